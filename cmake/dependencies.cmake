@@ -1,0 +1,31 @@
+# Every dependency is a Debian 12 package; tools/packages.txt lists their names.
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)
+find_package(OpenSSL REQUIRED)
+find_package(fmt REQUIRED)
+find_package(spdlog REQUIRED)
+find_package(Protobuf REQUIRED)
+find_package(yaml-cpp REQUIRED)
+find_package(nlohmann_json REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(MPI REQUIRED COMPONENTS CXX)
+find_package(GTest REQUIRED)
+
+# libgomp is not instrumented, so ThreadSanitizer would report every parallel region: that preset runs loops serially
+# and checks the std::thread code.
+if(ORRERY_SANITIZE MATCHES "thread")
+  add_library(OpenMP::OpenMP_CXX INTERFACE IMPORTED)
+  set_property(TARGET OpenMP::OpenMP_CXX PROPERTY INTERFACE_COMPILE_OPTIONS -Wno-unknown-pragmas)
+else()
+  find_package(OpenMP REQUIRED COMPONENTS CXX)
+endif()
+
+function(orrery_pkgconfig target module)
+  pkg_check_modules(${target}_pc REQUIRED IMPORTED_TARGET ${module})
+  add_library(${target} INTERFACE)
+  target_link_libraries(${target} INTERFACE PkgConfig::${target}_pc)
+endfunction()
+orrery_pkgconfig(hwy libhwy)
+orrery_pkgconfig(pcre2 libpcre2-8)
+orrery_pkgconfig(utf8proc libutf8proc)
+orrery_pkgconfig(hdf5 hdf5)

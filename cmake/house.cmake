@@ -1,0 +1,43 @@
+# One static library a folder, made of all its sources; warnings are errors everywhere.
+add_library(orrery_flags INTERFACE)
+target_include_directories(orrery_flags INTERFACE ${CMAKE_SOURCE_DIR})
+# -ffp-contract=off and no fast-math: docs/numerics.md. A fused multiply-add is always written as one.
+target_compile_options(orrery_flags INTERFACE -Wall -Wextra -Werror -Wshadow -Wno-missing-field-initializers -ffp-contract=off)
+if(ORRERY_SANITIZE)
+  target_compile_options(orrery_flags INTERFACE -fsanitize=${ORRERY_SANITIZE} -fno-sanitize-recover=all)
+  target_link_options(orrery_flags INTERFACE -fsanitize=${ORRERY_SANITIZE})
+endif()
+
+function(orrery_library name)
+  cmake_parse_arguments(ARG "" "" "DEPENDS" ${ARGN})
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${name}/*.cc)
+  if(sources)
+    add_library(orrery_${name} STATIC ${sources})
+    target_link_libraries(orrery_${name} PUBLIC ${ARG_DEPENDS} PRIVATE orrery_flags)
+  else()
+    add_library(orrery_${name} INTERFACE)
+    target_link_libraries(orrery_${name} INTERFACE ${ARG_DEPENDS})
+  endif()
+endfunction()
+
+# Generated code is compiled without our warnings and included as a system header.
+function(orrery_proto name)
+  file(GLOB protos CONFIGURE_DEPENDS ${name}/*.proto)
+  set(out ${CMAKE_BINARY_DIR}/generated)
+  file(MAKE_DIRECTORY ${out}/${name})
+  foreach(proto ${protos})
+    get_filename_component(stem ${proto} NAME_WE)
+    add_custom_command(
+      OUTPUT ${out}/${name}/${stem}.pb.cc ${out}/${name}/${stem}.pb.h
+      COMMAND protobuf::protoc --cpp_out=${out} -I ${CMAKE_SOURCE_DIR} ${name}/${stem}.proto
+      WORKING_DIRECTORY ${CMAKE_SOURCE_DIR}
+      DEPENDS ${proto})
+    list(APPEND generated ${out}/${name}/${stem}.pb.cc)
+  endforeach()
+  add_library(orrery_${name} STATIC ${generated})
+  target_include_directories(orrery_${name} SYSTEM PUBLIC ${out})
+  target_link_libraries(orrery_${name} PUBLIC protobuf::libprotobuf)
+  if(ORRERY_SANITIZE)
+    target_compile_options(orrery_${name} PRIVATE -fsanitize=${ORRERY_SANITIZE})
+  endif()
+endfunction()

@@ -1,0 +1,104 @@
+// Owned device memory, and an arena for a step's temporaries. Not thread-safe.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "core/context.h"
+#include "core/tensor.h"
+
+namespace orrery {
+
+/// A block of memory on a device: 64-byte aligned; on the CPU blocks of 4 MiB and more are 2 MiB aligned and ask for
+/// huge pages. Not initialised. Throws Error naming the size when the memory cannot be had. Move-only.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(Device device, size_t bytes);
+  ~Buffer();
+  Buffer(Buffer&& other) noexcept { swap(other); }
+  Buffer& operator=(Buffer&& other) noexcept {
+    swap(other);
+    return *this;
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  static Buffer zeroed(Device device, size_t bytes);
+
+  void* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+  Device device() const { return device_; }
+  template <class T>
+  std::span<T> span() const {
+    return {static_cast<T*>(data_), bytes_ / sizeof(T)};
+  }
+
+ private:
+  void swap(Buffer& other) noexcept {
+    std::swap(device_, other.device_);
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+  }
+  Device device_;
+  void* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+/// Bump allocator. Blocks live until the Mark they were taken under is released (or reset()). When a step outgrows it,
+/// it takes another chunk; reset() then merges the chunks, so steps of equal size allocate nothing from the system.
+class Arena {
+ public:
+  explicit Arena(Device device = {}, size_t initial_bytes = 0);
+
+  /// `count` elements of T, 64-byte aligned, not initialised.
+  template <class T>
+  T* alloc(int64_t count) {
+    return static_cast<T*>(alloc_bytes(static_cast<size_t>(count) * sizeof(T)));
+  }
+  template <class T>
+  std::span<T> span(int64_t count) {
+    return {alloc<T>(count), static_cast<size_t>(count)};
+  }
+  template <class T>
+  Mat<T> mat(int64_t rows, int64_t cols) {
+    return {alloc<T>(rows * cols), rows, cols};
+  }
+
+  struct Mark {
+    size_t chunk = 0, offset = 0;
+  };
+  Mark mark() const { return {chunk_, offset_}; }
+  void release(Mark mark) {
+    chunk_ = mark.chunk;
+    offset_ = mark.offset;
+  }
+  void reset();
+
+  size_t capacity() const;  ///< bytes held
+  Device device() const { return device_; }
+
+ private:
+  void* alloc_bytes(size_t bytes);
+  Device device_;
+  std::vector<Buffer> chunks_;
+  size_t chunk_ = 0, offset_ = 0;
+};
+
+/// Releases on scope exit what was allocated from the arena inside the scope.
+class ArenaScope {
+ public:
+  explicit ArenaScope(Arena& arena) : arena_(arena), mark_(arena.mark()) {}
+  ~ArenaScope() { arena_.release(mark_); }
+  ArenaScope(const ArenaScope&) = delete;
+  ArenaScope& operator=(const ArenaScope&) = delete;
+
+ private:
+  Arena& arena_;
+  Arena::Mark mark_;
+};
+
+}  // namespace orrery

@@ -1,0 +1,28 @@
+// Where and how an op runs. Every op takes a Context first; no op assumes that pointers are host memory.
+#pragma once
+
+#include <cstdint>
+
+namespace orrery {
+
+enum class DeviceType : uint8_t { kCpu, kCuda };
+
+struct Device {
+  DeviceType type = DeviceType::kCpu;
+  int index = 0;
+  bool operator==(const Device&) const = default;
+};
+
+/// An in-order queue of work on a device. The CPU's work runs before the call returns, so its handle is null.
+struct Stream {
+  void* handle = nullptr;
+};
+
+/// Cheap to copy. `threads`: size of the CPU team an op may use; results never depend on it.
+struct Context {
+  Device device;
+  Stream stream;
+  int threads = 1;
+};
+
+}  // namespace orrery

@@ -1,0 +1,58 @@
+// Storage types. Arithmetic is always float32 (docs/numerics.md); bf16 and f16 are for storage.
+#pragma once
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+
+#include "core/error.h"
+
+namespace orrery {
+
+enum class DType : uint8_t { kF32, kBF16, kF16, kI32, kI64 };
+
+constexpr size_t dtype_bytes(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+    case DType::kI32:
+      return 4;
+    case DType::kBF16:
+    case DType::kF16:
+      return 2;
+    case DType::kI64:
+      return 8;
+  }
+  return 0;
+}
+
+constexpr std::string_view dtype_name(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return "f32";
+    case DType::kBF16:
+      return "bf16";
+    case DType::kF16:
+      return "f16";
+    case DType::kI32:
+      return "i32";
+    case DType::kI64:
+      return "i64";
+  }
+  return "?";
+}
+
+/// bf16 bits -> float32, exact.
+inline float bf16_to_f32(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+
+/// float32 -> bf16 bits, round to nearest even; NaN stays NaN.
+inline uint16_t f32_to_bf16(float value) {
+  const uint32_t u = std::bit_cast<uint32_t>(value);
+  if ((u & 0x7FFFFFFFu) > 0x7F800000u) return static_cast<uint16_t>((u >> 16) | 0x40u);
+  return static_cast<uint16_t>((u + 0x7FFFu + ((u >> 16) & 1u)) >> 16);
+}
+
+/// f16 (IEEE binary16) bits -> float32, exact (subnormals included).
+float f16_to_f32(uint16_t bits);
+
+}  // namespace orrery

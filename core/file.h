@@ -1,0 +1,38 @@
+// Files: whole reads, atomic durable writes, read-only mappings. Errors name the path and the reason.
+#pragma once
+
+#include <cstddef>
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace orrery {
+
+/// The whole file. Throws Error naming the path when it cannot be read.
+std::string read_file(const std::filesystem::path& path);
+
+/// Writes path.tmp, fsyncs it, renames it over `path`, fsyncs the folder: readers see the old bytes or the new ones,
+/// never a part. A full disk throws and leaves the old file.
+void write_file_atomic(const std::filesystem::path& path, std::string_view contents);
+
+/// fsync of a file or folder by path.
+void sync_path(const std::filesystem::path& path);
+
+/// A read-only private mapping of a whole file. Move-only; an empty file maps to an empty span.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile& operator=(MappedFile&& other) noexcept;
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(data_), size_}; }
+
+ private:
+  void* data_ = nullptr;
+  size_t size_ = 0;
+};
+
+}  // namespace orrery

@@ -1,0 +1,104 @@
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cmath>
+#include <filesystem>
+
+#include "core/buffer.h"
+#include "core/dtype.h"
+#include "core/error.h"
+#include "core/file.h"
+#include "core/parallel.h"
+#include "core/rng.h"
+#include "core/sha256.h"
+
+namespace orrery {
+namespace {
+
+// Known answers of Random123's kat_vectors for philox4x32, 10 rounds.
+TEST(Philox, MatchesPublishedVectors) {
+  EXPECT_EQ(philox4x32({0, 0, 0, 0}, {0, 0}), (PhiloxBlock{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  const uint32_t f = 0xffffffff;
+  EXPECT_EQ(philox4x32({f, f, f, f}, {f, f}), (PhiloxBlock{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}));
+  EXPECT_EQ(philox4x32({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, {0xa4093822, 0x299f31d0}),
+            (PhiloxBlock{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}));
+}
+
+TEST(Philox, StreamsDifferAndNormalHasUnitVariance) {
+  Philox a(7, RngPurpose::kInit), b(7, RngPurpose::kData), c(7, RngPurpose::kInit, 1);
+  EXPECT_NE(a(), b());
+  EXPECT_NE(a(), c());
+  double sum = 0, squares = 0;
+  Philox generator(1, RngPurpose::kTest);
+  constexpr int kDraws = 20000;
+  for (int i = 0; i < kDraws; ++i) {
+    const double x = generator.normal();
+    sum += x;
+    squares += x * x;
+  }
+  EXPECT_NEAR(sum / kDraws, 0.0, 0.03);
+  EXPECT_NEAR(squares / kDraws, 1.0, 0.04);
+}
+
+TEST(DType, Bf16RoundsToNearestEvenAndKeepsNan) {
+  EXPECT_EQ(f32_to_bf16(1.0f), 0x3F80);
+  EXPECT_EQ(f32_to_bf16(1.0f + 0x1p-8f), 0x3F80);            // a tie goes to even
+  EXPECT_EQ(f32_to_bf16(1.0f + 0x1p-8f + 0x1p-20f), 0x3F81);  // above the tie
+  EXPECT_TRUE(std::isnan(bf16_to_f32(f32_to_bf16(std::nanf("")))));
+  EXPECT_EQ(f16_to_f32(0x3C00), 1.0f);
+  EXPECT_EQ(f16_to_f32(0x0001), 0x1p-24f);
+  EXPECT_EQ(f16_to_f32(0xC000), -2.0f);
+  EXPECT_TRUE(std::isinf(f16_to_f32(0x7C00)));
+}
+
+TEST(Arena, MergesChunksAndThenAllocatesNothing) {
+  Arena arena({}, 1024);
+  for (int i = 0; i < 3; ++i) arena.alloc<float>(1 << 20);
+  arena.reset();
+  const size_t capacity = arena.capacity();
+  float* first = arena.alloc<float>(1 << 20);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(first) % 64, 0u);
+  {
+    ArenaScope scope(arena);
+    arena.alloc<float>(1 << 20);
+  }
+  EXPECT_EQ(arena.alloc<float>(1), first + (1 << 20));
+  EXPECT_EQ(arena.capacity(), capacity);
+}
+
+TEST(Parallel, CoversTheRangeOnceAndRethrows) {
+  Context ctx;
+  ctx.threads = 3;
+  std::vector<std::atomic<int>> hits(1001);
+  parallel_for(ctx, 1001, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) ++hits[static_cast<size_t>(i)];
+  });
+  for (const auto& h : hits) EXPECT_EQ(h.load(), 1);
+  EXPECT_THROW(parallel_for(ctx, 100, 1, [](int64_t, int64_t) { fail("boom"); }), Error);
+  EXPECT_THROW(parallel_items(ctx, 100, [](int64_t) { fail("boom"); }), Error);
+}
+
+TEST(File, AtomicWriteReplacesAndErrorsNameThePath) {
+  const std::filesystem::path folder = std::filesystem::path(testing::TempDir()) / "orrery_file_test";
+  std::filesystem::create_directories(folder);
+  write_file_atomic(folder / "a", "one");
+  write_file_atomic(folder / "a", "two");
+  EXPECT_EQ(read_file(folder / "a"), "two");
+  EXPECT_FALSE(std::filesystem::exists(folder / "a.tmp"));
+  try {
+    read_file(folder / "missing");
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("missing"), std::string::npos);
+    EXPECT_EQ(error.exit_code(), kExitFailure);
+  }
+}
+
+TEST(Sha256, MatchesKnownDigest) {
+  const std::string text = "abc";
+  EXPECT_EQ(sha256_hex(std::as_bytes(std::span(text))),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+}
+
+}  // namespace
+}  // namespace orrery
