@@ -1,0 +1,38 @@
+// AdamW (Loshchilov and Hutter 2019) and the global gradient norm, over slices of flat buffers.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "core/context.h"
+
+namespace orrery {
+
+struct AdamWParams {
+  float lr = 1e-6f;
+  float beta1 = 0.9f, beta2 = 0.999f;
+  float eps = 1e-8f;
+  float weight_decay = 0.01f;
+};
+
+/// One step over equal-length slices, t counted from 1, elementwise:
+///   g = grad * grad_scale (the clip factor);  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
+///   w = w - lr * wd * w;   w = w - lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+/// written with explicit fma and IEEE division and square root: same bits on every vector width. One streaming pass.
+void adamw_step(const Context& ctx, std::span<float> w, std::span<float> m, std::span<float> v,
+                std::span<const float> grad, const AdamWParams& params, int64_t t, float grad_scale);
+
+/// Elements in one chunk of a global sum. ZeRO slices are cut at multiples of it.
+inline constexpr int64_t kNormChunk = 65536;
+
+/// sums[c] = lanes sum of squares (with fma) of chunk c = elements [c * kNormChunk, ...) of x; the last may be short.
+/// The norm is then sqrt of the sums added in order in double: any split of chunks over ranks gives the same bits.
+void sum_squares_chunks(const Context& ctx, std::span<float> sums, std::span<const float> x);
+
+/// True if every element is finite.
+bool all_finite(const Context& ctx, std::span<const float> x);
+
+/// y += x, elementwise (one rounded add each): the gradient tree's only operation.
+void accumulate(const Context& ctx, std::span<float> y, std::span<const float> x);
+
+}  // namespace orrery
