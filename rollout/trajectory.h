@@ -1,0 +1,60 @@
+// One sample of the policy and a prompt's group of them: what actors make and learners consume. Plain values.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/dtype.h"
+#include "proto/trajectory.pb.h"
+
+namespace orrery {
+
+enum class FinishReason : uint8_t {
+  kStop,    ///< a stop token (kept as the last token) or a stop string
+  kLength,  ///< max_new_tokens or the context limit
+  kAbort,   ///< the environment or the engine gave the sample up
+};
+const char* finish_reason_name(FinishReason reason);
+
+/// What numbers a log-prob was computed with; equal fingerprints mean equal bits (docs/numerics.md).
+struct Fingerprint {
+  std::string backend = "cpu";
+  uint32_t kernel_version = 0;
+  DType compute_dtype = DType::kF32;
+  bool operator==(const Fingerprint&) const = default;
+};
+
+/// Arrays with one entry a response token all have tokens.size() entries.
+struct Trajectory {
+  uint64_t step = 0;          ///< weight version the sample was requested at
+  uint64_t prompt_index = 0;  ///< global index of the prompt in the data order
+  uint32_t sample_index = 0;  ///< 0 .. n-1 in the group
+  std::vector<int32_t> prompt_tokens;
+  std::vector<int32_t> tokens;           ///< response
+  std::vector<float> logprobs;           ///< under softmax(logits / temperature), untruncated
+  std::vector<float> entropies;          ///< nats
+  std::vector<uint8_t> loss_mask;        ///< 0 for observation tokens
+  std::vector<uint64_t> weight_versions; ///< of each token
+  float reward = 0;
+  FinishReason finish_reason = FinishReason::kStop;
+  std::string data_source;
+  Fingerprint fingerprint;
+  std::map<std::string, double> reward_extra;
+  std::string response_text;
+};
+
+/// All samples of one prompt, by sample_index.
+struct Group {
+  uint64_t step = 0;
+  uint64_t prompt_index = 0;
+  std::vector<Trajectory> samples;
+};
+
+proto::Group group_to_proto(const Group& group);
+
+/// Throws Error naming the field when array lengths differ, or a value is out of range.
+Group group_from_proto(const proto::Group& message);
+
+}  // namespace orrery
