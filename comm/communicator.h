@@ -1,6 +1,6 @@
-// Ranks talking to each other. One interface over a single process, MPI, and later NCCL. Collectives are called by all
-// ranks of a communicator in the same order. Every MPI return code is checked; a failure throws Error naming the
-// operation and the peer. Buffers are memory of the communicator's device.
+// Ranks talking to each other. One interface over a single process, MPI, and later NCCL. Collectives are
+// called by all ranks of a communicator in the same order. Every MPI return code is checked; a failure throws
+// Error naming the operation and the peer. Buffers are memory of the communicator's device.
 #pragma once
 
 #include <cstddef>
@@ -27,15 +27,18 @@ class Communicator {
   virtual void all_reduce_sum(std::span<float> data) = 0;
   virtual void all_reduce_sum(std::span<double> data) = 0;
   virtual void all_reduce_max(std::span<double> data) = 0;
-  /// Rank r contributes mine; all[offsets[r] .. offsets[r + 1]) is rank r's. offsets has size() + 1 entries (elements).
-  virtual void all_gather(std::span<float> all, std::span<const int64_t> offsets, std::span<const float> mine) = 0;
+  /// Rank r contributes mine; all[offsets[r] .. offsets[r + 1]) is rank r's. offsets has size() + 1 entries
+  /// (elements).
+  virtual void all_gather(std::span<float> all, std::span<const int64_t> offsets,
+                          std::span<const float> mine) = 0;
   /// Rank r sends send[send_offsets[p] .. send_offsets[p + 1]) to p, and receives p's into recv likewise.
-  virtual void all_to_all(std::span<const float> send, std::span<const int64_t> send_offsets, std::span<float> recv,
-                          std::span<const int64_t> recv_offsets) = 0;
+  virtual void all_to_all(std::span<const float> send, std::span<const int64_t> send_offsets,
+                          std::span<float> recv, std::span<const int64_t> recv_offsets) = 0;
   /// Bytes of every rank, in rank order, on every rank.
   virtual std::vector<std::string> all_gather_bytes(const std::string& mine) = 0;
 
-  /// Point to point, for control messages. send copies; receive blocks; try_receive returns nothing when no message waits.
+  /// Point to point, for control messages. send copies; receive blocks; try_receive returns nothing when no
+  /// message waits.
   struct Message {
     int source = 0;
     int tag = 0;
@@ -53,9 +56,9 @@ class Communicator {
 /// One rank, no library.
 std::unique_ptr<Communicator> make_local_communicator();
 
-/// Initialises MPI (MPI_THREAD_MULTIPLE) when started by mpirun/srun (by environment), else stays local and never pays
-/// for MPI_Init. Finalises on destruction. abort(): ends every rank at once with this exit code; the first rank to call
-/// it has already printed the error.
+/// Initialises MPI (MPI_THREAD_MULTIPLE) when started by mpirun/srun (by environment), else stays local and
+/// never pays for MPI_Init. Finalises on destruction. abort(): ends every rank at once with this exit code;
+/// the first rank to call it has already printed the error.
 class CommWorld {
  public:
   CommWorld();

@@ -17,8 +17,8 @@ struct Topology {
   int actors() const { return placement == Placement::kColocated ? ranks : ranks - learners; }
 };
 
-/// Checks: learners >= 1 (0 in config: all ranks when colocated, half of them when split), a power of two that divides
-/// gradient_shards; split needs at least one actor. Usage Error says how to fix it.
+/// Checks: learners >= 1 (0 in config: all ranks when colocated, half of them when split), a power of two
+/// that divides gradient_shards; split needs at least one actor. Usage Error says how to fix it.
 Topology make_topology(Placement placement, int ranks, int configured_learners, int gradient_shards);
 
 }  // namespace orrery

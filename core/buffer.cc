@@ -23,10 +23,13 @@ Buffer::Buffer(Device device, size_t bytes) : device_(device), bytes_(bytes) {
   const size_t align = bytes >= 2 * kHugePage ? kHugePage : kAlign;
   data_ = std::aligned_alloc(align, round_up(bytes, align));
   if (data_ == nullptr) {
-    fail("out of memory: cannot allocate {:.1f} MiB on the host; use a smaller batch, token budget or KV cache",
-         static_cast<double>(bytes) / (1 << 20));
+    fail(
+        "out of memory: cannot allocate {:.1f} MiB on the host; use a smaller batch, token budget or KV "
+        "cache",
+        static_cast<double>(bytes) / (1 << 20));
   }
-  if (align == kHugePage) madvise(data_, round_up(bytes, align), MADV_HUGEPAGE);  // a hint: failure is harmless
+  if (align == kHugePage)
+    madvise(data_, round_up(bytes, align), MADV_HUGEPAGE);  // a hint: failure is harmless
 }
 
 Buffer::~Buffer() { std::free(data_); }

@@ -1,5 +1,5 @@
-// Errors. Contract: everything that can go wrong because of input, configuration, files, memory or another rank
-// throws orrery::Error whose text is one line saying what is wrong, where, and what to do about it.
+// Errors. Contract: everything that can go wrong because of input, configuration, files, memory or another
+// rank throws orrery::Error whose text is one line saying what is wrong, where, and what to do about it.
 // Broken invariants of our own code are ORRERY_CHECKs; they throw too, so that a job ends with a message.
 #pragma once
 
@@ -43,8 +43,8 @@ template <class... Args>
 }  // namespace orrery
 
 /// Invariant of our own code; always on. ORRERY_CHECK(rows > 0, "rows is {}", rows);
-#define ORRERY_CHECK(condition, ...)                                                                    \
-  do {                                                                                                  \
-    if (!(condition)) [[unlikely]]                                                                      \
-      ::orrery::check_failed(__FILE__, __LINE__, #condition, ::fmt::format(__VA_ARGS__));               \
+#define ORRERY_CHECK(condition, ...)                                                      \
+  do {                                                                                    \
+    if (!(condition)) [[unlikely]]                                                        \
+      ::orrery::check_failed(__FILE__, __LINE__, #condition, ::fmt::format(__VA_ARGS__)); \
   } while (false)

@@ -12,8 +12,8 @@ namespace orrery {
 /// The whole file. Throws Error naming the path when it cannot be read.
 std::string read_file(const std::filesystem::path& path);
 
-/// Writes path.tmp, fsyncs it, renames it over `path`, fsyncs the folder: readers see the old bytes or the new ones,
-/// never a part. A full disk throws and leaves the old file.
+/// Writes path.tmp, fsyncs it, renames it over `path`, fsyncs the folder: readers see the old bytes or the
+/// new ones, never a part. A full disk throws and leaves the old file.
 void write_file_atomic(const std::filesystem::path& path, std::string_view contents);
 
 /// fsync of a file or folder by path.

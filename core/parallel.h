@@ -19,8 +19,9 @@ inline int omp_get_num_threads() { return 1; }
 inline int omp_get_thread_num() { return 0; }
 #endif
 
-/// Calls body(begin, end) for contiguous parts of [0, count), at most ctx.threads at once. `grain`: the least work
-/// worth a thread (items). An exception of any part is rethrown in the caller. Nested calls run serially.
+/// Calls body(begin, end) for contiguous parts of [0, count), at most ctx.threads at once. `grain`: the least
+/// work worth a thread (items). An exception of any part is rethrown in the caller. Nested calls run
+/// serially.
 template <class Body>
 void parallel_for(const Context& ctx, int64_t count, int64_t grain, Body&& body) {
   const int64_t wanted = std::min<int64_t>(ctx.threads, count / std::max<int64_t>(grain, 1));
@@ -29,7 +30,7 @@ void parallel_for(const Context& ctx, int64_t count, int64_t grain, Body&& body)
     return;
   }
   std::exception_ptr error;
-#pragma omp parallel num_threads(static_cast<int>(wanted))
+#pragma omp parallel num_threads(static_cast <int>(wanted))
   {
     const int64_t parts = omp_get_num_threads();
     const int64_t part = omp_get_thread_num();
@@ -53,7 +54,8 @@ void parallel_items(const Context& ctx, int64_t count, Body&& body) {
     return;
   }
   std::exception_ptr error;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(static_cast<int>(std::min<int64_t>(ctx.threads, count)))
+#pragma omp parallel for schedule(dynamic, 1) \
+    num_threads(static_cast <int>(std::min <int64_t>(ctx.threads, count)))
   for (int64_t i = 0; i < count; ++i) {
     try {
       body(i);

@@ -19,8 +19,9 @@ PhiloxBlock philox4x32(PhiloxBlock c, std::array<uint32_t, 2> k) {
 }
 
 PhiloxBlock philox_block(uint64_t seed, RngPurpose purpose, uint64_t a, uint32_t b) {
-  return philox4x32({static_cast<uint32_t>(a), static_cast<uint32_t>(a >> 32), b, static_cast<uint32_t>(purpose)},
-                    {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+  return philox4x32(
+      {static_cast<uint32_t>(a), static_cast<uint32_t>(a >> 32), b, static_cast<uint32_t>(purpose)},
+      {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
 }
 
 Philox::result_type Philox::operator()() {

@@ -1,5 +1,6 @@
-// Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC'11).
-// A draw is a pure function of (key, counter): nothing is carried along, so nothing has to be saved or sent.
+// Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
+// SC'11). A draw is a pure function of (key, counter): nothing is carried along, so nothing has to be saved
+// or sent.
 #pragma once
 
 #include <array>
@@ -13,7 +14,14 @@ using PhiloxBlock = std::array<uint32_t, 4>;
 PhiloxBlock philox4x32(PhiloxBlock counter, std::array<uint32_t, 2> key);
 
 /// What a stream is for. Values are part of the numerics contract: never renumber.
-enum class RngPurpose : uint32_t { kInit = 1, kSample = 2, kData = 3, kEnvironment = 4, kShuffle = 5, kTest = 99 };
+enum class RngPurpose : uint32_t {
+  kInit = 1,
+  kSample = 2,
+  kData = 3,
+  kEnvironment = 4,
+  kShuffle = 5,
+  kTest = 99
+};
 
 /// Block (a, b) of the stream `purpose` of `seed`: four independent 32-bit draws.
 PhiloxBlock philox_block(uint64_t seed, RngPurpose purpose, uint64_t a, uint32_t b);
@@ -26,12 +34,15 @@ inline float uniform_float(uint32_t bits) { return static_cast<float>(bits >> 8)
 class Philox {
  public:
   using result_type = uint32_t;
-  Philox(uint64_t seed, RngPurpose purpose, uint64_t stream = 0) : seed_(seed), purpose_(purpose), stream_(stream) {}
+  Philox(uint64_t seed, RngPurpose purpose, uint64_t stream = 0)
+      : seed_(seed), purpose_(purpose), stream_(stream) {}
   static constexpr result_type min() { return 0; }
   static constexpr result_type max() { return 0xFFFFFFFFu; }
   result_type operator()();
   /// Uniform integer in [0, bound), bound >= 1, without modulo bias beyond 2^-32.
-  uint32_t below(uint32_t bound) { return static_cast<uint32_t>((static_cast<uint64_t>((*this)()) * bound) >> 32); }
+  uint32_t below(uint32_t bound) {
+    return static_cast<uint32_t>((static_cast<uint64_t>((*this)()) * bound) >> 32);
+  }
   float uniform() { return uniform_float((*this)()); }
   /// Standard normal by Box-Muller in double precision, rounded once.
   float normal();

@@ -18,11 +18,7 @@ struct Mat {
   Mat() = default;
   Mat(T* d, int64_t r, int64_t c) : data(d), rows(r), cols(c), stride(c) {}
   Mat(T* d, int64_t r, int64_t c, int64_t s) : data(d), rows(r), cols(c), stride(s) {}
-  operator Mat<const T>() const
-    requires(!std::is_const_v<T>)
-  {
-    return {data, rows, cols, stride};
-  }
+  operator Mat<const T>() const requires(!std::is_const_v<T>) { return {data, rows, cols, stride}; }
 
   T* row(int64_t r) const { return data + r * stride; }
   bool contiguous() const { return stride == cols; }
@@ -31,7 +27,8 @@ struct Mat {
   Mat col_range(int64_t begin, int64_t end) const { return {data + begin, rows, end - begin, stride}; }
 };
 
-/// [tokens, heads, head_dim] inside rows of `stride` elements: element (t, h, d) is data[t * stride + h * head_dim + d].
+/// [tokens, heads, head_dim] inside rows of `stride` elements: element (t, h, d) is data[t * stride + h *
+/// head_dim + d].
 template <class T>
 struct Heads {
   T* data = nullptr;
@@ -41,10 +38,9 @@ struct Heads {
   int64_t stride = 0;
 
   Heads() = default;
-  Heads(T* d, int64_t t, int64_t h, int64_t hd, int64_t s) : data(d), tokens(t), heads(h), head_dim(hd), stride(s) {}
-  operator Heads<const T>() const
-    requires(!std::is_const_v<T>)
-  {
+  Heads(T* d, int64_t t, int64_t h, int64_t hd, int64_t s)
+      : data(d), tokens(t), heads(h), head_dim(hd), stride(s) {}
+  operator Heads<const T>() const requires(!std::is_const_v<T>) {
     return {data, tokens, heads, head_dim, stride};
   }
 

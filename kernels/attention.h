@@ -1,17 +1,20 @@
-// Causal attention with grouped queries. One algorithm serves prefill, chunked prefill, decode and the training
-// forward, so a query's output depends on the tokens before it and on nothing else (docs/numerics.md):
-//   keys are cut into tiles of kKvBlock by absolute position; tile by tile in rising order, with the running maximum m,
-//   running sum l and running output o of online softmax (Milakov and Gimelshein 2018):
+// Causal attention with grouped queries. One algorithm serves prefill, chunked prefill, decode and the
+// training forward, so a query's output depends on the tokens before it and on nothing else
+// (docs/numerics.md):
+//   keys are cut into tiles of kKvBlock by absolute position; tile by tile in rising order, with the running
+//   maximum m, running sum l and running output o of online softmax (Milakov and Gimelshein 2018):
 //     s_j = scale * chain over d of q_d k_jd             (one rounded product by scale at the end)
 //     m' = max(m, max_j s_j);  c = exp(m - m');  p_j = exp(s_j - m')
 //     l = fma(l, c, lanes sum of p over the tile, lane = position mod 16)
 //     o_d = o_d * c, then a chain over the tile's keys in order: o_d = fma(p_j, v_jd, o_d)
-//   and at the end out = o / l, lse = m + log(l). Keys after the query's position are not touched (p = 0, v not read).
+//   and at the end out = o / l, lse = m + log(l). Keys after the query's position are not touched (p = 0, v
+//   not read).
 //
 // Keys and values live in blocks of kKvBlock positions: one layer's pool is
 //   k [block][kv_head][head_dim][kKvBlock]   (transposed: lanes are keys)
 //   v [block][kv_head][kKvBlock][head_dim]
-// A sequence's block table names the block of each tile: position p is in blocks[p / kKvBlock], slot p % kKvBlock.
+// A sequence's block table names the block of each tile: position p is in blocks[p / kKvBlock], slot p %
+// kKvBlock.
 #pragma once
 
 #include <cstdint>
@@ -35,8 +38,8 @@ struct KvPool {
   int64_t block_elements() const { return kv_heads * head_dim * kKvBlock; }  ///< of k, and of v, a block
 };
 
-/// Rows [row_begin, row_begin + rows) of a batch are consecutive positions [position, position + rows) of one sequence
-/// whose block table is `blocks` (covering at least those positions).
+/// Rows [row_begin, row_begin + rows) of a batch are consecutive positions [position, position + rows) of one
+/// sequence whose block table is `blocks` (covering at least those positions).
 struct KvSegment {
   int64_t row_begin = 0;
   int64_t rows = 0;
@@ -48,16 +51,18 @@ struct KvSegment {
 void kv_write(const Context& ctx, const KvPool& pool, Heads<const float> k, Heads<const float> v,
               std::span<const KvSegment> segments);
 
-/// Copies slots [0, count) of block `from` to block `to`: a sequence's own copy of a shared, partly filled block.
+/// Copies slots [0, count) of block `from` to block `to`: a sequence's own copy of a shared, partly filled
+/// block.
 void kv_copy(const Context& ctx, const KvPool& pool, int32_t from, int32_t to, int64_t count);
 
-/// out, q: [t, heads, head_dim]; heads is a multiple of pool.kv_heads, query head h reads kv head h / (heads / kv_heads).
-/// lse: [t, heads] or empty. Each row sees positions 0 .. its own; all must have been written.
-void attention_forward(const Context& ctx, Heads<float> out, Mat<float> lse, Heads<const float> q, const KvPool& pool,
-                       std::span<const KvSegment> segments, float scale);
+/// out, q: [t, heads, head_dim]; heads is a multiple of pool.kv_heads, query head h reads kv head h / (heads
+/// / kv_heads). lse: [t, heads] or empty. Each row sees positions 0 .. its own; all must have been written.
+void attention_forward(const Context& ctx, Heads<float> out, Mat<float> lse, Heads<const float> q,
+                       const KvPool& pool, std::span<const KvSegment> segments, float scale);
 
-/// A run of tokens with at most one parent: it sees its ancestors' tokens before `position`, then its own. A parent
-/// precedes its children in the list, and position == parent.position + parent.rows (0 without a parent).
+/// A run of tokens with at most one parent: it sees its ancestors' tokens before `position`, then its own. A
+/// parent precedes its children in the list, and position == parent.position + parent.rows (0 without a
+/// parent).
 struct AttentionSegment {
   int64_t row_begin = 0;
   int64_t rows = 0;
@@ -66,12 +71,13 @@ struct AttentionSegment {
 };
 
 /// Gradients of attention over trees of segments. q, out, dout, dq: [t, heads, head_dim]; k, v, dk, dv:
-/// [t, kv_heads, head_dim]; lse: [t, heads] of the forward. dq, dk, dv are overwritten. A key's gradient is a chain over
-/// the queries that see it: its own segment's rows in order, then the child segments in list order (depth first order
-/// of the list), heads of a group in rising order within a row; so it depends on its tree alone, not on other trees
-/// in the batch, threads or vector width. `arena`: temporaries, released on return.
-void attention_backward(const Context& ctx, Heads<float> dq, Heads<float> dk, Heads<float> dv, Heads<const float> dout,
-                        Heads<const float> out, Heads<const float> q, Heads<const float> k, Heads<const float> v,
-                        Mat<const float> lse, std::span<const AttentionSegment> segments, float scale, Arena& arena);
+/// [t, kv_heads, head_dim]; lse: [t, heads] of the forward. dq, dk, dv are overwritten. A key's gradient is a
+/// chain over the queries that see it: its own segment's rows in order, then the child segments in list order
+/// (depth first order of the list), heads of a group in rising order within a row; so it depends on its tree
+/// alone, not on other trees in the batch, threads or vector width. `arena`: temporaries, released on return.
+void attention_backward(const Context& ctx, Heads<float> dq, Heads<float> dk, Heads<float> dv,
+                        Heads<const float> dout, Heads<const float> out, Heads<const float> q,
+                        Heads<const float> k, Heads<const float> v, Mat<const float> lse,
+                        std::span<const AttentionSegment> segments, float scale, Arena& arena);
 
 }  // namespace orrery

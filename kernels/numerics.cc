@@ -16,7 +16,7 @@ struct CpuTarget {
 };
 
 constexpr CpuTarget kCpuTargets[] = {
-    // best last
+// best last
 #if defined(__x86_64__)
     {HWY_AVX2, "avx2", "AVX2"},
     {HWY_AVX3, "avx512", "AVX-512"},

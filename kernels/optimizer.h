@@ -18,15 +18,17 @@ struct AdamWParams {
 /// One step over equal-length slices, t counted from 1, elementwise:
 ///   g = grad * grad_scale (the clip factor);  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
 ///   w = w - lr * wd * w;   w = w - lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
-/// written with explicit fma and IEEE division and square root: same bits on every vector width. One streaming pass.
+/// written with explicit fma and IEEE division and square root: same bits on every vector width. One
+/// streaming pass.
 void adamw_step(const Context& ctx, std::span<float> w, std::span<float> m, std::span<float> v,
                 std::span<const float> grad, const AdamWParams& params, int64_t t, float grad_scale);
 
 /// Elements in one chunk of a global sum. ZeRO slices are cut at multiples of it.
 inline constexpr int64_t kNormChunk = 65536;
 
-/// sums[c] = lanes sum of squares (with fma) of chunk c = elements [c * kNormChunk, ...) of x; the last may be short.
-/// The norm is then sqrt of the sums added in order in double: any split of chunks over ranks gives the same bits.
+/// sums[c] = lanes sum of squares (with fma) of chunk c = elements [c * kNormChunk, ...) of x; the last may
+/// be short. The norm is then sqrt of the sums added in order in double: any split of chunks over ranks gives
+/// the same bits.
 void sum_squares_chunks(const Context& ctx, std::span<float> sums, std::span<const float> x);
 
 /// True if every element is finite.

@@ -13,12 +13,14 @@ namespace orrery {
 void rmsnorm_forward(const Context& ctx, Mat<float> y, std::span<float> rstd, Mat<const float> x,
                      std::span<const float> weight, float eps);
 
-/// Residual form: h = x + delta (h may be x), y = rmsnorm(h). One pass over memory, the bits of the two steps.
+/// Residual form: h = x + delta (h may be x), y = rmsnorm(h). One pass over memory, the bits of the two
+/// steps.
 void rmsnorm_residual_forward(const Context& ctx, Mat<float> h, Mat<float> y, std::span<float> rstd,
-                              Mat<const float> x, Mat<const float> delta, std::span<const float> weight, float eps);
+                              Mat<const float> x, Mat<const float> delta, std::span<const float> weight,
+                              float eps);
 
-/// dx [t, d] += gradient through the norm; dweight [d] += sum over rows in row order (chain). x is the forward's input
-/// (h in the residual form).
+/// dx [t, d] += gradient through the norm; dweight [d] += sum over rows in row order (chain). x is the
+/// forward's input (h in the residual form).
 void rmsnorm_backward(const Context& ctx, Mat<float> dx, std::span<float> dweight, Mat<const float> dy,
                       Mat<const float> x, std::span<const float> rstd, std::span<const float> weight);
 
@@ -27,7 +29,8 @@ void rmsnorm_heads_forward(const Context& ctx, Heads<float> y, Mat<float> rstd, 
                            std::span<const float> weight, float eps);
 
 /// dx is overwritten and may be dy; dweight += over (token, head) in rising order. x is the forward's input.
-void rmsnorm_heads_backward(const Context& ctx, Heads<float> dx, std::span<float> dweight, Heads<const float> dy,
-                            Heads<const float> x, Mat<const float> rstd, std::span<const float> weight);
+void rmsnorm_heads_backward(const Context& ctx, Heads<float> dx, std::span<float> dweight,
+                            Heads<const float> dy, Heads<const float> x, Mat<const float> rstd,
+                            std::span<const float> weight);
 
 }  // namespace orrery

@@ -18,11 +18,11 @@ struct RopeScaling {
   enum class Type { kNone, kLinear, kLlama3, kYarn };
   Type type = Type::kNone;
   double factor = 1.0;
-  double low_freq_factor = 1.0, high_freq_factor = 4.0;      // llama3
-  int64_t original_max_position_embeddings = 0;               // llama3, yarn
-  double beta_fast = 32.0, beta_slow = 1.0;                   // yarn (Peng et al. 2023)
+  double low_freq_factor = 1.0, high_freq_factor = 4.0;            // llama3
+  int64_t original_max_position_embeddings = 0;                    // llama3, yarn
+  double beta_fast = 32.0, beta_slow = 1.0;                        // yarn (Peng et al. 2023)
   std::optional<double> attention_factor, mscale, mscale_all_dim;  // yarn
-  bool truncate = true;                                       // yarn: round the correction range to whole dimensions
+  bool truncate = true;  // yarn: round the correction range to whole dimensions
 };
 
 struct RopeConfig {
@@ -40,9 +40,11 @@ struct RopeTable {
 RopeTable build_rope_table(const RopeConfig& config, int64_t positions);
 
 /// Rotates x [t, heads, head_dim] in place; positions [t] must be inside the table.
-void rope_forward(const Context& ctx, Heads<float> x, std::span<const int32_t> positions, const RopeTable& table);
+void rope_forward(const Context& ctx, Heads<float> x, std::span<const int32_t> positions,
+                  const RopeTable& table);
 
 /// Gradient of rope_forward, in place: the inverse rotation (times the table's scale).
-void rope_backward(const Context& ctx, Heads<float> dx, std::span<const int32_t> positions, const RopeTable& table);
+void rope_backward(const Context& ctx, Heads<float> dx, std::span<const int32_t> positions,
+                   const RopeTable& table);
 
 }  // namespace orrery

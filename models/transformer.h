@@ -1,6 +1,6 @@
-// The decoder: weights, and its three uses of one forward: prefill and decode over paged KV, and training with an
-// explicit backward. All three run the same ops on the same packed weights, so a token's hidden state has the same
-// bits in each (docs/numerics.md).
+// The decoder: weights, and its three uses of one forward: prefill and decode over paged KV, and training
+// with an explicit backward. All three run the same ops on the same packed weights, so a token's hidden state
+// has the same bits in each (docs/numerics.md).
 //
 // Shapes: T rows (tokens of a batch), D hidden, R rows whose logits are wanted.
 #pragma once
@@ -19,9 +19,9 @@
 
 namespace orrery {
 
-/// A model's parameters (float32, flat) and their packed form. The flat buffer may be written by its owner (optimizer,
-/// weight channel, loader); pack() then makes the change visible to forward. Forward calls are const and may share one
-/// Transformer, but not while pack() runs.
+/// A model's parameters (float32, flat) and their packed form. The flat buffer may be written by its owner
+/// (optimizer, weight channel, loader); pack() then makes the change visible to forward. Forward calls are
+/// const and may share one Transformer, but not while pack() runs.
 class Transformer {
  public:
   /// compute_dtype: kF32, or kBF16 to round the matrices that enter products to bf16.
@@ -77,54 +77,61 @@ class KvCache {
 
 /// Rows of a batch for prefill and decode: any mix of segments, each some consecutive tokens of one sequence.
 struct ForwardBatch {
-  std::span<const int32_t> tokens;     ///< [T]
-  std::span<const int32_t> positions;  ///< [T]
-  std::span<const KvSegment> segments; ///< cover the rows in order
+  std::span<const int32_t> tokens;      ///< [T]
+  std::span<const int32_t> positions;   ///< [T]
+  std::span<const KvSegment> segments;  ///< cover the rows in order
 };
 
-/// Writes the rows' keys and values into the cache and hidden [R, D] = final norm of rows `output_rows` [R] (each < T).
-/// Temporaries come from `arena` and are released.
-void transformer_forward(const Context& ctx, const Transformer& model, const ForwardBatch& batch, KvCache& cache,
-                         std::span<const int32_t> output_rows, Mat<float> hidden, Arena& arena);
+/// Writes the rows' keys and values into the cache and hidden [R, D] = final norm of rows `output_rows` [R]
+/// (each < T). Temporaries come from `arena` and are released.
+void transformer_forward(const Context& ctx, const Transformer& model, const ForwardBatch& batch,
+                         KvCache& cache, std::span<const int32_t> output_rows, Mat<float> hidden,
+                         Arena& arena);
 
 /// logits [R, vocab] = hidden [R, D] W^T.
-void lm_head_forward(const Context& ctx, const Transformer& model, Mat<float> logits, Mat<const float> hidden);
+void lm_head_forward(const Context& ctx, const Transformer& model, Mat<float> logits,
+                     Mat<const float> hidden);
 
 /// A packed training batch: trees of segments (a group's prompt is one segment, its responses are children).
 struct TrainBatch {
-  std::span<const int32_t> tokens;              ///< [T]
-  std::span<const int32_t> positions;           ///< [T]
-  std::span<const AttentionSegment> segments;   ///< parents before children, rows in order
-  std::span<const int32_t> output_rows;         ///< [R], may repeat (a prompt's last row predicts every response's first token)
+  std::span<const int32_t> tokens;             ///< [T]
+  std::span<const int32_t> positions;          ///< [T]
+  std::span<const AttentionSegment> segments;  ///< parents before children, rows in order
+  std::span<const int32_t>
+      output_rows;  ///< [R], may repeat (a prompt's last row predicts every response's first token)
 };
 
 /// What the forward keeps for the backward. Its memory is in the arena it was made from.
 struct Activations {
   struct Layer {
-    float *input, *qkv, *attention, *middle, *gate_up, *rstd_input, *rstd_post, *lse, *rstd_q, *rstd_k, *q_raw;
+    float *input, *qkv, *attention, *middle, *gate_up, *rstd_input, *rstd_post, *lse, *rstd_q, *rstd_k,
+        *q_raw;
   };
   std::vector<Layer> layers;
   float* final_input = nullptr;  ///< [T, D] before the final norm
   float* rstd_final = nullptr;   ///< [T]
 };
 
-/// Training forward: as transformer_forward for the same tokens, same bits. Activations are taken from `arena` and live
-/// until the caller releases it (after the backward).
+/// Training forward: as transformer_forward for the same tokens, same bits. Activations are taken from
+/// `arena` and live until the caller releases it (after the backward).
 Activations transformer_forward_train(const Context& ctx, const Transformer& model, const TrainBatch& batch,
                                       Mat<float> hidden, Arena& arena);
 
-/// Gradient of a loss given dhidden [R, D]; adds into the flat `gradients` (layout of model.table()) in chain order over
-/// rows, so two batches in a row give the bits of one batch holding both. dembedding [T, D] receives the gradient of the
-/// embedding rows, which the caller adds by embedding_backward when its order allows (tied weights, learners/gradient.h).
+/// Gradient of a loss given dhidden [R, D]; adds into the flat `gradients` (layout of model.table()) in chain
+/// order over rows, so two batches in a row give the bits of one batch holding both. dembedding [T, D]
+/// receives the gradient of the embedding rows, which the caller adds by embedding_backward when its order
+/// allows (tied weights, learners/gradient.h).
 void transformer_backward(const Context& ctx, const Transformer& model, const TrainBatch& batch,
-                          const Activations& activations, Mat<const float> dhidden, std::span<float> gradients,
-                          Mat<float> dembedding, Arena& arena);
+                          const Activations& activations, Mat<const float> dhidden,
+                          std::span<float> gradients, Mat<float> dembedding, Arena& arena);
 
-/// Floating-point operations of one forward over T tokens (2 per multiply-add): matmuls (without the head), and attention
-/// in the causal convention (half of the full square). Backward counts twice this; recomputation is not counted.
+/// Floating-point operations of one forward over T tokens (2 per multiply-add): matmuls (without the head),
+/// and attention in the causal convention (half of the full square). Backward counts twice this;
+/// recomputation is not counted.
 struct ForwardFlops {
   double matmul = 0, attention_causal = 0, head = 0;
 };
-ForwardFlops forward_flops(const ModelConfig& config, std::span<const AttentionSegment> segments, int64_t output_rows);
+ForwardFlops forward_flops(const ModelConfig& config, std::span<const AttentionSegment> segments,
+                           int64_t output_rows);
 
 }  // namespace orrery

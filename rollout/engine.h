@@ -1,8 +1,9 @@
-// The rollout engine: continuous batching over a paged KV cache. A group's prompt is computed once and its full blocks
-// are shared by its n samples (the last, partly filled block is copied). step() = schedule, run, postprocess.
+// The rollout engine: continuous batching over a paged KV cache. A group's prompt is computed once and its
+// full blocks are shared by its n samples (the last, partly filled block is copied). step() = schedule, run,
+// postprocess.
 //
-// A sample's tokens depend on (seed, step, prompt_index, sample index, weights, prompt, sampling) alone: not on what
-// else is in the batch, chunking, preemption or threads. Not thread-safe.
+// A sample's tokens depend on (seed, step, prompt_index, sample index, weights, prompt, sampling) alone: not
+// on what else is in the batch, chunking, preemption or threads. Not thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -20,11 +21,12 @@
 namespace orrery {
 
 struct EngineConfig {
-  int64_t max_num_seqs = 128;            ///< sequences decoded at once
-  int64_t max_num_batched_tokens = 1024; ///< rows of one forward (prefill chunks + decodes)
-  int64_t kv_blocks = 0;                 ///< blocks of kKvBlock tokens; 0: enough for max_num_seqs * max_model_len, at most kv_cache_bytes
-  size_t kv_cache_bytes = size_t{1} << 30; ///< upper limit when kv_blocks is 0
-  int64_t max_model_len = 0;             ///< longest prompt + response; 0: the model's max_position_embeddings
+  int64_t max_num_seqs = 128;             ///< sequences decoded at once
+  int64_t max_num_batched_tokens = 1024;  ///< rows of one forward (prefill chunks + decodes)
+  int64_t kv_blocks =
+      0;  ///< blocks of kKvBlock tokens; 0: enough for max_num_seqs * max_model_len, at most kv_cache_bytes
+  size_t kv_cache_bytes = size_t{1} << 30;  ///< upper limit when kv_blocks is 0
+  int64_t max_model_len = 0;  ///< longest prompt + response; 0: the model's max_position_embeddings
 };
 
 /// One prompt, n samples of it.
@@ -34,12 +36,13 @@ struct GenerateRequest {
   uint64_t prompt_index = 0;
   uint32_t first_sample = 0;  ///< sample index of the first of n
   uint32_t n = 1;
-  std::vector<int32_t> prompt;           ///< at least one token
-  uint32_t generated_before = 0;         ///< response tokens already in `prompt` (a later turn): offsets the RNG position
+  std::vector<int32_t> prompt;  ///< at least one token
+  uint32_t generated_before =
+      0;  ///< response tokens already in `prompt` (a later turn): offsets the RNG position
   SamplingParams sampling;
   int64_t max_new_tokens = 16;
-  std::vector<int32_t> stop_token_ids;   ///< kept as the last token of the sample
-  std::vector<std::string> stop_strings; ///< generation ends when the decoded response contains one
+  std::vector<int32_t> stop_token_ids;    ///< kept as the last token of the sample
+  std::vector<std::string> stop_strings;  ///< generation ends when the decoded response contains one
 };
 
 /// One finished sample. Arrays have one entry a token.
@@ -61,13 +64,14 @@ struct EngineStats {
 class Engine {
  public:
   /// `model` and `tokenizer` (may be null when no request has stop strings) must outlive the engine.
-  Engine(const Context& ctx, const Transformer& model, const Tokenizer* tokenizer, const EngineConfig& config);
+  Engine(const Context& ctx, const Transformer& model, const Tokenizer* tokenizer,
+         const EngineConfig& config);
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
-  /// Queues a request. Error when the prompt is empty, has ids outside the vocabulary, or leaves no room to generate
-  /// within max_model_len or the KV cache (names prompt_index, lengths and limits).
+  /// Queues a request. Error when the prompt is empty, has ids outside the vocabulary, or leaves no room to
+  /// generate within max_model_len or the KV cache (names prompt_index, lengths and limits).
   void submit(GenerateRequest request);
 
   bool has_work() const;
@@ -78,8 +82,8 @@ class Engine {
   /// Runs step() until no work is left; results sorted by (prompt_index, sample_index).
   std::vector<GenerateResult> run();
 
-  /// Weights changed (after Transformer::pack): later tokens carry this version. Must be called with no work in
-  /// flight: KV of old weights is never reused.
+  /// Weights changed (after Transformer::pack): later tokens carry this version. Must be called with no work
+  /// in flight: KV of old weights is never reused.
   void set_weight_version(uint64_t version);
 
   /// Drops all work and frees its blocks.
@@ -95,6 +99,7 @@ class Engine {
 };
 
 /// The draw of a token: pure function of these five numbers. `position`: index in the response.
-float sample_uniform(uint64_t seed, uint64_t step, uint64_t prompt_index, uint32_t sample_index, uint32_t position);
+float sample_uniform(uint64_t seed, uint64_t step, uint64_t prompt_index, uint32_t sample_index,
+                     uint32_t position);
 
 }  // namespace orrery

@@ -32,11 +32,11 @@ struct Trajectory {
   uint64_t prompt_index = 0;  ///< global index of the prompt in the data order
   uint32_t sample_index = 0;  ///< 0 .. n-1 in the group
   std::vector<int32_t> prompt_tokens;
-  std::vector<int32_t> tokens;           ///< response
-  std::vector<float> logprobs;           ///< under softmax(logits / temperature), untruncated
-  std::vector<float> entropies;          ///< nats
-  std::vector<uint8_t> loss_mask;        ///< 0 for observation tokens
-  std::vector<uint64_t> weight_versions; ///< of each token
+  std::vector<int32_t> tokens;            ///< response
+  std::vector<float> logprobs;            ///< under softmax(logits / temperature), untruncated
+  std::vector<float> entropies;           ///< nats
+  std::vector<uint8_t> loss_mask;         ///< 0 for observation tokens
+  std::vector<uint64_t> weight_versions;  ///< of each token
   float reward = 0;
   FinishReason finish_reason = FinishReason::kStop;
   std::string data_source;

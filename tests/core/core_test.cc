@@ -42,7 +42,7 @@ TEST(Philox, StreamsDifferAndNormalHasUnitVariance) {
 
 TEST(DType, Bf16RoundsToNearestEvenAndKeepsNan) {
   EXPECT_EQ(f32_to_bf16(1.0f), 0x3F80);
-  EXPECT_EQ(f32_to_bf16(1.0f + 0x1p-8f), 0x3F80);            // a tie goes to even
+  EXPECT_EQ(f32_to_bf16(1.0f + 0x1p-8f), 0x3F80);             // a tie goes to even
   EXPECT_EQ(f32_to_bf16(1.0f + 0x1p-8f + 0x1p-20f), 0x3F81);  // above the tie
   EXPECT_TRUE(std::isnan(bf16_to_f32(f32_to_bf16(std::nanf("")))));
   EXPECT_EQ(f16_to_f32(0x3C00), 1.0f);

@@ -15,6 +15,7 @@ inline std::filesystem::path assets() {
 }  // namespace orrery::testing_support
 
 /// First line of a test that needs assets()/relative.
-#define ORRERY_NEEDS_ASSET(relative)                                                                  \
-  if (!std::filesystem::exists(::orrery::testing_support::assets() / (relative)))                     \
-  GTEST_SKIP() << "needs " << (::orrery::testing_support::assets() / (relative)).string() << ", which is absent"
+#define ORRERY_NEEDS_ASSET(relative)                                                      \
+  if (!std::filesystem::exists(::orrery::testing_support::assets() / (relative)))         \
+  GTEST_SKIP() << "needs " << (::orrery::testing_support::assets() / (relative)).string() \
+               << ", which is absent"
