@@ -1,4 +1,5 @@
-# Tests mirror the tree: tests/<folder>/*_test.cc become one binary test_<folder>, every case one ctest entry.
+# Tests mirror the tree: tests/<folder>/*_test.cc become one binary test_<folder>, every case one ctest entry; the
+# target unit_tests builds all of them. tests/lint/*_test.py test the developer scripts.
 # tests/mpi/*_test.cc become test_mpi, run whole at 1, 2 and 4 ranks. tests/e2e/*_test.py drive the built command.
 # Labels: unit, mpi, e2e, slow (gpu from the first device code on).
 include(GoogleTest)
@@ -8,6 +9,7 @@ add_library(orrery_test_support INTERFACE)
 target_link_libraries(orrery_test_support INTERFACE GTest::gmock orrery_flags)
 target_compile_definitions(orrery_test_support INTERFACE ORRERY_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
 
+add_custom_target(unit_tests)
 foreach(folder core kernels comm models rollout actors learners experiments)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS tests/${folder}/*_test.cc)
   if(sources)
@@ -15,9 +17,18 @@ foreach(folder core kernels comm models rollout actors learners experiments)
     target_link_libraries(test_${folder} PRIVATE orrery_${folder} orrery_test_support GTest::gtest_main)
     gtest_discover_tests(test_${folder} TEST_PREFIX ${folder}. PROPERTIES LABELS unit DISCOVERY_TIMEOUT 60
                          DISCOVERY_MODE PRE_TEST)
+    add_dependencies(unit_tests test_${folder})
   endif()
 endforeach()
 
+file(GLOB lint_sources CONFIGURE_DEPENDS tests/lint/*_test.py)
+foreach(script ${lint_sources})
+  get_filename_component(stem ${script} NAME_WE)
+  add_test(NAME lint.${stem} COMMAND ${Python3_EXECUTABLE} ${script})
+  set_tests_properties(lint.${stem} PROPERTIES LABELS unit TIMEOUT 60)
+endforeach()
+
+# PROCESSORS: on a small machine `ctest -j` runs MPI jobs and end-to-end runs alone.
 file(GLOB mpi_sources CONFIGURE_DEPENDS tests/mpi/*_test.cc)
 if(mpi_sources)
   add_executable(test_mpi ${mpi_sources} tests/mpi/main.cc)
@@ -26,7 +37,8 @@ if(mpi_sources)
     add_test(NAME mpi.${ranks}_ranks
              COMMAND ${MPIEXEC_EXECUTABLE} --allow-run-as-root --oversubscribe --bind-to none -n ${ranks}
                      $<TARGET_FILE:test_mpi>)
-    set_tests_properties(mpi.${ranks}_ranks PROPERTIES LABELS mpi TIMEOUT 300 ENVIRONMENT "OMP_NUM_THREADS=1")
+    set_tests_properties(mpi.${ranks}_ranks PROPERTIES LABELS mpi TIMEOUT 300 PROCESSORS 4
+                         ENVIRONMENT "OMP_NUM_THREADS=1;OMPI_MCA_btl_vader_single_copy_mechanism=none")
   endforeach()
 endif()
 
@@ -35,7 +47,7 @@ if(TARGET orrery)
   foreach(script ${e2e_sources})
     get_filename_component(stem ${script} NAME_WE)
     add_test(NAME e2e.${stem} COMMAND ${Python3_EXECUTABLE} ${script} -v)
-    set_tests_properties(e2e.${stem} PROPERTIES LABELS e2e TIMEOUT 900
+    set_tests_properties(e2e.${stem} PROPERTIES LABELS e2e TIMEOUT 900 PROCESSORS 2
       SKIP_REGULAR_EXPRESSION "^SKIP ALL"
       ENVIRONMENT "ORRERY_BIN=$<TARGET_FILE:orrery>;ORRERY_SOURCE_DIR=${CMAKE_SOURCE_DIR}")
   endforeach()

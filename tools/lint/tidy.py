@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+"""Runs clang-tidy over the project's sources, in parallel, skipping what is unchanged since it was last found clean.
+
+    tools/lint/tidy.py [--build build/release] [--jobs N] [FILE ...]
+
+Needs a configured and built build folder (compile_commands.json, generated protobuf headers). A source is unchanged
+when its own text, the project headers it reaches, its command and .clang-tidy all are. Exits 1 on any finding.
+"""
+import argparse
+import concurrent.futures
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+INCLUDE = re.compile(rb'^\s*#\s*include\s*[<"]([^">]+)[">]', re.MULTILINE)
+TIDY = "clang-tidy-14"  # one version, as findings differ between them
+# clang's own warnings count too. Without -fopenmp clang needs no libomp, and sees the loops as serial.
+CHECKS = "--checks=clang-diagnostic-*"
+DROPPED = re.compile(r"-fopenmp.*|-Werror|-fsanitize=.*|-g\d?|-W.*|-Winvalid-pch")
+WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wno-missing-field-initializers", "-Wno-unknown-pragmas"]
+
+
+def reached_text(file, generated, seen, digest):
+    """Feeds the text of `file` and of every project header it reaches into the digest."""
+    if file in seen:
+        return
+    seen.add(file)
+    text = file.read_bytes()
+    digest.update(str(file.name).encode() + b"\0" + text)
+    for name in INCLUDE.findall(text):
+        for base in (ROOT, generated):
+            path = base / os.fsdecode(name)
+            if path.is_file():
+                reached_text(path, generated, seen, digest)
+                break
+
+
+def command_of(entry):
+    """The flags a clang of the same command line takes."""
+    words = entry.get("arguments") or shlex.split(entry["command"])
+    if words[0].endswith("ccache"):
+        words = words[1:]
+    flags, skip = [], False
+    for word in words[1:]:
+        if skip:
+            skip = False
+        elif word in ("-o", "-c", "-MF", "-MT", "-MQ"):
+            skip = word != "-c"
+        elif word != entry["file"] and not DROPPED.fullmatch(word) and word not in ("-MD", "-MMD"):
+            flags.append(word)
+    return flags + WARNINGS
+
+
+def key_of(file, flags, build):
+    digest = hashlib.sha256((ROOT / ".clang-tidy").read_bytes())
+    digest.update(" ".join([CHECKS, *flags]).replace(str(ROOT), "").encode())
+    reached_text(file, build / "generated", set(), digest)
+    return digest.hexdigest()
+
+
+def tidy(file, flags, stamp):
+    done = subprocess.run([TIDY, "--quiet", CHECKS, str(file), "--", *flags], capture_output=True, text=True, cwd=ROOT)
+    if done.returncode == 0:
+        stamp.touch()
+        return ""
+    return done.stdout + re.sub(r"\d+ warnings?.* generated\.\n|Suppressed .*\n|Use -header-filter.*\n", "", done.stderr)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--build", default="build/release", help="configured build folder")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("files", nargs="*", help="only these (default: every source the build compiles)")
+    args = parser.parse_args()
+    build = (ROOT / args.build).resolve()
+    if not (build / "compile_commands.json").is_file():
+        sys.exit(f"{build}/compile_commands.json: not there; configure first: cmake --preset release")
+    if not shutil.which(TIDY):
+        sys.exit(f"{TIDY}: not installed; run: apt-get install {TIDY}")
+    stamps = ROOT / "build" / "tidy"
+    stamps.mkdir(parents=True, exist_ok=True)
+    wanted = {Path(file).resolve() for file in args.files}
+
+    work = {}
+    for entry in json.loads((build / "compile_commands.json").read_text()):
+        file = Path(entry["directory"], entry["file"]).resolve()
+        ours = file.is_relative_to(ROOT) and not file.is_relative_to(ROOT / "build") and not file.is_relative_to(build)
+        if ours and (not wanted or file in wanted):
+            flags = command_of(entry)
+            work[file] = (flags, stamps / key_of(file, flags, build))
+    for file in wanted - work.keys():
+        sys.exit(f"{file}: not a source of the build in {build}")
+    due = {file: job for file, job in work.items() if not job[1].exists()}
+
+    start, failed = time.monotonic(), 0
+    with concurrent.futures.ThreadPoolExecutor(max(1, args.jobs)) as pool:
+        jobs = {pool.submit(tidy, file, *job): file for file, job in due.items()}
+        for job in concurrent.futures.as_completed(jobs):
+            if job.result():
+                failed += 1
+                print(f"{jobs[job].relative_to(ROOT)}:\n{job.result()}", flush=True)
+    print(f"clang-tidy: {len(work)} sources, {len(work) - len(due)} unchanged, {failed} with findings, "
+          f"{time.monotonic() - start:.0f} s")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
