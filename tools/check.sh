@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds everything and runs the whole test suite and the lint checks.
+#   tools/check.sh            everything
+#   tools/check.sh --quick    without clang-tidy and the sanitizer builds
+# Stops at the first stage that fails, with a summary. A second call redoes only what changed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. tools/lib.sh
+
+quick=false
+case "${1:-}" in
+  "") ;;
+  --quick) quick=true ;;
+  -h | --help)
+    sed -n '2,5s/^# \{0,1\}//p' tools/check.sh
+    exit 0
+    ;;
+  *)
+    echo "error: unknown argument '$1'; tools/check.sh [--quick]" >&2
+    exit 2
+    ;;
+esac
+
+jobs=$(nproc)
+stage=start
+stage_start=$SECONDS
+summary=()
+
+begin() {
+  end_stage ok
+  stage=$1
+  stage_start=$SECONDS
+  printf '\n== %s ==\n' "$stage"
+}
+
+end_stage() {
+  [ "$stage" = start ] || summary+=("$(printf '%-28s %-7s %5d s' "$stage" "$1" $((SECONDS - stage_start)))")
+}
+
+finish() {
+  local code=$?
+  if [ "$code" -eq 0 ]; then end_stage ok; else end_stage FAILED; fi
+  printf '\n== summary ==\n'
+  printf '%s\n' "${summary[@]}"
+  if [ "$code" -eq 0 ]; then
+    echo "check: passed in $SECONDS s"
+  else
+    echo "check: FAILED in stage '$stage' (exit code $code)"
+  fi
+}
+trap finish EXIT
+
+house_files() {  # every file of the house with one of these endings
+  find . -path './.*' -prune -o -path './build*' -prune -o -type f -regex ".*\\.\\($1\\)" -printf '%P\n' | sort
+}
+
+check_format() {
+  local file wrong=() cpp='h\|cc\|cu\|cuh'
+  echo "+ clang-format-14 --dry-run -Werror ($(house_files "$cpp" | wc -l) files)"
+  while read -r file; do
+    clang-format-14 --dry-run -Werror "$file" 2>/dev/null || wrong+=("$file")
+  done < <(house_files "$cpp")
+  [ ${#wrong[@]} -eq 0 ] || die "not formatted; run: clang-format-14 -i ${wrong[*]}"
+}
+
+check_scripts() {
+  local script
+  echo "+ syntax of the bash and Python scripts"
+  for script in $(house_files sh) .ci/run; do bash -n "$script"; done
+  house_files py |
+    xargs -r python3 -c 'import ast, sys; [ast.parse(open(name, "rb").read(), name) for name in sys.argv[1:]]'
+}
+
+# Folders that start threads, in the code or in its tests; a folder's tests are the ones ThreadSanitizer runs.
+threaded_folders() {
+  local folder
+  for folder in core kernels comm models rollout actors learners experiments; do
+    if compgen -G "tests/$folder/*_test.cc" >/dev/null &&
+      grep -rqE 'std::(thread|jthread|async)\b' --include='*.h' --include='*.cc' "$folder" "tests/$folder"; then
+      echo "$folder"
+    fi
+  done
+}
+
+begin "packages"
+install_packages check
+mpi_environment
+
+begin "format and layering"
+run python3 tools/lint/layering.py
+check_format
+check_scripts
+
+begin "build: release"
+configure release
+run cmake --build --preset release -j "$jobs"
+
+begin "headers stand alone"
+run cmake --build --preset release -j "$jobs" --target headers
+
+begin "tests: release"
+run ctest --preset release -j "$jobs"
+
+if ! $quick; then
+  begin "clang-tidy"
+  run tools/lint/tidy.py --jobs "$jobs"
+
+  begin "tests: address, undefined"
+  configure asan-ubsan
+  run cmake --build --preset asan-ubsan -j "$jobs" --target unit_tests
+  run ctest --preset asan-ubsan -j "$jobs" -L unit
+
+  begin "tests: thread"
+  configure tsan
+  mapfile -t folders < <(threaded_folders)
+  if [ ${#folders[@]} -gt 0 ]; then
+    run cmake --build --preset tsan -j "$jobs" --target "${folders[@]/#/test_}"
+    run ctest --preset tsan -j "$jobs" -L unit -R "^($(IFS='|' && echo "${folders[*]}"))\\."
+  fi
+fi
