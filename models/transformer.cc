@@ -1,0 +1,109 @@
+#include "models/transformer.h"
+
+#include "core/error.h"
+
+namespace orrery {
+namespace {
+
+constexpr size_t kPackAlign = 64;
+
+size_t aligned(size_t bytes) { return (bytes + kPackAlign - 1) / kPackAlign * kPackAlign; }
+
+}  // namespace
+
+Transformer::Transformer(const ModelConfig& config, Device device, DType compute_dtype, int64_t max_positions)
+    : config_(config),
+      table_(config),
+      compute_dtype_(compute_dtype),
+      parameters_(Buffer::zeroed(device, static_cast<size_t>(table_.flat_size()) * sizeof(float))) {
+  const int64_t d = config.hidden_size, f = config.intermediate_size;
+  size_t bytes = aligned(packed_weight_bytes(compute_dtype, config.vocab_size, d));
+  bytes += static_cast<size_t>(config.num_hidden_layers) *
+           (aligned(packed_weight_bytes(compute_dtype, config.qkv_size(), d)) +
+            aligned(packed_weight_bytes(compute_dtype, d, config.q_size())) +
+            aligned(packed_weight_bytes(compute_dtype, 2 * f, d)) +
+            aligned(packed_weight_bytes(compute_dtype, d, f)));
+  packed_ = Buffer(device, bytes);
+  layers_.resize(static_cast<size_t>(config.num_hidden_layers));
+  if (max_positions > 0) {
+    config_.max_position_embeddings = std::min(config_.max_position_embeddings, max_positions);
+  }
+  rope_ = build_rope_table(config_.rope, config_.max_position_embeddings);
+}
+
+void Transformer::pack(const Context& ctx) {
+  const int64_t d = config_.hidden_size, f = config_.intermediate_size;
+  float* flat = parameters_.span<float>().data();
+  auto* memory = static_cast<std::byte*>(packed_.data());
+  const auto pack_one = [&](int64_t offset, int64_t n, int64_t k) {
+    const PackedWeight packed = pack_weight(ctx, Mat<const float>(flat + offset, n, k), compute_dtype_, memory);
+    memory += aligned(packed_weight_bytes(compute_dtype_, n, k));
+    return packed;
+  };
+  const auto vector = [&](int64_t offset, int64_t size) {
+    return std::span<const float>(flat + offset, static_cast<size_t>(size));
+  };
+  for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
+    const LayerOffsets& at = table_.layer(i);
+    Layer& layer = layers_[static_cast<size_t>(i)];
+    layer.input_norm = vector(at.input_norm, d);
+    layer.post_norm = vector(at.post_norm, d);
+    if (config_.qkv_bias) layer.qkv_bias = vector(at.qkv_bias, config_.qkv_size());
+    if (config_.qk_norm) {
+      layer.q_norm = vector(at.q_norm, config_.head_dim);
+      layer.k_norm = vector(at.k_norm, config_.head_dim);
+    }
+    layer.qkv = pack_one(at.qkv, config_.qkv_size(), d);
+    layer.o = pack_one(at.o, d, config_.q_size());
+    layer.gate_up = pack_one(at.gate_up, 2 * f, d);
+    layer.down = pack_one(at.down, d, f);
+  }
+  lm_head_ = pack_one(table_.lm_head(), config_.vocab_size, d);
+}
+
+Mat<const float> Transformer::embedding() const {
+  return {parameters().data() + table_.embedding(), config_.vocab_size, config_.hidden_size};
+}
+
+std::span<const float> Transformer::final_norm() const {
+  return parameters().subspan(static_cast<size_t>(table_.final_norm()), static_cast<size_t>(config_.hidden_size));
+}
+
+KvCache::KvCache(const ModelConfig& config, Device device, int64_t blocks) : blocks_(blocks) {
+  // Zeroed so that no slot ever holds a NaN pattern, whatever a kernel reads past the valid keys.
+  memory_ = Buffer::zeroed(device, bytes_per_block(config) * static_cast<size_t>(blocks));
+  float* at = memory_.span<float>().data();
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
+    KvPool pool{nullptr, nullptr, blocks, config.num_key_value_heads, config.head_dim};
+    pool.k = at;
+    at += blocks * pool.block_elements();
+    pool.v = at;
+    at += blocks * pool.block_elements();
+    layers_.push_back(pool);
+  }
+}
+
+void KvCache::copy_block(const Context& ctx, int32_t from, int32_t to, int64_t count) {
+  for (const KvPool& pool : layers_) kv_copy(ctx, pool, from, to, count);
+}
+
+size_t KvCache::bytes_per_block(const ModelConfig& config) {
+  return static_cast<size_t>(2 * config.num_hidden_layers * config.kv_size() * kKvBlock) * sizeof(float);
+}
+
+ForwardFlops forward_flops(const ModelConfig& config, std::span<const AttentionSegment> segments, int64_t output_rows) {
+  const auto layers = static_cast<double>(config.num_hidden_layers);
+  const auto weights = static_cast<double>(config.hidden_size * (config.qkv_size() + config.q_size()) +
+                                           3 * config.hidden_size * config.intermediate_size);
+  ForwardFlops flops;
+  for (const AttentionSegment& s : segments) {
+    const auto rows = static_cast<double>(s.rows);
+    const double pairs = rows * static_cast<double>(s.position) + rows * (rows + 1) / 2;
+    flops.matmul += 2.0 * rows * weights * layers;
+    flops.attention_causal += 4.0 * pairs * static_cast<double>(config.q_size()) * layers;
+  }
+  flops.head = 2.0 * static_cast<double>(output_rows * config.vocab_size * config.hidden_size);
+  return flops;
+}
+
+}  // namespace orrery

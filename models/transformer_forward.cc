@@ -1,0 +1,151 @@
+// One forward for prefill, decode and training: transformer_forward and transformer_forward_train differ only in
+// where a layer's intermediate values live and which KV pool attention reads.
+#include <numeric>
+
+#include "core/error.h"
+#include "kernels/embedding.h"
+#include "kernels/rmsnorm.h"
+#include "kernels/swiglu.h"
+#include "models/transformer.h"
+#include "models/transformer_internal.h"
+
+namespace orrery {
+namespace {
+
+/// The decoder layer: `at` receives every intermediate value (training keeps them, inference overwrites them).
+/// In: residual stream h (at.input). Out: at.middle is the stream after attention, `delta` what the MLP adds to it.
+void layer_forward(const Context& ctx, const Transformer& model, int64_t index, const Activations::Layer& at,
+                   Mat<const float> x_norm, std::span<const int32_t> positions, const KvPool& pool,
+                   std::span<const KvSegment> segments, const KvCopies& copies, Mat<float> x_post, Mat<float> act,
+                   Mat<float> delta) {
+  const ModelConfig& config = model.config();
+  const Transformer::Layer& layer = model.layer(index);
+  matmul_forward(ctx, at.qkv, x_norm, layer.qkv, layer.qkv_bias);
+  const QkvHeads heads = split_qkv(config, at.qkv);
+  if (config.qk_norm) {
+    if (at.qk_raw.data != nullptr) copy_rows(ctx, at.qk_raw, at.qkv.col_range(0, at.qk_raw.cols));
+    rmsnorm_heads_forward(ctx, heads.q, at.rstd_q, heads.q, layer.q_norm, config.rms_norm_eps);
+    rmsnorm_heads_forward(ctx, heads.k, at.rstd_k, heads.k, layer.k_norm, config.rms_norm_eps);
+  }
+  rope_forward(ctx, heads.q, positions, model.rope());
+  rope_forward(ctx, heads.k, positions, model.rope());
+  kv_write(ctx, pool, heads.k, heads.v, segments);
+  for (const KvCopies::Copy& copy : copies.copies) kv_copy(ctx, pool, copy.from, copy.to, copy.count);
+  attention_forward(ctx, as_heads(at.attention, config.num_attention_heads), at.lse, heads.q, pool, segments,
+                    attention_scale(config));
+  matmul_forward(ctx, delta, at.attention, layer.o);
+  rmsnorm_residual_forward(ctx, at.middle, x_post, at.rstd_post, at.input, delta, layer.post_norm,
+                           config.rms_norm_eps);
+  matmul_forward(ctx, at.gate_up, x_post, layer.gate_up);
+  swiglu_forward(ctx, act, at.gate_up);
+  matmul_forward(ctx, delta, act, layer.down);
+}
+
+void gather_rows(Mat<float> out, Mat<const float> in, std::span<const int32_t> rows) {
+  for (size_t i = 0; i < rows.size(); ++i) {
+    std::copy_n(in.row(rows[i]), in.cols, out.row(static_cast<int64_t>(i)));
+  }
+}
+
+void check_batch(const ModelConfig& config, size_t tokens, size_t positions, std::span<const int32_t> output_rows,
+                 Mat<const float> hidden) {
+  ORRERY_CHECK(tokens == positions, "{} tokens, {} positions", tokens, positions);
+  ORRERY_CHECK(hidden.rows == static_cast<int64_t>(output_rows.size()) && hidden.cols == config.hidden_size,
+               "hidden is {} x {}", hidden.rows, hidden.cols);
+  for (const int32_t row : output_rows) {
+    ORRERY_CHECK(row >= 0 && static_cast<size_t>(row) < tokens, "output row {} of {}", row, tokens);
+  }
+}
+
+}  // namespace
+
+void transformer_forward(const Context& ctx, const Transformer& model, const ForwardBatch& batch, KvCache& cache,
+                         std::span<const int32_t> output_rows, Mat<float> hidden, Arena& arena) {
+  const ModelConfig& config = model.config();
+  check_batch(config, batch.tokens.size(), batch.positions.size(), output_rows, hidden);
+  const auto t = static_cast<int64_t>(batch.tokens.size());
+  if (t == 0) return;
+  const ArenaScope scope(arena);
+  const auto d = config.hidden_size;
+  Activations::Layer at;  // one set of buffers for all layers; the residual stream is updated in place
+  at.input = at.middle = arena.mat<float>(t, d);
+  at.qkv = arena.mat<float>(t, config.qkv_size());
+  at.attention = arena.mat<float>(t, config.q_size());
+  at.gate_up = arena.mat<float>(t, 2 * config.intermediate_size);
+  const Mat<float> x = arena.mat<float>(t, d), delta = arena.mat<float>(t, d);
+  const Mat<float> act = arena.mat<float>(t, config.intermediate_size);
+  const KvCopies no_copies;
+
+  embedding_forward(ctx, at.input, model.embedding(), batch.tokens);
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
+    if (i == 0) {
+      rmsnorm_forward(ctx, x, {}, at.input, model.layer(0).input_norm, config.rms_norm_eps);
+    } else {
+      rmsnorm_residual_forward(ctx, at.input, x, {}, at.input, delta, model.layer(i).input_norm, config.rms_norm_eps);
+    }
+    layer_forward(ctx, model, i, at, x, batch.positions, cache.layer(i), batch.segments, no_copies, x, act, delta);
+  }
+  const auto r = static_cast<int64_t>(output_rows.size());
+  if (r == 0) return;
+  const Mat<float> last = arena.mat<float>(r, d), last_delta = arena.mat<float>(r, d);
+  gather_rows(last, at.input, output_rows);
+  gather_rows(last_delta, delta, output_rows);
+  rmsnorm_residual_forward(ctx, last, hidden, {}, last, last_delta, model.final_norm(), config.rms_norm_eps);
+}
+
+Activations transformer_forward_train(const Context& ctx, const Transformer& model, const TrainBatch& batch,
+                                      Mat<float> hidden, Arena& arena) {
+  const ModelConfig& config = model.config();
+  check_batch(config, batch.tokens.size(), batch.positions.size(), batch.output_rows, hidden);
+  const auto t = static_cast<int64_t>(batch.tokens.size());
+  const auto r = static_cast<int64_t>(batch.output_rows.size());
+  const auto d = config.hidden_size;
+
+  Activations result;
+  result.layers.resize(static_cast<size_t>(config.num_hidden_layers));
+  for (Activations::Layer& at : result.layers) {
+    at.input = arena.mat<float>(t, d);
+    at.qkv = arena.mat<float>(t, config.qkv_size());
+    if (config.qk_norm) {
+      at.qk_raw = arena.mat<float>(t, config.q_size() + config.kv_size());
+      at.rstd_q = arena.mat<float>(t, config.num_attention_heads);
+      at.rstd_k = arena.mat<float>(t, config.num_key_value_heads);
+    }
+    at.attention = arena.mat<float>(t, config.q_size());
+    at.middle = arena.mat<float>(t, d);
+    at.gate_up = arena.mat<float>(t, 2 * config.intermediate_size);
+    at.lse = arena.mat<float>(t, config.num_attention_heads);
+    at.rstd_input = arena.span<float>(t);
+    at.rstd_post = arena.span<float>(t);
+  }
+  result.final_input = arena.mat<float>(r, d);
+  result.rstd_final = arena.span<float>(r);
+
+  const ArenaScope scope(arena);
+  const TrainKv kv = make_train_kv(config, batch.segments, arena);
+  const Mat<float> x = arena.mat<float>(t, d), delta = arena.mat<float>(t, d);
+  const Mat<float> act = arena.mat<float>(t, config.intermediate_size);
+  embedding_forward(ctx, result.layers[0].input, model.embedding(), batch.tokens);
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
+    const Activations::Layer& at = result.layers[static_cast<size_t>(i)];
+    if (i == 0) {
+      rmsnorm_forward(ctx, x, at.rstd_input, at.input, model.layer(0).input_norm, config.rms_norm_eps);
+    } else {
+      rmsnorm_residual_forward(ctx, at.input, x, at.rstd_input, result.layers[static_cast<size_t>(i - 1)].middle,
+                               delta, model.layer(i).input_norm, config.rms_norm_eps);
+    }
+    layer_forward(ctx, model, i, at, x, batch.positions, kv.pool, kv.segments, kv.copies, x, act, delta);
+  }
+  const Mat<float> last_delta = arena.mat<float>(r, d);
+  gather_rows(result.final_input, result.layers.back().middle, batch.output_rows);
+  gather_rows(last_delta, delta, batch.output_rows);
+  rmsnorm_residual_forward(ctx, result.final_input, hidden, result.rstd_final, result.final_input, last_delta,
+                           model.final_norm(), config.rms_norm_eps);
+  return result;
+}
+
+void lm_head_forward(const Context& ctx, const Transformer& model, Mat<float> logits, Mat<const float> hidden) {
+  matmul_forward(ctx, logits, hidden, model.lm_head());
+}
+
+}  // namespace orrery

@@ -1,0 +1,59 @@
+// Shared by the transformer's forward and backward; not for other folders.
+#pragma once
+
+#include <cmath>
+#include <vector>
+
+#include "core/parallel.h"
+#include "models/transformer.h"
+
+namespace orrery {
+
+struct QkvHeads {
+  Heads<float> q, k, v;
+};
+
+inline QkvHeads split_qkv(const ModelConfig& config, Mat<float> qkv) {
+  const auto view = [&](int64_t column, int64_t heads) {
+    return Heads<float>(qkv.data + column, qkv.rows, heads, config.head_dim, qkv.stride);
+  };
+  return {view(0, config.num_attention_heads), view(config.q_size(), config.num_key_value_heads),
+          view(config.q_size() + config.kv_size(), config.num_key_value_heads)};
+}
+
+template <class T>
+Heads<T> as_heads(Mat<T> m, int64_t heads) {
+  return {m.data, m.rows, heads, m.cols / heads, m.stride};
+}
+
+inline float attention_scale(const ModelConfig& config) {
+  return static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.head_dim)));
+}
+
+inline void copy_rows(const Context& ctx, Mat<float> out, Mat<const float> in) {
+  parallel_for(ctx, in.rows, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) std::copy_n(in.row(r), in.cols, out.row(r));
+  });
+}
+
+/// Copies of shared, partly filled blocks, in order.
+struct KvCopies {
+  struct Copy {
+    int32_t from, to;
+    int64_t count;
+  };
+  std::vector<Copy> copies;
+};
+
+/// Blocks for one layer of a training batch: every tree gets its own; a child shares its ancestors' full blocks and
+/// copies the partly filled one, exactly as the engine does.
+struct TrainKv {
+  KvPool pool;
+  std::vector<std::vector<int32_t>> tables;
+  std::vector<KvSegment> segments;
+  KvCopies copies;
+};
+
+TrainKv make_train_kv(const ModelConfig& config, std::span<const AttentionSegment> segments, Arena& arena);
+
+}  // namespace orrery
