@@ -17,10 +17,8 @@
 #error "kernels/cpu/targets.h must come before every Highway header: this target has no fused multiply-add"
 #endif
 
-HWY_BEFORE_NAMESPACE();
 namespace orrery::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 }  // namespace orrery::HWY_NAMESPACE
-HWY_AFTER_NAMESPACE();
 
 #endif  // per-target include guard

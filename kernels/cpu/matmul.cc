@@ -1,0 +1,343 @@
+// Matrix products of linear layers: packing, blocking and threads around the register tiles of
+// matmul_tile-inl.h.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/matmul.cc"
+#include "kernels/cpu/targets.h"
+// targets.h first.
+#include "hwy/foreach_target.h"
+// foreach_target.h first.
+#include "kernels/cpu/matmul.h"
+#include "kernels/cpu/matmul_pack-inl.h"
+#include "kernels/cpu/matmul_tile-inl.h"
+#include "kernels/cpu/simd-inl.h"
+
+#include <algorithm>
+#include <cstdint>
+
+#include "core/dtype.h"
+#include "core/parallel.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace orrery::HWY_NAMESPACE {
+
+/// Packed A of one thread: on the stack, about half of a 1 MiB L2 cache.
+inline constexpr int64_t kPackedA = 128 * 1024;
+/// Inner indices done before C is written back. A panel of B is then at most 96 KiB.
+inline constexpr int64_t kMaxInner = 768;
+/// Inner indices for which the backward products pack B at a time.
+inline constexpr int64_t kBackwardInner = 512;
+/// Multiply-adds worth a thread.
+inline constexpr int64_t kGrain = 1 << 17;
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+enum class Start { kZero, kBias, kOutput };  ///< where the chains start from
+
+/// C [m, n] (+)= A [m, k] B [k, n], B in panels.
+template <class B>
+struct Product {
+  int64_t m = 0, n = 0, k = 0;
+  const float* a = nullptr;  ///< A's element (i, p) is a[i * a_row + p * a_col]; one of the strides is 1
+  int64_t a_row = 0, a_col = 0;
+  const B* b = nullptr;
+  int64_t panel_stride = 0;  ///< elements
+  Start start = Start::kZero;
+  const float* bias = nullptr;
+  float* c = nullptr;
+  int64_t c_stride = 0;
+};
+
+/// Rows [row_begin, row_end), all k, columns of panels [panel_begin, panel_end).
+template <class B>
+void multiply_part(const Product<B>& product, int64_t row_begin, int64_t row_end, int64_t panel_begin,
+                   int64_t panel_end) {
+  static constexpr float kZeros[kMaxSlices * kTileCols] = {};
+  alignas(64) float a_packed[kPackedA + kPackSlack];
+  alignas(64) float edge[kTileRows * kTileCols];
+  alignas(64) float edge_bias[kTileCols];
+
+  const int64_t k_blocks = std::max<int64_t>(ceil_div(product.k, kMaxInner), 1);
+  const int64_t k_block = std::max<int64_t>(ceil_div(product.k, k_blocks), 1);
+  const int64_t block_tiles_max =
+      std::max<int64_t>(kPackedA / (k_block * kTileRows), 1);
+  const int64_t tiles = ceil_div(row_end - row_begin, kTileRows);
+  const int64_t blocks = ceil_div(tiles, block_tiles_max);
+  const auto tile_row = [&](int64_t tile)
+                            HWY_ATTR { return row_begin + (row_end - row_begin) * tile / tiles; };
+  const int tile_rows_max = static_cast<int>(ceil_div(row_end - row_begin, tiles));
+  const int slices_max = slices_for_rows(tile_rows_max);
+  const int64_t slice_end = std::min(panel_end * kSlicesPerPanel, ceil_div(product.n, kTileCols));
+
+  for (int64_t block = 0; block < blocks; ++block) {
+    const int64_t tile_begin = tiles * block / blocks;
+    const int64_t tile_end = tiles * (block + 1) / blocks;
+    const int64_t block_row = tile_row(tile_begin);
+    for (int64_t k0 = 0; k0 < product.k || k0 == 0; k0 += k_block) {
+      const int64_t inner = std::min(k_block, product.k - k0);
+      for (int64_t t = tile_begin; t < tile_end; ++t) {
+        const int64_t row = tile_row(t), rows = tile_row(t + 1) - row;
+        float* out = a_packed + (row - block_row) * inner;
+        const float* src = product.a + row * product.a_row + k0 * product.a_col;
+        if (product.a_col == 1) {
+          pack_rows(out, src, product.a_row, rows, inner);
+        } else {
+          pack_columns(out, src, product.a_col, rows, inner);
+        }
+      }
+      const Start start = k0 == 0 ? product.start : Start::kOutput;
+      for (int64_t slice = panel_begin * kSlicesPerPanel, slices = 1; slice < slice_end; slice += slices) {
+        const int64_t column = slice * kTileCols;
+        const int64_t full = (product.n - column) / kTileCols;
+        slices = slices_max;
+        while (slices > 1 && slices > std::min(full, slice_end - slice)) slices /= 2;
+        const bool partial = full == 0;
+        Tile<B> tile;
+        tile.k = inner;
+        tile.b = product.b + slice / kSlicesPerPanel * product.panel_stride +
+                 slice % kSlicesPerPanel * kTileCols + k0 * kPanelWidth;
+        tile.panel_stride = product.panel_stride;
+        tile.c_stride = product.c_stride;
+        if (start == Start::kZero) tile.init = kZeros;
+        if (start == Start::kBias) {
+          tile.init = product.bias + column;
+          if (partial) {
+            std::copy(product.bias + column, product.bias + product.n, edge_bias);
+            std::fill(edge_bias + (product.n - column), edge_bias + kTileCols, 0.0f);
+            tile.init = edge_bias;
+          }
+        }
+        for (int64_t t = tile_begin; t < tile_end; ++t) {
+          const int64_t row = tile_row(t), rows = tile_row(t + 1) - row;
+          float* const c = product.c + row * product.c_stride + column;
+          tile.a = a_packed + (row - block_row) * inner;
+          tile.c = c;
+          if (partial) {  // through a whole tile beside C
+            tile.c = edge;
+            tile.c_stride = kTileCols;
+            if (start == Start::kOutput) {
+              std::fill(edge, edge + kTileRows * kTileCols, 0.0f);
+              for (int64_t r = 0; r < rows; ++r) {
+                std::copy(c + r * product.c_stride, c + r * product.c_stride + product.n - column,
+                          edge + r * kTileCols);
+              }
+            }
+          }
+          if (start == Start::kOutput) {
+            tile.init = tile.c;
+            tile.init_stride = tile.c_stride;
+          }
+          tile_function<B>(static_cast<int>(rows), static_cast<int>(slices))(tile);
+          if (partial) {
+            for (int64_t r = 0; r < rows; ++r) {
+              std::copy(edge + r * kTileCols, edge + r * kTileCols + product.n - column,
+                        c + r * product.c_stride);
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
+/// Shares the product among threads: by panels, or by rows when there are few panels.
+template <class B>
+void multiply(const Context& ctx, const Product<B>& product) {
+  const int64_t panels = ceil_div(product.n, kPanelWidth);
+  const int64_t tiles = ceil_div(product.m, kTileRows);
+  const int64_t work = product.m * std::max<int64_t>(product.k, 1) * kPanelWidth;  // of a panel
+  if (tiles >= 4 * ctx.threads && panels < 32 * ctx.threads) {
+    const int64_t grain =
+        std::max<int64_t>(kGrain / (std::max<int64_t>(product.k, 1) * product.n), kTileRows);
+    parallel_for(ctx, product.m, grain,
+                 [&](int64_t begin, int64_t end) { multiply_part(product, begin, end, 0, panels); });
+  } else {
+    parallel_for(ctx, panels, ceil_div(kGrain, work),
+                 [&](int64_t begin, int64_t end) { multiply_part(product, 0, product.m, begin, end); });
+  }
+}
+
+void pack_weight_f32(const Context& ctx, Mat<const float> w, float* out) {
+  parallel_for(ctx, ceil_div(w.rows, kPanelWidth), 4, [&](int64_t begin, int64_t end) {
+    for (int64_t panel = begin; panel < end; ++panel) {
+      const int64_t row = panel * kPanelWidth;
+      pack_panel(out + row * w.cols, w.row(row), w.stride, std::min(w.rows - row, kPanelWidth), w.cols);
+    }
+  });
+}
+
+void pack_weight_bf16(const Context& ctx, Mat<const float> w, uint16_t* out) {
+  constexpr int64_t kColumns = 64;  // through a small buffer, to transpose floats
+  parallel_for(ctx, ceil_div(w.rows, kPanelWidth), 4, [&](int64_t begin, int64_t end) {
+    alignas(64) float block[kColumns * kPanelWidth];
+    for (int64_t panel = begin; panel < end; ++panel) {
+      const int64_t row = panel * kPanelWidth;
+      for (int64_t p = 0; p < w.cols; p += kColumns) {
+        const int64_t cols = std::min(kColumns, w.cols - p);
+        pack_panel(block, w.row(row) + p, w.stride, std::min(w.rows - row, kPanelWidth), cols);
+        uint16_t* const to = out + row * w.cols + p * kPanelWidth;
+        for (int64_t i = 0; i < cols * kPanelWidth; ++i) to[i] = f32_to_bf16(block[i]);
+      }
+    }
+  });
+}
+
+template <class B>
+void forward(const Context& ctx, Mat<float> y, Mat<const float> x, const B* w, const float* bias,
+             bool accumulate) {
+  Product<B> product;
+  product.m = y.rows, product.n = y.cols, product.k = x.cols;
+  product.a = x.data, product.a_row = x.stride, product.a_col = 1;
+  product.b = w, product.panel_stride = x.cols * kPanelWidth;
+  product.start = accumulate ? Start::kOutput : bias != nullptr ? Start::kBias : Start::kZero;
+  product.bias = bias;
+  product.c = y.data, product.c_stride = y.stride;
+  multiply(ctx, product);
+}
+
+/// dx = dy W: the inner index runs over W's rows, so panels of W's columns are made block by block.
+template <class B>
+void backward_input(const Context& ctx, Mat<float> dx, Mat<const float> dy, const B* w, bool accumulate,
+                    Arena& arena) {
+  const int64_t n = dy.cols, k = dx.cols;
+  const int64_t panels = ceil_div(k, kPanelWidth);
+  const int64_t block = std::clamp<int64_t>(n, 1, kBackwardInner);
+  float* const packed = arena.alloc<float>(panels * kPanelWidth * block);
+  Product<float> product;
+  product.m = dx.rows, product.n = k;
+  product.a_row = dy.stride, product.a_col = 1;
+  product.b = packed;
+  product.start = accumulate ? Start::kOutput : Start::kZero;
+  product.c = dx.data, product.c_stride = dx.stride;
+  for (int64_t n0 = 0; n0 < n || n0 == 0; n0 += block) {
+    const int64_t inner = std::min(block, n - n0);
+    product.k = inner, product.a = dy.data + n0, product.panel_stride = inner * kPanelWidth;
+    // Columns p of W lie in its panels as rows of kPanelWidth.
+    parallel_for(ctx, panels, ceil_div(kGrain / 16, std::max<int64_t>(inner * kPanelWidth, 1)),
+                 [&](int64_t begin, int64_t end) {
+                   for (int64_t panel = begin; panel < end; ++panel) {
+                     const int64_t p = panel * kPanelWidth;
+                     for (int64_t j = 0; j < inner; j += kPanelWidth) {
+                       pack_panel(packed + panel * product.panel_stride + j * kPanelWidth,
+                                  w + (n0 + j) * k + p * kPanelWidth, kPanelWidth,
+                                  std::min(k - p, kPanelWidth), std::min(inner - j, kPanelWidth));
+                     }
+                   }
+                 });
+    multiply(ctx, product);
+    product.start = Start::kOutput;
+  }
+}
+
+void backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> dy, Mat<const float> x,
+                     Arena& arena) {
+  const int64_t m = dy.rows;
+  const int64_t panels = ceil_div(x.cols, kPanelWidth);
+  const int64_t block = std::min(kBackwardInner, m);
+  float* const packed = arena.alloc<float>(panels * kPanelWidth * block);
+  Product<float> product;
+  product.m = dw.rows, product.n = dw.cols;
+  product.a_row = 1, product.a_col = dy.stride;
+  product.b = packed;
+  product.start = Start::kOutput;
+  product.c = dw.data, product.c_stride = dw.stride;
+  for (int64_t m0 = 0; m0 < m; m0 += block) {
+    const int64_t inner = std::min(block, m - m0);
+    product.k = inner, product.a = dy.row(m0), product.panel_stride = inner * kPanelWidth;
+    parallel_for(ctx, panels, ceil_div(kGrain / 16, inner * kPanelWidth), [&](int64_t begin, int64_t end) {
+      for (int64_t panel = begin; panel < end; ++panel) {
+        const int64_t p = panel * kPanelWidth;
+        copy_panel(packed + panel * product.panel_stride, x.row(m0) + p, x.stride,
+                   std::min(x.cols - p, kPanelWidth), inner);
+      }
+    });
+    multiply(ctx, product);
+  }
+}
+
+void forward_f32(const Context& ctx, Mat<float> y, Mat<const float> x, const float* w, const float* bias,
+                 bool accumulate) {
+  forward(ctx, y, x, w, bias, accumulate);
+}
+void forward_bf16(const Context& ctx, Mat<float> y, Mat<const float> x, const uint16_t* w, const float* bias,
+                  bool accumulate) {
+  forward(ctx, y, x, w, bias, accumulate);
+}
+void backward_input_f32(const Context& ctx, Mat<float> dx, Mat<const float> dy, const float* w,
+                        bool accumulate, Arena& arena) {
+  backward_input(ctx, dx, dy, w, accumulate, arena);
+}
+void backward_input_bf16(const Context& ctx, Mat<float> dx, Mat<const float> dy, const uint16_t* w,
+                         bool accumulate, Arena& arena) {
+  backward_input(ctx, dx, dy, w, accumulate, arena);
+}
+
+void add_rows(const Context& ctx, float* sum, Mat<const float> rows) {
+  constexpr int64_t kColumns = 256;
+  parallel_for(ctx, ceil_div(rows.cols, kColumns), 1, [&](int64_t begin, int64_t end) {
+    const Floats d;
+    const int64_t column_end = std::min(end * kColumns, rows.cols);
+    for (int64_t r = 0; r < rows.rows; ++r) {
+      int64_t j = begin * kColumns;
+      for (; j + kLanes <= column_end; j += kLanes) {
+        hn::StoreU(hn::Add(hn::LoadU(d, sum + j), hn::LoadU(d, rows.row(r) + j)), d, sum + j);
+      }
+      for (; j < column_end; ++j) sum[j] += rows.row(r)[j];
+    }
+  });
+}
+
+}  // namespace orrery::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace orrery {
+
+HWY_EXPORT(pack_weight_f32);
+HWY_EXPORT(pack_weight_bf16);
+HWY_EXPORT(forward_f32);
+HWY_EXPORT(forward_bf16);
+HWY_EXPORT(backward_input_f32);
+HWY_EXPORT(backward_input_bf16);
+HWY_EXPORT(backward_weight);
+HWY_EXPORT(add_rows);
+
+void pack_weight_cpu(const Context& ctx, Mat<const float> w, DType dtype, void* memory) {
+  if (dtype == DType::kBF16) {
+    HWY_DYNAMIC_DISPATCH(pack_weight_bf16)(ctx, w, static_cast<uint16_t*>(memory));
+  } else {
+    HWY_DYNAMIC_DISPATCH(pack_weight_f32)(ctx, w, static_cast<float*>(memory));
+  }
+}
+
+void matmul_forward_cpu(const Context& ctx, Mat<float> y, Mat<const float> x, const PackedWeight& w,
+                        std::span<const float> bias, bool accumulate) {
+  const float* const b = bias.empty() ? nullptr : bias.data();
+  if (w.dtype == DType::kBF16) {
+    HWY_DYNAMIC_DISPATCH(forward_bf16)(ctx, y, x, static_cast<const uint16_t*>(w.data), b, accumulate);
+  } else {
+    HWY_DYNAMIC_DISPATCH(forward_f32)(ctx, y, x, static_cast<const float*>(w.data), b, accumulate);
+  }
+}
+
+void matmul_backward_input_cpu(const Context& ctx, Mat<float> dx, Mat<const float> dy, const PackedWeight& w,
+                               bool accumulate, Arena& arena) {
+  if (w.dtype == DType::kBF16) {
+    HWY_DYNAMIC_DISPATCH(backward_input_bf16)
+    (ctx, dx, dy, static_cast<const uint16_t*>(w.data), accumulate, arena);
+  } else {
+    HWY_DYNAMIC_DISPATCH(backward_input_f32)
+    (ctx, dx, dy, static_cast<const float*>(w.data), accumulate, arena);
+  }
+}
+
+void matmul_backward_weight_cpu(const Context& ctx, Mat<float> dw, Mat<const float> dy, Mat<const float> x,
+                                Arena& arena) {
+  HWY_DYNAMIC_DISPATCH(backward_weight)(ctx, dw, dy, x, arena);
+}
+
+void bias_backward_cpu(const Context& ctx, std::span<float> db, Mat<const float> dy) {
+  HWY_DYNAMIC_DISPATCH(add_rows)(ctx, db.data(), dy);
+}
+
+}  // namespace orrery
+#endif  // HWY_ONCE

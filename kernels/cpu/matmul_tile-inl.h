@@ -1,0 +1,132 @@
+// The innermost loop of every matrix product: a tile of C, held in registers, gains one fused multiply-add an
+// element for each inner index in rising order. Rows of A are broadcast, columns are vector lanes, so no sum
+// is ever split.
+//
+// The tile is as large as the register file allows (the more rows share a load of B, and the more columns
+// share a broadcast of A, the fewer loads an FMA costs): 14 x 32 with 32 registers of 16 lanes, 6 x 16
+// otherwise. Few rows take several slices of columns at once instead, so that enough independent chains hide
+// the latency of an FMA.
+#include "kernels/cpu/simd-inl.h"
+
+#if defined(ORRERY_KERNELS_CPU_MATMUL_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef ORRERY_KERNELS_CPU_MATMUL_TILE_INL_H_
+#undef ORRERY_KERNELS_CPU_MATMUL_TILE_INL_H_
+#else
+#define ORRERY_KERNELS_CPU_MATMUL_TILE_INL_H_
+#endif
+
+#include <array>
+#include <cstdint>
+#include <utility>
+
+#include "hwy/cache_control.h"
+#include "kernels/matmul.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace orrery::HWY_NAMESPACE {
+
+inline constexpr int kLanes = HWY_LANES(float);
+using Floats = hn::FixedTag<float, kLanes>;
+
+inline constexpr bool kWideTile = HWY_TARGET != HWY_AVX2 && kLanes == 16;
+inline constexpr int kTileRows = kWideTile ? 14 : 6;
+inline constexpr int kTileCols = kWideTile ? 32 : 16;  // a slice: a panel or half of it
+inline constexpr int kTileVectors = kTileCols / kLanes;
+inline constexpr int kSlicesPerPanel = static_cast<int>(kPanelWidth) / kTileCols;
+inline constexpr int kAccumulators = HWY_TARGET == HWY_AVX2 ? 12 : 28;  // vector registers for the tile
+inline constexpr int kMaxSlices = 4;
+
+/// Largest number of slices (1, 2 or 4) for a tile of `rows` rows that leaves registers for A and B.
+constexpr int slices_for_rows(int rows) {
+  for (int slices = kMaxSlices; slices > 1; slices /= 2) {
+    const int operands = HWY_TARGET == HWY_AVX2 ? 3 : slices * kTileVectors;
+    if (rows * slices * kTileVectors + operands < kAccumulators + 4) return slices;
+  }
+  return 1;
+}
+
+/// Operands of a tile. B's slice s starts at b + (s / kSlicesPerPanel) * panel_stride + (s % kSlicesPerPanel)
+/// * kTileCols and has kPanelWidth elements a row; slices are adjacent in init and c.
+template <class B>
+struct Tile {
+  int64_t k = 0;
+  const float* a = nullptr;  ///< [k][rows]
+  const B* b = nullptr;
+  int64_t panel_stride = 0;
+  const float* init = nullptr;  ///< where the chains start from; may be c, or one row for all (stride 0)
+  int64_t init_stride = 0;
+  float* c = nullptr;
+  int64_t c_stride = 0;
+};
+
+HWY_INLINE hn::Vec<Floats> load_b(const float* b) { return hn::LoadU(Floats(), b); }
+
+/// bf16 to f32: the same bits, shifted.
+HWY_INLINE hn::Vec<Floats> load_b(const uint16_t* b) {
+  const hn::FixedTag<uint16_t, kLanes> d16;
+  const hn::FixedTag<uint32_t, kLanes> d32;
+  return hn::BitCast(Floats(), hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, b))));
+}
+
+template <int kRows, int kSlices, class B>
+HWY_NOINLINE void run_tile(const Tile<B>& tile) {
+  constexpr int kVectors = kSlices * kTileVectors;
+  const Floats d;
+  hn::Vec<Floats> acc[kRows][kVectors];
+  HWY_UNROLL(16)
+  for (int r = 0; r < kRows; ++r) {
+    HWY_UNROLL(16)
+    for (int v = 0; v < kVectors; ++v)
+      acc[r][v] = hn::LoadU(d, tile.init + r * tile.init_stride + v * kLanes);
+  }
+  const float* HWY_RESTRICT a = tile.a;
+  const B* HWY_RESTRICT slices[kSlices];
+  HWY_UNROLL(4)
+  for (int s = 0; s < kSlices; ++s) {
+    slices[s] = tile.b + (s / kSlicesPerPanel) * tile.panel_stride + (s % kSlicesPerPanel) * kTileCols;
+  }
+  for (int64_t p = 0; p < tile.k; ++p) {
+    hn::Vec<Floats> b[kVectors];
+    HWY_UNROLL(16)
+    for (int v = 0; v < kVectors; ++v) {
+      b[v] = load_b(slices[v / kTileVectors] + p * kPanelWidth + (v % kTileVectors) * kLanes);
+    }
+    HWY_UNROLL(16)
+    for (int r = 0; r < kRows; ++r) {
+      const auto a_r = hn::Set(d, a[r]);
+      HWY_UNROLL(16)
+      for (int v = 0; v < kVectors; ++v) acc[r][v] = hn::MulAdd(a_r, b[v], acc[r][v]);
+    }
+    a += kRows;
+  }
+  HWY_UNROLL(16)
+  for (int r = 0; r < kRows; ++r) {
+    HWY_UNROLL(16)
+    for (int v = 0; v < kVectors; ++v) hn::StoreU(acc[r][v], d, tile.c + r * tile.c_stride + v * kLanes);
+  }
+}
+
+template <class B>
+using TileFunction = void (*)(const Tile<B>&);
+
+template <int kSlices, class B, int... kRowsMinusOne>
+constexpr std::array<TileFunction<B>, kTileRows> tile_functions(
+    std::integer_sequence<int, kRowsMinusOne...>) {
+  // A combination that never runs (too many registers) is not built: its entry is that of one slice.
+  return {&run_tile<kRowsMinusOne + 1, (kSlices <= slices_for_rows(kRowsMinusOne + 1) ? kSlices : 1), B>...};
+}
+
+/// The tile of `rows` (1 .. kTileRows) by `slices` (1, 2, 4, at most slices_for_rows(rows)).
+template <class B>
+TileFunction<B> tile_function(int rows, int slices) {
+  constexpr auto kIndices = std::make_integer_sequence<int, kTileRows>();
+  static constexpr std::array<TileFunction<B>, kTileRows> kOne = tile_functions<1, B>(kIndices);
+  static constexpr std::array<TileFunction<B>, kTileRows> kTwo = tile_functions<2, B>(kIndices);
+  static constexpr std::array<TileFunction<B>, kTileRows> kFour = tile_functions<4, B>(kIndices);
+  return (slices == 4 ? kFour : slices == 2 ? kTwo : kOne)[static_cast<size_t>(rows - 1)];
+}
+
+}  // namespace orrery::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

@@ -1,0 +1,433 @@
+// Every product must have the bits of a loop of std::fma in index order: on each instruction set, for any
+// number of threads, and however a batch is cut.
+#include "kernels/matmul.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <ostream>
+#include <string>
+#include <vector>
+
+#include "core/error.h"
+#include "kernels/numerics.h"
+
+namespace orrery {
+namespace {
+
+/// A matrix that owns its memory; rows are `padding` elements apart, which must stay as they were.
+struct Matrix {
+  int64_t rows = 0, cols = 0, stride = 0;
+  std::vector<float> values;
+
+  Matrix() = default;
+  Matrix(int64_t r, int64_t c, int64_t padding = 0)
+      : rows(r), cols(c), stride(c + padding), values(static_cast<size_t>(r * (c + padding)), -77.0f) {}
+  float& at(int64_t r, int64_t c) { return values[static_cast<size_t>(r * stride + c)]; }
+  float at(int64_t r, int64_t c) const { return values[static_cast<size_t>(r * stride + c)]; }
+  Mat<float> mat() { return {values.data(), rows, cols, stride}; }
+  Mat<const float> mat() const { return {values.data(), rows, cols, stride}; }
+};
+
+/// Uniform in (-1, 1) with all 24 bits of the mantissa in play.
+float noise(uint64_t& state) {
+  state = state * 6364136223846793005ull + 1442695040888963407ull;
+  return static_cast<float>(static_cast<int32_t>(state >> 32)) * 0x1p-31f;
+}
+
+Matrix random_matrix(int64_t rows, int64_t cols, uint64_t seed, int64_t padding = 0) {
+  Matrix m(rows, cols, padding);
+  uint64_t state = seed;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t c = 0; c < cols; ++c) m.at(r, c) = noise(state);
+  }
+  return m;
+}
+
+std::vector<uint32_t> bits(const Matrix& m) {
+  std::vector<uint32_t> result;
+  result.reserve(m.values.size());
+  for (const float v : m.values) result.push_back(std::bit_cast<uint32_t>(v));
+  return result;
+}
+
+// The definition: y_ij starts at the bias, at 0 or at y_ij, then one fma for each p in order.
+void forward_oracle(Matrix& y, const Matrix& x, const Matrix& w, const std::vector<float>& bias,
+                    bool accumulate) {
+  for (int64_t i = 0; i < y.rows; ++i) {
+    for (int64_t j = 0; j < y.cols; ++j) {
+      float acc = accumulate ? y.at(i, j) : bias.empty() ? 0.0f : bias[static_cast<size_t>(j)];
+      for (int64_t p = 0; p < x.cols; ++p) acc = std::fma(x.at(i, p), w.at(j, p), acc);
+      y.at(i, j) = acc;
+    }
+  }
+}
+
+void backward_input_oracle(Matrix& dx, const Matrix& dy, const Matrix& w, bool accumulate) {
+  for (int64_t i = 0; i < dx.rows; ++i) {
+    for (int64_t p = 0; p < dx.cols; ++p) {
+      float acc = accumulate ? dx.at(i, p) : 0.0f;
+      for (int64_t j = 0; j < dy.cols; ++j) acc = std::fma(dy.at(i, j), w.at(j, p), acc);
+      dx.at(i, p) = acc;
+    }
+  }
+}
+
+void backward_weight_oracle(Matrix& dw, const Matrix& dy, const Matrix& x) {
+  for (int64_t j = 0; j < dw.rows; ++j) {
+    for (int64_t p = 0; p < dw.cols; ++p) {
+      float acc = dw.at(j, p);
+      for (int64_t i = 0; i < dy.rows; ++i) acc = std::fma(dy.at(i, j), x.at(i, p), acc);
+      dw.at(j, p) = acc;
+    }
+  }
+}
+
+struct Weight {
+  Weight(const Matrix& w, DType dtype, int threads = 1)
+      : memory(Device{}, packed_weight_bytes(dtype, w.rows, w.cols)),
+        packed(pack_weight(Context{.threads = threads}, w.mat(), dtype, memory.data())) {}
+  Buffer memory;
+  PackedWeight packed;
+};
+
+Matrix rounded_to_bf16(Matrix w) {
+  for (float& v : w.values) v = bf16_to_f32(f32_to_bf16(v));
+  return w;
+}
+
+struct MatmulCase {
+  int64_t m, n, k;
+  DType dtype = DType::kF32;
+  bool bias = false;
+  bool accumulate = false;
+  int64_t padding = 0;
+};
+
+std::ostream& operator<<(std::ostream& out, const MatmulCase& c) {
+  return out << "m" << c.m << " n" << c.n << " k" << c.k << " " << dtype_name(c.dtype)
+             << (c.bias ? " bias" : "") << (c.accumulate ? " accumulate" : "") << " padding " << c.padding;
+}
+
+const std::vector<MatmulCase>& cases() {
+  static const std::vector<MatmulCase> kCases = {
+      {1, 1, 1},
+      {1, 32, 1},
+      {1, 200, 40},
+      {1, 257, 131, DType::kBF16, true},
+      {2, 160, 33, DType::kF32, true},
+      {2, 320, 17, DType::kBF16},
+      {3, 97, 64, DType::kF32, false, true, 5},
+      {4, 70, 19},
+      {5, 96, 48, DType::kBF16, false, true},
+      {6, 129, 31, DType::kF32, true, false, 3},
+      {7, 31, 7},
+      {8, 33, 16, DType::kF32, false, true},
+      {9, 48, 50},
+      {10, 16, 12, DType::kBF16, true, false, 1},
+      {11, 47, 5},
+      {12, 15, 100},
+      {13, 64, 29, DType::kF32, true},
+      {14, 32, 64},
+      {15, 100, 67, DType::kF32, false, true, 9},
+      {16, 17, 3},
+      {27, 45, 2, DType::kBF16, false, true},
+      {28, 64, 96},
+      {29, 41, 769},  // more than one block of the inner index
+      {61, 67, 71, DType::kF32, true, false, 2},
+      {113, 37, 53, DType::kF32, false, true},
+      {257, 24, 600, DType::kF32, false, false, 7},  // more than one block of rows
+      {40, 545, 33},                       // more than one block of the input gradient's inner index
+      {523, 20, 18},                       // more than one block of the weight gradient's inner index
+      {200, 300, 100},                     // enough work for several threads, by rows
+      {40, 2100, 65, DType::kBF16, true},  // by panels
+      {3, 4100, 64, DType::kF32, false, true},
+      {1, 9999, 60, DType::kF32, true},
+      {0, 5, 6},
+      {5, 0, 6},
+      {5, 6, 0},
+      {5, 40, 0, DType::kF32, true},
+      {5, 6, 0, DType::kBF16, false, true},
+  };
+  return kCases;
+}
+
+/// Runs `body(context)` on each instruction set of this machine with 1, 2 and 3 threads.
+template <class Body>
+void for_each_target(Body body) {
+  for (const std::string& target : supported_cpu_targets()) {
+    set_cpu_target(target);
+    for (const int threads : {1, 2, 3}) {
+      SCOPED_TRACE(target + ", " + std::to_string(threads) + " threads");
+      body(Context{.threads = threads});
+    }
+  }
+  set_cpu_target("best");
+}
+
+class Matmul : public ::testing::TestWithParam<MatmulCase> {
+ protected:
+  Matrix x_ = random_matrix(GetParam().m, GetParam().k, 1, GetParam().padding);
+  Matrix w_ = random_matrix(GetParam().n, GetParam().k, 2, GetParam().padding);
+  Matrix y_ = random_matrix(GetParam().m, GetParam().n, 3, GetParam().padding);
+};
+
+TEST_P(Matmul, ForwardHasTheBitsOfTheScalarChain) {
+  const MatmulCase& c = GetParam();
+  std::vector<float> bias;
+  if (c.bias) bias = random_matrix(1, c.n, 4).values;
+  Matrix expected = y_;
+  forward_oracle(expected, x_, c.dtype == DType::kBF16 ? rounded_to_bf16(w_) : w_, bias, c.accumulate);
+  for_each_target([&](const Context& ctx) {
+    const Weight weight(w_, c.dtype, ctx.threads);
+    Matrix y = y_;
+    matmul_forward(ctx, y.mat(), x_.mat(), weight.packed, bias, c.accumulate);
+    EXPECT_EQ(bits(y), bits(expected));
+  });
+}
+
+TEST_P(Matmul, BackwardInputHasTheBitsOfTheScalarChain) {
+  const MatmulCase& c = GetParam();
+  Matrix expected = x_;
+  backward_input_oracle(expected, y_, c.dtype == DType::kBF16 ? rounded_to_bf16(w_) : w_, c.accumulate);
+  for_each_target([&](const Context& ctx) {
+    Arena arena;
+    const Weight weight(w_, c.dtype, ctx.threads);
+    Matrix dx = x_;
+    matmul_backward_input(ctx, dx.mat(), y_.mat(), weight.packed, c.accumulate, arena);
+    EXPECT_EQ(bits(dx), bits(expected));
+  });
+}
+
+TEST_P(Matmul, BackwardWeightHasTheBitsOfTheScalarChain) {
+  Matrix expected = w_;
+  backward_weight_oracle(expected, y_, x_);
+  for_each_target([&](const Context& ctx) {
+    Arena arena;
+    Matrix dw = w_;
+    matmul_backward_weight(ctx, dw.mat(), y_.mat(), x_.mat(), arena);
+    EXPECT_EQ(bits(dw), bits(expected));
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, Matmul, ::testing::ValuesIn(cases()));
+
+TEST(MatmulRows, DoNotDependOnTheBatchTheyAreIn) {
+  constexpr int64_t kRows = 70, kN = 101, kK = 83;
+  const Matrix x = random_matrix(kRows, kK, 1);
+  const Matrix w = random_matrix(kN, kK, 2);
+  for_each_target([&](const Context& ctx) {
+    const Weight weight(w, DType::kF32);
+    Matrix whole(kRows, kN);
+    matmul_forward(ctx, whole.mat(), x.mat(), weight.packed);
+    for (const int64_t batch : {1, 2, 3, 5, 8, 13, 14, 15, 33, 64}) {
+      Matrix cut(kRows, kN);
+      for (int64_t r = 0; r < kRows; r += batch) {
+        const int64_t end = std::min(r + batch, kRows);
+        matmul_forward(ctx, cut.mat().row_range(r, end), x.mat().row_range(r, end), weight.packed);
+      }
+      EXPECT_EQ(bits(cut), bits(whole)) << "batches of " << batch;
+    }
+  });
+}
+
+TEST(MatmulBackwardWeight, OverTwoPartsOfABatchIsThatOfTheWhole) {
+  constexpr int64_t kRows = 90, kN = 50, kK = 37;
+  const Matrix x = random_matrix(kRows, kK, 1), dy = random_matrix(kRows, kN, 2);
+  for_each_target([&](const Context& ctx) {
+    Arena arena;
+    Matrix whole = random_matrix(kN, kK, 3);
+    Matrix cut = whole;
+    matmul_backward_weight(ctx, whole.mat(), dy.mat(), x.mat(), arena);
+    for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 1}, {1, 45}, {45, 90}}) {
+      matmul_backward_weight(ctx, cut.mat(), dy.mat().row_range(begin, end), x.mat().row_range(begin, end),
+                             arena);
+    }
+    EXPECT_EQ(bits(cut), bits(whole));
+  });
+}
+
+TEST(MatmulBackward, IsTheGradientOfForward) {
+  // L = sum of y * dy is linear in x, in w and in the bias, so a difference quotient is exact up to rounding.
+  constexpr int64_t kM = 5, kN = 7, kK = 9;
+  Matrix x = random_matrix(kM, kK, 1), w = random_matrix(kN, kK, 2);
+  const Matrix dy = random_matrix(kM, kN, 3);
+  std::vector<float> bias = random_matrix(1, kN, 4).values;
+  const Context ctx;
+  const auto loss = [&] {
+    const Weight weight(w, DType::kF32);
+    Matrix y(kM, kN);
+    matmul_forward(ctx, y.mat(), x.mat(), weight.packed, bias);
+    double sum = 0;
+    for (size_t i = 0; i < y.values.size(); ++i) sum += double{y.values[i]} * double{dy.values[i]};
+    return sum;
+  };
+  Arena arena;
+  const Weight weight(w, DType::kF32);
+  Matrix dx(kM, kK), dw(kN, kK);
+  dw.values.assign(dw.values.size(), 0.0f);
+  std::vector<float> db(kN, 0.0f);
+  matmul_backward_input(ctx, dx.mat(), dy.mat(), weight.packed, false, arena);
+  matmul_backward_weight(ctx, dw.mat(), dy.mat(), x.mat(), arena);
+  bias_backward(ctx, db, dy.mat());
+  const auto check = [&](std::vector<float>& values, const std::vector<float>& gradient, const char* name) {
+    for (size_t i = 0; i < values.size(); ++i) {
+      const float saved = values[i];
+      values[i] = saved + 0.5f;
+      const double above = loss();
+      values[i] = saved - 0.5f;
+      const double below = loss();
+      values[i] = saved;
+      EXPECT_NEAR(gradient[i], above - below, 2e-5) << name << " " << i;
+    }
+  };
+  check(x.values, dx.values, "x");
+  check(w.values, dw.values, "w");
+  check(bias, db, "bias");
+}
+
+TEST(MatmulBackward, AgreesWithDoublePrecision) {
+  constexpr int64_t kM = 33, kN = 65, kK = 70;
+  const Matrix x = random_matrix(kM, kK, 1), w = random_matrix(kN, kK, 2), dy = random_matrix(kM, kN, 3);
+  const Context ctx{.threads = 2};
+  Arena arena;
+  const Weight weight(w, DType::kF32);
+  Matrix y(kM, kN), dx(kM, kK), dw(kN, kK);
+  dw.values.assign(dw.values.size(), 0.0f);
+  matmul_forward(ctx, y.mat(), x.mat(), weight.packed);
+  matmul_backward_input(ctx, dx.mat(), dy.mat(), weight.packed, false, arena);
+  matmul_backward_weight(ctx, dw.mat(), dy.mat(), x.mat(), arena);
+  const auto sum = [](int64_t count, auto term) {
+    double total = 0;
+    for (int64_t i = 0; i < count; ++i) total += term(i);
+    return total;
+  };
+  const auto times = [](float a, float b) { return double{a} * double{b}; };
+  for (int64_t i = 0; i < kM; ++i) {
+    for (int64_t j = 0; j < kN; ++j) {
+      EXPECT_NEAR(y.at(i, j), sum(kK, [&](int64_t p) { return times(x.at(i, p), w.at(j, p)); }), 1e-5);
+    }
+    for (int64_t p = 0; p < kK; ++p) {
+      EXPECT_NEAR(dx.at(i, p), sum(kN, [&](int64_t j) { return times(dy.at(i, j), w.at(j, p)); }), 1e-5);
+    }
+  }
+  for (int64_t j = 0; j < kN; ++j) {
+    for (int64_t p = 0; p < kK; ++p) {
+      EXPECT_NEAR(dw.at(j, p), sum(kM, [&](int64_t i) { return times(dy.at(i, j), x.at(i, p)); }), 1e-5);
+    }
+  }
+}
+
+TEST(BiasBackward, AddsRowsInOrder) {
+  const Matrix dy = random_matrix(19, 523, 1, 4);
+  const std::vector<float> start = random_matrix(1, 523, 2).values;
+  std::vector<float> expected = start;
+  for (int64_t i = 0; i < dy.rows; ++i) {
+    for (int64_t j = 0; j < dy.cols; ++j) expected[static_cast<size_t>(j)] += dy.at(i, j);
+  }
+  for_each_target([&](const Context& ctx) {
+    std::vector<float> db = start;
+    bias_backward(ctx, db, dy.mat());
+    EXPECT_EQ(db, expected);
+  });
+}
+
+TEST(MatmulForward, KeepsInfinitiesAndNansWhereTheyBelong) {
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  Matrix x = random_matrix(16, 20, 1), w = random_matrix(37, 20, 2);
+  x.at(3, 5) = kInf;
+  x.at(9, 0) = std::numeric_limits<float>::quiet_NaN();
+  w.at(36, 2) = -kInf;  // in the panel that is padded
+  for_each_target([&](const Context& ctx) {
+    Arena arena;
+    const Weight weight(w, DType::kF32);
+    Matrix y(16, 37), dx(16, 20);
+    matmul_forward(ctx, y.mat(), x.mat(), weight.packed);
+    for (int64_t i = 0; i < 16; ++i) {
+      for (int64_t j = 0; j < 37; ++j) {
+        if (i == 9) {
+          EXPECT_TRUE(std::isnan(y.at(i, j)));
+        } else if (i == 3 || j == 36) {
+          EXPECT_FALSE(std::isfinite(y.at(i, j)));
+        } else {
+          EXPECT_TRUE(std::isfinite(y.at(i, j))) << i << " " << j;
+        }
+      }
+    }
+    const Matrix dy = random_matrix(16, 37, 3);
+    matmul_backward_input(ctx, dx.mat(), dy.mat(), weight.packed, false, arena);
+    for (int64_t i = 0; i < 16; ++i) {
+      for (int64_t p = 0; p < 20; ++p) EXPECT_EQ(std::isfinite(dx.at(i, p)), p != 2) << i << " " << p;
+    }
+  });
+}
+
+TEST(PackedWeight, IsInPanelsOf32PaddedWithZeros) {
+  const Matrix w = random_matrix(70, 11, 1);
+  for_each_target([&](const Context& ctx) {
+    const Weight f32(w, DType::kF32, ctx.threads), bf16(w, DType::kBF16, ctx.threads);
+    ASSERT_EQ(f32.memory.bytes(), size_t{96 * 11 * 4});
+    ASSERT_EQ(bf16.memory.bytes(), size_t{96 * 11 * 2});
+    for (int64_t j = 0; j < 96; ++j) {
+      for (int64_t p = 0; p < 11; ++p) {
+        const auto at = static_cast<size_t>((j / 32 * 11 + p) * 32 + j % 32);
+        const float expected = j < 70 ? w.at(j, p) : 0.0f;
+        EXPECT_EQ(f32.memory.span<float>()[at], expected);
+        EXPECT_EQ(bf16.memory.span<uint16_t>()[at], f32_to_bf16(expected));
+      }
+    }
+  });
+}
+
+TEST(MatmulChecks, NameTheMatrixWhoseShapeIsWrong) {
+  const Context ctx;
+  const Matrix w = random_matrix(6, 4, 1);
+  const Weight weight(w, DType::kF32);
+  Matrix x(3, 4), y(3, 6), narrow(3, 5), few(2, 6);
+  Arena arena;
+  std::vector<float> bias(5);
+  const auto message = [](auto call) -> std::string {
+    try {
+      call();
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "no error";
+  };
+  using ::testing::HasSubstr;
+  EXPECT_THAT(message([&] { matmul_forward(ctx, y.mat(), narrow.mat(), weight.packed); }),
+              HasSubstr("x is [3, 5]"));
+  EXPECT_THAT(message([&] { matmul_forward(ctx, few.mat(), x.mat(), weight.packed); }),
+              HasSubstr("y is [2, 6]"));
+  EXPECT_THAT(message([&] { matmul_forward(ctx, y.mat(), x.mat(), weight.packed, bias); }),
+              HasSubstr("bias of 5"));
+  EXPECT_THAT(
+      message([&] { matmul_backward_input(ctx, x.mat(), narrow.mat(), weight.packed, false, arena); }),
+      HasSubstr("dy is [3, 5]"));
+  EXPECT_THAT(message([&] { matmul_backward_weight(ctx, narrow.mat(), y.mat(), x.mat(), arena); }),
+              HasSubstr("dw is [3, 5]"));
+  EXPECT_THAT(message([&] { packed_weight_bytes(DType::kF32, int64_t{1} << 40, int64_t{1} << 40); }),
+              HasSubstr("too large"));
+}
+
+TEST(CpuTarget, IsChosenByNameAndRestored) {
+  require_cpu_support();
+  const std::string best = cpu_target_name();
+  const std::vector<std::string> names = supported_cpu_targets();
+  ASSERT_FALSE(names.empty());
+  for (const std::string& name : names) {
+    set_cpu_target(name);
+    EXPECT_EQ(cpu_target_name(), name == "avx2" ? "AVX2" : name == "avx512" ? "AVX-512" : "NEON");
+    EXPECT_EQ(supported_cpu_targets(), names);  // what the CPU has, not what is chosen
+  }
+  set_cpu_target("best");
+  EXPECT_EQ(cpu_target_name(), best);
+  EXPECT_THROW(set_cpu_target("sse4"), Error);
+  EXPECT_EQ(cpu_target_name(), best);
+}
+
+}  // namespace
+}  // namespace orrery
