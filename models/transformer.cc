@@ -36,7 +36,8 @@ void Transformer::pack(const Context& ctx) {
   float* flat = parameters_.span<float>().data();
   auto* memory = static_cast<std::byte*>(packed_.data());
   const auto pack_one = [&](int64_t offset, int64_t n, int64_t k) {
-    const PackedWeight packed = pack_weight(ctx, Mat<const float>(flat + offset, n, k), compute_dtype_, memory);
+    const PackedWeight packed =
+        pack_weight(ctx, Mat<const float>(flat + offset, n, k), compute_dtype_, memory);
     memory += aligned(packed_weight_bytes(compute_dtype_, n, k));
     return packed;
   };
@@ -66,7 +67,8 @@ Mat<const float> Transformer::embedding() const {
 }
 
 std::span<const float> Transformer::final_norm() const {
-  return parameters().subspan(static_cast<size_t>(table_.final_norm()), static_cast<size_t>(config_.hidden_size));
+  return parameters().subspan(static_cast<size_t>(table_.final_norm()),
+                              static_cast<size_t>(config_.hidden_size));
 }
 
 KvCache::KvCache(const ModelConfig& config, Device device, int64_t blocks) : blocks_(blocks) {
@@ -91,7 +93,8 @@ size_t KvCache::bytes_per_block(const ModelConfig& config) {
   return static_cast<size_t>(2 * config.num_hidden_layers * config.kv_size() * kKvBlock) * sizeof(float);
 }
 
-ForwardFlops forward_flops(const ModelConfig& config, std::span<const AttentionSegment> segments, int64_t output_rows) {
+ForwardFlops forward_flops(const ModelConfig& config, std::span<const AttentionSegment> segments,
+                           int64_t output_rows) {
   const auto layers = static_cast<double>(config.num_hidden_layers);
   const auto weights = static_cast<double>(config.hidden_size * (config.qkv_size() + config.q_size()) +
                                            3 * config.hidden_size * config.intermediate_size);

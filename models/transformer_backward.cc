@@ -38,15 +38,17 @@ TrainKv make_train_kv(const ModelConfig& config, std::span<const AttentionSegmen
 }
 
 void transformer_backward(const Context& ctx, const Transformer& model, const TrainBatch& batch,
-                          const Activations& activations, Mat<const float> dhidden, std::span<float> gradients,
-                          Mat<float> dembedding, Arena& arena) {
+                          const Activations& activations, Mat<const float> dhidden,
+                          std::span<float> gradients, Mat<float> dembedding, Arena& arena) {
   const ModelConfig& config = model.config();
   const ParameterTable& table = model.table();
   const auto t = static_cast<int64_t>(batch.tokens.size());
   const auto d = config.hidden_size, f = config.intermediate_size;
   const int64_t layers = config.num_hidden_layers;
-  ORRERY_CHECK(static_cast<int64_t>(gradients.size()) == table.flat_size(), "gradients of {}", gradients.size());
-  ORRERY_CHECK(dembedding.rows == t && dembedding.cols == d, "dembedding {} x {}", dembedding.rows, dembedding.cols);
+  ORRERY_CHECK(static_cast<int64_t>(gradients.size()) == table.flat_size(), "gradients of {}",
+               gradients.size());
+  ORRERY_CHECK(dembedding.rows == t && dembedding.cols == d, "dembedding {} x {}", dembedding.rows,
+               dembedding.cols);
   const auto grad = [&](int64_t offset, int64_t rows, int64_t cols) {
     return Mat<float>(gradients.data() + offset, rows, cols);
   };
@@ -73,7 +75,8 @@ void transformer_backward(const Context& ctx, const Transformer& model, const Tr
   const Mat<float> x = arena.mat<float>(t, d), dx = arena.mat<float>(t, d);
   const Mat<float> act = arena.mat<float>(t, f), dact = arena.mat<float>(t, f);
   const Mat<float> dgate_up = arena.mat<float>(t, 2 * f);
-  const Mat<float> dqkv = arena.mat<float>(t, config.qkv_size()), dattention = arena.mat<float>(t, config.q_size());
+  const Mat<float> dqkv = arena.mat<float>(t, config.qkv_size()),
+                   dattention = arena.mat<float>(t, config.q_size());
   for (int64_t i = layers - 1; i >= 0; --i) {
     const Activations::Layer& at = activations.layers[static_cast<size_t>(i)];
     const Transformer::Layer& layer = model.layer(i);
@@ -91,24 +94,28 @@ void transformer_backward(const Context& ctx, const Transformer& model, const Tr
     matmul_backward_weight(ctx, grad(offset.o, d, config.q_size()), dh, at.attention, arena);
     matmul_backward_input(ctx, dattention, dh, layer.o, /*accumulate=*/false, arena);
     const QkvHeads heads = split_qkv(config, at.qkv), dheads = split_qkv(config, dqkv);
-    attention_backward(ctx, dheads.q, dheads.k, dheads.v, as_heads<const float>(dattention, config.num_attention_heads),
-                       as_heads<const float>(at.attention, config.num_attention_heads), heads.q, heads.k, heads.v,
-                       at.lse, batch.segments, attention_scale(config), arena);
+    attention_backward(ctx, dheads.q, dheads.k, dheads.v,
+                       as_heads<const float>(dattention, config.num_attention_heads),
+                       as_heads<const float>(at.attention, config.num_attention_heads), heads.q, heads.k,
+                       heads.v, at.lse, batch.segments, attention_scale(config), arena);
     rope_backward(ctx, dheads.q, batch.positions, model.rope());
     rope_backward(ctx, dheads.k, batch.positions, model.rope());
     if (config.qk_norm) {
       const Mat<float> q_raw = at.qk_raw.col_range(0, config.q_size());
       const Mat<float> k_raw = at.qk_raw.col_range(config.q_size(), config.q_size() + config.kv_size());
       rmsnorm_heads_backward(ctx, dheads.q, grad_vector(offset.q_norm, config.head_dim), dheads.q,
-                             as_heads<const float>(q_raw, config.num_attention_heads), at.rstd_q, layer.q_norm);
+                             as_heads<const float>(q_raw, config.num_attention_heads), at.rstd_q,
+                             layer.q_norm);
       rmsnorm_heads_backward(ctx, dheads.k, grad_vector(offset.k_norm, config.head_dim), dheads.k,
-                             as_heads<const float>(k_raw, config.num_key_value_heads), at.rstd_k, layer.k_norm);
+                             as_heads<const float>(k_raw, config.num_key_value_heads), at.rstd_k,
+                             layer.k_norm);
     }
     if (config.qkv_bias) bias_backward(ctx, grad_vector(offset.qkv_bias, config.qkv_size()), dqkv);
     rmsnorm_forward(ctx, x, {}, at.input, layer.input_norm, config.rms_norm_eps);
     matmul_backward_weight(ctx, grad(offset.qkv, config.qkv_size(), d), dqkv, x, arena);
     matmul_backward_input(ctx, dx, dqkv, layer.qkv, /*accumulate=*/false, arena);
-    rmsnorm_backward(ctx, dh, grad_vector(offset.input_norm, d), dx, at.input, at.rstd_input, layer.input_norm);
+    rmsnorm_backward(ctx, dh, grad_vector(offset.input_norm, d), dx, at.input, at.rstd_input,
+                     layer.input_norm);
   }
 }
 

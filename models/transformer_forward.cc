@@ -1,5 +1,5 @@
-// One forward for prefill, decode and training: transformer_forward and transformer_forward_train differ only in
-// where a layer's intermediate values live and which KV pool attention reads.
+// One forward for prefill, decode and training: transformer_forward and transformer_forward_train differ only
+// in where a layer's intermediate values live and which KV pool attention reads.
 #include <numeric>
 
 #include "core/error.h"
@@ -12,12 +12,13 @@
 namespace orrery {
 namespace {
 
-/// The decoder layer: `at` receives every intermediate value (training keeps them, inference overwrites them).
-/// In: residual stream h (at.input). Out: at.middle is the stream after attention, `delta` what the MLP adds to it.
+/// The decoder layer: `at` receives every intermediate value (training keeps them, inference overwrites
+/// them). In: residual stream h (at.input). Out: at.middle is the stream after attention, `delta` what the
+/// MLP adds to it.
 void layer_forward(const Context& ctx, const Transformer& model, int64_t index, const Activations::Layer& at,
                    Mat<const float> x_norm, std::span<const int32_t> positions, const KvPool& pool,
-                   std::span<const KvSegment> segments, const KvCopies& copies, Mat<float> x_post, Mat<float> act,
-                   Mat<float> delta) {
+                   std::span<const KvSegment> segments, const KvCopies& copies, Mat<float> x_post,
+                   Mat<float> act, Mat<float> delta) {
   const ModelConfig& config = model.config();
   const Transformer::Layer& layer = model.layer(index);
   matmul_forward(ctx, at.qkv, x_norm, layer.qkv, layer.qkv_bias);
@@ -47,8 +48,8 @@ void gather_rows(Mat<float> out, Mat<const float> in, std::span<const int32_t> r
   }
 }
 
-void check_batch(const ModelConfig& config, size_t tokens, size_t positions, std::span<const int32_t> output_rows,
-                 Mat<const float> hidden) {
+void check_batch(const ModelConfig& config, size_t tokens, size_t positions,
+                 std::span<const int32_t> output_rows, Mat<const float> hidden) {
   ORRERY_CHECK(tokens == positions, "{} tokens, {} positions", tokens, positions);
   ORRERY_CHECK(hidden.rows == static_cast<int64_t>(output_rows.size()) && hidden.cols == config.hidden_size,
                "hidden is {} x {}", hidden.rows, hidden.cols);
@@ -59,8 +60,9 @@ void check_batch(const ModelConfig& config, size_t tokens, size_t positions, std
 
 }  // namespace
 
-void transformer_forward(const Context& ctx, const Transformer& model, const ForwardBatch& batch, KvCache& cache,
-                         std::span<const int32_t> output_rows, Mat<float> hidden, Arena& arena) {
+void transformer_forward(const Context& ctx, const Transformer& model, const ForwardBatch& batch,
+                         KvCache& cache, std::span<const int32_t> output_rows, Mat<float> hidden,
+                         Arena& arena) {
   const ModelConfig& config = model.config();
   check_batch(config, batch.tokens.size(), batch.positions.size(), output_rows, hidden);
   const auto t = static_cast<int64_t>(batch.tokens.size());
@@ -81,9 +83,11 @@ void transformer_forward(const Context& ctx, const Transformer& model, const For
     if (i == 0) {
       rmsnorm_forward(ctx, x, {}, at.input, model.layer(0).input_norm, config.rms_norm_eps);
     } else {
-      rmsnorm_residual_forward(ctx, at.input, x, {}, at.input, delta, model.layer(i).input_norm, config.rms_norm_eps);
+      rmsnorm_residual_forward(ctx, at.input, x, {}, at.input, delta, model.layer(i).input_norm,
+                               config.rms_norm_eps);
     }
-    layer_forward(ctx, model, i, at, x, batch.positions, cache.layer(i), batch.segments, no_copies, x, act, delta);
+    layer_forward(ctx, model, i, at, x, batch.positions, cache.layer(i), batch.segments, no_copies, x, act,
+                  delta);
   }
   const auto r = static_cast<int64_t>(output_rows.size());
   if (r == 0) return;
@@ -131,8 +135,9 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
     if (i == 0) {
       rmsnorm_forward(ctx, x, at.rstd_input, at.input, model.layer(0).input_norm, config.rms_norm_eps);
     } else {
-      rmsnorm_residual_forward(ctx, at.input, x, at.rstd_input, result.layers[static_cast<size_t>(i - 1)].middle,
-                               delta, model.layer(i).input_norm, config.rms_norm_eps);
+      rmsnorm_residual_forward(ctx, at.input, x, at.rstd_input,
+                               result.layers[static_cast<size_t>(i - 1)].middle, delta,
+                               model.layer(i).input_norm, config.rms_norm_eps);
     }
     layer_forward(ctx, model, i, at, x, batch.positions, kv.pool, kv.segments, kv.copies, x, act, delta);
   }
@@ -144,7 +149,8 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
   return result;
 }
 
-void lm_head_forward(const Context& ctx, const Transformer& model, Mat<float> logits, Mat<const float> hidden) {
+void lm_head_forward(const Context& ctx, const Transformer& model, Mat<float> logits,
+                     Mat<const float> hidden) {
   matmul_forward(ctx, logits, hidden, model.lm_head());
 }
 

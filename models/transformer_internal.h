@@ -45,8 +45,8 @@ struct KvCopies {
   std::vector<Copy> copies;
 };
 
-/// Blocks for one layer of a training batch: every tree gets its own; a child shares its ancestors' full blocks and
-/// copies the partly filled one, exactly as the engine does.
+/// Blocks for one layer of a training batch: every tree gets its own; a child shares its ancestors' full
+/// blocks and copies the partly filled one, exactly as the engine does.
 struct TrainKv {
   KvPool pool;
   std::vector<std::vector<int32_t>> tables;

@@ -1,0 +1,130 @@
+#include "learners/gradient.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "kernels/embedding.h"
+#include "kernels/lm_head.h"
+
+namespace orrery {
+namespace {
+
+/// Loss rows' inverse temperatures: the rollout's 1 / T rounded once, as the engine does.
+std::span<const float> inverse_temperatures(float temperature, size_t rows, Arena& arena) {
+  const auto values = arena.span<float>(static_cast<int64_t>(rows));
+  std::fill(values.begin(), values.end(), 1.0f / temperature);
+  return values;
+}
+
+/// Adds one token to the sums and returns its derivative with respect to logp (weighted).
+struct RowLoss {
+  const Objective& objective;
+  LossSums& sums;
+
+  std::pair<float, float> operator()(const MicroBatch::Source& source, float logp, float entropy) const {
+    const Leaf& leaf = *source.leaf;
+    const float weight = leaf.weight;
+    sums.tokens += 1;
+    sums.entropy += entropy;
+    if (objective.sft) {
+      sums.loss += -static_cast<double>(weight) * logp;
+      return {-weight, 0.0f};
+    }
+    const auto token = static_cast<size_t>(source.token);
+    const float old_logp = leaf.old_logprobs[token];
+    const float ref_logp = leaf.ref_logprobs.empty() ? 0.0f : leaf.ref_logprobs[token];
+    const TokenLossTerms terms = policy_loss(objective.policy, logp, old_logp, ref_logp, leaf.advantage);
+    sums.pg_loss += static_cast<double>(weight) * terms.pg_loss;
+    sums.loss +=
+        static_cast<double>(weight) *
+        (static_cast<double>(terms.pg_loss) + static_cast<double>(objective.policy.kl_loss_coef) * terms.kl +
+         static_cast<double>(terms.dentropy) * entropy);
+    sums.kl += terms.kl;
+    sums.ppo_kl += -static_cast<double>(terms.log_ratio);
+    sums.clipped += terms.clipped ? 1 : 0;
+    sums.clipped_lower += terms.clipped_lower ? 1 : 0;
+    const double difference =
+        std::abs(std::exp(static_cast<double>(logp)) - std::exp(static_cast<double>(old_logp)));
+    sums.probs_diff_sum += difference;
+    sums.probs_diff_square_sum += difference * difference;
+    sums.probs_diff_max = std::max(sums.probs_diff_max, difference);
+    sums.logprob_diff_max = std::max(sums.logprob_diff_max, std::abs(static_cast<double>(terms.log_ratio)));
+    return {weight * terms.dlogp, weight * terms.dentropy};
+  }
+};
+
+}  // namespace
+
+void shard_gradient(const Context& ctx, const Transformer& model, const Objective& objective,
+                    std::span<const MicroBatch> batches, std::span<float> gradients, LossSums& sums,
+                    Arena& arena) {
+  const ModelConfig& config = model.config();
+  const ParameterTable& table = model.table();
+  const auto d = config.hidden_size;
+  const ArenaScope scope(arena);
+  int64_t rows = 0;
+  for (const MicroBatch& batch : batches) rows += static_cast<int64_t>(batch.tokens.size());
+  const Mat<float> dembedding = arena.mat<float>(rows, d);
+  const Mat<float> dhead(gradients.data() + table.lm_head(), config.vocab_size, d);
+  const RowLoss row_loss{objective, sums};
+
+  int64_t row = 0;
+  for (const MicroBatch& batch : batches) {
+    const ArenaScope batch_scope(arena);
+    const auto t = static_cast<int64_t>(batch.tokens.size());
+    const auto r = static_cast<int64_t>(batch.output_rows.size());
+    const Mat<float> hidden = arena.mat<float>(r, d), dhidden = arena.mat<float>(r, d);
+    const auto logprobs = arena.span<float>(r), entropies = arena.span<float>(r);
+    const TrainBatch view = batch.view();
+    const Activations activations = transformer_forward_train(ctx, model, view, hidden, arena);
+    const LmHeadRows head{hidden, batch.targets,
+                          inverse_temperatures(objective.temperature, batch.targets.size(), arena)};
+    lm_head_forward_backward(
+        ctx, logprobs, entropies, dhidden, dhead, head, model.lm_head(),
+        [&](int64_t begin, std::span<const float> logp, std::span<const float> entropy,
+            std::span<float> dlogp, std::span<float> dentropy) {
+          for (size_t i = 0; i < logp.size(); ++i) {
+            std::tie(dlogp[i], dentropy[i]) =
+                row_loss(batch.sources[static_cast<size_t>(begin) + i], logp[i], entropy[i]);
+          }
+        },
+        arena);
+    transformer_backward(ctx, model, view, activations, dhidden, gradients,
+                         dembedding.row_range(row, row + t), arena);
+    row += t;
+  }
+  row = 0;
+  const Mat<float> dtable(gradients.data() + table.embedding(), config.vocab_size, d);
+  for (const MicroBatch& batch : batches) {
+    const auto t = static_cast<int64_t>(batch.tokens.size());
+    embedding_backward(ctx, dtable, dembedding.row_range(row, row + t), batch.tokens);
+    row += t;
+  }
+}
+
+void batch_logprobs(const Context& ctx, const Transformer& model, float temperature, const MicroBatch& batch,
+                    std::span<float> logprobs, std::span<float> entropies, Arena& arena) {
+  const ArenaScope scope(arena);
+  const Mat<float> hidden =
+      arena.mat<float>(static_cast<int64_t>(batch.output_rows.size()), model.config().hidden_size);
+  transformer_forward_train(ctx, model, batch.view(), hidden, arena);
+  const LmHeadRows head{hidden, batch.targets,
+                        inverse_temperatures(temperature, batch.targets.size(), arena)};
+  lm_head_logprob(ctx, logprobs, entropies, head, model.lm_head(), arena);
+}
+
+void reference_logprobs(const Context& ctx, const Transformer& reference, float temperature,
+                        std::span<const MicroBatch> batches, Arena& arena) {
+  for (const MicroBatch& batch : batches) {
+    const ArenaScope scope(arena);
+    const auto logprobs = arena.span<float>(static_cast<int64_t>(batch.output_rows.size()));
+    batch_logprobs(ctx, reference, temperature, batch, logprobs, {}, arena);
+    for (size_t i = 0; i < logprobs.size(); ++i) {
+      Leaf& leaf = *batch.sources[i].leaf;
+      leaf.ref_logprobs.resize(leaf.tokens.size(), 0.0f);
+      leaf.ref_logprobs[static_cast<size_t>(batch.sources[i].token)] = logprobs[i];
+    }
+  }
+}
+
+}  // namespace orrery

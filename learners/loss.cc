@@ -1,0 +1,97 @@
+#include "learners/loss.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/error.h"
+#include "kernels/cpu/scalar_math.h"
+
+namespace orrery {
+namespace {
+
+constexpr float kMaxLogRatio = 20.0f;
+constexpr float kMaxK3 = 10.0f;
+
+struct KlTerm {
+  float value, derivative;
+};
+
+KlTerm kl_term(KlLossType type, float logp, float ref_logp) {
+  const float d = ref_logp - logp;
+  switch (type) {
+    case KlLossType::kK1:
+      return {-d, 1.0f};
+    case KlLossType::kK2:
+      return {0.5f * d * d, -d};
+    case KlLossType::kK3:
+      break;
+  }
+  const float bounded = std::clamp(d, -kMaxLogRatio, kMaxLogRatio);
+  const float ratio = exp_f32(bounded);
+  const float k3 = ratio - bounded - 1.0f;
+  const bool inside = bounded == d && k3 <= kMaxK3;
+  return {std::min(k3, kMaxK3), inside ? 1.0f - ratio : 0.0f};
+}
+
+}  // namespace
+
+TokenLossTerms policy_loss(const PolicyLossParams& params, float logp, float old_logp, float ref_logp,
+                           float advantage) {
+  TokenLossTerms terms;
+  terms.log_ratio = logp - old_logp;
+  const float bounded = std::clamp(terms.log_ratio, -kMaxLogRatio, kMaxLogRatio);
+  const float ratio = exp_f32(bounded);
+  const float unclipped = -advantage * ratio;
+  const float clipped =
+      -advantage * std::clamp(ratio, 1.0f - params.clip_ratio_low, 1.0f + params.clip_ratio_high);
+  terms.clipped = clipped > unclipped;
+  terms.pg_loss = std::max(unclipped, clipped);
+  if (advantage < 0 && params.clip_ratio_c > 0) {
+    const float bound = -advantage * params.clip_ratio_c;
+    terms.clipped_lower = terms.pg_loss > bound;
+    terms.pg_loss = std::min(terms.pg_loss, bound);
+  }
+  const bool differentiable = !terms.clipped && !terms.clipped_lower && bounded == terms.log_ratio;
+  terms.dlogp = differentiable ? unclipped : 0.0f;
+  if (params.kl_loss_coef != 0) {
+    const KlTerm kl = kl_term(params.kl_loss_type, logp, ref_logp);
+    terms.kl = kl.value;
+    terms.dlogp += params.kl_loss_coef * kl.derivative;
+  }
+  terms.dentropy = -params.entropy_coeff;
+  return terms;
+}
+
+float aggregation_weight(LossAggMode mode, int64_t sample_tokens, int64_t total_tokens, int64_t samples,
+                         int64_t max_response_length) {
+  if (sample_tokens == 0) return 0.0f;
+  switch (mode) {
+    case LossAggMode::kTokenMean:
+      return static_cast<float>(1.0 / static_cast<double>(total_tokens));
+    case LossAggMode::kSeqMeanTokenSum:
+      return static_cast<float>(1.0 / static_cast<double>(samples));
+    case LossAggMode::kSeqMeanTokenMean:
+      return static_cast<float>(1.0 / (static_cast<double>(samples) * static_cast<double>(sample_tokens)));
+    case LossAggMode::kSeqMeanTokenSumNorm:
+      return static_cast<float>(1.0 /
+                                (static_cast<double>(samples) * static_cast<double>(max_response_length)));
+  }
+  fail("unknown loss_agg_mode {}", static_cast<int>(mode));
+}
+
+void LossSums::add(const LossSums& o) {
+  loss += o.loss;
+  pg_loss += o.pg_loss;
+  kl += o.kl;
+  entropy += o.entropy;
+  ppo_kl += o.ppo_kl;
+  clipped += o.clipped;
+  clipped_lower += o.clipped_lower;
+  tokens += o.tokens;
+  probs_diff_sum += o.probs_diff_sum;
+  probs_diff_square_sum += o.probs_diff_square_sum;
+  probs_diff_max = std::max(probs_diff_max, o.probs_diff_max);
+  logprob_diff_max = std::max(logprob_diff_max, o.logprob_diff_max);
+}
+
+}  // namespace orrery

@@ -1,0 +1,61 @@
+// Per-token losses: pure functions of log-probs, advantages and the like. They know no model and no device.
+//
+// policy_loss (PPO-clip with dual clip, as verl's compute_policy_loss):
+//   r = exp(clamp(logp - old_logp, -20, 20))
+//   L1 = -A r,  L2 = -A clip(r, 1 - clip_ratio_low, 1 + clip_ratio_high),  L = max(L1, L2)
+//   A < 0 and clip_ratio_c > 0:  L = min(L, -A clip_ratio_c)                     (dual clip, Ye et al. 2020)
+// KL to the reference, added with kl_loss_coef (Schulman, "Approximating KL divergence", 2020), d = ref_logp
+// - logp:
+//   k1 = -d,  k2 = d^2 / 2,  k3 = exp(d) - d - 1   (k3: d clamped to +-20, value to +-10)
+// Entropy bonus: - entropy_coeff * entropy.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+namespace orrery {
+
+enum class KlLossType { kK1, kK2, kK3 };
+
+struct PolicyLossParams {
+  float clip_ratio_low = 0.2f;
+  float clip_ratio_high = 0.28f;
+  float clip_ratio_c = 3.0f;  ///< 0: no dual clip
+  float entropy_coeff = 0.0f;
+  float kl_loss_coef = 0.0f;
+  KlLossType kl_loss_type = KlLossType::kK3;
+};
+
+/// Loss of one token and its derivatives, before the aggregation weight.
+struct TokenLossTerms {
+  float pg_loss = 0, kl = 0;
+  float dlogp = 0;      ///< d(pg_loss + kl_loss_coef * kl) / dlogp
+  float dentropy = 0;   ///< -entropy_coeff
+  float log_ratio = 0;  ///< logp - old_logp
+  bool clipped = false, clipped_lower = false;
+};
+
+TokenLossTerms policy_loss(const PolicyLossParams& params, float logp, float old_logp, float ref_logp,
+                           float advantage);
+
+/// How token losses become one number. Weights sum to 1 over the mini-batch of all ranks for the two means
+/// over tokens.
+enum class LossAggMode { kTokenMean, kSeqMeanTokenSum, kSeqMeanTokenMean, kSeqMeanTokenSumNorm };
+
+/// Weight of each loss token of a sample. All counts are of the whole mini-batch over all ranks, so how it is
+/// cut into micro-batches or ranks changes nothing. Samples without loss tokens are not counted in `samples`.
+float aggregation_weight(LossAggMode mode, int64_t sample_tokens, int64_t total_tokens, int64_t samples,
+                         int64_t max_response_length);
+
+/// Sums over loss tokens in row order, for metrics; added across shards in shard order.
+struct LossSums {
+  double loss =
+      0;  ///< sum of weight * (pg + kl_coef * kl - entropy_coeff * entropy), or of weight * -logp (SFT)
+  double pg_loss = 0, kl = 0, entropy = 0, ppo_kl = 0, clipped = 0, clipped_lower = 0;
+  double tokens = 0;
+  double probs_diff_sum = 0, probs_diff_square_sum = 0;
+  double probs_diff_max = 0, logprob_diff_max = 0;
+  void add(const LossSums& other);
+};
+
+}  // namespace orrery
