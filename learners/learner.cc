@@ -1,0 +1,118 @@
+#include "learners/learner.h"
+
+#include <cstring>
+
+#include "core/error.h"
+#include "core/timer.h"
+
+namespace orrery {
+namespace {
+
+int64_t shards_per_rank(const LearnerConfig& config, const Communicator& comm) {
+  ORRERY_CHECK(config.gradient_shards % comm.size() == 0, "{} gradient shards on {} learners",
+               config.gradient_shards, comm.size());
+  return config.gradient_shards / comm.size();
+}
+
+/// Adds the shards' sums in shard order, the same on every rank.
+LossSums gather_sums(Communicator& comm, const std::vector<LossSums>& mine) {
+  const std::string bytes(reinterpret_cast<const char*>(mine.data()), mine.size() * sizeof(LossSums));
+  LossSums total;
+  for (const std::string& part : comm.all_gather_bytes(bytes)) {
+    for (size_t at = 0; at + sizeof(LossSums) <= part.size(); at += sizeof(LossSums)) {
+      LossSums sums;
+      std::memcpy(&sums, part.data() + at, sizeof sums);
+      total.add(sums);
+    }
+  }
+  return total;
+}
+
+double step_flops(const ModelConfig& config, std::span<const std::vector<MicroBatch>> shards) {
+  double total = 0;
+  for (const auto& batches : shards) {
+    for (const MicroBatch& batch : batches) {
+      const ForwardFlops f =
+          forward_flops(config, batch.segments, static_cast<int64_t>(batch.output_rows.size()));
+      total += 3 * (f.matmul + f.attention_causal + f.head);
+    }
+  }
+  return total;
+}
+
+}  // namespace
+
+Learner::Learner(const Context& ctx, Transformer& model, const Transformer* reference, Communicator& comm,
+                 const LearnerConfig& config)
+    : ctx_(ctx),
+      model_(model),
+      reference_(reference),
+      comm_(comm),
+      config_(config),
+      optimizer_(ctx.device, model.table().flat_size(), comm.size(), comm.rank()),
+      shard_tree_(ctx.device, model.table().flat_size(), shards_per_rank(config, comm)),
+      slice_(ctx.device, static_cast<size_t>(optimizer_.end() - optimizer_.begin()) * sizeof(float)),
+      arena_(ctx.device) {}
+
+UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective, AdamWParams params,
+                             double clip_grad) {
+  UpdateResult result;
+  result.lr = params.lr;
+  std::vector<int64_t> rows;
+  for (const Tree& tree : trees) {
+    rows.push_back(tree.rows());
+    result.rows += rows.back();
+  }
+  const auto assignment = assign_shards(rows, config_.gradient_shards);
+  const int64_t count = shards_per_rank(config_, comm_);
+  const int64_t first = count * comm_.rank();
+  std::vector<std::vector<MicroBatch>> batches(static_cast<size_t>(count));
+  for (int64_t i = 0; i < count; ++i) {
+    std::vector<Tree*> mine;
+    for (const size_t tree : assignment[static_cast<size_t>(first + i)]) mine.push_back(&trees[tree]);
+    batches[static_cast<size_t>(i)] = pack(mine, config_.max_token_len);
+  }
+
+  arena_.reset();
+  if (reference_ != nullptr && !objective.sft) {
+    const ScopedTimer timer(result.reference_seconds);
+    for (const auto& shard : batches)
+      reference_logprobs(ctx_, *reference_, objective.temperature, shard, arena_);
+  }
+  std::vector<LossSums> sums(static_cast<size_t>(count));
+  std::span<float> gradient;
+  {
+    const ScopedTimer timer(result.gradient_seconds);
+    gradient = shard_tree_.sum(ctx_, first, [&](int64_t shard, std::span<float> buffer) {
+      const auto index = static_cast<size_t>(shard - first);
+      shard_gradient(ctx_, model_, objective, batches[index], buffer, sums[index], arena_);
+    });
+  }
+  {
+    const ScopedTimer timer(result.reduce_seconds);
+    reduce_scatter_ordered(ctx_, comm_, gradient, optimizer_.offsets(), slice_.span<float>(),
+                           config_.fast_reduce, arena_);
+  }
+  {
+    const ScopedTimer timer(result.optimizer_seconds);
+    const ShardedAdamW::Result step =
+        optimizer_.step(ctx_, comm_, model_.parameters(), slice_.span<const float>(), params, clip_grad);
+    result.grad_norm = step.grad_norm;
+    result.skipped = step.skipped;
+  }
+  {
+    const ScopedTimer timer(result.pack_seconds);
+    if (!result.skipped) model_.pack(ctx_);
+  }
+  result.sums = gather_sums(comm_, sums);
+  double flops[1] = {step_flops(model_.config(), batches)};
+  comm_.all_reduce_sum(std::span<double>(flops));
+  result.model_flops = flops[0];
+  return result;
+}
+
+size_t Learner::memory_bytes() const {
+  return optimizer_.memory_bytes() + shard_tree_.memory_bytes() + slice_.bytes() + arena_.capacity();
+}
+
+}  // namespace orrery

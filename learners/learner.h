@@ -1,0 +1,60 @@
+// One optimizer step over a mini-batch, on all learner ranks at once: shard gradients, ordered reduction,
+// clipping, AdamW, packing of the new weights. The result depends on the trees alone: not on ranks, threads
+// or token budget.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "comm/ordered_reducer.h"
+#include "learners/gradient.h"
+#include "learners/optimizer.h"
+
+namespace orrery {
+
+struct LearnerConfig {
+  int64_t gradient_shards = 8;
+  int64_t max_token_len = 4096;  ///< rows of one forward and backward
+  bool fast_reduce = false;      ///< plain all-reduce instead of the ordered one
+};
+
+struct UpdateResult {
+  LossSums sums;  ///< over the whole mini-batch, all ranks
+  double grad_norm = 0;
+  bool skipped = false;  ///< the gradient was not finite: weights unchanged
+  double lr = 0;
+  int64_t rows = 0;        ///< rows computed by all ranks
+  double model_flops = 0;  ///< forward + backward, all ranks; causal attention, recomputation not counted
+  double reference_seconds = 0, gradient_seconds = 0, reduce_seconds = 0, optimizer_seconds = 0,
+         pack_seconds = 0;
+};
+
+class Learner {
+ public:
+  /// `model` is updated in place and packed; `comm` connects the learner ranks. `reference`: frozen model for
+  /// the KL loss, or null. All must outlive the learner.
+  Learner(const Context& ctx, Transformer& model, const Transformer* reference, Communicator& comm,
+          const LearnerConfig& config);
+
+  /// Collective; every rank passes the same trees, in the same order.
+  UpdateResult update(std::span<Tree> trees, const Objective& objective, AdamWParams params,
+                      double clip_grad);
+
+  ShardedAdamW& optimizer() { return optimizer_; }
+  size_t memory_bytes() const;  ///< gradients, moments, temporaries
+
+ private:
+  Context ctx_;
+  Transformer& model_;
+  const Transformer* reference_;
+  Communicator& comm_;
+  LearnerConfig config_;
+  ShardedAdamW optimizer_;
+  ShardTree shard_tree_;
+  Buffer slice_;
+  Arena arena_;
+};
+
+}  // namespace orrery
