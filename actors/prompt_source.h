@@ -14,37 +14,41 @@
 
 namespace orrery {
 
-/// One prompt ready to generate from.
+/// An item of the environment, ready to generate from. Every sample of a group resets its own episode on it.
 struct Prompt {
-  uint64_t prompt_index = 0;
+  uint64_t item = 0;
   std::vector<int32_t> tokens;
-  std::unique_ptr<Episode> episode;  ///< one episode; samples of a group each reset their own
 };
 
+/// Immutable and thread-safe.
 class PromptSource {
  public:
+  /// Everything must outlive the source. Error when data.apply_chat_template is set and the template is
+  /// unknown.
   PromptSource(const proto::DataSection& data, const Environment& env, const Tokenizer& tokenizer,
                uint64_t seed);
 
-  /// Item of the environment that training prompt `prompt_index` uses: with a finite split, epoch e =
-  /// prompt_index / size is a permutation keyed by (seed, e) when shuffled, in order otherwise; with an
-  /// unlimited one, the index itself.
-  uint64_t item(uint64_t prompt_index) const;
-
-  /// Tokens of an item's prompt: chat template or prompt_template, then the tokenizer (BOS as the tokenizer
-  /// says; a chat template's text gets none added). Error naming the item when longer than max_prompt_length.
-  std::vector<int32_t> tokens(const Episode& episode) const;
-
+  /// Training prompt number `prompt_index` of the run. With a finite split, epoch e = prompt_index / size is
+  /// a permutation keyed by (seed, e) when data.shuffle is set, else file order; with an unlimited one, the
+  /// index itself is the item. A prompt longer than max_prompt_length: Error naming the item, its length and
+  /// the limit; with on_error: skip the next item in order is taken instead.
   Prompt train_prompt(uint64_t prompt_index) const;
+
+  /// Held-out item `index` < val_size().
   Prompt val_prompt(uint64_t index) const;
-  /// Held-out items to use: data.val_size bounded by what there is.
-  uint64_t val_size() const;
+  uint64_t val_size() const;  ///< data.val_size bounded by what there is; unlimited: data.val_size, or 500
+
+  /// Tokens of an episode's prompt: its messages through the chat template (no BOS added beyond the
+  /// template's), or its text through data.prompt_template and the tokenizer (BOS as the tokenizer says; at
+  /// least one token always).
+  std::vector<int32_t> tokens(const Episode& episode) const;
 
  private:
   const proto::DataSection& data_;
   const Environment& env_;
   const Tokenizer& tokenizer_;
   uint64_t seed_;
+  std::optional<ChatTemplate> chat_template_;
 };
 
 /// Position `index` of a pseudo-random permutation of [0, size) keyed by (seed, epoch): a Feistel network

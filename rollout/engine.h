@@ -89,6 +89,7 @@ class Engine {
   /// Drops all work and frees its blocks.
   void abort_all();
 
+  int64_t max_num_seqs() const;
   const EngineStats& stats() const;
   Fingerprint fingerprint() const;
   size_t memory_bytes() const;  ///< KV cache and temporaries
