@@ -29,6 +29,7 @@ void Actor::run(uint64_t step, LeaseSource& leases) {
   const int64_t limit =
       config_.max_groups > 0 ? config_.max_groups : std::max<int64_t>(1, engine_.max_num_seqs() / config_.n);
   while (true) {
+    leases.poll();
     while (static_cast<int64_t>(work_.size()) < limit) {
       const std::optional<uint64_t> prompt_index = leases.try_lease();
       if (!prompt_index) break;

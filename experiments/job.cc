@@ -1,0 +1,152 @@
+#include "experiments/job.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "core/parallel.h"
+#include "models/hf_folder.h"
+
+namespace orrery {
+
+LoadedModel load_model(const Context& ctx, const std::filesystem::path& folder, DType compute_dtype,
+                       bool from_scratch, uint64_t seed, int64_t max_positions) {
+  const ModelConfig config = load_model_config(folder);
+  LoadedModel loaded{Tokenizer::load(folder), nullptr};
+  if (loaded.tokenizer.vocab_size() > config.vocab_size) {
+    fail(
+        "{}: the tokenizer has ids up to {} but the model's vocab_size is {}; they belong to different "
+        "models",
+        folder.string(), loaded.tokenizer.vocab_size() - 1, config.vocab_size);
+  }
+  loaded.model = std::make_unique<Transformer>(config, ctx.device, compute_dtype, max_positions);
+  Transformer& model = *loaded.model;
+  if (from_scratch) {
+    initialize_parameters(config, model.table(), seed, model.parameters());
+  } else {
+    load_hf_weights(folder, config, model.table(), model.parameters());
+  }
+  model.pack(ctx);
+  return loaded;
+}
+
+int resolve_threads(const proto::Config& config, int local_ranks) {
+  const int cpus = available_cpus();
+  const auto wanted = static_cast<int>(config.cluster().threads());
+  if (wanted == 0) return std::max(1, cpus / std::max(1, local_ranks));
+  if (wanted > cpus) {
+    spdlog::warn(
+        "cluster.threads is {} but this rank may run on {} CPU(s) only; mpirun --bind-to none lifts the "
+        "binding",
+        wanted, cpus);
+  }
+  return wanted;
+}
+
+std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, int local_ranks) {
+  const Placement placement = config.cluster().placement() == proto::ClusterSection::SPLIT
+                                  ? Placement::kSplit
+                                  : Placement::kColocated;
+  const Topology topology =
+      make_topology(placement, world.size(), static_cast<int>(config.cluster().learners()),
+                    static_cast<int>(config.cluster().gradient_shards()));
+  Context ctx;
+  ctx.threads = resolve_threads(config, local_ranks);
+  const std::filesystem::path folder = config.model().path();
+  if (!std::filesystem::is_directory(folder)) {
+    fail_usage("model.path: {} is not a folder; give a Hugging Face model folder", folder.string());
+  }
+  auto job = std::unique_ptr<Job>(
+      new Job{config, world, topology, ctx, config.run_dir(),
+              load_model(ctx, folder, compute_dtype(config), config.model().from_scratch(), config.seed()),
+              nullptr, nullptr, world.split(topology.is_learner(world.rank()) ? 0 : -1)});
+  const int64_t longest = config.data().max_prompt_length() + config.data().max_response_length();
+  if (longest > job->model().config().max_position_embeddings) {
+    fail_usage(
+        "data.max_prompt_length + data.max_response_length is {} but {} handles {} positions; lower one of "
+        "them",
+        longest, folder.string(), job->model().config().max_position_embeddings);
+  }
+  job->env = make_environment(config.data(), config.seed());
+  job->source = std::make_unique<PromptSource>(config.data(), *job->env, job->tokenizer(), config.seed());
+  return job;
+}
+
+DType compute_dtype(const proto::Config& config) {
+  return config.model().compute_dtype() == proto::ModelSection::BF16 ? DType::kBF16 : DType::kF32;
+}
+
+Objective policy_objective(const proto::Config& config) {
+  const proto::ActorSection& actor = config.actor();
+  Objective objective;
+  objective.temperature = static_cast<float>(config.rollout().temperature());
+  PolicyLossParams& p = objective.policy;
+  p.clip_ratio_low = static_cast<float>(actor.clip_ratio_low());
+  p.clip_ratio_high = static_cast<float>(actor.clip_ratio_high());
+  p.clip_ratio_c = static_cast<float>(actor.clip_ratio_c());
+  p.entropy_coeff = static_cast<float>(actor.entropy_coeff());
+  p.kl_loss_coef = static_cast<float>(actor.kl_loss_coef());
+  switch (actor.kl_loss_type()) {
+    case proto::ActorSection::K1:
+      p.kl_loss_type = KlLossType::kK1;
+      break;
+    case proto::ActorSection::K2:
+      p.kl_loss_type = KlLossType::kK2;
+      break;
+    case proto::ActorSection::K3:
+      p.kl_loss_type = KlLossType::kK3;
+      break;
+  }
+  return objective;
+}
+
+AdamWParams adamw_params(const proto::OptimSection& optim) {
+  AdamWParams params;
+  params.lr = static_cast<float>(optim.lr());
+  params.beta1 = static_cast<float>(optim.beta1());
+  params.beta2 = static_cast<float>(optim.beta2());
+  params.eps = static_cast<float>(optim.eps());
+  params.weight_decay = static_cast<float>(optim.weight_decay());
+  return params;
+}
+
+LrSchedule lr_schedule(const proto::OptimSection& optim, int64_t total_steps) {
+  LrSchedule schedule;
+  schedule.lr = optim.lr();
+  schedule.warmup_steps = optim.lr_warmup_steps();
+  schedule.min_lr_ratio = optim.min_lr_ratio();
+  schedule.total_steps = total_steps;
+  switch (optim.lr_scheduler_type()) {
+    case proto::OptimSection::CONSTANT:
+      schedule.scheduler = LrScheduler::kConstant;
+      break;
+    case proto::OptimSection::COSINE:
+      schedule.scheduler = LrScheduler::kCosine;
+      break;
+    case proto::OptimSection::LINEAR:
+      schedule.scheduler = LrScheduler::kLinear;
+      break;
+  }
+  return schedule;
+}
+
+EngineConfig engine_config(const proto::Config& config, const Transformer& model) {
+  EngineConfig engine;
+  engine.max_num_seqs = config.rollout().max_num_seqs();
+  engine.max_num_batched_tokens = config.rollout().max_num_batched_tokens();
+  engine.kv_cache_bytes = static_cast<size_t>(config.rollout().kv_cache_gb() * (1 << 30));
+  engine.max_model_len = std::min(model.config().max_position_embeddings,
+                                  config.data().max_prompt_length() + config.data().max_response_length());
+  return engine;
+}
+
+SamplingParams train_sampling(const proto::RolloutSection& rollout) {
+  return {static_cast<float>(rollout.temperature()), static_cast<int32_t>(rollout.top_k()),
+          static_cast<float>(rollout.top_p()), static_cast<float>(rollout.min_p())};
+}
+
+SamplingParams val_sampling(const proto::RolloutSection& rollout) {
+  return {static_cast<float>(rollout.val_temperature()), 0, 1.0f, 0.0f};
+}
+
+}  // namespace orrery

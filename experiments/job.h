@@ -1,0 +1,65 @@
+// What a rank of a training job works with, made from the config before the first step.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "actors/environment.h"
+#include "actors/prompt_source.h"
+#include "comm/communicator.h"
+#include "comm/topology.h"
+#include "core/context.h"
+#include "learners/gradient.h"
+#include "learners/schedule.h"
+#include "models/tokenizer.h"
+#include "models/transformer.h"
+#include "proto/config.pb.h"
+#include "rollout/engine.h"
+
+namespace orrery {
+
+/// A model folder, loaded.
+struct LoadedModel {
+  Tokenizer tokenizer;
+  std::unique_ptr<Transformer> model;  ///< weights loaded and packed
+};
+
+/// Reads config.json, the tokenizer and the weights of a Hugging Face folder; random weights from `seed` when
+/// `from_scratch`. Checks that the tokenizer's ids fit the model. max_positions as Transformer's.
+LoadedModel load_model(const Context& ctx, const std::filesystem::path& folder, DType compute_dtype,
+                       bool from_scratch, uint64_t seed, int64_t max_positions = 0);
+
+struct Job {
+  const proto::Config& config;
+  Communicator& world;
+  Topology topology;
+  Context ctx;
+  std::filesystem::path run_dir;
+  LoadedModel loaded;
+  std::unique_ptr<Environment> env;
+  std::unique_ptr<PromptSource> source;
+  std::unique_ptr<Communicator> learners;  ///< null on ranks that only act
+
+  bool is_learner() const { return topology.is_learner(world.rank()); }
+  bool is_actor() const { return topology.is_actor(world.rank()); }
+  Transformer& model() { return *loaded.model; }
+  const Tokenizer& tokenizer() const { return loaded.tokenizer; }
+};
+
+/// Collective over world. `local_ranks`: ranks on this host, for the number of threads.
+std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, int local_ranks);
+
+/// Threads of a rank: cluster.threads, or this host's CPUs shared by its ranks.
+int resolve_threads(const proto::Config& config, int local_ranks);
+
+// The config's words as the parts below know them.
+DType compute_dtype(const proto::Config& config);
+Objective policy_objective(const proto::Config& config);
+AdamWParams adamw_params(const proto::OptimSection& optim);
+LrSchedule lr_schedule(const proto::OptimSection& optim, int64_t total_steps);
+EngineConfig engine_config(const proto::Config& config, const Transformer& model);
+SamplingParams train_sampling(const proto::RolloutSection& rollout);
+SamplingParams val_sampling(const proto::RolloutSection& rollout);
+
+}  // namespace orrery

@@ -1,0 +1,55 @@
+// Metrics of a run: metrics.jsonl (one object a step, verl's names), TensorBoard event files, and the
+// progress line.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <memory>
+#include <string>
+
+namespace orrery {
+
+using Metrics = std::map<std::string, double>;
+
+/// Owned by rank 0. Lines are flushed as they are written. On resume, lines of steps after the checkpoint are
+/// dropped, so a step is never listed twice.
+class MetricsWriter {
+ public:
+  /// Keeps lines whose "step" is <= resume_step of an earlier metrics.jsonl; -1: starts anew.
+  MetricsWriter(const std::filesystem::path& run_dir, int64_t resume_step, bool tensorboard);
+  ~MetricsWriter();
+  void write(int64_t step, const std::string& stage, const Metrics& metrics);
+
+ private:
+  std::ofstream jsonl_;
+  std::string path_;
+  class EventFile;
+  std::unique_ptr<EventFile> events_;
+};
+
+/// min, mean and max of values under name/..., nothing when empty.
+class Summary {
+ public:
+  void add(double value);
+  void write(Metrics& metrics, const std::string& name) const;
+  double mean() const { return count_ > 0 ? sum_ / static_cast<double>(count_) : 0; }
+  double max() const { return max_; }
+  double min() const { return min_; }
+  int64_t count() const { return count_; }
+
+ private:
+  double sum_ = 0, min_ = 0, max_ = 0;
+  int64_t count_ = 0;
+};
+
+/// "1:23:45" or "2:07".
+std::string format_duration(double seconds);
+/// "12.3k", "1.2M", "87.0".
+std::string format_count(double value);
+
+/// Peak resident memory of this process, GiB.
+double peak_memory_gib();
+
+}  // namespace orrery
