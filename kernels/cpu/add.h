@@ -1,0 +1,11 @@
+// y = a + b elementwise on the CPU: what residuals, embedding gradients and gradient sums have in common.
+#pragma once
+
+#include <cstdint>
+
+namespace orrery {
+
+/// y may be a or b.
+void add_cpu(float* y, const float* a, const float* b, int64_t count);
+
+}  // namespace orrery

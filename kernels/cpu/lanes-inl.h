@@ -1,0 +1,180 @@
+// Sixteen float lanes on any target: one vector of AVX-512, two of AVX2, four of NEON. A kernel written in
+// them gives the same bits everywhere, because element i of a row is always in lane i mod 16 and sum16 folds
+// 8, 4, 2, 1 (docs/numerics.md). Include it after targets.h.
+//
+//   Lanes acc = set16(0.0f);
+//   for_each16(count, [&](int64_t i, auto io) HWY_ATTR {       // whole blocks of 16, then the rest
+//     const Lanes x = io.load(row + i);                        // the rest's missing elements read as `fill`
+//     (0) acc = mul_add(x, x, acc); io.store(y + i, mul(x, scale));                          // the rest's
+//     missing elements are not written
+//   });
+//   const float sum = sum16(acc);
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/numerics.h"
+
+#if defined(ORRERY_KERNELS_CPU_LANES_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef ORRERY_KERNELS_CPU_LANES_INL_H_
+#undef ORRERY_KERNELS_CPU_LANES_INL_H_
+#else
+#define ORRERY_KERNELS_CPU_LANES_INL_H_
+#endif
+
+#include "kernels/cpu/math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace orrery::HWY_NAMESPACE {
+
+using LaneTag = hn::CappedTag<float, kSumLanes>;
+
+/// Two halves: lanes 0 .. n/2 - 1 and n/2 .. n - 1.
+template <class T>
+struct Halves {
+  T lo, hi;
+};
+
+template <size_t kVectors>
+struct LanesOf {
+  using Type = Halves<typename LanesOf<kVectors / 2>::Type>;
+};
+template <>
+struct LanesOf<1> {
+  using Type = hn::Vec<LaneTag>;
+};
+
+using Lanes = LanesOf<kSumLanes / hn::MaxLanes(LaneTag())>::Type;
+
+/// Applies f to the vectors of its arguments, part by part.
+template <class F, class V, class... Vs>
+HWY_INLINE V each(const F& f, V a, Vs... more) {
+  return f(a, more...);
+}
+template <class F, class T, class... Ts>
+HWY_INLINE Halves<T> each(const F& f, Halves<T> a, Ts... more) {
+  return {each(f, a.lo, more.lo...), each(f, a.hi, more.hi...)};
+}
+
+HWY_INLINE void load_parts(const float* p, hn::Vec<LaneTag>& v) { v = hn::LoadU(LaneTag(), p); }
+template <class T>
+HWY_INLINE void load_parts(const float* p, Halves<T>& v) {
+  load_parts(p, v.lo);
+  load_parts(p + sizeof(T) / sizeof(float), v.hi);
+}
+HWY_INLINE void store_parts(hn::Vec<LaneTag> v, float* p) { hn::StoreU(v, LaneTag(), p); }
+template <class T>
+HWY_INLINE void store_parts(Halves<T> v, float* p) {
+  store_parts(v.lo, p);
+  store_parts(v.hi, p + sizeof(T) / sizeof(float));
+}
+
+HWY_INLINE void set_parts(float x, hn::Vec<LaneTag>& v) { v = hn::Set(LaneTag(), x); }
+template <class T>
+HWY_INLINE void set_parts(float x, Halves<T>& v) {
+  set_parts(x, v.lo);
+  v.hi = v.lo;
+}
+
+HWY_INLINE Lanes set16(float x) {
+  Lanes v;
+  set_parts(x, v);
+  return v;
+}
+HWY_INLINE Lanes load16(const float* p) {
+  Lanes v;
+  load_parts(p, v);
+  return v;
+}
+HWY_INLINE void store16(float* p, Lanes v) { store_parts(v, p); }
+
+HWY_INLINE Lanes add(Lanes a, Lanes b) {
+  return each([](auto x, auto y) HWY_ATTR { return hn::Add(x, y); }, a, b);
+}
+HWY_INLINE Lanes sub(Lanes a, Lanes b) {
+  return each([](auto x, auto y) HWY_ATTR { return hn::Sub(x, y); }, a, b);
+}
+HWY_INLINE Lanes mul(Lanes a, Lanes b) {
+  return each([](auto x, auto y) HWY_ATTR { return hn::Mul(x, y); }, a, b);
+}
+HWY_INLINE Lanes div(Lanes a, Lanes b) {
+  return each([](auto x, auto y) HWY_ATTR { return hn::Div(x, y); }, a, b);
+}
+HWY_INLINE Lanes neg(Lanes a) {
+  return each([](auto x) HWY_ATTR { return hn::Neg(x); }, a);
+}
+HWY_INLINE Lanes sqrt16(Lanes a) {
+  return each([](auto x) HWY_ATTR { return hn::Sqrt(x); }, a);
+}
+/// The larger; which of two zeros, and what becomes of a NaN, depends on the target.
+HWY_INLINE Lanes max16(Lanes a, Lanes b) {
+  return each([](auto x, auto y) HWY_ATTR { return hn::Max(x, y); }, a, b);
+}
+/// a b + c, rounded once.
+HWY_INLINE Lanes mul_add(Lanes a, Lanes b, Lanes c) {
+  return each([](auto x, auto y, auto z) HWY_ATTR { return hn::MulAdd(x, y, z); }, a, b, c);
+}
+/// c - a b, rounded once.
+HWY_INLINE Lanes neg_mul_add(Lanes a, Lanes b, Lanes c) {
+  return each([](auto x, auto y, auto z) HWY_ATTR { return hn::NegMulAdd(x, y, z); }, a, b, c);
+}
+HWY_INLINE Lanes exp16(Lanes a) {
+  return each([](auto x) HWY_ATTR { return exp_f32(LaneTag(), x); }, a);
+}
+
+/// Combines lane j with lane j + 8, then 4, 2, 1 by f (float or vectors).
+template <class F, class V>
+HWY_INLINE float fold(const F& f, V v) {
+  const hn::DFromV<V> d;
+  if constexpr (hn::MaxLanes(d) > 4) {
+    const hn::Half<decltype(d)> half;
+    return fold(f, f(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
+  } else {
+    const auto low = f(v, hn::ConcatUpperUpper(d, v, v));
+    return hn::GetLane(f(low, hn::Shuffle2301(low)));
+  }
+}
+template <class F, class T>
+HWY_INLINE float fold(const F& f, Halves<T> v) {
+  return fold(f, each(f, v.lo, v.hi));
+}
+HWY_INLINE float sum16(Lanes v) {
+  return fold([](auto x, auto y) HWY_ATTR { return hn::Add(x, y); }, v);
+}
+HWY_INLINE float largest16(Lanes v) {
+  return fold([](auto x, auto y) HWY_ATTR { return hn::Max(x, y); }, v);
+}
+
+/// All 16 elements are there.
+struct WholeBlock {
+  HWY_INLINE Lanes load(const float* p, float /*fill*/ = 0.0f) const { return load16(p); }
+  HWY_INLINE void store(float* p, Lanes v) const { store16(p, v); }
+};
+
+/// Only the first `count` < 16 elements are; nothing else is touched.
+struct PartBlock {
+  int64_t count;
+  HWY_INLINE Lanes load(const float* p, float fill = 0.0f) const {
+    alignas(64) float part[kSumLanes];
+    for (float& x : part) x = fill;
+    std::memcpy(part, p, static_cast<size_t>(count) * sizeof(float));
+    return load16(part);
+  }
+  HWY_INLINE void store(float* p, Lanes v) const {
+    alignas(64) float part[kSumLanes];
+    store16(part, v);
+    std::memcpy(p, part, static_cast<size_t>(count) * sizeof(float));
+  }
+};
+
+/// body(i, io) for i = 0, 16, 32, ... < count, where io loads and stores at offset i.
+template <class Body>
+HWY_INLINE void for_each16(int64_t count, const Body& body) {
+  int64_t i = 0;
+  for (; i + kSumLanes <= count; i += kSumLanes) body(i, WholeBlock{});
+  if (i < count) body(i, PartBlock{count - i});
+}
+
+}  // namespace orrery::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif

@@ -1,0 +1,99 @@
+#include "kernels/cpu/optimizer.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/optimizer.cc"
+#include "kernels/cpu/targets.h"
+// After targets.h.
+#include "hwy/foreach_target.h"
+#include "kernels/cpu/lanes-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace orrery::HWY_NAMESPACE {
+
+void adamw_elements(float* w, float* m, float* v, const float* grad, int64_t count, const AdamWConstants& c) {
+  const Lanes beta1 = set16(c.beta1), one_minus_beta1 = set16(c.one_minus_beta1);
+  const Lanes beta2 = set16(c.beta2), one_minus_beta2 = set16(c.one_minus_beta2);
+  const Lanes eps = set16(c.eps), grad_scale = set16(c.grad_scale), step_size = set16(c.step_size);
+  const Lanes inv_sqrt_bias2 = set16(c.inv_sqrt_bias2), decay = set16(c.decay);
+  for_each16(count, [&](int64_t i, auto io) HWY_ATTR {
+    const Lanes g = mul(io.load(grad + i), grad_scale);
+    const Lanes new_m = mul_add(beta1, io.load(m + i), mul(one_minus_beta1, g));
+    const Lanes new_v = mul_add(beta2, io.load(v + i), mul(mul(one_minus_beta2, g), g));
+    const Lanes update = div(new_m, mul_add(sqrt16(new_v), inv_sqrt_bias2, eps));
+    const Lanes old_w = io.load(w + i);
+    io.store(m + i, new_m);
+    io.store(v + i, new_v);
+    io.store(w + i, sub(old_w, mul_add(step_size, update, mul(decay, old_w))));
+  });
+}
+
+float sum_of_squares(const float* x, int64_t count) {
+  Lanes acc = set16(0.0f);
+  for_each16(count, [&](int64_t i, auto io) HWY_ATTR {
+    const Lanes v = io.load(x + i);
+    acc = mul_add(v, v, acc);
+  });
+  return sum16(acc);
+}
+
+bool elements_finite(const float* x, int64_t count) {
+  const Lanes zero = set16(0.0f);
+  Lanes acc = zero;  // 0 x is 0 for finite x, else NaN, and NaN stays
+  for_each16(count, [&](int64_t i, auto io) HWY_ATTR { acc = mul_add(io.load(x + i), zero, acc); });
+  return sum16(acc) == 0.0f;
+}
+
+}  // namespace orrery::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+#include <atomic>
+
+#include "core/parallel.h"
+#include "kernels/checks.h"
+#include "kernels/cpu/add.h"
+#include "kernels/optimizer.h"
+
+namespace orrery {
+HWY_EXPORT(adamw_elements);
+HWY_EXPORT(sum_of_squares);
+HWY_EXPORT(elements_finite);
+
+void adamw_step_cpu(const Context& ctx, std::span<float> w, std::span<float> m, std::span<float> v,
+                    std::span<const float> grad, const AdamWConstants& constants) {
+  parallel_for(ctx, static_cast<int64_t>(w.size()), kExpGrain, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(adamw_elements)
+    (w.data() + begin, m.data() + begin, v.data() + begin, grad.data() + begin, end - begin, constants);
+  });
+}
+
+void sum_squares_chunks_cpu(const Context& ctx, std::span<float> sums, std::span<const float> x) {
+  parallel_for(ctx, static_cast<int64_t>(sums.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; ++c) {
+      const int64_t first = c * kNormChunk;
+      const int64_t count = std::min(kNormChunk, static_cast<int64_t>(x.size()) - first);
+      sums[static_cast<size_t>(c)] = HWY_DYNAMIC_DISPATCH(sum_of_squares)(x.data() + first, count);
+    }
+  });
+}
+
+bool all_finite_cpu(const Context& ctx, std::span<const float> x) {
+  constexpr int64_t kBlock = 16384;
+  std::atomic<bool> finite{true};
+  parallel_for(ctx, static_cast<int64_t>(x.size()), kStreamGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end && finite.load(std::memory_order_relaxed); i += kBlock) {
+      if (!HWY_DYNAMIC_DISPATCH(elements_finite)(x.data() + i, std::min(kBlock, end - i))) finite = false;
+    }
+  });
+  return finite;
+}
+
+void accumulate_cpu(const Context& ctx, std::span<float> y, std::span<const float> x) {
+  parallel_for(ctx, static_cast<int64_t>(y.size()), kStreamGrain, [&](int64_t begin, int64_t end) {
+    add_cpu(y.data() + begin, y.data() + begin, x.data() + begin, end - begin);
+  });
+}
+
+}  // namespace orrery
+#endif

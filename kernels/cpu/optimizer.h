@@ -1,0 +1,26 @@
+// CPU half of kernels/optimizer.h; arguments are already checked.
+#pragma once
+
+#include <span>
+
+#include "core/context.h"
+
+namespace orrery {
+
+/// The step's constants, each rounded once from double.
+struct AdamWConstants {
+  float beta1, one_minus_beta1, beta2, one_minus_beta2;
+  float eps;
+  float grad_scale;
+  float step_size;       ///< lr / (1 - beta1^t)
+  float inv_sqrt_bias2;  ///< 1 / sqrt(1 - beta2^t)
+  float decay;           ///< lr * weight_decay
+};
+
+void adamw_step_cpu(const Context& ctx, std::span<float> w, std::span<float> m, std::span<float> v,
+                    std::span<const float> grad, const AdamWConstants& constants);
+void sum_squares_chunks_cpu(const Context& ctx, std::span<float> sums, std::span<const float> x);
+bool all_finite_cpu(const Context& ctx, std::span<const float> x);
+void accumulate_cpu(const Context& ctx, std::span<float> y, std::span<const float> x);
+
+}  // namespace orrery

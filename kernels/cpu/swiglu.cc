@@ -1,0 +1,77 @@
+#include "kernels/cpu/swiglu.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/swiglu.cc"
+#include "kernels/cpu/targets.h"
+// After targets.h.
+#include "hwy/foreach_target.h"
+#include "kernels/cpu/lanes-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace orrery::HWY_NAMESPACE {
+
+/// 1 + exp(-g): what silu divides by.
+HWY_INLINE Lanes silu_divisor(Lanes g) { return add(set16(1.0f), exp16(neg(g))); }
+
+void swiglu_row(float* out, const float* gate, const float* up, int64_t count) {
+  for_each16(count, [&](int64_t i, auto io) HWY_ATTR {
+    const Lanes g = io.load(gate + i);
+    io.store(out + i, mul(div(g, silu_divisor(g)), io.load(up + i)));
+  });
+}
+
+void swiglu_row_backward(float* dgate, float* dup, const float* dout, const float* gate, const float* up,
+                         int64_t count) {
+  const Lanes one = set16(1.0f);
+  for_each16(count, [&](int64_t i, auto io) HWY_ATTR {
+    const Lanes g = io.load(gate + i);
+    const Lanes u = io.load(up + i);
+    const Lanes d = io.load(dout + i);
+    const Lanes s = div(one, silu_divisor(g));  // sigmoid
+    io.store(dup + i, mul(d, mul(g, s)));
+    const Lanes slope = mul(s, mul_add(g, sub(one, s), one));
+    io.store(dgate + i, mul(mul(d, u), slope));
+  });
+}
+
+}  // namespace orrery::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+#include "core/parallel.h"
+#include "kernels/checks.h"
+#include "kernels/cpu/add.h"
+
+namespace orrery {
+HWY_EXPORT(swiglu_row);
+HWY_EXPORT(swiglu_row_backward);
+
+void swiglu_forward_cpu(const Context& ctx, Mat<float> out, Mat<const float> gate_up) {
+  const int64_t f = out.cols;
+  parallel_for(ctx, out.rows, kExpGrain / std::max<int64_t>(f, 1), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      HWY_DYNAMIC_DISPATCH(swiglu_row)(out.row(i), gate_up.row(i), gate_up.row(i) + f, f);
+    }
+  });
+}
+
+void swiglu_backward_cpu(const Context& ctx, Mat<float> d_gate_up, Mat<const float> dout,
+                         Mat<const float> gate_up) {
+  const int64_t f = dout.cols;
+  parallel_for(ctx, dout.rows, kExpGrain / std::max<int64_t>(f, 1), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      HWY_DYNAMIC_DISPATCH(swiglu_row_backward)
+      (d_gate_up.row(i), d_gate_up.row(i) + f, dout.row(i), gate_up.row(i), gate_up.row(i) + f, f);
+    }
+  });
+}
+
+void add_forward_cpu(const Context& ctx, Mat<float> out, Mat<const float> a, Mat<const float> b) {
+  parallel_for(ctx, out.rows, kStreamGrain / std::max<int64_t>(out.cols, 1), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) add_cpu(out.row(i), a.row(i), b.row(i), out.cols);
+  });
+}
+
+}  // namespace orrery
+#endif

@@ -1,0 +1,14 @@
+// CPU half of kernels/swiglu.h; arguments are already checked.
+#pragma once
+
+#include "core/context.h"
+#include "core/tensor.h"
+
+namespace orrery {
+
+void swiglu_forward_cpu(const Context& ctx, Mat<float> out, Mat<const float> gate_up);
+void swiglu_backward_cpu(const Context& ctx, Mat<float> d_gate_up, Mat<const float> dout,
+                         Mat<const float> gate_up);
+void add_forward_cpu(const Context& ctx, Mat<float> out, Mat<const float> a, Mat<const float> b);
+
+}  // namespace orrery

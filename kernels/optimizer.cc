@@ -1,0 +1,79 @@
+#include "kernels/optimizer.h"
+
+#include <cmath>
+
+#include "kernels/checks.h"
+#include "kernels/cpu/optimizer.h"
+
+namespace orrery {
+namespace {
+
+/// base^exponent by squaring: the same bits everywhere, which the library's pow does not promise.
+double power(double base, int64_t exponent) {
+  double result = 1.0;
+  for (; exponent > 0; exponent /= 2, base *= base) {
+    if (exponent % 2 == 1) result *= base;
+  }
+  return result;
+}
+
+void check_params(const char* op, const AdamWParams& p, int64_t t, float grad_scale) {
+  const auto check = [&](bool ok, const char* name, float value, const char* wanted) {
+    if (!ok) fail("{}: {} is {}; it must be {}", op, name, value, wanted);
+  };
+  check(std::isfinite(p.lr) && p.lr >= 0.0f, "lr", p.lr, "finite and not negative");
+  check(p.beta1 >= 0.0f && p.beta1 < 1.0f, "beta1", p.beta1, "in [0, 1)");
+  check(p.beta2 >= 0.0f && p.beta2 < 1.0f, "beta2", p.beta2, "in [0, 1)");
+  check(std::isfinite(p.eps) && p.eps > 0.0f, "eps", p.eps, "a positive number");
+  check(std::isfinite(p.weight_decay) && p.weight_decay >= 0.0f, "weight_decay", p.weight_decay,
+        "finite and not negative");
+  check(std::isfinite(grad_scale), "grad_scale", grad_scale, "finite");
+  if (t < 1) fail("{}: step is {}; steps count from 1", op, t);
+}
+
+}  // namespace
+
+void adamw_step(const Context& ctx, std::span<float> w, std::span<float> m, std::span<float> v,
+                std::span<const float> grad, const AdamWParams& params, int64_t t, float grad_scale) {
+  constexpr const char* kOp = "adamw_step";
+  require_cpu(ctx, kOp);
+  check_params(kOp, params, t, grad_scale);
+  const auto count = static_cast<int64_t>(w.size());
+  require_size(kOp, "m", m.size(), count);
+  require_size(kOp, "v", v.size(), count);
+  require_size(kOp, "grad", grad.size(), count);
+  const double lr = params.lr;
+  const AdamWConstants constants{
+      .beta1 = params.beta1,
+      .one_minus_beta1 = 1.0f - params.beta1,
+      .beta2 = params.beta2,
+      .one_minus_beta2 = 1.0f - params.beta2,
+      .eps = params.eps,
+      .grad_scale = grad_scale,
+      .step_size = static_cast<float>(lr / (1.0 - power(params.beta1, t))),
+      .inv_sqrt_bias2 = static_cast<float>(1.0 / std::sqrt(1.0 - power(params.beta2, t))),
+      .decay = static_cast<float>(lr * params.weight_decay),
+  };
+  adamw_step_cpu(ctx, w, m, v, grad, constants);
+}
+
+void sum_squares_chunks(const Context& ctx, std::span<float> sums, std::span<const float> x) {
+  constexpr const char* kOp = "sum_squares_chunks";
+  require_cpu(ctx, kOp);
+  require_size(kOp, "sums", sums.size(), (static_cast<int64_t>(x.size()) + kNormChunk - 1) / kNormChunk);
+  sum_squares_chunks_cpu(ctx, sums, x);
+}
+
+bool all_finite(const Context& ctx, std::span<const float> x) {
+  require_cpu(ctx, "all_finite");
+  return all_finite_cpu(ctx, x);
+}
+
+void accumulate(const Context& ctx, std::span<float> y, std::span<const float> x) {
+  constexpr const char* kOp = "accumulate";
+  require_cpu(ctx, kOp);
+  require_size(kOp, "x", x.size(), static_cast<int64_t>(y.size()));
+  accumulate_cpu(ctx, y, x);
+}
+
+}  // namespace orrery

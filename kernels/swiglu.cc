@@ -1,0 +1,35 @@
+#include "kernels/swiglu.h"
+
+#include "kernels/checks.h"
+#include "kernels/cpu/swiglu.h"
+
+namespace orrery {
+
+void swiglu_forward(const Context& ctx, Mat<float> out, Mat<const float> gate_up) {
+  constexpr const char* kOp = "swiglu_forward";
+  require_cpu(ctx, kOp);
+  require_mat(kOp, "out", out, out.rows, out.cols);
+  require_mat(kOp, "gate_up", gate_up, out.rows, 2 * out.cols);
+  swiglu_forward_cpu(ctx, out, gate_up);
+}
+
+void swiglu_backward(const Context& ctx, Mat<float> d_gate_up, Mat<const float> dout,
+                     Mat<const float> gate_up) {
+  constexpr const char* kOp = "swiglu_backward";
+  require_cpu(ctx, kOp);
+  require_mat(kOp, "dout", dout, dout.rows, dout.cols);
+  require_mat(kOp, "gate_up", gate_up, dout.rows, 2 * dout.cols);
+  require_mat(kOp, "d_gate_up", d_gate_up, dout.rows, 2 * dout.cols);
+  swiglu_backward_cpu(ctx, d_gate_up, dout, gate_up);
+}
+
+void add_forward(const Context& ctx, Mat<float> out, Mat<const float> a, Mat<const float> b) {
+  constexpr const char* kOp = "add_forward";
+  require_cpu(ctx, kOp);
+  require_mat(kOp, "out", out, out.rows, out.cols);
+  require_mat(kOp, "a", a, out.rows, out.cols);
+  require_mat(kOp, "b", b, out.rows, out.cols);
+  add_forward_cpu(ctx, out, a, b);
+}
+
+}  // namespace orrery
