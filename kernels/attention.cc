@@ -1,0 +1,187 @@
+#include "kernels/attention.h"
+
+#include <algorithm>
+#include <array>
+
+#include "core/error.h"
+#include "core/parallel.h"
+#include "kernels/cpu/attention.h"
+
+namespace orrery {
+namespace {
+
+void check_cpu(const Context& ctx, const char* op) {
+  if (ctx.device.type != DeviceType::kCpu) fail("{}: no kernel for this device; run it on the CPU", op);
+}
+
+void check_pool(const char* op, const KvPool& pool) {
+  if (pool.blocks < 0 || pool.kv_heads < 1 || pool.head_dim < 1 || pool.head_dim > kMaxHeadDim) {
+    fail(
+        "{}: KV pool of {} blocks, {} kv heads, head_dim {}: need at least 1 kv head and a head_dim of 1 to "
+        "{}",
+        op, pool.blocks, pool.kv_heads, pool.head_dim, kMaxHeadDim);
+  }
+  if (pool.blocks > 0 && (pool.k == nullptr || pool.v == nullptr)) fail("{}: KV pool without memory", op);
+}
+
+/// Each segment's rows lie in the batch and its positions in its block table, whose blocks lie in the pool.
+void check_segments(const char* op, std::span<const KvSegment> segments, int64_t tokens, const KvPool& pool,
+                    bool from_start) {
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const KvSegment& s = segments[i];
+    if (s.rows == 0) continue;
+    if (s.rows < 0 || s.row_begin < 0 || s.rows > tokens || s.row_begin > tokens - s.rows) {
+      fail("{}: segment {}: rows {} to {} are not inside the batch of {}", op, i, s.row_begin,
+           s.row_begin + s.rows, tokens);
+    }
+    const int64_t table = static_cast<int64_t>(s.blocks.size()) * kKvBlock;
+    if (s.position < 0 || s.position > table || s.rows > table - s.position) {
+      fail("{}: segment {}: positions {} to {} do not fit its block table of {} blocks of {}", op, i,
+           s.position, s.position + s.rows, s.blocks.size(), kKvBlock);
+    }
+    const int64_t last = (s.position + s.rows - 1) / kKvBlock;
+    for (int64_t b = from_start ? 0 : s.position / kKvBlock; b <= last; ++b) {
+      if (s.blocks[b] < 0 || s.blocks[b] >= pool.blocks) {
+        fail("{}: segment {}: block table entry {} is {}, outside the pool of {} blocks", op, i, b,
+             s.blocks[b], pool.blocks);
+      }
+    }
+  }
+}
+
+template <class T>
+void check_heads(const char* op, const char* name, const Heads<T>& x, int64_t tokens, int64_t heads,
+                 int64_t head_dim) {
+  if (x.tokens != tokens || x.heads != heads || x.head_dim != head_dim || x.stride < heads * head_dim) {
+    fail("{}: {} is [{}, {}, {}] with rows of {}; expected [{}, {}, {}]", op, name, x.tokens, x.heads,
+         x.head_dim, x.stride, tokens, heads, head_dim);
+  }
+}
+
+void check_group(const char* op, int64_t heads, int64_t kv_heads) {
+  if (heads < 1 || kv_heads < 1 || heads % kv_heads != 0) {
+    fail("{}: {} query heads cannot share {} kv heads evenly", op, heads, kv_heads);
+  }
+}
+
+/// Two segments that share a row would write it from two threads.
+template <class Segment>
+void check_disjoint(const char* op, std::span<const Segment> segments) {
+  int64_t end = 0;
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const int64_t first = segments[i].row_begin;
+    const int64_t last = first + segments[i].rows;
+    for (size_t j = 0; first < end && j < i; ++j) {
+      if (segments[j].row_begin < last && first < segments[j].row_begin + segments[j].rows) {
+        fail("{}: segments {} and {} share rows", op, j, i);
+      }
+    }
+    end = std::max(end, last);
+  }
+}
+
+// Segments whose items are handed out together; bounds the list of item offsets kept on the stack.
+constexpr size_t kSegmentBatch = 512;
+
+}  // namespace
+
+void kv_write(const Context& ctx, const KvPool& pool, Heads<const float> k, Heads<const float> v,
+              std::span<const KvSegment> segments) {
+  check_cpu(ctx, "kv_write");
+  check_pool("kv_write", pool);
+  check_heads("kv_write", "k", k, k.tokens, pool.kv_heads, pool.head_dim);
+  check_heads("kv_write", "v", v, k.tokens, pool.kv_heads, pool.head_dim);
+  check_segments("kv_write", segments, k.tokens, pool, false);
+  const int64_t per_row = pool.kv_heads * pool.head_dim;
+  parallel_for(ctx, static_cast<int64_t>(segments.size()), 1 + 16384 / per_row,
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t i = begin; i < end; ++i) kv_write_segment(pool, k, v, segments[i]);
+               });
+}
+
+void kv_copy(const Context& ctx, const KvPool& pool, int32_t from, int32_t to, int64_t count) {
+  check_cpu(ctx, "kv_copy");
+  check_pool("kv_copy", pool);
+  if (from < 0 || from >= pool.blocks || to < 0 || to >= pool.blocks) {
+    fail("kv_copy: block {} to {}: outside the pool of {} blocks", from, to, pool.blocks);
+  }
+  if (count < 0 || count > kKvBlock) fail("kv_copy: {} slots: a block has {}", count, kKvBlock);
+  if (from == to || count == 0) return;
+  kv_copy_block(pool, from, to, count);
+}
+
+void attention_forward(const Context& ctx, Heads<float> out, Mat<float> lse, Heads<const float> q,
+                       const KvPool& pool, std::span<const KvSegment> segments, float scale) {
+  check_cpu(ctx, "attention_forward");
+  check_pool("attention_forward", pool);
+  check_group("attention_forward", q.heads, pool.kv_heads);
+  check_heads("attention_forward", "q", q, q.tokens, q.heads, pool.head_dim);
+  check_heads("attention_forward", "out", out, q.tokens, q.heads, pool.head_dim);
+  if (lse.data != nullptr && (lse.rows != q.tokens || lse.cols != q.heads || lse.stride < q.heads)) {
+    fail("attention_forward: lse is [{}, {}]; expected [{}, {}]", lse.rows, lse.cols, q.tokens, q.heads);
+  }
+  check_segments("attention_forward", segments, q.tokens, pool, true);
+  check_disjoint("attention_forward", segments);
+
+  const AttentionForward op{out, lse, q, pool, scale};
+  const int64_t group = q.heads / pool.kv_heads;
+  const int64_t item_queries = forward_item_queries(pool.head_dim);
+  for (size_t start = 0; start < segments.size(); start += kSegmentBatch) {
+    const auto batch = segments.subspan(start, std::min(kSegmentBatch, segments.size() - start));
+    std::array<int64_t, kSegmentBatch> end_item;  // NOLINT: filled just below
+    int64_t items = 0;
+    for (size_t i = 0; i < batch.size(); ++i) {
+      items += pool.kv_heads * ((batch[i].rows * group + item_queries - 1) / item_queries);
+      end_item[i] = items;
+    }
+    parallel_items(ctx, items, [&](int64_t item) {
+      const auto found = std::upper_bound(end_item.begin(), end_item.begin() + batch.size(), item);
+      const KvSegment& segment = batch[found - end_item.begin()];
+      const int64_t queries = segment.rows * group;
+      const int64_t blocks = (queries + item_queries - 1) / item_queries;
+      const int64_t left = *found - 1 - item;  // counts down, so a head's longest items come first
+      const int64_t kv_head = pool.kv_heads - 1 - left / blocks;
+      const int64_t begin = (left % blocks) * item_queries;
+      attention_forward_item(op, segment, kv_head, begin, std::min(queries, begin + item_queries));
+    });
+  }
+}
+
+void attention_backward(const Context& ctx, Heads<float> dq, Heads<float> dk, Heads<float> dv,
+                        Heads<const float> dout, Heads<const float> out, Heads<const float> q,
+                        Heads<const float> k, Heads<const float> v, Mat<const float> lse,
+                        std::span<const AttentionSegment> segments, float scale, Arena& arena) {
+  const char* name = "attention_backward";
+  check_cpu(ctx, name);
+  check_group(name, q.heads, k.heads);
+  if (q.head_dim < 1 || q.head_dim > kMaxHeadDim)
+    fail("{}: head_dim {}: need 1 to {}", name, q.head_dim, kMaxHeadDim);
+  check_heads(name, "q", q, q.tokens, q.heads, q.head_dim);
+  check_heads(name, "out", out, q.tokens, q.heads, q.head_dim);
+  check_heads(name, "dout", dout, q.tokens, q.heads, q.head_dim);
+  check_heads(name, "dq", dq, q.tokens, q.heads, q.head_dim);
+  check_heads(name, "k", k, q.tokens, k.heads, q.head_dim);
+  check_heads(name, "v", v, q.tokens, k.heads, q.head_dim);
+  check_heads(name, "dk", dk, q.tokens, k.heads, q.head_dim);
+  check_heads(name, "dv", dv, q.tokens, k.heads, q.head_dim);
+  if (lse.rows != q.tokens || lse.cols != q.heads || lse.stride < q.heads) {
+    fail("{}: lse is [{}, {}]; expected [{}, {}]", name, lse.rows, lse.cols, q.tokens, q.heads);
+  }
+  for (size_t i = 0; i < segments.size(); ++i) {
+    const AttentionSegment& s = segments[i];
+    if (s.rows < 0 || s.row_begin < 0 || s.rows > q.tokens || s.row_begin > q.tokens - s.rows) {
+      fail("{}: segment {}: rows {} to {} are not inside the batch of {}", name, i, s.row_begin,
+           s.row_begin + s.rows, q.tokens);
+    }
+    if (s.parent < -1 || s.parent >= static_cast<int64_t>(i)) {
+      fail("{}: segment {}: its parent {} does not precede it", name, i, s.parent);
+    }
+    const int64_t start = s.parent < 0 ? 0 : segments[s.parent].position + segments[s.parent].rows;
+    if (s.position != start)
+      fail("{}: segment {}: position {}, but its parent ends at {}", name, i, s.position, start);
+  }
+  check_disjoint(name, segments);
+  attention_backward_cpu(ctx, {dq, dk, dv, dout, out, q, k, v, lse, segments, scale}, arena);
+}
+
+}  // namespace orrery

@@ -1,0 +1,98 @@
+// The CPU side of kernels/attention.h: work items that kernels/attention.cc spreads over threads. Arguments
+// are checked.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/attention.h"
+
+namespace orrery {
+
+/// Largest head_dim: an item's queries and outputs live on a thread's stack.
+inline constexpr int64_t kMaxHeadDim = 1024;
+inline constexpr int64_t kForwardScratch = 48 * 256;  ///< floats of queries an item holds
+
+/// Rows of scratch are padded to whole vectors of any width.
+inline int64_t padded_head_dim(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
+
+/// Queries (row, head of the group) of one forward item: a multiple of 12, the tallest register tile.
+inline int64_t forward_item_queries(int64_t head_dim) {
+  return std::clamp<int64_t>(kForwardScratch / padded_head_dim(head_dim) / 12 * 12, 12, 48);
+}
+
+void kv_write_segment(const KvPool& pool, Heads<const float> k, Heads<const float> v,
+                      const KvSegment& segment);
+void kv_copy_block(const KvPool& pool, int64_t from, int64_t to, int64_t count);
+
+struct AttentionForward {
+  Heads<float> out;
+  Mat<float> lse;
+  Heads<const float> q;
+  KvPool pool;
+  float scale = 1.0f;
+};
+
+/// Queries [begin, end) of a segment and kv head; query f is row f / group, head kv_head * group + f % group.
+void attention_forward_item(const AttentionForward& op, const KvSegment& segment, int64_t kv_head,
+                            int64_t begin, int64_t end);
+
+struct AttentionBackward {
+  Heads<float> dq, dk, dv;
+  Heads<const float> dout, out, q, k, v;
+  Mat<const float> lse;
+  std::span<const AttentionSegment> segments;
+  float scale = 1.0f;
+};
+
+/// Packed keys and values of a (tree, kv head), and the gradients being summed. Rows are padded_head_dim
+/// apart.
+struct AttentionPack {
+  float* k_tiles = nullptr;  ///< [tile][head_dim][kKvBlock]
+  float* v_tiles = nullptr;  ///< the same of v
+  float* k_rows = nullptr;   ///< [tile * kKvBlock][padded]
+  float* dk = nullptr;       ///< [tile * kKvBlock][padded]
+  float* dv = nullptr;
+};
+
+/// One thread's block of queries.
+struct AttentionScratch {
+  float* q_tiles = nullptr;     ///< [kBackwardQueries * head_dim], transposed by register tile
+  float* dout_tiles = nullptr;  ///< the same of dout
+  float* q_rows = nullptr;      ///< [kBackwardQueries][padded]
+  float* dout_rows = nullptr;
+  float* dq_rows = nullptr;
+  int32_t* path = nullptr;  ///< [depth]
+};
+
+inline constexpr int64_t kBackwardQueries = 48;
+
+/// A block of queries of one segment and kv head against the tiles [tile_begin, tile_end) of its tree: adds
+/// to the pack's dk and dv (`keys`), and writes dq (`queries`: the range must then be all of the tree's
+/// tiles). first_tile[s]: where segment s's keys start among its tree's tiles; each segment's rows are cut
+/// into tiles of kKvBlock on their own.
+struct BackwardBlock {
+  const int64_t* first_tile = nullptr;
+  int64_t segment = 0;
+  int64_t kv_head = 0;
+  int64_t begin = 0, end = 0;  ///< queries, as in attention_forward_item; at most kBackwardQueries
+  int64_t tile_begin = 0, tile_end = 0;
+  bool queries = true;
+  bool keys = true;
+};
+
+void attention_backward_block(const AttentionBackward& op, const BackwardBlock& work,
+                              const AttentionPack& pack, const AttentionScratch& scratch);
+
+/// Fills the segment's tiles of the pack from k and v, and zeroes their dk and dv.
+void attention_backward_pack(const AttentionBackward& op, int64_t segment, int64_t first_tile,
+                             int64_t kv_head, const AttentionPack& pack);
+
+/// Writes the sums of the segment's rows [row_begin, row_end) to dk and dv.
+void attention_backward_store(const AttentionBackward& op, int64_t segment, int64_t first_tile,
+                              int64_t kv_head, int64_t row_begin, int64_t row_end, const AttentionPack& pack);
+
+/// The whole backward: cuts it into blocks and spreads them over threads.
+void attention_backward_cpu(const Context& ctx, const AttentionBackward& op, Arena& arena);
+
+}  // namespace orrery

@@ -1,0 +1,290 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/attention_backward.cc"
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/targets.h"
+// Once for each of the other targets.
+#include "hwy/foreach_target.h"
+#include "kernels/cpu/attention-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace orrery::HWY_NAMESPACE {
+namespace attention {
+
+inline constexpr int kBlock = static_cast<int>(kBackwardQueries);
+static_assert(kBlock % kRows == 0);
+
+/// What the block's queries, and the tile at hand, need beside the packed rows.
+struct QueryBlock {
+  int64_t count = 0;
+  int64_t row[kBlock];  ///< in the segment
+  alignas(64) float lse[kBlock];
+  alignas(64) float delta[kBlock];
+  alignas(64) float p[kBlock * kTile];
+  alignas(64) float ds[kBlock * kTile];
+};
+
+/// Keys of a tile, and which of them a query of the block sees: all, or (own segment) those up to the query's
+/// row.
+struct KeyTile {
+  int64_t keys = 0;
+  int64_t first_row = 0;  ///< the tile's first row in its segment
+  bool own = false;
+  HWY_INLINE int64_t visible(int64_t row) const {
+    return own ? std::clamp<int64_t>(row - first_row + 1, 0, keys) : keys;
+  }
+};
+
+/// Sum over head_dim of a * b in 16 lanes, each a chain.
+HWY_INLINE float lanes_dot(const float* a, const float* b, int64_t count) {
+  const D d;
+  constexpr int kParts = 16 / kLanes;
+  V acc[kParts];
+  for (int v = 0; v < kParts; ++v) acc[v] = hn::Zero(d);
+  int64_t x = 0;
+  for (; x + 16 <= count; x += 16) {
+    for (int v = 0; v < kParts; ++v) {
+      acc[v] = hn::MulAdd(hn::LoadU(d, a + x + v * kLanes), hn::LoadU(d, b + x + v * kLanes), acc[v]);
+    }
+  }
+  for (int v = 0; v < kParts; ++v) {
+    const int64_t left = std::clamp<int64_t>(count - x - v * kLanes, 0, kLanes);
+    if (left == 0) break;
+    const size_t n = static_cast<size_t>(left);
+    const V sum = hn::MulAdd(load_part(a + x + v * kLanes, n), load_part(b + x + v * kLanes, n), acc[v]);
+    acc[v] = hn::IfThenElse(hn::FirstN(d, n), sum, acc[v]);
+  }
+  return fold_lanes(d, acc);
+}
+
+/// Packs queries [begin, end) of a segment: by register tile for the scores, by row for the chains.
+void pack_block(const AttentionBackward& op, const AttentionSegment& segment, int64_t kv_head, int64_t begin,
+                int64_t end, const AttentionScratch& scratch, QueryBlock& block) {
+  const int64_t group = op.q.heads / op.k.heads;
+  const int64_t head_dim = op.q.head_dim;
+  const int64_t ld = padded_head_dim(head_dim);
+  block.count = end - begin;
+  for (int64_t i = 0; i < block.count; ++i) {
+    const int64_t query = begin + i;
+    const int64_t token = segment.row_begin + query / group;
+    const int64_t head = kv_head * group + query % group;
+    block.row[i] = query / group;
+    block.lse[i] = op.lse.row(token)[head];
+    block.delta[i] = lanes_dot(op.dout.at(token, head), op.out.at(token, head), head_dim);
+    const int64_t tile = i / kRows * kRows;
+    const int rows = tile_rows(std::min<int64_t>(kRows, block.count - tile));
+    float* q_tile = scratch.q_tiles + tile * head_dim + i % kRows;
+    float* dout_tile = scratch.dout_tiles + tile * head_dim + i % kRows;
+    const float* q = op.q.at(token, head);
+    const float* dout = op.dout.at(token, head);
+    float* q_row = scratch.q_rows + i * ld;
+    float* dout_row = scratch.dout_rows + i * ld;
+    for (int64_t x = 0; x < head_dim; ++x) {
+      q_tile[x * rows] = q[x];
+      dout_tile[x * rows] = dout[x];
+      q_row[x] = q[x];
+      dout_row[x] = dout[x];
+    }
+    std::fill(q_row + head_dim, q_row + ld, 0.0f);
+    std::fill(dout_row + head_dim, dout_row + ld, 0.0f);
+  }
+  const int64_t tile = (block.count - 1) / kRows * kRows;
+  const int rows = tile_rows(block.count - tile);
+  for (int64_t i = block.count - tile; i < rows; ++i) {  // padding of the last register tile
+    for (int64_t x = 0; x < head_dim; ++x) {
+      scratch.q_tiles[tile * head_dim + x * rows + i] = 0.0f;
+      scratch.dout_tiles[tile * head_dim + x * rows + i] = 0.0f;
+    }
+  }
+}
+
+/// p and ds of register tile [first, first + count) of queries against a tile of keys.
+template <int kMr>
+HWY_INLINE void weigh_tile(const AttentionBackward& op, const KeyTile& tile, const float* k_tile,
+                           const float* v_tile, int64_t first, int64_t count, const AttentionScratch& scratch,
+                           QueryBlock& block) {
+  const D d;
+  const int64_t head_dim = op.q.head_dim;
+  float* p = block.p + first * kTile;
+  float* ds = block.ds + first * kTile;
+  dot_tile<kMr>(scratch.q_tiles + first * head_dim, k_tile, head_dim, op.scale, p);
+  dot_tile<kMr>(scratch.dout_tiles + first * head_dim, v_tile, head_dim, 1.0f, ds);
+  const V scale = hn::Set(d, op.scale);
+  for (int64_t i = 0; i < count; ++i) {
+    const V lse = hn::Set(d, block.lse[first + i]);
+    const V delta = hn::Set(d, block.delta[first + i]);
+    const int64_t seen = tile.visible(block.row[first + i]);
+#pragma GCC unroll 8
+    for (int v = 0; v < kTileVecs; ++v) {
+      float* to_p = p + i * kTile + v * kLanes;
+      float* to_ds = ds + i * kTile + v * kLanes;
+      V weight = exp_f32(d, hn::Sub(hn::LoadU(d, to_p), lse));
+      V grad = hn::Mul(hn::Mul(weight, hn::Sub(hn::LoadU(d, to_ds), delta)), scale);
+      if (seen < kTile) {
+        const auto mask =
+            hn::FirstN(d, static_cast<size_t>(std::clamp<int64_t>(seen - v * kLanes, 0, kLanes)));
+        weight = hn::IfThenElseZero(mask, weight);
+        grad = hn::IfThenElseZero(mask, grad);
+      }
+      hn::StoreU(weight, d, to_p);
+      hn::StoreU(grad, d, to_ds);
+    }
+  }
+}
+
+/// dq of a register tile of queries: a chain over the tile's keys that each sees.
+template <int kMr>
+HWY_INLINE void query_gradients(const KeyTile& tile, const float* k_rows, int64_t first, int64_t count,
+                                int64_t ld, const AttentionScratch& scratch, const QueryBlock& block) {
+  const float* ds = block.ds + first * kTile;
+  float* dq = scratch.dq_rows + first * ld;
+  const int64_t shared = tile.visible(block.row[first]);
+  chain_rows<kMr, false>(ds, k_rows, ld, shared, dq, ld, ld);
+  if (!tile.own) return;
+  for (int64_t i = 1; i < count; ++i) {
+    const int64_t rest = tile.visible(block.row[first + i]) - shared;
+    chain_rows<1, false>(ds + i * kTile + shared, k_rows + shared * ld, ld, rest, dq + i * ld, ld, ld);
+  }
+}
+
+/// dk (weights ds, rows q) or dv (weights p, rows dout) of keys [first, first + kMr): chains over the block's
+/// queries.
+template <int kMr>
+HWY_INLINE void key_gradients(const KeyTile& tile, const float* weights, const float* rows, int64_t first,
+                              int64_t count, int64_t query_begin, int64_t group, int64_t queries, int64_t ld,
+                              float* grads) {
+  // Queries before `shared` see some of these keys only; they come first, key by key.
+  const auto seen_from = [&](int64_t key) {
+    return tile.own ? std::clamp<int64_t>((tile.first_row + key) * group - query_begin, 0, queries)
+                    : int64_t{0};
+  };
+  const int64_t shared = seen_from(first + count - 1);
+  if (tile.own) {
+    for (int64_t i = 0; i + 1 < count; ++i) {
+      const int64_t from = seen_from(first + i);
+      chain_rows<1, true>(weights + from * kTile + first + i, rows + from * ld, ld, shared - from,
+                          grads + (first + i) * ld, ld, ld);
+    }
+  }
+  chain_rows<kMr, true>(weights + shared * kTile + first, rows + shared * ld, ld, queries - shared,
+                        grads + first * ld, ld, ld);
+}
+
+}  // namespace attention
+
+void backward_block(const AttentionBackward& op, const BackwardBlock& work, const AttentionPack& pack,
+                    const AttentionScratch& scratch) {
+  using namespace attention;  // NOLINT(google-build-using-namespace)
+  const AttentionSegment& segment = op.segments[work.segment];
+  const int64_t group = op.q.heads / op.k.heads;
+  const int64_t head_dim = op.q.head_dim;
+  const int64_t ld = padded_head_dim(head_dim);
+  QueryBlock block;
+  pack_block(op, segment, work.kv_head, work.begin, work.end, scratch, block);
+  if (work.queries) std::fill(scratch.dq_rows, scratch.dq_rows + kBlock * ld, 0.0f);
+
+  int64_t depth = 0;
+  for (int32_t s = static_cast<int32_t>(work.segment); s >= 0; s = op.segments[s].parent)
+    scratch.path[depth++] = s;
+  while (depth-- > 0) {
+    const int64_t source = scratch.path[depth];
+    const int64_t rows = op.segments[source].rows;
+    KeyTile tile;
+    tile.own = source == work.segment;
+    const int64_t last_row = tile.own ? block.row[block.count - 1] : rows - 1;
+    for (int64_t t = 0; t * kTile <= last_row; ++t) {
+      const int64_t index = work.first_tile[source] + t;
+      if (index < work.tile_begin || index >= work.tile_end) continue;
+      tile.first_row = t * kTile;
+      tile.keys = std::min<int64_t>(kTile, rows - tile.first_row);
+      const float* k_rows = pack.k_rows + index * kTile * ld;
+      for (int64_t first = 0; first < block.count; first += kRows) {
+        const int64_t count = std::min<int64_t>(kRows, block.count - first);
+        if (tile.visible(block.row[first + count - 1]) == 0) continue;
+        with_rows(tile_rows(count), [&](auto size) {
+          constexpr int kMr = decltype(size)::value;
+          weigh_tile<kMr>(op, tile, pack.k_tiles + index * kTile * head_dim,
+                          pack.v_tiles + index * kTile * head_dim, first, count, scratch, block);
+          if (work.queries) query_gradients<kMr>(tile, k_rows, first, count, ld, scratch, block);
+        });
+      }
+      if (!work.keys) continue;
+      for (int64_t first = 0; first < tile.keys; first += kRows) {
+        const int64_t count = std::min<int64_t>(kRows, tile.keys - first);
+        with_rows(tile_rows(count), [&](auto size) {
+          constexpr int kMr = decltype(size)::value;
+          key_gradients<kMr>(tile, block.ds, scratch.q_rows, first, count, work.begin, group, block.count, ld,
+                             pack.dk + index * kTile * ld);
+          key_gradients<kMr>(tile, block.p, scratch.dout_rows, first, count, work.begin, group, block.count,
+                             ld, pack.dv + index * kTile * ld);
+        });
+      }
+    }
+  }
+  if (!work.queries) return;
+  for (int64_t i = 0; i < block.count; ++i) {
+    const int64_t query = work.begin + i;
+    float* to = op.dq.at(segment.row_begin + query / group, work.kv_head * group + query % group);
+    std::copy(scratch.dq_rows + i * ld, scratch.dq_rows + i * ld + head_dim, to);
+  }
+}
+
+}  // namespace orrery::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace orrery {
+
+HWY_EXPORT(backward_block);
+
+void attention_backward_block(const AttentionBackward& op, const BackwardBlock& work,
+                              const AttentionPack& pack, const AttentionScratch& scratch) {
+  HWY_DYNAMIC_DISPATCH(backward_block)(op, work, pack, scratch);
+}
+
+void attention_backward_pack(const AttentionBackward& op, int64_t segment, int64_t first_tile,
+                             int64_t kv_head, const AttentionPack& pack) {
+  const AttentionSegment& s = op.segments[segment];
+  const int64_t head_dim = op.k.head_dim;
+  const int64_t ld = padded_head_dim(head_dim);
+  const int64_t tiles = (s.rows + kKvBlock - 1) / kKvBlock;
+  for (int64_t t = 0; t < tiles; ++t) {
+    float* k_tile = pack.k_tiles + (first_tile + t) * head_dim * kKvBlock;
+    float* v_tile = pack.v_tiles + (first_tile + t) * head_dim * kKvBlock;
+    float* k_rows = pack.k_rows + (first_tile + t) * kKvBlock * ld;
+    const int64_t keys = std::min(kKvBlock, s.rows - t * kKvBlock);
+    if (keys < kKvBlock) {
+      std::fill(k_tile, k_tile + head_dim * kKvBlock, 0.0f);
+      std::fill(v_tile, v_tile + head_dim * kKvBlock, 0.0f);
+    }
+    for (int64_t j = 0; j < keys; ++j) {
+      const float* k = op.k.at(s.row_begin + t * kKvBlock + j, kv_head);
+      const float* v = op.v.at(s.row_begin + t * kKvBlock + j, kv_head);
+      for (int64_t d = 0; d < head_dim; ++d) {
+        k_tile[d * kKvBlock + j] = k[d];
+        v_tile[d * kKvBlock + j] = v[d];
+      }
+      std::copy(k, k + head_dim, k_rows + j * ld);
+      std::fill(k_rows + j * ld + head_dim, k_rows + (j + 1) * ld, 0.0f);
+    }
+    float* dk = pack.dk + (first_tile + t) * kKvBlock * ld;
+    float* dv = pack.dv + (first_tile + t) * kKvBlock * ld;
+    std::fill(dk, dk + kKvBlock * ld, 0.0f);
+    std::fill(dv, dv + kKvBlock * ld, 0.0f);
+  }
+}
+
+void attention_backward_store(const AttentionBackward& op, int64_t segment, int64_t first_tile,
+                              int64_t kv_head, int64_t row_begin, int64_t row_end,
+                              const AttentionPack& pack) {
+  const AttentionSegment& s = op.segments[segment];
+  const int64_t head_dim = op.k.head_dim;
+  const int64_t ld = padded_head_dim(head_dim);
+  for (int64_t row = row_begin; row < row_end; ++row) {
+    const int64_t from = (first_tile * kKvBlock + row) * ld;
+    std::copy(pack.dk + from, pack.dk + from + head_dim, op.dk.at(s.row_begin + row, kv_head));
+    std::copy(pack.dv + from, pack.dv + from + head_dim, op.dv.at(s.row_begin + row, kv_head));
+  }
+}
+
+}  // namespace orrery
+#endif

@@ -1,0 +1,384 @@
+#include "kernels/attention.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+#include "kernels/numerics.h"
+#include "tests/kernels/attention_oracle.h"
+
+namespace orrery {
+namespace {
+
+using namespace attention_test;  // NOLINT(google-build-using-namespace)
+using testing::HasSubstr;
+using testing::ThrowsMessage;
+
+struct Case {
+  Shape shape;
+  std::vector<std::pair<int64_t, int64_t>> spans;  ///< [begin, end) of each sequence that the batch computes
+  float size = 1.0f;                               ///< of q and k
+};
+
+std::vector<Case> cases() {
+  return {
+      {{1, 1, 2}, {{0, 1}}},
+      {{1, 1, 8}, {{0, 70}, {3, 4}}},
+      {{2, 1, 10}, {{0, 33}, {31, 34}}},
+      {{3, 3, 16}, {{0, 65}, {64, 65}, {20, 21}}},
+      {{9, 3, 64}, {{0, 130}, {200, 201}, {95, 96}, {40, 77}}},
+      {{14, 2, 64}, {{150, 151}, {0, 40}, {127, 129}}},
+      {{5, 1, 80}, {{0, 45}, {300, 301}}},
+      {{8, 1, 96}, {{0, 31}, {64, 65}}},
+      {{16, 1, 128}, {{0, 32}, {140, 142}}},
+      {{60, 1, 24}, {{0, 3}, {33, 34}}},
+      {{2, 2, 256}, {{0, 20}}},
+      {{2, 1, 1024}, {{0, 37}}},
+      {{4, 2, 32}, {{0, 150}}, 300.0f},
+      {{4, 2, 32}, {{0, 70}}, 0.0f},
+  };
+}
+
+struct Scene {
+  std::vector<Sequence> sequences;
+  std::vector<Chunk> chunks;
+  std::vector<std::vector<int32_t>> tables;
+  Pool pool;
+  float scale;
+};
+
+/// Everything before the chunks written, the rest of the pool NaN.
+Scene make_scene(const Case& c, const Context& ctx, uint32_t pool_seed = 1) {
+  std::mt19937 rng(7);
+  Scene s{{}, {}, {}, Pool(c.shape, 40, pool_seed), 1.0f / std::sqrt(static_cast<float>(c.shape.head_dim))};
+  for (const auto& [begin, end] : c.spans) {
+    s.chunks.push_back({s.sequences.size(), begin, end});
+    s.sequences.push_back(random_sequence(rng, c.shape, end, c.size));
+    s.tables.push_back(s.pool.take(end));
+    if (begin > 0)
+      run_chunks(ctx, c.shape, s.sequences, s.tables, s.pool, {{s.sequences.size() - 1, 0, begin}}, s.scale);
+  }
+  return s;
+}
+
+class AttentionTest : public testing::Test {
+ protected:
+  void TearDown() override { set_cpu_target("best"); }
+};
+
+TEST_F(AttentionTest, BitsOfTheHeadersArithmetic) {
+  for (const Case& c : cases()) {
+    const Shape& shape = c.shape;
+    const Scene given = make_scene(c, {});
+    Result expected;
+    for (const Chunk& chunk : given.chunks) {
+      for (int64_t row = chunk.begin; row < chunk.end; ++row) {
+        for (int64_t head = 0; head < shape.heads; ++head) {
+          Floats out(static_cast<size_t>(shape.head_dim));
+          expected.lse.push_back(
+              forward_row(shape, given.sequences[chunk.sequence], row, head, given.scale, out.data()));
+          expected.out.insert(expected.out.end(), out.begin(), out.end());
+        }
+      }
+    }
+    for (const std::string& target : supported_cpu_targets()) {
+      set_cpu_target(target);
+      for (int threads = 1; threads <= 3; ++threads) {
+        const Context ctx{.threads = threads};
+        Scene s = make_scene(c, ctx, static_cast<uint32_t>(threads));
+        const Result r = run_chunks(ctx, shape, s.sequences, s.tables, s.pool, s.chunks, s.scale);
+        EXPECT_EQ(first_difference(r.out, expected.out), -1) << target << " head_dim " << shape.head_dim;
+        EXPECT_EQ(first_difference(r.lse, expected.lse), -1) << target << " head_dim " << shape.head_dim;
+      }
+    }
+  }
+}
+
+TEST_F(AttentionTest, CloseToSoftmaxInDouble) {
+  for (const Case& c : cases()) {
+    const Shape& shape = c.shape;
+    const Scene s = make_scene(c, {});
+    const Result r = run_chunks({}, shape, s.sequences, s.tables, s.pool, s.chunks, s.scale);
+    // Rounding of a score is relative to the sum of its terms' sizes, and moves p by as much.
+    const double top = static_cast<double>(c.size) * c.size * static_cast<double>(shape.head_dim) * s.scale;
+    const double tolerance = 1e-6 + 2e-7 * top;
+    std::vector<double> out(static_cast<size_t>(shape.head_dim));
+    size_t i = 0, at = 0;
+    for (const Chunk& chunk : s.chunks) {
+      for (int64_t row = chunk.begin; row < chunk.end; ++row) {
+        for (int64_t head = 0; head < shape.heads; ++head, ++i) {
+          const double lse = exact_row(shape, s.sequences[chunk.sequence], row, head, s.scale, out.data());
+          ASSERT_NEAR(r.lse[i], lse, tolerance + 3e-7 * std::abs(lse)) << "head_dim " << shape.head_dim;
+          for (const double x : out) ASSERT_NEAR(r.out[at++], x, tolerance) << "head_dim " << shape.head_dim;
+        }
+      }
+    }
+  }
+}
+
+TEST_F(AttentionTest, LargeScoresStayFinite) {
+  // Scores of +-1e4, rising and falling along the sequence: every rescaling from exp(-2e4) = 0 to 1 occurs.
+  const Shape shape{2, 1, 16};
+  std::mt19937 rng(3);
+  Sequence s = random_sequence(rng, shape, 200);
+  for (int64_t j = 0; j < 200; ++j) {
+    const float size = 1e4f * std::sin(0.1f * static_cast<float>(j));
+    for (int64_t d = 0; d < 16; ++d) s.k[j * 16 + d] = d == 0 ? size : 0.0f;
+  }
+  for (float& x : s.q) x = 1.0f;
+  Pool pool(shape, 7);
+  const std::vector<std::vector<int32_t>> tables{pool.take(200)};
+  const Result r = run_chunks({}, shape, {s}, tables, pool, {{0, 0, 200}}, 1.0f);
+  std::vector<double> out(16);
+  for (int64_t row = 0; row < 200; ++row) {
+    const double lse = exact_row(shape, s, row, 0, 1.0, out.data());
+    EXPECT_NEAR(r.lse[row * 2], lse, 2e-3);
+    for (int64_t d = 0; d < 16; ++d) EXPECT_NEAR(r.out[row * 32 + d], out[d], 1e-5);
+  }
+}
+
+TEST_F(AttentionTest, AnyCutOfASequenceGivesTheSameBits) {
+  const Shape shape{6, 2, 32};
+  const int64_t length = 101;
+  std::mt19937 rng(11);
+  const std::vector<Sequence> sequences{random_sequence(rng, shape, length)};
+  const auto run_cut = [&](const std::vector<int64_t>& cuts, uint32_t seed) {
+    Pool pool(shape, 9, seed);
+    const std::vector<std::vector<int32_t>> tables{pool.take(length)};
+    Result all;
+    int64_t begin = 0;
+    for (const int64_t end : cuts) {
+      const Result r = run_chunks({.threads = 2}, shape, sequences, tables, pool, {{0, begin, end}}, 0.2f);
+      all.out.insert(all.out.end(), r.out.begin(), r.out.end());
+      all.lse.insert(all.lse.end(), r.lse.begin(), r.lse.end());
+      begin = end;
+    }
+    return all;
+  };
+  std::vector<int64_t> one_by_one(static_cast<size_t>(length));
+  std::iota(one_by_one.begin(), one_by_one.end(), 1);
+  const Result whole = run_cut({length}, 1);
+  uint32_t seed = 2;
+  const std::vector<std::vector<int64_t>> all_cuts{
+      one_by_one, {1, 64, 65, 101}, {31, 32, 33, 99, 101}, {50, 101}};
+  for (const auto& cuts : all_cuts) {
+    const Result r = run_cut(cuts, seed++);
+    EXPECT_EQ(first_difference(r.out, whole.out), -1);
+    EXPECT_EQ(first_difference(r.lse, whole.lse), -1);
+  }
+}
+
+TEST_F(AttentionTest, OtherSequencesInTheBatchChangeNothing) {
+  const Case batch{{4, 2, 16}, {{0, 40}, {60, 61}, {10, 33}, {99, 100}}};
+  Scene s = make_scene(batch, {});
+  const Result together = run_chunks({}, batch.shape, s.sequences, s.tables, s.pool, s.chunks, s.scale);
+  Result alone;
+  for (const Chunk& chunk : s.chunks) {
+    const Result r = run_chunks({}, batch.shape, s.sequences, s.tables, s.pool, {chunk}, s.scale);
+    alone.out.insert(alone.out.end(), r.out.begin(), r.out.end());
+    alone.lse.insert(alone.lse.end(), r.lse.begin(), r.lse.end());
+  }
+  EXPECT_EQ(first_difference(together.out, alone.out), -1);
+  EXPECT_EQ(first_difference(together.lse, alone.lse), -1);
+}
+
+TEST_F(AttentionTest, ManySegmentsInOneCall) {
+  const Shape shape{2, 1, 8};
+  std::mt19937 rng(5);
+  std::vector<Sequence> sequences;
+  std::vector<std::vector<int32_t>> tables;
+  std::vector<Chunk> chunks;
+  Pool pool(shape, 1300);
+  for (size_t i = 0; i < 1300; ++i) {
+    sequences.push_back(random_sequence(rng, shape, 1 + static_cast<int64_t>(i % 3)));
+    tables.push_back(pool.take(sequences.back().length));
+    chunks.push_back({i, 0, i % 7 == 0 ? 0 : sequences.back().length});
+  }
+  const Result r = run_chunks({.threads = 2}, shape, sequences, tables, pool, chunks, 0.5f);
+  size_t at = 0;
+  Floats out(8);
+  for (const Chunk& chunk : chunks) {
+    for (int64_t row = 0; row < chunk.end; ++row) {
+      for (int64_t head = 0; head < 2; ++head, at += 8) {
+        forward_row(shape, sequences[chunk.sequence], row, head, 0.5f, out.data());
+        ASSERT_EQ(first_difference(std::span(r.out).subspan(at, 8), out), -1)
+            << "sequence " << chunk.sequence;
+      }
+    }
+  }
+}
+
+TEST_F(AttentionTest, SharedPromptWithCopiedPartialBlockEqualsSeparateSequences) {
+  const Shape shape{6, 2, 16};
+  const int64_t prompt = 45, length = 80;
+  std::mt19937 rng(13);
+  std::vector<Sequence> sequences{random_sequence(rng, shape, length), random_sequence(rng, shape, length)};
+  Sequence& other = sequences[1];
+  for (Floats Sequence::*x : {&Sequence::q, &Sequence::k, &Sequence::v}) {
+    const int64_t row = static_cast<int64_t>((other.*x).size()) / length;
+    std::copy_n((sequences[0].*x).begin(), prompt * row, (other.*x).begin());
+  }
+  Pool apart(shape, 8);
+  const std::vector<std::vector<int32_t>> own{apart.take(length), apart.take(length)};
+  const Result separate =
+      run_chunks({}, shape, sequences, own, apart, {{0, 0, length}, {1, 0, length}}, 0.3f);
+
+  Pool pool(shape, 8, 2);
+  std::vector<std::vector<int32_t>> tables{pool.take(length), pool.take(length)};
+  tables[1][0] = tables[0][0];
+  run_chunks({}, shape, sequences, tables, pool, {{0, 0, prompt}}, 0.3f);
+  kv_copy({}, pool.view(), tables[0][1], tables[1][1], prompt % kKvBlock);
+  const Result shared = run_chunks({.threads = 2}, shape, sequences, tables, pool,
+                                   {{0, prompt, length}, {1, prompt, length}}, 0.3f);
+  const int64_t row = shape.heads * shape.head_dim, rows = length - prompt;
+  for (int64_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(first_difference(std::span(shared.out).subspan(i * rows * row, rows * row),
+                               std::span(separate.out).subspan((i * length + prompt) * row, rows * row)),
+              -1);
+  }
+}
+
+TEST_F(AttentionTest, LaterKeysAndValuesDoNotLeakBack) {
+  // A later row of the same batch holds infinities and NaN: the rows before it must not see them.
+  const Shape shape{4, 1, 16};
+  std::mt19937 rng(17);
+  std::vector<Sequence> sequences{random_sequence(rng, shape, 20)};
+  Pool clean(shape, 1);
+  const Result expected = run_chunks({}, shape, sequences, {clean.take(20)}, clean, {{0, 0, 20}}, 0.25f);
+  for (int64_t d = 0; d < 16; ++d) {
+    sequences[0].k[11 * 16 + d] = std::numeric_limits<float>::quiet_NaN();
+    sequences[0].v[11 * 16 + d] = std::numeric_limits<float>::infinity();
+  }
+  for (const std::string& target : supported_cpu_targets()) {
+    set_cpu_target(target);
+    Pool pool(shape, 1);
+    const Result r = run_chunks({}, shape, sequences, {pool.take(20)}, pool, {{0, 0, 20}}, 0.25f);
+    EXPECT_EQ(first_difference(std::span(r.out).first(11 * 64), std::span(expected.out).first(11 * 64)), -1);
+  }
+}
+
+TEST_F(AttentionTest, StridedRowsAndNoLse) {
+  const Shape shape{2, 1, 8};
+  std::mt19937 rng(19);
+  const Sequence s = random_sequence(rng, shape, 40);
+  const int64_t stride = 40;  // q, k and v side by side, then out
+  Floats rows(static_cast<size_t>(40 * stride), -1.0f);
+  for (int64_t t = 0; t < 40; ++t) {
+    std::copy_n(s.q.begin() + t * 16, 16, rows.begin() + t * stride);
+    std::copy_n(s.k.begin() + t * 8, 8, rows.begin() + t * stride + 16);
+    std::copy_n(s.v.begin() + t * 8, 8, rows.begin() + t * stride + 24);
+  }
+  Pool pool(shape, 2);
+  const std::vector<int32_t> table = pool.take(40);
+  const std::vector<KvSegment> segments{{0, 40, 0, table}};
+  kv_write({}, pool.view(), {rows.data() + 16, 40, 1, 8, stride}, {rows.data() + 24, 40, 1, 8, stride},
+           segments);
+  Floats out(static_cast<size_t>(40 * 20), -1.0f);
+  attention_forward({}, {out.data(), 40, 2, 8, 20}, {}, {rows.data(), 40, 2, 8, stride}, pool.view(),
+                    segments, 0.4f);
+  Floats expected(8);
+  for (int64_t t = 0; t < 40; ++t) {
+    for (int64_t head = 0; head < 2; ++head) {
+      forward_row(shape, s, t, head, 0.4f, expected.data());
+      EXPECT_EQ(first_difference(std::span(out).subspan(t * 20 + head * 8, 8), expected), -1);
+    }
+    for (int64_t x = 16; x < 20; ++x) EXPECT_EQ(out[t * 20 + x], -1.0f) << "written beyond the row";
+  }
+}
+
+TEST_F(AttentionTest, KvCopyTakesOnlyTheFirstSlots) {
+  const Shape shape{1, 2, 4};
+  std::mt19937 rng(23);
+  Pool pool(shape, 2);
+  const std::vector<int32_t> table{0};
+  const Floats k = random_floats(rng, 32 * 8), v = random_floats(rng, 32 * 8);
+  kv_write({}, pool.view(), {k.data(), 32, 2, 4, 8}, {v.data(), 32, 2, 4, 8},
+           std::vector<KvSegment>{{0, 32, 0, table}});
+  kv_copy({}, pool.view(), 0, 1, 5);
+  const KvPool& p = pool.view();
+  for (int64_t head = 0; head < 2; ++head) {
+    for (int64_t slot = 0; slot < 32; ++slot) {
+      for (int64_t d = 0; d < 4; ++d) {
+        const int64_t k_at = (head * 4 + d) * kKvBlock + slot, v_at = (head * kKvBlock + slot) * 4 + d;
+        EXPECT_EQ(p.k[k_at], k[slot * 8 + head * 4 + d]);
+        if (slot < 5) {
+          EXPECT_EQ(p.k[p.block_elements() + k_at], p.k[k_at]);
+          EXPECT_EQ(p.v[p.block_elements() + v_at], p.v[v_at]);
+        } else {
+          EXPECT_TRUE(std::isnan(p.k[p.block_elements() + k_at]) &&
+                      std::isnan(p.v[p.block_elements() + v_at]));
+        }
+      }
+    }
+  }
+}
+
+TEST_F(AttentionTest, BadInputIsNamed) {
+  const Shape shape{2, 1, 4};
+  Pool pool(shape, 3);
+  Floats q(10 * 8), kv(10 * 4);
+  const Heads<const float> keys(kv.data(), 10, 1, 4, 4), queries(q.data(), 10, 2, 4, 8);
+  const std::vector<int32_t> table{0, 1}, beyond{0, 3}, negative{-1};
+  const auto write = [&](const KvSegment& s) { kv_write({}, pool.view(), keys, keys, std::vector{s}); };
+  const auto forward = [&](std::vector<KvSegment> s) {
+    attention_forward({}, {q.data(), 10, 2, 4, 8}, {}, queries, pool.view(), s, 1.0f);
+  };
+  EXPECT_THAT(
+      [&] {
+        write({0, 11, 0, table});
+      },
+      ThrowsMessage<Error>(HasSubstr("not inside the batch of 10")));
+  EXPECT_THAT([&] { write({-1, 2, 0, table}); }, ThrowsMessage<Error>(HasSubstr("not inside the batch")));
+  EXPECT_THAT(
+      [&] {
+        write({INT64_MAX, 1, 0, table});
+      },
+      ThrowsMessage<Error>(HasSubstr("not inside the batch")));
+  EXPECT_THAT([&] { write({0, -1, 0, table}); }, ThrowsMessage<Error>(HasSubstr("not inside the batch")));
+  EXPECT_THAT(
+      [&] {
+        write({0, 10, 60, table});
+      },
+      ThrowsMessage<Error>(HasSubstr("do not fit its block table of 2")));
+  EXPECT_THAT(
+      [&] {
+        write({0, 1, -1, table});
+      },
+      ThrowsMessage<Error>(HasSubstr("do not fit its block table")));
+  EXPECT_THAT(
+      [&] {
+        write({0, 1, INT64_MAX, table});
+      },
+      ThrowsMessage<Error>(HasSubstr("do not fit its block table")));
+  EXPECT_THAT(
+      [&] {
+        write({0, 10, 30, beyond});
+      },
+      ThrowsMessage<Error>(HasSubstr("entry 1 is 3, outside the pool")));
+  EXPECT_THAT([&] { write({0, 1, 0, negative}); }, ThrowsMessage<Error>(HasSubstr("entry 0 is -1")));
+  EXPECT_THAT([&] { forward({{0, 1, 40, beyond}}); }, ThrowsMessage<Error>(HasSubstr("entry 1 is 3")));
+  EXPECT_THAT(
+      [&] {
+        forward({{0, 3, 0, table}, {2, 1, 0, table}});
+      },
+      ThrowsMessage<Error>(HasSubstr("share rows")));
+  EXPECT_THAT(
+      [&] {
+        attention_forward({}, {q.data(), 10, 2, 4, 8}, {q.data(), 10, 1}, queries, pool.view(), {}, 1.0f);
+      },
+      ThrowsMessage<Error>(HasSubstr("lse is [10, 1]; expected [10, 2]")));
+  EXPECT_THAT(
+      [&] {
+        attention_forward({}, {q.data(), 10, 1, 8, 8}, {}, queries, pool.view(), {}, 1.0f);
+      },
+      ThrowsMessage<Error>(HasSubstr("out is [10, 1, 8]")));
+  EXPECT_THAT([&] { kv_copy({}, pool.view(), 0, 3, 1); },
+              ThrowsMessage<Error>(HasSubstr("outside the pool of 3")));
+  EXPECT_THAT([&] { kv_copy({}, pool.view(), 0, 1, 33); }, ThrowsMessage<Error>(HasSubstr("33 slots")));
+  const Context gpu{.device = {DeviceType::kCuda, 0}};
+  EXPECT_THAT([&] { kv_copy(gpu, pool.view(), 0, 1, 1); },
+              ThrowsMessage<Error>(HasSubstr("no kernel for this device")));
+}
+
+}  // namespace
+}  // namespace orrery
