@@ -1,0 +1,69 @@
+// The safetensors container: an 8-byte little-endian header length, a JSON header (name -> dtype, shape, byte
+// range), then the tensors' bytes, row-major and little-endian. docs/formats.md states the subset.
+//
+// A reader trusts nothing: lengths, ranges, shapes and names are checked against the file before a byte is
+// used, so a broken or hostile file gives an Error naming the file, the tensor and the reason.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "core/dtype.h"
+#include "core/file.h"
+
+namespace orrery {
+
+/// One tensor of a file, as its header states it (checked).
+struct SafetensorsTensor {
+  std::string name;
+  std::string dtype;  ///< as written: "F32", "BF16", "F16", or another, which read_f32 rejects
+  std::vector<int64_t> shape;
+  int64_t size = 0;  ///< elements
+  size_t begin = 0;  ///< first byte, from the start of the data
+  size_t end = 0;
+};
+
+/// A mapped file. Const calls are thread-safe. The file must not be cut while it is open.
+class SafetensorsFile {
+ public:
+  explicit SafetensorsFile(const std::filesystem::path& path);
+
+  const std::filesystem::path& path() const { return path_; }
+  std::span<const SafetensorsTensor> tensors() const { return tensors_; }  ///< in the order of their bytes
+  const SafetensorsTensor* find(std::string_view name) const;              ///< null when there is none
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+
+  /// The values as float32, exact. out.size() == tensor.size. Error when the dtype is none of F32, BF16, F16.
+  void read_f32(const SafetensorsTensor& tensor, std::span<float> out) const;
+
+ private:
+  std::filesystem::path path_;
+  MappedFile file_;
+  std::span<const std::byte> data_;
+  std::vector<SafetensorsTensor> tensors_;
+  std::unordered_map<std::string_view, size_t> by_name_;
+  std::map<std::string, std::string> metadata_;
+};
+
+/// A float32 tensor to be written.
+struct SafetensorsOutput {
+  std::string name;
+  std::vector<int64_t> shape;
+  std::span<const float> values;
+};
+
+/// Writes a file atomically (temporary, fsync, rename), rounding to `dtype` (kF32, kBF16, kF16) to nearest
+/// even. Error when a finite value has no finite rounding, when a write fails (the old file, if any, stays).
+void write_safetensors(const std::filesystem::path& path, std::span<const SafetensorsOutput> tensors,
+                       DType dtype, const std::map<std::string, std::string>& metadata);
+
+/// float32 -> f16 bits, round to nearest even; overflow gives infinity, NaN stays NaN.
+uint16_t f32_to_f16(float value);
+
+}  // namespace orrery
