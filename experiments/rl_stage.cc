@@ -1,0 +1,226 @@
+#include "experiments/rl_stage.h"
+
+#include <algorithm>
+
+#include "comm/weight_channel.h"
+#include "core/error.h"
+#include "core/timer.h"
+#include "experiments/leases.h"
+#include "experiments/rl_metrics.h"
+#include "learners/advantage.h"
+#include "learners/batch.h"
+
+namespace orrery {
+namespace {
+
+/// Keeps the random streams of held-out samples apart from those of training.
+constexpr uint64_t kValidationSeed = 0x76616C5F73656564;
+
+AdvantageParams advantage_params(const proto::AlgorithmSection& algorithm) {
+  AdvantageParams params;
+  params.norm_by_std = algorithm.norm_adv_by_std_in_grpo();
+  switch (algorithm.adv_estimator()) {
+    case proto::AlgorithmSection::GRPO:
+      params.estimator = AdvantageEstimator::kGrpo;
+      break;
+    case proto::AlgorithmSection::RLOO:
+      params.estimator = AdvantageEstimator::kRloo;
+      break;
+    case proto::AlgorithmSection::REINFORCE_PLUS_PLUS_BASELINE:
+      params.estimator = AdvantageEstimator::kReinforcePlusPlusBaseline;
+      break;
+  }
+  return params;
+}
+
+LossAggMode agg_mode(proto::ActorSection::LossAggMode mode) {
+  switch (mode) {
+    case proto::ActorSection::TOKEN_MEAN:
+      return LossAggMode::kTokenMean;
+    case proto::ActorSection::SEQ_MEAN_TOKEN_SUM:
+      return LossAggMode::kSeqMeanTokenSum;
+    case proto::ActorSection::SEQ_MEAN_TOKEN_MEAN:
+      return LossAggMode::kSeqMeanTokenMean;
+    case proto::ActorSection::SEQ_MEAN_TOKEN_SUM_NORM:
+      break;
+  }
+  return LossAggMode::kSeqMeanTokenSumNorm;
+}
+
+/// Trees of one mini-batch. Weights are by the counts of this mini-batch over all ranks.
+std::vector<Tree> mini_batch_trees(std::span<const Group> groups,
+                                   std::span<const std::vector<float>> advantages,
+                                   const proto::Config& config) {
+  int64_t total_tokens = 0, samples = 0;
+  std::vector<std::vector<Leaf>> leaves(groups.size());
+  for (size_t g = 0; g < groups.size(); ++g) {
+    for (size_t i = 0; i < groups[g].samples.size(); ++i) {
+      const Trajectory& t = groups[g].samples[i];
+      Leaf leaf;
+      leaf.tokens = t.tokens;
+      leaf.loss_mask = t.loss_mask;
+      leaf.old_logprobs = t.logprobs;
+      leaf.advantage = advantages[g][i];
+      leaf.prompt_index = t.prompt_index;
+      leaf.sample_index = t.sample_index;
+      total_tokens += leaf.loss_tokens();
+      samples += leaf.loss_tokens() > 0 ? 1 : 0;
+      leaves[g].push_back(std::move(leaf));
+    }
+  }
+  const LossAggMode mode = agg_mode(config.actor().loss_agg_mode());
+  std::vector<Tree> trees;
+  for (size_t g = 0; g < groups.size(); ++g) {
+    for (Leaf& leaf : leaves[g]) {
+      leaf.weight = aggregation_weight(mode, leaf.loss_tokens(), total_tokens, samples,
+                                       config.data().max_response_length());
+    }
+    for (Tree& tree : make_trees(groups[g].samples.front().prompt_tokens, std::move(leaves[g]),
+                                 config.actor().prefix_tree_max_tokens())) {
+      trees.push_back(std::move(tree));
+    }
+  }
+  return trees;
+}
+
+}  // namespace
+
+RlStage::RlStage(Job& job, Learner* learner) : job_(job), learner_(learner) {
+  if (job.is_actor()) {
+    engine_ = std::make_unique<Engine>(job.ctx, job.model(), &job.tokenizer(),
+                                       engine_config(job.config, job.model()));
+  }
+}
+
+Metrics RlStage::step(int64_t step) {
+  const Timer timer;
+  Metrics metrics;
+  Timings timings;
+  const auto batch = static_cast<uint64_t>(job_.config.data().train_batch_size());
+  const uint64_t begin = static_cast<uint64_t>(step) * batch;
+  groups_ = generate(Split::kTrain, static_cast<uint64_t>(step), begin, begin + batch, timings);
+  if (job_.is_learner()) learn(step, metrics, timings);
+  {
+    const ScopedTimer publishing(timings["update_weights"]);
+    publish();
+  }
+  timings["step"] = timer.seconds();
+  if (job_.is_learner()) add_step_metrics(metrics, groups_, timings, job_.config, job_.topology);
+  return metrics;
+}
+
+std::vector<Group> RlStage::generate(Split split, uint64_t step, uint64_t begin, uint64_t end,
+                                     Timings& timings) {
+  const ScopedTimer timer(timings["gen"]);
+  const proto::Config& config = job_.config;
+  const bool train = split == Split::kTrain;
+  ActorConfig actor_config;
+  actor_config.split = split;
+  actor_config.seed = train ? config.seed() : config.seed() ^ kValidationSeed;
+  actor_config.n = static_cast<uint32_t>(train ? config.rollout().n() : config.rollout().val_n());
+  actor_config.sampling = train ? train_sampling(config.rollout()) : val_sampling(config.rollout());
+  actor_config.max_response_length = config.data().max_response_length();
+  actor_config.stop_token_ids = job_.tokenizer().eos_ids();
+  actor_config.stop_strings.assign(config.rollout().stop().begin(), config.rollout().stop().end());
+  // An even share, so that the first to ask does not take all.
+  const auto prompts = static_cast<int64_t>(end - begin);
+  const int64_t share = (prompts + job_.topology.actors() - 1) / job_.topology.actors();
+  if (engine_) {
+    actor_config.max_groups =
+        std::max<int64_t>(1, std::min(share, engine_->max_num_seqs() / static_cast<int64_t>(actor_config.n)));
+  }
+
+  std::vector<Group> groups;
+  Communicator& world = job_.world;
+  const int remote_actors = job_.topology.actors() - (job_.topology.is_actor(0) ? 1 : 0);
+  if (world.rank() == 0) {
+    LeaseBook book(world, step, begin, end, remote_actors);
+    if (engine_) {
+      Actor actor(*engine_, job_.tokenizer(), *job_.env, *job_.source, actor_config);
+      actor.run(step, book);
+      timings["reward"] += actor.reward_seconds();
+    }
+    groups = book.collect();
+  } else if (engine_) {
+    RemoteLeases leases(world, step, static_cast<uint32_t>(actor_config.max_groups));
+    Actor actor(*engine_, job_.tokenizer(), *job_.env, *job_.source, actor_config);
+    actor.run(step, leases);
+  }
+  return share_with_learners(std::move(groups));
+}
+
+std::vector<Group> RlStage::share_with_learners(std::vector<Group> groups) {
+  if (!job_.is_learner() || job_.learners->size() == 1) return groups;
+  std::string mine;
+  if (job_.learners->rank() == 0) {
+    proto::GroupsMessage message;
+    for (const Group& group : groups) *message.add_groups() = group_to_proto(group);
+    mine = message.SerializeAsString();
+  }
+  const std::vector<std::string> all = job_.learners->all_gather_bytes(mine);
+  if (job_.learners->rank() == 0) return groups;
+  proto::GroupsMessage message;
+  if (!message.ParseFromString(all.front())) fail("the batch of trajectories from rank 0 does not parse");
+  for (const proto::Group& group : message.groups()) groups.push_back(group_from_proto(group));
+  return groups;
+}
+
+void RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
+  const proto::Config& config = job_.config;
+  std::vector<std::vector<float>> rewards, advantages;
+  {
+    const ScopedTimer timer(timings["adv"]);
+    for (const Group& group : groups_) {
+      rewards.emplace_back();
+      for (const Trajectory& t : group.samples) rewards.back().push_back(t.reward);
+    }
+    advantages = compute_advantages(rewards, advantage_params(config.algorithm()));
+  }
+  add_advantage_metrics(metrics, advantages);
+
+  const ScopedTimer timer(timings["update_actor"]);
+  const auto prompts = static_cast<int64_t>(groups_.size());
+  const int64_t mini =
+      config.actor().ppo_mini_batch_size() > 0 ? config.actor().ppo_mini_batch_size() : prompts;
+  const LrSchedule schedule = lr_schedule(config.actor().optim(), config.trainer().total_training_steps());
+  AdamWParams params = adamw_params(config.actor().optim());
+  params.lr = static_cast<float>(learning_rate(schedule, step));
+  const Objective objective = policy_objective(config);
+  UpdateMetrics updates;
+  for (int64_t epoch = 0; epoch < config.actor().ppo_epochs(); ++epoch) {
+    for (int64_t begin = 0; begin < prompts; begin += mini) {
+      const auto first = static_cast<size_t>(begin),
+                 count = static_cast<size_t>(std::min(mini, prompts - begin));
+      std::vector<Tree> trees = mini_batch_trees(std::span(groups_).subspan(first, count),
+                                                 std::span(advantages).subspan(first, count), config);
+      updates.add(learner_->update(trees, objective, params, config.actor().optim().clip_grad()));
+    }
+  }
+  updates.write(metrics, timings, config.actor().kl_loss_coef());
+}
+
+void RlStage::publish() {
+  ++version_;
+  if (job_.topology.placement == Placement::kSplit) {
+    // The learners hold the same weights already; the actors follow rank 0's. Every rank takes part in the
+    // broadcast.
+    publish_weights(job_.world, 0, version_, job_.model().parameters());
+    if (!job_.is_learner()) job_.model().pack(job_.ctx);
+  }
+  if (engine_) engine_->set_weight_version(version_);
+}
+
+RlStage::Validation RlStage::validate(int64_t step) {
+  Timings timings;
+  const std::vector<Group> groups =
+      generate(Split::kVal, static_cast<uint64_t>(step), 0, job_.source->val_size(), timings);
+  Validation validation;
+  if (job_.world.rank() == 0) {
+    summarize_validation(groups, static_cast<int>(job_.config.rollout().val_n()), validation.metrics,
+                         validation.reward, validation.accuracy);
+    validation.metrics["timing_s/testing"] = timings["gen"];
+  }
+  return validation;
+}
+
+}  // namespace orrery

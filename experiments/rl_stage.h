@@ -1,0 +1,51 @@
+// The RL stage: GRPO and its kin, synchronously. Reads as the algorithm does: generate, reward, advantages,
+// update, publish.
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "experiments/job.h"
+#include "experiments/metrics.h"
+#include "learners/learner.h"
+
+namespace orrery {
+
+/// Wall-clock seconds of a step's phases, under verl's names (timing_s/...).
+using Timings = std::map<std::string, double>;
+
+class RlStage {
+ public:
+  /// `learner` is null on ranks that only act. All must outlive the stage.
+  RlStage(Job& job, Learner* learner);
+
+  /// Step `step` (from 0): one batch of prompts, sampled, rewarded and learned from. Collective over all
+  /// ranks. Metrics are filled on learner ranks. groups of the batch are kept in last_groups() on learners.
+  Metrics step(int64_t step);
+
+  /// Mean reward and accuracy over held-out prompts with the current weights; collective. Filled on rank 0.
+  struct Validation {
+    Metrics metrics;       ///< val-core/...
+    double reward = 0;     ///< mean over all samples
+    double accuracy = -1;  ///< mean of "correct", -1 when the environment has no such thing
+  };
+  Validation validate(int64_t step);
+
+  const std::vector<Group>& last_groups() const { return groups_; }
+
+  /// Weights changed outside of step() (SFT, resume): sends them to the actors. Collective.
+  void publish();
+
+ private:
+  std::vector<Group> generate(Split split, uint64_t step, uint64_t begin, uint64_t end, Timings& timings);
+  std::vector<Group> share_with_learners(std::vector<Group> groups);
+  void learn(int64_t step, Metrics& metrics, Timings& timings);
+
+  Job& job_;
+  Learner* learner_;
+  std::unique_ptr<Engine> engine_;  // null on ranks that only learn
+  uint64_t version_ = 0;
+  std::vector<Group> groups_;
+};
+
+}  // namespace orrery
