@@ -20,12 +20,13 @@ else()
   find_package(OpenMP REQUIRED COMPONENTS CXX)
 endif()
 
-function(orrery_pkgconfig target module)
-  pkg_check_modules(${target}_pc REQUIRED IMPORTED_TARGET ${module})
+# Target `target` for the first of these pkg-config modules that is there.
+function(orrery_pkgconfig target)
+  pkg_search_module(${target}_pc REQUIRED IMPORTED_TARGET ${ARGN})
   add_library(${target} INTERFACE)
   target_link_libraries(${target} INTERFACE PkgConfig::${target}_pc)
 endfunction()
 orrery_pkgconfig(hwy libhwy)
 orrery_pkgconfig(pcre2 libpcre2-8)
 orrery_pkgconfig(utf8proc libutf8proc)
-orrery_pkgconfig(hdf5 hdf5)
+orrery_pkgconfig(hdf5 hdf5-serial hdf5)  # where a parallel HDF5 stands beside it, never that one

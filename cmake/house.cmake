@@ -1,8 +1,16 @@
+# Flags from outside ($CXXFLAGS, -DCMAKE_CXX_FLAGS) that would break the numerics contract, or the promise that one build
+# runs on every CPU, are refused rather than obeyed.
+if("${CMAKE_CXX_FLAGS} ${CMAKE_CXX_FLAGS_${CMAKE_BUILD_TYPE}}" MATCHES "(-march=[^ ]*|-mcpu=[^ ]*|-ffast-math|-Ofast|-ffp-contract=(fast|on))")
+  message(FATAL_ERROR "compiler flag ${CMAKE_MATCH_1}: results must have the same bits on every machine and the kernels choose "
+                      "their instruction set at run time; configure without it (docs/numerics.md)")
+endif()
+
 # One static library a folder, made of all its sources; warnings are errors everywhere.
 add_library(orrery_flags INTERFACE)
 target_include_directories(orrery_flags INTERFACE ${CMAKE_SOURCE_DIR})
 # -ffp-contract=off and no fast-math: docs/numerics.md. A fused multiply-add is always written as one.
-target_compile_options(orrery_flags INTERFACE -Wall -Wextra -Werror -Wshadow -Wno-missing-field-initializers -ffp-contract=off)
+target_compile_options(orrery_flags INTERFACE -Wall -Wextra -Werror -Wshadow -Wno-missing-field-initializers
+                       -ffp-contract=off)
 if(ORRERY_SANITIZE)
   target_compile_options(orrery_flags INTERFACE -fsanitize=${ORRERY_SANITIZE} -fno-sanitize-recover=all)
   target_link_options(orrery_flags INTERFACE -fsanitize=${ORRERY_SANITIZE})
