@@ -1,0 +1,170 @@
+// The whole model's gradient: against finite differences, and the same bits however a batch is cut.
+#include "learners/gradient.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+
+#include "tests/learners/tiny_model.h"
+
+namespace orrery {
+namespace {
+
+using testing_support::pointers;
+using testing_support::randomize;
+using testing_support::tiny_config;
+using testing_support::TinyBatch;
+
+Objective test_objective() {
+  Objective objective;
+  objective.policy.entropy_coeff = 0.05f;
+  objective.policy.clip_ratio_low = objective.policy.clip_ratio_high =
+      0.9f;  // smooth: finite differences see no kink
+  objective.policy.clip_ratio_c = 0;
+  objective.temperature = 0.8f;
+  return objective;
+}
+
+struct Result {
+  std::vector<float> gradient;
+  LossSums sums;
+};
+
+Result gradient_of(const Transformer& model, const Objective& objective, std::vector<Tree>& trees,
+                   int64_t max_tokens, int threads = 1) {
+  Context ctx;
+  ctx.threads = threads;
+  Arena arena;
+  Result result;
+  result.gradient.assign(static_cast<size_t>(model.table().flat_size()), 0.0f);
+  const auto order = pointers(trees);
+  const auto batches = pack(order, max_tokens);
+  shard_gradient(ctx, model, objective, batches, result.gradient, result.sums, arena);
+  return result;
+}
+
+class ModelGradient : public testing::TestWithParam<const char*> {};
+
+TEST_P(ModelGradient, MatchesFiniteDifferences) {
+  const Context ctx;
+  Transformer model(tiny_config(GetParam()), {}, DType::kF32);
+  randomize(model, 3, ctx);
+  const TinyBatch batch(5, model.config().vocab_size, {9, 35}, 3);
+  auto trees = batch.trees();
+  // On-policy-like old log-probs, so that ratios stay inside the wide clip range.
+  for (Tree& tree : trees) {
+    for (Leaf& leaf : tree.leaves) leaf.weight = 0.05f;
+  }
+  const Objective objective = test_objective();
+  const Result result = gradient_of(model, objective, trees, 1 << 20);
+
+  // A directional derivative along each parameter's own gradient: large against float noise.
+  for (const Parameter& p : model.table().parameters()) {
+    double norm = 0;
+    for (int64_t i = 0; i < p.size; ++i) {
+      const double g = result.gradient[static_cast<size_t>(p.offset + i)];
+      norm += g * g;
+    }
+    norm = std::sqrt(norm);
+    ASSERT_GT(norm, 0) << p.name;
+    const double eps = 2e-3;
+    const auto loss_at = [&](double sign) {
+      std::vector<float> saved(model.parameters().begin(), model.parameters().end());
+      for (int64_t i = 0; i < p.size; ++i) {
+        const auto at = static_cast<size_t>(p.offset + i);
+        model.parameters()[at] += static_cast<float>(sign * eps * result.gradient[at] / norm);
+      }
+      model.pack(ctx);
+      const double loss = gradient_of(model, objective, trees, 1 << 20).sums.loss;
+      std::copy(saved.begin(), saved.end(), model.parameters().begin());
+      model.pack(ctx);
+      return loss;
+    };
+    const double numeric = (loss_at(1) - loss_at(-1)) / (2 * eps);
+    EXPECT_NEAR(numeric, norm, 0.01 * norm + 2e-4) << p.name;
+  }
+}
+
+TEST_P(ModelGradient, SameBitsForAnyMicroBatchAndThreads) {
+  const Context ctx;
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    Transformer model(tiny_config(GetParam()), {}, dtype);
+    randomize(model, 4, ctx);
+    const TinyBatch batch(6, model.config().vocab_size, {5, 33, 64, 1, 40}, 4);
+    auto trees = batch.trees();
+    const Result whole = gradient_of(model, test_objective(), trees, 1 << 20);
+    for (const int64_t max_tokens : {1, 100, 200, 333}) {
+      for (const int threads : {1, 3}) {
+        const Result cut = gradient_of(model, test_objective(), trees, max_tokens, threads);
+        EXPECT_EQ(
+            std::memcmp(cut.gradient.data(), whole.gradient.data(), whole.gradient.size() * sizeof(float)), 0)
+            << "budget " << max_tokens << ", " << threads << " threads";
+        EXPECT_EQ(cut.sums.loss, whole.sums.loss);
+      }
+    }
+  }
+}
+
+TEST_P(ModelGradient, SharedPromptEqualsSeparateSequences) {
+  const Context ctx;
+  Transformer model(tiny_config(GetParam()), {}, DType::kF32);
+  randomize(model, 7, ctx);
+  const TinyBatch batch(8, model.config().vocab_size, {5, 33}, 4);
+  auto shared = batch.trees(), separate = batch.trees(/*split=*/true);
+  const Result a = gradient_of(model, test_objective(), shared, 1 << 20);
+  const Result b = gradient_of(model, test_objective(), separate, 1 << 20);
+  EXPECT_EQ(a.sums.loss, b.sums.loss) << "the forward must have the same bits either way";
+  double largest = 0, difference = 0;
+  for (size_t i = 0; i < a.gradient.size(); ++i) {
+    largest = std::max<double>(largest, std::abs(a.gradient[i]));
+    difference = std::max<double>(difference, std::abs(a.gradient[i] - b.gradient[i]));
+  }
+  EXPECT_LT(difference, 1e-5 * largest);
+}
+
+TEST_P(ModelGradient, OtherTreesInTheBatchChangeNoLogprob) {
+  const Context ctx;
+  Transformer model(tiny_config(GetParam()), {}, DType::kF32);
+  randomize(model, 9, ctx);
+  const TinyBatch batch(10, model.config().vocab_size, {7, 31, 32}, 3);
+  auto trees = batch.trees();
+  const auto order = pointers(trees);
+  Arena arena;
+  const MicroBatch all = pack(order, 1 << 20).front();
+  std::vector<float> together(all.targets.size()), entropies(all.targets.size());
+  batch_logprobs(ctx, model, 1.0f, all, together, entropies, arena);
+  size_t at = 0;
+  for (Tree* tree : order) {
+    const MicroBatch one = pack(std::vector<Tree*>{tree}, 1 << 20).front();
+    std::vector<float> alone(one.targets.size());
+    batch_logprobs(ctx, model, 1.0f, one, alone, {}, arena);
+    for (const float value : alone) EXPECT_EQ(value, together[at++]);
+  }
+  EXPECT_EQ(at, together.size());
+}
+
+INSTANTIATE_TEST_SUITE_P(Architectures, ModelGradient, testing::Values("llama", "qwen2", "qwen3"));
+
+TEST(Sft, LossIsTheWeightedNegativeLogprob) {
+  const Context ctx;
+  Transformer model(tiny_config("llama"), {}, DType::kF32);
+  randomize(model, 11, ctx);
+  const TinyBatch batch(12, model.config().vocab_size, {6}, 2);
+  auto trees = batch.trees();
+  Objective objective;
+  objective.sft = true;
+  const Result result = gradient_of(model, objective, trees, 1 << 20);
+  const auto order = pointers(trees);
+  const MicroBatch packed = pack(order, 1 << 20).front();
+  std::vector<float> logprobs(packed.targets.size());
+  Arena arena;
+  batch_logprobs(ctx, model, 1.0f, packed, logprobs, {}, arena);
+  double expected = 0;
+  for (const float logp : logprobs) expected -= 0.01f * logp;
+  EXPECT_NEAR(result.sums.loss, expected, 1e-6);
+  EXPECT_EQ(result.sums.tokens, static_cast<double>(logprobs.size()));
+}
+
+}  // namespace
+}  // namespace orrery
