@@ -71,10 +71,18 @@ struct AttentionSegment {
 };
 
 /// Gradients of attention over trees of segments. q, out, dout, dq: [t, heads, head_dim]; k, v, dk, dv:
-/// [t, kv_heads, head_dim]; lse: [t, heads] of the forward. dq, dk, dv are overwritten. A key's gradient is a
-/// chain over the queries that see it: its own segment's rows in order, then the child segments in list order
-/// (depth first order of the list), heads of a group in rising order within a row; so it depends on its tree
-/// alone, not on other trees in the batch, threads or vector width. `arena`: temporaries, released on return.
+/// [t, kv_heads, head_dim]; lse: [t, heads] of the forward. dq, dk, dv are overwritten for the segments' rows
+/// and left as they are for others. For a query i (a row and head) and each key j it sees, with s_j as in the
+/// forward:
+///     delta = lanes sum of dout_d * out_d, each lane a chain over d
+///     p_j = exp(s_j - lse);  dp_j = chain over d of dout_d v_jd;  ds_j = (p_j * (dp_j - delta)) * scale
+///     dq_d = chain over keys by position: fma(ds_j, k_jd, dq_d), from 0
+///     dk_jd = chain over queries: fma(ds_j, q_d, dk_jd), from 0;  dv_jd = the same: fma(p_j, dout_d, dv_jd)
+/// A key's queries come in the order of the list: its own segment's rows, then those of every descendant
+/// segment, in list order; rows rising, and heads of the group rising within a row. So the result depends on
+/// its tree alone, not on other trees in the batch, on where rows stand, on threads or vector width. `arena`:
+/// temporaries, released on return (about 5 times k's size for the largest tree and thread; for all trees
+/// where those are fewer than the threads). Throws Error for shapes or segments that do not fit.
 void attention_backward(const Context& ctx, Heads<float> dq, Heads<float> dk, Heads<float> dv,
                         Heads<const float> dout, Heads<const float> out, Heads<const float> q,
                         Heads<const float> k, Heads<const float> v, Mat<const float> lse,
