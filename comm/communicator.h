@@ -1,6 +1,8 @@
 // Ranks talking to each other. One interface over a single process, MPI, and later NCCL. Collectives are
 // called by all ranks of a communicator in the same order. Every MPI return code is checked; a failure throws
-// Error naming the operation and the peer. Buffers are memory of the communicator's device.
+// Error naming the operation and the peer. Buffers are memory of the communicator's device. Any size: data
+// beyond MPI's 32-bit counts goes in pieces. A rank that waits leaves its core to others. Thread-safety:
+// collectives from one thread at a time; messages from any, beside a collective.
 #pragma once
 
 #include <cstddef>
@@ -56,9 +58,11 @@ class Communicator {
 /// One rank, no library.
 std::unique_ptr<Communicator> make_local_communicator();
 
-/// Initialises MPI (MPI_THREAD_MULTIPLE) when started by mpirun/srun (by environment), else stays local and
-/// never pays for MPI_Init. Finalises on destruction. abort(): ends every rank at once with this exit code;
-/// the first rank to call it has already printed the error.
+/// Initialises MPI (MPI_THREAD_MULTIPLE; an MPI without it is an Error) when started by mpirun/srun (by
+/// environment), else stays local and never pays for MPI_Init. Finalises on destruction, after every other
+/// communicator is gone. Catch errors inside its scope and call abort(): finalising would wait for ranks that
+/// wait for this one. abort(): ends every rank at once with this exit code; its caller has already printed
+/// the error, or gives its line, which is then printed by the lowest of the ranks that fail together.
 class CommWorld {
  public:
   CommWorld();
@@ -68,6 +72,7 @@ class CommWorld {
   Communicator& world() { return *world_; }
   int local_ranks() const { return local_ranks_; }  ///< ranks on this host
   [[noreturn]] void abort(int exit_code);
+  [[noreturn]] void abort(int exit_code, const std::string& line);
 
  private:
   std::unique_ptr<Communicator> world_;

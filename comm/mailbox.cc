@@ -1,0 +1,143 @@
+#include "comm/mailbox.h"
+
+#include <array>
+#include <cstring>
+#include <limits>
+
+#include "core/error.h"
+
+namespace orrery {
+namespace {
+
+constexpr uint32_t kMagic = 0x4C59524F;  // "ORYL" in memory
+
+/// Before the payload. Ranks of one job have one byte order.
+struct LetterHeader {
+  uint32_t magic;
+  uint32_t kind;
+  uint64_t bytes;
+  uint32_t crc;
+  uint32_t reserved;
+};
+
+constexpr std::array<uint32_t, 256> make_crc_table() {
+  std::array<uint32_t, 256> table{};
+  for (uint32_t i = 0; i < 256; ++i) {
+    uint32_t value = i;
+    for (int bit = 0; bit < 8; ++bit) value = (value >> 1) ^ ((value & 1) != 0 ? 0xEDB88320u : 0u);
+    table[i] = value;
+  }
+  return table;
+}
+
+/// CRC-32 of IEEE 802.3 (reflected polynomial 0xEDB88320).
+uint32_t crc32(std::string_view bytes) {
+  static constexpr std::array<uint32_t, 256> kTable = make_crc_table();
+  uint32_t crc = 0xFFFFFFFFu;
+  for (const char c : bytes) crc = (crc >> 8) ^ kTable[(crc ^ static_cast<unsigned char>(c)) & 0xFFu];
+  return ~crc;
+}
+
+std::optional<MessageKind> kind_of_tag(int tag) {
+  if (tag < static_cast<int>(MessageKind::kLeaseRequest) || tag > static_cast<int>(MessageKind::kControl))
+    return {};
+  return static_cast<MessageKind>(tag);
+}
+
+/// Checks the envelope; the payload is what the sender sent, or this throws.
+Letter verify(int receiver, Communicator::Message&& message) {
+  const std::optional<MessageKind> kind = kind_of_tag(message.tag);
+  if (!kind) {
+    fail("rank {} got a message with unknown tag {} from rank {}: all ranks must run the same orrery",
+         receiver, message.tag, message.source);
+  }
+  const auto damaged = [&](const std::string& how) {
+    fail("rank {} got a damaged {} message from rank {}: {}; check the memory and network of both hosts",
+         receiver, message_name(*kind), message.source, how);
+  };
+  LetterHeader header{};
+  if (message.bytes.size() < sizeof header) {
+    damaged(fmt::format("{} bytes are fewer than its header's {}", message.bytes.size(), sizeof header));
+  }
+  std::memcpy(&header, message.bytes.data(), sizeof header);
+  if (header.magic != kMagic || header.reserved != 0) damaged("it does not begin as a message does");
+  if (header.kind != static_cast<uint32_t>(*kind))
+    damaged(fmt::format("its header says kind {}", header.kind));
+  const uint64_t came = message.bytes.size() - sizeof header;
+  if (header.bytes != came) damaged(fmt::format("{} bytes came of {}", came, header.bytes));
+  message.bytes.erase(0, sizeof header);
+  const uint32_t crc = crc32(message.bytes);
+  if (crc != header.crc) damaged(fmt::format("CRC-32 is {:08x} instead of {:08x}", crc, header.crc));
+  Letter letter;
+  letter.source = message.source;
+  letter.kind = *kind;
+  letter.payload = std::move(message.bytes);
+  return letter;
+}
+
+}  // namespace
+
+std::string_view message_name(MessageKind kind) {
+  switch (kind) {
+    case MessageKind::kLeaseRequest:
+      return "lease request";
+    case MessageKind::kLease:
+      return "lease";
+    case MessageKind::kGroups:
+      return "groups";
+    case MessageKind::kControl:
+      return "control";
+  }
+  return "unknown";
+}
+
+void Letter::open_into(MessageKind expected, google::protobuf::MessageLite& message) const {
+  if (kind != expected) {
+    fail("rank {} sent a {} message where a {} message was expected", source, message_name(kind),
+         message_name(expected));
+  }
+  if (payload.size() > static_cast<size_t>(std::numeric_limits<int>::max()) ||
+      !message.ParseFromArray(payload.data(), static_cast<int>(payload.size()))) {
+    fail("a {} message from rank {} ({} bytes) cannot be parsed: all ranks must run the same orrery",
+         message_name(kind), source, payload.size());
+  }
+}
+
+void Mailbox::send_message(int destination, MessageKind kind, const google::protobuf::MessageLite& message) {
+  const size_t size = message.ByteSizeLong();
+  if (size > static_cast<size_t>(std::numeric_limits<int>::max())) {
+    fail("a {} message to rank {} has {} bytes, more than Protobuf's 2 GiB: send it in parts",
+         message_name(kind), destination, size);
+  }
+  std::string bytes(sizeof(LetterHeader), '\0');
+  ORRERY_CHECK(message.AppendToString(&bytes), "a {} message cannot be serialised", message_name(kind));
+  LetterHeader header{};
+  header.magic = kMagic;
+  header.kind = static_cast<uint32_t>(kind);
+  header.bytes = bytes.size() - sizeof header;
+  header.crc = crc32(std::string_view(bytes).substr(sizeof header));
+  std::memcpy(bytes.data(), &header, sizeof header);
+  comm_.send(destination, static_cast<int>(kind), bytes);
+}
+
+Letter Mailbox::receive_letter(int source, MessageKind kind) {
+  return verify(comm_.rank(), comm_.receive(source, static_cast<int>(kind)));
+}
+
+std::optional<Letter> Mailbox::try_receive_letter(int source, MessageKind kind) {
+  auto message = comm_.try_receive(source, static_cast<int>(kind));
+  if (!message) return std::nullopt;
+  return verify(comm_.rank(), std::move(*message));
+}
+
+Letter Mailbox::receive_any(int source) {
+  return verify(comm_.rank(), comm_.receive(source, Communicator::kAnyTag));
+}
+
+std::optional<Letter> Mailbox::try_receive_any(int source) {
+  auto message = comm_.try_receive(source, Communicator::kAnyTag);
+  if (!message) return std::nullopt;
+  return verify(comm_.rank(), std::move(*message));
+}
+
+}  // namespace orrery

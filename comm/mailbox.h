@@ -1,0 +1,99 @@
+// Typed messages between ranks: Protobuf over Communicator's point-to-point. Every message carries its kind,
+// length and CRC-32; a damaged or foreign one is an Error naming sender and kind, never a half-parsed record.
+// Messages of one kind between two ranks arrive in the order sent. Thread-safety is the communicator's.
+// Limit: 2 GiB - 1 a message, which is Protobuf's; send large batches in parts.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "comm/communicator.h"
+#include "proto/messages.pb.h"
+
+namespace orrery {
+
+/// Its value is the tag on the communicator, so a mailbox may share one with other users of small tags.
+enum class MessageKind : int { kLeaseRequest = 1001, kLease = 1002, kGroups = 1003, kControl = 1004 };
+
+std::string_view message_name(MessageKind kind);
+
+template <class M>
+struct KindOf;
+template <>
+struct KindOf<proto::LeaseRequest> {
+  static constexpr MessageKind kValue = MessageKind::kLeaseRequest;
+};
+template <>
+struct KindOf<proto::Lease> {
+  static constexpr MessageKind kValue = MessageKind::kLease;
+};
+template <>
+struct KindOf<proto::GroupsMessage> {
+  static constexpr MessageKind kValue = MessageKind::kGroups;
+};
+template <>
+struct KindOf<proto::Control> {
+  static constexpr MessageKind kValue = MessageKind::kControl;
+};
+
+/// A verified message that is not parsed yet.
+struct Letter {
+  int source = 0;
+  MessageKind kind = MessageKind::kControl;
+  std::string payload;
+
+  /// Parses it. Error when it is of another kind or not a valid M.
+  template <class M>
+  M open() const {
+    M message;
+    open_into(KindOf<M>::kValue, message);
+    return message;
+  }
+
+ private:
+  void open_into(MessageKind expected, google::protobuf::MessageLite& message) const;
+};
+
+class Mailbox {
+ public:
+  /// The communicator must outlive the mailbox.
+  explicit Mailbox(Communicator& comm) : comm_(comm) {}
+
+  /// Returns at once; the message is copied.
+  template <class M>
+  void send(int destination, const M& message) {
+    send_message(destination, KindOf<M>::kValue, message);
+  }
+
+  /// Waits for a message of this type (source: kAnySource or a rank). `from` receives the sender.
+  template <class M>
+  M receive(int source = Communicator::kAnySource, int* from = nullptr) {
+    const Letter letter = receive_letter(source, KindOf<M>::kValue);
+    if (from != nullptr) *from = letter.source;
+    return letter.open<M>();
+  }
+
+  /// The next message of this type, or nothing when none waits.
+  template <class M>
+  std::optional<M> try_receive(int source = Communicator::kAnySource, int* from = nullptr) {
+    const std::optional<Letter> letter = try_receive_letter(source, KindOf<M>::kValue);
+    if (!letter) return std::nullopt;
+    if (from != nullptr) *from = letter->source;
+    return letter->open<M>();
+  }
+
+  /// As above for any kind: look at Letter::kind, then open<M>(). Every message on the communicator must be a
+  /// mailbox's.
+  Letter receive_any(int source = Communicator::kAnySource);
+  std::optional<Letter> try_receive_any(int source = Communicator::kAnySource);
+
+ private:
+  void send_message(int destination, MessageKind kind, const google::protobuf::MessageLite& message);
+  Letter receive_letter(int source, MessageKind kind);
+  std::optional<Letter> try_receive_letter(int source, MessageKind kind);
+
+  Communicator& comm_;
+};
+
+}  // namespace orrery

@@ -1,0 +1,76 @@
+#include "comm/topology.h"
+
+#include <bit>
+
+#include "core/error.h"
+
+namespace orrery {
+namespace {
+
+bool is_power_of_two(int value) { return value > 0 && std::has_single_bit(static_cast<unsigned>(value)); }
+
+/// Largest learner count that `shards` allows and that is at most `limit`.
+int best_learners(int limit, int shards) {
+  int learners = 1;
+  while (learners * 2 <= limit && shards % (learners * 2) == 0) learners *= 2;
+  return learners;
+}
+
+}  // namespace
+
+Topology make_topology(Placement placement, int ranks, int configured_learners, int gradient_shards) {
+  ORRERY_CHECK(ranks >= 1, "{} ranks", ranks);
+  if (!is_power_of_two(gradient_shards)) {
+    fail_usage("cluster.gradient_shards is {}: it must be a power of two (1, 2, 4, 8, ...)", gradient_shards);
+  }
+  if (configured_learners < 0) {
+    fail_usage("cluster.learners is {}: give the number of learner ranks, or 0 to let it be chosen",
+               configured_learners);
+  }
+  Topology topology;
+  topology.placement = placement;
+  topology.ranks = ranks;
+  if (placement == Placement::kColocated) {
+    if (configured_learners != 0 && configured_learners != ranks) {
+      fail_usage(
+          "cluster.learners is {} but with placement: colocated every one of the {} ranks learns: remove "
+          "cluster.learners, or set cluster.placement: split",
+          configured_learners, ranks);
+    }
+    topology.learners = ranks;
+    if (!is_power_of_two(ranks) || gradient_shards % ranks != 0) {
+      fail_usage(
+          "{} ranks cannot share cluster.gradient_shards = {}: start a power of two of ranks that is at most "
+          "{} (for "
+          "example mpirun -n {}), or raise cluster.gradient_shards",
+          ranks, gradient_shards, gradient_shards, best_learners(ranks, gradient_shards));
+    }
+    return topology;
+  }
+  if (ranks < 2) {
+    fail_usage(
+        "cluster.placement: split needs at least 2 ranks (one learner, one actor) but there is 1: start with "
+        "mpirun -n 2 "
+        "or more, or set cluster.placement: colocated");
+  }
+  topology.learners =
+      configured_learners == 0 ? best_learners(ranks / 2, gradient_shards) : configured_learners;
+  if (topology.learners >= ranks) {
+    fail_usage(
+        "cluster.learners is {} of {} ranks, which leaves no actor: set cluster.learners to at most {}, or "
+        "start more "
+        "ranks",
+        topology.learners, ranks, ranks - 1);
+  }
+  if (!is_power_of_two(topology.learners) || gradient_shards % topology.learners != 0) {
+    fail_usage(
+        "cluster.learners is {}, which cannot share cluster.gradient_shards = {}: use a power of two that is "
+        "at most {} "
+        "(for example {}), or raise cluster.gradient_shards",
+        topology.learners, gradient_shards, gradient_shards,
+        best_learners(topology.learners, gradient_shards));
+  }
+  return topology;
+}
+
+}  // namespace orrery

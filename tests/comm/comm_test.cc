@@ -1,0 +1,239 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+#include <cstring>
+
+#include "comm/communicator.h"
+#include "comm/mailbox.h"
+#include "comm/ordered_reducer.h"
+#include "comm/topology.h"
+#include "comm/weight_channel.h"
+#include "core/error.h"
+#include "core/rng.h"
+
+namespace orrery {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+template <class Body>
+std::string error_of(Body&& body, int exit_code = kExitFailure) {
+  try {
+    body();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.exit_code(), exit_code);
+    return e.what();
+  }
+  return "no error";
+}
+
+std::vector<float> random_floats(size_t count, uint64_t stream) {
+  Philox generator(11, RngPurpose::kTest, stream);
+  std::vector<float> values(count);
+  for (float& v : values) v = static_cast<float>(generator.normal());
+  return values;
+}
+
+TEST(LocalCommunicator, CollectivesOfOneRankCopy) {
+  const auto comm = make_local_communicator();
+  EXPECT_EQ(comm->rank(), 0);
+  EXPECT_EQ(comm->size(), 1);
+  comm->barrier();
+  std::vector<float> mine = {1, 2, 3}, all(5, 0.0f);
+  const std::vector<int64_t> offsets = {1, 4};
+  comm->all_gather(all, offsets, mine);
+  EXPECT_THAT(all, ElementsAre(0, 1, 2, 3, 0));
+  comm->all_gather(all, offsets, std::span(all).subspan(1, 3));  // in place
+  EXPECT_THAT(all, ElementsAre(0, 1, 2, 3, 0));
+  std::vector<float> received(3);
+  const std::vector<int64_t> receive_offsets = {0, 3};
+  comm->all_to_all(all, offsets, received, receive_offsets);
+  EXPECT_THAT(received, ElementsAre(1, 2, 3));
+  EXPECT_THAT(comm->all_gather_bytes("me"), ElementsAre("me"));
+  EXPECT_EQ(comm->split(-1), nullptr);
+  EXPECT_EQ(comm->split(3)->size(), 1);
+  const std::vector<int64_t> bad = {0, 9};
+  EXPECT_THROW(comm->all_gather(all, bad, mine), Error);
+}
+
+TEST(LocalCommunicator, MessagesToOneselfKeepTheirOrderAndTags) {
+  const auto comm = make_local_communicator();
+  EXPECT_FALSE(comm->try_receive(Communicator::kAnySource, Communicator::kAnyTag));
+  comm->send(0, 4, "a");
+  comm->send(0, 5, "b");
+  comm->send(0, 4, "c");
+  EXPECT_EQ(comm->receive(0, 5).bytes, "b");
+  EXPECT_EQ(comm->receive(Communicator::kAnySource, Communicator::kAnyTag).bytes, "a");
+  EXPECT_EQ(comm->try_receive(0, 4)->bytes, "c");
+  EXPECT_THAT(error_of([&] { comm->receive(0, 4); }), HasSubstr("there is only one rank"));
+}
+
+TEST(Mailbox, CarriesTypedMessagesAndNamesDamage) {
+  const auto comm = make_local_communicator();
+  Mailbox mailbox(*comm);
+  proto::Lease lease;
+  lease.add_prompt_index(7);
+  lease.add_prompt_index(uint64_t{1} << 40);
+  lease.set_weight_version(3);
+  mailbox.send(0, lease);
+  int from = -1;
+  const auto received = mailbox.receive<proto::Lease>(Communicator::kAnySource, &from);
+  EXPECT_EQ(from, 0);
+  EXPECT_EQ(received.SerializeAsString(), lease.SerializeAsString());
+  EXPECT_FALSE(mailbox.try_receive<proto::Lease>());
+
+  proto::Control control;
+  control.set_kind(proto::Control::STOP);
+  mailbox.send(0, control);
+  const Letter letter = mailbox.receive_any();
+  EXPECT_EQ(letter.kind, MessageKind::kControl);
+  EXPECT_EQ(letter.open<proto::Control>().kind(), proto::Control::STOP);
+  EXPECT_THAT(error_of([&] { letter.open<proto::Lease>(); }),
+              HasSubstr("rank 0 sent a control message where a lease message was expected"));
+
+  // Every single damaged byte is seen: header, length, checksum or payload.
+  mailbox.send(0, lease);
+  const std::string good = comm->receive(0, static_cast<int>(MessageKind::kLease)).bytes;
+  for (size_t i = 0; i < good.size(); ++i) {
+    std::string bad = good;
+    bad[i] = static_cast<char>(bad[i] ^ 0x10);
+    comm->send(0, static_cast<int>(MessageKind::kLease), bad);
+    EXPECT_THAT(error_of([&] { mailbox.receive<proto::Lease>(); }),
+                HasSubstr("damaged lease message from rank 0"))
+        << i;
+  }
+  for (size_t length = 0; length < good.size(); ++length) {
+    comm->send(0, static_cast<int>(MessageKind::kLease), good.substr(0, length));
+    EXPECT_THAT(error_of([&] { mailbox.try_receive<proto::Lease>(); }), HasSubstr("damaged lease message"));
+  }
+  comm->send(0, 5, good);
+  EXPECT_THAT(error_of([&] { mailbox.try_receive_any(); }), HasSubstr("unknown tag 5 from rank 0"));
+  EXPECT_FALSE(mailbox.try_receive_any());
+}
+
+TEST(SliceOffsets, CoverEverythingEvenlyAtChunkBounds) {
+  EXPECT_THAT(slice_offsets(10, 1, 4), ElementsAre(0, 2, 5, 7, 10));
+  EXPECT_THAT(slice_offsets(1000, 256, 2), ElementsAre(0, 512, 1000));
+  EXPECT_THAT(slice_offsets(5, 16, 4), ElementsAre(0, 0, 0, 0, 5));
+  EXPECT_THAT(slice_offsets(0, 16, 2), ElementsAre(0, 0, 0));
+  for (const int64_t elements : {1, 17, 4096, 100003}) {
+    for (const int ranks : {1, 2, 3, 8}) {
+      const auto offsets = slice_offsets(elements, 64, ranks);
+      EXPECT_EQ(offsets.front(), 0);
+      EXPECT_EQ(offsets.back(), elements);
+      for (size_t r = 0; r + 1 < offsets.size(); ++r) {
+        EXPECT_LE(offsets[r], offsets[r + 1]);
+        EXPECT_TRUE(offsets[r] % 64 == 0 || offsets[r] == elements);
+        EXPECT_LE(offsets[r + 1] - offsets[r], (elements / 64 / ranks + 2) * 64);
+      }
+    }
+  }
+}
+
+/// The definition: leaves of a complete binary tree, every node left + right.
+float tree_sum(const std::vector<std::vector<float>>& leaves, size_t first, size_t count, size_t element) {
+  if (count == 1) return leaves[first][element];
+  const float left = tree_sum(leaves, first, count / 2, element);
+  const float right = tree_sum(leaves, first + count / 2, count / 2, element);
+  return left + right;
+}
+
+TEST(ShardTree, HasTheBitsOfTheRecursiveDefinition) {
+  constexpr size_t kElements = 70001;  // more than a thread's grain
+  for (const int64_t count : {1, 2, 4, 8, 16}) {
+    for (const int threads : {1, 3}) {
+      Context ctx;
+      ctx.threads = threads;
+      ShardTree tree({}, kElements, count);
+      EXPECT_EQ(tree.memory_bytes(),
+                (std::countr_zero(static_cast<uint64_t>(count)) + 1) * kElements * sizeof(float));
+      std::vector<std::vector<float>> leaves;
+      for (int64_t s = 0; s < count; ++s)
+        leaves.push_back(random_floats(kElements, static_cast<uint64_t>(s)));
+      std::vector<int64_t> order;
+      // Twice: a used tree must not leak the last sum into the next.
+      for (int round = 0; round < 2; ++round) {
+        order.clear();
+        const std::span<float> sum = tree.sum(ctx, 100, [&](int64_t shard, std::span<float> buffer) {
+          order.push_back(shard);
+          for (size_t i = 0; i < kElements; ++i) buffer[i] += leaves[static_cast<size_t>(shard - 100)][i];
+        });
+        for (size_t i = 0; i < kElements; i += 37) {
+          ASSERT_EQ(std::bit_cast<uint32_t>(sum[i]),
+                    std::bit_cast<uint32_t>(tree_sum(leaves, 0, static_cast<size_t>(count), i)))
+              << count << " shards, element " << i;
+        }
+      }
+      ASSERT_EQ(order.size(), static_cast<size_t>(count));
+      EXPECT_EQ(order.front(), 100);
+      EXPECT_EQ(order.back(), 100 + count - 1);
+    }
+  }
+  EXPECT_THROW(ShardTree({}, 10, 3), Error);
+}
+
+TEST(WeightChecksum, EqualsItsDefinitionAndSeesChangesAndSwaps) {
+  for (const size_t n : {0u, 1u, 7u, 8u, 9u, 1000u}) {
+    std::vector<float> weights = random_floats(n, 5);
+    uint64_t low = 0, high = 0;
+    for (const float w : weights) {
+      low += std::bit_cast<uint32_t>(w);
+      high += low;
+    }
+    const WeightChecksum sum = weight_checksum(weights);
+    EXPECT_EQ(sum, (WeightChecksum{low, high})) << n;
+    if (n < 2) continue;
+    std::swap(weights[0], weights[n - 1]);
+    EXPECT_NE(weight_checksum(weights), sum);
+    std::swap(weights[0], weights[n - 1]);
+    for (size_t i = 0; i < n; i += 3) {
+      const float old = weights[i];
+      weights[i] =
+          std::bit_cast<float>(std::bit_cast<uint32_t>(old) ^ 0x80000000u);  // a sign, as 0.0 to -0.0
+      EXPECT_NE(weight_checksum(weights), sum);
+      weights[i] = old;
+    }
+  }
+}
+
+TEST(Topology, ChoosesRolesAndExplainsWhatDoesNotFit) {
+  const Topology colocated = make_topology(Placement::kColocated, 4, 0, 8);
+  EXPECT_EQ(colocated.learners, 4);
+  EXPECT_EQ(colocated.actors(), 4);
+  EXPECT_TRUE(colocated.is_learner(3) && colocated.is_actor(3));
+  const Topology split = make_topology(Placement::kSplit, 7, 0, 8);
+  EXPECT_EQ(split.learners, 2);  // half is 3: the next power of two below
+  EXPECT_EQ(split.actors(), 5);
+  EXPECT_TRUE(split.is_learner(1) && !split.is_learner(2) && split.is_actor(2) && !split.is_actor(0));
+  EXPECT_EQ(make_topology(Placement::kSplit, 4, 1, 8).actors(), 3);
+
+  const auto refused = [](Placement placement, int ranks, int learners, int shards) {
+    return error_of([&] { make_topology(placement, ranks, learners, shards); }, kExitUsage);
+  };
+  EXPECT_EQ(refused(Placement::kSplit, 1, 0, 8),
+            "cluster.placement: split needs at least 2 ranks (one learner, one actor) but there is 1: start "
+            "with mpirun "
+            "-n 2 or more, or set cluster.placement: colocated");
+  EXPECT_EQ(refused(Placement::kSplit, 4, 4, 8),
+            "cluster.learners is 4 of 4 ranks, which leaves no actor: set cluster.learners to at most 3, or "
+            "start more "
+            "ranks");
+  EXPECT_EQ(refused(Placement::kSplit, 4, 3, 8),
+            "cluster.learners is 3, which cannot share cluster.gradient_shards = 8: use a power of two that "
+            "is at most 8 "
+            "(for example 2), or raise cluster.gradient_shards");
+  EXPECT_EQ(refused(Placement::kColocated, 16, 0, 8),
+            "16 ranks cannot share cluster.gradient_shards = 8: start a power of two of ranks that is at "
+            "most 8 (for "
+            "example mpirun -n 8), or raise cluster.gradient_shards");
+  EXPECT_THAT(refused(Placement::kColocated, 3, 0, 8), HasSubstr("for example mpirun -n 2"));
+  EXPECT_THAT(refused(Placement::kColocated, 4, 2, 8), HasSubstr("every one of the 4 ranks learns"));
+  EXPECT_THAT(refused(Placement::kColocated, 1, 0, 6), HasSubstr("cluster.gradient_shards is 6"));
+  EXPECT_THAT(refused(Placement::kSplit, 4, -1, 8), HasSubstr("cluster.learners is -1"));
+}
+
+}  // namespace
+}  // namespace orrery

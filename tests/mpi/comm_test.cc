@@ -1,0 +1,351 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <chrono>
+#include <ctime>
+#include <thread>
+
+#include "comm/mailbox.h"
+#include "comm/ordered_reducer.h"
+#include "comm/weight_channel.h"
+#include "core/error.h"
+#include "core/rng.h"
+#include "tests/mpi/world.h"
+
+namespace orrery {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing_support::world;
+
+std::vector<float> random_floats(size_t count, uint64_t stream) {
+  Philox generator(12, RngPurpose::kTest, stream);
+  std::vector<float> values(count);
+  for (float& v : values) v = static_cast<float>(generator.normal());
+  return values;
+}
+
+bool same_bits(std::span<const float> a, std::span<const float> b) {
+  return std::ranges::equal(std::as_bytes(a), std::as_bytes(b));
+}
+
+/// A value that tells which rank wrote it where.
+float stamp(int rank, size_t index) {
+  return static_cast<float>(rank) * 1e6f + static_cast<float>(index % 100'003);
+}
+
+TEST(MpiWorld, EveryRankIsOnThisHost) {
+  EXPECT_EQ(testing_support::comm_world().local_ranks(), world().size());
+}
+
+TEST(Collectives, BroadcastReduceAndGather) {
+  Communicator& comm = world();
+  const int n = comm.size(), r = comm.rank();
+  for (int root = 0; root < n; ++root) {
+    std::vector<float> data(1001);
+    for (size_t i = 0; i < data.size(); ++i) data[i] = stamp(r, i);
+    comm.broadcast(std::as_writable_bytes(std::span(data)), root);
+    for (size_t i = 0; i < data.size(); ++i) ASSERT_EQ(data[i], stamp(root, i));
+  }
+  std::vector<float> ones(17, static_cast<float>(r + 1));
+  comm.all_reduce_sum(ones);
+  EXPECT_THAT(ones, testing::Each(0.5f * static_cast<float>(n * (n + 1))));
+  std::vector<double> values = {static_cast<double>(r), -static_cast<double>(r)};
+  comm.all_reduce_max(values);
+  EXPECT_THAT(values, ElementsAre(n - 1, 0));
+  values = {0.5};
+  comm.all_reduce_sum(std::span(values));
+  EXPECT_EQ(values[0], 0.5 * n);
+
+  // Uneven slices, one of them empty: rank r owns r elements.
+  std::vector<int64_t> offsets = {0};
+  for (int p = 0; p < n; ++p) offsets.push_back(offsets.back() + p);
+  std::vector<float> all(static_cast<size_t>(offsets.back()), -1),
+      mine(static_cast<size_t>(r), static_cast<float>(r));
+  comm.all_gather(all, offsets, mine);
+  for (int p = 0; p < n; ++p) {
+    for (int64_t i = offsets[static_cast<size_t>(p)]; i < offsets[static_cast<size_t>(p) + 1]; ++i) {
+      EXPECT_EQ(all[static_cast<size_t>(i)], static_cast<float>(p));
+    }
+  }
+  const std::string text(static_cast<size_t>(3 * r), static_cast<char>('a' + r));
+  const auto texts = comm.all_gather_bytes(text);
+  ASSERT_EQ(texts.size(), static_cast<size_t>(n));
+  for (int p = 0; p < n; ++p) {
+    EXPECT_EQ(texts[static_cast<size_t>(p)],
+              std::string(static_cast<size_t>(3 * p), static_cast<char>('a' + p)));
+  }
+  comm.barrier();
+}
+
+TEST(Collectives, AllToAllOfUnevenSlices) {
+  Communicator& comm = world();
+  const int n = comm.size(), r = comm.rank();
+  // Rank s sends (s + 1) * (d + 1) - 1 elements to d.
+  const auto length = [](int s, int d) { return static_cast<int64_t>(s + 1) * (d + 1) - 1; };
+  std::vector<int64_t> out = {0}, in = {0};
+  for (int p = 0; p < n; ++p) {
+    out.push_back(out.back() + length(r, p));
+    in.push_back(in.back() + length(p, r));
+  }
+  std::vector<float> send(static_cast<size_t>(out.back())), recv(static_cast<size_t>(in.back()));
+  for (int p = 0; p < n; ++p) {
+    for (int64_t i = out[static_cast<size_t>(p)]; i < out[static_cast<size_t>(p) + 1]; ++i) {
+      send[static_cast<size_t>(i)] = stamp(r * 10 + p, static_cast<size_t>(i - out[static_cast<size_t>(p)]));
+    }
+  }
+  comm.all_to_all(send, out, recv, in);
+  for (int p = 0; p < n; ++p) {
+    for (int64_t i = in [static_cast<size_t>(p)]; i < in[static_cast<size_t>(p) + 1]; ++i) {
+      ASSERT_EQ(recv[static_cast<size_t>(i)],
+                stamp(p * 10 + r, static_cast<size_t>(i - in[static_cast<size_t>(p)])));
+    }
+  }
+}
+
+// Larger than two of the pieces that MPI calls are cut into.
+TEST(Collectives, DataLargerThanOnePiece) {
+  Communicator& comm = world();
+  const int n = comm.size(), r = comm.rank(), last = n - 1;
+  constexpr size_t kElements = (size_t{150} << 20) / sizeof(float) + 3;
+  {
+    std::vector<float> data(kElements);
+    if (r == last) {
+      for (size_t i = 0; i < kElements; ++i) data[i] = stamp(last, i);
+    }
+    comm.broadcast(std::as_writable_bytes(std::span(data)), last);
+    for (size_t i = 0; i < kElements; ++i) ASSERT_EQ(data[i], stamp(last, i));
+  }
+  {
+    std::vector<int64_t> offsets(static_cast<size_t>(n) + 1, 0);
+    offsets.back() = kElements;  // all of it is the last rank's
+    std::vector<float> all(kElements);
+    if (r == last) {
+      for (size_t i = 0; i < kElements; ++i) all[i] = stamp(last, i);
+    }
+    comm.all_gather(all, offsets, r == last ? std::span<const float>(all) : std::span<const float>());
+    for (size_t i = 0; i < kElements; ++i) ASSERT_EQ(all[i], stamp(last, i));
+    for (size_t i = 0; i < kElements; ++i) all[i] = static_cast<float>(i % 1024);
+    comm.all_reduce_sum(all);
+    for (size_t i = 0; i < kElements; ++i)
+      ASSERT_EQ(all[i], static_cast<float>(n) * static_cast<float>(i % 1024));
+  }
+}
+
+TEST(Messages, LargeOnesCrossWithoutDeadlockAndKeepOrder) {
+  Communicator& comm = world();
+  if (comm.size() == 1) GTEST_SKIP() << "needs 2 ranks";
+  constexpr size_t kLarge = (size_t{150} << 20) + 5;
+  if (comm.rank() < 2) {
+    const int peer = 1 - comm.rank();
+    const auto letter = [](int rank, size_t size) {
+      std::string text(size, static_cast<char>('A' + rank));
+      if (size > 0) text.back() = '!';
+      return text;
+    };
+    comm.send(peer, 7, letter(comm.rank(), kLarge));
+    comm.send(peer, 7, letter(comm.rank(), 0));
+    comm.send(peer, 8, "small");
+    EXPECT_EQ(comm.receive(peer, 8).bytes, "small");
+    const auto large = comm.receive(Communicator::kAnySource, 7);
+    EXPECT_EQ(large.source, peer);
+    EXPECT_TRUE(large.bytes == letter(peer, kLarge));
+    EXPECT_EQ(comm.receive(peer, 7).bytes, "");
+  }
+  comm.barrier();
+  EXPECT_FALSE(comm.try_receive(Communicator::kAnySource, Communicator::kAnyTag));
+  comm.barrier();
+}
+
+TEST(Messages, WaitingLeavesTheCoreToOthers) {
+  Communicator& comm = world();
+  if (comm.size() == 1) GTEST_SKIP() << "needs 2 ranks";
+  const auto cpu_seconds = [] {
+    timespec t{};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+  };
+  comm.barrier();
+  const double before = cpu_seconds();
+  if (comm.rank() == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1000));
+  comm.barrier();
+  if (comm.rank() == 0) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1000));
+    for (int p = 1; p < comm.size(); ++p) comm.send(p, 1, "go");
+  } else {
+    EXPECT_EQ(comm.receive(0, 1).bytes, "go");
+  }
+  EXPECT_LT(cpu_seconds() - before, 0.8) << "of 2 s spent waiting";
+  comm.barrier();
+}
+
+TEST(Mailbox, ActorsPullLeasesAndSendGroups) {
+  Communicator& comm = world();
+  if (comm.size() == 1) GTEST_SKIP() << "needs 2 ranks";
+  Mailbox mailbox(comm);
+  constexpr uint64_t kPrompts = 37;
+  if (comm.rank() == 0) {
+    uint64_t next = 0;
+    std::vector<int> seen(kPrompts, 0);
+    uint64_t groups = 0;
+    int idle = 0;
+    while (idle < comm.size() - 1 || groups < kPrompts) {
+      const Letter letter = mailbox.receive_any();
+      if (letter.kind == MessageKind::kGroups) {
+        const auto message = letter.open<proto::GroupsMessage>();
+        for (const auto& group : message.groups()) {
+          ++seen[group.prompt_index()];
+          ++groups;
+          EXPECT_EQ(group.samples(0).tokens_size(), 1000);
+          EXPECT_EQ(group.samples(0).tokens(999), letter.source);
+        }
+        continue;
+      }
+      const auto request = letter.open<proto::LeaseRequest>();
+      EXPECT_EQ(request.rank(), letter.source);
+      proto::Lease lease;
+      lease.set_step(4);
+      for (uint32_t i = 0; i < request.groups() && next < kPrompts; ++i) lease.add_prompt_index(next++);
+      lease.set_done(lease.prompt_index_size() == 0);
+      if (lease.done()) ++idle;
+      mailbox.send(letter.source, lease);
+    }
+    EXPECT_THAT(seen, testing::Each(1));
+  } else {
+    for (;;) {
+      proto::LeaseRequest request;
+      request.set_rank(comm.rank());
+      request.set_groups(static_cast<uint32_t>(comm.rank()));
+      mailbox.send(0, request);
+      const auto lease = mailbox.receive<proto::Lease>(0);
+      if (lease.done()) break;
+      EXPECT_EQ(lease.step(), 4u);
+      proto::GroupsMessage message;
+      for (const uint64_t prompt : lease.prompt_index()) {
+        auto* group = message.add_groups();
+        group->set_prompt_index(prompt);
+        auto* sample = group->add_samples();
+        for (int i = 0; i < 1000; ++i) sample->add_tokens(comm.rank());
+      }
+      mailbox.send(0, message);
+    }
+  }
+  comm.barrier();
+}
+
+TEST(Split, FormsCommunicatorsThatDoNotHearEachOther) {
+  Communicator& comm = world();
+  const int color = comm.rank() % 2;
+  const auto part = comm.split(color);
+  ASSERT_NE(part, nullptr);
+  EXPECT_EQ(part->size(), (comm.size() + 1 - color) / 2);
+  EXPECT_EQ(part->rank(), comm.rank() / 2);
+  std::vector<float> value = {static_cast<float>(comm.rank())};
+  part->all_reduce_sum(value);
+  float expected = 0;
+  for (int p = color; p < comm.size(); p += 2) expected += static_cast<float>(p);
+  EXPECT_EQ(value[0], expected);
+  part->send(0, 3, "inside");
+  comm.barrier();
+  EXPECT_FALSE(comm.try_receive(Communicator::kAnySource, Communicator::kAnyTag));
+  if (part->rank() == 0) {
+    for (int i = 0; i < part->size(); ++i)
+      EXPECT_EQ(part->receive(Communicator::kAnySource, 3).bytes, "inside");
+  }
+  const auto first_only = comm.split(comm.rank() == 0 ? 0 : -1);
+  EXPECT_EQ(first_only != nullptr, comm.rank() == 0);
+}
+
+TEST(OrderedReducer, EightShardsHaveTheSameBitsOnAnyNumberOfRanks) {
+  Communicator& comm = world();
+  constexpr int64_t kShards = 8, kElements = 100'003;
+  Context ctx;
+  ctx.threads = 2;
+  const auto fill = [&](int64_t shard, std::span<float> buffer) {
+    const auto values = random_floats(kElements, static_cast<uint64_t>(shard));
+    for (size_t i = 0; i < buffer.size(); ++i) buffer[i] += values[i];
+  };
+  ShardTree serial({}, kElements, kShards);
+  const std::span<float> expected = serial.sum(ctx, 0, fill);
+
+  ShardTree tree({}, kElements, kShards / comm.size());
+  const std::span<float> gradient = tree.sum(ctx, comm.rank() * (kShards / comm.size()), fill);
+  const auto offsets = slice_offsets(kElements, 256, comm.size());
+  const auto r = static_cast<size_t>(comm.rank());
+  std::vector<float> mine(static_cast<size_t>(offsets[r + 1] - offsets[r]));
+  Arena arena;
+  reduce_scatter_ordered(ctx, comm, gradient, offsets, mine, /*fast=*/false, arena);
+  std::vector<float> all(kElements);
+  comm.all_gather(all, offsets, mine);
+  EXPECT_TRUE(same_bits(all, expected));
+
+  reduce_scatter_ordered(ctx, comm, gradient, offsets, mine, /*fast=*/true, arena);
+  for (size_t i = 0; i < mine.size(); ++i) {
+    ASSERT_NEAR(mine[i], expected[static_cast<size_t>(offsets[r]) + i], 1e-5);
+  }
+}
+
+/// A link that flips one bit of the weights (not of the small header) on their way to one rank.
+class DamagingLink final : public Communicator {
+ public:
+  DamagingLink(Communicator& inner, int victim) : inner_(inner), victim_(victim) {}
+  int rank() const override { return inner_.rank(); }
+  int size() const override { return inner_.size(); }
+  void barrier() override { inner_.barrier(); }
+  void broadcast(std::span<std::byte> data, int root) override {
+    inner_.broadcast(data, root);
+    if (rank() == victim_ && data.size() > 1000) data[777] ^= std::byte{4};
+  }
+  void all_reduce_sum(std::span<float> data) override { inner_.all_reduce_sum(data); }
+  void all_reduce_sum(std::span<double> data) override { inner_.all_reduce_sum(data); }
+  void all_reduce_max(std::span<double> data) override { inner_.all_reduce_max(data); }
+  void all_gather(std::span<float> a, std::span<const int64_t> o, std::span<const float> m) override {
+    inner_.all_gather(a, o, m);
+  }
+  void all_to_all(std::span<const float> s, std::span<const int64_t> so, std::span<float> r,
+                  std::span<const int64_t> ro) override {
+    inner_.all_to_all(s, so, r, ro);
+  }
+  std::vector<std::string> all_gather_bytes(const std::string& mine) override {
+    return inner_.all_gather_bytes(mine);
+  }
+  void send(int destination, int tag, const std::string& bytes) override {
+    inner_.send(destination, tag, bytes);
+  }
+  Message receive(int source, int tag) override { return inner_.receive(source, tag); }
+  std::optional<Message> try_receive(int source, int tag) override { return inner_.try_receive(source, tag); }
+  std::unique_ptr<Communicator> split(int color) override { return inner_.split(color); }
+
+ private:
+  Communicator& inner_;
+  int victim_;
+};
+
+TEST(WeightChannel, DeliversByVersionAndNoticesOneWrongBit) {
+  Communicator& comm = world();
+  const auto expected = random_floats(50'001, 1);
+  std::vector<float> weights = comm.rank() == 0 ? expected : std::vector<float>(expected.size());
+  EXPECT_EQ(publish_weights(comm, 0, comm.rank() == 0 ? 41 : 0, weights), 41u);
+  EXPECT_TRUE(same_bits(weights, expected));
+
+  const int victim = comm.size() - 1;
+  if (victim == 0) return;
+  DamagingLink link(comm, victim);
+  std::string error;
+  try {
+    publish_weights(link, 0, 42, weights);
+  } catch (const Error& e) {
+    error = e.what();
+  }
+  if (comm.rank() == victim) {
+    EXPECT_THAT(error, HasSubstr(fmt::format("weights of version 42 reached rank {} damaged", victim)));
+  } else {
+    EXPECT_EQ(error, "");
+  }
+  comm.barrier();
+}
+
+}  // namespace
+}  // namespace orrery
