@@ -1,0 +1,221 @@
+#include "kernels/rmsnorm.h"
+
+#include "tests/kernels/kernel_testing.h"
+
+namespace orrery {
+namespace {
+using namespace kernel_testing;
+
+/// Rows of `heads` vectors; heads 1 drives the matrix form too.
+struct RmsnormCase {
+  int64_t tokens, heads, dim;
+  double tolerance;
+};
+
+class RmsnormTest : public testing::TestWithParam<RmsnormCase> {
+ protected:
+  static constexpr float kEps = 1e-5f;
+};
+
+/// The definition for one vector.
+float norm_vector(float* y, const float* x, const float* weight, int64_t dim, float eps) {
+  const float sum = lanes_sum(dim, [&](int64_t i, float acc) { return std::fma(x[i], x[i], acc); });
+  const float rstd = 1.0f / std::sqrt(sum / static_cast<float>(dim) + eps);
+  for (int64_t i = 0; i < dim; ++i) y[i] = x[i] * rstd * weight[i];
+  return rstd;
+}
+
+/// The gradient of one vector by definition: returned, not added.
+std::vector<float> norm_vector_gradient(const float* dy, const float* x, const float* weight, float rstd,
+                                        int64_t dim, const float* start) {
+  const float dot =
+      lanes_sum(dim, [&](int64_t i, float acc) { return std::fma(dy[i] * weight[i], x[i], acc); });
+  const float along = dot / static_cast<float>(dim) * rstd * rstd;
+  std::vector<float> dx;
+  for (int64_t i = 0; i < dim; ++i) {
+    const float across = std::fma(-along, x[i], dy[i] * weight[i]);
+    dx.push_back(start != nullptr ? std::fma(across, rstd, start[i]) : across * rstd);
+  }
+  return dx;
+}
+
+double norm_loss(const std::vector<double>& x, const float* dy, const float* weight, double eps) {
+  double sum = 0.0;
+  for (const double v : x) sum += v * v;
+  const double rstd = 1.0 / std::sqrt(sum / static_cast<double>(x.size()) + eps);
+  double loss = 0.0;
+  for (size_t i = 0; i < x.size(); ++i)
+    loss += x[i] * rstd * static_cast<double>(weight[i]) * static_cast<double>(dy[i]);
+  return loss;
+}
+
+TEST_P(RmsnormTest, ForwardHasTheBitsOfScalarCodeAndAgreesWithDouble) {
+  const auto& [tokens, heads, dim, tolerance] = GetParam();
+  const Matrix x = Matrix::random(tokens, heads * dim, 1);
+  const std::vector<float> weight = random_vector(dim, 2);
+  Matrix y(tokens, heads * dim), rstd(tokens, heads);
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t h = 0; h < heads; ++h) {
+      rstd(t, h) = norm_vector(&y(t, h * dim), &x.values[0] + t * (x.cols + Matrix::kPadding) + h * dim,
+                               weight.data(), dim, kEps);
+      double sum = 0.0;
+      for (int64_t i = 0; i < dim; ++i) sum += std::pow(static_cast<double>(x(t, h * dim + i)), 2.0);
+      const double exact = 1.0 / std::sqrt(sum / static_cast<double>(dim) + static_cast<double>(kEps));
+      for (int64_t i = 0; i < dim; ++i) {
+        const double expected = x(t, h * dim + i) * exact * weight[static_cast<size_t>(i)];
+        ASSERT_NEAR(y(t, h * dim + i), expected, tolerance * std::max(1.0, std::fabs(expected)));
+      }
+    }
+  }
+  on_every_target([&](const Context& ctx) {
+    Matrix got(tokens, heads * dim), got_rstd(tokens, heads), in_place = x;
+    rmsnorm_heads_forward(ctx, got.heads(heads), got_rstd.mat(), x.heads(heads), weight, kEps);
+    EXPECT_TRUE(same_bits(got.values, y.values));
+    EXPECT_TRUE(same_bits(got_rstd.values, rstd.values));
+    rmsnorm_heads_forward(ctx, in_place.heads(heads), {}, in_place.heads(heads), weight, kEps);
+    EXPECT_TRUE(same_bits(in_place.values, y.values));
+    if (heads != 1) return;
+    Matrix flat(tokens, dim);
+    std::vector<float> flat_rstd(static_cast<size_t>(tokens));
+    rmsnorm_forward(ctx, flat.mat(), flat_rstd, x.mat(), weight, kEps);
+    EXPECT_TRUE(same_bits(flat.values, y.values));
+    for (int64_t t = 0; t < tokens; ++t) EXPECT_EQ(flat_rstd[static_cast<size_t>(t)], rstd(t, 0));
+  });
+}
+
+TEST_P(RmsnormTest, ResidualFormHasTheBitsOfItsTwoSteps) {
+  const auto& [tokens, heads, dim, tolerance] = GetParam();
+  const int64_t cols = heads * dim;
+  const Matrix x = Matrix::random(tokens, cols, 1), delta = Matrix::random(tokens, cols, 3);
+  const std::vector<float> weight = random_vector(cols, 2);
+  Matrix h(tokens, cols), y(tokens, cols);
+  std::vector<float> rstd;
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t j = 0; j < cols; ++j) h(t, j) = x(t, j) + delta(t, j);
+    rstd.push_back(norm_vector(&y(t, 0), &h(t, 0), weight.data(), cols, kEps));
+  }
+  on_every_target([&](const Context& ctx) {
+    Matrix got_h(tokens, cols), got_y(tokens, cols), stream = x, got_y2(tokens, cols);
+    std::vector<float> got_rstd(static_cast<size_t>(tokens));
+    rmsnorm_residual_forward(ctx, got_h.mat(), got_y.mat(), got_rstd, x.mat(), delta.mat(), weight, kEps);
+    EXPECT_TRUE(same_bits(got_h.values, h.values));
+    EXPECT_TRUE(same_bits(got_y.values, y.values));
+    EXPECT_TRUE(same_bits(got_rstd, rstd));
+    rmsnorm_residual_forward(ctx, stream.mat(), got_y2.mat(), {}, stream.mat(), delta.mat(), weight, kEps);
+    EXPECT_TRUE(same_bits(stream.values, h.values));
+    EXPECT_TRUE(same_bits(got_y2.values, y.values));
+  });
+}
+
+TEST_P(RmsnormTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences) {
+  const auto& [tokens, heads, dim, tolerance] = GetParam();
+  const int64_t cols = heads * dim, stride = cols + Matrix::kPadding;
+  const Matrix x = Matrix::random(tokens, cols, 1), dy = Matrix::random(tokens, cols, 2);
+  const Matrix dx_start = Matrix::random(tokens, cols, 5);
+  const std::vector<float> weight = random_vector(dim, 3), dweight_start = random_vector(dim, 4);
+  Matrix dx(tokens, cols), dx_added = dx_start, rstd(tokens, heads), y(tokens, cols);
+  std::vector<float> dweight = dweight_start;
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t h = 0; h < heads; ++h) {
+      const int64_t at = t * stride + h * dim;
+      const float* xv = x.values.data() + at;
+      const float* dyv = dy.values.data() + at;
+      rstd(t, h) = norm_vector(&y(t, h * dim), xv, weight.data(), dim, kEps);
+      const auto plain = norm_vector_gradient(dyv, xv, weight.data(), rstd(t, h), dim, nullptr);
+      const auto added =
+          norm_vector_gradient(dyv, xv, weight.data(), rstd(t, h), dim, dx_start.values.data() + at);
+      const std::vector<double> point(xv, xv + dim);
+      for (int64_t i = 0; i < dim; ++i) {
+        const auto u = static_cast<size_t>(i);
+        dx(t, h * dim + i) = plain[u];
+        dx_added(t, h * dim + i) = added[u];
+        dweight[u] = std::fma(dyv[i], xv[i] * rstd(t, h), dweight[u]);
+        const double slope = numeric_gradient(
+            [&](const std::vector<double>& v) { return norm_loss(v, dyv, weight.data(), kEps); }, point, u);
+        // A single element normalises to its sign: the gradient is nearly 0 and large terms cancel.
+        ASSERT_NEAR(plain[u], slope, 2e-5 * std::max(1.0f, rstd(t, h) * 4.0f)) << t << " " << h << " " << i;
+      }
+    }
+  }
+  for (int64_t i = 0; i < dim; ++i) {  // the loss is linear in the weight
+    double slope = dweight_start[static_cast<size_t>(i)];
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int64_t h = 0; h < heads; ++h) {
+        slope += static_cast<double>(dy(t, h * dim + i)) * x(t, h * dim + i) * rstd(t, h);
+      }
+    }
+    ASSERT_NEAR(dweight[static_cast<size_t>(i)], slope, 1e-4);
+  }
+  on_every_target([&](const Context& ctx) {
+    Matrix got(tokens, cols), in_place = dy;
+    std::vector<float> got_dweight = dweight_start, again = dweight_start;
+    rmsnorm_heads_backward(ctx, got.heads(heads), got_dweight, dy.heads(heads), x.heads(heads), rstd.mat(),
+                           weight);
+    EXPECT_TRUE(same_bits(got.values, dx.values));
+    EXPECT_TRUE(same_bits(got_dweight, dweight));
+    rmsnorm_heads_backward(ctx, in_place.heads(heads), again, in_place.heads(heads), x.heads(heads),
+                           rstd.mat(), weight);
+    EXPECT_TRUE(same_bits(in_place.values, dx.values));
+    EXPECT_TRUE(same_bits(again, dweight));
+    if (heads != 1) return;
+    std::vector<float> flat_rstd;
+    for (int64_t t = 0; t < tokens; ++t) flat_rstd.push_back(rstd(t, 0));
+    Matrix flat = dx_start;
+    std::vector<float> flat_dweight = dweight_start;
+    // Two calls over parts of the rows give the bits of one.
+    const int64_t cut = tokens / 2;
+    const std::span<const float> all(flat_rstd);
+    rmsnorm_backward(ctx, flat.mat().row_range(0, cut), flat_dweight, dy.mat().row_range(0, cut),
+                     x.mat().row_range(0, cut), all.first(static_cast<size_t>(cut)), weight);
+    rmsnorm_backward(ctx, flat.mat().row_range(cut, tokens), flat_dweight, dy.mat().row_range(cut, tokens),
+                     x.mat().row_range(cut, tokens), all.subspan(static_cast<size_t>(cut)), weight);
+    EXPECT_TRUE(same_bits(flat.values, dx_added.values));
+    EXPECT_TRUE(same_bits(flat_dweight, dweight));
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, RmsnormTest,
+                         testing::Values(RmsnormCase{1, 1, 1, 1e-6}, RmsnormCase{3, 1, 7, 1e-6},
+                                         RmsnormCase{5, 1, 16, 1e-6}, RmsnormCase{2, 3, 17, 1e-6},
+                                         RmsnormCase{31, 4, 64, 1e-6}, RmsnormCase{130, 1, 577, 2e-6}));
+
+TEST(Rmsnorm, ProductsThatUnderflowKeepTheirSign) {
+  // Every product rounds to -0: a tail padded with +0 would lose the sign that the scalar loop keeps.
+  const int64_t dim = 19;
+  Matrix x(1, dim), dy(1, dim), dx(1, dim);
+  std::fill(x.values.begin(), x.values.end(), 1e-30f);
+  std::fill(dy.values.begin(), dy.values.end(), -1e-30f);
+  const std::vector<float> weight(static_cast<size_t>(dim), 1.0f), rstd = {1.0f};
+  const auto expected =
+      norm_vector_gradient(dy.values.data(), x.values.data(), weight.data(), 1.0f, dim, nullptr);
+  on_every_target([&](const Context& ctx) {
+    Matrix rstd_mat(1, 1);
+    rstd_mat(0, 0) = 1.0f;
+    std::vector<float> dweight(static_cast<size_t>(dim), 0.0f);
+    rmsnorm_heads_backward(ctx, dx.heads(1), dweight, dy.heads(1), x.heads(1), rstd_mat.mat(), weight);
+    const std::vector<float> got(dx.values.begin(), dx.values.begin() + dim);
+    EXPECT_TRUE(same_bits(got, expected));
+  });
+}
+
+TEST(Rmsnorm, BadShapesAreErrors) {
+  Matrix x(2, 8), y(2, 8), other(3, 8), none(2, 0);
+  std::vector<float> weight(8, 1.0f), rstd(2), wrong(5);
+  expect_error([&] { rmsnorm_forward({}, other.mat(), rstd, x.mat(), weight, 1e-5f); }, "y is [3, 8]");
+  expect_error([&] { rmsnorm_forward({}, y.mat(), wrong, x.mat(), weight, 1e-5f); }, "rstd has 5 elements");
+  expect_error([&] { rmsnorm_forward({}, y.mat(), rstd, x.mat(), wrong, 1e-5f); }, "weight has 5 elements");
+  expect_error([&] { rmsnorm_forward({}, y.mat(), rstd, x.mat(), weight, kNan); }, "eps is nan");
+  expect_error([&] { rmsnorm_forward({}, none.mat(), rstd, none.mat(), {}, 1e-5f); }, "must be at least 1");
+  expect_error(
+      [&] { rmsnorm_residual_forward({}, y.mat(), y.mat(), rstd, x.mat(), other.mat(), weight, 1e-5f); },
+      "delta is [3, 8]");
+  expect_error([&] { rmsnorm_backward({}, y.mat(), weight, x.mat(), x.mat(), wrong, weight); }, "rstd has 5");
+  expect_error([&] { rmsnorm_heads_forward({}, y.heads(2), {}, x.heads(4), weight, 1e-5f); },
+               "y is [2, 2, 4]");
+  expect_error(
+      [&] { rmsnorm_heads_backward({}, y.heads(1), weight, x.heads(1), x.heads(1), x.mat(), weight); },
+      "rstd is [2, 8]");
+}
+
+}  // namespace
+}  // namespace orrery

@@ -1,0 +1,102 @@
+#include "kernels/swiglu.h"
+
+#include "kernels/cpu/scalar_math.h"
+#include "tests/kernels/kernel_testing.h"
+
+namespace orrery {
+namespace {
+using namespace kernel_testing;
+
+struct SwigluCase {
+  int64_t tokens, width;
+  float scale;
+  double tolerance;
+};
+
+class SwigluTest : public testing::TestWithParam<SwigluCase> {};
+
+double silu(double g) { return g / (1.0 + std::exp(-g)); }
+
+TEST_P(SwigluTest, HasTheBitsOfScalarCodeAndAgreesWithDouble) {
+  const auto& [tokens, width, scale, tolerance] = GetParam();
+  const Matrix x = Matrix::random(tokens, 2 * width, 1, scale);
+  const Matrix dout = Matrix::random(tokens, width, 2);
+  Matrix out(tokens, width), dx(tokens, 2 * width);
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t j = 0; j < width; ++j) {
+      const float g = x(t, j), u = x(t, width + j), d = dout(t, j);
+      const float divisor = 1.0f + exp_f32(-g);
+      out(t, j) = g / divisor * u;
+      const float s = 1.0f / divisor;
+      dx(t, width + j) = d * (g * s);
+      dx(t, j) = d * u * (s * std::fma(g, 1.0f - s, 1.0f));
+      const double exact = silu(g) * static_cast<double>(u);
+      EXPECT_NEAR(out(t, j), exact, tolerance * std::max(1.0, std::fabs(exact)));
+      const auto at = [&](double gate, double up) { return silu(gate) * up * static_cast<double>(d); };
+      EXPECT_NEAR(dx(t, j), (at(g + 1e-5, u) - at(g - 1e-5, u)) / 2e-5, 1e-5 * std::max(1.0f, scale * scale));
+      EXPECT_NEAR(dx(t, width + j), (at(g, u + 1e-5) - at(g, u - 1e-5)) / 2e-5, 1e-5 * std::max(1.0f, scale));
+    }
+  }
+  on_every_target([&](const Context& ctx) {
+    Matrix got(tokens, width), dgot(tokens, 2 * width);
+    swiglu_forward(ctx, got.mat(), x.mat());
+    EXPECT_TRUE(same_bits(got.values, out.values));
+    swiglu_backward(ctx, dgot.mat(), dout.mat(), x.mat());
+    EXPECT_TRUE(same_bits(dgot.values, dx.values));
+    Matrix in_place = x;
+    swiglu_backward(ctx, in_place.mat(), dout.mat(), in_place.mat());
+    EXPECT_TRUE(same_bits(in_place.values, dx.values));
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, SwigluTest,
+                         testing::Values(SwigluCase{1, 1, 1.0f, 1e-6}, SwigluCase{3, 7, 1.0f, 1e-6},
+                                         SwigluCase{5, 16, 3.0f, 1e-6}, SwigluCase{67, 173, 2.0f, 1e-6},
+                                         SwigluCase{33, 384, 30.0f, 1e-6}));
+
+TEST(Swiglu, ExtremeGatesStayFinite) {
+  Matrix x(1, 2 * 17), out(1, 17), dx(1, 2 * 17), dout(1, 17);
+  for (int64_t j = 0; j < 17; ++j) {
+    x(0, j) = j % 2 == 0 ? -1e4f : 1e4f;
+    x(0, 17 + j) = 2.0f;
+    dout(0, j) = 1.0f;
+  }
+  swiglu_forward({}, out.mat(), x.mat());
+  swiglu_backward({}, dx.mat(), dout.mat(), x.mat());
+  for (int64_t j = 0; j < 17; ++j) {
+    EXPECT_EQ(out(0, j), j % 2 == 0 ? 0.0f : 2e4f);
+    EXPECT_EQ(dx(0, j), j % 2 == 0 ? 0.0f : 2.0f);
+    EXPECT_EQ(dx(0, 17 + j), j % 2 == 0 ? 0.0f : 1e4f);
+  }
+}
+
+TEST(Add, IsOneRoundedAddEvenInPlace) {
+  const Matrix a = Matrix::random(41, 1030, 1), b = Matrix::random(41, 1030, 2);
+  Matrix expected(41, 1030);
+  for (int64_t i = 0; i < 41; ++i) {
+    for (int64_t j = 0; j < 1030; ++j) expected(i, j) = a(i, j) + b(i, j);
+  }
+  on_every_target([&](const Context& ctx) {
+    Matrix got(41, 1030), onto_a = a, onto_b = b;
+    add_forward(ctx, got.mat(), a.mat(), b.mat());
+    add_forward(ctx, onto_a.mat(), onto_a.mat(), b.mat());
+    add_forward(ctx, onto_b.mat(), a.mat(), onto_b.mat());
+    EXPECT_TRUE(same_bits(got.values, expected.values));
+    EXPECT_TRUE(same_bits(onto_a.values, expected.values));
+    EXPECT_TRUE(same_bits(onto_b.values, expected.values));
+  });
+}
+
+TEST(Swiglu, BadShapesAreErrors) {
+  Matrix x(2, 6), odd(2, 7), out(2, 3), short_out(1, 3);
+  expect_error([&] { swiglu_forward({}, out.mat(), odd.mat()); }, "gate_up is [2, 7]; it must be [2, 6]");
+  expect_error([&] { swiglu_forward({}, short_out.mat(), x.mat()); }, "gate_up is [2, 6]; it must be [1, 6]");
+  expect_error([&] { swiglu_backward({}, odd.mat(), out.mat(), x.mat()); }, "d_gate_up is [2, 7]");
+  expect_error([&] { add_forward({}, out.mat(), out.mat(), x.mat()); }, "b is [2, 6]");
+  expect_error([&] { add_forward({}, Mat<float>(nullptr, 2, 3), out.mat(), out.mat()); }, "no memory");
+  expect_error([&] { add_forward({}, Mat<float>(out.values.data(), 2, 3, 2), out.mat(), out.mat()); },
+               "stride 2");
+}
+
+}  // namespace
+}  // namespace orrery
