@@ -1,0 +1,215 @@
+#include "kernels/logprob.h"
+
+#include "kernels/cpu/scalar_math.h"
+#include "tests/kernels/kernel_testing.h"
+
+namespace orrery {
+namespace {
+using namespace kernel_testing;
+
+struct LogprobCase {
+  int64_t rows, vocab;
+  float scale;  ///< standard deviation of the logits
+  double tolerance;
+};
+
+struct RowResult {
+  float logprob, entropy, lse;
+};
+
+/// The definition of kernels/logprob.h, in scalar code.
+RowResult logprob_definition(const float* logits, int64_t vocab, int64_t target, float inv) {
+  float m = -kInf;
+  for (int64_t j = 0; j < vocab; ++j) m = std::max(m, logits[j] * inv);
+  const float s = lanes_sum(vocab, [&](int64_t j, float acc) { return acc + exp_f32(logits[j] * inv - m); });
+  const float weighted = lanes_sum(vocab, [&](int64_t j, float acc) {
+    const float z = logits[j] * inv;
+    return std::fma(exp_f32(z - m), std::max(z, std::numeric_limits<float>::lowest()), acc);
+  });
+  const float lse = m + log_f32(s);
+  return {logits[target] * inv - lse, lse - weighted / s, lse};
+}
+
+float gradient_definition(float logit, bool is_target, float inv, const RowResult& row, float dlogp,
+                          float dentropy) {
+  const float z = logit * inv;
+  const float p = exp_f32(z - row.lse);
+  const float spread = (std::max(z, std::numeric_limits<float>::lowest()) - row.lse) + row.entropy;
+  return std::fma(dlogp, (is_target ? 1.0f : 0.0f) - p, -(dentropy * p * spread)) * inv;
+}
+
+struct ExactRow {
+  double logprob, entropy;
+};
+
+ExactRow exact(const std::vector<double>& logits, int64_t target, double inv) {
+  double m = -std::numeric_limits<double>::infinity(), s = 0.0, entropy = 0.0;
+  for (const double v : logits) m = std::max(m, v * inv);
+  for (const double v : logits) s += std::exp(v * inv - m);
+  const double lse = m + std::log(s);
+  for (const double v : logits) {
+    const double p = std::exp(v * inv - lse);
+    if (p > 0.0) entropy -= p * (v * inv - lse);
+  }
+  return {logits[static_cast<size_t>(target)] * inv - lse, entropy};
+}
+
+class LogprobTest : public testing::TestWithParam<LogprobCase> {
+ protected:
+  void SetUp() override {
+    const auto& p = GetParam();
+    logits_ = Matrix::random(p.rows, p.vocab, 1, p.scale);
+    for (int64_t r = 0; r < p.rows; ++r) {
+      targets_.push_back(static_cast<int32_t>((r * 7919 + 3) % p.vocab));
+      inv_.push_back(r % 3 == 0 ? 1.0f : 1.0f / (0.5f + 0.25f * static_cast<float>(r % 5)));
+    }
+    dlogp_ = random_vector(p.rows, 2);
+    dentropy_ = random_vector(p.rows, 3);
+    if (p.rows > 1) dlogp_[1] = dentropy_[1] = 0.0f;  // a masked token
+  }
+  Matrix logits_;
+  std::vector<int32_t> targets_;
+  std::vector<float> inv_, dlogp_, dentropy_;
+};
+
+TEST_P(LogprobTest, ForwardHasTheBitsOfScalarCodeAndAgreesWithDouble) {
+  const auto& [rows, vocab, scale, tolerance] = GetParam();
+  std::vector<float> logprobs, entropies, lse;
+  for (int64_t r = 0; r < rows; ++r) {
+    const auto u = static_cast<size_t>(r);
+    const RowResult row = logprob_definition(&logits_(r, 0), vocab, targets_[u], inv_[u]);
+    logprobs.push_back(row.logprob);
+    entropies.push_back(row.entropy);
+    lse.push_back(row.lse);
+    const ExactRow truth = exact({&logits_(r, 0), &logits_(r, 0) + vocab}, targets_[u], inv_[u]);
+    EXPECT_NEAR(row.logprob, truth.logprob, tolerance);
+    EXPECT_NEAR(row.entropy, truth.entropy, tolerance);
+  }
+  on_every_target([&](const Context& ctx) {
+    std::vector<float> got(logprobs.size()), got_entropies(logprobs.size()), got_lse(logprobs.size());
+    logprob_forward(ctx, got, got_entropies, got_lse, logits_.mat(), targets_, inv_);
+    EXPECT_TRUE(same_bits(got, logprobs));
+    EXPECT_TRUE(same_bits(got_entropies, entropies));
+    EXPECT_TRUE(same_bits(got_lse, lse));
+    std::vector<float> alone(logprobs.size());
+    logprob_forward(ctx, alone, {}, {}, logits_.mat(), targets_, inv_);
+    EXPECT_TRUE(same_bits(alone, logprobs));
+  });
+}
+
+TEST_P(LogprobTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences) {
+  const auto& [rows, vocab, scale, tolerance] = GetParam();
+  Matrix expected = logits_, without_entropy = logits_;
+  std::vector<float> entropies, lse;
+  for (int64_t r = 0; r < rows; ++r) {
+    const auto u = static_cast<size_t>(r);
+    const RowResult row = logprob_definition(&logits_(r, 0), vocab, targets_[u], inv_[u]);
+    entropies.push_back(row.entropy);
+    lse.push_back(row.lse);
+    const std::vector<double> point(&logits_(r, 0), &logits_(r, 0) + vocab);
+    const auto loss = [&](const std::vector<double>& v) {
+      const ExactRow truth = exact(v, targets_[u], inv_[u]);
+      return static_cast<double>(dlogp_[u]) * truth.logprob +
+             static_cast<double>(dentropy_[u]) * truth.entropy;
+    };
+    for (int64_t j = 0; j < vocab; ++j) {
+      const bool hot = j == targets_[u];
+      const bool masked = dlogp_[u] == 0.0f;
+      expected(r, j) =
+          masked ? 0.0f : gradient_definition(logits_(r, j), hot, inv_[u], row, dlogp_[u], dentropy_[u]);
+      without_entropy(r, j) =
+          masked ? 0.0f
+                 : gradient_definition(logits_(r, j), hot, inv_[u], {0.0f, 0.0f, row.lse}, dlogp_[u], 0.0f);
+      if (hot || j % std::max<int64_t>(1, vocab / 40) == 0) {
+        ASSERT_NEAR(expected(r, j), numeric_gradient(loss, point, static_cast<size_t>(j)), 10 * tolerance);
+      }
+    }
+  }
+  on_every_target([&](const Context& ctx) {
+    Matrix got = logits_, got_without = logits_;
+    logprob_backward(ctx, got.mat(), targets_, lse, entropies, dlogp_, dentropy_, inv_);
+    EXPECT_TRUE(same_bits(got.values, expected.values));
+    logprob_backward(ctx, got_without.mat(), targets_, lse, {}, dlogp_, {}, inv_);
+    EXPECT_TRUE(same_bits(got_without.values, without_entropy.values));
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, LogprobTest,
+                         testing::Values(LogprobCase{1, 1, 1.0f, 1e-6}, LogprobCase{4, 7, 1.0f, 2e-6},
+                                         LogprobCase{3, 16, 4.0f, 4e-6}, LogprobCase{6, 257, 8.0f, 1e-5},
+                                         LogprobCase{17, 1009, 3.0f, 1e-5},
+                                         LogprobCase{2, 50257, 2.0f, 2e-5}));
+
+TEST(Logprob, MaskedTokensCountAsImpossible) {
+  const int64_t vocab = 21;
+  Matrix logits = Matrix::random(1, vocab, 4);
+  for (int64_t j = 0; j < vocab; j += 2) logits(0, j) = -kInf;
+  std::vector<double> kept;
+  for (int64_t j = 1; j < vocab; j += 2) kept.push_back(logits(0, j));
+  const std::vector<int32_t> target = {3}, impossible = {4};
+  const std::vector<float> one = {1.0f};
+  const ExactRow truth = exact(kept, 1, 1.0);
+  on_every_target([&](const Context& ctx) {
+    std::vector<float> logprob(1), entropy(1), lse(1), logprob2(1);
+    logprob_forward(ctx, logprob, entropy, lse, logits.mat(), target, one);
+    EXPECT_NEAR(logprob[0], truth.logprob, 1e-6);
+    EXPECT_NEAR(entropy[0], truth.entropy, 2e-6);
+    logprob_forward(ctx, logprob2, {}, {}, logits.mat(), impossible, one);
+    EXPECT_EQ(logprob2[0], -kInf);
+    Matrix dlogits = logits;
+    logprob_backward(ctx, dlogits.mat(), target, lse, entropy, one, one, one);
+    for (int64_t j = 0; j < vocab; ++j) {
+      EXPECT_TRUE(std::isfinite(dlogits(0, j)));
+      if (j % 2 == 0) {
+        EXPECT_EQ(dlogits(0, j), 0.0f);
+      }
+    }
+  });
+}
+
+TEST(Logprob, NanAndHopelessRowsGiveNanAndLeaveOthersAlone) {
+  for (const int64_t vocab : {5, 64, 100}) {
+    Matrix logits = Matrix::random(4, vocab, 5);
+    logits(0, vocab - 1) = kNan;
+    logits(1, 0) = kInf;
+    for (int64_t j = 0; j < vocab; ++j) logits(2, j) = -kInf;
+    const std::vector<int32_t> targets(4, 1);
+    const std::vector<float> inv(4, 1.0f);
+    on_every_target([&](const Context& ctx) {
+      std::vector<float> logprobs(4), entropies(4), lse(4);
+      logprob_forward(ctx, logprobs, entropies, lse, logits.mat(), targets, inv);
+      for (size_t r = 0; r < 3; ++r) {
+        EXPECT_TRUE(std::isnan(logprobs[r])) << r;
+        EXPECT_TRUE(std::isnan(entropies[r])) << r;
+      }
+      EXPECT_TRUE(std::isfinite(logprobs[3]));
+    });
+  }
+}
+
+TEST(Logprob, BadTargetsTemperaturesAndShapesAreErrors) {
+  Matrix logits = Matrix::random(2, 5, 1), none(2, 0);
+  const Matrix before = logits;
+  std::vector<float> out(2), inv = {1.0f, 1.0f}, three(3);
+  const std::vector<int32_t> good = {0, 4}, high = {0, 5}, negative = {-1, 0};
+  const auto forward = [&](std::span<const int32_t> targets, std::span<const float> inv_temperature) {
+    return [&out, &logits, targets, inv_temperature] {
+      logprob_forward({}, out, {}, {}, logits.mat(), targets, inv_temperature);
+    };
+  };
+  expect_error(forward(high, inv), "row 1 has target 5");
+  expect_error(forward(negative, inv), "row 0 has target -1");
+  expect_error(forward(good, three), "inv_temperature has 3 elements");
+  for (const float bad : {0.0f, -1.0f, kInf, kNan}) {
+    const std::vector<float> temperatures = {1.0f, bad};
+    expect_error(forward(good, temperatures), "row 1 has inverse temperature");
+  }
+  expect_error([&] { logprob_forward({}, three, {}, {}, logits.mat(), good, inv); }, "logprobs has 3");
+  expect_error([&] { logprob_forward({}, out, {}, {}, none.mat(), good, inv); }, "vocabulary is 0");
+  expect_error([&] { logprob_backward({}, logits.mat(), good, out, {}, out, out, inv); }, "entropies has 0");
+  expect_error([&] { logprob_backward({}, logits.mat(), good, three, {}, out, {}, inv); }, "lse has 3");
+  EXPECT_TRUE(same_bits(logits.values, before.values));
+}
+
+}  // namespace
+}  // namespace orrery

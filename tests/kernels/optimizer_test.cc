@@ -1,0 +1,159 @@
+#include "kernels/optimizer.h"
+
+#include "tests/kernels/kernel_testing.h"
+
+namespace orrery {
+namespace {
+using namespace kernel_testing;
+
+class AdamWTest : public testing::TestWithParam<int64_t> {};
+
+TEST_P(AdamWTest, HasTheBitsOfScalarCodeAndAgreesWithDouble) {
+  const int64_t count = GetParam();
+  const AdamWParams params{.lr = 1e-3f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f};
+  const float grad_scale = 0.37f;
+  const std::vector<float> start = random_vector(count, 1);
+  std::vector<float> w = start, m(start.size()), v(start.size());
+  std::vector<double> wd = to_double(start), md(start.size()), vd(start.size());
+  const auto gradient = [&](int64_t t) { return random_vector(count, 100 + static_cast<uint64_t>(t)); };
+  constexpr int64_t kSteps = 5;
+  for (int64_t t = 1; t <= kSteps; ++t) {
+    const std::vector<float> grad = gradient(t);
+    double power1 = 1.0, power2 = 1.0;
+    for (int64_t i = 0; i < t; ++i) {
+      power1 *= static_cast<double>(params.beta1);
+      power2 *= static_cast<double>(params.beta2);
+    }
+    const double lr = params.lr;
+    const auto step_size = static_cast<float>(lr / (1.0 - power1));
+    const auto inv_sqrt_bias2 = static_cast<float>(1.0 / std::sqrt(1.0 - power2));
+    const auto decay = static_cast<float>(lr * params.weight_decay);
+    for (size_t i = 0; i < w.size(); ++i) {
+      const float g = grad[i] * grad_scale;
+      m[i] = std::fma(params.beta1, m[i], (1.0f - params.beta1) * g);
+      v[i] = std::fma(params.beta2, v[i], (1.0f - params.beta2) * g * g);
+      const float update = m[i] / std::fma(std::sqrt(v[i]), inv_sqrt_bias2, params.eps);
+      w[i] -= std::fma(step_size, update, decay * w[i]);
+      // The textbook, in double.
+      const double gd = static_cast<double>(grad[i]) * static_cast<double>(grad_scale);
+      const double b1 = params.beta1, b2 = params.beta2;
+      md[i] = b1 * md[i] + (1.0 - b1) * gd;
+      vd[i] = b2 * vd[i] + (1.0 - b2) * gd * gd;
+      wd[i] -= lr * static_cast<double>(params.weight_decay) * wd[i];
+      wd[i] -= lr * (md[i] / (1.0 - power1)) /
+               (std::sqrt(vd[i] / (1.0 - power2)) + static_cast<double>(params.eps));
+    }
+  }
+  EXPECT_TRUE(close(w, wd, 1e-6));
+  EXPECT_TRUE(close(m, md, 1e-6));
+  EXPECT_TRUE(close(v, vd, 1e-6));
+  on_every_target([&](const Context& ctx) {
+    std::vector<float> got_w = start, got_m(start.size()), got_v(start.size());
+    for (int64_t t = 1; t <= kSteps; ++t) {
+      adamw_step(ctx, got_w, got_m, got_v, gradient(t), params, t, grad_scale);
+    }
+    EXPECT_TRUE(same_bits(got_w, w));
+    EXPECT_TRUE(same_bits(got_m, m));
+    EXPECT_TRUE(same_bits(got_v, v));
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, AdamWTest, testing::Values(1, 15, 16, 1003, 40013));
+
+TEST(AdamW, SlicesGiveTheBitsOfTheWhole) {
+  const int64_t count = 5000, cut = 1234;
+  const std::vector<float> grad = random_vector(count, 2);
+  std::vector<float> w = random_vector(count, 1), m(w.size()), v(w.size());
+  std::vector<float> w2 = w, m2 = m, v2 = v;
+  adamw_step({}, w, m, v, grad, {}, 3, 1.0f);
+  for (const auto& [begin, size] : {std::pair<size_t, size_t>{0, cut}, {cut, count - cut}}) {
+    adamw_step({}, std::span(w2).subspan(begin, size), std::span(m2).subspan(begin, size),
+               std::span(v2).subspan(begin, size), std::span(grad).subspan(begin, size), {}, 3, 1.0f);
+  }
+  EXPECT_TRUE(same_bits(w2, w));
+  EXPECT_TRUE(same_bits(m2, m));
+  EXPECT_TRUE(same_bits(v2, v));
+}
+
+TEST(AdamW, ZeroGradientOnlyDecays) {
+  std::vector<float> w = {2.0f, -4.0f}, m(2), v(2);
+  adamw_step({}, w, m, v, std::vector<float>(2), {.lr = 0.5f, .weight_decay = 0.25f}, 1, 1.0f);
+  EXPECT_EQ(w, (std::vector<float>{1.75f, -3.5f}));
+}
+
+TEST(AdamW, BadArgumentsAreErrors) {
+  std::vector<float> w(4), m(4), v(4), grad(4), three(3);
+  const auto step = [&](AdamWParams params, int64_t t, float scale) {
+    return [&w, &m, &v, &grad, params, t, scale] { adamw_step({}, w, m, v, grad, params, t, scale); };
+  };
+  expect_error(step({}, 0, 1.0f), "step is 0");
+  expect_error(step({}, 1, kNan), "grad_scale is nan");
+  expect_error(step({.lr = kInf}, 1, 1.0f), "lr is inf");
+  expect_error(step({.beta1 = 1.0f}, 1, 1.0f), "beta1 is 1");
+  expect_error(step({.beta2 = -0.1f}, 1, 1.0f), "beta2 is -0.1");
+  expect_error(step({.eps = 0.0f}, 1, 1.0f), "eps is 0");
+  expect_error(step({.weight_decay = -1.0f}, 1, 1.0f), "weight_decay is -1");
+  expect_error([&] { adamw_step({}, w, m, v, three, {}, 1, 1.0f); }, "grad has 3 elements; it must have 4");
+  expect_error([&] { accumulate({}, w, three); }, "x has 3 elements");
+}
+
+TEST(SumSquares, ChunksAreLanesSums) {
+  for (const int64_t count : {int64_t{1}, int64_t{77}, kNormChunk, 3 * kNormChunk + 19}) {
+    const std::vector<float> x = random_vector(count, 1);
+    std::vector<float> expected;
+    double total = 0.0;
+    for (int64_t first = 0; first < count; first += kNormChunk) {
+      expected.push_back(lanes_sum(std::min(kNormChunk, count - first), [&](int64_t i, float acc) {
+        const float value = x[static_cast<size_t>(first + i)];
+        total += static_cast<double>(value) * value;
+        return std::fma(value, value, acc);
+      }));
+    }
+    on_every_target([&](const Context& ctx) {
+      std::vector<float> got(expected.size());
+      sum_squares_chunks(ctx, got, x);
+      EXPECT_TRUE(same_bits(got, expected));
+      double sum = 0.0;
+      for (const float part : got) sum += part;
+      EXPECT_NEAR(sum, total, 1e-4 * total);
+    });
+    std::vector<float> wrong(expected.size() + 1);
+    expect_error([&] { sum_squares_chunks({}, wrong, x); }, "sums has");
+  }
+}
+
+TEST(AllFinite, FindsOneBadElementAnywhere) {
+  const int64_t count = 150001;
+  std::vector<float> x = random_vector(count, 1, 1e38f);
+  for (float& value : x) value = std::clamp(value, -3e38f, 3e38f);
+  x[5] = std::numeric_limits<float>::max();
+  x[6] = 1e-45f;
+  on_every_target([&](const Context& ctx) {
+    EXPECT_TRUE(all_finite(ctx, x));
+    EXPECT_TRUE(all_finite(ctx, {}));
+    for (const size_t at : {size_t{0}, size_t{15}, size_t{16383}, size_t{90000}, x.size() - 1}) {
+      for (const float bad : {kNan, kInf, -kInf}) {
+        const float before = x[at];
+        x[at] = bad;
+        EXPECT_FALSE(all_finite(ctx, x)) << at << " " << bad;
+        x[at] = before;
+      }
+    }
+  });
+}
+
+TEST(Accumulate, AddsElementwise) {
+  for (const int64_t count : {1, 31, 100003}) {
+    const std::vector<float> x = random_vector(count, 1), y = random_vector(count, 2);
+    std::vector<float> expected = y;
+    for (size_t i = 0; i < expected.size(); ++i) expected[i] += x[i];
+    on_every_target([&](const Context& ctx) {
+      std::vector<float> got = y;
+      accumulate(ctx, got, x);
+      EXPECT_TRUE(same_bits(got, expected));
+    });
+  }
+}
+
+}  // namespace
+}  // namespace orrery

@@ -1,0 +1,254 @@
+#include "kernels/rope.h"
+
+#include "tests/kernels/kernel_testing.h"
+
+namespace orrery {
+namespace {
+using namespace kernel_testing;
+
+/// Inverse frequencies and attention factor that transformers 5.23 (modeling_rope_utils) computes in float32.
+struct Golden {
+  std::string name;
+  RopeConfig config;
+  double scale;
+  std::vector<std::pair<size_t, double>> frequencies;
+};
+
+using Type = RopeScaling::Type;
+
+const std::vector<Golden>& goldens() {
+  static const std::vector<Golden> list = {
+      {"none",
+       {.head_dim = 64, .theta = 10000.0, .scaling = {}},
+       1.0,
+       {{0, 1},
+        {1, 0.749894202},
+        {8, 0.100000001},
+        {16, 0.00999999978},
+        {24, 0.00100000005},
+        {31, 0.00013335215}}},
+      {"linear",
+       {.head_dim = 16, .theta = 10000.0, .scaling = {.type = Type::kLinear, .factor = 4.0}},
+       1.0,
+       {{0, 0.25}, {1, 0.079056941}, {2, 0.0250000004}, {4, 0.00249999994}, {7, 7.90569466e-05}}},
+      {"llama31",
+       {.head_dim = 128,
+        .theta = 500000.0,
+        .scaling = {.type = Type::kLlama3, .factor = 8.0, .original_max_position_embeddings = 8192}},
+       1.0,
+       {{0, 1},
+        {1, 0.814617217},
+        {16, 0.0376060307},
+        {21, 0.0134904208},
+        {32, 0.000524846022},
+        {40, 3.42810235e-05},
+        {48, 6.64787058e-06},
+        {63, 3.06892588e-07}}},
+      {"llama3_small",
+       {.head_dim = 24,
+        .theta = 10000.0,
+        .scaling = {.type = Type::kLlama3, .factor = 32.0, .original_max_position_embeddings = 256}},
+       1.0,
+       {{0, 1},
+        {1, 0.464158893},
+        {3, 0.100000001},
+        {4, 0.014807513},
+        {6, 0.000312499993},
+        {7, 0.000145049678},
+        {11, 6.73260683e-06}}},
+      {"yarn_qwen",
+       {.head_dim = 128,
+        .theta = 1000000.0,
+        .scaling = {.type = Type::kYarn, .factor = 4.0, .original_max_position_embeddings = 32768}},
+       1.138629436111989,
+       {{0, 1},
+        {1, 0.805842221},
+        {16, 0.0316227786},
+        {21, 0.0107460786},
+        {32, 0.000602941145},
+        {40, 4.44569851e-05},
+        {48, 7.90569356e-06},
+        {63, 3.10234441e-07}}},
+      {"yarn_not_truncated",
+       {.head_dim = 64,
+        .theta = 150000.0,
+        .scaling = {.type = Type::kYarn,
+                    .factor = 32.0,
+                    .original_max_position_embeddings = 4096,
+                    .truncate = false}},
+       1.3465735902799727,
+       {{0, 1},
+        {1, 0.689044297},
+        {8, 0.05081328},
+        {10, 0.0193350017},
+        {16, 0.000456483918},
+        {20, 1.8188337e-05},
+        {24, 4.09997847e-06},
+        {31, 3.0235114e-07}}},
+      {"yarn_mscale",
+       {.head_dim = 64,
+        .theta = 10000.0,
+        .scaling = {.type = Type::kYarn,
+                    .factor = 40.0,
+                    .original_max_position_embeddings = 4096,
+                    .mscale = 0.707,
+                    .mscale_all_dim = 1.0}},
+       0.9210423553163399,
+       {{0, 1},
+        {8, 0.100000001},
+        {10, 0.0562341288},
+        {16, 0.00550000044},
+        {20, 0.000790569407},
+        {31, 3.33380353e-06}}},
+      {"yarn_attention_factor",
+       {.head_dim = 32,
+        .theta = 10000.0,
+        .scaling = {.type = Type::kYarn,
+                    .factor = 2.0,
+                    .original_max_position_embeddings = 2048,
+                    .beta_fast = 16.0,
+                    .beta_slow = 2.0,
+                    .attention_factor = 1.25}},
+       1.25,
+       {{0, 1},
+        {4, 0.100000001},
+        {5, 0.0562341288},
+        {8, 0.00624999963},
+        {10, 0.00158113893},
+        {15, 8.89139701e-05}}},
+      {"yarn_empty_range",  // both ends of the correction range fall together
+       {.head_dim = 8,
+        .theta = 10000.0,
+        .scaling = {.type = Type::kYarn, .factor = 2.0, .original_max_position_embeddings = 4}},
+       1.0693147180559945,
+       {{0, 1}, {1, 0.0500000007}, {2, 0.00499999989}, {3, 0.000500000024}}},
+  };
+  return list;
+}
+
+TEST(RopeTable, MatchesTransformers) {
+  for (const Golden& golden : goldens()) {
+    SCOPED_TRACE(golden.name);
+    const RopeTable table = build_rope_table(golden.config, 1000);
+    ASSERT_EQ(table.half_dim, golden.config.head_dim / 2);
+    ASSERT_EQ(table.cos.size(), static_cast<size_t>(1000 * table.half_dim));
+    for (const int64_t position : {0, 1, 63, 64, 129, 999}) {
+      for (const auto& [i, frequency] : golden.frequencies) {
+        const size_t at = static_cast<size_t>(position * table.half_dim) + i;
+        const double angle = static_cast<double>(position) * frequency;
+        const double tolerance = golden.scale * (2e-7 + 5e-7 * angle);  // theirs has float32 frequencies
+        EXPECT_NEAR(table.cos[at], golden.scale * std::cos(angle), tolerance) << position << " " << i;
+        EXPECT_NEAR(table.sin[at], golden.scale * std::sin(angle), tolerance) << position << " " << i;
+      }
+    }
+  }
+}
+
+TEST(RopeTable, IsTheRoundedDoubleAtLongContexts) {
+  const RopeTable table = build_rope_table({.head_dim = 8, .theta = 10000.0, .scaling = {}}, 70000);
+  for (int64_t p = 0; p < 70000; p += 331) {
+    for (int64_t i = 0; i < 4; ++i) {
+      const double angle = static_cast<double>(p) / std::pow(10000.0, static_cast<double>(i) / 4.0);
+      const auto at = static_cast<size_t>(p * 4 + i);
+      ASSERT_NEAR(table.cos[at], std::cos(angle), 6e-8) << p << " " << i;
+      ASSERT_NEAR(table.sin[at], std::sin(angle), 6e-8) << p << " " << i;
+    }
+  }
+}
+
+TEST(RopeTable, BadConfigsAreErrors) {
+  const auto build = [](RopeConfig config, int64_t positions) {
+    return [=] { build_rope_table(config, positions); };
+  };
+  const RopeConfig good{.head_dim = 8, .theta = 10000.0, .scaling = {}};
+  const auto with = [&](RopeScaling scaling) {
+    RopeConfig config = good;
+    config.scaling = scaling;
+    return config;
+  };
+  expect_error(build({.head_dim = 7, .theta = 10000.0, .scaling = {}}, 4), "head_dim is 7");
+  expect_error(build({.head_dim = 0, .theta = 10000.0, .scaling = {}}, 4), "head_dim is 0");
+  expect_error(build({.head_dim = 8, .theta = -1.0, .scaling = {}}, 4), "rope_theta");
+  expect_error(build(good, -1), "-1 positions");
+  expect_error(build(good, int64_t{1} << 60), "out of range");
+  expect_error(build(with({.type = Type::kLinear, .factor = 0.0}), 4), "rope_scaling.factor is 0");
+  expect_error(build(with({.type = Type::kLlama3, .factor = 8.0}), 4), "original_max_position_embeddings");
+  expect_error(build(with({.type = Type::kLlama3,
+                           .factor = 8.0,
+                           .low_freq_factor = 4.0,
+                           .high_freq_factor = 4.0,
+                           .original_max_position_embeddings = 8}),
+                     4),
+               "high_freq_factor");
+  expect_error(build(with({.type = Type::kYarn, .factor = 8.0}), 4), "original_max_position_embeddings");
+  RopeConfig flat = with({.type = Type::kYarn, .factor = 8.0, .original_max_position_embeddings = 8});
+  flat.theta = 1.0;
+  expect_error(build(flat, 4), "greater than 1 for yarn");
+}
+
+struct RopeCase {
+  int64_t tokens, heads, head_dim;
+};
+
+class RopeTest : public testing::TestWithParam<RopeCase> {};
+
+TEST_P(RopeTest, RotatesWithTheBitsOfScalarCodeAndBackwardIsItsTranspose) {
+  const auto& [tokens, heads, head_dim] = GetParam();
+  const int64_t half = head_dim / 2, positions = 300;
+  const RopeTable table =
+      build_rope_table({.head_dim = head_dim, .theta = 10000.0, .scaling = {}}, positions);
+  const Matrix x = Matrix::random(tokens, heads * head_dim, 1),
+               dy = Matrix::random(tokens, heads * head_dim, 2);
+  std::vector<int32_t> at;
+  for (int64_t t = 0; t < tokens; ++t) at.push_back(static_cast<int32_t>((t * 41 + 7) % positions));
+  Matrix y = x, dx = dy;
+  for (int64_t t = 0; t < tokens; ++t) {
+    double forward_dot = 0.0, backward_dot = 0.0;
+    for (int64_t h = 0; h < heads; ++h) {
+      for (int64_t i = 0; i < half; ++i) {
+        const auto angle = static_cast<size_t>(at[static_cast<size_t>(t)] * half + i);
+        const float c = table.cos[angle], s = table.sin[angle];
+        const int64_t lo = h * head_dim + i, hi = lo + half;
+        y(t, lo) = std::fma(-x(t, hi), s, x(t, lo) * c);
+        y(t, hi) = std::fma(x(t, lo), s, x(t, hi) * c);
+        dx(t, lo) = std::fma(dy(t, hi), s, dy(t, lo) * c);
+        dx(t, hi) = std::fma(-dy(t, lo), s, dy(t, hi) * c);
+        ASSERT_NEAR(y(t, lo), static_cast<double>(x(t, lo)) * c - static_cast<double>(x(t, hi)) * s, 1e-6);
+      }
+    }
+    for (int64_t j = 0; j < heads * head_dim; ++j) {
+      forward_dot += static_cast<double>(y(t, j)) * dy(t, j);
+      backward_dot += static_cast<double>(dx(t, j)) * x(t, j);
+    }
+    ASSERT_NEAR(forward_dot, backward_dot, 1e-4);  // <R x, dy> = <x, R^T dy>: the gradient of a linear map
+  }
+  on_every_target([&](const Context& ctx) {
+    Matrix got = x, dgot = dy;
+    rope_forward(ctx, got.heads(heads), at, table);
+    EXPECT_TRUE(same_bits(got.values, y.values));
+    rope_backward(ctx, dgot.heads(heads), at, table);
+    EXPECT_TRUE(same_bits(dgot.values, dx.values));
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, RopeTest,
+                         testing::Values(RopeCase{1, 1, 2}, RopeCase{3, 2, 10}, RopeCase{7, 3, 32},
+                                         RopeCase{5, 1, 34}, RopeCase{131, 9, 64}, RopeCase{300, 3, 128}));
+
+TEST(Rope, BadPositionsAndShapesAreErrors) {
+  const RopeTable table = build_rope_table({.head_dim = 4, .theta = 10000.0, .scaling = {}}, 6);
+  Matrix x = Matrix::random(2, 8, 1);
+  const Matrix before = x;
+  const std::vector<int32_t> high = {0, 6}, negative = {-1, 0}, three = {0, 1, 2}, good = {0, 1};
+  expect_error([&] { rope_forward({}, x.heads(2), high, table); }, "token 1 is at position 6");
+  expect_error([&] { rope_backward({}, x.heads(2), negative, table); }, "token 0 is at position -1");
+  expect_error([&] { rope_forward({}, x.heads(2), three, table); }, "x is [2, 2, 4]");
+  expect_error([&] { rope_forward({}, x.heads(1), good, table); }, "x is [2, 1, 8]");
+  RopeTable broken = table;
+  broken.positions = 1000;
+  expect_error([&] { rope_forward({}, x.heads(2), good, broken); }, "build_rope_table");
+  EXPECT_TRUE(same_bits(x.values, before.values));
+}
+
+}  // namespace
+}  // namespace orrery
