@@ -20,7 +20,10 @@ void logprob_forward(const Context& ctx, std::span<float> logprobs, std::span<fl
 
 /// In place: logits [r, vocab] become dlogits, given dL/dlogp [r] and dL/dentropy [r] (may be empty: 0):
 ///   dz_j = dlogp * (1[j = t] - p_j) - dentropy * p_j * (z_j - lse + H),   dlogit_j = dz_j * (1 /
-///   temperature).
+///   temperature),
+/// in float32 fma(dlogp, 1[j = t] - p_j, -((dentropy * p_j) * ((z_j - lse) + H))). A row whose dlogp and
+/// dentropy are both 0 (a masked token) becomes 0, whatever its logits. `entropies` is read only where
+/// dentropy is given.
 void logprob_backward(const Context& ctx, Mat<float> logits, std::span<const int32_t> targets,
                       std::span<const float> lse, std::span<const float> entropies,
                       std::span<const float> dlogp, std::span<const float> dentropy,

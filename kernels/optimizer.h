@@ -18,8 +18,13 @@ struct AdamWParams {
 /// One step over equal-length slices, t counted from 1, elementwise:
 ///   g = grad * grad_scale (the clip factor);  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
 ///   w = w - lr * wd * w;   w = w - lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
-/// written with explicit fma and IEEE division and square root: same bits on every vector width. One
-/// streaming pass.
+/// with IEEE division and square root: same bits on every vector width. One streaming pass. In float32:
+///   g = grad * grad_scale
+///   m = fma(b1, m, (1 - b1) * g);  v = fma(b2, v, ((1 - b2) * g) * g)
+///   u = m / fma(sqrt(v), 1 / sqrt(1 - b2^t), eps)
+///   w = w - fma(lr / (1 - b1^t), u, (lr * wd) * w)
+/// where lr / (1 - b1^t), 1 / sqrt(1 - b2^t) and lr * wd are computed in double and rounded once. Throws
+/// Error for unequal lengths, t < 1 and hyper-parameters out of range. The slices must not overlap.
 void adamw_step(const Context& ctx, std::span<float> w, std::span<float> m, std::span<float> v,
                 std::span<const float> grad, const AdamWParams& params, int64_t t, float grad_scale);
 

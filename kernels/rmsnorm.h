@@ -19,7 +19,9 @@ void rmsnorm_residual_forward(const Context& ctx, Mat<float> h, Mat<float> y, st
                               Mat<const float> x, Mat<const float> delta, std::span<const float> weight,
                               float eps);
 
-/// dx [t, d] += gradient through the norm; dweight [d] += sum over rows in row order (chain). x is the
+/// dx [t, d] += gradient through the norm: with g = dy * weight, c = lanes sum of g x (fma) and
+/// a = c / d * rstd * rstd, dx = fma(fma(-a, x, g), rstd, dx) (the heads form below overwrites: dx is the
+/// product alone). dweight [d] += sum over rows in row order (chain). x is the
 /// forward's input (h in the residual form).
 void rmsnorm_backward(const Context& ctx, Mat<float> dx, std::span<float> dweight, Mat<const float> dy,
                       Mat<const float> x, std::span<const float> rstd, std::span<const float> weight);
