@@ -1,0 +1,184 @@
+#include "experiments/checkpointing.h"
+
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/file.h"
+#include "core/log.h"
+#include "core/timer.h"
+
+namespace orrery {
+namespace {
+
+constexpr int kFormat = 1;
+
+/// Runs `work` on this rank and lets every rank know: Error on all when any failed, naming the first rank
+/// that did.
+template <class Work>
+void together(Communicator& comm, Work&& work) {
+  std::string problem;
+  try {
+    work();
+  } catch (const std::exception& error) {
+    problem = error.what();
+    if (problem.empty()) problem = "unknown error";
+  }
+  const auto problems = comm.all_gather_bytes(problem);
+  for (size_t rank = 0; rank < problems.size(); ++rank) {
+    if (!problems[rank].empty()) fail("{}", problems[rank]);
+  }
+}
+
+}  // namespace
+
+std::string state_to_json(const TrainState& state) {
+  nlohmann::json json = {{"format", kFormat},
+                         {"sft_step", state.sft_step},
+                         {"rl_step", state.rl_step},
+                         {"adam_t", state.adam_t},
+                         {"reward", state.reward}};
+  if (state.val_before) json["val_before"] = *state.val_before;
+  if (state.val_after) json["val_after"] = *state.val_after;
+  return json.dump();
+}
+
+TrainState state_from_json(const std::string& text) {
+  try {
+    const auto json = nlohmann::json::parse(text);
+    if (json.empty()) return {};  // an imported model: step 0
+    if (json.at("format") != kFormat) {
+      fail("the checkpoint's state has format {}, this program reads {}", json.at("format").dump(), kFormat);
+    }
+    TrainState state;
+    state.sft_step = json.at("sft_step");
+    state.rl_step = json.at("rl_step");
+    state.adam_t = json.at("adam_t");
+    state.reward = json.at("reward");
+    if (json.contains("val_before")) state.val_before = json.at("val_before").get<double>();
+    if (json.contains("val_after")) state.val_after = json.at("val_after").get<double>();
+    return state;
+  } catch (const nlohmann::json::exception& error) {
+    fail("the checkpoint's state is not what a training run writes: {}", error.what());
+  }
+}
+
+Checkpointer::Checkpointer(Job& job, std::string config_yaml)
+    : job_(job), config_yaml_(std::move(config_yaml)), folder_(job.run_dir / "checkpoints") {}
+
+double Checkpointer::save(const TrainState& state, Learner* learner, bool must) {
+  if (learner == nullptr) return 0;
+  const Timer timer;
+  try {
+    const std::filesystem::path saved = save_on_all(state, *learner);
+    if (job_.learners->rank() == 0) spdlog::info("saved {} in {:.2f} s", saved.string(), timer.seconds());
+  } catch (const Error& error) {
+    if (must) throw;
+    if (job_.learners->rank() == 0) {
+      spdlog::error("checkpoint of step {} was not saved, earlier ones are whole, training goes on: {}",
+                    state.step(), error.what());
+    }
+  }
+  return timer.seconds();
+}
+
+std::filesystem::path Checkpointer::save_on_all(const TrainState& state, Learner& learner) {
+  Communicator& comm = *job_.learners;
+  const bool first = comm.rank() == 0;
+  const std::filesystem::path target = folder_ / checkpoint_name(state.step());
+  std::filesystem::path temporary;
+  together(comm, [&] {
+    if (first) temporary = prepare_checkpoint(folder_, state.step());
+  });
+  temporary = comm.all_gather_bytes(temporary.string()).front();
+
+  const ModelConfig& config = job_.model().config();
+  const ParameterTable& table = job_.model().table();
+  ShardedAdamW& optimizer = learner.optimizer();
+  CheckpointFileEntry entry;
+  together(comm, [&] {
+    const auto size = static_cast<size_t>(optimizer.end() - optimizer.begin());
+    const CheckpointSlice slice{
+        optimizer.begin(), optimizer.end(),
+        job_.model().parameters().subspan(static_cast<size_t>(optimizer.begin()), size), optimizer.m(),
+        optimizer.v()};
+    entry = write_checkpoint_slice(temporary, comm.rank(), comm.size(), table.flat_size(), slice);
+  });
+  const nlohmann::json mine = {{"name", entry.name},
+                               {"bytes", entry.bytes},
+                               {"sha256", entry.sha256},
+                               {"begin", entry.slice_begin},
+                               {"end", entry.slice_end}};
+  std::vector<CheckpointFileEntry> entries;
+  for (const std::string& text : comm.all_gather_bytes(mine.dump())) {
+    const auto json = nlohmann::json::parse(text);
+    entries.push_back({json["name"], json["bytes"], json["sha256"], json["begin"], json["end"]});
+  }
+  together(comm, [&] {
+    if (!first) return;
+    CheckpointInfo info;
+    info.step = state.step();
+    info.stage = state.rl_step > 0 ? "grpo" : "sft";
+    info.run_config_yaml = config_yaml_;
+    info.model_config_json = model_config_json(config, "float32");
+    info.state_json = state_to_json(state);
+    if (state.rl_step > 0) info.reward = state.reward;
+    publish_checkpoint(temporary, target, info, table, entries, job_.config.model().path());
+    remove_old_checkpoints(folder_, job_.config.trainer().max_ckpt_to_keep());
+  });
+  return target;
+}
+
+std::filesystem::path Checkpointer::choose() const {
+  const std::string& resume = job_.config.trainer().resume();
+  if (resume == "off") {
+    if (!list_checkpoints(folder_).empty()) {
+      fail_usage(
+          "trainer.resume is off but {} holds checkpoints; choose another run_dir, remove them, or resume: "
+          "auto",
+          folder_.string());
+    }
+    return {};
+  }
+  if (resume != "auto") return resume;
+  const auto found =
+      latest_good_checkpoint(folder_, [](const std::filesystem::path& folder, const std::string& reason) {
+        spdlog::error("checkpoint {} is damaged and passed over: {}", folder.string(), reason);
+      });
+  return found ? found->folder() : std::filesystem::path{};
+}
+
+std::optional<TrainState> Checkpointer::resume(Learner* learner) {
+  Communicator& world = job_.world;
+  std::filesystem::path chosen;
+  together(world, [&] {
+    if (world.rank() == 0) chosen = choose();
+  });
+  chosen = world.all_gather_bytes(chosen.string()).front();
+  if (chosen.empty()) return std::nullopt;
+
+  TrainState state;
+  together(world, [&] {
+    // Rank 0 has verified every file when it chose; the others hash what they read.
+    const Checkpoint checkpoint(chosen, Checkpoint::Verify::kOnRead);
+    Transformer& model = job_.model();
+    if (checkpoint.flat_size() != model.table().flat_size() ||
+        checkpoint.config().vocab_size != model.config().vocab_size ||
+        checkpoint.config().hidden_size != model.config().hidden_size ||
+        checkpoint.config().num_hidden_layers != model.config().num_hidden_layers) {
+      fail("{} is of another model than model.path {}; use another run_dir or trainer.resume: off",
+           chosen.string(), job_.config.model().path());
+    }
+    state = state_from_json(checkpoint.info().state_json);
+    checkpoint.read(0, checkpoint.flat_size(), model.parameters(), {}, {});
+    if (learner != nullptr) {
+      ShardedAdamW& optimizer = learner->optimizer();
+      checkpoint.read(optimizer.begin(), optimizer.end(), {}, optimizer.m(), optimizer.v());
+      optimizer.set_t(state.adam_t);
+    }
+    model.pack(job_.ctx);
+  });
+  if (world.rank() == 0) spdlog::info("resumed from {} (step {})", chosen.string(), state.step());
+  return state;
+}
+
+}  // namespace orrery

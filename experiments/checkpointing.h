@@ -1,0 +1,51 @@
+// Saving and resuming a run: the driver's state beside the weights and moments, over all learner ranks.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "experiments/job.h"
+#include "learners/learner.h"
+#include "models/checkpoint.h"
+
+namespace orrery {
+
+/// Where a run stands. The data cursor follows from the steps; random streams are functions of the seed.
+struct TrainState {
+  int64_t sft_step = 0;                         ///< SFT steps done
+  int64_t rl_step = 0;                          ///< RL steps done
+  int64_t adam_t = 0;                           ///< optimizer steps since the stage began
+  std::optional<double> val_before, val_after;  ///< held-out score before and after RL
+  double reward = 0;                            ///< mean reward of the last step
+
+  int64_t step() const { return sft_step + rl_step; }
+};
+
+std::string state_to_json(const TrainState& state);
+TrainState state_from_json(const std::string& json);
+
+class Checkpointer {
+ public:
+  Checkpointer(Job& job, std::string config_yaml);
+
+  /// Collective over the learners (no-op elsewhere). A failed save leaves earlier checkpoints whole: it is an
+  /// Error when `must` is set, else it is reported and the run goes on. Returns the seconds the step was
+  /// blocked.
+  double save(const TrainState& state, Learner* learner, bool must);
+
+  /// Collective over world: finds the checkpoint that trainer.resume asks for, loads weights (every rank) and
+  /// moments (this learner's slice), and packs the weights. Nothing when the run starts anew.
+  std::optional<TrainState> resume(Learner* learner);
+
+ private:
+  std::filesystem::path choose() const;
+  std::filesystem::path save_on_all(const TrainState& state, Learner& learner);
+
+  Job& job_;
+  std::string config_yaml_;
+  std::filesystem::path folder_;
+};
+
+}  // namespace orrery

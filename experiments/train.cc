@@ -1,0 +1,258 @@
+#include "experiments/train.h"
+
+#include <cstdio>
+
+#include "core/error.h"
+#include "core/file.h"
+#include "core/log.h"
+#include "core/timer.h"
+#include "experiments/checkpointing.h"
+#include "experiments/config.h"
+#include "experiments/rl_stage.h"
+#include "experiments/sft_stage.h"
+#include "experiments/stop_signal.h"
+#include "models/hf_folder.h"
+#include "rollout/rollout_file.h"
+
+namespace orrery {
+namespace {
+
+/// The frozen policy that RL started from, for the KL loss: the model folder's weights, or what SFT made of
+/// them, kept in run_dir/reference so that a resumed run compares with the same.
+std::unique_ptr<Transformer> make_reference(Job& job, bool after_sft, const TrainState& state) {
+  if (job.config.actor().kl_loss_coef() == 0 || !job.is_learner()) return nullptr;
+  auto reference =
+      std::make_unique<Transformer>(job.model().config(), job.ctx.device, compute_dtype(job.config));
+  const std::filesystem::path kept = job.run_dir / "reference";
+  if (!after_sft && !job.config.model().from_scratch()) {
+    load_hf_weights(job.config.model().path(), reference->config(), reference->table(),
+                    reference->parameters());
+  } else if (state.rl_step > 0) {
+    load_hf_weights(kept, reference->config(), reference->table(), reference->parameters());
+  } else {
+    std::copy(job.model().parameters().begin(), job.model().parameters().end(),
+              reference->parameters().begin());
+    if (job.learners->rank() == 0) {
+      std::filesystem::remove_all(kept);
+      save_hf_folder(kept, reference->config(), reference->table(), reference->parameters(), DType::kF32, {});
+    }
+  }
+  reference->pack(job.ctx);
+  return reference;
+}
+
+/// One run on one rank.
+class Training {
+ public:
+  Training(Job& job, std::string config_yaml)
+      : job_(job),
+        checkpointer_(job, config_yaml),
+        sft_total_(job.config.sft().total_training_steps()),
+        rl_total_(job.config.trainer().total_training_steps()) {
+    if (job.is_learner()) {
+      learner_config_ = {job.config.cluster().gradient_shards(),
+                         job.config.actor().ppo_max_token_len_per_gpu(),
+                         job.config.cluster().reduce() == proto::ClusterSection::FAST};
+      learner_ = std::make_unique<Learner>(job.ctx, job.model(), nullptr, *job.learners, learner_config_);
+    }
+    const std::optional<TrainState> resumed = checkpointer_.resume(learner_.get());
+    if (resumed) state_ = *resumed;
+    if (is_main()) {
+      std::filesystem::create_directories(job.run_dir);
+      write_file_atomic(job.run_dir / "config.yaml", config_yaml);
+      metrics_ = std::make_unique<MetricsWriter>(job.run_dir, resumed ? state_.step() : -1,
+                                                 job.config.trainer().tensorboard());
+    }
+  }
+
+  int run() {
+    if (!run_sft() || !run_rl()) {
+      if (is_main())
+        spdlog::info("asked to stop: the run is saved at step {} and can be resumed", state_.step());
+      return kExitOk;
+    }
+    print_result();
+    return kExitOk;
+  }
+
+ private:
+  bool is_main() const { return job_.world.rank() == 0; }
+
+  bool save_due(int64_t done, int64_t total) const {
+    const int64_t freq = job_.config.trainer().save_freq();
+    return freq >= 0 && (done == total || (freq > 0 && done % freq == 0));
+  }
+
+  void save(bool must) {
+    state_.adam_t = learner_ ? learner_->optimizer().t() : 0;
+    const double seconds = checkpointer_.save(state_, learner_.get(), must);
+    if (is_main()) save_seconds_ = seconds;
+  }
+
+  void print(const std::string& line) const {
+    if (!is_main()) return;
+    std::fputs((line + "\n").c_str(), stdout);
+    std::fflush(stdout);
+  }
+
+  /// False when asked to stop.
+  bool run_sft() {
+    const bool had_work = state_.sft_step < sft_total_;
+    bool stopped = false;
+    if (had_work && job_.is_learner()) {
+      SftStage stage(job_, *learner_);
+      const Timer timer;
+      const int64_t first = state_.sft_step;
+      while (state_.sft_step < sft_total_ && !(stopped = agree_to_stop(*job_.learners))) {
+        Metrics metrics = stage.step(state_.sft_step);
+        ++state_.sft_step;
+        if (save_due(state_.sft_step, sft_total_)) save(/*must=*/false);
+        if (is_main()) {
+          metrics_->write(state_.step(), "sft", metrics);
+          const double per_step = timer.seconds() / static_cast<double>(state_.sft_step - first);
+          if (state_.sft_step % 20 == 0 || state_.sft_step == sft_total_) {
+            print(fmt::format("sft {}/{} | loss {:.4f} | lr {:.2e} | {} tok/s | {:.3f} s/step | ETA {}",
+                              state_.sft_step, sft_total_, metrics["train/loss"], metrics["train/lr"],
+                              format_count(metrics["perf/throughput"] * job_.learners->size()), per_step,
+                              format_duration(per_step * static_cast<double>(sft_total_ - state_.sft_step))));
+          }
+        }
+      }
+      if (stopped) save(/*must=*/true);
+    }
+    if (had_work) {  // actors wait here for the learners
+      double flag[1] = {stopped ? 1.0 : 0.0};
+      job_.world.all_reduce_max(flag);
+      stopped = flag[0] > 0;
+      if (!stopped) state_.sft_step = sft_total_;
+    }
+    return !stopped;
+  }
+
+  /// False when asked to stop.
+  bool run_rl() {
+    if (rl_total_ == 0) {
+      if (learner_ && state_.rl_step == 0 && sft_total_ > 0 && job_.config.trainer().save_freq() >= 0)
+        save(true);
+      return true;
+    }
+    if (state_.rl_step >= rl_total_ && (state_.val_after || job_.config.trainer().test_freq() == 0)) {
+      if (is_main())
+        spdlog::info("the run in {} is complete ({} steps); nothing to do", job_.run_dir.string(), rl_total_);
+      return true;
+    }
+    reference_ = make_reference(job_, sft_total_ > 0, state_);
+    if (job_.is_learner()) {
+      // RL starts with fresh moments: SFT's belong to another objective and learning rate.
+      auto learner = std::make_unique<Learner>(job_.ctx, job_.model(), reference_.get(), *job_.learners,
+                                               learner_config_);
+      if (state_.rl_step > 0) {
+        std::copy(learner_->optimizer().m().begin(), learner_->optimizer().m().end(),
+                  learner->optimizer().m().begin());
+        std::copy(learner_->optimizer().v().begin(), learner_->optimizer().v().end(),
+                  learner->optimizer().v().begin());
+        learner->optimizer().set_t(state_.adam_t);
+      }
+      learner_ = std::move(learner);
+    }
+    RlStage stage(job_, learner_.get());
+    stage.publish();
+    const int64_t test_freq = job_.config.trainer().test_freq();
+    if (test_freq != 0 && state_.rl_step == 0) state_.val_before = validate(stage);
+
+    const Timer timer;
+    const int64_t first = state_.rl_step;
+    while (state_.rl_step < rl_total_) {
+      if (agree_to_stop(job_.world)) {
+        save(/*must=*/true);
+        return false;
+      }
+      Metrics metrics = stage.step(state_.rl_step);
+      ++state_.rl_step;
+      if (is_main()) state_.reward = metrics["critic/rewards/mean"];
+      const bool last = state_.rl_step == rl_total_;
+      if (test_freq != 0 && (last || (test_freq > 0 && state_.rl_step % test_freq == 0))) {
+        const double score = validate(stage);
+        if (last) state_.val_after = score;
+      }
+      if (save_due(state_.rl_step, rl_total_)) {
+        save(/*must=*/last);
+        metrics["timing_s/save_checkpoint"] = save_seconds_;
+      }
+      report(stage, metrics, timer.seconds() / static_cast<double>(state_.rl_step - first));
+    }
+    return true;
+  }
+
+  double validate(RlStage& stage) {
+    const RlStage::Validation result = stage.validate(state_.rl_step);
+    const double score = result.accuracy >= 0 ? result.accuracy : result.reward;
+    if (is_main()) {
+      metrics_->write(state_.step(), "val", result.metrics);
+      print(fmt::format("validation at step {} | {} {:.3f} | reward {:.3f} | {} prompts", state_.rl_step,
+                        result.accuracy >= 0 ? "accuracy" : "score", score, result.reward,
+                        job_.source->val_size()));
+      has_accuracy_ = result.accuracy >= 0;
+    }
+    return score;
+  }
+
+  void report(const RlStage& stage, Metrics& metrics, double seconds_per_step) {
+    if (!is_main()) return;
+    metrics_->write(state_.step(), "grpo", metrics);
+    const int64_t every = job_.config.trainer().rollout_save_freq();
+    if (every > 0 && state_.rl_step % every == 0) {
+      const auto folder = job_.run_dir / "rollouts";
+      std::filesystem::create_directories(folder);
+      write_rollout_file(folder / fmt::format("step_{:06}.h5", state_.rl_step),
+                         static_cast<uint64_t>(state_.rl_step), stage.last_groups());
+    }
+    const std::string kl = metrics.contains("actor/kl_loss") ? fmt::format("{:.4f}", metrics["actor/kl_loss"])
+                                                             : std::string("off");
+    print(fmt::format(
+        "step {}/{} | reward {:.3f} | length {:.1f} | entropy {:.3f} | kl {} | grad {:.2f} | {} tok/s | "
+        "{:.2f} s/step | ETA {}",
+        state_.rl_step, rl_total_, metrics["critic/rewards/mean"], metrics["response_length/mean"],
+        metrics["actor/entropy"], kl, metrics["actor/grad_norm"],
+        format_count(metrics["perf/throughput"] * job_.topology.ranks), seconds_per_step,
+        format_duration(seconds_per_step * static_cast<double>(rl_total_ - state_.rl_step))));
+  }
+
+  void print_result() const {
+    if (!is_main()) return;
+    print(fmt::format("run folder: {} (metrics.jsonl, checkpoints/, rollouts/)", job_.run_dir.string()));
+    if (state_.val_before && state_.val_after) {
+      print(fmt::format("held-out {}: before {:.3f} after {:.3f}", has_accuracy_ ? "accuracy" : "score",
+                        *state_.val_before, *state_.val_after));
+    }
+  }
+
+  Job& job_;
+  Checkpointer checkpointer_;
+  int64_t sft_total_, rl_total_;
+  LearnerConfig learner_config_;
+  std::unique_ptr<Transformer> reference_;
+  std::unique_ptr<Learner> learner_;
+  std::unique_ptr<MetricsWriter> metrics_;
+  TrainState state_;
+  double save_seconds_ = 0;
+  bool has_accuracy_ = true;
+};
+
+}  // namespace
+
+int run_training(const proto::Config& config, const std::string& config_yaml, Communicator& world,
+                 int local_ranks) {
+  install_stop_handlers();
+  const std::unique_ptr<Job> job = make_job(config, world, local_ranks);
+  if (world.rank() == 0) {
+    spdlog::info("{}", describe_batch(config, world.size()));
+    spdlog::info("model {}: {} parameters, {} rank(s) x {} thread(s), {} learner(s), {} actor(s)",
+                 config.model().path(),
+                 format_count(static_cast<double>(job->model().table().parameter_count())), world.size(),
+                 job->ctx.threads, job->topology.learners, job->topology.actors());
+  }
+  return Training(*job, config_yaml).run();
+}
+
+}  // namespace orrery
