@@ -1,0 +1,58 @@
+// "added_tokens" of tokenizer.json: texts that become one id wherever they occur, before any splitting or
+// merging. Those with "normalized": false are looked for in the raw text, the others in normalized text; the
+// longest of the leftmost wins; single_word, lstrip and rstrip as in Hugging Face tokenizers. Immutable after
+// add(), safe to share.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace orrery {
+
+struct AddedToken {
+  int32_t id = 0;
+  std::string content;
+  bool single_word = false;
+  bool lstrip = false;
+  bool rstrip = false;
+  bool normalized = false;
+  bool special = false;
+};
+
+/// A part of a text: an added token (id >= 0) or text that belongs to none (id < 0).
+struct TextSegment {
+  size_t begin;
+  size_t end;
+  int32_t id;
+};
+
+/// Finds a set of added tokens in texts.
+class AddedTokenFinder {
+ public:
+  /// Looks for `pattern` (the token's content, perhaps normalized) and reports `token`.
+  void add(std::string_view pattern, const AddedToken& token);
+  /// Segments that cover `text` (valid UTF-8) in order; none is empty.
+  std::vector<TextSegment> split(std::string_view text) const;
+
+ private:
+  struct Node {
+    std::map<unsigned char, int32_t> next;
+    int32_t token = -1;  // index into tokens_
+  };
+  struct Match {
+    size_t end;
+    int32_t token;
+  };
+  Match longest_at(std::string_view text, size_t begin) const;
+
+  std::vector<Node> nodes_{1};
+  std::vector<AddedToken> tokens_;
+  std::array<bool, 256> starts_{};  // bytes that some pattern starts with
+};
+
+}  // namespace orrery

@@ -1,0 +1,49 @@
+// The token strings of a model and their ids, both ways. One arena of bytes and one open-addressing table,
+// because a vocabulary has up to 260,000 entries and is built at every start. Not thread-safe while it is
+// filled, then read-only.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace orrery {
+
+class Vocabulary {
+ public:
+  /// Ids are below this: a file that claims more is broken, and tables are sized by the largest id.
+  static constexpr int32_t kMaxId = 1 << 22;
+
+  enum class Added { kNew, kTokenTaken, kIdTaken };
+
+  /// Adds a pair with 0 <= id < kMaxId. Anything but kNew leaves the vocabulary as it was.
+  Added add(std::string_view token, int32_t id);
+  /// Id of the token, or -1.
+  int32_t find(std::string_view token) const;
+  /// The token with this id; empty where there is none (also for ids out of range).
+  std::string_view token(int32_t id) const;
+  bool has(int32_t id) const { return entry_of(id) >= 0; }
+  /// 1 + the largest id.
+  int32_t size() const { return static_cast<int32_t>(by_id_.size()); }
+  int32_t count() const { return static_cast<int32_t>(entries_.size()); }
+
+ private:
+  struct Entry {
+    size_t begin;
+    uint32_t length;
+    int32_t id;
+    uint32_t hash;
+  };
+  int32_t entry_of(int32_t id) const { return id >= 0 && id < size() ? by_id_[static_cast<size_t>(id)] : -1; }
+  std::string_view text(const Entry& entry) const { return {bytes_.data() + entry.begin, entry.length}; }
+  size_t slot_of(std::string_view token, uint32_t hash) const;
+  void grow();
+
+  std::string bytes_;
+  std::vector<Entry> entries_;
+  std::vector<int32_t> slots_;  // index into entries_, or -1; a power of two of them
+  std::vector<int32_t> by_id_;  // index into entries_, or -1
+};
+
+}  // namespace orrery
