@@ -14,7 +14,7 @@ namespace orrery {
 namespace {
 
 constexpr size_t kMaxPattern = 64 * 1024;
-constexpr uint32_t kMatchLimit = 100'000'000;   // steps of one match
+constexpr uint32_t kMatchLimit = 50'000'000;    // steps of one match
 constexpr uint32_t kHeapLimitKib = 256 * 1024;  // memory of one match
 constexpr size_t kJitStackBytes = 1024 * 1024;
 

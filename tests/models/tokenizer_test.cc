@@ -4,8 +4,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <chrono>
-#include <fstream>
+#include <iterator>
 #include <sstream>
 #include <thread>
 
@@ -233,7 +235,7 @@ TEST(Tokenizer, LongTextWithoutPreTokenizerIsNotQuadratic) {
   const auto start = std::chrono::steady_clock::now();
   const Ids ids = t.encode(text, false);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  EXPECT_EQ(t.decode(ids, false), text);
+  EXPECT_TRUE(t.decode(ids, false) == text);
   EXPECT_LT(seconds.count(), 10.0);  // about 0.1 s; a quadratic loop takes hours
 }
 
@@ -347,7 +349,7 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(TokenizerErrors, RegularExpressionThatExplodes) {
   json file = byte_level_tokenizer();
   file["pre_tokenizer"] =
-      json::parse(R"({"type": "Split", "pattern": {"Regex": "(a+)+b"}, "behavior": "Isolated"})");
+      json::parse(R"({"type": "Split", "pattern": {"Regex": "(?:a|aa)+[bc]"}, "behavior": "Isolated"})");
   const Tokenizer t = make(file);
   EXPECT_THROW(t.encode(std::string(5000, 'a'), false), Error);
 }
@@ -365,6 +367,7 @@ std::vector<std::string> fixture_texts(const std::filesystem::path& file) {
     texts.push_back(all.substr(begin, at - begin));
     begin = at + separator.size();
   }
+  texts.push_back(all.substr(begin));  // the last one is empty
   return texts;
 }
 
@@ -372,18 +375,19 @@ void check_fixture(const char* name, const char* tokenizer) {
   const std::filesystem::path folder = assets() / "fixtures/tokenizer-cases";
   const Tokenizer t = Tokenizer::load(assets() / "tokenizers" / tokenizer);
   const std::vector<std::string> texts = fixture_texts(folder / (std::string(name) + ".inp"));
-  std::istringstream lines(text_of(folder / (std::string(name) + ".out")));
-  size_t cases = 0;
-  for (std::string line; std::getline(lines, line); ++cases) {
-    ASSERT_LT(cases, texts.size());
+  const std::string out = text_of(folder / (std::string(name) + ".out"));
+  ASSERT_EQ(texts.size(), 47u);
+  ASSERT_EQ(std::count(out.begin(), out.end(), '\n'), 46);
+  std::istringstream lines(out);
+  for (size_t i = 0; i < texts.size(); ++i) {
+    std::string line;
+    std::getline(lines, line);
     std::istringstream numbers(line);
     const Ids expected{std::istream_iterator<int32_t>(numbers), std::istream_iterator<int32_t>()};
-    const Ids ids = t.encode(texts[cases], false);
-    EXPECT_EQ(ids, expected) << "case " << cases << ": " << texts[cases];
+    const Ids ids = t.encode(texts[i], false);
+    EXPECT_EQ(ids, expected) << "case " << i << ": " << texts[i];
     EXPECT_EQ(stream(t, ids, false), t.decode(ids, false));
   }
-  EXPECT_EQ(cases, texts.size());
-  EXPECT_EQ(cases, 47u);
 }
 
 TEST(TokenizerAssets, Gpt2Cases) {
@@ -423,11 +427,14 @@ TEST(TokenizerAssets, TinyStoriesLongText) {
   ORRERY_NEEDS_ASSET("models/tinystories-656k");
   ORRERY_NEEDS_ASSET("data/text/tinystories_10k.txt");
   const Tokenizer t = Tokenizer::load(assets() / "models/tinystories-656k");
-  const std::string text = text_of(assets() / "data/text/tinystories_10k.txt").substr(0, 200'000);
+  std::string text = text_of(assets() / "data/text/tinystories_10k.txt");
+  std::erase_if(text,
+                [](char c) { return static_cast<unsigned char>(c) >= 0x80; });  // it knows no curly quotes
+  text.resize(200'000);
   const auto start = std::chrono::steady_clock::now();
   const Ids ids = t.encode(text, false);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
-  EXPECT_EQ(t.decode(ids, false), text);
+  EXPECT_TRUE(t.decode(ids, false) == text);
   EXPECT_LT(seconds.count(), 2.0);
 }
 
