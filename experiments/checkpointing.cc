@@ -1,32 +1,24 @@
 #include "experiments/checkpointing.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/file.h"
 #include "core/log.h"
 #include "core/timer.h"
+#include "experiments/together.h"
 
 namespace orrery {
 namespace {
 
 constexpr int kFormat = 1;
 
-/// Runs `work` on this rank and lets every rank know: Error on all when any failed, naming the first rank
-/// that did.
-template <class Work>
-void together(Communicator& comm, Work&& work) {
-  std::string problem;
-  try {
-    work();
-  } catch (const std::exception& error) {
-    problem = error.what();
-    if (problem.empty()) problem = "unknown error";
-  }
-  const auto problems = comm.all_gather_bytes(problem);
-  for (size_t rank = 0; rank < problems.size(); ++rank) {
-    if (!problems[rank].empty()) fail("{}", problems[rank]);
-  }
+bool same_parameters(const ParameterTable& a, const ParameterTable& b) {
+  return std::equal(a.parameters().begin(), a.parameters().end(), b.parameters().begin(),
+                    b.parameters().end(), [](const Parameter& x, const Parameter& y) {
+                      return x.name == y.name && x.shape == y.shape && x.offset == y.offset;
+                    });
 }
 
 }  // namespace
@@ -161,10 +153,7 @@ std::optional<TrainState> Checkpointer::resume(Learner* learner) {
     // Rank 0 has verified every file when it chose; the others hash what they read.
     const Checkpoint checkpoint(chosen, Checkpoint::Verify::kOnRead);
     Transformer& model = job_.model();
-    if (checkpoint.flat_size() != model.table().flat_size() ||
-        checkpoint.config().vocab_size != model.config().vocab_size ||
-        checkpoint.config().hidden_size != model.config().hidden_size ||
-        checkpoint.config().num_hidden_layers != model.config().num_hidden_layers) {
+    if (!same_parameters(checkpoint.table(), model.table())) {
       fail("{} is of another model than model.path {}; use another run_dir or trainer.resume: off",
            chosen.string(), job_.config.model().path());
     }

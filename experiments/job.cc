@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/parallel.h"
+#include "experiments/together.h"
 #include "models/hf_folder.h"
 
 namespace orrery {
@@ -52,23 +53,27 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
                     static_cast<int>(config.cluster().gradient_shards()));
   Context ctx;
   ctx.threads = resolve_threads(config, local_ranks);
-  const std::filesystem::path folder = config.model().path();
-  if (!std::filesystem::is_directory(folder)) {
-    fail_usage("model.path: {} is not a folder; give a Hugging Face model folder", folder.string());
-  }
-  auto job = std::unique_ptr<Job>(
-      new Job{config, world, topology, ctx, config.run_dir(),
-              load_model(ctx, folder, compute_dtype(config), config.model().from_scratch(), config.seed()),
-              nullptr, nullptr, world.split(topology.is_learner(world.rank()) ? 0 : -1)});
-  const int64_t longest = config.data().max_prompt_length() + config.data().max_response_length();
-  if (longest > job->model().config().max_position_embeddings) {
-    fail_usage(
-        "data.max_prompt_length + data.max_response_length is {} but {} handles {} positions; lower one of "
-        "them",
-        longest, folder.string(), job->model().config().max_position_embeddings);
-  }
-  job->env = make_environment(config.data(), config.seed());
-  job->source = std::make_unique<PromptSource>(config.data(), *job->env, job->tokenizer(), config.seed());
+  std::unique_ptr<Communicator> learners = world.split(topology.is_learner(world.rank()) ? 0 : -1);
+  std::unique_ptr<Job> job;
+  together(world, [&] {
+    const std::filesystem::path folder = config.model().path();
+    if (!std::filesystem::is_directory(folder)) {
+      fail_usage("model.path: {} is not a folder; give a Hugging Face model folder", folder.string());
+    }
+    job.reset(
+        new Job{config, world, topology, ctx, config.run_dir(),
+                load_model(ctx, folder, compute_dtype(config), config.model().from_scratch(), config.seed()),
+                nullptr, nullptr, std::move(learners)});
+    const int64_t longest = config.data().max_prompt_length() + config.data().max_response_length();
+    if (longest > job->model().config().max_position_embeddings) {
+      fail_usage(
+          "data.max_prompt_length + data.max_response_length is {} but {} handles {} positions; lower one of "
+          "them",
+          longest, folder.string(), job->model().config().max_position_embeddings);
+    }
+    job->env = make_environment(config.data(), config.seed());
+    job->source = std::make_unique<PromptSource>(config.data(), *job->env, job->tokenizer(), config.seed());
+  });
   return job;
 }
 

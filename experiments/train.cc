@@ -50,10 +50,10 @@ class Training {
         sft_total_(job.config.sft().total_training_steps()),
         rl_total_(job.config.trainer().total_training_steps()) {
     if (job.is_learner()) {
-      learner_config_ = {job.config.cluster().gradient_shards(),
-                         job.config.actor().ppo_max_token_len_per_gpu(),
-                         job.config.cluster().reduce() == proto::ClusterSection::FAST};
-      learner_ = std::make_unique<Learner>(job.ctx, job.model(), nullptr, *job.learners, learner_config_);
+      const LearnerConfig learner_config{job.config.cluster().gradient_shards(),
+                                         job.config.actor().ppo_max_token_len_per_gpu(),
+                                         job.config.cluster().reduce() == proto::ClusterSection::FAST};
+      learner_ = std::make_unique<Learner>(job.ctx, job.model(), *job.learners, learner_config);
     }
     const std::optional<TrainState> resumed = checkpointer_.resume(learner_.get());
     if (resumed) state_ = *resumed;
@@ -142,18 +142,10 @@ class Training {
       return true;
     }
     reference_ = make_reference(job_, sft_total_ > 0, state_);
-    if (job_.is_learner()) {
+    if (learner_) {
+      learner_->set_reference(reference_.get());
       // RL starts with fresh moments: SFT's belong to another objective and learning rate.
-      auto learner = std::make_unique<Learner>(job_.ctx, job_.model(), reference_.get(), *job_.learners,
-                                               learner_config_);
-      if (state_.rl_step > 0) {
-        std::copy(learner_->optimizer().m().begin(), learner_->optimizer().m().end(),
-                  learner->optimizer().m().begin());
-        std::copy(learner_->optimizer().v().begin(), learner_->optimizer().v().end(),
-                  learner->optimizer().v().begin());
-        learner->optimizer().set_t(state_.adam_t);
-      }
-      learner_ = std::move(learner);
+      if (state_.rl_step == 0) learner_->optimizer().reset();
     }
     RlStage stage(job_, learner_.get());
     stage.publish();
@@ -230,7 +222,6 @@ class Training {
   Job& job_;
   Checkpointer checkpointer_;
   int64_t sft_total_, rl_total_;
-  LearnerConfig learner_config_;
   std::unique_ptr<Transformer> reference_;
   std::unique_ptr<Learner> learner_;
   std::unique_ptr<MetricsWriter> metrics_;

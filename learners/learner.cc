@@ -42,11 +42,9 @@ double step_flops(const ModelConfig& config, std::span<const std::vector<MicroBa
 
 }  // namespace
 
-Learner::Learner(const Context& ctx, Transformer& model, const Transformer* reference, Communicator& comm,
-                 const LearnerConfig& config)
+Learner::Learner(const Context& ctx, Transformer& model, Communicator& comm, const LearnerConfig& config)
     : ctx_(ctx),
       model_(model),
-      reference_(reference),
       comm_(comm),
       config_(config),
       optimizer_(ctx.device, model.table().flat_size(), comm.size(), comm.rank()),

@@ -33,10 +33,12 @@ struct UpdateResult {
 
 class Learner {
  public:
-  /// `model` is updated in place and packed; `comm` connects the learner ranks. `reference`: frozen model for
-  /// the KL loss, or null. All must outlive the learner.
-  Learner(const Context& ctx, Transformer& model, const Transformer* reference, Communicator& comm,
-          const LearnerConfig& config);
+  /// `model` is updated in place and packed; `comm` connects the learner ranks. Both must outlive the
+  /// learner.
+  Learner(const Context& ctx, Transformer& model, Communicator& comm, const LearnerConfig& config);
+
+  /// Frozen model for the KL loss; null: none. It must outlive the learner.
+  void set_reference(const Transformer* reference) { reference_ = reference; }
 
   /// Collective; every rank passes the same trees, in the same order.
   UpdateResult update(std::span<Tree> trees, const Objective& objective, AdamWParams params,
@@ -48,7 +50,7 @@ class Learner {
  private:
   Context ctx_;
   Transformer& model_;
-  const Transformer* reference_;
+  const Transformer* reference_ = nullptr;
   Communicator& comm_;
   LearnerConfig config_;
   ShardedAdamW optimizer_;

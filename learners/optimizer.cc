@@ -1,5 +1,6 @@
 #include "learners/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "comm/ordered_reducer.h"
@@ -14,6 +15,12 @@ ShardedAdamW::ShardedAdamW(Device device, int64_t flat_size, int ranks, int rank
   v_ = Buffer::zeroed(device, bytes);
   chunk_sums_.resize(static_cast<size_t>((flat_size + kNormChunk - 1) / kNormChunk));
   for (const int64_t offset : offsets_) chunk_offsets_.push_back((offset + kNormChunk - 1) / kNormChunk);
+}
+
+void ShardedAdamW::reset() {
+  std::fill(m().begin(), m().end(), 0.0f);
+  std::fill(v().begin(), v().end(), 0.0f);
+  t_ = 0;
 }
 
 ShardedAdamW::Result ShardedAdamW::step(const Context& ctx, Communicator& comm, std::span<float> parameters,

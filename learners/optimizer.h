@@ -35,6 +35,7 @@ class ShardedAdamW {
 
   int64_t t() const { return t_; }  ///< updates done
   void set_t(int64_t t) { t_ = t; }
+  void reset();  ///< moments and t to zero: a new stage
   size_t memory_bytes() const { return m_.bytes() + v_.bytes(); }
 
  private:

@@ -1,0 +1,29 @@
+// Steps that every rank does and any may fail at: all learn of the failure, none is left waiting.
+#pragma once
+
+#include <exception>
+#include <string>
+
+#include "comm/communicator.h"
+#include "core/error.h"
+
+namespace orrery {
+
+/// Collective: runs `work` on this rank. When it failed on any rank, every rank throws the error of the
+/// lowest one (its text and exit code). `work` must not contain a collective that another rank would miss.
+template <class Work>
+void together(Communicator& comm, Work&& work) {
+  std::string problem;  // exit code and text
+  try {
+    work();
+  } catch (const Error& error) {
+    problem = std::to_string(error.exit_code()) + error.what();
+  } catch (const std::exception& error) {
+    problem = std::to_string(kExitFailure) + error.what();
+  }
+  for (const std::string& text : comm.all_gather_bytes(problem)) {
+    if (!text.empty()) throw Error(text.substr(1), text.front() - '0');
+  }
+}
+
+}  // namespace orrery
