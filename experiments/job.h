@@ -19,16 +19,11 @@
 
 namespace orrery {
 
-/// A model folder, loaded.
-struct LoadedModel {
-  Tokenizer tokenizer;
-  std::unique_ptr<Transformer> model;  ///< weights loaded and packed
-};
-
-/// Reads config.json, the tokenizer and the weights of a Hugging Face folder; random weights from `seed` when
-/// `from_scratch`. Checks that the tokenizer's ids fit the model. max_positions as Transformer's.
-LoadedModel load_model(const Context& ctx, const std::filesystem::path& folder, DType compute_dtype,
-                       bool from_scratch, uint64_t seed, int64_t max_positions = 0);
+/// Config and weights of a Hugging Face folder, packed. Error when the tokenizer has ids that the model
+/// lacks. max_positions: as Transformer's.
+std::unique_ptr<Transformer> load_transformer(const Context& ctx, const std::filesystem::path& folder,
+                                              const Tokenizer& tokenizer, DType compute_dtype,
+                                              int64_t max_positions);
 
 struct Job {
   const proto::Config& config;
@@ -36,15 +31,16 @@ struct Job {
   Topology topology;
   Context ctx;
   std::filesystem::path run_dir;
-  LoadedModel loaded;
+  Tokenizer tokenizer;
+  std::unique_ptr<Transformer> transformer;
   std::unique_ptr<Environment> env;
   std::unique_ptr<PromptSource> source;
   std::unique_ptr<Communicator> learners;  ///< null on ranks that only act
 
   bool is_learner() const { return topology.is_learner(world.rank()); }
   bool is_actor() const { return topology.is_actor(world.rank()); }
-  Transformer& model() { return *loaded.model; }
-  const Tokenizer& tokenizer() const { return loaded.tokenizer; }
+  Transformer& model() { return *transformer; }
+  const Transformer& model() const { return *transformer; }
 };
 
 /// Collective over world. `local_ranks`: ranks on this host, for the number of threads.

@@ -210,15 +210,19 @@ void RlStage::publish() {
   if (engine_) engine_->set_weight_version(version_);
 }
 
-RlStage::Validation RlStage::validate(int64_t step) {
+std::vector<Group> RlStage::generate_validation(int64_t step) {
   Timings timings;
-  const std::vector<Group> groups =
-      generate(Split::kVal, static_cast<uint64_t>(step), 0, job_.source->val_size(), timings);
+  return generate(Split::kVal, static_cast<uint64_t>(step), 0, job_.source->val_size(), timings);
+}
+
+RlStage::Validation RlStage::validate(int64_t step) {
+  const Timer timer;
+  const std::vector<Group> groups = generate_validation(step);
   Validation validation;
   if (job_.world.rank() == 0) {
     summarize_validation(groups, static_cast<int>(job_.config.rollout().val_n()), validation.metrics,
                          validation.reward, validation.accuracy);
-    validation.metrics["timing_s/testing"] = timings["gen"];
+    validation.metrics["timing_s/testing"] = timer.seconds();
   }
   return validation;
 }

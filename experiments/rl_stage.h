@@ -31,6 +31,9 @@ class RlStage {
   };
   Validation validate(int64_t step);
 
+  /// The held-out samples themselves; on rank 0 (and the other learners).
+  std::vector<Group> generate_validation(int64_t step);
+
   const std::vector<Group>& last_groups() const { return groups_; }
 
   /// Weights changed outside of step() (SFT, resume): sends them to the actors. Collective.

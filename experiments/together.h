@@ -9,6 +9,12 @@
 
 namespace orrery {
 
+/// An error that every rank has thrown alike: printed once, and nobody needs to be stopped.
+class AgreedError : public Error {
+ public:
+  using Error::Error;
+};
+
 /// Collective: runs `work` on this rank. When it failed on any rank, every rank throws the error of the
 /// lowest one (its text and exit code). `work` must not contain a collective that another rank would miss.
 template <class Work>
@@ -22,7 +28,7 @@ void together(Communicator& comm, Work&& work) {
     problem = std::to_string(kExitFailure) + error.what();
   }
   for (const std::string& text : comm.all_gather_bytes(problem)) {
-    if (!text.empty()) throw Error(text.substr(1), text.front() - '0');
+    if (!text.empty()) throw AgreedError(text.substr(1), text.front() - '0');
   }
 }
 

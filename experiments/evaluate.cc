@@ -1,0 +1,120 @@
+#include "experiments/evaluate.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "core/timer.h"
+#include "experiments/job.h"
+#include "experiments/rl_stage.h"
+#include "experiments/together.h"
+#include "models/checkpoint.h"
+
+namespace orrery {
+namespace {
+
+/// The checkpoint that `path` means: itself, or a run folder's newest good one; nothing for a Hugging Face
+/// folder.
+std::filesystem::path find_checkpoint(const std::filesystem::path& path) {
+  if (std::filesystem::exists(path / kManifestFile)) return path;
+  if (std::filesystem::is_directory(path / "checkpoints")) {
+    const auto found =
+        latest_good_checkpoint(path / "checkpoints", [](const auto& folder, const std::string& reason) {
+          spdlog::error("checkpoint {} is damaged and passed over: {}", folder.string(), reason);
+        });
+    if (!found) fail("{} holds no good checkpoint", (path / "checkpoints").string());
+    return found->folder();
+  }
+  if (!std::filesystem::exists(path / "config.json")) {
+    fail_usage(
+        "--checkpoint {}: neither a checkpoint (manifest.json), a run folder (checkpoints/) nor a Hugging "
+        "Face folder "
+        "(config.json)",
+        path.string());
+  }
+  return {};
+}
+
+}  // namespace
+
+double pass_at_k(int n, int correct, int k) {
+  if (n - correct < k) return 1.0;
+  double miss = 1.0;
+  for (int i = n - correct + 1; i <= n; ++i) miss *= 1.0 - static_cast<double>(k) / i;
+  return 1.0 - miss;
+}
+
+int run_evaluation(const proto::Config& given, const std::string& checkpoint, bool json, Communicator& world,
+                   int local_ranks) {
+  proto::Config config = given;
+  std::filesystem::path found;
+  together(world, [&] {
+    if (checkpoint.empty()) {
+      if (config.model().from_scratch()) {
+        fail_usage("model.from_scratch is set, so there is nothing to evaluate without --checkpoint");
+      }
+      return;
+    }
+    found = find_checkpoint(checkpoint);
+    if (found.empty()) {
+      config.mutable_model()->set_path(checkpoint);
+      config.mutable_model()->set_from_scratch(false);
+    }
+  });
+  const std::unique_ptr<Job> job = make_job(config, world, local_ranks);
+  if (!found.empty()) {
+    together(world, [&] {
+      const Checkpoint opened(found);
+      if (opened.flat_size() != job->model().table().flat_size()) {
+        fail("{} is of another model than model.path {}", found.string(), config.model().path());
+      }
+      opened.read(0, opened.flat_size(), job->model().parameters(), {}, {});
+      job->model().pack(job->ctx);
+    });
+  }
+  RlStage stage(*job, nullptr);
+  stage.publish();
+  const Timer timer;
+  const std::vector<Group> groups = stage.generate_validation(0);
+  const double seconds = timer.seconds();
+  if (world.rank() != 0) return kExitOk;
+
+  const int n = static_cast<int>(config.rollout().val_n());
+  Summary rewards, tokens, correct;
+  std::map<int, Summary> pass;
+  for (const Group& group : groups) {
+    int right = 0;
+    for (const Trajectory& t : group.samples) {
+      rewards.add(t.reward);
+      tokens.add(static_cast<double>(t.tokens.size()));
+      const auto it = t.reward_extra.find("correct");
+      const bool good = it != t.reward_extra.end() ? it->second > 0.5 : t.reward >= 1.0f;
+      right += good ? 1 : 0;
+      correct.add(good ? 1 : 0);
+    }
+    for (int k = 1; k <= n; k *= 2) pass[k].add(pass_at_k(n, right, k));
+  }
+  const double total_tokens = tokens.mean() * static_cast<double>(tokens.count());
+  nlohmann::ordered_json result = {{"checkpoint", !found.empty() ? found.string() : config.model().path()},
+                                   {"prompts", groups.size()},
+                                   {"samples_per_prompt", n},
+                                   {"temperature", config.rollout().val_temperature()},
+                                   {"mean_reward", rewards.mean()}};
+  for (const auto& [k, summary] : pass) result[fmt::format("pass@{}", k)] = summary.mean();
+  result["response_length_mean"] = tokens.mean();
+  result["seconds"] = seconds;
+  result["tokens_per_s"] = total_tokens / std::max(seconds, 1e-9);
+  if (json) {
+    std::printf("%s\n", result.dump().c_str());
+  } else {
+    for (const auto& [key, value] : result.items()) {
+      std::printf("%-22s %s\n", key.c_str(),
+                  value.is_string() ? value.get<std::string>().c_str() : value.dump().c_str());
+    }
+  }
+  return kExitOk;
+}
+
+}  // namespace orrery

@@ -1,0 +1,148 @@
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "core/timer.h"
+#include "experiments/job.h"
+#include "models/chat_template.h"
+#include "models/config.h"
+#include "rollout/engine.h"
+#include "tools/commands.h"
+#include "tools/model_options.h"
+
+namespace orrery {
+namespace {
+
+struct GenerateOptions {
+  ModelOptions model;
+  std::vector<std::string> prompts;
+  bool chat = false, json = false, ignore_eos = false;
+  std::string system;
+  int64_t max_new_tokens = 128;
+  SamplingParams sampling;
+  uint32_t n = 1;
+  uint64_t seed = 1;
+  std::vector<std::string> stop;
+};
+
+std::vector<int32_t> prompt_tokens(const GenerateOptions& options, const Tokenizer& tokenizer,
+                                   const std::string& prompt) {
+  if (!options.chat) {
+    std::vector<int32_t> ids = tokenizer.encode(prompt, /*add_special_tokens=*/true);
+    if (ids.empty() && tokenizer.bos_id()) ids.push_back(*tokenizer.bos_id());
+    if (ids.empty())
+      fail_usage("--prompt is empty and this tokenizer has no BOS token to start from; give some text");
+    return ids;
+  }
+  std::vector<ChatMessage> messages;
+  if (!options.system.empty()) messages.push_back({"system", options.system});
+  messages.push_back({"user", prompt});
+  const std::string text =
+      render_chat(ChatTemplate::load(tokenizer), messages, /*add_generation_prompt=*/true);
+  return tokenizer.encode(text, /*add_special_tokens=*/false);
+}
+
+int generate(const GenerateOptions& options) {
+  const Timer timer;
+  const Context ctx = options.model.context();
+  // The longest sequence is known before the model is built: its RoPE table need not cover the whole context.
+  const Tokenizer tokenizer = Tokenizer::load(options.model.folder);
+  std::vector<std::vector<int32_t>> prompts;
+  int64_t longest = 0;
+  for (const std::string& prompt : options.prompts) {
+    prompts.push_back(prompt_tokens(options, tokenizer, prompt));
+    longest = std::max(longest, static_cast<int64_t>(prompts.back().size()));
+  }
+  if (!options.chat && !tokenizer.chat_template().empty() && !options.json) {
+    spdlog::info("this model has a chat template; --chat asks it as a user would");
+  }
+  const std::unique_ptr<Transformer> model = load_transformer(
+      ctx, options.model.folder, tokenizer, options.model.compute_dtype(), longest + options.max_new_tokens);
+  EngineConfig config;
+  config.max_num_seqs = std::min<int64_t>(static_cast<int64_t>(prompts.size()) * options.n, 64);
+  config.max_model_len = std::min(model->config().max_position_embeddings, longest + options.max_new_tokens);
+  Engine engine(ctx, *model, &tokenizer, config);
+  for (size_t i = 0; i < prompts.size(); ++i) {
+    GenerateRequest request;
+    request.seed = options.seed;
+    request.prompt_index = i;
+    request.n = options.n;
+    request.prompt = prompts[i];
+    request.sampling = options.sampling;
+    request.max_new_tokens = options.max_new_tokens;
+    if (!options.ignore_eos) request.stop_token_ids = tokenizer.eos_ids();
+    request.stop_strings = options.stop;
+    engine.submit(std::move(request));
+  }
+  const double ready = timer.seconds();
+  double first_token = 0;
+  std::vector<GenerateResult> results;
+  while (engine.has_work()) {
+    for (GenerateResult& result : engine.step()) results.push_back(std::move(result));
+    if (first_token == 0) first_token = timer.seconds();
+  }
+  const double seconds = timer.seconds() - ready;
+  std::sort(results.begin(), results.end(), [](const GenerateResult& a, const GenerateResult& b) {
+    return std::tie(a.prompt_index, a.sample_index) < std::tie(b.prompt_index, b.sample_index);
+  });
+  size_t tokens = 0;
+  for (const GenerateResult& result : results) {
+    tokens += result.tokens.size();
+    const std::string text = tokenizer.decode(result.tokens, /*skip_special_tokens=*/true);
+    if (options.json) {
+      const nlohmann::ordered_json row = {{"prompt_index", result.prompt_index},
+                                          {"sample_index", result.sample_index},
+                                          {"prompt_ids", prompts[result.prompt_index]},
+                                          {"ids", result.tokens},
+                                          {"logprobs", result.logprobs},
+                                          {"entropies", result.entropies},
+                                          {"finish_reason", finish_reason_name(result.finish_reason)},
+                                          {"text", text},
+                                          {"first_token_s", first_token}};
+      std::printf("%s\n", row.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+    } else {
+      if (results.size() > 1)
+        std::printf("=== prompt %zu, sample %u\n", static_cast<size_t>(result.prompt_index),
+                    result.sample_index);
+      std::printf("%s%s\n", options.chat ? "" : options.prompts[result.prompt_index].c_str(), text.c_str());
+    }
+  }
+  if (!options.json) {
+    spdlog::info("{} tokens in {:.2f} s ({:.1f} tokens/s), first token {:.3f} s after the start", tokens,
+                 seconds, static_cast<double>(tokens) / std::max(seconds, 1e-9), first_token);
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+void add_generate_command(CLI::App& app, Command& run) {
+  CLI::App* command = app.add_subcommand("generate", "Continue a prompt with a model");
+  command->footer(
+      "Example:\n  orrery generate --model models/SmolLM2-135M-Instruct --chat --prompt \"What is the "
+      "capital of France?\" "
+      "--temperature 0\n--json prints an object a sample: prompt_ids, ids (new), logprobs, entropies, text.");
+  auto options = std::make_shared<GenerateOptions>();
+  options->model.add_to(*command);
+  command->add_option("--prompt", options->prompts, "Text to continue; may be given several times")
+      ->required();
+  command->add_flag("--chat", options->chat, "Send the prompt as a user message through the chat template");
+  command->add_option("--system", options->system, "System message (with --chat)");
+  command->add_option("--max-new-tokens", options->max_new_tokens, "Tokens to generate at most (128)")
+      ->check(CLI::PositiveNumber);
+  command->add_option("--temperature", options->sampling.temperature, "0: greedy (default 1)")
+      ->check(CLI::Range(0.0, 100.0));
+  command->add_option("--top-k", options->sampling.top_k, "0: off")->check(CLI::NonNegativeNumber);
+  command->add_option("--top-p", options->sampling.top_p, "1: off")->check(CLI::Range(1e-6, 1.0));
+  command->add_option("--min-p", options->sampling.min_p, "0: off")->check(CLI::Range(0.0, 1.0));
+  command->add_option("-n,--n", options->n, "Samples of each prompt")->check(CLI::Range(1, 4096));
+  command->add_option("--seed", options->seed, "Seed of the samples");
+  command->add_option("--stop", options->stop, "Stop when this text appears; may be given several times");
+  command->add_flag("--ignore-eos", options->ignore_eos, "Go on after end-of-sequence tokens");
+  command->add_flag("--json", options->json, "Print JSON lines");
+  command->callback([=, &run] { run = [=] { return generate(*options); }; });
+}
+
+}  // namespace orrery

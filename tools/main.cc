@@ -1,0 +1,56 @@
+// The `orrery` command: parses the command line and runs one subcommand.
+#include <cstdio>
+#include <exception>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "kernels/numerics.h"
+#include "tools/ckpt_command.h"
+#include "tools/commands.h"
+
+namespace {
+
+int run_main(int argc, char** argv) {
+  CLI::App app{
+      "Orrery: reinforcement-learning post-training of language models.\n"
+      "Exit codes: 0 done, 1 run-time failure, 2 bad command line or configuration."};
+  app.name("orrery");
+  app.set_version_flag("--version", ORRERY_VERSION);
+  app.require_subcommand(1);
+  orrery::Command command;
+  orrery::add_train_command(app, command);
+  orrery::add_eval_command(app, command);
+  orrery::add_generate_command(app, command);
+  orrery::add_logprobs_command(app, command);
+  orrery::add_config_command(app, command);
+  orrery::add_bench_command(app, command);
+  orrery::add_ckpt_command(app);
+  orrery::add_rollouts_command(app, command);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    std::fprintf(stderr, "orrery: %s; see orrery --help or orrery COMMAND --help\n", error.what());
+    return orrery::kExitUsage;
+  }
+  orrery::init_log(0, 1);
+  orrery::require_cpu_support();
+  return command();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run_main(argc, argv);
+  } catch (const orrery::Error& error) {
+    std::fprintf(stderr, "orrery: %s\n", error.what());
+    return error.exit_code();
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "orrery: out of memory; use a smaller batch, token budget or KV cache\n");
+    return orrery::kExitFailure;
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "orrery: %s\n", error.what());
+    return orrery::kExitFailure;
+  }
+}

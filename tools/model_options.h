@@ -1,0 +1,34 @@
+// Options that the commands on a bare model share.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <string>
+
+#include "core/context.h"
+#include "core/dtype.h"
+#include "core/parallel.h"
+
+namespace orrery {
+
+struct ModelOptions {
+  std::string folder;
+  std::string dtype = "f32";
+  int threads = 0;
+
+  void add_to(CLI::App& command) {
+    command.add_option("--model", folder, "Hugging Face model folder")->required();
+    command.add_option("--dtype", dtype, "Type of the matrices in products: f32 or bf16")
+        ->check(CLI::IsMember({"f32", "bf16"}));
+    command.add_option("--threads", threads, "CPU threads (default: all this process may use)")
+        ->check(CLI::NonNegativeNumber);
+  }
+  DType compute_dtype() const { return dtype == "bf16" ? DType::kBF16 : DType::kF32; }
+  Context context() const {
+    Context ctx;
+    ctx.threads = threads > 0 ? threads : available_cpus();
+    return ctx;
+  }
+};
+
+}  // namespace orrery
