@@ -10,25 +10,29 @@
 
 namespace orrery {
 
-LoadedModel load_model(const Context& ctx, const std::filesystem::path& folder, DType compute_dtype,
-                       bool from_scratch, uint64_t seed, int64_t max_positions) {
+namespace {
+
+std::unique_ptr<Transformer> make_transformer(const std::filesystem::path& folder, const Tokenizer& tokenizer,
+                                              Device device, DType compute_dtype, int64_t max_positions) {
   const ModelConfig config = load_model_config(folder);
-  LoadedModel loaded{Tokenizer::load(folder), nullptr};
-  if (loaded.tokenizer.vocab_size() > config.vocab_size) {
+  if (tokenizer.vocab_size() > config.vocab_size) {
     fail(
         "{}: the tokenizer has ids up to {} but the model's vocab_size is {}; they belong to different "
         "models",
-        folder.string(), loaded.tokenizer.vocab_size() - 1, config.vocab_size);
+        folder.string(), tokenizer.vocab_size() - 1, config.vocab_size);
   }
-  loaded.model = std::make_unique<Transformer>(config, ctx.device, compute_dtype, max_positions);
-  Transformer& model = *loaded.model;
-  if (from_scratch) {
-    initialize_parameters(config, model.table(), seed, model.parameters());
-  } else {
-    load_hf_weights(folder, config, model.table(), model.parameters());
-  }
-  model.pack(ctx);
-  return loaded;
+  return std::make_unique<Transformer>(config, device, compute_dtype, max_positions);
+}
+
+}  // namespace
+
+std::unique_ptr<Transformer> load_transformer(const Context& ctx, const std::filesystem::path& folder,
+                                              const Tokenizer& tokenizer, DType compute_dtype,
+                                              int64_t max_positions) {
+  auto model = make_transformer(folder, tokenizer, ctx.device, compute_dtype, max_positions);
+  load_hf_weights(folder, model->config(), model->table(), model->parameters());
+  model->pack(ctx);
+  return model;
 }
 
 int resolve_threads(const proto::Config& config, int local_ranks) {
@@ -60,10 +64,17 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
     if (!std::filesystem::is_directory(folder)) {
       fail_usage("model.path: {} is not a folder; give a Hugging Face model folder", folder.string());
     }
-    job.reset(
-        new Job{config, world, topology, ctx, config.run_dir(),
-                load_model(ctx, folder, compute_dtype(config), config.model().from_scratch(), config.seed()),
-                nullptr, nullptr, std::move(learners)});
+    Tokenizer tokenizer = Tokenizer::load(folder);
+    std::unique_ptr<Transformer> model;
+    if (config.model().from_scratch()) {
+      model = make_transformer(folder, tokenizer, ctx.device, compute_dtype(config), 0);
+      initialize_parameters(model->config(), model->table(), config.seed(), model->parameters());
+      model->pack(ctx);
+    } else {
+      model = load_transformer(ctx, folder, tokenizer, compute_dtype(config), 0);
+    }
+    job.reset(new Job{config, world, topology, ctx, config.run_dir(), std::move(tokenizer), std::move(model),
+                      nullptr, nullptr, std::move(learners)});
     const int64_t longest = config.data().max_prompt_length() + config.data().max_response_length();
     if (longest > job->model().config().max_position_embeddings) {
       fail_usage(
@@ -72,7 +83,7 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
           longest, folder.string(), job->model().config().max_position_embeddings);
     }
     job->env = make_environment(config.data(), config.seed());
-    job->source = std::make_unique<PromptSource>(config.data(), *job->env, job->tokenizer(), config.seed());
+    job->source = std::make_unique<PromptSource>(config.data(), *job->env, job->tokenizer, config.seed());
   });
   return job;
 }

@@ -87,7 +87,7 @@ std::vector<Tree> mini_batch_trees(std::span<const Group> groups,
 
 RlStage::RlStage(Job& job, Learner* learner) : job_(job), learner_(learner) {
   if (job.is_actor()) {
-    engine_ = std::make_unique<Engine>(job.ctx, job.model(), &job.tokenizer(),
+    engine_ = std::make_unique<Engine>(job.ctx, job.model(), &job.tokenizer,
                                        engine_config(job.config, job.model()));
   }
 }
@@ -120,7 +120,7 @@ std::vector<Group> RlStage::generate(Split split, uint64_t step, uint64_t begin,
   actor_config.n = static_cast<uint32_t>(train ? config.rollout().n() : config.rollout().val_n());
   actor_config.sampling = train ? train_sampling(config.rollout()) : val_sampling(config.rollout());
   actor_config.max_response_length = config.data().max_response_length();
-  actor_config.stop_token_ids = job_.tokenizer().eos_ids();
+  actor_config.stop_token_ids = job_.tokenizer.eos_ids();
   actor_config.stop_strings.assign(config.rollout().stop().begin(), config.rollout().stop().end());
   // An even share, so that the first to ask does not take all.
   const auto prompts = static_cast<int64_t>(end - begin);
@@ -136,14 +136,14 @@ std::vector<Group> RlStage::generate(Split split, uint64_t step, uint64_t begin,
   if (world.rank() == 0) {
     LeaseBook book(world, step, begin, end, remote_actors);
     if (engine_) {
-      Actor actor(*engine_, job_.tokenizer(), *job_.env, *job_.source, actor_config);
+      Actor actor(*engine_, job_.tokenizer, *job_.env, *job_.source, actor_config);
       actor.run(step, book);
       timings["reward"] += actor.reward_seconds();
     }
     groups = book.collect();
   } else if (engine_) {
     RemoteLeases leases(world, step, static_cast<uint32_t>(actor_config.max_groups));
-    Actor actor(*engine_, job_.tokenizer(), *job_.env, *job_.source, actor_config);
+    Actor actor(*engine_, job_.tokenizer, *job_.env, *job_.source, actor_config);
     actor.run(step, leases);
   }
   return share_with_learners(std::move(groups));

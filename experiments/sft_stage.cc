@@ -30,7 +30,7 @@ std::vector<std::string> split_documents(const std::string& text, const std::str
 
 SftData::SftData(const Job& job) : job_(job) {
   const proto::SftSection& sft = job.config.sft();
-  const Tokenizer& tokenizer = job.tokenizer();
+  const Tokenizer& tokenizer = job.tokenizer;
   for (const std::string& file : sft.text_files()) {
     for (const std::string& document : split_documents(read_file(file), sft.text_separator())) {
       std::vector<int32_t> tokens = tokenizer.encode(document, /*add_special_tokens=*/true);
@@ -62,8 +62,8 @@ SftData::Example SftData::example(uint64_t index) const {
   if (!demonstration) fail("item {} of the environment has no demonstration", item);
   Example example;
   example.prompt = job_.source->tokens(*job_.env->reset(Split::kTrain, item));
-  example.response = job_.tokenizer().encode(demonstration->response, /*add_special_tokens=*/false);
-  if (!job_.tokenizer().eos_ids().empty()) example.response.push_back(job_.tokenizer().eos_ids().front());
+  example.response = job_.tokenizer.encode(demonstration->response, /*add_special_tokens=*/false);
+  if (!job_.tokenizer.eos_ids().empty()) example.response.push_back(job_.tokenizer.eos_ids().front());
   const int64_t room = job_.config.sft().max_length() - static_cast<int64_t>(example.prompt.size());
   if (room < 1) {
     fail("item {}: its prompt of {} tokens leaves no room in sft.max_length {}", item, example.prompt.size(),
