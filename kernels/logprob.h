@@ -13,7 +13,9 @@
 namespace orrery {
 
 /// logits [r, vocab]; targets, logprobs, entropies, lse: [r]; inv_temperature: [r]. entropies and lse may be
-/// empty. A row with a NaN, or with no finite logit, gives NaN (the caller decides what that means).
+/// empty. A logit of -inf is a token of probability 0. A row with a NaN or +inf, or with no finite logit,
+/// gives NaN (the caller decides what that means). Throws Error for shapes, targets outside the vocabulary
+/// and inverse temperatures that are not positive.
 void logprob_forward(const Context& ctx, std::span<float> logprobs, std::span<float> entropies,
                      std::span<float> lse, Mat<const float> logits, std::span<const int32_t> targets,
                      std::span<const float> inv_temperature);

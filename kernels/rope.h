@@ -31,7 +31,9 @@ struct RopeConfig {
   RopeScaling scaling;
 };
 
-/// cos and sin for positions [0, positions), computed in double and rounded once. Rows of head_dim / 2.
+/// cos and sin for positions [0, positions), computed in double and rounded once, times YaRN's attention
+/// factor. Rows of head_dim / 2. build_rope_table throws Error for an odd head_dim and for scaling keys that
+/// are missing or out of range.
 struct RopeTable {
   int64_t positions = 0;
   int64_t half_dim = 0;

@@ -23,9 +23,16 @@ struct SamplingParams {
 };
 
 /// ids [r] from logits [r, vocab]. uniform [r]: draws in [0, 1), from the counter RNG (the caller's), so that
-/// a row's token depends on its logits, params and draw alone. Inverse CDF in rising id order over the kept
-/// tokens; partial sums are a sequence of plain adds per block of 16 lanes in a fixed order. A row with NaN
-/// logits yields id -1. `arena`: temporaries.
+/// a row's token depends on its logits, params and draw alone. The draw is the inverse CDF in rising id order
+/// over the kept tokens, with weights p = exp(z - max z):
+///   no filter: lanes sums of p over blocks of 256 tokens, added in order in double, choose the block; inside
+///     it p is added token by token, in double.
+///   filters: p counts in units of 2^-40 (rounded down), so sums are exact. top_p keeps the fewest tokens in
+///     rank order that reach top_p times the sum over the tokens top_k left (over the blocks above without
+///     it).
+/// A token with p = 0 is never drawn. A row with a NaN or +inf, or with no finite logit, yields id -1. Throws
+/// Error for shapes, temperatures that are neither 0 nor at least 1e-6, top_p or min_p outside [0, 1], draws
+/// outside [0, 1). `arena`: temporaries, released on return.
 void sample_forward(const Context& ctx, std::span<int32_t> ids, Mat<const float> logits,
                     std::span<const SamplingParams> params, std::span<const float> uniform, Arena& arena);
 

@@ -1,0 +1,379 @@
+#include "kernels/cpu/sampling.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/sampling.cc"
+#include "kernels/cpu/targets.h"
+// After targets.h.
+#include "hwy/foreach_target.h"
+#include "kernels/cpu/lanes-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace orrery::HWY_NAMESPACE {
+
+/// The largest logit * inv_temperature, or NaN if a logit is NaN or +inf, or all are -inf.
+float sampling_max(const float* logits, int64_t vocab, float inv_temperature) {
+  constexpr float kLowest = -std::numeric_limits<float>::infinity();
+  const Lanes inv = set16(inv_temperature);
+  const Lanes zero = set16(0.0f);
+  const Lanes floor = set16(std::numeric_limits<float>::lowest());
+  Lanes max0 = set16(kLowest), max1 = max0;
+  Lanes poison0 = zero, poison1 = zero;  // 0 z is 0 for finite z, else NaN; -inf counts as the lowest number
+  const auto scan = [&](Lanes logit, Lanes& max, Lanes& poison) HWY_ATTR {
+    const Lanes z = mul(logit, inv);
+    max = max16(z, max);
+    poison = mul_add(
+        each([](auto x, auto low) HWY_ATTR { return hn::IfThenElse(hn::Lt(x, low), low, x); }, z, floor),
+        zero, poison);
+  };
+  int64_t j = 0;
+  for (; j + 2 * kSumLanes <= vocab; j += 2 * kSumLanes) {
+    scan(load16(logits + j), max0, poison0);
+    scan(load16(logits + j + kSumLanes), max1, poison1);
+  }
+  for_each16(vocab - j,
+             [&](int64_t i, auto io) HWY_ATTR { scan(io.load(logits + j + i, kLowest), max0, poison0); });
+  const float max = largest16(max16(max0, max1));
+  const bool good = sum16(add(poison0, poison1)) == 0.0f && max > kLowest;
+  return good ? max : std::numeric_limits<float>::quiet_NaN();
+}
+
+/// Lowest id whose logit equals `value`; the caller knows that one does.
+int64_t first_equal(const float* logits, int64_t vocab, float value) {
+  const LaneTag d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const auto wanted = hn::Set(d, value);
+  int64_t j = 0;
+  for (; j + lanes <= vocab; j += lanes) {
+    if (!hn::AllFalse(d, hn::Eq(hn::LoadU(d, logits + j), wanted))) break;
+  }
+  while (j < vocab - 1 && logits[j] != value) ++j;
+  return j;
+}
+
+/// p_j = exp(logit_j * inv_temperature - max).
+void sampling_weights(float* p, const float* logits, int64_t count, float inv_temperature, float max) {
+  const Lanes inv = set16(inv_temperature);
+  const Lanes m = set16(max);
+  for_each16(count, [&](int64_t j, auto io)
+                        HWY_ATTR { io.store(p + j, exp16(sub(mul(io.load(logits + j), inv), m))); });
+}
+
+/// Lanes sums of the weights of consecutive blocks of kSampleBlock tokens.
+void sampling_block_sums(float* sums, const float* logits, int64_t vocab, float inv_temperature, float max) {
+  const Lanes inv = set16(inv_temperature);
+  const Lanes m = set16(max);
+  for (int64_t first = 0; first < vocab; first += kSampleBlock, ++sums) {
+    Lanes sum = set16(0.0f);
+    for_each16(std::min(kSampleBlock, vocab - first), [&](int64_t j, auto io) HWY_ATTR {
+      const Lanes logit = io.load(logits + first + j, -std::numeric_limits<float>::infinity());
+      sum = add(sum, exp16(sub(mul(logit, inv), m)));
+    });
+    *sums = sum16(sum);
+  }
+}
+
+/// Appends (z, id) of tokens [begin, end) with z = logit * inv_temperature >= threshold, ids rising; returns
+/// how many. z and ids need room for 16 more than they receive.
+int64_t collect_candidates(float* z, int32_t* ids, const float* logits, int64_t begin, int64_t end,
+                           float inv_temperature, float threshold) {
+  const LaneTag d;
+  const hn::RebindToSigned<LaneTag> di;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const auto inv = hn::Set(d, inv_temperature);
+  const auto least = hn::Set(d, threshold);
+  int64_t count = 0, j = begin;
+  for (; j + lanes <= end; j += lanes) {
+    const auto value = hn::Mul(hn::LoadU(d, logits + j), inv);
+    const auto keep = hn::Ge(value, least);
+    if (hn::AllFalse(d, keep)) continue;
+    hn::CompressStore(value, keep, d, z + count);
+    hn::CompressStore(hn::Iota(di, static_cast<int32_t>(j)), hn::RebindMask(di, keep), di, ids + count);
+    count += static_cast<int64_t>(hn::CountTrue(d, keep));
+  }
+  for (; j < end; ++j) {
+    const float value = logits[j] * inv_temperature;
+    if (value >= threshold) {
+      z[count] = value;
+      ids[count++] = static_cast<int32_t>(j);
+    }
+  }
+  return count;
+}
+
+/// p_j = exp(z_j - max).
+void candidate_weights(float* p, const float* z, int64_t count, float max) {
+  const Lanes m = set16(max);
+  for_each16(count, [&](int64_t j, auto io) HWY_ATTR { io.store(p + j, exp16(sub(io.load(z + j), m))); });
+}
+
+}  // namespace orrery::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
+#include "core/parallel.h"
+#include "kernels/checks.h"
+
+namespace orrery {
+HWY_EXPORT(sampling_max);
+HWY_EXPORT(first_equal);
+HWY_EXPORT(sampling_weights);
+HWY_EXPORT(sampling_block_sums);
+HWY_EXPORT(collect_candidates);
+HWY_EXPORT(candidate_weights);
+
+namespace {
+
+/// A row's logits and what was learnt of them.
+struct Row {
+  const float* logits;
+  int64_t vocab;
+  float inv_temperature;
+  float max;
+};
+
+/// One thread's memory. Candidates are kept with rising ids.
+struct Scratch {
+  float* block_sums = nullptr;
+  float* z = nullptr;      ///< candidates: scaled logit,
+  int32_t* ids = nullptr;  ///< token,
+  float* p = nullptr;      ///< weight exp(z - max)
+  int32_t* order = nullptr;
+};
+
+/// Weights of candidates are summed in units of 2^-40: whole numbers, so the order of adding does not matter
+/// and a selection may add in any. Tokens below 1e-12 of the most probable count as impossible once a filter
+/// is on.
+uint64_t fixed(float p) { return static_cast<uint64_t>(static_cast<double>(p) * 0x1p40); }
+
+/// Fills block_sums; returns their sum, added in order.
+double sum_blocks(const Row& row, const Scratch& scratch) {
+  HWY_DYNAMIC_DISPATCH(sampling_block_sums)
+  (scratch.block_sums, row.logits, row.vocab, row.inv_temperature, row.max);
+  double total = 0.0;
+  for (int64_t b = 0; b * kSampleBlock < row.vocab; ++b) total += static_cast<double>(scratch.block_sums[b]);
+  return total;
+}
+
+/// Inverse CDF over the whole vocabulary: first the block, then the token in it.
+int32_t draw_from_all(const Row& row, const Scratch& scratch, float uniform) {
+  const double target = static_cast<double>(uniform) * sum_blocks(row, scratch);
+  const int64_t blocks = (row.vocab + kSampleBlock - 1) / kSampleBlock;
+  double before = 0.0;
+  int64_t block = 0;
+  for (; block + 1 < blocks; ++block) {
+    const double after = before + static_cast<double>(scratch.block_sums[block]);
+    if (after > target) break;
+    before = after;
+  }
+  const int64_t first = block * kSampleBlock;
+  const int64_t count = std::min(kSampleBlock, row.vocab - first);
+  float p[kSampleBlock];
+  HWY_DYNAMIC_DISPATCH(sampling_weights)(p, row.logits + first, count, row.inv_temperature, row.max);
+  // The block's own sum was rounded otherwise than this one: where that leaves no token, the last possible
+  // one is it.
+  int64_t last = 0;
+  for (int64_t j = 0; j < count; ++j) {
+    if (p[j] <= 0.0f) continue;
+    last = j;
+    before += static_cast<double>(p[j]);
+    if (before > target) break;
+  }
+  return static_cast<int32_t>(first + last);
+}
+
+int64_t collect(const Row& row, const Scratch& scratch, float threshold) {
+  return HWY_DYNAMIC_DISPATCH(collect_candidates)(scratch.z, scratch.ids, row.logits, 0, row.vocab,
+                                                  row.inv_temperature, threshold);
+}
+
+/// Orders candidates from the most probable: by z, then by lower id (= index).
+struct Ranking {
+  const float* z;
+  bool operator()(int32_t a, int32_t b) const { return z[a] > z[b] || (z[a] == z[b] && a < b); }
+};
+
+/// Drops the candidates that rank after candidate `last`; the others keep their order, and lose their
+/// weights. Returns how many stay.
+int64_t keep_through(const Scratch& scratch, int64_t count, int32_t last) {
+  const float last_z = scratch.z[last];
+  int64_t kept = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const float z = scratch.z[i];
+    if (z < last_z || (z == last_z && i > last)) continue;
+    scratch.z[kept] = z;
+    scratch.ids[kept++] = scratch.ids[i];
+  }
+  return kept;
+}
+
+/// The k best of `count` candidates.
+int64_t keep_best(const Scratch& scratch, int64_t count, int64_t k) {
+  if (count <= k) return count;
+  for (int64_t i = 0; i < count; ++i) scratch.order[i] = static_cast<int32_t>(i);
+  std::nth_element(scratch.order, scratch.order + (k - 1), scratch.order + count, Ranking{scratch.z});
+  return keep_through(scratch, count, scratch.order[k - 1]);
+}
+
+/// The k best tokens of the vocabulary. The k-th best of what was seen so far bounds what is worth
+/// collecting.
+int64_t collect_top_k(const Row& row, const Scratch& scratch, int64_t k) {
+  constexpr int64_t kChunk = 4096;
+  float threshold = -std::numeric_limits<float>::infinity();
+  int64_t count = 0;
+  for (int64_t begin = 0; begin < row.vocab; begin += kChunk) {
+    count += HWY_DYNAMIC_DISPATCH(collect_candidates)(scratch.z + count, scratch.ids + count, row.logits,
+                                                      begin, std::min(begin + kChunk, row.vocab),
+                                                      row.inv_temperature, threshold);
+    if (count > 2 * k + 512) {
+      count = keep_best(scratch, count, k);
+      threshold = *std::min_element(scratch.z, scratch.z + count);
+    }
+  }
+  return keep_best(scratch, count, k);
+}
+
+void weigh(const Row& row, const Scratch& scratch, int64_t count) {
+  HWY_DYNAMIC_DISPATCH(candidate_weights)(scratch.p, scratch.z, count, row.max);
+}
+
+uint64_t mass_of(const Scratch& scratch, int64_t count) {
+  uint64_t mass = 0;
+  for (int64_t i = 0; i < count; ++i) mass += fixed(scratch.p[i]);
+  return mass;
+}
+
+/// The fewest best candidates whose weights reach `needed` >= 1; all of them weigh at least that.
+int64_t keep_mass(const Scratch& scratch, int64_t count, uint64_t needed) {
+  int32_t* order = scratch.order;
+  for (int64_t i = 0; i < count; ++i) order[i] = static_cast<int32_t>(i);
+  int64_t low = 0, high = count;  // the last one to keep is in order[low, high)
+  while (high - low > 1) {
+    const int64_t middle = low + (high - low) / 2;
+    std::nth_element(order + low, order + middle, order + high, Ranking{scratch.z});
+    uint64_t mass = 0;
+    for (int64_t i = low; i < middle; ++i) mass += fixed(scratch.p[order[i]]);
+    if (mass >= needed) {
+      high = middle;
+    } else {
+      needed -= mass;
+      low = middle;
+    }
+  }
+  return keep_through(scratch, count, order[low]);
+}
+
+/// The fewest best tokens of the vocabulary whose probability reaches top_p. Tokens over a threshold are a
+/// prefix of the ranking, so if they weigh enough the rest need not be looked at; few do, for a language
+/// model.
+int64_t collect_top_p(const Row& row, const Scratch& scratch, float top_p) {
+  const double total = sum_blocks(row, scratch);
+  const auto needed =
+      std::max<uint64_t>(1, static_cast<uint64_t>(static_cast<double>(top_p) * total * 0x1p40));
+  for (const float share : {0x1p-10f, 0x1p-14f, 0x1p-18f, 0.0f}) {
+    const float threshold = row.max + log_f32(static_cast<float>(total) * share);  // share 0: -inf
+    const int64_t count = collect(row, scratch, threshold);
+    weigh(row, scratch, count);
+    if (mass_of(scratch, count) >= needed) return keep_mass(scratch, count, needed);
+    if (share == 0.0f) return count;
+  }
+  return 0;
+}
+
+/// Tokens with p >= min_p and perhaps a few more.
+int64_t collect_min_p(const Row& row, const Scratch& scratch, float min_p) {
+  // z - max is rounded before the exponential and so is exp: a margin, then the exact test on p by the
+  // caller.
+  const double log_min_p = static_cast<double>(log_f32(min_p));
+  const double bound = static_cast<double>(row.max) + log_min_p * (1.0 + 1e-6) - 1e-6;
+  const float threshold = std::nextafter(static_cast<float>(bound), -std::numeric_limits<float>::infinity());
+  return collect(row, scratch, threshold);
+}
+
+int32_t draw_from_candidates(const Scratch& scratch, int64_t count, float uniform) {
+  const double total = static_cast<double>(mass_of(scratch, count));
+  const auto target = static_cast<uint64_t>(static_cast<double>(uniform) * total);
+  uint64_t sum = 0;
+  int64_t last = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const uint64_t mass = fixed(scratch.p[i]);
+    if (mass == 0) continue;
+    last = i;
+    sum += mass;
+    if (sum > target) break;
+  }
+  return scratch.ids[last];
+}
+
+bool has_filter(const SamplingParams& p, int64_t vocab) {
+  return (p.top_k > 0 && p.top_k < vocab) || p.top_p < 1.0f || p.min_p > 0.0f;
+}
+
+int32_t sample_row(const float* logits, int64_t vocab, const SamplingParams& params, float uniform,
+                   const Scratch& scratch) {
+  const bool greedy = params.temperature == 0.0f;
+  const float inv_temperature = greedy ? 1.0f : 1.0f / params.temperature;
+  const float max = HWY_DYNAMIC_DISPATCH(sampling_max)(logits, vocab, inv_temperature);
+  if (std::isnan(max)) return -1;
+  if (greedy) return static_cast<int32_t>(HWY_DYNAMIC_DISPATCH(first_equal)(logits, vocab, max));
+  const Row row{logits, vocab, inv_temperature, max};
+  if (!has_filter(params, vocab)) return draw_from_all(row, scratch, uniform);
+
+  int64_t count = 0;
+  if (params.top_k > 0 && params.top_k < vocab) {
+    count = collect_top_k(row, scratch, params.top_k);
+    if (params.top_p < 1.0f) {
+      weigh(row, scratch, count);
+      const double needed = static_cast<double>(params.top_p) * static_cast<double>(mass_of(scratch, count));
+      count = keep_mass(scratch, count, std::max<uint64_t>(1, static_cast<uint64_t>(needed)));
+    }
+  } else if (params.top_p < 1.0f) {
+    count = collect_top_p(row, scratch, params.top_p);
+  } else {
+    count = collect_min_p(row, scratch, params.min_p);
+  }
+  weigh(row, scratch, count);
+  for (int64_t i = 0; i < count; ++i) {
+    if (scratch.p[i] < params.min_p) scratch.p[i] = 0.0f;  // the best has p = 1 and stays
+  }
+  return draw_from_candidates(scratch, count, uniform);
+}
+
+}  // namespace
+
+void sample_forward_cpu(const Context& ctx, std::span<int32_t> ids, Mat<const float> logits,
+                        std::span<const SamplingParams> params, std::span<const float> uniform,
+                        Arena& arena) {
+  const ArenaScope scope(arena);
+  const int64_t vocab = logits.cols;
+  const bool filtered = std::any_of(params.begin(), params.end(),
+                                    [&](const SamplingParams& p) { return has_filter(p, vocab); });
+  const int64_t worth = std::max<int64_t>(logits.rows * vocab / kExpGrain, 1);
+  const int64_t team = std::max<int64_t>(std::min({int64_t{ctx.threads}, logits.rows, worth}), 1);
+  auto* scratch = arena.alloc<Scratch>(team);
+  for (int64_t i = 0; i < team; ++i) {
+    scratch[i] = {};
+    scratch[i].block_sums = arena.alloc<float>(vocab / kSampleBlock + 1);
+    if (!filtered) continue;
+    const int64_t room = vocab + kSumLanes;
+    scratch[i].z = arena.alloc<float>(room);
+    scratch[i].ids = arena.alloc<int32_t>(room);
+    scratch[i].p = arena.alloc<float>(room);
+    scratch[i].order = arena.alloc<int32_t>(room);
+  }
+  parallel_for(ctx, team, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t member = begin; member < end; ++member) {
+      for (int64_t i = member; i < logits.rows; i += team) {
+        const auto r = static_cast<size_t>(i);
+        ids[r] = sample_row(logits.row(i), vocab, params[r], uniform[r], scratch[member]);
+      }
+    }
+  });
+}
+
+}  // namespace orrery
+#endif
