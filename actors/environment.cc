@@ -1,0 +1,22 @@
+#include "actors/environment.h"
+
+#include "actors/envs/arithmetic.h"
+#include "actors/envs/constraint.h"
+#include "actors/envs/gsm8k.h"
+#include "core/error.h"
+
+namespace orrery {
+
+std::unique_ptr<Environment> make_environment(const proto::DataSection& data, uint64_t seed) {
+  switch (data.env()) {
+    case proto::DataSection::ARITHMETIC:
+      return make_arithmetic(data.arithmetic(), seed);
+    case proto::DataSection::GSM8K:
+      return make_gsm8k(data);
+    case proto::DataSection::CONSTRAINT:
+      return make_constraint(data.constraint(), seed);
+  }
+  fail_usage("data.env: unknown environment {}", static_cast<int>(data.env()));
+}
+
+}  // namespace orrery

@@ -1,0 +1,147 @@
+#include "actors/envs/constraint.h"
+
+#include <algorithm>
+#include <array>
+#include <cctype>
+
+#include "actors/envs/single_turn.h"
+#include "actors/envs/text.h"
+#include "core/error.h"
+#include "core/rng.h"
+
+namespace orrery {
+namespace {
+
+constexpr std::array kWords = {"dog", "ball", "tree", "happy",  "park",  "flower", "cake",  "bird",
+                               "sun", "box",  "red",  "friend", "water", "big",    "smile", "home"};
+constexpr std::array kPrompts = {"Once upon a time", "One day, a little girl named Lily",
+                                 "There was a boy named Tim.", "One sunny day,"};
+constexpr uint64_t kHeldOutOffset = uint64_t{1} << 40;  // held-out items are drawn from their own indices
+
+std::string lower(std::string_view text) {
+  std::string result(text);
+  for (char& c : result) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  return result;
+}
+
+bool is_word_char(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0; }
+
+bool contains_word(const std::string& lower_text, const std::string& lower_word) {
+  for (size_t at = lower_text.find(lower_word); at != std::string::npos;
+       at = lower_text.find(lower_word, at + 1)) {
+    const size_t end = at + lower_word.size();
+    if ((at == 0 || !is_word_char(lower_text[at - 1])) &&
+        (end == lower_text.size() || !is_word_char(lower_text[end]))) {
+      return true;
+    }
+  }
+  return false;
+}
+
+int64_t count_words(std::string_view text) {
+  int64_t words = 0;
+  bool inside = false;
+  for (const char c : text) {
+    const bool space = std::isspace(static_cast<unsigned char>(c)) != 0;
+    words += !space && !inside ? 1 : 0;
+    inside = !space;
+  }
+  return words;
+}
+
+/// "a, b and c"
+std::string join(const std::vector<std::string>& words) {
+  std::string result;
+  for (size_t i = 0; i < words.size(); ++i) {
+    if (i > 0) result += i + 1 == words.size() ? " and " : ", ";
+    result += words[i];
+  }
+  return result;
+}
+
+StepResult score(const std::string& response, const std::vector<std::string>& words,
+                 const proto::ConstraintSection& config) {
+  double total = 0;
+  int active = 0;
+  bool all = true;
+  StepResult result;
+  const auto add = [&](const char* name, double value) {
+    result.extra[name] = value;
+    total += value;
+    ++active;
+    all = all && value >= 1;
+  };
+  if (!words.empty()) {
+    const std::string text = lower(response);
+    const auto found = std::count_if(words.begin(), words.end(), [&](const std::string& word) {
+      return contains_word(text, lower(word));
+    });
+    add("contains", static_cast<double>(found) / static_cast<double>(words.size()));
+  }
+  if (config.min_words() > 0 || config.max_words() > 0) {
+    const int64_t count = count_words(response);
+    const bool inside =
+        count >= config.min_words() && (config.max_words() == 0 || count <= config.max_words());
+    add("length_ok", inside ? 1 : 0);
+  }
+  if (!config.ending().empty()) add("ending_ok", strip(response).ends_with(config.ending()) ? 1 : 0);
+  result.reward = active > 0 ? static_cast<float>(total / active) : 0.0f;
+  result.extra["correct"] = all ? 1 : 0;
+  return result;
+}
+
+class Constraint final : public Environment {
+ public:
+  Constraint(const proto::ConstraintSection& config, uint64_t seed) : config_(config), seed_(seed) {
+    if (config_.words().empty()) config_.mutable_words()->Assign(kWords.begin(), kWords.end());
+    if (config_.prompts().empty()) config_.mutable_prompts()->Assign(kPrompts.begin(), kPrompts.end());
+    if (config_.words_per_prompt() > config_.words_size()) {
+      fail_usage("data.constraint.words_per_prompt is {} but data.constraint.words has {}",
+                 config_.words_per_prompt(), config_.words_size());
+    }
+    if (config_.max_words() > 0 && config_.max_words() < config_.min_words()) {
+      fail_usage("data.constraint.max_words {} is less than min_words {}", config_.max_words(),
+                 config_.min_words());
+    }
+    if (config_.words_per_prompt() == 0 && config_.min_words() == 0 && config_.max_words() == 0 &&
+        config_.ending().empty()) {
+      fail_usage("data.constraint asks for nothing: set words_per_prompt, min_words, max_words or ending");
+    }
+    for (const std::string& word : config_.words()) {
+      if (strip(word).empty()) fail_usage("data.constraint.words has an empty word");
+    }
+  }
+
+  uint64_t size(Split) const override { return 0; }
+
+  std::unique_ptr<Episode> reset(Split split, uint64_t index) const override {
+    const uint64_t item = split == Split::kVal ? index + kHeldOutOffset : index;
+    Philox generator(seed_, RngPurpose::kEnvironment, item);
+    std::string prompt =
+        config_.prompts(static_cast<int>(generator.below(static_cast<uint32_t>(config_.prompts_size()))));
+    std::vector<std::string> pool(config_.words().begin(), config_.words().end()), words;
+    for (int64_t i = 0; i < config_.words_per_prompt(); ++i) {
+      const auto at = config_.fixed_words() ? 0 : generator.below(static_cast<uint32_t>(pool.size()));
+      words.push_back(pool[at]);
+      pool.erase(pool.begin() + static_cast<std::ptrdiff_t>(at));
+    }
+    if (const size_t at = prompt.find("{words}"); at != std::string::npos) prompt.replace(at, 7, join(words));
+    return std::make_unique<SingleTurnEpisode>(
+        prompt, "constraint",
+        [this, words](const std::string& response) { return score(response, words, config_); });
+  }
+
+  std::optional<Demonstration> demonstration(uint64_t) const override { return std::nullopt; }
+
+ private:
+  proto::ConstraintSection config_;
+  uint64_t seed_;
+};
+
+}  // namespace
+
+std::unique_ptr<Environment> make_constraint(const proto::ConstraintSection& config, uint64_t seed) {
+  return std::make_unique<Constraint>(config, seed);
+}
+
+}  // namespace orrery

@@ -1,0 +1,38 @@
+// An episode of one question and one answer: most verifiable rewards.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "actors/environment.h"
+
+namespace orrery {
+
+class SingleTurnEpisode final : public Episode {
+ public:
+  /// Reward of a response; done is always set.
+  using Score = std::function<StepResult(const std::string& response)>;
+
+  SingleTurnEpisode(std::string prompt, std::string data_source, Score score)
+      : SingleTurnEpisode({{"user", prompt}}, prompt, std::move(data_source), std::move(score)) {}
+  SingleTurnEpisode(std::vector<ChatMessage> messages, std::string prompt, std::string data_source,
+                    Score score)
+      : messages_(std::move(messages)),
+        prompt_(std::move(prompt)),
+        data_source_(std::move(data_source)),
+        score_(std::move(score)) {}
+
+  const std::vector<ChatMessage>& messages() const override { return messages_; }
+  const std::string& prompt() const override { return prompt_; }
+  const std::string& data_source() const override { return data_source_; }
+  StepResult step(const std::string& response) override { return score_(response); }
+
+ private:
+  std::vector<ChatMessage> messages_;
+  std::string prompt_, data_source_;
+  Score score_;
+};
+
+}  // namespace orrery

@@ -1,0 +1,20 @@
+// JSON Lines data: one object a line. Every problem is reported with file:line.
+#pragma once
+
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace orrery {
+
+/// Calls row(object, "file:line") for every non-empty line. A line that is not a JSON object, and an Error
+/// that `row` throws, is an Error with file:line; with `skip` such lines are left out, and one warning says
+/// how many and why the first. Error when a file cannot be read or holds no usable row.
+void read_jsonl(const std::vector<std::string>& files, bool skip,
+                const std::function<void(const nlohmann::json& object, const std::string& where)>& row);
+
+/// object[key] as a string; Error naming `where` and the key when absent or of another type.
+std::string json_string(const nlohmann::json& object, const std::string& key, const std::string& where);
+
+}  // namespace orrery
