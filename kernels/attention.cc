@@ -129,20 +129,28 @@ void attention_forward(const Context& ctx, Heads<float> out, Mat<float> lse, Hea
   for (size_t start = 0; start < segments.size(); start += kSegmentBatch) {
     const auto batch = segments.subspan(start, std::min(kSegmentBatch, segments.size() - start));
     std::array<int64_t, kSegmentBatch> end_item;  // NOLINT: filled just below
+    // Short segments (decoding) are taken whole where there are enough of them: less overhead, longer reads.
+    const bool whole = static_cast<int64_t>(batch.size()) >= 4 * ctx.threads;
+    const auto blocks_of = [&](const KvSegment& s) {
+      return (s.rows * group + item_queries - 1) / item_queries;
+    };
+    const auto heads_of = [&](const KvSegment& s) { return whole && blocks_of(s) == 1 ? pool.kv_heads : 1; };
     int64_t items = 0;
     for (size_t i = 0; i < batch.size(); ++i) {
-      items += pool.kv_heads * ((batch[i].rows * group + item_queries - 1) / item_queries);
+      items += pool.kv_heads / heads_of(batch[i]) * blocks_of(batch[i]);
       end_item[i] = items;
     }
-    parallel_items(ctx, items, [&](int64_t item) {
-      const auto found = std::upper_bound(end_item.begin(), end_item.begin() + batch.size(), item);
+    parallel_items(ctx, items, [&](int64_t index) {
+      const auto found = std::upper_bound(end_item.begin(), end_item.begin() + batch.size(), index);
       const KvSegment& segment = batch[found - end_item.begin()];
-      const int64_t queries = segment.rows * group;
-      const int64_t blocks = (queries + item_queries - 1) / item_queries;
-      const int64_t left = *found - 1 - item;  // counts down, so a head's longest items come first
-      const int64_t kv_head = pool.kv_heads - 1 - left / blocks;
-      const int64_t begin = (left % blocks) * item_queries;
-      attention_forward_item(op, segment, kv_head, begin, std::min(queries, begin + item_queries));
+      const int64_t blocks = blocks_of(segment);
+      const int64_t left = *found - 1 - index;  // counts down, so a head's longest items come first
+      ForwardItem item;
+      item.kv_head_begin = left / blocks;
+      item.kv_head_end = item.kv_head_begin + heads_of(segment);
+      item.begin = left % blocks * item_queries;
+      item.end = std::min(segment.rows * group, item.begin + item_queries);
+      attention_forward_item(op, segment, item);
     });
   }
 }

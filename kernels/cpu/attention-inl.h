@@ -15,6 +15,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "hwy/cache_control.h"
 #include "kernels/cpu/math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -64,10 +65,18 @@ HWY_INLINE void with_rows(int rows, F&& f) {
   }
 }
 
+/// Asks for the cache lines of kCount floats.
+template <int kCount>
+HWY_INLINE void prefetch_floats(const float* from) {
+#pragma GCC unroll 4
+  for (int x = 0; x < kCount; x += 16) hwy::Prefetch(from + x);
+}
+
 /// s[i * kTile + j] = scale * chain over d of q[d * kMr + i] * kt[d * kTile + j], for the tile's 32 keys j.
-template <int kMr>
+/// With kAhead, meanwhile fetches the tile `ahead` into the cache.
+template <int kMr, bool kAhead>
 HWY_INLINE void dot_tile(const float* HWY_RESTRICT q, const float* HWY_RESTRICT kt, int64_t head_dim,
-                         float scale, float* HWY_RESTRICT s) {
+                         float scale, float* HWY_RESTRICT s, const float* ahead = nullptr) {
   const D d;
   for (int j = 0; j < kTile; j += kVecs * kLanes) {
     V acc[kMr][kVecs];
@@ -79,6 +88,7 @@ HWY_INLINE void dot_tile(const float* HWY_RESTRICT q, const float* HWY_RESTRICT 
     const float* HWY_RESTRICT a = q;
     const float* HWY_RESTRICT b = kt + j;
     for (int64_t c = 0; c < head_dim; ++c, a += kMr, b += kTile) {
+      if constexpr (kAhead) prefetch_floats<kVecs * kLanes>(ahead + j + c * kTile);
       V key[kVecs];
 #pragma GCC unroll 4
       for (int v = 0; v < kVecs; ++v) key[v] = hn::LoadU(d, b + v * kLanes);
@@ -140,6 +150,37 @@ HWY_INLINE void chain_rows(const float* a, const float* b, int64_t ldb, int64_t 
     chain_block<kMr, kVecs, kAcross>(a, b + x, ldb, n, c + x, ldc);
   }
   for (; x < width; x += kLanes) chain_block<kMr, 1, kAcross>(a, b + x, ldb, n, c + x, ldc);
+}
+
+/// to[x * ldo + i] = from[i][x] for i < rows, x < width.
+HWY_INLINE void transpose_rows(const float* const* from, int64_t rows, int64_t width, float* HWY_RESTRICT to,
+                               int64_t ldo) {
+  const hn::FixedTag<float, 4> d;
+  int64_t i = 0;
+  for (; i + 4 <= rows; i += 4) {
+    int64_t x = 0;
+    for (; x + 4 <= width; x += 4) {
+      const auto a = hn::LoadU(d, from[i] + x);
+      const auto b = hn::LoadU(d, from[i + 1] + x);
+      const auto c = hn::LoadU(d, from[i + 2] + x);
+      const auto e = hn::LoadU(d, from[i + 3] + x);
+      const auto ac_low = hn::InterleaveLower(d, a, c);
+      const auto ac_high = hn::InterleaveUpper(d, a, c);
+      const auto be_low = hn::InterleaveLower(d, b, e);
+      const auto be_high = hn::InterleaveUpper(d, b, e);
+      float* out = to + x * ldo + i;
+      hn::StoreU(hn::InterleaveLower(d, ac_low, be_low), d, out);
+      hn::StoreU(hn::InterleaveUpper(d, ac_low, be_low), d, out + ldo);
+      hn::StoreU(hn::InterleaveLower(d, ac_high, be_high), d, out + 2 * ldo);
+      hn::StoreU(hn::InterleaveUpper(d, ac_high, be_high), d, out + 3 * ldo);
+    }
+    for (; x < width; ++x) {
+      for (int64_t k = i; k < i + 4; ++k) to[x * ldo + k] = from[k][x];
+    }
+  }
+  for (; i < rows; ++i) {
+    for (int64_t x = 0; x < width; ++x) to[x * ldo + i] = from[i][x];
+  }
 }
 
 /// The first `count` floats at `from`, without reading further (which MaskedLoad on NEON does), and zeros.

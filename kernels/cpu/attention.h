@@ -11,14 +11,15 @@ namespace orrery {
 
 /// Largest head_dim: an item's queries and outputs live on a thread's stack.
 inline constexpr int64_t kMaxHeadDim = 1024;
-inline constexpr int64_t kForwardScratch = 48 * 256;  ///< floats of queries an item holds
+inline constexpr int64_t kForwardQueries = 48;                     ///< most queries of an item
+inline constexpr int64_t kForwardScratch = kForwardQueries * 256;  ///< floats of queries an item holds
 
 /// Rows of scratch are padded to whole vectors of any width.
 inline int64_t padded_head_dim(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
 
 /// Queries (row, head of the group) of one forward item: a multiple of 12, the tallest register tile.
 inline int64_t forward_item_queries(int64_t head_dim) {
-  return std::clamp<int64_t>(kForwardScratch / padded_head_dim(head_dim) / 12 * 12, 12, 48);
+  return std::clamp<int64_t>(kForwardScratch / padded_head_dim(head_dim) / 12 * 12, 12, kForwardQueries);
 }
 
 void kv_write_segment(const KvPool& pool, Heads<const float> k, Heads<const float> v,
@@ -33,9 +34,14 @@ struct AttentionForward {
   float scale = 1.0f;
 };
 
-/// Queries [begin, end) of a segment and kv head; query f is row f / group, head kv_head * group + f % group.
-void attention_forward_item(const AttentionForward& op, const KvSegment& segment, int64_t kv_head,
-                            int64_t begin, int64_t end);
+/// Queries [begin, end) of a segment, for each of some kv heads; query f is row f / group and head
+/// kv_head * group + f % group.
+struct ForwardItem {
+  int64_t kv_head_begin = 0, kv_head_end = 0;
+  int64_t begin = 0, end = 0;
+};
+
+void attention_forward_item(const AttentionForward& op, const KvSegment& segment, const ForwardItem& item);
 
 struct AttentionBackward {
   Heads<float> dq, dk, dv;
@@ -75,7 +81,7 @@ struct BackwardBlock {
   const int64_t* first_tile = nullptr;
   int64_t segment = 0;
   int64_t kv_head = 0;
-  int64_t begin = 0, end = 0;  ///< queries, as in attention_forward_item; at most kBackwardQueries
+  int64_t begin = 0, end = 0;  ///< queries, as in ForwardItem; at most kBackwardQueries
   int64_t tile_begin = 0, tile_end = 0;
   bool queries = true;
   bool keys = true;

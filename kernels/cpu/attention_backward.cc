@@ -62,38 +62,32 @@ void pack_block(const AttentionBackward& op, const AttentionSegment& segment, in
   const int64_t group = op.q.heads / op.k.heads;
   const int64_t head_dim = op.q.head_dim;
   const int64_t ld = padded_head_dim(head_dim);
+  const float* q[kBlock];
+  const float* dout[kBlock];
   block.count = end - begin;
+  int64_t row = begin / group;
+  int64_t head = kv_head * group + begin % group;
   for (int64_t i = 0; i < block.count; ++i) {
-    const int64_t query = begin + i;
-    const int64_t token = segment.row_begin + query / group;
-    const int64_t head = kv_head * group + query % group;
-    block.row[i] = query / group;
+    const int64_t token = segment.row_begin + row;
+    block.row[i] = row;
     block.lse[i] = op.lse.row(token)[head];
     block.delta[i] = lanes_dot(op.dout.at(token, head), op.out.at(token, head), head_dim);
-    const int64_t tile = i / kRows * kRows;
-    const int rows = tile_rows(std::min<int64_t>(kRows, block.count - tile));
-    float* q_tile = scratch.q_tiles + tile * head_dim + i % kRows;
-    float* dout_tile = scratch.dout_tiles + tile * head_dim + i % kRows;
-    const float* q = op.q.at(token, head);
-    const float* dout = op.dout.at(token, head);
-    float* q_row = scratch.q_rows + i * ld;
-    float* dout_row = scratch.dout_rows + i * ld;
-    for (int64_t x = 0; x < head_dim; ++x) {
-      q_tile[x * rows] = q[x];
-      dout_tile[x * rows] = dout[x];
-      q_row[x] = q[x];
-      dout_row[x] = dout[x];
-    }
-    std::fill(q_row + head_dim, q_row + ld, 0.0f);
-    std::fill(dout_row + head_dim, dout_row + ld, 0.0f);
+    q[i] = op.q.at(token, head);
+    dout[i] = op.dout.at(token, head);
+    std::copy_n(q[i], head_dim, scratch.q_rows + i * ld);
+    std::copy_n(dout[i], head_dim, scratch.dout_rows + i * ld);
+    std::fill(scratch.q_rows + i * ld + head_dim, scratch.q_rows + (i + 1) * ld, 0.0f);
+    std::fill(scratch.dout_rows + i * ld + head_dim, scratch.dout_rows + (i + 1) * ld, 0.0f);
+    if (++head == (kv_head + 1) * group) head -= group, ++row;
   }
-  const int64_t tile = (block.count - 1) / kRows * kRows;
-  const int rows = tile_rows(block.count - tile);
-  for (int64_t i = block.count - tile; i < rows; ++i) {  // padding of the last register tile
-    for (int64_t x = 0; x < head_dim; ++x) {
-      scratch.q_tiles[tile * head_dim + x * rows + i] = 0.0f;
-      scratch.dout_tiles[tile * head_dim + x * rows + i] = 0.0f;
+  for (int64_t first = 0; first < block.count; first += kRows) {
+    const int64_t rows = tile_rows(std::min<int64_t>(kRows, block.count - first));
+    for (int64_t i = block.count; i < first + rows; ++i) {  // padding of the last register tile
+      q[i] = q[block.count - 1];
+      dout[i] = dout[block.count - 1];
     }
+    transpose_rows(q + first, rows, head_dim, scratch.q_tiles + first * head_dim, rows);
+    transpose_rows(dout + first, rows, head_dim, scratch.dout_tiles + first * head_dim, rows);
   }
 }
 
@@ -106,8 +100,8 @@ HWY_INLINE void weigh_tile(const AttentionBackward& op, const KeyTile& tile, con
   const int64_t head_dim = op.q.head_dim;
   float* p = block.p + first * kTile;
   float* ds = block.ds + first * kTile;
-  dot_tile<kMr>(scratch.q_tiles + first * head_dim, k_tile, head_dim, op.scale, p);
-  dot_tile<kMr>(scratch.dout_tiles + first * head_dim, v_tile, head_dim, 1.0f, ds);
+  dot_tile<kMr, false>(scratch.q_tiles + first * head_dim, k_tile, head_dim, op.scale, p);
+  dot_tile<kMr, false>(scratch.dout_tiles + first * head_dim, v_tile, head_dim, 1.0f, ds);
   const V scale = hn::Set(d, op.scale);
   for (int64_t i = 0; i < count; ++i) {
     const V lse = hn::Set(d, block.lse[first + i]);
@@ -170,6 +164,33 @@ HWY_INLINE void key_gradients(const KeyTile& tile, const float* weights, const f
 }
 
 }  // namespace attention
+
+void backward_pack(const AttentionBackward& op, int64_t segment, int64_t first_tile, int64_t kv_head,
+                   const AttentionPack& pack) {
+  const AttentionSegment& s = op.segments[segment];
+  const int64_t head_dim = op.k.head_dim;
+  const int64_t ld = padded_head_dim(head_dim);
+  const float* k[kKvBlock];
+  const float* v[kKvBlock];
+  for (int64_t row = 0; row < s.rows; row += kKvBlock) {
+    const int64_t tile = first_tile + row / kKvBlock;
+    const int64_t keys = std::min(kKvBlock, s.rows - row);
+    float* k_rows = pack.k_rows + tile * kKvBlock * ld;
+    for (int64_t j = 0; j < kKvBlock;
+         ++j) {  // lanes beyond the segment repeat its last key; nothing reads them
+      k[j] = op.k.at(s.row_begin + row + std::min(j, keys - 1), kv_head);
+      v[j] = op.v.at(s.row_begin + row + std::min(j, keys - 1), kv_head);
+    }
+    for (int64_t j = 0; j < keys; ++j) {
+      std::copy_n(k[j], head_dim, k_rows + j * ld);
+      std::fill(k_rows + j * ld + head_dim, k_rows + (j + 1) * ld, 0.0f);
+    }
+    attention::transpose_rows(k, kKvBlock, head_dim, pack.k_tiles + tile * head_dim * kKvBlock, kKvBlock);
+    attention::transpose_rows(v, kKvBlock, head_dim, pack.v_tiles + tile * head_dim * kKvBlock, kKvBlock);
+    std::fill_n(pack.dk + tile * kKvBlock * ld, kKvBlock * ld, 0.0f);
+    std::fill_n(pack.dv + tile * kKvBlock * ld, kKvBlock * ld, 0.0f);
+  }
+}
 
 void backward_block(const AttentionBackward& op, const BackwardBlock& work, const AttentionPack& pack,
                     const AttentionScratch& scratch) {
@@ -234,6 +255,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace orrery {
 
+HWY_EXPORT(backward_pack);
 HWY_EXPORT(backward_block);
 
 void attention_backward_block(const AttentionBackward& op, const BackwardBlock& work,
@@ -243,34 +265,7 @@ void attention_backward_block(const AttentionBackward& op, const BackwardBlock& 
 
 void attention_backward_pack(const AttentionBackward& op, int64_t segment, int64_t first_tile,
                              int64_t kv_head, const AttentionPack& pack) {
-  const AttentionSegment& s = op.segments[segment];
-  const int64_t head_dim = op.k.head_dim;
-  const int64_t ld = padded_head_dim(head_dim);
-  const int64_t tiles = (s.rows + kKvBlock - 1) / kKvBlock;
-  for (int64_t t = 0; t < tiles; ++t) {
-    float* k_tile = pack.k_tiles + (first_tile + t) * head_dim * kKvBlock;
-    float* v_tile = pack.v_tiles + (first_tile + t) * head_dim * kKvBlock;
-    float* k_rows = pack.k_rows + (first_tile + t) * kKvBlock * ld;
-    const int64_t keys = std::min(kKvBlock, s.rows - t * kKvBlock);
-    if (keys < kKvBlock) {
-      std::fill(k_tile, k_tile + head_dim * kKvBlock, 0.0f);
-      std::fill(v_tile, v_tile + head_dim * kKvBlock, 0.0f);
-    }
-    for (int64_t j = 0; j < keys; ++j) {
-      const float* k = op.k.at(s.row_begin + t * kKvBlock + j, kv_head);
-      const float* v = op.v.at(s.row_begin + t * kKvBlock + j, kv_head);
-      for (int64_t d = 0; d < head_dim; ++d) {
-        k_tile[d * kKvBlock + j] = k[d];
-        v_tile[d * kKvBlock + j] = v[d];
-      }
-      std::copy(k, k + head_dim, k_rows + j * ld);
-      std::fill(k_rows + j * ld + head_dim, k_rows + (j + 1) * ld, 0.0f);
-    }
-    float* dk = pack.dk + (first_tile + t) * kKvBlock * ld;
-    float* dv = pack.dv + (first_tile + t) * kKvBlock * ld;
-    std::fill(dk, dk + kKvBlock * ld, 0.0f);
-    std::fill(dv, dv + kKvBlock * ld, 0.0f);
-  }
+  HWY_DYNAMIC_DISPATCH(backward_pack)(op, segment, first_tile, kv_head, pack);
 }
 
 void attention_backward_store(const AttentionBackward& op, int64_t segment, int64_t first_tile,

@@ -106,17 +106,27 @@ HWY_INLINE void softmax_tiles(QueryTile& queries, int64_t first_tile, int tiles,
   }
 }
 
+/// Keys and values of a batch of tiles, and of the tiles to be fetched into the cache meanwhile.
+struct TileBatch {
+  int tiles = 0;
+  const float* k[kBatchTiles];
+  const float* v[kBatchTiles];
+  const float* next_k[kBatchTiles];
+  const float* next_v[kBatchTiles];
+};
+
 /// Columns [x, x + kNv vectors) of the outputs over a run of tiles, of which the queries see `keys` keys
-/// each. With kPart only the first `part` columns of the one vector exist in v.
+/// each. With kPart the one vector reaches beyond head_dim.
 template <int kMr, int kNv, bool kPart>
-HWY_INLINE void value_block(const Weights& w, int tile_begin, int tile_end, const float* const* v,
-                            int64_t head_dim, int64_t keys, bool start, float* o, int64_t ldo, size_t part) {
+HWY_INLINE void value_block(const Weights& w, const TileBatch& batch, int tile_begin, int tile_end, int64_t x,
+                            int64_t head_dim, int64_t keys, bool start, float* o, int64_t ldo) {
   const D d;
   V acc[kMr][kNv];
 #pragma GCC unroll 16
   for (int i = 0; i < kMr; ++i) {
 #pragma GCC unroll 4
-    for (int n = 0; n < kNv; ++n) acc[i][n] = start ? hn::Zero(d) : hn::LoadU(d, o + i * ldo + n * kLanes);
+    for (int n = 0; n < kNv; ++n)
+      acc[i][n] = start ? hn::Zero(d) : hn::LoadU(d, o + i * ldo + x + n * kLanes);
   }
   for (int t = tile_begin; t < tile_end; ++t) {
     if (w.rescale[t]) {
@@ -128,47 +138,41 @@ HWY_INLINE void value_block(const Weights& w, int tile_begin, int tile_end, cons
       }
     }
     const float* HWY_RESTRICT p = w.p[t];
-    const float* HWY_RESTRICT row = v[t];
-    for (int64_t j = 0; j < keys; ++j, ++p, row += head_dim) {
-      V x[kNv];
+    const float* HWY_RESTRICT row = batch.v[t] + x;
+    const float* next = batch.next_v[t] + x;
+    for (int64_t j = 0; j < keys; ++j, ++p, row += head_dim, next += head_dim) {
+      prefetch_floats<kNv * kLanes>(next);
+      V value[kNv];
 #pragma GCC unroll 4
-      for (int n = 0; n < kNv; ++n) x[n] = kPart ? load_part(row, part) : hn::LoadU(d, row + n * kLanes);
+      for (int n = 0; n < kNv; ++n)
+        value[n] = kPart ? load_part(row, static_cast<size_t>(head_dim - x)) : hn::LoadU(d, row + n * kLanes);
 #pragma GCC unroll 16
       for (int i = 0; i < kMr; ++i) {
         const V weight = hn::Set(d, p[i * kTile]);
 #pragma GCC unroll 4
-        for (int n = 0; n < kNv; ++n) acc[i][n] = hn::MulAdd(weight, x[n], acc[i][n]);
+        for (int n = 0; n < kNv; ++n) acc[i][n] = hn::MulAdd(weight, value[n], acc[i][n]);
       }
     }
   }
 #pragma GCC unroll 16
   for (int i = 0; i < kMr; ++i) {
 #pragma GCC unroll 4
-    for (int n = 0; n < kNv; ++n) hn::StoreU(acc[i][n], d, o + i * ldo + n * kLanes);
+    for (int n = 0; n < kNv; ++n) hn::StoreU(acc[i][n], d, o + i * ldo + x + n * kLanes);
   }
 }
 
 template <int kMr>
-HWY_INLINE void value_tiles(const Weights& w, int tile_begin, int tile_end, const float* const* v,
+HWY_INLINE void value_tiles(const Weights& w, const TileBatch& batch, int tile_begin, int tile_end,
                             int64_t head_dim, int64_t keys, bool start, float* o, int64_t ldo) {
-  const float* column[kBatchTiles];
   int64_t x = 0;
-  const auto advance = [&]() {
-    for (int t = tile_begin; t < tile_end; ++t) column[t] = v[t] + x;
-  };
   for (; x + kVecs * kLanes <= head_dim; x += kVecs * kLanes) {
-    advance();
-    value_block<kMr, kVecs, false>(w, tile_begin, tile_end, column, head_dim, keys, start, o + x, ldo, 0);
+    value_block<kMr, kVecs, false>(w, batch, tile_begin, tile_end, x, head_dim, keys, start, o, ldo);
   }
   for (; x + kLanes <= head_dim; x += kLanes) {
-    advance();
-    value_block<kMr, 1, false>(w, tile_begin, tile_end, column, head_dim, keys, start, o + x, ldo, 0);
+    value_block<kMr, 1, false>(w, batch, tile_begin, tile_end, x, head_dim, keys, start, o, ldo);
   }
-  if (x < head_dim) {
-    advance();
-    value_block<kMr, 1, true>(w, tile_begin, tile_end, column, head_dim, keys, start, o + x, ldo,
-                              static_cast<size_t>(head_dim - x));
-  }
+  if (x < head_dim)
+    value_block<kMr, 1, true>(w, batch, tile_begin, tile_end, x, head_dim, keys, start, o, ldo);
 }
 
 /// Keys [begin, end) of one tile for one query, where its neighbours in the register tile see fewer.
@@ -189,33 +193,31 @@ HWY_INLINE void value_rest(const float* p, const float* v, int64_t head_dim, int
   }
 }
 
-/// Tiles [first_tile, first_tile + tiles) for a register tile of queries.
+/// Tiles from `first_tile` on for a register tile of queries.
 template <int kMr>
-HWY_NOINLINE void attend(const AttentionForward& op, const KvSegment& segment, int64_t kv_head,
-                         int64_t first_tile, int tiles, QueryTile& queries, Weights& w) {
+HWY_NOINLINE void attend(const AttentionForward& op, const TileBatch& batch, int64_t first_tile,
+                         QueryTile& queries, Weights& w) {
   const int64_t head_dim = op.pool.head_dim;
   const int64_t ldo = padded_head_dim(head_dim);
-  const float* v[kBatchTiles];
   int whole = 0;  // tiles of which all queries see all keys
+  const int tiles = static_cast<int>(
+      std::min<int64_t>(batch.tiles, queries.position[queries.rows - 1] / kTile + 1 - first_tile));
   for (int t = 0; t < tiles; ++t) {
-    const int64_t tile = first_tile + t;
-    const int64_t slab = (segment.blocks[tile] * op.pool.kv_heads + kv_head) * head_dim * kTile;
-    v[t] = op.pool.v + slab;
-    dot_tile<kMr>(queries.q, op.pool.k + slab, head_dim, op.scale, w.p[t]);
-    if (visible(queries.position[0], tile) == kTile) {
+    dot_tile<kMr, true>(queries.q, batch.k[t], head_dim, op.scale, w.p[t], batch.next_k[t]);
+    if (visible(queries.position[0], first_tile + t) == kTile) {
       whole = t + 1;
     } else {
-      mask_scores(queries, tile, w.p[t]);
+      mask_scores(queries, first_tile + t, w.p[t]);
     }
   }
   softmax_tiles<kMr>(queries, first_tile, tiles, w);
-  if (whole > 0) value_tiles<kMr>(w, 0, whole, v, head_dim, kTile, first_tile == 0, queries.o, ldo);
+  if (whole > 0) value_tiles<kMr>(w, batch, 0, whole, head_dim, kTile, first_tile == 0, queries.o, ldo);
   for (int t = whole; t < tiles; ++t) {
     const int64_t tile = first_tile + t;
     const int64_t shared = visible(queries.position[0], tile);
-    value_tiles<kMr>(w, t, t + 1, v, head_dim, shared, tile == 0, queries.o, ldo);
+    value_tiles<kMr>(w, batch, t, t + 1, head_dim, shared, tile == 0, queries.o, ldo);
     for (int i = 1; i < queries.count; ++i) {
-      value_rest(w.p[t] + i * kTile, v[t], head_dim, shared, visible(queries.position[i], tile),
+      value_rest(w.p[t] + i * kTile, batch.v[t], head_dim, shared, visible(queries.position[i], tile),
                  queries.o + i * ldo);
     }
   }
@@ -224,13 +226,15 @@ HWY_NOINLINE void attend(const AttentionForward& op, const KvSegment& segment, i
 void pack_queries(const AttentionForward& op, const KvSegment& segment, int64_t kv_head, QueryTile& queries) {
   const int64_t group = op.q.heads / op.pool.kv_heads;
   const int64_t head_dim = op.pool.head_dim;
+  const float* from[kRows];
+  int64_t row = queries.first / group;
+  int64_t head = queries.first % group;
   for (int i = 0; i < queries.rows; ++i) {
-    const int64_t query = queries.first + std::min(i, queries.count - 1);
-    const int64_t row = query / group;
     queries.position[i] = segment.position + row;
-    const float* from = op.q.at(segment.row_begin + row, kv_head * group + query % group);
-    for (int64_t x = 0; x < head_dim; ++x) queries.q[x * queries.rows + i] = from[x];
+    from[i] = op.q.at(segment.row_begin + row, kv_head * group + head);
+    if (i + 1 < queries.count && ++head == group) head = 0, ++row;
   }
+  transpose_rows(from, queries.rows, head_dim, queries.q, queries.rows);
   for (int i = 0; i < kRowsPadded; ++i) {
     queries.m[i] = i < queries.rows ? -std::numeric_limits<float>::infinity() : 0.0f;
     queries.l[i] = 0.0f;
@@ -247,10 +251,9 @@ void store_outputs(const AttentionForward& op, const KvSegment& segment, int64_t
   for (int x = 0; x < kRowsPadded; x += kLanes) {
     hn::Store(hn::Add(hn::Load(d, queries.m + x), log_f32(d, hn::Load(d, queries.l + x))), d, lse + x);
   }
+  int64_t row = segment.row_begin + queries.first / group;
+  int64_t head = kv_head * group + queries.first % group;
   for (int i = 0; i < queries.count; ++i) {
-    const int64_t query = queries.first + i;
-    const int64_t row = segment.row_begin + query / group;
-    const int64_t head = kv_head * group + query % group;
     if (op.lse.data != nullptr) op.lse.row(row)[head] = lse[i];
     const V l = hn::Set(d, queries.l[i]);
     const float* from = queries.o + i * ldo;
@@ -260,44 +263,81 @@ void store_outputs(const AttentionForward& op, const KvSegment& segment, int64_t
     if (x < head_dim) {
       store_part(hn::Div(hn::LoadU(d, from + x), l), to + x, static_cast<size_t>(head_dim - x));
     }
+    if (++head == (kv_head + 1) * group) head -= group, ++row;
   }
 }
 
 }  // namespace attention
 
-void forward_item(const AttentionForward& op, const KvSegment& segment, int64_t kv_head, int64_t begin,
-                  int64_t end) {
+void forward_item(const AttentionForward& op, const KvSegment& segment, const ForwardItem& item) {
   using namespace attention;  // NOLINT(google-build-using-namespace)
   const int64_t head_dim = op.pool.head_dim;
   const int64_t group = op.q.heads / op.pool.kv_heads;
   alignas(64) float q_scratch[kForwardScratch];
   alignas(64) float o_scratch[kForwardScratch];
   Weights w;
-  QueryTile tiles[48 / kRows + 1];
-  int tile_count = 0;
-  for (int64_t first = begin; first < end; first += kRows) {
-    QueryTile& queries = tiles[tile_count];
-    queries.first = first;
-    queries.count = static_cast<int>(std::min<int64_t>(kRows, end - first));
-    queries.rows = tile_rows(queries.count);
-    queries.q = q_scratch + tile_count * kRows * head_dim;
-    queries.o = o_scratch + tile_count * kRows * padded_head_dim(head_dim);
-    pack_queries(op, segment, kv_head, queries);
-    ++tile_count;
-  }
-  const int64_t key_tiles = (segment.position + (end - 1) / group) / kTile + 1;
-  for (int64_t tile = 0; tile < key_tiles; tile += kBatchTiles) {
-    for (int i = 0; i < tile_count; ++i) {
-      QueryTile& queries = tiles[i];
-      const int64_t seen = queries.position[queries.rows - 1] / kTile + 1 - tile;
-      if (seen <= 0) continue;
-      const int batch = static_cast<int>(std::min<int64_t>(kBatchTiles, seen));
-      with_rows(queries.rows, [&](auto rows) {
-        attend<decltype(rows)::value>(op, segment, kv_head, tile, batch, queries, w);
-      });
+  QueryTile query_tiles[kForwardQueries / kRows];
+  const int64_t key_tiles = (segment.position + (item.end - 1) / group) / kTile + 1;
+  const auto slab = [&](int64_t kv_head, int64_t tile) {
+    return (segment.blocks[tile] * op.pool.kv_heads + kv_head) * head_dim * kTile;
+  };
+  for (int64_t kv_head = item.kv_head_begin; kv_head < item.kv_head_end; ++kv_head) {
+    int count = 0;
+    for (int64_t first = item.begin; first < item.end; first += kRows) {
+      QueryTile& queries = query_tiles[count];
+      queries.first = first;
+      queries.count = static_cast<int>(std::min<int64_t>(kRows, item.end - first));
+      queries.rows = tile_rows(queries.count);
+      queries.q = q_scratch + count * kRows * head_dim;
+      queries.o = o_scratch + count * kRows * padded_head_dim(head_dim);
+      pack_queries(op, segment, kv_head, queries);
+      ++count;
     }
+    for (int64_t tile = 0; tile < key_tiles; tile += kBatchTiles) {
+      TileBatch batch;
+      batch.tiles = static_cast<int>(std::min<int64_t>(kBatchTiles, key_tiles - tile));
+      for (int t = 0; t < batch.tiles; ++t) {
+        // Memory is one batch ahead of arithmetic, which decoding is bound by; at the end with the next
+        // head's start.
+        int64_t next_head = kv_head, next_tile = tile + t + kBatchTiles;
+        if (next_tile >= key_tiles) next_head = std::min(kv_head + 1, item.kv_head_end - 1), next_tile = t;
+        const int64_t here = slab(kv_head, tile + t), next = slab(next_head, next_tile);
+        batch.k[t] = op.pool.k + here;
+        batch.v[t] = op.pool.v + here;
+        batch.next_k[t] = op.pool.k + next;
+        batch.next_v[t] = op.pool.v + next;
+      }
+      for (int i = 0; i < count; ++i) {
+        QueryTile& queries = query_tiles[i];
+        if (queries.position[queries.rows - 1] / kTile < tile) continue;
+        with_rows(queries.rows,
+                  [&](auto rows) { attend<decltype(rows)::value>(op, batch, tile, queries, w); });
+      }
+    }
+    for (int i = 0; i < count; ++i) store_outputs(op, segment, kv_head, query_tiles[i]);
   }
-  for (int i = 0; i < tile_count; ++i) store_outputs(op, segment, kv_head, tiles[i]);
+}
+
+void write_segment(const KvPool& pool, Heads<const float> k, Heads<const float> v, const KvSegment& segment) {
+  const int64_t head_dim = pool.head_dim;
+  int64_t row = 0;
+  while (row < segment.rows) {
+    const int64_t position = segment.position + row;
+    const int64_t slot = position % kKvBlock;
+    const int64_t count = std::min(kKvBlock - slot, segment.rows - row);
+    const int64_t block = segment.blocks[position / kKvBlock];
+    for (int64_t head = 0; head < pool.kv_heads; ++head) {
+      const int64_t slab = (block * pool.kv_heads + head) * head_dim * kKvBlock;
+      const float* from[kKvBlock];
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t token = segment.row_begin + row + i;
+        from[i] = k.at(token, head);
+        std::copy_n(v.at(token, head), head_dim, pool.v + slab + (slot + i) * head_dim);
+      }
+      attention::transpose_rows(from, count, head_dim, pool.k + slab + slot, kKvBlock);
+    }
+    row += count;
+  }
 }
 
 }  // namespace orrery::HWY_NAMESPACE
@@ -306,11 +346,28 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace orrery {
 
+HWY_EXPORT(write_segment);
 HWY_EXPORT(forward_item);
 
-void attention_forward_item(const AttentionForward& op, const KvSegment& segment, int64_t kv_head,
-                            int64_t begin, int64_t end) {
-  HWY_DYNAMIC_DISPATCH(forward_item)(op, segment, kv_head, begin, end);
+void kv_write_segment(const KvPool& pool, Heads<const float> k, Heads<const float> v,
+                      const KvSegment& segment) {
+  HWY_DYNAMIC_DISPATCH(write_segment)(pool, k, v, segment);
+}
+
+void kv_copy_block(const KvPool& pool, int64_t from, int64_t to, int64_t count) {
+  const int64_t size = pool.block_elements();
+  const int64_t head_dim = pool.head_dim;
+  for (int64_t row = 0; row < pool.kv_heads * head_dim; ++row) {
+    std::copy_n(pool.k + from * size + row * kKvBlock, count, pool.k + to * size + row * kKvBlock);
+  }
+  for (int64_t head = 0; head < pool.kv_heads; ++head) {
+    const int64_t slab = head * kKvBlock * head_dim;
+    std::copy_n(pool.v + from * size + slab, count * head_dim, pool.v + to * size + slab);
+  }
+}
+
+void attention_forward_item(const AttentionForward& op, const KvSegment& segment, const ForwardItem& item) {
+  HWY_DYNAMIC_DISPATCH(forward_item)(op, segment, item);
 }
 
 }  // namespace orrery
