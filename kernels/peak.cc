@@ -1,0 +1,30 @@
+#include "kernels/peak.h"
+
+#include <algorithm>
+
+#include "core/buffer.h"
+#include "core/timer.h"
+#include "kernels/matmul.h"
+
+namespace orrery {
+
+double measure_gemm_peak(const Context& ctx, double seconds) {
+  constexpr int64_t kRows = 1792, kOut = 1024, kIn = 768;
+  const Buffer x = Buffer::zeroed(ctx.device, sizeof(float) * kRows * kIn);
+  const Buffer w = Buffer::zeroed(ctx.device, sizeof(float) * kOut * kIn);
+  const Buffer y(ctx.device, sizeof(float) * kRows * kOut);
+  const Buffer memory(ctx.device, packed_weight_bytes(DType::kF32, kOut, kIn));
+  const PackedWeight packed =
+      pack_weight(ctx, Mat<const float>(w.span<const float>().data(), kOut, kIn), DType::kF32, memory.data());
+  const Timer total;
+  double best = 0;
+  do {
+    const Timer timer;
+    matmul_forward(ctx, Mat<float>(y.span<float>().data(), kRows, kOut),
+                   Mat<const float>(x.span<const float>().data(), kRows, kIn), packed);
+    best = std::max(best, 2.0 * kRows * kOut * kIn / timer.seconds());
+  } while (total.seconds() < seconds);
+  return best;
+}
+
+}  // namespace orrery
