@@ -5,8 +5,9 @@
 //
 //   bench_matmul [--benchmark_filter=forward/.*threads:1]
 //
-// oneDNN gets its weights in the layout it prefers, packed beforehand, as ours are; in backward_input, where
-// ours packs on the fly, too.
+// forward_cold takes another copy of the weight each call, as a decoding step that walks through all layers
+// does. oneDNN gets its weights in the layout it prefers, packed beforehand, as ours are; in backward_input,
+// where ours packs on the fly, too.
 #include <benchmark/benchmark.h>
 #include <omp.h>
 
@@ -26,7 +27,7 @@
 namespace orrery {
 namespace {
 
-enum class Op { kForward, kBackwardInput, kBackwardWeight };
+enum class Op { kForward, kForwardCold, kBackwardInput, kBackwardWeight };
 
 struct Shape {
   const char* name;
@@ -38,6 +39,9 @@ struct Shape {
 constexpr Shape kShapes[] = {
     {"qkv", 960, 576}, {"out", 576, 576}, {"gate_up", 3072, 576}, {"down", 576, 1536}, {"head", 49152, 576},
 };
+
+/// More than any third-level cache: what forward_cold walks through, one copy of the weight a call.
+constexpr int64_t kColdBytes = 128 << 20;
 
 using Clock = std::chrono::steady_clock;
 
@@ -150,10 +154,23 @@ void run_case(benchmark::State& state, Op op, int64_t m, const Shape& shape, int
   Buffer packed(Device{}, packed_weight_bytes(DType::kF32, n, k));
   const PackedWeight weight = pack_weight(ctx, w_mat, DType::kF32, packed.data());
   switch (op) {
-    case Op::kForward: {
-      DnnlProduct theirs(m, n, k, x_mat.data, false, w_mat.data, true, y_mat.data, true, false);
+    case Op::kForward:
+    case Op::kForwardCold: {
+      const int64_t copies = op == Op::kForward ? 1 : 1 + kColdBytes / static_cast<int64_t>(packed.bytes());
+      std::vector<Buffer> more;
+      std::vector<PackedWeight> weights = {weight};
+      std::vector<DnnlProduct> theirs;
+      for (int64_t i = 0; i < copies; ++i) {
+        if (i > 0) {
+          more.emplace_back(Device{}, packed.bytes());
+          weights.push_back(pack_weight(ctx, w_mat, DType::kF32, more.back().data()));
+        }
+        theirs.emplace_back(m, n, k, x_mat.data, false, w_mat.data, true, y_mat.data, true, false);
+      }
+      size_t our_turn = 0, their_turn = 0;
       compare(
-          state, flops, [&] { matmul_forward(ctx, y_mat, x_mat, weight); }, [&] { theirs.run(); });
+          state, flops, [&] { matmul_forward(ctx, y_mat, x_mat, weights[our_turn++ % weights.size()]); },
+          [&] { theirs[their_turn++ % theirs.size()].run(); });
       break;
     }
     case Op::kBackwardInput: {
@@ -213,13 +230,15 @@ void register_all() {
         [=](benchmark::State& state) { run_peak(state, threads); });
   }
   const std::pair<Op, const char*> ops[] = {{Op::kForward, "forward"},
+                                            {Op::kForwardCold, "forward_cold"},
                                             {Op::kBackwardInput, "backward_input"},
                                             {Op::kBackwardWeight, "backward_weight"}};
   for (const auto& [op, op_name] : ops) {
     for (const int threads : {1, 2}) {
       for (const Shape& shape : kShapes) {
         for (const int64_t m : {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048}) {
-          if (op != Op::kForward && m < 64) continue;  // training runs on batches
+          if (op != Op::kForward && op != Op::kForwardCold && m < 64) continue;  // training runs on batches
+          if (op == Op::kForwardCold && m > 64) continue;                        // decoding
           const std::string name = std::string(op_name) + "/" + shape.name + "/M:" + std::to_string(m) +
                                    "/N:" + std::to_string(shape.n) + "/K:" + std::to_string(shape.k) +
                                    "/threads:" + std::to_string(threads);
