@@ -1,0 +1,251 @@
+#include "rollout/scheduler.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+
+namespace orrery {
+namespace {
+
+bool is_older(const Sequence* a, const Sequence* b) { return a->id < b->id; }
+
+}  // namespace
+
+Scheduler::Scheduler(int64_t max_num_seqs, int64_t max_num_batched_tokens, int64_t kv_blocks)
+    : max_num_seqs_(max_num_seqs), max_num_batched_tokens_(max_num_batched_tokens), blocks_(kv_blocks) {
+  ORRERY_CHECK(max_num_seqs >= 1 && max_num_batched_tokens >= 1, "{} sequences, {} tokens a step",
+               max_num_seqs, max_num_batched_tokens);
+  // A running sequence takes at least one row to be admitted, so prompts and samples together stay below
+  // this.
+  running_.reserve(static_cast<size_t>(max_num_seqs) + 64);
+  schedule_.items.reserve(running_.capacity());
+  schedule_.copies.reserve(running_.capacity());
+}
+
+int64_t Scheduler::min_blocks(int64_t prompt_tokens, int64_t max_tokens, int64_t samples) {
+  // The last token drawn is never an input.
+  const int64_t longest = BlockManager::blocks_for(prompt_tokens + max_tokens - 1);
+  return longest + (samples > 1 && prompt_tokens % kKvBlock != 0 ? 1 : 0);
+}
+
+void Scheduler::submit(SequenceGroup* group) {
+  ORRERY_CHECK(!group->samples.empty() && group->max_tokens >= 1, "a group without samples or tokens");
+  group->prompt.id = next_id_++;
+  for (Sequence& sample : group->samples) sample.id = next_id_++;
+  group->unfinished = static_cast<int64_t>(group->samples.size());
+  queue_prompt(*group);
+}
+
+const Schedule& Scheduler::schedule() {
+  schedule_.items.clear();
+  schedule_.copies.clear();
+  schedule_.rows = 0;
+  bool preempted = false;
+
+  for (size_t i = 0; i < running_.size() && schedule_.rows < max_num_batched_tokens_; ++i) {
+    Sequence& sequence = *running_[i];
+    const int64_t budget = max_num_batched_tokens_ - schedule_.rows;
+    const int64_t rows = std::min(sequence.total_tokens() - sequence.computed, budget);
+    while (i < running_.size() && !blocks_.can_append(sequence.blocks, sequence.computed + rows)) {
+      if (reclaim_prompt_blocks(sequence.group)) continue;
+      ORRERY_CHECK(running_.size() > 1, "prompt {} does not fit the KV cache alone",
+                   sequence.group->request.prompt_index);
+      preempt_newest();
+      preempted = true;
+    }
+    if (i == running_.size()) break;  // it was the newest itself
+    blocks_.may_append(sequence.blocks, sequence.computed + rows);
+    add_rows(sequence, rows);
+  }
+
+  while (!preempted && !waiting_.empty() && schedule_.rows < max_num_batched_tokens_) {
+    Sequence& sequence = *waiting_.front();
+    if (!admit(sequence)) break;
+    const int64_t budget = max_num_batched_tokens_ - schedule_.rows;
+    add_rows(sequence, std::min(sequence.total_tokens() - sequence.computed, budget));
+  }
+  ORRERY_CHECK(schedule_.rows > 0 || !has_work(), "nothing could be scheduled");
+  return schedule_;
+}
+
+void Scheduler::add_rows(Sequence& sequence, int64_t rows) {
+  ORRERY_CHECK(rows >= 1, "sequence {} has no token to compute", sequence.id);
+  const int64_t end = sequence.computed + rows;
+  for (int64_t block = sequence.computed / kKvBlock; block * kKvBlock < end; ++block) {
+    const int32_t id = sequence.blocks[static_cast<size_t>(block)];
+    ORRERY_CHECK(blocks_.reference_count(id) == 1, "sequence {} would write block {}, which is shared",
+                 sequence.id, id);
+  }
+  const bool complete = end == sequence.total_tokens();
+  const bool wants_logits = complete && !(sequence.is_prompt() && sequence.group->first_tokens_drawn);
+  schedule_.items.push_back({&sequence, rows, wants_logits});
+  schedule_.rows += rows;
+}
+
+bool Scheduler::admit(Sequence& sequence) {
+  if (!(sequence.is_prompt() ? admit_prompt(sequence) : admit_sample(sequence))) return false;
+  ORRERY_CHECK(waiting_.front() == &sequence, "admission out of order");
+  waiting_.pop_front();
+  sequence.state = SequenceState::kRunning;
+  running_.insert(std::upper_bound(running_.begin(), running_.end(), &sequence, is_older), &sequence);
+  return true;
+}
+
+bool Scheduler::admit_prompt(Sequence& prompt) {
+  SequenceGroup& group = *prompt.group;
+  const int64_t free_slots = max_num_seqs_ - running_samples_ - reserved_slots_;
+  if (free_slots <= 0) return false;
+  // Its samples will each want a block as soon as the prompt is there.
+  const int64_t needed = BlockManager::blocks_for(group.prompt_tokens());
+  if (!reserve(needed, std::min(group.unfinished, free_slots), &group)) return false;
+  blocks_.allocate(prompt.blocks, needed);
+  group.prompt_state = PromptState::kComputing;
+  reserved_slots_ += group.unfinished;
+  return true;
+}
+
+bool Scheduler::admit_sample(Sequence& sample) {
+  SequenceGroup& group = *sample.group;
+  ORRERY_CHECK(group.prompt_state == PromptState::kHeld, "a sample waits without its prompt");
+  if (running_samples_ >= max_num_seqs_) return false;
+  const int64_t prompt_tokens = group.prompt_tokens();
+  sample.blocks.reserve(static_cast<size_t>(BlockManager::blocks_for(prompt_tokens + group.max_tokens)));
+  const int64_t total_blocks = BlockManager::blocks_for(sample.total_tokens());
+  const bool last = group.unfinished == 1;
+  const int64_t inherited =
+      last ? static_cast<int64_t>(group.prompt_blocks.size()) : prompt_tokens / kKvBlock;
+  if (!reserve(total_blocks - inherited, 0, &group)) return false;
+  if (last) {  // nobody else will need the prompt: no copy
+    sample.blocks.assign(group.prompt_blocks.begin(), group.prompt_blocks.end());
+    group.prompt_blocks.clear();
+    give_up_prompt_blocks(group, PromptState::kGone);
+  } else if (const auto copy = blocks_.fork(sample.blocks, group.prompt_blocks, prompt_tokens)) {
+    schedule_.copies.push_back(*copy);
+  }
+  blocks_.may_append(sample.blocks, sample.total_tokens());
+  sample.computed = prompt_tokens;
+  ++group.running;
+  ++running_samples_;
+  return true;
+}
+
+/// Whether `needed` blocks are free for a newcomer. While others run, it leaves `spare` blocks and what the
+/// running sequences will take in their next few steps; alone, it may take back prompts of other groups.
+bool Scheduler::reserve(int64_t needed, int64_t spare, const SequenceGroup* requester) {
+  if (!running_.empty()) {
+    const int64_t soon = (static_cast<int64_t>(running_.size()) + 7) / 8;
+    return blocks_.can_allocate(needed + spare + soon);
+  }
+  while (!blocks_.can_allocate(needed)) {
+    const bool reclaimed = reclaim_prompt_blocks(requester);
+    ORRERY_CHECK(reclaimed, "{} blocks wanted by the only sequence, {} of {} free", needed,
+                 blocks_.free_blocks(), blocks_.blocks());
+  }
+  return true;
+}
+
+/// Takes the prompt blocks of the newest group that is not running; false when there is none.
+bool Scheduler::reclaim_prompt_blocks(const SequenceGroup* requester) {
+  SequenceGroup* newest = nullptr;
+  for (SequenceGroup* group : held_) {
+    if (group == requester || group->running > 0) continue;
+    if (newest == nullptr || group->prompt.id > newest->prompt.id) newest = group;
+  }
+  if (newest == nullptr) return false;
+  std::erase_if(waiting_, [&](const Sequence* sequence) { return sequence->group == newest; });
+  for (Sequence& sample : newest->samples) {
+    if (sample.state == SequenceState::kWaiting) sample.state = SequenceState::kParked;
+  }
+  give_up_prompt_blocks(*newest, PromptState::kQueued);
+  queue_prompt(*newest);
+  return true;
+}
+
+void Scheduler::preempt_newest() {
+  Sequence& sequence = *running_.back();
+  SequenceGroup& group = *sequence.group;
+  stop_running(sequence);
+  sequence.computed = 0;
+  ++preemptions_;
+  if (sequence.is_prompt() || group.prompt_state == PromptState::kGone) {
+    sequence.state = SequenceState::kParked;
+    queue_prompt(group);
+  } else {
+    enqueue(sequence);
+  }
+}
+
+void Scheduler::prompt_computed(SequenceGroup* group) {
+  Sequence& prompt = group->prompt;
+  ORRERY_CHECK(group->prompt_state == PromptState::kComputing && prompt.computed == group->prompt_tokens(),
+               "prompt {} is not computed", group->request.prompt_index);
+  group->prompt_blocks.swap(prompt.blocks);
+  stop_running(prompt);
+  prompt.state = SequenceState::kFinished;
+  group->prompt_state = PromptState::kHeld;
+  held_.push_back(group);
+  if (group->unfinished == 0) give_up_prompt_blocks(*group, PromptState::kGone);
+  for (Sequence& sample : group->samples) {
+    if (sample.state == SequenceState::kParked) enqueue(sample);
+  }
+}
+
+void Scheduler::finish(Sequence* sample) {
+  SequenceGroup& group = *sample->group;
+  if (sample->state == SequenceState::kRunning) {
+    stop_running(*sample);
+  } else {
+    ORRERY_CHECK(sample->state == SequenceState::kParked && group.prompt_state == PromptState::kComputing,
+                 "sample {} cannot finish where it is", sample->id);
+    --reserved_slots_;
+  }
+  sample->state = SequenceState::kFinished;
+  --group.unfinished;
+  // One running sample owns all that it needs.
+  if (group.prompt_state == PromptState::kHeld && group.unfinished <= 1 &&
+      group.unfinished == group.running) {
+    give_up_prompt_blocks(group, PromptState::kGone);
+  }
+}
+
+void Scheduler::clear() {
+  for (Sequence* sequence : running_) blocks_.release(sequence->blocks);
+  for (SequenceGroup* group : held_) blocks_.release(group->prompt_blocks);
+  running_.clear();
+  waiting_.clear();
+  held_.clear();
+  running_samples_ = reserved_slots_ = 0;
+}
+
+/// Frees the blocks of a running sequence and takes it out of running_.
+void Scheduler::stop_running(Sequence& sequence) {
+  blocks_.release(sequence.blocks);
+  const auto place = std::lower_bound(running_.begin(), running_.end(), &sequence, is_older);
+  ORRERY_CHECK(place != running_.end() && *place == &sequence, "sequence {} is not running", sequence.id);
+  running_.erase(place);
+  if (sequence.is_prompt()) {
+    reserved_slots_ -= sequence.group->unfinished;
+  } else {
+    --sequence.group->running;
+    --running_samples_;
+  }
+}
+
+void Scheduler::give_up_prompt_blocks(SequenceGroup& group, PromptState next) {
+  blocks_.release(group.prompt_blocks);
+  std::erase(held_, &group);
+  group.prompt_state = next;
+}
+
+void Scheduler::enqueue(Sequence& sequence) {
+  sequence.state = SequenceState::kWaiting;
+  waiting_.insert(std::upper_bound(waiting_.begin(), waiting_.end(), &sequence, is_older), &sequence);
+}
+
+void Scheduler::queue_prompt(SequenceGroup& group) {
+  group.prompt.computed = 0;
+  group.prompt_state = PromptState::kQueued;
+  enqueue(group.prompt);
+}
+
+}  // namespace orrery

@@ -1,0 +1,102 @@
+// Which tokens the next forward computes. Iteration-level (continuous) batching after Orca (Yu et al.,
+// OSDI'22) over paged KV after vLLM (Kwon et al., SOSP'23): prefill chunks and decodes share one token
+// budget.
+//
+// Policy, in this order, all by age (order of submission, then sample):
+//   1. running sequences get their rows, oldest first: one (decode), or as many as the budget leaves
+//   (prefill);
+//   2. one that needs a block when none is free first takes back the prompt blocks of the newest group none
+//   of whose
+//      samples is running, then preempts the newest running sequence, which may be itself. A preempted
+//      sequence gives up its blocks and computes prompt and response again when it is admitted again; its
+//      tokens, log-probs and entropies stay;
+//   3. unless something was preempted, waiting sequences are admitted in strict order while a slot
+//   (max_num_seqs), budget
+//      and all blocks of their present tokens are there. A group's prompt is admitted when a slot is free
+//      that no earlier prompt's samples will need.
+// Progress: the oldest running sequence is never preempted by another, and min_blocks() says what a group
+// needs when it is alone. Nothing here looks at time or at the contents of tokens. Not thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <vector>
+
+#include "rollout/block_manager.h"
+#include "rollout/sequence.h"
+
+namespace orrery {
+
+/// Rows of one sequence: tokens [sequence->computed, sequence->computed + rows).
+struct ScheduledRows {
+  Sequence* sequence = nullptr;
+  int64_t rows = 0;
+  bool wants_logits = false;  ///< the last row predicts a token to draw
+};
+
+struct Schedule {
+  std::vector<ScheduledRows> items;
+  std::vector<BlockCopy> copies;  ///< to be made before the forward
+  int64_t rows = 0;
+};
+
+class Scheduler {
+ public:
+  Scheduler(int64_t max_num_seqs, int64_t max_num_batched_tokens, int64_t kv_blocks);
+
+  /// Queues a group, whose request, max_tokens and samples are set; gives ids. `group` must live until it is
+  /// finished.
+  void submit(SequenceGroup* group);
+
+  bool has_work() const { return !running_.empty() || !waiting_.empty(); }
+
+  /// The next forward's rows; valid until the next call. Empty only when there is no work.
+  const Schedule& schedule();
+
+  /// After the forward: the rows of a scheduled item are in the cache.
+  static void mark_computed(const ScheduledRows& item) { item.sequence->computed += item.rows; }
+
+  /// All of the prompt is in the cache (and finish() was called for samples that ended at their first token).
+  void prompt_computed(SequenceGroup* group);
+
+  /// A running sample, or a parked one while its prompt is running, is done: frees its blocks.
+  void finish(Sequence* sample);
+
+  /// Forgets all groups and frees all blocks.
+  void clear();
+
+  /// Blocks that a group needs when it is alone: the longest sample, and the prompt's partly filled block
+  /// which the group keeps for the samples still to be forked.
+  static int64_t min_blocks(int64_t prompt_tokens, int64_t max_tokens, int64_t samples);
+
+  const BlockManager& blocks() const { return blocks_; }
+  int64_t preemptions() const { return preemptions_; }
+  int64_t running_samples() const { return running_samples_; }
+
+ private:
+  void add_rows(Sequence& sequence, int64_t rows);
+  bool admit(Sequence& sequence);
+  bool admit_prompt(Sequence& prompt);
+  bool admit_sample(Sequence& sample);
+  bool reserve(int64_t needed, int64_t spare, const SequenceGroup* requester);
+  bool reclaim_prompt_blocks(const SequenceGroup* requester);
+  void preempt_newest();
+  void enqueue(Sequence& sequence);
+  void queue_prompt(SequenceGroup& group);
+  void give_up_prompt_blocks(SequenceGroup& group, PromptState next);
+  void stop_running(Sequence& sequence);
+
+  int64_t max_num_seqs_;
+  int64_t max_num_batched_tokens_;
+  BlockManager blocks_;
+  std::deque<Sequence*> waiting_;     // by id
+  std::vector<Sequence*> running_;    // by id
+  std::vector<SequenceGroup*> held_;  // groups whose prompt is kHeld, in no order
+  Schedule schedule_;
+  uint64_t next_id_ = 0;
+  int64_t running_samples_ = 0;
+  int64_t reserved_slots_ = 0;  // samples of the prompts that are running
+  int64_t preemptions_ = 0;
+};
+
+}  // namespace orrery
