@@ -1,0 +1,397 @@
+#include "rollout/engine.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <tuple>
+#include <unordered_map>
+#include <utility>
+
+#include "core/error.h"
+#include "core/rng.h"
+#include "core/timer.h"
+#include "kernels/logprob.h"
+#include "kernels/numerics.h"
+#include "rollout/scheduler.h"
+#include "rollout/sequence.h"
+#include "rollout/stop.h"
+
+namespace orrery {
+namespace {
+
+constexpr size_t kLogitsBytes = size_t{64} << 20;  ///< at most this much of [rows, vocab] at once
+constexpr uint32_t kMaxSamples = 1u << 20;
+
+EngineConfig resolve(EngineConfig config, const ModelConfig& model) {
+  if (config.max_num_seqs < 1 || config.max_num_batched_tokens < 1 || config.kv_blocks < 0 ||
+      config.max_model_len < 0) {
+    fail_usage(
+        "engine: max_num_seqs {}, max_num_batched_tokens {}, kv_blocks {}, max_model_len {}: the first two "
+        "must be at "
+        "least 1, the others at least 0",
+        config.max_num_seqs, config.max_num_batched_tokens, config.kv_blocks, config.max_model_len);
+  }
+  if (config.max_model_len > model.max_position_embeddings) {
+    fail_usage("engine: max_model_len {} is more than the model's max_position_embeddings {}",
+               config.max_model_len, model.max_position_embeddings);
+  }
+  if (config.max_model_len == 0) config.max_model_len = model.max_position_embeddings;
+  if (config.kv_blocks == 0) {
+    const size_t block_bytes = KvCache::bytes_per_block(model);
+    const auto affordable = static_cast<int64_t>(config.kv_cache_bytes / block_bytes);
+    if (affordable < 1) {
+      fail_usage("engine: kv_cache_bytes {} is less than one KV block of this model, {} bytes",
+                 config.kv_cache_bytes, block_bytes);
+    }
+    // One more a sequence: a group keeps its prompt's last block beside its samples' copies.
+    const int64_t each = BlockManager::blocks_for(config.max_model_len) + 1;
+    config.kv_blocks = config.max_num_seqs > affordable / each ? affordable : config.max_num_seqs * each;
+  }
+  if (config.kv_blocks > INT32_MAX)
+    fail_usage("engine: kv_blocks {} is more than {}", config.kv_blocks, INT32_MAX);
+  return config;
+}
+
+/// Temperature 0 takes the largest logit; its log-probs are those of the plain softmax.
+float inv_temperature(const SamplingParams& sampling) {
+  return sampling.temperature == 0.0f ? 1.0f : 1.0f / sampling.temperature;
+}
+
+uint32_t sample_index(const Sequence& sample) {
+  return sample.group->request.first_sample + static_cast<uint32_t>(sample.sample);
+}
+
+/// Row i of `logits` becomes a copy of row source[i] of its first rows. source rises by 0 or 1 from source[0]
+/// = 0, so going backwards overwrites no row still to be read.
+void spread_rows(Mat<float> logits, std::span<const int32_t> source) {
+  for (int64_t i = logits.rows - 1; i >= 0; --i) {
+    const int64_t from = source[static_cast<size_t>(i)] - source[0];
+    if (from != i)
+      std::memcpy(logits.row(i), logits.row(from), static_cast<size_t>(logits.cols) * sizeof(float));
+  }
+}
+
+void check_sampling(const GenerateRequest& request) {
+  const SamplingParams& s = request.sampling;
+  const bool good = std::isfinite(s.temperature) && s.temperature >= 0 && std::isfinite(inv_temperature(s)) &&
+                    s.top_p > 0 && s.top_p <= 1 && s.min_p >= 0 && s.min_p <= 1;
+  if (!good) {
+    fail("prompt {}: temperature {}, top_p {}, min_p {}: they must be in [0, inf), (0, 1] and [0, 1]",
+         request.prompt_index, s.temperature, s.top_p, s.min_p);
+  }
+}
+
+}  // namespace
+
+struct Engine::Impl {
+  Impl(const Context& c, const Transformer& m, const Tokenizer* t, const EngineConfig& engine_config)
+      : ctx(c),
+        model(m),
+        tokenizer(t),
+        config(resolve(engine_config, m.config())),
+        cache(m.config(), c.device, config.kv_blocks),
+        scheduler(config.max_num_seqs, config.max_num_batched_tokens, config.kv_blocks),
+        arena(c.device) {
+    stats.kv_blocks = config.kv_blocks;
+  }
+
+  void check(const GenerateRequest& request) const;
+  void submit(GenerateRequest request);
+  void prepare(const Schedule& schedule);
+  void draw_tokens(Mat<const float> hidden);
+  void check_draws() const;
+  void append_token(Sequence& sample, size_t draw);
+  void postprocess(const Schedule& schedule, std::vector<GenerateResult>& results);
+  std::vector<GenerateResult> step();
+
+  Context ctx;
+  const Transformer& model;
+  const Tokenizer* tokenizer;
+  EngineConfig config;
+  KvCache cache;
+  Scheduler scheduler;
+  Arena arena;
+  EngineStats stats;
+  uint64_t weight_version = 0;
+  std::unordered_map<const SequenceGroup*, std::unique_ptr<SequenceGroup>> groups;
+
+  // The batch of a step; kept to reuse their memory.
+  std::vector<int32_t> tokens, positions, output_rows;
+  std::vector<KvSegment> segments;
+  // One entry a token to draw: its sample, and the output row that holds its logits.
+  std::vector<Sequence*> draw_samples;
+  std::vector<int32_t> draw_rows, drawn;
+  std::vector<float> uniforms, inv_temperatures, logprobs, entropies;
+  std::vector<SamplingParams> sampling;
+};
+
+void Engine::Impl::check(const GenerateRequest& request) const {
+  const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
+  const uint64_t index = request.prompt_index;
+  if (prompt_tokens == 0) fail("prompt {} is empty: it needs at least one token, for example BOS", index);
+  for (size_t i = 0; i < request.prompt.size(); ++i) {
+    if (request.prompt[i] < 0 || request.prompt[i] >= model.config().vocab_size) {
+      fail("prompt {}: token {} is {}, outside the model's vocabulary of {}", index, i, request.prompt[i],
+           model.config().vocab_size);
+    }
+  }
+  if (request.n < 1 || request.n > kMaxSamples || request.first_sample > UINT32_MAX - request.n) {
+    fail("prompt {}: {} samples from index {} on: n must be between 1 and {}", index, request.n,
+         request.first_sample, kMaxSamples);
+  }
+  if (request.max_new_tokens < 1)
+    fail("prompt {}: max_new_tokens is {}, at least 1 is needed", index, request.max_new_tokens);
+  check_sampling(request);
+  for (const std::string& stop : request.stop_strings) {
+    if (stop.empty()) fail("prompt {}: a stop string is empty", index);
+    if (tokenizer == nullptr)
+      fail("prompt {}: stop strings need a tokenizer, and this engine has none", index);
+  }
+  if (prompt_tokens >= config.max_model_len) {
+    fail(
+        "prompt {}: {} tokens leave no room to generate within max_model_len {}: shorten it or raise the "
+        "limit",
+        index, prompt_tokens, config.max_model_len);
+  }
+  const int64_t max_tokens = std::min(request.max_new_tokens, config.max_model_len - prompt_tokens);
+  const int64_t needed = Scheduler::min_blocks(prompt_tokens, max_tokens, request.n);
+  if (needed > config.kv_blocks) {
+    fail(
+        "prompt {}: {} tokens and up to {} new ones need {} KV blocks of {} tokens, and the cache has {}: "
+        "raise the KV "
+        "cache's size or lower max_new_tokens",
+        index, prompt_tokens, max_tokens, needed, kKvBlock, config.kv_blocks);
+  }
+}
+
+void Engine::Impl::submit(GenerateRequest request) {
+  check(request);
+  auto group = std::make_unique<SequenceGroup>();
+  group->request = std::move(request);
+  const GenerateRequest& r = group->request;
+  group->max_tokens = std::min(r.max_new_tokens, config.max_model_len - group->prompt_tokens());
+  group->prompt.group = group.get();
+  group->samples.resize(r.n);
+  for (size_t i = 0; i < group->samples.size(); ++i) {
+    Sequence& sample = group->samples[i];
+    sample.group = group.get();
+    sample.sample = static_cast<int64_t>(i);
+    if (!r.stop_strings.empty()) sample.decoder.emplace(*tokenizer);
+  }
+  SequenceGroup* raw = group.get();
+  groups.emplace(raw, std::move(group));
+  scheduler.submit(raw);
+}
+
+/// Lays out the rows of the scheduled sequences and lists the tokens to draw.
+void Engine::Impl::prepare(const Schedule& schedule) {
+  for (const BlockCopy& copy : schedule.copies) cache.copy_block(ctx, copy.from, copy.to, copy.count);
+  tokens.clear();
+  positions.clear();
+  output_rows.clear();
+  segments.clear();
+  draw_samples.clear();
+  draw_rows.clear();
+  for (const ScheduledRows& item : schedule.items) {
+    Sequence& sequence = *item.sequence;
+    segments.push_back({static_cast<int64_t>(tokens.size()), item.rows, sequence.computed, sequence.blocks});
+    for (int64_t p = sequence.computed; p < sequence.computed + item.rows; ++p) {
+      tokens.push_back(sequence.token_at(p));
+      positions.push_back(static_cast<int32_t>(p));
+    }
+    const bool decodes = item.rows == 1 && !sequence.tokens.empty() && item.wants_logits;
+    (decodes ? stats.decode_tokens : stats.prefill_tokens) += item.rows;
+    if (!item.wants_logits) continue;
+    const auto row = static_cast<int32_t>(output_rows.size());
+    output_rows.push_back(static_cast<int32_t>(tokens.size()) - 1);
+    const auto add_draw = [&](Sequence& sample) {
+      draw_samples.push_back(&sample);
+      draw_rows.push_back(row);
+    };
+    if (!sequence.is_prompt()) {
+      add_draw(sequence);
+    } else {
+      for (Sequence& sample : sequence.group->samples) add_draw(sample);
+    }
+  }
+}
+
+/// Draws a token from the logits of each draw's row, with its log-prob and entropy.
+void Engine::Impl::draw_tokens(Mat<const float> hidden) {
+  const size_t draws = draw_samples.size();
+  sampling.clear();
+  uniforms.clear();
+  inv_temperatures.clear();
+  for (const Sequence* sample : draw_samples) {
+    const GenerateRequest& r = sample->group->request;
+    const auto position = static_cast<uint32_t>(r.generated_before + sample->tokens.size());
+    sampling.push_back(r.sampling);
+    uniforms.push_back(sample_uniform(r.seed, r.step, r.prompt_index, sample_index(*sample), position));
+    inv_temperatures.push_back(inv_temperature(r.sampling));
+  }
+  drawn.resize(draws);
+  logprobs.resize(draws);
+  entropies.resize(draws);
+
+  const int64_t vocab = model.config().vocab_size;
+  const size_t chunk = std::max<size_t>(1, kLogitsBytes / (static_cast<size_t>(vocab) * sizeof(float)));
+  for (size_t begin = 0; begin < draws; begin += chunk) {
+    const size_t count = std::min(chunk, draws - begin);
+    const ArenaScope scope(arena);
+    const Mat<float> logits = arena.mat<float>(static_cast<int64_t>(count), vocab);
+    const std::span<const int32_t> rows = std::span(draw_rows).subspan(begin, count);
+    const int64_t first = rows.front(), last = rows.back();
+    lm_head_forward(ctx, model, logits.row_range(0, last - first + 1), hidden.row_range(first, last + 1));
+    spread_rows(logits, rows);
+    const auto part = [&](auto& values) { return std::span(values).subspan(begin, count); };
+    sample_forward(ctx, part(drawn), logits, part(sampling), part(uniforms), arena);
+    // A row of NaN draws -1; any id will do to ask for its log-prob, which is NaN as well.
+    for (int32_t& id : part(drawn)) id = std::max(id, 0);
+    logprob_forward(ctx, part(logprobs), part(entropies), {}, logits, part(drawn), part(inv_temperatures));
+  }
+}
+
+void Engine::Impl::check_draws() const {
+  for (size_t i = 0; i < draw_samples.size(); ++i) {
+    if (!std::isnan(logprobs[i]) && !std::isnan(entropies[i])) continue;
+    const Sequence& sample = *draw_samples[i];
+    fail(
+        "the model yields NaN for prompt {} sample {} at response token {} (weight version {}): its weights "
+        "hold NaN or overflow",
+        sample.group->request.prompt_index, sample_index(sample), sample.tokens.size(), weight_version);
+  }
+}
+
+void Engine::Impl::append_token(Sequence& sample, size_t draw) {
+  const SequenceGroup& group = *sample.group;
+  if (sample.tokens.empty()) {
+    const auto most = static_cast<size_t>(group.max_tokens);
+    sample.tokens.reserve(most);
+    sample.logprobs.reserve(most);
+    sample.entropies.reserve(most);
+    sample.weight_versions.reserve(most);
+  }
+  const int32_t id = drawn[draw];
+  sample.tokens.push_back(id);
+  sample.logprobs.push_back(logprobs[draw]);
+  sample.entropies.push_back(entropies[draw]);
+  sample.weight_versions.push_back(weight_version);
+
+  const GenerateRequest& request = group.request;
+  const bool stop = std::ranges::find(request.stop_token_ids, id) != request.stop_token_ids.end() ||
+                    (sample.decoder.has_value() &&
+                     find_stop_string(sample.text_tail, sample.decoder->push(id), request.stop_strings));
+  if (stop || static_cast<int64_t>(sample.tokens.size()) == group.max_tokens) {
+    sample.finish_reason = stop ? FinishReason::kStop : FinishReason::kLength;
+    scheduler.finish(&sample);
+  }
+}
+
+/// Appends the drawn tokens, moves finished samples to `results` and forgets groups that are through.
+void Engine::Impl::postprocess(const Schedule& schedule, std::vector<GenerateResult>& results) {
+  for (const ScheduledRows& item : schedule.items) Scheduler::mark_computed(item);
+  for (size_t i = 0; i < draw_samples.size(); ++i) append_token(*draw_samples[i], i);
+  for (const ScheduledRows& item : schedule.items) {
+    SequenceGroup& group = *item.sequence->group;
+    if (!item.sequence->is_prompt() || item.sequence->computed < group.prompt_tokens()) continue;
+    if (!group.first_tokens_drawn) {
+      stats.shared_prompt_tokens += group.prompt_tokens() * (static_cast<int64_t>(group.samples.size()) - 1);
+      group.first_tokens_drawn = true;
+    }
+    scheduler.prompt_computed(&group);
+  }
+  for (Sequence* sample : draw_samples) {
+    if (sample->state != SequenceState::kFinished) continue;
+    SequenceGroup* group = sample->group;
+    results.push_back({group->request.prompt_index, sample_index(*sample), std::move(sample->tokens),
+                       std::move(sample->logprobs), std::move(sample->entropies),
+                       std::move(sample->weight_versions), sample->finish_reason});
+    if (++group->delivered == static_cast<int64_t>(group->samples.size())) groups.erase(group);
+  }
+}
+
+std::vector<GenerateResult> Engine::Impl::step() {
+  std::vector<GenerateResult> results;
+  const Schedule& schedule = scheduler.schedule();
+  if (schedule.rows == 0) return results;
+  arena.reset();
+  prepare(schedule);
+  const Mat<float> hidden =
+      arena.mat<float>(static_cast<int64_t>(output_rows.size()), model.config().hidden_size);
+  {
+    const ScopedTimer timer(stats.forward_seconds);
+    transformer_forward(ctx, model, {tokens, positions, segments}, cache, output_rows, hidden, arena);
+  }
+  {
+    const ScopedTimer timer(stats.sample_seconds);
+    draw_tokens(hidden);
+    check_draws();
+  }
+  postprocess(schedule, results);
+  ++stats.steps;
+  stats.preemptions = scheduler.preemptions();
+  stats.kv_blocks_in_use = scheduler.blocks().blocks_in_use();
+  return results;
+}
+
+Engine::Engine(const Context& ctx, const Transformer& model, const Tokenizer* tokenizer,
+               const EngineConfig& config)
+    : impl_(std::make_unique<Impl>(ctx, model, tokenizer, config)) {}
+Engine::~Engine() = default;
+
+void Engine::submit(GenerateRequest request) { impl_->submit(std::move(request)); }
+
+bool Engine::has_work() const { return impl_->scheduler.has_work(); }
+
+std::vector<GenerateResult> Engine::step() { return impl_->step(); }
+
+std::vector<GenerateResult> Engine::run() {
+  std::vector<GenerateResult> all;
+  while (has_work()) {
+    for (GenerateResult& result : step()) all.push_back(std::move(result));
+  }
+  std::ranges::sort(all, [](const GenerateResult& a, const GenerateResult& b) {
+    return std::tie(a.prompt_index, a.sample_index) < std::tie(b.prompt_index, b.sample_index);
+  });
+  return all;
+}
+
+void Engine::set_weight_version(uint64_t version) {
+  if (has_work())
+    fail("engine: weight version {} arrived while samples of version {} are in flight", version,
+         impl_->weight_version);
+  impl_->weight_version = version;
+}
+
+void Engine::abort_all() {
+  impl_->scheduler.clear();
+  impl_->groups.clear();
+  impl_->stats.kv_blocks_in_use = impl_->scheduler.blocks().blocks_in_use();
+}
+
+const EngineStats& Engine::stats() const { return impl_->stats; }
+
+Fingerprint Engine::fingerprint() const {
+  return {impl_->ctx.device.type == DeviceType::kCpu ? "cpu" : "cuda", kNumericsVersion,
+          impl_->model.compute_dtype()};
+}
+
+size_t Engine::memory_bytes() const {
+  return static_cast<size_t>(impl_->cache.blocks()) * KvCache::bytes_per_block(impl_->model.config()) +
+         impl_->arena.capacity();
+}
+
+float sample_uniform(uint64_t seed, uint64_t step, uint64_t prompt_index, uint32_t sample_index,
+                     uint32_t position) {
+  // Philox is a bijection of its 128-bit counter, so `stream` is different for every (prompt_index, step <
+  // 2^56) of a seed, and (stream, sample_index, position) fill key and counter of the draw: no two draws
+  // share a block. Purposes are below 256, so kSample's counters stay apart from theirs.
+  const PhiloxBlock stream =
+      philox4x32({static_cast<uint32_t>(prompt_index), static_cast<uint32_t>(prompt_index >> 32),
+                  static_cast<uint32_t>(step),
+                  static_cast<uint32_t>(RngPurpose::kSample) | static_cast<uint32_t>(step >> 32) << 8},
+                 {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+  return uniform_float(philox4x32({sample_index, position, stream[2], stream[3]}, {stream[0], stream[1]})[0]);
+}
+
+}  // namespace orrery

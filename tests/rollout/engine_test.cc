@@ -1,0 +1,416 @@
+// The engine's promises: a sample's bits depend on its request and the weights alone, and are those of the
+// training forward.
+#include "rollout/engine.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <numeric>
+#include <set>
+
+#include "core/error.h"
+#include "kernels/logprob.h"
+#include "tests/rollout/tiny_model.h"
+
+namespace orrery {
+namespace {
+
+using testing::HasSubstr;
+using testing_support::Architecture;
+using testing_support::kArchitectures;
+using testing_support::randomize;
+using testing_support::tiny_config;
+
+GenerateRequest make_request(uint64_t prompt_index, int64_t prompt_tokens, uint32_t n,
+                             int64_t max_new_tokens) {
+  GenerateRequest r;
+  r.seed = 42;
+  r.step = 3;
+  r.prompt_index = prompt_index;
+  r.n = n;
+  r.max_new_tokens = max_new_tokens;
+  Philox random(prompt_index, RngPurpose::kTest);
+  for (int64_t i = 0; i < prompt_tokens; ++i) r.prompt.push_back(static_cast<int32_t>(random.below(95)));
+  return r;
+}
+
+/// Prompts shorter and longer than a block, at its edges; all kinds of sampling; stop tokens.
+std::vector<GenerateRequest> mixed_requests() {
+  std::vector<GenerateRequest> all = {make_request(0, 1, 3, 40),  make_request(1, 31, 2, 9),
+                                      make_request(2, 32, 4, 35), make_request(3, 33, 1, 20),
+                                      make_request(4, 70, 5, 50), make_request(5, 64, 2, 1)};
+  all[1].sampling.temperature = 0;
+  all[2].sampling.temperature = 0.6f;
+  all[3].sampling.top_k = 5;
+  all[4].sampling.top_p = 0.8f;
+  all[4].sampling.temperature = 1.3f;
+  all[4].stop_token_ids = {7, 30};
+  all[0].sampling.min_p = 0.05f;
+  all[0].stop_token_ids = {11};
+  return all;
+}
+
+std::vector<GenerateResult> generate(const Transformer& model, const std::vector<GenerateRequest>& requests,
+                                     const EngineConfig& config, int threads = 1,
+                                     EngineStats* stats = nullptr) {
+  Context ctx;
+  ctx.threads = threads;
+  Engine engine(ctx, model, nullptr, config);
+  for (const GenerateRequest& request : requests) engine.submit(request);
+  std::vector<GenerateResult> results = engine.run();
+  EXPECT_EQ(engine.stats().kv_blocks_in_use, 0);
+  if (stats != nullptr) *stats = engine.stats();
+  return results;
+}
+
+void expect_same_bits(const std::vector<GenerateResult>& a, const std::vector<GenerateResult>& b,
+                      const char* what) {
+  ASSERT_EQ(a.size(), b.size()) << what;
+  for (size_t i = 0; i < a.size(); ++i) {
+    ASSERT_EQ(a[i].prompt_index, b[i].prompt_index) << what;
+    ASSERT_EQ(a[i].sample_index, b[i].sample_index) << what;
+    const std::string place =
+        fmt::format("{}: prompt {} sample {}", what, a[i].prompt_index, a[i].sample_index);
+    ASSERT_EQ(a[i].tokens, b[i].tokens) << place;
+    ASSERT_EQ(a[i].logprobs, b[i].logprobs) << place;
+    ASSERT_EQ(a[i].entropies, b[i].entropies) << place;
+    ASSERT_EQ(a[i].weight_versions, b[i].weight_versions) << place;
+    ASSERT_EQ(a[i].finish_reason, b[i].finish_reason) << place;
+  }
+}
+
+/// Log-probs and entropies of the response tokens through the training forward.
+struct Scores {
+  std::vector<float> logprobs, entropies;
+  std::vector<int32_t> argmax;
+};
+
+Scores score(const Transformer& model, const TrainBatch& batch, const std::vector<int32_t>& targets,
+             float inv_temperature) {
+  const Context ctx;
+  Arena arena;
+  const auto rows = static_cast<int64_t>(batch.output_rows.size());
+  const Mat<float> hidden = arena.mat<float>(rows, model.config().hidden_size);
+  transformer_forward_train(ctx, model, batch, hidden, arena);
+  const Mat<float> logits = arena.mat<float>(rows, model.config().vocab_size);
+  lm_head_forward(ctx, model, logits, hidden);
+  Scores scores;
+  scores.logprobs.resize(targets.size());
+  scores.entropies.resize(targets.size());
+  const std::vector<float> inv(targets.size(), inv_temperature);
+  logprob_forward(ctx, scores.logprobs, scores.entropies, {}, logits, targets, inv);
+  for (int64_t i = 0; i < rows; ++i) {
+    const float* row = logits.row(i);
+    scores.argmax.push_back(static_cast<int32_t>(std::max_element(row, row + logits.cols) - row));
+  }
+  return scores;
+}
+
+/// A group as the learner packs it: the prompt is one segment, the responses (without their last token) its
+/// children.
+Scores score_group(const Transformer& model, const GenerateRequest& request,
+                   std::span<const GenerateResult> samples) {
+  std::vector<int32_t> tokens = request.prompt, positions(request.prompt.size()), output_rows, targets;
+  std::iota(positions.begin(), positions.end(), 0);
+  const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
+  std::vector<AttentionSegment> segments = {{0, prompt_tokens, 0, -1}};
+  for (const GenerateResult& sample : samples) {
+    targets.insert(targets.end(), sample.tokens.begin(), sample.tokens.end());
+    output_rows.push_back(static_cast<int32_t>(prompt_tokens) - 1);
+    const auto inputs = static_cast<int64_t>(sample.tokens.size()) - 1;
+    if (inputs > 0) segments.push_back({static_cast<int64_t>(tokens.size()), inputs, prompt_tokens, 0});
+    for (int64_t i = 0; i < inputs; ++i) {
+      output_rows.push_back(static_cast<int32_t>(tokens.size()));
+      tokens.push_back(sample.tokens[static_cast<size_t>(i)]);
+      positions.push_back(static_cast<int32_t>(prompt_tokens + i));
+    }
+  }
+  const float temperature = request.sampling.temperature;
+  return score(model, {tokens, positions, segments, output_rows}, targets,
+               temperature == 0 ? 1.0f : 1.0f / temperature);
+}
+
+class EngineBits : public testing::TestWithParam<std::tuple<Architecture, DType>> {
+ protected:
+  EngineBits() : model_(tiny_config(std::get<0>(GetParam())), {}, std::get<1>(GetParam())) {
+    randomize({}, model_, 5);
+  }
+  Transformer model_;
+};
+
+TEST_P(EngineBits, DependOnTheRequestAlone) {
+  const std::vector<GenerateRequest> requests = mixed_requests();
+  const std::vector<GenerateResult> expected = generate(model_, requests, {});
+  ASSERT_EQ(expected.size(), 17u);
+
+  for (const int64_t budget : {1, 7, 32, 1000}) {
+    expect_same_bits(generate(model_, requests, {.max_num_batched_tokens = budget}), expected,
+                     fmt::format("budget {}", budget).c_str());
+  }
+  for (const int64_t slots : {1, 3, 6}) {
+    expect_same_bits(generate(model_, requests, {.max_num_seqs = slots}), expected,
+                     fmt::format("{} slots", slots).c_str());
+  }
+  for (const int threads : {2, 3})
+    expect_same_bits(generate(model_, requests, {}, threads), expected, "threads");
+
+  std::vector<GenerateRequest> reversed(requests.rbegin(), requests.rend());
+  expect_same_bits(generate(model_, reversed, {.max_num_batched_tokens = 40}), expected, "reversed order");
+
+  std::vector<GenerateRequest> singles;
+  for (const GenerateRequest& request : requests) {
+    for (uint32_t s = 0; s < request.n; ++s) {
+      singles.push_back(request);
+      singles.back().first_sample = s;
+      singles.back().n = 1;
+    }
+  }
+  expect_same_bits(generate(model_, singles, {}), expected, "single requests");
+  std::vector<GenerateResult> alone;
+  for (const GenerateRequest& request : singles) alone.push_back(generate(model_, {request}, {})[0]);
+  expect_same_bits(alone, expected, "one request at a time");
+}
+
+TEST_P(EngineBits, SurvivePreemption) {
+  std::vector<GenerateRequest> requests;
+  for (uint64_t i = 0; i < 6; ++i)
+    requests.push_back(make_request(i, 5 + 9 * static_cast<int64_t>(i), 3, 80));
+  const std::vector<GenerateResult> expected = generate(model_, requests, {});
+  for (const int64_t blocks : {6, 9, 20}) {
+    EngineStats stats;
+    const EngineConfig config{.max_num_batched_tokens = 50, .kv_blocks = blocks};
+    expect_same_bits(generate(model_, requests, config, 1, &stats), expected,
+                     fmt::format("{} blocks", blocks).c_str());
+    EXPECT_GT(stats.preemptions, 0) << blocks << " blocks";
+  }
+}
+
+TEST_P(EngineBits, AreThoseOfTheTrainingForward) {
+  const std::vector<GenerateRequest> requests = mixed_requests();
+  const std::vector<GenerateResult> results = generate(model_, requests, {.max_num_batched_tokens = 37});
+  for (const GenerateRequest& request : requests) {
+    std::vector<GenerateResult> group;
+    for (const GenerateResult& r : results) {
+      if (r.prompt_index == request.prompt_index) group.push_back(r);
+    }
+    ASSERT_EQ(group.size(), request.n);
+    std::vector<float> logprobs, entropies;
+    for (const GenerateResult& r : group) {
+      logprobs.insert(logprobs.end(), r.logprobs.begin(), r.logprobs.end());
+      entropies.insert(entropies.end(), r.entropies.begin(), r.entropies.end());
+      const Scores alone = score_group(model_, request, {&r, 1});
+      EXPECT_EQ(alone.logprobs, r.logprobs) << "prompt " << request.prompt_index;
+      EXPECT_EQ(alone.entropies, r.entropies) << "prompt " << request.prompt_index;
+      if (request.sampling.temperature == 0) {
+        EXPECT_EQ(alone.argmax, r.tokens);
+      }
+    }
+    const Scores tree = score_group(model_, request, group);
+    EXPECT_EQ(tree.logprobs, logprobs) << "prompt " << request.prompt_index;
+    EXPECT_EQ(tree.entropies, entropies) << "prompt " << request.prompt_index;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, EngineBits,
+                         testing::Combine(testing::ValuesIn(kArchitectures),
+                                          testing::Values(DType::kF32, DType::kBF16)),
+                         [](const auto& param_info) {
+                           return std::get<0>(param_info.param).model_type + "_" +
+                                  std::string(dtype_name(std::get<1>(param_info.param)));
+                         });
+
+class EngineTest : public testing::Test {
+ protected:
+  EngineTest() : model_(tiny_config(kArchitectures[0]), {}, DType::kF32) { randomize(ctx_, model_, 5); }
+  Context ctx_;
+  Transformer model_;
+};
+
+TEST_F(EngineTest, SamplesDifferAndFollowSeedStepAndPosition) {
+  GenerateRequest request = make_request(9, 20, 4, 30);
+  const auto base = generate(model_, {request}, {});
+  EXPECT_NE(base[0].tokens, base[1].tokens);
+  GenerateRequest other = request;
+  other.seed = 43;
+  EXPECT_NE(generate(model_, {other}, {})[0].tokens, base[0].tokens);
+  other = request;
+  other.step = 4;
+  EXPECT_NE(generate(model_, {other}, {})[0].tokens, base[0].tokens);
+  // A later turn: its own response so far is part of the prompt, and the draws go on where they were.
+  other = request;
+  other.n = 1;
+  other.prompt.insert(other.prompt.end(), base[0].tokens.begin(), base[0].tokens.begin() + 10);
+  other.generated_before = 10;
+  other.max_new_tokens = 20;
+  const auto later = generate(model_, {other}, {});
+  EXPECT_EQ(later[0].tokens, std::vector<int32_t>(base[0].tokens.begin() + 10, base[0].tokens.end()));
+  EXPECT_EQ(later[0].logprobs, std::vector<float>(base[0].logprobs.begin() + 10, base[0].logprobs.end()));
+}
+
+TEST_F(EngineTest, EndsAtTheContextLimitAndAtMaxNewTokens) {
+  const auto at_limit = generate(model_, {make_request(0, 30, 2, 1000)}, {.max_model_len = 41});
+  EXPECT_EQ(at_limit[1].tokens.size(), 11u);
+  EXPECT_EQ(at_limit[1].finish_reason, FinishReason::kLength);
+  const auto at_model = generate(model_, {make_request(0, 199, 1, 1000)}, {});
+  EXPECT_EQ(at_model[0].tokens.size(), 1u);
+  const auto short_one = generate(model_, {make_request(0, 30, 1, 4)}, {});
+  EXPECT_EQ(short_one[0].tokens.size(), 4u);
+  EXPECT_EQ(short_one[0].finish_reason, FinishReason::kLength);
+}
+
+TEST_F(EngineTest, StopsAtAStopTokenAndKeepsIt) {
+  GenerateRequest request = make_request(0, 30, 1, 40);
+  const auto free_run = generate(model_, {request}, {});
+  const int32_t stop = free_run[0].tokens[12];
+  const auto first = std::ranges::find(free_run[0].tokens, stop);
+  request.stop_token_ids = {-1, stop};
+  const auto stopped = generate(model_, {request}, {});
+  EXPECT_EQ(stopped[0].tokens, std::vector<int32_t>(free_run[0].tokens.begin(), first + 1));
+  EXPECT_EQ(stopped[0].finish_reason, FinishReason::kStop);
+}
+
+TEST_F(EngineTest, CountsWhatItDoes) {
+  EngineStats stats;
+  generate(model_, {make_request(0, 50, 4, 10), make_request(1, 20, 1, 10)}, {}, 1, &stats);
+  EXPECT_EQ(stats.prefill_tokens, 70);
+  EXPECT_EQ(stats.decode_tokens, 5 * 9);
+  EXPECT_EQ(stats.shared_prompt_tokens, 150);
+  EXPECT_EQ(stats.steps, 10);
+  EXPECT_EQ(stats.preemptions, 0);
+}
+
+TEST_F(EngineTest, ReusesItsMemory) {
+  Engine engine(ctx_, model_, nullptr, {.max_num_batched_tokens = 64});
+  const auto round = [&] {
+    for (const GenerateRequest& request : mixed_requests()) engine.submit(request);
+    engine.run();
+  };
+  round();
+  round();
+  const size_t bytes = engine.memory_bytes();
+  round();
+  EXPECT_EQ(engine.memory_bytes(), bytes);
+}
+
+TEST_F(EngineTest, StampsWeightVersionsAndRefusesThemInFlight) {
+  Engine engine(ctx_, model_, nullptr, {});
+  engine.set_weight_version(17);
+  engine.submit(make_request(0, 10, 2, 5));
+  EXPECT_THROW(engine.set_weight_version(18), Error);
+  const auto results = engine.run();
+  EXPECT_EQ(results[0].weight_versions, std::vector<uint64_t>(5, 17));
+  engine.set_weight_version(18);
+  engine.submit(make_request(0, 10, 1, 2));
+  EXPECT_EQ(engine.run()[0].weight_versions, std::vector<uint64_t>(2, 18));
+}
+
+TEST_F(EngineTest, AbortsAndGoesOn) {
+  Engine engine(ctx_, model_, nullptr, {.max_num_batched_tokens = 16});
+  for (const GenerateRequest& request : mixed_requests()) engine.submit(request);
+  for (int i = 0; i < 5; ++i) engine.step();
+  EXPECT_GT(engine.stats().kv_blocks_in_use, 0);
+  engine.abort_all();
+  EXPECT_FALSE(engine.has_work());
+  EXPECT_EQ(engine.stats().kv_blocks_in_use, 0);
+  engine.set_weight_version(1);
+  const std::vector<GenerateRequest> requests = {make_request(0, 20, 2, 12)};
+  engine.submit(requests[0]);
+  auto results = engine.run();
+  for (GenerateResult& r : results) std::ranges::fill(r.weight_versions, 0);
+  expect_same_bits(results, generate(model_, requests, {}), "after abort");
+}
+
+TEST_F(EngineTest, SaysWhichSampleYieldsNan) {
+  model_.parameters()[static_cast<size_t>(model_.table().layer(1).down)] =
+      std::numeric_limits<float>::quiet_NaN();
+  model_.pack(ctx_);
+  Engine engine(ctx_, model_, nullptr, {});
+  engine.submit(make_request(77, 10, 2, 5));
+  try {
+    engine.run();
+    FAIL() << "NaN was sampled";
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("NaN for prompt 77 sample 0"));
+  }
+  engine.abort_all();
+  EXPECT_FALSE(engine.has_work());
+}
+
+TEST_F(EngineTest, RefusesBadRequests) {
+  struct BadCase {
+    const char* part;
+    std::function<void(GenerateRequest&)> spoil;
+  };
+  const std::vector<BadCase> cases = {
+      {"is empty", [](GenerateRequest& r) { r.prompt.clear(); }},
+      {"token 2 is 95, outside the model's vocabulary of 95", [](GenerateRequest& r) { r.prompt[2] = 95; }},
+      {"token 0 is -1", [](GenerateRequest& r) { r.prompt[0] = -1; }},
+      {"60 tokens leave no room to generate within max_model_len 60",
+       [](GenerateRequest& r) { r.prompt.assign(60, 1); }},
+      {"need 5 KV blocks of 32 tokens, and the cache has 4",
+       [](GenerateRequest& r) {
+         r = make_request(6, 60, 1, 1000);
+         r.prompt.resize(59);
+         r.n = 1;
+       }},
+      {"n must be between", [](GenerateRequest& r) { r.n = 0; }},
+      {"n must be between", [](GenerateRequest& r) { r.first_sample = UINT32_MAX - 1; }},
+      {"max_new_tokens is 0", [](GenerateRequest& r) { r.max_new_tokens = 0; }},
+      {"temperature -1", [](GenerateRequest& r) { r.sampling.temperature = -1; }},
+      {"temperature nan", [](GenerateRequest& r) { r.sampling.temperature = std::nanf(""); }},
+      {"temperature 1e-45", [](GenerateRequest& r) { r.sampling.temperature = 1e-45f; }},
+      {"top_p 0", [](GenerateRequest& r) { r.sampling.top_p = 0; }},
+      {"min_p 2", [](GenerateRequest& r) { r.sampling.min_p = 2; }},
+      {"stop string is empty", [](GenerateRequest& r) { r.stop_strings = {""}; }},
+      {"need a tokenizer", [](GenerateRequest& r) { r.stop_strings = {"x"}; }},
+  };
+  for (const BadCase& bad : cases) {
+    const bool about_blocks = std::string(bad.part).find("KV blocks") != std::string::npos;
+    Engine engine(ctx_, model_, nullptr, {.kv_blocks = 4, .max_model_len = about_blocks ? 160 : 60});
+    GenerateRequest request = make_request(6, 10, 2, 5);
+    bad.spoil(request);
+    try {
+      engine.submit(request);
+      FAIL() << bad.part << " was accepted";
+    } catch (const Error& error) {
+      EXPECT_THAT(error.what(), HasSubstr(bad.part));
+      EXPECT_THAT(error.what(), HasSubstr("prompt 6"));
+    }
+    EXPECT_FALSE(engine.has_work());
+  }
+}
+
+TEST_F(EngineTest, RefusesBadLimits) {
+  EXPECT_THROW(Engine(ctx_, model_, nullptr, {.max_num_seqs = 0}), Error);
+  EXPECT_THROW(Engine(ctx_, model_, nullptr, {.max_num_batched_tokens = 0}), Error);
+  EXPECT_THROW(Engine(ctx_, model_, nullptr, {.kv_blocks = -1}), Error);
+  EXPECT_THROW(Engine(ctx_, model_, nullptr, {.kv_cache_bytes = 100}), Error);
+  EXPECT_THROW(Engine(ctx_, model_, nullptr, {.max_model_len = 201}), Error);
+}
+
+TEST(SampleUniform, DependsOnEveryNumber) {
+  std::set<float> values;
+  const uint64_t big = uint64_t{1} << 40;
+  for (const uint64_t seed : {uint64_t{1}, uint64_t{2}, big}) {
+    for (const uint64_t step : {uint64_t{0}, uint64_t{1}, big}) {
+      for (const uint64_t prompt : {uint64_t{0}, uint64_t{1}, big}) {
+        for (const uint32_t sample : {0u, 1u, 1u << 31}) {
+          for (const uint32_t position : {0u, 1u, 1u << 31}) {
+            values.insert(sample_uniform(seed, step, prompt, sample, position));
+          }
+        }
+      }
+    }
+  }
+  EXPECT_EQ(values.size(), 243u);
+  double sum = 0;
+  for (uint32_t i = 0; i < 10000; ++i) sum += sample_uniform(1, 2, 3, i / 100, i % 100);
+  EXPECT_NEAR(sum / 10000, 0.5, 0.02);
+}
+
+}  // namespace
+}  // namespace orrery
