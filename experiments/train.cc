@@ -24,11 +24,10 @@ std::unique_ptr<Transformer> make_reference(Job& job, bool after_sft, const Trai
   auto reference =
       std::make_unique<Transformer>(job.model().config(), job.ctx.device, compute_dtype(job.config));
   const std::filesystem::path kept = job.run_dir / "reference";
-  if (!after_sft && !job.config.model().from_scratch()) {
-    load_hf_weights(job.config.model().path(), reference->config(), reference->table(),
-                    reference->parameters());
-  } else if (state.rl_step > 0) {
-    load_hf_weights(kept, reference->config(), reference->table(), reference->parameters());
+  const bool as_loaded = !after_sft && !job.config.model().from_scratch();
+  if (as_loaded || state.rl_step > 0) {
+    const std::filesystem::path folder = as_loaded ? job.config.model().path() : kept;
+    load_hf_weights(folder, reference->config(), reference->table(), reference->parameters());
   } else {
     std::copy(job.model().parameters().begin(), job.model().parameters().end(),
               reference->parameters().begin());

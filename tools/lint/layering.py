@@ -30,7 +30,7 @@ HOUSE = {*BELOW, "tests", "bench"}
 PLACES = [
     (re.compile(r"mpi\.h$"), re.compile(r"comm/|tests/(comm|mpi)/"), "mpi.h belongs to comm/ alone"),
     (re.compile(r"(hdf5|H5\w+|hdf5_hl)\.h$"),
-     re.compile(r"(tests/)?(models|rollout)/(.*/)?\w*(checkpoint|trajectory|hdf5)\w*\.(h|cc)$"),
+     re.compile(r"(tests/)?(models|rollout)/(.*/)?\w*(checkpoint|trajectory|rollout_file|hdf5)\w*\.(h|cc)$"),
      "hdf5.h belongs to the files of checkpoint and trajectory I/O in models/ and rollout/"),
     (re.compile(r"(cuda_runtime(_api)?|cuda|cublasLt|cudnn|nccl)\.h$"),
      re.compile(r"core/\w*(device|cuda)\w*\.|(tests/)?kernels/cuda/|comm/\w*nccl\w*\."),

@@ -27,6 +27,9 @@ CHECKS = "--checks=clang-diagnostic-*"
 DROPPED = re.compile(r"-fopenmp.*|-Werror|-fsanitize=.*|-g\d?|-W.*|-Winvalid-pch")
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wno-missing-field-initializers", "-Wno-unknown-pragmas"]
 
+# C++20 lets a lambda capture a structured binding; gcc 12 knows it, clang 14 calls it an error.
+NOT_YET = "reference to local binding"
+
 
 def reached_text(file, generated, seen, digest):
     """Feeds the text of `file` and of every project header it reaches into the digest."""
@@ -68,7 +71,8 @@ def key_of(file, flags, build):
 
 def tidy(file, flags, stamp):
     done = subprocess.run([TIDY, "--quiet", CHECKS, str(file), "--", *flags], capture_output=True, text=True, cwd=ROOT)
-    if done.returncode == 0:
+    errors = [line for line in done.stdout.splitlines() if " error: " in line]
+    if done.returncode == 0 or (errors and all(NOT_YET in line for line in errors)):
         stamp.touch()
         return ""
     return done.stdout + re.sub(r"\d+ warnings?.* generated\.\n|Suppressed .*\n|Use -header-filter.*\n", "", done.stderr)
