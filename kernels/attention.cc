@@ -31,13 +31,13 @@ void check_segments(const char* op, std::span<const KvSegment> segments, int64_t
     const KvSegment& s = segments[i];
     if (s.rows == 0) continue;
     if (s.rows < 0 || s.row_begin < 0 || s.rows > tokens || s.row_begin > tokens - s.rows) {
-      fail("{}: segment {}: rows {} to {} are not inside the batch of {}", op, i, s.row_begin,
-           s.row_begin + s.rows, tokens);
+      fail("{}: segment {}: {} rows from {} on are not inside the batch of {}", op, i, s.rows, s.row_begin,
+           tokens);
     }
     const int64_t table = static_cast<int64_t>(s.blocks.size()) * kKvBlock;
     if (s.position < 0 || s.position > table || s.rows > table - s.position) {
-      fail("{}: segment {}: positions {} to {} do not fit its block table of {} blocks of {}", op, i,
-           s.position, s.position + s.rows, s.blocks.size(), kKvBlock);
+      fail("{}: segment {}: {} positions from {} on do not fit its block table of {} blocks of {}", op, i,
+           s.rows, s.position, s.blocks.size(), kKvBlock);
     }
     const int64_t last = (s.position + s.rows - 1) / kKvBlock;
     for (int64_t b = from_start ? 0 : s.position / kKvBlock; b <= last; ++b) {
@@ -178,8 +178,8 @@ void attention_backward(const Context& ctx, Heads<float> dq, Heads<float> dk, He
   for (size_t i = 0; i < segments.size(); ++i) {
     const AttentionSegment& s = segments[i];
     if (s.rows < 0 || s.row_begin < 0 || s.rows > q.tokens || s.row_begin > q.tokens - s.rows) {
-      fail("{}: segment {}: rows {} to {} are not inside the batch of {}", name, i, s.row_begin,
-           s.row_begin + s.rows, q.tokens);
+      fail("{}: segment {}: {} rows from {} on are not inside the batch of {}", name, i, s.rows, s.row_begin,
+           q.tokens);
     }
     if (s.parent < -1 || s.parent >= static_cast<int64_t>(i)) {
       fail("{}: segment {}: its parent {} does not precede it", name, i, s.parent);

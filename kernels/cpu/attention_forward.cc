@@ -66,7 +66,7 @@ HWY_INLINE void softmax_tiles(QueryTile& queries, int64_t first_tile, int tiles,
       for (int v = 1; v < kTileVecs; ++v) top = hn::Max(top, hn::LoadU(d, s + v * kLanes));
       w.m[t][i] = hn::GetLane(hn::MaxOfLanes(d, top));
     }
-    for (int i = kMr; i < kRowsPadded; ++i) w.m[t][i] = 0.0f;
+    for (int i = kMr; i < kRowsPadded; ++i) w.m[t][i] = w.sum[t][i] = 0.0f;
   }
   constexpr int kStateVecs = (kMr + kLanes - 1) / kLanes;
   for (int t = 0; t < tiles; ++t) w.rescale[t] = false;

@@ -257,6 +257,25 @@ TEST_F(AttentionTest, LaterKeysAndValuesDoNotLeakBack) {
   }
 }
 
+TEST_F(AttentionTest, NanIsNotHidden) {
+  const Shape shape{2, 1, 16};
+  std::mt19937 rng(37);
+  std::vector<Sequence> sequences{random_sequence(rng, shape, 70)};
+  sequences[0].q[40 * 32] = std::numeric_limits<float>::quiet_NaN();  // row 40, head 0
+  sequences[0].k[50 * 16] = std::numeric_limits<float>::quiet_NaN();  // seen by rows 50 and later
+  for (const std::string& target : supported_cpu_targets()) {
+    set_cpu_target(target);
+    Pool pool(shape, 3);
+    const Result r = run_chunks({}, shape, sequences, {pool.take(70)}, pool, {{0, 0, 70}}, 0.25f);
+    for (int64_t i = 0; i < 140; ++i) {
+      const bool nan = i == 80 || i >= 100;
+      EXPECT_EQ(std::isnan(r.lse[i]), nan) << target << " row " << i / 2;
+      for (int64_t d = 0; d < 16; ++d)
+        EXPECT_EQ(std::isnan(r.out[i * 16 + d]), nan) << target << " row " << i / 2;
+    }
+  }
+}
+
 TEST_F(AttentionTest, StridedRowsAndNoLse) {
   const Shape shape{2, 1, 8};
   std::mt19937 rng(19);
