@@ -369,6 +369,8 @@ void Engine::abort_all() {
   impl_->stats.kv_blocks_in_use = impl_->scheduler.blocks().blocks_in_use();
 }
 
+int64_t Engine::max_num_seqs() const { return impl_->config.max_num_seqs; }
+
 const EngineStats& Engine::stats() const { return impl_->stats; }
 
 Fingerprint Engine::fingerprint() const {

@@ -76,7 +76,8 @@ class Engine {
 
   bool has_work() const;
 
-  /// One forward over the scheduled rows; returns the samples that finished. Error when the model yields NaN.
+  /// One forward over the scheduled rows; returns the samples that finished. Error when the model yields NaN;
+  /// after any Error abort_all() comes next.
   std::vector<GenerateResult> step();
 
   /// Runs step() until no work is left; results sorted by (prompt_index, sample_index).
@@ -99,7 +100,9 @@ class Engine {
   std::unique_ptr<Impl> impl_;
 };
 
-/// The draw of a token: pure function of these five numbers. `position`: index in the response.
+/// The draw of a token: pure function of these five numbers. `position`: index in the response. Two Philox
+/// calls: the first makes (prompt_index, step) a 128-bit stream of the seed's, the second draws at
+/// (sample_index, position) of that stream. Distinct numbers never share a Philox block while step < 2^56.
 float sample_uniform(uint64_t seed, uint64_t step, uint64_t prompt_index, uint32_t sample_index,
                      uint32_t position);
 

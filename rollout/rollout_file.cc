@@ -182,7 +182,7 @@ Trajectory sample_of(const Columns& c, size_t s, const std::vector<Fingerprint>&
   t.loss_mask = slice(c.loss_mask, c.token_offsets, s);
   t.weight_versions = slice(c.weight_versions, c.token_offsets, s);
   t.reward = c.rewards[s];
-  t.finish_reason = kFinishReasons[static_cast<size_t>(c.finish_reason[s])];
+  t.finish_reason = kFinishReasons[static_cast<uint8_t>(c.finish_reason[s])];
   t.data_source = c.data_source[s];
   t.response_text = c.response_text[s];
   t.fingerprint = fingerprints[c.fingerprint_index[s]];

@@ -385,6 +385,7 @@ TEST_F(EngineTest, RefusesBadRequests) {
 }
 
 TEST_F(EngineTest, RefusesBadLimits) {
+  EXPECT_EQ(Engine(ctx_, model_, nullptr, {.max_num_seqs = 9}).max_num_seqs(), 9);
   EXPECT_THROW(Engine(ctx_, model_, nullptr, {.max_num_seqs = 0}), Error);
   EXPECT_THROW(Engine(ctx_, model_, nullptr, {.max_num_batched_tokens = 0}), Error);
   EXPECT_THROW(Engine(ctx_, model_, nullptr, {.kv_blocks = -1}), Error);
