@@ -91,7 +91,12 @@ RopeScaling read_scaling(const JsonObject& rope, int64_t max_positions) {
     scaling.type = RopeScaling::Type::kYarn;
     scaling.original_max_position_embeddings =
         rope.integer("original_max_position_embeddings", 1, kMaxPositions, max_positions);
-    scaling.factor = rope.number("factor", 1.0, kMaxFactor);
+    // A null factor (DeepSeek's convention) is the ratio of the two lengths.
+    const double ratio =
+        static_cast<double>(max_positions) / static_cast<double>(scaling.original_max_position_embeddings);
+    scaling.factor =
+        rope.number("factor", 1.0, kMaxFactor,
+                    rope.has_key("factor") && ratio >= 1.0 ? std::optional(ratio) : std::nullopt);
     scaling.beta_fast = rope.number("beta_fast", 1e-6, kMaxFactor, scaling.beta_fast);
     scaling.beta_slow = rope.number("beta_slow", 1e-6, kMaxFactor, scaling.beta_slow);
     if (scaling.beta_fast < scaling.beta_slow) {

@@ -116,6 +116,10 @@ TEST(Config, RopeScalingInAllThreeLayouts) {
   EXPECT_EQ(yarn.attention_factor, 1.2);
   EXPECT_FALSE(yarn.mscale.has_value());
   EXPECT_FALSE(yarn.truncate);
+  EXPECT_EQ(parse("llama", R"({"rope_scaling": {"type": "yarn", "factor": null,
+      "original_max_position_embeddings": 128}})")
+                .rope.scaling.factor,
+            4.0);
   EXPECT_EQ(parse("llama", R"({"rope_scaling": {"type": "linear", "factor": 2.5}})").rope.scaling.factor,
             2.5);
 }

@@ -1,0 +1,294 @@
+#include "models/checkpoint_file.h"
+
+#include <fcntl.h>
+#include <hdf5.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "core/error.h"
+#include "core/sha256.h"
+#include "models/durable_file.h"
+
+namespace orrery {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::array<const char*, 3> kDatasets = {"weights", "adam_m", "adam_v"};
+constexpr hsize_t kAlignment = 4096;
+constexpr size_t kStructureBytes = 32 << 10;  // more than HDF5 needs beside the numbers
+
+/// An HDF5 identifier with its close function.
+class Handle {
+ public:
+  Handle(hid_t id, herr_t (*closer)(hid_t), const std::string& what) : id_(id), closer_(closer) {
+    if (id_ < 0) fail("HDF5 cannot {}", what);
+  }
+  ~Handle() {
+    if (id_ >= 0) closer_(id_);
+  }
+  Handle(const Handle&) = delete;
+  Handle& operator=(const Handle&) = delete;
+  operator hid_t() const { return id_; }
+  /// Closes now and tells whether that worked (for a file: whether its bytes were written).
+  bool close() { return closer_(std::exchange(id_, -1)) >= 0; }
+
+ private:
+  hid_t id_;
+  herr_t (*closer_)(hid_t);
+};
+
+/// HDF5 prints its error stack to stderr unless told otherwise; ours is one line.
+class QuietHdf5 {
+ public:
+  QuietHdf5() {
+    H5Eget_auto2(H5E_DEFAULT, &function_, &data_);
+    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+  }
+  ~QuietHdf5() { H5Eset_auto2(H5E_DEFAULT, function_, data_); }
+  QuietHdf5(const QuietHdf5&) = delete;
+  QuietHdf5& operator=(const QuietHdf5&) = delete;
+
+ private:
+  H5E_auto2_t function_ = nullptr;
+  void* data_ = nullptr;
+};
+
+void check(bool ok, const fs::path& path, const char* what) {
+  if (!ok) fail("{}: HDF5 cannot {}", path.string(), what);
+}
+
+void write_attribute(hid_t file, const fs::path& path, const char* name, int64_t value) {
+  const Handle space(H5Screate(H5S_SCALAR), H5Sclose, "create a dataspace");
+  const Handle attribute(H5Acreate2(file, name, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose,
+                         "create an attribute");
+  check(H5Awrite(attribute, H5T_NATIVE_INT64, &value) >= 0, path, "write an attribute");
+}
+
+void check_attribute(hid_t file, const fs::path& path, const char* name, int64_t expected) {
+  const Handle attribute(H5Aopen(file, name, H5P_DEFAULT), H5Aclose,
+                         fmt::format("open {} of {}", name, path.string()));
+  const Handle space(H5Aget_space(attribute), H5Sclose, "read a dataspace");
+  int64_t value = -1;
+  check(H5Sget_simple_extent_npoints(space) == 1 && H5Aread(attribute, H5T_NATIVE_INT64, &value) >= 0, path,
+        "read an attribute");
+  if (value != expected) fail("{}: {} is {}, the manifest says {}", path.string(), name, value, expected);
+}
+
+/// An open file.
+struct Descriptor {
+  int fd = -1;
+  explicit Descriptor(int f) : fd(f) {}
+  Descriptor(const Descriptor&) = delete;
+  Descriptor& operator=(const Descriptor&) = delete;
+  ~Descriptor() {
+    if (fd >= 0) ::close(fd);
+  }
+};
+
+/// What HDF5 wrote into memory: the first `size` bytes of a file. Bytes beyond are numbers, or padding.
+struct Image {
+  std::byte* data = nullptr;
+  size_t size = 0;
+  Image() = default;
+  Image(const Image&) = delete;
+  Image& operator=(const Image&) = delete;
+  ~Image() { std::free(data); }
+};
+
+/// HDF5's in-memory driver hands over its buffer when the file is closed.
+H5FD_file_image_callbacks_t keep_image(Image& image) {
+  H5FD_file_image_callbacks_t callbacks{};
+  callbacks.image_malloc = [](size_t size, H5FD_file_image_op_t, void*) { return std::malloc(size); };
+  callbacks.image_memcpy = [](void* to, const void* from, size_t size, H5FD_file_image_op_t, void*) {
+    return std::memcpy(to, from, size);
+  };
+  callbacks.image_realloc = [](void* old, size_t size, H5FD_file_image_op_t, void* user) -> void* {
+    auto* bytes = static_cast<std::byte*>(std::realloc(old, size));
+    Image& kept = *static_cast<Image*>(user);
+    if (bytes == nullptr) return nullptr;
+    if (size > kept.size) std::memset(bytes + kept.size, 0, size - kept.size);
+    kept.data = bytes;
+    kept.size = size;
+    return bytes;
+  };
+  callbacks.image_free = [](void*, H5FD_file_image_op_t, void*) -> herr_t { return 0; };  // Image frees it
+  callbacks.udata_copy = [](void* user) { return user; };
+  callbacks.udata_free = [](void*) -> herr_t { return 0; };
+  callbacks.udata = &image;
+  return callbacks;
+}
+
+/// Where things are in the file.
+struct Structure {
+  int64_t bytes = 0;                 ///< of the file
+  std::array<int64_t, 3> offsets{};  ///< of each dataset's numbers, rising
+};
+
+/// Lets HDF5 lay out the file in memory, without the numbers. HDF5 does not touch the disk: when a disk fails
+/// it, HDF5 1.10 cannot close its file and crashes at exit. The real file gets plain writes, whose failures
+/// are plain.
+Structure create_structure(const fs::path& path, int64_t flat_size, int64_t begin, int64_t end,
+                           Image& image) {
+  const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "create a property list");
+  H5FD_file_image_callbacks_t callbacks = keep_image(image);
+  const bool configured = H5Pset_fapl_core(access, kStructureBytes, /*backing_store=*/false) >= 0 &&
+                          H5Pset_file_image_callbacks(access, &callbacks) >= 0 &&
+                          H5Pset_alignment(access, kAlignment, kAlignment) >= 0 &&
+                          // All structure in one block before the numbers, so that the image stays small.
+                          H5Pset_meta_block_size(access, kStructureBytes) >= 0;
+  check(configured, path, "be configured");
+  Handle file(H5Fcreate((path.string() + ".structure").c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access), H5Fclose,
+              fmt::format("lay out {}", path.string()));
+  write_attribute(file, path, "slice_begin", begin);
+  write_attribute(file, path, "slice_end", end);
+  write_attribute(file, path, "flat_size", flat_size);
+
+  const Handle layout(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, "create a property list");
+  const bool planned = H5Pset_layout(layout, H5D_CONTIGUOUS) >= 0 &&
+                       H5Pset_alloc_time(layout, H5D_ALLOC_TIME_EARLY) >= 0 &&
+                       H5Pset_fill_time(layout, H5D_FILL_TIME_NEVER) >= 0 &&
+                       H5Pset_obj_track_times(layout, false) >= 0;  // equal contents give equal files
+  check(planned, path, "be configured");
+  const hsize_t count = static_cast<hsize_t>(end - begin);
+  const Handle space(H5Screate_simple(1, &count, nullptr), H5Sclose, "create a dataspace");
+  Structure structure;
+  for (size_t i = 0; i < kDatasets.size(); ++i) {
+    const Handle dataset(
+        H5Dcreate2(file, kDatasets[i], H5T_IEEE_F32LE, space, H5P_DEFAULT, layout, H5P_DEFAULT), H5Dclose,
+        fmt::format("create {} in {}", kDatasets[i], path.string()));
+    if (count == 0) continue;
+    const haddr_t offset = H5Dget_offset(dataset);
+    check(offset != HADDR_UNDEF, path, "allocate a dataset");
+    structure.offsets[i] = static_cast<int64_t>(offset);
+    ORRERY_CHECK(i == 0 || structure.offsets[i] > structure.offsets[i - 1], "datasets of {} out of order",
+                 path.string());
+  }
+  hsize_t bytes = 0;
+  check(H5Fget_filesize(file, &bytes) >= 0, path, "tell the size");
+  check(file.close() && image.data != nullptr, path, "write the structure");
+  structure.bytes = std::max(static_cast<int64_t>(bytes), static_cast<int64_t>(kStructureBytes));
+  return structure;
+}
+
+/// Takes the space before the first byte is written, where the file system can: a full disk then shows at
+/// once.
+void reserve(int fd, const fs::path& path, int64_t bytes) {
+  rlimit limit{};
+  int reason =
+      ::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < static_cast<rlim_t>(bytes) ? EFBIG : 0;
+  if (reason == 0 && ::fallocate(fd, 0, 0, bytes) != 0) reason = errno;
+  if (reason == ENOSPC || reason == EDQUOT || reason == EFBIG) {
+    fail("cannot write {}, {} bytes: {}", path.string(), bytes, std::strerror(reason));
+  }
+}
+
+/// Writes and hashes a file from its start.
+class HashedWriter {
+ public:
+  HashedWriter(int fd, const fs::path& path) : fd_(fd), path_(path) {}
+  void append(std::span<const std::byte> bytes) {
+    constexpr size_t kPiece = size_t{8} << 20;  // hashed while in the cache
+    while (!bytes.empty()) {
+      const auto piece = bytes.first(std::min(kPiece, bytes.size()));
+      sha_.update(piece);
+      write_fully(fd_, piece, path_);
+      at_ += static_cast<int64_t>(piece.size());
+      bytes = bytes.subspan(piece.size());
+    }
+  }
+  /// Appends the image's bytes up to position `end` (zeros beyond the image).
+  void append_structure(const Image& image, int64_t end) {
+    std::vector<std::byte> buffer(static_cast<size_t>(end - at_));
+    const auto at = static_cast<size_t>(at_);
+    if (at < image.size)
+      std::memcpy(buffer.data(), image.data + at, std::min(buffer.size(), image.size - at));
+    append(buffer);
+  }
+  std::string hex() { return sha_.hex(); }
+
+ private:
+  int fd_;
+  const fs::path& path_;
+  Sha256 sha_;
+  int64_t at_ = 0;
+};
+
+SliceFile write_file(const fs::path& path, int64_t flat_size, const CheckpointSlice& slice) {
+  const Descriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  if (file.fd < 0) fail("cannot create {}: {}", path.string(), std::strerror(errno));
+  const std::array<std::span<const float>, 3> values = {slice.weights, slice.adam_m, slice.adam_v};
+  reserve(file.fd, path,
+          static_cast<int64_t>(2 * kStructureBytes + values.size() * slice.weights.size_bytes()));
+
+  Image image;
+  const Structure structure = create_structure(path, flat_size, slice.begin, slice.end, image);
+  if (::ftruncate(file.fd, structure.bytes) != 0)
+    fail("cannot resize {}: {}", path.string(), std::strerror(errno));
+  HashedWriter writer(file.fd, path);
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (values[i].empty()) continue;
+    writer.append_structure(image, structure.offsets[i]);
+    writer.append(std::as_bytes(values[i]));
+  }
+  writer.append_structure(image, structure.bytes);
+  if (::fsync(file.fd) != 0) fail("cannot sync {}: {}", path.string(), std::strerror(errno));
+  return {structure.bytes, writer.hex()};
+}
+
+}  // namespace
+
+SliceFile write_slice_file(const fs::path& path, int64_t flat_size, const CheckpointSlice& slice) {
+  const auto count = static_cast<size_t>(slice.end - slice.begin);
+  ORRERY_CHECK(0 <= slice.begin && slice.begin <= slice.end && slice.end <= flat_size &&
+                   slice.weights.size() == count && slice.adam_m.size() == count &&
+                   slice.adam_v.size() == count,
+               "slice [{}, {}) of {}", slice.begin, slice.end, flat_size);
+  const QuietHdf5 quiet;
+  try {
+    return write_file(path, flat_size, slice);
+  } catch (const Error& error) {
+    std::error_code ignored;
+    fs::remove(path, ignored);
+    fail("{}; earlier checkpoints are untouched", error.what());
+  }
+}
+
+void read_slice_file(const fs::path& path, int64_t slice_begin, int64_t slice_end, int64_t flat_size,
+                     int64_t begin, int64_t end, std::array<std::span<float>, 3> out) {
+  ORRERY_CHECK(slice_begin <= begin && begin <= end && end <= slice_end, "[{}, {}) of slice [{}, {})", begin,
+               end, slice_begin, slice_end);
+  const QuietHdf5 quiet;
+  const Handle file(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose,
+                    fmt::format("open {}", path.string()));
+  check_attribute(file, path, "slice_begin", slice_begin);
+  check_attribute(file, path, "slice_end", slice_end);
+  check_attribute(file, path, "flat_size", flat_size);
+  const hsize_t count = static_cast<hsize_t>(end - begin), start = static_cast<hsize_t>(begin - slice_begin);
+  for (size_t i = 0; i < kDatasets.size(); ++i) {
+    if (out[i].empty()) continue;
+    ORRERY_CHECK(out[i].size() == count, "{} elements into {}", count, out[i].size());
+    const Handle dataset(H5Dopen2(file, kDatasets[i], H5P_DEFAULT), H5Dclose,
+                         fmt::format("open {} of {}", kDatasets[i], path.string()));
+    const Handle space(H5Dget_space(dataset), H5Sclose, "read a dataspace");
+    const Handle type(H5Dget_type(dataset), H5Tclose, "read a type");
+    hsize_t stored = 0;
+    const bool fits =
+        H5Sget_simple_extent_ndims(space) == 1 && H5Sget_simple_extent_dims(space, &stored, nullptr) == 1 &&
+        stored == static_cast<hsize_t>(slice_end - slice_begin) && H5Tequal(type, H5T_IEEE_F32LE) > 0;
+    if (!fits) fail("{}: {} is not {} float32 values", path.string(), kDatasets[i], slice_end - slice_begin);
+    const Handle memory(H5Screate_simple(1, &count, nullptr), H5Sclose, "create a dataspace");
+    const bool ok = H5Sselect_hyperslab(space, H5S_SELECT_SET, &start, nullptr, &count, nullptr) >= 0 &&
+                    H5Dread(dataset, H5T_NATIVE_FLOAT, memory, space, H5P_DEFAULT, out[i].data()) >= 0;
+    if (!ok) fail("{}: HDF5 cannot read {}", path.string(), kDatasets[i]);
+  }
+}
+
+}  // namespace orrery

@@ -1,0 +1,219 @@
+#include "models/manifest.h"
+
+#include <fmt/chrono.h>
+
+#include <chrono>
+#include <cmath>
+
+#include "core/error.h"
+#include "core/file.h"
+#include "core/sha256.h"
+#include "models/hf_folder.h"
+#include "models/json_read.h"
+
+namespace orrery {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+constexpr const char* kFormat = "orrery-checkpoint";
+constexpr int64_t kFormatVersion = 1;
+constexpr int64_t kMaxRanks = 1 << 20;
+constexpr int64_t kMaxBytes = int64_t{1} << 60;
+constexpr size_t kSha256Digits = 64;
+
+std::string manifest_hash_line(const std::string& manifest) {
+  return fmt::format("{}  {}\n", sha256_hex(std::as_bytes(std::span(manifest))), kManifestFile);
+}
+
+std::string iso_time(int64_t unix_time) {
+  return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(unix_time));
+}
+
+void check_cover(const std::string& where, const std::vector<CheckpointFileEntry>& slices,
+                 int64_t flat_size) {
+  int64_t cursor = 0;
+  for (const CheckpointFileEntry& slice : slices) {
+    if (slice.slice_begin != cursor || slice.slice_end < cursor) {
+      fail("{}: {} holds [{}, {}) where a slice from {} was expected", where, slice.name, slice.slice_begin,
+           slice.slice_end, cursor);
+    }
+    cursor = slice.slice_end;
+  }
+  if (cursor != flat_size) fail("{}: its slices end at {} of {}", where, cursor, flat_size);
+}
+
+ordered_json tensors_json(const ParameterTable& table) {
+  ordered_json tensors = ordered_json::array();
+  for (const Parameter& p : table.parameters()) {
+    tensors.push_back({{"name", p.name}, {"shape", p.shape}, {"offset", p.offset}});
+  }
+  return tensors;
+}
+
+ordered_json file_json(const CheckpointFileEntry& entry, bool slice) {
+  ordered_json out = {{"name", entry.name}, {"bytes", entry.bytes}, {"sha256", entry.sha256}};
+  if (slice) {
+    out["slice_begin"] = entry.slice_begin;
+    out["slice_end"] = entry.slice_end;
+  }
+  return out;
+}
+
+CheckpointFileEntry read_entry(const json& value, const std::string& where,
+                               const std::string& expected_name) {
+  const JsonObject object(value, where);
+  CheckpointFileEntry entry;
+  entry.name = object.text("name");
+  // Only names this program gives: a manifest must not lead outside its folder.
+  if (entry.name != expected_name) object.reject("name", fmt::format("\"{}\" was expected", expected_name));
+  entry.bytes = object.integer("bytes", 0, kMaxBytes);
+  entry.sha256 = object.text("sha256");
+  if (entry.sha256.size() != kSha256Digits) object.reject("sha256", "64 hexadecimal digits are needed");
+  entry.slice_begin = object.integer("slice_begin", 0, kMaxBytes, 0);
+  entry.slice_end = object.integer("slice_end", 0, kMaxBytes, 0);
+  return entry;
+}
+
+const json& list_field(const JsonObject& object, const std::string& key) {
+  const json* value = object.find(key);
+  if (value == nullptr || !value->is_array()) object.reject(key, "a list is needed");
+  return *value;
+}
+
+void check_table(const JsonObject& object, const ParameterTable& table, int64_t flat_size) {
+  const bool same =
+      list_field(object, "tensors") == json(tensors_json(table)) && flat_size == table.flat_size();
+  if (!same) {
+    fail("{}: its table of tensors is not the one of its model_config; it was written by another version",
+         object.where());
+  }
+}
+
+}  // namespace
+
+std::string checkpoint_slice_name(int64_t rank, int64_t ranks) {
+  return fmt::format("rank_{:04}_of_{:04}.h5", rank, ranks);
+}
+
+CheckpointFileEntry describe_file(const fs::path& folder, const std::string& name) {
+  const MappedFile file(folder / name);
+  return {name, static_cast<int64_t>(file.bytes().size()), sha256_hex(file.bytes())};
+}
+
+void verify_file(const fs::path& folder, const CheckpointFileEntry& entry) {
+  const CheckpointFileEntry found = describe_file(folder, entry.name);
+  if (found.bytes != entry.bytes) {
+    fail("{}: {} bytes, its manifest says {}", (folder / entry.name).string(), found.bytes, entry.bytes);
+  }
+  if (found.sha256 != entry.sha256) {
+    fail("{}: damaged: its SHA-256 is {}..., its manifest says {}...", (folder / entry.name).string(),
+         found.sha256.substr(0, 12), entry.sha256.substr(0, 12));
+  }
+}
+
+void write_manifest(const fs::path& folder, const Manifest& manifest, const ParameterTable& table) {
+  const CheckpointInfo& info = manifest.info;
+  const std::string where = (folder / kManifestFile).string();
+  check_cover(where, manifest.slices, table.flat_size());
+  const json state = parse_json_strictly(info.state_json, where + ": state");
+  parse_model_config(info.model_config_json, where + ": model_config");
+  const int64_t time = info.unix_time != 0 ? info.unix_time
+                                           : std::chrono::duration_cast<std::chrono::seconds>(
+                                                 std::chrono::system_clock::now().time_since_epoch())
+                                                 .count();
+
+  ordered_json out;
+  out["format"] = kFormat;
+  out["format_version"] = kFormatVersion;
+  out["step"] = info.step;
+  out["stage"] = info.stage;
+  out["created"] = iso_time(time);
+  out["unix_time"] = time;
+  out["reward"] =
+      info.reward && std::isfinite(*info.reward) ? ordered_json(*info.reward) : ordered_json(nullptr);
+  out["flat_size"] = table.flat_size();
+  out["files"] = ordered_json::array();
+  for (const CheckpointFileEntry& entry : manifest.slices) out["files"].push_back(file_json(entry, true));
+  out["tokenizer_files"] = ordered_json::array();
+  for (const CheckpointFileEntry& entry : manifest.tokenizer)
+    out["tokenizer_files"].push_back(file_json(entry, false));
+  out["state"] = state;
+  out["run_config"] = info.run_config_yaml;
+  out["model_config"] = ordered_json::parse(info.model_config_json);
+  out["tensors"] = tensors_json(table);
+  std::string text;
+  try {
+    text = out.dump(1) + "\n";
+  } catch (const json::exception&) {
+    fail("{}: the run's configuration is not valid UTF-8", where);
+  }
+  write_file_atomic(folder / kManifestFile, text);
+  write_file_atomic(folder / kManifestHashFile, manifest_hash_line(text));
+}
+
+Manifest read_manifest(const fs::path& folder) {
+  const fs::path path = folder / kManifestFile;
+  if (!fs::exists(path)) fail("{} is missing: {} is not a checkpoint", path.string(), folder.string());
+  const std::string text = read_file(path);
+  if (read_file(folder / kManifestHashFile) != manifest_hash_line(text)) {
+    fail("{}: damaged: its SHA-256 is not the one in {}", path.string(), kManifestHashFile);
+  }
+  const json parsed = parse_json_strictly(text, path.string(), 64);
+  const JsonObject object(parsed, path.string());
+  if (object.text("format") != kFormat) object.reject("format", fmt::format("\"{}\" is needed", kFormat));
+  if (object.integer("format_version", 1, INT64_MAX) != kFormatVersion) {
+    object.reject("format_version", fmt::format("this program reads version {}", kFormatVersion));
+  }
+
+  Manifest manifest;
+  CheckpointInfo& info = manifest.info;
+  info.step = object.integer("step", 0, INT64_MAX);
+  info.stage = object.text("stage");
+  info.unix_time = object.integer("unix_time", 0, INT64_C(253402300799));  // the year 9999
+  if (object.find("reward") != nullptr) info.reward = object.number("reward", -1e300, 1e300);
+  info.run_config_yaml = object.text("run_config");
+  const json* state = object.find("state");
+  info.state_json = state == nullptr ? "{}" : state->dump();
+  const auto ordered = ordered_json::parse(text);
+  info.model_config_json = ordered.contains("model_config") ? ordered["model_config"].dump(2) + "\n" : "";
+  manifest.config = parse_model_config(info.model_config_json, path.string() + ": model_config");
+  manifest.flat_size = object.integer("flat_size", 1, kMaxBytes);
+  check_table(object, ParameterTable(manifest.config), manifest.flat_size);
+
+  const json& files = list_field(object, "files");
+  const int64_t ranks = static_cast<int64_t>(files.size());
+  if (ranks < 1 || ranks > kMaxRanks) object.reject("files", "the slices of at least one rank are needed");
+  for (int64_t rank = 0; rank < ranks; ++rank) {
+    manifest.slices.push_back(read_entry(files[static_cast<size_t>(rank)], path.string() + ": files",
+                                         checkpoint_slice_name(rank, ranks)));
+  }
+  check_cover(path.string(), manifest.slices, manifest.flat_size);
+  const auto companions = companion_files();
+  size_t next = 0;  // names come in the order of companion_files(), each at most once
+  for (const json& value : list_field(object, "tokenizer_files")) {
+    const std::string where = path.string() + ": tokenizer_files";
+    const std::string name = JsonObject(value, where).text("name");
+    while (next < companions.size() && name != fmt::format("{}/{}", kTokenizerFolder, companions[next]))
+      ++next;
+    if (next == companions.size()) fail("{}: {} is no tokenizer file", where, json_excerpt(json(name)));
+    manifest.tokenizer.push_back(read_entry(value, where, name));
+    ++next;
+  }
+
+  for (const auto* list : {&manifest.slices, &manifest.tokenizer}) {
+    for (const CheckpointFileEntry& entry : *list) {
+      std::error_code error;
+      const auto bytes = fs::file_size(folder / entry.name, error);
+      if (error) fail("{}: {}", (folder / entry.name).string(), error.message());
+      if (bytes != static_cast<uintmax_t>(entry.bytes)) {
+        fail("{}: {} bytes, its manifest says {}", (folder / entry.name).string(), bytes, entry.bytes);
+      }
+    }
+  }
+  return manifest;
+}
+
+}  // namespace orrery

@@ -1,0 +1,66 @@
+// manifest.json of a checkpoint: what was saved, when, and the size and SHA-256 of every other file.
+// manifest.sha256 beside it (a line that `sha256sum -c` reads) covers the manifest itself. docs/formats.md
+// lists the fields.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "models/parameters.h"
+
+namespace orrery {
+
+/// What a run wants to find again, beside the numbers.
+struct CheckpointInfo {
+  int64_t step = 0;
+  std::string stage;              ///< "sft", "grpo", "import"
+  std::string run_config_yaml;    ///< the resolved configuration
+  std::string model_config_json;  ///< text of the model's config.json
+  std::string state_json =
+      "{}";  ///< JSON the driver reads back: data cursor and the like; not interpreted here
+  std::optional<double> reward;  ///< mean reward of the step
+  int64_t unix_time = 0;         ///< seconds; 0 when saving: now
+};
+
+/// One file of a checkpoint folder.
+struct CheckpointFileEntry {
+  std::string name;  ///< relative to the folder
+  int64_t bytes = 0;
+  std::string sha256;
+  int64_t slice_begin = 0, slice_end = 0;  ///< of the flat buffers; both 0 for tokenizer files
+};
+
+struct Manifest {
+  CheckpointInfo info;
+  int64_t flat_size = 0;
+  std::vector<CheckpointFileEntry> slices;     ///< in rank order; together they cover [0, flat_size)
+  std::vector<CheckpointFileEntry> tokenizer;  ///< "tokenizer/..."
+  ModelConfig config;                          ///< parsed from info.model_config_json
+};
+
+inline constexpr const char* kManifestFile = "manifest.json";
+inline constexpr const char* kManifestHashFile = "manifest.sha256";
+inline constexpr const char* kTokenizerFolder = "tokenizer";
+
+/// "rank_0000_of_0004.h5"
+std::string checkpoint_slice_name(int64_t rank, int64_t ranks);
+
+/// Name, size and digest of a file that is there.
+CheckpointFileEntry describe_file(const std::filesystem::path& folder, const std::string& name);
+
+/// Throws Error unless the file has the entry's size and digest.
+void verify_file(const std::filesystem::path& folder, const CheckpointFileEntry& entry);
+
+/// Writes both files, durably, into the folder. Checks that the slices cover the table's flat buffer.
+void write_manifest(const std::filesystem::path& folder, const Manifest& manifest,
+                    const ParameterTable& table);
+
+/// Reads the manifest after checking its own digest; checks every field, that the parameter table is the one
+/// this program makes of the model's config, and that the files have the stated sizes (their digests:
+/// verify_file).
+Manifest read_manifest(const std::filesystem::path& folder);
+
+}  // namespace orrery
