@@ -24,7 +24,7 @@ int run_main(int argc, char** argv) {
   orrery::add_logprobs_command(app, command);
   orrery::add_config_command(app, command);
   orrery::add_bench_command(app, command);
-  orrery::add_ckpt_command(app);
+  orrery::add_ckpt_command(app, command);
   orrery::add_rollouts_command(app, command);
   try {
     app.parse(argc, argv);

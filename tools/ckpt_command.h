@@ -1,0 +1,11 @@
+// `orrery ckpt ls | show | verify | diff | hash | export | import`.
+#pragma once
+
+#include "tools/commands.h"
+
+namespace orrery {
+
+/// As the other commands of tools/commands.h.
+void add_ckpt_command(CLI::App& app, Command& run);
+
+}  // namespace orrery
