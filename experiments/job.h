@@ -10,6 +10,7 @@
 #include "comm/communicator.h"
 #include "comm/topology.h"
 #include "core/context.h"
+#include "kernels/optimizer.h"
 #include "learners/gradient.h"
 #include "learners/schedule.h"
 #include "models/tokenizer.h"
