@@ -51,6 +51,14 @@ class Communicator {
   virtual Message receive(int source, int tag) = 0;
   virtual std::optional<Message> try_receive(int source, int tag) = 0;
 
+  /// What this rank waits in at the moment: on this communicator, on what it was split from, or on what was
+  /// split from it. For other threads to look at.
+  struct Waiting {
+    const char* operation = nullptr;  ///< null: it does not wait
+    double seconds = 0;
+  };
+  virtual Waiting waiting() const { return {}; }
+
   /// Ranks with equal color form a new communicator, ordered by rank here. color < 0: none (null).
   virtual std::unique_ptr<Communicator> split(int color) = 0;
 };

@@ -39,7 +39,7 @@ uint32_t crc32(std::string_view bytes) {
 }
 
 std::optional<MessageKind> kind_of_tag(int tag) {
-  if (tag < static_cast<int>(MessageKind::kLeaseRequest) || tag > static_cast<int>(MessageKind::kControl))
+  if (tag < static_cast<int>(MessageKind::kLeaseRequest) || tag > static_cast<int>(MessageKind::kRankStatus))
     return {};
   return static_cast<MessageKind>(tag);
 }
@@ -87,6 +87,8 @@ std::string_view message_name(MessageKind kind) {
       return "groups";
     case MessageKind::kControl:
       return "control";
+    case MessageKind::kRankStatus:
+      return "rank status";
   }
   return "unknown";
 }

@@ -14,7 +14,13 @@
 namespace orrery {
 
 /// Its value is the tag on the communicator, so a mailbox may share one with other users of small tags.
-enum class MessageKind : int { kLeaseRequest = 1001, kLease = 1002, kGroups = 1003, kControl = 1004 };
+enum class MessageKind : int {
+  kLeaseRequest = 1001,
+  kLease = 1002,
+  kGroups = 1003,
+  kControl = 1004,
+  kRankStatus = 1005
+};
 
 std::string_view message_name(MessageKind kind);
 
@@ -35,6 +41,11 @@ struct KindOf<proto::GroupsMessage> {
 template <>
 struct KindOf<proto::Control> {
   static constexpr MessageKind kValue = MessageKind::kControl;
+};
+
+template <>
+struct KindOf<proto::RankStatus> {
+  static constexpr MessageKind kValue = MessageKind::kRankStatus;
 };
 
 /// A verified message that is not parsed yet.

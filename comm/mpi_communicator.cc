@@ -6,6 +6,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
@@ -71,6 +72,35 @@ class Backoff {
   std::chrono::nanoseconds sleep_ = std::chrono::microseconds(10);
 };
 
+/// Operation that a rank waits in, and since when: written by the thread that waits, read by a watchdog's.
+/// Shared by a communicator and those split from it, for a rank waits in one of them at a time.
+class WaitState {
+ public:
+  class Scope {
+   public:
+    Scope(WaitState& state, const char* operation) : state_(state) {
+      state_.since_ = Clock::now().time_since_epoch().count();
+      state_.operation_ = operation;
+    }
+    ~Scope() { state_.operation_ = nullptr; }
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+   private:
+    WaitState& state_;
+  };
+  Communicator::Waiting get() const {
+    const char* operation = operation_;
+    if (operation == nullptr) return {};
+    const Clock::duration waited = Clock::now().time_since_epoch() - Clock::duration(since_.load());
+    return {operation, std::chrono::duration<double>(waited).count()};
+  }
+
+ private:
+  std::atomic<const char*> operation_ = nullptr;
+  std::atomic<Clock::rep> since_ = 0;
+};
+
 /// A message on the wire: this header, then the bytes; the parts after the first kChunkBytes follow as
 /// messages of the same tag.
 struct WireHeader {
@@ -86,7 +116,8 @@ struct Transfer {
 class MpiCommunicator final : public Communicator {
  public:
   /// Collective over `comm`, which it then owns.
-  explicit MpiCommunicator(MPI_Comm comm) : comm_(comm) {
+  MpiCommunicator(MPI_Comm comm, std::shared_ptr<WaitState> waiting)
+      : comm_(comm), waiting_(std::move(waiting)) {
     check(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler", 0);
     check(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank", 0);
     check(MPI_Comm_size(comm_, &size_), "MPI_Comm_size", rank_);
@@ -117,6 +148,8 @@ class MpiCommunicator final : public Communicator {
 
   int rank() const override { return rank_; }
   int size() const override { return size_; }
+
+  Waiting waiting() const override { return waiting_->get(); }
 
   void barrier() override { arrive("barrier"); }
 
@@ -220,6 +253,8 @@ class MpiCommunicator final : public Communicator {
   }
 
   Message receive(int source, int tag) override {
+    if (auto message = try_receive(source, tag)) return std::move(*message);
+    const WaitState::Scope scope(*waiting_, "receive");
     for (Backoff backoff;; backoff.pause()) {
       if (auto message = try_receive(source, tag)) return std::move(*message);
     }
@@ -245,7 +280,7 @@ class MpiCommunicator final : public Communicator {
     MPI_Comm part = MPI_COMM_NULL;
     check(MPI_Comm_split(comm_, color < 0 ? MPI_UNDEFINED : color, rank_, &part), "MPI_Comm_split", rank_);
     if (part == MPI_COMM_NULL) return nullptr;
-    return std::make_unique<MpiCommunicator>(part);
+    return std::make_unique<MpiCommunicator>(part, waiting_);
   }
 
  private:
@@ -258,6 +293,7 @@ class MpiCommunicator final : public Communicator {
   /// Waits for every rank, leaving the core to others. MPI's blocking calls spin, and nearly all of their
   /// waiting is for ranks that come late; after this they only move data.
   void arrive(const char* operation) {
+    const WaitState::Scope scope(*waiting_, operation);
     MPI_Request request = MPI_REQUEST_NULL;
     check(MPI_Ibarrier(comm_, &request), operation, rank_);
     for (Backoff backoff;; backoff.pause()) {
@@ -390,6 +426,7 @@ class MpiCommunicator final : public Communicator {
   MPI_Comm comm_;
   MPI_Comm message_comm_ = MPI_COMM_NULL;  // so that receiving any tag never takes a collective's data
   int rank_ = 0, size_ = 1;
+  std::shared_ptr<WaitState> waiting_;
   std::mutex message_mutex_;  // parts of one message must stay together
   std::deque<PendingSend> pending_;
 };
@@ -441,7 +478,7 @@ CommWorld::CommWorld() {
   }
   MPI_Comm ours = MPI_COMM_NULL;
   check(MPI_Comm_dup(MPI_COMM_WORLD, &ours), "MPI_Comm_dup", rank);
-  world_ = std::make_unique<MpiCommunicator>(ours);
+  world_ = std::make_unique<MpiCommunicator>(ours, std::make_shared<WaitState>());
   MPI_Comm host = MPI_COMM_NULL;
   check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &host),
         "MPI_Comm_split_type", rank);

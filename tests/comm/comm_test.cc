@@ -2,13 +2,16 @@
 #include <gtest/gtest.h>
 
 #include <bit>
+#include <chrono>
 #include <cmath>
-#include <cstring>
+#include <mutex>
+#include <thread>
 
 #include "comm/communicator.h"
 #include "comm/mailbox.h"
 #include "comm/ordered_reducer.h"
 #include "comm/topology.h"
+#include "comm/watchdog.h"
 #include "comm/weight_channel.h"
 #include "core/error.h"
 #include "core/rng.h"
@@ -143,6 +146,8 @@ float tree_sum(const std::vector<std::vector<float>>& leaves, size_t first, size
 
 TEST(ShardTree, HasTheBitsOfTheRecursiveDefinition) {
   constexpr size_t kElements = 70001;  // more than a thread's grain
+  std::vector<std::vector<float>> leaves;
+  for (uint64_t s = 0; s < 16; ++s) leaves.push_back(random_floats(kElements, s));
   for (const int64_t count : {1, 2, 4, 8, 16}) {
     for (const int threads : {1, 3}) {
       Context ctx;
@@ -150,9 +155,6 @@ TEST(ShardTree, HasTheBitsOfTheRecursiveDefinition) {
       ShardTree tree({}, kElements, count);
       EXPECT_EQ(tree.memory_bytes(),
                 (std::countr_zero(static_cast<uint64_t>(count)) + 1) * kElements * sizeof(float));
-      std::vector<std::vector<float>> leaves;
-      for (int64_t s = 0; s < count; ++s)
-        leaves.push_back(random_floats(kElements, static_cast<uint64_t>(s)));
       std::vector<int64_t> order;
       // Twice: a used tree must not leak the last sum into the next.
       for (int round = 0; round < 2; ++round) {
@@ -197,6 +199,80 @@ TEST(WeightChecksum, EqualsItsDefinitionAndSeesChangesAndSwaps) {
       weights[i] = old;
     }
   }
+}
+
+proto::RankStatus status(const char* phase, double seconds, const char* waiting = "", double waited = 0) {
+  proto::RankStatus result;
+  result.set_phase(phase);
+  result.set_phase_seconds(seconds);
+  result.set_waiting_in(waiting);
+  result.set_waiting_seconds(waited);
+  return result;
+}
+
+TEST(Watchdog, NamesTheRankThatHoldsTheOthersUp) {
+  const std::vector<double> fresh(4, 0.0);
+  double stuck = -1;
+  const auto line = [&](const std::vector<proto::RankStatus>& statuses, const std::vector<double>& ages) {
+    return watchdog_line(statuses, ages, 100, stuck);
+  };
+  EXPECT_EQ(
+      line({status("generate", 99), status("update", 300, "all_reduce", 99), status("x", 1), status("x", 1)},
+           fresh),
+      "");
+  EXPECT_EQ(stuck, 0);
+  EXPECT_EQ(line({status("update", 310, "all_reduce", 309), status("update", 310, "all_reduce", 308),
+                  status("reward", 315), status("update", 310, "receive", 300)},
+                 fresh),
+            "no progress for 315 s: rank 2 has been in 'reward' for 315 s; ranks 0, 1 wait in all_reduce; "
+            "rank 3 waits in "
+            "receive");
+  EXPECT_EQ(stuck, 315);
+  EXPECT_EQ(
+      line({status("save", 5, "barrier", 4), status("save", 5)}, {0, 120}),
+      "no progress for 120 s: rank 1 has been silent for 120 s, last in 'save'; rank 0 waits in barrier");
+  EXPECT_EQ(line({status("a", 500, "barrier", 400), status("b", 500, "receive", 200)}, {0, 5}),
+            "no progress for 205 s: all ranks wait for each other; rank 0 waits in barrier; rank 1 waits in "
+            "receive");
+  EXPECT_EQ(line({status("a", 500, "barrier", 400), status("b", 500, "receive", 50)}, {0, 0}), "");
+  proto::RankStatus left = status("end", 500);
+  left.set_leaving(true);
+  EXPECT_EQ(line({left, status("a", 1)}, {0, 0}), "");
+}
+
+TEST(Watchdog, WorksOnOneRankAndProgressResetsIt) {
+  const auto comm = make_local_communicator();
+  std::mutex mutex;
+  std::vector<std::string> lines;
+  bool fatal_seen = false;
+  {
+    WatchdogOptions options;
+    options.warn_seconds = 1.0;
+    options.fatal_seconds = 1.5;
+    options.period = std::chrono::milliseconds(10);
+    Watchdog watchdog(*comm, options, [&](const std::string& text, bool fatal) {
+      const std::lock_guard lock(mutex);
+      EXPECT_FALSE(fatal_seen) << "after the fatal report: " << text;
+      lines.push_back(text);
+      fatal_seen = fatal;
+    });
+    for (int i = 0; i < 150; ++i) {
+      watchdog.phase("generate");
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    const auto reports = [&] {
+      const std::lock_guard lock(mutex);
+      return lines.size();
+    };
+    EXPECT_EQ(reports(), 0u);
+    watchdog.phase("reward");
+    for (int i = 0; i < 300 && reports() < 2; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  }
+  ASSERT_EQ(lines.size(), 2u);
+  EXPECT_TRUE(fatal_seen);
+  EXPECT_THAT(lines[0], HasSubstr("rank 0 has been in 'reward' for 1 s"));
 }
 
 TEST(Topology, ChoosesRolesAndExplainsWhatDoesNotFit) {

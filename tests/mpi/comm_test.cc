@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <chrono>
 #include <ctime>
+#include <mutex>
 #include <thread>
 
 #include "comm/mailbox.h"
 #include "comm/ordered_reducer.h"
+#include "comm/watchdog.h"
 #include "comm/weight_channel.h"
 #include "core/error.h"
 #include "core/rng.h"
@@ -105,33 +107,40 @@ TEST(Collectives, AllToAllOfUnevenSlices) {
   }
 }
 
+/// Index of the first element that is not expected(index), or the size. (A check of its own for each of 40
+/// million elements would take most of the test's time.)
+template <class Expected>
+size_t first_wrong(std::span<const float> data, Expected&& expected) {
+  for (size_t i = 0; i < data.size(); ++i) {
+    if (data[i] != expected(i)) return i;
+  }
+  return data.size();
+}
+
 // Larger than two of the pieces that MPI calls are cut into.
 TEST(Collectives, DataLargerThanOnePiece) {
   Communicator& comm = world();
   const int n = comm.size(), r = comm.rank(), last = n - 1;
-  constexpr size_t kElements = (size_t{150} << 20) / sizeof(float) + 3;
-  {
-    std::vector<float> data(kElements);
-    if (r == last) {
-      for (size_t i = 0; i < kElements; ++i) data[i] = stamp(last, i);
-    }
-    comm.broadcast(std::as_writable_bytes(std::span(data)), last);
-    for (size_t i = 0; i < kElements; ++i) ASSERT_EQ(data[i], stamp(last, i));
-  }
-  {
-    std::vector<int64_t> offsets(static_cast<size_t>(n) + 1, 0);
-    offsets.back() = kElements;  // all of it is the last rank's
-    std::vector<float> all(kElements);
-    if (r == last) {
-      for (size_t i = 0; i < kElements; ++i) all[i] = stamp(last, i);
-    }
-    comm.all_gather(all, offsets, r == last ? std::span<const float>(all) : std::span<const float>());
-    for (size_t i = 0; i < kElements; ++i) ASSERT_EQ(all[i], stamp(last, i));
-    for (size_t i = 0; i < kElements; ++i) all[i] = static_cast<float>(i % 1024);
-    comm.all_reduce_sum(all);
-    for (size_t i = 0; i < kElements; ++i)
-      ASSERT_EQ(all[i], static_cast<float>(n) * static_cast<float>(i % 1024));
-  }
+  constexpr size_t kElements = (size_t{130} << 20) / sizeof(float) + 3;
+  const auto stamped = [&](size_t i) { return stamp(last, i); };
+  std::vector<float> data(kElements);
+  const auto fill = [&] {
+    for (size_t i = 0; i < kElements; ++i) data[i] = r == last ? stamped(i) : 0.0f;
+  };
+  fill();
+  comm.broadcast(std::as_writable_bytes(std::span(data)), last);
+  EXPECT_EQ(first_wrong(data, stamped), kElements);
+
+  fill();
+  std::vector<int64_t> offsets(static_cast<size_t>(n) + 1, 0);
+  offsets.back() = kElements;  // all of it is the last rank's
+  comm.all_gather(data, offsets, r == last ? std::span<const float>(data) : std::span<const float>());
+  EXPECT_EQ(first_wrong(data, stamped), kElements);
+
+  for (size_t i = 0; i < kElements; ++i) data[i] = static_cast<float>(i % 1024);
+  comm.all_reduce_sum(data);
+  const auto ranks = static_cast<float>(n);
+  EXPECT_EQ(first_wrong(data, [&](size_t i) { return ranks * static_cast<float>(i % 1024); }), kElements);
 }
 
 TEST(Messages, LargeOnesCrossWithoutDeadlockAndKeepOrder) {
@@ -284,6 +293,36 @@ TEST(OrderedReducer, EightShardsHaveTheSameBitsOnAnyNumberOfRanks) {
   reduce_scatter_ordered(ctx, comm, gradient, offsets, mine, /*fast=*/true, arena);
   for (size_t i = 0; i < mine.size(); ++i) {
     ASSERT_NEAR(mine[i], expected[static_cast<size_t>(offsets[r]) + i], 1e-5);
+  }
+}
+
+TEST(Watchdog, SeesWhoWorksAndWhoWaits) {
+  Communicator& comm = world();
+  if (comm.size() == 1) GTEST_SKIP() << "needs 2 ranks";
+  const int slow = comm.size() - 1;
+  std::mutex mutex;
+  std::vector<std::string> lines;
+  {
+    WatchdogOptions options;
+    options.warn_seconds = 1.5;
+    options.period = std::chrono::milliseconds(50);
+    Watchdog watchdog(comm, options, [&](const std::string& text, bool fatal) {
+      EXPECT_FALSE(fatal);
+      const std::lock_guard lock(mutex);
+      lines.push_back(text);
+    });
+    const auto part = comm.split(0);  // waiting in a part of the world counts too
+    watchdog.phase(comm.rank() == slow ? "reward" : "update");
+    if (comm.rank() == slow) std::this_thread::sleep_for(std::chrono::milliseconds(2500));
+    part->barrier();
+  }
+  if (comm.rank() == 0) {
+    ASSERT_FALSE(lines.empty());
+    EXPECT_THAT(lines[0], HasSubstr(fmt::format("rank {} has been in 'reward' for", slow)));
+    EXPECT_THAT(lines[0],
+                HasSubstr(comm.size() == 2 ? "rank 0 waits in barrier" : "ranks 0, 1, 2 wait in barrier"));
+  } else {
+    EXPECT_TRUE(lines.empty());
   }
 }
 

@@ -1,0 +1,172 @@
+#include "comm/watchdog.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <exception>
+#include <map>
+
+#include "core/error.h"
+
+namespace orrery {
+namespace {
+
+/// A wait this short is part of working.
+constexpr double kBriefWait = 1.0;
+
+/// "rank 3" or "ranks 0, 1, 2".
+std::string name_ranks(const std::vector<int>& ranks) {
+  std::string text = ranks.size() == 1 ? "rank " : "ranks ";
+  for (size_t i = 0; i < ranks.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(ranks[i]);
+  return text;
+}
+
+}  // namespace
+
+std::string watchdog_line(const std::vector<proto::RankStatus>& statuses, const std::vector<double>& ages,
+                          double warn_seconds, double& stuck_seconds) {
+  std::vector<std::string> causes;
+  std::map<std::string, std::vector<int>> waiting;  // by operation
+  double shortest_wait = 0, longest_cause = 0;
+  bool all_wait = !statuses.empty();
+  for (size_t r = 0; r < statuses.size(); ++r) {
+    const proto::RankStatus& status = statuses[r];
+    const double age = ages[r];
+    const bool waits = status.waiting_seconds() > kBriefWait;
+    if (status.leaving()) continue;
+    if (age > warn_seconds) {
+      causes.push_back(
+          fmt::format("rank {} has been silent for {:.0f} s, last in '{}'", r, age, status.phase()));
+      longest_cause = std::max(longest_cause, age);
+    } else if (waits) {
+      const double wait = status.waiting_seconds() + age;
+      shortest_wait = shortest_wait == 0 ? wait : std::min(shortest_wait, wait);
+      waiting[status.waiting_in()].push_back(static_cast<int>(r));
+      continue;
+    } else if (status.phase_seconds() + age > warn_seconds) {
+      causes.push_back(fmt::format("rank {} has been in '{}' for {:.0f} s", r, status.phase(),
+                                   status.phase_seconds() + age));
+      longest_cause = std::max(longest_cause, status.phase_seconds() + age);
+    }
+    all_wait = false;
+  }
+  // Every rank in a wait, and none of them short: they wait for each other.
+  const bool deadlock = all_wait && shortest_wait > warn_seconds;
+  stuck_seconds = deadlock ? shortest_wait : longest_cause;
+  if (causes.empty() && !deadlock) return "";
+  std::string line = fmt::format("no progress for {:.0f} s: ", stuck_seconds);
+  if (deadlock) line += "all ranks wait for each other";
+  for (size_t i = 0; i < causes.size(); ++i) line += (i > 0 ? "; " : "") + causes[i];
+  for (const auto& [operation, ranks] : waiting) {
+    line += fmt::format("; {} {} in {}", name_ranks(ranks), ranks.size() == 1 ? "waits" : "wait", operation);
+  }
+  return line;
+}
+
+Watchdog::Watchdog(Communicator& world, const WatchdogOptions& options, Report report)
+    : world_(world),
+      options_(options),
+      report_(std::move(report)),
+      comm_(world.split(0)),
+      mailbox_(*comm_),
+      next_report_(options.warn_seconds) {
+  const auto now = Clock::now();
+  if (comm_->rank() == 0) seen_.resize(static_cast<size_t>(comm_->size()), {{}, now});
+  for (Seen& seen : seen_) seen.status.set_phase("start");
+  thread_ = std::thread([this] { run(); });
+}
+
+Watchdog::~Watchdog() {
+  {
+    const std::lock_guard lock(mutex_);
+    stop_ = true;
+    // Peers of a rank that fails may be gone, or busy until the job is aborted.
+    drain_ = std::uncaught_exceptions() == 0;
+  }
+  wake_.notify_all();
+  thread_.join();
+}
+
+void Watchdog::phase(const std::string& name) {
+  const std::lock_guard lock(mutex_);
+  phase_ = name;
+  phase_since_ = Clock::now();
+}
+
+proto::RankStatus Watchdog::own_status() {
+  proto::RankStatus status;
+  const Communicator::Waiting waiting = world_.waiting();
+  const std::lock_guard lock(mutex_);
+  status.set_phase(phase_);
+  status.set_phase_seconds(std::chrono::duration<double>(Clock::now() - phase_since_).count());
+  if (waiting.operation != nullptr) {
+    status.set_waiting_in(waiting.operation);
+    status.set_waiting_seconds(waiting.seconds);
+  }
+  return status;
+}
+
+void Watchdog::take_statuses() {
+  int from = 0;
+  while (auto status = mailbox_.try_receive<proto::RankStatus>(Communicator::kAnySource, &from)) {
+    seen_[static_cast<size_t>(from)] = {std::move(*status), Clock::now()};
+  }
+}
+
+void Watchdog::look() {
+  seen_[0] = {own_status(), Clock::now()};
+  take_statuses();
+  std::vector<proto::RankStatus> statuses;
+  std::vector<double> ages;
+  for (const Seen& seen : seen_) {
+    statuses.push_back(seen.status);
+    ages.push_back(std::chrono::duration<double>(Clock::now() - seen.at).count());
+  }
+  double stuck = 0;
+  const std::string line = watchdog_line(statuses, ages, options_.warn_seconds, stuck);
+  if (line.empty()) {
+    next_report_ = options_.warn_seconds;
+    return;
+  }
+  const bool fatal = options_.fatal_seconds > 0 && stuck >= options_.fatal_seconds;
+  if (fatal || stuck >= next_report_) {
+    next_report_ = std::max(next_report_, stuck) * 2;
+    ended_ = fatal;
+    report_(line, fatal);
+  }
+}
+
+void Watchdog::run() {
+  const bool collects = comm_->rank() == 0;
+  try {
+    for (;;) {
+      {
+        std::unique_lock lock(mutex_);
+        wake_.wait_for(lock, options_.period, [this] { return stop_; });
+        if (stop_) break;
+      }
+      if (!collects) {
+        mailbox_.send(0, own_status());
+      } else if (!ended_) {
+        look();
+      }
+    }
+    if (!drain_) return;
+    // Rank 0 takes every message, so that none is left when the communicator goes.
+    if (!collects) {
+      proto::RankStatus last = own_status();
+      last.set_leaving(true);
+      mailbox_.send(0, last);
+      return;
+    }
+    seen_[0].status.set_leaving(true);
+    while (!std::all_of(seen_.begin(), seen_.end(), [](const Seen& s) { return s.status.leaving(); })) {
+      take_statuses();
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  } catch (const std::exception& e) {
+    spdlog::warn("the watchdog stops: {}", e.what());
+  }
+}
+
+}  // namespace orrery

@@ -1,0 +1,77 @@
+// Says which rank holds the others up, and in what, when a job stands still. Every rank's thread tells rank 0
+// what the rank is doing once a period; rank 0 looks for a rank that works on one phase for too long, that
+// went silent, or for ranks that all wait for each other.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "comm/mailbox.h"
+
+namespace orrery {
+
+struct WatchdogOptions {
+  double warn_seconds = 300;  ///< without progress until the first report; then again at 2, 4, 8, ... times
+  double fatal_seconds = 0;   ///< until the report that is fatal; 0: never
+  std::chrono::milliseconds period{1000};
+};
+
+class Watchdog {
+ public:
+  /// One line naming ranks, phases and times. Called on rank 0 from the watchdog's thread; a fatal one is the
+  /// last.
+  using Report = std::function<void(const std::string& line, bool fatal)>;
+
+  /// Collective over `world`, which must outlive it.
+  Watchdog(Communicator& world, const WatchdogOptions& options, Report report);
+  /// Collective, unless an error unwinds.
+  ~Watchdog();
+  Watchdog(const Watchdog&) = delete;
+  Watchdog& operator=(const Watchdog&) = delete;
+
+  /// This rank begins a phase ("generate"), or goes on with it: a call is a sign of progress. Cheap;
+  /// thread-safe.
+  void phase(const std::string& name);
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct Seen {
+    proto::RankStatus status;
+    Clock::time_point at;
+  };
+
+  void run();
+  proto::RankStatus own_status();
+  void take_statuses();
+  void look();
+
+  Communicator& world_;
+  const WatchdogOptions options_;
+  const Report report_;
+  std::unique_ptr<Communicator> comm_;
+  Mailbox mailbox_;
+  std::vector<Seen> seen_;  // rank 0: by rank
+  double next_report_;
+  bool ended_ = false;  // rank 0: the fatal report was given
+
+  std::mutex mutex_;  // guards the rest
+  std::condition_variable wake_;
+  std::string phase_ = "start";
+  Clock::time_point phase_since_ = Clock::now();
+  bool stop_ = false, drain_ = true;
+  std::thread thread_;
+};
+
+/// The report over all ranks' statuses, or an empty line while something moves. `ages`: seconds since each
+/// status was true. `stuck_seconds`: how long the worst has lasted (0 when all is well). Exposed for tests.
+std::string watchdog_line(const std::vector<proto::RankStatus>& statuses, const std::vector<double>& ages,
+                          double warn_seconds, double& stuck_seconds);
+
+}  // namespace orrery
