@@ -16,6 +16,14 @@
 namespace orrery {
 namespace {
 
+void print_error(const Communicator& world, const char* text) {
+  if (world.size() > 1) {
+    std::fprintf(stderr, "orrery: rank %d: %s\n", world.rank(), text);
+  } else {
+    std::fprintf(stderr, "orrery: %s\n", text);
+  }
+}
+
 /// Runs a collective job on every rank: an error that all ranks agree on is printed once, any other ends all
 /// ranks.
 template <class Work>
@@ -23,30 +31,24 @@ int run_on_ranks(const std::string& config_path, const std::vector<std::string>&
   CommWorld ranks;
   Communicator& world = ranks.world();
   init_log(world.rank(), world.size());
-  proto::Config config;
+  int code = kExitFailure;
   try {
+    proto::Config config;
     together(world, [&] {
       config = load_config(config_path, overrides);
       check_config(config, world.size());
     });
-  } catch (const Error& error) {
-    if (world.rank() == 0) std::fprintf(stderr, "orrery: %s\n", error.what());
-    return error.exit_code();
-  }
-  int code = kExitFailure;
-  try {
     return work(config, world, ranks.local_ranks());
   } catch (const AgreedError& error) {
     if (world.rank() == 0) std::fprintf(stderr, "orrery: %s\n", error.what());
     return error.exit_code();
   } catch (const Error& error) {
-    std::fprintf(stderr, world.size() > 1 ? "orrery: rank %d: %s\n" : "orrery: %2$s\n", world.rank(),
-                 error.what());
+    print_error(world, error.what());
     code = error.exit_code();
   } catch (const std::exception& error) {
-    std::fprintf(stderr, world.size() > 1 ? "orrery: rank %d: %s\n" : "orrery: %2$s\n", world.rank(),
-                 error.what());
+    print_error(world, error.what());
   }
+  if (world.size() == 1) return code;
   ranks.abort(code);
 }
 
