@@ -47,6 +47,27 @@ struct Product {
   int64_t c_stride = 0;
 };
 
+/// Where B comes from memory or the third-level cache, the hardware's prefetchers alone leave up to a third
+/// of the bandwidth unused. Tiles of a block share the work of fetching the panels that come next. A single
+/// tile walks through B once, so it fetches what lies a little ahead, if B (`bytes` of it here) is not in the
+/// second-level cache anyway; one or two rows read four panels at once, which the hardware follows well by
+/// itself.
+template <class B>
+void plan_prefetch(Tile<B>& tile, int rows, int64_t slices, int64_t index, int64_t count, bool more,
+                   int64_t bytes) {
+  constexpr int64_t kAhead = 64, kAheadOfSlices = 16;  // rows of B, found by trial
+  tile.next_b = nullptr;
+  if (count == 1) {
+    tile.next_b_step = 1;
+    const int64_t cached = slices == 1 ? 1 << 20 : 4 << 20;
+    if (rows > 2 && bytes > cached)
+      tile.next_b = tile.b + (slices == 1 ? kAhead : kAheadOfSlices) * kPanelWidth;
+  } else if (more) {
+    tile.next_b_step = count;
+    tile.next_b = tile.b + slices * tile.panel_stride + ceil_div(tile.k, count) * index * kPanelWidth;
+  }
+}
+
 /// Rows [row_begin, row_end), all k, columns of panels [panel_begin, panel_end).
 template <class B>
 void multiply_part(const Product<B>& product, int64_t row_begin, int64_t row_end, int64_t panel_begin,
@@ -58,8 +79,7 @@ void multiply_part(const Product<B>& product, int64_t row_begin, int64_t row_end
 
   const int64_t k_blocks = std::max<int64_t>(ceil_div(product.k, kMaxInner), 1);
   const int64_t k_block = std::max<int64_t>(ceil_div(product.k, k_blocks), 1);
-  const int64_t block_tiles_max =
-      std::max<int64_t>(kPackedA / (k_block * kTileRows), 1);
+  const int64_t block_tiles_max = std::max<int64_t>(kPackedA / (k_block * kTileRows), 1);
   const int64_t tiles = ceil_div(row_end - row_begin, kTileRows);
   const int64_t blocks = ceil_div(tiles, block_tiles_max);
   const auto tile_row = [&](int64_t tile)
@@ -67,6 +87,9 @@ void multiply_part(const Product<B>& product, int64_t row_begin, int64_t row_end
   const int tile_rows_max = static_cast<int>(ceil_div(row_end - row_begin, tiles));
   const int slices_max = slices_for_rows(tile_rows_max);
   const int64_t slice_end = std::min(panel_end * kSlicesPerPanel, ceil_div(product.n, kTileCols));
+
+  const int64_t b_bytes =
+      (panel_end - panel_begin) * kPanelWidth * product.k * static_cast<int64_t>(sizeof(B));
 
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t tile_begin = tiles * block / blocks;
@@ -126,6 +149,12 @@ void multiply_part(const Product<B>& product, int64_t row_begin, int64_t row_end
             tile.init = tile.c;
             tile.init_stride = tile.c_stride;
           }
+          tile.next_c = t + 1 < tile_end
+                            ? c + rows * product.c_stride
+                            : product.c + block_row * product.c_stride + column + slices * kTileCols;
+          if (kSlicesPerPanel == 1)
+            plan_prefetch(tile, static_cast<int>(rows), slices, t - tile_begin, tile_end - tile_begin,
+                          slice + slices < slice_end, b_bytes);
           tile_function<B>(static_cast<int>(rows), static_cast<int>(slices))(tile);
           if (partial) {
             for (int64_t r = 0; r < rows; ++r) {

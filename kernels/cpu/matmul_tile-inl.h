@@ -15,6 +15,7 @@
 #define ORRERY_KERNELS_CPU_MATMUL_TILE_INL_H_
 #endif
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <utility>
@@ -57,7 +58,13 @@ struct Tile {
   int64_t init_stride = 0;
   float* c = nullptr;
   int64_t c_stride = 0;
+  // Fetched into the caches on the way, for tiles to come; never read here.
+  const float* next_c = nullptr;  ///< as many rows and columns as this tile, c_stride apart
+  const B* next_b = nullptr;      ///< a row of B in each panel, panel_stride apart; or null
+  int64_t next_b_step = 1;        ///< inner indices for each row of next_b that is fetched
 };
+
+inline constexpr int64_t kCacheLine = 64;
 
 HWY_INLINE hn::Vec<Floats> load_b(const float* b) { return hn::LoadU(Floats(), b); }
 
@@ -85,19 +92,40 @@ HWY_NOINLINE void run_tile(const Tile<B>& tile) {
   for (int s = 0; s < kSlices; ++s) {
     slices[s] = tile.b + (s / kSlicesPerPanel) * tile.panel_stride + (s % kSlicesPerPanel) * kTileCols;
   }
-  for (int64_t p = 0; p < tile.k; ++p) {
-    hn::Vec<Floats> b[kVectors];
+  HWY_UNROLL(16)
+  for (int r = 0; r < kRows; ++r) {
     HWY_UNROLL(16)
-    for (int v = 0; v < kVectors; ++v) {
-      b[v] = load_b(slices[v / kTileVectors] + p * kPanelWidth + (v % kTileVectors) * kLanes);
+    for (int s = 0; s < kVectors * kLanes; s += kCacheLine / static_cast<int>(sizeof(float)))
+      hwy::Prefetch(tile.next_c + r * tile.c_stride + s);
+  }
+  const B* next_b = tile.next_b;
+  constexpr auto kLineElements = static_cast<int64_t>(kCacheLine / sizeof(B));
+  const int64_t step = tile.next_b_step;
+  for (int64_t p = 0; p < tile.k;) {
+    const int64_t step_end = std::min(p + step, tile.k);
+    if (next_b != nullptr) {
+      HWY_UNROLL(4)
+      for (int s = 0; s < kSlices / kSlicesPerPanel; ++s) {
+        hwy::Prefetch(next_b + s * tile.panel_stride);
+        if constexpr (kLineElements < kPanelWidth)
+          hwy::Prefetch(next_b + s * tile.panel_stride + kLineElements);
+      }
+      next_b += kPanelWidth;
     }
-    HWY_UNROLL(16)
-    for (int r = 0; r < kRows; ++r) {
-      const auto a_r = hn::Set(d, a[r]);
+    for (; p < step_end; ++p) {
+      hn::Vec<Floats> b[kVectors];
       HWY_UNROLL(16)
-      for (int v = 0; v < kVectors; ++v) acc[r][v] = hn::MulAdd(a_r, b[v], acc[r][v]);
+      for (int v = 0; v < kVectors; ++v) {
+        b[v] = load_b(slices[v / kTileVectors] + p * kPanelWidth + (v % kTileVectors) * kLanes);
+      }
+      HWY_UNROLL(16)
+      for (int r = 0; r < kRows; ++r) {
+        const auto a_r = hn::Set(d, a[r]);
+        HWY_UNROLL(16)
+        for (int v = 0; v < kVectors; ++v) acc[r][v] = hn::MulAdd(a_r, b[v], acc[r][v]);
+      }
+      a += kRows;
     }
-    a += kRows;
   }
   HWY_UNROLL(16)
   for (int r = 0; r < kRows; ++r) {

@@ -1,0 +1,266 @@
+// Our matrix products beside oneDNN's, in one process and in turns: on a shared machine the clock and the
+// neighbours change from second to second, so only the ratio of two runs next to each other says anything.
+// Each line gives the median of the pairwise ratios (above 1: ours is faster) and the GFLOP/s of each side's
+// median turn.
+//
+//   bench_matmul [--benchmark_filter=forward/.*threads:1]
+//
+// forward_cold takes another copy of the weight each call, as a decoding step that walks through all layers
+// does. oneDNN gets its weights in the layout it prefers, packed beforehand, as ours are; in backward_input,
+// where ours packs on the fly, too.
+#include <benchmark/benchmark.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+#include <dnnl.hpp>
+#include <functional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "core/buffer.h"
+#include "kernels/matmul.h"
+#include "kernels/numerics.h"
+
+namespace orrery {
+namespace {
+
+enum class Op { kForward, kForwardCold, kBackwardInput, kBackwardWeight };
+
+struct Shape {
+  const char* name;
+  int64_t n, k;
+};
+
+// The layers of a model of 135M parameters (dim 576, 9 and 3 heads of 64, ffn 1536, vocabulary 49152), q k v
+// and gate, up joined.
+constexpr Shape kShapes[] = {
+    {"qkv", 960, 576}, {"out", 576, 576}, {"gate_up", 3072, 576}, {"down", 576, 1536}, {"head", 49152, 576},
+};
+
+/// More than any third-level cache: what forward_cold walks through, one copy of the weight a call.
+constexpr int64_t kColdBytes = 128 << 20;
+
+using Clock = std::chrono::steady_clock;
+
+double seconds(const std::function<void()>& run, int64_t calls) {
+  const auto start = Clock::now();
+  for (int64_t i = 0; i < calls; ++i) run();
+  return std::chrono::duration<double>(Clock::now() - start).count() / static_cast<double>(calls);
+}
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<int64_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
+Buffer random_buffer(int64_t count, uint32_t seed) {
+  Buffer buffer(Device{}, static_cast<size_t>(count) * sizeof(float));
+  for (float& value : buffer.span<float>()) {
+    seed = seed * 1664525u + 1013904223u;
+    value = static_cast<float>(static_cast<int32_t>(seed)) * 0x1p-31f;
+  }
+  return buffer;
+}
+
+/// A oneDNN product C [m, n] (+)= A [m, k] B [k, n]; A and B may be transposed views.
+class DnnlProduct {
+ public:
+  DnnlProduct(int64_t m, int64_t n, int64_t k, float* a, bool a_transposed, const float* b, bool b_transposed,
+              float* c, bool pack_b, bool accumulate)
+      : engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {
+    using dnnl::memory;
+    const auto f32 = memory::data_type::f32;
+    using Tag = memory::format_tag;
+    const memory::desc a_desc({m, k}, f32, a_transposed ? Tag::ba : Tag::ab);
+    const memory::desc b_desc({k, n}, f32, b_transposed ? Tag::ba : Tag::ab);
+    const memory::desc c_desc({m, n}, f32, Tag::ab);
+    dnnl::primitive_attr attr;
+    attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+    if (accumulate) {
+      dnnl::post_ops post;
+      post.append_sum(1.0f);
+      attr.set_post_ops(post);
+    }
+    const dnnl::matmul::desc desc(a_desc, pack_b ? memory::desc({k, n}, f32, Tag::any) : b_desc, c_desc);
+    const dnnl::matmul::primitive_desc primitive(desc, attr, engine_);
+    b_buffer_ = Buffer(Device{}, primitive.weights_desc().get_size());
+    memory plain(b_desc, engine_, const_cast<float*>(b));
+    memory packed = plain;
+    if (primitive.weights_desc() != b_desc) {
+      packed = memory(primitive.weights_desc(), engine_, b_buffer_.data());
+      dnnl::reorder(plain, packed).execute(stream_, plain, packed);
+      stream_.wait();
+    }
+    scratch_ = Buffer(Device{}, std::max<size_t>(primitive.scratchpad_desc().get_size(), 64));
+    arguments_ = {{DNNL_ARG_SRC, memory(a_desc, engine_, a)},
+                  {DNNL_ARG_WEIGHTS, packed},
+                  {DNNL_ARG_DST, memory(c_desc, engine_, c)},
+                  {DNNL_ARG_SCRATCHPAD, memory(primitive.scratchpad_desc(), engine_, scratch_.data())}};
+    matmul_ = dnnl::matmul(primitive);
+  }
+
+  void run() {
+    matmul_.execute(stream_, arguments_);
+    stream_.wait();
+  }
+
+ private:
+  dnnl::engine engine_;
+  dnnl::stream stream_;
+  Buffer b_buffer_, scratch_;
+  std::unordered_map<int, dnnl::memory> arguments_;
+  dnnl::matmul matmul_;
+};
+
+void compare(benchmark::State& state, double flops, const std::function<void()>& ours,
+             const std::function<void()>& theirs) {
+  constexpr double kTurn = 0.5e-3, kTotal = 0.4;  // seconds
+  constexpr size_t kPairs = 9;
+  ours();
+  theirs();
+  const double estimate = std::max(seconds(ours, 1), 1e-7);
+  const int64_t calls = std::max<int64_t>(1, static_cast<int64_t>(kTurn / estimate));
+  for (auto _ : state) {
+    std::vector<double> our_times, their_times, ratios;
+    const auto start = Clock::now();
+    while (ratios.size() < kPairs || std::chrono::duration<double>(Clock::now() - start).count() < kTotal) {
+      const bool first = ratios.size() % 2 == 0;
+      const double before = first ? seconds(ours, calls) : seconds(theirs, calls);
+      const double after = first ? seconds(theirs, calls) : seconds(ours, calls);
+      our_times.push_back(first ? before : after);
+      their_times.push_back(first ? after : before);
+      ratios.push_back(their_times.back() / our_times.back());
+    }
+    state.SetIterationTime(median(our_times));
+    state.counters["ours"] = flops / median(our_times) * 1e-9;
+    state.counters["oneDNN"] = flops / median(their_times) * 1e-9;
+    state.counters["ratio"] = median(ratios);
+  }
+}
+
+void run_case(benchmark::State& state, Op op, int64_t m, const Shape& shape, int threads) {
+  omp_set_num_threads(threads);  // oneDNN's team
+  const Context ctx{.threads = threads};
+  const int64_t n = shape.n, k = shape.k;
+  Buffer x = random_buffer(m * k, 1), w = random_buffer(n * k, 2), y = random_buffer(m * n, 3);
+  const Mat<float> x_mat(x.span<float>().data(), m, k), w_mat(w.span<float>().data(), n, k);
+  const Mat<float> y_mat(y.span<float>().data(), m, n);
+  const double flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+  Arena arena;
+  Buffer packed(Device{}, packed_weight_bytes(DType::kF32, n, k));
+  const PackedWeight weight = pack_weight(ctx, w_mat, DType::kF32, packed.data());
+  switch (op) {
+    case Op::kForward:
+    case Op::kForwardCold: {
+      const int64_t copies = op == Op::kForward ? 1 : 1 + kColdBytes / static_cast<int64_t>(packed.bytes());
+      std::vector<Buffer> more;
+      std::vector<PackedWeight> weights = {weight};
+      std::vector<DnnlProduct> theirs;
+      for (int64_t i = 0; i < copies; ++i) {
+        if (i > 0) {
+          more.emplace_back(Device{}, packed.bytes());
+          weights.push_back(pack_weight(ctx, w_mat, DType::kF32, more.back().data()));
+        }
+        theirs.emplace_back(m, n, k, x_mat.data, false, w_mat.data, true, y_mat.data, true, false);
+      }
+      size_t our_turn = 0, their_turn = 0;
+      compare(
+          state, flops, [&] { matmul_forward(ctx, y_mat, x_mat, weights[our_turn++ % weights.size()]); },
+          [&] { theirs[their_turn++ % theirs.size()].run(); });
+      break;
+    }
+    case Op::kBackwardInput: {
+      DnnlProduct theirs(m, k, n, y_mat.data, false, w_mat.data, false, x_mat.data, true, false);
+      compare(
+          state, flops, [&] { matmul_backward_input(ctx, x_mat, y_mat, weight, false, arena); },
+          [&] { theirs.run(); });
+      break;
+    }
+    case Op::kBackwardWeight: {
+      DnnlProduct theirs(n, k, m, y_mat.data, true, x_mat.data, false, w_mat.data, false, true);
+      compare(
+          state, flops, [&] { matmul_backward_weight(ctx, w_mat, y_mat, x_mat, arena); },
+          [&] { theirs.run(); });
+      break;
+    }
+  }
+}
+
+/// The most this CPU does: 14 rows by one panel, all in the first-level cache.
+void run_peak(benchmark::State& state, int threads) {
+  constexpr int64_t kM = 14 * 16, kN = 32, kK = 256;
+  std::vector<double> rates;
+  for (auto _ : state) {
+    double total = 0;
+#pragma omp parallel num_threads(threads) reduction(+ : total)
+    {
+      Buffer x = random_buffer(kM * kK, 1), w = random_buffer(kN * kK, 2), y = random_buffer(kM * kN, 3);
+      Buffer packed(Device{}, packed_weight_bytes(DType::kF32, kN, kK));
+      const Context ctx;
+      const PackedWeight weight =
+          pack_weight(ctx, {w.span<float>().data(), kN, kK}, DType::kF32, packed.data());
+      std::vector<double> times;
+      for (int turn = 0; turn < 200; ++turn) {
+        times.push_back(seconds(
+            [&] {
+              matmul_forward(ctx, {y.span<float>().data(), kM, kN}, {x.span<float>().data(), kM, kK}, weight);
+            },
+            20));
+      }
+      total += 2.0 * kM * kN * kK / *std::min_element(times.begin(), times.end()) * 1e-9;
+    }
+    state.SetIterationTime(2.0 * kM * kN * kK / total * 1e-9);
+    state.counters["ours"] = total;
+  }
+}
+
+void register_all() {
+  const auto add = [](const std::string& name, auto run) {
+    benchmark::RegisterBenchmark(name.c_str(), run)
+        ->UseManualTime()
+        ->Iterations(1)
+        ->Unit(benchmark::kMicrosecond);
+  };
+  for (const int threads : {1, 2}) {
+    add("fma_peak/threads:" + std::to_string(threads),
+        [=](benchmark::State& state) { run_peak(state, threads); });
+  }
+  const std::pair<Op, const char*> ops[] = {{Op::kForward, "forward"},
+                                            {Op::kForwardCold, "forward_cold"},
+                                            {Op::kBackwardInput, "backward_input"},
+                                            {Op::kBackwardWeight, "backward_weight"}};
+  for (const auto& [op, op_name] : ops) {
+    for (const int threads : {1, 2}) {
+      for (const Shape& shape : kShapes) {
+        for (const int64_t m : {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048}) {
+          if (op != Op::kForward && op != Op::kForwardCold && m < 64) continue;  // training runs on batches
+          if (op == Op::kForwardCold && m > 64) continue;                        // decoding
+          const std::string name = std::string(op_name) + "/" + shape.name + "/M:" + std::to_string(m) +
+                                   "/N:" + std::to_string(shape.n) + "/K:" + std::to_string(shape.k) +
+                                   "/threads:" + std::to_string(threads);
+          add(name, [op = op, m, shape, threads](benchmark::State& state) {
+            run_case(state, op, m, shape, threads);
+          });
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace orrery
+
+int main(int argc, char** argv) {
+  orrery::require_cpu_support();
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  benchmark::AddCustomContext("kernels", orrery::cpu_target_name());
+  orrery::register_all();
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+  return 0;
+}

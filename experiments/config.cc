@@ -1,0 +1,95 @@
+#include "experiments/config.h"
+
+#include <cstdlib>
+
+#include "core/error.h"
+#include "core/file.h"
+#include "experiments/yaml_to_proto.h"
+
+namespace orrery {
+namespace {
+
+/// ${NAME} and a leading ~/.
+std::string expand(const std::string& path, const std::string& key, const std::string& where) {
+  std::string out;
+  size_t at = 0;
+  if (path == "~" || path.starts_with("~/")) {
+    const char* home = std::getenv("HOME");
+    if (home == nullptr) fail_usage("{}: {} is '{}' but the environment has no HOME", where, key, path);
+    out = home;
+    at = 1;
+  }
+  for (;;) {
+    const size_t open = path.find("${", at);
+    if (open == std::string::npos) return out + path.substr(at);
+    const size_t close = path.find('}', open);
+    if (close == std::string::npos) fail_usage("{}: {} is '{}': its ${{ is not closed", where, key, path);
+    const std::string name = path.substr(open + 2, close - open - 2);
+    const char* value = std::getenv(name.c_str());
+    if (value == nullptr) {
+      fail_usage("{}: {} is '{}' but the environment variable {} is not set", where, key, path, name);
+    }
+    out += path.substr(at, open - at) + value;
+    at = close + 1;
+  }
+}
+
+/// Turns what was written into what readers open.
+class PathResolver {
+ public:
+  PathResolver(const ConfigReader& reader, const std::filesystem::path& config)
+      : reader_(reader), folder_(std::filesystem::absolute(config).parent_path()) {}
+
+  std::string expanded(const std::string& path, const std::string& key) const {
+    return expand(path, key, reader_.source(key));
+  }
+
+  std::string resolved(const std::string& path, const std::string& key) const {
+    if (path.empty()) fail_usage("{}: {} is an empty path", reader_.source(key), key);
+    const std::filesystem::path given = expanded(path, key);
+    if (given.is_absolute()) return given.lexically_normal().string();
+    const bool typed = reader_.source(key) == ConfigReader::kCommandLine;
+    return ((typed ? std::filesystem::current_path() : folder_) / given).lexically_normal().string();
+  }
+
+  void resolve(google::protobuf::RepeatedPtrField<std::string>& paths, const std::string& key) const {
+    for (std::string& path : paths) path = resolved(path, key);
+  }
+
+ private:
+  const ConfigReader& reader_;
+  std::filesystem::path folder_;
+};
+
+}  // namespace
+
+proto::Config load_config(const std::filesystem::path& path, std::span<const std::string> overrides) {
+  std::error_code code;
+  const auto status = std::filesystem::status(path, code);
+  if (!std::filesystem::exists(status)) fail_usage("{}: there is no such config file", path.string());
+  if (!std::filesystem::is_regular_file(status))
+    fail_usage("{}: not a file; give the path of a YAML config", path.string());
+
+  proto::Config config;
+  ConfigReader reader(config);
+  reader.read_yaml(read_file(path), path.string());
+  for (const std::string& assignment : overrides) reader.read_override(assignment);
+  fill_defaults(config);
+
+  const PathResolver resolver(reader, path);
+  config.set_run_dir(resolver.expanded(config.run_dir(), "run_dir"));
+  if (config.model().has_path())
+    config.mutable_model()->set_path(resolver.resolved(config.model().path(), "model.path"));
+  resolver.resolve(*config.mutable_data()->mutable_train_files(), "data.train_files");
+  resolver.resolve(*config.mutable_data()->mutable_val_files(), "data.val_files");
+  resolver.resolve(*config.mutable_sft()->mutable_text_files(), "sft.text_files");
+  const std::string& resume = config.trainer().resume();
+  if (resume != "auto" && resume != "off") {
+    config.mutable_trainer()->set_resume(resolver.resolved(resume, "trainer.resume"));
+  }
+  return config;
+}
+
+std::string config_to_yaml(const proto::Config& config) { return proto_to_yaml(config); }
+
+}  // namespace orrery

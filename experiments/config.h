@@ -1,0 +1,35 @@
+// The experiment's configuration: a YAML file and key=value overrides become a proto::Config
+// (proto/config.proto describes every key). Strict: an unknown, repeated, mistyped or out-of-range key is a
+// usage Error that names file and line, or the command line, and says what would be right.
+#pragma once
+
+#include <filesystem>
+#include <span>
+#include <string>
+
+#include "proto/config.pb.h"
+
+namespace orrery {
+
+/// Reads `path` and applies `overrides` ("actor.optim.lr=1e-5", "data.val_files=[a.jsonl, b.jsonl]") in
+/// order. Every section of the result is present and every key with a default is set, so readers need no
+/// has_x; only text without a default (model.path, data.system_prompt) may be absent.
+///
+/// model.path, data.train_files, data.val_files, sft.text_files and a path in trainer.resume become absolute:
+/// relative to the file's folder when written there, to the current folder when given on the command line.
+/// run_dir is relative to the current folder. ${NAME} in a path is the environment's variable (unset: Error),
+/// a leading ~/ the home folder.
+proto::Config load_config(const std::filesystem::path& path, std::span<const std::string> overrides);
+
+/// What no single key can tell: sizes that do not divide, sections that contradict each other, ranks without
+/// work. Usage Error naming the keys and what to do. `ranks`: of the job.
+void check_config(const proto::Config& config, int ranks);
+
+/// The resolved config as YAML with every key; load_config of it gives an equal message. Absent text is null.
+std::string config_to_yaml(const proto::Config& config);
+
+/// Sizes in prompts and samples, per step, mini-batch, learner rank and gradient shard; some lines of text
+/// for a person. REQUIRES: check_config(config, ranks) passed.
+std::string describe_batch(const proto::Config& config, int ranks);
+
+}  // namespace orrery

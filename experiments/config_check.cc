@@ -1,0 +1,219 @@
+// What only several keys together tell: check_config and describe_batch.
+#include <algorithm>
+
+#include "comm/topology.h"
+#include "core/error.h"
+#include "experiments/config.h"
+
+namespace orrery {
+namespace {
+
+Topology topology_of(const proto::Config& config, int ranks) {
+  const proto::ClusterSection& cluster = config.cluster();
+  const Placement placement =
+      cluster.placement() == proto::ClusterSection::SPLIT ? Placement::kSplit : Placement::kColocated;
+  return make_topology(placement, ranks, static_cast<int>(cluster.learners()),
+                       static_cast<int>(cluster.gradient_shards()));
+}
+
+int64_t mini_batch_prompts(const proto::Config& config) {
+  const int64_t size = config.actor().ppo_mini_batch_size();
+  return size == 0 ? config.data().train_batch_size() : size;
+}
+
+/// The divisor of `whole` nearest to `wanted`.
+int64_t nearest_divisor(int64_t whole, int64_t wanted) {
+  for (int64_t away = 0;; ++away) {
+    if (wanted - away >= 1 && whole % (wanted - away) == 0) return wanted - away;
+    if (wanted + away <= whole && whole % (wanted + away) == 0) return wanted + away;
+  }
+}
+
+void check_batches(const proto::Config& config, const Topology& topology) {
+  const int64_t prompts = config.data().train_batch_size(), mini = mini_batch_prompts(config);
+  if (mini > prompts) {
+    fail_usage(
+        "actor.ppo_mini_batch_size is {} prompts but data.train_batch_size has only {} (both count prompts, "
+        "not samples): "
+        "lower the first to {} or less, or 0 for one update a step",
+        mini, prompts, prompts);
+  }
+  if (prompts % mini != 0) {
+    fail_usage(
+        "actor.ppo_mini_batch_size ({} prompts) does not divide data.train_batch_size ({} prompts): set it "
+        "to {}, or "
+        "train_batch_size to {}",
+        mini, prompts, nearest_divisor(prompts, mini), (prompts / mini + 1) * mini);
+  }
+  if (mini < topology.learners) {
+    fail_usage(
+        "{} learner ranks share mini-batches of {} prompt(s), so some would have no work: start fewer ranks, "
+        "or raise {}",
+        topology.learners, mini,
+        config.actor().ppo_mini_batch_size() == 0 ? "data.train_batch_size" : "actor.ppo_mini_batch_size");
+  }
+  if (prompts < topology.actors()) {
+    fail_usage(
+        "{} actor ranks share data.train_batch_size = {} prompt(s) a step, so some would have no work: start "
+        "fewer ranks, "
+        "or raise data.train_batch_size",
+        topology.actors(), prompts);
+  }
+}
+
+void check_sft(const proto::Config& config, const Topology& topology) {
+  const proto::SftSection& sft = config.sft();
+  if (sft.train_batch_size() < topology.learners) {
+    fail_usage(
+        "{} learner ranks share sft.train_batch_size = {} example(s) a step, so some would have no work: "
+        "start fewer "
+        "ranks, or raise sft.train_batch_size",
+        topology.learners, sft.train_batch_size());
+  }
+  if (!sft.text_files().empty() && sft.text_separator().empty()) {
+    fail_usage("sft.text_separator is empty: give the text between the documents of sft.text_files");
+  }
+}
+
+void check_rl(const proto::Config& config) {
+  const proto::RolloutSection& rollout = config.rollout();
+  if (rollout.temperature() == 0) {
+    fail_usage(
+        "rollout.temperature is 0 (greedy): training needs samples that differ, so set it above 0, such as "
+        "1.0 "
+        "(rollout.val_temperature is for validation)");
+  }
+  if (rollout.n() < 2) {
+    fail_usage(
+        "rollout.n is 1: algorithm.adv_estimator compares the samples of one prompt, and with one of them "
+        "every "
+        "advantage is 0; set rollout.n to 2 or more (8 or 16 are usual)");
+  }
+  const double dual_clip = config.actor().clip_ratio_c();
+  if (dual_clip > 0 && dual_clip <= 1) {
+    fail_usage(
+        "actor.clip_ratio_c is {}: the dual clip's bound must be above 1 (3 is usual), or 0 to turn it off",
+        dual_clip);
+  }
+}
+
+void check_data(const proto::Config& config) {
+  const proto::DataSection& data = config.data();
+  if (data.prompt_template().find("{}") == std::string::npos) {
+    fail_usage("data.prompt_template is '{}': it must contain {{}}, where the prompt goes",
+               data.prompt_template());
+  }
+  const bool files = data.env() == proto::DataSection::GSM8K;
+  const bool rl = config.trainer().total_training_steps() > 0;
+  const bool demonstrations = config.sft().total_training_steps() > 0 && config.sft().text_files().empty();
+  if (files && data.train_files().empty() && (rl || demonstrations)) {
+    fail_usage(
+        "data.env gsm8k reads its problems from files: set data.train_files to one or more JSONL files");
+  }
+  if (files && data.val_files().empty() && rl && config.trainer().test_freq() != 0) {
+    fail_usage(
+        "trainer.test_freq is {} but there is nothing to validate on: set data.val_files, or test_freq to 0",
+        config.trainer().test_freq());
+  }
+  if (data.env() == proto::DataSection::ARITHMETIC &&
+      !(data.train_files().empty() && data.val_files().empty())) {
+    fail_usage(
+        "data.env arithmetic generates its problems, so data.train_files and data.val_files would be "
+        "ignored: remove them, "
+        "or set data.env to gsm8k");
+  }
+  if (data.env() != proto::DataSection::CONSTRAINT) return;
+  const proto::ConstraintSection& constraint = data.constraint();
+  // Without words of its own the environment brings a list.
+  if (constraint.words_size() > 0 && constraint.words_per_prompt() > constraint.words_size()) {
+    fail_usage(
+        "data.constraint.words_per_prompt is {} but data.constraint.words lists {} word(s): list more words, "
+        "or lower it",
+        constraint.words_per_prompt(), constraint.words_size());
+  }
+  if (constraint.max_words() > 0 && constraint.min_words() > constraint.max_words()) {
+    fail_usage("data.constraint.min_words is {} but max_words is {}: no response can have both",
+               constraint.min_words(), constraint.max_words());
+  }
+  if (constraint.words_per_prompt() == 0 && constraint.min_words() == 0 && constraint.max_words() == 0 &&
+      constraint.ending().empty()) {
+    fail_usage(
+        "data.env constraint asks for nothing, so every reward would be equal: set words_per_prompt, "
+        "min_words, "
+        "max_words or ending of data.constraint");
+  }
+}
+
+/// "1 prompt", "2 prompts".
+std::string count(int64_t number, const char* noun) {
+  return fmt::format("{} {}{}", number, noun, number == 1 ? "" : "s");
+}
+
+/// A share that may not be whole.
+std::string share(int64_t whole, int64_t parts) {
+  if (whole % parts == 0) return std::to_string(whole / parts);
+  return fmt::format("about {:.1f}", static_cast<double>(whole) / static_cast<double>(parts));
+}
+
+}  // namespace
+
+void check_config(const proto::Config& config, int ranks) {
+  if (config.model().path().empty()) {
+    fail_usage(
+        "model.path is not set: give the folder of a Hugging Face model, such as "
+        "model.path=models/SmolLM2-135M");
+  }
+  if (config.run_dir().empty())
+    fail_usage("run_dir is empty: give the folder for metrics, rollouts and checkpoints");
+  if (config.experiment_name().empty()) fail_usage("experiment_name is empty: give the run a name");
+  const Topology topology = topology_of(config, ranks);
+  check_data(config);
+  if (config.sft().total_training_steps() > 0) check_sft(config, topology);
+  if (config.trainer().total_training_steps() > 0) {
+    check_rl(config);
+    check_batches(config, topology);
+  }
+}
+
+std::string describe_batch(const proto::Config& config, int ranks) {
+  const Topology topology = topology_of(config, ranks);
+  const int64_t learners = topology.learners, shards = config.cluster().gradient_shards();
+  const int64_t prompts = config.data().train_batch_size(), n = config.rollout().n();
+  const int64_t mini = mini_batch_prompts(config), epochs = config.actor().ppo_epochs();
+  const int64_t mini_batches = prompts / mini, updates = mini_batches * epochs;
+  std::string out;
+  const auto line = [&out](const char* what, const std::string& text) {
+    out += fmt::format("{:<16}{}\n", what, text);
+  };
+
+  line("ranks", fmt::format("{}: {} learning, {} generating ({})", ranks, learners, topology.actors(),
+                            topology.placement == Placement::kSplit ? "split" : "colocated"));
+  const proto::SftSection& sft = config.sft();
+  if (sft.total_training_steps() > 0) {
+    line("SFT step",
+         fmt::format("{}, one optimizer step; {} a learner rank, {} a gradient shard; {}",
+                     count(sft.train_batch_size(), "example"), share(sft.train_batch_size(), learners),
+                     share(sft.train_batch_size(), shards), count(sft.total_training_steps(), "step")));
+  }
+  line("RL step",
+       fmt::format("{} x {} = {}; {}", count(prompts, "prompt"), count(n, "sample"),
+                   count(prompts * n, "sample"), count(config.trainer().total_training_steps(), "step")));
+  line("mini-batch",
+       fmt::format("{} = {}; {} a step x {} = {} a step", count(mini, "prompt"), count(mini * n, "sample"),
+                   mini_batches == 1 ? "1 mini-batch" : fmt::format("{} mini-batches", mini_batches),
+                   count(epochs, "epoch"), count(updates, "optimizer step")));
+  line("learner rank",
+       fmt::format("{} prompts = {} samples of a mini-batch, in {} of {}", share(mini, learners),
+                   share(mini * n, learners), count(shards / learners, "gradient shard"), shards));
+  line("gradient shard",
+       fmt::format("{} prompts = {} samples of a mini-batch{}", share(mini, shards), share(mini * n, shards),
+                   mini < shards ? "; some shards may be empty" : ""));
+  line("actor rank", fmt::format("{} prompts = {} samples of a step, leased as it has room",
+                                 share(prompts, topology.actors()), share(prompts * n, topology.actors())));
+  line("sequence", fmt::format("at most {} + {} = {} tokens (prompt + response)",
+                               config.data().max_prompt_length(), config.data().max_response_length(),
+                               config.data().max_prompt_length() + config.data().max_response_length()));
+  return out;
+}
+
+}  // namespace orrery

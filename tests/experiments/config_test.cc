@@ -1,0 +1,472 @@
+#include "experiments/config.h"
+
+#include <gmock/gmock.h>
+#include <google/protobuf/util/message_differencer.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+
+#include "core/error.h"
+#include "experiments/config_keys.h"
+#include "experiments/yaml_to_proto.h"
+
+namespace orrery {
+namespace {
+
+using google::protobuf::FieldDescriptor;
+using google::protobuf::util::MessageDifferencer;
+using testing::ElementsAre;
+using testing::HasSubstr;
+namespace fs = std::filesystem;
+
+template <class Body>
+std::string usage_error(Body&& body) {
+  try {
+    body();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.exit_code(), kExitUsage) << e.what();
+    EXPECT_EQ(std::string(e.what()).find('\n'), std::string::npos) << e.what();
+    return e.what();
+  }
+  return "no error";
+}
+
+/// A config from text, as if it were the file f.yaml.
+proto::Config parse(const std::string& text, const std::vector<std::string>& overrides = {}) {
+  proto::Config config;
+  ConfigReader reader(config);
+  reader.read_yaml(text, "f.yaml");
+  for (const std::string& o : overrides) reader.read_override(o);
+  fill_defaults(config);
+  return config;
+}
+
+class ConfigFile : public testing::Test {
+ protected:
+  ConfigFile() : folder_(fs::path(testing::TempDir()) / "orrery_config_test") {
+    fs::remove_all(folder_);
+    fs::create_directories(folder_ / "sub");
+  }
+  ~ConfigFile() override { fs::remove_all(folder_); }
+  fs::path write(const std::string& text) const {
+    std::ofstream(folder_ / "sub" / "c.yaml", std::ios::binary) << text;
+    return folder_ / "sub" / "c.yaml";
+  }
+  proto::Config load(const std::string& text, const std::vector<std::string>& overrides = {}) const {
+    return load_config(write(text), overrides);
+  }
+  fs::path folder_;
+};
+
+TEST(ConfigText, ReadsEveryKindOfValue) {
+  const proto::Config config = parse(R"(
+experiment_name: 'a: b'
+seed: 18446744073709551615
+model: {path: x, from_scratch: true, compute_dtype: bf16}
+data:
+  env: gsm8k
+  train_files: [a.jsonl, "b c.jsonl"]
+  prompt_template: "Q: {}\nA:"
+  system_prompt: be brief
+rollout: {temperature: 1, top_p: .5, stop: ["\n\n", end]}
+algorithm: {adv_estimator: reinforce_plus_plus-baseline}
+actor:
+  loss_agg_mode: seq-mean-token-sum-norm
+  optim: &same {lr: 2.5e-5, clip_grad: +0}
+sft: {optim: *same}
+trainer: {save_freq: -1}
+cluster:
+)");
+  EXPECT_EQ(config.experiment_name(), "a: b");
+  EXPECT_EQ(config.seed(), UINT64_MAX);
+  EXPECT_TRUE(config.model().from_scratch());
+  EXPECT_EQ(config.model().compute_dtype(), proto::ModelSection::BF16);
+  EXPECT_EQ(config.data().env(), proto::DataSection::GSM8K);
+  EXPECT_THAT(config.data().train_files(), ElementsAre("a.jsonl", "b c.jsonl"));
+  EXPECT_EQ(config.data().prompt_template(), "Q: {}\nA:");
+  EXPECT_EQ(config.rollout().temperature(), 1.0);
+  EXPECT_EQ(config.rollout().top_p(), 0.5);
+  EXPECT_THAT(config.rollout().stop(), ElementsAre("\n\n", "end"));
+  EXPECT_EQ(config.algorithm().adv_estimator(), proto::AlgorithmSection::REINFORCE_PLUS_PLUS_BASELINE);
+  EXPECT_EQ(config.actor().loss_agg_mode(), proto::ActorSection::SEQ_MEAN_TOKEN_SUM_NORM);
+  EXPECT_EQ(config.actor().optim().lr(), 2.5e-5);
+  EXPECT_EQ(config.sft().optim().lr(), 2.5e-5);
+  EXPECT_EQ(config.trainer().save_freq(), -1);
+  EXPECT_TRUE(config.has_cluster());
+  EXPECT_EQ(config.cluster().gradient_shards(), 8);
+}
+
+void expect_all_present(const google::protobuf::Message& message) {
+  for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
+    const FieldDescriptor& field = *message.GetDescriptor()->field(i);
+    if (field.is_repeated()) continue;
+    if (field.type() == FieldDescriptor::TYPE_STRING && !field.has_default_value()) continue;
+    EXPECT_TRUE(message.GetReflection()->HasField(message, &field)) << field.full_name();
+    if (field.type() == FieldDescriptor::TYPE_MESSAGE) {
+      expect_all_present(message.GetReflection()->GetMessage(message, &field));
+    }
+  }
+}
+
+TEST(ConfigText, EmptyFileIsAllDefaultsAndEveryKeyIsPresent) {
+  for (const char* text : {"", "# nothing\n", "data:\n", "---\n"}) {
+    const proto::Config config = parse(text);
+    expect_all_present(config);
+    EXPECT_EQ(config.rollout().n(), 8);
+    EXPECT_EQ(config.trainer().resume(), "auto");
+    EXPECT_FALSE(config.data().has_system_prompt());
+    EXPECT_FALSE(config.model().has_path());
+  }
+}
+
+struct BadText {
+  const char* text;
+  const char* error;
+};
+
+TEST(ConfigText, BadInputGetsOneExactMessage) {
+  const BadText cases[] = {
+      {"actor:\n  clip_ration_low: 0.1\n",
+       "f.yaml:2: unknown key 'actor.clip_ration_low'; did you mean 'actor.clip_ratio_low'?"},
+      {"actor:\n  lr: 0.1\n", "f.yaml:2: unknown key 'actor.lr'; did you mean 'actor.optim.lr'?"},
+      {"trainer:\n  save_freq: 1\n  n: 8\n", "f.yaml:3: unknown key 'trainer.n'; did you mean 'rollout.n'?"},
+      {"actor: {mini_batch_size: 4}",
+       "f.yaml:1: unknown key 'actor.mini_batch_size'; did you mean "
+       "'actor.ppo_mini_batch_size'?"},
+      {"rolout: {n: 1}", "f.yaml:1: unknown key 'rolout'; did you mean 'rollout'?"},
+      {"rollout.n: 4\n",
+       "f.yaml:1: unknown key 'rollout.n'; in a file sections are nested: write 'rollout:' and 'n:' "
+       "indented below it"},
+      {"algorithm: {zzzz: 1}",
+       "f.yaml:1: unknown key 'algorithm.zzzz'; section 'algorithm' has adv_estimator, "
+       "norm_adv_by_std_in_grpo"},
+      {"<<: {seed: 1}",
+       "f.yaml:1: unknown key '<<'; a config has experiment_name, run_dir, seed, model, data, sft, "
+       "rollout, algorithm, actor, trainer, cluster"},
+      {"seed: 1\nactor:\n  ppo_epochs: 1\nseed: 2\n",
+       "f.yaml:4: duplicate key 'seed', first set at f.yaml:1: remove one"},
+      {"rollout:\n  n: many\n", "f.yaml:2: rollout.n is 'many': expected a whole number"},
+      {"rollout: {n: 1.5}", "f.yaml:1: rollout.n is '1.5': expected a whole number"},
+      {"rollout: {n: 1e3}", "f.yaml:1: rollout.n is '1e3': expected a whole number"},
+      {"rollout: {n: \"8\"}", "f.yaml:1: rollout.n is the text '8': expected a whole number without quotes"},
+      {"rollout: {n: }", "f.yaml:1: rollout.n has no value: expected a whole number"},
+      {"rollout: {n: 99999999999999999999}",
+       "f.yaml:1: rollout.n is 99999999999999999999: it must be at most "
+       "9223372036854775807"},
+      {"seed: -1", "f.yaml:1: seed is '-1': expected a whole number that is not negative"},
+      {"rollout: {temperature: hot}", "f.yaml:1: rollout.temperature is 'hot': expected a number"},
+      {"rollout: {temperature: 1,5: 3}",
+       "f.yaml:1: unknown key 'rollout.5'; section 'rollout' has n, temperature, top_p, "
+       "top_k, min_p, stop, max_num_seqs, max_num_batched_tokens, kv_cache_gb, "
+       "val_temperature, val_n"},
+      {"rollout: {temperature: .nan}",
+       "f.yaml:1: rollout.temperature is .nan: expected a finite number that fits float32"},
+      {"rollout: {temperature: inf}",
+       "f.yaml:1: rollout.temperature is inf: expected a finite number that fits float32"},
+      {"actor: {optim: {lr: 1e39}}",
+       "f.yaml:1: actor.optim.lr is 1e39: expected a finite number that fits float32"},
+      {"actor: {optim: {lr: 1e999}}",
+       "f.yaml:1: actor.optim.lr is 1e999: expected a finite number that fits float32"},
+      {"actor:\n  clip_ratio_low: 1.5", "f.yaml:2: actor.clip_ratio_low is 1.5: it must be in [0, 1]"},
+      {"rollout: {top_p: 0}", "f.yaml:1: rollout.top_p is 0: it must be in (0, 1]"},
+      {"actor: {optim: {beta1: 1}}", "f.yaml:1: actor.optim.beta1 is 1: it must be in [0, 1)"},
+      {"actor: {optim: {eps: 0}}", "f.yaml:1: actor.optim.eps is 0: it must be > 0"},
+      {"trainer: {save_freq: -2}", "f.yaml:1: trainer.save_freq is -2: it must be >= -1"},
+      {"rollout: {n: 0}", "f.yaml:1: rollout.n is 0: it must be in [1, 65536]"},
+      {"data: {shuffle: yes}", "f.yaml:1: data.shuffle is 'yes': expected true or false"},
+      {"data: {env: math}", "f.yaml:1: data.env is 'math': expected arithmetic, gsm8k or constraint"},
+      {"data: {env: GSM8K}", "f.yaml:1: data.env is 'GSM8K': expected arithmetic, gsm8k or constraint"},
+      {"data: {env: [gsm8k]}", "f.yaml:1: data.env is a list: expected arithmetic, gsm8k or constraint"},
+      {"data:\n  train_files: a.jsonl",
+       "f.yaml:2: data.train_files is a single value: expected a list of text, such as "
+       "[a, b]"},
+      {"data:\n  train_files: [a, [b]]", "f.yaml:2: data.train_files[1] is a list: expected text"},
+      {"data:\n  train_files: [a, ~]",
+       "f.yaml:2: data.train_files[1] has no value: expected text (\"\" for none)"},
+      {"data: {prompt_template: }",
+       "f.yaml:1: data.prompt_template has no value: expected text (\"\" for none)"},
+      {"seed: [1]", "f.yaml:1: seed is a list: expected a whole number"},
+      {"seed: {a: 1}", "f.yaml:1: seed is a section: expected a whole number"},
+      {"algorithm: grpo",
+       "f.yaml:1: algorithm is a single value: expected keys (adv_estimator, "
+       "norm_adv_by_std_in_grpo)"},
+      {"algorithm: [grpo]",
+       "f.yaml:1: algorithm is a list: expected keys (adv_estimator, norm_adv_by_std_in_grpo)"},
+      {"- seed",
+       "f.yaml: the config is a list: expected keys (experiment_name, run_dir, seed, model, data, sft, "
+       "rollout, "
+       "algorithm, actor, trainer, cluster)"},
+      {"seed: !!str 1", "f.yaml:1: seed has the YAML tag tag:yaml.org,2002:str: remove it"},
+      {"? [a, b]\n: 1", "f.yaml:1: a key must be a plain word"},
+      {"seed: 1\n---\nseed: 2\n", "f.yaml:3: a second document begins (---): a config is one document"},
+      {"seed: *nowhere", "f.yaml:1: not valid YAML: the referenced anchor is not defined (column 7)"},
+      {"seed: 1\n\tn: 2\n", "f.yaml:2: not valid YAML: illegal tab when looking for indentation (column 1)"},
+      {"data: {a: [1, 2\n", "f.yaml:2: not valid YAML: end of sequence flow not found (column 1)"},
+      {"seed: \xff\n", "f.yaml: byte 6 is not UTF-8: save the file as UTF-8"},
+  };
+  for (const BadText& c : cases) EXPECT_EQ(usage_error([&] { parse(c.text); }), c.error) << c.text;
+  EXPECT_THAT(usage_error([] { parse(std::string("seed: 1\n\0", 9)); }), HasSubstr("byte 8 is NUL"));
+  EXPECT_THAT(usage_error([] { parse("experiment_name: \"a\\0b\""); }),
+              HasSubstr("experiment_name has a NUL character"));
+}
+
+TEST(ConfigText, HostileFilesEndInAMessage) {
+  EXPECT_THAT(usage_error([] { parse("seed: " + std::string(100'000, '[')); }),
+              HasSubstr("nested too deeply"));
+  EXPECT_THAT(usage_error([] { parse(std::string(100'000, '{')); }), HasSubstr("nested too deeply"));
+  std::string bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n";
+  for (int i = 1; i < 30; ++i) {
+    std::string row = fmt::format("a{}: &a{} [", i, i);
+    for (int k = 0; k < 10; ++k) row += fmt::format("{}*a{}", k > 0 ? ", " : "", i - 1);
+    bomb += row + "]\n";
+  }
+  EXPECT_THAT(usage_error([&] { parse(bomb); }), HasSubstr("f.yaml:1: unknown key 'a0'"));
+  EXPECT_THAT(usage_error([] { parse("data: {train_files: &a [x, *a]}"); }),
+              HasSubstr("train_files[1] is a list"));
+  EXPECT_THAT(usage_error([] { parse("sft: &a {optim: *a}"); }), HasSubstr("unknown key 'sft.optim.optim'"));
+  EXPECT_THAT(usage_error([] { parse(std::string(1 << 19, '#')); }), HasSubstr("too many for a config"));
+  std::string list = "data: {train_files: [";
+  for (int i = 0; i < 10'001; ++i) list += "a,";
+  EXPECT_THAT(usage_error([&] { parse(list + "]}"); }), HasSubstr("data.train_files has 10001 items"));
+  EXPECT_THAT(usage_error([] { parse("experiment_name: " + std::string(70'000, 'x')); }),
+              HasSubstr("at most 65536"));
+  // A long key or value is not repeated in full.
+  EXPECT_LT(usage_error([] { parse(std::string(900, 'k') + ": 1"); }).size(), 300u);
+  EXPECT_LT(usage_error([] { parse("seed: " + std::string(5000, 'v')); }).size(), 200u);
+}
+
+TEST(ConfigOverrides, AreTypedAndTheLastWins) {
+  const proto::Config config = parse(
+      "rollout: {n: 2, stop: [x]}\ndata: {train_files: [old], system_prompt: hi}\n",
+      {"rollout.n=4", "rollout.n=16", "actor.optim.lr=1e-5", "data.train_files=[a.jsonl, 'b, c']",
+       "rollout.stop=[]", "data.prompt_template=Q: {} = ?", "experiment_name=\"x\\ty\"", "data.env=gsm8k",
+       "data.system_prompt=null", "model.from_scratch=true", "data.constraint.ending="});
+  EXPECT_EQ(config.rollout().n(), 16);
+  EXPECT_EQ(config.actor().optim().lr(), 1e-5);
+  EXPECT_THAT(config.data().train_files(), ElementsAre("a.jsonl", "b, c"));
+  EXPECT_EQ(config.rollout().stop_size(), 0);
+  EXPECT_EQ(config.data().prompt_template(), "Q: {} = ?");
+  EXPECT_EQ(config.experiment_name(), "x\ty");
+  EXPECT_FALSE(config.data().has_system_prompt());
+  EXPECT_EQ(config.data().constraint().ending(), "");
+
+  const BadText cases[] = {
+      {"rollout.n",
+       "command line: 'rollout.n' is not an override: write key=value, such as actor.optim.lr=1e-5"},
+      {"=4", "command line: '=4' is not an override: write key=value, such as actor.optim.lr=1e-5"},
+      {"rollout.m=4",
+       "command line: unknown key 'rollout.m'; section 'rollout' has n, temperature, top_p, top_k, min_p, "
+       "stop, max_num_seqs, max_num_batched_tokens, kv_cache_gb, val_temperature, val_n"},
+      {"actor.optim.lrr=4", "command line: unknown key 'actor.optim.lrr'; did you mean 'actor.optim.lr'?"},
+      {"actor.lr=4", "command line: unknown key 'actor.lr'; did you mean 'actor.optim.lr'?"},
+      {"rollout=4", "command line: rollout is a section: set one of its keys, such as rollout.n=..."},
+      {"rollout.n.x=4", "command line: 'rollout.n' in 'rollout.n.x' is not a section"},
+      {"rollout.n=", "command line: rollout.n is '': expected a whole number"},
+      {"rollout.n=\"4\"", "command line: rollout.n is the text '4': expected a whole number without quotes"},
+      {"rollout.top_p=2", "command line: rollout.top_p is 2: it must be in (0, 1]"},
+      {"data.train_files=a.jsonl",
+       "command line: data.train_files is a single value: expected a list of text, such as "
+       "[a, b]"},
+      {"data.train_files=[a", "command line: not valid YAML: end of sequence flow not found (column 1)"},
+      {"..=4",
+       "command line: unknown key ''; a config has experiment_name, run_dir, seed, model, data, sft, "
+       "rollout, "
+       "algorithm, actor, trainer, cluster"},
+      {"seed=\xff", "command line: byte 5 is not UTF-8: save the file as UTF-8"},
+  };
+  for (const BadText& c : cases) EXPECT_EQ(usage_error([&] { parse("", {c.text}); }), c.error) << c.text;
+}
+
+TEST_F(ConfigFile, PathsAreRelativeToWhereTheyWereWritten) {
+  setenv("ORRERY_TEST_ROOT", "/data/models", 1);
+  unsetenv("ORRERY_TEST_UNSET");
+  setenv("HOME", "/home/u", 1);
+  const std::string text = R"(
+model: {path: "${ORRERY_TEST_ROOT}/llama"}
+data: {train_files: [../t.jsonl, /abs/x.jsonl, ~/y.jsonl], val_files: [v.jsonl]}
+sft: {text_files: [./stories.txt]}
+trainer: {resume: ckpt/7}
+run_dir: runs/${ORRERY_TEST_ROOT}
+)";
+  const proto::Config config = load(text);
+  EXPECT_EQ(config.model().path(), "/data/models/llama");
+  EXPECT_THAT(config.data().train_files(),
+              ElementsAre((folder_ / "t.jsonl").string(), "/abs/x.jsonl", "/home/u/y.jsonl"));
+  EXPECT_THAT(config.data().val_files(), ElementsAre((folder_ / "sub" / "v.jsonl").string()));
+  EXPECT_THAT(config.sft().text_files(), ElementsAre((folder_ / "sub" / "stories.txt").string()));
+  EXPECT_EQ(config.trainer().resume(), (folder_ / "sub" / "ckpt/7").string());
+  EXPECT_EQ(config.run_dir(), "runs//data/models");
+  EXPECT_EQ(load("model: {path: m}", {"model.path=m"}).model().path(), (fs::current_path() / "m").string());
+  EXPECT_EQ(load("trainer: {resume: off}").trainer().resume(), "off");
+
+  const std::string file = (folder_ / "sub" / "c.yaml").string();
+  EXPECT_EQ(usage_error([&] { load("model:\n  path: ${ORRERY_TEST_UNSET}/x"); }),
+            file +
+                ":2: model.path is '${ORRERY_TEST_UNSET}/x' but the environment variable ORRERY_TEST_UNSET "
+                "is not set");
+  EXPECT_EQ(usage_error([&] { load("run_dir: ${ORRERY_TEST_ROOT"); }),
+            file + ":1: run_dir is '${ORRERY_TEST_ROOT': its ${ is not closed");
+  EXPECT_EQ(usage_error([&] { load("model: {path: ''}"); }), file + ":1: model.path is an empty path");
+  EXPECT_EQ(usage_error([&] { load_config(folder_ / "none.yaml", {}); }),
+            (folder_ / "none.yaml").string() + ": there is no such config file");
+  EXPECT_EQ(usage_error([&] { load_config(folder_, {}); }),
+            folder_.string() + ": not a file; give the path of a YAML config");
+}
+
+/// A value for every key that is not its default, so that a key lost on the way is noticed.
+void disturb(google::protobuf::Message& message) {
+  const auto& r = *message.GetReflection();
+  for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
+    const FieldDescriptor& field = *message.GetDescriptor()->field(i);
+    switch (field.cpp_type()) {
+      case FieldDescriptor::CPPTYPE_MESSAGE:
+        disturb(*r.MutableMessage(&message, &field));
+        break;
+      case FieldDescriptor::CPPTYPE_INT64:
+        r.SetInt64(&message, &field, field.default_value_int64() + 1);
+        break;
+      case FieldDescriptor::CPPTYPE_UINT64:
+        r.SetUInt64(&message, &field, field.default_value_uint64() + 1);
+        break;
+      case FieldDescriptor::CPPTYPE_DOUBLE:
+        r.SetDouble(&message, &field,
+                    field.default_value_double() == 0 ? 1.0 / 3 : field.default_value_double() * 0.7);
+        break;
+      case FieldDescriptor::CPPTYPE_BOOL:
+        r.SetBool(&message, &field, !field.default_value_bool());
+        break;
+      case FieldDescriptor::CPPTYPE_ENUM:
+        r.SetEnum(&message, &field, field.enum_type()->value(field.enum_type()->value_count() - 1));
+        break;
+      case FieldDescriptor::CPPTYPE_STRING: {
+        const std::string odd =
+            "/a \"b\" \\ 'c' #: - [x] {y}\n\t\r\x01\x7f \xc2\x85 \xe2\x80\xa8 \xf0\x9f\x98\x80 ~null";
+        if (field.is_repeated()) {
+          r.AddString(&message, &field, "/one, two");
+          r.AddString(&message, &field, odd);
+          r.AddString(&message, &field, "/");
+        } else {
+          r.SetString(&message, &field, odd);
+        }
+        break;
+      }
+      default:
+        ADD_FAILURE() << field.full_name();
+    }
+  }
+}
+
+TEST_F(ConfigFile, ResolvedYamlReadsBackEqual) {
+  const proto::Config plain =
+      load("model: {path: m}\nactor: {optim: {lr: 3.3e-5}}\ndata: {train_files: [a, b]}\n");
+  EXPECT_TRUE(MessageDifferencer::Equals(load(config_to_yaml(plain)), plain));
+
+  proto::Config odd;
+  fill_defaults(odd);
+  disturb(odd);
+  const std::string yaml = config_to_yaml(odd);
+  proto::Config back = load(yaml);
+  EXPECT_TRUE(MessageDifferencer::Equals(back, odd)) << yaml;
+  for (const std::string& key : all_keys(*proto::Config::descriptor())) {
+    EXPECT_THAT(yaml, HasSubstr(key.substr(key.rfind('.') + 1) + ":"));
+  }
+  EXPECT_THAT(config_to_yaml(plain), HasSubstr("  system_prompt: null\n"));
+  EXPECT_THAT(config_to_yaml(plain), HasSubstr("    lr: 3.3e-05\n"));
+  EXPECT_THAT(config_to_yaml(plain), HasSubstr("  adv_estimator: grpo\n"));
+}
+
+TEST(ConfigSchema, DefaultsAreInTheirOwnRanges) {
+  // Writing every default out runs every range check on it.
+  const proto::Config defaults = parse("");
+  EXPECT_TRUE(MessageDifferencer::Equals(parse(config_to_yaml(defaults)), defaults));
+}
+
+TEST(ConfigKeys, EditDistanceCountsSwapsAsOne) {
+  EXPECT_EQ(edit_distance("", "abc"), 3u);
+  EXPECT_EQ(edit_distance("lr", "rl"), 1u);
+  EXPECT_EQ(edit_distance("kitten", "sitting"), 3u);
+  EXPECT_EQ(edit_distance("same", "same"), 0u);
+}
+
+proto::Config usable(const std::vector<std::string>& overrides) {
+  std::vector<std::string> all = {"model.path=/m", "data.train_batch_size=32", "rollout.n=16"};
+  all.insert(all.end(), overrides.begin(), overrides.end());
+  return parse("", all);
+}
+
+TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
+  check_config(usable({}), 1);
+  check_config(usable({"actor.ppo_mini_batch_size=8"}), 4);
+  check_config(usable({"cluster.placement=split"}), 3);
+  check_config(usable({"trainer.total_training_steps=0", "rollout.n=1", "rollout.temperature=0"}), 1);
+
+  const auto refused = [](const std::vector<std::string>& overrides, int ranks = 1) {
+    return usage_error([&] { check_config(usable(overrides), ranks); });
+  };
+  EXPECT_EQ(usage_error([] { check_config(parse(""), 1); }),
+            "model.path is not set: give the folder of a Hugging Face model, such as "
+            "model.path=models/SmolLM2-135M");
+  EXPECT_EQ(refused({"actor.ppo_mini_batch_size=12"}),
+            "actor.ppo_mini_batch_size (12 prompts) does not divide data.train_batch_size (32 prompts): set "
+            "it to 8, or "
+            "train_batch_size to 36");
+  EXPECT_EQ(refused({"actor.ppo_mini_batch_size=64"}),
+            "actor.ppo_mini_batch_size is 64 prompts but data.train_batch_size has only 32 (both count "
+            "prompts, not "
+            "samples): lower the first to 32 or less, or 0 for one update a step");
+  EXPECT_EQ(refused({"actor.ppo_mini_batch_size=2"}, 4),
+            "4 learner ranks share mini-batches of 2 prompt(s), so some would have no work: start fewer "
+            "ranks, or raise "
+            "actor.ppo_mini_batch_size");
+  EXPECT_EQ(refused({"data.train_batch_size=2", "cluster.placement=split", "cluster.learners=1"}, 4),
+            "3 actor ranks share data.train_batch_size = 2 prompt(s) a step, so some would have no work: "
+            "start fewer "
+            "ranks, or raise data.train_batch_size");
+  EXPECT_EQ(refused({"sft.total_training_steps=5", "sft.train_batch_size=2"}, 4),
+            "4 learner ranks share sft.train_batch_size = 2 example(s) a step, so some would have no work: "
+            "start fewer "
+            "ranks, or raise sft.train_batch_size");
+  EXPECT_THAT(refused({"cluster.gradient_shards=6"}),
+              HasSubstr("cluster.gradient_shards is 6: it must be a power of two"));
+  EXPECT_THAT(refused({"cluster.placement=split"}),
+              HasSubstr("cluster.placement: split needs at least 2 ranks"));
+  EXPECT_THAT(refused({}, 16), HasSubstr("16 ranks cannot share cluster.gradient_shards = 8"));
+  EXPECT_THAT(refused({"rollout.temperature=0"}), HasSubstr("rollout.temperature is 0 (greedy)"));
+  EXPECT_THAT(refused({"rollout.n=1"}), HasSubstr("rollout.n is 1: algorithm.adv_estimator compares"));
+  EXPECT_THAT(refused({"actor.clip_ratio_c=0.5"}), HasSubstr("must be above 1 (3 is usual), or 0"));
+  EXPECT_THAT(refused({"data.prompt_template=hello"}), HasSubstr("must contain {}, where the prompt goes"));
+  EXPECT_THAT(refused({"data.env=gsm8k"}), HasSubstr("set data.train_files"));
+  EXPECT_THAT(refused({"data.env=gsm8k", "data.train_files=[a]", "trainer.test_freq=5"}),
+              HasSubstr("set data.val_files"));
+  EXPECT_THAT(refused({"data.train_files=[a]"}), HasSubstr("would be ignored: remove them"));
+  EXPECT_THAT(refused({"data.env=constraint", "data.constraint.words=[sun]"}),
+              HasSubstr("words_per_prompt is 3 but data.constraint.words lists 1 word(s)"));
+  EXPECT_THAT(refused({"data.env=constraint", "data.constraint.words_per_prompt=0"}),
+              HasSubstr("asks for nothing"));
+  EXPECT_THAT(refused({"data.env=constraint", "data.constraint.words_per_prompt=0",
+                       "data.constraint.min_words=9", "data.constraint.max_words=3"}),
+              HasSubstr("no response can have both"));
+  EXPECT_THAT(refused({"sft.text_separator=", "sft.text_files=[a]", "sft.total_training_steps=1"}),
+              HasSubstr("sft.text_separator is empty"));
+}
+
+TEST(DescribeBatch, StatesPromptsAndSamples) {
+  EXPECT_EQ(
+      describe_batch(
+          usable({"sft.total_training_steps=600", "actor.ppo_mini_batch_size=8", "actor.ppo_epochs=2"}), 4),
+      "ranks           4: 4 learning, 4 generating (colocated)\n"
+      "SFT step        256 examples, one optimizer step; 64 a learner rank, 32 a gradient shard; 600 steps\n"
+      "RL step         32 prompts x 16 samples = 512 samples; 100 steps\n"
+      "mini-batch      8 prompts = 128 samples; 4 mini-batches a step x 2 epochs = 8 optimizer steps a step\n"
+      "learner rank    2 prompts = 32 samples of a mini-batch, in 2 gradient shards of 8\n"
+      "gradient shard  1 prompts = 16 samples of a mini-batch\n"
+      "actor rank      8 prompts = 128 samples of a step, leased as it has room\n"
+      "sequence        at most 512 + 256 = 768 tokens (prompt + response)\n");
+  const std::string split = describe_batch(usable({"cluster.placement=split", "data.train_batch_size=4"}), 4);
+  EXPECT_THAT(split, HasSubstr("4: 2 learning, 2 generating (split)"));
+  EXPECT_THAT(split, HasSubstr("about 0.5 prompts = 8 samples of a mini-batch; some shards may be empty"));
+}
+
+}  // namespace
+}  // namespace orrery
