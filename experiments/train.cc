@@ -26,7 +26,7 @@ std::unique_ptr<Transformer> make_reference(Job& job, bool after_sft, const Trai
   const std::filesystem::path kept = job.run_dir / "reference";
   const bool as_loaded = !after_sft && !job.config.model().from_scratch();
   if (as_loaded || state.rl_step > 0) {
-    const std::filesystem::path folder = as_loaded ? job.config.model().path() : kept;
+    const std::filesystem::path folder = as_loaded ? std::filesystem::path(job.config.model().path()) : kept;
     load_hf_weights(folder, reference->config(), reference->table(), reference->parameters());
   } else {
     std::copy(job.model().parameters().begin(), job.model().parameters().end(),
