@@ -107,8 +107,10 @@ HWY_EXPORT(rmsnorm_columns_backward);
 
 void rmsnorm_forward_cpu(const Context& ctx, const RmsnormForward& op) {
   parallel_for(ctx, op.x.tokens, kStreamGrain / std::max<int64_t>(op.x.heads * op.x.head_dim, 1),
-               [&](int64_t begin, int64_t end) { HWY_DYNAMIC_DISPATCH(rmsnorm_tokens)
-                                                 (op, begin, end); });
+               [&](int64_t begin, int64_t end) {
+                 HWY_DYNAMIC_DISPATCH(rmsnorm_tokens)
+                 (op, begin, end);
+               });
 }
 
 void rmsnorm_backward_cpu(const Context& ctx, const RmsnormBackward& op) {
