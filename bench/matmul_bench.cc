@@ -12,8 +12,8 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdint>
+#include <ctime>
 #include <dnnl.hpp>
 #include <functional>
 #include <string>
@@ -43,12 +43,17 @@ constexpr Shape kShapes[] = {
 /// More than any third-level cache: what forward_cold walks through, one copy of the weight a call.
 constexpr int64_t kColdBytes = 128 << 20;
 
-using Clock = std::chrono::steady_clock;
+/// Time of one thread's work is its CPU time, so that neighbours who take turns on the CPU do not count.
+double now(int threads) {
+  timespec time{};
+  clock_gettime(threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &time);
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
+}
 
-double seconds(const std::function<void()>& run, int64_t calls) {
-  const auto start = Clock::now();
+double seconds(int threads, const std::function<void()>& run, int64_t calls) {
+  const double start = now(threads);
   for (int64_t i = 0; i < calls; ++i) run();
-  return std::chrono::duration<double>(Clock::now() - start).count() / static_cast<double>(calls);
+  return (now(threads) - start) / static_cast<double>(calls);
 }
 
 double median(std::vector<double> values) {
@@ -116,21 +121,21 @@ class DnnlProduct {
   dnnl::matmul matmul_;
 };
 
-void compare(benchmark::State& state, double flops, const std::function<void()>& ours,
+void compare(benchmark::State& state, int threads, double flops, const std::function<void()>& ours,
              const std::function<void()>& theirs) {
   constexpr double kTurn = 0.5e-3, kTotal = 0.4;  // seconds
   constexpr size_t kPairs = 9;
   ours();
   theirs();
-  const double estimate = std::max(seconds(ours, 1), 1e-7);
+  const double estimate = std::max(seconds(threads, ours, 1), 1e-7);
   const int64_t calls = std::max<int64_t>(1, static_cast<int64_t>(kTurn / estimate));
   for (auto _ : state) {
     std::vector<double> our_times, their_times, ratios;
-    const auto start = Clock::now();
-    while (ratios.size() < kPairs || std::chrono::duration<double>(Clock::now() - start).count() < kTotal) {
+    const double start = now(0);
+    while (ratios.size() < kPairs || now(0) - start < kTotal) {
       const bool first = ratios.size() % 2 == 0;
-      const double before = first ? seconds(ours, calls) : seconds(theirs, calls);
-      const double after = first ? seconds(theirs, calls) : seconds(ours, calls);
+      const double before = first ? seconds(threads, ours, calls) : seconds(threads, theirs, calls);
+      const double after = first ? seconds(threads, theirs, calls) : seconds(threads, ours, calls);
       our_times.push_back(first ? before : after);
       their_times.push_back(first ? after : before);
       ratios.push_back(their_times.back() / our_times.back());
@@ -169,21 +174,22 @@ void run_case(benchmark::State& state, Op op, int64_t m, const Shape& shape, int
       }
       size_t our_turn = 0, their_turn = 0;
       compare(
-          state, flops, [&] { matmul_forward(ctx, y_mat, x_mat, weights[our_turn++ % weights.size()]); },
+          state, threads, flops,
+          [&] { matmul_forward(ctx, y_mat, x_mat, weights[our_turn++ % weights.size()]); },
           [&] { theirs[their_turn++ % theirs.size()].run(); });
       break;
     }
     case Op::kBackwardInput: {
       DnnlProduct theirs(m, k, n, y_mat.data, false, w_mat.data, false, x_mat.data, true, false);
       compare(
-          state, flops, [&] { matmul_backward_input(ctx, x_mat, y_mat, weight, false, arena); },
+          state, threads, flops, [&] { matmul_backward_input(ctx, x_mat, y_mat, weight, false, arena); },
           [&] { theirs.run(); });
       break;
     }
     case Op::kBackwardWeight: {
       DnnlProduct theirs(n, k, m, y_mat.data, true, x_mat.data, false, w_mat.data, false, true);
       compare(
-          state, flops, [&] { matmul_backward_weight(ctx, w_mat, y_mat, x_mat, arena); },
+          state, threads, flops, [&] { matmul_backward_weight(ctx, w_mat, y_mat, x_mat, arena); },
           [&] { theirs.run(); });
       break;
     }
@@ -206,6 +212,7 @@ void run_peak(benchmark::State& state, int threads) {
       std::vector<double> times;
       for (int turn = 0; turn < 200; ++turn) {
         times.push_back(seconds(
+            1,
             [&] {
               matmul_forward(ctx, {y.span<float>().data(), kM, kN}, {x.span<float>().data(), kM, kK}, weight);
             },

@@ -24,8 +24,10 @@ namespace orrery::HWY_NAMESPACE {
 inline constexpr int64_t kPackedA = 128 * 1024;
 /// Inner indices done before C is written back. A panel of B is then at most 96 KiB.
 inline constexpr int64_t kMaxInner = 768;
-/// Inner indices for which the backward products pack B at a time.
-inline constexpr int64_t kBackwardInner = 512;
+/// Inner indices for which the backward products pack B at a time; at most kMaxInner.
+inline constexpr int64_t kBackwardInner = 640;
+/// Rows of a batch for which backward_input keeps the transposed gradient.
+inline constexpr int64_t kBackwardRows = 512;
 /// Multiply-adds worth a thread.
 inline constexpr int64_t kGrain = 1 << 17;
 
@@ -33,12 +35,19 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 enum class Start { kZero, kBias, kOutput };  ///< where the chains start from
 
+/// How multiply_part gets at A.
+enum class Source {
+  kRows,     ///< element (i, p) is a[i * a_stride + p]
+  kColumns,  ///< element (i, p) is a[p * a_stride + i]
+  kPanels,   ///< the transpose of a packed weight: (i, p) is a[p / 32 * a_stride + i * 32 + p % 32]
+};
+
 /// C [m, n] (+)= A [m, k] B [k, n], B in panels.
-template <class B>
+template <Source kSource, class B, class A = float>
 struct Product {
   int64_t m = 0, n = 0, k = 0;
-  const float* a = nullptr;  ///< A's element (i, p) is a[i * a_row + p * a_col]; one of the strides is 1
-  int64_t a_row = 0, a_col = 0;
+  const A* a = nullptr;
+  int64_t a_stride = 0;
   const B* b = nullptr;
   int64_t panel_stride = 0;  ///< elements
   Start start = Start::kZero;
@@ -69,17 +78,19 @@ void plan_prefetch(Tile<B>& tile, int rows, int64_t slices, int64_t index, int64
 }
 
 /// Rows [row_begin, row_end), all k, columns of panels [panel_begin, panel_end).
-template <class B>
-void multiply_part(const Product<B>& product, int64_t row_begin, int64_t row_end, int64_t panel_begin,
-                   int64_t panel_end) {
+template <Source kSource, class B, class A>
+void multiply_part(const Product<kSource, B, A>& product, int64_t row_begin, int64_t row_end,
+                   int64_t panel_begin, int64_t panel_end) {
+  constexpr Rows kLayout = kSource == Source::kPanels ? Rows::kBlocked : Rows::kInterleaved;
   static constexpr float kZeros[kMaxSlices * kTileCols] = {};
   alignas(64) float a_packed[kPackedA + kPackSlack];
   alignas(64) float edge[kTileRows * kTileCols];
   alignas(64) float edge_bias[kTileCols];
 
   const int64_t k_blocks = std::max<int64_t>(ceil_div(product.k, kMaxInner), 1);
-  const int64_t k_block = std::max<int64_t>(ceil_div(product.k, k_blocks), 1);
-  const int64_t block_tiles_max = std::max<int64_t>(kPackedA / (k_block * kTileRows), 1);
+  const int64_t k_block =
+      std::max<int64_t>(ceil_div(ceil_div(product.k, k_blocks), kPanelWidth), 1) * kPanelWidth;
+  const int64_t block_tiles_max = std::max<int64_t>(kPackedA / (k_block * kTileRows + kPackSlack), 1);
   const int64_t tiles = ceil_div(row_end - row_begin, kTileRows);
   const int64_t blocks = ceil_div(tiles, block_tiles_max);
   const auto tile_row = [&](int64_t tile)
@@ -97,14 +108,27 @@ void multiply_part(const Product<B>& product, int64_t row_begin, int64_t row_end
     const int64_t block_row = tile_row(tile_begin);
     for (int64_t k0 = 0; k0 < product.k || k0 == 0; k0 += k_block) {
       const int64_t inner = std::min(k_block, product.k - k0);
-      for (int64_t t = tile_begin; t < tile_end; ++t) {
-        const int64_t row = tile_row(t), rows = tile_row(t + 1) - row;
-        float* out = a_packed + (row - block_row) * inner;
-        const float* src = product.a + row * product.a_row + k0 * product.a_col;
-        if (product.a_col == 1) {
-          pack_rows(out, src, product.a_row, rows, inner);
-        } else {
-          pack_columns(out, src, product.a_col, rows, inner);
+      const int64_t a_inner = kLayout == Rows::kBlocked ? ceil_div(inner, kPanelWidth) * kPanelWidth : inner;
+      const auto a_of = [&](int64_t t) HWY_ATTR {
+        return a_packed + (t - tile_begin) * (kTileRows * a_inner + kPackSlack);
+      };
+      if constexpr (kSource == Source::kRows) {
+        for (int64_t t = tile_begin; t < tile_end; ++t) {
+          const int64_t row = tile_row(t), rows = tile_row(t + 1) - row;
+          pack_rows(a_of(t), product.a + row * product.a_stride + k0, product.a_stride, rows, inner);
+        }
+      } else {  // tiles inside, so that memory is read in order
+        constexpr int64_t kStep = kSource == Source::kPanels ? kPanelWidth : 1;
+        for (int64_t p = 0; p < inner; p += kStep) {
+          const A* const from = product.a + (k0 + p) / kStep * product.a_stride;
+          for (int64_t t = tile_begin; t < tile_end; ++t) {
+            const int64_t row = tile_row(t), rows = tile_row(t + 1) - row;
+            if constexpr (kSource == Source::kPanels) {
+              copy_floats(a_of(t) + p * rows, from + row * kPanelWidth, rows * kPanelWidth);
+            } else {
+              copy_row(a_of(t) + p * rows, from + row, rows);
+            }
+          }
         }
       }
       const Start start = k0 == 0 ? product.start : Start::kOutput;
@@ -132,7 +156,7 @@ void multiply_part(const Product<B>& product, int64_t row_begin, int64_t row_end
         for (int64_t t = tile_begin; t < tile_end; ++t) {
           const int64_t row = tile_row(t), rows = tile_row(t + 1) - row;
           float* const c = product.c + row * product.c_stride + column;
-          tile.a = a_packed + (row - block_row) * inner;
+          tile.a = a_of(t);
           tile.c = c;
           if (partial) {  // through a whole tile beside C
             tile.c = edge;
@@ -155,7 +179,7 @@ void multiply_part(const Product<B>& product, int64_t row_begin, int64_t row_end
           if (kSlicesPerPanel == 1)
             plan_prefetch(tile, static_cast<int>(rows), slices, t - tile_begin, tile_end - tile_begin,
                           slice + slices < slice_end, b_bytes);
-          tile_function<B>(static_cast<int>(rows), static_cast<int>(slices))(tile);
+          tile_function<kLayout, B>(static_cast<int>(rows), static_cast<int>(slices))(tile);
           if (partial) {
             for (int64_t r = 0; r < rows; ++r) {
               std::copy(edge + r * kTileCols, edge + r * kTileCols + product.n - column,
@@ -169,8 +193,8 @@ void multiply_part(const Product<B>& product, int64_t row_begin, int64_t row_end
 }
 
 /// Shares the product among threads: by panels, or by rows when there are few panels.
-template <class B>
-void multiply(const Context& ctx, const Product<B>& product) {
+template <Source kSource, class B, class A>
+void multiply(const Context& ctx, const Product<kSource, B, A>& product) {
   const int64_t panels = ceil_div(product.n, kPanelWidth);
   const int64_t tiles = ceil_div(product.m, kTileRows);
   const int64_t work = product.m * std::max<int64_t>(product.k, 1) * kPanelWidth;  // of a panel
@@ -213,9 +237,9 @@ void pack_weight_bf16(const Context& ctx, Mat<const float> w, uint16_t* out) {
 template <class B>
 void forward(const Context& ctx, Mat<float> y, Mat<const float> x, const B* w, const float* bias,
              bool accumulate) {
-  Product<B> product;
+  Product<Source::kRows, B> product;
   product.m = y.rows, product.n = y.cols, product.k = x.cols;
-  product.a = x.data, product.a_row = x.stride, product.a_col = 1;
+  product.a = x.data, product.a_stride = x.stride;
   product.b = w, product.panel_stride = x.cols * kPanelWidth;
   product.start = accumulate ? Start::kOutput : bias != nullptr ? Start::kBias : Start::kZero;
   product.bias = bias;
@@ -223,37 +247,59 @@ void forward(const Context& ctx, Mat<float> y, Mat<const float> x, const B* w, c
   multiply(ctx, product);
 }
 
-/// dx = dy W: the inner index runs over W's rows, so panels of W's columns are made block by block.
-template <class B>
-void backward_input(const Context& ctx, Mat<float> dx, Mat<const float> dy, const B* w, bool accumulate,
+/// dx = dy W, as dx^T [k, m] = W^T dy^T: the rows of W^T are in the packed weight as they are, so that only
+/// dy, much smaller, is transposed, and dx at the end. Batches in chunks of rows: dx^T of one stays in the
+/// cache.
+template <class W>
+void backward_input(const Context& ctx, Mat<float> dx, Mat<const float> dy, const W* w, bool accumulate,
                     Arena& arena) {
   const int64_t n = dy.cols, k = dx.cols;
-  const int64_t panels = ceil_div(k, kPanelWidth);
-  const int64_t block = std::clamp<int64_t>(n, 1, kBackwardInner);
-  float* const packed = arena.alloc<float>(panels * kPanelWidth * block);
-  Product<float> product;
-  product.m = dx.rows, product.n = k;
-  product.a_row = dy.stride, product.a_col = 1;
-  product.b = packed;
-  product.start = accumulate ? Start::kOutput : Start::kZero;
-  product.c = dx.data, product.c_stride = dx.stride;
-  for (int64_t n0 = 0; n0 < n || n0 == 0; n0 += block) {
-    const int64_t inner = std::min(block, n - n0);
-    product.k = inner, product.a = dy.data + n0, product.panel_stride = inner * kPanelWidth;
-    // Columns p of W lie in its panels as rows of kPanelWidth.
-    parallel_for(ctx, panels, ceil_div(kGrain / 16, std::max<int64_t>(inner * kPanelWidth, 1)),
-                 [&](int64_t begin, int64_t end) {
-                   for (int64_t panel = begin; panel < end; ++panel) {
-                     const int64_t p = panel * kPanelWidth;
-                     for (int64_t j = 0; j < inner; j += kPanelWidth) {
-                       pack_panel(packed + panel * product.panel_stride + j * kPanelWidth,
-                                  w + (n0 + j) * k + p * kPanelWidth, kPanelWidth,
-                                  std::min(k - p, kPanelWidth), std::min(inner - j, kPanelWidth));
-                     }
-                   }
-                 });
-    multiply(ctx, product);
-    product.start = Start::kOutput;
+  const int64_t chunk = std::min(dx.rows, kBackwardRows);
+  const int64_t width = ceil_div(chunk, kPanelWidth) * kPanelWidth;
+  const int64_t blocks = std::max<int64_t>(ceil_div(n, kBackwardInner), 1);
+  const int64_t block = std::max<int64_t>(ceil_div(ceil_div(n, blocks), kPanelWidth), 1) * kPanelWidth;
+  float* const dx_t = arena.alloc<float>(k * width);
+  float* const dy_t = arena.alloc<float>(block * width);
+  for (int64_t row = 0; row < dx.rows; row += chunk) {
+    const int64_t rows = std::min(chunk, dx.rows - row);
+    const int64_t panels = ceil_div(rows, kPanelWidth);
+    const auto panel_rows = [=](int64_t panel) { return std::min(rows - panel * kPanelWidth, kPanelWidth); };
+    const Context& team = rows * n * k < kGrain ? Context{.threads = 1} : ctx;
+    if (accumulate) {
+      parallel_for(team, panels, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t panel = begin; panel < end; ++panel) {
+          for (int64_t i = 0; i < panel_rows(panel); i += kLanes) {
+            const int64_t from = row + panel * kPanelWidth + i;
+            transpose_rows(dx_t + panel * kPanelWidth + i, width, dx.row(from), dx.stride,
+                           std::min<int64_t>(panel_rows(panel) - i, kLanes), k);
+          }
+        }
+      });
+    }
+    Product<Source::kPanels, float, W> product;
+    product.m = k, product.n = rows;
+    product.a_stride = k * kPanelWidth;
+    product.b = dy_t;
+    product.start = accumulate ? Start::kOutput : Start::kZero;
+    product.c = dx_t, product.c_stride = width;
+    for (int64_t n0 = 0; n0 < n || n0 == 0; n0 += block) {
+      const int64_t inner = std::min(block, n - n0);
+      product.k = inner, product.a = w + n0 * k, product.panel_stride = inner * kPanelWidth;
+      parallel_for(team, panels, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t panel = begin; panel < end; ++panel) {
+          pack_panel(dy_t + panel * product.panel_stride, dy.row(row + panel * kPanelWidth) + n0, dy.stride,
+                     panel_rows(panel), inner);
+        }
+      });
+      multiply(ctx, product);
+      product.start = Start::kOutput;
+    }
+    parallel_for(team, ceil_div(k, kLanes), 2, [&](int64_t begin, int64_t end) {
+      for (int64_t p = begin * kLanes; p < std::min(end * kLanes, k); p += kLanes) {
+        unpack_rows(dx.row(row) + p, dx.stride, dx_t + p * width, width, std::min<int64_t>(k - p, kLanes),
+                    rows);
+      }
+    });
   }
 }
 
@@ -263,9 +309,9 @@ void backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> dy, Mat
   const int64_t panels = ceil_div(x.cols, kPanelWidth);
   const int64_t block = std::min(kBackwardInner, m);
   float* const packed = arena.alloc<float>(panels * kPanelWidth * block);
-  Product<float> product;
+  Product<Source::kColumns, float> product;
   product.m = dw.rows, product.n = dw.cols;
-  product.a_row = 1, product.a_col = dy.stride;
+  product.a_stride = dy.stride;
   product.b = packed;
   product.start = Start::kOutput;
   product.c = dw.data, product.c_stride = dw.stride;

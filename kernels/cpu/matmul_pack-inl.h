@@ -67,23 +67,45 @@ HWY_INLINE void transpose_quads(const T* const* rows, int64_t column, hn::Vec<Fl
   out[3] = hn::BitCast(d, hn::InterleaveUpper(d64, high01, high23));
 }
 
+/// out[p * out_stride + r] = rows[r][p] for kLanes rows. Apart from transpose_rows so that the compiler reads
+/// the pointers from memory: they are more than the registers.
+template <class T>
+HWY_NOINLINE void transpose_pointers(float* HWY_RESTRICT out, int64_t out_stride, const T* const* rows,
+                                     int64_t cols) {
+  constexpr auto kLine = static_cast<int64_t>(kCacheLine / sizeof(T)), kAhead = 4 * kLine;
+  const Floats d;
+  int64_t p = 0;
+  for (; p + 4 <= cols; p += 4) {
+    if (p % kLine == 0) {  // too many streams for the hardware
+      for (int r = 0; r < kLanes; ++r) hwy::Prefetch(rows[r] + p + kAhead);
+    }
+    hn::Vec<Floats> columns[4];
+    transpose_quads(rows, p, columns);
+    HWY_UNROLL(4)
+    for (int i = 0; i < 4; ++i) hn::StoreU(columns[i], d, out + (p + i) * out_stride);
+  }
+  for (; p < cols; ++p) {
+    for (int64_t r = 0; r < kLanes; ++r) out[p * out_stride + r] = to_float(rows[r][p]);
+  }
+}
+
 /// Transposes up to kLanes rows: out[p * out_stride + r] = row r, column p. Writes kLanes elements for each
 /// column, in rising order of columns; those past `rows` repeat the last row, so with out_stride == rows each
 /// column overwrites the surplus of the one before.
 template <class T>
 void transpose_rows(float* out, int64_t out_stride, const T* src, int64_t src_stride, int64_t rows,
                     int64_t cols) {
-  const Floats d;
   const T* row[kLanes];
   for (int64_t r = 0; r < kLanes; ++r) row[r] = src + std::min(r, rows - 1) * src_stride;
-  int64_t p = 0;
-  for (; p + 4 <= cols; p += 4) {
-    hn::Vec<Floats> columns[4];
-    transpose_quads(row, p, columns);
-    for (int i = 0; i < 4; ++i) hn::StoreU(columns[i], d, out + (p + i) * out_stride);
-  }
-  for (; p < cols; ++p) {
-    for (int64_t r = 0; r < kLanes; ++r) out[p * out_stride + r] = to_float(row[r][p]);
+  transpose_pointers(out, out_stride, row, cols);
+}
+
+/// out [cols, rows] with its stride = src [rows, cols] transposed, rows <= kLanes; writes nothing else.
+inline void unpack_rows(float* out, int64_t out_stride, const float* src, int64_t src_stride, int64_t rows,
+                        int64_t cols) {
+  if (rows == kLanes) return transpose_rows(out, out_stride, src, src_stride, rows, cols);
+  for (int64_t p = 0; p < cols; ++p) {
+    for (int64_t r = 0; r < rows; ++r) out[p * out_stride + r] = src[r * src_stride + p];
   }
 }
 
@@ -96,12 +118,15 @@ inline void pack_rows(float* out, const float* src, int64_t src_stride, int64_t 
   }
 }
 
-/// out [count][width] = src [count, width] with its stride, width <= kTileRows. Needs kPackSlack elements
-/// after the end.
-inline void pack_columns(float* out, const float* src, int64_t src_stride, int64_t width, int64_t count) {
-  for (int64_t p = 0; p < count; ++p) {
-    for (int64_t r = 0; r < width; ++r) out[p * width + r] = src[p * src_stride + r];
-  }
+/// Copies `width` <= kTileRows floats; may write up to kPackSlack elements more.
+HWY_INLINE void copy_row(float* out, const float* src, int64_t width) {
+#if HWY_TARGET == HWY_NEON
+  for (int64_t r = 0; r < width; ++r) out[r] = src[r];
+#else
+  static_assert(kTileRows <= kLanes);
+  const Floats d;
+  hn::StoreU(hn::MaskedLoad(hn::FirstN(d, static_cast<size_t>(width)), d, src), d, out);
+#endif
 }
 
 /// One panel: out [cols][kPanelWidth] = src [rows, cols] transposed, rows <= kPanelWidth, the rest zeros.
@@ -114,6 +139,12 @@ void pack_panel(float* out, const T* src, int64_t src_stride, int64_t rows, int6
   if (rows == kPanelWidth) return;
   for (int64_t p = 0; p < cols; ++p)
     std::fill(out + p * kPanelWidth + rows, out + (p + 1) * kPanelWidth, 0.0f);
+}
+
+/// `count` elements as floats, a multiple of kLanes.
+template <class T>
+void copy_floats(float* out, const T* src, int64_t count) {
+  for (int64_t i = 0; i < count; i += kLanes) hn::StoreU(load_b(src + i), Floats(), out + i);
 }
 
 /// One panel of rows that stay rows: out [count][kPanelWidth] = src [count, width], the rest zeros.
