@@ -1,25 +1,31 @@
-// The samples of one step in an HDF5 file (run folder: rollouts/step_000123.h5), readable with h5py. S
-// samples in order of (group, sample), G groups, K names in reward_extra.
+// The samples of one step in an HDF5 file (run folder: rollouts/step_000123.h5), readable with h5py.
+// S samples in order of (group, sample), G groups, K names in reward_extra.
 //
-// Attributes of the root group
-//   format (string "orrery-rollouts"), format_version (uint32, 1), step (uint64: the step the file was
-//   written for), fingerprint (strings "backend/kernel_version/compute_dtype", one for each that occurs),
-//   reward_extra_names (K strings; absent when K is 0)
-// Datasets, one row a sample unless said otherwise
+// Attributes of the root group (several strings are an array, one is a scalar)
+//   format              string "orrery-rollouts"
+//   format_version      uint32, 1
+//   step                uint64, the step the file was written for
+//   fingerprint         "backend/kernel_version/compute_dtype", one string for each that occurs
+//   reward_extra_names  K strings; absent when K is 0
+// Datasets
 //   group               int64   [S]      which prompt
-//   prompt_offsets      int64   [G + 1]  group g's prompt is prompt_tokens[prompt_offsets[g] :
-//   prompt_offsets[g + 1]] prompt_tokens       int32   [sum] prompt_index        uint64  [S]      global
-//   index of the prompt in the data order sample_index        uint32  [S] request_step        uint64  [S]
-//   weight version the sample was requested at token_offsets       int64   [S + 1]  sample s has entries
-//   token_offsets[s] : token_offsets[s + 1] of the next five tokens              int32   [sum]    response
-//   logprobs, entropies float32 [sum]
+//   prompt_tokens       int32   [sum]    prompts, one after the other
+//   prompt_offsets      int64   [G + 1]  prompt g is prompt_tokens[prompt_offsets[g] : prompt_offsets[g + 1]]
+//   prompt_index        uint64  [S]      global index of the prompt in the data order
+//   sample_index        uint32  [S]
+//   request_step        uint64  [S]      weight version the sample was requested at
+//   token_offsets       int64   [S + 1]  sample s has entries token_offsets[s] : token_offsets[s + 1]
+//   tokens              int32   [sum]    response; so are the next four
+//   logprobs            float32 [sum]
+//   entropies           float32 [sum]
 //   loss_mask           uint8   [sum]
 //   weight_versions     uint64  [sum]
 //   rewards             float32 [S]
 //   reward_extra        float64 [S, K]   NaN: the sample has no such part
 //   finish_reason       int8    [S]      attribute `names`: strings, by value: stop, length, abort
 //   fingerprint_index   uint8   [S]      which of the attribute `fingerprint`
-//   response_text, data_source   variable-length UTF-8 strings [S]; for people: a NUL becomes U+FFFD
+//   response_text       UTF-8   [S]      variable-length strings, for people: a NUL becomes U+FFFD
+//   data_source         UTF-8   [S]      as response_text
 //
 // Not thread-safe (the HDF5 library is not).
 #pragma once

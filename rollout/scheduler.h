@@ -1,19 +1,15 @@
 // Which tokens the next forward computes. Iteration-level (continuous) batching after Orca (Yu et al.,
-// OSDI'22) over paged KV after vLLM (Kwon et al., SOSP'23): prefill chunks and decodes share one token
-// budget.
+// OSDI'22) over paged KV after vLLM (Kwon et al., SOSP'23): prefill chunks and decodes share one budget.
 //
 // Policy, in this order, all by age (order of submission, then sample):
-//   1. running sequences get their rows, oldest first: one (decode), or as many as the budget leaves
-//   (prefill);
-//   2. one that needs a block when none is free first takes back the prompt blocks of the newest group none
-//   of whose
-//      samples is running, then preempts the newest running sequence, which may be itself. A preempted
-//      sequence gives up its blocks and computes prompt and response again when it is admitted again; its
-//      tokens, log-probs and entropies stay;
-//   3. unless something was preempted, waiting sequences are admitted in strict order while a slot
-//   (max_num_seqs), budget
-//      and all blocks of their present tokens are there. A group's prompt is admitted when a slot is free
-//      that no earlier prompt's samples will need.
+//   1. Running sequences get their rows, oldest first: one (decode), or what the budget leaves (prefill).
+//   2. One that needs a block when none is free takes back the prompt blocks of the newest group that has no
+//      sample running; when there is none, it preempts the newest running sequence, perhaps itself. A
+//      preempted sequence gives up its blocks and computes prompt and response again when it is admitted
+//      again; its tokens, log-probs and entropies stay.
+//   3. Unless something was preempted, waiting sequences are admitted in strict order while there are a slot
+//      (max_num_seqs), budget, and blocks for all their present tokens. A group's prompt is admitted when a
+//      slot is free that no earlier prompt's samples will need.
 // Progress: the oldest running sequence is never preempted by another, and min_blocks() says what a group
 // needs when it is alone. Nothing here looks at time or at the contents of tokens. Not thread-safe.
 #pragma once
