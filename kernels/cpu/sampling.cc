@@ -1,6 +1,7 @@
 #include "kernels/cpu/sampling.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -90,8 +91,11 @@ int64_t collect_candidates(float* z, int32_t* ids, const float* logits, int64_t 
     const auto value = hn::Mul(hn::LoadU(d, logits + j), inv);
     const auto keep = hn::Ge(value, least);
     if (hn::AllFalse(d, keep)) continue;
-    hn::CompressStore(value, keep, d, z + count);
-    hn::CompressStore(hn::Iota(di, static_cast<int32_t>(j)), hn::RebindMask(di, keep), di, ids + count);
+    // Whole vectors are stored: compressing straight to memory is microcode on some CPUs, and a hundred times
+    // slower.
+    hn::StoreU(hn::Compress(value, keep), d, z + count);
+    hn::StoreU(hn::Compress(hn::Iota(di, static_cast<int32_t>(j)), hn::RebindMask(di, keep)), di,
+               ids + count);
     count += static_cast<int64_t>(hn::CountTrue(d, keep));
   }
   for (; j < end; ++j) {
@@ -148,7 +152,10 @@ struct Scratch {
 /// Weights of candidates are summed in units of 2^-40: whole numbers, so the order of adding does not matter
 /// and a selection may add in any. Tokens below 1e-12 of the most probable count as impossible once a filter
 /// is on.
-uint64_t fixed(float p) { return static_cast<uint64_t>(static_cast<double>(p) * 0x1p40); }
+uint64_t fixed(float p) {
+  // By way of int64: the baseline converts to that in one instruction.
+  return static_cast<uint64_t>(static_cast<int64_t>(static_cast<double>(p) * 0x1p40));
+}
 
 /// Fills block_sums; returns their sum, added in order.
 double sum_blocks(const Row& row, const Scratch& scratch) {
@@ -191,11 +198,39 @@ int64_t collect(const Row& row, const Scratch& scratch, float threshold) {
                                                   row.inv_temperature, threshold);
 }
 
-/// Orders candidates from the most probable: by z, then by lower id (= index).
-struct Ranking {
-  const float* z;
-  bool operator()(int32_t a, int32_t b) const { return z[a] > z[b] || (z[a] == z[b] && a < b); }
-};
+/// Rises as the rank falls: the most probable candidate has the smallest key, equal logits (and -0, 0) equal
+/// keys.
+uint32_t rank_key(float z) {
+  const auto bits = std::bit_cast<uint32_t>(z + 0.0f);
+  return (bits & 0x80000000u) != 0 ? bits : bits ^ 0x7fffffffu;
+}
+
+/// The last candidate to keep so that those of its rank or better weigh `needed` >= 1 (all of them weigh that
+/// much). A radix selection: sums weights by the upper bits of the key, goes on inside the bin where the sum
+/// reaches `needed`; ids rise, so that equal keys are met in rank order.
+template <class Weight>
+int32_t last_to_keep(const Scratch& scratch, int64_t count, uint64_t needed, const Weight& weight) {
+  constexpr uint32_t kBins = 2048;
+  int32_t* active = scratch.order;
+  for (int64_t i = 0; i < count; ++i) active[i] = static_cast<int32_t>(i);
+  for (const int shift : {21, 10, 0}) {
+    uint64_t bins[kBins] = {};
+    const auto bin_of = [&](int32_t i) { return (rank_key(scratch.z[i]) >> shift) % kBins; };
+    for (int64_t i = 0; i < count; ++i) bins[bin_of(active[i])] += weight(active[i]);
+    uint32_t bin = 0;
+    while (bin + 1 < kBins && bins[bin] < needed) needed -= bins[bin++];
+    int64_t left = 0;
+    for (int64_t i = 0; i < count; ++i) {
+      const int32_t candidate = active[i];
+      active[left] = candidate;
+      left += static_cast<int64_t>(bin_of(candidate) == bin);  // no branch: it would be a coin toss
+    }
+    count = left;
+  }
+  int64_t i = 0;
+  while (i + 1 < count && weight(active[i]) < needed) needed -= weight(active[i++]);
+  return active[i];
+}
 
 /// Drops the candidates that rank after candidate `last`; the others keep their order, and lose their
 /// weights. Returns how many stay.
@@ -204,9 +239,10 @@ int64_t keep_through(const Scratch& scratch, int64_t count, int32_t last) {
   int64_t kept = 0;
   for (int64_t i = 0; i < count; ++i) {
     const float z = scratch.z[i];
-    if (z < last_z || (z == last_z && i > last)) continue;
     scratch.z[kept] = z;
-    scratch.ids[kept++] = scratch.ids[i];
+    scratch.ids[kept] = scratch.ids[i];
+    kept += static_cast<int64_t>(static_cast<int>(z > last_z) |
+                                 (static_cast<int>(z == last_z) & static_cast<int>(i <= last)));
   }
   return kept;
 }
@@ -214,9 +250,8 @@ int64_t keep_through(const Scratch& scratch, int64_t count, int32_t last) {
 /// The k best of `count` candidates.
 int64_t keep_best(const Scratch& scratch, int64_t count, int64_t k) {
   if (count <= k) return count;
-  for (int64_t i = 0; i < count; ++i) scratch.order[i] = static_cast<int32_t>(i);
-  std::nth_element(scratch.order, scratch.order + (k - 1), scratch.order + count, Ranking{scratch.z});
-  return keep_through(scratch, count, scratch.order[k - 1]);
+  const auto one = [](int32_t /*candidate*/) { return uint64_t{1}; };
+  return keep_through(scratch, count, last_to_keep(scratch, count, static_cast<uint64_t>(k), one));
 }
 
 /// The k best tokens of the vocabulary. The k-th best of what was seen so far bounds what is worth
@@ -249,22 +284,8 @@ uint64_t mass_of(const Scratch& scratch, int64_t count) {
 
 /// The fewest best candidates whose weights reach `needed` >= 1; all of them weigh at least that.
 int64_t keep_mass(const Scratch& scratch, int64_t count, uint64_t needed) {
-  int32_t* order = scratch.order;
-  for (int64_t i = 0; i < count; ++i) order[i] = static_cast<int32_t>(i);
-  int64_t low = 0, high = count;  // the last one to keep is in order[low, high)
-  while (high - low > 1) {
-    const int64_t middle = low + (high - low) / 2;
-    std::nth_element(order + low, order + middle, order + high, Ranking{scratch.z});
-    uint64_t mass = 0;
-    for (int64_t i = low; i < middle; ++i) mass += fixed(scratch.p[order[i]]);
-    if (mass >= needed) {
-      high = middle;
-    } else {
-      needed -= mass;
-      low = middle;
-    }
-  }
-  return keep_through(scratch, count, order[low]);
+  const auto weight = [&](int32_t candidate) { return fixed(scratch.p[candidate]); };
+  return keep_through(scratch, count, last_to_keep(scratch, count, needed, weight));
 }
 
 /// The fewest best tokens of the vocabulary whose probability reaches top_p. Tokens over a threshold are a
