@@ -36,7 +36,7 @@ struct Candidate {
 
 }  // namespace
 
-BpeModel::BpeModel(TokenizerJson&& parsed, const std::string& file) {
+BpeModel::BpeModel(TokenizerJson& parsed, const std::string& file) {
   const JsonNode root(parsed.rest, file, "");
   const JsonNode model = root.member("model");
   if (!model.is_object())

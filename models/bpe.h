@@ -18,9 +18,9 @@ namespace orrery {
 
 class BpeModel {
  public:
-  /// Takes the tables out of `parsed` and the options from its "model". Errors name the file: another model
-  /// type, dropout, affixes, merges of tokens that are not in the vocabulary.
-  BpeModel(TokenizerJson&& parsed, const std::string& file);
+  /// Takes the vocabulary out of `parsed`; reads its merges and the options of its "model". Errors name the
+  /// file: another model type, dropout, affixes, merges of tokens that are not in the vocabulary.
+  BpeModel(TokenizerJson& parsed, const std::string& file);
 
   /// Appends the ids of `piece` (valid UTF-8, after normalizing and pre-tokenizing) to `ids`.
   void encode(std::string_view piece, std::vector<int32_t>& ids) const;

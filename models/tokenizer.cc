@@ -15,7 +15,7 @@
 namespace orrery {
 
 struct Tokenizer::Parts {
-  Parts(TokenizerJson&& parsed, const std::string& file, TokenizerConfig&& config_in);
+  Parts(TokenizerJson& parsed, const std::string& file, TokenizerConfig&& config_in);
 
   void add_token(const AddedToken& token, const std::string& file);
   void read_special_ids();
@@ -39,13 +39,12 @@ struct Tokenizer::Parts {
   std::vector<int32_t> eos_ids;
 };
 
-Tokenizer::Parts::Parts(TokenizerJson&& parsed, const std::string& file, TokenizerConfig&& config_in)
+Tokenizer::Parts::Parts(TokenizerJson& parsed, const std::string& file, TokenizerConfig&& config_in)
     : config(std::move(config_in)),
       normalizer(JsonNode(parsed.rest, file, "").member("normalizer")),
       pre_tokenizer(JsonNode(parsed.rest, file, "").member("pre_tokenizer")),
       decoder(JsonNode(parsed.rest, file, "").member("decoder")),
-      bpe(std::move(parsed), file) {
-  // The JSON value itself is still whole: the model took only the tables.
+      bpe(parsed, file) {
   const JsonNode root(parsed.rest, file, "");
   const JsonNode added_tokens = root.member("added_tokens");
   if (!added_tokens.is_null()) {
@@ -142,8 +141,7 @@ Tokenizer Tokenizer::load(const std::filesystem::path& folder) {
          file.string());
   }
   TokenizerJson parsed = read_tokenizer_json(file);
-  return Tokenizer(
-      std::make_unique<const Parts>(std::move(parsed), file.string(), read_tokenizer_config(folder)));
+  return Tokenizer(std::make_unique<const Parts>(parsed, file.string(), read_tokenizer_config(folder)));
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_tokens) const {

@@ -1,0 +1,34 @@
+// Tokens of a chat template, white space already trimmed. Internal to chat_template.h.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace orrery::jinja {
+
+enum class TokenKind {
+  kText,
+  kOutputBegin,
+  kOutputEnd,
+  kTagBegin,
+  kTagEnd,
+  kName,
+  kInteger,
+  kString,
+  kOperator,
+  kEnd
+};
+
+struct Token {
+  TokenKind kind;
+  std::string text;  // of kText, kName, kString (unescaped), kOperator
+  int64_t number;    // of kInteger
+  int line;
+};
+
+/// Throws Error with the line for anything that is no token.
+std::vector<Token> tokenize_template(std::string_view text);
+
+}  // namespace orrery::jinja
