@@ -50,7 +50,7 @@ PromptSource::PromptSource(const proto::DataSection& data, const Environment& en
     fail_usage("data.prompt_template is \"{}\": it must contain {{}} exactly once, where the prompt goes",
                pattern);
   }
-  if (data.apply_chat_template()) chat_template_ = ChatTemplate::load(tokenizer);
+  if (data.apply_chat_template()) chat_template_.emplace(tokenizer);
 }
 
 std::vector<int32_t> PromptSource::tokens(const Episode& episode) const {
