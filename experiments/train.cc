@@ -1,6 +1,7 @@
 #include "experiments/train.h"
 
 #include <cstdio>
+#include <utility>
 
 #include "core/error.h"
 #include "core/file.h"
@@ -105,7 +106,6 @@ class Training {
       while (state_.sft_step < sft_total_ && !(stopped = agree_to_stop(*job_.learners))) {
         Metrics metrics = stage.step(state_.sft_step);
         ++state_.sft_step;
-        if (save_due(state_.sft_step, sft_total_)) save(/*must=*/false);
         if (is_main()) {
           metrics_->write(state_.step(), "sft", metrics);
           const double per_step = timer.seconds() / static_cast<double>(state_.sft_step - first);
@@ -116,6 +116,9 @@ class Training {
                               format_duration(per_step * static_cast<double>(sft_total_ - state_.sft_step))));
           }
         }
+        // After the metrics: a run killed in between redoes the step, so that no step is ever missing from
+        // the file.
+        if (save_due(state_.sft_step, sft_total_)) save(/*must=*/false);
       }
       if (stopped) save(/*must=*/true);
     }
@@ -166,11 +169,10 @@ class Training {
         const double score = validate(stage);
         if (last) state_.val_after = score;
       }
-      if (save_due(state_.rl_step, rl_total_)) {
-        save(/*must=*/last);
-        metrics["timing_s/save_checkpoint"] = save_seconds_;
-      }
+      if (save_seconds_ > 0)
+        metrics["timing_s/save_checkpoint"] = std::exchange(save_seconds_, 0);  // of the last save
       report(stage, metrics, timer.seconds() / static_cast<double>(state_.rl_step - first));
+      if (save_due(state_.rl_step, rl_total_)) save(/*must=*/last);
     }
     return true;
   }

@@ -1,0 +1,67 @@
+"""What the end-to-end tests share: running the built command, alone or under mpirun."""
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+import unittest
+
+SOURCE = pathlib.Path(os.environ.get("ORRERY_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
+BIN = os.environ.get("ORRERY_BIN", str(SOURCE / "build/release/bin/orrery"))
+ASSETS = pathlib.Path(os.environ.get("ORRERY_ASSETS", SOURCE / ".." / "shared" / "assets"))
+QUICKSTART = str(SOURCE / "experiments/quickstart.yaml")
+# A run of seconds: the same stages as quickstart's, fewer steps.
+SHORT = ["sft.total_training_steps=6", "sft.train_batch_size=32", "trainer.total_training_steps=4", "data.train_batch_size=8",
+         "rollout.n=4", "data.val_size=20", "cluster.threads=1", "trainer.tensorboard=false"]
+
+
+def environment():
+    env = dict(os.environ, OMP_NUM_THREADS="1")
+    if os.geteuid() == 0:
+        env |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    return env
+
+
+def command(*args, ranks=0):
+    launcher = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)] if ranks else []
+    return [*launcher, BIN, *map(str, args)]
+
+
+def run(*args, ranks=0, timeout=300):
+    """Runs to the end; the result has returncode, stdout, stderr."""
+    return subprocess.run(command(*args, ranks=ranks), capture_output=True, text=True, env=environment(), timeout=timeout,
+                          stdin=subprocess.DEVNULL)
+
+
+def start(*args, ranks=0, log=subprocess.DEVNULL):
+    return subprocess.Popen(command(*args, ranks=ranks), stdout=log, stderr=subprocess.STDOUT, env=environment(),
+                            stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+class Case(unittest.TestCase):
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="orrery-e2e-"))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def ok(self, *args, **kwargs):
+        result = run(*args, **kwargs)
+        self.assertEqual(result.returncode, 0, f"{args}\n{result.stdout}\n{result.stderr}")
+        return result
+
+    def fails(self, code, *args, says=(), **kwargs):
+        result = run(*args, **kwargs)
+        self.assertEqual(result.returncode, code, f"{args}\n{result.stdout}\n{result.stderr}")
+        for text in says:
+            self.assertIn(text, result.stderr)
+        return result
+
+    def checkpoint_hash(self, run_dir):
+        newest = sorted((pathlib.Path(run_dir) / "checkpoints").glob("step_*[0-9]"))[-1]
+        return newest.name, json.loads(self.ok("ckpt", "hash", newest, "--json").stdout)["hash"]
+
+    def needs_asset(self, relative):
+        path = ASSETS / relative
+        if not path.exists():
+            self.skipTest(f"needs {path}, which is absent")
+        return path

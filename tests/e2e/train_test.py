@@ -1,0 +1,157 @@
+"""Whole training runs: the same bits on any layout, resume after a kill, signals, damaged checkpoints, a full disk."""
+import json
+import os
+import pathlib
+import random
+import resource
+import signal
+import subprocess
+import time
+import unittest
+
+from harness import BIN, QUICKSTART, SHORT, Case, command, environment, start
+
+
+class Layouts(Case):
+    def test_any_layout_gives_the_same_checkpoint(self):
+        hashes = {}
+        for ranks, placement in ((0, "colocated"), (1, "colocated"), (2, "colocated"), (4, "colocated"), (2, "split"), (4, "split")):
+            run_dir = self.folder / f"{placement}{ranks}"
+            result = self.ok("train", QUICKSTART, f"run_dir={run_dir}", f"cluster.placement={placement}", *SHORT, ranks=ranks)
+            self.assertRegex(result.stdout.splitlines()[-1], r"^held-out accuracy: before \d\.\d{3} after \d\.\d{3}$")
+            hashes[placement, ranks] = self.checkpoint_hash(run_dir)
+        self.assertEqual(len(set(hashes.values())), 1, hashes)
+
+    def test_token_budget_and_threads_change_no_bit(self):
+        hashes = set()
+        for extra in ([], ["actor.ppo_max_token_len_per_gpu=1"], ["cluster.threads=3", "rollout.max_num_batched_tokens=7",
+                                                                   "rollout.max_num_seqs=5"]):
+            run_dir = self.folder / str(len(hashes) + 10 * len(extra))
+            self.ok("train", QUICKSTART, f"run_dir={run_dir}", *SHORT, *extra)
+            hashes.add(self.checkpoint_hash(run_dir))
+        self.assertEqual(len(hashes), 1, hashes)
+
+    def test_kl_mini_batches_and_epochs(self):
+        options = [*SHORT, "actor.kl_loss_coef=0.01", "actor.ppo_mini_batch_size=4", "actor.ppo_epochs=2", "actor.entropy_coeff=0.001",
+                   "actor.loss_agg_mode=seq-mean-token-mean"]
+        self.ok("train", QUICKSTART, f"run_dir={self.folder / 'a'}", *options)
+        self.ok("train", QUICKSTART, f"run_dir={self.folder / 'b'}", *options, ranks=2)
+        self.assertEqual(self.checkpoint_hash(self.folder / "a"), self.checkpoint_hash(self.folder / "b"))
+        rows = [json.loads(line) for line in (self.folder / "a/metrics.jsonl").read_text().splitlines()]
+        last = [row for row in rows if row["stage"] == "grpo"][-1]
+        self.assertGreaterEqual(last["actor/kl_loss"], 0)
+        for row in rows:
+            if row["stage"] == "grpo":
+                self.assertEqual(row["rollout/logprob_diff_max"], 0, "the recorded log-probs are the learner's, bit for bit")
+
+
+class Resume(Case):
+    def test_killed_anywhere_ends_in_the_same_bits(self):
+        whole = self.folder / "whole"
+        options = [QUICKSTART, *SHORT, "trainer.save_freq=1"]
+        begin = time.time()
+        self.ok("train", *options, f"run_dir={whole}")
+        duration = time.time() - begin
+        expected = self.checkpoint_hash(whole)
+        generator = random.Random(5)
+        for attempt in range(3):
+            run_dir = self.folder / f"killed{attempt}"
+            kills = 0
+            while True:
+                process = start("train", *options, f"run_dir={run_dir}", ranks=2 if attempt == 2 else 0)
+                try:
+                    process.wait(timeout=generator.uniform(0.3, 0.9) * duration)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+                    kills += 1
+                    if kills == 6:  # enough: let it finish
+                        self.ok("train", *options, f"run_dir={run_dir}")
+                        break
+                    continue
+                break
+            self.assertEqual(self.checkpoint_hash(run_dir), expected, f"after {kills} kills")
+            self.ok("ckpt", "verify", run_dir)
+            steps = [row["step"] for row in map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines()) if row["stage"] != "val"]
+            self.assertEqual(steps, list(range(1, 11)), "each step is listed once")
+
+    def test_resume_on_another_layout(self):
+        whole, part = self.folder / "whole", self.folder / "part"
+        self.ok("train", QUICKSTART, f"run_dir={whole}", *SHORT)
+        # The schedule's length is part of the run, so the first part is cut by a signal, not by fewer steps.
+        process = start("train", QUICKSTART, f"run_dir={part}", *SHORT, "trainer.save_freq=1", ranks=2)
+        self.wait_for(part / "checkpoints" / "step_000007", process)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        self.ok("train", QUICKSTART, f"run_dir={part}", *SHORT, ranks=4)
+        self.assertEqual(self.checkpoint_hash(part), self.checkpoint_hash(whole))
+
+    def test_sigterm_saves_and_exits_0(self):
+        run_dir = self.folder / "run"
+        long = [*SHORT, "trainer.total_training_steps=100000", "trainer.save_freq=0", "trainer.test_freq=0"]
+        process = start("train", QUICKSTART, f"run_dir={run_dir}", *long)
+        self.wait_for(run_dir / "rollouts" / "step_000050.h5", process)
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(process.wait(timeout=60), 0)
+        name, _ = self.checkpoint_hash(run_dir)
+        self.assertGreaterEqual(int(name.split("_")[1]), 56)
+
+    def test_damaged_checkpoint_falls_back_loudly(self):
+        run_dir = self.folder / "run"
+        self.ok("train", QUICKSTART, f"run_dir={run_dir}", *SHORT, "trainer.save_freq=2")
+        expected = self.checkpoint_hash(run_dir)
+        newest = sorted((run_dir / "checkpoints").glob("step_*"))[-1]
+        data = next(newest.glob("*.h5"))
+        blob = bytearray(data.read_bytes())
+        blob[len(blob) // 2] ^= 4
+        data.write_bytes(blob)
+        self.fails(1, "ckpt", "verify", newest, says=[data.name])
+        result = self.ok("train", QUICKSTART, f"run_dir={run_dir}", *SHORT)
+        self.assertIn("damaged", result.stderr)
+        self.assertIn(newest.name, result.stderr)
+        self.assertEqual(self.checkpoint_hash(run_dir), expected, "redone from the one before")
+
+    def test_full_disk_keeps_the_previous_checkpoint(self):
+        run_dir = self.folder / "run"
+        options = ["train", QUICKSTART, f"run_dir={run_dir}", *SHORT, "trainer.save_freq=5"]
+
+        def small_files():  # writes beyond a size fail with EFBIG, as they do with ENOSPC on a full disk
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+        result = subprocess.run(command(*options), capture_output=True, text=True, env=environment(), preexec_fn=small_files,
+                                timeout=300)
+        self.assertEqual(result.returncode, 1, result.stderr)  # the last save must succeed
+        self.assertIn("was not saved", result.stderr)
+        self.assertEqual([p.name for p in (run_dir / "checkpoints").glob("step_*[0-9]")], [])
+        self.ok(*options)
+        self.ok("ckpt", "verify", run_dir)
+
+    def wait_for(self, path, process, timeout=120):
+        deadline = time.time() + timeout
+        while not path.exists():
+            self.assertIsNone(process.poll(), f"the run ended before {path.name} was there")
+            self.assertLess(time.time(), deadline, f"{path.name} did not appear")
+            time.sleep(0.01)
+
+
+class Faults(Case):
+    def test_more_ranks_than_prompts(self):
+        self.fails(2, "train", QUICKSTART, f"run_dir={self.folder / 'a'}", *SHORT, "data.train_batch_size=2", ranks=4,
+                   says=["4 learner ranks", "fewer ranks"])
+
+    def test_one_rank_failing_ends_all_promptly(self):
+        # Rank 1 cannot read its model folder (its working folder lacks it); rank 0 could go on.
+        script = self.folder / "rank.sh"
+        script.write_text(f"#!/bin/sh\n[ \"$OMPI_COMM_WORLD_RANK\" = 1 ] && ulimit -v 400000\nexec {BIN} \"$@\"\n")
+        script.chmod(0o755)
+        begin = time.time()
+        result = subprocess.run(["mpirun", "--oversubscribe", "--bind-to", "none", "-n", "2", str(script), "train", QUICKSTART,
+                                 f"run_dir={self.folder / 'a'}", *SHORT, "sft.train_batch_size=20000", "rollout.kv_cache_gb=8"],
+                                capture_output=True, text=True, env=environment(), timeout=120)
+        self.assertNotEqual(result.returncode, 0)
+        self.assertLess(time.time() - begin, 60)
+
+
+if __name__ == "__main__":
+    unittest.main()
