@@ -87,6 +87,17 @@ void replace_folder(const fs::path& temporary, const fs::path& target) {
   remove_folder(old);
 }
 
+/// Removes what killed or failed saves left.
+void remove_temporaries(const fs::path& folder) {
+  std::vector<fs::path> temporaries;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    const size_t mark = name.find(kTemporaryMark);
+    if (mark != std::string::npos && step_of(name.substr(0, mark))) temporaries.push_back(entry.path());
+  }
+  for (const fs::path& path : temporaries) remove_folder(path);
+}
+
 /// The canonical digest; read(kind, begin, end) gives a stretch of weights (0), adam_m (1) or adam_v (2).
 template <class Read>
 std::string canonical_hash(int64_t step, const ParameterTable& table, Read&& read) {
@@ -136,7 +147,7 @@ fs::path prepare_checkpoint(const fs::path& folder, int64_t step) {
   const fs::path temporary = with_mark(folder / checkpoint_name(step), "save");
   std::error_code error;
   fs::create_directories(folder, error);
-  if (!error) remove_folder(temporary);
+  if (!error) remove_temporaries(folder);
   if (!error) fs::create_directory(temporary, error);
   if (error) fail("cannot create {}: {}", temporary.string(), error.message());
   return temporary;
@@ -256,13 +267,7 @@ void remove_old_checkpoints(const fs::path& folder, int64_t keep) {
       rename_folder(path, doomed);
     }
   }
-  std::vector<fs::path> temporaries;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    const size_t mark = name.find(kTemporaryMark);
-    if (mark != std::string::npos && step_of(name.substr(0, mark))) temporaries.push_back(entry.path());
-  }
-  for (const fs::path& path : temporaries) remove_folder(path);
+  remove_temporaries(folder);
 }
 
 std::string checkpoint_hash(const Checkpoint& checkpoint) {

@@ -31,8 +31,8 @@ namespace orrery {
 /// "step_000123"
 std::string checkpoint_name(int64_t step);
 
-/// Creates the empty temporary folder of a save (and `folder` where missing), removing what a killed save
-/// left there.
+/// Creates the empty temporary folder of a save (and `folder` where missing), removing what killed or failed
+/// saves left in `folder`: one save at a time.
 std::filesystem::path prepare_checkpoint(const std::filesystem::path& folder, int64_t step);
 
 /// Writes this rank's file into the temporary folder and returns its manifest entry. Ranks may call at the

@@ -11,6 +11,7 @@
 
 #include <cmath>
 #include <csignal>
+#include <cstdio>
 #include <fstream>
 #include <thread>
 
@@ -18,6 +19,7 @@
 #include "core/file.h"
 #include "core/rng.h"
 #include "core/sha256.h"
+#include "models/checkpoint_report.h"
 
 namespace orrery {
 namespace {
@@ -319,12 +321,59 @@ TEST_F(CheckpointTest, OldOnesGoAndTheNewestGoodOneStays) {
   EXPECT_EQ(steps(), (std::vector<int64_t>{3, 5}));
 }
 
+TEST_F(CheckpointTest, ReportsStatisticsAndDifferences) {
+  Buffers a = buffers(1), b = a;
+  const Parameter& p = table_.parameters()[2];
+  const auto at = [&](std::vector<float>& values, int64_t i) -> float& {
+    return values[static_cast<size_t>(p.offset + i)];
+  };
+  at(a.weights, 0) = 3.0f;
+  at(b.weights, 0) = 4.0f;
+  at(a.weights, 1) = 0.0f;
+  at(b.weights, 1) = -0.0f;
+  at(b.v, 5) = NAN;
+  at(a.weights, 2) = at(b.weights, 2) = NAN;
+  const Checkpoint x(save(1, a, {50})), y(save(2, b));
+  const CheckpointDiff diff = diff_checkpoints(x, y);
+  EXPECT_FALSE(diff.equal_tensors());
+  EXPECT_EQ(diff.tensors.size(), table_.parameters().size());
+  for (const TensorDiff& t : diff.tensors) EXPECT_EQ(t.equal(), t.name != p.name);
+  const TensorDiff& t = diff.tensors[2];
+  EXPECT_EQ(t.weights.differing, 2);
+  EXPECT_EQ(t.weights.max_abs, 1.0);
+  EXPECT_EQ(t.weights.max_rel, 0.25);
+  EXPECT_EQ(t.adam_m.differing, 0);
+  EXPECT_EQ(t.adam_v.differing, 1);
+  EXPECT_TRUE(std::isinf(t.adam_v.max_abs));
+  EXPECT_TRUE(diff_checkpoints(x, x).equal_tensors());
+
+  const TensorStats stats = weight_stats(x)[2];
+  EXPECT_EQ(stats.name, p.name);
+  EXPECT_EQ(stats.nan_count, 1);
+  double squares = 0;
+  for (int64_t i = 0; i < p.size; ++i) {
+    const double v = at(a.weights, i);
+    if (i != 2) squares += v * v;
+  }
+  EXPECT_DOUBLE_EQ(stats.norm, std::sqrt(squares));
+  EXPECT_GE(stats.max, 3.0);
+}
+
 TEST_F(CheckpointTest, SavingAgainReplaces) {
   const fs::path path = save(6, buffers(1), {77});
   const Buffers b = buffers(2);
   EXPECT_EQ(save(6, b), path);
   EXPECT_EQ(load(path).weights, b.weights);
   EXPECT_FALSE(fs::exists(path / checkpoint_slice_name(1, 2)));
+  size_t entries = 0;
+  for ([[maybe_unused]] const auto& entry : fs::directory_iterator(checkpoints())) ++entries;
+  EXPECT_EQ(entries, 1u);
+}
+
+TEST_F(CheckpointTest, ASaveRemovesWhatFailedOnesLeft) {
+  fs::create_directories(checkpoints() / "step_000008.tmp-save" / "x");
+  fs::create_directories(checkpoints() / "step_000002.tmp-removed");
+  save(9, buffers(1));
   size_t entries = 0;
   for ([[maybe_unused]] const auto& entry : fs::directory_iterator(checkpoints())) ++entries;
   EXPECT_EQ(entries, 1u);
@@ -388,6 +437,7 @@ TEST_F(CheckpointTest, FailedWriteIsOneErrorAndKeepsTheEarlierCheckpoint) {
   for (const rlim_t limit : {rlim_t{0}, rlim_t{100}, rlim_t{3000}, whole / 2, whole - 1}) {
     int ends[2];
     ASSERT_EQ(::pipe(ends), 0);
+    std::fflush(nullptr);  // or the child prints the buffer too
     const pid_t child = ::fork();
     ASSERT_GE(child, 0);
     if (child == 0) {
@@ -424,6 +474,7 @@ TEST_F(CheckpointTest, KillDuringASaveLeavesAnEarlierCheckpoint) {
   const std::vector<Buffers> all = {buffers(0), buffers(1)};
   save(1, all[1]);
   for (int round = 0; round < 12; ++round) {
+    std::fflush(nullptr);  // or the child prints the buffer too
     const pid_t child = ::fork();
     ASSERT_GE(child, 0);
     if (child == 0) {
