@@ -1,0 +1,73 @@
+#include "experiments/metrics.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "core/file.h"
+#include "experiments/checkpointing.h"
+#include "experiments/evaluate.h"
+
+namespace orrery {
+namespace {
+
+TEST(PassAtK, IsTheUnbiasedEstimate) {
+  EXPECT_DOUBLE_EQ(pass_at_k(10, 3, 1), 0.3);
+  EXPECT_DOUBLE_EQ(pass_at_k(4, 0, 4), 0.0);
+  EXPECT_DOUBLE_EQ(pass_at_k(4, 1, 4), 1.0);
+  EXPECT_NEAR(pass_at_k(5, 2, 2), 1.0 - 3.0 / 10, 1e-12);  // 1 - C(3,2) / C(5,2)
+}
+
+TEST(Format, DurationsAndCounts) {
+  EXPECT_EQ(format_duration(127), "2:07");
+  EXPECT_EQ(format_duration(5025), "1:23:45");
+  EXPECT_EQ(format_count(12345), "12.3k");
+  EXPECT_EQ(format_count(1.2e6), "1.2M");
+}
+
+TEST(Metrics, ResumeDropsLaterAndTornLines) {
+  const auto folder = std::filesystem::path(testing::TempDir()) / "orrery_metrics_test";
+  std::filesystem::remove_all(folder);
+  std::filesystem::create_directories(folder);
+  {
+    MetricsWriter writer(folder, -1, /*tensorboard=*/true);
+    for (int step = 1; step <= 3; ++step) writer.write(step, "grpo", {{"a", step}, {"nan", std::nan("")}});
+  }
+  write_file_atomic(folder / "metrics.jsonl", read_file(folder / "metrics.jsonl") + "{\"step\": 4, \"tor");
+  {
+    MetricsWriter writer(folder, 2, false);
+    writer.write(3, "grpo", {{"a", 33}});
+  }
+  std::istringstream lines(read_file(folder / "metrics.jsonl"));
+  std::vector<double> values;
+  for (std::string line; std::getline(lines, line);) {
+    const auto row = nlohmann::json::parse(line);
+    values.push_back(row["a"]);
+    if (row["step"] < 3) {
+      EXPECT_TRUE(row["nan"].is_null());
+    }
+  }
+  EXPECT_EQ(values, (std::vector<double>{1, 2, 33}));
+  EXPECT_FALSE(std::filesystem::is_empty(folder / "tensorboard"));
+}
+
+TEST(TrainState, SurvivesJsonAndRefusesOthers) {
+  TrainState state;
+  state.sft_step = 7;
+  state.rl_step = 3;
+  state.adam_t = 3;
+  state.val_before = 0.25;
+  const TrainState again = state_from_json(state_to_json(state));
+  EXPECT_EQ(again.step(), 10);
+  EXPECT_EQ(again.val_before, state.val_before);
+  EXPECT_FALSE(again.val_after);
+  EXPECT_EQ(state_from_json("{}").step(), 0);
+  for (const char* bad :
+       {"[", "{\"format\": 9}", "{\"format\": 1}", "{\"format\": 1, \"sft_step\": \"x\"}"}) {
+    EXPECT_THROW(state_from_json(bad), Error) << bad;
+  }
+}
+
+}  // namespace
+}  // namespace orrery
