@@ -118,6 +118,7 @@ void multiply_part(const Product<kSource, B, A>& product, int64_t row_begin, int
           pack_rows(a_of(t), product.a + row * product.a_stride + k0, product.a_stride, rows, inner);
         }
       } else {  // tiles inside, so that memory is read in order
+        constexpr int64_t kRowsAhead = 8;
         constexpr int64_t kStep = kSource == Source::kPanels ? kPanelWidth : 1;
         for (int64_t p = 0; p < inner; p += kStep) {
           const A* const from = product.a + (k0 + p) / kStep * product.a_stride;
@@ -126,6 +127,8 @@ void multiply_part(const Product<kSource, B, A>& product, int64_t row_begin, int
             if constexpr (kSource == Source::kPanels) {
               copy_floats(a_of(t) + p * rows, from + row * kPanelWidth, rows * kPanelWidth);
             } else {
+              hwy::Prefetch(from + row +
+                            kRowsAhead * product.a_stride);  // another page: not for the hardware
               copy_row(a_of(t) + p * rows, from + row, rows);
             }
           }

@@ -144,7 +144,11 @@ void pack_panel(float* out, const T* src, int64_t src_stride, int64_t rows, int6
 /// `count` elements as floats, a multiple of kLanes.
 template <class T>
 void copy_floats(float* out, const T* src, int64_t count) {
-  for (int64_t i = 0; i < count; i += kLanes) hn::StoreU(load_b(src + i), Floats(), out + i);
+  constexpr int64_t kAhead = 512;
+  for (int64_t i = 0; i < count; i += kLanes) {
+    hwy::Prefetch(src + i + kAhead);
+    hn::StoreU(load_b(src + i), Floats(), out + i);
+  }
 }
 
 /// One panel of rows that stay rows: out [count][kPanelWidth] = src [count, width], the rest zeros.
