@@ -13,8 +13,9 @@ using google::protobuf::FieldDescriptor;
 void collect(const Descriptor& schema, const std::string& prefix, std::vector<std::string>& keys) {
   for (int i = 0; i < schema.field_count(); ++i) {
     const FieldDescriptor& field = *schema.field(i);
-    keys.push_back(join_key(prefix, field.name()));
-    if (field.message_type() != nullptr) collect(*field.message_type(), keys.back(), keys);
+    const std::string key = join_key(prefix, field.name());  // a copy: keys grows below
+    keys.push_back(key);
+    if (field.message_type() != nullptr) collect(*field.message_type(), key, keys);
   }
 }
 
