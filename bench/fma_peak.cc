@@ -1,0 +1,40 @@
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "bench/fma_peak.cc"
+#include "kernels/cpu/targets.h"
+// targets.h first.
+#include "hwy/foreach_target.h"
+// foreach_target.h first.
+#include "bench/fma_peak.h"
+#include "kernels/cpu/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace orrery::HWY_NAMESPACE {
+
+double fmas(int64_t rounds) {
+  constexpr int kChains = 12;  // more than latency times throughput; fewer than registers
+  const hn::ScalableTag<float> d;
+  volatile float source = 0.5f;  // unknown to the compiler
+  const auto x = hn::Set(d, source), y = hn::Set(d, source);
+  hn::Vec<decltype(d)> acc[kChains];
+  HWY_UNROLL(12)
+  for (int i = 0; i < kChains; ++i) acc[i] = hn::Set(d, static_cast<float>(i));
+  for (int64_t round = 0; round < rounds; ++round) {
+    HWY_UNROLL(12)
+    for (int i = 0; i < kChains; ++i) acc[i] = hn::MulAdd(x, y, acc[i]);
+  }
+  HWY_UNROLL(12)
+  for (int i = 1; i < kChains; ++i) acc[0] = hn::Add(acc[0], acc[i]);
+  volatile float sink = hn::GetLane(acc[0]);  // so that the loop stays
+  (void)sink;
+  return 2.0 * kChains * static_cast<double>(hn::Lanes(d)) * static_cast<double>(rounds);
+}
+
+}  // namespace orrery::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace orrery {
+HWY_EXPORT(fmas);
+double run_fmas(int64_t rounds) { return HWY_DYNAMIC_DISPATCH(fmas)(rounds); }
+}  // namespace orrery
+#endif
