@@ -14,7 +14,8 @@ struct EmbeddingCase {
 class EmbeddingTest : public testing::TestWithParam<EmbeddingCase> {};
 
 TEST_P(EmbeddingTest, CopiesRowsAndAddsGradientsInTokenOrder) {
-  const auto& [vocab, dim, ids] = GetParam();
+  const int64_t vocab = GetParam().vocab, dim = GetParam().dim;
+  const std::vector<int32_t>& ids = GetParam().ids;
   const auto tokens = static_cast<int64_t>(ids.size());
   const Matrix table = Matrix::random(vocab, dim, 1);
   const Matrix dout = Matrix::random(tokens, dim, 2);

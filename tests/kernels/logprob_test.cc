@@ -73,7 +73,8 @@ class LogprobTest : public testing::TestWithParam<LogprobCase> {
 };
 
 TEST_P(LogprobTest, ForwardHasTheBitsOfScalarCodeAndAgreesWithDouble) {
-  const auto& [rows, vocab, scale, tolerance] = GetParam();
+  const int64_t rows = GetParam().rows, vocab = GetParam().vocab;
+  const double tolerance = GetParam().tolerance;
   std::vector<float> logprobs, entropies, lse;
   for (int64_t r = 0; r < rows; ++r) {
     const auto u = static_cast<size_t>(r);
@@ -98,7 +99,8 @@ TEST_P(LogprobTest, ForwardHasTheBitsOfScalarCodeAndAgreesWithDouble) {
 }
 
 TEST_P(LogprobTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences) {
-  const auto& [rows, vocab, scale, tolerance] = GetParam();
+  const int64_t rows = GetParam().rows, vocab = GetParam().vocab;
+  const double tolerance = GetParam().tolerance;
   Matrix expected = logits_, without_entropy = logits_;
   std::vector<float> entropies, lse;
   for (int64_t r = 0; r < rows; ++r) {

@@ -50,7 +50,8 @@ double norm_loss(const std::vector<double>& x, const float* dy, const float* wei
 }
 
 TEST_P(RmsnormTest, ForwardHasTheBitsOfScalarCodeAndAgreesWithDouble) {
-  const auto& [tokens, heads, dim, tolerance] = GetParam();
+  const int64_t tokens = GetParam().tokens, heads = GetParam().heads, dim = GetParam().dim;
+  const double tolerance = GetParam().tolerance;
   const Matrix x = Matrix::random(tokens, heads * dim, 1);
   const std::vector<float> weight = random_vector(dim, 2);
   Matrix y(tokens, heads * dim), rstd(tokens, heads);
@@ -84,7 +85,7 @@ TEST_P(RmsnormTest, ForwardHasTheBitsOfScalarCodeAndAgreesWithDouble) {
 }
 
 TEST_P(RmsnormTest, ResidualFormHasTheBitsOfItsTwoSteps) {
-  const auto& [tokens, heads, dim, tolerance] = GetParam();
+  const int64_t tokens = GetParam().tokens, heads = GetParam().heads, dim = GetParam().dim;
   const int64_t cols = heads * dim;
   const Matrix x = Matrix::random(tokens, cols, 1), delta = Matrix::random(tokens, cols, 3);
   const std::vector<float> weight = random_vector(cols, 2);
@@ -108,7 +109,7 @@ TEST_P(RmsnormTest, ResidualFormHasTheBitsOfItsTwoSteps) {
 }
 
 TEST_P(RmsnormTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences) {
-  const auto& [tokens, heads, dim, tolerance] = GetParam();
+  const int64_t tokens = GetParam().tokens, heads = GetParam().heads, dim = GetParam().dim;
   const int64_t cols = heads * dim, stride = cols + Matrix::kPadding;
   const Matrix x = Matrix::random(tokens, cols, 1), dy = Matrix::random(tokens, cols, 2);
   const Matrix dx_start = Matrix::random(tokens, cols, 5);

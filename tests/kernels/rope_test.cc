@@ -193,7 +193,7 @@ struct RopeCase {
 class RopeTest : public testing::TestWithParam<RopeCase> {};
 
 TEST_P(RopeTest, RotatesWithTheBitsOfScalarCodeAndBackwardIsItsTranspose) {
-  const auto& [tokens, heads, head_dim] = GetParam();
+  const int64_t tokens = GetParam().tokens, heads = GetParam().heads, head_dim = GetParam().head_dim;
   const int64_t half = head_dim / 2, positions = 300;
   const RopeTable table =
       build_rope_table({.head_dim = head_dim, .theta = 10000.0, .scaling = {}}, positions);

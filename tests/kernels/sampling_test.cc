@@ -117,7 +117,8 @@ std::vector<SamplingParams> all_params() {
 class SamplingTest : public testing::TestWithParam<std::pair<int64_t, float>> {};
 
 TEST_P(SamplingTest, DrawsTheTokenOfTheDefinitionOnEveryTarget) {
-  const auto [vocab, scale] = GetParam();
+  const int64_t vocab = GetParam().first;
+  const float scale = GetParam().second;
   const std::vector<SamplingParams> params = all_params();
   const auto rows = static_cast<int64_t>(params.size());
   Matrix logits = Matrix::random(rows, vocab, 1, scale);

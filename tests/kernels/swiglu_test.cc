@@ -18,7 +18,9 @@ class SwigluTest : public testing::TestWithParam<SwigluCase> {};
 double silu(double g) { return g / (1.0 + std::exp(-g)); }
 
 TEST_P(SwigluTest, HasTheBitsOfScalarCodeAndAgreesWithDouble) {
-  const auto& [tokens, width, scale, tolerance] = GetParam();
+  const int64_t tokens = GetParam().tokens, width = GetParam().width;
+  const float scale = GetParam().scale;
+  const double tolerance = GetParam().tolerance;
   const Matrix x = Matrix::random(tokens, 2 * width, 1, scale);
   const Matrix dout = Matrix::random(tokens, width, 2);
   Matrix out(tokens, width), dx(tokens, 2 * width);
