@@ -1,5 +1,6 @@
 // The `orrery` command: parses the command line and runs one subcommand.
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 
 #include "core/error.h"
@@ -13,7 +14,8 @@ namespace {
 int run_main(int argc, char** argv) {
   CLI::App app{
       "Orrery: reinforcement-learning post-training of language models.\n"
-      "Exit codes: 0 done, 1 run-time failure, 2 bad command line or configuration."};
+      "Exit codes: 0 done, 1 run-time failure, 2 bad command line or configuration.\n"
+      "ORRERY_CPU_TARGET=avx2|avx512|neon restricts the instruction set (results do not change)."};
   app.name("orrery");
   app.set_version_flag("--version", ORRERY_VERSION);
   app.require_subcommand(1);
@@ -35,6 +37,7 @@ int run_main(int argc, char** argv) {
   }
   orrery::init_log(0, 1);
   orrery::require_cpu_support();
+  if (const char* target = std::getenv("ORRERY_CPU_TARGET")) orrery::set_cpu_target(target);
   return command();
 }
 

@@ -31,6 +31,18 @@ class Layouts(Case):
             hashes.add(self.checkpoint_hash(run_dir))
         self.assertEqual(len(hashes), 1, hashes)
 
+    def test_instruction_set_changes_no_bit(self):
+        hashes = set()
+        for target in ("avx2", "avx512"):
+            env = dict(os.environ, ORRERY_CPU_TARGET=target)
+            if subprocess.run([BIN, "config", QUICKSTART], env=env, capture_output=True).returncode != 0:
+                self.skipTest(f"this CPU has no {target}")
+            run_dir = self.folder / target
+            subprocess.run(command("train", QUICKSTART, f"run_dir={run_dir}", *SHORT), env=env, check=True, capture_output=True,
+                           timeout=300)
+            hashes.add(self.checkpoint_hash(run_dir))
+        self.assertEqual(len(hashes), 1, hashes)
+
     def test_kl_mini_batches_and_epochs(self):
         options = [*SHORT, "actor.kl_loss_coef=0.01", "actor.ppo_mini_batch_size=4", "actor.ppo_epochs=2", "actor.entropy_coeff=0.001",
                    "actor.loss_agg_mode=seq-mean-token-mean"]
