@@ -79,7 +79,7 @@ TEST(BlockManager, KeepsItsInvariantsUnderRandomUse) {
   for (int round = 0; round < 20000; ++round) {
     const uint32_t action = random.below(4);
     if (action == 0) {
-      const auto tokens = static_cast<int64_t>(1 + random.below(5 * kKvBlock));
+      const auto tokens = 1 + static_cast<int64_t>(random.below(5 * kKvBlock));
       std::vector<int32_t> table;
       if (manager.can_append(table, tokens)) {
         manager.may_append(table, tokens);
