@@ -87,12 +87,14 @@ void BpeModel::add_merges(const TokenizerJson& parsed, const std::string& file) 
   while (slots < parsed.merges.size() * 2) slots *= 2;
   merges_.resize(slots);
   std::string joined;
+  int32_t id = -1;
   for (size_t rank = 0; rank < parsed.merges.size(); ++rank) {
     const std::string_view left = parsed.left(parsed.merges[rank]), right = parsed.right(parsed.merges[rank]);
     joined.assign(left);
     joined += right;
-    const int32_t left_id = vocabulary_.find(left), right_id = vocabulary_.find(right),
-                  id = vocabulary_.find(joined);
+    const int32_t left_id = vocabulary_.find(left), right_id = vocabulary_.find(right);
+    // Vocabularies list merged tokens in the order of their merges, so the next id is nearly always right.
+    id = vocabulary_.has(id + 1) && vocabulary_.token(id + 1) == joined ? id + 1 : vocabulary_.find(joined);
     if (left_id < 0 || right_id < 0 || id < 0) {
       const std::string_view missing = left_id < 0 ? left : right_id < 0 ? right : joined;
       fail("{}: model.merges[{}]: token \"{}\" is not in model.vocab", file, rank, missing.substr(0, 80));

@@ -17,21 +17,22 @@ uint32_t hash_of(std::string_view token) {
 size_t Vocabulary::slot_of(std::string_view token, uint32_t hash) const {
   const size_t mask = slots_.size() - 1;
   size_t slot = hash & mask;
-  while (slots_[slot] >= 0) {
-    const Entry& entry = entries_[static_cast<size_t>(slots_[slot])];
-    if (entry.hash == hash && text(entry) == token) break;
+  while (slots_[slot].entry >= 0) {
+    if (slots_[slot].hash == hash && text(entries_[static_cast<size_t>(slots_[slot].entry)]) == token) break;
     slot = (slot + 1) & mask;
   }
   return slot;
 }
 
 void Vocabulary::grow() {
-  slots_.assign(slots_.empty() ? 1024 : slots_.size() * 4, -1);
+  std::vector<Slot> old(slots_.empty() ? 1024 : slots_.size() * 2);
+  old.swap(slots_);
   const size_t mask = slots_.size() - 1;
-  for (size_t i = 0; i < entries_.size(); ++i) {
-    size_t slot = entries_[i].hash & mask;
-    while (slots_[slot] >= 0) slot = (slot + 1) & mask;
-    slots_[slot] = static_cast<int32_t>(i);
+  for (const Slot& moved : old) {
+    if (moved.entry < 0) continue;
+    size_t slot = moved.hash & mask;
+    while (slots_[slot].entry >= 0) slot = (slot + 1) & mask;
+    slots_[slot] = moved;
   }
 }
 
@@ -40,20 +41,20 @@ Vocabulary::Added Vocabulary::add(std::string_view token, int32_t id) {
   if (entries_.size() * 2 >= slots_.size()) grow();
   const uint32_t hash = hash_of(token);
   const size_t slot = slot_of(token, hash);
-  if (slots_[slot] >= 0) return Added::kTokenTaken;
+  if (slots_[slot].entry >= 0) return Added::kTokenTaken;
   if (has(id)) return Added::kIdTaken;
   if (id >= size()) by_id_.resize(static_cast<size_t>(id) + 1, -1);
   const auto index = static_cast<int32_t>(entries_.size());
-  slots_[slot] = index;
+  slots_[slot] = {hash, index};
   by_id_[static_cast<size_t>(id)] = index;
-  entries_.push_back({bytes_.size(), static_cast<uint32_t>(token.size()), id, hash});
+  entries_.push_back({bytes_.size(), static_cast<uint32_t>(token.size()), id});
   bytes_ += token;
   return Added::kNew;
 }
 
 int32_t Vocabulary::find(std::string_view token) const {
   if (slots_.empty()) return -1;
-  const int32_t index = slots_[slot_of(token, hash_of(token))];
+  const int32_t index = slots_[slot_of(token, hash_of(token))].entry;
   return index < 0 ? -1 : entries_[static_cast<size_t>(index)].id;
 }
 

@@ -33,7 +33,11 @@ class Vocabulary {
     size_t begin;
     uint32_t length;
     int32_t id;
-    uint32_t hash;
+  };
+  /// The hash stands here so that a search touches one entry, not every one it passes.
+  struct Slot {
+    uint32_t hash = 0;
+    int32_t entry = -1;  // index into entries_, or -1
   };
   int32_t entry_of(int32_t id) const { return id >= 0 && id < size() ? by_id_[static_cast<size_t>(id)] : -1; }
   std::string_view text(const Entry& entry) const { return {bytes_.data() + entry.begin, entry.length}; }
@@ -42,7 +46,7 @@ class Vocabulary {
 
   std::string bytes_;
   std::vector<Entry> entries_;
-  std::vector<int32_t> slots_;  // index into entries_, or -1; a power of two of them
+  std::vector<Slot> slots_;     // a power of two of them
   std::vector<int32_t> by_id_;  // index into entries_, or -1
 };
 

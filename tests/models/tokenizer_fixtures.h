@@ -77,13 +77,8 @@ inline nlohmann::json sentencepiece_tokenizer() {
   nlohmann::json vocab = {{"<unk>", 0}, {"<s>", 1}, {"</s>", 2}};
   for (int byte = 0; byte < 256; ++byte) vocab[fmt::format("<0x{:02X}>", byte)] = 3 + byte;
   int id = 259;
-  for (const char* token : {"\u2581", "a", "b", "c",
-                            "\u2581"
-                            "a",
-                            "ab", "bc",
-                            "\u2581"
-                            "ab",
-                            "aa", "\u2581\u2581"}) {
+  for (const char* token :
+       {"\u2581", "a", "b", "c", "\u2581a", "ab", "bc", "\u2581ab", "aa", "\u2581\u2581"}) {
     vocab[token] = id++;
   }
   nlohmann::json tokenizer = nlohmann::json::parse(R"({

@@ -176,12 +176,8 @@ TEST(Tokenizer, NoDecoderJoinsWithSpaces) {
   json file = sentencepiece_tokenizer();
   file["decoder"] = nullptr;
   const Tokenizer t = make(file);
-  EXPECT_EQ(t.decode(Ids{266, 262, 1}, false),
-            "\u2581"
-            "ab c <s>");
-  EXPECT_EQ(stream(t, {266, 262, 1}, true),
-            "\u2581"
-            "ab c");
+  EXPECT_EQ(t.decode(Ids{266, 262, 1}, false), "\u2581ab c <s>");
+  EXPECT_EQ(stream(t, {266, 262, 1}, true), "\u2581ab c");
 }
 
 TEST(Tokenizer, IncrementalDecoderGivesWholeCharacters) {
