@@ -15,28 +15,51 @@ constexpr size_t kHugePage = size_t{2} << 20;
 
 size_t round_up(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
+/// Whether a block of this size gets pages of its own.
+bool mapped(size_t bytes) { return bytes >= 2 * kHugePage; }
+
+/// Fresh zero pages at a 2 MiB boundary, huge ones where the system gives them; null when there are none.
+void* map_pages(size_t bytes) {
+  const size_t size = round_up(bytes, kHugePage);
+  void* raw = ::mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (raw == MAP_FAILED) return nullptr;
+  auto* begin = static_cast<std::byte*>(raw);
+  const size_t before =
+      round_up(reinterpret_cast<uintptr_t>(begin), kHugePage) - reinterpret_cast<uintptr_t>(begin);
+  if (before > 0) ::munmap(begin, before);
+  if (before < kHugePage) ::munmap(begin + before + size, kHugePage - before);
+  ::madvise(begin + before, size, MADV_HUGEPAGE);  // a hint: failure is harmless
+  return begin + before;
+}
+
 }  // namespace
 
 Buffer::Buffer(Device device, size_t bytes) : device_(device), bytes_(bytes) {
   if (device.type != DeviceType::kCpu) fail("this build has no {} support; set device: cpu", "CUDA");
   if (bytes == 0) return;
-  const size_t align = bytes >= 2 * kHugePage ? kHugePage : kAlign;
-  data_ = std::aligned_alloc(align, round_up(bytes, align));
+  data_ = mapped(bytes) ? map_pages(bytes) : std::aligned_alloc(kAlign, round_up(bytes, kAlign));
   if (data_ == nullptr) {
     fail(
         "out of memory: cannot allocate {:.1f} MiB on the host; use a smaller batch, token budget or KV "
         "cache",
         static_cast<double>(bytes) / (1 << 20));
   }
-  if (align == kHugePage)
-    madvise(data_, round_up(bytes, align), MADV_HUGEPAGE);  // a hint: failure is harmless
 }
 
-Buffer::~Buffer() { std::free(data_); }
+Buffer::~Buffer() {
+  if (data_ == nullptr) return;
+  if (mapped(bytes_)) {
+    ::munmap(data_, round_up(bytes_, kHugePage));
+  } else {
+    std::free(data_);
+  }
+}
 
 Buffer Buffer::zeroed(Device device, size_t bytes) {
   Buffer buffer(device, bytes);
-  if (bytes > 0) std::memset(buffer.data(), 0, bytes);
+  if (bytes > 0 && !mapped(bytes))
+    std::memset(buffer.data(), 0, bytes);  // fresh pages are zero: none is touched before use
   return buffer;
 }
 

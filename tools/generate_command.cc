@@ -39,8 +39,7 @@ std::vector<int32_t> prompt_tokens(const GenerateOptions& options, const Tokeniz
   std::vector<ChatMessage> messages;
   if (!options.system.empty()) messages.push_back({"system", options.system});
   messages.push_back({"user", prompt});
-  const std::string text =
-      render_chat(ChatTemplate(tokenizer), messages, /*add_generation_prompt=*/true);
+  const std::string text = render_chat(ChatTemplate(tokenizer), messages, /*add_generation_prompt=*/true);
   return tokenizer.encode(text, /*add_special_tokens=*/false);
 }
 
