@@ -1,5 +1,6 @@
 // Tokenizers of Hugging Face model folders, from tokenizer.json. Same ids and same text as the library
-// `tokenizers`:
+// `tokenizers` (compared with 0.22; clean_up_tokenization_spaces, which loses text, is not its step and not
+// ours):
 //   encode  raw text -> added tokens cut out -> normalizer -> pre-tokenizer -> BPE (bpe.h) -> post-processor
 //   decode  ids -> token strings -> decoder
 // Supported: byte-level BPE (GPT-2, Llama 3, Qwen) and SentencePiece-style BPE with byte fallback; see

@@ -1,7 +1,8 @@
 // The regular expressions of tokenizer.json. Those are written for Oniguruma (Ruby syntax, Unicode); they run
 // here on PCRE2 with UTF and UCP. The syntax both share is passed on; \s and \w, whose Unicode meaning
-// differs, are spelled out; syntax that means something else in PCRE2 is refused. Immutable, safe to share
-// between threads.
+// differs, are spelled out; syntax that means something else in PCRE2 is refused. Letters and digits are
+// those of PCRE2's Unicode version (14 in 10.42): newer ones, such as the hieroglyphs of Unicode 16, count as
+// other characters. Immutable, safe to share between threads.
 #pragma once
 
 #include <functional>
