@@ -30,32 +30,20 @@ Topology make_topology(Placement placement, int ranks, int configured_learners, 
   Topology topology;
   topology.placement = placement;
   topology.ranks = ranks;
-  if (placement == Placement::kColocated) {
-    if (configured_learners != 0 && configured_learners != ranks) {
-      fail_usage(
-          "cluster.learners is {} but with placement: colocated every one of the {} ranks learns: remove "
-          "cluster.learners, or set cluster.placement: split",
-          configured_learners, ranks);
-    }
-    topology.learners = ranks;
-    if (!is_power_of_two(ranks) || gradient_shards % ranks != 0) {
-      fail_usage(
-          "{} ranks cannot share cluster.gradient_shards = {}: start a power of two of ranks that is at most "
-          "{} (for "
-          "example mpirun -n {}), or raise cluster.gradient_shards",
-          ranks, gradient_shards, gradient_shards, best_learners(ranks, gradient_shards));
-    }
-    return topology;
-  }
-  if (ranks < 2) {
+  const bool split = placement == Placement::kSplit;
+  if (split && ranks < 2) {
     fail_usage(
         "cluster.placement: split needs at least 2 ranks (one learner, one actor) but there is 1: start with "
         "mpirun -n 2 "
         "or more, or set cluster.placement: colocated");
   }
-  topology.learners =
-      configured_learners == 0 ? best_learners(ranks / 2, gradient_shards) : configured_learners;
-  if (topology.learners >= ranks) {
+  topology.learners = configured_learners == 0 ? best_learners(split ? ranks / 2 : ranks, gradient_shards)
+                                               : configured_learners;
+  if (topology.learners > ranks) {
+    fail_usage("cluster.learners is {} but there are {} ranks: lower it, or start more ranks",
+               topology.learners, ranks);
+  }
+  if (split && topology.learners == ranks) {
     fail_usage(
         "cluster.learners is {} of {} ranks, which leaves no actor: set cluster.learners to at most {}, or "
         "start more "

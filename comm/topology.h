@@ -7,18 +7,22 @@ namespace orrery {
 
 enum class Placement { kColocated, kSplit };
 
-/// Colocated: every rank is learner and actor. Split: ranks [0, learners) learn, the rest act.
+/// Ranks [0, learners) learn. Colocated: every rank acts, and as many as the gradient shards allow learn too.
+/// Split: the ranks that do not learn act.
 struct Topology {
   Placement placement = Placement::kColocated;
   int ranks = 1;
   int learners = 1;
   bool is_learner(int rank) const { return rank < learners; }
   bool is_actor(int rank) const { return placement == Placement::kColocated || rank >= learners; }
+  /// Some ranks follow the learners' weights without learning.
+  bool has_followers() const { return learners < ranks; }
   int actors() const { return placement == Placement::kColocated ? ranks : ranks - learners; }
 };
 
-/// Checks: learners >= 1 (0 in config: all ranks when colocated, half of them when split), a power of two
-/// that divides gradient_shards; split needs at least one actor. Usage Error says how to fix it.
+/// Any number of ranks. configured_learners 0: as many of the ranks (colocated), or of half of them (split),
+/// as form a power of two that divides gradient_shards. Another number must be such a power and, when split,
+/// leave an actor. Usage Error says how to fix it.
 Topology make_topology(Placement placement, int ranks, int configured_learners, int gradient_shards);
 
 }  // namespace orrery

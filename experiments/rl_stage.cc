@@ -201,7 +201,7 @@ void RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
 
 void RlStage::publish() {
   ++version_;
-  if (job_.topology.placement == Placement::kSplit) {
+  if (job_.topology.has_followers()) {
     // The learners hold the same weights already; the actors follow rank 0's. Every rank takes part in the
     // broadcast.
     publish_weights(job_.world, 0, version_, job_.model().parameters());

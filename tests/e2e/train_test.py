@@ -15,7 +15,7 @@ from harness import BIN, QUICKSTART, SHORT, Case, command, environment, start
 class Layouts(Case):
     def test_any_layout_gives_the_same_checkpoint(self):
         hashes = {}
-        for ranks, placement in ((0, "colocated"), (1, "colocated"), (2, "colocated"), (4, "colocated"), (2, "split"), (4, "split")):
+        for ranks, placement in ((0, "colocated"), (1, "colocated"), (2, "colocated"), (3, "colocated"), (4, "colocated"), (2, "split"), (3, "split")):
             run_dir = self.folder / f"{placement}{ranks}"
             result = self.ok("train", QUICKSTART, f"run_dir={run_dir}", f"cluster.placement={placement}", *SHORT, ranks=ranks)
             self.assertRegex(result.stdout.splitlines()[-1], r"^held-out accuracy: before \d\.\d{3} after \d\.\d{3}$")

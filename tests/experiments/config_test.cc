@@ -431,7 +431,7 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
               HasSubstr("cluster.gradient_shards is 6: it must be a power of two"));
   EXPECT_THAT(refused({"cluster.placement=split"}),
               HasSubstr("cluster.placement: split needs at least 2 ranks"));
-  EXPECT_THAT(refused({}, 16), HasSubstr("16 ranks cannot share cluster.gradient_shards = 8"));
+
   EXPECT_THAT(refused({"rollout.temperature=0"}), HasSubstr("rollout.temperature is 0 (greedy)"));
   EXPECT_THAT(refused({"rollout.n=1"}), HasSubstr("rollout.n is 1: algorithm.adv_estimator compares"));
   EXPECT_THAT(refused({"actor.clip_ratio_c=0.5"}), HasSubstr("must be above 1 (3 is usual), or 0"));

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "core/context.h"
 #include "core/error.h"
 #include "core/rng.h"
 #include "core/tensor.h"
