@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 
+#include "core/error.h"
 #include "core/file.h"
 #include "models/pretokenizer.h"
 
