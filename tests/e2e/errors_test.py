@@ -93,7 +93,7 @@ class Models(Case):
 
     def test_tensors(self):
         self.rewrite(lambda header, data: header.update({"model.norm.wait": header.pop("model.norm.weight")}))
-        self.generate(1, "model.norm.weight")
+        self.generate(1, "model.norm.wait")
 
     def test_shape(self):
         def change(header, data):
