@@ -55,12 +55,11 @@ house_files() {  # every file of the house with one of these endings
 }
 
 check_format() {
-  local file wrong=() cpp='h\|cc\|cu\|cuh'
+  local wrong cpp='h\|cc\|cu\|cuh'
   echo "+ clang-format-14 --dry-run -Werror ($(house_files "$cpp" | wc -l) files)"
-  while read -r file; do
-    clang-format-14 --dry-run -Werror "$file" 2>/dev/null || wrong+=("$file")
-  done < <(house_files "$cpp")
-  [ ${#wrong[@]} -eq 0 ] || die "not formatted; run: clang-format-14 -i ${wrong[*]}"
+  wrong=$(house_files "$cpp" |
+    xargs -P "$jobs" -I{} bash -c 'clang-format-14 --dry-run -Werror {} 2>/dev/null || printf " %s" {}')
+  [ -z "$wrong" ] || die "not formatted; run: clang-format-14 -i$wrong"
 }
 
 check_scripts() {

@@ -1,6 +1,7 @@
 // Small tokenizers made on the spot, for tests that need no downloaded model.
 #pragma once
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
