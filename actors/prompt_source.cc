@@ -50,7 +50,12 @@ PromptSource::PromptSource(const proto::DataSection& data, const Environment& en
     fail_usage("data.prompt_template is \"{}\": it must contain {{}} exactly once, where the prompt goes",
                pattern);
   }
-  if (data.apply_chat_template()) chat_template_.emplace(tokenizer);
+  if (!data.apply_chat_template()) return;
+  chat_template_.emplace(tokenizer);
+  if (chat_template_->is_plain()) {
+    fail_usage(
+        "data.apply_chat_template is set but the model's folder has no chat template; set it to false");
+  }
 }
 
 std::vector<int32_t> PromptSource::tokens(const Episode& episode) const {

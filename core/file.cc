@@ -1,6 +1,7 @@
 #include "core/file.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -35,7 +36,8 @@ size_t regular_file_size(int fd, const std::filesystem::path& path) {
 }  // namespace
 
 std::string read_file(const std::filesystem::path& path) {
-  const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  const Fd file(
+      ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));  // a FIFO must not block: it is refused
   if (file.fd < 0) fail("cannot open {}: {}", path.string(), std::strerror(errno));
   std::string contents(regular_file_size(file.fd, path), '\0');
   size_t done = 0;
@@ -81,7 +83,7 @@ void write_file_atomic(const std::filesystem::path& path, std::string_view conte
 }
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
-  const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (file.fd < 0) fail("cannot open {}: {}", path.string(), std::strerror(errno));
   size_ = regular_file_size(file.fd, path);
   if (size_ == 0) return;
@@ -104,5 +106,16 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(size_, other.size_);
   return *this;
 }
+
+FileLock::FileLock(const std::filesystem::path& path) {
+  fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (fd_ < 0) fail("cannot create {}: {}", path.string(), std::strerror(errno));
+  if (::flock(fd_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+    ::close(fd_);
+    fail("another run is using {}; wait for it, or choose another folder", path.parent_path().string());
+  }
+}
+
+FileLock::~FileLock() { ::close(fd_); }
 
 }  // namespace orrery

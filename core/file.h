@@ -35,4 +35,17 @@ class MappedFile {
   size_t size_ = 0;
 };
 
+/// Holds an exclusive lock on a file (made when absent) until destruction or the process's end, however it
+/// ends. Error when another process holds it; on file systems without locks it holds nothing.
+class FileLock {
+ public:
+  explicit FileLock(const std::filesystem::path& path);
+  ~FileLock();
+  FileLock(const FileLock&) = delete;
+  FileLock& operator=(const FileLock&) = delete;
+
+ private:
+  int fd_ = -1;
+};
+
 }  // namespace orrery

@@ -1,7 +1,11 @@
 #include "experiments/checkpointing.h"
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <sstream>
+
+#include <fmt/ranges.h>
 
 #include "core/error.h"
 #include "core/file.h"
@@ -139,6 +143,36 @@ std::filesystem::path Checkpointer::choose() const {
   return found ? found->folder() : std::filesystem::path{};
 }
 
+void Checkpointer::report_changes(const std::string& saved_yaml) const {
+  std::istringstream now(config_yaml_), then(saved_yaml);
+  const auto flatten = [](std::istream& in) {
+    std::map<std::string, std::string> values;
+    std::vector<std::string> path;  // keys that lead to the current line, by indentation
+    for (std::string line; std::getline(in, line);) {
+      const size_t indent = line.find_first_not_of(' '), colon = line.find(':');
+      if (indent == std::string::npos || colon == std::string::npos) continue;
+      path.resize(std::min(path.size(), indent / 2));
+      path.push_back(line.substr(indent, colon - indent));
+      const size_t value = line.find_first_not_of(' ', colon + 1);
+      if (value == std::string::npos) continue;
+      values[fmt::format("{}", fmt::join(path, "."))] = line.substr(value);
+    }
+    return values;
+  };
+  const auto before = flatten(then), after = flatten(now);
+  std::string changes;
+  for (const auto& [key, value] : after) {
+    const auto it = before.find(key);
+    if (key == "run_dir" || key.starts_with("cluster.") || it == before.end() || it->second == value)
+      continue;
+    changes += fmt::format("{}{}: {} -> {}", changes.empty() ? "" : ", ", key, it->second, value);
+  }
+  if (!changes.empty()) {
+    spdlog::warn("the config differs from the one that was saved; the run goes on with the new values: {}",
+                 changes);
+  }
+}
+
 std::optional<TrainState> Checkpointer::resume(Learner* learner) {
   Communicator& world = job_.world;
   std::filesystem::path chosen;
@@ -158,6 +192,13 @@ std::optional<TrainState> Checkpointer::resume(Learner* learner) {
            chosen.string(), job_.config.model().path());
     }
     state = state_from_json(checkpoint.info().state_json);
+    if (state.rl_step > 0 && state.sft_step < job_.config.sft().total_training_steps()) {
+      fail_usage(
+          "{} is past SFT, which took {} steps; sft.total_training_steps is {} now: set it back, or use "
+          "another run_dir",
+          chosen.string(), state.sft_step, job_.config.sft().total_training_steps());
+    }
+    if (world.rank() == 0) report_changes(checkpoint.info().run_config_yaml);
     checkpoint.read(0, checkpoint.flat_size(), model.parameters(), {}, {});
     if (learner != nullptr) {
       ShardedAdamW& optimizer = learner->optimizer();

@@ -40,6 +40,7 @@ class Checkpointer {
   std::optional<TrainState> resume(Learner* learner);
 
  private:
+  void report_changes(const std::string& saved_yaml) const;
   std::filesystem::path choose() const;
   std::filesystem::path save_on_all(const TrainState& state, Learner& learner);
 

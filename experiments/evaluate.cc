@@ -49,6 +49,7 @@ double pass_at_k(int n, int correct, int k) {
 int run_evaluation(const proto::Config& given, const std::string& checkpoint, bool json, Communicator& world,
                    int local_ranks) {
   proto::Config config = given;
+  config.mutable_data()->clear_train_files();  // held-out items only
   std::filesystem::path found;
   together(world, [&] {
     if (checkpoint.empty()) {

@@ -1,6 +1,9 @@
 #include "experiments/stop_signal.h"
 
+#include <unistd.h>
+
 #include <csignal>
+#include <string_view>
 
 namespace orrery {
 namespace {
@@ -12,6 +15,11 @@ void on_signal(int signal) {
   if (g_stop != 0 && signal == SIGINT) {
     std::signal(SIGINT, SIG_DFL);
     std::raise(SIGINT);
+  }
+  if (g_stop == 0) {  // write() is all that a handler may call
+    constexpr std::string_view kText =
+        "orrery: asked to stop: finishing the step, then saving (Ctrl-C again ends at once)\n";
+    [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, kText.data(), kText.size());
   }
   g_stop = 1;
 }

@@ -12,6 +12,7 @@
 #include "experiments/rl_stage.h"
 #include "experiments/sft_stage.h"
 #include "experiments/stop_signal.h"
+#include "experiments/together.h"
 #include "models/hf_folder.h"
 #include "rollout/rollout_file.h"
 
@@ -41,6 +42,8 @@ std::unique_ptr<Transformer> make_reference(Job& job, bool after_sft, const Trai
   return reference;
 }
 
+constexpr int kMaxSkippedSteps = 5;
+
 /// One run on one rank.
 class Training {
  public:
@@ -55,10 +58,14 @@ class Training {
                                          job.config.cluster().reduce() == proto::ClusterSection::FAST};
       learner_ = std::make_unique<Learner>(job.ctx, job.model(), *job.learners, learner_config);
     }
+    together(job.world, [&] {
+      if (!is_main()) return;
+      std::filesystem::create_directories(job.run_dir);
+      lock_ = std::make_unique<FileLock>(job.run_dir / ".lock");
+    });
     const std::optional<TrainState> resumed = checkpointer_.resume(learner_.get());
     if (resumed) state_ = *resumed;
     if (is_main()) {
-      std::filesystem::create_directories(job.run_dir);
       write_file_atomic(job.run_dir / "config.yaml", config_yaml);
       metrics_ = std::make_unique<MetricsWriter>(job.run_dir, resumed ? state_.step() : -1,
                                                  job.config.trainer().tensorboard());
@@ -163,6 +170,7 @@ class Training {
       }
       Metrics metrics = stage.step(state_.rl_step);
       ++state_.rl_step;
+      stop_when_diverged(metrics);
       if (is_main()) state_.reward = metrics["critic/rewards/mean"];
       const bool last = state_.rl_step == rl_total_;
       if (test_freq != 0 && (last || (test_freq > 0 && state_.rl_step % test_freq == 0))) {
@@ -175,6 +183,20 @@ class Training {
       if (save_due(state_.rl_step, rl_total_)) save(/*must=*/last);
     }
     return true;
+  }
+
+  /// Steps whose every gradient is not finite change nothing: a run of them will not recover.
+  void stop_when_diverged(const Metrics& metrics) {
+    const auto it = metrics.find("actor/skipped_updates");
+    if (it == metrics.end()) return;
+    skipped_steps_ = it->second > 0 ? skipped_steps_ + 1 : 0;
+    if (skipped_steps_ == kMaxSkippedSteps) {
+      fail(
+          "{} steps in a row had a gradient that is not finite (last at step {}): the policy has diverged; "
+          "resume from an "
+          "earlier checkpoint with a lower actor.optim.lr",
+          kMaxSkippedSteps, state_.rl_step);
+    }
   }
 
   double validate(RlStage& stage) {
@@ -221,6 +243,7 @@ class Training {
   }
 
   Job& job_;
+  std::unique_ptr<FileLock> lock_;  // rank 0: no second run in this folder
   Checkpointer checkpointer_;
   int64_t sft_total_, rl_total_;
   std::unique_ptr<Transformer> reference_;
@@ -228,6 +251,7 @@ class Training {
   std::unique_ptr<MetricsWriter> metrics_;
   TrainState state_;
   double save_seconds_ = 0;
+  int skipped_steps_ = 0;
   bool has_accuracy_ = true;
 };
 

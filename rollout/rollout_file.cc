@@ -7,6 +7,8 @@
 #include <string>
 
 #include "core/error.h"
+#include "core/file.h"
+#include "core/sha256.h"
 #include "rollout/hdf5_arrays.h"
 
 namespace orrery {
@@ -194,6 +196,24 @@ Trajectory sample_of(const Columns& c, size_t s, const std::vector<Fingerprint>&
   return t;
 }
 
+std::filesystem::path checksum_path(std::filesystem::path path) {
+  path += ".sha256";
+  return path;
+}
+
+/// The HDF5 library crashes on some damaged files, so none is parsed before its digest is right.
+void verify_checksum(const std::filesystem::path& path) {
+  const std::string digest = sha256_hex(MappedFile(path).bytes());
+  const std::filesystem::path beside = checksum_path(path);
+  if (!std::filesystem::exists(beside)) {
+    fail("{}: its checksum {} is missing, so it cannot be trusted", path.string(),
+         beside.filename().string());
+  }
+  if (!read_file(beside).starts_with(digest)) {
+    fail("{} is damaged: its SHA-256 is not the one in {}", path.string(), beside.filename().string());
+  }
+}
+
 }  // namespace
 
 void write_rollout_file(const std::filesystem::path& path, uint64_t step, std::span<const Group> groups) {
@@ -229,9 +249,16 @@ void write_rollout_file(const std::filesystem::path& path, uint64_t step, std::s
   out.write("response_text", c.response_text);
   out.write("data_source", c.data_source);
   out.publish();
+  write_rollout_checksum(path);
+}
+
+void write_rollout_checksum(const std::filesystem::path& path) {
+  const std::string digest = sha256_hex(MappedFile(path).bytes());
+  write_file_atomic(checksum_path(path), fmt::format("{}  {}\n", digest, path.filename().string()));
 }
 
 RolloutFile read_rollout_file(const std::filesystem::path& path) {
+  verify_checksum(path);
   const Hdf5Reader in(path);
   const std::vector<std::string> format = in.string_attribute("format");
   if (format.size() != 1 || format[0] != kFormat)

@@ -48,8 +48,11 @@ struct RolloutFile {
 /// prompt. Error when arrays of a sample differ in length or the file cannot be written.
 void write_rollout_file(const std::filesystem::path& path, uint64_t step, std::span<const Group> groups);
 
-/// Error naming path and dataset when something is absent, of another type, or inconsistent. A group's step
-/// is that of its first sample.
+/// Writes path.sha256 (a line that `sha256sum -c` reads). write_rollout_file does so.
+void write_rollout_checksum(const std::filesystem::path& path);
+
+/// Reads after checking path.sha256. Error naming path and dataset when something is absent, of another type,
+/// or inconsistent. A group's step is that of its first sample.
 RolloutFile read_rollout_file(const std::filesystem::path& path);
 
 }  // namespace orrery

@@ -1,4 +1,5 @@
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -43,11 +44,29 @@ std::vector<int32_t> prompt_tokens(const GenerateOptions& options, const Tokeniz
   return tokenizer.encode(text, /*add_special_tokens=*/false);
 }
 
+/// What the option parser does not see.
+void check(const GenerateOptions& options) {
+  if (!std::filesystem::is_directory(options.model.folder)) {
+    fail_usage("--model {}: no such folder; give a Hugging Face model folder", options.model.folder);
+  }
+  const float t = options.sampling.temperature;
+  if (!(t == 0.0f || t >= 1e-6f)) fail_usage("--temperature {}: give 0 (greedy), or at least 1e-6", t);
+  if (!options.system.empty() && !options.chat) fail_usage("--system needs --chat");
+  for (const std::string& stop : options.stop) {
+    if (stop.empty()) fail_usage("--stop is empty; give the text to stop at");
+  }
+}
+
 int generate(const GenerateOptions& options) {
+  check(options);
   const Timer timer;
   const Context ctx = options.model.context();
   // The longest sequence is known before the model is built: its RoPE table need not cover the whole context.
   const Tokenizer tokenizer = Tokenizer::load(options.model.folder);
+  if (options.chat && tokenizer.chat_template().empty()) {
+    fail_usage("--chat: {} has no chat template; leave --chat out to continue the prompt as text",
+               options.model.folder);
+  }
   std::vector<std::vector<int32_t>> prompts;
   int64_t longest = 0;
   for (const std::string& prompt : options.prompts) {
@@ -130,7 +149,7 @@ void add_generate_command(CLI::App& app, Command& run) {
   command->add_flag("--chat", options->chat, "Send the prompt as a user message through the chat template");
   command->add_option("--system", options->system, "System message (with --chat)");
   command->add_option("--max-new-tokens", options->max_new_tokens, "Tokens to generate at most (128)")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(1, 1 << 24));
   command->add_option("--temperature", options->sampling.temperature, "0: greedy (default 1)")
       ->check(CLI::Range(0.0, 100.0));
   command->add_option("--top-k", options->sampling.top_k, "0: off")->check(CLI::NonNegativeNumber);

@@ -38,7 +38,11 @@ int run_main(int argc, char** argv) {
   orrery::init_log(0, 1);
   orrery::require_cpu_support();
   if (const char* target = std::getenv("ORRERY_CPU_TARGET")) orrery::set_cpu_target(target);
-  return command();
+  const int code = command();
+  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+    orrery::fail("the output could not be written (is the disk full?)");
+  }
+  return code;
 }
 
 }  // namespace

@@ -87,6 +87,19 @@ class Resume(Case):
             steps = [row["step"] for row in map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines()) if row["stage"] != "val"]
             self.assertEqual(steps, list(range(1, 11)), "each step is listed once")
 
+    def test_a_second_run_in_the_folder_is_refused_and_changes_are_told(self):
+        run_dir = self.folder / "run"
+        long = [*SHORT, "trainer.total_training_steps=100000", "trainer.test_freq=0"]
+        process = start("train", QUICKSTART, f"run_dir={run_dir}", *long)
+        self.wait_for(run_dir / "rollouts" / "step_000050.h5", process)
+        self.fails(1, "train", QUICKSTART, f"run_dir={run_dir}", *long, says=["another run is using"])
+        process.send_signal(signal.SIGUSR1)
+        self.assertEqual(process.wait(timeout=60), 0)
+        self.fails(2, "train", QUICKSTART, f"run_dir={run_dir}", *SHORT, "sft.total_training_steps=7", says=["past SFT"])
+        result = self.ok("train", QUICKSTART, f"run_dir={run_dir}", *SHORT, "trainer.total_training_steps=10", "seed=5", "actor.optim.lr=1e-6")
+        self.assertIn("seed: 1 -> 5", result.stderr)
+        self.assertIn("actor.optim.lr", result.stderr)
+
     def test_resume_on_another_layout(self):
         whole, part = self.folder / "whole", self.folder / "part"
         self.ok("train", QUICKSTART, f"run_dir={whole}", *SHORT)

@@ -92,11 +92,14 @@ TEST(RolloutFile, RejectsOtherFiles) {
   expect_rejected(temporary("absent.h5"), "No such file");
   const auto text = temporary("text.h5");
   write_file_atomic(text, "not HDF5 at all");
+  expect_rejected(text, "checksum");
+  write_rollout_checksum(text);
   expect_rejected(text, "not an HDF5 file");
   const auto other = temporary("other.h5");
   Hdf5Writer writer(other);
   writer.attribute("format", std::vector<std::string>{"something else"});
   writer.publish();
+  write_rollout_checksum(other);
   expect_rejected(other, "not a rollout file");
 }
 
@@ -108,7 +111,20 @@ std::filesystem::path spoiled(const char* name, Spoil&& spoil) {
   const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
   spoil(file);
   H5Fclose(file);
+  write_rollout_checksum(path);  // so that what lies behind the digest is tested
   return path;
+}
+
+TEST(RolloutFile, FlippedBitsAreFoundBeforeTheFileIsParsed) {
+  const auto path = temporary("flips.h5");
+  write_rollout_file(path, 7, std::vector<Group>{make_group(4, 10, 2)});
+  const std::string good = read_file(path);
+  for (size_t at = 0; at < good.size(); at += 97) {
+    std::string bad = good;
+    bad[at] = static_cast<char>(bad[at] ^ 16);
+    write_file_atomic(path, bad);
+    expect_rejected(path, "is damaged");
+  }
 }
 
 template <class T>
