@@ -201,7 +201,7 @@ void run_case(benchmark::State& state, Op op, int64_t m, const Shape& shape, int
 }
 
 /// The ceiling: each thread's best of many short runs, by its CPU time.
-void run_peak(benchmark::State& state, int threads) {
+void run_peak(benchmark::State& state, [[maybe_unused]] int threads) {
   constexpr int64_t kRounds = 20000;
   for (auto _ : state) {
     double total = 0;
