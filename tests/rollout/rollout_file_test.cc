@@ -91,6 +91,7 @@ void expect_rejected(const std::filesystem::path& path, const char* part) {
 TEST(RolloutFile, RejectsOtherFiles) {
   expect_rejected(temporary("absent.h5"), "No such file");
   const auto text = temporary("text.h5");
+  std::filesystem::remove(text.string() + ".sha256");  // of an earlier run
   write_file_atomic(text, "not HDF5 at all");
   expect_rejected(text, "checksum");
   write_rollout_checksum(text);
