@@ -1,6 +1,7 @@
 // Files: whole reads, atomic durable writes, read-only mappings. Errors name the path and the reason.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <filesystem>
 #include <span>
@@ -36,10 +37,11 @@ class MappedFile {
 };
 
 /// Holds an exclusive lock on a file (made when absent) until destruction or the process's end, however it
-/// ends. Error when another process holds it; on file systems without locks it holds nothing.
+/// ends. Error when another process still holds it after `patience`; on file systems without locks it holds
+/// nothing.
 class FileLock {
  public:
-  explicit FileLock(const std::filesystem::path& path);
+  explicit FileLock(const std::filesystem::path& path, std::chrono::milliseconds patience);
   ~FileLock();
   FileLock(const FileLock&) = delete;
   FileLock& operator=(const FileLock&) = delete;

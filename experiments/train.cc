@@ -1,5 +1,6 @@
 #include "experiments/train.h"
 
+#include <chrono>
 #include <cstdio>
 #include <utility>
 
@@ -61,7 +62,8 @@ class Training {
     together(job.world, [&] {
       if (!is_main()) return;
       std::filesystem::create_directories(job.run_dir);
-      lock_ = std::make_unique<FileLock>(job.run_dir / ".lock");
+      // Ranks of a killed mpirun notice a moment later: a run resumed at once waits for them.
+      lock_ = std::make_unique<FileLock>(job.run_dir / ".lock", std::chrono::seconds(5));
     });
     const std::optional<TrainState> resumed = checkpointer_.resume(learner_.get());
     if (resumed) state_ = *resumed;

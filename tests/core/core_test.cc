@@ -1,8 +1,11 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <memory>
+#include <thread>
 
 #include "core/buffer.h"
 #include "core/dtype.h"
@@ -92,6 +95,17 @@ TEST(File, AtomicWriteReplacesAndErrorsNameThePath) {
     EXPECT_NE(std::string(error.what()).find("missing"), std::string::npos);
     EXPECT_EQ(error.exit_code(), kExitFailure);
   }
+}
+
+TEST(File, ALockIsWaitedForAndThenRefused) {
+  const std::filesystem::path path = std::filesystem::path(testing::TempDir()) / "orrery_lock_test";
+  auto held = std::make_unique<FileLock>(path, std::chrono::milliseconds(0));
+  EXPECT_THROW(FileLock(path, std::chrono::milliseconds(40)), Error);
+  std::jthread release([&held] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    held.reset();
+  });
+  EXPECT_NO_THROW(FileLock(path, std::chrono::seconds(60)));
 }
 
 TEST(Sha256, MatchesKnownDigest) {
