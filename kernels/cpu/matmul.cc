@@ -26,8 +26,6 @@ inline constexpr int64_t kPackedA = 128 * 1024;
 inline constexpr int64_t kMaxInner = 768;
 /// Inner indices for which the backward products pack B at a time; at most kMaxInner.
 inline constexpr int64_t kBackwardInner = 640;
-/// Rows of a batch for which backward_input keeps the transposed gradient.
-inline constexpr int64_t kBackwardRows = 512;
 /// Multiply-adds worth a thread.
 inline constexpr int64_t kGrain = 1 << 17;
 
@@ -39,14 +37,13 @@ enum class Start { kZero, kBias, kOutput };  ///< where the chains start from
 enum class Source {
   kRows,     ///< element (i, p) is a[i * a_stride + p]
   kColumns,  ///< element (i, p) is a[p * a_stride + i]
-  kPanels,   ///< the transpose of a packed weight: (i, p) is a[p / 32 * a_stride + i * 32 + p % 32]
 };
 
 /// C [m, n] (+)= A [m, k] B [k, n], B in panels.
-template <Source kSource, class B, class A = float>
+template <Source kSource, class B>
 struct Product {
   int64_t m = 0, n = 0, k = 0;
-  const A* a = nullptr;
+  const float* a = nullptr;
   int64_t a_stride = 0;
   const B* b = nullptr;
   int64_t panel_stride = 0;  ///< elements
@@ -78,10 +75,9 @@ void plan_prefetch(Tile<B>& tile, int rows, int64_t slices, int64_t index, int64
 }
 
 /// Rows [row_begin, row_end), all k, columns of panels [panel_begin, panel_end).
-template <Source kSource, class B, class A>
-void multiply_part(const Product<kSource, B, A>& product, int64_t row_begin, int64_t row_end,
+template <Source kSource, class B>
+void multiply_part(const Product<kSource, B>& product, int64_t row_begin, int64_t row_end,
                    int64_t panel_begin, int64_t panel_end) {
-  constexpr Rows kLayout = kSource == Source::kPanels ? Rows::kBlocked : Rows::kInterleaved;
   static constexpr float kZeros[kMaxSlices * kTileCols] = {};
   alignas(64) float a_packed[kPackedA + kPackSlack];
   alignas(64) float edge[kTileRows * kTileCols];
@@ -108,9 +104,8 @@ void multiply_part(const Product<kSource, B, A>& product, int64_t row_begin, int
     const int64_t block_row = tile_row(tile_begin);
     for (int64_t k0 = 0; k0 < product.k || k0 == 0; k0 += k_block) {
       const int64_t inner = std::min(k_block, product.k - k0);
-      const int64_t a_inner = kLayout == Rows::kBlocked ? ceil_div(inner, kPanelWidth) * kPanelWidth : inner;
       const auto a_of = [&](int64_t t) HWY_ATTR {
-        return a_packed + (t - tile_begin) * (kTileRows * a_inner + kPackSlack);
+        return a_packed + (t - tile_begin) * (kTileRows * inner + kPackSlack);
       };
       if constexpr (kSource == Source::kRows) {
         for (int64_t t = tile_begin; t < tile_end; ++t) {
@@ -119,18 +114,12 @@ void multiply_part(const Product<kSource, B, A>& product, int64_t row_begin, int
         }
       } else {  // tiles inside, so that memory is read in order
         constexpr int64_t kRowsAhead = 8;
-        constexpr int64_t kStep = kSource == Source::kPanels ? kPanelWidth : 1;
-        for (int64_t p = 0; p < inner; p += kStep) {
-          const A* const from = product.a + (k0 + p) / kStep * product.a_stride;
+        for (int64_t p = 0; p < inner; ++p) {
+          const float* const from = product.a + (k0 + p) * product.a_stride;
           for (int64_t t = tile_begin; t < tile_end; ++t) {
             const int64_t row = tile_row(t), rows = tile_row(t + 1) - row;
-            if constexpr (kSource == Source::kPanels) {
-              copy_floats(a_of(t) + p * rows, from + row * kPanelWidth, rows * kPanelWidth);
-            } else {
-              hwy::Prefetch(from + row +
-                            kRowsAhead * product.a_stride);  // another page: not for the hardware
-              copy_row(a_of(t) + p * rows, from + row, rows);
-            }
+            hwy::Prefetch(from + row + kRowsAhead * product.a_stride);  // another page: not for the hardware
+            copy_row(a_of(t) + p * rows, from + row, rows);
           }
         }
       }
@@ -182,7 +171,7 @@ void multiply_part(const Product<kSource, B, A>& product, int64_t row_begin, int
           if (kSlicesPerPanel == 1)
             plan_prefetch(tile, static_cast<int>(rows), slices, t - tile_begin, tile_end - tile_begin,
                           slice + slices < slice_end, b_bytes);
-          tile_function<kLayout, B>(static_cast<int>(rows), static_cast<int>(slices))(tile);
+          tile_function<B>(static_cast<int>(rows), static_cast<int>(slices))(tile);
           if (partial) {
             for (int64_t r = 0; r < rows; ++r) {
               std::copy(edge + r * kTileCols, edge + r * kTileCols + product.n - column,
@@ -196,8 +185,8 @@ void multiply_part(const Product<kSource, B, A>& product, int64_t row_begin, int
 }
 
 /// Shares the product among threads: by panels, or by rows when there are few panels.
-template <Source kSource, class B, class A>
-void multiply(const Context& ctx, const Product<kSource, B, A>& product) {
+template <Source kSource, class B>
+void multiply(const Context& ctx, const Product<kSource, B>& product) {
   const int64_t panels = ceil_div(product.n, kPanelWidth);
   const int64_t tiles = ceil_div(product.m, kTileRows);
   const int64_t work = product.m * std::max<int64_t>(product.k, 1) * kPanelWidth;  // of a panel
@@ -250,59 +239,39 @@ void forward(const Context& ctx, Mat<float> y, Mat<const float> x, const B* w, c
   multiply(ctx, product);
 }
 
-/// dx = dy W, as dx^T [k, m] = W^T dy^T: the rows of W^T are in the packed weight as they are, so that only
-/// dy, much smaller, is transposed, and dx at the end. Batches in chunks of rows: dx^T of one stays in the
-/// cache.
+/// dx = dy W: W's rows, cut into panels of their own, are B. They come from the packed weight, whose panels
+/// of 32 rows are transposed block by block; for a chain of kBackwardInner rows at a time, so that they stay
+/// in the cache.
 template <class W>
 void backward_input(const Context& ctx, Mat<float> dx, Mat<const float> dy, const W* w, bool accumulate,
                     Arena& arena) {
   const int64_t n = dy.cols, k = dx.cols;
-  const int64_t chunk = std::min(dx.rows, kBackwardRows);
-  const int64_t width = ceil_div(chunk, kPanelWidth) * kPanelWidth;
+  const int64_t panels = ceil_div(k, kPanelWidth);
   const int64_t blocks = std::max<int64_t>(ceil_div(n, kBackwardInner), 1);
   const int64_t block = std::max<int64_t>(ceil_div(ceil_div(n, blocks), kPanelWidth), 1) * kPanelWidth;
-  float* const dx_t = arena.alloc<float>(k * width);
-  float* const dy_t = arena.alloc<float>(block * width);
-  for (int64_t row = 0; row < dx.rows; row += chunk) {
-    const int64_t rows = std::min(chunk, dx.rows - row);
-    const int64_t panels = ceil_div(rows, kPanelWidth);
-    const auto panel_rows = [=](int64_t panel) { return std::min(rows - panel * kPanelWidth, kPanelWidth); };
-    const Context& team = rows * n * k < kGrain ? Context{.threads = 1} : ctx;
-    if (accumulate) {
-      parallel_for(team, panels, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t panel = begin; panel < end; ++panel) {
-          for (int64_t i = 0; i < panel_rows(panel); i += kLanes) {
-            const int64_t from = row + panel * kPanelWidth + i;
-            transpose_rows(dx_t + panel * kPanelWidth + i, width, dx.row(from), dx.stride,
-                           std::min<int64_t>(panel_rows(panel) - i, kLanes), k);
-          }
+  float* const packed = arena.alloc<float>(panels * kPanelWidth * block);
+  const Context& team = dy.rows * n * k < kGrain ? Context{.threads = 1} : ctx;
+  Product<Source::kRows, float> product;
+  product.m = dx.rows, product.n = k;
+  product.a_stride = dy.stride;
+  product.b = packed;
+  product.start = accumulate ? Start::kOutput : Start::kZero;
+  product.c = dx.data, product.c_stride = dx.stride;
+  for (int64_t n0 = 0; n0 < n || n0 == 0; n0 += block) {
+    const int64_t inner = std::min(block, n - n0);
+    product.k = inner, product.a = dy.data + n0, product.panel_stride = inner * kPanelWidth;
+    parallel_for(team, ceil_div(inner, kPanelWidth), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t j = begin * kPanelWidth; j < std::min(end * kPanelWidth, inner); j += kPanelWidth) {
+        for (int64_t panel = 0; panel < panels; ++panel) {
+          const int64_t p = panel * kPanelWidth;
+          transpose_block(packed + panel * product.panel_stride + j * kPanelWidth,
+                          w + (n0 + j) * k + p * kPanelWidth, std::min(k - p, kPanelWidth),
+                          std::min(inner - j, kPanelWidth));
         }
-      });
-    }
-    Product<Source::kPanels, float, W> product;
-    product.m = k, product.n = rows;
-    product.a_stride = k * kPanelWidth;
-    product.b = dy_t;
-    product.start = accumulate ? Start::kOutput : Start::kZero;
-    product.c = dx_t, product.c_stride = width;
-    for (int64_t n0 = 0; n0 < n || n0 == 0; n0 += block) {
-      const int64_t inner = std::min(block, n - n0);
-      product.k = inner, product.a = w + n0 * k, product.panel_stride = inner * kPanelWidth;
-      parallel_for(team, panels, 1, [&](int64_t begin, int64_t end) {
-        for (int64_t panel = begin; panel < end; ++panel) {
-          pack_panel(dy_t + panel * product.panel_stride, dy.row(row + panel * kPanelWidth) + n0, dy.stride,
-                     panel_rows(panel), inner);
-        }
-      });
-      multiply(ctx, product);
-      product.start = Start::kOutput;
-    }
-    parallel_for(team, ceil_div(k, kLanes), 2, [&](int64_t begin, int64_t end) {
-      for (int64_t p = begin * kLanes; p < std::min(end * kLanes, k); p += kLanes) {
-        unpack_rows(dx.row(row) + p, dx.stride, dx_t + p * width, width, std::min<int64_t>(k - p, kLanes),
-                    rows);
       }
     });
+    multiply(team, product);
+    product.start = Start::kOutput;
   }
 }
 

@@ -100,15 +100,6 @@ void transpose_rows(float* out, int64_t out_stride, const T* src, int64_t src_st
   transpose_pointers(out, out_stride, row, cols);
 }
 
-/// out [cols, rows] with its stride = src [rows, cols] transposed, rows <= kLanes; writes nothing else.
-inline void unpack_rows(float* out, int64_t out_stride, const float* src, int64_t src_stride, int64_t rows,
-                        int64_t cols) {
-  if (rows == kLanes) return transpose_rows(out, out_stride, src, src_stride, rows, cols);
-  for (int64_t p = 0; p < cols; ++p) {
-    for (int64_t r = 0; r < rows; ++r) out[p * out_stride + r] = src[r * src_stride + p];
-  }
-}
-
 /// out [cols][rows] = src [rows, cols] transposed, rows <= kTileRows. Needs kPackSlack elements after the
 /// end.
 inline void pack_rows(float* out, const float* src, int64_t src_stride, int64_t rows, int64_t cols) {
@@ -141,13 +132,25 @@ void pack_panel(float* out, const T* src, int64_t src_stride, int64_t rows, int6
     std::fill(out + p * kPanelWidth + rows, out + (p + 1) * kPanelWidth, 0.0f);
 }
 
-/// `count` elements as floats, a multiple of kLanes.
+/// A square of a packed weight turned over: out [cols][kPanelWidth] = src [rows][kPanelWidth] transposed,
+/// rows and cols <= kPanelWidth, the rest of out's rows zeros. Fetches the square that follows in memory.
 template <class T>
-void copy_floats(float* out, const T* src, int64_t count) {
-  constexpr int64_t kAhead = 512;
-  for (int64_t i = 0; i < count; i += kLanes) {
-    hwy::Prefetch(src + i + kAhead);
-    hn::StoreU(load_b(src + i), Floats(), out + i);
+void transpose_block(float* HWY_RESTRICT out, const T* HWY_RESTRICT src, int64_t rows, int64_t cols) {
+  constexpr int64_t kSquare = kPanelWidth * kPanelWidth;
+  constexpr auto kLine = static_cast<int64_t>(kCacheLine / sizeof(T));
+  if (rows < kPanelWidth || cols < kPanelWidth) return pack_panel(out, src, kPanelWidth, rows, cols);
+  const Floats d;
+  for (int64_t r = 0; r < kPanelWidth; r += kLanes) {
+    const T* row[kLanes];
+    for (int64_t i = 0; i < kLanes; ++i) row[i] = src + (r + i) * kPanelWidth;
+    for (int64_t i = 0; i < kLanes * kPanelWidth; i += kLine) hwy::Prefetch(row[0] + kSquare + i);
+    HWY_UNROLL(8)
+    for (int64_t p = 0; p < kPanelWidth; p += 4) {
+      hn::Vec<Floats> columns[4];
+      transpose_quads(row, p, columns);
+      HWY_UNROLL(4)
+      for (int i = 0; i < 4; ++i) hn::StoreU(columns[i], d, out + (p + i) * kPanelWidth + r);
+    }
   }
 }
 

@@ -46,18 +46,12 @@ constexpr int slices_for_rows(int rows) {
   return 1;
 }
 
-/// How the rows of A lie in a tile's operand.
-enum class Rows {
-  kInterleaved,  ///< [k][rows]
-  kBlocked,  ///< [k / kPanelWidth][rows][kPanelWidth]: as in a packed weight, whose columns are the rows here
-};
-
 /// Operands of a tile. B's slice s starts at b + (s / kSlicesPerPanel) * panel_stride + (s % kSlicesPerPanel)
 /// * kTileCols and has kPanelWidth elements a row; slices are adjacent in init and c.
 template <class B>
 struct Tile {
   int64_t k = 0;
-  const float* a = nullptr;
+  const float* a = nullptr;  ///< [k][rows]
   const B* b = nullptr;
   int64_t panel_stride = 0;
   const float* init = nullptr;  ///< where the chains start from; may be c, or one row for all (stride 0)
@@ -81,7 +75,7 @@ HWY_INLINE hn::Vec<Floats> load_b(const uint16_t* b) {
   return hn::BitCast(Floats(), hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, b))));
 }
 
-template <Rows kLayout, int kRows, int kSlices, class B>
+template <int kRows, int kSlices, class B>
 HWY_NOINLINE void run_tile(const Tile<B>& tile) {
   constexpr int kVectors = kSlices * kTileVectors;
   const Floats d;
@@ -108,9 +102,7 @@ HWY_NOINLINE void run_tile(const Tile<B>& tile) {
   constexpr auto kLineElements = static_cast<int64_t>(kCacheLine / sizeof(B));
   const int64_t step = tile.next_b_step;
   for (int64_t p = 0; p < tile.k;) {
-    int64_t step_end = std::min(p + step, tile.k);
-    if constexpr (kLayout == Rows::kBlocked)
-      step_end = std::min(step_end, (p / kPanelWidth + 1) * kPanelWidth);
+    const int64_t step_end = std::min(p + step, tile.k);
     if (next_b != nullptr) {
       HWY_UNROLL(4)
       for (int s = 0; s < kSlices / kSlicesPerPanel; ++s) {
@@ -128,14 +120,11 @@ HWY_NOINLINE void run_tile(const Tile<B>& tile) {
       }
       HWY_UNROLL(16)
       for (int r = 0; r < kRows; ++r) {
-        const auto a_r = hn::Set(d, a[kLayout == Rows::kBlocked ? r * kPanelWidth : r]);
+        const auto a_r = hn::Set(d, a[r]);
         HWY_UNROLL(16)
         for (int v = 0; v < kVectors; ++v) acc[r][v] = hn::MulAdd(a_r, b[v], acc[r][v]);
       }
-      a += kLayout == Rows::kBlocked ? 1 : kRows;
-    }
-    if constexpr (kLayout == Rows::kBlocked) {
-      if (p % kPanelWidth == 0) a += (kRows - 1) * kPanelWidth;
+      a += kRows;
     }
   }
   HWY_UNROLL(16)
@@ -148,21 +137,20 @@ HWY_NOINLINE void run_tile(const Tile<B>& tile) {
 template <class B>
 using TileFunction = void (*)(const Tile<B>&);
 
-template <Rows kLayout, int kSlices, class B, int... kRowsMinusOne>
+template <int kSlices, class B, int... kRowsMinusOne>
 constexpr std::array<TileFunction<B>, kTileRows> tile_functions(
     std::integer_sequence<int, kRowsMinusOne...>) {
   // A combination that never runs (too many registers) is not built: its entry is that of one slice.
-  return {&run_tile<kLayout, kRowsMinusOne + 1, (kSlices <= slices_for_rows(kRowsMinusOne + 1) ? kSlices : 1),
-                    B>...};
+  return {&run_tile<kRowsMinusOne + 1, (kSlices <= slices_for_rows(kRowsMinusOne + 1) ? kSlices : 1), B>...};
 }
 
 /// The tile of `rows` (1 .. kTileRows) by `slices` (1, 2, 4, at most slices_for_rows(rows)).
-template <Rows kLayout, class B>
+template <class B>
 TileFunction<B> tile_function(int rows, int slices) {
   constexpr auto kIndices = std::make_integer_sequence<int, kTileRows>();
-  static constexpr std::array<TileFunction<B>, kTileRows> kOne = tile_functions<kLayout, 1, B>(kIndices);
-  static constexpr std::array<TileFunction<B>, kTileRows> kTwo = tile_functions<kLayout, 2, B>(kIndices);
-  static constexpr std::array<TileFunction<B>, kTileRows> kFour = tile_functions<kLayout, 4, B>(kIndices);
+  static constexpr std::array<TileFunction<B>, kTileRows> kOne = tile_functions<1, B>(kIndices);
+  static constexpr std::array<TileFunction<B>, kTileRows> kTwo = tile_functions<2, B>(kIndices);
+  static constexpr std::array<TileFunction<B>, kTileRows> kFour = tile_functions<4, B>(kIndices);
   return (slices == 4 ? kFour : slices == 2 ? kTwo : kOne)[static_cast<size_t>(rows - 1)];
 }
 
