@@ -7,6 +7,10 @@
 
 namespace orrery {
 
+std::string Environment::where(Split split, uint64_t index) const {
+  return fmt::format("{} item {}", split == Split::kTrain ? "training" : "held-out", index);
+}
+
 std::unique_ptr<Environment> make_environment(const proto::DataSection& data, uint64_t seed) {
   switch (data.env()) {
     case proto::DataSection::ARITHMETIC:

@@ -51,6 +51,8 @@ class Environment {
   virtual uint64_t size(Split split) const = 0;
   /// Error naming file and line, or the index, when the item cannot be used.
   virtual std::unique_ptr<Episode> reset(Split split, uint64_t index) const = 0;
+  /// Where an item comes from, for messages: "file:line", or its index.
+  virtual std::string where(Split split, uint64_t index) const;
   /// Nothing when the environment has no teacher for this item.
   virtual std::optional<Demonstration> demonstration(uint64_t index) const = 0;
 };

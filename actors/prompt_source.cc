@@ -84,10 +84,8 @@ Prompt PromptSource::train_prompt(uint64_t prompt_index) const {
     const auto length = static_cast<int64_t>(prompt.tokens.size());
     if (length >= 1 && length <= data_.max_prompt_length()) return prompt;
     if (data_.on_error() == proto::DataSection::FAIL || ++skipped > std::max<uint64_t>(size, 1000)) {
-      fail(
-          "training item {} has a prompt of {} tokens; data.max_prompt_length is {}: raise it, or set "
-          "data.on_error: skip",
-          item, length, data_.max_prompt_length());
+      fail("{}: the prompt has {} tokens; data.max_prompt_length is {}: raise it, or set data.on_error: skip",
+           env_.where(Split::kTrain, item), length, data_.max_prompt_length());
     }
   }
 }
@@ -96,8 +94,8 @@ Prompt PromptSource::val_prompt(uint64_t index) const {
   Prompt prompt{index, tokens(*env_.reset(Split::kVal, index))};
   const auto length = static_cast<int64_t>(prompt.tokens.size());
   if (length < 1 || length > data_.max_prompt_length()) {
-    fail("held-out item {} has a prompt of {} tokens; data.max_prompt_length is {}: raise it", index, length,
-         data_.max_prompt_length());
+    fail("{}: the prompt has {} tokens; data.max_prompt_length is {}: raise it",
+         env_.where(Split::kVal, index), length, data_.max_prompt_length());
   }
   return prompt;
 }

@@ -30,8 +30,8 @@ class PromptSource {
 
   /// Training prompt number `prompt_index` of the run. With a finite split, epoch e = prompt_index / size is
   /// a permutation keyed by (seed, e) when data.shuffle is set, else file order; with an unlimited one, the
-  /// index itself is the item. A prompt longer than max_prompt_length: Error naming the item, its length and
-  /// the limit; with on_error: skip the next item in order is taken instead.
+  /// index itself is the item. A prompt longer than max_prompt_length: Error naming the item (file:line), its
+  /// length and the limit; with on_error: skip the next item in order is taken instead.
   Prompt train_prompt(uint64_t prompt_index) const;
 
   /// Held-out item `index` < val_size().

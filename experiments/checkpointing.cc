@@ -135,11 +135,19 @@ std::filesystem::path Checkpointer::choose() const {
     }
     return {};
   }
-  if (resume != "auto") return resume;
+  std::filesystem::path from = folder_;
+  if (resume != "auto") {
+    if (!std::filesystem::is_directory(resume)) {
+      fail_usage("trainer.resume: {} is not a folder; give auto, off, a checkpoint or a run folder", resume);
+    }
+    from = std::filesystem::path(resume) / "checkpoints";
+    if (!std::filesystem::is_directory(from)) return resume;  // a checkpoint, else of another run
+  }
   const auto found =
-      latest_good_checkpoint(folder_, [](const std::filesystem::path& folder, const std::string& reason) {
+      latest_good_checkpoint(from, [](const std::filesystem::path& folder, const std::string& reason) {
         spdlog::error("checkpoint {} is damaged and passed over: {}", folder.string(), reason);
       });
+  if (!found && resume != "auto") fail("trainer.resume: {} holds no whole checkpoint", from.string());
   return found ? found->folder() : std::filesystem::path{};
 }
 

@@ -36,7 +36,7 @@ void add_one(CLI::App& parent, Command& run, const std::string& name, const std:
   BenchOptions& b = options->bench;
   options->model.add_to(*command);
   const auto positive = [&](const std::string& flag, int64_t& value, const std::string& text) {
-    command->add_option(flag, value, text)->check(CLI::PositiveNumber)->capture_default_str();
+    command->add_option(flag, value, text)->check(whole_number(1))->capture_default_str();
   };
   if (name == "train") {
     positive("--batch", b.batch, "Sequences");

@@ -3,7 +3,10 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <charconv>
+#include <cstdint>
 #include <functional>
+#include <string>
 
 namespace orrery {
 
@@ -17,5 +20,20 @@ void add_logprobs_command(CLI::App& app, Command& run);
 void add_config_command(CLI::App& app, Command& run);
 void add_bench_command(CLI::App& app, Command& run);
 void add_rollouts_command(CLI::App& app, Command& run);
+
+/// For CLI::Option::check: a whole number of at least `least`. (CLI11's own checks print the range of
+/// double.)
+inline CLI::Validator whole_number(int64_t least) {
+  return CLI::Validator(
+      [least](std::string& text) {
+        int64_t value = 0;
+        const char* const end = text.data() + text.size();
+        const auto result = std::from_chars(text.data(), end, value);
+        return result.ec == std::errc() && result.ptr == end && value >= least
+                   ? std::string()
+                   : "give a whole number of at least " + std::to_string(least) + ", not " + text;
+      },
+      ">=" + std::to_string(least));
+}
 
 }  // namespace orrery

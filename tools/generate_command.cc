@@ -9,6 +9,7 @@
 #include "experiments/job.h"
 #include "models/chat_template.h"
 #include "models/config.h"
+#include "models/tokenizer_utf8.h"
 #include "rollout/engine.h"
 #include "tools/commands.h"
 #include "tools/model_options.h"
@@ -52,6 +53,10 @@ void check(const GenerateOptions& options) {
   const float t = options.sampling.temperature;
   if (!(t == 0.0f || t >= 1e-6f)) fail_usage("--temperature {}: give 0 (greedy), or at least 1e-6", t);
   if (!options.system.empty() && !options.chat) fail_usage("--system needs --chat");
+  for (const std::string& prompt : options.prompts) {
+    if (const size_t bad = find_invalid_utf8(prompt); bad != std::string::npos)
+      fail_usage("--prompt is not UTF-8: byte {} of {} is malformed", bad, prompt.size());
+  }
   for (const std::string& stop : options.stop) {
     if (stop.empty()) fail_usage("--stop is empty; give the text to stop at");
   }
@@ -152,11 +157,11 @@ void add_generate_command(CLI::App& app, Command& run) {
       ->check(CLI::Range(1, 1 << 24));
   command->add_option("--temperature", options->sampling.temperature, "0: greedy (default 1)")
       ->check(CLI::Range(0.0, 100.0));
-  command->add_option("--top-k", options->sampling.top_k, "0: off")->check(CLI::NonNegativeNumber);
+  command->add_option("--top-k", options->sampling.top_k, "0: off")->check(whole_number(0));
   command->add_option("--top-p", options->sampling.top_p, "1: off")->check(CLI::Range(1e-6, 1.0));
   command->add_option("--min-p", options->sampling.min_p, "0: off")->check(CLI::Range(0.0, 1.0));
   command->add_option("-n,--n", options->n, "Samples of each prompt")->check(CLI::Range(1, 4096));
-  command->add_option("--seed", options->seed, "Seed of the samples");
+  command->add_option("--seed", options->seed, "Seed of the samples")->check(whole_number(0));
   command->add_option("--stop", options->stop, "Stop when this text appears; may be given several times");
   command->add_flag("--ignore-eos", options->ignore_eos, "Go on after end-of-sequence tokens");
   command->add_flag("--json", options->json, "Print JSON lines");

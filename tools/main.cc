@@ -32,6 +32,12 @@ int run_main(int argc, char** argv) {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
+    const auto commands =
+        app.get_subcommands([&](const CLI::App* one) { return argc > 1 && one->get_name() == argv[1]; });
+    if (argc > 1 && argv[1][0] != '-' && commands.empty()) {
+      std::fprintf(stderr, "orrery: there is no command '%s'; see orrery --help\n", argv[1]);
+      return orrery::kExitUsage;
+    }
     std::fprintf(stderr, "orrery: %s; see orrery --help or orrery COMMAND --help\n", error.what());
     return orrery::kExitUsage;
   }

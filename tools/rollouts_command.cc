@@ -48,7 +48,7 @@ void add_rollouts_command(CLI::App& app, Command& run) {
   auto limit = std::make_shared<int64_t>(0);
   auto json = std::make_shared<bool>(false);
   command->add_option("file", *path, "HDF5 file of samples")->required();
-  command->add_option("--limit", *limit, "Samples to show (0: all)")->check(CLI::NonNegativeNumber);
+  command->add_option("--limit", *limit, "Samples to show (0: all)")->check(whole_number(0));
   command->add_flag("--json", *json, "Print JSON lines");
   command->callback([=, &run] { run = [=] { return show(*path, *limit, *json); }; });
 }

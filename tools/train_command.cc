@@ -111,7 +111,7 @@ void add_config_command(CLI::App& app, Command& run) {
   auto ranks = std::make_shared<int>(1);
   command->add_option("config", *config, "YAML file")->required();
   command->add_option("overrides", *overrides, "key=value pairs that replace values of the file");
-  command->add_option("--ranks", *ranks, "Ranks to check it for")->check(CLI::PositiveNumber);
+  command->add_option("--ranks", *ranks, "Ranks to check it for")->check(whole_number(1));
   command->callback([=, &run] {
     run = [=] {
       const proto::Config resolved = load_config(*config, *overrides);

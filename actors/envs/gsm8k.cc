@@ -15,6 +15,7 @@ struct Row {
   std::vector<ChatMessage> messages;
   std::string prompt, data_source, ground_truth;
   std::optional<std::string> solution;  // a teacher's answer
+  std::string where;                    // file:line
 };
 
 /// The content of the last \boxed{...} with balanced braces.
@@ -129,6 +130,8 @@ class Gsm8k final : public Environment {
                                                });
   }
 
+  std::string where(Split split, uint64_t index) const override { return rows(split)[index].where; }
+
   std::optional<Demonstration> demonstration(uint64_t index) const override {
     if (index >= train_.size() || !train_[index].solution) return std::nullopt;
     return Demonstration{train_[index].prompt, *train_[index].solution};
@@ -146,6 +149,7 @@ class Gsm8k final : public Environment {
       } else {
         fail("{}: neither \"question\" (GSM8K's layout) nor \"prompt\" (verl's)", where);
       }
+      rows.back().where = where;
     });
   }
 

@@ -38,6 +38,23 @@ class Usage(Case):
         self.fails(2, "train", bad, says=["bad.yaml:3", "clip_ratio_low"])
         self.assertNotEqual(run("train", self.folder / "missing.yaml").returncode, 0)
 
+    def test_command_lines(self):
+        self.fails(2, "foo", says=["foo"])
+        result = self.fails(2, "bench", "train", "--model", "x", "--batch", "0", says=["--batch", "at least 1"])
+        self.assertLess(len(result.stderr), 200, "no range of double")
+        self.fails(2, "generate", "--model", "x", "--prompt", "a", "--seed", "-1", says=["--seed"])
+        self.fails(2, "generate", "--model", str(SOURCE / "experiments/quickstart_model"), "--prompt", b"\xff", says=["UTF-8"])
+
+    def test_resume_paths(self):
+        self.fails(2, "train", QUICKSTART, f"run_dir={self.folder}/a", "trainer.resume=/no/such", *SHORT, says=["/no/such"])
+        self.ok("train", QUICKSTART, f"run_dir={self.folder}/a", *SHORT)
+        result = self.ok("train", QUICKSTART, f"run_dir={self.folder}/b", f"trainer.resume={self.folder}/a", *SHORT)
+        self.assertIn("resumed from", result.stderr)
+        shutil.rmtree(self.folder / "a" / "checkpoints")
+        (self.folder / "a" / "checkpoints").mkdir()
+        self.fails(1, "train", QUICKSTART, f"run_dir={self.folder}/c", f"trainer.resume={self.folder}/a", *SHORT,
+                   says=["no whole checkpoint"])
+
     def test_config_prints_every_key_and_both_batch_sizes(self):
         result = self.ok("config", QUICKSTART)
         self.assertIn("ppo_max_token_len_per_gpu", result.stdout)
@@ -139,6 +156,8 @@ class Data(Case):
                           ('{"prompt": "x"}', "reward_model"), ('{"question": "x", "answer": "no mark"}', "####")):
             data.write_text(good + "\n" + row + "\n")
             self.fails(1, "train", *options, says=["train.jsonl:2", says])
+        data.write_text(good + "\n" + json.dumps({"question": "1+1?" * 99, "answer": "two #### 2"}) + "\n")
+        self.fails(1, "train", *options, "data.train_batch_size=2", "data.max_prompt_length=8", says=["train.jsonl:2", "max_prompt_length"])
 
 
 if __name__ == "__main__":

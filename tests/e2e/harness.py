@@ -25,7 +25,7 @@ def environment():
 
 def command(*args, ranks=0):
     launcher = ["mpirun", "--oversubscribe", "--bind-to", "none", "-n", str(ranks)] if ranks else []
-    return [*launcher, BIN, *map(str, args)]
+    return [*launcher, BIN, *(arg if isinstance(arg, bytes) else str(arg) for arg in args)]
 
 
 def run(*args, ranks=0, timeout=300):
