@@ -15,8 +15,10 @@ foreach(folder core kernels comm models rollout actors learners experiments)
   if(sources)
     add_executable(test_${folder} ${sources})
     target_link_libraries(test_${folder} PRIVATE orrery_${folder} orrery_test_support GTest::gtest_main)
-    gtest_discover_tests(test_${folder} TEST_PREFIX ${folder}. PROPERTIES LABELS unit DISCOVERY_TIMEOUT 60
-                         DISCOVERY_MODE PRE_TEST)
+    # OMP_WAIT_POLICY: tests with several threads share the cores with the tests beside them.
+    gtest_discover_tests(test_${folder} TEST_PREFIX ${folder}.
+                         PROPERTIES LABELS unit ENVIRONMENT "OMP_WAIT_POLICY=passive"
+                         DISCOVERY_TIMEOUT 60 DISCOVERY_MODE PRE_TEST)
     add_dependencies(unit_tests test_${folder})
   endif()
 endforeach()

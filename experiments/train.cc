@@ -269,6 +269,14 @@ int run_training(const proto::Config& config, const std::string& config_yaml, Co
                  config.model().path(),
                  format_count(static_cast<double>(job->model().table().parameter_count())), world.size(),
                  job->ctx.threads, job->topology.learners, job->topology.actors());
+    if (config.cluster().reduce() == proto::ClusterSection::FAST) {
+      spdlog::warn(
+          "cluster.reduce is fast: gradients are added in the order the MPI library picks, so another number "
+          "of "
+          "learners, or another MPI, ends in other weights (in the last bits at first); 'ordered' gives the "
+          "same "
+          "bits on any layout");
+    }
   }
   return Training(*job, config_yaml).run();
 }

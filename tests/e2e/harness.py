@@ -16,8 +16,8 @@ SHORT = ["sft.total_training_steps=6", "sft.train_batch_size=32", "trainer.total
          "rollout.n=4", "data.val_size=20", "cluster.threads=1", "trainer.tensorboard=false"]
 
 
-def environment():
-    env = dict(os.environ, OMP_NUM_THREADS="1")
+def environment(base=None):
+    env = dict(base or os.environ, OMP_NUM_THREADS="1")
     if os.geteuid() == 0:
         env |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     return env
@@ -28,9 +28,9 @@ def command(*args, ranks=0):
     return [*launcher, BIN, *(arg if isinstance(arg, bytes) else str(arg) for arg in args)]
 
 
-def run(*args, ranks=0, timeout=300):
-    """Runs to the end; the result has returncode, stdout, stderr."""
-    return subprocess.run(command(*args, ranks=ranks), capture_output=True, text=True, env=environment(), timeout=timeout,
+def run(*args, ranks=0, timeout=300, env=None):
+    """Runs to the end; the result has returncode, stdout, stderr. env: instead of this process's."""
+    return subprocess.run(command(*args, ranks=ranks), capture_output=True, text=True, env=environment(env), timeout=timeout,
                           stdin=subprocess.DEVNULL)
 
 

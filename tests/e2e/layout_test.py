@@ -1,0 +1,95 @@
+"""Promise P2: the final checkpoint of a run does not depend on placement, ranks, token budgets, batching or threads."""
+import json
+import os
+import shutil
+import unittest
+
+from harness import QUICKSTART, SOURCE, Case, run
+
+# A model of 11 thousand parameters: what takes time is starting the processes.
+MODEL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "head_dim": 8}
+# One digit and a little imitation, so that some samples of a group are right and others are not: without a mix of rewards
+# there would be no gradient to add up.
+OPTIONS = ["data.arithmetic.digits=1", "data.arithmetic.zero_pad=false", "data.arithmetic.flawed_fraction=0", "data.train_batch_size=8",
+           "data.val_size=10", "sft.total_training_steps=40", "sft.train_batch_size=32", "sft.optim.lr=0.01", "rollout.n=8",
+           "actor.optim.lr=0.003", "trainer.total_training_steps=10", "trainer.save_freq=0", "trainer.test_freq=0",
+           "trainer.rollout_save_freq=0", "trainer.tensorboard=false", "cluster.threads=1"]
+# (placement, ranks, what else changes); 0 ranks: without mpirun. Three ranks: two learn, or one learns and two generate.
+LAYOUTS = [
+    ("colocated", 0, ["cluster.threads=2"]),
+    ("colocated", 1, ["actor.ppo_max_token_len_per_gpu=1"]),
+    ("colocated", 2, []),
+    ("colocated", 3, ["rollout.max_num_batched_tokens=7", "rollout.max_num_seqs=3"]),
+    ("colocated", 4, ["actor.ppo_max_token_len_per_gpu=40"]),
+    ("split", 2, ["rollout.max_num_seqs=5"]),
+    ("split", 3, ["rollout.max_num_batched_tokens=1", "actor.ppo_max_token_len_per_gpu=100"]),
+    ("split", 4, ["cluster.threads=2", "rollout.max_num_batched_tokens=33"]),
+]
+
+
+class Layouts(Case):
+    def setUp(self):
+        super().setUp()
+        self.model = self.folder / "model"
+        shutil.copytree(SOURCE / "experiments/quickstart_model", self.model)
+        config = json.loads((self.model / "config.json").read_text())
+        (self.model / "config.json").write_text(json.dumps(config | MODEL))
+
+    def train(self, name, *options, ranks=0, env=None):
+        """The final checkpoint's hash. Rewards must have varied, and on policy no log-prob may differ from the recorded one."""
+        run_dir = self.folder / name
+        result = run("train", QUICKSTART, f"run_dir={run_dir}", f"model.path={self.model}", *OPTIONS, *options, ranks=ranks, env=env)
+        self.assertEqual(result.returncode, 0, f"{name} {options}\n{result.stdout}\n{result.stderr}")
+        rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+        steps = [row for row in rows if row["stage"] == "grpo"]
+        self.assertEqual(len(steps), 10, name)
+        self.assertGreaterEqual(sum(row["critic/advantages/max"] > 0 for row in steps), 7, f"{name}: too few steps had a gradient")
+        if not any("ppo_" in option for option in options if "max_token_len" not in option):  # one update a step: all on policy
+            self.assertEqual(max(row["rollout/logprob_diff_max"] for row in steps), 0, name)
+        self.log = result.stderr
+        self.metrics = steps
+        return self.checkpoint_hash(run_dir)
+
+    def test_matrix_of_layouts_and_seeds(self):
+        by_seed = {}
+        for seed in (1, 2, 3):
+            hashes = {}
+            for placement, ranks, options in LAYOUTS:
+                name = f"{placement}{ranks}_seed{seed}"
+                hashes[name] = self.train(name, f"cluster.placement={placement}", f"seed={seed}", *options, ranks=ranks)
+            self.assertEqual(len(set(hashes.values())), 1, hashes)
+            by_seed[seed] = set(hashes.values()).pop()
+        self.assertEqual(len(set(by_seed.values())), 3, "seeds must matter")
+
+    def test_eight_learners(self):
+        self.assertEqual(self.train("one"), self.train("eight", ranks=8))
+
+    def test_losses_mini_batches_and_epochs(self):
+        # seq-mean-token-mean among them; token-mean is the matrix's.
+        for mode in ("seq-mean-token-sum", "seq-mean-token-mean", "seq-mean-token-sum-norm"):
+            options = [f"actor.loss_agg_mode={mode}", "actor.ppo_mini_batch_size=4", "actor.ppo_epochs=2", "actor.kl_loss_coef=0.01",
+                       "actor.entropy_coeff=0.001"]
+            one = self.train(f"{mode}1", *options)
+            self.assertGreater(max(row["actor/kl_loss"] for row in self.metrics), 0)
+            placement = "split" if mode == "seq-mean-token-mean" else "colocated"
+            other = self.train(f"{mode}2", *options, f"cluster.placement={placement}", "actor.ppo_max_token_len_per_gpu=50", ranks=2)
+            self.assertEqual(one, other, mode)
+
+    def test_instruction_set_changes_no_bit(self):
+        hashes = set()
+        for target in ("avx2", "avx512"):
+            env = dict(os.environ, ORRERY_CPU_TARGET=target)
+            if run("config", QUICKSTART, env=env).returncode != 0:
+                self.skipTest(f"this CPU has no {target}")
+            hashes.add(self.train(target, env=env))
+        self.assertEqual(len(hashes), 1, hashes)
+
+    def test_fast_reduction_says_what_it_gives_up(self):
+        self.train("fast", "cluster.reduce=fast", ranks=4)
+        self.assertIn("cluster.reduce is fast", self.log)
+        self.assertIn("number of learners", self.log)
+
+
+if __name__ == "__main__":
+    unittest.main()
