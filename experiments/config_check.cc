@@ -4,6 +4,7 @@
 #include "comm/topology.h"
 #include "core/error.h"
 #include "experiments/config.h"
+#include "experiments/job.h"
 
 namespace orrery {
 namespace {
@@ -75,8 +76,17 @@ void check_sft(const proto::Config& config, const Topology& topology) {
   }
 }
 
-void check_rl(const proto::Config& config) {
+void check_rl(const proto::Config& config, const Topology& topology) {
   const proto::RolloutSection& rollout = config.rollout();
+  if (rollout_compute_dtype(config) != compute_dtype(config) && topology.placement != Placement::kSplit) {
+    fail_usage(
+        "rollout.compute_dtype is {} but model.compute_dtype is {}: colocated ranks generate with the very "
+        "weights "
+        "they learn on, so leave it `same`, or set cluster.placement=split (2 ranks or more), where ranks "
+        "that "
+        "only generate have their own",
+        dtype_name(rollout_compute_dtype(config)), dtype_name(compute_dtype(config)));
+  }
   if (rollout.temperature() == 0) {
     fail_usage(
         "rollout.temperature is 0 (greedy): training needs samples that differ, so set it above 0, such as "
@@ -170,7 +180,7 @@ void check_config(const proto::Config& config, int ranks) {
   check_data(config);
   if (config.sft().total_training_steps() > 0) check_sft(config, topology);
   if (config.trainer().total_training_steps() > 0) {
-    check_rl(config);
+    check_rl(config, topology);
     check_batches(config, topology);
   }
 }
@@ -188,6 +198,12 @@ std::string describe_batch(const proto::Config& config, int ranks) {
 
   line("ranks", fmt::format("{}: {} learning, {} generating ({})", ranks, learners, topology.actors(),
                             topology.placement == Placement::kSplit ? "split" : "colocated"));
+  if (rollout_compute_dtype(config) != compute_dtype(config)) {
+    line("rollout dtype",
+         fmt::format("{}, learners {}: log-probs are recomputed, importance weights capped at {}",
+                     dtype_name(rollout_compute_dtype(config)), dtype_name(compute_dtype(config)),
+                     config.algorithm().rollout_is_threshold()));
+  }
   const proto::SftSection& sft = config.sft();
   if (sft.total_training_steps() > 0) {
     line("SFT step",

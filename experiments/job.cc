@@ -58,6 +58,8 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
   Context ctx;
   ctx.threads = resolve_threads(config, local_ranks);
   std::unique_ptr<Communicator> learners = world.split(topology.is_learner(world.rank()) ? 0 : -1);
+  const DType dtype =
+      topology.is_learner(world.rank()) ? compute_dtype(config) : rollout_compute_dtype(config);
   std::unique_ptr<Job> job;
   together(world, [&] {
     const std::filesystem::path folder = config.model().path();
@@ -67,11 +69,11 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
     Tokenizer tokenizer = Tokenizer::load(folder);
     std::unique_ptr<Transformer> model;
     if (config.model().from_scratch()) {
-      model = make_transformer(folder, tokenizer, ctx.device, compute_dtype(config), 0);
+      model = make_transformer(folder, tokenizer, ctx.device, dtype, 0);
       initialize_parameters(model->config(), model->table(), config.seed(), model->parameters());
       model->pack(ctx);
     } else {
-      model = load_transformer(ctx, folder, tokenizer, compute_dtype(config), 0);
+      model = load_transformer(ctx, folder, tokenizer, dtype, 0);
     }
     job.reset(new Job{config, world, topology, ctx, config.run_dir(), std::move(tokenizer), std::move(model),
                       nullptr, nullptr, std::move(learners)});
@@ -92,10 +94,23 @@ DType compute_dtype(const proto::Config& config) {
   return config.model().compute_dtype() == proto::ModelSection::BF16 ? DType::kBF16 : DType::kF32;
 }
 
+DType rollout_compute_dtype(const proto::Config& config) {
+  switch (config.rollout().compute_dtype()) {
+    case proto::RolloutSection::F32:
+      return DType::kF32;
+    case proto::RolloutSection::BF16:
+      return DType::kBF16;
+    case proto::RolloutSection::SAME:
+      break;
+  }
+  return compute_dtype(config);
+}
+
 Objective policy_objective(const proto::Config& config) {
   const proto::ActorSection& actor = config.actor();
   Objective objective;
   objective.temperature = static_cast<float>(config.rollout().temperature());
+  objective.verify_logprobs = config.algorithm().verify_logprobs();
   PolicyLossParams& p = objective.policy;
   p.clip_ratio_low = static_cast<float>(actor.clip_ratio_low());
   p.clip_ratio_high = static_cast<float>(actor.clip_ratio_high());

@@ -52,6 +52,7 @@ int resolve_threads(const proto::Config& config, int local_ranks);
 
 // The config's words as the parts below know them.
 DType compute_dtype(const proto::Config& config);
+DType rollout_compute_dtype(const proto::Config& config);  ///< of ranks that only generate
 Objective policy_objective(const proto::Config& config);
 AdamWParams adamw_params(const proto::OptimSection& optim);
 LrSchedule lr_schedule(const proto::OptimSection& optim, int64_t total_steps);

@@ -114,6 +114,7 @@ void UpdateMetrics::write(Metrics& metrics, std::map<std::string, double>& timin
   metrics["training/rollout_probs_diff_std"] =
       std::sqrt(std::max(0.0, first_.probs_diff_square_sum / first_tokens - mean * mean));
   metrics["rollout/logprob_diff_max"] = first_.logprob_diff_max;
+  metrics["rollout/logprob_mismatches"] = first_.mismatches;
   metrics["perf/learner_rows"] = static_cast<double>(rows_);
   metrics["perf/learner_flops"] = flops_;
   if (gradient_seconds_ > 0) metrics["perf/learner_gflops_per_s"] = flops_ / gradient_seconds_ * 1e-9;

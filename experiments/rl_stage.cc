@@ -7,6 +7,8 @@
 #include "core/timer.h"
 #include "experiments/leases.h"
 #include "experiments/rl_metrics.h"
+#include "experiments/rollout_correction.h"
+#include "experiments/together.h"
 #include "learners/advantage.h"
 #include "learners/batch.h"
 
@@ -47,10 +49,24 @@ LossAggMode agg_mode(proto::ActorSection::LossAggMode mode) {
   return LossAggMode::kSeqMeanTokenSumNorm;
 }
 
-/// Trees of one mini-batch. Weights are by the counts of this mini-batch over all ranks.
-std::vector<Tree> mini_batch_trees(std::span<const Group> groups,
-                                   std::span<const std::vector<float>> advantages,
+/// The step's whole batch, as its mini-batches see it.
+struct Batch {
+  std::span<const Group> groups;
+  std::span<const std::vector<float>> advantages;
+  const RolloutCorrection& correction;
+};
+
+/// Every token was sampled under this version, and so was all it attends to.
+bool all_of_version(const Trajectory& t, uint64_t version) {
+  return std::all_of(t.weight_versions.begin(), t.weight_versions.end(),
+                     [version](uint64_t v) { return v == version; });
+}
+
+/// Trees of the mini-batch of groups [first, first + count). Weights are by the counts of this mini-batch
+/// over all ranks. `version`: of the learner's weights, 0 when no sample was drawn under them.
+std::vector<Tree> mini_batch_trees(const Batch& batch, size_t first, size_t count, uint64_t version,
                                    const proto::Config& config) {
+  const std::span<const Group> groups = batch.groups.subspan(first, count);
   int64_t total_tokens = 0, samples = 0;
   std::vector<std::vector<Leaf>> leaves(groups.size());
   for (size_t g = 0; g < groups.size(); ++g) {
@@ -59,8 +75,13 @@ std::vector<Tree> mini_batch_trees(std::span<const Group> groups,
       Leaf leaf;
       leaf.tokens = t.tokens;
       leaf.loss_mask = t.loss_mask;
-      leaf.old_logprobs = t.logprobs;
-      leaf.advantage = advantages[g][i];
+      leaf.old_logprobs = batch.correction.old_logprobs(first + g, i);
+      leaf.is_weights = batch.correction.weights(first + g, i);
+      if (leaf.is_weights.empty()) {  // the fingerprint is the learner's
+        leaf.old_logprobs = t.logprobs;
+        leaf.exact = version != 0 && all_of_version(t, version);
+      }
+      leaf.advantage = batch.advantages[first + g][i];
       leaf.prompt_index = t.prompt_index;
       leaf.sample_index = t.sample_index;
       total_tokens += leaf.loss_tokens();
@@ -99,7 +120,14 @@ Metrics RlStage::step(int64_t step) {
   const auto batch = static_cast<uint64_t>(job_.config.data().train_batch_size());
   const uint64_t begin = static_cast<uint64_t>(step) * batch;
   groups_ = generate(Split::kTrain, static_cast<uint64_t>(step), begin, begin + batch, timings);
-  if (job_.is_learner()) learn(step, metrics, timings);
+  // Learners that refuse the batch do so alike; those who only generate hear of it here.
+  std::string refusal;
+  if (job_.is_learner()) refusal = learn(step, metrics, timings);
+  if (job_.config.algorithm().verify_logprobs()) {
+    together(job_.world, [&] {
+      if (!refusal.empty()) fail("{}", refusal);
+    });
+  }
   {
     const ScopedTimer publishing(timings["update_weights"]);
     publish();
@@ -165,7 +193,7 @@ std::vector<Group> RlStage::share_with_learners(std::vector<Group> groups) {
   return groups;
 }
 
-void RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
+std::string RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
   const proto::Config& config = job_.config;
   std::vector<std::vector<float>> rewards, advantages;
   {
@@ -178,6 +206,15 @@ void RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
   }
   add_advantage_metrics(metrics, advantages);
 
+  const RolloutCorrection correction = [&] {
+    const ScopedTimer timer(timings["old_log_prob"]);
+    return RolloutCorrection(*learner_, fingerprint_of(job_.ctx.device, job_.model().compute_dtype()),
+                             groups_, static_cast<float>(config.rollout().temperature()),
+                             config.actor().prefix_tree_max_tokens(),
+                             static_cast<float>(config.algorithm().rollout_is_threshold()));
+  }();
+  if (!correction.any()) timings.erase("old_log_prob");
+
   const ScopedTimer timer(timings["update_actor"]);
   const auto prompts = static_cast<int64_t>(groups_.size());
   const int64_t mini =
@@ -186,17 +223,24 @@ void RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
   AdamWParams params = adamw_params(config.actor().optim());
   params.lr = static_cast<float>(learning_rate(schedule, step));
   const Objective objective = policy_objective(config);
+  const Batch batch{groups_, advantages, correction};
   UpdateMetrics updates;
   for (int64_t epoch = 0; epoch < config.actor().ppo_epochs(); ++epoch) {
     for (int64_t begin = 0; begin < prompts; begin += mini) {
       const auto first = static_cast<size_t>(begin),
                  count = static_cast<size_t>(std::min(mini, prompts - begin));
-      std::vector<Tree> trees = mini_batch_trees(std::span(groups_).subspan(first, count),
-                                                 std::span(advantages).subspan(first, count), config);
-      updates.add(learner_->update(trees, objective, params, config.actor().optim().clip_grad()));
+      // Later mini-batches are off policy: the weights have moved since the samples were drawn.
+      const bool on_policy = epoch == 0 && begin == 0;
+      std::vector<Tree> trees = mini_batch_trees(batch, first, count, on_policy ? version_ : 0, config);
+      const UpdateResult result =
+          learner_->update(trees, objective, params, config.actor().optim().clip_grad());
+      if (result.refused) return logprob_mismatch_text(step + 1, result.sums);
+      updates.add(result);
     }
   }
   updates.write(metrics, timings, config.actor().kl_loss_coef());
+  correction.write(metrics);  // after the updates' own comparison, which it replaces where it recomputed
+  return "";
 }
 
 void RlStage::publish() {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <string>
 #include <vector>
 
 #include "experiments/job.h"
@@ -42,7 +43,8 @@ class RlStage {
  private:
   std::vector<Group> generate(Split split, uint64_t step, uint64_t begin, uint64_t end, Timings& timings);
   std::vector<Group> share_with_learners(std::vector<Group> groups);
-  void learn(int64_t step, Metrics& metrics, Timings& timings);
+  /// The text of what is wrong with the batch when it was refused (alike on all learners), or nothing.
+  std::string learn(int64_t step, Metrics& metrics, Timings& timings);
 
   Job& job_;
   Learner* learner_;

@@ -1,6 +1,7 @@
 #include "learners/gradient.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "kernels/embedding.h"
@@ -14,6 +15,11 @@ std::span<const float> inverse_temperatures(float temperature, size_t rows, Aren
   const auto values = arena.span<float>(static_cast<int64_t>(rows));
   std::fill(values.begin(), values.end(), 1.0f / temperature);
   return values;
+}
+
+/// NaN equals nothing: a log-prob that is one is wrong on both sides.
+bool same_bits(float a, float b) {
+  return !std::isnan(a) && std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b);
 }
 
 /// Adds one token to the sums and returns its derivative with respect to logp (weighted).
@@ -33,7 +39,13 @@ struct RowLoss {
     const auto token = static_cast<size_t>(source.token);
     const float old_logp = leaf.old_logprobs[token];
     const float ref_logp = leaf.ref_logprobs.empty() ? 0.0f : leaf.ref_logprobs[token];
-    const TokenLossTerms terms = policy_loss(objective.policy, logp, old_logp, ref_logp, leaf.advantage);
+    const float is_weight = leaf.is_weights.empty() ? 1.0f : leaf.is_weights[token];
+    const TokenLossTerms terms =
+        policy_loss(objective.policy, logp, old_logp, ref_logp, leaf.advantage, is_weight);
+    if (leaf.exact && !same_bits(logp, old_logp)) {
+      sums.add_mismatch(
+          {leaf.prompt_index, leaf.sample_index, source.token, leaf.tokens[token], old_logp, logp});
+    }
     sums.pg_loss += static_cast<double>(weight) * terms.pg_loss;
     sums.loss +=
         static_cast<double>(weight) *

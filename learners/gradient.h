@@ -16,6 +16,8 @@ struct Objective {
   bool sft = false;  ///< weight * -logp; the rest is not used
   PolicyLossParams policy;
   float temperature = 1.0f;  ///< of the rollout: the policy is softmax(logits / temperature)
+  /// Learner::update refuses a batch in which an exact leaf's log-prob is not recomputed to the same bits.
+  bool verify_logprobs = false;
 };
 
 /// Adds the gradient of the objective over the batches to `gradients` (flat, layout of model.table()) and the

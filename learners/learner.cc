@@ -52,24 +52,74 @@ Learner::Learner(const Context& ctx, Transformer& model, Communicator& comm, con
       slice_(ctx.device, static_cast<size_t>(optimizer_.end() - optimizer_.begin()) * sizeof(float)),
       arena_(ctx.device) {}
 
+Learner::Work Learner::deal(std::span<Tree> trees) const {
+  Work work;
+  std::vector<int64_t> rows;
+  for (const Tree& tree : trees) {
+    rows.push_back(tree.rows());
+    work.rows += rows.back();
+  }
+  work.assignment = assign_shards(rows, config_.gradient_shards);
+  const int64_t count = shards_per_rank(config_, comm_);
+  work.first = count * comm_.rank();
+  for (int64_t i = 0; i < count; ++i) {
+    std::vector<Tree*> mine;
+    for (const size_t tree : work.assignment[static_cast<size_t>(work.first + i)])
+      mine.push_back(&trees[tree]);
+    work.batches.push_back(pack(mine, config_.max_token_len));
+  }
+  return work;
+}
+
+std::vector<std::vector<float>> Learner::logprobs(std::span<Tree> trees, float temperature) {
+  const Work work = deal(trees);
+  arena_.reset();
+  std::string mine;  // of this rank's loss rows, in order
+  for (const auto& shard : work.batches) {
+    for (const MicroBatch& batch : shard) {
+      const ArenaScope scope(arena_);
+      const auto values = arena_.span<float>(static_cast<int64_t>(batch.output_rows.size()));
+      batch_logprobs(ctx_, model_, temperature, batch, values, {}, arena_);
+      mine.append(reinterpret_cast<const char*>(values.data()), values.size_bytes());
+    }
+  }
+  std::string all;
+  for (const std::string& part : comm_.all_gather_bytes(mine)) all += part;
+
+  std::vector<std::vector<float>> result;
+  std::vector<size_t> first_leaf;
+  for (const Tree& tree : trees) {
+    first_leaf.push_back(result.size());
+    for (const Leaf& leaf : tree.leaves) result.emplace_back(leaf.tokens.size(), 0.0f);
+  }
+  size_t at = 0;
+  for (const auto& shard : work.assignment) {
+    for (const size_t tree : shard) {
+      for (size_t i = 0; i < trees[tree].leaves.size(); ++i) {
+        const Leaf& leaf = trees[tree].leaves[i];
+        std::vector<float>& values = result[first_leaf[tree] + i];
+        for (size_t token = 0; token < values.size(); ++token) {
+          if (leaf.loss_mask[token] == 0) continue;
+          ORRERY_CHECK(at + sizeof(float) <= all.size(), "{} bytes of log-probs are too few", all.size());
+          std::memcpy(&values[token], all.data() + at, sizeof(float));
+          at += sizeof(float);
+        }
+      }
+    }
+  }
+  ORRERY_CHECK(at == all.size(), "{} bytes of log-probs for {}", all.size(), at);
+  return result;
+}
+
 UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective, AdamWParams params,
                              double clip_grad) {
   UpdateResult result;
   result.lr = params.lr;
-  std::vector<int64_t> rows;
-  for (const Tree& tree : trees) {
-    rows.push_back(tree.rows());
-    result.rows += rows.back();
-  }
-  const auto assignment = assign_shards(rows, config_.gradient_shards);
-  const int64_t count = shards_per_rank(config_, comm_);
-  const int64_t first = count * comm_.rank();
-  std::vector<std::vector<MicroBatch>> batches(static_cast<size_t>(count));
-  for (int64_t i = 0; i < count; ++i) {
-    std::vector<Tree*> mine;
-    for (const size_t tree : assignment[static_cast<size_t>(first + i)]) mine.push_back(&trees[tree]);
-    batches[static_cast<size_t>(i)] = pack(mine, config_.max_token_len);
-  }
+  const Work work = deal(trees);
+  const auto& batches = work.batches;
+  const auto count = static_cast<int64_t>(batches.size());
+  const int64_t first = work.first;
+  result.rows = work.rows;
 
   arena_.reset();
   if (reference_ != nullptr && !objective.sft) {
@@ -88,6 +138,11 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective, 
   }
   {
     const ScopedTimer timer(result.reduce_seconds);
+    result.sums = gather_sums(comm_, sums);
+    if (objective.verify_logprobs && result.sums.mismatches > 0) {
+      result.refused = true;  // alike on every rank
+      return result;
+    }
     reduce_scatter_ordered(ctx_, comm_, gradient, optimizer_.offsets(), slice_.span<float>(),
                            config_.fast_reduce, arena_);
   }
@@ -102,7 +157,6 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective, 
     const ScopedTimer timer(result.pack_seconds);
     if (!result.skipped) model_.pack(ctx_);
   }
-  result.sums = gather_sums(comm_, sums);
   double flops[1] = {step_flops(model_.config(), batches)};
   comm_.all_reduce_sum(std::span<double>(flops));
   result.model_flops = flops[0];

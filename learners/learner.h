@@ -24,6 +24,9 @@ struct UpdateResult {
   LossSums sums;  ///< over the whole mini-batch, all ranks
   double grad_norm = 0;
   bool skipped = false;  ///< the gradient was not finite: weights unchanged
+  /// sums.mismatches > 0 under objective.verify_logprobs: weights and optimizer unchanged, the rest of the
+  /// result not filled.
+  bool refused = false;
   double lr = 0;
   int64_t rows = 0;        ///< rows computed by all ranks
   double model_flops = 0;  ///< forward + backward, all ranks; causal attention, recomputation not counted
@@ -44,10 +47,24 @@ class Learner {
   UpdateResult update(std::span<Tree> trees, const Objective& objective, AdamWParams params,
                       double clip_grad);
 
+  /// Log-probs of the trees' loss tokens under the current weights: one vector a leaf, in tree and leaf
+  /// order, with one entry a response token (0 where masked). Collective; every rank passes the same trees
+  /// and gets all values, whichever ranks computed them.
+  std::vector<std::vector<float>> logprobs(std::span<Tree> trees, float temperature);
+
   ShardedAdamW& optimizer() { return optimizer_; }
   size_t memory_bytes() const;  ///< gradients, moments, temporaries
 
  private:
+  /// Which trees are in which shard, and this rank's shards packed.
+  struct Work {
+    std::vector<std::vector<size_t>> assignment;
+    int64_t first = 0;  ///< this rank's first shard
+    std::vector<std::vector<MicroBatch>> batches;
+    int64_t rows = 0;  ///< of all trees
+  };
+  Work deal(std::span<Tree> trees) const;
+
   Context ctx_;
   Transformer& model_;
   const Transformer* reference_ = nullptr;

@@ -36,7 +36,7 @@ KlTerm kl_term(KlLossType type, float logp, float ref_logp) {
 }  // namespace
 
 TokenLossTerms policy_loss(const PolicyLossParams& params, float logp, float old_logp, float ref_logp,
-                           float advantage) {
+                           float advantage, float is_weight) {
   TokenLossTerms terms;
   terms.log_ratio = logp - old_logp;
   const float bounded = std::clamp(terms.log_ratio, -kMaxLogRatio, kMaxLogRatio);
@@ -52,7 +52,8 @@ TokenLossTerms policy_loss(const PolicyLossParams& params, float logp, float old
     terms.pg_loss = std::min(terms.pg_loss, bound);
   }
   const bool differentiable = !terms.clipped && !terms.clipped_lower && bounded == terms.log_ratio;
-  terms.dlogp = differentiable ? unclipped : 0.0f;
+  terms.dlogp = differentiable ? unclipped * is_weight : 0.0f;
+  terms.pg_loss *= is_weight;
   if (params.kl_loss_coef != 0) {
     const KlTerm kl = kl_term(params.kl_loss_type, logp, ref_logp);
     terms.kl = kl.value;
@@ -60,6 +61,10 @@ TokenLossTerms policy_loss(const PolicyLossParams& params, float logp, float old
   }
   terms.dentropy = -params.entropy_coeff;
   return terms;
+}
+
+float importance_weight(float old_logp, float rollout_logp) {
+  return exp_f32(std::clamp(old_logp - rollout_logp, -kMaxLogRatio, kMaxLogRatio));
 }
 
 float aggregation_weight(LossAggMode mode, int64_t sample_tokens, int64_t total_tokens, int64_t samples,
@@ -79,6 +84,11 @@ float aggregation_weight(LossAggMode mode, int64_t sample_tokens, int64_t total_
   fail("unknown loss_agg_mode {}", static_cast<int>(mode));
 }
 
+void LossSums::add_mismatch(const LogprobMismatch& mismatch) {
+  if (mismatches == 0 || mismatch.place() < first_mismatch.place()) first_mismatch = mismatch;
+  mismatches += 1;
+}
+
 void LossSums::add(const LossSums& o) {
   loss += o.loss;
   pg_loss += o.pg_loss;
@@ -92,6 +102,9 @@ void LossSums::add(const LossSums& o) {
   probs_diff_square_sum += o.probs_diff_square_sum;
   probs_diff_max = std::max(probs_diff_max, o.probs_diff_max);
   logprob_diff_max = std::max(logprob_diff_max, o.logprob_diff_max);
+  if (o.mismatches > 0 && (mismatches == 0 || o.first_mismatch.place() < first_mismatch.place()))
+    first_mismatch = o.first_mismatch;
+  mismatches += o.mismatches;
 }
 
 }  // namespace orrery

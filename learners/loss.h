@@ -4,6 +4,12 @@
 //   r = exp(clamp(logp - old_logp, -20, 20))
 //   L1 = -A r,  L2 = -A clip(r, 1 - clip_ratio_low, 1 + clip_ratio_high),  L = max(L1, L2)
 //   A < 0 and clip_ratio_c > 0:  L = min(L, -A clip_ratio_c)                     (dual clip, Ye et al. 2020)
+// Samples of an engine whose numbers are not the learner's (another fingerprint) were drawn from mu, not from
+// the old policy pi_old. Their L is multiplied by the truncated importance weight, a constant for the
+// gradient (Yao et al., "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training", 2025;
+// verl's rollout_is=token):
+//   w = min(exp(clamp(log pi_old - log mu, -20, 20)), rollout_is_threshold)
+// KL and entropy terms are not multiplied.
 // KL to the reference, added with kl_loss_coef (Schulman, "Approximating KL divergence", 2020), d = ref_logp
 // - logp:
 //   k1 = -d,  k2 = d^2 / 2,  k3 = exp(d) - d - 1   (k3: d clamped to +-20, value to +-10)
@@ -12,6 +18,7 @@
 
 #include <cstdint>
 #include <span>
+#include <tuple>
 
 namespace orrery {
 
@@ -35,8 +42,12 @@ struct TokenLossTerms {
   bool clipped = false, clipped_lower = false;
 };
 
+/// is_weight 1 leaves every bit as without it.
 TokenLossTerms policy_loss(const PolicyLossParams& params, float logp, float old_logp, float ref_logp,
-                           float advantage);
+                           float advantage, float is_weight = 1.0f);
+
+/// exp(old_logp - rollout_logp), the log-ratio clamped to +-20; before it is truncated.
+float importance_weight(float old_logp, float rollout_logp);
 
 /// How token losses become one number. Weights sum to 1 over the mini-batch of all ranks for the two means
 /// over tokens.
@@ -47,6 +58,16 @@ enum class LossAggMode { kTokenMean, kSeqMeanTokenSum, kSeqMeanTokenMean, kSeqMe
 float aggregation_weight(LossAggMode mode, int64_t sample_tokens, int64_t total_tokens, int64_t samples,
                          int64_t max_response_length);
 
+/// A loss token whose log-prob was not recomputed to the bits that were recorded.
+struct LogprobMismatch {
+  uint64_t prompt_index = 0;
+  uint32_t sample_index = 0;
+  int32_t position = 0;  ///< in the response
+  int32_t token_id = 0;
+  float recorded = 0, recomputed = 0;
+  auto place() const { return std::tuple(prompt_index, sample_index, position); }
+};
+
 /// Sums over loss tokens in row order, for metrics; added across shards in shard order.
 struct LossSums {
   double loss =
@@ -55,6 +76,11 @@ struct LossSums {
   double tokens = 0;
   double probs_diff_sum = 0, probs_diff_square_sum = 0;
   double probs_diff_max = 0, logprob_diff_max = 0;
+  /// Loss tokens of exact leaves whose bits differ (a NaN always does), and the first of them by prompt,
+  /// sample and position, which is the same one however trees lie in shards.
+  double mismatches = 0;
+  LogprobMismatch first_mismatch;
+  void add_mismatch(const LogprobMismatch& mismatch);
   void add(const LossSums& other);
 };
 

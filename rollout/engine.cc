@@ -11,7 +11,6 @@
 #include "core/rng.h"
 #include "core/timer.h"
 #include "kernels/logprob.h"
-#include "kernels/numerics.h"
 #include "rollout/scheduler.h"
 #include "rollout/sequence.h"
 #include "rollout/stop.h"
@@ -374,8 +373,7 @@ int64_t Engine::max_num_seqs() const { return impl_->config.max_num_seqs; }
 const EngineStats& Engine::stats() const { return impl_->stats; }
 
 Fingerprint Engine::fingerprint() const {
-  return {impl_->ctx.device.type == DeviceType::kCpu ? "cpu" : "cuda", kNumericsVersion,
-          impl_->model.compute_dtype()};
+  return fingerprint_of(impl_->ctx.device, impl_->model.compute_dtype());
 }
 
 size_t Engine::memory_bytes() const {

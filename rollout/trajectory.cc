@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "kernels/numerics.h"
 
 namespace orrery {
 namespace {
@@ -117,6 +118,10 @@ const char* finish_reason_name(FinishReason reason) {
       return "abort";
   }
   return "?";
+}
+
+Fingerprint fingerprint_of(Device device, DType compute_dtype) {
+  return {device.type == DeviceType::kCpu ? "cpu" : "cuda", kNumericsVersion, compute_dtype};
 }
 
 proto::Group group_to_proto(const Group& group) {

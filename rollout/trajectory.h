@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "core/context.h"
 #include "core/dtype.h"
 #include "proto/trajectory.pb.h"
 
@@ -25,6 +26,9 @@ struct Fingerprint {
   DType compute_dtype = DType::kF32;
   bool operator==(const Fingerprint&) const = default;
 };
+
+/// Of what a model with these compute weights gives in this build on this device.
+Fingerprint fingerprint_of(Device device, DType compute_dtype);
 
 /// Arrays with one entry a response token all have tokens.size() entries.
 struct Trajectory {

@@ -14,6 +14,10 @@ QUICKSTART = str(SOURCE / "experiments/quickstart.yaml")
 # A run of seconds: the same stages as quickstart's, fewer steps.
 SHORT = ["sft.total_training_steps=6", "sft.train_batch_size=32", "trainer.total_training_steps=4", "data.train_batch_size=8",
          "rollout.n=4", "data.val_size=20", "cluster.threads=1", "trainer.tensorboard=false"]
+# As short, but with rewards that differ from the first RL step on, so that the policy gradient is not zero.
+LEARNS = [*SHORT, "sft.total_training_steps=20", "sft.train_batch_size=64", "sft.optim.lr=5e-3", "sft.optim.lr_warmup_steps=3",
+          "data.arithmetic.digits=1", "rollout.n=8",
+          "trainer.total_training_steps=3"]
 
 
 def environment(base=None):

@@ -140,7 +140,7 @@ TEST(ConfigText, BadInputGetsOneExactMessage) {
        "indented below it"},
       {"algorithm: {zzzz: 1}",
        "f.yaml:1: unknown key 'algorithm.zzzz'; section 'algorithm' has adv_estimator, "
-       "norm_adv_by_std_in_grpo"},
+       "norm_adv_by_std_in_grpo, verify_logprobs, rollout_is_threshold"},
       {"<<: {seed: 1}",
        "f.yaml:1: unknown key '<<'; a config has experiment_name, run_dir, seed, model, data, sft, "
        "rollout, algorithm, actor, trainer, cluster"},
@@ -159,7 +159,7 @@ TEST(ConfigText, BadInputGetsOneExactMessage) {
       {"rollout: {temperature: 1,5: 3}",
        "f.yaml:1: unknown key 'rollout.5'; section 'rollout' has n, temperature, top_p, "
        "top_k, min_p, stop, max_num_seqs, max_num_batched_tokens, kv_cache_gb, "
-       "val_temperature, val_n"},
+       "val_temperature, val_n, compute_dtype"},
       {"rollout: {temperature: .nan}",
        "f.yaml:1: rollout.temperature is .nan: expected a finite number that fits float32"},
       {"rollout: {temperature: inf}",
@@ -190,9 +190,10 @@ TEST(ConfigText, BadInputGetsOneExactMessage) {
       {"seed: {a: 1}", "f.yaml:1: seed is a section: expected a whole number"},
       {"algorithm: grpo",
        "f.yaml:1: algorithm is a single value: expected keys (adv_estimator, "
-       "norm_adv_by_std_in_grpo)"},
+       "norm_adv_by_std_in_grpo, verify_logprobs, rollout_is_threshold)"},
       {"algorithm: [grpo]",
-       "f.yaml:1: algorithm is a list: expected keys (adv_estimator, norm_adv_by_std_in_grpo)"},
+       "f.yaml:1: algorithm is a list: expected keys (adv_estimator, norm_adv_by_std_in_grpo, "
+       "verify_logprobs, rollout_is_threshold)"},
       {"- seed",
        "f.yaml: the config is a list: expected keys (experiment_name, run_dir, seed, model, data, sft, "
        "rollout, "
@@ -257,7 +258,7 @@ TEST(ConfigOverrides, AreTypedAndTheLastWins) {
       {"=4", "command line: '=4' is not an override: write key=value, such as actor.optim.lr=1e-5"},
       {"rollout.m=4",
        "command line: unknown key 'rollout.m'; section 'rollout' has n, temperature, top_p, top_k, min_p, "
-       "stop, max_num_seqs, max_num_batched_tokens, kv_cache_gb, val_temperature, val_n"},
+       "stop, max_num_seqs, max_num_batched_tokens, kv_cache_gb, val_temperature, val_n, compute_dtype"},
       {"actor.optim.lrr=4", "command line: unknown key 'actor.optim.lrr'; did you mean 'actor.optim.lr'?"},
       {"actor.lr=4", "command line: unknown key 'actor.lr'; did you mean 'actor.optim.lr'?"},
       {"rollout=4", "command line: rollout is a section: set one of its keys, such as rollout.n=..."},
@@ -435,6 +436,11 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
   EXPECT_THAT(refused({"rollout.temperature=0"}), HasSubstr("rollout.temperature is 0 (greedy)"));
   EXPECT_THAT(refused({"rollout.n=1"}), HasSubstr("rollout.n is 1: algorithm.adv_estimator compares"));
   EXPECT_THAT(refused({"actor.clip_ratio_c=0.5"}), HasSubstr("must be above 1 (3 is usual), or 0"));
+  EXPECT_THAT(refused({"rollout.compute_dtype=bf16"}),
+              AllOf(HasSubstr("rollout.compute_dtype is bf16 but model.compute_dtype is f32"),
+                    HasSubstr("leave it `same`, or set cluster.placement=split")));
+  check_config(usable({"rollout.compute_dtype=f32"}), 1);
+  check_config(usable({"rollout.compute_dtype=bf16", "cluster.placement=split"}), 2);
   EXPECT_THAT(refused({"data.prompt_template=hello"}), HasSubstr("must contain {}, where the prompt goes"));
   EXPECT_THAT(refused({"data.env=gsm8k"}), HasSubstr("set data.train_files"));
   EXPECT_THAT(refused({"data.env=gsm8k", "data.train_files=[a]", "trainer.test_freq=5"}),
@@ -466,6 +472,10 @@ TEST(DescribeBatch, StatesPromptsAndSamples) {
   const std::string split = describe_batch(usable({"cluster.placement=split", "data.train_batch_size=4"}), 4);
   EXPECT_THAT(split, HasSubstr("4: 2 learning, 2 generating (split)"));
   EXPECT_THAT(split, HasSubstr("about 0.5 prompts = 8 samples of a mini-batch; some shards may be empty"));
+  EXPECT_THAT(split, Not(HasSubstr("dtype")));
+  EXPECT_THAT(describe_batch(usable({"cluster.placement=split", "rollout.compute_dtype=bf16"}), 2),
+              HasSubstr("rollout dtype   bf16, learners f32: log-probs are recomputed, importance weights "
+                        "capped at 2\n"));
 }
 
 }  // namespace

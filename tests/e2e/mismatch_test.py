@@ -1,0 +1,51 @@
+"""Ranks that generate in other numerics than the learner's: seen, corrected, and still the same bits on any layout."""
+import json
+import unittest
+
+from harness import LEARNS, QUICKSTART, Case
+
+OTHER = ["cluster.placement=split", "rollout.compute_dtype=bf16"]
+
+
+class Mismatch(Case):
+    def train(self, name, *options, ranks=0):
+        run_dir = self.folder / name
+        self.ok("train", QUICKSTART, f"run_dir={run_dir}", *LEARNS, *options, ranks=ranks)
+        rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+        return self.checkpoint_hash(run_dir), [row for row in rows if row["stage"] == "grpo"]
+
+    def test_other_numerics_are_corrected(self):
+        same, rows = self.train("same")
+        self.assertTrue(any(row["actor/grad_norm"] > 0 for row in rows), "RL must learn something")
+        for row in rows:
+            self.assertEqual([row["rollout_corr/corrected_share"], row["rollout/logprob_diff_max"]], [0, 0])
+            self.assertNotIn("rollout_corr/rollout_is_mean", row)
+        split, _ = self.train("split", "cluster.placement=split", "rollout.compute_dtype=f32", ranks=2)
+        self.assertEqual(split, same, "the learner's own type is `same`")
+
+        other, rows = self.train("other", *OTHER, ranks=2)
+        self.assertNotEqual(other, same)
+        for row in rows:
+            self.assertEqual(row["rollout_corr/corrected_share"], 1)
+            self.assertGreater(row["rollout/logprob_diff_max"], 0)
+            self.assertGreater(row["training/rollout_probs_diff_max"], 0)
+            self.assertAlmostEqual(row["rollout_corr/rollout_is_mean"], 1, delta=0.05)
+            self.assertEqual(row["rollout/logprob_mismatches"], 0)
+            self.assertEqual(row["actor/ppo_kl"], 0, "the first update's ratio is to the recomputed log-probs: exactly 1")
+        two, _ = self.train("two", *OTHER, "cluster.learners=2", "actor.ppo_max_token_len_per_gpu=50", ranks=4)
+        self.assertEqual(two, other)
+
+    def test_mini_batches_and_cap(self):
+        options = [*OTHER, "actor.ppo_mini_batch_size=4", "actor.ppo_epochs=2", "algorithm.rollout_is_threshold=1"]
+        one, rows = self.train("one", *options, ranks=2)
+        self.assertGreater(rows[0]["rollout_corr/rollout_is_clipped_share"], 0.2, "about half of the weights are above 1")
+        two, _ = self.train("two", *options, "cluster.learners=2", ranks=3)
+        self.assertEqual(two, one)
+
+    def test_colocated_ranks_have_one_type(self):
+        self.fails(2, "train", QUICKSTART, f"run_dir={self.folder / 'a'}", *LEARNS, "rollout.compute_dtype=bf16",
+                   says=["rollout.compute_dtype is bf16", "cluster.placement=split"])
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,194 @@
+// Recorded log-probs are checked to the bit before anything is learned from them; those of other numerics are
+// recomputed.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "comm/communicator.h"
+#include "learners/learner.h"
+#include "tests/learners/tiny_model.h"
+
+namespace orrery {
+namespace {
+
+using testing_support::randomize;
+using testing_support::tiny_config;
+using testing_support::TinyBatch;
+
+constexpr float kTemperature = 0.7f;
+
+/// A learner and a batch whose recorded log-probs are its own.
+struct Fixture {
+  Context ctx;
+  Transformer model{tiny_config("qwen3"), {}, DType::kF32};
+  std::unique_ptr<Communicator> comm = make_local_communicator();
+  Learner learner{ctx, model, *comm, {4, 150, false}};
+  TinyBatch batch{21, 37, {9, 35, 3, 17, 8}, 3};
+  Objective objective;
+
+  Fixture() {
+    randomize(model, 5, ctx);
+    objective.temperature = kTemperature;
+    objective.verify_logprobs = true;
+    auto trees = this->trees();
+    const auto logprobs = learner.logprobs(trees, kTemperature);
+    size_t at = 0;
+    for (auto& group : batch.old_logprobs) {
+      for (auto& sample : group) sample = logprobs[at++];
+    }
+  }
+
+  std::vector<Tree> trees() const {
+    auto trees = batch.trees();
+    for (Tree& tree : trees) {
+      for (Leaf& leaf : tree.leaves) leaf.exact = true;
+    }
+    return trees;
+  }
+
+  UpdateResult update() {
+    auto trees = this->trees();
+    AdamWParams params;
+    params.lr = 1e-3f;
+    return learner.update(trees, objective, params, 1.0);
+  }
+
+  std::vector<float> weights() const { return {model.parameters().begin(), model.parameters().end()}; }
+};
+
+TEST(VerifyLogprobs, EqualBitsAreLearnedFrom) {
+  Fixture f;
+  const auto before = f.weights();
+  const UpdateResult result = f.update();
+  EXPECT_FALSE(result.refused);
+  EXPECT_EQ(result.sums.mismatches, 0);
+  EXPECT_EQ(result.sums.logprob_diff_max, 0);
+  EXPECT_NE(f.weights(), before);
+}
+
+TEST(VerifyLogprobs, OneUlpIsRefusedAndNothingIsLearned) {
+  Fixture f;
+  float& damaged = f.batch.old_logprobs[3][1][0];
+  const float right = damaged;
+  damaged = std::nextafter(right, 0.0f);
+  const auto before = f.weights();
+  const UpdateResult result = f.update();
+  EXPECT_TRUE(result.refused);
+  EXPECT_EQ(result.sums.mismatches, 1);
+  const LogprobMismatch& m = result.sums.first_mismatch;
+  EXPECT_EQ(m.place(), std::tuple(uint64_t{3}, 1u, 0));
+  EXPECT_EQ(m.token_id, f.batch.responses[3][1][0]);
+  EXPECT_EQ(m.recorded, damaged);
+  EXPECT_EQ(m.recomputed, right);
+  EXPECT_EQ(f.weights(), before);
+  EXPECT_EQ(f.learner.optimizer().t(), 0);
+
+  damaged = right;  // and a refused batch leaves nothing behind
+  Fixture fresh;
+  EXPECT_FALSE(f.update().refused);
+  fresh.update();
+  EXPECT_EQ(f.weights(), fresh.weights());
+}
+
+TEST(VerifyLogprobs, NamesTheFirstOfSeveral) {
+  Fixture f;
+  for (const size_t prompt : {size_t{4}, size_t{1}, size_t{2}}) {
+    float& x = f.batch.old_logprobs[prompt][2][0];
+    x = std::nextafter(x, -100.0f);
+  }
+  f.batch.old_logprobs[2][0][0] = std::numeric_limits<float>::quiet_NaN();
+  const UpdateResult result = f.update();
+  EXPECT_TRUE(result.refused);
+  EXPECT_EQ(result.sums.mismatches, 4);
+  EXPECT_EQ(result.sums.first_mismatch.place(), std::tuple(uint64_t{1}, 2u, 0));
+}
+
+TEST(VerifyLogprobs, OnlyWhatIsComparableIsCompared) {
+  Fixture f;
+  f.batch.old_logprobs[0][0][0] -= 0.25f;
+  f.objective.verify_logprobs = false;
+  UpdateResult result = f.update();
+  EXPECT_FALSE(result.refused);
+  EXPECT_EQ(result.sums.mismatches, 1) << "reported, not refused";
+  EXPECT_NEAR(result.sums.logprob_diff_max, 0.25, 1e-6);
+
+  f.objective.verify_logprobs = true;  // the weights have moved: nothing is exact now
+  auto trees = f.batch.trees();
+  result = f.learner.update(trees, f.objective, {}, 1.0);
+  EXPECT_FALSE(result.refused);
+  EXPECT_EQ(result.sums.mismatches, 0);
+}
+
+TEST(LossSums, FirstMismatchDoesNotDependOnTheOrderOfShards) {
+  LossSums a, b;
+  a.add_mismatch({7, 0, 3, 1, -1, -2});
+  b.add_mismatch({2, 5, 9, 1, -1, -2});
+  b.add_mismatch({2, 5, 8, 1, -1, -2});
+  LossSums ab = a, ba = b;
+  ab.add(b);
+  ba.add(a);
+  ab.add(LossSums{});
+  EXPECT_EQ(ab.mismatches, 3);
+  EXPECT_EQ(ba.mismatches, 3);
+  EXPECT_EQ(ab.first_mismatch.place(), std::tuple(uint64_t{2}, 5u, 8));
+  EXPECT_EQ(ba.first_mismatch.place(), ab.first_mismatch.place());
+}
+
+TEST(ImportanceWeight, ScalesThePolicyTermAndItsDerivativeAlone) {
+  PolicyLossParams params;
+  params.kl_loss_coef = 0.3f;
+  for (const float advantage : {-1.5f, 2.0f}) {
+    for (const float logp : {-1.62f, -1.5f, -1.44f, -0.2f}) {
+      const TokenLossTerms plain = policy_loss(params, logp, -1.5f, -1.2f, advantage);
+      const TokenLossTerms one = policy_loss(params, logp, -1.5f, -1.2f, advantage, 1.0f);
+      EXPECT_EQ(std::bit_cast<uint32_t>(one.dlogp), std::bit_cast<uint32_t>(plain.dlogp));
+      EXPECT_EQ(std::bit_cast<uint32_t>(one.pg_loss), std::bit_cast<uint32_t>(plain.pg_loss));
+      for (const float weight : {0.3f, 2.0f}) {
+        const TokenLossTerms terms = policy_loss(params, logp, -1.5f, -1.2f, advantage, weight);
+        EXPECT_FLOAT_EQ(terms.pg_loss, weight * plain.pg_loss);
+        EXPECT_EQ(terms.kl, plain.kl);
+        EXPECT_EQ(terms.clipped, plain.clipped);
+        const auto value = [&](double x) {
+          const TokenLossTerms t =
+              policy_loss(params, static_cast<float>(x), -1.5f, -1.2f, advantage, weight);
+          return static_cast<double>(t.pg_loss) + 0.3 * t.kl;
+        };
+        const double numeric = (value(logp + 1e-3) - value(logp - 1e-3)) / 2e-3;
+        EXPECT_NEAR(terms.dlogp, numeric, 4e-3) << "logp " << logp << " advantage " << advantage;
+      }
+    }
+  }
+}
+
+TEST(ImportanceWeight, IsTheBoundedRatio) {
+  EXPECT_EQ(importance_weight(-1.25f, -1.25f), 1.0f);
+  EXPECT_NEAR(importance_weight(-1.0f, -1.5f), std::exp(0.5), 1e-6);
+  EXPECT_NEAR(importance_weight(-3.0f, -1.0f), std::exp(-2.0), 1e-7);
+  EXPECT_EQ(importance_weight(-1.0f, -100.0f), importance_weight(0.0f, -20.0f));
+}
+
+TEST(ImportanceWeight, EntersTheGradientOfItsTokens) {
+  Fixture f;
+  f.objective.policy.entropy_coeff = 0;
+  const auto gradient = [&](float weight) {
+    auto trees = f.batch.trees();
+    std::vector<float> weights(64, weight), result(static_cast<size_t>(f.model.table().flat_size()), 0.0f);
+    for (Tree& tree : trees) {
+      for (Leaf& leaf : tree.leaves) leaf.is_weights = std::span(weights).first(leaf.tokens.size());
+    }
+    LossSums sums;
+    Arena arena;
+    const auto batches = pack(testing_support::pointers(trees), 1 << 20);
+    shard_gradient(f.ctx, f.model, f.objective, batches, result, sums, arena);
+    return result;
+  };
+  const auto whole = gradient(1.0f), half = gradient(0.5f);
+  for (size_t i = 0; i < whole.size(); ++i) EXPECT_EQ(half[i], 0.5f * whole[i]);  // a power of two: exact
+}
+
+}  // namespace
+}  // namespace orrery
