@@ -61,6 +61,10 @@ class Communicator {
 
   /// Ranks with equal color form a new communicator, ordered by rank here. color < 0: none (null).
   virtual std::unique_ptr<Communicator> split(int color) = 0;
+
+  /// Collective. The same ranks once more, for another thread of each: its collectives run beside this
+  /// one's, and its waiting() is its own.
+  virtual std::unique_ptr<Communicator> duplicate() = 0;
 };
 
 /// One rank, no library.

@@ -75,6 +75,7 @@ class LocalCommunicator final : public Communicator {
   std::unique_ptr<Communicator> split(int color) override {
     return color < 0 ? nullptr : make_local_communicator();
   }
+  std::unique_ptr<Communicator> duplicate() override { return make_local_communicator(); }
 
  private:
   static void check_peer(int peer, const char* operation) {

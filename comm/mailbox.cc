@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "core/fault.h"
 
 namespace orrery {
 namespace {
@@ -75,6 +76,18 @@ Letter verify(int receiver, Communicator::Message&& message) {
   return letter;
 }
 
+FaultAction fault_at(MessageKind kind) {
+  switch (kind) {
+    case MessageKind::kLeaseRequest:
+    case MessageKind::kLease:
+      return fault_point(FaultPoint::kLeaseSend);
+    case MessageKind::kGroups:
+      return fault_point(FaultPoint::kTrajectorySend);
+    default:
+      return FaultAction::kNone;
+  }
+}
+
 }  // namespace
 
 std::string_view message_name(MessageKind kind) {
@@ -105,11 +118,10 @@ void Letter::open_into(MessageKind expected, google::protobuf::MessageLite& mess
   }
 }
 
-void Mailbox::send_message(int destination, MessageKind kind, const google::protobuf::MessageLite& message) {
+std::string detail::seal(MessageKind kind, const google::protobuf::MessageLite& message) {
   const size_t size = message.ByteSizeLong();
   if (size > static_cast<size_t>(std::numeric_limits<int>::max())) {
-    fail("a {} message to rank {} has {} bytes, more than Protobuf's 2 GiB: send it in parts",
-         message_name(kind), destination, size);
+    fail("a {} message has {} bytes, more than Protobuf's 2 GiB: send it in parts", message_name(kind), size);
   }
   std::string bytes(sizeof(LetterHeader), '\0');
   ORRERY_CHECK(message.AppendToString(&bytes), "a {} message cannot be serialised", message_name(kind));
@@ -119,7 +131,16 @@ void Mailbox::send_message(int destination, MessageKind kind, const google::prot
   header.bytes = bytes.size() - sizeof header;
   header.crc = crc32(std::string_view(bytes).substr(sizeof header));
   std::memcpy(bytes.data(), &header, sizeof header);
-  comm_.send(destination, static_cast<int>(kind), bytes);
+  if (fault_at(kind) == FaultAction::kCorrupt) bytes[bytes.size() / 2] ^= 1;
+  return bytes;
+}
+
+Letter detail::unseal(MessageKind kind, int receiver, int source, std::string bytes) {
+  return verify(receiver, {source, static_cast<int>(kind), std::move(bytes)});
+}
+
+void Mailbox::send_message(int destination, MessageKind kind, const google::protobuf::MessageLite& message) {
+  comm_.send(destination, static_cast<int>(kind), detail::seal(kind, message));
 }
 
 Letter Mailbox::receive_letter(int source, MessageKind kind) {

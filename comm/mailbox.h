@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "comm/communicator.h"
 #include "proto/messages.pb.h"
@@ -65,6 +66,23 @@ struct Letter {
  private:
   void open_into(MessageKind expected, google::protobuf::MessageLite& message) const;
 };
+
+namespace detail {
+std::string seal(MessageKind kind, const google::protobuf::MessageLite& message);
+Letter unseal(MessageKind kind, int receiver, int source, std::string bytes);
+}  // namespace detail
+
+/// The bytes of a message as a mailbox sends them, for those that travel by a collective.
+template <class M>
+std::string seal(const M& message) {
+  return detail::seal(KindOf<M>::kValue, message);
+}
+
+/// Verifies what seal() made on rank `source` and opens it on rank `receiver`.
+template <class M>
+M unseal(int receiver, int source, std::string bytes) {
+  return detail::unseal(KindOf<M>::kValue, receiver, source, std::move(bytes)).template open<M>();
+}
 
 class Mailbox {
  public:

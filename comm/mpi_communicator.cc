@@ -283,6 +283,13 @@ class MpiCommunicator final : public Communicator {
     return std::make_unique<MpiCommunicator>(part, waiting_);
   }
 
+  std::unique_ptr<Communicator> duplicate() override {
+    arrive("duplicate");
+    MPI_Comm twin = MPI_COMM_NULL;
+    check(MPI_Comm_dup(comm_, &twin), "MPI_Comm_dup", rank_);
+    return std::make_unique<MpiCommunicator>(twin, std::make_shared<WaitState>());
+  }
+
  private:
   struct PendingSend {
     std::unique_ptr<char[]> bytes;

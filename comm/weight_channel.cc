@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "core/fault.h"
 
 namespace orrery {
 namespace {
@@ -53,7 +54,13 @@ uint64_t publish_weights(Communicator& comm, int root, uint64_t version, std::sp
     fail("weights of version {}: rank {} sends {} values but rank {} holds {}: both must load the same model",
          header.version, root, header.count, comm.rank(), weights.size());
   }
-  comm.broadcast(std::as_writable_bytes(weights), root);
+  // What is sent is wrong, what the root keeps is right.
+  const bool corrupt = fault_point(FaultPoint::kWeightsPublish) == FaultAction::kCorrupt &&
+                       comm.rank() == root && !weights.empty();
+  const auto bytes = std::as_writable_bytes(weights);
+  if (corrupt) bytes[bytes.size() / 2] ^= std::byte{1};
+  comm.broadcast(bytes, root);
+  if (corrupt) bytes[bytes.size() / 2] ^= std::byte{1};
   if (comm.rank() != root) {
     const WeightChecksum received = weight_checksum(weights);
     if (received != header.checksum) {

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/fault.h"
 
 namespace orrery {
 namespace {
@@ -60,12 +61,16 @@ void sync_path(const std::filesystem::path& path) {
 void write_file_atomic(const std::filesystem::path& path, std::string_view contents) {
   std::filesystem::path temporary = path;
   temporary += ".tmp";
+  const FaultAction fault = fault_point(FaultPoint::kFileWrite);
   {
     const Fd file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
     if (file.fd < 0) fail("cannot create {}: {}", temporary.string(), std::strerror(errno));
+    const size_t size = fault == FaultAction::kTorn ? contents.size() / 2 : contents.size();
     size_t done = 0;
-    while (done < contents.size()) {
-      const ssize_t n = ::write(file.fd, contents.data() + done, contents.size() - done);
+    while (done < size) {
+      if (fault == FaultAction::kNoSpace) errno = ENOSPC;
+      const ssize_t n =
+          fault == FaultAction::kNoSpace ? -1 : ::write(file.fd, contents.data() + done, size - done);
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) {
         const int reason = errno;
@@ -74,6 +79,7 @@ void write_file_atomic(const std::filesystem::path& path, std::string_view conte
       }
       done += static_cast<size_t>(n);
     }
+    if (fault == FaultAction::kTorn) fault_crash();
     if (::fsync(file.fd) != 0) fail("cannot sync {}: {}", temporary.string(), std::strerror(errno));
   }
   if (::rename(temporary.c_str(), path.c_str()) != 0) {

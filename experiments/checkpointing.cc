@@ -4,6 +4,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <utility>
 
 #include <fmt/ranges.h>
 
@@ -64,64 +65,50 @@ Checkpointer::Checkpointer(Job& job, std::string config_yaml)
 double Checkpointer::save(const TrainState& state, Learner* learner, bool must) {
   if (learner == nullptr) return 0;
   const Timer timer;
-  try {
-    const std::filesystem::path saved = save_on_all(state, *learner);
-    if (job_.learners->rank() == 0) spdlog::info("saved {} in {:.2f} s", saved.string(), timer.seconds());
-  } catch (const Error& error) {
-    if (must) throw;
-    if (job_.learners->rank() == 0) {
-      spdlog::error("checkpoint of step {} was not saved, earlier ones are whole, training goes on: {}",
-                    state.step(), error.what());
-    }
+  settle(/*must=*/false);
+  ShardedAdamW& optimizer = learner->optimizer();
+  if (!writer_) {
+    writer_ = std::make_unique<CheckpointWriter>(
+        *job_.learners,
+        CheckpointWriter::Target{folder_, job_.config.model().path(), job_.model().table(), optimizer.begin(),
+                                 optimizer.end(), job_.config.trainer().max_ckpt_to_keep()});
   }
+  CheckpointInfo info;
+  info.step = state.step();
+  info.stage = state.rl_step > 0 ? "grpo" : "sft";
+  info.run_config_yaml = config_yaml_;
+  info.model_config_json = model_config_json(job_.model().config(), "float32");
+  info.state_json = state_to_json(state);
+  if (state.rl_step > 0) info.reward = state.reward;
+  const auto size = static_cast<size_t>(optimizer.end() - optimizer.begin());
+  saving_step_ = state.step();
+  writer_->start(job_.ctx, info,
+                 {job_.model().parameters().subspan(static_cast<size_t>(optimizer.begin()), size),
+                  optimizer.m(), optimizer.v()});
+  if (must) settle(must);
   return timer.seconds();
 }
 
-std::filesystem::path Checkpointer::save_on_all(const TrainState& state, Learner& learner) {
-  Communicator& comm = *job_.learners;
-  const bool first = comm.rank() == 0;
-  const std::filesystem::path target = folder_ / checkpoint_name(state.step());
-  std::filesystem::path temporary;
-  together(comm, [&] {
-    if (first) temporary = prepare_checkpoint(folder_, state.step());
-  });
-  temporary = comm.all_gather_bytes(temporary.string()).front();
-
-  const ModelConfig& config = job_.model().config();
-  const ParameterTable& table = job_.model().table();
-  ShardedAdamW& optimizer = learner.optimizer();
-  CheckpointFileEntry entry;
-  together(comm, [&] {
-    const auto size = static_cast<size_t>(optimizer.end() - optimizer.begin());
-    const CheckpointSlice slice{
-        optimizer.begin(), optimizer.end(),
-        job_.model().parameters().subspan(static_cast<size_t>(optimizer.begin()), size), optimizer.m(),
-        optimizer.v()};
-    entry = write_checkpoint_slice(temporary, comm.rank(), comm.size(), table.flat_size(), slice);
-  });
-  const nlohmann::json mine = {{"name", entry.name},
-                               {"bytes", entry.bytes},
-                               {"sha256", entry.sha256},
-                               {"begin", entry.slice_begin},
-                               {"end", entry.slice_end}};
-  std::vector<CheckpointFileEntry> entries;
-  for (const std::string& text : comm.all_gather_bytes(mine.dump())) {
-    const auto json = nlohmann::json::parse(text);
-    entries.push_back({json["name"], json["bytes"], json["sha256"], json["begin"], json["end"]});
+void Checkpointer::settle(bool must) {
+  if (!writer_ || !writer_->busy()) return;
+  try {
+    background_seconds_ = writer_->wait();
+  } catch (const AgreedError& error) {
+    if (must)
+      throw AgreedError(fmt::format("checkpoint of step {} was not saved: {}", saving_step_, error.what()),
+                        error.exit_code());
+    if (job_.learners->rank() == 0) {
+      spdlog::error("checkpoint of step {} was not saved, earlier ones are whole, training goes on: {}",
+                    saving_step_, error.what());
+    }
   }
-  together(comm, [&] {
-    if (!first) return;
-    CheckpointInfo info;
-    info.step = state.step();
-    info.stage = state.rl_step > 0 ? "grpo" : "sft";
-    info.run_config_yaml = config_yaml_;
-    info.model_config_json = model_config_json(config, "float32");
-    info.state_json = state_to_json(state);
-    if (state.rl_step > 0) info.reward = state.reward;
-    publish_checkpoint(temporary, target, info, table, entries, job_.config.model().path());
-    remove_old_checkpoints(folder_, job_.config.trainer().max_ckpt_to_keep());
-  });
-  return target;
+}
+
+void Checkpointer::finish() { settle(/*must=*/true); }
+
+std::optional<double> Checkpointer::poll() {
+  if (writer_ && writer_->done()) settle(/*must=*/false);
+  return std::exchange(background_seconds_, std::nullopt);
 }
 
 std::filesystem::path Checkpointer::choose() const {

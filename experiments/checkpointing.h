@@ -3,9 +3,11 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 
+#include "experiments/checkpoint_writer.h"
 #include "experiments/job.h"
 #include "learners/learner.h"
 #include "models/checkpoint.h"
@@ -30,10 +32,17 @@ class Checkpointer {
  public:
   Checkpointer(Job& job, std::string config_yaml);
 
-  /// Collective over the learners (no-op elsewhere). A failed save leaves earlier checkpoints whole: it is an
-  /// Error when `must` is set, else it is reported and the run goes on. Returns the seconds the step was
-  /// blocked.
+  /// Collective over the learners (no-op elsewhere). Waits for the save before, copies, and leaves writing to
+  /// the background. A failed save leaves earlier checkpoints whole: it is reported, at the latest by the
+  /// next save, and the run goes on. `must`: waits until the checkpoint is published, and a failure is an
+  /// Error. Returns the seconds the step was blocked.
   double save(const TrainState& state, Learner* learner, bool must);
+
+  /// Waits for the save under way; its failure is an Error. For the end of a run.
+  void finish();
+
+  /// Seconds in the background of the save that has ended since the last call; does not wait.
+  std::optional<double> poll();
 
   /// Collective over world: finds the checkpoint that trainer.resume asks for, loads weights (every rank) and
   /// moments (this learner's slice), and packs the weights. Nothing when the run starts anew.
@@ -42,11 +51,14 @@ class Checkpointer {
  private:
   void report_changes(const std::string& saved_yaml) const;
   std::filesystem::path choose() const;
-  std::filesystem::path save_on_all(const TrainState& state, Learner& learner);
+  void settle(bool must);
 
   Job& job_;
   std::string config_yaml_;
   std::filesystem::path folder_;
+  std::unique_ptr<CheckpointWriter> writer_;  // from the first save on
+  int64_t saving_step_ = 0;
+  std::optional<double> background_seconds_;
 };
 
 }  // namespace orrery

@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/fault.h"
 #include "core/file.h"
 #include "core/log.h"
 #include "proto/event.pb.h"
@@ -120,7 +121,14 @@ void MetricsWriter::write(int64_t step, const std::string& stage, const Metrics&
       row[name] = nullptr;  // JSON has no NaN
     }
   }
-  jsonl_ << row.dump() << '\n' << std::flush;
+  const std::string line = row.dump() + "\n";
+  const FaultAction fault = fault_point(FaultPoint::kMetricsWrite);
+  if (fault == FaultAction::kTorn) {
+    jsonl_ << line.substr(0, line.size() / 2) << std::flush;
+    fault_crash();
+  }
+  if (fault == FaultAction::kNoSpace) jsonl_.setstate(std::ios::badbit);
+  jsonl_ << line << std::flush;
   if (!jsonl_) {
     spdlog::warn("cannot append to {} (disk full?); this step's metrics are lost, training goes on", path_);
     jsonl_.clear();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "comm/mailbox.h"
 #include "comm/weight_channel.h"
 #include "core/error.h"
 #include "core/timer.h"
@@ -183,12 +184,11 @@ std::vector<Group> RlStage::share_with_learners(std::vector<Group> groups) {
   if (job_.learners->rank() == 0) {
     proto::GroupsMessage message;
     for (const Group& group : groups) *message.add_groups() = group_to_proto(group);
-    mine = message.SerializeAsString();
+    mine = seal(message);
   }
-  const std::vector<std::string> all = job_.learners->all_gather_bytes(mine);
+  std::vector<std::string> all = job_.learners->all_gather_bytes(mine);
   if (job_.learners->rank() == 0) return groups;
-  proto::GroupsMessage message;
-  if (!message.ParseFromString(all.front())) fail("the batch of trajectories from rank 0 does not parse");
+  const auto message = unseal<proto::GroupsMessage>(job_.learners->rank(), 0, std::move(all.front()));
   for (const proto::Group& group : message.groups()) groups.push_back(group_from_proto(group));
   return groups;
 }

@@ -75,7 +75,9 @@ class Training {
   }
 
   int run() {
-    if (!run_sft() || !run_rl()) {
+    const bool complete = run_sft() && run_rl();
+    checkpointer_.finish();
+    if (!complete) {
       if (is_main())
         spdlog::info("asked to stop: the run is saved at step {} and can be resumed", state_.step());
       return kExitOk;
@@ -98,6 +100,12 @@ class Training {
     if (is_main()) save_seconds_ = seconds;
   }
 
+  /// Of the last save, whose step's line was written before.
+  void add_save_metrics(Metrics& metrics) {
+    if (save_seconds_ > 0) metrics["timing_s/save_checkpoint"] = std::exchange(save_seconds_, 0);
+    if (const auto seconds = checkpointer_.poll()) metrics["timing_s/save_checkpoint_background"] = *seconds;
+  }
+
   void print(const std::string& line) const {
     if (!is_main()) return;
     std::fputs((line + "\n").c_str(), stdout);
@@ -115,6 +123,7 @@ class Training {
       while (state_.sft_step < sft_total_ && !(stopped = agree_to_stop(*job_.learners))) {
         Metrics metrics = stage.step(state_.sft_step);
         ++state_.sft_step;
+        add_save_metrics(metrics);
         if (is_main()) {
           metrics_->write(state_.step(), "sft", metrics);
           const double per_step = timer.seconds() / static_cast<double>(state_.sft_step - first);
@@ -179,8 +188,7 @@ class Training {
         const double score = validate(stage);
         if (last) state_.val_after = score;
       }
-      if (save_seconds_ > 0)
-        metrics["timing_s/save_checkpoint"] = std::exchange(save_seconds_, 0);  // of the last save
+      add_save_metrics(metrics);
       report(stage, metrics, timer.seconds() / static_cast<double>(state_.rl_step - first));
       if (save_due(state_.rl_step, rl_total_)) save(/*must=*/last);
     }

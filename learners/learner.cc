@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "core/fault.h"
 #include "core/timer.h"
 
 namespace orrery {
@@ -146,6 +147,7 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective, 
     reduce_scatter_ordered(ctx_, comm_, gradient, optimizer_.offsets(), slice_.span<float>(),
                            config_.fast_reduce, arena_);
   }
+  fault_point(FaultPoint::kLearnerUpdate);
   {
     const ScopedTimer timer(result.optimizer_seconds);
     const ShardedAdamW::Result step =

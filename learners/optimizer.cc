@@ -5,6 +5,7 @@
 
 #include "comm/ordered_reducer.h"
 #include "core/error.h"
+#include "core/fault.h"
 
 namespace orrery {
 
@@ -48,6 +49,7 @@ ShardedAdamW::Result ShardedAdamW::step(const Context& ctx, Communicator& comm, 
   ++t_;
   const auto slice = parameters.subspan(static_cast<size_t>(begin()), static_cast<size_t>(size));
   adamw_step(ctx, slice, m(), v(), gradient, params, t_, static_cast<float>(scale));
+  fault_point(FaultPoint::kOptimizerStep);
   comm.all_gather(parameters, offsets_, slice);
   return result;
 }

@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "core/fault.h"
 #include "core/file.h"
 #include "core/sha256.h"
 #include "models/hf_folder.h"
@@ -135,6 +136,7 @@ void write_and_rename(const fs::path& temporary, const fs::path& target, const C
   }
   write_manifest(temporary, manifest, table);
   sync_path(temporary);
+  fault_point(FaultPoint::kCheckpointPublish);
   replace_folder(temporary, target);
   sync_path(parent_of(target));
 }
@@ -265,6 +267,7 @@ void remove_old_checkpoints(const fs::path& folder, int64_t keep) {
       const fs::path doomed = with_mark(path, "removed");
       remove_folder(doomed);
       rename_folder(path, doomed);
+      fault_point(FaultPoint::kCheckpointRemove);
     }
   }
   remove_temporaries(folder);

@@ -13,8 +13,10 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/fault.h"
 #include "core/sha256.h"
 #include "models/durable_file.h"
+#include "models/hdf5_lock.h"
 
 namespace orrery {
 namespace {
@@ -137,6 +139,8 @@ struct Structure {
 /// are plain.
 Structure create_structure(const fs::path& path, int64_t flat_size, int64_t begin, int64_t end,
                            Image& image) {
+  const Hdf5Lock lock;
+  const QuietHdf5 quiet;
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "create a property list");
   H5FD_file_image_callbacks_t callbacks = keep_image(image);
   const bool configured = H5Pset_fapl_core(access, kStructureBytes, /*backing_store=*/false) >= 0 &&
@@ -199,7 +203,7 @@ class HashedWriter {
     while (!bytes.empty()) {
       const auto piece = bytes.first(std::min(kPiece, bytes.size()));
       sha_.update(piece);
-      write_fully(fd_, piece, path_);
+      write(piece);
       at_ += static_cast<int64_t>(piece.size());
       bytes = bytes.subspan(piece.size());
     }
@@ -215,6 +219,22 @@ class HashedWriter {
   std::string hex() { return sha_.hex(); }
 
  private:
+  void write(std::span<const std::byte> piece) {
+    const FaultAction fault = fault_point(FaultPoint::kCheckpointWrite);
+    if (fault == FaultAction::kNoSpace) fail("cannot write {}: {}", path_.string(), std::strerror(ENOSPC));
+    if (fault == FaultAction::kTorn) {
+      write_fully(fd_, piece.first(piece.size() / 2), path_);
+      fault_crash();
+    }
+    if (fault == FaultAction::kCorrupt) {
+      std::vector<std::byte> wrong(piece.begin(), piece.end());
+      wrong[wrong.size() / 2] ^= std::byte{1};
+      write_fully(fd_, wrong, path_);
+      return;
+    }
+    write_fully(fd_, piece, path_);
+  }
+
   int fd_;
   const fs::path& path_;
   Sha256 sha_;
@@ -251,7 +271,6 @@ SliceFile write_slice_file(const fs::path& path, int64_t flat_size, const Checkp
                    slice.weights.size() == count && slice.adam_m.size() == count &&
                    slice.adam_v.size() == count,
                "slice [{}, {}) of {}", slice.begin, slice.end, flat_size);
-  const QuietHdf5 quiet;
   try {
     return write_file(path, flat_size, slice);
   } catch (const Error& error) {
@@ -265,6 +284,7 @@ void read_slice_file(const fs::path& path, int64_t slice_begin, int64_t slice_en
                      int64_t begin, int64_t end, std::array<std::span<float>, 3> out) {
   ORRERY_CHECK(slice_begin <= begin && begin <= end && end <= slice_end, "[{}, {}) of slice [{}, {})", begin,
                end, slice_begin, slice_end);
+  const Hdf5Lock lock;
   const QuietHdf5 quiet;
   const Handle file(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose,
                     fmt::format("open {}", path.string()));

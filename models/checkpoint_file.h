@@ -1,5 +1,8 @@
 // One rank's file of a checkpoint: HDF5 with the datasets `weights`, `adam_m`, `adam_v` (float32, contiguous,
 // neither chunked nor compressed) and the root attributes slice_begin, slice_end, flat_size.
+//
+// Thread-safe. The HDF5 library need not be, and is called under one lock of the process
+// (models/hdf5_lock.h): a writer holds it while a file is laid out in memory, not while the disk is written.
 #pragma once
 
 #include <array>

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/fault.h"
 #include "core/file.h"
 #include "core/sha256.h"
 #include "models/hf_folder.h"
@@ -103,8 +104,19 @@ CheckpointFileEntry describe_file(const fs::path& folder, const std::string& nam
   return {name, static_cast<int64_t>(file.bytes().size()), sha256_hex(file.bytes())};
 }
 
+/// What a failing disk makes of a file.
+CheckpointFileEntry describe_damaged(const fs::path& folder, const std::string& name, FaultAction fault) {
+  const MappedFile file(folder / name);
+  std::vector<std::byte> bytes(file.bytes().begin(), file.bytes().end());
+  if (fault == FaultAction::kShortRead) bytes.resize(bytes.size() / 2);
+  if (fault == FaultAction::kCorrupt && !bytes.empty()) bytes[bytes.size() / 2] ^= std::byte{1};
+  return {name, static_cast<int64_t>(bytes.size()), sha256_hex(bytes)};
+}
+
 void verify_file(const fs::path& folder, const CheckpointFileEntry& entry) {
-  const CheckpointFileEntry found = describe_file(folder, entry.name);
+  const FaultAction fault = fault_point(FaultPoint::kCheckpointRead);
+  const CheckpointFileEntry found = fault == FaultAction::kNone ? describe_file(folder, entry.name)
+                                                                : describe_damaged(folder, entry.name, fault);
   if (found.bytes != entry.bytes) {
     fail("{}: {} bytes, its manifest says {}", (folder / entry.name).string(), found.bytes, entry.bytes);
   }

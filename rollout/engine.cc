@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/fault.h"
 #include "core/rng.h"
 #include "core/timer.h"
 #include "kernels/logprob.h"
@@ -313,6 +314,7 @@ std::vector<GenerateResult> Engine::Impl::step() {
   std::vector<GenerateResult> results;
   const Schedule& schedule = scheduler.schedule();
   if (schedule.rows == 0) return results;
+  fault_point(FaultPoint::kEngineStep);
   arena.reset();
   prepare(schedule);
   const Mat<float> hidden =

@@ -1,12 +1,14 @@
 // The little of HDF5 that rollout files need: one-dimensional (and one two-dimensional) arrays of numbers,
-// strings and attributes, all in the root group. Errors name the file and the object. Not thread-safe (the
-// HDF5 library is not).
+// strings and attributes, all in the root group. Errors name the file and the object. A writer or reader
+// belongs to one thread and holds the process's HDF5 lock (models/hdf5_lock.h) as long as it lives.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <string>
 #include <vector>
+
+#include "models/hdf5_lock.h"
 
 namespace orrery {
 
@@ -32,6 +34,7 @@ class Hdf5Writer {
   void publish();
 
  private:
+  Hdf5Lock lock_;
   std::filesystem::path path_;
   int64_t file_ = -1;
 };
@@ -57,6 +60,7 @@ class Hdf5Reader {
   std::vector<std::string> string_attribute(const char* name) const;
 
  private:
+  Hdf5Lock lock_;
   std::string path_;
   uint64_t bytes_ = 0;
   int64_t file_ = -1;

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "core/error.h"
+#include "core/fault.h"
 #include "core/file.h"
 #include "core/sha256.h"
 #include "rollout/hdf5_arrays.h"
@@ -217,6 +218,7 @@ void verify_checksum(const std::filesystem::path& path) {
 }  // namespace
 
 void write_rollout_file(const std::filesystem::path& path, uint64_t step, std::span<const Group> groups) {
+  fault_point(FaultPoint::kRolloutWrite);
   const Columns c = make_columns(groups);
   const auto samples = static_cast<int64_t>(c.group.size());
   Hdf5Writer out(path);

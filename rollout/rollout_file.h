@@ -27,7 +27,7 @@
 //   response_text       UTF-8   [S]      variable-length strings, for people: a NUL becomes U+FFFD
 //   data_source         UTF-8   [S]      as response_text
 //
-// Not thread-safe (the HDF5 library is not).
+// Thread-safe: the HDF5 library is called under the process's one lock (models/hdf5_lock.h).
 #pragma once
 
 #include <cstdint>

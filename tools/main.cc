@@ -4,6 +4,7 @@
 #include <exception>
 
 #include "core/error.h"
+#include "core/fault.h"
 #include "core/log.h"
 #include "kernels/numerics.h"
 #include "tools/ckpt_command.h"
@@ -42,6 +43,7 @@ int run_main(int argc, char** argv) {
     return orrery::kExitUsage;
   }
   orrery::init_log(0, 1);
+  if (const char* faults = std::getenv("ORRERY_FAULT")) orrery::arm_faults(faults);
   orrery::require_cpu_support();
   if (const char* target = std::getenv("ORRERY_CPU_TARGET")) orrery::set_cpu_target(target);
   const int code = command();

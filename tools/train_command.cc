@@ -6,6 +6,7 @@
 
 #include "comm/communicator.h"
 #include "core/error.h"
+#include "core/fault.h"
 #include "core/log.h"
 #include "experiments/config.h"
 #include "experiments/evaluate.h"
@@ -31,6 +32,7 @@ int run_on_ranks(const std::string& config_path, const std::vector<std::string>&
   CommWorld ranks;
   Communicator& world = ranks.world();
   init_log(world.rank(), world.size());
+  set_fault_rank(world.rank());
   int code = kExitFailure;
   try {
     proto::Config config;
@@ -109,11 +111,18 @@ void add_config_command(CLI::App& app, Command& run) {
   auto config = std::make_shared<std::string>();
   auto overrides = std::make_shared<std::vector<std::string>>();
   auto ranks = std::make_shared<int>(1);
-  command->add_option("config", *config, "YAML file")->required();
+  auto faults = std::make_shared<bool>(false);
+  command->add_option("config", *config, "YAML file");
   command->add_option("overrides", *overrides, "key=value pairs that replace values of the file");
   command->add_option("--ranks", *ranks, "Ranks to check it for")->check(whole_number(1));
+  command->add_flag("--faults", *faults, "List the points and actions of ORRERY_FAULT (fault injection)");
   command->callback([=, &run] {
     run = [=] {
+      if (*faults) {
+        std::printf("%s", describe_faults().c_str());
+        return kExitOk;
+      }
+      if (config->empty()) fail_usage("config: CONFIG is missing; see orrery config --help");
       const proto::Config resolved = load_config(*config, *overrides);
       check_config(resolved, *ranks);
       std::printf("%s", config_to_yaml(resolved).c_str());

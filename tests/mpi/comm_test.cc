@@ -361,6 +361,7 @@ class DamagingLink final : public Communicator {
   Message receive(int source, int tag) override { return inner_.receive(source, tag); }
   std::optional<Message> try_receive(int source, int tag) override { return inner_.try_receive(source, tag); }
   std::unique_ptr<Communicator> split(int color) override { return inner_.split(color); }
+  std::unique_ptr<Communicator> duplicate() override { return inner_.duplicate(); }
 
  private:
   Communicator& inner_;

@@ -1,0 +1,58 @@
+// Writes checkpoints in the background. start() copies this rank's slice of weights and moments; a thread of
+// this rank's then writes and hashes its file, exchanges the files' entries with the other learners over a
+// communicator of its own, and publishes. One save at a time. The methods are for one thread.
+#pragma once
+
+#include <array>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <thread>
+
+#include "comm/communicator.h"
+#include "core/context.h"
+#include "models/checkpoint.h"
+
+namespace orrery {
+
+class CheckpointWriter {
+ public:
+  /// The same for every save of a run.
+  struct Target {
+    std::filesystem::path folder;     ///< RUN/checkpoints
+    std::filesystem::path tokenizer;  ///< Hugging Face folder whose companion files are copied
+    ParameterTable table;
+    int64_t begin = 0, end = 0;  ///< this rank's slice
+    int64_t keep = 0;            ///< of remove_old_checkpoints()
+  };
+
+  /// Collective over `learners`; of no further use for it.
+  CheckpointWriter(Communicator& learners, Target target);
+  /// Waits for the save under way. While an error unwinds, other ranks may never do their part: after some
+  /// seconds the thread is then left to the end of the process, which is near.
+  ~CheckpointWriter();
+  CheckpointWriter(const CheckpointWriter&) = delete;
+  CheckpointWriter& operator=(const CheckpointWriter&) = delete;
+
+  /// Every learner calls it; none waits for another. Begins a save of weights, adam_m, adam_v (this rank's
+  /// slices), which are copied before it returns, into memory that the first save allocates. Only when no
+  /// save is under way. Failures, of the copy too, are wait()'s to tell.
+  void start(const Context& ctx, const CheckpointInfo& info, std::array<std::span<const float>, 3> values);
+
+  bool busy() const { return thread_.joinable(); }  ///< started and not waited for
+  bool done() const;                                ///< busy, but wait() would not block
+
+  /// Waits for the save under way and returns the seconds that it took. An AgreedError, alike on every rank,
+  /// when it failed on any: earlier checkpoints are whole. Another error is this rank's own: the job cannot
+  /// go on.
+  double wait();
+
+ private:
+  struct Save;
+  static std::filesystem::path publish(Save& save);
+
+  std::shared_ptr<Save> save_;  // shared with the thread, which may outlive this object
+  std::thread thread_;
+};
+
+}  // namespace orrery

@@ -1,0 +1,142 @@
+#include "experiments/checkpoint_writer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+#include "core/fault.h"
+#include "experiments/together.h"
+#include "rollout/rollout_file.h"
+
+namespace orrery {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+
+class CheckpointWriterTest : public testing::Test {
+ protected:
+  CheckpointWriterTest()
+      : folder_(fs::path(testing::TempDir()) /
+                (std::string("orrery_checkpoint_writer_") +
+                 testing::UnitTest::GetInstance()->current_test_info()->name())),
+        config_(parse_model_config(R"({"model_type": "qwen2", "hidden_size": 12, "intermediate_size": 20,
+            "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 37,
+            "max_position_embeddings": 64, "eos_token_id": 2})",
+                                   "tiny")),
+        table_(config_),
+        values_(static_cast<size_t>(table_.flat_size())),
+        comm_(make_local_communicator()) {
+    fs::remove_all(folder_);
+  }
+  ~CheckpointWriterTest() override {
+    arm_faults("");
+    fs::remove_all(folder_);
+  }
+
+  CheckpointWriter::Target target() const { return {folder_, {}, table_, 0, table_.flat_size(), 2}; }
+  void start(CheckpointWriter& writer, int64_t step) {
+    std::fill(values_.begin(), values_.end(), static_cast<float>(step));
+    CheckpointInfo info;
+    info.step = step;
+    info.model_config_json = model_config_json(config_, "float32");
+    writer.start({}, info, {values_, values_, values_});
+    std::fill(values_.begin(), values_.end(), -1.0f);  // as the next step does
+  }
+  /// The step of the newest good checkpoint, which holds what start() was given.
+  int64_t newest() const {
+    const auto found = latest_good_checkpoint(folder_, [](const fs::path&, const std::string&) {});
+    if (!found) return -1;
+    std::vector<float> w(static_cast<size_t>(table_.flat_size())), m(w), v(w);
+    found->read(0, table_.flat_size(), w, m, v);
+    for (const auto& values : {w, m, v})
+      EXPECT_THAT(values, testing::Each(static_cast<float>(found->info().step)));
+    return found->info().step;
+  }
+
+  fs::path folder_;
+  ModelConfig config_;
+  ParameterTable table_;
+  std::vector<float> values_;
+  std::unique_ptr<Communicator> comm_;
+};
+
+TEST_F(CheckpointWriterTest, SavesWhatWasThereWhenItWasStarted) {
+  CheckpointWriter writer(*comm_, target());
+  EXPECT_EQ(writer.wait(), 0);
+  arm_faults("checkpoint.write:slow");  // at least 100 ms
+  start(writer, 1);
+  EXPECT_TRUE(writer.busy());
+  EXPECT_FALSE(writer.done());
+  EXPECT_EQ(newest(), -1);
+  EXPECT_GE(writer.wait(), 0.1);
+  EXPECT_FALSE(writer.busy());
+  arm_faults("");
+  EXPECT_EQ(newest(), 1);
+  for (int64_t step = 2; step < 5; ++step) {
+    start(writer, step);
+    writer.wait();
+    EXPECT_EQ(newest(), step);
+  }
+  EXPECT_EQ(list_checkpoints(folder_).size(), 2u);
+}
+
+TEST_F(CheckpointWriterTest, AFailedSaveIsToldAndTheNextOneWorks) {
+  CheckpointWriter writer(*comm_, target());
+  start(writer, 1);
+  writer.wait();
+  for (const char* fault :
+       {"checkpoint.copy:error", "checkpoint.write:enospc@2", "checkpoint.publish:error"}) {
+    arm_faults(fault);
+    start(writer, 2);
+    EXPECT_THROW(writer.wait(), AgreedError) << fault;
+    EXPECT_EQ(newest(), 1) << fault;
+  }
+  arm_faults("");
+  start(writer, 3);
+  EXPECT_GT(writer.wait(), 0);
+  EXPECT_EQ(newest(), 3);
+}
+
+TEST_F(CheckpointWriterTest, EndsItsWorkBeforeItGoes) {
+  arm_faults("checkpoint.write:slow");
+  {
+    CheckpointWriter writer(*comm_, target());
+    start(writer, 7);
+  }
+  EXPECT_EQ(newest(), 7);
+  try {
+    CheckpointWriter writer(*comm_, target());
+    start(writer, 8);
+    fail("something else went wrong");
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), HasSubstr("something else"));
+  }
+  EXPECT_EQ(newest(), 8);
+}
+
+TEST_F(CheckpointWriterTest, RolloutsAreWrittenBesideIt) {
+  Group group{1, 0, {Trajectory{}}};
+  Trajectory& t = group.samples.front();
+  t.prompt_tokens = {1};
+  t.tokens = {2, 3};
+  t.logprobs = t.entropies = {0.5f, 0.25f};
+  t.loss_mask = {1, 1};
+  t.weight_versions = {1, 1};
+  t.response_text = "text";
+  CheckpointWriter writer(*comm_, target());
+  fs::create_directories(folder_);
+  for (int64_t step = 1; step < 6; ++step) {
+    start(writer, step);
+    const fs::path path = folder_ / fmt::format("rollouts_{}.h5", step);
+    do {
+      write_rollout_file(path, static_cast<uint64_t>(step), std::span(&group, 1));
+      EXPECT_EQ(read_rollout_file(path).groups.size(), 1u);
+    } while (!writer.done());
+    writer.wait();
+    EXPECT_EQ(newest(), step);
+  }
+}
+
+}  // namespace
+}  // namespace orrery

@@ -1,0 +1,130 @@
+// What goes wrong on one rank is told on all, and what is damaged on its way is noticed.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <functional>
+
+#include "comm/mailbox.h"
+#include "comm/ordered_reducer.h"
+#include "comm/weight_channel.h"
+#include "core/error.h"
+#include "core/fault.h"
+#include "experiments/checkpoint_writer.h"
+#include "experiments/together.h"
+#include "tests/mpi/world.h"
+
+namespace orrery {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+using testing_support::world;
+
+class MpiFaultTest : public testing::Test {
+ protected:
+  MpiFaultTest() { set_fault_rank(world().rank()); }
+  ~MpiFaultTest() override {
+    arm_faults("");
+    set_fault_rank(0);
+  }
+  static std::string error_of(const std::function<void()>& work) {
+    try {
+      work();
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "no error";
+  }
+};
+
+TEST_F(MpiFaultTest, ADamagedMessageIsNoticed) {
+  Communicator& comm = world();
+  const int next = (comm.rank() + 1) % comm.size(), previous = (comm.rank() + comm.size() - 1) % comm.size();
+  Mailbox mailbox(comm);
+  proto::GroupsMessage groups;
+  groups.add_groups()->set_prompt_index(7);
+  arm_faults("trajectory.send:corrupt;lease.send:corrupt@2");
+  mailbox.send(next, groups);
+  EXPECT_THAT(error_of([&] { mailbox.receive<proto::GroupsMessage>(previous); }),
+              HasSubstr(fmt::format("damaged groups message from rank {}", previous)));
+  mailbox.send(next, groups);
+  EXPECT_EQ(mailbox.receive<proto::GroupsMessage>(previous).groups(0).prompt_index(), 7u);
+  proto::Lease lease;
+  lease.add_prompt_index(9);
+  mailbox.send(next, lease);
+  mailbox.send(next, lease);
+  EXPECT_EQ(mailbox.receive<proto::Lease>(previous).prompt_index(0), 9u);
+  EXPECT_THAT(error_of([&] { mailbox.receive<proto::Lease>(previous); }), HasSubstr("damaged lease message"));
+
+  arm_faults("trajectory.send:corrupt,rank=0");
+  const std::string sealed = comm.all_gather_bytes(seal(groups)).front();
+  EXPECT_THAT(error_of([&] { unseal<proto::GroupsMessage>(comm.rank(), 0, sealed); }),
+              HasSubstr("damaged groups message from rank 0"));
+  EXPECT_THAT(error_of([&] { unseal<proto::GroupsMessage>(comm.rank(), 0, ""); }), HasSubstr("damaged"));
+  comm.barrier();
+}
+
+TEST_F(MpiFaultTest, DamagedWeightsAreNoticedAndTheRootsStayRight) {
+  Communicator& comm = world();
+  const std::vector<float> expected(1000, 0.5f);
+  std::vector<float> weights = expected;
+  arm_faults("weights.publish:corrupt");
+  const std::string problem = error_of([&] { publish_weights(comm, 0, 3, weights); });
+  if (comm.rank() == 0) {
+    EXPECT_EQ(problem, "no error");
+    EXPECT_EQ(weights, expected);
+  } else {
+    EXPECT_THAT(problem, HasSubstr(fmt::format("weights of version 3 reached rank {} damaged", comm.rank())));
+  }
+  publish_weights(comm, 0, 4, weights);
+  EXPECT_EQ(weights, expected);
+}
+
+TEST_F(MpiFaultTest, ASaveFailsOnAllRanksOrOnNone) {
+  Communicator& comm = world();
+  const fs::path folder(
+      comm.all_gather_bytes(fs::path(testing::TempDir()) / fmt::format("orrery_mpi_saves_{}", ::getpid()))
+          .front());
+  const ModelConfig config =
+      parse_model_config(R"({"model_type": "qwen2", "hidden_size": 12, "intermediate_size": 20,
+      "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 37,
+      "max_position_embeddings": 64, "eos_token_id": 2})",
+                         "tiny");
+  const ParameterTable table(config);
+  const auto offsets = slice_offsets(table.flat_size(), 16, comm.size());
+  const auto rank = static_cast<size_t>(comm.rank());
+  const std::vector<float> all(static_cast<size_t>(table.flat_size()), 1.5f),
+      mine(static_cast<size_t>(offsets[rank + 1] - offsets[rank]), 1.5f);
+  CheckpointInfo info;
+  info.model_config_json = model_config_json(config, "float32");
+  {
+    CheckpointWriter writer(comm, {folder, {}, table, offsets[rank], offsets[rank + 1], 0});
+    for (const char* fault : {"checkpoint.copy:error", "checkpoint.write:enospc@2", ""}) {
+      ++info.step;
+      const bool fails = *fault != '\0';
+      arm_faults(fails ? fmt::format("{},rank={}", fault, comm.size() - 1) : "");
+      writer.start({}, info, {mine, mine, mine});
+      std::vector<float> busy(1000, 1);  // the learners' own collectives go on beside the save
+      for (int i = 0; i < 20; ++i) comm.all_reduce_sum(std::span<float>(busy).first(1));
+      std::string problem = "no error";
+      try {
+        writer.wait();
+      } catch (const AgreedError& error) {
+        problem = error.what();
+      }
+      EXPECT_EQ(comm.all_gather_bytes(problem).front(), problem) << "all ranks agree";
+      EXPECT_EQ(problem != "no error", fails) << problem;
+      EXPECT_EQ(fs::exists(folder / checkpoint_name(info.step)), !fails);
+    }
+  }
+  comm.barrier();
+  const Checkpoint checkpoint(folder / checkpoint_name(info.step));
+  EXPECT_EQ(checkpoint.saving_ranks(), comm.size());
+  EXPECT_EQ(checkpoint_hash(checkpoint), checkpoint_hash(info.step, table, all, all, all));
+  comm.barrier();
+  if (comm.rank() == 0) fs::remove_all(folder);
+}
+
+}  // namespace
+}  // namespace orrery
