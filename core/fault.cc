@@ -98,7 +98,7 @@ std::unique_ptr<Rule> parse_rule(std::string_view text) {
     rule->rank = number(option.substr(5), text, 0);
     rest = trim(rest.substr(0, comma));
   }
-  std::string_view hit;
+  std::optional<std::string_view> hit;
   if (const size_t at = rest.find('@'); at != std::string_view::npos) {
     hit = trim(rest.substr(at + 1));
     rest = trim(rest.substr(0, at));
@@ -117,9 +117,12 @@ std::unique_ptr<Rule> parse_rule(std::string_view text) {
                action_list(info->actions));
   }
   rule->action = *known;
-  rule->from_then_on = hit.empty() ? rule->action.action == FaultAction::kSlow : hit.ends_with('+');
-  if (hit.ends_with('+')) hit.remove_suffix(1);
-  if (!hit.empty()) rule->hit = number(hit, text, 1);
+  rule->from_then_on = rule->action.action == FaultAction::kSlow && !hit;
+  if (hit) {
+    rule->from_then_on = hit->ends_with('+');
+    if (rule->from_then_on) hit->remove_suffix(1);
+    rule->hit = number(*hit, text, 1);
+  }
   return rule;
 }
 

@@ -70,7 +70,7 @@ TEST_F(FaultTest, WhatIsWrongInTheTextIsNamed) {
   EXPECT_THAT(problem("engine.step:torn"), HasSubstr("its actions are crash, hang, slow, error"));
   EXPECT_THAT(problem("engine.step"), HasSubstr("is not point:action"));
   EXPECT_THAT(problem(":"), HasSubstr("no point \"\""));
-  for (const char* bad : {"0", "-1", "x", "1x", "99999999999999999999", "+"})
+  for (const char* bad : {"0", "-1", "x", "1x", "99999999999999999999", "+", ""})
     EXPECT_THAT(problem(fmt::format("engine.step:crash@{}", bad).c_str()), HasSubstr("whole number"));
   EXPECT_THAT(problem("engine.step:crash,rank=-1"), HasSubstr("whole number"));
   EXPECT_THAT(problem("engine.step:crash,node=1"), HasSubstr("is not rank=R"));
