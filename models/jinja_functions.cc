@@ -9,7 +9,7 @@
 namespace orrery::jinja {
 namespace {
 
-constexpr size_t kMaxText = size_t{1} << 26;
+constexpr size_t kMaxText = size_t{1} << 24;
 constexpr size_t kMaxItems = size_t{1} << 20;
 
 /// A few doublings in a loop must not fill the memory.
@@ -19,6 +19,7 @@ std::string limited(std::string text) {
 }
 
 List characters_of(std::string_view text) {
+  if (text.size() > kMaxItems) fail("the characters of a text of {} bytes, which is too large", text.size());
   List out;
   for (size_t at = 0; at < text.size(); at += static_cast<size_t>(utf8_length(text[at]))) {
     out.emplace_back(std::string(text.substr(at, static_cast<size_t>(utf8_length(text[at])))));
@@ -164,7 +165,7 @@ bool contains(const Value& container, const Value& value) {
   if (const auto* text = container.string()) return text->find(string_of(value, "in")) != std::string::npos;
   if (const List* items = container.list())
     return std::find(items->begin(), items->end(), value) != items->end();
-  if (Dict* dict = container.dict())
+  if (const Dict* dict = container.dict())
     return value.string() != nullptr && dict->find(*value.string()) != nullptr;
   fail("looking for something in {}", container.kind());
 }
@@ -281,13 +282,14 @@ Value apply_binary(const std::string& operation, const Value& left, const Value&
 }
 
 Value item_of(const Value& value, const Value& key) {
-  if (Dict* dict = value.dict()) {
+  if (const Dict* dict = value.dict()) {
     const Value* found = key.string() == nullptr ? nullptr : dict->find(*key.string());
     return found == nullptr ? Value() : *found;
   }
   if (value.is_undefined()) fail("a member of an undefined value");
   if (key.integer() == nullptr || (value.list() == nullptr && value.string() == nullptr)) return {};
-  const List items = items_of(value);
+  const List characters = value.list() == nullptr ? items_of(value) : List();
+  const List& items = value.list() == nullptr ? characters : *value.list();
   const int64_t size = std::ssize(items), index = *key.integer() < 0 ? *key.integer() + size : *key.integer();
   return index < 0 || index >= size ? Value() : items[static_cast<size_t>(index)];
 }

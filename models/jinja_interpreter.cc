@@ -1,5 +1,6 @@
 #include "models/jinja_interpreter.h"
 
+#include <algorithm>
 #include <stdexcept>
 
 #include "core/error.h"
@@ -8,7 +9,14 @@
 namespace orrery::jinja {
 namespace {
 
+// A run's work is counted in steps of some 100 ns: one for a node of the tree, and more where a node handles
+// much data.
 constexpr int64_t kMaxSteps = 2'000'000;
+constexpr int64_t kIterationSteps = 4;
+constexpr size_t kBytesPerStep = 256;
+constexpr size_t kNamesPerStep = 16;
+constexpr size_t kItemsPerStep = 4;
+constexpr size_t kComparedPerStep = 8192;  // characters of a search
 constexpr size_t kMaxOutput = size_t{1} << 26;
 
 enum class Flow { kNext, kBreak, kContinue };
@@ -27,12 +35,30 @@ class Interpreter {
  private:
   using Scope = std::vector<std::pair<std::string, Value>>;
 
-  void step() {
-    if (++steps_ > kMaxSteps) fail("the template does not come to an end in {} steps", kMaxSteps);
+  void step(size_t count = 1) {
+    steps_ += static_cast<int64_t>(std::min(count, static_cast<size_t>(kMaxSteps) + 1));
+    if (steps_ > kMaxSteps) fail("the template does not come to an end in {} steps", kMaxSteps);
+  }
+  /// Before an operation goes through the characters, items or members of a value, or after one made it.
+  void charge(const Value& value) {
+    if (value.string() != nullptr) step(value.string()->size() / kBytesPerStep);
+    if (value.list() != nullptr) step(value.list()->size() / kNamesPerStep);
+    if (value.dict() != nullptr) step(value.dict()->members.size() / kNamesPerStep);
+  }
+  /// Before a comparison, which goes through all that is inside.
+  void charge_all(const Value& value) { step(value.extent().weight / kBytesPerStep); }
+  void charge(const List& values) {
+    for (const Value& value : values) charge(value);
+  }
+  /// Before one text is looked for in another.
+  void charge_search(const Value& text, const Value& wanted) {
+    if (text.string() == nullptr || wanted.string() == nullptr) return;
+    step(text.string()->size() * wanted.string()->size() / kComparedPerStep);
   }
 
-  Value lookup(const std::string& name) const {
+  Value lookup(const std::string& name) {
     for (auto scope = scopes_.rbegin(); scope != scopes_.rend(); ++scope) {
+      step(scope->size() / kNamesPerStep);
       for (const auto& variable : *scope) {
         if (variable.first == name) return variable.second;
       }
@@ -40,6 +66,7 @@ class Interpreter {
     return {};
   }
   void assign(const std::string& name, Value value) {
+    step(scopes_.back().size() / kNamesPerStep);
     for (auto& variable : scopes_.back()) {
       if (variable.first == name) {
         variable.second = std::move(value);
@@ -96,6 +123,7 @@ class Interpreter {
   }
 
   void print(const std::string& text) {
+    step(text.size() / kBytesPerStep);
     if (out_.size() + text.size() > kMaxOutput) fail("the template prints more than {} bytes", kMaxOutput);
     out_ += text;
   }
@@ -103,12 +131,15 @@ class Interpreter {
   void set(const Statement& statement, Value value) {
     if (statement.names.size() == 1) return assign(statement.names[0], std::move(value));
     const Value space = lookup(statement.names[0]);
-    if (space.dict() == nullptr) fail("{} is no namespace", statement.names[0].substr(0, 40));
-    space.dict()->set(statement.names[1], std::move(value));
+    charge(space);
+    if (!space.set_member(statement.names[1], std::move(value)))
+      fail("{} is no namespace", statement.names[0].substr(0, 40));
   }
 
   Flow loop(const Statement& statement) {
-    List items = items_of(evaluate(*statement.expression));
+    const Value iterated = evaluate(*statement.expression);
+    charge(iterated);
+    List items = items_of(iterated);
     if (statement.filter != nullptr) {
       List kept;
       for (Value& item : items) {
@@ -128,7 +159,7 @@ class Interpreter {
     }
     const int64_t size = std::ssize(items);
     for (int64_t i = 0; i < size; ++i) {
-      step();
+      step(kIterationSteps);
       scopes_.emplace_back();  // what an iteration sets is gone in the next one
       const auto at = [&](int64_t index) {
         return index < 0 || index >= size ? Value() : items[static_cast<size_t>(index)];
@@ -152,6 +183,7 @@ class Interpreter {
 
   void bind(const Statement& statement, const Value& item) {
     if (statement.names.size() == 1) return assign(statement.names[0], item);
+    charge(item);
     const List parts = items_of(item);
     if (parts.size() != statement.names.size())
       fail("{} values for {} loop variables", parts.size(), statement.names.size());
@@ -172,23 +204,46 @@ class Interpreter {
       case ExpressionKind::kName:
         return lookup(e.text);
       case ExpressionKind::kList:
-        return Value::list(evaluate_all(e, 0));
+        return charged(Value::list(evaluate_all(e, 0)));
       case ExpressionKind::kDict:
-        return dict(e);
-      case ExpressionKind::kAttribute:
-        return item_of(child(0), e.text);
-      case ExpressionKind::kItem:
-        return item_of(child(0), child(1));
-      case ExpressionKind::kSlice:
-        return slice_of(child(0), optional_child(1), optional_child(2), optional_child(3));
+        return charged(dict(e));
+      case ExpressionKind::kAttribute: {
+        const Value value = child(0);
+        charge(value);
+        return item_of(value, e.text);
+      }
+      case ExpressionKind::kItem: {
+        const Value value = child(0);
+        if (value.list() == nullptr) charge(value);
+        return item_of(value, child(1));
+      }
+      case ExpressionKind::kSlice: {
+        const Value value = child(0);
+        charge(value);
+        return charged(slice_of(value, optional_child(1), optional_child(2), optional_child(3)));
+      }
       case ExpressionKind::kCall:
         return call(e);
       case ExpressionKind::kKeyword:
         fail("a keyword argument {} that is not supported", e.text.substr(0, 40));
-      case ExpressionKind::kFilter:
-        return apply_filter(e.text, child(0), evaluate_all(e, 1));
-      case ExpressionKind::kTest:
-        return apply_test(e.text, child(0), evaluate_all(e, 1));
+      case ExpressionKind::kFilter: {
+        const Value value = child(0);
+        const List arguments = evaluate_all(e, 1);
+        charge(value);
+        charge(arguments);
+        if (e.text == "replace" && !arguments.empty()) charge_search(value, arguments[0]);
+        return charged(apply_filter(e.text, value, arguments));
+      }
+      case ExpressionKind::kTest: {
+        const Value value = child(0);
+        const List arguments = evaluate_all(e, 1);
+        if ((e.text == "in" || e.text.starts_with("eq")) && !arguments.empty()) {
+          charge_all(value);
+          charge_all(arguments[0]);
+          charge_search(arguments[0], value);
+        }
+        return apply_test(e.text, value, arguments);
+      }
       case ExpressionKind::kNot:
         return !child(0).truth();
       case ExpressionKind::kNegative:
@@ -199,12 +254,26 @@ class Interpreter {
         Value left = child(0);
         if (e.text == "and") return left.truth() ? child(1) : left;
         if (e.text == "or") return left.truth() ? left : child(1);
-        return apply_binary(e.text, left, child(1));
+        const Value right = child(1);
+        charge(left);
+        charge(right);
+        if (e.text == "==" || e.text == "!=" || e.text == "in") {
+          charge_all(left);
+          charge_all(right);
+        }
+        if (e.text == "in") charge_search(right, left);
+        return charged(apply_binary(e.text, left, right));
       }
     }
     return {};
   }
 
+  /// What an operation made; a list's items take memory for as long as the list is kept.
+  Value charged(Value value) {
+    charge(value);
+    if (value.list() != nullptr) step(value.list()->size() / kItemsPerStep);
+    return value;
+  }
   List evaluate_all(const Expression& e, size_t from) {
     List out;
     for (size_t i = from; i < e.children.size(); ++i) out.push_back(evaluate(*e.children[i]));
@@ -225,7 +294,11 @@ class Interpreter {
     const Expression& callee = *e.children[0];
     if (callee.kind == ExpressionKind::kAttribute) {
       const Value object = evaluate(*callee.children[0]);
-      return call_method(object, callee.text, evaluate_all(e, 1));
+      const List arguments = evaluate_all(e, 1);
+      charge(object);
+      charge(arguments);
+      if (!arguments.empty()) charge_search(object, arguments[0]);
+      return charged(call_method(object, callee.text, arguments));
     }
     if (callee.kind != ExpressionKind::kName) fail("calling something that is no function");
     if (callee.text == "namespace") {
@@ -234,13 +307,13 @@ class Interpreter {
         if (e.children[i]->kind != ExpressionKind::kKeyword) fail("namespace wants keyword arguments");
         members.emplace_back(e.children[i]->text, evaluate(*e.children[i]->children[0]));
       }
-      return Value::dict(std::move(members));
+      return Value::make_namespace(std::move(members));
     }
     const List arguments = evaluate_all(e, 1);
     if (callee.text == "raise_exception") {
       fail("the template says: {}", arguments.empty() ? "" : arguments[0].print().substr(0, 200));
     }
-    if (callee.text == "range") return range(arguments);
+    if (callee.text == "range") return charged(range(arguments));
     fail("the function {} is not supported", callee.text.substr(0, 40));
   }
 

@@ -12,15 +12,24 @@ namespace {
 
 constexpr int kMaxDepth = 100;  // of nesting; a hostile file must not exhaust the stack
 
+// Of an expression's tree, which a chain of operators makes deep without nesting.
+constexpr int kMaxTreeDepth = 500;
+
 ExpressionPtr make(ExpressionKind kind, std::string text = {}) {
   return std::make_unique<Expression>(Expression{kind, std::move(text), {}, {}});
+}
+
+void add_child(Expression& parent, ExpressionPtr child) {
+  if (child != nullptr) parent.depth = std::max(parent.depth, child->depth + 1);
+  parent.children.push_back(std::move(child));
+  if (parent.depth > kMaxTreeDepth) fail("an expression of more than {} operators in a row", kMaxTreeDepth);
 }
 
 template <class... Children>
 ExpressionPtr make(ExpressionKind kind, std::string text, ExpressionPtr first, Children... rest) {
   ExpressionPtr node = make(kind, std::move(text));
-  node->children.push_back(std::move(first));
-  (node->children.push_back(std::move(rest)), ...);
+  add_child(*node, std::move(first));
+  (add_child(*node, std::move(rest)), ...);
   return node;
 }
 
@@ -304,7 +313,7 @@ class Parser {
     if (token.kind == TokenKind::kOperator && token.text == "[") {
       ExpressionPtr list = make(ExpressionKind::kList);
       while (!accept_operator("]")) {
-        list->children.push_back(expression());
+        add_child(*list, expression());
         if (!is(TokenKind::kOperator, "]")) expect(TokenKind::kOperator, ",");
       }
       return list;
@@ -312,9 +321,9 @@ class Parser {
     if (token.kind == TokenKind::kOperator && token.text == "{") {
       ExpressionPtr dict = make(ExpressionKind::kDict);
       while (!accept_operator("}")) {
-        dict->children.push_back(expression());
+        add_child(*dict, expression());
         expect(TokenKind::kOperator, ":");
-        dict->children.push_back(expression());
+        add_child(*dict, expression());
         if (!is(TokenKind::kOperator, "}")) expect(TokenKind::kOperator, ",");
       }
       return dict;
@@ -369,9 +378,9 @@ class Parser {
       if (peek().kind == TokenKind::kName && peek(1).kind == TokenKind::kOperator && peek(1).text == "=") {
         const std::string keyword = name();
         next();
-        call.children.push_back(make(ExpressionKind::kKeyword, keyword, expression()));
+        add_child(call, make(ExpressionKind::kKeyword, keyword, expression()));
       } else {
-        call.children.push_back(expression());
+        add_child(call, expression());
       }
       if (!is(TokenKind::kOperator, ")")) expect(TokenKind::kOperator, ",");
     }

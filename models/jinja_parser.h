@@ -36,6 +36,7 @@ struct Expression {
   std::string text;
   Value value;
   std::vector<std::unique_ptr<Expression>> children;
+  int depth = 0;  // of the tree below
 };
 using ExpressionPtr = std::unique_ptr<Expression>;
 

@@ -3,30 +3,86 @@
 #include <algorithm>
 #include <stdexcept>
 
+#include "core/error.h"
+
 namespace orrery::jinja {
 
-Value* Dict::find(const std::string& key) {
+namespace {
+
+constexpr int kMaxDepth = 64;
+constexpr size_t kValueWeight = 32;
+
+/// A container's extent grows by a value that it gets to hold.
+void add(Extent& extent, const Value& value) {
+  if (value.dict() != nullptr && value.dict()->is_namespace) fail("a namespace inside another value");
+  const Extent inner = value.extent();
+  extent.depth = std::max(extent.depth, inner.depth + 1);
+  if (extent.depth > kMaxDepth) fail("lists and dicts nested too deep");
+  if (__builtin_add_overflow(extent.weight, inner.weight, &extent.weight)) extent.weight = SIZE_MAX;
+}
+
+Dict make_dict(Members members, bool is_namespace) {
+  Dict dict{{}, {0, kValueWeight}, is_namespace};
+  for (const auto& [key, value] : members) add(dict.extent, value);
+  dict.members = std::move(members);
+  return dict;
+}
+
+}  // namespace
+
+const Value* Dict::find(const std::string& key) const {
   const auto found =
       std::find_if(members.begin(), members.end(), [&](const auto& member) { return member.first == key; });
   return found == members.end() ? nullptr : &found->second;
 }
 
-void Dict::set(const std::string& key, Value value) {
-  if (Value* existing = find(key)) {
-    *existing = std::move(value);
+Value Value::list(List items) {
+  Extent extent{1, kValueWeight};
+  for (const Value& item : items) add(extent, item);
+  return std::make_shared<const SharedList>(SharedList{std::move(items), extent});
+}
+
+Value Value::dict(Members members) { return std::make_shared<Dict>(make_dict(std::move(members), false)); }
+
+Value Value::make_namespace(Members members) {
+  return std::make_shared<Dict>(make_dict(std::move(members), true));
+}
+
+bool Value::set_member(const std::string& key, Value value) const {
+  const auto* pointer = as<std::shared_ptr<Dict>>();
+  if (pointer == nullptr || !(*pointer)->is_namespace) return false;
+  Dict& space = **pointer;
+  add(space.extent, value);
+  const auto found = std::find_if(space.members.begin(), space.members.end(),
+                                  [&](const auto& member) { return member.first == key; });
+  if (found == space.members.end()) {
+    space.members.emplace_back(key, std::move(value));
   } else {
-    members.emplace_back(key, std::move(value));
+    found->second = std::move(value);
   }
+  return true;
+}
+
+const std::string* Value::string() const {
+  const auto* pointer = as<std::shared_ptr<const std::string>>();
+  return pointer == nullptr ? nullptr : pointer->get();
 }
 
 const List* Value::list() const {
-  const auto* pointer = as<std::shared_ptr<const List>>();
+  const auto* pointer = as<std::shared_ptr<const SharedList>>();
+  return pointer == nullptr ? nullptr : &(*pointer)->items;
+}
+
+const Dict* Value::dict() const {
+  const auto* pointer = as<std::shared_ptr<Dict>>();
   return pointer == nullptr ? nullptr : pointer->get();
 }
 
-Dict* Value::dict() const {
-  const auto* pointer = as<std::shared_ptr<Dict>>();
-  return pointer == nullptr ? nullptr : pointer->get();
+Extent Value::extent() const {
+  if (const auto* text = string()) return {0, kValueWeight + text->size()};
+  if (const auto* items = as<std::shared_ptr<const SharedList>>()) return (*items)->extent;
+  if (const Dict* members = dict()) return members->extent;
+  return {0, kValueWeight};
 }
 
 bool Value::truth() const {

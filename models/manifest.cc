@@ -86,7 +86,7 @@ const json& list_field(const JsonObject& object, const std::string& key) {
 
 void check_table(const JsonObject& object, const ParameterTable& table, int64_t flat_size) {
   const bool same =
-      list_field(object, "tensors") == json(tensors_json(table)) && flat_size == table.flat_size();
+      flat_size == table.flat_size() && list_field(object, "tensors") == json(tensors_json(table));
   if (!same) {
     fail("{}: its table of tensors is not the one of its model_config; it was written by another version",
          object.where());

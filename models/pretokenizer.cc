@@ -158,6 +158,7 @@ void PreTokenizer::change(const Step& step, Piece& piece) const {
 std::vector<std::string> PreTokenizer::apply(std::string_view text, bool at_start) const {
   std::vector<Piece> pieces;
   if (!text.empty()) pieces.push_back({std::string(text), at_start});
+  const size_t limit = growth_limit(text.size());
   for (const Step& step : steps_) {
     if (const auto* splitter = std::get_if<Split>(&step)) {
       std::vector<Piece> next;
@@ -165,7 +166,12 @@ std::vector<std::string> PreTokenizer::apply(std::string_view text, bool at_star
       for (const Piece& piece : pieces) split(*splitter, piece, next);
       pieces = std::move(next);
     } else {
-      for (Piece& piece : pieces) change(step, piece);
+      size_t made = 0;
+      for (Piece& piece : pieces) {
+        change(step, piece);
+        made += piece.text.size();
+        check_growth(made, limit, "pre-tokenizer");
+      }
     }
   }
   std::vector<std::string> out;

@@ -132,7 +132,8 @@ void TokenDecoder::append_bytes(std::string_view token, std::string& bytes) cons
   }
 }
 
-std::vector<std::string> TokenDecoder::apply(const Step& step, std::vector<std::string> tokens) const {
+std::vector<std::string> TokenDecoder::apply(const Step& step, std::vector<std::string> tokens,
+                                             size_t limit) const {
   if (std::holds_alternative<ByteLevel>(step)) {
     std::string bytes, text;
     for (const std::string& token : tokens) append_bytes(token, bytes);
@@ -145,15 +146,18 @@ std::vector<std::string> TokenDecoder::apply(const Step& step, std::vector<std::
     for (const std::string& token : tokens) text += token;
     return {text};
   }
+  size_t made = 0;
   for (size_t i = 0; i < tokens.size(); ++i) {
     if (const auto* stripper = std::get_if<Strip>(&step)) {
       tokens[i] = strip(tokens[i], stripper->character, stripper->start, stripper->stop);
     } else if (const auto* replace = std::get_if<Replace>(&step)) {
-      tokens[i] = replace->pattern.replace_all(tokens[i], replace->content);
+      tokens[i] = replace->pattern.replace_all(tokens[i], replace->content, limit);
     } else {
       const auto& space = std::get<Metaspace>(step);
       tokens[i] = metaspace(tokens[i], space.replacement, i == 0 && space.drops_first ? "" : " ");
     }
+    made += tokens[i].size();
+    check_growth(made, limit, "decoder");
   }
   return tokens;
 }
@@ -164,7 +168,9 @@ std::string TokenDecoder::decode(std::vector<std::string> tokens) const {
     for (size_t i = 0; i < tokens.size(); ++i) text += i == 0 ? tokens[i] : " " + tokens[i];
     return text;
   }
-  for (const Step& step : steps_) tokens = apply(step, std::move(tokens));
+  size_t bytes = 0;
+  for (const std::string& token : tokens) bytes += token.size();
+  for (const Step& step : steps_) tokens = apply(step, std::move(tokens), growth_limit(bytes));
   for (const std::string& token : tokens) text += token;
   return text;
 }
@@ -187,7 +193,7 @@ std::string TokenDecoder::token_bytes(std::string_view token, bool is_first) con
       if (!fused) text = strip(text, stripper->character, stripper->start, stripper->stop);
     } else if (const auto* replace = std::get_if<Replace>(&step)) {
       if (find_invalid_utf8(text) == std::string::npos)
-        text = replace->pattern.replace_all(text, replace->content);
+        text = replace->pattern.replace_all(text, replace->content, growth_limit(token.size()));
     } else {
       const auto& space = std::get<Metaspace>(step);
       text = metaspace(text, space.replacement, is_first && space.drops_first ? "" : " ");

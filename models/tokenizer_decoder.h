@@ -54,7 +54,7 @@ class TokenDecoder {
   void add(const JsonNode& node, int depth);
   void add_strip(const JsonNode& node);
   void append_bytes(std::string_view token, std::string& bytes) const;
-  std::vector<std::string> apply(const Step& step, std::vector<std::string> tokens) const;
+  std::vector<std::string> apply(const Step& step, std::vector<std::string> tokens, size_t limit) const;
 
   std::vector<Step> steps_;
   ByteAlphabet alphabet_;

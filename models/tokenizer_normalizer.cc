@@ -130,6 +130,7 @@ std::string Normalizer::apply_form(Form form, std::string text) {
 
 std::string Normalizer::apply(std::string_view text) const {
   std::string out(text);
+  const size_t limit = growth_limit(text.size());
   for (const Step& step : steps_) {
     if (const auto* form = std::get_if<Form>(&step)) {
       out = apply_form(*form, std::move(out));
@@ -137,8 +138,9 @@ std::string Normalizer::apply(std::string_view text) const {
       if (!out.empty()) out.insert(0, prepend->text);
     } else {
       const auto& replace = std::get<Replace>(step);
-      out = replace.pattern.replace_all(out, replace.content);
+      out = replace.pattern.replace_all(out, replace.content, limit);
     }
+    check_growth(out.size(), limit, "normalizer");
   }
   return out;
 }

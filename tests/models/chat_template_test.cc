@@ -250,6 +250,12 @@ TEST(ChatTemplate, EncodesWithoutDoublingBos) {
   EXPECT_EQ(plain.encode(tokenizer, Conversation{{"user", "ab"}}), (std::vector<int32_t>{1, 266}));
 }
 
+std::string repeated(const std::string& text, int count) {
+  std::string out;
+  for (int i = 0; i < count; ++i) out += text;
+  return out;
+}
+
 struct BadTemplate {
   std::string jinja;
   const char* message;
@@ -302,7 +308,24 @@ TEST(ChatTemplate, RefusesWhatItCannotRender) {
        "does not come to an end"},
       {"{% set x = 'aaaaaaaaaaaaaaaa' %}{% for a in range(40) %}{{ x }}{% endfor %}{{ range(99999999) }}",
        "too long"},
-      {std::string(2'000'000, 'x'), "too long"}};
+      {std::string(2'000'000, 'x'), "too long"},
+      // Deep without brackets: the tree of a chain of operators, lists built from lists.
+      {"{{ 'a'" + repeated(" + 'a'", 100'000) + " }}", "operators in a row"},
+      {"{{ messages" + repeated(".a", 300'000) + " }}", "operators in a row"},
+      {"{% set n = namespace(x=[]) %}{% for i in range(99999) %}{% set n.x = [n.x] %}{% endfor %}",
+       "nested too deep"},
+      {"{% set n = namespace() %}{% set n.x = n %}", "a namespace inside"},  // a cycle is never freed
+      // Few steps of much work.
+      {"{% set x = [" + repeated("range(2000000), ", 1000) + "] %}", "does not come to an end"},
+      {"{% set n = namespace(a=[1], b=[1]) %}{% for i in range(40) %}{% set n.a = [n.a, n.a] %}"
+       "{% set n.b = [n.b, n.b] %}{% endfor %}{{ n.a == n.b }}",
+       "does not come to an end"},
+      {"{% set n = namespace(x='x') %}{% for i in range(24) %}{% set n.x = n.x + n.x %}{% endfor %}"
+       "{% for c in n.x %}{% endfor %}",
+       "too large"},
+      {"{% set n = namespace(x='x') %}{% for i in range(20) %}{% set n.x = n.x + n.x %}{% endfor %}"
+       "{% for i in range(9999) %}{% set y = (n.x + 'y') in n.x %}{% endfor %}",
+       "does not come to an end"}};
   for (const BadTemplate& c : cases) {
     std::string message;
     try {
@@ -316,9 +339,7 @@ TEST(ChatTemplate, RefusesWhatItCannotRender) {
       EXPECT_EQ(message.find('\n'), std::string::npos);
     }
   }
-  std::string nested;
-  for (int i = 0; i < 10'000; ++i) nested += "{% if a %}";
-  EXPECT_THROW(make_template(nested), Error);
+  EXPECT_THROW(make_template(repeated("{% if a %}", 10'000)), Error);
 }
 
 TEST(ChatTemplate, RefusalOfAConversationNamesTheFile) {

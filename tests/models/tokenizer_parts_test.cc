@@ -203,5 +203,26 @@ TEST(TokenDecoder, StepsInAnyOrder) {
   EXPECT_EQ(decode(R"({"type": "ByteLevel"})", {"\u0120\u00C3", "\u00A9", "<\u4F60>"}), " \u00E9<\u4F60>");
 }
 
+/// {"type": "Sequence", key: 40 times the step}
+json forty_times(const char* key, const char* step) {
+  json sequence = {{"type", "Sequence"}, {key, json::array()}};
+  for (int i = 0; i < 40; ++i) sequence[key].push_back(json::parse(step));
+  return sequence;
+}
+
+TEST(Growth, StepsThatEachDoubleATextAreRefused) {
+  constexpr const char* kDoubling = R"({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"})";
+  const Normalizer normalizer(node_of(forty_times("normalizers", kDoubling)));
+  EXPECT_THROW(normalizer.apply("ba"), Error);
+  EXPECT_EQ(normalizer.apply("b"), "b");
+  const TokenDecoder decoder(node_of(forty_times("decoders", kDoubling)));
+  EXPECT_THROW(decoder.decode({"b", "a"}), Error);
+  EXPECT_THROW(decoder.token_bytes("a", false), Error);
+  EXPECT_EQ(decoder.decode({"b", "c"}), "bc");
+  const PreTokenizer pre_tokenizer(
+      node_of(forty_times("pretokenizers", R"({"type": "ByteLevel", "use_regex": false})")));
+  EXPECT_THROW(pre_tokenizer.apply("\u00E9", true), Error);
+}
+
 }  // namespace
 }  // namespace orrery
