@@ -90,8 +90,9 @@ Row parse_verl(const nlohmann::json& object, const std::string& where) {
     fail("{}: no \"reward_model\": {{\"ground_truth\": ...}}", where);
   }
   const auto& truth = (*model)["ground_truth"];
-  const std::string text = truth.is_string() ? truth.get<std::string>() : truth.dump();
+  // Before it is printed: printing recurses, and a list may be nested a million levels deep.
   if (!truth.is_string() && !truth.is_number()) fail("{}: ground_truth is {}", where, truth.type_name());
+  const std::string text = truth.is_string() ? truth.get<std::string>() : truth.dump();
   row.ground_truth = normalize_number(text).value_or(std::string(strip(text)));
   if (row.ground_truth.empty()) fail("{}: ground_truth is empty", where);
   return row;

@@ -205,21 +205,23 @@ TEST_F(Rows, BothLayouts) {
 }
 
 TEST_F(Rows, BadRowsNameFileAndLine) {
-  const std::string deep(100000, '[');
-  const std::string cases[] = {"{",
-                               "3",
-                               deep,
-                               "{\"question\": \"\xff\", \"answer\": \"#### 1\"}",
-                               "{\"question\": \"q\"}",
-                               "{\"question\": 3, \"answer\": \"#### 1\"}",
-                               "{\"question\": \"q\", \"answer\": \"no mark\"}",
-                               "{\"question\": \"q\", \"answer\": \"#### \"}",
-                               "{\"prompt\": 3, \"reward_model\": {\"ground_truth\": \"1\"}}",
-                               "{\"prompt\": [], \"reward_model\": {\"ground_truth\": \"1\"}}",
-                               "{\"prompt\": [3], \"reward_model\": {\"ground_truth\": \"1\"}}",
-                               "{\"prompt\": \"q\"}",
-                               "{\"prompt\": \"q\", \"reward_model\": {\"ground_truth\": []}}",
-                               "{\"other\": 1}"};
+  const std::string deep(1'000'000, '[');
+  const std::string cases[] = {
+      "{",
+      "3",
+      deep,
+      "{\"question\": \"\xff\", \"answer\": \"#### 1\"}",
+      "{\"question\": \"q\"}",
+      "{\"question\": 3, \"answer\": \"#### 1\"}",
+      "{\"question\": \"q\", \"answer\": \"no mark\"}",
+      "{\"question\": \"q\", \"answer\": \"#### \"}",
+      "{\"prompt\": 3, \"reward_model\": {\"ground_truth\": \"1\"}}",
+      "{\"prompt\": [], \"reward_model\": {\"ground_truth\": \"1\"}}",
+      "{\"prompt\": [3], \"reward_model\": {\"ground_truth\": \"1\"}}",
+      "{\"prompt\": \"q\"}",
+      "{\"prompt\": \"q\", \"reward_model\": {\"ground_truth\": []}}",
+      R"({"prompt": "q", "reward_model": {"ground_truth": )" + deep + std::string(deep.size(), ']') + "}}",
+      "{\"other\": 1}"};
   for (const std::string& row : cases) {
     const std::string message = error_of([&] { make_gsm8k(data(kGood + row + "\n")); });
     EXPECT_NE(message.find("rows.jsonl:2"), std::string::npos) << row.substr(0, 60) << " -> " << message;
