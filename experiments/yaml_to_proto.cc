@@ -2,12 +2,14 @@
 
 #include <utf8proc.h>
 #include <yaml-cpp/depthguard.h>
+#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
 #include <charconv>
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <sstream>
 #include <vector>
 
 #include "core/error.h"
@@ -313,14 +315,36 @@ struct YamlReader {
   }
 };
 
+/// Notes where the documents of a YAML text begin, and nothing else.
+class DocumentMarks final : public YAML::EventHandler {
+ public:
+  std::vector<YAML::Mark> marks;
+
+  void OnDocumentStart(const YAML::Mark& mark) override { marks.push_back(mark); }
+  void OnDocumentEnd() override {}
+  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
+  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                       YAML::EmitterStyle::value) override {}
+  void OnSequenceEnd() override {}
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {
+  }
+  void OnMapEnd() override {}
+};
+
 /// The only document of a YAML text.
 YAML::Node parse(const std::string& text, const std::string& name) {
   try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(text);
-    if (documents.size() > 1) {
-      fail_at(place(name, documents[1].Mark()), "a second document begins (---): a config is one document");
+    // Not YAML::LoadAll: yaml-cpp 0.7 finds documents without end where a tag is malformed ("!a,b\n=").
+    std::istringstream stream(text);
+    YAML::Parser parser(stream);
+    DocumentMarks documents;
+    for (int i = 0; i < 2 && parser.HandleNextDocument(documents); ++i) continue;
+    if (documents.marks.size() > 1) {
+      fail_at(place(name, documents.marks[1]), "a second document begins (---): a config is one document");
     }
-    return documents.empty() ? YAML::Node() : documents[0];
+    return documents.marks.empty() ? YAML::Node() : YAML::Load(text);
   } catch (const YAML::DeepRecursion& e) {
     fail_at(place(name, e.mark), "nested too deeply for a config");
   } catch (const YAML::Exception& e) {

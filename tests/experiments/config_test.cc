@@ -200,7 +200,7 @@ TEST(ConfigText, BadInputGetsOneExactMessage) {
        "algorithm, actor, trainer, cluster)"},
       {"seed: !!str 1", "f.yaml:1: seed has the YAML tag tag:yaml.org,2002:str: remove it"},
       {"? [a, b]\n: 1", "f.yaml:1: a key must be a plain word"},
-      {"seed: 1\n---\nseed: 2\n", "f.yaml:3: a second document begins (---): a config is one document"},
+      {"seed: 1\n---\nseed: 2\n", "f.yaml:2: a second document begins (---): a config is one document"},
       {"seed: *nowhere", "f.yaml:1: not valid YAML: the referenced anchor is not defined (column 7)"},
       {"seed: 1\n\tn: 2\n", "f.yaml:2: not valid YAML: illegal tab when looking for indentation (column 1)"},
       {"data: {a: [1, 2\n", "f.yaml:2: not valid YAML: end of sequence flow not found (column 1)"},
@@ -223,6 +223,8 @@ TEST(ConfigText, HostileFilesEndInAMessage) {
     bomb += row + "]\n";
   }
   EXPECT_THAT(usage_error([&] { parse(bomb); }), HasSubstr("f.yaml:1: unknown key 'a0'"));
+  // Where yaml-cpp finds documents without end.
+  EXPECT_THAT(usage_error([] { parse("!tp,ain\n="); }), HasSubstr("f.yaml"));
   EXPECT_THAT(usage_error([] { parse("data: {train_files: &a [x, *a]}"); }),
               HasSubstr("train_files[1] is a list"));
   EXPECT_THAT(usage_error([] { parse("sft: &a {optim: *a}"); }), HasSubstr("unknown key 'sft.optim.optim'"));
