@@ -4,6 +4,7 @@
 #include <mpi.h>
 #include <sched.h>
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -21,6 +22,7 @@
 
 #include "comm/communicator.h"
 #include "core/error.h"
+#include "core/flight_recorder.h"
 
 namespace orrery {
 namespace {
@@ -39,6 +41,8 @@ constexpr int kNoPeer = -1;
 
 /// An error that every rank meets (a bad config) is printed by the lowest rank, which then ends the others.
 constexpr auto kAbortStagger = std::chrono::milliseconds(150);
+
+constexpr unsigned kAbortSeconds = 15;
 
 void check(int code, const char* operation, int rank, int peer = kNoPeer) {
   if (code == MPI_SUCCESS) return;
@@ -301,6 +305,7 @@ class MpiCommunicator final : public Communicator {
   /// waiting is for ranks that come late; after this they only move data.
   void arrive(const char* operation) {
     const WaitState::Scope scope(*waiting_, operation);
+    record_event("{} of {} ranks", operation, size_);
     MPI_Request request = MPI_REQUEST_NULL;
     check(MPI_Ibarrier(comm_, &request), operation, rank_);
     for (Backoff backoff;; backoff.pause()) {
@@ -513,6 +518,7 @@ void CommWorld::abort(int exit_code, const std::string& line) {
 }
 
 void CommWorld::abort(int exit_code) {
+  if (mpi_) alarm(kAbortSeconds);  // ends this rank, and so the job, should output or MPI itself be stuck
   spdlog::default_logger()->flush();
   std::fflush(nullptr);
   if (mpi_) MPI_Abort(MPI_COMM_WORLD, exit_code);

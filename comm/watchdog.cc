@@ -1,6 +1,7 @@
 #include "comm/watchdog.h"
 
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <exception>
@@ -19,6 +20,18 @@ std::string name_ranks(const std::vector<int>& ranks) {
   std::string text = ranks.size() == 1 ? "rank " : "ranks ";
   for (size_t i = 0; i < ranks.size(); ++i) text += (i > 0 ? ", " : "") + std::to_string(ranks[i]);
   return text;
+}
+
+/// A deadline shorter than the time to the first warning brings that forward.
+WatchdogOptions sensible(WatchdogOptions options) {
+  if (options.fatal_seconds > 0) options.warn_seconds = std::min(options.warn_seconds, options.fatal_seconds);
+  return options;
+}
+
+std::string host_name() {
+  char name[256] = "";
+  if (gethostname(name, sizeof name - 1) != 0) return "unknown";
+  return name;
 }
 
 }  // namespace
@@ -43,10 +56,11 @@ std::string watchdog_line(const std::vector<proto::RankStatus>& statuses, const 
       shortest_wait = shortest_wait == 0 ? wait : std::min(shortest_wait, wait);
       waiting[status.waiting_in()].push_back(static_cast<int>(r));
       continue;
-    } else if (status.phase_seconds() + age > warn_seconds) {
-      causes.push_back(fmt::format("rank {} has been in '{}' for {:.0f} s", r, status.phase(),
-                                   status.phase_seconds() + age));
-      longest_cause = std::max(longest_cause, status.phase_seconds() + age);
+    } else if (status.still_seconds() + age > warn_seconds) {
+      const double still = status.still_seconds() + age;
+      causes.push_back(
+          fmt::format("rank {} has been in '{}' for {:.0f} s without progress", r, status.phase(), still));
+      longest_cause = std::max(longest_cause, still);
     }
     all_wait = false;
   }
@@ -65,11 +79,12 @@ std::string watchdog_line(const std::vector<proto::RankStatus>& statuses, const 
 
 Watchdog::Watchdog(Communicator& world, const WatchdogOptions& options, Report report)
     : world_(world),
-      options_(options),
+      options_(sensible(options)),
       report_(std::move(report)),
       comm_(world.split(0)),
       mailbox_(*comm_),
-      next_report_(options.warn_seconds) {
+      next_report_(options_.warn_seconds),
+      host_(host_name()) {
   const auto now = Clock::now();
   if (comm_->rank() == 0) seen_.resize(static_cast<size_t>(comm_->size()), {{}, now});
   for (Seen& seen : seen_) seen.status.set_phase("start");
@@ -88,17 +103,39 @@ Watchdog::~Watchdog() {
 }
 
 void Watchdog::phase(const std::string& name) {
+  progress();
   const std::lock_guard lock(mutex_);
+  if (phase_ == name) return;
   phase_ = name;
   phase_since_ = Clock::now();
 }
 
+Watchdog::Wait::Wait(Watchdog* watchdog, const char* operation) : watchdog_(watchdog) {
+  if (watchdog_ == nullptr) return;
+  watchdog_->wait_since_ = now();
+  watchdog_->wait_ = operation;
+}
+
+Watchdog::Wait::~Wait() {
+  if (watchdog_ == nullptr) return;
+  watchdog_->wait_ = nullptr;
+  watchdog_->progress();
+}
+
 proto::RankStatus Watchdog::own_status() {
   proto::RankStatus status;
-  const Communicator::Waiting waiting = world_.waiting();
+  status.set_step(step_);
+  status.set_pid(getpid());
+  status.set_host(host_);
+  Communicator::Waiting waiting = world_.waiting();
+  if (waiting.operation == nullptr) waiting = {wait_, seconds_since(wait_since_)};
+  // The others' delay must not be held against this rank when its wait is over.
+  if (waiting.operation != nullptr && waiting.seconds > kBriefWait) progress();
+  const double still = seconds_since(progress_at_);
   const std::lock_guard lock(mutex_);
   status.set_phase(phase_);
   status.set_phase_seconds(std::chrono::duration<double>(Clock::now() - phase_since_).count());
+  status.set_still_seconds(std::max(still, 0.0));
   if (waiting.operation != nullptr) {
     status.set_waiting_in(waiting.operation);
     status.set_waiting_seconds(waiting.seconds);
@@ -122,6 +159,7 @@ void Watchdog::look() {
     statuses.push_back(seen.status);
     ages.push_back(std::chrono::duration<double>(Clock::now() - seen.at).count());
   }
+  if (options_.observe) options_.observe(statuses, ages);
   double stuck = 0;
   const std::string line = watchdog_line(statuses, ages, options_.warn_seconds, stuck);
   if (line.empty()) {
@@ -133,6 +171,22 @@ void Watchdog::look() {
     next_report_ = std::max(next_report_, stuck) * 2;
     ended_ = fatal;
     report_(line, fatal);
+    if (fatal) end_job();
+  }
+}
+
+void Watchdog::end_job() {
+  proto::Control error;
+  error.set_kind(proto::Control::ERROR);
+  for (int r = 1; r < comm_->size(); ++r) mailbox_.send(r, error);
+  if (options_.last_words) options_.last_words();
+  if (comm_->size() > 1) std::this_thread::sleep_for(options_.period * 5 / 4);
+  if (options_.end) options_.end();
+}
+
+void Watchdog::hear_of_the_end() {
+  while (const auto control = mailbox_.try_receive<proto::Control>(0)) {
+    if (control->kind() == proto::Control::ERROR && options_.last_words) options_.last_words();
   }
 }
 
@@ -140,16 +194,15 @@ void Watchdog::run() {
   const bool collects = comm_->rank() == 0;
   try {
     for (;;) {
-      {
-        std::unique_lock lock(mutex_);
-        wake_.wait_for(lock, options_.period, [this] { return stop_; });
-        if (stop_) break;
-      }
       if (!collects) {
         mailbox_.send(0, own_status());
+        hear_of_the_end();
       } else if (!ended_) {
         look();
       }
+      std::unique_lock lock(mutex_);
+      wake_.wait_for(lock, options_.period, [this] { return stop_; });
+      if (stop_) break;
     }
     if (!drain_) return;
     // Rank 0 takes every message, so that none is left when the communicator goes.

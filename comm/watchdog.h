@@ -1,13 +1,15 @@
 // Says which rank holds the others up, and in what, when a job stands still. Every rank's thread tells rank 0
-// what the rank is doing once a period; rank 0 looks for a rank that works on one phase for too long, that
-// went silent, or for ranks that all wait for each other.
+// what the rank is doing once a period; rank 0 looks for a rank that shows no progress for too long, that
+// went silent, or for ranks that all wait for each other. Costs a rank one sleeping thread.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -21,6 +23,14 @@ struct WatchdogOptions {
   double warn_seconds = 300;  ///< without progress until the first report; then again at 2, 4, 8, ... times
   double fatal_seconds = 0;   ///< until the report that is fatal; 0: never
   std::chrono::milliseconds period{1000};
+
+  // Called from the watchdog's thread; each may be empty.
+  /// Rank 0, once a period: what each rank said last, and seconds since then.
+  std::function<void(std::span<const proto::RankStatus> statuses, std::span<const double> ages)> observe;
+  /// Every rank that still runs, after the fatal report: the place to print what it did last.
+  std::function<void()> last_words;
+  /// Rank 0, when the others have had time for their last words: the place to end the job.
+  std::function<void()> end;
 };
 
 class Watchdog {
@@ -39,9 +49,30 @@ class Watchdog {
   /// This rank begins a phase ("generate"), or goes on with it: a call is a sign of progress. Cheap;
   /// thread-safe.
   void phase(const std::string& name);
+  /// A sign of progress within the phase. Cheaper; thread-safe.
+  void progress() { progress_at_.store(now(), std::memory_order_relaxed); }
+  /// Steps done, for whoever reads the statuses.
+  void set_step(int64_t step) { step_.store(step, std::memory_order_relaxed); }
+
+  /// While it lives this rank waits for other ranks, so that it is not the one to blame. Not nested.
+  /// `watchdog` may be null; `operation` is a literal.
+  class Wait {
+   public:
+    Wait(Watchdog* watchdog, const char* operation);
+    ~Wait();
+    Wait(const Wait&) = delete;
+    Wait& operator=(const Wait&) = delete;
+
+   private:
+    Watchdog* watchdog_;
+  };
 
  private:
   using Clock = std::chrono::steady_clock;
+  static Clock::rep now() { return Clock::now().time_since_epoch().count(); }
+  static double seconds_since(Clock::rep then) {
+    return std::chrono::duration<double>(Clock::duration(now() - then)).count();
+  }
   struct Seen {
     proto::RankStatus status;
     Clock::time_point at;
@@ -51,6 +82,8 @@ class Watchdog {
   proto::RankStatus own_status();
   void take_statuses();
   void look();
+  void end_job();
+  void hear_of_the_end();
 
   Communicator& world_;
   const WatchdogOptions options_;
@@ -59,7 +92,12 @@ class Watchdog {
   Mailbox mailbox_;
   std::vector<Seen> seen_;  // rank 0: by rank
   double next_report_;
-  bool ended_ = false;  // rank 0: the fatal report was given
+  bool ended_ = false;  // the fatal report was given
+  const std::string host_;
+
+  std::atomic<Clock::rep> progress_at_ = now(), wait_since_ = 0;
+  std::atomic<const char*> wait_ = nullptr;
+  std::atomic<int64_t> step_ = 0;
 
   std::mutex mutex_;  // guards the rest
   std::condition_variable wake_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/flight_recorder.h"
 #include "core/log.h"
 #include "core/parallel.h"
 #include "experiments/together.h"
@@ -88,6 +89,11 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
     job->source = std::make_unique<PromptSource>(config.data(), *job->env, job->tokenizer, config.seed());
   });
   return job;
+}
+
+void Job::phase(const std::string& text) const {
+  record_event("{}", text);
+  if (watchdog != nullptr) watchdog->phase(text);
 }
 
 DType compute_dtype(const proto::Config& config) {

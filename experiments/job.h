@@ -9,6 +9,7 @@
 #include "actors/prompt_source.h"
 #include "comm/communicator.h"
 #include "comm/topology.h"
+#include "comm/watchdog.h"
 #include "core/context.h"
 #include "kernels/optimizer.h"
 #include "learners/gradient.h"
@@ -38,6 +39,14 @@ struct Job {
   std::unique_ptr<PromptSource> source;
   std::unique_ptr<Communicator> learners;  ///< null on ranks that only act
 
+  Watchdog* watchdog = nullptr;  ///< training only
+
+  /// What this rank does from now on, as a user knows it ("update step 12"): for the watchdog and the flight
+  /// recorder.
+  void phase(const std::string& text) const;
+  void progress() const {
+    if (watchdog != nullptr) watchdog->progress();
+  }
   bool is_learner() const { return topology.is_learner(world.rank()); }
   bool is_actor() const { return topology.is_actor(world.rank()); }
   Transformer& model() { return *transformer; }

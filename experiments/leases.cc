@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "core/error.h"
+#include "core/flight_recorder.h"
 
 namespace orrery {
 namespace {
@@ -36,7 +37,12 @@ void LeaseBook::poll() {
     lease.set_step(step_);
     for (uint32_t i = 0; i < request->groups() && next_ < end_; ++i) lease.add_prompt_index(next_++);
     lease.set_done(lease.prompt_index_size() == 0);
-    if (lease.done()) ++dismissed_;
+    if (lease.done()) {
+      ++dismissed_;
+    } else {
+      record_event("prompts {}..{} leased to rank {}", *lease.prompt_index().begin(),
+                   *lease.prompt_index().rbegin(), from);
+    }
     mailbox_.send(from, lease);
   }
   while (const auto delivery = mailbox_.try_receive<proto::GroupsMessage>()) {
@@ -64,6 +70,43 @@ std::vector<Group> LeaseBook::collect() {
   return std::move(groups_);
 }
 
+WatchedLeases::WatchedLeases(LeaseSource& leases, const Job& job, std::string label)
+    : leases_(leases), job_(job), label_(std::move(label)) {
+  job_.phase(label_);
+}
+
+std::optional<uint64_t> WatchedLeases::try_lease() {
+  const std::optional<uint64_t> prompt = leases_.try_lease();
+  if (prompt) {
+    in_hand_.insert(*prompt);
+    tell();
+  }
+  return prompt;
+}
+
+void WatchedLeases::deliver(Group group) {
+  in_hand_.erase(group.prompt_index);
+  tell();
+  leases_.deliver(std::move(group));
+}
+
+void WatchedLeases::poll() {
+  job_.progress();
+  leases_.poll();
+}
+
+void WatchedLeases::tell() {
+  if (job_.watchdog == nullptr) return;
+  if (in_hand_.empty()) {
+    job_.watchdog->phase(label_);
+    return;
+  }
+  const uint64_t first = *in_hand_.begin(), last = *in_hand_.rbegin();
+  const char* gaps = last - first + 1 == in_hand_.size() ? "" : " in part";
+  job_.watchdog->phase(first == last ? fmt::format("{}, prompt {}", label_, first)
+                                     : fmt::format("{}, prompts {}..{}{}", label_, first, last, gaps));
+}
+
 RemoteLeases::RemoteLeases(Communicator& comm, uint64_t step, uint32_t appetite)
     : mailbox_(comm), rank_(comm.rank()), step_(step), appetite_(std::max<uint32_t>(appetite, 1)) {}
 
@@ -81,6 +124,10 @@ std::optional<uint64_t> RemoteLeases::try_lease() {
       if (lease->step() != step_)
         fail("rank {} was leased step {} during step {}", rank_, lease->step(), step_);
       done_ = lease->done();
+      if (lease->prompt_index_size() > 0) {
+        record_event("lease of prompts {}..{}", *lease->prompt_index().begin(),
+                     *lease->prompt_index().rbegin());
+      }
       queue_.insert(queue_.end(), lease->prompt_index().begin(), lease->prompt_index().end());
     }
   }

@@ -6,10 +6,13 @@
 #include <cstdint>
 #include <deque>
 #include <optional>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "actors/actor.h"
 #include "comm/mailbox.h"
+#include "experiments/job.h"
 
 namespace orrery {
 
@@ -54,6 +57,26 @@ class RemoteLeases : public LeaseSource {
   uint32_t appetite_;
   bool asked_ = false, done_ = false;
   std::deque<uint64_t> queue_;
+};
+
+/// Passes everything on and tells the watchdog which prompts this rank has in hand: "`label`, prompts 8..15".
+class WatchedLeases : public LeaseSource {
+ public:
+  /// `leases` and `job` must outlive it.
+  WatchedLeases(LeaseSource& leases, const Job& job, std::string label);
+
+  std::optional<uint64_t> try_lease() override;
+  bool exhausted() override { return leases_.exhausted(); }
+  void deliver(Group group) override;
+  void poll() override;
+
+ private:
+  void tell();
+
+  LeaseSource& leases_;
+  const Job& job_;
+  std::string label_;
+  std::set<uint64_t> in_hand_;
 };
 
 }  // namespace orrery

@@ -161,19 +161,24 @@ std::vector<Group> RlStage::generate(Split split, uint64_t step, uint64_t begin,
 
   std::vector<Group> groups;
   Communicator& world = job_.world;
+  const std::string label =
+      fmt::format("{} step {}", train ? "generate" : "validate", train ? step + 1 : step);
   const int remote_actors = job_.topology.actors() - (job_.topology.is_actor(0) ? 1 : 0);
   if (world.rank() == 0) {
     LeaseBook book(world, step, begin, end, remote_actors);
     if (engine_) {
       Actor actor(*engine_, job_.tokenizer, *job_.env, *job_.source, actor_config);
-      actor.run(step, book);
+      WatchedLeases watched(book, job_, label);
+      actor.run(step, watched);
       timings["reward"] += actor.reward_seconds();
     }
+    const Watchdog::Wait wait(job_.watchdog, "collect");
     groups = book.collect();
   } else if (engine_) {
     RemoteLeases leases(world, step, static_cast<uint32_t>(actor_config.max_groups));
     Actor actor(*engine_, job_.tokenizer, *job_.env, *job_.source, actor_config);
-    actor.run(step, leases);
+    WatchedLeases watched(leases, job_, label);
+    actor.run(step, watched);
   }
   return share_with_learners(std::move(groups));
 }
@@ -195,6 +200,7 @@ std::vector<Group> RlStage::share_with_learners(std::vector<Group> groups) {
 
 std::string RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
   const proto::Config& config = job_.config;
+  job_.phase(fmt::format("update step {}", step + 1));
   std::vector<std::vector<float>> rewards, advantages;
   {
     const ScopedTimer timer(timings["adv"]);
@@ -244,6 +250,7 @@ std::string RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
 }
 
 void RlStage::publish() {
+  job_.phase("publish");
   ++version_;
   if (job_.topology.has_followers()) {
     // The learners hold the same weights already; the actors follow rank 0's. Every rank takes part in the

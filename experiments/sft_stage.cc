@@ -78,6 +78,7 @@ SftStage::SftStage(Job& job, Learner& learner) : job_(job), learner_(learner), d
 
 Metrics SftStage::step(int64_t step) {
   const Timer timer;
+  job_.phase(fmt::format("sft step {}", step + 1));
   const proto::SftSection& sft = job_.config.sft();
   const auto size = static_cast<size_t>(sft.train_batch_size());
   std::vector<SftData::Example> examples(size);

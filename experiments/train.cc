@@ -1,15 +1,18 @@
 #include "experiments/train.h"
 
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <utility>
 
 #include "core/error.h"
 #include "core/file.h"
+#include "core/flight_recorder.h"
 #include "core/log.h"
 #include "core/timer.h"
 #include "experiments/checkpointing.h"
 #include "experiments/config.h"
+#include "experiments/heartbeat.h"
 #include "experiments/rl_stage.h"
 #include "experiments/sft_stage.h"
 #include "experiments/stop_signal.h"
@@ -45,10 +48,46 @@ std::unique_ptr<Transformer> make_reference(Job& job, bool after_sft, const Trai
 
 constexpr int kMaxSkippedSteps = 5;
 
+/// Rank 0: the run's folder, from when on it is this run's and no other's.
+class RunFolder {
+ public:
+  explicit RunFolder(std::filesystem::path path) : path_(std::move(path)) {}
+
+  /// Not `make`: only when it is there already, so that a run that cannot start leaves nothing.
+  void take(bool make) {
+    if (lock_ != nullptr || (!make && !std::filesystem::is_directory(path_))) return;
+    std::filesystem::create_directories(path_);
+    // Ranks of a killed mpirun notice a moment later: a run resumed at once waits for them.
+    lock_ = std::make_unique<FileLock>(path_ / ".lock", std::chrono::seconds(5));
+    taken_ = true;
+  }
+  const std::filesystem::path& path() const { return path_; }
+  bool taken() const { return taken_; }  ///< from any thread
+
+ private:
+  std::filesystem::path path_;
+  std::unique_ptr<FileLock> lock_;
+  std::atomic<bool> taken_ = false;
+};
+
+WatchdogOptions watchdog_options(const proto::Config& config, CommWorld& ranks, const RunFolder& folder) {
+  WatchdogOptions options;
+  options.warn_seconds = config.cluster().hang_warn_s();
+  options.fatal_seconds = config.cluster().hang_timeout_s();
+  options.observe = [&folder](std::span<const proto::RankStatus> statuses, std::span<const double> ages) {
+    // A disk that is full for a moment must not end the run; a stale file only says less.
+    if (folder.taken()) write_heartbeat(folder.path() / kStatusFile, statuses, ages);
+  };
+  const int rank = ranks.world().size() > 1 ? ranks.world().rank() : -1;
+  options.last_words = [rank] { print_flight_recorder(rank); };
+  options.end = [&ranks] { ranks.abort(kExitFailure); };
+  return options;
+}
+
 /// One run on one rank.
 class Training {
  public:
-  Training(Job& job, std::string config_yaml)
+  Training(Job& job, std::string config_yaml, RunFolder& folder)
       : job_(job),
         checkpointer_(job, config_yaml),
         sft_total_(job.config.sft().total_training_steps()),
@@ -58,15 +97,15 @@ class Training {
                                          job.config.actor().ppo_max_token_len_per_gpu(),
                                          job.config.cluster().reduce() == proto::ClusterSection::FAST};
       learner_ = std::make_unique<Learner>(job.ctx, job.model(), *job.learners, learner_config);
+      learner_->set_progress([&job] { job.progress(); });
     }
     together(job.world, [&] {
-      if (!is_main()) return;
-      std::filesystem::create_directories(job.run_dir);
-      // Ranks of a killed mpirun notice a moment later: a run resumed at once waits for them.
-      lock_ = std::make_unique<FileLock>(job.run_dir / ".lock", std::chrono::seconds(5));
+      if (is_main()) folder.take(/*make=*/true);
     });
+    job.phase("resume");
     const std::optional<TrainState> resumed = checkpointer_.resume(learner_.get());
     if (resumed) state_ = *resumed;
+    tell_step();
     if (is_main()) {
       write_file_atomic(job.run_dir / "config.yaml", config_yaml);
       metrics_ = std::make_unique<MetricsWriter>(job.run_dir, resumed ? state_.step() : -1,
@@ -94,7 +133,13 @@ class Training {
     return freq >= 0 && (done == total || (freq > 0 && done % freq == 0));
   }
 
+  /// To the watchdog: steps done.
+  void tell_step() const {
+    if (job_.watchdog != nullptr) job_.watchdog->set_step(state_.step());
+  }
+
   void save(bool must) {
+    job_.phase(fmt::format("save step {}", state_.step()));
     state_.adam_t = learner_ ? learner_->optimizer().t() : 0;
     const double seconds = checkpointer_.save(state_, learner_.get(), must);
     if (is_main()) save_seconds_ = seconds;
@@ -124,6 +169,7 @@ class Training {
         Metrics metrics = stage.step(state_.sft_step);
         ++state_.sft_step;
         add_save_metrics(metrics);
+        tell_step();
         if (is_main()) {
           metrics_->write(state_.step(), "sft", metrics);
           const double per_step = timer.seconds() / static_cast<double>(state_.sft_step - first);
@@ -181,6 +227,7 @@ class Training {
       }
       Metrics metrics = stage.step(state_.rl_step);
       ++state_.rl_step;
+      tell_step();
       stop_when_diverged(metrics);
       if (is_main()) state_.reward = metrics["critic/rewards/mean"];
       const bool last = state_.rl_step == rl_total_;
@@ -253,7 +300,6 @@ class Training {
   }
 
   Job& job_;
-  std::unique_ptr<FileLock> lock_;  // rank 0: no second run in this folder
   Checkpointer checkpointer_;
   int64_t sft_total_, rl_total_;
   std::unique_ptr<Transformer> reference_;
@@ -267,10 +313,24 @@ class Training {
 
 }  // namespace
 
-int run_training(const proto::Config& config, const std::string& config_yaml, Communicator& world,
-                 int local_ranks) {
+int run_training(const proto::Config& config, const std::string& config_yaml, CommWorld& ranks) {
+  Communicator& world = ranks.world();
   install_stop_handlers();
-  const std::unique_ptr<Job> job = make_job(config, world, local_ranks);
+  record_event("start of {} rank(s)", world.size());
+  RunFolder folder(config.run_dir());
+  together(world, [&] {
+    if (world.rank() == 0) folder.take(/*make=*/false);
+  });
+  Watchdog watchdog(world, watchdog_options(config, ranks, folder), [](const std::string& line, bool fatal) {
+    if (fatal) {
+      std::fprintf(stderr, "orrery: rank 0: %s; ending all ranks\n", line.c_str());
+    } else {
+      spdlog::warn("{}", line);
+    }
+  });
+  watchdog.phase("load");
+  const std::unique_ptr<Job> job = make_job(config, world, ranks.local_ranks());
+  job->watchdog = &watchdog;
   if (world.rank() == 0) {
     spdlog::info("{}", describe_batch(config, world.size()));
     spdlog::info("model {}: {} parameters, {} rank(s) x {} thread(s), {} learner(s), {} actor(s)",
@@ -286,7 +346,9 @@ int run_training(const proto::Config& config, const std::string& config_yaml, Co
           "bits on any layout");
     }
   }
-  return Training(*job, config_yaml).run();
+  const int code = Training(*job, config_yaml, folder).run();
+  job->phase("end");
+  return code;
 }
 
 }  // namespace orrery

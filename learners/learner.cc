@@ -125,8 +125,10 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective, 
   arena_.reset();
   if (reference_ != nullptr && !objective.sft) {
     const ScopedTimer timer(result.reference_seconds);
-    for (const auto& shard : batches)
+    for (const auto& shard : batches) {
       reference_logprobs(ctx_, *reference_, objective.temperature, shard, arena_);
+      progress_();
+    }
   }
   std::vector<LossSums> sums(static_cast<size_t>(count));
   std::span<float> gradient;
@@ -135,6 +137,7 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective, 
     gradient = shard_tree_.sum(ctx_, first, [&](int64_t shard, std::span<float> buffer) {
       const auto index = static_cast<size_t>(shard - first);
       shard_gradient(ctx_, model_, objective, batches[index], buffer, sums[index], arena_);
+      progress_();
     });
   }
   {

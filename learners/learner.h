@@ -4,7 +4,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -43,6 +45,9 @@ class Learner {
   /// Frozen model for the KL loss; null: none. It must outlive the learner.
   void set_reference(const Transformer* reference) { reference_ = reference; }
 
+  /// Called whenever a part of an update is done, for a watchdog.
+  void set_progress(std::function<void()> progress) { progress_ = std::move(progress); }
+
   /// Collective; every rank passes the same trees, in the same order.
   UpdateResult update(std::span<Tree> trees, const Objective& objective, AdamWParams params,
                       double clip_grad);
@@ -68,6 +73,7 @@ class Learner {
   Context ctx_;
   Transformer& model_;
   const Transformer* reference_ = nullptr;
+  std::function<void()> progress_ = [] {};
   Communicator& comm_;
   LearnerConfig config_;
   ShardedAdamW optimizer_;

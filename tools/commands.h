@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <string>
+#include <vector>
 
 namespace orrery {
 
@@ -14,6 +15,8 @@ namespace orrery {
 using Command = std::function<int()>;
 
 void add_train_command(CLI::App& app, Command& run);
+/// `mpirun_words`: what followed -- on the command line.
+void add_launch_command(CLI::App& app, Command& run, const std::vector<std::string>& mpirun_words);
 void add_eval_command(CLI::App& app, Command& run);
 void add_generate_command(CLI::App& app, Command& run);
 void add_logprobs_command(CLI::App& app, Command& run);

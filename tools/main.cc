@@ -1,7 +1,9 @@
 // The `orrery` command: parses the command line and runs one subcommand.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <string_view>
 
 #include "core/error.h"
 #include "core/fault.h"
@@ -22,6 +24,12 @@ int run_main(int argc, char** argv) {
   app.require_subcommand(1);
   orrery::Command command;
   orrery::add_train_command(app, command);
+  // What follows -- in `orrery launch` are mpirun's words: CLI11 would look for our options among them.
+  int own = argc;
+  if (argc > 1 && std::string_view(argv[1]) == "launch") {
+    own = static_cast<int>(std::find(argv, argv + argc, std::string_view("--")) - argv);
+  }
+  orrery::add_launch_command(app, command, {argv + std::min(own + 1, argc), argv + argc});
   orrery::add_eval_command(app, command);
   orrery::add_generate_command(app, command);
   orrery::add_logprobs_command(app, command);
@@ -30,7 +38,7 @@ int run_main(int argc, char** argv) {
   orrery::add_ckpt_command(app, command);
   orrery::add_rollouts_command(app, command);
   try {
-    app.parse(argc, argv);
+    app.parse(own, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
     const auto commands =

@@ -7,6 +7,7 @@
 #include "comm/communicator.h"
 #include "core/error.h"
 #include "core/fault.h"
+#include "core/flight_recorder.h"
 #include "core/log.h"
 #include "experiments/config.h"
 #include "experiments/evaluate.h"
@@ -33,6 +34,8 @@ int run_on_ranks(const std::string& config_path, const std::vector<std::string>&
   Communicator& world = ranks.world();
   init_log(world.rank(), world.size());
   set_fault_rank(world.rank());
+  const int shown_rank = world.size() > 1 ? world.rank() : -1;
+  install_crash_handlers(shown_rank);
   int code = kExitFailure;
   try {
     proto::Config config;
@@ -40,7 +43,7 @@ int run_on_ranks(const std::string& config_path, const std::vector<std::string>&
       config = load_config(config_path, overrides);
       check_config(config, world.size());
     });
-    return work(config, world, ranks.local_ranks());
+    return work(config, ranks);
   } catch (const AgreedError& error) {
     if (world.rank() == 0) std::fprintf(stderr, "orrery: %s\n", error.what());
     return error.exit_code();
@@ -50,6 +53,7 @@ int run_on_ranks(const std::string& config_path, const std::vector<std::string>&
   } catch (const std::exception& error) {
     print_error(world, error.what());
   }
+  if (code == kExitFailure) print_flight_recorder(shown_rank);
   if (world.size() == 1) return code;
   ranks.abort(code);
 }
@@ -68,10 +72,9 @@ void add_train_command(CLI::App& app, Command& run) {
   command->add_option("overrides", *overrides, "key=value pairs that replace values of the file");
   command->callback([=, &run] {
     run = [=] {
-      return run_on_ranks(*config, *overrides,
-                          [](const proto::Config& c, Communicator& world, int local_ranks) {
-                            return run_training(c, config_to_yaml(c), world, local_ranks);
-                          });
+      return run_on_ranks(*config, *overrides, [](const proto::Config& c, CommWorld& ranks) {
+        return run_training(c, config_to_yaml(c), ranks);
+      });
     };
   });
 }
@@ -96,10 +99,9 @@ void add_eval_command(CLI::App& app, Command& run) {
   command->add_flag("--json", *json, "Print one JSON object");
   command->callback([=, &run] {
     run = [=] {
-      return run_on_ranks(*config, *overrides,
-                          [=](const proto::Config& c, Communicator& world, int local_ranks) {
-                            return run_evaluation(c, *checkpoint, *json, world, local_ranks);
-                          });
+      return run_on_ranks(*config, *overrides, [=](const proto::Config& c, CommWorld& ranks) {
+        return run_evaluation(c, *checkpoint, *json, ranks.world(), ranks.local_ranks());
+      });
     };
   });
 }

@@ -205,6 +205,7 @@ proto::RankStatus status(const char* phase, double seconds, const char* waiting 
   proto::RankStatus result;
   result.set_phase(phase);
   result.set_phase_seconds(seconds);
+  result.set_still_seconds(seconds);
   result.set_waiting_in(waiting);
   result.set_waiting_seconds(waited);
   return result;
@@ -224,7 +225,7 @@ TEST(Watchdog, NamesTheRankThatHoldsTheOthersUp) {
   EXPECT_EQ(line({status("update", 310, "all_reduce", 309), status("update", 310, "all_reduce", 308),
                   status("reward", 315), status("update", 310, "receive", 300)},
                  fresh),
-            "no progress for 315 s: rank 2 has been in 'reward' for 315 s; ranks 0, 1 wait in all_reduce; "
+            "no progress for 315 s: rank 2 has been in 'reward' for 315 s without progress; ranks 0, 1 wait in all_reduce; "
             "rank 3 waits in "
             "receive");
   EXPECT_EQ(stuck, 315);

@@ -1,0 +1,120 @@
+#include "experiments/heartbeat.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "comm/watchdog.h"
+#include "core/error.h"
+
+namespace orrery {
+namespace {
+
+std::string this_host() {
+  char name[256] = "";
+  return gethostname(name, sizeof name - 1) == 0 ? name : "";
+}
+
+/// "; its process 123 is stopped" when the kernel says so.
+std::string process_state(const proto::RankStatus& rank) {
+  if (rank.pid() <= 0 || rank.host() != this_host()) return "";
+  std::ifstream file(fmt::format("/proc/{}/stat", rank.pid()));
+  std::string stat;
+  if (!std::getline(file, stat)) return fmt::format("; its process {} is gone", rank.pid());
+  const size_t name_end = stat.rfind(')');  // the name may hold anything
+  const char state = name_end != std::string::npos && name_end + 2 < stat.size() ? stat[name_end + 2] : '?';
+  if (state == 'T' || state == 't') return fmt::format("; its process {} is stopped", rank.pid());
+  if (state == 'D')
+    return fmt::format("; its process {} waits for a disk or network file system", rank.pid());
+  if (state == 'Z') return fmt::format("; its process {} has ended", rank.pid());
+  return "";
+}
+
+}  // namespace
+
+std::optional<Heartbeat> Heartbeat::parse(const std::string& text) {
+  try {
+    const auto json = nlohmann::json::parse(text);
+    Heartbeat heartbeat;
+    heartbeat.step = json.at("step");
+    for (const auto& entry : json.at("ranks")) {
+      proto::RankStatus status;
+      status.set_phase(entry.at("phase").get<std::string>());
+      status.set_phase_seconds(entry.at("phase_seconds"));
+      status.set_still_seconds(entry.at("still_seconds"));
+      status.set_waiting_in(entry.at("waiting_in").get<std::string>());
+      status.set_waiting_seconds(entry.at("waiting_seconds"));
+      status.set_leaving(entry.at("leaving"));
+      status.set_pid(entry.at("pid"));
+      status.set_host(entry.at("host").get<std::string>());
+      heartbeat.ages.push_back(entry.at("silent_seconds"));
+      heartbeat.ranks.push_back(std::move(status));
+    }
+    if (heartbeat.ranks.empty()) return std::nullopt;
+    return heartbeat;
+  } catch (const nlohmann::json::exception&) {
+    return std::nullopt;
+  }
+}
+
+bool write_heartbeat(const std::filesystem::path& path, std::span<const proto::RankStatus> ranks,
+                     std::span<const double> ages) {
+  const auto rounded = [](double seconds) { return std::round(seconds * 1000) / 1000; };
+  const double time =
+      std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+  nlohmann::ordered_json json = {{"time", rounded(time)},
+                                 {"step", ranks[0].step()},
+                                 {"pid", ranks[0].pid()},
+                                 {"host", ranks[0].host()},
+                                 {"ranks", nlohmann::ordered_json::array()}};
+  for (size_t r = 0; r < ranks.size(); ++r) {
+    const proto::RankStatus& status = ranks[r];
+    json["ranks"].push_back({{"rank", r},
+                             {"phase", status.phase()},
+                             {"phase_seconds", rounded(status.phase_seconds())},
+                             {"still_seconds", rounded(status.still_seconds())},
+                             {"waiting_in", status.waiting_in()},
+                             {"waiting_seconds", rounded(status.waiting_seconds())},
+                             {"silent_seconds", rounded(ages[r])},
+                             {"leaving", status.leaving()},
+                             {"pid", status.pid()},
+                             {"host", status.host()}});
+  }
+  const std::string text = json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  const std::string temporary = path.string() + ".tmp";
+  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd < 0) return false;
+  const bool written = ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size());
+  ::close(fd);
+  return written && ::rename(temporary.c_str(), path.c_str()) == 0;
+}
+
+std::string diagnose(const Heartbeat& heartbeat, double file_age, double file_deadline,
+                     double rank_deadline) {
+  if (file_deadline > 0 && file_age > file_deadline) {
+    std::string line = fmt::format("rank 0 has been silent for {:.0f} s, last in '{}'{}", file_age,
+                                   heartbeat.ranks[0].phase(), process_state(heartbeat.ranks[0]));
+    for (size_t r = 1; r < heartbeat.ranks.size(); ++r) {
+      line += fmt::format("; rank {} was in '{}'{}", r, heartbeat.ranks[r].phase(),
+                          process_state(heartbeat.ranks[r]));
+    }
+    return line;
+  }
+  if (rank_deadline <= 0) return "";
+  std::vector<double> ages = heartbeat.ages;
+  for (double& age : ages) age += file_age;
+  double stuck = 0;
+  std::string line = watchdog_line(heartbeat.ranks, ages, rank_deadline, stuck);
+  for (size_t r = 0; r < ages.size(); ++r) {
+    if (ages[r] > rank_deadline) line += process_state(heartbeat.ranks[r]);
+  }
+  return line;
+}
+
+}  // namespace orrery

@@ -1,0 +1,37 @@
+// run_dir/status.json: what every rank was doing a moment ago. Rank 0's watchdog rewrites it about once a
+// second; `orrery launch` and people read it, also when rank 0 itself stands still.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "proto/messages.pb.h"
+
+namespace orrery {
+
+inline constexpr char kStatusFile[] = "status.json";
+
+struct Heartbeat {
+  std::vector<proto::RankStatus> ranks;
+  std::vector<double> ages;  ///< of each rank's status, when the file was written
+  int64_t step = 0;          ///< SFT and RL steps done
+
+  /// `text` as write_heartbeat wrote it; nothing when it is anything else.
+  static std::optional<Heartbeat> parse(const std::string& text);
+};
+
+/// Replaces the file by rename, not synced to disk: it is of use to the living only. False when it could not.
+bool write_heartbeat(const std::filesystem::path& path, std::span<const proto::RankStatus> ranks,
+                     std::span<const double> ages);
+
+/// One line that names the ranks that hold the job up, their phases and requests, `file_age` seconds after
+/// the heartbeat was written; empty while nobody is beyond a deadline. `file_deadline`: seconds without a new
+/// heartbeat, so that rank 0 itself stands still; `rank_deadline`: without word or progress from a rank while
+/// rank 0 goes on. 0: never.
+std::string diagnose(const Heartbeat& heartbeat, double file_age, double file_deadline, double rank_deadline);
+
+}  // namespace orrery

@@ -1,0 +1,30 @@
+// `orrery launch`: the supervisor of a training job. It starts mpirun, restarts the job from its last good
+// checkpoint when it crashes or hangs, and passes on the wish to save and exit.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "experiments/restart_policy.h"
+
+namespace orrery {
+
+struct LaunchOptions {
+  std::filesystem::path config;
+  std::vector<std::string> overrides;
+  std::vector<std::string> mpirun_arguments;
+  int ranks = 1;
+  RestartOptions restart;
+  /// Seconds without progress until a job is ended and restarted; 0: never. Absent: cluster.hang_timeout_s.
+  std::optional<double> hang_timeout;
+  double stop_timeout = 600;  ///< seconds that ranks have for save-and-exit
+};
+
+/// Runs the job to its end; returns the exit code. SIGTERM, SIGINT and SIGUSR1 to this process: the ranks
+/// save and exit, the code is 0; a second one ends the job at once. Usage Error when the config is wrong
+/// (nothing is started), Error when it cannot be started.
+int run_launch(const LaunchOptions& options);
+
+}  // namespace orrery

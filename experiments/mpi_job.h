@@ -1,0 +1,70 @@
+// mpirun as a child process: its command line, what it and the ranks say on stderr, and the certain end of
+// all its processes on this host.
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+namespace orrery {
+
+struct MpirunOptions {
+  int ranks = 1;
+  std::vector<std::string> extra;  ///< the user's own words for mpirun; they win over ours
+  int cpus = 1;                    ///< of this host
+  bool allocated = false;          ///< a batch system or a host file says where ranks run
+};
+
+/// mpirun with its flags, then `program`.
+std::vector<std::string> mpirun_command(const MpirunOptions& options,
+                                        const std::vector<std::string>& program);
+
+/// Whether a batch system's allocation (by the environment) or `extra` says where ranks run.
+bool hosts_are_given(const std::vector<std::string>& extra);
+
+class MpiJob {
+ public:
+  /// Starts the command in a process group of its own, without stdin. Should this process die, mpirun is told
+  /// to end. This process becomes the one that inherits the orphans of its descendants, and must have no
+  /// other children. Error when there is no such program on PATH.
+  explicit MpiJob(const std::vector<std::string>& command);
+  /// Ends what still runs.
+  ~MpiJob();
+  MpiJob(const MpiJob&) = delete;
+  MpiJob& operator=(const MpiJob&) = delete;
+
+  /// Passes on what the job prints on stderr, for up to `time`; false once mpirun has ended and nothing of
+  /// the job is left on this host.
+  bool run_for(std::chrono::milliseconds time);
+
+  /// To mpirun, which forwards SIGUSR1 and SIGUSR2 to the ranks and ends them on SIGTERM.
+  void send_signal(int signal);
+
+  /// SIGTERM to mpirun; a moment later SIGKILL to it and to every process of the job on this host, stopped
+  /// ones too. Returns when none is left.
+  void end();
+
+  /// How it ended; valid once run_for returned false or after end().
+  int exit_code() const { return exit_code_; }  ///< as a shell's: 128 + signal
+  /// What the user should read: the first error line of a rank, or how mpirun says that a rank ended.
+  const std::string& cause() const { return cause_; }
+  /// True when the end came from outside: mpirun or a rank was killed, not by an error of its own.
+  bool killed() const { return killed_; }
+
+ private:
+  void read_stderr();
+  void take_line(const std::string& line);
+  bool reap(bool block);
+  void end_orphans();
+
+  pid_t pid_ = -1;
+  int stderr_ = -1;
+  bool ended_ = false;
+  int exit_code_ = 0;
+  bool killed_ = false;
+  std::string line_, cause_, first_line_;
+};
+
+}  // namespace orrery

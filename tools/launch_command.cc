@@ -1,0 +1,59 @@
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "experiments/launcher.h"
+#include "tools/commands.h"
+
+namespace orrery {
+
+void add_launch_command(CLI::App& app, Command& run, const std::vector<std::string>& mpirun_words) {
+  CLI::App* command = app.add_subcommand(
+      "launch", "Train under mpirun, restarting from the last checkpoint when ranks crash or hang");
+  command->footer(
+      "Example:\n  orrery launch -n 4 experiments/quickstart.yaml run_dir=runs/a\n"
+      "  orrery launch -n 16 --hang-timeout 900 experiments/gsm8k_smollm2_135m.yaml -- --hostfile hosts\n"
+      "A config error ends it (exit code 2); so do too many restarts without progress, and an error that\n"
+      "comes back at the same step (exit code 1). SIGTERM, SIGINT or SIGUSR1: the ranks finish the step and\n"
+      "save, exit code 0; a second one ends them at once. RUN_DIR/status.json says what every rank does.\n"
+      "For Slurm see tools/slurm/train.sbatch.");
+  auto options = std::make_shared<LaunchOptions>();
+  options->mpirun_arguments = mpirun_words;
+  auto hang_timeout = std::make_shared<double>(-1);
+  command->add_option("config", options->config, "YAML file")->required();
+  command->add_option("overrides", options->overrides,
+                      "key=value pairs that replace values of the file; after --: words for mpirun");
+  command->add_option("-n,--ranks", options->ranks, "Ranks to start")
+      ->required()
+      ->check(CLI::Range(1, 1'000'000));
+  command
+      ->add_option("--max-restarts", options->restart.max_restarts,
+                   "Restarts in a row without progress until it gives up")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  command
+      ->add_option("--backoff", options->restart.backoff,
+                   "Seconds before the first restart; doubled by each one without progress, up to 60")
+      ->check(CLI::Range(0.0, 60.0))
+      ->capture_default_str();
+  command
+      ->add_option(
+          "--hang-timeout", *hang_timeout,
+          "Seconds without progress or word of a rank until the job is ended and restarted, 0: never "
+          "(default: cluster.hang_timeout_s)")
+      ->check(CLI::Range(0.0, 1e9));
+  command
+      ->add_option("--stop-timeout", options->stop_timeout,
+                   "Seconds that ranks have to save when asked to stop")
+      ->check(CLI::Range(0.0, 1e9))
+      ->capture_default_str();
+  command->callback([=, &run] {
+    run = [=] {
+      LaunchOptions chosen = *options;
+      if (*hang_timeout >= 0) chosen.hang_timeout = *hang_timeout;
+      return run_launch(chosen);
+    };
+  });
+}
+
+}  // namespace orrery
