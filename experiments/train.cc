@@ -115,6 +115,7 @@ class Training {
 
   int run() {
     const bool complete = run_sft() && run_rl();
+    job_.phase("finish the last save");
     checkpointer_.finish();
     if (!complete) {
       if (is_main())

@@ -25,11 +25,11 @@ void add_launch_command(CLI::App& app, Command& run, const std::vector<std::stri
                       "key=value pairs that replace values of the file; after --: words for mpirun");
   command->add_option("-n,--ranks", options->ranks, "Ranks to start")
       ->required()
-      ->check(CLI::Range(1, 1'000'000));
+      ->check(whole_number(1));
   command
       ->add_option("--max-restarts", options->restart.max_restarts,
                    "Restarts in a row without progress until it gives up")
-      ->check(CLI::NonNegativeNumber)
+      ->check(whole_number(0))
       ->capture_default_str();
   command
       ->add_option("--backoff", options->restart.backoff,

@@ -11,7 +11,7 @@ from harness import QUICKSTART, SHORT, SOURCE, Case, run
 class Usage(Case):
     def test_help_has_an_example_everywhere(self):
         self.assertIn("Exit codes", self.ok("--help").stdout)
-        for words in (["train"], ["eval"], ["generate"], ["logprobs"], ["config"], ["bench", "rollout"], ["bench", "train"],
+        for words in (["train"], ["launch"], ["eval"], ["generate"], ["logprobs"], ["config"], ["bench", "rollout"], ["bench", "train"],
                       ["bench", "step"], ["rollouts"], ["ckpt", "ls"], ["ckpt", "show"], ["ckpt", "verify"], ["ckpt", "diff"],
                       ["ckpt", "hash"], ["ckpt", "export"], ["ckpt", "import"]):
             self.assertIn("orrery " + " ".join(words), self.ok(*words, "--help").stdout, words)
