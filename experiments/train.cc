@@ -277,8 +277,13 @@ class Training {
     if (every > 0 && state_.rl_step % every == 0) {
       const auto folder = job_.run_dir / "rollouts";
       std::filesystem::create_directories(folder);
-      write_rollout_file(folder / fmt::format("step_{:06}.h5", state_.rl_step),
-                         static_cast<uint64_t>(state_.rl_step), stage.last_groups());
+      try {
+        write_rollout_file(folder / fmt::format("step_{:06}.h5", state_.rl_step),
+                           static_cast<uint64_t>(state_.rl_step), stage.last_groups());
+      } catch (const Error& error) {
+        spdlog::error("the rollouts of step {} are not kept, training goes on: {}", state_.rl_step,
+                      error.what());
+      }
     }
     const std::string kl = metrics.contains("actor/kl_loss") ? fmt::format("{:.4f}", metrics["actor/kl_loss"])
                                                              : std::string("off");

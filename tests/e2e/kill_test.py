@@ -84,7 +84,7 @@ class Kills(Case):
 
     def test_again_and_again(self):
         self.kill_and_resume([("learner.update:crash@2", ALONE), ("checkpoint.read:crash", ALONE), ("checkpoint.read:crash@2", ALONE),
-                              ("checkpoint.write:torn@3", ALONE), ("engine.step:crash@3", ALONE), ("optimizer.step:crash@2", ALONE)])
+                              ("checkpoint.write:torn@3", ALONE), ("engine.step:crash@3", ALONE), ("optimizer.step:crash@2", ALONE)], then=PAIR)
 
     def test_two_ranks(self):
         self.kill_and_resume([("optimizer.step:crash@2,rank=1", PAIR), ("lease.send:crash,rank=1", PAIR),
@@ -120,6 +120,10 @@ class Injected(Kills):
         self.assertIn("No space left on device", result.stderr)
         self.assertIn("was not saved, earlier ones are whole", result.stderr)
         self.assertEqual(self.checkpoint_hash(run_dir), self.whole)
+        result = train(self.folder / "rollouts", ALONE, "rollout.write:error@2;file.write:enospc@8")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        self.assertIn("the rollouts of step 2 are not kept, training goes on", result.stderr)
+        self.assertEqual(self.checkpoint_hash(self.folder / "rollouts"), self.whole)
         result = train(self.folder / "last", ALONE, "checkpoint.publish:error@5")
         self.assertEqual(result.returncode, 1, "the last save must succeed")
         self.assertIn("checkpoint of step 5 was not saved: error injected at checkpoint.publish", result.stderr)
@@ -131,7 +135,20 @@ class Injected(Kills):
         self.fails(1, "ckpt", "verify", run_dir, says=["damaged"])
         result = train(run_dir, ALONE)
         self.assertIn("damaged and passed over", result.stderr)
-        self.ends_in_the_same_bits(ALONE, "a wrong bit on the disk")
+        for fault in ("checkpoint.read:short-read", "checkpoint.read:corrupt"):
+            result = train(run_dir, ALONE, fault)
+            self.assertIn("damaged and passed over", result.stderr)
+        self.ends_in_the_same_bits(ALONE, "wrong bits on the disk")
+
+    def test_a_slow_disk_blocks_the_step_only_when_the_next_save_comes(self):
+        run_dir = self.folder / "run"
+        result = train(run_dir, PAIR, "checkpoint.publish:slow@2")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+        background = [row["timing_s/save_checkpoint_background"] for row in rows if "timing_s/save_checkpoint_background" in row]
+        self.assertGreaterEqual(max(background), 0.1)
+        self.assertEqual(len([row for row in rows if "timing_s/save_checkpoint" in row]), STEPS - 1)
+        self.ends_in_the_same_bits(ALONE, "a slow disk")
 
     def test_faults_are_listed_and_unknown_ones_refused(self):
         listed = self.ok("config", "--faults").stdout
