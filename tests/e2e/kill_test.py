@@ -20,7 +20,7 @@ STEPS = 5
 def train(run_dir, layout, fault=""):
     ranks, placement = layout
     return subprocess.run(command("train", QUICKSTART, f"run_dir={run_dir}", f"cluster.placement={placement}", *TINY, ranks=ranks),
-                          capture_output=True, text=True, env=environment() | {"ORRERY_FAULT": fault}, timeout=120,
+                          capture_output=True, text=True, env=environment() | {"ORRERY_FAULT": fault, "OMPI_MCA_odls_base_sigkill_timeout": "0"}, timeout=120,
                           stdin=subprocess.DEVNULL)
 
 
@@ -149,6 +149,15 @@ class Injected(Kills):
         self.assertGreaterEqual(max(background), 0.1)
         self.assertEqual(len([row for row in rows if "timing_s/save_checkpoint" in row]), STEPS - 1)
         self.ends_in_the_same_bits(ALONE, "a slow disk")
+
+    def test_an_error_during_a_save_lets_it_end_and_never_hangs(self):
+        run_dir = self.folder / "run"
+        for fault, saved in (("checkpoint.write:slow,rank=0", True), ("checkpoint.publish:hang@2", False)):
+            result = train(run_dir, PAIR, f"{fault};learner.update:error@3,rank=1")
+            self.assertEqual(result.returncode, 1, result.stderr)
+            self.assertIn("error injected at learner.update", result.stderr)
+            self.assertEqual((run_dir / "checkpoints/step_000002").exists(), saved, fault)
+            self.ends_in_the_same_bits(ALONE, fault)
 
     def test_faults_are_listed_and_unknown_ones_refused(self):
         listed = self.ok("config", "--faults").stdout
