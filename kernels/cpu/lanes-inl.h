@@ -32,6 +32,9 @@ using LaneTag = hn::CappedTag<float, kSumLanes>;
 template <class T>
 struct Halves {
   T lo, hi;
+  // Written out, for GCC gives implied ones the baseline's instruction set, which on Arm is not the target's.
+  HWY_INLINE Halves() {}
+  HWY_INLINE Halves(T low, T high) : lo(low), hi(high) {}
 };
 
 template <size_t kVectors>
