@@ -54,3 +54,7 @@ if(TARGET orrery)
       ENVIRONMENT "ORRERY_BIN=$<TARGET_FILE:orrery>;ORRERY_SOURCE_DIR=${CMAKE_SOURCE_DIR}")
   endforeach()
 endif()
+
+# Exit code 77 and a reason where the cross compiler, qemu or Highway for arm64 is absent.
+add_test(NAME slow.aarch64 COMMAND ${CMAKE_SOURCE_DIR}/tools/aarch64_tests.sh)
+set_tests_properties(slow.aarch64 PROPERTIES LABELS slow TIMEOUT 3000 PROCESSORS 4 SKIP_RETURN_CODE 77)

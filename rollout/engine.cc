@@ -314,7 +314,7 @@ std::vector<GenerateResult> Engine::Impl::step() {
   std::vector<GenerateResult> results;
   const Schedule& schedule = scheduler.schedule();
   if (schedule.rows == 0) return results;
-  fault_point(FaultPoint::kEngineStep);
+  const bool corrupt = fault_point(FaultPoint::kEngineStep) == FaultAction::kCorrupt;
   arena.reset();
   prepare(schedule);
   const Mat<float> hidden =
@@ -328,6 +328,7 @@ std::vector<GenerateResult> Engine::Impl::step() {
     draw_tokens(hidden);
     check_draws();
   }
+  if (corrupt && !logprobs.empty()) logprobs.front() = std::nextafter(logprobs.front(), -1e30f);
   postprocess(schedule, results);
   ++stats.steps;
   stats.preemptions = scheduler.preemptions();

@@ -1,5 +1,8 @@
-"""Ranks that generate in other numerics than the learner's: seen, corrected, and still the same bits on any layout."""
+"""Log-probs that are not the learner's. Other numerics: seen, corrected, and still the same bits on any layout. A wrong bit in the same
+numerics: the run stops."""
 import json
+import os
+import re
 import unittest
 
 from harness import LEARNS, QUICKSTART, Case
@@ -41,6 +44,27 @@ class Mismatch(Case):
         self.assertGreater(rows[0]["rollout_corr/rollout_is_clipped_share"], 0.2, "about half of the weights are above 1")
         two, _ = self.train("two", *options, "cluster.learners=2", ranks=3)
         self.assertEqual(two, one)
+
+    def test_one_wrong_bit_stops_the_run_before_it_is_learned_from(self):
+        # The engine of the one rank that generates records wrong log-probs from some step on; the others hear of it too.
+        says = ["the log-prob recorded for prompt ", " but the learner computes ", "algorithm.verify_logprobs"]
+        for name, ranks, options in (("two", 2, []), ("three", 3, ["cluster.learners=2", "actor.ppo_max_token_len_per_gpu=50"])):
+            env = dict(os.environ, ORRERY_FAULT=f"engine.step:corrupt@9+,rank={ranks - 1}")
+            run_dir = self.folder / name
+            options = ["train", QUICKSTART, f"run_dir={run_dir}", *LEARNS, "cluster.placement=split", "trainer.test_freq=0",
+                       "trainer.save_freq=1", *options]
+            result = self.fails(1, *options, ranks=ranks, env=env, says=says)
+            self.assertEqual(result.stderr.count("recorded for prompt"), 1, "said once, not by every rank")
+            found = re.search(r"orrery: step (\d): the log-prob recorded for prompt \d+ sample \d token \d \(id \d+\) is -", result.stderr)
+            self.assertIsNotNone(found, result.stderr)
+            rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+            self.assertEqual([row["stage"] for row in rows].count("grpo"), int(found[1]) - 1, "sound steps are kept")
+        options = [*LEARNS, "cluster.placement=split", "algorithm.verify_logprobs=false", f"run_dir={self.folder / 'metrics'}"]
+        self.ok("train", QUICKSTART, *options, ranks=2, env=dict(os.environ, ORRERY_FAULT="engine.step:corrupt@9+,rank=1"))
+        rows = [json.loads(line) for line in (self.folder / "metrics/metrics.jsonl").read_text().splitlines()]
+        last = [row for row in rows if row["stage"] == "grpo"][-1]
+        self.assertGreater(last["rollout/logprob_mismatches"], 0)
+        self.assertGreater(last["rollout/logprob_diff_max"], 0)
 
     def test_colocated_ranks_have_one_type(self):
         self.fails(2, "train", QUICKSTART, f"run_dir={self.folder / 'a'}", *LEARNS, "rollout.compute_dtype=bf16",

@@ -1,0 +1,84 @@
+// The bits themselves, written down: log-probs and three updates of small models, from random weights on.
+// Every instruction set here, and every machine that runs this (tools/aarch64_tests.sh: 64-bit Arm), must
+// give these digests. When they change on purpose, kernels/numerics.h's kNumericsVersion goes up with them.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "comm/communicator.h"
+#include "kernels/numerics.h"
+#include "learners/learner.h"
+#include "tests/learners/tiny_model.h"
+
+namespace orrery {
+namespace {
+
+using testing_support::randomize;
+using testing_support::tiny_config;
+using testing_support::TinyBatch;
+
+/// FNV-1a over the bytes.
+uint64_t digest(std::span<const float> values, uint64_t hash = 0xCBF29CE484222325u) {
+  for (const std::byte b : std::as_bytes(values))
+    hash = (hash ^ std::to_integer<uint64_t>(b)) * 0x100000001B3u;
+  return hash;
+}
+
+struct Digests {
+  uint64_t initial, logprobs, trained;
+  bool operator==(const Digests&) const = default;
+};
+
+std::ostream& operator<<(std::ostream& out, const Digests& d) {
+  return out << fmt::format("{{0x{:016X}, 0x{:016X}, 0x{:016X}}}", d.initial, d.logprobs, d.trained);
+}
+
+Digests run(const std::string& architecture, DType dtype) {
+  const Context ctx;
+  Transformer model(tiny_config(architecture), {}, dtype);
+  randomize(model, 31, ctx);
+  const auto comm = make_local_communicator();
+  Learner learner(ctx, model, *comm, {4, 128, false});
+  const TinyBatch batch(17, model.config().vocab_size, {9, 35, 3, 17, 40, 1}, 3);
+  Objective objective;
+  objective.temperature = 0.7f;
+  objective.policy.entropy_coeff = 0.01f;
+  Digests result{digest(model.parameters()), digest({}), 0};
+  auto trees = batch.trees();
+  for (const auto& leaf : learner.logprobs(trees, objective.temperature))
+    result.logprobs = digest(leaf, result.logprobs);
+  AdamWParams params;
+  params.lr = 1e-3f;
+  for (int step = 0; step < 3; ++step) learner.update(trees, objective, params, 1.0);
+  result.trained = digest(model.parameters());
+  return result;
+}
+
+struct Case {
+  const char* architecture;
+  DType dtype;
+  Digests expected;
+};
+
+constexpr Case kCases[] = {
+    {"llama", DType::kF32, {0x1EEC5DD3D763F22A, 0xF3E7957CD42E0EEA, 0x121A6105FECECAD2}},
+    {"llama", DType::kBF16, {0x1EEC5DD3D763F22A, 0x8F3710EF8E9CA540, 0xAF63CDFFB6731E61}},
+    {"qwen2", DType::kF32, {0x839A573EB210AC38, 0xCCEDAFE799C43C2C, 0xF4D59D0850353255}},
+    {"qwen2", DType::kBF16, {0x839A573EB210AC38, 0x63C7C0AD1E5F6DBE, 0x3AA777EA0013208C}},
+    {"qwen3", DType::kF32, {0x2703A1743B27BAC9, 0xC75FF44F224B1750, 0xB2DCE3947DCEC587}},
+    {"qwen3", DType::kBF16, {0x2703A1743B27BAC9, 0x40D81D85058288D7, 0x38DFAC2FFAABAC77}},
+};
+
+TEST(Digest, OfLogprobsAndUpdatesIsTheSameOnEveryMachine) {
+  ASSERT_EQ(kNumericsVersion, 1u) << "another version has other digests";
+  for (const std::string& target : supported_cpu_targets()) {
+    set_cpu_target(target);
+    for (const Case& c : kCases)
+      EXPECT_EQ(run(c.architecture, c.dtype), c.expected)
+          << c.architecture << ' ' << dtype_name(c.dtype) << ' ' << target;
+  }
+  set_cpu_target("best");
+}
+
+}  // namespace
+}  // namespace orrery
