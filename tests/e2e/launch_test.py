@@ -8,10 +8,10 @@ import subprocess
 import time
 import unittest
 
-from harness import BIN, QUICKSTART, SHORT, Case, command, environment, run
+from harness import LEARNS, QUICKSTART, SHORT, Case, command, environment
 
-OPTIONS = [*SHORT, "trainer.total_training_steps=8", "trainer.save_freq=1", "trainer.rollout_save_freq=1",
-           "data.val_size=4"]
+SFT_STEPS, RL_STEPS = 20, 8
+OPTIONS = [*LEARNS, f"trainer.total_training_steps={RL_STEPS}", "trainer.save_freq=2", "trainer.rollout_save_freq=1", "data.val_size=4"]
 
 
 def rank_pids(run_dir):
@@ -40,12 +40,13 @@ class Launch(Case):
             Launch.expected = self.checkpoint_hash(self.folder / "whole")
         return Launch.expected
 
-    def start(self, run_dir, *flags, options=OPTIONS):
-        self.log = self.folder / "log.txt"
-        with open(self.log, "w") as log:
+    def start(self, run_dir, *flags, options=OPTIONS, fault=""):
+        path = self.folder / f"{run_dir.name}.txt"
+        with open(path, "w") as log:
             process = subprocess.Popen(command("launch", "-n", "2", "--backoff", "0.1", *flags, QUICKSTART, f"run_dir={run_dir}",
-                                               *options), stdout=log, stderr=subprocess.STDOUT, env=environment(),
-                                       stdin=subprocess.DEVNULL)
+                                               *options), stdout=log, stderr=subprocess.STDOUT,
+                                       env=dict(environment(), ORRERY_FAULT=fault), stdin=subprocess.DEVNULL)
+        process.log = path.read_text  # a function: what it has printed so far
         self.addCleanup(lambda: process.poll() is None and (process.send_signal(signal.SIGTERM), process.send_signal(signal.SIGTERM)))
         return process
 
@@ -53,52 +54,62 @@ class Launch(Case):
         try:
             process.wait(timeout)
         except subprocess.TimeoutExpired:
-            self.fail(f"still running after {timeout} s:\n{self.log.read_text()}")
-        self.assertEqual(process.returncode, code, self.log.read_text())
+            self.fail(f"still running after {timeout} s:\n{process.log()}")
+        self.assertEqual(process.returncode, code, process.log())
 
     def wait_for(self, path, process, timeout=60):
         deadline = time.time() + timeout
         while not path.exists():
-            self.assertIsNone(process.poll(), f"it ended before {path.name} was there:\n{self.log.read_text()}")
-            self.assertLess(time.time(), deadline, f"{path.name} did not appear:\n{self.log.read_text()}")
+            self.assertIsNone(process.poll(), f"it ended before {path.name} was there:\n{process.log()}")
+            self.assertLess(time.time(), deadline, f"{path.name} did not appear:\n{process.log()}")
             time.sleep(0.01)
 
-    def check_whole(self, run_dir):
-        self.assertEqual(self.checkpoint_hash(run_dir), self.undisturbed(), self.log.read_text())
+    def check_whole(self, run_dir, process):
+        self.assertEqual(self.checkpoint_hash(run_dir), self.undisturbed(), process.log())
         rows = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
-        self.assertEqual([row["step"] for row in rows if row["stage"] != "val"], list(range(1, 15)), "each step once")
+        self.assertEqual([row["step"] for row in rows if row["stage"] != "val"], list(range(1, SFT_STEPS + RL_STEPS + 1)),
+                         "each step once")
         self.assertEqual(rank_pids(run_dir), {}, "no rank is left")
 
     def test_a_killed_rank_and_a_killed_mpirun_are_restarted(self):
         run_dir = self.folder / "run"
         process = self.start(run_dir)
-        self.wait_for(run_dir / "checkpoints/step_000003", process)
+        self.wait_for(run_dir / "checkpoints/step_000010", process)
         os.kill(rank_pids(run_dir)[1], signal.SIGKILL)
-        self.wait_for(run_dir / "checkpoints/step_000008", process)
+        self.wait_for(run_dir / "checkpoints/step_000022", process)
         children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         self.assertEqual(len(children), 1, "mpirun")
         os.kill(int(children[0]), signal.SIGKILL)
         self.finish(process, 0)
-        text = self.log.read_text()
+        text = process.log()
         self.assertRegex(text, r"rank 1 on \S+ was killed by signal 9 .*\n.*restart 1 of 10")
         self.assertIn("mpirun was killed by signal 9", text)
-        self.check_whole(run_dir)
+        self.check_whole(run_dir, process)
 
     def test_a_stopped_rank_is_named_and_the_job_restarted(self):
-        for rank in (1, 0):
-            with self.subTest(rank=rank):
-                run_dir = self.folder / f"run{rank}"
-                process = self.start(run_dir, "--hang-timeout", "4")
-                self.wait_for(run_dir / "checkpoints/step_000008", process)  # the third RL step is under way
-                begin = time.time()
-                os.kill(rank_pids(run_dir)[rank], signal.SIGSTOP)
-                named = re.compile(rf"rank {rank} has been silent for \d+ s, last in '(\w+ step \d+[^']*|publish)'")
-                while not named.search(self.log.read_text()):
-                    self.assertLess(time.time() - begin, 9, self.log.read_text())
-                    time.sleep(0.05)
-                self.finish(process, 0)
-                self.assertRegex(self.log.read_text(), r"restart 1 of 10 without progress in 0\.1 s, from the checkpoint of step")
-                self.check_whole(run_dir)
+        run_dirs = [self.folder / f"run{rank}" for rank in (0, 1)]  # two jobs at once: it is mostly waiting
+        processes = [self.start(run_dir, "--hang-timeout", "4") for run_dir in run_dirs]
+        waiting, stopped_at = {0, 1}, {}
+        while waiting:
+            for rank in list(waiting):
+                self.assertIsNone(processes[rank].poll(), processes[rank].log())
+                if (run_dirs[rank] / "checkpoints/step_000022").exists():  # the third RL step is under way
+                    os.kill(rank_pids(run_dirs[rank])[rank], signal.SIGSTOP)
+                    stopped_at[rank] = time.time()
+                    waiting.remove(rank)
+            time.sleep(0.01)
+        while stopped_at:
+            for rank, begin in list(stopped_at.items()):
+                text = processes[rank].log()
+                if re.search(rf"rank {rank} has been silent for \d+ s, last in '(\w+ step \d+[^']*|publish)'", text):
+                    del stopped_at[rank]
+                elif time.time() - begin > 9:
+                    self.fail(f"rank {rank} is not named:\n{text}")
+            time.sleep(0.05)
+        for run_dir, process in zip(run_dirs, processes):
+            self.finish(process, 0)
+            self.assertRegex(process.log(), r"restart 1 of 10 without progress in 0\.1 s, from the checkpoint of step")
+            self.check_whole(run_dir, process)
 
     def test_sigterm_saves_and_the_same_command_resumes(self):
         run_dir = self.folder / "run"
@@ -107,13 +118,13 @@ class Launch(Case):
         self.wait_for(run_dir / "rollouts/step_000002.h5", process)
         process.send_signal(signal.SIGTERM)
         self.finish(process, 0)
-        self.assertIn("stopped as asked; the same command resumes from the checkpoint of step", self.log.read_text())
+        self.assertIn("stopped as asked; the same command resumes from the checkpoint of step", process.log())
         self.assertEqual(rank_pids(run_dir), {})
-        reached = int(self.checkpoint_hash(run_dir)[0].split("_")[1]) - 6
+        reached = int(self.checkpoint_hash(run_dir)[0].split("_")[1]) - SFT_STEPS
         rest = [*OPTIONS, f"trainer.total_training_steps={reached + 2}", "trainer.save_freq=0"]
         process = self.start(run_dir, options=rest)
         self.finish(process, 0)
-        self.assertIn("resumed from", self.log.read_text())
+        self.assertIn("resumed from", process.log())
         self.ok("train", QUICKSTART, f"run_dir={self.folder / 'other'}", *rest)
         self.assertEqual(self.checkpoint_hash(run_dir), self.checkpoint_hash(self.folder / "other"))
 
@@ -129,14 +140,20 @@ class Launch(Case):
         self.fails(2, "launch", QUICKSTART, says=["--ranks"])
 
     def test_the_same_error_at_the_same_step_ends_it(self):
-        run_dir = self.folder / "run"
-        run_dir.mkdir()
-        (run_dir / "rollouts").write_text("in the way of the folder")
-        result = run("launch", "-n", "1", "--backoff", "0.1", QUICKSTART, f"run_dir={run_dir}", *OPTIONS)
-        self.assertEqual(result.returncode, 1, result.stderr)
-        self.assertRegex(result.stderr, r"launch: no restart: it failed 3 times in the same way at step \d+: .*rollouts")
-        self.assertEqual(len(re.findall(r"restart \d of 10", result.stderr)), 2)
-        self.assertRegex(result.stderr, r"flight recorder.* s ago: update step 1")
+        process = self.start(self.folder / "run", options=[*OPTIONS, "trainer.save_freq=0"], fault="learner.update:error@3,rank=1")
+        self.finish(process, 1)
+        text = process.log()
+        self.assertRegex(text, r"launch: no restart: it failed 3 times in the same way at step 2: rank 1: .*learner\.update")
+        self.assertEqual(len(re.findall(r"restart \d of 10", text)), 2)
+        self.assertRegex(text, r"flight recorder, rank 1: .* s ago: sft step 3")
+
+    def test_a_hung_actor_is_named_with_its_prompts(self):
+        process = self.start(self.folder / "run", "--max-restarts", "0", "--hang-timeout", "3", fault="engine.step:hang@9,rank=1")
+        self.finish(process, 1)
+        text = process.log()
+        self.assertRegex(text, r"rank 1 has been in '(generate|validate) step \d+, prompts? \d+[^']*' for \d+ s without progress; rank 0 waits")
+        for rank in (0, 1):
+            self.assertRegex(text, rf"flight recorder, rank {rank}: .* s ago: (generate|validate) step \d+")
 
     def test_words_after_the_dashes_are_for_mpirun(self):
         result = self.fails(1, "launch", "-n", "1", "--max-restarts", "0", QUICKSTART, f"run_dir={self.folder / 'run'}", *SHORT,

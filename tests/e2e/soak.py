@@ -15,8 +15,8 @@ import sys
 import tempfile
 import time
 
-from harness import BIN, QUICKSTART, SHORT, environment
-from launch_test import rank_pids
+from harness import BIN, LEARNS, QUICKSTART, environment
+from launch_test import SFT_STEPS, rank_pids
 
 
 def orrery(*args):
@@ -55,14 +55,14 @@ def main():
     generator = random.Random(arguments.seed)
 
     # How long a step takes here decides how many fill the time; kills and restarts take about two thirds of it.
-    probe = [*SHORT, "trainer.total_training_steps=40", "trainer.save_freq=1", "trainer.test_freq=0"]
+    probe = [*LEARNS, "trainer.total_training_steps=40", "trainer.save_freq=1", "trainer.test_freq=0"]
     begin = time.time()
     with open(folder / "probe.txt", "w") as log:
         if launch(folder / "probe", probe, arguments.ranks, log).wait() != 0:
             sys.exit((folder / "probe.txt").read_text())
-    per_step = (time.time() - begin) / 46
+    per_step = (time.time() - begin) / (40 + SFT_STEPS)
     steps = max(40, int(arguments.minutes * 60 * 0.4 / per_step))
-    options = [*SHORT, f"trainer.total_training_steps={steps}", "trainer.save_freq=1", "trainer.rollout_save_freq=1",
+    options = [*LEARNS, f"trainer.total_training_steps={steps}", "trainer.save_freq=1", "trainer.rollout_save_freq=1",
                "trainer.test_freq=0"]
     print(f"{per_step:.3f} s a step; {steps} RL steps", flush=True)
 
@@ -108,10 +108,12 @@ def main():
         sys.exit(f"exit code {process.returncode}; the end of {folder / 'run.txt'}:\n" + "\n".join(text.splitlines()[-30:]))
 
     problems = []
+    if not any(r.get("actor/grad_norm", 0) > 0 for r in rows(whole)):
+        problems.append("every gradient was zero, so equal hashes say little")
     if checkpoint_hash(run_dir) != expected:
         problems.append(f"hash {checkpoint_hash(run_dir)} instead of {expected}")
     first, second = rows(whole), rows(run_dir)
-    if [r["step"] for r in second] != list(range(1, steps + 7)):
+    if [r["step"] for r in second] != list(range(1, steps + SFT_STEPS + 1)):
         problems.append("metrics.jsonl does not list every step exactly once")
     for key in ("critic/rewards/mean", "actor/grad_norm", "response_length/mean", "train/loss"):
         if [r.get(key) for r in first] != [r.get(key) for r in second]:
@@ -127,7 +129,7 @@ def main():
                 break
     restarts = text.count("without progress in")
     print(f"{seconds:.0f} s, {kills['rank']} ranks and {kills['mpirun']} mpiruns killed, {kills['stopped']} ranks stopped, "
-          f"{restarts} restarts, {steps + 6} steps: " + ("FAILED: " + "; ".join(problems) if problems else
+          f"{restarts} restarts, {steps + SFT_STEPS} steps: " + ("FAILED: " + "; ".join(problems) if problems else
                                                          f"the same hash ({expected[1][:16]}...), every prompt group once"))
     sys.exit(1 if problems else 0)
 
