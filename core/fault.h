@@ -5,9 +5,9 @@
 //   ORRERY_FAULT=point:action[@N|@N+][,rank=R][;...]
 //
 // N: the Nth time that this process comes by (default: the first; slow: every time); N+: from then on. A
-// process that is started again counts anew. R: this rank only. crash: SIGKILL. hang: for ever. slow: 100 ms. error: an Error. torn: half of the bytes are
-// written, then crash. short-read: half of the bytes are there. enospc: the disk is full. corrupt: one bit is
-// wrong.
+// process that is started again counts anew. R: this rank only. crash: SIGKILL. hang: for ever. slow: 100 ms.
+// error: an Error. torn: half of the bytes are written, then crash. short-read: half of the bytes are there.
+// enospc: the disk is full. corrupt: one bit is wrong.
 #pragma once
 
 #include <array>
