@@ -117,8 +117,8 @@ class Launcher {
       const RestartPolicy::Decision decision = policy_.after(outcome);
       if (decision.restart) {
         spdlog::warn("the job ended (exit code {}, step {}): {}", outcome.exit_code, outcome.step, cause_);
-        spdlog::warn("restart {} of {} without progress in {:.1f} s, from {}", decision.restarts,
-                     options_.restart.max_restarts, decision.wait_seconds, resume_point());
+        spdlog::warn("restarting in {:.1f} s from {} (restart {} of at most {} without progress)",
+                     decision.wait_seconds, resume_point(), decision.restarts, options_.restart.max_restarts);
         if (!wait(decision.wait_seconds)) return stopped(outcome);
         continue;
       }
@@ -154,7 +154,8 @@ class Launcher {
     MpiJob job(command());
     std::string hang;
     bool asked = false;
-    Clock::time_point asked_at, looked_at = Clock::now() - kLookEvery;
+    std::optional<Clock::time_point> stop_since;
+    Clock::time_point looked_at = Clock::now() - kLookEvery;
     const auto look = [&] {
       looked_at = Clock::now();
       monitor.look();
@@ -170,15 +171,15 @@ class Launcher {
         }
       }
       if (g_signals == 0) continue;
+      if (!stop_since) stop_since = Clock::now();
       if (!monitor.started()) look();
       // Before the ranks are up the signal would kill them, which loses nothing but looks like a failure.
       if (!asked && monitor.started()) {
         spdlog::info("asked to stop: the ranks finish the step and save (again: end at once)");
         job.send_signal(SIGUSR1);
         asked = true;
-        asked_at = Clock::now();
       }
-      if (g_signals > 1 || (asked && seconds_since(asked_at) > options_.stop_timeout)) {
+      if (g_signals > 1 || seconds_since(*stop_since) > options_.stop_timeout) {
         std::fprintf(stderr, "orrery: launch: %s; ending the job without saving\n",
                      g_signals > 1 ? "asked to stop a second time" : "the ranks did not save in time");
         job.end();

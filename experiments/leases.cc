@@ -91,7 +91,8 @@ void WatchedLeases::deliver(Group group) {
 }
 
 void WatchedLeases::poll() {
-  job_.progress();
+  // Waiting for a lease is no progress: an answer that never comes must be noticed.
+  if (!in_hand_.empty()) job_.progress();
   leases_.poll();
 }
 

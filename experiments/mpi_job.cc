@@ -70,7 +70,7 @@ std::vector<pid_t> children() {
 }  // namespace
 
 bool hosts_are_given(const std::vector<std::string>& extra) {
-  for (const char* name : {"SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID"}) {
+  for (const char* name : {"SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "PE_HOSTFILE"}) {
     if (std::getenv(name) != nullptr) return true;
   }
   return std::ranges::any_of(extra, [](const std::string& word) {

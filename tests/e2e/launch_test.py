@@ -82,7 +82,7 @@ class Launch(Case):
         os.kill(int(children[0]), signal.SIGKILL)
         self.finish(process, 0)
         text = process.log()
-        self.assertRegex(text, r"rank 1 on \S+ was killed by signal 9 .*\n.*restart 1 of 10")
+        self.assertRegex(text, r"rank 1 on \S+ was killed by signal 9 .*\n.*restart 1 of at most 10")
         self.assertIn("mpirun was killed by signal 9", text)
         self.check_whole(run_dir, process)
 
@@ -108,7 +108,7 @@ class Launch(Case):
             time.sleep(0.05)
         for run_dir, process in zip(run_dirs, processes):
             self.finish(process, 0)
-            self.assertRegex(process.log(), r"restart 1 of 10 without progress in 0\.1 s, from the checkpoint of step")
+            self.assertRegex(process.log(), r"restarting in 0\.1 s from the checkpoint of step \d+ \(restart 1 of at most 10")
             self.check_whole(run_dir, process)
 
     def test_sigterm_saves_and_the_same_command_resumes(self):
@@ -136,7 +136,7 @@ class Launch(Case):
         # One that only the ranks can see.
         result = self.fails(2, "launch", "-n", "1", QUICKSTART, f"run_dir={run_dir}", "model.path=/no/such/model",
                             says=["/no/such/model", "no restart"])
-        self.assertNotIn("restart 1", result.stderr)
+        self.assertNotIn("restarting", result.stderr)
         self.fails(2, "launch", QUICKSTART, says=["--ranks"])
 
     def test_the_same_error_at_the_same_step_ends_it(self):
@@ -144,7 +144,7 @@ class Launch(Case):
         self.finish(process, 1)
         text = process.log()
         self.assertRegex(text, r"launch: no restart: it failed 3 times in the same way at step 2: rank 1: .*learner\.update")
-        self.assertEqual(len(re.findall(r"restart \d of 10", text)), 2)
+        self.assertEqual(len(re.findall(r"restart \d of at most 10", text)), 2)
         self.assertRegex(text, r"flight recorder, rank 1: .* s ago: sft step 3")
 
     def test_a_hung_actor_is_named_with_its_prompts(self):

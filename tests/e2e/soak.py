@@ -127,7 +127,7 @@ def main():
             if mine != groups(whole / "rollouts" / name):
                 problems.append(f"rollouts/{name} holds other groups than the undisturbed run's")
                 break
-    restarts = text.count("without progress in")
+    restarts = text.count("restarting in")
     print(f"{seconds:.0f} s, {kills['rank']} ranks and {kills['mpirun']} mpiruns killed, {kills['stopped']} ranks stopped, "
           f"{restarts} restarts, {steps + SFT_STEPS} steps: " + ("FAILED: " + "; ".join(problems) if problems else
                                                          f"the same hash ({expected[1][:16]}...), every prompt group once"))
