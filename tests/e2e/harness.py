@@ -11,12 +11,13 @@ SOURCE = pathlib.Path(os.environ.get("ORRERY_SOURCE_DIR", pathlib.Path(__file__)
 BIN = os.environ.get("ORRERY_BIN", str(SOURCE / "build/release/bin/orrery"))
 ASSETS = pathlib.Path(os.environ.get("ORRERY_ASSETS", SOURCE / ".." / "shared" / "assets"))
 QUICKSTART = str(SOURCE / "experiments/quickstart.yaml")
-# A run of seconds: the same stages as quickstart's, fewer steps.
+# A run of seconds: the same stages as quickstart's, fewer steps. One digit and a high rate, so that some samples are right in
+# every RL step: without rewards that differ the policy gradient would be zero, and equal hashes would say little.
 SHORT = ["sft.total_training_steps=6", "sft.train_batch_size=32", "trainer.total_training_steps=4", "data.train_batch_size=8",
-         "rollout.n=4", "data.val_size=20", "cluster.threads=1", "trainer.tensorboard=false"]
-# As short, but with rewards that differ from the first RL step on, so that the policy gradient is not zero.
+         "sft.optim.lr=1e-2", "sft.optim.lr_warmup_steps=1", "data.arithmetic.digits=1", "rollout.n=8", "data.val_size=20",
+         "cluster.threads=1", "trainer.tensorboard=false"]
+# As short, with more imitation and so larger gradients.
 LEARNS = [*SHORT, "sft.total_training_steps=20", "sft.train_batch_size=64", "sft.optim.lr=5e-3", "sft.optim.lr_warmup_steps=3",
-          "data.arithmetic.digits=1", "rollout.n=8",
           "trainer.total_training_steps=3"]
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import unittest
+from unittest import mock
 
 from harness import LEARNS, QUICKSTART, Case
 
@@ -49,18 +50,19 @@ class Mismatch(Case):
         # The engine of the one rank that generates records wrong log-probs from some step on; the others hear of it too.
         says = ["the log-prob recorded for prompt ", " but the learner computes ", "algorithm.verify_logprobs"]
         for name, ranks, options in (("two", 2, []), ("three", 3, ["cluster.learners=2", "actor.ppo_max_token_len_per_gpu=50"])):
-            env = dict(os.environ, ORRERY_FAULT=f"engine.step:corrupt@9+,rank={ranks - 1}")
             run_dir = self.folder / name
             options = ["train", QUICKSTART, f"run_dir={run_dir}", *LEARNS, "cluster.placement=split", "trainer.test_freq=0",
                        "trainer.save_freq=1", *options]
-            result = self.fails(1, *options, ranks=ranks, env=env, says=says)
+            with mock.patch.dict(os.environ, ORRERY_FAULT=f"engine.step:corrupt@9+,rank={ranks - 1}"):
+                result = self.fails(1, *options, ranks=ranks, says=says)
             self.assertEqual(result.stderr.count("recorded for prompt"), 1, "said once, not by every rank")
             found = re.search(r"orrery: step (\d): the log-prob recorded for prompt \d+ sample \d token \d \(id \d+\) is -", result.stderr)
             self.assertIsNotNone(found, result.stderr)
             rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
             self.assertEqual([row["stage"] for row in rows].count("grpo"), int(found[1]) - 1, "sound steps are kept")
         options = [*LEARNS, "cluster.placement=split", "algorithm.verify_logprobs=false", f"run_dir={self.folder / 'metrics'}"]
-        self.ok("train", QUICKSTART, *options, ranks=2, env=dict(os.environ, ORRERY_FAULT="engine.step:corrupt@9+,rank=1"))
+        with mock.patch.dict(os.environ, ORRERY_FAULT="engine.step:corrupt@9+,rank=1"):
+            self.ok("train", QUICKSTART, *options, ranks=2)
         rows = [json.loads(line) for line in (self.folder / "metrics/metrics.jsonl").read_text().splitlines()]
         last = [row for row in rows if row["stage"] == "grpo"][-1]
         self.assertGreater(last["rollout/logprob_mismatches"], 0)

@@ -20,6 +20,8 @@ class Resume(Case):
         self.ok("train", *options, f"run_dir={whole}")
         duration = time.time() - begin
         expected = self.checkpoint_hash(whole)
+        rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+        self.assertTrue(all(row["actor/grad_norm"] > 0 for row in rows if row["stage"] == "grpo"), "RL must learn something")
         generator = random.Random(5)
         for attempt in range(3):
             run_dir = self.folder / f"killed{attempt}"
