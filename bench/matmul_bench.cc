@@ -14,14 +14,13 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <ctime>
-#include <dnnl.hpp>
 #include <functional>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
+#include "bench/dnnl_product.h"
 #include "bench/fma_peak.h"
+#include "bench/turns.h"
 #include "core/buffer.h"
 #include "kernels/matmul.h"
 #include "kernels/numerics.h"
@@ -44,84 +43,6 @@ constexpr Shape kShapes[] = {
 
 /// More than any third-level cache: what forward_cold walks through, one copy of the weight a call.
 constexpr int64_t kColdBytes = 128 << 20;
-
-/// Time of one thread's work is its CPU time, so that neighbours who take turns on the CPU do not count.
-double now(int threads) {
-  timespec time{};
-  clock_gettime(threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &time);
-  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
-}
-
-double seconds(int threads, const std::function<void()>& run, int64_t calls) {
-  const double start = now(threads);
-  for (int64_t i = 0; i < calls; ++i) run();
-  return (now(threads) - start) / static_cast<double>(calls);
-}
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<int64_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
-Buffer random_buffer(int64_t count, uint32_t seed) {
-  Buffer buffer(Device{}, static_cast<size_t>(count) * sizeof(float));
-  for (float& value : buffer.span<float>()) {
-    seed = seed * 1664525u + 1013904223u;
-    value = static_cast<float>(static_cast<int32_t>(seed)) * 0x1p-31f;
-  }
-  return buffer;
-}
-
-/// A oneDNN product C [m, n] (+)= A [m, k] B [k, n]; A and B may be transposed views.
-class DnnlProduct {
- public:
-  DnnlProduct(int64_t m, int64_t n, int64_t k, float* a, bool a_transposed, const float* b, bool b_transposed,
-              float* c, bool pack_b, bool accumulate)
-      : engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {
-    using dnnl::memory;
-    const auto f32 = memory::data_type::f32;
-    using Tag = memory::format_tag;
-    const memory::desc a_desc({m, k}, f32, a_transposed ? Tag::ba : Tag::ab);
-    const memory::desc b_desc({k, n}, f32, b_transposed ? Tag::ba : Tag::ab);
-    const memory::desc c_desc({m, n}, f32, Tag::ab);
-    dnnl::primitive_attr attr;
-    attr.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-    if (accumulate) {
-      dnnl::post_ops post;
-      post.append_sum(1.0f);
-      attr.set_post_ops(post);
-    }
-    const dnnl::matmul::desc desc(a_desc, pack_b ? memory::desc({k, n}, f32, Tag::any) : b_desc, c_desc);
-    const dnnl::matmul::primitive_desc primitive(desc, attr, engine_);
-    b_buffer_ = Buffer(Device{}, primitive.weights_desc().get_size());
-    memory plain(b_desc, engine_, const_cast<float*>(b));
-    memory packed = plain;
-    if (primitive.weights_desc() != b_desc) {
-      packed = memory(primitive.weights_desc(), engine_, b_buffer_.data());
-      dnnl::reorder(plain, packed).execute(stream_, plain, packed);
-      stream_.wait();
-    }
-    scratch_ = Buffer(Device{}, std::max<size_t>(primitive.scratchpad_desc().get_size(), 64));
-    arguments_ = {{DNNL_ARG_SRC, memory(a_desc, engine_, a)},
-                  {DNNL_ARG_WEIGHTS, packed},
-                  {DNNL_ARG_DST, memory(c_desc, engine_, c)},
-                  {DNNL_ARG_SCRATCHPAD, memory(primitive.scratchpad_desc(), engine_, scratch_.data())}};
-    matmul_ = dnnl::matmul(primitive);
-  }
-
-  void run() {
-    matmul_.execute(stream_, arguments_);
-    stream_.wait();
-  }
-
- private:
-  dnnl::engine engine_;
-  dnnl::stream stream_;
-  Buffer b_buffer_, scratch_;
-  std::unordered_map<int, dnnl::memory> arguments_;
-  dnnl::matmul matmul_;
-};
 
 void compare(benchmark::State& state, int threads, double flops, const std::function<void()>& ours,
              const std::function<void()>& theirs) {

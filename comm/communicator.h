@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -33,9 +34,15 @@ class Communicator {
   /// (elements).
   virtual void all_gather(std::span<float> all, std::span<const int64_t> offsets,
                           std::span<const float> mine) = 0;
-  /// Rank r sends send[send_offsets[p] .. send_offsets[p + 1]) to p, and receives p's into recv likewise.
-  virtual void all_to_all(std::span<const float> send, std::span<const int64_t> send_offsets,
-                          std::span<float> recv, std::span<const int64_t> recv_offsets) = 0;
+  /// Takes elements [begin, begin + count) of what each rank p sent to this one: parts[p], valid until it
+  /// returns.
+  using PieceSink = std::function<void(int64_t begin, int64_t count, std::span<const float* const> parts)>;
+  /// Rank r sends send[offsets[p] .. offsets[p + 1]) to every p; offsets, and the piece, are the same on
+  /// every rank. What comes for this rank goes to `sink` in pieces of at most `piece` elements of each rank,
+  /// in rising order, while the next piece is on its way: so it is used while the cache holds it. scratch: 2
+  /// * size() * piece elements.
+  virtual void all_to_all_pieces(std::span<const float> send, std::span<const int64_t> offsets, int64_t piece,
+                                 std::span<float> scratch, const PieceSink& sink) = 0;
   /// Bytes of every rank, in rank order, on every rank.
   virtual std::vector<std::string> all_gather_bytes(const std::string& mine) = 0;
 

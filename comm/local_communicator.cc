@@ -36,15 +36,16 @@ class LocalCommunicator final : public Communicator {
     if (!offsets.empty() && offsets[0] >= 0 && all.data() + offsets[0] == mine.data()) return;
     copy_slice(all, offsets, mine, "all_gather");
   }
-  void all_to_all(std::span<const float> send, std::span<const int64_t> send_offsets, std::span<float> recv,
-                  std::span<const int64_t> recv_offsets) override {
-    ORRERY_CHECK(send_offsets.size() == 2 && send_offsets[0] >= 0 && send_offsets[0] <= send_offsets[1] &&
-                     static_cast<size_t>(send_offsets[1]) <= send.size(),
-                 "all_to_all: send offsets and buffer size disagree");
-    copy_slice(recv, recv_offsets,
-               send.subspan(static_cast<size_t>(send_offsets[0]),
-                            static_cast<size_t>(send_offsets[1] - send_offsets[0])),
-               "all_to_all");
+  void all_to_all_pieces(std::span<const float> send, std::span<const int64_t> offsets, int64_t piece,
+                         std::span<float>, const PieceSink& sink) override {
+    ORRERY_CHECK(piece > 0 && offsets.size() == 2 && offsets[0] >= 0 && offsets[0] <= offsets[1] &&
+                     static_cast<size_t>(offsets[1]) <= send.size(),
+                 "all_to_all: offsets and buffer size disagree");
+    const int64_t length = offsets[1] - offsets[0];
+    for (int64_t begin = 0; begin < length; begin += piece) {
+      const float* part = send.data() + offsets[0] + begin;
+      sink(begin, std::min(piece, length - begin), std::span(&part, 1));
+    }
   }
   std::vector<std::string> all_gather_bytes(const std::string& mine) override { return {mine}; }
 

@@ -58,13 +58,14 @@ void check(int code, const char* operation, int rank, int peer = kNoPeer) {
        peer);
 }
 
-/// Pauses of a polling loop: a few yields, then sleeps that grow to a millisecond, so that a rank that waits
-/// leaves its core to those that work.
+/// Pauses of a polling loop: yields for as long as a peer in step would take, then sleeps that grow to a
+/// millisecond, so that a rank that waits leaves its core to those that work.
 class Backoff {
  public:
   void pause() {
-    if (++turns_ < 64) {
+    if (!sleeping_) {
       sched_yield();
+      sleeping_ = Clock::now() - begin_ > std::chrono::microseconds(200);
       return;
     }
     std::this_thread::sleep_for(sleep_);
@@ -72,7 +73,8 @@ class Backoff {
   }
 
  private:
-  int turns_ = 0;
+  Clock::time_point begin_ = Clock::now();
+  bool sleeping_ = false;
   std::chrono::nanoseconds sleep_ = std::chrono::microseconds(10);
 };
 
@@ -187,24 +189,53 @@ class MpiCommunicator final : public Communicator {
     if (own.data() != mine.data()) std::copy(mine.begin(), mine.end(), own.begin());
   }
 
-  void all_to_all(std::span<const float> send, std::span<const int64_t> send_offsets, std::span<float> recv,
-                  std::span<const int64_t> recv_offsets) override {
-    check_offsets(send_offsets, send.size(), "all_to_all");
-    check_offsets(recv_offsets, recv.size(), "all_to_all");
+  void all_to_all_pieces(std::span<const float> send, std::span<const int64_t> offsets, int64_t piece,
+                         std::span<float> scratch, const PieceSink& sink) override {
+    check_offsets(offsets, send.size(), "all_to_all");
+    ORRERY_CHECK(piece > 0 && static_cast<size_t>(2 * size_ * piece) <= scratch.size(),
+                 "all_to_all: {} elements of scratch for pieces of {}", scratch.size(), piece);
+    arrive("all_to_all");
     const std::span<float> out(const_cast<float*>(send.data()), send.size());
-    const std::span<float> own_out = slice(out, send_offsets, rank_),
-                           own_in = slice(recv, recv_offsets, rank_);
-    ORRERY_CHECK(own_out.size() == own_in.size(),
-                 "all_to_all: rank {} sends itself {} elements and expects {}", rank_, own_out.size(),
-                 own_in.size());
-    std::vector<Transfer> sends, receives;
-    for (int step = 1; step < size_; ++step) {
-      const int to = (rank_ + step) % size_, from = (rank_ - step + size_) % size_;
-      sends.push_back(transfer(to, slice(out, send_offsets, to)));
-      receives.push_back(transfer(from, slice(recv, recv_offsets, from)));
+    int64_t longest = 0;
+    for (int p = 0; p < size_; ++p)
+      longest = std::max(longest, static_cast<int64_t>(slice(out, offsets, p).size()));
+    const int64_t rounds = (longest + piece - 1) / piece;
+    // The elements of round i within a slice; empty after its end.
+    const auto part = [piece](std::span<float> whole, int64_t round) {
+      const auto begin = std::min(static_cast<size_t>(round * piece), whole.size());
+      return whole.subspan(begin, std::min(static_cast<size_t>(piece), whole.size() - begin));
+    };
+    const std::span<float> own = slice(out, offsets, rank_);
+    const auto place = [&](int64_t round, int from) {
+      return scratch.data() + ((round % 2) * size_ + from) * piece;
+    };
+    PostedTransfers sends, receives[2];  // receives of even and odd rounds
+    const auto start = [&](int64_t round) {
+      for (int step = 1; step < size_; ++step) {
+        const int from = (rank_ - step + size_) % size_;
+        const std::span<float> into(place(round, from), part(own, round).size());
+        post_receive(receives[round % 2], transfer(from, into), "all_to_all");
+      }
+    };
+    if (rounds > 0) start(0);
+    // All sends at once: a peer that can fetch a piece by itself need not wait until this rank runs again.
+    for (int64_t round = 0; round < rounds; ++round) {
+      for (int step = 1; step < size_; ++step) {
+        const int to = (rank_ + step) % size_;
+        post_send(sends, transfer(to, part(slice(out, offsets, to), round)), "all_to_all");
+      }
     }
-    exchange(sends, receives, "all_to_all");
-    std::copy(own_out.begin(), own_out.end(), own_in.begin());
+    std::vector<const float*> parts(static_cast<size_t>(size_));
+    for (int64_t round = 0; round < rounds; ++round) {
+      if (round + 1 < rounds) start(round + 1);
+      finish(receives[round % 2], "all_to_all");
+      const std::span<float> mine = part(own, round);
+      if (mine.empty()) continue;
+      for (int p = 0; p < size_; ++p)
+        parts[static_cast<size_t>(p)] = p == rank_ ? mine.data() : place(round, p);
+      sink(round * piece, static_cast<int64_t>(mine.size()), parts);
+    }
+    finish(sends, "all_to_all");
   }
 
   std::vector<std::string> all_gather_bytes(const std::string& mine) override {
@@ -355,38 +386,54 @@ class MpiCommunicator final : public Communicator {
     return {peer, reinterpret_cast<std::byte*>(data.data()), data.size_bytes()};
   }
 
-  /// Collective. Runs all transfers, in chunks.
-  void exchange(std::span<const Transfer> sends, std::span<const Transfer> receives, const char* operation) {
-    arrive(operation);
+  struct PostedTransfers {
     std::vector<MPI_Request> requests;
     std::vector<int> peers;
-    const auto post = [&](const Transfer& t, auto&& call) {
-      for_chunks({t.data, t.bytes}, [&](std::byte* part, int count) {
-        MPI_Request request = MPI_REQUEST_NULL;
-        check(call(part, count, t.peer, &request), operation, rank_, t.peer);
-        requests.push_back(request);
-        peers.push_back(t.peer);
-      });
-    };
-    for (const Transfer& t : receives) {
-      post(t, [&](std::byte* part, int count, int peer, MPI_Request* request) {
-        return MPI_Irecv(part, count, MPI_BYTE, peer, kExchangeTag, comm_, request);
-      });
-    }
-    for (const Transfer& t : sends) {
-      post(t, [&](std::byte* part, int count, int peer, MPI_Request* request) {
-        return MPI_Isend(part, count, MPI_BYTE, peer, kExchangeTag, comm_, request);
-      });
-    }
-    std::vector<MPI_Status> statuses(requests.size());
-    const int code = MPI_Waitall(static_cast<int>(requests.size()), requests.data(), statuses.data());
+  };
+
+  template <class Call>
+  void post(PostedTransfers& posted, const Transfer& t, const char* operation, Call&& call) {
+    for_chunks({t.data, t.bytes}, [&](std::byte* part, int count) {
+      MPI_Request request = MPI_REQUEST_NULL;
+      check(call(part, count, t.peer, &request), operation, rank_, t.peer);
+      posted.requests.push_back(request);
+      posted.peers.push_back(t.peer);
+    });
+  }
+  void post_receive(PostedTransfers& posted, const Transfer& transfer, const char* operation) {
+    post(posted, transfer, operation, [&](std::byte* part, int count, int peer, MPI_Request* request) {
+      return MPI_Irecv(part, count, MPI_BYTE, peer, kExchangeTag, comm_, request);
+    });
+  }
+  void post_send(PostedTransfers& posted, const Transfer& transfer, const char* operation) {
+    post(posted, transfer, operation, [&](std::byte* part, int count, int peer, MPI_Request* request) {
+      return MPI_Isend(part, count, MPI_BYTE, peer, kExchangeTag, comm_, request);
+    });
+  }
+
+  /// Waits for what was posted, and forgets it.
+  void finish(PostedTransfers& posted, const char* operation) {
+    std::vector<MPI_Status> statuses(posted.requests.size());
+    const int code =
+        MPI_Waitall(static_cast<int>(posted.requests.size()), posted.requests.data(), statuses.data());
     if (code == MPI_ERR_IN_STATUS) {
       for (size_t i = 0; i < statuses.size(); ++i) {
         if (statuses[i].MPI_ERROR != MPI_ERR_PENDING)
-          check(statuses[i].MPI_ERROR, operation, rank_, peers[i]);
+          check(statuses[i].MPI_ERROR, operation, rank_, posted.peers[i]);
       }
     }
     check(code, operation, rank_);
+    posted.requests.clear();
+    posted.peers.clear();
+  }
+
+  /// Collective. Runs all transfers, in chunks.
+  void exchange(std::span<const Transfer> sends, std::span<const Transfer> receives, const char* operation) {
+    arrive(operation);
+    PostedTransfers posted;
+    for (const Transfer& t : receives) post_receive(posted, t, operation);
+    for (const Transfer& t : sends) post_send(posted, t, operation);
+    finish(posted, operation);
   }
 
   Message read_message(MPI_Message matched, const MPI_Status& status) {

@@ -31,11 +31,11 @@ class ShardTree {
 };
 
 /// Reduce-scatter in tree order over ranks (size a power of two, rank r holding the r-th subtree): all-to-all
-/// of slices, then a local sum. slice_offsets has size() + 1 entries; mine [slice_offsets[rank+1] -
-/// slice_offsets[rank]] receives the sum. With `fast`: a plain all-reduce, whose order is the library's.
-void reduce_scatter_ordered(const Context& ctx, Communicator& comm, std::span<float> gradient,
-                            std::span<const int64_t> slice_offsets, std::span<float> mine, bool fast,
-                            Arena& arena);
+/// of slices in pieces, each summed when it is there. A rank sends what it would in a ring. slice_offsets has
+/// size() + 1 entries. Returns this rank's slice of `gradient`, which then holds the sum; the other slices
+/// are left unspecified. With `fast`: a plain all-reduce, whose order is the library's.
+std::span<float> reduce_scatter_ordered(const Context& ctx, Communicator& comm, std::span<float> gradient,
+                                        std::span<const int64_t> slice_offsets, bool fast, Arena& arena);
 
 /// Cuts [0, elements) into `ranks` slices at multiples of `chunk`, as even as that allows. ranks + 1 offsets.
 std::vector<int64_t> slice_offsets(int64_t elements, int64_t chunk, int ranks);

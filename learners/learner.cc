@@ -50,7 +50,6 @@ Learner::Learner(const Context& ctx, Transformer& model, Communicator& comm, con
       config_(config),
       optimizer_(ctx.device, model.table().flat_size(), comm.size(), comm.rank()),
       shard_tree_(ctx.device, model.table().flat_size(), shards_per_rank(config, comm)),
-      slice_(ctx.device, static_cast<size_t>(optimizer_.end() - optimizer_.begin()) * sizeof(float)),
       arena_(ctx.device) {}
 
 Learner::Work Learner::deal(std::span<Tree> trees) const {
@@ -131,7 +130,7 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective, 
     }
   }
   std::vector<LossSums> sums(static_cast<size_t>(count));
-  std::span<float> gradient;
+  std::span<float> gradient, slice;  // slice: this rank's part of the whole sum
   {
     const ScopedTimer timer(result.gradient_seconds);
     gradient = shard_tree_.sum(ctx_, first, [&](int64_t shard, std::span<float> buffer) {
@@ -147,14 +146,13 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective, 
       result.refused = true;  // alike on every rank
       return result;
     }
-    reduce_scatter_ordered(ctx_, comm_, gradient, optimizer_.offsets(), slice_.span<float>(),
-                           config_.fast_reduce, arena_);
+    slice = reduce_scatter_ordered(ctx_, comm_, gradient, optimizer_.offsets(), config_.fast_reduce, arena_);
   }
   fault_point(FaultPoint::kLearnerUpdate);
   {
     const ScopedTimer timer(result.optimizer_seconds);
     const ShardedAdamW::Result step =
-        optimizer_.step(ctx_, comm_, model_.parameters(), slice_.span<const float>(), params, clip_grad);
+        optimizer_.step(ctx_, comm_, model_.parameters(), slice, params, clip_grad);
     result.grad_norm = step.grad_norm;
     result.skipped = step.skipped;
   }
@@ -169,7 +167,7 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective, 
 }
 
 size_t Learner::memory_bytes() const {
-  return optimizer_.memory_bytes() + shard_tree_.memory_bytes() + slice_.bytes() + arena_.capacity();
+  return optimizer_.memory_bytes() + shard_tree_.memory_bytes() + arena_.capacity();
 }
 
 }  // namespace orrery

@@ -78,7 +78,6 @@ class Learner {
   LearnerConfig config_;
   ShardedAdamW optimizer_;
   ShardTree shard_tree_;
-  Buffer slice_;
   Arena arena_;
 };
 

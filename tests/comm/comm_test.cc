@@ -51,9 +51,11 @@ TEST(LocalCommunicator, CollectivesOfOneRankCopy) {
   EXPECT_THAT(all, ElementsAre(0, 1, 2, 3, 0));
   comm->all_gather(all, offsets, std::span(all).subspan(1, 3));  // in place
   EXPECT_THAT(all, ElementsAre(0, 1, 2, 3, 0));
-  std::vector<float> received(3);
-  const std::vector<int64_t> receive_offsets = {0, 3};
-  comm->all_to_all(all, offsets, received, receive_offsets);
+  std::vector<float> received;
+  comm->all_to_all_pieces(all, offsets, 2, {}, [&](int64_t begin, int64_t count, auto parts) {
+    EXPECT_EQ(begin, static_cast<int64_t>(received.size()));
+    received.insert(received.end(), parts[0], parts[0] + count);
+  });
   EXPECT_THAT(received, ElementsAre(1, 2, 3));
   EXPECT_THAT(comm->all_gather_bytes("me"), ElementsAre("me"));
   EXPECT_EQ(comm->split(-1), nullptr);

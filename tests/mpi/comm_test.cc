@@ -82,28 +82,32 @@ TEST(Collectives, BroadcastReduceAndGather) {
   comm.barrier();
 }
 
-TEST(Collectives, AllToAllOfUnevenSlices) {
+TEST(Collectives, AllToAllInPiecesOfUnevenSlices) {
   Communicator& comm = world();
   const int n = comm.size(), r = comm.rank();
-  // Rank s sends (s + 1) * (d + 1) - 1 elements to d.
-  const auto length = [](int s, int d) { return static_cast<int64_t>(s + 1) * (d + 1) - 1; };
-  std::vector<int64_t> out = {0}, in = {0};
-  for (int p = 0; p < n; ++p) {
-    out.push_back(out.back() + length(r, p));
-    in.push_back(in.back() + length(p, r));
-  }
-  std::vector<float> send(static_cast<size_t>(out.back())), recv(static_cast<size_t>(in.back()));
-  for (int p = 0; p < n; ++p) {
-    for (int64_t i = out[static_cast<size_t>(p)]; i < out[static_cast<size_t>(p) + 1]; ++i) {
-      send[static_cast<size_t>(i)] = stamp(r * 10 + p, static_cast<size_t>(i - out[static_cast<size_t>(p)]));
-    }
-  }
-  comm.all_to_all(send, out, recv, in);
-  for (int p = 0; p < n; ++p) {
-    for (int64_t i = in [static_cast<size_t>(p)]; i < in[static_cast<size_t>(p) + 1]; ++i) {
-      ASSERT_EQ(recv[static_cast<size_t>(i)],
-                stamp(p * 10 + r, static_cast<size_t>(i - in[static_cast<size_t>(p)])));
-    }
+  // Rank p gets 7 * p elements of everyone: none, less than a piece, several pieces and a rest.
+  std::vector<int64_t> offsets = {0};
+  for (int p = 0; p < n; ++p) offsets.push_back(offsets.back() + 7 * p);
+  std::vector<float> send(static_cast<size_t>(offsets.back()));
+  for (size_t i = 0; i < send.size(); ++i) send[i] = stamp(r, i);
+  for (const int64_t piece : {1, 5, 1000}) {
+    std::vector<float> scratch(static_cast<size_t>(2 * n * piece));
+    int64_t next = 0;
+    comm.all_to_all_pieces(send, offsets, piece, scratch,
+                           [&](int64_t begin, int64_t count, std::span<const float* const> parts) {
+                             ASSERT_EQ(begin, next) << "pieces come in order";
+                             ASSERT_LE(count, piece);
+                             ASSERT_EQ(parts.size(), static_cast<size_t>(n));
+                             next = begin + count;
+                             for (int p = 0; p < n; ++p) {
+                               for (int64_t i = 0; i < count; ++i) {
+                                 const auto at =
+                                     static_cast<size_t>(offsets[static_cast<size_t>(r)] + begin + i);
+                                 ASSERT_EQ(parts[static_cast<size_t>(p)][i], stamp(p, at));
+                               }
+                             }
+                           });
+    EXPECT_EQ(next, 7 * r);
   }
 }
 
@@ -269,7 +273,7 @@ TEST(Split, FormsCommunicatorsThatDoNotHearEachOther) {
 
 TEST(OrderedReducer, EightShardsHaveTheSameBitsOnAnyNumberOfRanks) {
   Communicator& comm = world();
-  constexpr int64_t kShards = 8, kElements = 100'003;
+  constexpr int64_t kShards = 8, kElements = 700'003;  // several pieces
   Context ctx;
   ctx.threads = 2;
   const auto fill = [&](int64_t shard, std::span<float> buffer) {
@@ -283,16 +287,15 @@ TEST(OrderedReducer, EightShardsHaveTheSameBitsOnAnyNumberOfRanks) {
   const std::span<float> gradient = tree.sum(ctx, comm.rank() * (kShards / comm.size()), fill);
   const auto offsets = slice_offsets(kElements, 256, comm.size());
   const auto r = static_cast<size_t>(comm.rank());
-  std::vector<float> mine(static_cast<size_t>(offsets[r + 1] - offsets[r]));
   Arena arena;
-  reduce_scatter_ordered(ctx, comm, gradient, offsets, mine, /*fast=*/false, arena);
-  std::vector<float> all(kElements);
+  std::vector<float> all(gradient.begin(), gradient.end());
+  const std::span<float> mine = reduce_scatter_ordered(ctx, comm, all, offsets, /*fast=*/false, arena);
   comm.all_gather(all, offsets, mine);
   EXPECT_TRUE(same_bits(all, expected));
 
-  reduce_scatter_ordered(ctx, comm, gradient, offsets, mine, /*fast=*/true, arena);
-  for (size_t i = 0; i < mine.size(); ++i) {
-    ASSERT_NEAR(mine[i], expected[static_cast<size_t>(offsets[r]) + i], 1e-5);
+  const std::span<float> fast = reduce_scatter_ordered(ctx, comm, gradient, offsets, /*fast=*/true, arena);
+  for (size_t i = 0; i < fast.size(); ++i) {
+    ASSERT_NEAR(fast[i], expected[static_cast<size_t>(offsets[r]) + i], 1e-5);
   }
 }
 
@@ -348,9 +351,9 @@ class DamagingLink final : public Communicator {
   void all_gather(std::span<float> a, std::span<const int64_t> o, std::span<const float> m) override {
     inner_.all_gather(a, o, m);
   }
-  void all_to_all(std::span<const float> s, std::span<const int64_t> so, std::span<float> r,
-                  std::span<const int64_t> ro) override {
-    inner_.all_to_all(s, so, r, ro);
+  void all_to_all_pieces(std::span<const float> s, std::span<const int64_t> o, int64_t piece,
+                         std::span<float> scratch, const PieceSink& sink) override {
+    inner_.all_to_all_pieces(s, o, piece, scratch, sink);
   }
   std::vector<std::string> all_gather_bytes(const std::string& mine) override {
     return inner_.all_gather_bytes(mine);

@@ -28,7 +28,7 @@ HOUSE = {*BELOW, "tests", "bench"}
 
 # Headers with a place of their own: (what is included, the files that may, how to say it).
 PLACES = [
-    (re.compile(r"mpi\.h$"), re.compile(r"comm/|tests/(comm|mpi)/"), "mpi.h belongs to comm/ alone"),
+    (re.compile(r"mpi\.h$"), re.compile(r"comm/|tests/(comm|mpi)/|bench/reduce_bench\.cc"), "mpi.h belongs to comm/ alone"),
     (re.compile(r"(hdf5|H5\w+|hdf5_hl)\.h$"),
      re.compile(r"(tests/)?(models|rollout)/(.*/)?\w*(checkpoint|trajectory|rollout_file|hdf5)\w*\.(h|cc)$"),
      "hdf5.h belongs to the files of checkpoint and trajectory I/O in models/ and rollout/"),
