@@ -21,8 +21,8 @@ LEARNS = [*SHORT, "sft.total_training_steps=20", "sft.train_batch_size=64", "sft
           "trainer.total_training_steps=3"]
 
 
-def environment(base=None):
-    env = dict(base or os.environ, OMP_NUM_THREADS="1")
+def environment():
+    env = dict(os.environ, OMP_NUM_THREADS="1")
     if os.geteuid() == 0:
         env |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     return env
@@ -33,9 +33,9 @@ def command(*args, ranks=0):
     return [*launcher, BIN, *(arg if isinstance(arg, bytes) else str(arg) for arg in args)]
 
 
-def run(*args, ranks=0, timeout=300, env=None):
-    """Runs to the end; the result has returncode, stdout, stderr. env: instead of this process's."""
-    return subprocess.run(command(*args, ranks=ranks), capture_output=True, text=True, env=environment(env), timeout=timeout,
+def run(*args, ranks=0, timeout=300):
+    """Runs to the end; the result has returncode, stdout, stderr."""
+    return subprocess.run(command(*args, ranks=ranks), capture_output=True, text=True, env=environment(), timeout=timeout,
                           stdin=subprocess.DEVNULL)
 
 
