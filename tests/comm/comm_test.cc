@@ -227,7 +227,8 @@ TEST(Watchdog, NamesTheRankThatHoldsTheOthersUp) {
   EXPECT_EQ(line({status("update", 310, "all_reduce", 309), status("update", 310, "all_reduce", 308),
                   status("reward", 315), status("update", 310, "receive", 300)},
                  fresh),
-            "no progress for 315 s: rank 2 has been in 'reward' for 315 s without progress; ranks 0, 1 wait in all_reduce; "
+            "no progress for 315 s: rank 2 has been in 'reward' for 315 s without progress; ranks 0, 1 wait "
+            "in all_reduce; "
             "rank 3 waits in "
             "receive");
   EXPECT_EQ(stuck, 315);
