@@ -123,6 +123,7 @@ HWY_INLINE void copy_row(float* out, const float* src, int64_t width) {
 /// One panel: out [cols][kPanelWidth] = src [rows, cols] transposed, rows <= kPanelWidth, the rest zeros.
 template <class T>
 void pack_panel(float* out, const T* src, int64_t src_stride, int64_t rows, int64_t cols) {
+  if (cols == 0) return;  // src may then be null, which has no second row
   for (int64_t r = 0; r < kPanelWidth; r += kLanes) {
     const int64_t group = std::min<int64_t>(rows - r, kLanes);
     if (group > 0) transpose_rows(out + r, kPanelWidth, src + r * src_stride, src_stride, group, cols);
