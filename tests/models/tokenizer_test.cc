@@ -232,7 +232,7 @@ TEST(Tokenizer, LongTextWithoutPreTokenizerIsNotQuadratic) {
   const Ids ids = t.encode(text, false);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   EXPECT_TRUE(t.decode(ids, false) == text);
-  EXPECT_LT(seconds.count(), 10.0);  // about 0.1 s; a quadratic loop takes hours
+  EXPECT_LT(seconds.count(), 60.0);  // about 0.1 s, in sanitizers 4 s; a quadratic loop takes hours
 }
 
 TEST(TokenizerErrors, TextThatIsNotUtf8) {
@@ -431,7 +431,7 @@ TEST(TokenizerAssets, TinyStoriesLongText) {
   const Ids ids = t.encode(text, false);
   const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
   EXPECT_TRUE(t.decode(ids, false) == text);
-  EXPECT_LT(seconds.count(), 2.0);
+  EXPECT_LT(seconds.count(), 20.0);  // busy machines and sanitizers included
 }
 
 TEST(TokenizerAssets, Stories260K) {
