@@ -1,10 +1,19 @@
-# Target `headers`: every header of the house compiled alone, twice included, so that each carries what it needs.
-# (*-inl.h are no headers but parts of a kernel file, compiled once for each SIMD target.)
+# Target `headers`: headers of the house compiled alone, twice included, so that each carries what it needs. A header
+# whose .cc includes it before anything else is already compiled so by the build, and is left out here. (*-inl.h are no
+# headers but parts of a kernel file, compiled once for each SIMD target.)
 set(header_probes)
 foreach(folder core kernels comm models rollout actors learners experiments tools tests)
   file(GLOB_RECURSE headers CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR} ${folder}/*.h)
   list(FILTER headers EXCLUDE REGEX "-inl\\.h$")
   foreach(header ${headers})
+    string(REGEX REPLACE "\\.h$" ".cc" source ${CMAKE_SOURCE_DIR}/${header})
+    set(first_include)
+    if(EXISTS ${source})
+      file(STRINGS ${source} first_include REGEX "^#include" LIMIT_COUNT 1)
+    endif()
+    if("${first_include}" STREQUAL "#include \"${header}\"")
+      continue()
+    endif()
     set(probe ${CMAKE_BINARY_DIR}/headers/${header}.cc)
     file(CONFIGURE OUTPUT ${probe} CONTENT "#include \"${header}\"\n#include \"${header}\"\n")
     list(APPEND header_probes ${probe})
