@@ -16,12 +16,30 @@ if(ORRERY_SANITIZE)
   target_link_options(orrery_flags INTERFACE -fsanitize=${ORRERY_SANITIZE})
 endif()
 
+# A check at every pointer makes clang need five times as long for the kernels; AddressSanitizer sees the accesses.
+add_library(orrery_kernel_flags INTERFACE)
+if(ORRERY_SANITIZE MATCHES "undefined")
+  target_compile_options(orrery_kernel_flags INTERFACE -fno-sanitize=null,alignment,object-size,pointer-overflow,vptr)
+endif()
+
+# Folders whose code reads what comes from outside. libFuzzer's counters in the kernels would only slow their tests.
+set(ORRERY_FUZZED core comm models rollout actors experiments)
+if(ORRERY_FUZZ AND NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
+  message(FATAL_ERROR "ORRERY_FUZZ needs clang (libFuzzer); configure with: cmake --preset asan-ubsan")
+endif()
+
 function(orrery_library name)
   cmake_parse_arguments(ARG "" "" "DEPENDS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${name}/*.cc)
   if(sources)
     add_library(orrery_${name} STATIC ${sources})
     target_link_libraries(orrery_${name} PUBLIC ${ARG_DEPENDS} PRIVATE orrery_flags)
+    if(name STREQUAL "kernels")
+      target_link_libraries(orrery_${name} PRIVATE orrery_kernel_flags)  # behind orrery_flags: the last word counts
+    endif()
+    if(ORRERY_FUZZ AND name IN_LIST ORRERY_FUZZED)
+      target_compile_options(orrery_${name} PRIVATE -fsanitize=fuzzer-no-link)
+    endif()
   else()
     add_library(orrery_${name} INTERFACE)
     target_link_libraries(orrery_${name} INTERFACE ${ARG_DEPENDS})

@@ -1,6 +1,8 @@
 # Tests mirror the tree: tests/<folder>/*_test.cc become one binary test_<folder>, every case one ctest entry; the
 # target unit_tests builds all of them. tests/lint/*_test.py test the developer scripts.
 # tests/mpi/*_test.cc become test_mpi, run whole at 1, 2 and 4 ranks. tests/e2e/*_test.py drive the built command.
+# tests/fuzz/*_fuzz.cc become libFuzzer programs in fuzz/ of the build (preset asan-ubsan), run by tools/fuzz.sh; the
+# target fuzz_targets builds all of them.
 # Labels: unit, mpi, e2e, slow (gpu from the first device code on).
 include(GoogleTest)
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
@@ -9,11 +11,35 @@ add_library(orrery_test_support INTERFACE)
 target_link_libraries(orrery_test_support INTERFACE GTest::gmock orrery_flags)
 target_compile_definitions(orrery_test_support INTERFACE ORRERY_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
 
+# ThreadSanitizer is for the tests that start threads, themselves or through a header of ours that does.
+set(thread_words "std::(thread|jthread|async)[^_a-z]")
+file(GLOB headers CONFIGURE_DEPENDS core/*.h comm/*.h models/*.h rollout/*.h actors/*.h learners/*.h experiments/*.h)
+foreach(header ${headers})
+  file(STRINGS ${header} starts_threads REGEX "${thread_words}" LIMIT_COUNT 1)
+  if(starts_threads)
+    file(RELATIVE_PATH header ${CMAKE_SOURCE_DIR} ${header})
+    string(APPEND thread_words "|#include \"${header}\"")
+  endif()
+endforeach()
+
 add_custom_target(unit_tests)
 foreach(folder core kernels comm models rollout actors learners experiments)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS tests/${folder}/*_test.cc)
+  if(ORRERY_SANITIZE MATCHES "thread")
+    set(all_sources ${sources})
+    set(sources)
+    foreach(source ${all_sources})
+      file(STRINGS ${source} starts_threads REGEX "${thread_words}" LIMIT_COUNT 1)
+      if(starts_threads)
+        list(APPEND sources ${source})
+      endif()
+    endforeach()
+  endif()
   if(sources)
     add_executable(test_${folder} ${sources})
+    if(ORRERY_SANITIZE AND NOT folder STREQUAL "kernels")  # whose oracles are loops over numbers
+      target_compile_options(test_${folder} PRIVATE -O0)   # half the time of -O1; the code under test has -O1
+    endif()
     target_link_libraries(test_${folder} PRIVATE orrery_${folder} orrery_test_support GTest::gtest_main)
     # OMP_WAIT_POLICY: tests with several threads share the cores with the tests beside them.
     gtest_discover_tests(test_${folder} TEST_PREFIX ${folder}.
@@ -58,3 +84,17 @@ endif()
 # Exit code 77 and a reason where the cross compiler, qemu or Highway for arm64 is absent.
 add_test(NAME slow.aarch64 COMMAND ${CMAKE_SOURCE_DIR}/tools/aarch64_tests.sh)
 set_tests_properties(slow.aarch64 PROPERTIES LABELS slow TIMEOUT 3000 PROCESSORS 4 SKIP_RETURN_CODE 77)
+
+if(ORRERY_FUZZ)
+  add_custom_target(fuzz_targets)
+  file(GLOB fuzz_sources CONFIGURE_DEPENDS tests/fuzz/*_fuzz.cc)
+  foreach(source ${fuzz_sources})
+    get_filename_component(stem ${source} NAME_WE)
+    add_executable(${stem} EXCLUDE_FROM_ALL ${source})
+    target_link_libraries(${stem} PRIVATE orrery_experiments orrery_flags)
+    target_compile_options(${stem} PRIVATE -fsanitize=fuzzer-no-link)
+    target_link_options(${stem} PRIVATE -fsanitize=fuzzer)
+    set_target_properties(${stem} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/fuzz)
+    add_dependencies(fuzz_targets ${stem})
+  endforeach()
+endif()

@@ -70,17 +70,6 @@ check_scripts() {
     xargs -r python3 -c 'import ast, sys; [ast.parse(open(name, "rb").read(), name) for name in sys.argv[1:]]'
 }
 
-# Folders that start threads, in the code or in its tests; a folder's tests are the ones ThreadSanitizer runs.
-threaded_folders() {
-  local folder
-  for folder in core kernels comm models rollout actors learners experiments; do
-    if compgen -G "tests/$folder/*_test.cc" >/dev/null &&
-      grep -rqE 'std::(thread|jthread|async)\b' --include='*.h' --include='*.cc' "$folder" "tests/$folder"; then
-      echo "$folder"
-    fi
-  done
-}
-
 begin "packages"
 install_packages check
 mpi_environment
@@ -104,16 +93,18 @@ if ! $quick; then
   begin "clang-tidy"
   run tools/lint/tidy.py --jobs "$jobs"
 
-  begin "tests: address, undefined"
+  begin "build: address, undefined"
   configure asan-ubsan
-  run cmake --build --preset asan-ubsan -j "$jobs" --target unit_tests
+  run cmake --build --preset asan-ubsan -j "$jobs" --target unit_tests fuzz_targets
+
+  begin "tests: address, undefined"
   run ctest --preset asan-ubsan -j "$jobs" -L unit
+
+  begin "fuzzing"
+  run tools/fuzz.sh 30
 
   begin "tests: thread"
   configure tsan
-  mapfile -t folders < <(threaded_folders)
-  if [ ${#folders[@]} -gt 0 ]; then
-    run cmake --build --preset tsan -j "$jobs" --target "${folders[@]/#/test_}"
-    run ctest --preset tsan -j "$jobs" -L unit -R "^($(IFS='|' && echo "${folders[*]}"))\\."
-  fi
+  run cmake --build --preset tsan -j "$jobs" --target unit_tests
+  run ctest --preset tsan -j "$jobs" -L unit
 fi

@@ -52,7 +52,8 @@ mpi_environment() {
   export OMPI_MCA_btl_vader_single_copy_mechanism=none
 }
 
-# Configures a preset once; later builds re-run CMake by themselves when its files or the list of sources change.
+# Configures a preset once, and when the presets change; later builds re-run CMake by themselves when its files or the
+# list of sources change.
 configure() {
-  [ -f "build/$1/build.ninja" ] || run cmake --preset "$1"
+  [ "build/$1/build.ninja" -nt CMakePresets.json ] || run cmake --preset "$1"
 }

@@ -1,0 +1,20 @@
+// Input: a chat template in Jinja, then perhaps, after a line "===", the content of a message.
+#include "models/chat_template.h"
+#include "tests/fuzz/fuzzing.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace orrery;
+  const std::vector<std::string> parts = fuzzing::parts({data, size});
+  std::vector<ChatMessage> messages = {{"system", "You are \xC3\xA9."}, {"user", " Hi "}};
+  if (parts.size() > 1) messages.push_back({"assistant", parts[1]});
+  fuzzing::accepted([&] {
+    const ChatTemplate chat(parts[0], "template", "<s>", "</s>");
+    ChatOptions options;
+    fuzzing::accepted([&] { chat.render(messages, options); });
+    options.add_generation_prompt = false;
+    options.flags["enable_thinking"] = false;
+    options.strings["date_string"] = "26 Jul 2024";
+    fuzzing::accepted([&] { chat.render(std::span(messages).subspan(1), options); });
+  });
+  return 0;
+}

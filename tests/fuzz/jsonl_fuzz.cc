@@ -1,0 +1,28 @@
+// Input: a JSONL file of training rows, in GSM8K's layout or verl's. Read strictly and with bad rows skipped;
+// each row's own text is then answered with itself.
+#include "actors/envs/gsm8k.h"
+#include "actors/jsonl.h"
+#include "tests/fuzz/fuzzing.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace orrery;
+  static const fuzzing::Scratch scratch;
+  const std::string text(reinterpret_cast<const char*>(data), size);
+  proto::DataSection section;
+  section.set_env(proto::DataSection::GSM8K);
+  section.add_train_files(scratch.write("rows.jsonl", text).string());
+  extract_answer(text);
+  for (const auto on_error : {proto::DataSection::FAIL, proto::DataSection::SKIP}) {
+    section.set_on_error(on_error);
+    fuzzing::accepted([&] {
+      const std::unique_ptr<Environment> env = make_environment(section, /*seed=*/1);
+      for (uint64_t item = 0; item < env->size(Split::kTrain); ++item) {
+        const std::unique_ptr<Episode> episode = env->reset(Split::kTrain, item);
+        const std::optional<Demonstration> teacher = env->demonstration(item);
+        const StepResult result = episode->step(teacher ? teacher->response : episode->prompt());
+        if (!result.done || (result.reward != 0 && result.reward != 1)) fuzzing::broken("a reward is 0 or 1");
+      }
+    });
+  }
+  return 0;
+}

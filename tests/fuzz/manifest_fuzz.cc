@@ -1,0 +1,32 @@
+// Input: the text of a checkpoint's manifest.json. Its digest is made to agree, so that its fields are read;
+// beside it lies a rank's file, which is no HDF5, and a tokenizer.
+#include "models/manifest.h"
+
+#include "core/sha256.h"
+#include "models/checkpoint.h"
+#include "tests/fuzz/fuzzing.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace orrery;
+  static const fuzzing::Scratch scratch;
+  static const bool made = [] {
+    std::filesystem::create_directories(scratch.path() / kTokenizerFolder);
+    scratch.write(checkpoint_slice_name(0, 1), "no HDF5 file\n");
+    scratch.write(std::string(kTokenizerFolder) + "/tokenizer.json", "{}\n");
+    return true;
+  }();
+  static_cast<void>(made);
+  const std::string text(reinterpret_cast<const char*>(data), size);
+  scratch.write(kManifestFile, text);
+  scratch.write(kManifestHashFile,
+                fmt::format("{}  {}\n", sha256_hex(std::as_bytes(std::span(text))), kManifestFile));
+  fuzzing::accepted([&] {
+    const Checkpoint checkpoint(scratch.path(), Checkpoint::Verify::kOnRead);
+    if (checkpoint.flat_size() != checkpoint.table().flat_size())
+      fuzzing::broken("a manifest has its model's size");
+    std::vector<float> value(1);
+    const bool read = fuzzing::accepted([&] { checkpoint.read(0, 1, value, {}, {}); });
+    if (read) fuzzing::broken("a file that is no HDF5 is not read");
+  });
+  return 0;
+}

@@ -1,0 +1,53 @@
+// Input: tokenizer.json, then perhaps tokenizer_config.json, generation_config.json and a text to encode,
+// between lines "===".
+#include "models/tokenizer.h"
+
+#include <array>
+
+#include "models/tokenizer_utf8.h"
+#include "tests/fuzz/fuzzing.h"
+
+namespace {
+
+void use(const orrery::Tokenizer& tokenizer, const std::string& text) {
+  using orrery::find_invalid_utf8;
+  std::vector<int32_t> ids;
+  if (!orrery::fuzzing::accepted([&] { ids = tokenizer.encode(text, /*add_special_tokens=*/true); })) return;
+  for (const int32_t id : ids) {
+    if (id < 0 || id >= tokenizer.vocab_size()) orrery::fuzzing::broken("an id is below vocab_size()");
+  }
+  ids.insert(ids.end(), {0, 1, 2, tokenizer.vocab_size() - 1, tokenizer.vocab_size(), -1});
+  for (const bool skip : {false, true}) {
+    const std::string whole = tokenizer.decode(ids, skip);
+    if (find_invalid_utf8(whole) != std::string::npos) orrery::fuzzing::broken("decoded text is UTF-8");
+    orrery::IncrementalDecoder decoder(tokenizer, skip);
+    std::string pushed;
+    for (const int32_t id : ids) pushed += decoder.push(id);
+    pushed += decoder.finish();
+    if (find_invalid_utf8(pushed) != std::string::npos) orrery::fuzzing::broken("streamed text is UTF-8");
+  }
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace orrery;
+  static const fuzzing::Scratch scratch;
+  static constexpr std::array<const char*, 3> kFiles = {"tokenizer.json", "tokenizer_config.json",
+                                                        "generation_config.json"};
+  const std::vector<std::string> parts = fuzzing::parts({data, size});
+  for (size_t i = 0; i < kFiles.size(); ++i) {
+    if (i < parts.size() && (i == 0 || !parts[i].empty())) {
+      scratch.write(kFiles[i], parts[i]);
+    } else {
+      std::filesystem::remove(scratch.path() / kFiles[i]);
+    }
+  }
+  fuzzing::accepted([&] {
+    const Tokenizer tokenizer = Tokenizer::load(scratch.path());
+    const std::string text = "Hello  hello\n12 \xC3\xA9\xE2\x96\x81 ab<s>x";
+    fuzzing::accepted([&] { use(tokenizer, text); });
+    if (parts.size() > kFiles.size()) fuzzing::accepted([&] { use(tokenizer, parts.back()); });
+  });
+  return 0;
+}
