@@ -21,7 +21,9 @@ constexpr int64_t kPieceElements = 1 << 18;
 /// that compilers vectorise without being asked to favour speed.
 void add_block(float* out, const float* left, const float* right, int64_t count) {
   if (count == kBlock) {
+#ifndef __clang__  // which does not know it, and is here for sanitizers, not for speed
 #pragma GCC ivdep
+#endif
     for (int64_t i = 0; i < kBlock; ++i) out[i] = left[i] + right[i];
   } else {
     for (int64_t i = 0; i < count; ++i) out[i] = left[i] + right[i];
