@@ -8,6 +8,7 @@
 #include "core/context.h"
 #include "core/dtype.h"
 #include "core/parallel.h"
+#include "tools/commands.h"
 
 namespace orrery {
 
