@@ -23,6 +23,13 @@ namespace orrery {
 namespace {
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define ORRERY_TEST_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define ORRERY_TEST_SANITIZED 1
+#endif
+#endif
+#ifdef ORRERY_TEST_SANITIZED
 constexpr int kRounds = 8;
 #else
 constexpr int kRounds = 100;
