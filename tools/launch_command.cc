@@ -23,9 +23,7 @@ void add_launch_command(CLI::App& app, Command& run, const std::vector<std::stri
   command->add_option("config", options->config, "YAML file")->required();
   command->add_option("overrides", options->overrides,
                       "key=value pairs that replace values of the file; after --: words for mpirun");
-  command->add_option("-n,--ranks", options->ranks, "Ranks to start")
-      ->required()
-      ->check(whole_number(1));
+  command->add_option("-n,--ranks", options->ranks, "Ranks to start")->required()->check(whole_number(1));
   command
       ->add_option("--max-restarts", options->restart.max_restarts,
                    "Restarts in a row without progress until it gives up")
