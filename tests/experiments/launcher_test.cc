@@ -94,7 +94,7 @@ proto::RankStatus rank(const std::string& phase, double still, const std::string
 }
 
 TEST(Heartbeat, IsReadAsWrittenAndNothingElseIs) {
-  const auto folder = std::filesystem::temp_directory_path() / "orrery_heartbeat_test";
+  const auto folder = std::filesystem::path(testing::TempDir()) / "orrery_heartbeat_test";
   std::filesystem::remove_all(folder);
   const std::vector<proto::RankStatus> ranks = {rank("generate step 12, prompts 96..103", 0.25),
                                                 rank("caf\xe9 \"x\"", 2, "barrier", 1.5)};
