@@ -26,6 +26,23 @@ bool same_parameters(const ParameterTable& a, const ParameterTable& b) {
                     });
 }
 
+/// The lines "key: value" of a resolved config, by the path of keys that leads to them.
+std::map<std::string, std::string> flat_yaml(const std::string& text) {
+  std::istringstream in(text);
+  std::map<std::string, std::string> values;
+  std::vector<std::string> path;  // keys that lead to the current line, by indentation
+  for (std::string line; std::getline(in, line);) {
+    const size_t indent = line.find_first_not_of(' '), colon = line.find(':');
+    if (indent == std::string::npos || colon == std::string::npos) continue;
+    path.resize(std::min(path.size(), indent / 2));
+    path.push_back(line.substr(indent, colon - indent));
+    const size_t value = line.find_first_not_of(' ', colon + 1);
+    if (value == std::string::npos) continue;
+    values[fmt::format("{}", fmt::join(path, "."))] = line.substr(value);
+  }
+  return values;
+}
+
 }  // namespace
 
 std::string state_to_json(const TrainState& state) {
@@ -123,7 +140,21 @@ std::filesystem::path Checkpointer::choose() const {
     return {};
   }
   std::filesystem::path from = folder_;
-  if (resume != "auto") {
+  if (resume != "auto" && !list_checkpoints(folder_).empty()) {
+    // A run that began from PATH goes on with its own checkpoints; those of another run would outlive PATH's
+    // steps.
+    const std::filesystem::path saved = job_.run_dir / "config.yaml";
+    const std::string before =
+        std::filesystem::exists(saved) ? flat_yaml(read_file(saved))["trainer.resume"] : std::string();
+    if (before != flat_yaml(config_yaml_)["trainer.resume"]) {
+      fail_usage(
+          "trainer.resume is {} but {} holds checkpoints of a run that began otherwise; choose another "
+          "run_dir, "
+          "remove them, or resume: auto to go on from them",
+          resume, folder_.string());
+    }
+    spdlog::info("the run that began from {} goes on from its own checkpoints", resume);
+  } else if (resume != "auto") {
     if (!std::filesystem::is_directory(resume)) {
       fail_usage("trainer.resume: {} is not a folder; give auto, off, a checkpoint or a run folder", resume);
     }
@@ -134,27 +165,13 @@ std::filesystem::path Checkpointer::choose() const {
       latest_good_checkpoint(from, [](const std::filesystem::path& folder, const std::string& reason) {
         spdlog::error("checkpoint {} is damaged and passed over: {}", folder.string(), reason);
       });
-  if (!found && resume != "auto") fail("trainer.resume: {} holds no whole checkpoint", from.string());
+  if (!found && resume != "auto")
+    fail("trainer.resume: {} holds no whole checkpoint", from.string());
   return found ? found->folder() : std::filesystem::path{};
 }
 
 void Checkpointer::report_changes(const std::string& saved_yaml) const {
-  std::istringstream now(config_yaml_), then(saved_yaml);
-  const auto flatten = [](std::istream& in) {
-    std::map<std::string, std::string> values;
-    std::vector<std::string> path;  // keys that lead to the current line, by indentation
-    for (std::string line; std::getline(in, line);) {
-      const size_t indent = line.find_first_not_of(' '), colon = line.find(':');
-      if (indent == std::string::npos || colon == std::string::npos) continue;
-      path.resize(std::min(path.size(), indent / 2));
-      path.push_back(line.substr(indent, colon - indent));
-      const size_t value = line.find_first_not_of(' ', colon + 1);
-      if (value == std::string::npos) continue;
-      values[fmt::format("{}", fmt::join(path, "."))] = line.substr(value);
-    }
-    return values;
-  };
-  const auto before = flatten(then), after = flatten(now);
+  const auto before = flat_yaml(saved_yaml), after = flat_yaml(config_yaml_);
   std::string changes;
   for (const auto& [key, value] : after) {
     const auto it = before.find(key);

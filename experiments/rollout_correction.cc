@@ -1,6 +1,7 @@
 #include "experiments/rollout_correction.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "core/error.h"
@@ -53,6 +54,7 @@ void RolloutCorrection::weigh(const Trajectory& recorded, Sample& sample, float 
     sample.weights[i] = std::min(weight, cap);
     corrected_ += 1;
     clipped_ += weight > cap ? 1 : 0;
+    mismatches_ += std::bit_cast<uint32_t>(old_logp) != std::bit_cast<uint32_t>(rollout_logp) ? 1 : 0;
     weight_sum_ += weight;
     weight_max_ = std::max<double>(weight_max_, weight);
     const double difference =
@@ -86,6 +88,7 @@ void RolloutCorrection::write(Metrics& metrics) const {
   metrics["training/rollout_probs_diff_std"] =
       std::sqrt(std::max(0.0, diff_square_sum_ / corrected_ - mean * mean));
   metrics["rollout/logprob_diff_max"] = logprob_diff_max_;
+  metrics["rollout/logprob_mismatches"] += mismatches_;
   metrics["rollout_corr/rollout_is_mean"] = weight_sum_ / corrected_;
   metrics["rollout_corr/rollout_is_max"] = weight_max_;
   metrics["rollout_corr/rollout_is_clipped_share"] = clipped_ / corrected_;

@@ -10,23 +10,30 @@ namespace {
 
 // A signal handler can reach nothing but a global of this type.
 volatile std::sig_atomic_t g_stop = 0;
+volatile std::sig_atomic_t g_tell = 0;
 
 void on_signal(int signal) {
   if (g_stop != 0 && signal == SIGINT) {
     std::signal(SIGINT, SIG_DFL);
     std::raise(SIGINT);
   }
-  if (g_stop == 0) {  // write() is all that a handler may call
-    constexpr std::string_view kText =
-        "orrery: asked to stop: finishing the step, then saving (Ctrl-C again ends at once)\n";
-    [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, kText.data(), kText.size());
+  if (g_stop == 0 && g_tell != 0) {  // write() is all that a handler may call
+    // After a crash mpirun sends SIGTERM to the ranks that are left: the name says that nobody need have
+    // asked.
+    const std::string_view text =
+        signal == SIGTERM ? "orrery: asked to stop by SIGTERM: finishing the step, then saving\n"
+        : signal == SIGINT
+            ? "orrery: asked to stop by SIGINT: finishing the step, then saving (Ctrl-C again ends at once)\n"
+            : "orrery: asked to stop by SIGUSR1: finishing the step, then saving\n";
+    [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
   }
   g_stop = 1;
 }
 
 }  // namespace
 
-void install_stop_handlers() {
+void install_stop_handlers(bool tell) {
+  g_tell = tell ? 1 : 0;
   for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) {
     struct sigaction action {};
     action.sa_handler = on_signal;

@@ -6,7 +6,8 @@
 
 namespace orrery {
 
-void install_stop_handlers();
+/// `tell`: this rank says so on stderr (one rank is enough).
+void install_stop_handlers(bool tell);
 
 /// True on this rank once a signal has come.
 bool stop_requested();

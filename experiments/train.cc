@@ -56,7 +56,9 @@ class RunFolder {
   /// Not `make`: only when it is there already, so that a run that cannot start leaves nothing.
   void take(bool make) {
     if (lock_ != nullptr || (!make && !std::filesystem::is_directory(path_))) return;
-    std::filesystem::create_directories(path_);
+    std::error_code error;
+    std::filesystem::create_directories(path_, error);
+    if (error) fail_usage("run_dir: cannot create {}: {}", path_.string(), error.message());
     // Ranks of a killed mpirun notice a moment later: a run resumed at once waits for them.
     lock_ = std::make_unique<FileLock>(path_ / ".lock", std::chrono::seconds(5));
     taken_ = true;
@@ -321,7 +323,7 @@ class Training {
 
 int run_training(const proto::Config& config, const std::string& config_yaml, CommWorld& ranks) {
   Communicator& world = ranks.world();
-  install_stop_handlers();
+  install_stop_handlers(/*tell=*/world.rank() == 0);
   record_event("start of {} rank(s)", world.size());
   RunFolder folder(config.run_dir());
   together(world, [&] {
@@ -343,7 +345,7 @@ int run_training(const proto::Config& config, const std::string& config_yaml, Co
                  config.model().path(),
                  format_count(static_cast<double>(job->model().table().parameter_count())), world.size(),
                  job->ctx.threads, job->topology.learners, job->topology.actors());
-    if (config.cluster().reduce() == proto::ClusterSection::FAST) {
+    if (config.cluster().reduce() == proto::ClusterSection::FAST && job->topology.learners > 1) {
       spdlog::warn(
           "cluster.reduce is fast: gradients are added in the order the MPI library picks, so another number "
           "of "

@@ -50,6 +50,13 @@ class Usage(Case):
         self.ok("train", QUICKSTART, f"run_dir={self.folder}/a", *SHORT)
         result = self.ok("train", QUICKSTART, f"run_dir={self.folder}/b", f"trainer.resume={self.folder}/a", *SHORT)
         self.assertIn("resumed from", result.stderr)
+        # A run that began from PATH goes on; one that began otherwise keeps its checkpoints to itself.
+        longer = [*SHORT, f"run_dir={self.folder}/d", f"trainer.resume={self.folder}/a", "seed=2"]
+        self.ok("train", QUICKSTART, *longer, "trainer.total_training_steps=5")
+        self.assertIn("step 11", self.ok("train", QUICKSTART, *longer, "trainer.total_training_steps=6").stderr)
+        self.fails(2, "train", QUICKSTART, f"run_dir={self.folder}/a", f"trainer.resume={self.folder}/d", *SHORT,
+                   says=["began otherwise", "auto"])
+        self.fails(2, "train", QUICKSTART, "run_dir=/proc/x", *SHORT, says=["run_dir", "/proc/x"])
         shutil.rmtree(self.folder / "a" / "checkpoints")
         (self.folder / "a" / "checkpoints").mkdir()
         self.fails(1, "train", QUICKSTART, f"run_dir={self.folder}/c", f"trainer.resume={self.folder}/a", *SHORT,

@@ -34,7 +34,7 @@ class Mismatch(Case):
             self.assertGreater(row["rollout/logprob_diff_max"], 0)
             self.assertGreater(row["training/rollout_probs_diff_max"], 0)
             self.assertAlmostEqual(row["rollout_corr/rollout_is_mean"], 1, delta=0.05)
-            self.assertEqual(row["rollout/logprob_mismatches"], 0)
+            self.assertGreater(row["rollout/logprob_mismatches"], 0)
             self.assertEqual(row["actor/ppo_kl"], 0, "the first update's ratio is to the recomputed log-probs: exactly 1")
         two, _ = self.train("two", *OTHER, "cluster.learners=2", "actor.ppo_max_token_len_per_gpu=50", ranks=4)
         self.assertEqual(two, other)
