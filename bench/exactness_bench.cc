@@ -63,7 +63,7 @@ ModelConfig model_config(int64_t layers) {
 class Products {
  public:
   Products(const Context& ctx, const Transformer& model, int64_t rows, bool train)
-      : ctx_(ctx), rows_(rows), train_(train) {
+      : ctx_(ctx), train_(train) {
     const ModelConfig& c = model.config();
     const int64_t widest = std::max(2 * c.intermediate_size, c.qkv_size());
     // Head and loss go in chunks of rows, the gradient of a product has the size of its operand.
@@ -122,7 +122,7 @@ class Products {
   }
 
   Context ctx_;
-  int64_t rows_, head_rows_ = 0;
+  int64_t head_rows_ = 0;
   bool train_;
   Buffer x_, y_, gradients_;
   Arena arena_;
