@@ -165,8 +165,7 @@ std::filesystem::path Checkpointer::choose() const {
       latest_good_checkpoint(from, [](const std::filesystem::path& folder, const std::string& reason) {
         spdlog::error("checkpoint {} is damaged and passed over: {}", folder.string(), reason);
       });
-  if (!found && resume != "auto")
-    fail("trainer.resume: {} holds no whole checkpoint", from.string());
+  if (!found && resume != "auto") fail("trainer.resume: {} holds no whole checkpoint", from.string());
   return found ? found->folder() : std::filesystem::path{};
 }
 
