@@ -12,9 +12,13 @@
 
 #include "comm/watchdog.h"
 #include "core/error.h"
+#include "core/file.h"
 
 namespace orrery {
 namespace {
+
+/// Seconds that what a rank said is as good as new.
+constexpr double kNews = 2;
 
 std::string this_host() {
   char name[256] = "";
@@ -35,6 +39,25 @@ std::string process_state(const proto::RankStatus& rank) {
   if (state == 'Z') return fmt::format("; its process {} has ended", rank.pid());
   return "";
 }
+
+double rounded(double seconds) { return std::round(seconds * 1000) / 1000; }
+
+double unix_time() {
+  return rounded(std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count());
+}
+
+bool replace(const std::filesystem::path& path, const nlohmann::ordered_json& json) {
+  const std::string text = json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
+  const std::string temporary = path.string() + ".tmp";
+  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd < 0) return false;
+  const bool written = ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size());
+  ::close(fd);
+  return written && ::rename(temporary.c_str(), path.c_str()) == 0;
+}
+
+/// " as of 5 s before" for what is no longer news.
+std::string as_of(double age) { return age > kNews ? fmt::format(" as of {:.0f} s before", age) : ""; }
 
 }  // namespace
 
@@ -64,11 +87,10 @@ std::optional<Heartbeat> Heartbeat::parse(const std::string& text) {
 }
 
 bool write_heartbeat(const std::filesystem::path& path, std::span<const proto::RankStatus> ranks,
-                     std::span<const double> ages) {
-  const auto rounded = [](double seconds) { return std::round(seconds * 1000) / 1000; };
-  const double time =
-      std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
-  nlohmann::ordered_json json = {{"time", rounded(time)},
+                     std::span<const double> ages, const RunState& state) {
+  nlohmann::ordered_json json = {{"time", unix_time()},
+                                 {"state", state.name},
+                                 {"exit_code", nullptr},
                                  {"step", ranks[0].step()},
                                  {"pid", ranks[0].pid()},
                                  {"host", ranks[0].host()},
@@ -86,13 +108,25 @@ bool write_heartbeat(const std::filesystem::path& path, std::span<const proto::R
                              {"pid", status.pid()},
                              {"host", status.host()}});
   }
-  const std::string text = json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
-  const std::string temporary = path.string() + ".tmp";
-  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) return false;
-  const bool written = ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size());
-  ::close(fd);
-  return written && ::rename(temporary.c_str(), path.c_str()) == 0;
+  if (state.exit_code) json["exit_code"] = *state.exit_code;
+  return replace(path, json);
+}
+
+bool write_final_state(const std::filesystem::path& path, const RunState& state) {
+  try {
+    auto json = nlohmann::ordered_json::parse(read_file(path));
+    if (!json.is_object()) return false;
+    if (state.exit_code == 0 && json.value("exit_code", nlohmann::ordered_json()) == 0) return true;
+    json["time"] = unix_time();
+    json["state"] = state.name;
+    json["exit_code"] = nullptr;
+    if (state.exit_code) json["exit_code"] = *state.exit_code;
+    return replace(path, json);
+  } catch (const Error&) {
+    return false;  // no such file
+  } catch (const nlohmann::json::exception&) {
+    return false;
+  }
 }
 
 std::string diagnose(const Heartbeat& heartbeat, double file_age, double file_deadline,
@@ -101,8 +135,8 @@ std::string diagnose(const Heartbeat& heartbeat, double file_age, double file_de
     std::string line = fmt::format("rank 0 has been silent for {:.0f} s, last in '{}'{}", file_age,
                                    heartbeat.ranks[0].phase(), process_state(heartbeat.ranks[0]));
     for (size_t r = 1; r < heartbeat.ranks.size(); ++r) {
-      line += fmt::format("; rank {} was in '{}'{}", r, heartbeat.ranks[r].phase(),
-                          process_state(heartbeat.ranks[r]));
+      line += fmt::format("; rank {} was in '{}'{}{}", r, heartbeat.ranks[r].phase(),
+                          as_of(heartbeat.ages[r] + file_age), process_state(heartbeat.ranks[r]));
     }
     return line;
   }
@@ -114,6 +148,7 @@ std::string diagnose(const Heartbeat& heartbeat, double file_age, double file_de
   for (size_t r = 0; r < ages.size(); ++r) {
     if (ages[r] > rank_deadline) line += process_state(heartbeat.ranks[r]);
   }
+  if (!line.empty() && file_age > kNews) line += fmt::format(" (all{})", as_of(file_age));
   return line;
 }
 

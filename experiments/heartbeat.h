@@ -24,14 +24,25 @@ struct Heartbeat {
   static std::optional<Heartbeat> parse(const std::string& text);
 };
 
+/// How the run stands, as the file says it.
+struct RunState {
+  std::string name =
+      "running";  ///< "running", "done", "stopped" (saved as asked, can be resumed) or "failed"
+  std::optional<int> exit_code;  ///< at the end
+};
+
 /// Replaces the file by rename, not synced to disk: it is of use to the living only. False when it could not.
 bool write_heartbeat(const std::filesystem::path& path, std::span<const proto::RankStatus> ranks,
-                     std::span<const double> ages);
+                     std::span<const double> ages, const RunState& state = {});
+
+/// The state replaced in a file that is there already; what the ranks said last stays. A final state that a
+/// rank has written stays too when exit_code is 0. False when it could not.
+bool write_final_state(const std::filesystem::path& path, const RunState& state);
 
 /// One line that names the ranks that hold the job up, their phases and requests, `file_age` seconds after
 /// the heartbeat was written; empty while nobody is beyond a deadline. `file_deadline`: seconds without a new
 /// heartbeat, so that rank 0 itself stands still; `rank_deadline`: without word or progress from a rank while
-/// rank 0 goes on. 0: never.
+/// rank 0 goes on. 0: never. Says how old a phase is where that is more than 2 s.
 std::string diagnose(const Heartbeat& heartbeat, double file_age, double file_deadline, double rank_deadline);
 
 }  // namespace orrery

@@ -3,10 +3,14 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <set>
+#include <utility>
 
 #include "core/error.h"
 #include "core/file.h"
@@ -28,10 +32,29 @@ constexpr auto kLookEvery = std::chrono::milliseconds(500);
 /// Rank 0's own watchdog speaks first, unless it is rank 0 that stands still.
 constexpr double kGraceSeconds = 10;
 
-// All that a signal handler can reach.
-volatile std::sig_atomic_t g_signals = 0;
+/// `timeout` and batch systems signal a process and its group: two signals, one request.
+constexpr int64_t kSecondRequestNs = 1'000'000'000;
 
-void on_signal(int) { g_signals = g_signals + 1; }
+/// An mpirun that ends so soon, without a sign of a rank, will do so again.
+constexpr double kStartSeconds = 2;
+
+// All that a signal handler can reach.
+std::atomic<int64_t> g_asked_ns = 0;  // when first asked to stop, 0: not yet
+std::atomic<bool> g_asked_again = false;
+static_assert(std::atomic<int64_t>::is_always_lock_free && std::atomic<bool>::is_always_lock_free);
+
+void on_signal(int) {
+  const int saved = errno;
+  timespec time{};
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  const int64_t now = time.tv_sec * 1'000'000'000 + time.tv_nsec;
+  int64_t first = 0;
+  if (!g_asked_ns.compare_exchange_strong(first, now) && now - first >= kSecondRequestNs)
+    g_asked_again = true;
+  errno = saved;
+}
+
+bool asked_to_stop() { return g_asked_ns != 0; }
 
 void install_handlers() {
   for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) {
@@ -53,6 +76,25 @@ std::string own_executable() {
     fail("the program file of this process is gone (rebuilt?); start orrery launch again");
   }
   return path.string();
+}
+
+/// The whole checkpoints of a run: step and time, so that one written again counts as another.
+using Published = std::set<std::pair<int64_t, std::filesystem::file_time_type>>;
+
+Published published(const std::filesystem::path& run_dir) {
+  Published found;
+  for (const CheckpointSummary& summary : list_checkpoints(run_dir / "checkpoints")) {
+    std::error_code code;
+    const auto time = std::filesystem::last_write_time(summary.folder, code);
+    if (summary.problem.empty() && !code) found.emplace(summary.step, time);
+  }
+  return found;
+}
+
+int64_t newest_step(const Published& found) { return found.empty() ? 0 : found.rbegin()->first; }
+
+bool has_more(const Published& now, const Published& before) {
+  return std::ranges::any_of(now, [&](const auto& checkpoint) { return !before.contains(checkpoint); });
 }
 
 /// What status.json says during one attempt. A file from before it is passed over: only a change counts.
@@ -99,7 +141,9 @@ class Launcher {
   Launcher(const LaunchOptions& options, const proto::Config& config)
       : options_(options),
         run_dir_(config.run_dir()),
+        resume_(config.trainer().resume()),
         policy_(options.restart),
+        at_start_(published(run_dir_)),
         rank_deadline_(options.hang_timeout ? *options.hang_timeout : config.cluster().hang_timeout_s()) {
     // With a deadline given for this launch, that of the ranks is the same.
     file_deadline_ = rank_deadline_;
@@ -111,37 +155,50 @@ class Launcher {
     std::filesystem::create_directories(run_dir_);
     const FileLock lock(run_dir_ / ".launch.lock", std::chrono::seconds(0));
     install_handlers();
+    const int code = run_to_the_end();
+    // Only what is this run's own: a job that could not start must not touch the file of one that lives.
+    if (ran_) {
+      const char* const ended_well = asked_to_stop() ? "stopped" : "done";
+      write_final_state(run_dir_ / kStatusFile, {code == kExitOk ? ended_well : "failed", code});
+    }
+    return code;
+  }
+
+ private:
+  int run_to_the_end() {
     for (;;) {
       const RestartPolicy::Outcome outcome = attempt();
-      if (g_signals > 0) return stopped(outcome);
+      if (asked_to_stop()) return stopped(outcome);
       const RestartPolicy::Decision decision = policy_.after(outcome);
       if (decision.restart) {
-        spdlog::warn("the job ended (exit code {}, step {}): {}", outcome.exit_code, outcome.step, cause_);
-        spdlog::warn("restarting in {:.1f} s from {} (restart {} of at most {} without progress)",
+        spdlog::warn("the job ended (exit code {}, at about step {}): {}", outcome.exit_code,
+                     std::max(outcome.step, outcome.published), cause_);
+        spdlog::warn("restarting in {:.1f} s from {} (restart {} of at most {} without a new checkpoint)",
                      decision.wait_seconds, resume_point(), decision.restarts, options_.restart.max_restarts);
-        if (!wait(decision.wait_seconds)) return stopped(outcome);
-        continue;
+        if (wait(decision.wait_seconds)) continue;
+        cause_ = "nothing was running, a restart was due after: " + cause_;
+        return stopped(outcome);
       }
       if (!decision.reason.empty()) {
         std::fprintf(stderr, "orrery: launch: no restart: %s\n", decision.reason.c_str());
-        if (decision.exit_code != kExitUsage) {
-          std::fprintf(stderr, "orrery: launch: the last failure: %s; the same command resumes from %s\n",
-                       cause_.c_str(), resume_point().c_str());
+        if (decision.exit_code != kExitUsage && outcome.seen) {
+          std::fprintf(stderr, "orrery: launch: the last failure: %s; %s\n", cause_.c_str(),
+                       how_to_resume().c_str());
         }
       }
       return decision.exit_code;
     }
   }
 
- private:
   std::vector<std::string> command() const {
     std::vector<std::string> program = {own_executable(), "train", options_.config.string()};
     program.insert(program.end(), options_.overrides.begin(), options_.overrides.end());
     if (options_.hang_timeout) {
       program.push_back(fmt::format("cluster.hang_timeout_s={}", *options_.hang_timeout));
     }
-    // A restart goes on with this run, wherever its first attempt began.
-    if (attempts_ > 1 && checkpoint_step() > 0) program.emplace_back("trainer.resume=auto");
+    // Once this launch has published a checkpoint a restart goes on from there, wherever its first attempt
+    // began; what others have left in run_dir is no reason to.
+    if (goes_on()) program.emplace_back("trainer.resume=auto");
     const MpirunOptions mpirun{options_.ranks, options_.mpirun_arguments, available_cpus(),
                                hosts_are_given(options_.mpirun_arguments)};
     return mpirun_command(mpirun, program);
@@ -149,12 +206,13 @@ class Launcher {
 
   /// One run of the job, to its end.
   RestartPolicy::Outcome attempt() {
-    ++attempts_;
     Monitor monitor(run_dir_);
     MpiJob job(command());
-    std::string hang;
+    const Clock::time_point begin = Clock::now();
+    std::string hang, ended_for;
     bool asked = false;
     std::optional<Clock::time_point> stop_since;
+    before_stop_.reset();
     Clock::time_point looked_at = Clock::now() - kLookEvery;
     const auto look = [&] {
       looked_at = Clock::now();
@@ -165,23 +223,27 @@ class Launcher {
         look();
         hang = monitor.hang(file_deadline_, rank_deadline_);
         if (!hang.empty()) {
+          if (job.stopped()) hang = fmt::format("mpirun itself (process {}) is stopped; {}", job.pid(), hang);
           std::fprintf(stderr, "orrery: launch: the job hangs: %s; ending it\n", hang.c_str());
           job.end();
           break;
         }
       }
-      if (g_signals == 0) continue;
-      if (!stop_since) stop_since = Clock::now();
+      if (!asked_to_stop()) continue;
+      if (!stop_since) {
+        stop_since = Clock::now();
+        before_stop_ = published(run_dir_);
+      }
       if (!monitor.started()) look();
       // Before the ranks are up the signal would kill them, which loses nothing but looks like a failure.
       if (!asked && monitor.started()) {
-        spdlog::info("asked to stop: the ranks finish the step and save (again: end at once)");
+        spdlog::info("asked to stop: the ranks finish the step and save (again after a second: end at once)");
         job.send_signal(SIGUSR1);
         asked = true;
       }
-      if (g_signals > 1 || seconds_since(*stop_since) > options_.stop_timeout) {
-        std::fprintf(stderr, "orrery: launch: %s; ending the job without saving\n",
-                     g_signals > 1 ? "asked to stop a second time" : "the ranks did not save in time");
+      if (g_asked_again || seconds_since(*stop_since) > options_.stop_timeout) {
+        ended_for = g_asked_again ? "asked to stop a second time" : "the ranks did not save in time";
+        std::fprintf(stderr, "orrery: launch: %s; ending the job\n", ended_for.c_str());
         job.end();
         break;
       }
@@ -189,8 +251,14 @@ class Launcher {
     look();
     RestartPolicy::Outcome outcome;
     outcome.exit_code = job.exit_code();
-    outcome.step = std::max(monitor.step(), checkpoint_step());
+    outcome.step = monitor.step();
+    outcome.published = newest_step(published(run_dir_));
+    const bool seen = monitor.started() || job.rank_seen();
+    const bool at_once = seconds_since(begin) < kStartSeconds && !job.killed() && !asked_to_stop();
+    outcome.seen = seen || !hang.empty() || (outcome.exit_code != kExitOk && !at_once);
+    ran_ = ran_ || monitor.started();
     cause_ = hang.empty() ? job.cause() : hang;
+    if (!ended_for.empty()) cause_ = ended_for;
     if (!hang.empty()) outcome.exit_code = kExitFailure;
     if (!job.killed() || !hang.empty()) outcome.error = cause_;
     return outcome;
@@ -198,13 +266,19 @@ class Launcher {
 
   int stopped(const RestartPolicy::Outcome& outcome) const {
     if (outcome.exit_code == kExitOk) {
-      spdlog::info("stopped as asked; the same command resumes from {}", resume_point());
+      spdlog::info("stopped as asked; {}", how_to_resume());
       return kExitOk;
     }
-    std::fprintf(
-        stderr,
-        "orrery: launch: stopped as asked, but without a save: %s; the same command resumes from %s\n",
-        cause_.c_str(), resume_point().c_str());
+    // By another signal than ours, or at a second request, the job may end otherwise than it was asked to.
+    const Published now = published(run_dir_);
+    if (before_stop_ && has_more(now, *before_stop_) && newest_step(now) >= outcome.step) {
+      spdlog::warn("stopped as asked and saved, then the job ended otherwise (exit code {}): {}",
+                   outcome.exit_code, cause_);
+      spdlog::info("{}", how_to_resume());
+      return kExitOk;
+    }
+    std::fprintf(stderr, "orrery: launch: stopped as asked, but without a save: %s; %s\n", cause_.c_str(),
+                 how_to_resume().c_str());
     return kExitFailure;
   }
 
@@ -212,30 +286,38 @@ class Launcher {
   static bool wait(double seconds) {
     const auto begin = Clock::now();
     while (seconds_since(begin) < seconds) {
-      if (g_signals > 0) return false;
+      if (asked_to_stop()) return false;
       usleep(20'000);
     }
-    return g_signals == 0;
+    return !asked_to_stop();
   }
 
-  int64_t checkpoint_step() const {
-    int64_t step = 0;
-    for (const CheckpointSummary& summary : list_checkpoints(run_dir_ / "checkpoints")) {
-      if (summary.problem.empty()) step = std::max(step, summary.step);
-    }
-    return step;
-  }
+  /// This launch has published a checkpoint.
+  bool goes_on() const { return has_more(published(run_dir_), at_start_); }
 
+  /// Where the next attempt begins.
   std::string resume_point() const {
-    const int64_t step = checkpoint_step();
+    if (resume_ != "auto" && !goes_on()) {
+      return resume_ == "off" ? std::string("the beginning") : fmt::format("trainer.resume={}", resume_);
+    }
+    const int64_t step = newest_step(published(run_dir_));
     return step > 0 ? fmt::format("the checkpoint of step {}", step) : std::string("the beginning");
+  }
+
+  std::string how_to_resume() const {
+    const bool other = resume_ != "auto" && goes_on();
+    return fmt::format("the same command{} resumes from {}", other ? " with trainer.resume=auto" : "",
+                       resume_point());
   }
 
   const LaunchOptions& options_;
   const std::filesystem::path run_dir_;
+  const std::string resume_;  // as the user gave it
   RestartPolicy policy_;
+  const Published at_start_;
+  std::optional<Published> before_stop_;  // when the running attempt was asked to stop
   double file_deadline_ = 0, rank_deadline_;
-  int attempts_ = 0;
+  bool ran_ = false;   // some attempt's ranks were up
   std::string cause_;  // of the last attempt's end
 };
 

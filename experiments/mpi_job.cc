@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cctype>
 #include <cerrno>
 #include <csignal>
 #include <cstdio>
@@ -15,6 +14,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <string_view>
 #include <thread>
 
 #include "core/error.h"
@@ -28,6 +28,10 @@ using Clock = std::chrono::steady_clock;
 constexpr auto kPatience = std::chrono::seconds(4);
 /// A process that SIGKILL does not end waits for hardware; the restart does not wait for it.
 constexpr auto kOrphanPatience = std::chrono::seconds(15);
+
+/// Of mpirun's own words, that make one cause.
+constexpr int kProseLines = 4;
+constexpr std::string_view kNotStarted = "orrery: mpirun could not be started";
 
 bool is_program_fault(int signal) {
   return signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE || signal == SIGILL || signal == SIGABRT;
@@ -45,7 +49,17 @@ std::string find_on_path(const std::string& program) {
   fail("{} is not on PATH; install Open MPI (Debian: openmpi-bin) or load its module", program);
 }
 
-/// Children of this process, by /proc.
+/// Of a process, by /proc: its state's letter and its parent. False when there is no such process.
+bool read_stat(const std::filesystem::path& folder, char& state, int& parent) {
+  std::ifstream file(folder / "stat");
+  std::string stat;
+  if (!std::getline(file, stat)) return false;
+  const size_t name_end = stat.rfind(')');  // the name may hold anything
+  return name_end != std::string::npos &&
+         std::sscanf(stat.c_str() + name_end + 1, " %c %d", &state, &parent) == 2;
+}
+
+/// Children of this process.
 std::vector<pid_t> children() {
   std::vector<pid_t> found;
   const pid_t self = getpid();
@@ -53,16 +67,10 @@ std::vector<pid_t> children() {
   for (const auto& entry : std::filesystem::directory_iterator("/proc", code)) {
     const std::string name = entry.path().filename().string();
     if (name.find_first_not_of("0123456789") != std::string::npos) continue;
-    std::ifstream file(entry.path() / "stat");
-    std::string stat;
-    if (!std::getline(file, stat)) continue;
-    const size_t name_end = stat.rfind(')');
     char state = 0;
     int parent = 0;
-    if (name_end == std::string::npos ||
-        std::sscanf(stat.c_str() + name_end + 1, " %c %d", &state, &parent) != 2)
-      continue;
-    if (parent == self) found.push_back(static_cast<pid_t>(std::atoi(name.c_str())));
+    if (read_stat(entry.path(), state, parent) && parent == self)
+      found.push_back(static_cast<pid_t>(std::atoi(name.c_str())));
   }
   return found;
 }
@@ -129,8 +137,8 @@ MpiJob::MpiJob(const std::vector<std::string>& command) {
     dup2(ends[1], STDERR_FILENO);
     for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) std::signal(signal, SIG_DFL);
     execv(program.c_str(), words.data());
-    constexpr char kText[] = "orrery: mpirun could not be started\n";
-    [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, kText, sizeof kText - 1);
+    [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, kNotStarted.data(), kNotStarted.size());
+    [[maybe_unused]] const ssize_t ended = ::write(STDERR_FILENO, "\n", 1);
     _exit(127);
   }
   setpgid(pid_, pid_);  // whichever of the two comes first
@@ -161,6 +169,12 @@ bool MpiJob::run_for(std::chrono::milliseconds time) {
 
 void MpiJob::send_signal(int signal) {
   if (!ended_) kill(pid_, signal);
+}
+
+bool MpiJob::stopped() const {
+  char state = 0;
+  int parent = 0;
+  return !ended_ && read_stat(fmt::format("/proc/{}", pid_), state, parent) && (state == 'T' || state == 't');
 }
 
 void MpiJob::end() {
@@ -210,7 +224,7 @@ void MpiJob::end_orphans() {
     std::this_thread::sleep_for(std::chrono::milliseconds(10));
   }
   if (exit_code_ != kExitOk && cause_.empty()) {
-    cause_ = !first_line_.empty() ? first_line_ : fmt::format("mpirun ended with exit code {}", exit_code_);
+    cause_ = !prose_.empty() ? prose_ : fmt::format("mpirun ended with exit code {}", exit_code_);
   }
 }
 
@@ -248,19 +262,46 @@ void MpiJob::take_line(const std::string& line) {
       std::sscanf(line.c_str() + at, "process rank %d with PID %d on node %255s exited on signal %d", &rank,
                   &pid, node, &signal) == 4) {
     killed_ = !is_program_fault(signal);
+    rank_seen_ = true;
     // What other ranks say about it is its consequence.
-    if (killed_ || cause_.empty()) {
+    if (killed_ || cause_.empty() || announced_) {
+      announced_ = false;
       cause_ =
           fmt::format("rank {} on {} was killed by signal {} ({})", rank, node, signal, strsignal(signal));
     }
     return;
   }
-  if (line.starts_with(kOurs) && !line.starts_with("orrery: asked to stop")) {
-    if (cause_.empty()) cause_ = line.substr(kOurs.size());
-  } else if (first_line_.empty() && line.find_first_not_of("- \t") != std::string::npos &&
-             std::isdigit(static_cast<unsigned char>(line.front())) == 0) {  // log lines begin with the time
-    first_line_ = line;
+  if (line.starts_with(kOurs)) {
+    rank_seen_ = rank_seen_ || line != kNotStarted;
+    if (line.starts_with("orrery: asked to stop") || (!cause_.empty() && !announced_)) return;
+    // The error that an injected fault leads to says more, when there is one.
+    const bool announcement = line.find(" injected at ") != std::string::npos && !line.ends_with("asks");
+    if (announcement && announced_) return;
+    announced_ = announcement;
+    cause_ = line.substr(kOurs.size());
+  } else {
+    take_prose(line);
   }
+}
+
+void MpiJob::take_prose(const std::string& line) {
+  const size_t begin = line.find_first_not_of(" \t\r");
+  if (begin == std::string::npos) return;
+  if (line.size() >= 10 && line.find_first_not_of('-') == std::string::npos) {
+    in_block_ = !in_block_;
+    if (prose_lines_ > 0) prose_lines_ = kProseLines;
+    return;
+  }
+  unsigned hours = 0, minutes = 0, seconds = 0;
+  if (std::sscanf(line.c_str(), "%2u:%2u:%2u ", &hours, &minutes, &seconds) == 3) {  // a rank's log
+    rank_seen_ = true;
+    in_block_ = false;
+    return;
+  }
+  // Once ranks run, a line that is not in a block may be the rest of what one of them logged.
+  if (prose_lines_ >= kProseLines || (rank_seen_ && !in_block_)) return;
+  prose_ += (prose_lines_ > 0 ? " " : "") + line.substr(begin, line.find_last_not_of(" \t\r") + 1 - begin);
+  ++prose_lines_;
 }
 
 }  // namespace orrery

@@ -48,14 +48,22 @@ class MpiJob {
 
   /// How it ended; valid once run_for returned false or after end().
   int exit_code() const { return exit_code_; }  ///< as a shell's: 128 + signal
-  /// What the user should read: the first error line of a rank, or how mpirun says that a rank ended.
+  /// What the user should read: the first error line of a rank, or how mpirun says that a rank ended, or the
+  /// first lines that mpirun says itself.
   const std::string& cause() const { return cause_; }
   /// True when the end came from outside: mpirun or a rank was killed, not by an error of its own.
   bool killed() const { return killed_; }
 
+  /// A rank has shown itself: by a line on stderr, or by how it ended.
+  bool rank_seen() const { return rank_seen_; }
+  pid_t pid() const { return pid_; }
+  /// mpirun itself is stopped now (SIGSTOP, a debugger).
+  bool stopped() const;
+
  private:
   void read_stderr();
   void take_line(const std::string& line);
+  void take_prose(const std::string& line);
   bool reap(bool block);
   void end_orphans();
 
@@ -64,7 +72,12 @@ class MpiJob {
   bool ended_ = false;
   int exit_code_ = 0;
   bool killed_ = false;
-  std::string line_, cause_, first_line_;
+  bool rank_seen_ = false;
+  bool announced_ = false;  // cause_ only says that a fault was injected
+  std::string line_, cause_;
+  std::string prose_;  // of mpirun
+  int prose_lines_ = 0;
+  bool in_block_ = false;  // of mpirun, between two lines of dashes
 };
 
 }  // namespace orrery

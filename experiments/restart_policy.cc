@@ -3,54 +3,93 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <string_view>
 
 #include "core/error.h"
 
 namespace orrery {
 namespace {
 
-/// The text with every number replaced: times, process ids and values differ from one attempt to the next.
-std::string without_numbers(const std::string& text) {
-  std::string out;
-  for (const char c : text) {
-    const bool inside = !out.empty() && out.back() == '#';
-    const bool digit = std::isdigit(static_cast<unsigned char>(c)) != 0 || (inside && c == '.');
-    if (!digit) {
-      out += c;
-    } else if (!inside) {
-      out += '#';
-    }
-  }
-  return out;
+bool is_word(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0; }
+bool is_digit(char c) { return std::isdigit(static_cast<unsigned char>(c)) != 0; }
+
+/// "42", "3f9a", "0x7ffc", "1e".
+bool is_number(std::string_view word) {
+  if (word.starts_with("0x")) return true;
+  return std::ranges::any_of(word, is_digit) &&
+         std::ranges::all_of(word, [](char c) { return std::isxdigit(static_cast<unsigned char>(c)) != 0; });
 }
 
 }  // namespace
 
+std::string without_numbers(const std::string& text) {
+  std::string out;
+  const auto mask = [&out] {
+    // "1.5", "1e-05" and "10:31:07" are one number each.
+    while (out.size() >= 2 && std::string_view(".,:-+").find(out.back()) != std::string_view::npos &&
+           out[out.size() - 2] == '#') {
+      out.pop_back();
+    }
+    if (out.empty() || out.back() != '#') out += '#';
+  };
+  for (size_t at = 0; at < text.size();) {
+    size_t end = at;
+    while (end < text.size() && is_word(text[end])) ++end;
+    if (end == at) {
+      out += text[at++];
+      continue;
+    }
+    const std::string_view word(text.data() + at, end - at);
+    if (is_number(word)) {
+      mask();
+    } else {
+      for (const char c : word) {
+        if (!is_digit(c)) {
+          out += c;
+        } else if (out.empty() || out.back() != '#') {
+          out += '#';
+        }
+      }
+    }
+    at = end;
+  }
+  return out;
+}
+
 RestartPolicy::Decision RestartPolicy::after(const Outcome& outcome) {
   Decision decision;
   decision.exit_code = outcome.exit_code;
+  if (!outcome.seen) {
+    decision.exit_code = kExitFailure;
+    decision.reason = outcome.exit_code == kExitOk
+                          ? "mpirun ended with exit code 0, but no rank has run (is it Open MPI's?)"
+                          : fmt::format("mpirun could not start the ranks: {}", outcome.error);
+    return decision;
+  }
   if (outcome.exit_code == kExitOk) return decision;
   if (outcome.exit_code == kExitUsage) {
     decision.reason = "the command line or config is wrong, which a restart does not change";
     return decision;
   }
   decision.exit_code = kExitFailure;
-  if (outcome.step > furthest_) {
+  if (outcome.published > published_) {
     restarts_ = 0;
-    furthest_ = outcome.step;
+    published_ = outcome.published;
+    last_error_.clear();
   }
   const std::string error = without_numbers(outcome.error);
-  const bool same = !error.empty() && error == last_error_ && outcome.step == last_step_;
+  const bool same = !error.empty() && error == last_error_;
   same_failures_ = same ? same_failures_ + 1 : 1;
   last_error_ = error;
-  last_step_ = outcome.step;
   if (same_failures_ >= kSameFailures) {
-    decision.reason = fmt::format("it failed {} times in the same way at step {}: {}", same_failures_,
-                                  outcome.step, outcome.error);
+    decision.reason = fmt::format("it failed {} times in the same way, now at about step {}: {}",
+                                  same_failures_, std::max(outcome.step, outcome.published), outcome.error);
     return decision;
   }
   if (restarts_ >= options_.max_restarts) {
-    decision.reason = fmt::format("{} restart(s) in a row got no further than step {}", restarts_, furthest_);
+    decision.reason =
+        fmt::format("{} restart(s) in a row brought no new checkpoint{}", restarts_,
+                    published_ > 0 ? fmt::format(" (the newest is of step {})", published_) : std::string());
     return decision;
   }
   decision.restart = true;

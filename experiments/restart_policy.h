@@ -7,7 +7,7 @@
 namespace orrery {
 
 struct RestartOptions {
-  int max_restarts = 10;  ///< in a row without progress
+  int max_restarts = 10;  ///< in a row without a new checkpoint
   double backoff = 1.0;   ///< seconds before the first restart; doubled by each one without progress
 };
 
@@ -20,7 +20,9 @@ class RestartPolicy {
     /// What the job said it failed of. Empty when what ended it came from outside (a killed rank, a lost
     /// host): that may well not happen again.
     std::string error;
-    int64_t step = 0;  ///< the furthest step known to be done: by the checkpoints or the ranks' last status
+    int64_t published = 0;  ///< step of the newest good checkpoint, 0: none; a further one is progress
+    int64_t step = 0;       ///< that the ranks last said to have done; as much as a second old
+    bool seen = true;       ///< false when mpirun ended without any sign of a rank
   };
   struct Decision {
     bool restart = false;
@@ -32,15 +34,18 @@ class RestartPolicy {
   Decision after(const Outcome& outcome);
 
   static constexpr double kMaxBackoff = 60;
-  static constexpr int kSameFailures = 3;  ///< the same error at the same step this often is the end
+  static constexpr int kSameFailures =
+      3;  ///< the same error this often in a row, without a new checkpoint, is the end
 
  private:
   const RestartOptions options_;
-  int64_t furthest_ = -1;
+  int64_t published_ = -1;
   int restarts_ = 0;
   std::string last_error_;
-  int64_t last_step_ = -1;
   int same_failures_ = 0;
 };
+
+/// The text with every number, size and id masked: those differ from one attempt to the next.
+std::string without_numbers(const std::string& text);
 
 }  // namespace orrery

@@ -72,11 +72,21 @@ class RunFolder {
   std::atomic<bool> taken_ = false;
 };
 
-WatchdogOptions watchdog_options(const proto::Config& config, CommWorld& ranks, const RunFolder& folder) {
+/// What all ranks said last; the watchdog's until it is gone.
+struct LastStatus {
+  std::vector<proto::RankStatus> ranks;
+  std::vector<double> ages;
+};
+
+WatchdogOptions watchdog_options(const proto::Config& config, CommWorld& ranks, const RunFolder& folder,
+                                 LastStatus& last) {
   WatchdogOptions options;
   options.warn_seconds = config.cluster().hang_warn_s();
   options.fatal_seconds = config.cluster().hang_timeout_s();
-  options.observe = [&folder](std::span<const proto::RankStatus> statuses, std::span<const double> ages) {
+  options.observe = [&folder, &last](std::span<const proto::RankStatus> statuses,
+                                     std::span<const double> ages) {
+    last.ranks.assign(statuses.begin(), statuses.end());
+    last.ages.assign(ages.begin(), ages.end());
     // A disk that is full for a moment must not end the run; a stale file only says less.
     if (folder.taken()) write_heartbeat(folder.path() / kStatusFile, statuses, ages);
   };
@@ -115,17 +125,21 @@ class Training {
     }
   }
 
-  int run() {
+  struct End {
+    bool complete = true;  ///< false: asked to stop
+    int64_t step = 0;
+  };
+  End run() {
     const bool complete = run_sft() && run_rl();
     job_.phase("finish the last save");
     checkpointer_.finish();
     if (!complete) {
       if (is_main())
         spdlog::info("asked to stop: the run is saved at step {} and can be resumed", state_.step());
-      return kExitOk;
+      return {false, state_.step()};
     }
     print_result();
-    return kExitOk;
+    return {true, state_.step()};
   }
 
  private:
@@ -319,23 +333,20 @@ class Training {
   bool has_accuracy_ = true;
 };
 
-}  // namespace
-
-int run_training(const proto::Config& config, const std::string& config_yaml, CommWorld& ranks) {
+Training::End train_watched(const proto::Config& config, const std::string& config_yaml, CommWorld& ranks,
+                            RunFolder& folder, LastStatus& last) {
   Communicator& world = ranks.world();
-  install_stop_handlers(/*tell=*/world.rank() == 0);
-  record_event("start of {} rank(s)", world.size());
-  RunFolder folder(config.run_dir());
   together(world, [&] {
     if (world.rank() == 0) folder.take(/*make=*/false);
   });
-  Watchdog watchdog(world, watchdog_options(config, ranks, folder), [](const std::string& line, bool fatal) {
-    if (fatal) {
-      std::fprintf(stderr, "orrery: rank 0: %s; ending all ranks\n", line.c_str());
-    } else {
-      spdlog::warn("{}", line);
-    }
-  });
+  Watchdog watchdog(world, watchdog_options(config, ranks, folder, last),
+                    [](const std::string& line, bool fatal) {
+                      if (fatal) {
+                        std::fprintf(stderr, "orrery: rank 0: %s; ending all ranks\n", line.c_str());
+                      } else {
+                        spdlog::warn("{}", line);
+                      }
+                    });
   watchdog.phase("load");
   const std::unique_ptr<Job> job = make_job(config, world, ranks.local_ranks());
   job->watchdog = &watchdog;
@@ -354,9 +365,31 @@ int run_training(const proto::Config& config, const std::string& config_yaml, Co
           "bits on any layout");
     }
   }
-  const int code = Training(*job, config_yaml, folder).run();
+  const Training::End end = Training(*job, config_yaml, folder).run();
   job->phase("end");
-  return code;
+  return end;
+}
+
+}  // namespace
+
+int run_training(const proto::Config& config, const std::string& config_yaml, CommWorld& ranks) {
+  Communicator& world = ranks.world();
+  install_stop_handlers(/*tell=*/world.rank() == 0);
+  record_event("start of {} rank(s)", world.size());
+  RunFolder folder(config.run_dir());
+  LastStatus last;
+  const Training::End end = train_watched(config, config_yaml, ranks, folder, last);
+  if (world.rank() == 0 && !last.ranks.empty()) {
+    for (proto::RankStatus& status : last.ranks) {
+      status.set_step(end.step);
+      status.set_phase("end");
+      status.set_leaving(true);
+      status.clear_waiting_in();
+    }
+    write_heartbeat(folder.path() / kStatusFile, last.ranks, last.ages,
+                    {end.complete ? "done" : "stopped", kExitOk});
+  }
+  return kExitOk;
 }
 
 }  // namespace orrery

@@ -1,11 +1,29 @@
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "core/error.h"
 #include "experiments/launcher.h"
 #include "tools/commands.h"
 
 namespace orrery {
+namespace {
+
+/// CLI::Range lets "nan" pass.
+CLI::Validator seconds_up_to(double most) {
+  return CLI::Validator(
+      [most](std::string& text) {
+        char* end = nullptr;
+        const double value = std::strtod(text.c_str(), &end);
+        return !text.empty() && *end == 0 && value >= 0 && value <= most
+                   ? std::string()
+                   : fmt::format("give seconds from 0 to {:g}, not {}", most, text);
+      },
+      fmt::format("0 - {:g}", most));
+}
+
+}  // namespace
 
 void add_launch_command(CLI::App& app, Command& run, const std::vector<std::string>& mpirun_words) {
   CLI::App* command = app.add_subcommand(
@@ -13,9 +31,11 @@ void add_launch_command(CLI::App& app, Command& run, const std::vector<std::stri
   command->footer(
       "Example:\n  orrery launch -n 4 experiments/quickstart.yaml run_dir=runs/a\n"
       "  orrery launch -n 16 --hang-timeout 900 experiments/gsm8k_smollm2_135m.yaml -- --hostfile hosts\n"
-      "A config error ends it (exit code 2); so do too many restarts without progress, and an error that\n"
-      "comes back at the same step (exit code 1). SIGTERM, SIGINT or SIGUSR1: the ranks finish the step and\n"
-      "save, exit code 0; a second one ends them at once. RUN_DIR/status.json says what every rank does.\n"
+      "A config error ends it (exit code 2); so do too many restarts without a new checkpoint, the same "
+      "error\n"
+      "three times without one, and an mpirun that cannot start the ranks (exit code 1). SIGTERM, SIGINT or\n"
+      "SIGUSR1: the ranks finish the step and save, exit code 0; another one at least a second later ends\n"
+      "them at once. RUN_DIR/status.json says what every rank does, and at last how the run ended.\n"
       "For Slurm see tools/slurm/train.sbatch.");
   auto options = std::make_shared<LaunchOptions>();
   options->mpirun_arguments = mpirun_words;
@@ -26,24 +46,24 @@ void add_launch_command(CLI::App& app, Command& run, const std::vector<std::stri
   command->add_option("-n,--ranks", options->ranks, "Ranks to start")->required()->check(whole_number(1));
   command
       ->add_option("--max-restarts", options->restart.max_restarts,
-                   "Restarts in a row without progress until it gives up")
+                   "Restarts in a row without a new checkpoint until it gives up")
       ->check(whole_number(0))
       ->capture_default_str();
   command
       ->add_option("--backoff", options->restart.backoff,
-                   "Seconds before the first restart; doubled by each one without progress, up to 60")
-      ->check(CLI::Range(0.0, 60.0))
+                   "Seconds before the first restart; doubled by each one without a new checkpoint, up to 60")
+      ->check(seconds_up_to(60))
       ->capture_default_str();
   command
       ->add_option(
           "--hang-timeout", *hang_timeout,
           "Seconds without progress or word of a rank until the job is ended and restarted, 0: never "
           "(default: cluster.hang_timeout_s)")
-      ->check(CLI::Range(0.0, 1e9));
+      ->check(seconds_up_to(1e9));
   command
       ->add_option("--stop-timeout", options->stop_timeout,
                    "Seconds that ranks have to save when asked to stop")
-      ->check(CLI::Range(0.0, 1e9))
+      ->check(seconds_up_to(1e9))
       ->capture_default_str();
   command->callback([=, &run] {
     run = [=] {

@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -47,8 +48,14 @@ class Launch(Case):
                                                *options), stdout=log, stderr=subprocess.STDOUT,
                                        env=dict(environment(), ORRERY_FAULT=fault), stdin=subprocess.DEVNULL)
         process.log = path.read_text  # a function: what it has printed so far
-        self.addCleanup(lambda: process.poll() is None and (process.send_signal(signal.SIGTERM), process.send_signal(signal.SIGTERM)))
+        self.addCleanup(self.end, process)
         return process
+
+    @staticmethod
+    def end(process):
+        while process.poll() is None:  # the second request counts a second after the first
+            process.send_signal(signal.SIGTERM)
+            time.sleep(1.1)
 
     def finish(self, process, code, timeout=90):
         try:
@@ -63,6 +70,10 @@ class Launch(Case):
             self.assertIsNone(process.poll(), f"it ended before {path.name} was there:\n{process.log()}")
             self.assertLess(time.time(), deadline, f"{path.name} did not appear:\n{process.log()}")
             time.sleep(0.01)
+
+    def state(self, run_dir):
+        status = json.loads((run_dir / "status.json").read_text())
+        return status["state"], status["exit_code"]
 
     def check_whole(self, run_dir, process):
         self.assertEqual(self.checkpoint_hash(run_dir), self.undisturbed(), process.log())
@@ -117,7 +128,10 @@ class Launch(Case):
                                                "trainer.test_freq=0"])
         self.wait_for(run_dir / "rollouts/step_000002.h5", process)
         process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)  # as `timeout` does: to the process, and to its group
+        process.send_signal(signal.SIGTERM)
         self.finish(process, 0)
+        self.assertEqual(self.state(run_dir), ("stopped", 0))
         self.assertIn("stopped as asked; the same command resumes from the checkpoint of step", process.log())
         self.assertEqual(rank_pids(run_dir), {})
         reached = int(self.checkpoint_hash(run_dir)[0].split("_")[1]) - SFT_STEPS
@@ -125,8 +139,25 @@ class Launch(Case):
         process = self.start(run_dir, options=rest)
         self.finish(process, 0)
         self.assertIn("resumed from", process.log())
+        self.assertEqual(self.state(run_dir), ("done", 0))
         self.ok("train", QUICKSTART, f"run_dir={self.folder / 'other'}", *rest)
         self.assertEqual(self.checkpoint_hash(run_dir), self.checkpoint_hash(self.folder / "other"))
+
+    def test_a_second_request_ends_a_job_that_cannot_save(self):
+        run_dir = self.folder / "run"
+        process = self.start(run_dir, fault="engine.step:hang@40,rank=1")
+        self.wait_for(run_dir / "checkpoints/step_000020", process)
+        deadline = time.time() + 30
+        while "hang injected" not in process.log() and time.time() < deadline:
+            time.sleep(0.05)
+        for pause in (0.3, 1.2, 0):  # the second one is too soon to count
+            process.send_signal(signal.SIGTERM)
+            time.sleep(pause)
+        self.finish(process, 1, timeout=20)
+        text = process.log()
+        self.assertIn("stopped as asked, but without a save: asked to stop a second time; the same command resumes from the checkpoint", text)
+        self.assertEqual(self.state(run_dir), ("failed", 1))
+        self.assertEqual(rank_pids(run_dir), {})
 
     def test_a_config_error_starts_nothing(self):
         run_dir = self.folder / "run"
@@ -139,13 +170,31 @@ class Launch(Case):
         self.assertNotIn("restarting", result.stderr)
         self.fails(2, "launch", QUICKSTART, says=["--ranks"])
 
-    def test_the_same_error_at_the_same_step_ends_it(self):
+    def test_the_same_error_without_a_new_checkpoint_ends_it(self):
         process = self.start(self.folder / "run", options=[*OPTIONS, "trainer.save_freq=0"], fault="learner.update:error@3,rank=1")
         self.finish(process, 1)
         text = process.log()
-        self.assertRegex(text, r"launch: no restart: it failed 3 times in the same way at step 2: rank 1: .*learner\.update")
+        self.assertRegex(text, r"launch: no restart: it failed 3 times in the same way, now at about step \d: rank 1: .*learner\.update")
+        self.assertEqual(self.state(self.folder / "run"), ("failed", 1))
         self.assertEqual(len(re.findall(r"restart \d of at most 10", text)), 2)
         self.assertRegex(text, r"flight recorder, rank 1: .* s ago: sft step 3")
+
+    def test_a_restart_begins_where_the_user_said_until_there_is_a_checkpoint(self):
+        other, run_dir = self.folder / "other", self.folder / "run"
+        self.ok("train", QUICKSTART, f"run_dir={other}", *OPTIONS, "trainer.total_training_steps=0")
+        shutil.copytree(other / "checkpoints/step_000018", run_dir / "checkpoints/step_000018")  # of an earlier run
+        options = [*OPTIONS, f"trainer.resume={other}"]
+        process = self.start(run_dir, options=options, fault="learner.update:error@2,rank=1")
+        self.finish(process, 1)
+        text = process.log()
+        self.assertIn(f"from trainer.resume={other} (restart 1", text)
+        self.assertEqual(text.count(f"resumed from {other}"), 3, text)
+        self.assertNotIn(f"resumed from {run_dir}", text)
+        process = self.start(run_dir, options=options, fault="learner.update:error@3,rank=1")
+        self.finish(process, 0)
+        self.assertEqual(process.log().count(f"resumed from {other}"), 1, process.log())
+        self.assertIn(f"resumed from {run_dir}/checkpoints/step_000022", process.log())
+        self.assertEqual(self.checkpoint_hash(run_dir), self.undisturbed())
 
     def test_a_hung_actor_is_named_with_its_prompts(self):
         process = self.start(self.folder / "run", "--max-restarts", "0", "--hang-timeout", "3", fault="engine.step:hang@9,rank=1")
@@ -156,9 +205,23 @@ class Launch(Case):
             self.assertRegex(text, rf"flight recorder, rank {rank}: .* s ago: (generate|validate) step \d+")
 
     def test_words_after_the_dashes_are_for_mpirun(self):
-        result = self.fails(1, "launch", "-n", "1", "--max-restarts", "0", QUICKSTART, f"run_dir={self.folder / 'run'}", *SHORT,
-                            "--", "--no-such-flag", "1", says=["no-such-flag"])
-        self.assertIn("0 restart(s)", result.stderr)
+        result = self.fails(1, "launch", "-n", "1", QUICKSTART, f"run_dir={self.folder / 'run'}", *SHORT, "--", "--no-such-flag", "1",
+                            says=['no restart: mpirun could not start the ranks: mpirun: Error: unknown option "--no-such-flag" Type'])
+        self.assertNotIn("restarting", result.stderr)
+
+    def test_an_mpirun_that_starts_nothing_is_a_failure(self):
+        (self.folder / "mpirun").write_text("#!/bin/sh\nexit 0\n")
+        (self.folder / "mpirun").chmod(0o755)
+        env = dict(environment(), PATH=f"{self.folder}:{os.environ['PATH']}")
+        result = subprocess.run(command("launch", "-n", "1", QUICKSTART, f"run_dir={self.folder / 'run'}", *SHORT), env=env, text=True,
+                                capture_output=True, timeout=60)
+        self.assertEqual(result.returncode, 1, result.stderr)
+        self.assertIn("no rank has run", result.stderr)
+
+    def test_seconds_that_are_no_number_are_refused(self):
+        for flag in ("--hang-timeout", "--backoff", "--stop-timeout"):
+            for value in ("nan", "-1", "inf", "1x"):
+                self.fails(2, "launch", "-n", "1", f"{flag}={value}", QUICKSTART, says=[flag])
 
 
 if __name__ == "__main__":

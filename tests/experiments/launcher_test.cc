@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 
@@ -44,7 +45,7 @@ TEST(RestartPolicy, BacksOffAndGivesUpWithoutProgress) {
   const auto end = policy.after({137, "", 20});
   EXPECT_FALSE(end.restart);
   EXPECT_EQ(end.exit_code, kExitFailure);
-  EXPECT_EQ(end.reason, "9 restart(s) in a row got no further than step 20");
+  EXPECT_EQ(end.reason, "9 restart(s) in a row brought no new checkpoint (the newest is of step 20)");
 }
 
 TEST(RestartPolicy, ProgressForgivesWhatWasBefore) {
@@ -60,18 +61,52 @@ TEST(RestartPolicy, ProgressForgivesWhatWasBefore) {
   EXPECT_FALSE(policy.after({137, "", 49}).restart);
 }
 
-TEST(RestartPolicy, TheSameErrorAtTheSameStepIsTheEnd) {
+TEST(RestartPolicy, StepsDoneAgainAreNoProgress) {
+  RestartPolicy policy({.max_restarts = 3, .backoff = 0});
+  for (int64_t step : {10, 20, 30}) EXPECT_TRUE(policy.after({137, "", 4, step}).restart);
+  EXPECT_FALSE(policy.after({137, "", 4, 40}).restart);
+
+  RestartPolicy full({});
+  EXPECT_TRUE(full.after({1, "cannot write step_000064.tmp-3f2a: 12288 of 16384 bytes", 8, 63}).restart);
+  EXPECT_TRUE(full.after({1, "cannot write step_000065.tmp-99c1: 4096 of 16384 bytes", 8, 64}).restart);
+  const auto end = full.after({1, "cannot write step_000061.tmp-0b17: 0 of 16384 bytes", 8, 60});
+  EXPECT_FALSE(end.restart);
+  EXPECT_THAT(end.reason, HasSubstr("3 times in the same way, now at about step 60: cannot write"));
+}
+
+TEST(RestartPolicy, WhatMpirunCannotStartIsNotTriedAgain) {
+  RestartPolicy policy({});
+  const auto wrong = policy.after({1, "unknown option", 0, 0, false});
+  EXPECT_FALSE(wrong.restart);
+  EXPECT_EQ(wrong.exit_code, kExitFailure);
+  EXPECT_EQ(wrong.reason, "mpirun could not start the ranks: unknown option");
+  const auto nothing = policy.after({kExitOk, "", 0, 0, false});
+  EXPECT_EQ(nothing.exit_code, kExitFailure);
+  EXPECT_THAT(nothing.reason, HasSubstr("no rank has run"));
+}
+
+TEST(RestartPolicy, NumbersInErrorsAreMasked) {
+  EXPECT_EQ(without_numbers("rank 12: loss 1.5e-05 at 10:31:07"), "rank #: loss # at #");
+  EXPECT_EQ(without_numbers("rank 3: loss 0.25 at 9:59:59"), "rank #: loss # at #");
+  EXPECT_EQ(without_numbers("step_000064.tmp-a3f1/slice7, pid 991"),
+            without_numbers("step_000002.tmp-19/slice12, pid 4"));
+  EXPECT_EQ(without_numbers("at 0x7ffd10 of libc6"), "at # of libc#");
+  EXPECT_NE(without_numbers("added 3 bad rows"), without_numbers("added 3 good rows"));
+  EXPECT_EQ(without_numbers(""), "");
+}
+
+TEST(RestartPolicy, TheSameErrorWithoutANewCheckpointIsTheEnd) {
   RestartPolicy policy({});
   EXPECT_TRUE(policy.after({1, "rank 0: loss 3.5 diverged", 7}).restart);
   EXPECT_TRUE(policy.after({1, "rank 1: loss 12.25 diverged", 7}).restart);
   const auto end = policy.after({1, "rank 0: loss 9 diverged", 7});
   EXPECT_FALSE(end.restart);
   EXPECT_EQ(end.exit_code, kExitFailure);
-  EXPECT_EQ(end.reason, "it failed 3 times in the same way at step 7: rank 0: loss 9 diverged");
+  EXPECT_EQ(end.reason, "it failed 3 times in the same way, now at about step 7: rank 0: loss 9 diverged");
 
   RestartPolicy other({});
   for (const char* error : {"a", "b", "a", "b"}) EXPECT_TRUE(other.after({1, error, 7}).restart) << error;
-  EXPECT_TRUE(other.after({1, "b", 8}).restart) << "one step further";
+  EXPECT_TRUE(other.after({1, "b", 8}).restart) << "a new checkpoint";
   EXPECT_TRUE(other.after({1, "b", 8}).restart);
   EXPECT_FALSE(other.after({1, "b", 8}).restart);
 
@@ -128,7 +163,7 @@ TEST(Heartbeat, NamesWhoStandsStill) {
   EXPECT_EQ(diagnose(heartbeat, 1, 10, 20), "");
   EXPECT_EQ(diagnose(heartbeat, 11, 10, 20),
             "rank 0 has been silent for 11 s, last in 'update step 3'; rank 1 was in 'generate step 3, "
-            "prompts 4..7'");
+            "prompts 4..7' as of 12 s before");
   EXPECT_EQ(diagnose(heartbeat, 11, 0, 0), "");
   heartbeat.ages[1] = 25;
   EXPECT_THAT(diagnose(heartbeat, 1, 10, 20), HasSubstr("rank 1 has been silent for 26 s, last in 'generate "
@@ -137,6 +172,71 @@ TEST(Heartbeat, NamesWhoStandsStill) {
   heartbeat.ranks[1].set_still_seconds(40);
   EXPECT_THAT(diagnose(heartbeat, 1, 10, 20),
               HasSubstr("rank 1 has been in 'generate step 3, prompts 4..7' for 41 s"));
+}
+
+TEST(Heartbeat, EndsWithHowTheRunEnded) {
+  const auto folder = std::filesystem::path(testing::TempDir()) / "orrery_final_state_test";
+  std::filesystem::remove_all(folder);
+  std::filesystem::create_directories(folder);
+  const auto file = folder / kStatusFile;
+  EXPECT_FALSE(write_final_state(file, {"failed", 1})) << "no such file";
+  const std::vector<proto::RankStatus> ranks = {rank("update step 3", 0.25)};
+  ASSERT_TRUE(write_heartbeat(file, ranks, std::vector<double>{0}));
+  EXPECT_THAT(read_file(file), HasSubstr("\"state\": \"running\",\n \"exit_code\": null"));
+  ASSERT_TRUE(write_final_state(file, {"failed", 1}));
+  EXPECT_THAT(read_file(file), HasSubstr("\"state\": \"failed\",\n \"exit_code\": 1"));
+  ASSERT_TRUE(Heartbeat::parse(read_file(file)));
+  EXPECT_EQ(Heartbeat::parse(read_file(file))->ranks[0].phase(), "update step 3");
+  ASSERT_TRUE(write_heartbeat(file, ranks, std::vector<double>{0}, {"stopped", kExitOk}));
+  ASSERT_TRUE(write_final_state(file, {"done", kExitOk}));
+  EXPECT_THAT(read_file(file), HasSubstr("\"stopped\"")) << "rank 0 knows better";
+  write_file_atomic(file, "[1");
+  EXPECT_FALSE(write_final_state(file, {"done", kExitOk}));
+  std::filesystem::remove_all(folder);
+}
+
+/// A program in mpirun's place: what it prints on stderr is what real ones do.
+class MpirunWords : public testing::Test {
+ protected:
+  static std::string cause_of(const std::string& words, int code, bool* seen = nullptr) {
+    MpiJob job({"sh", "-c", "cat >&2 <<'EOF'\n" + words + "EOF\nexit " + std::to_string(code)});
+    testing::internal::CaptureStderr();
+    while (job.run_for(std::chrono::milliseconds(20))) {
+    }
+    testing::internal::GetCapturedStderr();
+    EXPECT_EQ(job.exit_code(), code);
+    if (seen != nullptr) *seen = job.rank_seen();
+    return job.cause();
+  }
+};
+
+TEST_F(MpirunWords, AreTheCauseWhenNoRankSaysOne) {
+  const std::string dashes(74, '-');
+  bool seen = true;
+  EXPECT_EQ(
+      cause_of(dashes + "\nOpen RTE was unable to open the hostfile:\n    /nonexist\n\nCheck the path.\n" +
+                   dashes + "\n" + dashes + "\nAn internal error\n" + dashes + "\n",
+               1, &seen),
+      "Open RTE was unable to open the hostfile: /nonexist Check the path.");
+  EXPECT_FALSE(seen);
+  EXPECT_EQ(cause_of("mpirun: Error: unknown option \"--x\"\nType 'mpirun --help' for usage.\n", 1),
+            "mpirun: Error: unknown option \"--x\" Type 'mpirun --help' for usage.");
+  // A log line of several lines is no cause.
+  EXPECT_EQ(cause_of("10:31:07 info [rank 0] ranks    2\nSFT step    64 examples\n", 143, &seen),
+            "mpirun ended with exit code 143");
+  EXPECT_TRUE(seen);
+}
+
+TEST_F(MpirunWords, OfAnErrorComeBeforeThoseOfAnInjectedFault) {
+  EXPECT_EQ(cause_of("orrery: enospc injected at file.write (visit 2)\norrery: rank 0: the disk is full\n"
+                     "orrery: rank 1: rank 0 has gone\n",
+                     1),
+            "rank 0: the disk is full");
+  EXPECT_EQ(cause_of("orrery: hang injected at engine.step (visit 2)\n", 1),
+            "hang injected at engine.step (visit 2)");
+  EXPECT_EQ(
+      cause_of("orrery: error injected at engine.step (visit 2), as ORRERY_FAULT asks\norrery: other\n", 1),
+      "error injected at engine.step (visit 2), as ORRERY_FAULT asks");
 }
 
 TEST(MpirunCommand, HasSaneFlagsThatTheUserMayReplace) {
