@@ -196,9 +196,9 @@ class Launcher {
     if (options_.hang_timeout) {
       program.push_back(fmt::format("cluster.hang_timeout_s={}", *options_.hang_timeout));
     }
-    // Once this launch has published a checkpoint a restart goes on from there, wherever its first attempt
-    // began; what others have left in run_dir is no reason to.
-    if (goes_on()) program.emplace_back("trainer.resume=auto");
+    // A run that began anew goes on once this launch has published a checkpoint. One that began from a path
+    // does so by itself, and its run_dir must go on saying that it began there.
+    if (resume_ == "off" && goes_on()) program.emplace_back("trainer.resume=auto");
     const MpirunOptions mpirun{options_.ranks, options_.mpirun_arguments, available_cpus(),
                                hosts_are_given(options_.mpirun_arguments)};
     return mpirun_command(mpirun, program);
@@ -297,16 +297,14 @@ class Launcher {
 
   /// Where the next attempt begins.
   std::string resume_point() const {
-    if (resume_ != "auto" && !goes_on()) {
-      return resume_ == "off" ? std::string("the beginning") : fmt::format("trainer.resume={}", resume_);
-    }
     const int64_t step = newest_step(published(run_dir_));
-    return step > 0 ? fmt::format("the checkpoint of step {}", step) : std::string("the beginning");
+    if (step > 0) return fmt::format("the checkpoint of step {}", step);
+    return resume_ == "auto" || resume_ == "off" ? "the beginning" : "trainer.resume=" + resume_;
   }
 
   std::string how_to_resume() const {
-    const bool other = resume_ != "auto" && goes_on();
-    return fmt::format("the same command{} resumes from {}", other ? " with trainer.resume=auto" : "",
+    const bool refused = resume_ == "off" && goes_on();
+    return fmt::format("the same command{} resumes from {}", refused ? " with trainer.resume=auto" : "",
                        resume_point());
   }
 

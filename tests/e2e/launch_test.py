@@ -3,7 +3,6 @@ import json
 import os
 import pathlib
 import re
-import shutil
 import signal
 import subprocess
 import time
@@ -182,7 +181,6 @@ class Launch(Case):
     def test_a_restart_begins_where_the_user_said_until_there_is_a_checkpoint(self):
         other, run_dir = self.folder / "other", self.folder / "run"
         self.ok("train", QUICKSTART, f"run_dir={other}", *OPTIONS, "trainer.total_training_steps=0")
-        shutil.copytree(other / "checkpoints/step_000018", run_dir / "checkpoints/step_000018")  # of an earlier run
         options = [*OPTIONS, f"trainer.resume={other}"]
         process = self.start(run_dir, options=options, fault="learner.update:error@2,rank=1")
         self.finish(process, 1)
@@ -195,6 +193,10 @@ class Launch(Case):
         self.assertEqual(process.log().count(f"resumed from {other}"), 1, process.log())
         self.assertIn(f"resumed from {run_dir}/checkpoints/step_000022", process.log())
         self.assertEqual(self.checkpoint_hash(run_dir), self.undisturbed())
+        self.finish(self.start(run_dir, options=options), 0)  # the same command once more: nothing is left to do
+        process = self.start(self.folder / "anew", options=[*OPTIONS, "trainer.resume=off"], fault="learner.update:error@12,rank=1")
+        self.finish(process, 0)
+        self.assertEqual(self.checkpoint_hash(self.folder / "anew"), self.undisturbed())
 
     def test_a_hung_actor_is_named_with_its_prompts(self):
         process = self.start(self.folder / "run", "--max-restarts", "0", "--hang-timeout", "3", fault="engine.step:hang@9,rank=1")
