@@ -304,11 +304,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace orrery
 
-int main(int argc, char** argv) {
-  try {
-    return orrery::run(argc, argv);
-  } catch (const std::exception& e) {
-    std::fprintf(stderr, "bench_exactness: error: %s\n", e.what());
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return orrery::bench_main("bench_exactness", orrery::run, argc, argv); }

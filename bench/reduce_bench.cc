@@ -201,11 +201,4 @@ int run(int argc, char** argv) {
 }  // namespace
 }  // namespace orrery
 
-int main(int argc, char** argv) {
-  try {
-    return orrery::run(argc, argv);
-  } catch (const std::exception& e) {
-    std::fprintf(stderr, "bench_reduce: error: %s\n", e.what());
-    return 1;
-  }
-}
+int main(int argc, char** argv) { return orrery::bench_main("bench_reduce", orrery::run, argc, argv); }

@@ -1,9 +1,11 @@
-// What benchmarks that compare two implementations in turns share: clocks and medians.
+// What benchmarks that compare two implementations in turns share: clocks, medians and main().
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdio>
 #include <ctime>
+#include <exception>
 #include <vector>
 
 #include "core/buffer.h"
@@ -39,6 +41,16 @@ inline Buffer random_buffer(int64_t count, uint32_t seed) {
     value = static_cast<float>(static_cast<int32_t>(seed)) * 0x1p-31f;
   }
   return buffer;
+}
+
+/// main() of the benchmark `name`: an exception is one line and exit code 1.
+inline int bench_main(const char* name, int (*run)(int, char**), int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::exception& e) {
+    std::fprintf(stderr, "%s: error: %s\n", name, e.what());
+    return 1;
+  }
 }
 
 }  // namespace orrery

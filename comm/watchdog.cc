@@ -8,6 +8,7 @@
 #include <map>
 
 #include "core/error.h"
+#include "core/process.h"
 
 namespace orrery {
 namespace {
@@ -26,12 +27,6 @@ std::string name_ranks(const std::vector<int>& ranks) {
 WatchdogOptions sensible(WatchdogOptions options) {
   if (options.fatal_seconds > 0) options.warn_seconds = std::min(options.warn_seconds, options.fatal_seconds);
   return options;
-}
-
-std::string host_name() {
-  char name[256] = "";
-  if (gethostname(name, sizeof name - 1) != 0) return "unknown";
-  return name;
 }
 
 }  // namespace

@@ -58,10 +58,12 @@ void sync_path(const std::filesystem::path& path) {
   if (file.fd < 0 || ::fsync(file.fd) != 0) fail("cannot sync {}: {}", path.string(), std::strerror(errno));
 }
 
-void write_file_atomic(const std::filesystem::path& path, std::string_view contents) {
+void write_file_atomic(const std::filesystem::path& path, std::string_view contents, Durability durability) {
+  const bool durable = durability == Durability::kDurable;
   std::filesystem::path temporary = path;
   temporary += ".tmp";
-  const FaultAction fault = fault_point(FaultPoint::kFileWrite);
+  // Visits are counted: only what a run writes at known moments, and keeps, is one.
+  const FaultAction fault = durable ? fault_point(FaultPoint::kFileWrite) : FaultAction::kNone;
   {
     const Fd file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
     if (file.fd < 0) fail("cannot create {}: {}", temporary.string(), std::strerror(errno));
@@ -80,11 +82,13 @@ void write_file_atomic(const std::filesystem::path& path, std::string_view conte
       done += static_cast<size_t>(n);
     }
     if (fault == FaultAction::kTorn) fault_crash();
-    if (::fsync(file.fd) != 0) fail("cannot sync {}: {}", temporary.string(), std::strerror(errno));
+    if (durable && ::fsync(file.fd) != 0)
+      fail("cannot sync {}: {}", temporary.string(), std::strerror(errno));
   }
   if (::rename(temporary.c_str(), path.c_str()) != 0) {
     fail("cannot rename {} to {}: {}", temporary.string(), path.string(), std::strerror(errno));
   }
+  if (!durable) return;
   const std::filesystem::path folder = path.parent_path();
   sync_path(folder.empty() ? std::filesystem::path(".") : folder);
 }

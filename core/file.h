@@ -13,9 +13,15 @@ namespace orrery {
 /// The whole file. Throws Error naming the path when it cannot be read.
 std::string read_file(const std::filesystem::path& path);
 
-/// Writes path.tmp, fsyncs it, renames it over `path`, fsyncs the folder: readers see the old bytes or the
-/// new ones, never a part. A full disk throws and leaves the old file.
-void write_file_atomic(const std::filesystem::path& path, std::string_view contents);
+enum class Durability {
+  kDurable,  ///< fsync of the file, then of its folder: what was written outlives a power cut
+  kVisible   ///< for readers on a running system only, at no cost in disk writes
+};
+
+/// Writes path.tmp and renames it over `path`: readers see the old bytes or the new ones, never a part. A
+/// full disk throws and leaves the old file.
+void write_file_atomic(const std::filesystem::path& path, std::string_view contents,
+                       Durability durability = Durability::kDurable);
 
 /// fsync of a file or folder by path.
 void sync_path(const std::filesystem::path& path);

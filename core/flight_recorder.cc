@@ -37,6 +37,7 @@ class Line {
     std::reverse(digits, digits + count);
     add(std::string_view(digits, count));
   }
+  std::string_view text() const { return {buffer_, size_}; }
   /// The whole line in one call, so that ranks' lines do not mix.
   void write(int fd) {
     if (size_ == sizeof buffer_) --size_;
@@ -147,7 +148,7 @@ std::vector<FlightRecorder::Event> FlightRecorder::events() const {
   return events;
 }
 
-void FlightRecorder::dump(int fd, const char* prefix, size_t count) const {
+void FlightRecorder::dump(int fd, std::string_view prefix, size_t count) const {
   const uint64_t newest = newest_.load();
   const uint64_t shown = std::min({newest, static_cast<uint64_t>(count), static_cast<uint64_t>(kEvents)});
   const int64_t now = now_nanoseconds();
@@ -178,19 +179,14 @@ FlightRecorder& flight_recorder() {
 }
 
 void print_flight_recorder(int rank) {
-  char prefix[64] = "  flight recorder";
+  Line prefix;
+  prefix.add("  flight recorder");
   if (rank >= 0) {
-    constexpr std::string_view kRank = "  flight recorder, rank ";
-    std::memcpy(prefix, kRank.data(), kRank.size());
-    char digits[12];
-    size_t count = 0;
-    for (int rest = rank; count == 0 || rest > 0; rest /= 10)
-      digits[count++] = static_cast<char>('0' + rest % 10);
-    for (size_t i = 0; i < count; ++i) prefix[kRank.size() + i] = digits[count - 1 - i];
-    prefix[kRank.size() + count] = '\0';
+    prefix.add(", rank ");
+    prefix.add(static_cast<uint64_t>(rank));
   }
-  std::strcat(prefix, ":");
-  flight_recorder().dump(STDERR_FILENO, prefix, kPrinted);
+  prefix.add(":");
+  flight_recorder().dump(STDERR_FILENO, prefix.text(), kPrinted);
 }
 
 void install_crash_handlers(int rank) {

@@ -37,7 +37,7 @@ class FlightRecorder {
 
   /// Writes the newest `count` events, oldest first, one line each with "`prefix` " before it. Calls nothing
   /// but clock_gettime and write: for signal handlers.
-  void dump(int fd, const char* prefix, size_t count) const;
+  void dump(int fd, std::string_view prefix, size_t count) const;
 
  private:
   static constexpr size_t kWords = kTextBytes / sizeof(uint64_t);

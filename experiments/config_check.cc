@@ -81,10 +81,8 @@ void check_rl(const proto::Config& config, const Topology& topology) {
   if (rollout_compute_dtype(config) != compute_dtype(config) && topology.placement != Placement::kSplit) {
     fail_usage(
         "rollout.compute_dtype is {} but model.compute_dtype is {}: colocated ranks generate with the very "
-        "weights "
-        "they learn on, so leave it `same`, or set cluster.placement=split (2 ranks or more), where ranks "
-        "that "
-        "only generate have their own",
+        "weights they learn on, so leave it `same`, or set cluster.placement=split (2 ranks or more), where "
+        "ranks that only generate have their own",
         dtype_name(rollout_compute_dtype(config)), dtype_name(compute_dtype(config)));
   }
   if (rollout.temperature() == 0) {

@@ -1,18 +1,15 @@
 #include "experiments/heartbeat.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <fstream>
 #include <limits>
 #include <nlohmann/json.hpp>
 
 #include "comm/watchdog.h"
 #include "core/error.h"
 #include "core/file.h"
+#include "core/process.h"
 
 namespace orrery {
 namespace {
@@ -20,23 +17,15 @@ namespace {
 /// Seconds that what a rank said is as good as new.
 constexpr double kNews = 2;
 
-std::string this_host() {
-  char name[256] = "";
-  return gethostname(name, sizeof name - 1) == 0 ? name : "";
-}
-
 /// "; its process 123 is stopped" when the kernel says so.
 std::string process_state(const proto::RankStatus& rank) {
-  if (rank.pid() <= 0 || rank.host() != this_host()) return "";
-  std::ifstream file(fmt::format("/proc/{}/stat", rank.pid()));
-  std::string stat;
-  if (!std::getline(file, stat)) return fmt::format("; its process {} is gone", rank.pid());
-  const size_t name_end = stat.rfind(')');  // the name may hold anything
-  const char state = name_end != std::string::npos && name_end + 2 < stat.size() ? stat[name_end + 2] : '?';
-  if (state == 'T' || state == 't') return fmt::format("; its process {} is stopped", rank.pid());
-  if (state == 'D')
+  if (rank.pid() <= 0 || rank.host() != host_name()) return "";
+  const std::optional<ProcessStat> stat = process_stat(static_cast<pid_t>(rank.pid()));
+  if (!stat) return fmt::format("; its process {} is gone", rank.pid());
+  if (stat->stopped()) return fmt::format("; its process {} is stopped", rank.pid());
+  if (stat->state == 'D')
     return fmt::format("; its process {} waits for a disk or network file system", rank.pid());
-  if (state == 'Z') return fmt::format("; its process {} has ended", rank.pid());
+  if (stat->state == 'Z') return fmt::format("; its process {} has ended", rank.pid());
   return "";
 }
 
@@ -47,13 +36,13 @@ double unix_time() {
 }
 
 bool replace(const std::filesystem::path& path, const nlohmann::ordered_json& json) {
-  const std::string text = json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
-  const std::string temporary = path.string() + ".tmp";
-  const int fd = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd < 0) return false;
-  const bool written = ::write(fd, text.data(), text.size()) == static_cast<ssize_t>(text.size());
-  ::close(fd);
-  return written && ::rename(temporary.c_str(), path.c_str()) == 0;
+  try {
+    write_file_atomic(path, json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n",
+                      Durability::kVisible);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
 }
 
 /// " as of 5 s before" for what is no longer news.

@@ -19,6 +19,8 @@
 #include "experiments/config.h"
 #include "experiments/heartbeat.h"
 #include "experiments/mpi_job.h"
+#include "experiments/run_folder.h"
+#include "experiments/stop_signal.h"
 #include "models/checkpoint.h"
 
 namespace orrery {
@@ -55,15 +57,6 @@ void on_signal(int) {
 }
 
 bool asked_to_stop() { return g_asked_ns != 0; }
-
-void install_handlers() {
-  for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) {
-    struct sigaction action {};
-    action.sa_handler = on_signal;
-    action.sa_flags = SA_RESTART;
-    sigaction(signal, &action, nullptr);
-  }
-}
 
 double seconds_since(Clock::time_point then) {
   return std::chrono::duration<double>(Clock::now() - then).count();
@@ -152,9 +145,9 @@ class Launcher {
   }
 
   int run() {
-    std::filesystem::create_directories(run_dir_);
+    make_run_dir(run_dir_);
     const FileLock lock(run_dir_ / ".launch.lock", std::chrono::seconds(0));
-    install_handlers();
+    handle_stop_signals(on_signal);
     const int code = run_to_the_end();
     // Only what is this run's own: a job that could not start must not touch the file of one that lives.
     if (ran_) {

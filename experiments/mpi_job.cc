@@ -13,11 +13,13 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
-#include <fstream>
+#include <optional>
 #include <string_view>
 #include <thread>
 
 #include "core/error.h"
+#include "core/process.h"
+#include "experiments/stop_signal.h"
 
 namespace orrery {
 namespace {
@@ -49,16 +51,6 @@ std::string find_on_path(const std::string& program) {
   fail("{} is not on PATH; install Open MPI (Debian: openmpi-bin) or load its module", program);
 }
 
-/// Of a process, by /proc: its state's letter and its parent. False when there is no such process.
-bool read_stat(const std::filesystem::path& folder, char& state, int& parent) {
-  std::ifstream file(folder / "stat");
-  std::string stat;
-  if (!std::getline(file, stat)) return false;
-  const size_t name_end = stat.rfind(')');  // the name may hold anything
-  return name_end != std::string::npos &&
-         std::sscanf(stat.c_str() + name_end + 1, " %c %d", &state, &parent) == 2;
-}
-
 /// Children of this process.
 std::vector<pid_t> children() {
   std::vector<pid_t> found;
@@ -67,10 +59,9 @@ std::vector<pid_t> children() {
   for (const auto& entry : std::filesystem::directory_iterator("/proc", code)) {
     const std::string name = entry.path().filename().string();
     if (name.find_first_not_of("0123456789") != std::string::npos) continue;
-    char state = 0;
-    int parent = 0;
-    if (read_stat(entry.path(), state, parent) && parent == self)
-      found.push_back(static_cast<pid_t>(std::atoi(name.c_str())));
+    const auto pid = static_cast<pid_t>(std::atoi(name.c_str()));
+    const std::optional<ProcessStat> stat = process_stat(pid);
+    if (stat && stat->parent == self) found.push_back(pid);
   }
   return found;
 }
@@ -135,7 +126,7 @@ MpiJob::MpiJob(const std::vector<std::string>& command) {
     const int null = ::open("/dev/null", O_RDONLY);  // a background group must not read the terminal
     if (null >= 0) dup2(null, STDIN_FILENO);
     dup2(ends[1], STDERR_FILENO);
-    for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) std::signal(signal, SIG_DFL);
+    for (const int signal : kStopSignals) std::signal(signal, SIG_DFL);
     execv(program.c_str(), words.data());
     [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, kNotStarted.data(), kNotStarted.size());
     [[maybe_unused]] const ssize_t ended = ::write(STDERR_FILENO, "\n", 1);
@@ -172,9 +163,9 @@ void MpiJob::send_signal(int signal) {
 }
 
 bool MpiJob::stopped() const {
-  char state = 0;
-  int parent = 0;
-  return !ended_ && read_stat(fmt::format("/proc/{}", pid_), state, parent) && (state == 'T' || state == 't');
+  if (ended_) return false;
+  const std::optional<ProcessStat> stat = process_stat(pid_);
+  return stat && stat->stopped();
 }
 
 void MpiJob::end() {

@@ -75,6 +75,15 @@ void add_advantage_metrics(Metrics& metrics, std::span<const std::vector<float>>
                 "critic/returns");  // without a critic an outcome's return is its advantage, as in verl
 }
 
+void write_logprob_difference(Metrics& metrics, const LogprobDifference& difference, double tokens) {
+  const double count = std::max(tokens, 1.0), mean = difference.probs_diff_sum / count;
+  metrics["training/rollout_probs_diff_max"] = difference.probs_diff_max;
+  metrics["training/rollout_probs_diff_mean"] = mean;
+  metrics["training/rollout_probs_diff_std"] =
+      std::sqrt(std::max(0.0, difference.probs_diff_square_sum / count - mean * mean));
+  metrics["rollout/logprob_diff_max"] = difference.logprob_diff_max;
+}
+
 void UpdateMetrics::add(const UpdateResult& r) {
   if (updates_ == 0) first_ = r.sums;
   ++updates_;
@@ -108,12 +117,7 @@ void UpdateMetrics::write(Metrics& metrics, std::map<std::string, double>& timin
   metrics["actor/grad_norm"] = grad_norm_ / n;
   metrics["actor/lr"] = lr_;
   metrics["actor/skipped_updates"] = static_cast<double>(skipped_);
-  const double first_tokens = std::max(first_.tokens, 1.0), mean = first_.probs_diff_sum / first_tokens;
-  metrics["training/rollout_probs_diff_max"] = first_.probs_diff_max;
-  metrics["training/rollout_probs_diff_mean"] = mean;
-  metrics["training/rollout_probs_diff_std"] =
-      std::sqrt(std::max(0.0, first_.probs_diff_square_sum / first_tokens - mean * mean));
-  metrics["rollout/logprob_diff_max"] = first_.logprob_diff_max;
+  write_logprob_difference(metrics, first_, first_.tokens);
   metrics["rollout/logprob_mismatches"] = first_.mismatches;
   metrics["perf/learner_rows"] = static_cast<double>(rows_);
   metrics["perf/learner_flops"] = flops_;

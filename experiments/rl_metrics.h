@@ -22,6 +22,9 @@ void add_step_metrics(Metrics& metrics, std::span<const Group> groups,
 
 void add_advantage_metrics(Metrics& metrics, std::span<const std::vector<float>> advantages);
 
+/// training/rollout_probs_diff_* and rollout/logprob_diff_max, over `tokens` tokens.
+void write_logprob_difference(Metrics& metrics, const LogprobDifference& difference, double tokens);
+
 /// The optimizer steps of one RL step: token means over all of them, the last learning rate, the largest
 /// mismatch of the first one (later ones are off policy).
 class UpdateMetrics {

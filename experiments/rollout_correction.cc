@@ -1,10 +1,9 @@
 #include "experiments/rollout_correction.h"
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
 
 #include "core/error.h"
+#include "experiments/rl_metrics.h"
 #include "learners/batch.h"
 #include "learners/loss.h"
 
@@ -54,16 +53,10 @@ void RolloutCorrection::weigh(const Trajectory& recorded, Sample& sample, float 
     sample.weights[i] = std::min(weight, cap);
     corrected_ += 1;
     clipped_ += weight > cap ? 1 : 0;
-    mismatches_ += std::bit_cast<uint32_t>(old_logp) != std::bit_cast<uint32_t>(rollout_logp) ? 1 : 0;
+    mismatches_ += same_bits(old_logp, rollout_logp) ? 0 : 1;
     weight_sum_ += weight;
     weight_max_ = std::max<double>(weight_max_, weight);
-    const double difference =
-        std::abs(std::exp(static_cast<double>(old_logp)) - std::exp(static_cast<double>(rollout_logp)));
-    diff_sum_ += difference;
-    diff_square_sum_ += difference * difference;
-    diff_max_ = std::max(diff_max_, difference);
-    logprob_diff_max_ = std::max(logprob_diff_max_,
-                                 std::abs(static_cast<double>(old_logp) - static_cast<double>(rollout_logp)));
+    difference_.compare(old_logp, rollout_logp);
   }
 }
 
@@ -82,12 +75,7 @@ std::span<const float> RolloutCorrection::weights(size_t group, size_t sample) c
 void RolloutCorrection::write(Metrics& metrics) const {
   metrics["rollout_corr/corrected_share"] = corrected_ / std::max(tokens_, 1.0);
   if (!any()) return;
-  const double mean = diff_sum_ / corrected_;
-  metrics["training/rollout_probs_diff_max"] = diff_max_;
-  metrics["training/rollout_probs_diff_mean"] = mean;
-  metrics["training/rollout_probs_diff_std"] =
-      std::sqrt(std::max(0.0, diff_square_sum_ / corrected_ - mean * mean));
-  metrics["rollout/logprob_diff_max"] = logprob_diff_max_;
+  write_logprob_difference(metrics, difference_, corrected_);
   metrics["rollout/logprob_mismatches"] += mismatches_;
   metrics["rollout_corr/rollout_is_mean"] = weight_sum_ / corrected_;
   metrics["rollout_corr/rollout_is_max"] = weight_max_;

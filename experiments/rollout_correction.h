@@ -41,7 +41,8 @@ class RolloutCorrection {
 
   std::vector<std::vector<Sample>> samples_;
   double tokens_ = 0, corrected_ = 0, clipped_ = 0;
-  double diff_sum_ = 0, diff_square_sum_ = 0, diff_max_ = 0, logprob_diff_max_ = 0, mismatches_ = 0;
+  double mismatches_ = 0;
+  LogprobDifference difference_;
   double weight_sum_ = 0, weight_max_ = 0;
 };
 

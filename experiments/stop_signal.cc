@@ -32,14 +32,18 @@ void on_signal(int signal) {
 
 }  // namespace
 
-void install_stop_handlers(bool tell) {
-  g_tell = tell ? 1 : 0;
-  for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) {
+void handle_stop_signals(void (*handler)(int)) {
+  for (const int signal : kStopSignals) {
     struct sigaction action {};
-    action.sa_handler = on_signal;
+    action.sa_handler = handler;
     action.sa_flags = SA_RESTART;
     sigaction(signal, &action, nullptr);
   }
+}
+
+void install_stop_handlers(bool tell) {
+  g_tell = tell ? 1 : 0;
+  handle_stop_signals(on_signal);
 }
 
 bool stop_requested() { return g_stop != 0; }

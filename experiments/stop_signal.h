@@ -2,9 +2,18 @@
 // once.
 #pragma once
 
+#include <array>
+#include <csignal>
+
 #include "comm/communicator.h"
 
 namespace orrery {
+
+/// The signals that ask for it.
+inline constexpr std::array kStopSignals = {SIGTERM, SIGINT, SIGUSR1};
+
+/// From now on they call `handler`; interrupted system calls go on.
+void handle_stop_signals(void (*handler)(int));
 
 /// `tell`: this rank says so on stderr (one rank is enough).
 void install_stop_handlers(bool tell);

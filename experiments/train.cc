@@ -1,7 +1,5 @@
 #include "experiments/train.h"
 
-#include <atomic>
-#include <chrono>
 #include <cstdio>
 #include <utility>
 
@@ -14,6 +12,7 @@
 #include "experiments/config.h"
 #include "experiments/heartbeat.h"
 #include "experiments/rl_stage.h"
+#include "experiments/run_folder.h"
 #include "experiments/sft_stage.h"
 #include "experiments/stop_signal.h"
 #include "experiments/together.h"
@@ -47,30 +46,6 @@ std::unique_ptr<Transformer> make_reference(Job& job, bool after_sft, const Trai
 }
 
 constexpr int kMaxSkippedSteps = 5;
-
-/// Rank 0: the run's folder, from when on it is this run's and no other's.
-class RunFolder {
- public:
-  explicit RunFolder(std::filesystem::path path) : path_(std::move(path)) {}
-
-  /// Not `make`: only when it is there already, so that a run that cannot start leaves nothing.
-  void take(bool make) {
-    if (lock_ != nullptr || (!make && !std::filesystem::is_directory(path_))) return;
-    std::error_code error;
-    std::filesystem::create_directories(path_, error);
-    if (error) fail_usage("run_dir: cannot create {}: {}", path_.string(), error.message());
-    // Ranks of a killed mpirun notice a moment later: a run resumed at once waits for them.
-    lock_ = std::make_unique<FileLock>(path_ / ".lock", std::chrono::seconds(5));
-    taken_ = true;
-  }
-  const std::filesystem::path& path() const { return path_; }
-  bool taken() const { return taken_; }  ///< from any thread
-
- private:
-  std::filesystem::path path_;
-  std::unique_ptr<FileLock> lock_;
-  std::atomic<bool> taken_ = false;
-};
 
 /// What all ranks said last; the watchdog's until it is gone.
 struct LastStatus {
@@ -359,10 +334,8 @@ Training::End train_watched(const proto::Config& config, const std::string& conf
     if (config.cluster().reduce() == proto::ClusterSection::FAST && job->topology.learners > 1) {
       spdlog::warn(
           "cluster.reduce is fast: gradients are added in the order the MPI library picks, so another number "
-          "of "
-          "learners, or another MPI, ends in other weights (in the last bits at first); 'ordered' gives the "
-          "same "
-          "bits on any layout");
+          "of learners, or another MPI, ends in other weights (in the last bits at first); 'ordered' gives "
+          "the same bits on any layout");
     }
   }
   const Training::End end = Training(*job, config_yaml, folder).run();

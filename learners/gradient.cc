@@ -1,8 +1,6 @@
 #include "learners/gradient.h"
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
 
 #include "kernels/embedding.h"
 #include "kernels/lm_head.h"
@@ -15,11 +13,6 @@ std::span<const float> inverse_temperatures(float temperature, size_t rows, Aren
   const auto values = arena.span<float>(static_cast<int64_t>(rows));
   std::fill(values.begin(), values.end(), 1.0f / temperature);
   return values;
-}
-
-/// NaN equals nothing: a log-prob that is one is wrong on both sides.
-bool same_bits(float a, float b) {
-  return !std::isnan(a) && std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b);
 }
 
 /// Adds one token to the sums and returns its derivative with respect to logp (weighted).
@@ -55,12 +48,7 @@ struct RowLoss {
     sums.ppo_kl += -static_cast<double>(terms.log_ratio);
     sums.clipped += terms.clipped ? 1 : 0;
     sums.clipped_lower += terms.clipped_lower ? 1 : 0;
-    const double difference =
-        std::abs(std::exp(static_cast<double>(logp)) - std::exp(static_cast<double>(old_logp)));
-    sums.probs_diff_sum += difference;
-    sums.probs_diff_square_sum += difference * difference;
-    sums.probs_diff_max = std::max(sums.probs_diff_max, difference);
-    sums.logprob_diff_max = std::max(sums.logprob_diff_max, std::abs(static_cast<double>(terms.log_ratio)));
+    sums.compare(logp, old_logp);
     return {weight * terms.dlogp, weight * terms.dentropy};
   }
 };

@@ -1,6 +1,7 @@
 #include "learners/loss.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 
 #include "core/error.h"
@@ -84,6 +85,26 @@ float aggregation_weight(LossAggMode mode, int64_t sample_tokens, int64_t total_
   fail("unknown loss_agg_mode {}", static_cast<int>(mode));
 }
 
+bool same_bits(float a, float b) {
+  return !std::isnan(a) && std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b);
+}
+
+void LogprobDifference::compare(float recomputed, float recorded) {
+  const double difference =
+      std::abs(std::exp(static_cast<double>(recomputed)) - std::exp(static_cast<double>(recorded)));
+  probs_diff_sum += difference;
+  probs_diff_square_sum += difference * difference;
+  probs_diff_max = std::max(probs_diff_max, difference);
+  logprob_diff_max = std::max(logprob_diff_max, std::abs(static_cast<double>(recomputed - recorded)));
+}
+
+void LogprobDifference::merge(const LogprobDifference& o) {
+  probs_diff_sum += o.probs_diff_sum;
+  probs_diff_square_sum += o.probs_diff_square_sum;
+  probs_diff_max = std::max(probs_diff_max, o.probs_diff_max);
+  logprob_diff_max = std::max(logprob_diff_max, o.logprob_diff_max);
+}
+
 void LossSums::add_mismatch(const LogprobMismatch& mismatch) {
   if (mismatches == 0 || mismatch.place() < first_mismatch.place()) first_mismatch = mismatch;
   mismatches += 1;
@@ -98,10 +119,7 @@ void LossSums::add(const LossSums& o) {
   clipped += o.clipped;
   clipped_lower += o.clipped_lower;
   tokens += o.tokens;
-  probs_diff_sum += o.probs_diff_sum;
-  probs_diff_square_sum += o.probs_diff_square_sum;
-  probs_diff_max = std::max(probs_diff_max, o.probs_diff_max);
-  logprob_diff_max = std::max(logprob_diff_max, o.logprob_diff_max);
+  merge(o);
   if (o.mismatches > 0 && (mismatches == 0 || o.first_mismatch.place() < first_mismatch.place()))
     first_mismatch = o.first_mismatch;
   mismatches += o.mismatches;

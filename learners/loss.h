@@ -68,14 +68,23 @@ struct LogprobMismatch {
   auto place() const { return std::tuple(prompt_index, sample_index, position); }
 };
 
+/// NaN equals nothing: a log-prob that is one is wrong on both sides.
+bool same_bits(float a, float b);
+
+/// How far recorded log-probs are from recomputed ones, over tokens.
+struct LogprobDifference {
+  double probs_diff_sum = 0, probs_diff_square_sum = 0;
+  double probs_diff_max = 0, logprob_diff_max = 0;
+  void compare(float recomputed, float recorded);  ///< one token more
+  void merge(const LogprobDifference& other);
+};
+
 /// Sums over loss tokens in row order, for metrics; added across shards in shard order.
-struct LossSums {
+struct LossSums : LogprobDifference {
   double loss =
       0;  ///< sum of weight * (pg + kl_coef * kl - entropy_coeff * entropy), or of weight * -logp (SFT)
   double pg_loss = 0, kl = 0, entropy = 0, ppo_kl = 0, clipped = 0, clipped_lower = 0;
   double tokens = 0;
-  double probs_diff_sum = 0, probs_diff_square_sum = 0;
-  double probs_diff_max = 0, logprob_diff_max = 0;
   /// Loss tokens of exact leaves whose bits differ (a NaN always does), and the first of them by prompt,
   /// sample and position, which is the same one however trees lie in shards.
   double mismatches = 0;

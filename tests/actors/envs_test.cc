@@ -11,21 +11,15 @@
 #include "actors/jsonl.h"
 #include "core/error.h"
 #include "tests/support/assets.h"
+#include "tests/support/scratch.h"
 
 namespace orrery {
 namespace {
 
+using testing_support::error_of;
+
 float reward(const Environment& env, Split split, uint64_t index, const std::string& response) {
   return env.reset(split, index)->step(response).reward;
-}
-
-std::string error_of(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 TEST(Text, NumbersAreNormalised) {

@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import subprocess
 import tempfile
+import time
 import unittest
 
 SOURCE = pathlib.Path(os.environ.get("ORRERY_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
@@ -44,6 +45,11 @@ def start(*args, ranks=0, log=subprocess.DEVNULL):
                             stdin=subprocess.DEVNULL, start_new_session=True)
 
 
+def metrics(run_dir):
+    """The lines of a run's metrics.jsonl."""
+    return [json.loads(line) for line in (pathlib.Path(run_dir) / "metrics.jsonl").read_text().splitlines()]
+
+
 class Case(unittest.TestCase):
     def setUp(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="orrery-e2e-"))
@@ -60,6 +66,14 @@ class Case(unittest.TestCase):
         for text in says:
             self.assertIn(text, result.stderr)
         return result
+
+    def wait_for(self, path, process, timeout=120, log=lambda: ""):
+        """Until `path` is there, which `process` is to make; log(): what it has printed."""
+        deadline = time.time() + timeout
+        while not path.exists():
+            self.assertIsNone(process.poll(), f"it ended before {path.name} was there:\n{log()}")
+            self.assertLess(time.time(), deadline, f"{path.name} did not appear:\n{log()}")
+            time.sleep(0.01)
 
     def checkpoint_hash(self, run_dir):
         newest = sorted((pathlib.Path(run_dir) / "checkpoints").glob("step_*[0-9]"))[-1]

@@ -1,13 +1,12 @@
 """A run killed at named points (ORRERY_FAULT), then resumed on the same or another layout, always ends in the bits of the run that was
 never killed. (train_test.py kills at random moments.) And what else can be injected is found, told and survived."""
-import json
 import pathlib
 import shutil
 import subprocess
 import tempfile
 import unittest
 
-from harness import QUICKSTART, Case, command, environment
+from harness import QUICKSTART, Case, command, environment, metrics
 
 # Every stage, as small as it gets: 2 steps of SFT, 3 of RL, a save after each, rollouts of each RL step.
 TINY = ["sft.total_training_steps=2", "sft.train_batch_size=8", "trainer.total_training_steps=3", "data.train_batch_size=4",
@@ -51,7 +50,7 @@ class Kills(Case):
         self.assertEqual(result.returncode, 0, f"resumed after {after} on {layout}: {result.stderr}")
         self.assertEqual(self.checkpoint_hash(run_dir), self.whole, f"after {after}, resumed on {layout}")
         self.ok("ckpt", "verify", run_dir)
-        rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+        rows = metrics(run_dir)
         self.assertEqual([row["step"] for row in rows if row["stage"] != "val"], list(range(1, STEPS + 1)), f"each step once, after {after}")
         left = [path.name for path in (run_dir / "checkpoints").iterdir() if ".tmp-" in path.name]
         self.assertEqual(left, [], "nothing is left of killed saves")
@@ -144,7 +143,7 @@ class Injected(Kills):
         run_dir = self.folder / "run"
         result = train(run_dir, PAIR, "checkpoint.publish:slow@2")
         self.assertEqual(result.returncode, 0, result.stderr)
-        rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+        rows = metrics(run_dir)
         background = [row["timing_s/save_checkpoint_background"] for row in rows if "timing_s/save_checkpoint_background" in row]
         self.assertGreaterEqual(max(background), 0.1)
         self.assertEqual(len([row for row in rows if "timing_s/save_checkpoint" in row]), STEPS - 1)

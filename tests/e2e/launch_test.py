@@ -8,7 +8,7 @@ import subprocess
 import time
 import unittest
 
-from harness import LEARNS, QUICKSTART, SHORT, Case, command, environment
+from harness import LEARNS, QUICKSTART, SHORT, Case, command, environment, metrics
 
 SFT_STEPS, RL_STEPS = 20, 8
 OPTIONS = [*LEARNS, f"trainer.total_training_steps={RL_STEPS}", "trainer.save_freq=2", "trainer.rollout_save_freq=1", "data.val_size=4"]
@@ -63,30 +63,22 @@ class Launch(Case):
             self.fail(f"still running after {timeout} s:\n{process.log()}")
         self.assertEqual(process.returncode, code, process.log())
 
-    def wait_for(self, path, process, timeout=60):
-        deadline = time.time() + timeout
-        while not path.exists():
-            self.assertIsNone(process.poll(), f"it ended before {path.name} was there:\n{process.log()}")
-            self.assertLess(time.time(), deadline, f"{path.name} did not appear:\n{process.log()}")
-            time.sleep(0.01)
-
     def state(self, run_dir):
         status = json.loads((run_dir / "status.json").read_text())
         return status["state"], status["exit_code"]
 
     def check_whole(self, run_dir, process):
         self.assertEqual(self.checkpoint_hash(run_dir), self.undisturbed(), process.log())
-        rows = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
-        self.assertEqual([row["step"] for row in rows if row["stage"] != "val"], list(range(1, SFT_STEPS + RL_STEPS + 1)),
+        self.assertEqual([row["step"] for row in metrics(run_dir) if row["stage"] != "val"], list(range(1, SFT_STEPS + RL_STEPS + 1)),
                          "each step once")
         self.assertEqual(rank_pids(run_dir), {}, "no rank is left")
 
     def test_a_killed_rank_and_a_killed_mpirun_are_restarted(self):
         run_dir = self.folder / "run"
         process = self.start(run_dir)
-        self.wait_for(run_dir / "checkpoints/step_000010", process)
+        self.wait_for(run_dir / "checkpoints/step_000010", process, timeout=60, log=process.log)
         os.kill(rank_pids(run_dir)[1], signal.SIGKILL)
-        self.wait_for(run_dir / "checkpoints/step_000022", process)
+        self.wait_for(run_dir / "checkpoints/step_000022", process, timeout=60, log=process.log)
         children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         self.assertEqual(len(children), 1, "mpirun")
         os.kill(int(children[0]), signal.SIGKILL)
@@ -125,7 +117,7 @@ class Launch(Case):
         run_dir = self.folder / "run"
         process = self.start(run_dir, options=[*OPTIONS, "trainer.total_training_steps=100000", "trainer.save_freq=0",
                                                "trainer.test_freq=0"])
-        self.wait_for(run_dir / "rollouts/step_000002.h5", process)
+        self.wait_for(run_dir / "rollouts/step_000002.h5", process, timeout=60, log=process.log)
         process.send_signal(signal.SIGTERM)
         time.sleep(0.1)  # as `timeout` does: to the process, and to its group
         process.send_signal(signal.SIGTERM)
@@ -145,7 +137,7 @@ class Launch(Case):
     def test_a_second_request_ends_a_job_that_cannot_save(self):
         run_dir = self.folder / "run"
         process = self.start(run_dir, fault="engine.step:hang@40,rank=1")
-        self.wait_for(run_dir / "checkpoints/step_000020", process)
+        self.wait_for(run_dir / "checkpoints/step_000020", process, timeout=60, log=process.log)
         deadline = time.time() + 30
         while "hang injected" not in process.log() and time.time() < deadline:
             time.sleep(0.05)

@@ -3,7 +3,7 @@ import json
 import shutil
 import unittest
 
-from harness import QUICKSTART, SOURCE, Case, run
+from harness import QUICKSTART, SOURCE, Case, metrics, run
 
 # A model of 11 thousand parameters: what takes time is starting the processes.
 MODEL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
@@ -40,7 +40,7 @@ class Layouts(Case):
         run_dir = self.folder / name
         result = run("train", QUICKSTART, f"run_dir={run_dir}", f"model.path={self.model}", *OPTIONS, *options, ranks=ranks)
         self.assertEqual(result.returncode, 0, f"{name} {options}\n{result.stdout}\n{result.stderr}")
-        rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+        rows = metrics(run_dir)
         steps = [row for row in rows if row["stage"] == "grpo"]
         self.assertEqual(len(steps), 10, name)
         self.assertGreaterEqual(sum(row["critic/advantages/max"] > 0 for row in steps), 7, f"{name}: too few steps had a gradient")

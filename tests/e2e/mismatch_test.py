@@ -1,12 +1,11 @@
 """Log-probs that are not the learner's. Other numerics: seen, corrected, and still the same bits on any layout. A wrong bit in the same
 numerics: the run stops."""
-import json
 import os
 import re
 import unittest
 from unittest import mock
 
-from harness import LEARNS, QUICKSTART, Case
+from harness import LEARNS, QUICKSTART, Case, metrics
 
 OTHER = ["cluster.placement=split", "rollout.compute_dtype=bf16"]
 
@@ -15,7 +14,7 @@ class Mismatch(Case):
     def train(self, name, *options, ranks=0):
         run_dir = self.folder / name
         self.ok("train", QUICKSTART, f"run_dir={run_dir}", *LEARNS, *options, ranks=ranks)
-        rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+        rows = metrics(run_dir)
         return self.checkpoint_hash(run_dir), [row for row in rows if row["stage"] == "grpo"]
 
     def test_other_numerics_are_corrected(self):
@@ -58,12 +57,12 @@ class Mismatch(Case):
             self.assertEqual(result.stderr.count("recorded for prompt"), 1, "said once, not by every rank")
             found = re.search(r"orrery: step (\d): the log-prob recorded for prompt \d+ sample \d token \d \(id \d+\) is -", result.stderr)
             self.assertIsNotNone(found, result.stderr)
-            rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+            rows = metrics(run_dir)
             self.assertEqual([row["stage"] for row in rows].count("grpo"), int(found[1]) - 1, "sound steps are kept")
         options = [*LEARNS, "cluster.placement=split", "algorithm.verify_logprobs=false", f"run_dir={self.folder / 'metrics'}"]
         with mock.patch.dict(os.environ, ORRERY_FAULT="engine.step:corrupt@9+,rank=1"):
             self.ok("train", QUICKSTART, *options, ranks=2)
-        rows = [json.loads(line) for line in (self.folder / "metrics/metrics.jsonl").read_text().splitlines()]
+        rows = metrics(self.folder / "metrics")
         last = [row for row in rows if row["stage"] == "grpo"][-1]
         self.assertGreater(last["rollout/logprob_mismatches"], 0)
         self.assertGreater(last["rollout/logprob_diff_max"], 0)

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-from harness import BIN, LEARNS, QUICKSTART, environment
+from harness import BIN, LEARNS, QUICKSTART, environment, metrics
 from launch_test import SFT_STEPS, rank_pids
 
 
@@ -26,10 +26,6 @@ def orrery(*args):
 def checkpoint_hash(run_dir):
     newest = sorted((run_dir / "checkpoints").glob("step_*[0-9]"))[-1]
     return newest.name, json.loads(orrery("ckpt", "hash", newest, "--json"))["hash"]
-
-
-def rows(run_dir):
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
 def groups(path):
@@ -108,11 +104,11 @@ def main():
         sys.exit(f"exit code {process.returncode}; the end of {folder / 'run.txt'}:\n" + "\n".join(text.splitlines()[-30:]))
 
     problems = []
-    if not any(r.get("actor/grad_norm", 0) > 0 for r in rows(whole)):
+    if not any(r.get("actor/grad_norm", 0) > 0 for r in metrics(whole)):
         problems.append("every gradient was zero, so equal hashes say little")
     if checkpoint_hash(run_dir) != expected:
         problems.append(f"hash {checkpoint_hash(run_dir)} instead of {expected}")
-    first, second = rows(whole), rows(run_dir)
+    first, second = metrics(whole), metrics(run_dir)
     if [r["step"] for r in second] != list(range(1, steps + SFT_STEPS + 1)):
         problems.append("metrics.jsonl does not list every step exactly once")
     for key in ("critic/rewards/mean", "actor/grad_norm", "response_length/mean", "train/loss"):

@@ -1,9 +1,8 @@
 """A whole SFT and GRPO run gives the same checkpoint on every instruction set that this CPU has."""
-import json
 import subprocess
 import unittest
 
-from harness import BIN, LEARNS, QUICKSTART, Case, command, environment
+from harness import BIN, LEARNS, QUICKSTART, Case, command, environment, metrics
 
 
 class Targets(Case):
@@ -18,7 +17,7 @@ class Targets(Case):
                 subprocess.run(command("train", QUICKSTART, f"run_dir={run_dir}", f"model.compute_dtype={dtype}", *LEARNS), env=env,
                                check=True, capture_output=True, timeout=300)
                 hashes[target] = self.checkpoint_hash(run_dir)
-                rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+                rows = metrics(run_dir)
                 self.assertTrue(any(row.get("actor/grad_norm", 0) > 0 for row in rows if row["stage"] == "grpo"), "RL must learn something")
             if len(hashes) < 2:
                 self.skipTest(f"this CPU has only {', '.join(hashes)}: nothing to compare")

@@ -1,5 +1,4 @@
 """Whole training runs: resume after a kill, signals, damaged checkpoints, a full disk."""
-import json
 import os
 import pathlib
 import random
@@ -9,7 +8,7 @@ import subprocess
 import time
 import unittest
 
-from harness import BIN, QUICKSTART, SHORT, Case, command, environment, start
+from harness import BIN, QUICKSTART, SHORT, Case, command, environment, metrics, start
 
 
 class Resume(Case):
@@ -20,7 +19,7 @@ class Resume(Case):
         self.ok("train", *options, f"run_dir={whole}")
         duration = time.time() - begin
         expected = self.checkpoint_hash(whole)
-        rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+        rows = metrics(whole)
         self.assertTrue(all(row["actor/grad_norm"] > 0 for row in rows if row["stage"] == "grpo"), "RL must learn something")
         generator = random.Random(5)
         for attempt in range(3):
@@ -41,7 +40,7 @@ class Resume(Case):
                 break
             self.assertEqual(self.checkpoint_hash(run_dir), expected, f"after {kills} kills")
             self.ok("ckpt", "verify", run_dir)
-            steps = [row["step"] for row in map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines()) if row["stage"] != "val"]
+            steps = [row["step"] for row in metrics(run_dir) if row["stage"] != "val"]
             self.assertEqual(steps, list(range(1, 11)), "each step is listed once")
 
     def test_a_second_run_in_the_folder_is_refused_and_changes_are_told(self):
@@ -108,13 +107,6 @@ class Resume(Case):
         self.assertEqual([p.name for p in (run_dir / "checkpoints").glob("step_*[0-9]")], [])
         self.ok(*options)
         self.ok("ckpt", "verify", run_dir)
-
-    def wait_for(self, path, process, timeout=120):
-        deadline = time.time() + timeout
-        while not path.exists():
-            self.assertIsNone(process.poll(), f"the run ended before {path.name} was there")
-            self.assertLess(time.time(), deadline, f"{path.name} did not appear")
-            time.sleep(0.01)
 
 
 class Faults(Case):

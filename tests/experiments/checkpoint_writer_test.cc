@@ -7,32 +7,25 @@
 #include "core/fault.h"
 #include "experiments/together.h"
 #include "rollout/rollout_file.h"
+#include "tests/support/scratch.h"
+#include "tests/support/tiny_config.h"
 
 namespace orrery {
 namespace {
 
 namespace fs = std::filesystem;
 using testing::HasSubstr;
+using testing_support::tiny_checkpoint_config;
 
 class CheckpointWriterTest : public testing::Test {
  protected:
   CheckpointWriterTest()
-      : folder_(fs::path(testing::TempDir()) /
-                (std::string("orrery_checkpoint_writer_") +
-                 testing::UnitTest::GetInstance()->current_test_info()->name())),
-        config_(parse_model_config(R"({"model_type": "qwen2", "hidden_size": 12, "intermediate_size": 20,
-            "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 37,
-            "max_position_embeddings": 64, "eos_token_id": 2})",
-                                   "tiny")),
+      : scratch_("orrery_checkpoint_writer_"),
+        config_(tiny_checkpoint_config()),
         table_(config_),
         values_(static_cast<size_t>(table_.flat_size())),
-        comm_(make_local_communicator()) {
-    fs::remove_all(folder_);
-  }
-  ~CheckpointWriterTest() override {
-    arm_faults("");
-    fs::remove_all(folder_);
-  }
+        comm_(make_local_communicator()) {}
+  ~CheckpointWriterTest() override { arm_faults(""); }
 
   CheckpointWriter::Target target() const { return {folder_, {}, table_, 0, table_.flat_size(), 2}; }
   void start(CheckpointWriter& writer, int64_t step) {
@@ -54,7 +47,8 @@ class CheckpointWriterTest : public testing::Test {
     return found->info().step;
   }
 
-  fs::path folder_;
+  const testing_support::ScratchPath scratch_;
+  const fs::path& folder_ = scratch_.path();
   ModelConfig config_;
   ParameterTable table_;
   std::vector<float> values_;

@@ -18,6 +18,7 @@
 #include "learners/gradient.h"
 #include "rollout/engine.h"
 #include "rollout/scheduler.h"
+#include "tests/rollout/tiny_model.h"
 
 namespace orrery {
 namespace {
@@ -77,19 +78,6 @@ std::vector<Model> models() {
   qwen3.qk_norm = yarn.qk_norm = true;
   return {{"llama", llama}, {"llama3_rope", llama3}, {"linear_rope", linear}, {"qwen2", qwen2},
           {"qwen3", qwen3}, {"qwen3_yarn", yarn},    {"mistral", mistral}};
-}
-
-/// Weights with sharp next-token distributions; biases and norms are not left at 0 and 1.
-void randomize(Transformer& model, uint64_t seed) {
-  initialize_parameters(model.config(), model.table(), seed, model.parameters());
-  Philox random(seed, RngPurpose::kTest);
-  for (const Parameter& p : model.table().parameters()) {
-    if (p.shape.size() != 1) continue;
-    for (int64_t i = 0; i < p.size; ++i) {
-      model.parameters()[static_cast<size_t>(p.offset + i)] += 0.3f * random.normal();
-    }
-  }
-  model.pack({});
 }
 
 template <class T, size_t n>
@@ -342,7 +330,7 @@ class EngineVsLearner : public testing::TestWithParam<std::tuple<Model, DType>> 
 TEST_P(EngineVsLearner, RandomSchedulesChangeNoBit) {
   const auto& [named, dtype] = GetParam();
   Transformer model(named.config, {}, dtype);
-  randomize(model, 5);
+  testing_support::randomize({}, model, 5);
   Coverage coverage;
   run_rounds(model, 1, coverage);
   if (HasFatalFailure()) return;

@@ -9,6 +9,8 @@
 #include "core/error.h"
 #include "core/fault.h"
 #include "models/checkpoint.h"
+#include "tests/support/scratch.h"
+#include "tests/support/tiny_config.h"
 
 namespace orrery {
 namespace {
@@ -16,25 +18,16 @@ namespace {
 namespace fs = std::filesystem;
 using testing::AllOf;
 using testing::HasSubstr;
+using testing_support::error_of;
+using testing_support::tiny_checkpoint_config;
 
 class CheckpointFaultTest : public testing::Test {
  protected:
   CheckpointFaultTest()
-      : folder_(fs::path(testing::TempDir()) /
-                (std::string("orrery_checkpoint_fault_") +
-                 testing::UnitTest::GetInstance()->current_test_info()->name())),
-        config_(parse_model_config(R"({"model_type": "qwen2", "hidden_size": 12, "intermediate_size": 20,
-            "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 37,
-            "max_position_embeddings": 64, "eos_token_id": 2})",
-                                   "tiny")),
-        table_(config_) {
-    fs::remove_all(folder_);
+      : scratch_("orrery_checkpoint_fault_"), config_(tiny_checkpoint_config()), table_(config_) {
     save(1);
   }
-  ~CheckpointFaultTest() override {
-    arm_faults("");
-    fs::remove_all(folder_);
-  }
+  ~CheckpointFaultTest() override { arm_faults(""); }
 
   /// Weights and moments whose every element tells the step.
   void save(int64_t step) const {
@@ -49,15 +42,6 @@ class CheckpointFaultTest : public testing::Test {
     remove_old_checkpoints(folder_, 2);
   }
 
-  static std::string error_of(const std::function<void()>& work) {
-    try {
-      work();
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
-  }
-
   /// The step of the newest good checkpoint, whose every digest is right and whose weights are its own.
   int64_t newest() const {
     rejected_.clear();
@@ -70,7 +54,8 @@ class CheckpointFaultTest : public testing::Test {
     return found->info().step;
   }
 
-  fs::path folder_;
+  const testing_support::ScratchPath scratch_;
+  const fs::path& folder_ = scratch_.path();
   ModelConfig config_;
   ParameterTable table_;
   mutable std::string rejected_;

@@ -20,6 +20,8 @@
 #include "core/rng.h"
 #include "core/sha256.h"
 #include "models/checkpoint_report.h"
+#include "tests/support/scratch.h"
+#include "tests/support/tiny_config.h"
 
 namespace orrery {
 namespace {
@@ -28,24 +30,15 @@ namespace fs = std::filesystem;
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing_support::tiny_checkpoint_config;
 
 class CheckpointTest : public testing::Test {
  protected:
-  CheckpointTest()
-      : folder_(fs::path(testing::TempDir()) /
-                (std::string("orrery_checkpoint_") +
-                 testing::UnitTest::GetInstance()->current_test_info()->name())),
-        config_(parse_model_config(R"({"model_type": "qwen2", "hidden_size": 12, "intermediate_size": 20,
-            "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 37,
-            "max_position_embeddings": 64, "eos_token_id": 2})",
-                                   "tiny")),
-        table_(config_) {
-    fs::remove_all(folder_);
+  CheckpointTest() : scratch_("orrery_checkpoint_"), config_(tiny_checkpoint_config(2)), table_(config_) {
     fs::create_directories(folder_ / "model");
     write_file_atomic(folder_ / "model" / "tokenizer.json", R"({"model": {}})");
     write_file_atomic(folder_ / "model" / "generation_config.json", "{}");
   }
-  ~CheckpointTest() override { fs::remove_all(folder_); }
 
   fs::path checkpoints() const { return folder_ / "run" / "checkpoints"; }
 
@@ -120,7 +113,8 @@ class CheckpointTest : public testing::Test {
     return "";
   }
 
-  fs::path folder_;
+  const testing_support::ScratchPath scratch_;
+  const fs::path& folder_ = scratch_.path();
   ModelConfig config_;
   ParameterTable table_;
 };

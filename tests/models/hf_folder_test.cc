@@ -10,6 +10,7 @@
 #include "core/file.h"
 #include "models/safetensors.h"
 #include "tests/support/assets.h"
+#include "tests/support/scratch.h"
 
 namespace orrery {
 namespace {
@@ -29,13 +30,7 @@ ModelConfig tiny_config(const std::string& model_type, bool tied) {
 
 class HfFolder : public testing::Test {
  protected:
-  HfFolder()
-      : folder_(fs::path(testing::TempDir()) /
-                (std::string("orrery_hf_") + testing::UnitTest::GetInstance()->current_test_info()->name())) {
-    fs::remove_all(folder_);
-    fs::create_directories(folder_);
-  }
-  ~HfFolder() override { fs::remove_all(folder_); }
+  HfFolder() : scratch_("orrery_hf_") { fs::create_directories(folder_); }
 
   struct Model {
     ModelConfig config;
@@ -70,7 +65,8 @@ class HfFolder : public testing::Test {
     return "no error";
   }
 
-  fs::path folder_;
+  const testing_support::ScratchPath scratch_;
+  const fs::path& folder_ = scratch_.path();
 };
 
 TEST_F(HfFolder, SavedFolderLoadsTheSameBits) {

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/rng.h"
+#include "tests/support/scratch.h"
 
 namespace orrery {
 namespace {
@@ -20,14 +21,7 @@ using testing::HasSubstr;
 
 class Safetensors : public testing::Test {
  protected:
-  Safetensors()
-      : folder_(std::filesystem::path(testing::TempDir()) /
-                (std::string("orrery_safetensors_") +
-                 testing::UnitTest::GetInstance()->current_test_info()->name())) {
-    std::filesystem::remove_all(folder_);
-    std::filesystem::create_directories(folder_);
-  }
-  ~Safetensors() override { std::filesystem::remove_all(folder_); }
+  Safetensors() : scratch_("orrery_safetensors_") { std::filesystem::create_directories(folder_); }
 
   std::filesystem::path path() const { return folder_ / "x.safetensors"; }
 
@@ -52,7 +46,8 @@ class Safetensors : public testing::Test {
     return "no error";
   }
 
-  std::filesystem::path folder_;
+  const testing_support::ScratchPath scratch_;
+  const std::filesystem::path& folder_ = scratch_.path();
 };
 
 TEST_F(Safetensors, RoundTripsInEachDtype) {

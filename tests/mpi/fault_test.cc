@@ -13,12 +13,14 @@
 #include "experiments/checkpoint_writer.h"
 #include "experiments/together.h"
 #include "tests/mpi/world.h"
+#include "tests/support/scratch.h"
 
 namespace orrery {
 namespace {
 
 namespace fs = std::filesystem;
 using testing::HasSubstr;
+using testing_support::error_of;
 using testing_support::world;
 
 class MpiFaultTest : public testing::Test {
@@ -27,14 +29,6 @@ class MpiFaultTest : public testing::Test {
   ~MpiFaultTest() override {
     arm_faults("");
     set_fault_rank(0);
-  }
-  static std::string error_of(const std::function<void()>& work) {
-    try {
-      work();
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
   }
 };
 

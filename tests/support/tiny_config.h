@@ -1,0 +1,19 @@
+// The model whose checkpoints tests write: every kind of parameter, some thousand elements.
+#pragma once
+
+#include <fmt/format.h>
+
+#include "models/config.h"
+
+namespace orrery::testing_support {
+
+inline ModelConfig tiny_checkpoint_config(int layers = 1) {
+  return parse_model_config(
+      fmt::format(R"({{"model_type": "qwen2", "hidden_size": 12, "intermediate_size": 20,
+            "num_hidden_layers": {}, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 37,
+            "max_position_embeddings": 64, "eos_token_id": 2}})",
+                  layers),
+      "tiny");
+}
+
+}  // namespace orrery::testing_support
