@@ -33,8 +33,32 @@ double fmas(int64_t rounds) {
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
+
+#include <algorithm>
+
+#include "bench/turns.h"
+
 namespace orrery {
 HWY_EXPORT(fmas);
+
 double run_fmas(int64_t rounds) { return HWY_DYNAMIC_DISPATCH(fmas)(rounds); }
+
+double measure_fma_peak([[maybe_unused]] int threads) {
+  constexpr int64_t kRounds = 20000;
+  double total = 0;
+#pragma omp parallel num_threads(threads) reduction(+ : total)
+  {
+    double best = 0;
+    for (int turn = 0; turn < 300; ++turn) {
+      double flops = 0;
+      const double time = seconds(
+          1, [&] { flops = run_fmas(kRounds); }, 1);
+      best = std::max(best, flops / time);
+    }
+    total += best;
+  }
+  return total;
+}
+
 }  // namespace orrery
 #endif

@@ -9,4 +9,8 @@ namespace orrery {
 /// they were.
 double run_fmas(int64_t rounds);
 
+/// Floating-point operations a second of `threads` threads: the sum of each thread's best of many short runs,
+/// by its CPU time.
+double measure_fma_peak(int threads);
+
 }  // namespace orrery

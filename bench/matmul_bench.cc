@@ -121,24 +121,11 @@ void run_case(benchmark::State& state, Op op, int64_t m, const Shape& shape, int
   }
 }
 
-/// The ceiling: each thread's best of many short runs, by its CPU time.
-void run_peak(benchmark::State& state, [[maybe_unused]] int threads) {
-  constexpr int64_t kRounds = 20000;
+void run_peak(benchmark::State& state, int threads) {
   for (auto _ : state) {
-    double total = 0;
-#pragma omp parallel num_threads(threads) reduction(+ : total)
-    {
-      double best = 0;
-      for (int turn = 0; turn < 300; ++turn) {
-        double flops = 0;
-        const double time = seconds(
-            1, [&] { flops = run_fmas(kRounds); }, 1);
-        best = std::max(best, flops / time);
-      }
-      total += best * 1e-9;
-    }
+    const double peak = measure_fma_peak(threads);
     state.SetIterationTime(1e-9);
-    state.counters["GFLOP/s"] = total;
+    state.counters["GFLOP/s"] = peak * 1e-9;
   }
 }
 

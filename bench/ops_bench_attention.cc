@@ -1,0 +1,257 @@
+// Attention: decoding over paged keys and values, prefill, the training forward and backward over trees of
+// segments, and writing and copying blocks. Keys and values of a decoding step come from memory where those
+// of all layers together are more than the caches hold: another layer's pool each call.
+#include <fmt/format.h>
+
+#include <cmath>
+#include <deque>
+
+#include "bench/ops_bench.h"
+#include "bench/turns.h"
+#include "kernels/attention.h"
+
+namespace orrery {
+namespace {
+
+/// `samples` runs of `rows` tokens after a prompt of `prompt` tokens that they share (0: none), for each of
+/// `groups`.
+struct Groups {
+  int64_t groups, prompt, samples, rows;
+  int64_t sequences() const { return groups * samples; }
+  int64_t tokens() const { return groups * (prompt + samples * rows); }
+};
+
+constexpr Groups kPrefill{1, 0, 1, 512}, kGroup{1, 60, 8, 128}, kPlain{1, 0, 8, 256};
+
+/// Segments of a batch and their block tables, a prompt's whole blocks being its samples' too.
+struct Paged {
+  std::deque<std::vector<int32_t>> tables;
+  std::vector<KvSegment> segments;
+  int32_t blocks = 0;
+
+  /// Grows a table to hold `tokens`.
+  void grow(std::vector<int32_t>& table, int64_t tokens) {
+    while (static_cast<int64_t>(table.size()) * kKvBlock < tokens) table.push_back(blocks++);
+  }
+};
+
+/// One row a sequence, the last of `context` tokens. Blocks are taken as sequences that grow side by side
+/// take them.
+Paged decode_batch(const Groups& groups, int64_t context) {
+  Paged batch;
+  for (int64_t g = 0; g < groups.groups; ++g) {
+    std::vector<int32_t> prompt;
+    batch.grow(prompt, groups.prompt / kKvBlock * kKvBlock);
+    for (int64_t s = 0; s < groups.samples; ++s) batch.tables.push_back(prompt);
+  }
+  for (int64_t tokens = kKvBlock; tokens < context + kKvBlock; tokens += kKvBlock) {
+    for (std::vector<int32_t>& table : batch.tables) batch.grow(table, std::min(tokens, context));
+  }
+  for (const std::vector<int32_t>& table : batch.tables) {
+    batch.segments.push_back({static_cast<int64_t>(batch.segments.size()), 1, context - 1, table});
+  }
+  return batch;
+}
+
+/// All tokens of the groups: the prompt's, then each sample's.
+Paged training_batch(const Groups& groups) {
+  Paged batch;
+  int64_t row = 0;
+  const auto add = [&](std::vector<int32_t> table, int64_t position, int64_t rows) {
+    batch.grow(table, position + rows);
+    batch.tables.push_back(std::move(table));
+    batch.segments.push_back({row, rows, position, batch.tables.back()});
+    row += rows;
+  };
+  for (int64_t g = 0; g < groups.groups; ++g) {
+    std::vector<int32_t> shared;
+    if (groups.prompt > 0) {
+      add({}, 0, groups.prompt);
+      shared = batch.tables.back();
+      shared.resize(static_cast<size_t>(groups.prompt / kKvBlock));
+    }
+    for (int64_t s = 0; s < groups.samples; ++s) add(shared, groups.prompt, groups.rows);
+  }
+  return batch;
+}
+
+/// (query, key) pairs that a batch looks at.
+double pairs_of(std::span<const KvSegment> segments) {
+  double pairs = 0;
+  for (const KvSegment& s : segments) {
+    pairs += static_cast<double>(s.rows) *
+             (static_cast<double>(s.position) + 0.5 * static_cast<double>(s.rows + 1));
+  }
+  return pairs;
+}
+
+/// Pools of keys and values, one for each layer walked through.
+struct Pools {
+  std::vector<Buffer> memory;
+  std::vector<KvPool> pools;
+
+  Pools(const ModelShape& model, int64_t blocks, int64_t copies) {
+    for (int64_t i = 0; i < copies; ++i) {
+      KvPool pool{nullptr, nullptr, blocks, model.kv_heads, model.head_dim};
+      memory.push_back(random_buffer(2 * blocks * pool.block_elements(), static_cast<uint32_t>(i)));
+      pool.k = memory.back().span<float>().data();
+      pool.v = pool.k + blocks * pool.block_elements();
+      pools.push_back(pool);
+    }
+  }
+};
+
+Heads<float> heads_at(Mat<float> m, int64_t column, int64_t heads, int64_t head_dim) {
+  return {m.data + column, m.rows, heads, head_dim, m.stride};
+}
+
+float scale_of(const ModelShape& model) {
+  return static_cast<float>(1.0 / std::sqrt(static_cast<double>(model.head_dim)));
+}
+
+/// `kv_tokens`: keys and values that are there, shared ones once.
+void run_forward(benchmark::State& state, const Machine& machine, const ModelShape& model, const Paged& batch,
+                 int64_t kv_tokens, bool cold, bool lse) {
+  int64_t rows = 0;
+  for (const KvSegment& s : batch.segments) rows += s.rows;
+  Cost cost;
+  cost.flops = 4.0 * pairs_of(batch.segments) * static_cast<double>(model.q_size());
+  const double kv_bytes = as_bytes(kv_tokens * 2 * model.kv_size()),
+               q_bytes = as_bytes(rows * model.q_size());
+  cost.read = kv_bytes + q_bytes;
+  cost.written = q_bytes + (lse ? as_bytes(rows * model.heads) : 0.0);
+  const int64_t copies = cold ? cold_copies(model, kv_bytes) : 1;
+  cost.working_set = kv_bytes * static_cast<double>(copies) + q_bytes + cost.written;
+
+  const Context ctx = context_of(machine);
+  const Pools pools(model, batch.blocks, copies);
+  const Buffer qkv = random_buffer(rows * model.qkv_size(), 1), out = random_buffer(rows * model.q_size(), 2);
+  const Buffer lse_memory = random_buffer(rows * model.heads, 3);
+  const Mat<float> qkv_mat(qkv.span<float>().data(), rows, model.qkv_size());
+  const Mat<float> out_mat(out.span<float>().data(), rows, model.q_size());
+  const Mat<float> lse_mat =
+      lse ? Mat<float>(lse_memory.span<float>().data(), rows, model.heads) : Mat<float>();
+  size_t turn = 0;
+  measure(state, machine, cost, [&] {
+    attention_forward(ctx, heads_at(out_mat, 0, model.heads, model.head_dim), lse_mat,
+                      heads_at(qkv_mat, 0, model.heads, model.head_dim),
+                      pools.pools[turn++ % pools.pools.size()], batch.segments, scale_of(model));
+  });
+}
+
+void run_backward(benchmark::State& state, const Machine& machine, const ModelShape& model,
+                  const Groups& groups) {
+  const Paged batch = training_batch(groups);
+  std::vector<AttentionSegment> segments;
+  int32_t prompt = -1;
+  for (const KvSegment& s : batch.segments) {
+    if (s.position == 0) prompt = static_cast<int32_t>(segments.size());
+    segments.push_back({s.row_begin, s.rows, s.position, s.position == 0 ? -1 : prompt});
+  }
+  const int64_t rows = groups.tokens();
+  const Buffer qkv = random_buffer(rows * model.qkv_size(), 1),
+               dqkv = random_buffer(rows * model.qkv_size(), 2);
+  const Buffer out = random_buffer(rows * model.q_size(), 3), dout = random_buffer(rows * model.q_size(), 4);
+  const Buffer lse(Device{}, static_cast<size_t>(rows * model.heads) * sizeof(float));
+  std::fill(lse.span<float>().begin(), lse.span<float>().end(), 5.0f);  // as if after a hundred keys
+  const auto part = [&](const Buffer& buffer, int64_t column, int64_t heads) {
+    const Mat<float> all(buffer.span<float>().data(), rows, model.qkv_size());
+    return heads_at(all, column, heads, model.head_dim);
+  };
+  const auto whole = [&](const Buffer& buffer) {
+    return heads_at(Mat<float>(buffer.span<float>().data(), rows, model.q_size()), 0, model.heads,
+                    model.head_dim);
+  };
+  Cost cost;
+  cost.flops = 10.0 * pairs_of(batch.segments) * static_cast<double>(model.q_size());
+  cost.read = as_bytes(rows * (model.qkv_size() + 2 * model.q_size() + model.heads));
+  cost.written = as_bytes(rows * model.qkv_size());
+  const int64_t k_at = model.q_size(), v_at = model.q_size() + model.kv_size();
+  const Context ctx = context_of(machine);
+  Arena arena;
+  measure(state, machine, cost, [&] {
+    attention_backward(ctx, part(dqkv, 0, model.heads), part(dqkv, k_at, model.kv_heads),
+                       part(dqkv, v_at, model.kv_heads), whole(dout), whole(out), part(qkv, 0, model.heads),
+                       part(qkv, k_at, model.kv_heads), part(qkv, v_at, model.kv_heads),
+                       Mat<const float>(lse.span<float>().data(), rows, model.heads), segments,
+                       scale_of(model), arena);
+  });
+}
+
+void run_kv_write(benchmark::State& state, const Machine& machine, const ModelShape& model,
+                  const Paged& batch) {
+  int64_t rows = 0;
+  for (const KvSegment& s : batch.segments) rows += s.rows;
+  const Context ctx = context_of(machine);
+  const Pools pools(model, batch.blocks, 1);
+  const Buffer qkv = random_buffer(rows * model.qkv_size(), 1);
+  const Mat<float> all(qkv.span<float>().data(), rows, model.qkv_size());
+  const double bytes = as_bytes(rows * 2 * model.kv_size());
+  measure(state, machine, {.read = bytes, .written = bytes}, [&] {
+    kv_write(ctx, pools.pools[0], heads_at(all, model.q_size(), model.kv_heads, model.head_dim),
+             heads_at(all, model.q_size() + model.kv_size(), model.kv_heads, model.head_dim), batch.segments);
+  });
+}
+
+void run_kv_copy(benchmark::State& state, const Machine& machine, const ModelShape& model) {
+  constexpr int64_t kCount = 28;  // of a prompt of 60
+  const Context ctx = context_of(machine);
+  const Pools pools(model, 2, 1);
+  const double bytes = as_bytes(kCount * 2 * model.kv_size());
+  measure(state, machine, {.read = bytes, .written = bytes},
+          [&] { kv_copy(ctx, pools.pools[0], 0, 1, kCount); });
+}
+
+std::string describe(const Groups& groups) {
+  return groups.prompt > 0
+             ? fmt::format("{}x({}+{}x{})", groups.groups, groups.prompt, groups.samples, groups.rows)
+             : fmt::format("{}x{}", groups.sequences(), groups.rows);
+}
+
+void add_decode(const Registry& registry, const ModelShape& model, const Groups& groups, int64_t context) {
+  std::string name = fmt::format("{}/attention_decode/B:{}/T:{}", model.name, groups.sequences(), context);
+  if (groups.prompt > 0) name += fmt::format("/groups:{}/shared:{}", groups.groups, groups.prompt);
+  const int64_t kv_tokens = groups.groups * groups.prompt + groups.sequences() * (context - groups.prompt);
+  registry.add(name, [=, &model](benchmark::State& state, const Machine& machine) {
+    run_forward(state, machine, model, decode_batch(groups, context), kv_tokens, true, false);
+  });
+}
+
+}  // namespace
+
+void add_attention_cases(const Registry& registry, const ModelShape& model) {
+  for (const int64_t context : {160, 576}) {
+    for (const int64_t batch : {1, 8, 64, 128}) {
+      add_decode(registry, model, {batch, 0, 1, 1}, context);
+      const int64_t samples = batch == 128 ? 16 : 8;
+      if (batch > 1)
+        add_decode(registry, model, {batch / samples, context == 160 ? 64 : 512, samples, 1}, context);
+    }
+  }
+  for (const Groups& groups : {kPrefill, kGroup, kPlain}) {
+    const bool training = groups.samples > 1;
+    registry.add(
+        fmt::format("{}/attention_forward{}/{}", model.name, training ? "_train" : "", describe(groups)),
+        [=, &model](benchmark::State& state, const Machine& machine) {
+          run_forward(state, machine, model, training_batch(groups), groups.tokens(), false, training);
+        });
+    if (!training) continue;
+    registry.add(fmt::format("{}/attention_backward/{}", model.name, describe(groups)),
+                 [=, &model](benchmark::State& state, const Machine& machine) {
+                   run_backward(state, machine, model, groups);
+                 });
+  }
+  registry.add(fmt::format("{}/kv_write/T:512", model.name),
+               [&model](benchmark::State& state, const Machine& machine) {
+                 run_kv_write(state, machine, model, training_batch(kPrefill));
+               });
+  registry.add(fmt::format("{}/kv_write/B:{}", model.name, kDecodeRows),
+               [&model](benchmark::State& state, const Machine& machine) {
+                 run_kv_write(state, machine, model, decode_batch({kDecodeRows, 0, 1, 1}, 160));
+               });
+  registry.add(
+      fmt::format("{}/kv_copy", model.name),
+      [&model](benchmark::State& state, const Machine& machine) { run_kv_copy(state, machine, model); });
+}
+
+}  // namespace orrery

@@ -1,0 +1,84 @@
+// Ops on flat buffers of parameters and gradients: the optimizer, norms, and the ordered sum of shards.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "bench/ops_bench.h"
+#include "bench/turns.h"
+#include "comm/ordered_reducer.h"
+#include "core/error.h"
+#include "kernels/optimizer.h"
+
+namespace orrery {
+namespace {
+
+// Enough to come from memory as a whole model does, without the memory of a whole model.
+constexpr int64_t kMostElements = 16 << 20;
+constexpr int64_t kShards = 8;
+
+void run_adamw(benchmark::State& state, const Machine& machine, int64_t n) {
+  const Buffer w = random_buffer(n, 1), m = random_buffer(n, 2), v = random_buffer(n, 3),
+               grad = random_buffer(n, 4);
+  for (float& x : v.span<float>()) x *= x;
+  const Cost cost{.flops = 16.0 * static_cast<double>(n),
+                  .read = as_bytes(4 * n),
+                  .written = as_bytes(3 * n),
+                  .working_set = as_bytes(4 * n)};
+  measure(state, machine, cost, [&] {
+    adamw_step(context_of(machine), w.span<float>(), m.span<float>(), v.span<float>(), grad.span<float>(), {},
+               3, 0.5f);
+  });
+}
+
+void run_sum_squares(benchmark::State& state, const Machine& machine, int64_t n) {
+  const Buffer x = random_buffer(n, 1);
+  std::vector<float> sums(static_cast<size_t>((n + kNormChunk - 1) / kNormChunk));
+  measure(state, machine, {.flops = 2.0 * static_cast<double>(n), .read = as_bytes(n)},
+          [&] { sum_squares_chunks(context_of(machine), sums, x.span<float>()); });
+}
+
+void run_all_finite(benchmark::State& state, const Machine& machine, int64_t n) {
+  const Buffer x = random_buffer(n, 1);
+  measure(state, machine, {.read = as_bytes(n)}, [&] {
+    ORRERY_CHECK(all_finite(context_of(machine), x.span<float>()), "random numbers in [-1, 1) are finite");
+  });
+}
+
+void run_accumulate(benchmark::State& state, const Machine& machine, int64_t n) {
+  const Buffer y = random_buffer(n, 1), x = random_buffer(n, 2);
+  const Cost cost{.flops = static_cast<double>(n),
+                  .read = as_bytes(2 * n),
+                  .written = as_bytes(n),
+                  .working_set = as_bytes(2 * n)};
+  measure(state, machine, cost, [&] { accumulate(context_of(machine), y.span<float>(), x.span<float>()); });
+}
+
+/// What a rank that walks all shards adds to their gradients' own cost: a zeroed buffer for each, and the
+/// additions of the tree.
+void run_shard_tree(benchmark::State& state, const Machine& machine, int64_t n) {
+  ShardTree tree(Device{}, n, kShards);
+  const double additions = static_cast<double>(kShards - 1);
+  const Cost cost{.flops = additions * static_cast<double>(n),
+                  .read = 2 * additions * as_bytes(n),
+                  .written = (additions + static_cast<double>(kShards)) * as_bytes(n),
+                  .working_set = static_cast<double>(tree.memory_bytes())};
+  measure(state, machine, cost,
+          [&] { tree.sum(context_of(machine), 0, [](int64_t /*shard*/, std::span<float> /*buffer*/) {}); });
+}
+
+}  // namespace
+
+void add_flat_cases(const Registry& registry, const ModelShape& model) {
+  const int64_t n = std::min(model.parameters(), kMostElements);
+  const auto add = [&](const char* op, auto run) {
+    registry.add(fmt::format("{}/{}/N:{}", model.name, op, n),
+                 [=](benchmark::State& state, const Machine& machine) { run(state, machine, n); });
+  };
+  add("adamw_step", run_adamw);
+  add("sum_squares_chunks", run_sum_squares);
+  add("all_finite", run_all_finite);
+  add("accumulate", run_accumulate);
+  add("shard_tree_sum", run_shard_tree);
+}
+
+}  // namespace orrery

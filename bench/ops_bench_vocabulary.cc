@@ -1,0 +1,139 @@
+// Ops on rows of logits: log-prob and entropy, sampling, and the LM head fused with them.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "bench/ops_bench.h"
+#include "bench/turns.h"
+#include "kernels/lm_head.h"
+#include "kernels/logprob.h"
+#include "kernels/sampling.h"
+
+namespace orrery {
+namespace {
+
+constexpr double kExpFlops = 20;                 // of the polynomial
+constexpr double kLogprobFlops = kExpFlops + 6;  // a logit, with entropy
+constexpr double kLogprobBackFlops = kExpFlops + 10;
+constexpr int64_t kResponseTokens = 8 * 128;  // of a group
+
+/// Few tokens hold most of the probability, as a language model's do.
+Buffer random_logits(int64_t count) {
+  Buffer logits = random_buffer(count, 1);
+  for (float& z : logits.span<float>()) z = 20.0f * z * z * z * z * z;
+  return logits;
+}
+
+void run_logprob(benchmark::State& state, const Machine& machine, int64_t vocab, bool backward) {
+  const Context ctx = context_of(machine);
+  constexpr int64_t r = kDecodeRows;
+  const Buffer logits = random_logits(r * vocab);
+  const Mat<float> mat(logits.span<float>().data(), r, vocab);
+  const std::vector<int32_t> targets = random_ids(r, vocab, 2);
+  const std::vector<float> inv_temperature(r, 1.0f), dlogp(r, 1e-3f), dentropy(r, 1e-4f);
+  std::vector<float> logprobs(r), entropies(r), lse(r);
+  const double bytes = as_bytes(r * vocab);
+  const Cost cost{.flops = static_cast<double>(r * vocab) * (backward ? kLogprobBackFlops : kLogprobFlops),
+                  .read = bytes,
+                  .written = backward ? bytes : 0.0,
+                  .working_set = bytes};
+  const auto forward = [&] { logprob_forward(ctx, logprobs, entropies, lse, mat, targets, inv_temperature); };
+  forward();
+  if (!backward) {
+    measure(state, machine, cost, forward);
+    return;
+  }
+  // Logits become gradients, then gradients of those: numbers of no meaning, but all finite.
+  measure(state, machine, cost,
+          [&] { logprob_backward(ctx, mat, targets, lse, entropies, dlogp, dentropy, inv_temperature); });
+}
+
+void run_sampling(benchmark::State& state, const Machine& machine, int64_t vocab, const SamplingParams& how) {
+  const Context ctx = context_of(machine);
+  constexpr int64_t r = kDecodeRows;
+  const Buffer logits = random_logits(r * vocab);
+  const std::vector<SamplingParams> params(r, how);
+  std::vector<float> uniform(r);
+  for (size_t i = 0; i < uniform.size(); ++i) uniform[i] = (static_cast<float>(i) + 0.5f) / r;
+  std::vector<int32_t> ids(r);
+  // The sum over the vocabulary needs every exponential; the largest ones only need comparisons.
+  const bool sums = how.temperature > 0 && how.top_k == 0 && how.min_p == 0;
+  const Cost cost{.flops = static_cast<double>(r * vocab) * (sums ? kExpFlops + 3 : 1),
+                  .read = as_bytes(r * vocab)};
+  Arena arena;
+  measure(state, machine, cost, [&] {
+    sample_forward(ctx, ids, Mat<const float>(logits.span<float>().data(), r, vocab), params, uniform, arena);
+  });
+}
+
+void run_lm_head(benchmark::State& state, const Machine& machine, const ModelShape& model, bool backward) {
+  const Context ctx = context_of(machine);
+  constexpr int64_t r = kResponseTokens;
+  const int64_t d = model.dim, vocab = model.vocab;
+  const Buffer hidden = random_buffer(r * d, 1), dhidden = random_buffer(r * d, 2);
+  const Buffer plain = random_buffer(vocab * d, 3), dw = random_buffer(vocab * d, 4);
+  const Buffer packed(Device{}, packed_weight_bytes(DType::kF32, vocab, d));
+  const PackedWeight w =
+      pack_weight(ctx, Mat<const float>(plain.span<float>().data(), vocab, d), DType::kF32, packed.data());
+  const std::vector<int32_t> targets = random_ids(r, vocab, 5);
+  const std::vector<float> inv_temperature(r, 1.0f);
+  std::vector<float> logprobs(r), entropies(r);
+  const LmHeadRows rows{Mat<const float>(hidden.span<float>().data(), r, d), targets, inv_temperature};
+  const auto logits = static_cast<double>(r * vocab);
+  const double product = 2.0 * logits * static_cast<double>(d), weight_bytes = as_bytes(vocab * d);
+  const double chunk = as_bytes(std::min(lm_head_chunk_rows(vocab), r) * vocab);
+  Arena arena;
+  if (!backward) {
+    const Cost cost{.flops = product + logits * kLogprobFlops,
+                    .read = weight_bytes + as_bytes(r * d),
+                    .working_set = weight_bytes + as_bytes(r * d) + chunk};
+    measure(state, machine, cost, [&] { lm_head_logprob(ctx, logprobs, entropies, rows, w, arena); });
+    return;
+  }
+  const Cost cost{.flops = 3 * product + logits * (kLogprobFlops + kLogprobBackFlops),
+                  .read = 2 * weight_bytes + as_bytes(r * d),
+                  .written = weight_bytes + as_bytes(r * d),
+                  .working_set = 2 * weight_bytes + 2 * as_bytes(r * d) + chunk};
+  const TokenLoss loss = [](int64_t, std::span<const float>, std::span<const float>, std::span<float> dlogp,
+                            std::span<float> dentropy) {
+    std::fill(dlogp.begin(), dlogp.end(), 1e-3f);
+    std::fill(dentropy.begin(), dentropy.end(), 1e-4f);
+  };
+  measure(state, machine, cost, [&] {
+    lm_head_forward_backward(ctx, logprobs, entropies, Mat<float>(dhidden.span<float>().data(), r, d),
+                             Mat<float>(dw.span<float>().data(), vocab, d), rows, w, loss, arena);
+  });
+}
+
+}  // namespace
+
+void add_vocabulary_cases(const Registry& registry, const ModelShape& model) {
+  for (const bool backward : {false, true}) {
+    registry.add(
+        fmt::format("{}/logprob_{}/R:{}", model.name, backward ? "backward" : "forward", kDecodeRows),
+        [=, &model](benchmark::State& state, const Machine& machine) {
+          run_logprob(state, machine, model.vocab, backward);
+        });
+    registry.add(fmt::format("{}/lm_head_{}/R:{}", model.name, backward ? "forward_backward" : "logprob",
+                             kResponseTokens),
+                 [=, &model](benchmark::State& state, const Machine& machine) {
+                   run_lm_head(state, machine, model, backward);
+                 });
+  }
+  const std::pair<const char*, SamplingParams> samplers[] = {
+      {"greedy", {.temperature = 0.0f}},
+      {"temperature", {.temperature = 0.7f}},
+      {"top_k", {.top_k = 50}},
+      {"top_p", {.top_p = 0.9f}},
+      {"top_k_top_p", {.top_k = 50, .top_p = 0.9f}},
+      {"min_p", {.min_p = 0.05f}},
+  };
+  for (const auto& [sampler_name, params] : samplers) {
+    registry.add(fmt::format("{}/sample/{}/R:{}", model.name, sampler_name, kDecodeRows),
+                 [params = params, &model](benchmark::State& state, const Machine& machine) {
+                   run_sampling(state, machine, model.vocab, params);
+                 });
+  }
+}
+
+}  // namespace orrery
