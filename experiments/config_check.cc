@@ -111,6 +111,12 @@ void check_data(const proto::Config& config) {
     fail_usage("data.prompt_template is '{}': it must contain {{}}, where the prompt goes",
                data.prompt_template());
   }
+  if (data.apply_chat_template() && data.prompt_template() != "{}") {
+    fail_usage(
+        "data.prompt_template is '{}' but data.apply_chat_template is set, and a chat has its own template: "
+        "leave one of them out (data.system_prompt says something before every question)",
+        data.prompt_template());
+  }
   const bool files = data.env() == proto::DataSection::GSM8K;
   const bool rl = config.trainer().total_training_steps() > 0;
   const bool demonstrations = config.sft().total_training_steps() > 0 && config.sft().text_files().empty();

@@ -444,6 +444,8 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
   check_config(usable({"rollout.compute_dtype=f32"}), 1);
   check_config(usable({"rollout.compute_dtype=bf16", "cluster.placement=split"}), 2);
   EXPECT_THAT(refused({"data.prompt_template=hello"}), HasSubstr("must contain {}, where the prompt goes"));
+  EXPECT_THAT(refused({"data.prompt_template=Q: {}", "data.apply_chat_template=true"}),
+              HasSubstr("a chat has its own template: leave one of them out"));
   EXPECT_THAT(refused({"data.env=gsm8k"}), HasSubstr("set data.train_files"));
   EXPECT_THAT(refused({"data.env=gsm8k", "data.train_files=[a]", "trainer.test_freq=5"}),
               HasSubstr("set data.val_files"));
