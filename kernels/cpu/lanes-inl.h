@@ -9,8 +9,8 @@
 //     missing elements are not written
 //   });
 //   const float sum = sum16(acc);
+#include <algorithm>
 #include <cstdint>
-#include <cstring>
 
 #include "kernels/numerics.h"
 
@@ -153,20 +153,51 @@ struct WholeBlock {
   HWY_INLINE void store(float* p, Lanes v) const { store16(p, v); }
 };
 
+HWY_INLINE void load_part(const float* p, int64_t count, float fill, hn::Vec<LaneTag>& v) {
+  const LaneTag d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  if constexpr (hn::MaxLanes(LaneTag()) == 4) {  // NEON's masked load reads the whole vector
+    alignas(16) float part[4] = {fill, fill, fill, fill};
+    for (int64_t i = 0; i < std::min(count, lanes); ++i) part[i] = p[i];
+    v = hn::Load(d, part);
+  } else {
+    const auto mask = hn::FirstN(d, static_cast<size_t>(std::clamp<int64_t>(count, 0, lanes)));
+    v = hn::IfThenElse(mask, hn::MaskedLoad(mask, d, p), hn::Set(d, fill));
+  }
+}
+template <class T>
+HWY_INLINE void load_part(const float* p, int64_t count, float fill, Halves<T>& v) {
+  constexpr int64_t kHalf = sizeof(T) / sizeof(float);
+  load_part(p, count, fill, v.lo);
+  load_part(p + kHalf, count - kHalf, fill, v.hi);
+}
+HWY_INLINE void store_part(hn::Vec<LaneTag> v, int64_t count, float* p) {
+  const LaneTag d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  if constexpr (hn::MaxLanes(LaneTag()) == 4) {
+    alignas(16) float part[4];
+    hn::Store(v, d, part);
+    for (int64_t i = 0; i < std::min(count, lanes); ++i) p[i] = part[i];
+  } else {
+    hn::BlendedStore(v, hn::FirstN(d, static_cast<size_t>(std::clamp<int64_t>(count, 0, lanes))), d, p);
+  }
+}
+template <class T>
+HWY_INLINE void store_part(Halves<T> v, int64_t count, float* p) {
+  constexpr int64_t kHalf = sizeof(T) / sizeof(float);
+  store_part(v.lo, count, p);
+  store_part(v.hi, count - kHalf, p + kHalf);
+}
+
 /// Only the first `count` < 16 elements are; nothing else is touched.
 struct PartBlock {
   int64_t count;
   HWY_INLINE Lanes load(const float* p, float fill = 0.0f) const {
-    alignas(64) float part[kSumLanes];
-    for (float& x : part) x = fill;
-    std::memcpy(part, p, static_cast<size_t>(count) * sizeof(float));
-    return load16(part);
+    Lanes v;
+    load_part(p, count, fill, v);
+    return v;
   }
-  HWY_INLINE void store(float* p, Lanes v) const {
-    alignas(64) float part[kSumLanes];
-    store16(part, v);
-    std::memcpy(p, part, static_cast<size_t>(count) * sizeof(float));
-  }
+  HWY_INLINE void store(float* p, Lanes v) const { store_part(v, count, p); }
 };
 
 /// body(i, io) for i = 0, 16, 32, ... < count, where io loads and stores at offset i.

@@ -5,37 +5,49 @@
 #include "kernels/cpu/targets.h"
 // After targets.h.
 #include "hwy/foreach_target.h"
-#include "kernels/cpu/lanes-inl.h"
+#include "kernels/cpu/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace orrery::HWY_NAMESPACE {
 
-/// Rotates the `heads` vectors of one token by the angles whose cos and sin are given.
-void rope_rotate(float* x, int64_t heads, int64_t half, const float* cos, const float* sin) {
-  for (int64_t h = 0; h < heads; ++h, x += 2 * half) {
-    for_each16(half, [&](int64_t i, auto io) HWY_ATTR {
-      const Lanes a = io.load(x + i);
-      const Lanes b = io.load(x + half + i);
-      const Lanes c = io.load(cos + i);
-      const Lanes s = io.load(sin + i);
-      io.store(x + i, neg_mul_add(b, s, mul(a, c)));
-      io.store(x + half + i, mul_add(a, s, mul(b, c)));
-    });
+/// Elements [begin, end) of a vector and of its other half, by whole vectors of `d`.
+template <bool kBack, class D>
+HWY_INLINE void rotate_whole(D d, float* x, int64_t begin, int64_t end, int64_t half, const float* cos,
+                             const float* sin) {
+  for (int64_t i = begin; i < end; i += static_cast<int64_t>(hn::Lanes(d))) {
+    const auto a = hn::LoadU(d, x + i), b = hn::LoadU(d, x + half + i);
+    const auto c = hn::LoadU(d, cos + i), s = hn::LoadU(d, sin + i);
+    const auto ac = hn::Mul(a, c), bc = hn::Mul(b, c);
+    hn::StoreU(kBack ? hn::MulAdd(b, s, ac) : hn::NegMulAdd(b, s, ac), d, x + i);
+    hn::StoreU(kBack ? hn::NegMulAdd(a, s, bc) : hn::MulAdd(a, s, bc), d, x + half + i);
   }
 }
 
-/// The transposed rotation.
-void rope_rotate_back(float* x, int64_t heads, int64_t half, const float* cos, const float* sin) {
+/// Rotates the `heads` vectors of one token by the angles whose cos and sin are given, or (kBack) by the
+/// transposed rotation. Element by element, so that any vectors do: the widest that leave no rest, for a
+/// masked store makes the loads after it wait.
+template <bool kBack>
+HWY_INLINE void rotate_heads(float* x, int64_t heads, int64_t half, const float* cos, const float* sin) {
+  const hn::CappedTag<float, 16> d16;
+  const hn::CappedTag<float, 8> d8;
+  const hn::CappedTag<float, 1> d1;
   for (int64_t h = 0; h < heads; ++h, x += 2 * half) {
-    for_each16(half, [&](int64_t i, auto io) HWY_ATTR {
-      const Lanes a = io.load(x + i);
-      const Lanes b = io.load(x + half + i);
-      const Lanes c = io.load(cos + i);
-      const Lanes s = io.load(sin + i);
-      io.store(x + i, mul_add(b, s, mul(a, c)));
-      io.store(x + half + i, neg_mul_add(a, s, mul(b, c)));
-    });
+    if (half % 16 == 0) {
+      rotate_whole<kBack>(d16, x, 0, half, half, cos, sin);
+    } else {
+      const int64_t whole = half / 8 * 8;
+      rotate_whole<kBack>(d8, x, 0, whole, half, cos, sin);
+      rotate_whole<kBack>(d1, x, whole, half, half, cos, sin);
+    }
   }
+}
+
+void rope_rotate(float* x, int64_t heads, int64_t half, const float* cos, const float* sin) {
+  rotate_heads<false>(x, heads, half, cos, sin);
+}
+
+void rope_rotate_back(float* x, int64_t heads, int64_t half, const float* cos, const float* sin) {
+  rotate_heads<true>(x, heads, half, cos, sin);
 }
 
 }  // namespace orrery::HWY_NAMESPACE
