@@ -1,7 +1,6 @@
 #include "kernels/attention.h"
 
 #include <algorithm>
-#include <array>
 
 #include "core/error.h"
 #include "core/parallel.h"
@@ -80,11 +79,6 @@ void check_disjoint(const char* op, std::span<const Segment> segments) {
   }
 }
 
-// Segments whose items are handed out together; bounds the list of item offsets kept on the stack.
-constexpr size_t kSegmentBatch = 512;
-// Multiply-adds worth a thread: about 10 microseconds of decoding, several times what starting a team costs.
-constexpr int64_t kThreadWork = 250'000;
-
 }  // namespace
 
 void kv_write(const Context& ctx, const KvPool& pool, Heads<const float> k, Heads<const float> v,
@@ -125,41 +119,7 @@ void attention_forward(const Context& ctx, Heads<float> out, Mat<float> lse, Hea
   check_segments("attention_forward", segments, q.tokens, pool, true);
   check_disjoint("attention_forward", segments);
 
-  const AttentionForward op{out, lse, q, pool, scale};
-  const int64_t group = q.heads / pool.kv_heads;
-  const int64_t item_queries = forward_item_queries(pool.head_dim);
-  int64_t pairs = 0;
-  for (const KvSegment& s : segments) pairs += s.rows * (s.position + s.rows);
-  const double work = 2.0 * static_cast<double>(pairs * q.heads) * static_cast<double>(pool.head_dim);
-  Context team = ctx;
-  team.threads = static_cast<int>(std::clamp<double>(work / kThreadWork, 1.0, std::max(ctx.threads, 1)));
-  for (size_t start = 0; start < segments.size(); start += kSegmentBatch) {
-    const auto batch = segments.subspan(start, std::min(kSegmentBatch, segments.size() - start));
-    std::array<int64_t, kSegmentBatch> end_item;  // NOLINT: filled just below
-    // Short segments (decoding) are taken whole where there are enough of them: less overhead, longer reads.
-    const bool whole = static_cast<int64_t>(batch.size()) >= 4 * team.threads;
-    const auto blocks_of = [&](const KvSegment& s) {
-      return (s.rows * group + item_queries - 1) / item_queries;
-    };
-    const auto heads_of = [&](const KvSegment& s) { return whole && blocks_of(s) == 1 ? pool.kv_heads : 1; };
-    int64_t items = 0;
-    for (size_t i = 0; i < batch.size(); ++i) {
-      items += pool.kv_heads / heads_of(batch[i]) * blocks_of(batch[i]);
-      end_item[i] = items;
-    }
-    parallel_items(team, items, [&](int64_t index) {
-      const auto found = std::upper_bound(end_item.begin(), end_item.begin() + batch.size(), index);
-      const KvSegment& segment = batch[found - end_item.begin()];
-      const int64_t blocks = blocks_of(segment);
-      const int64_t left = *found - 1 - index;  // counts down, so a head's longest items come first
-      ForwardItem item;
-      item.kv_head_begin = left / blocks;
-      item.kv_head_end = item.kv_head_begin + heads_of(segment);
-      item.begin = left % blocks * item_queries;
-      item.end = std::min(segment.rows * group, item.begin + item_queries);
-      attention_forward_item(op, segment, item);
-    });
-  }
+  attention_forward_cpu(ctx, {out, lse, q, pool, scale}, segments);
 }
 
 void attention_backward(const Context& ctx, Heads<float> dq, Heads<float> dk, Heads<float> dv,

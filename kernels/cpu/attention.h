@@ -43,6 +43,20 @@ struct ForwardItem {
 
 void attention_forward_item(const AttentionForward& op, const KvSegment& segment, const ForwardItem& item);
 
+/// Most query heads of a kv head with which decoding sequences are taken together; more fill a register tile
+/// by themselves.
+inline constexpr int64_t kRunGroup = 6;
+
+/// A run of decoding segments (one row each) whose tables begin with the same `shared` >= 1 blocks, of which
+/// every row sees all positions. These blocks are read once for all of them. The run's queries of a kv head
+/// are at most forward_item_queries, its groups at most kRunGroup.
+void attention_forward_run(const AttentionForward& op, std::span<const KvSegment> run, int64_t shared,
+                           int64_t kv_head);
+
+/// The whole forward: cuts it into items and runs, and spreads them over threads.
+void attention_forward_cpu(const Context& ctx, const AttentionForward& op,
+                           std::span<const KvSegment> segments);
+
 struct AttentionBackward {
   Heads<float> dq, dk, dv;
   Heads<const float> dout, out, q, k, v;

@@ -223,6 +223,13 @@ HWY_NOINLINE void attend(const AttentionForward& op, const TileBatch& batch, int
   }
 }
 
+HWY_INLINE void reset_sums(QueryTile& queries) {
+  for (int i = 0; i < kRowsPadded; ++i) {
+    queries.m[i] = i < queries.rows ? -std::numeric_limits<float>::infinity() : 0.0f;
+    queries.l[i] = 0.0f;
+  }
+}
+
 void pack_queries(const AttentionForward& op, const KvSegment& segment, int64_t kv_head, QueryTile& queries) {
   const int64_t group = op.q.heads / op.pool.kv_heads;
   const int64_t head_dim = op.pool.head_dim;
@@ -235,10 +242,7 @@ void pack_queries(const AttentionForward& op, const KvSegment& segment, int64_t 
     if (i + 1 < queries.count && ++head == group) head = 0, ++row;
   }
   transpose_rows(from, queries.rows, head_dim, queries.q, queries.rows);
-  for (int i = 0; i < kRowsPadded; ++i) {
-    queries.m[i] = i < queries.rows ? -std::numeric_limits<float>::infinity() : 0.0f;
-    queries.l[i] = 0.0f;
-  }
+  reset_sums(queries);
 }
 
 void store_outputs(const AttentionForward& op, const KvSegment& segment, int64_t kv_head,
@@ -318,6 +322,103 @@ void forward_item(const AttentionForward& op, const KvSegment& segment, const Fo
   }
 }
 
+/// The register tiles of a run's queries of a kv head: query f is head f % group of segment f / group.
+int pack_run(const AttentionForward& op, std::span<const KvSegment> run, int64_t shared, int64_t kv_head,
+             attention::QueryTile* tiles, float* q_scratch, float* o_scratch) {
+  using namespace attention;  // NOLINT(google-build-using-namespace)
+  const int64_t head_dim = op.pool.head_dim;
+  const int64_t group = op.q.heads / op.pool.kv_heads;
+  const int64_t total = static_cast<int64_t>(run.size()) * group;
+  int count = 0;
+  for (int64_t first = 0; first < total; first += kRows, ++count) {
+    QueryTile& queries = tiles[count];
+    queries.count = static_cast<int>(std::min<int64_t>(kRows, total - first));
+    queries.rows = tile_rows(queries.count);
+    queries.q = q_scratch + first * head_dim;
+    queries.o = o_scratch + first * padded_head_dim(head_dim);
+    const float* from[kRows];
+    for (int i = 0; i < queries.rows; ++i) {
+      const int64_t f = std::min(first + i, total - 1);
+      from[i] = op.q.at(run[f / group].row_begin, kv_head * group + f % group);
+      queries.position[i] = shared * kTile - 1;
+    }
+    transpose_rows(from, queries.rows, head_dim, queries.q, queries.rows);
+    reset_sums(queries);
+  }
+  return count;
+}
+
+/// What a query of `from` has summed up so far becomes query i's of `to`.
+void copy_sums(const attention::QueryTile& from, int query, int64_t ldo, attention::QueryTile& to, int i) {
+  to.m[i] = from.m[query];
+  to.l[i] = from.l[query];
+  std::copy_n(from.o + query * ldo, ldo, to.o + i * ldo);
+}
+
+void forward_run(const AttentionForward& op, std::span<const KvSegment> run, int64_t shared,
+                 int64_t kv_head) {
+  using namespace attention;  // NOLINT(google-build-using-namespace)
+  const int64_t head_dim = op.pool.head_dim;
+  const int64_t ldo = padded_head_dim(head_dim);
+  const int group = static_cast<int>(op.q.heads / op.pool.kv_heads);
+  alignas(64) float q_scratch[kForwardScratch];
+  alignas(64) float o_scratch[kForwardScratch];
+  alignas(64) float own_q[kRunGroup * kMaxHeadDim];
+  alignas(64) float own_o[kRunGroup * kMaxHeadDim];
+  Weights w;
+  QueryTile together[kForwardQueries / kRows];
+  const auto last_tile = [](const KvSegment& segment) { return segment.position / kTile; };
+  const auto slab = [&](const KvSegment& segment, int64_t tile) {
+    return (segment.blocks[tile] * op.pool.kv_heads + kv_head) * head_dim * kTile;
+  };
+  // Tiles [tile, end) of `segment`, as many as a batch holds; `after` is what comes after the last of them.
+  const auto batch_of = [&](const KvSegment& segment, int64_t tile, int64_t end, const KvSegment& after,
+                            int64_t after_tile) {
+    TileBatch batch;
+    batch.tiles = static_cast<int>(std::min<int64_t>(kBatchTiles, end - tile));
+    for (int t = 0; t < batch.tiles; ++t) {
+      const int64_t ahead = tile + t + kBatchTiles;
+      const int64_t here = slab(segment, tile + t);
+      const int64_t next =
+          ahead < end ? slab(segment, ahead) : slab(after, std::min(after_tile + t, last_tile(after)));
+      batch.k[t] = op.pool.k + here;
+      batch.v[t] = op.pool.v + here;
+      batch.next_k[t] = op.pool.k + next;
+      batch.next_v[t] = op.pool.v + next;
+    }
+    return batch;
+  };
+
+  const int count = pack_run(op, run, shared, kv_head, together, q_scratch, o_scratch);
+  for (int64_t tile = 0; tile < shared; tile += kBatchTiles) {
+    const TileBatch batch = batch_of(run[0], tile, shared, run[0], shared);
+    for (int i = 0; i < count; ++i) {
+      with_rows(together[i].rows,
+                [&](auto rows) { attend<decltype(rows)::value>(op, batch, tile, together[i], w); });
+    }
+  }
+  QueryTile own;
+  own.first = 0;
+  own.count = group;
+  own.rows = tile_rows(group);
+  own.q = own_q;
+  own.o = own_o;
+  for (size_t s = 0; s < run.size(); ++s) {
+    const KvSegment& segment = run[s];
+    pack_queries(op, segment, kv_head, own);
+    for (int i = 0; i < own.rows; ++i) {
+      const int f = static_cast<int>(s) * group + std::min(i, group - 1);
+      copy_sums(together[f / kRows], f % kRows, ldo, own, i);
+    }
+    const int64_t end = last_tile(segment) + 1;
+    for (int64_t tile = shared; tile < end; tile += kBatchTiles) {
+      const TileBatch batch = batch_of(segment, tile, end, run[std::min(s + 1, run.size() - 1)], shared);
+      with_rows(own.rows, [&](auto rows) { attend<decltype(rows)::value>(op, batch, tile, own, w); });
+    }
+    store_outputs(op, segment, kv_head, own);
+  }
+}
+
 void write_segment(const KvPool& pool, Heads<const float> k, Heads<const float> v, const KvSegment& segment) {
   const int64_t head_dim = pool.head_dim;
   int64_t row = 0;
@@ -348,6 +449,7 @@ namespace orrery {
 
 HWY_EXPORT(write_segment);
 HWY_EXPORT(forward_item);
+HWY_EXPORT(forward_run);
 
 void kv_write_segment(const KvPool& pool, Heads<const float> k, Heads<const float> v,
                       const KvSegment& segment) {
@@ -368,6 +470,11 @@ void kv_copy_block(const KvPool& pool, int64_t from, int64_t to, int64_t count) 
 
 void attention_forward_item(const AttentionForward& op, const KvSegment& segment, const ForwardItem& item) {
   HWY_DYNAMIC_DISPATCH(forward_item)(op, segment, item);
+}
+
+void attention_forward_run(const AttentionForward& op, std::span<const KvSegment> run, int64_t shared,
+                           int64_t kv_head) {
+  HWY_DYNAMIC_DISPATCH(forward_run)(op, run, shared, kv_head);
 }
 
 }  // namespace orrery

@@ -1,8 +1,15 @@
-// How attention's backward is spread over threads. Either a (tree, kv head) is walked whole by one thread,
+// How attention is spread over threads.
+//
+// Forward: a segment's queries are cut into items. Decoding, each sequence has a handful of queries against a
+// long table, so sequences that begin with the same blocks (the samples of a prompt) are taken together: the
+// shared keys and values are read once, by taller register tiles.
+//
+// Backward: either a (tree, kv head) is walked whole by one thread,
 // query block by query block, which computes each score once; or, where there are too few of those for the
 // threads, dk/dv by groups of key tiles and dq by query blocks, which computes the scores twice. Every sum
 // has the same order in both.
 #include <algorithm>
+#include <array>
 #include <atomic>
 
 #include "core/parallel.h"
@@ -11,9 +18,40 @@
 namespace orrery {
 namespace {
 
+// Segments whose items are handed out together; bounds the list of item offsets kept on the stack.
+constexpr size_t kSegmentBatch = 512;
+// Multiply-adds worth a thread: about 10 microseconds of decoding, several times what starting a team costs.
+constexpr int64_t kThreadWork = 250'000;
 constexpr int64_t kGroupTiles = 4;  // key tiles of one dk/dv item
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/// Consecutive segments that are taken together, or one.
+struct Run {
+  size_t first = 0;
+  size_t count = 1;
+  int64_t shared = 0;    ///< blocks that all begin with, whole and seen wholly; 0 for one segment
+  int64_t end_item = 0;  ///< its items end there
+};
+
+/// Blocks that both tables begin with and of which both rows see all positions.
+int64_t shared_blocks(const KvSegment& a, const KvSegment& b) {
+  const int64_t whole = (std::min(a.position, b.position) + 1) / kKvBlock;
+  const auto end = a.blocks.begin() + whole;
+  return std::mismatch(a.blocks.begin(), end, b.blocks.begin()).first - a.blocks.begin();
+}
+
+/// The run of at most `most` segments that begins with the first of `segments`.
+Run next_run(std::span<const KvSegment> segments, size_t most) {
+  Run run;
+  const auto joins = [&](size_t i) { return i < most && i < segments.size() && segments[i].rows == 1; };
+  if (segments[0].rows != 1 || !joins(1)) return run;
+  run.shared = shared_blocks(segments[0], segments[1]);
+  if (run.shared == 0) return run;
+  run.count = 2;
+  while (joins(run.count) && shared_blocks(segments[0], segments[run.count]) >= run.shared) ++run.count;
+  return run;
+}
 
 struct Trees {
   int64_t count = 0;
@@ -121,6 +159,59 @@ bool descends(std::span<const AttentionSegment> segments, int64_t segment, int64
 }
 
 }  // namespace
+
+void attention_forward_cpu(const Context& ctx, const AttentionForward& op,
+                           std::span<const KvSegment> segments) {
+  const int64_t kv_heads = op.pool.kv_heads;
+  const int64_t group = op.q.heads / kv_heads;
+  const int64_t item_queries = forward_item_queries(op.pool.head_dim);
+  int64_t pairs = 0;
+  for (const KvSegment& s : segments) pairs += s.rows * (s.position + s.rows);
+  const double work = 2.0 * static_cast<double>(pairs * op.q.heads) * static_cast<double>(op.pool.head_dim);
+  Context team = ctx;
+  team.threads = static_cast<int>(std::clamp<double>(work / kThreadWork, 1.0, std::max(ctx.threads, 1)));
+  for (size_t start = 0; start < segments.size(); start += kSegmentBatch) {
+    const auto batch = segments.subspan(start, std::min(kSegmentBatch, segments.size() - start));
+    const auto size = static_cast<int64_t>(batch.size());
+    // Short segments (decoding) are taken whole where there are enough of them: less overhead, longer reads.
+    const bool whole = size >= 4 * team.threads;
+    // Runs leave every thread several items.
+    int64_t run_queries = item_queries;
+    if (team.threads > 1) run_queries = std::min(run_queries, size * group * kv_heads / (4 * team.threads));
+    const auto most = static_cast<size_t>(group <= kRunGroup ? run_queries / group : 1);
+    const auto blocks_of = [&](const KvSegment& s) {
+      return (s.rows * group + item_queries - 1) / item_queries;
+    };
+    const auto heads_of = [&](const KvSegment& s) { return whole && blocks_of(s) == 1 ? kv_heads : 1; };
+    std::array<Run, kSegmentBatch> runs;  // NOLINT: as many as there are, filled just below
+    size_t run_count = 0;
+    int64_t items = 0;
+    for (size_t i = 0; i < batch.size(); i += runs[run_count++].count) {
+      Run run = next_run(batch.subspan(i), most);
+      run.first = i;
+      items += run.count > 1 ? kv_heads : kv_heads / heads_of(batch[i]) * blocks_of(batch[i]);
+      run.end_item = items;
+      runs[run_count] = run;
+    }
+    parallel_items(team, items, [&](int64_t index) {
+      const Run& run = *std::upper_bound(runs.begin(), runs.begin() + run_count, index,
+                                         [](int64_t i, const Run& r) { return i < r.end_item; });
+      const int64_t left = run.end_item - 1 - index;  // counts down, so a head's longest items come first
+      if (run.count > 1) {
+        attention_forward_run(op, batch.subspan(run.first, run.count), run.shared, left);
+        return;
+      }
+      const KvSegment& segment = batch[run.first];
+      const int64_t blocks = blocks_of(segment);
+      ForwardItem item;
+      item.kv_head_begin = left / blocks;
+      item.kv_head_end = item.kv_head_begin + heads_of(segment);
+      item.begin = left % blocks * item_queries;
+      item.end = std::min(segment.rows * group, item.begin + item_queries);
+      attention_forward_item(op, segment, item);
+    });
+  }
+}
 
 void attention_backward_cpu(const Context& ctx, const AttentionBackward& op, Arena& arena) {
   ArenaScope scope(arena);

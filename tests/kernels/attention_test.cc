@@ -238,6 +238,65 @@ TEST_F(AttentionTest, SharedPromptWithCopiedPartialBlockEqualsSeparateSequences)
   }
 }
 
+/// Samples of prompts that decode side by side read shared blocks once, whatever their number and lengths.
+TEST_F(AttentionTest, SamplesOfAPromptDecodeTogether) {
+  struct Group {
+    int64_t prompt;                ///< tokens
+    std::vector<int64_t> lengths;  ///< of the samples, prompt included
+  };
+  std::vector<int64_t> many;
+  for (int64_t i = 0; i < 21; ++i) many.push_back(71 + i * 13 % 150);
+  const std::vector<Group> groups{
+      {70, many}, {20, {40, 41, 60}}, {64, {64, 64, 65}}, {300, {301, 340}}, {32, {96}}};
+  for (const Shape& shape : {Shape{9, 3, 64}, {6, 6, 48}, {6, 1, 20}, {5, 1, 8}, {7, 1, 16}, {2, 2, 300}}) {
+    std::mt19937 rng(23);
+    Pool pool(shape, 400);
+    std::vector<Sequence> sequences;
+    std::vector<std::vector<int32_t>> tables;
+    std::vector<Chunk> chunks;
+    for (const Group& group : groups) {
+      const size_t first = sequences.size();
+      for (const int64_t length : group.lengths) {
+        Sequence s = random_sequence(rng, shape, length);
+        std::vector<int32_t> table = pool.take(length);
+        if (sequences.size() > first) {
+          const int64_t kv = group.prompt * shape.kv_heads * shape.head_dim;
+          std::copy_n(sequences[first].k.begin(), kv, s.k.begin());
+          std::copy_n(sequences[first].v.begin(), kv, s.v.begin());
+          std::copy_n(tables[first].begin(), group.prompt / kKvBlock, table.begin());
+        }
+        sequences.push_back(std::move(s));
+        tables.push_back(std::move(table));
+        chunks.push_back({sequences.size() - 1, length - 1, length});
+        run_chunks({}, shape, sequences, tables, pool, {{sequences.size() - 1, 0, length - 1}}, 0.3f);
+      }
+    }
+    chunks[22].begin = 30;  // not one row: prefill between decoding sequences
+    for (const std::string& target : supported_cpu_targets()) {
+      set_cpu_target(target);
+      for (const int threads : {1, 2, 5}) {
+        const Result r = run_chunks({.threads = threads}, shape, sequences, tables, pool, chunks, 0.3f);
+        int64_t row = 0;
+        Floats out(static_cast<size_t>(shape.head_dim));
+        for (const Chunk& chunk : chunks) {
+          for (int64_t position = chunk.begin; position < chunk.end; ++position) {
+            for (int64_t head = 0; head < shape.heads; ++head, ++row) {
+              const float lse =
+                  forward_row(shape, sequences[chunk.sequence], position, head, 0.3f, out.data());
+              const std::string where = target + ", threads " + std::to_string(threads) + ", sequence " +
+                                        std::to_string(chunk.sequence) + ", head " + std::to_string(head);
+              ASSERT_EQ(first_difference(std::span(r.out).subspan(row * shape.head_dim, shape.head_dim), out),
+                        -1)
+                  << where;
+              ASSERT_EQ(first_difference(std::span(r.lse).subspan(row, 1), std::span(&lse, 1)), -1) << where;
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_F(AttentionTest, LaterKeysAndValuesDoNotLeakBack) {
   // A later row of the same batch holds infinities and NaN: the rows before it must not see them.
   const Shape shape{4, 1, 16};
