@@ -39,13 +39,15 @@ class Gradient {
   Gradient(Communicator& comm, int64_t elements, int threads)
       : comm_(comm),
         elements_(elements),
-        offsets_(slice_offsets(elements, kNormChunk, comm.size())),
+        plan_(plan_slices(elements, kNormChunk, comm.size())),
+        owned_(plan_.all_extents()),
         gradient_(Device{}, static_cast<size_t>(elements) * sizeof(float)),
-        slice_(Device{}, static_cast<size_t>(length(comm.rank())) * sizeof(float)) {
+        slice_(Device{}, static_cast<size_t>(elements / comm.size() + 1) * sizeof(float)) {
     ctx_.threads = threads;
-    for (int r = 0; r < comm.size(); ++r) counts_.push_back(static_cast<int>(length(r)));
-    for (int r = 0; r < comm.size(); ++r)
-      begins_.push_back(static_cast<int>(offsets_[static_cast<size_t>(r)]));
+    for (int64_t r = 0; r < comm.size(); ++r) {
+      begins_.push_back(static_cast<int>(elements * r / comm.size()));
+      counts_.push_back(static_cast<int>(elements * (r + 1) / comm.size()) - begins_.back());
+    }
   }
 
   void fill() {
@@ -58,11 +60,13 @@ class Gradient {
 
   void reduce_scatter() {
     arena_.reset();
-    own_ = reduce_scatter_ordered(ctx_, comm_, values(), offsets_, /*fast=*/false, arena_);
+    OrderedReduceScatter reduce(ctx_, comm_, values(), plan_, /*fast=*/false, arena_);
+    reduce.final_from(0);
+    reduce.finish();
   }
   void ordered() {
     reduce_scatter();
-    comm_.all_gather(values(), offsets_, own_);
+    comm_.all_gather(values(), owned_);
   }
   void all_reduce() {
     MPI_Allreduce(MPI_IN_PLACE, values().data(), static_cast<int>(elements_), MPI_FLOAT, MPI_SUM,
@@ -90,17 +94,15 @@ class Gradient {
   }
 
  private:
-  int64_t length(int rank) const {
-    return offsets_[static_cast<size_t>(rank) + 1] - offsets_[static_cast<size_t>(rank)];
-  }
+  int64_t length(int rank) const { return total_size(owned_[static_cast<size_t>(rank)]); }
 
   Communicator& comm_;
   Context ctx_;
   int64_t elements_;
-  std::vector<int64_t> offsets_;
-  Buffer gradient_, slice_;  // slice_: for MPI_Reduce_scatter
-  std::span<float> own_;
-  std::vector<int> counts_, begins_;
+  SlicePlan plan_;
+  std::vector<std::vector<Extent>> owned_;
+  Buffer gradient_, slice_;           // slice_: for MPI_Reduce_scatter
+  std::vector<int> counts_, begins_;  // of MPI_Reduce_scatter's slices
   Arena arena_;
 };
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "core/context.h"
+#include "core/extent.h"
 
 namespace orrery {
 
@@ -30,19 +31,36 @@ class Communicator {
   virtual void all_reduce_sum(std::span<float> data) = 0;
   virtual void all_reduce_sum(std::span<double> data) = 0;
   virtual void all_reduce_max(std::span<double> data) = 0;
-  /// Rank r contributes mine; all[offsets[r] .. offsets[r + 1]) is rank r's. offsets has size() + 1 entries
-  /// (elements).
-  virtual void all_gather(std::span<float> all, std::span<const int64_t> offsets,
-                          std::span<const float> mine) = 0;
-  /// Takes elements [begin, begin + count) of what each rank p sent to this one: parts[p], valid until it
+  /// In place: owned[r] are the elements of `all` that rank r contributes, the same lists on every rank,
+  /// which do not overlap.
+  virtual void all_gather(std::span<float> all, std::span<const std::vector<Extent>> owned) = 0;
+
+  /// Takes elements [begin, begin + count) of `send` as each rank p sent them: parts[p], valid until it
   /// returns.
   using PieceSink = std::function<void(int64_t begin, int64_t count, std::span<const float* const> parts)>;
-  /// Rank r sends send[offsets[p] .. offsets[p + 1]) to every p; offsets, and the piece, are the same on
-  /// every rank. What comes for this rank goes to `sink` in pieces of at most `piece` elements of each rank,
-  /// in rising order, while the next piece is on its way: so it is used while the cache holds it. scratch: 2
-  /// * size() * piece elements.
-  virtual void all_to_all_pieces(std::span<const float> send, std::span<const int64_t> offsets, int64_t piece,
-                                 std::span<float> scratch, const PieceSink& sink) = 0;
+
+  /// An exchange that goes on beside its rank's other work, for one thread. Between creation and finish() no
+  /// other collective of the communicator may be called. An exchange that is not finished is given up, and
+  /// with it the job.
+  class AllToAll {
+   public:
+    virtual ~AllToAll() = default;
+    /// send[offsets[p] .. offsets[p + 1]) goes to every rank p. All ranks add the same offsets (size() + 1)
+    /// in the same order, each when it likes. Sends begin; what they read must stay until finish() returns.
+    virtual void add(std::span<const int64_t> offsets) = 0;
+    /// Moves what can be moved, calling the sink; never waits.
+    virtual void advance() = 0;
+    /// Waits until all that was added has arrived here and everywhere.
+    virtual void finish() = 0;
+  };
+  struct AllToAllBuffers {
+    std::span<const float> send;
+    int64_t piece = 0;         ///< elements of each rank that the sink takes at a time, at most
+    std::span<float> scratch;  ///< at least 2 * size() * piece; more lets more arrive between two advance()
+  };
+  /// What comes for this rank goes to `sink` in the order in which it was added. The sink may write what this
+  /// rank owns (offsets[rank()] .. offsets[rank() + 1]): nobody is sent that.
+  virtual std::unique_ptr<AllToAll> all_to_all(const AllToAllBuffers& buffers, PieceSink sink) = 0;
   /// Bytes of every rank, in rank order, on every rank.
   virtual std::vector<std::string> all_gather_bytes(const std::string& mine) = 0;
 

@@ -4,21 +4,34 @@
 #include <mutex>
 #include <utility>
 
+#include "comm/checks.h"
 #include "comm/communicator.h"
 #include "core/error.h"
 
 namespace orrery {
 namespace {
 
-/// Copies a slice onto a buffer that may be the very same memory.
-void copy_slice(std::span<float> all, std::span<const int64_t> offsets, std::span<const float> mine,
-                const char* operation) {
-  ORRERY_CHECK(offsets.size() == 2 && offsets[0] >= 0 && offsets[0] <= offsets[1] &&
-                   static_cast<size_t>(offsets[1]) <= all.size() &&
-                   mine.size() == static_cast<size_t>(offsets[1] - offsets[0]),
-               "{}: offsets and buffer sizes disagree", operation);
-  std::copy(mine.begin(), mine.end(), all.begin() + offsets[0]);
-}
+/// Everything is this rank's own.
+class LocalAllToAll final : public Communicator::AllToAll {
+ public:
+  LocalAllToAll(const Communicator::AllToAllBuffers& buffers, Communicator::PieceSink sink)
+      : buffers_(buffers), sink_(std::move(sink)) {
+    ORRERY_CHECK(buffers.piece > 0, "all_to_all: pieces of {}", buffers.piece);
+  }
+  void add(std::span<const int64_t> offsets) override {
+    check_offsets(offsets, 1, buffers_.send.size());
+    for (int64_t begin = offsets[0]; begin < offsets[1]; begin += buffers_.piece) {
+      const float* part = buffers_.send.data() + begin;
+      sink_(begin, std::min(buffers_.piece, offsets[1] - begin), std::span(&part, 1));
+    }
+  }
+  void advance() override {}
+  void finish() override {}
+
+ private:
+  Communicator::AllToAllBuffers buffers_;
+  Communicator::PieceSink sink_;
+};
 
 class LocalCommunicator final : public Communicator {
  public:
@@ -31,21 +44,11 @@ class LocalCommunicator final : public Communicator {
   void all_reduce_sum(std::span<double>) override {}
   void all_reduce_max(std::span<double>) override {}
 
-  void all_gather(std::span<float> all, std::span<const int64_t> offsets,
-                  std::span<const float> mine) override {
-    if (!offsets.empty() && offsets[0] >= 0 && all.data() + offsets[0] == mine.data()) return;
-    copy_slice(all, offsets, mine, "all_gather");
+  void all_gather(std::span<float> all, std::span<const std::vector<Extent>> owned) override {
+    check_extents(owned, 1, all.size());
   }
-  void all_to_all_pieces(std::span<const float> send, std::span<const int64_t> offsets, int64_t piece,
-                         std::span<float>, const PieceSink& sink) override {
-    ORRERY_CHECK(piece > 0 && offsets.size() == 2 && offsets[0] >= 0 && offsets[0] <= offsets[1] &&
-                     static_cast<size_t>(offsets[1]) <= send.size(),
-                 "all_to_all: offsets and buffer size disagree");
-    const int64_t length = offsets[1] - offsets[0];
-    for (int64_t begin = 0; begin < length; begin += piece) {
-      const float* part = send.data() + offsets[0] + begin;
-      sink(begin, std::min(piece, length - begin), std::span(&part, 1));
-    }
+  std::unique_ptr<AllToAll> all_to_all(const AllToAllBuffers& buffers, PieceSink sink) override {
+    return std::make_unique<LocalAllToAll>(buffers, std::move(sink));
   }
   std::vector<std::string> all_gather_bytes(const std::string& mine) override { return {mine}; }
 

@@ -14,8 +14,10 @@ namespace {
 constexpr int64_t kGrain = 1 << 15;  // elements worth a thread: 128 KiB
 constexpr int64_t kBlock = 512;
 constexpr int64_t kMaxLevels = 16;  // at most 65,536 ranks
-/// What arrives at once from all ranks: stays in the second-level cache until it is summed.
+/// What is summed at once, of all ranks: stays in the second-level cache from its arrival on.
 constexpr int64_t kPieceElements = 1 << 18;
+/// Pieces that may arrive while this rank computes: 16 MiB.
+constexpr int64_t kPiecesUnderWay = 16;
 
 /// out = left + right, one rounded add an element; out may be left or right. A loop of constant length is one
 /// that compilers vectorise without being asked to favour speed.
@@ -30,11 +32,11 @@ void add_block(float* out, const float* left, const float* right, int64_t count)
   }
 }
 
-/// left += right
-void add(const Context& ctx, std::span<float> left, std::span<const float> right) {
-  float* l = left.data();
-  const float* r = right.data();
-  parallel_for(ctx, static_cast<int64_t>(left.size()), kGrain, [l, r](int64_t begin, int64_t end) {
+/// left += right, elements [begin, end)
+void add(const Context& ctx, std::span<float> left, std::span<const float> right, const Extent& extent) {
+  float* l = left.data() + extent.begin;
+  const float* r = right.data() + extent.begin;
+  parallel_for(ctx, extent.size(), kGrain, [l, r](int64_t begin, int64_t end) {
     for (int64_t at = begin; at < end; at += kBlock)
       add_block(l + at, l + at, r + at, std::min(kBlock, end - at));
   });
@@ -68,12 +70,6 @@ void tree_sum(const Context& ctx, std::span<const float* const> parts, std::span
   });
 }
 
-int64_t longest_slice(std::span<const int64_t> offsets) {
-  int64_t longest = 0;
-  for (size_t r = 0; r + 1 < offsets.size(); ++r) longest = std::max(longest, offsets[r + 1] - offsets[r]);
-  return longest;
-}
-
 bool is_power_of_two(int64_t value) { return value > 0 && std::has_single_bit(static_cast<uint64_t>(value)); }
 
 }  // namespace
@@ -88,67 +84,66 @@ ShardTree::ShardTree(Device device, int64_t elements, int64_t count) : elements_
 
 // The buffers are a stack of finished subtrees, sizes falling; a new leaf goes on top. As with a binary
 // counter, shard s ends as many subtrees as s + 1 has trailing zero bits.
-std::span<float> ShardTree::sum(const Context& ctx, int64_t first,
-                                const std::function<void(int64_t shard, std::span<float> buffer)>& fill) {
+void ShardTree::sum(const Context& ctx, int64_t first, const Fill& fill, const FinalFrom& final_from) {
   size_t height = 0;
   for (int64_t s = 0; s < count_; ++s) {
     const std::span<float> leaf = buffers_[height++].span<float>();
     zero(ctx, leaf);
-    fill(first + s, leaf);
-    for (int merges = std::countr_zero(static_cast<uint64_t>(s) + 1); merges > 0; --merges, --height) {
-      add(ctx, buffers_[height - 2].span<float>(), buffers_[height - 1].span<float>());
-    }
+    const int merges = std::countr_zero(static_cast<uint64_t>(s) + 1);
+    int64_t known = elements_;
+    const FinalFrom merge = [&](int64_t begin) {
+      ORRERY_CHECK(0 <= begin && begin <= known, "final from {} after {}", begin, known);
+      for (int i = 0; i < merges; ++i) {
+        const size_t right = height - 1 - static_cast<size_t>(i);
+        add(ctx, buffers_[right - 1].span<float>(), buffers_[right].span<float>(), {begin, known});
+      }
+      known = begin;
+      if (s + 1 == count_ && final_from) final_from(begin);
+    };
+    fill(first + s, leaf, merge);
+    merge(0);
+    height -= static_cast<size_t>(merges);
   }
   ORRERY_CHECK(height == 1, "{} subtrees are left of {} shards", height, count_);
-  return buffers_[0].span<float>();
 }
 
 size_t ShardTree::memory_bytes() const {
   return buffers_.size() * static_cast<size_t>(elements_) * sizeof(float);
 }
 
-std::span<float> reduce_scatter_ordered(const Context& ctx, Communicator& comm, std::span<float> gradient,
-                                        std::span<const int64_t> slice_offsets, bool fast, Arena& arena) {
+OrderedReduceScatter::OrderedReduceScatter(const Context& ctx, Communicator& comm, std::span<float> gradient,
+                                           const SlicePlan& plan, bool fast, Arena& arena)
+    : comm_(comm), gradient_(gradient), plan_(plan), fast_(fast), waiting_buckets_(plan.buckets.size()) {
   const int ranks = comm.size();
-  const auto rank = static_cast<size_t>(comm.rank());
-  ORRERY_CHECK(slice_offsets.size() == static_cast<size_t>(ranks) + 1, "{} slice offsets for {} ranks",
-               slice_offsets.size(), ranks);
-  ORRERY_CHECK(slice_offsets.front() == 0 && static_cast<size_t>(slice_offsets.back()) == gradient.size(),
-               "slices cover [{}, {}) of {} elements", slice_offsets.front(), slice_offsets.back(),
-               gradient.size());
-  const int64_t begin = slice_offsets[rank];
-  const std::span<float> own =
-      gradient.subspan(static_cast<size_t>(begin), static_cast<size_t>(slice_offsets[rank + 1] - begin));
-  if (ranks == 1) return own;
-  if (fast) {
-    comm.all_reduce_sum(gradient);
-    return own;
-  }
+  ORRERY_CHECK(plan.ranks() == ranks && static_cast<size_t>(plan.elements()) == gradient.size(),
+               "slices of {} elements for {} ranks, there are {} and {}", plan.elements(), plan.ranks(),
+               gradient.size(), ranks);
+  if (ranks == 1 || fast) return;
   ORRERY_CHECK(is_power_of_two(ranks) && ranks <= 1 << kMaxLevels,
                "an ordered sum over {} ranks: not a power of two", ranks);
-
-  // A rank never sends its own slice, so the sum may go there while the others are still being sent.
-  const ArenaScope scope(arena);
-  const int64_t piece = std::max<int64_t>(std::min(kPieceElements / ranks, longest_slice(slice_offsets)), 1);
-  comm.all_to_all_pieces(gradient, slice_offsets, piece, arena.span<float>(2 * ranks * piece),
-                         [&](int64_t at, int64_t count, std::span<const float* const> parts) {
-                           tree_sum(ctx, parts,
-                                    own.subspan(static_cast<size_t>(at), static_cast<size_t>(count)));
-                         });
-  return own;
+  // The largest bucket is the first one.
+  const int64_t slice = (plan.buckets.front().back() + ranks - 1) / ranks;
+  const int64_t piece = std::max<int64_t>(std::min(kPieceElements / ranks, slice), 1);
+  exchange_ = comm.all_to_all(
+      {gradient, piece, arena.span<float>(kPiecesUnderWay * ranks * piece)},
+      // A rank is never sent its own slice, so the sum may go there while the others are still being sent.
+      [ctx, gradient](int64_t begin, int64_t count, std::span<const float* const> parts) {
+        tree_sum(ctx, parts, part_of(gradient, {begin, begin + count}));
+      });
 }
 
-std::vector<int64_t> slice_offsets(int64_t elements, int64_t chunk, int ranks) {
-  ORRERY_CHECK(elements >= 0 && chunk > 0 && ranks > 0, "{} elements in chunks of {} over {} ranks", elements,
-               chunk, ranks);
-  const int64_t chunks = (elements + chunk - 1) / chunk;
-  std::vector<int64_t> offsets(static_cast<size_t>(ranks) + 1);
-  for (int r = 0; r <= ranks; ++r) {
-    // Without chunks * r: no overflow whatever the sizes.
-    const int64_t whole = chunks / ranks * r + chunks % ranks * r / ranks;
-    offsets[static_cast<size_t>(r)] = std::min(whole * chunk, elements);
-  }
-  return offsets;
+void OrderedReduceScatter::final_from(int64_t begin) {
+  if (!exchange_) return;
+  for (; waiting_buckets_ > 0 && plan_.buckets[waiting_buckets_ - 1].front() >= begin; --waiting_buckets_)
+    exchange_->add(plan_.buckets[waiting_buckets_ - 1]);
+  exchange_->advance();
+}
+
+void OrderedReduceScatter::finish() {
+  if (fast_) comm_.all_reduce_sum(gradient_);
+  if (!exchange_) return;
+  ORRERY_CHECK(waiting_buckets_ == 0, "the first {} buckets of the gradient are not final", waiting_buckets_);
+  exchange_->finish();
 }
 
 }  // namespace orrery

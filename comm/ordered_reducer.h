@@ -1,28 +1,35 @@
 // Sums gradients in an order fixed by the number of gradient shards alone (docs/numerics.md): shard buffers
 // are leaves of a complete binary tree, every inner node is left + right (one rounded add an element). The
-// same bits for any number of ranks that divides the shards.
+// same bits for any number of ranks that divides the shards, and however early a part of the gradient is
+// known.
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "comm/communicator.h"
+#include "comm/slice_plan.h"
 #include "core/buffer.h"
 #include "core/context.h"
 
 namespace orrery {
 
 /// Walks a rank's contiguous run of shards like a binary counter: at most log2(count) + 1 buffers live at a
-/// time. count is a power of two. `fill(shard, buffer)` adds shard's gradient into a zeroed buffer.
+/// time. count is a power of two.
 class ShardTree {
  public:
   ShardTree(Device device, int64_t elements, int64_t count);
-  /// Returns the sum over shards [first, first + count) in tree order, in a buffer owned by the tree until
-  /// the next call.
-  std::span<float> sum(const Context& ctx, int64_t first,
-                       const std::function<void(int64_t shard, std::span<float> buffer)>& fill);
+  /// Adds a shard's gradient into a zeroed buffer; may tell which part is final, and is taken to have told 0
+  /// when it returns.
+  using Fill = std::function<void(int64_t shard, std::span<float> buffer, const FinalFrom& final_from)>;
+  /// result() becomes the sum over shards [first, first + count) in tree order. `final_from` is told as soon
+  /// as a part of it is final; 0 in the end.
+  void sum(const Context& ctx, int64_t first, const Fill& fill, const FinalFrom& final_from = {});
+  /// Memory of the tree, overwritten by the next sum().
+  std::span<float> result() const { return buffers_[0].span<float>(); }
   size_t memory_bytes() const;
 
  private:
@@ -30,14 +37,29 @@ class ShardTree {
   std::vector<Buffer> buffers_;
 };
 
-/// Reduce-scatter in tree order over ranks (size a power of two, rank r holding the r-th subtree): all-to-all
-/// of slices in pieces, each summed when it is there. A rank sends what it would in a ring. slice_offsets has
-/// size() + 1 entries. Returns this rank's slice of `gradient`, which then holds the sum; the other slices
-/// are left unspecified. With `fast`: a plain all-reduce, whose order is the library's.
-std::span<float> reduce_scatter_ordered(const Context& ctx, Communicator& comm, std::span<float> gradient,
-                                        std::span<const int64_t> slice_offsets, bool fast, Arena& arena);
+/// Reduce-scatter in tree order over ranks (a power of two, rank r holding the r-th subtree), bucket by
+/// bucket from the last to the first while the gradient is still being computed: all-to-all of slices in
+/// pieces, each summed when it is there. A rank sends what it would in a ring. With `fast`: a plain
+/// all-reduce at the end, whose order is the library's. Collective: construction, then final_from, then
+/// finish().
+class OrderedReduceScatter {
+ public:
+  /// Temporaries come from `arena` and must be left there until finish() has returned.
+  OrderedReduceScatter(const Context& ctx, Communicator& comm, std::span<float> gradient,
+                       const SlicePlan& plan, bool fast, Arena& arena);
+  /// This rank's gradient is final from `begin` on. Starts to send the buckets that are whole, and sums what
+  /// has come from the other ranks; never waits for them.
+  void final_from(int64_t begin);
+  /// Waits. Afterwards plan.extents(rank) of the gradient hold the sum; the rest is unspecified.
+  void finish();
 
-/// Cuts [0, elements) into `ranks` slices at multiples of `chunk`, as even as that allows. ranks + 1 offsets.
-std::vector<int64_t> slice_offsets(int64_t elements, int64_t chunk, int ranks);
+ private:
+  Communicator& comm_;
+  std::span<float> gradient_;
+  const SlicePlan& plan_;
+  bool fast_;
+  size_t waiting_buckets_;  // the first ones, which are not final yet
+  std::unique_ptr<Communicator::AllToAll> exchange_;
+};
 
 }  // namespace orrery

@@ -21,6 +21,13 @@ namespace {
 constexpr auto kPatienceWhileUnwinding = std::chrono::seconds(5);
 constexpr auto kPoll = std::chrono::milliseconds(5);
 
+void copy_values(const Context& ctx, std::span<float> to, std::span<const float> from) {
+  ORRERY_CHECK(from.size() == to.size(), "{} values for {}", from.size(), to.size());
+  parallel_for(ctx, std::ssize(to), 1 << 18, [&](int64_t begin, int64_t end) {
+    std::memcpy(to.data() + begin, from.data() + begin, static_cast<size_t>(end - begin) * sizeof(float));
+  });
+}
+
 }  // namespace
 
 struct CheckpointWriter::Save {
@@ -28,13 +35,13 @@ struct CheckpointWriter::Save {
 
   Target target;
   std::unique_ptr<Communicator> comm;
-  Buffer copy;  // weights, adam_m, adam_v of the slice, one after the other
+  Buffer copy;  // weights, adam_m, adam_v of this rank's part, one after the other
   CheckpointInfo info;
   std::exception_ptr error;  // of the copy, then of the save
   double seconds = 0;
   std::atomic<bool> done = false;
 
-  size_t count() const { return static_cast<size_t>(target.end - target.begin); }
+  size_t count() const { return static_cast<size_t>(total_size(target.extents)); }
   std::span<float> part(size_t index) { return copy.span<float>().subspan(index * count(), count()); }
 };
 
@@ -57,8 +64,7 @@ CheckpointWriter::~CheckpointWriter() {
 
 bool CheckpointWriter::done() const { return busy() && save_->done; }
 
-void CheckpointWriter::start(const Context& ctx, const CheckpointInfo& info,
-                             std::array<std::span<const float>, 3> values) {
+void CheckpointWriter::start(const Context& ctx, const CheckpointInfo& info, const Values& values) {
   ORRERY_CHECK(!busy(), "a save is under way");
   Save& save = *save_;
   save.info = info;
@@ -66,15 +72,16 @@ void CheckpointWriter::start(const Context& ctx, const CheckpointInfo& info,
   save.done = false;
   try {
     fault_point(FaultPoint::kCheckpointCopy);
-    if (save.copy.bytes() == 0) save.copy = Buffer(ctx.device, values.size() * save.count() * sizeof(float));
-    for (size_t i = 0; i < values.size(); ++i) {
-      const std::span<float> to = save.part(i);
-      ORRERY_CHECK(values[i].size() == to.size(), "{} values for a slice of {}", values[i].size(), to.size());
-      parallel_for(ctx, std::ssize(to), 1 << 18, [&](int64_t begin, int64_t end) {
-        std::memcpy(to.data() + begin, values[i].data() + begin,
-                    static_cast<size_t>(end - begin) * sizeof(float));
-      });
+    if (save.copy.bytes() == 0) save.copy = Buffer(ctx.device, 3 * save.count() * sizeof(float));
+    ORRERY_CHECK(std::ssize(values.weights) == save.target.table.flat_size(), "{} weights",
+                 values.weights.size());
+    int64_t at = 0;
+    for (const Extent& e : save.target.extents) {
+      copy_values(ctx, part_of(save.part(0), {at, at + e.size()}), part_of(values.weights, e));
+      at += e.size();
     }
+    copy_values(ctx, save.part(1), values.adam_m);
+    copy_values(ctx, save.part(2), values.adam_v);
   } catch (...) {
     save.error = std::current_exception();  // the other ranks learn of it when they save
   }
@@ -115,17 +122,16 @@ std::filesystem::path CheckpointWriter::publish(Save& save) {
   CheckpointFileEntry entry;
   together(comm, [&] {
     entry = write_checkpoint_slice(temporary, comm.rank(), comm.size(), to.table.flat_size(),
-                                   {to.begin, to.end, save.part(0), save.part(1), save.part(2)});
+                                   {to.extents, save.part(0), save.part(1), save.part(2)});
   });
-  const nlohmann::json mine = {{"name", entry.name},
-                               {"bytes", entry.bytes},
-                               {"sha256", entry.sha256},
-                               {"begin", entry.slice_begin},
-                               {"end", entry.slice_end}};
+  nlohmann::json mine = {{"name", entry.name}, {"bytes", entry.bytes}, {"sha256", entry.sha256}};
+  for (const Extent& e : entry.extents) mine["extents"].push_back({e.begin, e.end});
   std::vector<CheckpointFileEntry> entries;
   for (const std::string& text : comm.all_gather_bytes(mine.dump())) {
     const auto json = nlohmann::json::parse(text);
-    entries.push_back({json["name"], json["bytes"], json["sha256"], json["begin"], json["end"]});
+    entries.push_back({json["name"], json["bytes"], json["sha256"], {}});
+    for (const auto& pair : json.value("extents", nlohmann::json::array()))
+      entries.back().extents.push_back({pair[0], pair[1]});
   }
   together(comm, [&] {
     if (!first) return;

@@ -1,13 +1,13 @@
-// Writes checkpoints in the background. start() copies this rank's slice of weights and moments; a thread of
+// Writes checkpoints in the background. start() copies this rank's part of weights and moments; a thread of
 // this rank's then writes and hashes its file, exchanges the files' entries with the other learners over a
 // communicator of its own, and publishes. One save at a time. The methods are for one thread.
 #pragma once
 
-#include <array>
 #include <filesystem>
 #include <memory>
 #include <span>
 #include <thread>
+#include <vector>
 
 #include "comm/communicator.h"
 #include "core/context.h"
@@ -22,8 +22,8 @@ class CheckpointWriter {
     std::filesystem::path folder;     ///< RUN/checkpoints
     std::filesystem::path tokenizer;  ///< Hugging Face folder whose companion files are copied
     ParameterTable table;
-    int64_t begin = 0, end = 0;  ///< this rank's slice
-    int64_t keep = 0;            ///< of remove_old_checkpoints()
+    std::vector<Extent> extents;  ///< this rank's part, rising
+    int64_t keep = 0;             ///< of remove_old_checkpoints()
   };
 
   /// Collective over `learners`; of no further use for it.
@@ -34,10 +34,15 @@ class CheckpointWriter {
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
-  /// Every learner calls it; none waits for another. Begins a save of weights, adam_m, adam_v (this rank's
-  /// slices), which are copied before it returns, into memory that the first save allocates. Only when no
-  /// save is under way. Failures, of the copy too, are wait()'s to tell.
-  void start(const Context& ctx, const CheckpointInfo& info, std::array<std::span<const float>, 3> values);
+  /// What is saved: all weights, of which this rank writes its part, and that part's moments one after the
+  /// other.
+  struct Values {
+    std::span<const float> weights, adam_m, adam_v;
+  };
+  /// Every learner calls it; none waits for another. Begins a save of the values, which are copied before it
+  /// returns, into memory that the first save allocates. Only when no save is under way. Failures, of the
+  /// copy too, are wait()'s to tell.
+  void start(const Context& ctx, const CheckpointInfo& info, const Values& values);
 
   bool busy() const { return thread_.joinable(); }  ///< started and not waited for
   bool done() const;                                ///< busy, but wait() would not block

@@ -86,9 +86,11 @@ double Checkpointer::save(const TrainState& state, Learner* learner, bool must) 
   ShardedAdamW& optimizer = learner->optimizer();
   if (!writer_) {
     writer_ = std::make_unique<CheckpointWriter>(
-        *job_.learners,
-        CheckpointWriter::Target{folder_, job_.config.model().path(), job_.model().table(), optimizer.begin(),
-                                 optimizer.end(), job_.config.trainer().max_ckpt_to_keep()});
+        *job_.learners, CheckpointWriter::Target{folder_,
+                                                 job_.config.model().path(),
+                                                 job_.model().table(),
+                                                 {optimizer.extents().begin(), optimizer.extents().end()},
+                                                 job_.config.trainer().max_ckpt_to_keep()});
   }
   CheckpointInfo info;
   info.step = state.step();
@@ -97,11 +99,8 @@ double Checkpointer::save(const TrainState& state, Learner* learner, bool must) 
   info.model_config_json = model_config_json(job_.model().config(), "float32");
   info.state_json = state_to_json(state);
   if (state.rl_step > 0) info.reward = state.reward;
-  const auto size = static_cast<size_t>(optimizer.end() - optimizer.begin());
   saving_step_ = state.step();
-  writer_->start(job_.ctx, info,
-                 {job_.model().parameters().subspan(static_cast<size_t>(optimizer.begin()), size),
-                  optimizer.m(), optimizer.v()});
+  writer_->start(job_.ctx, info, {job_.model().parameters(), optimizer.m(), optimizer.v()});
   if (must) settle(must);
   return timer.seconds();
 }
@@ -213,7 +212,12 @@ std::optional<TrainState> Checkpointer::resume(Learner* learner) {
     checkpoint.read(0, checkpoint.flat_size(), model.parameters(), {}, {});
     if (learner != nullptr) {
       ShardedAdamW& optimizer = learner->optimizer();
-      checkpoint.read(optimizer.begin(), optimizer.end(), {}, optimizer.m(), optimizer.v());
+      int64_t at = 0;
+      for (const Extent& e : optimizer.extents()) {
+        const Extent moments{at, at + e.size()};
+        checkpoint.read(e.begin, e.end, {}, part_of(optimizer.m(), moments), part_of(optimizer.v(), moments));
+        at = moments.end;
+      }
       optimizer.set_t(state.adam_t);
     }
     model.pack(job_.ctx);

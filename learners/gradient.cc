@@ -57,7 +57,7 @@ struct RowLoss {
 
 void shard_gradient(const Context& ctx, const Transformer& model, const Objective& objective,
                     std::span<const MicroBatch> batches, std::span<float> gradients, LossSums& sums,
-                    Arena& arena) {
+                    const FinalFrom& final_from, Arena& arena) {
   const ModelConfig& config = model.config();
   const ParameterTable& table = model.table();
   const auto d = config.hidden_size;
@@ -89,8 +89,9 @@ void shard_gradient(const Context& ctx, const Transformer& model, const Objectiv
           }
         },
         arena);
+    const bool last = &batch == &batches.back();
     transformer_backward(ctx, model, view, activations, dhidden, gradients,
-                         dembedding.row_range(row, row + t), arena);
+                         dembedding.row_range(row, row + t), last ? final_from : FinalFrom(), arena);
     row += t;
   }
   row = 0;

@@ -23,10 +23,11 @@ struct Objective {
 /// Adds the gradient of the objective over the batches to `gradients` (flat, layout of model.table()) and the
 /// loss's sums to `sums`, in row order. Independent of how the same trees are cut into batches, bit for bit:
 /// every parameter's gradient is a chain over the shard's rows. With tied weights the head's part comes
-/// first, then, after all batches, the embedding's, so that the two chains do not interleave.
+/// first, then, after all batches, the embedding's, so that the two chains do not interleave. `final_from`
+/// (may be empty) is told while the last batch's backward goes on.
 void shard_gradient(const Context& ctx, const Transformer& model, const Objective& objective,
                     std::span<const MicroBatch> batches, std::span<float> gradients, LossSums& sums,
-                    Arena& arena);
+                    const FinalFrom& final_from, Arena& arena);
 
 /// Fills leaf.ref_logprobs of the batches' loss rows from a frozen model.
 void reference_logprobs(const Context& ctx, const Transformer& reference, float temperature,

@@ -130,29 +130,33 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective, 
     }
   }
   std::vector<LossSums> sums(static_cast<size_t>(count));
-  std::span<float> gradient, slice;  // slice: this rank's part of the whole sum
+  OrderedReduceScatter reduce(ctx_, comm_, shard_tree_.result(), optimizer_.plan(), config_.fast_reduce,
+                              arena_);
   {
     const ScopedTimer timer(result.gradient_seconds);
-    gradient = shard_tree_.sum(ctx_, first, [&](int64_t shard, std::span<float> buffer) {
-      const auto index = static_cast<size_t>(shard - first);
-      shard_gradient(ctx_, model_, objective, batches[index], buffer, sums[index], arena_);
-      progress_();
-    });
+    shard_tree_.sum(
+        ctx_, first,
+        [&](int64_t shard, std::span<float> buffer, const FinalFrom& final_from) {
+          const auto index = static_cast<size_t>(shard - first);
+          shard_gradient(ctx_, model_, objective, batches[index], buffer, sums[index], final_from, arena_);
+          progress_();
+        },
+        [&](int64_t begin) { reduce.final_from(begin); });
   }
   {
     const ScopedTimer timer(result.reduce_seconds);
+    reduce.finish();
     result.sums = gather_sums(comm_, sums);
     if (objective.verify_logprobs && result.sums.mismatches > 0) {
       result.refused = true;  // alike on every rank
       return result;
     }
-    slice = reduce_scatter_ordered(ctx_, comm_, gradient, optimizer_.offsets(), config_.fast_reduce, arena_);
   }
   fault_point(FaultPoint::kLearnerUpdate);
   {
     const ScopedTimer timer(result.optimizer_seconds);
     const ShardedAdamW::Result step =
-        optimizer_.step(ctx_, comm_, model_.parameters(), slice, params, clip_grad);
+        optimizer_.step(ctx_, comm_, model_.parameters(), shard_tree_.result(), params, clip_grad);
     result.grad_norm = step.grad_norm;
     result.skipped = step.skipped;
   }

@@ -32,8 +32,8 @@ struct UpdateResult {
   double lr = 0;
   int64_t rows = 0;        ///< rows computed by all ranks
   double model_flops = 0;  ///< forward + backward, all ranks; causal attention, recomputation not counted
-  double reference_seconds = 0, gradient_seconds = 0, reduce_seconds = 0, optimizer_seconds = 0,
-         pack_seconds = 0;
+  double reference_seconds = 0, gradient_seconds = 0, optimizer_seconds = 0, pack_seconds = 0;
+  double reduce_seconds = 0;  ///< of the reduction: what backward did not hide
 };
 
 class Learner {

@@ -3,19 +3,22 @@
 #include <algorithm>
 #include <cmath>
 
-#include "comm/ordered_reducer.h"
 #include "core/error.h"
 #include "core/fault.h"
 
 namespace orrery {
 
 ShardedAdamW::ShardedAdamW(Device device, int64_t flat_size, int ranks, int rank)
-    : rank_(rank), offsets_(slice_offsets(flat_size, kNormChunk, ranks)) {
-  const auto bytes = static_cast<size_t>(end() - begin()) * sizeof(float);
+    : rank_(rank), plan_(plan_slices(flat_size, kNormChunk, ranks)), owned_(plan_.all_extents()) {
+  const auto bytes = static_cast<size_t>(total_size(extents())) * sizeof(float);
   m_ = Buffer::zeroed(device, bytes);
   v_ = Buffer::zeroed(device, bytes);
-  chunk_sums_.resize(static_cast<size_t>((flat_size + kNormChunk - 1) / kNormChunk));
-  for (const int64_t offset : offsets_) chunk_offsets_.push_back((offset + kNormChunk - 1) / kNormChunk);
+  const auto chunk = [](int64_t element) { return (element + kNormChunk - 1) / kNormChunk; };
+  chunk_sums_.resize(static_cast<size_t>(chunk(flat_size)));
+  for (const auto& extents : owned_) {
+    owned_chunks_.emplace_back();
+    for (const Extent& e : extents) owned_chunks_.back().push_back({chunk(e.begin), chunk(e.end)});
+  }
 }
 
 void ShardedAdamW::reset() {
@@ -27,14 +30,13 @@ void ShardedAdamW::reset() {
 ShardedAdamW::Result ShardedAdamW::step(const Context& ctx, Communicator& comm, std::span<float> parameters,
                                         std::span<const float> gradient, const AdamWParams& params,
                                         double clip_grad) {
-  const int64_t size = end() - begin();
-  ORRERY_CHECK(static_cast<int64_t>(gradient.size()) == size, "gradient slice of {}, not {}", gradient.size(),
-               size);
-  const int64_t first = chunk_offsets_[static_cast<size_t>(rank_)];
-  const int64_t count = chunk_offsets_[static_cast<size_t>(rank_) + 1] - first;
-  const auto mine = std::span(chunk_sums_).subspan(static_cast<size_t>(first), static_cast<size_t>(count));
-  sum_squares_chunks(ctx, mine, gradient);
-  comm.all_gather(chunk_sums_, chunk_offsets_, mine);
+  ORRERY_CHECK(static_cast<int64_t>(gradient.size()) == plan_.elements(), "gradient of {}, not {}",
+               gradient.size(), plan_.elements());
+  for (size_t i = 0; i < extents().size(); ++i) {
+    sum_squares_chunks(ctx, part_of(std::span(chunk_sums_), owned_chunks_[static_cast<size_t>(rank_)][i]),
+                       part_of(gradient, extents()[i]));
+  }
+  comm.all_gather(chunk_sums_, owned_chunks_);
   double total = 0;
   for (const float sum : chunk_sums_) total += sum;
 
@@ -47,10 +49,15 @@ ShardedAdamW::Result ShardedAdamW::step(const Context& ctx, Communicator& comm, 
   const double scale =
       clip_grad > 0 && result.grad_norm > clip_grad ? clip_grad / (result.grad_norm + 1e-6) : 1.0;
   ++t_;
-  const auto slice = parameters.subspan(static_cast<size_t>(begin()), static_cast<size_t>(size));
-  adamw_step(ctx, slice, m(), v(), gradient, params, t_, static_cast<float>(scale));
+  int64_t at = 0;
+  for (const Extent& e : extents()) {
+    const Extent moments{at, at + e.size()};
+    adamw_step(ctx, part_of(parameters, e), part_of(m(), moments), part_of(v(), moments),
+               part_of(gradient, e), params, t_, static_cast<float>(scale));
+    at = moments.end;
+  }
   fault_point(FaultPoint::kOptimizerStep);
-  comm.all_gather(parameters, offsets_, slice);
+  comm.all_gather(parameters, owned_);
   return result;
 }
 

@@ -1,5 +1,6 @@
 // AdamW with its state sharded over the learners (ZeRO-1, Rajbhandari et al. 2020): each rank keeps the
-// moments of one slice of the flat parameters, updates that slice, and the slices are gathered.
+// moments of its part of the flat parameters (comm/slice_plan.h), updates that part, and the parts are
+// gathered.
 #pragma once
 
 #include <cstdint>
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "comm/slice_plan.h"
 #include "core/buffer.h"
 #include "kernels/optimizer.h"
 
@@ -18,18 +20,18 @@ class ShardedAdamW {
   /// of ranks.
   ShardedAdamW(Device device, int64_t flat_size, int ranks, int rank);
 
-  std::span<const int64_t> offsets() const { return offsets_; }  ///< ranks + 1
-  int64_t begin() const { return offsets_[static_cast<size_t>(rank_)]; }
-  int64_t end() const { return offsets_[static_cast<size_t>(rank_) + 1]; }
-  std::span<float> m() { return m_.span<float>(); }  ///< this rank's slice
+  const SlicePlan& plan() const { return plan_; }
+  /// This rank's part, rising. m and v hold its elements one after the other.
+  std::span<const Extent> extents() const { return owned_[static_cast<size_t>(rank_)]; }
+  std::span<float> m() { return m_.span<float>(); }
   std::span<float> v() { return v_.span<float>(); }
 
   struct Result {
     double grad_norm = 0;  ///< before clipping
     bool skipped = false;  ///< the norm was not finite: nothing was changed, t was not counted
   };
-  /// Collective. `gradient`: this rank's slice of the summed gradient; `parameters`: the whole flat buffer,
-  /// updated on every rank. clip_grad 0: no clipping.
+  /// Collective. `gradient`: flat, holding the summed gradient at least in this rank's extents;
+  /// `parameters`: the whole flat buffer, updated on every rank. clip_grad 0: no clipping.
   Result step(const Context& ctx, Communicator& comm, std::span<float> parameters,
               std::span<const float> gradient, const AdamWParams& params, double clip_grad);
 
@@ -40,11 +42,11 @@ class ShardedAdamW {
 
  private:
   int rank_;
-  std::vector<int64_t> offsets_;
+  SlicePlan plan_;
+  std::vector<std::vector<Extent>> owned_, owned_chunks_;  // of each rank, in elements and in chunks
   int64_t t_ = 0;
   Buffer m_, v_;
   std::vector<float> chunk_sums_;
-  std::vector<int64_t> chunk_offsets_;
 };
 
 }  // namespace orrery

@@ -159,7 +159,7 @@ CheckpointFileEntry write_checkpoint_slice(const fs::path& temporary, int64_t ra
                                            int64_t flat_size, const CheckpointSlice& slice) {
   const std::string name = checkpoint_slice_name(rank, ranks);
   SliceFile file = write_slice_file(temporary / name, flat_size, slice);
-  return {name, file.bytes, std::move(file.sha256), slice.begin, slice.end};
+  return {name, file.bytes, std::move(file.sha256), {slice.extents.begin(), slice.extents.end()}};
 }
 
 void publish_checkpoint(const fs::path& temporary, const fs::path& target, const CheckpointInfo& info,
@@ -201,18 +201,16 @@ void Checkpoint::read(int64_t begin, int64_t end, std::span<float> weights, std:
   ORRERY_CHECK(0 <= begin && begin <= end && end <= flat_size(), "[{}, {}) of {}", begin, end, flat_size());
   for (size_t i = 0; i < manifest_.slices.size(); ++i) {
     const CheckpointFileEntry& slice = manifest_.slices[i];
-    const int64_t from = std::max(begin, slice.slice_begin), to = std::min(end, slice.slice_end);
-    if (from >= to) continue;
+    const bool holds = std::any_of(slice.extents.begin(), slice.extents.end(), [&](const Extent& e) {
+      return std::max(begin, e.begin) < std::min(end, e.end);
+    });
+    if (!holds) continue;
     if (!verified_[i]) {
       verify_file(folder_, slice);
       verified_[i] = true;
     }
-    const auto part = [&](std::span<float> out) {
-      return out.empty() ? out
-                         : out.subspan(static_cast<size_t>(from - begin), static_cast<size_t>(to - from));
-    };
-    read_slice_file(folder_ / slice.name, slice.slice_begin, slice.slice_end, flat_size(), from, to,
-                    {part(weights), part(adam_m), part(adam_v)});
+    read_slice_file(folder_ / slice.name, slice.extents, flat_size(), {begin, end},
+                    {weights, adam_m, adam_v});
   }
 }
 

@@ -24,6 +24,8 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::array<const char*, 3> kDatasets = {"weights", "adam_m", "adam_v"};
+constexpr const char* kExtents = "extents";
+static_assert(sizeof(Extent) == 2 * sizeof(int64_t));  // as HDF5 takes a list of them
 constexpr hsize_t kAlignment = 4096;
 constexpr size_t kStructureBytes = 32 << 10;  // more than HDF5 needs beside the numbers
 
@@ -84,6 +86,26 @@ void check_attribute(hid_t file, const fs::path& path, const char* name, int64_t
   if (value != expected) fail("{}: {} is {}, the manifest says {}", path.string(), name, value, expected);
 }
 
+void write_extents(hid_t file, const fs::path& path, std::span<const Extent> extents) {
+  const std::array<hsize_t, 2> shape = {extents.size(), 2};
+  const Handle space(H5Screate_simple(2, shape.data(), nullptr), H5Sclose, "create a dataspace");
+  const Handle attribute(H5Acreate2(file, kExtents, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose,
+                         "create an attribute");
+  check(extents.empty() || H5Awrite(attribute, H5T_NATIVE_INT64, extents.data()) >= 0, path,
+        "write an attribute");
+}
+
+void check_extents(hid_t file, const fs::path& path, std::span<const Extent> expected) {
+  const Handle attribute(H5Aopen(file, kExtents, H5P_DEFAULT), H5Aclose,
+                         fmt::format("open {} of {}", kExtents, path.string()));
+  const Handle space(H5Aget_space(attribute), H5Sclose, "read a dataspace");
+  std::vector<Extent> found(expected.size());
+  const bool same = H5Sget_simple_extent_npoints(space) == static_cast<hssize_t>(2 * expected.size()) &&
+                    (expected.empty() || H5Aread(attribute, H5T_NATIVE_INT64, found.data()) >= 0) &&
+                    std::equal(found.begin(), found.end(), expected.begin());
+  if (!same) fail("{}: its extents are not those in the manifest", path.string());
+}
+
 /// An open file.
 struct Descriptor {
   int fd = -1;
@@ -137,7 +159,7 @@ struct Structure {
 /// Lets HDF5 lay out the file in memory, without the numbers. HDF5 does not touch the disk: when a disk fails
 /// it, HDF5 1.10 cannot close its file and crashes at exit. The real file gets plain writes, whose failures
 /// are plain.
-Structure create_structure(const fs::path& path, int64_t flat_size, int64_t begin, int64_t end,
+Structure create_structure(const fs::path& path, int64_t flat_size, std::span<const Extent> extents,
                            Image& image) {
   const Hdf5Lock lock;
   const QuietHdf5 quiet;
@@ -151,8 +173,7 @@ Structure create_structure(const fs::path& path, int64_t flat_size, int64_t begi
   check(configured, path, "be configured");
   Handle file(H5Fcreate((path.string() + ".structure").c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access), H5Fclose,
               fmt::format("lay out {}", path.string()));
-  write_attribute(file, path, "slice_begin", begin);
-  write_attribute(file, path, "slice_end", end);
+  write_extents(file, path, extents);
   write_attribute(file, path, "flat_size", flat_size);
 
   const Handle layout(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, "create a property list");
@@ -161,7 +182,7 @@ Structure create_structure(const fs::path& path, int64_t flat_size, int64_t begi
                        H5Pset_fill_time(layout, H5D_FILL_TIME_NEVER) >= 0 &&
                        H5Pset_obj_track_times(layout, false) >= 0;  // equal contents give equal files
   check(planned, path, "be configured");
-  const hsize_t count = static_cast<hsize_t>(end - begin);
+  const hsize_t count = static_cast<hsize_t>(total_size(extents));
   const Handle space(H5Screate_simple(1, &count, nullptr), H5Sclose, "create a dataspace");
   Structure structure;
   for (size_t i = 0; i < kDatasets.size(); ++i) {
@@ -249,7 +270,7 @@ SliceFile write_file(const fs::path& path, int64_t flat_size, const CheckpointSl
           static_cast<int64_t>(2 * kStructureBytes + values.size() * slice.weights.size_bytes()));
 
   Image image;
-  const Structure structure = create_structure(path, flat_size, slice.begin, slice.end, image);
+  const Structure structure = create_structure(path, flat_size, slice.extents, image);
   if (::ftruncate(file.fd, structure.bytes) != 0)
     fail("cannot resize {}: {}", path.string(), std::strerror(errno));
   HashedWriter writer(file.fd, path);
@@ -266,11 +287,16 @@ SliceFile write_file(const fs::path& path, int64_t flat_size, const CheckpointSl
 }  // namespace
 
 SliceFile write_slice_file(const fs::path& path, int64_t flat_size, const CheckpointSlice& slice) {
-  const auto count = static_cast<size_t>(slice.end - slice.begin);
-  ORRERY_CHECK(0 <= slice.begin && slice.begin <= slice.end && slice.end <= flat_size &&
-                   slice.weights.size() == count && slice.adam_m.size() == count &&
-                   slice.adam_v.size() == count,
-               "slice [{}, {}) of {}", slice.begin, slice.end, flat_size);
+  const auto count = static_cast<size_t>(total_size(slice.extents));
+  int64_t end = 0;
+  for (const Extent& e : slice.extents) {
+    ORRERY_CHECK(end <= e.begin && e.begin <= e.end && e.end <= flat_size, "extent [{}, {}) after {} of {}",
+                 e.begin, e.end, end, flat_size);
+    end = e.end;
+  }
+  ORRERY_CHECK(slice.weights.size() == count && slice.adam_m.size() == count && slice.adam_v.size() == count,
+               "{}, {} and {} values for {} elements", slice.weights.size(), slice.adam_m.size(),
+               slice.adam_v.size(), count);
   try {
     return write_file(path, flat_size, slice);
   } catch (const Error& error) {
@@ -280,34 +306,41 @@ SliceFile write_slice_file(const fs::path& path, int64_t flat_size, const Checkp
   }
 }
 
-void read_slice_file(const fs::path& path, int64_t slice_begin, int64_t slice_end, int64_t flat_size,
-                     int64_t begin, int64_t end, std::array<std::span<float>, 3> out) {
-  ORRERY_CHECK(slice_begin <= begin && begin <= end && end <= slice_end, "[{}, {}) of slice [{}, {})", begin,
-               end, slice_begin, slice_end);
+void read_slice_file(const fs::path& path, std::span<const Extent> extents, int64_t flat_size,
+                     const Extent& wanted, std::array<std::span<float>, 3> out) {
   const Hdf5Lock lock;
   const QuietHdf5 quiet;
   const Handle file(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose,
                     fmt::format("open {}", path.string()));
-  check_attribute(file, path, "slice_begin", slice_begin);
-  check_attribute(file, path, "slice_end", slice_end);
+  check_extents(file, path, extents);
   check_attribute(file, path, "flat_size", flat_size);
-  const hsize_t count = static_cast<hsize_t>(end - begin), start = static_cast<hsize_t>(begin - slice_begin);
+  const int64_t held = total_size(extents);
   for (size_t i = 0; i < kDatasets.size(); ++i) {
     if (out[i].empty()) continue;
-    ORRERY_CHECK(out[i].size() == count, "{} elements into {}", count, out[i].size());
+    ORRERY_CHECK(static_cast<int64_t>(out[i].size()) == wanted.size(), "{} elements into {}", wanted.size(),
+                 out[i].size());
     const Handle dataset(H5Dopen2(file, kDatasets[i], H5P_DEFAULT), H5Dclose,
                          fmt::format("open {} of {}", kDatasets[i], path.string()));
     const Handle space(H5Dget_space(dataset), H5Sclose, "read a dataspace");
     const Handle type(H5Dget_type(dataset), H5Tclose, "read a type");
     hsize_t stored = 0;
-    const bool fits =
-        H5Sget_simple_extent_ndims(space) == 1 && H5Sget_simple_extent_dims(space, &stored, nullptr) == 1 &&
-        stored == static_cast<hsize_t>(slice_end - slice_begin) && H5Tequal(type, H5T_IEEE_F32LE) > 0;
-    if (!fits) fail("{}: {} is not {} float32 values", path.string(), kDatasets[i], slice_end - slice_begin);
-    const Handle memory(H5Screate_simple(1, &count, nullptr), H5Sclose, "create a dataspace");
-    const bool ok = H5Sselect_hyperslab(space, H5S_SELECT_SET, &start, nullptr, &count, nullptr) >= 0 &&
-                    H5Dread(dataset, H5T_NATIVE_FLOAT, memory, space, H5P_DEFAULT, out[i].data()) >= 0;
-    if (!ok) fail("{}: HDF5 cannot read {}", path.string(), kDatasets[i]);
+    const bool fits = H5Sget_simple_extent_ndims(space) == 1 &&
+                      H5Sget_simple_extent_dims(space, &stored, nullptr) == 1 &&
+                      stored == static_cast<hsize_t>(held) && H5Tequal(type, H5T_IEEE_F32LE) > 0;
+    if (!fits) fail("{}: {} is not {} float32 values", path.string(), kDatasets[i], held);
+    int64_t at = 0;  // of an extent in the dataset
+    for (const Extent& e : extents) {
+      const Extent part{std::max(e.begin, wanted.begin), std::min(e.end, wanted.end)};
+      const auto start = static_cast<hsize_t>(at + part.begin - e.begin);
+      at += e.size();
+      if (part.begin >= part.end) continue;
+      const auto count = static_cast<hsize_t>(part.size());
+      const std::span<float> into = part_of(out[i], {part.begin - wanted.begin, part.end - wanted.begin});
+      const Handle memory(H5Screate_simple(1, &count, nullptr), H5Sclose, "create a dataspace");
+      const bool ok = H5Sselect_hyperslab(space, H5S_SELECT_SET, &start, nullptr, &count, nullptr) >= 0 &&
+                      H5Dread(dataset, H5T_NATIVE_FLOAT, memory, space, H5P_DEFAULT, into.data()) >= 0;
+      if (!ok) fail("{}: HDF5 cannot read {}", path.string(), kDatasets[i]);
+    }
   }
 }
 

@@ -1,5 +1,6 @@
 // One rank's file of a checkpoint: HDF5 with the datasets `weights`, `adam_m`, `adam_v` (float32, contiguous,
-// neither chunked nor compressed) and the root attributes slice_begin, slice_end, flat_size.
+// neither chunked nor compressed), which hold some extents of the flat buffers one after the other, and the
+// root attributes `extents` (int64 [n, 2], begin and end of each) and `flat_size`.
 //
 // Thread-safe. The HDF5 library need not be, and is called under one lock of the process
 // (models/hdf5_lock.h): a writer holds it while a file is laid out in memory, not while the disk is written.
@@ -11,11 +12,14 @@
 #include <span>
 #include <string>
 
+#include "core/extent.h"
+
 namespace orrery {
 
-/// This rank's part [begin, end) of the three flat buffers; each span has end - begin elements.
+/// This rank's part of the three flat buffers: some extents, rising; each span has their elements one after
+/// the other.
 struct CheckpointSlice {
-  int64_t begin = 0, end = 0;
+  std::span<const Extent> extents;
   std::span<const float> weights, adam_m, adam_v;
 };
 
@@ -30,10 +34,10 @@ struct SliceFile {
 SliceFile write_slice_file(const std::filesystem::path& path, int64_t flat_size,
                            const CheckpointSlice& slice);
 
-/// Reads elements [begin, end) of the flat buffers, which must lie in the file's slice [slice_begin,
-/// slice_end). An empty span skips that dataset. The file's digest must have been checked: HDF5 does not
-/// promise to survive hostile bytes.
-void read_slice_file(const std::filesystem::path& path, int64_t slice_begin, int64_t slice_end,
-                     int64_t flat_size, int64_t begin, int64_t end, std::array<std::span<float>, 3> out);
+/// Reads what the file holds of `wanted`, elements of the flat buffers, into the same places of `out` (spans
+/// of wanted.size(), or empty to skip that dataset). extents: the file's, as its manifest has them. The
+/// file's digest must have been checked: HDF5 does not promise to survive hostile bytes.
+void read_slice_file(const std::filesystem::path& path, std::span<const Extent> extents, int64_t flat_size,
+                     const Extent& wanted, std::array<std::span<float>, 3> out);
 
 }  // namespace orrery

@@ -2,8 +2,10 @@
 
 #include <fmt/chrono.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <utility>
 
 #include "core/error.h"
 #include "core/fault.h"
@@ -20,7 +22,7 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 
 constexpr const char* kFormat = "orrery-checkpoint";
-constexpr int64_t kFormatVersion = 1;
+constexpr int64_t kFormatVersion = 2;
 constexpr int64_t kMaxRanks = 1 << 20;
 constexpr int64_t kMaxBytes = int64_t{1} << 60;
 constexpr size_t kSha256Digits = 64;
@@ -33,17 +35,30 @@ std::string iso_time(int64_t unix_time) {
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(unix_time));
 }
 
+/// Every element is in one extent of one slice.
 void check_cover(const std::string& where, const std::vector<CheckpointFileEntry>& slices,
                  int64_t flat_size) {
-  int64_t cursor = 0;
+  std::vector<std::pair<Extent, const CheckpointFileEntry*>> all;
   for (const CheckpointFileEntry& slice : slices) {
-    if (slice.slice_begin != cursor || slice.slice_end < cursor) {
-      fail("{}: {} holds [{}, {}) where a slice from {} was expected", where, slice.name, slice.slice_begin,
-           slice.slice_end, cursor);
+    int64_t end = 0;
+    for (const Extent& e : slice.extents) {
+      if (e.begin < end || e.end <= e.begin)
+        fail("{}: the extents of {} do not rise at [{}, {})", where, slice.name, e.begin, e.end);
+      end = e.end;
+      all.emplace_back(e, &slice);
     }
-    cursor = slice.slice_end;
   }
-  if (cursor != flat_size) fail("{}: its slices end at {} of {}", where, cursor, flat_size);
+  std::sort(all.begin(), all.end(),
+            [](const auto& a, const auto& b) { return a.first.begin < b.first.begin; });
+  int64_t cursor = 0;
+  for (const auto& [extent, slice] : all) {
+    if (extent.begin != cursor) {
+      fail("{}: {} holds [{}, {}) where an extent from {} was expected", where, slice->name, extent.begin,
+           extent.end, cursor);
+    }
+    cursor = extent.end;
+  }
+  if (cursor != flat_size) fail("{}: its extents end at {} of {}", where, cursor, flat_size);
 }
 
 ordered_json tensors_json(const ParameterTable& table) {
@@ -57,8 +72,8 @@ ordered_json tensors_json(const ParameterTable& table) {
 ordered_json file_json(const CheckpointFileEntry& entry, bool slice) {
   ordered_json out = {{"name", entry.name}, {"bytes", entry.bytes}, {"sha256", entry.sha256}};
   if (slice) {
-    out["slice_begin"] = entry.slice_begin;
-    out["slice_end"] = entry.slice_end;
+    out["extents"] = ordered_json::array();
+    for (const Extent& e : entry.extents) out["extents"].push_back({e.begin, e.end});
   }
   return out;
 }
@@ -73,8 +88,16 @@ CheckpointFileEntry read_entry(const json& value, const std::string& where,
   entry.bytes = object.integer("bytes", 0, kMaxBytes);
   entry.sha256 = object.text("sha256");
   if (entry.sha256.size() != kSha256Digits) object.reject("sha256", "64 hexadecimal digits are needed");
-  entry.slice_begin = object.integer("slice_begin", 0, kMaxBytes, 0);
-  entry.slice_end = object.integer("slice_end", 0, kMaxBytes, 0);
+  const json* extents = object.find("extents");
+  if (extents == nullptr) return entry;
+  const char* expected = "a list of [begin, end] is needed";
+  if (!extents->is_array()) object.reject("extents", expected);
+  for (const json& pair : *extents) {
+    if (!pair.is_array() || pair.size() != 2) object.reject("extents", expected);
+    const auto begin = json_integer(pair[0]), end = json_integer(pair[1]);
+    if (!begin || !end || *begin < 0 || *end > kMaxBytes) object.reject("extents", expected);
+    entry.extents.push_back({*begin, *end});
+  }
   return entry;
 }
 

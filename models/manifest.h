@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "core/extent.h"
 #include "models/parameters.h"
 
 namespace orrery {
@@ -30,13 +31,13 @@ struct CheckpointFileEntry {
   std::string name;  ///< relative to the folder
   int64_t bytes = 0;
   std::string sha256;
-  int64_t slice_begin = 0, slice_end = 0;  ///< of the flat buffers; both 0 for tokenizer files
+  std::vector<Extent> extents;  ///< of the flat buffers, rising; none for tokenizer files
 };
 
 struct Manifest {
   CheckpointInfo info;
   int64_t flat_size = 0;
-  std::vector<CheckpointFileEntry> slices;     ///< in rank order; together they cover [0, flat_size)
+  std::vector<CheckpointFileEntry> slices;     ///< in rank order; together they hold every element once
   std::vector<CheckpointFileEntry> tokenizer;  ///< "tokenizer/..."
   ModelConfig config;                          ///< parsed from info.model_config_json
 };

@@ -12,6 +12,7 @@
 
 #include "core/buffer.h"
 #include "core/context.h"
+#include "core/extent.h"
 #include "kernels/attention.h"
 #include "kernels/matmul.h"
 #include "models/config.h"
@@ -129,9 +130,12 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
 /// order over rows, so two batches in a row give the bits of one batch holding both. dembedding [T, D]
 /// receives the gradient of the embedding rows, which the caller
 /// adds by embedding_backward after the head's part of tied weights is whole (learners/gradient.h).
+/// `final_from` (may be empty) is told after each layer, from the last to the first: everything but the
+/// embedding.
 void transformer_backward(const Context& ctx, const Transformer& model, const TrainBatch& batch,
                           const Activations& activations, Mat<const float> dhidden,
-                          std::span<float> gradients, Mat<float> dembedding, Arena& arena);
+                          std::span<float> gradients, Mat<float> dembedding, const FinalFrom& final_from,
+                          Arena& arena);
 
 /// Floating-point operations of one forward over T tokens (2 per multiply-add): matmuls (without the head),
 /// and attention in the causal convention (half of the full square). Backward counts twice this;

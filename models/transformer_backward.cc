@@ -39,7 +39,8 @@ TrainKv make_train_kv(const ModelConfig& config, std::span<const AttentionSegmen
 
 void transformer_backward(const Context& ctx, const Transformer& model, const TrainBatch& batch,
                           const Activations& activations, Mat<const float> dhidden,
-                          std::span<float> gradients, Mat<float> dembedding, Arena& arena) {
+                          std::span<float> gradients, Mat<float> dembedding, const FinalFrom& final_from,
+                          Arena& arena) {
   const ModelConfig& config = model.config();
   const ParameterTable& table = model.table();
   const auto t = static_cast<int64_t>(batch.tokens.size());
@@ -71,6 +72,8 @@ void transformer_backward(const Context& ctx, const Transformer& model, const Tr
       for (int64_t c = 0; c < d; ++c) to[c] += from[c];
     }
   }
+
+  if (final_from) final_from(table.final_norm());  // and the head, which stands behind it
 
   const Mat<float> x = arena.mat<float>(t, d), dx = arena.mat<float>(t, d);
   const Mat<float> act = arena.mat<float>(t, f), dact = arena.mat<float>(t, f);
@@ -116,6 +119,7 @@ void transformer_backward(const Context& ctx, const Transformer& model, const Tr
     matmul_backward_input(ctx, dx, dqkv, layer.qkv, /*accumulate=*/false, arena);
     rmsnorm_backward(ctx, dh, grad_vector(offset.input_norm, d), dx, at.input, at.rstd_input,
                      layer.input_norm);
+    if (final_from) final_from(offset.input_norm);  // a layer's first parameters
   }
 }
 

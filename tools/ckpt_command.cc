@@ -357,8 +357,9 @@ void import_folder(const Options& options) {
   fs::create_directories(temporary, error);
   if (error) fail("cannot create {}: {}", temporary.string(), error.message());
   try {
+    const Extent all{0, table.flat_size()};
     const auto entry = write_checkpoint_slice(temporary, 0, 1, table.flat_size(),
-                                              {0, table.flat_size(), weights, zeros, zeros});
+                                              {std::span(&all, 1), weights, zeros, zeros});
     publish_checkpoint(temporary, target, info, table, {entry}, source);
   } catch (...) {
     fs::remove_all(temporary, error);

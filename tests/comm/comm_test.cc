@@ -45,23 +45,26 @@ TEST(LocalCommunicator, CollectivesOfOneRankCopy) {
   EXPECT_EQ(comm->rank(), 0);
   EXPECT_EQ(comm->size(), 1);
   comm->barrier();
-  std::vector<float> mine = {1, 2, 3}, all(5, 0.0f);
-  const std::vector<int64_t> offsets = {1, 4};
-  comm->all_gather(all, offsets, mine);
-  EXPECT_THAT(all, ElementsAre(0, 1, 2, 3, 0));
-  comm->all_gather(all, offsets, std::span(all).subspan(1, 3));  // in place
+  std::vector<float> all = {0, 1, 2, 3, 0};
+  const std::vector<std::vector<Extent>> owned = {{{1, 2}, {3, 4}}};
+  comm->all_gather(all, owned);
   EXPECT_THAT(all, ElementsAre(0, 1, 2, 3, 0));
   std::vector<float> received;
-  comm->all_to_all_pieces(all, offsets, 2, {}, [&](int64_t begin, int64_t count, auto parts) {
-    EXPECT_EQ(begin, static_cast<int64_t>(received.size()));
-    received.insert(received.end(), parts[0], parts[0] + count);
-  });
+  const auto exchange =
+      comm->all_to_all({all, 2, {}}, [&](int64_t begin, int64_t count, std::span<const float* const> parts) {
+        EXPECT_EQ(begin, 1 + static_cast<int64_t>(received.size()));
+        received.insert(received.end(), parts[0], parts[0] + count);
+      });
+  exchange->add(std::vector<int64_t>{1, 4});
+  exchange->advance();
+  exchange->finish();
   EXPECT_THAT(received, ElementsAre(1, 2, 3));
   EXPECT_THAT(comm->all_gather_bytes("me"), ElementsAre("me"));
   EXPECT_EQ(comm->split(-1), nullptr);
   EXPECT_EQ(comm->split(3)->size(), 1);
-  const std::vector<int64_t> bad = {0, 9};
-  EXPECT_THROW(comm->all_gather(all, bad, mine), Error);
+  EXPECT_THROW(comm->all_gather(all, std::vector<std::vector<Extent>>{{{0, 9}}}), Error);
+  EXPECT_THROW(comm->all_gather(all, std::vector<std::vector<Extent>>{{{0, 1}}, {{1, 2}}}), Error);
+  EXPECT_THROW(exchange->add(std::vector<int64_t>{0, 9}), Error);
 }
 
 TEST(LocalCommunicator, MessagesToOneselfKeepTheirOrderAndTags) {
@@ -119,21 +122,34 @@ TEST(Mailbox, CarriesTypedMessagesAndNamesDamage) {
   EXPECT_FALSE(mailbox.try_receive_any());
 }
 
-TEST(SliceOffsets, CoverEverythingEvenlyAtChunkBounds) {
-  EXPECT_THAT(slice_offsets(10, 1, 4), ElementsAre(0, 2, 5, 7, 10));
-  EXPECT_THAT(slice_offsets(1000, 256, 2), ElementsAre(0, 512, 1000));
-  EXPECT_THAT(slice_offsets(5, 16, 4), ElementsAre(0, 0, 0, 0, 5));
-  EXPECT_THAT(slice_offsets(0, 16, 2), ElementsAre(0, 0, 0));
-  for (const int64_t elements : {1, 17, 4096, 100003}) {
+TEST(SlicePlan, CoversEverythingEvenlyAtChunkBounds) {
+  using Buckets = std::vector<std::vector<int64_t>>;
+  EXPECT_EQ(plan_slices(10, 1, 4).buckets, (Buckets{{0, 1, 2, 3, 4}, {4, 5, 6, 7, 8}, {8, 8, 9, 9, 10}}));
+  EXPECT_EQ(plan_slices(10, 1, 1).buckets, (Buckets{{0, 10}}));
+  EXPECT_EQ(plan_slices(5, 16, 4).buckets, (Buckets{{0, 0, 0, 0, 5}}));
+  EXPECT_EQ(plan_slices(0, 16, 2).buckets, (Buckets{{0, 0, 0}}));
+  EXPECT_EQ(plan_slices(10, 1, 4).extents(1), (std::vector<Extent>{{1, 2}, {5, 6}, {8, 9}}));
+  for (const int64_t elements : {1, 17, 4096, 100003, 3000000}) {
     for (const int ranks : {1, 2, 3, 8}) {
-      const auto offsets = slice_offsets(elements, 64, ranks);
-      EXPECT_EQ(offsets.front(), 0);
-      EXPECT_EQ(offsets.back(), elements);
-      for (size_t r = 0; r + 1 < offsets.size(); ++r) {
-        EXPECT_LE(offsets[r], offsets[r + 1]);
-        EXPECT_TRUE(offsets[r] % 64 == 0 || offsets[r] == elements);
-        EXPECT_LE(offsets[r + 1] - offsets[r], (elements / 64 / ranks + 2) * 64);
+      const SlicePlan plan = plan_slices(elements, 64, ranks);
+      EXPECT_LE(plan.buckets.size(), 64u);
+      EXPECT_EQ(plan.elements(), elements);
+      EXPECT_EQ(plan.ranks(), ranks);
+      int64_t cursor = 0;
+      for (const auto& offsets : plan.buckets) {
+        EXPECT_EQ(offsets.front(), cursor);
+        for (size_t r = 0; r + 1 < offsets.size(); ++r) {
+          EXPECT_LE(offsets[r], offsets[r + 1]);
+          EXPECT_TRUE(offsets[r] % 64 == 0 || offsets[r] == elements);
+        }
+        cursor = offsets.back();
       }
+      int64_t least = elements, most = 0;
+      for (const auto& extents : plan.all_extents()) {
+        least = std::min(least, total_size(extents));
+        most = std::max(most, total_size(extents));
+      }
+      EXPECT_LE(most - least, 2 * 64) << elements << " elements, " << ranks << " ranks";
     }
   }
 }
@@ -161,10 +177,23 @@ TEST(ShardTree, HasTheBitsOfTheRecursiveDefinition) {
       // Twice: a used tree must not leak the last sum into the next.
       for (int round = 0; round < 2; ++round) {
         order.clear();
-        const std::span<float> sum = tree.sum(ctx, 100, [&](int64_t shard, std::span<float> buffer) {
-          order.push_back(shard);
-          for (size_t i = 0; i < kElements; ++i) buffer[i] += leaves[static_cast<size_t>(shard - 100)][i];
-        });
+        std::vector<int64_t> told;
+        tree.sum(
+            ctx, 100,
+            [&](int64_t shard, std::span<float> buffer, const FinalFrom& final_from) {
+              order.push_back(shard);
+              for (size_t i = kElements; i-- > 0;) {  // from the end, telling now and then
+                buffer[i] += leaves[static_cast<size_t>(shard - 100)][i];
+                if (shard % 2 == 1 && i % 20000 == 0 && i > 0) final_from(static_cast<int64_t>(i));
+              }
+            },
+            [&](int64_t begin) { told.push_back(begin); });
+        const std::span<const float> sum = tree.result();
+        if (count == 1) {
+          EXPECT_THAT(told, ElementsAre(0));
+        } else {
+          EXPECT_THAT(told, ElementsAre(60000, 40000, 20000, 0)) << "of the last shard";
+        }
         for (size_t i = 0; i < kElements; i += 37) {
           ASSERT_EQ(std::bit_cast<uint32_t>(sum[i]),
                     std::bit_cast<uint32_t>(tree_sum(leaves, 0, static_cast<size_t>(count), i)))

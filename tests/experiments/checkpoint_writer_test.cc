@@ -27,7 +27,7 @@ class CheckpointWriterTest : public testing::Test {
         comm_(make_local_communicator()) {}
   ~CheckpointWriterTest() override { arm_faults(""); }
 
-  CheckpointWriter::Target target() const { return {folder_, {}, table_, 0, table_.flat_size(), 2}; }
+  CheckpointWriter::Target target() const { return {folder_, {}, table_, {{0, table_.flat_size()}}, 2}; }
   void start(CheckpointWriter& writer, int64_t step) {
     std::fill(values_.begin(), values_.end(), static_cast<float>(step));
     CheckpointInfo info;

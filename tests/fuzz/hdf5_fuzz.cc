@@ -44,8 +44,9 @@ struct Written {
     const ParameterTable table(config);
     const std::vector<float> values(static_cast<size_t>(table.flat_size()), 0.5f);
     const auto temporary = prepare_checkpoint(scratch.path(), 1);
+    const Extent all{0, table.flat_size()};
     const CheckpointFileEntry entry = write_checkpoint_slice(temporary, 0, 1, table.flat_size(),
-                                                             {0, table.flat_size(), values, values, values});
+                                                             {std::span(&all, 1), values, values, values});
     CheckpointInfo info;
     info.step = 1;
     info.stage = "grpo";

@@ -36,8 +36,9 @@ class CheckpointFaultTest : public testing::Test {
     info.step = step;
     info.model_config_json = model_config_json(config_, "float32");
     const fs::path temporary = prepare_checkpoint(folder_, step);
+    const Extent all{0, table_.flat_size()};
     const auto entry = write_checkpoint_slice(temporary, 0, 1, table_.flat_size(),
-                                              {0, table_.flat_size(), values, values, values});
+                                              {std::span(&all, 1), values, values, values});
     publish_checkpoint(temporary, folder_ / checkpoint_name(step), info, table_, {entry}, {});
     remove_old_checkpoints(folder_, 2);
   }

@@ -70,22 +70,29 @@ class CheckpointTest : public testing::Test {
     return i;
   }
 
-  /// Saves with slices cut at `cuts` (0 and flat_size added).
+  /// Saves cut at `cuts` (0 and flat_size added): a rank for each part, or `ranks` taking turns.
   fs::path save(int64_t step, const Buffers& b, std::vector<int64_t> cuts = {},
-                const CheckpointInfo* with = nullptr) const {
+                const CheckpointInfo* with = nullptr, int64_t ranks = 0) const {
     cuts.insert(cuts.begin(), 0);
     cuts.push_back(table_.flat_size());
-    const int64_t ranks = static_cast<int64_t>(cuts.size()) - 1;
+    if (ranks == 0) ranks = static_cast<int64_t>(cuts.size()) - 1;
     const fs::path temporary = prepare_checkpoint(checkpoints(), step);
     std::vector<CheckpointFileEntry> entries;
     for (int64_t r = 0; r < ranks; ++r) {
-      const auto begin = static_cast<size_t>(cuts[static_cast<size_t>(r)]);
-      const size_t count = static_cast<size_t>(cuts[static_cast<size_t>(r) + 1]) - begin;
-      const auto part = [&](const std::vector<float>& all) { return std::span(all).subspan(begin, count); };
-      entries.push_back(
-          write_checkpoint_slice(temporary, r, ranks, table_.flat_size(),
-                                 {static_cast<int64_t>(begin), static_cast<int64_t>(begin + count),
-                                  part(b.weights), part(b.m), part(b.v)}));
+      std::vector<Extent> extents;
+      Buffers part;
+      for (size_t i = static_cast<size_t>(r); i + 1 < cuts.size(); i += static_cast<size_t>(ranks)) {
+        if (cuts[i] == cuts[i + 1]) continue;
+        extents.push_back({cuts[i], cuts[i + 1]});
+        const auto append = [&](std::vector<float>& to, const std::vector<float>& all) {
+          to.insert(to.end(), all.begin() + cuts[i], all.begin() + cuts[i + 1]);
+        };
+        append(part.weights, b.weights);
+        append(part.m, b.m);
+        append(part.v, b.v);
+      }
+      entries.push_back(write_checkpoint_slice(temporary, r, ranks, table_.flat_size(),
+                                               {extents, part.weights, part.m, part.v}));
     }
     const fs::path target = checkpoints() / checkpoint_name(step);
     publish_checkpoint(temporary, target, with != nullptr ? *with : info(step), table_, entries,
@@ -143,9 +150,11 @@ TEST_F(CheckpointTest, HoldsEverythingThatWasSaved) {
 TEST_F(CheckpointTest, LoadsAnyRangeWhateverTheSavingRanks) {
   const Buffers b = buffers(2);
   const int64_t n = table_.flat_size();
-  const fs::path path = save(1, b, {n / 3, n / 2});
-  const Checkpoint c(path, Checkpoint::Verify::kOnRead);
-  for (const int64_t ranks : {1, 2, 5, 7}) {
+  save(1, b, {n / 3, n / 2});
+  save(2, b, {n / 7, n / 5, n / 3, n / 2}, nullptr, 2);  // each rank holds several stretches
+  for (const auto& [step, ranks] : std::vector<std::pair<int64_t, int64_t>>{
+           {1, 1}, {1, 2}, {1, 5}, {1, 7}, {2, 1}, {2, 2}, {2, 5}, {2, 7}}) {
+    const Checkpoint c(checkpoints() / checkpoint_name(step), Checkpoint::Verify::kOnRead);
     for (int64_t r = 0; r < ranks; ++r) {
       const int64_t begin = n * r / ranks, end = n * (r + 1) / ranks;
       std::vector<float> w(static_cast<size_t>(end - begin)), m(w), v(w);
@@ -156,6 +165,7 @@ TEST_F(CheckpointTest, LoadsAnyRangeWhateverTheSavingRanks) {
     }
   }
   std::vector<float> v(10);
+  const Checkpoint c(checkpoints() / checkpoint_name(1), Checkpoint::Verify::kOnRead);
   c.read(n / 3 - 5, n / 3 + 5, {}, {}, v);  // across two files, one dataset
   EXPECT_TRUE(std::equal(v.begin(), v.end(), b.v.begin() + n / 3 - 5));
 }
@@ -246,10 +256,13 @@ TEST_F(CheckpointTest, ManifestThatLiesIsRejected) {
     return open_error(path);
   };
   EXPECT_EQ(with("grpo", "grp0"), "");
-  EXPECT_THAT(with("\"format_version\": 1", "\"format_version\": 2"), HasSubstr("format_version"));
+  EXPECT_THAT(with("\"format_version\": 2", "\"format_version\": 1"), HasSubstr("format_version"));
   EXPECT_THAT(with("rank_0001_of_0002.h5", "../rank_0001_of_02.h5"), HasSubstr("name"));
   EXPECT_THAT(with("tokenizer/tokenizer.json", "tokenizer/../../../x"), HasSubstr("tokenizer file"));
-  EXPECT_THAT(with("\"slice_end\": 500", "\"slice_end\": 501"), HasSubstr("slice"));
+  EXPECT_THAT(with("     500\n", "     501\n"), HasSubstr("where an extent from 501 was expected"));
+  EXPECT_THAT(with("     500\n", "     \"500\"\n"), HasSubstr("a list of [begin, end] is needed"));
+  EXPECT_THAT(with("     500\n", "     500, 501\n"), HasSubstr("a list of [begin, end] is needed"));
+  EXPECT_THAT(with("     500\n", "     -1\n"), HasSubstr("do not rise"));
   EXPECT_THAT(with("\"hidden_size\": 12", "\"hidden_size\": 16"), HasSubstr("tensors"));
   EXPECT_THAT(with("\"hidden_size\": 12", "\"hidden_size\": -1"), HasSubstr("hidden_size"));
   EXPECT_THAT(with("\"flat_size\": ", "\"flat_size\": 9"), HasSubstr("manifest.json"));

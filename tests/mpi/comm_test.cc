@@ -61,17 +61,18 @@ TEST(Collectives, BroadcastReduceAndGather) {
   comm.all_reduce_sum(std::span(values));
   EXPECT_EQ(values[0], 0.5 * n);
 
-  // Uneven slices, one of them empty: rank r owns r elements.
-  std::vector<int64_t> offsets = {0};
-  for (int p = 0; p < n; ++p) offsets.push_back(offsets.back() + p);
-  std::vector<float> all(static_cast<size_t>(offsets.back()), -1),
-      mine(static_cast<size_t>(r), static_cast<float>(r));
-  comm.all_gather(all, offsets, mine);
-  for (int p = 0; p < n; ++p) {
-    for (int64_t i = offsets[static_cast<size_t>(p)]; i < offsets[static_cast<size_t>(p) + 1]; ++i) {
-      EXPECT_EQ(all[static_cast<size_t>(i)], static_cast<float>(p));
-    }
-  }
+  // Rank r owns r elements here and one there, with gaps that nobody owns.
+  std::vector<std::vector<Extent>> owned;
+  for (int p = 0, at = 0; p < n; at += p, ++p) owned.push_back({{at, at + p}, {100 + 2 * p, 101 + 2 * p}});
+  std::vector<float> all(200, -1);
+  for (const Extent& e : owned[static_cast<size_t>(r)])
+    for (float& value : part_of(std::span(all), e)) value = static_cast<float>(r);
+  comm.all_gather(all, owned);
+  std::vector<float> expected(200, -1);
+  for (int p = 0; p < n; ++p)
+    for (const Extent& e : owned[static_cast<size_t>(p)])
+      for (float& value : part_of(std::span(expected), e)) value = static_cast<float>(p);
+  EXPECT_EQ(all, expected);
   const std::string text(static_cast<size_t>(3 * r), static_cast<char>('a' + r));
   const auto texts = comm.all_gather_bytes(text);
   ASSERT_EQ(texts.size(), static_cast<size_t>(n));
@@ -85,29 +86,37 @@ TEST(Collectives, BroadcastReduceAndGather) {
 TEST(Collectives, AllToAllInPiecesOfUnevenSlices) {
   Communicator& comm = world();
   const int n = comm.size(), r = comm.rank();
-  // Rank p gets 7 * p elements of everyone: none, less than a piece, several pieces and a rest.
-  std::vector<int64_t> offsets = {0};
-  for (int p = 0; p < n; ++p) offsets.push_back(offsets.back() + 7 * p);
-  std::vector<float> send(static_cast<size_t>(offsets.back()));
+  // Rank p gets 7 * p elements of everyone: none, less than a piece, several pieces and a rest. Twice: the
+  // second half of the buffer first.
+  std::vector<int64_t> low = {0};
+  for (int p = 0; p < n; ++p) low.push_back(low.back() + 7 * p);
+  std::vector<int64_t> high = low;
+  for (int64_t& offset : high) offset += low.back();
+  std::vector<float> send(static_cast<size_t>(high.back()));
   for (size_t i = 0; i < send.size(); ++i) send[i] = stamp(r, i);
+  const int64_t own = low[static_cast<size_t>(r)], length = 7 * r;
   for (const int64_t piece : {1, 5, 1000}) {
-    std::vector<float> scratch(static_cast<size_t>(2 * n * piece));
-    int64_t next = 0;
-    comm.all_to_all_pieces(send, offsets, piece, scratch,
-                           [&](int64_t begin, int64_t count, std::span<const float* const> parts) {
-                             ASSERT_EQ(begin, next) << "pieces come in order";
-                             ASSERT_LE(count, piece);
-                             ASSERT_EQ(parts.size(), static_cast<size_t>(n));
-                             next = begin + count;
-                             for (int p = 0; p < n; ++p) {
-                               for (int64_t i = 0; i < count; ++i) {
-                                 const auto at =
-                                     static_cast<size_t>(offsets[static_cast<size_t>(r)] + begin + i);
-                                 ASSERT_EQ(parts[static_cast<size_t>(p)][i], stamp(p, at));
-                               }
-                             }
-                           });
-    EXPECT_EQ(next, 7 * r);
+    for (const int64_t pieces_under_way : {2, 3, 64}) {
+      std::vector<float> scratch(static_cast<size_t>(pieces_under_way * n * piece));
+      int64_t taken = 0;
+      const auto exchange = comm.all_to_all(
+          {send, piece, scratch}, [&](int64_t begin, int64_t count, std::span<const float* const> parts) {
+            ASSERT_EQ(begin, taken < length ? low.back() + own + taken : own + taken - length)
+                << "pieces come in order";
+            ASSERT_LE(count, piece);
+            ASSERT_EQ(parts.size(), static_cast<size_t>(n));
+            taken += count;
+            for (int p = 0; p < n; ++p) {
+              for (int64_t i = 0; i < count; ++i)
+                ASSERT_EQ(parts[static_cast<size_t>(p)][i], stamp(p, static_cast<size_t>(begin + i)));
+            }
+          });
+      exchange->add(high);
+      exchange->advance();
+      exchange->add(low);
+      exchange->finish();
+      EXPECT_EQ(taken, 2 * length);
+    }
   }
 }
 
@@ -136,9 +145,9 @@ TEST(Collectives, DataLargerThanOnePiece) {
   EXPECT_EQ(first_wrong(data, stamped), kElements);
 
   fill();
-  std::vector<int64_t> offsets(static_cast<size_t>(n) + 1, 0);
-  offsets.back() = kElements;  // all of it is the last rank's
-  comm.all_gather(data, offsets, r == last ? std::span<const float>(data) : std::span<const float>());
+  std::vector<std::vector<Extent>> owned(static_cast<size_t>(n));
+  owned.back() = {{0, kElements}};
+  comm.all_gather(data, owned);
   EXPECT_EQ(first_wrong(data, stamped), kElements);
 
   for (size_t i = 0; i < kElements; ++i) data[i] = static_cast<float>(i % 1024);
@@ -271,32 +280,71 @@ TEST(Split, FormsCommunicatorsThatDoNotHearEachOther) {
   EXPECT_EQ(first_only != nullptr, comm.rank() == 0);
 }
 
-TEST(OrderedReducer, EightShardsHaveTheSameBitsOnAnyNumberOfRanks) {
+TEST(OrderedReduceScatter, EightShardsHaveTheSameBitsOnAnyNumberOfRanks) {
   Communicator& comm = world();
-  constexpr int64_t kShards = 8, kElements = 700'003;  // several pieces
+  constexpr int64_t kShards = 8, kElements = 700'003;  // several buckets of several pieces
   Context ctx;
   ctx.threads = 2;
-  const auto fill = [&](int64_t shard, std::span<float> buffer) {
+  const int64_t mine = kShards / comm.size();
+  // Known from the end, as in a backward pass, in steps that differ from rank to rank and from the buckets.
+  const auto fill = [&](int64_t shard, std::span<float> buffer, const FinalFrom& final_from) {
     const auto values = random_floats(kElements, static_cast<uint64_t>(shard));
-    for (size_t i = 0; i < buffer.size(); ++i) buffer[i] += values[i];
+    const int64_t step = 30'000 + 7'001 * comm.rank();
+    for (int64_t end = kElements; end > 0; end -= std::min(end, step)) {
+      const int64_t begin = end - std::min(end, step);
+      for (int64_t i = begin; i < end; ++i) buffer[static_cast<size_t>(i)] += values[static_cast<size_t>(i)];
+      if (begin > 0) final_from(begin);
+    }
   };
   ShardTree serial({}, kElements, kShards);
-  const std::span<float> expected = serial.sum(ctx, 0, fill);
+  serial.sum(ctx, 0, fill);
 
-  ShardTree tree({}, kElements, kShards / comm.size());
-  const std::span<float> gradient = tree.sum(ctx, comm.rank() * (kShards / comm.size()), fill);
-  const auto offsets = slice_offsets(kElements, 256, comm.size());
-  const auto r = static_cast<size_t>(comm.rank());
-  Arena arena;
-  std::vector<float> all(gradient.begin(), gradient.end());
-  const std::span<float> mine = reduce_scatter_ordered(ctx, comm, all, offsets, /*fast=*/false, arena);
-  comm.all_gather(all, offsets, mine);
-  EXPECT_TRUE(same_bits(all, expected));
-
-  const std::span<float> fast = reduce_scatter_ordered(ctx, comm, gradient, offsets, /*fast=*/true, arena);
-  for (size_t i = 0; i < fast.size(); ++i) {
-    ASSERT_NEAR(fast[i], expected[static_cast<size_t>(offsets[r]) + i], 1e-5);
+  const SlicePlan plan = plan_slices(kElements, 256, comm.size());
+  const std::vector<Extent> extents = plan.extents(comm.rank());
+  ShardTree tree({}, kElements, mine);
+  for (const bool fast : {false, true}) {
+    Arena arena;
+    OrderedReduceScatter reduce(ctx, comm, tree.result(), plan, fast, arena);
+    tree.sum(ctx, comm.rank() * mine, fill, [&](int64_t begin) { reduce.final_from(begin); });
+    reduce.finish();
+    for (const Extent& e : extents) {
+      const auto expected = part_of(serial.result(), e), found = part_of(tree.result(), e);
+      if (!fast) {
+        EXPECT_TRUE(same_bits(found, expected)) << "from " << e.begin;
+        continue;
+      }
+      for (size_t i = 0; i < found.size(); ++i) ASSERT_NEAR(found[i], expected[i], 1e-5);
+    }
   }
+}
+
+TEST(OrderedReduceScatter, SumsWhatIsFinalWhileTheRestIsNotYetThere) {
+  Communicator& comm = world();
+  if (comm.size() == 1) GTEST_SKIP() << "needs 2 ranks";
+  constexpr int64_t kElements = 100'000;
+  const SlicePlan plan = plan_slices(kElements, 64, comm.size());
+  ASSERT_GT(plan.buckets.size(), 2u);
+  const int64_t last_bucket = plan.buckets.back().front();
+  std::vector<float> gradient(kElements, 1.0f);
+  Arena arena;
+  Context ctx;
+  OrderedReduceScatter reduce(ctx, comm, gradient, plan, /*fast=*/false, arena);
+  reduce.final_from(last_bucket + 1);
+  for (int i = 0; i < 100; ++i) reduce.final_from(last_bucket + 1);
+  const auto owned = plan.buckets.back();
+  const auto first = static_cast<size_t>(owned[static_cast<size_t>(comm.rank())]);
+  ASSERT_LT(first, gradient.size());
+  EXPECT_EQ(gradient[first], 1.0f) << "the bucket's first element was not final";
+  const auto sum = static_cast<float>(comm.size());
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (gradient[first] != sum && std::chrono::steady_clock::now() < deadline)
+    reduce.final_from(last_bucket);
+  EXPECT_EQ(gradient[first], sum) << "summed before the rest was told";
+  EXPECT_EQ(gradient[0], 1.0f);
+  reduce.final_from(0);
+  reduce.finish();
+  for (const Extent& e : plan.extents(comm.rank()))
+    EXPECT_THAT(part_of(std::span<const float>(gradient), e), testing::Each(sum));
 }
 
 TEST(Watchdog, SeesWhoWorksAndWhoWaits) {
@@ -348,12 +396,11 @@ class DamagingLink final : public Communicator {
   void all_reduce_sum(std::span<float> data) override { inner_.all_reduce_sum(data); }
   void all_reduce_sum(std::span<double> data) override { inner_.all_reduce_sum(data); }
   void all_reduce_max(std::span<double> data) override { inner_.all_reduce_max(data); }
-  void all_gather(std::span<float> a, std::span<const int64_t> o, std::span<const float> m) override {
-    inner_.all_gather(a, o, m);
+  void all_gather(std::span<float> all, std::span<const std::vector<Extent>> owned) override {
+    inner_.all_gather(all, owned);
   }
-  void all_to_all_pieces(std::span<const float> s, std::span<const int64_t> o, int64_t piece,
-                         std::span<float> scratch, const PieceSink& sink) override {
-    inner_.all_to_all_pieces(s, o, piece, scratch, sink);
+  std::unique_ptr<AllToAll> all_to_all(const AllToAllBuffers& buffers, PieceSink sink) override {
+    return inner_.all_to_all(buffers, std::move(sink));
   }
   std::vector<std::string> all_gather_bytes(const std::string& mine) override {
     return inner_.all_gather_bytes(mine);

@@ -86,19 +86,18 @@ TEST_F(MpiFaultTest, ASaveFailsOnAllRanksOrOnNone) {
       "max_position_embeddings": 64, "eos_token_id": 2})",
                          "tiny");
   const ParameterTable table(config);
-  const auto offsets = slice_offsets(table.flat_size(), 16, comm.size());
-  const auto rank = static_cast<size_t>(comm.rank());
+  const std::vector<Extent> extents = plan_slices(table.flat_size(), 16, comm.size()).extents(comm.rank());
   const std::vector<float> all(static_cast<size_t>(table.flat_size()), 1.5f),
-      mine(static_cast<size_t>(offsets[rank + 1] - offsets[rank]), 1.5f);
+      mine(static_cast<size_t>(total_size(extents)), 1.5f);
   CheckpointInfo info;
   info.model_config_json = model_config_json(config, "float32");
   {
-    CheckpointWriter writer(comm, {folder, {}, table, offsets[rank], offsets[rank + 1], 0});
+    CheckpointWriter writer(comm, {folder, {}, table, extents, 0});
     for (const char* fault : {"checkpoint.copy:error", "checkpoint.write:enospc@2", ""}) {
       ++info.step;
       const bool fails = *fault != '\0';
       arm_faults(fails ? fmt::format("{},rank={}", fault, comm.size() - 1) : "");
-      writer.start({}, info, {mine, mine, mine});
+      writer.start({}, info, {all, mine, mine});
       std::vector<float> busy(1000, 1);  // the learners' own collectives go on beside the save
       for (int i = 0; i < 20; ++i) comm.all_reduce_sum(std::span<float>(busy).first(1));
       std::string problem = "no error";

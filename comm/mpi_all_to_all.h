@@ -1,0 +1,50 @@
+// The communicator's all-to-all beside other work, over MPI: point-to-point transfers in pieces, with a
+// window of receives posted, which are moved on whenever advance() is called (MPI does little outside its
+// calls; where the network card fetches data by itself, it does so meanwhile).
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "comm/mpi_support.h"
+
+namespace orrery::mpi {
+
+class MpiAllToAll final : public Communicator::AllToAll {
+ public:
+  MpiAllToAll(MPI_Comm comm, int rank, int size, std::shared_ptr<WaitState> waiting,
+              const Communicator::AllToAllBuffers& buffers, Communicator::PieceSink sink);
+  void add(std::span<const int64_t> offsets) override;
+  void advance() override;
+  void finish() override;
+
+ private:
+  /// A piece of what this rank owns, from every rank.
+  struct Round {
+    Extent extent;
+    size_t slot = 0;  ///< of the scratch memory
+    Transfers receives;
+  };
+  /// Posts receives for the next pieces while at most `most` are under way.
+  void post(size_t most);
+  /// Whether the oldest piece was there; it is then handed to the sink.
+  bool take();
+  float* place(size_t slot, int from) const {
+    return buffers_.scratch.data() + (static_cast<int64_t>(slot) * size_ + from) * buffers_.piece;
+  }
+
+  MPI_Comm comm_;
+  int rank_, size_;
+  std::shared_ptr<WaitState> waiting_;
+  Communicator::AllToAllBuffers buffers_;
+  Communicator::PieceSink sink_;
+  Transfers sends_;
+  std::deque<Extent> expected_;  // not yet posted
+  std::deque<Round> posted_;
+  std::vector<size_t> free_slots_;  // the last one used is the first one used again: the cache holds it
+};
+
+}  // namespace orrery::mpi
