@@ -39,6 +39,8 @@ struct AttentionForward {
 struct ForwardItem {
   int64_t kv_head_begin = 0, kv_head_end = 0;
   int64_t begin = 0, end = 0;
+  const KvSegment* next = nullptr;  ///< whose first tiles are worth fetching meanwhile, or null
+  int64_t next_kv_head = 0;
 };
 
 void attention_forward_item(const AttentionForward& op, const KvSegment& segment, const ForwardItem& item);

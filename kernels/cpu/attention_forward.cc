@@ -282,8 +282,15 @@ void forward_item(const AttentionForward& op, const KvSegment& segment, const Fo
   Weights w;
   QueryTile query_tiles[kForwardQueries / kRows];
   const int64_t key_tiles = (segment.position + (item.end - 1) / group) / kTile + 1;
-  const auto slab = [&](int64_t kv_head, int64_t tile) {
-    return (segment.blocks[tile] * op.pool.kv_heads + kv_head) * head_dim * kTile;
+  const auto slab = [&](const KvSegment& of, int64_t kv_head, int64_t tile) {
+    return (of.blocks[tile] * op.pool.kv_heads + kv_head) * head_dim * kTile;
+  };
+  // The tile that is `tile` tiles after a head's first, be it another head's or the next item's.
+  const auto ahead = [&](int64_t kv_head, int64_t tile) {
+    kv_head += tile / key_tiles;
+    if (kv_head < item.kv_head_end) return slab(segment, kv_head, tile % key_tiles);
+    if (item.next == nullptr) return slab(segment, item.kv_head_end - 1, key_tiles - 1);
+    return slab(*item.next, item.next_kv_head, std::min(tile % key_tiles, item.next->position / kTile));
   };
   for (int64_t kv_head = item.kv_head_begin; kv_head < item.kv_head_end; ++kv_head) {
     int count = 0;
@@ -301,11 +308,8 @@ void forward_item(const AttentionForward& op, const KvSegment& segment, const Fo
       TileBatch batch;
       batch.tiles = static_cast<int>(std::min<int64_t>(kBatchTiles, key_tiles - tile));
       for (int t = 0; t < batch.tiles; ++t) {
-        // Memory is one batch ahead of arithmetic, which decoding is bound by; at the end with the next
-        // head's start.
-        int64_t next_head = kv_head, next_tile = tile + t + kBatchTiles;
-        if (next_tile >= key_tiles) next_head = std::min(kv_head + 1, item.kv_head_end - 1), next_tile = t;
-        const int64_t here = slab(kv_head, tile + t), next = slab(next_head, next_tile);
+        // Memory is one batch ahead of arithmetic, which decoding is bound by.
+        const int64_t here = slab(segment, kv_head, tile + t), next = ahead(kv_head, tile + t + kBatchTiles);
         batch.k[t] = op.pool.k + here;
         batch.v[t] = op.pool.v + here;
         batch.next_k[t] = op.pool.k + next;
@@ -371,16 +375,17 @@ void forward_run(const AttentionForward& op, std::span<const KvSegment> run, int
   const auto slab = [&](const KvSegment& segment, int64_t tile) {
     return (segment.blocks[tile] * op.pool.kv_heads + kv_head) * head_dim * kTile;
   };
-  // Tiles [tile, end) of `segment`, as many as a batch holds; `after` is what comes after the last of them.
-  const auto batch_of = [&](const KvSegment& segment, int64_t tile, int64_t end, const KvSegment& after,
-                            int64_t after_tile) {
+  // The tile that is `tile` - `shared` after the first own tile of segment s, be it another segment's.
+  const auto ahead = [&](size_t s, int64_t tile) {
+    for (; s + 1 < run.size() && tile > last_tile(run[s]); ++s) tile -= last_tile(run[s]) + 1 - shared;
+    return slab(run[s], std::min(tile, last_tile(run[s])));
+  };
+  // Tiles [tile, end) of segment s, as many as a batch holds.
+  const auto batch_of = [&](size_t s, int64_t tile, int64_t end) {
     TileBatch batch;
     batch.tiles = static_cast<int>(std::min<int64_t>(kBatchTiles, end - tile));
     for (int t = 0; t < batch.tiles; ++t) {
-      const int64_t ahead = tile + t + kBatchTiles;
-      const int64_t here = slab(segment, tile + t);
-      const int64_t next =
-          ahead < end ? slab(segment, ahead) : slab(after, std::min(after_tile + t, last_tile(after)));
+      const int64_t here = slab(run[s], tile + t), next = ahead(s, tile + t + kBatchTiles);
       batch.k[t] = op.pool.k + here;
       batch.v[t] = op.pool.v + here;
       batch.next_k[t] = op.pool.k + next;
@@ -391,7 +396,7 @@ void forward_run(const AttentionForward& op, std::span<const KvSegment> run, int
 
   const int count = pack_run(op, run, shared, kv_head, together, q_scratch, o_scratch);
   for (int64_t tile = 0; tile < shared; tile += kBatchTiles) {
-    const TileBatch batch = batch_of(run[0], tile, shared, run[0], shared);
+    const TileBatch batch = batch_of(0, tile, shared);
     for (int i = 0; i < count; ++i) {
       with_rows(together[i].rows,
                 [&](auto rows) { attend<decltype(rows)::value>(op, batch, tile, together[i], w); });
@@ -412,7 +417,7 @@ void forward_run(const AttentionForward& op, std::span<const KvSegment> run, int
     }
     const int64_t end = last_tile(segment) + 1;
     for (int64_t tile = shared; tile < end; tile += kBatchTiles) {
-      const TileBatch batch = batch_of(segment, tile, end, run[std::min(s + 1, run.size() - 1)], shared);
+      const TileBatch batch = batch_of(s, tile, end);
       with_rows(own.rows, [&](auto rows) { attend<decltype(rows)::value>(op, batch, tile, own, w); });
     }
     store_outputs(op, segment, kv_head, own);

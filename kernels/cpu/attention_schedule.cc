@@ -193,9 +193,12 @@ void attention_forward_cpu(const Context& ctx, const AttentionForward& op,
       run.end_item = items;
       runs[run_count] = run;
     }
+    const auto run_of = [&](int64_t index) -> const Run& {
+      return *std::upper_bound(runs.begin(), runs.begin() + run_count, index,
+                               [](int64_t i, const Run& r) { return i < r.end_item; });
+    };
     parallel_items(team, items, [&](int64_t index) {
-      const Run& run = *std::upper_bound(runs.begin(), runs.begin() + run_count, index,
-                                         [](int64_t i, const Run& r) { return i < r.end_item; });
+      const Run& run = run_of(index);
       const int64_t left = run.end_item - 1 - index;  // counts down, so a head's longest items come first
       if (run.count > 1) {
         attention_forward_run(op, batch.subspan(run.first, run.count), run.shared, left);
@@ -208,6 +211,12 @@ void attention_forward_cpu(const Context& ctx, const AttentionForward& op,
       item.kv_head_end = item.kv_head_begin + heads_of(segment);
       item.begin = left % blocks * item_queries;
       item.end = std::min(segment.rows * group, item.begin + item_queries);
+      const int64_t next_index = index + team.threads;  // while the others take those between
+      if (blocks == 1 && next_index < items) {
+        const Run& next = run_of(next_index);
+        item.next = &batch[next.first];
+        item.next_kv_head = (next.end_item - 1 - next_index) / std::max<int64_t>(blocks_of(*item.next), 1);
+      }
       attention_forward_item(op, segment, item);
     });
   }
