@@ -39,7 +39,7 @@ BenchModel load(const BenchOptions& options, int64_t positions) {
       std::make_unique<Transformer>(config, options.ctx.device, options.compute_dtype, positions), ""};
   Transformer& t = *model.transformer;
   if (has_weights(options.model)) {
-    load_hf_weights(options.model, config, t.table(), t.parameters());
+    load_hf_weights(options.ctx, options.model, config, t.table(), t.parameters());
   } else {
     initialize_parameters(config, t.table(), options.seed, t.parameters());
     model.note = "no weights in the folder: random ones are used";

@@ -31,7 +31,7 @@ std::unique_ptr<Transformer> load_transformer(const Context& ctx, const std::fil
                                               const Tokenizer& tokenizer, DType compute_dtype,
                                               int64_t max_positions) {
   auto model = make_transformer(folder, tokenizer, ctx.device, compute_dtype, max_positions);
-  load_hf_weights(folder, model->config(), model->table(), model->parameters());
+  load_hf_weights(ctx, folder, model->config(), model->table(), model->parameters());
   model->pack(ctx);
   return model;
 }

@@ -32,7 +32,7 @@ std::unique_ptr<Transformer> make_reference(Job& job, bool after_sft, const Trai
   const bool as_loaded = !after_sft && !job.config.model().from_scratch();
   if (as_loaded || state.rl_step > 0) {
     const std::filesystem::path folder = as_loaded ? std::filesystem::path(job.config.model().path()) : kept;
-    load_hf_weights(folder, reference->config(), reference->table(), reference->parameters());
+    load_hf_weights(job.ctx, folder, reference->config(), reference->table(), reference->parameters());
   } else {
     std::copy(job.model().parameters().begin(), job.model().parameters().end(),
               reference->parameters().begin());

@@ -9,7 +9,9 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/extent.h"
 #include "core/file.h"
+#include "core/parallel.h"
 #include "models/json_read.h"
 #include "models/safetensors.h"
 
@@ -23,6 +25,7 @@ constexpr std::string_view kSingleFile = "model.safetensors";
 constexpr std::string_view kIndexFile = "model.safetensors.index.json";
 constexpr std::string_view kEmbedding = "model.embed_tokens.weight";
 constexpr std::string_view kLmHead = "lm_head.weight";
+constexpr int64_t kReadingElements = 1 << 20;  // read at a time by one thread
 
 /// A name that stays inside its folder.
 bool is_plain_name(const std::string& name) {
@@ -106,25 +109,40 @@ std::string shape_text(const std::vector<int64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
 
-void check_finite(const fs::path& path, std::string_view name, std::span<const float> values) {
+/// `first`: index of values[0] in its tensor.
+void check_finite(const fs::path& path, std::string_view name, int64_t first, std::span<const float> values) {
   constexpr uint32_t kExponent = 0x7F800000u;
-  bool finite = true;
-  for (const float v : values) finite &= (std::bit_cast<uint32_t>(v) & kExponent) != kExponent;
-  if (finite) return;
-  const auto bad = std::find_if(values.begin(), values.end(), [](float v) {
-    return (std::bit_cast<uint32_t>(v) & kExponent) == kExponent;
-  });
-  fail("{}: {}[{}] is {}; the weights are damaged", path.string(), name, bad - values.begin(), *bad);
+  const auto finite = [](float v) { return (std::bit_cast<uint32_t>(v) & kExponent) != kExponent; };
+  constexpr size_t kBlock = 256;  // a loop of constant length is vectorised
+  size_t at = 0;
+  for (; at + kBlock <= values.size(); at += kBlock) {
+    uint32_t bad = 0;
+    for (size_t i = 0; i < kBlock; ++i) bad |= finite(values[at + i]) ? 0u : 1u;
+    if (bad != 0) break;
+  }
+  while (at < values.size() && finite(values[at])) ++at;
+  if (at == values.size()) return;
+  fail("{}: {}[{}] is {}; the weights are damaged", path.string(), name, first + static_cast<int64_t>(at),
+       values[at]);
 }
 
-void read_parameter(const FolderTensors::Place& place, const Parameter& parameter, std::span<float> out) {
-  if (place.tensor->shape != parameter.shape) {
-    fail("{}: {} has shape {}, config.json makes it {}", place.file->path().string(), place.tensor->name,
-         shape_text(place.tensor->shape), shape_text(parameter.shape));
-  }
-  place.file->read_f32(*place.tensor, out);
-  check_finite(place.file->path(), place.tensor->name, out);
+void check_shape(const FolderTensors::Place& place, const Parameter& parameter) {
+  if (place.tensor->shape == parameter.shape) return;
+  fail("{}: {} has shape {}, config.json makes it {}", place.file->path().string(), place.tensor->name,
+       shape_text(place.tensor->shape), shape_text(parameter.shape));
 }
+
+/// Some elements of a tensor, and where they go.
+struct Reading {
+  const FolderTensors::Place* place;
+  int64_t begin;
+  std::span<float> out;
+
+  void run() const {
+    place->file->read_f32(*place->tensor, begin, out);
+    check_finite(place->file->path(), place->tensor->name, begin, out);
+  }
+};
 
 void reject_unknown_tensors(const fs::path& folder, const ModelConfig& config, const ParameterTable& table,
                             const FolderTensors& tensors) {
@@ -194,13 +212,15 @@ bool has_weights(const fs::path& folder) {
   return fs::exists(folder / kSingleFile) || fs::exists(folder / kIndexFile);
 }
 
-void load_hf_weights(const fs::path& folder, const ModelConfig& config, const ParameterTable& table,
-                     std::span<float> flat) {
+void load_hf_weights(const Context& ctx, const fs::path& folder, const ModelConfig& config,
+                     const ParameterTable& table, std::span<float> flat) {
   ORRERY_CHECK(static_cast<int64_t>(flat.size()) == table.flat_size(), "flat buffer of {} elements",
                flat.size());
   const FolderTensors tensors = open_tensors(folder);
   reject_unknown_tensors(folder, config, table, tensors);
-  std::fill(flat.begin(), flat.end(), 0.0f);
+  std::vector<Reading> readings;
+  const FolderTensors::Place* second_head = nullptr;  // beside tied embeddings
+  int64_t filled = 0;
   for (const Parameter& p : table.parameters()) {
     const auto* place = tensors.find(p.name);
     const bool tied = config.tie_word_embeddings && p.name == kEmbedding;
@@ -209,18 +229,30 @@ void load_hf_weights(const fs::path& folder, const ModelConfig& config, const Pa
       fail("{}: tensor {} is missing{}", folder.string(), p.name,
            p.name == kLmHead ? " and config.json does not say \"tie_word_embeddings\": true" : "");
     }
-    const auto values = flat.subspan(static_cast<size_t>(p.offset), static_cast<size_t>(p.size));
-    read_parameter(*place, p, values);
+    check_shape(*place, p);
+    std::fill(flat.begin() + filled, flat.begin() + p.offset, 0.0f);  // the gap before it
+    filled = p.offset + p.size;
+    for (int64_t at = 0; at < p.size; at += kReadingElements) {
+      const Extent extent{p.offset + at, p.offset + std::min(at + kReadingElements, p.size)};
+      readings.push_back({place, at, part_of(flat, extent)});
+    }
     const auto* head = tied ? tensors.find(kLmHead) : nullptr;
     if (head == nullptr || head->tensor == place->tensor) continue;
-    std::vector<float> second(values.size());
-    read_parameter(*head, p, second);
-    const auto differ = std::mismatch(values.begin(), values.end(), second.begin());
-    if (differ.first != values.end()) {
-      fail("{}: config.json ties the embeddings, but {} and {} differ (element {}: {} and {})",
-           folder.string(), kEmbedding, kLmHead, differ.first - values.begin(), *differ.first,
-           *differ.second);
-    }
+    check_shape(*head, p);
+    second_head = head;
+  }
+  std::fill(flat.begin() + filled, flat.end(), 0.0f);
+  parallel_items(ctx, std::ssize(readings), [&](int64_t i) { readings[static_cast<size_t>(i)].run(); });
+
+  if (second_head == nullptr) return;
+  const Parameter& embedding = *table.find(kEmbedding);
+  const auto values = part_of(flat, {embedding.offset, embedding.offset + embedding.size});
+  std::vector<float> second(values.size());
+  Reading{second_head, 0, second}.run();
+  const auto differ = std::mismatch(values.begin(), values.end(), second.begin());
+  if (differ.first != values.end()) {
+    fail("{}: config.json ties the embeddings, but {} and {} differ (element {}: {} and {})", folder.string(),
+         kEmbedding, kLmHead, differ.first - values.begin(), *differ.first, *differ.second);
   }
 }
 
@@ -257,7 +289,7 @@ void save_hf_folder(const fs::path& out, const ModelConfig& config, const Parame
     fail("{} exists and is not an empty folder; name a new one", target.string());
   }
   for (const Parameter& p : table.parameters()) {
-    check_finite(target, p.name, flat.subspan(static_cast<size_t>(p.offset), static_cast<size_t>(p.size)));
+    check_finite(target, p.name, 0, part_of(flat, {p.offset, p.offset + p.size}));
   }
   fs::path temporary = target;
   temporary += fmt::format(".tmp-{}", ::getpid());

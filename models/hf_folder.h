@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/context.h"
 #include "core/dtype.h"
 #include "models/config.h"
 #include "models/parameters.h"
@@ -25,7 +26,7 @@ bool has_weights(const std::filesystem::path& folder);
 /// Every parameter must be there with its shape, finite, as F32, BF16 or F16. A tensor the table lacks is an
 /// Error, except buffers that old exporters wrote and nobody reads (rotary inv_freq). With tied embeddings
 /// the file may hold either name, or both when they are equal.
-void load_hf_weights(const std::filesystem::path& folder, const ModelConfig& config,
+void load_hf_weights(const Context& ctx, const std::filesystem::path& folder, const ModelConfig& config,
                      const ParameterTable& table, std::span<float> flat);
 
 /// The largest model.safetensors written in one piece, and the size of a shard above it.

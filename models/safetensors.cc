@@ -115,6 +115,21 @@ void append_rounded(DurableFile& file, const SafetensorsOutput& tensor, std::str
   }
 }
 
+/// out = each 16-bit value of bytes as a float.
+template <class Widen>
+void widen(const std::byte* bytes, std::span<float> out, Widen&& to_float) {
+  constexpr size_t kBlock = 256;  // a loop of constant length is vectorised
+  uint16_t block[kBlock];
+  size_t at = 0;
+  for (; at + kBlock <= out.size(); at += kBlock) {
+    std::memcpy(block, bytes + 2 * at, sizeof block);
+    float* to = out.data() + at;
+    for (size_t i = 0; i < kBlock; ++i) to[i] = to_float(block[i]);
+  }
+  std::memcpy(block, bytes + 2 * at, 2 * (out.size() - at));
+  for (size_t i = 0; at < out.size(); ++i, ++at) out[at] = to_float(block[i]);
+}
+
 }  // namespace
 
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path), file_(path) {
@@ -169,19 +184,16 @@ const SafetensorsTensor* SafetensorsFile::find(std::string_view name) const {
   return it == by_name_.end() ? nullptr : &tensors_[it->second];
 }
 
-void SafetensorsFile::read_f32(const SafetensorsTensor& tensor, std::span<float> out) const {
-  ORRERY_CHECK(static_cast<int64_t>(out.size()) == tensor.size, "{} elements into {}", tensor.size,
-               out.size());
+void SafetensorsFile::read_f32(const SafetensorsTensor& tensor, int64_t begin, std::span<float> out) const {
+  ORRERY_CHECK(begin >= 0 && static_cast<int64_t>(out.size()) <= tensor.size - begin,
+               "{} elements from {} of {}", out.size(), begin, tensor.size);
   const std::byte* bytes = data_.data() + tensor.begin;  // not necessarily aligned
   if (tensor.dtype == "F32") {
-    if (!out.empty()) std::memcpy(out.data(), bytes, out.size_bytes());
-  } else if (tensor.dtype == "BF16" || tensor.dtype == "F16") {
-    const bool bf16 = tensor.dtype == "BF16";
-    for (size_t i = 0; i < out.size(); ++i) {
-      uint16_t bits = 0;
-      std::memcpy(&bits, bytes + 2 * i, sizeof(bits));
-      out[i] = bf16 ? bf16_to_f32(bits) : f16_to_f32(bits);
-    }
+    if (!out.empty()) std::memcpy(out.data(), bytes + 4 * begin, out.size_bytes());
+  } else if (tensor.dtype == "BF16") {
+    widen(bytes + 2 * begin, out, [](uint16_t bits) { return bf16_to_f32(bits); });
+  } else if (tensor.dtype == "F16") {
+    widen(bytes + 2 * begin, out, [](uint16_t bits) { return f16_to_f32(bits); });
   } else {
     fail("{}: tensor {} has dtype {}; supported are F32, BF16 and F16", path_.string(), tensor.name,
          tensor.dtype);

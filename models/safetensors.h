@@ -39,8 +39,9 @@ class SafetensorsFile {
   const SafetensorsTensor* find(std::string_view name) const;              ///< null when there is none
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
-  /// The values as float32, exact. out.size() == tensor.size. Error when the dtype is none of F32, BF16, F16.
-  void read_f32(const SafetensorsTensor& tensor, std::span<float> out) const;
+  /// out = values [begin, begin + out.size()) as float32, exact. Error when the dtype is none of F32, BF16,
+  /// F16. Thread-safe.
+  void read_f32(const SafetensorsTensor& tensor, int64_t begin, std::span<float> out) const;
 
  private:
   std::filesystem::path path_;

@@ -344,7 +344,7 @@ void import_folder(const Options& options) {
   const ParameterTable table(config);
   const auto size = static_cast<size_t>(table.flat_size());
   std::vector<float> weights(size);
-  load_hf_weights(source, config, table, weights);
+  load_hf_weights({}, source, config, table, weights);
   const std::vector<float> zeros(size);
 
   CheckpointInfo info;

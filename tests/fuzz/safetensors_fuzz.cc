@@ -25,7 +25,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       if (safetensors.find(tensor.name) != &tensor) fuzzing::broken("a tensor is found by its name");
       if (tensor.size > int64_t{1} << 20) continue;
       std::vector<float> values(static_cast<size_t>(tensor.size));
-      fuzzing::accepted([&] { safetensors.read_f32(tensor, values); });
+      fuzzing::accepted([&] { safetensors.read_f32(tensor, 0, values); });
     }
   });
   return 0;

@@ -19,7 +19,7 @@ std::vector<float> read(const SafetensorsFile& file, const std::string& name) {
   const SafetensorsTensor* tensor = file.find(name);
   if (tensor == nullptr) throw Error("no golden " + name);
   std::vector<float> values(static_cast<size_t>(tensor->size));
-  file.read_f32(*tensor, values);
+  file.read_f32(*tensor, 0, values);
   return values;
 }
 
@@ -48,7 +48,7 @@ TEST_P(Golden, LogitsLossAndGradients) {
   ctx.threads = 2;
   const ModelConfig config = load_model_config(folder_);
   Transformer model(config, {}, DType::kF32);
-  load_hf_weights(folder_, config, model.table(), model.parameters());
+  load_hf_weights({}, folder_, config, model.table(), model.parameters());
   model.pack(ctx);
   const SafetensorsFile golden(folder_ / "golden.safetensors");
 

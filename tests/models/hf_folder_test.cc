@@ -58,7 +58,7 @@ class HfFolder : public testing::Test {
   std::string error(const Model& model) const {
     try {
       std::vector<float> flat(model.flat.size());
-      load_hf_weights(folder_, model.config, model.table, flat);
+      load_hf_weights({}, folder_, model.config, model.table, flat);
     } catch (const Error& e) {
       return e.what();
     }
@@ -81,7 +81,7 @@ TEST_F(HfFolder, SavedFolderLoadsTheSameBits) {
         const ModelConfig config = load_model_config(out);
         EXPECT_EQ(model_config_json(config, "x"), model_config_json(model.config, "x"));
         std::vector<float> flat(model.flat.size(), NAN);  // the gaps must become zero
-        load_hf_weights(out, config, ParameterTable(config), flat);
+        load_hf_weights({}, out, config, ParameterTable(config), flat);
         EXPECT_EQ(flat, model.flat);
       }
     }
@@ -94,7 +94,7 @@ TEST_F(HfFolder, SixteenBitFoldersHoldRoundedWeights) {
     const fs::path out = folder_ / std::string(dtype_name(dtype));
     save_hf_folder(out, model.config, model.table, model.flat, dtype, {});
     std::vector<float> flat(model.flat.size());
-    load_hf_weights(out, model.config, model.table, flat);
+    load_hf_weights({}, out, model.config, model.table, flat);
     for (size_t i = 0; i < flat.size(); ++i) {
       EXPECT_EQ(flat[i], dtype == DType::kBF16 ? bf16_to_f32(f32_to_bf16(model.flat[i]))
                                                : f16_to_f32(f32_to_f16(model.flat[i])));
@@ -173,7 +173,7 @@ TEST_F(HfFolder, BrokenIndexesAreNamed) {
   const auto load_error = [&] {
     try {
       std::vector<float> flat(model.flat.size());
-      load_hf_weights(out, model.config, model.table, flat);
+      load_hf_weights({}, out, model.config, model.table, flat);
     } catch (const Error& e) {
       return std::string(e.what());
     }
@@ -229,18 +229,20 @@ TEST_F(HfFolder, RealModelsLoad) {
     const ModelConfig config = load_model_config(source);
     const ParameterTable table(config);
     std::vector<float> flat(static_cast<size_t>(table.flat_size()), NAN), again(flat);
-    load_hf_weights(source, config, table, flat);
+    Context threads;
+    threads.threads = 3;
+    load_hf_weights(threads, source, config, table, flat);
     const SafetensorsFile file(source / "model.safetensors");
     const auto* tensor = file.find("model.layers.1.mlp.down_proj.weight");
     ASSERT_NE(tensor, nullptr);
     std::vector<float> values(static_cast<size_t>(tensor->size));
-    file.read_f32(*tensor, values);
+    file.read_f32(*tensor, 0, values);
     const Parameter* p = table.find(tensor->name);
     EXPECT_TRUE(std::equal(values.begin(), values.end(), flat.begin() + p->offset));
 
     const fs::path out = folder_ / fs::path(name).filename();
     save_hf_folder(out, config, table, flat, DType::kF32, source);
-    load_hf_weights(out, load_model_config(out), table, again);
+    load_hf_weights({}, out, load_model_config(out), table, again);
     EXPECT_EQ(flat, again);
     EXPECT_EQ(read_file(out / "tokenizer.json"), read_file(source / "tokenizer.json"));
   }

@@ -38,7 +38,7 @@ class Safetensors : public testing::Test {
       const SafetensorsFile file(path());
       for (const SafetensorsTensor& tensor : file.tensors()) {
         std::vector<float> values(static_cast<size_t>(tensor.size));
-        file.read_f32(tensor, values);
+        file.read_f32(tensor, 0, values);
       }
     } catch (const Error& e) {
       return e.what();
@@ -63,7 +63,7 @@ TEST_F(Safetensors, RoundTripsInEachDtype) {
     ASSERT_NE(tensor, nullptr);
     EXPECT_EQ(tensor->shape, (std::vector<int64_t>{2, 3}));
     std::vector<float> read(a.size());
-    file.read_f32(*tensor, read);
+    file.read_f32(*tensor, 0, read);
     for (size_t i = 0; i < a.size(); ++i) {
       const float expected = dtype == DType::kF32    ? a[i]
                              : dtype == DType::kBF16 ? bf16_to_f32(f32_to_bf16(a[i]))

@@ -22,7 +22,7 @@ void expect_golden(const std::filesystem::path& folder) {
   ctx.threads = 2;
   const ModelConfig config = load_model_config(folder);
   Transformer model(config, ctx.device, DType::kF32);
-  load_hf_weights(folder, config, model.table(), model.parameters());
+  load_hf_weights({}, folder, config, model.table(), model.parameters());
   model.pack(ctx);
   Engine engine(ctx, model, nullptr, {});
   GenerateRequest request;
