@@ -219,8 +219,7 @@ void pack_weight_bf16(const Context& ctx, Mat<const float> w, uint16_t* out) {
       for (int64_t p = 0; p < w.cols; p += kColumns) {
         const int64_t cols = std::min(kColumns, w.cols - p);
         pack_panel(block, w.row(row) + p, w.stride, std::min(w.rows - row, kPanelWidth), cols);
-        uint16_t* const to = out + row * w.cols + p * kPanelWidth;
-        for (int64_t i = 0; i < cols * kPanelWidth; ++i) to[i] = f32_to_bf16(block[i]);
+        round_to_bf16(out + row * w.cols + p * kPanelWidth, block, cols * kPanelWidth);
       }
     }
   });

@@ -133,6 +133,23 @@ void pack_panel(float* out, const T* src, int64_t src_stride, int64_t rows, int6
     std::fill(out + p * kPanelWidth + rows, out + (p + 1) * kPanelWidth, 0.0f);
 }
 
+/// f32_to_bf16 of `count` floats, a multiple of kLanes.
+inline void round_to_bf16(uint16_t* HWY_RESTRICT out, const float* HWY_RESTRICT in, int64_t count) {
+  const Floats d;
+  const hn::FixedTag<uint32_t, kLanes> d32;
+  const hn::FixedTag<uint16_t, kLanes> d16;
+  for (int64_t i = 0; i < count; i += kLanes) {
+    const auto value = hn::LoadU(d, in + i);
+    const auto bits = hn::BitCast(d32, value);
+    const auto high = hn::ShiftRight<16>(bits);
+    const auto to_even = hn::Add(hn::Set(d32, 0x7FFF), hn::And(high, hn::Set(d32, 1)));
+    const auto rounded = hn::ShiftRight<16>(hn::Add(bits, to_even));
+    const auto quiet = hn::Or(high, hn::Set(d32, 0x40));  // NaN stays NaN
+    const auto result = hn::IfThenElse(hn::RebindMask(d32, hn::IsNaN(value)), quiet, rounded);
+    hn::StoreU(hn::TruncateTo(d16, result), d16, out + i);
+  }
+}
+
 /// A square of a packed weight turned over: out [cols][kPanelWidth] = src [rows][kPanelWidth] transposed,
 /// rows and cols <= kPanelWidth, the rest of out's rows zeros. Fetches the square that follows in memory.
 template <class T>

@@ -382,6 +382,25 @@ TEST(PackedWeight, IsInPanelsOf32PaddedWithZeros) {
   });
 }
 
+TEST(PackedWeight, Bf16RoundsEveryKindOfNumberAsTheScalarDoes) {
+  // Ties to even and to odd, beside ties, the largest, infinities, NaN of all sorts, denormals, zeros.
+  const std::vector<uint32_t> bits = {0x3F808000, 0x3F818000, 0x3F807FFF, 0x3F808001, 0x7F7FFFFF, 0xFF7FFFFF,
+                                      0x7F800000, 0xFF800000, 0x7F800001, 0x7FBFFFFF, 0xFFFFFFFF, 0x7FC00000,
+                                      0x00000001, 0x00008000, 0x80018000, 0x00000000, 0x80000000};
+  Matrix w(35, static_cast<int64_t>(bits.size()));
+  for (size_t i = 0; i < w.values.size(); ++i) w.values[i] = std::bit_cast<float>(bits[i % bits.size()]);
+  for_each_target([&](const Context& ctx) {
+    const Weight weight(w, DType::kBF16, ctx.threads);
+    for (int64_t j = 0; j < 35; ++j) {
+      for (int64_t p = 0; p < w.cols; ++p) {
+        const auto at = static_cast<size_t>((j / 32 * w.cols + p) * 32 + j % 32);
+        EXPECT_EQ(weight.memory.span<uint16_t>()[at], f32_to_bf16(w.at(j, p)))
+            << bits[static_cast<size_t>(p)];
+      }
+    }
+  });
+}
+
 TEST(MatmulChecks, NameTheMatrixWhoseShapeIsWrong) {
   const Context ctx;
   const Matrix w = random_matrix(6, 4, 1);
