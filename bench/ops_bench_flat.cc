@@ -7,6 +7,7 @@
 #include "bench/turns.h"
 #include "comm/ordered_reducer.h"
 #include "core/error.h"
+#include "core/parallel.h"
 #include "kernels/optimizer.h"
 
 namespace orrery {
@@ -53,17 +54,22 @@ void run_accumulate(benchmark::State& state, const Machine& machine, int64_t n) 
   measure(state, machine, cost, [&] { accumulate(context_of(machine), y.span<float>(), x.span<float>()); });
 }
 
-/// What a rank that walks all shards adds to their gradients' own cost: a zeroed buffer for each, and the
-/// additions of the tree.
+/// What a rank that walks all shards adds to computing their gradients, which here is a write of each.
 void run_shard_tree(benchmark::State& state, const Machine& machine, int64_t n) {
+  const Context ctx = context_of(machine);
   ShardTree tree(Device{}, n, kShards);
-  const double additions = static_cast<double>(kShards - 1);
+  const auto additions = static_cast<double>(kShards - 1);
   const Cost cost{.flops = additions * static_cast<double>(n),
                   .read = 2 * additions * as_bytes(n),
                   .written = (additions + static_cast<double>(kShards)) * as_bytes(n),
                   .working_set = static_cast<double>(tree.memory_bytes())};
-  measure(state, machine, cost,
-          [&] { tree.sum(context_of(machine), 0, [](int64_t /*shard*/, std::span<float> /*buffer*/) {}); });
+  const ShardTree::Fill fill = [&](int64_t /*shard*/, std::span<float> buffer,
+                                   const FinalFrom& /*final_from*/) {
+    parallel_for(ctx, n, kNormChunk, [&](int64_t begin, int64_t end) {
+      std::fill(buffer.begin() + begin, buffer.begin() + end, 1.0f);
+    });
+  };
+  measure(state, machine, cost, [&] { tree.sum(ctx, 0, fill); });
 }
 
 }  // namespace
