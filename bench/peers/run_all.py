@@ -196,10 +196,13 @@ def main():
         bench = Bench(options)
         begin = time.perf_counter()
         bench.probe("before")
-        for name, function, again, parts in CASES:
-            if name in options.cases:
-                bench.case(name, function, again, parts)
-        bench.probe("after")
+        try:
+            for name, function, again, parts in CASES:
+                if name in options.cases:
+                    bench.case(name, function, again, parts)
+            bench.probe("after")
+        except KeyboardInterrupt:
+            bench.failures.append("interrupted: the table has what was measured before")
         failures = bench.failures
         print(f"measured in {(time.perf_counter() - begin) / 60:.1f} minutes")
     try:
