@@ -97,6 +97,8 @@ class Figures:
             value = self.ours(case, field)
             return (value, None) if value is not None and role == "best" else (None, None)
         values = self.values(peer, case, role, field)
+        if role == "best":  # a default may be the best there is
+            values = values + self.values(peer, case, "shipped", field)
         if not values:
             return None, None
         return (max if kind == RATE else min)(values, key=lambda value: value[0])
