@@ -59,18 +59,19 @@ struct Product {
 /// second-level cache anyway; one or two rows read four panels at once, which the hardware follows well by
 /// itself.
 template <class B>
-void plan_prefetch(Tile<B>& tile, int rows, int64_t slices, int64_t index, int64_t count, bool more,
-                   int64_t bytes) {
+void plan_prefetch(Tile<B>& tile, int rows, int64_t slices, const B* next_slices, int64_t index,
+                   int64_t count, int64_t bytes) {
   constexpr int64_t kAhead = 64, kAheadOfSlices = 16;  // rows of B, found by trial
   tile.next_b = nullptr;
+  tile.next_b_step = std::max<int64_t>(tile.k, 1);
   if (count == 1) {
-    tile.next_b_step = 1;
     const int64_t cached = slices == 1 ? 1 << 20 : 4 << 20;
-    if (rows > 2 && bytes > cached)
-      tile.next_b = tile.b + (slices == 1 ? kAhead : kAheadOfSlices) * kPanelWidth;
-  } else if (more) {
+    if (rows <= 2 || bytes <= cached) return;
+    tile.next_b_step = 1;
+    tile.next_b = tile.b + (slices == 1 ? kAhead : kAheadOfSlices) * kPanelWidth;
+  } else if (next_slices != nullptr) {
     tile.next_b_step = count;
-    tile.next_b = tile.b + slices * tile.panel_stride + ceil_div(tile.k, count) * index * kPanelWidth;
+    tile.next_b = next_slices + ceil_div(tile.k, count) * index * kPanelWidth;
   }
 }
 
@@ -123,6 +124,10 @@ void multiply_part(const Product<kSource, B>& product, int64_t row_begin, int64_
           }
         }
       }
+      const auto b_of = [&](int64_t slice) HWY_ATTR {
+        return product.b + slice / kSlicesPerPanel * product.panel_stride +
+               slice % kSlicesPerPanel * kTileCols + k0 * kPanelWidth;
+      };
       const Start start = k0 == 0 ? product.start : Start::kOutput;
       for (int64_t slice = panel_begin * kSlicesPerPanel, slices = 1; slice < slice_end; slice += slices) {
         const int64_t column = slice * kTileCols;
@@ -130,10 +135,10 @@ void multiply_part(const Product<kSource, B>& product, int64_t row_begin, int64_
         slices = slices_max;
         while (slices > 1 && slices > std::min(full, slice_end - slice)) slices /= 2;
         const bool partial = full == 0;
+        const bool more = slice + slices < slice_end;
         Tile<B> tile;
         tile.k = inner;
-        tile.b = product.b + slice / kSlicesPerPanel * product.panel_stride +
-                 slice % kSlicesPerPanel * kTileCols + k0 * kPanelWidth;
+        tile.b = b_of(slice);
         tile.panel_stride = product.panel_stride;
         tile.c_stride = product.c_stride;
         if (start == Start::kZero) tile.init = kZeros;
@@ -168,9 +173,8 @@ void multiply_part(const Product<kSource, B>& product, int64_t row_begin, int64_
           tile.next_c = t + 1 < tile_end
                             ? c + rows * product.c_stride
                             : product.c + block_row * product.c_stride + column + slices * kTileCols;
-          if (kSlicesPerPanel == 1)
-            plan_prefetch(tile, static_cast<int>(rows), slices, t - tile_begin, tile_end - tile_begin,
-                          slice + slices < slice_end, b_bytes);
+          plan_prefetch(tile, static_cast<int>(rows), slices, more ? b_of(slice + slices) : nullptr,
+                        t - tile_begin, tile_end - tile_begin, b_bytes);
           tile_function<B>(static_cast<int>(rows), static_cast<int>(slices))(tile);
           if (partial) {
             for (int64_t r = 0; r < rows; ++r) {

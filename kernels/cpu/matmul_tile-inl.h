@@ -105,10 +105,11 @@ HWY_NOINLINE void run_tile(const Tile<B>& tile) {
     const int64_t step_end = std::min(p + step, tile.k);
     if (next_b != nullptr) {
       HWY_UNROLL(4)
-      for (int s = 0; s < kSlices / kSlicesPerPanel; ++s) {
-        hwy::Prefetch(next_b + s * tile.panel_stride);
-        if constexpr (kLineElements < kPanelWidth)
-          hwy::Prefetch(next_b + s * tile.panel_stride + kLineElements);
+      for (int s = 0; s < kSlices; ++s) {
+        const B* const line =
+            next_b + (s / kSlicesPerPanel) * tile.panel_stride + s % kSlicesPerPanel * kTileCols;
+        hwy::Prefetch(line);
+        if constexpr (kLineElements < kTileCols) hwy::Prefetch(line + kLineElements);
       }
       next_b += kPanelWidth;
     }
