@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "core/parallel.h"
+#include "core/profile.h"
 
 namespace orrery {
 namespace {
@@ -34,6 +35,7 @@ void add_block(float* out, const float* left, const float* right, int64_t count)
 
 /// left += right, elements [begin, end)
 void add(const Context& ctx, std::span<float> left, std::span<const float> right, const Extent& extent) {
+  const ProfileScope profile(ctx, "add shards", 0, f32_bytes(3 * extent.size()));
   float* l = left.data() + extent.begin;
   const float* r = right.data() + extent.begin;
   parallel_for(ctx, extent.size(), kGrain, [l, r](int64_t begin, int64_t end) {
@@ -43,6 +45,7 @@ void add(const Context& ctx, std::span<float> left, std::span<const float> right
 }
 
 void zero(const Context& ctx, std::span<float> data) {
+  const ProfileScope profile(ctx, "zero gradient", 0, f32_bytes(data.size()));
   parallel_for(ctx, static_cast<int64_t>(data.size()), kGrain, [&](int64_t begin, int64_t end) {
     std::memset(data.data() + begin, 0, static_cast<size_t>(end - begin) * sizeof(float));
   });

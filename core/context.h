@@ -18,11 +18,14 @@ struct Stream {
   void* handle = nullptr;
 };
 
+class Profile;
+
 /// Cheap to copy. `threads`: size of the CPU team an op may use; results never depend on it.
 struct Context {
   Device device;
   Stream stream;
   int threads = 1;
+  Profile* profile = nullptr;  ///< where ops record their time (core/profile.h); null: nowhere
 };
 
 }  // namespace orrery

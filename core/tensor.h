@@ -44,6 +44,7 @@ struct Heads {
     return {data, tokens, heads, head_dim, stride};
   }
 
+  int64_t size() const { return tokens * heads * head_dim; }
   T* at(int64_t token, int64_t head) const { return data + token * stride + head * head_dim; }
 };
 

@@ -3,13 +3,14 @@
 
 #include <cstdint>
 #include <filesystem>
-#include <map>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "comm/communicator.h"
 #include "core/context.h"
 #include "core/dtype.h"
+#include "experiments/breakdown.h"
 
 namespace orrery {
 
@@ -29,17 +30,23 @@ struct BenchOptions {
   uint64_t seed = 1;
 };
 
-/// Named figures, in the order they are printed; text beside numbers where it explains.
+/// Named figures, in the order they are printed; text beside numbers where it explains. Seconds are of the
+/// slowest rank, speeds and memory of all ranks together, the breakdown of rank 0 and the mean of the
+/// repetitions.
 struct BenchReport {
   std::string title, note;
   std::vector<std::pair<std::string, double>> figures;
+  Breakdown breakdown;
 };
 
-/// Prefill and decode of `batch` sequences, prompt_len in, gen_len out, end-of-sequence ignored.
-BenchReport bench_rollout(const BenchOptions& options);
+// Each is collective: every rank of `comm` calls it with the same options, and gets a report.
+
+/// Prefill and decode of `batch` sequences, prompt_len in, gen_len out, end-of-sequence ignored. One rank.
+BenchReport bench_rollout(const BenchOptions& options, Communicator& comm);
 /// Forward, backward and optimizer step over batch x seq_len tokens, every token trained.
-BenchReport bench_train(const BenchOptions& options);
-/// prompts x samples rollouts of prompt_len + gen_len and one GRPO update.
-BenchReport bench_step(const BenchOptions& options);
+BenchReport bench_train(const BenchOptions& options, Communicator& comm);
+/// prompts x samples rollouts of prompt_len + gen_len and one GRPO update. Each rank generates for its share
+/// of the prompts, all get all groups, then update together.
+BenchReport bench_step(const BenchOptions& options, Communicator& comm);
 
 }  // namespace orrery

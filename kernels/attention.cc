@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/parallel.h"
+#include "core/profile.h"
 #include "kernels/cpu/attention.h"
 
 namespace orrery {
@@ -79,6 +80,13 @@ void check_disjoint(const char* op, std::span<const Segment> segments) {
   }
 }
 
+/// The multiply-adds of scores and outputs: 4 for each head, dimension and pair of a row and a key it sees.
+double pair_flops(int64_t rows, int64_t position, int64_t heads, int64_t head_dim) {
+  const double pairs =
+      static_cast<double>(rows) * (static_cast<double>(position) + (static_cast<double>(rows) + 1) / 2);
+  return 4.0 * pairs * static_cast<double>(heads) * static_cast<double>(head_dim);
+}
+
 }  // namespace
 
 void kv_write(const Context& ctx, const KvPool& pool, Heads<const float> k, Heads<const float> v,
@@ -88,6 +96,7 @@ void kv_write(const Context& ctx, const KvPool& pool, Heads<const float> k, Head
   check_heads("kv_write", "k", k, k.tokens, pool.kv_heads, pool.head_dim);
   check_heads("kv_write", "v", v, k.tokens, pool.kv_heads, pool.head_dim);
   check_segments("kv_write", segments, k.tokens, pool, false);
+  const ProfileScope profile(ctx, "kv write", 0, f32_bytes(2 * (k.size() + v.size())));
   const int64_t per_row = pool.kv_heads * pool.head_dim;
   parallel_for(ctx, static_cast<int64_t>(segments.size()), 1 + 16384 / per_row,
                [&](int64_t begin, int64_t end) {
@@ -103,6 +112,7 @@ void kv_copy(const Context& ctx, const KvPool& pool, int32_t from, int32_t to, i
   }
   if (count < 0 || count > kKvBlock) fail("kv_copy: {} slots: a block has {}", count, kKvBlock);
   if (from == to || count == 0) return;
+  const ProfileScope profile(ctx, "kv copy", 0, f32_bytes(4 * count * pool.kv_heads * pool.head_dim));
   kv_copy_block(pool, from, to, count);
 }
 
@@ -119,6 +129,16 @@ void attention_forward(const Context& ctx, Heads<float> out, Mat<float> lse, Hea
   check_segments("attention_forward", segments, q.tokens, pool, true);
   check_disjoint("attention_forward", segments);
 
+  double flops = 0;
+  int64_t keys = 0;
+  if (ctx.profile != nullptr) {
+    for (const KvSegment& s : segments) {
+      flops += pair_flops(s.rows, s.position, q.heads, q.head_dim);
+      keys += s.rows > 0 ? s.position + s.rows : 0;
+    }
+  }
+  const ProfileScope profile(ctx, "attention forward", flops,
+                             f32_bytes(2 * q.size() + 2 * keys * pool.kv_heads * pool.head_dim));
   attention_forward_cpu(ctx, {out, lse, q, pool, scale}, segments);
 }
 
@@ -156,6 +176,12 @@ void attention_backward(const Context& ctx, Heads<float> dq, Heads<float> dk, He
       fail("{}: segment {}: position {}, but its parent ends at {}", name, i, s.position, start);
   }
   check_disjoint(name, segments);
+  double flops = 0;
+  if (ctx.profile != nullptr) {
+    for (const AttentionSegment& s : segments)
+      flops += 2 * pair_flops(s.rows, s.position, q.heads, q.head_dim);
+  }
+  const ProfileScope profile(ctx, "attention backward", flops, f32_bytes(4 * (q.size() + k.size())));
   attention_backward_cpu(ctx, {dq, dk, dv, dout, out, q, k, v, lse, segments, scale}, arena);
 }
 

@@ -1,5 +1,6 @@
 #include "kernels/embedding.h"
 
+#include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/embedding.h"
 
@@ -24,6 +25,7 @@ void embedding_forward(const Context& ctx, Mat<float> out, Mat<const float> tabl
   require_mat(kOp, "out", out, static_cast<int64_t>(ids.size()), table.cols);
   require_mat(kOp, "table", table, table.rows, table.cols);
   check_ids(kOp, ids, table.rows);
+  const ProfileScope profile(ctx, "embedding", 0, f32_bytes(2 * out.size()));
   embedding_forward_cpu(ctx, out, table, ids);
 }
 
@@ -34,6 +36,7 @@ void embedding_backward(const Context& ctx, Mat<float> dtable, Mat<const float> 
   require_mat(kOp, "dout", dout, static_cast<int64_t>(ids.size()), dtable.cols);
   require_mat(kOp, "dtable", dtable, dtable.rows, dtable.cols);
   check_ids(kOp, ids, dtable.rows);
+  const ProfileScope profile(ctx, "embedding backward", 0, f32_bytes(3 * dout.size()));
   embedding_backward_cpu(ctx, dtable, dout, ids);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/profile.h"
 #include "kernels/logprob.h"
 
 namespace orrery {
@@ -35,6 +36,7 @@ int64_t lm_head_chunk_rows(int64_t vocab) {
 
 void lm_head_logprob(const Context& ctx, std::span<float> logprobs, std::span<float> entropies,
                      const LmHeadRows& rows, const PackedWeight& w, Arena& arena) {
+  const PhaseScope phase(ctx, "head and loss");
   check(rows, w, logprobs, entropies);
   const ArenaScope scope(arena);
   const int64_t chunk = std::min(lm_head_chunk_rows(w.n), rows.hidden.rows);
@@ -51,6 +53,7 @@ void lm_head_logprob(const Context& ctx, std::span<float> logprobs, std::span<fl
 void lm_head_forward_backward(const Context& ctx, std::span<float> logprobs, std::span<float> entropies,
                               Mat<float> dhidden, Mat<float> dw, const LmHeadRows& rows,
                               const PackedWeight& w, const TokenLoss& loss, Arena& arena) {
+  const PhaseScope phase(ctx, "head and loss");
   check(rows, w, logprobs, entropies);
   ORRERY_CHECK(!entropies.empty() || rows.hidden.rows == 0, "the backward needs entropies");
   const ArenaScope scope(arena);

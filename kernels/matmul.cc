@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "core/profile.h"
 #include "kernels/cpu/matmul.h"
 
 namespace orrery {
@@ -30,6 +31,14 @@ void check_cpu(const char* op, const Context& ctx) {
   ORRERY_CHECK(ctx.device.type == DeviceType::kCpu, "{}: no implementation for this device", op);
 }
 
+double product_flops(int64_t m, int64_t n, int64_t k) {
+  return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+}
+
+double weight_bytes(const PackedWeight& w) {
+  return static_cast<double>(w.n) * static_cast<double>(w.k) * static_cast<double>(dtype_bytes(w.dtype));
+}
+
 }  // namespace
 
 size_t packed_weight_bytes(DType dtype, int64_t n, int64_t k) {
@@ -47,6 +56,7 @@ PackedWeight pack_weight(const Context& ctx, Mat<const float> w, DType dtype, vo
   const PackedWeight packed{dtype, w.rows, w.cols, memory};
   check_weight("pack_weight", packed);
   ORRERY_CHECK(reinterpret_cast<uintptr_t>(memory) % 64 == 0, "pack_weight: memory is not 64-byte aligned");
+  const ProfileScope profile(ctx, "pack weights", 0, f32_bytes(w.size()) + weight_bytes(packed));
   pack_weight_cpu(ctx, w, dtype, memory);
   return packed;
 }
@@ -61,6 +71,8 @@ void matmul_forward(const Context& ctx, Mat<float> y, Mat<const float> x, const 
                "matmul_forward: bias of {}, expected {}", bias.size(), w.n);
   ORRERY_CHECK(bias.empty() || !accumulate, "matmul_forward: a bias cannot be given when accumulating");
   if (y.size() == 0) return;
+  const ProfileScope profile(ctx, "matmul forward", product_flops(y.rows, w.n, w.k),
+                             f32_bytes(x.size() + y.size() * (accumulate ? 2 : 1)) + weight_bytes(w));
   matmul_forward_cpu(ctx, y, x, w, bias, accumulate);
 }
 
@@ -72,6 +84,8 @@ void matmul_backward_input(const Context& ctx, Mat<float> dx, Mat<const float> d
   check_mat("matmul_backward_input", "dx", dx, dy.rows, w.k);
   if (dx.size() == 0) return;
   const ArenaScope scope(arena);
+  const ProfileScope profile(ctx, "matmul dX", product_flops(dy.rows, w.n, w.k),
+                             f32_bytes(dy.size() + dx.size() * (accumulate ? 2 : 1)) + weight_bytes(w));
   matmul_backward_input_cpu(ctx, dx, dy, w, accumulate, arena);
 }
 
@@ -83,12 +97,15 @@ void matmul_backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> 
   check_mat("matmul_backward_weight", "dw", dw, dy.cols, x.cols);
   if (dw.size() == 0) return;
   const ArenaScope scope(arena);
+  const ProfileScope profile(ctx, "matmul dW", product_flops(dy.rows, dy.cols, x.cols),
+                             f32_bytes(dy.size() + x.size() + 2 * dw.size()));
   matmul_backward_weight_cpu(ctx, dw, dy, x, arena);
 }
 
 void bias_backward(const Context& ctx, std::span<float> db, Mat<const float> dy) {
   check_cpu("bias_backward", ctx);
   check_mat("bias_backward", "dy", dy, dy.rows, static_cast<int64_t>(db.size()));
+  const ProfileScope profile(ctx, "bias backward", 0, f32_bytes(dy.size()));
   bias_backward_cpu(ctx, db, dy);
 }
 

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/optimizer.h"
 
@@ -54,6 +55,7 @@ void adamw_step(const Context& ctx, std::span<float> w, std::span<float> m, std:
       .inv_sqrt_bias2 = static_cast<float>(1.0 / std::sqrt(1.0 - power(params.beta2, t))),
       .decay = static_cast<float>(lr * params.weight_decay),
   };
+  const ProfileScope profile(ctx, "adamw", 0, f32_bytes(7 * w.size()));
   adamw_step_cpu(ctx, w, m, v, grad, constants);
 }
 
@@ -61,11 +63,13 @@ void sum_squares_chunks(const Context& ctx, std::span<float> sums, std::span<con
   constexpr const char* kOp = "sum_squares_chunks";
   require_cpu(ctx, kOp);
   require_size(kOp, "sums", sums.size(), (static_cast<int64_t>(x.size()) + kNormChunk - 1) / kNormChunk);
+  const ProfileScope profile(ctx, "gradient norm", 0, f32_bytes(x.size()));
   sum_squares_chunks_cpu(ctx, sums, x);
 }
 
 bool all_finite(const Context& ctx, std::span<const float> x) {
   require_cpu(ctx, "all_finite");
+  const ProfileScope profile(ctx, "all finite", 0, f32_bytes(x.size()));
   return all_finite_cpu(ctx, x);
 }
 
@@ -73,6 +77,7 @@ void accumulate(const Context& ctx, std::span<float> y, std::span<const float> x
   constexpr const char* kOp = "accumulate";
   require_cpu(ctx, kOp);
   require_size(kOp, "x", x.size(), static_cast<int64_t>(y.size()));
+  const ProfileScope profile(ctx, "accumulate", 0, f32_bytes(3 * y.size()));
   accumulate_cpu(ctx, y, x);
 }
 

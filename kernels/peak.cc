@@ -5,6 +5,7 @@
 #include "core/buffer.h"
 #include "core/timer.h"
 #include "kernels/matmul.h"
+#include "kernels/optimizer.h"
 
 namespace orrery {
 
@@ -23,6 +24,21 @@ double measure_gemm_peak(const Context& ctx, double seconds) {
     matmul_forward(ctx, Mat<float>(y.span<float>().data(), kRows, kOut),
                    Mat<const float>(x.span<const float>().data(), kRows, kIn), packed);
     best = std::max(best, 2.0 * kRows * kOut * kIn / timer.seconds());
+  } while (total.seconds() < seconds);
+  return best;
+}
+
+double measure_memory_bandwidth(const Context& ctx, double seconds) {
+  constexpr size_t kBytes = size_t{256} << 20;  // more than caches hold
+  const Buffer x(ctx.device, kBytes), y(ctx.device, kBytes);
+  std::fill(x.span<float>().begin(), x.span<float>().end(), 0.0f);  // pages of its own, not the zero page
+  std::fill(y.span<float>().begin(), y.span<float>().end(), 0.0f);
+  const Timer total;
+  double best = 0;
+  do {
+    const Timer timer;
+    accumulate(ctx, y.span<float>(), x.span<const float>());
+    best = std::max(best, 3.0 * static_cast<double>(kBytes) / timer.seconds());
   } while (total.seconds() < seconds);
   return best;
 }

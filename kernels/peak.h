@@ -9,4 +9,8 @@ namespace orrery {
 /// best of several within about `seconds`. Allocates its operands.
 double measure_gemm_peak(const Context& ctx, double seconds = 0.3);
 
+/// Bytes a second that y += x moves over 256 MiB each (two reads and a write an element), best of several
+/// within about `seconds`.
+double measure_memory_bandwidth(const Context& ctx, double seconds = 0.3);
+
 }  // namespace orrery

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/rmsnorm.h"
 
@@ -36,6 +37,7 @@ void rmsnorm_forward(const Context& ctx, Mat<float> y, std::span<float> rstd, Ma
   require_size(kOp, "weight", weight.size(), x.cols);
   if (!rstd.empty()) require_size(kOp, "rstd", rstd.size(), x.rows);
   check_eps(kOp, eps);
+  const ProfileScope profile(ctx, "rmsnorm", 0, f32_bytes(2 * x.size()));
   rmsnorm_forward_cpu(ctx, {.y = one_head(y),
                             .rstd = one_column(rstd),
                             .x = one_head(x),
@@ -58,6 +60,7 @@ void rmsnorm_residual_forward(const Context& ctx, Mat<float> h, Mat<float> y, st
   require_size(kOp, "weight", weight.size(), x.cols);
   if (!rstd.empty()) require_size(kOp, "rstd", rstd.size(), x.rows);
   check_eps(kOp, eps);
+  const ProfileScope profile(ctx, "rmsnorm", 0, f32_bytes(4 * x.size()));
   rmsnorm_forward_cpu(ctx, {.y = one_head(y),
                             .rstd = one_column(rstd),
                             .x = one_head(x),
@@ -78,6 +81,7 @@ void rmsnorm_backward(const Context& ctx, Mat<float> dx, std::span<float> dweigh
   require_size(kOp, "weight", weight.size(), x.cols);
   require_size(kOp, "dweight", dweight.size(), x.cols);
   require_size(kOp, "rstd", rstd.size(), x.rows);
+  const ProfileScope profile(ctx, "rmsnorm backward", 0, f32_bytes(4 * x.size()));
   rmsnorm_backward_cpu(ctx, {.dx = one_head(dx),
                              .dweight = dweight.data(),
                              .dy = one_head(dy),
@@ -97,6 +101,7 @@ void rmsnorm_heads_forward(const Context& ctx, Heads<float> y, Mat<float> rstd, 
   require_size(kOp, "weight", weight.size(), x.head_dim);
   if (rstd.data != nullptr || rstd.size() != 0) require_mat(kOp, "rstd", rstd, x.tokens, x.heads);
   check_eps(kOp, eps);
+  const ProfileScope profile(ctx, "rmsnorm", 0, f32_bytes(2 * x.size()));
   rmsnorm_forward_cpu(
       ctx, {.y = y, .rstd = rstd, .x = x, .delta = {}, .h = {}, .weight = weight.data(), .eps = eps});
 }
@@ -113,6 +118,7 @@ void rmsnorm_heads_backward(const Context& ctx, Heads<float> dx, std::span<float
   require_mat(kOp, "rstd", rstd, x.tokens, x.heads);
   require_size(kOp, "weight", weight.size(), x.head_dim);
   require_size(kOp, "dweight", dweight.size(), x.head_dim);
+  const ProfileScope profile(ctx, "rmsnorm backward", 0, f32_bytes(3 * x.size()));
   rmsnorm_backward_cpu(ctx, {.dx = dx,
                              .dweight = dweight.data(),
                              .dy = dy,

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/sampling.h"
 
@@ -39,6 +40,7 @@ void sample_forward(const Context& ctx, std::span<int32_t> ids, Mat<const float>
       fail("{}: row {} has draw {}; it must be in [0, 1)", kOp, i, uniform[i]);
     }
   }
+  const ProfileScope profile(ctx, "sampling", 0, f32_bytes(logits.size()));
   sample_forward_cpu(ctx, ids, logits, params, uniform, arena);
 }
 

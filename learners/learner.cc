@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/fault.h"
+#include "core/profile.h"
 #include "core/timer.h"
 
 namespace orrery {
@@ -141,10 +142,14 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective, 
           shard_gradient(ctx_, model_, objective, batches[index], buffer, sums[index], final_from, arena_);
           progress_();
         },
-        [&](int64_t begin) { reduce.final_from(begin); });
+        [&](int64_t begin) {
+          const PhaseScope phase(ctx_, "reduce");
+          reduce.final_from(begin);
+        });
   }
   {
     const ScopedTimer timer(result.reduce_seconds);
+    const PhaseScope phase(ctx_, "reduce");
     reduce.finish();
     result.sums = gather_sums(comm_, sums);
     if (objective.verify_logprobs && result.sums.mismatches > 0) {
@@ -155,6 +160,7 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective, 
   fault_point(FaultPoint::kLearnerUpdate);
   {
     const ScopedTimer timer(result.optimizer_seconds);
+    const PhaseScope phase(ctx_, "optimizer");
     const ShardedAdamW::Result step =
         optimizer_.step(ctx_, comm_, model_.parameters(), shard_tree_.result(), params, clip_grad);
     result.grad_norm = step.grad_norm;

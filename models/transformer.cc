@@ -1,6 +1,7 @@
 #include "models/transformer.h"
 
 #include "core/error.h"
+#include "core/profile.h"
 
 namespace orrery {
 namespace {
@@ -32,6 +33,7 @@ Transformer::Transformer(const ModelConfig& config, Device device, DType compute
 }
 
 void Transformer::pack(const Context& ctx) {
+  const PhaseScope phase(ctx, "pack");
   const int64_t d = config_.hidden_size, f = config_.intermediate_size;
   float* flat = parameters_.span<float>().data();
   auto* memory = static_cast<std::byte*>(packed_.data());

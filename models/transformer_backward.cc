@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/profile.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/swiglu.h"
 #include "models/transformer.h"
@@ -41,6 +42,7 @@ void transformer_backward(const Context& ctx, const Transformer& model, const Tr
                           const Activations& activations, Mat<const float> dhidden,
                           std::span<float> gradients, Mat<float> dembedding, const FinalFrom& final_from,
                           Arena& arena) {
+  const PhaseScope phase(ctx, "backward");
   const ModelConfig& config = model.config();
   const ParameterTable& table = model.table();
   const auto t = static_cast<int64_t>(batch.tokens.size());

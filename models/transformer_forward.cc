@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "core/error.h"
+#include "core/profile.h"
 #include "kernels/embedding.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/swiglu.h"
@@ -99,6 +100,7 @@ void transformer_forward(const Context& ctx, const Transformer& model, const For
 
 Activations transformer_forward_train(const Context& ctx, const Transformer& model, const TrainBatch& batch,
                                       Mat<float> hidden, Arena& arena) {
+  const PhaseScope phase(ctx, "forward");
   const ModelConfig& config = model.config();
   check_batch(config, batch.tokens.size(), batch.positions.size(), batch.output_rows, hidden);
   const auto t = static_cast<int64_t>(batch.tokens.size());
@@ -151,6 +153,7 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
 
 void lm_head_forward(const Context& ctx, const Transformer& model, Mat<float> logits,
                      Mat<const float> hidden) {
+  const ProfileScope profile(ctx, "lm head", 0, 0);  // the product adds its own
   matmul_forward(ctx, logits, hidden, model.lm_head());
 }
 

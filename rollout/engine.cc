@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/fault.h"
+#include "core/profile.h"
 #include "core/rng.h"
 #include "core/timer.h"
 #include "kernels/logprob.h"
@@ -314,6 +315,9 @@ std::vector<GenerateResult> Engine::Impl::step() {
   std::vector<GenerateResult> results;
   const Schedule& schedule = scheduler.schedule();
   if (schedule.rows == 0) return results;
+  const bool decodes =
+      std::ranges::all_of(schedule.items, [](const ScheduledRows& i) { return i.rows == 1; });
+  const PhaseScope phase(ctx, decodes ? "decode" : "prefill");
   const bool corrupt = fault_point(FaultPoint::kEngineStep) == FaultAction::kCorrupt;
   arena.reset();
   prepare(schedule);

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -6,20 +7,45 @@
 #include "experiments/bench.h"
 #include "tools/commands.h"
 #include "tools/model_options.h"
+#include "tools/ranks.h"
 
 namespace orrery {
 namespace {
+
+nlohmann::ordered_json to_json(const Breakdown::Row& row) {
+  return {{"name", row.name},
+          {"calls", row.calls},
+          {"seconds", row.seconds},
+          {"share", row.share},
+          {"gflops_per_s", row.flops * 1e-9},
+          {"of_product_peak", row.of_product},
+          {"gbytes_per_s", row.bytes * 1e-9},
+          {"of_memory_bandwidth", row.of_bandwidth}};
+}
+
+nlohmann::ordered_json to_json(const Breakdown& breakdown) {
+  auto phases = nlohmann::ordered_json::array();
+  for (const Breakdown::Phase& phase : breakdown.phases) {
+    nlohmann::ordered_json one = to_json(static_cast<const Breakdown::Row&>(phase));
+    one["ops"] = nlohmann::ordered_json::array();
+    for (const Breakdown::Row& op : phase.ops) one["ops"].push_back(to_json(op));
+    phases.push_back(std::move(one));
+  }
+  return phases;
+}
 
 void print(const BenchReport& report, bool json) {
   if (json) {
     nlohmann::ordered_json row = {{"bench", report.title}, {"note", report.note}};
     for (const auto& [name, value] : report.figures) row[name] = value;
+    row["breakdown"] = to_json(report.breakdown);
     std::printf("%s\n", row.dump().c_str());
     return;
   }
   std::printf("%s\n", report.title.c_str());
   if (!report.note.empty()) std::printf("note: %s\n", report.note.c_str());
   for (const auto& [name, value] : report.figures) std::printf("  %-28s %12.4g\n", name.c_str(), value);
+  std::printf("\n%s", breakdown_table(report.breakdown).c_str());
 }
 
 struct Options {
@@ -29,7 +55,7 @@ struct Options {
 };
 
 void add_one(CLI::App& parent, Command& run, const std::string& name, const std::string& help,
-             const std::string& example, BenchReport (*bench)(const BenchOptions&)) {
+             const std::string& example, BenchReport (*bench)(const BenchOptions&, Communicator&)) {
   CLI::App* command = parent.add_subcommand(name, help);
   command->footer("Example:\n  " + example);
   auto options = std::make_shared<Options>();
@@ -67,8 +93,15 @@ void add_one(CLI::App& parent, Command& run, const std::string& name, const std:
         fail_usage("--batch {} is not a multiple of --samples {}", options->bench.batch,
                    options->bench.samples);
       }
-      print(bench(options->bench), options->json);
-      return kExitOk;
+      return run_on_ranks([&](CommWorld& ranks) {
+        if (options->model.threads == 0) {
+          Context& ctx = options->bench.ctx;
+          ctx.threads = std::max(1, ctx.threads / std::max(1, ranks.local_ranks()));
+        }
+        const BenchReport report = bench(options->bench, ranks.world());
+        if (ranks.world().rank() == 0) print(report, options->json);
+        return kExitOk;
+      });
     };
   });
 }
@@ -81,7 +114,23 @@ void add_bench_command(CLI::App& app, Command& run) {
   command->footer(
       "A folder holding only config.json gets random weights. MFU is against the speed of a large matrix "
       "product\n"
-      "measured in the same run; model FLOPs count causal attention and no recomputation.");
+      "measured in the same run; model FLOPs count causal attention and no recomputation.\n"
+      "\n"
+      "After the figures comes where the time goes, by phase and op: of rank 0, the mean of the measured "
+      "repetitions.\n"
+      "  prefill, decode      engine steps with prompt tokens, and without\n"
+      "  forward, backward    of the transformer's layers; head and loss: from the last norm to its "
+      "gradient\n"
+      "  update               what else a learner does: gradient shards, the embedding's gradient\n"
+      "  reduce               between ranks, inside the backward too\n"
+      "  optimizer, pack, exchange (ranks handing each other samples), rest (outside of all)\n"
+      "  other                a phase's time less its ops'\n"
+      "GFLOP/s count the formula's operations: causal attention, twice the forward's for a backward; peak is "
+      "their share\n"
+      "of the measured product. GB/s count each operand read once and each result written once; memory is "
+      "their share\n"
+      "of what y += x moves over 256 MiB each (more than 100%: caches held some). A product near neither is "
+      "worth a look.");
   add_one(*command, run, "rollout", "Prefill and decode",
           "orrery bench rollout --model models/SmolLM2-135M --batch 64 --prompt-len 64 --gen-len 192",
           bench_rollout);
@@ -89,7 +138,9 @@ void add_bench_command(CLI::App& app, Command& run) {
           "orrery bench train --model models/SmolLM2-135M --batch 8 --seq-len 256", bench_train);
   add_one(
       *command, run, "step", "A whole GRPO step",
-      "orrery bench step --model models/SmolLM2-135M --prompts 8 --samples 8 --prompt-len 60 --gen-len 128",
+      "orrery bench step --model models/SmolLM2-135M --prompts 8 --samples 8 --prompt-len 60 --gen-len 128\n"
+      "Under mpirun (-n 2 --bind-to none) each rank generates for its share of the prompts and all update "
+      "together.",
       bench_step);
 }
 

@@ -1,61 +1,30 @@
-#include <unistd.h>
-
 #include <cstdio>
 #include <memory>
 #include <vector>
 
-#include "comm/communicator.h"
 #include "core/error.h"
 #include "core/fault.h"
-#include "core/flight_recorder.h"
-#include "core/log.h"
 #include "experiments/config.h"
 #include "experiments/evaluate.h"
-#include "experiments/together.h"
 #include "experiments/train.h"
 #include "tools/commands.h"
+#include "tools/ranks.h"
 
 namespace orrery {
 namespace {
 
-void print_error(const Communicator& world, const char* text) {
-  if (world.size() > 1) {
-    std::fprintf(stderr, "orrery: rank %d: %s\n", world.rank(), text);
-  } else {
-    std::fprintf(stderr, "orrery: %s\n", text);
-  }
-}
-
-/// Runs a collective job on every rank: an error that all ranks agree on is printed once, any other ends all
-/// ranks.
+/// As run_on_ranks, with the config, checked: work(config, ranks).
 template <class Work>
-int run_on_ranks(const std::string& config_path, const std::vector<std::string>& overrides, Work&& work) {
-  CommWorld ranks;
-  Communicator& world = ranks.world();
-  init_log(world.rank(), world.size());
-  set_fault_rank(world.rank());
-  const int shown_rank = world.size() > 1 ? world.rank() : -1;
-  install_crash_handlers(shown_rank);
-  int code = kExitFailure;
-  try {
+int run_config_on_ranks(const std::string& config_path, const std::vector<std::string>& overrides,
+                        Work&& work) {
+  return run_on_ranks([&](CommWorld& ranks) {
     proto::Config config;
-    together(world, [&] {
+    together(ranks.world(), [&] {
       config = load_config(config_path, overrides);
-      check_config(config, world.size());
+      check_config(config, ranks.world().size());
     });
     return work(config, ranks);
-  } catch (const AgreedError& error) {
-    if (world.rank() == 0) std::fprintf(stderr, "orrery: %s\n", error.what());
-    return error.exit_code();
-  } catch (const Error& error) {
-    print_error(world, error.what());
-    code = error.exit_code();
-  } catch (const std::exception& error) {
-    print_error(world, error.what());
-  }
-  if (code == kExitFailure) print_flight_recorder(shown_rank);
-  if (world.size() == 1) return code;
-  ranks.abort(code);
+  });
 }
 
 }  // namespace
@@ -72,7 +41,7 @@ void add_train_command(CLI::App& app, Command& run) {
   command->add_option("overrides", *overrides, "key=value pairs that replace values of the file");
   command->callback([=, &run] {
     run = [=] {
-      return run_on_ranks(*config, *overrides, [](const proto::Config& c, CommWorld& ranks) {
+      return run_config_on_ranks(*config, *overrides, [](const proto::Config& c, CommWorld& ranks) {
         return run_training(c, config_to_yaml(c), ranks);
       });
     };
@@ -99,7 +68,7 @@ void add_eval_command(CLI::App& app, Command& run) {
   command->add_flag("--json", *json, "Print one JSON object");
   command->callback([=, &run] {
     run = [=] {
-      return run_on_ranks(*config, *overrides, [=](const proto::Config& c, CommWorld& ranks) {
+      return run_config_on_ranks(*config, *overrides, [=](const proto::Config& c, CommWorld& ranks) {
         return run_evaluation(c, *checkpoint, *json, ranks.world(), ranks.local_ranks());
       });
     };

@@ -1,0 +1,50 @@
+// Running a collective job on every rank of an mpirun, or on the only one.
+#pragma once
+
+#include <cstdio>
+#include <exception>
+
+#include "comm/communicator.h"
+#include "core/error.h"
+#include "core/fault.h"
+#include "core/flight_recorder.h"
+#include "core/log.h"
+#include "experiments/together.h"
+
+namespace orrery {
+
+/// Returns what `work(CommWorld&)` does. An error that all ranks agree on is printed once; any other ends all
+/// ranks.
+template <class Work>
+int run_on_ranks(Work&& work) {
+  CommWorld ranks;
+  const Communicator& world = ranks.world();
+  init_log(world.rank(), world.size());
+  set_fault_rank(world.rank());
+  const int shown_rank = world.size() > 1 ? world.rank() : -1;
+  install_crash_handlers(shown_rank);
+  const auto print = [&](const char* text) {
+    if (world.size() > 1) {
+      std::fprintf(stderr, "orrery: rank %d: %s\n", world.rank(), text);
+    } else {
+      std::fprintf(stderr, "orrery: %s\n", text);
+    }
+  };
+  int code = kExitFailure;
+  try {
+    return work(ranks);
+  } catch (const AgreedError& error) {
+    if (world.rank() == 0) std::fprintf(stderr, "orrery: %s\n", error.what());
+    return error.exit_code();
+  } catch (const Error& error) {
+    print(error.what());
+    code = error.exit_code();
+  } catch (const std::exception& error) {
+    print(error.what());
+  }
+  if (code == kExitFailure) print_flight_recorder(shown_rank);
+  if (world.size() == 1) return code;
+  ranks.abort(code);
+}
+
+}  // namespace orrery
