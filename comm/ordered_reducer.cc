@@ -77,10 +77,7 @@ bool is_power_of_two(int64_t value) { return value > 0 && std::has_single_bit(st
 
 }  // namespace
 
-ShardTree::ShardTree(Device device, int64_t elements, int64_t count)
-    : elements_(elements),
-      count_(count),
-      gives_back_(static_cast<size_t>(std::max<int64_t>(elements, 0)) * sizeof(float) >= kWorthGivingBack) {
+ShardTree::ShardTree(Device device, int64_t elements, int64_t count) : elements_(elements), count_(count) {
   ORRERY_CHECK(elements >= 0, "a gradient of {} elements", elements);
   ORRERY_CHECK(is_power_of_two(count), "{} shards on a rank: not a power of two", count);
   ORRERY_CHECK(device.type == DeviceType::kCpu, "the ordered sum runs on the CPU only");
@@ -92,12 +89,9 @@ ShardTree::ShardTree(Device device, int64_t elements, int64_t count)
 // counter, shard s ends as many subtrees as s + 1 has trailing zero bits.
 void ShardTree::sum(const Context& ctx, int64_t first, const Fill& fill, const FinalFrom& final_from) {
   size_t height = 0;
-  if (gives_back_) {
-    for (Buffer& buffer : buffers_) buffer.give_back(0, buffer.bytes());
-  }
   for (int64_t s = 0; s < count_; ++s) {
     const std::span<float> leaf = buffers_[height++].span<float>();
-    if (!gives_back_) zero(ctx, leaf);
+    zero(ctx, leaf);
     const int merges = std::countr_zero(static_cast<uint64_t>(s) + 1);
     int64_t known = elements_;
     const FinalFrom merge = [&](int64_t begin) {
@@ -105,9 +99,6 @@ void ShardTree::sum(const Context& ctx, int64_t first, const Fill& fill, const F
       for (int i = 0; i < merges; ++i) {
         const size_t right = height - 1 - static_cast<size_t>(i);
         add(ctx, buffers_[right - 1].span<float>(), buffers_[right].span<float>(), {begin, known});
-        if (gives_back_)
-          buffers_[right].give_back(static_cast<size_t>(begin) * sizeof(float),
-                                    static_cast<size_t>(known) * sizeof(float));
       }
       known = begin;
       if (s + 1 == count_ && final_from) final_from(begin);

@@ -30,13 +30,10 @@ class ShardTree {
   void sum(const Context& ctx, int64_t first, const Fill& fill, const FinalFrom& final_from = {});
   /// Memory of the tree, overwritten by the next sum().
   std::span<float> result() const { return buffers_[0].span<float>(); }
-  /// At most. Of buffers worth it, memory is given back as soon as they are summed, so that the last shard
-  /// takes little of its own.
   size_t memory_bytes() const;
 
  private:
   int64_t elements_, count_;
-  bool gives_back_;  // buffers are then zero between uses
   std::vector<Buffer> buffers_;
 };
 

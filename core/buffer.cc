@@ -2,7 +2,6 @@
 
 #include <sys/mman.h>
 
-#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -62,20 +61,6 @@ Buffer Buffer::zeroed(Device device, size_t bytes) {
   if (bytes > 0 && !mapped(bytes))
     std::memset(buffer.data(), 0, bytes);  // fresh pages are zero: none is touched before use
   return buffer;
-}
-
-void Buffer::give_back(size_t begin, size_t end) {
-  ORRERY_CHECK(begin <= end && end <= bytes_, "[{}, {}) of a buffer of {} bytes", begin, end, bytes_);
-  auto* base = static_cast<std::byte*>(data_);
-  const size_t from = std::min(round_up(begin, kHugePage), end);
-  // The pages behind the last byte are this buffer's too.
-  const size_t to = end == bytes_ ? round_up(end, kHugePage) : end / kHugePage * kHugePage;
-  if (!mapped(bytes_) || from >= to || ::madvise(base + from, to - from, MADV_DONTNEED) != 0) {
-    std::memset(base + begin, 0, end - begin);
-    return;
-  }
-  std::memset(base + begin, 0, from - begin);
-  if (to < end) std::memset(base + to, 0, end - to);
 }
 
 Arena::Arena(Device device, size_t initial_bytes) : device_(device) {

@@ -30,10 +30,6 @@ class Buffer {
 
   static Buffer zeroed(Device device, size_t bytes);
 
-  /// Sets bytes [begin, end) to zero, by giving whole huge pages back to the system where it can: they cost
-  /// memory again when they are next written to.
-  void give_back(size_t begin, size_t end);
-
   void* data() const { return data_; }
   size_t bytes() const { return bytes_; }
   Device device() const { return device_; }
@@ -52,10 +48,6 @@ class Buffer {
   void* data_ = nullptr;
   size_t bytes_ = 0;
 };
-
-/// Memory that is not needed for a while is given back when it is at least this much: below, taking it again
-/// would cost more time than the memory is worth.
-inline constexpr size_t kWorthGivingBack = size_t{256} << 20;
 
 /// Bump allocator. Blocks live until the Mark they were taken under is released (or reset()). When a step
 /// outgrows it, it takes another chunk; reset() then merges the chunks, so steps of equal size allocate

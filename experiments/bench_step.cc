@@ -100,7 +100,6 @@ BenchReport bench_step(const BenchOptions& options, Communicator& comm) {
     std::vector<GenerateResult> results =
         bench::rollout(options, *engine, config.vocab_size, begin, end, options.gen_len, step);
     const double gen_seconds = timer.seconds();
-    engine->release_cache();  // as a job does
     const std::vector<Group> groups =
         share(ctx, comm, as_groups(options, config.vocab_size, std::move(results)));
     std::vector<Tree> trees = as_trees(groups);

@@ -202,7 +202,6 @@ std::string RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
   const proto::Config& config = job_.config;
   job_.phase(fmt::format("update step {}", step + 1));
   std::vector<std::vector<float>> rewards, advantages;
-  if (engine_) engine_->release_cache();
   {
     const ScopedTimer timer(timings["adv"]);
     for (const Group& group : groups_) {

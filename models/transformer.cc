@@ -91,10 +91,6 @@ void KvCache::copy_block(const Context& ctx, int32_t from, int32_t to, int64_t c
   for (const KvPool& pool : layers_) kv_copy(ctx, pool, from, to, count);
 }
 
-void KvCache::give_back() {
-  if (memory_.bytes() >= kWorthGivingBack) memory_.give_back(0, memory_.bytes());
-}
-
 size_t KvCache::bytes_per_block(const ModelConfig& config) {
   return static_cast<size_t>(2 * config.num_hidden_layers * config.kv_size() * kKvBlock) * sizeof(float);
 }

@@ -69,8 +69,6 @@ class KvCache {
   int64_t blocks() const { return blocks_; }
   /// Copies slots [0, count) of a block in every layer.
   void copy_block(const Context& ctx, int32_t from, int32_t to, int64_t count);
-  /// Forgets all keys and values, and gives their memory back until it is next used, where it is worth it.
-  void give_back();
   static size_t bytes_per_block(const ModelConfig& config);
 
  private:

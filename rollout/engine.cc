@@ -369,11 +369,6 @@ void Engine::set_weight_version(uint64_t version) {
   impl_->weight_version = version;
 }
 
-void Engine::release_cache() {
-  ORRERY_CHECK(!has_work(), "the KV cache is released while samples are in flight");
-  impl_->cache.give_back();
-}
-
 void Engine::abort_all() {
   impl_->scheduler.clear();
   impl_->groups.clear();

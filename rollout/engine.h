@@ -87,10 +87,6 @@ class Engine {
   /// in flight: KV of old weights is never reused.
   void set_weight_version(uint64_t version);
 
-  /// Gives the memory of the KV cache back to the system until it is next used, where it is worth it: a
-  /// colocated learner needs it meanwhile. Only with no work in flight.
-  void release_cache();
-
   /// Drops all work and frees its blocks.
   void abort_all();
 

@@ -208,25 +208,6 @@ TEST(ShardTree, HasTheBitsOfTheRecursiveDefinition) {
   EXPECT_THROW(ShardTree({}, 10, 3), Error);
 }
 
-TEST(ShardTree, GivesMemoryBackAndSumsTheSame) {
-  // Untouched pages cost nothing, so a few elements of a large buffer stand for all.
-  constexpr int64_t kElements = static_cast<int64_t>(kWorthGivingBack / sizeof(float)), kStride = 1 << 20;
-  Context ctx;
-  ShardTree tree({}, kElements, 4);
-  for (int round = 0; round < 2; ++round) {
-    tree.sum(ctx, 0, [&](int64_t shard, std::span<float> buffer, const FinalFrom& final_from) {
-      for (int64_t i = kElements - 1; i > 0; i -= std::min(i, kStride)) {
-        ASSERT_EQ(buffer[static_cast<size_t>(i)], 0.0f) << "shard " << shard;
-        buffer[static_cast<size_t>(i)] = static_cast<float>(shard + 1);
-        final_from(i);
-      }
-    });
-    for (int64_t i = kElements - 1; i > 0; i -= std::min(i, kStride))
-      ASSERT_EQ(tree.result()[static_cast<size_t>(i)], 10.0f);
-    EXPECT_EQ(tree.result()[kElements / 2 + 1], 0.0f);
-  }
-}
-
 TEST(WeightChecksum, EqualsItsDefinitionAndSeesChangesAndSwaps) {
   for (const size_t n : {0u, 1u, 7u, 8u, 9u, 1000u}) {
     std::vector<float> weights = random_floats(n, 5);

@@ -1,14 +1,11 @@
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cmath>
 #include <filesystem>
 #include <memory>
 #include <thread>
-#include <vector>
 
 #include "core/buffer.h"
 #include "core/dtype.h"
@@ -55,31 +52,6 @@ TEST(DType, Bf16RoundsToNearestEvenAndKeepsNan) {
   EXPECT_EQ(f16_to_f32(0x0001), 0x1p-24f);
   EXPECT_EQ(f16_to_f32(0xC000), -2.0f);
   EXPECT_TRUE(std::isinf(f16_to_f32(0x7C00)));
-}
-
-TEST(Buffer, GivesPagesBackAndReadsAsZeroThere) {
-  constexpr size_t kHugePage = size_t{2} << 20, kSmallPage = 4096;
-  const auto resident = [](const Buffer& buffer) {
-    std::vector<unsigned char> pages((buffer.bytes() + kSmallPage - 1) / kSmallPage);
-    EXPECT_EQ(::mincore(buffer.data(), buffer.bytes(), pages.data()), 0);
-    return std::count_if(pages.begin(), pages.end(), [](unsigned char page) { return (page & 1) != 0; });
-  };
-  for (const size_t bytes : {size_t{1000}, 9 * kHugePage, 9 * kHugePage + 12345}) {
-    for (const auto& [begin, end] : std::vector<std::pair<size_t, size_t>>{
-             {0, bytes}, {100, bytes}, {0, bytes - 100}, {bytes / 3, bytes / 3 + 10}, {7, 7}}) {
-      Buffer buffer({}, bytes);
-      std::ranges::fill(buffer.span<unsigned char>(), 0xab);
-      const auto before = bytes >= 2 * kHugePage ? resident(buffer) : 0;
-      buffer.give_back(begin, end);
-      if (bytes >= 2 * kHugePage && end - begin > 8 * kHugePage) {
-        EXPECT_LE(resident(buffer), before - static_cast<int64_t>(7 * kHugePage / kSmallPage));
-      }
-      const auto values = buffer.span<unsigned char>();
-      for (size_t i = 0; i < bytes; ++i) {
-        if (values[i] != (begin <= i && i < end ? 0 : 0xab)) FAIL() << "byte " << i << " of " << bytes;
-      }
-    }
-  }
 }
 
 TEST(Arena, MergesChunksAndThenAllocatesNothing) {
