@@ -100,7 +100,7 @@ void check_extents(hid_t file, const fs::path& path, std::span<const Extent> exp
                          fmt::format("open {} of {}", kExtents, path.string()));
   const Handle space(H5Aget_space(attribute), H5Sclose, "read a dataspace");
   std::vector<Extent> found(expected.size());
-  const bool same = H5Sget_simple_extent_npoints(space) == static_cast<hssize_t>(2 * expected.size()) &&
+  const bool same = H5Sget_simple_extent_npoints(space) == 2 * static_cast<hssize_t>(expected.size()) &&
                     (expected.empty() || H5Aread(attribute, H5T_NATIVE_INT64, found.data()) >= 0) &&
                     std::equal(found.begin(), found.end(), expected.begin());
   if (!same) fail("{}: its extents are not those in the manifest", path.string());
