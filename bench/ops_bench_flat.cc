@@ -57,19 +57,19 @@ void run_accumulate(benchmark::State& state, const Machine& machine, int64_t n) 
 /// What a rank that walks all shards adds to computing their gradients, which here is a write of each.
 void run_shard_tree(benchmark::State& state, const Machine& machine, int64_t n) {
   const Context ctx = context_of(machine);
-  ShardTree tree(Device{}, n, kShards);
+  ShardTree tree(Device{}, {0, n}, kShards);
   const auto additions = static_cast<double>(kShards - 1);
   const Cost cost{.flops = additions * static_cast<double>(n),
                   .read = 2 * additions * as_bytes(n),
                   .written = (additions + static_cast<double>(kShards)) * as_bytes(n),
                   .working_set = static_cast<double>(tree.memory_bytes())};
-  const ShardTree::Fill fill = [&](int64_t /*shard*/, std::span<float> buffer,
+  const ShardTree::Fill fill = [&](int64_t /*shard*/, const FlatView& buffer,
                                    const FinalFrom& /*final_from*/) {
     parallel_for(ctx, n, kNormChunk, [&](int64_t begin, int64_t end) {
-      std::fill(buffer.begin() + begin, buffer.begin() + end, 1.0f);
+      std::fill(buffer.at(begin), buffer.at(begin) + (end - begin), 1.0f);
     });
   };
-  measure(state, machine, cost, [&] { tree.sum(ctx, 0, fill); });
+  measure(state, machine, cost, [&] { tree.sum(ctx, 0, fill, [](int64_t /*shard*/) { return false; }); });
 }
 
 }  // namespace

@@ -33,14 +33,14 @@ void add_block(float* out, const float* left, const float* right, int64_t count)
   }
 }
 
-/// left += right, elements [begin, end)
-void add(const Context& ctx, std::span<float> left, std::span<const float> right, const Extent& extent) {
-  const ProfileScope profile(ctx, "add shards", 0, f32_bytes(3 * extent.size()));
-  float* l = left.data() + extent.begin;
-  const float* r = right.data() + extent.begin;
-  parallel_for(ctx, extent.size(), kGrain, [l, r](int64_t begin, int64_t end) {
-    for (int64_t at = begin; at < end; at += kBlock)
-      add_block(l + at, l + at, r + at, std::min(kBlock, end - at));
+/// left += right
+void add(const Context& ctx, std::span<float> left, const float* right) {
+  const ProfileScope profile(ctx, "add shards", 0, f32_bytes(3 * left.size()));
+  parallel_for(ctx, static_cast<int64_t>(left.size()), kGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t at = begin; at < end; at += kBlock) {
+      float* l = left.data() + at;
+      add_block(l, l, right + at, std::min(kBlock, end - at));
+    }
   });
 }
 
@@ -77,41 +77,71 @@ bool is_power_of_two(int64_t value) { return value > 0 && std::has_single_bit(st
 
 }  // namespace
 
-ShardTree::ShardTree(Device device, int64_t elements, int64_t count) : elements_(elements), count_(count) {
-  ORRERY_CHECK(elements >= 0, "a gradient of {} elements", elements);
+ShardTree::ShardTree(Device device, std::vector<int64_t> regions, int64_t count)
+    : device_(device), regions_(std::move(regions)), count_(count) {
+  ORRERY_CHECK(
+      regions_.size() >= 2 && regions_.front() == 0 && std::is_sorted(regions_.begin(), regions_.end()),
+      "{} bounds of regions", regions_.size());
   ORRERY_CHECK(is_power_of_two(count), "{} shards on a rank: not a power of two", count);
   ORRERY_CHECK(device.type == DeviceType::kCpu, "the ordered sum runs on the CPU only");
-  const int live = std::bit_width(static_cast<uint64_t>(count));  // log2(count) + 1
-  for (int i = 0; i < live; ++i) buffers_.emplace_back(device, static_cast<size_t>(elements) * sizeof(float));
+  const auto live = static_cast<size_t>(std::countr_zero(static_cast<uint64_t>(count))) + 1;
+  memory_ = Buffer(device, std::max<size_t>(live - 1, 1) * static_cast<size_t>(elements()) * sizeof(float));
+}
+
+std::span<float> ShardTree::buffer(size_t index) const {
+  const auto begin = static_cast<int64_t>(index) * elements();
+  return part_of(memory_.span<float>(), {begin, begin + elements()});
+}
+
+std::span<float> ShardTree::last_buffer(int64_t size) {
+  const size_t bytes = static_cast<size_t>(size) * sizeof(float);
+  if (last_.bytes() < bytes) {
+    last_ = Buffer();  // before the larger one is taken
+    last_ = Buffer(device_, bytes);
+  }
+  return part_of(last_.span<float>(), {0, size});
 }
 
 // The buffers are a stack of finished subtrees, sizes falling; a new leaf goes on top. As with a binary
-// counter, shard s ends as many subtrees as s + 1 has trailing zero bits.
-void ShardTree::sum(const Context& ctx, int64_t first, const Fill& fill, const FinalFrom& final_from) {
-  size_t height = 0;
+// counter, shard s ends as many subtrees as s + 1 has trailing zero bits. A leaf that ends none stays, and is
+// whole; one that does is added to what lies under it as it becomes final, and needs no more than a window.
+void ShardTree::sum(const Context& ctx, int64_t first, const Fill& fill, const ByRegion& by_region,
+                    const FinalFrom& final_from) {
+  size_t height = 0;  // of the stack, without the leaf
   for (int64_t s = 0; s < count_; ++s) {
-    const std::span<float> leaf = buffers_[height++].span<float>();
+    const auto merges = static_cast<size_t>(std::countr_zero(static_cast<uint64_t>(s) + 1));
+    const bool stays = merges == 0;
+    const bool windowed = !stays && by_region(first + s);
+    const std::span<float> leaf =
+        stays ? buffer(height) : last_buffer(windowed ? FlatView::window_size(regions_) : elements());
+    const FlatView view = windowed ? FlatView(leaf, regions_) : FlatView(leaf);
     zero(ctx, leaf);
-    const int merges = std::countr_zero(static_cast<uint64_t>(s) + 1);
-    int64_t known = elements_;
+    // [begin, end), of one region if the leaf is in a window
+    const auto merge_extent = [&](const Extent& extent) {
+      if (stays) return;
+      add(ctx, part_of(buffer(height - 1), extent), view.at(extent.begin));
+      for (size_t right = height - 1; right > height - merges; --right)
+        add(ctx, part_of(buffer(right - 1), extent), part_of(buffer(right), extent).data());
+    };
+    int64_t known = elements();
+    auto region = regions_.end() - 1;  // the first bound that is not below what is known
     const FinalFrom merge = [&](int64_t begin) {
       ORRERY_CHECK(0 <= begin && begin <= known, "final from {} after {}", begin, known);
-      for (int i = 0; i < merges; ++i) {
-        const size_t right = height - 1 - static_cast<size_t>(i);
-        add(ctx, buffers_[right - 1].span<float>(), buffers_[right].span<float>(), {begin, known});
+      for (; windowed && begin < known; known = *region) {
+        --region;
+        ORRERY_CHECK(begin <= *region, "final from {}, within a region", begin);
+        merge_extent({*region, known});
+        if (region != regions_.begin()) zero(ctx, {view.at(*region), static_cast<size_t>(known - *region)});
       }
+      if (begin < known) merge_extent({begin, known});
       known = begin;
       if (s + 1 == count_ && final_from) final_from(begin);
     };
-    fill(first + s, leaf, merge);
+    fill(first + s, view, merge);
     merge(0);
-    height -= static_cast<size_t>(merges);
+    height = height + 1 - merges;
   }
   ORRERY_CHECK(height == 1, "{} subtrees are left of {} shards", height, count_);
-}
-
-size_t ShardTree::memory_bytes() const {
-  return buffers_.size() * static_cast<size_t>(elements_) * sizeof(float);
 }
 
 OrderedReduceScatter::OrderedReduceScatter(const Context& ctx, Communicator& comm, std::span<float> gradient,

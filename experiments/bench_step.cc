@@ -82,9 +82,11 @@ BenchReport bench_step(const BenchOptions& options, Communicator& comm) {
   std::optional<Learner> learner;
   together(comm, [&] {
     loaded = bench::load(options, options.prompt_len + options.gen_len);
-    engine.emplace(ctx, *loaded.transformer, nullptr,
-                   bench::engine_config(options, std::max<int64_t>(1, (end - begin) * options.samples)));
     learner.emplace(ctx, *loaded.transformer, comm, bench::learner_config(options, comm));
+    EngineConfig config =
+        bench::engine_config(options, std::max<int64_t>(1, (end - begin) * options.samples));
+    config.kv_memory = learner->idle_memory();
+    engine.emplace(ctx, *loaded.transformer, nullptr, config);
   });
   const ModelConfig& config = loaded.transformer->config();
   std::vector<double> gen, total;

@@ -109,8 +109,9 @@ std::vector<Tree> mini_batch_trees(const Batch& batch, size_t first, size_t coun
 
 RlStage::RlStage(Job& job, Learner* learner) : job_(job), learner_(learner) {
   if (job.is_actor()) {
-    engine_ = std::make_unique<Engine>(job.ctx, job.model(), &job.tokenizer,
-                                       engine_config(job.config, job.model()));
+    EngineConfig config = engine_config(job.config, job.model());
+    if (learner != nullptr) config.kv_memory = learner->idle_memory();  // a rank generates or learns
+    engine_ = std::make_unique<Engine>(job.ctx, job.model(), &job.tokenizer, config);
   }
 }
 

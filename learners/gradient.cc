@@ -56,7 +56,7 @@ struct RowLoss {
 }  // namespace
 
 void shard_gradient(const Context& ctx, const Transformer& model, const Objective& objective,
-                    std::span<const MicroBatch> batches, std::span<float> gradients, LossSums& sums,
+                    std::span<const MicroBatch> batches, const FlatView& gradients, LossSums& sums,
                     const FinalFrom& final_from, Arena& arena) {
   const ModelConfig& config = model.config();
   const ParameterTable& table = model.table();
@@ -65,7 +65,7 @@ void shard_gradient(const Context& ctx, const Transformer& model, const Objectiv
   int64_t rows = 0;
   for (const MicroBatch& batch : batches) rows += static_cast<int64_t>(batch.tokens.size());
   const Mat<float> dembedding = arena.mat<float>(rows, d);
-  const Mat<float> dhead(gradients.data() + table.lm_head(), config.vocab_size, d);
+  const Mat<float> dhead(gradients.at(table.lm_head()), config.vocab_size, d);
   const RowLoss row_loss{objective, sums};
 
   int64_t row = 0;
@@ -95,7 +95,7 @@ void shard_gradient(const Context& ctx, const Transformer& model, const Objectiv
     row += t;
   }
   row = 0;
-  const Mat<float> dtable(gradients.data() + table.embedding(), config.vocab_size, d);
+  const Mat<float> dtable(gradients.at(table.embedding()), config.vocab_size, d);
   for (const MicroBatch& batch : batches) {
     const auto t = static_cast<int64_t>(batch.tokens.size());
     embedding_backward(ctx, dtable, dembedding.row_range(row, row + t), batch.tokens);

@@ -5,6 +5,7 @@
 #include <span>
 
 #include "core/buffer.h"
+#include "core/extent.h"
 #include "learners/batch.h"
 #include "learners/loss.h"
 #include "models/transformer.h"
@@ -24,9 +25,10 @@ struct Objective {
 /// loss's sums to `sums`, in row order. Independent of how the same trees are cut into batches, bit for bit:
 /// every parameter's gradient is a chain over the shard's rows. With tied weights the head's part comes
 /// first, then, after all batches, the embedding's, so that the two chains do not interleave. `final_from`
-/// (may be empty) is told while the last batch's backward goes on.
+/// (may be empty) is told while the last batch's backward goes on, region by region of model.table(); a
+/// single batch may therefore be given a window.
 void shard_gradient(const Context& ctx, const Transformer& model, const Objective& objective,
-                    std::span<const MicroBatch> batches, std::span<float> gradients, LossSums& sums,
+                    std::span<const MicroBatch> batches, const FlatView& gradients, LossSums& sums,
                     const FinalFrom& final_from, Arena& arena);
 
 /// Fills leaf.ref_logprobs of the batches' loss rows from a frozen model.

@@ -50,7 +50,7 @@ Learner::Learner(const Context& ctx, Transformer& model, Communicator& comm, con
       comm_(comm),
       config_(config),
       optimizer_(ctx.device, model.table().flat_size(), comm.size(), comm.rank()),
-      shard_tree_(ctx.device, model.table().flat_size(), shards_per_rank(config, comm)),
+      shard_tree_(ctx.device, model.table().regions(), shards_per_rank(config, comm)),
       arena_(ctx.device) {}
 
 Learner::Work Learner::deal(std::span<Tree> trees) const {
@@ -137,11 +137,12 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective, 
     const ScopedTimer timer(result.gradient_seconds);
     shard_tree_.sum(
         ctx_, first,
-        [&](int64_t shard, std::span<float> buffer, const FinalFrom& final_from) {
+        [&](int64_t shard, const FlatView& buffer, const FinalFrom& final_from) {
           const auto index = static_cast<size_t>(shard - first);
           shard_gradient(ctx_, model_, objective, batches[index], buffer, sums[index], final_from, arena_);
           progress_();
         },
+        [&](int64_t shard) { return batches[static_cast<size_t>(shard - first)].size() <= 1; },
         [&](int64_t begin) {
           const PhaseScope phase(ctx_, "reduce");
           reduce.final_from(begin);

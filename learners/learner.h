@@ -58,6 +58,8 @@ class Learner {
   std::vector<std::vector<float>> logprobs(std::span<Tree> trees, float temperature);
 
   ShardedAdamW& optimizer() { return optimizer_; }
+  /// The gradients' memory: anybody's between updates, each of which overwrites it.
+  std::span<float> idle_memory() const { return shard_tree_.memory(); }
   size_t memory_bytes() const;  ///< gradients, moments, temporaries
 
  private:

@@ -75,6 +75,14 @@ ParameterTable::ParameterTable(const ModelConfig& config) {
   flat_size_ = group();
 }
 
+std::vector<int64_t> ParameterTable::regions() const {
+  std::vector<int64_t> bounds = {0};
+  for (const LayerOffsets& at : layers_) bounds.push_back(at.input_norm);
+  bounds.push_back(final_norm_);
+  bounds.push_back(flat_size_);
+  return bounds;
+}
+
 const Parameter* ParameterTable::find(std::string_view name) const {
   const auto it = by_name_.find(std::string(name));
   return it == by_name_.end() ? nullptr : &parameters_[it->second];

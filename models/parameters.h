@@ -44,6 +44,9 @@ class ParameterTable {
   int64_t embedding() const { return embedding_; }
   int64_t final_norm() const { return final_norm_; }
   int64_t lm_head() const { return lm_head_; }  ///< the embedding's when tied
+  /// Bounds, from 0 to flat_size(), of the parts that a backward pass makes final one after the other, from
+  /// the last to the first: the embedding; each layer; the final norm and an untied head.
+  std::vector<int64_t> regions() const;
 
  private:
   std::vector<Parameter> parameters_;

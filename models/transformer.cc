@@ -1,6 +1,7 @@
 #include "models/transformer.h"
 
 #include "core/error.h"
+#include "core/parallel.h"
 #include "core/profile.h"
 
 namespace orrery {
@@ -73,10 +74,15 @@ std::span<const float> Transformer::final_norm() const {
                               static_cast<size_t>(config_.hidden_size));
 }
 
-KvCache::KvCache(const ModelConfig& config, Device device, int64_t blocks) : blocks_(blocks) {
-  // Zeroed so that no slot ever holds a NaN pattern, whatever a kernel reads past the valid keys.
-  memory_ = Buffer::zeroed(device, bytes_per_block(config) * static_cast<size_t>(blocks));
-  float* at = memory_.span<float>().data();
+KvCache::KvCache(const ModelConfig& config, Device device, int64_t blocks, std::span<float> memory)
+    : blocks_(blocks) {
+  const size_t bytes = bytes_per_block(config) * static_cast<size_t>(blocks);
+  if (memory.size_bytes() >= bytes) {
+    lent_ = memory.first(bytes / sizeof(float));
+  } else {
+    own_ = Buffer::zeroed(device, bytes);
+  }
+  float* at = lent_.empty() ? own_.span<float>().data() : lent_.data();
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
     KvPool pool{nullptr, nullptr, blocks, config.num_key_value_heads, config.head_dim};
     pool.k = at;
@@ -85,6 +91,12 @@ KvCache::KvCache(const ModelConfig& config, Device device, int64_t blocks) : blo
     at += blocks * pool.block_elements();
     layers_.push_back(pool);
   }
+}
+
+void KvCache::clear_lent(const Context& ctx) {
+  parallel_for(ctx, static_cast<int64_t>(lent_.size()), int64_t{1} << 16, [&](int64_t begin, int64_t end) {
+    std::fill(lent_.data() + begin, lent_.data() + end, 0.0f);
+  });
 }
 
 void KvCache::copy_block(const Context& ctx, int32_t from, int32_t to, int64_t count) {

@@ -64,16 +64,22 @@ class Transformer {
 /// Key and value blocks of all layers. One block id stands for that block in every layer.
 class KvCache {
  public:
-  KvCache(const ModelConfig& config, Device device, int64_t blocks);
+  /// memory: used when it is large enough, and must then outlive the cache; else the cache takes its own.
+  KvCache(const ModelConfig& config, Device device, int64_t blocks, std::span<float> memory = {});
   const KvPool& layer(int64_t index) const { return layers_[static_cast<size_t>(index)]; }
   int64_t blocks() const { return blocks_; }
   /// Copies slots [0, count) of a block in every layer.
   void copy_block(const Context& ctx, int32_t from, int32_t to, int64_t count);
+  /// Zeroes lent memory, into which others may have written: no slot may hold a NaN pattern, whatever a
+  /// kernel reads past the valid keys. Nothing to do for memory of its own.
+  void clear_lent(const Context& ctx);
+  size_t own_bytes() const { return own_.bytes(); }
   static size_t bytes_per_block(const ModelConfig& config);
 
  private:
   int64_t blocks_;
-  Buffer memory_;
+  Buffer own_;             // empty when memory is lent
+  std::span<float> lent_;  // the part of it that is used
   std::vector<KvPool> layers_;
 };
 
@@ -130,12 +136,11 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
 /// order over rows, so two batches in a row give the bits of one batch holding both. dembedding [T, D]
 /// receives the gradient of the embedding rows, which the caller
 /// adds by embedding_backward after the head's part of tied weights is whole (learners/gradient.h).
-/// `final_from` (may be empty) is told after each layer, from the last to the first: everything but the
-/// embedding.
+/// `final_from` (may be empty) is told after each of table().regions(), from the last to the first:
+/// everything but the embedding.
 void transformer_backward(const Context& ctx, const Transformer& model, const TrainBatch& batch,
-                          const Activations& activations, Mat<const float> dhidden,
-                          std::span<float> gradients, Mat<float> dembedding, const FinalFrom& final_from,
-                          Arena& arena);
+                          const Activations& activations, Mat<const float> dhidden, const FlatView& gradients,
+                          Mat<float> dembedding, const FinalFrom& final_from, Arena& arena);
 
 /// Floating-point operations of one forward over T tokens (2 per multiply-add): matmuls (without the head),
 /// and attention in the causal convention (half of the full square). Backward counts twice this;

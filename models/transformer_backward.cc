@@ -39,24 +39,22 @@ TrainKv make_train_kv(const ModelConfig& config, std::span<const AttentionSegmen
 }
 
 void transformer_backward(const Context& ctx, const Transformer& model, const TrainBatch& batch,
-                          const Activations& activations, Mat<const float> dhidden,
-                          std::span<float> gradients, Mat<float> dembedding, const FinalFrom& final_from,
-                          Arena& arena) {
+                          const Activations& activations, Mat<const float> dhidden, const FlatView& gradients,
+                          Mat<float> dembedding, const FinalFrom& final_from, Arena& arena) {
   const PhaseScope phase(ctx, "backward");
   const ModelConfig& config = model.config();
   const ParameterTable& table = model.table();
   const auto t = static_cast<int64_t>(batch.tokens.size());
   const auto d = config.hidden_size, f = config.intermediate_size;
   const int64_t layers = config.num_hidden_layers;
-  ORRERY_CHECK(static_cast<int64_t>(gradients.size()) == table.flat_size(), "gradients of {}",
-               gradients.size());
+  ORRERY_CHECK(gradients.size() == table.flat_size(), "gradients of {}", gradients.size());
   ORRERY_CHECK(dembedding.rows == t && dembedding.cols == d, "dembedding {} x {}", dembedding.rows,
                dembedding.cols);
   const auto grad = [&](int64_t offset, int64_t rows, int64_t cols) {
-    return Mat<float>(gradients.data() + offset, rows, cols);
+    return Mat<float>(gradients.at(offset), rows, cols);
   };
   const auto grad_vector = [&](int64_t offset, int64_t size) {
-    return gradients.subspan(static_cast<size_t>(offset), static_cast<size_t>(size));
+    return std::span<float>(gradients.at(offset), static_cast<size_t>(size));
   };
 
   const ArenaScope scope(arena);

@@ -90,10 +90,11 @@ struct Engine::Impl {
         model(m),
         tokenizer(t),
         config(resolve(engine_config, m.config())),
-        cache(m.config(), c.device, config.kv_blocks),
+        cache(m.config(), c.device, config.kv_blocks, config.kv_memory),
         scheduler(config.max_num_seqs, config.max_num_batched_tokens, config.kv_blocks),
         arena(c.device) {
     stats.kv_blocks = config.kv_blocks;
+    cache.clear_lent(ctx);
   }
 
   void check(const GenerateRequest& request) const;
@@ -367,6 +368,7 @@ void Engine::set_weight_version(uint64_t version) {
     fail("engine: weight version {} arrived while samples of version {} are in flight", version,
          impl_->weight_version);
   impl_->weight_version = version;
+  impl_->cache.clear_lent(impl_->ctx);
 }
 
 void Engine::abort_all() {
@@ -383,10 +385,7 @@ Fingerprint Engine::fingerprint() const {
   return fingerprint_of(impl_->ctx.device, impl_->model.compute_dtype());
 }
 
-size_t Engine::memory_bytes() const {
-  return static_cast<size_t>(impl_->cache.blocks()) * KvCache::bytes_per_block(impl_->model.config()) +
-         impl_->arena.capacity();
-}
+size_t Engine::memory_bytes() const { return impl_->cache.own_bytes() + impl_->arena.capacity(); }
 
 float sample_uniform(uint64_t seed, uint64_t step, uint64_t prompt_index, uint32_t sample_index,
                      uint32_t position) {

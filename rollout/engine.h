@@ -27,6 +27,10 @@ struct EngineConfig {
       0;  ///< blocks of kKvBlock tokens; 0: enough for max_num_seqs * max_model_len, at most kv_cache_bytes
   size_t kv_cache_bytes = size_t{1} << 30;  ///< upper limit when kv_blocks is 0
   int64_t max_model_len = 0;  ///< longest prompt + response; 0: the model's max_position_embeddings
+  /// Memory for keys and values that others use while the engine has no work, up to the next
+  /// set_weight_version: a colocated learner's gradients. Must outlive the engine; where it is too small the
+  /// engine takes its own.
+  std::span<float> kv_memory;
 };
 
 /// One prompt, n samples of it.
@@ -84,7 +88,7 @@ class Engine {
   std::vector<GenerateResult> run();
 
   /// Weights changed (after Transformer::pack): later tokens carry this version. Must be called with no work
-  /// in flight: KV of old weights is never reused.
+  /// in flight: KV of old weights is never reused, and config.kv_memory may have been written to.
   void set_weight_version(uint64_t version);
 
   /// Drops all work and frees its blocks.
@@ -93,7 +97,7 @@ class Engine {
   int64_t max_num_seqs() const;
   const EngineStats& stats() const;
   Fingerprint fingerprint() const;
-  size_t memory_bytes() const;  ///< KV cache and temporaries
+  size_t memory_bytes() const;  ///< KV cache, unless it is lent, and temporaries
 
  private:
   struct Impl;

@@ -40,7 +40,7 @@ Result gradient_of(const Transformer& model, const Objective& objective, std::ve
   result.gradient.assign(static_cast<size_t>(model.table().flat_size()), 0.0f);
   const auto order = pointers(trees);
   const auto batches = pack(order, max_tokens);
-  shard_gradient(ctx, model, objective, batches, result.gradient, result.sums, {}, arena);
+  shard_gradient(ctx, model, objective, batches, std::span(result.gradient), result.sums, {}, arena);
   return result;
 }
 

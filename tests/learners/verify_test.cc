@@ -183,7 +183,7 @@ TEST(ImportanceWeight, EntersTheGradientOfItsTokens) {
     LossSums sums;
     Arena arena;
     const auto batches = pack(testing_support::pointers(trees), 1 << 20);
-    shard_gradient(f.ctx, f.model, f.objective, batches, result, sums, {}, arena);
+    shard_gradient(f.ctx, f.model, f.objective, batches, std::span(result), sums, {}, arena);
     return result;
   };
   const auto whole = gradient(1.0f), half = gradient(0.5f);

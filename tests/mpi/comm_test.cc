@@ -287,25 +287,26 @@ TEST(OrderedReduceScatter, EightShardsHaveTheSameBitsOnAnyNumberOfRanks) {
   ctx.threads = 2;
   const int64_t mine = kShards / comm.size();
   // Known from the end, as in a backward pass, in steps that differ from rank to rank and from the buckets.
-  const auto fill = [&](int64_t shard, std::span<float> buffer, const FinalFrom& final_from) {
+  const auto fill = [&](int64_t shard, const FlatView& buffer, const FinalFrom& final_from) {
     const auto values = random_floats(kElements, static_cast<uint64_t>(shard));
     const int64_t step = 30'000 + 7'001 * comm.rank();
     for (int64_t end = kElements; end > 0; end -= std::min(end, step)) {
       const int64_t begin = end - std::min(end, step);
-      for (int64_t i = begin; i < end; ++i) buffer[static_cast<size_t>(i)] += values[static_cast<size_t>(i)];
+      for (int64_t i = begin; i < end; ++i) *buffer.at(i) += values[static_cast<size_t>(i)];
       if (begin > 0) final_from(begin);
     }
   };
-  ShardTree serial({}, kElements, kShards);
-  serial.sum(ctx, 0, fill);
+  const auto whole = [](int64_t /*shard*/) { return false; };
+  ShardTree serial({}, {0, kElements}, kShards);
+  serial.sum(ctx, 0, fill, whole);
 
   const SlicePlan plan = plan_slices(kElements, 256, comm.size());
   const std::vector<Extent> extents = plan.extents(comm.rank());
-  ShardTree tree({}, kElements, mine);
+  ShardTree tree({}, {0, kElements}, mine);
   for (const bool fast : {false, true}) {
     Arena arena;
     OrderedReduceScatter reduce(ctx, comm, tree.result(), plan, fast, arena);
-    tree.sum(ctx, comm.rank() * mine, fill, [&](int64_t begin) { reduce.final_from(begin); });
+    tree.sum(ctx, comm.rank() * mine, fill, whole, [&](int64_t begin) { reduce.final_from(begin); });
     reduce.finish();
     for (const Extent& e : extents) {
       const auto expected = part_of(serial.result(), e), found = part_of(tree.result(), e);

@@ -296,6 +296,29 @@ TEST_F(EngineTest, ReusesItsMemory) {
   EXPECT_EQ(engine.memory_bytes(), bytes);
 }
 
+TEST_F(EngineTest, UsesLentMemoryWhateverWasLeftInIt) {
+  const auto requests = mixed_requests();
+  const auto expected = generate(model_, requests, {});
+  EngineConfig config;
+  config.kv_blocks = 40;
+  const size_t needed = 40 * KvCache::bytes_per_block(model_.config()) / sizeof(float);
+  std::vector<float> lent(needed + 5, std::numeric_limits<float>::quiet_NaN());
+  config.kv_memory = lent;
+  Engine engine(ctx_, model_, nullptr, config);
+  EngineConfig own = config;
+  own.kv_memory = std::span(lent).first(needed - 1);  // too small
+  EXPECT_EQ(Engine(ctx_, model_, nullptr, own).memory_bytes() - engine.memory_bytes(),
+            needed * sizeof(float));
+  for (int round = 0; round < 2; ++round) {
+    for (const GenerateRequest& request : requests) engine.submit(request);
+    expect_same_bits(engine.run(), expected, "lent memory");
+    std::ranges::fill(lent, std::numeric_limits<float>::quiet_NaN());  // a learner's gradient that overflowed
+    engine.set_weight_version(0);
+  }
+  EXPECT_TRUE(std::ranges::all_of(std::span(lent).first(needed), [](float v) { return v == 0; }));
+  EXPECT_TRUE(std::isnan(lent[needed])) << "beyond what the cache needs";
+}
+
 TEST_F(EngineTest, StampsWeightVersionsAndRefusesThemInFlight) {
   Engine engine(ctx_, model_, nullptr, {});
   engine.set_weight_version(17);
