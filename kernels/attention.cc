@@ -10,6 +10,10 @@
 namespace orrery {
 namespace {
 
+/// Elements of keys, and of values, whose writing is worth a thread: each key goes to a cache line of its
+/// own, most of them in memory.
+constexpr int64_t kColdElements = 2048;
+
 void check_cpu(const Context& ctx, const char* op) {
   if (ctx.device.type != DeviceType::kCpu) fail("{}: no kernel for this device; run it on the CPU", op);
 }
@@ -98,7 +102,7 @@ void kv_write(const Context& ctx, const KvPool& pool, Heads<const float> k, Head
   check_segments("kv_write", segments, k.tokens, pool, false);
   const ProfileScope profile(ctx, "kv write", 0, f32_bytes(2 * (k.size() + v.size())));
   const int64_t per_row = pool.kv_heads * pool.head_dim;
-  parallel_for(ctx, static_cast<int64_t>(segments.size()), 1 + 16384 / per_row,
+  parallel_for(ctx, static_cast<int64_t>(segments.size()), 1 + kColdElements / per_row,
                [&](int64_t begin, int64_t end) {
                  for (int64_t i = begin; i < end; ++i) kv_write_segment(pool, k, v, segments[i]);
                });
