@@ -14,6 +14,7 @@
 #include "comm/mpi_all_to_all.h"
 #include "comm/mpi_support.h"
 #include "core/error.h"
+#include "core/fault.h"
 #include "core/flight_recorder.h"
 
 namespace orrery::mpi {
@@ -63,11 +64,11 @@ class MpiCommunicator final : public Communicator {
 
   Waiting waiting() const override { return waiting_->get(); }
 
-  void barrier() override { arrive("barrier"); }
+  void barrier() override { await_all("barrier"); }
 
   void broadcast(std::span<std::byte> data, int root) override {
     ORRERY_CHECK(root >= 0 && root < size_, "broadcast: rank {} of {}", root, size_);
-    arrive("broadcast");
+    const WaitState::Scope moving = arrive("broadcast");
     for_chunks(data, [&](std::byte* part, int count) {
       check(MPI_Bcast(part, count, MPI_BYTE, root, comm_), "MPI_Bcast", rank_, root);
     });
@@ -79,7 +80,7 @@ class MpiCommunicator final : public Communicator {
 
   void all_gather(std::span<float> all, std::span<const std::vector<Extent>> owned) override {
     check_extents(owned, size_, all.size());
-    arrive("all_gather");
+    const WaitState::Scope moving = arrive("all_gather");
     Transfers transfers(comm_, rank_);
     for (int step = 1; step < size_; ++step) {
       const int from = (rank_ - step + size_) % size_;
@@ -98,7 +99,7 @@ class MpiCommunicator final : public Communicator {
   }
 
   std::vector<std::string> all_gather_bytes(const std::string& mine) override {
-    arrive("all_gather_bytes");
+    const WaitState::Scope moving = arrive("all_gather_bytes");
     std::vector<uint64_t> sizes(static_cast<size_t>(size_));
     const uint64_t own_size = mine.size();
     check(MPI_Allgather(&own_size, 1, MPI_UINT64_T, sizes.data(), 1, MPI_UINT64_T, comm_), "MPI_Allgather",
@@ -170,7 +171,7 @@ class MpiCommunicator final : public Communicator {
   }
 
   std::unique_ptr<Communicator> split(int color) override {
-    arrive("split");
+    const WaitState::Scope moving = arrive("split");
     MPI_Comm part = MPI_COMM_NULL;
     check(MPI_Comm_split(comm_, color < 0 ? MPI_UNDEFINED : color, rank_, &part), "MPI_Comm_split", rank_);
     if (part == MPI_COMM_NULL) return nullptr;
@@ -178,7 +179,7 @@ class MpiCommunicator final : public Communicator {
   }
 
   std::unique_ptr<Communicator> duplicate() override {
-    arrive("duplicate");
+    const WaitState::Scope moving = arrive("duplicate");
     MPI_Comm twin = MPI_COMM_NULL;
     check(MPI_Comm_dup(comm_, &twin), "MPI_Comm_dup", rank_);
     return std::make_unique<MpiCommunicator>(twin, std::make_shared<WaitState>());
@@ -192,8 +193,15 @@ class MpiCommunicator final : public Communicator {
   };
 
   /// Waits for every rank, leaving the core to others. MPI's blocking calls spin, and nearly all of their
-  /// waiting is for ranks that come late; after this they only move data.
-  void arrive(const char* operation) {
+  /// waiting is for ranks that come late; after this they only move data, for as long as the result lives.
+  /// That is waiting too: a rank may stop with its data half moved.
+  WaitState::Scope arrive(const char* operation) {
+    await_all(operation);
+    fault_point(FaultPoint::kCollectiveMove);
+    return WaitState::Scope(*waiting_, operation);
+  }
+
+  void await_all(const char* operation) {
     const WaitState::Scope scope(*waiting_, operation);
     record_event("{} of {} ranks", operation, size_);
     MPI_Request request = MPI_REQUEST_NULL;
@@ -216,7 +224,7 @@ class MpiCommunicator final : public Communicator {
 
   template <class T>
   void all_reduce(std::span<T> data, MPI_Datatype type, MPI_Op op) {
-    arrive("all_reduce");
+    const WaitState::Scope moving = arrive("all_reduce");
     for_chunks(std::as_writable_bytes(data), [&](std::byte* part, int bytes) {
       check(MPI_Allreduce(MPI_IN_PLACE, part, bytes / static_cast<int>(sizeof(T)), type, op, comm_),
             "MPI_Allreduce", rank_);
@@ -231,6 +239,7 @@ class MpiCommunicator final : public Communicator {
   }
 
   Message read_message(MPI_Message matched, const MPI_Status& status) {
+    const WaitState::Scope moving(*waiting_, "receive");  // a long one comes in parts
     const int source = status.MPI_SOURCE, tag = status.MPI_TAG;
     int count = 0;
     check(MPI_Get_count(&status, MPI_BYTE, &count), "MPI_Get_count", rank_, source);

@@ -76,7 +76,7 @@ Watchdog::Watchdog(Communicator& world, const WatchdogOptions& options, Report r
     : world_(world),
       options_(sensible(options)),
       report_(std::move(report)),
-      comm_(world.split(0)),
+      comm_(world.duplicate()),
       mailbox_(*comm_),
       next_report_(options_.warn_seconds),
       host_(host_name()) {

@@ -30,6 +30,7 @@ enum class FaultPoint : uint8_t {
   kLeaseSend,
   kTrajectorySend,
   kWeightsPublish,
+  kCollectiveMove,
   kLearnerUpdate,
   kOptimizerStep,
 };
@@ -88,6 +89,8 @@ inline constexpr std::array kFaultPoints = {
                    "finished groups are sent, to rank 0 or from it to the learners", kFaultSending},
     FaultPointInfo{FaultPoint::kWeightsPublish, "weights.publish",
                    "new weights go to the actors (placement: split)", kFaultSending},
+    FaultPointInfo{FaultPoint::kCollectiveMove, "collective.move",
+                   "every rank has come to a collective; its data moves next", kFaultAnywhere},
     FaultPointInfo{FaultPoint::kLearnerUpdate, "learner.update",
                    "an update's gradients are summed; the optimizer comes next", kFaultAnywhere},
     FaultPointInfo{FaultPoint::kOptimizerStep, "optimizer.step",

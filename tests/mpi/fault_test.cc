@@ -3,7 +3,10 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <chrono>
 #include <functional>
+#include <thread>
 
 #include "comm/mailbox.h"
 #include "comm/ordered_reducer.h"
@@ -73,6 +76,35 @@ TEST_F(MpiFaultTest, DamagedWeightsAreNoticedAndTheRootsStayRight) {
   }
   publish_weights(comm, 0, 4, weights);
   EXPECT_EQ(weights, expected);
+}
+
+TEST_F(MpiFaultTest, WaitingForDataOfARankThatHasComeIsWaiting) {
+  Communicator& comm = world();
+  if (comm.size() == 1) GTEST_SKIP() << "needs 2 ranks";
+  const int late = comm.size() - 1;
+  const auto longest_wait = [&](const auto& operation) {
+    std::atomic<bool> done = false;
+    double longest = 0;
+    std::thread watcher([&] {
+      for (; !done; std::this_thread::sleep_for(std::chrono::milliseconds(1)))
+        longest = std::max(longest, comm.waiting().seconds);
+    });
+    comm.barrier();
+    operation();
+    done = true;
+    watcher.join();
+    return longest;
+  };
+  std::vector<float> data(100, 1.0f);
+  const std::vector<std::function<void()>> operations = {
+      [&] { comm.all_gather_bytes("mine"); }, [&] { comm.all_reduce_sum(std::span<float>(data)); },
+      [&] { comm.broadcast(std::as_writable_bytes(std::span(data)), late); }};
+  arm_faults(fmt::format("collective.move:slow,rank={}", late));  // 100 ms
+  for (const auto& operation : operations) {
+    const double waited = longest_wait(operation);
+    EXPECT_TRUE(comm.rank() == late || waited > 0.05) << waited;
+  }
+  comm.barrier();
 }
 
 TEST_F(MpiFaultTest, ASaveFailsOnAllRanksOrOnNone) {
