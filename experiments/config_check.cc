@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "experiments/config.h"
 #include "experiments/job.h"
+#include "kernels/sampling.h"
 
 namespace orrery {
 namespace {
@@ -74,6 +75,16 @@ void check_sft(const proto::Config& config, const Topology& topology) {
   if (!sft.text_files().empty() && sft.text_separator().empty()) {
     fail_usage("sft.text_separator is empty: give the text between the documents of sft.text_files");
   }
+}
+
+/// As the engine has it, in float32; what rounds to 0 there is not meant to be greedy.
+void check_temperature(const char* key, double value) {
+  if (value == 0 || static_cast<float>(value) >= kMinTemperature) return;
+  fail_usage(
+      "{} is {}: float32 logits are multiplied by its inverse, which would overflow; it must be 0 (greedy) "
+      "or "
+      "at least {}",
+      key, value, kMinTemperature);
 }
 
 void check_rl(const proto::Config& config, const Topology& topology) {
@@ -182,6 +193,8 @@ void check_config(const proto::Config& config, int ranks) {
   if (config.experiment_name().empty()) fail_usage("experiment_name is empty: give the run a name");
   const Topology topology = topology_of(config, ranks);
   check_data(config);
+  check_temperature("rollout.temperature", config.rollout().temperature());
+  check_temperature("rollout.val_temperature", config.rollout().val_temperature());
   if (config.sft().total_training_steps() > 0) check_sft(config, topology);
   if (config.trainer().total_training_steps() > 0) {
     check_rl(config, topology);

@@ -13,9 +13,7 @@ void check_params(const char* op, size_t row, const SamplingParams& p) {
   const auto check = [&](bool ok, const char* name, float value, const char* wanted) {
     if (!ok) fail("{}: row {} has {} {}; it must be {}", op, row, name, value, wanted);
   };
-  // Below 1e-6 logits over 1e32 would overflow, and the draw is greedy anyway.
-  check(p.temperature == 0.0f || (std::isfinite(p.temperature) && p.temperature >= 1e-6f), "temperature",
-        p.temperature, "0 (greedy) or at least 1e-6");
+  check(is_temperature(p.temperature), "temperature", p.temperature, "0 (greedy) or at least 1e-6");
   check(p.top_p >= 0.0f && p.top_p <= 1.0f, "top_p", p.top_p, "in [0, 1]");
   check(p.min_p >= 0.0f && p.min_p <= 1.0f, "min_p", p.min_p, "in [0, 1]");
 }

@@ -1,6 +1,7 @@
 // Drawing a token from a row of logits.
 #pragma once
 
+#include <cfloat>
 #include <cstdint>
 #include <span>
 
@@ -22,6 +23,13 @@ struct SamplingParams {
   float min_p = 0.0f;
 };
 
+/// The smallest temperature beside 0: below it logits over 1e32 would overflow, and the draw is greedy
+/// anyway.
+inline constexpr float kMinTemperature = 1e-6f;
+
+/// 0, or a number that float32 logits can be divided by.
+inline bool is_temperature(float t) { return t == 0.0f || (t >= kMinTemperature && t <= FLT_MAX); }
+
 /// ids [r] from logits [r, vocab]. uniform [r]: draws in [0, 1), from the counter RNG (the caller's), so that
 /// a row's token depends on its logits, params and draw alone. The draw is the inverse CDF in rising id order
 /// over the kept tokens, with weights p = exp(z - max z):
@@ -31,7 +39,7 @@ struct SamplingParams {
 ///     rank order that reach top_p times the sum over the tokens top_k left (over the blocks above without
 ///     it).
 /// A token with p = 0 is never drawn. A row with a NaN or +inf, or with no finite logit, yields id -1. Throws
-/// Error for shapes, temperatures that are neither 0 nor at least 1e-6, top_p or min_p outside [0, 1], draws
+/// Error for shapes, temperatures that are not is_temperature, top_p or min_p outside [0, 1], draws
 /// outside [0, 1). `arena`: temporaries, released on return.
 void sample_forward(const Context& ctx, std::span<int32_t> ids, Mat<const float> logits,
                     std::span<const SamplingParams> params, std::span<const float> uniform, Arena& arena);

@@ -74,11 +74,16 @@ void spread_rows(Mat<float> logits, std::span<const int32_t> source) {
 
 void check_sampling(const GenerateRequest& request) {
   const SamplingParams& s = request.sampling;
-  const bool good = std::isfinite(s.temperature) && s.temperature >= 0 && std::isfinite(inv_temperature(s)) &&
-                    s.top_p > 0 && s.top_p <= 1 && s.min_p >= 0 && s.min_p <= 1;
-  if (!good) {
-    fail("prompt {}: temperature {}, top_p {}, min_p {}: they must be in [0, inf), (0, 1] and [0, 1]",
-         request.prompt_index, s.temperature, s.top_p, s.min_p);
+  if (!is_temperature(s.temperature)) {
+    fail(
+        "prompt {}: temperature {}: float32 logits are multiplied by its inverse, so it must be 0 (greedy), "
+        "or "
+        "finite and at least {}",
+        request.prompt_index, s.temperature, kMinTemperature);
+  }
+  if (!(s.top_p > 0 && s.top_p <= 1 && s.min_p >= 0 && s.min_p <= 1)) {
+    fail("prompt {}: top_p {}, min_p {}: they must be in (0, 1] and [0, 1]", request.prompt_index, s.top_p,
+         s.min_p);
   }
 }
 

@@ -51,7 +51,7 @@ void check(const GenerateOptions& options) {
     fail_usage("--model {}: no such folder; give a Hugging Face model folder", options.model.folder);
   }
   const float t = options.sampling.temperature;
-  if (!(t == 0.0f || t >= 1e-6f)) fail_usage("--temperature {}: give 0 (greedy), or at least 1e-6", t);
+  if (!is_temperature(t)) fail_usage("--temperature {}: give 0 (greedy), or at least 1e-6", t);
   if (!options.system.empty() && !options.chat) fail_usage("--system needs --chat");
   for (const std::string& prompt : options.prompts) {
     if (const size_t bad = find_invalid_utf8(prompt); bad != std::string::npos)

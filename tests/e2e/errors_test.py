@@ -31,6 +31,7 @@ class Usage(Case):
         self.fails(2, "train", QUICKSTART, "model.path=/no/such/folder", says=["/no/such/folder"])
         self.fails(2, "train", QUICKSTART, "data.env=gsm8k", says=["train_files"])
         self.fails(2, "train", QUICKSTART, "cluster.placement=split", says=["split"])
+        self.fails(2, "train", QUICKSTART, "rollout.temperature=1e-40", says=["rollout.temperature is 1e-40", "float32"])
         result = self.fails(2, "train", QUICKSTART, "actor.clip_ration_low=0.1", ranks=2, says=["clip_ratio_low"])
         self.assertEqual(result.stderr.count("clip_ration_low"), 1, "printed once, not by every rank")
         bad = self.folder / "bad.yaml"
@@ -59,8 +60,8 @@ class Usage(Case):
         self.fails(2, "train", QUICKSTART, "run_dir=/proc/x", *SHORT, says=["run_dir", "/proc/x"])
         shutil.rmtree(self.folder / "a" / "checkpoints")
         (self.folder / "a" / "checkpoints").mkdir()
-        self.fails(1, "train", QUICKSTART, f"run_dir={self.folder}/c", f"trainer.resume={self.folder}/a", *SHORT,
-                   says=["no whole checkpoint"])
+        self.fails(2, "train", QUICKSTART, f"run_dir={self.folder}/c", f"trainer.resume={self.folder}/a", *SHORT,
+                   says=["holds no checkpoint"])
 
     def test_config_prints_every_key_and_both_batch_sizes(self):
         result = self.ok("config", QUICKSTART)

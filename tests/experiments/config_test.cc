@@ -436,6 +436,15 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
               HasSubstr("cluster.placement: split needs at least 2 ranks"));
 
   EXPECT_THAT(refused({"rollout.temperature=0"}), HasSubstr("rollout.temperature is 0 (greedy)"));
+  for (const char* key : {"rollout.temperature", "rollout.val_temperature"}) {
+    for (const char* value : {"1e-60", "1e-40", "1e-7"}) {
+      EXPECT_THAT(refused({fmt::format("{}={}", key, value)}),
+                  AllOf(HasSubstr(key), HasSubstr("float32"), HasSubstr("0 (greedy) or at least 1e-06")))
+          << value;
+    }
+    check_config(usable({fmt::format("{}=1e-6", key)}), 1);
+    check_config(usable({fmt::format("{}=1e38", key)}), 1);
+  }
   EXPECT_THAT(refused({"rollout.n=1"}), HasSubstr("rollout.n is 1: algorithm.adv_estimator compares"));
   EXPECT_THAT(refused({"actor.clip_ratio_c=0.5"}), HasSubstr("must be above 1 (3 is usual), or 0"));
   EXPECT_THAT(refused({"rollout.compute_dtype=bf16"}),

@@ -386,6 +386,7 @@ TEST_F(EngineTest, RefusesBadRequests) {
       {"temperature -1", [](GenerateRequest& r) { r.sampling.temperature = -1; }},
       {"temperature nan", [](GenerateRequest& r) { r.sampling.temperature = std::nanf(""); }},
       {"temperature 1e-45", [](GenerateRequest& r) { r.sampling.temperature = 1e-45f; }},
+      {"at least 1e-06", [](GenerateRequest& r) { r.sampling.temperature = 1e-10f; }},
       {"top_p 0", [](GenerateRequest& r) { r.sampling.top_p = 0; }},
       {"min_p 2", [](GenerateRequest& r) { r.sampling.min_p = 2; }},
       {"stop string is empty", [](GenerateRequest& r) { r.stop_strings = {""}; }},
