@@ -1,10 +1,12 @@
 #include "experiments/checkpointing.h"
 
 #include <algorithm>
+#include <array>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <sstream>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include <fmt/ranges.h>
 
@@ -17,7 +19,18 @@
 namespace orrery {
 namespace {
 
-constexpr int kFormat = 1;
+namespace fs = std::filesystem;
+
+constexpr size_t kReasons = 3;  // of refused checkpoints, in one line
+
+/// Keys of `cluster` that are part of the bits (docs/numerics.md); the others say where the work is done.
+constexpr std::array<std::string_view, 2> kClusterBits = {"cluster.gradient_shards", "cluster.reduce"};
+
+bool is_told(const std::string& key) {
+  if (key.starts_with("cluster."))
+    return std::find(kClusterBits.begin(), kClusterBits.end(), key) != kClusterBits.end();
+  return key != "run_dir";
+}
 
 bool same_parameters(const ParameterTable& a, const ParameterTable& b) {
   return std::equal(a.parameters().begin(), a.parameters().end(), b.parameters().begin(),
@@ -45,35 +58,35 @@ std::map<std::string, std::string> flat_yaml(const std::string& text) {
 
 }  // namespace
 
-std::string state_to_json(const TrainState& state) {
-  nlohmann::json json = {{"format", kFormat},
-                         {"sft_step", state.sft_step},
-                         {"rl_step", state.rl_step},
-                         {"adam_t", state.adam_t},
-                         {"reward", state.reward}};
-  if (state.val_before) json["val_before"] = *state.val_before;
-  if (state.val_after) json["val_after"] = *state.val_after;
-  return json.dump();
+fs::path newest_usable_checkpoint(const fs::path& folder, const std::string& advice) {
+  std::vector<std::pair<fs::path, std::string>> refused;  // newest first
+  const auto found = latest_good_checkpoint(
+      folder, [&](const fs::path& path, const std::string& reason) { refused.emplace_back(path, reason); });
+  if (!found && !refused.empty()) {
+    std::string reasons;
+    for (size_t i = 0; i < std::min(refused.size(), kReasons); ++i) {
+      reasons += fmt::format("{}{}: {}", i == 0 ? "" : "; ", refused[i].first.filename().string(),
+                             refused[i].second);
+    }
+    if (refused.size() > kReasons) reasons += "; and so on";
+    fail_usage("none of the {} checkpoint(s) in {} can be used: {}; {}", refused.size(), folder.string(),
+               reasons, advice);
+  }
+  for (const auto& [path, reason] : refused) {
+    spdlog::error("checkpoint {} cannot be used and is passed over: {}", path.string(), reason);
+  }
+  return found ? found->folder() : fs::path{};
 }
 
-TrainState state_from_json(const std::string& text) {
-  try {
-    const auto json = nlohmann::json::parse(text);
-    if (json.empty()) return {};  // an imported model: step 0
-    if (json.at("format") != kFormat) {
-      fail("the checkpoint's state has format {}, this program reads {}", json.at("format").dump(), kFormat);
-    }
-    TrainState state;
-    state.sft_step = json.at("sft_step");
-    state.rl_step = json.at("rl_step");
-    state.adam_t = json.at("adam_t");
-    state.reward = json.at("reward");
-    if (json.contains("val_before")) state.val_before = json.at("val_before").get<double>();
-    if (json.contains("val_after")) state.val_after = json.at("val_after").get<double>();
-    return state;
-  } catch (const nlohmann::json::exception& error) {
-    fail("the checkpoint's state is not what a training run writes: {}", error.what());
+std::string config_changes(const std::string& before_yaml, const std::string& after_yaml) {
+  const auto before = flat_yaml(before_yaml), after = flat_yaml(after_yaml);
+  std::string changes;
+  for (const auto& [key, value] : after) {
+    const auto it = before.find(key);
+    if (it == before.end() || it->second == value || !is_told(key)) continue;
+    changes += fmt::format("{}{}: {} -> {}", changes.empty() ? "" : ", ", key, it->second, value);
   }
+  return changes;
 }
 
 Checkpointer::Checkpointer(Job& job, std::string config_yaml)
@@ -97,7 +110,7 @@ double Checkpointer::save(const TrainState& state, Learner* learner, bool must) 
   info.stage = state.rl_step > 0 ? "grpo" : "sft";
   info.run_config_yaml = config_yaml_;
   info.model_config_json = model_config_json(job_.model().config(), "float32");
-  info.state_json = state_to_json(state);
+  info.state = state;
   if (state.rl_step > 0) info.reward = state.reward;
   saving_step_ = state.step();
   writer_->start(job_.ctx, info, {job_.model().parameters(), optimizer.m(), optimizer.v()});
@@ -127,7 +140,7 @@ std::optional<double> Checkpointer::poll() {
   return std::exchange(background_seconds_, std::nullopt);
 }
 
-std::filesystem::path Checkpointer::choose() const {
+fs::path Checkpointer::choose() const {
   const std::string& resume = job_.config.trainer().resume();
   if (resume == "off") {
     if (!list_checkpoints(folder_).empty()) {
@@ -138,13 +151,13 @@ std::filesystem::path Checkpointer::choose() const {
     }
     return {};
   }
-  std::filesystem::path from = folder_;
+  fs::path from = folder_;
   if (resume != "auto" && !list_checkpoints(folder_).empty()) {
     // A run that began from PATH goes on with its own checkpoints; those of another run would outlive PATH's
     // steps.
-    const std::filesystem::path saved = job_.run_dir / "config.yaml";
+    const fs::path saved = job_.run_dir / "config.yaml";
     const std::string before =
-        std::filesystem::exists(saved) ? flat_yaml(read_file(saved))["trainer.resume"] : std::string();
+        fs::exists(saved) ? flat_yaml(read_file(saved))["trainer.resume"] : std::string();
     if (before != flat_yaml(config_yaml_)["trainer.resume"]) {
       fail_usage(
           "trainer.resume is {} but {} holds checkpoints of a run that began otherwise; choose another "
@@ -154,38 +167,24 @@ std::filesystem::path Checkpointer::choose() const {
     }
     spdlog::info("the run that began from {} goes on from its own checkpoints", resume);
   } else if (resume != "auto") {
-    if (!std::filesystem::is_directory(resume)) {
-      fail_usage("trainer.resume: {} is not a folder; give auto, off, a checkpoint or a run folder", resume);
+    if (!fs::is_directory(resume)) {
+      fail_usage("trainer.resume: '{}' is not a folder; give auto, off, a checkpoint or a run folder",
+                 resume);
     }
-    from = std::filesystem::path(resume) / "checkpoints";
-    if (!std::filesystem::is_directory(from)) return resume;  // a checkpoint, else of another run
+    from = fs::path(resume) / "checkpoints";
+    if (!fs::is_directory(from)) return resume;  // a checkpoint, else of another run
   }
-  const auto found =
-      latest_good_checkpoint(from, [](const std::filesystem::path& folder, const std::string& reason) {
-        spdlog::error("checkpoint {} is damaged and passed over: {}", folder.string(), reason);
-      });
-  if (!found && resume != "auto") fail("trainer.resume: {} holds no whole checkpoint", from.string());
-  return found ? found->folder() : std::filesystem::path{};
-}
-
-void Checkpointer::report_changes(const std::string& saved_yaml) const {
-  const auto before = flat_yaml(saved_yaml), after = flat_yaml(config_yaml_);
-  std::string changes;
-  for (const auto& [key, value] : after) {
-    const auto it = before.find(key);
-    if (key == "run_dir" || key.starts_with("cluster.") || it == before.end() || it->second == value)
-      continue;
-    changes += fmt::format("{}{}: {} -> {}", changes.empty() ? "" : ", ", key, it->second, value);
-  }
-  if (!changes.empty()) {
-    spdlog::warn("the config differs from the one that was saved; the run goes on with the new values: {}",
-                 changes);
-  }
+  const bool own = from == folder_;
+  fs::path found = newest_usable_checkpoint(
+      from, own ? "training would overwrite them: move them away, or give another run_dir"
+                : "give another trainer.resume");
+  if (found.empty() && !own) fail_usage("trainer.resume: {} holds no checkpoint", from.string());
+  return found;
 }
 
 std::optional<TrainState> Checkpointer::resume(Learner* learner) {
   Communicator& world = job_.world;
-  std::filesystem::path chosen;
+  fs::path chosen;
   together(world, [&] {
     if (world.rank() == 0) chosen = choose();
   });
@@ -201,14 +200,18 @@ std::optional<TrainState> Checkpointer::resume(Learner* learner) {
       fail("{} is of another model than model.path {}; use another run_dir or trainer.resume: off",
            chosen.string(), job_.config.model().path());
     }
-    state = state_from_json(checkpoint.info().state_json);
+    state = checkpoint.info().state.value_or(TrainState{});  // none: an imported model, step 0
     if (state.rl_step > 0 && state.sft_step < job_.config.sft().total_training_steps()) {
       fail_usage(
           "{} is past SFT, which took {} steps; sft.total_training_steps is {} now: set it back, or use "
           "another run_dir",
           chosen.string(), state.sft_step, job_.config.sft().total_training_steps());
     }
-    if (world.rank() == 0) report_changes(checkpoint.info().run_config_yaml);
+    const std::string changes = config_changes(checkpoint.info().run_config_yaml, config_yaml_);
+    if (world.rank() == 0 && !changes.empty()) {
+      spdlog::warn("the config differs from the one that was saved; the run goes on with the new values: {}",
+                   changes);
+    }
     checkpoint.read(0, checkpoint.flat_size(), model.parameters(), {}, {});
     if (learner != nullptr) {
       ShardedAdamW& optimizer = learner->optimizer();

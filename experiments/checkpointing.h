@@ -11,22 +11,19 @@
 #include "experiments/job.h"
 #include "learners/learner.h"
 #include "models/checkpoint.h"
+#include "models/train_state.h"
 
 namespace orrery {
 
-/// Where a run stands. The data cursor follows from the steps; random streams are functions of the seed.
-struct TrainState {
-  int64_t sft_step = 0;                         ///< SFT steps done
-  int64_t rl_step = 0;                          ///< RL steps done
-  int64_t adam_t = 0;                           ///< optimizer steps since the stage began
-  std::optional<double> val_before, val_after;  ///< held-out score before and after RL
-  double reward = 0;                            ///< mean reward of the last step
+/// The newest checkpoint in `folder` that can be used, each newer one told as passed over; empty when there
+/// is none at all. Where there are some and none can be used, a usage Error that says why of the newest, and
+/// `advice`: nobody's checkpoints are overwritten by a run that begins anew beside them.
+std::filesystem::path newest_usable_checkpoint(const std::filesystem::path& folder,
+                                               const std::string& advice);
 
-  int64_t step() const { return sft_step + rl_step; }
-};
-
-std::string state_to_json(const TrainState& state);
-TrainState state_from_json(const std::string& json);
+/// "key: before -> after" of the keys that differ between two resolved configs and may change what is
+/// learned: not run_dir, nor where the work is done. Empty when there are none.
+std::string config_changes(const std::string& before_yaml, const std::string& after_yaml);
 
 class Checkpointer {
  public:
@@ -49,7 +46,6 @@ class Checkpointer {
   std::optional<TrainState> resume(Learner* learner);
 
  private:
-  void report_changes(const std::string& saved_yaml) const;
   std::filesystem::path choose() const;
   void settle(bool must);
 

@@ -22,7 +22,7 @@ std::filesystem::path find_checkpoint(const std::filesystem::path& path) {
   if (std::filesystem::is_directory(path / "checkpoints")) {
     const auto found =
         latest_good_checkpoint(path / "checkpoints", [](const auto& folder, const std::string& reason) {
-          spdlog::error("checkpoint {} is damaged and passed over: {}", folder.string(), reason);
+          spdlog::error("checkpoint {} cannot be used and is passed over: {}", folder.string(), reason);
         });
     if (!found) fail("{} holds no good checkpoint", (path / "checkpoints").string());
     return found->folder();

@@ -65,7 +65,7 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
   together(world, [&] {
     const std::filesystem::path folder = config.model().path();
     if (!std::filesystem::is_directory(folder)) {
-      fail_usage("model.path: {} is not a folder; give a Hugging Face model folder", folder.string());
+      fail_usage("model.path: '{}' is not a folder; give a Hugging Face model folder", folder.string());
     }
     Tokenizer tokenizer = Tokenizer::load(folder);
     std::unique_ptr<Transformer> model;

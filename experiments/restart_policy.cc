@@ -68,7 +68,7 @@ RestartPolicy::Decision RestartPolicy::after(const Outcome& outcome) {
   }
   if (outcome.exit_code == kExitOk) return decision;
   if (outcome.exit_code == kExitUsage) {
-    decision.reason = "the command line or config is wrong, which a restart does not change";
+    decision.reason = "the command line, config or run folder is wrong, which a restart does not change";
     return decision;
   }
   decision.exit_code = kExitFailure;

@@ -180,7 +180,9 @@ Checkpoint::Checkpoint(const fs::path& folder, Verify verify)
   for (const CheckpointFileEntry& entry : manifest_.tokenizer) verify_file(folder_, entry);
   if (verify == Verify::kOnRead) return;
   for (size_t i = 0; i < manifest_.slices.size(); ++i) {
-    verify_file(folder_, manifest_.slices[i]);
+    const CheckpointFileEntry& slice = manifest_.slices[i];
+    verify_file(folder_, slice);
+    check_slice_file(folder_ / slice.name, slice.extents, flat_size());
     verified_[i] = true;
   }
 }

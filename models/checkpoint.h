@@ -53,7 +53,7 @@ void publish_checkpoint(const std::filesystem::path& temporary, const std::files
 class Checkpoint {
  public:
   enum class Verify {
-    kAll,    ///< hash every file when opening
+    kAll,    ///< hash every file when opening, and check that each slice holds what the manifest says
     kOnRead  ///< hash each slice file before its first read: for ranks that need a part of what rank 0
              ///< verified
   };
@@ -99,7 +99,7 @@ std::vector<CheckpointSummary> list_checkpoints(const std::filesystem::path& fol
 using RejectedCheckpoint =
     std::function<void(const std::filesystem::path& folder, const std::string& reason)>;
 
-/// The newest checkpoint whose every digest is right, or nothing.
+/// The newest checkpoint that opens with Verify::kAll and is of its folder's step, or nothing.
 std::optional<Checkpoint> latest_good_checkpoint(const std::filesystem::path& folder,
                                                  const RejectedCheckpoint& rejected);
 

@@ -284,6 +284,35 @@ SliceFile write_file(const fs::path& path, int64_t flat_size, const CheckpointSl
   return {structure.bytes, writer.hex()};
 }
 
+/// A slice file, open, that says of itself what its manifest does.
+struct SliceReader {
+  SliceReader(const fs::path& p, std::span<const Extent> extents, int64_t flat_size)
+      : path(p),
+        file(H5Fopen(p.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose, fmt::format("open {}", p.string())),
+        held(total_size(extents)) {
+    check_extents(file, path, extents);
+    check_attribute(file, path, "flat_size", flat_size);
+  }
+  const fs::path& path;
+  const Handle file;
+  const int64_t held;  ///< elements of each dataset
+};
+
+struct SliceDataset {
+  SliceDataset(const SliceReader& reader, const char* name)
+      : dataset(H5Dopen2(reader.file, name, H5P_DEFAULT), H5Dclose,
+                fmt::format("open {} of {}", name, reader.path.string())),
+        space(H5Dget_space(dataset), H5Sclose, "read a dataspace") {
+    const Handle type(H5Dget_type(dataset), H5Tclose, "read a type");
+    hsize_t stored = 0;
+    const bool fits = H5Sget_simple_extent_ndims(space) == 1 &&
+                      H5Sget_simple_extent_dims(space, &stored, nullptr) == 1 &&
+                      stored == static_cast<hsize_t>(reader.held) && H5Tequal(type, H5T_IEEE_F32LE) > 0;
+    if (!fits) fail("{}: {} is not {} float32 values", reader.path.string(), name, reader.held);
+  }
+  const Handle dataset, space;
+};
+
 }  // namespace
 
 SliceFile write_slice_file(const fs::path& path, int64_t flat_size, const CheckpointSlice& slice) {
@@ -306,28 +335,23 @@ SliceFile write_slice_file(const fs::path& path, int64_t flat_size, const Checkp
   }
 }
 
+void check_slice_file(const fs::path& path, std::span<const Extent> extents, int64_t flat_size) {
+  const Hdf5Lock lock;
+  const QuietHdf5 quiet;
+  const SliceReader reader(path, extents, flat_size);
+  for (const char* name : kDatasets) const SliceDataset dataset(reader, name);
+}
+
 void read_slice_file(const fs::path& path, std::span<const Extent> extents, int64_t flat_size,
                      const Extent& wanted, std::array<std::span<float>, 3> out) {
   const Hdf5Lock lock;
   const QuietHdf5 quiet;
-  const Handle file(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose,
-                    fmt::format("open {}", path.string()));
-  check_extents(file, path, extents);
-  check_attribute(file, path, "flat_size", flat_size);
-  const int64_t held = total_size(extents);
+  const SliceReader reader(path, extents, flat_size);
   for (size_t i = 0; i < kDatasets.size(); ++i) {
     if (out[i].empty()) continue;
     ORRERY_CHECK(static_cast<int64_t>(out[i].size()) == wanted.size(), "{} elements into {}", wanted.size(),
                  out[i].size());
-    const Handle dataset(H5Dopen2(file, kDatasets[i], H5P_DEFAULT), H5Dclose,
-                         fmt::format("open {} of {}", kDatasets[i], path.string()));
-    const Handle space(H5Dget_space(dataset), H5Sclose, "read a dataspace");
-    const Handle type(H5Dget_type(dataset), H5Tclose, "read a type");
-    hsize_t stored = 0;
-    const bool fits = H5Sget_simple_extent_ndims(space) == 1 &&
-                      H5Sget_simple_extent_dims(space, &stored, nullptr) == 1 &&
-                      stored == static_cast<hsize_t>(held) && H5Tequal(type, H5T_IEEE_F32LE) > 0;
-    if (!fits) fail("{}: {} is not {} float32 values", path.string(), kDatasets[i], held);
+    const SliceDataset dataset(reader, kDatasets[i]);
     int64_t at = 0;  // of an extent in the dataset
     for (const Extent& e : extents) {
       const Extent part{std::max(e.begin, wanted.begin), std::min(e.end, wanted.end)};
@@ -337,8 +361,9 @@ void read_slice_file(const fs::path& path, std::span<const Extent> extents, int6
       const auto count = static_cast<hsize_t>(part.size());
       const std::span<float> into = part_of(out[i], {part.begin - wanted.begin, part.end - wanted.begin});
       const Handle memory(H5Screate_simple(1, &count, nullptr), H5Sclose, "create a dataspace");
-      const bool ok = H5Sselect_hyperslab(space, H5S_SELECT_SET, &start, nullptr, &count, nullptr) >= 0 &&
-                      H5Dread(dataset, H5T_NATIVE_FLOAT, memory, space, H5P_DEFAULT, into.data()) >= 0;
+      const bool ok =
+          H5Sselect_hyperslab(dataset.space, H5S_SELECT_SET, &start, nullptr, &count, nullptr) >= 0 &&
+          H5Dread(dataset.dataset, H5T_NATIVE_FLOAT, memory, dataset.space, H5P_DEFAULT, into.data()) >= 0;
       if (!ok) fail("{}: HDF5 cannot read {}", path.string(), kDatasets[i]);
     }
   }

@@ -34,6 +34,10 @@ struct SliceFile {
 SliceFile write_slice_file(const std::filesystem::path& path, int64_t flat_size,
                            const CheckpointSlice& slice);
 
+/// Throws Error unless the file says of itself what its manifest does: these extents, this flat_size, and
+/// three datasets of so many float32. Reads no numbers. The file's digest must have been checked.
+void check_slice_file(const std::filesystem::path& path, std::span<const Extent> extents, int64_t flat_size);
+
 /// Reads what the file holds of `wanted`, elements of the flat buffers, into the same places of `out` (spans
 /// of wanted.size(), or empty to skip that dataset). extents: the file's, as its manifest has them. The
 /// file's digest must have been checked: HDF5 does not promise to survive hostile bytes.

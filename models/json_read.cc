@@ -29,6 +29,10 @@ std::string json_excerpt(const nlohmann::json& value) {
   // Nested values could be long or deep; their kind says enough.
   if (value.is_object()) return "an object";
   if (value.is_array()) return "a list";
+  return json_excerpt_nested(value);
+}
+
+std::string json_excerpt_nested(const nlohmann::json& value) {
   return shortened(value.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace));
 }
 

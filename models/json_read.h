@@ -50,7 +50,10 @@ class JsonObject {
 /// The integer a JSON number stands for, or nothing (not a number, a fraction, out of int64).
 std::optional<int64_t> json_integer(const nlohmann::json& value);
 
-/// A value as short text for an error message.
+/// A value as short text for an error message; of a list or an object, its kind.
 std::string json_excerpt(const nlohmann::json& value);
+/// As json_excerpt, with the beginning of what a list or an object holds: for values whose depth is bounded,
+/// as parse_json_strictly does.
+std::string json_excerpt_nested(const nlohmann::json& value);
 
 }  // namespace orrery

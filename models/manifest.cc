@@ -3,6 +3,7 @@
 #include <fmt/chrono.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <utility>
@@ -26,6 +27,7 @@ constexpr int64_t kFormatVersion = 2;
 constexpr int64_t kMaxRanks = 1 << 20;
 constexpr int64_t kMaxBytes = int64_t{1} << 60;
 constexpr size_t kSha256Digits = 64;
+constexpr std::array<const char*, 2> kTrainingStages = {"sft", "grpo"};
 
 std::string manifest_hash_line(const std::string& manifest) {
   return fmt::format("{}  {}\n", sha256_hex(std::as_bytes(std::span(manifest))), kManifestFile);
@@ -90,15 +92,47 @@ CheckpointFileEntry read_entry(const json& value, const std::string& where,
   if (entry.sha256.size() != kSha256Digits) object.reject("sha256", "64 hexadecimal digits are needed");
   const json* extents = object.find("extents");
   if (extents == nullptr) return entry;
-  const char* expected = "a list of [begin, end] is needed";
-  if (!extents->is_array()) object.reject("extents", expected);
+  if (!extents->is_array()) object.reject("extents", "a list of [begin, end] is needed");
   for (const json& pair : *extents) {
-    if (!pair.is_array() || pair.size() != 2) object.reject("extents", expected);
-    const auto begin = json_integer(pair[0]), end = json_integer(pair[1]);
-    if (!begin || !end || *begin < 0 || *end > kMaxBytes) object.reject("extents", expected);
+    const bool two = pair.is_array() && pair.size() == 2;
+    const auto begin = two ? json_integer(pair[0]) : std::nullopt;
+    const auto end = two ? json_integer(pair[1]) : std::nullopt;
+    if (!begin || !end || *begin < 0 || *end > kMaxBytes) {
+      fail("{}: extents of {} hold {}; a list of [begin, end], from 0 to {}, is needed", where, entry.name,
+           json_excerpt_nested(pair), kMaxBytes);
+    }
     entry.extents.push_back({*begin, *end});
   }
   return entry;
+}
+
+bool is_training(const std::string& stage) {
+  return std::find(kTrainingStages.begin(), kTrainingStages.end(), stage) != kTrainingStages.end();
+}
+
+/// `state`, which is there exactly when a training run has saved.
+std::optional<TrainState> read_state(const JsonObject& object, const std::string& stage, int64_t step) {
+  const json* value = object.find("state");
+  if (stage == kImportStage) {
+    // An import writes an empty object.
+    if (value != nullptr && !(value->is_object() && value->empty()))
+      object.reject("state", "an imported model has none ({})");
+    if (step != 0) object.reject("step", "an imported model is of step 0");
+    return std::nullopt;
+  }
+  if (!is_training(stage)) {
+    object.reject("stage", fmt::format("\"{}\" or \"{}\" is needed", fmt::join(kTrainingStages, "\", \""),
+                                       kImportStage));
+  }
+  if (value == nullptr) {
+    object.reject("state", fmt::format("what a training run writes is needed where stage is \"{}\"", stage));
+  }
+  const TrainState state = state_from_json(*value, object.where() + ": state");
+  if (state.step() != step) {
+    fail("{}: state is of step {} ({} of SFT, {} of RL), but step is {}", object.where(), state.step(),
+         state.sft_step, state.rl_step, step);
+  }
+  return state;
 }
 
 const json& list_field(const JsonObject& object, const std::string& key) {
@@ -153,7 +187,10 @@ void write_manifest(const fs::path& folder, const Manifest& manifest, const Para
   const CheckpointInfo& info = manifest.info;
   const std::string where = (folder / kManifestFile).string();
   check_cover(where, manifest.slices, table.flat_size());
-  const json state = parse_json_strictly(info.state_json, where + ": state");
+  const bool consistent = info.state ? is_training(info.stage) && info.state->step() == info.step
+                                     : info.stage == kImportStage && info.step == 0;
+  ORRERY_CHECK(consistent, "stage '{}', step {}, {}", info.stage, info.step,
+               info.state ? state_to_json(*info.state) : "no state");
   parse_model_config(info.model_config_json, where + ": model_config");
   const int64_t time = info.unix_time != 0 ? info.unix_time
                                            : std::chrono::duration_cast<std::chrono::seconds>(
@@ -175,7 +212,7 @@ void write_manifest(const fs::path& folder, const Manifest& manifest, const Para
   out["tokenizer_files"] = ordered_json::array();
   for (const CheckpointFileEntry& entry : manifest.tokenizer)
     out["tokenizer_files"].push_back(file_json(entry, false));
-  out["state"] = state;
+  out["state"] = info.state ? json::parse(state_to_json(*info.state)) : json::object();
   out["run_config"] = info.run_config_yaml;
   out["model_config"] = ordered_json::parse(info.model_config_json);
   out["tensors"] = tensors_json(table);
@@ -199,8 +236,10 @@ Manifest read_manifest(const fs::path& folder) {
   const json parsed = parse_json_strictly(text, path.string(), 64);
   const JsonObject object(parsed, path.string());
   if (object.text("format") != kFormat) object.reject("format", fmt::format("\"{}\" is needed", kFormat));
-  if (object.integer("format_version", 1, INT64_MAX) != kFormatVersion) {
-    object.reject("format_version", fmt::format("this program reads version {}", kFormatVersion));
+  const int64_t version = object.integer("format_version", 1, INT64_MAX);
+  if (version != kFormatVersion) {
+    fail("{} is of format version {}; this program reads version {}", folder.string(), version,
+         kFormatVersion);
   }
 
   Manifest manifest;
@@ -210,8 +249,7 @@ Manifest read_manifest(const fs::path& folder) {
   info.unix_time = object.integer("unix_time", 0, INT64_C(253402300799));  // the year 9999
   if (object.find("reward") != nullptr) info.reward = object.number("reward", -1e300, 1e300);
   info.run_config_yaml = object.text("run_config");
-  const json* state = object.find("state");
-  info.state_json = state == nullptr ? "{}" : state->dump();
+  info.state = read_state(object, info.stage, info.step);
   const auto ordered = ordered_json::parse(text);
   info.model_config_json = ordered.contains("model_config") ? ordered["model_config"].dump(2) + "\n" : "";
   manifest.config = parse_model_config(info.model_config_json, path.string() + ": model_config");

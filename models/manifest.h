@@ -11,19 +11,19 @@
 
 #include "core/extent.h"
 #include "models/parameters.h"
+#include "models/train_state.h"
 
 namespace orrery {
 
 /// What a run wants to find again, beside the numbers.
 struct CheckpointInfo {
   int64_t step = 0;
-  std::string stage;              ///< "sft", "grpo", "import"
-  std::string run_config_yaml;    ///< the resolved configuration
-  std::string model_config_json;  ///< text of the model's config.json
-  std::string state_json =
-      "{}";  ///< JSON the driver reads back: data cursor and the like; not interpreted here
-  std::optional<double> reward;  ///< mean reward of the step
-  int64_t unix_time = 0;         ///< seconds; 0 when saving: now
+  std::string stage;                ///< "sft", "grpo", "import" (kImportStage)
+  std::string run_config_yaml;      ///< the resolved configuration
+  std::string model_config_json;    ///< text of the model's config.json
+  std::optional<TrainState> state;  ///< of `step`; none: an imported model, of step 0
+  std::optional<double> reward;     ///< mean reward of the step
+  int64_t unix_time = 0;            ///< seconds; 0 when saving: now
 };
 
 /// One file of a checkpoint folder.
@@ -45,6 +45,7 @@ struct Manifest {
 inline constexpr const char* kManifestFile = "manifest.json";
 inline constexpr const char* kManifestHashFile = "manifest.sha256";
 inline constexpr const char* kTokenizerFolder = "tokenizer";
+inline constexpr const char* kImportStage = "import";
 
 /// "rank_0000_of_0004.h5"
 std::string checkpoint_slice_name(int64_t rank, int64_t ranks);
@@ -55,13 +56,14 @@ CheckpointFileEntry describe_file(const std::filesystem::path& folder, const std
 /// Throws Error unless the file has the entry's size and digest.
 void verify_file(const std::filesystem::path& folder, const CheckpointFileEntry& entry);
 
-/// Writes both files, durably, into the folder. Checks that the slices cover the table's flat buffer.
+/// Writes both files, durably, into the folder. Checks that the slices cover the table's flat buffer, and
+/// that stage, step and state belong together.
 void write_manifest(const std::filesystem::path& folder, const Manifest& manifest,
                     const ParameterTable& table);
 
 /// Reads the manifest after checking its own digest; checks every field, that the parameter table is the one
 /// this program makes of the model's config, and that the files have the stated sizes (their digests:
-/// verify_file).
+/// verify_file; what slices say of themselves: check_slice_file).
 Manifest read_manifest(const std::filesystem::path& folder);
 
 }  // namespace orrery

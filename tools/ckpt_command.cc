@@ -48,6 +48,8 @@ std::string reward_text(const std::optional<double>& reward) {
   return reward ? fmt::format("{:.4f}", *reward) : "-";
 }
 
+std::string state_text(const CheckpointInfo& info) { return info.state ? state_to_json(*info.state) : "{}"; }
+
 std::string shape_text(const std::vector<int64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
@@ -87,7 +89,7 @@ void print_indented(const std::string& text) {
 
 /// The folder of step_* folders that a run folder (or that folder itself) means.
 fs::path checkpoints_of(const fs::path& path) {
-  if (!fs::is_directory(path)) fail_usage("{} is not a folder", path.string());
+  if (!fs::is_directory(path)) fail_usage("'{}' is not a folder", path.string());
   return fs::is_directory(path / "checkpoints") ? path / "checkpoints" : path;
 }
 
@@ -170,7 +172,7 @@ void show(const Options& options) {
     out["bytes"] = c.bytes();
     out["parameters"] = c.table().parameter_count();
     out["hash"] = hash;
-    out["state"] = ordered_json::parse(info.state_json);
+    out["state"] = ordered_json::parse(state_text(info));
     out["run_config"] = info.run_config_yaml;
     out["model_config"] = ordered_json::parse(info.model_config_json);
     out["tensors"] = ordered_json::array();
@@ -191,7 +193,7 @@ void show(const Options& options) {
              c.folder().string(), info.step, info.stage, time_text(info.unix_time), c.saving_ranks(),
              c.saving_ranks() == 1 ? "" : "s", size_text(c.bytes()), reward_text(info.reward));
   fmt::print("model       {}, {} parameters\nhash        {}\nstate       {}\n", c.config().model_type,
-             c.table().parameter_count(), hash, info.state_json);
+             c.table().parameter_count(), hash, state_text(info));
   fmt::print("run config\n");
   print_indented(info.run_config_yaml);
   fmt::print("model config\n");
@@ -217,8 +219,8 @@ void verify(const Options& options) {
           ordered_json({{"path", folder.string()}, {"good", true}, {"files", files}, {"bytes", c.bytes()}})
               .dump());
     } else {
-      fmt::print("{}: good: {} files, {}, every SHA-256 as its manifest says\n", folder.string(), files,
-                 size_text(c.bytes()));
+      fmt::print("{}: good: {} files, {}, every SHA-256 and extent as its manifest says\n", folder.string(),
+                 files, size_text(c.bytes()));
     }
   } catch (const Error& error) {
     if (options.json) {
@@ -348,7 +350,7 @@ void import_folder(const Options& options) {
   const std::vector<float> zeros(size);
 
   CheckpointInfo info;
-  info.stage = "import";
+  info.stage = kImportStage;
   info.model_config_json = model_config_json(config, "float32");
   fs::path temporary = target;
   temporary += ".tmp-import";
@@ -417,7 +419,8 @@ void add_ckpt_command(CLI::App& app, Command& run) {
   add(*ckpt, run, "show", "Show a checkpoint's configuration, state and tensors",
       "show runs/quickstart/checkpoints/step_000100", show, one);
   add(*ckpt, run, "verify",
-      "Check the size and SHA-256 of every file (of a run folder: its newest checkpoint)",
+      "Check the manifest, and the size, SHA-256 and extents of every file (of a run folder: its newest "
+      "checkpoint)",
       "verify runs/quickstart", verify, one);
   add(*ckpt, run, "diff", "Compare two checkpoints tensor by tensor (exit code 0 whether or not they differ)",
       "diff run_a/checkpoints/step_000100 run_b/checkpoints/step_000100", diff,

@@ -115,6 +115,7 @@ class CkptTest(unittest.TestCase):
     def test_usage_errors(self):
         self.ckpt("ls", self.folder / "absent", code=2)
         self.ckpt("verify", code=2)
+        self.assertIn("'' is not a folder", self.ckpt("hash", "", code=2))
         self.ckpt("export", "--format", "gguf", self.step, self.folder / "x", code=2)
         self.ckpt("import", self.folder / "a", self.step, code=2)
         self.assertIn("config.json", self.ckpt("import", self.folder, self.folder / "x", code=1))

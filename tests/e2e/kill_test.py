@@ -133,10 +133,10 @@ class Injected(Kills):
         self.assertEqual(result.returncode, 0, result.stderr)
         self.fails(1, "ckpt", "verify", run_dir, says=["damaged"])
         result = train(run_dir, ALONE)
-        self.assertIn("damaged and passed over", result.stderr)
+        self.assertIn("cannot be used and is passed over", result.stderr)
         for fault in ("checkpoint.read:short-read", "checkpoint.read:corrupt"):
             result = train(run_dir, ALONE, fault)
-            self.assertIn("damaged and passed over", result.stderr)
+            self.assertIn("cannot be used and is passed over", result.stderr)
         self.ends_in_the_same_bits(ALONE, "wrong bits on the disk")
 
     def test_a_slow_disk_blocks_the_step_only_when_the_next_save_comes(self):

@@ -1,4 +1,6 @@
 """Whole training runs: resume after a kill, signals, damaged checkpoints, a full disk."""
+import hashlib
+import json
 import os
 import pathlib
 import random
@@ -91,6 +93,37 @@ class Resume(Case):
         self.assertIn("damaged", result.stderr)
         self.assertIn(newest.name, result.stderr)
         self.assertEqual(self.checkpoint_hash(run_dir), expected, "redone from the one before")
+
+    def test_checkpoints_that_cannot_be_used_are_never_overwritten(self):
+        run_dir = self.folder / "run"
+        options = [QUICKSTART, *SHORT, "trainer.total_training_steps=1", "trainer.save_freq=6", f"run_dir={run_dir}"]
+        self.ok("train", *options)
+        self.assertIn("cluster.gradient_shards: 8 -> 4", self.ok("train", *options, "cluster.gradient_shards=4").stderr)
+
+        def rewrite(step, change):
+            folder = run_dir / "checkpoints" / f"step_{step:06}"
+            manifest = json.loads((folder / "manifest.json").read_text())
+            change(manifest)
+            text = json.dumps(manifest)
+            (folder / "manifest.json").write_text(text)
+            (folder / "manifest.sha256").write_text(f"{hashlib.sha256(text.encode()).hexdigest()}  manifest.json\n")
+            return folder
+
+        stateless = rewrite(7, lambda manifest: manifest.pop("state"))
+        self.fails(1, "ckpt", "verify", stateless, says=["state is absent"])
+        result = self.ok("train", *options)
+        self.assertIn("step_000007 cannot be used and is passed over", result.stderr)
+        self.assertIn("step_000006 (step 6)", result.stderr)
+
+        for step in (6, 7):
+            rewrite(step, lambda manifest: manifest.update(format_version=1))
+        contents = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file() and "status" not in path.name}
+        says = ["none of the 2 checkpoint(s)", f"{run_dir}/checkpoints", "step_000007 is of format version 1", "move them away"]
+        for command_line in (("train", *options), ("launch", "-n", "1", *options)):
+            result = self.fails(2, *command_line, says=says)
+            self.assertNotIn("damaged", result.stderr)
+        for path, content in contents.items():
+            self.assertEqual(path.read_bytes(), content, path)
 
     def test_full_disk_keeps_the_previous_checkpoint(self):
         run_dir = self.folder / "run"

@@ -30,9 +30,7 @@ class CheckpointWriterTest : public testing::Test {
   CheckpointWriter::Target target() const { return {folder_, {}, table_, {{0, table_.flat_size()}}, 2}; }
   void start(CheckpointWriter& writer, int64_t step) {
     std::fill(values_.begin(), values_.end(), static_cast<float>(step));
-    CheckpointInfo info;
-    info.step = step;
-    info.model_config_json = model_config_json(config_, "float32");
+    const CheckpointInfo info = testing_support::checkpoint_info(step, config_);
     writer.start({}, info, {values_, values_, values_});
     std::fill(values_.begin(), values_.end(), -1.0f);  // as the next step does
   }

@@ -52,22 +52,5 @@ TEST(Metrics, ResumeDropsLaterAndTornLines) {
   EXPECT_FALSE(std::filesystem::is_empty(folder / "tensorboard"));
 }
 
-TEST(TrainState, SurvivesJsonAndRefusesOthers) {
-  TrainState state;
-  state.sft_step = 7;
-  state.rl_step = 3;
-  state.adam_t = 3;
-  state.val_before = 0.25;
-  const TrainState again = state_from_json(state_to_json(state));
-  EXPECT_EQ(again.step(), 10);
-  EXPECT_EQ(again.val_before, state.val_before);
-  EXPECT_FALSE(again.val_after);
-  EXPECT_EQ(state_from_json("{}").step(), 0);
-  for (const char* bad :
-       {"[", "{\"format\": 9}", "{\"format\": 1}", "{\"format\": 1, \"sft_step\": \"x\"}"}) {
-    EXPECT_THROW(state_from_json(bad), Error) << bad;
-  }
-}
-
 }  // namespace
 }  // namespace orrery

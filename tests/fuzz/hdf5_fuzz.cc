@@ -8,6 +8,7 @@
 #include "models/checkpoint.h"
 #include "rollout/rollout_file.h"
 #include "tests/fuzz/fuzzing.h"
+#include "tests/support/tiny_config.h"
 
 namespace {
 
@@ -47,10 +48,7 @@ struct Written {
     const Extent all{0, table.flat_size()};
     const CheckpointFileEntry entry = write_checkpoint_slice(temporary, 0, 1, table.flat_size(),
                                                              {std::span(&all, 1), values, values, values});
-    CheckpointInfo info;
-    info.step = 1;
-    info.stage = "grpo";
-    info.model_config_json = model_config_json(config, "float32");
+    const CheckpointInfo info = testing_support::checkpoint_info(1, config);
     checkpoint = scratch.path() / checkpoint_name(1);
     publish_checkpoint(temporary, checkpoint, info, table, {entry}, {});
 

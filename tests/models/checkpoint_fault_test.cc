@@ -18,6 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 using testing::AllOf;
 using testing::HasSubstr;
+using testing_support::checkpoint_info;
 using testing_support::error_of;
 using testing_support::tiny_checkpoint_config;
 
@@ -32,9 +33,7 @@ class CheckpointFaultTest : public testing::Test {
   /// Weights and moments whose every element tells the step.
   void save(int64_t step) const {
     const std::vector<float> values(static_cast<size_t>(table_.flat_size()), static_cast<float>(step));
-    CheckpointInfo info;
-    info.step = step;
-    info.model_config_json = model_config_json(config_, "float32");
+    const CheckpointInfo info = checkpoint_info(step, config_);
     const fs::path temporary = prepare_checkpoint(folder_, step);
     const Extent all{0, table_.flat_size()};
     const auto entry = write_checkpoint_slice(temporary, 0, 1, table_.flat_size(),

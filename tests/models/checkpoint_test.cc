@@ -18,10 +18,9 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/rng.h"
-#include "core/sha256.h"
 #include "models/checkpoint_report.h"
 #include "tests/support/scratch.h"
-#include "tests/support/tiny_config.h"
+#include "tests/support/tiny_checkpoint.h"
 
 namespace orrery {
 namespace {
@@ -30,6 +29,8 @@ namespace fs = std::filesystem;
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::IsEmpty;
+using testing_support::checkpoint_info;
+using testing_support::rewrite_manifest;
 using testing_support::tiny_checkpoint_config;
 
 class CheckpointTest : public testing::Test {
@@ -60,12 +61,10 @@ class CheckpointTest : public testing::Test {
   }
 
   CheckpointInfo info(int64_t step) const {
-    CheckpointInfo i;
-    i.step = step;
-    i.stage = "grpo";
+    CheckpointInfo i = checkpoint_info(step, config_);
     i.run_config_yaml = "seed: 1\nname: \"\xC3\xA9\"\n";
-    i.model_config_json = model_config_json(config_, "float32");
-    i.state_json = R"({"cursor":18446744073709551615,"epochs":[0.1,2]})";
+    i.state->adam_t = 3;
+    i.state->val_before = 0.1;
     i.reward = 0.25;
     return i;
   }
@@ -136,7 +135,8 @@ TEST_F(CheckpointTest, HoldsEverythingThatWasSaved) {
   EXPECT_EQ(c.info().stage, "grpo");
   EXPECT_EQ(c.info().run_config_yaml, info(1).run_config_yaml);
   EXPECT_EQ(c.info().model_config_json, info(1).model_config_json);
-  EXPECT_EQ(c.info().state_json, info(1).state_json);
+  ASSERT_TRUE(c.info().state.has_value());
+  EXPECT_EQ(state_to_json(*c.info().state), state_to_json(*info(123).state));
   EXPECT_EQ(c.info().reward, 0.25);
   EXPECT_GT(c.info().unix_time, 1'700'000'000);
   EXPECT_EQ(c.config().hidden_size, 12);
@@ -177,7 +177,8 @@ TEST_F(CheckpointTest, HashDependsOnTheNumbersOnly) {
   CheckpointInfo other = info(7);
   other.reward = std::nan("");
   other.run_config_yaml = "x: 2";
-  other.state_json = "[]";
+  other.state->adam_t = 99;
+  other.state->reward = std::nan("");
   other.unix_time = 5;
   for (const auto& cuts : {std::vector<int64_t>{}, {1}, {160, 161, 900}, {0, 0, 3000, 3000}}) {
     EXPECT_EQ(checkpoint_hash(Checkpoint(save(7, b, cuts))), expected);
@@ -250,18 +251,19 @@ TEST_F(CheckpointTest, ManifestThatLiesIsRejected) {
     const size_t at = text.find(from);
     EXPECT_NE(at, std::string::npos) << from;
     text.replace(at, from.size(), to);
-    write_file_atomic(path / kManifestFile, text);  // and a digest that fits, as an attacker would write
-    write_file_atomic(path / kManifestHashFile,
-                      sha256_hex(std::as_bytes(std::span(text))) + "  " + kManifestFile + "\n");
+    rewrite_manifest(path, text);
     return open_error(path);
   };
-  EXPECT_EQ(with("grpo", "grp0"), "");
-  EXPECT_THAT(with("\"format_version\": 2", "\"format_version\": 1"), HasSubstr("format_version"));
+  EXPECT_EQ(with("grpo", "sft"), "");
+  EXPECT_EQ(with("\"format_version\": 2", "\"format_version\": 1"),
+            path.string() + " is of format version 1; this program reads version 2");
   EXPECT_THAT(with("rank_0001_of_0002.h5", "../rank_0001_of_02.h5"), HasSubstr("name"));
   EXPECT_THAT(with("tokenizer/tokenizer.json", "tokenizer/../../../x"), HasSubstr("tokenizer file"));
   EXPECT_THAT(with("     500\n", "     501\n"), HasSubstr("where an extent from 501 was expected"));
-  EXPECT_THAT(with("     500\n", "     \"500\"\n"), HasSubstr("a list of [begin, end] is needed"));
-  EXPECT_THAT(with("     500\n", "     500, 501\n"), HasSubstr("a list of [begin, end] is needed"));
+  EXPECT_THAT(with("     500\n", "     \"500\"\n"),
+              HasSubstr("extents of rank_0000_of_0002.h5 hold [0,\"500\"]; a list of [begin, end]"));
+  EXPECT_THAT(with("     500\n", "     500, 501\n"), HasSubstr("hold [0,500,501]; a list of [begin, end]"));
+  EXPECT_THAT(with("     500\n", "     \"" + std::string(999, 'x') + "\"\n"), HasSubstr("xxx...; a list of"));
   EXPECT_THAT(with("     500\n", "     -1\n"), HasSubstr("do not rise"));
   EXPECT_THAT(with("\"hidden_size\": 12", "\"hidden_size\": 16"), HasSubstr("tensors"));
   EXPECT_THAT(with("\"hidden_size\": 12", "\"hidden_size\": -1"), HasSubstr("hidden_size"));
@@ -389,7 +391,7 @@ TEST_F(CheckpointTest, ASaveRemovesWhatFailedOnesLeft) {
 TEST_F(CheckpointTest, WhatCannotBePublishedIsAnError) {
   const Buffers b = buffers(1);
   CheckpointInfo bad = info(1);
-  bad.state_json = "{";
+  bad.state->rl_step = 2;
   EXPECT_THROW(save(1, b, {}, &bad), Error);
   bad = info(1);
   bad.run_config_yaml = "\xff";

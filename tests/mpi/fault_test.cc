@@ -17,6 +17,7 @@
 #include "experiments/together.h"
 #include "tests/mpi/world.h"
 #include "tests/support/scratch.h"
+#include "tests/support/tiny_config.h"
 
 namespace orrery {
 namespace {
@@ -121,12 +122,11 @@ TEST_F(MpiFaultTest, ASaveFailsOnAllRanksOrOnNone) {
   const std::vector<Extent> extents = plan_slices(table.flat_size(), 16, comm.size()).extents(comm.rank());
   const std::vector<float> all(static_cast<size_t>(table.flat_size()), 1.5f),
       mine(static_cast<size_t>(total_size(extents)), 1.5f);
-  CheckpointInfo info;
-  info.model_config_json = model_config_json(config, "float32");
+  CheckpointInfo info = testing_support::checkpoint_info(0, config);
   {
     CheckpointWriter writer(comm, {folder, {}, table, extents, 0});
     for (const char* fault : {"checkpoint.copy:error", "checkpoint.write:enospc@2", ""}) {
-      ++info.step;
+      info.state->rl_step = ++info.step;
       const bool fails = *fault != '\0';
       arm_faults(fails ? fmt::format("{},rank={}", fault, comm.size() - 1) : "");
       writer.start({}, info, {all, mine, mine});

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "models/config.h"
+#include "models/manifest.h"
 
 namespace orrery::testing_support {
 
@@ -14,6 +15,17 @@ inline ModelConfig tiny_checkpoint_config(int layers = 1) {
             "max_position_embeddings": 64, "eos_token_id": 2}})",
                   layers),
       "tiny");
+}
+
+/// What a run of `step` RL steps saves beside the numbers.
+inline CheckpointInfo checkpoint_info(int64_t step, const ModelConfig& config) {
+  CheckpointInfo info;
+  info.step = step;
+  info.stage = "grpo";
+  info.model_config_json = model_config_json(config, "float32");
+  info.state.emplace();
+  info.state->rl_step = step;
+  return info;
 }
 
 }  // namespace orrery::testing_support

@@ -1,0 +1,27 @@
+// Where a training run stands, beside the weights and moments: `state` of a checkpoint's manifest.
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+
+namespace orrery {
+
+/// Where a run stands. The data cursor follows from the steps; random streams are functions of the seed.
+struct TrainState {
+  int64_t sft_step = 0;                         ///< SFT steps done
+  int64_t rl_step = 0;                          ///< RL steps done
+  int64_t adam_t = 0;                           ///< optimizer steps since the stage began
+  std::optional<double> val_before, val_after;  ///< held-out score before and after RL
+  double reward = 0;                            ///< mean reward of the last step
+
+  int64_t step() const { return sft_step + rl_step; }
+};
+
+std::string state_to_json(const TrainState& state);
+
+/// `where` names the value in errors. Error when it is not what state_to_json writes.
+TrainState state_from_json(const nlohmann::json& value, const std::string& where);
+
+}  // namespace orrery

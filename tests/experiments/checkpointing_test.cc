@@ -1,0 +1,92 @@
+#include "experiments/checkpointing.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+#include "tests/support/scratch.h"
+#include "tests/support/tiny_checkpoint.h"
+
+namespace orrery {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+using testing_support::checkpoint_info;
+using testing_support::rewrite_manifest;
+using testing_support::save_tiny_checkpoint;
+using testing_support::tiny_checkpoint_config;
+
+class UsableCheckpoint : public testing::Test {
+ protected:
+  UsableCheckpoint() : scratch_("orrery_usable_") {
+    for (const int64_t step : {1, 2, 3, 4})
+      save_tiny_checkpoint(folder_, checkpoint_info(step, tiny_checkpoint_config()));
+  }
+
+  fs::path at(int64_t step) const { return folder_ / checkpoint_name(step); }
+
+  /// Intact, but of the version before.
+  void make_older(int64_t step) const {
+    std::string text = read_file(at(step) / kManifestFile);
+    const std::string now = "\"format_version\": 2";
+    text.replace(text.find(now), now.size(), "\"format_version\": 1");
+    rewrite_manifest(at(step), text);
+  }
+
+  const testing_support::ScratchPath scratch_;
+  const fs::path& folder_ = scratch_.path();
+};
+
+TEST_F(UsableCheckpoint, IsTheNewestGoodOne) {
+  EXPECT_EQ(newest_usable_checkpoint(folder_, ""), at(4));
+  fs::resize_file(at(4) / checkpoint_slice_name(0, 1), 100);
+  make_older(3);
+  EXPECT_EQ(newest_usable_checkpoint(folder_, ""), at(2));
+}
+
+TEST_F(UsableCheckpoint, NoneAtAllIsNoErrorButNoneThatCanBeUsedIs) {
+  EXPECT_EQ(newest_usable_checkpoint(folder_ / "nowhere", ""), fs::path());
+  fs::create_directories(folder_ / "empty" / "step_000009.tmp-save");
+  EXPECT_EQ(newest_usable_checkpoint(folder_ / "empty", ""), fs::path());
+
+  fs::remove(at(1) / kManifestFile);
+  fs::resize_file(at(2) / checkpoint_slice_name(0, 1), 100);
+  make_older(3);
+  make_older(4);
+  try {
+    newest_usable_checkpoint(folder_, "move them away");
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.exit_code(), kExitUsage);
+    EXPECT_THAT(
+        error.what(),
+        AllOf(HasSubstr(fmt::format("none of the 4 checkpoint(s) in {} can be used", folder_.string())),
+              HasSubstr("step_000004 is of format version 1; this program reads version 2"),
+              HasSubstr("100 bytes"), Not(HasSubstr("step_000001")), HasSubstr("; move them away")));
+    EXPECT_THAT(error.what(), AllOf(Not(HasSubstr("damaged")), Not(HasSubstr("\n"))));
+  }
+}
+
+TEST(ConfigChanges, TellWhatMayChangeTheWeights) {
+  const std::string before =
+      "seed: 1\nrun_dir: /a\ncluster:\n  placement: colocated\n  learners: 0\n  threads: 1\n"
+      "  gradient_shards: 8\n  reduce: ordered\n  hang_warn_s: 300\nactor:\n  optim:\n    lr: 1e-05\n";
+  EXPECT_EQ(config_changes(before, before), "");
+  const std::string elsewhere =
+      "seed: 1\nrun_dir: /b\ncluster:\n  placement: split\n  learners: 2\n  threads: 4\n"
+      "  gradient_shards: 8\n  reduce: ordered\n  hang_warn_s: 3\nactor:\n  optim:\n    lr: 1e-05\n";
+  EXPECT_EQ(config_changes(before, elsewhere), "");
+  const std::string other =
+      "seed: 2\nrun_dir: /a\ncluster:\n  placement: colocated\n  learners: 0\n  threads: 1\n"
+      "  gradient_shards: 4\n  reduce: fast\n  hang_warn_s: 300\nactor:\n  optim:\n    lr: 1e-06\n";
+  EXPECT_EQ(
+      config_changes(before, other),
+      "actor.optim.lr: 1e-05 -> 1e-06, cluster.gradient_shards: 8 -> 4, cluster.reduce: ordered -> fast, "
+      "seed: 1 -> 2");
+}
+
+}  // namespace
+}  // namespace orrery

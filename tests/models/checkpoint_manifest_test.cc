@@ -1,0 +1,125 @@
+// Manifests whose digests are right and whose claims are not.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "models/checkpoint.h"
+#include "tests/support/scratch.h"
+#include "tests/support/tiny_checkpoint.h"
+
+namespace orrery {
+namespace {
+
+namespace fs = std::filesystem;
+using testing::HasSubstr;
+using testing::Not;
+using testing_support::checkpoint_info;
+using testing_support::rewrite_manifest;
+using testing_support::save_tiny_checkpoint;
+using testing_support::tiny_checkpoint_config;
+
+class CheckpointManifestTest : public testing::Test {
+ protected:
+  CheckpointManifestTest() : scratch_("orrery_checkpoint_manifest_") {}
+
+  fs::path save(int64_t step, const std::vector<int64_t>& cuts = {}) const {
+    return save_tiny_checkpoint(folder_, checkpoint_info(step, tiny_checkpoint_config()), cuts);
+  }
+  /// Empty when it opens.
+  static std::string open_error(const fs::path& path) {
+    try {
+      const Checkpoint c(path);
+    } catch (const Error& e) {
+      return e.what();
+    }
+    return "";
+  }
+
+  const testing_support::ScratchPath scratch_;
+  const fs::path& folder_ = scratch_.path();
+};
+
+// Without what it needs to go on, a run's checkpoint must not pass for an imported model of step 0.
+TEST_F(CheckpointManifestTest, StateIsWhatARunWritesUnlessImported) {
+  CheckpointInfo imported = checkpoint_info(0, tiny_checkpoint_config());
+  imported.stage = kImportStage;
+  imported.state.reset();
+  EXPECT_FALSE(Checkpoint(save_tiny_checkpoint(folder_, imported)).info().state);
+
+  const fs::path path = save(4);
+  nlohmann::json good = nlohmann::json::parse(read_file(path / kManifestFile));
+  const auto with = [&](const std::function<void(nlohmann::json&)>& change) {
+    nlohmann::json manifest = good;
+    change(manifest);
+    rewrite_manifest(path, manifest.dump());
+    const std::string error = open_error(path);
+    EXPECT_EQ(list_checkpoints(folder_).back().problem, error);
+    EXPECT_THAT(error, Not(HasSubstr("json.exception")));
+    return error;
+  };
+  using Json = nlohmann::json;
+  EXPECT_EQ(with([](Json&) {}), "");
+  const std::string needed = "what a training run writes is needed where stage is \"grpo\"";
+  EXPECT_THAT(with([](Json& m) { m.erase("state"); }), HasSubstr("state is absent; " + needed));
+  EXPECT_THAT(with([](Json& m) { m["state"] = nullptr; }), HasSubstr("state is null; " + needed));
+  EXPECT_THAT(with([](Json& m) { m["state"] = Json::object(); }),
+              HasSubstr("manifest.json: state: key \"format\" is missing"));
+  EXPECT_THAT(with([](Json& m) { m["state"] = "x"; }), HasSubstr("state: expected a JSON object"));
+  EXPECT_THAT(with([](Json& m) { m["state"]["format"] = 9; }), HasSubstr("state is of format 9"));
+  EXPECT_THAT(with([](Json& m) { m["state"].erase("reward"); }), HasSubstr("reward is absent"));
+  EXPECT_THAT(with([](Json& m) { m["state"]["val_before"] = "x"; }), HasSubstr("val_before is \"x\""));
+  EXPECT_THAT(with([](Json& m) { m["state"]["sft_step"] = "x"; }), HasSubstr("sft_step is \"x\""));
+  EXPECT_THAT(with([](Json& m) { m["state"]["sft_step"] = INT64_MAX; }), HasSubstr("sft_step"));
+  EXPECT_THAT(with([](Json& m) { m["state"]["sft_step"] = 1; }),
+              HasSubstr("state is of step 5 (1 of SFT, 4 of RL), but step is 4"));
+  EXPECT_THAT(with([](Json& m) { m["stage"] = "foo"; }),
+              HasSubstr("stage is \"foo\"; \"sft\", \"grpo\" or \"import\" is needed"));
+  EXPECT_THAT(with([](Json& m) { m["stage"] = "import"; }), HasSubstr("an imported model has none"));
+  EXPECT_THAT(with([](Json& m) {
+                m["stage"] = "import";
+                m["state"] = Json::object();
+              }),
+              HasSubstr("an imported model is of step 0"));
+}
+
+// Every digest is right, and yet the files are not what the manifest says.
+TEST_F(CheckpointManifestTest, SlicesThatHoldOtherExtentsAreFoundBeforeTheyAreUsed) {
+  save(3);
+  const fs::path path = save(4, {500, 1000});
+  const auto good = nlohmann::json::parse(read_file(path / kManifestFile));
+  const auto expect_refused = [&](const nlohmann::json& manifest, const std::string& why) {
+    rewrite_manifest(path, manifest.dump());
+    EXPECT_THAT(open_error(path), HasSubstr(why));
+    std::string reason;
+    const auto found =
+        latest_good_checkpoint(folder_, [&](const fs::path&, const std::string& r) { reason += r; });
+    ASSERT_TRUE(found.has_value());
+    EXPECT_EQ(found->info().step, 3);
+    EXPECT_THAT(reason, HasSubstr(why));
+  };
+  nlohmann::json moved = good;
+  moved["files"][0]["extents"][0][1] = 490;
+  moved["files"][1]["extents"][0][0] = 490;
+  expect_refused(moved, "rank_0000_of_0003.h5: its extents are not those in the manifest");
+
+  const fs::path a = path / checkpoint_slice_name(0, 3), b = path / checkpoint_slice_name(1, 3);
+  const std::string bytes_a = read_file(a), bytes_b = read_file(b);
+  write_file_atomic(a, bytes_b);
+  write_file_atomic(b, bytes_a);
+  nlohmann::json swapped = good;
+  for (const char* key : {"sha256", "bytes"}) swap(swapped["files"][0][key], swapped["files"][1][key]);
+  expect_refused(swapped, "rank_0000_of_0003.h5: its extents are not those in the manifest");
+
+  write_file_atomic(a, "no HDF5");
+  nlohmann::json other = good;
+  other["files"][0]["bytes"] = 7;
+  other["files"][0]["sha256"] = describe_file(path, checkpoint_slice_name(0, 3)).sha256;
+  write_file_atomic(b, bytes_b);
+  expect_refused(other, "HDF5 cannot open");
+}
+
+}  // namespace
+}  // namespace orrery
