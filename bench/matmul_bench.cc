@@ -167,12 +167,16 @@ void register_all() {
 }  // namespace orrery
 
 int main(int argc, char** argv) {
-  orrery::require_cpu_support();
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
-  benchmark::AddCustomContext("kernels", orrery::cpu_target_name());
-  orrery::register_all();
-  benchmark::RunSpecifiedBenchmarks();
-  benchmark::Shutdown();
-  return 0;
+  const auto run = [](int count, char** arguments) {
+    orrery::require_cpu_support();
+    orrery::take_cpu_target();
+    benchmark::Initialize(&count, arguments);
+    if (benchmark::ReportUnrecognizedArguments(count, arguments)) return 2;
+    benchmark::AddCustomContext("kernels", orrery::cpu_target_name());
+    orrery::register_all();
+    benchmark::RunSpecifiedBenchmarks();
+    benchmark::Shutdown();
+    return 0;
+  };
+  return orrery::bench_main("bench_matmul", run, argc, argv);
 }

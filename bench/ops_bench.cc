@@ -1,12 +1,11 @@
 // Every op on the shapes of two models, against the roofline of this machine (bench/README.md):
 //
-//   bench_ops [--cpu_target=avx2] [--benchmark_filter='135M/attention.*threads:1']
+//   [ORRERY_CPU_TARGET=avx2] bench_ops [--benchmark_filter='135M/attention.*threads:1']
 #include "bench/ops_bench.h"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <string_view>
 #include <vector>
 
 #include "bench/fma_peak.h"
@@ -79,17 +78,7 @@ std::string describe(const Machine& machine) {
 
 int run(int argc, char** argv) {
   require_cpu_support();
-  constexpr std::string_view kTarget = "--cpu_target=";
-  int kept = 1;
-  for (int i = 1; i < argc; ++i) {
-    const std::string_view argument = argv[i];
-    if (argument.starts_with(kTarget)) {
-      set_cpu_target(std::string(argument.substr(kTarget.size())));
-    } else {
-      argv[kept++] = argv[i];
-    }
-  }
-  argc = kept;
+  take_cpu_target();
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
 

@@ -4,13 +4,20 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <ctime>
 #include <exception>
 #include <vector>
 
 #include "core/buffer.h"
+#include "kernels/numerics.h"
 
 namespace orrery {
+
+/// ORRERY_CPU_TARGET restricts the instruction set, as it does for `orrery`.
+inline void take_cpu_target() {
+  if (const char* target = std::getenv("ORRERY_CPU_TARGET")) set_cpu_target(target);
+}
 
 /// Seconds. Time of one thread's work is its CPU time, so that neighbours who take turns on the CPU do not
 /// count; of several threads', wall-clock time.
