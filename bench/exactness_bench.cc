@@ -67,7 +67,7 @@ class Products {
     const ModelConfig& c = model.config();
     const int64_t widest = std::max(2 * c.intermediate_size, c.qkv_size());
     // Head and loss go in chunks of rows, the gradient of a product has the size of its operand.
-    head_rows_ = train ? std::min(rows, lm_head_chunk_rows(c.vocab_size)) : rows;
+    head_rows_ = train ? lm_head_chunk_rows(c.vocab_size, rows) : rows;
     x_ = random_buffer(rows * widest, 1);
     y_ = random_buffer(std::max(rows * widest, head_rows_ * c.vocab_size), 2);
     if (train)

@@ -81,7 +81,7 @@ void run_lm_head(benchmark::State& state, const Machine& machine, const ModelSha
   const LmHeadRows rows{Mat<const float>(hidden.span<float>().data(), r, d), targets, inv_temperature};
   const auto logits = static_cast<double>(r * vocab);
   const double product = 2.0 * logits * static_cast<double>(d), weight_bytes = as_bytes(vocab * d);
-  const double chunk = as_bytes(std::min(lm_head_chunk_rows(vocab), r) * vocab);
+  const double chunk = as_bytes(lm_head_chunk_rows(vocab, r) * vocab);
   Arena arena;
   if (!backward) {
     const Cost cost{.flops = product + logits * kLogprobFlops,

@@ -9,7 +9,7 @@
 namespace orrery {
 namespace {
 
-constexpr int64_t kChunkBytes = int64_t{64} << 20;
+constexpr int64_t kChunkBytes = int64_t{72} << 20;
 constexpr int64_t kRowTile = 14;  // the matmul's register tile: whole tiles waste nothing
 
 void check(const LmHeadRows& rows, const PackedWeight& w, std::span<float> logprobs,
@@ -29,9 +29,12 @@ std::span<T> part(std::span<T> all, int64_t begin, int64_t count) {
 
 }  // namespace
 
-int64_t lm_head_chunk_rows(int64_t vocab) {
-  const int64_t rows = kChunkBytes / static_cast<int64_t>(sizeof(float)) / std::max<int64_t>(vocab, 1);
-  return std::max(kRowTile, std::min<int64_t>(rows, 512 * kRowTile) / kRowTile * kRowTile);
+int64_t lm_head_chunk_rows(int64_t vocab, int64_t rows) {
+  const int64_t fit = kChunkBytes / static_cast<int64_t>(sizeof(float)) / std::max<int64_t>(vocab, 1);
+  const int64_t most = std::max<int64_t>(std::min<int64_t>(fit, 512 * kRowTile) / kRowTile, 1);  // in tiles
+  const int64_t tiles = (rows + kRowTile - 1) / kRowTile;
+  const int64_t chunks = std::max<int64_t>((tiles + most - 1) / most, 1);
+  return std::min((tiles + chunks - 1) / chunks * kRowTile, rows);
 }
 
 void lm_head_logprob(const Context& ctx, std::span<float> logprobs, std::span<float> entropies,
@@ -39,7 +42,7 @@ void lm_head_logprob(const Context& ctx, std::span<float> logprobs, std::span<fl
   const PhaseScope phase(ctx, "head and loss");
   check(rows, w, logprobs, entropies);
   const ArenaScope scope(arena);
-  const int64_t chunk = std::min(lm_head_chunk_rows(w.n), rows.hidden.rows);
+  const int64_t chunk = lm_head_chunk_rows(w.n, rows.hidden.rows);
   const Mat<float> logits = arena.mat<float>(chunk, w.n);
   for (int64_t begin = 0; begin < rows.hidden.rows; begin += chunk) {
     const int64_t count = std::min(chunk, rows.hidden.rows - begin);
@@ -57,7 +60,7 @@ void lm_head_forward_backward(const Context& ctx, std::span<float> logprobs, std
   check(rows, w, logprobs, entropies);
   ORRERY_CHECK(!entropies.empty() || rows.hidden.rows == 0, "the backward needs entropies");
   const ArenaScope scope(arena);
-  const int64_t chunk = std::min(lm_head_chunk_rows(w.n), rows.hidden.rows);
+  const int64_t chunk = lm_head_chunk_rows(w.n, rows.hidden.rows);
   const Mat<float> logits = arena.mat<float>(chunk, w.n);
   const std::span<float> lse = arena.span<float>(chunk), dlogp = arena.span<float>(chunk),
                          dentropy = arena.span<float>(chunk);

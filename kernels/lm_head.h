@@ -38,7 +38,8 @@ void lm_head_forward_backward(const Context& ctx, std::span<float> logprobs, std
                               Mat<float> dhidden, Mat<float> dw, const LmHeadRows& rows,
                               const PackedWeight& w, const TokenLoss& loss, Arena& arena);
 
-/// Rows of logits alive at once for this vocabulary.
-int64_t lm_head_chunk_rows(int64_t vocab);
+/// Rows of logits alive at once, of `rows`: chunks of nearly equal size, for each walks through all of the
+/// weights.
+int64_t lm_head_chunk_rows(int64_t vocab, int64_t rows);
 
 }  // namespace orrery

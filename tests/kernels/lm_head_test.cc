@@ -1,0 +1,136 @@
+// The fused head has the bits of its parts, however its rows are cut into chunks and calls.
+#include "kernels/lm_head.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <vector>
+
+#include "core/rng.h"
+#include "kernels/logprob.h"
+
+namespace orrery {
+namespace {
+
+// A vocabulary of which a chunk holds 70 rows, and rows for three chunks, the last one short.
+constexpr int64_t kVocab = 262'144, kHidden = 5, kRows = 150;
+
+std::vector<float> random_floats(int64_t count, uint64_t seed) {
+  Philox random(seed, RngPurpose::kTest);
+  std::vector<float> values(static_cast<size_t>(count));
+  for (float& v : values) v = random.uniform() - 0.5f;
+  return values;
+}
+
+struct Result {
+  std::vector<float> logprobs = std::vector<float>(kRows), entropies = std::vector<float>(kRows);
+  std::vector<float> dhidden = std::vector<float>(kRows * kHidden), dw = random_floats(kVocab * kHidden, 3);
+};
+
+class LmHead : public testing::Test {
+ protected:
+  LmHead() {
+    memory_ = Buffer({}, packed_weight_bytes(DType::kF32, kVocab, kHidden));
+    w_ = pack_weight(ctx_, {weights_.data(), kVocab, kHidden}, DType::kF32, memory_.data());
+    Philox random(4, RngPurpose::kTest);
+    for (int64_t i = 0; i < kRows; ++i) targets_.push_back(static_cast<int32_t>(random.below(kVocab)));
+  }
+
+  /// The rows' derivatives depend on the row, so that a wrong `begin` shows.
+  void run(Result& result, int64_t begin, int64_t end) {
+    const auto part = [&](auto& values) { return std::span(values).subspan(begin, end - begin); };
+    const Mat<const float> hidden(hidden_.data() + begin * kHidden, end - begin, kHidden);
+    const LmHeadRows rows{hidden, part(targets_), part(inv_temperature_)};
+    int64_t next = 0;
+    lm_head_forward_backward(
+        ctx_, part(result.logprobs), part(result.entropies),
+        {result.dhidden.data() + begin * kHidden, end - begin, kHidden}, {result.dw.data(), kVocab, kHidden},
+        rows, w_,
+        [&](int64_t at, std::span<const float> logp, std::span<const float> entropy, std::span<float> dlogp,
+            std::span<float> dentropy) {
+          EXPECT_EQ(at, next);
+          next += static_cast<int64_t>(logp.size());
+          for (size_t i = 0; i < logp.size(); ++i) {
+            dlogp[i] = logp[i] * 0.01f * static_cast<float>(begin + at + static_cast<int64_t>(i));
+            dentropy[i] = entropy[i] * 0.1f;
+          }
+        },
+        arena_);
+    EXPECT_EQ(next, end - begin);
+  }
+
+  Context ctx_;
+  Arena arena_;
+  Buffer memory_;
+  PackedWeight w_;
+  std::vector<float> weights_ = random_floats(kVocab * kHidden, 1),
+                     hidden_ = random_floats(kRows * kHidden, 2);
+  std::vector<int32_t> targets_;
+  std::vector<float> inv_temperature_ = std::vector<float>(kRows, 1.25f);
+};
+
+void expect_same_bits(const std::vector<float>& a, const std::vector<float>& b, const char* what) {
+  ASSERT_EQ(a.size(), b.size());
+  EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(float)), 0) << what;
+}
+
+TEST_F(LmHead, ChunksAndCallsDoNotChangeTheBits) {
+  ASSERT_LT(lm_head_chunk_rows(kVocab, kRows), kRows);
+  Result whole, cut;
+  run(whole, 0, kRows);
+  run(cut, 0, 41);
+  run(cut, 41, 42);
+  run(cut, 42, kRows);
+  expect_same_bits(whole.logprobs, cut.logprobs, "log-probs");
+  expect_same_bits(whole.entropies, cut.entropies, "entropies");
+  expect_same_bits(whole.dhidden, cut.dhidden, "dhidden");
+  expect_same_bits(whole.dw, cut.dw, "dw");
+
+  std::vector<float> logprobs(kRows), entropies(kRows);
+  lm_head_logprob(ctx_, logprobs, entropies, {{hidden_.data(), kRows, kHidden}, targets_, inv_temperature_},
+                  w_, arena_);
+  expect_same_bits(whole.logprobs, logprobs, "log-probs without a backward");
+  expect_same_bits(whole.entropies, entropies, "entropies without a backward");
+}
+
+TEST_F(LmHead, HasTheBitsOfItsParts) {
+  Result fused;
+  run(fused, 0, kRows);
+  std::vector<float> logits(kRows * kVocab), lse(kRows), dlogp(kRows), dentropy(kRows);
+  Result parts;
+  const Mat<float> z(logits.data(), kRows, kVocab);
+  const Mat<const float> hidden(hidden_.data(), kRows, kHidden);
+  matmul_forward(ctx_, z, hidden, w_);
+  logprob_forward(ctx_, parts.logprobs, parts.entropies, lse, z, targets_, inv_temperature_);
+  for (int64_t i = 0; i < kRows; ++i) {
+    const auto at = static_cast<size_t>(i);
+    dlogp[at] = parts.logprobs[at] * 0.01f * static_cast<float>(i);
+    dentropy[at] = parts.entropies[at] * 0.1f;
+  }
+  logprob_backward(ctx_, z, targets_, lse, parts.entropies, dlogp, dentropy, inv_temperature_);
+  matmul_backward_input(ctx_, {parts.dhidden.data(), kRows, kHidden}, z, w_, false, arena_);
+  matmul_backward_weight(ctx_, {parts.dw.data(), kVocab, kHidden}, z, hidden, arena_);
+  expect_same_bits(fused.logprobs, parts.logprobs, "log-probs");
+  expect_same_bits(fused.entropies, parts.entropies, "entropies");
+  expect_same_bits(fused.dhidden, parts.dhidden, "dhidden");
+  expect_same_bits(fused.dw, parts.dw, "dw");
+}
+
+TEST(LmHeadChunks, AreEvenAndFit) {
+  for (const int64_t vocab : {int64_t{7}, int64_t{6400}, int64_t{49'152}, kVocab, int64_t{1} << 40}) {
+    const int64_t most = lm_head_chunk_rows(vocab, int64_t{1} << 40);
+    for (const int64_t rows : {0, 1, 13, 14, 15, 256, 378, 379, 1024, 100'000}) {
+      const int64_t chunk = lm_head_chunk_rows(vocab, rows);
+      ASSERT_LE(chunk, std::min(most, rows));
+      if (rows == 0) continue;
+      ASSERT_GT(chunk, 0);
+      const int64_t chunks = (rows + chunk - 1) / chunk;
+      EXPECT_EQ(chunks, (rows + most - 1) / most) << "as few as can be: " << vocab << ", " << rows;
+    }
+  }
+  EXPECT_EQ(lm_head_chunk_rows(49'152, 1024), 350)
+      << "three chunks, of whole register tiles but for the last";
+}
+
+}  // namespace
+}  // namespace orrery
