@@ -121,7 +121,8 @@ double Checkpointer::save(const TrainState& state, Learner* learner, bool must) 
 void Checkpointer::settle(bool must) {
   if (!writer_ || !writer_->busy()) return;
   try {
-    background_seconds_ = writer_->wait();
+    // A save may end before the line that tells of the one before is written.
+    background_seconds_ = std::max(background_seconds_.value_or(0), writer_->wait());
   } catch (const AgreedError& error) {
     if (must)
       throw AgreedError(fmt::format("checkpoint of step {} was not saved: {}", saving_step_, error.what()),

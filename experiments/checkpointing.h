@@ -38,7 +38,7 @@ class Checkpointer {
   /// Waits for the save under way; its failure is an Error. For the end of a run.
   void finish();
 
-  /// Seconds in the background of the save that has ended since the last call; does not wait.
+  /// Seconds in the background of the longest save that has ended since the last call; does not wait.
   std::optional<double> poll();
 
   /// Collective over world: finds the checkpoint that trainer.resume asks for, loads weights (every rank) and
