@@ -15,6 +15,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,7 @@
 #include "bench/fma_peak.h"
 #include "bench/turns.h"
 #include "core/buffer.h"
+#include "core/parallel.h"
 #include "kernels/matmul.h"
 #include "kernels/numerics.h"
 
@@ -136,7 +138,7 @@ void register_all() {
         ->Iterations(1)
         ->Unit(benchmark::kMicrosecond);
   };
-  for (const int threads : {1, 2}) {
+  for (const int threads : std::set<int>{1, 2, available_cpus()}) {
     add("fma_peak/threads:" + std::to_string(threads),
         [=](benchmark::State& state) { run_peak(state, threads); });
   }

@@ -44,9 +44,10 @@ LearnerConfig learner_config(const BenchOptions& options, const Communicator& co
 /// One update at the default learning rate, clipped at 1; a phase of its own.
 UpdateResult update(const Context& ctx, Learner& learner, std::span<Tree> trees, const Objective& objective);
 
-/// Parts of the measured updates, of the slowest rank.
+/// Parts of the measured updates, of the slowest rank; reduce, what backward did not hide of the reduction,
+/// of the rank that waited least.
 struct UpdateSeconds {
-  std::vector<double> gradient, optimizer, pack;
+  std::vector<double> gradient, reduce, optimizer, pack;
   void add(Communicator& comm, const UpdateResult& result);
 };
 

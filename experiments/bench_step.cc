@@ -129,6 +129,7 @@ BenchReport bench_step(const BenchOptions& options, Communicator& comm) {
                     {"gen_seconds", bench::median(gen)},
                     {"gen_tokens_per_s", gen_tokens / bench::median(gen)},
                     {"forward_backward_seconds", gradient},
+                    {"reduce_seconds", bench::median(seconds.reduce)},
                     {"optimizer_seconds", bench::median(seconds.optimizer)},
                     {"pack_seconds", bench::median(seconds.pack)},
                     {"mfu_rollout", bench::rollout_flops(options, config, options.prompts) /

@@ -58,6 +58,7 @@ BenchReport bench_train(const BenchOptions& options, Communicator& comm) {
   report.figures = {{"tokens_per_s", tokens / gradient},
                     {"tokens_per_s_with_optimizer", tokens / bench::median(total)},
                     {"forward_backward_seconds", gradient},
+                    {"reduce_seconds", bench::median(seconds.reduce)},
                     {"optimizer_seconds", bench::median(seconds.optimizer)},
                     {"pack_seconds", bench::median(seconds.pack)},
                     {"mfu", flops / gradient / limits.product_peak()}};

@@ -1,5 +1,6 @@
 // What only several keys together tell: check_config and describe_batch.
 #include <algorithm>
+#include <bit>
 
 #include "comm/topology.h"
 #include "core/error.h"
@@ -202,6 +203,19 @@ void check_config(const proto::Config& config, int ranks) {
   }
 }
 
+namespace {
+
+/// Prompts fill the first gradient shards, one each, so that few of them leave the last ranks without work.
+std::string idle_learners(int64_t prompts, int64_t shards, int64_t learners) {
+  const int64_t each = shards / learners, working = (prompts + each - 1) / each;
+  if (working >= learners) return "";
+  return fmt::format(
+      "; {} of {} ranks have no work: lower cluster.gradient_shards to {}", learners - working, learners,
+      std::max(std::bit_floor(static_cast<uint64_t>(prompts)), static_cast<uint64_t>(learners)));
+}
+
+}  // namespace
+
 std::string describe_batch(const proto::Config& config, int ranks) {
   const Topology topology = topology_of(config, ranks);
   const int64_t learners = topology.learners, shards = config.cluster().gradient_shards();
@@ -236,8 +250,9 @@ std::string describe_batch(const proto::Config& config, int ranks) {
                    mini_batches == 1 ? "1 mini-batch" : fmt::format("{} mini-batches", mini_batches),
                    count(epochs, "epoch"), count(updates, "optimizer step")));
   line("learner rank",
-       fmt::format("{} prompts = {} samples of a mini-batch, in {} of {}", share(mini, learners),
-                   share(mini * n, learners), count(shards / learners, "gradient shard"), shards));
+       fmt::format("{} prompts = {} samples of a mini-batch, in {} of {}{}", share(mini, learners),
+                   share(mini * n, learners), count(shards / learners, "gradient shard"), shards,
+                   idle_learners(mini, shards, learners)));
   line("gradient shard",
        fmt::format("{} prompts = {} samples of a mini-batch{}", share(mini, shards), share(mini * n, shards),
                    mini < shards ? "; some shards may be empty" : ""));

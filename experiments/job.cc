@@ -1,6 +1,7 @@
 #include "experiments/job.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/error.h"
 #include "core/flight_recorder.h"
@@ -8,6 +9,7 @@
 #include "core/parallel.h"
 #include "experiments/together.h"
 #include "models/hf_folder.h"
+#include "rollout/block_manager.h"
 
 namespace orrery {
 
@@ -165,6 +167,19 @@ LrSchedule lr_schedule(const proto::OptimSection& optim, int64_t total_steps) {
       break;
   }
   return schedule;
+}
+
+void check_kv_cache(const proto::Config& config, const ModelConfig& model) {
+  const int64_t longest = std::min<int64_t>(
+      model.max_position_embeddings, config.data().max_prompt_length() + config.data().max_response_length());
+  const int64_t blocks = BlockManager::blocks_for(longest) + 1;  // a group keeps its prompt's last block
+  const auto bytes = static_cast<double>(KvCache::bytes_per_block(model)) * static_cast<double>(blocks);
+  if (config.rollout().kv_cache_gb() * (1 << 30) >= bytes) return;
+  fail_usage(
+      "rollout.kv_cache_gb is {}, too little for the keys and values of one sequence of "
+      "data.max_prompt_length + "
+      "data.max_response_length = {} tokens of this model: give at least {:.3g}",
+      config.rollout().kv_cache_gb(), longest, std::ceil(bytes / (1 << 30) * 1e6) / 1e6);
 }
 
 EngineConfig engine_config(const proto::Config& config, const Transformer& model) {

@@ -26,15 +26,16 @@ void add_rollouts_command(CLI::App& app, Command& run);
 
 /// For CLI::Option::check: a whole number of at least `least`. (CLI11's own checks print the range of
 /// double.)
-inline CLI::Validator whole_number(int64_t least) {
+inline CLI::Validator whole_number(int64_t least, int64_t most = INT64_MAX) {
   return CLI::Validator(
-      [least](std::string& text) {
+      [least, most](std::string& text) {
         int64_t value = 0;
         const char* const end = text.data() + text.size();
         const auto result = std::from_chars(text.data(), end, value);
-        return result.ec == std::errc() && result.ptr == end && value >= least
-                   ? std::string()
-                   : "give a whole number of at least " + std::to_string(least) + ", not " + text;
+        if (result.ec == std::errc() && result.ptr == end && least <= value && value <= most)
+          return std::string();
+        const std::string up_to = most == INT64_MAX ? "" : " and at most " + std::to_string(most);
+        return "give a whole number of at least " + std::to_string(least) + up_to + ", not " + text;
       },
       ">=" + std::to_string(least));
 }

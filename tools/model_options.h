@@ -22,7 +22,7 @@ struct ModelOptions {
     command.add_option("--dtype", dtype, "Type of the matrices in products: f32 or bf16")
         ->check(CLI::IsMember({"f32", "bf16"}));
     command.add_option("--threads", threads, "CPU threads (default: all this process may use)")
-        ->check(whole_number(0));
+        ->check(whole_number(0, 4096));
   }
   DType compute_dtype() const { return dtype == "bf16" ? DType::kBF16 : DType::kF32; }
   Context context() const {

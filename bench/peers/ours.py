@@ -127,4 +127,7 @@ def fma_peak(bench_matmul, threads):
         raise Failure(f"{bench_matmul} is not built; cmake --build --preset release --target bench_matmul")
     output = call([bench_matmul, "--benchmark_filter=fma_peak", "--benchmark_format=json"])
     rows = json.loads(output)["benchmarks"]
-    return max(row["GFLOP/s"] for row in rows if f"threads:{threads}/" in row["name"])
+    peaks = [row["GFLOP/s"] for row in rows if f"threads:{threads}/" in row["name"]]
+    if not peaks:
+        raise Failure(f"bench_matmul has no fma_peak for {threads} threads, only for 1, 2 and all of the machine's")
+    return max(peaks)

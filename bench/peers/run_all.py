@@ -32,7 +32,7 @@ def parse(arguments):
     parser.add_argument("--orrery", type=pathlib.Path, default=pathlib.Path("build/release/bin/orrery"))
     parser.add_argument("--models", type=pathlib.Path, default=pathlib.Path("build/bench_models"),
                         help="folder of the models, made if absent (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2, choices=range(1, 4097), metavar="THREADS")
     parser.add_argument("--raw", type=pathlib.Path,
                         help="JSON lines (default: build/bench_raw.jsonl; with --quick build/bench_quick.jsonl)")
     parser.add_argument("--out", type=pathlib.Path,

@@ -42,7 +42,9 @@ Ours is the median of its runs, before and after the peer's; the peer's is the f
 below names. "As shipped" is the peer with its defaults. The ratio says how many times faster (or smaller) ours is than the
 peer at its best. Shapes: 135M = SmolLM2-135M's (30 layers, hidden 576, vocabulary 49,152), 8M and 15M = 6 layers, hidden 288,
 vocabulary 6,400 and 32,000; random weights, float32 unless said, end of sequence ignored. llama.cpp decodes random tokens and
-samples none, ours samples at temperature 1 and records log-probabilities. Our forward + backward includes packing the
+samples none, ours samples at temperature 1 and records log-probabilities; its defaults at batch 32 and more are measured over 16
+tokens after 152, the middle of the sequence, at the end of the run. The step on 1 and 2 ranks is a training run of its own
+(short arithmetic prompts, 64 tokens), not the 8M step above it. Our forward + backward includes packing the
 weights for the products; the step includes everything from prompts to updated weights. GiB are 2^30 bytes."""
 
 
@@ -77,12 +79,14 @@ class Figures:
         self.rows = collections.defaultdict(list)
         self.all = []
         for line in pathlib.Path(raw).read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            self.all.append(row)
-            rows = self.rows[row["peer"], row["case"], row["role"]]
-            if rows and rows[0]["run"] != row["run"]:
-                rows.clear()
-            rows.append(row)
+            self.all.append(json.loads(line))
+        # Figures of another number of threads, or of --quick beside whole ones, are not compared.
+        kind = [(row["threads"], row["quick"]) for row in self.all]
+        self.all = [row for row, k in zip(self.all, kind) if k == kind[-1]]
+        latest = {(row["peer"], row["case"]): row["run"] for row in self.all}
+        for row in self.all:
+            if row["run"] == latest[row["peer"], row["case"]]:
+                self.rows[row["peer"], row["case"], row["role"]].append(row)
 
     def values(self, peer, case, role, field):
         return [(row[field], row) for row in self.rows.get((peer, case, role), []) if field in row]
@@ -128,6 +132,9 @@ def table_row(figures, work, case, field, peer, their_case, their_field, kind, t
     elif target is not None:
         wanted = f">= {target:g}x"
         met = "-" if ratio is None else "yes" if ratio >= target else "no"
+    ours_row = figures.rows.get(("orrery", case, "ours"), [None])[0]
+    if row and ours_row and row["run"] != ours_row["run"]:
+        work += " (*)"
     cells = [work, number(ours), number(best), number(shipped), "-" if ratio is None else f"{ratio:.2f}x", wanted, met]
     lines = ["| " + " | ".join(cells) + " |"]
     if case in SHIPPED_TARGETS and field == "value":
@@ -167,6 +174,8 @@ def render(raw):
         lines += added
         if setting:
             settings.append(setting)
+    if any("(*)" in line for line in lines):
+        lines += ["", "(*) The two sides were measured in different runs."]
     lines += ["", NOTES, "", "Settings of the peer at its best:", "", *settings, ""]
     others = [row for (_, _, role), rows in figures.rows.items() if role == "other" for row in rows]
     for row in others:

@@ -33,10 +33,12 @@ class Bench(Case):
         report = self.check(self.ok(*STEP, "--json", ranks=2).stdout, ["prefill", "exchange", "backward", "reduce"])
         self.assertIn("2 ranks", report["bench"])
         self.assertEqual(report["logprob_diff_max"], 0)
+        self.assertGreaterEqual(report["reduce_seconds"], 0)
         self.fails(2, *STEP, "--gradient-shards", "1", ranks=2, says=["1 gradient shards", "2 ranks"])
         result = self.fails(1, "bench", "step", "--model", "/no/such", ranks=2, says=["/no/such"])
         self.assertEqual(result.stderr.count("/no/such"), 1, "printed once, not by every rank")
         self.fails(2, "bench", "rollout", *MODEL, ranks=2, says=["without mpirun"])
+        self.fails(2, *STEP, "--threads", "100000", says=["--threads", "at most 4096"])
 
 
 if __name__ == "__main__":

@@ -63,6 +63,12 @@ class Usage(Case):
         self.fails(2, "train", QUICKSTART, f"run_dir={self.folder}/c", f"trainer.resume={self.folder}/a", *SHORT,
                    says=["holds no checkpoint"])
 
+    def test_a_cache_too_small_for_one_sequence_is_found_before_sft(self):
+        run_dir = self.folder / "run"
+        self.fails(2, "train", QUICKSTART, f"run_dir={run_dir}", *SHORT, "rollout.kv_cache_gb=0.0002",
+                   says=["rollout.kv_cache_gb is 0.0002", "give at least"])
+        self.assertFalse((run_dir / "metrics.jsonl").exists())
+
     def test_config_prints_every_key_and_both_batch_sizes(self):
         result = self.ok("config", QUICKSTART)
         self.assertIn("ppo_max_token_len_per_gpu", result.stdout)

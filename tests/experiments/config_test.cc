@@ -485,6 +485,7 @@ TEST(DescribeBatch, StatesPromptsAndSamples) {
   const std::string split = describe_batch(usable({"cluster.placement=split", "data.train_batch_size=4"}), 4);
   EXPECT_THAT(split, HasSubstr("4: 2 learning, 2 generating (split)"));
   EXPECT_THAT(split, HasSubstr("about 0.5 prompts = 8 samples of a mini-batch; some shards may be empty"));
+  EXPECT_THAT(split, HasSubstr("1 of 2 ranks have no work: lower cluster.gradient_shards to 4"));
   EXPECT_THAT(split, Not(HasSubstr("dtype")));
   EXPECT_THAT(describe_batch(usable({"cluster.placement=split", "rollout.compute_dtype=bf16"}), 2),
               HasSubstr("rollout dtype   bf16, learners f32: log-probs are recomputed, importance weights "
