@@ -82,9 +82,8 @@ void check_sft(const proto::Config& config, const Topology& topology) {
 void check_temperature(const char* key, double value) {
   if (value == 0 || static_cast<float>(value) >= kMinTemperature) return;
   fail_usage(
-      "{} is {}: float32 logits are multiplied by its inverse, which would overflow; it must be 0 (greedy) "
-      "or "
-      "at least {}",
+      "{} is {}: float32 logits are multiplied by its inverse, which would overflow; it must be 0 "
+      "(greedy) or at least {}",
       key, value, kMinTemperature);
 }
 

@@ -169,19 +169,6 @@ LrSchedule lr_schedule(const proto::OptimSection& optim, int64_t total_steps) {
   return schedule;
 }
 
-void check_kv_cache(const proto::Config& config, const ModelConfig& model) {
-  const int64_t longest = std::min<int64_t>(
-      model.max_position_embeddings, config.data().max_prompt_length() + config.data().max_response_length());
-  const int64_t blocks = BlockManager::blocks_for(longest) + 1;  // a group keeps its prompt's last block
-  const auto bytes = static_cast<double>(KvCache::bytes_per_block(model)) * static_cast<double>(blocks);
-  if (config.rollout().kv_cache_gb() * (1 << 30) >= bytes) return;
-  fail_usage(
-      "rollout.kv_cache_gb is {}, too little for the keys and values of one sequence of "
-      "data.max_prompt_length + "
-      "data.max_response_length = {} tokens of this model: give at least {:.3g}",
-      config.rollout().kv_cache_gb(), longest, std::ceil(bytes / (1 << 30) * 1e6) / 1e6);
-}
-
 EngineConfig engine_config(const proto::Config& config, const Transformer& model) {
   EngineConfig engine;
   engine.max_num_seqs = config.rollout().max_num_seqs();
@@ -190,6 +177,19 @@ EngineConfig engine_config(const proto::Config& config, const Transformer& model
   engine.max_model_len = std::min(model.config().max_position_embeddings,
                                   config.data().max_prompt_length() + config.data().max_response_length());
   return engine;
+}
+
+void check_kv_cache(const proto::Config& config, const Transformer& model) {
+  const EngineConfig engine = engine_config(config, model);
+  const int64_t blocks =
+      BlockManager::blocks_for(engine.max_model_len) + 1;  // a group keeps its prompt's last block
+  const size_t bytes = KvCache::bytes_per_block(model.config()) * static_cast<size_t>(blocks);
+  if (engine.kv_cache_bytes >= bytes) return;
+  fail_usage(
+      "rollout.kv_cache_gb is {}, too little for the keys and values of one sequence of "
+      "data.max_prompt_length + data.max_response_length = {} tokens of this model: give at least {}",
+      config.rollout().kv_cache_gb(), engine.max_model_len,
+      std::ceil(static_cast<double>(bytes) / (1 << 30) * 1e6) / 1e6);
 }
 
 SamplingParams train_sampling(const proto::RolloutSection& rollout) {

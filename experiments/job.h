@@ -65,10 +65,10 @@ DType rollout_compute_dtype(const proto::Config& config);  ///< of ranks that on
 Objective policy_objective(const proto::Config& config);
 AdamWParams adamw_params(const proto::OptimSection& optim);
 LrSchedule lr_schedule(const proto::OptimSection& optim, int64_t total_steps);
-/// A usage Error when rollout.kv_cache_gb does not hold one sequence of the greatest length: known before any
-/// step.
-void check_kv_cache(const proto::Config& config, const ModelConfig& model);
 EngineConfig engine_config(const proto::Config& config, const Transformer& model);
+/// A usage Error when engine_config's KV cache does not hold one sequence of the greatest length: known
+/// before any step.
+void check_kv_cache(const proto::Config& config, const Transformer& model);
 SamplingParams train_sampling(const proto::RolloutSection& rollout);
 SamplingParams val_sampling(const proto::RolloutSection& rollout);
 

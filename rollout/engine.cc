@@ -76,9 +76,8 @@ void check_sampling(const GenerateRequest& request) {
   const SamplingParams& s = request.sampling;
   if (!is_temperature(s.temperature)) {
     fail(
-        "prompt {}: temperature {}: float32 logits are multiplied by its inverse, so it must be 0 (greedy), "
-        "or "
-        "finite and at least {}",
+        "prompt {}: temperature {}: float32 logits are multiplied by its inverse, so it must be 0 "
+        "(greedy), or finite and at least {}",
         request.prompt_index, s.temperature, kMinTemperature);
   }
   if (!(s.top_p > 0 && s.top_p <= 1 && s.min_p >= 0 && s.min_p <= 1)) {

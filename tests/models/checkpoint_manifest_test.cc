@@ -17,6 +17,7 @@ namespace fs = std::filesystem;
 using testing::HasSubstr;
 using testing::Not;
 using testing_support::checkpoint_info;
+using testing_support::open_error;
 using testing_support::rewrite_manifest;
 using testing_support::save_tiny_checkpoint;
 using testing_support::tiny_checkpoint_config;
@@ -27,15 +28,6 @@ class CheckpointManifestTest : public testing::Test {
 
   fs::path save(int64_t step, const std::vector<int64_t>& cuts = {}) const {
     return save_tiny_checkpoint(folder_, checkpoint_info(step, tiny_checkpoint_config()), cuts);
-  }
-  /// Empty when it opens.
-  static std::string open_error(const fs::path& path) {
-    try {
-      const Checkpoint c(path);
-    } catch (const Error& e) {
-      return e.what();
-    }
-    return "";
   }
 
   const testing_support::ScratchPath scratch_;

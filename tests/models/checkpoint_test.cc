@@ -30,6 +30,7 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::IsEmpty;
 using testing_support::checkpoint_info;
+using testing_support::open_error;
 using testing_support::rewrite_manifest;
 using testing_support::tiny_checkpoint_config;
 
@@ -108,15 +109,6 @@ class CheckpointTest : public testing::Test {
 
   static void overwrite(const fs::path& path, const std::string& bytes) {  // without the fsyncs
     std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
-  }
-
-  static std::string open_error(const fs::path& path) {
-    try {
-      const Checkpoint c(path);
-    } catch (const Error& e) {
-      return e.what();
-    }
-    return "";
   }
 
   const testing_support::ScratchPath scratch_;

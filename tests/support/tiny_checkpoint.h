@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "core/error.h"
 #include "core/file.h"
 #include "core/sha256.h"
 #include "models/checkpoint.h"
@@ -31,6 +32,16 @@ inline std::filesystem::path save_tiny_checkpoint(const std::filesystem::path& f
   }
   publish_checkpoint(temporary, target, info, table, entries, {});
   return target;
+}
+
+/// Why it does not open; empty when it does.
+inline std::string open_error(const std::filesystem::path& checkpoint) {
+  try {
+    const Checkpoint opened(checkpoint);
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "";
 }
 
 /// With a digest that fits, as an attacker would write.
