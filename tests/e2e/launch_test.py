@@ -90,7 +90,8 @@ class Launch(Case):
 
     def test_a_stopped_rank_is_named_and_the_job_restarted(self):
         run_dirs = [self.folder / f"run{rank}" for rank in (0, 1)]  # two jobs at once: it is mostly waiting
-        processes = [self.start(run_dir, "--hang-timeout", "4") for run_dir in run_dirs]
+        # Slow enough that the ranks, which say once a second what they do, have said so since they loaded the model.
+        processes = [self.start(run_dir, "--hang-timeout", "4", fault="engine.step:slow") for run_dir in run_dirs]
         waiting, stopped_at = {0, 1}, {}
         while waiting:
             for rank in list(waiting):
