@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -11,6 +12,9 @@ import unittest
 SOURCE = pathlib.Path(os.environ.get("ORRERY_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
 BIN = os.environ.get("ORRERY_BIN", str(SOURCE / "build/release/bin/orrery"))
 ASSETS = pathlib.Path(os.environ.get("ORRERY_ASSETS", SOURCE / ".." / "shared" / "assets"))
+sys.path.insert(0, str(SOURCE / "tests/support"))
+from scripted_model import ScriptedModel  # noqa: E402,F401 (for the tests)
+
 QUICKSTART = str(SOURCE / "experiments/quickstart.yaml")
 # A run of seconds: the same stages as quickstart's, fewer steps. One digit and a high rate, so that some samples are right in
 # every RL step: without rewards that differ the policy gradient would be zero, and equal hashes would say little.
