@@ -52,14 +52,22 @@ std::string ChatTemplate::Program::run(std::span<const ChatMessage> messages,
 }
 
 ChatTemplate::ChatTemplate(const std::string& jinja, const std::string& file, const std::string& bos_token,
-                           const std::string& eos_token, const std::string& pad_token) {
+                           const std::string& eos_token, const std::string& pad_token)
+    : ChatTemplate(jinja, file, [&] {
+        std::map<std::string, std::string> tokens;
+        if (!bos_token.empty()) tokens["bos_token"] = bos_token;
+        if (!eos_token.empty()) tokens["eos_token"] = eos_token;
+        if (!pad_token.empty()) tokens["pad_token"] = pad_token;
+        return tokens;
+      }()) {}
+
+ChatTemplate::ChatTemplate(const std::string& jinja, const std::string& file,
+                           const std::map<std::string, std::string>& tokens) {
   if (jinja.empty()) return;
   if (jinja.size() > kMaxTemplate) fail("{}: a chat template of {} bytes is too long", file, jinja.size());
   auto program = std::make_unique<Program>();
   program->file = file;
-  if (!bos_token.empty()) program->tokens.emplace_back("bos_token", bos_token);
-  if (!eos_token.empty()) program->tokens.emplace_back("eos_token", eos_token);
-  if (!pad_token.empty()) program->tokens.emplace_back("pad_token", pad_token);
+  for (const auto& [name, text] : tokens) program->tokens.emplace_back(name, text);
   try {
     program->block = jinja::parse_template(jinja);
     const std::vector<ChatMessage> sample = {{"user", "Hello"}};
@@ -72,10 +80,7 @@ ChatTemplate::ChatTemplate(const std::string& jinja, const std::string& file, co
 }
 
 ChatTemplate::ChatTemplate(const Tokenizer& tokenizer)
-    : ChatTemplate(
-          tokenizer.chat_template(), tokenizer.chat_template_file(), std::string(tokenizer.bos_token()),
-          std::string(tokenizer.eos_token()),
-          tokenizer.pad_id() ? std::string(tokenizer.id_to_token(*tokenizer.pad_id())) : std::string()) {}
+    : ChatTemplate(tokenizer.chat_template(), tokenizer.chat_template_file(), tokenizer.template_tokens()) {}
 
 ChatTemplate::~ChatTemplate() = default;
 ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;

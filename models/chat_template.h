@@ -53,6 +53,9 @@ class ChatTemplate {
   /// the template.
   ChatTemplate(const std::string& jinja, const std::string& file, const std::string& bos_token,
                const std::string& eos_token, const std::string& pad_token = {});
+  /// `tokens`: the named special tokens, "bos_token" -> its text.
+  ChatTemplate(const std::string& jinja, const std::string& file,
+               const std::map<std::string, std::string>& tokens);
   ~ChatTemplate();
   ChatTemplate(ChatTemplate&&) noexcept;
   ChatTemplate& operator=(ChatTemplate&&) noexcept;

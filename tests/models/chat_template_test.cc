@@ -238,9 +238,12 @@ TEST(ChatTemplate, PlainIsTheContentsOneAfterTheOther) {
 
 TEST(ChatTemplate, EncodesWithoutDoublingBos) {
   nlohmann::json file = sentencepiece_tokenizer();
+  file["post_processor"] = nlohmann::json::parse(R"({"type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+    "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}})");
   const TemporaryFolder folder;
   folder.write("tokenizer.json", file.dump());
-  folder.write("tokenizer_config.json", R"({"bos_token": "<s>", "add_bos_token": true, "chat_template":
+  folder.write("tokenizer_config.json", R"({"bos_token": "<s>", "chat_template":
     "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"})");
   const Tokenizer tokenizer = Tokenizer::load(folder.path());
   const ChatTemplate chat(tokenizer);
