@@ -11,7 +11,6 @@ namespace orrery {
 namespace {
 
 constexpr uint64_t kPart = 2048;  // items between two looks at the clock
-constexpr double kTellEverySeconds = 4;
 
 }  // namespace
 
@@ -44,7 +43,7 @@ UsableItems find_usable(const CheckSetup& setup, const ItemCheck& check) {
       ++done;
     }
     if (setup.alive) setup.alive();
-    if (setup.tell && done < check.count && timer.seconds() - told > kTellEverySeconds) {
+    if (setup.tell && done < check.count && timer.seconds() - told > setup.tell_every_seconds) {
       told = timer.seconds();
       spdlog::info("checked {} of {} {}", grouped(done), grouped(check.count), check.noun);
     }

@@ -13,9 +13,10 @@ namespace orrery {
 
 /// How items are checked, and who speaks.
 struct CheckSetup {
-  Context ctx;                  ///< its threads
-  bool tell = true;             ///< log progress and what is left out: one rank of many
-  std::function<void()> alive;  ///< called between parts of the work, for a watchdog; may be empty
+  Context ctx;                    ///< its threads
+  bool tell = true;               ///< log progress and what is left out: one rank of many
+  std::function<void()> alive;    ///< called between parts of the work, for a watchdog; may be empty
+  double tell_every_seconds = 4;  ///< how far the check is; a shorter one says nothing
 };
 
 /// Why an item cannot be used. An empty text: it can.

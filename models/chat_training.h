@@ -26,7 +26,8 @@ struct ChatExample {
 /// none, the tokenizer's first one is added, so that the model learns to stop.
 ///
 /// The response's tokens are those of the whole conversation when they begin with the prompt's; else, because
-/// a token would reach over the border, those of the response's text alone.
+/// a token would reach over the border (ids in, ids out: generation never takes back a token), those of the
+/// response's text alone.
 ///
 /// `options`: further variables of the template; add_generation_prompt is set here. Error naming the
 /// template's file when it prints the answered conversation otherwise than the prompt begins (what to train

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/models/tokenizer_fixtures.h"
+#include "tests/support/assets.h"
 #include "tests/support/scratch.h"
 
 namespace orrery {
@@ -161,6 +162,29 @@ TEST(ChatExample, AResponseIsNoNewTextToASentencePieceTokenizer) {
   };
   EXPECT_THAT(response(" ", "c", "ab"), testing::ElementsAre("\u2581ab", "</s>"));
   EXPECT_THAT(response("", "a", "bc"), testing::ElementsAre("bc", "</s>")) << "\"ab\" would be one token";
+}
+
+TEST(ChatExampleAssets, IdsAreThoseOfTransformers) {
+  ORRERY_NEEDS_ASSET("tokenizers/qwen3");
+  ORRERY_NEEDS_ASSET("tokenizers/minimind-6400");
+  const Tokenizer qwen = Tokenizer::load(assets() / "tokenizers/qwen3");
+  const ChatTemplate chat(qwen);
+  EXPECT_THAT(chat_example(chat, qwen, kQuestion, "#### 2").response,
+              testing::ElementsAre(151667, 271, 151668, 271, 820, 220, 17, 151645));
+  ChatOptions options;
+  options.flags["enable_thinking"] = false;
+  EXPECT_THAT(chat_example(chat, qwen, kQuestion, "#### 2", options).response,
+              testing::ElementsAre(820, 220, 17, 151645));
+
+  const Tokenizer mini = Tokenizer::load(assets() / "tokenizers/minimind-6400");
+  const ChatTemplate mini_chat(mini);
+  EXPECT_THAT(chat_example(mini_chat, mini, kQuestion, "#### 2").response,
+              testing::ElementsAre(4407, 546, 2));
+  // The prompt opens a thought, which the template closes over a border inside of a token.
+  options.flags = {{"open_thinking", true}};
+  const ChatExample open = chat_example(mini_chat, mini, kQuestion, "#### 2", options);
+  EXPECT_TRUE(mini.decode(open.prompt, false).ends_with("assistant\n<think>\n"));
+  EXPECT_EQ(mini.decode(open.response, false), "\n</think>\n\n#### 2<|im_end|>");
 }
 
 }  // namespace
