@@ -110,7 +110,7 @@ std::vector<ChatMessage> PromptSource::messages(const Episode& episode) const {
 }
 
 std::vector<int32_t> PromptSource::tokens(const Episode& episode) const {
-  if (chat_template_) return chat_template_->encode(tokenizer_, messages(episode), chat_options_);
+  if (chat_template_) return chat_template_->encode(tokenizer_, messages(episode));
   std::vector<int32_t> ids =
       tokenizer_.encode(fill(data_.prompt_template(), episode.prompt()), /*add_special_tokens=*/true);
   if (ids.empty() && tokenizer_.bos_id()) ids.push_back(*tokenizer_.bos_id());
@@ -118,8 +118,7 @@ std::vector<int32_t> PromptSource::tokens(const Episode& episode) const {
 }
 
 ChatExample PromptSource::example(const Episode& episode, const std::string& answer) const {
-  if (chat_template_)
-    return chat_example(*chat_template_, tokenizer_, messages(episode), answer, chat_options_);
+  if (chat_template_) return chat_example(*chat_template_, tokenizer_, messages(episode), answer);
   ChatExample example;
   example.prompt = tokens(episode);
   example.response = tokenizer_.encode(answer, /*add_special_tokens=*/false);

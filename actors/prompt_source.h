@@ -76,7 +76,6 @@ class PromptSource {
   const Tokenizer& tokenizer_;
   uint64_t seed_;
   std::optional<ChatTemplate> chat_template_;
-  ChatOptions chat_options_;
   UsableItems train_, val_;  // of finite splits
 };
 

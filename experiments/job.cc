@@ -81,7 +81,8 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
       fail_usage("model.path: '{}' is not a folder; give a Hugging Face model folder", folder.string());
     }
     job.reset(new Job{config, world, topology, ctx, config.run_dir(), Tokenizer::load(folder), nullptr,
-                      nullptr, nullptr, std::move(learners), watchdog});
+                      nullptr, nullptr, std::move(learners)});
+    job->watchdog = watchdog;
     const int64_t longest = config.data().max_prompt_length() + config.data().max_response_length();
     const int64_t positions = load_model_config(folder).max_position_embeddings;
     if (longest > positions) {
