@@ -7,6 +7,8 @@
 #include "core/flight_recorder.h"
 #include "core/log.h"
 #include "core/parallel.h"
+#include "experiments/agreement.h"
+#include "experiments/inputs.h"
 #include "experiments/together.h"
 #include "models/hf_folder.h"
 #include "rollout/block_manager.h"
@@ -63,6 +65,8 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
   std::unique_ptr<Communicator> learners = world.split(topology.is_learner(world.rank()) ? 0 : -1);
   const DType dtype =
       topology.is_learner(world.rank()) ? compute_dtype(config) : rollout_compute_dtype(config);
+  std::vector<InputDigest> inputs = read_inputs(config);
+  agree_on_inputs(world, inputs);
   std::unique_ptr<Job> job;
   together(world, [&] {
     const std::filesystem::path folder = config.model().path();
@@ -79,7 +83,7 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
       model = load_transformer(ctx, folder, tokenizer, dtype, 0);
     }
     job.reset(new Job{config, world, topology, ctx, config.run_dir(), std::move(tokenizer), std::move(model),
-                      nullptr, nullptr, std::move(learners)});
+                      nullptr, nullptr, std::move(learners), std::move(inputs)});
     const int64_t longest = config.data().max_prompt_length() + config.data().max_response_length();
     if (longest > job->model().config().max_position_embeddings) {
       fail_usage(
@@ -90,6 +94,10 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
     job->env = make_environment(config.data(), config.seed());
     job->source = std::make_unique<PromptSource>(config.data(), *job->env, job->tokenizer, config.seed());
   });
+  const InputDigest weights = weights_input(job->model().parameters());
+  agree_on_inputs(world, {&weights, 1});
+  // Random ones follow from the seed.
+  if (!config.model().from_scratch()) job->inputs.push_back(weights);
   return job;
 }
 

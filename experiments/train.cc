@@ -209,7 +209,7 @@ class Training {
       if (state_.rl_step == 0) learner_->optimizer().reset();
     }
     RlStage stage(job_, learner_.get());
-    stage.publish();
+    stage.publish(static_cast<uint64_t>(state_.step()));
     const int64_t test_freq = job_.config.trainer().test_freq();
     if (test_freq != 0 && state_.rl_step == 0) state_.val_before = validate(stage);
 
