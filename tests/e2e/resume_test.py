@@ -6,7 +6,7 @@ import struct
 import subprocess
 import unittest
 
-from harness import BIN, QUICKSTART, SHORT, SOURCE, Case, environment, metrics
+from harness import BIN, QUICKSTART, SHORT, SOURCE, Case, ScriptedModel, environment, metrics
 
 # 2 steps of SFT, 4 of RL, a save after each.
 TINY = [*SHORT, "sft.total_training_steps=2", "trainer.save_freq=1", "trainer.max_ckpt_to_keep=10", "trainer.rollout_save_freq=1"]
@@ -103,6 +103,20 @@ class Folder(Base):
         self.fails(2, *self.words(*begin[:1], "trainer.total_training_steps=6", run_dir=other), says=["seed: 5 -> 1"])
         self.ok(*self.words(*begin, "trainer.total_training_steps=6", run_dir=other))
 
+    def test_a_reference_policy_is_the_one_that_rl_began_from(self):
+        self.stopped_at_4()
+        more = ["trainer.total_training_steps=3", "actor.kl_loss_coef=0.1"]
+        for ranks in (0, 2):
+            self.fails(2, *self.words(*more), ranks=ranks, says=["actor.kl_loss_coef is 0.1 but was 0 when RL began"])
+        other = self.folder / "other"
+        more = [*more, f"trainer.resume={self.run_dir}"]
+        self.ok(*self.words(*more, run_dir=other), ranks=2)
+        self.assertTrue((other / "reference/model.safetensors").exists())
+        self.ok(*self.words(*more, "trainer.total_training_steps=4", run_dir=other))
+        whole = self.folder / "whole"
+        self.ok(*self.words(*more, "trainer.total_training_steps=4", run_dir=whole))
+        self.assertEqual(self.checkpoint_hash(other), self.checkpoint_hash(whole))
+
     def test_a_folder_without_checkpoints(self):
         self.fails(-9, *self.words("trainer.save_freq=-1"), env={"ORRERY_FAULT": "learner.update:crash@4"})
         self.fails(2, *self.words("seed=5"), says=["metrics and rollouts of another experiment, without checkpoints: seed: 1 -> 5"])
@@ -177,6 +191,17 @@ class Data(Base):
         self.fails(2, *self.words(*more), says=["model.path: its config.json describes another model"])
         (model / "config.json").write_text(json.dumps(config | {"transformers_version": "9"}))
         self.ok(*self.words(*more))
+
+    def test_weights_that_training_began_from(self):
+        model = ScriptedModel(self.folder / "model")
+        model.default = "<eos>"
+        model.write(eos_token="<eos>")
+        options = [f"model.path={model.folder}", "model.from_scratch=false", "sft.total_training_steps=0", "trainer.total_training_steps=1"]
+        self.ok(*self.words(*options))
+        more = [*options, "trainer.total_training_steps=2"]
+        model.say("7", "8")
+        model.write(eos_token="<eos>")
+        self.fails(2, *self.words(*more), says=["model.path/weights: weights held sums:"])
 
     def test_a_checkpoint_without_digests_resumes_with_a_line(self):
         self.ok(*self.words(*self.options))
