@@ -1,19 +1,16 @@
 #include "experiments/checkpointing.h"
 
 #include <algorithm>
-#include <array>
-#include <map>
-#include <sstream>
-#include <string_view>
 #include <utility>
 #include <vector>
-
-#include <fmt/ranges.h>
 
 #include "core/error.h"
 #include "core/file.h"
 #include "core/log.h"
 #include "core/timer.h"
+#include "experiments/agreement.h"
+#include "experiments/config_values.h"
+#include "experiments/resume_check.h"
 #include "experiments/together.h"
 
 namespace orrery {
@@ -22,39 +19,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kReasons = 3;  // of refused checkpoints, in one line
-
-/// Keys of `cluster` that are part of the bits (docs/numerics.md); the others say where the work is done.
-constexpr std::array<std::string_view, 2> kClusterBits = {"cluster.gradient_shards", "cluster.reduce"};
-
-bool is_told(const std::string& key) {
-  if (key.starts_with("cluster."))
-    return std::find(kClusterBits.begin(), kClusterBits.end(), key) != kClusterBits.end();
-  return key != "run_dir";
-}
-
-bool same_parameters(const ParameterTable& a, const ParameterTable& b) {
-  return std::equal(a.parameters().begin(), a.parameters().end(), b.parameters().begin(),
-                    b.parameters().end(), [](const Parameter& x, const Parameter& y) {
-                      return x.name == y.name && x.shape == y.shape && x.offset == y.offset;
-                    });
-}
-
-/// The lines "key: value" of a resolved config, by the path of keys that leads to them.
-std::map<std::string, std::string> flat_yaml(const std::string& text) {
-  std::istringstream in(text);
-  std::map<std::string, std::string> values;
-  std::vector<std::string> path;  // keys that lead to the current line, by indentation
-  for (std::string line; std::getline(in, line);) {
-    const size_t indent = line.find_first_not_of(' '), colon = line.find(':');
-    if (indent == std::string::npos || colon == std::string::npos) continue;
-    path.resize(std::min(path.size(), indent / 2));
-    path.push_back(line.substr(indent, colon - indent));
-    const size_t value = line.find_first_not_of(' ', colon + 1);
-    if (value == std::string::npos) continue;
-    values[fmt::format("{}", fmt::join(path, "."))] = line.substr(value);
-  }
-  return values;
-}
 
 }  // namespace
 
@@ -78,15 +42,11 @@ fs::path newest_usable_checkpoint(const fs::path& folder, const std::string& adv
   return found ? found->folder() : fs::path{};
 }
 
-std::string config_changes(const std::string& before_yaml, const std::string& after_yaml) {
-  const auto before = flat_yaml(before_yaml), after = flat_yaml(after_yaml);
-  std::string changes;
-  for (const auto& [key, value] : after) {
-    const auto it = before.find(key);
-    if (it == before.end() || it->second == value || !is_told(key)) continue;
-    changes += fmt::format("{}{}: {} -> {}", changes.empty() ? "" : ", ", key, it->second, value);
-  }
-  return changes;
+bool same_parameters(const ParameterTable& a, const ParameterTable& b) {
+  return std::equal(a.parameters().begin(), a.parameters().end(), b.parameters().begin(),
+                    b.parameters().end(), [](const Parameter& x, const Parameter& y) {
+                      return x.name == y.name && x.shape == y.shape && x.offset == y.offset;
+                    });
 }
 
 Checkpointer::Checkpointer(Job& job, std::string config_yaml)
@@ -111,6 +71,7 @@ double Checkpointer::save(const TrainState& state, Learner* learner, bool must) 
   info.run_config_yaml = config_yaml_;
   info.model_config_json = model_config_json(job_.model().config(), "float32");
   info.state = state;
+  info.inputs = job_.inputs;
   if (state.rl_step > 0) info.reward = state.reward;
   saving_step_ = state.step();
   writer_->start(job_.ctx, info, {job_.model().parameters(), optimizer.m(), optimizer.v()});
@@ -143,8 +104,10 @@ std::optional<double> Checkpointer::poll() {
 
 fs::path Checkpointer::choose() const {
   const std::string& resume = job_.config.trainer().resume();
+  const bool has_own = !list_checkpoints(folder_).empty();
+  if (!has_own) check_run_folder(job_.run_dir.string(), config_yaml_);
   if (resume == "off") {
-    if (!list_checkpoints(folder_).empty()) {
+    if (has_own) {
       fail_usage(
           "trainer.resume is off but {} holds checkpoints; choose another run_dir, remove them, or resume: "
           "auto",
@@ -153,13 +116,13 @@ fs::path Checkpointer::choose() const {
     return {};
   }
   fs::path from = folder_;
-  if (resume != "auto" && !list_checkpoints(folder_).empty()) {
+  if (resume != "auto" && has_own) {
     // A run that began from PATH goes on with its own checkpoints; those of another run would outlive PATH's
     // steps.
     const fs::path saved = job_.run_dir / "config.yaml";
     const std::string before =
-        fs::exists(saved) ? flat_yaml(read_file(saved))["trainer.resume"] : std::string();
-    if (before != flat_yaml(config_yaml_)["trainer.resume"]) {
+        fs::exists(saved) ? config_values(read_file(saved))["trainer.resume"] : std::string();
+    if (before != config_values(config_yaml_)["trainer.resume"]) {
       fail_usage(
           "trainer.resume is {} but {} holds checkpoints of a run that began otherwise; choose another "
           "run_dir, "
@@ -191,6 +154,7 @@ std::optional<TrainState> Checkpointer::resume(Learner* learner) {
   });
   chosen = world.all_gather_bytes(chosen.string()).front();
   if (chosen.empty()) return std::nullopt;
+  agree_on_checkpoint(world, chosen);
 
   TrainState state;
   together(world, [&] {
@@ -198,20 +162,17 @@ std::optional<TrainState> Checkpointer::resume(Learner* learner) {
     const Checkpoint checkpoint(chosen, Checkpoint::Verify::kOnRead);
     Transformer& model = job_.model();
     if (!same_parameters(checkpoint.table(), model.table())) {
-      fail("{} is of another model than model.path {}; use another run_dir or trainer.resume: off",
-           chosen.string(), job_.config.model().path());
+      fail_usage("{} is of another model than model.path {}; set model.path back, or use another run_dir",
+                 chosen.string(), job_.config.model().path());
     }
     state = checkpoint.info().state.value_or(TrainState{});  // none: an imported model, step 0
-    if (state.rl_step > 0 && state.sft_step < job_.config.sft().total_training_steps()) {
-      fail_usage(
-          "{} is past SFT, which took {} steps; sft.total_training_steps is {} now: set it back, or use "
-          "another run_dir",
-          chosen.string(), state.sft_step, job_.config.sft().total_training_steps());
-    }
-    const std::string changes = config_changes(checkpoint.info().run_config_yaml, config_yaml_);
-    if (world.rank() == 0 && !changes.empty()) {
-      spdlog::warn("the config differs from the one that was saved; the run goes on with the new values: {}",
-                   changes);
+    const ResumeAnswer answer =
+        check_resume({checkpoint.info(), chosen.string(), /*own=*/chosen.parent_path() == folder_,
+                      job_.config, config_yaml_, job_.inputs,
+                      model_config_json(checkpoint.config(), "") == model_config_json(model.config(), "")});
+    if (!answer.keep_scores) state.val_before = state.val_after = std::nullopt;
+    if (world.rank() == 0) {
+      for (const std::string& warning : answer.warnings) spdlog::warn("{}", warning);
     }
     checkpoint.read(0, checkpoint.flat_size(), model.parameters(), {}, {});
     if (learner != nullptr) {

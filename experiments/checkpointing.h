@@ -21,9 +21,8 @@ namespace orrery {
 std::filesystem::path newest_usable_checkpoint(const std::filesystem::path& folder,
                                                const std::string& advice);
 
-/// "key: before -> after" of the keys that differ between two resolved configs and may change what is
-/// learned: not run_dir, nor where the work is done. Empty when there are none.
-std::string config_changes(const std::string& before_yaml, const std::string& after_yaml);
+/// The same tensors at the same places.
+bool same_parameters(const ParameterTable& a, const ParameterTable& b);
 
 class Checkpointer {
  public:
@@ -41,8 +40,9 @@ class Checkpointer {
   /// Seconds in the background of the longest save that has ended since the last call; does not wait.
   std::optional<double> poll();
 
-  /// Collective over world: finds the checkpoint that trainer.resume asks for, loads weights (every rank) and
-  /// moments (this learner's slice), and packs the weights. Nothing when the run starts anew.
+  /// Collective over world: finds the checkpoint that trainer.resume asks for, checks that this run may go on
+  /// from it (experiments/resume_check.h), loads weights (every rank) and moments (this learner's slice), and
+  /// packs the weights. Nothing when the run starts anew.
   std::optional<TrainState> resume(Learner* learner);
 
  private:

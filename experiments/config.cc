@@ -1,5 +1,6 @@
 #include "experiments/config.h"
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "core/error.h"
@@ -32,6 +33,20 @@ std::string expand(const std::string& path, const std::string& key, const std::s
     out += path.substr(at, open - at) + value;
     at = close + 1;
   }
+}
+
+/// runs/NAME, for a run that names no folder.
+std::string default_run_dir(const std::string& name) {
+  const std::filesystem::path relative(name);
+  const bool inside =
+      relative.is_relative() && std::none_of(relative.begin(), relative.end(),
+                                             [](const auto& part) { return part == ".." || part == "."; });
+  if (!inside) {
+    fail_usage(
+        "experiment_name is '{}', which cannot be a folder's name in runs/: give run_dir, or another name",
+        name);
+  }
+  return (std::filesystem::path("runs") / relative).string();
 }
 
 /// Turns what was written into what readers open.
@@ -77,7 +92,8 @@ proto::Config load_config(const std::filesystem::path& path, std::span<const std
   fill_defaults(config);
 
   const PathResolver resolver(reader, path);
-  config.set_run_dir(resolver.expanded(config.run_dir(), "run_dir"));
+  config.set_run_dir(config.has_run_dir() ? resolver.expanded(config.run_dir(), "run_dir")
+                                          : default_run_dir(config.experiment_name()));
   if (config.model().has_path())
     config.mutable_model()->set_path(resolver.resolved(config.model().path(), "model.path"));
   resolver.resolve(*config.mutable_data()->mutable_train_files(), "data.train_files");

@@ -17,8 +17,8 @@ namespace orrery {
 ///
 /// model.path, data.train_files, data.val_files, sft.text_files and a path in trainer.resume become absolute:
 /// relative to the file's folder when written there, to the current folder when given on the command line.
-/// run_dir is relative to the current folder. ${NAME} in a path is the environment's variable (unset: Error),
-/// a leading ~/ the home folder.
+/// run_dir is relative to the current folder and, where it is not given, runs/EXPERIMENT_NAME. ${NAME} in a
+/// path is the environment's variable (unset: Error), a leading ~/ the home folder.
 proto::Config load_config(const std::filesystem::path& path, std::span<const std::string> overrides);
 
 /// What no single key can tell: sizes that do not divide, sections that contradict each other, ranks without

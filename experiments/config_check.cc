@@ -201,7 +201,7 @@ void check_config(const proto::Config& config, int ranks, ConfigUse use) {
         "model.path is not set: give the folder of a Hugging Face model, such as "
         "model.path=models/SmolLM2-135M");
   }
-  if (config.run_dir().empty())
+  if (config.has_run_dir() && config.run_dir().empty())
     fail_usage("run_dir is empty: give the folder for metrics, rollouts and checkpoints");
   if (config.experiment_name().empty()) fail_usage("experiment_name is empty: give the run a name");
   const Topology topology = topology_of(config, ranks);

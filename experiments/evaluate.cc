@@ -7,6 +7,8 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/timer.h"
+#include "experiments/agreement.h"
+#include "experiments/checkpointing.h"
 #include "experiments/job.h"
 #include "experiments/rl_stage.h"
 #include "experiments/together.h"
@@ -50,33 +52,36 @@ int run_evaluation(const proto::Config& given, const std::string& checkpoint, bo
                    int local_ranks) {
   proto::Config config = given;
   config.mutable_data()->clear_train_files();  // held-out items only
+  config.mutable_sft()->clear_text_files();
   std::filesystem::path found;
   together(world, [&] {
-    if (checkpoint.empty()) {
-      if (config.model().from_scratch()) {
-        fail_usage("model.from_scratch is set, so there is nothing to evaluate without --checkpoint");
-      }
-      return;
+    if (checkpoint.empty() && config.model().from_scratch()) {
+      fail_usage("model.from_scratch is set, so there is nothing to evaluate without --checkpoint");
     }
-    found = find_checkpoint(checkpoint);
-    if (found.empty()) {
-      config.mutable_model()->set_path(checkpoint);
-      config.mutable_model()->set_from_scratch(false);
-    }
+    // Rank 0 chooses: a run that lives may save or remove one while the ranks look.
+    if (world.rank() == 0 && !checkpoint.empty()) found = find_checkpoint(checkpoint);
   });
+  found = world.all_gather_bytes(found.string()).front();
+  if (found.empty() && !checkpoint.empty()) {
+    config.mutable_model()->set_path(checkpoint);
+    config.mutable_model()->set_from_scratch(false);
+  }
+  uint64_t version = 0;
   const std::unique_ptr<Job> job = make_job(config, world, local_ranks, {0, true}, nullptr);
   if (!found.empty()) {
+    agree_on_checkpoint(world, found);
     together(world, [&] {
       const Checkpoint opened(found);
-      if (opened.flat_size() != job->model().table().flat_size()) {
-        fail("{} is of another model than model.path {}", found.string(), config.model().path());
+      if (!same_parameters(opened.table(), job->model().table())) {
+        fail_usage("{} is of another model than model.path {}", found.string(), config.model().path());
       }
+      version = static_cast<uint64_t>(opened.info().step);
       opened.read(0, opened.flat_size(), job->model().parameters(), {}, {});
       job->model().pack(job->ctx);
     });
   }
   RlStage stage(*job, nullptr);
-  stage.publish();
+  stage.publish(version);
   const Timer timer;
   const std::vector<Group> groups = stage.generate_validation(0);
   const double seconds = timer.seconds();

@@ -7,6 +7,8 @@
 #include "core/flight_recorder.h"
 #include "core/log.h"
 #include "core/parallel.h"
+#include "experiments/agreement.h"
+#include "experiments/inputs.h"
 #include "experiments/together.h"
 #include "models/hf_folder.h"
 #include "rollout/block_manager.h"
@@ -74,6 +76,8 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
   std::unique_ptr<Communicator> learners = world.split(topology.is_learner(world.rank()) ? 0 : -1);
   const DType dtype =
       topology.is_learner(world.rank()) ? compute_dtype(config) : rollout_compute_dtype(config);
+  std::vector<InputDigest> inputs = read_inputs(config);
+  agree_on_inputs(world, inputs);
   std::unique_ptr<Job> job;
   together(world, [&] {
     const std::filesystem::path folder = config.model().path();
@@ -81,7 +85,7 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
       fail_usage("model.path: '{}' is not a folder; give a Hugging Face model folder", folder.string());
     }
     job.reset(new Job{config, world, topology, ctx, config.run_dir(), Tokenizer::load(folder), nullptr,
-                      nullptr, nullptr, std::move(learners)});
+                      nullptr, nullptr, std::move(learners), std::move(inputs)});
     job->watchdog = watchdog;
     const int64_t longest = config.data().max_prompt_length() + config.data().max_response_length();
     const int64_t positions = load_model_config(folder).max_position_embeddings;
@@ -110,6 +114,10 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
       job->transformer = load_transformer(ctx, folder, job->tokenizer, dtype, 0);
     }
   });
+  const InputDigest weights = weights_input(job->model().parameters());
+  agree_on_inputs(world, {&weights, 1});
+  // Random ones follow from the seed.
+  if (!config.model().from_scratch()) job->inputs.push_back(weights);
   return job;
 }
 

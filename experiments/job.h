@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "actors/environment.h"
 #include "actors/prompt_source.h"
@@ -14,6 +15,7 @@
 #include "kernels/optimizer.h"
 #include "learners/gradient.h"
 #include "learners/schedule.h"
+#include "models/manifest.h"
 #include "models/tokenizer.h"
 #include "models/transformer.h"
 #include "proto/config.pb.h"
@@ -38,6 +40,7 @@ struct Job {
   std::unique_ptr<Environment> env;
   std::unique_ptr<PromptSource> source;
   std::unique_ptr<Communicator> learners;  ///< null on ranks that only act
+  std::vector<InputDigest> inputs;         ///< what the files held that this job has read
 
   Watchdog* watchdog = nullptr;  ///< training only
 
@@ -53,8 +56,10 @@ struct Job {
   const Transformer& model() const { return *transformer; }
 };
 
-/// Collective over world. `local_ranks`: ranks on this host, for the number of threads. `use`: what will be
-/// asked of the source. `watchdog` may be null. The data are read and checked before the weights are.
+/// Collective over world, whose ranks must have the same config. An error when they do not read the same
+/// files and weights (experiments/agreement.h). `local_ranks`: ranks on this host, for the number of threads.
+/// `use`: what will be asked of the source. `watchdog` may be null. The data are read and checked before the
+/// weights are.
 std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, int local_ranks,
                               const PromptUse& use, Watchdog* watchdog);
 

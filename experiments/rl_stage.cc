@@ -1,6 +1,7 @@
 #include "experiments/rl_stage.h"
 
 #include <algorithm>
+#include <cstdint>
 
 #include "comm/mailbox.h"
 #include "comm/weight_channel.h"
@@ -57,6 +58,9 @@ struct Batch {
   const RolloutCorrection& correction;
 };
 
+/// The weights have moved since any sample was drawn.
+constexpr uint64_t kNoVersion = UINT64_MAX;
+
 /// Every token was sampled under this version, and so was all it attends to.
 bool all_of_version(const Trajectory& t, uint64_t version) {
   return std::all_of(t.weight_versions.begin(), t.weight_versions.end(),
@@ -64,7 +68,7 @@ bool all_of_version(const Trajectory& t, uint64_t version) {
 }
 
 /// Trees of the mini-batch of groups [first, first + count). Weights are by the counts of this mini-batch
-/// over all ranks. `version`: of the learner's weights, 0 when no sample was drawn under them.
+/// over all ranks. `version`: of the learner's weights, or kNoVersion.
 std::vector<Tree> mini_batch_trees(const Batch& batch, size_t first, size_t count, uint64_t version,
                                    const proto::Config& config) {
   const std::span<const Group> groups = batch.groups.subspan(first, count);
@@ -80,7 +84,7 @@ std::vector<Tree> mini_batch_trees(const Batch& batch, size_t first, size_t coun
       leaf.is_weights = batch.correction.weights(first + g, i);
       if (leaf.is_weights.empty()) {  // the fingerprint is the learner's
         leaf.old_logprobs = t.logprobs;
-        leaf.exact = version != 0 && all_of_version(t, version);
+        leaf.exact = version != kNoVersion && all_of_version(t, version);
       }
       leaf.advantage = batch.advantages[first + g][i];
       leaf.prompt_index = t.prompt_index;
@@ -132,7 +136,7 @@ Metrics RlStage::step(int64_t step) {
   }
   {
     const ScopedTimer publishing(timings["update_weights"]);
-    publish();
+    publish(version_ + 1);
   }
   timings["step"] = timer.seconds();
   if (job_.is_learner()) add_step_metrics(metrics, groups_, timings, job_.config, job_.topology);
@@ -238,7 +242,8 @@ std::string RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
                  count = static_cast<size_t>(std::min(mini, prompts - begin));
       // Later mini-batches are off policy: the weights have moved since the samples were drawn.
       const bool on_policy = epoch == 0 && begin == 0;
-      std::vector<Tree> trees = mini_batch_trees(batch, first, count, on_policy ? version_ : 0, config);
+      std::vector<Tree> trees =
+          mini_batch_trees(batch, first, count, on_policy ? version_ : kNoVersion, config);
       const UpdateResult result =
           learner_->update(trees, objective, params, config.actor().optim().clip_grad());
       if (result.refused) return logprob_mismatch_text(step + 1, result.sums);
@@ -250,13 +255,15 @@ std::string RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
   return "";
 }
 
-void RlStage::publish() {
+void RlStage::publish(uint64_t version) {
   job_.phase("publish");
-  ++version_;
+  version_ = version;
   if (job_.topology.has_followers()) {
     // The learners hold the same weights already; the actors follow rank 0's. Every rank takes part in the
     // broadcast.
-    publish_weights(job_.world, 0, version_, job_.model().parameters());
+    const uint64_t sent = publish_weights(job_.world, 0, version_, job_.model().parameters());
+    ORRERY_CHECK(sent == version_, "rank {} expects weights of version {}, rank 0 sends version {}",
+                 job_.world.rank(), version_, sent);
     if (!job_.is_learner()) job_.model().pack(job_.ctx);
   }
   if (engine_) engine_->set_weight_version(version_);

@@ -37,8 +37,10 @@ class RlStage {
 
   const std::vector<Group>& last_groups() const { return groups_; }
 
-  /// Weights changed outside of step() (SFT, resume): sends them to the actors. Collective.
-  void publish();
+  /// Weights changed outside of step() (SFT, resume): sends them to the actors. Collective. `version` is
+  /// their identity: steps done, SFT's and RL's, as in the name of a checkpoint of them, so that it is the
+  /// same however often the run was interrupted. Each step() adds one.
+  void publish(uint64_t version);
 
  private:
   std::vector<Group> generate(Split split, uint64_t step, uint64_t begin, uint64_t end, Timings& timings);
@@ -49,7 +51,7 @@ class RlStage {
   Job& job_;
   Learner* learner_;
   std::unique_ptr<Engine> engine_;  // null on ranks that only learn
-  uint64_t version_ = 0;
+  uint64_t version_ = 0;            // of the weights that the engine and the learner have
   std::vector<Group> groups_;
 };
 

@@ -24,14 +24,22 @@ namespace orrery {
 namespace {
 
 /// The frozen policy that RL started from, for the KL loss: the model folder's weights, or what SFT made of
-/// them, kept in run_dir/reference so that a resumed run compares with the same.
+/// them (or the checkpoint that trainer.resume names), kept in run_dir/reference so that a resumed run
+/// compares with the same.
 std::unique_ptr<Transformer> make_reference(Job& job, bool after_sft, const TrainState& state) {
   if (job.config.actor().kl_loss_coef() == 0 || !job.is_learner()) return nullptr;
   auto reference =
       std::make_unique<Transformer>(job.model().config(), job.ctx.device, compute_dtype(job.config));
   const std::filesystem::path kept = job.run_dir / "reference";
   const bool as_loaded = !after_sft && !job.config.model().from_scratch();
-  if (as_loaded || state.rl_step > 0) {
+  const bool goes_on = state.rl_step > 0 && !list_checkpoints(job.run_dir / "checkpoints").empty();
+  if (!as_loaded && goes_on && !std::filesystem::exists(kept)) {
+    fail_usage(
+        "actor.kl_loss_coef is {} but was 0 when RL began in {}, so that the policy it began from was not "
+        "kept: set it to 0, or begin another run with trainer.resume={} in another run_dir",
+        job.config.actor().kl_loss_coef(), job.run_dir.string(), job.run_dir.string());
+  }
+  if (as_loaded || goes_on) {
     const std::filesystem::path folder = as_loaded ? std::filesystem::path(job.config.model().path()) : kept;
     load_hf_weights(job.ctx, folder, reference->config(), reference->table(), reference->parameters());
   } else {
@@ -209,14 +217,14 @@ class Training {
         spdlog::info("the run in {} is complete ({} steps); nothing to do", job_.run_dir.string(), rl_total_);
       return true;
     }
-    reference_ = make_reference(job_, sft_total_ > 0, state_);
+    together(job_.world, [&] { reference_ = make_reference(job_, sft_total_ > 0, state_); });
     if (learner_) {
       learner_->set_reference(reference_.get());
       // RL starts with fresh moments: SFT's belong to another objective and learning rate.
       if (state_.rl_step == 0) learner_->optimizer().reset();
     }
     RlStage stage(job_, learner_.get());
-    stage.publish();
+    stage.publish(static_cast<uint64_t>(state_.step()));
     const int64_t test_freq = job_.config.trainer().test_freq();
     if (test_freq != 0 && state_.rl_step == 0) state_.val_before = validate(stage);
 

@@ -135,6 +135,28 @@ std::optional<TrainState> read_state(const JsonObject& object, const std::string
   return state;
 }
 
+/// A text of `object` that may be shown in a line of its own.
+std::string plain_text(const JsonObject& object, const std::string& key) {
+  const std::string text = object.text(key);
+  const bool plain = !text.empty() && std::none_of(text.begin(), text.end(), [](char c) {
+    return static_cast<unsigned char>(c) < 32 || c == 127;
+  });
+  if (!plain) object.reject(key, "a text without control characters is needed");
+  return text;
+}
+
+std::optional<std::vector<InputDigest>> read_inputs(const JsonObject& object) {
+  const json* list = object.find("inputs");
+  if (list == nullptr) return std::nullopt;
+  if (!list->is_array()) object.reject("inputs", "a list is needed");
+  std::vector<InputDigest> inputs;
+  for (const json& value : *list) {
+    const JsonObject input(value, object.where() + ": inputs");
+    inputs.push_back({plain_text(input, "key"), plain_text(input, "name"), plain_text(input, "digest")});
+  }
+  return inputs;
+}
+
 const json& list_field(const JsonObject& object, const std::string& key) {
   const json* value = object.find(key);
   if (value == nullptr || !value->is_array()) object.reject(key, "a list is needed");
@@ -214,13 +236,18 @@ void write_manifest(const fs::path& folder, const Manifest& manifest, const Para
     out["tokenizer_files"].push_back(file_json(entry, false));
   out["state"] = info.state ? json::parse(state_to_json(*info.state)) : json::object();
   out["run_config"] = info.run_config_yaml;
+  if (info.inputs) {
+    out["inputs"] = ordered_json::array();
+    for (const InputDigest& input : *info.inputs)
+      out["inputs"].push_back({{"key", input.key}, {"name", input.name}, {"digest", input.digest}});
+  }
   out["model_config"] = ordered_json::parse(info.model_config_json);
   out["tensors"] = tensors_json(table);
   std::string text;
   try {
     text = out.dump(1) + "\n";
   } catch (const json::exception&) {
-    fail("{}: the run's configuration is not valid UTF-8", where);
+    fail("{}: the run's configuration or a path in it is not valid UTF-8", where);
   }
   write_file_atomic(folder / kManifestFile, text);
   write_file_atomic(folder / kManifestHashFile, manifest_hash_line(text));
@@ -249,6 +276,7 @@ Manifest read_manifest(const fs::path& folder) {
   info.unix_time = object.integer("unix_time", 0, INT64_C(253402300799));  // the year 9999
   if (object.find("reward") != nullptr) info.reward = object.number("reward", -1e300, 1e300);
   info.run_config_yaml = object.text("run_config");
+  info.inputs = read_inputs(object);
   info.state = read_state(object, info.stage, info.step);
   const auto ordered = ordered_json::parse(text);
   info.model_config_json = ordered.contains("model_config") ? ordered["model_config"].dump(2) + "\n" : "";

@@ -15,6 +15,15 @@
 
 namespace orrery {
 
+/// Something from outside that a run learns from, by what it holds.
+struct InputDigest {
+  std::string key;     ///< of the config: "data.train_files", "model.path"
+  std::string name;    ///< path of a data file; in a model folder: the file's name, or "weights"
+  std::string digest;  ///< "sha256:..." or, of weights in memory, "sums:..."
+
+  bool operator==(const InputDigest&) const = default;
+};
+
 /// What a run wants to find again, beside the numbers.
 struct CheckpointInfo {
   int64_t step = 0;
@@ -24,6 +33,8 @@ struct CheckpointInfo {
   std::optional<TrainState> state;  ///< of `step`; none: an imported model, of step 0
   std::optional<double> reward;     ///< mean reward of the step
   int64_t unix_time = 0;            ///< seconds; 0 when saving: now
+  /// What the run read; none: the checkpoint is an import, or older than this field.
+  std::optional<std::vector<InputDigest>> inputs;
 };
 
 /// One file of a checkpoint folder.

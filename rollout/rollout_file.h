@@ -13,7 +13,7 @@
 //   prompt_offsets      int64   [G + 1]  prompt g is prompt_tokens[prompt_offsets[g] : prompt_offsets[g + 1]]
 //   prompt_index        uint64  [S]      global index of the prompt in the data order
 //   sample_index        uint32  [S]
-//   request_step        uint64  [S]      weight version the sample was requested at
+//   request_step        uint64  [S]      RL step, from 0, that the sample was drawn in
 //   token_offsets       int64   [S + 1]  sample s has entries token_offsets[s] : token_offsets[s + 1]
 //   tokens              int32   [sum]    response; so are the next four
 //   logprobs            float32 [sum]

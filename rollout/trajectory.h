@@ -32,7 +32,7 @@ Fingerprint fingerprint_of(Device device, DType compute_dtype);
 
 /// Arrays with one entry a response token all have tokens.size() entries.
 struct Trajectory {
-  uint64_t step = 0;          ///< weight version the sample was requested at
+  uint64_t step = 0;          ///< RL step, from 0, that the sample is drawn in: part of its random stream
   uint64_t prompt_index = 0;  ///< global index of the prompt in the data order
   uint32_t sample_index = 0;  ///< 0 .. n-1 in the group
   std::vector<int32_t> prompt_tokens;
@@ -40,7 +40,7 @@ struct Trajectory {
   std::vector<float> logprobs;            ///< under softmax(logits / temperature), untruncated
   std::vector<float> entropies;           ///< nats
   std::vector<uint8_t> loss_mask;         ///< 0 for observation tokens
-  std::vector<uint64_t> weight_versions;  ///< of each token
+  std::vector<uint64_t> weight_versions;  ///< of each token: steps (SFT and RL) the weights had behind them
   float reward = 0;
   FinishReason finish_reason = FinishReason::kStop;
   std::string data_source;

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/fault.h"
+#include "experiments/agreement.h"
 #include "experiments/config.h"
 #include "experiments/evaluate.h"
 #include "experiments/train.h"
@@ -14,15 +15,15 @@ namespace orrery {
 namespace {
 
 /// As run_on_ranks, with the config, checked for `use`: work(config, ranks).
+/// Error when the ranks were not given the same.
 template <class Work>
-int run_config_on_ranks(const std::string& config_path, const std::vector<std::string>& overrides,
-                        ConfigUse use, Work&& work) {
+int run_config_on_ranks(const std::string& command, const std::string& config_path,
+                        const std::vector<std::string>& overrides, ConfigUse use, Work&& work) {
   return run_on_ranks([&](CommWorld& ranks) {
     proto::Config config;
-    together(ranks.world(), [&] {
-      config = load_config(config_path, overrides);
-      check_config(config, ranks.world().size(), use);
-    });
+    together(ranks.world(), [&] { config = load_config(config_path, overrides); });
+    agree_on_config(ranks.world(), command, config);
+    together(ranks.world(), [&] { check_config(config, ranks.world().size(), use); });
     return work(config, ranks);
   });
 }
@@ -42,7 +43,7 @@ void add_train_command(CLI::App& app, Command& run) {
   command->callback([=, &run] {
     run = [=] {
       return run_config_on_ranks(
-          *config, *overrides, ConfigUse::kTraining,
+          "train", *config, *overrides, ConfigUse::kTraining,
           [](const proto::Config& c, CommWorld& ranks) { return run_training(c, config_to_yaml(c), ranks); });
     };
   });
@@ -68,8 +69,10 @@ void add_eval_command(CLI::App& app, Command& run) {
   command->add_flag("--json", *json, "Print one JSON object");
   command->callback([=, &run] {
     run = [=] {
+      const std::string called =
+          fmt::format("eval{}{}", checkpoint->empty() ? "" : " --checkpoint ", *checkpoint);
       return run_config_on_ranks(
-          *config, *overrides, ConfigUse::kEvaluation, [=](const proto::Config& c, CommWorld& ranks) {
+          called, *config, *overrides, ConfigUse::kEvaluation, [=](const proto::Config& c, CommWorld& ranks) {
             return run_evaluation(c, *checkpoint, *json, ranks.world(), ranks.local_ranks());
           });
     };

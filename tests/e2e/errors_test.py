@@ -85,7 +85,7 @@ class Usage(Case):
         self.assertIn("resumed from", result.stderr)
         # A run that began from PATH goes on; one that began otherwise keeps its checkpoints to itself.
         longer = [*SHORT, f"run_dir={self.folder}/d", f"trainer.resume={self.folder}/a", "seed=2"]
-        self.ok("train", QUICKSTART, *longer, "trainer.total_training_steps=5")
+        self.assertIn("seed: 1 -> 2", self.ok("train", QUICKSTART, *longer, "trainer.total_training_steps=5").stderr)
         self.assertIn("step 11", self.ok("train", QUICKSTART, *longer, "trainer.total_training_steps=6").stderr)
         self.fails(2, "train", QUICKSTART, f"run_dir={self.folder}/a", f"trainer.resume={self.folder}/d", *SHORT,
                    says=["began otherwise", "auto"])

@@ -52,6 +52,8 @@ class Kills(Case):
         self.ok("ckpt", "verify", run_dir)
         rows = metrics(run_dir)
         self.assertEqual([row["step"] for row in rows if row["stage"] != "val"], list(range(1, STEPS + 1)), f"each step once, after {after}")
+        for path in (self.shared / "whole/rollouts").glob("*.h5"):  # weight versions too
+            self.assertEqual((run_dir / "rollouts" / path.name).read_bytes(), path.read_bytes(), f"{path.name} after {after}")
         left = [path.name for path in (run_dir / "checkpoints").iterdir() if ".tmp-" in path.name]
         self.assertEqual(left, [], "nothing is left of killed saves")
         shutil.rmtree(run_dir)

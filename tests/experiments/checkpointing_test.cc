@@ -70,23 +70,5 @@ TEST_F(UsableCheckpoint, NoneAtAllIsNoErrorButNoneThatCanBeUsedIs) {
   }
 }
 
-TEST(ConfigChanges, TellWhatMayChangeTheWeights) {
-  const std::string before =
-      "seed: 1\nrun_dir: /a\ncluster:\n  placement: colocated\n  learners: 0\n  threads: 1\n"
-      "  gradient_shards: 8\n  reduce: ordered\n  hang_warn_s: 300\nactor:\n  optim:\n    lr: 1e-05\n";
-  EXPECT_EQ(config_changes(before, before), "");
-  const std::string elsewhere =
-      "seed: 1\nrun_dir: /b\ncluster:\n  placement: split\n  learners: 2\n  threads: 4\n"
-      "  gradient_shards: 8\n  reduce: ordered\n  hang_warn_s: 3\nactor:\n  optim:\n    lr: 1e-05\n";
-  EXPECT_EQ(config_changes(before, elsewhere), "");
-  const std::string other =
-      "seed: 2\nrun_dir: /a\ncluster:\n  placement: colocated\n  learners: 0\n  threads: 1\n"
-      "  gradient_shards: 4\n  reduce: fast\n  hang_warn_s: 300\nactor:\n  optim:\n    lr: 1e-06\n";
-  EXPECT_EQ(
-      config_changes(before, other),
-      "actor.optim.lr: 1e-05 -> 1e-06, cluster.gradient_shards: 8 -> 4, cluster.reduce: ordered -> fast, "
-      "seed: 1 -> 2");
-}
-
 }  // namespace
 }  // namespace orrery

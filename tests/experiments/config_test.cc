@@ -315,6 +315,20 @@ run_dir: runs/${ORRERY_TEST_ROOT}
             folder_.string() + ": not a file; give the path of a YAML config");
 }
 
+TEST_F(ConfigFile, TheRunFolderIsTheExperimentsByDefault) {
+  EXPECT_EQ(load("").run_dir(), "runs/orrery");
+  EXPECT_EQ(load("experiment_name: a").run_dir(), "runs/a");
+  EXPECT_EQ(load("experiment_name: a", {"experiment_name=project/b"}).run_dir(), "runs/project/b");
+  EXPECT_EQ(load("experiment_name: a\nrun_dir: x").run_dir(), "x");
+  EXPECT_EQ(load("experiment_name: ../a\nrun_dir: x").run_dir(), "x");
+  EXPECT_EQ(load("run_dir: null").run_dir(), "runs/orrery");
+  for (const char* name : {"../a", "a/../../b", "/a", "."}) {
+    EXPECT_THAT(usage_error([&] { load(std::string("experiment_name: ") + name); }),
+                AllOf(HasSubstr("experiment_name is '"), HasSubstr("give run_dir")))
+        << name;
+  }
+}
+
 /// A value for every key that is not its default, so that a key lost on the way is noticed.
 void disturb(google::protobuf::Message& message) {
   const auto& r = *message.GetReflection();

@@ -77,6 +77,31 @@ TEST_F(CheckpointManifestTest, StateIsWhatARunWritesUnlessImported) {
               HasSubstr("an imported model is of step 0"));
 }
 
+TEST_F(CheckpointManifestTest, InputsAreOptionalAndPlain) {
+  EXPECT_FALSE(Checkpoint(save(3)).info().inputs);
+  CheckpointInfo info = checkpoint_info(4, tiny_checkpoint_config());
+  info.inputs = {{"data.train_files", "/a b/\"c\".jsonl", "sha256:12"}, {"model.path", "weights", "sums:34"}};
+  const fs::path path = save_tiny_checkpoint(folder_, info);
+  EXPECT_EQ(Checkpoint(path).info().inputs, info.inputs);
+  info.inputs.emplace();
+  info.step = info.state->rl_step = 5;
+  EXPECT_EQ(Checkpoint(save_tiny_checkpoint(folder_, info)).info().inputs, info.inputs);
+
+  const nlohmann::json good = nlohmann::json::parse(read_file(path / kManifestFile));
+  const auto refused = [&](const std::function<void(nlohmann::json&)>& change, const std::string& why) {
+    nlohmann::json manifest = good;
+    change(manifest["inputs"]);
+    rewrite_manifest(path, manifest.dump());
+    EXPECT_THAT(open_error(path), testing::AllOf(HasSubstr(why), Not(HasSubstr("\n"))));
+  };
+  using Json = nlohmann::json;
+  refused([](Json& inputs) { inputs = 3; }, "inputs is 3; a list is needed");
+  refused([](Json& inputs) { inputs[0] = "x"; }, "inputs: expected a JSON object");
+  refused([](Json& inputs) { inputs[0].erase("digest"); }, "\"digest\" is missing");
+  refused([](Json& inputs) { inputs[0]["name"] = ""; }, "without control characters");
+  refused([](Json& inputs) { inputs[1]["key"] = "a\nb"; }, "without control characters");
+}
+
 // Every digest is right, and yet the files are not what the manifest says.
 TEST_F(CheckpointManifestTest, SlicesThatHoldOtherExtentsAreFoundBeforeTheyAreUsed) {
   save(3);

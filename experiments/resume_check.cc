@@ -1,0 +1,145 @@
+#include "experiments/resume_check.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include <fmt/ranges.h>
+
+#include "core/error.h"
+#include "core/file.h"
+#include "experiments/inputs.h"
+#include "experiments/resume_rules.h"
+
+namespace orrery {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr const char* kSftSteps = "sft.total_training_steps";
+constexpr const char* kRlSteps = "trainer.total_training_steps";
+
+/// Steps that cannot be reached, whatever else changed.
+void check_steps(const ResumeQuestion& q, const TrainState& state) {
+  const int64_t sft_total = q.config.sft().total_training_steps();
+  const int64_t rl_total = q.config.trainer().total_training_steps();
+  if (state.rl_step > 0 && state.sft_step < sft_total) {
+    fail_usage(
+        "{} is past SFT, which took {} steps; sft.total_training_steps is {} now: set it back, or use "
+        "another "
+        "run_dir",
+        q.checkpoint, state.sft_step, sft_total);
+  }
+  if (state.rl_step > rl_total) {
+    fail_usage(
+        "{} is at RL step {} and trainer.total_training_steps is {}: raise it to go on from there, or use "
+        "another run_dir",
+        q.checkpoint, state.rl_step, rl_total);
+  }
+}
+
+/// What a stage that is over was given cannot change any more.
+bool is_fixed(const ResumeQuestion& q, const TrainState& state, const ConfigChange& change) {
+  if (change.rule == ResumeRule::kFixed) return true;
+  if (!change.key.starts_with("sft.")) return false;
+  if (change.key == kSftSteps)
+    return state.rl_step > 0 || state.sft_step > q.config.sft().total_training_steps();
+  return state.rl_step > 0 || state.sft_step >= q.config.sft().total_training_steps();
+}
+
+/// Texts that SFT has learned from may be gone once it is over.
+void drop_unneeded_texts(const ResumeQuestion& q, const TrainState& state, std::vector<InputDigest>& before,
+                         std::vector<InputDigest>& after) {
+  const auto is_text = [](const InputDigest& input) { return input.key == "sft.text_files"; };
+  const bool gone = std::any_of(after.begin(), after.end(), [&](const InputDigest& input) {
+    return is_text(input) && !is_readable(input);
+  });
+  if (!gone || state.sft_step < q.config.sft().total_training_steps()) return;
+  std::erase_if(before, is_text);
+  std::erase_if(after, is_text);
+}
+
+bool nothing_left(const ResumeQuestion& q, const TrainState& state) {
+  return state.sft_step >= q.config.sft().total_training_steps() &&
+         state.rl_step >= q.config.trainer().total_training_steps();
+}
+
+std::string joined(const std::string& a, const std::string& b) {
+  return a + (a.empty() || b.empty() ? "" : ", ") + b;
+}
+
+}  // namespace
+
+ResumeAnswer check_resume(const ResumeQuestion& q) {
+  ResumeAnswer answer;
+  if (!q.saved.state) return answer;  // an imported model: no run has begun
+  const TrainState& state = *q.saved.state;
+  check_steps(q, state);
+
+  std::vector<ConfigChange> fixed, told, paths;
+  bool other_lengths_only = true;
+  for (const ConfigChange& change : config_changes(q.saved.run_config_yaml, q.config_yaml)) {
+    if (change.rule == ResumeRule::kContent) {
+      paths.push_back(change);
+    } else if (is_fixed(q, state, change)) {
+      fixed.push_back(change);
+    } else {
+      told.push_back(change);
+      other_lengths_only = other_lengths_only && (change.key == kSftSteps || change.key == kRlSteps);
+    }
+    if (change.rule == ResumeRule::kMeasure) answer.keep_scores = false;
+  }
+  std::vector<std::string> content;
+  if (!q.same_model_config) content.emplace_back("model.path: its config.json describes another model");
+  if (q.saved.inputs) {
+    std::vector<InputDigest> before = *q.saved.inputs, after(q.inputs.begin(), q.inputs.end());
+    drop_unneeded_texts(q, state, before, after);
+    for (std::string& change : input_changes(before, after)) content.push_back(std::move(change));
+    paths.clear();  // what they hold was compared
+  } else {
+    answer.warnings.push_back(
+        fmt::format("{} is of an older version of the program, which did not note what the data and the "
+                    "tokenizer's files held: whether they changed since is not known; weight_versions of its "
+                    "rollouts were counted otherwise",
+                    q.checkpoint));
+  }
+  const std::string other = joined(to_text(fixed), fmt::format("{}", fmt::join(content, ", ")));
+
+  if (q.own && !other.empty()) {
+    fail_usage(
+        "run_dir {} holds another experiment, now at step {}: {}; put that back to go on with it, use "
+        "another "
+        "run_dir, or begin from its weights with another run_dir and trainer.resume={}",
+        q.config.run_dir(), state.step(), other, q.config.run_dir());
+  }
+  const std::string all = joined(joined(other, to_text(told)), to_text(paths));
+  if (nothing_left(q, state) && (!other.empty() || (!told.empty() && !other_lengths_only))) {
+    fail_usage(
+        "{} is at the last step of a run that is complete (trainer.total_training_steps {}), so that this "
+        "would have no effect: {}; raise trainer.total_training_steps, or use another run_dir",
+        q.checkpoint, q.config.trainer().total_training_steps(), all);
+  }
+  if (!other.empty()) answer.keep_scores = false;
+  if (!all.empty()) {
+    const bool drops = !answer.keep_scores && state.val_before;
+    answer.warnings.push_back(fmt::format(
+        "the config differs from the one that was saved; the run goes on with the new values: {}{}", all,
+        drops ? "; held-out scores from before are of another measurement and are dropped" : ""));
+  }
+  return answer;
+}
+
+void check_run_folder(const std::string& run_dir, const std::string& config_yaml) {
+  const fs::path folder = run_dir, saved = folder / "config.yaml", metrics = folder / "metrics.jsonl";
+  std::error_code error;
+  if (!fs::is_regular_file(saved, error) || !fs::is_regular_file(metrics, error)) return;
+  if (fs::file_size(metrics, error) == 0 || error) return;  // nothing came of it
+  std::vector<ConfigChange> fixed = config_changes(read_file(saved), config_yaml);
+  std::erase_if(fixed, [](const ConfigChange& change) { return change.rule != ResumeRule::kFixed; });
+  if (fixed.empty()) return;
+  fail_usage(
+      "run_dir {} holds metrics and rollouts of another experiment, without checkpoints: {}; use another "
+      "run_dir, or remove the folder",
+      run_dir, to_text(fixed));
+}
+
+}  // namespace orrery
