@@ -126,7 +126,8 @@ void add_step_metrics(Metrics& metrics, std::span<const Group> groups,
 void add_progress_metrics(Metrics& metrics, int64_t step, int64_t train_batch_size, uint64_t train_items) {
   metrics["training/global_step"] = static_cast<double>(step + 1);
   const auto prompts = static_cast<uint64_t>(step) * static_cast<uint64_t>(train_batch_size);
-  metrics["training/epoch"] = train_items == 0 ? 0.0 : static_cast<double>(prompts / train_items);
+  const uint64_t passes = train_items == 0 ? 0 : prompts / train_items;
+  metrics["training/epoch"] = static_cast<double>(passes);
 }
 
 void add_mfu_metrics(Metrics& metrics, std::span<const Group> groups, const ModelConfig& model,
