@@ -13,6 +13,18 @@ namespace {
 
 constexpr auto kIdleSleep = std::chrono::microseconds(200);
 
+void check_reward(const Trajectory& t, const StepResult& result, const std::string& text) {
+  const auto check = [&](const std::string& what, double value) {
+    if (std::isfinite(value)) return;
+    fail(
+        "the {} of {} is {} for prompt {} sample {} (response: \"{:.80}\"); it must be a finite number: fix "
+        "the environment or the data row",
+        what, t.data_source, value, t.prompt_index, t.sample_index, text);
+  };
+  check("reward", result.reward);
+  for (const auto& [name, value] : result.extra) check("reward part '" + name + "'", value);
+}
+
 }  // namespace
 
 Actor::Actor(Engine& engine, const Tokenizer& tokenizer, const Environment& env, const PromptSource& source,
@@ -118,12 +130,7 @@ bool Actor::finish_turn(Sample& sample, GenerateResult&& turn) {
     t.finish_reason =
         FinishReason::kLength;  // no room for the observation: the episode ends with the reward so far
   }
-  if (std::isnan(result.reward)) {
-    fail(
-        "the reward of {} is NaN for prompt {} sample {} (response: \"{:.80}\"); fix the environment or the "
-        "data row",
-        t.data_source, t.prompt_index, t.sample_index, text);
-  }
+  check_reward(t, result, text);
   t.reward = result.reward;
   t.reward_extra = std::move(result.extra);
   return true;

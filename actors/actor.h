@@ -47,8 +47,8 @@ class Actor {
         ActorConfig config);
 
   /// Works until `leases` is exhausted and everything taken is delivered. `step`: number of the batch, part
-  /// of the samples' random streams. Error when an environment fails or yields a NaN reward (names source,
-  /// prompt and sample).
+  /// of the samples' random streams. Error when an environment fails or yields a reward, or a part of one,
+  /// that is not finite (names source, prompt and sample).
   void run(uint64_t step, LeaseSource& leases);
 
   double reward_seconds() const { return reward_seconds_; }

@@ -1,6 +1,6 @@
 // The most bytes a second that this machine moves, by how many there are: a small working set stays in a
-// core's own caches, a large one comes from memory. With the peak of fma_peak.h it is the roofline (Williams,
-// Waterman and Patterson 2009) that ops are measured against.
+// core's own caches, a large one comes from memory. With the peak of kernels/peak.h it is the roofline
+// (Williams, Waterman and Patterson 2009) that ops are measured against.
 #pragma once
 
 #include <vector>

@@ -20,12 +20,12 @@
 #include <vector>
 
 #include "bench/dnnl_product.h"
-#include "bench/fma_peak.h"
 #include "bench/turns.h"
 #include "core/buffer.h"
 #include "core/parallel.h"
 #include "kernels/matmul.h"
 #include "kernels/numerics.h"
+#include "kernels/peak.h"
 
 namespace orrery {
 namespace {

@@ -8,9 +8,9 @@
 #include <algorithm>
 #include <vector>
 
-#include "bench/fma_peak.h"
 #include "bench/turns.h"
 #include "kernels/numerics.h"
+#include "kernels/peak.h"
 
 namespace orrery {
 

@@ -12,6 +12,7 @@
 #include "experiments/job.h"
 #include "experiments/rl_stage.h"
 #include "experiments/together.h"
+#include "experiments/validation_metrics.h"
 #include "models/checkpoint.h"
 
 namespace orrery {
@@ -40,13 +41,6 @@ std::filesystem::path find_checkpoint(const std::filesystem::path& path) {
 }
 
 }  // namespace
-
-double pass_at_k(int n, int correct, int k) {
-  if (n - correct < k) return 1.0;
-  double miss = 1.0;
-  for (int i = n - correct + 1; i <= n; ++i) miss *= 1.0 - static_cast<double>(k) / i;
-  return 1.0 - miss;
-}
 
 int run_evaluation(const proto::Config& given, const std::string& checkpoint, bool json, Communicator& world,
                    int local_ranks) {
@@ -100,7 +94,8 @@ int run_evaluation(const proto::Config& given, const std::string& checkpoint, bo
       right += good ? 1 : 0;
       correct.add(good ? 1 : 0);
     }
-    for (int k = 1; k <= n; k *= 2) pass[k].add(pass_at_k(n, right, k));
+    pass[1].add(pass_at_k(n, right, 1));
+    for (const int k : subset_sizes(n)) pass[k].add(pass_at_k(n, right, k));
   }
   const double total_tokens = tokens.mean() * static_cast<double>(tokens.count());
   nlohmann::ordered_json result = {{"checkpoint", !found.empty() ? found.string() : config.model().path()},

@@ -136,11 +136,13 @@ void MetricsWriter::write(int64_t step, const std::string& stage, const Metrics&
   if (events_) events_->scalars(step, metrics);
 }
 
-void Summary::add(double value) {
-  min_ = count_ == 0 ? value : std::min(min_, value);
-  max_ = count_ == 0 ? value : std::max(max_, value);
-  sum_ += value;
-  ++count_;
+void Summary::add(double value, int64_t times) {
+  if (times == 0) return;
+  const bool first = count_ == 0;
+  if (first || std::isnan(value) || value < min_) min_ = value;
+  if (first || std::isnan(value) || value > max_) max_ = value;
+  sum_ += value * static_cast<double>(times);
+  count_ += times;
 }
 
 void Summary::write(Metrics& metrics, const std::string& name) const {

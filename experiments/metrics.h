@@ -29,10 +29,11 @@ class MetricsWriter {
   std::unique_ptr<EventFile> events_;
 };
 
-/// min, mean and max of values under name/..., nothing when empty.
+/// min, mean and max of values under name/..., nothing when empty. A NaN among them makes all three NaN,
+/// wherever it stands.
 class Summary {
  public:
-  void add(double value);
+  void add(double value, int64_t times = 1);
   void write(Metrics& metrics, const std::string& name) const;
   double mean() const { return count_ > 0 ? sum_ / static_cast<double>(count_) : 0; }
   double max() const { return max_; }

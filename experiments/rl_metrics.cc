@@ -6,32 +6,92 @@
 #include "core/log.h"
 
 namespace orrery {
+namespace {
+
+int64_t loss_tokens(const Trajectory& t) {
+  return std::count(t.loss_mask.begin(), t.loss_mask.end(), uint8_t{1});
+}
+
+double sequence_tokens(const Trajectory& t) {
+  return static_cast<double>(t.prompt_tokens.size() + t.tokens.size());
+}
+
+/// Sums of the sequences' tokens over consecutive parts, as if samples were dealt to the learners in order.
+void add_unbalanced_seqlen(Metrics& metrics, const std::vector<double>& sequences, int parts) {
+  Summary sums;
+  const auto count = static_cast<size_t>(parts);
+  for (size_t part = 0; part < count; ++part) {
+    double sum = 0;
+    for (size_t i = part * sequences.size() / count; i < (part + 1) * sequences.size() / count; ++i)
+      sum += sequences[i];
+    sums.add(sum);
+  }
+  metrics["global_seqlen/min"] = sums.min();
+  metrics["global_seqlen/max"] = sums.max();
+  metrics["global_seqlen/minmax_diff"] = sums.max() - sums.min();
+  metrics["global_seqlen/mean"] = sums.mean();
+}
+
+void add_timings(Metrics& metrics, const std::map<std::string, double>& timings, double response_tokens,
+                 double all_tokens) {
+  for (const auto& [name, seconds] : timings) {
+    metrics["timing_s/" + name] = seconds;
+    const bool generation = name == "gen";
+    if (generation || name == "ref" || name == "adv" || name == "update_actor") {
+      metrics["timing_per_token_ms/" + name] = seconds * 1000 / (generation ? response_tokens : all_tokens);
+    }
+  }
+}
+
+}  // namespace
+
+std::vector<GroupRewards> group_rewards(std::span<const Group> groups) {
+  std::vector<GroupRewards> result;
+  for (const Group& group : groups) {
+    GroupRewards& rewards = result.emplace_back();
+    rewards.prompt_index = group.prompt_index;
+    for (const Trajectory& t : group.samples) {
+      rewards.rewards.push_back(t.reward);
+      rewards.loss_tokens.push_back(loss_tokens(t));
+    }
+  }
+  return result;
+}
+
+int count_turns(const Trajectory& sample) {
+  int turns = 1;
+  for (size_t i = 0; i < sample.tokens.size(); ++i)
+    turns += i == 0 || sample.loss_mask[i] != sample.loss_mask[i - 1] ? 1 : 0;
+  return turns;
+}
 
 void add_step_metrics(Metrics& metrics, std::span<const Group> groups,
                       const std::map<std::string, double>& timings, const proto::Config& config,
                       const Topology& topology) {
-  Summary rewards, responses, prompts, sequences, entropy, turns;
+  Summary rewards, responses, prompts, entropy, turns;
   std::map<std::string, Summary> extras;
-  double clipped = 0, aborted = 0, uniform_groups = 0, total_tokens = 0, response_tokens = 0;
+  std::vector<double> sequences;
+  double full_responses = 0, full_prompts = 0, empty = 0, uniform_groups = 0;
+  double total_tokens = 0, response_tokens = 0;
   for (const Group& group : groups) {
     bool uniform = true;
     for (const Trajectory& t : group.samples) {
-      rewards.add(t.reward);
-      responses.add(static_cast<double>(t.tokens.size()));
-      prompts.add(static_cast<double>(t.prompt_tokens.size()));
-      sequences.add(static_cast<double>(t.prompt_tokens.size() + t.tokens.size()));
-      total_tokens += static_cast<double>(t.prompt_tokens.size() + t.tokens.size());
-      response_tokens += static_cast<double>(t.tokens.size());
-      clipped += t.finish_reason == FinishReason::kLength ? 1 : 0;
-      aborted += t.finish_reason == FinishReason::kAbort ? 1 : 0;
+      const auto response = static_cast<int64_t>(t.tokens.size()),
+                 prompt = static_cast<int64_t>(t.prompt_tokens.size());
+      if (response > 0) rewards.add(t.reward);  // an empty response is an aborted one to verl
+      responses.add(static_cast<double>(response));
+      prompts.add(static_cast<double>(prompt));
+      sequences.push_back(sequence_tokens(t));
+      total_tokens += sequences.back();
+      response_tokens += static_cast<double>(response);
+      full_responses += response == config.data().max_response_length() ? 1 : 0;
+      full_prompts += prompt == config.data().max_prompt_length() ? 1 : 0;
+      empty += response == 0 ? 1 : 0;
       uniform = uniform && t.reward == group.samples.front().reward;
       for (size_t i = 0; i < t.tokens.size(); ++i) {
         if (t.loss_mask[i] != 0) entropy.add(t.entropies[i]);
       }
-      int turn_count = 1;
-      for (size_t i = 1; i < t.tokens.size(); ++i)
-        turn_count += t.loss_mask[i] != 0 && t.loss_mask[i - 1] == 0 ? 1 : 0;
-      turns.add(turn_count);
+      turns.add(count_turns(t));
       for (const auto& [name, value] : t.reward_extra) extras[name].add(value);
     }
     uniform_groups += uniform ? 1 : 0;
@@ -42,33 +102,59 @@ void add_step_metrics(Metrics& metrics, std::span<const Group> groups,
   prompts.write(metrics, "prompt_length");
   turns.write(metrics, "num_turns");
   const auto samples = static_cast<double>(std::max<int64_t>(responses.count(), 1));
-  metrics["response_length/clip_ratio"] = clipped / samples;
-  metrics["response/aborted_ratio"] = aborted / samples;
+  metrics["response_length/clip_ratio"] = full_responses / samples;
+  metrics["prompt_length/clip_ratio"] = full_prompts / samples;
+  metrics["response/aborted_ratio"] = empty / samples;
   metrics["training/filter_groups/uniform_reward_ratio"] =
       uniform_groups / static_cast<double>(std::max<size_t>(groups.size(), 1));
   metrics["rollout/entropy"] = entropy.mean();
   for (const auto& [name, summary] : extras) metrics["reward_extra/" + name + "/mean"] = summary.mean();
-  metrics["global_seqlen/min"] = sequences.min();
-  metrics["global_seqlen/max"] = sequences.max();
-  metrics["global_seqlen/minmax_diff"] = sequences.max() - sequences.min();
-  metrics["global_seqlen/mean"] = sequences.mean();
+  add_unbalanced_seqlen(metrics, sequences, topology.learners);
 
-  for (const auto& [name, seconds] : timings) metrics["timing_s/" + name] = seconds;
+  add_timings(metrics, timings, std::max(response_tokens, 1.0), std::max(total_tokens, 1.0));
   const double step_seconds = timings.at("step"), gen_seconds = timings.at("gen");
   metrics["perf/total_num_tokens"] = total_tokens;
   metrics["perf/time_per_step"] = step_seconds;
   metrics["perf/throughput"] = total_tokens / step_seconds / topology.ranks;
   metrics["perf/rollout_tokens_per_s"] = response_tokens / std::max(gen_seconds, 1e-9);
-  metrics["perf/cpu_memory_used_gb"] = peak_memory_gib();
+  metrics["perf/peak_memory_gib"] = peak_memory_gib();
   metrics["training/global_batch_size_samples"] = samples;
   metrics["training/global_batch_size_prompts"] = static_cast<double>(groups.size());
   metrics["actor/kl_coef"] = config.actor().kl_loss_coef();
 }
 
-void add_advantage_metrics(Metrics& metrics, std::span<const std::vector<float>> advantages) {
+void add_progress_metrics(Metrics& metrics, int64_t step, int64_t train_batch_size, uint64_t train_items) {
+  metrics["training/global_step"] = static_cast<double>(step + 1);
+  const auto prompts = static_cast<uint64_t>(step) * static_cast<uint64_t>(train_batch_size);
+  const uint64_t passes = train_items == 0 ? 0 : prompts / train_items;
+  metrics["training/epoch"] = static_cast<double>(passes);
+}
+
+void add_mfu_metrics(Metrics& metrics, std::span<const Group> groups, const ModelConfig& model,
+                     int64_t epochs, double update_seconds, double peak_flops, int learners) {
+  double tokens = 0, squares = 0;
+  for (const Group& group : groups) {
+    for (const Trajectory& t : group.samples) {
+      const double length = sequence_tokens(t);
+      tokens += length;
+      squares += length * length;
+    }
+  }
+  const auto size = [](int64_t value) { return static_cast<double>(value); };
+  const double hidden = size(model.hidden_size), layers = size(model.num_hidden_layers);
+  const double mlp = 3 * hidden * size(model.intermediate_size);
+  const double attention = hidden * size(model.qkv_size() + model.q_size());
+  const double weights = (mlp + attention) * layers + 2 * size(model.vocab_size) * hidden;
+  const double flops = 6 * weights * tokens + 6 * squares * size(model.q_size()) * layers;
+  metrics["perf/peak_gflops"] = peak_flops * 1e-9;
+  metrics["perf/mfu/actor"] = flops * size(epochs) / std::max(update_seconds, 1e-9) / peak_flops / learners;
+}
+
+void add_advantage_metrics(Metrics& metrics, std::span<const GroupRewards> groups,
+                           std::span<const std::vector<float>> advantages) {
   Summary summary;
-  for (const auto& group : advantages) {
-    for (const float a : group) summary.add(a);
+  for (size_t g = 0; g < groups.size(); ++g) {
+    for (size_t i = 0; i < advantages[g].size(); ++i) summary.add(advantages[g][i], groups[g].loss_tokens[i]);
   }
   summary.write(metrics, "critic/advantages");
   summary.write(metrics,
@@ -79,18 +165,26 @@ void write_logprob_difference(Metrics& metrics, const LogprobDifference& differe
   const double count = std::max(tokens, 1.0), mean = difference.probs_diff_sum / count;
   metrics["training/rollout_probs_diff_max"] = difference.probs_diff_max;
   metrics["training/rollout_probs_diff_mean"] = mean;
+  const double squares = difference.probs_diff_square_sum - count * mean * mean;
+  // Not std::max(0, ...) alone, which would turn a NaN into 0.
   metrics["training/rollout_probs_diff_std"] =
-      std::sqrt(std::max(0.0, difference.probs_diff_square_sum / count - mean * mean));
+      std::sqrt((squares < 0 ? 0.0 : squares) / std::max(count - 1, 1.0));
   metrics["rollout/logprob_diff_max"] = difference.logprob_diff_max;
 }
 
-void UpdateMetrics::add(const UpdateResult& r) {
+void UpdateMetrics::add(const UpdateResult& r, bool first_epoch) {
   if (updates_ == 0) first_ = r.sums;
   ++updates_;
   skipped_ += r.skipped ? 1 : 0;
-  sums_.add(r.sums);
+  const double tokens = std::max(r.sums.tokens, 1.0);
   loss_ += r.sums.loss;
   pg_loss_ += r.sums.pg_loss;
+  kl_ += r.sums.kl;
+  entropy_ += r.sums.entropy;
+  ppo_kl_ += r.sums.ppo_kl / tokens;
+  clipped_ += r.sums.clipped / tokens;
+  clipped_lower_ += r.sums.clipped_lower / tokens;
+  not_finite_ += r.sums.not_finite.count;
   grad_norm_ += r.grad_norm;
   lr_ = r.lr;
   rows_ += r.rows;
@@ -100,69 +194,45 @@ void UpdateMetrics::add(const UpdateResult& r) {
   reduce_seconds_ += r.reduce_seconds;
   optimizer_seconds_ += r.optimizer_seconds;
   pack_seconds_ += r.pack_seconds;
-  if (r.skipped)
-    spdlog::warn("the gradient norm is {}: this update was skipped, weights are unchanged", r.grad_norm);
+  if (first_epoch) {
+    rank_tokens_.resize(r.rank_tokens.size(), 0.0);
+    for (size_t rank = 0; rank < r.rank_tokens.size(); ++rank) rank_tokens_[rank] += r.rank_tokens[rank];
+  }
+  if (r.skipped) spdlog::warn("{}", skipped_update_text(r));
 }
 
 void UpdateMetrics::write(Metrics& metrics, std::map<std::string, double>& timings,
                           double kl_loss_coef) const {
-  const double tokens = std::max(sums_.tokens, 1.0), n = static_cast<double>(std::max<int64_t>(updates_, 1));
+  const auto n = static_cast<double>(std::max<int64_t>(updates_, 1));
   metrics["actor/loss"] = loss_ / n;
   metrics["actor/pg_loss"] = pg_loss_ / n;
-  metrics["actor/ppo_kl"] = sums_.ppo_kl / tokens;
-  metrics["actor/pg_clipfrac"] = sums_.clipped / tokens;
-  metrics["actor/pg_clipfrac_lower"] = sums_.clipped_lower / tokens;
-  metrics["actor/entropy"] = sums_.entropy / tokens;
-  if (kl_loss_coef > 0) metrics["actor/kl_loss"] = sums_.kl / tokens;
+  metrics["actor/ppo_kl"] = ppo_kl_ / n;
+  metrics["actor/pg_clipfrac"] = clipped_ / n;
+  metrics["actor/pg_clipfrac_lower"] = clipped_lower_ / n;
+  metrics["actor/entropy"] = entropy_ / n;
+  if (kl_loss_coef > 0) metrics["actor/kl_loss"] = kl_ / n;
   metrics["actor/grad_norm"] = grad_norm_ / n;
   metrics["actor/lr"] = lr_;
   metrics["actor/skipped_updates"] = static_cast<double>(skipped_);
+  metrics["actor/not_finite_tokens"] = not_finite_;
   write_logprob_difference(metrics, first_, first_.tokens);
-  metrics["rollout/logprob_mismatches"] = first_.mismatches;
+  metrics["rollout/logprob_mismatches"] = first_.mismatches.count;
   metrics["perf/learner_rows"] = static_cast<double>(rows_);
   metrics["perf/learner_flops"] = flops_;
   if (gradient_seconds_ > 0) metrics["perf/learner_gflops_per_s"] = flops_ / gradient_seconds_ * 1e-9;
-  if (reference_seconds_ > 0) timings["ref"] = reference_seconds_;
+  if (!rank_tokens_.empty()) {
+    const auto [least, most] = std::minmax_element(rank_tokens_.begin(), rank_tokens_.end());
+    metrics["global_seqlen/balanced_min"] = *least;
+    metrics["global_seqlen/balanced_max"] = *most;
+  }
+  if (reference_seconds_ > 0) {
+    timings["ref"] = reference_seconds_;
+    timings["update_actor"] -= reference_seconds_;
+  }
   timings["update_actor/gradient"] = gradient_seconds_;
   timings["update_actor/reduce"] = reduce_seconds_;
   timings["update_actor/optimizer"] = optimizer_seconds_;
   timings["update_actor/pack"] = pack_seconds_;
-}
-
-void summarize_validation(std::span<const Group> groups, int n, Metrics& metrics, double& reward,
-                          double& accuracy) {
-  struct Source {
-    Summary reward, best, correct, pass;
-  };
-  std::map<std::string, Source> sources;
-  Summary rewards, correct;
-  for (const Group& group : groups) {
-    Source& source = sources[group.samples.front().data_source];
-    double best = -INFINITY, pass = 0;
-    bool has_correct = false;
-    for (const Trajectory& t : group.samples) {
-      rewards.add(t.reward);
-      source.reward.add(t.reward);
-      best = std::max<double>(best, t.reward);
-      if (const auto it = t.reward_extra.find("correct"); it != t.reward_extra.end()) {
-        has_correct = true;
-        correct.add(it->second);
-        source.correct.add(it->second);
-        pass = std::max(pass, it->second);
-      }
-    }
-    source.best.add(best);
-    if (has_correct) source.pass.add(pass);
-  }
-  for (const auto& [name, s] : sources) {
-    metrics[fmt::format("val-core/{}/reward/mean@{}", name, n)] = s.reward.mean();
-    if (n > 1) metrics[fmt::format("val-core/{}/reward/best@{}", name, n)] = s.best.mean();
-    if (s.correct.count() == 0) continue;
-    metrics[fmt::format("val-core/{}/acc/mean@{}", name, n)] = s.correct.mean();
-    if (n > 1) metrics[fmt::format("val-core/{}/acc/best@{}", name, n)] = s.pass.mean();
-  }
-  reward = rewards.mean();
-  accuracy = correct.count() > 0 ? correct.mean() : -1;
 }
 
 }  // namespace orrery

@@ -1,5 +1,5 @@
-// Metrics of an RL step, under verl's names. Every function is of plain values; sums run in prompt and sample
-// order.
+// Metrics of an RL step, under verl's names where they mean what verl's mean (docs/metrics.md has every
+// definition). Every function is of plain values; sums run in prompt and sample order.
 #pragma once
 
 #include <map>
@@ -9,39 +9,60 @@
 
 #include "comm/topology.h"
 #include "experiments/metrics.h"
+#include "learners/advantage.h"
 #include "learners/learner.h"
+#include "models/config.h"
 #include "proto/config.pb.h"
 #include "rollout/trajectory.h"
 
 namespace orrery {
 
-/// Rewards, lengths, entropy of the rollout, reward parts, throughput and timings of one step.
+/// The rewards and loss tokens of a step's groups, as the advantages need them.
+std::vector<GroupRewards> group_rewards(std::span<const Group> groups);
+
+/// Turns of the conversation that a sample is: the prompt, and each run of the policy's tokens or of an
+/// observation's (verl's count: 2 for a question and its answer).
+int count_turns(const Trajectory& sample);
+
+/// Rewards, lengths, turns, entropy of the rollout, reward parts, throughput and timings of one step.
 void add_step_metrics(Metrics& metrics, std::span<const Group> groups,
                       const std::map<std::string, double>& timings, const proto::Config& config,
                       const Topology& topology);
 
-void add_advantage_metrics(Metrics& metrics, std::span<const std::vector<float>> advantages);
+/// training/global_step (RL steps, from 1) and training/epoch: passes over the `train_items` (0: endless)
+/// that were complete before the step's first prompt. `step`: from 0.
+void add_progress_metrics(Metrics& metrics, int64_t step, int64_t train_batch_size, uint64_t train_items);
+
+/// perf/mfu/actor and perf/peak_gflops: what verl's formula says that the step's sequences cost, `epochs`
+/// times, over what the learners can do in update_seconds. peak_flops: floating-point operations a second of
+/// one of them.
+void add_mfu_metrics(Metrics& metrics, std::span<const Group> groups, const ModelConfig& model,
+                     int64_t epochs, double update_seconds, double peak_flops, int learners);
+
+/// critic/advantages/* and critic/returns/*, over loss tokens.
+void add_advantage_metrics(Metrics& metrics, std::span<const GroupRewards> groups,
+                           std::span<const std::vector<float>> advantages);
 
 /// training/rollout_probs_diff_* and rollout/logprob_diff_max, over `tokens` tokens.
 void write_logprob_difference(Metrics& metrics, const LogprobDifference& difference, double tokens);
 
-/// The optimizer steps of one RL step: token means over all of them, the last learning rate, the largest
-/// mismatch of the first one (later ones are off policy).
+/// The optimizer steps of one RL step: the mean over them of what each of them was over its mini-batch, the
+/// last learning rate, the log-prob differences of the first one (later ones are off policy).
 class UpdateMetrics {
  public:
-  void add(const UpdateResult& result);
+  /// `first_epoch`: each sample is in one such update.
+  void add(const UpdateResult& result, bool first_epoch);
+  /// timings["update_actor"] loses the reference model's time, which stands alone as timings["ref"].
   void write(Metrics& metrics, std::map<std::string, double>& timings, double kl_loss_coef) const;
 
  private:
-  LossSums sums_, first_;
-  double loss_ = 0, pg_loss_ = 0, grad_norm_ = 0, lr_ = 0, flops_ = 0, seconds_ = 0;
+  LossSums first_;
+  double loss_ = 0, pg_loss_ = 0, kl_ = 0, entropy_ = 0, ppo_kl_ = 0, clipped_ = 0, clipped_lower_ = 0;
+  double grad_norm_ = 0, lr_ = 0, flops_ = 0, not_finite_ = 0;
   double reference_seconds_ = 0, gradient_seconds_ = 0, reduce_seconds_ = 0, optimizer_seconds_ = 0,
          pack_seconds_ = 0;
   int64_t updates_ = 0, skipped_ = 0, rows_ = 0;
+  std::vector<double> rank_tokens_;
 };
-
-/// mean@N, best@N (mean over prompts of the best sample) and maj-free accuracy by data source; totals.
-void summarize_validation(std::span<const Group> groups, int n, Metrics& metrics, double& reward,
-                          double& accuracy);
 
 }  // namespace orrery

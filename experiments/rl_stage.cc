@@ -11,6 +11,8 @@
 #include "experiments/rl_metrics.h"
 #include "experiments/rollout_correction.h"
 #include "experiments/together.h"
+#include "experiments/validation_metrics.h"
+#include "kernels/peak.h"
 #include "learners/advantage.h"
 #include "learners/batch.h"
 
@@ -19,6 +21,9 @@ namespace {
 
 /// Keeps the random streams of held-out samples apart from those of training.
 constexpr uint64_t kValidationSeed = 0x76616C5F73656564;
+
+/// A few milliseconds for perf/mfu/actor, once a run.
+constexpr int kPeakTurns = 50;
 
 AdvantageParams advantage_params(const proto::AlgorithmSection& algorithm) {
   AdvantageParams params;
@@ -139,7 +144,15 @@ Metrics RlStage::step(int64_t step) {
     publish(version_ + 1);
   }
   timings["step"] = timer.seconds();
-  if (job_.is_learner()) add_step_metrics(metrics, groups_, timings, job_.config, job_.topology);
+  if (job_.is_learner()) {
+    add_step_metrics(metrics, groups_, timings, job_.config, job_.topology);
+    add_progress_metrics(metrics, step, job_.config.data().train_batch_size(), job_.source->train_size());
+  }
+  if (job_.world.rank() == 0) {
+    if (peak_flops_ == 0) peak_flops_ = measure_fma_peak(job_.ctx.threads, kPeakTurns);
+    add_mfu_metrics(metrics, groups_, job_.model().config(), job_.config.actor().ppo_epochs(),
+                    timings["update_actor"], peak_flops_, job_.topology.learners);
+  }
   return metrics;
 }
 
@@ -175,7 +188,7 @@ std::vector<Group> RlStage::generate(Split split, uint64_t step, uint64_t begin,
       Actor actor(*engine_, job_.tokenizer, *job_.env, *job_.source, actor_config);
       WatchedLeases watched(book, job_, label);
       actor.run(step, watched);
-      timings["reward"] += actor.reward_seconds();
+      timings["gen/reward"] += actor.reward_seconds();
     }
     const Watchdog::Wait wait(job_.watchdog, "collect");
     groups = book.collect();
@@ -206,16 +219,13 @@ std::vector<Group> RlStage::share_with_learners(std::vector<Group> groups) {
 std::string RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
   const proto::Config& config = job_.config;
   job_.phase(fmt::format("update step {}", step + 1));
-  std::vector<std::vector<float>> rewards, advantages;
+  const std::vector<GroupRewards> rewards = group_rewards(groups_);
+  std::vector<std::vector<float>> advantages;
   {
     const ScopedTimer timer(timings["adv"]);
-    for (const Group& group : groups_) {
-      rewards.emplace_back();
-      for (const Trajectory& t : group.samples) rewards.back().push_back(t.reward);
-    }
     advantages = compute_advantages(rewards, advantage_params(config.algorithm()));
   }
-  add_advantage_metrics(metrics, advantages);
+  add_advantage_metrics(metrics, rewards, advantages);
 
   const RolloutCorrection correction = [&] {
     const ScopedTimer timer(timings["old_log_prob"]);
@@ -247,7 +257,7 @@ std::string RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
       const UpdateResult result =
           learner_->update(trees, objective, params, config.actor().optim().clip_grad());
       if (result.refused) return logprob_mismatch_text(step + 1, result.sums);
-      updates.add(result);
+      updates.add(result, /*first_epoch=*/epoch == 0);
     }
   }
   updates.write(metrics, timings, config.actor().kl_loss_coef());
@@ -279,8 +289,7 @@ RlStage::Validation RlStage::validate(int64_t step) {
   const std::vector<Group> groups = generate_validation(step);
   Validation validation;
   if (job_.world.rank() == 0) {
-    summarize_validation(groups, static_cast<int>(job_.config.rollout().val_n()), validation.metrics,
-                         validation.reward, validation.accuracy);
+    summarize_validation(groups, validation.metrics, validation.reward, validation.accuracy);
     validation.metrics["timing_s/testing"] = timer.seconds();
   }
   return validation;

@@ -26,7 +26,7 @@ class RlStage {
 
   /// Mean reward and accuracy over held-out prompts with the current weights; collective. Filled on rank 0.
   struct Validation {
-    Metrics metrics;       ///< val-core/...
+    Metrics metrics;       ///< val-core/..., val-aux/...
     double reward = 0;     ///< mean over all samples
     double accuracy = -1;  ///< mean of "correct", -1 when the environment has no such thing
   };
@@ -52,6 +52,7 @@ class RlStage {
   Learner* learner_;
   std::unique_ptr<Engine> engine_;  // null on ranks that only learn
   uint64_t version_ = 0;            // of the weights that the engine and the learner have
+  double peak_flops_ = 0;           // of a learner, on rank 0; 0: not yet measured
   std::vector<Group> groups_;
 };
 

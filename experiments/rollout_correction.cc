@@ -50,12 +50,12 @@ void RolloutCorrection::weigh(const Trajectory& recorded, Sample& sample, float 
     if (recorded.loss_mask[i] == 0) continue;
     const float old_logp = sample.old_logprobs[i], rollout_logp = recorded.logprobs[i];
     const float weight = importance_weight(old_logp, rollout_logp);
-    sample.weights[i] = std::min(weight, cap);
+    sample.weights[i] = weight > cap ? cap : weight;  // a NaN stays one: the update that has it is skipped
     corrected_ += 1;
     clipped_ += weight > cap ? 1 : 0;
     mismatches_ += same_bits(old_logp, rollout_logp) ? 0 : 1;
     weight_sum_ += weight;
-    weight_max_ = std::max<double>(weight_max_, weight);
+    weight_max_ = max_or_nan(weight_max_, weight);
     difference_.compare(old_logp, rollout_logp);
   }
 }
@@ -83,7 +83,7 @@ void RolloutCorrection::write(Metrics& metrics) const {
 }
 
 std::string logprob_mismatch_text(int64_t step, const LossSums& sums) {
-  const LogprobMismatch& m = sums.first_mismatch;
+  const TokenPlace& m = sums.mismatches.first;
   return fmt::format(
       "step {}: the log-prob recorded for prompt {} sample {} token {} (id {}) is {:.9g} but the learner "
       "computes {:.9g}; it is the first of {} such token(s) of {} in the mini-batch, and nothing was learned "
@@ -91,7 +91,7 @@ std::string logprob_mismatch_text(int64_t step, const LossSums& sums) {
       "damaged the batch: compare `orrery --version` and the memory of the hosts, then resume from the last "
       "checkpoint (algorithm.verify_logprobs=false reports differences in the metrics only)",
       step, m.prompt_index, m.sample_index, m.position, m.token_id, m.recorded, m.recomputed,
-      static_cast<int64_t>(sums.mismatches), static_cast<int64_t>(sums.tokens));
+      static_cast<int64_t>(sums.mismatches.count), static_cast<int64_t>(sums.tokens));
 }
 
 }  // namespace orrery

@@ -1,6 +1,8 @@
 #include "learners/gradient.h"
 
 #include <algorithm>
+#include <cmath>
+#include <initializer_list>
 
 #include "kernels/embedding.h"
 #include "kernels/lm_head.h"
@@ -15,7 +17,7 @@ std::span<const float> inverse_temperatures(float temperature, size_t rows, Aren
   return values;
 }
 
-/// Adds one token to the sums and returns its derivative with respect to logp (weighted).
+/// Adds one token to the sums and returns its derivative with respect to logp and to the entropy (weighted).
 struct RowLoss {
   const Objective& objective;
   LossSums& sums;
@@ -24,9 +26,10 @@ struct RowLoss {
     const Leaf& leaf = *source.leaf;
     const float weight = leaf.weight;
     sums.tokens += 1;
-    sums.entropy += entropy;
+    sums.entropy += static_cast<double>(weight) * entropy;
     if (objective.sft) {
       sums.loss += -static_cast<double>(weight) * logp;
+      check_finite(source, logp, logp, {logp, entropy, weight});
       return {-weight, 0.0f};
     }
     const auto token = static_cast<size_t>(source.token);
@@ -35,21 +38,39 @@ struct RowLoss {
     const float is_weight = leaf.is_weights.empty() ? 1.0f : leaf.is_weights[token];
     const TokenLossTerms terms =
         policy_loss(objective.policy, logp, old_logp, ref_logp, leaf.advantage, is_weight);
-    if (leaf.exact && !same_bits(logp, old_logp)) {
-      sums.add_mismatch(
-          {leaf.prompt_index, leaf.sample_index, source.token, leaf.tokens[token], old_logp, logp});
-    }
+    if (leaf.exact && !same_bits(logp, old_logp)) sums.mismatches.add(place(source, old_logp, logp));
+    check_finite(source, old_logp, logp,
+                 {logp, old_logp, ref_logp, is_weight, leaf.advantage, weight, entropy, terms.pg_loss,
+                  terms.kl, terms.dlogp});
     sums.pg_loss += static_cast<double>(weight) * terms.pg_loss;
     sums.loss +=
         static_cast<double>(weight) *
         (static_cast<double>(terms.pg_loss) + static_cast<double>(objective.policy.kl_loss_coef) * terms.kl +
          static_cast<double>(terms.dentropy) * entropy);
-    sums.kl += terms.kl;
+    sums.kl += static_cast<double>(weight) * terms.kl;
     sums.ppo_kl += -static_cast<double>(terms.log_ratio);
     sums.clipped += terms.clipped ? 1 : 0;
     sums.clipped_lower += terms.clipped_lower ? 1 : 0;
     sums.compare(logp, old_logp);
     return {weight * terms.dlogp, weight * terms.dentropy};
+  }
+
+  static TokenPlace place(const MicroBatch::Source& source, float recorded, float recomputed) {
+    const Leaf& leaf = *source.leaf;
+    return {leaf.prompt_index, leaf.sample_index,
+            source.token,      leaf.tokens[static_cast<size_t>(source.token)],
+            recorded,          recomputed};
+  }
+
+  /// Clamps and comparisons turn some of what is not finite into an ordinary loss or a derivative of 0, so
+  /// inputs are looked at as well as results.
+  void check_finite(const MicroBatch::Source& source, float recorded, float recomputed,
+                    std::initializer_list<float> values) const {
+    for (const float value : values) {
+      if (std::isfinite(value)) continue;
+      sums.not_finite.add(place(source, recorded, recomputed));
+      return;
+    }
   }
 };
 

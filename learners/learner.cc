@@ -1,6 +1,7 @@
 #include "learners/learner.h"
 
 #include <cstring>
+#include <limits>
 
 #include "core/error.h"
 #include "core/fault.h"
@@ -30,6 +31,20 @@ LossSums gather_sums(Communicator& comm, const std::vector<LossSums>& mine) {
   return total;
 }
 
+std::vector<double> tokens_of_ranks(std::span<const Tree> trees,
+                                    const std::vector<std::vector<size_t>>& shards, int ranks) {
+  std::vector<double> result(static_cast<size_t>(ranks), 0.0);
+  for (size_t shard = 0; shard < shards.size(); ++shard) {
+    for (const size_t tree : shards[shard]) {
+      for (const Leaf& leaf : trees[tree].leaves) {
+        result[shard * result.size() / shards.size()] +=
+            static_cast<double>(trees[tree].prompt.size() + leaf.tokens.size());
+      }
+    }
+  }
+  return result;
+}
+
 double step_flops(const ModelConfig& config, std::span<const std::vector<MicroBatch>> shards) {
   double total = 0;
   for (const auto& batches : shards) {
@@ -43,6 +58,22 @@ double step_flops(const ModelConfig& config, std::span<const std::vector<MicroBa
 }
 
 }  // namespace
+
+std::string skipped_update_text(const UpdateResult& result) {
+  const TokenCount& bad = result.sums.not_finite;
+  if (bad.count == 0)
+    return fmt::format("the gradient norm is {}: this update was skipped, weights are unchanged",
+                       result.grad_norm);
+  return fmt::format(
+      "{} of the mini-batch's {} loss tokens have a log-prob, weight, entropy or loss that is not finite, "
+      "first "
+      "prompt {} sample {} token {} (id {}; log-prob recorded {}, computed {}): this update was skipped, "
+      "weights "
+      "are unchanged",
+      static_cast<int64_t>(bad.count), static_cast<int64_t>(result.sums.tokens), bad.first.prompt_index,
+      bad.first.sample_index, bad.first.position, bad.first.token_id, bad.first.recorded,
+      bad.first.recomputed);
+}
 
 Learner::Learner(const Context& ctx, Transformer& model, Communicator& comm, const LearnerConfig& config)
     : ctx_(ctx),
@@ -121,6 +152,7 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective, 
   const auto count = static_cast<int64_t>(batches.size());
   const int64_t first = work.first;
   result.rows = work.rows;
+  result.rank_tokens = tokens_of_ranks(trees, work.assignment, comm_.size());
 
   arena_.reset();
   if (reference_ != nullptr && !objective.sft) {
@@ -153,13 +185,16 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective, 
     const PhaseScope phase(ctx_, "reduce");
     reduce.finish();
     result.sums = gather_sums(comm_, sums);
-    if (objective.verify_logprobs && result.sums.mismatches > 0) {
+    if (objective.verify_logprobs && result.sums.mismatches.count > 0) {
       result.refused = true;  // alike on every rank
       return result;
     }
   }
   fault_point(FaultPoint::kLearnerUpdate);
-  {
+  if (result.sums.not_finite.count > 0) {  // alike on every rank
+    result.grad_norm = std::numeric_limits<double>::quiet_NaN();
+    result.skipped = true;
+  } else {
     const ScopedTimer timer(result.optimizer_seconds);
     const PhaseScope phase(ctx_, "optimizer");
     const ShardedAdamW::Result step =

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -25,16 +26,24 @@ struct LearnerConfig {
 struct UpdateResult {
   LossSums sums;  ///< over the whole mini-batch, all ranks
   double grad_norm = 0;
-  bool skipped = false;  ///< the gradient was not finite: weights unchanged
-  /// sums.mismatches > 0 under objective.verify_logprobs: weights and optimizer unchanged, the rest of the
+  /// A token's loss (sums.not_finite, and grad_norm is NaN) or the gradient was not finite: weights
+  /// unchanged.
+  bool skipped = false;
+  /// sums.mismatches under objective.verify_logprobs: weights and optimizer unchanged, the rest of the
   /// result not filled.
   bool refused = false;
   double lr = 0;
-  int64_t rows = 0;        ///< rows computed by all ranks
+  int64_t rows = 0;  ///< rows computed by all ranks
+  /// Of each learner rank: prompt and response tokens of the samples it had, a prompt counted once a sample.
+  std::vector<double> rank_tokens;
   double model_flops = 0;  ///< forward + backward, all ranks; causal attention, recomputation not counted
   double reference_seconds = 0, gradient_seconds = 0, optimizer_seconds = 0, pack_seconds = 0;
   double reduce_seconds = 0;  ///< of the reduction: what backward did not hide
 };
+
+/// One line on why `result` was skipped: the first token that is not finite and how many there are, or the
+/// norm.
+std::string skipped_update_text(const UpdateResult& result);
 
 class Learner {
  public:

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 
 #include "core/error.h"
 #include "kernels/cpu/scalar_math.h"
@@ -39,8 +40,9 @@ KlTerm kl_term(KlLossType type, float logp, float ref_logp) {
 TokenLossTerms policy_loss(const PolicyLossParams& params, float logp, float old_logp, float ref_logp,
                            float advantage, float is_weight) {
   TokenLossTerms terms;
-  terms.log_ratio = logp - old_logp;
-  const float bounded = std::clamp(terms.log_ratio, -kMaxLogRatio, kMaxLogRatio);
+  const float log_ratio = logp - old_logp;
+  const float bounded = std::clamp(log_ratio, -kMaxLogRatio, kMaxLogRatio);
+  terms.log_ratio = bounded;
   const float ratio = exp_f32(bounded);
   const float unclipped = -advantage * ratio;
   const float clipped =
@@ -52,7 +54,7 @@ TokenLossTerms policy_loss(const PolicyLossParams& params, float logp, float old
     terms.clipped_lower = terms.pg_loss > bound;
     terms.pg_loss = std::min(terms.pg_loss, bound);
   }
-  const bool differentiable = !terms.clipped && !terms.clipped_lower && bounded == terms.log_ratio;
+  const bool differentiable = !terms.clipped && !terms.clipped_lower && bounded == log_ratio;
   terms.dlogp = differentiable ? unclipped * is_weight : 0.0f;
   terms.pg_loss *= is_weight;
   if (params.kl_loss_coef != 0) {
@@ -65,6 +67,8 @@ TokenLossTerms policy_loss(const PolicyLossParams& params, float logp, float old
 }
 
 float importance_weight(float old_logp, float rollout_logp) {
+  if (!std::isfinite(old_logp) || !std::isfinite(rollout_logp))
+    return std::numeric_limits<float>::quiet_NaN();
   return exp_f32(std::clamp(old_logp - rollout_logp, -kMaxLogRatio, kMaxLogRatio));
 }
 
@@ -89,25 +93,35 @@ bool same_bits(float a, float b) {
   return !std::isnan(a) && std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b);
 }
 
+void TokenCount::add(const TokenPlace& place) {
+  if (count == 0 || place.place() < first.place()) first = place;
+  count += 1;
+}
+
+void TokenCount::merge(const TokenCount& o) {
+  if (o.count > 0 && (count == 0 || o.first.place() < first.place())) first = o.first;
+  count += o.count;
+}
+
+double max_or_nan(double a, double b) {
+  if (std::isnan(a) || std::isnan(b)) return std::numeric_limits<double>::quiet_NaN();
+  return std::max(a, b);
+}
+
 void LogprobDifference::compare(float recomputed, float recorded) {
   const double difference =
       std::abs(std::exp(static_cast<double>(recomputed)) - std::exp(static_cast<double>(recorded)));
   probs_diff_sum += difference;
   probs_diff_square_sum += difference * difference;
-  probs_diff_max = std::max(probs_diff_max, difference);
-  logprob_diff_max = std::max(logprob_diff_max, std::abs(static_cast<double>(recomputed - recorded)));
+  probs_diff_max = max_or_nan(probs_diff_max, difference);
+  logprob_diff_max = max_or_nan(logprob_diff_max, std::abs(static_cast<double>(recomputed - recorded)));
 }
 
 void LogprobDifference::merge(const LogprobDifference& o) {
   probs_diff_sum += o.probs_diff_sum;
   probs_diff_square_sum += o.probs_diff_square_sum;
-  probs_diff_max = std::max(probs_diff_max, o.probs_diff_max);
-  logprob_diff_max = std::max(logprob_diff_max, o.logprob_diff_max);
-}
-
-void LossSums::add_mismatch(const LogprobMismatch& mismatch) {
-  if (mismatches == 0 || mismatch.place() < first_mismatch.place()) first_mismatch = mismatch;
-  mismatches += 1;
+  probs_diff_max = max_or_nan(probs_diff_max, o.probs_diff_max);
+  logprob_diff_max = max_or_nan(logprob_diff_max, o.logprob_diff_max);
 }
 
 void LossSums::add(const LossSums& o) {
@@ -120,9 +134,8 @@ void LossSums::add(const LossSums& o) {
   clipped_lower += o.clipped_lower;
   tokens += o.tokens;
   merge(o);
-  if (o.mismatches > 0 && (mismatches == 0 || o.first_mismatch.place() < first_mismatch.place()))
-    first_mismatch = o.first_mismatch;
-  mismatches += o.mismatches;
+  mismatches.merge(o.mismatches);
+  not_finite.merge(o.not_finite);
 }
 
 }  // namespace orrery

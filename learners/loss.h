@@ -38,7 +38,7 @@ struct TokenLossTerms {
   float pg_loss = 0, kl = 0;
   float dlogp = 0;      ///< d(pg_loss + kl_loss_coef * kl) / dlogp
   float dentropy = 0;   ///< -entropy_coeff
-  float log_ratio = 0;  ///< logp - old_logp
+  float log_ratio = 0;  ///< clamp(logp - old_logp, -20, 20)
   bool clipped = false, clipped_lower = false;
 };
 
@@ -46,7 +46,8 @@ struct TokenLossTerms {
 TokenLossTerms policy_loss(const PolicyLossParams& params, float logp, float old_logp, float ref_logp,
                            float advantage, float is_weight = 1.0f);
 
-/// exp(old_logp - rollout_logp), the log-ratio clamped to +-20; before it is truncated.
+/// exp(old_logp - rollout_logp), the log-ratio clamped to +-20; before it is truncated. NaN when one of them
+/// is not finite: such a weight must not pass for a large one.
 float importance_weight(float old_logp, float rollout_logp);
 
 /// How token losses become one number. Weights sum to 1 over the mini-batch of all ranks for the two means
@@ -58,8 +59,9 @@ enum class LossAggMode { kTokenMean, kSeqMeanTokenSum, kSeqMeanTokenMean, kSeqMe
 float aggregation_weight(LossAggMode mode, int64_t sample_tokens, int64_t total_tokens, int64_t samples,
                          int64_t max_response_length);
 
-/// A loss token whose log-prob was not recomputed to the bits that were recorded.
-struct LogprobMismatch {
+/// A loss token of which something is wrong, with its log-prob as it was recorded (or recomputed for another
+/// fingerprint) and as the learner computes it now.
+struct TokenPlace {
   uint64_t prompt_index = 0;
   uint32_t sample_index = 0;
   int32_t position = 0;  ///< in the response
@@ -71,7 +73,20 @@ struct LogprobMismatch {
 /// NaN equals nothing: a log-prob that is one is wrong on both sides.
 bool same_bits(float a, float b);
 
-/// How far recorded log-probs are from recomputed ones, over tokens.
+/// Tokens counted, and the first of them by prompt, sample and position: the same one however trees lie in
+/// shards.
+struct TokenCount {
+  double count = 0;
+  TokenPlace first;
+  void add(const TokenPlace& place);
+  void merge(const TokenCount& other);
+};
+
+/// The larger one, NaN when one of them is: unlike std::max, wherever it stands.
+double max_or_nan(double a, double b);
+
+/// How far recorded log-probs are from recomputed ones, over tokens. A value that is not finite makes the
+/// sums and maxima so.
 struct LogprobDifference {
   double probs_diff_sum = 0, probs_diff_square_sum = 0;
   double probs_diff_max = 0, logprob_diff_max = 0;
@@ -79,17 +94,18 @@ struct LogprobDifference {
   void merge(const LogprobDifference& other);
 };
 
-/// Sums over loss tokens in row order, for metrics; added across shards in shard order.
+/// Sums over loss tokens in row order, for metrics; added across shards in shard order. Weights are the
+/// aggregation weights, so that a weighted sum is what the loss is made of.
 struct LossSums : LogprobDifference {
-  double loss =
-      0;  ///< sum of weight * (pg + kl_coef * kl - entropy_coeff * entropy), or of weight * -logp (SFT)
-  double pg_loss = 0, kl = 0, entropy = 0, ppo_kl = 0, clipped = 0, clipped_lower = 0;
+  /// Weighted sum of pg + kl_coef * kl - entropy_coeff * entropy, or of -logp (SFT).
+  double loss = 0;
+  double pg_loss = 0, kl = 0, entropy = 0;            ///< weighted sums
+  double ppo_kl = 0, clipped = 0, clipped_lower = 0;  ///< plain sums: of -log_ratio, of flags
   double tokens = 0;
-  /// Loss tokens of exact leaves whose bits differ (a NaN always does), and the first of them by prompt,
-  /// sample and position, which is the same one however trees lie in shards.
-  double mismatches = 0;
-  LogprobMismatch first_mismatch;
-  void add_mismatch(const LogprobMismatch& mismatch);
+  /// Of exact leaves: the bits differ (a NaN always does).
+  TokenCount mismatches;
+  /// A log-prob, advantage, weight, entropy, loss or derivative of the token is not finite.
+  TokenCount not_finite;
   void add(const LossSums& other);
 };
 

@@ -82,6 +82,9 @@ void check(const proto::Trajectory& message, const std::string& place) {
   check_values(message.logprobs(), "logprobs", place);
   check_values(message.entropies(), "entropies", place);
   if (!std::isfinite(message.reward())) fail("{}: reward is {}: it must be finite", place, message.reward());
+  for (const auto& [name, value] : message.reward_extra()) {
+    if (!std::isfinite(value)) fail("{}: reward_extra.{} is {}: it must be finite", place, name, value);
+  }
 }
 
 Trajectory trajectory_from_proto(const proto::Trajectory& message, const std::string& place) {

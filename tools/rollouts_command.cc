@@ -25,6 +25,8 @@ int show(const std::string& path, int64_t limit, bool json) {
                                           {"prompt_tokens", t.prompt_tokens},
                                           {"tokens", t.tokens},
                                           {"logprobs", t.logprobs},
+                                          {"entropies", t.entropies},
+                                          {"loss_mask", t.loss_mask},
                                           {"response", t.response_text}};
       if (json) {
         std::printf("%s\n", row.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());

@@ -316,7 +316,7 @@ TEST_F(Play, NanRewardNamesTheSample) {
     FAIL() << "no error";
   } catch (const Error& error) {
     EXPECT_NE(std::string(error.what()).find("two_turns"), std::string::npos);
-    EXPECT_NE(std::string(error.what()).find("NaN"), std::string::npos);
+    EXPECT_NE(std::string(error.what()).find("is nan for prompt"), std::string::npos);
   }
 }
 

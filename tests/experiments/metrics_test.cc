@@ -7,18 +7,10 @@
 
 #include "core/file.h"
 #include "experiments/checkpointing.h"
-#include "experiments/evaluate.h"
 #include "tests/support/scratch.h"
 
 namespace orrery {
 namespace {
-
-TEST(PassAtK, IsTheUnbiasedEstimate) {
-  EXPECT_DOUBLE_EQ(pass_at_k(10, 3, 1), 0.3);
-  EXPECT_DOUBLE_EQ(pass_at_k(4, 0, 4), 0.0);
-  EXPECT_DOUBLE_EQ(pass_at_k(4, 1, 4), 1.0);
-  EXPECT_NEAR(pass_at_k(5, 2, 2), 1.0 - 3.0 / 10, 1e-12);  // 1 - C(3,2) / C(5,2)
-}
 
 TEST(Format, DurationsAndCounts) {
   EXPECT_EQ(format_duration(127), "2:07");

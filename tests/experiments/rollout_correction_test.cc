@@ -127,8 +127,8 @@ TEST(RolloutCorrection, WeightsAreCapped) {
 TEST(LogprobMismatch, TextNamesThePlaceAndBothValues) {
   LossSums sums;
   sums.tokens = 100;
-  sums.add_mismatch({17, 2, 41, 1234, -1.5f, std::nextafter(-1.5f, 0.0f)});
-  sums.add_mismatch({18, 0, 0, 1, -1.0f, -2.0f});
+  sums.mismatches.add({17, 2, 41, 1234, -1.5f, std::nextafter(-1.5f, 0.0f)});
+  sums.mismatches.add({18, 0, 0, 1, -1.0f, -2.0f});
   const std::string text = logprob_mismatch_text(3, sums);
   EXPECT_EQ(
       text.find("step 3: the log-prob recorded for prompt 17 sample 2 token 41 (id 1234) is -1.5 but the "

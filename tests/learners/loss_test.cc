@@ -5,7 +5,6 @@
 #include <cmath>
 #include <vector>
 
-#include "learners/advantage.h"
 #include "learners/batch.h"
 #include "learners/schedule.h"
 
@@ -86,25 +85,10 @@ TEST(Aggregation, WeightsSumToTheModesTotal) {
   EXPECT_NEAR(norm, 5.0 / 16, 1e-6);
 }
 
-TEST(Advantage, GroupsAreCentredAndScaled) {
-  const std::vector<std::vector<float>> rewards = {{1, 0, 0, 1}, {1, 1, 1}, {0.5f}};
-  const auto grpo = compute_advantages(rewards, {});
-  const double std = std::sqrt(1.0 / 3);
-  EXPECT_NEAR(grpo[0][0], 0.5 / (std + 1e-6), 1e-6);
-  EXPECT_NEAR(grpo[0][1], -0.5 / (std + 1e-6), 1e-6);
-  EXPECT_EQ(grpo[1], (std::vector<float>{0, 0, 0})) << "equal rewards teach nothing";
-  EXPECT_EQ(grpo[2], (std::vector<float>{0}));
-  const auto unscaled = compute_advantages(rewards, {AdvantageEstimator::kGrpo, false});
-  EXPECT_FLOAT_EQ(unscaled[0][0], 0.5f);
-  const auto rloo = compute_advantages(rewards, {AdvantageEstimator::kRloo, true});
-  EXPECT_NEAR(rloo[0][0], 1 - 1.0 / 3, 1e-6);
-  EXPECT_NEAR(rloo[0][1], 0 - 2.0 / 3, 1e-6);
-  const auto reinforce = compute_advantages(rewards, {AdvantageEstimator::kReinforcePlusPlusBaseline, true});
-  double squares = 0;
-  for (const auto& group : reinforce) {
-    for (const float a : group) squares += a * a;
-  }
-  EXPECT_NEAR(squares / 7, 1.0, 1e-4) << "unit variance over the batch of 8 samples (n - 1)";
+TEST(PolicyLoss, LogRatioIsBoundedAsInVerl) {
+  EXPECT_FLOAT_EQ(policy_loss({}, -1.0f, -1.5f, 0, 1.0f).log_ratio, 0.5f);
+  EXPECT_EQ(policy_loss({}, -1.0f, -50.0f, 0, 1.0f).log_ratio, 20.0f);
+  EXPECT_EQ(policy_loss({}, -50.0f, -1.0f, 0, 1.0f).log_ratio, -20.0f);
 }
 
 TEST(Schedule, WarmsUpAndDecays) {

@@ -65,7 +65,7 @@ TEST(VerifyLogprobs, EqualBitsAreLearnedFrom) {
   const auto before = f.weights();
   const UpdateResult result = f.update();
   EXPECT_FALSE(result.refused);
-  EXPECT_EQ(result.sums.mismatches, 0);
+  EXPECT_EQ(result.sums.mismatches.count, 0);
   EXPECT_EQ(result.sums.logprob_diff_max, 0);
   EXPECT_NE(f.weights(), before);
 }
@@ -78,8 +78,8 @@ TEST(VerifyLogprobs, OneUlpIsRefusedAndNothingIsLearned) {
   const auto before = f.weights();
   const UpdateResult result = f.update();
   EXPECT_TRUE(result.refused);
-  EXPECT_EQ(result.sums.mismatches, 1);
-  const LogprobMismatch& m = result.sums.first_mismatch;
+  EXPECT_EQ(result.sums.mismatches.count, 1);
+  const TokenPlace& m = result.sums.mismatches.first;
   EXPECT_EQ(m.place(), std::tuple(uint64_t{3}, 1u, 0));
   EXPECT_EQ(m.token_id, f.batch.responses[3][1][0]);
   EXPECT_EQ(m.recorded, damaged);
@@ -103,8 +103,8 @@ TEST(VerifyLogprobs, NamesTheFirstOfSeveral) {
   f.batch.old_logprobs[2][0][0] = std::numeric_limits<float>::quiet_NaN();
   const UpdateResult result = f.update();
   EXPECT_TRUE(result.refused);
-  EXPECT_EQ(result.sums.mismatches, 4);
-  EXPECT_EQ(result.sums.first_mismatch.place(), std::tuple(uint64_t{1}, 2u, 0));
+  EXPECT_EQ(result.sums.mismatches.count, 4);
+  EXPECT_EQ(result.sums.mismatches.first.place(), std::tuple(uint64_t{1}, 2u, 0));
 }
 
 TEST(VerifyLogprobs, OnlyWhatIsComparableIsCompared) {
@@ -113,29 +113,109 @@ TEST(VerifyLogprobs, OnlyWhatIsComparableIsCompared) {
   f.objective.verify_logprobs = false;
   UpdateResult result = f.update();
   EXPECT_FALSE(result.refused);
-  EXPECT_EQ(result.sums.mismatches, 1) << "reported, not refused";
+  EXPECT_EQ(result.sums.mismatches.count, 1) << "reported, not refused";
   EXPECT_NEAR(result.sums.logprob_diff_max, 0.25, 1e-6);
 
   f.objective.verify_logprobs = true;  // the weights have moved: nothing is exact now
   auto trees = f.batch.trees();
   result = f.learner.update(trees, f.objective, {}, 1.0);
   EXPECT_FALSE(result.refused);
-  EXPECT_EQ(result.sums.mismatches, 0);
+  EXPECT_EQ(result.sums.mismatches.count, 0);
 }
 
 TEST(LossSums, FirstMismatchDoesNotDependOnTheOrderOfShards) {
   LossSums a, b;
-  a.add_mismatch({7, 0, 3, 1, -1, -2});
-  b.add_mismatch({2, 5, 9, 1, -1, -2});
-  b.add_mismatch({2, 5, 8, 1, -1, -2});
+  a.mismatches.add({7, 0, 3, 1, -1, -2});
+  b.mismatches.add({2, 5, 9, 1, -1, -2});
+  b.mismatches.add({2, 5, 8, 1, -1, -2});
   LossSums ab = a, ba = b;
   ab.add(b);
   ba.add(a);
   ab.add(LossSums{});
-  EXPECT_EQ(ab.mismatches, 3);
-  EXPECT_EQ(ba.mismatches, 3);
-  EXPECT_EQ(ab.first_mismatch.place(), std::tuple(uint64_t{2}, 5u, 8));
-  EXPECT_EQ(ba.first_mismatch.place(), ab.first_mismatch.place());
+  EXPECT_EQ(ab.mismatches.count, 3);
+  EXPECT_EQ(ba.mismatches.count, 3);
+  EXPECT_EQ(ab.mismatches.first.place(), std::tuple(uint64_t{2}, 5u, 8));
+  EXPECT_EQ(ba.mismatches.first.place(), ab.mismatches.first.place());
+}
+
+/// What may be wrong with a token of prompt 2, sample 1.
+struct Spoilt {
+  const char* what;
+  float old_logprob = -1.5f, weight = 1, advantage = 0.5f;
+};
+
+TEST(NotFinite, SkipsTheMiniBatchAsAWholeWhereverItStands) {
+  const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
+  for (const Spoilt& spoilt :
+       {Spoilt{"a log-prob that is NaN", nan}, Spoilt{"a log-prob of 0", -inf},
+        Spoilt{"an infinite log-prob", inf}, Spoilt{"a weight that is NaN", -1.5f, nan},
+        Spoilt{"an infinite weight", -1.5f, inf}, Spoilt{"an advantage that is NaN", -1.5f, 1, nan},
+        Spoilt{"an infinite advantage", -1.5f, 1, -inf}}) {
+    Fixture f;
+    f.objective.verify_logprobs = false;
+    const size_t size = f.batch.responses[2][1].size();
+    for (size_t token = 0; token < size; ++token) {
+      if (f.batch.masks[2][1][token] == 0) continue;
+      auto logprobs = f.batch.old_logprobs[2][1];
+      logprobs[token] = spoilt.old_logprob;
+      std::vector<float> weights(size, 1.0f);
+      weights[token] = spoilt.weight;
+      auto trees = f.trees();
+      Leaf& leaf = trees[2].leaves[1];
+      leaf.old_logprobs = logprobs;
+      leaf.is_weights = weights;
+      leaf.advantage = spoilt.advantage;
+      const auto before = f.weights();
+      AdamWParams params;
+      params.lr = 1e-3f;
+      const UpdateResult result = f.learner.update(trees, f.objective, params, 1.0);
+      EXPECT_TRUE(result.skipped) << spoilt.what;
+      EXPECT_FALSE(result.refused);
+      EXPECT_EQ(f.weights(), before) << spoilt.what;
+      EXPECT_EQ(f.learner.optimizer().t(), 0);
+      EXPECT_TRUE(std::isnan(result.grad_norm));
+      const bool whole_sample = !std::isfinite(spoilt.advantage);
+      EXPECT_EQ(result.sums.not_finite.count, whole_sample ? static_cast<double>(leaf.loss_tokens()) : 1.0);
+      EXPECT_EQ(result.sums.not_finite.first.prompt_index, leaf.prompt_index);
+      EXPECT_EQ(result.sums.not_finite.first.sample_index, leaf.sample_index);
+      if (!whole_sample) {
+        EXPECT_EQ(result.sums.not_finite.first.position, static_cast<int32_t>(token));
+      }
+      const std::string text = skipped_update_text(result);
+      EXPECT_NE(
+          text.find(fmt::format("first prompt {} sample {} token ", leaf.prompt_index, leaf.sample_index)),
+          std::string::npos)
+          << text;
+    }
+  }
+}
+
+TEST(NotFinite, WeightsOfTheModelSkipAnImitationStepToo) {
+  Fixture f;
+  auto trees = f.trees();
+  f.objective = {};
+  f.objective.sft = true;
+  f.model.parameters()[5] = std::numeric_limits<float>::quiet_NaN();
+  f.model.pack(f.ctx);
+  const UpdateResult result = f.learner.update(trees, f.objective, {}, 1.0);
+  EXPECT_TRUE(result.skipped);
+  EXPECT_GT(result.sums.not_finite.count, 0);
+}
+
+TEST(NotFinite, DifferencesAreNanWhereverTheNanStands) {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (size_t at = 0; at < 3; ++at) {
+    LogprobDifference difference, other;
+    for (size_t i = 0; i < 3; ++i) difference.compare(i == at ? nan : -1.0f, -2.0f);
+    EXPECT_TRUE(std::isnan(difference.probs_diff_max) && std::isnan(difference.logprob_diff_max)) << at;
+    EXPECT_TRUE(std::isnan(difference.probs_diff_sum));
+    other.compare(-1.0f, -2.0f);
+    other.merge(difference);
+    EXPECT_TRUE(std::isnan(other.probs_diff_max));
+  }
+  EXPECT_TRUE(std::isnan(importance_weight(nan, -1)));
+  EXPECT_TRUE(std::isnan(importance_weight(-1, -std::numeric_limits<float>::infinity())))
+      << "not a large ratio that the cap makes ordinary";
 }
 
 TEST(ImportanceWeight, ScalesThePolicyTermAndItsDerivativeAlone) {

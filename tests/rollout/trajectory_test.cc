@@ -53,6 +53,8 @@ TEST(Trajectory, RejectsMessagesThatLie) {
       {"logprobs[0]", [nan](proto::Trajectory& t) { t.set_logprobs(0, nan); }},
       {"entropies[0]", [inf](proto::Trajectory& t) { t.set_entropies(0, inf); }},
       {"reward is", [nan](proto::Trajectory& t) { t.set_reward(nan); }},
+      {"reward is", [inf](proto::Trajectory& t) { t.set_reward(-inf); }},
+      {"reward_extra.part is", [nan](proto::Trajectory& t) { (*t.mutable_reward_extra())["part"] = nan; }},
       {"finish_reason is \"done\"", [](proto::Trajectory& t) { t.set_finish_reason("done"); }},
       {"compute_dtype is \"f64\"",
        [](proto::Trajectory& t) { t.mutable_fingerprint()->set_compute_dtype("f64"); }},

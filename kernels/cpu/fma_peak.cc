@@ -1,11 +1,11 @@
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "bench/fma_peak.cc"
+#define HWY_TARGET_INCLUDE "kernels/cpu/fma_peak.cc"
 #include "kernels/cpu/targets.h"
 // targets.h first.
 #include "hwy/foreach_target.h"
 // foreach_target.h first.
-#include "bench/fma_peak.h"
 #include "kernels/cpu/simd-inl.h"
+#include "kernels/peak.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace orrery::HWY_NAMESPACE {
@@ -35,25 +35,32 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 
 #include <algorithm>
-
-#include "bench/turns.h"
+#include <ctime>
 
 namespace orrery {
 HWY_EXPORT(fmas);
 
-double run_fmas(int64_t rounds) { return HWY_DYNAMIC_DISPATCH(fmas)(rounds); }
+namespace {
 
-double measure_fma_peak([[maybe_unused]] int threads) {
+/// Of this thread, so that neighbours who take turns on the CPU do not count.
+double cpu_seconds() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
+}
+
+}  // namespace
+
+double measure_fma_peak([[maybe_unused]] int threads, int turns) {
   constexpr int64_t kRounds = 20000;
   double total = 0;
 #pragma omp parallel num_threads(threads) reduction(+ : total)
   {
     double best = 0;
-    for (int turn = 0; turn < 300; ++turn) {
-      double flops = 0;
-      const double time = seconds(
-          1, [&] { flops = run_fmas(kRounds); }, 1);
-      best = std::max(best, flops / time);
+    for (int turn = 0; turn < turns; ++turn) {
+      const double start = cpu_seconds();
+      const double flops = HWY_DYNAMIC_DISPATCH(fmas)(kRounds);
+      best = std::max(best, flops / (cpu_seconds() - start));
     }
     total += best;
   }
