@@ -74,9 +74,9 @@ class NumberTexts final : public nlohmann::json_sax<nlohmann::json> {
 void read_jsonl(const std::vector<std::string>& files, bool skip,
                 const std::function<void(const nlohmann::json&, const std::string&, std::string_view)>& row) {
   for (const std::string& path : files) {
-    if (std::filesystem::is_directory(path)) fail("{} is a folder, not a JSONL file", path);
+    if (std::filesystem::is_directory(path)) fail_usage("{} is a folder, not a JSONL file", path);
     std::ifstream file(path, std::ios::binary);
-    if (!file) fail("cannot open {}; check data.train_files and data.val_files", path);
+    if (!file) fail_usage("cannot open {}; check data.train_files and data.val_files", path);
     int64_t line_number = 0, good = 0, bad = 0;
     std::string first_problem;
     for (std::string line; std::getline(file, line);) {
@@ -92,15 +92,16 @@ void read_jsonl(const std::vector<std::string>& files, bool skip,
         row(object, where, line);
         ++good;
       } catch (const Error& error) {
-        if (!skip) throw Error(std::string(error.what()) + "; mend the row or set data.on_error: skip");
+        if (!skip) fail_usage("{}; mend the row or set data.on_error: skip", error.what());
         if (bad++ == 0) first_problem = error.what();
       }
     }
     if (file.bad()) fail("cannot read {} beyond line {}", path, line_number);
     if (bad > 0)
       spdlog::warn("{}: {} of {} rows skipped, the first because: {}", path, bad, good + bad, first_problem);
-    if (good == 0 && bad > 0) fail("{} holds no usable row, the first because: {}", path, first_problem);
-    if (good == 0) fail("{} holds no usable row", path);
+    if (good == 0 && bad > 0)
+      fail_usage("{} holds no usable row, the first because: {}", path, first_problem);
+    if (good == 0) fail_usage("{} holds no usable row", path);
   }
 }
 

@@ -96,7 +96,7 @@ size_t delimiter(std::string_view text, size_t at) {
   if (text[at + 1] == '\\' || text[at + 1] == '{' || text[at + 1] == '}') return 2;
   const std::string_view command = command_at(text, at);
   const size_t end = at + 1 + command.size();
-  if (command == "cup" || command == "cap") return end - at;
+  if (command == "cup" || command == "cap" || command == "lbrace" || command == "rbrace") return end - at;
   if ((command == "begin" || command == "end") && end < text.size() && text[end] == '{') {
     const size_t close = text.find('}', end);
     return close == std::string_view::npos ? 0 : close + 1 - at;

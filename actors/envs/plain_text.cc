@@ -9,6 +9,8 @@
 namespace orrery {
 namespace {
 
+constexpr uint32_t kRootSign = 0x221A;
+
 struct Spelling {
   uint32_t code_point;
   const char* plain;
@@ -177,6 +179,14 @@ std::string plain_text(std::string_view text) {
       out += bytes;
     } else {
       append_plain(c, bytes, out);
+      // A root sign covers all digits behind it, unlike \sqrt.
+      size_t end = at + bytes.size();
+      while (c == kRootSign && end < text.size() && text[end] >= '0' && text[end] <= '9') ++end;
+      if (end > at + bytes.size()) {
+        out.append(1, '{').append(text.substr(at + bytes.size(), end - at - bytes.size())) += '}';
+        at = end;
+        continue;
+      }
     }
     at += bytes.size();
   }

@@ -34,9 +34,9 @@ Currency currency_at(std::string_view text, size_t at) {
 /// Words that change the number or begin something else than a unit.
 bool is_no_unit(std::string_view word) {
   constexpr std::string_view kOther[] = {
-      "or", "and", "mod", "dozen", "hundred", "thousand", "half", "million", "billion", "trillion",
-      "pi", "sin", "cos", "tan",   "log",     "exp",      "sqrt", "squared", "cubed",   "of",
-      "to", "is",  "not", "plus",  "minus",   "times",    "over", "base",    "if",      "when"};
+      "or",  "and", "mod",  "hundred", "thousand", "half", "million", "billion", "trillion", "pi",
+      "sin", "cos", "tan",  "log",     "exp",      "sqrt", "squared", "cubed",   "of",       "to",
+      "is",  "not", "plus", "minus",   "times",    "over", "base",    "if",      "when"};
   return contains(kOther, word);
 }
 

@@ -1,8 +1,7 @@
 // A number with what may stand beside it in an answer: a currency or percent sign, degrees, a unit.
 //
 // Behind a number a unit is \text{...}, a known short one (cm, kg), or words apart from it (".75 meters");
-// letters that may be variables (2k, 3ab) are none, and neither are words that change the number (5 dozen) or
-// go on (3 or x).
+// letters that may be variables (2k, 3ab) are none, and neither are words that go on (3 or x).
 #pragma once
 
 #include <optional>

@@ -68,10 +68,10 @@ cluster: {{threads: 1}}
         self.assertEqual(self.rewards([case[:2] for case in cases], "data.answer_extraction=strict"), [0, 1, 0, 0, 1])
         unknown = [("it is 5", {**row, "data_source": "my/set"})]
         self.write_rows("rows.jsonl", [{"prompt": "<q0>", **unknown[0][1]}])
-        self.fails(1, "train", self.config(1), f"run_dir={self.folder}/x", says=["rows.jsonl:1", "my/set", "data.reward_rule"])
+        self.fails(2, "train", self.config(1), f"run_dir={self.folder}/x", says=["rows.jsonl:1", "my/set", "data.reward_rule"])
         self.assertEqual(self.rewards(unknown, "data.reward_rule=gsm8k"), [1])
         self.write_rows("rows.jsonl", [{"prompt": "<q0>", "reward_model": {"ground_truth": "$$"}}])
-        self.fails(1, "train", self.config(1), f"run_dir={self.folder}/x", says=["rows.jsonl:1", "ground truth"])
+        self.fails(2, "train", self.config(1), f"run_dir={self.folder}/x", says=["rows.jsonl:1", "ground truth"])
 
     def test_verls_keys_win(self):
         truth = {"reward_model": {"ground_truth": "5"}}
