@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/file.h"
 #include "core/flight_recorder.h"
 #include "core/log.h"
 #include "core/parallel.h"
@@ -25,6 +26,19 @@ std::unique_ptr<Transformer> make_transformer(const std::filesystem::path& folde
         folder.string(), tokenizer.vocab_size() - 1, config.vocab_size);
   }
   return std::make_unique<Transformer>(config, device, compute_dtype, max_positions);
+}
+
+/// What is wrong with a model's folder or with data stays wrong: as final as a config error, unless the
+/// system could not read it.
+template <class Work>
+auto read_inputs(Work&& work) {
+  try {
+    return work();
+  } catch (const SystemError&) {
+    throw;
+  } catch (const Error& error) {
+    throw Error(error.what(), error.exit_code() == kExitFailure ? kExitUsage : error.exit_code());
+  }
 }
 
 }  // namespace
@@ -64,7 +78,7 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
   const DType dtype =
       topology.is_learner(world.rank()) ? compute_dtype(config) : rollout_compute_dtype(config);
   std::unique_ptr<Job> job;
-  together(world, [&] {
+  const auto make = [&] {
     const std::filesystem::path folder = config.model().path();
     if (!std::filesystem::is_directory(folder)) {
       fail_usage("model.path: '{}' is not a folder; give a Hugging Face model folder", folder.string());
@@ -89,7 +103,8 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
     }
     job->env = make_environment(config.data(), config.seed());
     job->source = std::make_unique<PromptSource>(config.data(), *job->env, job->tokenizer, config.seed());
-  });
+  };
+  together(world, [&] { read_inputs(make); });
   return job;
 }
 

@@ -53,7 +53,9 @@ struct Job {
   const Transformer& model() const { return *transformer; }
 };
 
-/// Collective over world. `local_ranks`: ranks on this host, for the number of threads.
+/// Collective over world. Usage Error when the model's folder or the data is wrong, damaged or not supported;
+/// an Error of exit code 1 when it could not be read. `local_ranks`: ranks on this host, for the number of
+/// threads.
 std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, int local_ranks);
 
 /// Threads of a rank: cluster.threads, or this host's CPUs shared by its ranks.
