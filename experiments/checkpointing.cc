@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <map>
 #include <sstream>
 #include <string_view>
@@ -14,6 +15,7 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "core/timer.h"
+#include "experiments/divergence.h"
 #include "experiments/together.h"
 
 namespace orrery {
@@ -107,7 +109,7 @@ double Checkpointer::save(const TrainState& state, Learner* learner, bool must) 
   }
   CheckpointInfo info;
   info.step = state.step();
-  info.stage = state.rl_step > 0 ? "grpo" : "sft";
+  info.stage = state.stage();
   info.run_config_yaml = config_yaml_;
   info.model_config_json = model_config_json(job_.model().config(), "float32");
   info.state = state;
@@ -134,7 +136,7 @@ void Checkpointer::settle(bool must) {
   }
 }
 
-void Checkpointer::finish() { settle(/*must=*/true); }
+void Checkpointer::finish(bool must) { settle(must); }
 
 std::optional<double> Checkpointer::poll() {
   if (writer_ && writer_->done()) settle(/*must=*/false);
@@ -198,8 +200,8 @@ std::optional<TrainState> Checkpointer::resume(Learner* learner) {
     const Checkpoint checkpoint(chosen, Checkpoint::Verify::kOnRead);
     Transformer& model = job_.model();
     if (!same_parameters(checkpoint.table(), model.table())) {
-      fail("{} is of another model than model.path {}; use another run_dir or trainer.resume: off",
-           chosen.string(), job_.config.model().path());
+      fail_usage("{} is of another model than model.path {}; use another run_dir or trainer.resume: off",
+                 chosen.string(), job_.config.model().path());
     }
     state = checkpoint.info().state.value_or(TrainState{});  // none: an imported model, step 0
     if (state.rl_step > 0 && state.sft_step < job_.config.sft().total_training_steps()) {
@@ -214,6 +216,13 @@ std::optional<TrainState> Checkpointer::resume(Learner* learner) {
                    changes);
     }
     checkpoint.read(0, checkpoint.flat_size(), model.parameters(), {}, {});
+    if (!std::isfinite(largest(job_.ctx, model.parameters()))) {
+      fail_usage(
+          "{} holds weights that are not finite: the policy had diverged when it was saved; remove it, so "
+          "that "
+          "an earlier one is taken, or name one with trainer.resume",
+          chosen.string());
+    }
     if (learner != nullptr) {
       ShardedAdamW& optimizer = learner->optimizer();
       int64_t at = 0;
@@ -226,7 +235,7 @@ std::optional<TrainState> Checkpointer::resume(Learner* learner) {
     }
     model.pack(job_.ctx);
   });
-  if (world.rank() == 0) spdlog::info("resumed from {} (step {})", chosen.string(), state.step());
+  if (world.rank() == 0) spdlog::info("resumed from {} at {}", chosen.string(), step_text(state));
   return state;
 }
 

@@ -1,6 +1,7 @@
 #include "experiments/sft_stage.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/error.h"
 #include "core/file.h"
@@ -76,6 +77,11 @@ SftData::Example SftData::example(uint64_t index) const {
 
 SftStage::SftStage(Job& job, Learner& learner) : job_(job), learner_(learner), data_(job) {}
 
+std::optional<PolicyProbe> SftStage::probe() const {
+  if (probe_.response.empty()) return std::nullopt;
+  return PolicyProbe{probe_.prompt, probe_.response, probe_mask_, 1.0F};
+}
+
 Metrics SftStage::step(int64_t step) {
   const Timer timer;
   job_.phase(fmt::format("sft step {}", step + 1));
@@ -108,12 +114,15 @@ Metrics SftStage::step(int64_t step) {
   const UpdateResult update = learner_.update(trees, objective, params, sft.optim().clip_grad());
   if (update.skipped) spdlog::warn("the gradient norm is {}: this update was skipped", update.grad_norm);
 
+  probe_ = std::move(examples.front());
+  probe_mask_.assign(probe_.response.size(), 1);
   const double seconds = timer.seconds();
   Metrics metrics;
   metrics["train/loss"] = update.sums.loss;
   metrics["train/entropy"] = update.sums.entropy / std::max(update.sums.tokens, 1.0);
   metrics["train/lr"] = update.lr;
   metrics["train/grad_norm"] = update.grad_norm;
+  metrics["train/skipped_updates"] = update.skipped ? 1 : 0;
   metrics["perf/total_num_tokens"] = static_cast<double>(update.rows);
   metrics["perf/throughput"] = static_cast<double>(update.rows) / seconds / job_.learners->size();
   metrics["perf/learner_gflops_per_s"] = update.model_flops / update.gradient_seconds * 1e-9;

@@ -2,10 +2,12 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "experiments/divergence.h"
 #include "experiments/job.h"
 #include "experiments/metrics.h"
 #include "learners/learner.h"
@@ -33,10 +35,15 @@ class SftStage {
   /// Step `step` (from 0). Collective over the learners.
   Metrics step(int64_t step);
 
+  /// An example of the last step to try the policy on; none before it.
+  std::optional<PolicyProbe> probe() const;
+
  private:
   Job& job_;
   Learner& learner_;
   SftData data_;
+  SftData::Example probe_;
+  std::vector<uint8_t> probe_mask_;
 };
 
 }  // namespace orrery
