@@ -105,6 +105,13 @@ void Watchdog::phase(const std::string& name) {
   phase_since_ = Clock::now();
 }
 
+void Watchdog::set_step(int64_t step, const char* stage, int64_t stage_step) {
+  const std::lock_guard lock(mutex_);
+  step_ = step;
+  stage_ = stage;
+  stage_step_ = stage_step;
+}
+
 Watchdog::Wait::Wait(Watchdog* watchdog, const char* operation) : watchdog_(watchdog) {
   if (watchdog_ == nullptr) return;
   watchdog_->wait_since_ = now();
@@ -119,7 +126,6 @@ Watchdog::Wait::~Wait() {
 
 proto::RankStatus Watchdog::own_status() {
   proto::RankStatus status;
-  status.set_step(step_);
   status.set_pid(getpid());
   status.set_host(host_);
   Communicator::Waiting waiting = world_.waiting();
@@ -128,6 +134,9 @@ proto::RankStatus Watchdog::own_status() {
   if (waiting.operation != nullptr && waiting.seconds > kBriefWait) progress();
   const double still = seconds_since(progress_at_);
   const std::lock_guard lock(mutex_);
+  status.set_step(step_);
+  status.set_stage(stage_);
+  status.set_stage_step(stage_step_);
   status.set_phase(phase_);
   status.set_phase_seconds(std::chrono::duration<double>(Clock::now() - phase_since_).count());
   status.set_still_seconds(std::max(still, 0.0));

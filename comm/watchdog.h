@@ -51,8 +51,8 @@ class Watchdog {
   void phase(const std::string& name);
   /// A sign of progress within the phase. Cheaper; thread-safe.
   void progress() { progress_at_.store(now(), std::memory_order_relaxed); }
-  /// Steps done, for whoever reads the statuses.
-  void set_step(int64_t step) { step_.store(step, std::memory_order_relaxed); }
+  /// Steps done, in all and of the stage under way (a literal), for whoever reads the statuses. Thread-safe.
+  void set_step(int64_t step, const char* stage, int64_t stage_step);
 
   /// While it lives this rank waits for other ranks, so that it is not the one to blame. Not nested.
   /// `watchdog` may be null; `operation` is a literal.
@@ -97,12 +97,13 @@ class Watchdog {
 
   std::atomic<Clock::rep> progress_at_ = now(), wait_since_ = 0;
   std::atomic<const char*> wait_ = nullptr;
-  std::atomic<int64_t> step_ = 0;
 
   std::mutex mutex_;  // guards the rest
   std::condition_variable wake_;
   std::string phase_ = "start";
   Clock::time_point phase_since_ = Clock::now();
+  int64_t step_ = 0, stage_step_ = 0;
+  const char* stage_ = "";
   bool stop_ = false, drain_ = true;
   std::thread thread_;
 };

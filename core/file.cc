@@ -17,6 +17,11 @@
 namespace orrery {
 namespace {
 
+template <class... Args>
+[[noreturn]] void fail_system(fmt::format_string<Args...> format, Args&&... args) {
+  throw SystemError(fmt::format(format, std::forward<Args>(args)...));
+}
+
 /// A file descriptor closed on scope exit.
 struct Fd {
   int fd;
@@ -30,7 +35,7 @@ struct Fd {
 
 size_t regular_file_size(int fd, const std::filesystem::path& path) {
   struct stat info {};
-  if (::fstat(fd, &info) != 0) fail("cannot stat {}: {}", path.string(), std::strerror(errno));
+  if (::fstat(fd, &info) != 0) fail_system("cannot stat {}: {}", path.string(), std::strerror(errno));
   if (!S_ISREG(info.st_mode)) fail("{} is not a regular file", path.string());
   return static_cast<size_t>(info.st_size);
 }
@@ -40,14 +45,14 @@ size_t regular_file_size(int fd, const std::filesystem::path& path) {
 std::string read_file(const std::filesystem::path& path) {
   const Fd file(
       ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));  // a FIFO must not block: it is refused
-  if (file.fd < 0) fail("cannot open {}: {}", path.string(), std::strerror(errno));
+  if (file.fd < 0) fail_system("cannot open {}: {}", path.string(), std::strerror(errno));
   std::string contents(regular_file_size(file.fd, path), '\0');
   size_t done = 0;
   while (done < contents.size()) {
     const ssize_t n = ::read(file.fd, contents.data() + done, contents.size() - done);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail("cannot read {}: {}", path.string(), std::strerror(errno));
-    if (n == 0) fail("{} became shorter while it was read", path.string());
+    if (n < 0) fail_system("cannot read {}: {}", path.string(), std::strerror(errno));
+    if (n == 0) fail_system("{} became shorter while it was read", path.string());
     done += static_cast<size_t>(n);
   }
   return contents;
@@ -95,13 +100,13 @@ void write_file_atomic(const std::filesystem::path& path, std::string_view conte
 
 MappedFile::MappedFile(const std::filesystem::path& path) {
   const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (file.fd < 0) fail("cannot open {}: {}", path.string(), std::strerror(errno));
+  if (file.fd < 0) fail_system("cannot open {}: {}", path.string(), std::strerror(errno));
   size_ = regular_file_size(file.fd, path);
   if (size_ == 0) return;
   data_ = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.fd, 0);
   if (data_ == MAP_FAILED) {
     data_ = nullptr;
-    fail("cannot map {}: {}", path.string(), std::strerror(errno));
+    fail_system("cannot map {}: {}", path.string(), std::strerror(errno));
   }
 }
 

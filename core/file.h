@@ -8,9 +8,18 @@
 #include <string>
 #include <string_view>
 
+#include "core/error.h"
+
 namespace orrery {
 
-/// The whole file. Throws Error naming the path when it cannot be read.
+/// What the system refused (a disk's error, a file system that is gone for a moment), unlike what is wrong
+/// with a file's contents: it may not happen again. Thrown by whatever reads a file here.
+class SystemError : public Error {
+ public:
+  using Error::Error;
+};
+
+/// The whole file. Throws SystemError naming the path when it cannot be read.
 std::string read_file(const std::filesystem::path& path);
 
 enum class Durability {
@@ -26,7 +35,8 @@ void write_file_atomic(const std::filesystem::path& path, std::string_view conte
 /// fsync of a file or folder by path.
 void sync_path(const std::filesystem::path& path);
 
-/// A read-only private mapping of a whole file. Move-only; an empty file maps to an empty span.
+/// A read-only private mapping of a whole file. Move-only; an empty file maps to an empty span. SystemError
+/// when it cannot be mapped.
 class MappedFile {
  public:
   explicit MappedFile(const std::filesystem::path& path);

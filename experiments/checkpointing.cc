@@ -1,6 +1,7 @@
 #include "experiments/checkpointing.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "core/timer.h"
 #include "experiments/agreement.h"
 #include "experiments/config_values.h"
+#include "experiments/divergence.h"
 #include "experiments/resume_check.h"
 #include "experiments/together.h"
 
@@ -67,7 +69,7 @@ double Checkpointer::save(const TrainState& state, Learner* learner, bool must) 
   }
   CheckpointInfo info;
   info.step = state.step();
-  info.stage = state.rl_step > 0 ? "grpo" : "sft";
+  info.stage = state.stage();
   info.run_config_yaml = config_yaml_;
   info.model_config_json = model_config_json(job_.model().config(), "float32");
   info.state = state;
@@ -95,7 +97,7 @@ void Checkpointer::settle(bool must) {
   }
 }
 
-void Checkpointer::finish() { settle(/*must=*/true); }
+void Checkpointer::finish(bool must) { settle(must); }
 
 std::optional<double> Checkpointer::poll() {
   if (writer_ && writer_->done()) settle(/*must=*/false);
@@ -175,6 +177,13 @@ std::optional<TrainState> Checkpointer::resume(Learner* learner) {
       for (const std::string& warning : answer.warnings) spdlog::warn("{}", warning);
     }
     checkpoint.read(0, checkpoint.flat_size(), model.parameters(), {}, {});
+    if (!std::isfinite(largest(job_.ctx, model.parameters()))) {
+      fail_usage(
+          "{} holds weights that are not finite: the policy had diverged when it was saved; remove it, so "
+          "that "
+          "an earlier one is taken, or name one with trainer.resume",
+          chosen.string());
+    }
     if (learner != nullptr) {
       ShardedAdamW& optimizer = learner->optimizer();
       int64_t at = 0;
@@ -187,7 +196,7 @@ std::optional<TrainState> Checkpointer::resume(Learner* learner) {
     }
     model.pack(job_.ctx);
   });
-  if (world.rank() == 0) spdlog::info("resumed from {} (step {})", chosen.string(), state.step());
+  if (world.rank() == 0) spdlog::info("resumed from {} at {}", chosen.string(), step_text(state));
   return state;
 }
 

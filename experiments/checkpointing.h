@@ -34,8 +34,8 @@ class Checkpointer {
   /// Error. Returns the seconds the step was blocked.
   double save(const TrainState& state, Learner* learner, bool must);
 
-  /// Waits for the save under way; its failure is an Error. For the end of a run.
-  void finish();
+  /// Waits for the save under way. For the end of a run. `must`: its failure is an Error, else it is told.
+  void finish(bool must = true);
 
   /// Seconds in the background of the longest save that has ended since the last call; does not wait.
   std::optional<double> poll();

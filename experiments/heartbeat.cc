@@ -77,13 +77,10 @@ std::optional<Heartbeat> Heartbeat::parse(const std::string& text) {
 
 bool write_heartbeat(const std::filesystem::path& path, std::span<const proto::RankStatus> ranks,
                      std::span<const double> ages, const RunState& state) {
-  nlohmann::ordered_json json = {{"time", unix_time()},
-                                 {"state", state.name},
-                                 {"exit_code", nullptr},
-                                 {"step", ranks[0].step()},
-                                 {"pid", ranks[0].pid()},
-                                 {"host", ranks[0].host()},
-                                 {"ranks", nlohmann::ordered_json::array()}};
+  nlohmann::ordered_json json = {
+      {"time", unix_time()},     {"state", state.name},       {"exit_code", nullptr},
+      {"step", ranks[0].step()}, {"stage", ranks[0].stage()}, {"stage_step", ranks[0].stage_step()},
+      {"pid", ranks[0].pid()},   {"host", ranks[0].host()},   {"ranks", nlohmann::ordered_json::array()}};
   for (size_t r = 0; r < ranks.size(); ++r) {
     const proto::RankStatus& status = ranks[r];
     json["ranks"].push_back({{"rank", r},

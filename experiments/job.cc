@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/file.h"
 #include "core/flight_recorder.h"
 #include "core/log.h"
 #include "core/parallel.h"
@@ -27,6 +28,19 @@ std::unique_ptr<Transformer> make_transformer(const std::filesystem::path& folde
         folder.string(), tokenizer.vocab_size() - 1, config.vocab_size);
   }
   return std::make_unique<Transformer>(config, device, compute_dtype, max_positions);
+}
+
+/// What is wrong with a model's folder or with data stays wrong: as final as a config error, unless the
+/// system could not read it.
+template <class Work>
+auto final_unless_unread(Work&& work) {
+  try {
+    return work();
+  } catch (const SystemError&) {
+    throw;
+  } catch (const Error& error) {
+    throw Error(error.what(), error.exit_code() == kExitFailure ? kExitUsage : error.exit_code());
+  }
 }
 
 }  // namespace
@@ -79,7 +93,7 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
   std::vector<InputDigest> inputs = read_inputs(config);
   agree_on_inputs(world, inputs);
   std::unique_ptr<Job> job;
-  together(world, [&] {
+  const auto make = [&] {
     const std::filesystem::path folder = config.model().path();
     if (!std::filesystem::is_directory(folder)) {
       fail_usage("model.path: '{}' is not a folder; give a Hugging Face model folder", folder.string());
@@ -113,7 +127,8 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
     } else {
       job->transformer = load_transformer(ctx, folder, job->tokenizer, dtype, 0);
     }
-  });
+  };
+  together(world, [&] { final_unless_unread(make); });
   const InputDigest weights = weights_input(job->model().parameters());
   agree_on_inputs(world, {&weights, 1});
   // Random ones follow from the seed.

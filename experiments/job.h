@@ -57,9 +57,10 @@ struct Job {
 };
 
 /// Collective over world, whose ranks must have the same config. An error when they do not read the same
-/// files and weights (experiments/agreement.h). `local_ranks`: ranks on this host, for the number of threads.
-/// `use`: what will be asked of the source. `watchdog` may be null. The data are read and checked before the
-/// weights are.
+/// files and weights (experiments/agreement.h). Usage Error when the model's folder or the data is wrong,
+/// damaged or not supported; an Error of exit code 1 when it could not be read. `local_ranks`: ranks on this
+/// host, for the number of threads. `use`: what will be asked of the source. `watchdog` may be null. The data
+/// are read and checked before the weights are.
 std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, int local_ranks,
                               const PromptUse& use, Watchdog* watchdog);
 

@@ -17,6 +17,7 @@
 #include "core/log.h"
 #include "core/parallel.h"
 #include "experiments/config.h"
+#include "experiments/divergence.h"
 #include "experiments/heartbeat.h"
 #include "experiments/mpi_job.h"
 #include "experiments/run_folder.h"
@@ -175,8 +176,9 @@ class Launcher {
       if (!decision.reason.empty()) {
         std::fprintf(stderr, "orrery: launch: no restart: %s\n", decision.reason.c_str());
         if (decision.exit_code != kExitUsage && outcome.seen) {
-          std::fprintf(stderr, "orrery: launch: the last failure: %s; %s\n", cause_.c_str(),
-                       how_to_resume().c_str());
+          const bool diverged = decision.exit_code == kExitDiverged;
+          std::fprintf(stderr, "orrery: launch: the last failure: %s; %s%s\n", cause_.c_str(),
+                       diverged ? "with other settings " : "", how_to_resume().c_str());
         }
       }
       return decision.exit_code;
@@ -261,6 +263,10 @@ class Launcher {
     if (outcome.exit_code == kExitOk) {
       spdlog::info("stopped as asked; {}", how_to_resume());
       return kExitOk;
+    }
+    if (outcome.exit_code == kExitDiverged) {
+      std::fprintf(stderr, "orrery: launch: stopped as asked, but the run is over: %s\n", cause_.c_str());
+      return kExitDiverged;
     }
     // By another signal than ours, or at a second request, the job may end otherwise than it was asked to.
     const Published now = published(run_dir_);

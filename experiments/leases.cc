@@ -49,7 +49,7 @@ void LeaseBook::poll() {
     for (const proto::Group& group : delivery->groups()) {
       deliver(group_from_proto(group));
       if (groups_.back().step != step_) {
-        fail("an actor delivered prompt {} of step {} during step {}", group.prompt_index(), group.step(),
+        fail("an actor delivered prompt {} of batch {} during batch {}", group.prompt_index(), group.step(),
              step_);
       }
     }
@@ -123,7 +123,7 @@ std::optional<uint64_t> RemoteLeases::try_lease() {
     if (const auto lease = mailbox_.try_receive<proto::Lease>(0)) {
       asked_ = false;
       if (lease->step() != step_)
-        fail("rank {} was leased step {} during step {}", rank_, lease->step(), step_);
+        fail("rank {} was leased batch {} during batch {}", rank_, lease->step(), step_);
       done_ = lease->done();
       if (lease->prompt_index_size() > 0) {
         record_event("lease of prompts {}..{}", *lease->prompt_index().begin(),

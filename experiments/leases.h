@@ -43,7 +43,7 @@ class LeaseBook : public LeaseSource {
 /// Any other rank's side.
 class RemoteLeases : public LeaseSource {
  public:
-  /// `appetite`: prompts asked for at a time.
+  /// `step`: as LeaseBook's batch. `appetite`: prompts asked for at a time.
   RemoteLeases(Communicator& comm, uint64_t step, uint32_t appetite);
 
   std::optional<uint64_t> try_lease() override;

@@ -5,10 +5,15 @@
 
 #include <algorithm>
 #include <array>
+#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <span>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "core/error.h"
 #include "core/fault.h"
@@ -18,6 +23,10 @@
 
 namespace orrery {
 namespace {
+
+constexpr std::string_view kValidation = "val";
+/// What a line holds beside metrics.
+constexpr std::array<std::string_view, 4> kLineKeys = {"step", "stage", "stage_step", "time"};
 
 double wall_time() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
@@ -49,24 +58,93 @@ std::string raw_bytes(T value) {
   return bytes;
 }
 
+constexpr std::string_view kEventPrefix = "events.out.tfevents.";
+
+/// The largest time in the names of a folder's event files; 0: there are none.
+int64_t newest_event_time(const std::filesystem::path& folder) {
+  int64_t newest = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(kEventPrefix)) continue;
+    int64_t time = 0;
+    std::from_chars(name.data() + kEventPrefix.size(), name.data() + name.size(), time);
+    newest = std::max(newest, time);
+  }
+  return newest;
+}
+
+/// A line of an earlier metrics.jsonl that stays.
+struct KeptLine {
+  int64_t step = 0;
+  std::string text;
+};
+
+/// Without lines torn by a crash, and of what will be done again. Of two with one step and stage (older
+/// programs wrote such) the later stays.
+std::vector<KeptLine> kept_lines(const std::filesystem::path& path, const MetricsResume& resume) {
+  std::vector<KeptLine> kept;
+  std::map<std::pair<int64_t, std::string>, size_t> seen;
+  std::ifstream old(path);
+  for (std::string line; std::getline(old, line);) {
+    const auto row = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!row.is_object() || !row.contains("step") || !row["step"].is_number_integer()) continue;
+    const int64_t step = row["step"];
+    const std::string stage =
+        row.contains("stage") && row["stage"].is_string() ? row["stage"].get<std::string>() : "";
+    if (step > resume.step || (step == resume.step && stage == kValidation && resume.validates_again))
+      continue;
+    const auto [at, is_new] = seen.try_emplace({step, stage}, kept.size());
+    if (!is_new) kept[at->second].text.clear();
+    at->second = kept.size();
+    kept.push_back({step, line + "\n"});
+  }
+  std::erase_if(kept, [](const KeptLine& line) { return line.text.empty(); });
+  return kept;
+}
+
+/// The numbers of a line's object; null stands for what JSON does not have.
+Metrics metrics_of(const nlohmann::json& row) {
+  Metrics metrics;
+  for (const auto& [name, value] : row.items()) {
+    if (std::ranges::find(kLineKeys, name) != kLineKeys.end()) continue;
+    if (value.is_number()) metrics[name] = value;
+    if (value.is_null()) metrics[name] = std::nan("");
+  }
+  return metrics;
+}
+
 }  // namespace
 
 /// A TensorBoard event file: TFRecords of Event messages.
 class MetricsWriter::EventFile {
  public:
-  explicit EventFile(const std::filesystem::path& folder) {
+  /// `kept`: the lines of metrics.jsonl that count. Those of step `from` and later are written again, after
+  /// TensorBoard is told to forget what earlier files hold of these steps; all of them where there is no
+  /// file.
+  EventFile(const std::filesystem::path& folder, int64_t from, std::span<const KeptLine> kept) {
     std::filesystem::create_directories(folder);
+    const int64_t newest = newest_event_time(folder);
+    if (newest == 0) from = 0;
+    // TensorBoard reads the files in the order of their names.
+    const int64_t time = std::max(static_cast<int64_t>(wall_time()), newest + 1);
     char host[256] = "host";
     ::gethostname(host, sizeof host - 1);
-    file_.open(folder / fmt::format("events.out.tfevents.{}.{}.{}", static_cast<int64_t>(wall_time()), host,
-                                    ::getpid()),
-               std::ios::binary);
-    proto::Event event;
-    event.set_file_version("brain.Event:2");
-    write(event);
+    file_.open(folder / fmt::format("{}{}.{}.{}", kEventPrefix, time, host, ::getpid()), std::ios::binary);
+    proto::Event version;
+    version.set_file_version("brain.Event:2");
+    write(version, wall_time());
+    proto::Event start;
+    start.set_step(from);
+    start.mutable_session_log()->set_status(proto::SessionLog::START);
+    write(start, wall_time());
+    for (const KeptLine& line : kept) {
+      if (line.step < from) continue;
+      const auto row = nlohmann::json::parse(line.text);
+      scalars(line.step, metrics_of(row), row.value("time", wall_time()));
+    }
   }
 
-  void scalars(int64_t step, const Metrics& metrics) {
+  void scalars(int64_t step, const Metrics& metrics, double time) {
     proto::Event event;
     event.set_step(step);
     for (const auto& [name, value] : metrics) {
@@ -74,12 +152,12 @@ class MetricsWriter::EventFile {
       entry->set_tag(name);
       entry->set_simple_value(static_cast<float>(value));
     }
-    write(event);
+    write(event, time);
   }
 
  private:
-  void write(proto::Event& event) {
-    event.set_wall_time(wall_time());
+  void write(proto::Event& event, double time) {
+    event.set_wall_time(time);
     const std::string record = event.SerializeAsString();
     const std::string length = raw_bytes(static_cast<uint64_t>(record.size()));
     file_ << length << raw_bytes(masked_crc32c(length)) << record << raw_bytes(masked_crc32c(record));
@@ -88,32 +166,32 @@ class MetricsWriter::EventFile {
   std::ofstream file_;
 };
 
-MetricsWriter::MetricsWriter(const std::filesystem::path& run_dir, int64_t resume_step, bool tensorboard) {
+MetricsWriter::MetricsWriter(const std::filesystem::path& run_dir, const MetricsResume& resume,
+                             bool tensorboard) {
   const std::filesystem::path path = run_dir / "metrics.jsonl";
   path_ = path.string();
-  std::string kept;
-  if (resume_step >= 0 && std::filesystem::exists(path)) {
-    std::ifstream old(path);
-    for (std::string line; std::getline(old, line);) {
-      const auto row = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
-      // A line torn by a crash, or of a step that will be done again, is dropped.
-      if (row.is_object() && row.contains("step") && row["step"].is_number() && row["step"] <= resume_step) {
-        kept += line + "\n";
-      }
-    }
-  }
-  write_file_atomic(path, kept);
+  const std::vector<KeptLine> kept = kept_lines(path, resume);
+  std::string text;
+  for (const KeptLine& line : kept) text += line.text;
+  write_file_atomic(path, text);
   jsonl_.open(path, std::ios::app);
-  if (tensorboard) events_ = std::make_unique<EventFile>(run_dir / "tensorboard");
+  // A line goes to metrics.jsonl first, so that a crash may have kept the last ones from TensorBoard: those
+  // of the checkpoint's own step are written again.
+  if (tensorboard) {
+    events_ = std::make_unique<EventFile>(run_dir / "tensorboard", std::max<int64_t>(resume.step, 0), kept);
+  }
 }
 
 MetricsWriter::~MetricsWriter() = default;
 
-void MetricsWriter::write(int64_t step, const std::string& stage, const Metrics& metrics) {
+void MetricsWriter::write(int64_t step, const std::string& stage, int64_t stage_step,
+                          const Metrics& metrics) {
+  const double time = wall_time();
   nlohmann::ordered_json row;
   row["step"] = step;
   row["stage"] = stage;
-  row["time"] = wall_time();
+  row["stage_step"] = stage_step;
+  row["time"] = time;
   for (const auto& [name, value] : metrics) {
     if (std::isfinite(value)) {
       row[name] = value;
@@ -133,7 +211,7 @@ void MetricsWriter::write(int64_t step, const std::string& stage, const Metrics&
     spdlog::warn("cannot append to {} (disk full?); this step's metrics are lost, training goes on", path_);
     jsonl_.clear();
   }
-  if (events_) events_->scalars(step, metrics);
+  if (events_) events_->scalars(step, metrics, time);
 }
 
 void Summary::add(double value, int64_t times) {

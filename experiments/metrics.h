@@ -1,5 +1,5 @@
 // Metrics of a run: metrics.jsonl (one object a step, verl's names), TensorBoard event files, and the
-// progress line.
+// progress line. docs/formats.md describes both.
 #pragma once
 
 #include <cstdint>
@@ -13,14 +13,21 @@ namespace orrery {
 
 using Metrics = std::map<std::string, double>;
 
-/// Owned by rank 0. Lines are flushed as they are written. On resume, lines of steps after the checkpoint are
-/// dropped, so a step is never listed twice.
+/// Where a run takes up its metrics again.
+struct MetricsResume {
+  int64_t step = -1;             ///< of the checkpoint; -1: the run starts anew
+  bool validates_again = false;  ///< the validation at `step` comes once more
+};
+
+/// Owned by rank 0. Lines are flushed as they are written. On resume, lines of what is done again are
+/// dropped, and TensorBoard is told to forget them, so that no (step, stage) is listed twice.
 class MetricsWriter {
  public:
-  /// Keeps lines whose "step" is <= resume_step of an earlier metrics.jsonl; -1: starts anew.
-  MetricsWriter(const std::filesystem::path& run_dir, int64_t resume_step, bool tensorboard);
+  MetricsWriter(const std::filesystem::path& run_dir, const MetricsResume& resume, bool tensorboard);
   ~MetricsWriter();
-  void write(int64_t step, const std::string& stage, const Metrics& metrics);
+  /// `step`: SFT and RL steps done; `stage`: "sft", "grpo" or "val" (a validation); `stage_step`: of SFT,
+  /// else of RL, done.
+  void write(int64_t step, const std::string& stage, int64_t stage_step, const Metrics& metrics);
 
  private:
   std::ofstream jsonl_;

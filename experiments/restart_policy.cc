@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "experiments/divergence.h"
 
 namespace orrery {
 namespace {
@@ -68,7 +69,12 @@ RestartPolicy::Decision RestartPolicy::after(const Outcome& outcome) {
   }
   if (outcome.exit_code == kExitOk) return decision;
   if (outcome.exit_code == kExitUsage) {
-    decision.reason = "the command line, config or run folder is wrong, which a restart does not change";
+    decision.reason =
+        "the command line, config, model, data or run folder is wrong, which a restart does not change";
+    return decision;
+  }
+  if (outcome.exit_code == kExitDiverged) {
+    decision.reason = "the policy has diverged, which a restart does not change";
     return decision;
   }
   decision.exit_code = kExitFailure;

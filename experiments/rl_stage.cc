@@ -116,7 +116,8 @@ std::vector<Tree> mini_batch_trees(const Batch& batch, size_t first, size_t coun
 
 }  // namespace
 
-RlStage::RlStage(Job& job, Learner* learner) : job_(job), learner_(learner) {
+RlStage::RlStage(Job& job, Learner* learner, int64_t steps_before)
+    : job_(job), learner_(learner), steps_before_(steps_before) {
   if (job.is_actor()) {
     EngineConfig config = engine_config(job.config, job.model());
     if (learner != nullptr) config.kv_memory = learner->idle_memory();  // a rank generates or learns
@@ -156,8 +157,27 @@ Metrics RlStage::step(int64_t step) {
   return metrics;
 }
 
+std::string RlStage::label(Split split, uint64_t step) const {
+  const auto done = steps_before_ + static_cast<int64_t>(step);
+  return split == Split::kTrain ? fmt::format("generate step {}", done + 1)
+                                : fmt::format("validate step {}", done);
+}
+
 std::vector<Group> RlStage::generate(Split split, uint64_t step, uint64_t begin, uint64_t end,
                                      Timings& timings) {
+  try {
+    return generate_groups(split, step, begin, end, timings);
+  } catch (const NotFiniteError& error) {  // of one rank: the others hear of it when the job ends
+    if (job_.watchdog == nullptr) throw;   // no training
+    throw Error(fmt::format("{}: the policy has diverged: {}; lower actor.optim.lr, or sft.optim.lr, and go "
+                            "on from an earlier checkpoint",
+                            label(split, step), error.what()),
+                kExitDiverged);
+  }
+}
+
+std::vector<Group> RlStage::generate_groups(Split split, uint64_t step, uint64_t begin, uint64_t end,
+                                            Timings& timings) {
   const ScopedTimer timer(timings["gen"]);
   const proto::Config& config = job_.config;
   const bool train = split == Split::kTrain;
@@ -179,14 +199,13 @@ std::vector<Group> RlStage::generate(Split split, uint64_t step, uint64_t begin,
 
   std::vector<Group> groups;
   Communicator& world = job_.world;
-  const std::string label =
-      fmt::format("{} step {}", train ? "generate" : "validate", train ? step + 1 : step);
+  const std::string what = label(split, step);
   const int remote_actors = job_.topology.actors() - (job_.topology.is_actor(0) ? 1 : 0);
   if (world.rank() == 0) {
     LeaseBook book(world, step, begin, end, remote_actors);
     if (engine_) {
       Actor actor(*engine_, job_.tokenizer, *job_.env, *job_.source, actor_config);
-      WatchedLeases watched(book, job_, label);
+      WatchedLeases watched(book, job_, what);
       actor.run(step, watched);
       timings["gen/reward"] += actor.reward_seconds();
     }
@@ -195,7 +214,7 @@ std::vector<Group> RlStage::generate(Split split, uint64_t step, uint64_t begin,
   } else if (engine_) {
     RemoteLeases leases(world, step, static_cast<uint32_t>(actor_config.max_groups));
     Actor actor(*engine_, job_.tokenizer, *job_.env, *job_.source, actor_config);
-    WatchedLeases watched(leases, job_, label);
+    WatchedLeases watched(leases, job_, what);
     actor.run(step, watched);
   }
   return share_with_learners(std::move(groups));
@@ -218,7 +237,7 @@ std::vector<Group> RlStage::share_with_learners(std::vector<Group> groups) {
 
 std::string RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
   const proto::Config& config = job_.config;
-  job_.phase(fmt::format("update step {}", step + 1));
+  job_.phase(fmt::format("update step {}", steps_before_ + step + 1));
   const std::vector<GroupRewards> rewards = group_rewards(groups_);
   std::vector<std::vector<float>> advantages;
   {
@@ -256,7 +275,7 @@ std::string RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
           mini_batch_trees(batch, first, count, on_policy ? version_ : kNoVersion, config);
       const UpdateResult result =
           learner_->update(trees, objective, params, config.actor().optim().clip_grad());
-      if (result.refused) return logprob_mismatch_text(step + 1, result.sums);
+      if (result.refused) return logprob_mismatch_text(steps_before_ + step + 1, result.sums);
       updates.add(result, /*first_epoch=*/epoch == 0);
     }
   }
@@ -277,6 +296,18 @@ void RlStage::publish(uint64_t version) {
     if (!job_.is_learner()) job_.model().pack(job_.ctx);
   }
   if (engine_) engine_->set_weight_version(version_);
+}
+
+std::optional<PolicyProbe> RlStage::probe() const {
+  if (!job_.is_learner()) return std::nullopt;
+  for (const Group& group : groups_) {
+    for (const Trajectory& t : group.samples) {
+      if (std::find(t.loss_mask.begin(), t.loss_mask.end(), uint8_t{1}) == t.loss_mask.end()) continue;
+      return PolicyProbe{group.samples.front().prompt_tokens, t.tokens, t.loss_mask,
+                         static_cast<float>(job_.config.rollout().temperature())};
+    }
+  }
+  return std::nullopt;
 }
 
 std::vector<Group> RlStage::generate_validation(int64_t step) {

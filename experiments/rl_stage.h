@@ -3,9 +3,11 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "experiments/divergence.h"
 #include "experiments/job.h"
 #include "experiments/metrics.h"
 #include "learners/learner.h"
@@ -17,8 +19,9 @@ using Timings = std::map<std::string, double>;
 
 class RlStage {
  public:
-  /// `learner` is null on ranks that only act. All must outlive the stage.
-  RlStage(Job& job, Learner* learner);
+  /// `learner` is null on ranks that only act. All must outlive the stage. `steps_before`: of SFT, for the
+  /// run's step number in messages; what the stage computes depends on its own steps alone.
+  RlStage(Job& job, Learner* learner, int64_t steps_before = 0);
 
   /// Step `step` (from 0): one batch of prompts, sampled, rewarded and learned from. Collective over all
   /// ranks. Metrics are filled on learner ranks. groups of the batch are kept in last_groups() on learners.
@@ -37,6 +40,9 @@ class RlStage {
 
   const std::vector<Group>& last_groups() const { return groups_; }
 
+  /// A sample of the last step to try the policy on; none before it, nor on ranks that only act.
+  std::optional<PolicyProbe> probe() const;
+
   /// Weights changed outside of step() (SFT, resume): sends them to the actors. Collective. `version` is
   /// their identity: steps done, SFT's and RL's, as in the name of a checkpoint of them, so that it is the
   /// same however often the run was interrupted. Each step() adds one.
@@ -44,12 +50,16 @@ class RlStage {
 
  private:
   std::vector<Group> generate(Split split, uint64_t step, uint64_t begin, uint64_t end, Timings& timings);
+  std::string label(Split split, uint64_t step) const;  // "generate step 606"
+  std::vector<Group> generate_groups(Split split, uint64_t step, uint64_t begin, uint64_t end,
+                                     Timings& timings);
   std::vector<Group> share_with_learners(std::vector<Group> groups);
   /// The text of what is wrong with the batch when it was refused (alike on all learners), or nothing.
   std::string learn(int64_t step, Metrics& metrics, Timings& timings);
 
   Job& job_;
   Learner* learner_;
+  int64_t steps_before_;
   std::unique_ptr<Engine> engine_;  // null on ranks that only learn
   uint64_t version_ = 0;            // of the weights that the engine and the learner have
   double peak_flops_ = 0;           // of a learner, on rank 0; 0: not yet measured

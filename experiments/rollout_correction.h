@@ -46,7 +46,7 @@ class RolloutCorrection {
   double weight_sum_ = 0, weight_max_ = 0;
 };
 
-/// What a run that verifies log-probs ends with: RL step (from 1), place, both values, what to do.
+/// What a run that verifies log-probs ends with: SFT and RL step (from 1), place, both values, what to do.
 std::string logprob_mismatch_text(int64_t step, const LossSums& sums);
 
 }  // namespace orrery

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 
@@ -11,6 +12,13 @@ namespace orrery {
 
 /// Makes it where it is absent. Usage Error when that cannot be.
 void make_run_dir(const std::filesystem::path& path);
+
+/// Removes the rollouts of steps after `step`, which the run does again, and their checksums; says how many
+/// files of samples there were. -1: all. Error when one cannot be removed.
+int64_t remove_rollouts_after(const std::filesystem::path& run_dir, int64_t step);
+
+/// rollouts/step_000123.h5
+std::filesystem::path rollout_path(const std::filesystem::path& run_dir, int64_t step);
 
 /// Rank 0: the run's folder, from when on it is this run's and no other's.
 class RunFolder {

@@ -1,6 +1,7 @@
 #include "experiments/sft_stage.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "core/log.h"
 #include "core/timer.h"
@@ -10,6 +11,11 @@ SftStage::SftStage(Job& job, Learner& learner)
     : job_(job),
       learner_(learner),
       data_(job.config, *job.env, *job.source, job.tokenizer, check_setup(job)) {}
+
+std::optional<PolicyProbe> SftStage::probe() const {
+  if (probe_.response.empty()) return std::nullopt;
+  return PolicyProbe{probe_.prompt, probe_.response, probe_mask_, 1.0F};
+}
 
 Metrics SftStage::step(int64_t step) {
   const Timer timer;
@@ -44,6 +50,8 @@ Metrics SftStage::step(int64_t step) {
   const UpdateResult update = learner_.update(trees, objective, params, sft.optim().clip_grad());
   if (update.skipped) spdlog::warn("{}", skipped_update_text(update));
 
+  probe_ = std::move(examples.front());
+  probe_mask_.assign(probe_.response.size(), 1);
   const double seconds = timer.seconds();
   Metrics metrics;
   metrics["train/loss"] = update.sums.loss;

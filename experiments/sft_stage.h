@@ -2,7 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <vector>
 
+#include "experiments/divergence.h"
 #include "experiments/job.h"
 #include "experiments/metrics.h"
 #include "experiments/sft_data.h"
@@ -17,10 +20,15 @@ class SftStage {
   /// Step `step` (from 0). Collective over the learners.
   Metrics step(int64_t step);
 
+  /// An example of the last step to try the policy on; none before it.
+  std::optional<PolicyProbe> probe() const;
+
  private:
   Job& job_;
   Learner& learner_;
   SftData data_;
+  ChatExample probe_;
+  std::vector<uint8_t> probe_mask_;
 };
 
 }  // namespace orrery

@@ -1,5 +1,6 @@
 #include "experiments/train.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <optional>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "core/timer.h"
 #include "experiments/checkpointing.h"
 #include "experiments/config.h"
+#include "experiments/divergence.h"
 #include "experiments/heartbeat.h"
 #include "experiments/rl_stage.h"
 #include "experiments/run_folder.h"
@@ -53,8 +55,6 @@ std::unique_ptr<Transformer> make_reference(Job& job, bool after_sft, const Trai
   reference->pack(job.ctx);
   return reference;
 }
-
-constexpr int kMaxSkippedSteps = 5;
 
 /// What all ranks said last; the watchdog's until it is gone.
 struct LastStatus {
@@ -105,16 +105,17 @@ class Training {
     const std::optional<TrainState> resumed = checkpointer_.resume(learner_.get());
     if (resumed) state_ = *resumed;
     tell_step();
-    if (is_main()) {
-      write_file_atomic(job.run_dir / "config.yaml", config_yaml);
-      metrics_ = std::make_unique<MetricsWriter>(job.run_dir, resumed ? state_.step() : -1,
-                                                 job.config.trainer().tensorboard());
+    if (learner_) {
+      divergence_.emplace(job_.ctx, *job.learners, std::as_const(job.model()).parameters(), *learner_);
     }
+    together(job.world, [&] {
+      if (is_main()) begin_records(resumed.has_value(), config_yaml);
+    });
   }
 
   struct End {
     bool complete = true;  ///< false: asked to stop
-    int64_t step = 0;
+    TrainState state;
   };
   End run() {
     const bool complete = run_sft() && run_rl();
@@ -122,11 +123,11 @@ class Training {
     checkpointer_.finish();
     if (!complete) {
       if (is_main())
-        spdlog::info("asked to stop: the run is saved at step {} and can be resumed", state_.step());
-      return {false, state_.step()};
+        spdlog::info("asked to stop: the run is saved at {} and can be resumed", step_text(state_));
+      return {false, state_};
     }
     print_result();
-    return {true, state_.step()};
+    return {true, state_};
   }
 
  private:
@@ -137,9 +138,67 @@ class Training {
     return freq >= 0 && (done == total || (freq > 0 && done % freq == 0));
   }
 
+  bool sft_is_done() const { return state_.sft_step >= sft_total_; }
+
   /// To the watchdog: steps done.
   void tell_step() const {
-    if (job_.watchdog != nullptr) job_.watchdog->set_step(state_.step());
+    if (job_.watchdog == nullptr) return;
+    const bool rl = sft_is_done() && rl_total_ > 0;
+    job_.watchdog->set_step(state_.step(), rl ? "grpo" : "sft", rl ? state_.rl_step : state_.sft_step);
+  }
+
+  /// "step 606 (grpo 6/200)"
+  std::string rl_text() const {
+    return fmt::format("step {} (grpo {}/{})", state_.step(), state_.rl_step, rl_total_);
+  }
+  std::string sft_text() const {
+    return fmt::format("step {} (sft {}/{})", state_.step(), state_.sft_step, sft_total_);
+  }
+
+  /// What the run writes beside checkpoints, without what belongs to steps that it does again.
+  void begin_records(bool resumed, const std::string& config_yaml) {
+    const int64_t step = resumed ? state_.step() : -1;
+    write_file_atomic(job_.run_dir / "config.yaml", config_yaml);
+    const int64_t removed = remove_rollouts_after(job_.run_dir, step);
+    if (removed > 0) {
+      spdlog::info("removed the rollouts of {} step(s) after step {}, which come again", removed,
+                   std::max<int64_t>(step, 0));
+    }
+    metrics_ = std::make_unique<MetricsWriter>(job_.run_dir, MetricsResume{step, validates_first()},
+                                               job_.config.trainer().tensorboard());
+  }
+
+  /// RL begins with a validation.
+  bool validates_first() const {
+    return rl_total_ > 0 && job_.config.trainer().test_freq() != 0 && state_.rl_step == 0;
+  }
+
+  /// After a step: counts the skipped ones in a row. Why the run must end, alike on all learners; nothing on
+  /// other ranks. `save`: a checkpoint is due, or it is the stage's last step, so that the policy is tried.
+  std::string why_end(double skipped_updates, int64_t stage_total, bool save,
+                      const std::optional<PolicyProbe>& probe) {
+    if (!divergence_) return "";
+    state_.skipped_steps = skipped_updates > 0 ? state_.skipped_steps + 1 : 0;
+    std::string why = skipped_too_often(state_.skipped_steps, stage_total);
+    if (why.empty() && save) why = divergence_->problem(probe);
+    return why;
+  }
+
+  /// On every rank: the save under way is of a sound policy, and the last.
+  [[noreturn]] void end_of_diverged(const std::string& why, const char* rate_key) {
+    checkpointer_.finish(/*must=*/false);
+    end_diverged(step_text(state_), why, rate_key);
+  }
+
+  /// A checkpoint that is due in the middle of a stage, but not after a skipped step: its weights would be
+  /// those of the one before.
+  void save_if_learned(bool last, bool must) {
+    if (last || state_.skipped_steps == 0) {
+      save(must);
+    } else if (is_main()) {
+      spdlog::warn("the save due at {} is left out: {} step(s) in a row were skipped", step_text(state_),
+                   state_.skipped_steps);
+    }
   }
 
   void save(bool must) {
@@ -165,6 +224,7 @@ class Training {
   bool run_sft() {
     const bool had_work = state_.sft_step < sft_total_;
     bool stopped = false;
+    std::string why;  // the run must end
     std::optional<SftStage> stage;
     if (had_work) {
       job_.phase("read the supervised data");
@@ -175,32 +235,38 @@ class Training {
     if (stage) {
       const Timer timer;
       const int64_t first = state_.sft_step;
-      while (state_.sft_step < sft_total_ && !(stopped = agree_to_stop(*job_.learners))) {
+      while (state_.sft_step < sft_total_ && why.empty() && !(stopped = agree_to_stop(*job_.learners))) {
         Metrics metrics = stage->step(state_.sft_step);
         ++state_.sft_step;
+        const bool last = state_.sft_step == sft_total_, due = save_due(state_.sft_step, sft_total_);
+        why = why_end(metrics["train/skipped_updates"], sft_total_, last || due, stage->probe());
         add_save_metrics(metrics);
         tell_step();
         if (is_main()) {
-          metrics_->write(state_.step(), "sft", metrics);
+          metrics_->write(state_.step(), "sft", state_.sft_step, metrics);
           const double per_step = timer.seconds() / static_cast<double>(state_.sft_step - first);
-          if (state_.sft_step % 20 == 0 || state_.sft_step == sft_total_) {
-            print(fmt::format("sft {}/{} | loss {:.4f} | lr {:.2e} | {} tok/s | {:.3f} s/step | ETA {}",
-                              state_.sft_step, sft_total_, metrics["train/loss"], metrics["train/lr"],
+          if (state_.sft_step % 20 == 0 || last) {
+            print(fmt::format("{} | loss {:.4f} | lr {:.2e} | {} tok/s | {:.3f} s/step | ETA {}", sft_text(),
+                              metrics["train/loss"], metrics["train/lr"],
                               format_count(metrics["perf/throughput"] * job_.learners->size()), per_step,
                               format_duration(per_step * static_cast<double>(sft_total_ - state_.sft_step))));
           }
         }
         // After the metrics: a run killed in between redoes the step, so that no step is ever missing from
         // the file.
-        if (save_due(state_.sft_step, sft_total_)) save(/*must=*/false);
+        if (due && why.empty()) save_if_learned(last, /*must=*/false);
       }
-      if (stopped) save(/*must=*/true);
+      if (stopped) why = divergence_->problem(stage->probe());
+      if (stopped && why.empty()) save(/*must=*/true);
     }
     if (had_work) {  // actors wait here for the learners
+      why = first_text(job_.world, why);
+      if (!why.empty()) end_of_diverged(why, "sft.optim.lr");
       double flag[1] = {stopped ? 1.0 : 0.0};
       job_.world.all_reduce_max(flag);
       stopped = flag[0] > 0;
       if (!stopped) state_.sft_step = sft_total_;
+      tell_step();
     }
     return !stopped;
   }
@@ -214,7 +280,7 @@ class Training {
     }
     if (state_.rl_step >= rl_total_ && (state_.val_after || job_.config.trainer().test_freq() == 0)) {
       if (is_main())
-        spdlog::info("the run in {} is complete ({} steps); nothing to do", job_.run_dir.string(), rl_total_);
+        spdlog::info("the run in {} is complete at {}; nothing to do", job_.run_dir.string(), rl_text());
       return true;
     }
     together(job_.world, [&] { reference_ = make_reference(job_, sft_total_ > 0, state_); });
@@ -223,55 +289,52 @@ class Training {
       // RL starts with fresh moments: SFT's belong to another objective and learning rate.
       if (state_.rl_step == 0) learner_->optimizer().reset();
     }
-    RlStage stage(job_, learner_.get());
+    if (state_.rl_step == 0) state_.skipped_steps = 0;
+    RlStage stage(job_, learner_.get(), state_.sft_step);
     stage.publish(static_cast<uint64_t>(state_.step()));
     const int64_t test_freq = job_.config.trainer().test_freq();
-    if (test_freq != 0 && state_.rl_step == 0) state_.val_before = validate(stage);
+    if (validates_first()) state_.val_before = validate(stage);
 
     const Timer timer;
     const int64_t first = state_.rl_step;
     while (state_.rl_step < rl_total_) {
       if (agree_to_stop(job_.world)) {
+        const std::string why =
+            first_text(job_.world, divergence_ ? divergence_->problem(stage.probe()) : std::string());
+        if (!why.empty()) end_of_diverged(why, "actor.optim.lr");
         save(/*must=*/true);
         return false;
       }
       Metrics metrics = stage.step(state_.rl_step);
       ++state_.rl_step;
       tell_step();
-      stop_when_diverged(metrics);
       if (is_main()) state_.reward = metrics["critic/rewards/mean"];
-      const bool last = state_.rl_step == rl_total_;
+      const bool last = state_.rl_step == rl_total_, due = save_due(state_.rl_step, rl_total_);
+      const auto per_step = [&] { return timer.seconds() / static_cast<double>(state_.rl_step - first); };
+      const std::string why = first_text(
+          job_.world,
+          why_end(divergence_ ? metrics["actor/skipped_updates"] : 0, rl_total_, last || due, stage.probe()));
+      if (!why.empty()) {
+        report(stage, metrics, per_step());
+        end_of_diverged(why, "actor.optim.lr");
+      }
       if (test_freq != 0 && (last || (test_freq > 0 && state_.rl_step % test_freq == 0))) {
         const double score = validate(stage);
         if (last) state_.val_after = score;
       }
       add_save_metrics(metrics);
-      report(stage, metrics, timer.seconds() / static_cast<double>(state_.rl_step - first));
-      if (save_due(state_.rl_step, rl_total_)) save(/*must=*/last);
+      report(stage, metrics, per_step());
+      if (due) save_if_learned(last, /*must=*/last);
     }
     return true;
-  }
-
-  /// Steps whose every gradient is not finite change nothing: a run of them will not recover.
-  void stop_when_diverged(const Metrics& metrics) {
-    const auto it = metrics.find("actor/skipped_updates");
-    if (it == metrics.end()) return;
-    skipped_steps_ = it->second > 0 ? skipped_steps_ + 1 : 0;
-    if (skipped_steps_ == kMaxSkippedSteps) {
-      fail(
-          "{} steps in a row had a gradient that is not finite (last at step {}): the policy has diverged; "
-          "resume from an "
-          "earlier checkpoint with a lower actor.optim.lr",
-          kMaxSkippedSteps, state_.rl_step);
-    }
   }
 
   double validate(RlStage& stage) {
     const RlStage::Validation result = stage.validate(state_.rl_step);
     const double score = result.accuracy >= 0 ? result.accuracy : result.reward;
     if (is_main()) {
-      metrics_->write(state_.step(), "val", result.metrics);
-      print(fmt::format("validation at step {} | {} {:.3f} | reward {:.3f} | {} prompts", state_.rl_step,
+      metrics_->write(state_.step(), "val", state_.rl_step, result.metrics);
+      print(fmt::format("validation at {} | {} {:.3f} | reward {:.3f} | {} prompts", rl_text(),
                         result.accuracy >= 0 ? "accuracy" : "score", score, result.reward,
                         job_.source->val_size()));
       has_accuracy_ = result.accuracy >= 0;
@@ -281,28 +344,28 @@ class Training {
 
   void report(const RlStage& stage, Metrics& metrics, double seconds_per_step) {
     if (!is_main()) return;
-    metrics_->write(state_.step(), "grpo", metrics);
+    metrics_->write(state_.step(), "grpo", state_.rl_step, metrics);
     const int64_t every = job_.config.trainer().rollout_save_freq();
     if (every > 0 && state_.rl_step % every == 0) {
-      const auto folder = job_.run_dir / "rollouts";
-      std::filesystem::create_directories(folder);
+      const std::filesystem::path path = rollout_path(job_.run_dir, state_.step());
+      std::filesystem::create_directories(path.parent_path());
       try {
-        write_rollout_file(folder / fmt::format("step_{:06}.h5", state_.rl_step),
-                           static_cast<uint64_t>(state_.rl_step), stage.last_groups());
+        write_rollout_file(path, static_cast<uint64_t>(state_.step()), stage.last_groups(),
+                           static_cast<uint64_t>(state_.rl_step));
       } catch (const Error& error) {
-        spdlog::error("the rollouts of step {} are not kept, training goes on: {}", state_.rl_step,
+        spdlog::error("the rollouts of {} are not kept, training goes on: {}", step_text(state_),
                       error.what());
       }
     }
     const std::string kl = metrics.contains("actor/kl_loss") ? fmt::format("{:.4f}", metrics["actor/kl_loss"])
                                                              : std::string("off");
-    print(fmt::format(
-        "step {}/{} | reward {:.3f} | length {:.1f} | entropy {:.3f} | kl {} | grad {:.2f} | {} tok/s | "
-        "{:.2f} s/step | ETA {}",
-        state_.rl_step, rl_total_, metrics["critic/rewards/mean"], metrics["response_length/mean"],
-        metrics["actor/entropy"], kl, metrics["actor/grad_norm"],
-        format_count(metrics["perf/throughput"] * job_.topology.ranks), seconds_per_step,
-        format_duration(seconds_per_step * static_cast<double>(rl_total_ - state_.rl_step))));
+    print(
+        fmt::format("{} | reward {:.3f} | length {:.1f} | entropy {:.3f} | kl {} | grad {:.2f} | {} tok/s | "
+                    "{:.2f} s/step | ETA {}",
+                    rl_text(), metrics["critic/rewards/mean"], metrics["response_length/mean"],
+                    metrics["actor/entropy"], kl, metrics["actor/grad_norm"],
+                    format_count(metrics["perf/throughput"] * job_.topology.ranks), seconds_per_step,
+                    format_duration(seconds_per_step * static_cast<double>(rl_total_ - state_.rl_step))));
   }
 
   void print_result() const {
@@ -319,10 +382,10 @@ class Training {
   int64_t sft_total_, rl_total_;
   std::unique_ptr<Transformer> reference_;
   std::unique_ptr<Learner> learner_;
+  std::optional<DivergenceCheck> divergence_;  // on learners
   std::unique_ptr<MetricsWriter> metrics_;
   TrainState state_;
   double save_seconds_ = 0;
-  int skipped_steps_ = 0;
   bool has_accuracy_ = true;
 };
 
@@ -372,7 +435,9 @@ int run_training(const proto::Config& config, const std::string& config_yaml, Co
   const Training::End end = train_watched(config, config_yaml, ranks, folder, last);
   if (world.rank() == 0 && !last.ranks.empty()) {
     for (proto::RankStatus& status : last.ranks) {
-      status.set_step(end.step);
+      status.set_step(end.state.step());
+      status.set_stage(end.state.stage());
+      status.set_stage_step(end.state.stage_step());
       status.set_phase("end");
       status.set_leaving(true);
       status.clear_waiting_in();

@@ -15,12 +15,17 @@ constexpr double kMaxScore = 1e300;
 
 }  // namespace
 
+std::string step_text(const TrainState& state) {
+  return fmt::format("step {} ({} {})", state.step(), state.stage(), state.stage_step());
+}
+
 std::string state_to_json(const TrainState& state) {
   nlohmann::json json = {{"format", kFormat},
                          {"sft_step", state.sft_step},
                          {"rl_step", state.rl_step},
                          {"adam_t", state.adam_t},
                          {"reward", state.reward}};
+  if (state.skipped_steps > 0) json["skipped_steps"] = state.skipped_steps;
   if (state.val_before) json["val_before"] = *state.val_before;
   if (state.val_after) json["val_after"] = *state.val_after;
   return json.dump();
@@ -34,6 +39,7 @@ TrainState state_from_json(const nlohmann::json& value, const std::string& where
   state.sft_step = object.integer("sft_step", 0, kMaxSteps);
   state.rl_step = object.integer("rl_step", 0, kMaxSteps);
   state.adam_t = object.integer("adam_t", 0, kMaxSteps);
+  state.skipped_steps = object.integer("skipped_steps", 0, kMaxSteps, 0);
   // JSON has no infinity and no NaN: such a score is written as null, and none is read back.
   const auto score = [&](const char* key) -> std::optional<double> {
     if (object.find(key) == nullptr) return std::nullopt;

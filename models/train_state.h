@@ -15,9 +15,17 @@ struct TrainState {
   int64_t adam_t = 0;                           ///< optimizer steps since the stage began
   std::optional<double> val_before, val_after;  ///< held-out score before and after RL
   double reward = 0;                            ///< mean reward of the last step
+  int64_t skipped_steps = 0;  ///< steps in a row, the last one included, whose gradient was not finite
 
+  /// The one step number of a run, in file names, metrics and messages: SFT and RL steps done.
   int64_t step() const { return sft_step + rl_step; }
+  /// What the last step belongs to, and how many steps of that are done.
+  const char* stage() const { return rl_step > 0 ? "grpo" : "sft"; }
+  int64_t stage_step() const { return rl_step > 0 ? rl_step : sft_step; }
 };
+
+/// "step 606 (grpo 6)": as people are told of a step.
+std::string step_text(const TrainState& state);
 
 std::string state_to_json(const TrainState& state);
 

@@ -266,10 +266,10 @@ void Engine::Impl::check_draws() const {
   for (size_t i = 0; i < draw_samples.size(); ++i) {
     if (!std::isnan(logprobs[i]) && !std::isnan(entropies[i])) continue;
     const Sequence& sample = *draw_samples[i];
-    fail(
+    throw NotFiniteError(fmt::format(
         "the model yields NaN for prompt {} sample {} at response token {} (weight version {}): its weights "
         "hold NaN or overflow",
-        sample.group->request.prompt_index, sample_index(sample), sample.tokens.size(), weight_version);
+        sample.group->request.prompt_index, sample_index(sample), sample.tokens.size(), weight_version));
   }
 }
 

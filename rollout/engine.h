@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/context.h"
+#include "core/error.h"
 #include "kernels/sampling.h"
 #include "models/tokenizer.h"
 #include "models/transformer.h"
@@ -71,6 +72,12 @@ struct EngineStats {
   double forward_seconds = 0, sample_seconds = 0;
 };
 
+/// The model yields NaN: its weights hold NaN, or its activations overflow.
+class NotFiniteError : public Error {
+ public:
+  using Error::Error;
+};
+
 class Engine {
  public:
   /// `model` and `tokenizer` (may be null when no request has stop strings) must outlive the engine.
@@ -86,8 +93,8 @@ class Engine {
 
   bool has_work() const;
 
-  /// One forward over the scheduled rows; returns the samples that finished. Error when the model yields NaN;
-  /// after any Error abort_all() comes next.
+  /// One forward over the scheduled rows; returns the samples that finished. NotFiniteError when the model
+  /// yields NaN; after any Error abort_all() comes next.
   std::vector<GenerateResult> step();
 
   /// Runs step() until no work is left; results sorted by (prompt_index, sample_index).

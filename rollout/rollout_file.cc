@@ -217,7 +217,8 @@ void verify_checksum(const std::filesystem::path& path) {
 
 }  // namespace
 
-void write_rollout_file(const std::filesystem::path& path, uint64_t step, std::span<const Group> groups) {
+void write_rollout_file(const std::filesystem::path& path, uint64_t step, std::span<const Group> groups,
+                        std::optional<uint64_t> stage_step) {
   fault_point(FaultPoint::kRolloutWrite);
   const Columns c = make_columns(groups);
   const auto samples = static_cast<int64_t>(c.group.size());
@@ -225,6 +226,7 @@ void write_rollout_file(const std::filesystem::path& path, uint64_t step, std::s
   out.attribute("format", std::vector<std::string>{kFormat});
   out.attribute("format_version", kFormatVersion);
   out.attribute("step", step);
+  if (stage_step) out.attribute("stage_step", *stage_step);
   out.attribute("fingerprint", c.fingerprints);
   out.write("group", c.group);
   out.write("prompt_offsets", c.prompt_offsets);
@@ -276,6 +278,7 @@ RolloutFile read_rollout_file(const std::filesystem::path& path) {
 
   RolloutFile file;
   file.step = in.integer_attribute("step");
+  file.stage_step = in.has_attribute("stage_step") ? in.integer_attribute("stage_step") : file.step;
   for (size_t s = 0; s < c.group.size(); ++s) {
     Trajectory sample = sample_of(c, s, fingerprints, in.path());
     if (s == 0 || c.group[s] != c.group[s - 1]) file.groups.push_back({sample.step, sample.prompt_index, {}});

@@ -48,6 +48,13 @@ std::string reward_text(const std::optional<double>& reward) {
   return reward ? fmt::format("{:.4f}", *reward) : "-";
 }
 
+/// "grpo 200", "sft 600", "import"
+std::string stage_text(const CheckpointInfo& info) {
+  return info.state ? fmt::format("{} {}", info.stage, info.state->stage_step()) : info.stage;
+}
+
+int64_t stage_step(const CheckpointInfo& info) { return info.state ? info.state->stage_step() : 0; }
+
 std::string state_text(const CheckpointInfo& info) { return info.state ? state_to_json(*info.state) : "{}"; }
 
 std::string shape_text(const std::vector<int64_t>& shape) {
@@ -128,6 +135,7 @@ void list(const Options& options) {
       ordered_json row = {{"step", s.step}, {"path", s.folder.string()}, {"good", s.problem.empty()}};
       if (s.problem.empty()) {
         row.update({{"stage", s.info.stage},
+                    {"stage_step", stage_step(s.info)},
                     {"bytes", s.bytes},
                     {"unix_time", s.info.unix_time},
                     {"reward", s.info.reward ? ordered_json(*s.info.reward) : ordered_json(nullptr)},
@@ -148,7 +156,7 @@ void list(const Options& options) {
       {"step", "stage", "size", "saved", "reward", "ranks", "path"}};
   for (const CheckpointSummary& s : all) {
     const bool good = s.problem.empty();
-    rows.push_back({fmt::to_string(s.step), good ? s.info.stage : "-", good ? size_text(s.bytes) : "-",
+    rows.push_back({fmt::to_string(s.step), good ? stage_text(s.info) : "-", good ? size_text(s.bytes) : "-",
                     good ? time_text(s.info.unix_time) : "-", good ? reward_text(s.info.reward) : "-",
                     good ? fmt::to_string(s.saving_ranks) : "-",
                     good ? s.folder.string() : fmt::format("{}  BAD: {}", s.folder.string(), s.problem)});
@@ -166,6 +174,7 @@ void show(const Options& options) {
     out["path"] = c.folder().string();
     out["step"] = info.step;
     out["stage"] = info.stage;
+    out["stage_step"] = stage_step(info);
     out["unix_time"] = info.unix_time;
     out["reward"] = info.reward ? ordered_json(*info.reward) : ordered_json(nullptr);
     out["ranks"] = c.saving_ranks();
@@ -190,7 +199,7 @@ void show(const Options& options) {
     return;
   }
   fmt::print("checkpoint  {}\nstep        {} ({})\nsaved       {} by {} rank{}, {}\nreward      {}\n",
-             c.folder().string(), info.step, info.stage, time_text(info.unix_time), c.saving_ranks(),
+             c.folder().string(), info.step, stage_text(info), time_text(info.unix_time), c.saving_ranks(),
              c.saving_ranks() == 1 ? "" : "s", size_text(c.bytes()), reward_text(info.reward));
   fmt::print("model       {}, {} parameters\nhash        {}\nstate       {}\n", c.config().model_type,
              c.table().parameter_count(), hash, state_text(info));

@@ -31,7 +31,8 @@ void add_launch_command(CLI::App& app, Command& run, const std::vector<std::stri
   command->footer(
       "Example:\n  orrery launch -n 4 experiments/quickstart.yaml run_dir=runs/a\n"
       "  orrery launch -n 16 --hang-timeout 900 experiments/gsm8k_smollm2_135m.yaml -- --hostfile hosts\n"
-      "A config error ends it (exit code 2); so do too many restarts without a new checkpoint, the same "
+      "A config error ends it (exit code 2), and a policy that has diverged (3); so do too many restarts "
+      "without a new checkpoint, the same "
       "error\n"
       "three times without one, and an mpirun that cannot start the ranks (exit code 1). SIGTERM, SIGINT or\n"
       "SIGUSR1: the ranks finish the step and save, exit code 0; another one at least a second later ends\n"

@@ -17,7 +17,8 @@ namespace {
 int run_main(int argc, char** argv) {
   CLI::App app{
       "Orrery: reinforcement-learning post-training of language models.\n"
-      "Exit codes: 0 done, 1 run-time failure, 2 bad command line or configuration.\n"
+      "Exit codes: 0 done, 1 run-time failure, 2 bad command line, configuration, model or data,\n"
+      "3 the policy that is trained has diverged.\n"
       "ORRERY_CPU_TARGET=avx2|avx512|neon restricts the instruction set (results do not change)."};
   app.name("orrery");
   app.set_version_flag("--version", ORRERY_VERSION);

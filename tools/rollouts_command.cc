@@ -16,6 +16,8 @@ int show(const std::string& path, int64_t limit, bool json) {
     for (const Trajectory& t : group.samples) {
       if (limit > 0 && shown++ == limit) return kExitOk;
       const nlohmann::ordered_json row = {{"step", file.step},
+                                          {"stage", "grpo"},
+                                          {"stage_step", file.stage_step},
                                           {"prompt_index", t.prompt_index},
                                           {"sample_index", t.sample_index},
                                           {"data_source", t.data_source},
@@ -45,7 +47,7 @@ int show(const std::string& path, int64_t limit, bool json) {
 
 void add_rollouts_command(CLI::App& app, Command& run) {
   CLI::App* command = app.add_subcommand("rollouts", "Show the samples of a rollouts/step_*.h5 file");
-  command->footer("Example:\n  orrery rollouts runs/quickstart/rollouts/step_000200.h5 --limit 10");
+  command->footer("Example:\n  orrery rollouts runs/quickstart/rollouts/step_000800.h5 --limit 10");
   auto path = std::make_shared<std::string>();
   auto limit = std::make_shared<int64_t>(0);
   auto json = std::make_shared<bool>(false);

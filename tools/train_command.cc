@@ -35,7 +35,8 @@ void add_train_command(CLI::App& app, Command& run) {
       app.add_subcommand("train", "Train a policy as a config file says; under mpirun, on all ranks");
   command->footer(
       "Example:\n  mpirun -n 2 --bind-to none orrery train experiments/quickstart.yaml actor.optim.lr=5e-5\n"
-      "Keys and defaults: orrery config CONFIG. SIGTERM, SIGINT or SIGUSR1: finish the step, save, exit 0.");
+      "Keys and defaults: orrery config CONFIG. SIGTERM, SIGINT or SIGUSR1: finish the step, save, exit 0.\n"
+      "Exit code 3: the policy has diverged; the checkpoints are from before.");
   auto config = std::make_shared<std::string>();
   auto overrides = std::make_shared<std::vector<std::string>>();
   command->add_option("config", *config, "YAML file")->required();

@@ -1,8 +1,10 @@
 """What the end-to-end tests share: running the built command, alone or under mpirun."""
 import json
+import math
 import os
 import pathlib
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -54,6 +56,58 @@ def metrics(run_dir):
     return [json.loads(line) for line in (pathlib.Path(run_dir) / "metrics.jsonl").read_text().splitlines()]
 
 
+def fields(message):
+    """(number, value) of a Protobuf message's fields; a value is an int or bytes."""
+    at = 0
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while at < len(message):
+        key = varint()
+        if key & 7 == 0:
+            yield key >> 3, varint()
+            continue
+        size = {1: 8, 5: 4}.get(key & 7) or varint()
+        yield key >> 3, message[at:at + size]
+        at += size
+
+
+def events(path):
+    """The fields of the whole records of a TensorBoard event file, as a dict each."""
+    data, at = path.read_bytes(), 0
+    while at + 12 <= len(data):
+        (size,) = struct.unpack_from("<Q", data, at)
+        if at + 16 + size > len(data):
+            return  # torn by a kill
+        yield dict(fields(data[at + 12:at + 12 + size]))
+        at += 16 + size
+
+
+def tensorboard_curves(run_dir):
+    """tag -> [(step, value), ...] as TensorBoard reads a run's event files: a session that starts at a step makes it forget what
+    earlier files hold of that step and later ones."""
+    curves = {}
+    for path in sorted((pathlib.Path(run_dir) / "tensorboard").iterdir()):
+        for event in events(path):
+            step = event.get(2, 0)
+            if dict(fields(event.get(7, b""))).get(1) == 1:
+                curves = {tag: [point for point in points if point[0] < step] for tag, points in curves.items()}
+            for number, summary in fields(event.get(5, b"")):
+                value = dict(fields(summary))
+                if number == 1:
+                    curves.setdefault(value[1].decode(), []).append((step, struct.unpack("<f", value[2])[0]))
+    return {tag: points for tag, points in curves.items() if points}
+
+
 class Case(unittest.TestCase):
     def setUp(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="orrery-e2e-"))
@@ -78,6 +132,18 @@ class Case(unittest.TestCase):
             self.assertIsNone(process.poll(), f"it ended before {path.name} was there:\n{log()}")
             self.assertLess(time.time(), deadline, f"{path.name} did not appear:\n{log()}")
             time.sleep(0.01)
+
+    def check_tensorboard(self, run_dir, note=""):
+        """Every number of metrics.jsonl is there once, at its step: zeros too, and null as NaN."""
+        expected = {}
+        for row in metrics(run_dir):
+            for key, value in row.items():
+                if key not in ("step", "stage", "stage_step", "time"):
+                    number = math.nan if value is None else struct.unpack("<f", struct.pack("<f", value))[0]
+                    expected.setdefault(key, []).append((row["step"], number))
+        # repr: a NaN is equal to no other
+        self.assertEqual({tag: repr(points) for tag, points in tensorboard_curves(run_dir).items()},
+                         {tag: repr(points) for tag, points in expected.items()}, note)
 
     def checkpoint_hash(self, run_dir):
         newest = sorted((pathlib.Path(run_dir) / "checkpoints").glob("step_*[0-9]"))[-1]

@@ -11,7 +11,7 @@ from harness import QUICKSTART, Case, command, environment, metrics
 # Every stage, as small as it gets: 2 steps of SFT, 3 of RL, a save after each, rollouts of each RL step.
 TINY = ["sft.total_training_steps=2", "sft.train_batch_size=8", "trainer.total_training_steps=3", "data.train_batch_size=4",
         "rollout.n=2", "data.val_size=4", "trainer.save_freq=1", "trainer.max_ckpt_to_keep=2", "trainer.rollout_save_freq=1",
-        "cluster.threads=1", "trainer.tensorboard=false", "rollout.kv_cache_gb=0.01"]
+        "cluster.threads=1", "rollout.kv_cache_gb=0.01"]
 ALONE, PAIR, SPLIT = (0, "colocated"), (2, "colocated"), (2, "split")
 STEPS = 5
 
@@ -35,6 +35,7 @@ class Kills(Case):
         super().setUp()
         self.whole = self.checkpoint_hash(self.shared / "whole")
         self.kills = 0
+        self.lines = [(row["step"], row["stage"], row["stage_step"]) for row in metrics(self.shared / "whole")]
 
     def killed(self, fault, layout):
         result = train(self.folder / "run", layout, fault)
@@ -54,6 +55,10 @@ class Kills(Case):
         self.assertEqual([row["step"] for row in rows if row["stage"] != "val"], list(range(1, STEPS + 1)), f"each step once, after {after}")
         for path in (self.shared / "whole/rollouts").glob("*.h5"):  # weight versions too
             self.assertEqual((run_dir / "rollouts" / path.name).read_bytes(), path.read_bytes(), f"{path.name} after {after}")
+        self.assertEqual([(row["step"], row["stage"], row["stage_step"]) for row in rows], self.lines, f"each line once, after {after}")
+        self.check_tensorboard(run_dir, f"after {after}")
+        self.assertEqual(sorted(path.name for path in (run_dir / "rollouts").iterdir()),
+                         sorted(path.name for path in (self.shared / "whole/rollouts").iterdir()), f"after {after}")
         left = [path.name for path in (run_dir / "checkpoints").iterdir() if ".tmp-" in path.name]
         self.assertEqual(left, [], "nothing is left of killed saves")
         shutil.rmtree(run_dir)
@@ -76,6 +81,15 @@ class Kills(Case):
                       "engine.step:crash", "engine.step:crash@5", "engine.step:crash@12"):
             self.kill_and_resume([(fault, ALONE)])
         self.assertEqual(self.kills, 7)
+
+    def test_a_validation_is_listed_once_wherever_the_kill_comes(self):
+        # The one before RL comes after the last save of SFT, so that it is done again.
+        self.assertEqual([line for line in self.lines if line[1] == "val"], [(2, "val", 0), (5, "val", 3)])
+        for faults in (["learner.update:crash@3"], ["metrics.write:crash@3"], ["metrics.write:torn@3"], ["metrics.write:crash@4"],
+                       ["learner.update:crash@3", "learner.update:crash", "metrics.write:crash@2", "engine.step:crash"],
+                       ["metrics.write:crash@6"], ["metrics.write:torn@7"], ["checkpoint.write:crash@20"]):
+            self.kill_and_resume([(fault, ALONE) for fault in faults])
+        self.assertEqual(self.kills, 11)
 
     def test_in_files(self):
         for fault in ("file.write:torn", "file.write:crash@4", "file.write:torn@9", "rollout.write:crash", "rollout.write:crash@3",
@@ -101,6 +115,7 @@ class Kills(Case):
 
 class Injected(Kills):
     """Faults that do not end the process by themselves."""
+    test_a_validation_is_listed_once_wherever_the_kill_comes = None
     test_in_saves = test_in_updates_and_generation = test_in_files = test_again_and_again = test_two_ranks = None
     test_an_actor_of_its_own = None
 
@@ -123,7 +138,7 @@ class Injected(Kills):
         self.assertEqual(self.checkpoint_hash(run_dir), self.whole)
         result = train(self.folder / "rollouts", ALONE, "rollout.write:error@2;file.write:enospc@8")
         self.assertEqual(result.returncode, 0, result.stderr)
-        self.assertIn("the rollouts of step 2 are not kept, training goes on", result.stderr)
+        self.assertIn("the rollouts of step 4 (grpo 2) are not kept, training goes on", result.stderr)
         self.assertEqual(self.checkpoint_hash(self.folder / "rollouts"), self.whole)
         result = train(self.folder / "last", ALONE, "checkpoint.publish:error@5")
         self.assertEqual(result.returncode, 1, "the last save must succeed")

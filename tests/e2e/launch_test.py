@@ -118,7 +118,7 @@ class Launch(Case):
         run_dir = self.folder / "run"
         process = self.start(run_dir, options=[*OPTIONS, "trainer.total_training_steps=100000", "trainer.save_freq=0",
                                                "trainer.test_freq=0"])
-        self.wait_for(run_dir / "rollouts/step_000002.h5", process, timeout=60, log=process.log)
+        self.wait_for(run_dir / "rollouts/step_000022.h5", process, timeout=60, log=process.log)
         process.send_signal(signal.SIGTERM)
         time.sleep(0.1)  # as `timeout` does: to the process, and to its group
         process.send_signal(signal.SIGTERM)

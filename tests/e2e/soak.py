@@ -109,7 +109,7 @@ def main():
     for key in ("critic/rewards/mean", "actor/grad_norm", "response_length/mean", "train/loss"):
         if [r.get(key) for r in first] != [r.get(key) for r in second]:
             problems.append(f"{key} differs from the undisturbed run")
-    names = [f"step_{i:06}.h5" for i in range(1, steps + 1)]
+    names = [f"step_{i:06}.h5" for i in range(SFT_STEPS + 1, SFT_STEPS + steps + 1)]
     if sorted(p.name for p in (run_dir / "rollouts").glob("*.h5")) != names:
         problems.append("rollouts/ does not hold every step exactly once")
     else:

@@ -49,7 +49,7 @@ class Resume(Case):
         run_dir = self.folder / "run"
         long = [*SHORT, "trainer.total_training_steps=100000", "trainer.test_freq=0"]
         process = start("train", QUICKSTART, f"run_dir={run_dir}", *long)
-        self.wait_for(run_dir / "rollouts" / "step_000050.h5", process)
+        self.wait_for(run_dir / "rollouts" / "step_000056.h5", process)
         self.fails(1, "train", QUICKSTART, f"run_dir={run_dir}", *long, says=["another run is using"])
         process.send_signal(signal.SIGUSR1)
         self.assertEqual(process.wait(timeout=60), 0)
@@ -75,7 +75,7 @@ class Resume(Case):
         run_dir = self.folder / "run"
         long = [*SHORT, "trainer.total_training_steps=100000", "trainer.save_freq=0", "trainer.test_freq=0"]
         process = start("train", QUICKSTART, f"run_dir={run_dir}", *long)
-        self.wait_for(run_dir / "rollouts" / "step_000050.h5", process)
+        self.wait_for(run_dir / "rollouts" / "step_000056.h5", process)
         process.send_signal(signal.SIGTERM)
         self.assertEqual(process.wait(timeout=60), 0)
         name, _ = self.checkpoint_hash(run_dir)
@@ -115,7 +115,7 @@ class Resume(Case):
         self.fails(1, "ckpt", "verify", stateless, says=["state is absent"])
         result = self.ok("train", *options)
         self.assertIn("step_000007 cannot be used and is passed over", result.stderr)
-        self.assertIn("step_000006 (step 6)", result.stderr)
+        self.assertIn("step_000006 at step 6 (sft 6)", result.stderr)
 
         for step in (6, 7):
             rewrite(step, lambda manifest: manifest.update(format_version=1))

@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/file.h"
+#include "experiments/divergence.h"
 #include "experiments/heartbeat.h"
 #include "experiments/mpi_job.h"
 #include "experiments/restart_policy.h"
@@ -31,6 +32,15 @@ TEST(RestartPolicy, EndsWhenDoneOrMisconfigured) {
   EXPECT_FALSE(wrong.restart);
   EXPECT_EQ(wrong.exit_code, kExitUsage);
   EXPECT_THAT(wrong.reason, HasSubstr("config"));
+}
+
+TEST(RestartPolicy, ADivergedPolicyIsFinalWhateverWasSaved) {
+  RestartPolicy policy({});
+  EXPECT_TRUE(policy.after({1, "a", 7}).restart);
+  const auto end = policy.after({kExitDiverged, "step 9 (grpo 9): the policy has diverged: ...", 8, 9});
+  EXPECT_FALSE(end.restart) << "a new checkpoint forgives other failures";
+  EXPECT_EQ(end.exit_code, kExitDiverged);
+  EXPECT_THAT(end.reason, HasSubstr("diverged"));
 }
 
 TEST(RestartPolicy, BacksOffAndGivesUpWithoutProgress) {
@@ -124,6 +134,8 @@ proto::RankStatus rank(const std::string& phase, double still, const std::string
   status.set_waiting_in(waiting);
   status.set_waiting_seconds(waited);
   status.set_step(41);
+  status.set_stage("grpo");
+  status.set_stage_step(21);
   status.set_host("elsewhere");
   status.set_pid(123);
   return status;
@@ -142,6 +154,7 @@ TEST(Heartbeat, IsReadAsWrittenAndNothingElseIs) {
   const auto heartbeat = Heartbeat::parse(text);
   ASSERT_TRUE(heartbeat);
   EXPECT_EQ(heartbeat->step, 41);
+  EXPECT_THAT(text, HasSubstr("\"step\": 41,\n \"stage\": \"grpo\",\n \"stage_step\": 21,"));
   EXPECT_EQ(heartbeat->ages, ages);
   ASSERT_EQ(heartbeat->ranks.size(), 2u);
   EXPECT_EQ(heartbeat->ranks[0].phase(), ranks[0].phase());

@@ -34,6 +34,20 @@ class CheckpointManifestTest : public testing::Test {
   const fs::path& folder_ = scratch_.path();
 };
 
+TEST_F(CheckpointManifestTest, SkippedStepsAreKeptAndAbsentIsNone) {
+  CheckpointInfo info = checkpoint_info(4, tiny_checkpoint_config());
+  const fs::path plain = save_tiny_checkpoint(folder_, info);
+  EXPECT_THAT(read_file(plain / kManifestFile), Not(HasSubstr("skipped_steps")));
+  EXPECT_EQ(Checkpoint(plain).info().state->skipped_steps, 0) << "as older checkpoints";
+  info.state->skipped_steps = 3;
+  EXPECT_EQ(Checkpoint(save_tiny_checkpoint(folder_, info)).info().state->skipped_steps, 3);
+  EXPECT_EQ(step_text(*info.state), "step 4 (grpo 4)");
+  info.state->sft_step = 600;
+  EXPECT_EQ(step_text(*info.state), "step 604 (grpo 4)");
+  info.state->rl_step = 0;
+  EXPECT_EQ(step_text(*info.state), "step 600 (sft 600)");
+}
+
 // Without what it needs to go on, a run's checkpoint must not pass for an imported model of step 0.
 TEST_F(CheckpointManifestTest, StateIsWhatARunWritesUnlessImported) {
   CheckpointInfo imported = checkpoint_info(0, tiny_checkpoint_config());

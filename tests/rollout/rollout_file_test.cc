@@ -35,6 +35,15 @@ TEST_F(RolloutFileTest, GivesBackWhatWasWritten) {
   for (size_t i = 0; i < groups.size(); ++i) expect_equal(file.groups[i], groups[i]);
 }
 
+TEST_F(RolloutFileTest, SaysTheRunsStepAndTheStagesOwn) {
+  const auto path = temporary("steps.h5");
+  write_rollout_file(path, 606, {}, 6);
+  EXPECT_EQ(read_rollout_file(path).step, 606u);
+  EXPECT_EQ(read_rollout_file(path).stage_step, 6u);
+  write_rollout_file(path, 6, {});  // as older programs did, which counted RL steps alone
+  EXPECT_EQ(read_rollout_file(path).stage_step, 6u);
+}
+
 TEST_F(RolloutFileTest, HoldsNoSamplesToo) {
   const auto path = temporary("empty.h5");
   write_rollout_file(path, 1, {});

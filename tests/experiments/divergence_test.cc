@@ -1,0 +1,122 @@
+// A policy beyond repair is told from a sound one: by its weights, its moments, and what it says of a sample.
+#include "experiments/divergence.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "core/error.h"
+#include "experiments/together.h"
+#include "tests/learners/tiny_model.h"
+
+namespace orrery {
+namespace {
+
+using testing::HasSubstr;
+using testing_support::randomize;
+using testing_support::tiny_config;
+
+constexpr float kInf = std::numeric_limits<float>::infinity();
+
+struct Policy {
+  Context ctx;
+  Transformer model{tiny_config("qwen3"), {}, DType::kF32};
+  std::unique_ptr<Communicator> comm = make_local_communicator();
+  Learner learner{ctx, model, *comm, {4, 150, false}};
+  std::vector<int32_t> prompt{1, 2, 3}, response{4, 5};
+  std::vector<uint8_t> mask{1, 1};
+  std::optional<DivergenceCheck> check;
+
+  Policy() {
+    randomize(model, 5, ctx);
+    check.emplace(ctx, *comm, std::as_const(model).parameters(), learner);
+  }
+  std::string problem() { return check->problem(PolicyProbe{prompt, response, mask, 1.0F}); }
+};
+
+TEST(Divergence, ASoundPolicyHasNoProblemAndIsNotChanged) {
+  Policy policy;
+  const std::vector<float> before(policy.model.parameters().begin(), policy.model.parameters().end());
+  EXPECT_EQ(policy.problem(), "");
+  EXPECT_EQ(policy.check->problem(std::nullopt), "");
+  EXPECT_TRUE(std::equal(before.begin(), before.end(), policy.model.parameters().begin()));
+}
+
+TEST(Divergence, EveryElementOfWeightsAndMomentsCounts) {
+  Policy policy;
+  for (const float bad : {std::nanf(""), -std::nanf(""), kInf, -kInf}) {
+    for (const auto& [values, says] : {std::pair{policy.model.parameters(), "weights are not finite"},
+                                       std::pair{policy.learner.optimizer().m(), "moments are not finite"},
+                                       std::pair{policy.learner.optimizer().v(), "moments are not finite"}}) {
+      for (const size_t at : {size_t{0}, values.size() / 2, values.size() - 1}) {
+        const float was = std::exchange(values[at], bad);
+        EXPECT_THAT(policy.problem(), HasSubstr(says));
+        EXPECT_THAT(policy.check->problem(std::nullopt), HasSubstr(says));
+        values[at] = was;
+      }
+    }
+  }
+  EXPECT_EQ(policy.problem(), "");
+}
+
+TEST(Divergence, AWeightThatNoTrainingMakesIsOne) {
+  Policy policy;
+  float& weight = policy.model.parameters()[7];
+  weight = -999;
+  EXPECT_EQ(policy.check->problem(std::nullopt), "");
+  weight = -1e30F;  // its square overflows: normalised it is 0, and so is every gradient
+  EXPECT_EQ(policy.check->problem(std::nullopt), "a weight has grown to 1e+30");
+  // A model that came with such a weight may keep it.
+  const DivergenceCheck other(policy.ctx, *policy.comm, std::as_const(policy.model).parameters(),
+                              policy.learner);
+  EXPECT_EQ(other.problem(std::nullopt), "");
+}
+
+TEST(Divergence, APolicyWhoseLogProbsOverflowIsOne) {
+  Policy policy;
+  for (float& weight : policy.model.parameters()) weight = std::copysign(900.0F, weight);
+  policy.model.pack(policy.ctx);
+  EXPECT_EQ(policy.problem(), "") << "large, but sums of it are finite";
+  // Allowed in size, as the check is made anew; but activations overflow.
+  for (float& weight : policy.model.parameters()) weight = std::copysign(1e15F, weight);
+  policy.model.pack(policy.ctx);
+  const DivergenceCheck other(policy.ctx, *policy.comm, std::as_const(policy.model).parameters(),
+                              policy.learner);
+  EXPECT_EQ(other.problem(std::nullopt), "");
+  EXPECT_EQ(other.problem(PolicyProbe{policy.prompt, policy.response, policy.mask, 1.0F}),
+            "the log-probs that it gives are not finite");
+}
+
+TEST(Divergence, LargestIsByMagnitude) {
+  const std::vector<float> values = {0.0F, -3.0F, 2.0F};
+  EXPECT_EQ(largest({}, values), 3.0F);
+  EXPECT_EQ(largest({}, {}), 0.0F);
+  std::vector<float> many(1 << 20, 0.5F);
+  Context threads;
+  threads.threads = 2;
+  many[many.size() - 3] = -std::nanf("");
+  EXPECT_EQ(largest(threads, many), kInf);
+}
+
+TEST(Divergence, FiveSkippedStepsInARowAreTheEndOrAllOfAShorterStage) {
+  EXPECT_EQ(skipped_too_often(4, 100), "");
+  EXPECT_THAT(skipped_too_often(5, 100), HasSubstr("5 step(s) in a row"));
+  EXPECT_EQ(skipped_too_often(1, 2), "");
+  EXPECT_NE(skipped_too_often(2, 2), "");
+  EXPECT_EQ(skipped_too_often(0, 1), "");
+}
+
+TEST(Divergence, TheEndHasAnExitCodeOfItsOwnAndSaysWhatToDo) {
+  try {
+    end_diverged("step 606 (grpo 6)", "its weights are not finite", "actor.optim.lr");
+  } catch (const AgreedError& error) {
+    EXPECT_EQ(error.exit_code(), kExitDiverged);
+    EXPECT_THAT(error.what(), testing::StartsWith("step 606 (grpo 6): the policy has diverged: its weights"));
+    EXPECT_THAT(error.what(), HasSubstr("lower actor.optim.lr"));
+  }
+}
+
+}  // namespace
+}  // namespace orrery
