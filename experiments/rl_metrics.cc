@@ -123,8 +123,9 @@ void add_step_metrics(Metrics& metrics, std::span<const Group> groups,
   metrics["actor/kl_coef"] = config.actor().kl_loss_coef();
 }
 
-void add_progress_metrics(Metrics& metrics, int64_t step, int64_t train_batch_size, uint64_t train_items) {
-  metrics["training/global_step"] = static_cast<double>(step + 1);
+void add_progress_metrics(Metrics& metrics, int64_t sft_steps, int64_t step, int64_t train_batch_size,
+                          uint64_t train_items) {
+  metrics["training/global_step"] = static_cast<double>(sft_steps + step + 1);
   const auto prompts = static_cast<uint64_t>(step) * static_cast<uint64_t>(train_batch_size);
   const uint64_t passes = train_items == 0 ? 0 : prompts / train_items;
   metrics["training/epoch"] = static_cast<double>(passes);

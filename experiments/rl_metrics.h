@@ -29,9 +29,10 @@ void add_step_metrics(Metrics& metrics, std::span<const Group> groups,
                       const std::map<std::string, double>& timings, const proto::Config& config,
                       const Topology& topology);
 
-/// training/global_step (RL steps, from 1) and training/epoch: passes over the `train_items` (0: endless)
-/// that were complete before the step's first prompt. `step`: from 0.
-void add_progress_metrics(Metrics& metrics, int64_t step, int64_t train_batch_size, uint64_t train_items);
+/// training/global_step (the run's step number: of SFT too, this one included) and training/epoch: passes over
+/// the `train_items` (0: endless) that were complete before the first prompt of RL step `step`, from 0.
+void add_progress_metrics(Metrics& metrics, int64_t sft_steps, int64_t step, int64_t train_batch_size,
+                          uint64_t train_items);
 
 /// perf/mfu/actor and perf/peak_gflops: what verl's formula says that the step's sequences cost, `epochs`
 /// times, over what the learners can do in update_seconds. peak_flops: floating-point operations a second of

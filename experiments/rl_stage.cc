@@ -147,7 +147,8 @@ Metrics RlStage::step(int64_t step) {
   timings["step"] = timer.seconds();
   if (job_.is_learner()) {
     add_step_metrics(metrics, groups_, timings, job_.config, job_.topology);
-    add_progress_metrics(metrics, step, job_.config.data().train_batch_size(), job_.source->train_size());
+    add_progress_metrics(metrics, steps_before_, step, job_.config.data().train_batch_size(),
+                         job_.source->train_size());
   }
   if (job_.world.rank() == 0) {
     if (peak_flops_ == 0) peak_flops_ = measure_fma_peak(job_.ctx.threads, kPeakTurns);

@@ -93,8 +93,9 @@ class Metrics(Case):
     def steps(self, name):
         rows = [row for row in self.rows[name] if stage_of(row) == "RL"]
         for number, row in enumerate(rows, start=1):
-            self.assertEqual(row["training/global_step"], number)
-            yield number, row, self.samples(name, number)
+            self.assertEqual(row["training/global_step"], row["step"])
+            self.assertEqual(row["stage_step"], number)
+            yield number, row, self.samples(name, row["step"])
 
     def samples(self, name, step):
         text = self.ok("rollouts", self.runs / name / "rollouts" / f"step_{step:06}.h5", "--json").stdout

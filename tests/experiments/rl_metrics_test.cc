@@ -99,14 +99,14 @@ TEST(StepMetrics, SequenceLengthsAreSumsOfTheLearnersShares) {
 TEST(StepMetrics, ProgressCountsStepsFromOneAndEpochsFromZero) {
   const auto at = [](int64_t step, uint64_t items) {
     Metrics metrics;
-    add_progress_metrics(metrics, step, 8, items);
+    add_progress_metrics(metrics, 600, step, 8, items);
     return std::pair(metrics.at("training/global_step"), metrics.at("training/epoch"));
   };
-  EXPECT_EQ(at(0, 16), std::pair(1.0, 0.0));
-  EXPECT_EQ(at(1, 16), std::pair(2.0, 0.0));
-  EXPECT_EQ(at(2, 16), std::pair(3.0, 1.0));
-  EXPECT_EQ(at(1, 3), std::pair(2.0, 2.0)) << "8 prompts are two passes over 3 items and some";
-  EXPECT_EQ(at(100, 0), std::pair(101.0, 0.0)) << "endless";
+  EXPECT_EQ(at(0, 16), std::pair(601.0, 0.0));
+  EXPECT_EQ(at(1, 16), std::pair(602.0, 0.0));
+  EXPECT_EQ(at(2, 16), std::pair(603.0, 1.0));
+  EXPECT_EQ(at(1, 3), std::pair(602.0, 2.0)) << "8 prompts are two passes over 3 items and some";
+  EXPECT_EQ(at(100, 0), std::pair(701.0, 0.0)) << "endless";
 }
 
 TEST(StepMetrics, MfuIsVerlsFormulaOverThePeakOfAllLearners) {
