@@ -222,7 +222,7 @@ class Metrics(Case):
 
     def test_updates_are_averaged(self):
         (_, row, samples), = self.steps("twice")
-        self.assertEqual([s.tokens for s in samples], [s.tokens for s in self.samples("once", 1)])
+        self.assertEqual([s.tokens for s in samples], [s.tokens for s in self.samples("once", row["step"])])
         grpo(samples)
         logprobs, entropies = self.forward(self.exported("once", 1), samples)
         old = [s.of_loss_tokens(s.logprobs) for s in samples]

@@ -227,7 +227,7 @@ class Versions(Base):
         self.ok(*self.words("cluster.placement=split", "trainer.save_freq=2"), ranks=2)
         self.assertEqual(self.checkpoint_hash(self.run_dir), self.checkpoint_hash(whole))
         for step in range(1, 5):
-            content = [(folder / f"rollouts/step_{step:06}.h5").read_bytes() for folder in (whole, self.run_dir)]
+            content = [(folder / f"rollouts/step_{2 + step:06}.h5").read_bytes() for folder in (whole, self.run_dir)]
             self.assertEqual(*content, f"step {step}: equal samples give equal files, which hold weight_versions")
             # 64 samples of at least one token, all drawn from the weights of the checkpoint before: 2 steps of SFT and step - 1 of RL.
             self.assertIn(struct.pack("<Q", 2 + step - 1) * 64, content[0])

@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """What a run pays for answers that a scripted model gives: through tokenizer, engine, rows and reward rules."""
 import json
+import pathlib
+import tempfile
 import unittest
 
 from harness import Case, ScriptedModel, metrics
@@ -17,7 +19,7 @@ class Rewards(Case):
         model.default = "<eos>"
         model.write(eos_token="<eos>")
         self.write_rows("rows.jsonl", [{"prompt": prompt, **row} for prompt, (_, row) in zip(prompts, cases)])
-        run = self.folder / "run"
+        self.run_dir = run = pathlib.Path(tempfile.mkdtemp(dir=self.folder)) / "run"  # another rule is another experiment
         self.ok("train", self.config(len(cases)), f"run_dir={run}", *options)
         samples = [json.loads(line) for line in
                    self.ok("rollouts", run / "rollouts/step_000001.h5", "--json", "--limit", "0").stdout.splitlines()]
@@ -81,7 +83,7 @@ cluster: {{threads: 1}}
     def test_validation_keeps_the_data_source(self):
         self.rewards([("#### 5", {"data_source": "openai/gsm8k", "reward_model": {"ground_truth": "5"}})],
                      f"data.val_files=[{self.folder}/rows.jsonl]", "trainer.test_freq=-1")
-        names = {name for line in metrics(self.folder / "run") for name in line}
+        names = {name for line in metrics(self.run_dir) for name in line}
         self.assertTrue(any(name.startswith("val-core/openai/gsm8k/") for name in names), names)
 
 
