@@ -1,13 +1,27 @@
 #include "models/chat_template.h"
 
+#include <algorithm>
+#include <array>
+#include <set>
+
 #include "core/error.h"
+#include "core/log.h"
+#include "models/jinja_filters.h"
 #include "models/jinja_interpreter.h"
 #include "models/jinja_parser.h"
+#include "models/jinja_print.h"
 
 namespace orrery {
 namespace {
 
 constexpr size_t kMaxTemplate = size_t{1} << 20;
+/// What a template gets besides the variables that a caller chooses.
+constexpr std::array<std::string_view, 4> kOwnNames = {"messages", "tools", "documents",
+                                                       "add_generation_prompt"};
+constexpr const char* kDateFunction = "strftime_now";
+constexpr const char* kRaised = "the template says: ";
+
+using Variables = std::vector<std::pair<std::string, jinja::Value>>;
 
 /// How a template begins, on one line.
 std::string beginning(const std::string& jinja) {
@@ -24,12 +38,103 @@ std::string beginning(const std::string& jinja) {
   return out;
 }
 
+jinja::Value variable(const std::string& name, const OrderedJson& value) {
+  if (name == kDateFunction && value.is_string())
+    return jinja::date_function(value.get_ref<const std::string&>());
+  return jinja::from_json(value);
+}
+
+/// The message as transformers gives it to a template: without the keys that are null, its reasoning under
+/// the names that templates ask for.
+jinja::Value message_value(const ChatMessage& message) {
+  using jinja::Value;
+  jinja::Members members;
+  const bool whole = message.more.is_object() && message.more.contains("role");
+  if (!whole) {
+    members.emplace_back(Value(std::string("role")), message.role);
+    members.emplace_back(Value(std::string("content")), message.content);
+  }
+  if (message.more.is_object()) {
+    for (const auto& [key, value] : message.more.items()) {
+      if (value.is_null()) continue;
+      const bool text = (key == "role" || key == "content") && value.is_string();
+      members.emplace_back(
+          Value(key), text ? Value(key == "role" ? message.role : message.content) : jinja::from_json(value));
+    }
+    const auto member = [&](std::string_view wanted) -> const Value* {
+      const auto found = std::find_if(members.begin(), members.end(),
+                                      [&](const auto& one) { return *one.first.string() == wanted; });
+      return found == members.end() ? nullptr : &found->second;
+    };
+    for (const char* name : {"reasoning_content", "thinking", "reasoning"}) {
+      const Value* found = member(name);
+      if (found == nullptr) continue;
+      const Value reasoning = *found;
+      if (member("thinking") == nullptr)
+        members.emplace(members.begin(), Value(std::string("thinking")), reasoning);
+      members.emplace_back(Value(std::string("reasoning_content")), reasoning);
+      break;
+    }
+  }
+  return Value::dict(std::move(members));
+}
+
+void collect_names(const jinja::Expression* expression, std::set<std::string>& names) {
+  if (expression == nullptr) return;
+  if (expression->kind == jinja::ExpressionKind::kName) names.insert(expression->text);
+  for (const auto& child : expression->children) collect_names(child.get(), names);
+}
+
+void collect_names(const jinja::Statement& statement, std::set<std::string>& names) {
+  collect_names(statement.expression.get(), names);
+  collect_names(statement.filter.get(), names);
+  for (const auto& parameter : statement.parameters) collect_names(parameter.fallback.get(), names);
+  for (const auto* block : {&statement.body, &statement.otherwise}) {
+    for (const jinja::Statement& inner : *block) collect_names(inner, names);
+  }
+}
+
+std::map<std::string, std::string> tokens_of(const Tokenizer& tokenizer) {
+  std::map<std::string, std::string> tokens;
+  const auto add = [&](const char* name, std::string_view token) {
+    if (!token.empty()) tokens[name] = std::string(token);
+  };
+  add("bos_token", tokenizer.bos_token());
+  add("eos_token", tokenizer.eos_token());
+  if (tokenizer.pad_id()) add("pad_token", tokenizer.id_to_token(*tokenizer.pad_id()));
+  return tokens;
+}
+
 }  // namespace
+
+ChatMessage chat_message_from_json(const OrderedJson& message, const std::string& where) {
+  if (!message.is_object())
+    fail("{}: a message is {}, not an object with role and content", where, message.type_name());
+  const auto role = message.find("role");
+  if (role == message.end() || !role->is_string()) fail("{}: a message has no text as \"role\"", where);
+  ChatMessage out{role->get<std::string>(), {}, {}};
+  const auto content = message.find("content");
+  const bool text = content != message.end() && content->is_string();
+  if (text) {
+    out.content = content->get<std::string>();
+  } else if (content != message.end() && content->is_array()) {
+    for (const auto& part : *content) {
+      if (part.is_object() && part.contains("text") && part["text"].is_string())
+        out.content += part["text"].get_ref<const std::string&>();
+    }
+  } else if (content != message.end() && !content->is_null()) {
+    fail("{}: the \"content\" of a message is {}: give a text or a list of parts", where,
+         content->type_name());
+  }
+  // Only what role and content do not say already.
+  if (!text || message.size() != 2 || message.begin().key() != "role") out.more = message;
+  return out;
+}
 
 struct ChatTemplate::Program {
   std::string file;
-  std::vector<std::pair<std::string, jinja::Value>> tokens;
-  jinja::Block block;
+  Variables variables;  // the caller's, then the tokens
+  jinja::Statement root;
 
   std::string run(std::span<const ChatMessage> messages, const ChatOptions& options) const;
 };
@@ -38,44 +143,58 @@ std::string ChatTemplate::Program::run(std::span<const ChatMessage> messages,
                                        const ChatOptions& options) const {
   using jinja::Value;
   jinja::List list;
-  for (const ChatMessage& message : messages) {
-    list.push_back(Value::dict({{"role", message.role}, {"content", message.content}}));
-  }
-  std::vector<std::pair<std::string, Value>> variables = tokens;
-  variables.emplace_back("messages", Value::list(std::move(list)));
-  variables.emplace_back("add_generation_prompt", options.add_generation_prompt);
-  variables.emplace_back("tools", jinja::None{});
-  variables.emplace_back("documents", jinja::None{});
-  for (const auto& [name, flag] : options.flags) variables.emplace_back(name, flag);
-  for (const auto& [name, text] : options.strings) variables.emplace_back(name, text);
-  return jinja::run_template(block, std::move(variables));
+  for (const ChatMessage& message : messages) list.push_back(message_value(message));
+  Variables all;
+  all.emplace_back("messages", Value::list(std::move(list)));
+  all.emplace_back("add_generation_prompt", options.add_generation_prompt);
+  all.emplace_back("tools", jinja::from_json(options.tools));
+  all.emplace_back("documents", jinja::None{});
+  for (const auto& [name, flag] : options.flags) all.emplace_back(name, flag);
+  for (const auto& [name, text] : options.strings) all.emplace_back(name, text);
+  all.insert(all.end(), variables.begin(), variables.end());  // of two of a name the first counts
+  return jinja::run_template(root, std::move(all));
 }
 
-ChatTemplate::ChatTemplate(const std::string& jinja, const std::string& file, const std::string& bos_token,
-                           const std::string& eos_token, const std::string& pad_token) {
+ChatTemplate::ChatTemplate(const std::string& jinja, const std::string& file,
+                           const std::map<std::string, std::string>& tokens, const OrderedJson& variables) {
   if (jinja.empty()) return;
   if (jinja.size() > kMaxTemplate) fail("{}: a chat template of {} bytes is too long", file, jinja.size());
   auto program = std::make_unique<Program>();
   program->file = file;
-  if (!bos_token.empty()) program->tokens.emplace_back("bos_token", bos_token);
-  if (!eos_token.empty()) program->tokens.emplace_back("eos_token", eos_token);
-  if (!pad_token.empty()) program->tokens.emplace_back("pad_token", pad_token);
   try {
-    program->block = jinja::parse_template(jinja);
-    const std::vector<ChatMessage> sample = {{"user", "Hello"}};
-    program->run(sample, {});
+    program->root = jinja::parse_template(jinja);
   } catch (const Error& error) {
     fail("{}: this chat template is not supported: {} (it begins with: {})", file, error.what(),
          beginning(jinja));
   }
+  std::set<std::string> names;
+  collect_names(program->root, names);
+  if (variables.is_object()) {
+    for (const auto& [name, value] : variables.items()) {
+      if (std::find(kOwnNames.begin(), kOwnNames.end(), name) != kOwnNames.end())
+        fail_usage("the chat template's variable {} is not yours to set: leave it out", name);
+      if (!names.contains(name))
+        spdlog::warn("{}: the chat template reads no variable {}; is it the right name?", file, name);
+      program->variables.emplace_back(name, variable(name, value));
+    }
+  }
+  for (const auto& [name, token] : tokens) program->variables.emplace_back(name, token);
+  try {
+    const std::vector<ChatMessage> sample = {{"user", "Hello", {}}};
+    program->run(sample, {});
+  } catch (const Error& error) {
+    // What a template says of a conversation is about the conversation.
+    if (!std::string_view(error.what()).starts_with(kRaised)) {
+      fail("{}: this chat template is not supported: {} (it begins with: {})", file, error.what(),
+           beginning(jinja));
+    }
+  }
   program_ = std::move(program);
 }
 
-ChatTemplate::ChatTemplate(const Tokenizer& tokenizer)
-    : ChatTemplate(
-          tokenizer.chat_template(), tokenizer.chat_template_file(), std::string(tokenizer.bos_token()),
-          std::string(tokenizer.eos_token()),
-          tokenizer.pad_id() ? std::string(tokenizer.id_to_token(*tokenizer.pad_id())) : std::string()) {}
+ChatTemplate::ChatTemplate(const Tokenizer& tokenizer, const OrderedJson& variables)
+    : ChatTemplate(tokenizer.chat_template(), tokenizer.chat_template_file(), tokens_of(tokenizer),
+                   variables) {}
 
 ChatTemplate::~ChatTemplate() = default;
 ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
