@@ -23,7 +23,6 @@ foreach(header ${headers})
 endforeach()
 
 add_custom_target(unit_tests)
-file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/test_tmp)
 foreach(folder core kernels comm models rollout actors learners experiments)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS tests/${folder}/*_test.cc)
   if(ORRERY_SANITIZE MATCHES "thread")
@@ -42,11 +41,11 @@ foreach(folder core kernels comm models rollout actors learners experiments)
       target_compile_options(test_${folder} PRIVATE -O0)   # half the time of -O1; the code under test has -O1
     endif()
     target_link_libraries(test_${folder} PRIVATE orrery_${folder} orrery_test_support GTest::gtest_main)
-    # TEST_TMPDIR: testing::TempDir(), apart from that of other builds whose tests run at the same time.
-    # OMP_WAIT_POLICY: tests with several threads share the cores with the tests beside them.
+    # OMP_WAIT_POLICY: tests with several threads share the cores with the tests beside them. (One variable only:
+    # gtest_discover_tests splits a list at its semicolons.)
     gtest_discover_tests(test_${folder} TEST_PREFIX ${folder}.
                          PROPERTIES LABELS unit
-                         ENVIRONMENT "OMP_WAIT_POLICY=passive;TEST_TMPDIR=${CMAKE_BINARY_DIR}/test_tmp"
+                         ENVIRONMENT "OMP_WAIT_POLICY=passive"
                          DISCOVERY_TIMEOUT 60 DISCOVERY_MODE PRE_TEST)
     add_dependencies(unit_tests test_${folder})
   endif()

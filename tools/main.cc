@@ -38,7 +38,7 @@ int run_main(int argc, char** argv) {
   orrery::add_ckpt_command(app, command);
   orrery::add_rollouts_command(app, command);
   try {
-    app.parse(own, argv);
+    app.parse(orrery::words_to_parse(app, own, argv));
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
     const auto commands =

@@ -161,10 +161,6 @@ TEST(Constraint, DrawsDifferentWordsAndRefusesNonsense) {
 
 class Rows : public testing::Test {
  protected:
-  void SetUp() override {
-    folder_ = std::filesystem::path(testing::TempDir()) / "orrery_rows_test";
-    std::filesystem::create_directories(folder_);
-  }
   proto::DataSection data(const std::string& contents, bool skip = false) {
     const auto path = folder_ / "rows.jsonl";
     std::ofstream(path, std::ios::binary) << contents;
@@ -174,7 +170,8 @@ class Rows : public testing::Test {
     section.set_on_error(skip ? proto::DataSection::SKIP : proto::DataSection::FAIL);
     return section;
   }
-  std::filesystem::path folder_;
+  const testing_support::ScratchFolder scratch_;
+  const std::filesystem::path folder_ = scratch_.path();
 };
 
 constexpr const char* kGood = "{\"question\": \"1+1?\", \"answer\": \"<<1+1=2>>two #### 2\"}\n";

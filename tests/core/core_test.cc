@@ -14,6 +14,7 @@
 #include "core/parallel.h"
 #include "core/rng.h"
 #include "core/sha256.h"
+#include "tests/support/scratch.h"
 
 namespace orrery {
 namespace {
@@ -82,8 +83,8 @@ TEST(Parallel, CoversTheRangeOnceAndRethrows) {
 }
 
 TEST(File, AtomicWriteReplacesAndErrorsNameThePath) {
-  const std::filesystem::path folder = std::filesystem::path(testing::TempDir()) / "orrery_file_test";
-  std::filesystem::create_directories(folder);
+  const testing_support::ScratchFolder scratch;
+  const std::filesystem::path folder = scratch.path();
   write_file_atomic(folder / "a", "one");
   write_file_atomic(folder / "a", "two");
   EXPECT_EQ(read_file(folder / "a"), "two");
@@ -98,7 +99,8 @@ TEST(File, AtomicWriteReplacesAndErrorsNameThePath) {
 }
 
 TEST(File, ALockIsWaitedForAndThenRefused) {
-  const std::filesystem::path path = std::filesystem::path(testing::TempDir()) / "orrery_lock_test";
+  const testing_support::ScratchPath scratch("lock");
+  const std::filesystem::path& path = scratch.path();
   auto held = std::make_unique<FileLock>(path, std::chrono::milliseconds(0));
   EXPECT_THROW(FileLock(path, std::chrono::milliseconds(40)), Error);
   std::jthread release([&held] {

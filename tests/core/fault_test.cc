@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/timer.h"
+#include "tests/support/scratch.h"
 
 namespace orrery {
 namespace {
@@ -101,9 +102,8 @@ TEST_F(FaultTest, CrashHangSlowAndError) {
 }
 
 TEST_F(FaultTest, ASmallFileIsOldOrNewWhateverHappens) {
-  const std::filesystem::path folder = std::filesystem::path(testing::TempDir()) / "orrery_fault_file_test";
-  std::filesystem::remove_all(folder);
-  std::filesystem::create_directories(folder);
+  const testing_support::ScratchFolder scratch;
+  const std::filesystem::path folder = scratch.path();
   const auto path = folder / "a";
   write_file_atomic(path, "old contents");
   arm_faults("file.write:enospc");

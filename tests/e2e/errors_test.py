@@ -5,7 +5,7 @@ import shutil
 import struct
 import unittest
 
-from harness import QUICKSTART, SHORT, SOURCE, Case, run
+from harness import QUICKSTART, SHORT, SOURCE, Case, ScriptedModel, run
 
 
 class Usage(Case):
@@ -45,6 +45,38 @@ class Usage(Case):
         self.assertLess(len(result.stderr), 200, "no range of double")
         self.fails(2, "generate", "--model", "x", "--prompt", "a", "--seed", "-1", says=["--seed"])
         self.fails(2, "generate", "--model", str(SOURCE / "experiments/quickstart_model"), "--prompt", b"\xff", says=["UTF-8"])
+
+    def test_option_texts_are_taken_as_they_stand(self):
+        model = ScriptedModel(self.folder / "m", words=["<q>", "[/INST]", "[a, b]"])
+        model.default = "<q>"
+        model.say_all("[", "<q>", "[/INST]", "<q>")
+        model.write(eos_token="<eos>")
+
+        def generate(*words):
+            result = self.ok("generate", "--model", model.folder, "--temperature", 0, "--max-new-tokens", 3, "--json", *words)
+            return [json.loads(line) for line in result.stdout.splitlines()]
+
+        def ids(text):
+            return [model.ids[text]] if text in model.ids else list(text.encode())
+
+        for text in ("[x, y]", "[]", "[,]", "[[a], [b]]", "[\"q\", 1]", "a,b", "{a, b}", "--json", "-n 3", "\"quoted\"", "'x'",
+                     "%%", "a=b", " [x] ", "--", "\n", "\\"):
+            rows = generate("--prompt", text)
+            self.assertEqual([row["prompt_ids"] for row in rows], [ids(text)], text)
+            rows = generate("--prompt=" + text, "--prompt", "z")
+            self.assertEqual([row["prompt_ids"] for row in rows], [ids(text), [ord("z")]], text)
+            self.assertEqual(len(generate("--prompt", "x", "--stop", text, "--stop=" + text)), 1)
+        self.assertEqual(generate("--prompt", "[", "--stop", "[/INST]")[0]["finish_reason"], "stop")
+        self.assertEqual(generate("--prompt", "[", "--stop=[/INST]")[0]["finish_reason"], "stop")
+        self.assertEqual(generate("--prompt", "[", "--stop", "[a, b]", "--stop", "zz")[0]["finish_reason"], "length")
+        # A second text behind one option is no second prompt, and an empty value does not take the next option.
+        self.fails(2, "generate", "--model", model.folder, "--prompt", "a", "b", says=["b"])
+        for words in (["--prompt=", "--temperature", "0"], ["--prompt", ""]):
+            self.fails(2, "generate", "--model", model.folder, *words, says=["--prompt is empty"])
+        self.fails(2, "generate", "--model=", "--prompt", "x", says=["--model"])
+        self.fails(2, "generate", "--model", model.folder, "--prompt", "x", "--stop=", "--json", says=["--stop is empty"])
+        self.fails(2, "train", QUICKSTART, "[seed=3,rollout.n=2]", says=["[seed=3,rollout.n=2]"])
+        self.fails(2, "ckpt", "export", self.folder, "--format=", self.folder, says=["--format"])
 
     def test_resume_paths(self):
         self.fails(2, "train", QUICKSTART, f"run_dir={self.folder}/a", "trainer.resume=/no/such", *SHORT, says=["/no/such"])

@@ -10,6 +10,7 @@
 #include "core/error.h"
 #include "experiments/config_keys.h"
 #include "experiments/yaml_to_proto.h"
+#include "tests/support/scratch.h"
 
 namespace orrery {
 namespace {
@@ -44,11 +45,7 @@ proto::Config parse(const std::string& text, const std::vector<std::string>& ove
 
 class ConfigFile : public testing::Test {
  protected:
-  ConfigFile() : folder_(fs::path(testing::TempDir()) / "orrery_config_test") {
-    fs::remove_all(folder_);
-    fs::create_directories(folder_ / "sub");
-  }
-  ~ConfigFile() override { fs::remove_all(folder_); }
+  ConfigFile() { fs::create_directories(folder_ / "sub"); }
   fs::path write(const std::string& text) const {
     std::ofstream(folder_ / "sub" / "c.yaml", std::ios::binary) << text;
     return folder_ / "sub" / "c.yaml";
@@ -56,7 +53,8 @@ class ConfigFile : public testing::Test {
   proto::Config load(const std::string& text, const std::vector<std::string>& overrides = {}) const {
     return load_config(write(text), overrides);
   }
-  fs::path folder_;
+  const testing_support::ScratchFolder scratch_;
+  const fs::path folder_ = scratch_.path();
 };
 
 TEST(ConfigText, ReadsEveryKindOfValue) {

@@ -11,6 +11,7 @@
 #include "experiments/heartbeat.h"
 #include "experiments/mpi_job.h"
 #include "experiments/restart_policy.h"
+#include "tests/support/scratch.h"
 
 namespace orrery {
 namespace {
@@ -129,8 +130,8 @@ proto::RankStatus rank(const std::string& phase, double still, const std::string
 }
 
 TEST(Heartbeat, IsReadAsWrittenAndNothingElseIs) {
-  const auto folder = std::filesystem::path(testing::TempDir()) / "orrery_heartbeat_test";
-  std::filesystem::remove_all(folder);
+  const testing_support::ScratchPath scratch("run");
+  const std::filesystem::path& folder = scratch.path();
   const std::vector<proto::RankStatus> ranks = {rank("generate step 12, prompts 96..103", 0.25),
                                                 rank("caf\xe9 \"x\"", 2, "barrier", 1.5)};
   const std::vector<double> ages = {0, 0.75};
@@ -153,7 +154,6 @@ TEST(Heartbeat, IsReadAsWrittenAndNothingElseIs) {
        {"[]", "{\"step\": 1, \"ranks\": []}", "{\"step\": \"x\", \"ranks\": [{}]}", "null"}) {
     EXPECT_FALSE(Heartbeat::parse(bad)) << bad;
   }
-  std::filesystem::remove_all(folder);
 }
 
 TEST(Heartbeat, NamesWhoStandsStill) {
@@ -175,9 +175,8 @@ TEST(Heartbeat, NamesWhoStandsStill) {
 }
 
 TEST(Heartbeat, EndsWithHowTheRunEnded) {
-  const auto folder = std::filesystem::path(testing::TempDir()) / "orrery_final_state_test";
-  std::filesystem::remove_all(folder);
-  std::filesystem::create_directories(folder);
+  const testing_support::ScratchFolder scratch;
+  const std::filesystem::path folder = scratch.path();
   const auto file = folder / kStatusFile;
   EXPECT_FALSE(write_final_state(file, {"failed", 1})) << "no such file";
   const std::vector<proto::RankStatus> ranks = {rank("update step 3", 0.25)};
@@ -192,7 +191,6 @@ TEST(Heartbeat, EndsWithHowTheRunEnded) {
   EXPECT_THAT(read_file(file), HasSubstr("\"stopped\"")) << "rank 0 knows better";
   write_file_atomic(file, "[1");
   EXPECT_FALSE(write_final_state(file, {"done", kExitOk}));
-  std::filesystem::remove_all(folder);
 }
 
 /// A program in mpirun's place: what it prints on stderr is what real ones do.

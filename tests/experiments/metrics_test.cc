@@ -8,6 +8,7 @@
 #include "core/file.h"
 #include "experiments/checkpointing.h"
 #include "experiments/evaluate.h"
+#include "tests/support/scratch.h"
 
 namespace orrery {
 namespace {
@@ -27,9 +28,8 @@ TEST(Format, DurationsAndCounts) {
 }
 
 TEST(Metrics, ResumeDropsLaterAndTornLines) {
-  const auto folder = std::filesystem::path(testing::TempDir()) / "orrery_metrics_test";
-  std::filesystem::remove_all(folder);
-  std::filesystem::create_directories(folder);
+  const testing_support::ScratchFolder scratch;
+  const std::filesystem::path folder = scratch.path();
   {
     MetricsWriter writer(folder, -1, /*tensorboard=*/true);
     for (int step = 1; step <= 3; ++step) writer.write(step, "grpo", {{"a", step}, {"nan", std::nan("")}});

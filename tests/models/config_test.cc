@@ -9,6 +9,7 @@
 #include "core/file.h"
 #include "models/json_read.h"
 #include "tests/support/assets.h"
+#include "tests/support/scratch.h"
 
 namespace orrery {
 namespace {
@@ -145,14 +146,13 @@ TEST(Config, WrittenTextParsesToTheSameConfig) {
 }
 
 TEST(Config, GenerationConfigDecidesTheEosIds) {
-  const std::filesystem::path folder = std::filesystem::path(testing::TempDir()) / "orrery_config_eos";
-  std::filesystem::create_directories(folder);
+  const testing_support::ScratchFolder scratch;
+  const std::filesystem::path folder = scratch.path();
   write_file_atomic(folder / "config.json", config_text("qwen2", R"({"eos_token_id": 7})"));
   write_file_atomic(folder / "generation_config.json", R"({"bos_token_id": 5, "eos_token_id": [8, 7]})");
   const ModelConfig c = load_model_config(folder);
   EXPECT_THAT(c.eos_token_ids, ElementsAre(8, 7));
   EXPECT_EQ(c.bos_token_id, 5);
-  std::filesystem::remove_all(folder);
 }
 
 TEST(Config, WhatIsNotSupportedIsNamed) {

@@ -13,25 +13,14 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "models/pretokenizer.h"
+#include "tests/support/scratch.h"
 
 namespace orrery::testing_support {
 
-/// A folder that is removed at the end.
-class TemporaryFolder {
+/// A folder of this test's own, and its files.
+class TemporaryFolder : public ScratchFolder {
  public:
-  TemporaryFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "orrery_tokenizer_XXXXXX").string();
-    if (mkdtemp(name.data()) == nullptr) throw std::runtime_error("cannot make a temporary folder");
-    path_ = name;
-  }
-  ~TemporaryFolder() { std::filesystem::remove_all(path_); }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-  void write(const char* file, std::string_view text) const { write_file_atomic(path_ / file, text); }
-
- private:
-  std::filesystem::path path_;
+  void write(const char* file, std::string_view text) const { write_file_atomic(path() / file, text); }
 };
 
 inline nlohmann::json added_token(const char* content, int id,

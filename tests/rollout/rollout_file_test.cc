@@ -8,6 +8,7 @@
 #include "core/file.h"
 #include "rollout/hdf5_arrays.h"
 #include "tests/rollout/make_group.h"
+#include "tests/support/scratch.h"
 
 namespace orrery {
 namespace {
@@ -16,13 +17,15 @@ using testing::HasSubstr;
 using testing_support::expect_equal;
 using testing_support::make_group;
 
-std::filesystem::path temporary(const char* name) {
-  const std::filesystem::path folder = std::filesystem::path(testing::TempDir()) / "orrery_rollout_file_test";
-  std::filesystem::create_directories(folder);
-  return folder / name;
-}
+class RolloutFileTest : public testing::Test {
+ protected:
+  std::filesystem::path temporary(const char* name) const { return scratch_.path() / name; }
 
-TEST(RolloutFile, GivesBackWhatWasWritten) {
+ private:
+  const testing_support::ScratchFolder scratch_;
+};
+
+TEST_F(RolloutFileTest, GivesBackWhatWasWritten) {
   const std::vector<Group> groups = {make_group(4, 10, 3), make_group(5, 11, 1), make_group(4, 2, 4)};
   const auto path = temporary("round_trip.h5");
   write_rollout_file(path, 123, groups);
@@ -32,13 +35,13 @@ TEST(RolloutFile, GivesBackWhatWasWritten) {
   for (size_t i = 0; i < groups.size(); ++i) expect_equal(file.groups[i], groups[i]);
 }
 
-TEST(RolloutFile, HoldsNoSamplesToo) {
+TEST_F(RolloutFileTest, HoldsNoSamplesToo) {
   const auto path = temporary("empty.h5");
   write_rollout_file(path, 1, {});
   EXPECT_TRUE(read_rollout_file(path).groups.empty());
 }
 
-TEST(RolloutFile, SameSamplesGiveTheSameBytesAndNoTemporaryStays) {
+TEST_F(RolloutFileTest, SameSamplesGiveTheSameBytesAndNoTemporaryStays) {
   const std::vector<Group> groups = {make_group(4, 10, 3)};
   const auto path = temporary("twice.h5");
   write_rollout_file(path, 9, groups);
@@ -48,7 +51,7 @@ TEST(RolloutFile, SameSamplesGiveTheSameBytesAndNoTemporaryStays) {
   EXPECT_FALSE(std::filesystem::exists(path.string() + ".tmp"));
 }
 
-TEST(RolloutFile, ReplacesNulInText) {
+TEST_F(RolloutFileTest, ReplacesNulInText) {
   std::vector<Group> groups = {make_group(4, 10, 1)};
   groups[0].samples[0].response_text = std::string("a\0b", 3);
   const auto path = temporary("nul.h5");
@@ -58,7 +61,7 @@ TEST(RolloutFile, ReplacesNulInText) {
             "b");
 }
 
-TEST(RolloutFile, LaysOutFlatArraysWithOffsets) {
+TEST_F(RolloutFileTest, LaysOutFlatArraysWithOffsets) {
   const std::vector<Group> groups = {make_group(4, 10, 2), make_group(4, 11, 1)};
   const auto path = temporary("layout.h5");
   write_rollout_file(path, 7, groups);
@@ -88,7 +91,7 @@ void expect_rejected(const std::filesystem::path& path, const char* part) {
   }
 }
 
-TEST(RolloutFile, RejectsOtherFiles) {
+TEST_F(RolloutFileTest, RejectsOtherFiles) {
   expect_rejected(temporary("absent.h5"), "No such file");
   const auto text = temporary("text.h5");
   std::filesystem::remove(text.string() + ".sha256");  // of an earlier run
@@ -106,8 +109,7 @@ TEST(RolloutFile, RejectsOtherFiles) {
 
 /// Opens a good file and lets `spoil` change it through the library.
 template <class Spoil>
-std::filesystem::path spoiled(const char* name, Spoil&& spoil) {
-  const auto path = temporary(name);
+std::filesystem::path spoiled(const std::filesystem::path& path, Spoil&& spoil) {
   write_rollout_file(path, 7, std::vector<Group>{make_group(4, 10, 2), make_group(4, 11, 1)});
   const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
   spoil(file);
@@ -116,7 +118,7 @@ std::filesystem::path spoiled(const char* name, Spoil&& spoil) {
   return path;
 }
 
-TEST(RolloutFile, FlippedBitsAreFoundBeforeTheFileIsParsed) {
+TEST_F(RolloutFileTest, FlippedBitsAreFoundBeforeTheFileIsParsed) {
   const auto path = temporary("flips.h5");
   write_rollout_file(path, 7, std::vector<Group>{make_group(4, 10, 2)});
   const std::string good = read_file(path);
@@ -135,41 +137,42 @@ void overwrite(hid_t file, const char* name, hid_t type, const std::vector<T>& v
   H5Dclose(dataset);
 }
 
-TEST(RolloutFile, RejectsInconsistentData) {
-  expect_rejected(spoiled("offsets.h5",
+TEST_F(RolloutFileTest, RejectsInconsistentData) {
+  expect_rejected(spoiled(temporary("offsets.h5"),
                           [](hid_t file) {
                             overwrite<int64_t>(file, "token_offsets", H5T_NATIVE_INT64, {0, 2, 1 << 30, 7});
                           }),
                   "token_offsets must rise");
-  expect_rejected(spoiled("negative.h5",
+  expect_rejected(spoiled(temporary("negative.h5"),
                           [](hid_t file) {
                             overwrite<int64_t>(file, "prompt_offsets", H5T_NATIVE_INT64, {0, -4, 6});
                           }),
                   "prompt_offsets must rise");
-  expect_rejected(spoiled("group.h5",
+  expect_rejected(spoiled(temporary("group.h5"),
                           [](hid_t file) {
                             overwrite<int64_t>(file, "group", H5T_NATIVE_INT64, {0, 9, 1});
                           }),
                   "group[1] is 9");
-  expect_rejected(spoiled("reason.h5",
+  expect_rejected(spoiled(temporary("reason.h5"),
                           [](hid_t file) {
                             overwrite<int8_t>(file, "finish_reason", H5T_NATIVE_INT8, {0, 1, 3});
                           }),
                   "finish_reason[2] is 3");
-  expect_rejected(spoiled("index.h5",
+  expect_rejected(spoiled(temporary("index.h5"),
                           [](hid_t file) {
                             overwrite<uint8_t>(file, "fingerprint_index", H5T_NATIVE_UINT8, {0, 2, 0});
                           }),
                   "fingerprint_index[1] is 2");
-  expect_rejected(spoiled("missing.h5", [](hid_t file) { H5Ldelete(file, "logprobs", H5P_DEFAULT); }),
-                  "logprobs");
-  expect_rejected(spoiled("type.h5",
+  expect_rejected(
+      spoiled(temporary("missing.h5"), [](hid_t file) { H5Ldelete(file, "logprobs", H5P_DEFAULT); }),
+      "logprobs");
+  expect_rejected(spoiled(temporary("type.h5"),
                           [](hid_t file) {
                             H5Ldelete(file, "tokens", H5P_DEFAULT);
                             H5Lmove(file, "logprobs", file, "tokens", H5P_DEFAULT, H5P_DEFAULT);
                           }),
                   "another type than int32");
-  expect_rejected(spoiled("huge.h5",
+  expect_rejected(spoiled(temporary("huge.h5"),
                           [](hid_t file) {
                             H5Ldelete(file, "rewards", H5P_DEFAULT);
                             const hsize_t count = hsize_t{1} << 50;
@@ -183,7 +186,7 @@ TEST(RolloutFile, RejectsInconsistentData) {
 }
 
 // Truncated at every length: an error, or (past the last byte that matters) the same samples; never a crash.
-TEST(RolloutFile, RejectsTruncatedFiles) {
+TEST_F(RolloutFileTest, RejectsTruncatedFiles) {
   const auto whole = temporary("whole.h5");
   write_rollout_file(whole, 7, std::vector<Group>{make_group(4, 10, 2)});
   const std::string bytes = read_file(whole);
@@ -194,7 +197,7 @@ TEST(RolloutFile, RejectsTruncatedFiles) {
   }
 }
 
-TEST(RolloutFile, NamesThePathThatCannotBeWritten) {
+TEST_F(RolloutFileTest, NamesThePathThatCannotBeWritten) {
   const auto path = temporary("no_such_folder") / "step.h5";
   try {
     write_rollout_file(path, 1, {});

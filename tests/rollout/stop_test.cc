@@ -8,6 +8,7 @@
 #include "core/file.h"
 #include "rollout/engine.h"
 #include "tests/rollout/tiny_model.h"
+#include "tests/support/scratch.h"
 
 namespace orrery {
 namespace {
@@ -40,7 +41,7 @@ TEST(FindStopString, FindsAStringHoweverItIsCut) {
 
 /// A byte-level tokenizer of 95 tokens: most are one printable character, some are several, two are halves of
 /// "é".
-std::filesystem::path tokenizer_folder() {
+void write_tokenizer(const std::filesystem::path& folder) {
   nlohmann::json vocab;
   for (int32_t id = 0; id < 90; ++id) vocab[std::string(1, static_cast<char>('!' + id))] = id;
   vocab["\xC4\xA0"] = 90;  // a space
@@ -69,14 +70,13 @@ std::filesystem::path tokenizer_folder() {
         {"byte_fallback", false},
         {"vocab", vocab},
         {"merges", nlohmann::json::array()}}}};
-  const std::filesystem::path folder = std::filesystem::path(testing::TempDir()) / "orrery_stop_test";
-  std::filesystem::create_directories(folder);
   write_file_atomic(folder / "tokenizer.json", file.dump());
-  return folder;
 }
 
 TEST(StopStrings, EndTheSampleWhenTheTextFirstContainsOne) {
-  const Tokenizer tokenizer = Tokenizer::load(tokenizer_folder());
+  const testing_support::ScratchFolder scratch;
+  write_tokenizer(scratch.path());
+  const Tokenizer tokenizer = Tokenizer::load(scratch.path());
   const Context ctx;
   Transformer model(tiny_config(kArchitectures[0]), {}, DType::kF32);
   randomize(ctx, model, 6);

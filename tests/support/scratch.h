@@ -3,29 +3,40 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <filesystem>
 #include <functional>
+#include <stdexcept>
 #include <string>
 
 #include "core/error.h"
 
 namespace orrery::testing_support {
 
-/// A path for the running test, named `prefix` and the test's name; nothing is there at first, nor at the
+/// An empty folder that no other process has, whatever runs beside this test: mkdtemp names it. Gone at the
 /// end.
+class ScratchFolder {
+ public:
+  ScratchFolder() : path_((std::filesystem::path(testing::TempDir()) / "orrery_XXXXXX").string()) {
+    if (::mkdtemp(path_.data()) == nullptr) throw std::runtime_error("cannot create " + path_);
+  }
+  ~ScratchFolder() { std::filesystem::remove_all(path_); }
+  ScratchFolder(const ScratchFolder&) = delete;
+  ScratchFolder& operator=(const ScratchFolder&) = delete;
+  std::filesystem::path path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+/// A path in such a folder at which nothing is, at first.
 class ScratchPath {
  public:
-  explicit ScratchPath(const std::string& prefix)
-      : path_(std::filesystem::path(testing::TempDir()) /
-              (prefix + testing::UnitTest::GetInstance()->current_test_info()->name())) {
-    std::filesystem::remove_all(path_);
-  }
-  ~ScratchPath() { std::filesystem::remove_all(path_); }
-  ScratchPath(const ScratchPath&) = delete;
-  ScratchPath& operator=(const ScratchPath&) = delete;
+  explicit ScratchPath(const std::string& name) : path_(folder_.path() / name) {}
   const std::filesystem::path& path() const { return path_; }
 
  private:
+  ScratchFolder folder_;
   std::filesystem::path path_;
 };
 

@@ -1,0 +1,61 @@
+#include <algorithm>
+#include <string_view>
+
+#include "core/error.h"
+#include "tools/commands.h"
+
+namespace orrery {
+namespace {
+
+/// Null when `app` has none of this name.
+const CLI::App* find_subcommand(const CLI::App& app, const std::string& name) {
+  const auto found = app.get_subcommands([&](const CLI::App* one) { return one->get_name() == name; });
+  return found.empty() ? nullptr : found.front();
+}
+
+/// `name` with its dashes.
+bool takes_value(const CLI::App& app, const std::string& name) {
+  const CLI::Option* option = app.get_option_no_throw(name);
+  return option != nullptr && option->get_items_expected_max() > 0;
+}
+
+bool takes_overrides(const CLI::App& app) { return app.get_option_no_throw("overrides") != nullptr; }
+
+bool is_list(std::string_view word) { return word.size() >= 2 && word.front() == '[' && word.back() == ']'; }
+
+}  // namespace
+
+std::vector<std::string> words_to_parse(const CLI::App& app, int argc, const char* const* argv) {
+  const CLI::App* command = &app;
+  std::vector<std::string> words;
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    const bool is_option = word.size() >= 2 && word.front() == '-';
+    if (!is_option) {
+      if (const CLI::App* sub = find_subcommand(*command, word)) {
+        command = sub;
+      } else if (is_list(word) && takes_overrides(*command)) {
+        fail_usage("'{}' is a list; give each key=value as a word of its own", word);
+      }
+      words.push_back(word);
+      continue;
+    }
+    const size_t equals = word.find('=');
+    const std::string name = word.substr(0, equals);
+    if (!takes_value(*command, name)) {
+      words.push_back(word);
+    } else if (equals == std::string::npos) {
+      words.push_back(word);
+      if (i + 1 < argc) words.emplace_back(argv[++i]);  // its value, whatever it looks like
+    } else if (equals + 1 == word.size()) {
+      words.push_back(name);
+      words.emplace_back();
+    } else {
+      words.push_back(word);
+    }
+  }
+  std::reverse(words.begin(), words.end());
+  return words;
+}
+
+}  // namespace orrery
