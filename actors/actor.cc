@@ -13,11 +13,6 @@ namespace {
 
 constexpr auto kIdleSleep = std::chrono::microseconds(200);
 
-/// The response as text for the environment: without the token that ended it.
-std::string response_text(const Tokenizer& tokenizer, std::span<const int32_t> tokens) {
-  return tokenizer.decode(tokens, /*skip_special_tokens=*/true);
-}
-
 }  // namespace
 
 Actor::Actor(Engine& engine, const Tokenizer& tokenizer, const Environment& env, const PromptSource& source,
@@ -103,7 +98,8 @@ bool Actor::finish_turn(Sample& sample, GenerateResult&& turn) {
   t.finish_reason = turn.finish_reason;
 
   const ScopedTimer timer(reward_seconds_);
-  const std::string text = response_text(tokenizer_, turn.tokens);
+  // For the environment: without special tokens, and without the id that ended it, special or not.
+  const std::string text = tokenizer_.decode(turn.text_tokens(), /*skip_special_tokens=*/true);
   t.response_text += text;
   StepResult result = sample.episode->step(text);
   if (!result.done && turn.finish_reason == FinishReason::kStop) {

@@ -94,17 +94,6 @@ void collect_names(const jinja::Statement& statement, std::set<std::string>& nam
   }
 }
 
-std::map<std::string, std::string> tokens_of(const Tokenizer& tokenizer) {
-  std::map<std::string, std::string> tokens;
-  const auto add = [&](const char* name, std::string_view token) {
-    if (!token.empty()) tokens[name] = std::string(token);
-  };
-  add("bos_token", tokenizer.bos_token());
-  add("eos_token", tokenizer.eos_token());
-  if (tokenizer.pad_id()) add("pad_token", tokenizer.id_to_token(*tokenizer.pad_id()));
-  return tokens;
-}
-
 }  // namespace
 
 ChatMessage chat_message_from_json(const OrderedJson& message, const std::string& where) {

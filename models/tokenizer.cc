@@ -6,6 +6,7 @@
 #include "models/bpe.h"
 #include "models/pretokenizer.h"
 #include "models/tokenizer_added.h"
+#include "models/tokenizer_config.h"
 #include "models/tokenizer_decoder.h"
 #include "models/tokenizer_json.h"
 #include "models/tokenizer_normalizer.h"
@@ -19,7 +20,7 @@ struct Tokenizer::Parts {
 
   void add_token(const AddedToken& token, const std::string& file);
   void read_special_ids();
-  std::optional<int32_t> named_id(const std::string& token, const char* key) const;
+  std::optional<int32_t> named_id(const char* key) const;
   std::optional<int32_t> find(std::string_view token) const;
   std::string_view token(int32_t id) const;
   bool is_special(int32_t id) const {
@@ -33,6 +34,8 @@ struct Tokenizer::Parts {
   SequenceFrame frame;
   Vocabulary added;
   std::vector<bool> special;  // by id
+  std::vector<std::string> special_contents;
+  std::map<std::string, std::string> template_tokens;
   AddedTokenFinder raw_finder, normalized_finder;
   BpeModel bpe;
   std::optional<int32_t> bos_id, pad_id;
@@ -46,27 +49,12 @@ Tokenizer::Parts::Parts(TokenizerJson& parsed, const std::string& file, Tokenize
       decoder(JsonNode(parsed.rest, file, "").member("decoder")),
       bpe(parsed, file) {
   const JsonNode root(parsed.rest, file, "");
-  const JsonNode added_tokens = root.member("added_tokens");
-  if (!added_tokens.is_null()) {
-    for (const JsonNode& node : added_tokens.items()) {
-      const AddedToken token = read_added_token(node);
-      if (added.find(token.content) >= 0 || added.has(token.id)) {
-        node.fail_here(fmt::format("token \"{}\" with id {} repeats a text or an id of another entry",
-                                   token.content.substr(0, 80), token.id));
-      }
-      add_token(token, file);
-    }
-  }
-  for (const AddedToken& token : config.added_tokens) {
-    if (added.find(token.content) < 0) add_token(token, config.file);
+  for (const AddedTokenSource& added_token :
+       merge_added_tokens(root.member("added_tokens"), file, config, bpe.vocabulary())) {
+    add_token(added_token.token, added_token.file);
   }
   read_special_ids();
-  const JsonNode post_processor = root.member("post_processor");
-  frame = read_post_processor(post_processor);
-  if (post_processor.is_null()) {
-    if (config.add_bos_token && bos_id) frame.prefix.push_back(*bos_id);
-    if (config.add_eos_token && !eos_ids.empty()) frame.suffix.push_back(eos_ids.front());
-  }
+  frame = read_post_processor(root.member("post_processor"));
   for (const std::vector<int32_t>* ids : {&frame.prefix, &frame.suffix}) {
     for (const int32_t id : *ids) {
       if (token(id).empty()) fail("{}: post_processor: no token has the id {} of its template", file, id);
@@ -91,7 +79,9 @@ void Tokenizer::Parts::add_token(const AddedToken& token, const std::string& fil
   if (token.special) {
     if (static_cast<size_t>(token.id) >= special.size()) special.resize(static_cast<size_t>(token.id) + 1);
     special[static_cast<size_t>(token.id)] = true;
+    special_contents.push_back(token.content);
   }
+  if (token.special && config.split_special_tokens) return;
   if (token.normalized) {
     normalized_finder.add(normalizer.apply(token.content), token);
   } else {
@@ -99,21 +89,19 @@ void Tokenizer::Parts::add_token(const AddedToken& token, const std::string& fil
   }
 }
 
-std::optional<int32_t> Tokenizer::Parts::named_id(const std::string& token, const char* key) const {
-  if (token.empty()) return std::nullopt;
-  const std::optional<int32_t> id = find(token);
-  if (!id) {
-    fail("{}: {}: \"{}\" is not in the vocabulary of tokenizer.json", config.file, key, token.substr(0, 80));
-  }
-  return id;
+std::optional<int32_t> Tokenizer::Parts::named_id(const char* key) const {
+  const std::string* content = config.name(key);
+  return content == nullptr || content->empty() ? std::nullopt : find(*content);
 }
 
 void Tokenizer::Parts::read_special_ids() {
-  bos_id = named_id(config.bos_token, "bos_token");
+  for (const auto& [key, name] : config.names) {
+    if (name.content) template_tokens.emplace(key, *name.content);
+  }
+  bos_id = named_id("bos_token");
   if (!bos_id) bos_id = config.bos_id;
-  pad_id = named_id(config.pad_token, "pad_token");
-  if (!pad_id) pad_id = config.pad_id;
-  if (const std::optional<int32_t> eos = named_id(config.eos_token, "eos_token")) eos_ids.push_back(*eos);
+  pad_id = named_id("pad_token");
+  if (const std::optional<int32_t> eos = named_id("eos_token")) eos_ids.push_back(*eos);
   for (const int32_t id : config.eos_ids) {
     if (std::find(eos_ids.begin(), eos_ids.end(), id) == eos_ids.end()) eos_ids.push_back(id);
   }
@@ -141,7 +129,8 @@ Tokenizer Tokenizer::load(const std::filesystem::path& folder) {
          file.string());
   }
   TokenizerJson parsed = read_tokenizer_json(file);
-  return Tokenizer(std::make_unique<const Parts>(parsed, file.string(), read_tokenizer_config(folder)));
+  const JsonNode root(parsed.rest, file.string(), "");
+  return Tokenizer(std::make_unique<const Parts>(parsed, file.string(), read_tokenizer_config(folder, root)));
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_tokens) const {
@@ -194,17 +183,22 @@ int32_t Tokenizer::vocab_size() const {
 std::optional<int32_t> Tokenizer::bos_id() const { return parts_->bos_id; }
 std::optional<int32_t> Tokenizer::pad_id() const { return parts_->pad_id; }
 const std::vector<int32_t>& Tokenizer::eos_ids() const { return parts_->eos_ids; }
+std::optional<int32_t> Tokenizer::eos_id() const {
+  return parts_->eos_ids.empty() ? std::nullopt : std::optional(parts_->eos_ids.front());
+}
 bool Tokenizer::is_eos(int32_t id) const {
   return std::find(parts_->eos_ids.begin(), parts_->eos_ids.end(), id) != parts_->eos_ids.end();
 }
 bool Tokenizer::is_special(int32_t id) const { return parts_->is_special(id); }
 std::optional<int32_t> Tokenizer::token_to_id(std::string_view token) const { return parts_->find(token); }
 std::string_view Tokenizer::id_to_token(int32_t id) const { return parts_->token(id); }
-std::string_view Tokenizer::bos_token() const {
-  return parts_->bos_id ? parts_->token(*parts_->bos_id) : std::string_view();
+bool Tokenizer::mentions_special_token(std::string_view text) const {
+  return std::ranges::any_of(parts_->special_contents, [&](const std::string& content) {
+    return text.find(content) != std::string_view::npos;
+  });
 }
-std::string_view Tokenizer::eos_token() const {
-  return parts_->eos_ids.empty() ? std::string_view() : parts_->token(parts_->eos_ids.front());
+const std::map<std::string, std::string>& Tokenizer::template_tokens() const {
+  return parts_->template_tokens;
 }
 const std::string& Tokenizer::chat_template() const { return parts_->config.chat_template; }
 const std::string& Tokenizer::chat_template_file() const { return parts_->config.chat_template_file; }

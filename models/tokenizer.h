@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
@@ -23,9 +24,11 @@ namespace orrery {
 
 class Tokenizer {
  public:
-  /// Reads from a model folder tokenizer.json and, where they are there, tokenizer_config.json (names of the
-  /// special tokens, add_bos_token, chat template), chat_template.jinja (goes before the config's template)
-  /// and generation_config.json (further end-of-sequence ids). Throws Error naming the file and the key.
+  /// Reads from a model folder tokenizer.json and, where they are there, tokenizer_config.json (names and
+  /// flags of the special tokens, chat template), special_tokens_map.json and added_tokens.json (which the
+  /// config's added_tokens_decoder replaces), chat_template.jinja (goes before the config's template),
+  /// generation_config.json and config.json (ids that end a sequence, BOS). tokenizer_config.h has the rules.
+  /// Throws Error naming the file and the key.
   static Tokenizer load(const std::filesystem::path& folder);
 
   Tokenizer(Tokenizer&&) noexcept;
@@ -47,18 +50,31 @@ class Tokenizer {
 
   /// 1 + the largest id. A model's embedding must have at least as many rows.
   int32_t vocab_size() const;
+  /// What stands for the beginning of a text: bos_token, else the model's bos_token_id.
   std::optional<int32_t> bos_id() const;
-  std::optional<int32_t> pad_id() const;
-  /// Ids that end a sequence: eos_token first, then generation_config.json's. Empty when no file names one.
+  std::optional<int32_t> pad_id() const;  ///< of pad_token
+  /// Ids at which generation ends. The tokenizer's eos_token is always one of them, and the first; then come
+  /// those of generation_config.json's eos_token_id or, where it has none, config.json's. Empty when no file
+  /// names one.
   const std::vector<int32_t>& eos_ids() const;
+  /// The one that ends a text: the first of eos_ids().
+  std::optional<int32_t> eos_id() const;
   bool is_eos(int32_t id) const;
-  bool is_special(int32_t id) const;  ///< left out by decode(ids, true)
+  /// Left out by decode(ids, true): flagged special in tokenizer.json or in tokenizer_config.json's
+  /// added_tokens_decoder, or named by tokenizer_config.json or special_tokens_map.json ("pad_token",
+  /// "additional_special_tokens").
+  bool is_special(int32_t id) const;
+  /// Whether the text of a special token stands in `text`.
+  bool mentions_special_token(std::string_view text) const;
 
   std::optional<int32_t> token_to_id(std::string_view token) const;
   /// The token as the file spells it; empty for an id without one.
   std::string_view id_to_token(int32_t id) const;
-  std::string_view bos_token() const;  ///< empty when there is none
-  std::string_view eos_token() const;  ///< empty when there is none
+
+  /// The special tokens that a chat template knows by name, "bos_token" -> its text: transformers'
+  /// special_tokens_map. Those of tokenizer_config.json and special_tokens_map.json alone: an id in
+  /// generation_config.json or config.json gives none, and a name that is null or absent is not here.
+  const std::map<std::string, std::string>& template_tokens() const;
 
   /// The raw Jinja text of the chat template; empty when the folder has none.
   const std::string& chat_template() const;

@@ -254,7 +254,8 @@ std::vector<std::pair<std::string, JsonNode>> JsonNode::members() const {
   if (!value_->is_object()) wrong_type("an object");
   std::vector<std::pair<std::string, JsonNode>> nodes;
   for (const auto& [key, value] : value_->items()) {
-    nodes.emplace_back(key, JsonNode(value, file_, path_ + "." + key.substr(0, 40)));
+    const std::string name = key.substr(0, 40);
+    nodes.emplace_back(key, JsonNode(value, file_, path_.empty() ? name : path_ + "." + name));
   }
   return nodes;
 }

@@ -70,6 +70,8 @@ class JsonNode {
   /// "type" of this object; Error when it is absent.
   std::string type() const;
 
+  std::string text() const { return value_->dump(); }  ///< as JSON
+
   /// Throws Error "file: path: message".
   [[noreturn]] void fail_here(const std::string& message) const;
   /// "file: path", for errors raised elsewhere.

@@ -1,10 +1,9 @@
 #include "models/tokenizer_special.h"
 
-#include <charconv>
+#include <map>
+#include <set>
 
 #include "core/error.h"
-#include "core/file.h"
-#include "models/tokenizer_utf8.h"
 
 namespace orrery {
 namespace {
@@ -50,50 +49,57 @@ void append_post_processor(const JsonNode& node, int depth, SequenceFrame& frame
   }
 }
 
-/// A special token is named by its text, or by an object with its text and flags.
-std::string token_name(const JsonNode& node) {
-  if (node.is_null()) return {};
-  return node.is_object() ? node.member("content").as_string() : node.as_string();
-}
+/// The tokens so far, to be found by text.
+struct TokenList {
+  std::vector<AddedTokenSource> tokens;
+  std::map<std::string, size_t, std::less<>> by_content;
 
-void read_chat_template(const JsonNode& node, TokenizerConfig& out) {
-  if (node.is_null()) return;
-  out.chat_template_file = node.place();
-  if (!node.is_array()) {
-    out.chat_template = node.as_string();
-    return;
+  AddedToken* find(const std::string& content) {
+    const auto found = by_content.find(content);
+    return found == by_content.end() ? nullptr : &tokens[found->second].token;
   }
-  for (const JsonNode& item : node.items()) {
-    if (item.string_or("name", "") == "default") {
-      out.chat_template = item.member("template").as_string();
-      return;
+  void add(AddedToken token, const std::string& file) {
+    by_content.emplace(token.content, tokens.size());
+    tokens.push_back({std::move(token), file});
+  }
+};
+
+void read_added_tokens(const JsonNode& added_tokens, const std::string& file, TokenList& out) {
+  if (added_tokens.is_null()) return;
+  std::set<int32_t> ids;
+  for (const JsonNode& node : added_tokens.items()) {
+    const AddedToken token = read_added_token(node);
+    if (out.find(token.content) != nullptr || !ids.insert(token.id).second) {
+      node.fail_here(fmt::format("token \"{}\" with id {} repeats a text or an id of another entry",
+                                 token.content.substr(0, 80), token.id));
     }
+    out.add(token, file);
   }
-  node.fail_here("none of the chat templates has the name \"default\"");
 }
 
-int32_t parse_id(const std::string& text, const JsonNode& node) {
-  int32_t id = -1;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), id);
-  if (error != std::errc() || end != text.data() + text.size() || id < 0 || id >= Vocabulary::kMaxId) {
-    node.fail_here("the key is not a token id");
-  }
-  return id;
+/// What a token's entry in another file changes.
+void change_flags(AddedToken& token, const AddedToken& entry) {
+  const AddedToken before = token;
+  token = entry;
+  token.id = before.id;
+  token.special = before.special || entry.special;
 }
 
-void read_generation_config(const std::filesystem::path& file, TokenizerConfig& out) {
-  if (!std::filesystem::exists(file)) return;
-  const nlohmann::json parsed = read_json_object(file);
-  const JsonNode root(parsed, file.string(), "");
-  const JsonNode eos = root.member("eos_token_id"), bos = root.member("bos_token_id"),
-                 pad = root.member("pad_token_id");
-  if (eos.is_array()) {
-    for (const JsonNode& id : eos.items()) out.eos_ids.push_back(id.as_id());
-  } else if (!eos.is_null()) {
-    out.eos_ids.push_back(eos.as_id());
+/// False when no token has this text.
+bool make_special(const std::string& content, const Vocabulary& vocabulary, const std::string& file,
+                  TokenList& out) {
+  if (AddedToken* token = out.find(content)) {
+    token->special = true;
+    return true;
   }
-  if (!bos.is_null()) out.bos_id = bos.as_id();
-  if (!pad.is_null()) out.pad_id = pad.as_id();
+  const int32_t id = vocabulary.find(content);
+  if (id < 0) return false;
+  AddedToken token;
+  token.id = id;
+  token.content = content;
+  token.special = true;
+  out.add(token, file);
+  return true;
 }
 
 }  // namespace
@@ -117,34 +123,28 @@ AddedToken read_added_token(const JsonNode& node, std::optional<int32_t> id) {
   return token;
 }
 
-TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder) {
-  TokenizerConfig out;
-  const std::filesystem::path file = folder / "tokenizer_config.json";
-  out.file = file.string();
-  if (std::filesystem::exists(file)) {
-    const nlohmann::json parsed = read_json_object(file);
-    const JsonNode root(parsed, out.file, "");
-    out.bos_token = token_name(root.member("bos_token"));
-    out.eos_token = token_name(root.member("eos_token"));
-    out.pad_token = token_name(root.member("pad_token"));
-    out.add_bos_token = root.bool_or("add_bos_token", false);
-    out.add_eos_token = root.bool_or("add_eos_token", false);
-    const JsonNode added = root.member("added_tokens_decoder");
-    if (!added.is_null()) {
-      for (const auto& [id, node] : added.members())
-        out.added_tokens.push_back(read_added_token(node, parse_id(id, node)));
+std::vector<AddedTokenSource> merge_added_tokens(const JsonNode& added_tokens, const std::string& file,
+                                                 const TokenizerConfig& config,
+                                                 const Vocabulary& vocabulary) {
+  TokenList list;
+  read_added_tokens(added_tokens, file, list);
+  for (const AddedToken& entry : config.added_tokens) {
+    AddedToken* token = list.find(entry.content);
+    if (token == nullptr) {
+      list.add(entry, config.file);
+    } else if (config.has_added_tokens_decoder) {
+      change_flags(*token, entry);
     }
-    read_chat_template(root.member("chat_template"), out);
   }
-  const std::filesystem::path jinja = folder / "chat_template.jinja";
-  if (std::filesystem::exists(jinja)) {
-    out.chat_template = read_file(jinja);
-    out.chat_template_file = jinja.string();
-    if (find_invalid_utf8(out.chat_template) != std::string::npos)
-      fail("{}: is not UTF-8 text", jinja.string());
+  for (const auto& [key, name] : config.names) {
+    if (!name.content || name.content->empty()) continue;
+    const bool known = make_special(*name.content, vocabulary, file, list);
+    if (!known && !name.place.empty() && (key == "bos_token" || key == "eos_token")) {
+      fail("{}: \"{}\" is not in the vocabulary of tokenizer.json", name.place, name.content->substr(0, 80));
+    }
   }
-  read_generation_config(folder / "generation_config.json", out);
-  return out;
+  for (const std::string& content : config.extra_special) make_special(content, vocabulary, file, list);
+  return std::move(list.tokens);
 }
 
 }  // namespace orrery

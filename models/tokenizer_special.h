@@ -1,15 +1,15 @@
-// What surrounds a sequence: the post-processor of tokenizer.json, the special tokens named by
-// tokenizer_config.json and generation_config.json, the chat template's text. Errors name the file and the
-// key.
+// What surrounds a sequence and what is cut out of one: the post-processor and the added tokens of
+// tokenizer.json, the latter together with what the files beside it say of them (tokenizer_config.h). Errors
+// name the file and the key.
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "models/tokenizer_added.h"
+#include "models/tokenizer_config.h"
 #include "models/tokenizer_json.h"
 
 namespace orrery {
@@ -26,19 +26,19 @@ SequenceFrame read_post_processor(const JsonNode& node);
 /// One entry of added_tokens, or of tokenizer_config.json's added_tokens_decoder with its id given apart.
 AddedToken read_added_token(const JsonNode& node, std::optional<int32_t> id = std::nullopt);
 
-/// tokenizer_config.json, chat_template.jinja and generation_config.json of a folder; members stay empty
-/// where a file or a key is absent.
-struct TokenizerConfig {
-  std::string bos_token, eos_token, pad_token;
-  std::optional<int32_t> bos_id, pad_id;  ///< from generation_config.json
-  std::vector<int32_t> eos_ids;           ///< from generation_config.json
-  bool add_bos_token = false, add_eos_token = false;
-  std::vector<AddedToken> added_tokens;
-  std::string chat_template;
-  std::string chat_template_file;
-  std::string file;  ///< path of tokenizer_config.json, for messages
+/// An added token, and the file that it stands in, for messages.
+struct AddedTokenSource {
+  AddedToken token;
+  std::string file;
 };
 
-TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder);
+/// Every added token of a folder. First come those of tokenizer.json (`added_tokens`, perhaps null), in its
+/// order, then those that only the files beside it have. A token that tokenizer_config.json's
+/// added_tokens_decoder repeats has that entry's flags, and keeps its id. Special are those that one of the
+/// files flags so, and all that have a name ("eos_token", "additional_special_tokens"); a name makes an
+/// ordinary entry of `vocabulary` an added token. A bos_token or eos_token that is nowhere is an Error; of
+/// other names a template may still print the text.
+std::vector<AddedTokenSource> merge_added_tokens(const JsonNode& added_tokens, const std::string& file,
+                                                 const TokenizerConfig& config, const Vocabulary& vocabulary);
 
 }  // namespace orrery

@@ -174,7 +174,12 @@ void Engine::Impl::submit(GenerateRequest request) {
   check(request);
   auto group = std::make_unique<SequenceGroup>();
   group->request = std::move(request);
-  const GenerateRequest& r = group->request;
+  GenerateRequest& r = group->request;
+  if (!r.stop_strings.empty()) {
+    group->stop_strings = sort_stop_strings(*tokenizer, r.stop_strings);
+    const std::vector<int32_t>& ids = group->stop_strings.ids;
+    r.stop_token_ids.insert(r.stop_token_ids.end(), ids.begin(), ids.end());
+  }
   group->max_tokens = std::min(r.max_new_tokens, config.max_model_len - group->prompt_tokens());
   group->prompt.group = group.get();
   group->samples.resize(r.n);
@@ -182,7 +187,7 @@ void Engine::Impl::submit(GenerateRequest request) {
     Sequence& sample = group->samples[i];
     sample.group = group.get();
     sample.sample = static_cast<int64_t>(i);
-    if (!r.stop_strings.empty()) sample.decoder.emplace(*tokenizer);
+    if (!r.stop_strings.empty()) sample.stop_matcher.emplace(*tokenizer, group->stop_strings);
   }
   SequenceGroup* raw = group.get();
   groups.emplace(raw, std::move(group));
@@ -284,9 +289,8 @@ void Engine::Impl::append_token(Sequence& sample, size_t draw) {
   sample.weight_versions.push_back(weight_version);
 
   const GenerateRequest& request = group.request;
-  const bool stop = std::ranges::find(request.stop_token_ids, id) != request.stop_token_ids.end() ||
-                    (sample.decoder.has_value() &&
-                     find_stop_string(sample.text_tail, sample.decoder->push(id), request.stop_strings));
+  sample.ends_in_stop_id = std::ranges::find(request.stop_token_ids, id) != request.stop_token_ids.end();
+  const bool stop = sample.ends_in_stop_id || (sample.stop_matcher && sample.stop_matcher->push(id));
   if (stop || static_cast<int64_t>(sample.tokens.size()) == group.max_tokens) {
     sample.finish_reason = stop ? FinishReason::kStop : FinishReason::kLength;
     scheduler.finish(&sample);
@@ -311,7 +315,7 @@ void Engine::Impl::postprocess(const Schedule& schedule, std::vector<GenerateRes
     SequenceGroup* group = sample->group;
     results.push_back({group->request.prompt_index, sample_index(*sample), std::move(sample->tokens),
                        std::move(sample->logprobs), std::move(sample->entropies),
-                       std::move(sample->weight_versions), sample->finish_reason});
+                       std::move(sample->weight_versions), sample->finish_reason, sample->ends_in_stop_id});
     if (++group->delivered == static_cast<int64_t>(group->samples.size())) groups.erase(group);
   }
 }

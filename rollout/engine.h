@@ -45,8 +45,8 @@ struct GenerateRequest {
       0;  ///< response tokens already in `prompt` (a later turn): offsets the RNG position
   SamplingParams sampling;
   int64_t max_new_tokens = 16;
-  std::vector<int32_t> stop_token_ids;    ///< kept as the last token of the sample
-  std::vector<std::string> stop_strings;  ///< generation ends when the decoded response contains one
+  std::vector<int32_t> stop_token_ids;    ///< kept as the last token of the sample, but no part of its text
+  std::vector<std::string> stop_strings;  ///< generation ends when the response contains one (rollout/stop.h)
 };
 
 /// One finished sample. Arrays have one entry a token.
@@ -57,6 +57,12 @@ struct GenerateResult {
   std::vector<float> logprobs, entropies;
   std::vector<uint64_t> weight_versions;
   FinishReason finish_reason = FinishReason::kStop;
+  bool ends_in_stop_id = false;  ///< the last token is one of stop_token_ids, or a stop string as an id
+
+  /// The tokens whose text is the response: all but a stop id.
+  std::span<const int32_t> text_tokens() const {
+    return std::span(tokens).first(tokens.size() - (ends_in_stop_id ? 1 : 0));
+  }
 };
 
 struct EngineStats {

@@ -16,6 +16,7 @@
 
 #include "models/tokenizer.h"
 #include "rollout/engine.h"
+#include "rollout/stop.h"
 #include "rollout/trajectory.h"
 
 namespace orrery {
@@ -43,8 +44,8 @@ struct Sequence {
   std::vector<float> logprobs, entropies;
   std::vector<uint64_t> weight_versions;
   FinishReason finish_reason = FinishReason::kStop;
-  std::optional<IncrementalDecoder> decoder;  ///< when the request has stop strings
-  std::string text_tail;                      ///< end of the response's text, enough to find a stop string in
+  bool ends_in_stop_id = false;
+  std::optional<StopMatcher> stop_matcher;  ///< when the request has stop strings
 
   bool is_prompt() const { return sample == kPrompt; }
   inline int64_t total_tokens() const;  ///< prompt and response so far
@@ -55,6 +56,7 @@ enum class PromptState : uint8_t { kQueued, kComputing, kHeld, kGone };
 
 struct SequenceGroup {
   GenerateRequest request;
+  StopStrings stop_strings;
   int64_t max_tokens = 0;  ///< response tokens at most: max_new_tokens, or less at the context limit
   Sequence prompt;
   std::vector<Sequence> samples;

@@ -15,4 +15,29 @@ bool find_stop_string(std::string& tail, std::string_view text, std::span<const 
   return false;
 }
 
+StopStrings sort_stop_strings(const Tokenizer& tokenizer, std::span<const std::string> stop_strings) {
+  StopStrings sorted;
+  for (const std::string& stop : stop_strings) {
+    sorted.strings.push_back(stop);
+    const std::optional<int32_t> id = tokenizer.token_to_id(stop);
+    if (id && tokenizer.is_special(*id)) {
+      sorted.ids.push_back(*id);
+    } else if (tokenizer.mentions_special_token(stop)) {
+      sorted.spelled.push_back(stop);
+    }
+  }
+  return sorted;
+}
+
+StopMatcher::StopMatcher(const Tokenizer& tokenizer, const StopStrings& stops)
+    : stops_(&stops),
+      decoder_(tokenizer, /*skip_special_tokens=*/true),
+      spelled_decoder_(tokenizer, /*skip_special_tokens=*/false) {}
+
+bool StopMatcher::push(int32_t id) {
+  if (find_stop_string(tail_, decoder_.push(id), stops_->strings)) return true;
+  return !stops_->spelled.empty() &&
+         find_stop_string(spelled_tail_, spelled_decoder_.push(id), stops_->spelled);
+}
+
 }  // namespace orrery

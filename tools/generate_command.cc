@@ -113,7 +113,7 @@ int generate(const GenerateOptions& options) {
   size_t tokens = 0;
   for (const GenerateResult& result : results) {
     tokens += result.tokens.size();
-    const std::string text = tokenizer.decode(result.tokens, /*skip_special_tokens=*/true);
+    const std::string text = tokenizer.decode(result.text_tokens(), /*skip_special_tokens=*/true);
     if (options.json) {
       const nlohmann::ordered_json row = {{"prompt_index", result.prompt_index},
                                           {"sample_index", result.sample_index},

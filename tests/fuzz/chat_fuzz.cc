@@ -8,7 +8,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::vector<ChatMessage> messages = {{"system", "You are \xC3\xA9."}, {"user", " Hi "}};
   if (parts.size() > 1) messages.push_back({"assistant", parts[1]});
   fuzzing::accepted([&] {
-    const ChatTemplate chat(parts[0], "template", "<s>", "</s>");
+    const ChatTemplate chat(parts[0], "template", {{"bos_token", "<s>"}, {"eos_token", "</s>"}});
     ChatOptions options;
     fuzzing::accepted([&] { chat.render(messages, options); });
     options.add_generation_prompt = false;

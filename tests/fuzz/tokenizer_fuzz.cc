@@ -1,5 +1,5 @@
-// Input: tokenizer.json, then perhaps tokenizer_config.json, generation_config.json and a text to encode,
-// between lines "===".
+// Input: tokenizer.json, then perhaps tokenizer_config.json, generation_config.json, a text to encode,
+// special_tokens_map.json, added_tokens.json and config.json, between lines "===".
 #include "models/tokenizer.h"
 
 #include <array>
@@ -33,10 +33,17 @@ void use(const orrery::Tokenizer& tokenizer, const std::string& text) {
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace orrery;
   static const fuzzing::Scratch scratch;
-  static constexpr std::array<const char*, 3> kFiles = {"tokenizer.json", "tokenizer_config.json",
-                                                        "generation_config.json"};
+  constexpr size_t kText = 3;
+  static constexpr std::array<const char*, 7> kFiles = {"tokenizer.json",
+                                                        "tokenizer_config.json",
+                                                        "generation_config.json",
+                                                        "",
+                                                        "special_tokens_map.json",
+                                                        "added_tokens.json",
+                                                        "config.json"};
   const std::vector<std::string> parts = fuzzing::parts({data, size});
   for (size_t i = 0; i < kFiles.size(); ++i) {
+    if (i == kText) continue;
     if (i < parts.size() && (i == 0 || !parts[i].empty())) {
       scratch.write(kFiles[i], parts[i]);
     } else {
@@ -47,7 +54,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const Tokenizer tokenizer = Tokenizer::load(scratch.path());
     const std::string text = "Hello  hello\n12 \xC3\xA9\xE2\x96\x81 ab<s>x";
     fuzzing::accepted([&] { use(tokenizer, text); });
-    if (parts.size() > kFiles.size()) fuzzing::accepted([&] { use(tokenizer, parts.back()); });
+    if (parts.size() > kText) fuzzing::accepted([&] { use(tokenizer, parts[kText]); });
   });
   return 0;
 }

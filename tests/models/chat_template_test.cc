@@ -121,7 +121,7 @@ const std::map<std::string, std::string>& templates() {
   return kTemplates;
 }
 
-ChatTemplate make_template(const std::string& jinja) { return {jinja, "test.json", "<BOS>", "<EOS>"}; }
+ChatTemplate make_template(const std::string& jinja) { return {jinja, "test.json", {{"bos_token", "<BOS>"}, {"eos_token", "<EOS>"}}}; }
 
 const std::vector<Conversation>& conversations() {
   static const std::vector<Conversation> kConversations = {
@@ -230,7 +230,7 @@ TEST(ChatTemplate, DateComesFromTheCallerOrTheTemplate) {
 }
 
 TEST(ChatTemplate, PlainIsTheContentsOneAfterTheOther) {
-  const ChatTemplate chat({}, "", "", "");
+  const ChatTemplate chat({}, "", {});
   EXPECT_TRUE(chat.is_plain());
   EXPECT_EQ(chat.render(Conversation{{"user", "1+1="}, {"assistant", "2"}}), "1+1=2");
   EXPECT_THROW(chat.render({}), Error);
@@ -238,15 +238,18 @@ TEST(ChatTemplate, PlainIsTheContentsOneAfterTheOther) {
 
 TEST(ChatTemplate, EncodesWithoutDoublingBos) {
   nlohmann::json file = sentencepiece_tokenizer();
+  file["post_processor"] = nlohmann::json::parse(R"({"type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+    "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}})");
   const TemporaryFolder folder;
   folder.write("tokenizer.json", file.dump());
-  folder.write("tokenizer_config.json", R"({"bos_token": "<s>", "add_bos_token": true, "chat_template":
+  folder.write("tokenizer_config.json", R"({"bos_token": "<s>", "chat_template":
     "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}"})");
   const Tokenizer tokenizer = Tokenizer::load(folder.path());
   const ChatTemplate chat(tokenizer);
   EXPECT_FALSE(chat.is_plain());
   EXPECT_EQ(chat.encode(tokenizer, Conversation{{"user", "ab"}}), (std::vector<int32_t>{1, 266}));
-  const ChatTemplate plain({}, "", "", "");
+  const ChatTemplate plain({}, "", {});
   EXPECT_EQ(plain.encode(tokenizer, Conversation{{"user", "ab"}}), (std::vector<int32_t>{1, 266}));
 }
 
