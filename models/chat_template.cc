@@ -44,6 +44,15 @@ jinja::Value variable(const std::string& name, const OrderedJson& value) {
   return jinja::from_json(value);
 }
 
+void add_variables(const OrderedJson& given, Variables& out) {
+  if (!given.is_object()) return;
+  for (const auto& [name, value] : given.items()) {
+    if (std::find(kOwnNames.begin(), kOwnNames.end(), name) != kOwnNames.end())
+      fail_usage("the chat template's variable {} is not yours to set: leave it out", name);
+    out.emplace_back(name, variable(name, value));
+  }
+}
+
 /// The message as transformers gives it to a template: without the keys that are null, its reasoning under
 /// the names that templates ask for.
 jinja::Value message_value(const ChatMessage& message) {
@@ -111,8 +120,8 @@ ChatMessage chat_message_from_json(const OrderedJson& message, const std::string
       if (part.is_object() && part.contains("text") && part["text"].is_string())
         out.content += part["text"].get_ref<const std::string&>();
     }
-  } else if (content != message.end() && !content->is_null()) {
-    fail("{}: the \"content\" of a message is {}: give a text or a list of parts", where,
+  } else if (content != message.end() && !content->is_null() && !content->is_object()) {
+    fail("{}: the \"content\" of a message is {}: give a text, a list of parts or an object", where,
          content->type_name());
   }
   // Only what role and content do not say already.
@@ -140,6 +149,7 @@ std::string ChatTemplate::Program::run(std::span<const ChatMessage> messages,
   all.emplace_back("documents", jinja::None{});
   for (const auto& [name, flag] : options.flags) all.emplace_back(name, flag);
   for (const auto& [name, text] : options.strings) all.emplace_back(name, text);
+  add_variables(options.variables, all);
   all.insert(all.end(), variables.begin(), variables.end());  // of two of a name the first counts
   return jinja::run_template(root, std::move(all));
 }
@@ -158,14 +168,10 @@ ChatTemplate::ChatTemplate(const std::string& jinja, const std::string& file,
   }
   std::set<std::string> names;
   collect_names(program->root, names);
-  if (variables.is_object()) {
-    for (const auto& [name, value] : variables.items()) {
-      if (std::find(kOwnNames.begin(), kOwnNames.end(), name) != kOwnNames.end())
-        fail_usage("the chat template's variable {} is not yours to set: leave it out", name);
-      if (!names.contains(name))
-        spdlog::warn("{}: the chat template reads no variable {}; is it the right name?", file, name);
-      program->variables.emplace_back(name, variable(name, value));
-    }
+  add_variables(variables, program->variables);
+  for (const auto& [name, value] : program->variables) {
+    if (!names.contains(name))
+      spdlog::warn("{}: the chat template reads no variable {}; is it the right name?", file, name);
   }
   for (const auto& [name, token] : tokens) program->variables.emplace_back(name, token);
   try {
@@ -182,7 +188,7 @@ ChatTemplate::ChatTemplate(const std::string& jinja, const std::string& file,
 }
 
 ChatTemplate::ChatTemplate(const Tokenizer& tokenizer, const OrderedJson& variables)
-    : ChatTemplate(tokenizer.chat_template(), tokenizer.chat_template_file(), tokens_of(tokenizer),
+    : ChatTemplate(tokenizer.chat_template(), tokenizer.chat_template_file(), tokenizer.template_tokens(),
                    variables) {}
 
 ChatTemplate::~ChatTemplate() = default;

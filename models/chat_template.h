@@ -45,7 +45,7 @@ struct ChatMessage {
 };
 
 /// A message of a conversation in JSON. Throws Error naming `where` unless it is an object whose role is a
-/// text and whose content is a text, a list of parts, null or absent.
+/// text and whose content is a text, a list of parts, an object, null or absent.
 ChatMessage chat_message_from_json(const OrderedJson& message, const std::string& where);
 
 struct ChatOptions {
@@ -57,6 +57,8 @@ struct ChatOptions {
   std::map<std::string, std::string> strings;
   /// Null, or a list of tools as JSON schemas.
   OrderedJson tools;
+  /// Null, or an object of further variables of any kind.
+  OrderedJson variables;
 };
 
 class ChatTemplate {
@@ -94,7 +96,7 @@ class ChatTemplate {
 
 inline std::string render_chat(const ChatTemplate& chat_template, std::span<const ChatMessage> messages,
                                bool add_generation_prompt) {
-  return chat_template.render(messages, {add_generation_prompt, {}, {}, {}});
+  return chat_template.render(messages, {add_generation_prompt, {}, {}, {}, {}});
 }
 
 }  // namespace orrery

@@ -76,7 +76,9 @@ bool test_kind(const std::string& name, const Value& value) {
   if (name == "escaped") return value.is_markup();
   if (name == "lower" || name == "upper") return *text_predicate("is" + name, print(value));
   if (name == "filter" || name == "test") {
-    if (value.string() == nullptr) fail("{} wants a name, not {}", name, value.kind());
+    if (value.is(SequenceKind::kList) || value.dict() != nullptr)
+      fail("{} wants a name, not {}", name, value.kind());
+    if (value.string() == nullptr) return false;
     const std::string& wanted = *value.string();
     if (name == "test") return is_test(wanted);
     return is_text_filter(wanted) || is_sequence_filter(wanted) ||

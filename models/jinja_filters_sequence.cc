@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <array>
 #include <memory>
+#include <optional>
 #include <unordered_set>
 
 #include "core/error.h"
@@ -247,17 +248,29 @@ Value unique(Machine& machine, const Value& value, const Arguments& arguments) {
       {value});
 }
 
-Value iterator_over(List items) {
-  const Value list = Value::list(std::move(items));
+/// A generator whose items are made when the first is asked for.
+Value lazily(const Value& value, const Arguments& arguments, std::function<List()> make) {
+  std::vector<Value> held = {value};
+  for (const Value& argument : arguments.positional) held.push_back(argument);
+  for (const auto& [name, argument] : arguments.keywords) held.push_back(argument);
+  struct State {
+    std::optional<List> items;
+    size_t at = 0;
+  };
   return Value::iterator(
-      [list, at = std::make_shared<size_t>(0)](Value& out) {
-        return *at < list.items()->size() && (out = (*list.items())[(*at)++], true);
+      [make = std::move(make), state = std::make_shared<State>()](Value& out) {
+        if (!state->items) state->items = make();
+        return state->at < state->items->size() && (out = (*state->items)[state->at++], true);
       },
-      {list});
+      held);
 }
 
-Value batch(Machine& machine, const Value& value, const Arguments& arguments) {
-  const Bound bound("batch", arguments, {"linecount", "fill_with"}, 1);
+Value iterator_over(List items) {
+  const Value list = Value::list(std::move(items));
+  return lazily(list, {}, [list] { return *list.items(); });
+}
+
+List batches_of(Machine& machine, const Value& value, const Bound& bound) {
   const int64_t count = bound.integer(0, 1);
   List batches, current;
   if (count < 1) fail("batch of {} items is not supported", count);
@@ -273,11 +286,10 @@ Value batch(Machine& machine, const Value& value, const Arguments& arguments) {
     }
     batches.push_back(Value::list(std::move(current)));
   }
-  return iterator_over(std::move(batches));
+  return batches;
 }
 
-Value slices(Machine& machine, const Value& value, const Arguments& arguments) {
-  const Bound bound("slice", arguments, {"slices", "fill_with"}, 1);
+List slices_of(Machine& machine, const Value& value, const Bound& bound) {
   const int64_t count = bound.integer(0, 1);
   const List items = items_of(machine, value);
   if (count < 1) fail("slice into {} parts is not supported", count);
@@ -293,7 +305,7 @@ Value slices(Machine& machine, const Value& value, const Arguments& arguments) {
     out.push_back(Value::list(std::move(part)));
     at = end;
   }
-  return iterator_over(std::move(out));
+  return out;
 }
 
 Value reversed(Machine& machine, const Value& value) {
@@ -321,12 +333,12 @@ Value first_or_last(Machine& machine, const Value& value, bool first) {
   return Value::undefined("no item: the sequence is empty");
 }
 
-Value item_pairs(const Value& value) {
-  if (value.is_undefined()) return iterator_over({});
+List item_pairs(const Value& value) {
+  if (value.is_undefined()) return {};
   if (value.dict() == nullptr) fail("items of {}", value.kind());
   List pairs;
   for (const auto& [key, member] : value.dict()->members) pairs.push_back(Value::tuple({key, member}));
-  return iterator_over(std::move(pairs));
+  return pairs;
 }
 
 Value sequence_filter(Machine& machine, const std::string& name, const Value& value,
@@ -341,13 +353,23 @@ Value sequence_filter(Machine& machine, const std::string& name, const Value& va
   if (name == "min" || name == "max") return extreme(machine, value, name, arguments);
   if (name == "sum") return sum(machine, value, arguments);
   if (name == "unique") return unique(machine, value, arguments);
-  if (name == "batch") return batch(machine, value, arguments);
-  if (name == "slice") return slices(machine, value, arguments);
+  if (name == "batch") {
+    return lazily(value, arguments,
+                  [&machine, value, bound = Bound(name, arguments, {"linecount", "fill_with"}, 1)] {
+                    return batches_of(machine, value, bound);
+                  });
+  }
+  if (name == "slice") {
+    return lazily(value, arguments,
+                  [&machine, value, bound = Bound(name, arguments, {"slices", "fill_with"}, 1)] {
+                    return slices_of(machine, value, bound);
+                  });
+  }
   const Bound none(name, arguments, {});
   if (name == "list") return Value::list(items_of(machine, value));
   if (name == "first" || name == "last") return first_or_last(machine, value, name == "first");
   if (name == "reverse") return reversed(machine, value);
-  return item_pairs(value);
+  return lazily(value, {}, [value] { return item_pairs(value); });
 }
 
 }  // namespace

@@ -116,7 +116,8 @@ class Percent {
       check_text_size(out.size());
       machine_.step();
     }
-    const bool named = used_names_ || values_.dict() != nullptr || values_.is(SequenceKind::kList);
+    const bool named =
+        used_names_ || values_.dict() != nullptr || values_.items() != nullptr || values_.is_undefined();
     if (next_ < items_.size() && !(named && !is_tuple_)) fail("not all values of % are used by the text");
     return out;
   }

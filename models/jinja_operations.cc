@@ -173,8 +173,12 @@ bool ordered(std::string_view operation, const Value& left, const Value& right) 
 }  // namespace
 
 Value arithmetic(Machine& machine, std::string_view operation, const Value& left, const Value& right) {
-  refuse_undefined(left);
-  refuse_undefined(right);
+  const bool fills =
+      operation == "%" && left.string() != nullptr;  // which takes undefined as any other value
+  if (!fills) {
+    refuse_undefined(left);
+    refuse_undefined(right);
+  }
   machine.charge(left);
   machine.charge(right);
   int64_t a = 0, b = 0;
