@@ -10,6 +10,8 @@
 #include "models/jinja_interpreter.h"
 #include "models/jinja_parser.h"
 #include "models/jinja_print.h"
+#include "models/jinja_text.h"
+#include "models/tokenizer_utf8.h"
 
 namespace orrery {
 namespace {
@@ -26,16 +28,40 @@ using Variables = std::vector<std::pair<std::string, jinja::Value>>;
 /// How a template begins, on one line.
 std::string beginning(const std::string& jinja) {
   std::string out;
-  for (const char c : jinja.substr(0, 80)) {
+  const size_t valid = std::min(find_invalid_utf8(jinja), jinja.size());
+  for (const char c : std::string_view(jinja).substr(0, jinja::text_offset(jinja.substr(0, valid), 80))) {
     if (c == '\n') {
       out += "\\n";
     } else {
-      out.push_back(c);
+      out.push_back(static_cast<unsigned char>(c) < 0x20 ? ' ' : c);
     }
   }
-  while (!out.empty() && (static_cast<unsigned char>(out.back()) & 0xC0) == 0x80)
-    out.pop_back();  // a cut character
   return out;
+}
+
+/// One line of UTF-8, whatever of the template or a conversation an error quotes.
+std::string one_line(const Error& error) {
+  std::string out;
+  append_lossy_utf8(error.what(), /*more_follows=*/false, out);
+  for (char& c : out) c = static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+  return out;
+}
+
+/// What a template is tried on when it is read: one that cannot render any of these is refused. Some want
+/// tools, some want lists of parts.
+std::vector<std::pair<std::vector<ChatMessage>, ChatOptions>> samples() {
+  const OrderedJson tool =
+      OrderedJson::parse(R"({"type": "function", "function": {"name": "f", "description": "d",
+    "parameters": {"type": "object", "properties": {"x": {"type": "string", "description": "x"}}, "required": []}}})");
+  const OrderedJson parts =
+      OrderedJson::parse(R"({"role": "user", "content": [{"type": "text", "text": "Hello"}]})");
+  const ChatMessage user{"user", "Hello", {}};
+  ChatOptions with_tools;
+  with_tools.tools = OrderedJson::array({tool});
+  return {{{user}, {}},
+          {{user}, with_tools},
+          {{{"system", "Hello", {}}, user}, {}},
+          {{chat_message_from_json(parts, "sample")}, {}}};
 }
 
 jinja::Value variable(const std::string& name, const OrderedJson& value) {
@@ -163,7 +189,7 @@ ChatTemplate::ChatTemplate(const std::string& jinja, const std::string& file,
   try {
     program->root = jinja::parse_template(jinja);
   } catch (const Error& error) {
-    fail("{}: this chat template is not supported: {} (it begins with: {})", file, error.what(),
+    fail("{}: this chat template is not supported: {} (it begins with: {})", file, one_line(error),
          beginning(jinja));
   }
   std::set<std::string> names;
@@ -174,15 +200,24 @@ ChatTemplate::ChatTemplate(const std::string& jinja, const std::string& file,
       spdlog::warn("{}: the chat template reads no variable {}; is it the right name?", file, name);
   }
   for (const auto& [name, token] : tokens) program->variables.emplace_back(name, token);
-  try {
-    const std::vector<ChatMessage> sample = {{"user", "Hello", {}}};
-    program->run(sample, {});
-  } catch (const Error& error) {
-    // What a template says of a conversation is about the conversation.
-    if (!std::string_view(error.what()).starts_with(kRaised)) {
-      fail("{}: this chat template is not supported: {} (it begins with: {})", file, error.what(),
-           beginning(jinja));
+  std::string refusal;
+  for (const auto& [messages, options] : samples()) {
+    try {
+      program->run(messages, options);
+      refusal.clear();
+      break;
+    } catch (const Error& error) {
+      // What a template says of a conversation is about the conversation.
+      if (std::string_view(error.what()).starts_with(kRaised)) {
+        refusal.clear();
+        break;
+      }
+      if (refusal.empty()) refusal = one_line(error);
     }
+  }
+  if (!refusal.empty()) {
+    fail("{}: this chat template cannot be rendered: {} (it begins with: {})", file, refusal,
+         beginning(jinja));
   }
   program_ = std::move(program);
 }
@@ -207,7 +242,7 @@ std::string ChatTemplate::render(std::span<const ChatMessage> messages, const Ch
   try {
     return program_->run(messages, options);
   } catch (const Error& error) {
-    fail("{}: chat template: {}", program_->file, error.what());
+    fail("{}: chat template: {}", program_->file, one_line(error));
   }
 }
 

@@ -146,12 +146,12 @@ std::string indented(const std::string& text, const Bound& bound) {
 }
 
 Value truncated(const Value& value, const Bound& bound) {
-  if (value.string() == nullptr) fail("truncate of {}", value.kind());
   const int64_t length = bound.integer(0, 255), leeway = bound.given(3) ? bound.integer(3, 5) : 5;
   const std::string end = bound.text(2, "...");
   if (length < text_length(end) || leeway < 0) fail("truncate to {} characters", length);
+  if (length_of(value) <= length + leeway) return value;
+  if (value.string() == nullptr) fail("truncate of {}", value.kind());
   const std::string& text = *value.string();
-  if (text_length(text) <= length + leeway) return value;
   const std::string kept = text.substr(0, text_offset(text, length - text_length(end)));
   if (bound.truth(1, false)) return kept + end;
   return text_split(kept, " ", 1, true)[0] + end;

@@ -8,6 +8,7 @@
 #include "models/jinja_filters.h"
 #include "models/jinja_operations.h"
 #include "models/jinja_print.h"
+#include "models/jinja_text.h"
 
 namespace orrery::jinja {
 namespace {
@@ -69,7 +70,10 @@ Value make_joiner(Machine&, const Arguments& arguments) {
 
 Value raise_exception(Machine&, const Arguments& arguments) {
   const Bound bound("raise_exception", arguments, {"message"}, 1);
-  fail("the template says: {}", print(bound[0]).substr(0, 200));
+  std::string message = print(bound[0]);
+  message.resize(text_offset(message, 200));
+  for (char& c : message) c = static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+  fail("the template says: {}", message);
 }
 
 }  // namespace
@@ -83,7 +87,9 @@ Value global_function(const std::string& name) {
     });
   if (name == "joiner") return Value::callable(name, make_joiner);
   if (name == "raise_exception") return Value::callable(name, raise_exception);
-  if (name == "cycler" || name == "lipsum" || name == "self") fail("the function {} is not supported", name);
+  if (name == "self")
+    return Value::make_namespace({});  // it holds the blocks of a template, and there are none
+  if (name == "cycler" || name == "lipsum") fail("the function {} is not supported", name);
   return Value::undefined(name.substr(0, 60) + " is undefined");
 }
 

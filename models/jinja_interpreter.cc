@@ -179,6 +179,7 @@ class Interpreter {
     });
     if (flow != Flow::kNext) return flow;
     if (s.kind == StatementKind::kFilter) {
+      if (text.string() == nullptr) fail("a filter block that makes {}, not a text", text.kind());
       print_value(text);
     } else {
       assign(*s.target, text);

@@ -22,6 +22,7 @@ import tempfile
 from transformers.utils import chat_template_utils
 
 TOKENS = {'bos_token': '<s>', 'eos_token': '</s>', 'unk_token': '<unk>', 'pad_token': '<pad>'}
+WRAPPER = 'this chat template is not supported: '
 TODAY = datetime.datetime.now().strftime('%Y-%m-%d')
 
 WEATHER = {'type': 'function', 'function': {
@@ -159,7 +160,7 @@ def rendered_by_orrery(orrery, folder, requests):
     lines.write_text(''.join(json.dumps(r, ensure_ascii=False) + '\n' for r in requests))
     run = subprocess.run([orrery, 'generate', '--model', folder, '--chat', '--messages', lines, '--print-prompt',
                           '--json', '--template-arg', f'strftime_now="{TODAY}"'], capture_output=True, text=True,
-                         encoding='utf-8', timeout=600)
+                         encoding='utf-8', errors='replace', timeout=600)
     rows = [json.loads(line) for line in run.stdout.splitlines()]
     if len(rows) != len(requests):  # the template itself was refused, or the process died
         error = run.stderr.strip().splitlines()[-1:] or [f'exit code {run.returncode}']
@@ -192,9 +193,9 @@ def main():
                 verdict = 'both refuse'
             elif text is not None and error is None and row['prompt'] == text:
                 verdict = 'same'
-            elif text is not None and error is not None and 'not supported' in error:
+            elif text is not None and error is not None and 'not supported' in error.replace(WRAPPER, ''):
                 verdict = 'refused by name'
-                reasons[error.split(': ', 1)[-1].split(' (it begins')[0]] += 1
+                reasons[error.split('chat_template.jinja: ', 1)[-1].replace(WRAPPER, '').split(' (it begins')[0]] += 1
             else:
                 verdict = 'different'
                 first = first or (label, text if text is not None else raised, error or row['prompt'])
