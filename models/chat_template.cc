@@ -180,9 +180,10 @@ std::string ChatTemplate::Program::run(std::span<const ChatMessage> messages,
   return jinja::run_template(root, std::move(all));
 }
 
-ChatTemplate::ChatTemplate(const std::string& jinja, const std::string& file,
-                           const std::map<std::string, std::string>& tokens, const OrderedJson& variables) {
-  if (jinja.empty()) return;
+std::unique_ptr<const ChatTemplate::Program> ChatTemplate::load(
+    const std::string& jinja, const std::string& file, const std::map<std::string, std::string>& tokens,
+    const OrderedJson& variables) {
+  if (jinja.empty()) return nullptr;
   if (jinja.size() > kMaxTemplate) fail("{}: a chat template of {} bytes is too long", file, jinja.size());
   auto program = std::make_unique<Program>();
   program->file = file;
@@ -219,12 +220,18 @@ ChatTemplate::ChatTemplate(const std::string& jinja, const std::string& file,
     fail("{}: this chat template cannot be rendered: {} (it begins with: {})", file, refusal,
          beginning(jinja));
   }
-  program_ = std::move(program);
+  return program;
 }
 
+ChatTemplate::ChatTemplate(const std::string& jinja, const std::string& file,
+                           const std::map<std::string, std::string>& tokens, const OrderedJson& variables)
+    : program_(load(jinja, file, tokens, variables)) {}
+
 ChatTemplate::ChatTemplate(const Tokenizer& tokenizer, const OrderedJson& variables)
-    : ChatTemplate(tokenizer.chat_template(), tokenizer.chat_template_file(), tokenizer.template_tokens(),
-                   variables) {}
+    : program_(load(tokenizer.chat_template(), tokenizer.chat_template_file(), tokenizer.template_tokens(),
+                    variables)),
+      tool_program_(load(tokenizer.tool_template(), tokenizer.tool_template_file(),
+                         tokenizer.template_tokens(), variables)) {}
 
 ChatTemplate::~ChatTemplate() = default;
 ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
@@ -239,10 +246,11 @@ std::string ChatTemplate::render(std::span<const ChatMessage> messages, const Ch
     for (const ChatMessage& message : messages) text += message.content;
     return text;
   }
+  const Program& program = tool_program_ != nullptr && !options.tools.is_null() ? *tool_program_ : *program_;
   try {
-    return program_->run(messages, options);
+    return program.run(messages, options);
   } catch (const Error& error) {
-    fail("{}: chat template: {}", program_->file, one_line(error));
+    fail("{}: chat template: {}", program.file, one_line(error));
   }
 }
 

@@ -63,7 +63,8 @@ struct ChatOptions {
 
 class ChatTemplate {
  public:
-  /// The template of a loaded tokenizer; plain when it has none. Renders one sample conversation, so that a
+  /// The template of a loaded tokenizer, and the one named tool_use where the folder has one, which
+  /// conversations with tools go through; plain when it has none. Renders one sample conversation, so that a
   /// template which cannot be rendered is refused here and not in the middle of a run. `variables` is null or
   /// an object: what every rendering finds, unless its options say otherwise. A variable that the template
   /// never reads is named in a warning. Throws Error (usage) for a name that is the template's own, such as
@@ -91,7 +92,12 @@ class ChatTemplate {
 
  private:
   struct Program;
-  std::unique_ptr<const Program> program_;  // null when plain
+  static std::unique_ptr<const Program> load(const std::string& jinja, const std::string& file,
+                                             const std::map<std::string, std::string>& tokens,
+                                             const OrderedJson& variables);
+
+  std::unique_ptr<const Program> program_;       // null when plain
+  std::unique_ptr<const Program> tool_program_;  // null when program_ is for tools as well
 };
 
 inline std::string render_chat(const ChatTemplate& chat_template, std::span<const ChatMessage> messages,
