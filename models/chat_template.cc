@@ -58,10 +58,13 @@ std::vector<std::pair<std::vector<ChatMessage>, ChatOptions>> samples() {
   const ChatMessage user{"user", "Hello", {}};
   ChatOptions with_tools;
   with_tools.tools = OrderedJson::array({tool});
-  return {{{user}, {}},
-          {{user}, with_tools},
-          {{{"system", "Hello", {}}, user}, {}},
-          {{chat_message_from_json(parts, "sample")}, {}}};
+  return {
+      {{user}, {}},
+      {{user}, with_tools},
+      {{{"system", "Hello", {}}, user}, {}},
+      {{chat_message_from_json(parts, "sample")}, {}},
+      {{{"system", "Hello", {}}, user, {"assistant", "Hello", {}}, user, {"assistant", "Hello", {}}, user},
+       {}}};
 }
 
 jinja::Value variable(const std::string& name, const OrderedJson& value) {
@@ -131,6 +134,18 @@ void collect_names(const jinja::Statement& statement, std::set<std::string>& nam
 
 }  // namespace
 
+void check_json_depth(const OrderedJson& json, const std::string& where) {
+  constexpr int kMaxDepth = 100;
+  std::vector<std::pair<const OrderedJson*, int>> open = {{&json, 0}};
+  while (!open.empty()) {
+    const auto [value, depth] = open.back();
+    open.pop_back();
+    if (depth > kMaxDepth) fail("{}: the JSON is nested deeper than {}", where, kMaxDepth);
+    if (!value->is_structured()) continue;
+    for (const auto& inner : *value) open.emplace_back(&inner, depth + 1);
+  }
+}
+
 ChatMessage chat_message_from_json(const OrderedJson& message, const std::string& where) {
   if (!message.is_object())
     fail("{}: a message is {}, not an object with role and content", where, message.type_name());
@@ -151,7 +166,16 @@ ChatMessage chat_message_from_json(const OrderedJson& message, const std::string
          content->type_name());
   }
   // Only what role and content do not say already.
+  check_json_depth(message, where);
   if (!text || message.size() != 2 || message.begin().key() != "role") out.more = message;
+  return out;
+}
+
+std::vector<ChatMessage> chat_messages_from_json(const OrderedJson& messages, const std::string& where) {
+  if (!messages.is_array()) fail("{}: {} is no list of messages", where, messages.type_name());
+  if (messages.empty()) fail("{}: the conversation has no messages", where);
+  std::vector<ChatMessage> out;
+  for (const auto& message : messages) out.push_back(chat_message_from_json(message, where));
   return out;
 }
 
@@ -213,7 +237,7 @@ std::unique_ptr<const ChatTemplate::Program> ChatTemplate::load(
         refusal.clear();
         break;
       }
-      if (refusal.empty()) refusal = one_line(error);
+      refusal = one_line(error);
     }
   }
   if (!refusal.empty()) {

@@ -44,9 +44,15 @@ struct ChatMessage {
   OrderedJson more;
 };
 
+/// Throws Error naming `where` for JSON nested deeper than templates take: copying and printing it would
+/// exhaust the stack.
+void check_json_depth(const OrderedJson& json, const std::string& where);
+
 /// A message of a conversation in JSON. Throws Error naming `where` unless it is an object whose role is a
 /// text and whose content is a text, a list of parts, an object, null or absent.
 ChatMessage chat_message_from_json(const OrderedJson& message, const std::string& where);
+/// A list of them, which must not be empty.
+std::vector<ChatMessage> chat_messages_from_json(const OrderedJson& messages, const std::string& where);
 
 struct ChatOptions {
   /// Ends the text with what opens the assistant's turn.

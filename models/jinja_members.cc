@@ -223,7 +223,7 @@ Value padding_method(const std::string& text, const std::string& name, const Arg
 Value string_method(Machine& machine, const Value& value, const std::string& name,
                     const Arguments& arguments) {
   const std::string& text = *value.string();
-  if (value.is_markup() && !arguments.positional.empty())
+  if (value.is_markup() && (!arguments.positional.empty() || name.find("split") != std::string::npos))
     fail("the method {} of text marked safe is not supported", name);
   if (name == "strip" || name == "lstrip" || name == "rstrip") {
     const Bound bound(name, arguments, {""});
@@ -344,7 +344,10 @@ bool has_method(const Value& value, std::string_view name) {
 Value call_method(Machine& machine, const Value& value, const std::string& name, const Arguments& arguments) {
   machine.charge(value);
   machine.charge(arguments);
-  if (value.string() != nullptr) return machine.charged(string_method(machine, value, name, arguments));
+  if (value.string() != nullptr) {
+    Value out = machine.charged(string_method(machine, value, name, arguments));
+    return value.is_markup() && out.string() != nullptr ? Value::markup(*out.string()) : out;
+  }
   if (value.dict() != nullptr) return machine.charged(dict_method(machine, value, name, arguments));
   if (value.loop() != nullptr) return loop_method(machine, value, name, arguments);
   if (value.items() != nullptr) return sequence_method(machine, value, name, arguments);

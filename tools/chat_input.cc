@@ -25,8 +25,17 @@ std::string read_text(const std::string& option, const std::string& file) {
   return text.str();
 }
 
+void check_depth(const OrderedJson& json, const std::string& where) {
+  try {
+    check_json_depth(json, where);
+  } catch (const Error& error) {
+    fail_usage("{}", error.what());
+  }
+}
+
 OrderedJson tools_of(const OrderedJson& json, const std::string& where) {
   if (json.is_null()) return {};
+  check_depth(json, where);
   if (!json.is_array()) fail_usage("{}: tools are {}, not a list", where, json.type_name());
   for (const auto& tool : json) {
     if (!tool.is_object()) fail_usage("{}: a tool is {}, not an object", where, tool.type_name());
@@ -35,6 +44,7 @@ OrderedJson tools_of(const OrderedJson& json, const std::string& where) {
 }
 
 Conversation conversation(const OrderedJson& json, const OrderedJson& tools, const std::string& where) {
+  check_depth(json, where);
   Conversation out;
   out.options.tools = tools;
   const OrderedJson* messages = &json;
@@ -64,13 +74,10 @@ Conversation conversation(const OrderedJson& json, const OrderedJson& tools, con
   if (messages == nullptr || !messages->is_array()) {
     fail_usage("{}: give a list of messages, or an object with \"messages\"", where);
   }
-  if (messages->empty()) fail_usage("{}: the conversation has no messages", where);
-  for (const auto& message : *messages) {
-    try {
-      out.messages.push_back(chat_message_from_json(message, where));
-    } catch (const Error& error) {
-      fail_usage("{}", error.what());
-    }
+  try {
+    out.messages = chat_messages_from_json(*messages, where);
+  } catch (const Error& error) {
+    fail_usage("{}", error.what());
   }
   return out;
 }
@@ -123,6 +130,7 @@ OrderedJson template_arguments(const std::vector<std::string>& assignments) {
       continue;
     }
     OrderedJson value = OrderedJson::parse(text, nullptr, /*allow_exceptions=*/false);
+    check_depth(value, "--template-arg " + name);
     out[name] = value.is_discarded() ? OrderedJson(text) : std::move(value);
   }
   return out;

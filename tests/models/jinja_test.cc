@@ -367,6 +367,11 @@ TEST(ChatMessage, KeepsEveryKeyInItsOrder) {
   for (const char* bad : {R"({"content": "a"})", R"({"role": 1, "content": "a"})",
                           R"({"role": "user", "content": 5})", R"(["role"])"})
     EXPECT_THROW(chat_message_from_json(OrderedJson::parse(bad), "row"), Error) << bad;
+  const std::string deep = std::string(100'000, '[') + std::string(100'000, ']');
+  EXPECT_THROW(
+      chat_message_from_json(OrderedJson::parse(R"({"role": "user", "content": )" + deep + "}"), "row"),
+      Error);
+  EXPECT_THROW(chat_messages_from_json(OrderedJson::array(), "row"), Error);
   ChatMessage edited{"user", "a", {{"name", "n"}}};
   EXPECT_EQ(make_template("{{ messages[0]|tojson }}").render(std::vector<ChatMessage>{edited}),
             R"({"role": "user", "content": "a", "name": "n"})");
