@@ -1,19 +1,82 @@
 #include "actors/jsonl.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <utility>
 
 #include "core/error.h"
 #include "core/log.h"
 
 namespace orrery {
+namespace {
+
+/// Collects numbers as they are written, at one place of an object or in the list there.
+class NumberTexts final : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  explicit NumberTexts(const std::vector<std::string>& path) : path_(path), keys_(path.size()) {}
+
+  std::vector<std::string> texts;
+
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(number_integer_t value) override { return number(std::to_string(value)); }
+  bool number_unsigned(number_unsigned_t value) override { return number(std::to_string(value)); }
+  bool number_float(number_float_t, const string_t& text) override { return number(text); }
+  bool string(string_t&) override { return true; }
+  bool binary(binary_t&) override { return true; }
+  bool start_object(std::size_t) override { return open(kObject); }
+  bool start_array(std::size_t) override { return open(kArray); }
+  bool end_object() override { return close(); }
+  bool end_array() override { return close(); }
+  bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception&) override {
+    return false;
+  }
+
+  bool key(string_t& name) override {
+    const size_t depth = inside_.size();
+    if (depth > path_.size() || inside_.find(kArray) != std::string::npos) return true;
+    keys_[depth - 1] = name;
+    for (size_t i = depth; i < keys_.size(); ++i) keys_[i].clear();
+    // Of equal keys the last one counts, as for the parsed object.
+    if (std::equal(keys_.begin(), keys_.begin() + static_cast<std::ptrdiff_t>(depth), path_.begin()))
+      texts.clear();
+    return true;
+  }
+
+ private:
+  static constexpr char kObject = 'o', kArray = 'a';
+
+  bool number(const std::string& text) {
+    const size_t lists = inside_.size() - std::min(inside_.size(), path_.size());
+    if (lists <= 1 && inside_.find(kArray) >= path_.size() && inside_.size() >= path_.size() &&
+        keys_ == path_ && (lists == 0 || inside_.back() == kArray)) {
+      texts.push_back(text);
+    }
+    return true;
+  }
+  bool open(char kind) {
+    inside_ += kind;
+    return true;
+  }
+  bool close() {
+    inside_.pop_back();
+    return true;
+  }
+
+  const std::vector<std::string>& path_;
+  std::vector<std::string> keys_;  // of the objects around, as deep as the path
+  std::string inside_;             // the objects and lists around
+};
+
+}  // namespace
 
 void read_jsonl(const std::vector<std::string>& files, bool skip,
-                const std::function<void(const nlohmann::json&, const std::string&)>& row) {
+                const std::function<void(const nlohmann::json&, const std::string&, std::string_view)>& row) {
   for (const std::string& path : files) {
-    if (std::filesystem::is_directory(path)) fail("{} is a folder, not a JSONL file", path);
+    if (std::filesystem::is_directory(path)) fail_usage("{} is a folder, not a JSONL file", path);
     std::ifstream file(path, std::ios::binary);
-    if (!file) fail("cannot open {}; check data.train_files and data.val_files", path);
+    if (!file) fail_usage("cannot open {}; check data.train_files and data.val_files", path);
     int64_t line_number = 0, good = 0, bad = 0;
     std::string first_problem;
     for (std::string line; std::getline(file, line);) {
@@ -26,18 +89,26 @@ void read_jsonl(const std::vector<std::string>& files, bool skip,
         const auto object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
         if (object.is_discarded()) fail("{}: not valid JSON", where);
         if (!object.is_object()) fail("{}: not a JSON object", where);
-        row(object, where);
+        row(object, where, line);
         ++good;
       } catch (const Error& error) {
-        if (!skip) throw Error(std::string(error.what()) + "; mend the row or set data.on_error: skip");
+        if (!skip) fail_usage("{}; mend the row or set data.on_error: skip", error.what());
         if (bad++ == 0) first_problem = error.what();
       }
     }
     if (file.bad()) fail("cannot read {} beyond line {}", path, line_number);
     if (bad > 0)
       spdlog::warn("{}: {} of {} rows skipped, the first because: {}", path, bad, good + bad, first_problem);
-    if (good == 0) fail("{} holds no usable row", path);
+    if (good == 0 && bad > 0)
+      fail_usage("{} holds no usable row, the first because: {}", path, first_problem);
+    if (good == 0) fail_usage("{} holds no usable row", path);
   }
+}
+
+std::vector<std::string> json_number_texts(std::string_view line, const std::vector<std::string>& path) {
+  NumberTexts numbers(path);
+  nlohmann::json::sax_parse(line, &numbers);
+  return std::move(numbers.texts);
 }
 
 std::string json_string(const nlohmann::json& object, const std::string& key, const std::string& where) {

@@ -118,6 +118,14 @@ void check_rl(const proto::Config& config, const Topology& topology) {
 
 void check_data(const proto::Config& config) {
   const proto::DataSection& data = config.data();
+  if (data.env() != proto::DataSection::GSM8K) {
+    const bool rule = data.reward_rule() != proto::AUTO;
+    if (rule || data.answer_extraction() != proto::DataSection::AUTO) {
+      fail_usage(
+          "data.{} is set, but it is for rows of files and data.env generates and grades its own: remove it",
+          rule ? "reward_rule" : "answer_extraction");
+    }
+  }
   if (data.prompt_template().find("{}") == std::string::npos) {
     fail_usage("data.prompt_template is '{}': it must contain {{}}, where the prompt goes",
                data.prompt_template());

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "actors/envs/number_scanner.h"
+#include "actors/envs/plain_text.h"
 #include "actors/envs/single_turn.h"
 #include "actors/envs/text.h"
 #include "core/error.h"
@@ -36,8 +38,8 @@ class Arithmetic final : public Environment {
                                                [expected, in_words](const std::string& response) {
                                                  bool correct = false;
                                                  if (in_words) {
-                                                   const auto found = last_number(response);
-                                                   correct = found && *found == expected;
+                                                   const auto found = last_number(plain_text(response));
+                                                   correct = found && found == read_number(expected);
                                                  } else {
                                                    correct = strip(response) == expected;
                                                  }

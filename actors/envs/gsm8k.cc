@@ -1,5 +1,7 @@
 #include "actors/envs/gsm8k.h"
 
+#include "actors/envs/answer.h"
+#include "actors/envs/reward_rule.h"
 #include "actors/envs/single_turn.h"
 #include "actors/envs/text.h"
 #include "actors/jsonl.h"
@@ -9,27 +11,28 @@ namespace orrery {
 namespace {
 
 constexpr std::string_view kAnswerMark = "####";
-constexpr std::string_view kBoxed = "\\boxed{";
 
 struct Row {
   std::vector<ChatMessage> messages;
-  std::string prompt, data_source, ground_truth;
+  std::string prompt, data_source;
+  std::vector<std::string> truths;  // each of them is right
+  proto::RewardRule rule = proto::GSM8K;
   std::optional<std::string> solution;  // a teacher's answer
   std::string where;                    // file:line
 };
 
-/// The content of the last \boxed{...} with balanced braces.
-std::optional<std::string_view> last_boxed(std::string_view text) {
-  const size_t at = text.rfind(kBoxed);
-  if (at == std::string_view::npos) return std::nullopt;
-  const size_t begin = at + kBoxed.size();
-  int depth = 1;
-  for (size_t i = begin; i < text.size(); ++i) {
-    depth += text[i] == '{' ? 1 : (text[i] == '}' ? -1 : 0);
-    if (depth == 0) return text.substr(begin, i - begin);
-  }
-  return std::nullopt;
+/// A file's text inside a message: one line, not too long.
+std::string in_quotes(const std::string& text) {
+  constexpr size_t kShown = 80;
+  return nlohmann::json(text.substr(0, kShown))
+      .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
+
+struct Source {
+  const nlohmann::json& object;
+  std::string_view line;
+  const std::string& where;
+};
 
 /// GSM8K's solutions carry calculator notes: "48/2 = <<48/2=24>>24".
 std::string without_calculator_notes(const std::string& text) {
@@ -45,18 +48,61 @@ std::string without_calculator_notes(const std::string& text) {
   return result.append(text, at, std::string::npos);
 }
 
-Row parse_gsm8k(const nlohmann::json& object, const std::string& where) {
+/// A ground truth: text, a number as it is written in the file, or a list of such of which any is right.
+std::vector<std::string> truths_at(const nlohmann::json& truth, const std::vector<std::string>& path,
+                                   const Source& source) {
+  // Before anything is printed: printing recurses, and a list may be nested a million levels deep.
+  const auto check = [&](const nlohmann::json& value) {
+    if (!value.is_string() && !value.is_number()) {
+      fail("{}: {} is {}, neither text nor a number", source.where, path.back(), value.type_name());
+    }
+  };
+  const bool list = truth.is_array();
+  if (!list) check(truth);
+  if (list && truth.empty()) fail("{}: {} is an empty list", source.where, path.back());
+  const std::vector<std::string> numbers = json_number_texts(source.line, path);
+  size_t next_number = 0;
+  std::vector<std::string> truths;
+  for (size_t i = 0; i < (list ? truth.size() : 1); ++i) {
+    const nlohmann::json& value = list ? truth[i] : truth;
+    check(value);
+    if (value.is_number()) ORRERY_CHECK(next_number < numbers.size(), "{}: numbers", source.where);
+    truths.push_back(value.is_string() ? value.get<std::string>() : numbers[next_number++]);
+  }
+  return truths;
+}
+
+Row question_row(const std::string& question, const std::string& data_source, proto::RewardRule rule) {
   Row row;
-  row.prompt = json_string(object, "question", where);
-  row.messages = {{"user", row.prompt}};
-  row.data_source = "gsm8k";
-  const std::string answer = json_string(object, "answer", where);
+  row.prompt = question;
+  row.messages = {{"user", question}};
+  row.data_source = data_source;
+  row.rule = rule;
+  return row;
+}
+
+Row parse_gsm8k(const Source& source) {
+  Row row = question_row(json_string(source.object, "question", source.where), "gsm8k", proto::GSM8K);
+  const std::string answer = json_string(source.object, "answer", source.where);
   const size_t mark = answer.rfind(kAnswerMark);
-  if (mark == std::string::npos) fail("{}: \"answer\" has no \"#### number\"", where);
+  if (mark == std::string::npos) fail("{}: \"answer\" has no \"#### number\"", source.where);
   const std::string_view final_answer = strip(std::string_view(answer).substr(mark + kAnswerMark.size()));
-  row.ground_truth = normalize_number(final_answer).value_or(std::string(final_answer));
-  if (row.ground_truth.empty()) fail("{}: nothing stands after \"####\"", where);
+  if (final_answer.empty()) fail("{}: nothing stands after \"####\"", source.where);
+  row.truths = {std::string(final_answer)};
   row.solution = without_calculator_notes(answer);
+  return row;
+}
+
+Row parse_math(const Source& source) {
+  Row row = question_row(json_string(source.object, "problem", source.where), "math", proto::MATH_BOXED);
+  if (source.object.contains("solution")) row.solution = json_string(source.object, "solution", source.where);
+  if (source.object.contains("answer")) {
+    row.truths = truths_at(source.object.at("answer"), {"answer"}, source);
+  } else if (row.solution && last_boxed_answer(*row.solution)) {
+    row.truths = {*row.solution};
+  } else {
+    fail("{}: neither an \"answer\" nor a \"solution\" with \\boxed{{...}}", source.where);
+  }
   return row;
 }
 
@@ -71,8 +117,9 @@ std::vector<ChatMessage> parse_messages(const nlohmann::json& prompt, const std:
   return messages;
 }
 
-Row parse_verl(const nlohmann::json& object, const std::string& where) {
+Row parse_verl(const Source& source) {
   Row row;
+  const auto& [object, line, where] = source;
   const auto& prompt = object.at("prompt");
   if (prompt.is_string()) {
     row.messages = {{"user", prompt.get<std::string>()}};
@@ -84,26 +131,65 @@ Row parse_verl(const nlohmann::json& object, const std::string& where) {
   for (const ChatMessage& message : row.messages) {
     row.prompt += (row.prompt.empty() ? "" : "\n\n") + message.content;
   }
-  row.data_source = object.contains("data_source") ? json_string(object, "data_source", where) : "gsm8k";
+  row.data_source = "gsm8k";
   const auto model = object.find("reward_model");
   if (model == object.end() || !model->is_object() || !model->contains("ground_truth")) {
     fail("{}: no \"reward_model\": {{\"ground_truth\": ...}}", where);
   }
-  const auto& truth = (*model)["ground_truth"];
-  // Before it is printed: printing recurses, and a list may be nested a million levels deep.
-  if (!truth.is_string() && !truth.is_number()) fail("{}: ground_truth is {}", where, truth.type_name());
-  const std::string text = truth.is_string() ? truth.get<std::string>() : truth.dump();
-  row.ground_truth = normalize_number(text).value_or(std::string(strip(text)));
-  if (row.ground_truth.empty()) fail("{}: ground_truth is empty", where);
+  row.truths = truths_at((*model)["ground_truth"], {"reward_model", "ground_truth"}, source);
+  return row;
+}
+
+/// A whole row of verl's has its meaning whatever other keys stand beside it.
+Row parse_layout(const Source& source) {
+  const nlohmann::json& object = source.object;
+  if (object.contains("prompt") && object.contains("reward_model")) return parse_verl(source);
+  if (object.contains("question")) return parse_gsm8k(source);
+  if (object.contains("problem")) return parse_math(source);
+  if (object.contains("prompt")) return parse_verl(source);
+  fail("{}: neither \"question\" (GSM8K's layout) nor \"problem\" (MATH's) nor \"prompt\" (verl's)",
+       source.where);
+}
+
+Row parse_row(const Source& source, const proto::DataSection& data) {
+  const std::string& where = source.where;
+  Row row = parse_layout(source);
+  row.where = where;
+  const auto named = source.object.find("data_source");
+  const bool has_source = named != source.object.end() && !named->is_null();
+  if (has_source) row.data_source = json_string(source.object, "data_source", where);
+  if (data.reward_rule() != proto::AUTO) {
+    row.rule = data.reward_rule();
+  } else if (has_source) {
+    const auto rule = rule_of_source(row.data_source);
+    if (!rule) {
+      fail(
+          "{}: there is no reward rule for data_source {} (known: {}); set data.reward_rule to gsm8k or "
+          "math-boxed to "
+          "grade every row by it",
+          where, in_quotes(row.data_source), known_sources());
+    }
+    row.rule = *rule;
+  }
+  const Grader grader(row.rule, data.answer_extraction(), row.truths);
+  for (const std::string& truth : row.truths) {
+    if (!grader.can_be_met(truth)) {
+      fail(
+          "{}: no response could earn the reward of the ground truth {}: it is empty or not an answer that "
+          "can stand "
+          "{}",
+          where, in_quotes(truth),
+          row.rule == proto::MATH_BOXED ? "in \\boxed{}" : "in \\boxed{} or after ####");
+    }
+  }
   return row;
 }
 
 class Gsm8k final : public Environment {
  public:
-  explicit Gsm8k(const proto::DataSection& data) {
-    const bool skip = data.on_error() == proto::DataSection::SKIP;
-    load({data.train_files().begin(), data.train_files().end()}, skip, train_);
-    load({data.val_files().begin(), data.val_files().end()}, skip, val_);
+  explicit Gsm8k(const proto::DataSection& data) : extraction_(data.answer_extraction()) {
+    load({data.train_files().begin(), data.train_files().end()}, data, train_);
+    load({data.val_files().begin(), data.val_files().end()}, data, val_);
     if (train_.empty() && val_.empty()) {
       fail_usage("data.env is gsm8k but neither data.train_files nor data.val_files is set");
     }
@@ -119,16 +205,16 @@ class Gsm8k final : public Environment {
            split == Split::kVal ? "val_files" : "train_files", all.size());
     }
     const Row& row = all[index];
-    return std::make_unique<SingleTurnEpisode>(row.messages, row.prompt, row.data_source,
-                                               [truth = row.ground_truth](const std::string& response) {
-                                                 const auto answer = extract_answer(response);
-                                                 const bool correct = answer && answer->value == truth;
-                                                 StepResult result;
-                                                 result.reward = correct ? 1.0f : 0.0f;
-                                                 result.extra["correct"] = correct ? 1 : 0;
-                                                 result.extra["format"] = answer && answer->marked ? 1 : 0;
-                                                 return result;
-                                               });
+    return std::make_unique<SingleTurnEpisode>(
+        row.messages, row.prompt, row.data_source,
+        [grader = Grader(row.rule, extraction_, row.truths)](const std::string& response) {
+          const Grade grade = grader.grade(response);
+          StepResult result;
+          result.reward = grade.correct ? 1.0f : 0.0f;
+          result.extra["correct"] = grade.correct ? 1 : 0;
+          result.extra["format"] = grade.marked ? 1 : 0;
+          return result;
+        });
   }
 
   std::string where(Split split, uint64_t index) const override { return rows(split)[index].where; }
@@ -141,40 +227,19 @@ class Gsm8k final : public Environment {
  private:
   const std::vector<Row>& rows(Split split) const { return split == Split::kTrain ? train_ : val_; }
 
-  static void load(const std::vector<std::string>& files, bool skip, std::vector<Row>& rows) {
-    read_jsonl(files, skip, [&](const nlohmann::json& object, const std::string& where) {
-      if (object.contains("question")) {
-        rows.push_back(parse_gsm8k(object, where));
-      } else if (object.contains("prompt")) {
-        rows.push_back(parse_verl(object, where));
-      } else {
-        fail("{}: neither \"question\" (GSM8K's layout) nor \"prompt\" (verl's)", where);
-      }
-      rows.back().where = where;
-    });
+  static void load(const std::vector<std::string>& files, const proto::DataSection& data,
+                   std::vector<Row>& rows) {
+    read_jsonl(files, data.on_error() == proto::DataSection::SKIP,
+               [&](const nlohmann::json& object, const std::string& where, std::string_view line) {
+                 rows.push_back(parse_row({object, line, where}, data));
+               });
   }
 
+  proto::DataSection::AnswerExtraction extraction_;
   std::vector<Row> train_, val_;
 };
 
 }  // namespace
-
-std::optional<ExtractedAnswer> extract_answer(std::string_view response) {
-  if (const size_t mark = response.rfind(kAnswerMark); mark != std::string_view::npos) {
-    std::string_view rest = response.substr(mark + kAnswerMark.size());
-    rest = strip(rest.substr(0, rest.find('\n')));
-    if (const auto number = normalize_number(rest)) return ExtractedAnswer{*number, true};
-    if (const auto number = last_number(rest)) return ExtractedAnswer{*number, true};
-    if (!rest.empty()) return ExtractedAnswer{std::string(rest), true};
-  }
-  if (const auto boxed = last_boxed(response)) {
-    if (const auto number = normalize_number(*boxed)) return ExtractedAnswer{*number, true};
-    if (const auto number = last_number(*boxed)) return ExtractedAnswer{*number, true};
-    return ExtractedAnswer{std::string(strip(*boxed)), true};
-  }
-  if (const auto number = last_number(response)) return ExtractedAnswer{*number, false};
-  return std::nullopt;
-}
 
 std::unique_ptr<Environment> make_gsm8k(const proto::DataSection& data) {
   return std::make_unique<Gsm8k>(data);

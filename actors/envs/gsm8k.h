@@ -1,25 +1,20 @@
-// Word problems with a numeric answer, from JSONL rows in GSM8K's layout (question, answer ending in "####
-// number") or verl's (prompt: text or chat messages; data_source; reward_model.ground_truth).
+// Questions with an answer that a program can check, from JSONL: GSM8K, MATH and verl's rows.
 //
-// The response's answer is what stands after its last "####", else in its last \boxed{...}, else its last
-// number; both sides are normalised (envs/text.h). Reward 1 when they are equal, else 0.
+// A row is read by the first of these layouts that it has:
+//   verl    prompt (text or chat messages) and reward_model.ground_truth (text, a number, or a list of which
+//   any is right) GSM8K   question; answer, which ends in "#### number" MATH    problem; answer, or a
+//   solution with a \boxed{} one; the solution is what a teacher would say
+// Which rule grades it (envs/reward_rule.h): data.reward_rule, else its data_source's, else its layout's.
+// Reward 1 for a right answer, else 0; "correct" and "format" (a marked answer) are reported beside it. A row
+// whose ground truth no response could meet, and one whose data_source has no rule, cannot be used.
 #pragma once
 
-#include <optional>
-#include <string>
-#include <string_view>
+#include <memory>
 
 #include "actors/environment.h"
 
 namespace orrery {
 
 std::unique_ptr<Environment> make_gsm8k(const proto::DataSection& data);
-
-/// The answer of a response, normalised; `marked`: it stood behind #### or in \boxed{}.
-struct ExtractedAnswer {
-  std::string value;
-  bool marked = false;
-};
-std::optional<ExtractedAnswer> extract_answer(std::string_view response);
 
 }  // namespace orrery

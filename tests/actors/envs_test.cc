@@ -7,7 +7,6 @@
 #include "actors/envs/arithmetic.h"
 #include "actors/envs/constraint.h"
 #include "actors/envs/gsm8k.h"
-#include "actors/envs/text.h"
 #include "actors/jsonl.h"
 #include "core/error.h"
 #include "tests/support/assets.h"
@@ -20,47 +19,6 @@ using testing_support::error_of;
 
 float reward(const Environment& env, Split split, uint64_t index, const std::string& response) {
   return env.reset(split, index)->step(response).reward;
-}
-
-TEST(Text, NumbersAreNormalised) {
-  const std::pair<const char*, const char*> cases[] = {{"$1,234.50", "1234.5"},
-                                                       {"18.00", "18"},
-                                                       {"-5", "-5"},
-                                                       {"+7", "7"},
-                                                       {"-0", "0"},
-                                                       {" 042. ", "42"},
-                                                       {"5%", "5"},
-                                                       {"3/4", "3/4"},
-                                                       {".5", "0.5"},
-                                                       {"1,000", "1000"},
-                                                       {"007", "7"},
-                                                       {"2.50.", "2.5"}};
-  for (const auto& [text, expected] : cases)
-    EXPECT_EQ(normalize_number(text).value_or("none"), expected) << text;
-  for (const char* text : {"", "abc", "1.2.3", "4x", "/2", "3/", "--4", "."})
-    EXPECT_FALSE(normalize_number(text)) << text;
-}
-
-TEST(Text, LastNumber) {
-  const std::pair<const char*, const char*> cases[] = {
-      {"It is 7-15", "15"}, {"so -15", "-15"},           {"first 3, then 1,200.", "1200"},
-      {"3/4 of it", "3/4"}, {"costs $5.50 each", "5.5"}, {"a1b", "1"}};
-  for (const auto& [text, expected] : cases) EXPECT_EQ(last_number(text).value_or("none"), expected) << text;
-  EXPECT_FALSE(last_number("no digits -.,"));
-}
-
-TEST(Gsm8k, ExtractsTheAnswer) {
-  const auto value = [](const char* text) {
-    return extract_answer(text).value_or(ExtractedAnswer{"none", false});
-  };
-  EXPECT_EQ(value("5 and 6 #### 1,200\n").value, "1200");
-  EXPECT_TRUE(value("#### 3").marked);
-  EXPECT_EQ(value("thus \\boxed{\\frac{7}{8} = 12}").value, "12");
-  EXPECT_EQ(value("\\boxed{x^{2}}").value, "2") << "braces balance";
-  EXPECT_EQ(value("the answer is 41.").value, "41");
-  EXPECT_FALSE(value("the answer is 41.").marked);
-  EXPECT_EQ(value("\\boxed{unclosed 3").value, "3");
-  EXPECT_FALSE(extract_answer("nothing here"));
 }
 
 TEST(Arithmetic, ItemsAreFunctionsOfSeedSplitAndIndexAndSplitsAreDisjoint) {

@@ -201,7 +201,7 @@ class Data(Case):
         for row, says in (("{", "JSON"), ("[]", "object"), ('{"question": "x"}', "answer"), ('{"question": 3, "answer": "#### 1"}', "question"),
                           ('{"prompt": "x"}', "reward_model"), ('{"question": "x", "answer": "no mark"}', "####")):
             data.write_text(good + "\n" + row + "\n")
-            self.fails(1, "train", *options, says=["train.jsonl:2", says])
+            self.fails(2, "train", *options, says=["train.jsonl:2", says])  # as final as a config error: a restart changes nothing
         data.write_text(good + "\n" + json.dumps({"question": "1+1?" * 99, "answer": "two #### 2"}) + "\n")
         self.fails(1, "train", *options, "data.train_batch_size=2", "data.max_prompt_length=8", says=["train.jsonl:2", "max_prompt_length"])
 

@@ -506,6 +506,9 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
   EXPECT_THAT(refused({"data.env=gsm8k", "data.train_files=[a]", "trainer.test_freq=5"}),
               HasSubstr("set data.val_files"));
   EXPECT_THAT(refused({"data.train_files=[a]"}), HasSubstr("would be ignored: remove them"));
+  EXPECT_THAT(refused({"data.reward_rule=gsm8k"}),
+              HasSubstr("data.reward_rule is set, but it is for rows of files"));
+  EXPECT_THAT(refused({"data.answer_extraction=strict"}), HasSubstr("data.answer_extraction is set, but"));
   EXPECT_THAT(refused({"data.env=constraint", "data.constraint.words=[sun]"}),
               HasSubstr("words_per_prompt is 3 but data.constraint.words lists 1 word(s)"));
   EXPECT_THAT(refused({"data.env=constraint", "data.constraint.words_per_prompt=0"}),

@@ -1,6 +1,8 @@
-// Input: a JSONL file of training rows, in GSM8K's layout or verl's. Read strictly and with bad rows skipped;
-// each row's own text is then answered with itself.
+// Input: a JSONL file of training rows, in GSM8K's layout, MATH's or verl's. Read strictly and with bad rows
+// skipped; each row's own text is then answered with itself. The input as a whole is a response and a ground
+// truth, too.
 #include "actors/envs/gsm8k.h"
+#include "actors/envs/reward_rule.h"
 #include "actors/jsonl.h"
 #include "tests/fuzz/fuzzing.h"
 
@@ -11,7 +13,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   proto::DataSection section;
   section.set_env(proto::DataSection::GSM8K);
   section.add_train_files(scratch.write("rows.jsonl", text).string());
-  extract_answer(text);
+  for (const auto rule : {proto::GSM8K, proto::MATH_BOXED}) {
+    const Grader grader(rule, proto::DataSection::FLEXIBLE, {text, "1/2"});
+    grader.grade(text);
+    grader.can_be_met(text);
+  }
   for (const auto on_error : {proto::DataSection::FAIL, proto::DataSection::SKIP}) {
     section.set_on_error(on_error);
     fuzzing::accepted([&] {

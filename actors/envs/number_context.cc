@@ -1,0 +1,110 @@
+#include "actors/envs/number_context.h"
+
+#include <algorithm>
+#include <iterator>
+
+#include "actors/envs/latex_words.h"
+
+namespace orrery {
+namespace {
+
+constexpr size_t kLongestCommand = 12;
+
+char char_at(std::string_view text, size_t i) { return i < text.size() ? text[i] : '\0'; }
+
+/// The name of the command that ends right before `end`.
+std::string_view command_before(std::string_view text, size_t end) {
+  size_t begin = end;
+  while (begin > 0 && end - begin <= kLongestCommand && is_letter(text[begin - 1])) --begin;
+  return begin > 0 && begin < end && text[begin - 1] == '\\' ? text.substr(begin, end - begin)
+                                                             : std::string_view{};
+}
+
+/// Letters from `at` on.
+std::string_view word_at(std::string_view text, size_t at) {
+  size_t end = at;
+  while (end < text.size() && is_letter(text[end])) ++end;
+  return text.substr(std::min(at, text.size()), end - at);
+}
+
+bool is_unit_letter(char c) { return std::string_view("mgshlLWVAJNCF").find(c) != std::string_view::npos; }
+
+bool is_function(std::string_view word) {
+  constexpr std::string_view kFunctions[] = {"pi", "sqrt", "sin", "cos", "tan", "log", "ln", "exp", "mod"};
+  return std::find(std::begin(kFunctions), std::end(kFunctions), word) != std::end(kFunctions);
+}
+
+/// Something that an operator before it works on: a number, a variable, a parenthesis, a command. A word is
+/// none.
+bool is_operand(std::string_view text, size_t at, bool spaced) {
+  const char c = char_at(text, at);
+  if (is_digit(c) || c == '(' || (c == '.' && is_digit(char_at(text, at + 1)))) return true;
+  if (c == '\\') return is_operator_command(command_at(text, at));
+  const std::string_view word = word_at(text, at);
+  if (word.size() == 1) return !spaced || (word != "a" && word != "I" && word != "A");
+  return is_function(word);
+}
+
+/// ^\circ, ^{\circ}, ^{th}: no power.
+bool is_mark_above(std::string_view text, size_t at) {
+  const bool braced = char_at(text, at) == '{';
+  if (braced) at = skip_spaces(text, at + 1);
+  const std::string_view command = command_at(text, at);
+  if (command == "circ" || command == "degree" || is_text_command(command)) return true;
+  return braced && word_at(text, at).size() >= 2;
+}
+
+bool operator_behind(std::string_view text, size_t end) {
+  const size_t at = skip_spaces(text, end);
+  const bool spaced = at > end;
+  const char c = char_at(text, at), next = char_at(text, at + 1);
+  if (c == '*' && next == '*') return is_digit(char_at(text, at + 2)) || char_at(text, at + 2) == '(';
+  if (c == '+' || c == '*' || c == '/' || c == '-') {
+    const size_t operand = skip_spaces(text, at + 1);
+    return is_operand(text, operand, spaced || operand > at + 1);
+  }
+  if (c == '\\') return is_operator_command(command_at(text, at));
+  if (c == '(') return !spaced && is_operand(text, at + 1, false);
+  const std::string_view word = word_at(text, at);
+  if (word.size() == 1) {
+    if (spaced && (word == "a" || word == "I" || word == "A")) return false;
+    return !is_unit_letter(c);
+  }
+  return is_function(word);
+}
+
+}  // namespace
+
+bool taken_in_from_left(std::string_view plain, size_t begin) {
+  size_t at = begin;
+  const auto before = [&](size_t back) { return at >= back ? plain[at - back] : '\0'; };
+  if (before(1) == '{' || before(1) == '[') {
+    if (before(2) == '}' || before(2) == ']') return true;  // a second argument
+    --at;
+  }
+  if (before(1) == '^' || before(1) == '_') return true;
+  if (before(1) == '/') {
+    const char c = before(2);
+    if (is_digit(c) || is_letter(c) || c == ')' || c == '}') return true;
+  }
+  while (at > 0 && plain[at - 1] == ' ') --at;
+  const std::string_view command = command_before(plain, at);
+  return is_operator_command(command) && !is_layout_command(command) && !is_text_command(command);
+}
+
+bool taken_in_from_right(std::string_view plain, size_t& end) {
+  const auto joins = [&](size_t i) {
+    const char c = char_at(plain, i);
+    return (c == ':' || c == '.' || c == '/') && is_digit(char_at(plain, i + 1));
+  };
+  if (joins(end)) {
+    while (joins(end) || is_digit(char_at(plain, end))) ++end;
+    return true;
+  }
+  const char c = char_at(plain, end), next = char_at(plain, end + 1);
+  if (c == '^') return !is_mark_above(plain, end + 1);
+  if (c == '_') return is_digit(next) || is_letter(next) || next == '{' || next == '\\';
+  return operator_behind(plain, end);
+}
+
+}  // namespace orrery

@@ -1,0 +1,127 @@
+#include "actors/envs/reward_rule.h"
+
+#include <algorithm>
+#include <cctype>
+#include <iterator>
+
+#include "actors/envs/answer.h"
+#include "actors/envs/number_scanner.h"
+#include "actors/envs/plain_text.h"
+
+namespace orrery {
+namespace {
+
+constexpr size_t kShortResponse = 4096;  // up to here a bare response is compared as a whole, too
+
+struct Source {
+  std::string_view name;
+  proto::RewardRule rule;
+};
+
+// In lower case. verl's names, and those under which the same problems are published or passed around. verl
+// grades "math", "math_dapo" and aime by a rule of another kind, so they are not here.
+constexpr Source kSources[] = {
+    {"gsm8k", proto::GSM8K},
+    {"openai/gsm8k", proto::GSM8K},
+    {"math500", proto::MATH_BOXED},
+    {"math-500", proto::MATH_BOXED},
+    {"math_500", proto::MATH_BOXED},
+    {"huggingfaceh4/math-500", proto::MATH_BOXED},
+    {"lighteval/math", proto::MATH_BOXED},
+    {"lighteval/math-hard", proto::MATH_BOXED},
+    {"digitallearninggmbh/math-lighteval", proto::MATH_BOXED},
+    {"hendrycks/competition_math", proto::MATH_BOXED},
+    {"hendrycks_math", proto::MATH_BOXED},
+    {"hendrycks/math", proto::MATH_BOXED},
+    {"competition_math", proto::MATH_BOXED},
+    {"eleutherai/hendrycks_math", proto::MATH_BOXED},
+};
+
+std::optional<MarkedAnswer> find_mark(proto::RewardRule rule, std::string_view plain) {
+  return rule == proto::MATH_BOXED ? last_boxed_answer(plain) : last_marked_answer(plain);
+}
+
+/// A unit of words asks for the same words; signs such as % and $ do not.
+bool has_unit_of_words(const Quantity& quantity) {
+  return !quantity.unit.empty() && std::isalpha(static_cast<unsigned char>(quantity.unit.front())) != 0;
+}
+
+}  // namespace
+
+std::optional<proto::RewardRule> rule_of_source(std::string_view data_source) {
+  std::string name(data_source);
+  for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  for (const Source& source : kSources) {
+    if (name == source.name) return source.rule;
+  }
+  return std::nullopt;
+}
+
+std::string known_sources() {
+  std::string names;
+  for (const Source& source : kSources) {
+    names += names.empty() ? "" : ", ";
+    names += source.name;
+  }
+  return names;
+}
+
+Grader::Grader(proto::RewardRule rule, proto::DataSection::AnswerExtraction extraction,
+               const std::vector<std::string>& truths)
+    : rule_(rule),
+      flexible_(extraction == proto::DataSection::FLEXIBLE ||
+                (extraction == proto::DataSection::AUTO && rule == proto::GSM8K)) {
+  for (const std::string& truth : truths) {
+    const std::string plain = plain_text(truth);
+    const auto mark = find_mark(rule, plain);
+    truths_.push_back(parse_expression(mark ? mark->text : plain));
+  }
+}
+
+bool Grader::right(const Expression& answer) const {
+  return std::any_of(truths_.begin(), truths_.end(),
+                     [&](const Expression& truth) { return same(answer, truth); });
+}
+
+/// Behind "####": the line as a whole, or its first number.
+bool Grader::right_line(std::string_view line) const {
+  if (right(parse_expression(line))) return true;
+  NumberScanner scanner(line, NumberStyle::kAnswer);
+  const auto token = scanner.next();
+  if (!token || !token->number) return false;
+  return std::any_of(truths_.begin(), truths_.end(), [&](const Expression& truth) {
+    if (!truth.quantity || truth.quantity->number != *token->number) return false;
+    if (!has_unit_of_words(*truth.quantity)) return true;
+    const std::string words = leading_words(line.substr(token->end)), &unit = truth.quantity->unit;
+    return words.empty() || words == unit || words.starts_with(unit + " ");
+  });
+}
+
+bool Grader::right_number(std::string_view plain) const {
+  if (plain.size() <= kShortResponse && right(parse_expression(plain))) return true;
+  const auto number = last_number(plain);
+  return number && std::any_of(truths_.begin(), truths_.end(), [&](const Expression& truth) {
+           return truth.quantity && truth.quantity->number == *number;
+         });
+}
+
+Grade Grader::grade(std::string_view response) const {
+  const std::string plain = plain_text(response);
+  const auto mark = find_mark(rule_, plain);
+  Grade grade{false, mark.has_value()};
+  if (mark && mark->mark == MarkedAnswer::Mark::kHashes) {
+    grade.correct = right_line(mark->text);
+  } else if (mark) {
+    grade.correct = right(parse_expression(mark->text));
+  }
+  const bool heading = mark && mark->mark == MarkedAnswer::Mark::kHeading;
+  if (flexible_ && !grade.correct && (!mark || heading)) grade.correct = right_number(plain);
+  return grade;
+}
+
+bool Grader::can_be_met(std::string_view truth) const {
+  const std::string text(truth);
+  return grade("\\boxed{" + text + "}").correct || (rule_ == proto::GSM8K && grade("#### " + text).correct);
+}
+
+}  // namespace orrery

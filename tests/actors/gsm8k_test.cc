@@ -1,0 +1,172 @@
+#include "actors/envs/gsm8k.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "actors/jsonl.h"
+#include "tests/support/scratch.h"
+
+namespace orrery {
+namespace {
+
+using testing::HasSubstr;
+using testing_support::error_of;
+using testing_support::ScratchPath;
+
+class Gsm8kRows : public testing::Test {
+ protected:
+  proto::DataSection data(const std::string& contents) {
+    std::filesystem::create_directories(scratch_.path());
+    const auto path = scratch_.path() / "rows.jsonl";
+    std::ofstream(path, std::ios::binary) << contents;
+    proto::DataSection section;
+    section.set_env(proto::DataSection::GSM8K);
+    section.add_train_files(path.string());
+    return section;
+  }
+  float reward(const std::string& row, const std::string& response) {
+    return make_gsm8k(data(row))->reset(Split::kTrain, 0)->step(response).reward;
+  }
+  std::string refused(const std::string& row) {
+    return error_of([&] { make_gsm8k(data(row)); });
+  }
+  ScratchPath scratch_{"gsm8k_rows_"};
+};
+
+std::string verl(const std::string& truth, const std::string& more = "") {
+  return R"({"prompt": "q", "reward_model": {"style": "rule", "ground_truth": )" + truth + "}" + more + "}\n";
+}
+
+TEST_F(Gsm8kRows, KeysOfVerlWin) {
+  const auto env = make_gsm8k(
+      data(R"({"question": "Q", "answer": "#### 7", "prompt": [{"role": "system", "content": "S"},)"
+           R"( {"role": "user", "content": "P"}], "reward_model": {"ground_truth": "5"}})"
+           "\n"
+           R"({"question": "Q", "prompt": "P", "reward_model": {"ground_truth": "5"}, "problem": 3})"
+           "\n"
+           R"({"question": "Q", "answer": "#### 7", "prompt": "P"})"));
+  for (const uint64_t row : {0u, 1u}) {
+    const auto episode = env->reset(Split::kTrain, row);
+    EXPECT_EQ(episode->messages().back().content, "P");
+    EXPECT_EQ(episode->step("#### 5").reward, 1);
+    EXPECT_EQ(episode->step("#### 7").reward, 0);
+    EXPECT_FALSE(env->demonstration(row));
+  }
+  EXPECT_EQ(env->reset(Split::kTrain, 2)->prompt(), "Q") << "without reward_model it is GSM8K's";
+}
+
+TEST_F(Gsm8kRows, NumbersOfJsonAreExact) {
+  const std::pair<const char*, const char*> equal[] = {
+      {"1e-5", "0.00001"},
+      {"1e21", "1000000000000000000000"},
+      {"100000000000000000000", "100000000000000000000"},
+      {"123456789012345678901234567890", "123456789012345678901234567890"},
+      {"0.1234567890123456789012345", "0.1234567890123456789012345"},
+      {"18446744073709551616", "18446744073709551616"},
+      {"-7", "-7"},
+      {"5", "5.0"},
+      {"2.50", "2.5"},
+      {"0.5", "1/2"}};
+  for (const auto& [truth, answer] : equal)
+    EXPECT_EQ(reward(verl(truth), std::string("#### ") + answer), 1) << truth;
+  EXPECT_EQ(reward(verl("123456789012345678901234567890"), "#### 123456789012345678901234567891"), 0);
+  EXPECT_EQ(reward(verl("100000000000000000001"), "#### 100000000000000000000"), 0);
+  EXPECT_EQ(reward(verl("\"10^20\""), "#### 100000000000000000000"), 1);
+}
+
+TEST_F(Gsm8kRows, NumberTexts) {
+  const std::vector<std::string> path = {"a", "b"};
+  EXPECT_THAT(json_number_texts(R"({"a": {"b": 1.50}, "b": 2})", path), testing::ElementsAre("1.50"));
+  EXPECT_THAT(json_number_texts(R"({"a": {"c": {"b": 3}, "b": [1, "x", 2e0, [4], {"b": 5}], "d": 6}})", path),
+              testing::ElementsAre("1", "2e0"));
+  EXPECT_THAT(json_number_texts(R"({"a": {"b": 1}, "a": {"b": 2, "b": -3}})", path),
+              testing::ElementsAre("-3"));
+  EXPECT_THAT(json_number_texts(R"([{"a": {"b": 1}}])", path), testing::IsEmpty());
+  EXPECT_THAT(json_number_texts(R"({"a": [{"b": 1}], "b": 2})", path), testing::IsEmpty());
+}
+
+TEST_F(Gsm8kRows, AListOfTruths) {
+  for (const char* answer : {"#### 5", "#### 7.5", "\\boxed{\\text{five}}"}) {
+    EXPECT_EQ(reward(verl(R"(["five", 5, "x", 7.50])"), answer), 1) << answer;
+  }
+  EXPECT_EQ(reward(verl(R"(["five", 5])"), "#### 6"), 0);
+  for (const char* bad : {"[]", "[[1]]", "[null]", "{}", "null", "true", "[1, {}]"}) {
+    EXPECT_THAT(refused(verl(bad)), HasSubstr("rows.jsonl:1: ")) << bad;
+  }
+}
+
+TEST_F(Gsm8kRows, TheRuleFollowsTheDataSource) {
+  const auto from = [](const char* source) {
+    return verl("\"\\\\frac{1}{2}\"", std::string(R"(, "data_source": )") + source);
+  };
+  // math-boxed wants a box; gsm8k takes the last number, too.
+  EXPECT_EQ(reward(from("\"math500\""), "it is 0.5"), 0);
+  EXPECT_EQ(reward(from("\"math500\""), "\\boxed{\\frac12}"), 1);
+  EXPECT_EQ(reward(from("\"openai/gsm8k\""), "it is 0.5"), 1);
+  EXPECT_EQ(reward(from("null"), "it is 0.5"), 1) << "no source: the environment's rule";
+  EXPECT_EQ(reward(verl("\"1/2\""), "it is 0.5"), 1);
+  EXPECT_EQ(make_gsm8k(data(from("\"math500\"")))->reset(Split::kTrain, 0)->data_source(), "math500");
+  for (const char* source : {"\"my/set\"", "\"math_dapo\"", "\"\""}) {
+    EXPECT_THAT(refused(from(source)),
+                testing::AllOf(HasSubstr("rows.jsonl:1: "), HasSubstr(source), HasSubstr("data.reward_rule"),
+                               HasSubstr("openai/gsm8k")));
+  }
+  EXPECT_THAT(refused(from("3")), HasSubstr("\"data_source\" is number"));
+}
+
+TEST_F(Gsm8kRows, RewardRuleOverrides) {
+  auto section = data(verl("\"5\"", R"(, "data_source": "my/set")") +
+                      verl("\"5\"", R"(, "data_source": "openai/gsm8k")"));
+  section.set_reward_rule(proto::MATH_BOXED);
+  const auto boxed = make_gsm8k(section);
+  section.set_reward_rule(proto::GSM8K);
+  const auto hashes = make_gsm8k(section);
+  section.set_answer_extraction(proto::DataSection::STRICT);
+  const auto strict = make_gsm8k(section);
+  for (const uint64_t row : {0u, 1u}) {
+    EXPECT_EQ(boxed->reset(Split::kTrain, row)->step("#### 5").reward, 0);
+    EXPECT_EQ(hashes->reset(Split::kTrain, row)->step("#### 5").reward, 1);
+    EXPECT_EQ(hashes->reset(Split::kTrain, row)->step("5").reward, 1);
+    EXPECT_EQ(strict->reset(Split::kTrain, row)->step("5").reward, 0);
+  }
+  EXPECT_EQ(boxed->reset(Split::kTrain, 0)->data_source(), "my/set");
+}
+
+TEST_F(Gsm8kRows, MathsLayout) {
+  const auto env =
+      make_gsm8k(data(R"({"problem": "p", "solution": "so \\boxed{\\frac{1}{2}}", "answer": "\\frac{1}{2}"})"
+                      "\n"
+                      R"({"problem": "p", "solution": "so \\boxed{3}"})"
+                      "\n"
+                      R"({"problem": "p", "answer": 7})"));
+  EXPECT_EQ(env->reset(Split::kTrain, 0)->step("\\boxed{0.5}").reward, 1);
+  EXPECT_EQ(env->reset(Split::kTrain, 0)->data_source(), "math");
+  EXPECT_EQ(env->demonstration(0)->response, "so \\boxed{\\frac{1}{2}}");
+  EXPECT_EQ(env->reset(Split::kTrain, 1)->step("\\boxed{3}").reward, 1);
+  EXPECT_EQ(env->reset(Split::kTrain, 2)->step("\\boxed{7}").reward, 1);
+  EXPECT_FALSE(env->demonstration(2));
+  EXPECT_THAT(refused(R"({"problem": "p"})"), HasSubstr("rows.jsonl:1: neither an \"answer\""));
+  EXPECT_THAT(refused(R"({"problem": "p", "solution": "no box"})"), HasSubstr("rows.jsonl:1: neither"));
+}
+
+TEST_F(Gsm8kRows, TruthsThatNothingMeetsAreSaid) {
+  for (const std::string& row : {verl("\"\""), verl("\" \""), verl("\"$$\""), verl("[\"5\", \"\"]"),
+                                 std::string(R"({"problem": "p", "answer": "\\text{}"})"),
+                                 std::string(R"({"question": "q", "answer": "#### ."})")}) {
+    EXPECT_THAT(refused(row),
+                testing::AllOf(HasSubstr("rows.jsonl:1: "), HasSubstr("no response could earn")))
+        << row;
+  }
+  auto section = data(verl("\"\"") + verl("\"5\""));
+  section.set_on_error(proto::DataSection::SKIP);
+  EXPECT_EQ(make_gsm8k(section)->size(Split::kTrain), 1u);
+  section = data(verl("\"\"") + verl("\"\""));
+  section.set_on_error(proto::DataSection::SKIP);
+  EXPECT_THAT(error_of([&] { make_gsm8k(section); }),
+              testing::AllOf(HasSubstr("no usable row"), HasSubstr("could earn")));
+}
+
+}  // namespace
+}  // namespace orrery
