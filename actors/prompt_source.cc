@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "actors/template_variables.h"
 #include "core/error.h"
 #include "core/rng.h"
 
@@ -60,7 +61,7 @@ PromptSource::PromptSource(const proto::DataSection& data, const Environment& en
                pattern);
   }
   if (data.apply_chat_template()) {
-    chat_template_.emplace(tokenizer);
+    chat_template_.emplace(tokenizer, template_variables(data));
     if (chat_template_->is_plain()) {
       fail_usage(
           "data.apply_chat_template is set but the model's folder has no chat template; set it to false");

@@ -154,6 +154,11 @@ void check_data(const proto::Config& config, ConfigUse use) {
     fail_usage("data.prompt_template is '{}': it must contain {{}}, where the prompt goes",
                data.prompt_template());
   }
+  if (!data.apply_chat_template() && data.chat_template_kwargs_size() > 0) {
+    fail_usage(
+        "data.chat_template_kwargs is set but data.apply_chat_template is not: set it, or leave the "
+        "variables out");
+  }
   if (data.apply_chat_template() && data.prompt_template() != "{}") {
     fail_usage(
         "data.prompt_template is '{}' but data.apply_chat_template is set, and a chat has its own template: "

@@ -15,7 +15,7 @@ void collect(const Descriptor& schema, const std::string& prefix, std::vector<st
     const FieldDescriptor& field = *schema.field(i);
     const std::string key = join_key(prefix, field.name());  // a copy: keys grows below
     keys.push_back(key);
-    if (field.message_type() != nullptr) collect(*field.message_type(), key, keys);
+    if (field.message_type() != nullptr && !field.is_map()) collect(*field.message_type(), key, keys);
   }
 }
 

@@ -1,4 +1,5 @@
 #include <charconv>
+#include <map>
 
 #include "core/error.h"
 #include "experiments/config_keys.h"
@@ -74,11 +75,31 @@ std::string value_text(const Message& message, const FieldDescriptor& field, int
   return "";
 }
 
+/// A mapping by its names' order, which the message does not keep. The values are JSON, which is YAML too.
+void write_map(const Message& message, const FieldDescriptor& field, const std::string& indent,
+               std::string& out) {
+  const Reflection& r = *message.GetReflection();
+  std::map<std::string, std::string> entries;
+  for (int i = 0; i < r.FieldSize(message, &field); ++i) {
+    const Message& entry = r.GetRepeatedMessage(message, &field, i);
+    const auto part = [&](const FieldDescriptor* which) {
+      return entry.GetReflection()->GetString(entry, which);
+    };
+    entries[part(field.message_type()->map_key())] = part(field.message_type()->map_value());
+  }
+  out += entries.empty() ? " {}\n" : "\n";
+  for (const auto& [name, json] : entries) out += indent + "  " + quoted(name) + ": " + json + "\n";
+}
+
 void write_section(const Message& message, const std::string& indent, std::string& out) {
   const Reflection& r = *message.GetReflection();
   for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
     const FieldDescriptor& field = *message.GetDescriptor()->field(i);
     out += indent + field.name() + ":";
+    if (field.is_map()) {
+      write_map(message, field, indent, out);
+      continue;
+    }
     if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
       out += "\n";
       write_section(r.GetMessage(message, &field), indent + "  ", out);
@@ -125,6 +146,7 @@ void fill_defaults(Message& message) {
   const Reflection& r = *message.GetReflection();
   for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
     const FieldDescriptor& field = *message.GetDescriptor()->field(i);
+    if (field.is_map()) continue;
     if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
       fill_defaults(*r.MutableMessage(&message, &field));
     } else if (!field.is_repeated() && !r.HasField(message, &field)) {

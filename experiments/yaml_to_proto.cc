@@ -9,11 +9,13 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <set>
 #include <sstream>
 #include <vector>
 
 #include "core/error.h"
 #include "experiments/config_keys.h"
+#include "experiments/yaml_json.h"
 #include "proto/config.pb.h"
 
 namespace orrery {
@@ -27,6 +29,7 @@ using google::protobuf::Reflection;
 constexpr size_t kMaxFileBytes = 1 << 18;
 constexpr size_t kMaxListItems = 10'000;
 constexpr size_t kMaxTextBytes = 1 << 16;
+constexpr size_t kMaxEntryName = 200;
 
 /// A scalar as it was written.
 struct Scalar {
@@ -255,6 +258,47 @@ void read_list(Message& message, const FieldDescriptor& field, const YAML::Node&
   }
 }
 
+/// Sets one entry of a mapping, whose value is JSON.
+void set_entry(Message& message, const FieldDescriptor& field, const std::string& name,
+               const std::string& json) {
+  const Reflection& reflection = *message.GetReflection();
+  const FieldDescriptor *key = field.message_type()->map_key(), *value = field.message_type()->map_value();
+  Message* entry = nullptr;
+  for (int i = 0; i < reflection.FieldSize(message, &field); ++i) {
+    Message* other = reflection.MutableRepeatedMessage(&message, &field, i);
+    if (other->GetReflection()->GetString(*other, key) == name) entry = other;
+  }
+  if (entry == nullptr) {
+    entry = reflection.AddMessage(&message, &field);
+    entry->GetReflection()->SetString(entry, key, name);
+  }
+  entry->GetReflection()->SetString(entry, value, json);
+}
+
+void check_entry_name(const std::string& name, const std::string& key, const std::string& where) {
+  if (name.empty() || name.size() > kMaxEntryName)
+    fail_at(where, fmt::format("{} has a name of {} bytes", key, name.size()));
+}
+
+/// All of a mapping, in place of what was there.
+void read_map(Message& message, const FieldDescriptor& field, const YAML::Node& node, const std::string& key,
+              const std::string& where) {
+  message.GetReflection()->ClearField(&message, &field);
+  if (node.IsNull()) return;
+  if (!node.IsMap()) wrong_shape(node, "names with values, such as {enable_thinking: false}", key, where);
+  if (node.size() > kMaxListItems)
+    fail_at(where, fmt::format("{} has {} names: at most {} are allowed", key, node.size(), kMaxListItems));
+  std::set<std::string> names;
+  for (const auto& entry : node) {
+    if (!entry.first.IsScalar()) fail_at(where, fmt::format("a name in {} must be a plain word", key));
+    const std::string& name = entry.first.Scalar();
+    check_entry_name(name, key, where);
+    if (!names.insert(name).second)
+      fail_at(where, fmt::format("duplicate key '{}': remove one", join_key(key, shown(name))));
+    set_entry(message, field, name, yaml_as_json(entry.second, join_key(key, shown(name)), where));
+  }
+}
+
 [[noreturn]] void unknown_key(const Descriptor& schema, const std::string& section, const std::string& key,
                               const Descriptor& section_schema, const std::string& where) {
   const std::string name = join_key(section, key);
@@ -303,7 +347,9 @@ struct YamlReader {
 
   void read_value(Message& message, const FieldDescriptor& field, const YAML::Node& node,
                   const std::string& key, const std::string& where) {
-    if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+    if (field.is_map()) {
+      read_map(message, field, node, key, where);
+    } else if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
       read_section(*message.GetReflection()->MutableMessage(&message, &field), node, key, where);
     } else if (field.is_repeated()) {
       read_list(message, field, node, key, where);
@@ -383,6 +429,18 @@ void ConfigReader::read_override(const std::string& assignment) {
     const FieldDescriptor* field = message->GetDescriptor()->FindFieldByName(name);
     if (field == nullptr)
       unknown_key(*root_.GetDescriptor(), section, name, *message->GetDescriptor(), where);
+    if (field->is_map()) {
+      const std::string entry = dot == std::string::npos ? "" : key.substr(dot + 1);
+      const YAML::Node value = parse(text, where);
+      if (dot == std::string::npos) {
+        read_map(*message, *field, value, key, where);
+      } else {
+        check_entry_name(entry, join_key(section, name), where);
+        set_entry(*message, *field, entry, yaml_as_json(value, key, where));
+      }
+      sources_[key] = where;
+      return;
+    }
     const bool is_section = field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE;
     if (dot != std::string::npos) {
       if (!is_section)

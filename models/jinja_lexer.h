@@ -16,6 +16,7 @@ enum class TokenKind {
   kTagEnd,
   kName,
   kInteger,
+  kFloat,
   kString,
   kOperator,
   kEnd
@@ -25,6 +26,7 @@ struct Token {
   TokenKind kind;
   std::string text;  // of kText, kName, kString (unescaped), kOperator
   int64_t number;    // of kInteger
+  double real;       // of kFloat
   int line;
 };
 

@@ -202,6 +202,8 @@ const std::map<std::string, std::string>& Tokenizer::template_tokens() const {
 }
 const std::string& Tokenizer::chat_template() const { return parts_->config.chat_template; }
 const std::string& Tokenizer::chat_template_file() const { return parts_->config.chat_template_file; }
+const std::string& Tokenizer::tool_template() const { return parts_->config.tool_template; }
+const std::string& Tokenizer::tool_template_file() const { return parts_->config.tool_template_file; }
 
 IncrementalDecoder::IncrementalDecoder(const Tokenizer& tokenizer, bool skip_special_tokens)
     : tokenizer_(&tokenizer),

@@ -80,6 +80,10 @@ class Tokenizer {
   const std::string& chat_template() const;
   /// The file the chat template came from, for messages.
   const std::string& chat_template_file() const;
+  /// The template named "tool_use", which transformers takes for conversations with tools; empty when there
+  /// is none.
+  const std::string& tool_template() const;
+  const std::string& tool_template_file() const;
 
  private:
   friend class IncrementalDecoder;

@@ -60,6 +60,12 @@ void read_names(const JsonNode& root, TokenizerConfig& out) {
   }
 }
 
+std::string read_template(const fs::path& file) {
+  std::string text = read_file(file);
+  if (find_invalid_utf8(text) != std::string::npos) fail("{}: is not UTF-8 text", file.string());
+  return text;
+}
+
 void read_chat_template(const JsonNode& node, TokenizerConfig& out) {
   if (node.is_null()) return;
   out.chat_template_file = node.place();
@@ -71,13 +77,17 @@ void read_chat_template(const JsonNode& node, TokenizerConfig& out) {
   std::optional<std::string> text;
   if (node.is_object()) {
     if (node.has("default")) text = node.member("default").as_string();
+    if (node.has("tool_use")) out.tool_template = node.member("tool_use").as_string();
   } else {
     for (const JsonNode& item : node.items()) {
-      if (item.string_or("name", "") == "default") text = item.member("template").as_string();
+      const std::string name = item.string_or("name", "");
+      if (name == "default") text = item.member("template").as_string();
+      if (name == "tool_use") out.tool_template = item.member("template").as_string();
     }
   }
   if (!text) node.fail_here("none of the chat templates has the name \"default\"");
   out.chat_template = *text;
+  out.tool_template_file = out.chat_template_file + " (tool_use)";
 }
 
 int32_t parse_id(const std::string& text, const JsonNode& node) {
@@ -185,10 +195,14 @@ TokenizerConfig read_tokenizer_config(const fs::path& folder, const JsonNode& to
   }
   const fs::path jinja = folder / "chat_template.jinja";
   if (fs::exists(jinja)) {
-    out.chat_template = read_file(jinja);
+    out.chat_template = read_template(jinja);
     out.chat_template_file = jinja.string();
-    if (find_invalid_utf8(out.chat_template) != std::string::npos)
-      fail("{}: is not UTF-8 text", jinja.string());
+    out.tool_template.clear();
+    const fs::path tools = folder / "additional_chat_templates" / "tool_use.jinja";
+    if (fs::exists(tools)) {
+      out.tool_template = read_template(tools);
+      out.tool_template_file = tools.string();
+    }
   }
   for (const char* name : {"generation_config.json", "config.json"}) {
     if (!fs::exists(folder / name)) continue;

@@ -41,6 +41,8 @@ struct TokenizerConfig {
   std::vector<int32_t> eos_ids;       ///< eos_token_id of generation_config.json, else of config.json
   std::string chat_template;
   std::string chat_template_file;
+  std::string tool_template;  ///< the one named tool_use, for conversations with tools; empty: there is none
+  std::string tool_template_file;
   std::string file;  ///< path of tokenizer_config.json, for messages
 
   const std::string* name(const std::string& key) const;  ///< its text; null where there is none

@@ -11,6 +11,7 @@
 #include "models/config.h"
 #include "models/tokenizer_utf8.h"
 #include "rollout/engine.h"
+#include "tools/chat_input.h"
 #include "tools/commands.h"
 #include "tools/model_options.h"
 
@@ -20,8 +21,8 @@ namespace {
 struct GenerateOptions {
   ModelOptions model;
   std::vector<std::string> prompts;
-  bool chat = false, json = false, ignore_eos = false;
-  std::string system;
+  ChatInput input;
+  bool json = false, ignore_eos = false, print_prompt = false;
   int64_t max_new_tokens = 128;
   SamplingParams sampling;
   uint32_t n = 1;
@@ -29,20 +30,45 @@ struct GenerateOptions {
   std::vector<std::string> stop;
 };
 
-std::vector<int32_t> prompt_tokens(const GenerateOptions& options, const Tokenizer& tokenizer,
-                                   const std::string& prompt) {
-  if (!options.chat) {
-    std::vector<int32_t> ids = tokenizer.encode(prompt, /*add_special_tokens=*/true);
-    if (ids.empty() && tokenizer.bos_id()) ids.push_back(*tokenizer.bos_id());
-    if (ids.empty())
-      fail_usage("--prompt is empty and this tokenizer has no BOS token to start from; give some text");
-    return ids;
+std::vector<int32_t> text_tokens(const Tokenizer& tokenizer, const std::string& prompt) {
+  std::vector<int32_t> ids = tokenizer.encode(prompt, /*add_special_tokens=*/true);
+  if (ids.empty() && tokenizer.bos_id()) ids.push_back(*tokenizer.bos_id());
+  if (ids.empty())
+    fail_usage("--prompt is empty and this tokenizer has no BOS token to start from; give some text");
+  return ids;
+}
+
+/// Prints what the model would be asked, and asks nothing: the texts, or with --json a line each with prompt
+/// and prompt_ids, or error.
+int print_prompts(const GenerateOptions& options, const Tokenizer& tokenizer) {
+  std::optional<ChatTemplate> chat;
+  std::vector<Conversation> conversations;
+  if (options.input.chat) {
+    chat.emplace(tokenizer, template_arguments(options.input.template_args));
+    conversations = read_conversations(options.input, options.prompts);
   }
-  std::vector<ChatMessage> messages;
-  if (!options.system.empty()) messages.push_back({"system", options.system});
-  messages.push_back({"user", prompt});
-  const std::string text = render_chat(ChatTemplate(tokenizer), messages, /*add_generation_prompt=*/true);
-  return tokenizer.encode(text, /*add_special_tokens=*/false);
+  int exit_code = kExitOk;
+  const size_t count = chat ? conversations.size() : options.prompts.size();
+  for (size_t i = 0; i < count; ++i) {
+    nlohmann::ordered_json row;
+    try {
+      const std::string text =
+          chat ? chat->render(conversations[i].messages, conversations[i].options) : options.prompts[i];
+      if (!options.json) {
+        std::printf("%s\n", text.c_str());
+        continue;
+      }
+      row = {{"prompt", text},
+             {"prompt_ids",
+              chat ? tokenizer.encode(text, /*add_special_tokens=*/false) : text_tokens(tokenizer, text)}};
+    } catch (const Error& error) {
+      if (!options.json) throw;
+      row = {{"error", error.what()}};
+      exit_code = kExitFailure;
+    }
+    std::printf("%s\n", row.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+  }
+  return exit_code;
 }
 
 /// What the option parser does not see.
@@ -52,7 +78,21 @@ void check(const GenerateOptions& options) {
   }
   const float t = options.sampling.temperature;
   if (!is_temperature(t)) fail_usage("--temperature {}: give 0 (greedy), or at least 1e-6", t);
-  if (!options.system.empty() && !options.chat) fail_usage("--system needs --chat");
+  const ChatInput& input = options.input;
+  if (!input.chat) {
+    for (const auto& [name, given] : {std::pair<const char*, bool>{"--system", input.system.has_value()},
+                                      {"--template-arg", !input.template_args.empty()},
+                                      {"--messages", !input.messages_file.empty()},
+                                      {"--tools", !input.tools_file.empty()}}) {
+      if (given) fail_usage("{} needs --chat", name);
+    }
+  }
+  if (options.prompts.empty() && input.messages_file.empty())
+    fail_usage("give a --prompt, or with --chat a file of --messages");
+  if (!options.prompts.empty() && !input.messages_file.empty())
+    fail_usage("give --prompt or --messages, not both");
+  if (input.system && !input.messages_file.empty())
+    fail_usage("--system does not go with --messages: write the system message into the file");
   for (const std::string& prompt : options.prompts) {
     if (const size_t bad = find_invalid_utf8(prompt); bad != std::string::npos)
       fail_usage("--prompt is not UTF-8: byte {} of {} is malformed", bad, prompt.size());
@@ -68,17 +108,23 @@ int generate(const GenerateOptions& options) {
   const Context ctx = options.model.context();
   // The longest sequence is known before the model is built: its RoPE table need not cover the whole context.
   const Tokenizer tokenizer = Tokenizer::load(options.model.folder);
-  if (options.chat && tokenizer.chat_template().empty()) {
+  if (options.input.chat && tokenizer.chat_template().empty()) {
     fail_usage("--chat: {} has no chat template; leave --chat out to continue the prompt as text",
                options.model.folder);
   }
+  if (options.print_prompt) return print_prompts(options, tokenizer);
   std::vector<std::vector<int32_t>> prompts;
-  int64_t longest = 0;
-  for (const std::string& prompt : options.prompts) {
-    prompts.push_back(prompt_tokens(options, tokenizer, prompt));
-    longest = std::max(longest, static_cast<int64_t>(prompts.back().size()));
+  if (options.input.chat) {
+    const ChatTemplate chat(tokenizer, template_arguments(options.input.template_args));
+    for (const Conversation& one : read_conversations(options.input, options.prompts))
+      prompts.push_back(
+          tokenizer.encode(chat.render(one.messages, one.options), /*add_special_tokens=*/false));
+  } else {
+    for (const std::string& prompt : options.prompts) prompts.push_back(text_tokens(tokenizer, prompt));
   }
-  if (!options.chat && !tokenizer.chat_template().empty() && !options.json) {
+  int64_t longest = 0;
+  for (const auto& ids : prompts) longest = std::max(longest, static_cast<int64_t>(ids.size()));
+  if (!options.input.chat && !tokenizer.chat_template().empty() && !options.json) {
     spdlog::info("this model has a chat template; --chat asks it as a user would");
   }
   const std::unique_ptr<Transformer> model = load_transformer(
@@ -129,7 +175,8 @@ int generate(const GenerateOptions& options) {
       if (results.size() > 1)
         std::printf("=== prompt %zu, sample %u\n", static_cast<size_t>(result.prompt_index),
                     result.sample_index);
-      std::printf("%s%s\n", options.chat ? "" : options.prompts[result.prompt_index].c_str(), text.c_str());
+      std::printf("%s%s\n", options.input.chat ? "" : options.prompts[result.prompt_index].c_str(),
+                  text.c_str());
     }
   }
   if (!options.json) {
@@ -149,10 +196,10 @@ void add_generate_command(CLI::App& app, Command& run) {
       "--temperature 0\n--json prints an object a sample: prompt_ids, ids (new), logprobs, entropies, text.");
   auto options = std::make_shared<GenerateOptions>();
   options->model.add_to(*command);
-  add_texts(*command, "--prompt", options->prompts, "Text to continue; may be given several times")
-      ->required();
-  command->add_flag("--chat", options->chat, "Send the prompt as a user message through the chat template");
-  command->add_option("--system", options->system, "System message (with --chat)");
+  add_texts(*command, "--prompt", options->prompts, "Text to continue; may be given several times");
+  options->input.add_to(*command);
+  command->add_flag("--print-prompt", options->print_prompt,
+                    "Print what the model would be asked, the chat template applied, and end");
   command->add_option("--max-new-tokens", options->max_new_tokens, "Tokens to generate at most (128)")
       ->check(CLI::Range(1, 1 << 24));
   command->add_option("--temperature", options->sampling.temperature, "0: greedy (default 1)")

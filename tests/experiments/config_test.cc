@@ -6,6 +6,8 @@
 
 #include <cstdlib>
 #include <fstream>
+#include <map>
+#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "experiments/config_keys.h"
@@ -279,6 +281,43 @@ TEST(ConfigOverrides, AreTypedAndTheLastWins) {
   for (const BadText& c : cases) EXPECT_EQ(usage_error([&] { parse("", {c.text}); }), c.error) << c.text;
 }
 
+TEST(ConfigText, TemplateVariablesKeepTheirKinds) {
+  const auto variables = [](const std::string& yaml, const std::vector<std::string>& overrides = {}) {
+    const proto::Config config = parse(yaml, overrides);
+    EXPECT_TRUE(MessageDifferencer::Equals(parse(config_to_yaml(config)), config)) << config_to_yaml(config);
+    std::map<std::string, std::string> out(config.data().chat_template_kwargs().begin(),
+                                           config.data().chat_template_kwargs().end());
+    return out;
+  };
+  using Map = std::map<std::string, std::string>;
+  EXPECT_EQ(
+      variables(
+          "data: {chat_template_kwargs: {enable_thinking: false, n: 3, x: 1.5, t: low, q: \"3\", z: null, "
+          "l: [1, a], d: 2025-07-26}}"),
+      (Map{{"enable_thinking", "false"},
+           {"n", "3"},
+           {"x", "1.5"},
+           {"t", "\"low\""},
+           {"q", "\"3\""},
+           {"z", "null"},
+           {"l", "[1,\"a\"]"},
+           {"d", "\"2025-07-26\""}}));
+  EXPECT_EQ(variables("data: {chat_template_kwargs: {a: 1, b: 2}}",
+                      {"data.chat_template_kwargs.a=true", "data.chat_template_kwargs.c.d=x"}),
+            (Map{{"a", "true"}, {"b", "2"}, {"c.d", "\"x\""}}));
+  EXPECT_EQ(variables("data: {chat_template_kwargs: {a: 1}}", {"data.chat_template_kwargs={b: 2}"}),
+            (Map{{"b", "2"}}));
+  EXPECT_EQ(variables("data:\n  chat_template_kwargs:\n"), Map());
+  EXPECT_EQ(
+      usage_error([&] { parse("data: {chat_template_kwargs: [a]}"); }),
+      "f.yaml:1: data.chat_template_kwargs is a list: expected names with values, such as {enable_thinking: "
+      "false}");
+  EXPECT_THAT(usage_error([&] { parse("data: {chat_template_kwargs: {a: 1, a: 2}}"); }),
+              HasSubstr("duplicate key"));
+  EXPECT_THAT(usage_error([&] { parse("data: {chat_template_kwargs: {a: 99999999999999999999}}"); }),
+              HasSubstr("at most 64 bits"));
+}
+
 TEST_F(ConfigFile, PathsAreRelativeToWhereTheyWereWritten) {
   setenv("ORRERY_TEST_ROOT", "/data/models", 1);
   unsetenv("ORRERY_TEST_UNSET");
@@ -336,6 +375,16 @@ void disturb(google::protobuf::Message& message) {
     const FieldDescriptor& field = *message.GetDescriptor()->field(i);
     switch (field.cpp_type()) {
       case FieldDescriptor::CPPTYPE_MESSAGE:
+        if (field.is_map()) {
+          for (const char* json : {"true", "1e-05", "[1, {\"a\": null}]", "\"\\u0001 true #\""}) {
+            google::protobuf::Message* entry = r.AddMessage(&message, &field);
+            entry->GetReflection()->SetString(entry, field.message_type()->map_key(),
+                                              std::string("k: ") + json);
+            entry->GetReflection()->SetString(entry, field.message_type()->map_value(),
+                                              nlohmann::json::parse(json).dump());
+          }
+          break;
+        }
         disturb(*r.MutableMessage(&message, &field));
         break;
       case FieldDescriptor::CPPTYPE_INT64:

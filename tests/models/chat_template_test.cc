@@ -121,7 +121,9 @@ const std::map<std::string, std::string>& templates() {
   return kTemplates;
 }
 
-ChatTemplate make_template(const std::string& jinja) { return {jinja, "test.json", "<BOS>", "<EOS>"}; }
+ChatTemplate make_template(const std::string& jinja) {
+  return {jinja, "test.json", {{"bos_token", "<BOS>"}, {"eos_token", "<EOS>"}}};
+}
 
 const std::vector<Conversation>& conversations() {
   static const std::vector<Conversation> kConversations = {
@@ -230,7 +232,7 @@ TEST(ChatTemplate, DateComesFromTheCallerOrTheTemplate) {
 }
 
 TEST(ChatTemplate, PlainIsTheContentsOneAfterTheOther) {
-  const ChatTemplate chat({}, "", "", "");
+  const ChatTemplate chat({}, "", {});
   EXPECT_TRUE(chat.is_plain());
   EXPECT_EQ(chat.render(Conversation{{"user", "1+1="}, {"assistant", "2"}}), "1+1=2");
   EXPECT_THROW(chat.render({}), Error);
@@ -249,7 +251,7 @@ TEST(ChatTemplate, EncodesWithoutDoublingBos) {
   const ChatTemplate chat(tokenizer);
   EXPECT_FALSE(chat.is_plain());
   EXPECT_EQ(chat.encode(tokenizer, Conversation{{"user", "ab"}}), (std::vector<int32_t>{1, 266}));
-  const ChatTemplate plain({}, "", "", "");
+  const ChatTemplate plain({}, "", {});
   EXPECT_EQ(plain.encode(tokenizer, Conversation{{"user", "ab"}}), (std::vector<int32_t>{1, 266}));
 }
 
@@ -266,30 +268,24 @@ struct BadTemplate {
 
 TEST(ChatTemplate, RefusesWhatItCannotRender) {
   const std::vector<BadTemplate> cases = {
-      {"{% macro f() %}{% endmacro %}", "line 1: the tag \"macro\" is not supported"},
       {"x\n{% include 'y' %}", "line 2: the tag \"include\""},
-      {"{{ messages | sort }}", "the filter sort is not supported"},
-      {"{{ messages is odd }}", "the test odd is not supported"},
-      {"{{ messages[0].content.title() }}", "the method title of strings is not supported"},
-      {"{{ strftime_now('%d') }}", "the function strftime_now is not supported"},
-      {"{{ raise_exception('only robots') }}", "the template says: only robots"},
-      {"{{ messages }}", "printing a list"},
-      {"{{ missing.x }}", "undefined"},
-      {"{{ missing + 'x' }}", "undefined"},
-      {"{{ 1.5 }}", "fraction"},
+      {"x\n{{ messages | pprint }}", "line 2: the filter pprint is not supported"},
+      {"{{ messages is prime }}", "the test prime is not supported"},
+      {"{{ messages[0].content.encode() }}", "the method encode of strings is not supported"},
+      {"{{ strftime_now('%d') }}", "--template-arg strftime_now="},
+      {"{{ missing.x }}", "missing is undefined"},
+      {"{{ missing + 'x' }}", "missing is undefined"},
       {"{{ 99999999999999999999 }}", "too large"},
       {"{{ 9223372036854775807 + 1 }}", "too large"},
       {"{{ 1 // 0 }}", "division by 0"},
       {"{{ 'a", "without its end"},
       {"{{ '\\x' }}", "escape"},
-      {"{{ (1, 2) }}", "tuple"},
-      {"{{ 1 < 2 < 3 }}", "chain"},
       {"{{ }}", "expected a value"},
       {"{{ a b }}", "expected }}"},
       {"{% if a %}", "not closed"},
       {"{% endif %}", "endif"},
-      {"{% for x in 3 %}{% endfor %}", "looping over a number"},
-      {"{% for a, b in messages[0].content %}{% endfor %}", "loop variables"},
+      {"{% for x in 3 %}{% endfor %}", "looping over an integer"},
+      {"{% for a, b in messages[0].role %}{% endfor %}", "loop variables"},
       {"{% break %}", "outside of a loop"},
       {"{% set messages.x = 1 %}", "no namespace"},
       {"{# never closed", "comment"},
@@ -305,7 +301,7 @@ TEST(ChatTemplate, RefusesWhatItCannotRender) {
       {"{% set n = namespace(x='xx') %}{% for i in range(99) %}{% set n.x = n.x | replace('x', n.x) %}{% "
        "endfor %}",
        "too large"},
-      {"{{ " + std::string(10'000, '-') + "1 }}", "expected a value"},
+      {"{{ " + std::string(10'000, '-') + "1 }}", "too deep"},
       {"{{ 'a'" + std::string(100'000, ' ') + "}}", ""},
       {"{% for a in range(10000) %}{% for b in range(10000) %}{% endfor %}{% endfor %}",
        "does not come to an end"},
@@ -319,7 +315,7 @@ TEST(ChatTemplate, RefusesWhatItCannotRender) {
        "nested too deep"},
       {"{% set n = namespace() %}{% set n.x = n %}", "a namespace inside"},  // a cycle is never freed
       // Few steps of much work.
-      {"{% set x = [" + repeated("range(2000000), ", 1000) + "] %}", "does not come to an end"},
+      {"{% set x = [" + repeated("range(100000), ", 1000) + "] %}", "does not come to an end"},
       {"{% set n = namespace(a=[1], b=[1]) %}{% for i in range(40) %}{% set n.a = [n.a, n.a] %}"
        "{% set n.b = [n.b, n.b] %}{% endfor %}{{ n.a == n.b }}",
        "does not come to an end"},

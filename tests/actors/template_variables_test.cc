@@ -1,0 +1,42 @@
+#include "actors/template_variables.h"
+
+#include <gtest/gtest.h>
+
+#include "actors/environment.h"
+#include "actors/prompt_source.h"
+#include "core/error.h"
+#include "tests/models/tokenizer_fixtures.h"
+
+namespace orrery {
+namespace {
+
+TEST(TemplateVariables, KeepTheirKindsInTheOrderOfTheirNames) {
+  proto::DataSection data;
+  EXPECT_EQ(template_variables(data), OrderedJson::object());
+  (*data.mutable_chat_template_kwargs())["b"] = "false";
+  (*data.mutable_chat_template_kwargs())["a"] = R"(["x", 1.5, null])";
+  EXPECT_EQ(template_variables(data).dump(), R"({"a":["x",1.5,null],"b":false})");
+  (*data.mutable_chat_template_kwargs())["c"] = "not JSON";
+  EXPECT_THROW(template_variables(data), Error);
+}
+
+TEST(TemplateVariables, ReachEveryPrompt) {
+  const testing_support::TemporaryFolder folder;
+  folder.write("tokenizer.json", testing_support::sentencepiece_tokenizer().dump());
+  folder.write("chat_template.jinja",
+               "{% if enable_thinking is defined and enable_thinking is false %}ab{% else %}b{% endif %}");
+  const Tokenizer tokenizer = Tokenizer::load(folder.path());
+  proto::DataSection data;
+  data.set_apply_chat_template(true);
+  const std::unique_ptr<Environment> env = make_environment(data, 1);
+  const std::vector<int32_t> plain = PromptSource(data, *env, tokenizer, 1).train_prompt(0).tokens;
+  (*data.mutable_chat_template_kwargs())["enable_thinking"] = "false";
+  const PromptSource source(data, *env, tokenizer, 1);
+  const std::vector<int32_t> varied = tokenizer.encode("ab", false);
+  EXPECT_NE(plain, varied);
+  EXPECT_EQ(source.train_prompt(0).tokens, varied);
+  EXPECT_EQ(source.val_prompt(0).tokens, varied);
+}
+
+}  // namespace
+}  // namespace orrery

@@ -1,0 +1,36 @@
+// What `generate --chat` asks: conversations from the command line or from a file, with tools and variables.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "models/chat_template.h"
+
+namespace orrery {
+
+struct ChatInput {
+  bool chat = false;
+  std::optional<std::string> system;  ///< an empty one is sent as well
+  std::vector<std::string> template_args;
+  std::string messages_file, tools_file;
+
+  void add_to(CLI::App& command);
+};
+
+struct Conversation {
+  std::vector<ChatMessage> messages;
+  ChatOptions options;
+};
+
+/// One conversation for each prompt, or those of the file: a list of messages, an object with `messages` and
+/// perhaps `tools`, `chat_template_kwargs` and `add_generation_prompt`, or lines of these. Usage Error naming
+/// option or file:line.
+std::vector<Conversation> read_conversations(const ChatInput& input, const std::vector<std::string>& prompts);
+
+/// The --template-arg options as an object. A value is JSON (false, 3, "text", [1]) or else a text as it
+/// stands.
+OrderedJson template_arguments(const std::vector<std::string>& assignments);
+
+}  // namespace orrery
