@@ -106,15 +106,11 @@ Row parse_math(const Source& source) {
   return row;
 }
 
-std::vector<ChatMessage> parse_messages(const nlohmann::json& prompt, const std::string& where) {
-  std::vector<ChatMessage> messages;
-  for (const auto& message : prompt) {
-    if (!message.is_object())
-      fail("{}: an entry of \"prompt\" is not a message with role and content", where);
-    messages.push_back({json_string(message, "role", where), json_string(message, "content", where)});
-  }
-  if (messages.empty()) fail("{}: \"prompt\" has no messages", where);
-  return messages;
+/// The messages with all their keys. The line is read again for them: templates print the keys of objects in the
+/// order in which they stand.
+std::vector<ChatMessage> parse_messages(const Source& source) {
+  const OrderedJson row = OrderedJson::parse(source.line, nullptr, /*allow_exceptions=*/false);
+  return chat_messages_from_json(row.at("prompt"), source.where);
 }
 
 Row parse_verl(const Source& source) {
@@ -124,7 +120,7 @@ Row parse_verl(const Source& source) {
   if (prompt.is_string()) {
     row.messages = {{"user", prompt.get<std::string>()}};
   } else if (prompt.is_array()) {
-    row.messages = parse_messages(prompt, where);
+    row.messages = parse_messages(source);
   } else {
     fail("{}: \"prompt\" is {}, neither text nor a list of messages", where, prompt.type_name());
   }
