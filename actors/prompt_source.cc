@@ -1,5 +1,6 @@
 #include "actors/prompt_source.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "actors/template_variables.h"
@@ -16,6 +17,14 @@ constexpr const char* kPlaceholder = "{}";
 std::string fill(const std::string& pattern, const std::string& text) {
   const size_t at = pattern.find(kPlaceholder);
   return pattern.substr(0, at) + text + pattern.substr(at + 2);
+}
+
+/// Held-out items to use, were all of them good.
+uint64_t wanted_val_size(const proto::DataSection& data, const Environment& env) {
+  const auto wanted = static_cast<uint64_t>(data.val_size());
+  const uint64_t rows = env.size(Split::kVal);
+  if (wanted > 0) return rows > 0 ? std::min(wanted, rows) : wanted;
+  return rows > 0 ? rows : kUnlimitedValidation;
 }
 
 }  // namespace
@@ -43,7 +52,7 @@ uint64_t permuted_index(uint64_t seed, uint64_t epoch, uint64_t size, uint64_t i
 }
 
 PromptSource::PromptSource(const proto::DataSection& data, const Environment& env, const Tokenizer& tokenizer,
-                           uint64_t seed)
+                           uint64_t seed, const CheckSetup& setup, const PromptUse& use)
     : data_(data), env_(env), tokenizer_(tokenizer), seed_(seed) {
   const std::string& pattern = data.prompt_template();
   const size_t at = pattern.find(kPlaceholder);
@@ -51,61 +60,115 @@ PromptSource::PromptSource(const proto::DataSection& data, const Environment& en
     fail_usage("data.prompt_template is \"{}\": it must contain {{}} exactly once, where the prompt goes",
                pattern);
   }
-  if (!data.apply_chat_template()) return;
-  chat_template_.emplace(tokenizer, template_variables(data));
-  if (chat_template_->is_plain()) {
-    fail_usage(
-        "data.apply_chat_template is set but the model's folder has no chat template; set it to false");
+  if (data.apply_chat_template()) {
+    chat_template_.emplace(tokenizer, template_variables(data));
+    if (chat_template_->is_plain()) {
+      fail_usage(
+          "data.apply_chat_template is set but the model's folder has no chat template; set it to false");
+    }
   }
+  // An epoch is a permutation of all rows that can be used, so all are looked at even for one step.
+  if (use.train_prompts > 0) {
+    const uint64_t rows = env.size(Split::kTrain);
+    train_ = check(Split::kTrain, rows > 0 ? rows : use.train_prompts, setup);
+  }
+  if (use.val) val_ = check(Split::kVal, wanted_val_size(data, env), setup);
+}
+
+UsableItems PromptSource::check(Split split, uint64_t wanted, const CheckSetup& setup) const {
+  const bool train = split == Split::kTrain;
+  const uint64_t rows = env_.size(split);
+  ItemCheck check;
+  check.noun = fmt::format("{}{} prompts", rows == 0 ? "generated " : "", train ? "training" : "held-out");
+  check.count = rows > 0 ? rows : std::min(wanted, kGeneratedSample);
+  check.wanted = wanted;
+  check.skip = skips();
+  check.problem = [&](uint64_t item) -> ItemProblem {
+    try {
+      return problem(split, item, tokens(*env_.reset(split, item)));
+    } catch (const Error& error) {
+      return {fmt::format("{}: {}", env_.where(split, item), error.what())};
+    }
+  };
+  UsableItems usable = find_usable(setup, check);
+  return rows > 0 ? usable : UsableItems();
+}
+
+ItemProblem PromptSource::problem(Split split, uint64_t item, const std::vector<int32_t>& tokens) const {
+  if (tokens.empty()) return {fmt::format("{}: the prompt has no tokens", env_.where(split, item))};
+  if (static_cast<int64_t>(tokens.size()) <= data_.max_prompt_length()) return {};
+  return {fmt::format("{}: the prompt has {} tokens, more than data.max_prompt_length {}",
+                      env_.where(split, item), tokens.size(), data_.max_prompt_length()),
+          /*too_long=*/true};
+}
+
+std::vector<ChatMessage> PromptSource::messages(const Episode& episode) const {
+  std::vector<ChatMessage> messages = episode.messages();
+  if (data_.has_system_prompt() && (messages.empty() || messages.front().role != "system")) {
+    messages.insert(messages.begin(), {"system", data_.system_prompt()});
+  }
+  return messages;
+}
+
+ChatOptions PromptSource::chat_options(const Episode& episode) {
+  ChatOptions options;
+  options.tools = episode.tools();
+  return options;
 }
 
 std::vector<int32_t> PromptSource::tokens(const Episode& episode) const {
-  if (chat_template_) {
-    std::vector<ChatMessage> messages = episode.messages();
-    if (data_.has_system_prompt() && (messages.empty() || messages.front().role != "system")) {
-      messages.insert(messages.begin(), {"system", data_.system_prompt()});
-    }
-    return tokenizer_.encode(render_chat(*chat_template_, messages, /*add_generation_prompt=*/true),
-                             /*add_special_tokens=*/false);
-  }
+  if (chat_template_) return chat_template_->encode(tokenizer_, messages(episode), chat_options(episode));
   std::vector<int32_t> ids =
       tokenizer_.encode(fill(data_.prompt_template(), episode.prompt()), /*add_special_tokens=*/true);
   if (ids.empty() && tokenizer_.bos_id()) ids.push_back(*tokenizer_.bos_id());
   return ids;
 }
 
-Prompt PromptSource::train_prompt(uint64_t prompt_index) const {
-  const uint64_t size = env_.size(Split::kTrain);
-  uint64_t skipped = 0;
-  while (true) {
-    const uint64_t at = prompt_index + skipped;
-    const uint64_t item =
-        size == 0 ? at : (data_.shuffle() ? permuted_index(seed_, at / size, size, at % size) : at % size);
-    Prompt prompt{item, tokens(*env_.reset(Split::kTrain, item))};
-    const auto length = static_cast<int64_t>(prompt.tokens.size());
-    if (length >= 1 && length <= data_.max_prompt_length()) return prompt;
-    if (data_.on_error() == proto::DataSection::FAIL || ++skipped > std::max<uint64_t>(size, 1000)) {
-      fail("{}: the prompt has {} tokens; data.max_prompt_length is {}: raise it, or set data.on_error: skip",
-           env_.where(Split::kTrain, item), length, data_.max_prompt_length());
-    }
-  }
+ChatExample PromptSource::example(const Episode& episode, const std::string& answer) const {
+  if (chat_template_)
+    return chat_example(*chat_template_, tokenizer_, messages(episode), answer, chat_options(episode));
+  ChatExample example;
+  example.prompt = tokens(episode);
+  example.response = tokenizer_.encode(answer, /*add_special_tokens=*/false);
+  if (!tokenizer_.eos_ids().empty()) example.response.push_back(tokenizer_.eos_ids().front());
+  return example;
 }
 
-Prompt PromptSource::val_prompt(uint64_t index) const {
-  Prompt prompt{index, tokens(*env_.reset(Split::kVal, index))};
-  const auto length = static_cast<int64_t>(prompt.tokens.size());
-  if (length < 1 || length > data_.max_prompt_length()) {
-    fail("{}: the prompt has {} tokens; data.max_prompt_length is {}: raise it",
-         env_.where(Split::kVal, index), length, data_.max_prompt_length());
-  }
+Prompt PromptSource::prompt(Split split, uint64_t item) const {
+  Prompt prompt{item, tokens(*env_.reset(split, item))};
+  const ItemProblem found = problem(split, item, prompt.tokens);
+  if (!found.text.empty()) fail_usage("{}", found.text);
   return prompt;
 }
 
+Prompt PromptSource::generated(Split split, uint64_t index) const {
+  if (!skips()) return prompt(split, index);
+  for (uint64_t attempt = 0; attempt < kMaxRedraws; ++attempt) {
+    Prompt prompt{redrawn(index, attempt), {}};
+    prompt.tokens = tokens(*env_.reset(split, prompt.item));
+    if (problem(split, prompt.item, prompt.tokens).text.empty()) return prompt;
+  }
+  fail_usage(
+      "{}: neither its prompt nor any of {} drawn in its place has 1 to data.max_prompt_length {} tokens",
+      env_.where(split, index), kMaxRedraws, data_.max_prompt_length());
+}
+
+Prompt PromptSource::train_prompt(uint64_t prompt_index) const {
+  if (env_.size(Split::kTrain) == 0) return generated(Split::kTrain, prompt_index);
+  const uint64_t size = train_.size();
+  ORRERY_CHECK(size > 0, "training prompts were not asked for");
+  const uint64_t epoch = prompt_index / size, at = prompt_index % size;
+  return prompt(Split::kTrain, train_[data_.shuffle() ? permuted_index(seed_, epoch, size, at) : at]);
+}
+
+Prompt PromptSource::val_prompt(uint64_t index) const {
+  if (env_.size(Split::kVal) == 0) return generated(Split::kVal, index);
+  ORRERY_CHECK(index < val_.size(), "held-out prompt {} of {}", index, val_.size());
+  return prompt(Split::kVal, val_[index]);
+}
+
 uint64_t PromptSource::val_size() const {
-  const auto wanted = static_cast<uint64_t>(data_.val_size());
-  const uint64_t size = env_.size(Split::kVal);
-  if (size == 0) return wanted > 0 ? wanted : kUnlimitedValidation;
-  return wanted > 0 ? std::min(wanted, size) : size;
+  return env_.size(Split::kVal) == 0 ? wanted_val_size(data_, env_) : val_.size();
 }
 
 }  // namespace orrery

@@ -1,15 +1,18 @@
-// The order of training prompts, and their tokens. A function of (seed, prompt_index) alone, so a data cursor
-// is a number.
+// The order of training prompts, and their tokens. A function of (seed, prompt_index) and of which rows can
+// be used, so a data cursor is a number.
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "actors/environment.h"
+#include "actors/item_check.h"
 #include "models/chat_template.h"
+#include "models/chat_training.h"
 #include "models/tokenizer.h"
 
 namespace orrery {
@@ -20,21 +23,32 @@ struct Prompt {
   std::vector<int32_t> tokens;
 };
 
+/// What will be asked of a PromptSource: nothing else is checked.
+struct PromptUse {
+  uint64_t train_prompts = std::numeric_limits<uint64_t>::max();  ///< 0: no training prompt
+  bool val = true;
+};
+
 /// Immutable and thread-safe.
 class PromptSource {
  public:
-  /// Everything must outlive the source. Error when data.apply_chat_template is set and the template is
-  /// unknown.
+  /// Everything must outlive the source. All prompts that `use` asks for are rendered and measured here (of
+  /// an environment that generates them, the first kGeneratedSample). One that cannot be used, because it is
+  /// longer than data.max_prompt_length, has no token or is refused by the chat template, is a usage Error
+  /// naming the item (file:line), its length and the limit; with data.on_error: skip such items are left out
+  /// and counted in a warning, and it is an Error when none is left. Error when data.apply_chat_template is
+  /// set and the template is unknown.
   PromptSource(const proto::DataSection& data, const Environment& env, const Tokenizer& tokenizer,
-               uint64_t seed);
+               uint64_t seed, const CheckSetup& setup = {}, const PromptUse& use = {});
 
-  /// Training prompt number `prompt_index` of the run. With a finite split, epoch e = prompt_index / size is
-  /// a permutation keyed by (seed, e) when data.shuffle is set, else file order; with an unlimited one, the
-  /// index itself is the item. A prompt longer than max_prompt_length: Error naming the item (file:line), its
-  /// length and the limit; with on_error: skip the next item in order is taken instead.
+  /// Training prompt number `prompt_index` of the run. With a finite split of `size` items that can be used,
+  /// epoch e = prompt_index / size is a permutation of them keyed by (seed, e) when data.shuffle is set, else
+  /// file order; one epoch follows the other without a gap. With an unlimited one, the index itself is the
+  /// item; one that cannot be used is an Error, or with on_error: skip another is drawn in its place.
   Prompt train_prompt(uint64_t prompt_index) const;
+  uint64_t train_size() const { return train_.size(); }  ///< items that can be used; 0: unlimited
 
-  /// Held-out item `index` < val_size().
+  /// Held-out item `index` < val_size(): the first of those that can be used.
   Prompt val_prompt(uint64_t index) const;
   uint64_t val_size() const;  ///< data.val_size bounded by what there is; unlimited: data.val_size, or 500
 
@@ -43,12 +57,27 @@ class PromptSource {
   /// least one token always).
   std::vector<int32_t> tokens(const Episode& episode) const;
 
+  /// The same prompt with a teacher's response to it: what the chat template prints for the answer
+  /// (models/chat_training.h), or the answer's text and the tokenizer's first end-of-sequence token.
+  ChatExample example(const Episode& episode, const std::string& answer) const;
+
  private:
+  std::vector<ChatMessage> messages(const Episode& episode) const;
+  static ChatOptions chat_options(const Episode& episode);
+  bool skips() const { return data_.on_error() == proto::DataSection::SKIP; }
+  UsableItems check(Split split, uint64_t wanted, const CheckSetup& setup) const;
+  ItemProblem problem(Split split, uint64_t item, const std::vector<int32_t>& tokens) const;
+  /// Of the item itself; Error when it cannot be used.
+  Prompt prompt(Split split, uint64_t item) const;
+  /// Of an unlimited split.
+  Prompt generated(Split split, uint64_t index) const;
+
   const proto::DataSection& data_;
   const Environment& env_;
   const Tokenizer& tokenizer_;
   uint64_t seed_;
   std::optional<ChatTemplate> chat_template_;
+  UsableItems train_, val_;  // of finite splits
 };
 
 /// Position `index` of a pseudo-random permutation of [0, size) keyed by (seed, epoch): a Feistel network

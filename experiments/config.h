@@ -22,8 +22,10 @@ namespace orrery {
 proto::Config load_config(const std::filesystem::path& path, std::span<const std::string> overrides);
 
 /// What no single key can tell: sizes that do not divide, sections that contradict each other, ranks without
-/// work. Usage Error naming the keys and what to do. `ranks`: of the job.
-void check_config(const proto::Config& config, int ranks);
+/// work. Usage Error naming the keys and what to do. `ranks`: of the job. An evaluation asks only for what it
+/// reads: held-out items, not training files nor batch sizes.
+enum class ConfigUse { kTraining, kEvaluation };
+void check_config(const proto::Config& config, int ranks, ConfigUse use = ConfigUse::kTraining);
 
 /// The resolved config as YAML with every key; load_config of it gives an equal message. Absent text is null.
 std::string config_to_yaml(const proto::Config& config);

@@ -116,7 +116,31 @@ void check_rl(const proto::Config& config, const Topology& topology) {
   }
 }
 
-void check_data(const proto::Config& config) {
+/// The JSONL files that must be there.
+void check_files(const proto::Config& config, ConfigUse use) {
+  const proto::DataSection& data = config.data();
+  if (use == ConfigUse::kEvaluation) {
+    if (data.val_files().empty()) {
+      fail_usage(
+          "there is nothing to evaluate on: set data.val_files to one or more JSONL files (data.train_files "
+          "are not read)");
+    }
+    return;
+  }
+  const bool rl = config.trainer().total_training_steps() > 0;
+  const bool demonstrations = config.sft().total_training_steps() > 0 && config.sft().text_files().empty();
+  if (data.train_files().empty() && (rl || demonstrations)) {
+    fail_usage(
+        "data.env gsm8k reads its problems from files: set data.train_files to one or more JSONL files");
+  }
+  if (data.val_files().empty() && rl && config.trainer().test_freq() != 0) {
+    fail_usage(
+        "trainer.test_freq is {} but there is nothing to validate on: set data.val_files, or test_freq to 0",
+        config.trainer().test_freq());
+  }
+}
+
+void check_data(const proto::Config& config, ConfigUse use) {
   const proto::DataSection& data = config.data();
   if (data.env() != proto::DataSection::GSM8K) {
     const bool rule = data.reward_rule() != proto::AUTO;
@@ -141,18 +165,7 @@ void check_data(const proto::Config& config) {
         "leave one of them out (data.system_prompt says something before every question)",
         data.prompt_template());
   }
-  const bool files = data.env() == proto::DataSection::GSM8K;
-  const bool rl = config.trainer().total_training_steps() > 0;
-  const bool demonstrations = config.sft().total_training_steps() > 0 && config.sft().text_files().empty();
-  if (files && data.train_files().empty() && (rl || demonstrations)) {
-    fail_usage(
-        "data.env gsm8k reads its problems from files: set data.train_files to one or more JSONL files");
-  }
-  if (files && data.val_files().empty() && rl && config.trainer().test_freq() != 0) {
-    fail_usage(
-        "trainer.test_freq is {} but there is nothing to validate on: set data.val_files, or test_freq to 0",
-        config.trainer().test_freq());
-  }
+  if (data.env() == proto::DataSection::GSM8K) check_files(config, use);
   if (data.env() == proto::DataSection::ARITHMETIC &&
       !(data.train_files().empty() && data.val_files().empty())) {
     fail_usage(
@@ -195,7 +208,7 @@ std::string share(int64_t whole, int64_t parts) {
 
 }  // namespace
 
-void check_config(const proto::Config& config, int ranks) {
+void check_config(const proto::Config& config, int ranks, ConfigUse use) {
   if (config.model().path().empty()) {
     fail_usage(
         "model.path is not set: give the folder of a Hugging Face model, such as "
@@ -205,9 +218,10 @@ void check_config(const proto::Config& config, int ranks) {
     fail_usage("run_dir is empty: give the folder for metrics, rollouts and checkpoints");
   if (config.experiment_name().empty()) fail_usage("experiment_name is empty: give the run a name");
   const Topology topology = topology_of(config, ranks);
-  check_data(config);
+  check_data(config, use);
   check_temperature("rollout.temperature", config.rollout().temperature());
   check_temperature("rollout.val_temperature", config.rollout().val_temperature());
+  if (use == ConfigUse::kEvaluation) return;
   if (config.sft().total_training_steps() > 0) check_sft(config, topology);
   if (config.trainer().total_training_steps() > 0) {
     check_rl(config, topology);

@@ -64,7 +64,7 @@ int run_evaluation(const proto::Config& given, const std::string& checkpoint, bo
       config.mutable_model()->set_from_scratch(false);
     }
   });
-  const std::unique_ptr<Job> job = make_job(config, world, local_ranks);
+  const std::unique_ptr<Job> job = make_job(config, world, local_ranks, {0, true}, nullptr);
   if (!found.empty()) {
     together(world, [&] {
       const Checkpoint opened(found);

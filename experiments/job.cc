@@ -51,7 +51,18 @@ int resolve_threads(const proto::Config& config, int local_ranks) {
   return wanted;
 }
 
-std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, int local_ranks) {
+PromptUse training_prompts(const proto::Config& config) {
+  const int64_t steps = config.trainer().total_training_steps();
+  return {static_cast<uint64_t>(steps * config.data().train_batch_size()),
+          steps > 0 && config.trainer().test_freq() != 0};
+}
+
+CheckSetup check_setup(const Job& job) {
+  return {job.ctx, job.world.rank() == 0, [&job] { job.progress(); }};
+}
+
+std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, int local_ranks,
+                              const PromptUse& use, Watchdog* watchdog) {
   const Placement placement = config.cluster().placement() == proto::ClusterSection::SPLIT
                                   ? Placement::kSplit
                                   : Placement::kColocated;
@@ -69,26 +80,35 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
     if (!std::filesystem::is_directory(folder)) {
       fail_usage("model.path: '{}' is not a folder; give a Hugging Face model folder", folder.string());
     }
-    Tokenizer tokenizer = Tokenizer::load(folder);
-    std::unique_ptr<Transformer> model;
-    if (config.model().from_scratch()) {
-      model = make_transformer(folder, tokenizer, ctx.device, dtype, 0);
-      initialize_parameters(model->config(), model->table(), config.seed(), model->parameters());
-      model->pack(ctx);
-    } else {
-      model = load_transformer(ctx, folder, tokenizer, dtype, 0);
-    }
-    job.reset(new Job{config, world, topology, ctx, config.run_dir(), std::move(tokenizer), std::move(model),
+    job.reset(new Job{config, world, topology, ctx, config.run_dir(), Tokenizer::load(folder), nullptr,
                       nullptr, nullptr, std::move(learners)});
+    job->watchdog = watchdog;
     const int64_t longest = config.data().max_prompt_length() + config.data().max_response_length();
-    if (longest > job->model().config().max_position_embeddings) {
+    const int64_t positions = load_model_config(folder).max_position_embeddings;
+    if (longest > positions) {
       fail_usage(
           "data.max_prompt_length + data.max_response_length is {} but {} handles {} positions; lower one of "
           "them",
-          longest, folder.string(), job->model().config().max_position_embeddings);
+          longest, folder.string(), positions);
     }
     job->env = make_environment(config.data(), config.seed());
-    job->source = std::make_unique<PromptSource>(config.data(), *job->env, job->tokenizer, config.seed());
+    job->source = std::make_unique<PromptSource>(config.data(), *job->env, job->tokenizer, config.seed(),
+                                                 check_setup(*job), use);
+    const uint64_t rows = job->source->train_size();
+    if (use.train_prompts > 0 && rows > 0 && world.rank() == 0 &&
+        rows < static_cast<uint64_t>(config.data().train_batch_size())) {
+      spdlog::warn(
+          "data.train_batch_size is {} but there are {} training prompts: a step has some more than once",
+          config.data().train_batch_size(), rows);
+    }
+    if (config.model().from_scratch()) {
+      job->transformer = make_transformer(folder, job->tokenizer, ctx.device, dtype, 0);
+      initialize_parameters(job->model().config(), job->model().table(), config.seed(),
+                            job->model().parameters());
+      job->model().pack(ctx);
+    } else {
+      job->transformer = load_transformer(ctx, folder, job->tokenizer, dtype, 0);
+    }
   });
   return job;
 }

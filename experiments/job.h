@@ -53,8 +53,16 @@ struct Job {
   const Transformer& model() const { return *transformer; }
 };
 
-/// Collective over world. `local_ranks`: ranks on this host, for the number of threads.
-std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, int local_ranks);
+/// Collective over world. `local_ranks`: ranks on this host, for the number of threads. `use`: what will be
+/// asked of the source. `watchdog` may be null. The data are read and checked before the weights are.
+std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, int local_ranks,
+                              const PromptUse& use, Watchdog* watchdog);
+
+/// The prompts that a training run asks for; an evaluation asks for {0, true}.
+PromptUse training_prompts(const proto::Config& config);
+
+/// How this rank checks data: rank 0 speaks, each shows its progress.
+CheckSetup check_setup(const Job& job);
 
 /// Threads of a rank: cluster.threads, or this host's CPUs shared by its ranks.
 int resolve_threads(const proto::Config& config, int local_ranks);

@@ -2,86 +2,21 @@
 
 #include <algorithm>
 
-#include "core/error.h"
-#include "core/file.h"
 #include "core/log.h"
 #include "core/timer.h"
 
 namespace orrery {
-namespace {
-
-std::vector<std::string> split_documents(const std::string& text, const std::string& separator) {
-  std::vector<std::string> documents;
-  size_t begin = 0;
-  while (begin <= text.size()) {
-    const size_t end = separator.empty() ? std::string::npos : text.find(separator, begin);
-    std::string document = text.substr(begin, end == std::string::npos ? end : end - begin);
-    const size_t first = document.find_first_not_of(" \r\n\t");
-    if (first != std::string::npos) {
-      documents.push_back(document.substr(first, document.find_last_not_of(" \r\n\t") - first + 1));
-    }
-    if (end == std::string::npos) break;
-    begin = end + separator.size();
-  }
-  return documents;
-}
-
-}  // namespace
-
-SftData::SftData(const Job& job) : job_(job) {
-  const proto::SftSection& sft = job.config.sft();
-  const Tokenizer& tokenizer = job.tokenizer;
-  for (const std::string& file : sft.text_files()) {
-    for (const std::string& document : split_documents(read_file(file), sft.text_separator())) {
-      std::vector<int32_t> tokens = tokenizer.encode(document, /*add_special_tokens=*/true);
-      if (!tokenizer.eos_ids().empty()) tokens.push_back(tokenizer.eos_ids().front());
-      if (static_cast<int64_t>(tokens.size()) > sft.max_length())
-        tokens.resize(static_cast<size_t>(sft.max_length()));
-      if (tokens.size() >= 2) documents_.push_back(std::move(tokens));
-    }
-    if (documents_.empty()) fail("sft.text_files: {} holds no document of at least two tokens", file);
-  }
-  if (documents_.empty() && !job.env->demonstration(0)) {
-    fail_usage(
-        "sft.total_training_steps is {} but this environment has no demonstrations; give sft.text_files or "
-        "set it to 0",
-        sft.total_training_steps());
-  }
-}
-
-SftData::Example SftData::example(uint64_t index) const {
-  if (!documents_.empty()) {
-    const uint64_t size = documents_.size();
-    const auto& tokens = documents_[permuted_index(job_.config.seed(), index / size, size, index % size)];
-    return {{tokens.front()}, {tokens.begin() + 1, tokens.end()}};
-  }
-  const uint64_t size = job_.env->size(Split::kTrain);
-  const uint64_t item =
-      size == 0 ? index : permuted_index(job_.config.seed(), index / size, size, index % size);
-  const auto demonstration = job_.env->demonstration(item);
-  if (!demonstration) fail("item {} of the environment has no demonstration", item);
-  Example example;
-  example.prompt = job_.source->tokens(*job_.env->reset(Split::kTrain, item));
-  example.response = job_.tokenizer.encode(demonstration->response, /*add_special_tokens=*/false);
-  if (!job_.tokenizer.eos_ids().empty()) example.response.push_back(job_.tokenizer.eos_ids().front());
-  const int64_t room = job_.config.sft().max_length() - static_cast<int64_t>(example.prompt.size());
-  if (room < 1) {
-    fail("item {}: its prompt of {} tokens leaves no room in sft.max_length {}", item, example.prompt.size(),
-         job_.config.sft().max_length());
-  }
-  if (static_cast<int64_t>(example.response.size()) > room)
-    example.response.resize(static_cast<size_t>(room));
-  return example;
-}
-
-SftStage::SftStage(Job& job, Learner& learner) : job_(job), learner_(learner), data_(job) {}
+SftStage::SftStage(Job& job, Learner& learner)
+    : job_(job),
+      learner_(learner),
+      data_(job.config, *job.env, *job.source, job.tokenizer, check_setup(job)) {}
 
 Metrics SftStage::step(int64_t step) {
   const Timer timer;
   job_.phase(fmt::format("sft step {}", step + 1));
   const proto::SftSection& sft = job_.config.sft();
   const auto size = static_cast<size_t>(sft.train_batch_size());
-  std::vector<SftData::Example> examples(size);
+  std::vector<ChatExample> examples(size);
   std::vector<uint8_t> mask;
   int64_t total_tokens = 0;
   for (size_t i = 0; i < size; ++i) {

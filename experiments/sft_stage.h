@@ -2,33 +2,17 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
-#include <string>
-#include <vector>
 
 #include "experiments/job.h"
 #include "experiments/metrics.h"
+#include "experiments/sft_data.h"
 #include "learners/learner.h"
 
 namespace orrery {
 
-/// Supervised examples by number; a function of (config, seed, index), so the data cursor is the step.
-class SftData {
- public:
-  explicit SftData(const Job& job);
-  struct Example {
-    std::vector<int32_t> prompt, response;
-  };
-  Example example(uint64_t index) const;
-
- private:
-  const Job& job_;
-  std::vector<std::vector<int32_t>> documents_;  // tokens of sft.text_files; empty: demonstrations
-};
-
 class SftStage {
  public:
-  /// Learner ranks only.
+  /// Learner ranks only, each of which reads and checks the data: errors as SftData's.
   SftStage(Job& job, Learner& learner);
   /// Step `step` (from 0). Collective over the learners.
   Metrics step(int64_t step);

@@ -1,6 +1,7 @@
 #include "experiments/train.h"
 
 #include <cstdio>
+#include <optional>
 #include <utility>
 
 #include "core/error.h"
@@ -156,12 +157,18 @@ class Training {
   bool run_sft() {
     const bool had_work = state_.sft_step < sft_total_;
     bool stopped = false;
-    if (had_work && job_.is_learner()) {
-      SftStage stage(job_, *learner_);
+    std::optional<SftStage> stage;
+    if (had_work) {
+      job_.phase("read the supervised data");
+      together(job_.world, [&] {
+        if (job_.is_learner()) stage.emplace(job_, *learner_);
+      });
+    }
+    if (stage) {
       const Timer timer;
       const int64_t first = state_.sft_step;
       while (state_.sft_step < sft_total_ && !(stopped = agree_to_stop(*job_.learners))) {
-        Metrics metrics = stage.step(state_.sft_step);
+        Metrics metrics = stage->step(state_.sft_step);
         ++state_.sft_step;
         add_save_metrics(metrics);
         tell_step();
@@ -326,8 +333,8 @@ Training::End train_watched(const proto::Config& config, const std::string& conf
                       }
                     });
   watchdog.phase("load");
-  const std::unique_ptr<Job> job = make_job(config, world, ranks.local_ranks());
-  job->watchdog = &watchdog;
+  const std::unique_ptr<Job> job =
+      make_job(config, world, ranks.local_ranks(), training_prompts(config), &watchdog);
   if (world.rank() == 0) {
     spdlog::info("{}", describe_batch(config, world.size()));
     spdlog::info("model {}: {} parameters, {} rank(s) x {} thread(s), {} learner(s), {} actor(s)",

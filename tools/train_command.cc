@@ -13,15 +13,15 @@
 namespace orrery {
 namespace {
 
-/// As run_on_ranks, with the config, checked: work(config, ranks).
+/// As run_on_ranks, with the config, checked for `use`: work(config, ranks).
 template <class Work>
 int run_config_on_ranks(const std::string& config_path, const std::vector<std::string>& overrides,
-                        Work&& work) {
+                        ConfigUse use, Work&& work) {
   return run_on_ranks([&](CommWorld& ranks) {
     proto::Config config;
     together(ranks.world(), [&] {
       config = load_config(config_path, overrides);
-      check_config(config, ranks.world().size());
+      check_config(config, ranks.world().size(), use);
     });
     return work(config, ranks);
   });
@@ -41,9 +41,9 @@ void add_train_command(CLI::App& app, Command& run) {
   command->add_option("overrides", *overrides, "key=value pairs that replace values of the file");
   command->callback([=, &run] {
     run = [=] {
-      return run_config_on_ranks(*config, *overrides, [](const proto::Config& c, CommWorld& ranks) {
-        return run_training(c, config_to_yaml(c), ranks);
-      });
+      return run_config_on_ranks(
+          *config, *overrides, ConfigUse::kTraining,
+          [](const proto::Config& c, CommWorld& ranks) { return run_training(c, config_to_yaml(c), ranks); });
     };
   });
 }
@@ -68,9 +68,10 @@ void add_eval_command(CLI::App& app, Command& run) {
   command->add_flag("--json", *json, "Print one JSON object");
   command->callback([=, &run] {
     run = [=] {
-      return run_config_on_ranks(*config, *overrides, [=](const proto::Config& c, CommWorld& ranks) {
-        return run_evaluation(c, *checkpoint, *json, ranks.world(), ranks.local_ranks());
-      });
+      return run_config_on_ranks(
+          *config, *overrides, ConfigUse::kEvaluation, [=](const proto::Config& c, CommWorld& ranks) {
+            return run_evaluation(c, *checkpoint, *json, ranks.world(), ranks.local_ranks());
+          });
     };
   });
 }

@@ -1,14 +1,17 @@
 #include "actors/prompt_source.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
-#include <fstream>
+#include <functional>
 #include <set>
 
 #include "actors/actor.h"
 #include "actors/envs/single_turn.h"
 #include "core/error.h"
+#include "tests/models/tokenizer_fixtures.h"
+#include "tests/support/scratch.h"
 
 namespace orrery {
 namespace {
@@ -34,47 +37,175 @@ TEST(Permutation, IsOneForEverySizeAndDiffersByEpoch) {
   }
 }
 
-/// Items whose prompts are runs of digits: item i has lengths[i] of them.
+/// Items whose prompts are runs of digits: item i has length(i) of them. `count` 0: endless.
 class Digits : public Environment {
  public:
-  explicit Digits(std::vector<int> lengths) : lengths_(std::move(lengths)) {}
-  uint64_t size(Split) const override { return lengths_.size(); }
+  explicit Digits(const std::vector<int>& lengths)
+      : count_(lengths.size()), length_([lengths](uint64_t i) { return lengths[i]; }) {}
+  explicit Digits(std::function<int(uint64_t)> length) : length_(std::move(length)) {}
+  uint64_t size(Split) const override { return count_; }
   std::unique_ptr<Episode> reset(Split, uint64_t index) const override {
-    return std::make_unique<SingleTurnEpisode>(std::string(static_cast<size_t>(lengths_[index]), '7'),
+    return std::make_unique<SingleTurnEpisode>(std::string(static_cast<size_t>(length_(index)), '7'),
                                                "digits", [](const std::string&) { return StepResult{}; });
   }
   std::optional<Demonstration> demonstration(uint64_t) const override { return std::nullopt; }
 
  private:
-  std::vector<int> lengths_;
+  uint64_t count_ = 0;
+  std::function<int(uint64_t)> length_;
 };
 
-TEST(PromptSource, WalksEpochsAndHandlesLongPrompts) {
-  const Tokenizer tokenizer = Tokenizer::load(quickstart_model());
-  const Digits env({1, 2, 30, 4});
-  proto::DataSection data;
-  data.set_max_prompt_length(8);
-  data.set_on_error(proto::DataSection::SKIP);
-  const PromptSource source(data, env, tokenizer, 1);
-  for (uint64_t i = 0; i < 40; ++i) {
-    const Prompt prompt = source.train_prompt(i);
-    EXPECT_NE(prompt.item, 2u) << "the long one is passed over";
-    EXPECT_EQ(prompt.tokens, source.train_prompt(i).tokens);
-    EXPECT_EQ(prompt.tokens.front(), *tokenizer.bos_id());
-  }
-  EXPECT_EQ(source.val_size(), 4u);
-  EXPECT_THROW(source.val_prompt(2), Error);
+class PromptLengths : public testing::Test {
+ protected:
+  PromptLengths() : tokenizer_(Tokenizer::load(quickstart_model())) { data_.set_max_prompt_length(8); }
 
-  data.set_on_error(proto::DataSection::FAIL);
-  EXPECT_THROW(
-      {
-        for (uint64_t i = 0; i < 4; ++i) source.train_prompt(i);
-      },
-      Error);
-  const Digits all_long({30, 30});
-  data.set_on_error(proto::DataSection::SKIP);
-  const PromptSource hopeless(data, all_long, tokenizer, 1);
-  EXPECT_THROW(hopeless.train_prompt(0), Error) << "not an endless search";
+  PromptSource source(const Environment& env, const PromptUse& use = {}, int threads = 1) const {
+    CheckSetup setup;
+    setup.ctx.threads = threads;
+    return PromptSource(data_, env, tokenizer_, 1, setup, use);
+  }
+  std::string refusal(const Environment& env, const PromptUse& use = {}, int threads = 1) const {
+    try {
+      source(env, use, threads);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.exit_code(), kExitUsage) << "a restart does not mend data";
+      return error.what();
+    }
+    return "no error";
+  }
+  static std::vector<uint64_t> items(const PromptSource& source, uint64_t begin, uint64_t end) {
+    std::vector<uint64_t> found;
+    for (uint64_t i = begin; i < end; ++i) found.push_back(source.train_prompt(i).item);
+    return found;
+  }
+
+  const Tokenizer tokenizer_;
+  proto::DataSection data_;
+};
+
+TEST_F(PromptLengths, RowsThatFitAreEachEpochsPermutation) {
+  data_.set_on_error(proto::DataSection::SKIP);
+  const Digits env({1, 2, 30, 4, 40});
+  const PromptSource shuffled = source(env);
+  EXPECT_EQ(shuffled.train_size(), 3u);
+  for (uint64_t epoch = 0; epoch < 10; ++epoch)
+    EXPECT_THAT(items(shuffled, 3 * epoch, 3 * epoch + 3), testing::UnorderedElementsAre(0, 1, 3));
+  EXPECT_EQ(shuffled.train_prompt(0).tokens.front(), *tokenizer_.bos_id());
+  EXPECT_EQ(shuffled.val_size(), 3u);
+  EXPECT_EQ(shuffled.val_prompt(2).item, 3u);
+
+  data_.set_shuffle(false);
+  EXPECT_THAT(items(source(env), 0, 7), testing::ElementsAre(0, 1, 3, 0, 1, 3, 0));
+  // As if the rows that do not fit had never been in the file.
+  data_.set_shuffle(true);
+  const std::vector<uint64_t> kept = {0, 1, 3};
+  const Digits short_ones({1, 2, 4});
+  const PromptSource without = source(short_ones);
+  for (uint64_t i = 0; i < 12; ++i)
+    EXPECT_EQ(shuffled.train_prompt(i).item, kept[without.train_prompt(i).item]) << i;
+}
+
+TEST_F(PromptLengths, WhereAllFitTheOrderIsThePermutation) {
+  const Digits env({1, 2, 3, 4, 5, 6, 7});  // and a BOS: the limit itself fits
+  for (const auto on_error : {proto::DataSection::FAIL, proto::DataSection::SKIP}) {
+    data_.set_on_error(on_error);
+    const PromptSource found = source(env);
+    for (uint64_t i = 0; i < 21; ++i)
+      EXPECT_EQ(found.train_prompt(i).item, permuted_index(1, i / 7, 7, i % 7)) << i;
+  }
+}
+
+TEST_F(PromptLengths, ARowThatDoesNotFitIsRefusedBeforeTheFirstStep) {
+  const Digits env({1, 2, 30, 4, 40});
+  EXPECT_EQ(
+      refusal(env),
+      "training item 2: the prompt has 31 tokens, more than data.max_prompt_length 8; raise that or set "
+      "data.on_error: skip to leave such training prompts out");
+  EXPECT_THAT(refusal(env, {0, true}), testing::HasSubstr("held-out item 2: the prompt has 31 tokens"));
+  EXPECT_EQ(refusal(env, {0, false}), "no error") << "nothing is asked for";
+  data_.set_val_size(2);
+  EXPECT_EQ(refusal(env, {0, true}), "no error") << "items 0 and 1 are all that is evaluated";
+
+  data_.set_on_error(proto::DataSection::SKIP);
+  EXPECT_EQ(refusal(Digits({30, 40})),
+            "none of 2 training prompts can be used, the first because: training item 0: the prompt has 31 "
+            "tokens, more than data.max_prompt_length 8");
+  data_.set_val_size(2);
+  const Digits few({30, 1, 40, 2, 3});
+  const PromptSource found = source(few);
+  EXPECT_EQ(found.val_size(), 2u) << "of those that fit";
+  EXPECT_EQ(found.val_prompt(0).item, 1u);
+  EXPECT_EQ(found.val_prompt(1).item, 3u);
+}
+
+TEST_F(PromptLengths, ThreadsChangeNothing) {
+  std::vector<int> lengths(10000, 3);
+  for (const size_t long_one : {2047u, 2048u, 5000u, 5001u, 9999u}) lengths[long_one] = 30;
+  const Digits env(lengths);
+  EXPECT_THAT(refusal(env, {}, 4), testing::HasSubstr("training item 2047: "));
+  data_.set_on_error(proto::DataSection::SKIP);
+  const PromptSource one = source(env), four = source(env, {}, 4);
+  ASSERT_EQ(four.train_size(), 9995u);
+  for (uint64_t i = 0; i < 20000; i += 7) {
+    const uint64_t item = four.train_prompt(i).item;
+    ASSERT_EQ(item, one.train_prompt(i).item);
+    ASSERT_EQ(lengths[item], 3);
+  }
+}
+
+/// What is generated has no end, so it cannot all be measured; nothing is drawn twice all the same.
+TEST_F(PromptLengths, AGeneratedPromptThatDoesNotFitIsReplacedByAnother) {
+  const Digits some([](uint64_t item) { return item % 3 == 2 ? 30 : 1; });
+  EXPECT_THAT(refusal(some), testing::HasSubstr("training item 2: the prompt has 31 tokens"));
+  EXPECT_EQ(refusal(some, {2, false}), "no error") << "a run of two prompts";
+  const Digits rare([](uint64_t item) { return item == 5000 ? 30 : 1; });
+  const PromptSource strict = source(rare);
+  EXPECT_EQ(strict.train_prompt(4999).item, 4999u);
+  EXPECT_THROW(strict.train_prompt(5000), Error);
+
+  data_.set_on_error(proto::DataSection::SKIP);
+  const PromptSource found = source(some);
+  EXPECT_EQ(found.train_size(), 0u);
+  EXPECT_EQ(found.val_size(), 500u);
+  const std::vector<uint64_t> drawn = items(found, 0, 3000);
+  EXPECT_EQ(std::set<uint64_t>(drawn.begin(), drawn.end()).size(), drawn.size());
+  for (uint64_t i = 0; i < drawn.size(); ++i) EXPECT_EQ(drawn[i] == i, i % 3 != 2);
+  EXPECT_THROW(source(Digits([](uint64_t) { return 30; })), Error) << "not an endless search";
+}
+
+TEST_F(PromptLengths, ARowThatTheChatTemplateRefusesIsOneToo) {
+  nlohmann::json json = testing_support::byte_level_tokenizer();
+  json["post_processor"] = nullptr;
+  const testing_support::TemporaryFolder folder;
+  folder.write("tokenizer.json", json.dump());
+  const auto load = [&](const char* chat_template) {
+    folder.write("tokenizer_config.json", nlohmann::json{{"chat_template", chat_template}}.dump());
+    return Tokenizer::load(folder.path());
+  };
+  data_.set_apply_chat_template(true);
+  const Digits env({1, 3, 2});
+  {
+    const Tokenizer picky = load(
+        "{% if messages[0].content == '777' %}{{ raise_exception('not three') }}{% endif %}{{ "
+        "messages[0].content }}");
+    EXPECT_THAT(testing_support::error_of([&] { PromptSource(data_, env, picky, 1); }),
+                testing::AllOf(testing::StartsWith("training item 1: "), testing::HasSubstr("not three"),
+                               testing::HasSubstr("data.on_error: skip")));
+    data_.set_on_error(proto::DataSection::SKIP);
+    EXPECT_EQ(PromptSource(data_, env, picky, 1).train_size(), 2u);
+  }
+  const Tokenizer silent = load("{% if messages[0].content != '77' %}{{ messages[0].content }}{% endif %}");
+  EXPECT_EQ(PromptSource(data_, env, silent, 1).train_size(), 2u);
+  data_.set_on_error(proto::DataSection::FAIL);
+  EXPECT_THAT(testing_support::error_of([&] { PromptSource(data_, env, silent, 1); }),
+              testing::StartsWith("training item 2: the prompt has no tokens"));
+}
+
+TEST(Grouped, SeparatesThousands) {
+  EXPECT_EQ(grouped(0), "0");
+  EXPECT_EQ(grouped(999), "999");
+  EXPECT_EQ(grouped(1000), "1,000");
+  EXPECT_EQ(grouped(7473000), "7,473,000");
 }
 
 TEST(PromptSource, TemplateHoldsThePromptOnce) {

@@ -203,7 +203,7 @@ class Data(Case):
             data.write_text(good + "\n" + row + "\n")
             self.fails(2, "train", *options, says=["train.jsonl:2", says])  # as final as a config error: a restart changes nothing
         data.write_text(good + "\n" + json.dumps({"question": "1+1?" * 99, "answer": "two #### 2"}) + "\n")
-        self.fails(1, "train", *options, "data.train_batch_size=2", "data.max_prompt_length=8", says=["train.jsonl:2", "max_prompt_length"])
+        self.fails(2, "train", *options, "data.train_batch_size=2", "data.max_prompt_length=8", says=["train.jsonl:2", "max_prompt_length"])
 
 
 if __name__ == "__main__":

@@ -505,6 +505,16 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
   EXPECT_THAT(refused({"data.env=gsm8k"}), HasSubstr("set data.train_files"));
   EXPECT_THAT(refused({"data.env=gsm8k", "data.train_files=[a]", "trainer.test_freq=5"}),
               HasSubstr("set data.val_files"));
+  check_config(usable({"data.env=gsm8k", "data.train_files=[a]"}), 1);
+  // An evaluation reads held-out items and nothing else.
+  const auto refused_for_eval = [](const std::vector<std::string>& overrides) {
+    return usage_error([&] { check_config(usable(overrides), 1, ConfigUse::kEvaluation); });
+  };
+  check_config(usable({"data.env=gsm8k", "data.val_files=[a]", "rollout.n=1", "rollout.temperature=0",
+                       "actor.ppo_mini_batch_size=5", "sft.total_training_steps=9"}),
+               1, ConfigUse::kEvaluation);
+  EXPECT_THAT(refused_for_eval({"data.env=gsm8k", "data.train_files=[a]"}), HasSubstr("set data.val_files"));
+  EXPECT_THAT(refused_for_eval({"rollout.val_temperature=1e-7"}), HasSubstr("rollout.val_temperature"));
   EXPECT_THAT(refused({"data.train_files=[a]"}), HasSubstr("would be ignored: remove them"));
   EXPECT_THAT(refused({"data.reward_rule=gsm8k"}),
               HasSubstr("data.reward_rule is set, but it is for rows of files"));

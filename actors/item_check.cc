@@ -1,0 +1,72 @@
+#include "actors/item_check.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "core/parallel.h"
+#include "core/timer.h"
+
+namespace orrery {
+namespace {
+
+constexpr uint64_t kPart = 2048;  // items between two looks at the clock
+
+}  // namespace
+
+UsableItems find_usable(const CheckSetup& setup, const ItemCheck& check) {
+  UsableItems usable;
+  uint64_t done = 0, left_out = 0;
+  std::string first_problem;
+  const Timer timer;
+  double told = 0;
+  while (done < check.count && done - left_out < check.wanted) {
+    const uint64_t size = std::min({kPart, check.count - done, check.wanted - (done - left_out)});
+    std::vector<ItemProblem> problems(size);
+    parallel_items(setup.ctx, static_cast<int64_t>(size), [&](int64_t i) {
+      problems[static_cast<size_t>(i)] = check.problem(done + static_cast<uint64_t>(i));
+    });
+    for (ItemProblem& problem : problems) {
+      if (problem.text.empty()) {
+        if (left_out > 0) usable.items_.push_back(done);
+      } else {
+        if (!check.skip) {
+          fail_usage("{}; {} or set data.on_error: skip to leave such {} out", problem.text,
+                     problem.too_long ? "raise that" : "mend it", check.noun);
+        }
+        if (left_out++ == 0) {
+          first_problem = std::move(problem.text);
+          usable.items_.reserve(std::min(check.count, check.wanted));
+          for (uint64_t item = 0; item < done; ++item) usable.items_.push_back(item);
+        }
+      }
+      ++done;
+    }
+    if (setup.alive) setup.alive();
+    if (setup.tell && done < check.count && timer.seconds() - told > setup.tell_every_seconds) {
+      told = timer.seconds();
+      spdlog::info("checked {} of {} {}", grouped(done), grouped(check.count), check.noun);
+    }
+  }
+  usable.all_ = done - left_out;
+  if (usable.all_ == 0 && left_out > 0) {
+    fail_usage("none of {} {} can be used, the first because: {}", grouped(done), check.noun, first_problem);
+  }
+  if (left_out > 0 && setup.tell) {
+    spdlog::warn("{} of {} {} left out, the first because: {}", grouped(left_out), grouped(done), check.noun,
+                 first_problem);
+  }
+  return usable;
+}
+
+std::string grouped(uint64_t number) {
+  const std::string digits = std::to_string(number);
+  std::string text;
+  for (size_t i = 0; i < digits.size(); ++i) {
+    if (i > 0 && (digits.size() - i) % 3 == 0) text += ',';
+    text += digits[i];
+  }
+  return text;
+}
+
+}  // namespace orrery
