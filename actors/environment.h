@@ -32,6 +32,11 @@ class Episode {
   virtual ~Episode() = default;
   /// The conversation so far: system and user messages for a chat model.
   virtual const std::vector<ChatMessage>& messages() const = 0;
+  /// Null, or the tools that a chat template tells the model of, a list of JSON schemas.
+  virtual const OrderedJson& tools() const {
+    static const OrderedJson kNone;
+    return kNone;
+  }
   /// The same as one plain text for a base model.
   virtual const std::string& prompt() const = 0;
   virtual const std::string& data_source() const = 0;

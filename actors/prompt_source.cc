@@ -110,8 +110,14 @@ std::vector<ChatMessage> PromptSource::messages(const Episode& episode) const {
   return messages;
 }
 
+ChatOptions PromptSource::chat_options(const Episode& episode) {
+  ChatOptions options;
+  options.tools = episode.tools();
+  return options;
+}
+
 std::vector<int32_t> PromptSource::tokens(const Episode& episode) const {
-  if (chat_template_) return chat_template_->encode(tokenizer_, messages(episode));
+  if (chat_template_) return chat_template_->encode(tokenizer_, messages(episode), chat_options(episode));
   std::vector<int32_t> ids =
       tokenizer_.encode(fill(data_.prompt_template(), episode.prompt()), /*add_special_tokens=*/true);
   if (ids.empty() && tokenizer_.bos_id()) ids.push_back(*tokenizer_.bos_id());
@@ -119,7 +125,8 @@ std::vector<int32_t> PromptSource::tokens(const Episode& episode) const {
 }
 
 ChatExample PromptSource::example(const Episode& episode, const std::string& answer) const {
-  if (chat_template_) return chat_example(*chat_template_, tokenizer_, messages(episode), answer);
+  if (chat_template_)
+    return chat_example(*chat_template_, tokenizer_, messages(episode), answer, chat_options(episode));
   ChatExample example;
   example.prompt = tokens(episode);
   example.response = tokenizer_.encode(answer, /*add_special_tokens=*/false);

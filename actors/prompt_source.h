@@ -63,6 +63,7 @@ class PromptSource {
 
  private:
   std::vector<ChatMessage> messages(const Episode& episode) const;
+  static ChatOptions chat_options(const Episode& episode);
   bool skips() const { return data_.on_error() == proto::DataSection::SKIP; }
   UsableItems check(Split split, uint64_t wanted, const CheckSetup& setup) const;
   ItemProblem problem(Split split, uint64_t item, const std::vector<int32_t>& tokens) const;

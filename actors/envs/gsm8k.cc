@@ -14,6 +14,7 @@ constexpr std::string_view kAnswerMark = "####";
 
 struct Row {
   std::vector<ChatMessage> messages;
+  OrderedJson tools;  // null where the row has none
   std::string prompt, data_source;
   std::vector<std::string> truths;  // each of them is right
   proto::RewardRule rule = proto::GSM8K;
@@ -106,15 +107,16 @@ Row parse_math(const Source& source) {
   return row;
 }
 
-std::vector<ChatMessage> parse_messages(const nlohmann::json& prompt, const std::string& where) {
-  std::vector<ChatMessage> messages;
-  for (const auto& message : prompt) {
-    if (!message.is_object())
-      fail("{}: an entry of \"prompt\" is not a message with role and content", where);
-    messages.push_back({json_string(message, "role", where), json_string(message, "content", where)});
-  }
-  if (messages.empty()) fail("{}: \"prompt\" has no messages", where);
-  return messages;
+/// The messages with all their keys, and the tools. The line is read again for them: templates print the keys
+/// of objects in the order in which they stand.
+void parse_messages(const Source& source, Row& row) {
+  const OrderedJson object = OrderedJson::parse(source.line, nullptr, /*allow_exceptions=*/false);
+  row.messages = chat_messages_from_json(object.at("prompt"), source.where);
+  const auto tools = object.find("tools");
+  if (tools == object.end() || tools->is_null()) return;
+  if (!tools->is_array()) fail("{}: \"tools\" is {}, not a list", source.where, tools->type_name());
+  check_json_depth(*tools, source.where);
+  row.tools = *tools;
 }
 
 Row parse_verl(const Source& source) {
@@ -124,7 +126,7 @@ Row parse_verl(const Source& source) {
   if (prompt.is_string()) {
     row.messages = {{"user", prompt.get<std::string>()}};
   } else if (prompt.is_array()) {
-    row.messages = parse_messages(prompt, where);
+    parse_messages(source, row);
   } else {
     fail("{}: \"prompt\" is {}, neither text nor a list of messages", where, prompt.type_name());
   }
@@ -214,7 +216,8 @@ class Gsm8k final : public Environment {
           result.extra["correct"] = grade.correct ? 1 : 0;
           result.extra["format"] = grade.marked ? 1 : 0;
           return result;
-        });
+        },
+        row.tools);
   }
 
   std::string where(Split split, uint64_t index) const override { return rows(split)[index].where; }

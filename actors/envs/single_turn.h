@@ -18,13 +18,15 @@ class SingleTurnEpisode final : public Episode {
   SingleTurnEpisode(std::string prompt, std::string data_source, Score score)
       : SingleTurnEpisode({{"user", prompt}}, prompt, std::move(data_source), std::move(score)) {}
   SingleTurnEpisode(std::vector<ChatMessage> messages, std::string prompt, std::string data_source,
-                    Score score)
+                    Score score, OrderedJson tools = {})
       : messages_(std::move(messages)),
         prompt_(std::move(prompt)),
         data_source_(std::move(data_source)),
-        score_(std::move(score)) {}
+        score_(std::move(score)),
+        tools_(std::move(tools)) {}
 
   const std::vector<ChatMessage>& messages() const override { return messages_; }
+  const OrderedJson& tools() const override { return tools_; }
   const std::string& prompt() const override { return prompt_; }
   const std::string& data_source() const override { return data_source_; }
   StepResult step(const std::string& response) override { return score_(response); }
@@ -33,6 +35,7 @@ class SingleTurnEpisode final : public Episode {
   std::vector<ChatMessage> messages_;
   std::string prompt_, data_source_;
   Score score_;
+  OrderedJson tools_;
 };
 
 }  // namespace orrery

@@ -38,5 +38,35 @@ TEST(TemplateVariables, ReachEveryPrompt) {
   EXPECT_EQ(source.val_prompt(0).tokens, varied);
 }
 
+TEST(TemplateVariables, RowsKeepEveryKeyOfTheirMessagesAndTheirTools) {
+  const testing_support::TemporaryFolder folder;
+  folder.write("tokenizer.json", testing_support::sentencepiece_tokenizer().dump());
+  folder.write("chat_template.jinja", "{{ messages|tojson }}{{ tools|tojson }}");
+  const std::string messages =
+      R"([{"role": "user", "content": "q", "name": "n"}, {"role": "assistant", "tool_calls": )"
+      R"([{"function": {"name": "f", "arguments": {"z": 1, "a": [null, 1.5]}}}]}])";
+  const std::string tools = R"([{"type": "function", "function": {"z": 1, "a": 2}}])";
+  const auto row = [&](const std::string& more) {
+    return R"({"data_source": "gsm8k", "prompt": )" + messages +
+           R"(, "reward_model": {"ground_truth": "1"})" + more + "}\n";
+  };
+  folder.write("rows.jsonl", row(R"(, "tools": )" + tools) + row(""));
+  const Tokenizer tokenizer = Tokenizer::load(folder.path());
+  proto::DataSection data;
+  data.set_env(proto::DataSection::GSM8K);
+  data.set_apply_chat_template(true);
+  data.set_shuffle(false);
+  data.add_train_files((folder.path() / "rows.jsonl").string());
+  data.add_val_files((folder.path() / "rows.jsonl").string());
+  const std::unique_ptr<Environment> env = make_environment(data, 1);
+  const PromptSource source(data, *env, tokenizer, 1);
+  EXPECT_EQ(source.train_prompt(0).tokens, tokenizer.encode(messages + tools, false));
+  EXPECT_EQ(source.val_prompt(1).tokens, tokenizer.encode(messages + "null", false));
+
+  folder.write("bad.jsonl", row(R"(, "tools": {})"));
+  data.add_train_files((folder.path() / "bad.jsonl").string());
+  EXPECT_THROW(make_environment(data, 1), Error);
+}
+
 }  // namespace
 }  // namespace orrery
