@@ -5,6 +5,7 @@
 
 #include "actors/template_variables.h"
 #include "core/error.h"
+#include "core/log.h"
 #include "core/rng.h"
 
 namespace orrery {
@@ -17,6 +18,20 @@ constexpr const char* kPlaceholder = "{}";
 std::string fill(const std::string& pattern, const std::string& text) {
   const size_t at = pattern.find(kPlaceholder);
   return pattern.substr(0, at) + text + pattern.substr(at + 2);
+}
+
+/// Generation ends at such a token, so nothing behind it would ever be said; a demonstration that goes on is
+/// not what its author meant.
+void check_no_end_inside(const Tokenizer& tokenizer, const std::string& answer) {
+  for (const int32_t id : tokenizer.eos_ids()) {
+    if (!tokenizer.is_special(id)) continue;  // not read out of a text
+    const std::string_view end = tokenizer.id_to_token(id);
+    const size_t at = answer.find(end);
+    if (at == std::string::npos) continue;
+    if (answer.find_first_not_of(" \t\r\n", at + end.size()) == std::string::npos) continue;
+    fail("the demonstration has {} inside, which ends a sequence, so that what follows would not be learned",
+         end);
+  }
 }
 
 /// Held-out items to use, were all of them good.
@@ -66,6 +81,12 @@ PromptSource::PromptSource(const proto::DataSection& data, const Environment& en
       fail_usage(
           "data.apply_chat_template is set but the model's folder has no chat template; set it to false");
     }
+  } else if (setup.tell && env.size(Split::kTrain) + env.size(Split::kVal) > 0 &&
+             !tokenizer.chat_template().empty()) {
+    spdlog::warn(
+        "the model has a chat template but data.apply_chat_template is false: prompts are plain text, the "
+        "roles "
+        "of messages are left out");
   }
   // An epoch is a permutation of all rows that can be used, so all are looked at even for one step.
   if (use.train_prompts > 0) {
@@ -125,6 +146,7 @@ std::vector<int32_t> PromptSource::tokens(const Episode& episode) const {
 }
 
 ChatExample PromptSource::example(const Episode& episode, const std::string& answer) const {
+  check_no_end_inside(tokenizer_, answer);
   if (chat_template_)
     return chat_example(*chat_template_, tokenizer_, messages(episode), answer, chat_options(episode));
   ChatExample example;

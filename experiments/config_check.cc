@@ -154,6 +154,12 @@ void check_data(const proto::Config& config, ConfigUse use) {
     fail_usage("data.prompt_template is '{}': it must contain {{}}, where the prompt goes",
                data.prompt_template());
   }
+  if (!data.apply_chat_template() && data.has_system_prompt() && !data.system_prompt().empty()) {
+    fail_usage(
+        "data.system_prompt is set but data.apply_chat_template is not, and only a chat has such a message: "
+        "set "
+        "it, or write the text into data.prompt_template");
+  }
   if (!data.apply_chat_template() && data.chat_template_kwargs_size() > 0) {
     fail_usage(
         "data.chat_template_kwargs is set but data.apply_chat_template is not: set it, or leave the "
@@ -219,6 +225,9 @@ void check_config(const proto::Config& config, int ranks, ConfigUse use) {
   if (config.experiment_name().empty()) fail_usage("experiment_name is empty: give the run a name");
   const Topology topology = topology_of(config, ranks);
   check_data(config, use);
+  for (const std::string& stop : config.rollout().stop()) {
+    if (stop.empty()) fail_usage("rollout.stop has an empty text: give the text to stop at, or leave it out");
+  }
   check_temperature("rollout.temperature", config.rollout().temperature());
   check_temperature("rollout.val_temperature", config.rollout().val_temperature());
   if (use == ConfigUse::kEvaluation) return;

@@ -76,8 +76,7 @@ std::string value_text(const Message& message, const FieldDescriptor& field, int
 }
 
 /// A mapping by its names' order, which the message does not keep. The values are JSON, which is YAML too.
-void write_map(const Message& message, const FieldDescriptor& field, const std::string& indent,
-               std::string& out) {
+void write_map(const Message& message, const FieldDescriptor& field, std::string& out) {
   const Reflection& r = *message.GetReflection();
   std::map<std::string, std::string> entries;
   for (int i = 0; i < r.FieldSize(message, &field); ++i) {
@@ -87,8 +86,11 @@ void write_map(const Message& message, const FieldDescriptor& field, const std::
     };
     entries[part(field.message_type()->map_key())] = part(field.message_type()->map_value());
   }
-  out += entries.empty() ? " {}\n" : "\n";
-  for (const auto& [name, json] : entries) out += indent + "  " + quoted(name) + ": " + json + "\n";
+  // On one line, so that a key is a line: what compares configs (config_values.h) takes the mapping as one
+  // value.
+  std::string text;
+  for (const auto& [name, json] : entries) text += (text.empty() ? "" : ", ") + quoted(name) + ": " + json;
+  out += " {" + text + "}\n";
 }
 
 void write_section(const Message& message, const std::string& indent, std::string& out) {
@@ -97,7 +99,7 @@ void write_section(const Message& message, const std::string& indent, std::strin
     const FieldDescriptor& field = *message.GetDescriptor()->field(i);
     out += indent + field.name() + ":";
     if (field.is_map()) {
-      write_map(message, field, indent, out);
+      write_map(message, field, out);
       continue;
     }
     if (field.cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {

@@ -177,6 +177,24 @@ class ChatDemonstrations(DataCase):
                                train=self.rows("one.jsonl", row("1+1?", "2")))
         self.fails(2, "train", *options, says=["one.jsonl:1: ", "tokenizer_config.json", "<think>", "#### 2"])
 
+    def test_an_end_inside_an_answer_is_refused(self):
+        model = ScriptedModel(self.folder / "model", special=["<eos>", "<|im_end|>"])
+        model.write(eos_token="<eos>", chat_template=CHATML, generation_config={"eos_token_id": 257})
+        rows = [{"question": "q", "answer": f"{text} #### 2"} for text in ("a", "b<|im_end|>c", "<eos>")]
+        rows.append({"question": "q", "answer": "d #### 2<|im_end|>\n"})  # at its end it is harmless
+        options = ("sft.total_training_steps=1", "sft.train_batch_size=4", "trainer.total_training_steps=0")
+        for chat in ("true", "false"):
+            train = self.options(*options, f"data.apply_chat_template={chat}", train=self.rows("ends.jsonl", *rows))
+            self.fails(2, "train", *train, says=["ends.jsonl:2: ", "<|im_end|> inside"])
+            self.assertIn("2 of 4 demonstrations left out", self.ok("train", *train, "data.on_error=skip").stderr)
+
+    def test_a_template_that_is_not_applied_is_said(self):
+        ScriptedModel(self.folder / "model").write(eos_token="<eos>", chat_template=CHATML)
+        train = self.rows("one.jsonl", row("q"))
+        self.assertIn("data.apply_chat_template is false", self.ok("train", *self.options(train=train)).stderr)
+        self.assertNotIn("apply_chat_template", self.ok("train", *self.options("data.apply_chat_template=true", "data.max_prompt_length=99",
+                                                                               train=train)).stderr)
+
 
 if __name__ == "__main__":
     unittest.main()

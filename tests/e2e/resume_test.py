@@ -49,6 +49,7 @@ class Folder(Base):
             result = self.fails(2, *self.words(change), says=["holds another experiment, now at step 4", told, "trainer.resume="])
             self.assertEqual(len([line for line in result.stderr.splitlines() if line.startswith("orrery:")]), 1, result.stderr)
         self.fails(2, *self.words("seed=5", "rollout.n=4"), says=["rollout.n: 8 -> 4, seed: 1 -> 5"])
+        self.fails(2, *self.words("data.reward_rule=gsm8k"), says=["data.reward_rule"])
         self.fails(2, *self.words("sft.total_training_steps=3"), says=["past SFT"])
         self.fails(2, *self.words("sft.total_training_steps=1"), says=["sft.total_training_steps: 2 -> 1"])
         self.fails(2, *self.words("trainer.total_training_steps=1"), says=["is at RL step 2", "trainer.total_training_steps is 1"])

@@ -514,6 +514,8 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
   check_config(usable({"rollout.compute_dtype=f32"}), 1);
   check_config(usable({"rollout.compute_dtype=bf16", "cluster.placement=split"}), 2);
   EXPECT_THAT(refused({"data.prompt_template=hello"}), HasSubstr("must contain {}, where the prompt goes"));
+  EXPECT_THAT(refused({"data.system_prompt=Be brief."}), HasSubstr("data.apply_chat_template is not"));
+  EXPECT_THAT(refused({"rollout.stop=[a, \"\"]"}), HasSubstr("rollout.stop has an empty text"));
   EXPECT_THAT(refused({"data.prompt_template=Q: {}", "data.apply_chat_template=true"}),
               HasSubstr("a chat has its own template: leave one of them out"));
   EXPECT_THAT(refused({"data.env=gsm8k"}), HasSubstr("set data.train_files"));

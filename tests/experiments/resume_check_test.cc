@@ -128,6 +128,22 @@ TEST(ConfigChanges, TellWhatIsNotFree) {
   EXPECT_EQ(changes.back().rule, ResumeRule::kFixed);
 }
 
+TEST(ConfigChanges, AMappingIsOneValue) {
+  const auto with = [](const std::map<std::string, std::string>& entries) {
+    return yaml([&](proto::Config& c) {
+      for (const auto& [name, json] : entries)
+        (*c.mutable_data()->mutable_chat_template_kwargs())[name] = json;
+    });
+  };
+  const std::string one = with({{"think", "false"}}),
+                    two = with({{"think", "false"}, {"a: b", "[1, \"x\\n\"]"}});
+  EXPECT_EQ(to_text(config_changes(yaml(), one)), "data.chat_template_kwargs: {} -> {\"think\": false}");
+  EXPECT_EQ(to_text(config_changes(two, yaml())),
+            "data.chat_template_kwargs: {\"a: b\": [1, \"x\\n\"], \"think\": false} -> {}");
+  EXPECT_THAT(config_changes(two, two), IsEmpty());
+  EXPECT_EQ(config_changes(one, two).front().rule, ResumeRule::kFixed);
+}
+
 TEST(ConfigChanges, AKeyThatIsNewerThanTheCheckpointHadItsDefault) {
   const std::string without = "seed: 1\n";
   EXPECT_THAT(config_changes(without, yaml()), IsEmpty());
