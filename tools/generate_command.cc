@@ -209,7 +209,8 @@ void add_generate_command(CLI::App& app, Command& run) {
   command->add_option("--min-p", options->sampling.min_p, "0: off")->check(CLI::Range(0.0, 1.0));
   command->add_option("-n,--n", options->n, "Samples of each prompt")->check(CLI::Range(1, 4096));
   command->add_option("--seed", options->seed, "Seed of the samples")->check(whole_number(0));
-  add_texts(*command, "--stop", options->stop, "Stop when this text appears; may be given several times");
+  add_texts(*command, "--stop", options->stop,
+            "Stop when this text, or special token (<|im_end|>), appears; may be given several times");
   command->add_flag("--ignore-eos", options->ignore_eos, "Go on after end-of-sequence tokens");
   command->add_flag("--json", options->json, "Print JSON lines");
   command->callback([=, &run] { run = [=] { return generate(*options); }; });
