@@ -281,6 +281,18 @@ std::optional<bool> text_predicate(std::string_view name, std::string_view text)
   return std::nullopt;
 }
 
+std::string text_ascii_digits(std::string_view text) {
+  std::string out;
+  for_each(text, [&](uint32_t c, size_t) {
+    if (c < 0x80 || !is_decimal(c)) return append_utf8(c, out);
+    uint32_t before =
+        0;  // Unicode has the digits of a script as ten in a row, some scripts one behind the other
+    while (before < 60 && is_decimal(c - before - 1)) ++before;
+    out += static_cast<char>('0' + before % 10);
+  });
+  return out;
+}
+
 std::string text_repr(std::string_view text) {
   const bool single = text.find('\'') == std::string_view::npos || text.find('"') != std::string_view::npos;
   const char quote = single ? '\'' : '"';

@@ -40,7 +40,7 @@ std::string plain_digits(std::string_view text) {
 
 /// float(text)
 bool parse_real(std::string_view text, double& out) {
-  const std::string stripped = plain_digits(text_strip(text, std::nullopt, true, true));
+  const std::string stripped = plain_digits(text_ascii_digits(text_strip(text, std::nullopt, true, true)));
   std::string_view rest = stripped;
   const bool negative = rest.starts_with('-');
   if (rest.starts_with('-') || rest.starts_with('+')) rest.remove_prefix(1);
@@ -55,7 +55,7 @@ bool parse_real(std::string_view text, double& out) {
 
 /// int(text, base); false where Python raises ValueError.
 bool parse_whole(std::string_view text, int64_t base, int64_t& out) {
-  std::string digits(text_strip(text, std::nullopt, true, true));
+  std::string digits = text_ascii_digits(text_strip(text, std::nullopt, true, true));
   bool negative = false;
   if (!digits.empty() && (digits[0] == '-' || digits[0] == '+')) {
     negative = digits[0] == '-';

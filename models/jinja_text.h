@@ -53,6 +53,9 @@ std::string text_title_words(std::string_view text);
 /// isidentifier; nullopt for any other name.
 std::optional<bool> text_predicate(std::string_view name, std::string_view text);
 
+/// With every decimal digit of Unicode as the ASCII digit it stands for, as int() and float() read them.
+std::string text_ascii_digits(std::string_view text);
+
 /// Python's repr of a text, with its quotes.
 std::string text_repr(std::string_view text);
 /// What HTML escapes: & < > ' ".

@@ -199,6 +199,11 @@ c)J"},
   });
 }
 
+TEST(Jinja, DigitsOfEveryScriptAreNumbers) {
+  expect_rendered({{"{{ '\u0661\u0662'|int }} {{ '\uff14.\uff15'|float }} {{ '\U0001d7d8\U0001d7e3'|int }}",
+                    "12 4.5 1"}});
+}
+
 TEST(Jinja, WhatPythonRaisesIsAnError) {
   for (const char* jinja : {"{{ 1 + 'a' }}",
                             "{{ 'a' + 1 }}",
