@@ -42,17 +42,15 @@ std::vector<std::string> words_to_parse(const CLI::App& app, int argc, const cha
     }
     const size_t equals = word.find('=');
     const std::string name = word.substr(0, equals);
-    if (!takes_value(*command, name)) {
-      words.push_back(word);
-    } else if (equals == std::string::npos) {
-      words.push_back(word);
-      if (i + 1 < argc) words.emplace_back(argv[++i]);  // its value, whatever it looks like
-    } else if (equals + 1 == word.size()) {
+    const bool takes = takes_value(*command, name);
+    if (takes && equals + 1 == word.size()) {  // an empty value, not the next word
       words.push_back(name);
       words.emplace_back();
-    } else {
-      words.push_back(word);
+      continue;
     }
+    words.push_back(word);
+    if (takes && equals == std::string::npos && i + 1 < argc)
+      words.emplace_back(argv[++i]);  // whatever it looks like
   }
   std::reverse(words.begin(), words.end());
   return words;
