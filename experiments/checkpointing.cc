@@ -197,9 +197,9 @@ Checkpointer::Resumed Checkpointer::resume(Learner* learner) {
     }
     const double weight = largest(job_.ctx, std::as_const(model).parameters());
     if (imported) state.start_largest = weight;
-    // An older checkpoint does not say what its stage began with: the model's own weights, in no fewer steps.
-    const double limit = state.start_largest ? largest_sound_weight(*state.start_largest, state.stage_step())
-                                             : largest_sound_weight(initial, state.step());
+    // An older checkpoint does not say what its stage began with: SFT began with the model's own weights.
+    const double limit = state.start_largest ? largest_sound_weight(*state.start_largest, state.adam_t)
+                                             : largest_sound_weight(initial, state.sft_step + state.adam_t);
     const std::string problem = state_problem(weight, moment, limit);
     if (!problem.empty()) {
       fail_usage(

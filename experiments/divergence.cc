@@ -15,7 +15,7 @@ namespace orrery {
 namespace {
 
 /// Of the largest weight at the stage's start, or 1. docs/design.md says why.
-constexpr double kGrowth = 3, kGrowthOfAStep = 0.1, kMostGrowth = 1000;
+constexpr double kGrowth = 3, kGrowthOfAnUpdate = 0.1, kMostGrowth = 1000;
 
 /// Below it a policy counts as sure of its tokens: their gradient may be too small for a float.
 constexpr double kSure = 1e-3;
@@ -38,8 +38,8 @@ float largest(const Context& ctx, std::span<const float> values) {
   return std::isfinite(value) ? value : std::numeric_limits<float>::infinity();
 }
 
-double largest_sound_weight(double start_largest, int64_t steps) {
-  const double growth = std::min(kGrowth + kGrowthOfAStep * static_cast<double>(steps), kMostGrowth);
+double largest_sound_weight(double start_largest, int64_t updates) {
+  const double growth = std::min(kGrowth + kGrowthOfAnUpdate * static_cast<double>(updates), kMostGrowth);
   return growth * std::max(1.0, start_largest);
 }
 
@@ -62,14 +62,14 @@ DivergenceCheck::DivergenceCheck(const Context& ctx, Communicator& learners, std
 
 double DivergenceCheck::begin_stage() { return start_largest_ = largest(ctx_, weights_); }
 
-std::string DivergenceCheck::problem(int64_t steps, const std::optional<PolicyProbe>& probe) const {
+std::string DivergenceCheck::problem(const std::optional<PolicyProbe>& probe) const {
   ShardedAdamW& optimizer = learner_.optimizer();
   double most[2] = {0, std::max(largest(ctx_, optimizer.m()), largest(ctx_, optimizer.v()))};
   for (const Extent& e : optimizer.extents()) {
     most[0] = std::max<double>(most[0], largest(ctx_, part_of(weights_, e)));
   }
   learners_.all_reduce_max(most);
-  std::string wrong = state_problem(most[0], most[1], largest_sound_weight(start_largest_, steps));
+  std::string wrong = state_problem(most[0], most[1], largest_sound_weight(start_largest_, optimizer.t()));
   if (!wrong.empty() || !probe) return wrong;
 
   Leaf leaf;

@@ -24,10 +24,10 @@ inline constexpr int64_t kMaxSkippedSteps = 5;
 /// The largest absolute value, or infinity when one is not finite; 0 of none.
 float largest(const Context& ctx, std::span<const float> values);
 
-/// The largest weight that a sound policy can have after so many steps of a stage that began with
-/// `start_largest`: 3 times as much (or 3), and 0.1 times as much more for every step, at most 1000 times.
-/// AdamW moves a weight by about its learning rate a step, so that no rate up to 0.1 comes near it.
-double largest_sound_weight(double start_largest, int64_t steps);
+/// The largest weight that a sound policy can have after so many optimizer steps of a stage that began with
+/// `start_largest`: 3 times as much (or 3), and 0.1 times as much more for each, at most 1000 times. AdamW
+/// moves a weight by about its learning rate a step, so that no rate up to 0.1 comes near it.
+double largest_sound_weight(double start_largest, int64_t updates);
 
 /// What is wrong with weights or moments of which these are the largest, or empty. `limit`: of the weights.
 std::string state_problem(double weight, double moment, double limit);
@@ -55,11 +55,10 @@ class DivergenceCheck {
   /// A stage begins with the weights as they are, which are sound. Returns the largest.
   double begin_stage();
 
-  /// What is wrong with the weights and moments ("its weights are not finite") after so many steps of the
-  /// stage, or empty. Without a probe the policy is not tried. Collective over the learners, alike on all.
-  /// Reads everything that a checkpoint holds once, and computes one sample's log-probs; no training state is
-  /// changed.
-  std::string problem(int64_t steps, const std::optional<PolicyProbe>& probe) const;
+  /// What is wrong with the weights and moments ("its weights are not finite"), or empty. Without a probe the
+  /// policy is not tried. Collective over the learners, alike on all. Reads everything that a checkpoint
+  /// holds once, and computes one sample's log-probs; no training state is changed.
+  std::string problem(const std::optional<PolicyProbe>& probe) const;
 
  private:
   const Context& ctx_;

@@ -216,7 +216,7 @@ class Training {
                       const std::optional<PolicyProbe>& probe) {
     state_.skipped_steps = skipped || dead ? state_.skipped_steps + 1 : 0;
     std::string why = skipped_too_often(state_.skipped_steps, stage_total, dead);
-    if (why.empty() && save) why = divergence_->problem(state_.stage_step(), probe);
+    if (why.empty() && save) why = divergence_->problem(probe);
     return why;
   }
   std::string why_end_sft(const Metrics& step, bool save) {
@@ -300,7 +300,7 @@ class Training {
         // the file.
         if (due && why.empty()) save_if_learned(last, /*must=*/false);
       }
-      if (stopped) why = divergence_->problem(state_.stage_step(), sft_->probe());
+      if (stopped) why = divergence_->problem(sft_->probe());
       if (stopped && why.empty()) save(/*must=*/true);
       sft_.reset();
     }
@@ -350,8 +350,7 @@ class Training {
     while (state_.rl_step < rl_total_) {
       if (agree_to_stop(job_.world)) {
         const std::string why =
-            first_text(job_.world, divergence_ ? divergence_->problem(state_.stage_step(), stage.probe())
-                                               : std::string());
+            first_text(job_.world, divergence_ ? divergence_->problem(stage.probe()) : std::string());
         if (!why.empty()) end_of_diverged(why, "actor.optim.lr");
         save(/*must=*/true);
         return false;
