@@ -104,7 +104,7 @@ std::optional<double> Checkpointer::poll() {
   return std::exchange(background_seconds_, std::nullopt);
 }
 
-fs::path Checkpointer::choose() const {
+fs::path Checkpointer::choose(std::vector<std::string>& news) const {
   const std::string& resume = job_.config.trainer().resume();
   const bool has_own = !list_checkpoints(folder_).empty();
   if (!has_own) check_run_folder(job_.run_dir.string(), config_yaml_);
@@ -131,7 +131,7 @@ fs::path Checkpointer::choose() const {
           "remove them, or resume: auto to go on from them",
           resume, folder_.string());
     }
-    spdlog::info("the run that began from {} goes on from its own checkpoints", resume);
+    news.push_back(fmt::format("the run that began from {} goes on from its own checkpoints", resume));
   } else if (resume != "auto") {
     if (!fs::is_directory(resume)) {
       fail_usage("trainer.resume: '{}' is not a folder; give auto, off, a checkpoint or a run folder",
@@ -148,17 +148,23 @@ fs::path Checkpointer::choose() const {
   return found;
 }
 
-std::optional<TrainState> Checkpointer::resume(Learner* learner) {
+Checkpointer::Resumed Checkpointer::resume(Learner* learner) {
   Communicator& world = job_.world;
+  Resumed resumed;
+  TrainState& state = resumed.state;
+  const double initial = largest(job_.ctx, std::as_const(job_.model()).parameters());
   fs::path chosen;
   together(world, [&] {
-    if (world.rank() == 0) chosen = choose();
+    if (world.rank() == 0) chosen = choose(resumed.news);
   });
   chosen = world.all_gather_bytes(chosen.string()).front();
-  if (chosen.empty()) return std::nullopt;
+  if (chosen.empty()) {
+    resumed.from_step_0 = true;
+    state.start_largest = initial;
+    return resumed;
+  }
   agree_on_checkpoint(world, chosen);
 
-  TrainState state;
   together(world, [&] {
     // Rank 0 has verified every file when it chose; the others hash what they read.
     const Checkpoint checkpoint(chosen, Checkpoint::Verify::kOnRead);
@@ -167,23 +173,17 @@ std::optional<TrainState> Checkpointer::resume(Learner* learner) {
       fail_usage("{} is of another model than model.path {}; set model.path back, or use another run_dir",
                  chosen.string(), job_.config.model().path());
     }
+    const bool imported = !checkpoint.info().state;
     state = checkpoint.info().state.value_or(TrainState{});  // none: an imported model, step 0
     const ResumeAnswer answer =
         check_resume({checkpoint.info(), chosen.string(), /*own=*/chosen.parent_path() == folder_,
                       job_.config, config_yaml_, job_.inputs,
                       model_config_json(checkpoint.config(), "") == model_config_json(model.config(), "")});
     if (!answer.keep_scores) state.val_before = state.val_after = std::nullopt;
-    if (world.rank() == 0) {
-      for (const std::string& warning : answer.warnings) spdlog::warn("{}", warning);
-    }
+    resumed.older_program = answer.older_program;
+    resumed.warnings = answer.warnings;
     checkpoint.read(0, checkpoint.flat_size(), model.parameters(), {}, {});
-    if (!std::isfinite(largest(job_.ctx, model.parameters()))) {
-      fail_usage(
-          "{} holds weights that are not finite: the policy had diverged when it was saved; remove it, so "
-          "that "
-          "an earlier one is taken, or name one with trainer.resume",
-          chosen.string());
-    }
+    double moment = 0;
     if (learner != nullptr) {
       ShardedAdamW& optimizer = learner->optimizer();
       int64_t at = 0;
@@ -193,11 +193,25 @@ std::optional<TrainState> Checkpointer::resume(Learner* learner) {
         at = moments.end;
       }
       optimizer.set_t(state.adam_t);
+      moment = std::max(largest(job_.ctx, optimizer.m()), largest(job_.ctx, optimizer.v()));
     }
+    const double weight = largest(job_.ctx, std::as_const(model).parameters());
+    if (imported) state.start_largest = weight;
+    // An older checkpoint does not say what its stage began with: SFT began with the model's own weights.
+    const double limit = state.start_largest ? largest_sound_weight(*state.start_largest, state.adam_t)
+                                             : largest_sound_weight(initial, state.sft_step + state.adam_t);
+    const std::string problem = state_problem(weight, moment, limit);
+    if (!problem.empty()) {
+      fail_usage(
+          "{}: the policy had diverged when it was saved: {}; remove it, so that an earlier one is taken, or "
+          "name one with trainer.resume in another run_dir",
+          chosen.string(), problem);
+    }
+    if (!state.start_largest) state.start_largest = std::max(initial, weight);
     model.pack(job_.ctx);
   });
-  if (world.rank() == 0) spdlog::info("resumed from {} at {}", chosen.string(), step_text(state));
-  return state;
+  resumed.news.push_back(fmt::format("resumed from {} at {}", chosen.string(), step_text(state)));
+  return resumed;
 }
 
 }  // namespace orrery

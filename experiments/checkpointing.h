@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "experiments/checkpoint_writer.h"
 #include "experiments/job.h"
@@ -40,13 +41,19 @@ class Checkpointer {
   /// Seconds in the background of the longest save that has ended since the last call; does not wait.
   std::optional<double> poll();
 
+  struct Resumed {
+    TrainState state;                         ///< with start_largest
+    bool from_step_0 = false;                 ///< there was no checkpoint: the run starts anew
+    bool older_program = false;               ///< the checkpoint is of a program without `inputs`
+    std::vector<std::string> news, warnings;  ///< on rank 0, to be told when nothing refuses any more
+  };
   /// Collective over world: finds the checkpoint that trainer.resume asks for, checks that this run may go on
-  /// from it (experiments/resume_check.h), loads weights (every rank) and moments (this learner's slice), and
-  /// packs the weights. Nothing when the run starts anew.
-  std::optional<TrainState> resume(Learner* learner);
+  /// from it (experiments/resume_check.h) and that its policy has not diverged, loads weights (every rank)
+  /// and moments (this learner's slice), and packs the weights. Writes nothing.
+  Resumed resume(Learner* learner);
 
  private:
-  std::filesystem::path choose() const;
+  std::filesystem::path choose(std::vector<std::string>& news) const;
   void settle(bool must);
 
   Job& job_;

@@ -14,9 +14,11 @@
 namespace orrery {
 namespace {
 
-/// So many times the largest weight of the start (or 1) is no weight that training makes; its powers soon
-/// overflow.
-constexpr float kGrowth = 1e3F;
+/// Of the largest weight at the stage's start, or 1. docs/design.md says why.
+constexpr double kGrowth = 3, kGrowthOfAnUpdate = 0.1, kMostGrowth = 1000;
+
+/// Below it a policy counts as sure of its tokens: their gradient may be too small for a float.
+constexpr double kSure = 1e-3;
 
 }  // namespace
 
@@ -36,13 +38,29 @@ float largest(const Context& ctx, std::span<const float> values) {
   return std::isfinite(value) ? value : std::numeric_limits<float>::infinity();
 }
 
+double largest_sound_weight(double start_largest, int64_t updates) {
+  const double growth = std::min(kGrowth + kGrowthOfAnUpdate * static_cast<double>(updates), kMostGrowth);
+  return growth * std::max(1.0, start_largest);
+}
+
+std::string state_problem(double weight, double moment, double limit) {
+  if (!std::isfinite(weight)) return "its weights are not finite";
+  if (!std::isfinite(moment)) return "the optimizer's moments are not finite";
+  if (weight > limit) {
+    return fmt::format("a weight has grown to {:.3g}, where {:.3g} would be much", weight, limit);
+  }
+  return "";
+}
+
+bool is_dead_gradient(double grad_norm, double entropy, bool signal) {
+  return signal && grad_norm == 0 && entropy > kSure;
+}
+
 DivergenceCheck::DivergenceCheck(const Context& ctx, Communicator& learners, std::span<const float> weights,
-                                 Learner& learner)
-    : ctx_(ctx),
-      learners_(learners),
-      weights_(weights),
-      learner_(learner),
-      limit_(kGrowth * std::max(1.0F, largest(ctx, weights))) {}
+                                 Learner& learner, double start_largest)
+    : ctx_(ctx), learners_(learners), weights_(weights), learner_(learner), start_largest_(start_largest) {}
+
+double DivergenceCheck::begin_stage() { return start_largest_ = largest(ctx_, weights_); }
 
 std::string DivergenceCheck::problem(const std::optional<PolicyProbe>& probe) const {
   ShardedAdamW& optimizer = learner_.optimizer();
@@ -51,10 +69,8 @@ std::string DivergenceCheck::problem(const std::optional<PolicyProbe>& probe) co
     most[0] = std::max<double>(most[0], largest(ctx_, part_of(weights_, e)));
   }
   learners_.all_reduce_max(most);
-  if (!std::isfinite(most[0])) return "its weights are not finite";
-  if (!std::isfinite(most[1])) return "the optimizer's moments are not finite";
-  if (most[0] > limit_) return fmt::format("a weight has grown to {:.3g}", most[0]);
-  if (!probe) return "";
+  std::string wrong = state_problem(most[0], most[1], largest_sound_weight(start_largest_, optimizer.t()));
+  if (!wrong.empty() || !probe) return wrong;
 
   Leaf leaf;
   leaf.tokens = probe->response;
@@ -67,8 +83,14 @@ std::string DivergenceCheck::problem(const std::optional<PolicyProbe>& probe) co
   return "";
 }
 
-std::string skipped_too_often(int64_t skipped_steps, int64_t total) {
+std::string skipped_too_often(int64_t skipped_steps, int64_t total, bool dead) {
   if (skipped_steps < std::min(kMaxSkippedSteps, total)) return "";
+  if (dead) {
+    return fmt::format(
+        "{} step(s) in a row taught nothing, the last because the gradient is exactly 0, although there was "
+        "something to learn",
+        skipped_steps);
+  }
   return fmt::format("{} step(s) in a row had a gradient that is not finite", skipped_steps);
 }
 

@@ -60,17 +60,49 @@ std::string raw_bytes(T value) {
 
 constexpr std::string_view kEventPrefix = "events.out.tfevents.";
 
-/// The largest time in the names of a folder's event files; 0: there are none.
-int64_t newest_event_time(const std::filesystem::path& folder) {
-  int64_t newest = 0;
+/// Of a folder's event files the one that TensorBoard reads last.
+struct NewestEvents {
+  std::filesystem::path path;
+  int64_t time = 0;  ///< in its name; 0: there is none
+};
+
+NewestEvents newest_events(const std::filesystem::path& folder) {
+  NewestEvents newest;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
     if (!name.starts_with(kEventPrefix)) continue;
     int64_t time = 0;
     std::from_chars(name.data() + kEventPrefix.size(), name.data() + name.size(), time);
-    newest = std::max(newest, time);
+    if (newest.time == 0 || std::pair(time, name) > std::pair(newest.time, newest.path.filename().string()))
+      newest = {entry.path(), std::max<int64_t>(time, 1)};
   }
   return newest;
+}
+
+/// The step of an event file's last whole record. With its own and the files before it TensorBoard has what
+/// was before that step, as a file begins with all that those lack. 0 when it cannot be read.
+int64_t last_event_step(const std::filesystem::path& path) {
+  constexpr std::streamoff kHead = 12, kTail = 4;  // a length with its checksum; the record's checksum
+  constexpr uint64_t kLargest = 1 << 28;
+  std::ifstream file(path, std::ios::binary | std::ios::ate);
+  const std::streamoff end = file.tellg();
+  std::streamoff last = -1;
+  uint64_t size = 0, last_size = 0;
+  for (std::streamoff at = 0; at + kHead <= end; at += kHead + static_cast<std::streamoff>(size) + kTail) {
+    char length[sizeof size];
+    if (!file.seekg(at) || !file.read(length, sizeof length)) break;
+    std::memcpy(&size, length, sizeof size);
+    if (size > kLargest || at + kHead + static_cast<std::streamoff>(size) + kTail > end) break;
+    last = at + kHead;
+    last_size = size;
+  }
+  if (last < 0) return 0;
+  file.clear();
+  std::string record(last_size, '\0');
+  proto::Event event;
+  const bool read = file.seekg(last) && file.read(record.data(), static_cast<std::streamsize>(last_size)) &&
+                    event.ParseFromString(record);
+  return read ? event.step() : 0;
 }
 
 /// A line of an earlier metrics.jsonl that stays.
@@ -119,14 +151,14 @@ Metrics metrics_of(const nlohmann::json& row) {
 class MetricsWriter::EventFile {
  public:
   /// `kept`: the lines of metrics.jsonl that count. Those of step `from` and later are written again, after
-  /// TensorBoard is told to forget what earlier files hold of these steps; all of them where there is no
-  /// file.
+  /// TensorBoard is told to forget what earlier files hold of these steps; more of them where the files do
+  /// not come so far (a run that went on without TensorBoard), all where there is no file.
   EventFile(const std::filesystem::path& folder, int64_t from, std::span<const KeptLine> kept) {
     std::filesystem::create_directories(folder);
-    const int64_t newest = newest_event_time(folder);
-    if (newest == 0) from = 0;
+    const NewestEvents newest = newest_events(folder);
+    from = newest.time == 0 ? 0 : std::min(from, last_event_step(newest.path));
     // TensorBoard reads the files in the order of their names.
-    const int64_t time = std::max(static_cast<int64_t>(wall_time()), newest + 1);
+    const int64_t time = std::max(static_cast<int64_t>(wall_time()), newest.time + 1);
     char host[256] = "host";
     ::gethostname(host, sizeof host - 1);
     file_.open(folder / fmt::format("{}{}.{}.{}", kEventPrefix, time, host, ::getpid()), std::ios::binary);
@@ -177,8 +209,14 @@ MetricsWriter::MetricsWriter(const std::filesystem::path& run_dir, const Metrics
   jsonl_.open(path, std::ios::app);
   // A line goes to metrics.jsonl first, so that a crash may have kept the last ones from TensorBoard: those
   // of the checkpoint's own step are written again.
+  const std::filesystem::path folder = run_dir / "tensorboard";
+  const int64_t from = resume.older_program ? 0 : std::max<int64_t>(resume.step, 0);
   if (tensorboard) {
-    events_ = std::make_unique<EventFile>(run_dir / "tensorboard", std::max<int64_t>(resume.step, 0), kept);
+    events_ = std::make_unique<EventFile>(folder, from, kept);
+  } else if (std::filesystem::is_directory(folder) && newest_events(folder).time > 0) {
+    // What earlier files hold of later steps is not of this run any more; one that writes events again fills
+    // in what is missing from here on.
+    EventFile(folder, from, {});
   }
 }
 

@@ -17,6 +17,7 @@ using Metrics = std::map<std::string, double>;
 struct MetricsResume {
   int64_t step = -1;             ///< of the checkpoint; -1: the run starts anew
   bool validates_again = false;  ///< the validation at `step` comes once more
+  bool older_program = false;    ///< its event files may lack numbers (zeros) that metrics.jsonl has
 };
 
 /// Owned by rank 0. Lines are flushed as they are written. On resume, lines of what is done again are

@@ -63,6 +63,17 @@ bool nothing_left(const ResumeQuestion& q, const TrainState& state) {
          state.rl_step >= q.config.trainer().total_training_steps();
 }
 
+/// What a word of the config means otherwise than to a program that did not note inputs: a clause for each.
+std::string changed_definitions(const proto::Config& config) {
+  std::string text;
+  const bool rl = config.trainer().total_training_steps() > 0;
+  if (rl && config.algorithm().adv_estimator() == proto::AlgorithmSection::REINFORCE_PLUS_PLUS_BASELINE)
+    text += "; reinforce-plus-plus-baseline whitens over loss tokens now, it was over samples";
+  if (rl && config.data().env() == proto::DataSection::GSM8K)
+    text += "; the gsm8k environment reads and compares answers by other rules now, so that rewards differ";
+  return text;
+}
+
 std::string joined(const std::string& a, const std::string& b) {
   return a + (a.empty() || b.empty() ? "" : ", ") + b;
 }
@@ -96,11 +107,12 @@ ResumeAnswer check_resume(const ResumeQuestion& q) {
     for (std::string& change : input_changes(before, after)) content.push_back(std::move(change));
     paths.clear();  // what they hold was compared
   } else {
+    answer.older_program = true;
     answer.warnings.push_back(
         fmt::format("{} is of an older version of the program, which did not note what the data and the "
                     "tokenizer's files held: whether they changed since is not known; weight_versions of its "
-                    "rollouts were counted otherwise",
-                    q.checkpoint));
+                    "rollouts were counted otherwise{}",
+                    q.checkpoint, changed_definitions(q.config)));
   }
   const std::string other = joined(to_text(fixed), fmt::format("{}", fmt::join(content, ", ")));
 

@@ -24,6 +24,7 @@ struct ResumeQuestion {
 struct ResumeAnswer {
   std::vector<std::string> warnings;  ///< for rank 0 to tell
   bool keep_scores = true;            ///< held-out scores so far are of the same measurement
+  bool older_program = false;         ///< the checkpoint was saved before `inputs` were noted
 };
 
 /// A usage Error that names the keys and files when the run's own folder holds another experiment

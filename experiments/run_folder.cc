@@ -1,5 +1,6 @@
 #include "experiments/run_folder.h"
 
+#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <string>
@@ -9,12 +10,46 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/log.h"
+#include "rollout/rollout_file.h"
 
 namespace orrery {
 namespace {
 
 constexpr const char* kRolloutFolder = "rollouts";
 constexpr std::string_view kRolloutPrefix = "step_", kRolloutSuffix = ".h5";
+constexpr const char* kChecksumSuffix = ".sha256";
+
+/// A file of the rollouts' folder that belongs to a step.
+struct RolloutEntry {
+  std::filesystem::path path;
+  int64_t step = 0;         ///< by its name
+  bool is_samples = false;  ///< else their checksum, or a file that a crash has left
+};
+
+std::vector<RolloutEntry> rollout_entries(const std::filesystem::path& run_dir) {
+  const std::filesystem::path folder = run_dir / kRolloutFolder;
+  if (!std::filesystem::is_directory(folder)) return {};
+  std::vector<RolloutEntry> entries;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(kRolloutPrefix)) continue;
+    int64_t number = 0;
+    const char* const end = name.data() + name.size();
+    const auto [rest, error] = std::from_chars(name.data() + kRolloutPrefix.size(), end, number);
+    const std::string_view suffix(rest, static_cast<size_t>(end - rest));
+    if (error != std::errc() || !suffix.starts_with(kRolloutSuffix)) continue;
+    entries.push_back({entry.path(), number, suffix == kRolloutSuffix});
+  }
+  return entries;
+}
+
+/// Nothing when it is gone.
+void remove_file(const std::filesystem::path& path) {
+  std::error_code error;
+  std::filesystem::remove(path, error);
+  if (error) fail("cannot remove {}: {}", path.string(), error.message());
+}
 
 }  // namespace
 
@@ -29,25 +64,38 @@ std::filesystem::path rollout_path(const std::filesystem::path& run_dir, int64_t
 }
 
 int64_t remove_rollouts_after(const std::filesystem::path& run_dir, int64_t step) {
-  const std::filesystem::path folder = run_dir / kRolloutFolder;
-  if (!std::filesystem::is_directory(folder)) return 0;
-  std::vector<std::filesystem::path> later;
   int64_t count = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    if (!name.starts_with(kRolloutPrefix)) continue;
-    int64_t number = 0;
-    const char* const end = name.data() + name.size();
-    const auto [rest, error] = std::from_chars(name.data() + kRolloutPrefix.size(), end, number);
-    const std::string_view suffix(rest, static_cast<size_t>(end - rest));
-    if (error != std::errc() || number <= step || !suffix.starts_with(kRolloutSuffix)) continue;
-    later.push_back(entry.path());
-    count += suffix == kRolloutSuffix ? 1 : 0;
+  for (const RolloutEntry& entry : rollout_entries(run_dir)) {
+    if (entry.step <= step) continue;
+    remove_file(entry.path);
+    count += entry.is_samples ? 1 : 0;
   }
-  for (const auto& path : later) {
-    std::error_code error;
-    std::filesystem::remove(path, error);
-    if (error) fail("cannot remove {}: {}", path.string(), error.message());
+  return count;
+}
+
+int64_t renumber_older_rollouts(const std::filesystem::path& run_dir, int64_t sft_steps) {
+  if (sft_steps <= 0) return 0;  // both numbers are the same
+  std::vector<RolloutEntry> entries = rollout_entries(run_dir);
+  std::erase_if(entries, [](const RolloutEntry& entry) { return !entry.is_samples; });
+  // The last first: its new name may be the old one of another.
+  std::ranges::sort(entries, std::ranges::greater{}, &RolloutEntry::step);
+  int64_t count = 0;
+  for (const RolloutEntry& entry : entries) {
+    try {
+      const RolloutFile file = read_rollout_file(entry.path);
+      if (file.step != file.stage_step) continue;  // after SFT these differ
+      const auto step = static_cast<uint64_t>(sft_steps) + file.stage_step;
+      const std::filesystem::path path = rollout_path(run_dir, static_cast<int64_t>(step));
+      // One that is there is of this run's newer part, which did the step again.
+      if (!std::filesystem::exists(path)) write_rollout_file(path, step, file.groups, file.stage_step);
+    } catch (const Error& error) {
+      spdlog::warn("{} may be named by RL's steps alone, as older programs did, and stays as it is: {}",
+                   entry.path.string(), error.what());
+      continue;
+    }
+    remove_file(entry.path);
+    remove_file(entry.path.string() + kChecksumSuffix);
+    ++count;
   }
   return count;
 }

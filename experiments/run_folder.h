@@ -17,6 +17,11 @@ void make_run_dir(const std::filesystem::path& path);
 /// files of samples there were. -1: all. Error when one cannot be removed.
 int64_t remove_rollouts_after(const std::filesystem::path& run_dir, int64_t step);
 
+/// Older programs named the rollouts of a run with `sft_steps` steps of SFT by RL's steps alone: rewrites
+/// those under the run's steps, and says how many. One that is interrupted may be run again. A file that
+/// cannot be read stays as it is, and is told.
+int64_t renumber_older_rollouts(const std::filesystem::path& run_dir, int64_t sft_steps);
+
 /// rollouts/step_000123.h5
 std::filesystem::path rollout_path(const std::filesystem::path& run_dir, int64_t step);
 

@@ -27,11 +27,10 @@ namespace {
 
 /// The frozen policy that RL started from, for the KL loss: the model folder's weights, or what SFT made of
 /// them (or the checkpoint that trainer.resume names), kept in run_dir/reference so that a resumed run
-/// compares with the same.
-std::unique_ptr<Transformer> make_reference(Job& job, bool after_sft, const TrainState& state) {
+/// compares with the same. This one is for when it is in a folder; null when RL is yet to begin from what is
+/// trained here, or no reference is needed. Writes nothing.
+std::unique_ptr<Transformer> load_reference(Job& job, bool after_sft, const TrainState& state) {
   if (job.config.actor().kl_loss_coef() == 0 || !job.is_learner()) return nullptr;
-  auto reference =
-      std::make_unique<Transformer>(job.model().config(), job.ctx.device, compute_dtype(job.config));
   const std::filesystem::path kept = job.run_dir / "reference";
   const bool as_loaded = !after_sft && !job.config.model().from_scratch();
   const bool goes_on = state.rl_step > 0 && !list_checkpoints(job.run_dir / "checkpoints").empty();
@@ -41,16 +40,26 @@ std::unique_ptr<Transformer> make_reference(Job& job, bool after_sft, const Trai
         "kept: set it to 0, or begin another run with trainer.resume={} in another run_dir",
         job.config.actor().kl_loss_coef(), job.run_dir.string(), job.run_dir.string());
   }
-  if (as_loaded || goes_on) {
-    const std::filesystem::path folder = as_loaded ? std::filesystem::path(job.config.model().path()) : kept;
-    load_hf_weights(job.ctx, folder, reference->config(), reference->table(), reference->parameters());
-  } else {
-    std::copy(job.model().parameters().begin(), job.model().parameters().end(),
-              reference->parameters().begin());
-    if (job.learners->rank() == 0) {
-      std::filesystem::remove_all(kept);
-      save_hf_folder(kept, reference->config(), reference->table(), reference->parameters(), DType::kF32, {});
-    }
+  if (!as_loaded && !goes_on) return nullptr;
+  auto reference =
+      std::make_unique<Transformer>(job.model().config(), job.ctx.device, compute_dtype(job.config));
+  const std::filesystem::path folder = as_loaded ? std::filesystem::path(job.config.model().path()) : kept;
+  load_hf_weights(job.ctx, folder, reference->config(), reference->table(), reference->parameters());
+  reference->pack(job.ctx);
+  return reference;
+}
+
+/// The policy as it is now, where RL begins, kept in run_dir/reference. Null when none is needed.
+std::unique_ptr<Transformer> keep_reference(Job& job) {
+  if (job.config.actor().kl_loss_coef() == 0 || !job.is_learner()) return nullptr;
+  const std::filesystem::path kept = job.run_dir / "reference";
+  auto reference =
+      std::make_unique<Transformer>(job.model().config(), job.ctx.device, compute_dtype(job.config));
+  std::copy(job.model().parameters().begin(), job.model().parameters().end(),
+            reference->parameters().begin());
+  if (job.learners->rank() == 0) {
+    std::filesystem::remove_all(kept);
+    save_hf_folder(kept, reference->config(), reference->table(), reference->parameters(), DType::kF32, {});
   }
   reference->pack(job.ctx);
   return reference;
@@ -102,14 +111,24 @@ class Training {
       if (is_main()) folder.take(/*make=*/true);
     });
     job.phase("resume");
-    const std::optional<TrainState> resumed = checkpointer_.resume(learner_.get());
-    if (resumed) state_ = *resumed;
+    const Checkpointer::Resumed resumed = checkpointer_.resume(learner_.get());
+    state_ = resumed.state;
     tell_step();
     if (learner_) {
-      divergence_.emplace(job_.ctx, *job.learners, std::as_const(job.model()).parameters(), *learner_);
+      divergence_.emplace(job_.ctx, *job.learners, std::as_const(job.model()).parameters(), *learner_,
+                          state_.start_largest.value_or(1));
     }
+    // All that may refuse comes before anything in the folder is written.
+    if (!sft_is_done()) {
+      job_.phase("read the supervised data");
+      together(job_.world, [&] {
+        if (job_.is_learner()) sft_.emplace(job_, *learner_);
+      });
+    }
+    if (rl_total_ > 0 && !is_complete())
+      together(job_.world, [&] { reference_ = load_reference(job_, sft_total_ > 0, state_); });
     together(job.world, [&] {
-      if (is_main()) begin_records(resumed.has_value(), config_yaml);
+      if (is_main()) begin_records(resumed, config_yaml);
     });
   }
 
@@ -140,6 +159,11 @@ class Training {
 
   bool sft_is_done() const { return state_.sft_step >= sft_total_; }
 
+  bool is_complete() const {
+    return sft_is_done() && state_.rl_step >= rl_total_ &&
+           (state_.val_after || job_.config.trainer().test_freq() == 0);
+  }
+
   /// To the watchdog: steps done.
   void tell_step() const {
     if (job_.watchdog == nullptr) return;
@@ -156,15 +180,27 @@ class Training {
   }
 
   /// What the run writes beside checkpoints, without what belongs to steps that it does again.
-  void begin_records(bool resumed, const std::string& config_yaml) {
-    const int64_t step = resumed ? state_.step() : -1;
+  void begin_records(const Checkpointer::Resumed& resumed, const std::string& config_yaml) {
+    const int64_t step = resumed.from_step_0 ? -1 : state_.step();
+    for (const std::string& text : resumed.warnings) spdlog::warn("{}", text);
+    for (const std::string& text : resumed.news) spdlog::info("{}", text);
     write_file_atomic(job_.run_dir / "config.yaml", config_yaml);
+    if (resumed.older_program && sft_total_ > 0) {
+      const int64_t renamed = renumber_older_rollouts(job_.run_dir, sft_total_);
+      if (renamed > 0) {
+        spdlog::info(
+            "the rollouts of {} step(s) have other names now: they counted RL's steps alone, it is "
+            "SFT's and RL's",
+            renamed);
+      }
+    }
     const int64_t removed = remove_rollouts_after(job_.run_dir, step);
     if (removed > 0) {
       spdlog::info("removed the rollouts of {} step(s) after step {}, which come again", removed,
                    std::max<int64_t>(step, 0));
     }
-    metrics_ = std::make_unique<MetricsWriter>(job_.run_dir, MetricsResume{step, validates_first()},
+    metrics_ = std::make_unique<MetricsWriter>(job_.run_dir,
+                                               MetricsResume{step, validates_first(), resumed.older_program},
                                                job_.config.trainer().tensorboard());
   }
 
@@ -173,15 +209,30 @@ class Training {
     return rl_total_ > 0 && job_.config.trainer().test_freq() != 0 && state_.rl_step == 0;
   }
 
-  /// After a step: counts the skipped ones in a row. Why the run must end, alike on all learners; nothing on
-  /// other ranks. `save`: a checkpoint is due, or it is the stage's last step, so that the policy is tried.
-  std::string why_end(double skipped_updates, int64_t stage_total, bool save,
+  /// After a step: counts those in a row that taught nothing, as it was skipped or is of a dead policy. Why
+  /// the run must end, alike on all learners; nothing on other ranks. `save`: a checkpoint is due, or it is
+  /// the stage's last step, so that the policy is tried.
+  std::string why_end(bool skipped, bool dead, int64_t stage_total, bool save,
                       const std::optional<PolicyProbe>& probe) {
-    if (!divergence_) return "";
-    state_.skipped_steps = skipped_updates > 0 ? state_.skipped_steps + 1 : 0;
-    std::string why = skipped_too_often(state_.skipped_steps, stage_total);
+    state_.skipped_steps = skipped || dead ? state_.skipped_steps + 1 : 0;
+    std::string why = skipped_too_often(state_.skipped_steps, stage_total, dead);
     if (why.empty() && save) why = divergence_->problem(probe);
     return why;
+  }
+  std::string why_end_sft(const Metrics& step, bool save) {
+    const bool dead = is_dead_gradient(step.at("train/grad_norm"), step.at("train/entropy"),
+                                       /*signal=*/step.at("train/loss") != 0);
+    return why_end(step.at("train/skipped_updates") > 0, dead, sft_total_, save, sft_->probe());
+  }
+  std::string why_end_rl(const Metrics& step, bool save, const std::optional<PolicyProbe>& probe) {
+    if (!divergence_) return "";
+    const auto is_other_than_0 = [&step](const char* name) {
+      const auto found = step.find(name);
+      return found != step.end() && found->second != 0;
+    };
+    const bool signal = is_other_than_0("critic/advantages/max") || is_other_than_0("critic/advantages/min");
+    const bool dead = is_dead_gradient(step.at("actor/grad_norm"), step.at("actor/entropy"), signal);
+    return why_end(step.at("actor/skipped_updates") > 0, dead, rl_total_, save, probe);
   }
 
   /// On every rank: the save under way is of a sound policy, and the last.
@@ -196,7 +247,7 @@ class Training {
     if (last || state_.skipped_steps == 0) {
       save(must);
     } else if (is_main()) {
-      spdlog::warn("the save due at {} is left out: {} step(s) in a row were skipped", step_text(state_),
+      spdlog::warn("the save due at {} is left out: {} step(s) in a row taught nothing", step_text(state_),
                    state_.skipped_steps);
     }
   }
@@ -225,21 +276,14 @@ class Training {
     const bool had_work = state_.sft_step < sft_total_;
     bool stopped = false;
     std::string why;  // the run must end
-    std::optional<SftStage> stage;
-    if (had_work) {
-      job_.phase("read the supervised data");
-      together(job_.world, [&] {
-        if (job_.is_learner()) stage.emplace(job_, *learner_);
-      });
-    }
-    if (stage) {
+    if (sft_) {
       const Timer timer;
       const int64_t first = state_.sft_step;
       while (state_.sft_step < sft_total_ && why.empty() && !(stopped = agree_to_stop(*job_.learners))) {
-        Metrics metrics = stage->step(state_.sft_step);
+        Metrics metrics = sft_->step(state_.sft_step);
         ++state_.sft_step;
         const bool last = state_.sft_step == sft_total_, due = save_due(state_.sft_step, sft_total_);
-        why = why_end(metrics["train/skipped_updates"], sft_total_, last || due, stage->probe());
+        why = why_end_sft(metrics, last || due);
         add_save_metrics(metrics);
         tell_step();
         if (is_main()) {
@@ -256,8 +300,9 @@ class Training {
         // the file.
         if (due && why.empty()) save_if_learned(last, /*must=*/false);
       }
-      if (stopped) why = divergence_->problem(stage->probe());
+      if (stopped) why = divergence_->problem(sft_->probe());
       if (stopped && why.empty()) save(/*must=*/true);
+      sft_.reset();
     }
     if (had_work) {  // actors wait here for the learners
       why = first_text(job_.world, why);
@@ -278,16 +323,21 @@ class Training {
         save(true);
       return true;
     }
-    if (state_.rl_step >= rl_total_ && (state_.val_after || job_.config.trainer().test_freq() == 0)) {
+    if (is_complete()) {
       if (is_main())
         spdlog::info("the run in {} is complete at {}; nothing to do", job_.run_dir.string(), rl_text());
       return true;
     }
-    together(job_.world, [&] { reference_ = make_reference(job_, sft_total_ > 0, state_); });
+    together(job_.world, [&] {
+      if (!reference_) reference_ = keep_reference(job_);
+    });
     if (learner_) {
       learner_->set_reference(reference_.get());
       // RL starts with fresh moments: SFT's belong to another objective and learning rate.
-      if (state_.rl_step == 0) learner_->optimizer().reset();
+      if (state_.rl_step == 0) {
+        learner_->optimizer().reset();
+        state_.start_largest = divergence_->begin_stage();
+      }
     }
     if (state_.rl_step == 0) state_.skipped_steps = 0;
     RlStage stage(job_, learner_.get(), state_.sft_step);
@@ -311,9 +361,7 @@ class Training {
       if (is_main()) state_.reward = metrics["critic/rewards/mean"];
       const bool last = state_.rl_step == rl_total_, due = save_due(state_.rl_step, rl_total_);
       const auto per_step = [&] { return timer.seconds() / static_cast<double>(state_.rl_step - first); };
-      const std::string why = first_text(
-          job_.world,
-          why_end(divergence_ ? metrics["actor/skipped_updates"] : 0, rl_total_, last || due, stage.probe()));
+      const std::string why = first_text(job_.world, why_end_rl(metrics, last || due, stage.probe()));
       if (!why.empty()) {
         report(stage, metrics, per_step());
         end_of_diverged(why, "actor.optim.lr");
@@ -383,6 +431,7 @@ class Training {
   std::unique_ptr<Transformer> reference_;
   std::unique_ptr<Learner> learner_;
   std::optional<DivergenceCheck> divergence_;  // on learners
+  std::optional<SftStage> sft_;                // on learners, until it is done
   std::unique_ptr<MetricsWriter> metrics_;
   TrainState state_;
   double save_seconds_ = 0;

@@ -26,6 +26,7 @@ std::string state_to_json(const TrainState& state) {
                          {"adam_t", state.adam_t},
                          {"reward", state.reward}};
   if (state.skipped_steps > 0) json["skipped_steps"] = state.skipped_steps;
+  if (state.start_largest) json["start_largest"] = *state.start_largest;
   if (state.val_before) json["val_before"] = *state.val_before;
   if (state.val_after) json["val_after"] = *state.val_after;
   return json.dump();
@@ -49,6 +50,8 @@ TrainState state_from_json(const nlohmann::json& value, const std::string& where
   state.reward = score("reward").value_or(std::nan(""));
   state.val_before = score("val_before");
   state.val_after = score("val_after");
+  if (object.find("start_largest") != nullptr)
+    state.start_largest = object.number("start_largest", 0, kMaxScore);
   return state;
 }
 

@@ -15,7 +15,11 @@ struct TrainState {
   int64_t adam_t = 0;                           ///< optimizer steps since the stage began
   std::optional<double> val_before, val_after;  ///< held-out score before and after RL
   double reward = 0;                            ///< mean reward of the last step
-  int64_t skipped_steps = 0;  ///< steps in a row, the last one included, whose gradient was not finite
+  /// Steps in a row, the last one included, that taught nothing: their gradient was not finite, or that of a
+  /// dead policy.
+  int64_t skipped_steps = 0;
+  /// The largest weight when the stage began, by which divergence is told; none: an older checkpoint.
+  std::optional<double> start_largest;
 
   /// The one step number of a run, in file names, metrics and messages: SFT and RL steps done.
   int64_t step() const { return sft_step + rl_step; }

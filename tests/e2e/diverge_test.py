@@ -2,7 +2,9 @@
 import hashlib
 import json
 import re
+import shutil
 import signal
+import struct
 import subprocess
 import time
 import unittest
@@ -113,7 +115,7 @@ class Skipped(Diverged):
             run_dir = self.folder / str(frequency)
             result = self.diverges(run_dir, self.OVERFLOWS, f"trainer.save_freq={frequency}", "sft.total_training_steps=4", launch=frequency == 1,
                                    says="step 9 (grpo 5): the policy has diverged: 5 step(s) in a row had a gradient that is not finite")
-            self.assertIn("the save due at step 8 (grpo 4) is left out: 4 step(s) in a row were skipped", result.stderr)
+            self.assertIn("the save due at step 8 (grpo 4) is left out: 4 step(s) in a row taught nothing", result.stderr)
             self.check_sound(run_dir, 4)
             self.assertEqual(metrics(run_dir)[-1]["actor/skipped_updates"], 1)
 
@@ -143,6 +145,133 @@ class Skipped(Diverged):
 
     def test_a_stage_of_which_no_step_learned_fails(self):
         self.diverges(self.folder / "rl", self.OVERFLOWS, "trainer.total_training_steps=2", launch=False, says="2 step(s) in a row")
+
+
+def rewrite_weights(checkpoint, change):
+    """Of a checkpoint of one rank: change(bytes of the weights and of both moments) as bytearrays, as an older program saved them."""
+    path = checkpoint / "rank_0000_of_0001.h5"
+    data = bytearray(path.read_bytes())
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    size = 4 * manifest["flat_size"]
+    parts = [data[len(data) - (3 - i) * size:len(data) - (2 - i) * size] for i in range(3)]
+    change(*parts)
+    data[len(data) - 3 * size:] = b"".join(parts)
+    path.write_bytes(data)
+    manifest["files"][0]["sha256"] = hashlib.sha256(data).hexdigest()
+    manifest["state"].pop("start_largest", None)
+    text = json.dumps(manifest)
+    (checkpoint / "manifest.json").write_text(text)
+    (checkpoint / "manifest.sha256").write_text(f"{hashlib.sha256(text.encode()).hexdigest()}  manifest.json\n")
+
+
+class Again(Diverged):
+    """What has ended a run for good is not forgiven by another process."""
+    # Some samples are right, so that there is something to learn: 6 steps of SFT.
+    LEARNS = ["sft.total_training_steps=6", "sft.train_batch_size=32", "sft.optim.lr=1e-2", "sft.optim.lr_warmup_steps=1", "rollout.n=8",
+              "data.train_batch_size=8", "data.arithmetic.digits=1"]
+
+    def test_the_same_command_ends_as_before(self):
+        for rate in ("5", "300"):
+            for keep in (1, 3):
+                run_dir = self.folder / f"rl{rate}-{keep}"
+                for _ in range(3):
+                    self.diverges(run_dir, *self.LEARNS, f"actor.optim.lr={rate}", f"trainer.max_ckpt_to_keep={keep}", launch=False, says="a weight has grown to")
+                    names = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
+                    self.assertEqual(names, [f"step_{step:06}" for step in range(7 - keep, 7)], "nothing of it is saved")
+        for _ in range(2):
+            self.diverges(self.folder / "split", *self.LEARNS, "actor.optim.lr=300", "cluster.placement=split", ranks=2)
+            self.check_sound(self.folder / "split", 6)
+
+    def test_sft(self):
+        for rate in ("5", "300"):
+            for _ in range(3):
+                self.diverges(self.folder / rate, f"sft.optim.lr={rate}", "sft.optim.clip_grad=0", "sft.total_training_steps=20", launch=False)
+
+    def test_after_many_sound_steps(self):
+        # How much a stage may grow counts its own steps.
+        run_dir = self.folder / "run"
+        self.diverges(run_dir, *self.LEARNS, "actor.optim.lr=5", "sft.total_training_steps=40", launch=False, says="step 41 (grpo 1)")
+        self.check_sound(run_dir, 40)
+
+    def test_after_a_kill(self):
+        # The checkpoint is of step 6; the killed run went on to others, which were not saved.
+        run_dir = self.folder / "run"
+        options = [*self.LEARNS, "actor.optim.lr=300", "trainer.save_freq=0", "trainer.test_freq=0"]
+        result = subprocess.run(command("train", QUICKSTART, f"run_dir={run_dir}", *TINY, *options), capture_output=True, text=True, timeout=60,
+                                env=dict(environment(), ORRERY_FAULT="learner.update:crash@9"))
+        self.assertEqual(result.returncode, -9, result.stderr)
+        self.diverges(run_dir, *options)
+        self.check_sound(run_dir, 6)
+
+    def test_after_a_stop(self):
+        run_dir = self.folder / "run"
+        options = [*self.LEARNS, "actor.optim.lr=300", "trainer.save_freq=0", "trainer.test_freq=0"]
+        process = subprocess.Popen(command("train", QUICKSTART, f"run_dir={run_dir}", *TINY, *options, "trainer.total_training_steps=1000"),
+                                   stderr=subprocess.PIPE, text=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
+                                   env=dict(environment(), ORRERY_FAULT="engine.step:slow"))
+        self.wait_for_line(run_dir, process, '{"step":8,')
+        process.send_signal(signal.SIGTERM)
+        _, text = process.communicate(timeout=60)
+        self.assertEqual(process.returncode, DIVERGED, text)
+        self.check_sound(run_dir, 6)
+        self.diverges(run_dir, *options)
+        self.check_sound(run_dir, 6)
+
+    def test_a_dead_policy_that_an_older_program_saved(self):
+        first = self.folder / "first"
+        self.ok("train", QUICKSTART, f"run_dir={first}", *TINY, "trainer.total_training_steps=1", "trainer.max_ckpt_to_keep=2")
+
+        def grow(weights, *_):
+            weights[4000:4004] = struct.pack("<f", -300)
+
+        def overflow(weights, m, v):
+            v[-4:] = struct.pack("<f", float("inf"))
+
+        def move(weights, *_):  # as training does
+            weights[4000:4004] = struct.pack("<f", 1.5)
+
+        for change, says in ((grow, "a weight has grown to 300"), (overflow, "the optimizer's moments are not finite"), (move, "")):
+            run_dir = self.folder / change.__name__
+            shutil.copytree(first, run_dir)
+            rewrite_weights(run_dir / "checkpoints/step_000004", change)
+            words = ["train", QUICKSTART, *TINY, "trainer.total_training_steps=3"]
+            other = [f"run_dir={run_dir}-other", f"trainer.resume={run_dir}"]
+            if not says:
+                self.ok(*words, *other)
+                self.ok(*words, f"run_dir={run_dir}", ranks=2)
+                continue
+            for more in ([f"run_dir={run_dir}"], other):
+                for ranks in (0, 2):
+                    self.fails(2, *words, *more, ranks=ranks, says=["step_000004: the policy had diverged when it was saved: " + says, "remove it"])
+            self.fails(2, "launch", "-n", "1", *words[1:], f"run_dir={run_dir}", says=[says, "no restart"])
+            shutil.rmtree(run_dir / "checkpoints/step_000004")
+            self.ok(*words, f"run_dir={run_dir}")
+
+    def test_a_gradient_of_zero_with_something_to_learn(self):
+        model = self.folder / "model"
+        source = self.folder / "source"
+        self.ok("train", QUICKSTART, f"run_dir={source}", *TINY, "trainer.total_training_steps=0")
+        self.ok("ckpt", "export", source, "--format", "hf", model)
+        path = model / "model.safetensors"
+        data = bytearray(path.read_bytes())
+        (header,) = struct.unpack_from("<Q", data)
+        data[8 + header:] = bytes(len(data) - 8 - header)
+        path.write_bytes(data)
+        # All is 0: every token is as likely as any other, and no weight's change would change that.
+        run_dir = self.folder / "run"
+        options = [f"model.path={model}", "model.from_scratch=false", "sft.total_training_steps=8"]
+        for _ in range(2):
+            result = self.diverges(run_dir, *options, launch=False, says="the gradient is exactly 0, although there was something to learn")
+            self.assertIn("5 step(s) in a row taught nothing", result.stderr)
+            self.assertEqual(list((run_dir / "checkpoints").glob("*")), [])
+
+    def test_a_sound_policy_is_let_go_on(self):
+        # Nothing to learn, or a rate of 0: neither is divergence, however often.
+        for options in (["actor.optim.lr=0"], ["sft.optim.lr=0"], ["sft.total_training_steps=0"], ["sft.optim.lr=1e-2", "actor.optim.lr=1e-2"],
+                        ["sft.optim.lr=1e-1", "sft.total_training_steps=20"]):
+            run_dir = self.folder / "".join(options)
+            for _ in range(2):
+                self.ok("train", QUICKSTART, f"run_dir={run_dir}", *TINY, *options)
 
 
 class Inputs(Case):
@@ -188,19 +317,12 @@ class Inputs(Case):
 
     def test_a_checkpoint_that_an_older_program_saved_of_a_dead_policy(self):
         checkpoint = self.saved() / "checkpoints/step_000003"
-        path = checkpoint / "rank_0000_of_0001.h5"
-        data = bytearray(path.read_bytes())
-        count = json.loads((checkpoint / "manifest.json").read_text())["flat_size"]
-        begin = len(data) - 3 * 4 * count  # weights, then both moments
-        data[begin + 4000:begin + 4016] = b"\xff" * 16
-        path.write_bytes(data)
-        manifest = json.loads((checkpoint / "manifest.json").read_text())
-        manifest["files"][0]["sha256"] = hashlib.sha256(data).hexdigest()
-        text = json.dumps(manifest)
-        (checkpoint / "manifest.json").write_text(text)
-        (checkpoint / "manifest.sha256").write_text(f"{hashlib.sha256(text.encode()).hexdigest()}  manifest.json\n")
+        def spoil(weights, *_):
+            weights[4000:4016] = b"\xff" * 16
+
+        rewrite_weights(checkpoint, spoil)
         self.ok("ckpt", "verify", checkpoint)
-        self.final(says="step_000003 holds weights that are not finite: the policy had diverged when it was saved")
+        self.final(says="step_000003: the policy had diverged when it was saved: its weights are not finite; remove it")
 
     def test_another_models_checkpoints(self):
         self.saved()

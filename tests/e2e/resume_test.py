@@ -6,7 +6,7 @@ import struct
 import subprocess
 import unittest
 
-from harness import BIN, QUICKSTART, SHORT, SOURCE, Case, ScriptedModel, environment, metrics
+from harness import BIN, QUICKSTART, SHORT, SOURCE, Case, ScriptedModel, environment, metrics, run
 
 # 2 steps of SFT, 4 of RL, a save after each.
 TINY = [*SHORT, "sft.total_training_steps=2", "trainer.save_freq=1", "trainer.max_ckpt_to_keep=10", "trainer.rollout_save_freq=1"]
@@ -118,6 +118,53 @@ class Folder(Base):
         self.ok(*self.words(*more, "trainer.total_training_steps=4", run_dir=whole))
         self.assertEqual(self.checkpoint_hash(other), self.checkpoint_hash(whole))
 
+    def test_whatever_refuses_comes_before_anything_is_written(self):
+        # Killed 3 steps after a save: rollouts and metrics of these would go if it went on.
+        self.fails(-9, *self.words("trainer.save_freq=2", "trainer.total_training_steps=5", "trainer.tensorboard=true"),
+                   env={"ORRERY_FAULT": "learner.update:crash@6"})
+        before = self.contents()
+        self.assertIn("step_000005.h5", {path.name for path in before})
+        more = ["trainer.save_freq=2", "trainer.total_training_steps=5"]
+        config = self.folder / "model"
+        shutil.copytree(SOURCE / "experiments/quickstart_model", config)
+        said = json.loads((config / "config.json").read_text())
+        (config / "config.json").write_text(json.dumps(said | {"rope_theta": 77.0}))
+        for options, told in (([*more, "actor.kl_loss_coef=0.1"], "actor.kl_loss_coef is 0.1 but was 0"),
+                              ([*more, "actor.kl_loss_coef=0.1", "actor.optim.lr=1e-5"], "actor.kl_loss_coef is 0.1 but was 0"),
+                              ([*more, "rollout.kv_cache_gb=1e-6"], "rollout.kv_cache_gb"),
+                              ([*more, f"model.path={config}"], "config.json describes another model"),
+                              ([*more, f"model.path={self.folder / 'none'}"], "none"),
+                              ([*more, "seed=5"], "seed: 1 -> 5"), ([*more, "trainer.resume=off"], "trainer.resume is off"),
+                              ([*more, f"trainer.resume={self.folder}"], "trainer.resume"),
+                              (["trainer.total_training_steps=1"], "is at RL step 2"), ([*more, "nonsense=1"], "nonsense")):
+            for ranks in (0, 2):
+                result = self.fails(2, *self.words(*options), ranks=ranks, says=[told])
+                self.assertNotIn("goes on", result.stderr.replace("put that back to go on", ""), options)
+                self.assertNotIn("resumed from", result.stderr)
+                self.assertEqual(self.contents(), before, options)
+        # A reference that is damaged.
+        kept = self.run_dir / "reference"
+        kept.mkdir()
+        (kept / "model.safetensors").write_bytes(b"x" * 9)
+        before = self.contents()
+        result = run(*self.words(*more, "actor.kl_loss_coef=0.1"))
+        self.assertIn(result.returncode, (1, 2), result.stderr)
+        self.assertEqual(self.contents(), before)
+        shutil.rmtree(kept)
+        self.ok(*self.words(*more))
+
+    def test_nor_does_a_refusal_in_the_middle_of_sft_write(self):
+        text = self.folder / "t.txt"
+        text.write_text("12+13=25 " * 3)
+        options = [f"sft.text_files=[{text}]", "sft.total_training_steps=6", "trainer.save_freq=2"]
+        self.fails(-9, *self.words(*options), env={"ORRERY_FAULT": "learner.update:crash@4"})
+        before = self.contents()
+        text.unlink()
+        self.fails(2, *self.words(*options), says=["t.txt"])
+        text.write_text("12+13=26 " * 3)
+        self.fails(2, *self.words(*options), says=["t.txt"])
+        self.assertEqual(self.contents(), before)
+
     def test_a_folder_without_checkpoints(self):
         self.fails(-9, *self.words("trainer.save_freq=-1"), env={"ORRERY_FAULT": "learner.update:crash@4"})
         self.fails(2, *self.words("seed=5"), says=["metrics and rollouts of another experiment, without checkpoints: seed: 1 -> 5"])
@@ -216,6 +263,64 @@ class Data(Base):
         self.ok("ckpt", "verify", folder)
         result = self.ok(*self.words(*self.options, "trainer.total_training_steps=3"))
         self.assertIn("is of an older version of the program, which did not note what the data", result.stderr)
+
+
+class Older(Base):
+    """A run of a program that numbered rollouts by RL's steps alone, noted no inputs, and gave TensorBoard no zeros."""
+
+    def test_its_rollouts_and_events_are_brought_up_to_date(self):
+        whole = self.folder / "whole"
+        more = ["trainer.save_freq=2", "trainer.tensorboard=true", "trainer.total_training_steps=6"]
+        self.ok(*self.words(*more, run_dir=whole))
+        # Saved at step 4 (grpo 2), killed in step 6 (grpo 4).
+        self.fails(-9, *self.words(*more), env={"ORRERY_FAULT": "learner.update:crash@6"})
+        folder = self.run_dir / "checkpoints/step_000004"
+        manifest = json.loads((folder / "manifest.json").read_text())
+        del manifest["inputs"], manifest["state"]["start_largest"]
+        text = json.dumps(manifest)
+        (folder / "manifest.json").write_text(text)
+        (folder / "manifest.sha256").write_text(f"{hashlib.sha256(text.encode()).hexdigest()}  manifest.json\n")
+        rollouts = self.run_dir / "rollouts"
+        self.assertEqual(sorted(path.name for path in rollouts.glob("*.h5")), [f"step_{step:06}.h5" for step in (3, 4, 5)])
+        for path in sorted(rollouts.glob("*.h5")):
+            self.as_an_older_program(path, 2)
+        for path in (self.run_dir / "tensorboard").iterdir():
+            path.write_bytes(path.read_bytes()[:200])  # what an older program left out of it
+        result = self.ok(*self.words(*more))
+        self.assertIn("the rollouts of 3 step(s) have other names now", result.stderr)
+        self.assertIn("removed the rollouts of 1 step(s) after step 4", result.stderr)
+        self.assertEqual(sorted(path.name for path in rollouts.iterdir()), sorted(path.name for path in (whole / "rollouts").iterdir()))
+        for path in sorted((whole / "rollouts").glob("*.h5")):
+            shown = [json.loads(self.ok("rollouts", at, "--json").stdout.splitlines()[0]) for at in (path, rollouts / path.name)]
+            self.assertEqual(*shown)
+        self.check_tensorboard(self.run_dir)
+        self.assertEqual(self.checkpoint_hash(self.run_dir), self.checkpoint_hash(whole))
+
+    def as_an_older_program(self, path, sft_steps):
+        """Its name, and its attributes: no stage_step, and step counts RL's."""
+        data = path.read_bytes()
+        step = int(path.stem.split("_")[1])
+        at = data.index(b"stage_step\0")
+        data = data[:at] + b"old_sstep_\0" + data[at + 11:]
+        begin = 0
+        for _ in range(data.count(b"step\0")):
+            begin = data.index(b"step\0", begin) + 5
+            value = data.find(struct.pack("<Q", step), begin, begin + 100)
+            if value >= 0:
+                data = data[:value] + struct.pack("<Q", step - sft_steps) + data[value + 8:]
+        other = path.with_name(f"step_{step - sft_steps:06}.h5")
+        path.unlink()
+        (path.parent / (path.name + ".sha256")).unlink()
+        other.write_bytes(data)
+        (other.parent / (other.name + ".sha256")).write_text(f"{hashlib.sha256(data).hexdigest()}  {other.name}\n")
+
+    def test_events_written_off_and_on(self):
+        steps = ["trainer.total_training_steps=1"]
+        self.ok(*self.words(*steps, "trainer.tensorboard=true"))
+        for total, on in ((2, False), (3, True), (4, False), (5, False), (6, True)):
+            self.ok(*self.words(f"trainer.total_training_steps={total}", f"trainer.tensorboard={str(on).lower()}"))
+            if on:
+                self.check_tensorboard(self.run_dir, total)
 
 
 class Versions(Base):

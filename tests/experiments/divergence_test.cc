@@ -31,9 +31,10 @@ struct Policy {
 
   Policy() {
     randomize(model, 5, ctx);
-    check.emplace(ctx, *comm, std::as_const(model).parameters(), learner);
+    check.emplace(ctx, *comm, std::as_const(model).parameters(), learner, largest(ctx, model.parameters()));
   }
-  std::string problem() { return check->problem(PolicyProbe{prompt, response, mask, 1.0F}); }
+  PolicyProbe probe() const { return {prompt, response, mask, 1.0F}; }
+  std::string problem() { return check->problem(probe()); }
 };
 
 TEST(Divergence, ASoundPolicyHasNoProblemAndIsNotChanged) {
@@ -64,29 +65,54 @@ TEST(Divergence, EveryElementOfWeightsAndMomentsCounts) {
 TEST(Divergence, AWeightThatNoTrainingMakesIsOne) {
   Policy policy;
   float& weight = policy.model.parameters()[7];
-  weight = -999;
+  weight = -2.9F;
   EXPECT_EQ(policy.check->problem(std::nullopt), "");
   weight = -1e30F;  // its square overflows: normalised it is 0, and so is every gradient
-  EXPECT_EQ(policy.check->problem(std::nullopt), "a weight has grown to 1e+30");
+  EXPECT_THAT(policy.check->problem(std::nullopt), HasSubstr("a weight has grown to 1e+30, where "));
+  weight = 300;
+  policy.learner.optimizer().set_t(1);
+  EXPECT_THAT(policy.check->problem(std::nullopt), HasSubstr("a weight has grown to 300"));
+  policy.learner.optimizer().set_t(100'000);
+  EXPECT_EQ(policy.check->problem(std::nullopt), "") << "little by little it may become so";
+  policy.learner.optimizer().set_t(0);
   // A model that came with such a weight may keep it.
-  const DivergenceCheck other(policy.ctx, *policy.comm, std::as_const(policy.model).parameters(),
-                              policy.learner);
-  EXPECT_EQ(other.problem(std::nullopt), "");
+  EXPECT_EQ(policy.check->begin_stage(), 300);
+  EXPECT_EQ(policy.check->problem(std::nullopt), "");
+}
+
+TEST(Divergence, NoSoundLearningRateComesNearTheLimit) {
+  for (const double rate : {1e-6, 1e-3, 1e-2, 0.1}) {
+    double weight = 1;
+    for (int64_t step = 0; step < 9000; ++step) {
+      weight += rate;  // AdamW, when every gradient has the same sign
+      EXPECT_EQ(state_problem(weight, 0, largest_sound_weight(1, step + 1)), "") << rate << " " << step;
+    }
+  }
+  EXPECT_NE(state_problem(1 + 10, 0, largest_sound_weight(1, 1)), "");
+  EXPECT_NE(state_problem(1 + 3, 0, largest_sound_weight(0.02, 1)), "");
+  EXPECT_EQ(largest_sound_weight(50, 0), 150);
+  EXPECT_EQ(largest_sound_weight(1, INT64_MAX), 1000);
+}
+
+TEST(Divergence, AGradientOfZeroIsOneWhereThereWasSomethingToLearn) {
+  EXPECT_TRUE(is_dead_gradient(0, 2.8, true));
+  EXPECT_FALSE(is_dead_gradient(1e-30, 2.8, true));
+  EXPECT_FALSE(is_dead_gradient(0, 2.8, false)) << "all rewards of each prompt were equal";
+  EXPECT_FALSE(is_dead_gradient(0, 0, true)) << "sure of every token, right or wrong";
+  EXPECT_FALSE(is_dead_gradient(std::nan(""), std::nan(""), true)) << "a skipped one";
 }
 
 TEST(Divergence, APolicyWhoseLogProbsOverflowIsOne) {
   Policy policy;
-  for (float& weight : policy.model.parameters()) weight = std::copysign(900.0F, weight);
+  for (float& weight : policy.model.parameters()) weight = std::copysign(2.5F, weight);
   policy.model.pack(policy.ctx);
   EXPECT_EQ(policy.problem(), "") << "large, but sums of it are finite";
-  // Allowed in size, as the check is made anew; but activations overflow.
+  // Allowed in size, as the stage begins with it; but activations overflow.
   for (float& weight : policy.model.parameters()) weight = std::copysign(1e15F, weight);
   policy.model.pack(policy.ctx);
-  const DivergenceCheck other(policy.ctx, *policy.comm, std::as_const(policy.model).parameters(),
-                              policy.learner);
-  EXPECT_EQ(other.problem(std::nullopt), "");
-  EXPECT_EQ(other.problem(PolicyProbe{policy.prompt, policy.response, policy.mask, 1.0F}),
-            "the log-probs that it gives are not finite");
+  policy.check->begin_stage();
+  EXPECT_EQ(policy.check->problem(std::nullopt), "");
+  EXPECT_EQ(policy.problem(), "the log-probs that it gives are not finite");
 }
 
 TEST(Divergence, LargestIsByMagnitude) {
@@ -106,6 +132,7 @@ TEST(Divergence, FiveSkippedStepsInARowAreTheEndOrAllOfAShorterStage) {
   EXPECT_EQ(skipped_too_often(1, 2), "");
   EXPECT_NE(skipped_too_often(2, 2), "");
   EXPECT_EQ(skipped_too_often(0, 1), "");
+  EXPECT_THAT(skipped_too_often(5, 100, /*dead=*/true), HasSubstr("the gradient is exactly 0"));
 }
 
 TEST(Divergence, TheEndHasAnExitCodeOfItsOwnAndSaysWhatToDo) {

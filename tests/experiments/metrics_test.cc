@@ -170,5 +170,44 @@ TEST_F(MetricsFiles, TensorBoardForgetsWhatIsDoneAgain) {
   EXPECT_THAT(curve("val/a"), testing::IsEmpty());
 }
 
+TEST_F(MetricsFiles, TensorBoardGetsWhatWasWrittenWithoutIt) {
+  const auto run = [&](const MetricsResume& resume, bool tensorboard, int64_t first, int64_t last,
+                       double value) {
+    MetricsWriter writer(folder_, resume, tensorboard);
+    for (int64_t step = first; step <= last; ++step) writer.write(step, "grpo", step, {{"a", value}});
+  };
+  run({}, false, 1, 2, 1);
+  EXPECT_FALSE(std::filesystem::exists(folder_ / "tensorboard"));
+  run({.step = 2}, true, 3, 6, 2);
+  EXPECT_EQ(curve("a"), (std::vector<Point>{{1, 1}, {2, 1}, {3, 2}, {4, 2}, {5, 2}, {6, 2}}));
+  // It goes back, on without events, and beyond where these had come to, or not so far.
+  for (const int64_t last : {5, 8}) {
+    run({.step = 4}, false, 5, last, 3);
+    const std::vector<Point> points = curve("a");
+    EXPECT_TRUE(points.empty() || points.back().first < 5) << "5 and 6 are done again";
+    run({.step = 5}, false, 6, last, 4);
+    run({.step = last}, true, last + 1, last + 1, 5);
+    std::vector<Point> expected = {{1, 1}, {2, 1}, {3, 2}, {4, 2}, {5, 3}};
+    for (int64_t step = 6; step <= last; ++step) expected.emplace_back(step, 4);
+    expected.emplace_back(last + 1, 5);
+    EXPECT_EQ(curve("a"), expected);
+  }
+}
+
+TEST_F(MetricsFiles, AnOlderProgramsEventsAreWrittenAgain) {
+  {
+    MetricsWriter writer(folder_, {}, true);
+    for (int64_t step = 1; step <= 3; ++step) writer.write(step, "grpo", step, {{"a", 1.0}});
+  }
+  // Its event files had no zeros.
+  std::string text = read_file(folder_ / "metrics.jsonl");
+  for (size_t at = 0; (at = text.find("}\n", at)) != std::string::npos; at += 2)
+    text.insert(at, ",\"b\":0.0"), at += 8;
+  write_file_atomic(folder_ / "metrics.jsonl", text);
+  { MetricsWriter(folder_, {.step = 2, .older_program = true}, true); }
+  EXPECT_EQ(curve("b"), (std::vector<Point>{{1, 0}, {2, 0}}));
+  EXPECT_EQ(curve("a"), (std::vector<Point>{{1, 1}, {2, 1}}));
+}
+
 }  // namespace
 }  // namespace orrery

@@ -285,6 +285,24 @@ TEST_F(ResumeCheck, AnOlderCheckpointSaysWhatIsNotKnown) {
   EXPECT_THAT(refusal(), HasSubstr("seed: 1 -> 5"));
 }
 
+TEST_F(ResumeCheck, AnOlderCheckpointSaysWhichWordsMeanSomethingElseNow) {
+  saved_.inputs.reset();
+  at(5, 9);
+  const auto warning = [&] {
+    saved_.run_config_yaml = config_to_yaml(config_);
+    return ask().warnings.at(0);
+  };
+  EXPECT_THAT(warning(), AllOf(Not(HasSubstr("whitens")), Not(HasSubstr("gsm8k"))));
+  EXPECT_TRUE(ask().older_program);
+  config_.mutable_algorithm()->set_adv_estimator(proto::AlgorithmSection::REINFORCE_PLUS_PLUS_BASELINE);
+  EXPECT_THAT(warning(), HasSubstr("reinforce-plus-plus-baseline whitens over loss tokens now"));
+  config_.mutable_data()->set_env(proto::DataSection::GSM8K);
+  EXPECT_THAT(warning(), HasSubstr("gsm8k environment reads and compares answers by other rules now"));
+  saved_.inputs = inputs_;
+  EXPECT_THAT(ask().warnings, IsEmpty());
+  EXPECT_FALSE(ask().older_program);
+}
+
 TEST_F(ResumeCheck, AnImportedModelHasNoRunBehindIt) {
   saved_.state.reset();
   saved_.run_config_yaml.clear();

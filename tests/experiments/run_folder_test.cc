@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "core/file.h"
+#include "rollout/rollout_file.h"
 #include "tests/support/scratch.h"
 
 namespace orrery {
@@ -33,6 +34,33 @@ TEST(RunFolder, RolloutsOfRolledBackStepsGoAndNothingElse) {
                                                     "step_000009.txt", "step_.h5", "notes.h5"));
   EXPECT_EQ(remove_rollouts_after(scratch.path(), -1), 1);
   EXPECT_THAT(left(), testing::UnorderedElementsAre("step_000009.txt", "step_.h5", "notes.h5"));
+}
+
+TEST(RunFolder, OlderRolloutsAreNamedByTheRunsStep) {
+  const testing_support::ScratchPath scratch("orrery_run_folder_");
+  EXPECT_EQ(renumber_older_rollouts(scratch.path(), 3), 0) << "no such folder";
+  fs::create_directories(scratch.path() / "rollouts");
+  const auto path = [&](int64_t step) { return rollout_path(scratch.path(), step); };
+  for (const int64_t step : {1, 2, 4, 7}) write_rollout_file(path(step), static_cast<uint64_t>(step), {});
+  write_rollout_file(path(8), 8, {}, 5);  // this program's
+  write_file_atomic(path(9), "not one");
+  EXPECT_EQ(renumber_older_rollouts(scratch.path(), 0), 0) << "without SFT both numbers are one";
+  for (const int64_t moved : {4, 0}) {  // the second time there is nothing to be done
+    EXPECT_EQ(renumber_older_rollouts(scratch.path(), 3), moved);
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(scratch.path() / "rollouts"))
+      names.push_back(entry.path().filename().string());
+    EXPECT_THAT(names,
+                testing::UnorderedElementsAre(
+                    "step_000004.h5", "step_000004.h5.sha256", "step_000005.h5", "step_000005.h5.sha256",
+                    "step_000007.h5", "step_000007.h5.sha256", "step_000008.h5", "step_000008.h5.sha256",
+                    "step_000009.h5", "step_000010.h5", "step_000010.h5.sha256"));
+    for (const auto& [step, stage_step] : {std::pair{4, 1}, {5, 2}, {7, 4}, {8, 5}, {10, 7}}) {
+      const RolloutFile file = read_rollout_file(path(step));
+      EXPECT_EQ(file.step, static_cast<uint64_t>(step));
+      EXPECT_EQ(file.stage_step, static_cast<uint64_t>(stage_step));
+    }
+  }
 }
 
 }  // namespace

@@ -34,6 +34,15 @@ class CheckpointManifestTest : public testing::Test {
   const fs::path& folder_ = scratch_.path();
 };
 
+TEST_F(CheckpointManifestTest, TheStartsLargestWeightIsKeptAndMayBeAbsent) {
+  CheckpointInfo info = checkpoint_info(4, tiny_checkpoint_config());
+  const fs::path plain = save_tiny_checkpoint(folder_, info);
+  EXPECT_THAT(read_file(plain / kManifestFile), Not(HasSubstr("start_largest")));
+  EXPECT_EQ(Checkpoint(plain).info().state->start_largest, std::nullopt) << "as older checkpoints";
+  info.state->start_largest = 1.1F;
+  EXPECT_EQ(Checkpoint(save_tiny_checkpoint(folder_, info)).info().state->start_largest, double{1.1F});
+}
+
 TEST_F(CheckpointManifestTest, SkippedStepsAreKeptAndAbsentIsNone) {
   CheckpointInfo info = checkpoint_info(4, tiny_checkpoint_config());
   const fs::path plain = save_tiny_checkpoint(folder_, info);
