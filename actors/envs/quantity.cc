@@ -219,7 +219,12 @@ class UnitReader {
       power = word(at_++) == "squared" ? '2' : '3';
     }
     if (word(at_) == "old" || word(at_) == "each") ++at_;
-    if (power != '\0') unit.append(1, '^') += power;
+    if (power == '\0') return unit;
+    if (!is_measure(unit)) {
+      at_ = begin;
+      return "";
+    }
+    unit.append(1, '^') += power;
     return unit;
   }
 

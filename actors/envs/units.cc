@@ -198,12 +198,7 @@ std::string lower(std::string_view word) {
 }
 
 /// A unit or a thing in the singular.
-bool is_known(std::string_view word) {
-  if (contains(kMeasures, word) || contains(kThings, word) || contains(kPrefixed, word)) return true;
-  return std::any_of(std::begin(kPrefixes), std::end(kPrefixes), [&](std::string_view prefix) {
-    return word.starts_with(prefix) && contains(kPrefixed, word.substr(prefix.size()));
-  });
-}
+bool is_known(std::string_view word) { return is_measure(word) || contains(kThings, word); }
 
 }  // namespace
 
@@ -238,6 +233,13 @@ std::string_view letter_unit(char letter) {
 }
 
 bool is_plain_abbreviation(std::string_view word) { return contains(kPlainAbbreviations, word); }
+
+bool is_measure(std::string_view name) {
+  if (contains(kMeasures, name) || contains(kPrefixed, name)) return true;
+  return std::any_of(std::begin(kPrefixes), std::end(kPrefixes), [&](std::string_view prefix) {
+    return name.starts_with(prefix) && contains(kPrefixed, name.substr(prefix.size()));
+  });
+}
 
 bool is_idle_adjective(std::string_view word) { return contains(kIdle, lower(word)); }
 

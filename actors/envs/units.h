@@ -15,6 +15,9 @@ std::string unit_name(std::string_view word);
 /// The unit that an upright letter is (m, g, s, h, L, ...), where a variable cannot be meant; else empty.
 std::string_view letter_unit(char letter);
 
+/// Whether that name is a measure, which has squares and cubes, and nothing that is counted.
+bool is_measure(std::string_view name);
+
 /// Abbreviations that are no product of variables even when they follow digits in italics: 3cm, 5kg.
 bool is_plain_abbreviation(std::string_view word);
 

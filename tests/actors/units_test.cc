@@ -229,6 +229,16 @@ TEST(Units, StandBesideTheNumber) {
   for (const Pair& pair : pairs) EXPECT_TRUE(boxed_is(pair)) << pair.box << " | " << pair.truth;
 }
 
+TEST(Units, OnlyMeasuresHavePowers) {
+  for (const char* box : {"5\\text{ square roots}", "5\\text{ apples}^2", "5\\text{ ways squared}"}) {
+    EXPECT_FALSE(boxed_is({box, "5"})) << box;
+  }
+  for (const char* box :
+       {"5\\text{ square units}", "5\\text{ m}^2", "5\\text{ meters squared}", "5\\text{ cu. in.}"}) {
+    EXPECT_TRUE(boxed_is({box, "5"})) << box;
+  }
+}
+
 TEST(Units, HaveOneName) {
   const std::pair<const char*, const char*> cases[] = {{"cm", "centimeter"},
                                                        {"centimetres", "centimeter"},

@@ -95,6 +95,7 @@ cluster: {{threads: 1}}
         self.assertEqual(self.rewards(truths), [reward for *_, reward in cases])
 
     def test_files_of_other_formats(self):
+        self.rewards([("#### 5", {"reward_model": {"ground_truth": "5"}})])  # writes the model
         for contents, says in [(b"PAR1\x15\x00", ["rows.jsonl", "Parquet", "JSON Lines", "to_json"]), (b'[\n{"prompt": "q"}\n]\n', ["JSON array"]),
                                (b"\x1f\x8b\x08\x00", ["gzip"])]:
             config = self.config(1)
