@@ -202,6 +202,15 @@ Expression parse_expression(std::string_view plain) {
     if (inner.size() == 1 && is_letter(inner.front())) body = inner;
     if (!expression.quantity) expression.quantity = read_quantity(inner);
   }
+  if (!expression.quantity) {
+    // \$5\text{ cm} is no quantity, and so nothing else either.
+    const std::string_view rest = bare(without_unit(body, expression.unit));
+    if (!expression.unit.empty() && !read_quantity(rest)) {
+      body = rest;
+    } else {
+      expression.unit.clear();
+    }
+  }
   expression.elements = split(body);
   return expression;
 }
@@ -210,6 +219,7 @@ bool same(const Expression& a, const Expression& b) {
   if (a.empty() || b.empty()) return false;
   if (!a.name.empty() && !b.name.empty() && a.name != b.name) return false;
   if (a.quantity && b.quantity && same(*a.quantity, *b.quantity)) return true;
+  if (!a.unit.empty() && !b.unit.empty() && a.unit != b.unit) return false;
   return std::equal(a.elements.begin(), a.elements.end(), b.elements.begin(), b.elements.end(),
                     [](const Expression::Element& x, const Expression::Element& y) {
                       return x.text == y.text || (x.quantity && y.quantity && same(*x.quantity, *y.quantity));

@@ -275,6 +275,32 @@ std::optional<Quantity> read_quantity(std::string_view plain) {
   return Quantity{*token->number, before + unit};
 }
 
+std::string_view without_unit(std::string_view plain, std::string& unit) {
+  constexpr size_t kLongest = 64;
+  int depth = 0;
+  bool digits = false;
+  for (size_t at = 0; at < plain.size(); ++at) {
+    const std::string_view command = command_at(plain, at);
+    if (depth == 0 && digits && plain.size() - at <= kLongest && is_words_command(command) &&
+        plain[at - 1] != '^' && plain[at - 1] != '_') {
+      const std::string_view rest = plain.substr(at);
+      size_t end = 0;
+      const std::vector<Token> tokens = tokenize(rest, end);
+      UnitReader reader(tokens, false);
+      unit = end == rest.size() ? reader.read() : "";
+      if (!unit.empty() && reader.at() == tokens.size()) return plain.substr(0, at);
+    }
+    if (plain[at] == '\\') {
+      at += std::max<size_t>(command.size(), 1);
+      continue;
+    }
+    digits = digits || is_digit(plain[at]);
+    depth += plain[at] == '{' ? 1 : (plain[at] == '}' ? -1 : 0);
+  }
+  unit.clear();
+  return plain;
+}
+
 LeadingUnit leading_unit(std::string_view plain) {
   size_t end = 0;
   const std::vector<Token> tokens = tokenize(plain, end);

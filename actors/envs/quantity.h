@@ -22,6 +22,9 @@ struct Quantity {
 /// The quantity that all of `plain` is; nothing when it is not exactly one number with, at most, a unit.
 std::optional<Quantity> read_quantity(std::string_view plain);
 
+/// An expression with digits without the upright unit behind it, which goes to `unit`: 16\pi\text{ cm}^2.
+std::string_view without_unit(std::string_view plain, std::string& unit);
+
 /// What a sentence that goes on behind a number begins with.
 struct LeadingUnit {
   std::string unit;    ///< empty when it is none

@@ -96,7 +96,9 @@ bool Grader::right(const Expression& answer) const {
 
 /// Behind "####": the line as a whole, or the number that it says.
 bool Grader::right_line(std::string_view line, std::string_view value) const {
-  if (right(parse_expression(line))) return true;
+  const Expression whole = parse_expression(line);
+  if (right(whole)) return true;
+  if (whole.quantity) return false;  // of another number, or unit
   NumberScanner scanner(value, NumberStyle::kAnswer);
   const auto token = scanner.next();
   if (!token || !token->number) return false;

@@ -234,6 +234,13 @@ TEST(AnswerLine, ANumberThatIsPartOfSomethingElseIsNone) {
   for (const Pair& pair : pairs) EXPECT_FALSE(graded(pair).correct) << pair.response << " | " << pair.truth;
 }
 
+TEST(AnswerLine, UnitsMustAgree) {
+  EXPECT_FALSE(graded({"#### \u20AC5", "$5 dollars"}).correct);
+  EXPECT_FALSE(graded({"#### 5 cents", "5 dollars"}).correct);
+  EXPECT_TRUE(graded({"#### $5", "5 dollars"}).correct);
+  EXPECT_TRUE(graded({"#### 5 dollars", "\\$5"}).correct);
+}
+
 TEST(AnswerLine, AHeadingIsNoMark) {
   for (const std::string line :
        {" 2. Answer", " **2. Answer**", " Step 2", " Explanation", " 2) Check", " 1.2. Check", " ---"}) {
