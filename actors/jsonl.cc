@@ -69,6 +69,45 @@ class NumberTexts final : public nlohmann::json_sax<nlohmann::json> {
   std::string inside_;             // the objects and lists around
 };
 
+/// Refuses a file of another format by name, going by its first line that is not blank; `more` lines follow.
+void check_format(std::string_view line, bool more, const std::string& path) {
+  constexpr std::pair<std::string_view, std::string_view> kFormats[] = {
+      {"\x89HDF", "an HDF5 file"},
+      {"\x1F\x8B", "compressed by gzip"},
+      {"\x28\xB5\x2F\xFD", "compressed by zstd"},
+      {"BZh", "compressed by bzip2"},
+      {"\xFD\x37zXZ", "compressed by xz"},
+      {"PK\x03\x04", "a ZIP archive"},
+      {"ARROW1", "an Arrow file"},
+      {"\xFF\xFE", "text in UTF-16"},
+      {"\xFE\xFF", "text in UTF-16"}};
+  if (line.starts_with("PAR1")) {
+    fail_usage(
+        "{} is a Parquet file, and data is read from JSON Lines (an object a line); convert it: python3 -c "
+        "'import "
+        "pandas; pandas.read_parquet(\"x.parquet\").to_json(\"x.jsonl\", orient=\"records\", lines=True)'",
+        path);
+  }
+  for (const auto& [begins, name] : kFormats) {
+    if (line.starts_with(begins)) {
+      fail_usage("{} is {}, and data is read from JSON Lines: an object a line, as plain UTF-8 text", path,
+                 name);
+    }
+  }
+  line.remove_prefix(std::min(line.find_first_not_of(" \t\r"), line.size()));
+  line = line.substr(0, line.find_last_not_of(" \t\r") + 1);
+  // A line that is another list, or a brace alone, is but a bad row.
+  const size_t inside = line.find_first_not_of(" \t", 1);
+  const bool array = line.starts_with('[') && (inside == std::string_view::npos || line[inside] == '{');
+  if (array || (line == "{" && more)) {
+    fail_usage(
+        "{} is one JSON {} over the whole file, and data is read from JSON Lines (an object a line); convert "
+        "it: "
+        "jq -c '{}' x.json > x.jsonl",
+        path, array ? "array" : "object", array ? ".[]" : ".");
+  }
+}
+
 }  // namespace
 
 void read_jsonl(const std::vector<std::string>& files, bool skip,
@@ -78,10 +117,12 @@ void read_jsonl(const std::vector<std::string>& files, bool skip,
     std::ifstream file(path, std::ios::binary);
     if (!file) fail_usage("cannot open {}; check data.train_files and data.val_files", path);
     int64_t line_number = 0, good = 0, bad = 0;
+    bool known = false;
     std::string first_problem;
     for (std::string line; std::getline(file, line);) {
       ++line_number;
       if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+      if (!std::exchange(known, true)) check_format(line, file.good() && file.peek() != EOF, path);
       const std::string where = fmt::format("{}:{}", path, line_number);
       try {
         // The parser checks UTF-8 and its own nesting is iterative, so hostile text ends in an exception at
@@ -92,6 +133,7 @@ void read_jsonl(const std::vector<std::string>& files, bool skip,
         row(object, where, line);
         ++good;
       } catch (const Error& error) {
+        if (error.exit_code() == kExitUsage) throw;
         if (!skip) fail_usage("{}; mend the row or set data.on_error: skip", error.what());
         if (bad++ == 0) first_problem = error.what();
       }

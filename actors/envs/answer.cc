@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <vector>
 
+#include "actors/envs/answer_line.h"
 #include "actors/envs/latex_words.h"
 
 namespace orrery {
@@ -34,7 +35,7 @@ std::optional<Found> last_box(std::string_view text) {
   std::vector<std::pair<size_t, size_t>> open;  // where the command and the content begin
   const auto keep = [&](size_t at, size_t begin, size_t end) {
     if (!last || at > last->at) {
-      last = Found{at, {MarkedAnswer::Mark::kBox, text.substr(begin, end - begin)}};
+      last = Found{at, {MarkedAnswer::Mark::kBox, text.substr(begin, end - begin), {}}};
     }
   };
   for (size_t i = 0; i < text.size();) {
@@ -57,7 +58,7 @@ std::optional<Found> last_box(std::string_view text) {
       continue;
     }
     size_t begin = i + 1 + name.size();
-    while (begin < text.size() && text[begin] == ' ') ++begin;
+    begin = std::min(text.find_first_not_of(kBlank, begin), text.size());
     if (begin < text.size() && text[begin] == '{') {
       open.emplace_back(i, begin + 1);
       i = begin + 1;
@@ -68,30 +69,6 @@ std::optional<Found> last_box(std::string_view text) {
     }
   }
   return last;
-}
-
-/// Whether a line's text begins with a number, but for signs of currency, emphasis and the like.
-bool begins_with_number(std::string_view text) {
-  size_t at = 0;
-  while (at < text.size()) {
-    if (std::string_view(" \t*`$~=:([{-+").find(text[at]) != std::string_view::npos) {
-      ++at;
-    } else if (const size_t space = space_at(text, at); space > 0) {
-      at += space;
-    } else if (text[at] == '\\' && at + 1 < text.size() &&
-               std::string_view("$([").find(text[at + 1]) != std::string_view::npos) {
-      at += 2;
-    } else {
-      const std::string_view command = command_at(text, at);
-      if (command != "euro" && command != "pounds" && command != "yen" && command != "rupee" &&
-          command != "approx") {
-        return is_digit(text[at]) || is_fraction_command(command) ||
-               (text[at] == '.' && at + 1 < text.size() && is_digit(text[at + 1]));
-      }
-      at += 1 + command.size();
-    }
-  }
-  return false;
 }
 
 struct Hashes {
@@ -108,10 +85,9 @@ Hashes last_hashes(std::string_view text) {
     // A line's last mark is the one that counts, so what lies between two is not looked at twice.
     const std::string_view line = text.substr(begin, std::min(text.find(kHashes, begin), end) - begin);
     if (line.find_first_not_of(kBlank) != std::string_view::npos) {
-      const bool number = begins_with_number(line);
-      const bool is_last = last_text < begin + line.size();
-      const auto mark = number || is_last ? MarkedAnswer::Mark::kHashes : MarkedAnswer::Mark::kHeading;
-      (mark == MarkedAnswer::Mark::kHashes ? found.answer : found.heading) = Found{at, {mark, line}};
+      const AnswerLine says = read_answer_line(line, last_text < begin + line.size());
+      const auto mark = says.heading ? MarkedAnswer::Mark::kHeading : MarkedAnswer::Mark::kHashes;
+      (says.heading ? found.heading : found.answer) = Found{at, {mark, line, says.value}};
     }
     at = begin;
   }

@@ -1,8 +1,8 @@
 // Finding the answer in a response.
 //
 // A marked answer stands in \boxed{...} or \fbox{...}, or behind "####" up to the end of the line. Of
-// several, the last counts. A line "#### ..." that begins with words is a heading unless it is the response's
-// last: it counts only where there is no other marked answer, and then as a whole.
+// several, the last counts. Behind "####" may also stand a heading (answer_line.h says which): it counts only
+// where there is no other marked answer, and then as a whole.
 #pragma once
 
 #include <optional>
@@ -13,7 +13,8 @@ namespace orrery {
 struct MarkedAnswer {
   enum class Mark { kHashes, kBox, kHeading };
   Mark mark = Mark::kBox;
-  std::string_view text;  ///< inside the box, or the rest of the line
+  std::string_view text;   ///< inside the box, or the rest of the line
+  std::string_view value;  ///< of a line, from its number on; empty when it says none
 };
 
 /// Both take plain_text(), which the result looks into, and time linear in its length.

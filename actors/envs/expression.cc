@@ -1,6 +1,7 @@
 #include "actors/envs/expression.h"
 
 #include <algorithm>
+#include <cctype>
 #include <iterator>
 
 #include "actors/envs/latex_text.h"
@@ -26,10 +27,22 @@ size_t group_end(std::string_view text, size_t at) {
   return std::string_view::npos;
 }
 
+/// Bytes of \text{.} and the like at the end: punctuation that was set as text.
+size_t punctuation_group(std::string_view text) {
+  if (!text.ends_with('}')) return 0;
+  const size_t open = text.find_last_not_of(" .,;", text.size() - 2);
+  if (open == std::string_view::npos || text[open] != '{') return 0;
+  size_t command = open;
+  while (command > 0 && is_letter(text[command - 1])) --command;
+  if (command == 0 || !is_text_command(text.substr(command, open - command)) || text[--command] != '\\')
+    return 0;
+  return text.size() - command;
+}
+
 /// Cuts what stands around an answer and is no part of it.
 std::string_view bare(std::string_view text) {
   constexpr std::string_view kBefore[] = {"$", "\\(", "\\[", "**", "`", "\""};
-  constexpr std::string_view kAfter[] = {"$", "\\)", "\\]", "**", "`", "\"", ".", ";"};
+  constexpr std::string_view kAfter[] = {"$", "\\)", "\\]", "**", "`", "\"", ".", ";", ","};
   for (size_t before = text.size() + 1; text.size() < before;) {
     before = text.size();
     while (!text.empty() && kBlank.find(text.front()) != std::string_view::npos) text.remove_prefix(1);
@@ -37,6 +50,9 @@ std::string_view bare(std::string_view text) {
     for (const std::string_view mark : kBefore) {
       if (text.starts_with(mark)) text.remove_prefix(mark.size());
     }
+    if (text.size() > 1 && text.front() == '=') text.remove_prefix(1);
+    // Of a whole group like \text{} nothing is punctuation.
+    if (const size_t length = punctuation_group(text); length < text.size()) text.remove_suffix(length);
     for (const std::string_view mark : kAfter) {
       // "\$" at the end is a currency, "\;" a space
       const bool escaped = text.size() > mark.size() && text[text.size() - mark.size() - 1] == '\\';
@@ -139,6 +155,35 @@ std::vector<Expression::Element> split(std::string_view text) {
   return elements;
 }
 
+/// Inside the parentheses around all of `text`; empty without them. Not of "(a)(b)".
+std::string_view in_parentheses(std::string_view text) {
+  const auto cut = [&](std::string_view before, std::string_view after) {
+    if (text.size() < before.size() + after.size() || !text.starts_with(before) || !text.ends_with(after))
+      return false;
+    text = text.substr(before.size(), text.size() - before.size() - after.size());
+    return true;
+  };
+  if (!cut("\\left(", "\\right)") && !cut("(", ")")) return {};
+  return text.find_first_of("()") == std::string_view::npos ? unwrapped(text) : std::string_view{};
+}
+
+/// What stands behind "Answer:", "The answer is".
+std::string_view without_announcement(std::string_view text) {
+  for (const std::string_view words : {"the final answer is", "the answer is", "final answer:", "answer:"}) {
+    const std::string_view head = text.substr(0, words.size());
+    const bool same = head.size() == words.size() &&
+                      std::equal(head.begin(), head.end(), words.begin(), [](char a, char b) {
+                        return std::tolower(static_cast<unsigned char>(a)) == b;
+                      });
+    if (same && text.size() > words.size() && !is_letter(text[words.size()])) {
+      text.remove_prefix(words.size());
+      while (text.starts_with(':') || text.starts_with(' ')) text.remove_prefix(1);
+      return text;
+    }
+  }
+  return text;
+}
+
 }  // namespace
 
 bool Expression::empty() const {
@@ -148,13 +193,24 @@ bool Expression::empty() const {
 
 Expression parse_expression(std::string_view plain) {
   Expression expression;
-  std::string_view body = unwrapped(plain);
+  std::string_view body = unwrapped(without_announcement(unwrapped(plain)));
   expression.name = take_name(body);
   body = unwrapped(body);
   expression.quantity = read_quantity(body);
-  // A letter in parentheses is a choice: (C) is C.
-  if (body.size() == 3 && body.front() == '(' && is_letter(body[1]) && body.back() == ')')
-    body = body.substr(1, 1);
+  if (const std::string_view inner = in_parentheses(body); !inner.empty()) {
+    // A letter in parentheses is a choice: (C) is C. A number there is that number.
+    if (inner.size() == 1 && is_letter(inner.front())) body = inner;
+    if (!expression.quantity) expression.quantity = read_quantity(inner);
+  }
+  if (!expression.quantity) {
+    // \$5\text{ cm} is no quantity, and so nothing else either.
+    const std::string_view rest = bare(without_unit(body, expression.unit));
+    if (!expression.unit.empty() && !read_quantity(rest)) {
+      body = rest;
+    } else {
+      expression.unit.clear();
+    }
+  }
   expression.elements = split(body);
   return expression;
 }
@@ -163,6 +219,7 @@ bool same(const Expression& a, const Expression& b) {
   if (a.empty() || b.empty()) return false;
   if (!a.name.empty() && !b.name.empty() && a.name != b.name) return false;
   if (a.quantity && b.quantity && same(*a.quantity, *b.quantity)) return true;
+  if (!a.unit.empty() && !b.unit.empty() && a.unit != b.unit) return false;
   return std::equal(a.elements.begin(), a.elements.end(), b.elements.begin(), b.elements.end(),
                     [](const Expression::Element& x, const Expression::Element& y) {
                       return x.text == y.text || (x.quantity && y.quantity && same(*x.quantity, *y.quantity));

@@ -20,6 +20,7 @@ struct Expression {
   };
   std::string name;                  ///< of "x = ...", "x \in ..."; mostly empty
   std::optional<Quantity> quantity;  ///< of the whole
+  std::string unit;                  ///< of another expression than a quantity: 16\pi\text{ cm}
   std::vector<Element>
       elements;  ///< of a list, a tuple, an interval, a matrix, with what stands between them
   bool empty() const;

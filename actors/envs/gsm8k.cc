@@ -165,7 +165,8 @@ Row parse_row(const Source& source, const proto::DataSection& data) {
   } else if (has_source) {
     const auto rule = rule_of_source(row.data_source);
     if (!rule) {
-      fail(
+      // Also with data.on_error: skip, as most likely all rows of the set have that name.
+      fail_usage(
           "{}: there is no reward rule for data_source {} (known: {}); set data.reward_rule to gsm8k or "
           "math-boxed to "
           "grade every row by it",

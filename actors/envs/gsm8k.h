@@ -6,7 +6,8 @@
 //   solution with a \boxed{} one; the solution is what a teacher would say
 // Which rule grades it (envs/reward_rule.h): data.reward_rule, else its data_source's, else its layout's.
 // Reward 1 for a right answer, else 0; "correct" and "format" (a marked answer) are reported beside it. A row
-// whose ground truth no response could meet, and one whose data_source has no rule, cannot be used.
+// whose ground truth no response could meet cannot be used; one whose data_source has no rule is a usage
+// error whatever data.on_error says.
 #pragma once
 
 #include <memory>

@@ -96,7 +96,9 @@ class Speller {
       at_ = skip_spaces(text_, at_);
       if (at_ < text_.size() && text_[at_] == '{') {
         ++at_;
-        open(/*dropped=*/true);
+        // Braces that say how far a power or a root goes are kept.
+        const std::string before = tokens_.empty() ? "" : tokens_.back();
+        open(before != "^" && before != "_" && before != "\\sqrt " && before != "\\frac ");
       }
     } else if (is_layout_command(name)) {
       if (at_ < text_.size() && text_[at_] == '.' && (name == "left" || name == "right")) ++at_;

@@ -37,6 +37,8 @@ bool is_function(std::string_view word) {
 /// Something that an operator before it works on: a number, a variable, a parenthesis, a command. A word is
 /// none.
 bool is_operand(std::string_view text, size_t at, bool spaced) {
+  if (char_at(text, at) == '\\' && char_at(text, at + 1) == '$') ++at;
+  if (char_at(text, at) == '$' && (is_digit(char_at(text, at + 1)) || char_at(text, at + 1) == '.')) ++at;
   const char c = char_at(text, at);
   if (is_digit(c) || c == '(' || (c == '.' && is_digit(char_at(text, at + 1)))) return true;
   if (c == '\\') return is_operator_command(command_at(text, at));
@@ -54,8 +56,15 @@ bool is_mark_above(std::string_view text, size_t at) {
   return braced && word_at(text, at).size() >= 2;
 }
 
+/// Whether letters behind a number are a factor: a variable or a function, but neither a word nor a unit.
+bool is_factor(std::string_view word, bool spaced) {
+  if (word.size() != 1) return is_function(word);
+  if (spaced && (word == "a" || word == "I" || word == "A")) return false;
+  return !is_unit_letter(word.front());
+}
+
 bool operator_behind(std::string_view text, size_t end) {
-  const size_t at = skip_spaces(text, end);
+  size_t at = skip_spaces(text, end);
   const bool spaced = at > end;
   const char c = char_at(text, at), next = char_at(text, at + 1);
   if (c == '*' && next == '*') return is_digit(char_at(text, at + 2)) || char_at(text, at + 2) == '(';
@@ -63,14 +72,17 @@ bool operator_behind(std::string_view text, size_t end) {
     const size_t operand = skip_spaces(text, at + 1);
     return is_operand(text, operand, spaced || operand > at + 1);
   }
-  if (c == '\\') return is_operator_command(command_at(text, at));
-  if (c == '(') return !spaced && is_operand(text, at + 1, false);
-  const std::string_view word = word_at(text, at);
-  if (word.size() == 1) {
-    if (spaced && (word == "a" || word == "I" || word == "A")) return false;
-    return !is_unit_letter(c);
+  if (c == '\\') {
+    const std::string_view command = command_at(text, at);
+    if (is_operator_command(command)) return true;
+    // 3\mathrm{i} is 3i
+    at += 1 + command.size();
+    if (!is_text_command(command) || char_at(text, at) != '{') return false;
+    const size_t word = skip_spaces(text, at + 1);
+    return is_factor(word_at(text, word), spaced || word > at + 1);
   }
-  return is_function(word);
+  if (c == '(') return !spaced && is_operand(text, at + 1, false);
+  return is_factor(word_at(text, at), spaced);
 }
 
 }  // namespace
@@ -82,7 +94,7 @@ bool taken_in_from_left(std::string_view plain, size_t begin) {
     if (before(2) == '}' || before(2) == ']') return true;  // a second argument
     --at;
   }
-  if (before(1) == '^' || before(1) == '_') return true;
+  if (before(1) == '^' || (before(1) == '_' && before(2) != '_')) return true;  // __5__ is emphasis
   if (before(1) == '/') {
     const char c = before(2);
     if (is_digit(c) || is_letter(c) || c == ')' || c == '}') return true;
@@ -99,6 +111,14 @@ bool taken_in_from_right(std::string_view plain, size_t& end) {
   };
   if (joins(end)) {
     while (joins(end) || is_digit(char_at(plain, end))) ++end;
+    return true;
+  }
+  // 12h30, 5m20s
+  size_t letters = end;
+  while (is_letter(char_at(plain, letters))) ++letters;
+  if (letters > end && is_digit(char_at(plain, letters))) {
+    end = letters;
+    while (is_digit(char_at(plain, end)) || is_letter(char_at(plain, end))) ++end;
     return true;
   }
   const char c = char_at(plain, end), next = char_at(plain, end + 1);

@@ -102,6 +102,13 @@ NumberScanner::Part NumberScanner::part(size_t begin) {
     part.integer = false;
     part.end = end;
   }
+  // 1.e3
+  if (at(part.end) == '.' && (at(part.end + 1) == 'e' || at(part.end + 1) == 'E')) {
+    Part dotted = part;
+    ++dotted.end;
+    exponent(dotted);
+    if (dotted.end > part.end + 1) return dotted;
+  }
   exponent(part);
   return part;
 }

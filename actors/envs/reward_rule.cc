@@ -41,6 +41,17 @@ std::optional<MarkedAnswer> find_mark(proto::RewardRule rule, std::string_view p
   return rule == proto::MATH_BOXED ? last_boxed_answer(plain) : last_marked_answer(plain);
 }
 
+/// The lines behind "####" cut: the number of a heading is no answer.
+std::string without_headings(std::string_view plain) {
+  std::string rest;
+  for (size_t at = 0; at < plain.size();) {
+    const size_t mark = std::min(plain.find("####", at), plain.size());
+    rest += plain.substr(at, mark - at);
+    at = std::min(plain.find('\n', mark), plain.size());
+  }
+  return rest;
+}
+
 /// A unit of words asks for the same words; signs such as % and $ do not.
 bool has_unit_of_words(const Quantity& quantity) {
   return !quantity.unit.empty() && std::isalpha(static_cast<unsigned char>(quantity.unit.front())) != 0;
@@ -83,17 +94,18 @@ bool Grader::right(const Expression& answer) const {
                      [&](const Expression& truth) { return same(answer, truth); });
 }
 
-/// Behind "####": the line as a whole, or its first number.
-bool Grader::right_line(std::string_view line) const {
-  if (right(parse_expression(line))) return true;
-  NumberScanner scanner(line, NumberStyle::kAnswer);
+/// Behind "####": the line as a whole, or the number that it says.
+bool Grader::right_line(std::string_view line, std::string_view value) const {
+  const Expression whole = parse_expression(line);
+  if (right(whole)) return true;
+  if (whole.quantity) return false;  // of another number, or unit
+  NumberScanner scanner(value, NumberStyle::kAnswer);
   const auto token = scanner.next();
   if (!token || !token->number) return false;
+  const LeadingUnit behind = leading_unit(value.substr(token->end));
   return std::any_of(truths_.begin(), truths_.end(), [&](const Expression& truth) {
     if (!truth.quantity || truth.quantity->number != *token->number) return false;
-    if (!has_unit_of_words(*truth.quantity)) return true;
-    const std::string words = leading_words(line.substr(token->end)), &unit = truth.quantity->unit;
-    return words.empty() || words == unit || words.starts_with(unit + " ");
+    return !has_unit_of_words(*truth.quantity) || !behind.words || behind.unit == truth.quantity->unit;
   });
 }
 
@@ -108,14 +120,16 @@ bool Grader::right_number(std::string_view plain) const {
 Grade Grader::grade(std::string_view response) const {
   const std::string plain = plain_text(response);
   const auto mark = find_mark(rule_, plain);
-  Grade grade{false, mark.has_value()};
+  const bool heading = mark && mark->mark == MarkedAnswer::Mark::kHeading;
+  Grade grade;
   if (mark && mark->mark == MarkedAnswer::Mark::kHashes) {
-    grade.correct = right_line(mark->text);
+    grade.correct = right_line(mark->text, mark->value);
   } else if (mark) {
     grade.correct = right(parse_expression(mark->text));
   }
-  const bool heading = mark && mark->mark == MarkedAnswer::Mark::kHeading;
-  if (flexible_ && !grade.correct && (!mark || heading)) grade.correct = right_number(plain);
+  grade.marked = mark && (!heading || grade.correct);
+  if (flexible_ && !grade.correct && (!mark || heading))
+    grade.correct = right_number(without_headings(plain));
   return grade;
 }
 

@@ -1,9 +1,9 @@
 // The rules that grade an answer against a ground truth, and which data_source has which.
 //
-//   gsm8k       the last marked answer (answer.h). Behind "####" the first number counts, in a box the whole
-//   of it; what
-//               is no number is compared as text. Flexible: a response without a mark answers with its last
-//               number.
+//   gsm8k       the last marked answer (answer.h). Behind "####" the number that the line says counts, in a
+//   box the
+//               whole of it; what is no number is compared as text. Flexible: a response without a mark
+//               answers with its last number.
 //   math-boxed  the last \boxed{} (or \fbox{}), as a number or as LaTeX. Flexible: as above.
 //
 // Numbers, units and LaTeX are compared as expression.h says. A ground truth may itself be marked: "#### 5",
@@ -46,7 +46,7 @@ class Grader {
 
  private:
   bool right(const Expression& answer) const;
-  bool right_line(std::string_view line) const;
+  bool right_line(std::string_view line, std::string_view value) const;
   bool right_number(std::string_view plain) const;
 
   proto::RewardRule rule_;

@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "actors/jsonl.h"
+#include "core/error.h"
 #include "tests/support/scratch.h"
 
 namespace orrery {
@@ -114,6 +115,40 @@ TEST_F(Gsm8kRows, TheRuleFollowsTheDataSource) {
                                HasSubstr("openai/gsm8k")));
   }
   EXPECT_THAT(refused(from("3")), HasSubstr("\"data_source\" is number"));
+}
+
+TEST_F(Gsm8kRows, AnUnknownSourceIsNoBadRow) {
+  auto section = data(verl("\"5\"") + verl("\"5\"", R"(, "data_source": "my/set")"));
+  section.set_on_error(proto::DataSection::SKIP);
+  try {
+    make_gsm8k(section);
+    FAIL() << "the row was skipped";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.exit_code(), kExitUsage);
+    EXPECT_THAT(error.what(), testing::AllOf(HasSubstr("rows.jsonl:2: "), HasSubstr("my/set"),
+                                             HasSubstr("data.reward_rule"), HasSubstr("openai/gsm8k"),
+                                             testing::Not(HasSubstr("on_error"))));
+  }
+}
+
+TEST_F(Gsm8kRows, FilesOfOtherFormatsAreNamed) {
+  const std::pair<std::string, const char*> cases[] = {
+      {std::string("PAR1\x15\0\x15", 7), "is a Parquet file"},
+      {"[{\"question\": \"q\", \"answer\": \"#### 1\"}]", "JSON array"},
+      {"\n[\n  {\"question\": \"q\"}\n]\n", "JSON array"},
+      {"{\n  \"question\": \"q\"\n}\n", "JSON object"},
+      {"\x1F\x8B\x08 and so on", "gzip"},
+      {"\x89HDF\r\n\x1A\n", "HDF5"}};
+  for (const auto& [contents, name] : cases) {
+    for (const auto on_error : {proto::DataSection::FAIL, proto::DataSection::SKIP}) {
+      auto section = data(contents);
+      section.set_on_error(on_error);
+      const std::string message = error_of([&] { make_gsm8k(section); });
+      EXPECT_THAT(message, testing::AllOf(HasSubstr("rows.jsonl is "), HasSubstr(name),
+                                          HasSubstr("JSON Lines"), testing::Not(HasSubstr("\n"))));
+    }
+  }
+  EXPECT_THAT(refused("PAR1"), HasSubstr("to_json("));
 }
 
 TEST_F(Gsm8kRows, RewardRuleOverrides) {

@@ -71,9 +71,36 @@ cluster: {{threads: 1}}
         unknown = [("it is 5", {**row, "data_source": "my/set"})]
         self.write_rows("rows.jsonl", [{"prompt": "<q0>", **unknown[0][1]}])
         self.fails(2, "train", self.config(1), f"run_dir={self.folder}/x", says=["rows.jsonl:1", "my/set", "data.reward_rule"])
+        self.fails(2, "train", self.config(1), f"run_dir={self.folder}/x", "data.on_error=skip",
+                   says=["rows.jsonl:1", "my/set", "data.reward_rule"])
         self.assertEqual(self.rewards(unknown, "data.reward_rule=gsm8k"), [1])
         self.write_rows("rows.jsonl", [{"prompt": "<q0>", "reward_model": {"ground_truth": "$$"}}])
         self.fails(2, "train", self.config(1), f"run_dir={self.folder}/x", says=["rows.jsonl:1", "ground truth"])
+
+    def test_words_that_are_no_unit(self):
+        math = {"data_source": "math500"}
+        cases = [("\\boxed{3\\mathrm{i}}", "3", math, 0), ("\\boxed{2\\text{ thirds}}", "2", math, 0), ("\\boxed{5 dozen}", "5", math, 0),
+                 ("\\boxed{5\\text{ does not work}}", "5", math, 0), ("\\boxed{5\\text{ cm}}", "5", math, 1),
+                 ("\\boxed{5\\text{ m}}", "5", math, 1), ("\\boxed\n{12}", "12", math, 1), ("\\boxed{(42)}", "42", math, 1)]
+        truths = [(response, {"reward_model": {"ground_truth": truth}, **more}) for response, truth, more, _ in cases]
+        self.assertEqual(self.rewards(truths), [reward for *_, reward in cases])
+
+    def test_headings_and_larger_expressions(self):
+        headings = "#### 1. Compute\n9*2 = 18\n\n#### 2. Answer\nShe makes $18."
+        cases = [(headings, "2", 0), (headings, "18", 1), ("\\boxed{18}\n\n#### 2. Verification\nIt is right.", "18", 1),
+                 ("#### Total for week 3: $18", "3", 0), ("#### Total for week 3: $18", "18", 1), ("#### (2, 4)", "2", 0),
+                 ("#### 1.234,56", "1.234", 0), ("#### 12h30", "12", 0), ("#### 20 - 2 = 18", "20", 0), ("#### 20 - 2 = 18", "18", 1),
+                 ("\\boxed{72}\n#### Explanation", "72", 1), ("#### 5 apples and 3 pears", "5", 1)]
+        truths = [(response, {"reward_model": {"ground_truth": truth}}) for response, truth, _ in cases]
+        self.assertEqual(self.rewards(truths), [reward for *_, reward in cases])
+
+    def test_files_of_other_formats(self):
+        self.rewards([("#### 5", {"reward_model": {"ground_truth": "5"}})])  # writes the model
+        for contents, says in [(b"PAR1\x15\x00", ["rows.jsonl", "Parquet", "JSON Lines", "to_json"]), (b'[\n{"prompt": "q"}\n]\n', ["JSON array"]),
+                               (b"\x1f\x8b\x08\x00", ["gzip"])]:
+            config = self.config(1)
+            (self.folder / "rows.jsonl").write_bytes(contents)
+            self.fails(2, "train", config, f"run_dir={self.folder}/x", says=says)
 
     def test_verls_keys_win(self):
         truth = {"reward_model": {"ground_truth": "5"}}
