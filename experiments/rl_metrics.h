@@ -29,8 +29,8 @@ void add_step_metrics(Metrics& metrics, std::span<const Group> groups,
                       const std::map<std::string, double>& timings, const proto::Config& config,
                       const Topology& topology);
 
-/// training/global_step (the run's step number: of SFT too, this one included) and training/epoch: passes over
-/// the `train_items` (0: endless) that were complete before the first prompt of RL step `step`, from 0.
+/// training/global_step (the run's step number: of SFT too, this one included) and training/epoch: passes
+/// over the `train_items` (0: endless) that were complete before the first prompt of RL step `step`, from 0.
 void add_progress_metrics(Metrics& metrics, int64_t sft_steps, int64_t step, int64_t train_batch_size,
                           uint64_t train_items);
 
