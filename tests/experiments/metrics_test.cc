@@ -101,7 +101,7 @@ TEST_F(MetricsFiles, ResumeDropsLaterAndTornLines) {
   MetricsWriter(folder_, {.step = 2}, false).write(3, "grpo", 3, {{"a", 33}});
   EXPECT_THAT(lines(), testing::ElementsAre(std::tuple(1, "grpo", 1), std::tuple(2, "grpo", 2),
                                             std::tuple(3, "grpo", 33)));
-  MetricsWriter(folder_, {}, false);
+  { const MetricsWriter fresh(folder_, {}, false); }
   EXPECT_THAT(lines(), testing::IsEmpty()) << "a run that starts anew";
 }
 
