@@ -9,6 +9,7 @@
 #include "core/fault.h"
 #include "core/flight_recorder.h"
 #include "core/log.h"
+#include "experiments/stop_signal.h"
 #include "experiments/together.h"
 
 namespace orrery {
@@ -34,6 +35,7 @@ int run_on_ranks(Work&& work) {
   try {
     return work(ranks);
   } catch (const AgreedError& error) {
+    install_stop_handlers(/*tell=*/false);  // mpirun sends SIGTERM to the rank that is the last to leave
     if (world.rank() == 0) std::fprintf(stderr, "orrery: %s\n", error.what());
     return error.exit_code();
   } catch (const Error& error) {
