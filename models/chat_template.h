@@ -70,8 +70,9 @@ struct ChatOptions {
 class ChatTemplate {
  public:
   /// The template of a loaded tokenizer, and the one named tool_use where the folder has one, which
-  /// conversations with tools go through; plain when it has none. Renders one sample conversation, so that a
-  /// template which cannot be rendered is refused here and not in the middle of a run. `variables` is null or
+  /// conversations with tools go through; plain when it has none. Renders some sample conversations, so that
+  /// a template of which something is not supported is refused here; what it wants of a conversation that the
+  /// samples lack is known when it renders the user's. `variables` is null or
   /// an object: what every rendering finds, unless its options say otherwise. A variable that the template
   /// never reads is named in a warning. Throws Error (usage) for a name that is the template's own, such as
   /// messages.

@@ -266,6 +266,43 @@ struct BadTemplate {
   const char* message;
 };
 
+TEST(ChatTemplate, WhatAConversationMustHaveIsKnownWhenItIsThere) {
+  const auto render = [](const char* jinja, const char* message, const char* variables = "null") {
+    ChatOptions options;
+    options.variables = OrderedJson::parse(variables);
+    return make_template(jinja).render(
+        std::vector<ChatMessage>{chat_message_from_json(OrderedJson::parse(message), "row")}, options);
+  };
+  EXPECT_EQ(render("{{ messages[0].name.upper() }}", R"({"role": "user", "content": "x", "name": "bob"})"),
+            "BOB");
+  EXPECT_EQ(render("{{ '%03d' % messages[0].idx }}", R"({"role": "user", "content": "x", "idx": 4})"), "004");
+  EXPECT_EQ(render("{{ (messages | selectattr('role', 'equalto', 'judge') | first).content }}",
+                   R"({"role": "judge", "content": "t"})"),
+            "t");
+  EXPECT_EQ(render("{{ strftime_now('%d %B %Y') }}|{{ date_string.split('-')[0] }}",
+                   R"({"role": "user", "content": "x"})",
+                   R"({"strftime_now": "2025-07-26", "date_string": "2024-01"})"),
+            "26 July 2025|2024");
+  EXPECT_EQ(
+      render("{% if messages[0].role == 'user' %}{{ raise_exception('user is not supported') }}{% endif %}x",
+             R"({"role": "judge", "content": "t"})"),
+      "x");
+  EXPECT_THROW(make_template("{{ messages | pprint }}"), Error) << "not supported: said when it is read";
+}
+
+TEST(ChatTemplate, ReasoningStandsWhereTransformersPutsIt) {
+  const auto render = [](const char* message) {
+    return make_template("{{ messages[0] }}")
+        .render(std::vector<ChatMessage>{chat_message_from_json(OrderedJson::parse(message), "row")});
+  };
+  EXPECT_EQ(render(R"({"role": "assistant", "thinking": "t", "content": "c"})"),
+            "{'thinking': 't', 'role': 'assistant', 'content': 'c', 'reasoning_content': 't'}");
+  EXPECT_EQ(render(R"({"content": "x", "role": "assistant", "thinking": ["a"], "reasoning_content": "b"})"),
+            "{'thinking': ['a'], 'content': 'x', 'role': 'assistant', 'reasoning_content': 'b'}");
+  EXPECT_EQ(render(R"({"role": "assistant", "reasoning_content": null, "thinking": "t"})"),
+            "{'thinking': 't', 'role': 'assistant', 'reasoning_content': 't'}");
+}
+
 TEST(ChatTemplate, RefusesWhatItCannotRender) {
   const std::vector<BadTemplate> cases = {
       {"x\n{% include 'y' %}", "line 2: the tag \"include\""},
@@ -328,7 +365,7 @@ TEST(ChatTemplate, RefusesWhatItCannotRender) {
   for (const BadTemplate& c : cases) {
     std::string message;
     try {
-      make_template(c.jinja);
+      make_template(c.jinja).render(std::vector<ChatMessage>{{"user", "Hello"}});
     } catch (const Error& error) {
       message = error.what();
     }
