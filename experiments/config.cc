@@ -41,7 +41,8 @@ std::string default_run_dir(const std::string& name) {
   const bool inside =
       relative.is_relative() && std::none_of(relative.begin(), relative.end(),
                                              [](const auto& part) { return part == ".." || part == "."; });
-  if (!inside) {
+  // ${NAME} would be expanded when the resolved config is read again.
+  if (!inside || name.find("${") != std::string::npos) {
     fail_usage(
         "experiment_name is '{}', which cannot be a folder's name in runs/: give run_dir, or another name",
         name);

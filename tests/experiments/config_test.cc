@@ -361,7 +361,7 @@ TEST_F(ConfigFile, TheRunFolderIsTheExperimentsByDefault) {
   EXPECT_EQ(load("experiment_name: a\nrun_dir: x").run_dir(), "x");
   EXPECT_EQ(load("experiment_name: ../a\nrun_dir: x").run_dir(), "x");
   EXPECT_EQ(load("run_dir: null").run_dir(), "runs/orrery");
-  for (const char* name : {"../a", "a/../../b", "/a", "."}) {
+  for (const char* name : {"../a", "a/../../b", "/a", ".", "a${HOME}", "${"}) {
     EXPECT_THAT(usage_error([&] { load(std::string("experiment_name: ") + name); }),
                 AllOf(HasSubstr("experiment_name is '"), HasSubstr("give run_dir")))
         << name;
