@@ -84,8 +84,8 @@ void check_format(std::string_view line, bool more, const std::string& path) {
   if (line.starts_with("PAR1")) {
     fail_usage(
         "{} is a Parquet file, and data is read from JSON Lines (an object a line); convert it: python3 -c "
-        "'import "
-        "pandas; pandas.read_parquet(\"x.parquet\").to_json(\"x.jsonl\", orient=\"records\", lines=True)'",
+        "'import pandas; pandas.read_parquet(\"x.parquet\").to_json(\"x.jsonl\", orient=\"records\", "
+        "lines=True)'",
         path);
   }
   for (const auto& [begins, name] : kFormats) {
@@ -102,8 +102,7 @@ void check_format(std::string_view line, bool more, const std::string& path) {
   if (array || (line == "{" && more)) {
     fail_usage(
         "{} is one JSON {} over the whole file, and data is read from JSON Lines (an object a line); convert "
-        "it: "
-        "jq -c '{}' x.json > x.jsonl",
+        "it: jq -c '{}' x.json > x.jsonl",
         path, array ? "array" : "object", array ? ".[]" : ".");
   }
 }

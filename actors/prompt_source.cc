@@ -85,8 +85,7 @@ PromptSource::PromptSource(const proto::DataSection& data, const Environment& en
              !tokenizer.chat_template().empty()) {
     spdlog::warn(
         "the model has a chat template but data.apply_chat_template is false: prompts are plain text, the "
-        "roles "
-        "of messages are left out");
+        "roles of messages are left out");
   }
   // An epoch is a permutation of all rows that can be used, so all are looked at even for one step.
   if (use.train_prompts > 0) {

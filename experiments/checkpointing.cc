@@ -1,7 +1,6 @@
 #include "experiments/checkpointing.h"
 
 #include <algorithm>
-#include <cmath>
 #include <utility>
 #include <vector>
 

@@ -157,8 +157,7 @@ void check_data(const proto::Config& config, ConfigUse use) {
   if (!data.apply_chat_template() && data.has_system_prompt() && !data.system_prompt().empty()) {
     fail_usage(
         "data.system_prompt is set but data.apply_chat_template is not, and only a chat has such a message: "
-        "set "
-        "it, or write the text into data.prompt_template");
+        "set it, or write the text into data.prompt_template");
   }
   if (!data.apply_chat_template() && data.chat_template_kwargs_size() > 0) {
     fail_usage(

@@ -25,8 +25,7 @@ void check_steps(const ResumeQuestion& q, const TrainState& state) {
   if (state.rl_step > 0 && state.sft_step < sft_total) {
     fail_usage(
         "{} is past SFT, which took {} steps; sft.total_training_steps is {} now: set it back, or use "
-        "another "
-        "run_dir",
+        "another run_dir",
         q.checkpoint, state.sft_step, sft_total);
   }
   if (state.rl_step > rl_total) {
@@ -119,8 +118,7 @@ ResumeAnswer check_resume(const ResumeQuestion& q) {
   if (q.own && !other.empty()) {
     fail_usage(
         "run_dir {} holds another experiment, now at step {}: {}; put that back to go on with it, use "
-        "another "
-        "run_dir, or begin from its weights with another run_dir and trainer.resume={}",
+        "another run_dir, or begin from its weights with another run_dir and trainer.resume={}",
         q.config.run_dir(), state.step(), other, q.config.run_dir());
   }
   const std::string all = joined(joined(other, to_text(told)), to_text(paths));

@@ -66,10 +66,8 @@ std::string skipped_update_text(const UpdateResult& result) {
                        result.grad_norm);
   return fmt::format(
       "{} of the mini-batch's {} loss tokens have a log-prob, weight, entropy or loss that is not finite, "
-      "first "
-      "prompt {} sample {} token {} (id {}; log-prob recorded {}, computed {}): this update was skipped, "
-      "weights "
-      "are unchanged",
+      "first prompt {} sample {} token {} (id {}; log-prob recorded {}, computed {}): this update was "
+      "skipped, weights are unchanged",
       static_cast<int64_t>(bad.count), static_cast<int64_t>(result.sums.tokens), bad.first.prompt_index,
       bad.first.sample_index, bad.first.position, bad.first.token_id, bad.first.recorded,
       bad.first.recomputed);

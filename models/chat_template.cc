@@ -197,8 +197,6 @@ std::string ChatTemplate::Program::run(std::span<const ChatMessage> messages,
   all.emplace_back("add_generation_prompt", options.add_generation_prompt);
   all.emplace_back("tools", jinja::from_json(options.tools));
   all.emplace_back("documents", jinja::None{});
-  for (const auto& [name, flag] : options.flags) all.emplace_back(name, flag);
-  for (const auto& [name, text] : options.strings) all.emplace_back(name, text);
   add_variables(options.variables, all);
   all.insert(all.end(), variables.begin(), variables.end());  // of two of a name the first counts
   return jinja::run_template(root, std::move(all));

@@ -57,13 +57,9 @@ std::vector<ChatMessage> chat_messages_from_json(const OrderedJson& messages, co
 struct ChatOptions {
   /// Ends the text with what opens the assistant's turn.
   bool add_generation_prompt = true;
-  /// Further true/false variables: Qwen 3's {"enable_thinking", false}.
-  std::map<std::string, bool> flags;
-  /// Further text variables: {"date_string", "26 Jul 2024"}.
-  std::map<std::string, std::string> strings;
   /// Null, or a list of tools as JSON schemas.
   OrderedJson tools;
-  /// Null, or an object of further variables of any kind.
+  /// Null, or an object of further variables of any kind: Qwen 3's {"enable_thinking": false}.
   OrderedJson variables;
 };
 
@@ -106,10 +102,5 @@ class ChatTemplate {
   std::unique_ptr<const Program> program_;       // null when plain
   std::unique_ptr<const Program> tool_program_;  // null when program_ is for tools as well
 };
-
-inline std::string render_chat(const ChatTemplate& chat_template, std::span<const ChatMessage> messages,
-                               bool add_generation_prompt) {
-  return chat_template.render(messages, {add_generation_prompt, {}, {}, {}, {}});
-}
 
 }  // namespace orrery

@@ -168,8 +168,7 @@ Row parse_row(const Source& source, const proto::DataSection& data) {
       // Also with data.on_error: skip, as most likely all rows of the set have that name.
       fail_usage(
           "{}: there is no reward rule for data_source {} (known: {}); set data.reward_rule to gsm8k or "
-          "math-boxed to "
-          "grade every row by it",
+          "math-boxed to grade every row by it",
           where, in_quotes(row.data_source), known_sources());
     }
     row.rule = *rule;
@@ -179,8 +178,7 @@ Row parse_row(const Source& source, const proto::DataSection& data) {
     if (!grader.can_be_met(truth)) {
       fail(
           "{}: no response could earn the reward of the ground truth {}: it is empty or not an answer that "
-          "can stand "
-          "{}",
+          "can stand {}",
           where, in_quotes(truth),
           row.rule == proto::MATH_BOXED ? "in \\boxed{}" : "in \\boxed{} or after ####");
     }

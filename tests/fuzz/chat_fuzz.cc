@@ -15,9 +15,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     ChatOptions options;
     fuzzing::accepted([&] { chat.render(messages, options); });
     options.add_generation_prompt = false;
-    options.flags["enable_thinking"] = false;
-    options.strings["date_string"] = "26 Jul 2024";
-    options.variables = {{"strftime_now", "2025-07-26"}, {"n", {1, {{"k", -0.5}}}}};
+    options.variables = {{"enable_thinking", false},
+                         {"date_string", "26 Jul 2024"},
+                         {"strftime_now", "2025-07-26"},
+                         {"n", {1, {{"k", -0.5}}}}};
     options.tools =
         OrderedJson::parse(R"([{"type": "function", "function": {"name": "f", "parameters": {}}}])");
     fuzzing::accepted([&] { chat.render(std::span(messages).subspan(1), options); });

@@ -219,7 +219,7 @@ TEST(ChatTemplate, RendersAsJinjaDoes) {
   };
   for (const RenderCase& c : cases) {
     const ChatTemplate chat = make_template(templates().at(c.name));
-    EXPECT_EQ(render_chat(chat, conversations()[c.conversation], c.add_generation_prompt), c.text)
+    EXPECT_EQ(chat.render(conversations()[c.conversation], {c.add_generation_prompt, {}, {}}), c.text)
         << c.name << " on conversation " << c.conversation;
   }
 }
@@ -227,7 +227,7 @@ TEST(ChatTemplate, RendersAsJinjaDoes) {
 TEST(ChatTemplate, DateComesFromTheCallerOrTheTemplate) {
   const ChatTemplate chat = make_template(templates().at("llama 3.2"));
   EXPECT_THAT(chat.render(conversations()[0]), HasSubstr("Today Date: 26 Jul 2024\n"));
-  EXPECT_THAT(chat.render(conversations()[0], {true, {}, {{"date_string", "01 Jan 2025"}}}),
+  EXPECT_THAT(chat.render(conversations()[0], {true, {}, OrderedJson{{"date_string", "01 Jan 2025"}}}),
               HasSubstr("Today Date: 01 Jan 2025\n"));
 }
 
@@ -402,7 +402,7 @@ TEST(ChatTemplateAssets, Qwen3ForgetsOldThoughts) {
   ORRERY_NEEDS_ASSET("tokenizers/qwen3");
   const ChatTemplate chat = asset_template("qwen3");
   EXPECT_EQ(chat.render(conversations()[0]), "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
-  EXPECT_EQ(chat.render(conversations()[0], {true, {{"enable_thinking", false}}, {}}),
+  EXPECT_EQ(chat.render(conversations()[0], {true, {}, OrderedJson{{"enable_thinking", false}}}),
             "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n");
   EXPECT_EQ(chat.render(kThought),
             "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n2<|im_"
@@ -417,7 +417,7 @@ TEST(ChatTemplateAssets, MinimindKeepsThoughts) {
   const ChatTemplate chat = asset_template("minimind-6400");
   EXPECT_EQ(chat.render(conversations()[0]),
             "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n");
-  EXPECT_EQ(chat.render(kThought, {true, {{"open_thinking", true}}, {}}),
+  EXPECT_EQ(chat.render(kThought, {true, {}, OrderedJson{{"open_thinking", true}}}),
             "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n<"
             "think>\nadd\n"
             "</think>\n\n2<|im_end|>\n<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n<think>\n");

@@ -95,7 +95,7 @@ TEST(ChatExample, AThoughtBelongsToTheResponseUnlessThePromptHasIt) {
   const Texts thinking = example(kThinking, stops, kQuestion, "#### 2");
   EXPECT_EQ(thinking.response, "<think>\n\n</think>\n\n#### 2<|im_end|>");
   ChatOptions without;
-  without.flags["enable_thinking"] = false;
+  without.variables["enable_thinking"] = false;
   const Texts direct = example(kThinking, stops, kQuestion, "#### 2", without);
   EXPECT_TRUE(direct.prompt.ends_with("assistant\n<think>\n\n</think>\n\n"));
   EXPECT_EQ(direct.response, "#### 2<|im_end|>");
@@ -172,7 +172,7 @@ TEST(ChatExampleAssets, IdsAreThoseOfTransformers) {
   EXPECT_THAT(chat_example(chat, qwen, kQuestion, "#### 2").response,
               testing::ElementsAre(151667, 271, 151668, 271, 820, 220, 17, 151645));
   ChatOptions options;
-  options.flags["enable_thinking"] = false;
+  options.variables["enable_thinking"] = false;
   EXPECT_THAT(chat_example(chat, qwen, kQuestion, "#### 2", options).response,
               testing::ElementsAre(820, 220, 17, 151645));
 
@@ -181,7 +181,7 @@ TEST(ChatExampleAssets, IdsAreThoseOfTransformers) {
   EXPECT_THAT(chat_example(mini_chat, mini, kQuestion, "#### 2").response,
               testing::ElementsAre(4407, 546, 2));
   // The prompt opens a thought, which the template closes over a border inside of a token.
-  options.flags = {{"open_thinking", true}};
+  options.variables = {{"open_thinking", true}};
   const ChatExample open = chat_example(mini_chat, mini, kQuestion, "#### 2", options);
   EXPECT_TRUE(mini.decode(open.prompt, false).ends_with("assistant\n<think>\n"));
   EXPECT_EQ(mini.decode(open.response, false), "\n</think>\n\n#### 2<|im_end|>");
