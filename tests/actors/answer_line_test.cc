@@ -258,7 +258,6 @@ TEST(AnswerLine, AHeadingIsNoMark) {
 }
 
 TEST(AnswerLine, HostileLinesTakeLinearTime) {
-  const auto begin = std::chrono::steady_clock::now();
   for (const std::string unit : {"=",          "= ",
                                  "x=",         "1=",
                                  "a ",         "1 or ",
@@ -277,13 +276,16 @@ TEST(AnswerLine, HostileLinesTakeLinearTime) {
                                  "m/",         "1 "}) {
     std::string text;
     while (text.size() < 200'000) text += unit;
+    // For each alone: one that is not linear takes minutes, while all together take 20 s under the
+    // sanitizers.
+    const auto begin = std::chrono::steady_clock::now();
     for (const bool last : {false, true}) read_answer_line(text, last);
     graded({"####" + text, "5"});
     graded({"\\boxed{" + text + "}", "5"});
     graded({"\\boxed{" + text + "{.}}", "5"});
     graded({"\\boxed{5 " + text + "}", "5"});
+    EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(10)) << unit;
   }
-  EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));
 }
 
 }  // namespace
