@@ -65,6 +65,7 @@ void Actor::run(uint64_t step, LeaseSource& leases) {
 void Actor::start(uint64_t step, uint64_t prompt_index) {
   const Prompt prompt =
       config_.split == Split::kTrain ? source_.train_prompt(prompt_index) : source_.val_prompt(prompt_index);
+  const DataRow row = env_.data_row(config_.split, prompt.item);
   Work work;
   work.unfinished = config_.n;
   for (uint32_t i = 0; i < config_.n; ++i) {
@@ -75,6 +76,9 @@ void Actor::start(uint64_t step, uint64_t prompt_index) {
     sample.trajectory.sample_index = i;
     sample.trajectory.prompt_tokens = prompt.tokens;
     sample.trajectory.data_source = sample.episode->data_source();
+    sample.trajectory.truth = sample.episode->truth();
+    sample.trajectory.data_file = row.file;
+    sample.trajectory.data_row = row.line;
     sample.trajectory.fingerprint = engine_.fingerprint();
     work.samples.push_back(std::move(sample));
   }

@@ -25,6 +25,8 @@ class LeaseSource {
   /// No lease will ever come again.
   virtual bool exhausted() = 0;
   virtual void deliver(Group group) = 0;
+  /// The job was asked to stop: what is in hand is dropped.
+  virtual bool stopping() { return false; }
   /// Called between engine steps, whether or not a lease is wanted: a source may serve other ranks here.
   virtual void poll() {}
 };

@@ -11,6 +11,8 @@ std::string Environment::where(Split split, uint64_t index) const {
   return fmt::format("{} item {}", split == Split::kTrain ? "training" : "held-out", index);
 }
 
+DataRow Environment::data_row(Split /*split*/, uint64_t /*index*/) const { return {}; }
+
 std::unique_ptr<Environment> make_environment(const proto::DataSection& data, uint64_t seed) {
   switch (data.env()) {
     case proto::DataSection::ARITHMETIC:
@@ -19,6 +21,8 @@ std::unique_ptr<Environment> make_environment(const proto::DataSection& data, ui
       return make_gsm8k(data);
     case proto::DataSection::CONSTRAINT:
       return make_constraint(data.constraint(), seed);
+    case proto::DataSection::EXTERNAL:
+      fail_usage("data.env: external is not built yet");
   }
   fail_usage("data.env: unknown environment {}", static_cast<int>(data.env()));
 }

@@ -40,6 +40,8 @@ class Episode {
   /// The same as one plain text for a base model.
   virtual const std::string& prompt() const = 0;
   virtual const std::string& data_source() const = 0;
+  /// The right answer as the data row has it, for people; empty where there is none.
+  virtual std::string truth() const { return ""; }
   virtual StepResult step(const std::string& response) = 0;
 };
 
@@ -47,6 +49,12 @@ class Episode {
 struct Demonstration {
   std::string prompt;
   std::string response;
+};
+
+/// The line of a data file that an item was read from, from 1. Empty and 0: it was not read from a file.
+struct DataRow {
+  std::string file;
+  uint64_t line = 0;
 };
 
 class Environment {
@@ -58,6 +66,7 @@ class Environment {
   virtual std::unique_ptr<Episode> reset(Split split, uint64_t index) const = 0;
   /// Where an item comes from, for messages: "file:line", or its index.
   virtual std::string where(Split split, uint64_t index) const;
+  virtual DataRow data_row(Split split, uint64_t index) const;
   /// Nothing when the environment has no teacher for this item.
   virtual std::optional<Demonstration> demonstration(uint64_t index) const = 0;
 };

@@ -48,6 +48,9 @@ proto::Trajectory trajectory_to_proto(const Trajectory& sample) {
   fingerprint.set_compute_dtype(std::string(dtype_name(sample.fingerprint.compute_dtype)));
   for (const auto& [name, value] : sample.reward_extra) (*message.mutable_reward_extra())[name] = value;
   message.set_response_text(sample.response_text);
+  message.set_truth(sample.truth);
+  message.set_data_file(sample.data_file);
+  message.set_data_row(sample.data_row);
   return message;
 }
 
@@ -106,6 +109,9 @@ Trajectory trajectory_from_proto(const proto::Trajectory& message, const std::st
                         compute_dtype_from_name(message.fingerprint().compute_dtype(), place)};
   for (const auto& [name, value] : message.reward_extra()) sample.reward_extra[name] = value;
   sample.response_text = message.response_text();
+  sample.truth = message.truth();
+  sample.data_file = message.data_file();
+  sample.data_row = message.data_row();
   return sample;
 }
 
@@ -131,6 +137,7 @@ proto::Group group_to_proto(const Group& group) {
   proto::Group message;
   message.set_step(group.step);
   message.set_prompt_index(group.prompt_index);
+  message.set_dropped(group.dropped);
   for (const Trajectory& sample : group.samples) *message.add_samples() = trajectory_to_proto(sample);
   return message;
 }
@@ -139,6 +146,7 @@ Group group_from_proto(const proto::Group& message) {
   Group group;
   group.step = message.step();
   group.prompt_index = message.prompt_index();
+  group.dropped = message.dropped();
   group.samples.reserve(static_cast<size_t>(message.samples_size()));
   for (const proto::Trajectory& sample : message.samples()) {
     const std::string place = where(message, sample);

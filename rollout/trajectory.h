@@ -47,6 +47,10 @@ struct Trajectory {
   Fingerprint fingerprint;
   std::map<std::string, double> reward_extra;
   std::string response_text;
+  /// For people: the right answer as the data row has it, and where the row stands (its line, from 1). Empty
+  /// and 0 where there is none.
+  std::string truth, data_file;
+  uint64_t data_row = 0;
 };
 
 /// All samples of one prompt, by sample_index.
@@ -54,6 +58,7 @@ struct Group {
   uint64_t step = 0;
   uint64_t prompt_index = 0;
   std::vector<Trajectory> samples;
+  uint32_t dropped = 0;  ///< samples that are missing, as their environment failed
 };
 
 proto::Group group_to_proto(const Group& group);
