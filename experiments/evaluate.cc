@@ -1,16 +1,26 @@
 #include "experiments/evaluate.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
+#include <exception>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "core/error.h"
+#include "core/file.h"
 #include "core/log.h"
 #include "core/timer.h"
 #include "experiments/agreement.h"
 #include "experiments/checkpointing.h"
 #include "experiments/job.h"
 #include "experiments/rl_stage.h"
+#include "experiments/rollout_records.h"
 #include "experiments/together.h"
 #include "experiments/validation_metrics.h"
 #include "models/checkpoint.h"
@@ -40,15 +50,67 @@ std::filesystem::path find_checkpoint(const std::filesystem::path& path) {
   return {};
 }
 
+/// Where the samples go: `out`, or the file that a symbolic link means.
+std::filesystem::path output_path(const std::string& out) {
+  std::error_code error;
+  std::filesystem::path path = std::filesystem::weakly_canonical(out, error);
+  return error ? std::filesystem::path(out) : path;
+}
+
+/// Refuses what could not be written, or is better not written over, before an hour of generating.
+void check_output(const std::string& out, const proto::Config& config, const std::string& config_file) {
+  const std::filesystem::path path = output_path(out);
+  std::error_code error;
+  if (out.empty() || out.back() == '/' || std::filesystem::is_directory(path, error))
+    fail_usage("--out \"{}\" is no file's name; name a file, as in --out samples.jsonl", out);
+  const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+  if (!std::filesystem::is_directory(folder, error))
+    fail_usage("--out {}: there is no folder {}; make it first", out, folder.string());
+  if (std::filesystem::exists(path, error) && !std::filesystem::is_regular_file(path, error))
+    fail_usage("--out {} is not a regular file; give a file that may be replaced", out);
+  std::vector<std::string> inputs = {config_file, config.data().prompt_template_file(),
+                                     config.model().chat_template_file()};
+  for (const auto* files :
+       {&config.data().train_files(), &config.data().val_files(), &config.sft().text_files(),
+        &config.sft().train_files(), &config.sft().val_files()}) {
+    inputs.insert(inputs.end(), files->begin(), files->end());
+  }
+  for (const std::string& input : inputs) {
+    if (!input.empty() && std::filesystem::equivalent(path, input, error))
+      fail_usage("--out {} would replace {}, which the config reads; give another name", out, input);
+  }
+  const std::string temporary = path.string() + ".tmp";  // as the write will begin
+  const int file = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+  if (file < 0) fail_usage("--out {}: cannot write {}: {}", out, temporary, std::strerror(errno));
+  ::close(file);
+  ::unlink(temporary.c_str());
+}
+
+/// A line a sample.
+std::string samples_as_lines(std::span<const Group> groups, const Tokenizer& tokenizer) {
+  const std::vector<std::string> prompts = prompt_texts(groups, tokenizer);
+  std::string lines;
+  for (size_t g = 0; g < groups.size(); ++g) {
+    for (const Trajectory& sample : groups[g].samples) {
+      nlohmann::ordered_json object = sample_to_json(sample, &prompts[g]);
+      object["correct"] = is_correct(sample);
+      lines += json_line(object) + "\n";
+    }
+  }
+  return lines;
+}
+
 }  // namespace
 
-int run_evaluation(const proto::Config& given, const std::string& checkpoint, bool json, Communicator& world,
+int run_evaluation(const proto::Config& given, const EvaluationOptions& options, Communicator& world,
                    int local_ranks) {
+  const std::string& checkpoint = options.checkpoint;
   proto::Config config = given;
   config.mutable_data()->clear_train_files();  // held-out items only
   config.mutable_sft()->clear_text_files();
   std::filesystem::path found;
   together(world, [&] {
+    if (world.rank() == 0 && options.out) check_output(*options.out, given, options.config_file);
     if (checkpoint.empty() && config.model().from_scratch()) {
       fail_usage("model.from_scratch is set, so there is nothing to evaluate without --checkpoint");
     }
@@ -81,40 +143,57 @@ int run_evaluation(const proto::Config& given, const std::string& checkpoint, bo
   const double seconds = timer.seconds();
   if (world.rank() != 0) return kExitOk;
 
-  const int n = static_cast<int>(config.rollout().val_n());
-  Summary rewards, tokens, correct;
+  // Written first, so that the summary can say so; but an hour's scores are not lost to a full disk.
+  std::exception_ptr not_written;
+  if (options.out) {
+    try {
+      write_file_atomic(output_path(*options.out), samples_as_lines(groups, job->tokenizer));
+    } catch (const Error&) {
+      not_written = std::current_exception();
+    }
+  }
+  Summary rewards, tokens;
   std::map<int, Summary> pass;
+  int64_t wrong = 0;
   for (const Group& group : groups) {
+    const auto n = static_cast<int>(group.samples.size());  // some may have been dropped
+    if (n == 0) continue;
     int right = 0;
     for (const Trajectory& t : group.samples) {
       rewards.add(t.reward);
       tokens.add(static_cast<double>(t.tokens.size()));
-      const auto it = t.reward_extra.find("correct");
-      const bool good = it != t.reward_extra.end() ? it->second > 0.5 : t.reward >= 1.0f;
-      right += good ? 1 : 0;
-      correct.add(good ? 1 : 0);
+      right += is_correct(t) ? 1 : 0;
     }
+    wrong += n - right;
     pass[1].add(pass_at_k(n, right, 1));
     for (const int k : subset_sizes(n)) pass[k].add(pass_at_k(n, right, k));
   }
   const double total_tokens = tokens.mean() * static_cast<double>(tokens.count());
   nlohmann::ordered_json result = {{"checkpoint", !found.empty() ? found.string() : config.model().path()},
                                    {"prompts", groups.size()},
-                                   {"samples_per_prompt", n},
+                                   {"samples_per_prompt", config.rollout().val_n()},
                                    {"temperature", config.rollout().val_temperature()},
                                    {"mean_reward", rewards.mean()}};
   for (const auto& [k, summary] : pass) result[fmt::format("pass@{}", k)] = summary.mean();
   result["response_length_mean"] = tokens.mean();
   result["seconds"] = seconds;
   result["tokens_per_s"] = total_tokens / std::max(seconds, 1e-9);
-  if (json) {
-    std::printf("%s\n", result.dump().c_str());
+  result["wrong"] = wrong;
+  if (options.out && !not_written) result["out"] = *options.out;
+  if (options.json) {
+    std::printf("%s\n", result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
   } else {
     for (const auto& [key, value] : result.items()) {
       std::printf("%-22s %s\n", key.c_str(),
                   value.is_string() ? value.get<std::string>().c_str() : value.dump().c_str());
     }
+    if (options.out && !not_written) {
+      std::printf("%lld of %lld answers are wrong; to see them: grep '\"correct\":false' %s\n",
+                  static_cast<long long>(wrong), static_cast<long long>(rewards.count()),
+                  options.out->c_str());
+    }
   }
+  if (not_written) std::rethrow_exception(not_written);
   return kExitOk;
 }
 

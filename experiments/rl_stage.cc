@@ -318,11 +318,12 @@ std::vector<Group> RlStage::generate_validation(int64_t step) {
 
 RlStage::Validation RlStage::validate(int64_t step) {
   const Timer timer;
-  const std::vector<Group> groups = generate_validation(step);
+  std::vector<Group> groups = generate_validation(step);
   Validation validation;
   if (job_.world.rank() == 0) {
     summarize_validation(groups, validation.metrics, validation.reward, validation.accuracy);
     validation.metrics["timing_s/testing"] = timer.seconds();
+    validation.groups = std::move(groups);
   }
   return validation;
 }

@@ -32,6 +32,7 @@ class RlStage {
     Metrics metrics;       ///< val-core/..., val-aux/...
     double reward = 0;     ///< mean over all samples
     double accuracy = -1;  ///< mean of "correct", -1 when the environment has no such thing
+    std::vector<Group> groups;
   };
   Validation validate(int64_t step);
 

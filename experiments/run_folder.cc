@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <set>
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -17,29 +19,32 @@ namespace orrery {
 namespace {
 
 constexpr const char* kRolloutFolder = "rollouts";
-constexpr std::string_view kRolloutPrefix = "step_", kRolloutSuffix = ".h5";
+constexpr std::string_view kStepPrefix = "step_", kValidationPrefix = "val_", kRolloutSuffix = ".h5";
 constexpr const char* kChecksumSuffix = ".sha256";
 
 /// A file of the rollouts' folder that belongs to a step.
-struct RolloutEntry {
-  std::filesystem::path path;
-  int64_t step = 0;         ///< by its name
+struct FolderEntry : RolloutEntry {
   bool is_samples = false;  ///< else their checksum, or a file that a crash has left
 };
 
-std::vector<RolloutEntry> rollout_entries(const std::filesystem::path& run_dir) {
-  const std::filesystem::path folder = run_dir / kRolloutFolder;
+std::vector<FolderEntry> folder_entries(const std::filesystem::path& folder) {
   if (!std::filesystem::is_directory(folder)) return {};
-  std::vector<RolloutEntry> entries;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    if (!name.starts_with(kRolloutPrefix)) continue;
-    int64_t number = 0;
+  std::vector<FolderEntry> entries;
+  for (const auto& file : std::filesystem::directory_iterator(folder)) {
+    const std::string whole = file.path().filename().string();
+    std::string_view name = whole;
+    FolderEntry entry;
+    entry.path = file.path();
+    entry.validation = name.starts_with(kValidationPrefix);
+    if (entry.validation) name.remove_prefix(kValidationPrefix.size());
+    if (!name.starts_with(kStepPrefix)) continue;
+    name.remove_prefix(kStepPrefix.size());
     const char* const end = name.data() + name.size();
-    const auto [rest, error] = std::from_chars(name.data() + kRolloutPrefix.size(), end, number);
+    const auto [rest, error] = std::from_chars(name.data(), end, entry.step);
     const std::string_view suffix(rest, static_cast<size_t>(end - rest));
     if (error != std::errc() || !suffix.starts_with(kRolloutSuffix)) continue;
-    entries.push_back({entry.path(), number, suffix == kRolloutSuffix});
+    entry.is_samples = suffix == kRolloutSuffix;
+    entries.push_back(std::move(entry));
   }
   return entries;
 }
@@ -59,26 +64,38 @@ void make_run_dir(const std::filesystem::path& path) {
   if (error) fail_usage("run_dir: cannot create {}: {}", path.string(), error.message());
 }
 
-std::filesystem::path rollout_path(const std::filesystem::path& run_dir, int64_t step) {
-  return run_dir / kRolloutFolder / fmt::format("{}{:06}{}", kRolloutPrefix, step, kRolloutSuffix);
+std::filesystem::path rollout_path(const std::filesystem::path& run_dir, int64_t step, bool validation) {
+  return run_dir / kRolloutFolder /
+         fmt::format("{}{}{:06}{}", validation ? kValidationPrefix : "", kStepPrefix, step, kRolloutSuffix);
+}
+
+std::vector<RolloutEntry> list_rollouts(const std::filesystem::path& folder) {
+  std::vector<RolloutEntry> entries;
+  for (const FolderEntry& entry : folder_entries(folder)) {
+    if (entry.is_samples) entries.push_back(entry);
+  }
+  std::ranges::sort(entries, [](const RolloutEntry& a, const RolloutEntry& b) {
+    return std::tie(a.step, a.validation, a.path) < std::tie(b.step, b.validation, b.path);
+  });
+  return entries;
 }
 
 int64_t remove_rollouts_after(const std::filesystem::path& run_dir, int64_t step) {
-  int64_t count = 0;
-  for (const RolloutEntry& entry : rollout_entries(run_dir)) {
+  std::set<int64_t> steps;
+  for (const FolderEntry& entry : folder_entries(run_dir / kRolloutFolder)) {
     if (entry.step <= step) continue;
     remove_file(entry.path);
-    count += entry.is_samples ? 1 : 0;
+    if (entry.is_samples) steps.insert(entry.step);
   }
-  return count;
+  return static_cast<int64_t>(steps.size());
 }
 
 int64_t renumber_older_rollouts(const std::filesystem::path& run_dir, int64_t sft_steps) {
   if (sft_steps <= 0) return 0;  // both numbers are the same
-  std::vector<RolloutEntry> entries = rollout_entries(run_dir);
-  std::erase_if(entries, [](const RolloutEntry& entry) { return !entry.is_samples; });
+  std::vector<RolloutEntry> entries = list_rollouts(run_dir / kRolloutFolder);
+  std::erase_if(entries, [](const RolloutEntry& entry) { return entry.validation; });
   // The last first: its new name may be the old one of another.
-  std::ranges::sort(entries, std::ranges::greater{}, &RolloutEntry::step);
+  std::ranges::reverse(entries);
   int64_t count = 0;
   for (const RolloutEntry& entry : entries) {
     try {
@@ -87,7 +104,9 @@ int64_t renumber_older_rollouts(const std::filesystem::path& run_dir, int64_t sf
       const auto step = static_cast<uint64_t>(sft_steps) + file.stage_step;
       const std::filesystem::path path = rollout_path(run_dir, static_cast<int64_t>(step));
       // One that is there is of this run's newer part, which did the step again.
-      if (!std::filesystem::exists(path)) write_rollout_file(path, step, file.groups, file.stage_step);
+      if (!std::filesystem::exists(path)) {
+        write_rollout_file(path, step, file.groups, file.stage_step, {file.stage, file.prompt_texts});
+      }
     } catch (const Error& error) {
       spdlog::warn("{} may be named by RL's steps alone, as older programs did, and stays as it is: {}",
                    entry.path.string(), error.what());

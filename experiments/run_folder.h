@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <vector>
 
 #include "core/file.h"
 
@@ -13,17 +14,29 @@ namespace orrery {
 /// Makes it where it is absent. Usage Error when that cannot be.
 void make_run_dir(const std::filesystem::path& path);
 
-/// Removes the rollouts of steps after `step`, which the run does again, and their checksums; says how many
-/// files of samples there were. -1: all. Error when one cannot be removed.
+/// Removes the rollouts of steps after `step`, which the run does again, those of validations too, and their
+/// checksums; says of how many steps there were samples. -1: all. Error when one cannot be removed.
 int64_t remove_rollouts_after(const std::filesystem::path& run_dir, int64_t step);
 
 /// Older programs named the rollouts of a run with `sft_steps` steps of SFT by RL's steps alone: rewrites
 /// those under the run's steps, and says how many. One that is interrupted may be run again. A file that
-/// cannot be read stays as it is, and is told.
+/// cannot be read stays as it is, and is told. They wrote none of validations.
 int64_t renumber_older_rollouts(const std::filesystem::path& run_dir, int64_t sft_steps);
 
-/// rollouts/step_000123.h5
-std::filesystem::path rollout_path(const std::filesystem::path& run_dir, int64_t step);
+/// rollouts/step_000123.h5, of a validation rollouts/val_step_000123.h5.
+std::filesystem::path rollout_path(const std::filesystem::path& run_dir, int64_t step,
+                                   bool validation = false);
+
+/// A file of samples, by its name.
+struct RolloutEntry {
+  std::filesystem::path path;
+  int64_t step = 0;
+  bool validation = false;
+};
+
+/// Those in `folder` (a run's rollouts/) in the order in which a run makes them: by step, and a step's
+/// validation after what the step learned from.
+std::vector<RolloutEntry> list_rollouts(const std::filesystem::path& folder);
 
 /// Rank 0: the run's folder, from when on it is this run's and no other's.
 class RunFolder {

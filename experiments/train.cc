@@ -15,6 +15,7 @@
 #include "experiments/divergence.h"
 #include "experiments/heartbeat.h"
 #include "experiments/rl_stage.h"
+#include "experiments/rollout_records.h"
 #include "experiments/run_folder.h"
 #include "experiments/sft_stage.h"
 #include "experiments/stop_signal.h"
@@ -386,6 +387,8 @@ class Training {
                         result.accuracy >= 0 ? "accuracy" : "score", score, result.reward,
                         job_.source->val_size()));
       has_accuracy_ = result.accuracy >= 0;
+      if (job_.config.trainer().rollout_save_freq() > 0)
+        keep_rollouts(job_, state_, kValidationStage, result.groups);
     }
     return score;
   }
@@ -394,17 +397,7 @@ class Training {
     if (!is_main()) return;
     metrics_->write(state_.step(), "grpo", state_.rl_step, metrics);
     const int64_t every = job_.config.trainer().rollout_save_freq();
-    if (every > 0 && state_.rl_step % every == 0) {
-      const std::filesystem::path path = rollout_path(job_.run_dir, state_.step());
-      std::filesystem::create_directories(path.parent_path());
-      try {
-        write_rollout_file(path, static_cast<uint64_t>(state_.step()), stage.last_groups(),
-                           static_cast<uint64_t>(state_.rl_step));
-      } catch (const Error& error) {
-        spdlog::error("the rollouts of {} are not kept, training goes on: {}", step_text(state_),
-                      error.what());
-      }
-    }
+    if (every > 0 && state_.rl_step % every == 0) keep_rollouts(job_, state_, kRlStage, stage.last_groups());
     const std::string kl = metrics.contains("actor/kl_loss") ? fmt::format("{:.4f}", metrics["actor/kl_loss"])
                                                              : std::string("off");
     print(

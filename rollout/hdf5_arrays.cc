@@ -264,9 +264,20 @@ void Hdf5Reader::read(const char* name, std::vector<std::string>& texts) const {
   const Handle space(H5Dget_space(dataset), H5Sclose);
   // A variable-length string takes at least 16 bytes: its length and the place of its bytes.
   const hsize_t count = count_elements(space, bytes_ / 16, path_, name);
+  // Many of them may be said to be the same bytes of the file.
+  hsize_t total = 0;
+  if (count > 0 && H5Tis_variable_str(type) > 0) {
+    need(H5Dvlen_get_buf_size(dataset, type, space, &total) >= 0, path_, "measure", name);
+    if (total > bytes_ + count) fail("{}: dataset {} claims more text than the file can hold", path_, name);
+  }
   texts = take_strings(type, space, count, path_, name, [&](hid_t t, void* pointers) {
     return H5Dread(dataset, t, H5S_ALL, H5S_ALL, H5P_DEFAULT, pointers);
   });
+}
+
+bool Hdf5Reader::has_dataset(const char* name) const {
+  const QuietErrors quiet;
+  return H5Lexists(file_, name, H5P_DEFAULT) > 0;
 }
 
 bool Hdf5Reader::has_attribute(const char* name) const {

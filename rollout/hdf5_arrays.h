@@ -40,7 +40,7 @@ class Hdf5Writer {
 };
 
 /// A file opened for reading. Whatever the file claims, nothing larger than the file itself is allocated for
-/// numbers.
+/// the numbers or the texts of a dataset.
 class Hdf5Reader {
  public:
   explicit Hdf5Reader(const std::filesystem::path& path);
@@ -55,6 +55,7 @@ class Hdf5Reader {
   void read(const char* name, std::vector<T>& values) const;
   void read(const char* name, std::vector<std::string>& texts) const;
 
+  bool has_dataset(const char* name) const;
   bool has_attribute(const char* name) const;
   uint64_t integer_attribute(const char* name) const;
   std::vector<std::string> string_attribute(const char* name) const;

@@ -57,25 +57,29 @@ void add_eval_command(CLI::App& app, Command& run) {
       "Example:\n  orrery eval experiments/gsm8k_smollm2_135m.yaml --checkpoint models/SmolLM2-135M-Instruct "
       "rollout.val_n=4 rollout.val_temperature=0.6 data.val_size=50\n"
       "Reports pass@1 (mean over samples), pass@k for k = 2, 4, ... up to rollout.val_n, and the mean "
-      "reward.");
+      "reward. --out keeps the samples themselves, a JSON object a line, with prompt, response, truth, "
+      "reward "
+      "and whether the answer is correct.");
   auto config = std::make_shared<std::string>();
-  auto checkpoint = std::make_shared<std::string>();
-  auto json = std::make_shared<bool>(false);
+  auto options = std::make_shared<EvaluationOptions>();
   auto overrides = std::make_shared<std::vector<std::string>>();
   command->add_option("config", *config, "YAML file")->required();
   command->add_option("overrides", *overrides, "key=value pairs that replace values of the file");
   command->add_option(
-      "--checkpoint", *checkpoint,
+      "--checkpoint", options->checkpoint,
       "Checkpoint folder, run folder (its newest checkpoint), or Hugging Face folder (default: model.path)");
-  command->add_flag("--json", *json, "Print one JSON object");
+  command->add_option("--out", options->out,
+                      "Write the samples to this JSONL file (replaced if it is there)");
+  command->add_flag("--json", options->json, "Print one JSON object");
   command->callback([=, &run] {
     run = [=] {
+      options->config_file = *config;
       const std::string called =
-          fmt::format("eval{}{}", checkpoint->empty() ? "" : " --checkpoint ", *checkpoint);
-      return run_config_on_ranks(
-          called, *config, *overrides, ConfigUse::kEvaluation, [=](const proto::Config& c, CommWorld& ranks) {
-            return run_evaluation(c, *checkpoint, *json, ranks.world(), ranks.local_ranks());
-          });
+          fmt::format("eval{}{}", options->checkpoint.empty() ? "" : " --checkpoint ", options->checkpoint);
+      return run_config_on_ranks(called, *config, *overrides, ConfigUse::kEvaluation,
+                                 [=](const proto::Config& c, CommWorld& ranks) {
+                                   return run_evaluation(c, *options, ranks.world(), ranks.local_ranks());
+                                 });
     };
   });
 }

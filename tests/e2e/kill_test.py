@@ -8,7 +8,7 @@ import unittest
 
 from harness import QUICKSTART, Case, command, environment, metrics
 
-# Every stage, as small as it gets: 2 steps of SFT, 3 of RL, a save after each, rollouts of each RL step.
+# Every stage, as small as it gets: 2 steps of SFT, 3 of RL, a save after each, rollouts of each RL step and of both validations.
 TINY = ["sft.total_training_steps=2", "sft.train_batch_size=8", "trainer.total_training_steps=3", "data.train_batch_size=4",
         "rollout.n=2", "data.val_size=4", "trainer.save_freq=1", "trainer.max_ckpt_to_keep=2", "trainer.rollout_save_freq=1",
         "cluster.threads=1", "rollout.kv_cache_gb=0.01"]
@@ -93,9 +93,9 @@ class Kills(Case):
 
     def test_in_files(self):
         for fault in ("file.write:torn", "file.write:crash@4", "file.write:torn@9", "rollout.write:crash", "rollout.write:crash@3",
-                      "metrics.write:crash", "metrics.write:torn@4"):
+                      "rollout.write:crash@4", "metrics.write:crash", "metrics.write:torn@4"):
             self.kill_and_resume([(fault, ALONE)])
-        self.assertEqual(self.kills, 7)
+        self.assertEqual(self.kills, 8)
 
     def test_again_and_again(self):
         self.kill_and_resume([("learner.update:crash@2", ALONE), ("checkpoint.read:crash", ALONE), ("checkpoint.read:crash@2", ALONE),
@@ -136,7 +136,7 @@ class Injected(Kills):
         self.assertIn("No space left on device", result.stderr)
         self.assertIn("was not saved, earlier ones are whole", result.stderr)
         self.assertEqual(self.checkpoint_hash(run_dir), self.whole)
-        result = train(self.folder / "rollouts", ALONE, "rollout.write:error@2;file.write:enospc@8")
+        result = train(self.folder / "rollouts", ALONE, "rollout.write:error@3;file.write:enospc@8")
         self.assertEqual(result.returncode, 0, result.stderr)
         self.assertIn("the rollouts of step 4 (grpo 2) are not kept, training goes on", result.stderr)
         self.assertEqual(self.checkpoint_hash(self.folder / "rollouts"), self.whole)

@@ -281,8 +281,8 @@ class Older(Base):
         (folder / "manifest.json").write_text(text)
         (folder / "manifest.sha256").write_text(f"{hashlib.sha256(text.encode()).hexdigest()}  manifest.json\n")
         rollouts = self.run_dir / "rollouts"
-        self.assertEqual(sorted(path.name for path in rollouts.glob("*.h5")), [f"step_{step:06}.h5" for step in (3, 4, 5)])
-        for path in sorted(rollouts.glob("*.h5")):
+        self.assertEqual(sorted(path.name for path in rollouts.glob("step_*.h5")), [f"step_{step:06}.h5" for step in (3, 4, 5)])
+        for path in sorted(rollouts.glob("step_*.h5")):
             self.as_an_older_program(path, 2)
         for path in (self.run_dir / "tensorboard").iterdir():
             path.write_bytes(path.read_bytes()[:200])  # what an older program left out of it

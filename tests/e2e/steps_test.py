@@ -37,7 +37,10 @@ class Steps(Case):
         self.assertEqual(json.loads(self.ok("ckpt", "hash", run_dir, "--json").stdout)["step"], 10)
 
         self.assertEqual(sorted(path.name for path in (run_dir / "rollouts").glob("*.h5")),
-                         [f"step_{step:06}.h5" for step, stage, _ in ALL if stage == "grpo"])
+                         [*(f"step_{step:06}.h5" for step, stage, _ in ALL if stage == "grpo"),
+                          *(f"val_step_{step:06}.h5" for step, _ in validations)])
+        rows = [json.loads(line) for line in self.ok("rollouts", run_dir, "--stage", "val", "--json").stdout.splitlines()]
+        self.assertEqual([(row["step"], row["stage"], row["stage_step"]) for row in rows[::20]], [(6, "val", 0), (8, "val", 2), (10, "val", 4)])
         row = json.loads(self.ok("rollouts", run_dir / "rollouts/step_000009.h5", "--json", "--limit", "1").stdout)
         self.assertEqual((row["step"], row["stage"], row["stage_step"]), (9, "grpo", 3))
 
@@ -65,7 +68,7 @@ class Steps(Case):
         result = self.ok("train", *options, "trainer.rollout_save_freq=2")
         self.assertIn("removed the rollouts of 1 step(s) after step 8, which come again", result.stderr)
         self.assertEqual(sorted(path.name for path in (run_dir / "rollouts").glob("*.h5")),
-                         ["step_000007.h5", "step_000008.h5", "step_000010.h5"])
+                         ["step_000007.h5", "step_000008.h5", "step_000010.h5", "val_step_000006.h5", "val_step_000010.h5"])
 
 
 if __name__ == "__main__":

@@ -37,9 +37,13 @@ struct Written {
     sample.weight_versions = {0, 0, 0};
     sample.reward_extra["correct"] = 1;
     sample.response_text = "7";
+    sample.truth = "8";
+    sample.data_file = "rows.jsonl";
+    sample.data_row = 3;
     rollouts = scratch.path() / "step_000001.h5";
     const Group group{0, 0, {sample}};
-    write_rollout_file(rollouts, 1, std::span(&group, 1));
+    const std::string prompt = "3+4=";
+    write_rollout_file(rollouts, 1, std::span(&group, 1), 1, {kRlStage, std::span(&prompt, 1)});
 
     const ModelConfig config = parse_model_config(kModelConfig, "model");
     const ParameterTable table(config);
@@ -64,7 +68,8 @@ void read_all(const Written& written, bool rollouts) {
   if (rollouts) {
     const RolloutFile file = read_rollout_file(written.rollouts);
     const bool same = file.groups.size() == 1 && file.groups[0].samples.size() == 1 &&
-                      file.groups[0].samples[0].tokens == std::vector<int32_t>({3, 4, 0});
+                      file.groups[0].samples[0].tokens == std::vector<int32_t>({3, 4, 0}) &&
+                      file.groups[0].samples[0].truth == "8" && file.prompt_texts.size() == 1;
     if (!same) fuzzing::broken("a rollout file that is read is what was written");
     return;
   }

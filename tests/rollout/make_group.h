@@ -29,6 +29,11 @@ inline Group make_group(uint64_t step, uint64_t prompt_index, uint32_t samples) 
     t.reward_extra["accuracy"] = 0.5 * s;
     if (s == 1) t.reward_extra["format/strict"] = -1;
     t.response_text = "the answer is 4\xC3\xA9\n#### " + std::to_string(s);
+    if (s != 1) {
+      t.truth = "4\xC3\xA9";
+      t.data_file = "data/rows.jsonl";
+      t.data_row = 17 + s;
+    }
     group.samples.push_back(t);
   }
   return group;
@@ -37,6 +42,7 @@ inline Group make_group(uint64_t step, uint64_t prompt_index, uint32_t samples) 
 inline void expect_equal(const Group& a, const Group& b) {
   EXPECT_EQ(a.step, b.step);
   EXPECT_EQ(a.prompt_index, b.prompt_index);
+  EXPECT_EQ(a.dropped, b.dropped);
   ASSERT_EQ(a.samples.size(), b.samples.size());
   for (size_t i = 0; i < a.samples.size(); ++i) {
     const Trajectory &x = a.samples[i], &y = b.samples[i];
@@ -55,6 +61,9 @@ inline void expect_equal(const Group& a, const Group& b) {
     EXPECT_EQ(x.fingerprint, y.fingerprint);
     EXPECT_EQ(x.reward_extra, y.reward_extra);
     EXPECT_EQ(x.response_text, y.response_text);
+    EXPECT_EQ(x.truth, y.truth);
+    EXPECT_EQ(x.data_file, y.data_file);
+    EXPECT_EQ(x.data_row, y.data_row);
   }
 }
 

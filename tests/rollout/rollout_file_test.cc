@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <hdf5.h>
 
+#include <functional>
+
 #include "core/error.h"
 #include "core/file.h"
 #include "rollout/hdf5_arrays.h"
@@ -33,6 +35,35 @@ TEST_F(RolloutFileTest, GivesBackWhatWasWritten) {
   EXPECT_EQ(file.step, 123u);
   ASSERT_EQ(file.groups.size(), groups.size());
   for (size_t i = 0; i < groups.size(); ++i) expect_equal(file.groups[i], groups[i]);
+}
+
+TEST_F(RolloutFileTest, GroupsDifferInSizeWhereSamplesWereDropped) {
+  std::vector<Group> groups = {make_group(4, 10, 3), make_group(4, 11, 3), make_group(4, 12, 0),
+                               make_group(4, 13, 2)};
+  groups[0].dropped = 1;
+  groups[1].samples.erase(groups[1].samples.begin() + 1);
+  groups[1].dropped = 2;
+  groups[2].dropped = 3;  // nothing is left of it
+  const std::vector<std::string> prompts = {"<bos>1+1=", "two\nlines", "of none", ""};
+  const auto path = temporary("dropped.h5");
+  write_rollout_file(path, 9, groups, 4, {kValidationStage, prompts});
+  const RolloutFile file = read_rollout_file(path);
+  EXPECT_EQ(file.stage, "val");
+  ASSERT_EQ(file.groups.size(), 3u);
+  expect_equal(file.groups[0], groups[0]);
+  expect_equal(file.groups[1], groups[1]);
+  expect_equal(file.groups[2], groups[3]);
+  EXPECT_THAT(file.prompt_texts, testing::ElementsAre("<bos>1+1=", "two\nlines", ""));
+}
+
+TEST_F(RolloutFileTest, TextsAreUtf8WhateverTheFileIsCalled) {
+  std::vector<Group> groups = {make_group(4, 10, 1)};
+  groups[0].samples[0].data_file = "caf\xE9.jsonl";
+  const auto path = temporary("latin.h5");
+  write_rollout_file(path, 9, groups);
+  EXPECT_EQ(read_rollout_file(path).groups[0].samples[0].data_file,
+            "caf\xEF\xBF\xBD"
+            ".jsonl");
 }
 
 TEST_F(RolloutFileTest, SaysTheRunsStepAndTheStagesOwn) {
@@ -113,7 +144,7 @@ TEST_F(RolloutFileTest, RejectsOtherFiles) {
   writer.attribute("format", std::vector<std::string>{"something else"});
   writer.publish();
   write_rollout_checksum(other);
-  expect_rejected(other, "not a rollout file");
+  expect_rejected(other, "not a rollouts file");
 }
 
 /// Opens a good file and lets `spoil` change it through the library.
@@ -192,6 +223,184 @@ TEST_F(RolloutFileTest, RejectsInconsistentData) {
                             H5Sclose(space);
                           }),
                   "more than the file can hold");
+}
+
+/// A file as older programs wrote it, of two prompts with two samples and one; `more` may add to it.
+std::filesystem::path format_1(const std::filesystem::path& path,
+                               const std::function<void(Hdf5Writer&)>& more = {}, uint32_t version = 1) {
+  Hdf5Writer out(path);
+  out.attribute("format", std::vector<std::string>{"orrery-rollouts"});
+  out.attribute("format_version", version);
+  out.attribute("step", uint64_t{7});
+  out.attribute("fingerprint", std::vector<std::string>{"cpu/7/f32"});
+  out.write("group", std::vector<int64_t>{0, 0, 1});
+  out.write("prompt_offsets", std::vector<int64_t>{0, 1, 3});
+  out.write("prompt_tokens", std::vector<int32_t>{5, 6, 7});
+  out.write("prompt_index", std::vector<uint64_t>{10, 10, 11});
+  out.write("sample_index", std::vector<uint32_t>{0, 1, 0});
+  out.write("request_step", std::vector<uint64_t>{6, 6, 6});
+  out.write("token_offsets", std::vector<int64_t>{0, 1, 1, 2});
+  out.write("tokens", std::vector<int32_t>{8, 9});
+  out.write("logprobs", std::vector<float>{-1, -2});
+  out.write("entropies", std::vector<float>{1, 1});
+  out.write("loss_mask", std::vector<uint8_t>{1, 1});
+  out.write("weight_versions", std::vector<uint64_t>{6, 6});
+  out.write("rewards", std::vector<float>{0, 0.5f, 1});
+  out.write("finish_reason", std::vector<int8_t>{0, 1, 2});
+  out.attribute("names", {"stop", "length", "abort"}, "finish_reason");
+  out.write("fingerprint_index", std::vector<uint8_t>{0, 0, 0});
+  out.write("response_text", std::vector<std::string>{"a", "", "b"});
+  out.write("data_source", std::vector<std::string>{"x", "x", "y"});
+  if (more) more(out);
+  out.publish();
+  write_rollout_checksum(path);
+  return path;
+}
+
+TEST_F(RolloutFileTest, TakesFormat1) {
+  const RolloutFile file = read_rollout_file(format_1(temporary("one.h5")));
+  EXPECT_EQ(file.step, 7u);
+  EXPECT_EQ(file.stage_step, 7u);
+  EXPECT_EQ(file.stage, "grpo");
+  ASSERT_EQ(file.groups.size(), 2u);
+  ASSERT_EQ(file.groups[0].samples.size(), 2u);
+  EXPECT_TRUE(file.prompt_texts.empty());
+  EXPECT_EQ(file.groups[0].dropped, 0u);
+  const Trajectory& sample = file.groups[1].samples[0];
+  EXPECT_EQ(sample.prompt_tokens, (std::vector<int32_t>{6, 7}));
+  EXPECT_EQ(sample.response_text, "b");
+  EXPECT_EQ(sample.reward, 1);
+  EXPECT_EQ(sample.truth, "");
+  EXPECT_EQ(sample.data_file, "");
+  EXPECT_EQ(sample.data_row, 0u);
+}
+
+TEST_F(RolloutFileTest, PassesOverWhatItDoesNotKnowAndTakesAbsentAsAbsent) {
+  const RolloutFile file = read_rollout_file(format_1(
+      temporary("later.h5"),
+      [](Hdf5Writer& out) {
+        out.attribute("tool_names", std::vector<std::string>{"calculator", "search"});
+        out.attribute("clock", uint64_t{1});
+        out.attribute("unit", std::vector<std::string>{"turns"}, "rewards");
+        out.write("turns", std::vector<int32_t>{1, 2, 3, 4, 5}, {1, 5});
+        out.write("remarks", std::vector<std::string>{"of", "another", "length", "altogether"});
+        out.write("truth", std::vector<std::string>{"1", "2", "3"});  // the only new one that is there
+      },
+      2));
+  ASSERT_EQ(file.groups.size(), 2u);
+  EXPECT_EQ(file.groups[0].samples[1].truth, "2");
+  EXPECT_EQ(file.groups[1].samples[0].truth, "3");
+  EXPECT_EQ(file.groups[1].samples[0].data_row, 0u);
+  EXPECT_TRUE(file.prompt_texts.empty());
+}
+
+TEST_F(RolloutFileTest, RefusesANewerFormatByItsNumber) {
+  expect_rejected(format_1(temporary("three.h5"), {}, 3),
+                  "format_version is 3, and this program reads 1 to 2");
+  expect_rejected(format_1(temporary("zero.h5"), {}, 0), "format_version is 0");
+}
+
+TEST_F(RolloutFileTest, RejectsOptionalDataThatDoesNotFit) {
+  const auto with = [this](const char* name, const std::function<void(Hdf5Writer&)>& more, const char* part) {
+    expect_rejected(format_1(temporary(name), more, 2), part);
+  };
+  with(
+      "truth.h5", [](Hdf5Writer& out) { out.write("truth", std::vector<std::string>{"1"}); },
+      "truth has 1 entries, 3 expected");
+  with(
+      "number.h5",
+      [](Hdf5Writer& out) {
+        out.write("truth", std::vector<float>{1, 2, 3});
+      },
+      "truth does not hold variable-length strings");
+  with(
+      "row.h5",
+      [](Hdf5Writer& out) {
+        out.write("data_row", std::vector<int64_t>{1, 2, 3});
+      },
+      "another type than uint64");
+  with(
+      "rows.h5",
+      [](Hdf5Writer& out) {
+        out.write("data_row", std::vector<uint64_t>{1, 2, 3, 4});
+      },
+      "data_row has 4 entries");
+  with(
+      "prompt.h5",
+      [](Hdf5Writer& out) {
+        out.write("prompt_text", std::vector<std::string>{"", "", ""});
+      },
+      "prompt_text has 3 entries, 2 expected");
+  with(
+      "dropped.h5", [](Hdf5Writer& out) { out.write("dropped", std::vector<uint32_t>{}); },
+      "dropped has 0 entries");
+  with(
+      "stage.h5",
+      [](Hdf5Writer& out) {
+        out.attribute("stage", std::vector<std::string>{"a", "b"});
+      },
+      "attribute stage is not one string");
+}
+
+TEST_F(RolloutFileTest, ACopyWithoutItsDigestIsReadWhereThatIsAskedFor) {
+  const auto path = temporary("copy.h5");
+  const std::vector<Group> groups = {make_group(4, 10, 2)};
+  write_rollout_file(path, 7, groups);
+  std::filesystem::remove(rollout_checksum_path(path));
+  expect_rejected(path, "its checksum copy.h5.sha256 is missing");
+  expect_equal(read_rollout_file(path, MissingChecksum::kReadInChildFirst).groups.at(0), groups[0]);
+  write_file_atomic(rollout_checksum_path(path), std::string(64, '0') + "  copy.h5\n");
+  EXPECT_THAT(testing_support::error_of([&] { read_rollout_file(path, MissingChecksum::kReadInChildFirst); }),
+              HasSubstr("is damaged"));
+}
+
+// The library may crash on these; this process must not.
+TEST_F(RolloutFileTest, DamageWithoutADigestIsAnErrorOrHarmless) {
+  const auto path = temporary("damaged.h5");
+  write_rollout_file(path, 7, std::vector<Group>{make_group(4, 10, 2)});
+  const std::string good = read_file(path);
+  std::filesystem::remove(rollout_checksum_path(path));
+  int errors = 0;
+  const auto read = [&](const std::string& bytes) {
+    write_file_atomic(path, bytes, Durability::kVisible);
+    try {
+      read_rollout_file(path, MissingChecksum::kReadInChildFirst);
+    } catch (const Error& error) {
+      ++errors;
+      EXPECT_THAT(error.what(), HasSubstr("damaged.h5"));
+    }
+  };
+  for (size_t at = 0; at < good.size(); at += 61) {
+    std::string bad = good;
+    bad[at] = static_cast<char>(bad[at] ^ 0xFF);
+    read(bad);
+  }
+  for (size_t length = 0; length < good.size(); length += 997) read(good.substr(0, length));
+  EXPECT_GT(errors, 10);
+}
+
+// A thousand texts that are all the same 100 kB of the file would be 100 MB, and so on.
+TEST_F(RolloutFileTest, TextsThatShareTheirBytesAreRefused) {
+  std::vector<std::string> texts(1000);
+  texts[0] = std::string(100'000, 'x');
+  const auto path = format_1(
+      temporary("shared.h5"), [&](Hdf5Writer& out) { out.write("truth", texts); }, 2);
+  haddr_t place = 0;
+  {
+    const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
+    const hid_t dataset = H5Dopen2(file, "truth", H5P_DEFAULT);
+    place = H5Dget_offset(dataset);
+    H5Dclose(dataset);
+    H5Fclose(file);
+  }
+  std::string bytes = read_file(path);
+  constexpr size_t kElement = 16;  // length, and where the bytes are
+  ASSERT_LE(place + texts.size() * kElement, bytes.size());
+  for (size_t i = 1; i < texts.size(); ++i)
+    bytes.replace(place + i * kElement, kElement, bytes, place, kElement);
+  write_file_atomic(path, bytes);
+  write_rollout_checksum(path);
+  expect_rejected(path, "truth claims more text than the file can hold");
 }
 
 // Truncated at every length: an error, or (past the last byte that matters) the same samples; never a crash.

@@ -1,0 +1,45 @@
+// Which samples `orrery rollouts` shows.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "rollout/rollout_file.h"
+
+namespace orrery {
+
+/// "0", "<0.5", ">=1", "!=0"
+struct RewardFilter {
+  enum class Relation { kEqual, kNotEqual, kBelow, kAtMost, kAbove, kAtLeast };
+  Relation relation = Relation::kEqual;
+  float value = 0;
+
+  bool matches(float reward) const;
+};
+
+/// "600", "600..800", "600..", "..800"; both ends belong to it.
+struct StepFilter {
+  uint64_t first = 0, last = UINT64_MAX;
+
+  bool matches(uint64_t step) const { return first <= step && step <= last; }
+};
+
+/// Usage Error naming the option when `text` is something else.
+RewardFilter parse_reward_filter(const std::string& text);
+StepFilter parse_step_filter(const std::string& text);
+
+/// All that are given must match.
+struct RolloutFilter {
+  std::optional<RewardFilter> reward;
+  std::optional<StepFilter> step;
+  std::optional<uint64_t> prompt_index;
+  std::optional<std::string> grep;   ///< a part of prompt, response or truth, letter by letter
+  std::optional<std::string> stage;  ///< kRlStage or kValidationStage
+
+  bool matches(const RolloutFile& file) const;
+  /// A sample of a file that matches. `prompt_text` may be null.
+  bool matches(const Trajectory& sample, const std::string* prompt_text) const;
+};
+
+}  // namespace orrery
