@@ -94,8 +94,11 @@ int run_evaluation(const proto::Config& given, const std::string& checkpoint, bo
       right += good ? 1 : 0;
       correct.add(good ? 1 : 0);
     }
-    pass[1].add(pass_at_k(n, right, 1));
-    for (const int k : subset_sizes(n)) pass[k].add(pass_at_k(n, right, k));
+    const auto have = static_cast<int>(group.samples.size());
+    pass[1].add(pass_at_k(have, right, 1));
+    for (const int k : subset_sizes(n)) {
+      if (k <= have) pass[k].add(pass_at_k(have, right, k));
+    }
   }
   const double total_tokens = tokens.mean() * static_cast<double>(tokens.count());
   nlohmann::ordered_json result = {{"checkpoint", !found.empty() ? found.string() : config.model().path()},
@@ -103,6 +106,8 @@ int run_evaluation(const proto::Config& given, const std::string& checkpoint, bo
                                    {"samples_per_prompt", n},
                                    {"temperature", config.rollout().val_temperature()},
                                    {"mean_reward", rewards.mean()}};
+  if (config.data().env() == proto::DataSection::EXTERNAL)
+    result["dropped_samples"] = stage.dropped().samples;
   for (const auto& [k, summary] : pass) result[fmt::format("pass@{}", k)] = summary.mean();
   result["response_length_mean"] = tokens.mean();
   result["seconds"] = seconds;
