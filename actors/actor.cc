@@ -12,6 +12,8 @@ namespace orrery {
 namespace {
 
 constexpr auto kIdleSleep = std::chrono::microseconds(200);
+/// With an idle engine, before other ranks and leases have their turn.
+constexpr auto kPatience = std::chrono::milliseconds(2);
 
 void check_reward(const Trajectory& t, const StepResult& result, const std::string& text) {
   const auto check = [&](const std::string& what, double value) {
@@ -33,16 +35,26 @@ Actor::Actor(Engine& engine, const Tokenizer& tokenizer, const Environment& env,
 
 void Actor::run(uint64_t step, LeaseSource& leases) {
   reward_seconds_ = 0;
+  step_ = step;
+  env_.warm_up();
   const int64_t limit =
       config_.max_groups > 0 ? config_.max_groups : std::max<int64_t>(1, engine_.max_num_seqs() / config_.n);
   while (true) {
     leases.poll();
-    while (static_cast<int64_t>(work_.size()) < limit) {
+    if (leases.stopping()) {
+      drop_all();
+      return;
+    }
+    while (groups_in_engine_ < limit) {
       const std::optional<uint64_t> prompt_index = leases.try_lease();
       if (!prompt_index) break;
       start(step, *prompt_index);
     }
     if (!engine_.has_work()) {
+      if (!waiting_.empty()) {
+        settle_waiting(leases, kPatience);
+        continue;
+      }
       if (work_.empty() && leases.exhausted()) return;
       std::this_thread::sleep_for(kIdleSleep);  // waiting for a lease: leave the core to other ranks
       continue;
@@ -52,14 +64,45 @@ void Actor::run(uint64_t step, LeaseSource& leases) {
       ORRERY_CHECK(it != work_.end() && turn.sample_index < it->second.samples.size(),
                    "the engine returned sample {} of prompt {}, which nobody asked for", turn.sample_index,
                    turn.prompt_index);
-      Work& work = it->second;
-      if (!finish_turn(work.samples[turn.sample_index], std::move(turn)) || --work.unfinished > 0) continue;
-      Group group{step, it->first, {}};
-      for (Sample& sample : work.samples) group.samples.push_back(std::move(sample.trajectory));
-      work_.erase(it);
-      leases.deliver(std::move(group));
+      finish_turn(it->second, it->second.samples[turn.sample_index], std::move(turn));
+      deliver_if_finished(it, leases);
+    }
+    if (!waiting_.empty()) settle_waiting(leases, std::chrono::milliseconds(0));
+  }
+}
+
+void Actor::settle_waiting(LeaseSource& leases, std::chrono::milliseconds patience) {
+  {
+    const ScopedTimer timer(reward_seconds_);
+    if (!env_.poll(patience)) return;
+  }
+  for (const auto& [prompt_index, sample_index] : std::vector(waiting_.begin(), waiting_.end())) {
+    const auto it = work_.find(prompt_index);
+    settle(it->second, it->second.samples[sample_index]);
+    deliver_if_finished(it, leases);
+  }
+}
+
+void Actor::deliver_if_finished(WorkMap::iterator work, LeaseSource& leases) {
+  if (work->second.unfinished > 0) return;
+  Group group{step_, work->first, {}};
+  for (Sample& sample : work->second.samples) {
+    if (sample.place == Place::kDropped) {
+      ++group.dropped;
+    } else {
+      group.samples.push_back(std::move(sample.trajectory));
     }
   }
+  work_.erase(work);
+  leases.deliver(std::move(group));
+}
+
+void Actor::drop_all() {
+  engine_.abort_all();
+  env_.cancel();
+  waiting_.clear();
+  work_.clear();
+  groups_in_engine_ = 0;
 }
 
 void Actor::start(uint64_t step, uint64_t prompt_index) {
@@ -67,10 +110,11 @@ void Actor::start(uint64_t step, uint64_t prompt_index) {
       config_.split == Split::kTrain ? source_.train_prompt(prompt_index) : source_.val_prompt(prompt_index);
   const DataRow row = env_.data_row(config_.split, prompt.item);
   Work work;
-  work.unfinished = config_.n;
+  work.unfinished = work.in_engine = config_.n;
+  ++groups_in_engine_;
   for (uint32_t i = 0; i < config_.n; ++i) {
     Sample sample;
-    sample.episode = env_.reset(config_.split, prompt.item);
+    sample.episode = env_.begin(config_.split, prompt.item, {step, prompt_index, i});
     sample.trajectory.step = step;
     sample.trajectory.prompt_index = prompt_index;
     sample.trajectory.sample_index = i;
@@ -104,7 +148,11 @@ void Actor::submit(const Sample& sample, uint32_t n) {
   engine_.submit(std::move(request));
 }
 
-bool Actor::finish_turn(Sample& sample, GenerateResult&& turn) {
+void Actor::leave_engine(Work& work) {
+  if (--work.in_engine == 0) --groups_in_engine_;
+}
+
+void Actor::finish_turn(Work& work, Sample& sample, GenerateResult&& turn) {
   Trajectory& t = sample.trajectory;
   t.tokens.insert(t.tokens.end(), turn.tokens.begin(), turn.tokens.end());
   t.logprobs.insert(t.logprobs.end(), turn.logprobs.begin(), turn.logprobs.end());
@@ -112,31 +160,57 @@ bool Actor::finish_turn(Sample& sample, GenerateResult&& turn) {
   t.weight_versions.insert(t.weight_versions.end(), turn.weight_versions.begin(), turn.weight_versions.end());
   t.loss_mask.resize(t.tokens.size(), 1);
   t.finish_reason = turn.finish_reason;
+  sample.said_end = turn.ends_in_stop_id ? std::optional(turn.tokens.back()) : std::nullopt;
+  leave_engine(work);
 
   const ScopedTimer timer(reward_seconds_);
   // For the environment: without special tokens, and without the id that ended it, special or not.
-  const std::string text = tokenizer_.decode(turn.text_tokens(), /*skip_special_tokens=*/true);
-  t.response_text += text;
-  StepResult result = sample.episode->step(text);
-  if (!result.done && turn.finish_reason == FinishReason::kStop) {
-    const std::vector<int32_t> observation =
-        tokenizer_.encode(result.observation, /*add_special_tokens=*/false);
-    if (static_cast<int64_t>(t.tokens.size() + observation.size()) < config_.max_response_length) {
-      t.tokens.insert(t.tokens.end(), observation.begin(), observation.end());
-      t.logprobs.resize(t.tokens.size(), 0.0f);
-      t.entropies.resize(t.tokens.size(), 0.0f);
-      t.weight_versions.resize(t.tokens.size(), t.weight_versions.empty() ? 0 : t.weight_versions.back());
-      t.loss_mask.resize(t.tokens.size(), 0);
-      t.response_text += result.observation;
-      submit(sample, 1);
-      return false;
+  sample.text = tokenizer_.decode(turn.text_tokens(), /*skip_special_tokens=*/true);
+  t.response_text += sample.text;
+  const int64_t left = config_.max_response_length - static_cast<int64_t>(t.tokens.size());
+  sample.episode->submit(sample.text, turn.finish_reason == FinishReason::kStop ? left : 0);
+  settle(work, sample);
+}
+
+void Actor::settle(Work& work, Sample& sample) {
+  Trajectory& t = sample.trajectory;
+  const std::pair<uint64_t, uint32_t> name(t.prompt_index, t.sample_index);
+  std::optional<StepResult> result = sample.episode->try_result();
+  if (!result) {
+    if (sample.place != Place::kEnvironment) waiting_.insert(name);
+    sample.place = Place::kEnvironment;
+    return;
+  }
+  if (sample.place == Place::kEnvironment) waiting_.erase(name);
+  if (!result->dropped && !result->done && t.finish_reason == FinishReason::kStop) {
+    if (go_on(sample, result->observation)) {
+      sample.place = Place::kEngine;
+      if (work.in_engine++ == 0) ++groups_in_engine_;
+      return;
     }
     t.finish_reason =
         FinishReason::kLength;  // no room for the observation: the episode ends with the reward so far
   }
-  check_reward(t, result, text);
-  t.reward = result.reward;
-  t.reward_extra = std::move(result.extra);
+  --work.unfinished;
+  sample.place = result->dropped ? Place::kDropped : Place::kDone;
+  if (result->dropped) return;
+  check_reward(t, *result, sample.text);
+  t.reward = result->reward;
+  t.reward_extra = std::move(result->extra);
+}
+
+bool Actor::go_on(Sample& sample, const std::string& observation) {
+  Trajectory& t = sample.trajectory;
+  const std::vector<int32_t> tokens =
+      source_.observation_tokens(*sample.episode, observation, sample.said_end);
+  if (static_cast<int64_t>(t.tokens.size() + tokens.size()) >= config_.max_response_length) return false;
+  t.tokens.insert(t.tokens.end(), tokens.begin(), tokens.end());
+  t.logprobs.resize(t.tokens.size(), 0.0f);
+  t.entropies.resize(t.tokens.size(), 0.0f);
+  t.weight_versions.resize(t.tokens.size(), t.weight_versions.empty() ? 0 : t.weight_versions.back());
+  t.loss_mask.resize(t.tokens.size(), 0);
+  t.response_text += observation;
+  submit(sample, 1);
   return true;
 }
 

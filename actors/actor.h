@@ -1,11 +1,14 @@
 // An actor: takes prompts as it has room, samples a group of episodes for each, and hands finished groups
-// over.
+// over. A sample whose environment takes its time waits beside the engine: it holds no place in it, and a
+// group of which all are waiting makes room for the next prompt. What comes out does not depend on when
+// answers come.
 #pragma once
 
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -39,7 +42,7 @@ struct ActorConfig {
   int64_t max_response_length = 256;  ///< tokens, observations included
   std::vector<int32_t> stop_token_ids;
   std::vector<std::string> stop_strings;
-  int64_t max_groups = 0;  ///< groups in work at once; 0: as many as fill the engine
+  int64_t max_groups = 0;  ///< groups in the engine at once; 0: as many as fill it
 };
 
 class Actor {
@@ -48,34 +51,54 @@ class Actor {
   Actor(Engine& engine, const Tokenizer& tokenizer, const Environment& env, const PromptSource& source,
         ActorConfig config);
 
-  /// Works until `leases` is exhausted and everything taken is delivered. `step`: number of the batch, part
-  /// of the samples' random streams. Error when an environment fails or yields a reward, or a part of one,
-  /// that is not finite (names source, prompt and sample).
+  /// Works until `leases` is exhausted and everything taken is delivered, or until the job is asked to stop:
+  /// what is in hand is then dropped. `step`: number of the batch, part of the samples' random streams. A
+  /// sample that its environment gives up is missing from its group, which counts it. Error when an
+  /// environment fails or yields a reward, or a part of one, that is not finite (names source, prompt and
+  /// sample).
   void run(uint64_t step, LeaseSource& leases);
 
+  /// Spent on rewards in run(): in the environment, or waiting for it with nothing else to do.
   double reward_seconds() const { return reward_seconds_; }
 
  private:
+  enum class Place : uint8_t { kEngine, kEnvironment, kDone, kDropped };
   struct Sample {
     std::unique_ptr<Episode> episode;
     Trajectory trajectory;
+    Place place = Place::kEngine;
+    std::string text;                 // of the last turn
+    std::optional<int32_t> said_end;  // the token that ended it, when it is one for that
   };
   struct Work {
     std::vector<Sample> samples;
-    size_t unfinished = 0;
+    size_t unfinished = 0, in_engine = 0;
   };
+  using WorkMap = std::map<uint64_t, Work>;  // by prompt index
 
   void start(uint64_t step, uint64_t prompt_index);
   void submit(const Sample& sample, uint32_t n);
-  /// Appends a finished turn; true when the sample is complete.
-  bool finish_turn(Sample& sample, GenerateResult&& turn);
+  /// A turn has ended: it goes to the environment.
+  void finish_turn(Work& work, Sample& sample, GenerateResult&& turn);
+  /// Takes the environment's answer when it is there: the sample is done, dropped or has its next turn.
+  void settle(Work& work, Sample& sample);
+  /// True when the observation has room, and the sample is back in the engine.
+  bool go_on(Sample& sample, const std::string& observation);
+  void leave_engine(Work& work);
+  /// Looks at what waits for the environment.
+  void settle_waiting(LeaseSource& leases, std::chrono::milliseconds patience);
+  void deliver_if_finished(WorkMap::iterator work, LeaseSource& leases);
+  void drop_all();
 
   Engine& engine_;
   const Tokenizer& tokenizer_;
   const Environment& env_;
   const PromptSource& source_;
   ActorConfig config_;
-  std::map<uint64_t, Work> work_;  // by prompt index
+  WorkMap work_;
+  uint64_t step_ = 0;
+  int64_t groups_in_engine_ = 0;
+  std::set<std::pair<uint64_t, uint32_t>> waiting_;  // for the environment: prompt index and sample
   double reward_seconds_ = 0;
 };
 

@@ -2,6 +2,7 @@
 
 #include "actors/envs/arithmetic.h"
 #include "actors/envs/constraint.h"
+#include "actors/envs/external.h"
 #include "actors/envs/gsm8k.h"
 #include "core/error.h"
 
@@ -22,7 +23,7 @@ std::unique_ptr<Environment> make_environment(const proto::DataSection& data, ui
     case proto::DataSection::CONSTRAINT:
       return make_constraint(data.constraint(), seed);
     case proto::DataSection::EXTERNAL:
-      fail_usage("data.env: external is not built yet");
+      return make_external(data);
   }
   fail_usage("data.env: unknown environment {}", static_cast<int>(data.env()));
 }

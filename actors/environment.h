@@ -2,15 +2,21 @@
 // answers with a reward or with an observation that the policy sees next (multi-turn). Tokens of observations
 // are masked in the loss.
 //
-// Environments are immutable and thread-safe; an Episode belongs to one thread. Item `index` of a split is a
+// Environments are immutable and thread-safe, but for what is said to be for the actor's thread alone; an
+// Episode belongs to one thread. Item `index` of a split is a
 // pure function of (config, seed, index): random access, no state to save.
+//
+// Most environments answer at once. One that asks a program outside (data.env: external) takes its time: the
+// actor hands a turn over by submit(), goes on with other samples, and looks for the answer by try_result().
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "models/chat_template.h"
@@ -25,6 +31,14 @@ struct StepResult {
   float reward = 0;                     ///< of the episode, when done
   std::string observation;              ///< text for the policy, when not done
   std::map<std::string, double> extra;  ///< parts of the reward, for metrics ("correct", "format")
+  bool dropped = false;                 ///< the environment failed: there is no reward, and no sample
+};
+
+/// A sample of a run, for an environment that names it to others.
+struct SampleId {
+  uint64_t step = 0;  ///< RL steps done when it was requested
+  uint64_t prompt_index = 0;
+  uint32_t sample_index = 0;
 };
 
 class Episode {
@@ -43,6 +57,17 @@ class Episode {
   /// The right answer as the data row has it, for people; empty where there is none.
   virtual std::string truth() const { return ""; }
   virtual StepResult step(const std::string& response) = 0;
+
+  /// As step(), whose result is there when try_result() gives it; one turn at a time. `tokens_left`: what an
+  /// observation and further turns may have together; 0: the episode ends with this turn.
+  virtual void submit(const std::string& response, int64_t tokens_left) {
+    (void)tokens_left;
+    result_ = step(response);
+  }
+  virtual std::optional<StepResult> try_result() { return std::exchange(result_, std::nullopt); }
+
+ private:
+  std::optional<StepResult> result_;
 };
 
 /// A supervised example: what a teacher would answer.
@@ -64,11 +89,31 @@ class Environment {
   virtual uint64_t size(Split split) const = 0;
   /// Error naming file and line, or the index, when the item cannot be used.
   virtual std::unique_ptr<Episode> reset(Split split, uint64_t index) const = 0;
+  /// reset() for a sample of a run.
+  virtual std::unique_ptr<Episode> begin(Split split, uint64_t index, const SampleId& id) const {
+    (void)id;
+    return reset(split, index);
+  }
   /// Where an item comes from, for messages: "file:line", or its index.
   virtual std::string where(Split split, uint64_t index) const;
   virtual DataRow data_row(Split split, uint64_t index) const;
   /// Nothing when the environment has no teacher for this item.
   virtual std::optional<Demonstration> demonstration(uint64_t index) const = 0;
+
+  // Of environments that answer later, for the thread of the actor alone.
+
+  /// Turns will be submitted soon.
+  virtual void warm_up() const {}
+  /// Lets submitted turns go on; when none has a result, waits up to `timeout` for one. True when some may
+  /// have one now. Error when the environment cannot work at all.
+  virtual bool poll(std::chrono::milliseconds timeout) const {
+    (void)timeout;
+    return true;
+  }
+  /// Forgets all that was submitted.
+  virtual void cancel() const {}
+  /// What has failed since the last call, for a warning; empty: nothing.
+  virtual std::string take_trouble() const { return ""; }
 };
 
 /// The environment that data.env names. Reads data.train_files / val_files. Rows that cannot be used are an

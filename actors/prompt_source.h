@@ -57,6 +57,13 @@ class PromptSource {
   /// least one token always).
   std::vector<int32_t> tokens(const Episode& episode) const;
 
+  /// Tokens that follow a turn of the policy when the environment goes on with `observation`: its text, or in
+  /// a chat what the template prints between the assistant's text and the next one, with the observation as
+  /// the user's message (actors/observation.cc). `said_end`: the token that the turn ended with, when that
+  /// was one that ends a sequence, which is not repeated. Usage Error when the template has no such text.
+  std::vector<int32_t> observation_tokens(const Episode& episode, const std::string& observation,
+                                          std::optional<int32_t> said_end) const;
+
   /// The same prompt with a teacher's response to it: what the chat template prints for the answer
   /// (models/chat_training.h), or the answer's text and the tokenizer's first end-of-sequence token.
   ChatExample example(const Episode& episode, const std::string& answer) const;

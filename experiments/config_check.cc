@@ -5,6 +5,7 @@
 #include "comm/topology.h"
 #include "core/error.h"
 #include "experiments/config.h"
+#include "experiments/config_external.h"
 #include "experiments/job.h"
 #include "kernels/sampling.h"
 
@@ -130,8 +131,8 @@ void check_files(const proto::Config& config, ConfigUse use) {
   const bool rl = config.trainer().total_training_steps() > 0;
   const bool demonstrations = config.sft().total_training_steps() > 0 && config.sft().text_files().empty();
   if (data.train_files().empty() && (rl || demonstrations)) {
-    fail_usage(
-        "data.env gsm8k reads its problems from files: set data.train_files to one or more JSONL files");
+    fail_usage("data.env {} reads its problems from files: set data.train_files to one or more JSONL files",
+               env_name(data));
   }
   if (data.val_files().empty() && rl && config.trainer().test_freq() != 0) {
     fail_usage(
@@ -146,8 +147,8 @@ void check_data(const proto::Config& config, ConfigUse use) {
     const bool rule = data.reward_rule() != proto::AUTO;
     if (rule || data.answer_extraction() != proto::DataSection::AUTO) {
       fail_usage(
-          "data.{} is set, but it is for rows of files and data.env generates and grades its own: remove it",
-          rule ? "reward_rule" : "answer_extraction");
+          "data.{} is set, but it is for data.env gsm8k, and data.env {} has its own rewards: remove it",
+          rule ? "reward_rule" : "answer_extraction", env_name(data));
     }
   }
   if (data.prompt_template().find("{}") == std::string::npos) {
@@ -170,7 +171,10 @@ void check_data(const proto::Config& config, ConfigUse use) {
         "leave one of them out (data.system_prompt says something before every question)",
         data.prompt_template());
   }
-  if (data.env() == proto::DataSection::GSM8K) check_files(config, use);
+  check_external(data);
+  if (data.env() == proto::DataSection::GSM8K || data.env() == proto::DataSection::EXTERNAL) {
+    check_files(config, use);
+  }
   if (data.env() == proto::DataSection::ARITHMETIC &&
       !(data.train_files().empty() && data.val_files().empty())) {
     fail_usage(

@@ -164,9 +164,12 @@ int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
       tokens.add(static_cast<double>(t.tokens.size()));
       right += is_correct(t) ? 1 : 0;
     }
-    wrong += n - right;
-    pass[1].add(pass_at_k(n, right, 1));
-    for (const int k : subset_sizes(n)) pass[k].add(pass_at_k(n, right, k));
+    const auto have = static_cast<int>(group.samples.size());
+    wrong += have - right;
+    pass[1].add(pass_at_k(have, right, 1));
+    for (const int k : subset_sizes(n)) {
+      if (k <= have) pass[k].add(pass_at_k(have, right, k));
+    }
   }
   const double total_tokens = tokens.mean() * static_cast<double>(tokens.count());
   nlohmann::ordered_json result = {{"checkpoint", !found.empty() ? found.string() : config.model().path()},
@@ -174,6 +177,8 @@ int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
                                    {"samples_per_prompt", config.rollout().val_n()},
                                    {"temperature", config.rollout().val_temperature()},
                                    {"mean_reward", rewards.mean()}};
+  if (config.data().env() == proto::DataSection::EXTERNAL)
+    result["dropped_samples"] = stage.dropped().samples;
   for (const auto& [k, summary] : pass) result[fmt::format("pass@{}", k)] = summary.mean();
   result["response_length_mean"] = tokens.mean();
   result["seconds"] = seconds;

@@ -22,6 +22,11 @@ constexpr ResumeRuleOfKey kRules[] = {
     {"data.train_files", kContent},
     {"data.val_files", kContent},
     {"data.val_size", kMeasure},
+    {"data.external.command", kTold},  // its program's text is not compared either
+    {"data.external.workers", kFree},
+    {"data.external.timeout_s", kFree},
+    {"data.external.start_timeout_s", kFree},
+    {"data.external.retries", kFree},
 
     {"sft.", kFixed},
     {"sft.text_files", kContent},

@@ -6,6 +6,7 @@
 #include "comm/mailbox.h"
 #include "comm/weight_channel.h"
 #include "core/error.h"
+#include "core/log.h"
 #include "core/timer.h"
 #include "experiments/leases.h"
 #include "experiments/rl_metrics.h"
@@ -147,6 +148,10 @@ Metrics RlStage::step(int64_t step) {
   timings["step"] = timer.seconds();
   if (job_.is_learner()) {
     add_step_metrics(metrics, groups_, timings, job_.config, job_.topology);
+    if (job_.config.data().env() == proto::DataSection::EXTERNAL) {
+      metrics["rollout/dropped_samples"] = static_cast<double>(dropped_.samples);
+      metrics["rollout/dropped_groups"] = static_cast<double>(dropped_.groups);
+    }
     add_progress_metrics(metrics, steps_before_, step, job_.config.data().train_batch_size(),
                          job_.source->train_size());
   }
@@ -218,7 +223,23 @@ std::vector<Group> RlStage::generate_groups(Split split, uint64_t step, uint64_t
     WatchedLeases watched(leases, job_, what);
     actor.run(step, watched);
   }
+  if (config.data().env() == proto::DataSection::EXTERNAL) leave_out_dropped(split, what, groups);
   return share_with_learners(std::move(groups));
+}
+
+void RlStage::leave_out_dropped(Split split, const std::string& label, std::vector<Group>& groups) {
+  const std::vector<std::string> troubles = job_.world.all_gather_bytes(job_.env->take_trouble());
+  together(job_.world, [&] {
+    if (job_.world.rank() != 0) return;
+    // A sample that is compared with no other teaches nothing.
+    const bool compared = split == Split::kTrain && job_.config.rollout().n() > 1;
+    dropped_ = drop_small_groups(groups, compared ? 2 : 1);
+    const bool troubled =
+        std::any_of(troubles.begin(), troubles.end(), [](const std::string& text) { return !text.empty(); });
+    const std::string text = dropped_text(label, dropped_, troubles);
+    if (groups.empty()) fail("{}: nothing is left; mend data.external.command", text);
+    if (troubled || dropped_.samples > 0) spdlog::warn("{}", text);
+  });
 }
 
 std::vector<Group> RlStage::share_with_learners(std::vector<Group> groups) {
@@ -323,6 +344,9 @@ RlStage::Validation RlStage::validate(int64_t step) {
   if (job_.world.rank() == 0) {
     summarize_validation(groups, validation.metrics, validation.reward, validation.accuracy);
     validation.metrics["timing_s/testing"] = timer.seconds();
+    if (job_.config.data().env() == proto::DataSection::EXTERNAL) {
+      validation.metrics["val-aux/dropped_samples"] = static_cast<double>(dropped_.samples);
+    }
     validation.groups = std::move(groups);
   }
   return validation;

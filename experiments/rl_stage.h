@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "experiments/divergence.h"
+#include "experiments/dropped_samples.h"
 #include "experiments/job.h"
 #include "experiments/metrics.h"
 #include "learners/learner.h"
@@ -41,6 +42,9 @@ class RlStage {
 
   const std::vector<Group>& last_groups() const { return groups_; }
 
+  /// Of the last generation, on rank 0.
+  const DroppedSamples& dropped() const { return dropped_; }
+
   /// A sample of the last step to try the policy on; none before it, nor on ranks that only act.
   std::optional<PolicyProbe> probe() const;
 
@@ -54,6 +58,9 @@ class RlStage {
   std::string label(Split split, uint64_t step) const;  // "generate step 606"
   std::vector<Group> generate_groups(Split split, uint64_t step, uint64_t begin, uint64_t end,
                                      Timings& timings);
+  /// Of data.env: external, collective: on rank 0 `groups` lose those with too few samples, and a warning
+  /// says what was dropped. An Error of all ranks when none is left.
+  void leave_out_dropped(Split split, const std::string& label, std::vector<Group>& groups);
   std::vector<Group> share_with_learners(std::vector<Group> groups);
   /// The text of what is wrong with the batch when it was refused (alike on all learners), or nothing.
   std::string learn(int64_t step, Metrics& metrics, Timings& timings);
@@ -65,6 +72,7 @@ class RlStage {
   uint64_t version_ = 0;            // of the weights that the engine and the learner have
   double peak_flops_ = 0;           // of a learner, on rank 0; 0: not yet measured
   std::vector<Group> groups_;
+  DroppedSamples dropped_;  // of the last generation; on rank 0
 };
 
 }  // namespace orrery

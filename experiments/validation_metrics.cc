@@ -29,12 +29,13 @@ double population_std(const std::vector<double>& values) {
 }
 
 /// One variable's figures of one prompt, under the last part of their names, to be averaged over prompts.
+/// `dropped`: samples that have no value, as their environment failed; names are those of all samples.
 void add_prompt(std::map<std::string, Summary>& figures, const std::string& variable,
-                const std::vector<double>& values) {
-  const auto n = static_cast<int>(values.size());
+                const std::vector<double>& values, int dropped) {
+  const auto have = static_cast<int>(values.size()), n = have + dropped;
   figures[fmt::format("mean@{}", n)].add(mean(values));
   if (n == 1) return;
-  figures[fmt::format("std@{}", n)].add(population_std(values));
+  if (have > 1) figures[fmt::format("std@{}", n)].add(population_std(values));
   std::vector<double> negated;
   for (const double v : values) negated.push_back(-v);
   const auto right = std::count_if(values.begin(), values.end(), [](double v) { return v > 0.5; });
@@ -44,8 +45,8 @@ void add_prompt(std::map<std::string, Summary>& figures, const std::string& vari
     figures[fmt::format("best@{}/std", k)].add(best.std);
     figures[fmt::format("worst@{}/mean", k)].add(-worst.mean);
     figures[fmt::format("worst@{}/std", k)].add(worst.std);
-    if (variable == kAccuracy)
-      figures[fmt::format("pass@{}", k)].add(pass_at_k(n, static_cast<int>(right), k));
+    if (variable == kAccuracy && k <= have)
+      figures[fmt::format("pass@{}", k)].add(pass_at_k(have, static_cast<int>(right), k));
   }
 }
 
@@ -84,8 +85,9 @@ void summarize_validation(std::span<const Group> groups, Metrics& metrics, doubl
   Summary rewards, correct, turns;
   size_t samples = 0;
   for (const Group& group : groups) {
+    if (group.samples.empty()) continue;
     std::map<std::string, std::vector<double>> variables;
-    samples = std::max(samples, group.samples.size());
+    samples = std::max(samples, group.samples.size() + group.dropped);
     for (const Trajectory& t : group.samples) {
       rewards.add(t.reward);
       turns.add(count_turns(t));
@@ -96,7 +98,8 @@ void summarize_validation(std::span<const Group> groups, Metrics& metrics, doubl
       }
     }
     auto& source = sources[group.samples.front().data_source];
-    for (const auto& [name, values] : variables) add_prompt(source[name], name, values);
+    for (const auto& [name, values] : variables)
+      add_prompt(source[name], name, values, static_cast<int>(group.dropped));
   }
   for (const auto& [source, variables] : sources) {
     const std::string core = variables.contains(kAccuracy) ? kAccuracy : "reward";

@@ -25,7 +25,8 @@ struct DrawSummary {
 DrawSummary best_of_draws(std::vector<double> values, int k);
 
 /// val-core/ and val-aux/ metrics by data source and variable (reward, acc, other reward parts), means over
-/// prompts. `reward`: mean over all samples; `accuracy`: mean of "correct", -1 when no sample has it.
+/// prompts. Samples that were dropped count nowhere; a prompt that has fewer than k left is not in pass@k.
+/// `reward`: mean over all samples; `accuracy`: mean of "correct", -1 when no sample has it.
 void summarize_validation(std::span<const Group> groups, Metrics& metrics, double& reward, double& accuracy);
 
 }  // namespace orrery

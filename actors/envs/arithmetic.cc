@@ -34,20 +34,22 @@ class Arithmetic final : public Environment {
     const std::string question = config_.question_in_words() ? words(problem) : bare(problem);
     const std::string expected = answer(problem);
     const bool in_words = config_.question_in_words();
-    return std::make_unique<SingleTurnEpisode>(question, "arithmetic",
-                                               [expected, in_words](const std::string& response) {
-                                                 bool correct = false;
-                                                 if (in_words) {
-                                                   const auto found = last_number(plain_text(response));
-                                                   correct = found && found == read_number(expected);
-                                                 } else {
-                                                   correct = strip(response) == expected;
-                                                 }
-                                                 StepResult result;
-                                                 result.reward = correct ? 1.0f : 0.0f;
-                                                 result.extra["correct"] = correct ? 1 : 0;
-                                                 return result;
-                                               });
+    return std::make_unique<SingleTurnEpisode>(
+        question, "arithmetic",
+        [expected, in_words](const std::string& response) {
+          bool correct = false;
+          if (in_words) {
+            const auto found = last_number(plain_text(response));
+            correct = found && found == read_number(expected);
+          } else {
+            correct = strip(response) == expected;
+          }
+          StepResult result;
+          result.reward = correct ? 1.0f : 0.0f;
+          result.extra["correct"] = correct ? 1 : 0;
+          return result;
+        },
+        expected);
   }
 
   std::optional<Demonstration> demonstration(uint64_t index) const override {

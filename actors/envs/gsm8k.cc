@@ -2,6 +2,7 @@
 
 #include "actors/envs/answer.h"
 #include "actors/envs/reward_rule.h"
+#include "actors/envs/row_prompt.h"
 #include "actors/envs/single_turn.h"
 #include "actors/envs/text.h"
 #include "actors/jsonl.h"
@@ -107,32 +108,13 @@ Row parse_math(const Source& source) {
   return row;
 }
 
-/// The messages with all their keys, and the tools. The line is read again for them: templates print the keys
-/// of objects in the order in which they stand.
-void parse_messages(const Source& source, Row& row) {
-  const OrderedJson object = OrderedJson::parse(source.line, nullptr, /*allow_exceptions=*/false);
-  row.messages = chat_messages_from_json(object.at("prompt"), source.where);
-  const auto tools = object.find("tools");
-  if (tools == object.end() || tools->is_null()) return;
-  if (!tools->is_array()) fail("{}: \"tools\" is {}, not a list", source.where, tools->type_name());
-  check_json_depth(*tools, source.where);
-  row.tools = *tools;
-}
-
 Row parse_verl(const Source& source) {
   Row row;
   const auto& [object, line, where] = source;
-  const auto& prompt = object.at("prompt");
-  if (prompt.is_string()) {
-    row.messages = {{"user", prompt.get<std::string>()}};
-  } else if (prompt.is_array()) {
-    parse_messages(source, row);
-  } else {
-    fail("{}: \"prompt\" is {}, neither text nor a list of messages", where, prompt.type_name());
-  }
-  for (const ChatMessage& message : row.messages) {
-    row.prompt += (row.prompt.empty() ? "" : "\n\n") + message.content;
-  }
+  RowPrompt prompt = row_prompt(object, "prompt", line, where);
+  row.messages = std::move(prompt.messages);
+  row.tools = std::move(prompt.tools);
+  row.prompt = std::move(prompt.text);
   row.data_source = "gsm8k";
   const auto model = object.find("reward_model");
   if (model == object.end() || !model->is_object() || !model->contains("ground_truth")) {
@@ -216,10 +198,14 @@ class Gsm8k final : public Environment {
           result.extra["format"] = grade.marked ? 1 : 0;
           return result;
         },
-        row.tools);
+        row.tools, fmt::format("{}", fmt::join(row.truths, " or ")));
   }
 
   std::string where(Split split, uint64_t index) const override { return rows(split)[index].where; }
+
+  DataRow data_row(Split split, uint64_t index) const override {
+    return data_row_at(rows(split)[index].where);
+  }
 
   std::optional<Demonstration> demonstration(uint64_t index) const override {
     if (index >= train_.size() || !train_[index].solution) return std::nullopt;

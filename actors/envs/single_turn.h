@@ -15,20 +15,23 @@ class SingleTurnEpisode final : public Episode {
   /// Reward of a response; done is always set.
   using Score = std::function<StepResult(const std::string& response)>;
 
-  SingleTurnEpisode(std::string prompt, std::string data_source, Score score)
-      : SingleTurnEpisode({{"user", prompt}}, prompt, std::move(data_source), std::move(score)) {}
+  SingleTurnEpisode(std::string prompt, std::string data_source, Score score, std::string truth = "")
+      : SingleTurnEpisode({{"user", prompt}}, prompt, std::move(data_source), std::move(score), {},
+                          std::move(truth)) {}
   SingleTurnEpisode(std::vector<ChatMessage> messages, std::string prompt, std::string data_source,
-                    Score score, OrderedJson tools = {})
+                    Score score, OrderedJson tools = {}, std::string truth = "")
       : messages_(std::move(messages)),
         prompt_(std::move(prompt)),
         data_source_(std::move(data_source)),
         score_(std::move(score)),
-        tools_(std::move(tools)) {}
+        tools_(std::move(tools)),
+        truth_(std::move(truth)) {}
 
   const std::vector<ChatMessage>& messages() const override { return messages_; }
   const OrderedJson& tools() const override { return tools_; }
   const std::string& prompt() const override { return prompt_; }
   const std::string& data_source() const override { return data_source_; }
+  std::string truth() const override { return truth_; }
   StepResult step(const std::string& response) override { return score_(response); }
 
  private:
@@ -36,6 +39,7 @@ class SingleTurnEpisode final : public Episode {
   std::string prompt_, data_source_;
   Score score_;
   OrderedJson tools_;
+  std::string truth_;
 };
 
 }  // namespace orrery
