@@ -20,20 +20,6 @@ std::string fill(const std::string& pattern, const std::string& text) {
   return pattern.substr(0, at) + text + pattern.substr(at + 2);
 }
 
-/// Generation ends at such a token, so nothing behind it would ever be said; a demonstration that goes on is
-/// not what its author meant.
-void check_no_end_inside(const Tokenizer& tokenizer, const std::string& answer) {
-  for (const int32_t id : tokenizer.eos_ids()) {
-    if (!tokenizer.is_special(id)) continue;  // not read out of a text
-    const std::string_view end = tokenizer.id_to_token(id);
-    const size_t at = answer.find(end);
-    if (at == std::string::npos) continue;
-    if (answer.find_first_not_of(" \t\r\n", at + end.size()) == std::string::npos) continue;
-    fail("the demonstration has {} inside, which ends a sequence, so that what follows would not be learned",
-         end);
-  }
-}
-
 /// Held-out items to use, were all of them good.
 uint64_t wanted_val_size(const proto::DataSection& data, const Environment& env) {
   const auto wanted = static_cast<uint64_t>(data.val_size());
@@ -145,12 +131,25 @@ std::vector<int32_t> PromptSource::tokens(const Episode& episode) const {
 }
 
 ChatExample PromptSource::example(const Episode& episode, const std::string& answer) const {
+  return example(episode, {"assistant", answer, {}}, LearnedTurns::kLast);
+}
+
+ChatExample PromptSource::example(const Episode& episode, const ChatMessage& answer,
+                                  LearnedTurns turns) const {
   check_no_end_inside(tokenizer_, answer);
-  if (chat_template_)
-    return chat_example(*chat_template_, tokenizer_, messages(episode), answer, chat_options(episode));
+  if (chat_template_) {
+    std::vector<ChatMessage> conversation = messages(episode);
+    if (turns == LearnedTurns::kAll) {
+      for (const ChatMessage& message : conversation) {
+        if (message.role == "assistant") check_no_end_inside(tokenizer_, message);
+      }
+    }
+    conversation.push_back(answer);
+    return chat_example(*chat_template_, tokenizer_, conversation, turns, chat_options(episode));
+  }
   ChatExample example;
   example.prompt = tokens(episode);
-  example.response = tokenizer_.encode(answer, /*add_special_tokens=*/false);
+  example.response = tokenizer_.encode(answer.content, /*add_special_tokens=*/false);
   if (!tokenizer_.eos_ids().empty()) example.response.push_back(tokenizer_.eos_ids().front());
   return example;
 }

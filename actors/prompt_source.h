@@ -67,6 +67,10 @@ class PromptSource {
   /// The same prompt with a teacher's response to it: what the chat template prints for the answer
   /// (models/chat_training.h), or the answer's text and the tokenizer's first end-of-sequence token.
   ChatExample example(const Episode& episode, const std::string& answer) const;
+  /// The same of an assistant's message, with a chat template perhaps all the assistant's of the conversation
+  /// that it ends. Without a template only its content counts.
+  ChatExample example(const Episode& episode, const ChatMessage& answer, LearnedTurns turns) const;
+  bool is_chat() const { return chat_template_.has_value(); }
 
  private:
   std::vector<ChatMessage> messages(const Episode& episode) const;

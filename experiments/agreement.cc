@@ -122,8 +122,8 @@ void agree_on_config(Communicator& world, const std::string& command, const prot
   std::vector<Fact> facts = {{"command", command, ""},
                              {"kernels of version", std::to_string(kNumericsVersion), ""}};
   for (const auto& [key, value] : config_values(config_to_yaml(config))) {
-    const bool of_host =
-        resume_rule(key) == ResumeRule::kContent || key == "cluster.threads" || key == "run_dir";
+    const bool of_host = resume_rule(key) == ResumeRule::kContent || key == "sft.val_files" ||
+                         key == "cluster.threads" || key == "run_dir";
     if (!of_host) facts.push_back({key, value, ""});
   }
   // Each rank's is relative to where it was started. A checkpoint's files from several ranks go into one

@@ -90,6 +90,8 @@ proto::Config load_config(const std::filesystem::path& path, std::span<const std
   ConfigReader reader(config);
   reader.read_yaml(read_file(path), path.string());
   for (const std::string& assignment : overrides) reader.read_override(assignment);
+  // The key is of a message that actor.optim shares, whose default is a policy gradient's.
+  if (!config.sft().optim().has_lr()) config.mutable_sft()->mutable_optim()->set_lr(kSftLearningRate);
   fill_defaults(config);
 
   const PathResolver resolver(reader, path);
@@ -100,6 +102,8 @@ proto::Config load_config(const std::filesystem::path& path, std::span<const std
   resolver.resolve(*config.mutable_data()->mutable_train_files(), "data.train_files");
   resolver.resolve(*config.mutable_data()->mutable_val_files(), "data.val_files");
   resolver.resolve(*config.mutable_sft()->mutable_text_files(), "sft.text_files");
+  resolver.resolve(*config.mutable_sft()->mutable_train_files(), "sft.train_files");
+  resolver.resolve(*config.mutable_sft()->mutable_val_files(), "sft.val_files");
   const std::string& resume = config.trainer().resume();
   if (resume != "auto" && resume != "off") {
     config.mutable_trainer()->set_resume(resolver.resolved(resume, "trainer.resume"));

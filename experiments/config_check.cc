@@ -74,9 +74,36 @@ void check_sft(const proto::Config& config, const Topology& topology) {
         "ranks, or raise sft.train_batch_size",
         topology.learners, sft.train_batch_size());
   }
+  if (!sft.text_files().empty() && !sft.train_files().empty()) {
+    fail_usage(
+        "sft.text_files and sft.train_files are both given, and a run learns from one kind: leave one of "
+        "them "
+        "out");
+  }
+  if (!sft.val_files().empty() && config.trainer().test_freq() == 0) {
+    fail_usage(
+        "sft.val_files are given but trainer.test_freq is 0, so that their loss would never be measured: set "
+        "it to "
+        "the steps between measurements (-1: before the first and after the last step only), or leave them "
+        "out");
+  }
   if (!sft.text_files().empty() && sft.text_separator().empty()) {
     fail_usage("sft.text_separator is empty: give the text between the documents of sft.text_files");
   }
+}
+
+/// Files of one's own that nothing would read.
+void check_no_sft(const proto::SftSection& sft) {
+  const auto refuse = [](const char* key) {
+    fail_usage(
+        "{} is given but sft.total_training_steps is 0, so that nothing would be learned from it: set the "
+        "steps, or "
+        "leave it out ({}=[])",
+        key, key);
+  };
+  if (!sft.train_files().empty()) refuse("sft.train_files");
+  if (!sft.val_files().empty()) refuse("sft.val_files");
+  if (!sft.text_files().empty()) refuse("sft.text_files");
 }
 
 /// As the engine has it, in float32; what rounds to 0 there is not meant to be greedy.
@@ -129,7 +156,7 @@ void check_files(const proto::Config& config, ConfigUse use) {
     return;
   }
   const bool rl = config.trainer().total_training_steps() > 0;
-  const bool demonstrations = config.sft().total_training_steps() > 0 && config.sft().text_files().empty();
+  const bool demonstrations = learns_demonstrations(config);
   if (data.train_files().empty() && (rl || demonstrations)) {
     fail_usage("data.env {} reads its problems from files: set data.train_files to one or more JSONL files",
                env_name(data));
@@ -209,6 +236,16 @@ std::string count(int64_t number, const char* noun) {
   return fmt::format("{} {}{}", number, noun, number == 1 ? "" : "s");
 }
 
+/// What SFT learns from.
+std::string sft_data_text(const proto::SftSection& sft) {
+  std::string text = "the environment's demonstrations";
+  if (!sft.text_files().empty()) text = "text of " + count(sft.text_files_size(), "file");
+  if (!sft.train_files().empty()) text = "rows of " + count(sft.train_files_size(), "file");
+  text += fmt::format(", at most {} tokens each", sft.max_length());
+  if (!sft.val_files().empty()) text += "; val loss of rows of " + count(sft.val_files_size(), "file");
+  return text;
+}
+
 /// A share that may not be whole.
 std::string share(int64_t whole, int64_t parts) {
   if (whole % parts == 0) return std::to_string(whole / parts);
@@ -234,7 +271,11 @@ void check_config(const proto::Config& config, int ranks, ConfigUse use) {
   check_temperature("rollout.temperature", config.rollout().temperature());
   check_temperature("rollout.val_temperature", config.rollout().val_temperature());
   if (use == ConfigUse::kEvaluation) return;
-  if (config.sft().total_training_steps() > 0) check_sft(config, topology);
+  if (config.sft().total_training_steps() > 0) {
+    check_sft(config, topology);
+  } else {
+    check_no_sft(config.sft());
+  }
   if (config.trainer().total_training_steps() > 0) {
     check_rl(config, topology);
     check_batches(config, topology);
@@ -279,6 +320,11 @@ std::string describe_batch(const proto::Config& config, int ranks) {
          fmt::format("{}, one optimizer step; {} a learner rank, {} a gradient shard; {}",
                      count(sft.train_batch_size(), "example"), share(sft.train_batch_size(), learners),
                      share(sft.train_batch_size(), shards), count(sft.total_training_steps(), "step")));
+    line("SFT data", sft_data_text(sft));
+  }
+  if (config.trainer().total_training_steps() == 0) {
+    line("RL step", "none: trainer.total_training_steps is 0");
+    return out;
   }
   line("RL step",
        fmt::format("{} x {} = {}; {}", count(prompts, "prompt"), count(n, "sample"),

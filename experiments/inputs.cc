@@ -68,7 +68,11 @@ std::vector<InputDigest> read_inputs(const proto::Config& config) {
   };
   add("data.train_files", config.data().train_files());
   add("data.val_files", config.data().val_files());
-  if (config.sft().total_training_steps() > 0) add("sft.text_files", config.sft().text_files());
+  if (config.sft().total_training_steps() > 0) {
+    add("sft.text_files", config.sft().text_files());
+    add("sft.train_files", config.sft().train_files());
+    add("sft.val_files", config.sft().val_files());
+  }
   const fs::path folder = config.model().path();
   inputs.push_back({kModelKey, kModelConfig, model_config_digest(folder)});
   for (const std::string_view name : companion_files()) {

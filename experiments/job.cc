@@ -43,6 +43,16 @@ auto final_unless_unread(Work&& work) {
   }
 }
 
+/// Of a job that neither generates nor imitates a teacher.
+class NoEnvironment final : public Environment {
+ public:
+  uint64_t size(Split /*split*/) const override { return 0; }
+  std::unique_ptr<Episode> reset(Split /*split*/, uint64_t /*index*/) const override {
+    fail("this job has no environment");
+  }
+  std::optional<Demonstration> demonstration(uint64_t /*index*/) const override { return std::nullopt; }
+};
+
 }  // namespace
 
 std::unique_ptr<Transformer> load_transformer(const Context& ctx, const std::filesystem::path& folder,
@@ -65,6 +75,11 @@ int resolve_threads(const proto::Config& config, int local_ranks) {
         wanted, cpus);
   }
   return wanted;
+}
+
+bool learns_demonstrations(const proto::Config& config) {
+  const proto::SftSection& sft = config.sft();
+  return sft.total_training_steps() > 0 && sft.text_files().empty() && sft.train_files().empty();
 }
 
 PromptUse training_prompts(const proto::Config& config) {
@@ -103,13 +118,15 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
     job->watchdog = watchdog;
     const int64_t longest = config.data().max_prompt_length() + config.data().max_response_length();
     const int64_t positions = load_model_config(folder).max_position_embeddings;
-    if (longest > positions) {
+    const bool generates = use.train_prompts > 0 || use.val;
+    if (generates && longest > positions) {
       fail_usage(
           "data.max_prompt_length + data.max_response_length is {} but {} handles {} positions; lower one of "
           "them",
           longest, folder.string(), positions);
     }
-    job->env = make_environment(config.data(), config.seed());
+    job->env = generates || learns_demonstrations(config) ? make_environment(config.data(), config.seed())
+                                                          : std::make_unique<NoEnvironment>();
     job->source = std::make_unique<PromptSource>(config.data(), *job->env, job->tokenizer, config.seed(),
                                                  check_setup(*job), use);
     const uint64_t rows = job->source->train_size();

@@ -73,6 +73,9 @@ CheckSetup check_setup(const Job& job);
 /// Threads of a rank: cluster.threads, or this host's CPUs shared by its ranks.
 int resolve_threads(const proto::Config& config, int local_ranks);
 
+/// Whether SFT learns from the environment's demonstrations, and not from files of its own.
+bool learns_demonstrations(const proto::Config& config);
+
 // The config's words as the parts below know them.
 DType compute_dtype(const proto::Config& config);
 DType rollout_compute_dtype(const proto::Config& config);  ///< of ranks that only generate

@@ -123,8 +123,9 @@ std::vector<KeptLine> kept_lines(const std::filesystem::path& path, const Metric
     const int64_t step = row["step"];
     const std::string stage =
         row.contains("stage") && row["stage"].is_string() ? row["stage"].get<std::string>() : "";
-    if (step > resume.step || (step == resume.step && stage == kValidation && resume.validates_again))
-      continue;
+    // At step 0 there are but validations, of SFT's rows too.
+    const bool validation = stage == kValidation || step == 0;
+    if (step > resume.step || (step == resume.step && validation && resume.validates_again)) continue;
     const auto [at, is_new] = seen.try_emplace({step, stage}, kept.size());
     if (!is_new) kept[at->second].text.clear();
     at->second = kept.size();

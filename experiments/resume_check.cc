@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <iterator>
 
 #include <fmt/ranges.h>
 
@@ -17,6 +18,7 @@ namespace fs = std::filesystem;
 
 constexpr const char* kSftSteps = "sft.total_training_steps";
 constexpr const char* kRlSteps = "trainer.total_training_steps";
+constexpr const char* kSftValFiles = "sft.val_files";
 
 /// Steps that cannot be reached, whatever else changed.
 void check_steps(const ResumeQuestion& q, const TrainState& state) {
@@ -36,19 +38,43 @@ void check_steps(const ResumeQuestion& q, const TrainState& state) {
   }
 }
 
+bool sft_is_over(const ResumeQuestion& q, const TrainState& state) {
+  return state.rl_step > 0 || state.sft_step >= q.config.sft().total_training_steps();
+}
+
 /// What a stage that is over was given cannot change any more.
 bool is_fixed(const ResumeQuestion& q, const TrainState& state, const ConfigChange& change) {
   if (change.rule == ResumeRule::kFixed) return true;
   if (!change.key.starts_with("sft.")) return false;
   if (change.key == kSftSteps)
     return state.rl_step > 0 || state.sft_step > q.config.sft().total_training_steps();
-  return state.rl_step > 0 || state.sft_step >= q.config.sft().total_training_steps();
+  return sft_is_over(q, state);
 }
 
-/// Texts that SFT has learned from may be gone once it is over.
+/// A change of no effect, for which nobody is to be refused: a program before had another default.
+bool is_unused_default(const ResumeQuestion& q, const TrainState& state, const ConfigChange& change) {
+  return change.key == "sft.optim.lr" && change.before == "1e-06" && change.after == "1e-05" &&
+         sft_is_over(q, state);
+}
+
+/// Takes what SFT's loss is measured on out of the inputs. How it differs, unless SFT is over.
+std::vector<std::string> measured_changes(const ResumeQuestion& q, const TrainState& state,
+                                          std::vector<InputDigest>& before, std::vector<InputDigest>& after) {
+  const auto take = [](std::vector<InputDigest>& inputs) {
+    std::vector<InputDigest> taken;
+    std::copy_if(inputs.begin(), inputs.end(), std::back_inserter(taken),
+                 [](const InputDigest& input) { return input.key == kSftValFiles; });
+    std::erase_if(inputs, [](const InputDigest& input) { return input.key == kSftValFiles; });
+    return taken;
+  };
+  const std::vector<InputDigest> was = take(before), is = take(after);
+  return sft_is_over(q, state) ? std::vector<std::string>() : input_changes(was, is);
+}
+
+/// What SFT has learned from may be gone once it is over.
 void drop_unneeded_texts(const ResumeQuestion& q, const TrainState& state, std::vector<InputDigest>& before,
                          std::vector<InputDigest>& after) {
-  const auto is_text = [](const InputDigest& input) { return input.key == "sft.text_files"; };
+  const auto is_text = [](const InputDigest& input) { return input.key.starts_with("sft."); };
   const bool gone = std::any_of(after.begin(), after.end(), [&](const InputDigest& input) {
     return is_text(input) && !is_readable(input);
   });
@@ -88,6 +114,7 @@ ResumeAnswer check_resume(const ResumeQuestion& q) {
   std::vector<ConfigChange> fixed, told, paths;
   bool other_lengths_only = true;
   for (const ConfigChange& change : config_changes(q.saved.run_config_yaml, q.config_yaml)) {
+    if (change.key == kSftValFiles || is_unused_default(q, state, change)) continue;
     if (change.rule == ResumeRule::kContent) {
       paths.push_back(change);
     } else if (is_fixed(q, state, change)) {
@@ -98,11 +125,12 @@ ResumeAnswer check_resume(const ResumeQuestion& q) {
     }
     if (change.rule == ResumeRule::kMeasure) answer.keep_scores = false;
   }
-  std::vector<std::string> content;
+  std::vector<std::string> content, measured;
   if (!q.same_model_config) content.emplace_back("model.path: its config.json describes another model");
   if (q.saved.inputs) {
     std::vector<InputDigest> before = *q.saved.inputs, after(q.inputs.begin(), q.inputs.end());
     drop_unneeded_texts(q, state, before, after);
+    measured = measured_changes(q, state, before, after);
     for (std::string& change : input_changes(before, after)) content.push_back(std::move(change));
     paths.clear();  // what they hold was compared
   } else {
@@ -121,7 +149,8 @@ ResumeAnswer check_resume(const ResumeQuestion& q) {
         "another run_dir, or begin from its weights with another run_dir and trainer.resume={}",
         q.config.run_dir(), state.step(), other, q.config.run_dir());
   }
-  const std::string all = joined(joined(other, to_text(told)), to_text(paths));
+  const std::string all = joined(joined(joined(other, to_text(told)), to_text(paths)),
+                                 fmt::format("{}", fmt::join(measured, ", ")));
   if (nothing_left(q, state) && (!other.empty() || (!told.empty() && !other_lengths_only))) {
     fail_usage(
         "{} is at the last step of a run that is complete (trainer.total_training_steps {}), so that this "

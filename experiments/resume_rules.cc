@@ -30,6 +30,8 @@ constexpr ResumeRuleOfKey kRules[] = {
 
     {"sft.", kFixed},
     {"sft.text_files", kContent},
+    {"sft.train_files", kContent},
+    {"sft.val_files", kMeasure},
     {"sft.total_training_steps", kTold},
     {"sft.optim.", kTold},
 

@@ -1,6 +1,7 @@
 #include "experiments/sft_data.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "core/error.h"
 #include "core/file.h"
@@ -8,6 +9,8 @@
 
 namespace orrery {
 namespace {
+
+constexpr const char* kTrainFiles = "sft.train_files";
 
 struct Document {
   std::string text;
@@ -33,37 +36,55 @@ std::vector<Document> split_documents(const std::string& text, const std::string
   return documents;
 }
 
-/// Of some texts of which few are too long.
-class Cuts {
- public:
-  explicit Cuts(uint64_t count) : lengths_(count) {}
-  /// Item `item` has `length` tokens and is cut. Different items by any thread.
-  void add(uint64_t item, size_t length) { lengths_[item] = length; }
-  void tell(const char* what, int64_t limit, const std::function<std::string(uint64_t)>& where) const {
-    const auto is_cut = [](size_t length) { return length > 0; };
-    const auto count = std::count_if(lengths_.begin(), lengths_.end(), is_cut);
-    if (count == 0) return;
-    const auto first = std::find_if(lengths_.begin(), lengths_.end(), is_cut);
-    spdlog::warn("{} of {} {} are cut to sft.max_length {} tokens and lose their end; the first: {} with {}",
-                 grouped(static_cast<uint64_t>(count)), grouped(lengths_.size()), what, limit,
-                 where(static_cast<uint64_t>(first - lengths_.begin())), *first);
-  }
-
- private:
-  std::vector<size_t> lengths_;  // 0: not cut
-};
+/// To at least `value`, by any thread.
+void raise(std::atomic<int64_t>& largest, int64_t value) {
+  int64_t before = largest;
+  while (before < value && !largest.compare_exchange_weak(before, value)) continue;
+}
 
 }  // namespace
 
 SftData::SftData(const proto::Config& config, const Environment& env, const PromptSource& source,
                  const Tokenizer& tokenizer, const CheckSetup& setup)
     : config_(config), env_(env), source_(source), tokenizer_(tokenizer) {
-  for (const std::string& file : config.sft().text_files()) read_documents(file, setup);
-  if (documents_.empty()) check_demonstrations(setup);
+  const proto::SftSection& sft = config.sft();
+  for (const std::string& file : sft.text_files()) read_documents(file, setup);
+  if (!sft.train_files().empty()) {
+    own_.emplace(kTrainFiles, std::vector<std::string>(sft.train_files().begin(), sft.train_files().end()),
+                 config, source, tokenizer, setup);
+    for (const SftExample& example : own_->examples()) longest_ = std::max(longest_, example.tokens());
+    if (setup.tell) tell_rows();
+  } else if (documents_.empty()) {
+    check_demonstrations(setup);
+  }
+}
+
+void SftData::tell_rows() const {
+  int64_t learned = 0, tokens = 0;
+  for (const SftExample& example : own_->examples()) {
+    tokens += example.tokens();
+    if (example.weight > 0) learned += example.loss_tokens();
+  }
+  const auto rows = static_cast<double>(size());
+  const auto batch = static_cast<double>(config_.sft().train_batch_size());
+  const int64_t steps = config_.sft().total_training_steps();
+  spdlog::info(
+      "{}: {} rows of {} tokens, {} of them learned; an epoch is {:.4g} steps of {} rows, {} steps are "
+      "{:.4g} "
+      "epochs",
+      kTrainFiles, grouped(size()), grouped(static_cast<uint64_t>(tokens)),
+      grouped(static_cast<uint64_t>(learned)), rows / batch, config_.sft().train_batch_size(), steps,
+      static_cast<double>(steps) * batch / rows);
+  if (rows < batch) {
+    spdlog::warn("sft.train_batch_size is {} but there are {} rows: a step has some more than once",
+                 config_.sft().train_batch_size(), size());
+  }
 }
 
 void SftData::read_documents(const std::string& file, const CheckSetup& setup) {
-  const std::vector<Document> documents = split_documents(read_file(file), config_.sft().text_separator());
+  const std::string text = read_file(file);
+  check_plain_text(file, text);
+  const std::vector<Document> documents = split_documents(text, config_.sft().text_separator());
   const auto where = [&](uint64_t i) { return fmt::format("{}:{}", file, documents[i].line); };
   const auto limit = static_cast<size_t>(config_.sft().max_length());
   std::vector<std::vector<int32_t>> all(documents.size());
@@ -90,8 +111,10 @@ void SftData::read_documents(const std::string& file, const CheckSetup& setup) {
   const size_t before = documents_.size();
   for (uint64_t i = 0; i < usable.size(); ++i) {
     // A lone token has none to be predicted from.
-    if (std::vector<int32_t>& tokens = all[usable[i]]; tokens.size() >= 2)
-      documents_.push_back(std::move(tokens));
+    std::vector<int32_t>& tokens = all[usable[i]];
+    if (tokens.size() < 2) continue;
+    longest_ = std::max(longest_, static_cast<int64_t>(tokens.size()));
+    documents_.push_back(std::move(tokens));
   }
   const size_t kept = documents_.size() - before;
   if (kept == 0) fail_usage("sft.text_files: {} holds no document of at least two tokens", file);
@@ -109,8 +132,8 @@ void SftData::check_demonstrations(const CheckSetup& setup) {
   for (uint64_t item = 0; item < size && !any; ++item) any = env_.demonstration(item).has_value();
   if (!any) {
     fail_usage(
-        "sft.total_training_steps is {} but this environment has no demonstrations; give sft.text_files or "
-        "set it to 0",
+        "sft.total_training_steps is {} but this environment has no demonstrations; give sft.train_files or "
+        "sft.text_files, or set it to 0",
         config_.sft().total_training_steps());
   }
   const auto examples =
@@ -120,19 +143,22 @@ void SftData::check_demonstrations(const CheckSetup& setup) {
   check.count = check.wanted = size == 0 ? std::min(examples, kGeneratedSample) : size;
   check.skip = skips();
   Cuts cuts(check.count);
+  std::atomic<int64_t> longest = 0;
   check.problem = [&](uint64_t item) -> ItemProblem {
     try {
       const ChatExample example = demonstration(item);
       ItemProblem found = problem(item, example);
       const size_t length = example.prompt.size() + example.response.size();
-      if (found.text.empty() && static_cast<int64_t>(length) > config_.sft().max_length())
-        cuts.add(item, length);
+      if (!found.text.empty()) return found;
+      if (static_cast<int64_t>(length) > config_.sft().max_length()) cuts.add(item, length);
+      raise(longest, std::min(static_cast<int64_t>(length), config_.sft().max_length()));
       return found;
     } catch (const Error& error) {
       return {fmt::format("{}: {}", env_.where(Split::kTrain, item), error.what())};
     }
   };
   UsableItems usable = find_usable(setup, check);
+  longest_ = longest;
   if (setup.tell) {
     cuts.tell(check.noun.c_str(), config_.sft().max_length(),
               [&](uint64_t item) { return env_.where(Split::kTrain, item); });
@@ -147,30 +173,28 @@ ChatExample SftData::demonstration(uint64_t item) const {
 }
 
 ItemProblem SftData::problem(uint64_t item, const ChatExample& example) const {
-  const auto where = [&] { return env_.where(Split::kTrain, item); };
-  if (example.prompt.empty()) return {fmt::format("{}: the prompt has no tokens", where())};
-  if (example.response.empty()) return {fmt::format("{}: the demonstration has no tokens", where())};
-  if (static_cast<int64_t>(example.prompt.size()) < config_.sft().max_length()) return {};
-  return {fmt::format("{}: the prompt has {} tokens and leaves no room for a response in sft.max_length {}",
-                      where(), example.prompt.size(), config_.sft().max_length()),
-          /*too_long=*/true};
+  return sft_problem(example, config_.sft().max_length(), env_.where(Split::kTrain, item),
+                     "the demonstration");
 }
 
-ChatExample SftData::cut(ChatExample example) const {
-  const auto room = static_cast<size_t>(config_.sft().max_length()) - example.prompt.size();
-  if (example.response.size() > room) example.response.resize(room);
-  return example;
+SftExample SftData::cut(ChatExample example) const {
+  cut_example(example, config_.sft().max_length());
+  return {std::move(example)};
 }
 
-uint64_t SftData::size() const { return documents_.empty() ? rows_.size() : documents_.size(); }
+uint64_t SftData::size() const {
+  if (own_) return own_->examples().size();
+  return documents_.empty() ? rows_.size() : documents_.size();
+}
 
-ChatExample SftData::example(uint64_t index) const {
+SftExample SftData::example(uint64_t index) const {
   const uint64_t count = size();
   if (count > 0) {
     const uint64_t at = permuted_index(config_.seed(), index / count, count, index % count);
+    if (own_) return own_->examples()[at];
     if (documents_.empty()) return cut(demonstration(rows_[at]));
     const std::vector<int32_t>& tokens = documents_[at];
-    return {{tokens.front()}, {tokens.begin() + 1, tokens.end()}};
+    return {{{tokens.front()}, {tokens.begin() + 1, tokens.end()}, {}}};
   }
   ItemProblem found;
   for (uint64_t attempt = 0; attempt < (skips() ? kMaxRedraws : 1); ++attempt) {

@@ -1,13 +1,16 @@
-// What the supervised stage learns from: an environment's demonstrations, or plain text.
+// What the supervised stage learns from: rows of one's own, plain text, or an environment's demonstrations.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "actors/environment.h"
 #include "actors/item_check.h"
 #include "actors/prompt_source.h"
+#include "experiments/sft_example.h"
+#include "experiments/sft_rows.h"
 #include "models/tokenizer.h"
 #include "proto/config.pb.h"
 
@@ -17,34 +20,40 @@ namespace orrery {
 /// Immutable and thread-safe.
 class SftData {
  public:
-  /// Reads sft.text_files, or without them measures every demonstration (of an environment that generates
-  /// them, the first kGeneratedSample). What is longer than sft.max_length is cut at its end, and a line says
-  /// how many were. A demonstration that cannot be used, because its prompt leaves no room for a response or
-  /// is refused by the chat template, or because the row has none, is a usage Error naming the row
-  /// (file:line); with data.on_error: skip such rows are left out and counted in a warning. So is a document
-  /// that is not UTF-8. Error when there is nothing to learn from. Everything must outlive the object.
+  /// Reads sft.train_files (experiments/sft_rows.h) or sft.text_files, or without them measures every
+  /// demonstration (of an environment that generates them, the first kGeneratedSample). What is longer than
+  /// sft.max_length is cut at its end, and a line says how many were. A demonstration that cannot be used,
+  /// because its prompt leaves no room for a response or is refused by the chat template, or because the row
+  /// has none, is a usage Error naming the row (file:line); with data.on_error: skip such rows are left out
+  /// and counted in a warning. So is a document that is not UTF-8. Error when there is nothing to learn from.
+  /// Everything must outlive the object.
   SftData(const proto::Config& config, const Environment& env, const PromptSource& source,
           const Tokenizer& tokenizer, const CheckSetup& setup);
 
   /// Example `index` of the run: of the ones that can be used, in an order drawn anew for each epoch.
-  ChatExample example(uint64_t index) const;
+  SftExample example(uint64_t index) const;
   uint64_t size() const;  ///< of an epoch; 0: unlimited
+  /// Of the examples that were measured, the longest as it is learned.
+  int64_t longest() const { return longest_; }
 
  private:
   void read_documents(const std::string& file, const CheckSetup& setup);
+  void tell_rows() const;
   void check_demonstrations(const CheckSetup& setup);
   /// Not yet cut.
   ChatExample demonstration(uint64_t item) const;
   ItemProblem problem(uint64_t item, const ChatExample& example) const;
-  ChatExample cut(ChatExample example) const;
+  SftExample cut(ChatExample example) const;
   bool skips() const { return config_.data().on_error() == proto::DataSection::SKIP; }
 
   const proto::Config& config_;
   const Environment& env_;
   const PromptSource& source_;
   const Tokenizer& tokenizer_;
+  std::optional<SftRows> own_;                   // of sft.train_files
   std::vector<std::vector<int32_t>> documents_;  // tokens of sft.text_files; empty: demonstrations
-  UsableItems rows_;                             // of an environment with so many items
+  int64_t longest_ = 0;
+  UsableItems rows_;  // of an environment with so many items
 };
 
 }  // namespace orrery

@@ -1,4 +1,4 @@
-// The supervised stage: imitation of an environment's demonstrations, or of plain text.
+// The supervised stage: imitation of rows of one's own, of plain text, or of an environment's demonstrations.
 #pragma once
 
 #include <cstdint>
@@ -9,16 +9,26 @@
 #include "experiments/job.h"
 #include "experiments/metrics.h"
 #include "experiments/sft_data.h"
+#include "experiments/sft_rows.h"
 #include "learners/learner.h"
 
 namespace orrery {
 
 class SftStage {
  public:
-  /// Learner ranks only, each of which reads and checks the data: errors as SftData's.
+  /// Learner ranks only, each of which reads and checks the data: errors as SftData's and SftRows'. A usage
+  /// Error when an example is longer than the model's positions.
   SftStage(Job& job, Learner& learner);
-  /// Step `step` (from 0). Collective over the learners.
+  /// Step `step` (from 0). Collective over the learners. The loss is the mean over the tokens of the batch,
+  /// each counting as much as its row's weight says. Of a batch whose weights are all 0 nothing is learned.
   Metrics step(int64_t step);
+
+  /// Whether the loss of sft.val_files is due after `done` steps (0: before the first one).
+  bool validation_due(int64_t done) const;
+  /// "val/loss", the mean of -log p over the weighted tokens of all rows of sft.val_files, and the time that
+  /// it took. Collective over the learners; the same bits on any number of them and with any token budget.
+  Metrics validate();
+  uint64_t val_rows() const { return val_ ? val_->examples().size() : 0; }
 
   /// An example of the last step to try the policy on; none before it.
   std::optional<PolicyProbe> probe() const;
@@ -27,6 +37,7 @@ class SftStage {
   Job& job_;
   Learner& learner_;
   SftData data_;
+  std::optional<SftRows> val_;
   ChatExample probe_;
   std::vector<uint8_t> probe_mask_;
 };

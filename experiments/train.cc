@@ -205,9 +205,11 @@ class Training {
                                                job_.config.trainer().tensorboard());
   }
 
-  /// RL begins with a validation.
+  /// What comes next begins with a validation: RL, or the first step of SFT.
   bool validates_first() const {
-    return rl_total_ > 0 && job_.config.trainer().test_freq() != 0 && state_.rl_step == 0;
+    const bool tests = job_.config.trainer().test_freq() != 0;
+    const bool sft = state_.step() == 0 && !job_.config.sft().val_files().empty() && !sft_is_done();
+    return tests && (sft || (rl_total_ > 0 && state_.rl_step == 0));
   }
 
   /// After a step: counts those in a row that taught nothing, as it was skipped or is of a dead policy. Why
@@ -280,19 +282,26 @@ class Training {
     if (sft_) {
       const Timer timer;
       const int64_t first = state_.sft_step;
+      if (first == 0 && sft_total_ > 0 && sft_->validation_due(0)) {
+        const Metrics measured = validate_sft();
+        if (is_main()) metrics_->write(0, "sft", 0, measured);
+      }
       while (state_.sft_step < sft_total_ && why.empty() && !(stopped = agree_to_stop(*job_.learners))) {
         Metrics metrics = sft_->step(state_.sft_step);
         ++state_.sft_step;
         const bool last = state_.sft_step == sft_total_, due = save_due(state_.sft_step, sft_total_);
         why = why_end_sft(metrics, last || due);
+        const bool measures = why.empty() && sft_->validation_due(state_.sft_step);
+        if (measures) metrics.merge(validate_sft());
         add_save_metrics(metrics);
         tell_step();
         if (is_main()) {
           metrics_->write(state_.step(), "sft", state_.sft_step, metrics);
           const double per_step = timer.seconds() / static_cast<double>(state_.sft_step - first);
-          if (state_.sft_step % 20 == 0 || last) {
-            print(fmt::format("{} | loss {:.4f} | lr {:.2e} | {} tok/s | {:.3f} s/step | ETA {}", sft_text(),
-                              metrics["train/loss"], metrics["train/lr"],
+          if (state_.sft_step % 20 == 0 || last || measures) {
+            const std::string val = measures ? fmt::format(" | val loss {:.4f}", metrics["val/loss"]) : "";
+            print(fmt::format("{} | loss {:.4f}{} | lr {:.2e} | {} tok/s | {:.3f} s/step | ETA {}",
+                              sft_text(), metrics["train/loss"], val, metrics["train/lr"],
                               format_count(metrics["perf/throughput"] * job_.learners->size()), per_step,
                               format_duration(per_step * static_cast<double>(sft_total_ - state_.sft_step))));
           }
@@ -315,6 +324,14 @@ class Training {
       tell_step();
     }
     return !stopped;
+  }
+
+  /// On learners.
+  Metrics validate_sft() {
+    Metrics measured = sft_->validate();
+    print(fmt::format("validation at {} | loss {:.4f} | {} rows", sft_text(), measured["val/loss"],
+                      sft_->val_rows()));
+    return measured;
   }
 
   /// False when asked to stop.
@@ -344,7 +361,7 @@ class Training {
     RlStage stage(job_, learner_.get(), state_.sft_step);
     stage.publish(static_cast<uint64_t>(state_.step()));
     const int64_t test_freq = job_.config.trainer().test_freq();
-    if (validates_first()) state_.val_before = validate(stage);
+    if (test_freq != 0 && state_.rl_step == 0) state_.val_before = validate(stage);
 
     const Timer timer;
     const int64_t first = state_.rl_step;

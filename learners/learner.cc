@@ -111,6 +111,7 @@ std::vector<std::vector<float>> Learner::logprobs(std::span<Tree> trees, float t
       const auto values = arena_.span<float>(static_cast<int64_t>(batch.output_rows.size()));
       batch_logprobs(ctx_, model_, temperature, batch, values, {}, arena_);
       mine.append(reinterpret_cast<const char*>(values.data()), values.size_bytes());
+      progress_();
     }
   }
   std::string all;

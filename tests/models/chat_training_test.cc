@@ -4,6 +4,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+
+#include "core/file.h"
 #include "tests/models/tokenizer_fixtures.h"
 #include "tests/support/assets.h"
 #include "tests/support/scratch.h"
@@ -185,6 +188,134 @@ TEST(ChatExampleAssets, IdsAreThoseOfTransformers) {
   const ChatExample open = chat_example(mini_chat, mini, kQuestion, "#### 2", options);
   EXPECT_TRUE(mini.decode(open.prompt, false).ends_with("assistant\n<think>\n"));
   EXPECT_EQ(mini.decode(open.response, false), "\n</think>\n\n#### 2<|im_end|>");
+}
+
+/// "[prompt] learned [between] learned": what is masked stands in brackets.
+std::string turns(const std::string& chat_template, const std::vector<std::string>& stops,
+                  const Conversation& conversation) {
+  const Tokenizer tokenizer = byte_tokenizer(chat_template, stops);
+  const ChatExample found =
+      chat_example(ChatTemplate(tokenizer), tokenizer, conversation, LearnedTurns::kAll);
+  std::string text = "[" + tokenizer.decode(found.prompt, false) + "]";
+  std::vector<uint8_t> mask = found.loss_mask;
+  if (mask.empty()) mask.resize(found.response.size(), 1);
+  EXPECT_EQ(mask.size(), found.response.size());
+  for (size_t begin = 0, end = 0; begin < mask.size(); begin = end) {
+    while (end < mask.size() && mask[end] == mask[begin]) ++end;
+    const std::string part = tokenizer.decode(std::span(found.response).subspan(begin, end - begin),
+                                              /*skip_special_tokens=*/false);
+    text += mask[begin] != 0 ? part : "[" + part + "]";
+  }
+  return text;
+}
+
+const Conversation kTwice = {{"user", "a"}, {"assistant", "b"}, {"user", "c"}, {"assistant", "d"}};
+
+TEST(ChatTurns, EachIsLearnedAsIfItWereTheLast) {
+  EXPECT_EQ(turns(kChatMl, {"<|im_end|>"}, kTwice),
+            "[<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n]b<|im_end|>"
+            "[\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n]d<|im_end|>");
+  EXPECT_EQ(turns(kDeepseek, {"<eos>"}, kTwice),
+            "[User: a\n\nAssistant:] b<eos>[User: c\n\nAssistant:] d<eos>");
+  EXPECT_EQ(turns(kInstruct, {"<eos>"}, kTwice), "[[INST] a [/INST]] b <eos>[[INST] c [/INST]] d <eos>");
+  // <|im_end|> does not end a sequence of this model: all that is printed for a message is learned, and the
+  // last one learns to stop.
+  EXPECT_EQ(turns(kChatMl, {"<eos>"}, kTwice),
+            "[<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n]b<|im_end|>\n"
+            "[<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n]d<|im_end|>\n<eos>");
+  // The end of the user's turn is no end of the assistant's.
+  EXPECT_EQ(turns("{% for m in messages %}{{ m.content }}{{ '<eos>' if m.role == 'user' }}{% endfor %}",
+                  {"<eos>"}, kTwice),
+            "[a<eos>]b[c<eos>]d<eos>");
+  // Two messages of the assistant's in a row, and an end that a text has of its own.
+  EXPECT_EQ(turns(kChatMl, {"<|im_end|>"}, {{"user", "a"}, {"assistant", "b<|im_end|>"}, {"assistant", "c"}}),
+            "[<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n]b<|im_end|>"
+            "[<|im_end|>\n<|im_start|>assistant\n]c<|im_end|>");
+  // One alone is as ever.
+  const Conversation answered = {{"user", "1+1?"}, {"assistant", "2"}};
+  EXPECT_EQ(turns(kChatMl, {"<|im_end|>"}, answered),
+            "[<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n]2<|im_end|>");
+  EXPECT_TRUE(example(kChatMl, {"<|im_end|>"}, kQuestion, "2").response == "2<|im_end|>");
+}
+
+TEST(ChatTurns, NamesATemplateThatRewritesThem) {
+  EXPECT_THAT(error_of([] { turns(kThinking, {"<|im_end|>"}, kTwice); }),
+              AllOf(HasSubstr("tokenizer_config.json"), HasSubstr("prints an earlier turn otherwise"),
+                    HasSubstr("(\"b<|im_end|>"), HasSubstr("where it had \"<think>"),
+                    HasSubstr("give each a row of its own")));
+  // The last message alone can be learned.
+  EXPECT_EQ(example(kThinking, {"<|im_end|>"}, {kTwice.begin(), kTwice.end() - 1}, "d").response,
+            "<think>\n\n</think>\n\nd<|im_end|>");
+  // An end that only the whole conversation has is not known to an earlier turn.
+  EXPECT_THAT(error_of([] {
+                turns(
+                    "{% for m in messages %}{{ m.content }}{% endfor %}{% if not add_generation_prompt "
+                    "%}<eos>{% endif %}",
+                    {"<eos>"}, kTwice);
+              }),
+              HasSubstr("prints an earlier turn otherwise"));
+}
+
+TEST(ChatTurns, AnEndInsideIsRefusedWhereverItStands) {
+  const Tokenizer tokenizer = byte_tokenizer(kChatMl, {"<|im_end|>", "<eos>"});
+  const auto refusal = [&](const char* json) {
+    const ChatMessage message = chat_message_from_json(OrderedJson::parse(json), "row");
+    return error_of([&] { check_no_end_inside(tokenizer, message); });
+  };
+  EXPECT_EQ(refusal(R"({"role": "assistant", "content": "a<|im_end|> \n"})"), "no error");
+  EXPECT_THAT(refusal(R"({"role": "assistant", "content": "a<|im_end|>b"})"), HasSubstr("<|im_end|> inside"));
+  EXPECT_THAT(refusal(R"({"role": "assistant", "content": "a<eos>b"})"), HasSubstr("<eos> inside"));
+  EXPECT_THAT(refusal(R"({"role": "assistant", "content": [{"type": "text", "text": "a<eos>b"}]})"),
+              HasSubstr("<eos> inside"));
+  EXPECT_THAT(refusal(R"({"role": "assistant", "content": "a", "reasoning_content": "x<eos>"})"),
+              HasSubstr("<eos> inside"));
+  EXPECT_THAT(
+      refusal(
+          R"({"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f", "arguments": {"x": ["<eos>"]}}}]})"),
+      HasSubstr("<eos> inside"));
+  EXPECT_EQ(refusal(R"({"role": "assistant", "content": "a<|im_start|>b", "tool_calls": [{"x": 1}]})"),
+            "no error");
+}
+
+/// tests/goldens/make_chat_turns.py asked transformers.
+TEST(ChatTurnsAssets, IdsAndMasksAreThoseOfTransformers) {
+  ORRERY_NEEDS_ASSET("tokenizers/qwen3");
+  ORRERY_NEEDS_ASSET("tokenizers/minimind-6400");
+  const OrderedJson cases = OrderedJson::parse(
+      read_file(std::filesystem::path(ORRERY_SOURCE_DIR) / "tests/goldens/chat_turns.json"));
+  std::map<std::string, Tokenizer> tokenizers;
+  int learned = 0, refused = 0;
+  for (const OrderedJson& one : cases) {
+    const auto folder = one["folder"].get<std::string>();
+    if (!tokenizers.contains(folder)) tokenizers.emplace(folder, Tokenizer::load(assets() / folder));
+    const Tokenizer& tokenizer = tokenizers.at(folder);
+    const ChatTemplate chat = one.contains("template") ? ChatTemplate(one["template"].get<std::string>(),
+                                                                      "golden", tokenizer.template_tokens())
+                                                       : ChatTemplate(tokenizer);
+    ChatOptions options;
+    options.variables = one["variables"];
+    options.tools = one["tools"];
+    const Conversation conversation = chat_messages_from_json(one["messages"], "golden");
+    const std::string name = folder + " " + one["variables"].dump() + " " + one["name"].dump();
+    if (one["ids"].is_null()) {
+      ++refused;
+      EXPECT_NE(error_of([&] { chat_example(chat, tokenizer, conversation, LearnedTurns::kAll, options); }),
+                "no error")
+          << name;
+      continue;
+    }
+    ++learned;
+    const ChatExample found = chat_example(chat, tokenizer, conversation, LearnedTurns::kAll, options);
+    std::vector<int32_t> ids = found.prompt;
+    ids.insert(ids.end(), found.response.begin(), found.response.end());
+    EXPECT_EQ(ids, one["ids"].get<std::vector<int32_t>>()) << name;
+    std::string mask(found.prompt.size(), '0');
+    for (size_t i = 0; i < found.response.size(); ++i)
+      mask += found.loss_mask.empty() || found.loss_mask[i] != 0 ? '1' : '0';
+    EXPECT_EQ(mask, one["mask"].get<std::string>()) << name;
+  }
+  EXPECT_GT(learned, 20);
+  EXPECT_GT(refused, 5);
 }
 
 }  // namespace
