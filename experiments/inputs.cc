@@ -1,6 +1,7 @@
 #include "experiments/inputs.h"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -69,6 +70,8 @@ std::vector<InputDigest> read_inputs(const proto::Config& config) {
   add("data.train_files", config.data().train_files());
   add("data.val_files", config.data().val_files());
   if (config.sft().total_training_steps() > 0) add("sft.text_files", config.sft().text_files());
+  if (config.model().has_chat_template_file())
+    add("model.chat_template_file", std::array{config.model().chat_template_file()});
   const fs::path folder = config.model().path();
   inputs.push_back({kModelKey, kModelConfig, model_config_digest(folder)});
   for (const std::string_view name : companion_files()) {
