@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "actors/prompt_template.h"
 #include "actors/template_variables.h"
 #include "core/error.h"
 #include "core/log.h"
@@ -13,12 +14,6 @@ namespace {
 
 constexpr uint64_t kUnlimitedValidation = 500;
 constexpr int kFeistelRounds = 4;
-constexpr const char* kPlaceholder = "{}";
-
-std::string fill(const std::string& pattern, const std::string& text) {
-  const size_t at = pattern.find(kPlaceholder);
-  return pattern.substr(0, at) + text + pattern.substr(at + 2);
-}
 
 /// Held-out items to use, were all of them good.
 uint64_t wanted_val_size(const proto::DataSection& data, const Environment& env) {
@@ -55,17 +50,13 @@ uint64_t permuted_index(uint64_t seed, uint64_t epoch, uint64_t size, uint64_t i
 PromptSource::PromptSource(const proto::DataSection& data, const Environment& env, const Tokenizer& tokenizer,
                            uint64_t seed, const CheckSetup& setup, const PromptUse& use)
     : data_(data), env_(env), tokenizer_(tokenizer), seed_(seed) {
-  const std::string& pattern = data.prompt_template();
-  const size_t at = pattern.find(kPlaceholder);
-  if (at == std::string::npos || pattern.find(kPlaceholder, at + 2) != std::string::npos) {
-    fail_usage("data.prompt_template is \"{}\": it must contain {{}} exactly once, where the prompt goes",
-               pattern);
-  }
+  check_prompt_template(data.prompt_template());
   if (data.apply_chat_template()) {
     chat_template_.emplace(tokenizer, template_variables(data));
     if (chat_template_->is_plain()) {
       fail_usage(
-          "data.apply_chat_template is set but the model's folder has no chat template; set it to false");
+          "data.apply_chat_template is set but the model's folder has no chat template; set it to false, or "
+          "give one as model.chat_template_file");
     }
   } else if (setup.tell && env.size(Split::kTrain) + env.size(Split::kVal) > 0 &&
              !tokenizer.chat_template().empty()) {
@@ -109,7 +100,7 @@ ItemProblem PromptSource::problem(Split split, uint64_t item, const std::vector<
 }
 
 std::vector<ChatMessage> PromptSource::messages(const Episode& episode) const {
-  std::vector<ChatMessage> messages = episode.messages();
+  std::vector<ChatMessage> messages = with_prompt_template(episode.messages(), data_.prompt_template());
   if (data_.has_system_prompt() && (messages.empty() || messages.front().role != "system")) {
     messages.insert(messages.begin(), {"system", data_.system_prompt()});
   }
@@ -124,8 +115,8 @@ ChatOptions PromptSource::chat_options(const Episode& episode) {
 
 std::vector<int32_t> PromptSource::tokens(const Episode& episode) const {
   if (chat_template_) return chat_template_->encode(tokenizer_, messages(episode), chat_options(episode));
-  std::vector<int32_t> ids =
-      tokenizer_.encode(fill(data_.prompt_template(), episode.prompt()), /*add_special_tokens=*/true);
+  std::vector<int32_t> ids = tokenizer_.encode(
+      fill_prompt_template(data_.prompt_template(), episode.prompt()), /*add_special_tokens=*/true);
   if (ids.empty() && tokenizer_.bos_id()) ids.push_back(*tokenizer_.bos_id());
   return ids;
 }

@@ -52,9 +52,9 @@ class PromptSource {
   Prompt val_prompt(uint64_t index) const;
   uint64_t val_size() const;  ///< data.val_size bounded by what there is; unlimited: data.val_size, or 500
 
-  /// Tokens of an episode's prompt: its messages through the chat template (no BOS added beyond the
-  /// template's), or its text through data.prompt_template and the tokenizer (BOS as the tokenizer says; at
-  /// least one token always).
+  /// Tokens of an episode's prompt: its messages, the last user's inside data.prompt_template, through the
+  /// chat template (no BOS added beyond the template's), or its text through data.prompt_template and the
+  /// tokenizer (BOS as the tokenizer says; at least one token always).
   std::vector<int32_t> tokens(const Episode& episode) const;
 
   /// Tokens that follow a turn of the policy when the environment goes on with `observation`: its text, or in

@@ -135,7 +135,8 @@ std::filesystem::path CheckpointWriter::publish(Save& save) {
   }
   together(comm, [&] {
     if (!first) return;
-    publish_checkpoint(temporary, target, save.info, to.table, entries, to.tokenizer);
+    publish_checkpoint(temporary, target, save.info, to.table, entries, to.tokenizer,
+                       to.chat_template);
     remove_old_checkpoints(to.folder, to.keep);
   });
   return target;

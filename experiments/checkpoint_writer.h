@@ -24,6 +24,7 @@ class CheckpointWriter {
     ParameterTable table;
     std::vector<Extent> extents;  ///< this rank's part, rising
     int64_t keep = 0;             ///< of remove_old_checkpoints()
+    std::string chat_template;    ///< in place of the tokenizer folder's; empty: as it is there
   };
 
   /// Collective over `learners`; of no further use for it.

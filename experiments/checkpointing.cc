@@ -60,11 +60,14 @@ double Checkpointer::save(const TrainState& state, Learner* learner, bool must) 
   ShardedAdamW& optimizer = learner->optimizer();
   if (!writer_) {
     writer_ = std::make_unique<CheckpointWriter>(
-        *job_.learners, CheckpointWriter::Target{folder_,
-                                                 job_.config.model().path(),
-                                                 job_.model().table(),
-                                                 {optimizer.extents().begin(), optimizer.extents().end()},
-                                                 job_.config.trainer().max_ckpt_to_keep()});
+        *job_.learners,
+        CheckpointWriter::Target{
+            folder_,
+            job_.config.model().path(),
+            job_.model().table(),
+            {optimizer.extents().begin(), optimizer.extents().end()},
+            job_.config.trainer().max_ckpt_to_keep(),
+            job_.config.model().has_chat_template_file() ? job_.tokenizer.chat_template() : std::string()});
   }
   CheckpointInfo info;
   info.step = state.step();

@@ -77,6 +77,41 @@ class PathResolver {
   std::filesystem::path folder_;
 };
 
+/// data.prompt_template from data.prompt_template_file, whose path is not kept: the resolved config has the
+/// text, so that what a run was given does not change with the file.
+void read_prompt_template(proto::Config& config, const ConfigReader& reader, const PathResolver& resolver) {
+  constexpr const char *kText = "data.prompt_template", *kFile = "data.prompt_template_file";
+  if (!config.data().has_prompt_template_file()) return;
+  proto::DataSection& data = *config.mutable_data();
+  if (data.has_prompt_template()) {
+    // An override replaces what the file says, by whichever of the two keys.
+    const bool text_typed = reader.source(kText) == ConfigReader::kCommandLine;
+    const bool file_typed = reader.source(kFile) == ConfigReader::kCommandLine;
+    if (text_typed && !file_typed) return data.clear_prompt_template_file();
+    if (text_typed == file_typed && data.prompt_template() != "{}") {
+      fail_usage("{}: {} is set, and {} at {} says the same in another way: leave one of them out",
+                 reader.source(kFile), kFile, kText, reader.source(kText));
+    }
+  }
+  const std::string file = resolver.resolved(data.prompt_template_file(), kFile);
+  const std::string where = fmt::format("{}: {}: {}", reader.source(kFile), kFile, file);
+  if (!std::filesystem::is_regular_file(file)) {
+    fail_usage("{}: {}; give the text file of a prompt template", where,
+               std::filesystem::exists(file) ? "not a file" : "there is no such file");
+  }
+  if (std::filesystem::file_size(file) > kMaxConfigText) {
+    fail_usage("{}: {} bytes are too many for a prompt template (at most {})", where,
+               std::filesystem::file_size(file), kMaxConfigText);
+  }
+  std::string text = read_file(file);
+  check_config_text(text, where);
+  // What an editor ends a file with is not part of the prompt.
+  if (text.ends_with('\n')) text.pop_back();
+  if (text.ends_with('\r')) text.pop_back();
+  data.set_prompt_template(text);
+  data.clear_prompt_template_file();
+}
+
 }  // namespace
 
 proto::Config load_config(const std::filesystem::path& path, std::span<const std::string> overrides) {
@@ -90,15 +125,20 @@ proto::Config load_config(const std::filesystem::path& path, std::span<const std
   ConfigReader reader(config);
   reader.read_yaml(read_file(path), path.string());
   for (const std::string& assignment : overrides) reader.read_override(assignment);
+  const PathResolver resolver(reader, path);
+  read_prompt_template(config, reader, resolver);
   // The key is of a message that actor.optim shares, whose default is a policy gradient's.
   if (!config.sft().optim().has_lr()) config.mutable_sft()->mutable_optim()->set_lr(kSftLearningRate);
   fill_defaults(config);
 
-  const PathResolver resolver(reader, path);
   config.set_run_dir(config.has_run_dir() ? resolver.expanded(config.run_dir(), "run_dir")
                                           : default_run_dir(config.experiment_name()));
   if (config.model().has_path())
     config.mutable_model()->set_path(resolver.resolved(config.model().path(), "model.path"));
+  if (config.model().has_chat_template_file()) {
+    config.mutable_model()->set_chat_template_file(
+        resolver.resolved(config.model().chat_template_file(), "model.chat_template_file"));
+  }
   resolver.resolve(*config.mutable_data()->mutable_train_files(), "data.train_files");
   resolver.resolve(*config.mutable_data()->mutable_val_files(), "data.val_files");
   resolver.resolve(*config.mutable_sft()->mutable_text_files(), "sft.text_files");

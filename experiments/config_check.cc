@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <bit>
 
+#include "actors/prompt_template.h"
 #include "comm/topology.h"
 #include "core/error.h"
 #include "experiments/config.h"
@@ -178,10 +179,7 @@ void check_data(const proto::Config& config, ConfigUse use) {
           rule ? "reward_rule" : "answer_extraction", env_name(data));
     }
   }
-  if (data.prompt_template().find("{}") == std::string::npos) {
-    fail_usage("data.prompt_template is '{}': it must contain {{}}, where the prompt goes",
-               data.prompt_template());
-  }
+  check_prompt_template(data.prompt_template());
   if (!data.apply_chat_template() && data.has_system_prompt() && !data.system_prompt().empty()) {
     fail_usage(
         "data.system_prompt is set but data.apply_chat_template is not, and only a chat has such a message: "
@@ -191,12 +189,6 @@ void check_data(const proto::Config& config, ConfigUse use) {
     fail_usage(
         "data.chat_template_kwargs is set but data.apply_chat_template is not: set it, or leave the "
         "variables out");
-  }
-  if (data.apply_chat_template() && data.prompt_template() != "{}") {
-    fail_usage(
-        "data.prompt_template is '{}' but data.apply_chat_template is set, and a chat has its own template: "
-        "leave one of them out (data.system_prompt says something before every question)",
-        data.prompt_template());
   }
   check_external(data);
   if (data.env() == proto::DataSection::GSM8K || data.env() == proto::DataSection::EXTERNAL) {

@@ -1,6 +1,7 @@
 #include "experiments/inputs.h"
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <filesystem>
@@ -73,6 +74,8 @@ std::vector<InputDigest> read_inputs(const proto::Config& config) {
     add("sft.train_files", config.sft().train_files());
     add("sft.val_files", config.sft().val_files());
   }
+  if (config.model().has_chat_template_file())
+    add("model.chat_template_file", std::array{config.model().chat_template_file()});
   const fs::path folder = config.model().path();
   inputs.push_back({kModelKey, kModelConfig, model_config_digest(folder)});
   for (const std::string_view name : companion_files()) {

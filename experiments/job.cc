@@ -113,7 +113,7 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
     if (!std::filesystem::is_directory(folder)) {
       fail_usage("model.path: '{}' is not a folder; give a Hugging Face model folder", folder.string());
     }
-    job.reset(new Job{config, world, topology, ctx, config.run_dir(), Tokenizer::load(folder), nullptr,
+    job.reset(new Job{config, world, topology, ctx, config.run_dir(), Tokenizer::load(folder, config.model().chat_template_file()), nullptr,
                       nullptr, nullptr, std::move(learners), std::move(inputs)});
     job->watchdog = watchdog;
     const int64_t longest = config.data().max_prompt_length() + config.data().max_response_length();

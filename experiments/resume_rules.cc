@@ -17,6 +17,7 @@ constexpr ResumeRuleOfKey kRules[] = {
 
     {"model.", kFixed},
     {"model.path", kContent},
+    {"model.chat_template_file", kContent},
 
     {"data.", kFixed},
     {"data.train_files", kContent},

@@ -15,6 +15,7 @@
 
 #include "core/error.h"
 #include "experiments/config_keys.h"
+#include "experiments/foreign_keys.h"
 #include "experiments/yaml_json.h"
 #include "proto/config.pb.h"
 
@@ -28,7 +29,6 @@ using google::protobuf::Reflection;
 
 constexpr size_t kMaxFileBytes = 1 << 18;
 constexpr size_t kMaxListItems = 10'000;
-constexpr size_t kMaxTextBytes = 1 << 16;
 constexpr size_t kMaxEntryName = 200;
 
 /// A scalar as it was written.
@@ -56,15 +56,10 @@ std::string shown(const std::string& text) {
   fail_usage("{}: {}", where, message);
 }
 
-void check_utf8(const std::string& text, const std::string& where) {
-  for (size_t at = 0; at < text.size();) {
-    utf8proc_int32_t codepoint = 0;
-    const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(text.data() + at);
-    const auto length = utf8proc_iterate(bytes, static_cast<utf8proc_ssize_t>(text.size() - at), &codepoint);
-    if (length <= 0) fail_at(where, fmt::format("byte {} is not UTF-8: save the file as UTF-8", at));
-    if (codepoint == 0) fail_at(where, fmt::format("byte {} is NUL: this is not a text file", at));
-    at += static_cast<size_t>(length);
-  }
+/// "; verl's low_var_kl is k3", where another program's word is known.
+std::string advice_of_value(const std::string& key, const std::string& word) {
+  const std::string advice = foreign_value_advice(key, word);
+  return advice.empty() ? "" : "; " + advice;
 }
 
 /// A range of proto/config.proto: "> 0", ">= 1", "[0, 1)".
@@ -87,8 +82,8 @@ void check_range(const FieldDescriptor& field, double value, const std::string& 
            (range.back() == ']' ? value <= high : value < high);
   }
   if (!good) {
-    fail_at(where,
-            fmt::format("{} is {}: it must be {}{}", key, shown(text), range[0] == '>' ? "" : "in ", range));
+    fail_at(where, fmt::format("{} is {}: it must be {}{}{}", key, shown(text), range[0] == '>' ? "" : "in ",
+                               range, advice_of_value(key, text)));
   }
 }
 
@@ -145,7 +140,8 @@ const google::protobuf::EnumValueDescriptor& parse_enum(const google::protobuf::
       if (word == enum_word(*type.value(i))) return *type.value(i);
     }
   }
-  wrong_type({value.text, false, value.null}, list_enum_words(type), key, where);
+  for (char& c : word) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
+  wrong_type({value.text, false, value.null}, list_enum_words(type) + advice_of_value(key, word), key, where);
 }
 
 /// Sets a key, or appends to a list, from one scalar.
@@ -190,9 +186,9 @@ void set_scalar(Message& message, const FieldDescriptor& field, const Scalar& va
         return;
       }
       if (value.null) wrong_type(value, "text (\"\" for none)", key, where);
-      if (value.text.size() > kMaxTextBytes) {
+      if (value.text.size() > kMaxConfigText) {
         fail_at(where, fmt::format("{} has {} bytes: at most {} are allowed", key, value.text.size(),
-                                   kMaxTextBytes));
+                                   kMaxConfigText));
       }
       if (value.text.find('\0') != std::string::npos)
         fail_at(where, fmt::format("{} has a NUL character", key));
@@ -243,6 +239,14 @@ std::string expected_scalar(const FieldDescriptor& field) {
 
 void read_list(Message& message, const FieldDescriptor& field, const YAML::Node& node, const std::string& key,
                const std::string& where) {
+  if (node.IsScalar()) {  // one value where a list of one is meant
+    const auto value = scalar_of(node, key, where);
+    message.GetReflection()->ClearField(&message, &field);
+    set_scalar(message, field, *value, key, where);
+    return;
+  }
+  if (node.IsNull())
+    fail_at(where, fmt::format("{} has no value: expected a list such as [a, b], or [] for none", key));
   if (!node.IsSequence())
     wrong_shape(node, fmt::format("a list of {}, such as [a, b]", expected_scalar(field)), key, where);
   if (node.size() > kMaxListItems) {
@@ -299,8 +303,10 @@ void read_map(Message& message, const FieldDescriptor& field, const YAML::Node& 
   }
 }
 
+/// `written`: the whole dotted name, of which `key` in `section` is unknown.
 [[noreturn]] void unknown_key(const Descriptor& schema, const std::string& section, const std::string& key,
-                              const Descriptor& section_schema, const std::string& where) {
+                              const Descriptor& section_schema, const std::string& where,
+                              const std::string& written) {
   const std::string name = join_key(section, key);
   for (const std::string& known : all_keys(schema)) {
     const size_t dot = key.find('.');
@@ -311,6 +317,10 @@ void read_map(Message& message, const FieldDescriptor& field, const YAML::Node& 
                 name, key.substr(0, dot), key.substr(dot + 1)));
   }
   const std::string meant = suggest_key(schema, section, key);
+  const bool same_word = meant == key || meant.ends_with("." + key);
+  std::string theirs = foreign_key_advice(written, /*exact=*/true);
+  if (theirs.empty() && !same_word) theirs = foreign_key_advice(written, /*exact=*/false);
+  if (!theirs.empty()) fail_at(where, fmt::format("unknown key '{}'; {}", shown(written), theirs));
   if (!meant.empty()) fail_at(where, fmt::format("unknown key '{}'; did you mean '{}'?", shown(name), meant));
   fail_at(where,
           fmt::format("unknown key '{}'; {} has {}", shown(name),
@@ -335,7 +345,8 @@ struct YamlReader {
       if (!entry.first.IsScalar()) fail_at(key_where, "a key must be a plain word");
       const std::string& name = entry.first.Scalar();
       const FieldDescriptor* field = descriptor.FindFieldByName(name);
-      if (field == nullptr) unknown_key(schema, section, name, descriptor, key_where);
+      if (field == nullptr)
+        unknown_key(schema, section, name, descriptor, key_where, join_key(section, name));
       const std::string key = join_key(section, name);
       const auto [first, fresh] = sources.emplace(key, key_where);
       if (!fresh)
@@ -402,12 +413,23 @@ bool looks_quoted(const std::string& text) { return text.size() >= 2 && (text[0]
 
 }  // namespace
 
+void check_config_text(const std::string& text, const std::string& where) {
+  for (size_t at = 0; at < text.size();) {
+    utf8proc_int32_t codepoint = 0;
+    const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(text.data() + at);
+    const auto length = utf8proc_iterate(bytes, static_cast<utf8proc_ssize_t>(text.size() - at), &codepoint);
+    if (length <= 0) fail_at(where, fmt::format("byte {} is not UTF-8: save the file as UTF-8", at));
+    if (codepoint == 0) fail_at(where, fmt::format("byte {} is NUL: this is not a text file", at));
+    at += static_cast<size_t>(length);
+  }
+}
+
 void ConfigReader::read_yaml(const std::string& text, const std::string& name) {
   if (text.size() > kMaxFileBytes) {
     fail_usage("{}: {} bytes are too many for a config (at most {}); is this the right file?", name,
                text.size(), kMaxFileBytes);
   }
-  check_utf8(text, name);
+  check_config_text(text, name);
   YamlReader reader{*root_.GetDescriptor(), name, sources_};
   reader.read_section(root_, parse(text, name), "", name);
 }
@@ -419,7 +441,7 @@ void ConfigReader::read_override(const std::string& assignment) {
     fail_at(where, fmt::format("'{}' is not an override: write key=value, such as actor.optim.lr=1e-5",
                                shown(assignment)));
   }
-  check_utf8(assignment, where);
+  check_config_text(assignment, where);
   const std::string key = assignment.substr(0, equals), text = assignment.substr(equals + 1);
   Message* message = &root_;
   std::string section;
@@ -428,7 +450,7 @@ void ConfigReader::read_override(const std::string& assignment) {
     const std::string name = key.substr(begin, dot == std::string::npos ? dot : dot - begin);
     const FieldDescriptor* field = message->GetDescriptor()->FindFieldByName(name);
     if (field == nullptr)
-      unknown_key(*root_.GetDescriptor(), section, name, *message->GetDescriptor(), where);
+      unknown_key(*root_.GetDescriptor(), section, name, *message->GetDescriptor(), where, key);
     if (field->is_map()) {
       const std::string entry = dot == std::string::npos ? "" : key.substr(dot + 1);
       const YAML::Node value = parse(text, where);
@@ -455,7 +477,10 @@ void ConfigReader::read_override(const std::string& assignment) {
                                  field->message_type()->field(0)->name()));
     }
     if (field->is_repeated()) {
-      read_list(*message, *field, text.starts_with('[') ? parse(text, where) : YAML::Node(text), key, where);
+      // Text as it stands is a list of one.
+      const bool yaml = text.starts_with('[') || looks_quoted(text);
+      const bool null = text == "null" || text == "~";
+      read_list(*message, *field, yaml || null ? parse(text, where) : YAML::Node(text), key, where);
     } else if (looks_quoted(text)) {
       const auto value = scalar_of(parse(text, where), key, where);
       set_scalar(*message, *field, value.value_or(Scalar{text, true, false}), key, where);

@@ -9,6 +9,12 @@
 
 namespace orrery {
 
+/// The most bytes of a text in a config.
+inline constexpr size_t kMaxConfigText = 1 << 16;
+
+/// Usage Error that begins with `where` unless `text` is UTF-8 without NUL.
+void check_config_text(const std::string& text, const std::string& where);
+
 class ConfigReader {
  public:
   /// Fills `root`, which must outlive the reader.

@@ -23,6 +23,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kPrefix = "step_";
 constexpr std::string_view kTemporaryMark = ".tmp-";
+constexpr std::string_view kChatTemplateFile = "chat_template.jinja";
 
 /// The step of a folder named step_N, or nothing (temporary folders and others).
 std::optional<int64_t> step_of(const fs::path& folder) {
@@ -120,7 +121,7 @@ std::string canonical_hash(int64_t step, const ParameterTable& table, Read&& rea
 
 void write_and_rename(const fs::path& temporary, const fs::path& target, const CheckpointInfo& info,
                       const ParameterTable& table, const std::vector<CheckpointFileEntry>& entries,
-                      const fs::path& tokenizer_source) {
+                      const fs::path& tokenizer_source, const std::string& chat_template) {
   Manifest manifest;
   manifest.info = info;
   manifest.slices = entries;
@@ -129,7 +130,13 @@ void write_and_rename(const fs::path& temporary, const fs::path& target, const C
     std::error_code error;
     fs::create_directory(tokenizer, error);
     if (error) fail("cannot create {}: {}", tokenizer.string(), error.message());
-    for (const std::string_view name : copy_companion_files(tokenizer_source, tokenizer)) {
+    std::vector<std::string_view> names = copy_companion_files(tokenizer_source, tokenizer);
+    if (!chat_template.empty()) {
+      write_file_atomic(tokenizer / kChatTemplateFile, chat_template);
+      if (std::find(names.begin(), names.end(), kChatTemplateFile) == names.end())
+        names.push_back(kChatTemplateFile);
+    }
+    for (const std::string_view name : names) {
       manifest.tokenizer.push_back(describe_file(temporary, fmt::format("{}/{}", kTokenizerFolder, name)));
     }
     sync_path(tokenizer);
@@ -164,9 +171,9 @@ CheckpointFileEntry write_checkpoint_slice(const fs::path& temporary, int64_t ra
 
 void publish_checkpoint(const fs::path& temporary, const fs::path& target, const CheckpointInfo& info,
                         const ParameterTable& table, const std::vector<CheckpointFileEntry>& entries,
-                        const fs::path& tokenizer_source) {
+                        const fs::path& tokenizer_source, const std::string& chat_template) {
   try {
-    write_and_rename(temporary, target, info, table, entries, tokenizer_source);
+    write_and_rename(temporary, target, info, table, entries, tokenizer_source, chat_template);
   } catch (const Error& error) {
     std::error_code ignored;
     fs::remove_all(temporary, ignored);  // what fills the disk goes at once

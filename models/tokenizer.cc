@@ -122,7 +122,8 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 Tokenizer::~Tokenizer() = default;
 
-Tokenizer Tokenizer::load(const std::filesystem::path& folder) {
+Tokenizer Tokenizer::load(const std::filesystem::path& folder,
+                          const std::filesystem::path& chat_template_file) {
   const std::filesystem::path file = folder / "tokenizer.json";
   if (!std::filesystem::exists(file)) {
     fail("{}: not found; a model folder needs a tokenizer.json (Hugging Face tokenizers format)",
@@ -130,7 +131,9 @@ Tokenizer Tokenizer::load(const std::filesystem::path& folder) {
   }
   TokenizerJson parsed = read_tokenizer_json(file);
   const JsonNode root(parsed.rest, file.string(), "");
-  return Tokenizer(std::make_unique<const Parts>(parsed, file.string(), read_tokenizer_config(folder, root)));
+  TokenizerConfig config = read_tokenizer_config(folder, root);
+  if (!chat_template_file.empty()) replace_chat_template(chat_template_file, config);
+  return Tokenizer(std::make_unique<const Parts>(parsed, file.string(), std::move(config)));
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_tokens) const {

@@ -29,7 +29,9 @@ class Tokenizer {
   /// config's added_tokens_decoder replaces), chat_template.jinja (goes before the config's template),
   /// generation_config.json and config.json (ids that end a sequence, BOS). tokenizer_config.h has the rules.
   /// Throws Error naming the file and the key.
-  static Tokenizer load(const std::filesystem::path& folder);
+  static Tokenizer load(const std::filesystem::path& folder) { return load(folder, {}); }
+  /// With a file of Jinja text in the place of all the folder's chat templates (empty: none).
+  static Tokenizer load(const std::filesystem::path& folder, const std::filesystem::path& chat_template_file);
 
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;

@@ -167,6 +167,19 @@ std::map<std::string, std::string> class_token_names(std::string_view tokenizer_
   return {};
 }
 
+void replace_chat_template(const fs::path& file, TokenizerConfig& config) {
+  if (!fs::is_regular_file(file)) {
+    fail("{}: {}; give the file of a chat template (Jinja text)", file.string(),
+         fs::exists(file) ? "not a file" : "there is no such file");
+  }
+  config.chat_template = read_template(file);
+  config.chat_template_file = file.string();
+  config.tool_template.clear();
+  config.tool_template_file.clear();
+  if (config.chat_template.find_first_not_of(" \t\r\n") == std::string::npos)
+    fail("{}: empty, it holds no chat template", file.string());
+}
+
 TokenizerConfig read_tokenizer_config(const fs::path& folder, const JsonNode& tokenizer_json) {
   TokenizerConfig out;
   const fs::path file = folder / "tokenizer_config.json", map = folder / "special_tokens_map.json";

@@ -51,6 +51,9 @@ struct TokenizerConfig {
 /// `tokenizer_json`: the folder's tokenizer.json, without its tables.
 TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder, const JsonNode& tokenizer_json);
 
+/// Puts the Jinja text of `file` in the place of all the folder's chat templates. Error naming the file.
+void replace_chat_template(const std::filesystem::path& file, TokenizerConfig& config);
+
 /// Names that a tokenizer's class gives where no file has the key: transformers' defaults for the classes of
 /// the model types that are supported. `byte_level`: tokenizer.json mentions ByteLevel.
 std::map<std::string, std::string> class_token_names(std::string_view tokenizer_class,

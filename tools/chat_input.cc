@@ -111,6 +111,8 @@ void ChatInput::add_to(CLI::App& command) {
       "--messages", messages_file,
       "Instead of --prompt (with --chat): a file with a list of messages, or JSON lines of them");
   command.add_option("--tools", tools_file, "File with a list of tools as JSON schemas (with --chat)");
+  command.add_option("--chat-template", template_file,
+                     "Jinja file that takes the place of the model's own chat template (with --chat)");
   add_texts(command, "--template-arg", template_args,
             "NAME=VALUE: a variable of the chat template, such as enable_thinking=false; may be given "
             "several times");

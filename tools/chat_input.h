@@ -15,6 +15,7 @@ struct ChatInput {
   std::optional<std::string> system;  ///< an empty one is sent as well
   std::vector<std::string> template_args;
   std::string messages_file, tools_file;
+  std::string template_file;  ///< in place of the model's own template; empty: none
 
   void add_to(CLI::App& command);
 };

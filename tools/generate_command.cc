@@ -82,6 +82,7 @@ void check(const GenerateOptions& options) {
   if (!input.chat) {
     for (const auto& [name, given] : {std::pair<const char*, bool>{"--system", input.system.has_value()},
                                       {"--template-arg", !input.template_args.empty()},
+                                      {"--chat-template", !input.template_file.empty()},
                                       {"--messages", !input.messages_file.empty()},
                                       {"--tools", !input.tools_file.empty()}}) {
       if (given) fail_usage("{} needs --chat", name);
@@ -107,10 +108,12 @@ int generate(const GenerateOptions& options) {
   const Timer timer;
   const Context ctx = options.model.context();
   // The longest sequence is known before the model is built: its RoPE table need not cover the whole context.
-  const Tokenizer tokenizer = Tokenizer::load(options.model.folder);
+  const Tokenizer tokenizer = Tokenizer::load(options.model.folder, options.input.template_file);
   if (options.input.chat && tokenizer.chat_template().empty()) {
-    fail_usage("--chat: {} has no chat template; leave --chat out to continue the prompt as text",
-               options.model.folder);
+    fail_usage(
+        "--chat: {} has no chat template; leave --chat out to continue the prompt as text, or give one: "
+        "--chat-template FILE",
+        options.model.folder);
   }
   if (options.print_prompt) return print_prompts(options, tokenizer);
   std::vector<std::vector<int32_t>> prompts;

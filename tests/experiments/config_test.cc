@@ -5,14 +5,13 @@
 #include <gtest/gtest.h>
 
 #include <cstdlib>
-#include <fstream>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "experiments/config_keys.h"
 #include "experiments/yaml_to_proto.h"
-#include "tests/support/scratch.h"
+#include "tests/experiments/config_file.h"
 
 namespace orrery {
 namespace {
@@ -22,42 +21,6 @@ using google::protobuf::util::MessageDifferencer;
 using testing::ElementsAre;
 using testing::HasSubstr;
 namespace fs = std::filesystem;
-
-template <class Body>
-std::string usage_error(Body&& body) {
-  try {
-    body();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.exit_code(), kExitUsage) << e.what();
-    EXPECT_EQ(std::string(e.what()).find('\n'), std::string::npos) << e.what();
-    return e.what();
-  }
-  return "no error";
-}
-
-/// A config from text, as if it were the file f.yaml.
-proto::Config parse(const std::string& text, const std::vector<std::string>& overrides = {}) {
-  proto::Config config;
-  ConfigReader reader(config);
-  reader.read_yaml(text, "f.yaml");
-  for (const std::string& o : overrides) reader.read_override(o);
-  fill_defaults(config);
-  return config;
-}
-
-class ConfigFile : public testing::Test {
- protected:
-  ConfigFile() { fs::create_directories(folder_ / "sub"); }
-  fs::path write(const std::string& text) const {
-    std::ofstream(folder_ / "sub" / "c.yaml", std::ios::binary) << text;
-    return folder_ / "sub" / "c.yaml";
-  }
-  proto::Config load(const std::string& text, const std::vector<std::string>& overrides = {}) const {
-    return load_config(write(text), overrides);
-  }
-  const testing_support::ScratchFolder scratch_;
-  const fs::path folder_ = scratch_.path();
-};
 
 TEST(ConfigText, ReadsEveryKindOfValue) {
   const proto::Config config = parse(R"(
@@ -175,12 +138,16 @@ TEST(ConfigText, BadInputGetsOneExactMessage) {
       {"trainer: {save_freq: -2}", "f.yaml:1: trainer.save_freq is -2: it must be >= -1"},
       {"rollout: {n: 0}", "f.yaml:1: rollout.n is 0: it must be in [1, 65536]"},
       {"data: {shuffle: yes}", "f.yaml:1: data.shuffle is 'yes': expected true or false"},
-      {"data: {env: math}", "f.yaml:1: data.env is 'math': expected arithmetic, gsm8k or constraint"},
-      {"data: {env: GSM8K}", "f.yaml:1: data.env is 'GSM8K': expected arithmetic, gsm8k or constraint"},
-      {"data: {env: [gsm8k]}", "f.yaml:1: data.env is a list: expected arithmetic, gsm8k or constraint"},
-      {"data:\n  train_files: a.jsonl",
-       "f.yaml:2: data.train_files is a single value: expected a list of text, such as "
-       "[a, b]"},
+      {"data: {env: maths}",
+       "f.yaml:1: data.env is 'maths': expected arithmetic, gsm8k, constraint or external"},
+      {"data: {env: GSM8K}",
+       "f.yaml:1: data.env is 'GSM8K': expected arithmetic, gsm8k, constraint or external"},
+      {"data: {env: [gsm8k]}",
+       "f.yaml:1: data.env is a list: expected arithmetic, gsm8k, constraint or external"},
+      {"data:\n  train_files:",
+       "f.yaml:2: data.train_files has no value: expected a list such as [a, b], or [] for none"},
+      {"data:\n  train_files: {a: b}",
+       "f.yaml:2: data.train_files is a section: expected a list of text, such as [a, b]"},
       {"data:\n  train_files: [a, [b]]", "f.yaml:2: data.train_files[1] is a list: expected text"},
       {"data:\n  train_files: [a, ~]",
        "f.yaml:2: data.train_files[1] has no value: expected text (\"\" for none)"},
@@ -268,9 +235,8 @@ TEST(ConfigOverrides, AreTypedAndTheLastWins) {
       {"rollout.n=", "command line: rollout.n is '': expected a whole number"},
       {"rollout.n=\"4\"", "command line: rollout.n is the text '4': expected a whole number without quotes"},
       {"rollout.top_p=2", "command line: rollout.top_p is 2: it must be in (0, 1]"},
-      {"data.train_files=a.jsonl",
-       "command line: data.train_files is a single value: expected a list of text, such as "
-       "[a, b]"},
+      {"data.train_files=null",
+       "command line: data.train_files has no value: expected a list such as [a, b], or [] for none"},
       {"data.train_files=[a", "command line: not valid YAML: end of sequence flow not found (column 1)"},
       {"..=4",
        "command line: unknown key ''; a config has experiment_name, run_dir, seed, model, data, sft, "
@@ -279,6 +245,25 @@ TEST(ConfigOverrides, AreTypedAndTheLastWins) {
       {"seed=\xff", "command line: byte 5 is not UTF-8: save the file as UTF-8"},
   };
   for (const BadText& c : cases) EXPECT_EQ(usage_error([&] { parse("", {c.text}); }), c.error) << c.text;
+}
+
+TEST(ConfigText, OneTextIsAListOfOne) {
+  const auto stop = [](const std::string& yaml, const std::vector<std::string>& overrides = {}) {
+    const auto list = parse(yaml, overrides).rollout().stop();
+    return std::vector<std::string>(list.begin(), list.end());
+  };
+  EXPECT_THAT(stop("rollout: {stop: \"###\"}"), ElementsAre("###"));
+  EXPECT_THAT(stop("rollout: {stop: end}"), ElementsAre("end"));
+  EXPECT_THAT(stop("rollout: {stop: '[/INST]'}"), ElementsAre("[/INST]"));
+  EXPECT_THAT(stop("rollout: {stop: 5}"), ElementsAre("5"));
+  EXPECT_THAT(stop("rollout: {stop: [a, b]}", {"rollout.stop=###"}), ElementsAre("###"));
+  EXPECT_THAT(stop("", {"rollout.stop=\"\\n\\n\""}), ElementsAre("\n\n"));
+  EXPECT_THAT(stop("", {"rollout.stop='[/INST]'"}), ElementsAre("[/INST]"));
+  EXPECT_THAT(stop("", {"rollout.stop=a, b"}), ElementsAre("a, b"));
+  EXPECT_THAT(stop("", {"rollout.stop=[a, b]"}), ElementsAre("a", "b"));
+  EXPECT_THAT(parse("data:\n  train_files: a b.jsonl\n", {"data.val_files=~/v.jsonl"}).data().train_files(),
+              ElementsAre("a b.jsonl"));
+  EXPECT_THAT(parse("", {"data.train_files=x.jsonl"}).data().train_files(), ElementsAre("x.jsonl"));
 }
 
 TEST(ConfigText, TemplateVariablesKeepTheirKinds) {
@@ -339,6 +324,12 @@ run_dir: runs/${ORRERY_TEST_ROOT}
   EXPECT_EQ(config.run_dir(), "runs//data/models");
   EXPECT_EQ(load("model: {path: m}", {"model.path=m"}).model().path(), (fs::current_path() / "m").string());
   EXPECT_EQ(load("trainer: {resume: off}").trainer().resume(), "off");
+  EXPECT_EQ(load("model: {chat_template_file: t.jinja}").model().chat_template_file(),
+            (folder_ / "sub" / "t.jinja").string());
+  const proto::Config sft =
+      load("sft: {train_files: s.jsonl, val_files: [v.jsonl], total_training_steps: 1}");
+  EXPECT_THAT(sft.sft().train_files(), ElementsAre((folder_ / "sub" / "s.jsonl").string()));
+  EXPECT_THAT(sft.sft().val_files(), ElementsAre((folder_ / "sub" / "v.jsonl").string()));
 
   const std::string file = (folder_ / "sub" / "c.yaml").string();
   EXPECT_EQ(usage_error([&] { load("model:\n  path: ${ORRERY_TEST_UNSET}/x"); }),
@@ -429,6 +420,7 @@ TEST_F(ConfigFile, ResolvedYamlReadsBackEqual) {
   proto::Config odd;
   fill_defaults(odd);
   disturb(odd);
+  odd.mutable_data()->clear_prompt_template_file();  // becomes the text
   const std::string yaml = config_to_yaml(odd);
   proto::Config back = load(yaml);
   EXPECT_TRUE(MessageDifferencer::Equals(back, odd)) << yaml;
@@ -516,8 +508,7 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
   EXPECT_THAT(refused({"data.prompt_template=hello"}), HasSubstr("must contain {}, where the prompt goes"));
   EXPECT_THAT(refused({"data.system_prompt=Be brief."}), HasSubstr("data.apply_chat_template is not"));
   EXPECT_THAT(refused({"rollout.stop=[a, \"\"]"}), HasSubstr("rollout.stop has an empty text"));
-  EXPECT_THAT(refused({"data.prompt_template=Q: {}", "data.apply_chat_template=true"}),
-              HasSubstr("a chat has its own template: leave one of them out"));
+  check_config(usable({"data.prompt_template=Q: {}", "data.apply_chat_template=true"}), 1);
   EXPECT_THAT(refused({"data.env=gsm8k"}), HasSubstr("set data.train_files"));
   EXPECT_THAT(refused({"data.env=gsm8k", "data.train_files=[a]", "trainer.test_freq=5"}),
               HasSubstr("set data.val_files"));
