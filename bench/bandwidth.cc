@@ -70,12 +70,13 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 
 #include <algorithm>
+#include <barrier>
 #include <cmath>
+#include <thread>
 #include <utility>
 
 #include "bench/bandwidth.h"
 #include "bench/turns.h"
-#include "core/parallel.h"
 
 namespace orrery {
 HWY_EXPORT(read_stream);
@@ -96,21 +97,22 @@ template <class Pass>
 double best_turn(float* data, int64_t count, int threads, int64_t passes, const Pass& pass) {
   double best = INFINITY;
   const int64_t pieces = count / kPiece;
-#pragma omp parallel num_threads(threads)
-  {
-    const int64_t self = omp_get_thread_num(), team = omp_get_num_threads();
-    const int64_t begin = pieces * self / team * kPiece, end = pieces * (self + 1) / team * kPiece;
+  std::barrier together(threads);  // all at once, which the parts of core/parallel.h need not be
+  const auto work = [&](int64_t self) {
+    const int64_t begin = pieces * self / threads * kPiece, end = pieces * (self + 1) / threads * kPiece;
     pass(data + begin, end - begin);
     for (int turn = 0; turn < kTurns; ++turn) {
-#pragma omp barrier
+      together.arrive_and_wait();
       const double start = now(threads);
       for (int64_t i = 0; i < passes; ++i) pass(data + begin, end - begin);
-#pragma omp barrier
+      together.arrive_and_wait();
       const double time = now(threads) - start;
-#pragma omp master
-      best = std::min(best, time);
+      if (self == 0) best = std::min(best, time);
     }
-  }
+  };
+  std::vector<std::jthread> others;
+  for (int64_t self = 1; self < threads; ++self) others.emplace_back(work, self);
+  work(0);
   return best;
 }
 

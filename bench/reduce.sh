@@ -8,5 +8,5 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tools/lib.sh
 mpi_environment
 for ranks in 2 4; do
-  OMP_NUM_THREADS=1 mpirun --oversubscribe --bind-to none -n "$ranks" build/release/bench/bench_reduce "$@"
+  mpirun --oversubscribe --bind-to none -n "$ranks" build/release/bench/bench_reduce "$@"
 done

@@ -11,15 +11,6 @@ find_package(CLI11 REQUIRED)
 find_package(MPI REQUIRED COMPONENTS CXX)
 find_package(GTest REQUIRED)
 
-# libgomp is not instrumented, so ThreadSanitizer would report every parallel region: that preset runs loops serially
-# and checks the std::thread code.
-if(ORRERY_SANITIZE MATCHES "thread")
-  add_library(OpenMP::OpenMP_CXX INTERFACE IMPORTED)
-  set_property(TARGET OpenMP::OpenMP_CXX PROPERTY INTERFACE_COMPILE_OPTIONS -Wno-unknown-pragmas)
-else()
-  find_package(OpenMP REQUIRED COMPONENTS CXX)
-endif()
-
 # Target `target` for the first of these pkg-config modules that is there.
 function(orrery_pkgconfig target)
   pkg_search_module(${target}_pc REQUIRED IMPORTED_TARGET ${ARGN})

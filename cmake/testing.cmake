@@ -41,11 +41,8 @@ foreach(folder core kernels comm models rollout actors learners experiments)
       target_compile_options(test_${folder} PRIVATE -O0)   # half the time of -O1; the code under test has -O1
     endif()
     target_link_libraries(test_${folder} PRIVATE orrery_${folder} orrery_test_support GTest::gtest_main)
-    # OMP_WAIT_POLICY: tests with several threads share the cores with the tests beside them. (One variable only:
-    # gtest_discover_tests splits a list at its semicolons.)
     gtest_discover_tests(test_${folder} TEST_PREFIX ${folder}.
                          PROPERTIES LABELS unit
-                         ENVIRONMENT "OMP_WAIT_POLICY=passive"
                          DISCOVERY_TIMEOUT 60 DISCOVERY_MODE PRE_TEST)
     add_dependencies(unit_tests test_${folder})
   endif()
@@ -68,7 +65,7 @@ if(mpi_sources)
              COMMAND ${MPIEXEC_EXECUTABLE} --allow-run-as-root --oversubscribe --bind-to none -n ${ranks}
                      $<TARGET_FILE:test_mpi>)
     set_tests_properties(mpi.${ranks}_ranks PROPERTIES LABELS mpi TIMEOUT 300 PROCESSORS 4
-                         ENVIRONMENT "OMP_NUM_THREADS=1;OMPI_MCA_btl_vader_single_copy_mechanism=none")
+                         ENVIRONMENT "OMPI_MCA_btl_vader_single_copy_mechanism=none")
   endforeach()
 endif()
 

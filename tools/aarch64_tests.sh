@@ -62,7 +62,7 @@ mapfile -t sources < <(
 object() { echo "$build/obj/${1//\//_}.o"; }
 cache=$(command -v ccache || true)
 compile() {
-  local out flags=(-std=c++20 -O2 -ffp-contract=off -fopenmp -DSPDLOG_FMT_EXTERNAL -DFMT_HEADER_ONLY "-DORRERY_SOURCE_DIR=\"$PWD\""
+  local out flags=(-std=c++20 -O2 -ffp-contract=off -pthread -DSPDLOG_FMT_EXTERNAL -DFMT_HEADER_ONLY "-DORRERY_SOURCE_DIR=\"$PWD\""
     -I. -isystem "$build/include" -isystem "$googletest/googletest" -isystem "$googletest/googlemock")
   out=$(object "$1")
   # An object is remade when any of the house's headers or the source is newer.
@@ -76,5 +76,5 @@ printf '%s\0' "${sources[@]}" | xargs -0 -P "$(nproc)" -I{} bash -c 'compile "$1
 
 objects=()
 for source in "${sources[@]}"; do objects+=("$(object "$source")"); done
-$cxx -fopenmp -o $build/tests "${objects[@]}" -L"$highway" -lhwy
-OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} exec qemu-aarch64 -L /usr/aarch64-linux-gnu -E LD_LIBRARY_PATH="$highway" $build/tests "$@"
+$cxx -pthread -o $build/tests "${objects[@]}" -L"$highway" -lhwy
+exec qemu-aarch64 -L /usr/aarch64-linux-gnu -E LD_LIBRARY_PATH="$highway" $build/tests "$@"

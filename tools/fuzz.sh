@@ -37,7 +37,7 @@ done
 memory=/dev/shm  # the targets' files; every input writes some
 [ -w "$memory" ] || memory=${TMPDIR:-/tmp}
 TMPDIR=$(mktemp -d "$memory/orrery_fuzz.XXXXXX")
-export TMPDIR OMP_NUM_THREADS=1
+export TMPDIR
 trap 'rm -rf "$TMPDIR"' EXIT
 
 fuzz_one() {

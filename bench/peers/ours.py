@@ -1,6 +1,5 @@
 """Our side of bench/run_all.sh: each function runs one case and gives its figures, as rows like the peers'."""
 import json
-import os
 import pathlib
 import shutil
 import statistics
@@ -29,9 +28,8 @@ class Failure(Exception):
     """A command that did not give its figures: one line."""
 
 
-def call(command, environment=None):
-    result = subprocess.run([str(part) for part in command], env={**os.environ, **(environment or {})},
-                            capture_output=True, text=True, errors="replace", check=False)
+def call(command):
+    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, errors="replace", check=False)
     if result.returncode != 0:
         lines = (result.stderr.strip() or result.stdout.strip()).splitlines() or ["no output"]
         raise Failure(f"{' '.join(map(str, command))} ended with {result.returncode}: {lines[-1][:300]}")
@@ -110,8 +108,7 @@ class Ours:
             config = self.scratch / "ranks.yaml"
             config.write_text(RANKS_CONFIG.format(run=run, model=self.models / "8m", tokens=tokens, steps=steps))
             launcher = ["mpirun", "--bind-to", "none", "--oversubscribe", "-n", ranks] if ranks > 1 else []
-            call([*launcher, self.orrery, "train", config, f"cluster.threads={threads}"],
-                 {"OMP_NUM_THREADS": str(threads)})
+            call([*launcher, self.orrery, "train", config, f"cluster.threads={threads}"])
             lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
             seconds = [line["timing_s/step"] for line in lines if line.get("stage") == "grpo"]
             if len(seconds) != steps:

@@ -36,6 +36,10 @@ HWY_AFTER_NAMESPACE();
 
 #include <algorithm>
 #include <ctime>
+#include <numeric>
+#include <vector>
+
+#include "core/parallel.h"
 
 namespace orrery {
 HWY_EXPORT(fmas);
@@ -51,20 +55,20 @@ double cpu_seconds() {
 
 }  // namespace
 
-double measure_fma_peak([[maybe_unused]] int threads, int turns) {
+double measure_fma_peak(int threads, int turns) {
   constexpr int64_t kRounds = 20000;
-  double total = 0;
-#pragma omp parallel num_threads(threads) reduction(+ : total)
-  {
-    double best = 0;
-    for (int turn = 0; turn < turns; ++turn) {
-      const double start = cpu_seconds();
-      const double flops = HWY_DYNAMIC_DISPATCH(fmas)(kRounds);
-      best = std::max(best, flops / (cpu_seconds() - start));
+  std::vector<double> best(static_cast<size_t>(std::max(threads, 1)));
+  parallel_for(Context{.threads = threads}, std::ssize(best), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t thread = begin; thread < end; ++thread) {
+      for (int turn = 0; turn < turns; ++turn) {
+        const double start = cpu_seconds();
+        const double flops = HWY_DYNAMIC_DISPATCH(fmas)(kRounds);
+        const double rate = flops / (cpu_seconds() - start);
+        best[static_cast<size_t>(thread)] = std::max(best[static_cast<size_t>(thread)], rate);
+      }
     }
-    total += best;
-  }
-  return total;
+  });
+  return std::accumulate(best.begin(), best.end(), 0.0);
 }
 
 }  // namespace orrery

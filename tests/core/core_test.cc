@@ -11,7 +11,6 @@
 #include "core/dtype.h"
 #include "core/error.h"
 #include "core/file.h"
-#include "core/parallel.h"
 #include "core/rng.h"
 #include "core/sha256.h"
 #include "tests/support/scratch.h"
@@ -68,18 +67,6 @@ TEST(Arena, MergesChunksAndThenAllocatesNothing) {
   }
   EXPECT_EQ(arena.alloc<float>(1), first + (1 << 20));
   EXPECT_EQ(arena.capacity(), capacity);
-}
-
-TEST(Parallel, CoversTheRangeOnceAndRethrows) {
-  Context ctx;
-  ctx.threads = 3;
-  std::vector<std::atomic<int>> hits(1001);
-  parallel_for(ctx, 1001, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) ++hits[static_cast<size_t>(i)];
-  });
-  for (const auto& h : hits) EXPECT_EQ(h.load(), 1);
-  EXPECT_THROW(parallel_for(ctx, 100, 1, [](int64_t, int64_t) { fail("boom"); }), Error);
-  EXPECT_THROW(parallel_items(ctx, 100, [](int64_t) { fail("boom"); }), Error);
 }
 
 TEST(File, AtomicWriteReplacesAndErrorsNameThePath) {

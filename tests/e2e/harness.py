@@ -29,7 +29,7 @@ LEARNS = [*SHORT, "sft.total_training_steps=20", "sft.train_batch_size=64", "sft
 
 
 def environment():
-    env = dict(os.environ, OMP_NUM_THREADS="1")
+    env = dict(os.environ)
     if os.geteuid() == 0:
         env |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     return env

@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 INCLUDE = re.compile(rb'^\s*#\s*include\s*[<"]([^">]+)[">]', re.MULTILINE)
 TIDY = "clang-tidy-14"  # one version, as findings differ between them
-# clang's own warnings count too. Without -fopenmp clang needs no libomp, and sees the loops as serial.
+# clang's own warnings count too. Without -fopenmp clang needs no libomp; it sees the loops of bench/ that have one as serial.
 CHECKS = "--checks=clang-diagnostic-*"
 DROPPED = re.compile(r"-fopenmp.*|-Werror|-fsanitize=.*|-g\d?|-W.*|-Winvalid-pch")
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wno-missing-field-initializers", "-Wno-unknown-pragmas"]

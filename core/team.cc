@@ -1,0 +1,286 @@
+#include "core/team.h"
+
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <utility>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "core/parallel.h"
+
+namespace orrery {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+using std::chrono::microseconds;
+
+// bench/team_bench.cc and bench/busy.sh show what these do.
+constexpr auto kMostSpin = microseconds(1000);  // gaps between the loops of a step are shorter
+constexpr auto kLeastSpin = microseconds(10);   // a fraction of what it costs to sleep and be woken
+constexpr int kPausesPerLook = 32;              // at the clock, which costs as much as one of them
+constexpr size_t kLine = 128;                   // two cache lines, since they are fetched in pairs
+
+constinit thread_local bool t_inside_part = false;
+
+void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb" ::: "memory");
+#endif
+}
+
+static_assert(sizeof(std::atomic<uint32_t>) == sizeof(uint32_t), "a futex is a plain word");
+
+/// Sleeps until woken, if `word` is still `expected`; may return at any time.
+void futex_wait(std::atomic<uint32_t>& word, uint32_t expected) {
+  syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, expected, nullptr, nullptr, 0);
+}
+
+void futex_wake(std::atomic<uint32_t>& word) {
+  syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
+}
+
+/// How long one thread spins before it sleeps. The bound grows when a little more would have been enough, and
+/// halves when the wait outlasted kMostSpin: then there was no work, or the one waited for was not running
+/// because others use its CPU, and so should this thread not.
+class Patience {
+ public:
+  /// Returns when ready() holds: spins, then calls sleep(), which returns when it is worth another look.
+  template <class Ready, class Sleep>
+  void wait(const Ready& ready, const Sleep& sleep) {
+    for (int i = 0; i < kPausesPerLook; ++i) {
+      if (ready()) return;
+      pause();
+    }
+    const Clock::time_point start = Clock::now();
+    for (;;) {
+      for (int i = 0; i < kPausesPerLook; ++i) {
+        if (ready()) {
+          if (bound_ < kMostSpin && 2 * (Clock::now() - start) > bound_) {
+            bound_ = std::min<Clock::duration>(2 * bound_, kMostSpin);
+          }
+          return;
+        }
+        pause();
+      }
+      if (Clock::now() - start > bound_) break;
+    }
+    sleep();
+    const Clock::duration waited = Clock::now() - start;
+    if (waited <= kMostSpin) {
+      bound_ = std::min<Clock::duration>(std::max(bound_, 2 * waited), kMostSpin);
+    } else {
+      bound_ = std::max<Clock::duration>(bound_ / 2, kLeastSpin);
+    }
+  }
+
+ private:
+  Clock::duration bound_ = kMostSpin;
+};
+
+// What holds at any time, by number; the code below refers to it.
+//  1. A region (function_, body_, error_) is written by the caller alone, while no slot is open and no part
+//  that was
+//     begun is unfinished.
+//  2. A slot is opened by the caller alone, after 1 (release). It stops being open by a claim alone, a
+//     compare-and-exchange (acquire): so each part is begun once, and by a thread that sees the region.
+//     Nobody reads the region without a claim, so it does not matter how late a member is, nor which region
+//     it thinks this is.
+//  3. unfinished_ counts the parts that have not ended. Who claimed a part takes it off after its end
+//  (release).
+//     The caller leaves the region when it has seen 0 (acquire): all that the parts wrote is there, and none
+//     touches the region any more.
+//  4. unclaimed_ is at least the number of open slots: it is lowered after the claim, and before 3. So 0
+//  means
+//     that no slot is open, and it is exactly 0 between regions.
+//  5. Slot i becomes kAsleep by its own member alone, and only from kIdle. The caller, who alone replaces
+//  kAsleep,
+//     then wakes the member. The kernel looks at the word before it lets a thread sleep: no opening is slept
+//     through.
+//  6. The caller sets kCallerSleeps in unfinished_ before it sleeps on that word; who brings the count to 0
+//  and finds
+//     the bit wakes it. Being woken once too often is harmless: all sleeps are loops.
+//  7. Slots and counters live until the members have been joined.
+class Team {
+ public:
+  Team();
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
+  ~Team();
+
+  void run(int64_t parts, PartFunction function, void* body);
+
+ private:
+  enum State : uint32_t { kIdle, kOpen, kAsleep, kQuit };
+  static constexpr uint32_t kCallerSleeps = uint32_t{1} << 31;
+
+  struct alignas(kLine) Slot {
+    std::atomic<uint32_t> state = kIdle;
+    Team* team = nullptr;  // of the member with this slot's number; the caller has number 0
+    uint32_t number = 0;
+    pthread_t thread{};
+  };
+
+  void grow(uint32_t members);
+  static void* serve(void* slot);
+  void work(uint32_t member);
+  void finish(uint32_t parts);
+
+  const pid_t process_;
+  const uint32_t most_members_;  // the caller is one
+  uint32_t members_ = 1;
+  bool refused_ = false;  // the system gave no further thread
+
+  PartFunction function_ = nullptr;
+  void* body_ = nullptr;
+  std::exception_ptr error_;
+  std::atomic<bool> failed_ = false;
+  std::atomic<uint32_t> parts_ = 0;
+  Patience patience_;  // the caller's
+
+  alignas(kLine) std::atomic<uint32_t> unclaimed_ = 0;
+  std::atomic<uint32_t> unfinished_ = 0;
+  std::array<Slot, kMostParts> slots_;
+};
+
+Team::Team()
+    : process_(getpid()),
+      most_members_(
+          static_cast<uint32_t>(std::min<int64_t>(kMostParts, int64_t{kMembersPerCpu} * available_cpus()))) {}
+
+Team::~Team() {
+  if (getpid() != process_) return;  // fork() copied no members
+  for (uint32_t i = 1; i < members_; ++i) {
+    if (slots_[i].state.exchange(kQuit, std::memory_order_acq_rel) == kAsleep) futex_wake(slots_[i].state);
+  }
+  for (uint32_t i = 1; i < members_; ++i) pthread_join(slots_[i].thread, nullptr);
+}
+
+/// Starts members until there are so many, or the system refuses.
+void Team::grow(uint32_t members) {
+  pthread_attr_t attributes;
+  if (pthread_attr_init(&attributes) != 0) return;
+  int error = pthread_attr_setstacksize(&attributes, kTeamStackBytes);
+  while (error == 0 && members_ < members) {
+    Slot& slot = slots_[members_];
+    slot.team = this;
+    slot.number = members_;
+    error = pthread_create(&slot.thread, &attributes, serve, &slot);
+    if (error == 0) ++members_;
+  }
+  pthread_attr_destroy(&attributes);
+  if (error == 0) return;
+  refused_ = true;
+  static std::atomic<bool> told = false;
+  if (told.exchange(true)) return;
+  spdlog::warn(
+      "the system refused thread {} of the {} of a loop ({}); loops run with fewer. Raise the limit "
+      "(ulimit -u, a container's pids limit) or set cluster.threads lower",
+      members_ + 1, members, std::strerror(error));
+}
+
+/// A member's life.
+void* Team::serve(void* argument) {
+  Slot& slot = *static_cast<Slot*>(argument);
+  t_inside_part = true;
+  Patience patience;
+  const auto ready = [&] { return slot.state.load(std::memory_order_acquire) != kIdle; };
+  const auto sleep = [&] {  // 5
+    uint32_t idle = kIdle;
+    if (!slot.state.compare_exchange_strong(idle, kAsleep, std::memory_order_relaxed)) return;
+    while (slot.state.load(std::memory_order_relaxed) == kAsleep) futex_wait(slot.state, kAsleep);
+  };
+  while (slot.state.load(std::memory_order_relaxed) != kQuit) {
+    patience.wait(ready, sleep);
+    slot.team->work(slot.number);  // its own part, if nobody else has begun it, or another
+  }
+  return nullptr;
+}
+
+/// Claims and runs parts until none is open, beginning with the member's own.
+void Team::work(uint32_t member) {
+  const uint32_t parts = parts_.load(std::memory_order_relaxed);
+  uint32_t ended = 0;
+  for (uint32_t i = 0; i < parts && unclaimed_.load(std::memory_order_relaxed) > 0; ++i) {  // 4
+    const uint32_t part = (member + i) % parts;
+    std::atomic<uint32_t>& state = slots_[part].state;
+    uint32_t open = kOpen;
+    if (state.load(std::memory_order_relaxed) != kOpen ||
+        !state.compare_exchange_strong(open, kIdle, std::memory_order_acquire, std::memory_order_relaxed)) {
+      continue;
+    }
+    unclaimed_.fetch_sub(1, std::memory_order_relaxed);
+    try {
+      function_(body_, part);  // 2
+    } catch (...) {
+      if (!failed_.exchange(true, std::memory_order_relaxed)) error_ = std::current_exception();
+    }
+    ++ended;
+  }
+  if (ended > 0) finish(ended);
+}
+
+void Team::finish(uint32_t parts) {
+  if (unfinished_.fetch_sub(parts, std::memory_order_acq_rel) == (kCallerSleeps | parts)) {  // 3, 6
+    futex_wake(unfinished_);
+  }
+}
+
+void Team::run(int64_t parts, PartFunction function, void* body) {
+  const auto count = static_cast<uint32_t>(parts);
+  const uint32_t wanted = std::min(count, most_members_);
+  if (wanted > members_ && !refused_) grow(wanted);
+
+  function_ = function;  // 1
+  body_ = body;
+  parts_.store(count, std::memory_order_relaxed);
+  unclaimed_.store(count, std::memory_order_relaxed);
+  unfinished_.store(count, std::memory_order_relaxed);
+  std::array<uint16_t, kMostParts> asleep;  // NOLINT: written below as far as it is read
+  size_t sleepers = 0;
+  for (uint32_t i = 0; i < count; ++i) {
+    if (slots_[i].state.exchange(kOpen, std::memory_order_acq_rel) != kAsleep) continue;  // 2
+    asleep[sleepers++] = static_cast<uint16_t>(i);
+  }
+  // Only now that those who spin are at work: a wake is a system call.
+  for (size_t i = 0; i < sleepers; ++i) futex_wake(slots_[asleep[i]].state);  // 5
+
+  t_inside_part = true;
+  work(0);
+  t_inside_part = false;
+  const auto ready = [&] { return unfinished_.load(std::memory_order_acquire) == 0; };
+  const auto sleep = [&] {  // 6
+    uint32_t left = unfinished_.fetch_or(kCallerSleeps, std::memory_order_acq_rel) | kCallerSleeps;
+    for (; left != kCallerSleeps; left = unfinished_.load(std::memory_order_acquire))
+      futex_wait(unfinished_, left);
+  };
+  patience_.wait(ready, sleep);
+  if (failed_.load(std::memory_order_relaxed)) {
+    failed_.store(false, std::memory_order_relaxed);
+    std::rethrow_exception(std::exchange(error_, nullptr));
+  }
+}
+
+}  // namespace
+
+bool inside_part() { return t_inside_part; }
+
+void run_parts(int64_t parts, PartFunction function, void* body) {
+  ORRERY_CHECK(parts >= 1 && parts <= kMostParts && !t_inside_part, "{} parts", parts);
+  thread_local std::unique_ptr<Team> team;
+  if (!team) team = std::make_unique<Team>();
+  team->run(parts, function, body);
+}
+
+}  // namespace orrery
