@@ -154,9 +154,10 @@ int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
   }
   Summary rewards, tokens;
   std::map<int, Summary> pass;
-  int64_t wrong = 0;
+  int64_t wrong = 0, dropped = 0;
   for (const Group& group : groups) {
-    const auto n = static_cast<int>(group.samples.size());  // some may have been dropped
+    const auto n = static_cast<int>(group.samples.size());
+    dropped += group.dropped;
     if (n == 0) continue;
     int right = 0;
     for (const Trajectory& t : group.samples) {
@@ -168,6 +169,8 @@ int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
     pass[1].add(pass_at_k(n, right, 1));
     for (const int k : subset_sizes(n)) pass[k].add(pass_at_k(n, right, k));
   }
+  if (rewards.count() == 0)
+    fail("nothing was scored: {} sample(s) were dropped, as their environment failed", dropped);
   const double total_tokens = tokens.mean() * static_cast<double>(tokens.count());
   nlohmann::ordered_json result = {{"checkpoint", !found.empty() ? found.string() : config.model().path()},
                                    {"prompts", groups.size()},
@@ -179,6 +182,7 @@ int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
   result["seconds"] = seconds;
   result["tokens_per_s"] = total_tokens / std::max(seconds, 1e-9);
   result["wrong"] = wrong;
+  if (dropped > 0) result["dropped"] = dropped;  // without a score
   if (options.out && !not_written) result["out"] = *options.out;
   if (options.json) {
     std::printf("%s\n", result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());

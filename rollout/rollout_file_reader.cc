@@ -257,7 +257,7 @@ RolloutFile read_rollout_file(const std::filesystem::path& path, MissingChecksum
   } else if (missing == MissingChecksum::kReadInChildFirst) {
     read_in_child(path);
   } else {
-    MappedFile{path};  // an Error when it is not there at all
+    const MappedFile there(path);  // an Error when it is not there at all
     fail("{}: its checksum {} is missing, so it cannot be trusted", path.string(),
          beside.filename().string());
   }
