@@ -152,20 +152,19 @@ int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
       not_written = std::current_exception();
     }
   }
+  const int n = static_cast<int>(config.rollout().val_n());
   Summary rewards, tokens;
   std::map<int, Summary> pass;
   int64_t wrong = 0;
   for (const Group& group : groups) {
-    const auto n = static_cast<int>(group.samples.size());  // some may have been dropped
-    if (n == 0) continue;
     int right = 0;
     for (const Trajectory& t : group.samples) {
       rewards.add(t.reward);
       tokens.add(static_cast<double>(t.tokens.size()));
       right += is_correct(t) ? 1 : 0;
+      wrong += is_correct(t) ? 0 : 1;
     }
     const auto have = static_cast<int>(group.samples.size());
-    wrong += have - right;
     pass[1].add(pass_at_k(have, right, 1));
     for (const int k : subset_sizes(n)) {
       if (k <= have) pass[k].add(pass_at_k(have, right, k));
@@ -174,7 +173,7 @@ int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
   const double total_tokens = tokens.mean() * static_cast<double>(tokens.count());
   nlohmann::ordered_json result = {{"checkpoint", !found.empty() ? found.string() : config.model().path()},
                                    {"prompts", groups.size()},
-                                   {"samples_per_prompt", config.rollout().val_n()},
+                                   {"samples_per_prompt", n},
                                    {"temperature", config.rollout().val_temperature()},
                                    {"mean_reward", rewards.mean()}};
   if (config.data().env() == proto::DataSection::EXTERNAL)

@@ -28,9 +28,12 @@ struct FolderEntry : RolloutEntry {
 };
 
 std::vector<FolderEntry> folder_entries(const std::filesystem::path& folder) {
-  if (!std::filesystem::is_directory(folder)) return {};
+  std::error_code failure;
+  if (!std::filesystem::is_directory(folder, failure)) return {};
   std::vector<FolderEntry> entries;
-  for (const auto& file : std::filesystem::directory_iterator(folder)) {
+  std::filesystem::directory_iterator files(folder, failure);
+  for (; !failure && files != std::filesystem::directory_iterator(); files.increment(failure)) {
+    const auto& file = *files;
     const std::string whole = file.path().filename().string();
     std::string_view name = whole;
     FolderEntry entry;
@@ -46,6 +49,7 @@ std::vector<FolderEntry> folder_entries(const std::filesystem::path& folder) {
     entry.is_samples = suffix == kRolloutSuffix;
     entries.push_back(std::move(entry));
   }
+  if (failure) fail("cannot list {}: {}", folder.string(), failure.message());
   return entries;
 }
 

@@ -202,9 +202,12 @@ void limit_child(uint64_t file_bytes) {
     const auto now = pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
     lower(RLIMIT_AS, now + 16 * file_bytes + (uint64_t{1} << 30));
   }
-  constexpr uint64_t kBytesPerSecond = 10'000'000;
-  alarm(static_cast<unsigned>(60 + file_bytes / kBytesPerSecond));
-  for (const int number : {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGALRM})
+  // Damage can send the library round in circles. By its own time, as the machine may be busy.
+  constexpr uint64_t kBytesPerSecond = 20'000'000;
+  const uint64_t seconds = 5 + file_bytes / kBytesPerSecond;
+  lower(RLIMIT_CPU, seconds);
+  alarm(static_cast<unsigned>(60 + 10 * seconds));
+  for (const int number : {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGALRM, SIGXCPU})
     static_cast<void>(std::signal(number, SIG_DFL));
   if (const int nowhere = open("/dev/null", O_WRONLY); nowhere >= 0) dup2(nowhere, STDERR_FILENO);
 }
@@ -257,7 +260,7 @@ RolloutFile read_rollout_file(const std::filesystem::path& path, MissingChecksum
   } else if (missing == MissingChecksum::kReadInChildFirst) {
     read_in_child(path);
   } else {
-    MappedFile{path};  // an Error when it is not there at all
+    const MappedFile there(path);  // an Error when it is not there at all
     fail("{}: its checksum {} is missing, so it cannot be trusted", path.string(),
          beside.filename().string());
   }

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <memory>
@@ -114,6 +115,7 @@ class Listing {
       fail_usage("--stage {}: give {} or {}", *options.stage, kRlStage, kValidationStage);
     filter_.stage = options.stage;
     for (const std::string& path : options.paths) {
+      if (is_checksum_of_another(path)) continue;
       for (RolloutEntry& file : find_files(path)) {
         ++found_;
         // A name that says another step need not be opened.
@@ -146,6 +148,12 @@ class Listing {
   }
 
  private:
+  /// `rollouts/*` names files and their checksums.
+  bool is_checksum_of_another(const std::string& path) const {
+    return std::ranges::any_of(
+        options_.paths, [&](const std::string& other) { return rollout_checksum_path(other) == path; });
+  }
+
   bool is_done() const {
     return (options_.limit > 0 && shown_ == options_.limit) || std::ferror(stdout) != 0;
   }

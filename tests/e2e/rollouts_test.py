@@ -125,6 +125,9 @@ class Rollouts(Base):
         self.assertEqual(prompts("--grep", "####", "--reward", "0", "--limit", "1"), ["<q1>"])
         two = [run_dir / "rollouts/step_000002.h5", run_dir / "rollouts/step_000001.h5"]
         self.assertEqual([row["step"] for row in self.shown(*two)], [2] * 6 + [1] * 6)
+        every = sorted((run_dir / "rollouts").iterdir())  # digests too, as a shell's rollouts/* has them
+        self.assertEqual(len(every), 10)
+        self.assertEqual(len(self.shown(*every)), len(everything))
         for args in (["--reward", ">7"], ["--step", "99"], ["--grep", "zebra"], ["--stage", "val", "--prompt-index", "77"]):
             for more in ([], ["--json"]):
                 result = self.ok("rollouts", run_dir, *args, *more)
