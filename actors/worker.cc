@@ -14,6 +14,7 @@ namespace {
 
 constexpr size_t kShownLines = 8, kShownBytes = 300;
 /// Read of one worker before others have their turn.
+constexpr std::chrono::milliseconds kEndDelay{500};
 constexpr size_t kPiece = size_t{64} << 10, kPieces = 64;
 
 }  // namespace
@@ -111,7 +112,7 @@ void Worker::read_answers() {
     }
     if (count < 0 && errno == EINTR) continue;
     if (count < 0 && errno == EAGAIN) return;
-    out_ended_ = true;
+    out_ended_ = std::chrono::steady_clock::now();
     process_.close_out();
   }
 }
@@ -158,7 +159,9 @@ std::string Worker::problem() {
     if (answers_.find('\n', taken_) != std::string::npos) return "";
     return fmt::format("ended with {}{}", process_.end_text(), where);
   }
-  if (out_ended_) return fmt::format("closed its stdout{}", where);
+  // Most often it ends, which the system tells a moment later.
+  if (out_ended_ && std::chrono::steady_clock::now() - *out_ended_ > kEndDelay)
+    return fmt::format("closed its stdout{}", where);
   return "";
 }
 

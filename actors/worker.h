@@ -4,6 +4,7 @@
 
 #include <poll.h>
 
+#include <chrono>
 #include <deque>
 #include <optional>
 #include <string>
@@ -52,6 +53,8 @@ class Worker {
   /// Why it will never answer again, as what it did ("ended with exit status 1"); empty while it may. Lines
   /// that it wrote before are still to be taken.
   std::string problem();
+  /// It has closed its stdout, which most often is its end.
+  bool is_closing() const { return out_ended_.has_value(); }
   /// Of its own will, and with nothing half said.
   bool ended_well();
   /// The shell's status for a command that is not there (127) or cannot be run (126).
@@ -72,7 +75,8 @@ class Worker {
   bool send_end_ = false;
   std::string answers_;  // read, from taken_ on; no end of line before searched_
   size_t taken_ = 0, searched_ = 0;
-  bool out_ended_ = false, too_long_ = false;
+  std::optional<std::chrono::steady_clock::time_point> out_ended_;  // when that was seen
+  bool too_long_ = false;
   LastLines errors_;
 };
 

@@ -22,6 +22,8 @@ constexpr int64_t kHopeless = 3;
 constexpr milliseconds kFirstPause{50}, kLongestPause{1000};
 /// Between two looks at whether processes have ended whose pipes are held open by others.
 constexpr milliseconds kLookEvery{20};
+/// Until the system tells that a process has ended whose pipes are closed.
+constexpr milliseconds kSoon{5};
 /// For a worker to end when its input does.
 constexpr milliseconds kGrace{2000};
 constexpr size_t kShownLine = 120;
@@ -121,6 +123,7 @@ int WorkerPool::wait_time(milliseconds timeout) const {
   auto until = Clock::now() + timeout;
   for (const Slot& slot : slots_) {
     if (slot.request) until = std::min(until, slot.deadline);
+    if (slot.worker && slot.worker->is_closing()) until = std::min(until, Clock::now() + kSoon);
     if (!slot.worker && !queue_.empty()) until = std::min(until, slot.not_before);
   }
   const auto left = std::chrono::ceil<milliseconds>(until - Clock::now());
@@ -138,6 +141,9 @@ void WorkerPool::look_for_events(milliseconds timeout) {
   const bool look = Clock::now() - looked_ >= kLookEvery;
   if (look) looked_ = Clock::now();
   std::vector<bool> touched(slots_.size(), look);
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    if (slots_[i].worker && slots_[i].worker->is_closing()) touched[i] = true;
+  }
   for (size_t i = 0; i < fds.size(); ++i) {
     if (fds[i].revents != 0) touched[slot_of[i]] = true;
   }

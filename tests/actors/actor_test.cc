@@ -1,10 +1,12 @@
-// What an actor does with rewards that are no numbers: the run ends, and says whose they are.
+// What an actor does with rewards that are no numbers, and with an environment that takes its time.
 #include "actors/actor.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
+#include <functional>
 #include <limits>
 
 #include "core/error.h"
@@ -89,6 +91,166 @@ TEST(Actor, RewardsThatAreNotFiniteEndTheRunWhereverTheyStand) {
       }
     }
   }
+}
+
+/// An environment outside: of each turn it decides when the answer comes, and what it is.
+class Outside : public Environment {
+ public:
+  struct Turn {
+    uint64_t prompt = 0;
+    uint32_t sample = 0;
+    int turn = 0;
+    std::string response;
+  };
+  /// Nothing: not yet. Called for each turn that waits, in every poll.
+  using Answer = std::function<std::optional<StepResult>(const Turn&)>;
+
+  explicit Outside(Answer answer) : answer_(std::move(answer)) {}
+  uint64_t size(Split) const override { return 0; }
+  std::unique_ptr<Episode> reset(Split split, uint64_t item) const override { return begin(split, item, {}); }
+  std::unique_ptr<Episode> begin(Split, uint64_t, const SampleId& id) const override {
+    return std::make_unique<Asked>(*this, id);
+  }
+  std::optional<Demonstration> demonstration(uint64_t) const override { return std::nullopt; }
+  bool poll(std::chrono::milliseconds) const override {
+    ++polls;
+    return true;
+  }
+  void cancel() const override { cancelled = true; }
+
+  mutable int polls = 0;
+  mutable bool cancelled = false;
+
+ private:
+  struct Asked : Episode {
+    Asked(const Outside& e, const SampleId& id) : env(e) {
+      turn.prompt = id.prompt_index;
+      turn.sample = id.sample_index;
+    }
+    const std::vector<ChatMessage>& messages() const override { return messages_; }
+    const std::string& prompt() const override { return prompt_; }
+    const std::string& data_source() const override { return source_; }
+    StepResult step(const std::string&) override { return {}; }
+    void submit(const std::string& response, int64_t) override { turn.response = response; }
+    std::optional<StepResult> try_result() override {
+      auto result = env.answer_(turn);
+      if (result) ++turn.turn;
+      return result;
+    }
+    const Outside& env;
+    Turn turn;
+    std::vector<ChatMessage> messages_;
+    std::string prompt_ = "1+1=", source_ = "outside";
+  };
+  Answer answer_;
+};
+
+/// Leases that can be told to stop.
+class Stoppable : public LocalLeases {
+ public:
+  using LocalLeases::LocalLeases;
+  bool stopping() override { return stop; }
+  void poll() override {
+    if (polled) polled();
+  }
+  bool stop = false;
+  std::function<void()> polled;
+};
+
+class ActorOutside : public testing::Test {
+ protected:
+  ActorOutside() : tokenizer_(Tokenizer::load(kFolder)), model_(load_model_config(kFolder), {}, DType::kF32) {
+    initialize_parameters(model_.config(), model_.table(), 3, model_.parameters());
+    model_.pack({});
+  }
+  std::vector<Group> run(const Outside& env, Stoppable& leases, int64_t max_groups = 0) {
+    const PromptSource source(data_, env, tokenizer_, 1);
+    Engine engine({}, model_, &tokenizer_, {});
+    ActorConfig config;
+    config.n = kSamples;
+    config.max_response_length = 12;
+    config.max_groups = max_groups;
+    config.stop_token_ids = tokenizer_.eos_ids();
+    Actor actor(engine, tokenizer_, env, source, config);
+    actor.run(0, leases);
+    EXPECT_FALSE(engine.has_work());
+    return leases.take();
+  }
+  static StepResult reward(float value) {
+    StepResult result;
+    result.reward = value;
+    return result;
+  }
+
+  static constexpr const char* kFolder = ORRERY_SOURCE_DIR "/experiments/quickstart_model";
+  Tokenizer tokenizer_;
+  Transformer model_;
+  proto::DataSection data_;
+};
+
+TEST_F(ActorOutside, SamplesThatWaitMakeRoomAndTheirOrderChangesNothing) {
+  // At once, or each prompt only when the last has been asked for; with one observation in between.
+  const auto generate = [&](bool late) {
+    uint64_t newest = 0;
+    int64_t asked = 0;
+    const Outside env([&](const Outside::Turn& turn) -> std::optional<StepResult> {
+      newest = std::max(newest, turn.prompt);
+      const int wait = static_cast<int>((turn.prompt * 7 + turn.sample * 3) % 5);
+      if (late && (newest < 7 || asked++ % 5 < wait)) return std::nullopt;
+      if (turn.turn == 0 && turn.sample % 2 == 0) {
+        StepResult more;
+        more.done = false;
+        more.observation = "+";
+        return more;
+      }
+      return reward(static_cast<float>(turn.response.size()));
+    });
+    Stoppable leases(0, 8);
+    return run(env, leases, /*max_groups=*/1);
+  };
+  const std::vector<Group> soon = generate(false), late = generate(true);
+  ASSERT_EQ(soon.size(), 8u);
+  ASSERT_EQ(late.size(), 8u);
+  bool any_turn = false;
+  for (size_t g = 0; g < soon.size(); ++g) {
+    EXPECT_EQ(group_to_proto(soon[g]).SerializeAsString(), group_to_proto(late[g]).SerializeAsString()) << g;
+    for (const Trajectory& t : soon[g].samples)
+      any_turn = any_turn || std::count(t.loss_mask.begin(), t.loss_mask.end(), 0) > 0;
+  }
+  EXPECT_TRUE(any_turn);
+}
+
+TEST_F(ActorOutside, DroppedSamplesAreMissingAndCounted) {
+  const Outside env([&](const Outside::Turn& turn) {
+    StepResult result = reward(1);
+    result.dropped = turn.prompt == 2 || (turn.prompt == 1 && turn.sample == 1);
+    return result;
+  });
+  Stoppable leases(0, 3);
+  const std::vector<Group> groups = run(env, leases);
+  ASSERT_EQ(groups.size(), 3u);
+  EXPECT_EQ(groups[0].dropped, 0u);
+  EXPECT_EQ(groups[1].dropped, 1u);
+  ASSERT_EQ(groups[1].samples.size(), kSamples - 1);
+  EXPECT_EQ(groups[1].samples[1].sample_index, 2u);
+  EXPECT_EQ(groups[2].dropped, kSamples);
+  EXPECT_TRUE(groups[2].samples.empty());
+  // They travel so.
+  EXPECT_EQ(group_from_proto(group_to_proto(groups[1])).dropped, 1u);
+  EXPECT_TRUE(group_from_proto(group_to_proto(groups[2])).samples.empty());
+}
+
+TEST_F(ActorOutside, WhatIsInHandIsDroppedWhenTheJobIsToStop) {
+  const Outside env([&](const Outside::Turn&) -> std::optional<StepResult> { return std::nullopt; });
+  Stoppable leases(0, 4);
+  leases.polled = [&] { leases.stop = env.polls > 20; };  // while all wait
+  EXPECT_TRUE(run(env, leases).empty());
+  EXPECT_TRUE(env.cancelled);
+  const Outside idle([&](const Outside::Turn&) -> std::optional<StepResult> { return std::nullopt; });
+  Stoppable generating(0, 4);
+  int steps = 0;
+  generating.polled = [&] { generating.stop = ++steps == 3; };  // while the engine works
+  EXPECT_TRUE(run(idle, generating).empty());
 }
 
 }  // namespace

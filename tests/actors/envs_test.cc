@@ -56,6 +56,7 @@ TEST(Arithmetic, RewardsTheRightAnswerAlone) {
           const auto right = env->demonstration(i);
           ASSERT_TRUE(right);
           EXPECT_EQ(right->prompt, env->reset(Split::kTrain, i)->prompt());
+          EXPECT_EQ(right->response, env->reset(Split::kTrain, i)->truth());
           EXPECT_EQ(reward(*env, Split::kTrain, i, right->response), 1.0f)
               << right->prompt << right->response;
           EXPECT_EQ(reward(*env, Split::kTrain, i, right->response + "1"), 0.0f);

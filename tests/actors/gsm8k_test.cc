@@ -186,6 +186,16 @@ TEST_F(Gsm8kRows, MathsLayout) {
   EXPECT_THAT(refused(R"({"problem": "p", "solution": "no box"})"), HasSubstr("rows.jsonl:1: neither"));
 }
 
+TEST_F(Gsm8kRows, SaysWhatIsRightAndWhereARowStands) {
+  const auto env = make_gsm8k(
+      data(std::string(R"({"question": "q", "answer": "so\n#### 72"})") + "\n\n" + verl(R"(["5", 1.50])")));
+  EXPECT_EQ(env->reset(Split::kTrain, 0)->truth(), "72");
+  EXPECT_EQ(env->reset(Split::kTrain, 1)->truth(), "5 or 1.50");
+  EXPECT_EQ(env->data_row(Split::kTrain, 0).line, 1u);
+  EXPECT_EQ(env->data_row(Split::kTrain, 1).line, 3u);
+  EXPECT_EQ(env->where(Split::kTrain, 1), env->data_row(Split::kTrain, 1).file + ":3");
+}
+
 TEST_F(Gsm8kRows, TruthsThatNothingMeetsAreSaid) {
   for (const std::string& row : {verl("\"\""), verl("\" \""), verl("\"$$\""), verl("[\"5\", \"\"]"),
                                  std::string(R"({"problem": "p", "answer": "\\text{}"})"),
