@@ -264,11 +264,13 @@ class Resumes(SftCase):
         words = ["train", config, f"run_dir={self.folder / 'run'}"]
         self.assertRegex(self.ok("config", config).stdout, r"(?s)sft:.*optim:\n    lr: 1e-05\n.*actor:.*optim:\n    lr: 1e-06\n")
         self.ok(*words, "sft.total_training_steps=2", "sft.optim.lr=1e-6")
-        # SFT is over: nobody is refused for a value that is not used any more.
-        self.assertIn("run folder", self.ok(*words, "sft.total_training_steps=2").stdout)
         result = self.ok(*words, "sft.total_training_steps=3")
         self.assertIn("sft.optim.lr: 1e-06 -> 1e-05", result.stderr)
         self.assertIn("lr: 1e-05", (self.folder / "run/config.yaml").read_text())
+        # Where SFT is over nobody is refused for a value that is not used any more.
+        words[-1] = f"run_dir={self.folder / 'over'}"
+        self.ok(*words, "sft.total_training_steps=2", "sft.optim.lr=1e-6")
+        self.assertNotIn("sft.optim.lr", self.ok(*words, "sft.total_training_steps=2").stderr)
 
 
 class BadRows(SftCase):
