@@ -81,30 +81,9 @@ void check_sft(const proto::Config& config, const Topology& topology) {
         "them "
         "out");
   }
-  if (!sft.val_files().empty() && config.trainer().test_freq() == 0) {
-    fail_usage(
-        "sft.val_files are given but trainer.test_freq is 0, so that their loss would never be measured: set "
-        "it to "
-        "the steps between measurements (-1: before the first and after the last step only), or leave them "
-        "out");
-  }
   if (!sft.text_files().empty() && sft.text_separator().empty()) {
     fail_usage("sft.text_separator is empty: give the text between the documents of sft.text_files");
   }
-}
-
-/// Files of one's own that nothing would read.
-void check_no_sft(const proto::SftSection& sft) {
-  const auto refuse = [](const char* key) {
-    fail_usage(
-        "{} is given but sft.total_training_steps is 0, so that nothing would be learned from it: set the "
-        "steps, or "
-        "leave it out ({}=[])",
-        key, key);
-  };
-  if (!sft.train_files().empty()) refuse("sft.train_files");
-  if (!sft.val_files().empty()) refuse("sft.val_files");
-  if (!sft.text_files().empty()) refuse("sft.text_files");
 }
 
 /// As the engine has it, in float32; what rounds to 0 there is not meant to be greedy.
@@ -263,11 +242,7 @@ void check_config(const proto::Config& config, int ranks, ConfigUse use) {
   check_temperature("rollout.temperature", config.rollout().temperature());
   check_temperature("rollout.val_temperature", config.rollout().val_temperature());
   if (use == ConfigUse::kEvaluation) return;
-  if (config.sft().total_training_steps() > 0) {
-    check_sft(config, topology);
-  } else {
-    check_no_sft(config.sft());
-  }
+  if (config.sft().total_training_steps() > 0) check_sft(config, topology);
   if (config.trainer().total_training_steps() > 0) {
     check_rl(config, topology);
     check_batches(config, topology);
@@ -312,7 +287,7 @@ std::string describe_batch(const proto::Config& config, int ranks) {
          fmt::format("{}, one optimizer step; {} a learner rank, {} a gradient shard; {}",
                      count(sft.train_batch_size(), "example"), share(sft.train_batch_size(), learners),
                      share(sft.train_batch_size(), shards), count(sft.total_training_steps(), "step")));
-    line("SFT data", sft_data_text(sft));
+    if (!learns_demonstrations(config) || !sft.val_files().empty()) line("SFT data", sft_data_text(sft));
   }
   if (config.trainer().total_training_steps() == 0) {
     line("RL step", "none: trainer.total_training_steps is 0");

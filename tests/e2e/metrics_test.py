@@ -24,7 +24,12 @@ RUNS = {
     "twice": (0, [*SMALL, "trainer.total_training_steps=1", "actor.ppo_epochs=2"]),
     "ranks": (2, [*SMALL, "actor.ppo_mini_batch_size=3", "actor.ppo_epochs=2", "algorithm.adv_estimator=rloo"]),
     "other": (2, [*LEARNS, "cluster.placement=split", "rollout.compute_dtype=bf16", "trainer.save_freq=1"]),
+    # SFT on rows of one's own (ROWS), all of them in each batch, and their loss measured.
+    "rows": (2, ["sft.train_files=[ROWS]", "sft.val_files=[ROWS]", "sft.total_training_steps=3", "sft.train_batch_size=4",
+                 "sft.optim.lr=1e-2", "sft.optim.lr_warmup_steps=0", "trainer.total_training_steps=0", "trainer.test_freq=1",
+                 "trainer.save_freq=1", "trainer.max_ckpt_to_keep=9", "cluster.threads=1"]),
 }
+OWN_ROWS = [("1+2=", "3", 1), ("4+4=", "08", 2.5), ("9+9=", "1818", 0.25), ("7=", "77", 0)]  # prompt, response, weight
 
 
 def stage_of(row):
@@ -84,7 +89,10 @@ class Metrics(Case):
         cls.runs = pathlib.Path(tempfile.mkdtemp(prefix="orrery-e2e-"))
         cls.addClassCleanup(shutil.rmtree, cls.runs, ignore_errors=True)
         cls.rows = {}
+        rows = cls.runs / "rows.jsonl"
+        rows.write_text("".join(json.dumps(dict(zip(("prompt", "response", "weight"), row))) + "\n" for row in OWN_ROWS))
         for name, (ranks, options) in RUNS.items():
+            options = [option.replace("ROWS", str(rows)) for option in options]
             result = run("train", QUICKSTART, f"run_dir={cls.runs / name}", *options, "trainer.tensorboard=false", ranks=ranks)
             if result.returncode != 0:
                 raise AssertionError(f"{name}: {result.stdout}\n{result.stderr}")
@@ -256,6 +264,26 @@ class Metrics(Case):
             self.assertLessEqual(row["val-core/arithmetic/acc/best@4/mean"], row["val-core/arithmetic/acc/pass@4"],
                                  "draws with replacement may miss a right sample")
 
+    def test_sft_losses_are_weighted_means(self):
+        vocabulary = json.loads((SOURCE / "experiments/quickstart_model/tokenizer.json").read_text())["model"]["vocab"]
+        losses = {}  # after so many steps
+        ids = self.folder / "ids.json"
+        for step in (1, 2, 3):
+            model = self.folder / f"rows{step}"
+            self.ok("ckpt", "export", self.runs / "rows/checkpoints" / f"step_{step:06}", "--format", "hf", model)
+            total = tokens = 0
+            for prompt, response, weight in OWN_ROWS:
+                ids.write_text(json.dumps([1, *(vocabulary[c] for c in prompt), *(vocabulary[c] for c in response), 2]))
+                logprobs = json.loads(self.ok("logprobs", "--model", model, "--ids", ids, "--json").stdout)["logprobs"]
+                total -= weight * sum(logprobs[len(prompt):])
+                tokens += weight * (len(response) + 1)
+            losses[step] = total / tokens
+        rows = {row["step"]: row for row in self.rows["rows"]}
+        self.assertEqual(list(rows), [0, 1, 2, 3])
+        self.check(rows[1], {"train/loss": rows[0]["val/loss"], "val/loss": losses[1]})
+        self.check(rows[2], {"train/loss": losses[1], "val/loss": losses[2], "train/loss_tokens": 2 + 3 + 5})
+        self.check(rows[3], {"train/loss": losses[2], "val/loss": losses[3], "perf/total_num_tokens": 7 + 8 + 10})
+
     def documented(self):
         """(pattern, text of the column `when`) of every name in docs/metrics.md."""
         entries = []
@@ -285,6 +313,8 @@ class Metrics(Case):
                     self.assertTrue(matching, f"{name}: {key} is not in docs/metrics.md")
                     self.assertTrue(any(stage in re.findall(r"RL|SFT|val", when) for _, when in matching), f"{key} in a line of {stage}")
                     unseen -= {pattern.pattern for pattern, _ in matching}
+                if stage == "SFT" and row["stage_step"] == 0:  # the validation loss before the first step alone
+                    continue
                 for pattern, when in entries:
                     if re.fullmatch(r"(RL|SFT|val)(, (RL|SFT|val))*", when) and stage in when.split(", "):
                         self.assertTrue(any(pattern.fullmatch(key) for key in row), f"{name}: {pattern.pattern} is missing in {stage}")

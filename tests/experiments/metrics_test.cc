@@ -123,6 +123,16 @@ TEST_F(MetricsFiles, NoStepAndStageIsListedTwice) {
   EXPECT_THAT(lines(), testing::ElementsAre(std::tuple(2, "sft", 1), std::tuple(2, "val", 5)));
 }
 
+TEST_F(MetricsFiles, SftsLossBeforeItsFirstStepComesAgain) {
+  { MetricsWriter(folder_, {}, false).write(0, "sft", 0, {{"a", 1}}); }
+  { MetricsWriter(folder_, {.step = 0}, false); }
+  EXPECT_THAT(lines(), testing::ElementsAre(std::tuple(0, "sft", 1)));
+  MetricsWriter(folder_, {.step = 0, .validates_again = true}, false).write(0, "sft", 0, {{"a", 2}});
+  EXPECT_THAT(lines(), testing::ElementsAre(std::tuple(0, "sft", 2)));
+  { MetricsWriter(folder_, {.step = 2, .validates_again = true}, false); }
+  EXPECT_THAT(lines(), testing::ElementsAre(std::tuple(0, "sft", 2)));
+}
+
 TEST_F(MetricsFiles, TensorBoardIsGivenZerosAndWhatIsNoNumber) {
   const double inf = std::numeric_limits<double>::infinity();
   {

@@ -232,6 +232,50 @@ TEST_F(ResumeCheck, TextsMayBeGoneOnceSftIsOver) {
   EXPECT_THAT(refusal(), HasSubstr("sft.text_files[0]"));
 }
 
+TEST_F(ResumeCheck, RowsOfSftAreComparedWhileItLearnsFromThem) {
+  for (const char* key : {"sft.train_files", "sft.val_files"}) {
+    saved_.inputs->push_back({key, "/r.jsonl", "sha256:3"});
+    inputs_.push_back({key, "/r.jsonl", "sha256:3"});
+  }
+  saved_.state->val_before = 0.5;
+  at(4, 0);
+  config_.mutable_sft()->add_val_files("/r.jsonl");  // a path alone says nothing
+  EXPECT_THAT(ask().warnings, IsEmpty());
+  inputs_.back() = {"sft.val_files", "/v.jsonl", "sha256:4"};
+  EXPECT_THAT(ask().warnings,
+              ElementsAre(AllOf(HasSubstr("sft.val_files[0]: /r.jsonl held sha256:3, now /v.jsonl holds"),
+                                Not(HasSubstr("dropped")))));
+  EXPECT_TRUE(ask().keep_scores) << "RL's are not of these files";
+  at(5, 4);
+  EXPECT_THAT(ask().warnings, IsEmpty()) << "SFT is over";
+  at(4, 0);
+  inputs_.pop_back();
+  EXPECT_THAT(ask().warnings, ElementsAre(HasSubstr("sft.val_files[0]: /r.jsonl is gone")));
+  inputs_.back().digest = "sha256:5";
+  EXPECT_THAT(refusal(), HasSubstr("another experiment, now at step 4: sft.train_files[0]"));
+  inputs_.back().digest = "unreadable: No such file or directory";
+  at(5, 4);
+  EXPECT_EQ(refusal(), "no error");
+}
+
+TEST_F(ResumeCheck, AnOlderDefaultRateOfSftRefusesNobody) {
+  config_.mutable_sft()->mutable_optim()->set_lr(1e-5);  // was 1e-6
+  at(4, 0);
+  EXPECT_THAT(ask().warnings, ElementsAre(HasSubstr("sft.optim.lr: 1e-06 -> 1e-05")));
+  at(5, 4);
+  EXPECT_THAT(ask().warnings, IsEmpty());
+  at(5, 10);
+  EXPECT_THAT(ask().warnings, IsEmpty());
+  config_.mutable_sft()->set_total_training_steps(0);
+  saved_.run_config_yaml = [&] {
+    proto::Config before = config_;
+    before.mutable_sft()->mutable_optim()->set_lr(1e-6);
+    return config_to_yaml(before);
+  }();
+  at(0, 4);
+  EXPECT_THAT(ask().warnings, IsEmpty());
+}
+
 TEST_F(ResumeCheck, AnotherMeasurementDropsTheScores) {
   config_.mutable_rollout()->set_val_n(4);
   saved_.state->val_before = 0.5;
@@ -356,6 +400,10 @@ TEST(Inputs, AreReadOnceAndNeverAnError) {
   EXPECT_THAT(found["model.path/tokenizer.json"], HasSubstr("sha256:"));
   config.mutable_sft()->set_total_training_steps(1);
   EXPECT_EQ(labels()["sft.text_files[0]"], found["data.train_files[0]"]);
+  config.mutable_sft()->add_train_files((scratch.path() / "a").string());
+  config.mutable_sft()->add_val_files((scratch.path() / "a").string());
+  EXPECT_EQ(labels()["sft.train_files[0]"], found["data.train_files[0]"]);
+  EXPECT_EQ(labels()["sft.val_files[0]"], found["data.train_files[0]"]);
   const float weights[] = {1, 2}, swapped[] = {2, 1};
   EXPECT_EQ(weights_input(weights).digest, weights_input(weights).digest);
   EXPECT_NE(weights_input(weights).digest, weights_input(swapped).digest);

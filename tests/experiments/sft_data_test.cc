@@ -7,6 +7,7 @@
 
 #include "actors/envs/single_turn.h"
 #include "core/error.h"
+#include "experiments/config.h"
 #include "tests/support/scratch.h"
 
 namespace orrery {
@@ -142,6 +143,109 @@ TEST_F(Sft, DocumentsAreNamedByTheirLine) {
   std::ofstream(empty) << " \n---\n";
   config_.mutable_sft()->add_text_files(empty);
   EXPECT_THAT(refusal(none), AllOf(HasSubstr("empty.txt"), HasSubstr("no document")));
+}
+
+/// Rows in a file of their own.
+class SftOwnRows : public Sft {
+ protected:
+  SftOwnRows() : scratch_("rows") { std::filesystem::create_directories(scratch_.path()); }
+  std::string write(const char* name, const std::string& text) const {
+    const std::filesystem::path path = scratch_.path() / name;
+    std::ofstream(path) << text;
+    return path.string();
+  }
+  std::vector<SftExample> rows(const std::string& text) {
+    source_.emplace(config_.data(), none_, tokenizer_, 3, CheckSetup{}, PromptUse{0, false});
+    return SftRows("sft.train_files", {write("rows.jsonl", text)}, config_, *source_, tokenizer_, {})
+        .examples();
+  }
+  std::string rows_refusal(const std::string& text) {
+    return error_of([&] { rows(text); });
+  }
+
+  testing_support::ScratchPath scratch_;
+  const Teacher none_{{{1, std::nullopt}}};
+};
+
+TEST_F(SftOwnRows, ArePromptAndResponseAsDemonstrationsAre) {
+  const std::vector<SftExample> found = rows(
+      "{\"prompt\": \"77\", \"response\": \"555\"}\n\n"
+      "{\"prompt\": [{\"role\": \"user\", \"content\": \"77\"}], \"completion\": [{\"role\": "
+      "\"assistant\", \"content\": \"555\"}], \"weight\": 0.5}\n"
+      "{\"prompt\": \"7\", \"response\": \"5555555555\", \"weight\": 0}\n");
+  ASSERT_EQ(found.size(), 3u);
+  const ChatExample taught = data(Teacher({{2, 3}})).example(0);
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(found[i].prompt, taught.prompt);
+    EXPECT_EQ(found[i].response, taught.response);
+    EXPECT_TRUE(found[i].loss_mask.empty()) << "all is learned";
+    EXPECT_EQ(found[i].loss_tokens(), static_cast<int64_t>(taught.response.size()));
+  }
+  EXPECT_EQ(found[0].weight, 1);
+  EXPECT_EQ(found[1].weight, 0.5);
+  EXPECT_EQ(found[2].weight, 0);
+  EXPECT_EQ(found[2].tokens(), 8) << "cut to sft.max_length";
+}
+
+TEST_F(SftOwnRows, AreAPermutationEachEpoch) {
+  std::string text;
+  for (int i = 1; i <= 5; ++i)
+    text += "{\"prompt\": \"7\", \"response\": \"" + std::string(static_cast<size_t>(i), '5') + "\"}\n";
+  config_.mutable_sft()->add_train_files(write("train.jsonl", text));
+  const SftData found = data(none_);
+  EXPECT_EQ(found.size(), 5u);
+  EXPECT_EQ(found.longest(), static_cast<int64_t>(2 + 5 + eos()));
+  std::vector<std::vector<size_t>> epochs;
+  for (uint64_t epoch = 0; epoch < 4; ++epoch) {
+    epochs.emplace_back();
+    for (uint64_t i = 0; i < 5; ++i)
+      epochs.back().push_back(found.example(5 * epoch + i).response.size() - eos());
+    EXPECT_THAT(epochs.back(), testing::UnorderedElementsAre(1, 2, 3, 4, 5));
+  }
+  EXPECT_NE(epochs[0], epochs[1]);
+}
+
+TEST_F(SftOwnRows, BadOnesAreNamedOrLeftOut) {
+  const std::string good = "{\"prompt\": \"7\", \"response\": \"5\"}\n";
+  EXPECT_THAT(rows_refusal(good + "{\"prompt\": \"7\"}\n"), HasSubstr("rows.jsonl:2: a \"prompt\" without"));
+  EXPECT_THAT(rows_refusal(good + "{\"prompt\": \"7777777777\", \"response\": \"5\"}\n"),
+              AllOf(HasSubstr("rows.jsonl:2: the prompt has 11 tokens"), HasSubstr("raise that or set")));
+  EXPECT_THAT(rows_refusal("{\"prompt\": \"7\", \"response\": \"5\", \"weight\": -0.0}\n"),
+              HasSubstr("every row of sft.train_files has \"weight\" 0"));
+  const std::string chat =
+      "{\"messages\": [{\"role\": \"user\", \"content\": \"7\"}, {\"role\": \"assistant\", \"content\": "
+      "\"5\"}]}\n";
+  skip();
+  EXPECT_THAT(rows_refusal(good + chat), HasSubstr("rows.jsonl:2: a row of \"messages\"")) << "no bad row";
+  EXPECT_EQ(rows(good + "{\"prompt\": \"7777777777\", \"response\": \"5\"}\n{}\n" + good).size(), 2u);
+}
+
+TEST_F(SftOwnRows, JsonIsNoPlainText) {
+  const auto refused = [&](const char* name, const std::string& text) {
+    return error_of([&] { check_plain_text(write(name, text), text); });
+  };
+  EXPECT_THAT(refused("a.jsonl", "x"), HasSubstr("a.jsonl is JSON"));
+  EXPECT_THAT(refused("a.JSON", "x"), HasSubstr("sft.train_files"));
+  EXPECT_THAT(refused("a.txt", "\n{\"a\": 1}\n\n {\"b\": 2}\r\n"), HasSubstr("a.txt is JSON"));
+  EXPECT_EQ(refused("a.txt", "{\"a\": 1}\nand a text\n"), "no error");
+  EXPECT_EQ(refused("a.txt", "[1]\n"), "no error");
+  EXPECT_EQ(refused("a.txt", ""), "no error");
+  EXPECT_EQ(refused("a.txt", "{}{}\n"), "no error");
+}
+
+TEST_F(SftOwnRows, TheRateHasADefaultOfItsOwn) {
+  const auto rates = [&](const std::string& text) {
+    const proto::Config config = load_config(write("c.yaml", text), {});
+    return std::pair(config.sft().optim().lr(), config.actor().optim().lr());
+  };
+  EXPECT_EQ(rates("seed: 1\n"), std::pair(1e-5, 1e-6));
+  EXPECT_EQ(rates("sft: {optim: {clip_grad: 0}}\n"), std::pair(1e-5, 1e-6));
+  EXPECT_EQ(rates("sft: {optim: {lr: 1e-6}}\nactor: {optim: {lr: 3e-4}}\n"), std::pair(1e-6, 3e-4));
+  EXPECT_EQ(rates(config_to_yaml(load_config(write("d.yaml", "seed: 1\n"), {}))), std::pair(1e-5, 1e-6));
+  const proto::Config files = load_config(
+      write("e.yaml", "sft: {train_files: [a.jsonl], val_files: [b.jsonl], text_files: [c.txt]}\n"), {});
+  EXPECT_EQ(files.sft().train_files(0), (scratch_.path() / "a.jsonl").string());
+  EXPECT_EQ(files.sft().val_files(0), (scratch_.path() / "b.jsonl").string());
 }
 
 }  // namespace
