@@ -2,8 +2,6 @@
 // part and the serial time between two loops. For tuning core/spin_bound.h on an idle machine.
 //   bench_team [--threads 2] [--parts-us 0,2,10,50,200] [--gaps-us 0,5,20,60,250,1000,5000] [--turns 11]
 #include <CLI/CLI.hpp>
-#include <chrono>
-#include <thread>
 #include <vector>
 
 #include "bench/turns.h"
@@ -13,7 +11,6 @@ namespace orrery {
 namespace {
 
 constexpr double kTurnSeconds = 0.03;
-constexpr auto kBetweenTurns = std::chrono::milliseconds(20);  // the other's members have gone to sleep
 
 void work(int64_t rounds) {
   volatile uint32_t sink = 1;
@@ -54,16 +51,18 @@ void by_libgomp(const Case& c) {
 /// Microseconds of a loop, without the gap before it.
 template <class Loop>
 double turn(const Case& c, const Loop& loop) {
-  std::this_thread::sleep_for(kBetweenTurns);
-  const double start = now(2);
-  double looped = 0;
   int64_t loops = 0;
-  for (; now(2) - start < kTurnSeconds || loops < 3; ++loops) {
+  double looped = 0;
+  const auto loop_after_gap = [&] {
     work(c.gap);
     const double begin = now(2);
     loop(c);
     looped += now(2) - begin;
-  }
+    ++loops;
+  };
+  seconds_of_turn(2, loop_after_gap, 1);
+  loops = 0, looped = 0;
+  for (const double start = now(2); now(2) - start < kTurnSeconds || loops < 3;) loop_after_gap();
   return looped / static_cast<double>(loops) * 1e6;
 }
 

@@ -126,10 +126,7 @@ class Team {
   std::array<Slot, kMostParts> slots_;
 };
 
-Team::Team()
-    : process_(getpid()),
-      most_members_(
-          static_cast<uint32_t>(std::min<int64_t>(kMostParts, int64_t{kMembersPerCpu} * available_cpus()))) {}
+Team::Team() : process_(getpid()), most_members_(static_cast<uint32_t>(most_team_members())) {}
 
 Team::~Team() {
   if (getpid() != process_) return;  // fork() copied no members
@@ -246,6 +243,10 @@ void Team::run(int64_t parts, PartFunction function, void* body) {
 }
 
 }  // namespace
+
+int most_team_members() {
+  return static_cast<int>(std::min<int64_t>(kMostParts, int64_t{kMembersPerCpu} * available_cpus()));
+}
 
 bool inside_part() { return t_inside_part; }
 
