@@ -227,7 +227,7 @@ nlohmann::json measure(const std::string& name, int threads, int64_t turns, cons
   for (int64_t i = 0; i < turns; ++i) {
     for (size_t r = 0; r < 3; ++r) {
       const size_t which = (r + static_cast<size_t>(i)) % 3;
-      times[which].push_back(seconds(threads, runs[which], calls));
+      times[which].push_back(seconds_of_turn(threads, runs[which], calls));
     }
     const double whole = times[0].back(), ours = times[1].back(), theirs = times[2].back();
     ratios.push_back(ours / theirs);

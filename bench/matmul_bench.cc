@@ -59,8 +59,8 @@ void compare(benchmark::State& state, int threads, double flops, const std::func
     const double start = now(0);
     while (ratios.size() < kPairs || now(0) - start < kTotal) {
       const bool first = ratios.size() % 2 == 0;
-      const double before = first ? seconds(threads, ours, calls) : seconds(threads, theirs, calls);
-      const double after = first ? seconds(threads, theirs, calls) : seconds(threads, ours, calls);
+      const double before = seconds_of_turn(threads, first ? ours : theirs, calls);
+      const double after = seconds_of_turn(threads, first ? theirs : ours, calls);
       our_times.push_back(first ? before : after);
       their_times.push_back(first ? after : before);
       ratios.push_back(their_times.back() / our_times.back());

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
 #include <exception>
+#include <thread>
 #include <vector>
 
 #include "core/buffer.h"
@@ -32,6 +34,18 @@ double seconds(int threads, Run&& run, int64_t calls) {
   const double start = now(threads);
   for (int64_t i = 0; i < calls; ++i) run();
   return (now(threads) - start) / static_cast<double>(calls);
+}
+
+/// As seconds(), after a turn that another team of threads had: libgomp's members (oneDNN's) spin for
+/// milliseconds after their last loop, on the CPUs that this turn needs. They sleep, and an untimed call
+/// wakes this team.
+template <class Run>
+double seconds_of_turn(int threads, Run&& run, int64_t calls) {
+  if (threads > 1) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    run();
+  }
+  return seconds(threads, run, calls);
 }
 
 inline double median(std::vector<double> values) {

@@ -17,18 +17,13 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/parallel.h"
+#include "core/spin_bound.h"
 
 namespace orrery {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-using std::chrono::microseconds;
-
-// bench/team_bench.cc and bench/busy.sh show what these do.
-constexpr auto kMostSpin = microseconds(1000);  // gaps between the loops of a step are shorter
-constexpr auto kLeastSpin = microseconds(10);   // a fraction of what it costs to sleep and be woken
-constexpr int kPausesPerLook = 32;              // at the clock, which costs as much as one of them
-constexpr size_t kLine = 128;                   // two cache lines, since they are fetched in pairs
+constexpr int kPausesPerLook = 32;  // at the clock, which costs as much as one or two of them
+constexpr size_t kLine = 128;       // two cache lines, since they are fetched in pairs
 
 constinit thread_local bool t_inside_part = false;
 
@@ -51,66 +46,43 @@ void futex_wake(std::atomic<uint32_t>& word) {
   syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
 }
 
-/// How long one thread spins before it sleeps. The bound grows when a little more would have been enough, and
-/// halves when the wait outlasted kMostSpin: then there was no work, or the one waited for was not running
-/// because others use its CPU, and so should this thread not.
-class Patience {
- public:
-  /// Returns when ready() holds: spins, then calls sleep(), which returns when it is worth another look.
-  template <class Ready, class Sleep>
-  void wait(const Ready& ready, const Sleep& sleep) {
+/// Returns when ready() holds: spins for the bound, then calls sleep(), after which it is worth another look.
+template <class Ready, class Sleep>
+void wait(SpinBound& bound, const Ready& ready, const Sleep& sleep) {
+  for (int i = 0; i < kPausesPerLook; ++i) {
+    if (ready()) return;
+    pause();
+  }
+  const auto start = std::chrono::steady_clock::now();
+  SpinBound::Duration waited{};
+  do {
     for (int i = 0; i < kPausesPerLook; ++i) {
-      if (ready()) return;
+      if (ready()) return bound.spun(waited);
       pause();
     }
-    const Clock::time_point start = Clock::now();
-    for (;;) {
-      for (int i = 0; i < kPausesPerLook; ++i) {
-        if (ready()) {
-          if (bound_ < kMostSpin && 2 * (Clock::now() - start) > bound_) {
-            bound_ = std::min<Clock::duration>(2 * bound_, kMostSpin);
-          }
-          return;
-        }
-        pause();
-      }
-      if (Clock::now() - start > bound_) break;
-    }
-    sleep();
-    const Clock::duration waited = Clock::now() - start;
-    if (waited <= kMostSpin) {
-      bound_ = std::min<Clock::duration>(std::max(bound_, 2 * waited), kMostSpin);
-    } else {
-      bound_ = std::max<Clock::duration>(bound_ / 2, kLeastSpin);
-    }
-  }
-
- private:
-  Clock::duration bound_ = kMostSpin;
-};
+    waited = std::chrono::steady_clock::now() - start;
+  } while (waited < bound.get());
+  sleep();
+  bound.slept(std::chrono::steady_clock::now() - start);
+}
 
 // What holds at any time, by number; the code below refers to it.
 //  1. A region (function_, body_, error_) is written by the caller alone, while no slot is open and no part
-//  that was
-//     begun is unfinished.
+//     that was begun is unfinished.
 //  2. A slot is opened by the caller alone, after 1 (release). It stops being open by a claim alone, a
 //     compare-and-exchange (acquire): so each part is begun once, and by a thread that sees the region.
 //     Nobody reads the region without a claim, so it does not matter how late a member is, nor which region
 //     it thinks this is.
 //  3. unfinished_ counts the parts that have not ended. Who claimed a part takes it off after its end
-//  (release).
-//     The caller leaves the region when it has seen 0 (acquire): all that the parts wrote is there, and none
-//     touches the region any more.
+//     (release). The caller leaves the region when it has seen 0 (acquire): all that the parts wrote is
+//     there, and none touches the region any more.
 //  4. unclaimed_ is at least the number of open slots: it is lowered after the claim, and before 3. So 0
-//  means
-//     that no slot is open, and it is exactly 0 between regions.
+//     means that no slot is open, and it is exactly 0 between regions.
 //  5. Slot i becomes kAsleep by its own member alone, and only from kIdle. The caller, who alone replaces
-//  kAsleep,
-//     then wakes the member. The kernel looks at the word before it lets a thread sleep: no opening is slept
-//     through.
+//     kAsleep, then wakes the member. The kernel looks at the word once more before it lets a thread sleep,
+//     so no opening is slept through.
 //  6. The caller sets kCallerSleeps in unfinished_ before it sleeps on that word; who brings the count to 0
-//  and finds
-//     the bit wakes it. Being woken once too often is harmless: all sleeps are loops.
+//     and finds the bit wakes it. Being woken once too often is harmless: all sleeps are loops.
 //  7. Slots and counters live until the members have been joined.
 class Team {
  public:
@@ -147,17 +119,14 @@ class Team {
   std::exception_ptr error_;
   std::atomic<bool> failed_ = false;
   std::atomic<uint32_t> parts_ = 0;
-  Patience patience_;  // the caller's
+  SpinBound bound_;  // the caller's
 
   alignas(kLine) std::atomic<uint32_t> unclaimed_ = 0;
   std::atomic<uint32_t> unfinished_ = 0;
   std::array<Slot, kMostParts> slots_;
 };
 
-Team::Team()
-    : process_(getpid()),
-      most_members_(
-          static_cast<uint32_t>(std::min<int64_t>(kMostParts, int64_t{kMembersPerCpu} * available_cpus()))) {}
+Team::Team() : process_(getpid()), most_members_(static_cast<uint32_t>(most_team_members())) {}
 
 Team::~Team() {
   if (getpid() != process_) return;  // fork() copied no members
@@ -193,8 +162,9 @@ void Team::grow(uint32_t members) {
 /// A member's life.
 void* Team::serve(void* argument) {
   Slot& slot = *static_cast<Slot*>(argument);
+  pthread_setname_np(pthread_self(), "orrery team");  // for top -H
   t_inside_part = true;
-  Patience patience;
+  SpinBound bound;
   const auto ready = [&] { return slot.state.load(std::memory_order_acquire) != kIdle; };
   const auto sleep = [&] {  // 5
     uint32_t idle = kIdle;
@@ -202,7 +172,7 @@ void* Team::serve(void* argument) {
     while (slot.state.load(std::memory_order_relaxed) == kAsleep) futex_wait(slot.state, kAsleep);
   };
   while (slot.state.load(std::memory_order_relaxed) != kQuit) {
-    patience.wait(ready, sleep);
+    wait(bound, ready, sleep);
     slot.team->work(slot.number);  // its own part, if nobody else has begun it, or another
   }
   return nullptr;
@@ -265,7 +235,7 @@ void Team::run(int64_t parts, PartFunction function, void* body) {
     for (; left != kCallerSleeps; left = unfinished_.load(std::memory_order_acquire))
       futex_wait(unfinished_, left);
   };
-  patience_.wait(ready, sleep);
+  wait(bound_, ready, sleep);
   if (failed_.load(std::memory_order_relaxed)) {
     failed_.store(false, std::memory_order_relaxed);
     std::rethrow_exception(std::exchange(error_, nullptr));
@@ -273,6 +243,10 @@ void Team::run(int64_t parts, PartFunction function, void* body) {
 }
 
 }  // namespace
+
+int most_team_members() {
+  return static_cast<int>(std::min<int64_t>(kMostParts, int64_t{kMembersPerCpu} * available_cpus()));
+}
 
 bool inside_part() { return t_inside_part; }
 

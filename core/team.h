@@ -21,6 +21,9 @@ inline constexpr int64_t kMostParts = 512;                  ///< of one call of 
 inline constexpr int kMembersPerCpu = 4;                    ///< beyond that, parts wait for a free member
 inline constexpr size_t kTeamStackBytes = size_t{8} << 20;  ///< as much as a main thread has by default
 
+/// Members that a team may have here, the caller among them: more of them would only take each other's CPU.
+int most_team_members();
+
 /// Whether this thread is inside a part. run_parts() must not be called there: parallel loops then run
 /// serially.
 bool inside_part();

@@ -74,7 +74,7 @@ int resolve_threads(const proto::Config& config, int local_ranks) {
         "binding",
         wanted, cpus);
   }
-  return wanted;
+  return std::min(wanted, most_team_members());  // ops keep scratch for each thread that they are told of
 }
 
 bool learns_demonstrations(const proto::Config& config) {

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/spin_bound.h"
 
 #if defined(__SANITIZE_THREAD__)
 #define ORRERY_UNDER_TSAN 1
@@ -289,6 +290,50 @@ TEST(Parallel, RunsWithFewerWhereThreadsAreRefused) {
   const int code = child_exit_code([&] { std::thread(refused).join(); });  // a thread that has no team yet
   if (code == 77) GTEST_SKIP() << "no user here whose threads can be refused";
   EXPECT_EQ(code, 0);
+}
+
+/// Waits for something that comes after `gap` from the start of a wait; returns whether it spun till then.
+bool wait_for(SpinBound& bound, SpinBound::Duration gap) {
+  const bool spins = gap <= bound.get();
+  if (spins) {
+    bound.spun(gap);
+  } else {
+    bound.slept(gap + std::chrono::microseconds(50));  // which it takes to wake
+  }
+  return spins;
+}
+
+TEST(SpinBound, GapsOfAUsualLengthAreSpunThrough) {
+  SpinBound bound;
+  for (int i = 0; i < 1000; ++i) EXPECT_TRUE(wait_for(bound, std::chrono::microseconds(1 + i % 250)));
+  for (int turn = 0; turn < 20; ++turn) {  // a few long ones between do not matter
+    for (int i = 0; i < 3; ++i) wait_for(bound, std::chrono::milliseconds(20));
+    int slept = 0;
+    for (int i = 0; i < 100; ++i) slept += !wait_for(bound, std::chrono::microseconds(1 + (i * 37) % 200));
+    EXPECT_LE(slept, 2) << "turn " << turn;
+  }
+}
+
+TEST(SpinBound, NoWorkIsNotSpunFor) {
+  SpinBound bound;
+  for (int i = 0; i < 10; ++i) wait_for(bound, std::chrono::milliseconds(20));
+  EXPECT_EQ(bound.get(), SpinBound::kLeast);
+  wait_for(bound, std::chrono::microseconds(60));  // and then there is again
+  EXPECT_TRUE(wait_for(bound, std::chrono::microseconds(60)));
+}
+
+TEST(SpinBound, WhoeverSpinsOnTheCpuThatIsNeededSoonSleeps) {
+  SpinBound bound;
+  SpinBound::Duration spun{};
+  for (int i = 0; i < 1000; ++i) {  // what is waited for comes 60 us after this thread has gone to sleep
+    spun += bound.get();
+    bound.slept(bound.get() + std::chrono::microseconds(60));
+  }
+  EXPECT_LT(spun / 1000, 3 * SpinBound::kLeast);
+  // The first gap after that is slept through, the others are not for long.
+  int slept = 0;
+  for (int i = 0; i < 1000; ++i) slept += !wait_for(bound, std::chrono::microseconds(60));
+  EXPECT_LE(slept, SpinBound::kMostPenalty + 1);
 }
 
 }  // namespace
