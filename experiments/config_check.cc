@@ -147,7 +147,8 @@ void check_data(const proto::Config& config, ConfigUse use) {
     const bool rule = data.reward_rule() != proto::AUTO;
     if (rule || data.answer_extraction() != proto::DataSection::AUTO) {
       fail_usage(
-          "data.{} is set, but it is for rows of files and data.env generates and grades its own: remove it",
+          "data.{} is set, but it is for rows of files that data.env gsm8k grades, and data.env is another: "
+          "remove it",
           rule ? "reward_rule" : "answer_extraction");
     }
   }
@@ -157,18 +158,23 @@ void check_data(const proto::Config& config, ConfigUse use) {
         "data.system_prompt is set but data.apply_chat_template is not, and only a chat has such a message: "
         "set it, or write the text into data.prompt_template");
   }
+  if (!data.apply_chat_template() && config.model().has_chat_template_file()) {
+    fail_usage(
+        "model.chat_template_file is set but data.apply_chat_template is not: set it, or leave the file out");
+  }
   if (!data.apply_chat_template() && data.chat_template_kwargs_size() > 0) {
     fail_usage(
         "data.chat_template_kwargs is set but data.apply_chat_template is not: set it, or leave the "
         "variables out");
   }
   if (data.env() == proto::DataSection::GSM8K) check_files(config, use);
-  if (data.env() == proto::DataSection::ARITHMETIC &&
-      !(data.train_files().empty() && data.val_files().empty())) {
+  const bool generated =
+      data.env() == proto::DataSection::ARITHMETIC || data.env() == proto::DataSection::CONSTRAINT;
+  if (generated && !(data.train_files().empty() && data.val_files().empty())) {
     fail_usage(
-        "data.env arithmetic generates its problems, so data.train_files and data.val_files would be "
-        "ignored: remove them, "
-        "or set data.env to gsm8k");
+        "data.env {} generates its problems, so data.train_files and data.val_files would be ignored: remove "
+        "them, or set data.env to gsm8k, or to external for a reward of your own",
+        data.env() == proto::DataSection::ARITHMETIC ? "arithmetic" : "constraint");
   }
   if (data.env() != proto::DataSection::CONSTRAINT) return;
   const proto::ConstraintSection& constraint = data.constraint();

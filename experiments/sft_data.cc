@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "actors/data_format.h"
 #include "core/error.h"
 #include "core/file.h"
 #include "core/log.h"
@@ -63,7 +64,9 @@ SftData::SftData(const proto::Config& config, const Environment& env, const Prom
 }
 
 void SftData::read_documents(const std::string& file, const CheckSetup& setup) {
-  const std::vector<Document> documents = split_documents(read_file(file), config_.sft().text_separator());
+  const std::string text = read_file(file);
+  refuse_binary_format(text, file, "sft.text_files are plain text");
+  const std::vector<Document> documents = split_documents(text, config_.sft().text_separator());
   const auto where = [&](uint64_t i) { return fmt::format("{}:{}", file, documents[i].line); };
   const auto limit = static_cast<size_t>(config_.sft().max_length());
   std::vector<std::vector<int32_t>> all(documents.size());
