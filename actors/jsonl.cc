@@ -1,10 +1,13 @@
 #include "actors/jsonl.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <utility>
 
+#include "actors/data_format.h"
 #include "core/error.h"
 #include "core/log.h"
 
@@ -69,44 +72,6 @@ class NumberTexts final : public nlohmann::json_sax<nlohmann::json> {
   std::string inside_;             // the objects and lists around
 };
 
-/// Refuses a file of another format by name, going by its first line that is not blank; `more` lines follow.
-void check_format(std::string_view line, bool more, const std::string& path) {
-  constexpr std::pair<std::string_view, std::string_view> kFormats[] = {
-      {"\x89HDF", "an HDF5 file"},
-      {"\x1F\x8B", "compressed by gzip"},
-      {"\x28\xB5\x2F\xFD", "compressed by zstd"},
-      {"BZh", "compressed by bzip2"},
-      {"\xFD\x37zXZ", "compressed by xz"},
-      {"PK\x03\x04", "a ZIP archive"},
-      {"ARROW1", "an Arrow file"},
-      {"\xFF\xFE", "text in UTF-16"},
-      {"\xFE\xFF", "text in UTF-16"}};
-  if (line.starts_with("PAR1")) {
-    fail_usage(
-        "{} is a Parquet file, and data is read from JSON Lines (an object a line); convert it: python3 -c "
-        "'import pandas; pandas.read_parquet(\"x.parquet\").to_json(\"x.jsonl\", orient=\"records\", "
-        "lines=True)'",
-        path);
-  }
-  for (const auto& [begins, name] : kFormats) {
-    if (line.starts_with(begins)) {
-      fail_usage("{} is {}, and data is read from JSON Lines: an object a line, as plain UTF-8 text", path,
-                 name);
-    }
-  }
-  line.remove_prefix(std::min(line.find_first_not_of(" \t\r"), line.size()));
-  line = line.substr(0, line.find_last_not_of(" \t\r") + 1);
-  // A line that is another list, or a brace alone, is but a bad row.
-  const size_t inside = line.find_first_not_of(" \t", 1);
-  const bool array = line.starts_with('[') && (inside == std::string_view::npos || line[inside] == '{');
-  if (array || (line == "{" && more)) {
-    fail_usage(
-        "{} is one JSON {} over the whole file, and data is read from JSON Lines (an object a line); convert "
-        "it: jq -c '{}' x.json > x.jsonl",
-        path, array ? "array" : "object", array ? ".[]" : ".");
-  }
-}
-
 }  // namespace
 
 void read_jsonl(const std::vector<std::string>& files, bool skip,
@@ -114,14 +79,14 @@ void read_jsonl(const std::vector<std::string>& files, bool skip,
   for (const std::string& path : files) {
     if (std::filesystem::is_directory(path)) fail_usage("{} is a folder, not a JSONL file", path);
     std::ifstream file(path, std::ios::binary);
-    if (!file) fail_usage("cannot open {}; check data.train_files and data.val_files", path);
+    if (!file) fail_usage("cannot open {}: {}; check the path", path, std::strerror(errno));
     int64_t line_number = 0, good = 0, bad = 0;
     bool known = false;
     std::string first_problem;
     for (std::string line; std::getline(file, line);) {
       ++line_number;
       if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-      if (!std::exchange(known, true)) check_format(line, file.good() && file.peek() != EOF, path);
+      if (!std::exchange(known, true)) refuse_other_rows(line, file.good() && file.peek() != EOF, path);
       const std::string where = fmt::format("{}:{}", path, line_number);
       try {
         // The parser checks UTF-8 and its own nesting is iterative, so hostile text ends in an exception at
@@ -142,7 +107,10 @@ void read_jsonl(const std::vector<std::string>& files, bool skip,
       spdlog::warn("{}: {} of {} rows skipped, the first because: {}", path, bad, good + bad, first_problem);
     if (good == 0 && bad > 0)
       fail_usage("{} holds no usable row, the first because: {}", path, first_problem);
-    if (good == 0) fail_usage("{} holds no usable row", path);
+    if (good == 0)
+      fail_usage(
+          "{} {}", path,
+          line_number == 0 ? "holds no usable row: it is empty" : "holds no usable row: its lines are blank");
   }
 }
 

@@ -12,7 +12,8 @@ namespace orrery {
 /// Calls row(object, "file:line", line) for every non-empty line. A line that is not a JSON object, and an
 /// Error that `row` throws, is an Error with file:line; with `skip` such lines are left out, and one warning
 /// says how many and why the first, but a usage error of `row` (exit code 2) is passed on: no bad row, but a
-/// configuration that fits none. A file of another format (Parquet, a JSON array, gzip) is refused by name.
+/// configuration that fits none. A file of another format (Parquet, CSV, gzip ...) is refused by name
+/// (data_format.h).
 /// Error when a file cannot be read or holds no usable row. Exit code 2 for all but a failing disk: starting
 /// again mends no data.
 void read_jsonl(const std::vector<std::string>& files, bool skip,

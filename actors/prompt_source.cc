@@ -1,6 +1,7 @@
 #include "actors/prompt_source.h"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 
 #include "actors/prompt_template.h"
@@ -72,7 +73,7 @@ PromptSource::PromptSource(const proto::DataSection& data, const Environment& en
   if (use.val) val_ = check(Split::kVal, wanted_val_size(data, env), setup);
 }
 
-UsableItems PromptSource::check(Split split, uint64_t wanted, const CheckSetup& setup) const {
+UsableItems PromptSource::check(Split split, uint64_t wanted, const CheckSetup& setup) {
   const bool train = split == Split::kTrain;
   const uint64_t rows = env_.size(split);
   ItemCheck check;
@@ -80,14 +81,22 @@ UsableItems PromptSource::check(Split split, uint64_t wanted, const CheckSetup& 
   check.count = rows > 0 ? rows : std::min(wanted, kGeneratedSample);
   check.wanted = wanted;
   check.skip = skips();
+  std::atomic<int64_t> longest{0};
   check.problem = [&](uint64_t item) -> ItemProblem {
     try {
-      return problem(split, item, tokens(*env_.reset(split, item)));
+      const std::vector<int32_t> prompt = tokens(*env_.reset(split, item));
+      ItemProblem found = problem(split, item, prompt);
+      const auto length = static_cast<int64_t>(prompt.size());
+      for (int64_t old = longest;
+           found.text.empty() && old < length && !longest.compare_exchange_weak(old, length);)
+        continue;
+      return found;
     } catch (const Error& error) {
       return {fmt::format("{}: {}", env_.where(split, item), error.what())};
     }
   };
   UsableItems usable = find_usable(setup, check);
+  (train ? longest_train_ : longest_val_) = longest;
   return rows > 0 ? usable : UsableItems();
 }
 

@@ -52,6 +52,9 @@ class PromptSource {
   Prompt val_prompt(uint64_t index) const;
   uint64_t val_size() const;  ///< data.val_size bounded by what there is; unlimited: data.val_size, or 500
 
+  /// Tokens of the longest prompt of a split that was checked and can be used; 0: none was.
+  int64_t longest(Split split) const { return split == Split::kTrain ? longest_train_ : longest_val_; }
+
   /// Tokens of an episode's prompt: its messages, the last user's inside data.prompt_template, through the
   /// chat template (no BOS added beyond the template's), or its text through data.prompt_template and the
   /// tokenizer (BOS as the tokenizer says; at least one token always).
@@ -76,7 +79,7 @@ class PromptSource {
   std::vector<ChatMessage> messages(const Episode& episode) const;
   static ChatOptions chat_options(const Episode& episode);
   bool skips() const { return data_.on_error() == proto::DataSection::SKIP; }
-  UsableItems check(Split split, uint64_t wanted, const CheckSetup& setup) const;
+  UsableItems check(Split split, uint64_t wanted, const CheckSetup& setup);
   ItemProblem problem(Split split, uint64_t item, const std::vector<int32_t>& tokens) const;
   /// Of the item itself; Error when it cannot be used.
   Prompt prompt(Split split, uint64_t item) const;
@@ -89,6 +92,7 @@ class PromptSource {
   uint64_t seed_;
   std::optional<ChatTemplate> chat_template_;
   UsableItems train_, val_;  // of finite splits
+  int64_t longest_train_ = 0, longest_val_ = 0;
 };
 
 /// Position `index` of a pseudo-random permutation of [0, size) keyed by (seed, epoch): a Feistel network

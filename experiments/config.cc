@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/file.h"
+#include "experiments/config_effect.h"
 #include "experiments/yaml_to_proto.h"
 
 namespace orrery {
@@ -148,6 +149,7 @@ proto::Config load_config(const std::filesystem::path& path, std::span<const std
   if (resume != "auto" && resume != "off") {
     config.mutable_trainer()->set_resume(resolver.resolved(resume, "trainer.resume"));
   }
+  check_effect(config, reader);
   return config;
 }
 

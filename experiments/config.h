@@ -21,7 +21,8 @@ inline constexpr double kSftLearningRate = 1e-5;
 /// model.path, model.chat_template_file, data.train_files, data.val_files, sft.text_files, sft.train_files,
 /// sft.val_files and a path in trainer.resume become absolute: relative to the file's folder when written
 /// there, to the current folder when given on the command line. data.prompt_template_file is read into
-/// data.prompt_template, without one newline at its end, and cleared.
+/// data.prompt_template, without one newline at its end, and cleared. A key that has no effect beside the
+/// others is an Error (config_effect.h).
 /// run_dir is relative to the current folder and, where it is not given, runs/EXPERIMENT_NAME. ${NAME} in a
 /// path is the environment's variable (unset: Error), a leading ~/ the home folder.
 proto::Config load_config(const std::filesystem::path& path, std::span<const std::string> overrides);

@@ -164,6 +164,10 @@ void check_data(const proto::Config& config, ConfigUse use) {
         "data.system_prompt is set but data.apply_chat_template is not, and only a chat has such a message: "
         "set it, or write the text into data.prompt_template");
   }
+  if (!data.apply_chat_template() && config.model().has_chat_template_file()) {
+    fail_usage(
+        "model.chat_template_file is set but data.apply_chat_template is not: set it, or leave the file out");
+  }
   if (!data.apply_chat_template() && data.chat_template_kwargs_size() > 0) {
     fail_usage(
         "data.chat_template_kwargs is set but data.apply_chat_template is not: set it, or leave the "
@@ -173,12 +177,13 @@ void check_data(const proto::Config& config, ConfigUse use) {
   if (data.env() == proto::DataSection::GSM8K || data.env() == proto::DataSection::EXTERNAL) {
     check_files(config, use);
   }
-  if (data.env() == proto::DataSection::ARITHMETIC &&
-      !(data.train_files().empty() && data.val_files().empty())) {
+  const bool generated =
+      data.env() == proto::DataSection::ARITHMETIC || data.env() == proto::DataSection::CONSTRAINT;
+  if (generated && !(data.train_files().empty() && data.val_files().empty())) {
     fail_usage(
-        "data.env arithmetic generates its problems, so data.train_files and data.val_files would be "
-        "ignored: remove them, "
-        "or set data.env to gsm8k");
+        "data.env {} generates its problems, so data.train_files and data.val_files would be ignored: remove "
+        "them, or set data.env to gsm8k, or to external for a reward of your own",
+        data.env() == proto::DataSection::ARITHMETIC ? "arithmetic" : "constraint");
   }
   if (data.env() != proto::DataSection::CONSTRAINT) return;
   const proto::ConstraintSection& constraint = data.constraint();

@@ -1,5 +1,7 @@
 #include "experiments/job.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -15,27 +17,20 @@
 #include "rollout/block_manager.h"
 
 namespace orrery {
-
 namespace {
 
 std::unique_ptr<Transformer> make_transformer(const std::filesystem::path& folder, const Tokenizer& tokenizer,
                                               Device device, DType compute_dtype, int64_t max_positions) {
   const ModelConfig config = load_model_config(folder);
-  if (tokenizer.vocab_size() > config.vocab_size) {
-    fail(
-        "{}: the tokenizer has ids up to {} but the model's vocab_size is {}; they belong to different "
-        "models",
-        folder.string(), tokenizer.vocab_size() - 1, config.vocab_size);
-  }
+  check_vocabulary(folder, tokenizer, config);
   return std::make_unique<Transformer>(config, device, compute_dtype, max_positions);
 }
 
-/// What is wrong with a model's folder or with data stays wrong: as final as a config error, unless the
-/// system could not read it.
-template <class Work>
-auto final_unless_unread(Work&& work) {
+}  // namespace
+
+void final_unless_unread(const std::function<void()>& work) {
   try {
-    return work();
+    work();
   } catch (const SystemError&) {
     throw;
   } catch (const Error& error) {
@@ -53,7 +48,35 @@ class NoEnvironment final : public Environment {
   std::optional<Demonstration> demonstration(uint64_t /*index*/) const override { return std::nullopt; }
 };
 
+bool generates(const PromptUse& use) { return use.train_prompts > 0 || use.val; }
+
 }  // namespace
+
+ModelConfig read_job_model(const proto::Config& config, const PromptUse& use) {
+  const std::filesystem::path folder = config.model().path();
+  if (!std::filesystem::is_directory(folder)) {
+    fail_usage("model.path: '{}' is not a folder; give a Hugging Face model folder", folder.string());
+  }
+  ModelConfig model = load_model_config(folder);
+  if (!generates(use)) return model;
+  const int64_t longest = config.data().max_prompt_length() + config.data().max_response_length();
+  if (longest > model.max_position_embeddings) {
+    fail_usage(
+        "data.max_prompt_length + data.max_response_length is {} but {} handles {} positions; lower one of "
+        "them",
+        longest, folder.string(), model.max_position_embeddings);
+  }
+  return model;
+}
+
+void check_vocabulary(const std::filesystem::path& folder, const Tokenizer& tokenizer,
+                      const ModelConfig& model) {
+  if (tokenizer.vocab_size() <= model.vocab_size) return;
+  fail(
+      "{}: the tokenizer has ids up to {} but the model's vocab_size is {}; they belong to different "
+      "models",
+      folder.string(), tokenizer.vocab_size() - 1, model.vocab_size);
+}
 
 std::unique_ptr<Transformer> load_transformer(const Context& ctx, const std::filesystem::path& folder,
                                               const Tokenizer& tokenizer, DType compute_dtype,
@@ -73,6 +96,15 @@ int resolve_threads(const proto::Config& config, int local_ranks) {
         "cluster.threads is {} but this rank may run on {} CPU(s) only; mpirun --bind-to none lifts the "
         "binding",
         wanted, cpus);
+    return wanted;
+  }
+  const int64_t all = int64_t{wanted} * local_ranks, host = ::sysconf(_SC_NPROCESSORS_ONLN);
+  if (all > 2 * host) {
+    spdlog::warn(
+        "cluster.threads is {} for each of {} ranks on this host, {} threads on {} CPUs, which wait for each "
+        "other; 0 "
+        "shares the CPUs among the ranks",
+        wanted, local_ranks, all, host);
   }
   return std::min(wanted, most_team_members());  // ops keep scratch for each thread that they are told of
 }
@@ -80,6 +112,21 @@ int resolve_threads(const proto::Config& config, int local_ranks) {
 bool learns_demonstrations(const proto::Config& config) {
   const proto::SftSection& sft = config.sft();
   return sft.total_training_steps() > 0 && sft.text_files().empty() && sft.train_files().empty();
+}
+
+std::unique_ptr<Environment> make_job_environment(const proto::Config& config, const PromptUse& use) {
+  if (generates(use) || learns_demonstrations(config)) return make_environment(config.data(), config.seed());
+  return std::make_unique<NoEnvironment>();
+}
+
+void warn_of_threads(const proto::Config& config) {
+  const int64_t wanted = config.cluster().threads(), cpus = available_cpus();
+  if (wanted <= 2 * cpus) return;
+  spdlog::warn(
+      "cluster.threads is {} and this machine has {} CPU(s) for it: more threads than CPUs wait for each "
+      "other; 0 takes "
+      "what there is",
+      wanted, cpus);
 }
 
 PromptUse training_prompts(const proto::Config& config) {
@@ -110,23 +157,12 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
   std::unique_ptr<Job> job;
   const auto make = [&] {
     const std::filesystem::path folder = config.model().path();
-    if (!std::filesystem::is_directory(folder)) {
-      fail_usage("model.path: '{}' is not a folder; give a Hugging Face model folder", folder.string());
-    }
-    job.reset(new Job{config, world, topology, ctx, config.run_dir(), Tokenizer::load(folder, config.model().chat_template_file()), nullptr,
-                      nullptr, nullptr, std::move(learners), std::move(inputs)});
+    read_job_model(config, use);
+    job.reset(new Job{config, world, topology, ctx, config.run_dir(),
+                      Tokenizer::load(folder, config.model().chat_template_file()), nullptr, nullptr, nullptr,
+                      std::move(learners), std::move(inputs)});
     job->watchdog = watchdog;
-    const int64_t longest = config.data().max_prompt_length() + config.data().max_response_length();
-    const int64_t positions = load_model_config(folder).max_position_embeddings;
-    const bool generates = use.train_prompts > 0 || use.val;
-    if (generates && longest > positions) {
-      fail_usage(
-          "data.max_prompt_length + data.max_response_length is {} but {} handles {} positions; lower one of "
-          "them",
-          longest, folder.string(), positions);
-    }
-    job->env = generates || learns_demonstrations(config) ? make_environment(config.data(), config.seed())
-                                                          : std::make_unique<NoEnvironment>();
+    job->env = make_job_environment(config, use);
     job->source = std::make_unique<PromptSource>(config.data(), *job->env, job->tokenizer, config.seed(),
                                                  check_setup(*job), use);
     const uint64_t rows = job->source->train_size();
@@ -229,21 +265,25 @@ LrSchedule lr_schedule(const proto::OptimSection& optim, int64_t total_steps) {
   return schedule;
 }
 
-EngineConfig engine_config(const proto::Config& config, const Transformer& model) {
+EngineConfig engine_config(const proto::Config& config, const ModelConfig& model) {
   EngineConfig engine;
   engine.max_num_seqs = config.rollout().max_num_seqs();
   engine.max_num_batched_tokens = config.rollout().max_num_batched_tokens();
   engine.kv_cache_bytes = static_cast<size_t>(config.rollout().kv_cache_gb() * (1 << 30));
-  engine.max_model_len = std::min(model.config().max_position_embeddings,
+  engine.max_model_len = std::min(model.max_position_embeddings,
                                   config.data().max_prompt_length() + config.data().max_response_length());
   return engine;
 }
 
-void check_kv_cache(const proto::Config& config, const Transformer& model) {
+size_t kv_cache_bytes_per_sequence(const proto::Config& config, const ModelConfig& model) {
+  const int64_t blocks = BlockManager::blocks_for(engine_config(config, model).max_model_len) +
+                         1;  // a group keeps its prompt's last block
+  return KvCache::bytes_per_block(model) * static_cast<size_t>(blocks);
+}
+
+void check_kv_cache(const proto::Config& config, const ModelConfig& model) {
   const EngineConfig engine = engine_config(config, model);
-  const int64_t blocks =
-      BlockManager::blocks_for(engine.max_model_len) + 1;  // a group keeps its prompt's last block
-  const size_t bytes = KvCache::bytes_per_block(model.config()) * static_cast<size_t>(blocks);
+  const size_t bytes = kv_cache_bytes_per_sequence(config, model);
   if (engine.kv_cache_bytes >= bytes) return;
   fail_usage(
       "rollout.kv_cache_gb is {}, too little for the keys and values of one sequence of "

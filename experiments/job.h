@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -64,11 +65,29 @@ struct Job {
 std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, int local_ranks,
                               const PromptUse& use, Watchdog* watchdog);
 
+/// config.json of model.path. Usage Error when there is no such folder, or when the longest prompt and
+/// response do not fit the model's positions (where prompts are asked for).
+ModelConfig read_job_model(const proto::Config& config, const PromptUse& use);
+
+/// The environment of the config; where neither prompts nor demonstrations are asked for, one without items.
+std::unique_ptr<Environment> make_job_environment(const proto::Config& config, const PromptUse& use);
+
+/// Error when the tokenizer has ids that the model lacks.
+void check_vocabulary(const std::filesystem::path& folder, const Tokenizer& tokenizer,
+                      const ModelConfig& model);
+
+/// Calls work(). An Error of exit code 1 becomes a usage one: what is wrong with a model's folder or with
+/// data stays wrong. Not so a SystemError: the system could not read it.
+void final_unless_unread(const std::function<void()>& work);
+
 /// The prompts that a training run asks for; an evaluation asks for {0, true}.
 PromptUse training_prompts(const proto::Config& config);
 
 /// How this rank checks data: rank 0 speaks, each shows its progress.
 CheckSetup check_setup(const Job& job);
+
+/// A line when cluster.threads is more than twice what this machine has.
+void warn_of_threads(const proto::Config& config);
 
 /// Threads of a rank: cluster.threads, or this host's CPUs shared by its ranks.
 int resolve_threads(const proto::Config& config, int local_ranks);
@@ -82,10 +101,12 @@ DType rollout_compute_dtype(const proto::Config& config);  ///< of ranks that on
 Objective policy_objective(const proto::Config& config);
 AdamWParams adamw_params(const proto::OptimSection& optim);
 LrSchedule lr_schedule(const proto::OptimSection& optim, int64_t total_steps);
-EngineConfig engine_config(const proto::Config& config, const Transformer& model);
+EngineConfig engine_config(const proto::Config& config, const ModelConfig& model);
 /// A usage Error when engine_config's KV cache does not hold one sequence of the greatest length: known
 /// before any step.
-void check_kv_cache(const proto::Config& config, const Transformer& model);
+void check_kv_cache(const proto::Config& config, const ModelConfig& model);
+/// Tokens of the greatest length.
+size_t kv_cache_bytes_per_sequence(const proto::Config& config, const ModelConfig& model);
 SamplingParams train_sampling(const proto::RolloutSection& rollout);
 SamplingParams val_sampling(const proto::RolloutSection& rollout);
 

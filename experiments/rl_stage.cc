@@ -120,7 +120,7 @@ std::vector<Tree> mini_batch_trees(const Batch& batch, size_t first, size_t coun
 RlStage::RlStage(Job& job, Learner* learner, int64_t steps_before)
     : job_(job), learner_(learner), steps_before_(steps_before) {
   if (job.is_actor()) {
-    EngineConfig config = engine_config(job.config, job.model());
+    EngineConfig config = engine_config(job.config, job.model().config());
     if (learner != nullptr) config.kv_memory = learner->idle_memory();  // a rank generates or learns
     engine_ = std::make_unique<Engine>(job.ctx, job.model(), &job.tokenizer, config);
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "actors/data_format.h"
 #include "core/error.h"
 #include "core/file.h"
 #include "core/log.h"
@@ -84,6 +85,7 @@ void SftData::tell_rows() const {
 void SftData::read_documents(const std::string& file, const CheckSetup& setup) {
   const std::string text = read_file(file);
   check_plain_text(file, text);
+  refuse_binary_format(text, file, "sft.text_files are plain text");
   const std::vector<Document> documents = split_documents(text, config_.sft().text_separator());
   const auto where = [&](uint64_t i) { return fmt::format("{}:{}", file, documents[i].line); };
   const auto limit = static_cast<size_t>(config_.sft().max_length());

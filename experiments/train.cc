@@ -99,7 +99,7 @@ class Training {
         sft_total_(job.config.sft().total_training_steps()),
         rl_total_(job.config.trainer().total_training_steps()) {
     together(job.world, [&] {
-      if (rl_total_ > 0) check_kv_cache(job.config, job.model());
+      if (rl_total_ > 0) check_kv_cache(job.config, job.model().config());
     });
     if (job.is_learner()) {
       const LearnerConfig learner_config{job.config.cluster().gradient_shards(),

@@ -157,6 +157,20 @@ void reject_unknown_tensors(const fs::path& folder, const ModelConfig& config, c
        unknown.size() == 1 ? "" : ", ...");
 }
 
+/// The tensor of a parameter, which must be there with its shape.
+const FolderTensors::Place& place_of(const fs::path& folder, const ModelConfig& config,
+                                     const FolderTensors& tensors, const Parameter& parameter) {
+  const auto* place = tensors.find(parameter.name);
+  if (place == nullptr && config.tie_word_embeddings && parameter.name == kEmbedding)
+    place = tensors.find(kLmHead);
+  if (place == nullptr) {
+    fail("{}: tensor {} is missing{}", folder.string(), parameter.name,
+         parameter.name == kLmHead ? " and config.json does not say \"tie_word_embeddings\": true" : "");
+  }
+  check_shape(*place, parameter);
+  return *place;
+}
+
 struct Shard {
   std::string name;
   std::vector<SafetensorsOutput> tensors;
@@ -212,6 +226,15 @@ bool has_weights(const fs::path& folder) {
   return fs::exists(folder / kSingleFile) || fs::exists(folder / kIndexFile);
 }
 
+void check_hf_weights(const fs::path& folder, const ModelConfig& config, const ParameterTable& table) {
+  const FolderTensors tensors = open_tensors(folder);
+  reject_unknown_tensors(folder, config, table, tensors);
+  for (const Parameter& p : table.parameters()) {
+    const FolderTensors::Place& place = place_of(folder, config, tensors, p);
+    place.file->read_f32(*place.tensor, 0, {});  // refuses a type that is not read
+  }
+}
+
 void load_hf_weights(const Context& ctx, const fs::path& folder, const ModelConfig& config,
                      const ParameterTable& table, std::span<float> flat) {
   ORRERY_CHECK(static_cast<int64_t>(flat.size()) == table.flat_size(), "flat buffer of {} elements",
@@ -222,14 +245,8 @@ void load_hf_weights(const Context& ctx, const fs::path& folder, const ModelConf
   const FolderTensors::Place* second_head = nullptr;  // beside tied embeddings
   int64_t filled = 0;
   for (const Parameter& p : table.parameters()) {
-    const auto* place = tensors.find(p.name);
+    const auto* place = &place_of(folder, config, tensors, p);
     const bool tied = config.tie_word_embeddings && p.name == kEmbedding;
-    if (place == nullptr && tied) place = tensors.find(kLmHead);
-    if (place == nullptr) {
-      fail("{}: tensor {} is missing{}", folder.string(), p.name,
-           p.name == kLmHead ? " and config.json does not say \"tie_word_embeddings\": true" : "");
-    }
-    check_shape(*place, p);
     std::fill(flat.begin() + filled, flat.begin() + p.offset, 0.0f);  // the gap before it
     filled = p.offset + p.size;
     for (int64_t at = 0; at < p.size; at += kReadingElements) {

@@ -20,6 +20,11 @@ namespace orrery {
 /// weights.)
 bool has_weights(const std::filesystem::path& folder);
 
+/// As load_hf_weights, by the files' headers alone: every parameter is there with its shape, and nothing
+/// else.
+void check_hf_weights(const std::filesystem::path& folder, const ModelConfig& config,
+                      const ParameterTable& table);
+
 /// Reads every parameter of `table` from the folder into flat (float32; table.flat_size() elements; gaps
 /// become zero).
 ///

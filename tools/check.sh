@@ -76,6 +76,7 @@ mpi_environment
 
 begin "format and layering"
 run python3 tools/lint/layering.py
+run python3 tools/lint/config_reference.py --check
 check_format
 check_scripts
 

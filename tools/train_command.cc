@@ -6,7 +6,9 @@
 #include "core/fault.h"
 #include "experiments/agreement.h"
 #include "experiments/config.h"
+#include "experiments/config_files.h"
 #include "experiments/evaluate.h"
+#include "experiments/job.h"
 #include "experiments/train.h"
 #include "tools/commands.h"
 #include "tools/ranks.h"
@@ -87,14 +89,20 @@ void add_eval_command(CLI::App& app, Command& run) {
 void add_config_command(CLI::App& app, Command& run) {
   CLI::App* command =
       app.add_subcommand("config", "Check a config and print it with every key, and its batch sizes");
-  command->footer("Example:\n  orrery config experiments/quickstart.yaml rollout.n=16 --ranks 4");
+  command->footer(
+      "Examples:\n  orrery config experiments/quickstart.yaml rollout.n=16 --ranks 4\n"
+      "  orrery config experiments/quickstart.yaml --files\n"
+      "Every key: docs/config.md. Coming from verl, TRL or OpenRLHF: docs/migration.md.");
   auto config = std::make_shared<std::string>();
   auto overrides = std::make_shared<std::vector<std::string>>();
   auto ranks = std::make_shared<int>(1);
   auto faults = std::make_shared<bool>(false);
+  auto files = std::make_shared<bool>(false);
   command->add_option("config", *config, "YAML file");
   command->add_option("overrides", *overrides, "key=value pairs that replace values of the file");
   command->add_option("--ranks", *ranks, "Ranks to check it for")->check(whole_number(1));
+  command->add_flag("--files", *files,
+                    "Read the files, too: model, data and texts, every prompt measured; say what was found");
   command->add_flag("--faults", *faults, "List the points and actions of ORRERY_FAULT (fault injection)");
   command->callback([=, &run] {
     run = [=] {
@@ -105,6 +113,11 @@ void add_config_command(CLI::App& app, Command& run) {
       if (config->empty()) fail_usage("config: CONFIG is missing; see orrery config --help");
       const proto::Config resolved = load_config(*config, *overrides);
       check_config(resolved, *ranks);
+      warn_of_threads(resolved);
+      if (*files) {
+        std::printf("%s", describe_files(resolved).c_str());
+        return kExitOk;
+      }
       std::printf("%s", config_to_yaml(resolved).c_str());
       std::fflush(stdout);
       std::fprintf(stderr, "%s\n", describe_batch(resolved, *ranks).c_str());

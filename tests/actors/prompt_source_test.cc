@@ -201,6 +201,25 @@ TEST_F(PromptLengths, ARowThatTheChatTemplateRefusesIsOneToo) {
               testing::StartsWith("training item 2: the prompt has no tokens"));
 }
 
+TEST_F(PromptLengths, APromptTemplateStandsAroundTheUserMessageOfAChat) {
+  nlohmann::json json = testing_support::byte_level_tokenizer();
+  json["post_processor"] = nullptr;
+  const testing_support::TemporaryFolder folder;
+  folder.write("tokenizer.json", json.dump());
+  folder.write("tokenizer_config.json", nlohmann::json{{"chat_template", "folder's own"}}.dump());
+  folder.write("t.jinja", "{% for m in messages %}{{ m.role[0] }}({{ m.content }}){% endfor %}");
+  const Tokenizer tokenizer = Tokenizer::load(folder.path(), folder.path() / "t.jinja");
+  EXPECT_EQ(tokenizer.chat_template_file(), (folder.path() / "t.jinja").string());
+  data_.set_apply_chat_template(true);
+  data_.set_prompt_template("1+{}=");
+  data_.set_system_prompt("{}");
+  data_.set_max_prompt_length(100);
+  const Digits env({1, 3, 2});
+  const PromptSource source(data_, env, tokenizer, 1);
+  EXPECT_EQ(tokenizer.decode(source.val_prompt(1).tokens, false), "s({})u(1+777=)");
+  EXPECT_EQ(source.longest(Split::kVal), static_cast<int64_t>(source.val_prompt(1).tokens.size()));
+}
+
 TEST(Grouped, SeparatesThousands) {
   EXPECT_EQ(grouped(0), "0");
   EXPECT_EQ(grouped(999), "999");

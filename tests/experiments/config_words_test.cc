@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
@@ -56,7 +58,8 @@ TEST(ForeignKeys, EveryCounterpartExists) {
     // Keys that a note names.
     const std::string note(entry.note);
     for (size_t at = 0; (at = note.find_first_of("abcdefghijklmnopqrstuvwxyz", at)) != std::string::npos;) {
-      const size_t end = std::min(note.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_.", at), note.size());
+      const size_t end =
+          std::min(note.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_.", at), note.size());
       std::string word = note.substr(at, end - at);
       while (word.ends_with('.')) word.pop_back();
       at = end;
@@ -177,6 +180,58 @@ TEST(ForeignKeys, ValuesAreExplained) {
                            "actor.loss_agg_mode=seq-mean-token-sum-norm", "actor.loss_agg_mode=token-mean"}) {
     EXPECT_EQ(error_of("", same), "no error") << same;
   }
+}
+
+/// A section of docs/migration.md, from its marker to the next.
+std::string table_of(std::string_view program) {
+  std::string text = "| " + std::string(program) + " | here | |\n|---|---|---|\n";
+  for (const ForeignKey& entry : foreign_keys()) {
+    if (entry.program != program) continue;
+    std::string ours;
+    for (const std::string& key : split_keys(entry.ours)) ours += (ours.empty() ? "`" : ", `") + key + "`";
+    std::string key(entry.key);
+    if (key.ends_with('.')) key += '*';
+    text += fmt::format("| `{}` | {} | {} |\n", key, ours.empty() ? "none" : ours, entry.note);
+  }
+  return text;
+}
+
+std::string values_table() {
+  std::string text = "| key here | their value | |\n|---|---|---|\n";
+  for (const ForeignValue& entry : foreign_values())
+    text += fmt::format("| `{}` | `{}` | {} |\n", entry.key, entry.word, entry.note);
+  return text;
+}
+
+TEST(ForeignKeys, DocsMigrationHasTheTable) {
+  const std::filesystem::path path = std::filesystem::path(ORRERY_SOURCE_DIR) / "docs" / "migration.md";
+  std::string text = read_file(path);
+  for (const char* name : {"verl", "TRL", "OpenRLHF", "values"}) {
+    const std::string table = std::string_view(name) == "values" ? values_table() : table_of(name);
+    const std::string marker = fmt::format("<!-- {}: written by test_experiments -->\n", name),
+                      end = "<!-- end -->";
+    const size_t begin = text.find(marker);
+    ASSERT_NE(begin, std::string::npos) << marker;
+    const size_t from = begin + marker.size(), to = text.find(end, from);
+    ASSERT_NE(to, std::string::npos) << name;
+    EXPECT_EQ(text.substr(from, to - from), table)
+        << "docs/migration.md is not what experiments/foreign_keys.cc says; ORRERY_WRITE_DOCS=1 and this "
+           "test write it";
+    text.replace(from, to - from, table);
+  }
+  if (std::getenv("ORRERY_WRITE_DOCS") != nullptr) write_file_atomic(path, text);
+}
+
+TEST(ForeignKeys, DocsMigrationsExampleIsAConfig) {
+  const std::filesystem::path path = std::filesystem::path(ORRERY_SOURCE_DIR) / "docs" / "migration.md";
+  const std::string text = read_file(path), begin = "```yaml\n";
+  size_t count = 0;
+  for (size_t at = 0; (at = text.find(begin, at)) != std::string::npos; ++count) {
+    at += begin.size();
+    const std::string yaml = text.substr(at, text.find("```", at) - at);
+    EXPECT_EQ(error_of(yaml), "no error") << yaml;
+  }
+  EXPECT_GE(count, 2u);
 }
 
 TEST(ForeignKeys, HostileNamesGetNoAdvice) {

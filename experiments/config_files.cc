@@ -1,0 +1,166 @@
+#include "experiments/config_files.h"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <sstream>
+
+#include "actors/prompt_source.h"
+#include "core/error.h"
+#include "core/parallel.h"
+#include "experiments/checkpointing.h"
+#include "experiments/job.h"
+#include "experiments/sft_data.h"
+#include "experiments/sft_rows.h"
+#include "models/checkpoint.h"
+#include "models/hf_folder.h"
+
+namespace orrery {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// The name of a program in a command line for /bin/sh, after assignments (A=b python3 x.py); empty where the
+/// shell would have to be asked.
+std::string first_word(const std::string& command) {
+  std::istringstream words(command);
+  for (std::string word; words >> word;) {
+    if (word.find_first_of("\"'`$\\;&|<>(){}*?[]~#!") != std::string::npos) return "";
+    const size_t equals = word.find('=');
+    if (equals == std::string::npos || equals == 0) return word;
+  }
+  return "";
+}
+
+bool is_program(const fs::path& path) {
+  std::error_code error;
+  return fs::is_regular_file(path, error) && ::access(path.c_str(), X_OK) == 0;
+}
+
+void check_command(const std::string& command) {
+  // What the shell itself does.
+  constexpr const char* kBuiltIn[] = {"cd",    "exec", "exit", "export", "set", "ulimit",
+                                      "umask", "if",   "for",  "while",  "."};
+  const std::string word = first_word(command);
+  if (word.empty() || std::find(std::begin(kBuiltIn), std::end(kBuiltIn), word) != std::end(kBuiltIn)) return;
+  if (word.find('/') != std::string::npos) {
+    if (is_program(word)) return;
+    fail_usage("data.external.command: {} {}, and it is what is run (in {})", word,
+               fs::exists(word) ? "cannot be executed (chmod +x, or name its interpreter)" : "is not there",
+               fs::current_path().string());
+  }
+  const char* path = std::getenv("PATH");
+  std::istringstream folders(path != nullptr ? path : "/usr/local/bin:/usr/bin:/bin");
+  for (std::string folder; std::getline(folders, folder, ':');) {
+    if (is_program(fs::path(folder.empty() ? "." : folder) / word)) return;
+  }
+  fail_usage("data.external.command: there is no program {} in PATH", word);
+}
+
+/// "3 files", "1 file".
+std::string files(int count) { return fmt::format("{} file{}", count, count == 1 ? "" : "s"); }
+
+void check_resume_path(const proto::Config& config, const ParameterTable& table, std::string& found) {
+  const std::string& resume = config.trainer().resume();
+  if (resume == "auto" || resume == "off") return;
+  if (!fs::is_directory(resume)) {
+    fail_usage("trainer.resume: '{}' is not a folder; give auto, off, a checkpoint or a run folder", resume);
+  }
+  fs::path folder = resume;
+  if (fs::is_directory(folder / "checkpoints")) {
+    const auto all = list_checkpoints(folder / "checkpoints");
+    if (all.empty()) fail_usage("trainer.resume: {} holds no checkpoint", (folder / "checkpoints").string());
+    folder = all.back().folder;
+  }
+  const Checkpoint checkpoint(folder, Checkpoint::Verify::kOnRead);
+  if (!same_parameters(checkpoint.table(), table)) {
+    fail_usage(
+        "{} is of another model than model.path {}; set model.path back, or use another trainer.resume",
+        folder.string(), config.model().path());
+  }
+  found = fmt::format("{}, step {}", folder.string(), checkpoint.info().step);
+}
+
+class Report {
+ public:
+  void line(const char* what, const std::string& text) { text_ += fmt::format("{:<16}{}\n", what, text); }
+  const std::string& text() const { return text_; }
+
+ private:
+  std::string text_;
+};
+
+void describe_prompts(const proto::Config& config, const PromptSource& source, bool train, Report& report) {
+  const proto::DataSection& data = config.data();
+  const uint64_t size = train ? source.train_size() : source.val_size();
+  const int count = train ? data.train_files_size() : data.val_files_size();
+  const std::string what =
+      count == 0 ? "generated" : fmt::format("{} prompts of {}", grouped(size), files(count));
+  report.line(train ? "training data" : "held-out data",
+              fmt::format("{}, the longest {} of {} tokens", what,
+                          source.longest(train ? Split::kTrain : Split::kVal), data.max_prompt_length()));
+}
+
+std::string describe(const proto::Config& config) {
+  const fs::path folder = config.model().path();
+  const bool rl = config.trainer().total_training_steps() > 0;
+  Report report;
+  PromptUse use = training_prompts(config);
+  use.val = use.val || !config.data().val_files().empty();
+  const ModelConfig model = read_job_model(config, use);
+  const Tokenizer tokenizer = Tokenizer::load(folder, config.model().chat_template_file());
+  check_vocabulary(folder, tokenizer, model);
+  const ParameterTable table(model);
+  if (!config.model().from_scratch()) check_hf_weights(folder, model, table);
+  report.line("model", fmt::format("{}: {}, {} parameters, {}, {} positions", folder.string(),
+                                   model.model_type, grouped(static_cast<uint64_t>(table.parameter_count())),
+                                   config.model().from_scratch() ? "weights drawn from the seed"
+                                                                 : "headers of its weights read",
+                                   grouped(static_cast<uint64_t>(model.max_position_embeddings))));
+  report.line("tokenizer", fmt::format("{} ids; {}", grouped(static_cast<uint64_t>(tokenizer.vocab_size())),
+                                       !config.data().apply_chat_template()
+                                           ? std::string("no chat template is applied")
+                                           : "chat template of " + tokenizer.chat_template_file()));
+  if (rl) {
+    check_kv_cache(config, model);
+    const double sequences = static_cast<double>(engine_config(config, model).kv_cache_bytes) /
+                             static_cast<double>(kv_cache_bytes_per_sequence(config, model));
+    report.line("KV cache",
+                fmt::format("{} GiB: {} sequences of {} tokens", config.rollout().kv_cache_gb(),
+                            static_cast<int64_t>(sequences), engine_config(config, model).max_model_len));
+  }
+  if (config.data().env() == proto::DataSection::EXTERNAL) check_command(config.data().external().command());
+  const std::unique_ptr<Environment> env = make_job_environment(config, use);
+  CheckSetup setup;
+  setup.ctx.threads = std::max(1, available_cpus());
+  const PromptSource source(config.data(), *env, tokenizer, config.seed(), setup, use);
+  if (use.train_prompts > 0) describe_prompts(config, source, /*train=*/true, report);
+  if (use.val) describe_prompts(config, source, /*train=*/false, report);
+  if (config.sft().total_training_steps() > 0) {
+    const SftData sft(config, *env, source, tokenizer, setup);
+    report.line("SFT data", sft.size() == 0 ? std::string("generated demonstrations")
+                                            : fmt::format("{} examples", grouped(sft.size())));
+    if (const auto& files = config.sft().val_files(); !files.empty()) {
+      const SftRows val("sft.val_files", {files.begin(), files.end()}, config, source, tokenizer, setup);
+      report.line("SFT held-out", fmt::format("{} examples", grouped(val.examples().size())));
+    }
+  }
+  std::string resumed;
+  check_resume_path(config, table, resumed);
+  if (!resumed.empty()) report.line("resume", resumed);
+  return report.text();
+}
+
+}  // namespace
+
+std::string describe_files(const proto::Config& config) {
+  std::string text;
+  final_unless_unread([&] { text = describe(config); });
+  return text;
+}
+
+}  // namespace orrery
