@@ -90,7 +90,7 @@ void add_config_command(CLI::App& app, Command& run) {
   auto faults = std::make_shared<bool>(false);
   command->add_option("config", *config, "YAML file");
   command->add_option("overrides", *overrides, "key=value pairs that replace values of the file");
-  command->add_option("--ranks", *ranks, "Ranks to check it for")->check(whole_number(1));
+  command->add_option("--ranks", *ranks, "Ranks to check it for")->check(whole_number(1, kMostRanks));
   command->add_flag("--faults", *faults, "List the points and actions of ORRERY_FAULT (fault injection)");
   command->callback([=, &run] {
     run = [=] {
