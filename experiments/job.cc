@@ -10,6 +10,7 @@
 #include "core/parallel.h"
 #include "experiments/agreement.h"
 #include "experiments/inputs.h"
+#include "experiments/model_source.h"
 #include "experiments/together.h"
 #include "models/hf_folder.h"
 #include "rollout/block_manager.h"
@@ -95,9 +96,12 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
   std::unique_ptr<Job> job;
   const auto make = [&] {
     const std::filesystem::path folder = config.model().path();
-    if (!std::filesystem::is_directory(folder)) {
+    std::error_code error;
+    if (!std::filesystem::is_directory(folder, error)) {
       fail_usage("model.path: '{}' is not a folder; give a Hugging Face model folder", folder.string());
     }
+    if (const std::string hint = not_a_model_hint(folder); !hint.empty())
+      fail_usage("model.path: {} holds no config.json{}", folder.string(), hint);
     job.reset(new Job{config, world, topology, ctx, config.run_dir(), Tokenizer::load(folder), nullptr,
                       nullptr, nullptr, std::move(learners), std::move(inputs)});
     job->watchdog = watchdog;

@@ -122,7 +122,7 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 Tokenizer::~Tokenizer() = default;
 
-Tokenizer Tokenizer::load(const std::filesystem::path& folder) {
+Tokenizer Tokenizer::load(const std::filesystem::path& folder, const std::string& model_config) {
   const std::filesystem::path file = folder / "tokenizer.json";
   if (!std::filesystem::exists(file)) {
     fail("{}: not found; a model folder needs a tokenizer.json (Hugging Face tokenizers format)",
@@ -130,7 +130,8 @@ Tokenizer Tokenizer::load(const std::filesystem::path& folder) {
   }
   TokenizerJson parsed = read_tokenizer_json(file);
   const JsonNode root(parsed.rest, file.string(), "");
-  return Tokenizer(std::make_unique<const Parts>(parsed, file.string(), read_tokenizer_config(folder, root)));
+  return Tokenizer(std::make_unique<const Parts>(parsed, file.string(),
+                                                 read_tokenizer_config(folder, root, model_config)));
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_tokens) const {

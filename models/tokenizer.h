@@ -29,7 +29,9 @@ class Tokenizer {
   /// config's added_tokens_decoder replaces), chat_template.jinja (goes before the config's template),
   /// generation_config.json and config.json (ids that end a sequence, BOS). tokenizer_config.h has the rules.
   /// Throws Error naming the file and the key.
-  static Tokenizer load(const std::filesystem::path& folder);
+  /// Instead of a config.json in the folder counts `model_config`, the text of one, where it is given: the
+  /// folder is a checkpoint's.
+  static Tokenizer load(const std::filesystem::path& folder, const std::string& model_config = "");
 
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;
