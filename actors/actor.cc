@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "core/error.h"
+#include "core/plain_error.h"
 #include "core/timer.h"
 
 namespace orrery {
@@ -18,7 +19,7 @@ constexpr auto kPatience = std::chrono::milliseconds(2);
 void check_reward(const Trajectory& t, const StepResult& result, const std::string& text) {
   const auto check = [&](const std::string& what, double value) {
     if (std::isfinite(value)) return;
-    fail(
+    fail_as_users(
         "the {} of {} is {} for prompt {} sample {} (response: \"{:.80}\"); it must be a finite number: fix "
         "the environment or the data row",
         what, t.data_source, value, t.prompt_index, t.sample_index, text);

@@ -10,6 +10,7 @@
 #include "actors/data_format.h"
 #include "core/error.h"
 #include "core/log.h"
+#include "models/json_duplicates.h"
 
 namespace orrery {
 namespace {
@@ -94,6 +95,7 @@ void read_jsonl(const std::vector<std::string>& files, bool skip,
         const auto object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
         if (object.is_discarded()) fail("{}: not valid JSON", where);
         if (!object.is_object()) fail("{}: not a JSON object", where);
+        refuse_duplicate_keys(line, where);
         row(object, where, line);
         ++good;
       } catch (const Error& error) {

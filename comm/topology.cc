@@ -48,15 +48,15 @@ Topology make_topology(Placement placement, int ranks, int configured_learners, 
         "cluster.learners is {} of {} ranks, which leaves no actor: set cluster.learners to at most {}, or "
         "start more "
         "ranks",
-        topology.learners, ranks, ranks - 1);
+        topology.learners, ranks, best_learners(ranks - 1, gradient_shards));
   }
   if (!is_power_of_two(topology.learners) || gradient_shards % topology.learners != 0) {
     fail_usage(
         "cluster.learners is {}, which cannot share cluster.gradient_shards = {}: use a power of two that is "
-        "at most {} "
-        "(for example {}), or raise cluster.gradient_shards",
+        "at most {} (for example {}){}",
         topology.learners, gradient_shards, gradient_shards,
-        best_learners(topology.learners, gradient_shards));
+        best_learners(topology.learners, gradient_shards),
+        is_power_of_two(topology.learners) ? ", or raise cluster.gradient_shards" : "");
   }
   return topology;
 }

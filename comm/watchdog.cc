@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <limits>
 #include <map>
 
 #include "core/error.h"
@@ -23,8 +24,10 @@ std::string name_ranks(const std::vector<int>& ranks) {
   return text;
 }
 
-/// A deadline shorter than the time to the first warning brings that forward.
+/// A deadline shorter than the time to the first warning brings that forward. Without warnings the deadline
+/// is the first thing that is said.
 WatchdogOptions sensible(WatchdogOptions options) {
+  if (options.warn_seconds == 0) options.warn_seconds = std::numeric_limits<double>::infinity();
   if (options.fatal_seconds > 0) options.warn_seconds = std::min(options.warn_seconds, options.fatal_seconds);
   return options;
 }

@@ -20,8 +20,9 @@
 namespace orrery {
 
 struct WatchdogOptions {
-  double warn_seconds = 300;  ///< without progress until the first report; then again at 2, 4, 8, ... times
-  double fatal_seconds = 0;   ///< until the report that is fatal; 0: never
+  double warn_seconds =
+      300;  ///< without progress until the first report; then at 2, 4, 8, ... times; 0: never
+  double fatal_seconds = 0;  ///< until the report that is fatal; 0: never
   std::chrono::milliseconds period{1000};
 
   // Called from the watchdog's thread; each may be empty.

@@ -60,7 +60,8 @@ std::string read_file(const std::filesystem::path& path) {
 
 void sync_path(const std::filesystem::path& path) {
   const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-  if (file.fd < 0 || ::fsync(file.fd) != 0) fail("cannot sync {}: {}", path.string(), std::strerror(errno));
+  if (file.fd < 0 || ::fsync(file.fd) != 0)
+    fail_system("cannot sync {}: {}", path.string(), std::strerror(errno));
 }
 
 void write_file_atomic(const std::filesystem::path& path, std::string_view contents, Durability durability) {
@@ -71,7 +72,7 @@ void write_file_atomic(const std::filesystem::path& path, std::string_view conte
   const FaultAction fault = durable ? fault_point(FaultPoint::kFileWrite) : FaultAction::kNone;
   {
     const Fd file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-    if (file.fd < 0) fail("cannot create {}: {}", temporary.string(), std::strerror(errno));
+    if (file.fd < 0) fail_system("cannot create {}: {}", temporary.string(), std::strerror(errno));
     const size_t size = fault == FaultAction::kTorn ? contents.size() / 2 : contents.size();
     size_t done = 0;
     while (done < size) {
@@ -82,16 +83,16 @@ void write_file_atomic(const std::filesystem::path& path, std::string_view conte
       if (n < 0) {
         const int reason = errno;
         ::unlink(temporary.c_str());
-        fail("cannot write {}: {}", path.string(), std::strerror(reason));
+        fail_system("cannot write {}: {}", path.string(), std::strerror(reason));
       }
       done += static_cast<size_t>(n);
     }
     if (fault == FaultAction::kTorn) fault_crash();
     if (durable && ::fsync(file.fd) != 0)
-      fail("cannot sync {}: {}", temporary.string(), std::strerror(errno));
+      fail_system("cannot sync {}: {}", temporary.string(), std::strerror(errno));
   }
   if (::rename(temporary.c_str(), path.c_str()) != 0) {
-    fail("cannot rename {} to {}: {}", temporary.string(), path.string(), std::strerror(errno));
+    fail_system("cannot rename {} to {}: {}", temporary.string(), path.string(), std::strerror(errno));
   }
   if (!durable) return;
   const std::filesystem::path folder = path.parent_path();
@@ -125,12 +126,13 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
 
 FileLock::FileLock(const std::filesystem::path& path, std::chrono::milliseconds patience) {
   fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (fd_ < 0) fail("cannot create {}: {}", path.string(), std::strerror(errno));
+  if (fd_ < 0) fail_system("cannot create {}: {}", path.string(), std::strerror(errno));
   const auto deadline = std::chrono::steady_clock::now() + patience;
   while (::flock(fd_, LOCK_EX | LOCK_NB) != 0 && (errno == EWOULDBLOCK || errno == EINTR)) {
     if (std::chrono::steady_clock::now() >= deadline) {
       ::close(fd_);
-      fail("another run is using {}; wait for it, or choose another folder", path.parent_path().string());
+      fail_system("another run is using {}; wait for it, or choose another folder",
+                  path.parent_path().string());
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(20));
   }

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <cstdint>
 #include <cstdio>
 #include <fstream>
 
@@ -22,6 +23,11 @@ std::optional<ProcessStat> process_stat(pid_t pid) {
   if (name_end != std::string::npos)
     std::sscanf(text.c_str() + name_end + 1, " %c %d", &stat.state, &stat.parent);
   return stat;
+}
+
+size_t physical_memory() {
+  const long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
+  return pages > 0 && size > 0 ? static_cast<size_t>(pages) * static_cast<size_t>(size) : SIZE_MAX;
 }
 
 }  // namespace orrery

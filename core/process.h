@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <cstddef>
 #include <optional>
 #include <string>
 
@@ -20,5 +21,8 @@ struct ProcessStat {
 
 /// Of a process on this host, by /proc. Nothing when there is no such process.
 std::optional<ProcessStat> process_stat(pid_t pid);
+
+/// Bytes of memory of this host.
+size_t physical_memory();
 
 }  // namespace orrery

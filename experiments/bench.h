@@ -15,7 +15,7 @@
 namespace orrery {
 
 struct BenchOptions {
-  std::filesystem::path model;  ///< Hugging Face folder; with config.json alone: random weights
+  std::filesystem::path model;  ///< as ModelSource's; a folder with config.json alone: random weights
   DType compute_dtype = DType::kF32;
   Context ctx;
   int64_t batch = 8;      ///< sequences (rollout, train)

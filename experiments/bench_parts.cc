@@ -6,8 +6,8 @@
 #include "core/error.h"
 #include "core/rng.h"
 #include "experiments/metrics.h"
+#include "experiments/model_source.h"
 #include "kernels/peak.h"
-#include "models/hf_folder.h"
 
 namespace orrery::bench {
 
@@ -22,17 +22,18 @@ double slowest(Communicator& comm, double seconds) {
   return all[0];
 }
 
-Model load(const BenchOptions& options, int64_t positions) {
-  const ModelConfig config = load_model_config(options.model);
+Model load(const BenchOptions& options, int64_t positions, const char* length_options) {
+  const ModelSource source(options.model, "--model");
+  const ModelConfig config = source.config();
   if (positions > config.max_position_embeddings) {
-    fail_usage("sequences of {} tokens, but {} handles {} positions", positions, options.model.string(),
-               config.max_position_embeddings);
+    fail_usage("sequences of {} tokens, but {} handles {} positions; lower {}", positions, source.name(),
+               config.max_position_embeddings, length_options);
   }
   Model model{std::make_unique<Transformer>(config, options.ctx.device, options.compute_dtype, positions),
               ""};
   Transformer& t = *model.transformer;
-  if (has_weights(options.model)) {
-    load_hf_weights(options.ctx, options.model, config, t.table(), t.parameters());
+  if (source.has_weights()) {
+    source.read_weights(options.ctx, config, t.table(), t.parameters());
   } else {
     initialize_parameters(config, t.table(), options.seed, t.parameters());
     model.note = "no weights in the folder: random ones are used";
@@ -83,8 +84,11 @@ double rollout_flops(const BenchOptions& options, const ModelConfig& config, int
 
 LearnerConfig learner_config(const BenchOptions& options, const Communicator& comm) {
   if (options.gradient_shards % comm.size() != 0) {
-    fail_usage("{} gradient shards cannot be shared by {} ranks evenly; give a multiple by --gradient-shards",
-               options.gradient_shards, comm.size());
+    const bool power = (comm.size() & (comm.size() - 1)) == 0;
+    fail_usage("--gradient-shards {} cannot be shared by {} ranks evenly; {}", options.gradient_shards,
+               comm.size(),
+               power ? fmt::format("give at least {}", comm.size())
+                     : std::string("start a number of ranks that is a power of two"));
   }
   return {options.gradient_shards, options.max_token_len, false};
 }

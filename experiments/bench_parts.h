@@ -23,8 +23,8 @@ struct Model {
   std::unique_ptr<Transformer> transformer;
   std::string note;
 };
-/// For sequences of so many positions; packed.
-Model load(const BenchOptions& options, int64_t positions);
+/// For sequences of so many positions; packed. `length_options`: the options that say how many, for messages.
+Model load(const BenchOptions& options, int64_t positions, const char* length_options);
 
 std::vector<int32_t> random_prompt(const BenchOptions& options, int64_t vocab, uint64_t index,
                                    int64_t length);

@@ -12,7 +12,8 @@ BenchReport bench_rollout(const BenchOptions& options, Communicator& comm) {
                comm.size());
   }
   bench::Limits limits(options, comm);
-  const bench::Model loaded = bench::load(options, options.prompt_len + options.gen_len);
+  const bench::Model loaded =
+      bench::load(options, options.prompt_len + options.gen_len, "--prompt-len or --gen-len");
   const Transformer& model = *loaded.transformer;
   const int64_t vocab = model.config().vocab_size,
                 groups = std::max<int64_t>(1, options.batch / options.samples);

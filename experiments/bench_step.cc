@@ -81,7 +81,7 @@ BenchReport bench_step(const BenchOptions& options, Communicator& comm) {
   std::optional<Engine> engine;
   std::optional<Learner> learner;
   together(comm, [&] {
-    loaded = bench::load(options, options.prompt_len + options.gen_len);
+    loaded = bench::load(options, options.prompt_len + options.gen_len, "--prompt-len or --gen-len");
     learner.emplace(ctx, *loaded.transformer, comm, bench::learner_config(options, comm));
     EngineConfig config =
         bench::engine_config(options, std::max<int64_t>(1, (end - begin) * options.samples));

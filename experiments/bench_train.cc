@@ -14,7 +14,7 @@ BenchReport bench_train(const BenchOptions& options, Communicator& comm) {
   bench::Model loaded;
   std::optional<Learner> learner;
   together(comm, [&] {
-    loaded = bench::load(options, options.seq_len);
+    loaded = bench::load(options, options.seq_len, "--seq-len");
     learner.emplace(ctx, *loaded.transformer, comm, bench::learner_config(options, comm));
   });
   const int64_t vocab = loaded.transformer->config().vocab_size;

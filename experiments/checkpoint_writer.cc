@@ -5,6 +5,7 @@
 #include <cstring>
 #include <exception>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -40,6 +41,7 @@ struct CheckpointWriter::Save {
   std::exception_ptr error;  // of the copy, then of the save
   double seconds = 0;
   std::atomic<bool> done = false;
+  std::set<std::filesystem::path> verified;  // of remove_old_checkpoints()
 
   size_t count() const { return static_cast<size_t>(total_size(target.extents)); }
   std::span<float> part(size_t index) { return copy.span<float>().subspan(index * count(), count()); }
@@ -135,9 +137,9 @@ std::filesystem::path CheckpointWriter::publish(Save& save) {
   }
   together(comm, [&] {
     if (!first) return;
-    publish_checkpoint(temporary, target, save.info, to.table, entries, to.tokenizer,
-                       to.chat_template);
-    remove_old_checkpoints(to.folder, to.keep);
+    publish_checkpoint(temporary, target, save.info, to.table, entries, to.tokenizer, to.chat_template);
+    save.verified.erase(target);
+    remove_old_checkpoints(to.folder, to.keep, &save.verified);
   });
   return target;
 }

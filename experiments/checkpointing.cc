@@ -113,9 +113,10 @@ fs::path Checkpointer::choose(std::vector<std::string>& news) const {
   if (resume == "off") {
     if (has_own) {
       fail_usage(
-          "trainer.resume is off but {} holds checkpoints; choose another run_dir, remove them, or resume: "
-          "auto",
-          folder_.string());
+          "trainer.resume is off but {} holds checkpoints; choose another run_dir, remove the whole folder "
+          "{}, or "
+          "set trainer.resume=auto to go on with the run there, if it is this experiment",
+          folder_.string(), job_.run_dir.string());
     }
     return {};
   }
@@ -129,13 +130,15 @@ fs::path Checkpointer::choose(std::vector<std::string>& news) const {
     if (before != config_values(config_yaml_)["trainer.resume"]) {
       fail_usage(
           "trainer.resume is {} but {} holds checkpoints of a run that began otherwise; choose another "
-          "run_dir, "
-          "remove them, or resume: auto to go on from them",
-          resume, folder_.string());
+          "run_dir, remove the whole folder {}, or set trainer.resume=auto to go on with the run there, if "
+          "it is "
+          "this experiment",
+          resume, folder_.string(), job_.run_dir.string());
     }
     news.push_back(fmt::format("the run that began from {} goes on from its own checkpoints", resume));
   } else if (resume != "auto") {
-    if (!fs::is_directory(resume)) {
+    std::error_code error;
+    if (!fs::is_directory(resume, error)) {
       fail_usage("trainer.resume: '{}' is not a folder; give auto, off, a checkpoint or a run folder",
                  resume);
     }
@@ -144,7 +147,7 @@ fs::path Checkpointer::choose(std::vector<std::string>& news) const {
   }
   const bool own = from == folder_;
   fs::path found = newest_usable_checkpoint(
-      from, own ? "training would overwrite them: move them away, or give another run_dir"
+      from, own ? "training would overwrite them: move the whole folder away, or give another run_dir"
                 : "give another trainer.resume");
   if (found.empty() && !own) fail_usage("trainer.resume: {} holds no checkpoint", from.string());
   return found;
@@ -172,8 +175,9 @@ Checkpointer::Resumed Checkpointer::resume(Learner* learner) {
     const Checkpoint checkpoint(chosen, Checkpoint::Verify::kOnRead);
     Transformer& model = job_.model();
     if (!same_parameters(checkpoint.table(), model.table())) {
-      fail_usage("{} is of another model than model.path {}; set model.path back, or use another run_dir",
-                 chosen.string(), job_.config.model().path());
+      fail_usage("{} is of another model than model.path {}; set model.path back, or {}", chosen.string(),
+                 job_.config.model().path(),
+                 chosen.parent_path() == folder_ ? "use another run_dir" : "give another trainer.resume");
     }
     const bool imported = !checkpoint.info().state;
     state = checkpoint.info().state.value_or(TrainState{});  // none: an imported model, step 0

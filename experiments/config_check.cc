@@ -26,36 +26,36 @@ int64_t mini_batch_prompts(const proto::Config& config) {
   return size == 0 ? config.data().train_batch_size() : size;
 }
 
-/// The divisor of `whole` nearest to `wanted`.
-int64_t nearest_divisor(int64_t whole, int64_t wanted) {
+/// The divisor of `whole`, of at least `least`, nearest to `wanted`, which lies between the two.
+int64_t nearest_divisor(int64_t whole, int64_t wanted, int64_t least) {
   for (int64_t away = 0;; ++away) {
-    if (wanted - away >= 1 && whole % (wanted - away) == 0) return wanted - away;
+    if (wanted - away >= least && whole % (wanted - away) == 0) return wanted - away;
     if (wanted + away <= whole && whole % (wanted + away) == 0) return wanted + away;
   }
 }
 
 void check_batches(const proto::Config& config, const Topology& topology) {
   const int64_t prompts = config.data().train_batch_size(), mini = mini_batch_prompts(config);
-  if (mini > prompts) {
+  if (mini > prompts && prompts >= topology.learners) {
     fail_usage(
         "actor.ppo_mini_batch_size is {} prompts but data.train_batch_size has only {} (both count prompts, "
         "not samples): "
         "lower the first to {} or less, or 0 for one update a step",
         mini, prompts, prompts);
   }
+  if (std::min(mini, prompts) < topology.learners) {
+    fail_usage(
+        "{} learner ranks share mini-batches of {} prompt(s), so some would have no work: start fewer ranks, "
+        "or raise {}",
+        topology.learners, std::min(mini, prompts),
+        mini >= prompts ? "data.train_batch_size" : "actor.ppo_mini_batch_size");
+  }
   if (prompts % mini != 0) {
     fail_usage(
         "actor.ppo_mini_batch_size ({} prompts) does not divide data.train_batch_size ({} prompts): set it "
         "to {}, or "
         "train_batch_size to {}",
-        mini, prompts, nearest_divisor(prompts, mini), (prompts / mini + 1) * mini);
-  }
-  if (mini < topology.learners) {
-    fail_usage(
-        "{} learner ranks share mini-batches of {} prompt(s), so some would have no work: start fewer ranks, "
-        "or raise {}",
-        topology.learners, mini,
-        config.actor().ppo_mini_batch_size() == 0 ? "data.train_batch_size" : "actor.ppo_mini_batch_size");
+        mini, prompts, nearest_divisor(prompts, mini, topology.learners), (prompts / mini + 1) * mini);
   }
   if (prompts < topology.actors()) {
     fail_usage(

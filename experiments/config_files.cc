@@ -112,7 +112,8 @@ std::string describe(const proto::Config& config) {
   PromptUse use = training_prompts(config);
   use.val = use.val || !config.data().val_files().empty();
   const ModelConfig model = read_job_model(config, use);
-  const Tokenizer tokenizer = Tokenizer::load(folder, config.model().chat_template_file());
+  const Tokenizer tokenizer =
+      Tokenizer::load(folder, {.chat_template_file = config.model().chat_template_file()});
   check_vocabulary(folder, tokenizer, model);
   const ParameterTable table(model);
   if (!config.model().from_scratch()) check_hf_weights(folder, model, table);

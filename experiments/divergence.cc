@@ -101,10 +101,11 @@ std::string first_text(Communicator& comm, const std::string& mine) {
   return "";
 }
 
-void end_diverged(const std::string& where, const std::string& problem, const std::string& rate_key) {
+void end_diverged(const std::string& where, const std::string& problem, const std::string& rate_key,
+                  bool resumes) {
   throw AgreedError(fmt::format("{}: the policy has diverged: {}; nothing of it is saved: lower {} (or its "
-                                "clip_grad), then the same command resumes from the last checkpoint before",
-                                where, problem, rate_key),
+                                "clip_grad), then the same command{} resumes from the last checkpoint before",
+                                where, problem, rate_key, resumes ? "" : " with trainer.resume=auto"),
                     kExitDiverged);
 }
 

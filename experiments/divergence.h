@@ -77,6 +77,6 @@ std::string first_text(Communicator& comm, const std::string& mine);
 
 /// Throws the AgreedError that a diverged run ends with, alike on every rank. `where`: "step 606 (grpo 6)".
 [[noreturn]] void end_diverged(const std::string& where, const std::string& problem,
-                               const std::string& rate_key);
+                               const std::string& rate_key, bool resumes = true);
 
 }  // namespace orrery

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <system_error>
 
 #include "comm/watchdog.h"
 #include "core/error.h"
@@ -45,6 +46,29 @@ bool replace(const std::filesystem::path& path, const nlohmann::ordered_json& js
   }
 }
 
+/// Nothing where there is no such file, or not one of ours.
+std::optional<nlohmann::ordered_json> read_object(const std::filesystem::path& path) {
+  try {
+    auto json = nlohmann::ordered_json::parse(read_file(path));
+    if (json.is_object()) return json;
+  } catch (const Error&) {
+  } catch (const nlohmann::json::exception&) {
+  }
+  return std::nullopt;
+}
+
+void set_state(nlohmann::ordered_json& json, const RunState& state) {
+  json["time"] = unix_time();
+  json["state"] = state.name;
+  json["exit_code"] = nullptr;
+  if (state.exit_code) json["exit_code"] = *state.exit_code;
+  if (state.exit_code == 0) {
+    json["error"] = nullptr;
+  } else if (!state.error.empty()) {
+    json["error"] = state.error;
+  }
+}
+
 /// " as of 5 s before" for what is no longer news.
 std::string as_of(double age) { return age > kNews ? fmt::format(" as of {:.0f} s before", age) : ""; }
 
@@ -77,10 +101,16 @@ std::optional<Heartbeat> Heartbeat::parse(const std::string& text) {
 
 bool write_heartbeat(const std::filesystem::path& path, std::span<const proto::RankStatus> ranks,
                      std::span<const double> ages, const RunState& state) {
-  nlohmann::ordered_json json = {
-      {"time", unix_time()},     {"state", state.name},       {"exit_code", nullptr},
-      {"step", ranks[0].step()}, {"stage", ranks[0].stage()}, {"stage_step", ranks[0].stage_step()},
-      {"pid", ranks[0].pid()},   {"host", ranks[0].host()},   {"ranks", nlohmann::ordered_json::array()}};
+  nlohmann::ordered_json json = {{"time", unix_time()},
+                                 {"state", state.name},
+                                 {"exit_code", nullptr},
+                                 {"error", nullptr},
+                                 {"step", ranks[0].step()},
+                                 {"stage", ranks[0].stage()},
+                                 {"stage_step", ranks[0].stage_step()},
+                                 {"pid", ranks[0].pid()},
+                                 {"host", ranks[0].host()},
+                                 {"ranks", nlohmann::ordered_json::array()}};
   for (size_t r = 0; r < ranks.size(); ++r) {
     const proto::RankStatus& status = ranks[r];
     json["ranks"].push_back({{"rank", r},
@@ -99,20 +129,35 @@ bool write_heartbeat(const std::filesystem::path& path, std::span<const proto::R
 }
 
 bool write_final_state(const std::filesystem::path& path, const RunState& state) {
-  try {
-    auto json = nlohmann::ordered_json::parse(read_file(path));
-    if (!json.is_object()) return false;
-    if (state.exit_code == 0 && json.value("exit_code", nlohmann::ordered_json()) == 0) return true;
-    json["time"] = unix_time();
-    json["state"] = state.name;
-    json["exit_code"] = nullptr;
-    if (state.exit_code) json["exit_code"] = *state.exit_code;
-    return replace(path, json);
-  } catch (const Error&) {
-    return false;  // no such file
-  } catch (const nlohmann::json::exception&) {
-    return false;
-  }
+  auto json = read_object(path);
+  if (!json) return false;
+  if (state.exit_code == 0 && json->value("exit_code", nlohmann::ordered_json()) == 0) return true;
+  set_state(*json, state);
+  return replace(path, *json);
+}
+
+bool write_failure(const std::filesystem::path& path, int exit_code, const std::string& error) {
+  nlohmann::ordered_json json = read_object(path).value_or(nlohmann::ordered_json::object());
+  set_state(json, {"failed", exit_code, error});
+  // Rank 0 may be about to replace the file, by a temporary one of its own.
+  std::filesystem::path beside = path;
+  beside += ".failed";
+  std::error_code code;
+  if (replace(beside, json)) std::filesystem::rename(beside, path, code);
+  return !code;
+}
+
+bool says_failed(const std::filesystem::path& path) {
+  const auto json = read_object(path);
+  return json && json->value("state", nlohmann::ordered_json()) == "failed";
+}
+
+void forget_failure(const std::filesystem::path& path) {
+  if (!says_failed(path)) return;
+  nlohmann::ordered_json json;
+  set_state(json, {});
+  json["error"] = nullptr;
+  replace(path, json);
 }
 
 std::string diagnose(const Heartbeat& heartbeat, double file_age, double file_deadline,

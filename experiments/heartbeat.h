@@ -29,6 +29,7 @@ struct RunState {
   std::string name =
       "running";  ///< "running", "done", "stopped" (saved as asked, can be resumed) or "failed"
   std::optional<int> exit_code;  ///< at the end
+  std::string error;             ///< of "failed": what the user read, one line
 };
 
 /// Replaces the file by rename, not synced to disk: it is of use to the living only. False when it could not.
@@ -38,6 +39,17 @@ bool write_heartbeat(const std::filesystem::path& path, std::span<const proto::R
 /// The state replaced in a file that is there already; what the ranks said last stays. A final state that a
 /// rank has written stays too when exit_code is 0. False when it could not.
 bool write_final_state(const std::filesystem::path& path, const RunState& state);
+
+/// The state "failed", by the rank that ends a job: what the ranks said last stays, where there is a file.
+/// False when it could not.
+bool write_failure(const std::filesystem::path& path, int exit_code, const std::string& error);
+
+/// Whether the file says "failed".
+bool says_failed(const std::filesystem::path& path);
+
+/// Before a job's first heartbeat: what the file says of an earlier job's failure is replaced, so that from
+/// now on "failed" is said of this one.
+void forget_failure(const std::filesystem::path& path);
 
 /// One line that names the ranks that hold the job up, their phases and requests, `file_age` seconds after
 /// the heartbeat was written; empty while nobody is beyond a deadline. `file_deadline`: seconds without a new

@@ -12,6 +12,7 @@
 #include "core/parallel.h"
 #include "experiments/agreement.h"
 #include "experiments/inputs.h"
+#include "experiments/model_source.h"
 #include "experiments/together.h"
 #include "models/hf_folder.h"
 #include "rollout/block_manager.h"
@@ -54,9 +55,12 @@ bool generates(const PromptUse& use) { return use.train_prompts > 0 || use.val; 
 
 ModelConfig read_job_model(const proto::Config& config, const PromptUse& use) {
   const std::filesystem::path folder = config.model().path();
-  if (!std::filesystem::is_directory(folder)) {
+  std::error_code error;
+  if (!std::filesystem::is_directory(folder, error)) {
     fail_usage("model.path: '{}' is not a folder; give a Hugging Face model folder", folder.string());
   }
+  if (const std::string hint = not_a_model_hint(folder); !hint.empty())
+    fail_usage("model.path: {} holds no config.json{}", folder.string(), hint);
   ModelConfig model = load_model_config(folder);
   if (!generates(use)) return model;
   const int64_t longest = config.data().max_prompt_length() + config.data().max_response_length();
@@ -159,8 +163,8 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
     const std::filesystem::path folder = config.model().path();
     read_job_model(config, use);
     job.reset(new Job{config, world, topology, ctx, config.run_dir(),
-                      Tokenizer::load(folder, config.model().chat_template_file()), nullptr, nullptr, nullptr,
-                      std::move(learners), std::move(inputs)});
+                      Tokenizer::load(folder, {.chat_template_file = config.model().chat_template_file()}),
+                      nullptr, nullptr, nullptr, std::move(learners), std::move(inputs)});
     job->watchdog = watchdog;
     job->env = make_job_environment(config, use);
     job->source = std::make_unique<PromptSource>(config.data(), *job->env, job->tokenizer, config.seed(),

@@ -22,6 +22,7 @@
 #include "experiments/mpi_job.h"
 #include "experiments/run_folder.h"
 #include "experiments/stop_signal.h"
+#include "experiments/supervision.h"
 #include "models/checkpoint.h"
 
 namespace orrery {
@@ -147,13 +148,14 @@ class Launcher {
 
   int run() {
     make_run_dir(run_dir_);
-    const FileLock lock(run_dir_ / ".launch.lock", std::chrono::seconds(0));
+    const FileLock lock(run_dir_ / kLaunchLock, std::chrono::seconds(0));
     handle_stop_signals(on_signal);
     const int code = run_to_the_end();
     // Only what is this run's own: a job that could not start must not touch the file of one that lives.
     if (ran_) {
       const char* const ended_well = asked_to_stop() ? "stopped" : "done";
-      write_final_state(run_dir_ / kStatusFile, {code == kExitOk ? ended_well : "failed", code});
+      write_final_state(run_dir_ / kStatusFile,
+                        {code == kExitOk ? ended_well : "failed", code, code == kExitOk ? "" : cause_});
     }
     return code;
   }
@@ -202,6 +204,7 @@ class Launcher {
   /// One run of the job, to its end.
   RestartPolicy::Outcome attempt() {
     Monitor monitor(run_dir_);
+    announce_attempt(run_dir_, ++attempts_);
     MpiJob job(command());
     const Clock::time_point begin = Clock::now();
     std::string hang, ended_for;
@@ -314,6 +317,7 @@ class Launcher {
   const Published at_start_;
   std::optional<Published> before_stop_;  // when the running attempt was asked to stop
   double file_deadline_ = 0, rank_deadline_;
+  int attempts_ = 0;
   bool ran_ = false;   // some attempt's ranks were up
   std::string cause_;  // of the last attempt's end
 };

@@ -20,6 +20,7 @@
 #include "core/error.h"
 #include "core/process.h"
 #include "experiments/stop_signal.h"
+#include "experiments/supervision.h"
 
 namespace orrery {
 namespace {
@@ -94,6 +95,7 @@ std::vector<std::string> mpirun_command(const MpirunOptions& options,
     // Without an allocation a host has as many places as cores, hardware threads not counted.
     command.emplace_back(options.ranks > options.cpus ? "--oversubscribe" : "--use-hwthread-cpus");
   }
+  command.insert(command.end(), {"-x", kSupervision});
   command.insert(command.end(), options.extra.begin(), options.extra.end());
   command.insert(command.end(), program.begin(), program.end());
   return command;

@@ -20,21 +20,23 @@ constexpr const char* kSftSteps = "sft.total_training_steps";
 constexpr const char* kRlSteps = "trainer.total_training_steps";
 constexpr const char* kSftValFiles = "sft.val_files";
 
+/// What else helps: with trainer.resume=PATH another run_dir would begin there as well.
+const char* another(const ResumeQuestion& q) {
+  return q.own ? "use another run_dir" : "give another trainer.resume";
+}
+
 /// Steps that cannot be reached, whatever else changed.
 void check_steps(const ResumeQuestion& q, const TrainState& state) {
   const int64_t sft_total = q.config.sft().total_training_steps();
   const int64_t rl_total = q.config.trainer().total_training_steps();
   if (state.rl_step > 0 && state.sft_step < sft_total) {
-    fail_usage(
-        "{} is past SFT, which took {} steps; sft.total_training_steps is {} now: set it back, or use "
-        "another run_dir",
-        q.checkpoint, state.sft_step, sft_total);
+    fail_usage("{} is past SFT, which took {} steps; sft.total_training_steps is {} now: set it back, or {}",
+               q.checkpoint, state.sft_step, sft_total, another(q));
   }
   if (state.rl_step > rl_total) {
     fail_usage(
-        "{} is at RL step {} and trainer.total_training_steps is {}: raise it to go on from there, or use "
-        "another run_dir",
-        q.checkpoint, state.rl_step, rl_total);
+        "{} is at RL step {} and trainer.total_training_steps is {}: raise it to go on from there, or {}",
+        q.checkpoint, state.rl_step, rl_total, another(q));
   }
 }
 
@@ -154,8 +156,8 @@ ResumeAnswer check_resume(const ResumeQuestion& q) {
   if (nothing_left(q, state) && (!other.empty() || (!told.empty() && !other_lengths_only))) {
     fail_usage(
         "{} is at the last step of a run that is complete (trainer.total_training_steps {}), so that this "
-        "would have no effect: {}; raise trainer.total_training_steps, or use another run_dir",
-        q.checkpoint, q.config.trainer().total_training_steps(), all);
+        "would have no effect: {}; raise trainer.total_training_steps, or {}",
+        q.checkpoint, q.config.trainer().total_training_steps(), all, another(q));
   }
   if (!other.empty()) answer.keep_scores = false;
   if (!all.empty()) {

@@ -13,6 +13,9 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/plain_error.h"
+#include "experiments/heartbeat.h"
+#include "experiments/supervision.h"
 #include "rollout/rollout_file.h"
 
 namespace orrery {
@@ -65,7 +68,10 @@ void remove_file(const std::filesystem::path& path) {
 void make_run_dir(const std::filesystem::path& path) {
   std::error_code error;
   std::filesystem::create_directories(path, error);
-  if (error) fail_usage("run_dir: cannot create {}: {}", path.string(), error.message());
+  if (!error) return;
+  const std::string reason = system_reason(error.value());
+  if (error == std::errc::no_space_on_device) fail("run_dir: cannot create {}: {}", path.string(), reason);
+  fail_usage("run_dir: cannot create {}: {}", path.string(), reason);
 }
 
 std::filesystem::path rollout_path(const std::filesystem::path& run_dir, int64_t step, bool validation) {
@@ -126,10 +132,23 @@ int64_t renumber_older_rollouts(const std::filesystem::path& run_dir, int64_t sf
 RunFolder::RunFolder(std::filesystem::path path) : path_(std::move(path)) {}
 
 void RunFolder::take(bool make) {
-  if (taken_ || (!make && !std::filesystem::is_directory(path_))) return;
+  std::error_code error;
+  if (taken_ || (!make && !std::filesystem::is_directory(path_, error))) return;
   make_run_dir(path_);
+  if (supervised_attempt(path_) == 0 && !launch_lock_) {
+    try {
+      launch_lock_ = std::make_unique<FileLock>(path_ / kLaunchLock, std::chrono::seconds(5));
+    } catch (const SystemError& busy) {
+      if (!std::string_view(busy.what()).starts_with("another run")) throw;
+      fail_as_users(
+          "another run is using {}, or orrery launch is, about to start its ranks again; wait for it, stop it, or "
+          "choose another folder",
+          path_.string());
+    }
+  }
   // Ranks of a killed mpirun notice a moment later: a run resumed at once waits for them.
   lock_ = std::make_unique<FileLock>(path_ / ".lock", std::chrono::seconds(5));
+  forget_failure(path_ / kStatusFile);
   taken_ = true;
 }
 

@@ -38,20 +38,22 @@ struct RolloutEntry {
 /// validation after what the step learned from.
 std::vector<RolloutEntry> list_rollouts(const std::filesystem::path& folder);
 
-/// Rank 0: the run's folder, from when on it is this run's and no other's.
+/// The run's folder, which rank 0 takes for the job, from when on it is this run's and no other's.
 class RunFolder {
  public:
   explicit RunFolder(std::filesystem::path path);
 
   /// Locks it. Not `make`: only when it is there already, so that a run that cannot start leaves nothing.
-  /// Error when another run has it.
+  /// Error when another run has it, be it one that `orrery launch` is about to start again.
   void take(bool make);
+  /// On another rank than 0: rank 0 has taken it.
+  void note_taken() { taken_ = true; }
   const std::filesystem::path& path() const { return path_; }
   bool taken() const { return taken_; }  ///< from any thread
 
  private:
   std::filesystem::path path_;
-  std::unique_ptr<FileLock> lock_;
+  std::unique_ptr<FileLock> launch_lock_, lock_;
   std::atomic<bool> taken_ = false;
 };
 

@@ -6,6 +6,7 @@
 
 #include "comm/communicator.h"
 #include "core/error.h"
+#include "core/plain_error.h"
 
 namespace orrery {
 
@@ -22,10 +23,9 @@ void together(Communicator& comm, Work&& work) {
   std::string problem;  // exit code and text
   try {
     work();
-  } catch (const Error& error) {
-    problem = std::to_string(error.exit_code()) + error.what();
   } catch (const std::exception& error) {
-    problem = std::to_string(kExitFailure) + error.what();
+    const PlainError plain = plain_error(error);
+    problem = std::to_string(plain.exit_code) + plain.text;
   }
   for (const std::string& text : comm.all_gather_bytes(problem)) {
     if (!text.empty()) throw AgreedError(text.substr(1), text.front() - '0');

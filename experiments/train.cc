@@ -9,6 +9,7 @@
 #include "core/file.h"
 #include "core/flight_recorder.h"
 #include "core/log.h"
+#include "core/plain_error.h"
 #include "core/timer.h"
 #include "experiments/checkpointing.h"
 #include "experiments/config.h"
@@ -19,6 +20,7 @@
 #include "experiments/run_folder.h"
 #include "experiments/sft_stage.h"
 #include "experiments/stop_signal.h"
+#include "experiments/supervision.h"
 #include "experiments/together.h"
 #include "models/hf_folder.h"
 #include "rollout/rollout_file.h"
@@ -59,7 +61,9 @@ std::unique_ptr<Transformer> keep_reference(Job& job) {
   std::copy(job.model().parameters().begin(), job.model().parameters().end(),
             reference->parameters().begin());
   if (job.learners->rank() == 0) {
-    std::filesystem::remove_all(kept);
+    std::error_code error;
+    std::filesystem::remove_all(kept, error);
+    if (error) fail("cannot remove {}: {}", kept.string(), system_reason(error.value()));
     save_hf_folder(kept, reference->config(), reference->table(), reference->parameters(), DType::kF32, {});
   }
   reference->pack(job.ctx);
@@ -70,6 +74,7 @@ std::unique_ptr<Transformer> keep_reference(Job& job) {
 struct LastStatus {
   std::vector<proto::RankStatus> ranks;
   std::vector<double> ages;
+  std::string hang;  ///< for which the watchdog ends the job
 };
 
 WatchdogOptions watchdog_options(const proto::Config& config, CommWorld& ranks, const RunFolder& folder,
@@ -81,12 +86,19 @@ WatchdogOptions watchdog_options(const proto::Config& config, CommWorld& ranks, 
                                      std::span<const double> ages) {
     last.ranks.assign(statuses.begin(), statuses.end());
     last.ages.assign(ages.begin(), ages.end());
+    if (!folder.taken()) return;
+    const std::filesystem::path path = folder.path() / kStatusFile;
+    // A rank that ends the job may have said so while this one is still there.
+    if (says_failed(path)) return;
     // A disk that is full for a moment must not end the run; a stale file only says less.
-    if (folder.taken()) write_heartbeat(folder.path() / kStatusFile, statuses, ages);
+    write_heartbeat(path, statuses, ages);
   };
   const int rank = ranks.world().size() > 1 ? ranks.world().rank() : -1;
   options.last_words = [rank] { print_flight_recorder(rank); };
-  options.end = [&ranks] { ranks.abort(kExitFailure); };
+  options.end = [&ranks, &folder, &last] {
+    if (folder.taken()) write_failure(folder.path() / kStatusFile, kExitFailure, last.hang);
+    ranks.abort(kExitFailure);
+  };
   return options;
 }
 
@@ -111,6 +123,7 @@ class Training {
     together(job.world, [&] {
       if (is_main()) folder.take(/*make=*/true);
     });
+    folder.note_taken();
     job.phase("resume");
     const Checkpointer::Resumed resumed = checkpointer_.resume(learner_.get());
     state_ = resumed.state;
@@ -241,7 +254,7 @@ class Training {
   /// On every rank: the save under way is of a sound policy, and the last.
   [[noreturn]] void end_of_diverged(const std::string& why, const char* rate_key) {
     checkpointer_.finish(/*must=*/false);
-    end_diverged(step_text(state_), why, rate_key);
+    end_diverged(step_text(state_), why, rate_key, job_.config.trainer().resume() != "off");
   }
 
   /// A checkpoint that is due in the middle of a stage, but not after a skipped step: its weights would be
@@ -455,8 +468,9 @@ Training::End train_watched(const proto::Config& config, const std::string& conf
     if (world.rank() == 0) folder.take(/*make=*/false);
   });
   Watchdog watchdog(world, watchdog_options(config, ranks, folder, last),
-                    [](const std::string& line, bool fatal) {
+                    [&last](const std::string& line, bool fatal) {
                       if (fatal) {
+                        last.hang = line;
                         std::fprintf(stderr, "orrery: rank 0: %s; ending all ranks\n", line.c_str());
                       } else {
                         spdlog::warn("{}", line);
@@ -465,7 +479,8 @@ Training::End train_watched(const proto::Config& config, const std::string& conf
   watchdog.phase("load");
   const std::unique_ptr<Job> job =
       make_job(config, world, ranks.local_ranks(), training_prompts(config), &watchdog);
-  if (world.rank() == 0) {
+  // The supervisor's log has it all from the first attempt.
+  if (world.rank() == 0 && supervised_attempt(config.run_dir()) <= 1) {
     spdlog::info("{}", describe_batch(config, world.size()));
     spdlog::info("model {}: {} parameters, {} rank(s) x {} thread(s), {} learner(s), {} actor(s)",
                  config.model().path(),
@@ -491,7 +506,19 @@ int run_training(const proto::Config& config, const std::string& config_yaml, Co
   record_event("start of {} rank(s)", world.size());
   RunFolder folder(config.run_dir());
   LastStatus last;
-  const Training::End end = train_watched(config, config_yaml, ranks, folder, last);
+  const Training::End end = [&] {
+    try {
+      return train_watched(config, config_yaml, ranks, folder, last);
+    } catch (const std::exception& error) {
+      // Of an error that all ranks agree on, rank 0 speaks.
+      const bool mine = world.rank() == 0 || dynamic_cast<const AgreedError*>(&error) == nullptr;
+      const PlainError plain = plain_error(error);
+      const std::filesystem::path status = folder.path() / kStatusFile;
+      // The first that fails has the reason; what others meet then follows from it.
+      if (mine && folder.taken() && !says_failed(status)) write_failure(status, plain.exit_code, plain.text);
+      throw;
+    }
+  }();
   if (world.rank() == 0 && !last.ranks.empty()) {
     for (proto::RankStatus& status : last.ranks) {
       status.set_step(end.state.step());

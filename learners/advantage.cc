@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "core/error.h"
+#include "core/plain_error.h"
 
 namespace orrery {
 namespace {
@@ -103,8 +104,9 @@ void refuse_if_not_finite(std::span<const GroupRewards> groups, const char* what
     }
   }
   if (count == 0) return;
-  fail("{} of the batch's {} {}s are not finite numbers, first that of prompt {} sample {} ({}): {}", count,
-       all, what, groups[first_group].prompt_index, first_sample, values(first_group)[first_sample], todo);
+  fail_as_users("{} of the batch's {} {}s are not finite numbers, first that of prompt {} sample {} ({}): {}",
+                count, all, what, groups[first_group].prompt_index, first_sample,
+                values(first_group)[first_sample], todo);
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/file.h"
+#include "core/plain_error.h"
 #include "core/sha256.h"
 #include "models/hf_folder.h"
 
@@ -239,7 +240,7 @@ std::vector<CheckpointSummary> list_checkpoints(const fs::path& folder) {
       if (manifest.info.step != step)
         summary.problem = fmt::format("its manifest is of step {}", manifest.info.step);
     } catch (const std::exception& error) {
-      summary.problem = error.what();
+      summary.problem = plain_error(error).text;
     }
     result.push_back(std::move(summary));
   }
@@ -254,28 +255,37 @@ std::optional<Checkpoint> latest_good_checkpoint(const fs::path& folder, const R
       if (checkpoint.info().step == it->first) return checkpoint;
       rejected(it->second, fmt::format("its manifest is of step {}", checkpoint.info().step));
     } catch (const std::exception& error) {
-      rejected(it->second, error.what());
+      rejected(it->second, plain_error(error).text);
     }
   }
   return std::nullopt;
 }
 
-void remove_old_checkpoints(const fs::path& folder, int64_t keep) {
+void remove_old_checkpoints(const fs::path& folder, int64_t keep, std::set<fs::path>* verified) {
   if (!fs::is_directory(folder)) return;
-  const auto folders = step_folders(folder);
-  const int64_t extra = keep > 0 ? static_cast<int64_t>(folders.size()) - keep : 0;
-  if (extra > 0) {
-    const auto good = latest_good_checkpoint(folder, [](const fs::path&, const std::string&) {});
-    for (int64_t i = 0; i < extra; ++i) {
-      const fs::path& path = folders[static_cast<size_t>(i)].second;
-      if (good && path == good->folder()) continue;
-      if (!good) break;  // nothing is known to be good: remove nothing
-      // Renamed first, so that a kill during the removal leaves no half of a checkpoint under its name.
-      const fs::path doomed = with_mark(path, "removed");
-      remove_folder(doomed);
-      rename_folder(path, doomed);
-      fault_point(FaultPoint::kCheckpointRemove);
+  const auto is_good = [&](const fs::path& path, int64_t step) {
+    if (verified != nullptr && verified->contains(path)) return true;
+    try {
+      if (Checkpoint(path).info().step != step) return false;
+    } catch (const std::exception&) {
+      return false;
     }
+    if (verified != nullptr) verified->insert(path);
+    return true;
+  };
+  const auto folders = step_folders(folder);
+  int64_t good = 0;
+  // Without more folders than are kept there is nothing to find out.
+  const bool may_remove = keep > 0 && std::ssize(folders) > keep;
+  for (auto it = folders.rbegin(); may_remove && it != folders.rend(); ++it) {
+    const auto& [step, path] = *it;
+    if (!is_good(path, step) || ++good <= keep) continue;
+    // Renamed first, so that a kill during the removal leaves no half of a checkpoint under its name.
+    const fs::path doomed = with_mark(path, "removed");
+    remove_folder(doomed);
+    rename_folder(path, doomed);
+    if (verified != nullptr) verified->erase(path);
+    fault_point(FaultPoint::kCheckpointRemove);
   }
   remove_temporaries(folder);
 }

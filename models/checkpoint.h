@@ -19,6 +19,7 @@
 #include <filesystem>
 #include <functional>
 #include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -104,9 +105,12 @@ using RejectedCheckpoint =
 std::optional<Checkpoint> latest_good_checkpoint(const std::filesystem::path& folder,
                                                  const RejectedCheckpoint& rejected);
 
-/// Keeps the `keep` newest checkpoints (0: all) and the newest good one, and removes the rest and all *.tmp-*
-/// folders. Not while a save is going on in the same folder.
-void remove_old_checkpoints(const std::filesystem::path& folder, int64_t keep);
+/// Keeps the `keep` newest good checkpoints (0: all), removes the good ones before them, and all *.tmp-*
+/// folders. One that is not good (torn, damaged, of another step) does not count and is never removed: nobody
+/// but its owner knows what it may still be worth. `verified`: those that have been found good before, by
+/// this function, which opens none of them again. Not while a save is going on in the same folder.
+void remove_old_checkpoints(const std::filesystem::path& folder, int64_t keep,
+                            std::set<std::filesystem::path>* verified = nullptr);
 
 /// SHA-256 over step, weights and moments, tensor by tensor in the table's order: independent of how many
 /// ranks saved, of the time and of the run's configuration.

@@ -4,8 +4,8 @@
 #include <array>
 
 #include "core/error.h"
-#include "core/file.h"
 #include "models/json_read.h"
+#include "models/lfs_pointer.h"
 
 namespace orrery {
 namespace {
@@ -302,12 +302,12 @@ ModelConfig load_model_config(const std::filesystem::path& folder) {
     fail("{} is missing; a Hugging Face model folder is needed (config.json, *.safetensors, tokenizer.json)",
          path.string());
   }
-  ModelConfig config = parse_model_config(read_file(path), path.string());
+  ModelConfig config = parse_model_config(read_model_file(path), path.string());
 
   // As in transformers' generate(), the ids in generation_config.json, where given, are the ones that count.
   const std::filesystem::path generation_path = folder / "generation_config.json";
   if (std::filesystem::exists(generation_path)) {
-    const json parsed = parse_json_strictly(read_file(generation_path), generation_path.string());
+    const json parsed = parse_json_strictly(read_model_file(generation_path), generation_path.string());
     const JsonObject generation(parsed, generation_path.string());
     auto eos = read_eos(generation, config.vocab_size);
     if (!eos.empty()) config.eos_token_ids = std::move(eos);

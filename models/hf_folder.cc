@@ -13,6 +13,7 @@
 #include "core/file.h"
 #include "core/parallel.h"
 #include "models/json_read.h"
+#include "models/lfs_pointer.h"
 #include "models/safetensors.h"
 
 namespace orrery {
@@ -50,7 +51,7 @@ struct FolderTensors {
 
 /// Tensor name -> file name, as the index states it (names checked).
 std::map<std::string, std::string> read_index(const fs::path& path) {
-  const json parsed = parse_json_strictly(read_file(path), path.string());
+  const json parsed = parse_json_strictly(read_model_file(path), path.string());
   const JsonObject index(parsed, path.string());
   const json* weight_map = index.find("weight_map");
   if (weight_map == nullptr || !weight_map->is_object()) index.reject("weight_map", "an object is needed");

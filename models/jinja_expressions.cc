@@ -304,6 +304,8 @@ void ExpressionParser::arguments(Expression& call) {
       ensure(!stars);
       argument = name();
       next();
+      if (std::find(call.names.begin(), call.names.end(), argument) != call.names.end())
+        refuse(argument + " is given twice");
       keywords = true;
     } else {
       ensure(!star && !stars && !keywords);

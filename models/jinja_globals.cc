@@ -97,8 +97,12 @@ Value date_function(const std::string& date) {
   std::tm when{};
   const char* end = strptime(date.c_str(), "%Y-%m-%d", &when);
   if (end != nullptr && (*end == ' ' || *end == 'T')) end = strptime(end + 1, "%H:%M:%S", &when);
-  if (end == nullptr || *end != 0)
-    fail("strftime_now is \"{}\": give a date such as 2025-07-26, or 2025-07-26 12:34:56",
+  std::tm real = when;  // timegm makes the 2nd of March of a 30th of February
+  real.tm_isdst = 0;
+  if (end != nullptr) timegm(&real);
+  if (end == nullptr || *end != 0 || real.tm_mday != when.tm_mday || real.tm_mon != when.tm_mon ||
+      real.tm_sec != when.tm_sec)
+    fail("strftime_now is \"{}\": give a date that exists, such as 2025-07-26, or 2025-07-26 12:34:56",
          date.substr(0, 40));
   when.tm_isdst = 0;
   return Value::callable("strftime_now", [when](Machine&, const Arguments& arguments) {

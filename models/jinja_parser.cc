@@ -121,10 +121,23 @@ class Parser : public ExpressionParser {
     return out;
   }
 
+  /// `target`, which must not assign to the loop's own variable.
+  ExpressionPtr loop_safe(ExpressionPtr target) const {
+    if (inside_for_ > 0) refuse_loop(*target);
+    return target;
+  }
+
+  void refuse_loop(const Expression& target) const {  // no deeper than targets nest
+    if (target.kind == ExpressionKind::kName && target.text == "loop")
+      refuse("cannot assign to loop inside of a for");
+    for (const ExpressionPtr& child : target.children) refuse_loop(*child);
+  }
+
   Statement for_statement() {
     Statement out{};
     out.kind = StatementKind::kFor;
-    out.target = target(/*namespaces=*/false, "in");
+    ++inside_for_;
+    out.target = loop_safe(target(/*namespaces=*/false, "in"));
     expect(TokenKind::kName, "in");
     out.expression = tuple("recursive", /*conditional=*/false);
     if (accept_word("if")) out.filter = expression();
@@ -137,13 +150,14 @@ class Parser : public ExpressionParser {
       end_body_tag();
       body(out.otherwise, {"endfor"});
     }
+    --inside_for_;
     end_tag();
     return out;
   }
 
   Statement set_statement() {
     Statement out{};
-    out.target = target(/*namespaces=*/true, {});
+    out.target = loop_safe(target(/*namespaces=*/true, {}));
     if (accept_operator("=")) {
       out.kind = StatementKind::kSet;
       out.expression = tuple({}, /*conditional=*/true);
@@ -163,6 +177,8 @@ class Parser : public ExpressionParser {
       if (!parameters.empty()) expect(TokenKind::kOperator, ",");
       Parameter parameter;
       parameter.name = name();
+      if (std::ranges::find(parameters, parameter.name, &Parameter::name) != parameters.end())
+        refuse(fmt::format("the parameter {} is given twice", parameter.name.substr(0, 40)));
       if (accept_operator("=")) {
         parameter.fallback = expression();
       } else if (!parameters.empty() && parameters.back().fallback != nullptr) {
@@ -207,7 +223,8 @@ class Parser : public ExpressionParser {
     return out;
   }
 
-  int loops_ = 0;
+  int loops_ = 0;       // that break and continue see
+  int inside_for_ = 0;  // functions in between or not
 };
 
 }  // namespace

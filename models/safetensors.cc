@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "models/durable_file.h"
 #include "models/json_read.h"
+#include "models/lfs_pointer.h"
 
 static_assert(std::endian::native == std::endian::little,
               "safetensors data is little-endian and is read in place");
@@ -135,6 +136,7 @@ void widen(const std::byte* bytes, std::span<float> out, Widen&& to_float) {
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path), file_(path) {
   const std::string where = path.string();
   const auto bytes = file_.bytes();
+  refuse_lfs_pointer({reinterpret_cast<const char*>(bytes.data()), bytes.size()}, path);
   uint64_t header_bytes = 0;
   if (bytes.size() < sizeof(header_bytes))
     fail("{}: {} bytes are too few for a safetensors file", where, bytes.size());

@@ -122,8 +122,7 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 Tokenizer::~Tokenizer() = default;
 
-Tokenizer Tokenizer::load(const std::filesystem::path& folder,
-                          const std::filesystem::path& chat_template_file) {
+Tokenizer Tokenizer::load(const std::filesystem::path& folder, const TokenizerReplacements& instead) {
   const std::filesystem::path file = folder / "tokenizer.json";
   if (!std::filesystem::exists(file)) {
     fail("{}: not found; a model folder needs a tokenizer.json (Hugging Face tokenizers format)",
@@ -131,8 +130,8 @@ Tokenizer Tokenizer::load(const std::filesystem::path& folder,
   }
   TokenizerJson parsed = read_tokenizer_json(file);
   const JsonNode root(parsed.rest, file.string(), "");
-  TokenizerConfig config = read_tokenizer_config(folder, root);
-  if (!chat_template_file.empty()) replace_chat_template(chat_template_file, config);
+  TokenizerConfig config = read_tokenizer_config(folder, root, instead.model_config);
+  if (!instead.chat_template_file.empty()) replace_chat_template(instead.chat_template_file, config);
   return Tokenizer(std::make_unique<const Parts>(parsed, file.string(), std::move(config)));
 }
 

@@ -22,6 +22,12 @@
 
 namespace orrery {
 
+/// What counts instead of a file of the folder; empty: the folder's own.
+struct TokenizerReplacements {
+  std::filesystem::path chat_template_file;  ///< Jinja text in the place of all its chat templates
+  std::string model_config;                  ///< the text of a config.json: the folder is a checkpoint's
+};
+
 class Tokenizer {
  public:
   /// Reads from a model folder tokenizer.json and, where they are there, tokenizer_config.json (names and
@@ -29,9 +35,8 @@ class Tokenizer {
   /// config's added_tokens_decoder replaces), chat_template.jinja (goes before the config's template),
   /// generation_config.json and config.json (ids that end a sequence, BOS). tokenizer_config.h has the rules.
   /// Throws Error naming the file and the key.
+  static Tokenizer load(const std::filesystem::path& folder, const TokenizerReplacements& instead);
   static Tokenizer load(const std::filesystem::path& folder) { return load(folder, {}); }
-  /// With a file of Jinja text in the place of all the folder's chat templates (empty: none).
-  static Tokenizer load(const std::filesystem::path& folder, const std::filesystem::path& chat_template_file);
 
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;

@@ -4,7 +4,7 @@
 #include <charconv>
 
 #include "core/error.h"
-#include "core/file.h"
+#include "models/lfs_pointer.h"
 #include "models/tokenizer_special.h"
 #include "models/tokenizer_utf8.h"
 
@@ -61,7 +61,7 @@ void read_names(const JsonNode& root, TokenizerConfig& out) {
 }
 
 std::string read_template(const fs::path& file) {
-  std::string text = read_file(file);
+  std::string text = read_model_file(file);
   if (find_invalid_utf8(text) != std::string::npos) fail("{}: is not UTF-8 text", file.string());
   return text;
 }
@@ -180,7 +180,8 @@ void replace_chat_template(const fs::path& file, TokenizerConfig& config) {
     fail("{}: empty, it holds no chat template", file.string());
 }
 
-TokenizerConfig read_tokenizer_config(const fs::path& folder, const JsonNode& tokenizer_json) {
+TokenizerConfig read_tokenizer_config(const fs::path& folder, const JsonNode& tokenizer_json,
+                                      const std::string& model_config) {
   TokenizerConfig out;
   const fs::path file = folder / "tokenizer_config.json", map = folder / "special_tokens_map.json";
   out.file = file.string();
@@ -217,13 +218,17 @@ TokenizerConfig read_tokenizer_config(const fs::path& folder, const JsonNode& to
       out.tool_template_file = tools.string();
     }
   }
-  for (const char* name : {"generation_config.json", "config.json"}) {
-    if (!fs::exists(folder / name)) continue;
-    const nlohmann::json parsed = read_json_object(folder / name);
-    const JsonNode root(parsed, (folder / name).string(), "");
+  const fs::path generation = folder / "generation_config.json", config = folder / "config.json";
+  if (fs::exists(generation)) {
+    const nlohmann::json parsed = read_json_object(generation);
+    read_model_ids(JsonNode(parsed, generation.string(), ""), out);
+  }
+  if (!model_config.empty() || fs::exists(config)) {
+    const nlohmann::json parsed =
+        model_config.empty() ? read_json_object(config) : parse_json_object(model_config, config.string());
+    const JsonNode root(parsed, config.string(), "");
     read_model_ids(root, out);
-    if (std::string_view(name) == "config.json" && root.member("model_type").is_string())
-      model_type = root.member("model_type").as_string();
+    if (root.member("model_type").is_string()) model_type = root.member("model_type").as_string();
   }
   read_class_names(tokenizer_class, model_type, tokenizer_json, out);
   return out;

@@ -48,8 +48,10 @@ struct TokenizerConfig {
   const std::string* name(const std::string& key) const;  ///< its text; null where there is none
 };
 
-/// `tokenizer_json`: the folder's tokenizer.json, without its tables.
-TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder, const JsonNode& tokenizer_json);
+/// `tokenizer_json`: the folder's tokenizer.json, without its tables. `model_config`: the text of a
+/// config.json that stands for the folder's own; empty: the folder's.
+TokenizerConfig read_tokenizer_config(const std::filesystem::path& folder, const JsonNode& tokenizer_json,
+                                      const std::string& model_config = "");
 
 /// Puts the Jinja text of `file` in the place of all the folder's chat templates. Error naming the file.
 void replace_chat_template(const std::filesystem::path& file, TokenizerConfig& config);

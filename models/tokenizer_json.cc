@@ -1,7 +1,7 @@
 #include "models/tokenizer_json.h"
 
 #include "core/error.h"
-#include "core/file.h"
+#include "models/lfs_pointer.h"
 
 namespace orrery {
 namespace {
@@ -219,12 +219,23 @@ const char* type_name(const json& value) {
 
 }  // namespace
 
-TokenizerJson read_tokenizer_json(const std::filesystem::path& file) {
-  const std::string text = read_file(file);
+namespace {
+
+TokenizerJson parse_tokenizer_json(const std::string& text, const std::string& file) {
   TokenizerJson out;
-  TokenizerJsonReader reader(file.string(), out);
+  TokenizerJsonReader reader(file, out);
   json::sax_parse(text.data(), text.data() + text.size(), &reader);
   return out;
+}
+
+}  // namespace
+
+TokenizerJson read_tokenizer_json(const std::filesystem::path& file) {
+  return parse_tokenizer_json(read_model_file(file), file.string());
+}
+
+json parse_json_object(const std::string& text, const std::string& file) {
+  return std::move(parse_tokenizer_json(text, file).rest);
 }
 
 json read_json_object(const std::filesystem::path& file) {

@@ -40,6 +40,9 @@ TokenizerJson read_tokenizer_json(const std::filesystem::path& file);
 /// Any small JSON file whose root is an object. Throws Error naming the file.
 nlohmann::json read_json_object(const std::filesystem::path& file);
 
+/// As read_json_object, of a text; `file` names it in errors.
+nlohmann::json parse_json_object(const std::string& text, const std::string& file);
+
 /// A JSON value and where it stands, for checked access: every wrong type is an Error such as
 /// "tokenizer.json: pre_tokenizer.pattern must be an object, not a number".
 class JsonNode {

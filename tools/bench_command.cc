@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
+#include "core/plain_error.h"
+#include "experiments/agreement.h"
 #include "experiments/bench.h"
 #include "tools/commands.h"
 #include "tools/model_options.h"
@@ -54,6 +56,66 @@ struct Options {
   bool json = false;
 };
 
+/// Of one option; more than any machine does in a day.
+constexpr int64_t kMostOfOne = int64_t{1} << 24;
+/// Of all sequences together.
+constexpr int64_t kMostTokens = int64_t{1} << 28;
+
+/// What the option parser does not see.
+void check_options(const BenchOptions& b, const std::string& name) {
+  const int64_t shards = b.gradient_shards;
+  if ((shards & (shards - 1)) != 0) fail_usage("--gradient-shards {} is not a power of two", shards);
+  if (name == "rollout" && b.batch % b.samples != 0) {
+    fail_usage("--batch {} is not a multiple of --samples {}", b.batch, b.samples);
+  }
+  const int64_t sequences = name == "step" ? b.prompts * b.samples : b.batch,
+                length = name == "train" ? b.seq_len : b.prompt_len + b.gen_len;
+  if (sequences > kMostTokens / length) {
+    const char* const lower = name == "step"      ? "--prompts, --samples, --prompt-len or --gen-len"
+                              : name == "rollout" ? "--batch, --prompt-len or --gen-len"
+                                                  : "--batch or --seq-len";
+    fail_usage("{} sequences of {} tokens are more than the {} tokens that bench measures; lower {}",
+               sequences, length, kMostTokens, lower);
+  }
+}
+
+/// What all ranks must be called with alike.
+std::vector<Fact> facts(const CLI::App& command, const Options& options) {
+  const BenchOptions& b = options.bench;
+  std::vector<Fact> all = {{"command", "bench " + command.get_name(), ""},
+                           {"--dtype", options.model.dtype, ""}};
+  for (const auto& [flag, value] : {std::pair<const char*, int64_t>{"--batch", b.batch},
+                                    {"--seq-len", b.seq_len},
+                                    {"--prompts", b.prompts},
+                                    {"--samples", b.samples},
+                                    {"--prompt-len", b.prompt_len},
+                                    {"--gen-len", b.gen_len},
+                                    {"--max-token-len", b.max_token_len},
+                                    {"--gradient-shards", b.gradient_shards},
+                                    {"--repeats", b.repeats}}) {
+    if (command.get_option_no_throw(flag) != nullptr) all.push_back({flag, std::to_string(value), ""});
+  }
+  return all;
+}
+
+/// Names the options where memory ends.
+BenchReport run_bench(BenchReport (*bench)(const BenchOptions&, Communicator&), const BenchOptions& options,
+                      Communicator& world, const std::string& name) {
+  try {
+    return bench(options, world);
+  } catch (const std::exception& error) {
+    const PlainError plain = plain_error(error);
+    if (!plain.text.starts_with("out of memory")) throw;
+    const std::string text =
+        fmt::format("{}; lower {}", plain.text.substr(0, plain.text.find(';')),
+                    name == "rollout" ? "--batch, --prompt-len or --gen-len"
+                    : name == "step"  ? "--max-token-len, --prompts, --samples, --prompt-len or --gen-len"
+                                      : "--max-token-len, --batch or --seq-len");
+    if (dynamic_cast<const AgreedError*>(&error) != nullptr) throw AgreedError(text, plain.exit_code);
+    throw UserError(text, plain.exit_code);
+  }
+}
+
 void add_one(CLI::App& parent, Command& run, const std::string& name, const std::string& help,
              const std::string& example, BenchReport (*bench)(const BenchOptions&, Communicator&)) {
   CLI::App* command = parent.add_subcommand(name, help);
@@ -61,8 +123,9 @@ void add_one(CLI::App& parent, Command& run, const std::string& name, const std:
   auto options = std::make_shared<Options>();
   BenchOptions& b = options->bench;
   options->model.add_to(*command);
-  const auto positive = [&](const std::string& flag, int64_t& value, const std::string& text) {
-    command->add_option(flag, value, text)->check(whole_number(1))->capture_default_str();
+  const auto positive = [&](const std::string& flag, int64_t& value, const std::string& text,
+                            int64_t most = kMostOfOne) {
+    command->add_option(flag, value, text)->check(whole_number(1, most))->capture_default_str();
   };
   if (name == "train") {
     positive("--batch", b.batch, "Sequences");
@@ -78,27 +141,23 @@ void add_one(CLI::App& parent, Command& run, const std::string& name, const std:
   }
   if (name != "rollout") {
     positive("--max-token-len", b.max_token_len, "Tokens of one forward and backward");
-    positive("--gradient-shards", b.gradient_shards, "Gradient shards, a power of two");
+    positive("--gradient-shards", b.gradient_shards, "Gradient shards, a power of two", 1 << 16);
   }
-  positive("--repeats", b.repeats, "Measured repetitions, after one warm-up; medians are printed");
+  positive("--repeats", b.repeats, "Measured repetitions, after one warm-up; medians are printed", 10'000);
   command->add_flag("--json", options->json, "Print one JSON object");
   command->callback([=, &run] {
     run = [=] {
       options->bench.model = options->model.folder;
       options->bench.compute_dtype = options->model.compute_dtype();
       options->bench.ctx = options->model.context();
-      const int64_t shards = options->bench.gradient_shards;
-      if ((shards & (shards - 1)) != 0) fail_usage("--gradient-shards {} is not a power of two", shards);
-      if (options->bench.batch % options->bench.samples != 0 && name == "rollout") {
-        fail_usage("--batch {} is not a multiple of --samples {}", options->bench.batch,
-                   options->bench.samples);
-      }
+      check_options(options->bench, name);
       return run_on_ranks([&](CommWorld& ranks) {
+        agree(ranks.world(), facts(*command, *options));
         if (options->model.threads == 0) {
           Context& ctx = options->bench.ctx;
           ctx.threads = std::max(1, ctx.threads / std::max(1, ranks.local_ranks()));
         }
-        const BenchReport report = bench(options->bench, ranks.world());
+        const BenchReport report = run_bench(bench, options->bench, ranks.world(), name);
         if (ranks.world().rank() == 0) print(report, options->json);
         return kExitOk;
       });
@@ -112,7 +171,8 @@ void add_bench_command(CLI::App& app, Command& run) {
   CLI::App* command = app.add_subcommand("bench", "Measure tokens/s, MFU and memory on random tokens");
   command->require_subcommand(1);
   command->footer(
-      "A folder holding only config.json gets random weights. MFU is against the speed of a large matrix "
+      "A folder holding only config.json gets random weights; a checkpoint or a run's folder is taken too. "
+      "MFU is against the speed of a large matrix "
       "product\n"
       "measured in the same run; model FLOPs count causal attention and no recomputation.\n"
       "\n"

@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "core/error.h"
+#include "models/json_duplicates.h"
 #include "models/tokenizer_utf8.h"
 #include "tools/commands.h"
 
@@ -28,6 +29,14 @@ std::string read_text(const std::string& option, const std::string& file) {
 void check_depth(const OrderedJson& json, const std::string& where) {
   try {
     check_json_depth(json, where);
+  } catch (const Error& error) {
+    fail_usage("{}", error.what());
+  }
+}
+
+void check_keys(const std::string& text, const std::string& where) {
+  try {
+    refuse_duplicate_keys(text, where);
   } catch (const Error& error) {
     fail_usage("{}", error.what());
   }
@@ -85,8 +94,10 @@ Conversation conversation(const OrderedJson& json, const OrderedJson& tools, con
 std::vector<Conversation> read_file(const std::string& file, const OrderedJson& tools) {
   const std::string text = read_text("--messages", file);
   if (OrderedJson whole = OrderedJson::parse(text, nullptr, /*allow_exceptions=*/false);
-      !whole.is_discarded())
+      !whole.is_discarded()) {
+    check_keys(text, "--messages " + file);
     return {conversation(whole, tools, "--messages " + file)};
+  }
   std::vector<Conversation> out;
   std::istringstream lines(text);
   int64_t number = 0;
@@ -96,6 +107,7 @@ std::vector<Conversation> read_file(const std::string& file, const OrderedJson& 
     const std::string where = fmt::format("--messages {}:{}", file, number);
     const OrderedJson json = OrderedJson::parse(line, nullptr, /*allow_exceptions=*/false);
     if (json.is_discarded()) fail_usage("{}: neither the file nor this line is JSON", where);
+    check_keys(line, where);
     out.push_back(conversation(json, tools, where));
   }
   if (out.empty()) fail_usage("--messages {}: the file has no conversation", file);
@@ -133,6 +145,7 @@ OrderedJson template_arguments(const std::vector<std::string>& assignments) {
     }
     OrderedJson value = OrderedJson::parse(text, nullptr, /*allow_exceptions=*/false);
     check_depth(value, "--template-arg " + name);
+    if (!value.is_discarded()) check_keys(text, "--template-arg " + name);
     out[name] = value.is_discarded() ? OrderedJson(text) : std::move(value);
   }
   return out;
@@ -142,9 +155,10 @@ std::vector<Conversation> read_conversations(const ChatInput& input,
                                              const std::vector<std::string>& prompts) {
   OrderedJson tools;
   if (!input.tools_file.empty()) {
-    const OrderedJson json =
-        OrderedJson::parse(read_text("--tools", input.tools_file), nullptr, /*allow_exceptions=*/false);
+    const std::string text = read_text("--tools", input.tools_file);
+    const OrderedJson json = OrderedJson::parse(text, nullptr, /*allow_exceptions=*/false);
     if (json.is_discarded()) fail_usage("--tools {}: not JSON", input.tools_file);
+    check_keys(text, "--tools " + input.tools_file);
     tools = tools_of(json, "--tools " + input.tools_file);
   }
   if (!input.messages_file.empty()) return read_file(input.messages_file, tools);

@@ -16,6 +16,7 @@
 #include "models/checkpoint.h"
 #include "models/checkpoint_report.h"
 #include "models/hf_folder.h"
+#include "tools/commands.h"
 
 namespace orrery {
 namespace {
@@ -445,9 +446,9 @@ void add_ckpt_command(CLI::App& app, Command& run) {
       [&](CLI::App& sub, Options& o) {
         one(sub, o);
         sub.add_option("OUT", o.other, "the folder to create")->required();
-        sub.add_option("--format", o.format, "hf")->check(CLI::IsMember({"hf"}))->capture_default_str();
+        sub.add_option("--format", o.format, "hf")->check(one_of({"hf"}))->capture_default_str();
         sub.add_option("--dtype", o.dtype, "f32, bf16 or f16")
-            ->check(CLI::IsMember({"f32", "bf16", "f16"}))
+            ->check(one_of({"f32", "bf16", "f16"}))
             ->capture_default_str();
       });
   add(*ckpt, run, "import", "Make a step-0 checkpoint, moments zero, of a Hugging Face folder",

@@ -1,15 +1,17 @@
+#include <cstdint>
 #include <cstdio>
-#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/process.h"
 #include "core/timer.h"
-#include "experiments/job.h"
+#include "experiments/model_source.h"
 #include "models/chat_template.h"
 #include "models/config.h"
 #include "models/tokenizer_utf8.h"
+#include "rollout/block_manager.h"
 #include "rollout/engine.h"
 #include "tools/chat_input.h"
 #include "tools/commands.h"
@@ -73,9 +75,6 @@ int print_prompts(const GenerateOptions& options, const Tokenizer& tokenizer) {
 
 /// What the option parser does not see.
 void check(const GenerateOptions& options) {
-  if (!std::filesystem::is_directory(options.model.folder)) {
-    fail_usage("--model {}: no such folder; give a Hugging Face model folder", options.model.folder);
-  }
   const float t = options.sampling.temperature;
   if (!is_temperature(t)) fail_usage("--temperature {}: give 0 (greedy), or at least 1e-6", t);
   const ChatInput& input = options.input;
@@ -103,17 +102,31 @@ void check(const GenerateOptions& options) {
   }
 }
 
+/// Of the keys and values of one sequence. Usage Error when this machine cannot hold them.
+size_t longest_sequence_bytes(const Transformer& model, int64_t tokens) {
+  const int64_t blocks = BlockManager::blocks_for(tokens) + 1;  // a group keeps its prompt's last block
+  const size_t bytes = KvCache::bytes_per_block(model.config()) * static_cast<size_t>(blocks);
+  if (bytes <= physical_memory()) return bytes;
+  constexpr double kGib = 1 << 30;
+  fail_usage(
+      "--max-new-tokens: the keys and values of one sequence of {} tokens take {:.1f} GiB and this machine "
+      "has "
+      "{:.1f}; lower it",
+      tokens, static_cast<double>(bytes) / kGib, static_cast<double>(physical_memory()) / kGib);
+}
+
 int generate(const GenerateOptions& options) {
   check(options);
   const Timer timer;
   const Context ctx = options.model.context();
-  // The longest sequence is known before the model is built: its RoPE table need not cover the whole context.
-  const Tokenizer tokenizer = Tokenizer::load(options.model.folder, options.input.template_file);
+  const ModelSource source(options.model.folder, "--model");
+  const Tokenizer tokenizer = source.tokenizer(options.input.template_file);
   if (options.input.chat && tokenizer.chat_template().empty()) {
-    fail_usage(
-        "--chat: {} has no chat template; leave --chat out to continue the prompt as text, or give one: "
-        "--chat-template FILE",
-        options.model.folder);
+    const bool of_chat = options.prompts.empty() || options.input.system || !options.input.tools_file.empty();
+    fail_usage("--chat: {} has no chat template; {}", source.name(),
+               of_chat
+                   ? "give one: --chat-template FILE, or a model that has one"
+                   : "leave --chat out to continue the prompt as text, or give one: --chat-template FILE");
   }
   if (options.print_prompt) return print_prompts(options, tokenizer);
   std::vector<std::vector<int32_t>> prompts;
@@ -125,16 +138,24 @@ int generate(const GenerateOptions& options) {
   } else {
     for (const std::string& prompt : options.prompts) prompts.push_back(text_tokens(tokenizer, prompt));
   }
+  // Known before the model is built: its RoPE table need not cover the whole context.
   int64_t longest = 0;
   for (const auto& ids : prompts) longest = std::max(longest, static_cast<int64_t>(ids.size()));
   if (!options.input.chat && !tokenizer.chat_template().empty() && !options.json) {
     spdlog::info("this model has a chat template; --chat asks it as a user would");
   }
-  const std::unique_ptr<Transformer> model = load_transformer(
-      ctx, options.model.folder, tokenizer, options.model.compute_dtype(), longest + options.max_new_tokens);
+  const int64_t positions = source.config().max_position_embeddings;
+  if (longest >= positions) {
+    fail_usage("the longest prompt has {} tokens, but {} handles {} positions; shorten it", longest,
+               source.name(), positions);
+  }
+  const std::unique_ptr<Transformer> model =
+      source.transformer(ctx, tokenizer, options.model.compute_dtype(), longest + options.max_new_tokens);
   EngineConfig config;
   config.max_num_seqs = std::min<int64_t>(static_cast<int64_t>(prompts.size()) * options.n, 64);
-  config.max_model_len = std::min(model->config().max_position_embeddings, longest + options.max_new_tokens);
+  config.max_model_len = std::min(positions, longest + options.max_new_tokens);
+  config.kv_cache_bytes =
+      std::max(config.kv_cache_bytes, longest_sequence_bytes(*model, config.max_model_len));
   Engine engine(ctx, *model, &tokenizer, config);
   for (size_t i = 0; i < prompts.size(); ++i) {
     GenerateRequest request;
@@ -196,7 +217,9 @@ void add_generate_command(CLI::App& app, Command& run) {
   command->footer(
       "Example:\n  orrery generate --model models/SmolLM2-135M-Instruct --chat --prompt \"What is the "
       "capital of France?\" "
-      "--temperature 0\n--json prints an object a sample: prompt_ids, ids (new), logprobs, entropies, text.");
+      "--temperature 0\n  orrery generate --model runs/quickstart --prompt \"12+34=\"     # a run: its "
+      "newest good checkpoint\n--json prints an object a sample: prompt_ids, ids (new), logprobs, entropies, "
+      "text.");
   auto options = std::make_shared<GenerateOptions>();
   options->model.add_to(*command);
   add_texts(*command, "--prompt", options->prompts, "Text to continue; may be given several times");
@@ -204,13 +227,13 @@ void add_generate_command(CLI::App& app, Command& run) {
   command->add_flag("--print-prompt", options->print_prompt,
                     "Print what the model would be asked, the chat template applied, and end");
   command->add_option("--max-new-tokens", options->max_new_tokens, "Tokens to generate at most (128)")
-      ->check(CLI::Range(1, 1 << 24));
+      ->check(whole_number(1, 1 << 24));
   command->add_option("--temperature", options->sampling.temperature, "0: greedy (default 1)")
-      ->check(CLI::Range(0.0, 100.0));
-  command->add_option("--top-k", options->sampling.top_k, "0: off")->check(whole_number(0));
-  command->add_option("--top-p", options->sampling.top_p, "1: off")->check(CLI::Range(1e-6, 1.0));
-  command->add_option("--min-p", options->sampling.min_p, "0: off")->check(CLI::Range(0.0, 1.0));
-  command->add_option("-n,--n", options->n, "Samples of each prompt")->check(CLI::Range(1, 4096));
+      ->check(number_in(0, 100));
+  command->add_option("--top-k", options->sampling.top_k, "0: off")->check(whole_number(0, INT32_MAX));
+  command->add_option("--top-p", options->sampling.top_p, "1: off")->check(number_in(1e-6, 1));
+  command->add_option("--min-p", options->sampling.min_p, "0: off")->check(number_in(0, 1));
+  command->add_option("-n,--n", options->n, "Samples of each prompt")->check(whole_number(1, 4096));
   command->add_option("--seed", options->seed, "Seed of the samples")->check(whole_number(0));
   add_texts(*command, "--stop", options->stop,
             "Stop when this text, or special token (<|im_end|>), appears; may be given several times");

@@ -1,30 +1,11 @@
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "core/error.h"
 #include "experiments/launcher.h"
 #include "tools/commands.h"
 
 namespace orrery {
-namespace {
-
-/// CLI::Range lets "nan" pass.
-CLI::Validator seconds_up_to(double most) {
-  return CLI::Validator(
-      [most](std::string& text) {
-        char* end = nullptr;
-        const double value = std::strtod(text.c_str(), &end);
-        return !text.empty() && *end == 0 && value >= 0 && value <= most
-                   ? std::string()
-                   : fmt::format("give seconds from 0 to {:g}, not {}", most, text);
-      },
-      fmt::format("0 - {:g}", most));
-}
-
-}  // namespace
-
 void add_launch_command(CLI::App& app, Command& run, const std::vector<std::string>& mpirun_words) {
   CLI::App* command = app.add_subcommand(
       "launch", "Train under mpirun, restarting from the last checkpoint when ranks crash or hang");
@@ -44,27 +25,29 @@ void add_launch_command(CLI::App& app, Command& run, const std::vector<std::stri
   command->add_option("config", options->config, "YAML file")->required();
   command->add_option("overrides", options->overrides,
                       "key=value pairs that replace values of the file; after --: words for mpirun");
-  command->add_option("-n,--ranks", options->ranks, "Ranks to start")->required()->check(whole_number(1));
+  command->add_option("-n,--ranks", options->ranks, "Ranks to start")
+      ->required()
+      ->check(whole_number(1, kMostRanks));
   command
       ->add_option("--max-restarts", options->restart.max_restarts,
                    "Restarts in a row without a new checkpoint until it gives up")
-      ->check(whole_number(0))
+      ->check(whole_number(0, 1000'000))
       ->capture_default_str();
   command
       ->add_option("--backoff", options->restart.backoff,
                    "Seconds before the first restart; doubled by each one without a new checkpoint, up to 60")
-      ->check(seconds_up_to(60))
+      ->check(number_in(0, 60))
       ->capture_default_str();
   command
       ->add_option(
           "--hang-timeout", *hang_timeout,
           "Seconds without progress or word of a rank until the job is ended and restarted, 0: never "
           "(default: cluster.hang_timeout_s)")
-      ->check(seconds_up_to(1e9));
+      ->check(number_in(0, 1e9));
   command
       ->add_option("--stop-timeout", options->stop_timeout,
                    "Seconds that ranks have to save when asked to stop")
-      ->check(seconds_up_to(1e9))
+      ->check(number_in(0, 1e9))
       ->capture_default_str();
   command->callback([=, &run] {
     run = [=] {

@@ -5,8 +5,9 @@
 
 #include "core/error.h"
 #include "core/file.h"
-#include "experiments/job.h"
+#include "experiments/model_source.h"
 #include "learners/gradient.h"
+#include "models/json_duplicates.h"
 #include "tools/commands.h"
 #include "tools/model_options.h"
 
@@ -23,6 +24,7 @@ std::vector<int32_t> read_ids(const std::string& path, int64_t vocab) {
     ids.push_back(static_cast<int32_t>(id));
   };
   auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_discarded()) refuse_duplicate_keys(text, path);
   if (json.is_object() && json.contains("ids")) json = json["ids"];
   if (json.is_array()) {
     for (const auto& id : json) {
@@ -49,14 +51,14 @@ std::vector<int32_t> read_ids(const std::string& path, int64_t vocab) {
 
 int logprobs(const ModelOptions& options, const std::string& path, double temperature, bool json) {
   const Context ctx = options.context();
-  const Tokenizer tokenizer = Tokenizer::load(options.folder);
-  const std::unique_ptr<Transformer> model =
-      load_transformer(ctx, options.folder, tokenizer, options.compute_dtype(), 0);
-  const std::vector<int32_t> ids = read_ids(path, model->config().vocab_size);
-  if (static_cast<int64_t>(ids.size()) > model->config().max_position_embeddings) {
-    fail("{}: {} ids, but the model handles {} positions", path, ids.size(),
-         model->config().max_position_embeddings);
+  const ModelSource source(options.folder, "--model");
+  const Tokenizer tokenizer = source.tokenizer();
+  const ModelConfig config = source.config();
+  const std::vector<int32_t> ids = read_ids(path, config.vocab_size);
+  if (static_cast<int64_t>(ids.size()) > config.max_position_embeddings) {
+    fail("{}: {} ids, but the model handles {} positions", path, ids.size(), config.max_position_embeddings);
   }
+  const std::unique_ptr<Transformer> model = source.transformer(ctx, tokenizer, options.compute_dtype(), 0);
   const std::vector<uint8_t> mask(ids.size() - 1, 1);
   Tree tree{std::span(ids).first(1), {}};
   tree.leaves.emplace_back();
@@ -100,8 +102,7 @@ void add_logprobs_command(CLI::App& app, Command& run) {
   auto json = std::make_shared<bool>(false);
   options->add_to(*command);
   command->add_option("--ids", *path, "File with token ids: a JSON array, or numbers")->required();
-  command->add_option("--temperature", *temperature, "Of the distribution (1)")
-      ->check(CLI::Range(1e-3, 100.0));
+  command->add_option("--temperature", *temperature, "Of the distribution (1)")->check(number_in(1e-3, 100));
   command->add_flag("--json", *json, "Print one JSON object: logprobs[i] = log p(ids[i + 1] | ids[0 .. i])");
   command->callback([=, &run] { run = [=] { return logprobs(*options, *path, *temperature, *json); }; });
 }

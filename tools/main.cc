@@ -8,11 +8,20 @@
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/log.h"
+#include "core/plain_error.h"
+#include "core/stack.h"
 #include "kernels/numerics.h"
 #include "tools/ckpt_command.h"
 #include "tools/commands.h"
+#include "tools/usage.h"
 
 namespace {
+
+/// The innermost command that was named.
+const CLI::App& named_command(const CLI::App& app) {
+  const auto chosen = app.get_subcommands();
+  return chosen.empty() ? app : named_command(*chosen.front());
+}
 
 int run_main(int argc, char** argv) {
   CLI::App app{
@@ -42,14 +51,7 @@ int run_main(int argc, char** argv) {
     app.parse(orrery::words_to_parse(app, own, argv));
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    const auto commands =
-        app.get_subcommands([&](const CLI::App* one) { return argc > 1 && one->get_name() == argv[1]; });
-    if (argc > 1 && argv[1][0] != '-' && commands.empty()) {
-      std::fprintf(stderr, "orrery: there is no command '%s'; see orrery --help\n", argv[1]);
-      return orrery::kExitUsage;
-    }
-    std::fprintf(stderr, "orrery: %s; see orrery --help or orrery COMMAND --help\n", error.what());
-    return orrery::kExitUsage;
+    orrery::fail_usage("{}", orrery::usage_text(named_command(app), error));
   }
   orrery::init_log(0, 1);
   if (const char* faults = std::getenv("ORRERY_FAULT")) orrery::arm_faults(faults);
@@ -65,16 +67,13 @@ int run_main(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  try {
-    return run_main(argc, argv);
-  } catch (const orrery::Error& error) {
-    std::fprintf(stderr, "orrery: %s\n", error.what());
-    return error.exit_code();
-  } catch (const std::bad_alloc&) {
-    std::fprintf(stderr, "orrery: out of memory; use a smaller batch, token budget or KV cache\n");
-    return orrery::kExitFailure;
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "orrery: %s\n", error.what());
-    return orrery::kExitFailure;
-  }
+  return orrery::run_with_enough_stack([=] {
+    try {
+      return run_main(argc, argv);
+    } catch (const std::exception& error) {
+      const orrery::PlainError plain = orrery::plain_error(error);
+      std::fprintf(stderr, "orrery: %s\n", plain.text.c_str());
+      return plain.exit_code;
+    }
+  });
 }

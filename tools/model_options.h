@@ -18,9 +18,12 @@ struct ModelOptions {
   int threads = 0;
 
   void add_to(CLI::App& command) {
-    command.add_option("--model", folder, "Hugging Face model folder")->required();
+    command
+        .add_option("--model", folder,
+                    "Hugging Face model folder, checkpoint, or run's folder (its newest good checkpoint)")
+        ->required();
     command.add_option("--dtype", dtype, "Type of the matrices in products: f32 or bf16")
-        ->check(CLI::IsMember({"f32", "bf16"}));
+        ->check(one_of({"f32", "bf16"}));
     command.add_option("--threads", threads, "CPU threads (default: all this process may use)")
         ->check(whole_number(0, 4096));
   }

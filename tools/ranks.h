@@ -5,17 +5,17 @@
 #include <exception>
 
 #include "comm/communicator.h"
-#include "core/error.h"
 #include "core/fault.h"
 #include "core/flight_recorder.h"
 #include "core/log.h"
+#include "core/plain_error.h"
 #include "experiments/stop_signal.h"
 #include "experiments/together.h"
 
 namespace orrery {
 
 /// Returns what `work(CommWorld&)` does. An error that all ranks agree on is printed once; any other ends all
-/// ranks.
+/// ranks. What a rank did last is printed after failures whose cause is not plain.
 template <class Work>
 int run_on_ranks(Work&& work) {
   CommWorld ranks;
@@ -31,22 +31,20 @@ int run_on_ranks(Work&& work) {
       std::fprintf(stderr, "orrery: %s\n", text);
     }
   };
-  int code = kExitFailure;
+  PlainError failure;
   try {
     return work(ranks);
   } catch (const AgreedError& error) {
     install_stop_handlers(/*tell=*/false);  // mpirun sends SIGTERM to the rank that is the last to leave
     if (world.rank() == 0) std::fprintf(stderr, "orrery: %s\n", error.what());
     return error.exit_code();
-  } catch (const Error& error) {
-    print(error.what());
-    code = error.exit_code();
   } catch (const std::exception& error) {
-    print(error.what());
+    failure = plain_error(error);
   }
-  if (code == kExitFailure) print_flight_recorder(shown_rank);
-  if (world.size() == 1) return code;
-  ranks.abort(code);
+  print(failure.text.c_str());
+  if (failure.unexpected) print_flight_recorder(shown_rank);
+  if (world.size() == 1) return failure.exit_code;
+  ranks.abort(failure.exit_code);
 }
 
 }  // namespace orrery

@@ -100,7 +100,7 @@ void add_config_command(CLI::App& app, Command& run) {
   auto files = std::make_shared<bool>(false);
   command->add_option("config", *config, "YAML file");
   command->add_option("overrides", *overrides, "key=value pairs that replace values of the file");
-  command->add_option("--ranks", *ranks, "Ranks to check it for")->check(whole_number(1));
+  command->add_option("--ranks", *ranks, "Ranks to check it for")->check(whole_number(1, kMostRanks));
   command->add_flag("--files", *files,
                     "Read the files, too: model, data and texts, every prompt measured; say what was found");
   command->add_flag("--faults", *faults, "List the points and actions of ORRERY_FAULT (fault injection)");

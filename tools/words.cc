@@ -3,6 +3,7 @@
 
 #include "core/error.h"
 #include "tools/commands.h"
+#include "tools/usage.h"
 
 namespace orrery {
 namespace {
@@ -21,6 +22,9 @@ bool takes_value(const CLI::App& app, const std::string& name) {
 
 bool takes_overrides(const CLI::App& app) { return app.get_option_no_throw("overrides") != nullptr; }
 
+/// It does nothing by itself.
+bool needs_command(const CLI::App& app) { return app.get_require_subcommand_min() > 0; }
+
 bool is_list(std::string_view word) { return word.size() >= 2 && word.front() == '[' && word.back() == ']'; }
 
 }  // namespace
@@ -30,10 +34,16 @@ std::vector<std::string> words_to_parse(const CLI::App& app, int argc, const cha
   std::vector<std::string> words;
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
+    if (word == "--") {  // what follows are no options
+      words.insert(words.end(), argv + i, argv + argc);
+      break;
+    }
     const bool is_option = word.size() >= 2 && word.front() == '-';
     if (!is_option) {
       if (const CLI::App* sub = find_subcommand(*command, word)) {
         command = sub;
+      } else if (needs_command(*command)) {
+        fail_command(*command, word);
       } else if (is_list(word) && takes_overrides(*command)) {
         fail_usage("'{}' is a list; give each key=value as a word of its own", word);
       }
@@ -41,7 +51,13 @@ std::vector<std::string> words_to_parse(const CLI::App& app, int argc, const cha
       continue;
     }
     const size_t equals = word.find('=');
-    const std::string name = word.substr(0, equals);
+    std::string name = word.substr(0, equals);
+    if (command->get_option_no_throw(name) == nullptr) {
+      const std::string letter = word.substr(0, 2);  // "-n4"
+      if (word[1] == '-' || command->get_option_no_throw(letter) == nullptr) fail_option(*command, name);
+      words.push_back(word);
+      continue;
+    }
     const bool takes = takes_value(*command, name);
     if (takes && equals + 1 == word.size()) {  // an empty value, not the next word
       words.push_back(name);
@@ -52,6 +68,9 @@ std::vector<std::string> words_to_parse(const CLI::App& app, int argc, const cha
     if (takes && equals == std::string::npos && i + 1 < argc)
       words.emplace_back(argv[++i]);  // whatever it looks like
   }
+  const bool asks = std::ranges::any_of(
+      words, [](const std::string& word) { return word == "--help" || word == "-h" || word == "--version"; });
+  if (needs_command(*command) && !asks) fail_command(*command, "");
   std::reverse(words.begin(), words.end());
   return words;
 }

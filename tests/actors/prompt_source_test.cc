@@ -208,7 +208,8 @@ TEST_F(PromptLengths, APromptTemplateStandsAroundTheUserMessageOfAChat) {
   folder.write("tokenizer.json", json.dump());
   folder.write("tokenizer_config.json", nlohmann::json{{"chat_template", "folder's own"}}.dump());
   folder.write("t.jinja", "{% for m in messages %}{{ m.role[0] }}({{ m.content }}){% endfor %}");
-  const Tokenizer tokenizer = Tokenizer::load(folder.path(), folder.path() / "t.jinja");
+  const Tokenizer tokenizer =
+      Tokenizer::load(folder.path(), {.chat_template_file = folder.path() / "t.jinja"});
   EXPECT_EQ(tokenizer.chat_template_file(), (folder.path() / "t.jinja").string());
   data_.set_apply_chat_template(true);
   data_.set_prompt_template("1+{}=");

@@ -328,6 +328,25 @@ TEST(Watchdog, NamesTheRankThatHoldsTheOthersUp) {
   EXPECT_EQ(line({left, status("a", 1)}, {0, 0}), "");
 }
 
+TEST(Watchdog, WithoutWarningsOnlyTheDeadlineSpeaks) {
+  const auto comm = make_local_communicator();
+  for (const double fatal_seconds : {0.0, 0.3}) {
+    std::atomic<int> warnings = 0, ends = 0;
+    WatchdogOptions options;
+    options.warn_seconds = 0;
+    options.fatal_seconds = fatal_seconds;
+    options.period = std::chrono::milliseconds(10);
+    {
+      Watchdog watchdog(*comm, options, [&](const std::string&, bool fatal) { ++(fatal ? ends : warnings); });
+      watchdog.phase("generate");
+      for (int i = 0; i < (fatal_seconds > 0 ? 300 : 5) && ends == 0; ++i)
+        std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    }
+    EXPECT_EQ(warnings, 0);
+    EXPECT_EQ(ends, fatal_seconds > 0 ? 1 : 0);
+  }
+}
+
 TEST(Watchdog, WorksOnOneRankAndProgressResetsIt) {
   const auto comm = make_local_communicator();
   std::mutex mutex;
@@ -389,13 +408,13 @@ TEST(Topology, ChoosesRolesAndExplainsWhatDoesNotFit) {
             "with mpirun "
             "-n 2 or more, or set cluster.placement: colocated");
   EXPECT_EQ(refused(Placement::kSplit, 4, 4, 8),
-            "cluster.learners is 4 of 4 ranks, which leaves no actor: set cluster.learners to at most 3, or "
+            "cluster.learners is 4 of 4 ranks, which leaves no actor: set cluster.learners to at most 2, or "
             "start more "
             "ranks");
   EXPECT_EQ(refused(Placement::kSplit, 4, 3, 8),
             "cluster.learners is 3, which cannot share cluster.gradient_shards = 8: use a power of two that "
-            "is at most 8 "
-            "(for example 2), or raise cluster.gradient_shards");
+            "is at most 8 (for example 2)");
+  EXPECT_THAT(refused(Placement::kColocated, 4, 4, 2), HasSubstr("or raise cluster.gradient_shards"));
   EXPECT_THAT(refused(Placement::kColocated, 4, 8, 8), HasSubstr("there are 4 ranks"));
   EXPECT_THAT(refused(Placement::kColocated, 1, 0, 6), HasSubstr("cluster.gradient_shards is 6"));
   EXPECT_THAT(refused(Placement::kSplit, 4, -1, 8), HasSubstr("cluster.learners is -1"));

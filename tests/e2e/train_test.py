@@ -120,7 +120,7 @@ class Resume(Case):
         for step in (6, 7):
             rewrite(step, lambda manifest: manifest.update(format_version=1))
         contents = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file() and "status" not in path.name}
-        says = ["none of the 2 checkpoint(s)", f"{run_dir}/checkpoints", "step_000007 is of format version 1", "move them away"]
+        says = ["none of the 2 checkpoint(s)", f"{run_dir}/checkpoints", "step_000007 is of format version 1", "move the whole folder away"]
         for command_line in (("train", *options), ("launch", "-n", "1", *options)):
             result = self.fails(2, *command_line, says=says)
             self.assertNotIn("damaged", result.stderr)

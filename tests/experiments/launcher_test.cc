@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/file.h"
@@ -12,6 +13,7 @@
 #include "experiments/heartbeat.h"
 #include "experiments/mpi_job.h"
 #include "experiments/restart_policy.h"
+#include "experiments/supervision.h"
 #include "tests/support/scratch.h"
 
 namespace orrery {
@@ -141,6 +143,55 @@ proto::RankStatus rank(const std::string& phase, double still, const std::string
   return status;
 }
 
+TEST(Heartbeat, AFailureStaysWithItsReason) {
+  const testing_support::ScratchFolder scratch;
+  std::filesystem::create_directories(scratch.path());
+  const auto path = scratch.path() / kStatusFile;
+  const auto read = [&] { return nlohmann::json::parse(read_file(path)); };
+  EXPECT_FALSE(says_failed(path));
+  ASSERT_TRUE(write_failure(path, 2, "the data are wrong")) << "before any heartbeat";
+  EXPECT_EQ(read()["error"], "the data are wrong");
+  EXPECT_TRUE(says_failed(path));
+
+  const std::vector<proto::RankStatus> ranks(2);
+  const std::vector<double> ages = {0, 0};
+  ASSERT_TRUE(write_heartbeat(path, ranks, ages));
+  EXPECT_FALSE(says_failed(path));
+  EXPECT_EQ(read()["state"], "running");
+  EXPECT_TRUE(read()["error"].is_null());
+  ASSERT_TRUE(write_failure(path, 1, "rank 1 lost its disk"));
+  EXPECT_EQ(read()["state"], "failed");
+  EXPECT_EQ(read()["exit_code"], 1);
+  EXPECT_EQ(read()["error"], "rank 1 lost its disk");
+  EXPECT_EQ(read()["ranks"].size(), 2u) << "what they said last";
+  ASSERT_TRUE(write_final_state(path, {"failed", 1, ""}));
+  EXPECT_EQ(read()["error"], "rank 1 lost its disk");
+  ASSERT_TRUE(write_final_state(path, {"done", 0, ""}));
+  EXPECT_TRUE(read()["error"].is_null());
+  ASSERT_TRUE(write_failure(path, 1, "x"));
+  forget_failure(path);
+  EXPECT_EQ(read()["state"], "running");
+  EXPECT_TRUE(read()["error"].is_null());
+  EXPECT_FALSE(Heartbeat::parse(read_file(path))) << "no rank of the new job has spoken";
+  EXPECT_FALSE(write_failure(scratch.path() / "none" / kStatusFile, 1, "x"));
+  write_file_atomic(path, "[1]");
+  EXPECT_FALSE(says_failed(path));
+  EXPECT_TRUE(write_failure(path, 1, "x"));
+}
+
+TEST(Supervision, IsOfOneRunFolder) {
+  EXPECT_EQ(supervised_attempt("runs/a"), 0);
+  announce_attempt("runs/a", 3);
+  EXPECT_EQ(supervised_attempt("runs/a"), 3);
+  EXPECT_EQ(supervised_attempt(std::filesystem::current_path() / "runs" / "b" / ".." / "a"), 3);
+  EXPECT_EQ(supervised_attempt("runs/b"), 0);
+  for (const char* other : {"", "x", "3", ":runs/a", "3runs/a"}) {
+    setenv(kSupervision, other, 1);
+    EXPECT_EQ(supervised_attempt("runs/a"), 0) << other;
+  }
+  unsetenv(kSupervision);
+}
+
 TEST(Heartbeat, IsReadAsWrittenAndNothingElseIs) {
   const testing_support::ScratchPath scratch("run");
   const std::filesystem::path& folder = scratch.path();
@@ -255,7 +306,7 @@ TEST(MpirunCommand, HasSaneFlagsThatTheUserMayReplace) {
   EXPECT_THAT(
       mpirun_command({2, {}, 4, false}, program),
       ElementsAre("mpirun", "-n", "2", "--bind-to", "none", "--mca", "btl_vader_single_copy_mechanism",
-                  "none", "--use-hwthread-cpus", "/bin/orrery", "train", "a.yaml"));
+                  "none", "--use-hwthread-cpus", "-x", "ORRERY_LAUNCH", "/bin/orrery", "train", "a.yaml"));
   EXPECT_THAT(mpirun_command({8, {}, 4, false}, program), Contains("--oversubscribe"));
   EXPECT_THAT(mpirun_command({8, {}, 4, true}, program), Not(Contains("--oversubscribe")));
   const auto own = mpirun_command({2, {"--bind-to", "core", "--hostfile", "h"}, 4, true}, program);

@@ -316,10 +316,43 @@ TEST_F(CheckpointTest, OldOnesGoAndTheNewestGoodOneStays) {
     fs::remove(checkpoints() / bad / checkpoint_slice_name(0, 1));
   }
   remove_old_checkpoints(checkpoints(), 1);
-  EXPECT_EQ(steps(), (std::vector<int64_t>{3, 5}));
+  EXPECT_EQ(steps(), (std::vector<int64_t>{3, 4, 5}));
   fs::remove(checkpoints() / "step_000003" / kManifestFile);
   remove_old_checkpoints(checkpoints(), 1);  // none is known to be good: none goes
-  EXPECT_EQ(steps(), (std::vector<int64_t>{3, 5}));
+  EXPECT_EQ(steps(), (std::vector<int64_t>{3, 4, 5}));
+}
+
+TEST_F(CheckpointTest, UnusableFoldersDoNotCountAndStay) {
+  for (int64_t step = 1; step <= 9; ++step) save(step, buffers(static_cast<uint64_t>(step)));
+  const auto of = [&](int64_t step) { return checkpoints() / checkpoint_name(step); };
+  const auto steps = [&] {
+    std::vector<int64_t> result;
+    for (const auto& s : list_checkpoints(checkpoints())) result.push_back(s.step);
+    return result;
+  };
+  const auto flip = [](const fs::path& path) {
+    std::string bytes = read_file(path);
+    bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
+    write_file_atomic(path, bytes);
+  };
+  flip(of(2) / checkpoint_slice_name(0, 1));  // the right size, another digest
+  fs::remove(of(4) / kManifestFile);          // torn
+  fs::resize_file(of(6) / checkpoint_slice_name(0, 1), 100);
+  fs::remove_all(of(7));
+  fs::create_directory(of(7));  // empty
+  fs::remove_all(of(8));
+  fs::copy(of(9), of(8), fs::copy_options::recursive);  // its manifest is of another step
+  std::set<fs::path> verified;
+  remove_old_checkpoints(checkpoints(), 2, &verified);
+  EXPECT_EQ(steps(), (std::vector<int64_t>{2, 4, 5, 6, 7, 8, 9})) << "5 and 9 are the two newest good ones";
+  EXPECT_THAT(verified, testing::UnorderedElementsAre(of(5), of(9)));
+  save(10, buffers(10));
+  remove_old_checkpoints(checkpoints(), 2, &verified);
+  EXPECT_EQ(steps(), (std::vector<int64_t>{2, 4, 6, 7, 8, 9, 10}));
+  fs::remove_all(of(8));
+  write_file_atomic(of(8), "a file");
+  remove_old_checkpoints(checkpoints(), 1, &verified);
+  EXPECT_EQ(steps(), (std::vector<int64_t>{2, 4, 6, 7, 10}));
 }
 
 TEST_F(CheckpointTest, ReportsStatisticsAndDifferences) {

@@ -333,13 +333,41 @@ TEST(Jinja, HostileTemplatesEndInAnError) {
   for (const auto& [jinja, message] : cases) EXPECT_THAT(error_of(jinja), HasSubstr(message)) << jinja;
 }
 
+TEST(Jinja, NamesThatJinjaRefusesToAssign) {
+  for (const char* jinja :
+       {"{% for loop in [1] %}{{ loop }}{% endfor %}", "{% for a, loop in [[1, 2]] %}{% endfor %}",
+        "{% for (a, (loop, b)) in [] %}{% endfor %}", "{% for x in [1] %}{% set loop = 2 %}{% endfor %}",
+        "{% for x in [1] %}{% if x %}{% set a, loop = 1, 2 %}{% endif %}{% endfor %}",
+        "{% for x in [1] %}{% else %}{% set loop = 2 %}{% endfor %}",
+        "{% for x in [1] %}{% macro f() %}{% set loop = 2 %}{% endmacro %}{% endfor %}"}) {
+    EXPECT_THAT(error_of(jinja), HasSubstr("loop")) << jinja;
+  }
+  for (const char* jinja :
+       {"{% macro f(a, a) %}{% endmacro %}", "{% macro f(a, b=1, a=2) %}{% endmacro %}",
+        "{% macro f() %}{% endmacro %}{% call(a, a) f() %}{% endcall %}",
+        "{% macro f(a) %}{% endmacro %}{{ f(a=1, a=2) }}", "{{ 'x'|default(a=1, a=2) }}"}) {
+    EXPECT_THAT(error_of(jinja), HasSubstr("twice")) << jinja;
+  }
+  // As jinja2 takes them.
+  for (const char* jinja :
+       {"{% set loop = 3 %}{{ loop }}", "{% macro f(loop) %}{{ loop }}{% endmacro %}{{ f(1) }}",
+        "{% for a, a in [[1, 2]] %}{{ a }}{% endfor %}",
+        "{% set n = namespace() %}{% for x in [1] %}{% set n.loop = 2 %}{% endfor %}"}) {
+    EXPECT_EQ(error_of(jinja), "") << jinja;
+  }
+}
+
 TEST(Jinja, TheDateIsGivenOrMissing) {
   EXPECT_THAT(error_of("{{ strftime_now('%Y') }}"), HasSubstr("strftime_now=2025-07-26"));
   const OrderedJson date = {{"strftime_now", "2025-07-26"}};
   EXPECT_EQ(make_template("{{ strftime_now('%d %B %Y, %A') if strftime_now is defined }}", date)
                 .render(conversation()),
             "26 July 2025, Saturday");
-  EXPECT_THROW(make_template("{{ strftime_now('%Y') }}", {{"strftime_now", "yesterday"}}), Error);
+  for (const char* date : {"yesterday", "2025-02-30", "2025-02-29", "2025-04-31 10:00:00", "2025-13-01",
+                           "2025-00-10", "2025-01-00", "2025-01-01 25:00:00", "2025-01-01 10:00:60"}) {
+    EXPECT_THROW(make_template("{{ strftime_now('%Y') }}", {{"strftime_now", date}}), Error) << date;
+  }
+  EXPECT_NO_THROW(make_template("{{ strftime_now('%Y') }}", {{"strftime_now", "2024-02-29"}}));
 }
 
 TEST(Jinja, VariablesAreOfAnyKindAndOfTwoTheNearestCounts) {

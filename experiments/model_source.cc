@@ -1,0 +1,120 @@
+#include "experiments/model_source.h"
+
+#include <system_error>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "models/hf_folder.h"
+
+namespace orrery {
+namespace {
+
+namespace fs = std::filesystem;
+
+bool is_there(const fs::path& path) {
+  std::error_code error;
+  return fs::exists(path, error);
+}
+
+bool is_folder(const fs::path& path) {
+  std::error_code error;
+  return fs::is_directory(path, error);
+}
+
+/// The folder of step_* folders that `path` holds, or is; empty: none.
+fs::path checkpoints_in(const fs::path& path) {
+  if (is_folder(path / "checkpoints")) return path / "checkpoints";
+  return list_checkpoints(path).empty() ? fs::path() : path;
+}
+
+}  // namespace
+
+ModelSource::ModelSource(const fs::path& path, const std::string& option) : folder_(path) {
+  std::error_code error;
+  const fs::file_status status = fs::status(path, error);
+  if (!fs::exists(status)) {
+    fail_usage(
+        "{} {}: {}; give a Hugging Face model folder, a checkpoint or a run's folder", option, path.string(),
+        error && error != std::errc::no_such_file_or_directory ? error.message() : "there is no such folder");
+  }
+  if (!fs::is_directory(status)) {
+    fail_usage("{} {}: not a folder; give a Hugging Face model folder, a checkpoint or a run's folder",
+               option, path.string());
+  }
+  if (is_there(path / "config.json")) return;
+  if (is_there(path / kManifestFile)) {
+    checkpoint_.emplace(path);
+    return;
+  }
+  const fs::path checkpoints = checkpoints_in(path);
+  if (checkpoints.empty()) {
+    fail_usage(
+        "{} {}: neither a Hugging Face model folder (config.json is missing), a checkpoint (manifest.json) "
+        "nor a "
+        "run's folder (checkpoints/)",
+        option, path.string());
+  }
+  std::string why;
+  checkpoint_ = latest_good_checkpoint(checkpoints, [&](const fs::path& folder, const std::string& reason) {
+    spdlog::warn("{} is passed over: {}", folder.string(), reason);
+    if (why.empty()) why = fmt::format(": {}: {}", folder.filename().string(), reason);
+  });
+  if (!checkpoint_) {
+    fail_usage("{} {}: {} holds no good checkpoint{}", option, path.string(), checkpoints.string(),
+               why.empty() ? "; has the run saved one yet?" : why);
+  }
+  folder_ = checkpoint_->folder();
+  spdlog::info("{} {}: {}", option, path.string(), folder_.string());
+}
+
+Tokenizer ModelSource::tokenizer(const fs::path& chat_template_file) const {
+  if (!checkpoint_) return Tokenizer::load(folder_, {.chat_template_file = chat_template_file});
+  if (checkpoint_->tokenizer_folder().empty()) {
+    fail_usage("{} was saved without a tokenizer; write it out with orrery ckpt export and put one beside it",
+               folder_.string());
+  }
+  return Tokenizer::load(checkpoint_->tokenizer_folder(),
+                         {chat_template_file, checkpoint_->info().model_config_json});
+}
+
+ModelConfig ModelSource::config() const {
+  return checkpoint_ ? checkpoint_->config() : load_model_config(folder_);
+}
+
+bool ModelSource::has_weights() const { return checkpoint_ || orrery::has_weights(folder_); }
+
+void ModelSource::read_weights(const Context& ctx, const ModelConfig& config, const ParameterTable& table,
+                               std::span<float> flat) const {
+  if (checkpoint_) {
+    checkpoint_->read(0, checkpoint_->flat_size(), flat, {}, {});
+  } else {
+    load_hf_weights(ctx, folder_, config, table, flat);
+  }
+}
+
+std::unique_ptr<Transformer> ModelSource::transformer(const Context& ctx, const Tokenizer& tokenizer,
+                                                      DType compute_dtype, int64_t max_positions) const {
+  const ModelConfig model_config = config();
+  if (tokenizer.vocab_size() > model_config.vocab_size) {
+    fail(
+        "{}: the tokenizer has ids up to {} but the model's vocab_size is {}; they belong to different "
+        "models",
+        name(), tokenizer.vocab_size() - 1, model_config.vocab_size);
+  }
+  auto model = std::make_unique<Transformer>(model_config, ctx.device, compute_dtype, max_positions);
+  read_weights(ctx, model_config, model->table(), model->parameters());
+  model->pack(ctx);
+  return model;
+}
+
+std::string not_a_model_hint(const fs::path& path) {
+  if (is_there(path / "config.json")) return "";
+  const bool one = is_there(path / kManifestFile);
+  if (!one && checkpoints_in(path).empty()) return "";
+  return fmt::format(
+      "; it is a {}: go on from it with trainer.resume={}, or write its model out with orrery ckpt export {} "
+      "DIR",
+      one ? "checkpoint" : "run's folder", path.string(), path.string());
+}
+
+}  // namespace orrery

@@ -1,0 +1,51 @@
+// What `--model` names: a Hugging Face folder, a checkpoint, or a run's folder (its newest good checkpoint).
+// A checkpoint's weights come with the tokenizer's files beside them and the model's config of its manifest.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "core/context.h"
+#include "core/dtype.h"
+#include "models/checkpoint.h"
+#include "models/config.h"
+#include "models/parameters.h"
+#include "models/tokenizer.h"
+#include "models/transformer.h"
+
+namespace orrery {
+
+class ModelSource {
+ public:
+  /// Usage Error, which begins with `option`, when `path` is none of the three, or holds no good checkpoint.
+  /// Says which checkpoint a run's folder means, and which ones are passed over.
+  ModelSource(const std::filesystem::path& path, const std::string& option);
+
+  /// For messages: the folder itself, or the checkpoint that was chosen.
+  std::string name() const { return folder_.string(); }
+
+  /// Error when a checkpoint was saved without a tokenizer. A file of Jinja text replaces its chat templates.
+  Tokenizer tokenizer(const std::filesystem::path& chat_template_file = {}) const;
+  ModelConfig config() const;
+  bool has_weights() const;
+  /// As load_hf_weights.
+  void read_weights(const Context& ctx, const ModelConfig& config, const ParameterTable& table,
+                    std::span<float> flat) const;
+  /// Config and weights, packed. Error when the tokenizer has ids that the model lacks. max_positions: as
+  /// Transformer's.
+  std::unique_ptr<Transformer> transformer(const Context& ctx, const Tokenizer& tokenizer,
+                                           DType compute_dtype, int64_t max_positions) const;
+
+ private:
+  std::filesystem::path folder_;
+  std::optional<Checkpoint> checkpoint_;
+};
+
+/// "; it is a run's folder: ...": what to do with a path that should be a Hugging Face folder and is a
+/// checkpoint or a run; else empty.
+std::string not_a_model_hint(const std::filesystem::path& path);
+
+}  // namespace orrery
