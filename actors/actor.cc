@@ -37,6 +37,11 @@ void Actor::run(uint64_t step, LeaseSource& leases) {
       config_.max_groups > 0 ? config_.max_groups : std::max<int64_t>(1, engine_.max_num_seqs() / config_.n);
   while (true) {
     leases.poll();
+    if (leases.stopping()) {
+      engine_.abort_all();
+      work_.clear();
+      return;
+    }
     while (static_cast<int64_t>(work_.size()) < limit) {
       const std::optional<uint64_t> prompt_index = leases.try_lease();
       if (!prompt_index) break;

@@ -25,7 +25,7 @@ class LeaseSource {
   /// No lease will ever come again.
   virtual bool exhausted() = 0;
   virtual void deliver(Group group) = 0;
-  /// The job was asked to stop: what is in hand is dropped.
+  /// The job was asked to stop: what is in hand is dropped, and nothing more is delivered.
   virtual bool stopping() { return false; }
   /// Called between engine steps, whether or not a lease is wanted: a source may serve other ranks here.
   virtual void poll() {}
@@ -48,9 +48,9 @@ class Actor {
   Actor(Engine& engine, const Tokenizer& tokenizer, const Environment& env, const PromptSource& source,
         ActorConfig config);
 
-  /// Works until `leases` is exhausted and everything taken is delivered. `step`: number of the batch, part
-  /// of the samples' random streams. Error when an environment fails or yields a reward, or a part of one,
-  /// that is not finite (names source, prompt and sample).
+  /// Works until `leases` is exhausted and everything taken is delivered, or until it is stopping. `step`:
+  /// number of the batch, part of the samples' random streams. Error when an environment fails or yields a
+  /// reward, or a part of one, that is not finite (names source, prompt and sample).
   void run(uint64_t step, LeaseSource& leases);
 
   double reward_seconds() const { return reward_seconds_; }

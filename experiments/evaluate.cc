@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/pipes.h"
 #include "core/timer.h"
 #include "experiments/agreement.h"
 #include "experiments/checkpointing.h"
@@ -44,6 +45,7 @@ std::filesystem::path find_checkpoint(const std::filesystem::path& path) {
 
 int run_evaluation(const proto::Config& given, const std::string& checkpoint, bool json, Communicator& world,
                    int local_ranks) {
+  ignore_closed_pipes();  // its output comes last; environments may have pipes of their own
   proto::Config config = given;
   config.mutable_data()->clear_train_files();  // held-out items only
   config.mutable_sft()->clear_text_files();
@@ -77,7 +79,10 @@ int run_evaluation(const proto::Config& given, const std::string& checkpoint, bo
   RlStage stage(*job, nullptr);
   stage.publish(version);
   const Timer timer;
-  const std::vector<Group> groups = stage.generate_validation(0);
+  const auto samples = stage.generate_validation(0);
+  // No handler is installed here: a signal ends an evaluation, which has nothing to save.
+  ORRERY_CHECK(samples, "an evaluation was asked to stop");
+  const std::vector<Group>& groups = *samples;
   const double seconds = timer.seconds();
   if (world.rank() != 0) return kExitOk;
 

@@ -156,9 +156,10 @@ fs::path prepare_checkpoint(const fs::path& folder, int64_t step) {
 }
 
 CheckpointFileEntry write_checkpoint_slice(const fs::path& temporary, int64_t rank, int64_t ranks,
-                                           int64_t flat_size, const CheckpointSlice& slice) {
+                                           int64_t flat_size, const CheckpointSlice& slice,
+                                           const PieceRunner& run_piece) {
   const std::string name = checkpoint_slice_name(rank, ranks);
-  SliceFile file = write_slice_file(temporary / name, flat_size, slice);
+  SliceFile file = write_slice_file(temporary / name, flat_size, slice, run_piece);
   return {name, file.bytes, std::move(file.sha256), {slice.extents.begin(), slice.extents.end()}};
 }
 
@@ -174,14 +175,14 @@ void publish_checkpoint(const fs::path& temporary, const fs::path& target, const
   }
 }
 
-Checkpoint::Checkpoint(const fs::path& folder, Verify verify)
+Checkpoint::Checkpoint(const fs::path& folder, Verify verify, const PieceRunner& run_piece)
     : folder_(folder), manifest_(read_manifest(folder)), table_(manifest_.config) {
   verified_.assign(manifest_.slices.size(), false);
   for (const CheckpointFileEntry& entry : manifest_.tokenizer) verify_file(folder_, entry);
   if (verify == Verify::kOnRead) return;
   for (size_t i = 0; i < manifest_.slices.size(); ++i) {
     const CheckpointFileEntry& slice = manifest_.slices[i];
-    verify_file(folder_, slice);
+    verify_file(folder_, slice, run_piece);
     check_slice_file(folder_ / slice.name, slice.extents, flat_size());
     verified_[i] = true;
   }
@@ -239,11 +240,12 @@ std::vector<CheckpointSummary> list_checkpoints(const fs::path& folder) {
   return result;
 }
 
-std::optional<Checkpoint> latest_good_checkpoint(const fs::path& folder, const RejectedCheckpoint& rejected) {
+std::optional<Checkpoint> latest_good_checkpoint(const fs::path& folder, const RejectedCheckpoint& rejected,
+                                                 const PieceRunner& run_piece) {
   auto folders = step_folders(folder);
   for (auto it = folders.rbegin(); it != folders.rend(); ++it) {
     try {
-      Checkpoint checkpoint(it->second);
+      Checkpoint checkpoint(it->second, Checkpoint::Verify::kAll, run_piece);
       if (checkpoint.info().step == it->first) return checkpoint;
       rejected(it->second, fmt::format("its manifest is of step {}", checkpoint.info().step));
     } catch (const std::exception& error) {
@@ -253,12 +255,13 @@ std::optional<Checkpoint> latest_good_checkpoint(const fs::path& folder, const R
   return std::nullopt;
 }
 
-void remove_old_checkpoints(const fs::path& folder, int64_t keep) {
+void remove_old_checkpoints(const fs::path& folder, int64_t keep, const PieceRunner& run_piece) {
   if (!fs::is_directory(folder)) return;
   const auto folders = step_folders(folder);
   const int64_t extra = keep > 0 ? static_cast<int64_t>(folders.size()) - keep : 0;
   if (extra > 0) {
-    const auto good = latest_good_checkpoint(folder, [](const fs::path&, const std::string&) {});
+    const auto good = latest_good_checkpoint(
+        folder, [](const fs::path&, const std::string&) {}, run_piece);
     for (int64_t i = 0; i < extra; ++i) {
       const fs::path& path = folders[static_cast<size_t>(i)].second;
       if (good && path == good->folder()) continue;
