@@ -28,7 +28,7 @@ class LeaseSource {
   /// No lease will ever come again.
   virtual bool exhausted() = 0;
   virtual void deliver(Group group) = 0;
-  /// The job was asked to stop: what is in hand is dropped.
+  /// The job was asked to stop: what is in hand is dropped, and nothing more is delivered.
   virtual bool stopping() { return false; }
   /// Called between engine steps, whether or not a lease is wanted: a source may serve other ranks here.
   virtual void poll() {}

@@ -1,6 +1,7 @@
 #include "experiments/checkpoint_writer.h"
 
-#include <atomic>
+#include <sys/mman.h>
+
 #include <chrono>
 #include <cstring>
 #include <exception>
@@ -13,6 +14,7 @@
 #include "core/fault.h"
 #include "core/log.h"
 #include "core/parallel.h"
+#include "core/quiet_worker.h"
 #include "core/timer.h"
 #include "experiments/together.h"
 
@@ -21,6 +23,18 @@ namespace {
 
 constexpr auto kPatienceWhileUnwinding = std::chrono::seconds(5);
 constexpr auto kPoll = std::chrono::milliseconds(5);
+
+/// Gives every page of the buffer memory, without touching what is in it: others may write there meanwhile.
+/// Where the system cannot, pages come as they are written to.
+void fill_with_pages(const Buffer& buffer, const std::atomic<bool>& enough) {
+#ifdef MADV_POPULATE_WRITE
+  constexpr size_t kStretch = size_t{2} << 20;
+  const std::span<std::byte> bytes = buffer.span<std::byte>();
+  for (size_t at = 0; at + kStretch <= bytes.size() && !enough; at += kStretch) {
+    if (::madvise(bytes.data() + at, kStretch, MADV_POPULATE_WRITE) != 0) return;
+  }
+#endif
+}
 
 void copy_values(const Context& ctx, std::span<float> to, std::span<const float> from) {
   ORRERY_CHECK(from.size() == to.size(), "{} values for {}", from.size(), to.size());
@@ -36,6 +50,7 @@ struct CheckpointWriter::Save {
 
   Target target;
   std::unique_ptr<Communicator> comm;
+  QuietWorker quiet;
   Buffer copy;  // weights, adam_m, adam_v of this rank's part, one after the other
   CheckpointInfo info;
   std::exception_ptr error;  // of the copy, then of the save
@@ -47,11 +62,26 @@ struct CheckpointWriter::Save {
   std::span<float> part(size_t index) { return copy.span<float>().subspan(index * count(), count()); }
 };
 
-CheckpointWriter::CheckpointWriter(Communicator& learners, Target target)
-    : save_(std::make_shared<Save>(std::move(target), learners.duplicate())) {}
+CheckpointWriter::CheckpointWriter(Device device, Communicator& learners, Target target)
+    : save_(std::make_shared<Save>(std::move(target), learners.duplicate())) {
+  constexpr size_t kLarge = size_t{16} << 20;
+  const size_t bytes = 3 * save_->count() * sizeof(float);
+  if (bytes < kLarge) return;  // start() takes it in no time
+  try {
+    save_->copy = Buffer(device, bytes);
+    pages_ = std::thread([this] {
+      lower_thread_priority();
+      fill_with_pages(save_->copy, enough_pages_);
+    });
+  } catch (const std::exception&) {  // start() tries again, and tells
+  }
+}
 
 CheckpointWriter::~CheckpointWriter() {
+  enough_pages_ = true;
+  if (pages_.joinable()) pages_.join();
   if (!thread_.joinable()) return;
+  save_->quiet.hurry(true);
   if (std::uncaught_exceptions() > 0 && save_->comm->size() > 1) {
     for (const auto deadline = std::chrono::steady_clock::now() + kPatienceWhileUnwinding;
          !save_->done && std::chrono::steady_clock::now() < deadline;)
@@ -72,6 +102,7 @@ void CheckpointWriter::start(const Context& ctx, const CheckpointInfo& info, con
   save.info = info;
   save.error = nullptr;
   save.done = false;
+  save.quiet.hurry(false);
   try {
     fault_point(FaultPoint::kCheckpointCopy);
     if (save.copy.bytes() == 0) save.copy = Buffer(ctx.device, 3 * save.count() * sizeof(float));
@@ -102,6 +133,7 @@ void CheckpointWriter::start(const Context& ctx, const CheckpointInfo& info, con
 
 double CheckpointWriter::wait() {
   if (!thread_.joinable()) return 0;
+  save_->quiet.hurry(true);
   thread_.join();
   if (save_->error) std::rethrow_exception(std::exchange(save_->error, nullptr));
   return save_->seconds;
@@ -112,6 +144,7 @@ std::filesystem::path CheckpointWriter::publish(Save& save) {
   Communicator& comm = *save.comm;
   const Target& to = save.target;
   const bool first = comm.rank() == 0;
+  const PieceRunner quietly = [&save](const std::function<void()>& piece) { save.quiet.run(piece); };
   const std::filesystem::path target = to.folder / checkpoint_name(save.info.step);
   std::filesystem::path temporary;
   together(comm, [&] {
@@ -124,7 +157,7 @@ std::filesystem::path CheckpointWriter::publish(Save& save) {
   CheckpointFileEntry entry;
   together(comm, [&] {
     entry = write_checkpoint_slice(temporary, comm.rank(), comm.size(), to.table.flat_size(),
-                                   {to.extents, save.part(0), save.part(1), save.part(2)});
+                                   {to.extents, save.part(0), save.part(1), save.part(2)}, quietly);
   });
   nlohmann::json mine = {{"name", entry.name}, {"bytes", entry.bytes}, {"sha256", entry.sha256}};
   for (const Extent& e : entry.extents) mine["extents"].push_back({e.begin, e.end});
@@ -139,7 +172,7 @@ std::filesystem::path CheckpointWriter::publish(Save& save) {
     if (!first) return;
     publish_checkpoint(temporary, target, save.info, to.table, entries, to.tokenizer, to.chat_template);
     save.verified.erase(target);
-    remove_old_checkpoints(to.folder, to.keep, &save.verified);
+    remove_old_checkpoints(to.folder, to.keep, &save.verified, quietly);
   });
   return target;
 }

@@ -1,8 +1,11 @@
 // Writes checkpoints in the background. start() copies this rank's part of weights and moments; a thread of
 // this rank's then writes and hashes its file, exchanges the files' entries with the other learners over a
 // communicator of its own, and publishes. One save at a time. The methods are for one thread.
+//
+// Writing and hashing give way to whatever else computes (core/quiet_worker.h), until wait() is called.
 #pragma once
 
+#include <atomic>
 #include <filesystem>
 #include <memory>
 #include <span>
@@ -27,8 +30,9 @@ class CheckpointWriter {
     std::string chat_template;    ///< in place of the tokenizer folder's; empty: as it is there
   };
 
-  /// Collective over `learners`; of no further use for it.
-  CheckpointWriter(Communicator& learners, Target target);
+  /// Collective over `learners`; of no further use for it. Takes the memory of the copy and has it filled
+  /// with pages in the background, so that the first save, too, only copies.
+  CheckpointWriter(Device device, Communicator& learners, Target target);
   /// Waits for the save under way. While an error unwinds, other ranks may never do their part: after some
   /// seconds the thread is then left to the end of the process, which is near.
   ~CheckpointWriter();
@@ -41,7 +45,7 @@ class CheckpointWriter {
     std::span<const float> weights, adam_m, adam_v;
   };
   /// Every learner calls it; none waits for another. Begins a save of the values, which are copied before it
-  /// returns, into memory that the first save allocates. Only when no save is under way. Failures, of the
+  /// returns. Only when no save is under way. Failures, of the
   /// copy too, are wait()'s to tell.
   void start(const Context& ctx, const CheckpointInfo& info, const Values& values);
 
@@ -59,6 +63,8 @@ class CheckpointWriter {
 
   std::shared_ptr<Save> save_;  // shared with the thread, which may outlive this object
   std::thread thread_;
+  std::atomic<bool> enough_pages_ = false;
+  std::thread pages_;
 };
 
 }  // namespace orrery

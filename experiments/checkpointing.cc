@@ -53,22 +53,25 @@ bool same_parameters(const ParameterTable& a, const ParameterTable& b) {
 Checkpointer::Checkpointer(Job& job, std::string config_yaml)
     : job_(job), config_yaml_(std::move(config_yaml)), folder_(job.run_dir / "checkpoints") {}
 
+void Checkpointer::prepare(Learner* learner) {
+  if (learner == nullptr || writer_) return;
+  const ShardedAdamW& optimizer = learner->optimizer();
+  CheckpointWriter::Target target{
+      folder_,
+      job_.config.model().path(),
+      job_.model().table(),
+      {optimizer.extents().begin(), optimizer.extents().end()},
+      job_.config.trainer().max_ckpt_to_keep(),
+      job_.config.model().has_chat_template_file() ? job_.tokenizer.chat_template() : std::string()};
+  writer_ = std::make_unique<CheckpointWriter>(job_.ctx.device, *job_.learners, std::move(target));
+}
+
 double Checkpointer::save(const TrainState& state, Learner* learner, bool must) {
   if (learner == nullptr) return 0;
   const Timer timer;
   settle(/*must=*/false);
+  prepare(learner);
   ShardedAdamW& optimizer = learner->optimizer();
-  if (!writer_) {
-    writer_ = std::make_unique<CheckpointWriter>(
-        *job_.learners,
-        CheckpointWriter::Target{
-            folder_,
-            job_.config.model().path(),
-            job_.model().table(),
-            {optimizer.extents().begin(), optimizer.extents().end()},
-            job_.config.trainer().max_ckpt_to_keep(),
-            job_.config.model().has_chat_template_file() ? job_.tokenizer.chat_template() : std::string()});
-  }
   CheckpointInfo info;
   info.step = state.step();
   info.stage = state.stage();
@@ -88,6 +91,7 @@ void Checkpointer::settle(bool must) {
   try {
     // A save may end before the line that tells of the one before is written.
     background_seconds_ = std::max(background_seconds_.value_or(0), writer_->wait());
+    saved_step_ = saving_step_;
   } catch (const AgreedError& error) {
     if (must)
       throw AgreedError(fmt::format("checkpoint of step {} was not saved: {}", saving_step_, error.what()),
@@ -97,6 +101,11 @@ void Checkpointer::settle(bool must) {
                     saving_step_, error.what());
     }
   }
+}
+
+bool Checkpointer::has(int64_t step) {
+  settle(/*must=*/false);
+  return saved_step_ == step;
 }
 
 void Checkpointer::finish(bool must) { settle(must); }
@@ -188,6 +197,7 @@ Checkpointer::Resumed Checkpointer::resume(Learner* learner) {
     if (!answer.keep_scores) state.val_before = state.val_after = std::nullopt;
     resumed.older_program = answer.older_program;
     resumed.warnings = answer.warnings;
+    if (chosen.parent_path() == folder_ && !imported && !answer.older_program) saved_step_ = state.step();
     checkpoint.read(0, checkpoint.flat_size(), model.parameters(), {}, {});
     double moment = 0;
     if (learner != nullptr) {

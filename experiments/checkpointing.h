@@ -29,11 +29,18 @@ class Checkpointer {
  public:
   Checkpointer(Job& job, std::string config_yaml);
 
+  /// Collective over the learners (no-op elsewhere): has the memory for saves made ready in the background.
+  void prepare(Learner* learner);
+
   /// Collective over the learners (no-op elsewhere). Waits for the save before, copies, and leaves writing to
   /// the background. A failed save leaves earlier checkpoints whole: it is reported, at the latest by the
   /// next save, and the run goes on. `must`: waits until the checkpoint is published, and a failure is an
   /// Error. Returns the seconds the step was blocked.
   double save(const TrainState& state, Learner* learner, bool must);
+
+  /// On a learner: a good checkpoint of this step is in the run's folder, as this run saved it or went on
+  /// from it. Waits for the save under way. Collective over the learners.
+  bool has(int64_t step);
 
   /// Waits for the save under way. For the end of a run. `must`: its failure is an Error, else it is told.
   void finish(bool must = true);
@@ -61,6 +68,7 @@ class Checkpointer {
   std::filesystem::path folder_;
   std::unique_ptr<CheckpointWriter> writer_;  // from the first save on
   int64_t saving_step_ = 0;
+  std::optional<int64_t> saved_step_;  // of the newest that is known to be good
   std::optional<double> background_seconds_;
 };
 

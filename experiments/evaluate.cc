@@ -15,6 +15,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/log.h"
+#include "core/pipes.h"
 #include "core/timer.h"
 #include "experiments/agreement.h"
 #include "experiments/checkpointing.h"
@@ -104,6 +105,7 @@ std::string samples_as_lines(std::span<const Group> groups, const Tokenizer& tok
 
 int run_evaluation(const proto::Config& given, const EvaluationOptions& options, Communicator& world,
                    int local_ranks) {
+  ignore_closed_pipes();  // its output comes last; environments may have pipes of their own
   const std::string& checkpoint = options.checkpoint;
   proto::Config config = given;
   config.mutable_data()->clear_train_files();  // held-out items only
@@ -139,7 +141,10 @@ int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
   RlStage stage(*job, nullptr);
   stage.publish(version);
   const Timer timer;
-  const std::vector<Group> groups = stage.generate_validation(0);
+  const auto samples = stage.generate_validation(0);
+  // No handler is installed here: a signal ends an evaluation, which has nothing to save.
+  ORRERY_CHECK(samples, "an evaluation was asked to stop");
+  const std::vector<Group>& groups = *samples;
   const double seconds = timer.seconds();
   if (world.rank() != 0) return kExitOk;
 

@@ -16,6 +16,7 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "core/parallel.h"
+#include "core/pipes.h"
 #include "experiments/config.h"
 #include "experiments/divergence.h"
 #include "experiments/heartbeat.h"
@@ -36,29 +37,20 @@ constexpr auto kLookEvery = std::chrono::milliseconds(500);
 /// Rank 0's own watchdog speaks first, unless it is rank 0 that stands still.
 constexpr double kGraceSeconds = 10;
 
-/// `timeout` and batch systems signal a process and its group: two signals, one request.
-constexpr int64_t kSecondRequestNs = 1'000'000'000;
-
 /// An mpirun that ends so soon, without a sign of a rank, will do so again.
 constexpr double kStartSeconds = 2;
 
 // All that a signal handler can reach.
-std::atomic<int64_t> g_asked_ns = 0;  // when first asked to stop, 0: not yet
 std::atomic<bool> g_asked_again = false;
-static_assert(std::atomic<int64_t>::is_always_lock_free && std::atomic<bool>::is_always_lock_free);
+static_assert(std::atomic<bool>::is_always_lock_free);
 
-void on_signal(int) {
+void on_signal(int signal) {
   const int saved = errno;
-  timespec time{};
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  const int64_t now = time.tv_sec * 1'000'000'000 + time.tv_nsec;
-  int64_t first = 0;
-  if (!g_asked_ns.compare_exchange_strong(first, now) && now - first >= kSecondRequestNs)
-    g_asked_again = true;
+  if (note_stop_signal(signal) == StopRequest::kNow) g_asked_again = true;
   errno = saved;
 }
 
-bool asked_to_stop() { return g_asked_ns != 0; }
+bool asked_to_stop() { return stop_requested(); }
 
 double seconds_since(Clock::time_point then) {
   return std::chrono::duration<double>(Clock::now() - then).count();
@@ -150,6 +142,7 @@ class Launcher {
     make_run_dir(run_dir_);
     const FileLock lock(run_dir_ / kLaunchLock, std::chrono::seconds(0));
     handle_stop_signals(on_signal);
+    ignore_closed_pipes();
     const int code = run_to_the_end();
     // Only what is this run's own: a job that could not start must not touch the file of one that lives.
     if (ran_) {
@@ -235,7 +228,7 @@ class Launcher {
       if (!monitor.started()) look();
       // Before the ranks are up the signal would kill them, which loses nothing but looks like a failure.
       if (!asked && monitor.started()) {
-        spdlog::info("asked to stop: the ranks finish the step and save (again after a second: end at once)");
+        spdlog::info("asked to stop: the ranks save and end (again after a second: at once)");
         job.send_signal(SIGUSR1);
         asked = true;
       }

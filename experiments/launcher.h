@@ -22,9 +22,10 @@ struct LaunchOptions {
   double stop_timeout = 600;  ///< seconds that ranks have for save-and-exit
 };
 
-/// Runs the job to its end; returns the exit code. SIGTERM, SIGINT and SIGUSR1 to this process: the ranks
-/// save and exit, the code is 0; another one a second later or more ends the job at once (one that comes
-/// sooner is the same request: who signals a process group often signals the process too). kExitDiverged when
+/// Runs the job to its end; returns the exit code. A stop signal (experiments/stop_signal.h) to this process:
+/// the ranks save and exit, the code is 0; a second SIGTERM, SIGINT or SIGHUP a second later or more ends the
+/// job at once (one that comes sooner is the same request: who signals a process group often signals the
+/// process too). kExitDiverged when
 /// the policy has diverged, which is never restarted. Usage Error when the config is wrong (nothing is
 /// started), Error when it cannot be started. run_dir/status.json ends with how the run ended.
 int run_launch(const LaunchOptions& options);

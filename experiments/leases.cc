@@ -14,13 +14,16 @@ constexpr auto kPollSleep = std::chrono::microseconds(200);
 
 }  // namespace
 
-LeaseBook::LeaseBook(Communicator& comm, uint64_t step, uint64_t begin, uint64_t end, int remote_actors)
-    : mailbox_(comm),
+LeaseBook::LeaseBook(Communicator& comm, uint64_t step, uint64_t begin, uint64_t end, int remote_actors,
+                     StopAsked asked)
+    : comm_(comm),
+      mailbox_(comm),
       step_(step),
       next_(begin),
       end_(end),
       expected_(static_cast<size_t>(end - begin)),
-      remote_actors_(remote_actors) {}
+      remote_actors_(remote_actors),
+      asked_to_stop_(std::move(asked)) {}
 
 std::optional<uint64_t> LeaseBook::try_lease() {
   if (next_ == end_) return std::nullopt;
@@ -30,9 +33,15 @@ std::optional<uint64_t> LeaseBook::try_lease() {
 void LeaseBook::deliver(Group group) { groups_.push_back(std::move(group)); }
 
 void LeaseBook::poll() {
-  if (remote_actors_ == 0) return;
+  if (comm_.size() == 1) return;
   int from = 0;
   while (const auto request = mailbox_.try_receive<proto::LeaseRequest>(Communicator::kAnySource, &from)) {
+    if (request->stop()) {
+      stopping_ = true;
+      silent_.insert(from);
+      continue;
+    }
+    if (stopping_) continue;  // the end of the batch is its answer
     proto::Lease lease;
     lease.set_step(step_);
     for (uint32_t i = 0; i < request->groups() && next_ < end_; ++i) lease.add_prompt_index(next_++);
@@ -56,11 +65,35 @@ void LeaseBook::poll() {
   }
 }
 
-std::vector<Group> LeaseBook::collect() {
-  while (groups_.size() < expected_ || dismissed_ < remote_actors_) {
-    poll();
-    if (groups_.size() < expected_ || dismissed_ < remote_actors_) std::this_thread::sleep_for(kPollSleep);
+bool LeaseBook::stopping() {
+  stopping_ = stopping_ || asked_to_stop_();
+  return stopping_;
+}
+
+void LeaseBook::end_batch() {
+  proto::Lease last;
+  last.set_step(step_);
+  last.set_done(true);
+  last.set_stop(stopping_);
+  last.set_end(true);
+  for (int rank = 0; rank < comm_.size(); ++rank) {
+    if (rank != comm_.rank()) mailbox_.send(rank, last);
   }
+  // What others still send must be read: a message that is too large to be on its way without a reader would
+  // keep its sender from leaving.
+  while (stopping_ && static_cast<int>(silent_.size()) < comm_.size() - 1) {
+    poll();
+    std::this_thread::sleep_for(kPollSleep);
+  }
+}
+
+std::optional<std::vector<Group>> LeaseBook::collect() {
+  while (!stopping() && !complete()) {
+    poll();
+    if (!stopping() && !complete()) std::this_thread::sleep_for(kPollSleep);
+  }
+  end_batch();
+  if (stopping_) return std::nullopt;
   std::sort(groups_.begin(), groups_.end(),
             [](const Group& a, const Group& b) { return a.prompt_index < b.prompt_index; });
   for (size_t i = 1; i < groups_.size(); ++i) {
@@ -108,11 +141,52 @@ void WatchedLeases::tell() {
                                      : fmt::format("{}, prompts {}..{}{}", label_, first, last, gaps));
 }
 
-RemoteLeases::RemoteLeases(Communicator& comm, uint64_t step, uint32_t appetite)
-    : mailbox_(comm), rank_(comm.rank()), step_(step), appetite_(std::max<uint32_t>(appetite, 1)) {}
+RemoteLeases::RemoteLeases(Communicator& comm, uint64_t step, uint32_t appetite, StopAsked asked)
+    : mailbox_(comm),
+      rank_(comm.rank()),
+      step_(step),
+      appetite_(std::max<uint32_t>(appetite, 1)),
+      asked_to_stop_(std::move(asked)) {}
+
+void RemoteLeases::hear() {
+  while (!ended_) {
+    const auto lease = mailbox_.try_receive<proto::Lease>(0);
+    if (!lease) return;
+    if (lease->step() != step_)
+      fail("rank {} was leased batch {} during batch {}", rank_, lease->step(), step_);
+    ended_ = lease->end();
+    stopped_ = lease->stop();
+    done_ = lease->done();
+    asked_ = false;
+    if (lease->prompt_index_size() > 0) {
+      record_event("lease of prompts {}..{}", *lease->prompt_index().begin(),
+                   *lease->prompt_index().rbegin());
+    }
+    queue_.insert(queue_.end(), lease->prompt_index().begin(), lease->prompt_index().end());
+  }
+}
+
+void RemoteLeases::fall_silent() {
+  proto::LeaseRequest request;
+  request.set_rank(rank_);
+  request.set_stop(true);
+  mailbox_.send(0, request);
+  silent_ = true;
+}
+
+void RemoteLeases::poll() {
+  hear();
+  if (!ended_ && !silent_ && asked_to_stop_()) fall_silent();
+}
+
+bool RemoteLeases::await_end() {
+  for (poll(); !ended_; poll()) std::this_thread::sleep_for(kPollSleep);
+  if (stopped_ && !silent_) fall_silent();
+  return !stopped_;
+}
 
 std::optional<uint64_t> RemoteLeases::try_lease() {
-  if (queue_.empty() && !done_) {
+  if (queue_.empty() && !exhausted() && !stopping()) {
     if (!asked_) {
       proto::LeaseRequest request;
       request.set_rank(rank_);
@@ -120,17 +194,7 @@ std::optional<uint64_t> RemoteLeases::try_lease() {
       mailbox_.send(0, request);
       asked_ = true;
     }
-    if (const auto lease = mailbox_.try_receive<proto::Lease>(0)) {
-      asked_ = false;
-      if (lease->step() != step_)
-        fail("rank {} was leased batch {} during batch {}", rank_, lease->step(), step_);
-      done_ = lease->done();
-      if (lease->prompt_index_size() > 0) {
-        record_event("lease of prompts {}..{}", *lease->prompt_index().begin(),
-                     *lease->prompt_index().rbegin());
-      }
-      queue_.insert(queue_.end(), lease->prompt_index().begin(), lease->prompt_index().end());
-    }
+    hear();
   }
   if (queue_.empty()) return std::nullopt;
   const uint64_t next = queue_.front();
@@ -139,6 +203,7 @@ std::optional<uint64_t> RemoteLeases::try_lease() {
 }
 
 void RemoteLeases::deliver(Group group) {
+  if (silent_) return;
   proto::GroupsMessage message;
   *message.add_groups() = group_to_proto(group);
   mailbox_.send(0, message);

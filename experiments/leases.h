@@ -1,10 +1,17 @@
 // One batch's prompts shared out among actors. Rank 0 keeps the book: it hands prompts to whoever asks and
 // collects the finished groups. Work is pulled, so a slow actor delays nobody, and which actor serves a
 // prompt changes no sample.
+//
+// A batch ends on all ranks alike, by one word of rank 0 to each: all groups are here, or the job stops. Any
+// rank may be the one that was asked to: it tells rank 0, be it at work or waiting. Between two polls, which
+// is one step of an engine, nobody waits for anything that was asked to stop. No message of a batch is left
+// unread, but for the word of a rank that was asked to stop just as rank 0 ended the batch: it is as true in
+// the next one.
 #pragma once
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <optional>
 #include <set>
 #include <string>
@@ -13,49 +20,73 @@
 #include "actors/actor.h"
 #include "comm/mailbox.h"
 #include "experiments/job.h"
+#include "experiments/stop_signal.h"
 
 namespace orrery {
+
+/// Whether this rank was asked to stop; other than stop_requested in tests.
+using StopAsked = std::function<bool()>;
 
 /// Rank 0's side. As a LeaseSource it also feeds the actor on rank 0 itself (placement: colocated).
 class LeaseBook : public LeaseSource {
  public:
   /// Prompts [begin, end) of batch `step`. `remote_actors`: ranks other than this one that will ask until
-  /// told that all is given out.
-  LeaseBook(Communicator& comm, uint64_t step, uint64_t begin, uint64_t end, int remote_actors);
+  /// told that all is given out. Every other rank of `comm` has a RemoteLeases.
+  LeaseBook(Communicator& comm, uint64_t step, uint64_t begin, uint64_t end, int remote_actors,
+            StopAsked asked = stop_requested);
 
   std::optional<uint64_t> try_lease() override;
   bool exhausted() override { return next_ == end_; }
   void deliver(Group group) override;
   /// Answers waiting requests and takes in delivered groups.
   void poll() override;
+  bool stopping() override;
 
-  /// Serves until every group is here and every remote actor has been told; groups by prompt index.
-  std::vector<Group> collect();
+  /// Serves until every group is here and every remote actor has been told, and ends the batch on all ranks;
+  /// groups by prompt index. Nothing when any rank was asked to stop.
+  std::optional<std::vector<Group>> collect();
 
  private:
+  bool complete() const { return groups_.size() == expected_ && dismissed_ == remote_actors_; }
+  void end_batch();
+
+  Communicator& comm_;
   Mailbox mailbox_;
   uint64_t step_, next_, end_;
   size_t expected_;
   int dismissed_ = 0, remote_actors_;
   std::vector<Group> groups_;
+  StopAsked asked_to_stop_;
+  bool stopping_ = false;
+  std::set<int> silent_;  // ranks that send nothing more, as they stop
 };
 
-/// Any other rank's side.
+/// Any other rank's side, also of one that does not generate: it only awaits the end.
 class RemoteLeases : public LeaseSource {
  public:
   /// `step`: as LeaseBook's batch. `appetite`: prompts asked for at a time.
-  RemoteLeases(Communicator& comm, uint64_t step, uint32_t appetite);
+  RemoteLeases(Communicator& comm, uint64_t step, uint32_t appetite, StopAsked asked = stop_requested);
 
   std::optional<uint64_t> try_lease() override;
-  bool exhausted() override { return done_ && queue_.empty(); }
+  bool exhausted() override { return (done_ || ended_) && queue_.empty(); }
   void deliver(Group group) override;
+  void poll() override;
+  bool stopping() override { return silent_ || stopped_; }
+
+  /// Waits until rank 0 has ended the batch; false when the job stops.
+  bool await_end();
 
  private:
+  void hear();
+  void fall_silent();
+
   Mailbox mailbox_;
   int rank_;
   uint64_t step_;
   uint32_t appetite_;
-  bool asked_ = false, done_ = false;
+  StopAsked asked_to_stop_;
+  bool asked_ = false, done_ = false, ended_ = false, stopped_ = false;
+  bool silent_ = false;  // rank 0 was told that this rank stops
   std::deque<uint64_t> queue_;
 };
 
@@ -69,6 +100,7 @@ class WatchedLeases : public LeaseSource {
   bool exhausted() override { return leases_.exhausted(); }
   void deliver(Group group) override;
   void poll() override;
+  bool stopping() override { return leases_.stopping(); }
 
  private:
   void tell();

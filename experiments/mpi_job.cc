@@ -18,6 +18,7 @@
 #include <thread>
 
 #include "core/error.h"
+#include "core/pipes.h"
 #include "core/process.h"
 #include "experiments/stop_signal.h"
 #include "experiments/supervision.h"
@@ -128,7 +129,8 @@ MpiJob::MpiJob(const std::vector<std::string>& command) {
     const int null = ::open("/dev/null", O_RDONLY);  // a background group must not read the terminal
     if (null >= 0) dup2(null, STDIN_FILENO);
     dup2(ends[1], STDERR_FILENO);
-    for (const int signal : kStopSignals) std::signal(signal, SIG_DFL);
+    reset_stop_signals();
+    end_on_closed_pipes();
     execv(program.c_str(), words.data());
     [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, kNotStarted.data(), kNotStarted.size());
     [[maybe_unused]] const ssize_t ended = ::write(STDERR_FILENO, "\n", 1);

@@ -23,6 +23,9 @@ namespace {
 /// Keeps the random streams of held-out samples apart from those of training.
 constexpr uint64_t kValidationSeed = 0x76616C5F73656564;
 
+/// Thrown out of an update that has not changed anything.
+struct GivenUp {};
+
 /// A few milliseconds for perf/mfu/actor, once a run.
 constexpr int kPeakTurns = 50;
 
@@ -124,18 +127,34 @@ RlStage::RlStage(Job& job, Learner* learner, int64_t steps_before)
     if (learner != nullptr) config.kv_memory = learner->idle_memory();  // a rank generates or learns
     engine_ = std::make_unique<Engine>(job.ctx, job.model(), &job.tokenizer, config);
   }
+  if (learner != nullptr) learner->set_progress([this] { show_progress(); });
 }
 
-Metrics RlStage::step(int64_t step) {
+RlStage::~RlStage() {
+  if (learner_ != nullptr) learner_->set_progress([&job = job_] { job.progress(); });
+}
+
+void RlStage::show_progress() {
+  job_.progress();
+  if (may_give_up_ && stop_requested()) throw GivenUp();
+}
+
+std::optional<Metrics> RlStage::step(int64_t step) {
   const Timer timer;
   Metrics metrics;
   Timings timings;
   const auto batch = static_cast<uint64_t>(job_.config.data().train_batch_size());
   const uint64_t begin = static_cast<uint64_t>(step) * batch;
-  groups_ = generate(Split::kTrain, static_cast<uint64_t>(step), begin, begin + batch, timings);
+  Samples samples = generate(Split::kTrain, static_cast<uint64_t>(step), begin, begin + batch, timings);
+  if (!samples) return std::nullopt;
+  groups_ = std::move(*samples);
   // Learners that refuse the batch do so alike; those who only generate hear of it here.
   std::string refusal;
-  if (job_.is_learner()) refusal = learn(step, metrics, timings);
+  try {
+    if (job_.is_learner()) refusal = learn(step, metrics, timings);
+  } catch (const GivenUp&) {
+    return std::nullopt;
+  }
   if (job_.config.algorithm().verify_logprobs()) {
     together(job_.world, [&] {
       if (!refusal.empty()) fail("{}", refusal);
@@ -169,8 +188,8 @@ std::string RlStage::label(Split split, uint64_t step) const {
                                 : fmt::format("validate step {}", done);
 }
 
-std::vector<Group> RlStage::generate(Split split, uint64_t step, uint64_t begin, uint64_t end,
-                                     Timings& timings) {
+RlStage::Samples RlStage::generate(Split split, uint64_t step, uint64_t begin, uint64_t end,
+                                   Timings& timings) {
   try {
     return generate_groups(split, step, begin, end, timings);
   } catch (const NotFiniteError& error) {  // of one rank: the others hear of it when the job ends
@@ -182,8 +201,8 @@ std::vector<Group> RlStage::generate(Split split, uint64_t step, uint64_t begin,
   }
 }
 
-std::vector<Group> RlStage::generate_groups(Split split, uint64_t step, uint64_t begin, uint64_t end,
-                                            Timings& timings) {
+RlStage::Samples RlStage::generate_groups(Split split, uint64_t step, uint64_t begin, uint64_t end,
+                                          Timings& timings) {
   const ScopedTimer timer(timings["gen"]);
   const proto::Config& config = job_.config;
   const bool train = split == Split::kTrain;
@@ -216,12 +235,18 @@ std::vector<Group> RlStage::generate_groups(Split split, uint64_t step, uint64_t
       timings["gen/reward"] += actor.reward_seconds();
     }
     const Watchdog::Wait wait(job_.watchdog, "collect");
-    groups = book.collect();
-  } else if (engine_) {
+    Samples collected = book.collect();
+    if (!collected) return std::nullopt;
+    groups = std::move(*collected);
+  } else {
     RemoteLeases leases(world, step, static_cast<uint32_t>(actor_config.max_groups));
-    Actor actor(*engine_, job_.tokenizer, *job_.env, *job_.source, actor_config);
     WatchedLeases watched(leases, job_, what);
-    actor.run(step, watched);
+    if (engine_) {
+      Actor actor(*engine_, job_.tokenizer, *job_.env, *job_.source, actor_config);
+      actor.run(step, watched);
+    }
+    const Watchdog::Wait wait(job_.watchdog, "collect");
+    if (!leases.await_end()) return std::nullopt;
   }
   if (config.data().env() == proto::DataSection::EXTERNAL) leave_out_dropped(split, what, groups);
   return share_with_learners(std::move(groups));
@@ -267,6 +292,8 @@ std::string RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
     advantages = compute_advantages(rewards, advantage_params(config.algorithm()));
   }
   add_advantage_metrics(metrics, rewards, advantages);
+  // Until the first optimizer step nothing has changed. More ranks than one would have to agree.
+  may_give_up_ = job_.world.size() == 1;
 
   const RolloutCorrection correction = [&] {
     const ScopedTimer timer(timings["old_log_prob"]);
@@ -297,6 +324,7 @@ std::string RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
           mini_batch_trees(batch, first, count, on_policy ? version_ : kNoVersion, config);
       const UpdateResult result =
           learner_->update(trees, objective, params, config.actor().optim().clip_grad());
+      may_give_up_ = false;
       if (result.refused) return logprob_mismatch_text(steps_before_ + step + 1, result.sums);
       updates.add(result, /*first_epoch=*/epoch == 0);
     }
@@ -332,22 +360,23 @@ std::optional<PolicyProbe> RlStage::probe() const {
   return std::nullopt;
 }
 
-std::vector<Group> RlStage::generate_validation(int64_t step) {
+std::optional<std::vector<Group>> RlStage::generate_validation(int64_t step) {
   Timings timings;
   return generate(Split::kVal, static_cast<uint64_t>(step), 0, job_.source->val_size(), timings);
 }
 
-RlStage::Validation RlStage::validate(int64_t step) {
+std::optional<RlStage::Validation> RlStage::validate(int64_t step) {
   const Timer timer;
-  std::vector<Group> groups = generate_validation(step);
+  Samples groups = generate_validation(step);
+  if (!groups) return std::nullopt;
   Validation validation;
   if (job_.world.rank() == 0) {
-    summarize_validation(groups, validation.metrics, validation.reward, validation.accuracy);
+    summarize_validation(*groups, validation.metrics, validation.reward, validation.accuracy);
     validation.metrics["timing_s/testing"] = timer.seconds();
     if (job_.config.data().env() == proto::DataSection::EXTERNAL) {
       validation.metrics["val-aux/dropped_samples"] = static_cast<double>(dropped_.samples);
     }
-    validation.groups = std::move(groups);
+    validation.groups = std::move(*groups);
   }
   return validation;
 }

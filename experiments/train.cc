@@ -9,6 +9,7 @@
 #include "core/file.h"
 #include "core/flight_recorder.h"
 #include "core/log.h"
+#include "core/pipes.h"
 #include "core/plain_error.h"
 #include "core/timer.h"
 #include "experiments/checkpointing.h"
@@ -144,6 +145,7 @@ class Training {
     together(job.world, [&] {
       if (is_main()) begin_records(resumed, config_yaml);
     });
+    if (job_.config.trainer().save_freq() >= 0 && !is_complete()) checkpointer_.prepare(learner_.get());
   }
 
   struct End {
@@ -213,9 +215,9 @@ class Training {
       spdlog::info("removed the rollouts of {} step(s) after step {}, which come again", removed,
                    std::max<int64_t>(step, 0));
     }
-    metrics_ = std::make_unique<MetricsWriter>(job_.run_dir,
-                                               MetricsResume{step, validates_first(), resumed.older_program},
-                                               job_.config.trainer().tensorboard());
+    metrics_ = std::make_unique<MetricsWriter>(
+        job_.run_dir, MetricsResume{step, validates_first() || state_.validation_due, resumed.older_program},
+        job_.config.trainer().tensorboard());
   }
 
   /// What comes next begins with a validation: RL, or the first step of SFT.
@@ -266,6 +268,11 @@ class Training {
       spdlog::warn("the save due at {} is left out: {} step(s) in a row taught nothing", step_text(state_),
                    state_.skipped_steps);
     }
+  }
+
+  /// For the end of a run: the checkpoint of this step is there, which may have been saved before.
+  void save_at_the_end() {
+    if (learner_ && !checkpointer_.has(state_.step())) save(/*must=*/true);
   }
 
   void save(bool must) {
@@ -324,7 +331,7 @@ class Training {
         if (due && why.empty()) save_if_learned(last, /*must=*/false);
       }
       if (stopped) why = divergence_->problem(sft_->probe());
-      if (stopped && why.empty()) save(/*must=*/true);
+      if (stopped && why.empty()) save_at_the_end();
       sft_.reset();
     }
     if (had_work) {  // actors wait here for the learners
@@ -350,8 +357,8 @@ class Training {
   /// False when asked to stop.
   bool run_rl() {
     if (rl_total_ == 0) {
-      if (learner_ && state_.rl_step == 0 && sft_total_ > 0 && job_.config.trainer().save_freq() >= 0)
-        save(true);
+      // As a rule the last SFT step has saved; it may have failed.
+      if (state_.rl_step == 0 && sft_total_ > 0 && job_.config.trainer().save_freq() >= 0) save_at_the_end();
       return true;
     }
     if (is_complete()) {
@@ -374,19 +381,19 @@ class Training {
     RlStage stage(job_, learner_.get(), state_.sft_step);
     stage.publish(static_cast<uint64_t>(state_.step()));
     const int64_t test_freq = job_.config.trainer().test_freq();
-    if (test_freq != 0 && state_.rl_step == 0) state_.val_before = validate(stage);
+    state_.validation_due = test_freq != 0 && (state_.validation_due || validates_first());
+    if (state_.validation_due) {
+      if (!validate(stage)) return stop(stage);
+      if (save_due(state_.rl_step, rl_total_) && state_.rl_step == rl_total_) save(/*must=*/true);
+    }
 
     const Timer timer;
     const int64_t first = state_.rl_step;
     while (state_.rl_step < rl_total_) {
-      if (agree_to_stop(job_.world)) {
-        const std::string why =
-            first_text(job_.world, divergence_ ? divergence_->problem(stage.probe()) : std::string());
-        if (!why.empty()) end_of_diverged(why, "actor.optim.lr");
-        save(/*must=*/true);
-        return false;
-      }
-      Metrics metrics = stage.step(state_.rl_step);
+      if (agree_to_stop(job_.world)) return stop(stage);
+      std::optional<Metrics> done = stage.step(state_.rl_step);
+      if (!done) return stop(stage);
+      Metrics& metrics = *done;
       ++state_.rl_step;
       tell_step();
       if (is_main()) state_.reward = metrics["critic/rewards/mean"];
@@ -398,19 +405,36 @@ class Training {
         end_of_diverged(why, "actor.optim.lr");
       }
       if (test_freq != 0 && (last || (test_freq > 0 && state_.rl_step % test_freq == 0))) {
-        const double score = validate(stage);
-        if (last) state_.val_after = score;
+        state_.validation_due = true;
+        validate(stage);
       }
       add_save_metrics(metrics);
       report(stage, metrics, per_step());
+      if (state_.validation_due) return stop(stage);
       if (due) save_if_learned(last, /*must=*/last);
     }
     return true;
   }
 
-  double validate(RlStage& stage) {
-    const RlStage::Validation result = stage.validate(state_.rl_step);
+  /// Saves what the last step left, unless the policy is beyond repair. False, as run_rl() then is.
+  bool stop(const RlStage& stage) {
+    const bool saved = !learner_ || checkpointer_.has(state_.step());
+    const std::string why =
+        first_text(job_.world, saved ? std::string() : divergence_->problem(stage.probe()));
+    if (!why.empty()) end_of_diverged(why, "actor.optim.lr");
+    if (!saved) save(/*must=*/true);
+    return false;
+  }
+
+  /// The validation that is due. False when asked to stop: it still is.
+  bool validate(RlStage& stage) {
+    const std::optional<RlStage::Validation> validation = stage.validate(state_.rl_step);
+    if (!validation) return false;
+    const RlStage::Validation& result = *validation;
     const double score = result.accuracy >= 0 ? result.accuracy : result.reward;
+    state_.validation_due = false;
+    if (state_.rl_step == 0) state_.val_before = score;
+    if (state_.rl_step == rl_total_) state_.val_after = score;
     if (is_main()) {
       metrics_->write(state_.step(), "val", state_.rl_step, result.metrics);
       print(fmt::format("validation at {} | {} {:.3f} | reward {:.3f} | {} prompts", rl_text(),
@@ -420,7 +444,7 @@ class Training {
       if (job_.config.trainer().rollout_save_freq() > 0)
         keep_rollouts(job_, state_, kValidationStage, result.groups);
     }
-    return score;
+    return true;
   }
 
   void report(const RlStage& stage, Metrics& metrics, double seconds_per_step) {
@@ -503,6 +527,7 @@ Training::End train_watched(const proto::Config& config, const std::string& conf
 int run_training(const proto::Config& config, const std::string& config_yaml, CommWorld& ranks) {
   Communicator& world = ranks.world();
   install_stop_handlers(/*tell=*/world.rank() == 0);
+  ignore_closed_pipes();
   record_event("start of {} rank(s)", world.size());
   RunFolder folder(config.run_dir());
   LastStatus last;

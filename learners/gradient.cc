@@ -78,7 +78,7 @@ struct RowLoss {
 
 void shard_gradient(const Context& ctx, const Transformer& model, const Objective& objective,
                     std::span<const MicroBatch> batches, const FlatView& gradients, LossSums& sums,
-                    const FinalFrom& final_from, Arena& arena) {
+                    const FinalFrom& final_from, Arena& arena, const std::function<void()>& progress) {
   const ModelConfig& config = model.config();
   const ParameterTable& table = model.table();
   const auto d = config.hidden_size;
@@ -114,6 +114,7 @@ void shard_gradient(const Context& ctx, const Transformer& model, const Objectiv
     transformer_backward(ctx, model, view, activations, dhidden, gradients,
                          dembedding.row_range(row, row + t), last ? final_from : FinalFrom(), arena);
     row += t;
+    progress();
   }
   row = 0;
   const Mat<float> dtable(gradients.at(table.embedding()), config.vocab_size, d);

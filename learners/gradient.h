@@ -1,6 +1,7 @@
 // Gradient of one shard: its micro-batches forward and backward, one after the other, into one buffer.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <span>
 
@@ -26,10 +27,12 @@ struct Objective {
 /// every parameter's gradient is a chain over the shard's rows. With tied weights the head's part comes
 /// first, then, after all batches, the embedding's, so that the two chains do not interleave. `final_from`
 /// (may be empty) is told while the last batch's backward goes on, region by region of model.table(); a
-/// single batch may therefore be given a window.
-void shard_gradient(const Context& ctx, const Transformer& model, const Objective& objective,
-                    std::span<const MicroBatch> batches, const FlatView& gradients, LossSums& sums,
-                    const FinalFrom& final_from, Arena& arena);
+/// single batch may therefore be given a window. `progress` is called after each batch; what it throws ends
+/// this.
+void shard_gradient(
+    const Context& ctx, const Transformer& model, const Objective& objective,
+    std::span<const MicroBatch> batches, const FlatView& gradients, LossSums& sums,
+    const FinalFrom& final_from, Arena& arena, const std::function<void()>& progress = [] {});
 
 /// Fills leaf.ref_logprobs of the batches' loss rows from a frozen model.
 void reference_logprobs(const Context& ctx, const Transformer& reference, float temperature,

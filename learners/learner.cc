@@ -170,8 +170,8 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective, 
         ctx_, first,
         [&](int64_t shard, const FlatView& buffer, const FinalFrom& final_from) {
           const auto index = static_cast<size_t>(shard - first);
-          shard_gradient(ctx_, model_, objective, batches[index], buffer, sums[index], final_from, arena_);
-          progress_();
+          shard_gradient(ctx_, model_, objective, batches[index], buffer, sums[index], final_from, arena_,
+                         progress_);
         },
         [&](int64_t shard) { return batches[static_cast<size_t>(shard - first)].size() <= 1; },
         [&](int64_t begin) {

@@ -54,7 +54,9 @@ class Learner {
   /// Frozen model for the KL loss; null: none. It must outlive the learner.
   void set_reference(const Transformer* reference) { reference_ = reference; }
 
-  /// Called whenever a part of an update is done, for a watchdog.
+  /// Called whenever a part of an update is done, for a watchdog: after each micro-batch, and never once the
+  /// optimizer has begun. What it throws ends the update with weights and moments as they were, but only
+  /// where there is one learner: others would wait for it.
   void set_progress(std::function<void()> progress) { progress_ = std::move(progress); }
 
   /// Collective; every rank passes the same trees, in the same order.

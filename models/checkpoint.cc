@@ -164,9 +164,10 @@ fs::path prepare_checkpoint(const fs::path& folder, int64_t step) {
 }
 
 CheckpointFileEntry write_checkpoint_slice(const fs::path& temporary, int64_t rank, int64_t ranks,
-                                           int64_t flat_size, const CheckpointSlice& slice) {
+                                           int64_t flat_size, const CheckpointSlice& slice,
+                                           const PieceRunner& run_piece) {
   const std::string name = checkpoint_slice_name(rank, ranks);
-  SliceFile file = write_slice_file(temporary / name, flat_size, slice);
+  SliceFile file = write_slice_file(temporary / name, flat_size, slice, run_piece);
   return {name, file.bytes, std::move(file.sha256), {slice.extents.begin(), slice.extents.end()}};
 }
 
@@ -182,14 +183,14 @@ void publish_checkpoint(const fs::path& temporary, const fs::path& target, const
   }
 }
 
-Checkpoint::Checkpoint(const fs::path& folder, Verify verify)
+Checkpoint::Checkpoint(const fs::path& folder, Verify verify, const PieceRunner& run_piece)
     : folder_(folder), manifest_(read_manifest(folder)), table_(manifest_.config) {
   verified_.assign(manifest_.slices.size(), false);
   for (const CheckpointFileEntry& entry : manifest_.tokenizer) verify_file(folder_, entry);
   if (verify == Verify::kOnRead) return;
   for (size_t i = 0; i < manifest_.slices.size(); ++i) {
     const CheckpointFileEntry& slice = manifest_.slices[i];
-    verify_file(folder_, slice);
+    verify_file(folder_, slice, run_piece);
     check_slice_file(folder_ / slice.name, slice.extents, flat_size());
     verified_[i] = true;
   }
@@ -247,11 +248,12 @@ std::vector<CheckpointSummary> list_checkpoints(const fs::path& folder) {
   return result;
 }
 
-std::optional<Checkpoint> latest_good_checkpoint(const fs::path& folder, const RejectedCheckpoint& rejected) {
+std::optional<Checkpoint> latest_good_checkpoint(const fs::path& folder, const RejectedCheckpoint& rejected,
+                                                 const PieceRunner& run_piece) {
   auto folders = step_folders(folder);
   for (auto it = folders.rbegin(); it != folders.rend(); ++it) {
     try {
-      Checkpoint checkpoint(it->second);
+      Checkpoint checkpoint(it->second, Checkpoint::Verify::kAll, run_piece);
       if (checkpoint.info().step == it->first) return checkpoint;
       rejected(it->second, fmt::format("its manifest is of step {}", checkpoint.info().step));
     } catch (const std::exception& error) {
@@ -261,12 +263,13 @@ std::optional<Checkpoint> latest_good_checkpoint(const fs::path& folder, const R
   return std::nullopt;
 }
 
-void remove_old_checkpoints(const fs::path& folder, int64_t keep, std::set<fs::path>* verified) {
+void remove_old_checkpoints(const fs::path& folder, int64_t keep, std::set<fs::path>* verified,
+                            const PieceRunner& run_piece) {
   if (!fs::is_directory(folder)) return;
   const auto is_good = [&](const fs::path& path, int64_t step) {
     if (verified != nullptr && verified->contains(path)) return true;
     try {
-      if (Checkpoint(path).info().step != step) return false;
+      if (Checkpoint(path, Checkpoint::Verify::kAll, run_piece).info().step != step) return false;
     } catch (const std::exception&) {
       return false;
     }

@@ -8,6 +8,8 @@
 //   2. each:   entry = write_checkpoint_slice(tmp, rank, N, flat_size, slice); entries go to rank 0
 //   3. rank 0: publish_checkpoint(tmp, folder / checkpoint_name(step), info, table, entries, tokenizer
 //   folder)
+// Where a PieceRunner can be given, hashing and writing are done in pieces, which may give way to other work.
+//
 // A failure anywhere (a full disk, a kill) leaves every earlier checkpoint whole and at most a *.tmp-*
 // folder, which readers ignore and remove_old_checkpoints() removes.
 //
@@ -24,6 +26,7 @@
 #include <string>
 #include <vector>
 
+#include "core/quiet_worker.h"
 #include "models/checkpoint_file.h"
 #include "models/manifest.h"
 
@@ -39,16 +42,17 @@ std::filesystem::path prepare_checkpoint(const std::filesystem::path& folder, in
 /// Writes this rank's file into the temporary folder and returns its manifest entry. Ranks may call at the
 /// same time.
 CheckpointFileEntry write_checkpoint_slice(const std::filesystem::path& temporary, int64_t rank,
-                                           int64_t ranks, int64_t flat_size, const CheckpointSlice& slice);
+                                           int64_t ranks, int64_t flat_size, const CheckpointSlice& slice,
+                                           const PieceRunner& run_piece = run_at_once);
 
 /// Copies the tokenizer's files (of a Hugging Face folder; empty path: none), writes the manifest, makes all
 /// durable and renames. entries: all ranks', in rank order. An existing checkpoint at `target` is replaced in
-/// one exchange. A chat template that is not empty takes the place of the copied ones, as chat_template.jinja.
+/// one exchange. A chat template that is not empty takes the place of the copied ones, as
+/// chat_template.jinja.
 void publish_checkpoint(const std::filesystem::path& temporary, const std::filesystem::path& target,
                         const CheckpointInfo& info, const ParameterTable& table,
                         const std::vector<CheckpointFileEntry>& entries,
-                        const std::filesystem::path& tokenizer_source,
-                        const std::string& chat_template = {});
+                        const std::filesystem::path& tokenizer_source, const std::string& chat_template = {});
 
 /// An opened checkpoint. Const calls are thread-safe, except the first read() of a checkpoint opened with
 /// kOnRead.
@@ -60,7 +64,8 @@ class Checkpoint {
              ///< verified
   };
   /// Error naming the file and the reason when anything is missing, damaged or not understood.
-  explicit Checkpoint(const std::filesystem::path& folder, Verify verify = Verify::kAll);
+  explicit Checkpoint(const std::filesystem::path& folder, Verify verify = Verify::kAll,
+                      const PieceRunner& run_piece = run_at_once);
 
   const std::filesystem::path& folder() const { return folder_; }
   const CheckpointInfo& info() const { return manifest_.info; }
@@ -103,14 +108,16 @@ using RejectedCheckpoint =
 
 /// The newest checkpoint that opens with Verify::kAll and is of its folder's step, or nothing.
 std::optional<Checkpoint> latest_good_checkpoint(const std::filesystem::path& folder,
-                                                 const RejectedCheckpoint& rejected);
+                                                 const RejectedCheckpoint& rejected,
+                                                 const PieceRunner& run_piece = run_at_once);
 
 /// Keeps the `keep` newest good checkpoints (0: all), removes the good ones before them, and all *.tmp-*
 /// folders. One that is not good (torn, damaged, of another step) does not count and is never removed: nobody
 /// but its owner knows what it may still be worth. `verified`: those that have been found good before, by
 /// this function, which opens none of them again. Not while a save is going on in the same folder.
 void remove_old_checkpoints(const std::filesystem::path& folder, int64_t keep,
-                            std::set<std::filesystem::path>* verified = nullptr);
+                            std::set<std::filesystem::path>* verified = nullptr,
+                            const PieceRunner& run_piece = run_at_once);
 
 /// SHA-256 over step, weights and moments, tensor by tensor in the table's order: independent of how many
 /// ranks saved, of the time and of the run's configuration.

@@ -215,18 +215,20 @@ void reserve(int fd, const fs::path& path, int64_t bytes) {
   }
 }
 
+constexpr size_t kBlock = size_t{8} << 20;
+
 /// Writes and hashes a file from its start.
 class HashedWriter {
  public:
-  HashedWriter(int fd, const fs::path& path) : fd_(fd), path_(path) {}
+  HashedWriter(int fd, const fs::path& path, const PieceRunner& run_piece)
+      : fd_(fd), path_(path), run_piece_(run_piece) {}
   void append(std::span<const std::byte> bytes) {
-    constexpr size_t kPiece = size_t{8} << 20;  // hashed while in the cache
     while (!bytes.empty()) {
-      const auto piece = bytes.first(std::min(kPiece, bytes.size()));
-      sha_.update(piece);
-      write(piece);
-      at_ += static_cast<int64_t>(piece.size());
-      bytes = bytes.subspan(piece.size());
+      const auto block = bytes.first(std::min(kBlock, bytes.size()));
+      write(block);
+      at_ += static_cast<int64_t>(block.size());
+      flush();
+      bytes = bytes.subspan(block.size());
     }
   }
   /// Appends the image's bytes up to position `end` (zeros beyond the image).
@@ -240,29 +242,60 @@ class HashedWriter {
   std::string hex() { return sha_.hex(); }
 
  private:
-  void write(std::span<const std::byte> piece) {
+  void write(std::span<const std::byte> block) {
     const FaultAction fault = fault_point(FaultPoint::kCheckpointWrite);
     if (fault == FaultAction::kNoSpace) fail("cannot write {}: {}", path_.string(), std::strerror(ENOSPC));
     if (fault == FaultAction::kTorn) {
-      write_fully(fd_, piece.first(piece.size() / 2), path_);
+      write_fully(fd_, block.first(block.size() / 2), path_);
       fault_crash();
     }
     if (fault == FaultAction::kCorrupt) {
-      std::vector<std::byte> wrong(piece.begin(), piece.end());
+      std::vector<std::byte> wrong(block.begin(), block.end());
       wrong[wrong.size() / 2] ^= std::byte{1};
+      sha_.update(block);
       write_fully(fd_, wrong, path_);
       return;
     }
-    write_fully(fd_, piece, path_);
+    constexpr size_t kPiece = size_t{1} << 19;  // a millisecond's work, read once from memory
+    while (!block.empty()) {
+      const auto piece = block.first(std::min(kPiece, block.size()));
+      run_piece_([&] {
+        sha_.update(piece);
+        write_fully(fd_, piece, path_);
+      });
+      block = block.subspan(piece.size());
+    }
+  }
+
+  /// Sends to the disk what was written, and waits for what was sent some blocks ago: no flood of unwritten
+  /// pages, which others' writes and the sync at the end would wait for. Where it cannot be done the sync
+  /// does it all.
+  void flush() {
+    constexpr auto kBehind = static_cast<int64_t>(4 * kBlock);
+    const int64_t settled = std::max<int64_t>(at_ - kBehind, 0) / 4096 * 4096;
+    send(settled, at_, SYNC_FILE_RANGE_WRITE);
+    if (settled > settled_) {
+      send(settled_, settled,
+           SYNC_FILE_RANGE_WAIT_BEFORE | SYNC_FILE_RANGE_WRITE | SYNC_FILE_RANGE_WAIT_AFTER);
+      settled_ = settled;
+    }
+  }
+  void send(int64_t begin, int64_t end, unsigned flags) const {
+    // What failed is told once: the sync at the end would not hear of it.
+    if (::sync_file_range(fd_, begin, end - begin, flags) != 0 &&
+        (errno == EIO || errno == ENOSPC || errno == EDQUOT))
+      fail("cannot write {}: {}", path_.string(), std::strerror(errno));
   }
 
   int fd_;
   const fs::path& path_;
+  const PieceRunner& run_piece_;
   Sha256 sha_;
-  int64_t at_ = 0;
+  int64_t at_ = 0, settled_ = 0;
 };
 
-SliceFile write_file(const fs::path& path, int64_t flat_size, const CheckpointSlice& slice) {
+SliceFile write_file(const fs::path& path, int64_t flat_size, const CheckpointSlice& slice,
+                     const PieceRunner& run_piece) {
   const Descriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
   if (file.fd < 0) fail("cannot create {}: {}", path.string(), std::strerror(errno));
   const std::array<std::span<const float>, 3> values = {slice.weights, slice.adam_m, slice.adam_v};
@@ -273,7 +306,7 @@ SliceFile write_file(const fs::path& path, int64_t flat_size, const CheckpointSl
   const Structure structure = create_structure(path, flat_size, slice.extents, image);
   if (::ftruncate(file.fd, structure.bytes) != 0)
     fail("cannot resize {}: {}", path.string(), std::strerror(errno));
-  HashedWriter writer(file.fd, path);
+  HashedWriter writer(file.fd, path, run_piece);
   for (size_t i = 0; i < values.size(); ++i) {
     if (values[i].empty()) continue;
     writer.append_structure(image, structure.offsets[i]);
@@ -315,7 +348,8 @@ struct SliceDataset {
 
 }  // namespace
 
-SliceFile write_slice_file(const fs::path& path, int64_t flat_size, const CheckpointSlice& slice) {
+SliceFile write_slice_file(const fs::path& path, int64_t flat_size, const CheckpointSlice& slice,
+                           const PieceRunner& run_piece) {
   const auto count = static_cast<size_t>(total_size(slice.extents));
   int64_t end = 0;
   for (const Extent& e : slice.extents) {
@@ -327,7 +361,7 @@ SliceFile write_slice_file(const fs::path& path, int64_t flat_size, const Checkp
                "{}, {} and {} values for {} elements", slice.weights.size(), slice.adam_m.size(),
                slice.adam_v.size(), count);
   try {
-    return write_file(path, flat_size, slice);
+    return write_file(path, flat_size, slice, run_piece);
   } catch (const Error& error) {
     std::error_code ignored;
     fs::remove(path, ignored);

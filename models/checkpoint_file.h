@@ -13,6 +13,7 @@
 #include <string>
 
 #include "core/extent.h"
+#include "core/quiet_worker.h"
 
 namespace orrery {
 
@@ -29,10 +30,10 @@ struct SliceFile {
   std::string sha256;
 };
 
-/// Writes and fsyncs the file. On failure (a full disk too) removes it and throws an Error. Beside the slice
-/// it takes no memory to speak of.
-SliceFile write_slice_file(const std::filesystem::path& path, int64_t flat_size,
-                           const CheckpointSlice& slice);
+/// Writes, hashes and fsyncs the file, in pieces. On failure (a full disk too) removes it and throws an
+/// Error. Beside the slice it takes no memory to speak of.
+SliceFile write_slice_file(const std::filesystem::path& path, int64_t flat_size, const CheckpointSlice& slice,
+                           const PieceRunner& run_piece = run_at_once);
 
 /// Throws Error unless the file says of itself what its manifest does: these extents, this flat_size, and
 /// three datasets of so many float32. Reads no numbers. The file's digest must have been checked.

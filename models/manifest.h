@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/extent.h"
+#include "core/quiet_worker.h"
 #include "models/parameters.h"
 #include "models/train_state.h"
 
@@ -62,10 +63,12 @@ inline constexpr const char* kImportStage = "import";
 std::string checkpoint_slice_name(int64_t rank, int64_t ranks);
 
 /// Name, size and digest of a file that is there.
-CheckpointFileEntry describe_file(const std::filesystem::path& folder, const std::string& name);
+CheckpointFileEntry describe_file(const std::filesystem::path& folder, const std::string& name,
+                                  const PieceRunner& run_piece = run_at_once);
 
 /// Throws Error unless the file has the entry's size and digest.
-void verify_file(const std::filesystem::path& folder, const CheckpointFileEntry& entry);
+void verify_file(const std::filesystem::path& folder, const CheckpointFileEntry& entry,
+                 const PieceRunner& run_piece = run_at_once);
 
 /// Writes both files, durably, into the folder. Checks that the slices cover the table's flat buffer, and
 /// that stage, step and state belong together.

@@ -29,6 +29,7 @@ std::string state_to_json(const TrainState& state) {
   if (state.start_largest) json["start_largest"] = *state.start_largest;
   if (state.val_before) json["val_before"] = *state.val_before;
   if (state.val_after) json["val_after"] = *state.val_after;
+  if (state.validation_due) json["validation_due"] = true;
   return json.dump();
 }
 
@@ -52,6 +53,7 @@ TrainState state_from_json(const nlohmann::json& value, const std::string& where
   state.val_after = score("val_after");
   if (object.find("start_largest") != nullptr)
     state.start_largest = object.number("start_largest", 0, kMaxScore);
+  state.validation_due = object.boolean("validation_due", false);
   return state;
 }
 

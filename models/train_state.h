@@ -20,6 +20,9 @@ struct TrainState {
   int64_t skipped_steps = 0;
   /// The largest weight when the stage began, by which divergence is told; none: an older checkpoint.
   std::optional<double> start_largest;
+  /// The validation that is due after the last step was cut short by a stop: it comes first when the run goes
+  /// on.
+  bool validation_due = false;
 
   /// The one step number of a run, in file names, metrics and messages: SFT and RL steps done.
   int64_t step() const { return sft_step + rl_step; }

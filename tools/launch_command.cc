@@ -15,9 +15,11 @@ void add_launch_command(CLI::App& app, Command& run, const std::vector<std::stri
       "A config error ends it (exit code 2), and a policy that has diverged (3); so do too many restarts "
       "without a new checkpoint, the same "
       "error\n"
-      "three times without one, and an mpirun that cannot start the ranks (exit code 1). SIGTERM, SIGINT or\n"
-      "SIGUSR1: the ranks finish the step and save, exit code 0; another one at least a second later ends\n"
-      "them at once. RUN_DIR/status.json says what every rank does, and at last how the run ended.\n"
+      "three times without one, and an mpirun that cannot start the ranks (exit code 1). SIGTERM, SIGINT,\n"
+      "SIGUSR1, or SIGHUP unless nohup ignores it: the ranks save, exit code 0; a second SIGTERM, SIGINT or "
+      "SIGHUP\n"
+      "a second later or more ends them at once. RUN_DIR/status.json says what every rank does, and at last "
+      "how the run ended.\n"
       "For Slurm see tools/slurm/train.sbatch.");
   auto options = std::make_shared<LaunchOptions>();
   options->mpirun_arguments = mpirun_words;

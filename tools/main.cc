@@ -1,4 +1,6 @@
 // The `orrery` command: parses the command line and runs one subcommand.
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -8,6 +10,7 @@
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/log.h"
+#include "core/pipes.h"
 #include "core/plain_error.h"
 #include "core/stack.h"
 #include "kernels/numerics.h"
@@ -55,10 +58,12 @@ int run_main(int argc, char** argv) {
   }
   orrery::init_log(0, 1);
   if (const char* faults = std::getenv("ORRERY_FAULT")) orrery::arm_faults(faults);
+  orrery::end_on_closed_pipes();
   orrery::require_cpu_support();
   if (const char* target = std::getenv("ORRERY_CPU_TARGET")) orrery::set_cpu_target(target);
   const int code = command();
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
+    if (orrery::reader_is_gone(STDOUT_FILENO)) return code;  // it has what it wanted
     orrery::fail("the output could not be written (is the disk full?)");
   }
   return code;

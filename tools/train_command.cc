@@ -37,7 +37,10 @@ void add_train_command(CLI::App& app, Command& run) {
       app.add_subcommand("train", "Train a policy as a config file says; under mpirun, on all ranks");
   command->footer(
       "Example:\n  mpirun -n 2 --bind-to none orrery train experiments/quickstart.yaml actor.optim.lr=5e-5\n"
-      "Keys and defaults: orrery config CONFIG. SIGTERM, SIGINT or SIGUSR1: finish the step, save, exit 0.\n"
+      "Keys and defaults: orrery config CONFIG. SIGTERM, SIGINT, SIGUSR1, or SIGHUP unless nohup ignores\n"
+      "it: save and exit 0, at once while it generates, else after the update (docs/resume.md); a second "
+      "SIGTERM,\n"
+      "SIGINT or SIGHUP a second later or more ends it at once, with exit code 128 + signal.\n"
       "Exit code 3: the policy has diverged; the checkpoints are from before.");
   auto config = std::make_shared<std::string>();
   auto overrides = std::make_shared<std::vector<std::string>>();

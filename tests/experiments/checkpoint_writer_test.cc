@@ -54,7 +54,7 @@ class CheckpointWriterTest : public testing::Test {
 };
 
 TEST_F(CheckpointWriterTest, SavesWhatWasThereWhenItWasStarted) {
-  CheckpointWriter writer(*comm_, target());
+  CheckpointWriter writer({}, *comm_, target());
   EXPECT_EQ(writer.wait(), 0);
   arm_faults("checkpoint.write:slow");  // at least 100 ms
   start(writer, 1);
@@ -74,7 +74,7 @@ TEST_F(CheckpointWriterTest, SavesWhatWasThereWhenItWasStarted) {
 }
 
 TEST_F(CheckpointWriterTest, AFailedSaveIsToldAndTheNextOneWorks) {
-  CheckpointWriter writer(*comm_, target());
+  CheckpointWriter writer({}, *comm_, target());
   start(writer, 1);
   writer.wait();
   for (const char* fault :
@@ -93,12 +93,12 @@ TEST_F(CheckpointWriterTest, AFailedSaveIsToldAndTheNextOneWorks) {
 TEST_F(CheckpointWriterTest, EndsItsWorkBeforeItGoes) {
   arm_faults("checkpoint.write:slow");
   {
-    CheckpointWriter writer(*comm_, target());
+    CheckpointWriter writer({}, *comm_, target());
     start(writer, 7);
   }
   EXPECT_EQ(newest(), 7);
   try {
-    CheckpointWriter writer(*comm_, target());
+    CheckpointWriter writer({}, *comm_, target());
     start(writer, 8);
     fail("something else went wrong");
   } catch (const Error& error) {
@@ -116,7 +116,7 @@ TEST_F(CheckpointWriterTest, RolloutsAreWrittenBesideIt) {
   t.loss_mask = {1, 1};
   t.weight_versions = {1, 1};
   t.response_text = "text";
-  CheckpointWriter writer(*comm_, target());
+  CheckpointWriter writer({}, *comm_, target());
   fs::create_directories(folder_);
   for (int64_t step = 1; step < 6; ++step) {
     start(writer, step);

@@ -58,6 +58,15 @@ TEST_F(CheckpointManifestTest, SkippedStepsAreKeptAndAbsentIsNone) {
 }
 
 // Without what it needs to go on, a run's checkpoint must not pass for an imported model of step 0.
+TEST_F(CheckpointManifestTest, AValidationThatIsDueIsKeptAndAbsentIsNone) {
+  CheckpointInfo info = checkpoint_info(4, tiny_checkpoint_config());
+  const fs::path plain = save_tiny_checkpoint(folder_, info);
+  EXPECT_THAT(read_file(plain / kManifestFile), Not(HasSubstr("validation_due")));
+  EXPECT_FALSE(Checkpoint(plain).info().state->validation_due);
+  info.state->validation_due = true;
+  EXPECT_TRUE(Checkpoint(save_tiny_checkpoint(folder_, info)).info().state->validation_due);
+}
+
 TEST_F(CheckpointManifestTest, StateIsWhatARunWritesUnlessImported) {
   CheckpointInfo imported = checkpoint_info(0, tiny_checkpoint_config());
   imported.stage = kImportStage;

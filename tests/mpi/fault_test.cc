@@ -123,7 +123,7 @@ TEST_F(MpiFaultTest, ASaveFailsOnAllRanksOrOnNone) {
       mine(static_cast<size_t>(total_size(extents)), 1.5f);
   CheckpointInfo info = testing_support::checkpoint_info(0, config);
   {
-    CheckpointWriter writer(comm, {folder, {}, table, extents, 0});
+    CheckpointWriter writer({}, comm, {folder, {}, table, extents, 0});
     for (const char* fault : {"checkpoint.copy:error", "checkpoint.write:enospc@2", ""}) {
       info.state->rl_step = ++info.step;
       const bool fails = *fault != '\0';
