@@ -1,6 +1,7 @@
 // What a chat template prints between a turn of the policy and the next: PromptSource::observation_tokens.
 #include <algorithm>
 
+#include "actors/envs/text.h"
 #include "actors/prompt_source.h"
 #include "core/error.h"
 
@@ -40,7 +41,12 @@ std::vector<int32_t> PromptSource::observation_tokens(const Episode& episode, co
   }
   std::vector<int32_t> ids =
       tokenizer_.encode(std::string_view(text).substr(at + turn.size()), /*add_special_tokens=*/false);
-  if (said_end && !ids.empty() && ids.front() == *said_end) ids.erase(ids.begin());
+  // Some templates print a space before the end of the turn; what the policy has said stands.
+  const auto end = said_end ? std::find(ids.begin(), ids.end(), *said_end) : ids.end();
+  const std::vector<int32_t> before(ids.begin(), end);
+  if (end != ids.end() && strip(tokenizer_.decode(before, /*skip_special_tokens=*/false)).empty()) {
+    ids.erase(ids.begin(), end + 1);
+  }
   return ids;
 }
 

@@ -83,8 +83,19 @@ std::shared_ptr<const WorkerPool::Request> WorkerPool::submit(std::string rest, 
 }
 
 void WorkerPool::start(Slot& slot) {
-  slot.worker = std::make_unique<Worker>(config_.command);
   slot.answered = 0;
+  try {
+    slot.worker = std::make_unique<Worker>(config_.command);
+  } catch (const Error& error) {
+    const auto alive = std::count_if(slots_.begin(), slots_.end(),
+                                     [](const Slot& other) { return other.worker != nullptr; });
+    if (alive == 0) throw;
+    spdlog::warn("{}; {} processes of data.external.command do the work, and not data.external.workers = {}",
+                 error.what(), alive, config_.workers);
+    for (Slot& other : slots_) {
+      if (!other.worker) other.not_before = Clock::time_point::max();
+    }
+  }
 }
 
 void WorkerPool::give_out() {
@@ -99,6 +110,7 @@ void WorkerPool::give_out() {
       } else {
         if (slot.not_before > Clock::now()) continue;
         start(slot);
+        if (!slot.worker) return;
       }
       slot.request = std::move(queue_.front());
       queue_.pop_front();
@@ -201,8 +213,11 @@ void WorkerPool::take_answer(Slot& slot, const std::string& line) {
 void WorkerPool::check_deadline(Slot& slot) {
   if (Clock::now() < slot.deadline) return;
   const double limit = config_.timeout_s + (slot.answered == 0 ? config_.start_timeout_s : 0);
-  failed(slot, fmt::format("did not answer within {:g} s (data.external.{})", limit,
-                           slot.answered == 0 ? "timeout_s + start_timeout_s" : "timeout_s"));
+  failed(slot, slot.answered == 0
+                   ? fmt::format("did not answer within {:g} s (data.external.timeout_s + start_timeout_s; "
+                                 "each answer must be flushed)",
+                                 limit)
+                   : fmt::format("did not answer within {:g} s (data.external.timeout_s)", limit));
 }
 
 void WorkerPool::worker_ended(Slot& slot, const std::string& what) {

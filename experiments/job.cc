@@ -27,18 +27,6 @@ std::unique_ptr<Transformer> make_transformer(const std::filesystem::path& folde
   return std::make_unique<Transformer>(config, device, compute_dtype, max_positions);
 }
 
-}  // namespace
-
-void final_unless_unread(const std::function<void()>& work) {
-  try {
-    work();
-  } catch (const SystemError&) {
-    throw;
-  } catch (const Error& error) {
-    throw Error(error.what(), error.exit_code() == kExitFailure ? kExitUsage : error.exit_code());
-  }
-}
-
 /// Of a job that neither generates nor imitates a teacher.
 class NoEnvironment final : public Environment {
  public:
@@ -52,6 +40,16 @@ class NoEnvironment final : public Environment {
 bool generates(const PromptUse& use) { return use.train_prompts > 0 || use.val; }
 
 }  // namespace
+
+void final_unless_unread(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const SystemError&) {
+    throw;
+  } catch (const Error& error) {
+    throw Error(error.what(), error.exit_code() == kExitFailure ? kExitUsage : error.exit_code());
+  }
+}
 
 ModelConfig read_job_model(const proto::Config& config, const PromptUse& use) {
   const std::filesystem::path folder = config.model().path();

@@ -242,6 +242,61 @@ TEST(PromptSource, TemplateHoldsThePromptOnce) {
   }
 }
 
+// What stands between two turns is what the template prints there, whether or not the policy has ended its
+// own.
+TEST(PromptSource, AnObservationIsTheUsersMessageInAChat) {
+  struct Shape {
+    const char* chat_template;
+    const char* end;          // what ends a turn
+    const char* between;      // with $ for that end, which is there unless the policy has said it
+    const char* behind = "";  // a part of `between` that stands before the end
+  };
+  const std::vector<Shape> shapes = {
+      {"{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor "
+       "%}"
+       "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
+       "<|im_end|>", "\n<|im_start|>user\nwarmer<|im_end|>\n<|im_start|>assistant\n"},
+      // Thoughts of earlier turns are left out, texts are trimmed.
+      {"{% for m in messages %}{% if m.role == 'assistant' %}{{ 'A:' + "
+       "m.content.split('</think>')[-1].strip() + '<eos>' }}"
+       "{% else %}{{ 'U:' + m.content | trim + '\\n' }}{% endif %}{% endfor %}{% if add_generation_prompt "
+       "%}A:{% endif %}",
+       "<eos>", "U:warmer\nA:"},
+      {"{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}{% else %}{{ "
+       "' ' + m.content + ' <eos>' }}"
+       "{% endif %}{% endfor %}",
+       "<eos>", "[INST] warmer [/INST]", " "}};
+  for (const Shape& shape : shapes) {
+    nlohmann::json json = testing_support::byte_level_tokenizer();
+    json["normalizer"] = nullptr;
+    json["post_processor"] = nullptr;
+    json["added_tokens"] = nlohmann::json::array();
+    int id = 300;
+    for (const char* token : {"<eos>", "<|im_start|>", "<|im_end|>"})
+      json["added_tokens"].push_back(testing_support::added_token(token, id++, {{"special", true}}));
+    const testing_support::TemporaryFolder folder;
+    folder.write("tokenizer.json", json.dump());
+    folder.write("tokenizer_config.json",
+                 nlohmann::json{{"chat_template", shape.chat_template}, {"eos_token", shape.end}}.dump());
+    const Tokenizer tokenizer = Tokenizer::load(folder.path());
+    proto::DataSection data;
+    data.set_apply_chat_template(true);
+    const Digits env({1});
+    const PromptSource source(data, env, tokenizer, 1);
+    const auto episode = env.reset(Split::kTrain, 0);
+    const auto text = [&](std::optional<int32_t> said) {
+      return tokenizer.decode(source.observation_tokens(*episode, "warmer", said), false);
+    };
+    EXPECT_EQ(text(tokenizer.eos_ids().front()), shape.between);
+    const std::string whole = std::string(shape.behind) + shape.end + shape.between;
+    EXPECT_EQ(text(std::nullopt), whole) << "the turn was ended by a stop string";
+    EXPECT_EQ(text(301), whole) << "by another token";
+    // The text that stands for the turn is no other's.
+    EXPECT_THAT(tokenizer.decode(source.observation_tokens(*episode, "ORRERY-TURN", std::nullopt), false),
+                testing::HasSubstr("ORRERY-TURN"));
+  }
+}
+
 /// Two turns: the first answer is met with "+1=", the second is rewarded by its length.
 class TwoTurns : public Environment {
  public:

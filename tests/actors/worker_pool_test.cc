@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <csignal>
 #include <fstream>
@@ -284,6 +285,22 @@ TEST(WorkerPool, AWorkerThatEndsIsSeenThoughAChildHoldsItsPipes) {
   const Answer bad = make_do(pool, "import os; os._exit(4)");
   settle(pool, {bad});
   EXPECT_THAT(bad.request->why, HasSubstr("ended with exit status 4"));
+}
+
+TEST(WorkerPool, WhereTheSystemHasNoRoomForAllFewerDo) {
+  rlimit before{};
+  ::getrlimit(RLIMIT_NOFILE, &before);
+  rlimit few = before;
+  few.rlim_cur = 40;  // a worker takes four, and as many again while it starts
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+  {
+    WorkerPool pool(config(kEcho, 50));
+    std::vector<Answer> answers;
+    for (int i = 0; i < 60; ++i) answers.push_back(say(pool, i));
+    settle(pool, answers);
+    for (int i = 0; i < 60; ++i) EXPECT_EQ(*answers[static_cast<size_t>(i)].said, std::to_string(i));
+  }
+  ::setrlimit(RLIMIT_NOFILE, &before);
 }
 
 TEST(WorkerPool, CancelledWorkAnswersNothingLater) {

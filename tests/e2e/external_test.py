@@ -266,11 +266,20 @@ cluster: {{threads: 1}}
             with self.subTest(what):
                 self.fails(2, "train", config, f"run_dir={self.new_run()}", f"data.external.command={what}",
                            says=["data.external.command", *says])
+        result = self.fails(2, "train", self.config(batch=4), f"run_dir={self.new_run()}", "data.external.command=no-such-program", ranks=2,
+                            says=["no-such-program", "cannot be run"])
+        self.assertNotIn("internal", result.stderr)
         self.fails(2, "train", config, f"run_dir={self.new_run()}", "data.external.command= ", says=["data.external.command is not set"])
         self.fails(2, "train", config, f"run_dir={self.new_run()}", "data.env=arithmetic", "data.train_files=[]",
                    says=["data.external.", "data.env is arithmetic"])
         self.fails(2, "train", config, f"run_dir={self.new_run()}", "data.train_files=[]", says=["data.train_files"])
         self.fails(2, "train", config, f"run_dir={self.new_run()}", "data.reward_rule=gsm8k", says=["data.reward_rule", "external"])
+
+    def test_rows_teach_too(self):
+        self.rows([{"prompt": "<q>", "response": "b"}] * 4)
+        self.program("answer(reward=float(request['response'] == 'b'))")
+        self.train(steps=1, more="sft: {total_training_steps: 30, train_batch_size: 4, max_length: 16, optim: {lr: 1.0e-2}}")
+        self.assertGreater(self.step_metrics()[0]["critic/rewards/mean"], 0.6)
 
     # A slow one, and others.
 

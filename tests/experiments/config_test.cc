@@ -524,8 +524,31 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
   EXPECT_THAT(refused_for_eval({"rollout.val_temperature=1e-7"}), HasSubstr("rollout.val_temperature"));
   EXPECT_THAT(refused({"data.train_files=[a]"}), HasSubstr("would be ignored: remove them"));
   EXPECT_THAT(refused({"data.reward_rule=gsm8k"}),
-              HasSubstr("data.reward_rule is set, but it is for rows of files"));
+              HasSubstr("data.reward_rule is set, but it is for data.env gsm8k"));
   EXPECT_THAT(refused({"data.answer_extraction=strict"}), HasSubstr("data.answer_extraction is set, but"));
+  const std::vector<std::string> external = {"data.env=external", "data.train_files=[a]",
+                                             "data.external.command=python3 r.py"};
+  const auto with = [&external](const std::string& more) {
+    std::vector<std::string> all = external;
+    all.push_back(more);
+    return all;
+  };
+  check_config(usable(external), 1);
+  check_config(usable(with("data.external.workers=64")), 1);
+  EXPECT_THAT(refused({"data.env=external", "data.train_files=[a]"}),
+              HasSubstr("data.external.command is not set"));
+  EXPECT_THAT(refused(with("data.external.command= ")), HasSubstr("data.external.command is not set"));
+  EXPECT_THAT(refused(with("data.train_files=[]")),
+              HasSubstr("data.env external reads its problems from files"));
+  EXPECT_THAT(refused(with("trainer.test_freq=5")), HasSubstr("set data.val_files"));
+  EXPECT_THAT(refused(with("data.reward_rule=gsm8k")), HasSubstr("data.env external has its own rewards"));
+  EXPECT_THAT(refused(with("data.env=gsm8k")),
+              HasSubstr("data.external.command is set but data.env is gsm8k"));
+  for (const char* key : {"workers=3", "timeout_s=3", "start_timeout_s=3", "retries=3"}) {
+    EXPECT_THAT(refused({std::string("data.external.") + key}),
+                HasSubstr("is set but data.env is arithmetic"));
+  }
+  EXPECT_THAT(refused_for_eval(external), HasSubstr("set data.val_files"));
   EXPECT_THAT(refused({"data.env=constraint", "data.constraint.words=[sun]"}),
               HasSubstr("words_per_prompt is 3 but data.constraint.words lists 1 word(s)"));
   EXPECT_THAT(refused({"data.env=constraint", "data.constraint.words_per_prompt=0"}),
