@@ -3,6 +3,7 @@
 
 #include <sys/types.h>
 
+#include <filesystem>
 #include <optional>
 #include <string>
 
@@ -20,5 +21,10 @@ struct ProcessStat {
 
 /// Of a process on this host, by /proc. Nothing when there is no such process.
 std::optional<ProcessStat> process_stat(pid_t pid);
+
+/// CPUs that the quotas of this process's control groups allow it (a container's --cpus), rounded up, at
+/// least 1; INT_MAX where there is none. `groups`: /proc/self/cgroup, `mount`: /sys/fs/cgroup; versions 1
+/// and 2.
+int quota_cpus(const std::filesystem::path& groups, const std::filesystem::path& mount);
 
 }  // namespace orrery
