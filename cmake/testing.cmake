@@ -11,8 +11,10 @@ add_library(orrery_test_support INTERFACE)
 target_link_libraries(orrery_test_support INTERFACE GTest::gmock orrery_flags)
 target_compile_definitions(orrery_test_support INTERFACE ORRERY_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
 
-# ThreadSanitizer is for the tests that start threads, themselves or through a header of ours that does.
+# ThreadSanitizer is for the tests that start threads, themselves or through a header of ours that does, and for those that run
+# ops in teams of several whose members share more than the end of a loop.
 set(thread_words "std::(thread|jthread|async)[^_a-z]")
+set(team_tests tests/kernels/attention_backward_test.cc tests/comm/comm_test.cc)
 file(GLOB headers CONFIGURE_DEPENDS core/*.h comm/*.h models/*.h rollout/*.h actors/*.h learners/*.h experiments/*.h)
 foreach(header ${headers})
   file(STRINGS ${header} starts_threads REGEX "${thread_words}" LIMIT_COUNT 1)
@@ -30,7 +32,8 @@ foreach(folder core kernels comm models rollout actors learners experiments)
     set(sources)
     foreach(source ${all_sources})
       file(STRINGS ${source} starts_threads REGEX "${thread_words}" LIMIT_COUNT 1)
-      if(starts_threads)
+      file(RELATIVE_PATH name ${CMAKE_SOURCE_DIR} ${source})
+      if(starts_threads OR name IN_LIST team_tests)
         list(APPEND sources ${source})
       endif()
     endforeach()

@@ -3,11 +3,37 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <climits>
+#include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <fstream>
+#include <sstream>
+#include <string>
 
 namespace orrery {
+namespace {
+
+/// CPUs by two numbers, quota and period in microseconds; "max" or -1 as quota is no limit.
+int cpus_of(std::istream&& quota, std::istream&& period) {
+  double used = 0, whole = 0;
+  if (!(quota >> used) || !(period >> whole) || used <= 0 || whole <= 0) return INT_MAX;
+  return static_cast<int>(std::clamp(std::ceil(used / whole), 1.0, 1e6));
+}
+
+int cpus_of_v2(const std::filesystem::path& folder) {
+  std::ifstream file(folder / "cpu.max");  // "200000 100000"
+  std::string quota, period;
+  file >> quota >> period;
+  return cpus_of(std::istringstream(quota), std::istringstream(period));
+}
+
+int cpus_of_v1(const std::filesystem::path& folder) {
+  return cpus_of(std::ifstream(folder / "cpu.cfs_quota_us"), std::ifstream(folder / "cpu.cfs_period_us"));
+}
+
+}  // namespace
 
 std::string host_name() {
   char name[256] = "";
@@ -28,6 +54,29 @@ std::optional<ProcessStat> process_stat(pid_t pid) {
 size_t physical_memory() {
   const long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
   return pages > 0 && size > 0 ? static_cast<size_t>(pages) * static_cast<size_t>(size) : SIZE_MAX;
+}
+
+int quota_cpus(const std::filesystem::path& groups, const std::filesystem::path& mount) {
+  int least = INT_MAX;
+  std::ifstream file(groups);
+  std::string line;  // "0::/a/b" (version 2), "4:cpu,cpuacct:/a/b" (version 1)
+  while (std::getline(file, line)) {
+    const size_t first = line.find(':');
+    const size_t second = first == std::string::npos ? first : line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
+    const bool v2 = controllers == ",,";
+    if (!v2 && controllers.find(",cpu,") == std::string::npos) continue;
+    // Each group above has a quota too. In a container the path may be the host's, and what is mounted its
+    // own part.
+    std::filesystem::path group = std::filesystem::path(line.substr(second + 1)).relative_path();
+    for (;; group = group.parent_path()) {
+      least = std::min(least, v2 ? cpus_of_v2(mount / group) : cpus_of_v1(mount / "cpu" / group));
+      if (v2) least = std::min(least, cpus_of_v2(mount / "unified" / group));  // beside version 1
+      if (group.empty()) break;
+    }
+  }
+  return least;
 }
 
 }  // namespace orrery

@@ -4,6 +4,7 @@
 #include <sys/types.h>
 
 #include <cstddef>
+#include <filesystem>
 #include <optional>
 #include <string>
 
@@ -24,5 +25,10 @@ std::optional<ProcessStat> process_stat(pid_t pid);
 
 /// Bytes of memory of this host.
 size_t physical_memory();
+
+/// CPUs that the quotas of this process's control groups allow it (a container's --cpus), rounded up, at
+/// least 1; INT_MAX where there is none. `groups`: /proc/self/cgroup, `mount`: /sys/fs/cgroup; versions 1
+/// and 2.
+int quota_cpus(const std::filesystem::path& groups, const std::filesystem::path& mount);
 
 }  // namespace orrery

@@ -2,8 +2,10 @@
 
 #include <atomic>
 #include <chrono>
+#include <climits>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <thread>
 
@@ -11,6 +13,7 @@
 #include "core/dtype.h"
 #include "core/error.h"
 #include "core/file.h"
+#include "core/process.h"
 #include "core/rng.h"
 #include "core/sha256.h"
 #include "tests/support/scratch.h"
@@ -67,6 +70,37 @@ TEST(Arena, MergesChunksAndThenAllocatesNothing) {
   }
   EXPECT_EQ(arena.alloc<float>(1), first + (1 << 20));
   EXPECT_EQ(arena.capacity(), capacity);
+}
+
+TEST(Process, CpusOfAQuota) {
+  const testing_support::ScratchFolder scratch;
+  const std::filesystem::path mount = scratch.path() / "mount", groups = scratch.path() / "cgroup";
+  const auto write = [&](const char* file, const char* text) {
+    std::filesystem::create_directories((mount / file).parent_path());
+    std::ofstream(mount / file) << text;
+  };
+  const auto quota = [&](const char* lines) {
+    std::ofstream(groups) << lines;
+    return quota_cpus(groups, mount);
+  };
+  EXPECT_EQ(quota_cpus(groups, mount), INT_MAX);  // no control groups here
+  EXPECT_EQ(quota("0::/a/b\n"), INT_MAX);
+  write("a/b/cpu.max", "max 100000\n");
+  EXPECT_EQ(quota("0::/a/b\n"), INT_MAX);
+  write("a/cpu.max", "150000 100000\n");
+  EXPECT_EQ(quota("0::/a/b\n"), 2);
+  EXPECT_EQ(quota("0::/\n"), INT_MAX);
+  write("cpu.max", "50000 100000\n");
+  EXPECT_EQ(quota("0::/a/b\n"), 1);
+  EXPECT_EQ(quota("0::/elsewhere/on/the/host\n"), 1);
+  write("cpu.max", "words\n");
+  EXPECT_EQ(quota("0::/\nneither\n:\n"), INT_MAX);
+  write("cpu/c/cpu.cfs_quota_us", "-1\n");
+  write("cpu/c/cpu.cfs_period_us", "100000\n");
+  EXPECT_EQ(quota("3:cpuset:/\n1:cpu,cpuacct:/c\n0::/\n"), INT_MAX);
+  write("cpu/c/cpu.cfs_quota_us", "300000\n");
+  EXPECT_EQ(quota("3:cpuset:/\n1:cpu,cpuacct:/c\n0::/\n"), 3);
+  EXPECT_EQ(quota("3:cpuset:/c\n2:cpuacct:/c\n"), INT_MAX);
 }
 
 TEST(File, AtomicWriteReplacesAndErrorsNameThePath) {

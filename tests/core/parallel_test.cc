@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -9,6 +10,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <ctime>
 #include <filesystem>
 #include <latch>
 #include <numeric>
@@ -205,6 +207,47 @@ TEST(Parallel, CallersThatSleepAreWoken) {
     });
     EXPECT_EQ(done, std::vector<int>(3, 1));
   }
+}
+
+std::atomic<int> g_held = 0;  // a signal handler's
+std::atomic<bool> g_release = false;
+
+void hold_this_thread(int) {
+  ++g_held;
+  const timespec moment{0, 1'000'000};
+  while (!g_release) nanosleep(&moment, nullptr);
+}
+
+TEST(Parallel, NoLoopWaitsForAMemberThatDoesNotRun) {
+  if (ORRERY_UNDER_TSAN) GTEST_SKIP() << "ThreadSanitizer puts signals off";
+  struct sigaction action {};
+  struct sigaction before {};
+  action.sa_handler = hold_this_thread;
+  ASSERT_EQ(sigaction(SIGUSR2, &action, &before), 0);
+  for (const int spinning : {0, 1}) {  // the members sleep, or have just ended a loop
+    g_held = 0, g_release = false;
+    std::vector<pthread_t> threads(3);
+    std::latch all(3);
+    parallel_for(context_of(3), 3, 1, [&](int64_t begin, int64_t) {
+      threads[static_cast<size_t>(begin)] = pthread_self();
+      all.arrive_and_wait();
+    });
+    if (spinning == 0) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    for (const pthread_t thread : threads) {
+      if (pthread_equal(thread, pthread_self()) == 0) pthread_kill(thread, SIGUSR2);
+    }
+    while (g_held < 2) std::this_thread::yield();
+    for (int turn = 0; turn < 100; ++turn) {
+      EXPECT_EQ(hits_of(3, 100), std::vector<int>(100, 1));
+      std::atomic<int> items = 0;
+      parallel_items(context_of(3), 100, [&](int64_t) { ++items; });
+      EXPECT_EQ(items, 100);
+    }
+    g_release = true;
+    std::latch again(3);  // and now they do
+    parallel_for(context_of(3), 3, 1, [&](int64_t, int64_t) { again.arrive_and_wait(); });
+  }
+  sigaction(SIGUSR2, &before, nullptr);
 }
 
 TEST(Parallel, ManyMoreThreadsThanCpus) {
