@@ -204,16 +204,18 @@ cluster: {{threads: 1}}
             "an observation that is no text": "answer(observation=5)",
             "a twin": "print('{\"id\": %d, \"reward\": 1, \"reward\": 0}' % request['id'], flush=True)",
         }
-        for name, what in cases.items():
-            with self.subTest(name):
-                result = self.failing("request['episode'].endswith('/1')", what)
-                self.assertIn("1 of 16 samples are dropped", result.stderr)
-                samples = self.samples()
-                self.assertEqual(sorted((s["prompt_index"], s["sample_index"]) for s in samples),
-                                 [(p, i) for p in range(4) for i in range(4) if (p, i) != (1, 1)])
-                self.assertEqual({sample["reward"] for sample in samples}, {1})
-                line = self.step_metrics()[0]
-                self.assertEqual((line["rollout/dropped_samples"], line["rollout/dropped_groups"]), (1, 0))
+        # A row of each kind, whose second sample is treated so; every other one is answered.
+        self.rows([{"prompt": "<q>", "kind": kind} for kind in cases] + [{"prompt": "<q>", "kind": ""}])
+        self.program("kind = request['row']['kind'] if request['episode'].endswith('/1') else ''\n" +
+                     "".join(f"if kind == {kind!r}: {what}\nel" for kind, what in cases.items()) + f"se: {NORMAL}")
+        result = self.train(batch=len(cases) + 1, external=", retries: 1")
+        kept = {(sample["prompt_index"], sample["sample_index"]) for sample in self.samples()}
+        for index, kind in enumerate([*cases, ""]):
+            self.assertEqual([sample for sample in range(4) if (index, sample) in kept], [0, 2, 3] if kind else [0, 1, 2, 3], kind)
+        self.assertEqual({sample["reward"] for sample in self.samples()}, {1}, "never 0, never another's")
+        self.assertIn(f"{len(cases)} of {4 * len(cases) + 4} samples are dropped; {2 * len(cases)} request(s) failed", result.stderr)
+        line = self.step_metrics()[0]
+        self.assertEqual((line["rollout/dropped_samples"], line["rollout/dropped_groups"]), (len(cases), 0))
 
     def test_what_a_program_says_on_stderr_is_shown(self):
         result = self.failing("request['episode'].endswith('/1')", "raise KeyError('my truth \\x1b[31m')")
