@@ -114,7 +114,7 @@ Metrics SftStage::step(int64_t step) {
   if (!trees.empty()) {
     update = learner_.update(trees, objective, params, sft.optim().clip_grad());
     if (update.skipped) spdlog::warn("{}", skipped_update_text(update));
-  } else if (job_.world.rank() == 0) {
+  } else if (job_.learners->rank() == 0) {
     spdlog::warn("all rows of sft step {} have weight 0: nothing was learned from it", step + 1);
   }
 
