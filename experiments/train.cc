@@ -360,7 +360,7 @@ class Training {
     RlStage stage(job_, learner_.get(), state_.sft_step);
     stage.publish(static_cast<uint64_t>(state_.step()));
     const int64_t test_freq = job_.config.trainer().test_freq();
-    if (test_freq != 0 && state_.rl_step == 0) state_.val_before = validate(stage);
+    if (validates_first()) state_.val_before = validate(stage);
 
     const Timer timer;
     const int64_t first = state_.rl_step;
