@@ -15,7 +15,6 @@
 #include "experiments/checkpointing.h"
 #include "experiments/job.h"
 #include "experiments/sft_data.h"
-#include "experiments/sft_rows.h"
 #include "models/checkpoint.h"
 #include "models/hf_folder.h"
 
@@ -145,10 +144,8 @@ std::string describe(const proto::Config& config) {
     const SftData sft(config, *env, source, tokenizer, setup);
     report.line("SFT data", sft.size() == 0 ? std::string("generated demonstrations")
                                             : fmt::format("{} examples", grouped(sft.size())));
-    if (const auto& files = config.sft().val_files(); !files.empty()) {
-      const SftRows val("sft.val_files", {files.begin(), files.end()}, config, source, tokenizer, setup);
-      report.line("SFT held-out", fmt::format("{} examples", grouped(val.examples().size())));
-    }
+    if (sft.val() != nullptr)
+      report.line("SFT held-out", fmt::format("{} examples", grouped(sft.val()->examples().size())));
   }
   std::string resumed;
   check_resume_path(config, table, resumed);

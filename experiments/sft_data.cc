@@ -12,6 +12,7 @@ namespace orrery {
 namespace {
 
 constexpr const char* kTrainFiles = "sft.train_files";
+constexpr const char* kValFiles = "sft.val_files";
 
 struct Document {
   std::string text;
@@ -58,6 +59,10 @@ SftData::SftData(const proto::Config& config, const Environment& env, const Prom
   } else if (documents_.empty()) {
     check_demonstrations(setup);
   }
+  if (sft.val_files().empty()) return;
+  val_.emplace(kValFiles, std::vector<std::string>(sft.val_files().begin(), sft.val_files().end()), config,
+               source, tokenizer, setup);
+  for (const SftExample& example : val_->examples()) longest_ = std::max(longest_, example.tokens());
 }
 
 void SftData::tell_rows() const {

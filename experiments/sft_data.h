@@ -25,8 +25,9 @@ class SftData {
   /// sft.max_length is cut at its end, and a line says how many were. A demonstration that cannot be used,
   /// because its prompt leaves no room for a response or is refused by the chat template, or because the row
   /// has none, is a usage Error naming the row (file:line); with data.on_error: skip such rows are left out
-  /// and counted in a warning. So is a document that is not UTF-8. Error when there is nothing to learn from.
-  /// Everything must outlive the object.
+  /// and counted in a warning. So is a document that is not UTF-8. The rows of sft.val_files are read and
+  /// checked as those of sft.train_files. Error when there is nothing to learn from. Everything must outlive
+  /// the object.
   SftData(const proto::Config& config, const Environment& env, const PromptSource& source,
           const Tokenizer& tokenizer, const CheckSetup& setup);
 
@@ -35,6 +36,8 @@ class SftData {
   uint64_t size() const;  ///< of an epoch; 0: unlimited
   /// Of the examples that were measured, the longest as it is learned.
   int64_t longest() const { return longest_; }
+  /// Rows of sft.val_files; null without such files.
+  const SftRows* val() const { return val_ ? &*val_ : nullptr; }
 
  private:
   void read_documents(const std::string& file, const CheckSetup& setup);
@@ -51,6 +54,7 @@ class SftData {
   const PromptSource& source_;
   const Tokenizer& tokenizer_;
   std::optional<SftRows> own_;                   // of sft.train_files
+  std::optional<SftRows> val_;                   // of sft.val_files
   std::vector<std::vector<int32_t>> documents_;  // tokens of sft.text_files; empty: demonstrations
   int64_t longest_ = 0;
   UsableItems rows_;  // of an environment with so many items

@@ -125,6 +125,18 @@ class RowReader {
              .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
   }
 
+  /// OpenAI's fine-tuning format has weights of 0 and 1 in an assistant's messages.
+  static void check_no_weight(const ChatMessage& message, size_t index, const std::string& where) {
+    if (message.role != kAssistant || !message.more.is_object()) return;
+    const auto found = message.more.find("weight");
+    if (found == message.more.end() || found->is_null() || (found->is_number() && *found == 1)) return;
+    fail(
+        "{}: message {} has a \"weight\" of its own, and a weight is of a row: give the answers that are to "
+        "be "
+        "learned as rows of \"prompt\" and \"response\"",
+        where, index + 1);
+  }
+
   void read_messages(const OrderedJson& list, Row& row) const {
     if (!chat_) {
       fail_usage(
@@ -139,6 +151,7 @@ class RowReader {
       if (is_assistant(row.messages[i]) && !says_something(row.messages[i]))
         fail("{}: message {} is the assistant's and has no text, so there is nothing to learn", row.where,
              i + 1);
+      check_no_weight(row.messages[i], i, row.where);
     }
     const auto last = std::find_if(row.messages.rbegin(), row.messages.rend(), is_assistant);
     if (last == row.messages.rend())

@@ -62,20 +62,12 @@ SftStage::SftStage(Job& job, Learner& learner)
     : job_(job),
       learner_(learner),
       data_(job.config, *job.env, *job.source, job.tokenizer, check_setup(job)) {
-  int64_t longest = data_.longest();
-  const proto::SftSection& sft = job.config.sft();
-  if (!sft.val_files().empty()) {
-    val_.emplace("sft.val_files", std::vector<std::string>(sft.val_files().begin(), sft.val_files().end()),
-                 job.config, *job.source, job.tokenizer, check_setup(job));
-    for (const SftExample& example : val_->examples()) longest = std::max(longest, example.tokens());
-  }
   const int64_t positions = job.model().config().max_position_embeddings;
-  if (longest > positions) {
+  if (data_.longest() > positions) {
     fail_usage(
         "sft.max_length is {} and an example has {} tokens, but {} handles {} positions: lower "
-        "sft.max_length to "
-        "{}",
-        sft.max_length(), longest, job.config.model().path(), positions, positions);
+        "sft.max_length to {}",
+        job.config.sft().max_length(), data_.longest(), job.config.model().path(), positions, positions);
   }
 }
 
@@ -114,7 +106,7 @@ Metrics SftStage::step(int64_t step) {
   if (!trees.empty()) {
     update = learner_.update(trees, objective, params, sft.optim().clip_grad());
     if (update.skipped) spdlog::warn("{}", skipped_update_text(update));
-  } else if (job_.world.rank() == 0) {
+  } else if (job_.learners->rank() == 0) {
     spdlog::warn("all rows of sft step {} have weight 0: nothing was learned from it", step + 1);
   }
 
@@ -140,13 +132,13 @@ Metrics SftStage::step(int64_t step) {
 
 bool SftStage::validation_due(int64_t done) const {
   const int64_t freq = job_.config.trainer().test_freq();
-  if (!val_ || freq == 0) return false;
+  if (data_.val() == nullptr || freq == 0) return false;
   return done == 0 || done == job_.config.sft().total_training_steps() || (freq > 0 && done % freq == 0);
 }
 
 Metrics SftStage::validate() {
   const Timer timer;
-  const std::vector<SftExample>& rows = val_->examples();
+  const std::vector<SftExample>& rows = data_.val()->examples();
   const FullMask mask(rows);
   const Weights weights(rows);
   // A token's log-prob does not depend on what is computed beside it, and the sum is in the rows' order, so

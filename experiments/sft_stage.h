@@ -9,7 +9,6 @@
 #include "experiments/job.h"
 #include "experiments/metrics.h"
 #include "experiments/sft_data.h"
-#include "experiments/sft_rows.h"
 #include "learners/learner.h"
 
 namespace orrery {
@@ -28,7 +27,7 @@ class SftStage {
   /// "val/loss", the mean of -log p over the weighted tokens of all rows of sft.val_files, and the time that
   /// it took. Collective over the learners; the same bits on any number of them and with any token budget.
   Metrics validate();
-  uint64_t val_rows() const { return val_ ? val_->examples().size() : 0; }
+  uint64_t val_rows() const { return data_.val() != nullptr ? data_.val()->examples().size() : 0; }
 
   /// An example of the last step to try the policy on; none before it.
   std::optional<PolicyProbe> probe() const;
@@ -37,7 +36,6 @@ class SftStage {
   Job& job_;
   Learner& learner_;
   SftData data_;
-  std::optional<SftRows> val_;
   ChatExample probe_;
   std::vector<uint8_t> probe_mask_;
 };

@@ -315,6 +315,7 @@ class BadRows(SftCase):
                 ({"messages": [ask("a"), {"role": "assistant"}]}, "has no text"),
                 ({"messages": [ask("a"), {"role": "assistant", "content": 3}]}, "content"),
                 ({"messages": [ask("a"), say("", tool_calls=[])]}, "has no text"),
+                ({"messages": [ask("a"), say("b", weight=0), ask("c"), say("d", weight=1)]}, 'message 2 has a "weight" of its own'),
                 ({"messages": [{"role": "narrator", "content": "a"}, say("b")]}, 'the role "narrator"'),
                 ({"messages": [{"content": "a"}, say("b")]}, '"role"'),
                 ({"messages": [ask("a"), say("b")], "tools": {}}, '"tools" is object'),
