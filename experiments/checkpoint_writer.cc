@@ -135,8 +135,7 @@ std::filesystem::path CheckpointWriter::publish(Save& save) {
   }
   together(comm, [&] {
     if (!first) return;
-    publish_checkpoint(temporary, target, save.info, to.table, entries, to.tokenizer,
-                       to.chat_template);
+    publish_checkpoint(temporary, target, save.info, to.table, entries, to.tokenizer, to.chat_template);
     remove_old_checkpoints(to.folder, to.keep);
   });
   return target;

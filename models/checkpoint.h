@@ -42,12 +42,12 @@ CheckpointFileEntry write_checkpoint_slice(const std::filesystem::path& temporar
 
 /// Copies the tokenizer's files (of a Hugging Face folder; empty path: none), writes the manifest, makes all
 /// durable and renames. entries: all ranks', in rank order. An existing checkpoint at `target` is replaced in
-/// one exchange. A chat template that is not empty takes the place of the copied ones, as chat_template.jinja.
+/// one exchange. A chat template that is not empty takes the place of the copied ones, as
+/// chat_template.jinja.
 void publish_checkpoint(const std::filesystem::path& temporary, const std::filesystem::path& target,
                         const CheckpointInfo& info, const ParameterTable& table,
                         const std::vector<CheckpointFileEntry>& entries,
-                        const std::filesystem::path& tokenizer_source,
-                        const std::string& chat_template = {});
+                        const std::filesystem::path& tokenizer_source, const std::string& chat_template = {});
 
 /// An opened checkpoint. Const calls are thread-safe, except the first read() of a checkpoint opened with
 /// kOnRead.
