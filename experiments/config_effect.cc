@@ -1,11 +1,11 @@
 #include "experiments/config_effect.h"
 
-#include <map>
 #include <string>
 #include <string_view>
 
 #include "core/error.h"
 #include "experiments/config.h"
+#include "experiments/config_keys.h"
 #include "experiments/config_values.h"
 #include "experiments/job.h"
 
@@ -94,20 +94,20 @@ bool is_about(const EffectRule& rule, std::string_view key) {
   return rule.key.ends_with('.') ? key.starts_with(rule.key) && key != rule.by : key == rule.key;
 }
 
-/// Sections of environments that the command line did not choose and the file was written for.
-void drop_other_environments(proto::Config& config, const ConfigReader& reader,
-                             const std::map<std::string, std::string>& values) {
+/// What the file says of environments that the command line did not choose, back to its defaults.
+void drop_other_environments(proto::Config& config, const ConfigReader& reader) {
   if (reader.source("data.env") != ConfigReader::kCommandLine) return;
-  proto::DataSection& data = *config.mutable_data();
-  const auto is_typed = [&](std::string_view section) {
-    for (const auto& [key, value] : values) {
-      if (key.starts_with(section) && reader.source(key) == ConfigReader::kCommandLine) return true;
+  const auto drop = [&](google::protobuf::Message& section, const std::string& name) {
+    for (int i = 0; i < section.GetDescriptor()->field_count(); ++i) {
+      const auto* field = section.GetDescriptor()->field(i);
+      if (reader.source(join_key(name, field->name())) != ConfigReader::kCommandLine)
+        section.GetReflection()->ClearField(&section, field);
     }
-    return false;
   };
-  if (data.env() != proto::DataSection::ARITHMETIC && !is_typed("data.arithmetic.")) data.clear_arithmetic();
-  if (data.env() != proto::DataSection::CONSTRAINT && !is_typed("data.constraint.")) data.clear_constraint();
-  if (data.env() != proto::DataSection::EXTERNAL && !is_typed("data.external.")) data.clear_external();
+  proto::DataSection& data = *config.mutable_data();
+  if (data.env() != proto::DataSection::ARITHMETIC) drop(*data.mutable_arithmetic(), "data.arithmetic");
+  if (data.env() != proto::DataSection::CONSTRAINT) drop(*data.mutable_constraint(), "data.constraint");
+  if (data.env() != proto::DataSection::EXTERNAL) drop(*data.mutable_external(), "data.external");
   fill_defaults(config);
 }
 
@@ -117,7 +117,7 @@ void check_effect(proto::Config& config, const ConfigReader& reader) {
   Config defaults;
   fill_defaults(defaults);
   const auto usual = config_values(config_to_yaml(defaults));
-  drop_other_environments(config, reader, usual);
+  drop_other_environments(config, reader);
   const auto is_typed = [&](std::string_view key) {
     return reader.source(std::string(key)) == ConfigReader::kCommandLine;
   };

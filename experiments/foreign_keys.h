@@ -9,7 +9,7 @@
 namespace orrery {
 
 struct ForeignKey {
-  std::string_view program;  ///< "verl", "TRL" or "OpenRLHF"
+  std::string_view program;  ///< "verl", "TRL", "OpenRLHF" or "NeMo-RL"
   std::string_view key;      ///< as it is written there; one that ends in '.' is a section and all in it
   std::string_view ours;     ///< keys of proto/config.proto, with ", " between; empty: there is none
   std::string_view note;     ///< what to know or to do instead; may be empty where `ours` says it all

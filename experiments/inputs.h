@@ -13,9 +13,9 @@ namespace orrery {
 
 /// Digests of data.train_files, data.val_files, the files of sft (where there are SFT steps),
 /// model.chat_template_file and, of model.path, config.json (as far as it is read) and the tokenizer's files.
-/// Reads each file once, in pieces.
-/// Never an Error: a file that cannot be read has a digest that says why (who needs it will complain, or
-/// not), one that can be read only once (a pipe) says so and equals any other.
+/// Reads each file once, in pieces. Never an Error: a file that cannot be read has a digest that says why
+/// (who needs it will complain, or not), one that can be read only once (a pipe) says so and equals any
+/// other.
 std::vector<InputDigest> read_inputs(const proto::Config& config);
 
 /// Of weights in memory.

@@ -436,6 +436,16 @@ void ConfigReader::read_yaml(const std::string& text, const std::string& name) {
 
 void ConfigReader::read_override(const std::string& assignment) {
   const std::string where = kCommandLine;
+  // Hydra's marks, which verl's command lines have.
+  const size_t mark = assignment.find_first_not_of('+');
+  if (assignment.starts_with('+') && mark != std::string::npos) {
+    fail_at(where, fmt::format("'{}' begins with {}: write {}", shown(assignment), assignment.substr(0, mark),
+                               shown(assignment.substr(mark))));
+  }
+  if (assignment.starts_with('~')) {
+    fail_at(where, fmt::format("'{}' begins with ~: keys cannot be removed, set one to its default",
+                               shown(assignment)));
+  }
   const size_t equals = assignment.find('=');
   if (equals == std::string::npos || equals == 0) {
     fail_at(where, fmt::format("'{}' is not an override: write key=value, such as actor.optim.lr=1e-5",

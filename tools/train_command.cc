@@ -95,7 +95,7 @@ void add_config_command(CLI::App& app, Command& run) {
   command->footer(
       "Examples:\n  orrery config experiments/quickstart.yaml rollout.n=16 --ranks 4\n"
       "  orrery config experiments/quickstart.yaml --files\n"
-      "Every key: docs/config.md. Coming from verl, TRL or OpenRLHF: docs/migration.md.");
+      "Every key: docs/config.md. Coming from verl, TRL, OpenRLHF: docs/migration.md.");
   auto config = std::make_shared<std::string>();
   auto overrides = std::make_shared<std::vector<std::string>>();
   auto ranks = std::make_shared<int>(1);

@@ -6,7 +6,7 @@ import subprocess
 import time
 import unittest
 
-from harness import BIN, QUICKSTART, SHORT, SOURCE, Case, ScriptedModel, environment
+from harness import BIN, OTHER_ENV, QUICKSTART, SHORT, SOURCE, Case, ScriptedModel, environment
 
 MPIRUN = ["mpirun", "--oversubscribe", "--bind-to", "none"]
 ROWS = [{"question": f"{i}+1?", "answer": f"so #### {i + 1}"} for i in range(12)]
@@ -39,8 +39,9 @@ class Ranks(Case):
         begin = time.time()
         for change in ("data.env=gsm8k", "cluster.placement=split", "sft.total_training_steps=0", "rollout.stop=[x]", "trainer.save_freq=1"):
             key = change.split("=")[0]
-            result = self.start_unlike((self.folder, *self.train()), (self.folder, *self.train(), change))
-            self.refused(result, f"has {key} ")
+            more = OTHER_ENV if key == "data.env" else []
+            result = self.start_unlike((self.folder, *self.train(), *more), (self.folder, *self.train(), *more, change))
+            self.refused(result, f" {key} ")
         self.assertLess(time.time() - begin, 60, "nothing may hang")
         self.assertFalse((self.folder / "run" / "checkpoints").exists())
         # Both values are told, and what has nothing to do with it is not.
@@ -61,7 +62,7 @@ class Ranks(Case):
         shutil.copytree(SOURCE / "experiments/quickstart_model", model)
         for name in ("a", "b"):
             write_rows(self.folder / name / "data.jsonl", ROWS)
-        options = [*self.train(), "data.env=gsm8k", "data.train_files=[data.jsonl]", "data.val_files=[data.jsonl]",
+        options = [*self.train(), *OTHER_ENV, "data.env=gsm8k", "data.train_files=[data.jsonl]", "data.val_files=[data.jsonl]",
                    "data.max_prompt_length=16", "sft.total_training_steps=0", "trainer.total_training_steps=1"]
         result = self.start_unlike((self.folder / "a", *options), (self.folder / "b", *options, f"model.path={model}", "cluster.threads=2"))
         self.assertEqual(result.returncode, 0, result.stderr)
@@ -69,7 +70,7 @@ class Ranks(Case):
     def test_content_of_files(self):
         write_rows(self.folder / "a/data.jsonl", ROWS)
         write_rows(self.folder / "b/data.jsonl", ROWS[::-1])
-        options = [*self.train(), "data.env=gsm8k", "sft.total_training_steps=0", "data.max_prompt_length=16"]
+        options = [*self.train(), *OTHER_ENV, "data.env=gsm8k", "sft.total_training_steps=0", "data.max_prompt_length=16"]
         a, b = self.folder / "a", self.folder / "b"
         one = str(a / "data.jsonl")
         # The same relative path, another file; then a second file that only one rank has.
@@ -125,7 +126,7 @@ class Ranks(Case):
             result = subprocess.run([*MPIRUN, "-n", "1", BIN, *words, ":", "-n", "1", *view, *words], capture_output=True, text=True,
                                     env=environment(), timeout=120)
             self.refused(result, f"{a / 'there' / 'manifest.json'} ")
-        words = ["eval", QUICKSTART, *SHORT]
+        words = ["eval", QUICKSTART, *SHORT, "rollout.val_temperature=1"]
         self.refused(self.start_unlike((a, *words, "--checkpoint", a / "old"), (a, *words, "--checkpoint", b / "old")), "--checkpoint")
         self.refused(self.start_unlike((a, *words, "--checkpoint", a / "old"), (a, *words, "--checkpoint", a / "old", "rollout.val_n=2")),
                      "rollout.val_n 2 (not 1)")

@@ -23,6 +23,8 @@ QUICKSTART = str(SOURCE / "experiments/quickstart.yaml")
 SHORT = ["sft.total_training_steps=6", "sft.train_batch_size=32", "trainer.total_training_steps=4", "data.train_batch_size=8",
          "sft.optim.lr=1e-2", "sft.optim.lr_warmup_steps=1", "data.arithmetic.digits=1", "rollout.n=8", "data.val_size=20",
          "cluster.threads=1", "trainer.tensorboard=false"]
+# For another data.env: SHORT's key of the arithmetic, which would have no effect there, back at its default.
+OTHER_ENV = ["data.arithmetic.digits=2"]
 # As short, with more imitation and so larger gradients.
 LEARNS = [*SHORT, "sft.total_training_steps=20", "sft.train_batch_size=64", "sft.optim.lr=5e-3", "sft.optim.lr_warmup_steps=3",
           "trainer.total_training_steps=3"]

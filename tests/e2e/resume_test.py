@@ -6,7 +6,7 @@ import struct
 import subprocess
 import unittest
 
-from harness import BIN, QUICKSTART, SHORT, SOURCE, Case, ScriptedModel, environment, metrics, run
+from harness import BIN, OTHER_ENV, QUICKSTART, SHORT, SOURCE, Case, ScriptedModel, environment, metrics, run
 
 # 2 steps of SFT, 4 of RL, a save after each.
 TINY = [*SHORT, "sft.total_training_steps=2", "trainer.save_freq=1", "trainer.max_ckpt_to_keep=10", "trainer.rollout_save_freq=1"]
@@ -46,7 +46,8 @@ class Folder(Base):
                              ("rollout.temperature=0.5", "rollout.temperature: 1 -> 0.5"), ("model.compute_dtype=bf16", "f32 -> bf16"),
                              ("sft.optim.lr=1", "sft.optim.lr: 0.01 -> 1"), ("sft.train_batch_size=8", "sft.train_batch_size: 32 -> 8"),
                              ("experiment_name=other", 'experiment_name: "quickstart" -> "other"')):
-            result = self.fails(2, *self.words(change), says=["holds another experiment, now at step 4", told, "trainer.resume="])
+            more = OTHER_ENV if change.startswith("data.env=") else []
+            result = self.fails(2, *self.words(*more, change), says=["holds another experiment, now at step 4", told, "trainer.resume="])
             self.assertEqual(len([line for line in result.stderr.splitlines() if line.startswith("orrery:")]), 1, result.stderr)
         self.fails(2, *self.words("seed=5", "rollout.n=4"), says=["rollout.n: 8 -> 4, seed: 1 -> 5"])
         self.fails(2, *self.words("data.reward_rule=gsm8k"), says=["data.reward_rule"])
@@ -61,7 +62,7 @@ class Folder(Base):
         self.stopped_at_4()
         free = ["cluster.threads=2", "trainer.save_freq=0", "trainer.max_ckpt_to_keep=1", "trainer.rollout_save_freq=2", "rollout.max_num_seqs=3",
                 "rollout.kv_cache_gb=0.1", "actor.ppo_max_token_len_per_gpu=100", "cluster.hang_warn_s=9"]
-        told = ["actor.optim.lr=1e-6", "actor.entropy_coeff=0.01", "trainer.total_training_steps=5", "rollout.val_n=2"]
+        told = ["actor.optim.lr=1e-6", "actor.entropy_coeff=0.01", "trainer.total_training_steps=5", "rollout.val_n=2", "rollout.val_temperature=1"]
         result = self.ok(*self.words(*free, *told), ranks=2)
         for word in told:
             self.assertIn(word.split("=")[0] + ":", result.stderr)
@@ -80,7 +81,7 @@ class Folder(Base):
         self.fails(2, *self.words("seed=5"), says=["holds another experiment", "seed: 1 -> 5"])
         # What may change would change nothing any more: "nothing to do" and the accuracy of the old value would mislead.
         self.fails(2, *self.words("actor.optim.lr=1e-6"), says=["complete", "actor.optim.lr: 1e-04 -> 1e-06", "would have no effect"])
-        self.fails(2, *self.words("rollout.val_n=4"), says=["complete", "rollout.val_n: 1 -> 4"])
+        self.fails(2, *self.words("rollout.val_n=4", "rollout.val_temperature=1"), says=["complete", "rollout.val_n: 1 -> 4"])
         self.ok(*self.words("cluster.threads=2", "trainer.save_freq=3"))
         self.assertIn("trainer.total_training_steps: 4 -> 5", self.ok(*self.words("trainer.total_training_steps=5")).stderr)
         # SFT alone has the same folder.
@@ -197,7 +198,7 @@ class Data(Base):
         self.train, self.val = self.folder / "train.jsonl", self.folder / "val.jsonl"
         for path in (self.train, self.val):
             path.write_text("\n".join(ROWS) + "\n")
-        self.options = ["data.env=gsm8k", f"data.train_files=[{self.train}]", f"data.val_files=[{self.val}]", "data.max_prompt_length=16",
+        self.options = [*OTHER_ENV, "data.env=gsm8k", f"data.train_files=[{self.train}]", f"data.val_files=[{self.val}]", "data.max_prompt_length=16",
                         "sft.total_training_steps=0", "trainer.total_training_steps=2"]
 
     def test_a_file_that_changed_is_an_error(self):

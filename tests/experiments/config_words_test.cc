@@ -155,6 +155,11 @@ TEST(ForeignKeys, AtAnyDepthOfAnOverride) {
       {"critic.optim.lr=1", "no critic yet"},
       {"reward_model.model.path=x", "no reward models yet"},
       {"trainer.learning_rate=1", "actor.optim.lr"},
+      {"grpo.num_prompts_per_step=8", "NeMo-RL's grpo.num_prompts_per_step is data.train_batch_size here"},
+      {"n-samples-per-prompt=8", "rollout.n here"},
+      {"+trainer.nnodes=1", "command line: '+trainer.nnodes=1' begins with +: write trainer.nnodes=1"},
+      {"++rollout.n=1", "command line: '++rollout.n=1' begins with ++: write rollout.n=1"},
+      {"~critic", "command line: '~critic' begins with ~: keys cannot be removed, set one to its default"},
   };
   for (const auto& c : cases) EXPECT_THAT(error_of("", c.text), HasSubstr(c.says)) << c.text;
 }
@@ -206,7 +211,7 @@ std::string values_table() {
 TEST(ForeignKeys, DocsMigrationHasTheTable) {
   const std::filesystem::path path = std::filesystem::path(ORRERY_SOURCE_DIR) / "docs" / "migration.md";
   std::string text = read_file(path);
-  for (const char* name : {"verl", "TRL", "OpenRLHF", "values"}) {
+  for (const char* name : {"verl", "TRL", "OpenRLHF", "NeMo-RL", "values"}) {
     const std::string table = std::string_view(name) == "values" ? values_table() : table_of(name);
     const std::string marker = fmt::format("<!-- {}: written by test_experiments -->\n", name),
                       end = "<!-- end -->";
