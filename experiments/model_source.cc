@@ -4,7 +4,9 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/process.h"
 #include "models/hf_folder.h"
+#include "rollout/block_manager.h"
 
 namespace orrery {
 namespace {
@@ -104,6 +106,17 @@ std::unique_ptr<Transformer> ModelSource::transformer(const Context& ctx, const 
   read_weights(ctx, model_config, model->table(), model->parameters());
   model->pack(ctx);
   return model;
+}
+
+size_t longest_sequence_bytes(const ModelConfig& config, int64_t tokens, const std::string& options) {
+  const int64_t blocks = BlockManager::blocks_for(tokens) + 1;  // a group keeps its prompt's last block
+  const size_t bytes = KvCache::bytes_per_block(config) * static_cast<size_t>(blocks);
+  if (bytes <= physical_memory()) return bytes;
+  constexpr double kGib = 1 << 30;
+  fail_usage(
+      "the keys and values of one sequence of {} tokens take {:.1f} GiB and this machine has {:.1f}; lower "
+      "{}",
+      tokens, static_cast<double>(bytes) / kGib, static_cast<double>(physical_memory()) / kGib, options);
 }
 
 std::string not_a_model_hint(const fs::path& path) {

@@ -255,6 +255,16 @@ class RunAsModel(Case):
         model.write(context=1 << 24, config={"num_key_value_heads": 1})
         result = self.ok("generate", "--model", model.folder, "--prompt", "a", "--max-new-tokens", "3", "--json", "--temperature", "0")
         self.assertEqual(json.loads(result.stdout)["text"], "aaa")
+        large = self.folder / "large"  # no weights: random ones, were it not refused before
+        large.mkdir()
+        config = json.loads((model.folder / "config.json").read_text())
+        (large / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 64, "num_attention_heads": 8, "num_key_value_heads": 8,
+                                                       "head_dim": 64}))
+        for bench, words in (("rollout", []), ("step", ["--prompts", "1"])):
+            self.fails(2, "bench", bench, "--model", large, "--samples", "1", *words, "--gen-len", str((1 << 24) - 64),
+                       says=["the keys and values of one sequence of 16777216 tokens take", "lower --prompt-len or --gen-len"])
+        shutil.copy(model.folder / "tokenizer.json", large)
+        self.fails(2, "generate", "--model", large, "--prompt", "a", "--max-new-tokens", str(1 << 24), says=["GiB", "lower --max-new-tokens"])
         short = ScriptedModel(self.folder / "s")
         short.write(context=8)
         self.fails(2, "generate", "--model", short.folder, "--prompt", "a" * 9, says=["the longest prompt has 9 tokens", "8 positions"])
