@@ -43,7 +43,9 @@ ModelSource::ModelSource(const fs::path& path, const std::string& option) : fold
     fail_usage("{} {}: not a folder; give a Hugging Face model folder, a checkpoint or a run's folder",
                option, path.string());
   }
-  if (is_there(path / "config.json")) return;
+  // Part of a model may do, or is missed by name later: a prompt can be printed by the tokenizer alone.
+  if (is_there(path / "config.json") || is_there(path / "tokenizer.json") || orrery::has_weights(path))
+    return;
   if (is_there(path / kManifestFile)) {
     checkpoint_.emplace(path);
     return;
