@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <string_view>
 
 #include "core/error.h"
 #include "core/rng.h"
@@ -29,6 +30,7 @@ Model load(const BenchOptions& options, int64_t positions, const char* length_op
     fail_usage("sequences of {} tokens, but {} handles {} positions; lower {}", positions, source.name(),
                config.max_position_embeddings, length_options);
   }
+  if (std::string_view(length_options) == kLengths) (void)longest_sequence_bytes(config, positions, kLengths);
   Model model{std::make_unique<Transformer>(config, options.ctx.device, options.compute_dtype, positions),
               ""};
   Transformer& t = *model.transformer;
@@ -50,11 +52,12 @@ std::vector<int32_t> random_prompt(const BenchOptions& options, int64_t vocab, u
   return tokens;
 }
 
-EngineConfig engine_config(const BenchOptions& options, int64_t sequences) {
+EngineConfig engine_config(const BenchOptions& options, const ModelConfig& model, int64_t sequences) {
   EngineConfig config;
   config.max_num_seqs = sequences;
   config.max_model_len = options.prompt_len + options.gen_len;
-  config.kv_cache_bytes = size_t{8} << 30;
+  config.kv_cache_bytes =
+      std::max(size_t{8} << 30, longest_sequence_bytes(model, config.max_model_len, kLengths));
   return config;
 }
 

@@ -29,7 +29,9 @@ Model load(const BenchOptions& options, int64_t positions, const char* length_op
 std::vector<int32_t> random_prompt(const BenchOptions& options, int64_t vocab, uint64_t index,
                                    int64_t length);
 
-EngineConfig engine_config(const BenchOptions& options, int64_t sequences);
+/// Of a bench that generates.
+inline constexpr const char* kLengths = "--prompt-len or --gen-len";
+EngineConfig engine_config(const BenchOptions& options, const ModelConfig& model, int64_t sequences);
 
 /// Generates for prompts [begin, end); results by prompt and sample.
 std::vector<GenerateResult> rollout(const BenchOptions& options, Engine& engine, int64_t vocab, int64_t begin,

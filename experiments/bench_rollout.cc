@@ -12,15 +12,14 @@ BenchReport bench_rollout(const BenchOptions& options, Communicator& comm) {
                comm.size());
   }
   bench::Limits limits(options, comm);
-  const bench::Model loaded =
-      bench::load(options, options.prompt_len + options.gen_len, "--prompt-len or --gen-len");
+  const bench::Model loaded = bench::load(options, options.prompt_len + options.gen_len, bench::kLengths);
   const Transformer& model = *loaded.transformer;
   const int64_t vocab = model.config().vocab_size,
                 groups = std::max<int64_t>(1, options.batch / options.samples);
   Profile profile;
   Context ctx = options.ctx;
   ctx.profile = &profile;
-  Engine engine(ctx, model, nullptr, bench::engine_config(options, options.batch));
+  Engine engine(ctx, model, nullptr, bench::engine_config(options, model.config(), options.batch));
   std::vector<double> prefill, total;
   for (int64_t i = 0; i <= options.repeats; ++i) {
     const bool measured = i > 0;  // the first is a warm-up

@@ -81,10 +81,10 @@ BenchReport bench_step(const BenchOptions& options, Communicator& comm) {
   std::optional<Engine> engine;
   std::optional<Learner> learner;
   together(comm, [&] {
-    loaded = bench::load(options, options.prompt_len + options.gen_len, "--prompt-len or --gen-len");
+    loaded = bench::load(options, options.prompt_len + options.gen_len, bench::kLengths);
     learner.emplace(ctx, *loaded.transformer, comm, bench::learner_config(options, comm));
-    EngineConfig config =
-        bench::engine_config(options, std::max<int64_t>(1, (end - begin) * options.samples));
+    EngineConfig config = bench::engine_config(options, loaded.transformer->config(),
+                                               std::max<int64_t>(1, (end - begin) * options.samples));
     config.kv_memory = learner->idle_memory();
     engine.emplace(ctx, *loaded.transformer, nullptr, config);
   });

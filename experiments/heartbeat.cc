@@ -142,8 +142,9 @@ bool write_failure(const std::filesystem::path& path, int exit_code, const std::
   // Rank 0 may be about to replace the file, by a temporary one of its own.
   std::filesystem::path beside = path;
   beside += ".failed";
+  if (!replace(beside, json)) return false;
   std::error_code code;
-  if (replace(beside, json)) std::filesystem::rename(beside, path, code);
+  std::filesystem::rename(beside, path, code);
   return !code;
 }
 

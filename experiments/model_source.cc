@@ -4,7 +4,9 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/process.h"
 #include "models/hf_folder.h"
+#include "rollout/block_manager.h"
 
 namespace orrery {
 namespace {
@@ -41,7 +43,9 @@ ModelSource::ModelSource(const fs::path& path, const std::string& option) : fold
     fail_usage("{} {}: not a folder; give a Hugging Face model folder, a checkpoint or a run's folder",
                option, path.string());
   }
-  if (is_there(path / "config.json")) return;
+  // Part of a model may do, or is missed by name later: a prompt can be printed by the tokenizer alone.
+  if (is_there(path / "config.json") || is_there(path / "tokenizer.json") || orrery::has_weights(path))
+    return;
   if (is_there(path / kManifestFile)) {
     checkpoint_.emplace(path);
     return;
@@ -105,6 +109,17 @@ std::unique_ptr<Transformer> ModelSource::transformer(const Context& ctx, const 
   read_weights(ctx, model_config, model->table(), model->parameters());
   model->pack(ctx);
   return model;
+}
+
+size_t longest_sequence_bytes(const ModelConfig& config, int64_t tokens, const std::string& options) {
+  const int64_t blocks = BlockManager::blocks_for(tokens) + 1;  // a group keeps its prompt's last block
+  const size_t bytes = KvCache::bytes_per_block(config) * static_cast<size_t>(blocks);
+  if (bytes <= physical_memory()) return bytes;
+  constexpr double kGib = 1 << 30;
+  fail_usage(
+      "the keys and values of one sequence of {} tokens take {:.1f} GiB and this machine has {:.1f}; lower "
+      "{}",
+      tokens, static_cast<double>(bytes) / kGib, static_cast<double>(physical_memory()) / kGib, options);
 }
 
 std::string not_a_model_hint(const fs::path& path) {

@@ -2,6 +2,8 @@
 // A checkpoint's weights come with the tokenizer's files beside them and the model's config of its manifest.
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 #include <optional>
@@ -43,6 +45,10 @@ class ModelSource {
   std::filesystem::path folder_;
   std::optional<Checkpoint> checkpoint_;
 };
+
+/// Of the keys and values of one sequence of so many tokens. Usage Error when this machine cannot hold them,
+/// which says to lower `options`.
+size_t longest_sequence_bytes(const ModelConfig& config, int64_t tokens, const std::string& options);
 
 /// "; it is a run's folder: ...": what to do with a path that should be a Hugging Face folder and is a
 /// checkpoint or a run; else empty.

@@ -141,7 +141,8 @@ void RunFolder::take(bool make) {
     } catch (const SystemError& busy) {
       if (!std::string_view(busy.what()).starts_with("another run")) throw;
       fail_as_users(
-          "another run is using {}, or orrery launch is, about to start its ranks again; wait for it, stop it, or "
+          "another run is using {}, or orrery launch is, about to start its ranks again; wait for it, stop "
+          "it, or "
           "choose another folder",
           path_.string());
     }

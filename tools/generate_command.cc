@@ -5,13 +5,11 @@
 
 #include "core/error.h"
 #include "core/log.h"
-#include "core/process.h"
 #include "core/timer.h"
 #include "experiments/model_source.h"
 #include "models/chat_template.h"
 #include "models/config.h"
 #include "models/tokenizer_utf8.h"
-#include "rollout/block_manager.h"
 #include "rollout/engine.h"
 #include "tools/chat_input.h"
 #include "tools/commands.h"
@@ -102,19 +100,6 @@ void check(const GenerateOptions& options) {
   }
 }
 
-/// Of the keys and values of one sequence. Usage Error when this machine cannot hold them.
-size_t longest_sequence_bytes(const Transformer& model, int64_t tokens) {
-  const int64_t blocks = BlockManager::blocks_for(tokens) + 1;  // a group keeps its prompt's last block
-  const size_t bytes = KvCache::bytes_per_block(model.config()) * static_cast<size_t>(blocks);
-  if (bytes <= physical_memory()) return bytes;
-  constexpr double kGib = 1 << 30;
-  fail_usage(
-      "--max-new-tokens: the keys and values of one sequence of {} tokens take {:.1f} GiB and this machine "
-      "has "
-      "{:.1f}; lower it",
-      tokens, static_cast<double>(bytes) / kGib, static_cast<double>(physical_memory()) / kGib);
-}
-
 int generate(const GenerateOptions& options) {
   check(options);
   const Timer timer;
@@ -144,18 +129,19 @@ int generate(const GenerateOptions& options) {
   if (!options.input.chat && !tokenizer.chat_template().empty() && !options.json) {
     spdlog::info("this model has a chat template; --chat asks it as a user would");
   }
-  const int64_t positions = source.config().max_position_embeddings;
+  const ModelConfig model_config = source.config();
+  const int64_t positions = model_config.max_position_embeddings;
   if (longest >= positions) {
     fail_usage("the longest prompt has {} tokens, but {} handles {} positions; shorten it", longest,
                source.name(), positions);
   }
-  const std::unique_ptr<Transformer> model =
-      source.transformer(ctx, tokenizer, options.model.compute_dtype(), longest + options.max_new_tokens);
   EngineConfig config;
   config.max_num_seqs = std::min<int64_t>(static_cast<int64_t>(prompts.size()) * options.n, 64);
   config.max_model_len = std::min(positions, longest + options.max_new_tokens);
-  config.kv_cache_bytes =
-      std::max(config.kv_cache_bytes, longest_sequence_bytes(*model, config.max_model_len));
+  config.kv_cache_bytes = std::max(
+      config.kv_cache_bytes, longest_sequence_bytes(model_config, config.max_model_len, "--max-new-tokens"));
+  const std::unique_ptr<Transformer> model =
+      source.transformer(ctx, tokenizer, options.model.compute_dtype(), longest + options.max_new_tokens);
   Engine engine(ctx, *model, &tokenizer, config);
   for (size_t i = 0; i < prompts.size(); ++i) {
     GenerateRequest request;

@@ -158,7 +158,7 @@ class Folder(Base):
         text = self.folder / "t.txt"
         text.write_text("12+13=25 " * 3)
         options = [f"sft.text_files=[{text}]", "sft.total_training_steps=6", "trainer.save_freq=2"]
-        self.fails(-9, *self.words(*options), env={"ORRERY_FAULT": "learner.update:crash@4"})
+        self.fails(-9, *self.words(*options), env={"ORRERY_FAULT": "learner.update:crash@5"})
         before = self.contents()
         text.unlink()
         self.fails(2, *self.words(*options), says=["t.txt"])

@@ -363,9 +363,9 @@ TEST(Jinja, TheDateIsGivenOrMissing) {
   EXPECT_EQ(make_template("{{ strftime_now('%d %B %Y, %A') if strftime_now is defined }}", date)
                 .render(conversation()),
             "26 July 2025, Saturday");
-  for (const char* date : {"yesterday", "2025-02-30", "2025-02-29", "2025-04-31 10:00:00", "2025-13-01",
-                           "2025-00-10", "2025-01-00", "2025-01-01 25:00:00", "2025-01-01 10:00:60"}) {
-    EXPECT_THROW(make_template("{{ strftime_now('%Y') }}", {{"strftime_now", date}}), Error) << date;
+  for (const char* wrong : {"yesterday", "2025-02-30", "2025-02-29", "2025-04-31 10:00:00", "2025-13-01",
+                            "2025-00-10", "2025-01-00", "2025-01-01 25:00:00", "2025-01-01 10:00:60"}) {
+    EXPECT_THROW(make_template("{{ strftime_now('%Y') }}", {{"strftime_now", wrong}}), Error) << wrong;
   }
   EXPECT_NO_THROW(make_template("{{ strftime_now('%Y') }}", {{"strftime_now", "2024-02-29"}}));
 }
