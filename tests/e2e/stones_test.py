@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import unittest
 
-from harness import QUICKSTART, SHORT, SOURCE, Case, ScriptedModel, command, environment, run
+from harness import OTHER_ENV, QUICKSTART, SHORT, SOURCE, Case, ScriptedModel, command, environment, run
 
 RAW = ("filesystem error", "std::", "basic_string", "bad_alloc", "json.exception", "what()", "terminate called", "yaml-cpp")
 
@@ -91,7 +91,7 @@ class Paths(Case):
                           ["rollouts", path], ["eval", QUICKSTART, "--checkpoint", path], ["ckpt", "import", path, self.folder / "new"],
                           ["train", QUICKSTART, *SHORT, f"run_dir={self.folder}/r", f"trainer.resume={path}"],
                           ["train", QUICKSTART, *SHORT, f"run_dir={self.folder}/r", f"model.path={path}"],
-                          ["train", QUICKSTART, *SHORT, f"run_dir={self.folder}/r", "data.env=gsm8k", f"data.train_files=[{path}]"],
+                          ["train", QUICKSTART, *SHORT, f"run_dir={self.folder}/r", *OTHER_ENV, "data.env=gsm8k", f"data.train_files=[{path}]"],
                           ["train", QUICKSTART, *SHORT, f"run_dir={self.folder}/r", f"sft.text_files=[{path}]"]):
                 if path == "" and words[0] in ("eval", "train"):
                     continue  # an empty key or option: the default, or the config's own error
