@@ -35,8 +35,10 @@ void add_launch_command(CLI::App& app, Command& run, const std::vector<std::stri
       "without a new checkpoint, the same "
       "error\n"
       "three times without one, and an mpirun that cannot start the ranks (exit code 1). SIGTERM, SIGINT,\n"
-      "SIGUSR1, or SIGHUP unless nohup ignores it: the ranks save, exit code 0; a second SIGTERM, SIGINT or SIGHUP\n"
-      "a second later or more ends them at once. RUN_DIR/status.json says what every rank does, and at last how the run ended.\n"
+      "SIGUSR1, or SIGHUP unless nohup ignores it: the ranks save, exit code 0; a second SIGTERM, SIGINT or "
+      "SIGHUP\n"
+      "a second later or more ends them at once. RUN_DIR/status.json says what every rank does, and at last "
+      "how the run ended.\n"
       "For Slurm see tools/slurm/train.sbatch.");
   auto options = std::make_shared<LaunchOptions>();
   options->mpirun_arguments = mpirun_words;

@@ -36,7 +36,8 @@ void add_train_command(CLI::App& app, Command& run) {
   command->footer(
       "Example:\n  mpirun -n 2 --bind-to none orrery train experiments/quickstart.yaml actor.optim.lr=5e-5\n"
       "Keys and defaults: orrery config CONFIG. SIGTERM, SIGINT, SIGUSR1, or SIGHUP unless nohup ignores\n"
-      "it: save and exit 0, at once while it generates, else after the update (docs/resume.md); a second SIGTERM,\n"
+      "it: save and exit 0, at once while it generates, else after the update (docs/resume.md); a second "
+      "SIGTERM,\n"
       "SIGINT or SIGHUP a second later or more ends it at once, with exit code 128 + signal.\n"
       "Exit code 3: the policy has diverged; the checkpoints are from before.");
   auto config = std::make_shared<std::string>();
