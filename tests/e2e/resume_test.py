@@ -157,7 +157,8 @@ class Folder(Base):
         text = self.folder / "t.txt"
         text.write_text("12+13=25 " * 3)
         options = [f"sft.text_files=[{text}]", "sft.total_training_steps=6", "trainer.save_freq=2"]
-        self.fails(-9, *self.words(*options), env={"ORRERY_FAULT": "learner.update:crash@4"})
+        # In the second save, which waits for the first.
+        self.fails(-9, *self.words(*options), env={"ORRERY_FAULT": "checkpoint.copy:crash@2"})
         before = self.contents()
         text.unlink()
         self.fails(2, *self.words(*options), says=["t.txt"])
