@@ -274,7 +274,8 @@ class Older(Base):
         more = ["trainer.save_freq=2", "trainer.tensorboard=true", "trainer.total_training_steps=6"]
         self.ok(*self.words(*more, run_dir=whole))
         # Saved at step 4 (grpo 2), killed in step 6 (grpo 4).
-        self.fails(-9, *self.words(*more), env={"ORRERY_FAULT": "learner.update:crash@6"})
+        # Slowly, so that the save is on the disk by then.
+        self.fails(-9, *self.words(*more), env={"ORRERY_FAULT": "engine.step:slow;learner.update:crash@6"})
         folder = self.run_dir / "checkpoints/step_000004"
         manifest = json.loads((folder / "manifest.json").read_text())
         del manifest["inputs"], manifest["state"]["start_largest"]
