@@ -3,6 +3,7 @@
 orrery=${ORRERY:-build/release/bin/orrery}
 work=$(mktemp -d "${FOLDER:-${TMPDIR:-/tmp}}/orrery-135m-XXXXXX")
 trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
 mkdir "$work/model"
 cp experiments/quickstart_model/tokenizer*.json "$work/model/"
 cat > "$work/model/config.json" <<'JSON'

@@ -14,7 +14,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kShare = 16;  // of the time of run(), which it may work itself
-constexpr auto kMostCredit = std::chrono::milliseconds(20);
+constexpr auto kMostCredit = std::chrono::milliseconds(100);
 
 }  // namespace
 
@@ -33,6 +33,11 @@ QuietWorker::~QuietWorker() {
   }
   wake_.notify_all();
   if (thread_.joinable()) thread_.join();
+}
+
+void QuietWorker::begin() {
+  hurry_ = false;
+  credit_ = kMostCredit;
 }
 
 void QuietWorker::run(const std::function<void()>& piece) {

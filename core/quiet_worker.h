@@ -33,6 +33,10 @@ class QuietWorker {
   QuietWorker(const QuietWorker&) = delete;
   QuietWorker& operator=(const QuietWorker&) = delete;
 
+  /// A new work begins; not beside run(). Its first tenth of a second is done at run()'s own priority: so
+  /// little disturbs nobody, and a small work is done as soon as ever.
+  void begin();
+
   /// A PieceRunner, for one thread at a time. Pieces should be short (a millisecond): one that was handed
   /// over must be waited for. The thread is started by the first.
   void run(const std::function<void()>& piece);

@@ -69,10 +69,8 @@ CheckpointWriter::CheckpointWriter(Device device, Communicator& learners, Target
   if (bytes < kLarge) return;  // start() takes it in no time
   try {
     save_->copy = Buffer(device, bytes);
-    pages_ = std::thread([this] {
-      lower_thread_priority();
-      fill_with_pages(save_->copy, enough_pages_);
-    });
+    // At normal priority: beside a team that computes it would not be done when the first save comes.
+    pages_ = std::thread([this] { fill_with_pages(save_->copy, enough_pages_); });
   } catch (const std::exception&) {  // start() tries again, and tells
   }
 }
@@ -102,7 +100,7 @@ void CheckpointWriter::start(const Context& ctx, const CheckpointInfo& info, con
   save.info = info;
   save.error = nullptr;
   save.done = false;
-  save.quiet.hurry(false);
+  save.quiet.begin();
   try {
     fault_point(FaultPoint::kCheckpointCopy);
     if (save.copy.bytes() == 0) save.copy = Buffer(ctx.device, 3 * save.count() * sizeof(float));

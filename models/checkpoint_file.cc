@@ -272,6 +272,8 @@ class HashedWriter {
   /// does it all.
   void flush() {
     constexpr auto kBehind = static_cast<int64_t>(4 * kBlock);
+    if (at_ < sent_ + static_cast<int64_t>(kBlock)) return;
+    sent_ = at_;
     const int64_t settled = std::max<int64_t>(at_ - kBehind, 0) / 4096 * 4096;
     send(settled, at_, SYNC_FILE_RANGE_WRITE);
     if (settled > settled_) {
@@ -291,7 +293,7 @@ class HashedWriter {
   const fs::path& path_;
   const PieceRunner& run_piece_;
   Sha256 sha_;
-  int64_t at_ = 0, settled_ = 0;
+  int64_t at_ = 0, sent_ = 0, settled_ = 0;
 };
 
 SliceFile write_file(const fs::path& path, int64_t flat_size, const CheckpointSlice& slice,

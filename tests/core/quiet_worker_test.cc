@@ -48,6 +48,14 @@ TEST(QuietWorker, WorkEndsThoughOthersLeaveNothing) {
   EXPECT_EQ(look(worker).policy, SCHED_IDLE);
 }
 
+TEST(QuietWorker, ASmallWorkIsDoneAtOnce) {
+  QuietWorker worker;
+  worker.begin();
+  EXPECT_EQ(look(worker).thread, std::this_thread::get_id());
+  worker.run([] { std::this_thread::sleep_for(milliseconds(100)); });
+  EXPECT_EQ(look(worker).policy, SCHED_IDLE);
+}
+
 TEST(QuietWorker, ErrorsAreTheCallers) {
   QuietWorker worker;
   for (const bool hurry : {false, true, false}) {

@@ -158,7 +158,8 @@ class Folder(Base):
         text = self.folder / "t.txt"
         text.write_text("12+13=25 " * 3)
         options = [f"sft.text_files=[{text}]", "sft.total_training_steps=6", "trainer.save_freq=2"]
-        self.fails(-9, *self.words(*options), env={"ORRERY_FAULT": "learner.update:crash@5"})
+        # In the second save, which waits for the first.
+        self.fails(-9, *self.words(*options), env={"ORRERY_FAULT": "checkpoint.copy:crash@2"})
         before = self.contents()
         text.unlink()
         self.fails(2, *self.words(*options), says=["t.txt"])
@@ -274,7 +275,8 @@ class Older(Base):
         more = ["trainer.save_freq=2", "trainer.tensorboard=true", "trainer.total_training_steps=6"]
         self.ok(*self.words(*more, run_dir=whole))
         # Saved at step 4 (grpo 2), killed in step 6 (grpo 4).
-        self.fails(-9, *self.words(*more), env={"ORRERY_FAULT": "learner.update:crash@6"})
+        # Slowly, so that the save is on the disk by then.
+        self.fails(-9, *self.words(*more), env={"ORRERY_FAULT": "engine.step:slow;learner.update:crash@6"})
         folder = self.run_dir / "checkpoints/step_000004"
         manifest = json.loads((folder / "manifest.json").read_text())
         del manifest["inputs"], manifest["state"]["start_largest"]
