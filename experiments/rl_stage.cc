@@ -153,6 +153,7 @@ std::optional<Metrics> RlStage::step(int64_t step) {
   try {
     if (job_.is_learner()) refusal = learn(step, metrics, timings);
   } catch (const GivenUp&) {
+    may_give_up_ = false;  // what comes now, the last save's check of the policy, is to be finished
     return std::nullopt;
   }
   if (job_.config.algorithm().verify_logprobs()) {

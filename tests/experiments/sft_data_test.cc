@@ -239,11 +239,15 @@ TEST_F(SftOwnRows, TheRateHasADefaultOfItsOwn) {
     return std::pair(config.sft().optim().lr(), config.actor().optim().lr());
   };
   EXPECT_EQ(rates("seed: 1\n"), std::pair(1e-5, 1e-6));
-  EXPECT_EQ(rates("sft: {optim: {clip_grad: 0}}\n"), std::pair(1e-5, 1e-6));
-  EXPECT_EQ(rates("sft: {optim: {lr: 1e-6}}\nactor: {optim: {lr: 3e-4}}\n"), std::pair(1e-6, 3e-4));
+  EXPECT_EQ(rates("sft: {total_training_steps: 1, optim: {clip_grad: 0}}\n"), std::pair(1e-5, 1e-6));
+  EXPECT_EQ(rates("sft: {total_training_steps: 1, optim: {lr: 1e-6}}\nactor: {optim: {lr: 3e-4}}\n"),
+            std::pair(1e-6, 3e-4));
   EXPECT_EQ(rates(config_to_yaml(load_config(write("d.yaml", "seed: 1\n"), {}))), std::pair(1e-5, 1e-6));
-  const proto::Config files = load_config(
-      write("e.yaml", "sft: {train_files: [a.jsonl], val_files: [b.jsonl], text_files: [c.txt]}\n"), {});
+  const proto::Config files =
+      load_config(write("e.yaml",
+                        "sft: {total_training_steps: 1, train_files: [a.jsonl], val_files: [b.jsonl], "
+                        "text_files: [c.txt]}\ntrainer: {test_freq: 1}\n"),
+                  {});
   EXPECT_EQ(files.sft().train_files(0), (scratch_.path() / "a.jsonl").string());
   EXPECT_EQ(files.sft().val_files(0), (scratch_.path() / "b.jsonl").string());
 }
