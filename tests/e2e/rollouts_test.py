@@ -215,7 +215,7 @@ class Rollouts(Base):
                            (checkpoint, "is a checkpoint, which holds weights"), (self.run_dir / "checkpoints", "holds no rollouts"),
                            (self.folder / "model", "holds no rollouts"), ("/dev/null", "not a regular file"), (pipe, "not a regular file"), ("", "no such file")):
             self.one_error(2, "rollouts", path, says=[says])
-        self.fails(2, "rollouts", says=["path"])
+        self.fails(2, "rollouts", says=["PATH is missing"])
         slice_of_weights = next(checkpoint.glob("*.h5"))
         for path, says in ((slice_of_weights, "is not a rollouts file"), (self.folder / "val.jsonl", "not an HDF5 file"),
                            (self.run_dir / "rollouts/step_000001.h5.sha256", "not an HDF5 file")):

@@ -259,7 +259,7 @@ class Resumes(SftCase):
     def test_an_older_default_rate(self):
         file = self.rows("a.jsonl", *(pair(c, c) for c in "abcd"))
         config = self.folder / "plain.yaml"
-        config.write_text(f"model: {{path: {self.model}, from_scratch: true}}\nsft: {{train_files: [{file}], train_batch_size: 4}}\n"
+        config.write_text(f"model: {{path: {self.model}, from_scratch: true}}\nsft: {{total_training_steps: 2, train_files: [{file}], train_batch_size: 4}}\n"
                           "trainer: {total_training_steps: 0, tensorboard: false, save_freq: 1}\ncluster: {threads: 1}\n")
         words = ["train", config, f"run_dir={self.folder / 'run'}"]
         self.assertRegex(self.ok("config", config).stdout, r"(?s)sft:.*optim:\n    lr: 1e-05\n.*actor:.*optim:\n    lr: 1e-06\n")
