@@ -273,7 +273,7 @@ cluster: {{threads: 1}}
         self.assertNotIn("internal", result.stderr)
         self.fails(2, "train", config, f"run_dir={self.new_run()}", "data.external.command= ", says=["data.external.command is not set"])
         self.fails(2, "train", config, f"run_dir={self.new_run()}", "data.env=arithmetic", "data.train_files=[]",
-                   "data.external.workers=2", says=["data.external.", "data.env is arithmetic"])
+                   "data.external.workers=2", says=["data.external.workers", "set data.env to external"])
         self.fails(2, "train", config, f"run_dir={self.new_run()}", "data.train_files=[]", says=["data.train_files"])
         self.fails(2, "train", config, f"run_dir={self.new_run()}", "data.reward_rule=gsm8k", says=["data.reward_rule", "external"])
 
