@@ -239,8 +239,9 @@ int count_processes(const std::string& mark) {
     const std::string name = entry.path().filename();
     if (name.find_first_not_of("0123456789") != std::string::npos) continue;
     std::ifstream file(entry.path() / "cmdline");
-    std::string line((std::istreambuf_iterator<char>(file)), {});
-    if (line.find(mark) == std::string::npos) continue;
+    std::ostringstream line;
+    line << file.rdbuf();  // empty where the process has just ended
+    if (line.str().find(mark) == std::string::npos) continue;
     const auto stat = process_stat(std::stoi(name));
     count += stat && stat->state != 'Z' ? 1 : 0;
   }

@@ -51,7 +51,7 @@ class CommandLines(Case):
     def test_missing_words_and_values(self):
         self.line("train", says=["train: CONFIG is missing"])
         self.line("launch", "-n", "2", says=["launch: CONFIG is missing"])
-        self.line("rollouts", says=["FILE is missing"])
+        self.line("rollouts", says=["PATH is missing"])
         self.line("generate", says=["generate: --model is missing"])
         self.line("ckpt", "diff", "a", says=["B is missing"])
         self.line("generate", "--model", "m", "--prompt", "a", "--temperature", says=["--temperature needs a value"])
@@ -276,7 +276,7 @@ class RunAsModel(Case):
         messages.write_text('[{"role": "user", "content": "hi"}]')
         self.fails(2, "generate", "--model", model.folder, "--chat", "--prompt", "x", says=["leave --chat out to continue"])
         for words in (["--messages", messages], ["--prompt", "x", "--system", "s"]):
-            result = self.fails(2, "generate", "--model", model.folder, "--chat", *words, says=["give a model that has one"])
+            result = self.fails(2, "generate", "--model", model.folder, "--chat", *words, says=["or a model that has one"])
             self.assertNotIn("leave --chat out to", result.stderr)
 
     def test_duplicate_keys_are_errors(self):
