@@ -104,6 +104,8 @@ class Environment {
 
   /// Turns will be submitted soon.
   virtual void warm_up() const {}
+  /// A moment's trial, long before that: Error when the environment cannot work at all.
+  virtual void try_out() const {}
   /// Lets submitted turns go on; when none has a result, waits up to `timeout` for one. True when some may
   /// have one now. Error when the environment cannot work at all.
   virtual bool poll(std::chrono::milliseconds timeout) const {

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/plain_error.h"
 
 namespace orrery {
 namespace {
@@ -19,6 +20,9 @@ using std::chrono::milliseconds;
 constexpr int64_t kToldFailures = 5;
 /// Processes that fail before any has ever answered: then it is the command.
 constexpr int64_t kHopeless = 3;
+/// Requests dropped in a row after which the program is taken for dead.
+constexpr int64_t kDead = 200;
+constexpr std::chrono::seconds kTellEvery{30};
 constexpr milliseconds kFirstPause{50}, kLongestPause{1000};
 /// Between two looks at whether processes have ended whose pipes are held open by others.
 constexpr milliseconds kLookEvery{20};
@@ -72,11 +76,13 @@ void WorkerPool::warm_up() {
   if (!any && slots_.front().not_before <= Clock::now()) start(slots_.front());
 }
 
-std::shared_ptr<const WorkerPool::Request> WorkerPool::submit(std::string rest, Accept accept) {
+std::shared_ptr<const WorkerPool::Request> WorkerPool::submit(std::string rest, Accept accept,
+                                                              std::string about) {
   auto request = std::make_shared<Request>();
   request->id = next_id_++;
   request->rest = std::move(rest);
   request->accept = std::move(accept);
+  request->about = std::move(about);
   queue_.push_back(request);
   give_out();
   return request;
@@ -122,6 +128,7 @@ void WorkerPool::give_out() {
 }
 
 bool WorkerPool::poll(milliseconds timeout) {
+  tell_now_and_then();
   look_for_events(milliseconds(0));
   give_out();
   if (!changed_ && timeout.count() > 0) {
@@ -207,6 +214,7 @@ void WorkerPool::take_answer(Slot& slot, const std::string& line) {
   slot.request.reset();
   ++slot.answered;
   slot.failures = 0;
+  dropped_in_a_row_ = 0;
   ever_answered_ = changed_ = true;
 }
 
@@ -236,8 +244,9 @@ void WorkerPool::failed(Slot& slot, const std::string& what, bool not_found) {
   slot.worker->pump();  // its last words
   const std::string words = slot.worker->last_words();
   const std::string text =
-      fmt::format("a process of data.external.command '{}' {}; {}", printable(config_.command, kShownLine),
-                  what, words.empty() ? "it wrote nothing to stderr" : "its stderr: " + words);
+      fmt::format("a process of data.external.command '{}' {}{}; {}", printable(config_.command, kShownLine),
+                  what, slot.request && !slot.request->about.empty() ? ", at " + slot.request->about : "",
+                  words.empty() ? "it wrote nothing to stderr" : "its stderr: " + words);
   slot.worker->kill();
   slot.worker.reset();
   if (slot.answered == 0) {
@@ -249,6 +258,7 @@ void WorkerPool::failed(Slot& slot, const std::string& what, bool not_found) {
     ++failures_;
     if (++slot.request->failures > config_.retries) {
       ++dropped_;
+      ++dropped_in_a_row_;
       slot.request->state = State::kDropped;
       slot.request->why = text;
       changed_ = true;
@@ -264,7 +274,20 @@ void WorkerPool::failed(Slot& slot, const std::string& what, bool not_found) {
   }
 }
 
+void WorkerPool::tell_now_and_then() {
+  if (failures_ == 0 || Clock::now() - told_at_ < kTellEvery) return;
+  told_at_ = Clock::now();
+  spdlog::warn("{} request(s) to data.external.command failed so far, {} of them for good; {} wait: {}",
+               failures_, dropped_, queue_.size(), last_failure_);
+}
+
 void WorkerPool::give_up_if_hopeless(const std::string& last, bool not_found) {
+  if (dropped_in_a_row_ >= kDead) {
+    fail_as_users(
+        "{} requests in a row had no answer, the last: {}; mend the program, or what it relies on, and start "
+        "again",
+        dropped_in_a_row_, last);
+  }
   if (ever_answered_) return;
   ++early_failures_;
   if (not_found) fail_usage("{}; the command cannot be run: mend data.external.command", last);

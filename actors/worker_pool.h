@@ -38,7 +38,8 @@ class WorkerPool {
 
   struct Request {
     uint64_t id = 0;
-    std::string rest;  ///< the request without its first member: "\"turn\": 0}"
+    std::string rest;   ///< the request without its first member: "\"turn\": 0}"
+    std::string about;  ///< what it is for, for messages: "train.jsonl:7"; may be empty
     Accept accept;
     State state = State::kInWork;
     int64_t failures = 0;
@@ -56,11 +57,12 @@ class WorkerPool {
   void warm_up();
 
   /// Queues a request: its state changes in poll().
-  std::shared_ptr<const Request> submit(std::string rest, Accept accept);
+  std::shared_ptr<const Request> submit(std::string rest, Accept accept, std::string about = "");
 
   /// Moves everything on; when nothing has happened, waits up to `timeout` for it. True when a request has
   /// been answered or dropped. Usage Error when the command cannot be run, or when none of its processes has
-  /// ever answered and several have failed.
+  /// ever answered and several have failed; Error when very many requests in a row have been dropped. While
+  /// requests fail, a warning says so now and then.
   bool poll(std::chrono::milliseconds timeout);
 
   /// Forgets all requests, and kills the workers that are at one.
@@ -93,6 +95,7 @@ class WorkerPool {
   /// Kills the worker, notes and tells why, and what becomes of its request.
   void failed(Slot& slot, const std::string& what, bool not_found = false);
   void give_up_if_hopeless(const std::string& last, bool not_found);
+  void tell_now_and_then();
 
   WorkerPoolConfig config_;
   std::vector<Slot> slots_;
@@ -103,6 +106,8 @@ class WorkerPool {
   int64_t early_failures_ = 0;          // of processes before that
   int64_t told_ = 0;                    // warnings of failures
   int64_t failures_ = 0, dropped_ = 0;  // since take_trouble()
+  int64_t dropped_in_a_row_ = 0;
+  Clock::time_point told_at_ = Clock::now();
   std::string last_failure_;
   Clock::time_point looked_;  // at whether processes have ended
 };

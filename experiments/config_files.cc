@@ -104,7 +104,24 @@ void describe_prompts(const proto::Config& config, const PromptSource& source, b
                           source.longest(train ? Split::kTrain : Split::kVal), data.max_prompt_length()));
 }
 
+/// A pipe would be used up by the check, and a device read without end.
+void check_regular(const proto::Config& config) {
+  const auto check = [](const char* key, const auto& paths) {
+    for (const std::string& path : paths) {
+      std::error_code error;
+      if (fs::exists(path, error) && !fs::is_regular_file(path, error) && !fs::is_directory(path, error))
+        fail_usage("{}: {} is not a regular file; --files can check none but those", key, path);
+    }
+  };
+  check("data.train_files", config.data().train_files());
+  check("data.val_files", config.data().val_files());
+  check("sft.train_files", config.sft().train_files());
+  check("sft.val_files", config.sft().val_files());
+  check("sft.text_files", config.sft().text_files());
+}
+
 std::string describe(const proto::Config& config) {
+  check_regular(config);
   const fs::path folder = config.model().path();
   const bool rl = config.trainer().total_training_steps() > 0;
   Report report;
@@ -135,6 +152,7 @@ std::string describe(const proto::Config& config) {
   }
   if (config.data().env() == proto::DataSection::EXTERNAL) check_command(config.data().external().command());
   const std::unique_ptr<Environment> env = make_job_environment(config, use);
+  env->try_out();
   CheckSetup setup;
   setup.ctx.threads = std::max(1, available_cpus());
   const PromptSource source(config.data(), *env, tokenizer, config.seed(), setup, use);

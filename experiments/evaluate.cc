@@ -8,8 +8,10 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <sstream>
 #include <vector>
 
 #include "core/error.h"
@@ -59,7 +61,8 @@ std::filesystem::path output_path(const std::string& out) {
 }
 
 /// Refuses what could not be written, or is better not written over, before an hour of generating.
-void check_output(const std::string& out, const proto::Config& config, const std::string& config_file) {
+void check_output(const std::string& out, const proto::Config& config, const std::string& config_file,
+                  const std::string& checkpoint) {
   const std::filesystem::path path = output_path(out);
   std::error_code error;
   if (out.empty() || out.back() == '/' || std::filesystem::is_directory(path, error))
@@ -76,9 +79,16 @@ void check_output(const std::string& out, const proto::Config& config, const std
         &config.sft().train_files(), &config.sft().val_files()}) {
     inputs.insert(inputs.end(), files->begin(), files->end());
   }
+  std::istringstream command(config.data().external().command());
+  inputs.insert(inputs.end(), std::istream_iterator<std::string>(command), {});
   for (const std::string& input : inputs) {
     if (!input.empty() && std::filesystem::equivalent(path, input, error))
       fail_usage("--out {} would replace {}, which the config reads; give another name", out, input);
+  }
+  for (const std::string& model : {config.model().path(), checkpoint}) {
+    if (!model.empty() && std::filesystem::exists(path, error) &&
+        std::filesystem::equivalent(folder, model, error))
+      fail_usage("--out {} would replace a file of {}; give another name", out, model);
   }
   const std::string temporary = path.string() + ".tmp";  // as the write will begin
   const int file = ::open(temporary.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
@@ -112,7 +122,7 @@ int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
   config.mutable_sft()->clear_text_files();
   std::filesystem::path found;
   together(world, [&] {
-    if (world.rank() == 0 && options.out) check_output(*options.out, given, options.config_file);
+    if (world.rank() == 0 && options.out) check_output(*options.out, given, options.config_file, checkpoint);
     if (checkpoint.empty() && config.model().from_scratch()) {
       fail_usage("model.from_scratch is set, so there is nothing to evaluate without --checkpoint");
     }

@@ -105,6 +105,13 @@ void install_stop_handlers(bool tell) {
   handle_stop_signals(on_signal);
 }
 
+void catch_early_stop() {
+  struct sigaction action {};
+  action.sa_handler = on_signal;
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGUSR1, &action, nullptr);
+}
+
 bool stop_requested() { return g_stop; }
 
 bool agree_to_stop(Communicator& comm) {

@@ -32,6 +32,10 @@ StopRequest note_stop_signal(int signal);
 /// signal. `tell`: this rank says so of the first (one rank is enough).
 void install_stop_handlers(bool tell);
 
+/// For the time before that, when MPI starts: mpirun passes a SIGUSR1 on whatever its ranks are at, and they
+/// would die of it.
+void catch_early_stop();
+
 /// True in this process once a signal has come.
 bool stop_requested();
 

@@ -140,6 +140,11 @@ class Training {
         if (job_.is_learner()) sft_.emplace(job_, *learner_);
       });
     }
+    // A reward program that cannot even start is better known before SFT than after it.
+    if (rl_total_ > 0 && !sft_is_done())
+      together(job_.world, [&] {
+        if (job_.is_actor()) job_.env->try_out();
+      });
     if (rl_total_ > 0 && !is_complete())
       together(job_.world, [&] { reference_ = load_reference(job_, sft_total_ > 0, state_); });
     together(job.world, [&] {
@@ -439,7 +444,7 @@ class Training {
       metrics_->write(state_.step(), "val", state_.rl_step, result.metrics);
       print(fmt::format("validation at {} | {} {:.3f} | reward {:.3f} | {} prompts", rl_text(),
                         result.accuracy >= 0 ? "accuracy" : "score", score, result.reward,
-                        job_.source->val_size()));
+                        result.groups.size()));
       has_accuracy_ = result.accuracy >= 0;
       if (job_.config.trainer().rollout_save_freq() > 0)
         keep_rollouts(job_, state_, kValidationStage, result.groups);

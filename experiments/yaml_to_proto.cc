@@ -169,9 +169,10 @@ void set_scalar(Message& message, const FieldDescriptor& field, const Scalar& va
       return;
     }
     case FieldDescriptor::CPPTYPE_BOOL: {
-      const bool yes = value.text == "true";
-      if (value.quoted || value.null || (!yes && value.text != "false"))
-        wrong_type(value, "true or false", key, where);
+      // YAML's own three spellings of each; Python's is one.
+      const bool yes = value.text == "true" || value.text == "True" || value.text == "TRUE";
+      const bool no = value.text == "false" || value.text == "False" || value.text == "FALSE";
+      if (value.quoted || value.null || (!yes && !no)) wrong_type(value, "true or false", key, where);
       list ? reflection.AddBool(&message, &field, yes) : reflection.SetBool(&message, &field, yes);
       return;
     }

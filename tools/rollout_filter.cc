@@ -21,14 +21,19 @@ std::optional<T> read_whole(std::string_view text) {
   return value;
 }
 
+/// Rewards are shown with six digits, and what is shown is what people type.
+bool as_shown(float reward, float value) {
+  return reward == value || std::abs(reward - value) <= 1e-6F * std::abs(value);
+}
+
 }  // namespace
 
 bool RewardFilter::matches(float reward) const {
   switch (relation) {
     case Relation::kEqual:
-      return reward == value;
+      return as_shown(reward, value);
     case Relation::kNotEqual:
-      return reward != value;
+      return !as_shown(reward, value);
     case Relation::kBelow:
       return reward < value;
     case Relation::kAtMost:

@@ -23,6 +23,12 @@ def curves(run):
     return sorted(steps.items())
 
 
+def config(run):
+    """The resolved config, as text."""
+    file = run / "config.yaml"
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
 def main():
     if len(sys.argv) != 3 or sys.argv[1] not in ("wandb", "mlflow"):
         sys.exit(__doc__.strip())
@@ -32,7 +38,7 @@ def main():
     if tracker == "wandb":
         import wandb
 
-        with wandb.init(project="orrery", name=run.name) as log:
+        with wandb.init(project="orrery", name=run.name, config={"config.yaml": config(run)}) as log:
             for step, values in curves(run):
                 log.log(values, step=step)
     else:
@@ -40,10 +46,14 @@ def main():
 
         mlflow.set_experiment("orrery")
         with mlflow.start_run(run_name=run.name):
+            mlflow.log_text(config(run), "config.yaml")
             for step, values in curves(run):
                 # MLflow allows no @ in a name.
                 mlflow.log_metrics({tag.replace("@", "_at_"): value for tag, value in values.items()}, step=step)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ModuleNotFoundError as error:
+        sys.exit(f"{error}; pip install tensorboard and wandb or mlflow")

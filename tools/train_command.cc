@@ -48,6 +48,7 @@ void add_train_command(CLI::App& app, Command& run) {
   command->add_option("overrides", *overrides, "key=value pairs that replace values of the file");
   command->callback([=, &run] {
     run = [=] {
+      catch_early_stop();
       return run_config_on_ranks(
           "train", *config, *overrides, ConfigUse::kTraining,
           [](const proto::Config& c, CommWorld& ranks) { return run_training(c, config_to_yaml(c), ranks); });

@@ -1,10 +1,12 @@
 #include "actors/envs/external.h"
 
 #include <array>
+#include <chrono>
 
 #include "actors/envs/external_protocol.h"
 #include "actors/envs/row_prompt.h"
 #include "actors/jsonl.h"
+#include "actors/worker.h"
 #include "actors/worker_pool.h"
 #include "core/error.h"
 
@@ -14,6 +16,9 @@ namespace {
 constexpr std::array kPromptKeys = {"prompt", "messages", "question", "problem"};
 constexpr std::array kSolutionKeys = {"response", "solution"};
 constexpr std::chrono::milliseconds kLongWait{1000};
+/// For a program that cannot run to fail three times.
+constexpr std::chrono::milliseconds kTrial{1500};
+constexpr size_t kShownResponse = 60;
 
 struct Row {
   std::string line;  // JSON, as it stands in the file
@@ -127,7 +132,9 @@ class ExternalEpisode final : public Episode {
     answer_ = std::make_shared<ExternalAnswer>();
     request_ = pool_.get().submit(
         request_rest(request),
-        [answer = answer_](const std::vector<JsonMember>& members) { *answer = read_answer(members); });
+        [answer = answer_](const std::vector<JsonMember>& members) { *answer = read_answer(members); },
+        fmt::format("{} (episode {}, response \"{}\")", row_.where, request.episode,
+                    printable(response, kShownResponse)));
   }
 
   std::optional<StepResult> try_result() override {
@@ -189,6 +196,13 @@ class External final : public Environment {
   }
 
   void warm_up() const override { pool_.get().warm_up(); }
+  void try_out() const override {
+    const auto end = std::chrono::steady_clock::now() + kTrial;
+    while (std::chrono::steady_clock::now() < end) {
+      pool_.get().warm_up();
+      pool_.get().poll(std::chrono::milliseconds(20));
+    }
+  }
   bool poll(std::chrono::milliseconds timeout) const override { return pool_.get().poll(timeout); }
   void cancel() const override {
     if (WorkerPool* pool = pool_.if_made()) pool->cancel();

@@ -53,6 +53,8 @@ std::map<std::string, double> parts_of(const std::vector<JsonMember>& answer) {
   for (const JsonMember& member : answer) {
     if (member.key == "id" || member.key == "reward" || member.key == "state") continue;
     const auto number = number_of(member.value);
+    if (!number && (member.key == "acc" || member.key == "correct"))
+      fail("has an \"{}\" that is {}, not a boolean or a number", member.key, kind_of(member.value));
     if (!number) continue;
     if (!is_name(member.key)) {
       fail("has a part of the reward whose name is empty, longer than {} bytes or has spaces", kLongestName);

@@ -104,6 +104,7 @@ TEST(ExternalAnswer, WhatIsWrongIsSaid) {
       {R"({"reward": 1e39})", "beyond float32"},
       {R"({"reward": -1e300})", "beyond float32"},
       {R"({"reward": 1, "reward": 2})", "two members of one name"},
+      {R"({"reward": 1, "acc": "True"})", "an \"acc\" that is"},
       {R"({"reward": 1, "acc": 1, "correct": 1})", "both \"acc\" and \"correct\""},
       {R"({"reward": 1, "": 1})", "whose name"},
       {R"({"reward": 1, "a b": 1})", "whose name"},

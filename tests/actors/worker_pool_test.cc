@@ -201,6 +201,33 @@ TEST(WorkerPool, ACommandThatNeverAnswersIsAUsageErrorWithItsLastWords) {
   }
 }
 
+TEST(WorkerPool, AProgramThatHasDiedForGoodEndsTheRun) {
+  const ScratchFolder folder;
+  const std::string mark = (folder.path() / "mark").string();
+  // One right answer, to the first request, and nothing but nonsense from then on.
+  WorkerPoolConfig c =
+      config("while read -r line; do if [ -e " + mark + " ]; then echo HTTP 503; else touch " + mark +
+                 R"(; echo '{"id": 1, "said": 1}'; fi; done)",
+             64);
+  c.retries = 0;
+  WorkerPool pool(c);
+  settle(pool, {say(pool, 1)});
+  std::vector<Answer> answers;
+  for (int i = 0; i < 300; ++i) answers.push_back(say(pool, i));
+  EXPECT_THAT(error_of([&] { settle(pool, answers); }),
+              AllOf(HasSubstr("200 requests in a row"), HasSubstr("HTTP 503")));
+}
+
+TEST(WorkerPool, AFailureNamesWhatItWasFor) {
+  WorkerPoolConfig c = config("read -r line; echo nonsense");
+  c.retries = 0;
+  WorkerPool pool(c);
+  const auto request = pool.submit(
+      "\"say\": 1}", [](const std::vector<JsonMember>&) {}, "rows.jsonl:7");
+  settle(pool, {{request}});
+  EXPECT_THAT(request->why, HasSubstr("at rows.jsonl:7"));
+}
+
 TEST(WorkerPool, AProgramThatClosesItsOutputHasFailed) {
   WorkerPoolConfig c = config("exec " + std::string(kEcho));
   c.retries = 0;

@@ -3,6 +3,7 @@ import bz2
 import gzip
 import json
 import lzma
+import os
 import struct
 import subprocess
 import unittest
@@ -89,6 +90,11 @@ class WhatIsWrong(FilesCase):
         self.refused(f"cannot open {self.train}: No such file or directory")
         self.train.mkdir()
         self.refused(f"{self.train} is a folder, not a JSONL file")
+
+    def test_a_pipe_is_left_alone(self):
+        self.train.unlink()
+        os.mkfifo(self.train)
+        self.refused(f"data.train_files: {self.train} is not a regular file")
 
     def test_a_prompt_that_is_too_long(self):
         self.rows(ROW, {"question": "x" * 41, "answer": "#### 1"})

@@ -271,6 +271,14 @@ cluster: {{threads: 1}}
         result = self.fails(2, "train", self.config(batch=4), f"run_dir={self.new_run()}", "data.external.command=no-such-program", ranks=2,
                             says=["no-such-program", "cannot be run"])
         self.assertNotIn("internal", result.stderr)
+        # Before an hour of SFT, not after it; and before a run is begun at all.
+        text = self.folder / "t.txt"
+        text.write_text("abc " * 20)
+        run_dir = self.new_run()
+        self.fails(2, "train", config, f"run_dir={run_dir}", "data.external.command=python3 -c 'import no_such_module'",
+                   "sft.total_training_steps=50", f"sft.text_files=[{text}]", says=["no_such_module"])
+        self.assertFalse((pathlib.Path(run_dir) / "metrics.jsonl").exists())
+        self.fails(2, "config", config, "--files", "data.external.command=python3 -c 'import no_such_module'", says=["no_such_module"])
         self.fails(2, "train", config, f"run_dir={self.new_run()}", "data.external.command= ", says=["data.external.command is not set"])
         self.fails(2, "train", config, f"run_dir={self.new_run()}", "data.env=arithmetic", "data.train_files=[]",
                    "data.external.workers=2", says=["data.external.workers", "set data.env to external"])

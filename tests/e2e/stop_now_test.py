@@ -200,6 +200,16 @@ class StopNow(Case):
         process.send_signal(signal.SIGTERM)
         self.stopped(run_dir, process, newest=f"step_{SFT_STEPS:06d}")
 
+    def test_a_dropped_update_leaves_the_step_before_to_be_saved(self):
+        """The policy is tried before a save, with the same kernels and the same signs of progress as an update."""
+        run_dir = self.folder / "run"
+        options = ["trainer.total_training_steps=2", "trainer.save_freq=0", "trainer.test_freq=0", "data.train_batch_size=512",
+                   "rollout.n=32", "rollout.max_num_seqs=512", "actor.ppo_max_token_len_per_gpu=256"]
+        process = self.start(run_dir, *options, fault="")
+        self.wait_for_phase(run_dir, process, f"update step {SFT_STEPS + 2}", timeout=120)
+        process.send_signal(signal.SIGTERM)
+        self.stopped(run_dir, process, newest=f"step_{SFT_STEPS + 1:06d}")
+
     def test_a_second_request_ends_it_now(self):
         run_dir, expected = self.run_of_one_step()
         for first, second in ((signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGHUP)):

@@ -137,6 +137,7 @@ TEST(ConfigText, BadInputGetsOneExactMessage) {
       {"actor: {optim: {eps: 0}}", "f.yaml:1: actor.optim.eps is 0: it must be > 0"},
       {"trainer: {save_freq: -2}", "f.yaml:1: trainer.save_freq is -2: it must be >= -1"},
       {"rollout: {n: 0}", "f.yaml:1: rollout.n is 0: it must be in [1, 65536]"},
+      {"data: {shuffle: tRUE}", "f.yaml:1: data.shuffle is 'tRUE': expected true or false"},
       {"data: {shuffle: yes}", "f.yaml:1: data.shuffle is 'yes': expected true or false"},
       {"data: {env: maths}",
        "f.yaml:1: data.env is 'maths': expected arithmetic, gsm8k, constraint or external"},
