@@ -94,7 +94,7 @@ class WhatIsWrong(FilesCase):
     def test_a_pipe_is_left_alone(self):
         self.train.unlink()
         os.mkfifo(self.train)
-        self.refused(f"data.train_files: {self.train} is not a regular file")
+        self.refused(f"data.train_files: {self.train} is not a regular file", train_says_it=False)
 
     def test_a_prompt_that_is_too_long(self):
         self.rows(ROW, {"question": "x" * 41, "answer": "#### 1"})

@@ -291,6 +291,7 @@ class Evaluation(Base):
                           (self.folder / "none/x.jsonl", "there is no folder"), (self.folder / "val.jsonl/x", "there is no folder"),
                           ("/dev/null", "not a regular file"), (self.folder / "val.jsonl", "which the config reads"), (link, "which the config reads"),
                           (self.folder / "train.jsonl", "which the config reads"), (self.config, "which the config reads"),
+                          (self.folder / "model/config.json", "would replace a file of"),
                           (self.folder / ("x" * 300), "cannot write"), (f"{self.folder}/{'y' * 255}", "cannot write")):
             for more in ({}, {"ranks": 2}) if out == self.folder else ({},):
                 result = self.fails(2, "eval", self.config, "--out", out, says=["--out", says], **more)
