@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """What a slow reward of your own costs: the same run with a reward that answers at once and with one that sleeps.
 
-    bench/external.py [--sleep 2] [--turns 3] [--workers 128] [--steps 2]
+    bench/external.py [--sleep 2] [--turns 3] [--prompts 80] [--workers 256] [--steps 2]
 
-A random model of about 7 million parameters makes 32 x 16 samples of at most 256 tokens a step (30 s or more on two cores). The
+A random model of about 7 million parameters makes PROMPTS x 16 samples of at most 256 tokens a step (some 35 s on two cores). The
 two runs take turns; medians of a step's seconds, the first step of each run left out, and their ratio are printed. A reward
 of S seconds for N samples needs N x S seconds of workers: with fewer than those / (seconds of generating) workers the step
 waits for them. An idle machine, please.
@@ -38,7 +38,7 @@ def train(folder, name, sleep, args):
     run_dir = tempfile.mkdtemp(prefix=f"{name}-", dir=folder)
     config = {
         "run_dir": run_dir, "model": {"path": str(folder / "model"), "from_scratch": True},
-        "data": {"env": "external", "train_files": [str(folder / "rows.jsonl")], "train_batch_size": 32, "max_response_length": 256,
+        "data": {"env": "external", "train_files": [str(folder / "rows.jsonl")], "train_batch_size": args.prompts, "max_response_length": 256,
                  "external": {"command": f"{sys.executable} {reward}", "workers": args.workers}},
         "rollout": {"n": 16, "max_num_seqs": 128},
         "trainer": {"total_training_steps": args.steps + 1, "save_freq": -1, "rollout_save_freq": 0, "tensorboard": False}}
@@ -54,7 +54,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sleep", type=float, default=2)
     parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=128)
+    parser.add_argument("--prompts", type=int, default=80)
+    parser.add_argument("--workers", type=int, default=256)
     parser.add_argument("--steps", type=int, default=2)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="orrery-bench-") as name:
@@ -63,7 +64,7 @@ def main():
         config_file = folder / "model" / "config.json"
         config_file.write_text(json.dumps({**json.loads(config_file.read_text()), **SHAPE}))
         (folder / "model" / "model.safetensors").unlink()
-        (folder / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"row {row}"}) + "\n" for row in range(320)))
+        (folder / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"row {row}"}) + "\n" for row in range(4 * args.prompts)))
         times = {"at once": [], "asleep": []}
         for turn in range(args.turns):
             for kind, sleep in (("at once", 0), ("asleep", args.sleep)):
