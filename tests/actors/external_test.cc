@@ -110,7 +110,8 @@ TEST(ExternalAnswer, WhatIsWrongIsSaid) {
       {R"({"reward": 1, "a b": 1})", "whose name"},
       {R"({"reward": 1, "\u0000": 1})", "whose name"},
       {R"({"observation": 1})", "an observation that is a number"}};
-  for (const auto& [line, why] : cases) EXPECT_THAT(error_of([&line = line] { read(line); }), HasSubstr(why)) << line;
+  for (const auto& [line, why] : cases)
+    EXPECT_THAT(error_of([&line = line] { read(line); }), HasSubstr(why)) << line;
   std::string many = R"({"reward": 1)";
   for (int i = 0; i < 65; ++i) many += fmt::format(R"(, "p{}": 1)", i);
   EXPECT_THAT(error_of([&] { read(many + "}"); }), HasSubstr("more than 64"));
