@@ -47,10 +47,11 @@ void wrap(ChatMessage& message, const std::string& before, const std::string& be
   const auto parts = message.more.is_object() ? message.more.find("content") : message.more.end();
   if (parts == message.more.end() || parts->is_null() || parts->is_string()) {
     message.content = before + message.content + behind;
-    // A whole message whose content is null or absent has none to be replaced: it is this text now.
-    if (parts == message.more.end() && message.more.is_object() && message.more.contains("role"))
-      message.more["content"] = message.content;
-    if (parts != message.more.end()) *parts = message.content;
+    if (parts != message.more.end()) {
+      *parts = message.content;
+    } else if (message.more.is_object() && message.more.contains("role")) {
+      message.more["content"] = message.content;  // a whole message without content: it is this text now
+    }
     return;
   }
   std::vector<OrderedJson*> texts;
