@@ -14,18 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "bench/peers"))
 from make_models import SHAPES, hf_config  # noqa: E402
-
-
-class Failure(Exception):
-    """A command that did not end well: one line."""
-
-
-def run(command):
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, errors="replace", check=False)
-    if done.returncode != 0:
-        lines = (done.stderr.strip() or done.stdout.strip()).splitlines() or ["no output"]
-        raise Failure(f"{' '.join(map(str, command))} ended with {done.returncode}: {lines[-1][:300]}")
-    return done.stdout
+from ours import Failure, call  # noqa: E402
 
 
 def sft_seconds(orrery, steps, scratch, *settings):
@@ -33,14 +22,14 @@ def sft_seconds(orrery, steps, scratch, *settings):
     folder = scratch / "run"
     shutil.rmtree(folder, ignore_errors=True)
     start = time.monotonic()
-    run([orrery, "train", ROOT / "experiments/quickstart.yaml", f"run_dir={folder}", f"sft.total_training_steps={steps}",
+    call([orrery, "train", ROOT / "experiments/quickstart.yaml", f"run_dir={folder}", f"sft.total_training_steps={steps}",
          "trainer.total_training_steps=0", "trainer.test_freq=0", "trainer.save_freq=-1", "trainer.rollout_save_freq=0",
          "trainer.tensorboard=false", *settings])
     return time.monotonic() - start
 
 
 def step_seconds(orrery, model):
-    out = run([orrery, "bench", "step", "--model", model, "--prompts", 8, "--samples", 8, "--prompt-len", 60,
+    out = call([orrery, "bench", "step", "--model", model, "--prompts", 8, "--samples", 8, "--prompt-len", 60,
                "--gen-len", 128, "--repeats", 3, "--json"])
     return json.loads(out)["step_seconds"]
 

@@ -34,8 +34,7 @@ Topology make_topology(Placement placement, int ranks, int configured_learners, 
   if (split && ranks < 2) {
     fail_usage(
         "cluster.placement: split needs at least 2 ranks (one learner, one actor) but there is 1: start with "
-        "mpirun -n 2 "
-        "or more, or set cluster.placement: colocated");
+        "mpirun -n 2 or more, or set cluster.placement: colocated");
   }
   topology.learners = configured_learners == 0 ? best_learners(split ? ranks / 2 : ranks, gradient_shards)
                                                : configured_learners;
@@ -46,8 +45,7 @@ Topology make_topology(Placement placement, int ranks, int configured_learners, 
   if (split && topology.learners == ranks) {
     fail_usage(
         "cluster.learners is {} of {} ranks, which leaves no actor: set cluster.learners to at most {}, or "
-        "start more "
-        "ranks",
+        "start more ranks",
         topology.learners, ranks, best_learners(ranks - 1, gradient_shards));
   }
   if (!is_power_of_two(topology.learners) || gradient_shards % topology.learners != 0) {

@@ -123,8 +123,7 @@ fs::path Checkpointer::choose(std::vector<std::string>& news) const {
     if (has_own) {
       fail_usage(
           "trainer.resume is off but {} holds checkpoints; choose another run_dir, remove the whole folder "
-          "{}, or "
-          "set trainer.resume=auto to go on with the run there, if it is this experiment",
+          "{}, or set trainer.resume=auto to go on with the run there, if it is this experiment",
           folder_.string(), job_.run_dir.string());
     }
     return {};
@@ -140,8 +139,7 @@ fs::path Checkpointer::choose(std::vector<std::string>& news) const {
       fail_usage(
           "trainer.resume is {} but {} holds checkpoints of a run that began otherwise; choose another "
           "run_dir, remove the whole folder {}, or set trainer.resume=auto to go on with the run there, if "
-          "it is "
-          "this experiment",
+          "it is this experiment",
           resume, folder_.string(), job_.run_dir.string());
     }
     news.push_back(fmt::format("the run that began from {} goes on from its own checkpoints", resume));

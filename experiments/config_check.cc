@@ -39,8 +39,7 @@ void check_batches(const proto::Config& config, const Topology& topology) {
   if (mini > prompts && prompts >= topology.learners) {
     fail_usage(
         "actor.ppo_mini_batch_size is {} prompts but data.train_batch_size has only {} (both count prompts, "
-        "not samples): "
-        "lower the first to {} or less, or 0 for one update a step",
+        "not samples): lower the first to {} or less, or 0 for one update a step",
         mini, prompts, prompts);
   }
   if (std::min(mini, prompts) < topology.learners) {
@@ -53,15 +52,13 @@ void check_batches(const proto::Config& config, const Topology& topology) {
   if (prompts % mini != 0) {
     fail_usage(
         "actor.ppo_mini_batch_size ({} prompts) does not divide data.train_batch_size ({} prompts): set it "
-        "to {}, or "
-        "train_batch_size to {}",
+        "to {}, or train_batch_size to {}",
         mini, prompts, nearest_divisor(prompts, mini, topology.learners), (prompts / mini + 1) * mini);
   }
   if (prompts < topology.actors()) {
     fail_usage(
         "{} actor ranks share data.train_batch_size = {} prompt(s) a step, so some would have no work: start "
-        "fewer ranks, "
-        "or raise data.train_batch_size",
+        "fewer ranks, or raise data.train_batch_size",
         topology.actors(), prompts);
   }
 }
@@ -71,15 +68,13 @@ void check_sft(const proto::Config& config, const Topology& topology) {
   if (sft.train_batch_size() < topology.learners) {
     fail_usage(
         "{} learner ranks share sft.train_batch_size = {} example(s) a step, so some would have no work: "
-        "start fewer "
-        "ranks, or raise sft.train_batch_size",
+        "start fewer ranks, or raise sft.train_batch_size",
         topology.learners, sft.train_batch_size());
   }
   if (!sft.text_files().empty() && !sft.train_files().empty()) {
     fail_usage(
         "sft.text_files and sft.train_files are both given, and a run learns from one kind: leave one of "
-        "them "
-        "out");
+        "them out");
   }
   if (!sft.text_files().empty() && sft.text_separator().empty()) {
     fail_usage("sft.text_separator is empty: give the text between the documents of sft.text_files");
@@ -107,14 +102,12 @@ void check_rl(const proto::Config& config, const Topology& topology) {
   if (rollout.temperature() == 0) {
     fail_usage(
         "rollout.temperature is 0 (greedy): training needs samples that differ, so set it above 0, such as "
-        "1.0 "
-        "(rollout.val_temperature is for validation)");
+        "1.0 (rollout.val_temperature is for validation)");
   }
   if (rollout.n() < 2) {
     fail_usage(
         "rollout.n is 1: algorithm.adv_estimator compares the samples of one prompt, and with one of them "
-        "every "
-        "advantage is 0; set rollout.n to 2 or more (8 or 16 are usual)");
+        "every advantage is 0; set rollout.n to 2 or more (8 or 16 are usual)");
   }
   const double dual_clip = config.actor().clip_ratio_c();
   if (dual_clip > 0 && dual_clip <= 1) {
@@ -202,8 +195,7 @@ void check_data(const proto::Config& config, ConfigUse use) {
       constraint.ending().empty()) {
     fail_usage(
         "data.env constraint asks for nothing, so every reward would be equal: set words_per_prompt, "
-        "min_words, "
-        "max_words or ending of data.constraint");
+        "min_words, max_words or ending of data.constraint");
   }
 }
 

@@ -45,8 +45,7 @@ constexpr EffectRule kRules[] = {
     {"rollout.val_n", "rollout.val_temperature", Kind::kStrict,
      [](const Config& c) { return c.rollout().val_temperature() == 0; },
      "rollout.val_temperature is 0 (greedy), so that all samples of a prompt are the same: set that above 0, "
-     "such as "
-     "0.6, or val_n to 1"},
+     "such as 0.6, or val_n to 1"},
     {"sft.", "sft.total_training_steps", Kind::kSwitch, [](const Config& c) { return !has_sft(c); },
      "sft.total_training_steps is 0, so that there is no SFT: set that, or leave it out"},
     {"sft.text_separator", "sft.text_files", Kind::kSwitch,
@@ -76,15 +75,13 @@ constexpr EffectRule kRules[] = {
     {"algorithm.rollout_is_threshold", "rollout.compute_dtype", Kind::kSwitch,
      [](const Config& c) { return rollout_compute_dtype(c) == compute_dtype(c); },
      "rollouts are of the learner's type (rollout.compute_dtype), so that their log-probs are the learner's "
-     "to the bit "
-     "and there is nothing to correct: leave it out"},
+     "to the bit and there is nothing to correct: leave it out"},
     {"trainer.test_freq", "trainer.total_training_steps", Kind::kSwitch,
      [](const Config& c) {
        return c.trainer().total_training_steps() == 0 && (!has_sft(c) || c.sft().val_files().empty());
      },
      "there are no RL steps (trainer.total_training_steps is 0) and no sft.val_files, so that there is "
-     "nothing to "
-     "validate: set one of them, or leave it out"},
+     "nothing to validate: set one of them, or leave it out"},
     {"trainer.max_ckpt_to_keep", "trainer.save_freq", Kind::kSwitch,
      [](const Config& c) { return c.trainer().save_freq() == -1; },
      "trainer.save_freq is -1, so that no checkpoint is written: set that, or leave it out"},

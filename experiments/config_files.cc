@@ -14,6 +14,7 @@
 #include "core/parallel.h"
 #include "experiments/checkpointing.h"
 #include "experiments/job.h"
+#include "experiments/model_source.h"
 #include "experiments/sft_data.h"
 #include "models/checkpoint.h"
 #include "models/hf_folder.h"

@@ -46,8 +46,7 @@ std::filesystem::path find_checkpoint(const std::filesystem::path& path) {
   if (!std::filesystem::exists(path / "config.json")) {
     fail_usage(
         "--checkpoint {}: neither a checkpoint (manifest.json), a run folder (checkpoints/) nor a Hugging "
-        "Face folder "
-        "(config.json)",
+        "Face folder (config.json)",
         path.string());
   }
   return {};

@@ -27,6 +27,15 @@ std::unique_ptr<Transformer> make_transformer(const std::filesystem::path& folde
   return std::make_unique<Transformer>(config, device, compute_dtype, max_positions);
 }
 
+std::unique_ptr<Transformer> load_transformer(const Context& ctx, const std::filesystem::path& folder,
+                                              const Tokenizer& tokenizer, DType compute_dtype,
+                                              int64_t max_positions) {
+  auto model = make_transformer(folder, tokenizer, ctx.device, compute_dtype, max_positions);
+  load_hf_weights(ctx, folder, model->config(), model->table(), model->parameters());
+  model->pack(ctx);
+  return model;
+}
+
 /// Of a job that neither generates nor imitates a teacher.
 class NoEnvironment final : public Environment {
  public:
@@ -71,24 +80,6 @@ ModelConfig read_job_model(const proto::Config& config, const PromptUse& use) {
   return model;
 }
 
-void check_vocabulary(const std::filesystem::path& folder, const Tokenizer& tokenizer,
-                      const ModelConfig& model) {
-  if (tokenizer.vocab_size() <= model.vocab_size) return;
-  fail(
-      "{}: the tokenizer has ids up to {} but the model's vocab_size is {}; they belong to different "
-      "models",
-      folder.string(), tokenizer.vocab_size() - 1, model.vocab_size);
-}
-
-std::unique_ptr<Transformer> load_transformer(const Context& ctx, const std::filesystem::path& folder,
-                                              const Tokenizer& tokenizer, DType compute_dtype,
-                                              int64_t max_positions) {
-  auto model = make_transformer(folder, tokenizer, ctx.device, compute_dtype, max_positions);
-  load_hf_weights(ctx, folder, model->config(), model->table(), model->parameters());
-  model->pack(ctx);
-  return model;
-}
-
 int resolve_threads(const proto::Config& config, int local_ranks) {
   const int cpus = available_cpus();
   const auto wanted = static_cast<int>(config.cluster().threads());
@@ -104,8 +95,7 @@ int resolve_threads(const proto::Config& config, int local_ranks) {
   if (all > 2 * host) {
     spdlog::warn(
         "cluster.threads is {} for each of {} ranks on this host, {} threads on {} CPUs, which wait for each "
-        "other; 0 "
-        "shares the CPUs among the ranks",
+        "other; 0 shares the CPUs among the ranks",
         wanted, local_ranks, all, host);
   }
   return std::min(wanted, most_team_members());  // ops keep scratch for each thread that they are told of
@@ -126,8 +116,7 @@ void warn_of_threads(const proto::Config& config) {
   if (wanted <= 2 * cpus) return;
   spdlog::warn(
       "cluster.threads is {} and this machine has {} CPU(s) for it: more threads than CPUs wait for each "
-      "other; 0 takes "
-      "what there is",
+      "other; 0 takes what there is",
       wanted, cpus);
 }
 

@@ -24,12 +24,6 @@
 
 namespace orrery {
 
-/// Config and weights of a Hugging Face folder, packed. Error when the tokenizer has ids that the model
-/// lacks. max_positions: as Transformer's.
-std::unique_ptr<Transformer> load_transformer(const Context& ctx, const std::filesystem::path& folder,
-                                              const Tokenizer& tokenizer, DType compute_dtype,
-                                              int64_t max_positions);
-
 struct Job {
   const proto::Config& config;
   Communicator& world;
@@ -71,10 +65,6 @@ ModelConfig read_job_model(const proto::Config& config, const PromptUse& use);
 
 /// The environment of the config; where neither prompts nor demonstrations are asked for, one without items.
 std::unique_ptr<Environment> make_job_environment(const proto::Config& config, const PromptUse& use);
-
-/// Error when the tokenizer has ids that the model lacks.
-void check_vocabulary(const std::filesystem::path& folder, const Tokenizer& tokenizer,
-                      const ModelConfig& model);
 
 /// Calls work(). An Error of exit code 1 becomes a usage one: what is wrong with a model's folder or with
 /// data stays wrong. Not so a SystemError: the system could not read it.

@@ -54,8 +54,7 @@ ModelSource::ModelSource(const fs::path& path, const std::string& option) : fold
   if (checkpoints.empty()) {
     fail_usage(
         "{} {}: neither a Hugging Face model folder (config.json is missing), a checkpoint (manifest.json) "
-        "nor a "
-        "run's folder (checkpoints/)",
+        "nor a run's folder (checkpoints/)",
         option, path.string());
   }
   std::string why;
@@ -96,15 +95,18 @@ void ModelSource::read_weights(const Context& ctx, const ModelConfig& config, co
   }
 }
 
+void check_vocabulary(const fs::path& folder, const Tokenizer& tokenizer, const ModelConfig& model) {
+  if (tokenizer.vocab_size() <= model.vocab_size) return;
+  fail(
+      "{}: the tokenizer has ids up to {} but the model's vocab_size is {}; they belong to different "
+      "models",
+      folder.string(), tokenizer.vocab_size() - 1, model.vocab_size);
+}
+
 std::unique_ptr<Transformer> ModelSource::transformer(const Context& ctx, const Tokenizer& tokenizer,
                                                       DType compute_dtype, int64_t max_positions) const {
   const ModelConfig model_config = config();
-  if (tokenizer.vocab_size() > model_config.vocab_size) {
-    fail(
-        "{}: the tokenizer has ids up to {} but the model's vocab_size is {}; they belong to different "
-        "models",
-        name(), tokenizer.vocab_size() - 1, model_config.vocab_size);
-  }
+  check_vocabulary(folder_, tokenizer, model_config);
   auto model = std::make_unique<Transformer>(model_config, ctx.device, compute_dtype, max_positions);
   read_weights(ctx, model_config, model->table(), model->parameters());
   model->pack(ctx);

@@ -50,6 +50,10 @@ class ModelSource {
 /// which says to lower `options`.
 size_t longest_sequence_bytes(const ModelConfig& config, int64_t tokens, const std::string& options);
 
+/// Error when the tokenizer has ids that the model lacks.
+void check_vocabulary(const std::filesystem::path& folder, const Tokenizer& tokenizer,
+                      const ModelConfig& model);
+
 /// "; it is a run's folder: ...": what to do with a path that should be a Hugging Face folder and is a
 /// checkpoint or a run; else empty.
 std::string not_a_model_hint(const std::filesystem::path& path);

@@ -142,8 +142,7 @@ void RunFolder::take(bool make) {
       if (!std::string_view(busy.what()).starts_with("another run")) throw;
       fail_as_users(
           "another run is using {}, or orrery launch is, about to start its ranks again; wait for it, stop "
-          "it, or "
-          "choose another folder",
+          "it, or choose another folder",
           path_.string());
     }
   }

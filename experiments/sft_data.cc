@@ -76,8 +76,7 @@ void SftData::tell_rows() const {
   const int64_t steps = config_.sft().total_training_steps();
   spdlog::info(
       "{}: {} rows of {} tokens, {} of them learned; an epoch is {:.4g} steps of {} rows, {} steps are "
-      "{:.4g} "
-      "epochs",
+      "{:.4g} epochs",
       kTrainFiles, grouped(size()), grouped(static_cast<uint64_t>(tokens)),
       grouped(static_cast<uint64_t>(learned)), rows / batch, config_.sft().train_batch_size(), steps,
       static_cast<double>(steps) * batch / rows);

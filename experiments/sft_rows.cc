@@ -132,8 +132,7 @@ class RowReader {
     if (found == message.more.end() || found->is_null() || (found->is_number() && *found == 1)) return;
     fail(
         "{}: message {} has a \"weight\" of its own, and a weight is of a row: give the answers that are to "
-        "be "
-        "learned as rows of \"prompt\" and \"response\"",
+        "be learned as rows of \"prompt\" and \"response\"",
         where, index + 1);
   }
 

@@ -108,9 +108,8 @@ class Transcript {
   const size_t at = common_length(before, after);
   fail(
       "{}: this chat template prints an earlier turn otherwise once the conversation goes on ({} where it "
-      "had "
-      "{}), so that not all assistant's messages can be learned from one row; give each a row of its own: "
-      "\"prompt\" with the messages before it, and \"response\"",
+      "had {}), so that not all assistant's messages can be learned from one row; give each a row of its "
+      "own: \"prompt\" with the messages before it, and \"response\"",
       tokenizer.chat_template_file(), shown(after, at), shown(before, at));
 }
 
@@ -169,8 +168,7 @@ ChatExample chat_example(const ChatTemplate& chat_template, const Tokenizer& tok
       if (end == begin && says_something(answer)) {
         fail(
             "{}: this chat template ends the sequence ({}) before the assistant's answer, so nothing of it "
-            "is "
-            "learned",
+            "is learned",
             tokenizer.chat_template_file(), tokenizer.id_to_token(transcript.ids()[end]));
       }
       transcript.end_at(end, prompt.size());

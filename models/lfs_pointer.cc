@@ -11,8 +11,7 @@ void refuse_lfs_pointer(std::string_view content, const std::filesystem::path& p
   const std::filesystem::path folder = path.parent_path();
   fail(
       "{} is a Git LFS pointer, not the file itself: install git-lfs and run `git lfs pull` in {}, or "
-      "download "
-      "the file",
+      "download the file",
       path.string(), folder.empty() ? "its folder" : folder.string());
 }
 

@@ -39,8 +39,7 @@ std::vector<RolloutEntry> find_files(const std::string& path) {
   if (fs::exists(fs::path(path) / kManifestFile, error)) {
     fail_usage(
         "{} is a checkpoint, which holds weights and no samples (orrery ckpt show tells of it); give the "
-        "run's "
-        "folder, or its rollouts/",
+        "run's folder, or its rollouts/",
         path);
   }
   const fs::path inside = fs::path(path) / "rollouts";
@@ -48,8 +47,7 @@ std::vector<RolloutEntry> find_files(const std::string& path) {
   if (files.empty()) {
     fail_usage(
         "{} holds no rollouts (step_*.h5, val_step_*.h5): a run writes them every trainer.rollout_save_freq "
-        "RL "
-        "steps, and at validations",
+        "RL steps, and at validations",
         path);
   }
   return files;

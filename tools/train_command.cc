@@ -64,8 +64,7 @@ void add_eval_command(CLI::App& app, Command& run) {
       "rollout.val_n=4 rollout.val_temperature=0.6 data.val_size=50\n"
       "Reports pass@1 (mean over samples), pass@k for k = 2, 4, ... up to rollout.val_n, and the mean "
       "reward. --out keeps the samples themselves, a JSON object a line, with prompt, response, truth, "
-      "reward "
-      "and whether the answer is correct.");
+      "reward and whether the answer is correct.");
   auto config = std::make_shared<std::string>();
   auto options = std::make_shared<EvaluationOptions>();
   auto overrides = std::make_shared<std::vector<std::string>>();

@@ -31,10 +31,9 @@ std::string rows(const std::string& line, const std::string& path = "d/x.jsonl",
 TEST(DataFormat, SaysWhatAFileIsAndHowToConvertIt) {
   EXPECT_EQ(rows("PAR1", "d/x.parquet"),
             "d/x.parquet is a Parquet file, and data is read from JSON Lines (an object a line); convert it: "
-            "python3 -c "
-            "'import pandas; pandas.read_parquet(\"d/x.parquet\").to_json(\"d/x.jsonl\", orient=\"records\", "
-            "lines=True)', "
-            "or duckdb -c \"COPY (FROM 'd/x.parquet') TO 'd/x.jsonl' (FORMAT json)\"");
+            "python3 -c 'import pandas; pandas.read_parquet(\"d/x.parquet\").to_json(\"d/x.jsonl\", "
+            "orient=\"records\", lines=True)', or duckdb -c \"COPY (FROM 'd/x.parquet') TO 'd/x.jsonl' "
+            "(FORMAT json)\"");
   EXPECT_THAT(rows("\x1F\x8B", "x.jsonl.gz"), HasSubstr("gzip -dc x.jsonl.gz > x.jsonl"));
   // The file itself is never written over.
   EXPECT_THAT(rows("\x1F\x8B", "x.jsonl"), HasSubstr("gzip -dc x.jsonl > x.converted.jsonl"));

@@ -253,8 +253,7 @@ TEST(PromptSource, AnObservationIsTheUsersMessageInAChat) {
   };
   const std::vector<Shape> shapes = {
       {"{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor "
-       "%}"
-       "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
+       "%}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
        "<|im_end|>", "\n<|im_start|>user\nwarmer<|im_end|>\n<|im_start|>assistant\n"},
       // Thoughts of earlier turns are left out, texts are trimmed.
       {"{% for m in messages %}{% if m.role == 'assistant' %}{{ 'A:' + "

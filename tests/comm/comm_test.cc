@@ -312,9 +312,7 @@ TEST(Watchdog, NamesTheRankThatHoldsTheOthersUp) {
                   status("reward", 315), status("update", 310, "receive", 300)},
                  fresh),
             "no progress for 315 s: rank 2 has been in 'reward' for 315 s without progress; ranks 0, 1 wait "
-            "in all_reduce; "
-            "rank 3 waits in "
-            "receive");
+            "in all_reduce; rank 3 waits in receive");
   EXPECT_EQ(stuck, 315);
   EXPECT_EQ(
       line({status("save", 5, "barrier", 4), status("save", 5)}, {0, 120}),
@@ -405,12 +403,10 @@ TEST(Topology, ChoosesRolesAndExplainsWhatDoesNotFit) {
   };
   EXPECT_EQ(refused(Placement::kSplit, 1, 0, 8),
             "cluster.placement: split needs at least 2 ranks (one learner, one actor) but there is 1: start "
-            "with mpirun "
-            "-n 2 or more, or set cluster.placement: colocated");
+            "with mpirun -n 2 or more, or set cluster.placement: colocated");
   EXPECT_EQ(refused(Placement::kSplit, 4, 4, 8),
             "cluster.learners is 4 of 4 ranks, which leaves no actor: set cluster.learners to at most 2, or "
-            "start more "
-            "ranks");
+            "start more ranks");
   EXPECT_EQ(refused(Placement::kSplit, 4, 3, 8),
             "cluster.learners is 3, which cannot share cluster.gradient_shards = 8: use a power of two that "
             "is at most 8 (for example 2)");

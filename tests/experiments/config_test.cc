@@ -164,8 +164,7 @@ TEST(ConfigText, BadInputGetsOneExactMessage) {
        "verify_logprobs, rollout_is_threshold)"},
       {"- seed",
        "f.yaml: the config is a list: expected keys (experiment_name, run_dir, seed, model, data, sft, "
-       "rollout, "
-       "algorithm, actor, trainer, cluster)"},
+       "rollout, algorithm, actor, trainer, cluster)"},
       {"seed: !!str 1", "f.yaml:1: seed has the YAML tag tag:yaml.org,2002:str: remove it"},
       {"? [a, b]\n: 1", "f.yaml:1: a key must be a plain word"},
       {"seed: 1\n---\nseed: 2\n", "f.yaml:2: a second document begins (---): a config is one document"},
@@ -241,8 +240,7 @@ TEST(ConfigOverrides, AreTypedAndTheLastWins) {
       {"data.train_files=[a", "command line: not valid YAML: end of sequence flow not found (column 1)"},
       {"..=4",
        "command line: unknown key ''; a config has experiment_name, run_dir, seed, model, data, sft, "
-       "rollout, "
-       "algorithm, actor, trainer, cluster"},
+       "rollout, algorithm, actor, trainer, cluster"},
       {"seed=\xff", "command line: byte 5 is not UTF-8: save the file as UTF-8"},
   };
   for (const BadText& c : cases) EXPECT_EQ(usage_error([&] { parse("", {c.text}); }), c.error) << c.text;
@@ -470,24 +468,19 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
             "model.path=models/SmolLM2-135M");
   EXPECT_EQ(refused({"actor.ppo_mini_batch_size=12"}),
             "actor.ppo_mini_batch_size (12 prompts) does not divide data.train_batch_size (32 prompts): set "
-            "it to 8, or "
-            "train_batch_size to 36");
+            "it to 8, or train_batch_size to 36");
   EXPECT_EQ(refused({"actor.ppo_mini_batch_size=64"}),
             "actor.ppo_mini_batch_size is 64 prompts but data.train_batch_size has only 32 (both count "
-            "prompts, not "
-            "samples): lower the first to 32 or less, or 0 for one update a step");
+            "prompts, not samples): lower the first to 32 or less, or 0 for one update a step");
   EXPECT_EQ(refused({"actor.ppo_mini_batch_size=2"}, 4),
             "4 learner ranks share mini-batches of 2 prompt(s), so some would have no work: start fewer "
-            "ranks, or raise "
-            "actor.ppo_mini_batch_size");
+            "ranks, or raise actor.ppo_mini_batch_size");
   EXPECT_EQ(refused({"data.train_batch_size=2", "cluster.placement=split", "cluster.learners=1"}, 4),
             "3 actor ranks share data.train_batch_size = 2 prompt(s) a step, so some would have no work: "
-            "start fewer "
-            "ranks, or raise data.train_batch_size");
+            "start fewer ranks, or raise data.train_batch_size");
   EXPECT_EQ(refused({"sft.total_training_steps=5", "sft.train_batch_size=2"}, 4),
             "4 learner ranks share sft.train_batch_size = 2 example(s) a step, so some would have no work: "
-            "start fewer "
-            "ranks, or raise sft.train_batch_size");
+            "start fewer ranks, or raise sft.train_batch_size");
   EXPECT_THAT(refused({"cluster.gradient_shards=6"}),
               HasSubstr("cluster.gradient_shards is 6: it must be a power of two"));
   EXPECT_THAT(refused({"cluster.placement=split"}),

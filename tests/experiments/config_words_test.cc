@@ -170,8 +170,7 @@ TEST(ForeignKeys, ValuesAreExplained) {
   } cases[] = {
       {"algorithm.adv_estimator=gae",
        "command line: algorithm.adv_estimator is 'gae': expected grpo, rloo or reinforce-plus-plus-baseline; "
-       "gae needs "
-       "a critic, and there is none yet: grpo and rloo need none"},
+       "gae needs a critic, and there is none yet: grpo and rloo need none"},
       {"actor.kl_loss_type=low_var_kl", "expected k1, k2 or k3; verl's low_var_kl is k3"},
       {"actor.kl_loss_type=kl", "verl's kl is k1"},
       {"actor.kl_loss_type=mse", "verl's mse is k2"},
