@@ -13,9 +13,10 @@ from launch_test import rank_pids
 
 SFT_STEPS, RL_STEPS = 20, 3
 # A generation of many engine steps, each of which takes 100 ms under SLOW: ten seconds. That a step was cut short shows in what
-# is saved, so that no test depends on how fast the machine is.
+# is saved, so that no test depends on how fast the machine is. A validation takes several of the seconds in which status.json
+# is written once, so that a test that waits for it there cannot miss it.
 OPTIONS = [*LEARNS, f"trainer.total_training_steps={RL_STEPS}", "data.train_batch_size=16", "rollout.max_num_seqs=8",
-           "trainer.save_freq=1", "trainer.max_ckpt_to_keep=100", "trainer.test_freq=2", "data.val_size=40"]
+           "trainer.save_freq=1", "trainer.max_ckpt_to_keep=100", "trainer.test_freq=2", "data.val_size=120"]
 SLOW = "engine.step:slow"
 FIRST, LAST = f"step_{SFT_STEPS + 1:06d}", f"step_{SFT_STEPS + RL_STEPS:06d}"
 PATIENCE = 60
@@ -168,14 +169,14 @@ class StopNow(Case):
         run_dir, expected = self.run_of_one_step()
         second = f"step_{SFT_STEPS + 2:06d}"
         process = self.start(run_dir)
-        self.wait_for_phase(run_dir, process, "validate", timeout=120)
+        self.wait_for_phase(run_dir, process, f"validate step {SFT_STEPS + 2}", timeout=120)
         process.send_signal(signal.SIGTERM)
         self.stopped(run_dir, process, newest=second)
         manifest = json.loads((run_dir / "checkpoints" / second / "manifest.json").read_text())
         self.assertTrue(manifest["state"]["validation_due"])
         # And again, by the other rank of two, in what comes first now.
         process = self.start(run_dir, ranks=2)
-        self.wait_for_phase(run_dir, process, "validate")
+        self.wait_for_phase(run_dir, process, f"validate step {SFT_STEPS + 2}")
         os.kill(self.pids(run_dir, process, 2)[1], signal.SIGTERM)
         self.stopped(run_dir, process, newest=second)
         self.goes_on(run_dir, expected)
