@@ -19,8 +19,8 @@
 #include <utility>
 #include <vector>
 
-#include "models/chat_template.h"
 #include "proto/config.pb.h"
+#include "text/chat_template.h"
 
 namespace orrery {
 

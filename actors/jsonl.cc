@@ -9,8 +9,8 @@
 
 #include "actors/data_format.h"
 #include "core/error.h"
+#include "core/json_duplicates.h"
 #include "core/log.h"
-#include "models/json_duplicates.h"
 
 namespace orrery {
 namespace {

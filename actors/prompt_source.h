@@ -11,9 +11,9 @@
 
 #include "actors/environment.h"
 #include "actors/item_check.h"
-#include "models/chat_template.h"
-#include "models/chat_training.h"
-#include "models/tokenizer.h"
+#include "text/chat_template.h"
+#include "text/chat_training.h"
+#include "text/tokenizer.h"
 
 namespace orrery {
 
@@ -68,7 +68,7 @@ class PromptSource {
                                           std::optional<int32_t> said_end) const;
 
   /// The same prompt with a teacher's response to it: what the chat template prints for the answer
-  /// (models/chat_training.h), or the answer's text and the tokenizer's first end-of-sequence token.
+  /// (text/chat_training.h), or the answer's text and the tokenizer's first end-of-sequence token.
   ChatExample example(const Episode& episode, const std::string& answer) const;
   /// The same of an assistant's message, with a chat template perhaps all the assistant's of the conversation
   /// that it ends. Without a template only its content counts.

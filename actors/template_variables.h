@@ -1,8 +1,8 @@
 // data.chat_template_kwargs as the chat template takes it.
 #pragma once
 
-#include "models/chat_template.h"
 #include "proto/config.pb.h"
+#include "text/chat_template.h"
 
 namespace orrery {
 

@@ -7,7 +7,7 @@
 #include <cerrno>
 
 #include "core/error.h"
-#include "models/tokenizer_utf8.h"
+#include "text/tokenizer_utf8.h"
 
 namespace orrery {
 namespace {

@@ -5,10 +5,10 @@
 
 #include "bench/ops_bench.h"
 #include "bench/turns.h"
-#include "comm/ordered_reducer.h"
 #include "core/error.h"
 #include "core/parallel.h"
 #include "kernels/optimizer.h"
+#include "learners/ordered_reducer.h"
 
 namespace orrery {
 namespace {

@@ -18,10 +18,10 @@
 
 #include "bench/turns.h"
 #include "comm/communicator.h"
-#include "comm/ordered_reducer.h"
 #include "core/buffer.h"
 #include "core/error.h"
 #include "kernels/optimizer.h"
+#include "learners/ordered_reducer.h"
 
 namespace orrery {
 namespace {

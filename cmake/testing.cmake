@@ -14,8 +14,8 @@ target_compile_definitions(orrery_test_support INTERFACE ORRERY_SOURCE_DIR="${CM
 # ThreadSanitizer is for the tests that start threads, themselves or through a header of ours that does, and for those that run
 # ops in teams of several whose members share more than the end of a loop.
 set(thread_words "std::(thread|jthread|async)[^_a-z]")
-set(team_tests tests/kernels/attention_backward_test.cc tests/comm/comm_test.cc)
-file(GLOB headers CONFIGURE_DEPENDS core/*.h comm/*.h models/*.h rollout/*.h actors/*.h learners/*.h experiments/*.h)
+set(team_tests tests/kernels/attention_backward_test.cc tests/learners/ordered_reducer_test.cc)
+file(GLOB headers CONFIGURE_DEPENDS core/*.h comm/*.h rollout/*.h actors/*.h learners/*.h launch/*.h experiments/*.h)
 foreach(header ${headers})
   file(STRINGS ${header} starts_threads REGEX "${thread_words}" LIMIT_COUNT 1)
   if(starts_threads)
@@ -25,7 +25,7 @@ foreach(header ${headers})
 endforeach()
 
 add_custom_target(unit_tests)
-foreach(folder core kernels comm models rollout actors learners experiments)
+foreach(folder core kernels comm text config models storage rollout actors learners launch experiments tools)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS tests/${folder}/*_test.cc)
   if(ORRERY_SANITIZE MATCHES "thread")
     set(all_sources ${sources})

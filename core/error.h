@@ -13,8 +13,9 @@ namespace orrery {
 
 /// Process exit codes (also in every --help).
 inline constexpr int kExitOk = 0;
-inline constexpr int kExitFailure = 1;  ///< run-time failure
-inline constexpr int kExitUsage = 2;    ///< bad command line or configuration
+inline constexpr int kExitFailure = 1;   ///< run-time failure
+inline constexpr int kExitUsage = 2;     ///< bad command line or configuration
+inline constexpr int kExitDiverged = 3;  ///< a run's policy has diverged
 
 class Error : public std::runtime_error {
  public:

@@ -6,12 +6,12 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "config/config.h"
+#include "config/config_values.h"
 #include "core/error.h"
 #include "core/file.h"
 #include "core/process.h"
 #include "core/sha256.h"
-#include "experiments/config.h"
-#include "experiments/config_values.h"
 #include "experiments/inputs.h"
 #include "experiments/resume_rules.h"
 #include "experiments/together.h"

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "comm/communicator.h"
-#include "models/manifest.h"
 #include "proto/config.pb.h"
+#include "storage/manifest.h"
 
 namespace orrery {
 

@@ -14,7 +14,7 @@
 
 #include "comm/communicator.h"
 #include "core/context.h"
-#include "models/checkpoint.h"
+#include "storage/checkpoint.h"
 
 namespace orrery {
 

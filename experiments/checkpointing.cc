@@ -4,12 +4,12 @@
 #include <utility>
 #include <vector>
 
+#include "config/config_values.h"
 #include "core/error.h"
 #include "core/file.h"
 #include "core/log.h"
 #include "core/timer.h"
 #include "experiments/agreement.h"
-#include "experiments/config_values.h"
 #include "experiments/divergence.h"
 #include "experiments/resume_check.h"
 #include "experiments/together.h"

@@ -11,8 +11,8 @@
 #include "experiments/checkpoint_writer.h"
 #include "experiments/job.h"
 #include "learners/learner.h"
-#include "models/checkpoint.h"
-#include "models/train_state.h"
+#include "storage/checkpoint.h"
+#include "storage/train_state.h"
 
 namespace orrery {
 

@@ -1,12 +1,13 @@
-// What only several keys together tell: check_config and describe_batch.
+#include "experiments/config_check.h"
+
 #include <algorithm>
 #include <bit>
 
 #include "actors/prompt_template.h"
 #include "comm/topology.h"
+#include "config/config.h"
+#include "config/config_external.h"
 #include "core/error.h"
-#include "experiments/config.h"
-#include "experiments/config_external.h"
 #include "experiments/job.h"
 #include "kernels/sampling.h"
 

@@ -16,8 +16,8 @@
 #include "experiments/job.h"
 #include "experiments/model_source.h"
 #include "experiments/sft_data.h"
-#include "models/checkpoint.h"
-#include "models/hf_folder.h"
+#include "storage/checkpoint.h"
+#include "storage/hf_folder.h"
 
 namespace orrery {
 namespace {

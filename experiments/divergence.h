@@ -15,9 +15,6 @@
 
 namespace orrery {
 
-/// Exit code of a run whose policy has diverged, beside those of core/error.h.
-inline constexpr int kExitDiverged = 3;
-
 /// Steps in a row that taught nothing: a run of them does not recover.
 inline constexpr int64_t kMaxSkippedSteps = 5;
 

@@ -26,7 +26,7 @@
 #include "experiments/rollout_records.h"
 #include "experiments/together.h"
 #include "experiments/validation_metrics.h"
-#include "models/checkpoint.h"
+#include "storage/checkpoint.h"
 
 namespace orrery {
 namespace {

@@ -11,7 +11,7 @@
 #include "comm/weight_channel.h"
 #include "core/error.h"
 #include "core/sha256.h"
-#include "models/hf_folder.h"
+#include "storage/hf_folder.h"
 
 namespace orrery {
 namespace {

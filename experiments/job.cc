@@ -14,8 +14,8 @@
 #include "experiments/inputs.h"
 #include "experiments/model_source.h"
 #include "experiments/together.h"
-#include "models/hf_folder.h"
 #include "rollout/block_manager.h"
+#include "storage/hf_folder.h"
 
 namespace orrery {
 namespace {
@@ -183,22 +183,6 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
 void Job::phase(const std::string& text) const {
   record_event("{}", text);
   if (watchdog != nullptr) watchdog->phase(text);
-}
-
-DType compute_dtype(const proto::Config& config) {
-  return config.model().compute_dtype() == proto::ModelSection::BF16 ? DType::kBF16 : DType::kF32;
-}
-
-DType rollout_compute_dtype(const proto::Config& config) {
-  switch (config.rollout().compute_dtype()) {
-    case proto::RolloutSection::F32:
-      return DType::kF32;
-    case proto::RolloutSection::BF16:
-      return DType::kBF16;
-    case proto::RolloutSection::SAME:
-      break;
-  }
-  return compute_dtype(config);
 }
 
 Objective policy_objective(const proto::Config& config) {

@@ -12,15 +12,16 @@
 #include "comm/communicator.h"
 #include "comm/topology.h"
 #include "comm/watchdog.h"
+#include "config/config.h"
 #include "core/context.h"
 #include "kernels/optimizer.h"
 #include "learners/gradient.h"
 #include "learners/schedule.h"
-#include "models/manifest.h"
-#include "models/tokenizer.h"
 #include "models/transformer.h"
 #include "proto/config.pb.h"
 #include "rollout/engine.h"
+#include "storage/manifest.h"
+#include "text/tokenizer.h"
 
 namespace orrery {
 
@@ -86,8 +87,6 @@ int resolve_threads(const proto::Config& config, int local_ranks);
 bool learns_demonstrations(const proto::Config& config);
 
 // The config's words as the parts below know them.
-DType compute_dtype(const proto::Config& config);
-DType rollout_compute_dtype(const proto::Config& config);  ///< of ranks that only generate
 Objective policy_objective(const proto::Config& config);
 AdamWParams adamw_params(const proto::OptimSection& optim);
 LrSchedule lr_schedule(const proto::OptimSection& optim, int64_t total_steps);

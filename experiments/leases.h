@@ -20,7 +20,7 @@
 #include "actors/actor.h"
 #include "comm/mailbox.h"
 #include "experiments/job.h"
-#include "experiments/stop_signal.h"
+#include "launch/stop_signal.h"
 
 namespace orrery {
 

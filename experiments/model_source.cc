@@ -5,8 +5,8 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/process.h"
-#include "models/hf_folder.h"
 #include "rollout/block_manager.h"
+#include "storage/hf_folder.h"
 
 namespace orrery {
 namespace {

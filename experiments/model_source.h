@@ -12,11 +12,11 @@
 
 #include "core/context.h"
 #include "core/dtype.h"
-#include "models/checkpoint.h"
 #include "models/config.h"
 #include "models/parameters.h"
-#include "models/tokenizer.h"
 #include "models/transformer.h"
+#include "storage/checkpoint.h"
+#include "text/tokenizer.h"
 
 namespace orrery {
 

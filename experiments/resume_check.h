@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "models/manifest.h"
 #include "proto/config.pb.h"
+#include "storage/manifest.h"
 
 namespace orrery {
 

@@ -1,9 +1,9 @@
 #include "experiments/resume_rules.h"
 
+#include "config/config.h"
+#include "config/config_values.h"
+#include "config/yaml_to_proto.h"
 #include "core/error.h"
-#include "experiments/config.h"
-#include "experiments/config_values.h"
-#include "experiments/yaml_to_proto.h"
 
 namespace orrery {
 namespace {

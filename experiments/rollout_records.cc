@@ -4,7 +4,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
-#include "experiments/run_folder.h"
+#include "launch/run_folder.h"
 #include "rollout/rollout_file.h"
 
 namespace orrery {

@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "experiments/job.h"
-#include "models/train_state.h"
 #include "rollout/trajectory.h"
+#include "storage/train_state.h"
 
 namespace orrery {
 

@@ -11,8 +11,8 @@
 #include "actors/prompt_source.h"
 #include "experiments/sft_example.h"
 #include "experiments/sft_rows.h"
-#include "models/tokenizer.h"
 #include "proto/config.pb.h"
+#include "text/tokenizer.h"
 
 namespace orrery {
 

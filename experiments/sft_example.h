@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "actors/item_check.h"
-#include "models/chat_training.h"
+#include "text/chat_training.h"
 
 namespace orrery {
 

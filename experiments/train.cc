@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "config/config.h"
 #include "core/error.h"
 #include "core/file.h"
 #include "core/flight_recorder.h"
@@ -13,18 +14,18 @@
 #include "core/plain_error.h"
 #include "core/timer.h"
 #include "experiments/checkpointing.h"
-#include "experiments/config.h"
+#include "experiments/config_check.h"
 #include "experiments/divergence.h"
-#include "experiments/heartbeat.h"
 #include "experiments/rl_stage.h"
 #include "experiments/rollout_records.h"
-#include "experiments/run_folder.h"
 #include "experiments/sft_stage.h"
-#include "experiments/stop_signal.h"
-#include "experiments/supervision.h"
 #include "experiments/together.h"
-#include "models/hf_folder.h"
+#include "launch/heartbeat.h"
+#include "launch/run_folder.h"
+#include "launch/stop_signal.h"
+#include "launch/supervision.h"
 #include "rollout/rollout_file.h"
+#include "storage/hf_folder.h"
 
 namespace orrery {
 namespace {

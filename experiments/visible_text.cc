@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-#include "models/tokenizer_utf8.h"
+#include "text/tokenizer_utf8.h"
 
 namespace orrery {
 namespace {

@@ -11,9 +11,9 @@
 #include <vector>
 
 #include "comm/communicator.h"
-#include "comm/ordered_reducer.h"
 #include "learners/gradient.h"
 #include "learners/optimizer.h"
+#include "learners/ordered_reducer.h"
 
 namespace orrery {
 

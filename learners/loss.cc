@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "core/error.h"
-#include "kernels/cpu/scalar_math.h"
+#include "kernels/scalar_math.h"
 
 namespace orrery {
 namespace {

@@ -1,5 +1,5 @@
 // AdamW with its state sharded over the learners (ZeRO-1, Rajbhandari et al. 2020): each rank keeps the
-// moments of its part of the flat parameters (comm/slice_plan.h), updates that part, and the parts are
+// moments of its part of the flat parameters (learners/slice_plan.h), updates that part, and the parts are
 // gathered.
 #pragma once
 
@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "comm/communicator.h"
-#include "comm/slice_plan.h"
 #include "core/buffer.h"
 #include "kernels/optimizer.h"
+#include "learners/slice_plan.h"
 
 namespace orrery {
 

@@ -4,8 +4,8 @@
 #include <array>
 
 #include "core/error.h"
-#include "models/json_read.h"
-#include "models/lfs_pointer.h"
+#include "core/json_read.h"
+#include "core/lfs_pointer.h"
 
 namespace orrery {
 namespace {

@@ -15,9 +15,9 @@
 #include "core/context.h"
 #include "core/error.h"
 #include "kernels/sampling.h"
-#include "models/tokenizer.h"
 #include "models/transformer.h"
 #include "rollout/trajectory.h"
+#include "text/tokenizer.h"
 
 namespace orrery {
 

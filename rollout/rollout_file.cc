@@ -8,9 +8,9 @@
 #include "core/fault.h"
 #include "core/file.h"
 #include "core/sha256.h"
-#include "models/tokenizer_utf8.h"
-#include "rollout/hdf5_arrays.h"
 #include "rollout/rollout_file_layout.h"
+#include "storage/hdf5_arrays.h"
+#include "text/tokenizer_utf8.h"
 
 namespace orrery {
 namespace {

@@ -36,7 +36,7 @@
 // datasets that are not listed here, and treats optional ones that are absent as absent; so what is only
 // added needs no new number.
 //
-// Thread-safe: the HDF5 library is called under the process's one lock (models/hdf5_lock.h).
+// Thread-safe: the HDF5 library is called under the process's one lock (storage/hdf5_lock.h).
 #pragma once
 
 #include <cstdint>

@@ -16,9 +16,9 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/sha256.h"
-#include "rollout/hdf5_arrays.h"
 #include "rollout/rollout_file.h"
 #include "rollout/rollout_file_layout.h"
+#include "storage/hdf5_arrays.h"
 
 namespace orrery {
 namespace {

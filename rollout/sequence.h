@@ -14,10 +14,10 @@
 #include <string>
 #include <vector>
 
-#include "models/tokenizer.h"
 #include "rollout/engine.h"
 #include "rollout/stop.h"
 #include "rollout/trajectory.h"
+#include "text/tokenizer.h"
 
 namespace orrery {
 

@@ -12,7 +12,7 @@
 #include <string_view>
 #include <vector>
 
-#include "models/tokenizer.h"
+#include "text/tokenizer.h"
 
 namespace orrery {
 

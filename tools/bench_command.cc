@@ -6,7 +6,7 @@
 #include "core/error.h"
 #include "core/plain_error.h"
 #include "experiments/agreement.h"
-#include "experiments/bench.h"
+#include "tools/bench/bench.h"
 #include "tools/commands.h"
 #include "tools/model_options.h"
 #include "tools/ranks.h"

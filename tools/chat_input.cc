@@ -5,8 +5,8 @@
 #include <sstream>
 
 #include "core/error.h"
-#include "models/json_duplicates.h"
-#include "models/tokenizer_utf8.h"
+#include "core/json_duplicates.h"
+#include "text/tokenizer_utf8.h"
 #include "tools/commands.h"
 
 namespace orrery {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "models/chat_template.h"
+#include "text/chat_template.h"
 
 namespace orrery {
 

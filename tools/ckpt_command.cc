@@ -13,9 +13,9 @@
 #include <vector>
 
 #include "core/error.h"
-#include "models/checkpoint.h"
-#include "models/checkpoint_report.h"
-#include "models/hf_folder.h"
+#include "storage/checkpoint.h"
+#include "storage/checkpoint_report.h"
+#include "storage/hf_folder.h"
 #include "tools/commands.h"
 
 namespace orrery {

@@ -2,7 +2,9 @@
 #include <string>
 #include <vector>
 
-#include "experiments/launcher.h"
+#include "config/config.h"
+#include "experiments/config_check.h"
+#include "launch/launcher.h"
 #include "tools/commands.h"
 
 namespace orrery {
@@ -55,7 +57,9 @@ void add_launch_command(CLI::App& app, Command& run, const std::vector<std::stri
     run = [=] {
       LaunchOptions chosen = *options;
       if (*hang_timeout >= 0) chosen.hang_timeout = *hang_timeout;
-      return run_launch(chosen);
+      const proto::Config config = load_config(chosen.config, chosen.overrides);
+      check_config(config, chosen.ranks);
+      return run_launch(chosen, config);
     };
   });
 }

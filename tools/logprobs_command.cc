@@ -5,9 +5,9 @@
 
 #include "core/error.h"
 #include "core/file.h"
+#include "core/json_duplicates.h"
 #include "experiments/model_source.h"
 #include "learners/gradient.h"
-#include "models/json_duplicates.h"
 #include "tools/commands.h"
 #include "tools/model_options.h"
 

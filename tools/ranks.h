@@ -9,8 +9,8 @@
 #include "core/flight_recorder.h"
 #include "core/log.h"
 #include "core/plain_error.h"
-#include "experiments/stop_signal.h"
 #include "experiments/together.h"
+#include "launch/stop_signal.h"
 
 namespace orrery {
 

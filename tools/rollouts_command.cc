@@ -7,10 +7,10 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "experiments/rollout_records.h"
-#include "experiments/run_folder.h"
 #include "experiments/visible_text.h"
-#include "models/checkpoint.h"
+#include "launch/run_folder.h"
 #include "rollout/rollout_file.h"
+#include "storage/checkpoint.h"
 #include "tools/commands.h"
 #include "tools/rollout_filter.h"
 

@@ -2,10 +2,11 @@
 #include <memory>
 #include <vector>
 
+#include "config/config.h"
 #include "core/error.h"
 #include "core/fault.h"
 #include "experiments/agreement.h"
-#include "experiments/config.h"
+#include "experiments/config_check.h"
 #include "experiments/config_files.h"
 #include "experiments/evaluate.h"
 #include "experiments/job.h"

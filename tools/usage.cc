@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <cctype>
 
+#include "config/config_keys.h"
 #include "core/error.h"
-#include "experiments/config_keys.h"
 
 namespace orrery {
 namespace {

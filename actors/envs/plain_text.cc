@@ -4,7 +4,7 @@
 #include <array>
 #include <cstdint>
 
-#include "models/tokenizer_utf8.h"
+#include "text/tokenizer_utf8.h"
 
 namespace orrery {
 namespace {

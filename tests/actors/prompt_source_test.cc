@@ -10,8 +10,8 @@
 #include "actors/actor.h"
 #include "actors/envs/single_turn.h"
 #include "core/error.h"
-#include "tests/models/tokenizer_fixtures.h"
 #include "tests/support/scratch.h"
+#include "tests/text/tokenizer_fixtures.h"
 
 namespace orrery {
 namespace {

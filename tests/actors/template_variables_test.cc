@@ -5,7 +5,7 @@
 #include "actors/environment.h"
 #include "actors/prompt_source.h"
 #include "core/error.h"
-#include "tests/models/tokenizer_fixtures.h"
+#include "tests/text/tokenizer_fixtures.h"
 
 namespace orrery {
 namespace {

@@ -9,13 +9,13 @@
 #include <regex>
 #include <set>
 
+#include "config/config.h"
+#include "config/config_keys.h"
+#include "config/yaml_to_proto.h"
 #include "core/error.h"
 #include "core/file.h"
-#include "experiments/config.h"
-#include "experiments/config_keys.h"
 #include "experiments/inputs.h"
 #include "experiments/resume_rules.h"
-#include "experiments/yaml_to_proto.h"
 #include "tests/support/scratch.h"
 
 namespace orrery {

@@ -6,8 +6,8 @@
 #include <fstream>
 
 #include "actors/envs/single_turn.h"
+#include "config/config.h"
 #include "core/error.h"
-#include "experiments/config.h"
 #include "tests/support/scratch.h"
 
 namespace orrery {

@@ -1,6 +1,6 @@
 // Input: a chat template in Jinja, then perhaps, after a line "===", the content of a message.
-#include "models/chat_template.h"
 #include "tests/fuzz/fuzzing.h"
+#include "text/chat_template.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace orrery;

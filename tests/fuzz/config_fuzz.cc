@@ -1,5 +1,6 @@
 // Input: a YAML config, then perhaps, after a line "===", key=value overrides, one a line.
-#include "experiments/config.h"
+#include "config/config.h"
+#include "experiments/config_check.h"
 
 #include <google/protobuf/util/message_differencer.h>
 

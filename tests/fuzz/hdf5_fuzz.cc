@@ -5,8 +5,8 @@
 #include <cstring>
 
 #include "core/file.h"
-#include "models/checkpoint.h"
 #include "rollout/rollout_file.h"
+#include "storage/checkpoint.h"
 #include "tests/fuzz/fuzzing.h"
 #include "tests/support/tiny_config.h"
 

@@ -1,9 +1,9 @@
 // Input: the text of a checkpoint's manifest.json. Its digest is made to agree, so that its fields are read;
 // beside it lies a rank's file, which is no HDF5, and a tokenizer.
-#include "models/manifest.h"
+#include "storage/manifest.h"
 
 #include "core/sha256.h"
-#include "models/checkpoint.h"
+#include "storage/checkpoint.h"
 #include "tests/fuzz/fuzzing.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {

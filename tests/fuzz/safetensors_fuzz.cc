@@ -1,6 +1,6 @@
 // Input: a safetensors file, or, where it begins with '{', its header, a newline and its data; the length of
 // the header is then put before it, so that mutations reach what lies behind.
-#include "models/safetensors.h"
+#include "storage/safetensors.h"
 
 #include <cstring>
 

@@ -5,8 +5,8 @@
 #include <nlohmann/json.hpp>
 
 #include "experiments/sft_rows.h"
-#include "models/pretokenizer.h"
 #include "tests/fuzz/fuzzing.h"
+#include "text/pretokenizer.h"
 
 namespace {
 

@@ -1,11 +1,11 @@
 // Input: tokenizer.json, then perhaps tokenizer_config.json, generation_config.json, a text to encode,
 // special_tokens_map.json, added_tokens.json and config.json, between lines "===".
-#include "models/tokenizer.h"
+#include "text/tokenizer.h"
 
 #include <array>
 
-#include "models/tokenizer_utf8.h"
 #include "tests/fuzz/fuzzing.h"
+#include "text/tokenizer_utf8.h"
 
 namespace {
 

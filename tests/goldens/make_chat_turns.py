@@ -7,7 +7,7 @@
 For each template and conversation the ids of apply_chat_template, and which of them the assistant says: where the template has no
 generation blocks, by rendering message after message, as TRL and verl do. A turn ends with the first token that ends a sequence. Where
 the renderings are no beginnings of each other there is no answer (null); where only their ids are not, the case is left out.
-tests/models/chat_training_test.cc reads the file.
+tests/text/chat_training_test.cc reads the file.
 """
 import json
 import os

@@ -8,7 +8,7 @@ A few hundred model folders, some written out here and the rest drawn at random:
 special_tokens_map.json, flags in added_tokens_decoder, ids in generation_config.json and config.json, tokenizer classes, model
 types. For each: ids of a text, text of ids without special tokens, the names that a chat template knows, and the ids at which
 generation ends (vLLM's rule: the tokenizer's eos, and generation_config.json's ids, or else config.json's).
-tests/models/tokenizer_folders_test.cc reads them.
+tests/text/tokenizer_folders_test.cc reads them.
 """
 import copy
 import json

@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "kernels/attention.h"
-#include "kernels/cpu/scalar_math.h"
+#include "kernels/scalar_math.h"
 
 namespace orrery::attention_test {
 

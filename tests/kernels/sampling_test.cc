@@ -3,7 +3,7 @@
 #include <map>
 #include <numeric>
 
-#include "kernels/cpu/scalar_math.h"
+#include "kernels/scalar_math.h"
 #include "tests/kernels/kernel_testing.h"
 
 namespace orrery {

@@ -1,6 +1,6 @@
 #include "kernels/swiglu.h"
 
-#include "kernels/cpu/scalar_math.h"
+#include "kernels/scalar_math.h"
 #include "tests/kernels/kernel_testing.h"
 
 namespace orrery {

@@ -6,8 +6,8 @@
 #include <filesystem>
 
 #include "learners/gradient.h"
-#include "models/hf_folder.h"
-#include "models/safetensors.h"
+#include "storage/hf_folder.h"
+#include "storage/safetensors.h"
 
 namespace orrery {
 namespace {

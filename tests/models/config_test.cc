@@ -7,7 +7,7 @@
 
 #include "core/error.h"
 #include "core/file.h"
-#include "models/json_read.h"
+#include "core/json_read.h"
 #include "tests/support/assets.h"
 #include "tests/support/scratch.h"
 

@@ -3,11 +3,11 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "config/config.h"
+#include "config/yaml_to_proto.h"
 #include "core/error.h"
-#include "experiments/config.h"
 #include "experiments/inputs.h"
 #include "experiments/together.h"
-#include "experiments/yaml_to_proto.h"
 #include "tests/mpi/world.h"
 
 namespace orrery {

@@ -8,11 +8,11 @@
 #include <thread>
 
 #include "comm/mailbox.h"
-#include "comm/ordered_reducer.h"
 #include "comm/watchdog.h"
 #include "comm/weight_channel.h"
 #include "core/error.h"
 #include "core/rng.h"
+#include "learners/ordered_reducer.h"
 #include "tests/mpi/world.h"
 
 namespace orrery {

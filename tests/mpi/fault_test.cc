@@ -9,12 +9,12 @@
 #include <thread>
 
 #include "comm/mailbox.h"
-#include "comm/ordered_reducer.h"
 #include "comm/weight_channel.h"
 #include "core/error.h"
 #include "core/fault.h"
 #include "experiments/checkpoint_writer.h"
 #include "experiments/together.h"
+#include "learners/ordered_reducer.h"
 #include "tests/mpi/world.h"
 #include "tests/support/scratch.h"
 #include "tests/support/tiny_config.h"

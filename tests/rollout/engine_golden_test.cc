@@ -4,8 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "core/file.h"
-#include "models/hf_folder.h"
 #include "rollout/engine.h"
+#include "storage/hf_folder.h"
 #include "tests/support/assets.h"
 
 namespace orrery {

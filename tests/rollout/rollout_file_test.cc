@@ -8,7 +8,7 @@
 
 #include "core/error.h"
 #include "core/file.h"
-#include "rollout/hdf5_arrays.h"
+#include "storage/hdf5_arrays.h"
 #include "tests/rollout/make_group.h"
 #include "tests/support/scratch.h"
 

@@ -8,7 +8,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/sha256.h"
-#include "models/checkpoint.h"
+#include "storage/checkpoint.h"
 #include "tests/support/tiny_config.h"
 
 namespace orrery::testing_support {

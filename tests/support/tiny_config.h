@@ -4,7 +4,7 @@
 #include <fmt/format.h>
 
 #include "models/config.h"
-#include "models/manifest.h"
+#include "storage/manifest.h"
 
 namespace orrery::testing_support {
 

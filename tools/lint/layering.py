@@ -10,16 +10,20 @@ import re
 import sys
 from pathlib import Path
 
-# What each folder may include besides itself.
+# What each folder may include besides itself, lowest floor first.
 BELOW = {
     "core": set(),
     "proto": set(),
     "kernels": {"core"},
     "comm": {"core", "proto"},
+    "text": {"core"},
+    "config": {"core", "proto"},
     "models": {"core", "kernels"},
-    "rollout": {"core", "kernels", "models", "proto"},
-    "actors": {"core", "proto", "kernels", "comm", "models", "rollout"},
+    "storage": {"core", "models"},
+    "rollout": {"core", "proto", "kernels", "text", "models", "storage"},
+    "actors": {"core", "proto", "kernels", "comm", "text", "models", "rollout"},
     "learners": {"core", "proto", "kernels", "comm", "models", "rollout"},
+    "launch": {"core", "proto", "comm", "config", "storage", "rollout"},
 }
 # The top floor sees everything below; tools also sees experiments. Tests and benchmarks see all: what they link bounds them.
 BELOW["experiments"] = {*BELOW}
@@ -30,8 +34,8 @@ HOUSE = {*BELOW, "tests", "bench"}
 PLACES = [
     (re.compile(r"mpi\.h$"), re.compile(r"comm/|tests/(comm|mpi)/|bench/reduce_bench\.cc"), "mpi.h belongs to comm/ alone"),
     (re.compile(r"(hdf5|H5\w+|hdf5_hl)\.h$"),
-     re.compile(r"(tests/)?(models|rollout)/(.*/)?\w*(checkpoint|trajectory|rollout_file|hdf5)\w*\.(h|cc)$"),
-     "hdf5.h belongs to the files of checkpoint and trajectory I/O in models/ and rollout/"),
+     re.compile(r"(tests/)?(storage|rollout)/(.*/)?\w*(checkpoint|trajectory|rollout_file|hdf5)\w*\.(h|cc)$"),
+     "hdf5.h belongs to the files of checkpoint and trajectory I/O in storage/ and rollout/"),
     (re.compile(r"(cuda_runtime(_api)?|cuda|cublasLt|cudnn|nccl)\.h$"),
      re.compile(r"core/\w*(device|cuda)\w*\.|(tests/)?kernels/cuda/|comm/\w*nccl\w*\."),
      "CUDA's headers belong to core's device files, kernels/cuda/ and NCCL's file"),
@@ -66,7 +70,7 @@ def include_findings(name, delimiter, path, root):
         return
     if target not in BELOW[folder] | {folder}:
         may = ", ".join(sorted(BELOW[folder])) or "nothing else"
-        if target == "proto" and folder in ("kernels", "models", "core"):
+        if target == "proto" and folder in ("core", "kernels", "text", "models", "storage"):
             yield f"{folder}/ never includes generated protobuf ({path})"
         else:
             yield f"{folder}/ may not include {path}: it may include {may}"

@@ -1,0 +1,134 @@
+#include "config/config_effect.h"
+
+#include <string>
+#include <string_view>
+
+#include "config/config.h"
+#include "config/config_keys.h"
+#include "config/config_values.h"
+#include "core/error.h"
+
+namespace orrery {
+namespace {
+
+enum class Kind {
+  kSwitch,  ///< set explicitly it may turn the keys off
+  kStrict   ///< the two never go together
+};
+
+struct EffectRule {
+  std::string_view key;  ///< one that ends in '.' is a section and all in it
+  std::string_view by;   ///< what decides
+  Kind kind;
+  bool (*idle)(const proto::Config& config);
+  std::string_view why;  ///< and what to do
+};
+
+using proto::Config;
+
+bool has_sft(const Config& c) { return c.sft().total_training_steps() > 0; }
+bool is_constant(const proto::OptimSection& optim) {
+  return optim.lr_scheduler_type() == proto::OptimSection::CONSTANT;
+}
+
+constexpr EffectRule kRules[] = {
+    {"data.arithmetic.", "data.env", Kind::kStrict,
+     [](const Config& c) { return c.data().env() != proto::DataSection::ARITHMETIC; },
+     "it is of data.env arithmetic and data.env is another: leave it out"},
+    {"data.constraint.", "data.env", Kind::kStrict,
+     [](const Config& c) { return c.data().env() != proto::DataSection::CONSTRAINT; },
+     "it is of data.env constraint and data.env is another: leave it out"},
+    {"data.external.", "data.env", Kind::kStrict,
+     [](const Config& c) { return c.data().env() != proto::DataSection::EXTERNAL; },
+     "it is of data.env external and data.env is another: set data.env to external, or leave it out"},
+    {"rollout.val_n", "rollout.val_temperature", Kind::kStrict,
+     [](const Config& c) { return c.rollout().val_temperature() == 0; },
+     "rollout.val_temperature is 0 (greedy), so that all samples of a prompt are the same: set that above 0, "
+     "such as 0.6, or val_n to 1"},
+    {"sft.", "sft.total_training_steps", Kind::kSwitch, [](const Config& c) { return !has_sft(c); },
+     "sft.total_training_steps is 0, so that there is no SFT: set that, or leave it out"},
+    {"sft.text_separator", "sft.text_files", Kind::kSwitch,
+     [](const Config& c) { return has_sft(c) && c.sft().text_files().empty(); },
+     "sft.text_files are not, which it would separate: set them, or leave it out"},
+    {"sft.val_files", "trainer.test_freq", Kind::kSwitch,
+     [](const Config& c) { return has_sft(c) && c.trainer().test_freq() == 0; },
+     "trainer.test_freq is 0, so that their loss is never measured: set that, or leave them out"},
+    {"sft.optim.min_lr_ratio", "sft.optim.lr_scheduler_type", Kind::kSwitch,
+     [](const Config& c) { return has_sft(c) && is_constant(c.sft().optim()); },
+     "sft.optim.lr_scheduler_type is constant: set that to cosine or linear, or leave it out"},
+    {"data.arithmetic.flawed_fraction", "sft.total_training_steps", Kind::kSwitch,
+     [](const Config& c) { return !has_sft(c); },
+     "it is of SFT's demonstrations and sft.total_training_steps is 0: set that, or leave it out"},
+    {"data.constraint.words", "data.constraint.words_per_prompt", Kind::kSwitch,
+     [](const Config& c) { return c.data().constraint().words_per_prompt() == 0; },
+     "data.constraint.words_per_prompt is 0: set that, or leave it out"},
+    {"data.constraint.fixed_words", "data.constraint.words_per_prompt", Kind::kSwitch,
+     [](const Config& c) { return c.data().constraint().words_per_prompt() == 0; },
+     "data.constraint.words_per_prompt is 0: set that, or leave it out"},
+    {"actor.kl_loss_type", "actor.kl_loss_coef", Kind::kSwitch,
+     [](const Config& c) { return c.actor().kl_loss_coef() == 0; },
+     "actor.kl_loss_coef is 0, so that there is no KL loss: set that above 0, or leave it out"},
+    {"actor.optim.min_lr_ratio", "actor.optim.lr_scheduler_type", Kind::kSwitch,
+     [](const Config& c) { return is_constant(c.actor().optim()); },
+     "actor.optim.lr_scheduler_type is constant: set that to cosine or linear, or leave it out"},
+    {"algorithm.rollout_is_threshold", "rollout.compute_dtype", Kind::kSwitch,
+     [](const Config& c) { return rollout_compute_dtype(c) == compute_dtype(c); },
+     "rollouts are of the learner's type (rollout.compute_dtype), so that their log-probs are the learner's "
+     "to the bit and there is nothing to correct: leave it out"},
+    {"trainer.test_freq", "trainer.total_training_steps", Kind::kSwitch,
+     [](const Config& c) {
+       return c.trainer().total_training_steps() == 0 && (!has_sft(c) || c.sft().val_files().empty());
+     },
+     "there are no RL steps (trainer.total_training_steps is 0) and no sft.val_files, so that there is "
+     "nothing to validate: set one of them, or leave it out"},
+    {"trainer.max_ckpt_to_keep", "trainer.save_freq", Kind::kSwitch,
+     [](const Config& c) { return c.trainer().save_freq() == -1; },
+     "trainer.save_freq is -1, so that no checkpoint is written: set that, or leave it out"},
+};
+
+bool is_about(const EffectRule& rule, std::string_view key) {
+  return rule.key.ends_with('.') ? key.starts_with(rule.key) && key != rule.by : key == rule.key;
+}
+
+/// What the file says of environments that the command line did not choose, back to its defaults.
+void drop_other_environments(proto::Config& config, const ConfigReader& reader) {
+  if (reader.source("data.env") != ConfigReader::kCommandLine) return;
+  const auto drop = [&](google::protobuf::Message& section, const std::string& name) {
+    for (int i = 0; i < section.GetDescriptor()->field_count(); ++i) {
+      const auto* field = section.GetDescriptor()->field(i);
+      if (reader.source(join_key(name, field->name())) != ConfigReader::kCommandLine)
+        section.GetReflection()->ClearField(&section, field);
+    }
+  };
+  proto::DataSection& data = *config.mutable_data();
+  if (data.env() != proto::DataSection::ARITHMETIC) drop(*data.mutable_arithmetic(), "data.arithmetic");
+  if (data.env() != proto::DataSection::CONSTRAINT) drop(*data.mutable_constraint(), "data.constraint");
+  if (data.env() != proto::DataSection::EXTERNAL) drop(*data.mutable_external(), "data.external");
+  fill_defaults(config);
+}
+
+}  // namespace
+
+void check_effect(proto::Config& config, const ConfigReader& reader) {
+  Config defaults;
+  fill_defaults(defaults);
+  const auto usual = config_values(config_to_yaml(defaults));
+  drop_other_environments(config, reader);
+  const auto is_typed = [&](std::string_view key) {
+    return reader.source(std::string(key)) == ConfigReader::kCommandLine;
+  };
+  const auto values = config_values(config_to_yaml(config));
+  for (const EffectRule& rule : kRules) {
+    if (!rule.idle(config)) continue;
+    const bool decided = !reader.source(std::string(rule.by)).empty();
+    for (const auto& [key, value] : values) {
+      const std::string where = reader.source(key);
+      if (!is_about(rule, key) || where.empty() || usual.at(key) == value) continue;
+      const bool off_on_purpose = decided && (is_typed(rule.by) || !is_typed(key));
+      if (rule.kind == Kind::kSwitch && off_on_purpose) continue;
+      fail_usage("{}: {} is set, but {}", where, key, rule.why);
+    }
+  }
+}
+
+}  // namespace orrery

@@ -1,0 +1,83 @@
+// manifest.json of a checkpoint: what was saved, when, and the size and SHA-256 of every other file.
+// manifest.sha256 beside it (a line that `sha256sum -c` reads) covers the manifest itself. docs/formats.md
+// lists the fields.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/extent.h"
+#include "core/quiet_worker.h"
+#include "models/parameters.h"
+#include "storage/train_state.h"
+
+namespace orrery {
+
+/// Something from outside that a run learns from, by what it holds.
+struct InputDigest {
+  std::string key;     ///< of the config: "data.train_files", "model.path"
+  std::string name;    ///< path of a data file; in a model folder: the file's name, or "weights"
+  std::string digest;  ///< "sha256:..." or, of weights in memory, "sums:..."
+
+  bool operator==(const InputDigest&) const = default;
+};
+
+/// What a run wants to find again, beside the numbers.
+struct CheckpointInfo {
+  int64_t step = 0;
+  std::string stage;                ///< "sft", "grpo", "import" (kImportStage)
+  std::string run_config_yaml;      ///< the resolved configuration
+  std::string model_config_json;    ///< text of the model's config.json
+  std::optional<TrainState> state;  ///< of `step`; none: an imported model, of step 0
+  std::optional<double> reward;     ///< mean reward of the step
+  int64_t unix_time = 0;            ///< seconds; 0 when saving: now
+  /// What the run read; none: the checkpoint is an import, or older than this field.
+  std::optional<std::vector<InputDigest>> inputs;
+};
+
+/// One file of a checkpoint folder.
+struct CheckpointFileEntry {
+  std::string name;  ///< relative to the folder
+  int64_t bytes = 0;
+  std::string sha256;
+  std::vector<Extent> extents;  ///< of the flat buffers, rising; none for tokenizer files
+};
+
+struct Manifest {
+  CheckpointInfo info;
+  int64_t flat_size = 0;
+  std::vector<CheckpointFileEntry> slices;     ///< in rank order; together they hold every element once
+  std::vector<CheckpointFileEntry> tokenizer;  ///< "tokenizer/..."
+  ModelConfig config;                          ///< parsed from info.model_config_json
+};
+
+inline constexpr const char* kManifestFile = "manifest.json";
+inline constexpr const char* kManifestHashFile = "manifest.sha256";
+inline constexpr const char* kTokenizerFolder = "tokenizer";
+inline constexpr const char* kImportStage = "import";
+
+/// "rank_0000_of_0004.h5"
+std::string checkpoint_slice_name(int64_t rank, int64_t ranks);
+
+/// Name, size and digest of a file that is there.
+CheckpointFileEntry describe_file(const std::filesystem::path& folder, const std::string& name,
+                                  const PieceRunner& run_piece = run_at_once);
+
+/// Throws Error unless the file has the entry's size and digest.
+void verify_file(const std::filesystem::path& folder, const CheckpointFileEntry& entry,
+                 const PieceRunner& run_piece = run_at_once);
+
+/// Writes both files, durably, into the folder. Checks that the slices cover the table's flat buffer, and
+/// that stage, step and state belong together.
+void write_manifest(const std::filesystem::path& folder, const Manifest& manifest,
+                    const ParameterTable& table);
+
+/// Reads the manifest after checking its own digest; checks every field, that the parameter table is the one
+/// this program makes of the model's config, and that the files have the stated sizes (their digests:
+/// verify_file; what slices say of themselves: check_slice_file).
+Manifest read_manifest(const std::filesystem::path& folder);
+
+}  // namespace orrery

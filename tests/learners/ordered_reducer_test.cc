@@ -1,0 +1,182 @@
+#include "learners/ordered_reducer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <chrono>
+#include <cmath>
+#include <cstring>
+#include <mutex>
+#include <thread>
+
+#include "comm/communicator.h"
+#include "core/error.h"
+#include "core/rng.h"
+
+namespace orrery {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+template <class Body>
+std::string error_of(Body&& body, int exit_code = kExitFailure) {
+  try {
+    body();
+  } catch (const Error& e) {
+    EXPECT_EQ(e.exit_code(), exit_code);
+    return e.what();
+  }
+  return "no error";
+}
+
+std::vector<float> random_floats(size_t count, uint64_t stream) {
+  Philox generator(11, RngPurpose::kTest, stream);
+  std::vector<float> values(count);
+  for (float& v : values) v = static_cast<float>(generator.normal());
+  return values;
+}
+
+TEST(SlicePlan, CoversEverythingEvenlyAtChunkBounds) {
+  using Buckets = std::vector<std::vector<int64_t>>;
+  EXPECT_EQ(plan_slices(10, 1, 4).buckets, (Buckets{{0, 1, 2, 3, 4}, {4, 5, 6, 7, 8}, {8, 8, 9, 9, 10}}));
+  EXPECT_EQ(plan_slices(10, 1, 1).buckets, (Buckets{{0, 10}}));
+  EXPECT_EQ(plan_slices(5, 16, 4).buckets, (Buckets{{0, 0, 0, 0, 5}}));
+  EXPECT_EQ(plan_slices(0, 16, 2).buckets, (Buckets{{0, 0, 0}}));
+  EXPECT_EQ(plan_slices(10, 1, 4).extents(1), (std::vector<Extent>{{1, 2}, {5, 6}, {8, 9}}));
+  for (const int64_t elements : {1, 17, 4096, 100003, 3000000}) {
+    for (const int ranks : {1, 2, 3, 8}) {
+      const SlicePlan plan = plan_slices(elements, 64, ranks);
+      EXPECT_LE(plan.buckets.size(), 64u);
+      EXPECT_EQ(plan.elements(), elements);
+      EXPECT_EQ(plan.ranks(), ranks);
+      int64_t cursor = 0;
+      for (const auto& offsets : plan.buckets) {
+        EXPECT_EQ(offsets.front(), cursor);
+        for (size_t r = 0; r + 1 < offsets.size(); ++r) {
+          EXPECT_LE(offsets[r], offsets[r + 1]);
+          EXPECT_TRUE(offsets[r] % 64 == 0 || offsets[r] == elements);
+        }
+        cursor = offsets.back();
+      }
+      int64_t least = elements, most = 0;
+      for (const auto& extents : plan.all_extents()) {
+        least = std::min(least, total_size(extents));
+        most = std::max(most, total_size(extents));
+      }
+      EXPECT_LE(most - least, 2 * 64) << elements << " elements, " << ranks << " ranks";
+    }
+  }
+}
+
+/// The definition: leaves of a complete binary tree, every node left + right.
+float tree_sum(const std::vector<std::vector<float>>& leaves, size_t first, size_t count, size_t element) {
+  if (count == 1) return leaves[first][element];
+  const float left = tree_sum(leaves, first, count / 2, element);
+  const float right = tree_sum(leaves, first + count / 2, count / 2, element);
+  return left + right;
+}
+
+TEST(ShardTree, HasTheBitsOfTheRecursiveDefinition) {
+  constexpr size_t kElements = 70001;  // more than a thread's grain
+  std::vector<std::vector<float>> leaves;
+  for (uint64_t s = 0; s < 16; ++s) leaves.push_back(random_floats(kElements, s));
+  for (const int64_t count : {1, 2, 4, 8, 16}) {
+    for (const int threads : {1, 3}) {
+      Context ctx;
+      ctx.threads = threads;
+      ShardTree tree({}, {0, kElements}, count);
+      std::vector<int64_t> order;
+      // Twice: a used tree must not leak the last sum into the next.
+      for (int round = 0; round < 2; ++round) {
+        order.clear();
+        std::vector<int64_t> told;
+        tree.sum(
+            ctx, 100,
+            [&](int64_t shard, const FlatView& buffer, const FinalFrom& final_from) {
+              order.push_back(shard);
+              for (size_t i = kElements; i-- > 0;) {  // from the end, telling now and then
+                *buffer.at(static_cast<int64_t>(i)) += leaves[static_cast<size_t>(shard - 100)][i];
+                if (shard % 2 == 1 && i % 20000 == 0 && i > 0) final_from(static_cast<int64_t>(i));
+              }
+            },
+            [](int64_t /*shard*/) { return false; }, [&](int64_t begin) { told.push_back(begin); });
+        const std::span<const float> sum = tree.result();
+        if (count == 1) {
+          EXPECT_THAT(told, ElementsAre(0));
+        } else {
+          EXPECT_THAT(told, ElementsAre(60000, 40000, 20000, 0)) << "of the last shard";
+        }
+        for (size_t i = 0; i < kElements; i += 37) {
+          ASSERT_EQ(std::bit_cast<uint32_t>(sum[i]),
+                    std::bit_cast<uint32_t>(tree_sum(leaves, 0, static_cast<size_t>(count), i)))
+              << count << " shards, element " << i;
+        }
+      }
+      EXPECT_EQ(tree.memory_bytes(),
+                (std::countr_zero(static_cast<uint64_t>(count)) + 1) * kElements * sizeof(float));
+      ASSERT_EQ(order.size(), static_cast<size_t>(count));
+      EXPECT_EQ(order.front(), 100);
+      EXPECT_EQ(order.back(), 100 + count - 1);
+    }
+  }
+  EXPECT_THROW(ShardTree({}, {0, 10}, 3), Error);
+}
+
+TEST(ShardTree, AWindowHasTheBitsOfAWholeBuffer) {
+  // Regions of several sizes, one of them empty; the first is written until the end.
+  const std::vector<int64_t> regions = {0, 5000, 45000, 45000, 46003, 90001};
+  const int64_t elements = regions.back();
+  std::vector<std::vector<float>> leaves;
+  for (uint64_t s = 0; s < 8; ++s) leaves.push_back(random_floats(static_cast<size_t>(elements), s));
+  leaves[3].assign(leaves[3].size(), -0.0f);  // as a shard without rows leaves it, but for the sign
+  const auto add = [&](int64_t shard, const FlatView& buffer, int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      *buffer.at(i) += leaves[static_cast<size_t>(shard)][static_cast<size_t>(i)];
+  };
+  Context ctx;
+  ctx.threads = 2;
+  for (const int64_t count : {1, 2, 4, 8}) {
+    for (const int64_t whole_shard :
+         {int64_t{-1}, int64_t{1}, int64_t{3}}) {  // one that is not told by region
+      ShardTree windowed({}, regions, count), whole({}, {0, elements}, count);
+      const auto fill = [&](int64_t shard, const FlatView& buffer, const FinalFrom& final_from) {
+        if (shard == 5) return;  // a shard without rows
+        add(shard, buffer, 0, 2500);
+        for (size_t r = regions.size() - 1; r > 1; --r) {
+          add(shard, buffer, regions[r - 1], regions[r]);
+          if (shard != whole_shard) final_from(regions[r - 1]);
+        }
+        add(shard, buffer, 2500, 5000);
+      };
+      for (int round = 0; round < 2; ++round) {
+        std::vector<int64_t> told;
+        windowed.sum(
+            ctx, 0, fill, [&](int64_t shard) { return shard != whole_shard; },
+            [&](int64_t begin) { told.push_back(begin); });
+        whole.sum(ctx, 0, fill, [](int64_t /*shard*/) { return false; });
+        EXPECT_EQ(std::memcmp(windowed.result().data(), whole.result().data(), whole.result().size_bytes()),
+                  0)
+            << count << " shards, whole " << whole_shard;
+        EXPECT_EQ(told.back(), 0);
+      }
+      // log2(count) buffers and a window; a shard that is not told by region makes the window whole.
+      const bool is_whole = whole_shard >= 0 && whole_shard < count;
+      const int64_t full = std::max(std::countr_zero(static_cast<uint64_t>(count)), 1);
+      const int64_t last = count == 1 ? 0 : is_whole ? elements : 5000 + 90001 - 46003;
+      EXPECT_EQ(windowed.memory_bytes(), static_cast<size_t>(full * elements + last) * sizeof(float));
+    }
+  }
+}
+
+TEST(ShardTree, RefusesAWindowThatIsNotToldByRegion) {
+  ShardTree tree({}, {0, 10, 20, 30}, 2);
+  const auto fill = [](int64_t /*shard*/, const FlatView& /*buffer*/, const FinalFrom& final_from) {
+    final_from(15);
+  };
+  EXPECT_THROW(tree.sum(Context(), 0, fill, [](int64_t /*shard*/) { return true; }), Error);
+}
+
+}  // namespace
+}  // namespace orrery

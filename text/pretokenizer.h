@@ -1,0 +1,70 @@
+// The "pre_tokenizer" of tokenizer.json: cuts text into the pieces within which BPE merges. ByteLevel (with
+// or without its own expression), Split (String or Regex, every behavior), Digits, Metaspace, and Sequence of
+// those; any other type is an Error naming the file and the type. Immutable, safe to share between threads.
+#pragma once
+
+#include <array>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "text/tokenizer_json.h"
+#include "text/tokenizer_pattern.h"
+
+namespace orrery {
+
+/// GPT-2's alphabet: each byte as one printable character, so that any text is a sequence of vocabulary
+/// characters.
+class ByteAlphabet {
+ public:
+  ByteAlphabet();
+  std::string_view of_byte(unsigned char byte) const { return text_[byte]; }
+  /// The byte a code point stands for, or -1.
+  int to_byte(uint32_t code_point) const { return code_point < bytes_.size() ? bytes_[code_point] : -1; }
+
+ private:
+  std::array<std::string, 256> text_;
+  std::array<int, 324> bytes_{};
+};
+
+class PreTokenizer {
+ public:
+  /// A null node gives the one that leaves text whole.
+  explicit PreTokenizer(const JsonNode& node);
+
+  /// The pieces of `text` (valid UTF-8, normalized), none empty. `at_start`: nothing of the input stands
+  /// before it.
+  std::vector<std::string> apply(std::string_view text, bool at_start) const;
+
+ private:
+  enum class Behavior { kRemoved, kIsolated, kMergedWithPrevious, kMergedWithNext, kContiguous };
+  enum class Scheme { kAlways, kFirst, kNever };
+  struct Split {
+    Pattern pattern;
+    Behavior behavior;
+    bool invert;
+  };
+  struct PrependSpace {};  // where the piece doesn't start with one
+  struct ToBytes {};       // into the byte alphabet
+  struct Metaspace {
+    std::string replacement;
+    Scheme scheme;
+  };
+  using Step = std::variant<Split, PrependSpace, ToBytes, Metaspace>;
+  struct Piece {
+    std::string text;
+    bool at_start;
+  };
+
+  void add(const JsonNode& node, int depth);
+  void add_metaspace(const JsonNode& node);
+  static Behavior behavior_of(const JsonNode& node);
+  static void split(const Split& step, const Piece& piece, std::vector<Piece>& out);
+  void change(const Step& step, Piece& piece) const;
+
+  std::vector<Step> steps_;
+  ByteAlphabet alphabet_;
+};
+
+}  // namespace orrery

@@ -1,0 +1,99 @@
+#include "text/tokenizer_added.h"
+
+#include <algorithm>
+
+#include "text/tokenizer_utf8.h"
+
+namespace orrery {
+namespace {
+
+size_t previous_character(std::string_view text, size_t offset) {
+  do {
+    --offset;
+  } while (offset > 0 && (static_cast<unsigned char>(text[offset]) & 0xC0) == 0x80);
+  return offset;
+}
+
+bool word_before(std::string_view text, size_t offset) {
+  return offset > 0 && is_word_character(utf8_code_point(text, previous_character(text, offset)));
+}
+
+bool word_after(std::string_view text, size_t offset) {
+  return offset < text.size() && is_word_character(utf8_code_point(text, offset));
+}
+
+/// Where the white space that ends at `offset` begins.
+size_t space_begin(std::string_view text, size_t offset) {
+  while (offset > 0) {
+    const size_t previous = previous_character(text, offset);
+    if (!is_white_space(utf8_code_point(text, previous))) break;
+    offset = previous;
+  }
+  return offset;
+}
+
+size_t space_end(std::string_view text, size_t offset) {
+  while (offset < text.size() && is_white_space(utf8_code_point(text, offset))) {
+    offset += static_cast<size_t>(utf8_length(text[offset]));
+  }
+  return offset;
+}
+
+}  // namespace
+
+void AddedTokenFinder::add(std::string_view pattern, const AddedToken& token) {
+  if (pattern.empty()) return;
+  size_t node = 0;
+  for (const char c : pattern) {
+    const auto [found, is_new] =
+        nodes_[node].next.try_emplace(static_cast<unsigned char>(c), static_cast<int32_t>(nodes_.size()));
+    node = static_cast<size_t>(found->second);
+    if (is_new) nodes_.emplace_back();
+  }
+  starts_[static_cast<unsigned char>(pattern[0])] = true;
+  if (nodes_[node].token >= 0) return;  // two contents that normalize to one pattern: the first wins
+  nodes_[node].token = static_cast<int32_t>(tokens_.size());
+  tokens_.push_back(token);
+}
+
+AddedTokenFinder::Match AddedTokenFinder::longest_at(std::string_view text, size_t begin) const {
+  Match best{begin, -1};
+  size_t node = 0;
+  for (size_t at = begin; at < text.size(); ++at) {
+    const auto found = nodes_[node].next.find(static_cast<unsigned char>(text[at]));
+    if (found == nodes_[node].next.end()) break;
+    node = static_cast<size_t>(found->second);
+    if (nodes_[node].token >= 0) best = {at + 1, nodes_[node].token};
+  }
+  return best;
+}
+
+std::vector<TextSegment> AddedTokenFinder::split(std::string_view text) const {
+  std::vector<TextSegment> segments;
+  size_t done = 0;
+  for (size_t at = 0; at < text.size();) {
+    if (!starts_[static_cast<unsigned char>(text[at])]) {
+      ++at;
+      continue;
+    }
+    const Match match = longest_at(text, at);
+    if (match.token < 0) {
+      ++at;
+      continue;
+    }
+    const AddedToken& token = tokens_[static_cast<size_t>(match.token)];
+    size_t begin = at, end = match.end;
+    at = match.end;
+    if (token.single_word && (word_before(text, begin) || word_after(text, end))) continue;
+    // White space that an earlier token has taken is not taken again.
+    begin = std::max(token.lstrip ? space_begin(text, begin) : begin, done);
+    if (token.rstrip) end = space_end(text, end);
+    if (begin > done) segments.push_back({done, begin, -1});
+    segments.push_back({begin, end, token.id});
+    done = end;
+  }
+  if (done < text.size()) segments.push_back({done, text.size(), -1});
+  return segments;
+}
+
+}  // namespace orrery
