@@ -9,14 +9,14 @@
 #include "core/plain_error.h"
 #include "core/timer.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 constexpr auto kIdleSleep = std::chrono::microseconds(200);
 /// With an idle engine, before other ranks and leases have their turn.
 constexpr auto kPatience = std::chrono::milliseconds(2);
 
-void check_reward(const Trajectory& t, const StepResult& result, const std::string& text) {
+void check_reward(const rollout::Trajectory& t, const StepResult& result, const std::string& text) {
   const auto check = [&](const std::string& what, double value) {
     if (std::isfinite(value)) return;
     fail_as_users(
@@ -30,8 +30,8 @@ void check_reward(const Trajectory& t, const StepResult& result, const std::stri
 
 }  // namespace
 
-Actor::Actor(Engine& engine, const Tokenizer& tokenizer, const Environment& env, const PromptSource& source,
-             ActorConfig config)
+Actor::Actor(rollout::Engine& engine, const text::Tokenizer& tokenizer, const Environment& env,
+             const PromptSource& source, ActorConfig config)
     : engine_(engine), tokenizer_(tokenizer), env_(env), source_(source), config_(std::move(config)) {}
 
 void Actor::run(uint64_t step, LeaseSource& leases) {
@@ -60,7 +60,7 @@ void Actor::run(uint64_t step, LeaseSource& leases) {
       std::this_thread::sleep_for(kIdleSleep);  // waiting for a lease: leave the core to other ranks
       continue;
     }
-    for (GenerateResult& turn : engine_.step()) {
+    for (rollout::GenerateResult& turn : engine_.step()) {
       const auto it = work_.find(turn.prompt_index);
       ORRERY_CHECK(it != work_.end() && turn.sample_index < it->second.samples.size(),
                    "the engine returned sample {} of prompt {}, which nobody asked for", turn.sample_index,
@@ -86,7 +86,7 @@ void Actor::settle_waiting(LeaseSource& leases, std::chrono::milliseconds patien
 
 void Actor::deliver_if_finished(WorkMap::iterator work, LeaseSource& leases) {
   if (work->second.unfinished > 0) return;
-  Group group{step_, work->first, {}};
+  rollout::Group group{step_, work->first, {}};
   for (Sample& sample : work->second.samples) {
     if (sample.place == Place::kDropped) {
       ++group.dropped;
@@ -132,8 +132,8 @@ void Actor::start(uint64_t step, uint64_t prompt_index) {
 }
 
 void Actor::submit(const Sample& sample, uint32_t n) {
-  const Trajectory& t = sample.trajectory;
-  GenerateRequest request;
+  const rollout::Trajectory& t = sample.trajectory;
+  rollout::GenerateRequest request;
   request.seed = config_.seed;
   request.step = t.step;
   request.prompt_index = t.prompt_index;
@@ -153,8 +153,8 @@ void Actor::leave_engine(Work& work) {
   if (--work.in_engine == 0) --groups_in_engine_;
 }
 
-void Actor::finish_turn(Work& work, Sample& sample, GenerateResult&& turn) {
-  Trajectory& t = sample.trajectory;
+void Actor::finish_turn(Work& work, Sample& sample, rollout::GenerateResult&& turn) {
+  rollout::Trajectory& t = sample.trajectory;
   t.tokens.insert(t.tokens.end(), turn.tokens.begin(), turn.tokens.end());
   t.logprobs.insert(t.logprobs.end(), turn.logprobs.begin(), turn.logprobs.end());
   t.entropies.insert(t.entropies.end(), turn.entropies.begin(), turn.entropies.end());
@@ -169,12 +169,12 @@ void Actor::finish_turn(Work& work, Sample& sample, GenerateResult&& turn) {
   sample.text = tokenizer_.decode(turn.text_tokens(), /*skip_special_tokens=*/true);
   t.response_text += sample.text;
   const int64_t left = config_.max_response_length - static_cast<int64_t>(t.tokens.size());
-  sample.episode->submit(sample.text, turn.finish_reason == FinishReason::kStop ? left : 0);
+  sample.episode->submit(sample.text, turn.finish_reason == rollout::FinishReason::kStop ? left : 0);
   settle(work, sample);
 }
 
 void Actor::settle(Work& work, Sample& sample) {
-  Trajectory& t = sample.trajectory;
+  rollout::Trajectory& t = sample.trajectory;
   const std::pair<uint64_t, uint32_t> name(t.prompt_index, t.sample_index);
   std::optional<StepResult> result = sample.episode->try_result();
   if (!result) {
@@ -183,14 +183,14 @@ void Actor::settle(Work& work, Sample& sample) {
     return;
   }
   if (sample.place == Place::kEnvironment) waiting_.erase(name);
-  if (!result->dropped && !result->done && t.finish_reason == FinishReason::kStop) {
+  if (!result->dropped && !result->done && t.finish_reason == rollout::FinishReason::kStop) {
     if (go_on(sample, result->observation)) {
       sample.place = Place::kEngine;
       if (work.in_engine++ == 0) ++groups_in_engine_;
       return;
     }
-    t.finish_reason =
-        FinishReason::kLength;  // no room for the observation: the episode ends with the reward so far
+    t.finish_reason = rollout::FinishReason::kLength;  // no room for the observation: the episode ends with
+                                                       // the reward so far
   }
   --work.unfinished;
   sample.place = result->dropped ? Place::kDropped : Place::kDone;
@@ -201,7 +201,7 @@ void Actor::settle(Work& work, Sample& sample) {
 }
 
 bool Actor::go_on(Sample& sample, const std::string& observation) {
-  Trajectory& t = sample.trajectory;
+  rollout::Trajectory& t = sample.trajectory;
   const std::vector<int32_t> tokens =
       source_.observation_tokens(*sample.episode, observation, sample.said_end);
   if (static_cast<int64_t>(t.tokens.size() + tokens.size()) >= config_.max_response_length) return false;
@@ -215,10 +215,10 @@ bool Actor::go_on(Sample& sample, const std::string& observation) {
   return true;
 }
 
-std::vector<Group> LocalLeases::take() {
+std::vector<rollout::Group> LocalLeases::take() {
   std::sort(groups_.begin(), groups_.end(),
-            [](const Group& a, const Group& b) { return a.prompt_index < b.prompt_index; });
+            [](const rollout::Group& a, const rollout::Group& b) { return a.prompt_index < b.prompt_index; });
   return std::exchange(groups_, {});
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -17,7 +17,7 @@
 #include "actors/prompt_source.h"
 #include "rollout/engine.h"
 
-namespace orrery {
+namespace orrery::actors {
 
 /// Where an actor's prompts come from and its groups go. Calls do not block.
 class LeaseSource {
@@ -27,7 +27,7 @@ class LeaseSource {
   virtual std::optional<uint64_t> try_lease() = 0;
   /// No lease will ever come again.
   virtual bool exhausted() = 0;
-  virtual void deliver(Group group) = 0;
+  virtual void deliver(rollout::Group group) = 0;
   /// The job was asked to stop: what is in hand is dropped, and nothing more is delivered.
   virtual bool stopping() { return false; }
   /// Called between engine steps, whether or not a lease is wanted: a source may serve other ranks here.
@@ -38,7 +38,7 @@ struct ActorConfig {
   Split split = Split::kTrain;
   uint64_t seed = 0;
   uint32_t n = 1;
-  SamplingParams sampling;
+  kernels::SamplingParams sampling;
   int64_t max_response_length = 256;  ///< tokens, observations included
   std::vector<int32_t> stop_token_ids;
   std::vector<std::string> stop_strings;
@@ -48,8 +48,8 @@ struct ActorConfig {
 class Actor {
  public:
   /// Everything must outlive the actor.
-  Actor(Engine& engine, const Tokenizer& tokenizer, const Environment& env, const PromptSource& source,
-        ActorConfig config);
+  Actor(rollout::Engine& engine, const text::Tokenizer& tokenizer, const Environment& env,
+        const PromptSource& source, ActorConfig config);
 
   /// Works until `leases` is exhausted and everything taken is delivered, or until the job is asked to stop:
   /// what is in hand is then dropped. `step`: number of the batch, part of the samples' random streams. A
@@ -65,7 +65,7 @@ class Actor {
   enum class Place : uint8_t { kEngine, kEnvironment, kDone, kDropped };
   struct Sample {
     std::unique_ptr<Episode> episode;
-    Trajectory trajectory;
+    rollout::Trajectory trajectory;
     Place place = Place::kEngine;
     std::string text;                 // of the last turn
     std::optional<int32_t> said_end;  // the token that ended it, when it is one for that
@@ -79,7 +79,7 @@ class Actor {
   void start(uint64_t step, uint64_t prompt_index);
   void submit(const Sample& sample, uint32_t n);
   /// A turn has ended: it goes to the environment.
-  void finish_turn(Work& work, Sample& sample, GenerateResult&& turn);
+  void finish_turn(Work& work, Sample& sample, rollout::GenerateResult&& turn);
   /// Takes the environment's answer when it is there: the sample is done, dropped or has its next turn.
   void settle(Work& work, Sample& sample);
   /// True when the observation has room, and the sample is back in the engine.
@@ -90,8 +90,8 @@ class Actor {
   void deliver_if_finished(WorkMap::iterator work, LeaseSource& leases);
   void drop_all();
 
-  Engine& engine_;
-  const Tokenizer& tokenizer_;
+  rollout::Engine& engine_;
+  const text::Tokenizer& tokenizer_;
   const Environment& env_;
   const PromptSource& source_;
   ActorConfig config_;
@@ -110,13 +110,13 @@ class LocalLeases : public LeaseSource {
     return next_ < end_ ? std::optional(next_++) : std::nullopt;
   }
   bool exhausted() override { return next_ == end_; }
-  void deliver(Group group) override { groups_.push_back(std::move(group)); }
+  void deliver(rollout::Group group) override { groups_.push_back(std::move(group)); }
   /// Delivered groups by prompt index.
-  std::vector<Group> take();
+  std::vector<rollout::Group> take();
 
  private:
   uint64_t next_, end_;
-  std::vector<Group> groups_;
+  std::vector<rollout::Group> groups_;
 };
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -6,7 +6,7 @@
 
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 constexpr std::string_view kRows = "data is read from JSON Lines (an object a line)";
@@ -160,4 +160,4 @@ void refuse_other_rows(std::string_view line, bool more, const std::string& path
   }
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-namespace orrery {
+namespace orrery::actors {
 
 /// Usage Error when a file that begins with `bytes` is no plain text: Parquet, Arrow, HDF5, something
 /// compressed, an archive, a pickle, a web page, UTF-16, a pointer of Git LFS. `wanted` says what is read
@@ -16,4 +16,4 @@ void refuse_binary_format(std::string_view bytes, const std::string& path, std::
 /// `line` is the first that is not blank; `more` lines follow.
 void refuse_other_rows(std::string_view line, bool more, const std::string& path);
 
-}  // namespace orrery
+}  // namespace orrery::actors

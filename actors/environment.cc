@@ -6,7 +6,7 @@
 #include "actors/envs/gsm8k.h"
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::actors {
 
 std::string Environment::where(Split split, uint64_t index) const {
   return fmt::format("{} item {}", split == Split::kTrain ? "training" : "held-out", index);
@@ -28,4 +28,4 @@ std::unique_ptr<Environment> make_environment(const proto::DataSection& data, ui
   fail_usage("data.env: unknown environment {}", static_cast<int>(data.env()));
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

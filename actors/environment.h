@@ -22,7 +22,7 @@
 #include "proto/config.pb.h"
 #include "text/chat_template.h"
 
-namespace orrery {
+namespace orrery::actors {
 
 enum class Split { kTrain, kVal };
 
@@ -45,10 +45,10 @@ class Episode {
  public:
   virtual ~Episode() = default;
   /// The conversation so far: system and user messages for a chat model.
-  virtual const std::vector<ChatMessage>& messages() const = 0;
+  virtual const std::vector<text::ChatMessage>& messages() const = 0;
   /// Null, or the tools that a chat template tells the model of, a list of JSON schemas.
-  virtual const OrderedJson& tools() const {
-    static const OrderedJson kNone;
+  virtual const text::OrderedJson& tools() const {
+    static const text::OrderedJson kNone;
     return kNone;
   }
   /// The same as one plain text for a base model.
@@ -122,4 +122,4 @@ class Environment {
 /// Error with file:line, or skipped and counted in a warning, as data.on_error says.
 std::unique_ptr<Environment> make_environment(const proto::DataSection& data, uint64_t seed);
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -7,7 +7,7 @@
 #include "core/parallel.h"
 #include "core/timer.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 constexpr uint64_t kPart = 2048;  // items between two looks at the clock
@@ -69,4 +69,4 @@ std::string grouped(uint64_t number) {
   return text;
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

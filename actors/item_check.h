@@ -9,7 +9,7 @@
 
 #include "core/context.h"
 
-namespace orrery {
+namespace orrery::actors {
 
 /// How items are checked, and who speaks.
 struct CheckSetup {
@@ -64,4 +64,4 @@ inline uint64_t redrawn(uint64_t item, uint64_t attempt) { return item + (attemp
 /// "7,473,000".
 std::string grouped(uint64_t number);
 
-}  // namespace orrery
+}  // namespace orrery::actors

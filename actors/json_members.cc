@@ -4,7 +4,7 @@
 
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 constexpr std::string_view kSpace = " \t\r\n";
@@ -81,4 +81,4 @@ const JsonMember* find_member(const std::vector<JsonMember>& members, std::strin
   return found;
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-namespace orrery {
+namespace orrery::actors {
 
 struct JsonMember {
   std::string key;         ///< decoded
@@ -23,4 +23,4 @@ const JsonMember* find_member(const std::vector<JsonMember>& members, std::strin
 /// Without white space around and a byte order mark before it.
 std::string_view json_trimmed(std::string_view text);
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -12,7 +12,7 @@
 #include "core/json_duplicates.h"
 #include "core/log.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 /// Collects numbers as they are written, at one place of an object or in the list there.
@@ -129,4 +129,4 @@ std::string json_string(const nlohmann::json& object, const std::string& key, co
   return it->get<std::string>();
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

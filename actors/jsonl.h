@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-namespace orrery {
+namespace orrery::actors {
 
 /// Calls row(object, "file:line", line) for every non-empty line. A line that is not a JSON object, and an
 /// Error that `row` throws, is an Error with file:line; with `skip` such lines are left out, and one warning
@@ -27,4 +27,4 @@ std::vector<std::string> json_number_texts(std::string_view line, const std::vec
 /// object[key] as a string; Error naming `where` and the key when absent or of another type.
 std::string json_string(const nlohmann::json& object, const std::string& key, const std::string& where);
 
-}  // namespace orrery
+}  // namespace orrery::actors

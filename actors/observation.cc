@@ -5,7 +5,7 @@
 #include "actors/prompt_source.h"
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 /// Stands for what the policy has said. Its own text would do less well: templates trim it, and some leave
@@ -17,11 +17,11 @@ constexpr const char* kTurn = "ORRERY-TURN";
 std::vector<int32_t> PromptSource::observation_tokens(const Episode& episode, const std::string& observation,
                                                       std::optional<int32_t> said_end) const {
   if (!chat_template_) return tokenizer_.encode(observation, /*add_special_tokens=*/false);
-  std::vector<ChatMessage> conversation = messages(episode);
+  std::vector<text::ChatMessage> conversation = messages(episode);
   std::string turn = kTurn;
   const auto is_in = [&turn](const std::string& text) { return text.find(turn) != std::string::npos; };
   while (is_in(observation) || std::any_of(conversation.begin(), conversation.end(),
-                                           [&](const ChatMessage& m) { return is_in(m.content); })) {
+                                           [&](const text::ChatMessage& m) { return is_in(m.content); })) {
     turn += "-";  // a text that is its own
   }
   conversation.push_back({"assistant", turn});
@@ -50,4 +50,4 @@ std::vector<int32_t> PromptSource::observation_tokens(const Episode& episode, co
   return ids;
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -10,7 +10,7 @@
 #include "core/log.h"
 #include "core/rng.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 constexpr uint64_t kUnlimitedValidation = 500;
@@ -48,8 +48,9 @@ uint64_t permuted_index(uint64_t seed, uint64_t epoch, uint64_t size, uint64_t i
   return value;
 }
 
-PromptSource::PromptSource(const proto::DataSection& data, const Environment& env, const Tokenizer& tokenizer,
-                           uint64_t seed, const CheckSetup& setup, const PromptUse& use)
+PromptSource::PromptSource(const proto::DataSection& data, const Environment& env,
+                           const text::Tokenizer& tokenizer, uint64_t seed, const CheckSetup& setup,
+                           const PromptUse& use)
     : data_(data), env_(env), tokenizer_(tokenizer), seed_(seed) {
   check_prompt_template(data.prompt_template());
   if (data.apply_chat_template()) {
@@ -108,16 +109,16 @@ ItemProblem PromptSource::problem(Split split, uint64_t item, const std::vector<
           /*too_long=*/true};
 }
 
-std::vector<ChatMessage> PromptSource::messages(const Episode& episode) const {
-  std::vector<ChatMessage> messages = with_prompt_template(episode.messages(), data_.prompt_template());
+std::vector<text::ChatMessage> PromptSource::messages(const Episode& episode) const {
+  std::vector<text::ChatMessage> messages = with_prompt_template(episode.messages(), data_.prompt_template());
   if (data_.has_system_prompt() && (messages.empty() || messages.front().role != "system")) {
     messages.insert(messages.begin(), {"system", data_.system_prompt()});
   }
   return messages;
 }
 
-ChatOptions PromptSource::chat_options(const Episode& episode) {
-  ChatOptions options;
+text::ChatOptions PromptSource::chat_options(const Episode& episode) {
+  text::ChatOptions options;
   options.tools = episode.tools();
   return options;
 }
@@ -130,24 +131,24 @@ std::vector<int32_t> PromptSource::tokens(const Episode& episode) const {
   return ids;
 }
 
-ChatExample PromptSource::example(const Episode& episode, const std::string& answer) const {
-  return example(episode, {"assistant", answer, {}}, LearnedTurns::kLast);
+text::ChatExample PromptSource::example(const Episode& episode, const std::string& answer) const {
+  return example(episode, {"assistant", answer, {}}, text::LearnedTurns::kLast);
 }
 
-ChatExample PromptSource::example(const Episode& episode, const ChatMessage& answer,
-                                  LearnedTurns turns) const {
-  check_no_end_inside(tokenizer_, answer);
+text::ChatExample PromptSource::example(const Episode& episode, const text::ChatMessage& answer,
+                                        text::LearnedTurns turns) const {
+  text::check_no_end_inside(tokenizer_, answer);
   if (chat_template_) {
-    std::vector<ChatMessage> conversation = messages(episode);
-    if (turns == LearnedTurns::kAll) {
-      for (const ChatMessage& message : conversation) {
-        if (message.role == "assistant") check_no_end_inside(tokenizer_, message);
+    std::vector<text::ChatMessage> conversation = messages(episode);
+    if (turns == text::LearnedTurns::kAll) {
+      for (const text::ChatMessage& message : conversation) {
+        if (message.role == "assistant") text::check_no_end_inside(tokenizer_, message);
       }
     }
     conversation.push_back(answer);
-    return chat_example(*chat_template_, tokenizer_, conversation, turns, chat_options(episode));
+    return text::chat_example(*chat_template_, tokenizer_, conversation, turns, chat_options(episode));
   }
-  ChatExample example;
+  text::ChatExample example;
   example.prompt = tokens(episode);
   example.response = tokenizer_.encode(answer.content, /*add_special_tokens=*/false);
   if (!tokenizer_.eos_ids().empty()) example.response.push_back(tokenizer_.eos_ids().front());
@@ -191,4 +192,4 @@ uint64_t PromptSource::val_size() const {
   return env_.size(Split::kVal) == 0 ? wanted_val_size(data_, env_) : val_.size();
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

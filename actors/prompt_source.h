@@ -15,7 +15,7 @@
 #include "text/chat_training.h"
 #include "text/tokenizer.h"
 
-namespace orrery {
+namespace orrery::actors {
 
 /// An item of the environment, ready to generate from. Every sample of a group resets its own episode on it.
 struct Prompt {
@@ -38,7 +38,7 @@ class PromptSource {
   /// naming the item (file:line), its length and the limit; with data.on_error: skip such items are left out
   /// and counted in a warning, and it is an Error when none is left. Error when data.apply_chat_template is
   /// set and the template is unknown.
-  PromptSource(const proto::DataSection& data, const Environment& env, const Tokenizer& tokenizer,
+  PromptSource(const proto::DataSection& data, const Environment& env, const text::Tokenizer& tokenizer,
                uint64_t seed, const CheckSetup& setup = {}, const PromptUse& use = {});
 
   /// Training prompt number `prompt_index` of the run. With a finite split of `size` items that can be used,
@@ -69,15 +69,16 @@ class PromptSource {
 
   /// The same prompt with a teacher's response to it: what the chat template prints for the answer
   /// (text/chat_training.h), or the answer's text and the tokenizer's first end-of-sequence token.
-  ChatExample example(const Episode& episode, const std::string& answer) const;
+  text::ChatExample example(const Episode& episode, const std::string& answer) const;
   /// The same of an assistant's message, with a chat template perhaps all the assistant's of the conversation
   /// that it ends. Without a template only its content counts.
-  ChatExample example(const Episode& episode, const ChatMessage& answer, LearnedTurns turns) const;
+  text::ChatExample example(const Episode& episode, const text::ChatMessage& answer,
+                            text::LearnedTurns turns) const;
   bool is_chat() const { return chat_template_.has_value(); }
 
  private:
-  std::vector<ChatMessage> messages(const Episode& episode) const;
-  static ChatOptions chat_options(const Episode& episode);
+  std::vector<text::ChatMessage> messages(const Episode& episode) const;
+  static text::ChatOptions chat_options(const Episode& episode);
   bool skips() const { return data_.on_error() == proto::DataSection::SKIP; }
   UsableItems check(Split split, uint64_t wanted, const CheckSetup& setup);
   ItemProblem problem(Split split, uint64_t item, const std::vector<int32_t>& tokens) const;
@@ -88,9 +89,9 @@ class PromptSource {
 
   const proto::DataSection& data_;
   const Environment& env_;
-  const Tokenizer& tokenizer_;
+  const text::Tokenizer& tokenizer_;
   uint64_t seed_;
-  std::optional<ChatTemplate> chat_template_;
+  std::optional<text::ChatTemplate> chat_template_;
   UsableItems train_, val_;  // of finite splits
   int64_t longest_train_ = 0, longest_val_ = 0;
 };
@@ -99,4 +100,4 @@ class PromptSource {
 /// with cycle walking over Philox, so nothing is stored however large the data set is.
 uint64_t permuted_index(uint64_t seed, uint64_t epoch, uint64_t size, uint64_t index);
 
-}  // namespace orrery
+}  // namespace orrery::actors

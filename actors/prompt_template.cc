@@ -6,7 +6,7 @@
 
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 constexpr std::string_view kNamed = "{prompt}";
@@ -43,7 +43,7 @@ std::pair<std::string, std::string> halves(const std::string& pattern) {
 }
 
 /// `message` between `before` and `behind`; its further keys stay as they are.
-void wrap(ChatMessage& message, const std::string& before, const std::string& behind) {
+void wrap(text::ChatMessage& message, const std::string& before, const std::string& behind) {
   const auto parts = message.more.is_object() ? message.more.find("content") : message.more.end();
   if (parts == message.more.end() || parts->is_null() || parts->is_string()) {
     message.content = before + message.content + behind;
@@ -54,9 +54,9 @@ void wrap(ChatMessage& message, const std::string& before, const std::string& be
     }
     return;
   }
-  std::vector<OrderedJson*> texts;
+  std::vector<text::OrderedJson*> texts;
   if (parts->is_array()) {
-    for (OrderedJson& part : *parts) {
+    for (text::OrderedJson& part : *parts) {
       if (part.is_object() && part.contains("text") && part["text"].is_string())
         texts.push_back(&part["text"]);
     }
@@ -65,7 +65,7 @@ void wrap(ChatMessage& message, const std::string& before, const std::string& be
   *texts.front() = before + texts.front()->get<std::string>();
   *texts.back() = texts.back()->get<std::string>() + behind;
   message.content.clear();
-  for (const OrderedJson* text : texts) message.content += text->get_ref<const std::string&>();
+  for (const text::OrderedJson* text : texts) message.content += text->get_ref<const std::string&>();
 }
 
 }  // namespace
@@ -87,10 +87,11 @@ std::string fill_prompt_template(const std::string& pattern, const std::string& 
   return before + text + behind;
 }
 
-std::vector<ChatMessage> with_prompt_template(std::vector<ChatMessage> messages, const std::string& pattern) {
+std::vector<text::ChatMessage> with_prompt_template(std::vector<text::ChatMessage> messages,
+                                                    const std::string& pattern) {
   if (pattern == kBare || pattern == kNamed) return messages;
   const auto last = std::find_if(messages.rbegin(), messages.rend(),
-                                 [](const ChatMessage& message) { return message.role == "user"; });
+                                 [](const text::ChatMessage& message) { return message.role == "user"; });
   if (last == messages.rend()) {
     fail("the conversation has no user message for data.prompt_template to stand around");
   }
@@ -99,4 +100,4 @@ std::vector<ChatMessage> with_prompt_template(std::vector<ChatMessage> messages,
   return messages;
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

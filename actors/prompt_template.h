@@ -9,7 +9,7 @@
 
 #include "text/chat_template.h"
 
-namespace orrery {
+namespace orrery::actors {
 
 /// Usage Error unless `pattern` has exactly one place for the prompt.
 void check_prompt_template(const std::string& pattern);
@@ -20,6 +20,7 @@ std::string fill_prompt_template(const std::string& pattern, const std::string& 
 /// The conversation with its last user message inside `pattern`; as it was for "{}" and "{prompt}". Of a
 /// message in parts, the first text part gets what stands before the prompt and the last one what stands
 /// behind. Error when there is no user message, or none of its parts is a text.
-std::vector<ChatMessage> with_prompt_template(std::vector<ChatMessage> messages, const std::string& pattern);
+std::vector<text::ChatMessage> with_prompt_template(std::vector<text::ChatMessage> messages,
+                                                    const std::string& pattern);
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -5,17 +5,17 @@
 
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::actors {
 
-OrderedJson template_variables(const proto::DataSection& data) {
-  OrderedJson variables = OrderedJson::object();
+text::OrderedJson template_variables(const proto::DataSection& data) {
+  text::OrderedJson variables = text::OrderedJson::object();
   const std::map<std::string, std::string> sorted(data.chat_template_kwargs().begin(),
                                                   data.chat_template_kwargs().end());
   for (const auto& [name, json] : sorted) {
-    variables[name] = OrderedJson::parse(json, nullptr, /*allow_exceptions=*/false);
+    variables[name] = text::OrderedJson::parse(json, nullptr, /*allow_exceptions=*/false);
     if (variables[name].is_discarded()) fail_usage("data.chat_template_kwargs.{} is no JSON: {}", name, json);
   }
   return variables;
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -4,9 +4,9 @@
 #include "proto/config.pb.h"
 #include "text/chat_template.h"
 
-namespace orrery {
+namespace orrery::actors {
 
 /// The variables as a JSON object, in the order of their names.
-OrderedJson template_variables(const proto::DataSection& data);
+text::OrderedJson template_variables(const proto::DataSection& data);
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -9,7 +9,7 @@
 #include "core/error.h"
 #include "text/tokenizer_utf8.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 constexpr size_t kShownLines = 8, kShownBytes = 300;
@@ -22,11 +22,11 @@ constexpr size_t kPiece = size_t{64} << 10, kPieces = 64;
 std::string printable(std::string_view text, size_t limit) {
   const bool cut = text.size() > limit;
   std::string valid;
-  append_lossy_utf8(text.substr(0, limit), /*more_follows=*/cut, valid);
+  text::append_lossy_utf8(text.substr(0, limit), /*more_follows=*/cut, valid);
   std::string out;
   for (size_t at = 0; at < valid.size();) {
-    const auto length = static_cast<size_t>(utf8_length(valid[at]));
-    const uint32_t code = utf8_code_point(valid, at);
+    const auto length = static_cast<size_t>(text::utf8_length(valid[at]));
+    const uint32_t code = text::utf8_code_point(valid, at);
     const bool control = code < 0x20 || (code >= 0x7F && code < 0xA0) || code == 0x2028 || code == 0x2029;
     out += control ? " " : valid.substr(at, length);
     at += length;
@@ -177,4 +177,4 @@ bool Worker::was_not_found() {
 
 void Worker::kill() { process_.kill_group(); }
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -13,7 +13,7 @@
 
 #include "core/child_process.h"
 
-namespace orrery {
+namespace orrery::actors {
 
 /// One line for a message: at most `limit` bytes of it, what is no UTF-8 or would steer a terminal replaced.
 std::string printable(std::string_view text, size_t limit);
@@ -80,4 +80,4 @@ class Worker {
   LastLines errors_;
 };
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -11,7 +11,7 @@
 #include "core/log.h"
 #include "core/plain_error.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 using std::chrono::milliseconds;
@@ -317,4 +317,4 @@ std::string WorkerPool::take_trouble() {
   return text;
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

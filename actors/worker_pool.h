@@ -19,7 +19,7 @@
 #include "actors/json_members.h"
 #include "actors/worker.h"
 
-namespace orrery {
+namespace orrery::actors {
 
 struct WorkerPoolConfig {
   std::string command;
@@ -112,4 +112,4 @@ class WorkerPool {
   Clock::time_point looked_;  // at whether processes have ended
 };
 
-}  // namespace orrery
+}  // namespace orrery::actors

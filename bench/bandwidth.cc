@@ -10,7 +10,8 @@
 #include <cstdint>
 
 HWY_BEFORE_NAMESPACE();
-namespace orrery::HWY_NAMESPACE {
+namespace orrery::bench::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
 
 // Vectors an iteration: enough independent ones to hide the latency of an add.
 constexpr int kUnroll = 8;
@@ -64,7 +65,7 @@ void update_stream(float* p, int64_t count) {
   }
 }
 
-}  // namespace orrery::HWY_NAMESPACE
+}  // namespace orrery::bench::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
@@ -78,7 +79,7 @@ HWY_AFTER_NAMESPACE();
 #include "bench/bandwidth.h"
 #include "bench/turns.h"
 
-namespace orrery {
+namespace orrery::bench {
 HWY_EXPORT(read_stream);
 HWY_EXPORT(write_stream);
 HWY_EXPORT(write_past_caches);
@@ -163,5 +164,5 @@ double BandwidthCurve::seconds(double read, double written, double working_set) 
          (written - both) / at(Traffic::kWrite, working_set);
 }
 
-}  // namespace orrery
+}  // namespace orrery::bench
 #endif

@@ -5,7 +5,7 @@
 
 #include <vector>
 
-namespace orrery {
+namespace orrery::bench {
 
 enum class Traffic {
   kRead,       ///< every byte is read
@@ -32,4 +32,4 @@ class BandwidthCurve {
   std::vector<double> rates_[3];  // by Traffic, by size
 };
 
-}  // namespace orrery
+}  // namespace orrery::bench

@@ -8,7 +8,7 @@
 
 #include "core/buffer.h"
 
-namespace orrery {
+namespace orrery::bench {
 
 /// C [m, n] (+)= A [m, k] B [k, n]; A and B may be transposed views. pack_b: B is brought beforehand into the
 /// layout that oneDNN prefers. The matrices must outlive it; run() uses oneDNN's OpenMP team.
@@ -61,4 +61,4 @@ class DnnlProduct {
   dnnl::matmul matmul_;
 };
 
-}  // namespace orrery
+}  // namespace orrery::bench

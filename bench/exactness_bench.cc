@@ -30,7 +30,7 @@
 #include "learners/learner.h"
 #include "models/transformer.h"
 
-namespace orrery {
+namespace orrery::bench {
 namespace {
 
 constexpr int64_t kContext = 256;  ///< tokens before the one that a decode step computes
@@ -44,8 +44,8 @@ struct Options {
 };
 
 /// SmolLM2-135M's shape.
-ModelConfig model_config(int64_t layers) {
-  ModelConfig config;
+models::ModelConfig model_config(int64_t layers) {
+  models::ModelConfig config;
   config.model_type = "llama";
   config.hidden_size = 576;
   config.intermediate_size = 1536;
@@ -62,19 +62,19 @@ ModelConfig model_config(int64_t layers) {
 /// The products of a step in its order, by us and by oneDNN, on the same operands.
 class Products {
  public:
-  Products(const Context& ctx, const Transformer& model, int64_t rows, bool train)
+  Products(const Context& ctx, const models::Transformer& model, int64_t rows, bool train)
       : ctx_(ctx), train_(train) {
-    const ModelConfig& c = model.config();
+    const models::ModelConfig& c = model.config();
     const int64_t widest = std::max(2 * c.intermediate_size, c.qkv_size());
     // Head and loss go in chunks of rows, the gradient of a product has the size of its operand.
-    head_rows_ = train ? lm_head_chunk_rows(c.vocab_size, rows) : rows;
+    head_rows_ = train ? kernels::lm_head_chunk_rows(c.vocab_size, rows) : rows;
     x_ = random_buffer(rows * widest, 1);
     y_ = random_buffer(std::max(rows * widest, head_rows_ * c.vocab_size), 2);
     if (train)
       gradients_ = Buffer::zeroed({}, static_cast<size_t>(model.table().flat_size()) * sizeof(float));
     for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
-      const LayerOffsets& at = model.table().layer(i);
-      const Transformer::Layer& layer = model.layer(i);
+      const models::LayerOffsets& at = model.table().layer(i);
+      const models::Transformer::Layer& layer = model.layer(i);
       add(model, layer.qkv, at.qkv, rows);
       add(model, layer.o, at.o, rows);
       add(model, layer.gate_up, at.gate_up, rows);
@@ -86,11 +86,11 @@ class Products {
 
   void ours() {
     for (Product& p : products_) {
-      matmul_forward(ctx_, y(p), x(p), p.weight);
+      kernels::matmul_forward(ctx_, y(p), x(p), p.weight);
       if (!train_) continue;
-      matmul_backward_input(ctx_, x(p), y(p), p.weight, /*accumulate=*/false, arena_);
-      matmul_backward_weight(ctx_, {gradients_.span<float>().data() + p.offset, p.weight.n, p.weight.k}, y(p),
-                             x(p), arena_);
+      kernels::matmul_backward_input(ctx_, x(p), y(p), p.weight, /*accumulate=*/false, arena_);
+      kernels::matmul_backward_weight(
+          ctx_, {gradients_.span<float>().data() + p.offset, p.weight.n, p.weight.k}, y(p), x(p), arena_);
     }
   }
   void theirs() {
@@ -101,7 +101,7 @@ class Products {
 
  private:
   struct Product {
-    PackedWeight weight;
+    kernels::PackedWeight weight;
     int64_t offset, rows;
     std::vector<DnnlProduct> dnnl;  // forward; training: input's gradient, weight's gradient
   };
@@ -109,7 +109,8 @@ class Products {
   Mat<float> x(const Product& p) const { return {x_.span<float>().data(), p.rows, p.weight.k}; }
   Mat<float> y(const Product& p) const { return {y_.span<float>().data(), p.rows, p.weight.n}; }
 
-  void add(const Transformer& model, const PackedWeight& weight, int64_t offset, int64_t rows) {
+  void add(const models::Transformer& model, const kernels::PackedWeight& weight, int64_t offset,
+           int64_t rows) {
     products_.push_back({weight, offset, rows, {}});
     Product& p = products_.back();
     const float* plain = model.parameters().data() + offset;
@@ -132,7 +133,7 @@ class Products {
 /// One token for each of `batch` sequences that have kContext tokens: forward, head, sampling.
 class DecodeStep {
  public:
-  DecodeStep(const Context& ctx, const Transformer& model, int64_t batch)
+  DecodeStep(const Context& ctx, const models::Transformer& model, int64_t batch)
       : ctx_(ctx),
         model_(model),
         cache_(model.config(), {}, batch * kBlocks),
@@ -150,9 +151,9 @@ class DecodeStep {
     for (int64_t i = 0; i < batch; ++i) {
       std::vector<int32_t>& table = tables_[static_cast<size_t>(i)];
       for (int64_t b = 0; b < kBlocks; ++b) table.push_back(static_cast<int32_t>(i * kBlocks + b));
-      const KvSegment prefill{0, kContext, 0, table};
-      transformer_forward(ctx, model, {prompt, prompt_positions, std::span(&prefill, 1)}, cache_, {},
-                          Mat<float>(nullptr, 0, model.config().hidden_size), arena_);
+      const kernels::KvSegment prefill{0, kContext, 0, table};
+      models::transformer_forward(ctx, model, {prompt, prompt_positions, std::span(&prefill, 1)}, cache_, {},
+                                  Mat<float>(nullptr, 0, model.config().hidden_size), arena_);
       segments_.push_back({i, 1, kContext, table});
     }
   }
@@ -161,30 +162,31 @@ class DecodeStep {
     arena_.reset();
     const auto batch = static_cast<int64_t>(tokens_.size());
     const Mat<float> hidden = arena_.mat<float>(batch, model_.config().hidden_size);
-    transformer_forward(ctx_, model_, {tokens_, positions_, segments_}, cache_, output_rows_, hidden, arena_);
+    models::transformer_forward(ctx_, model_, {tokens_, positions_, segments_}, cache_, output_rows_, hidden,
+                                arena_);
     const Mat<float> logits = arena_.mat<float>(batch, model_.config().vocab_size);
-    lm_head_forward(ctx_, model_, logits, hidden);
-    sample_forward(ctx_, drawn_, logits, sampling_, uniforms_, arena_);
+    models::lm_head_forward(ctx_, model_, logits, hidden);
+    kernels::sample_forward(ctx_, drawn_, logits, sampling_, uniforms_, arena_);
   }
 
  private:
-  static constexpr int64_t kBlocks = kContext / kKvBlock + 1;
+  static constexpr int64_t kBlocks = kContext / kernels::kKvBlock + 1;
   Context ctx_;
-  const Transformer& model_;
-  KvCache cache_;
+  const models::Transformer& model_;
+  models::KvCache cache_;
   Arena arena_;
   std::vector<std::vector<int32_t>> tables_;
-  std::vector<KvSegment> segments_;
+  std::vector<kernels::KvSegment> segments_;
   std::vector<int32_t> tokens_, positions_, output_rows_, drawn_;
-  std::vector<SamplingParams> sampling_;
+  std::vector<kernels::SamplingParams> sampling_;
   std::vector<float> uniforms_;
 };
 
 /// A learner's step on `sequences` responses of `length` tokens, each of which is learned from.
 class TrainStep {
  public:
-  TrainStep(const Context& ctx, Transformer& model, int64_t sequences, int64_t length)
-      : comm_(make_local_communicator()),
+  TrainStep(const Context& ctx, models::Transformer& model, int64_t sequences, int64_t length)
+      : comm_(comm::make_local_communicator()),
         learner_(ctx, model, *comm_, {.gradient_shards = 1, .max_token_len = sequences * length}),
         tokens_(static_cast<size_t>(sequences * (length + 1))),
         mask_(static_cast<size_t>(length), 1),
@@ -193,25 +195,25 @@ class TrainStep {
   }
 
   void run() {
-    std::vector<Tree> trees;
+    std::vector<learners::Tree> trees;
     for (int64_t i = 0; i < sequences_; ++i) {
       const auto all =
           std::span(tokens_).subspan(static_cast<size_t>(i) * (mask_.size() + 1), mask_.size() + 1);
-      Leaf leaf;
+      learners::Leaf leaf;
       leaf.tokens = all.subspan(1);
       leaf.loss_mask = mask_;
       leaf.weight = 1.0f / static_cast<float>(tokens_.size());
       trees.push_back({all.first(1), {}});
       trees.back().leaves.push_back(std::move(leaf));
     }
-    Objective objective;
+    learners::Objective objective;
     objective.sft = true;
     learner_.update(trees, objective, {.lr = 0.0f, .weight_decay = 0.0f}, 1.0);
   }
 
  private:
-  std::unique_ptr<Communicator> comm_;
-  Learner learner_;
+  std::unique_ptr<comm::Communicator> comm_;
+  learners::Learner learner_;
   std::vector<int32_t> tokens_;
   std::vector<uint8_t> mask_;
   int64_t sequences_;
@@ -246,8 +248,8 @@ nlohmann::json measure(const std::string& name, int threads, int64_t turns, cons
 nlohmann::json run_case(const std::string& name, int threads, const Options& options) {
   omp_set_num_threads(threads);  // oneDNN's team
   const Context ctx{.threads = threads};
-  Transformer model(model_config(options.layers), {}, DType::kF32);
-  initialize_parameters(model.config(), model.table(), 1, model.parameters());
+  models::Transformer model(model_config(options.layers), {}, DType::kF32);
+  models::initialize_parameters(model.config(), model.table(), 1, model.parameters());
   model.pack(ctx);
   long long a = 0, b = 0;
   if (std::sscanf(name.c_str(), "decode:%lld", &a) == 1 && a >= 1 && a <= 4096) {
@@ -280,7 +282,7 @@ int run(int argc, char** argv) {
       ->check(CLI::Range(1, 30));
   app.add_flag("--json", options.json, "one JSON array instead of lines");
   CLI11_PARSE(app, argc, argv);
-  require_cpu_support();
+  kernels::require_cpu_support();
   nlohmann::json all = nlohmann::json::array();
   for (const int threads : options.threads) {
     for (const std::string& name : options.cases) {
@@ -302,6 +304,8 @@ int run(int argc, char** argv) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::bench
 
-int main(int argc, char** argv) { return orrery::bench_main("bench_exactness", orrery::run, argc, argv); }
+int main(int argc, char** argv) {
+  return orrery::bench::bench_main("bench_exactness", orrery::bench::run, argc, argv);
+}

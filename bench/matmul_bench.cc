@@ -27,7 +27,7 @@
 #include "kernels/numerics.h"
 #include "kernels/peak.h"
 
-namespace orrery {
+namespace orrery::bench {
 namespace {
 
 enum class Op { kForward, kForwardCold, kBackwardInput, kBackwardInputPacked, kBackwardWeight };
@@ -81,26 +81,26 @@ void run_case(benchmark::State& state, Op op, int64_t m, const Shape& shape, int
   const Mat<float> y_mat(y.span<float>().data(), m, n);
   const double flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
   Arena arena;
-  Buffer packed(Device{}, packed_weight_bytes(DType::kF32, n, k));
-  const PackedWeight weight = pack_weight(ctx, w_mat, DType::kF32, packed.data());
+  Buffer packed(Device{}, kernels::packed_weight_bytes(DType::kF32, n, k));
+  const kernels::PackedWeight weight = kernels::pack_weight(ctx, w_mat, DType::kF32, packed.data());
   switch (op) {
     case Op::kForward:
     case Op::kForwardCold: {
       const int64_t copies = op == Op::kForward ? 1 : 1 + kColdBytes / static_cast<int64_t>(packed.bytes());
       std::vector<Buffer> more;
-      std::vector<PackedWeight> weights = {weight};
+      std::vector<kernels::PackedWeight> weights = {weight};
       std::vector<DnnlProduct> theirs;
       for (int64_t i = 0; i < copies; ++i) {
         if (i > 0) {
           more.emplace_back(Device{}, packed.bytes());
-          weights.push_back(pack_weight(ctx, w_mat, DType::kF32, more.back().data()));
+          weights.push_back(kernels::pack_weight(ctx, w_mat, DType::kF32, more.back().data()));
         }
         theirs.emplace_back(m, n, k, x_mat.data, false, w_mat.data, true, y_mat.data, true, false);
       }
       size_t our_turn = 0, their_turn = 0;
       compare(
           state, threads, flops,
-          [&] { matmul_forward(ctx, y_mat, x_mat, weights[our_turn++ % weights.size()]); },
+          [&] { kernels::matmul_forward(ctx, y_mat, x_mat, weights[our_turn++ % weights.size()]); },
           [&] { theirs[their_turn++ % theirs.size()].run(); });
       break;
     }
@@ -109,14 +109,15 @@ void run_case(benchmark::State& state, Op op, int64_t m, const Shape& shape, int
       DnnlProduct theirs(m, k, n, y_mat.data, false, w_mat.data, false, x_mat.data,
                          op == Op::kBackwardInputPacked, false);
       compare(
-          state, threads, flops, [&] { matmul_backward_input(ctx, x_mat, y_mat, weight, false, arena); },
+          state, threads, flops,
+          [&] { kernels::matmul_backward_input(ctx, x_mat, y_mat, weight, false, arena); },
           [&] { theirs.run(); });
       break;
     }
     case Op::kBackwardWeight: {
       DnnlProduct theirs(n, k, m, y_mat.data, true, x_mat.data, false, w_mat.data, false, true);
       compare(
-          state, threads, flops, [&] { matmul_backward_weight(ctx, w_mat, y_mat, x_mat, arena); },
+          state, threads, flops, [&] { kernels::matmul_backward_weight(ctx, w_mat, y_mat, x_mat, arena); },
           [&] { theirs.run(); });
       break;
     }
@@ -125,7 +126,7 @@ void run_case(benchmark::State& state, Op op, int64_t m, const Shape& shape, int
 
 void run_peak(benchmark::State& state, int threads) {
   for (auto _ : state) {
-    const double peak = measure_fma_peak(threads);
+    const double peak = kernels::measure_fma_peak(threads);
     state.SetIterationTime(1e-9);
     state.counters["GFLOP/s"] = peak * 1e-9;
   }
@@ -166,19 +167,19 @@ void register_all() {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::bench
 
 int main(int argc, char** argv) {
   const auto run = [](int count, char** arguments) {
-    orrery::require_cpu_support();
-    orrery::take_cpu_target();
+    orrery::kernels::require_cpu_support();
+    orrery::bench::take_cpu_target();
     benchmark::Initialize(&count, arguments);
     if (benchmark::ReportUnrecognizedArguments(count, arguments)) return 2;
-    benchmark::AddCustomContext("kernels", orrery::cpu_target_name());
-    orrery::register_all();
+    benchmark::AddCustomContext("kernels", orrery::kernels::cpu_target_name());
+    orrery::bench::register_all();
     benchmark::RunSpecifiedBenchmarks();
     benchmark::Shutdown();
     return 0;
   };
-  return orrery::bench_main("bench_matmul", run, argc, argv);
+  return orrery::bench::bench_main("bench_matmul", run, argc, argv);
 }

@@ -12,7 +12,7 @@
 #include "kernels/numerics.h"
 #include "kernels/peak.h"
 
-namespace orrery {
+namespace orrery::bench {
 
 int64_t cold_copies(const ModelShape& model, double bytes) {
   return std::clamp<int64_t>(static_cast<int64_t>(static_cast<double>(kColdBytes) / bytes) + 1, 1,
@@ -77,14 +77,14 @@ std::string describe(const Machine& machine) {
 }
 
 int run(int argc, char** argv) {
-  require_cpu_support();
+  kernels::require_cpu_support();
   take_cpu_target();
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
 
-  const Machine one{1, measure_fma_peak(1), BandwidthCurve(1)};
-  const Machine two{2, measure_fma_peak(2), BandwidthCurve(2)};
-  benchmark::AddCustomContext("kernels", cpu_target_name());
+  const Machine one{1, kernels::measure_fma_peak(1), BandwidthCurve(1)};
+  const Machine two{2, kernels::measure_fma_peak(2), BandwidthCurve(2)};
+  benchmark::AddCustomContext("kernels", kernels::cpu_target_name());
   benchmark::AddCustomContext("1 thread", describe(one));
   benchmark::AddCustomContext("2 threads", describe(two));
   const Registry registry(one, two);
@@ -97,12 +97,14 @@ int run(int argc, char** argv) {
   }
   benchmark::RunSpecifiedBenchmarks();
   fmt::print(stderr, "FMA peak afterwards: 1 thread {:.0f} GFLOP/s, 2 threads {:.0f}\n",
-             measure_fma_peak(1) * 1e-9, measure_fma_peak(2) * 1e-9);
+             kernels::measure_fma_peak(1) * 1e-9, kernels::measure_fma_peak(2) * 1e-9);
   benchmark::Shutdown();
   return 0;
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::bench
 
-int main(int argc, char** argv) { return orrery::bench_main("bench_ops", orrery::run, argc, argv); }
+int main(int argc, char** argv) {
+  return orrery::bench::bench_main("bench_ops", orrery::bench::run, argc, argv);
+}

@@ -13,7 +13,7 @@
 #include "core/buffer.h"
 #include "core/context.h"
 
-namespace orrery {
+namespace orrery::bench {
 
 struct ModelShape {
   const char* name;
@@ -88,4 +88,4 @@ void add_row_cases(const Registry& registry, const ModelShape& model);
 void add_vocabulary_cases(const Registry& registry, const ModelShape& model);
 void add_flat_cases(const Registry& registry, const ModelShape& model);
 
-}  // namespace orrery
+}  // namespace orrery::bench

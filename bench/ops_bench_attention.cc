@@ -10,7 +10,7 @@
 #include "bench/turns.h"
 #include "kernels/attention.h"
 
-namespace orrery {
+namespace orrery::bench {
 namespace {
 
 /// `samples` runs of `rows` tokens after a prompt of `prompt` tokens that they share (0: none), for each of
@@ -26,12 +26,12 @@ constexpr Groups kPrefill{1, 0, 1, 512}, kGroup{1, 60, 8, 128}, kPlain{1, 0, 8, 
 /// Segments of a batch and their block tables, a prompt's whole blocks being its samples' too.
 struct Paged {
   std::deque<std::vector<int32_t>> tables;
-  std::vector<KvSegment> segments;
+  std::vector<kernels::KvSegment> segments;
   int32_t blocks = 0;
 
   /// Grows a table to hold `tokens`.
   void grow(std::vector<int32_t>& table, int64_t tokens) {
-    while (static_cast<int64_t>(table.size()) * kKvBlock < tokens) table.push_back(blocks++);
+    while (static_cast<int64_t>(table.size()) * kernels::kKvBlock < tokens) table.push_back(blocks++);
   }
 };
 
@@ -41,10 +41,11 @@ Paged decode_batch(const Groups& groups, int64_t context) {
   Paged batch;
   for (int64_t g = 0; g < groups.groups; ++g) {
     std::vector<int32_t> prompt;
-    batch.grow(prompt, groups.prompt / kKvBlock * kKvBlock);
+    batch.grow(prompt, groups.prompt / kernels::kKvBlock * kernels::kKvBlock);
     for (int64_t s = 0; s < groups.samples; ++s) batch.tables.push_back(prompt);
   }
-  for (int64_t tokens = kKvBlock; tokens < context + kKvBlock; tokens += kKvBlock) {
+  for (int64_t tokens = kernels::kKvBlock; tokens < context + kernels::kKvBlock;
+       tokens += kernels::kKvBlock) {
     for (std::vector<int32_t>& table : batch.tables) batch.grow(table, std::min(tokens, context));
   }
   for (const std::vector<int32_t>& table : batch.tables) {
@@ -68,7 +69,7 @@ Paged training_batch(const Groups& groups) {
     if (groups.prompt > 0) {
       add({}, 0, groups.prompt);
       shared = batch.tables.back();
-      shared.resize(static_cast<size_t>(groups.prompt / kKvBlock));
+      shared.resize(static_cast<size_t>(groups.prompt / kernels::kKvBlock));
     }
     for (int64_t s = 0; s < groups.samples; ++s) add(shared, groups.prompt, groups.rows);
   }
@@ -76,9 +77,9 @@ Paged training_batch(const Groups& groups) {
 }
 
 /// (query, key) pairs that a batch looks at.
-double pairs_of(std::span<const KvSegment> segments) {
+double pairs_of(std::span<const kernels::KvSegment> segments) {
   double pairs = 0;
-  for (const KvSegment& s : segments) {
+  for (const kernels::KvSegment& s : segments) {
     pairs += static_cast<double>(s.rows) *
              (static_cast<double>(s.position) + 0.5 * static_cast<double>(s.rows + 1));
   }
@@ -88,11 +89,11 @@ double pairs_of(std::span<const KvSegment> segments) {
 /// Pools of keys and values, one for each layer walked through.
 struct Pools {
   std::vector<Buffer> memory;
-  std::vector<KvPool> pools;
+  std::vector<kernels::KvPool> pools;
 
   Pools(const ModelShape& model, int64_t blocks, int64_t copies) {
     for (int64_t i = 0; i < copies; ++i) {
-      KvPool pool{nullptr, nullptr, blocks, model.kv_heads, model.head_dim};
+      kernels::KvPool pool{nullptr, nullptr, blocks, model.kv_heads, model.head_dim};
       memory.push_back(random_buffer(2 * blocks * pool.block_elements(), static_cast<uint32_t>(i)));
       pool.k = memory.back().span<float>().data();
       pool.v = pool.k + blocks * pool.block_elements();
@@ -113,7 +114,7 @@ float scale_of(const ModelShape& model) {
 void run_forward(benchmark::State& state, const Machine& machine, const ModelShape& model, const Paged& batch,
                  int64_t kv_tokens, bool cold, bool lse) {
   int64_t rows = 0;
-  for (const KvSegment& s : batch.segments) rows += s.rows;
+  for (const kernels::KvSegment& s : batch.segments) rows += s.rows;
   Cost cost;
   cost.flops = 4.0 * pairs_of(batch.segments) * static_cast<double>(model.q_size());
   const double kv_bytes = as_bytes(kv_tokens * 2 * model.kv_size()),
@@ -133,18 +134,18 @@ void run_forward(benchmark::State& state, const Machine& machine, const ModelSha
       lse ? Mat<float>(lse_memory.span<float>().data(), rows, model.heads) : Mat<float>();
   size_t turn = 0;
   measure(state, machine, cost, [&] {
-    attention_forward(ctx, heads_at(out_mat, 0, model.heads, model.head_dim), lse_mat,
-                      heads_at(qkv_mat, 0, model.heads, model.head_dim),
-                      pools.pools[turn++ % pools.pools.size()], batch.segments, scale_of(model));
+    kernels::attention_forward(ctx, heads_at(out_mat, 0, model.heads, model.head_dim), lse_mat,
+                               heads_at(qkv_mat, 0, model.heads, model.head_dim),
+                               pools.pools[turn++ % pools.pools.size()], batch.segments, scale_of(model));
   });
 }
 
 void run_backward(benchmark::State& state, const Machine& machine, const ModelShape& model,
                   const Groups& groups) {
   const Paged batch = training_batch(groups);
-  std::vector<AttentionSegment> segments;
+  std::vector<kernels::AttentionSegment> segments;
   int32_t prompt = -1;
-  for (const KvSegment& s : batch.segments) {
+  for (const kernels::KvSegment& s : batch.segments) {
     if (s.position == 0) prompt = static_cast<int32_t>(segments.size());
     segments.push_back({s.row_begin, s.rows, s.position, s.position == 0 ? -1 : prompt});
   }
@@ -170,26 +171,27 @@ void run_backward(benchmark::State& state, const Machine& machine, const ModelSh
   const Context ctx = context_of(machine);
   Arena arena;
   measure(state, machine, cost, [&] {
-    attention_backward(ctx, part(dqkv, 0, model.heads), part(dqkv, k_at, model.kv_heads),
-                       part(dqkv, v_at, model.kv_heads), whole(dout), whole(out), part(qkv, 0, model.heads),
-                       part(qkv, k_at, model.kv_heads), part(qkv, v_at, model.kv_heads),
-                       Mat<const float>(lse.span<float>().data(), rows, model.heads), segments,
-                       scale_of(model), arena);
+    kernels::attention_backward(
+        ctx, part(dqkv, 0, model.heads), part(dqkv, k_at, model.kv_heads), part(dqkv, v_at, model.kv_heads),
+        whole(dout), whole(out), part(qkv, 0, model.heads), part(qkv, k_at, model.kv_heads),
+        part(qkv, v_at, model.kv_heads), Mat<const float>(lse.span<float>().data(), rows, model.heads),
+        segments, scale_of(model), arena);
   });
 }
 
 void run_kv_write(benchmark::State& state, const Machine& machine, const ModelShape& model,
                   const Paged& batch) {
   int64_t rows = 0;
-  for (const KvSegment& s : batch.segments) rows += s.rows;
+  for (const kernels::KvSegment& s : batch.segments) rows += s.rows;
   const Context ctx = context_of(machine);
   const Pools pools(model, batch.blocks, 1);
   const Buffer qkv = random_buffer(rows * model.qkv_size(), 1);
   const Mat<float> all(qkv.span<float>().data(), rows, model.qkv_size());
   const double bytes = as_bytes(rows * 2 * model.kv_size());
   measure(state, machine, {.read = bytes, .written = bytes}, [&] {
-    kv_write(ctx, pools.pools[0], heads_at(all, model.q_size(), model.kv_heads, model.head_dim),
-             heads_at(all, model.q_size() + model.kv_size(), model.kv_heads, model.head_dim), batch.segments);
+    kernels::kv_write(ctx, pools.pools[0], heads_at(all, model.q_size(), model.kv_heads, model.head_dim),
+                      heads_at(all, model.q_size() + model.kv_size(), model.kv_heads, model.head_dim),
+                      batch.segments);
   });
 }
 
@@ -199,7 +201,7 @@ void run_kv_copy(benchmark::State& state, const Machine& machine, const ModelSha
   const Pools pools(model, 2, 1);
   const double bytes = as_bytes(kCount * 2 * model.kv_size());
   measure(state, machine, {.read = bytes, .written = bytes},
-          [&] { kv_copy(ctx, pools.pools[0], 0, 1, kCount); });
+          [&] { kernels::kv_copy(ctx, pools.pools[0], 0, 1, kCount); });
 }
 
 std::string describe(const Groups& groups) {
@@ -254,4 +256,4 @@ void add_attention_cases(const Registry& registry, const ModelShape& model) {
       [&model](benchmark::State& state, const Machine& machine) { run_kv_copy(state, machine, model); });
 }
 
-}  // namespace orrery
+}  // namespace orrery::bench

@@ -10,7 +10,7 @@
 #include "kernels/optimizer.h"
 #include "learners/ordered_reducer.h"
 
-namespace orrery {
+namespace orrery::bench {
 namespace {
 
 // Enough to come from memory as a whole model does, without the memory of a whole model.
@@ -26,22 +26,23 @@ void run_adamw(benchmark::State& state, const Machine& machine, int64_t n) {
                   .written = as_bytes(3 * n),
                   .working_set = as_bytes(4 * n)};
   measure(state, machine, cost, [&] {
-    adamw_step(context_of(machine), w.span<float>(), m.span<float>(), v.span<float>(), grad.span<float>(), {},
-               3, 0.5f);
+    kernels::adamw_step(context_of(machine), w.span<float>(), m.span<float>(), v.span<float>(),
+                        grad.span<float>(), {}, 3, 0.5f);
   });
 }
 
 void run_sum_squares(benchmark::State& state, const Machine& machine, int64_t n) {
   const Buffer x = random_buffer(n, 1);
-  std::vector<float> sums(static_cast<size_t>((n + kNormChunk - 1) / kNormChunk));
+  std::vector<float> sums(static_cast<size_t>((n + kernels::kNormChunk - 1) / kernels::kNormChunk));
   measure(state, machine, {.flops = 2.0 * static_cast<double>(n), .read = as_bytes(n)},
-          [&] { sum_squares_chunks(context_of(machine), sums, x.span<float>()); });
+          [&] { kernels::sum_squares_chunks(context_of(machine), sums, x.span<float>()); });
 }
 
 void run_all_finite(benchmark::State& state, const Machine& machine, int64_t n) {
   const Buffer x = random_buffer(n, 1);
   measure(state, machine, {.read = as_bytes(n)}, [&] {
-    ORRERY_CHECK(all_finite(context_of(machine), x.span<float>()), "random numbers in [-1, 1) are finite");
+    ORRERY_CHECK(kernels::all_finite(context_of(machine), x.span<float>()),
+                 "random numbers in [-1, 1) are finite");
   });
 }
 
@@ -51,21 +52,22 @@ void run_accumulate(benchmark::State& state, const Machine& machine, int64_t n) 
                   .read = as_bytes(2 * n),
                   .written = as_bytes(n),
                   .working_set = as_bytes(2 * n)};
-  measure(state, machine, cost, [&] { accumulate(context_of(machine), y.span<float>(), x.span<float>()); });
+  measure(state, machine, cost,
+          [&] { kernels::accumulate(context_of(machine), y.span<float>(), x.span<float>()); });
 }
 
 /// What a rank that walks all shards adds to computing their gradients, which here is a write of each.
 void run_shard_tree(benchmark::State& state, const Machine& machine, int64_t n) {
   const Context ctx = context_of(machine);
-  ShardTree tree(Device{}, {0, n}, kShards);
+  learners::ShardTree tree(Device{}, {0, n}, kShards);
   const auto additions = static_cast<double>(kShards - 1);
   const Cost cost{.flops = additions * static_cast<double>(n),
                   .read = 2 * additions * as_bytes(n),
                   .written = (additions + static_cast<double>(kShards)) * as_bytes(n),
                   .working_set = static_cast<double>(tree.memory_bytes())};
-  const ShardTree::Fill fill = [&](int64_t /*shard*/, const FlatView& buffer,
-                                   const FinalFrom& /*final_from*/) {
-    parallel_for(ctx, n, kNormChunk, [&](int64_t begin, int64_t end) {
+  const learners::ShardTree::Fill fill = [&](int64_t /*shard*/, const FlatView& buffer,
+                                             const FinalFrom& /*final_from*/) {
+    parallel_for(ctx, n, kernels::kNormChunk, [&](int64_t begin, int64_t end) {
       std::fill(buffer.at(begin), buffer.at(begin) + (end - begin), 1.0f);
     });
   };
@@ -87,4 +89,4 @@ void add_flat_cases(const Registry& registry, const ModelShape& model) {
   add("shard_tree_sum", run_shard_tree);
 }
 
-}  // namespace orrery
+}  // namespace orrery::bench

@@ -6,7 +6,7 @@
 #include "bench/turns.h"
 #include "kernels/matmul.h"
 
-namespace orrery {
+namespace orrery::bench {
 namespace {
 
 struct Product {
@@ -20,14 +20,14 @@ enum class Op { kForward, kBackwardInput, kBackwardWeight };
 /// A weight, or as many of them as come from memory, packed.
 struct Weights {
   std::vector<Buffer> memory;
-  std::vector<PackedWeight> packed;
+  std::vector<kernels::PackedWeight> packed;
 
   Weights(const Context& ctx, DType dtype, int64_t n, int64_t k, int64_t copies) {
     const Buffer plain = random_buffer(n * k, 2);
     for (int64_t i = 0; i < copies; ++i) {
-      memory.emplace_back(Device{}, packed_weight_bytes(dtype, n, k));
-      packed.push_back(
-          pack_weight(ctx, Mat<const float>(plain.span<float>().data(), n, k), dtype, memory.back().data()));
+      memory.emplace_back(Device{}, kernels::packed_weight_bytes(dtype, n, k));
+      packed.push_back(kernels::pack_weight(ctx, Mat<const float>(plain.span<float>().data(), n, k), dtype,
+                                            memory.back().data()));
     }
   }
 };
@@ -36,7 +36,7 @@ void run_product(benchmark::State& state, const Machine& machine, Op op, const M
                  const Product& product, int64_t m, DType dtype) {
   const Context ctx = context_of(machine);
   const int64_t n = product.n, k = product.k;
-  const auto weight_bytes = static_cast<double>(packed_weight_bytes(dtype, n, k));
+  const auto weight_bytes = static_cast<double>(kernels::packed_weight_bytes(dtype, n, k));
   const Buffer x = random_buffer(m * k, 1), y = random_buffer(m * n, 3);
   const Mat<float> x_mat(x.span<float>().data(), m, k), y_mat(y.span<float>().data(), m, n);
   const double x_bytes = as_bytes(m * k), y_bytes = as_bytes(m * n);
@@ -49,7 +49,7 @@ void run_product(benchmark::State& state, const Machine& machine, Op op, const M
     cost.written = as_bytes(n * k);
     cost.working_set = cost.read;
     measure(state, machine, cost, [&] {
-      matmul_backward_weight(ctx, Mat<float>(dw.span<float>().data(), n, k), y_mat, x_mat, arena);
+      kernels::matmul_backward_weight(ctx, Mat<float>(dw.span<float>().data(), n, k), y_mat, x_mat, arena);
     });
     return;
   }
@@ -61,11 +61,11 @@ void run_product(benchmark::State& state, const Machine& machine, Op op, const M
   cost.working_set = weight_bytes * static_cast<double>(copies) + x_bytes + y_bytes;
   size_t turn = 0;
   measure(state, machine, cost, [&] {
-    const PackedWeight& w = weights.packed[turn++ % weights.packed.size()];
+    const kernels::PackedWeight& w = weights.packed[turn++ % weights.packed.size()];
     if (forward) {
-      matmul_forward(ctx, y_mat, x_mat, w);
+      kernels::matmul_forward(ctx, y_mat, x_mat, w);
     } else {
-      matmul_backward_input(ctx, x_mat, y_mat, w, false, arena);
+      kernels::matmul_backward_input(ctx, x_mat, y_mat, w, false, arena);
     }
   });
 }
@@ -74,10 +74,10 @@ void run_pack(benchmark::State& state, const Machine& machine, const Product& pr
   const Context ctx = context_of(machine);
   const int64_t n = product.n, k = product.k;
   const Buffer plain = random_buffer(n * k, 1);
-  const Buffer packed(Device{}, packed_weight_bytes(dtype, n, k));
+  const Buffer packed(Device{}, kernels::packed_weight_bytes(dtype, n, k));
   const Cost cost{.read = as_bytes(n * k), .written = static_cast<double>(packed.bytes())};
   measure(state, machine, cost, [&] {
-    pack_weight(ctx, Mat<const float>(plain.span<float>().data(), n, k), dtype, packed.data());
+    kernels::pack_weight(ctx, Mat<const float>(plain.span<float>().data(), n, k), dtype, packed.data());
   });
 }
 
@@ -88,8 +88,8 @@ void run_bias(benchmark::State& state, const Machine& machine, int64_t n) {
             .written = as_bytes(n)};
   cost.working_set = cost.read;
   measure(state, machine, cost, [&] {
-    bias_backward(context_of(machine), db.span<float>(),
-                  Mat<const float>(dy.span<float>().data(), kGroupTokens, n));
+    kernels::bias_backward(context_of(machine), db.span<float>(),
+                           Mat<const float>(dy.span<float>().data(), kGroupTokens, n));
   });
 }
 
@@ -129,4 +129,4 @@ void add_matmul_cases(const Registry& registry, const ModelShape& model) {
                });
 }
 
-}  // namespace orrery
+}  // namespace orrery::bench

@@ -12,7 +12,7 @@
 #include "kernels/rope.h"
 #include "kernels/swiglu.h"
 
-namespace orrery {
+namespace orrery::bench {
 namespace {
 
 constexpr float kEps = 1e-5f;
@@ -35,8 +35,8 @@ void run_rmsnorm_forward(benchmark::State& state, const Machine& machine, int64_
   const Rows x(t, d, 1), y(t, d, 2), weight(1, d, 3), rstd(1, t, 4);
   const Cost cost = cost_of(4, t * d, x.bytes() + weight.bytes(), y.bytes() + rstd.bytes());
   measure(state, machine, cost, [&] {
-    rmsnorm_forward(context_of(machine), y.mat, rstd.memory.span<float>(), x.mat, weight.memory.span<float>(),
-                    kEps);
+    kernels::rmsnorm_forward(context_of(machine), y.mat, rstd.memory.span<float>(), x.mat,
+                             weight.memory.span<float>(), kEps);
   });
 }
 
@@ -45,8 +45,8 @@ void run_rmsnorm_residual(benchmark::State& state, const Machine& machine, int64
   const Cost cost =
       cost_of(5, t * d, x.bytes() + delta.bytes() + weight.bytes(), h.bytes() + y.bytes() + rstd.bytes());
   measure(state, machine, cost, [&] {
-    rmsnorm_residual_forward(context_of(machine), h.mat, y.mat, rstd.memory.span<float>(), x.mat, delta.mat,
-                             weight.memory.span<float>(), kEps);
+    kernels::rmsnorm_residual_forward(context_of(machine), h.mat, y.mat, rstd.memory.span<float>(), x.mat,
+                                      delta.mat, weight.memory.span<float>(), kEps);
   });
 }
 
@@ -56,8 +56,8 @@ void run_rmsnorm_backward(benchmark::State& state, const Machine& machine, int64
       cost_of(11, t * d, x.bytes() + dy.bytes() + dx.bytes() + 2 * weight.bytes() + rstd.bytes(),
               dx.bytes() + dweight.bytes(), x.bytes() + dy.bytes() + dx.bytes());
   measure(state, machine, cost, [&] {
-    rmsnorm_backward(context_of(machine), dx.mat, dweight.memory.span<float>(), dy.mat, x.mat,
-                     rstd.memory.span<float>(), weight.memory.span<float>());
+    kernels::rmsnorm_backward(context_of(machine), dx.mat, dweight.memory.span<float>(), dy.mat, x.mat,
+                              rstd.memory.span<float>(), weight.memory.span<float>());
   });
 }
 
@@ -75,15 +75,15 @@ void run_rmsnorm_heads(benchmark::State& state, const Machine& machine, const Mo
     const Cost cost = cost_of(9, x.mat.size(), x.bytes() + y.bytes() + rstd.bytes(), y.bytes(),
                               x.bytes() + y.bytes() + rstd.bytes());
     measure(state, machine, cost, [&] {
-      rmsnorm_heads_backward(context_of(machine), heads(y), dweight.memory.span<float>(), heads(y), heads(x),
-                             rstd.mat, weight.memory.span<float>());
+      kernels::rmsnorm_heads_backward(context_of(machine), heads(y), dweight.memory.span<float>(), heads(y),
+                                      heads(x), rstd.mat, weight.memory.span<float>());
     });
     return;
   }
   const Cost cost = cost_of(4, x.mat.size(), x.bytes(), y.bytes() + rstd.bytes());
   measure(state, machine, cost, [&] {
-    rmsnorm_heads_forward(context_of(machine), heads(y), rstd.mat, heads(x), weight.memory.span<float>(),
-                          kEps);
+    kernels::rmsnorm_heads_forward(context_of(machine), heads(y), rstd.mat, heads(x),
+                                   weight.memory.span<float>(), kEps);
   });
 }
 
@@ -92,7 +92,8 @@ void run_rope(benchmark::State& state, const Machine& machine, const ModelShape&
               bool backward) {
   const Context ctx = context_of(machine);
   const Rows qkv(t, model.qkv_size(), 1);
-  const RopeTable table = build_rope_table({.head_dim = model.head_dim, .scaling = {}}, 2048);
+  const kernels::RopeTable table =
+      kernels::build_rope_table({.head_dim = model.head_dim, .scaling = {}}, 2048);
   std::vector<int32_t> positions(static_cast<size_t>(t));
   std::iota(positions.begin(), positions.end(), 0);
   const Heads<float> q = as_heads(qkv, 0, model.heads, model.head_dim);
@@ -100,7 +101,7 @@ void run_rope(benchmark::State& state, const Machine& machine, const ModelShape&
   const int64_t elements = t * (model.q_size() + model.kv_size());
   const double bytes = as_bytes(elements), angles = as_bytes(t * model.head_dim);
   measure(state, machine, cost_of(3, elements, bytes + angles, bytes, bytes + angles), [&] {
-    const auto rotate = backward ? rope_backward : rope_forward;
+    const auto rotate = backward ? kernels::rope_backward : kernels::rope_forward;
     rotate(ctx, q, positions, table);
     rotate(ctx, k, positions, table);
   });
@@ -109,20 +110,20 @@ void run_rope(benchmark::State& state, const Machine& machine, const ModelShape&
 void run_swiglu_forward(benchmark::State& state, const Machine& machine, int64_t t, int64_t f) {
   const Rows gate_up(t, 2 * f, 1), out(t, f, 2);
   measure(state, machine, cost_of(kExpFlops + 3, t * f, gate_up.bytes(), out.bytes()),
-          [&] { swiglu_forward(context_of(machine), out.mat, gate_up.mat); });
+          [&] { kernels::swiglu_forward(context_of(machine), out.mat, gate_up.mat); });
 }
 
 void run_swiglu_backward(benchmark::State& state, const Machine& machine, int64_t t, int64_t f) {
   const Rows gate_up(t, 2 * f, 1), dout(t, f, 2), d_gate_up(t, 2 * f, 3);
   const Cost cost = cost_of(kExpFlops + 10, t * f, gate_up.bytes() + dout.bytes(), d_gate_up.bytes());
   measure(state, machine, cost,
-          [&] { swiglu_backward(context_of(machine), d_gate_up.mat, dout.mat, gate_up.mat); });
+          [&] { kernels::swiglu_backward(context_of(machine), d_gate_up.mat, dout.mat, gate_up.mat); });
 }
 
 void run_add(benchmark::State& state, const Machine& machine, int64_t t, int64_t d) {
   const Rows a(t, d, 1), b(t, d, 2), out(t, d, 3);
   measure(state, machine, cost_of(1, t * d, a.bytes() + b.bytes(), out.bytes()),
-          [&] { add_forward(context_of(machine), out.mat, a.mat, b.mat); });
+          [&] { kernels::add_forward(context_of(machine), out.mat, a.mat, b.mat); });
 }
 
 /// Other tokens each call, so that their rows come from wherever a table of this size lies.
@@ -139,9 +140,9 @@ void run_embedding(benchmark::State& state, const Machine& machine, const ModelS
     const auto first = static_cast<size_t>(turn++ % 64 * t);
     const std::span<const int32_t> some = std::span(ids).subspan(first, static_cast<size_t>(t));
     if (backward) {
-      embedding_backward(ctx, table.mat, rows.mat, some);
+      kernels::embedding_backward(ctx, table.mat, rows.mat, some);
     } else {
-      embedding_forward(ctx, rows.mat, table.mat, some);
+      kernels::embedding_forward(ctx, rows.mat, table.mat, some);
     }
   });
 }
@@ -182,4 +183,4 @@ void add_row_cases(const Registry& registry, const ModelShape& model) {
       [&](State& s, const Machine& m, int64_t rows) { run_add(s, m, rows, model.dim); });
 }
 
-}  // namespace orrery
+}  // namespace orrery::bench

@@ -9,7 +9,7 @@
 #include "kernels/logprob.h"
 #include "kernels/sampling.h"
 
-namespace orrery {
+namespace orrery::bench {
 namespace {
 
 constexpr double kExpFlops = 20;                 // of the polynomial
@@ -37,22 +37,26 @@ void run_logprob(benchmark::State& state, const Machine& machine, int64_t vocab,
                   .read = bytes,
                   .written = backward ? bytes : 0.0,
                   .working_set = bytes};
-  const auto forward = [&] { logprob_forward(ctx, logprobs, entropies, lse, mat, targets, inv_temperature); };
+  const auto forward = [&] {
+    kernels::logprob_forward(ctx, logprobs, entropies, lse, mat, targets, inv_temperature);
+  };
   forward();
   if (!backward) {
     measure(state, machine, cost, forward);
     return;
   }
   // Logits become gradients, then gradients of those: numbers of no meaning, but all finite.
-  measure(state, machine, cost,
-          [&] { logprob_backward(ctx, mat, targets, lse, entropies, dlogp, dentropy, inv_temperature); });
+  measure(state, machine, cost, [&] {
+    kernels::logprob_backward(ctx, mat, targets, lse, entropies, dlogp, dentropy, inv_temperature);
+  });
 }
 
-void run_sampling(benchmark::State& state, const Machine& machine, int64_t vocab, const SamplingParams& how) {
+void run_sampling(benchmark::State& state, const Machine& machine, int64_t vocab,
+                  const kernels::SamplingParams& how) {
   const Context ctx = context_of(machine);
   constexpr int64_t r = kDecodeRows;
   const Buffer logits = random_logits(r * vocab);
-  const std::vector<SamplingParams> params(r, how);
+  const std::vector<kernels::SamplingParams> params(r, how);
   std::vector<float> uniform(r);
   for (size_t i = 0; i < uniform.size(); ++i) uniform[i] = (static_cast<float>(i) + 0.5f) / r;
   std::vector<int32_t> ids(r);
@@ -62,7 +66,8 @@ void run_sampling(benchmark::State& state, const Machine& machine, int64_t vocab
                   .read = as_bytes(r * vocab)};
   Arena arena;
   measure(state, machine, cost, [&] {
-    sample_forward(ctx, ids, Mat<const float>(logits.span<float>().data(), r, vocab), params, uniform, arena);
+    kernels::sample_forward(ctx, ids, Mat<const float>(logits.span<float>().data(), r, vocab), params,
+                            uniform, arena);
   });
 }
 
@@ -72,36 +77,39 @@ void run_lm_head(benchmark::State& state, const Machine& machine, const ModelSha
   const int64_t d = model.dim, vocab = model.vocab;
   const Buffer hidden = random_buffer(r * d, 1), dhidden = random_buffer(r * d, 2);
   const Buffer plain = random_buffer(vocab * d, 3), dw = random_buffer(vocab * d, 4);
-  const Buffer packed(Device{}, packed_weight_bytes(DType::kF32, vocab, d));
-  const PackedWeight w =
-      pack_weight(ctx, Mat<const float>(plain.span<float>().data(), vocab, d), DType::kF32, packed.data());
+  const Buffer packed(Device{}, kernels::packed_weight_bytes(DType::kF32, vocab, d));
+  const kernels::PackedWeight w = kernels::pack_weight(
+      ctx, Mat<const float>(plain.span<float>().data(), vocab, d), DType::kF32, packed.data());
   const std::vector<int32_t> targets = random_ids(r, vocab, 5);
   const std::vector<float> inv_temperature(r, 1.0f);
   std::vector<float> logprobs(r), entropies(r);
-  const LmHeadRows rows{Mat<const float>(hidden.span<float>().data(), r, d), targets, inv_temperature};
+  const kernels::LmHeadRows rows{Mat<const float>(hidden.span<float>().data(), r, d), targets,
+                                 inv_temperature};
   const auto logits = static_cast<double>(r * vocab);
   const double product = 2.0 * logits * static_cast<double>(d), weight_bytes = as_bytes(vocab * d);
-  const double chunk = as_bytes(lm_head_chunk_rows(vocab, r) * vocab);
+  const double chunk = as_bytes(kernels::lm_head_chunk_rows(vocab, r) * vocab);
   Arena arena;
   if (!backward) {
     const Cost cost{.flops = product + logits * kLogprobFlops,
                     .read = weight_bytes + as_bytes(r * d),
                     .working_set = weight_bytes + as_bytes(r * d) + chunk};
-    measure(state, machine, cost, [&] { lm_head_logprob(ctx, logprobs, entropies, rows, w, arena); });
+    measure(state, machine, cost,
+            [&] { kernels::lm_head_logprob(ctx, logprobs, entropies, rows, w, arena); });
     return;
   }
   const Cost cost{.flops = 3 * product + logits * (kLogprobFlops + kLogprobBackFlops),
                   .read = 2 * weight_bytes + as_bytes(r * d),
                   .written = weight_bytes + as_bytes(r * d),
                   .working_set = 2 * weight_bytes + 2 * as_bytes(r * d) + chunk};
-  const TokenLoss loss = [](int64_t, std::span<const float>, std::span<const float>, std::span<float> dlogp,
-                            std::span<float> dentropy) {
+  const kernels::TokenLoss loss = [](int64_t, std::span<const float>, std::span<const float>,
+                                     std::span<float> dlogp, std::span<float> dentropy) {
     std::fill(dlogp.begin(), dlogp.end(), 1e-3f);
     std::fill(dentropy.begin(), dentropy.end(), 1e-4f);
   };
   measure(state, machine, cost, [&] {
-    lm_head_forward_backward(ctx, logprobs, entropies, Mat<float>(dhidden.span<float>().data(), r, d),
-                             Mat<float>(dw.span<float>().data(), vocab, d), rows, w, loss, arena);
+    kernels::lm_head_forward_backward(ctx, logprobs, entropies,
+                                      Mat<float>(dhidden.span<float>().data(), r, d),
+                                      Mat<float>(dw.span<float>().data(), vocab, d), rows, w, loss, arena);
   });
 }
 
@@ -120,7 +128,7 @@ void add_vocabulary_cases(const Registry& registry, const ModelShape& model) {
                    run_lm_head(state, machine, model, backward);
                  });
   }
-  const std::pair<const char*, SamplingParams> samplers[] = {
+  const std::pair<const char*, kernels::SamplingParams> samplers[] = {
       {"greedy", {.temperature = 0.0f}},
       {"temperature", {.temperature = 0.7f}},
       {"top_k", {.top_k = 50}},
@@ -136,4 +144,4 @@ void add_vocabulary_cases(const Registry& registry, const ModelShape& model) {
   }
 }
 
-}  // namespace orrery
+}  // namespace orrery::bench

@@ -23,7 +23,7 @@
 #include "kernels/optimizer.h"
 #include "learners/ordered_reducer.h"
 
-namespace orrery {
+namespace orrery::bench {
 namespace {
 
 struct Options {
@@ -36,10 +36,10 @@ struct Options {
 /// One gradient on this rank, and the ways to add it up. Each leaves the whole sum in `gradient`.
 class Gradient {
  public:
-  Gradient(Communicator& comm, int64_t elements, int threads)
+  Gradient(comm::Communicator& comm, int64_t elements, int threads)
       : comm_(comm),
         elements_(elements),
-        plan_(plan_slices(elements, kNormChunk, comm.size())),
+        plan_(learners::plan_slices(elements, kernels::kNormChunk, comm.size())),
         owned_(plan_.all_extents()),
         gradient_(Device{}, static_cast<size_t>(elements) * sizeof(float)),
         slice_(Device{}, static_cast<size_t>(elements / comm.size() + 1) * sizeof(float)) {
@@ -60,7 +60,7 @@ class Gradient {
 
   void reduce_scatter() {
     arena_.reset();
-    OrderedReduceScatter reduce(ctx_, comm_, values(), plan_, /*fast=*/false, arena_);
+    learners::OrderedReduceScatter reduce(ctx_, comm_, values(), plan_, /*fast=*/false, arena_);
     reduce.final_from(0);
     reduce.finish();
   }
@@ -96,10 +96,10 @@ class Gradient {
  private:
   int64_t length(int rank) const { return total_size(owned_[static_cast<size_t>(rank)]); }
 
-  Communicator& comm_;
+  comm::Communicator& comm_;
   Context ctx_;
   int64_t elements_;
-  SlicePlan plan_;
+  learners::SlicePlan plan_;
   std::vector<std::vector<Extent>> owned_;
   Buffer gradient_, slice_;           // slice_: for MPI_Reduce_scatter
   std::vector<int> counts_, begins_;  // of MPI_Reduce_scatter's slices
@@ -130,7 +130,7 @@ void check(Gradient& gradient) {
   }
 }
 
-nlohmann::json measure(Communicator& comm, int64_t elements, const Options& options) {
+nlohmann::json measure(comm::Communicator& comm, int64_t elements, const Options& options) {
   Gradient gradient(comm, elements, options.threads);
   check(gradient);
   const std::function<void()> ways[] = {[&] { gradient.ordered(); }, [&] { gradient.all_reduce(); },
@@ -188,8 +188,8 @@ int run(int argc, char** argv) {
   app.add_flag("--json", options.json, "one JSON array instead of lines");
   CLI11_PARSE(app, argc, argv);
 
-  CommWorld world;
-  Communicator& comm = world.world();
+  comm::CommWorld world;
+  comm::Communicator& comm = world.world();
   if (comm.size() < 2) fail_usage("bench_reduce needs ranks: mpirun -n 2 (or 4) bench_reduce");
   nlohmann::json all = nlohmann::json::array();
   for (const int64_t elements : options.elements) {
@@ -201,6 +201,8 @@ int run(int argc, char** argv) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::bench
 
-int main(int argc, char** argv) { return orrery::bench_main("bench_reduce", orrery::run, argc, argv); }
+int main(int argc, char** argv) {
+  return orrery::bench::bench_main("bench_reduce", orrery::bench::run, argc, argv);
+}

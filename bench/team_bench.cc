@@ -7,7 +7,7 @@
 #include "bench/turns.h"
 #include "core/parallel.h"
 
-namespace orrery {
+namespace orrery::bench {
 namespace {
 
 constexpr double kTurnSeconds = 0.03;
@@ -97,6 +97,8 @@ int run(int argc, char** argv) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::bench
 
-int main(int argc, char** argv) { return orrery::bench_main("bench_team", orrery::run, argc, argv); }
+int main(int argc, char** argv) {
+  return orrery::bench::bench_main("bench_team", orrery::bench::run, argc, argv);
+}

@@ -14,11 +14,11 @@
 #include "core/buffer.h"
 #include "kernels/numerics.h"
 
-namespace orrery {
+namespace orrery::bench {
 
 /// ORRERY_CPU_TARGET restricts the instruction set, as it does for `orrery`.
 inline void take_cpu_target() {
-  if (const char* target = std::getenv("ORRERY_CPU_TARGET")) set_cpu_target(target);
+  if (const char* target = std::getenv("ORRERY_CPU_TARGET")) kernels::set_cpu_target(target);
 }
 
 /// Seconds. Time of one thread's work is its CPU time, so that neighbours who take turns on the CPU do not
@@ -74,4 +74,4 @@ inline int bench_main(const char* name, int (*run)(int, char**), int argc, char*
   }
 }
 
-}  // namespace orrery
+}  // namespace orrery::bench

@@ -8,7 +8,7 @@
 #include "core/error.h"
 #include "core/extent.h"
 
-namespace orrery {
+namespace orrery::comm {
 
 inline void check_extents(std::span<const std::vector<Extent>> owned, int ranks, size_t elements) {
   ORRERY_CHECK(owned.size() == static_cast<size_t>(ranks), "all_gather: extents of {} ranks, there are {}",
@@ -29,4 +29,4 @@ inline void check_offsets(std::span<const int64_t> offsets, int ranks, size_t el
                "all_to_all: offsets leave the buffer of {} elements", elements);
 }
 
-}  // namespace orrery
+}  // namespace orrery::comm

@@ -12,7 +12,7 @@
 #include "comm/mpi_support.h"
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::comm {
 namespace {
 
 using mpi::check;
@@ -104,4 +104,4 @@ void CommWorld::abort(int exit_code) {
   std::_Exit(exit_code);
 }
 
-}  // namespace orrery
+}  // namespace orrery::comm

@@ -17,7 +17,7 @@
 #include "core/context.h"
 #include "core/extent.h"
 
-namespace orrery {
+namespace orrery::comm {
 
 class Communicator {
  public:
@@ -117,4 +117,4 @@ class CommWorld {
   bool mpi_ = false;
 };
 
-}  // namespace orrery
+}  // namespace orrery::comm

@@ -8,7 +8,7 @@
 #include "comm/communicator.h"
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::comm {
 namespace {
 
 /// Everything is this rank's own.
@@ -94,4 +94,4 @@ class LocalCommunicator final : public Communicator {
 
 std::unique_ptr<Communicator> make_local_communicator() { return std::make_unique<LocalCommunicator>(); }
 
-}  // namespace orrery
+}  // namespace orrery::comm

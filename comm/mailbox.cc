@@ -7,7 +7,7 @@
 #include "core/error.h"
 #include "core/fault.h"
 
-namespace orrery {
+namespace orrery::comm {
 namespace {
 
 constexpr uint32_t kMagic = 0x4C59524F;  // "ORYL" in memory
@@ -163,4 +163,4 @@ std::optional<Letter> Mailbox::try_receive_any(int source) {
   return verify(comm_.rank(), std::move(*message));
 }
 
-}  // namespace orrery
+}  // namespace orrery::comm

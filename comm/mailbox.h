@@ -12,7 +12,7 @@
 #include "comm/communicator.h"
 #include "proto/messages.pb.h"
 
-namespace orrery {
+namespace orrery::comm {
 
 /// Its value is the tag on the communicator, so a mailbox may share one with other users of small tags.
 enum class MessageKind : int {
@@ -125,4 +125,4 @@ class Mailbox {
   Communicator& comm_;
 };
 
-}  // namespace orrery
+}  // namespace orrery::comm

@@ -6,7 +6,7 @@
 #include "core/error.h"
 #include "core/flight_recorder.h"
 
-namespace orrery::mpi {
+namespace orrery::comm::mpi {
 namespace {
 
 constexpr const char* kOperation = "all_to_all";
@@ -92,4 +92,4 @@ void MpiAllToAll::finish() {
   sends_.finish(kOperation);  // the others have sent everything, so they are about to take what is left
 }
 
-}  // namespace orrery::mpi
+}  // namespace orrery::comm::mpi

@@ -11,7 +11,7 @@
 
 #include "comm/mpi_support.h"
 
-namespace orrery::mpi {
+namespace orrery::comm::mpi {
 
 class MpiAllToAll final : public Communicator::AllToAll {
  public:
@@ -47,4 +47,4 @@ class MpiAllToAll final : public Communicator::AllToAll {
   std::vector<size_t> free_slots_;  // the last one used is the first one used again: the cache holds it
 };
 
-}  // namespace orrery::mpi
+}  // namespace orrery::comm::mpi

@@ -17,7 +17,7 @@
 #include "core/fault.h"
 #include "core/flight_recorder.h"
 
-namespace orrery::mpi {
+namespace orrery::comm::mpi {
 namespace {
 
 /// A message on the wire: this header, then the bytes; the parts after the first kChunkBytes follow as
@@ -297,4 +297,4 @@ std::unique_ptr<Communicator> make_communicator(MPI_Comm comm) {
   return std::make_unique<MpiCommunicator>(comm, std::make_shared<WaitState>());
 }
 
-}  // namespace orrery::mpi
+}  // namespace orrery::comm::mpi

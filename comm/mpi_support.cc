@@ -4,7 +4,7 @@
 
 #include "core/error.h"
 
-namespace orrery::mpi {
+namespace orrery::comm::mpi {
 namespace {
 
 /// A peer that dies often reaches us first as a failed call. The launcher is then about to end this rank too;
@@ -86,4 +86,4 @@ void Transfers::finish(const char* operation) {
   peers_.clear();
 }
 
-}  // namespace orrery::mpi
+}  // namespace orrery::comm::mpi

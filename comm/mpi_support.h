@@ -18,7 +18,7 @@
 
 #include "comm/communicator.h"
 
-namespace orrery::mpi {
+namespace orrery::comm::mpi {
 
 using Clock = std::chrono::steady_clock;
 
@@ -105,4 +105,4 @@ class Transfers {
 /// Takes the communicator over; collective over it.
 std::unique_ptr<Communicator> make_communicator(MPI_Comm comm);
 
-}  // namespace orrery::mpi
+}  // namespace orrery::comm::mpi

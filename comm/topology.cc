@@ -4,7 +4,7 @@
 
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::comm {
 namespace {
 
 bool is_power_of_two(int value) { return value > 0 && std::has_single_bit(static_cast<unsigned>(value)); }
@@ -59,4 +59,4 @@ Topology make_topology(Placement placement, int ranks, int configured_learners, 
   return topology;
 }
 
-}  // namespace orrery
+}  // namespace orrery::comm

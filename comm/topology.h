@@ -3,7 +3,7 @@
 
 #include <string>
 
-namespace orrery {
+namespace orrery::comm {
 
 enum class Placement { kColocated, kSplit };
 
@@ -25,4 +25,4 @@ struct Topology {
 /// leave an actor. Usage Error says how to fix it.
 Topology make_topology(Placement placement, int ranks, int configured_learners, int gradient_shards);
 
-}  // namespace orrery
+}  // namespace orrery::comm

@@ -11,7 +11,7 @@
 #include "core/error.h"
 #include "core/process.h"
 
-namespace orrery {
+namespace orrery::comm {
 namespace {
 
 /// A wait this short is part of working.
@@ -229,4 +229,4 @@ void Watchdog::run() {
   }
 }
 
-}  // namespace orrery
+}  // namespace orrery::comm

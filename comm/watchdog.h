@@ -17,7 +17,7 @@
 #include "comm/communicator.h"
 #include "comm/mailbox.h"
 
-namespace orrery {
+namespace orrery::comm {
 
 struct WatchdogOptions {
   double warn_seconds =
@@ -114,4 +114,4 @@ class Watchdog {
 std::string watchdog_line(const std::vector<proto::RankStatus>& statuses, const std::vector<double>& ages,
                           double warn_seconds, double& stuck_seconds);
 
-}  // namespace orrery
+}  // namespace orrery::comm

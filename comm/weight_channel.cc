@@ -7,7 +7,7 @@
 #include "core/error.h"
 #include "core/fault.h"
 
-namespace orrery {
+namespace orrery::comm {
 namespace {
 
 struct DeliveryHeader {
@@ -75,4 +75,4 @@ uint64_t publish_weights(Communicator& comm, int root, uint64_t version, std::sp
   return header.version;
 }
 
-}  // namespace orrery
+}  // namespace orrery::comm

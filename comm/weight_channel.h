@@ -7,7 +7,7 @@
 
 #include "comm/communicator.h"
 
-namespace orrery {
+namespace orrery::comm {
 
 /// Checksum of float bits: two 64-bit sums (Fletcher-like) over 32-bit words, independent of threads; ~memory
 /// speed.
@@ -21,4 +21,4 @@ WeightChecksum weight_checksum(std::span<const float> weights);
 /// the version.
 uint64_t publish_weights(Communicator& comm, int root, uint64_t version, std::span<float> weights);
 
-}  // namespace orrery
+}  // namespace orrery::comm

@@ -8,7 +8,7 @@
 #include "core/error.h"
 #include "core/file.h"
 
-namespace orrery {
+namespace orrery::config {
 namespace {
 
 /// ${NAME} and a leading ~/.
@@ -171,4 +171,4 @@ DType rollout_compute_dtype(const proto::Config& config) {
   return compute_dtype(config);
 }
 
-}  // namespace orrery
+}  // namespace orrery::config

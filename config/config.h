@@ -10,7 +10,7 @@
 #include "core/dtype.h"
 #include "proto/config.pb.h"
 
-namespace orrery {
+namespace orrery::config {
 
 /// sft.optim.lr where it is not set (verl's for SFT); actor.optim.lr has 1e-6.
 inline constexpr double kSftLearningRate = 1e-5;
@@ -36,4 +36,4 @@ DType compute_dtype(const proto::Config& config);
 /// Of ranks that only generate.
 DType rollout_compute_dtype(const proto::Config& config);
 
-}  // namespace orrery
+}  // namespace orrery::config

@@ -8,7 +8,7 @@
 #include "config/config_values.h"
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::config {
 namespace {
 
 enum class Kind {
@@ -131,4 +131,4 @@ void check_effect(proto::Config& config, const ConfigReader& reader) {
   }
 }
 
-}  // namespace orrery
+}  // namespace orrery::config

@@ -4,7 +4,7 @@
 #include "config/yaml_to_proto.h"
 #include "proto/config.pb.h"
 
-namespace orrery {
+namespace orrery::config {
 
 /// Usage Error naming the first key that was set to something else than its default and changes nothing, and
 /// the key that would make it count. A value that is the default never errs, so that a resolved config, which
@@ -19,4 +19,4 @@ namespace orrery {
 /// `config`: what `reader` has filled, with all defaults.
 void check_effect(proto::Config& config, const ConfigReader& reader);
 
-}  // namespace orrery
+}  // namespace orrery::config

@@ -4,7 +4,7 @@
 
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::config {
 
 std::string env_name(const proto::DataSection& data) {
   std::string name = proto::DataSection::Env_Name(data.env());
@@ -40,4 +40,4 @@ void check_external(const proto::DataSection& data) {
   }
 }
 
-}  // namespace orrery
+}  // namespace orrery::config

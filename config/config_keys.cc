@@ -4,7 +4,7 @@
 #include <limits>
 #include <numeric>
 
-namespace orrery {
+namespace orrery::config {
 namespace {
 
 using google::protobuf::Descriptor;
@@ -102,4 +102,4 @@ std::string list_enum_words(const google::protobuf::EnumDescriptor& type) {
   return text;
 }
 
-}  // namespace orrery
+}  // namespace orrery::config

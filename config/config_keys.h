@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-namespace orrery {
+namespace orrery::config {
 
 /// "section.key", or "key" when the section is the root ("").
 std::string join_key(std::string_view section, std::string_view key);
@@ -32,4 +32,4 @@ std::string enum_word(const google::protobuf::EnumValueDescriptor& value);
 /// All words of an enum: "a, b or c".
 std::string list_enum_words(const google::protobuf::EnumDescriptor& type);
 
-}  // namespace orrery
+}  // namespace orrery::config

@@ -6,7 +6,7 @@
 #include <sstream>
 #include <vector>
 
-namespace orrery {
+namespace orrery::config {
 
 std::map<std::string, std::string> config_values(const std::string& yaml) {
   std::istringstream in(yaml);
@@ -24,4 +24,4 @@ std::map<std::string, std::string> config_values(const std::string& yaml) {
   return values;
 }
 
-}  // namespace orrery
+}  // namespace orrery::config

@@ -4,9 +4,9 @@
 #include <map>
 #include <string>
 
-namespace orrery {
+namespace orrery::config {
 
 /// "section.key" -> the value as YAML, of what config_to_yaml writes (a line for each key).
 std::map<std::string, std::string> config_values(const std::string& yaml);
 
-}  // namespace orrery
+}  // namespace orrery::config

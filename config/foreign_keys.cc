@@ -9,7 +9,7 @@
 #include "config/config_keys.h"
 #include "proto/config.pb.h"
 
-namespace orrery {
+namespace orrery::config {
 namespace {
 
 // clang-format off
@@ -454,4 +454,4 @@ std::string foreign_value_advice(std::string_view key, std::string_view word) {
   return "";
 }
 
-}  // namespace orrery
+}  // namespace orrery::config

@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-namespace orrery {
+namespace orrery::config {
 
 struct ForeignKey {
   std::string_view program;  ///< "verl", "TRL", "OpenRLHF" or "NeMo-RL"
@@ -35,4 +35,4 @@ std::string foreign_key_advice(std::string_view name, bool exact);
 /// Of a value, by the key's dotted name; empty: nothing is known.
 std::string foreign_value_advice(std::string_view key, std::string_view word);
 
-}  // namespace orrery
+}  // namespace orrery::config

@@ -5,7 +5,7 @@
 #include "config/yaml_to_proto.h"
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::config {
 namespace {
 
 using google::protobuf::FieldDescriptor;
@@ -163,4 +163,4 @@ std::string proto_to_yaml(const Message& message) {
   return out;
 }
 
-}  // namespace orrery
+}  // namespace orrery::config

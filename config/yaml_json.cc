@@ -7,7 +7,7 @@
 
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::config {
 namespace {
 
 using Json = nlohmann::ordered_json;
@@ -70,4 +70,4 @@ std::string yaml_as_json(const YAML::Node& node, const std::string& key, const s
   return text;
 }
 
-}  // namespace orrery
+}  // namespace orrery::config

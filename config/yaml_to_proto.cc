@@ -19,7 +19,7 @@
 #include "core/error.h"
 #include "proto/config.pb.h"
 
-namespace orrery {
+namespace orrery::config {
 namespace {
 
 using google::protobuf::Descriptor;
@@ -509,4 +509,4 @@ std::string ConfigReader::source(const std::string& key) const {
   return found == sources_.end() ? "" : found->second;
 }
 
-}  // namespace orrery
+}  // namespace orrery::config

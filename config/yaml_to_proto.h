@@ -7,7 +7,7 @@
 #include <map>
 #include <string>
 
-namespace orrery {
+namespace orrery::config {
 
 /// The most bytes of a text in a config.
 inline constexpr size_t kMaxConfigText = 1 << 16;
@@ -42,4 +42,4 @@ void fill_defaults(google::protobuf::Message& message);
 /// The message as YAML with every key of its schema; an absent text is null.
 std::string proto_to_yaml(const google::protobuf::Message& message);
 
-}  // namespace orrery
+}  // namespace orrery::config

@@ -17,7 +17,7 @@
 #include "experiments/together.h"
 #include "kernels/numerics.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 constexpr size_t kShownFacts = 6, kShownRanks = 4, kShownText = 160;
@@ -97,7 +97,7 @@ std::string disagreement(std::span<const RankFacts> ranks) {
   return text + "; start every rank with the same program, config, overrides and files";
 }
 
-void agree(Communicator& world, const std::vector<Fact>& facts) {
+void agree(comm::Communicator& world, const std::vector<Fact>& facts) {
   if (world.size() == 1) return;
   const std::vector<std::string> digests = world.all_gather_bytes(digest_of(facts));
   const bool alike = std::all_of(digests.begin(), digests.end(),
@@ -118,10 +118,10 @@ void agree(Communicator& world, const std::vector<Fact>& facts) {
                     kExitUsage);
 }
 
-void agree_on_config(Communicator& world, const std::string& command, const proto::Config& config) {
+void agree_on_config(comm::Communicator& world, const std::string& command, const proto::Config& config) {
   std::vector<Fact> facts = {{"command", command, ""},
-                             {"kernels of version", std::to_string(kNumericsVersion), ""}};
-  for (const auto& [key, value] : config_values(config_to_yaml(config))) {
+                             {"kernels of version", std::to_string(kernels::kNumericsVersion), ""}};
+  for (const auto& [key, value] : config::config_values(config::config_to_yaml(config))) {
     const bool of_host = resume_rule(key) == ResumeRule::kContent || key == "sft.val_files" ||
                          key == "cluster.threads" || key == "run_dir";
     if (!of_host) facts.push_back({key, value, ""});
@@ -134,7 +134,7 @@ void agree_on_config(Communicator& world, const std::string& command, const prot
   agree(world, facts);
 }
 
-void agree_on_inputs(Communicator& world, std::span<const InputDigest> inputs) {
+void agree_on_inputs(comm::Communicator& world, std::span<const storage::InputDigest> inputs) {
   std::vector<Fact> facts;
   for (size_t i = 0; i < inputs.size(); ++i) {
     const std::string digest = short_digest(inputs[i].digest);
@@ -145,14 +145,14 @@ void agree_on_inputs(Communicator& world, std::span<const InputDigest> inputs) {
   agree(world, facts);
 }
 
-void agree_on_checkpoint(Communicator& world, const std::filesystem::path& checkpoint) {
+void agree_on_checkpoint(comm::Communicator& world, const std::filesystem::path& checkpoint) {
   std::string digest;
   try {
-    digest = read_file(checkpoint / kManifestHashFile).substr(0, 64);
+    digest = read_file(checkpoint / storage::kManifestHashFile).substr(0, 64);
   } catch (const Error& error) {
     digest = fmt::format("unreadable ({})", error.what());
   }
-  agree(world, {{(checkpoint / kManifestFile).string(), digest, ""}});
+  agree(world, {{(checkpoint / storage::kManifestFile).string(), digest, ""}});
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

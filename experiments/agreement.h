@@ -11,7 +11,7 @@
 #include "proto/config.pb.h"
 #include "storage/manifest.h"
 
-namespace orrery {
+namespace orrery::experiments {
 
 /// Something that all ranks must have alike.
 struct Fact {
@@ -22,17 +22,17 @@ struct Fact {
 
 /// Collective. When the ranks' facts are not all the same, an AgreedError on every rank with exit code 2: it
 /// names rank, host and fact of the ranks that differ from most (of as many: from rank 0), and both values.
-void agree(Communicator& world, const std::vector<Fact>& facts);
+void agree(comm::Communicator& world, const std::vector<Fact>& facts);
 
 /// As agree(), of what `command` was called with: the resolved config, but for paths of files, which are
 /// compared by what they hold, and cluster.threads, which a host may need otherwise.
-void agree_on_config(Communicator& world, const std::string& command, const proto::Config& config);
+void agree_on_config(comm::Communicator& world, const std::string& command, const proto::Config& config);
 
 /// As agree(), of the content of files and weights.
-void agree_on_inputs(Communicator& world, std::span<const InputDigest> inputs);
+void agree_on_inputs(comm::Communicator& world, std::span<const storage::InputDigest> inputs);
 
 /// As agree(), of a checkpoint that every rank opens by the same path: it must be the same one everywhere.
-void agree_on_checkpoint(Communicator& world, const std::filesystem::path& checkpoint);
+void agree_on_checkpoint(comm::Communicator& world, const std::filesystem::path& checkpoint);
 
 /// One rank's part, as the message needs it.
 struct RankFacts {
@@ -43,4 +43,4 @@ struct RankFacts {
 /// The message when they are not all alike; empty when they are.
 std::string disagreement(std::span<const RankFacts> ranks);
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -18,7 +18,7 @@
 #include "core/timer.h"
 #include "experiments/together.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 constexpr auto kPatienceWhileUnwinding = std::chrono::seconds(5);
@@ -46,13 +46,13 @@ void copy_values(const Context& ctx, std::span<float> to, std::span<const float>
 }  // namespace
 
 struct CheckpointWriter::Save {
-  Save(Target t, std::unique_ptr<Communicator> c) : target(std::move(t)), comm(std::move(c)) {}
+  Save(Target t, std::unique_ptr<comm::Communicator> c) : target(std::move(t)), comm(std::move(c)) {}
 
   Target target;
-  std::unique_ptr<Communicator> comm;
+  std::unique_ptr<comm::Communicator> comm;
   QuietWorker quiet;
   Buffer copy;  // weights, adam_m, adam_v of this rank's part, one after the other
-  CheckpointInfo info;
+  storage::CheckpointInfo info;
   std::exception_ptr error;  // of the copy, then of the save
   double seconds = 0;
   std::atomic<bool> done = false;
@@ -62,7 +62,7 @@ struct CheckpointWriter::Save {
   std::span<float> part(size_t index) { return copy.span<float>().subspan(index * count(), count()); }
 };
 
-CheckpointWriter::CheckpointWriter(Device device, Communicator& learners, Target target)
+CheckpointWriter::CheckpointWriter(Device device, comm::Communicator& learners, Target target)
     : save_(std::make_shared<Save>(std::move(target), learners.duplicate())) {
   constexpr size_t kLarge = size_t{16} << 20;
   const size_t bytes = 3 * save_->count() * sizeof(float);
@@ -94,7 +94,7 @@ CheckpointWriter::~CheckpointWriter() {
 
 bool CheckpointWriter::done() const { return busy() && save_->done; }
 
-void CheckpointWriter::start(const Context& ctx, const CheckpointInfo& info, const Values& values) {
+void CheckpointWriter::start(const Context& ctx, const storage::CheckpointInfo& info, const Values& values) {
   ORRERY_CHECK(!busy(), "a save is under way");
   Save& save = *save_;
   save.info = info;
@@ -139,27 +139,27 @@ double CheckpointWriter::wait() {
 
 /// On the thread of every learner.
 std::filesystem::path CheckpointWriter::publish(Save& save) {
-  Communicator& comm = *save.comm;
+  comm::Communicator& comm = *save.comm;
   const Target& to = save.target;
   const bool first = comm.rank() == 0;
   const PieceRunner quietly = [&save](const std::function<void()>& piece) { save.quiet.run(piece); };
-  const std::filesystem::path target = to.folder / checkpoint_name(save.info.step);
+  const std::filesystem::path target = to.folder / storage::checkpoint_name(save.info.step);
   std::filesystem::path temporary;
   together(comm, [&] {
     if (const std::exception_ptr copying = std::exchange(save.error, nullptr))
       std::rethrow_exception(copying);
-    if (first) temporary = prepare_checkpoint(to.folder, save.info.step);
+    if (first) temporary = storage::prepare_checkpoint(to.folder, save.info.step);
   });
   temporary = comm.all_gather_bytes(temporary.string()).front();
 
-  CheckpointFileEntry entry;
+  storage::CheckpointFileEntry entry;
   together(comm, [&] {
-    entry = write_checkpoint_slice(temporary, comm.rank(), comm.size(), to.table.flat_size(),
-                                   {to.extents, save.part(0), save.part(1), save.part(2)}, quietly);
+    entry = storage::write_checkpoint_slice(temporary, comm.rank(), comm.size(), to.table.flat_size(),
+                                            {to.extents, save.part(0), save.part(1), save.part(2)}, quietly);
   });
   nlohmann::json mine = {{"name", entry.name}, {"bytes", entry.bytes}, {"sha256", entry.sha256}};
   for (const Extent& e : entry.extents) mine["extents"].push_back({e.begin, e.end});
-  std::vector<CheckpointFileEntry> entries;
+  std::vector<storage::CheckpointFileEntry> entries;
   for (const std::string& text : comm.all_gather_bytes(mine.dump())) {
     const auto json = nlohmann::json::parse(text);
     entries.push_back({json["name"], json["bytes"], json["sha256"], {}});
@@ -168,11 +168,12 @@ std::filesystem::path CheckpointWriter::publish(Save& save) {
   }
   together(comm, [&] {
     if (!first) return;
-    publish_checkpoint(temporary, target, save.info, to.table, entries, to.tokenizer, to.chat_template);
+    storage::publish_checkpoint(temporary, target, save.info, to.table, entries, to.tokenizer,
+                                to.chat_template);
     save.verified.erase(target);
-    remove_old_checkpoints(to.folder, to.keep, &save.verified, quietly);
+    storage::remove_old_checkpoints(to.folder, to.keep, &save.verified, quietly);
   });
   return target;
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

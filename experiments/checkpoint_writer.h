@@ -16,7 +16,7 @@
 #include "core/context.h"
 #include "storage/checkpoint.h"
 
-namespace orrery {
+namespace orrery::experiments {
 
 class CheckpointWriter {
  public:
@@ -24,7 +24,7 @@ class CheckpointWriter {
   struct Target {
     std::filesystem::path folder;     ///< RUN/checkpoints
     std::filesystem::path tokenizer;  ///< Hugging Face folder whose companion files are copied
-    ParameterTable table;
+    models::ParameterTable table;
     std::vector<Extent> extents;  ///< this rank's part, rising
     int64_t keep = 0;             ///< of remove_old_checkpoints()
     std::string chat_template;    ///< in place of the tokenizer folder's; empty: as it is there
@@ -32,7 +32,7 @@ class CheckpointWriter {
 
   /// Collective over `learners`; of no further use for it. Takes the memory of the copy and has it filled
   /// with pages in the background, so that the first save, too, only copies.
-  CheckpointWriter(Device device, Communicator& learners, Target target);
+  CheckpointWriter(Device device, comm::Communicator& learners, Target target);
   /// Waits for the save under way. While an error unwinds, other ranks may never do their part: after some
   /// seconds the thread is then left to the end of the process, which is near.
   ~CheckpointWriter();
@@ -47,7 +47,7 @@ class CheckpointWriter {
   /// Every learner calls it; none waits for another. Begins a save of the values, which are copied before it
   /// returns. Only when no save is under way. Failures, of the
   /// copy too, are wait()'s to tell.
-  void start(const Context& ctx, const CheckpointInfo& info, const Values& values);
+  void start(const Context& ctx, const storage::CheckpointInfo& info, const Values& values);
 
   bool busy() const { return thread_.joinable(); }  ///< started and not waited for
   bool done() const;                                ///< busy, but wait() would not block
@@ -67,4 +67,4 @@ class CheckpointWriter {
   std::thread pages_;
 };
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -14,7 +14,7 @@
 #include "experiments/resume_check.h"
 #include "experiments/together.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 namespace fs = std::filesystem;
@@ -25,7 +25,7 @@ constexpr size_t kReasons = 3;  // of refused checkpoints, in one line
 
 fs::path newest_usable_checkpoint(const fs::path& folder, const std::string& advice) {
   std::vector<std::pair<fs::path, std::string>> refused;  // newest first
-  const auto found = latest_good_checkpoint(
+  const auto found = storage::latest_good_checkpoint(
       folder, [&](const fs::path& path, const std::string& reason) { refused.emplace_back(path, reason); });
   if (!found && !refused.empty()) {
     std::string reasons;
@@ -43,9 +43,9 @@ fs::path newest_usable_checkpoint(const fs::path& folder, const std::string& adv
   return found ? found->folder() : fs::path{};
 }
 
-bool same_parameters(const ParameterTable& a, const ParameterTable& b) {
+bool same_parameters(const models::ParameterTable& a, const models::ParameterTable& b) {
   return std::equal(a.parameters().begin(), a.parameters().end(), b.parameters().begin(),
-                    b.parameters().end(), [](const Parameter& x, const Parameter& y) {
+                    b.parameters().end(), [](const models::Parameter& x, const models::Parameter& y) {
                       return x.name == y.name && x.shape == y.shape && x.offset == y.offset;
                     });
 }
@@ -53,9 +53,9 @@ bool same_parameters(const ParameterTable& a, const ParameterTable& b) {
 Checkpointer::Checkpointer(Job& job, std::string config_yaml)
     : job_(job), config_yaml_(std::move(config_yaml)), folder_(job.run_dir / "checkpoints") {}
 
-void Checkpointer::prepare(Learner* learner) {
+void Checkpointer::prepare(learners::Learner* learner) {
   if (learner == nullptr || writer_) return;
-  const ShardedAdamW& optimizer = learner->optimizer();
+  const learners::ShardedAdamW& optimizer = learner->optimizer();
   CheckpointWriter::Target target{
       folder_,
       job_.config.model().path(),
@@ -66,17 +66,17 @@ void Checkpointer::prepare(Learner* learner) {
   writer_ = std::make_unique<CheckpointWriter>(job_.ctx.device, *job_.learners, std::move(target));
 }
 
-double Checkpointer::save(const TrainState& state, Learner* learner, bool must) {
+double Checkpointer::save(const storage::TrainState& state, learners::Learner* learner, bool must) {
   if (learner == nullptr) return 0;
   const Timer timer;
   settle(/*must=*/false);
   prepare(learner);
-  ShardedAdamW& optimizer = learner->optimizer();
-  CheckpointInfo info;
+  learners::ShardedAdamW& optimizer = learner->optimizer();
+  storage::CheckpointInfo info;
   info.step = state.step();
   info.stage = state.stage();
   info.run_config_yaml = config_yaml_;
-  info.model_config_json = model_config_json(job_.model().config(), "float32");
+  info.model_config_json = models::model_config_json(job_.model().config(), "float32");
   info.state = state;
   info.inputs = job_.inputs;
   if (state.rl_step > 0) info.reward = state.reward;
@@ -117,7 +117,7 @@ std::optional<double> Checkpointer::poll() {
 
 fs::path Checkpointer::choose(std::vector<std::string>& news) const {
   const std::string& resume = job_.config.trainer().resume();
-  const bool has_own = !list_checkpoints(folder_).empty();
+  const bool has_own = !storage::list_checkpoints(folder_).empty();
   if (!has_own) check_run_folder(job_.run_dir.string(), config_yaml_);
   if (resume == "off") {
     if (has_own) {
@@ -134,8 +134,8 @@ fs::path Checkpointer::choose(std::vector<std::string>& news) const {
     // steps.
     const fs::path saved = job_.run_dir / "config.yaml";
     const std::string before =
-        fs::exists(saved) ? config_values(read_file(saved))["trainer.resume"] : std::string();
-    if (before != config_values(config_yaml_)["trainer.resume"]) {
+        fs::exists(saved) ? config::config_values(read_file(saved))["trainer.resume"] : std::string();
+    if (before != config::config_values(config_yaml_)["trainer.resume"]) {
       fail_usage(
           "trainer.resume is {} but {} holds checkpoints of a run that began otherwise; choose another "
           "run_dir, remove the whole folder {}, or set trainer.resume=auto to go on with the run there, if "
@@ -160,10 +160,10 @@ fs::path Checkpointer::choose(std::vector<std::string>& news) const {
   return found;
 }
 
-Checkpointer::Resumed Checkpointer::resume(Learner* learner) {
-  Communicator& world = job_.world;
+Checkpointer::Resumed Checkpointer::resume(learners::Learner* learner) {
+  comm::Communicator& world = job_.world;
   Resumed resumed;
-  TrainState& state = resumed.state;
+  storage::TrainState& state = resumed.state;
   const double initial = largest(job_.ctx, std::as_const(job_.model()).parameters());
   fs::path chosen;
   together(world, [&] {
@@ -179,19 +179,20 @@ Checkpointer::Resumed Checkpointer::resume(Learner* learner) {
 
   together(world, [&] {
     // Rank 0 has verified every file when it chose; the others hash what they read.
-    const Checkpoint checkpoint(chosen, Checkpoint::Verify::kOnRead);
-    Transformer& model = job_.model();
+    const storage::Checkpoint checkpoint(chosen, storage::Checkpoint::Verify::kOnRead);
+    models::Transformer& model = job_.model();
     if (!same_parameters(checkpoint.table(), model.table())) {
       fail_usage("{} is of another model than model.path {}; set model.path back, or {}", chosen.string(),
                  job_.config.model().path(),
                  chosen.parent_path() == folder_ ? "use another run_dir" : "give another trainer.resume");
     }
     const bool imported = !checkpoint.info().state;
-    state = checkpoint.info().state.value_or(TrainState{});  // none: an imported model, step 0
+    state = checkpoint.info().state.value_or(storage::TrainState{});  // none: an imported model, step 0
     const ResumeAnswer answer =
         check_resume({checkpoint.info(), chosen.string(), /*own=*/chosen.parent_path() == folder_,
                       job_.config, config_yaml_, job_.inputs,
-                      model_config_json(checkpoint.config(), "") == model_config_json(model.config(), "")});
+                      models::model_config_json(checkpoint.config(), "") ==
+                          models::model_config_json(model.config(), "")});
     if (!answer.keep_scores) state.val_before = state.val_after = std::nullopt;
     resumed.older_program = answer.older_program;
     resumed.warnings = answer.warnings;
@@ -199,7 +200,7 @@ Checkpointer::Resumed Checkpointer::resume(Learner* learner) {
     checkpoint.read(0, checkpoint.flat_size(), model.parameters(), {}, {});
     double moment = 0;
     if (learner != nullptr) {
-      ShardedAdamW& optimizer = learner->optimizer();
+      learners::ShardedAdamW& optimizer = learner->optimizer();
       int64_t at = 0;
       for (const Extent& e : optimizer.extents()) {
         const Extent moments{at, at + e.size()};
@@ -224,8 +225,8 @@ Checkpointer::Resumed Checkpointer::resume(Learner* learner) {
     if (!state.start_largest) state.start_largest = std::max(initial, weight);
     model.pack(job_.ctx);
   });
-  resumed.news.push_back(fmt::format("resumed from {} at {}", chosen.string(), step_text(state)));
+  resumed.news.push_back(fmt::format("resumed from {} at {}", chosen.string(), storage::step_text(state)));
   return resumed;
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

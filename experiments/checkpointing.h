@@ -14,7 +14,7 @@
 #include "storage/checkpoint.h"
 #include "storage/train_state.h"
 
-namespace orrery {
+namespace orrery::experiments {
 
 /// The newest checkpoint in `folder` that can be used, each newer one told as passed over; empty when there
 /// is none at all. Where there are some and none can be used, a usage Error that says why of the newest, and
@@ -23,20 +23,20 @@ std::filesystem::path newest_usable_checkpoint(const std::filesystem::path& fold
                                                const std::string& advice);
 
 /// The same tensors at the same places.
-bool same_parameters(const ParameterTable& a, const ParameterTable& b);
+bool same_parameters(const models::ParameterTable& a, const models::ParameterTable& b);
 
 class Checkpointer {
  public:
   Checkpointer(Job& job, std::string config_yaml);
 
   /// Collective over the learners (no-op elsewhere): has the memory for saves made ready in the background.
-  void prepare(Learner* learner);
+  void prepare(learners::Learner* learner);
 
   /// Collective over the learners (no-op elsewhere). Waits for the save before, copies, and leaves writing to
   /// the background. A failed save leaves earlier checkpoints whole: it is reported, at the latest by the
   /// next save, and the run goes on. `must`: waits until the checkpoint is published, and a failure is an
   /// Error. Returns the seconds the step was blocked.
-  double save(const TrainState& state, Learner* learner, bool must);
+  double save(const storage::TrainState& state, learners::Learner* learner, bool must);
 
   /// On a learner: a good checkpoint of this step is in the run's folder, as this run saved it or went on
   /// from it. Waits for the save under way. Collective over the learners.
@@ -49,7 +49,7 @@ class Checkpointer {
   std::optional<double> poll();
 
   struct Resumed {
-    TrainState state;                         ///< with start_largest
+    storage::TrainState state;                ///< with start_largest
     bool from_step_0 = false;                 ///< there was no checkpoint: the run starts anew
     bool older_program = false;               ///< the checkpoint is of a program without `inputs`
     std::vector<std::string> news, warnings;  ///< on rank 0, to be told when nothing refuses any more
@@ -57,7 +57,7 @@ class Checkpointer {
   /// Collective over world: finds the checkpoint that trainer.resume asks for, checks that this run may go on
   /// from it (experiments/resume_check.h) and that its policy has not diverged, loads weights (every rank)
   /// and moments (this learner's slice), and packs the weights. Writes nothing.
-  Resumed resume(Learner* learner);
+  Resumed resume(learners::Learner* learner);
 
  private:
   std::filesystem::path choose(std::vector<std::string>& news) const;
@@ -72,4 +72,4 @@ class Checkpointer {
   std::optional<double> background_seconds_;
 };
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -11,15 +11,16 @@
 #include "experiments/job.h"
 #include "kernels/sampling.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
-Topology topology_of(const proto::Config& config, int ranks) {
+comm::Topology topology_of(const proto::Config& config, int ranks) {
   const proto::ClusterSection& cluster = config.cluster();
-  const Placement placement =
-      cluster.placement() == proto::ClusterSection::SPLIT ? Placement::kSplit : Placement::kColocated;
-  return make_topology(placement, ranks, static_cast<int>(cluster.learners()),
-                       static_cast<int>(cluster.gradient_shards()));
+  const comm::Placement placement = cluster.placement() == proto::ClusterSection::SPLIT
+                                        ? comm::Placement::kSplit
+                                        : comm::Placement::kColocated;
+  return comm::make_topology(placement, ranks, static_cast<int>(cluster.learners()),
+                             static_cast<int>(cluster.gradient_shards()));
 }
 
 int64_t mini_batch_prompts(const proto::Config& config) {
@@ -35,7 +36,7 @@ int64_t nearest_divisor(int64_t whole, int64_t wanted, int64_t least) {
   }
 }
 
-void check_batches(const proto::Config& config, const Topology& topology) {
+void check_batches(const proto::Config& config, const comm::Topology& topology) {
   const int64_t prompts = config.data().train_batch_size(), mini = mini_batch_prompts(config);
   if (mini > prompts && prompts >= topology.learners) {
     fail_usage(
@@ -64,7 +65,7 @@ void check_batches(const proto::Config& config, const Topology& topology) {
   }
 }
 
-void check_sft(const proto::Config& config, const Topology& topology) {
+void check_sft(const proto::Config& config, const comm::Topology& topology) {
   const proto::SftSection& sft = config.sft();
   if (sft.train_batch_size() < topology.learners) {
     fail_usage(
@@ -84,21 +85,22 @@ void check_sft(const proto::Config& config, const Topology& topology) {
 
 /// As the engine has it, in float32; what rounds to 0 there is not meant to be greedy.
 void check_temperature(const char* key, double value) {
-  if (value == 0 || static_cast<float>(value) >= kMinTemperature) return;
+  if (value == 0 || static_cast<float>(value) >= kernels::kMinTemperature) return;
   fail_usage(
       "{} is {}: float32 logits are multiplied by its inverse, which would overflow; it must be 0 "
       "(greedy) or at least {}",
-      key, value, kMinTemperature);
+      key, value, kernels::kMinTemperature);
 }
 
-void check_rl(const proto::Config& config, const Topology& topology) {
+void check_rl(const proto::Config& config, const comm::Topology& topology) {
   const proto::RolloutSection& rollout = config.rollout();
-  if (rollout_compute_dtype(config) != compute_dtype(config) && topology.placement != Placement::kSplit) {
+  if (config::rollout_compute_dtype(config) != config::compute_dtype(config) &&
+      topology.placement != comm::Placement::kSplit) {
     fail_usage(
         "rollout.compute_dtype is {} but model.compute_dtype is {}: colocated ranks generate with the very "
         "weights they learn on, so leave it `same`, or set cluster.placement=split (2 ranks or more), where "
         "ranks that only generate have their own",
-        dtype_name(rollout_compute_dtype(config)), dtype_name(compute_dtype(config)));
+        dtype_name(config::rollout_compute_dtype(config)), dtype_name(config::compute_dtype(config)));
   }
   if (rollout.temperature() == 0) {
     fail_usage(
@@ -133,7 +135,7 @@ void check_files(const proto::Config& config, ConfigUse use) {
   const bool demonstrations = learns_demonstrations(config);
   if (data.train_files().empty() && (rl || demonstrations)) {
     fail_usage("data.env {} reads its problems from files: set data.train_files to one or more JSONL files",
-               env_name(data));
+               config::env_name(data));
   }
   if (data.val_files().empty() && rl && config.trainer().test_freq() != 0) {
     fail_usage(
@@ -149,10 +151,10 @@ void check_data(const proto::Config& config, ConfigUse use) {
     if (rule || data.answer_extraction() != proto::DataSection::AUTO) {
       fail_usage(
           "data.{} is set, but it is for data.env gsm8k, and data.env {} has its own rewards: remove it",
-          rule ? "reward_rule" : "answer_extraction", env_name(data));
+          rule ? "reward_rule" : "answer_extraction", config::env_name(data));
     }
   }
-  check_prompt_template(data.prompt_template());
+  actors::check_prompt_template(data.prompt_template());
   if (!data.apply_chat_template() && data.has_system_prompt() && !data.system_prompt().empty()) {
     fail_usage(
         "data.system_prompt is set but data.apply_chat_template is not, and only a chat has such a message: "
@@ -167,7 +169,7 @@ void check_data(const proto::Config& config, ConfigUse use) {
         "data.chat_template_kwargs is set but data.apply_chat_template is not: set it, or leave the "
         "variables out");
   }
-  check_external(data);
+  config::check_external(data);
   if (data.env() == proto::DataSection::GSM8K || data.env() == proto::DataSection::EXTERNAL) {
     check_files(config, use);
   }
@@ -232,7 +234,7 @@ void check_config(const proto::Config& config, int ranks, ConfigUse use) {
   if (config.has_run_dir() && config.run_dir().empty())
     fail_usage("run_dir is empty: give the folder for metrics, rollouts and checkpoints");
   if (config.experiment_name().empty()) fail_usage("experiment_name is empty: give the run a name");
-  const Topology topology = topology_of(config, ranks);
+  const comm::Topology topology = topology_of(config, ranks);
   check_data(config, use);
   for (const std::string& stop : config.rollout().stop()) {
     if (stop.empty()) fail_usage("rollout.stop has an empty text: give the text to stop at, or leave it out");
@@ -261,7 +263,7 @@ std::string idle_learners(int64_t prompts, int64_t shards, int64_t learners) {
 }  // namespace
 
 std::string describe_batch(const proto::Config& config, int ranks) {
-  const Topology topology = topology_of(config, ranks);
+  const comm::Topology topology = topology_of(config, ranks);
   const int64_t learners = topology.learners, shards = config.cluster().gradient_shards();
   const int64_t prompts = config.data().train_batch_size(), n = config.rollout().n();
   const int64_t mini = mini_batch_prompts(config), epochs = config.actor().ppo_epochs();
@@ -272,12 +274,12 @@ std::string describe_batch(const proto::Config& config, int ranks) {
   };
 
   line("ranks", fmt::format("{}: {} learning, {} generating ({})", ranks, learners, topology.actors(),
-                            topology.placement == Placement::kSplit ? "split" : "colocated"));
-  if (rollout_compute_dtype(config) != compute_dtype(config)) {
+                            topology.placement == comm::Placement::kSplit ? "split" : "colocated"));
+  if (config::rollout_compute_dtype(config) != config::compute_dtype(config)) {
     line("rollout dtype",
          fmt::format("{}, learners {}: log-probs are recomputed, importance weights capped at {}",
-                     dtype_name(rollout_compute_dtype(config)), dtype_name(compute_dtype(config)),
-                     config.algorithm().rollout_is_threshold()));
+                     dtype_name(config::rollout_compute_dtype(config)),
+                     dtype_name(config::compute_dtype(config)), config.algorithm().rollout_is_threshold()));
   }
   const proto::SftSection& sft = config.sft();
   if (sft.total_training_steps() > 0) {
@@ -313,4 +315,4 @@ std::string describe_batch(const proto::Config& config, int ranks) {
   return out;
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -5,7 +5,7 @@
 
 #include "proto/config.pb.h"
 
-namespace orrery {
+namespace orrery::experiments {
 
 /// What no single key can tell: sizes that do not divide, sections that contradict each other, ranks without
 /// work. Usage Error naming the keys and what to do. `ranks`: of the job. An evaluation asks only for what it
@@ -17,4 +17,4 @@ void check_config(const proto::Config& config, int ranks, ConfigUse use = Config
 /// for a person. REQUIRES: check_config(config, ranks) passed.
 std::string describe_batch(const proto::Config& config, int ranks);
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -19,7 +19,7 @@
 #include "storage/checkpoint.h"
 #include "storage/hf_folder.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 namespace fs = std::filesystem;
@@ -64,7 +64,7 @@ void check_command(const std::string& command) {
 /// "3 files", "1 file".
 std::string files(int count) { return fmt::format("{} file{}", count, count == 1 ? "" : "s"); }
 
-void check_resume_path(const proto::Config& config, const ParameterTable& table, std::string& found) {
+void check_resume_path(const proto::Config& config, const models::ParameterTable& table, std::string& found) {
   const std::string& resume = config.trainer().resume();
   if (resume == "auto" || resume == "off") return;
   if (!fs::is_directory(resume)) {
@@ -72,11 +72,11 @@ void check_resume_path(const proto::Config& config, const ParameterTable& table,
   }
   fs::path folder = resume;
   if (fs::is_directory(folder / "checkpoints")) {
-    const auto all = list_checkpoints(folder / "checkpoints");
+    const auto all = storage::list_checkpoints(folder / "checkpoints");
     if (all.empty()) fail_usage("trainer.resume: {} holds no checkpoint", (folder / "checkpoints").string());
     folder = all.back().folder;
   }
-  const Checkpoint checkpoint(folder, Checkpoint::Verify::kOnRead);
+  const storage::Checkpoint checkpoint(folder, storage::Checkpoint::Verify::kOnRead);
   if (!same_parameters(checkpoint.table(), table)) {
     fail_usage(
         "{} is of another model than model.path {}; set model.path back, or use another trainer.resume",
@@ -94,15 +94,17 @@ class Report {
   std::string text_;
 };
 
-void describe_prompts(const proto::Config& config, const PromptSource& source, bool train, Report& report) {
+void describe_prompts(const proto::Config& config, const actors::PromptSource& source, bool train,
+                      Report& report) {
   const proto::DataSection& data = config.data();
   const uint64_t size = train ? source.train_size() : source.val_size();
   const int count = train ? data.train_files_size() : data.val_files_size();
   const std::string what =
-      count == 0 ? "generated" : fmt::format("{} prompts of {}", grouped(size), files(count));
+      count == 0 ? "generated" : fmt::format("{} prompts of {}", actors::grouped(size), files(count));
   report.line(train ? "training data" : "held-out data",
               fmt::format("{}, the longest {} of {} tokens", what,
-                          source.longest(train ? Split::kTrain : Split::kVal), data.max_prompt_length()));
+                          source.longest(train ? actors::Split::kTrain : actors::Split::kVal),
+                          data.max_prompt_length()));
 }
 
 /// A pipe would be used up by the check, and a device read without end.
@@ -126,23 +128,25 @@ std::string describe(const proto::Config& config) {
   const fs::path folder = config.model().path();
   const bool rl = config.trainer().total_training_steps() > 0;
   Report report;
-  PromptUse use = training_prompts(config);
+  actors::PromptUse use = training_prompts(config);
   use.val = use.val || !config.data().val_files().empty();
-  const ModelConfig model = read_job_model(config, use);
-  const Tokenizer tokenizer =
-      Tokenizer::load(folder, {.chat_template_file = config.model().chat_template_file()});
+  const models::ModelConfig model = read_job_model(config, use);
+  const text::Tokenizer tokenizer =
+      text::Tokenizer::load(folder, {.chat_template_file = config.model().chat_template_file()});
   check_vocabulary(folder, tokenizer, model);
-  const ParameterTable table(model);
-  if (!config.model().from_scratch()) check_hf_weights(folder, model, table);
-  report.line("model", fmt::format("{}: {}, {} parameters, {}, {} positions", folder.string(),
-                                   model.model_type, grouped(static_cast<uint64_t>(table.parameter_count())),
-                                   config.model().from_scratch() ? "weights drawn from the seed"
-                                                                 : "headers of its weights read",
-                                   grouped(static_cast<uint64_t>(model.max_position_embeddings))));
-  report.line("tokenizer", fmt::format("{} ids; {}", grouped(static_cast<uint64_t>(tokenizer.vocab_size())),
-                                       !config.data().apply_chat_template()
-                                           ? std::string("no chat template is applied")
-                                           : "chat template of " + tokenizer.chat_template_file()));
+  const models::ParameterTable table(model);
+  if (!config.model().from_scratch()) storage::check_hf_weights(folder, model, table);
+  report.line("model",
+              fmt::format("{}: {}, {} parameters, {}, {} positions", folder.string(), model.model_type,
+                          actors::grouped(static_cast<uint64_t>(table.parameter_count())),
+                          config.model().from_scratch() ? "weights drawn from the seed"
+                                                        : "headers of its weights read",
+                          actors::grouped(static_cast<uint64_t>(model.max_position_embeddings))));
+  report.line("tokenizer",
+              fmt::format("{} ids; {}", actors::grouped(static_cast<uint64_t>(tokenizer.vocab_size())),
+                          !config.data().apply_chat_template()
+                              ? std::string("no chat template is applied")
+                              : "chat template of " + tokenizer.chat_template_file()));
   if (rl) {
     check_kv_cache(config, model);
     const double sequences = static_cast<double>(engine_config(config, model).kv_cache_bytes) /
@@ -152,19 +156,19 @@ std::string describe(const proto::Config& config) {
                             static_cast<int64_t>(sequences), engine_config(config, model).max_model_len));
   }
   if (config.data().env() == proto::DataSection::EXTERNAL) check_command(config.data().external().command());
-  const std::unique_ptr<Environment> env = make_job_environment(config, use);
+  const std::unique_ptr<actors::Environment> env = make_job_environment(config, use);
   env->try_out();
-  CheckSetup setup;
+  actors::CheckSetup setup;
   setup.ctx.threads = std::max(1, available_cpus());
-  const PromptSource source(config.data(), *env, tokenizer, config.seed(), setup, use);
+  const actors::PromptSource source(config.data(), *env, tokenizer, config.seed(), setup, use);
   if (use.train_prompts > 0) describe_prompts(config, source, /*train=*/true, report);
   if (use.val) describe_prompts(config, source, /*train=*/false, report);
   if (config.sft().total_training_steps() > 0) {
     const SftData sft(config, *env, source, tokenizer, setup);
     report.line("SFT data", sft.size() == 0 ? std::string("generated demonstrations")
-                                            : fmt::format("{} examples", grouped(sft.size())));
+                                            : fmt::format("{} examples", actors::grouped(sft.size())));
     if (sft.val() != nullptr)
-      report.line("SFT held-out", fmt::format("{} examples", grouped(sft.val()->examples().size())));
+      report.line("SFT held-out", fmt::format("{} examples", actors::grouped(sft.val()->examples().size())));
   }
   std::string resumed;
   check_resume_path(config, table, resumed);
@@ -180,4 +184,4 @@ std::string describe_files(const proto::Config& config) {
   return text;
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

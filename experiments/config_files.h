@@ -5,7 +5,7 @@
 
 #include "proto/config.pb.h"
 
-namespace orrery {
+namespace orrery::experiments {
 
 /// Reads what a training run would before its first step, but for the weights, of which only the headers are
 /// read: the model's folder, the chat template, data and text files with every prompt measured, the folder of
@@ -16,4 +16,4 @@ namespace orrery {
 /// check_config passed.
 std::string describe_files(const proto::Config& config);
 
-}  // namespace orrery
+}  // namespace orrery::experiments

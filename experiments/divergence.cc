@@ -11,7 +11,7 @@
 #include "core/parallel.h"
 #include "experiments/together.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 /// Of the largest weight at the stage's start, or 1. docs/design.md says why.
@@ -56,14 +56,15 @@ bool is_dead_gradient(double grad_norm, double entropy, bool signal) {
   return signal && grad_norm == 0 && entropy > kSure;
 }
 
-DivergenceCheck::DivergenceCheck(const Context& ctx, Communicator& learners, std::span<const float> weights,
-                                 Learner& learner, double start_largest)
+DivergenceCheck::DivergenceCheck(const Context& ctx, comm::Communicator& learners,
+                                 std::span<const float> weights, learners::Learner& learner,
+                                 double start_largest)
     : ctx_(ctx), learners_(learners), weights_(weights), learner_(learner), start_largest_(start_largest) {}
 
 double DivergenceCheck::begin_stage() { return start_largest_ = largest(ctx_, weights_); }
 
 std::string DivergenceCheck::problem(const std::optional<PolicyProbe>& probe) const {
-  ShardedAdamW& optimizer = learner_.optimizer();
+  learners::ShardedAdamW& optimizer = learner_.optimizer();
   double most[2] = {0, std::max(largest(ctx_, optimizer.m()), largest(ctx_, optimizer.v()))};
   for (const Extent& e : optimizer.extents()) {
     most[0] = std::max<double>(most[0], largest(ctx_, part_of(weights_, e)));
@@ -72,10 +73,10 @@ std::string DivergenceCheck::problem(const std::optional<PolicyProbe>& probe) co
   std::string wrong = state_problem(most[0], most[1], largest_sound_weight(start_largest_, optimizer.t()));
   if (!wrong.empty() || !probe) return wrong;
 
-  Leaf leaf;
+  learners::Leaf leaf;
   leaf.tokens = probe->response;
   leaf.loss_mask = probe->loss_mask;
-  Tree tree{probe->prompt, {}};
+  learners::Tree tree{probe->prompt, {}};
   tree.leaves.push_back(std::move(leaf));
   for (const auto& values : learner_.logprobs(std::span(&tree, 1), probe->temperature)) {
     if (!std::isfinite(largest(ctx_, values))) return "the log-probs that it gives are not finite";
@@ -94,7 +95,7 @@ std::string skipped_too_often(int64_t skipped_steps, int64_t total, bool dead) {
   return fmt::format("{} step(s) in a row had a gradient that is not finite", skipped_steps);
 }
 
-std::string first_text(Communicator& comm, const std::string& mine) {
+std::string first_text(comm::Communicator& comm, const std::string& mine) {
   for (std::string& text : comm.all_gather_bytes(mine)) {
     if (!text.empty()) return std::move(text);
   }
@@ -109,4 +110,4 @@ void end_diverged(const std::string& where, const std::string& problem, const st
                     kExitDiverged);
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -13,7 +13,7 @@
 #include "core/context.h"
 #include "learners/learner.h"
 
-namespace orrery {
+namespace orrery::experiments {
 
 /// Steps in a row that taught nothing: a run of them does not recover.
 inline constexpr int64_t kMaxSkippedSteps = 5;
@@ -46,8 +46,8 @@ struct PolicyProbe {
 class DivergenceCheck {
  public:
   /// `weights`: the model's; `start_largest`: of them, when the stage began. All must outlive it.
-  DivergenceCheck(const Context& ctx, Communicator& learners, std::span<const float> weights,
-                  Learner& learner, double start_largest);
+  DivergenceCheck(const Context& ctx, comm::Communicator& learners, std::span<const float> weights,
+                  learners::Learner& learner, double start_largest);
 
   /// A stage begins with the weights as they are, which are sound. Returns the largest.
   double begin_stage();
@@ -59,9 +59,9 @@ class DivergenceCheck {
 
  private:
   const Context& ctx_;
-  Communicator& learners_;
+  comm::Communicator& learners_;
   std::span<const float> weights_;
-  Learner& learner_;
+  learners::Learner& learner_;
   double start_largest_;
 };
 
@@ -70,10 +70,10 @@ class DivergenceCheck {
 std::string skipped_too_often(int64_t skipped_steps, int64_t total, bool dead = false);
 
 /// Collective: the text of the lowest rank that has one.
-std::string first_text(Communicator& comm, const std::string& mine);
+std::string first_text(comm::Communicator& comm, const std::string& mine);
 
 /// Throws the AgreedError that a diverged run ends with, alike on every rank. `where`: "step 606 (grpo 6)".
 [[noreturn]] void end_diverged(const std::string& where, const std::string& problem,
                                const std::string& rate_key, bool resumes = true);
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -4,17 +4,17 @@
 
 #include <algorithm>
 
-namespace orrery {
+namespace orrery::experiments {
 
-DroppedSamples drop_small_groups(std::vector<Group>& groups, size_t least) {
+DroppedSamples drop_small_groups(std::vector<rollout::Group>& groups, size_t least) {
   DroppedSamples dropped;
-  for (const Group& group : groups) {
+  for (const rollout::Group& group : groups) {
     dropped.samples += group.dropped;
     dropped.all += group.dropped + group.samples.size();
   }
   const size_t before = groups.size();
-  std::erase_if(groups,
-                [&](const Group& group) { return group.samples.size() < std::max<size_t>(least, 1); });
+  std::erase_if(
+      groups, [&](const rollout::Group& group) { return group.samples.size() < std::max<size_t>(least, 1); });
   dropped.groups = before - groups.size();
   return dropped;
 }
@@ -30,4 +30,4 @@ std::string dropped_text(const std::string& label, const DroppedSamples& dropped
   return text;
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -9,7 +9,7 @@
 
 #include "rollout/trajectory.h"
 
-namespace orrery {
+namespace orrery::experiments {
 
 struct DroppedSamples {
   uint64_t samples = 0;  ///< that have no reward
@@ -18,11 +18,11 @@ struct DroppedSamples {
 };
 
 /// Removes the groups with fewer than `least` samples (at least 1).
-DroppedSamples drop_small_groups(std::vector<Group>& groups, size_t least);
+DroppedSamples drop_small_groups(std::vector<rollout::Group>& groups, size_t least);
 
 /// "generate step 12: 3 of 256 samples are dropped, ...". `troubles`: what each rank's environment says
 /// (Environment::take_trouble).
 std::string dropped_text(const std::string& label, const DroppedSamples& dropped,
                          std::span<const std::string> troubles);
 
-}  // namespace orrery
+}  // namespace orrery::experiments

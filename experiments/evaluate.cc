@@ -28,16 +28,16 @@
 #include "experiments/validation_metrics.h"
 #include "storage/checkpoint.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 /// The checkpoint that `path` means: itself, or a run folder's newest good one; nothing for a Hugging Face
 /// folder.
 std::filesystem::path find_checkpoint(const std::filesystem::path& path) {
-  if (std::filesystem::exists(path / kManifestFile)) return path;
+  if (std::filesystem::exists(path / storage::kManifestFile)) return path;
   if (std::filesystem::is_directory(path / "checkpoints")) {
-    const auto found =
-        latest_good_checkpoint(path / "checkpoints", [](const auto& folder, const std::string& reason) {
+    const auto found = storage::latest_good_checkpoint(
+        path / "checkpoints", [](const auto& folder, const std::string& reason) {
           spdlog::error("checkpoint {} cannot be used and is passed over: {}", folder.string(), reason);
         });
     if (!found) fail("{} holds no good checkpoint", (path / "checkpoints").string());
@@ -97,11 +97,11 @@ void check_output(const std::string& out, const proto::Config& config, const std
 }
 
 /// A line a sample.
-std::string samples_as_lines(std::span<const Group> groups, const Tokenizer& tokenizer) {
+std::string samples_as_lines(std::span<const rollout::Group> groups, const text::Tokenizer& tokenizer) {
   const std::vector<std::string> prompts = prompt_texts(groups, tokenizer);
   std::string lines;
   for (size_t g = 0; g < groups.size(); ++g) {
-    for (const Trajectory& sample : groups[g].samples) {
+    for (const rollout::Trajectory& sample : groups[g].samples) {
       nlohmann::ordered_json object = sample_to_json(sample, &prompts[g]);
       object["correct"] = is_correct(sample);
       lines += json_line(object) + "\n";
@@ -112,7 +112,7 @@ std::string samples_as_lines(std::span<const Group> groups, const Tokenizer& tok
 
 }  // namespace
 
-int run_evaluation(const proto::Config& given, const EvaluationOptions& options, Communicator& world,
+int run_evaluation(const proto::Config& given, const EvaluationOptions& options, comm::Communicator& world,
                    int local_ranks) {
   ignore_closed_pipes();  // its output comes last; environments may have pipes of their own
   const std::string& checkpoint = options.checkpoint;
@@ -138,7 +138,7 @@ int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
   if (!found.empty()) {
     agree_on_checkpoint(world, found);
     together(world, [&] {
-      const Checkpoint opened(found);
+      const storage::Checkpoint opened(found);
       if (!same_parameters(opened.table(), job->model().table())) {
         fail_usage("{} is of another model than model.path {}", found.string(), config.model().path());
       }
@@ -153,7 +153,7 @@ int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
   const auto samples = stage.generate_validation(0);
   // No handler is installed here: a signal ends an evaluation, which has nothing to save.
   ORRERY_CHECK(samples, "an evaluation was asked to stop");
-  const std::vector<Group>& groups = *samples;
+  const std::vector<rollout::Group>& groups = *samples;
   const double seconds = timer.seconds();
   if (world.rank() != 0) return kExitOk;
 
@@ -170,9 +170,9 @@ int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
   Summary rewards, tokens;
   std::map<int, Summary> pass;
   int64_t wrong = 0;
-  for (const Group& group : groups) {
+  for (const rollout::Group& group : groups) {
     int right = 0;
-    for (const Trajectory& t : group.samples) {
+    for (const rollout::Trajectory& t : group.samples) {
       rewards.add(t.reward);
       tokens.add(static_cast<double>(t.tokens.size()));
       right += is_correct(t) ? 1 : 0;
@@ -215,4 +215,4 @@ int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
   return kExitOk;
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

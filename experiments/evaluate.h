@@ -7,7 +7,7 @@
 #include "comm/communicator.h"
 #include "proto/config.pb.h"
 
-namespace orrery {
+namespace orrery::experiments {
 
 struct EvaluationOptions {
   std::string checkpoint;  ///< checkpoint folder, run folder, Hugging Face folder; empty: model.path
@@ -19,7 +19,7 @@ struct EvaluationOptions {
 
 /// Collective over `world`; rank 0 prints and writes. Returns the exit code. Usage Error before anything is
 /// generated when `out` cannot be written or is a file that the config reads.
-int run_evaluation(const proto::Config& config, const EvaluationOptions& options, Communicator& world,
+int run_evaluation(const proto::Config& config, const EvaluationOptions& options, comm::Communicator& world,
                    int local_ranks);
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -13,7 +13,7 @@
 #include "core/sha256.h"
 #include "storage/hf_folder.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 namespace fs = std::filesystem;
@@ -51,19 +51,19 @@ std::string file_digest(const fs::path& path) {
 /// Of what is read of it, so that a model's folder that another program rewrote is the same as before.
 std::string model_config_digest(const fs::path& folder) {
   try {
-    const std::string text = model_config_json(load_model_config(folder), "float32");
+    const std::string text = models::model_config_json(models::load_model_config(folder), "float32");
     return "sha256:" + sha256_hex(std::as_bytes(std::span(text)));
   } catch (const Error& error) {
     return plain(kUnreadable + std::string(error.what()));
   }
 }
 
-bool is_of_model(const InputDigest& input) { return input.key == kModelKey; }
+bool is_of_model(const storage::InputDigest& input) { return input.key == kModelKey; }
 
 }  // namespace
 
-std::vector<InputDigest> read_inputs(const proto::Config& config) {
-  std::vector<InputDigest> inputs;
+std::vector<storage::InputDigest> read_inputs(const proto::Config& config) {
+  std::vector<storage::InputDigest> inputs;
   const auto add = [&](const char* key, const auto& files) {
     for (const std::string& file : files) inputs.push_back({key, plain(file), plain(file_digest(file))});
   };
@@ -78,7 +78,7 @@ std::vector<InputDigest> read_inputs(const proto::Config& config) {
     add("model.chat_template_file", std::array{config.model().chat_template_file()});
   const fs::path folder = config.model().path();
   inputs.push_back({kModelKey, kModelConfig, model_config_digest(folder)});
-  for (const std::string_view name : companion_files()) {
+  for (const std::string_view name : storage::companion_files()) {
     std::error_code error;
     if (!fs::exists(folder / name, error)) continue;
     inputs.push_back({kModelKey, std::string(name), plain(file_digest(folder / name))});
@@ -86,22 +86,23 @@ std::vector<InputDigest> read_inputs(const proto::Config& config) {
   return inputs;
 }
 
-InputDigest weights_input(std::span<const float> weights) {
-  const WeightChecksum sum = weight_checksum(weights);
+storage::InputDigest weights_input(std::span<const float> weights) {
+  const comm::WeightChecksum sum = comm::weight_checksum(weights);
   return {kModelKey, "weights", fmt::format("sums:{:016x}{:016x}", sum.high, sum.low)};
 }
 
-std::string input_label(std::span<const InputDigest> inputs, size_t at) {
-  const InputDigest& input = inputs[at];
+std::string input_label(std::span<const storage::InputDigest> inputs, size_t at) {
+  const storage::InputDigest& input = inputs[at];
   if (is_of_model(input)) return input.key + "/" + input.name;
-  const auto before = std::count_if(inputs.begin(), inputs.begin() + static_cast<std::ptrdiff_t>(at),
-                                    [&](const InputDigest& other) { return other.key == input.key; });
+  const auto before =
+      std::count_if(inputs.begin(), inputs.begin() + static_cast<std::ptrdiff_t>(at),
+                    [&](const storage::InputDigest& other) { return other.key == input.key; });
   return fmt::format("{}[{}]", input.key, before);
 }
 
-bool is_readable(const InputDigest& input) { return !input.digest.starts_with(kUnreadable); }
+bool is_readable(const storage::InputDigest& input) { return !input.digest.starts_with(kUnreadable); }
 
-bool same_content(const InputDigest& a, const InputDigest& b) {
+bool same_content(const storage::InputDigest& a, const storage::InputDigest& b) {
   return a.digest == b.digest || a.digest == kReadOnce || b.digest == kReadOnce;
 }
 
@@ -112,10 +113,10 @@ std::string short_digest(const std::string& digest) {
                                                       : digest;
 }
 
-std::vector<std::string> input_changes(std::span<const InputDigest> before,
-                                       std::span<const InputDigest> after) {
-  const auto by_label = [](std::span<const InputDigest> inputs) {
-    std::map<std::string, const InputDigest*> labels;
+std::vector<std::string> input_changes(std::span<const storage::InputDigest> before,
+                                       std::span<const storage::InputDigest> after) {
+  const auto by_label = [](std::span<const storage::InputDigest> inputs) {
+    std::map<std::string, const storage::InputDigest*> labels;
     for (size_t i = 0; i < inputs.size(); ++i) {
       if (is_of_model(inputs[i]) && inputs[i].name == kModelConfig) continue;
       labels[input_label(inputs, i)] = &inputs[i];
@@ -141,4 +142,4 @@ std::vector<std::string> input_changes(std::span<const InputDigest> before,
   return changes;
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -17,36 +17,39 @@
 #include "rollout/block_manager.h"
 #include "storage/hf_folder.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
-std::unique_ptr<Transformer> make_transformer(const std::filesystem::path& folder, const Tokenizer& tokenizer,
-                                              Device device, DType compute_dtype, int64_t max_positions) {
-  const ModelConfig config = load_model_config(folder);
+std::unique_ptr<models::Transformer> make_transformer(const std::filesystem::path& folder,
+                                                      const text::Tokenizer& tokenizer, Device device,
+                                                      DType compute_dtype, int64_t max_positions) {
+  const models::ModelConfig config = models::load_model_config(folder);
   check_vocabulary(folder, tokenizer, config);
-  return std::make_unique<Transformer>(config, device, compute_dtype, max_positions);
+  return std::make_unique<models::Transformer>(config, device, compute_dtype, max_positions);
 }
 
-std::unique_ptr<Transformer> load_transformer(const Context& ctx, const std::filesystem::path& folder,
-                                              const Tokenizer& tokenizer, DType compute_dtype,
-                                              int64_t max_positions) {
+std::unique_ptr<models::Transformer> load_transformer(const Context& ctx, const std::filesystem::path& folder,
+                                                      const text::Tokenizer& tokenizer, DType compute_dtype,
+                                                      int64_t max_positions) {
   auto model = make_transformer(folder, tokenizer, ctx.device, compute_dtype, max_positions);
-  load_hf_weights(ctx, folder, model->config(), model->table(), model->parameters());
+  storage::load_hf_weights(ctx, folder, model->config(), model->table(), model->parameters());
   model->pack(ctx);
   return model;
 }
 
 /// Of a job that neither generates nor imitates a teacher.
-class NoEnvironment final : public Environment {
+class NoEnvironment final : public actors::Environment {
  public:
-  uint64_t size(Split /*split*/) const override { return 0; }
-  std::unique_ptr<Episode> reset(Split /*split*/, uint64_t /*index*/) const override {
+  uint64_t size(actors::Split /*split*/) const override { return 0; }
+  std::unique_ptr<actors::Episode> reset(actors::Split /*split*/, uint64_t /*index*/) const override {
     fail("this job has no environment");
   }
-  std::optional<Demonstration> demonstration(uint64_t /*index*/) const override { return std::nullopt; }
+  std::optional<actors::Demonstration> demonstration(uint64_t /*index*/) const override {
+    return std::nullopt;
+  }
 };
 
-bool generates(const PromptUse& use) { return use.train_prompts > 0 || use.val; }
+bool generates(const actors::PromptUse& use) { return use.train_prompts > 0 || use.val; }
 
 }  // namespace
 
@@ -60,7 +63,7 @@ void final_unless_unread(const std::function<void()>& work) {
   }
 }
 
-ModelConfig read_job_model(const proto::Config& config, const PromptUse& use) {
+models::ModelConfig read_job_model(const proto::Config& config, const actors::PromptUse& use) {
   const std::filesystem::path folder = config.model().path();
   std::error_code error;
   if (!std::filesystem::is_directory(folder, error)) {
@@ -68,7 +71,7 @@ ModelConfig read_job_model(const proto::Config& config, const PromptUse& use) {
   }
   if (const std::string hint = not_a_model_hint(folder); !hint.empty())
     fail_usage("model.path: {} holds no config.json{}", folder.string(), hint);
-  ModelConfig model = load_model_config(folder);
+  models::ModelConfig model = models::load_model_config(folder);
   if (!generates(use)) return model;
   const int64_t longest = config.data().max_prompt_length() + config.data().max_response_length();
   if (longest > model.max_position_embeddings) {
@@ -106,8 +109,10 @@ bool learns_demonstrations(const proto::Config& config) {
   return sft.total_training_steps() > 0 && sft.text_files().empty() && sft.train_files().empty();
 }
 
-std::unique_ptr<Environment> make_job_environment(const proto::Config& config, const PromptUse& use) {
-  if (generates(use) || learns_demonstrations(config)) return make_environment(config.data(), config.seed());
+std::unique_ptr<actors::Environment> make_job_environment(const proto::Config& config,
+                                                          const actors::PromptUse& use) {
+  if (generates(use) || learns_demonstrations(config))
+    return actors::make_environment(config.data(), config.seed());
   return std::make_unique<NoEnvironment>();
 }
 
@@ -120,42 +125,43 @@ void warn_of_threads(const proto::Config& config) {
       wanted, cpus);
 }
 
-PromptUse training_prompts(const proto::Config& config) {
+actors::PromptUse training_prompts(const proto::Config& config) {
   const int64_t steps = config.trainer().total_training_steps();
   return {static_cast<uint64_t>(steps * config.data().train_batch_size()),
           steps > 0 && config.trainer().test_freq() != 0};
 }
 
-CheckSetup check_setup(const Job& job) {
+actors::CheckSetup check_setup(const Job& job) {
   return {job.ctx, job.world.rank() == 0, [&job] { job.progress(); }};
 }
 
-std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, int local_ranks,
-                              const PromptUse& use, Watchdog* watchdog) {
-  const Placement placement = config.cluster().placement() == proto::ClusterSection::SPLIT
-                                  ? Placement::kSplit
-                                  : Placement::kColocated;
-  const Topology topology =
-      make_topology(placement, world.size(), static_cast<int>(config.cluster().learners()),
-                    static_cast<int>(config.cluster().gradient_shards()));
+std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& world, int local_ranks,
+                              const actors::PromptUse& use, comm::Watchdog* watchdog) {
+  const comm::Placement placement = config.cluster().placement() == proto::ClusterSection::SPLIT
+                                        ? comm::Placement::kSplit
+                                        : comm::Placement::kColocated;
+  const comm::Topology topology =
+      comm::make_topology(placement, world.size(), static_cast<int>(config.cluster().learners()),
+                          static_cast<int>(config.cluster().gradient_shards()));
   Context ctx;
   ctx.threads = resolve_threads(config, local_ranks);
-  std::unique_ptr<Communicator> learners = world.split(topology.is_learner(world.rank()) ? 0 : -1);
-  const DType dtype =
-      topology.is_learner(world.rank()) ? compute_dtype(config) : rollout_compute_dtype(config);
-  std::vector<InputDigest> inputs = read_inputs(config);
+  std::unique_ptr<comm::Communicator> learners = world.split(topology.is_learner(world.rank()) ? 0 : -1);
+  const DType dtype = topology.is_learner(world.rank()) ? config::compute_dtype(config)
+                                                        : config::rollout_compute_dtype(config);
+  std::vector<storage::InputDigest> inputs = read_inputs(config);
   agree_on_inputs(world, inputs);
   std::unique_ptr<Job> job;
   const auto make = [&] {
     const std::filesystem::path folder = config.model().path();
     read_job_model(config, use);
-    job.reset(new Job{config, world, topology, ctx, config.run_dir(),
-                      Tokenizer::load(folder, {.chat_template_file = config.model().chat_template_file()}),
-                      nullptr, nullptr, nullptr, std::move(learners), std::move(inputs)});
+    job.reset(
+        new Job{config, world, topology, ctx, config.run_dir(),
+                text::Tokenizer::load(folder, {.chat_template_file = config.model().chat_template_file()}),
+                nullptr, nullptr, nullptr, std::move(learners), std::move(inputs)});
     job->watchdog = watchdog;
     job->env = make_job_environment(config, use);
-    job->source = std::make_unique<PromptSource>(config.data(), *job->env, job->tokenizer, config.seed(),
-                                                 check_setup(*job), use);
+    job->source = std::make_unique<actors::PromptSource>(config.data(), *job->env, job->tokenizer,
+                                                         config.seed(), check_setup(*job), use);
     const uint64_t rows = job->source->train_size();
     if (use.train_prompts > 0 && rows > 0 && world.rank() == 0 &&
         rows < static_cast<uint64_t>(config.data().train_batch_size())) {
@@ -165,15 +171,15 @@ std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, 
     }
     if (config.model().from_scratch()) {
       job->transformer = make_transformer(folder, job->tokenizer, ctx.device, dtype, 0);
-      initialize_parameters(job->model().config(), job->model().table(), config.seed(),
-                            job->model().parameters());
+      models::initialize_parameters(job->model().config(), job->model().table(), config.seed(),
+                                    job->model().parameters());
       job->model().pack(ctx);
     } else {
       job->transformer = load_transformer(ctx, folder, job->tokenizer, dtype, 0);
     }
   };
   together(world, [&] { final_unless_unread(make); });
-  const InputDigest weights = weights_input(job->model().parameters());
+  const storage::InputDigest weights = weights_input(job->model().parameters());
   agree_on_inputs(world, {&weights, 1});
   // Random ones follow from the seed.
   if (!config.model().from_scratch()) job->inputs.push_back(weights);
@@ -185,12 +191,12 @@ void Job::phase(const std::string& text) const {
   if (watchdog != nullptr) watchdog->phase(text);
 }
 
-Objective policy_objective(const proto::Config& config) {
+learners::Objective policy_objective(const proto::Config& config) {
   const proto::ActorSection& actor = config.actor();
-  Objective objective;
+  learners::Objective objective;
   objective.temperature = static_cast<float>(config.rollout().temperature());
   objective.verify_logprobs = config.algorithm().verify_logprobs();
-  PolicyLossParams& p = objective.policy;
+  learners::PolicyLossParams& p = objective.policy;
   p.clip_ratio_low = static_cast<float>(actor.clip_ratio_low());
   p.clip_ratio_high = static_cast<float>(actor.clip_ratio_high());
   p.clip_ratio_c = static_cast<float>(actor.clip_ratio_c());
@@ -198,20 +204,20 @@ Objective policy_objective(const proto::Config& config) {
   p.kl_loss_coef = static_cast<float>(actor.kl_loss_coef());
   switch (actor.kl_loss_type()) {
     case proto::ActorSection::K1:
-      p.kl_loss_type = KlLossType::kK1;
+      p.kl_loss_type = learners::KlLossType::kK1;
       break;
     case proto::ActorSection::K2:
-      p.kl_loss_type = KlLossType::kK2;
+      p.kl_loss_type = learners::KlLossType::kK2;
       break;
     case proto::ActorSection::K3:
-      p.kl_loss_type = KlLossType::kK3;
+      p.kl_loss_type = learners::KlLossType::kK3;
       break;
   }
   return objective;
 }
 
-AdamWParams adamw_params(const proto::OptimSection& optim) {
-  AdamWParams params;
+kernels::AdamWParams adamw_params(const proto::OptimSection& optim) {
+  kernels::AdamWParams params;
   params.lr = static_cast<float>(optim.lr());
   params.beta1 = static_cast<float>(optim.beta1());
   params.beta2 = static_cast<float>(optim.beta2());
@@ -220,28 +226,28 @@ AdamWParams adamw_params(const proto::OptimSection& optim) {
   return params;
 }
 
-LrSchedule lr_schedule(const proto::OptimSection& optim, int64_t total_steps) {
-  LrSchedule schedule;
+learners::LrSchedule lr_schedule(const proto::OptimSection& optim, int64_t total_steps) {
+  learners::LrSchedule schedule;
   schedule.lr = optim.lr();
   schedule.warmup_steps = optim.lr_warmup_steps();
   schedule.min_lr_ratio = optim.min_lr_ratio();
   schedule.total_steps = total_steps;
   switch (optim.lr_scheduler_type()) {
     case proto::OptimSection::CONSTANT:
-      schedule.scheduler = LrScheduler::kConstant;
+      schedule.scheduler = learners::LrScheduler::kConstant;
       break;
     case proto::OptimSection::COSINE:
-      schedule.scheduler = LrScheduler::kCosine;
+      schedule.scheduler = learners::LrScheduler::kCosine;
       break;
     case proto::OptimSection::LINEAR:
-      schedule.scheduler = LrScheduler::kLinear;
+      schedule.scheduler = learners::LrScheduler::kLinear;
       break;
   }
   return schedule;
 }
 
-EngineConfig engine_config(const proto::Config& config, const ModelConfig& model) {
-  EngineConfig engine;
+rollout::EngineConfig engine_config(const proto::Config& config, const models::ModelConfig& model) {
+  rollout::EngineConfig engine;
   engine.max_num_seqs = config.rollout().max_num_seqs();
   engine.max_num_batched_tokens = config.rollout().max_num_batched_tokens();
   engine.kv_cache_bytes = static_cast<size_t>(config.rollout().kv_cache_gb() * (1 << 30));
@@ -250,14 +256,14 @@ EngineConfig engine_config(const proto::Config& config, const ModelConfig& model
   return engine;
 }
 
-size_t kv_cache_bytes_per_sequence(const proto::Config& config, const ModelConfig& model) {
-  const int64_t blocks = BlockManager::blocks_for(engine_config(config, model).max_model_len) +
+size_t kv_cache_bytes_per_sequence(const proto::Config& config, const models::ModelConfig& model) {
+  const int64_t blocks = rollout::BlockManager::blocks_for(engine_config(config, model).max_model_len) +
                          1;  // a group keeps its prompt's last block
-  return KvCache::bytes_per_block(model) * static_cast<size_t>(blocks);
+  return models::KvCache::bytes_per_block(model) * static_cast<size_t>(blocks);
 }
 
-void check_kv_cache(const proto::Config& config, const ModelConfig& model) {
-  const EngineConfig engine = engine_config(config, model);
+void check_kv_cache(const proto::Config& config, const models::ModelConfig& model) {
+  const rollout::EngineConfig engine = engine_config(config, model);
   const size_t bytes = kv_cache_bytes_per_sequence(config, model);
   if (engine.kv_cache_bytes >= bytes) return;
   fail_usage(
@@ -267,13 +273,13 @@ void check_kv_cache(const proto::Config& config, const ModelConfig& model) {
       std::ceil(static_cast<double>(bytes) / (1 << 30) * 1e6) / 1e6);
 }
 
-SamplingParams train_sampling(const proto::RolloutSection& rollout) {
+kernels::SamplingParams train_sampling(const proto::RolloutSection& rollout) {
   return {static_cast<float>(rollout.temperature()), static_cast<int32_t>(rollout.top_k()),
           static_cast<float>(rollout.top_p()), static_cast<float>(rollout.min_p())};
 }
 
-SamplingParams val_sampling(const proto::RolloutSection& rollout) {
+kernels::SamplingParams val_sampling(const proto::RolloutSection& rollout) {
   return {static_cast<float>(rollout.val_temperature()), 0, 1.0f, 0.0f};
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -23,22 +23,22 @@
 #include "storage/manifest.h"
 #include "text/tokenizer.h"
 
-namespace orrery {
+namespace orrery::experiments {
 
 struct Job {
   const proto::Config& config;
-  Communicator& world;
-  Topology topology;
+  comm::Communicator& world;
+  comm::Topology topology;
   Context ctx;
   std::filesystem::path run_dir;
-  Tokenizer tokenizer;
-  std::unique_ptr<Transformer> transformer;
-  std::unique_ptr<Environment> env;
-  std::unique_ptr<PromptSource> source;
-  std::unique_ptr<Communicator> learners;  ///< null on ranks that only act
-  std::vector<InputDigest> inputs;         ///< what the files held that this job has read
+  text::Tokenizer tokenizer;
+  std::unique_ptr<models::Transformer> transformer;
+  std::unique_ptr<actors::Environment> env;
+  std::unique_ptr<actors::PromptSource> source;
+  std::unique_ptr<comm::Communicator> learners;  ///< null on ranks that only act
+  std::vector<storage::InputDigest> inputs;      ///< what the files held that this job has read
 
-  Watchdog* watchdog = nullptr;  ///< training only
+  comm::Watchdog* watchdog = nullptr;  ///< training only
 
   /// What this rank does from now on, as a user knows it ("update step 12"): for the watchdog and the flight
   /// recorder.
@@ -48,8 +48,8 @@ struct Job {
   }
   bool is_learner() const { return topology.is_learner(world.rank()); }
   bool is_actor() const { return topology.is_actor(world.rank()); }
-  Transformer& model() { return *transformer; }
-  const Transformer& model() const { return *transformer; }
+  models::Transformer& model() { return *transformer; }
+  const models::Transformer& model() const { return *transformer; }
 };
 
 /// Collective over world, whose ranks must have the same config. An error when they do not read the same
@@ -57,25 +57,26 @@ struct Job {
 /// damaged or not supported; an Error of exit code 1 when it could not be read. `local_ranks`: ranks on this
 /// host, for the number of threads. `use`: what will be asked of the source. `watchdog` may be null. The data
 /// are read and checked before the weights are.
-std::unique_ptr<Job> make_job(const proto::Config& config, Communicator& world, int local_ranks,
-                              const PromptUse& use, Watchdog* watchdog);
+std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& world, int local_ranks,
+                              const actors::PromptUse& use, comm::Watchdog* watchdog);
 
 /// config.json of model.path. Usage Error when there is no such folder, or when the longest prompt and
 /// response do not fit the model's positions (where prompts are asked for).
-ModelConfig read_job_model(const proto::Config& config, const PromptUse& use);
+models::ModelConfig read_job_model(const proto::Config& config, const actors::PromptUse& use);
 
 /// The environment of the config; where neither prompts nor demonstrations are asked for, one without items.
-std::unique_ptr<Environment> make_job_environment(const proto::Config& config, const PromptUse& use);
+std::unique_ptr<actors::Environment> make_job_environment(const proto::Config& config,
+                                                          const actors::PromptUse& use);
 
 /// Calls work(). An Error of exit code 1 becomes a usage one: what is wrong with a model's folder or with
 /// data stays wrong. Not so a SystemError: the system could not read it.
 void final_unless_unread(const std::function<void()>& work);
 
 /// The prompts that a training run asks for; an evaluation asks for {0, true}.
-PromptUse training_prompts(const proto::Config& config);
+actors::PromptUse training_prompts(const proto::Config& config);
 
 /// How this rank checks data: rank 0 speaks, each shows its progress.
-CheckSetup check_setup(const Job& job);
+actors::CheckSetup check_setup(const Job& job);
 
 /// A line when cluster.threads is more than twice what this machine has.
 void warn_of_threads(const proto::Config& config);
@@ -87,16 +88,16 @@ int resolve_threads(const proto::Config& config, int local_ranks);
 bool learns_demonstrations(const proto::Config& config);
 
 // The config's words as the parts below know them.
-Objective policy_objective(const proto::Config& config);
-AdamWParams adamw_params(const proto::OptimSection& optim);
-LrSchedule lr_schedule(const proto::OptimSection& optim, int64_t total_steps);
-EngineConfig engine_config(const proto::Config& config, const ModelConfig& model);
+learners::Objective policy_objective(const proto::Config& config);
+kernels::AdamWParams adamw_params(const proto::OptimSection& optim);
+learners::LrSchedule lr_schedule(const proto::OptimSection& optim, int64_t total_steps);
+rollout::EngineConfig engine_config(const proto::Config& config, const models::ModelConfig& model);
 /// A usage Error when engine_config's KV cache does not hold one sequence of the greatest length: known
 /// before any step.
-void check_kv_cache(const proto::Config& config, const ModelConfig& model);
+void check_kv_cache(const proto::Config& config, const models::ModelConfig& model);
 /// Tokens of the greatest length.
-size_t kv_cache_bytes_per_sequence(const proto::Config& config, const ModelConfig& model);
-SamplingParams train_sampling(const proto::RolloutSection& rollout);
-SamplingParams val_sampling(const proto::RolloutSection& rollout);
+size_t kv_cache_bytes_per_sequence(const proto::Config& config, const models::ModelConfig& model);
+kernels::SamplingParams train_sampling(const proto::RolloutSection& rollout);
+kernels::SamplingParams val_sampling(const proto::RolloutSection& rollout);
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -7,14 +7,14 @@
 #include "core/error.h"
 #include "core/flight_recorder.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 constexpr auto kPollSleep = std::chrono::microseconds(200);
 
 }  // namespace
 
-LeaseBook::LeaseBook(Communicator& comm, uint64_t step, uint64_t begin, uint64_t end, int remote_actors,
+LeaseBook::LeaseBook(comm::Communicator& comm, uint64_t step, uint64_t begin, uint64_t end, int remote_actors,
                      StopAsked asked)
     : comm_(comm),
       mailbox_(comm),
@@ -30,12 +30,13 @@ std::optional<uint64_t> LeaseBook::try_lease() {
   return next_++;
 }
 
-void LeaseBook::deliver(Group group) { groups_.push_back(std::move(group)); }
+void LeaseBook::deliver(rollout::Group group) { groups_.push_back(std::move(group)); }
 
 void LeaseBook::poll() {
   if (comm_.size() == 1) return;
   int from = 0;
-  while (const auto request = mailbox_.try_receive<proto::LeaseRequest>(Communicator::kAnySource, &from)) {
+  while (const auto request =
+             mailbox_.try_receive<proto::LeaseRequest>(comm::Communicator::kAnySource, &from)) {
     if (request->stop()) {
       stopping_ = true;
       silent_.insert(from);
@@ -56,7 +57,7 @@ void LeaseBook::poll() {
   }
   while (const auto delivery = mailbox_.try_receive<proto::GroupsMessage>()) {
     for (const proto::Group& group : delivery->groups()) {
-      deliver(group_from_proto(group));
+      deliver(rollout::group_from_proto(group));
       if (groups_.back().step != step_) {
         fail("an actor delivered prompt {} of batch {} during batch {}", group.prompt_index(), group.step(),
              step_);
@@ -87,7 +88,7 @@ void LeaseBook::end_batch() {
   }
 }
 
-std::optional<std::vector<Group>> LeaseBook::collect() {
+std::optional<std::vector<rollout::Group>> LeaseBook::collect() {
   while (!stopping() && !complete()) {
     poll();
     if (!stopping() && !complete()) std::this_thread::sleep_for(kPollSleep);
@@ -95,7 +96,7 @@ std::optional<std::vector<Group>> LeaseBook::collect() {
   end_batch();
   if (stopping_) return std::nullopt;
   std::sort(groups_.begin(), groups_.end(),
-            [](const Group& a, const Group& b) { return a.prompt_index < b.prompt_index; });
+            [](const rollout::Group& a, const rollout::Group& b) { return a.prompt_index < b.prompt_index; });
   for (size_t i = 1; i < groups_.size(); ++i) {
     ORRERY_CHECK(groups_[i - 1].prompt_index != groups_[i].prompt_index, "prompt {} was delivered twice",
                  groups_[i].prompt_index);
@@ -103,7 +104,7 @@ std::optional<std::vector<Group>> LeaseBook::collect() {
   return std::move(groups_);
 }
 
-WatchedLeases::WatchedLeases(LeaseSource& leases, const Job& job, std::string label)
+WatchedLeases::WatchedLeases(actors::LeaseSource& leases, const Job& job, std::string label)
     : leases_(leases), job_(job), label_(std::move(label)) {
   job_.phase(label_);
 }
@@ -117,7 +118,7 @@ std::optional<uint64_t> WatchedLeases::try_lease() {
   return prompt;
 }
 
-void WatchedLeases::deliver(Group group) {
+void WatchedLeases::deliver(rollout::Group group) {
   in_hand_.erase(group.prompt_index);
   tell();
   leases_.deliver(std::move(group));
@@ -141,7 +142,7 @@ void WatchedLeases::tell() {
                                      : fmt::format("{}, prompts {}..{}{}", label_, first, last, gaps));
 }
 
-RemoteLeases::RemoteLeases(Communicator& comm, uint64_t step, uint32_t appetite, StopAsked asked)
+RemoteLeases::RemoteLeases(comm::Communicator& comm, uint64_t step, uint32_t appetite, StopAsked asked)
     : mailbox_(comm),
       rank_(comm.rank()),
       step_(step),
@@ -202,11 +203,11 @@ std::optional<uint64_t> RemoteLeases::try_lease() {
   return next;
 }
 
-void RemoteLeases::deliver(Group group) {
+void RemoteLeases::deliver(rollout::Group group) {
   if (silent_) return;
   proto::GroupsMessage message;
-  *message.add_groups() = group_to_proto(group);
+  *message.add_groups() = rollout::group_to_proto(group);
   mailbox_.send(0, message);
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -22,54 +22,55 @@
 #include "experiments/job.h"
 #include "launch/stop_signal.h"
 
-namespace orrery {
+namespace orrery::experiments {
 
 /// Whether this rank was asked to stop; other than stop_requested in tests.
 using StopAsked = std::function<bool()>;
 
 /// Rank 0's side. As a LeaseSource it also feeds the actor on rank 0 itself (placement: colocated).
-class LeaseBook : public LeaseSource {
+class LeaseBook : public actors::LeaseSource {
  public:
   /// Prompts [begin, end) of batch `step`. `remote_actors`: ranks other than this one that will ask until
   /// told that all is given out. Every other rank of `comm` has a RemoteLeases.
-  LeaseBook(Communicator& comm, uint64_t step, uint64_t begin, uint64_t end, int remote_actors,
-            StopAsked asked = stop_requested);
+  LeaseBook(comm::Communicator& comm, uint64_t step, uint64_t begin, uint64_t end, int remote_actors,
+            StopAsked asked = launch::stop_requested);
 
   std::optional<uint64_t> try_lease() override;
   bool exhausted() override { return next_ == end_; }
-  void deliver(Group group) override;
+  void deliver(rollout::Group group) override;
   /// Answers waiting requests and takes in delivered groups.
   void poll() override;
   bool stopping() override;
 
   /// Serves until every group is here and every remote actor has been told, and ends the batch on all ranks;
   /// groups by prompt index. Nothing when any rank was asked to stop.
-  std::optional<std::vector<Group>> collect();
+  std::optional<std::vector<rollout::Group>> collect();
 
  private:
   bool complete() const { return groups_.size() == expected_ && dismissed_ == remote_actors_; }
   void end_batch();
 
-  Communicator& comm_;
-  Mailbox mailbox_;
+  comm::Communicator& comm_;
+  comm::Mailbox mailbox_;
   uint64_t step_, next_, end_;
   size_t expected_;
   int dismissed_ = 0, remote_actors_;
-  std::vector<Group> groups_;
+  std::vector<rollout::Group> groups_;
   StopAsked asked_to_stop_;
   bool stopping_ = false;
   std::set<int> silent_;  // ranks that send nothing more, as they stop
 };
 
 /// Any other rank's side, also of one that does not generate: it only awaits the end.
-class RemoteLeases : public LeaseSource {
+class RemoteLeases : public actors::LeaseSource {
  public:
   /// `step`: as LeaseBook's batch. `appetite`: prompts asked for at a time.
-  RemoteLeases(Communicator& comm, uint64_t step, uint32_t appetite, StopAsked asked = stop_requested);
+  RemoteLeases(comm::Communicator& comm, uint64_t step, uint32_t appetite,
+               StopAsked asked = launch::stop_requested);
 
   std::optional<uint64_t> try_lease() override;
   bool exhausted() override { return (done_ || ended_) && queue_.empty(); }
-  void deliver(Group group) override;
+  void deliver(rollout::Group group) override;
   void poll() override;
   bool stopping() override { return silent_ || stopped_; }
 
@@ -80,7 +81,7 @@ class RemoteLeases : public LeaseSource {
   void hear();
   void fall_silent();
 
-  Mailbox mailbox_;
+  comm::Mailbox mailbox_;
   int rank_;
   uint64_t step_;
   uint32_t appetite_;
@@ -91,24 +92,24 @@ class RemoteLeases : public LeaseSource {
 };
 
 /// Passes everything on and tells the watchdog which prompts this rank has in hand: "`label`, prompts 8..15".
-class WatchedLeases : public LeaseSource {
+class WatchedLeases : public actors::LeaseSource {
  public:
   /// `leases` and `job` must outlive it.
-  WatchedLeases(LeaseSource& leases, const Job& job, std::string label);
+  WatchedLeases(actors::LeaseSource& leases, const Job& job, std::string label);
 
   std::optional<uint64_t> try_lease() override;
   bool exhausted() override { return leases_.exhausted(); }
-  void deliver(Group group) override;
+  void deliver(rollout::Group group) override;
   void poll() override;
   bool stopping() override { return leases_.stopping(); }
 
  private:
   void tell();
 
-  LeaseSource& leases_;
+  actors::LeaseSource& leases_;
   const Job& job_;
   std::string label_;
   std::set<uint64_t> in_hand_;
 };
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -21,7 +21,7 @@
 #include "core/log.h"
 #include "proto/event.pb.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 constexpr std::string_view kValidation = "val";
@@ -288,4 +288,4 @@ double peak_memory_gib() {
   return static_cast<double>(usage.ru_maxrss) / (1 << 20);
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

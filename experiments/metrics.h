@@ -9,7 +9,7 @@
 #include <memory>
 #include <string>
 
-namespace orrery {
+namespace orrery::experiments {
 
 using Metrics = std::map<std::string, double>;
 
@@ -61,4 +61,4 @@ std::string format_count(double value);
 /// Peak resident memory of this process, GiB.
 double peak_memory_gib();
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -8,7 +8,7 @@
 #include "rollout/block_manager.h"
 #include "storage/hf_folder.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 namespace fs = std::filesystem;
@@ -26,7 +26,7 @@ bool is_folder(const fs::path& path) {
 /// The folder of step_* folders that `path` holds, or is; empty: none.
 fs::path checkpoints_in(const fs::path& path) {
   if (is_folder(path / "checkpoints")) return path / "checkpoints";
-  return list_checkpoints(path).empty() ? fs::path() : path;
+  return storage::list_checkpoints(path).empty() ? fs::path() : path;
 }
 
 }  // namespace
@@ -44,9 +44,10 @@ ModelSource::ModelSource(const fs::path& path, const std::string& option) : fold
                option, path.string());
   }
   // Part of a model may do, or is missed by name later: a prompt can be printed by the tokenizer alone.
-  if (is_there(path / "config.json") || is_there(path / "tokenizer.json") || orrery::has_weights(path))
+  if (is_there(path / "config.json") || is_there(path / "tokenizer.json") ||
+      orrery::storage::has_weights(path))
     return;
-  if (is_there(path / kManifestFile)) {
+  if (is_there(path / storage::kManifestFile)) {
     checkpoint_.emplace(path);
     return;
   }
@@ -58,10 +59,11 @@ ModelSource::ModelSource(const fs::path& path, const std::string& option) : fold
         option, path.string());
   }
   std::string why;
-  checkpoint_ = latest_good_checkpoint(checkpoints, [&](const fs::path& folder, const std::string& reason) {
-    spdlog::warn("{} is passed over: {}", folder.string(), reason);
-    if (why.empty()) why = fmt::format(": {}: {}", folder.filename().string(), reason);
-  });
+  checkpoint_ =
+      storage::latest_good_checkpoint(checkpoints, [&](const fs::path& folder, const std::string& reason) {
+        spdlog::warn("{} is passed over: {}", folder.string(), reason);
+        if (why.empty()) why = fmt::format(": {}: {}", folder.filename().string(), reason);
+      });
   if (!checkpoint_) {
     fail_usage("{} {}: {} holds no good checkpoint{}", option, path.string(), checkpoints.string(),
                why.empty() ? "; has the run saved one yet?" : why);
@@ -70,32 +72,33 @@ ModelSource::ModelSource(const fs::path& path, const std::string& option) : fold
   spdlog::info("{} {}: {}", option, path.string(), folder_.string());
 }
 
-Tokenizer ModelSource::tokenizer(const fs::path& chat_template_file) const {
-  if (!checkpoint_) return Tokenizer::load(folder_, {.chat_template_file = chat_template_file});
+text::Tokenizer ModelSource::tokenizer(const fs::path& chat_template_file) const {
+  if (!checkpoint_) return text::Tokenizer::load(folder_, {.chat_template_file = chat_template_file});
   if (checkpoint_->tokenizer_folder().empty()) {
     fail_usage("{} was saved without a tokenizer; write it out with orrery ckpt export and put one beside it",
                folder_.string());
   }
-  return Tokenizer::load(checkpoint_->tokenizer_folder(),
-                         {chat_template_file, checkpoint_->info().model_config_json});
+  return text::Tokenizer::load(checkpoint_->tokenizer_folder(),
+                               {chat_template_file, checkpoint_->info().model_config_json});
 }
 
-ModelConfig ModelSource::config() const {
-  return checkpoint_ ? checkpoint_->config() : load_model_config(folder_);
+models::ModelConfig ModelSource::config() const {
+  return checkpoint_ ? checkpoint_->config() : models::load_model_config(folder_);
 }
 
-bool ModelSource::has_weights() const { return checkpoint_ || orrery::has_weights(folder_); }
+bool ModelSource::has_weights() const { return checkpoint_ || orrery::storage::has_weights(folder_); }
 
-void ModelSource::read_weights(const Context& ctx, const ModelConfig& config, const ParameterTable& table,
-                               std::span<float> flat) const {
+void ModelSource::read_weights(const Context& ctx, const models::ModelConfig& config,
+                               const models::ParameterTable& table, std::span<float> flat) const {
   if (checkpoint_) {
     checkpoint_->read(0, checkpoint_->flat_size(), flat, {}, {});
   } else {
-    load_hf_weights(ctx, folder_, config, table, flat);
+    storage::load_hf_weights(ctx, folder_, config, table, flat);
   }
 }
 
-void check_vocabulary(const fs::path& folder, const Tokenizer& tokenizer, const ModelConfig& model) {
+void check_vocabulary(const fs::path& folder, const text::Tokenizer& tokenizer,
+                      const models::ModelConfig& model) {
   if (tokenizer.vocab_size() <= model.vocab_size) return;
   fail(
       "{}: the tokenizer has ids up to {} but the model's vocab_size is {}; they belong to different "
@@ -103,19 +106,22 @@ void check_vocabulary(const fs::path& folder, const Tokenizer& tokenizer, const 
       folder.string(), tokenizer.vocab_size() - 1, model.vocab_size);
 }
 
-std::unique_ptr<Transformer> ModelSource::transformer(const Context& ctx, const Tokenizer& tokenizer,
-                                                      DType compute_dtype, int64_t max_positions) const {
-  const ModelConfig model_config = config();
+std::unique_ptr<models::Transformer> ModelSource::transformer(const Context& ctx,
+                                                              const text::Tokenizer& tokenizer,
+                                                              DType compute_dtype,
+                                                              int64_t max_positions) const {
+  const models::ModelConfig model_config = config();
   check_vocabulary(folder_, tokenizer, model_config);
-  auto model = std::make_unique<Transformer>(model_config, ctx.device, compute_dtype, max_positions);
+  auto model = std::make_unique<models::Transformer>(model_config, ctx.device, compute_dtype, max_positions);
   read_weights(ctx, model_config, model->table(), model->parameters());
   model->pack(ctx);
   return model;
 }
 
-size_t longest_sequence_bytes(const ModelConfig& config, int64_t tokens, const std::string& options) {
-  const int64_t blocks = BlockManager::blocks_for(tokens) + 1;  // a group keeps its prompt's last block
-  const size_t bytes = KvCache::bytes_per_block(config) * static_cast<size_t>(blocks);
+size_t longest_sequence_bytes(const models::ModelConfig& config, int64_t tokens, const std::string& options) {
+  const int64_t blocks =
+      rollout::BlockManager::blocks_for(tokens) + 1;  // a group keeps its prompt's last block
+  const size_t bytes = models::KvCache::bytes_per_block(config) * static_cast<size_t>(blocks);
   if (bytes <= physical_memory()) return bytes;
   constexpr double kGib = 1 << 30;
   fail_usage(
@@ -126,7 +132,7 @@ size_t longest_sequence_bytes(const ModelConfig& config, int64_t tokens, const s
 
 std::string not_a_model_hint(const fs::path& path) {
   if (is_there(path / "config.json")) return "";
-  const bool one = is_there(path / kManifestFile);
+  const bool one = is_there(path / storage::kManifestFile);
   if (!one && checkpoints_in(path).empty()) return "";
   return fmt::format(
       "; it is a {}: go on from it with trainer.resume={}, or write its model out with orrery ckpt export {} "
@@ -134,4 +140,4 @@ std::string not_a_model_hint(const fs::path& path) {
       one ? "checkpoint" : "run's folder", path.string(), path.string());
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -11,7 +11,7 @@
 #include "experiments/inputs.h"
 #include "experiments/resume_rules.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 namespace fs = std::filesystem;
@@ -26,7 +26,7 @@ const char* another(const ResumeQuestion& q) {
 }
 
 /// Steps that cannot be reached, whatever else changed.
-void check_steps(const ResumeQuestion& q, const TrainState& state) {
+void check_steps(const ResumeQuestion& q, const storage::TrainState& state) {
   const int64_t sft_total = q.config.sft().total_training_steps();
   const int64_t rl_total = q.config.trainer().total_training_steps();
   if (state.rl_step > 0 && state.sft_step < sft_total) {
@@ -40,12 +40,12 @@ void check_steps(const ResumeQuestion& q, const TrainState& state) {
   }
 }
 
-bool sft_is_over(const ResumeQuestion& q, const TrainState& state) {
+bool sft_is_over(const ResumeQuestion& q, const storage::TrainState& state) {
   return state.rl_step > 0 || state.sft_step >= q.config.sft().total_training_steps();
 }
 
 /// What a stage that is over was given cannot change any more.
-bool is_fixed(const ResumeQuestion& q, const TrainState& state, const ConfigChange& change) {
+bool is_fixed(const ResumeQuestion& q, const storage::TrainState& state, const ConfigChange& change) {
   if (change.rule == ResumeRule::kFixed) return true;
   if (!change.key.starts_with("sft.")) return false;
   if (change.key == kSftSteps)
@@ -54,30 +54,33 @@ bool is_fixed(const ResumeQuestion& q, const TrainState& state, const ConfigChan
 }
 
 /// A change of no effect, for which nobody is to be refused: a program before had another default.
-bool is_unused_default(const ResumeQuestion& q, const TrainState& state, const ConfigChange& change) {
+bool is_unused_default(const ResumeQuestion& q, const storage::TrainState& state,
+                       const ConfigChange& change) {
   return change.key == "sft.optim.lr" && change.before == "1e-06" && change.after == "1e-05" &&
          sft_is_over(q, state);
 }
 
 /// Takes what SFT's loss is measured on out of the inputs. How it differs, unless SFT is over.
-std::vector<std::string> measured_changes(const ResumeQuestion& q, const TrainState& state,
-                                          std::vector<InputDigest>& before, std::vector<InputDigest>& after) {
-  const auto take = [](std::vector<InputDigest>& inputs) {
-    std::vector<InputDigest> taken;
+std::vector<std::string> measured_changes(const ResumeQuestion& q, const storage::TrainState& state,
+                                          std::vector<storage::InputDigest>& before,
+                                          std::vector<storage::InputDigest>& after) {
+  const auto take = [](std::vector<storage::InputDigest>& inputs) {
+    std::vector<storage::InputDigest> taken;
     std::copy_if(inputs.begin(), inputs.end(), std::back_inserter(taken),
-                 [](const InputDigest& input) { return input.key == kSftValFiles; });
-    std::erase_if(inputs, [](const InputDigest& input) { return input.key == kSftValFiles; });
+                 [](const storage::InputDigest& input) { return input.key == kSftValFiles; });
+    std::erase_if(inputs, [](const storage::InputDigest& input) { return input.key == kSftValFiles; });
     return taken;
   };
-  const std::vector<InputDigest> was = take(before), is = take(after);
+  const std::vector<storage::InputDigest> was = take(before), is = take(after);
   return sft_is_over(q, state) ? std::vector<std::string>() : input_changes(was, is);
 }
 
 /// What SFT has learned from may be gone once it is over.
-void drop_unneeded_texts(const ResumeQuestion& q, const TrainState& state, std::vector<InputDigest>& before,
-                         std::vector<InputDigest>& after) {
-  const auto is_text = [](const InputDigest& input) { return input.key.starts_with("sft."); };
-  const bool gone = std::any_of(after.begin(), after.end(), [&](const InputDigest& input) {
+void drop_unneeded_texts(const ResumeQuestion& q, const storage::TrainState& state,
+                         std::vector<storage::InputDigest>& before,
+                         std::vector<storage::InputDigest>& after) {
+  const auto is_text = [](const storage::InputDigest& input) { return input.key.starts_with("sft."); };
+  const bool gone = std::any_of(after.begin(), after.end(), [&](const storage::InputDigest& input) {
     return is_text(input) && !is_readable(input);
   });
   if (!gone || state.sft_step < q.config.sft().total_training_steps()) return;
@@ -85,7 +88,7 @@ void drop_unneeded_texts(const ResumeQuestion& q, const TrainState& state, std::
   std::erase_if(after, is_text);
 }
 
-bool nothing_left(const ResumeQuestion& q, const TrainState& state) {
+bool nothing_left(const ResumeQuestion& q, const storage::TrainState& state) {
   return state.sft_step >= q.config.sft().total_training_steps() &&
          state.rl_step >= q.config.trainer().total_training_steps();
 }
@@ -110,7 +113,7 @@ std::string joined(const std::string& a, const std::string& b) {
 ResumeAnswer check_resume(const ResumeQuestion& q) {
   ResumeAnswer answer;
   if (!q.saved.state) return answer;  // an imported model: no run has begun
-  const TrainState& state = *q.saved.state;
+  const storage::TrainState& state = *q.saved.state;
   check_steps(q, state);
 
   std::vector<ConfigChange> fixed, told, paths;
@@ -130,7 +133,7 @@ ResumeAnswer check_resume(const ResumeQuestion& q) {
   std::vector<std::string> content, measured;
   if (!q.same_model_config) content.emplace_back("model.path: its config.json describes another model");
   if (q.saved.inputs) {
-    std::vector<InputDigest> before = *q.saved.inputs, after(q.inputs.begin(), q.inputs.end());
+    std::vector<storage::InputDigest> before = *q.saved.inputs, after(q.inputs.begin(), q.inputs.end());
     drop_unneeded_texts(q, state, before, after);
     measured = measured_changes(q, state, before, after);
     for (std::string& change : input_changes(before, after)) content.push_back(std::move(change));
@@ -183,4 +186,4 @@ void check_run_folder(const std::string& run_dir, const std::string& config_yaml
       run_dir, to_text(fixed));
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -8,17 +8,17 @@
 #include "proto/config.pb.h"
 #include "storage/manifest.h"
 
-namespace orrery {
+namespace orrery::experiments {
 
 /// A checkpoint, and the run that is to go on from it.
 struct ResumeQuestion {
-  const CheckpointInfo& saved;
+  const storage::CheckpointInfo& saved;
   std::string checkpoint;  ///< its path, for messages
   bool own;                ///< it is of this run's folder; otherwise trainer.resume names it
   const proto::Config& config;
-  std::string config_yaml;              ///< the same, resolved
-  std::span<const InputDigest> inputs;  ///< of this run
-  bool same_model_config;               ///< config.json says the same to us
+  std::string config_yaml;                       ///< the same, resolved
+  std::span<const storage::InputDigest> inputs;  ///< of this run
+  bool same_model_config;                        ///< config.json says the same to us
 };
 
 struct ResumeAnswer {
@@ -36,4 +36,4 @@ ResumeAnswer check_resume(const ResumeQuestion& question);
 /// experiment.
 void check_run_folder(const std::string& run_dir, const std::string& config_yaml);
 
-}  // namespace orrery
+}  // namespace orrery::experiments

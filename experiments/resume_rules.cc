@@ -5,7 +5,7 @@
 #include "config/yaml_to_proto.h"
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 using enum ResumeRule;
@@ -99,9 +99,9 @@ ResumeRule resume_rule(std::string_view key) {
 
 std::vector<ConfigChange> config_changes(const std::string& before_yaml, const std::string& after_yaml) {
   proto::Config defaults;
-  fill_defaults(defaults);
-  const auto usual = config_values(config_to_yaml(defaults));
-  const auto before = config_values(before_yaml), after = config_values(after_yaml);
+  config::fill_defaults(defaults);
+  const auto usual = config::config_values(config::config_to_yaml(defaults));
+  const auto before = config::config_values(before_yaml), after = config::config_values(after_yaml);
   std::vector<ConfigChange> changes;
   for (const auto& [key, value] : after) {
     const ResumeRule rule = resume_rule(key);
@@ -124,4 +124,4 @@ std::string to_text(std::span<const ConfigChange> changes) {
   return text;
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

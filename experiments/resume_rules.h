@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-namespace orrery {
+namespace orrery::experiments {
 
 enum class ResumeRule {
   kFixed,    ///< another value is another experiment: an error
@@ -40,4 +40,4 @@ std::vector<ConfigChange> config_changes(const std::string& before_yaml, const s
 /// "seed: 1 -> 5, rollout.n: 8 -> 16".
 std::string to_text(std::span<const ConfigChange> changes);
 
-}  // namespace orrery
+}  // namespace orrery::experiments

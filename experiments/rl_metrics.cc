@@ -5,14 +5,14 @@
 
 #include "core/log.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
-int64_t loss_tokens(const Trajectory& t) {
+int64_t loss_tokens(const rollout::Trajectory& t) {
   return std::count(t.loss_mask.begin(), t.loss_mask.end(), uint8_t{1});
 }
 
-double sequence_tokens(const Trajectory& t) {
+double sequence_tokens(const rollout::Trajectory& t) {
   return static_cast<double>(t.prompt_tokens.size() + t.tokens.size());
 }
 
@@ -45,12 +45,12 @@ void add_timings(Metrics& metrics, const std::map<std::string, double>& timings,
 
 }  // namespace
 
-std::vector<GroupRewards> group_rewards(std::span<const Group> groups) {
-  std::vector<GroupRewards> result;
-  for (const Group& group : groups) {
-    GroupRewards& rewards = result.emplace_back();
+std::vector<learners::GroupRewards> group_rewards(std::span<const rollout::Group> groups) {
+  std::vector<learners::GroupRewards> result;
+  for (const rollout::Group& group : groups) {
+    learners::GroupRewards& rewards = result.emplace_back();
     rewards.prompt_index = group.prompt_index;
-    for (const Trajectory& t : group.samples) {
+    for (const rollout::Trajectory& t : group.samples) {
       rewards.rewards.push_back(t.reward);
       rewards.loss_tokens.push_back(loss_tokens(t));
     }
@@ -58,24 +58,24 @@ std::vector<GroupRewards> group_rewards(std::span<const Group> groups) {
   return result;
 }
 
-int count_turns(const Trajectory& sample) {
+int count_turns(const rollout::Trajectory& sample) {
   int turns = 1;
   for (size_t i = 0; i < sample.tokens.size(); ++i)
     turns += i == 0 || sample.loss_mask[i] != sample.loss_mask[i - 1] ? 1 : 0;
   return turns;
 }
 
-void add_step_metrics(Metrics& metrics, std::span<const Group> groups,
+void add_step_metrics(Metrics& metrics, std::span<const rollout::Group> groups,
                       const std::map<std::string, double>& timings, const proto::Config& config,
-                      const Topology& topology) {
+                      const comm::Topology& topology) {
   Summary rewards, responses, prompts, entropy, turns;
   std::map<std::string, Summary> extras;
   std::vector<double> sequences;
   double full_responses = 0, full_prompts = 0, empty = 0, uniform_groups = 0;
   double total_tokens = 0, response_tokens = 0;
-  for (const Group& group : groups) {
+  for (const rollout::Group& group : groups) {
     bool uniform = true;
-    for (const Trajectory& t : group.samples) {
+    for (const rollout::Trajectory& t : group.samples) {
       const auto response = static_cast<int64_t>(t.tokens.size()),
                  prompt = static_cast<int64_t>(t.prompt_tokens.size());
       if (response > 0) rewards.add(t.reward);  // an empty response is an aborted one to verl
@@ -131,11 +131,12 @@ void add_progress_metrics(Metrics& metrics, int64_t sft_steps, int64_t step, int
   metrics["training/epoch"] = static_cast<double>(passes);
 }
 
-void add_mfu_metrics(Metrics& metrics, std::span<const Group> groups, const ModelConfig& model,
-                     int64_t epochs, double update_seconds, double peak_flops, int learners) {
+void add_mfu_metrics(Metrics& metrics, std::span<const rollout::Group> groups,
+                     const models::ModelConfig& model, int64_t epochs, double update_seconds,
+                     double peak_flops, int learners) {
   double tokens = 0, squares = 0;
-  for (const Group& group : groups) {
-    for (const Trajectory& t : group.samples) {
+  for (const rollout::Group& group : groups) {
+    for (const rollout::Trajectory& t : group.samples) {
       const double length = sequence_tokens(t);
       tokens += length;
       squares += length * length;
@@ -151,7 +152,7 @@ void add_mfu_metrics(Metrics& metrics, std::span<const Group> groups, const Mode
   metrics["perf/mfu/actor"] = flops * size(epochs) / std::max(update_seconds, 1e-9) / peak_flops / learners;
 }
 
-void add_advantage_metrics(Metrics& metrics, std::span<const GroupRewards> groups,
+void add_advantage_metrics(Metrics& metrics, std::span<const learners::GroupRewards> groups,
                            std::span<const std::vector<float>> advantages) {
   Summary summary;
   for (size_t g = 0; g < groups.size(); ++g) {
@@ -162,7 +163,8 @@ void add_advantage_metrics(Metrics& metrics, std::span<const GroupRewards> group
                 "critic/returns");  // without a critic an outcome's return is its advantage, as in verl
 }
 
-void write_logprob_difference(Metrics& metrics, const LogprobDifference& difference, double tokens) {
+void write_logprob_difference(Metrics& metrics, const learners::LogprobDifference& difference,
+                              double tokens) {
   const double count = std::max(tokens, 1.0), mean = difference.probs_diff_sum / count;
   metrics["training/rollout_probs_diff_max"] = difference.probs_diff_max;
   metrics["training/rollout_probs_diff_mean"] = mean;
@@ -173,7 +175,7 @@ void write_logprob_difference(Metrics& metrics, const LogprobDifference& differe
   metrics["rollout/logprob_diff_max"] = difference.logprob_diff_max;
 }
 
-void UpdateMetrics::add(const UpdateResult& r, bool first_epoch) {
+void UpdateMetrics::add(const learners::UpdateResult& r, bool first_epoch) {
   if (updates_ == 0) first_ = r.sums;
   ++updates_;
   skipped_ += r.skipped ? 1 : 0;
@@ -199,7 +201,7 @@ void UpdateMetrics::add(const UpdateResult& r, bool first_epoch) {
     rank_tokens_.resize(r.rank_tokens.size(), 0.0);
     for (size_t rank = 0; rank < r.rank_tokens.size(); ++rank) rank_tokens_[rank] += r.rank_tokens[rank];
   }
-  if (r.skipped) spdlog::warn("{}", skipped_update_text(r));
+  if (r.skipped) spdlog::warn("{}", learners::skipped_update_text(r));
 }
 
 void UpdateMetrics::write(Metrics& metrics, std::map<std::string, double>& timings,
@@ -236,4 +238,4 @@ void UpdateMetrics::write(Metrics& metrics, std::map<std::string, double>& timin
   timings["update_actor/pack"] = pack_seconds_;
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

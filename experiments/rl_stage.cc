@@ -17,7 +17,7 @@
 #include "learners/advantage.h"
 #include "learners/batch.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 /// Keeps the random streams of held-out samples apart from those of training.
@@ -29,40 +29,40 @@ struct GivenUp {};
 /// A few milliseconds for perf/mfu/actor, once a run.
 constexpr int kPeakTurns = 50;
 
-AdvantageParams advantage_params(const proto::AlgorithmSection& algorithm) {
-  AdvantageParams params;
+learners::AdvantageParams advantage_params(const proto::AlgorithmSection& algorithm) {
+  learners::AdvantageParams params;
   params.norm_by_std = algorithm.norm_adv_by_std_in_grpo();
   switch (algorithm.adv_estimator()) {
     case proto::AlgorithmSection::GRPO:
-      params.estimator = AdvantageEstimator::kGrpo;
+      params.estimator = learners::AdvantageEstimator::kGrpo;
       break;
     case proto::AlgorithmSection::RLOO:
-      params.estimator = AdvantageEstimator::kRloo;
+      params.estimator = learners::AdvantageEstimator::kRloo;
       break;
     case proto::AlgorithmSection::REINFORCE_PLUS_PLUS_BASELINE:
-      params.estimator = AdvantageEstimator::kReinforcePlusPlusBaseline;
+      params.estimator = learners::AdvantageEstimator::kReinforcePlusPlusBaseline;
       break;
   }
   return params;
 }
 
-LossAggMode agg_mode(proto::ActorSection::LossAggMode mode) {
+learners::LossAggMode agg_mode(proto::ActorSection::LossAggMode mode) {
   switch (mode) {
     case proto::ActorSection::TOKEN_MEAN:
-      return LossAggMode::kTokenMean;
+      return learners::LossAggMode::kTokenMean;
     case proto::ActorSection::SEQ_MEAN_TOKEN_SUM:
-      return LossAggMode::kSeqMeanTokenSum;
+      return learners::LossAggMode::kSeqMeanTokenSum;
     case proto::ActorSection::SEQ_MEAN_TOKEN_MEAN:
-      return LossAggMode::kSeqMeanTokenMean;
+      return learners::LossAggMode::kSeqMeanTokenMean;
     case proto::ActorSection::SEQ_MEAN_TOKEN_SUM_NORM:
       break;
   }
-  return LossAggMode::kSeqMeanTokenSumNorm;
+  return learners::LossAggMode::kSeqMeanTokenSumNorm;
 }
 
 /// The step's whole batch, as its mini-batches see it.
 struct Batch {
-  std::span<const Group> groups;
+  std::span<const rollout::Group> groups;
   std::span<const std::vector<float>> advantages;
   const RolloutCorrection& correction;
 };
@@ -71,22 +71,22 @@ struct Batch {
 constexpr uint64_t kNoVersion = UINT64_MAX;
 
 /// Every token was sampled under this version, and so was all it attends to.
-bool all_of_version(const Trajectory& t, uint64_t version) {
+bool all_of_version(const rollout::Trajectory& t, uint64_t version) {
   return std::all_of(t.weight_versions.begin(), t.weight_versions.end(),
                      [version](uint64_t v) { return v == version; });
 }
 
 /// Trees of the mini-batch of groups [first, first + count). Weights are by the counts of this mini-batch
 /// over all ranks. `version`: of the learner's weights, or kNoVersion.
-std::vector<Tree> mini_batch_trees(const Batch& batch, size_t first, size_t count, uint64_t version,
-                                   const proto::Config& config) {
-  const std::span<const Group> groups = batch.groups.subspan(first, count);
+std::vector<learners::Tree> mini_batch_trees(const Batch& batch, size_t first, size_t count, uint64_t version,
+                                             const proto::Config& config) {
+  const std::span<const rollout::Group> groups = batch.groups.subspan(first, count);
   int64_t total_tokens = 0, samples = 0;
-  std::vector<std::vector<Leaf>> leaves(groups.size());
+  std::vector<std::vector<learners::Leaf>> leaves(groups.size());
   for (size_t g = 0; g < groups.size(); ++g) {
     for (size_t i = 0; i < groups[g].samples.size(); ++i) {
-      const Trajectory& t = groups[g].samples[i];
-      Leaf leaf;
+      const rollout::Trajectory& t = groups[g].samples[i];
+      learners::Leaf leaf;
       leaf.tokens = t.tokens;
       leaf.loss_mask = t.loss_mask;
       leaf.old_logprobs = batch.correction.old_logprobs(first + g, i);
@@ -103,15 +103,16 @@ std::vector<Tree> mini_batch_trees(const Batch& batch, size_t first, size_t coun
       leaves[g].push_back(std::move(leaf));
     }
   }
-  const LossAggMode mode = agg_mode(config.actor().loss_agg_mode());
-  std::vector<Tree> trees;
+  const learners::LossAggMode mode = agg_mode(config.actor().loss_agg_mode());
+  std::vector<learners::Tree> trees;
   for (size_t g = 0; g < groups.size(); ++g) {
-    for (Leaf& leaf : leaves[g]) {
-      leaf.weight = aggregation_weight(mode, leaf.loss_tokens(), total_tokens, samples,
-                                       config.data().max_response_length());
+    for (learners::Leaf& leaf : leaves[g]) {
+      leaf.weight = learners::aggregation_weight(mode, leaf.loss_tokens(), total_tokens, samples,
+                                                 config.data().max_response_length());
     }
-    for (Tree& tree : make_trees(groups[g].samples.front().prompt_tokens, std::move(leaves[g]),
-                                 config.actor().prefix_tree_max_tokens())) {
+    for (learners::Tree& tree :
+         learners::make_trees(groups[g].samples.front().prompt_tokens, std::move(leaves[g]),
+                              config.actor().prefix_tree_max_tokens())) {
       trees.push_back(std::move(tree));
     }
   }
@@ -120,12 +121,12 @@ std::vector<Tree> mini_batch_trees(const Batch& batch, size_t first, size_t coun
 
 }  // namespace
 
-RlStage::RlStage(Job& job, Learner* learner, int64_t steps_before)
+RlStage::RlStage(Job& job, learners::Learner* learner, int64_t steps_before)
     : job_(job), learner_(learner), steps_before_(steps_before) {
   if (job.is_actor()) {
-    EngineConfig config = engine_config(job.config, job.model().config());
+    rollout::EngineConfig config = engine_config(job.config, job.model().config());
     if (learner != nullptr) config.kv_memory = learner->idle_memory();  // a rank generates or learns
-    engine_ = std::make_unique<Engine>(job.ctx, job.model(), &job.tokenizer, config);
+    engine_ = std::make_unique<rollout::Engine>(job.ctx, job.model(), &job.tokenizer, config);
   }
   if (learner != nullptr) learner->set_progress([this] { show_progress(); });
 }
@@ -136,7 +137,7 @@ RlStage::~RlStage() {
 
 void RlStage::show_progress() {
   job_.progress();
-  if (may_give_up_ && stop_requested()) throw GivenUp();
+  if (may_give_up_ && launch::stop_requested()) throw GivenUp();
 }
 
 std::optional<Metrics> RlStage::step(int64_t step) {
@@ -145,7 +146,8 @@ std::optional<Metrics> RlStage::step(int64_t step) {
   Timings timings;
   const auto batch = static_cast<uint64_t>(job_.config.data().train_batch_size());
   const uint64_t begin = static_cast<uint64_t>(step) * batch;
-  Samples samples = generate(Split::kTrain, static_cast<uint64_t>(step), begin, begin + batch, timings);
+  Samples samples =
+      generate(actors::Split::kTrain, static_cast<uint64_t>(step), begin, begin + batch, timings);
   if (!samples) return std::nullopt;
   groups_ = std::move(*samples);
   // Learners that refuse the batch do so alike; those who only generate hear of it here.
@@ -176,25 +178,25 @@ std::optional<Metrics> RlStage::step(int64_t step) {
                          job_.source->train_size());
   }
   if (job_.world.rank() == 0) {
-    if (peak_flops_ == 0) peak_flops_ = measure_fma_peak(job_.ctx.threads, kPeakTurns);
+    if (peak_flops_ == 0) peak_flops_ = kernels::measure_fma_peak(job_.ctx.threads, kPeakTurns);
     add_mfu_metrics(metrics, groups_, job_.model().config(), job_.config.actor().ppo_epochs(),
                     timings["update_actor"], peak_flops_, job_.topology.learners);
   }
   return metrics;
 }
 
-std::string RlStage::label(Split split, uint64_t step) const {
+std::string RlStage::label(actors::Split split, uint64_t step) const {
   const auto done = steps_before_ + static_cast<int64_t>(step);
-  return split == Split::kTrain ? fmt::format("generate step {}", done + 1)
-                                : fmt::format("validate step {}", done);
+  return split == actors::Split::kTrain ? fmt::format("generate step {}", done + 1)
+                                        : fmt::format("validate step {}", done);
 }
 
-RlStage::Samples RlStage::generate(Split split, uint64_t step, uint64_t begin, uint64_t end,
+RlStage::Samples RlStage::generate(actors::Split split, uint64_t step, uint64_t begin, uint64_t end,
                                    Timings& timings) {
   try {
     return generate_groups(split, step, begin, end, timings);
-  } catch (const NotFiniteError& error) {  // of one rank: the others hear of it when the job ends
-    if (job_.watchdog == nullptr) throw;   // no training
+  } catch (const rollout::NotFiniteError& error) {  // of one rank: the others hear of it when the job ends
+    if (job_.watchdog == nullptr) throw;            // no training
     throw Error(fmt::format("{}: the policy has diverged: {}; lower actor.optim.lr, or sft.optim.lr, and go "
                             "on from an earlier checkpoint",
                             label(split, step), error.what()),
@@ -202,12 +204,12 @@ RlStage::Samples RlStage::generate(Split split, uint64_t step, uint64_t begin, u
   }
 }
 
-RlStage::Samples RlStage::generate_groups(Split split, uint64_t step, uint64_t begin, uint64_t end,
+RlStage::Samples RlStage::generate_groups(actors::Split split, uint64_t step, uint64_t begin, uint64_t end,
                                           Timings& timings) {
   const ScopedTimer timer(timings["gen"]);
   const proto::Config& config = job_.config;
-  const bool train = split == Split::kTrain;
-  ActorConfig actor_config;
+  const bool train = split == actors::Split::kTrain;
+  actors::ActorConfig actor_config;
   actor_config.split = split;
   actor_config.seed = train ? config.seed() : config.seed() ^ kValidationSeed;
   actor_config.n = static_cast<uint32_t>(train ? config.rollout().n() : config.rollout().val_n());
@@ -223,19 +225,19 @@ RlStage::Samples RlStage::generate_groups(Split split, uint64_t step, uint64_t b
         std::max<int64_t>(1, std::min(share, engine_->max_num_seqs() / static_cast<int64_t>(actor_config.n)));
   }
 
-  std::vector<Group> groups;
-  Communicator& world = job_.world;
+  std::vector<rollout::Group> groups;
+  comm::Communicator& world = job_.world;
   const std::string what = label(split, step);
   const int remote_actors = job_.topology.actors() - (job_.topology.is_actor(0) ? 1 : 0);
   if (world.rank() == 0) {
     LeaseBook book(world, step, begin, end, remote_actors);
     if (engine_) {
-      Actor actor(*engine_, job_.tokenizer, *job_.env, *job_.source, actor_config);
+      actors::Actor actor(*engine_, job_.tokenizer, *job_.env, *job_.source, actor_config);
       WatchedLeases watched(book, job_, what);
       actor.run(step, watched);
       timings["gen/reward"] += actor.reward_seconds();
     }
-    const Watchdog::Wait wait(job_.watchdog, "collect");
+    const comm::Watchdog::Wait wait(job_.watchdog, "collect");
     Samples collected = book.collect();
     if (!collected) return std::nullopt;
     groups = std::move(*collected);
@@ -243,22 +245,23 @@ RlStage::Samples RlStage::generate_groups(Split split, uint64_t step, uint64_t b
     RemoteLeases leases(world, step, static_cast<uint32_t>(actor_config.max_groups));
     WatchedLeases watched(leases, job_, what);
     if (engine_) {
-      Actor actor(*engine_, job_.tokenizer, *job_.env, *job_.source, actor_config);
+      actors::Actor actor(*engine_, job_.tokenizer, *job_.env, *job_.source, actor_config);
       actor.run(step, watched);
     }
-    const Watchdog::Wait wait(job_.watchdog, "collect");
+    const comm::Watchdog::Wait wait(job_.watchdog, "collect");
     if (!leases.await_end()) return std::nullopt;
   }
   if (config.data().env() == proto::DataSection::EXTERNAL) leave_out_dropped(split, what, groups);
   return share_with_learners(std::move(groups));
 }
 
-void RlStage::leave_out_dropped(Split split, const std::string& label, std::vector<Group>& groups) {
+void RlStage::leave_out_dropped(actors::Split split, const std::string& label,
+                                std::vector<rollout::Group>& groups) {
   const std::vector<std::string> troubles = job_.world.all_gather_bytes(job_.env->take_trouble());
   together(job_.world, [&] {
     if (job_.world.rank() != 0) return;
     // A sample that is compared with no other teaches nothing.
-    const bool compared = split == Split::kTrain && job_.config.rollout().n() > 1;
+    const bool compared = split == actors::Split::kTrain && job_.config.rollout().n() > 1;
     dropped_ = drop_small_groups(groups, compared ? 2 : 1);
     const bool troubled =
         std::any_of(troubles.begin(), troubles.end(), [](const std::string& text) { return !text.empty(); });
@@ -268,29 +271,29 @@ void RlStage::leave_out_dropped(Split split, const std::string& label, std::vect
   });
 }
 
-std::vector<Group> RlStage::share_with_learners(std::vector<Group> groups) {
+std::vector<rollout::Group> RlStage::share_with_learners(std::vector<rollout::Group> groups) {
   if (!job_.is_learner() || job_.learners->size() == 1) return groups;
   std::string mine;
   if (job_.learners->rank() == 0) {
     proto::GroupsMessage message;
-    for (const Group& group : groups) *message.add_groups() = group_to_proto(group);
-    mine = seal(message);
+    for (const rollout::Group& group : groups) *message.add_groups() = rollout::group_to_proto(group);
+    mine = comm::seal(message);
   }
   std::vector<std::string> all = job_.learners->all_gather_bytes(mine);
   if (job_.learners->rank() == 0) return groups;
-  const auto message = unseal<proto::GroupsMessage>(job_.learners->rank(), 0, std::move(all.front()));
-  for (const proto::Group& group : message.groups()) groups.push_back(group_from_proto(group));
+  const auto message = comm::unseal<proto::GroupsMessage>(job_.learners->rank(), 0, std::move(all.front()));
+  for (const proto::Group& group : message.groups()) groups.push_back(rollout::group_from_proto(group));
   return groups;
 }
 
 std::string RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
   const proto::Config& config = job_.config;
   job_.phase(fmt::format("update step {}", steps_before_ + step + 1));
-  const std::vector<GroupRewards> rewards = group_rewards(groups_);
+  const std::vector<learners::GroupRewards> rewards = group_rewards(groups_);
   std::vector<std::vector<float>> advantages;
   {
     const ScopedTimer timer(timings["adv"]);
-    advantages = compute_advantages(rewards, advantage_params(config.algorithm()));
+    advantages = learners::compute_advantages(rewards, advantage_params(config.algorithm()));
   }
   add_advantage_metrics(metrics, rewards, advantages);
   // Until the first optimizer step nothing has changed. More ranks than one would have to agree.
@@ -298,10 +301,10 @@ std::string RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
 
   const RolloutCorrection correction = [&] {
     const ScopedTimer timer(timings["old_log_prob"]);
-    return RolloutCorrection(*learner_, fingerprint_of(job_.ctx.device, job_.model().compute_dtype()),
-                             groups_, static_cast<float>(config.rollout().temperature()),
-                             config.actor().prefix_tree_max_tokens(),
-                             static_cast<float>(config.algorithm().rollout_is_threshold()));
+    return RolloutCorrection(
+        *learner_, rollout::fingerprint_of(job_.ctx.device, job_.model().compute_dtype()), groups_,
+        static_cast<float>(config.rollout().temperature()), config.actor().prefix_tree_max_tokens(),
+        static_cast<float>(config.algorithm().rollout_is_threshold()));
   }();
   if (!correction.any()) timings.erase("old_log_prob");
 
@@ -309,10 +312,11 @@ std::string RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
   const auto prompts = static_cast<int64_t>(groups_.size());
   const int64_t mini =
       config.actor().ppo_mini_batch_size() > 0 ? config.actor().ppo_mini_batch_size() : prompts;
-  const LrSchedule schedule = lr_schedule(config.actor().optim(), config.trainer().total_training_steps());
-  AdamWParams params = adamw_params(config.actor().optim());
-  params.lr = static_cast<float>(learning_rate(schedule, step));
-  const Objective objective = policy_objective(config);
+  const learners::LrSchedule schedule =
+      lr_schedule(config.actor().optim(), config.trainer().total_training_steps());
+  kernels::AdamWParams params = adamw_params(config.actor().optim());
+  params.lr = static_cast<float>(learners::learning_rate(schedule, step));
+  const learners::Objective objective = policy_objective(config);
   const Batch batch{groups_, advantages, correction};
   UpdateMetrics updates;
   for (int64_t epoch = 0; epoch < config.actor().ppo_epochs(); ++epoch) {
@@ -321,9 +325,9 @@ std::string RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
                  count = static_cast<size_t>(std::min(mini, prompts - begin));
       // Later mini-batches are off policy: the weights have moved since the samples were drawn.
       const bool on_policy = epoch == 0 && begin == 0;
-      std::vector<Tree> trees =
+      std::vector<learners::Tree> trees =
           mini_batch_trees(batch, first, count, on_policy ? version_ : kNoVersion, config);
-      const UpdateResult result =
+      const learners::UpdateResult result =
           learner_->update(trees, objective, params, config.actor().optim().clip_grad());
       may_give_up_ = false;
       if (result.refused) return logprob_mismatch_text(steps_before_ + step + 1, result.sums);
@@ -341,7 +345,7 @@ void RlStage::publish(uint64_t version) {
   if (job_.topology.has_followers()) {
     // The learners hold the same weights already; the actors follow rank 0's. Every rank takes part in the
     // broadcast.
-    const uint64_t sent = publish_weights(job_.world, 0, version_, job_.model().parameters());
+    const uint64_t sent = comm::publish_weights(job_.world, 0, version_, job_.model().parameters());
     ORRERY_CHECK(sent == version_, "rank {} expects weights of version {}, rank 0 sends version {}",
                  job_.world.rank(), version_, sent);
     if (!job_.is_learner()) job_.model().pack(job_.ctx);
@@ -351,8 +355,8 @@ void RlStage::publish(uint64_t version) {
 
 std::optional<PolicyProbe> RlStage::probe() const {
   if (!job_.is_learner()) return std::nullopt;
-  for (const Group& group : groups_) {
-    for (const Trajectory& t : group.samples) {
+  for (const rollout::Group& group : groups_) {
+    for (const rollout::Trajectory& t : group.samples) {
       if (std::find(t.loss_mask.begin(), t.loss_mask.end(), uint8_t{1}) == t.loss_mask.end()) continue;
       return PolicyProbe{group.samples.front().prompt_tokens, t.tokens, t.loss_mask,
                          static_cast<float>(job_.config.rollout().temperature())};
@@ -361,9 +365,9 @@ std::optional<PolicyProbe> RlStage::probe() const {
   return std::nullopt;
 }
 
-std::optional<std::vector<Group>> RlStage::generate_validation(int64_t step) {
+std::optional<std::vector<rollout::Group>> RlStage::generate_validation(int64_t step) {
   Timings timings;
-  return generate(Split::kVal, static_cast<uint64_t>(step), 0, job_.source->val_size(), timings);
+  return generate(actors::Split::kVal, static_cast<uint64_t>(step), 0, job_.source->val_size(), timings);
 }
 
 std::optional<RlStage::Validation> RlStage::validate(int64_t step) {
@@ -382,4 +386,4 @@ std::optional<RlStage::Validation> RlStage::validate(int64_t step) {
   return validation;
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -13,7 +13,7 @@
 #include "experiments/metrics.h"
 #include "learners/learner.h"
 
-namespace orrery {
+namespace orrery::experiments {
 
 /// Wall-clock seconds of a step's phases, under verl's names (timing_s/...).
 using Timings = std::map<std::string, double>;
@@ -22,7 +22,7 @@ class RlStage {
  public:
   /// `learner` is null on ranks that only act. All must outlive the stage. `steps_before`: of SFT, for the
   /// run's step number in messages; what the stage computes depends on its own steps alone.
-  RlStage(Job& job, Learner* learner, int64_t steps_before = 0);
+  RlStage(Job& job, learners::Learner* learner, int64_t steps_before = 0);
   ~RlStage();
   RlStage(const RlStage&) = delete;
   RlStage& operator=(const RlStage&) = delete;
@@ -39,14 +39,14 @@ class RlStage {
     Metrics metrics;       ///< val-core/..., val-aux/...
     double reward = 0;     ///< mean over all samples
     double accuracy = -1;  ///< mean of "correct", -1 when the environment has no such thing
-    std::vector<Group> groups;
+    std::vector<rollout::Group> groups;
   };
   std::optional<Validation> validate(int64_t step);
 
   /// The held-out samples themselves; on rank 0 (and the other learners). Nothing: asked to stop.
-  std::optional<std::vector<Group>> generate_validation(int64_t step);
+  std::optional<std::vector<rollout::Group>> generate_validation(int64_t step);
 
-  const std::vector<Group>& last_groups() const { return groups_; }
+  const std::vector<rollout::Group>& last_groups() const { return groups_; }
 
   /// Of the last generation, on rank 0.
   const DroppedSamples& dropped() const { return dropped_; }
@@ -60,27 +60,27 @@ class RlStage {
   void publish(uint64_t version);
 
  private:
-  using Samples = std::optional<std::vector<Group>>;  // nothing: asked to stop, alike on all ranks
-  Samples generate(Split split, uint64_t step, uint64_t begin, uint64_t end, Timings& timings);
-  std::string label(Split split, uint64_t step) const;  // "generate step 606"
-  Samples generate_groups(Split split, uint64_t step, uint64_t begin, uint64_t end, Timings& timings);
+  using Samples = std::optional<std::vector<rollout::Group>>;  // nothing: asked to stop, alike on all ranks
+  Samples generate(actors::Split split, uint64_t step, uint64_t begin, uint64_t end, Timings& timings);
+  std::string label(actors::Split split, uint64_t step) const;  // "generate step 606"
+  Samples generate_groups(actors::Split split, uint64_t step, uint64_t begin, uint64_t end, Timings& timings);
   /// Of data.env: external, collective: on rank 0 `groups` lose those with too few samples, and a warning
   /// says what was dropped. An Error of all ranks when none is left.
-  void leave_out_dropped(Split split, const std::string& label, std::vector<Group>& groups);
-  std::vector<Group> share_with_learners(std::vector<Group> groups);
+  void leave_out_dropped(actors::Split split, const std::string& label, std::vector<rollout::Group>& groups);
+  std::vector<rollout::Group> share_with_learners(std::vector<rollout::Group> groups);
   /// The text of what is wrong with the batch when it was refused (alike on all learners), or nothing.
   std::string learn(int64_t step, Metrics& metrics, Timings& timings);
   void show_progress();
 
   Job& job_;
-  Learner* learner_;
+  learners::Learner* learner_;
   int64_t steps_before_;
-  std::unique_ptr<Engine> engine_;  // null on ranks that only learn
-  uint64_t version_ = 0;            // of the weights that the engine and the learner have
-  bool may_give_up_ = false;        // an update is under way that has changed nothing, here or elsewhere
-  double peak_flops_ = 0;           // of a learner, on rank 0; 0: not yet measured
-  std::vector<Group> groups_;
+  std::unique_ptr<rollout::Engine> engine_;  // null on ranks that only learn
+  uint64_t version_ = 0;                     // of the weights that the engine and the learner have
+  bool may_give_up_ = false;  // an update is under way that has changed nothing, here or elsewhere
+  double peak_flops_ = 0;     // of a learner, on rank 0; 0: not yet measured
+  std::vector<rollout::Group> groups_;
   DroppedSamples dropped_;  // of the last generation; on rank 0
 };
 
-}  // namespace orrery
+}  // namespace orrery::experiments

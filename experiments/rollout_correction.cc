@@ -7,18 +7,19 @@
 #include "learners/batch.h"
 #include "learners/loss.h"
 
-namespace orrery {
+namespace orrery::experiments {
 
-RolloutCorrection::RolloutCorrection(Learner& learner, const Fingerprint& own, std::span<const Group> groups,
-                                     float temperature, int64_t prefix_tree_max_tokens, float cap) {
-  std::vector<Tree> trees;
-  for (const Group& group : groups) {
+RolloutCorrection::RolloutCorrection(learners::Learner& learner, const rollout::Fingerprint& own,
+                                     std::span<const rollout::Group> groups, float temperature,
+                                     int64_t prefix_tree_max_tokens, float cap) {
+  std::vector<learners::Tree> trees;
+  for (const rollout::Group& group : groups) {
     samples_.emplace_back(group.samples.size());
-    std::vector<Leaf> leaves;
-    for (const Trajectory& t : group.samples) {
+    std::vector<learners::Leaf> leaves;
+    for (const rollout::Trajectory& t : group.samples) {
       tokens_ += static_cast<double>(std::count(t.loss_mask.begin(), t.loss_mask.end(), uint8_t{1}));
       if (t.fingerprint == own) continue;
-      Leaf leaf;
+      learners::Leaf leaf;
       leaf.tokens = t.tokens;
       leaf.loss_mask = t.loss_mask;
       leaf.prompt_index = t.prompt_index;
@@ -26,8 +27,8 @@ RolloutCorrection::RolloutCorrection(Learner& learner, const Fingerprint& own, s
       leaves.push_back(std::move(leaf));
     }
     if (leaves.empty()) continue;
-    for (Tree& tree :
-         make_trees(group.samples.front().prompt_tokens, std::move(leaves), prefix_tree_max_tokens)) {
+    for (learners::Tree& tree : learners::make_trees(group.samples.front().prompt_tokens, std::move(leaves),
+                                                     prefix_tree_max_tokens)) {
       trees.push_back(std::move(tree));
     }
   }
@@ -36,7 +37,7 @@ RolloutCorrection::RolloutCorrection(Learner& learner, const Fingerprint& own, s
   size_t next = 0;  // leaves are in group and sample order
   for (size_t g = 0; g < groups.size(); ++g) {
     for (size_t i = 0; i < groups[g].samples.size(); ++i) {
-      const Trajectory& t = groups[g].samples[i];
+      const rollout::Trajectory& t = groups[g].samples[i];
       if (t.fingerprint == own) continue;
       samples_[g][i].old_logprobs = std::move(recomputed[next++]);
       weigh(t, samples_[g][i], cap);
@@ -44,18 +45,18 @@ RolloutCorrection::RolloutCorrection(Learner& learner, const Fingerprint& own, s
   }
 }
 
-void RolloutCorrection::weigh(const Trajectory& recorded, Sample& sample, float cap) {
+void RolloutCorrection::weigh(const rollout::Trajectory& recorded, Sample& sample, float cap) {
   sample.weights.assign(sample.old_logprobs.size(), 1.0f);
   for (size_t i = 0; i < sample.weights.size(); ++i) {
     if (recorded.loss_mask[i] == 0) continue;
     const float old_logp = sample.old_logprobs[i], rollout_logp = recorded.logprobs[i];
-    const float weight = importance_weight(old_logp, rollout_logp);
+    const float weight = learners::importance_weight(old_logp, rollout_logp);
     sample.weights[i] = weight > cap ? cap : weight;  // a NaN stays one: the update that has it is skipped
     corrected_ += 1;
     clipped_ += weight > cap ? 1 : 0;
-    mismatches_ += same_bits(old_logp, rollout_logp) ? 0 : 1;
+    mismatches_ += learners::same_bits(old_logp, rollout_logp) ? 0 : 1;
     weight_sum_ += weight;
-    weight_max_ = max_or_nan(weight_max_, weight);
+    weight_max_ = learners::max_or_nan(weight_max_, weight);
     difference_.compare(old_logp, rollout_logp);
   }
 }
@@ -82,8 +83,8 @@ void RolloutCorrection::write(Metrics& metrics) const {
   metrics["rollout_corr/rollout_is_clipped_share"] = clipped_ / corrected_;
 }
 
-std::string logprob_mismatch_text(int64_t step, const LossSums& sums) {
-  const TokenPlace& m = sums.mismatches.first;
+std::string logprob_mismatch_text(int64_t step, const learners::LossSums& sums) {
+  const learners::TokenPlace& m = sums.mismatches.first;
   return fmt::format(
       "step {}: the log-prob recorded for prompt {} sample {} token {} (id {}) is {:.9g} but the learner "
       "computes {:.9g}; it is the first of {} such token(s) of {} in the mini-batch, and nothing was learned "
@@ -94,4 +95,4 @@ std::string logprob_mismatch_text(int64_t step, const LossSums& sums) {
       static_cast<int64_t>(sums.mismatches.count), static_cast<int64_t>(sums.tokens));
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -12,14 +12,15 @@
 #include "learners/learner.h"
 #include "rollout/trajectory.h"
 
-namespace orrery {
+namespace orrery::experiments {
 
 class RolloutCorrection {
  public:
   /// Collective over the learners, each with the same groups, before the step's first update.
   /// `prefix_tree_max_tokens`: as the update cuts trees; `cap` > 0.
-  RolloutCorrection(Learner& learner, const Fingerprint& own, std::span<const Group> groups,
-                    float temperature, int64_t prefix_tree_max_tokens, float cap);
+  RolloutCorrection(learners::Learner& learner, const rollout::Fingerprint& own,
+                    std::span<const rollout::Group> groups, float temperature, int64_t prefix_tree_max_tokens,
+                    float cap);
 
   /// Of a sample, by its indices in `groups`: one entry a response token. Empty: the fingerprints are equal,
   /// the recorded log-probs are trusted and every weight is 1.
@@ -36,17 +37,17 @@ class RolloutCorrection {
   struct Sample {
     std::vector<float> old_logprobs, weights;
   };
-  void weigh(const Trajectory& recorded, Sample& sample, float cap);
+  void weigh(const rollout::Trajectory& recorded, Sample& sample, float cap);
   const Sample& at(size_t group, size_t sample) const;
 
   std::vector<std::vector<Sample>> samples_;
   double tokens_ = 0, corrected_ = 0, clipped_ = 0;
   double mismatches_ = 0;
-  LogprobDifference difference_;
+  learners::LogprobDifference difference_;
   double weight_sum_ = 0, weight_max_ = 0;
 };
 
 /// What a run that verifies log-probs ends with: SFT and RL step (from 1), place, both values, what to do.
-std::string logprob_mismatch_text(int64_t step, const LossSums& sums);
+std::string logprob_mismatch_text(int64_t step, const learners::LossSums& sums);
 
-}  // namespace orrery
+}  // namespace orrery::experiments

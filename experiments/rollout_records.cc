@@ -7,11 +7,12 @@
 #include "launch/run_folder.h"
 #include "rollout/rollout_file.h"
 
-namespace orrery {
+namespace orrery::experiments {
 
-std::vector<std::string> prompt_texts(std::span<const Group> groups, const Tokenizer& tokenizer) {
+std::vector<std::string> prompt_texts(std::span<const rollout::Group> groups,
+                                      const text::Tokenizer& tokenizer) {
   std::vector<std::string> texts;
-  for (const Group& group : groups) {
+  for (const rollout::Group& group : groups) {
     texts.push_back(group.samples.empty() ? ""
                                           : tokenizer.decode(group.samples.front().prompt_tokens,
                                                              /*skip_special_tokens=*/false));
@@ -19,24 +20,24 @@ std::vector<std::string> prompt_texts(std::span<const Group> groups, const Token
   return texts;
 }
 
-void keep_rollouts(const Job& job, const TrainState& state, const char* stage,
-                   std::span<const Group> groups) {
-  const bool validation = std::string_view(stage) == kValidationStage;
-  const std::filesystem::path path = rollout_path(job.run_dir, state.step(), validation);
+void keep_rollouts(const Job& job, const storage::TrainState& state, const char* stage,
+                   std::span<const rollout::Group> groups) {
+  const bool validation = std::string_view(stage) == rollout::kValidationStage;
+  const std::filesystem::path path = launch::rollout_path(job.run_dir, state.step(), validation);
   try {
     std::error_code error;
     std::filesystem::create_directories(path.parent_path(), error);
     if (error) fail("cannot create {}: {}", path.parent_path().string(), error.message());
     const std::vector<std::string> texts = prompt_texts(groups, job.tokenizer);
-    write_rollout_file(path, static_cast<uint64_t>(state.step()), groups,
-                       static_cast<uint64_t>(state.rl_step), {stage, texts});
+    rollout::write_rollout_file(path, static_cast<uint64_t>(state.step()), groups,
+                                static_cast<uint64_t>(state.rl_step), {stage, texts});
   } catch (const Error& error) {
     spdlog::error("the rollouts of {}{} are not kept, training goes on: {}",
-                  validation ? "the validation at " : "", step_text(state), error.what());
+                  validation ? "the validation at " : "", storage::step_text(state), error.what());
   }
 }
 
-nlohmann::ordered_json sample_to_json(const Trajectory& sample, const std::string* prompt_text) {
+nlohmann::ordered_json sample_to_json(const rollout::Trajectory& sample, const std::string* prompt_text) {
   nlohmann::ordered_json object = {{"prompt_index", sample.prompt_index},
                                    {"sample_index", sample.sample_index},
                                    {"data_source", sample.data_source},
@@ -44,7 +45,7 @@ nlohmann::ordered_json sample_to_json(const Trajectory& sample, const std::strin
                                    {"row", nullptr},
                                    {"reward", sample.reward},
                                    {"reward_extra", sample.reward_extra},
-                                   {"finish_reason", finish_reason_name(sample.finish_reason)},
+                                   {"finish_reason", rollout::finish_reason_name(sample.finish_reason)},
                                    {"prompt", nullptr},
                                    {"truth", nullptr},
                                    {"response", sample.response_text},
@@ -78,9 +79,9 @@ std::string json_line(const nlohmann::ordered_json& object) {
   return line;
 }
 
-bool is_correct(const Trajectory& sample) {
+bool is_correct(const rollout::Trajectory& sample) {
   const auto correct = sample.reward_extra.find("correct");
   return correct != sample.reward_extra.end() ? correct->second > 0.5 : sample.reward >= 1.0f;
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -8,7 +8,7 @@
 #include "core/file.h"
 #include "core/log.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 constexpr const char* kTrainFiles = "sft.train_files";
@@ -46,8 +46,9 @@ void raise(std::atomic<int64_t>& largest, int64_t value) {
 
 }  // namespace
 
-SftData::SftData(const proto::Config& config, const Environment& env, const PromptSource& source,
-                 const Tokenizer& tokenizer, const CheckSetup& setup)
+SftData::SftData(const proto::Config& config, const actors::Environment& env,
+                 const actors::PromptSource& source, const text::Tokenizer& tokenizer,
+                 const actors::CheckSetup& setup)
     : config_(config), env_(env), source_(source), tokenizer_(tokenizer) {
   const proto::SftSection& sft = config.sft();
   for (const std::string& file : sft.text_files()) read_documents(file, setup);
@@ -77,8 +78,8 @@ void SftData::tell_rows() const {
   spdlog::info(
       "{}: {} rows of {} tokens, {} of them learned; an epoch is {:.4g} steps of {} rows, {} steps are "
       "{:.4g} epochs",
-      kTrainFiles, grouped(size()), grouped(static_cast<uint64_t>(tokens)),
-      grouped(static_cast<uint64_t>(learned)), rows / batch, config_.sft().train_batch_size(), steps,
+      kTrainFiles, actors::grouped(size()), actors::grouped(static_cast<uint64_t>(tokens)),
+      actors::grouped(static_cast<uint64_t>(learned)), rows / batch, config_.sft().train_batch_size(), steps,
       static_cast<double>(steps) * batch / rows);
   if (rows < batch) {
     spdlog::warn("sft.train_batch_size is {} but there are {} rows: a step has some more than once",
@@ -86,20 +87,20 @@ void SftData::tell_rows() const {
   }
 }
 
-void SftData::read_documents(const std::string& file, const CheckSetup& setup) {
+void SftData::read_documents(const std::string& file, const actors::CheckSetup& setup) {
   const std::string text = read_file(file);
   check_plain_text(file, text);
-  refuse_binary_format(text, file, "sft.text_files are plain text");
+  actors::refuse_binary_format(text, file, "sft.text_files are plain text");
   const std::vector<Document> documents = split_documents(text, config_.sft().text_separator());
   const auto where = [&](uint64_t i) { return fmt::format("{}:{}", file, documents[i].line); };
   const auto limit = static_cast<size_t>(config_.sft().max_length());
   std::vector<std::vector<int32_t>> all(documents.size());
   Cuts cuts(documents.size());
-  ItemCheck check;
+  actors::ItemCheck check;
   check.noun = fmt::format("documents of {}", file);
   check.count = check.wanted = documents.size();
   check.skip = skips();
-  check.problem = [&](uint64_t i) -> ItemProblem {
+  check.problem = [&](uint64_t i) -> actors::ItemProblem {
     std::vector<int32_t>& tokens = all[i];
     try {
       tokens = tokenizer_.encode(documents[i].text, /*add_special_tokens=*/true);
@@ -113,7 +114,7 @@ void SftData::read_documents(const std::string& file, const CheckSetup& setup) {
     }
     return {};
   };
-  const UsableItems usable = find_usable(setup, check);
+  const actors::UsableItems usable = actors::find_usable(setup, check);
   const size_t before = documents_.size();
   for (uint64_t i = 0; i < usable.size(); ++i) {
     // A lone token has none to be predicted from.
@@ -127,13 +128,13 @@ void SftData::read_documents(const std::string& file, const CheckSetup& setup) {
   if (!setup.tell) return;
   if (kept < usable.size()) {
     spdlog::warn("{} of {} documents of {} left out: they have fewer than two tokens",
-                 grouped(usable.size() - kept), grouped(documents.size()), file);
+                 actors::grouped(usable.size() - kept), actors::grouped(documents.size()), file);
   }
   cuts.tell(check.noun.c_str(), config_.sft().max_length(), where);
 }
 
-void SftData::check_demonstrations(const CheckSetup& setup) {
-  const uint64_t size = env_.size(Split::kTrain);
+void SftData::check_demonstrations(const actors::CheckSetup& setup) {
+  const uint64_t size = env_.size(actors::Split::kTrain);
   bool any = size == 0 && env_.demonstration(0);
   for (uint64_t item = 0; item < size && !any; ++item) any = env_.demonstration(item).has_value();
   if (!any) {
@@ -144,46 +145,46 @@ void SftData::check_demonstrations(const CheckSetup& setup) {
   }
   const auto examples =
       static_cast<uint64_t>(config_.sft().total_training_steps() * config_.sft().train_batch_size());
-  ItemCheck check;
+  actors::ItemCheck check;
   check.noun = size == 0 ? "generated demonstrations" : "demonstrations";
-  check.count = check.wanted = size == 0 ? std::min(examples, kGeneratedSample) : size;
+  check.count = check.wanted = size == 0 ? std::min(examples, actors::kGeneratedSample) : size;
   check.skip = skips();
   Cuts cuts(check.count);
   std::atomic<int64_t> longest = 0;
-  check.problem = [&](uint64_t item) -> ItemProblem {
+  check.problem = [&](uint64_t item) -> actors::ItemProblem {
     try {
-      const ChatExample example = demonstration(item);
-      ItemProblem found = problem(item, example);
+      const text::ChatExample example = demonstration(item);
+      actors::ItemProblem found = problem(item, example);
       const size_t length = example.prompt.size() + example.response.size();
       if (!found.text.empty()) return found;
       if (static_cast<int64_t>(length) > config_.sft().max_length()) cuts.add(item, length);
       raise(longest, std::min(static_cast<int64_t>(length), config_.sft().max_length()));
       return found;
     } catch (const Error& error) {
-      return {fmt::format("{}: {}", env_.where(Split::kTrain, item), error.what())};
+      return {fmt::format("{}: {}", env_.where(actors::Split::kTrain, item), error.what())};
     }
   };
-  UsableItems usable = find_usable(setup, check);
+  actors::UsableItems usable = actors::find_usable(setup, check);
   longest_ = longest;
   if (setup.tell) {
     cuts.tell(check.noun.c_str(), config_.sft().max_length(),
-              [&](uint64_t item) { return env_.where(Split::kTrain, item); });
+              [&](uint64_t item) { return env_.where(actors::Split::kTrain, item); });
   }
   if (size > 0) rows_ = std::move(usable);
 }
 
-ChatExample SftData::demonstration(uint64_t item) const {
+text::ChatExample SftData::demonstration(uint64_t item) const {
   const auto teacher = env_.demonstration(item);
   if (!teacher) fail("there is no demonstration (a teacher's answer) to learn from");
-  return source_.example(*env_.reset(Split::kTrain, item), teacher->response);
+  return source_.example(*env_.reset(actors::Split::kTrain, item), teacher->response);
 }
 
-ItemProblem SftData::problem(uint64_t item, const ChatExample& example) const {
-  return sft_problem(example, config_.sft().max_length(), env_.where(Split::kTrain, item),
+actors::ItemProblem SftData::problem(uint64_t item, const text::ChatExample& example) const {
+  return sft_problem(example, config_.sft().max_length(), env_.where(actors::Split::kTrain, item),
                      "the demonstration");
 }
 
-SftExample SftData::cut(ChatExample example) const {
+SftExample SftData::cut(text::ChatExample example) const {
   cut_example(example, config_.sft().max_length());
   return {std::move(example)};
 }
@@ -196,21 +197,21 @@ uint64_t SftData::size() const {
 SftExample SftData::example(uint64_t index) const {
   const uint64_t count = size();
   if (count > 0) {
-    const uint64_t at = permuted_index(config_.seed(), index / count, count, index % count);
+    const uint64_t at = actors::permuted_index(config_.seed(), index / count, count, index % count);
     if (own_) return own_->examples()[at];
     if (documents_.empty()) return cut(demonstration(rows_[at]));
     const std::vector<int32_t>& tokens = documents_[at];
     return {{{tokens.front()}, {tokens.begin() + 1, tokens.end()}, {}}};
   }
-  ItemProblem found;
-  for (uint64_t attempt = 0; attempt < (skips() ? kMaxRedraws : 1); ++attempt) {
-    const uint64_t item = redrawn(index, attempt);
-    ChatExample example = demonstration(item);
-    ItemProblem problem_now = problem(item, example);
+  actors::ItemProblem found;
+  for (uint64_t attempt = 0; attempt < (skips() ? actors::kMaxRedraws : 1); ++attempt) {
+    const uint64_t item = actors::redrawn(index, attempt);
+    text::ChatExample example = demonstration(item);
+    actors::ItemProblem problem_now = problem(item, example);
     if (problem_now.text.empty()) return cut(std::move(example));
     if (attempt == 0) found = std::move(problem_now);
   }
   fail_usage("{}", found.text);
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

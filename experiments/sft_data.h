@@ -14,7 +14,7 @@
 #include "proto/config.pb.h"
 #include "text/tokenizer.h"
 
-namespace orrery {
+namespace orrery::experiments {
 
 /// Supervised examples by number; a function of (config, seed, index), so the data cursor is the step.
 /// Immutable and thread-safe.
@@ -28,8 +28,8 @@ class SftData {
   /// and counted in a warning. So is a document that is not UTF-8. The rows of sft.val_files are read and
   /// checked as those of sft.train_files. Error when there is nothing to learn from. Everything must outlive
   /// the object.
-  SftData(const proto::Config& config, const Environment& env, const PromptSource& source,
-          const Tokenizer& tokenizer, const CheckSetup& setup);
+  SftData(const proto::Config& config, const actors::Environment& env, const actors::PromptSource& source,
+          const text::Tokenizer& tokenizer, const actors::CheckSetup& setup);
 
   /// Example `index` of the run: of the ones that can be used, in an order drawn anew for each epoch.
   SftExample example(uint64_t index) const;
@@ -40,24 +40,24 @@ class SftData {
   const SftRows* val() const { return val_ ? &*val_ : nullptr; }
 
  private:
-  void read_documents(const std::string& file, const CheckSetup& setup);
+  void read_documents(const std::string& file, const actors::CheckSetup& setup);
   void tell_rows() const;
-  void check_demonstrations(const CheckSetup& setup);
+  void check_demonstrations(const actors::CheckSetup& setup);
   /// Not yet cut.
-  ChatExample demonstration(uint64_t item) const;
-  ItemProblem problem(uint64_t item, const ChatExample& example) const;
-  SftExample cut(ChatExample example) const;
+  text::ChatExample demonstration(uint64_t item) const;
+  actors::ItemProblem problem(uint64_t item, const text::ChatExample& example) const;
+  SftExample cut(text::ChatExample example) const;
   bool skips() const { return config_.data().on_error() == proto::DataSection::SKIP; }
 
   const proto::Config& config_;
-  const Environment& env_;
-  const PromptSource& source_;
-  const Tokenizer& tokenizer_;
+  const actors::Environment& env_;
+  const actors::PromptSource& source_;
+  const text::Tokenizer& tokenizer_;
   std::optional<SftRows> own_;                   // of sft.train_files
   std::optional<SftRows> val_;                   // of sft.val_files
   std::vector<std::vector<int32_t>> documents_;  // tokens of sft.text_files; empty: demonstrations
   int64_t longest_ = 0;
-  UsableItems rows_;  // of an environment with so many items
+  actors::UsableItems rows_;  // of an environment with so many items
 };
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -5,15 +5,15 @@
 #include "core/error.h"
 #include "core/log.h"
 
-namespace orrery {
+namespace orrery::experiments {
 
 int64_t SftExample::loss_tokens() const {
   if (loss_mask.empty()) return static_cast<int64_t>(response.size());
   return std::count_if(loss_mask.begin(), loss_mask.end(), [](uint8_t learned) { return learned != 0; });
 }
 
-ItemProblem sft_problem(const ChatExample& example, int64_t max_length, const std::string& where,
-                        const char* what) {
+actors::ItemProblem sft_problem(const text::ChatExample& example, int64_t max_length,
+                                const std::string& where, const char* what) {
   if (example.prompt.empty()) return {fmt::format("{}: the prompt has no tokens", where)};
   if (example.response.empty()) return {fmt::format("{}: {} has no tokens", where, what)};
   if (static_cast<int64_t>(example.prompt.size()) < max_length) return {};
@@ -22,7 +22,7 @@ ItemProblem sft_problem(const ChatExample& example, int64_t max_length, const st
           /*too_long=*/true};
 }
 
-void cut_example(ChatExample& example, int64_t max_length) {
+void cut_example(text::ChatExample& example, int64_t max_length) {
   const auto room = static_cast<size_t>(max_length) - example.prompt.size();
   if (example.response.size() <= room) return;
   example.response.resize(room);
@@ -39,8 +39,8 @@ void Cuts::tell(const char* what, int64_t limit, const std::function<std::string
   if (count == 0) return;
   const auto first = std::find_if(lengths_.begin(), lengths_.end(), is_cut);
   spdlog::warn("{} of {} {} are cut to sft.max_length {} tokens and lose their end; the first: {} with {}",
-               grouped(static_cast<uint64_t>(count)), grouped(lengths_.size()), what, limit,
+               actors::grouped(static_cast<uint64_t>(count)), actors::grouped(lengths_.size()), what, limit,
                where(static_cast<uint64_t>(first - lengths_.begin())), *first);
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -9,9 +9,9 @@
 #include "actors/item_check.h"
 #include "text/chat_training.h"
 
-namespace orrery {
+namespace orrery::experiments {
 
-struct SftExample : ChatExample {
+struct SftExample : text::ChatExample {
   double weight = 1;  ///< of each of its tokens in the loss; finite, >= 0
 
   int64_t loss_tokens() const;
@@ -21,12 +21,12 @@ struct SftExample : ChatExample {
 /// Why an example cannot be used, be it of a demonstration or of a row: it has no prompt, nothing to learn,
 /// or a prompt that leaves no room for a response in `max_length`. `where` names it, `what` is what has no
 /// tokens ("the demonstration").
-ItemProblem sft_problem(const ChatExample& example, int64_t max_length, const std::string& where,
-                        const char* what);
+actors::ItemProblem sft_problem(const text::ChatExample& example, int64_t max_length,
+                                const std::string& where, const char* what);
 
 /// Cuts the response's end, so that the example has at most max_length tokens, the last of which is learned.
 /// REQUIRES: sft_problem finds none.
-void cut_example(ChatExample& example, int64_t max_length);
+void cut_example(text::ChatExample& example, int64_t max_length);
 
 /// Of some texts of which few are too long.
 class Cuts {
@@ -41,4 +41,4 @@ class Cuts {
   std::vector<size_t> lengths_;  // 0: not cut
 };
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -11,7 +11,7 @@
 #include "actors/jsonl.h"
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 constexpr std::array<std::string_view, 4> kRoles = {"system", "user", "assistant", "tool"};
@@ -20,11 +20,11 @@ constexpr size_t kRowsBetweenSigns = 1000;  // of life, for a watchdog
 
 /// A row as it stands in its file.
 struct Row {
-  std::vector<ChatMessage> messages;  // before the answer
-  std::string prompt;                 // the same as plain text
-  OrderedJson tools;
-  ChatMessage answer;
-  LearnedTurns turns = LearnedTurns::kLast;
+  std::vector<text::ChatMessage> messages;  // before the answer
+  std::string prompt;                       // the same as plain text
+  text::OrderedJson tools;
+  text::ChatMessage answer;
+  text::LearnedTurns turns = text::LearnedTurns::kLast;
   double weight = 1;
   std::string where;  // file:line
 };
@@ -32,7 +32,7 @@ struct Row {
 bool is_blank(const std::string& text) { return text.find_first_not_of(" \t\r\n") == std::string::npos; }
 
 /// Whether an assistant's message has anything to learn: a text, calls of tools, or thoughts.
-bool says_something(const ChatMessage& message) {
+bool says_something(const text::ChatMessage& message) {
   if (!is_blank(message.content)) return true;
   if (!message.more.is_object()) return false;
   for (const char* key : {"tool_calls", "reasoning_content", "thinking", "reasoning"}) {
@@ -43,7 +43,7 @@ bool says_something(const ChatMessage& message) {
   return false;
 }
 
-bool has_calls(const ChatMessage& message) {
+bool has_calls(const text::ChatMessage& message) {
   const auto found = message.more.is_object() ? message.more.find("tool_calls") : message.more.end();
   return message.more.is_object() && found != message.more.end() && !found->is_null() && !found->empty();
 }
@@ -67,10 +67,10 @@ class RowReader {
       fail("{}: both \"messages\" and \"{}\": leave one out, as either says what is learned", where, answer);
     if (!messages && !(prompt && (response || completion))) fail_no_row(object, where, prompt, answer);
     // Templates print objects with their keys in the order in which they stand.
-    const OrderedJson ordered = OrderedJson::parse(line, nullptr, /*allow_exceptions=*/false);
+    const text::OrderedJson ordered = text::OrderedJson::parse(line, nullptr, /*allow_exceptions=*/false);
     if (const auto tools = ordered.find("tools"); tools != ordered.end() && !tools->is_null()) {
       if (!tools->is_array()) fail("{}: \"tools\" is {}, not a list", where, tools->type_name());
-      check_json_depth(*tools, where);
+      text::check_json_depth(*tools, where);
       row.tools = *tools;
     }
     if (messages) {
@@ -118,7 +118,7 @@ class RowReader {
     return value == 0 ? 0 : value;  // not -0
   }
 
-  static void check_role(const ChatMessage& message, const std::string& where) {
+  static void check_role(const text::ChatMessage& message, const std::string& where) {
     if (std::find(kRoles.begin(), kRoles.end(), message.role) != kRoles.end()) return;
     fail("{}: a message has the role {}; the roles are system, user, assistant and tool", where,
          nlohmann::json(message.role.substr(0, 40))
@@ -126,7 +126,7 @@ class RowReader {
   }
 
   /// OpenAI's fine-tuning format has weights of 0 and 1 in an assistant's messages.
-  static void check_no_weight(const ChatMessage& message, size_t index, const std::string& where) {
+  static void check_no_weight(const text::ChatMessage& message, size_t index, const std::string& where) {
     if (message.role != kAssistant || !message.more.is_object()) return;
     const auto found = message.more.find("weight");
     if (found == message.more.end() || found->is_null() || (found->is_number() && *found == 1)) return;
@@ -136,15 +136,15 @@ class RowReader {
         where, index + 1);
   }
 
-  void read_messages(const OrderedJson& list, Row& row) const {
+  void read_messages(const text::OrderedJson& list, Row& row) const {
     if (!chat_) {
       fail_usage(
           "{}: a row of \"messages\" is printed by the model's chat template: set data.apply_chat_template: "
           "true, or give rows of \"prompt\" and \"response\"",
           row.where);
     }
-    row.messages = chat_messages_from_json(list, row.where);
-    const auto is_assistant = [](const ChatMessage& message) { return message.role == kAssistant; };
+    row.messages = text::chat_messages_from_json(list, row.where);
+    const auto is_assistant = [](const text::ChatMessage& message) { return message.role == kAssistant; };
     for (size_t i = 0; i < row.messages.size(); ++i) {
       check_role(row.messages[i], row.where);
       if (is_assistant(row.messages[i]) && !says_something(row.messages[i]))
@@ -159,10 +159,10 @@ class RowReader {
       fail("{}: the first message is the assistant's, so there is nothing that it answers", row.where);
     row.answer = std::move(*last);
     row.messages.resize(static_cast<size_t>(row.messages.rend() - last) - 1);
-    row.turns = LearnedTurns::kAll;
+    row.turns = text::LearnedTurns::kAll;
   }
 
-  static void read_prompt(const OrderedJson& prompt, Row& row) {
+  static void read_prompt(const text::OrderedJson& prompt, Row& row) {
     if (prompt.is_string()) {
       row.prompt = prompt.get<std::string>();
       row.messages = {{"user", row.prompt, {}}};
@@ -170,18 +170,18 @@ class RowReader {
     }
     if (!prompt.is_array())
       fail("{}: \"prompt\" is {}, neither text nor a list of messages", row.where, prompt.type_name());
-    row.messages = chat_messages_from_json(prompt, row.where);
-    for (const ChatMessage& message : row.messages) {
+    row.messages = text::chat_messages_from_json(prompt, row.where);
+    for (const text::ChatMessage& message : row.messages) {
       check_role(message, row.where);
       row.prompt += (row.prompt.empty() ? "" : "\n\n") + message.content;
     }
   }
 
-  void read_answer(const OrderedJson& value, const char* key, Row& row) const {
+  void read_answer(const text::OrderedJson& value, const char* key, Row& row) const {
     if (value.is_string()) {
       row.answer = {kAssistant, value.get<std::string>(), {}};
     } else if (value.is_object() || (value.is_array() && value.size() == 1)) {
-      row.answer = chat_message_from_json(value.is_object() ? value : value.front(), row.where);
+      row.answer = text::chat_message_from_json(value.is_object() ? value : value.front(), row.where);
       if (row.answer.role != kAssistant)
         fail("{}: \"{}\" is a message of another role than the assistant", row.where, key);
     } else if (value.is_array()) {
@@ -205,7 +205,7 @@ class RowReader {
 };
 
 /// Without what would stand behind the first token that ends a sequence: a text may end with its own.
-void end_at_first_end(const Tokenizer& tokenizer, std::vector<int32_t>& response) {
+void end_at_first_end(const text::Tokenizer& tokenizer, std::vector<int32_t>& response) {
   const auto end =
       std::find_if(response.begin(), response.end(), [&](int32_t id) { return tokenizer.is_eos(id); });
   if (end != response.end()) response.erase(end + 1, response.end());
@@ -214,7 +214,8 @@ void end_at_first_end(const Tokenizer& tokenizer, std::vector<int32_t>& response
 }  // namespace
 
 SftRows::SftRows(const std::string& key, const std::vector<std::string>& files, const proto::Config& config,
-                 const PromptSource& source, const Tokenizer& tokenizer, const CheckSetup& setup) {
+                 const actors::PromptSource& source, const text::Tokenizer& tokenizer,
+                 const actors::CheckSetup& setup) {
   for (const std::string& file : files) {
     if (!std::filesystem::exists(file))
       fail_usage("cannot open {}: there is no such file; check {}", file, key);
@@ -223,38 +224,39 @@ SftRows::SftRows(const std::string& key, const std::vector<std::string>& files, 
   const int64_t max_length = config.sft().max_length();
   const RowReader reader(key, source.is_chat());
   std::vector<Row> rows;
-  read_jsonl(files, skip, [&](const nlohmann::json& object, const std::string& where, std::string_view line) {
-    rows.push_back(reader.read(object, where, line));
-    if (setup.alive && rows.size() % kRowsBetweenSigns == 0) setup.alive();
-  });
+  actors::read_jsonl(files, skip,
+                     [&](const nlohmann::json& object, const std::string& where, std::string_view line) {
+                       rows.push_back(reader.read(object, where, line));
+                       if (setup.alive && rows.size() % kRowsBetweenSigns == 0) setup.alive();
+                     });
 
   std::vector<SftExample> all(rows.size());
   Cuts cuts(rows.size());
-  ItemCheck check;
+  actors::ItemCheck check;
   check.noun = "rows of " + key;
   check.count = check.wanted = rows.size();
   check.skip = skip;
-  check.problem = [&](uint64_t i) -> ItemProblem {
+  check.problem = [&](uint64_t i) -> actors::ItemProblem {
     Row row = std::move(rows[i]);
     rows[i].where = row.where;
     SftExample& example = all[i];
     try {
-      const SingleTurnEpisode episode(std::move(row.messages), std::move(row.prompt), "sft", {},
-                                      std::move(row.tools));
-      static_cast<ChatExample&>(example) = source.example(episode, row.answer, row.turns);
+      const actors::SingleTurnEpisode episode(std::move(row.messages), std::move(row.prompt), "sft", {},
+                                              std::move(row.tools));
+      static_cast<text::ChatExample&>(example) = source.example(episode, row.answer, row.turns);
     } catch (const Error& error) {
       return {fmt::format("{}: {}", row.where, error.what())};
     }
     example.weight = row.weight;
     if (!source.is_chat()) end_at_first_end(tokenizer, example.response);
-    ItemProblem found = sft_problem(example, max_length, row.where, "the response");
+    actors::ItemProblem found = sft_problem(example, max_length, row.where, "the response");
     if (found.text.empty() && example.tokens() > max_length) {
       cuts.add(i, static_cast<size_t>(example.tokens()));
       cut_example(example, max_length);
     }
     return found;
   };
-  const UsableItems usable = find_usable(setup, check);
+  const actors::UsableItems usable = actors::find_usable(setup, check);
   examples_.reserve(usable.size());
   for (uint64_t i = 0; i < usable.size(); ++i) examples_.push_back(std::move(all[usable[i]]));
   if (setup.tell) cuts.tell(check.noun.c_str(), max_length, [&](uint64_t i) { return rows[i].where; });
@@ -291,4 +293,4 @@ void check_plain_text(const std::string& file, const std::string& text) {
       file);
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

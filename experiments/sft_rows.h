@@ -18,7 +18,7 @@
 #include "experiments/sft_example.h"
 #include "proto/config.pb.h"
 
-namespace orrery {
+namespace orrery::experiments {
 
 /// Immutable and thread-safe once it is made.
 class SftRows {
@@ -28,7 +28,8 @@ class SftRows {
   /// warning; it is an Error when none is left, or when all have weight 0. Longer ones than sft.max_length
   /// are cut at their end, and a line says how many were.
   SftRows(const std::string& key, const std::vector<std::string>& files, const proto::Config& config,
-          const PromptSource& source, const Tokenizer& tokenizer, const CheckSetup& setup);
+          const actors::PromptSource& source, const text::Tokenizer& tokenizer,
+          const actors::CheckSetup& setup);
 
   /// In the files' order, without those left out.
   const std::vector<SftExample>& examples() const { return examples_; }
@@ -41,4 +42,4 @@ class SftRows {
 /// is an object. Not an Error when it cannot be read.
 void check_plain_text(const std::string& file, const std::string& text);
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -8,7 +8,7 @@
 #include "core/log.h"
 #include "core/timer.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 /// Spans of ones for examples of which all is learned.
@@ -19,7 +19,7 @@ class FullMask {
     for (const SftExample& example : examples) longest = std::max(longest, example.response.size());
     ones_.resize(longest, 1);
   }
-  std::span<const uint8_t> of(const ChatExample& example) const {
+  std::span<const uint8_t> of(const text::ChatExample& example) const {
     return example.loss_mask.empty() ? std::span(ones_).first(example.response.size())
                                      : std::span<const uint8_t>(example.loss_mask);
   }
@@ -45,20 +45,20 @@ struct Weights {
   }
 };
 
-Tree tree_of(const SftExample& example, const FullMask& mask, float weight, uint64_t index) {
-  Leaf leaf;
+learners::Tree tree_of(const SftExample& example, const FullMask& mask, float weight, uint64_t index) {
+  learners::Leaf leaf;
   leaf.tokens = example.response;
   leaf.loss_mask = mask.of(example);
   leaf.weight = weight;
   leaf.prompt_index = index;
-  Tree tree{example.prompt, {}};
+  learners::Tree tree{example.prompt, {}};
   tree.leaves.push_back(std::move(leaf));
   return tree;
 }
 
 }  // namespace
 
-SftStage::SftStage(Job& job, Learner& learner)
+SftStage::SftStage(Job& job, learners::Learner& learner)
     : job_(job),
       learner_(learner),
       data_(job.config, *job.env, *job.source, job.tokenizer, check_setup(job)) {
@@ -85,7 +85,7 @@ Metrics SftStage::step(int64_t step) {
   for (size_t i = 0; i < size; ++i) examples[i] = data_.example(static_cast<uint64_t>(step) * size + i);
   const FullMask mask(examples);
   const Weights weights(examples);
-  std::vector<Tree> trees;
+  std::vector<learners::Tree> trees;
   trees.reserve(size);
   int64_t sequence_tokens = 0;
   const SftExample* tried = &examples.front();
@@ -96,16 +96,16 @@ Metrics SftStage::step(int64_t step) {
     trees.push_back(tree_of(examples[i], mask, weight, static_cast<uint64_t>(step) * size + i));
     sequence_tokens += examples[i].tokens();
   }
-  const LrSchedule schedule = lr_schedule(sft.optim(), sft.total_training_steps());
-  AdamWParams params = adamw_params(sft.optim());
-  params.lr = static_cast<float>(learning_rate(schedule, step));
-  Objective objective;
+  const learners::LrSchedule schedule = lr_schedule(sft.optim(), sft.total_training_steps());
+  kernels::AdamWParams params = adamw_params(sft.optim());
+  params.lr = static_cast<float>(learners::learning_rate(schedule, step));
+  learners::Objective objective;
   objective.sft = true;
-  UpdateResult update;
+  learners::UpdateResult update;
   update.lr = params.lr;
   if (!trees.empty()) {
     update = learner_.update(trees, objective, params, sft.optim().clip_grad());
-    if (update.skipped) spdlog::warn("{}", skipped_update_text(update));
+    if (update.skipped) spdlog::warn("{}", learners::skipped_update_text(update));
   } else if (job_.learners->rank() == 0) {
     spdlog::warn("all rows of sft step {} have weight 0: nothing was learned from it", step + 1);
   }
@@ -147,7 +147,7 @@ Metrics SftStage::validate() {
       job_.config.cluster().gradient_shards() * job_.config.actor().ppo_max_token_len_per_gpu();
   double loss = 0;
   for (size_t begin = 0, end = 0; begin < rows.size(); begin = end) {
-    std::vector<Tree> trees;
+    std::vector<learners::Tree> trees;
     std::vector<double> shares;
     for (int64_t tokens = 0; end < rows.size() && (trees.empty() || tokens + rows[end].tokens() <= budget);
          ++end) {
@@ -161,7 +161,7 @@ Metrics SftStage::validate() {
     job_.phase(fmt::format("sft validation, rows {}..{}", begin, end - 1));
     const std::vector<std::vector<float>> logprobs = learner_.logprobs(trees, /*temperature=*/1.0F);
     for (size_t i = 0; i < trees.size(); ++i) {
-      const Leaf& leaf = trees[i].leaves.front();
+      const learners::Leaf& leaf = trees[i].leaves.front();
       for (size_t token = 0; token < leaf.tokens.size(); ++token) {
         if (leaf.loss_mask[token] != 0) loss -= shares[i] * static_cast<double>(logprobs[i][token]);
       }
@@ -173,4 +173,4 @@ Metrics SftStage::validate() {
   return metrics;
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -11,13 +11,13 @@
 #include "experiments/sft_data.h"
 #include "learners/learner.h"
 
-namespace orrery {
+namespace orrery::experiments {
 
 class SftStage {
  public:
   /// Learner ranks only, each of which reads and checks the data: errors as SftData's and SftRows'. A usage
   /// Error when an example is longer than the model's positions.
-  SftStage(Job& job, Learner& learner);
+  SftStage(Job& job, learners::Learner& learner);
   /// Step `step` (from 0). Collective over the learners. The loss is the mean over the tokens of the batch,
   /// each counting as much as its row's weight says. Of a batch whose weights are all 0 nothing is learned.
   Metrics step(int64_t step);
@@ -34,10 +34,10 @@ class SftStage {
 
  private:
   Job& job_;
-  Learner& learner_;
+  learners::Learner& learner_;
   SftData data_;
-  ChatExample probe_;
+  text::ChatExample probe_;
   std::vector<uint8_t> probe_mask_;
 };
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -8,7 +8,7 @@
 #include "core/error.h"
 #include "core/plain_error.h"
 
-namespace orrery {
+namespace orrery::experiments {
 
 /// An error that every rank has thrown alike: printed once, and nobody needs to be stopped.
 class AgreedError : public Error {
@@ -19,7 +19,7 @@ class AgreedError : public Error {
 /// Collective: runs `work` on this rank. When it failed on any rank, every rank throws the error of the
 /// lowest one (its text and exit code). `work` must not contain a collective that another rank would miss.
 template <class Work>
-void together(Communicator& comm, Work&& work) {
+void together(comm::Communicator& comm, Work&& work) {
   std::string problem;  // exit code and text
   try {
     work();
@@ -32,4 +32,4 @@ void together(Communicator& comm, Work&& work) {
   }
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -27,18 +27,19 @@
 #include "rollout/rollout_file.h"
 #include "storage/hf_folder.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 /// The frozen policy that RL started from, for the KL loss: the model folder's weights, or what SFT made of
 /// them (or the checkpoint that trainer.resume names), kept in run_dir/reference so that a resumed run
 /// compares with the same. This one is for when it is in a folder; null when RL is yet to begin from what is
 /// trained here, or no reference is needed. Writes nothing.
-std::unique_ptr<Transformer> load_reference(Job& job, bool after_sft, const TrainState& state) {
+std::unique_ptr<models::Transformer> load_reference(Job& job, bool after_sft,
+                                                    const storage::TrainState& state) {
   if (job.config.actor().kl_loss_coef() == 0 || !job.is_learner()) return nullptr;
   const std::filesystem::path kept = job.run_dir / "reference";
   const bool as_loaded = !after_sft && !job.config.model().from_scratch();
-  const bool goes_on = state.rl_step > 0 && !list_checkpoints(job.run_dir / "checkpoints").empty();
+  const bool goes_on = state.rl_step > 0 && !storage::list_checkpoints(job.run_dir / "checkpoints").empty();
   if (!as_loaded && goes_on && !std::filesystem::exists(kept)) {
     fail_usage(
         "actor.kl_loss_coef is {} but was 0 when RL began in {}, so that the policy it began from was not "
@@ -46,27 +47,28 @@ std::unique_ptr<Transformer> load_reference(Job& job, bool after_sft, const Trai
         job.config.actor().kl_loss_coef(), job.run_dir.string(), job.run_dir.string());
   }
   if (!as_loaded && !goes_on) return nullptr;
-  auto reference =
-      std::make_unique<Transformer>(job.model().config(), job.ctx.device, compute_dtype(job.config));
+  auto reference = std::make_unique<models::Transformer>(job.model().config(), job.ctx.device,
+                                                         config::compute_dtype(job.config));
   const std::filesystem::path folder = as_loaded ? std::filesystem::path(job.config.model().path()) : kept;
-  load_hf_weights(job.ctx, folder, reference->config(), reference->table(), reference->parameters());
+  storage::load_hf_weights(job.ctx, folder, reference->config(), reference->table(), reference->parameters());
   reference->pack(job.ctx);
   return reference;
 }
 
 /// The policy as it is now, where RL begins, kept in run_dir/reference. Null when none is needed.
-std::unique_ptr<Transformer> keep_reference(Job& job) {
+std::unique_ptr<models::Transformer> keep_reference(Job& job) {
   if (job.config.actor().kl_loss_coef() == 0 || !job.is_learner()) return nullptr;
   const std::filesystem::path kept = job.run_dir / "reference";
-  auto reference =
-      std::make_unique<Transformer>(job.model().config(), job.ctx.device, compute_dtype(job.config));
+  auto reference = std::make_unique<models::Transformer>(job.model().config(), job.ctx.device,
+                                                         config::compute_dtype(job.config));
   std::copy(job.model().parameters().begin(), job.model().parameters().end(),
             reference->parameters().begin());
   if (job.learners->rank() == 0) {
     std::error_code error;
     std::filesystem::remove_all(kept, error);
     if (error) fail("cannot remove {}: {}", kept.string(), system_reason(error.value()));
-    save_hf_folder(kept, reference->config(), reference->table(), reference->parameters(), DType::kF32, {});
+    storage::save_hf_folder(kept, reference->config(), reference->table(), reference->parameters(),
+                            DType::kF32, {});
   }
   reference->pack(job.ctx);
   return reference;
@@ -79,9 +81,9 @@ struct LastStatus {
   std::string hang;  ///< for which the watchdog ends the job
 };
 
-WatchdogOptions watchdog_options(const proto::Config& config, CommWorld& ranks, const RunFolder& folder,
-                                 LastStatus& last) {
-  WatchdogOptions options;
+comm::WatchdogOptions watchdog_options(const proto::Config& config, comm::CommWorld& ranks,
+                                       const launch::RunFolder& folder, LastStatus& last) {
+  comm::WatchdogOptions options;
   options.warn_seconds = config.cluster().hang_warn_s();
   options.fatal_seconds = config.cluster().hang_timeout_s();
   options.observe = [&folder, &last](std::span<const proto::RankStatus> statuses,
@@ -89,16 +91,16 @@ WatchdogOptions watchdog_options(const proto::Config& config, CommWorld& ranks, 
     last.ranks.assign(statuses.begin(), statuses.end());
     last.ages.assign(ages.begin(), ages.end());
     if (!folder.taken()) return;
-    const std::filesystem::path path = folder.path() / kStatusFile;
+    const std::filesystem::path path = folder.path() / launch::kStatusFile;
     // A rank that ends the job may have said so while this one is still there.
-    if (says_failed(path)) return;
+    if (launch::says_failed(path)) return;
     // A disk that is full for a moment must not end the run; a stale file only says less.
-    write_heartbeat(path, statuses, ages);
+    launch::write_heartbeat(path, statuses, ages);
   };
   const int rank = ranks.world().size() > 1 ? ranks.world().rank() : -1;
   options.last_words = [rank] { print_flight_recorder(rank); };
   options.end = [&ranks, &folder, &last] {
-    if (folder.taken()) write_failure(folder.path() / kStatusFile, kExitFailure, last.hang);
+    if (folder.taken()) launch::write_failure(folder.path() / launch::kStatusFile, kExitFailure, last.hang);
     ranks.abort(kExitFailure);
   };
   return options;
@@ -107,7 +109,7 @@ WatchdogOptions watchdog_options(const proto::Config& config, CommWorld& ranks, 
 /// One run on one rank.
 class Training {
  public:
-  Training(Job& job, std::string config_yaml, RunFolder& folder)
+  Training(Job& job, std::string config_yaml, launch::RunFolder& folder)
       : job_(job),
         checkpointer_(job, config_yaml),
         sft_total_(job.config.sft().total_training_steps()),
@@ -116,10 +118,10 @@ class Training {
       if (rl_total_ > 0) check_kv_cache(job.config, job.model().config());
     });
     if (job.is_learner()) {
-      const LearnerConfig learner_config{job.config.cluster().gradient_shards(),
-                                         job.config.actor().ppo_max_token_len_per_gpu(),
-                                         job.config.cluster().reduce() == proto::ClusterSection::FAST};
-      learner_ = std::make_unique<Learner>(job.ctx, job.model(), *job.learners, learner_config);
+      const learners::LearnerConfig learner_config{
+          job.config.cluster().gradient_shards(), job.config.actor().ppo_max_token_len_per_gpu(),
+          job.config.cluster().reduce() == proto::ClusterSection::FAST};
+      learner_ = std::make_unique<learners::Learner>(job.ctx, job.model(), *job.learners, learner_config);
       learner_->set_progress([&job] { job.progress(); });
     }
     together(job.world, [&] {
@@ -156,7 +158,7 @@ class Training {
 
   struct End {
     bool complete = true;  ///< false: asked to stop
-    TrainState state;
+    storage::TrainState state;
   };
   End run() {
     const bool complete = run_sft() && run_rl();
@@ -164,7 +166,7 @@ class Training {
     checkpointer_.finish();
     if (!complete) {
       if (is_main())
-        spdlog::info("asked to stop: the run is saved at {} and can be resumed", step_text(state_));
+        spdlog::info("asked to stop: the run is saved at {} and can be resumed", storage::step_text(state_));
       return {false, state_};
     }
     print_result();
@@ -208,7 +210,7 @@ class Training {
     for (const std::string& text : resumed.news) spdlog::info("{}", text);
     write_file_atomic(job_.run_dir / "config.yaml", config_yaml);
     if (resumed.older_program && sft_total_ > 0) {
-      const int64_t renamed = renumber_older_rollouts(job_.run_dir, sft_total_);
+      const int64_t renamed = launch::renumber_older_rollouts(job_.run_dir, sft_total_);
       if (renamed > 0) {
         spdlog::info(
             "the rollouts of {} step(s) have other names now: they counted RL's steps alone, it is "
@@ -216,7 +218,7 @@ class Training {
             renamed);
       }
     }
-    const int64_t removed = remove_rollouts_after(job_.run_dir, step);
+    const int64_t removed = launch::remove_rollouts_after(job_.run_dir, step);
     if (removed > 0) {
       spdlog::info("removed the rollouts of {} step(s) after step {}, which come again", removed,
                    std::max<int64_t>(step, 0));
@@ -262,7 +264,7 @@ class Training {
   /// On every rank: the save under way is of a sound policy, and the last.
   [[noreturn]] void end_of_diverged(const std::string& why, const char* rate_key) {
     checkpointer_.finish(/*must=*/false);
-    end_diverged(step_text(state_), why, rate_key, job_.config.trainer().resume() != "off");
+    end_diverged(storage::step_text(state_), why, rate_key, job_.config.trainer().resume() != "off");
   }
 
   /// A checkpoint that is due in the middle of a stage, but not after a skipped step: its weights would be
@@ -271,8 +273,8 @@ class Training {
     if (last || state_.skipped_steps == 0) {
       save(must);
     } else if (is_main()) {
-      spdlog::warn("the save due at {} is left out: {} step(s) in a row taught nothing", step_text(state_),
-                   state_.skipped_steps);
+      spdlog::warn("the save due at {} is left out: {} step(s) in a row taught nothing",
+                   storage::step_text(state_), state_.skipped_steps);
     }
   }
 
@@ -312,7 +314,8 @@ class Training {
         const Metrics measured = validate_sft();
         if (is_main()) metrics_->write(0, "sft", 0, measured);
       }
-      while (state_.sft_step < sft_total_ && why.empty() && !(stopped = agree_to_stop(*job_.learners))) {
+      while (state_.sft_step < sft_total_ && why.empty() &&
+             !(stopped = launch::agree_to_stop(*job_.learners))) {
         Metrics metrics = sft_->step(state_.sft_step);
         ++state_.sft_step;
         const bool last = state_.sft_step == sft_total_, due = save_due(state_.sft_step, sft_total_);
@@ -396,7 +399,7 @@ class Training {
     const Timer timer;
     const int64_t first = state_.rl_step;
     while (state_.rl_step < rl_total_) {
-      if (agree_to_stop(job_.world)) return stop(stage);
+      if (launch::agree_to_stop(job_.world)) return stop(stage);
       std::optional<Metrics> done = stage.step(state_.rl_step);
       if (!done) return stop(stage);
       Metrics& metrics = *done;
@@ -448,7 +451,7 @@ class Training {
                         result.groups.size()));
       has_accuracy_ = result.accuracy >= 0;
       if (job_.config.trainer().rollout_save_freq() > 0)
-        keep_rollouts(job_, state_, kValidationStage, result.groups);
+        keep_rollouts(job_, state_, rollout::kValidationStage, result.groups);
     }
     return true;
   }
@@ -457,7 +460,8 @@ class Training {
     if (!is_main()) return;
     metrics_->write(state_.step(), "grpo", state_.rl_step, metrics);
     const int64_t every = job_.config.trainer().rollout_save_freq();
-    if (every > 0 && state_.rl_step % every == 0) keep_rollouts(job_, state_, kRlStage, stage.last_groups());
+    if (every > 0 && state_.rl_step % every == 0)
+      keep_rollouts(job_, state_, rollout::kRlStage, stage.last_groups());
     const std::string kl = metrics.contains("actor/kl_loss") ? fmt::format("{:.4f}", metrics["actor/kl_loss"])
                                                              : std::string("off");
     print(
@@ -481,36 +485,36 @@ class Training {
   Job& job_;
   Checkpointer checkpointer_;
   int64_t sft_total_, rl_total_;
-  std::unique_ptr<Transformer> reference_;
-  std::unique_ptr<Learner> learner_;
+  std::unique_ptr<models::Transformer> reference_;
+  std::unique_ptr<learners::Learner> learner_;
   std::optional<DivergenceCheck> divergence_;  // on learners
   std::optional<SftStage> sft_;                // on learners, until it is done
   std::unique_ptr<MetricsWriter> metrics_;
-  TrainState state_;
+  storage::TrainState state_;
   double save_seconds_ = 0;
   bool has_accuracy_ = true;
 };
 
-Training::End train_watched(const proto::Config& config, const std::string& config_yaml, CommWorld& ranks,
-                            RunFolder& folder, LastStatus& last) {
-  Communicator& world = ranks.world();
+Training::End train_watched(const proto::Config& config, const std::string& config_yaml,
+                            comm::CommWorld& ranks, launch::RunFolder& folder, LastStatus& last) {
+  comm::Communicator& world = ranks.world();
   together(world, [&] {
     if (world.rank() == 0) folder.take(/*make=*/false);
   });
-  Watchdog watchdog(world, watchdog_options(config, ranks, folder, last),
-                    [&last](const std::string& line, bool fatal) {
-                      if (fatal) {
-                        last.hang = line;
-                        std::fprintf(stderr, "orrery: rank 0: %s; ending all ranks\n", line.c_str());
-                      } else {
-                        spdlog::warn("{}", line);
-                      }
-                    });
+  comm::Watchdog watchdog(world, watchdog_options(config, ranks, folder, last),
+                          [&last](const std::string& line, bool fatal) {
+                            if (fatal) {
+                              last.hang = line;
+                              std::fprintf(stderr, "orrery: rank 0: %s; ending all ranks\n", line.c_str());
+                            } else {
+                              spdlog::warn("{}", line);
+                            }
+                          });
   watchdog.phase("load");
   const std::unique_ptr<Job> job =
       make_job(config, world, ranks.local_ranks(), training_prompts(config), &watchdog);
   // The supervisor's log has it all from the first attempt.
-  if (world.rank() == 0 && supervised_attempt(config.run_dir()) <= 1) {
+  if (world.rank() == 0 && launch::supervised_attempt(config.run_dir()) <= 1) {
     spdlog::info("{}", describe_batch(config, world.size()));
     spdlog::info("model {}: {} parameters, {} rank(s) x {} thread(s), {} learner(s), {} actor(s)",
                  config.model().path(),
@@ -530,12 +534,12 @@ Training::End train_watched(const proto::Config& config, const std::string& conf
 
 }  // namespace
 
-int run_training(const proto::Config& config, const std::string& config_yaml, CommWorld& ranks) {
-  Communicator& world = ranks.world();
-  install_stop_handlers(/*tell=*/world.rank() == 0);
+int run_training(const proto::Config& config, const std::string& config_yaml, comm::CommWorld& ranks) {
+  comm::Communicator& world = ranks.world();
+  launch::install_stop_handlers(/*tell=*/world.rank() == 0);
   ignore_closed_pipes();
   record_event("start of {} rank(s)", world.size());
-  RunFolder folder(config.run_dir());
+  launch::RunFolder folder(config.run_dir());
   LastStatus last;
   const Training::End end = [&] {
     try {
@@ -544,9 +548,10 @@ int run_training(const proto::Config& config, const std::string& config_yaml, Co
       // Of an error that all ranks agree on, rank 0 speaks.
       const bool mine = world.rank() == 0 || dynamic_cast<const AgreedError*>(&error) == nullptr;
       const PlainError plain = plain_error(error);
-      const std::filesystem::path status = folder.path() / kStatusFile;
+      const std::filesystem::path status = folder.path() / launch::kStatusFile;
       // The first that fails has the reason; what others meet then follows from it.
-      if (mine && folder.taken() && !says_failed(status)) write_failure(status, plain.exit_code, plain.text);
+      if (mine && folder.taken() && !launch::says_failed(status))
+        launch::write_failure(status, plain.exit_code, plain.text);
       throw;
     }
   }();
@@ -559,10 +564,10 @@ int run_training(const proto::Config& config, const std::string& config_yaml, Co
       status.set_leaving(true);
       status.clear_waiting_in();
     }
-    write_heartbeat(folder.path() / kStatusFile, last.ranks, last.ages,
-                    {end.complete ? "done" : "stopped", kExitOk});
+    launch::write_heartbeat(folder.path() / launch::kStatusFile, last.ranks, last.ages,
+                            {end.complete ? "done" : "stopped", kExitOk});
   }
   return kExitOk;
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

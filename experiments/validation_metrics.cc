@@ -9,7 +9,7 @@
 
 #include "experiments/rl_metrics.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 constexpr const char* kAccuracy = "acc";  // verl's name for what our environments call "correct"
@@ -79,16 +79,17 @@ DrawSummary best_of_draws(std::vector<double> values, int k) {
   return {first, std::sqrt(std::max(0.0, second - first * first))};
 }
 
-void summarize_validation(std::span<const Group> groups, Metrics& metrics, double& reward, double& accuracy) {
+void summarize_validation(std::span<const rollout::Group> groups, Metrics& metrics, double& reward,
+                          double& accuracy) {
   // Of each source, of each variable, its figures.
   std::map<std::string, std::map<std::string, std::map<std::string, Summary>>> sources;
   Summary rewards, correct, turns;
   size_t samples = 0;
-  for (const Group& group : groups) {
+  for (const rollout::Group& group : groups) {
     if (group.samples.empty()) continue;
     std::map<std::string, std::vector<double>> variables;
     samples = std::max(samples, group.samples.size() + group.dropped);
-    for (const Trajectory& t : group.samples) {
+    for (const rollout::Trajectory& t : group.samples) {
       rewards.add(t.reward);
       turns.add(count_turns(t));
       variables["reward"].push_back(t.reward);
@@ -118,4 +119,4 @@ void summarize_validation(std::span<const Group> groups, Metrics& metrics, doubl
   accuracy = correct.count() > 0 ? correct.mean() : -1;
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -7,7 +7,7 @@
 #include "experiments/metrics.h"
 #include "rollout/trajectory.h"
 
-namespace orrery {
+namespace orrery::experiments {
 
 /// Unbiased estimate that at least one of k draws is right, given c right of n (Chen et al. 2021): 1 - C(n-c,
 /// k) / C(n, k).
@@ -27,6 +27,7 @@ DrawSummary best_of_draws(std::vector<double> values, int k);
 /// val-core/ and val-aux/ metrics by data source and variable (reward, acc, other reward parts), means over
 /// prompts. Samples that were dropped count nowhere; a prompt that has fewer than k left is not in pass@k.
 /// `reward`: mean over all samples; `accuracy`: mean of "correct", -1 when no sample has it.
-void summarize_validation(std::span<const Group> groups, Metrics& metrics, double& reward, double& accuracy);
+void summarize_validation(std::span<const rollout::Group> groups, Metrics& metrics, double& reward,
+                          double& accuracy);
 
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -7,7 +7,7 @@
 
 #include "text/tokenizer_utf8.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 constexpr uint32_t kNonJoiner = 0x200C, kJoiner = 0x200D;  // parts of words and of emoji
@@ -41,14 +41,14 @@ void append_visible(uint32_t code_point, std::string_view bytes, std::string& ou
 /// Of valid UTF-8.
 void append_visible(std::string_view text, size_t indent, std::string& out) {
   for (size_t at = 0; at < text.size();) {
-    const auto length = static_cast<size_t>(utf8_length(text[at]));
+    const auto length = static_cast<size_t>(text::utf8_length(text[at]));
     if (text[at] == '\n') {
       out += '\n';
       out.append(indent, ' ');
     } else if (text[at] == '\t') {
       out += '\t';
     } else {
-      append_visible(utf8_code_point(text, at), text.substr(at, length), out);
+      append_visible(text::utf8_code_point(text, at), text.substr(at, length), out);
     }
     at += length;
   }
@@ -59,7 +59,7 @@ void append_visible(std::string_view text, size_t indent, std::string& out) {
 std::string visible_text(std::string_view text, size_t indent) {
   std::string out;
   while (!text.empty()) {
-    const size_t good = std::min(find_invalid_utf8(text), text.size());
+    const size_t good = std::min(text::find_invalid_utf8(text), text.size());
     append_visible(text.substr(0, good), indent, out);
     text.remove_prefix(good);
     if (text.empty()) break;
@@ -69,4 +69,4 @@ std::string visible_text(std::string_view text, size_t indent) {
   return out;
 }
 
-}  // namespace orrery
+}  // namespace orrery::experiments

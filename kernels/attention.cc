@@ -7,7 +7,7 @@
 #include "core/profile.h"
 #include "kernels/cpu/attention.h"
 
-namespace orrery {
+namespace orrery::kernels {
 namespace {
 
 /// Elements of keys, and of values, whose writing is worth a thread: each key goes to a cache line of its
@@ -189,4 +189,4 @@ void attention_backward(const Context& ctx, Heads<float> dq, Heads<float> dk, He
   attention_backward_cpu(ctx, {dq, dk, dv, dout, out, q, k, v, lse, segments, scale}, arena);
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels

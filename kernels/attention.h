@@ -24,7 +24,7 @@
 #include "core/context.h"
 #include "core/tensor.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 inline constexpr int64_t kKvBlock = 32;
 
@@ -88,4 +88,4 @@ void attention_backward(const Context& ctx, Heads<float> dq, Heads<float> dk, He
                         Heads<const float> k, Heads<const float> v, Mat<const float> lse,
                         std::span<const AttentionSegment> segments, float scale, Arena& arena);
 
-}  // namespace orrery
+}  // namespace orrery::kernels

@@ -8,7 +8,7 @@
 #include "core/error.h"
 #include "core/tensor.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 /// Least elements worth a thread of its own, in ops that stream over memory and in ops with an exp an
 /// element.
@@ -51,4 +51,4 @@ inline void require_positive(const char* op, const char* name, int64_t value) {
   if (value < 1) fail("{}: {} is {}; it must be at least 1", op, name, value);
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels

@@ -4,7 +4,7 @@
 #include "kernels/checks.h"
 #include "kernels/cpu/embedding.h"
 
-namespace orrery {
+namespace orrery::kernels {
 namespace {
 
 void check_ids(const char* op, std::span<const int32_t> ids, int64_t vocab) {
@@ -40,4 +40,4 @@ void embedding_backward(const Context& ctx, Mat<float> dtable, Mat<const float> 
   embedding_backward_cpu(ctx, dtable, dout, ids);
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels

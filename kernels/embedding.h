@@ -6,7 +6,7 @@
 #include "core/context.h"
 #include "core/tensor.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 /// out [t, d] = table [vocab, d] at ids [t].
 void embedding_forward(const Context& ctx, Mat<float> out, Mat<const float> table,
@@ -17,4 +17,4 @@ void embedding_forward(const Context& ctx, Mat<float> out, Mat<const float> tabl
 void embedding_backward(const Context& ctx, Mat<float> dtable, Mat<const float> dout,
                         std::span<const int32_t> ids);
 
-}  // namespace orrery
+}  // namespace orrery::kernels

@@ -6,7 +6,7 @@
 #include "core/profile.h"
 #include "kernels/logprob.h"
 
-namespace orrery {
+namespace orrery::kernels {
 namespace {
 
 constexpr int64_t kChunkBytes = int64_t{72} << 20;
@@ -81,4 +81,4 @@ void lm_head_forward_backward(const Context& ctx, std::span<float> logprobs, std
   }
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels

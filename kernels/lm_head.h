@@ -12,7 +12,7 @@
 #include "core/tensor.h"
 #include "kernels/matmul.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 /// Rows of hidden [R, D] whose next token is targets [R], under softmax(logits * inv_temperature)
 /// (kernels/logprob.h).
@@ -42,4 +42,4 @@ void lm_head_forward_backward(const Context& ctx, std::span<float> logprobs, std
 /// weights.
 int64_t lm_head_chunk_rows(int64_t vocab, int64_t rows);
 
-}  // namespace orrery
+}  // namespace orrery::kernels

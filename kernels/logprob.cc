@@ -6,7 +6,7 @@
 #include "kernels/checks.h"
 #include "kernels/cpu/logprob.h"
 
-namespace orrery {
+namespace orrery::kernels {
 namespace {
 
 void check_rows(const char* op, Mat<const float> logits, std::span<const int32_t> targets,
@@ -57,4 +57,4 @@ void logprob_backward(const Context& ctx, Mat<float> logits, std::span<const int
   logprob_backward_cpu(ctx, logits, targets, lse, entropies, dlogp, dentropy, inv_temperature);
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels

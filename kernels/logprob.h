@@ -10,7 +10,7 @@
 #include "core/context.h"
 #include "core/tensor.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 /// logits [r, vocab]; targets, logprobs, entropies, lse: [r]; inv_temperature: [r]. entropies and lse may be
 /// empty. A logit of -inf is a token of probability 0. A row with a NaN or +inf, or with no finite logit,
@@ -31,4 +31,4 @@ void logprob_backward(const Context& ctx, Mat<float> logits, std::span<const int
                       std::span<const float> dlogp, std::span<const float> dentropy,
                       std::span<const float> inv_temperature);
 
-}  // namespace orrery
+}  // namespace orrery::kernels

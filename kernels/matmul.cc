@@ -7,7 +7,7 @@
 #include "core/profile.h"
 #include "kernels/cpu/matmul.h"
 
-namespace orrery {
+namespace orrery::kernels {
 namespace {
 
 template <class T>
@@ -109,4 +109,4 @@ void bias_backward(const Context& ctx, std::span<float> db, Mat<const float> dy)
   bias_backward_cpu(ctx, db, dy);
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels

@@ -16,7 +16,7 @@
 #include "core/dtype.h"
 #include "core/tensor.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 /// Columns of W^T (output features) in one panel of a packed weight.
 inline constexpr int64_t kPanelWidth = 32;
@@ -54,4 +54,4 @@ void matmul_backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> 
 /// db [n] += sum over rows of dy [m, n], in row order (plain adds).
 void bias_backward(const Context& ctx, std::span<float> db, Mat<const float> dy);
 
-}  // namespace orrery
+}  // namespace orrery::kernels

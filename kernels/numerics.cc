@@ -6,7 +6,7 @@
 // After targets.h.
 #include "hwy/targets.h"
 
-namespace orrery {
+namespace orrery::kernels {
 namespace {
 
 struct CpuTarget {
@@ -84,4 +84,4 @@ std::vector<std::string> supported_cpu_targets() {
   return keys;
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels

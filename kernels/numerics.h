@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace orrery {
+namespace orrery::kernels {
 
 /// Part of a trajectory's fingerprint: raised whenever any op's bits change.
 inline constexpr uint32_t kNumericsVersion = 1;
@@ -30,4 +30,4 @@ void set_cpu_target(const std::string& name);
 /// Names that set_cpu_target accepts on this machine, without "best".
 std::vector<std::string> supported_cpu_targets();
 
-}  // namespace orrery
+}  // namespace orrery::kernels

@@ -6,7 +6,7 @@
 #include "kernels/checks.h"
 #include "kernels/cpu/optimizer.h"
 
-namespace orrery {
+namespace orrery::kernels {
 namespace {
 
 /// base^exponent by squaring: the same bits everywhere, which the library's pow does not promise.
@@ -81,4 +81,4 @@ void accumulate(const Context& ctx, std::span<float> y, std::span<const float> x
   accumulate_cpu(ctx, y, x);
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels

@@ -6,7 +6,7 @@
 
 #include "core/context.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 struct AdamWParams {
   float lr = 1e-6f;
@@ -42,4 +42,4 @@ bool all_finite(const Context& ctx, std::span<const float> x);
 /// y += x, elementwise (one rounded add each): the gradient tree's only operation.
 void accumulate(const Context& ctx, std::span<float> y, std::span<const float> x);
 
-}  // namespace orrery
+}  // namespace orrery::kernels

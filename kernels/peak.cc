@@ -7,7 +7,7 @@
 #include "kernels/matmul.h"
 #include "kernels/optimizer.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 double measure_gemm_peak(const Context& ctx, double seconds) {
   constexpr int64_t kRows = 1792, kOut = 1024, kIn = 768;
@@ -43,4 +43,4 @@ double measure_memory_bandwidth(const Context& ctx, double seconds) {
   return best;
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels

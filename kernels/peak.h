@@ -4,7 +4,7 @@
 
 #include "core/context.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 /// Floating-point operations a second (2 a multiply-add) of matmul_forward on a large square-ish product,
 /// best of several within about `seconds`. Allocates its operands.
@@ -19,4 +19,4 @@ double measure_fma_peak(int threads, int turns = 300);
 /// within about `seconds`.
 double measure_memory_bandwidth(const Context& ctx, double seconds = 0.3);
 
-}  // namespace orrery
+}  // namespace orrery::kernels

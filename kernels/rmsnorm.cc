@@ -6,7 +6,7 @@
 #include "kernels/checks.h"
 #include "kernels/cpu/rmsnorm.h"
 
-namespace orrery {
+namespace orrery::kernels {
 namespace {
 
 /// A row of a matrix as the only head of a token.
@@ -128,4 +128,4 @@ void rmsnorm_heads_backward(const Context& ctx, Heads<float> dx, std::span<float
                              .accumulate = false});
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels

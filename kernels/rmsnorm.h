@@ -7,7 +7,7 @@
 #include "core/context.h"
 #include "core/tensor.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 /// y [t, d], rstd [t] (may be empty when no backward follows), x [t, d], weight [d]. y may be x.
 void rmsnorm_forward(const Context& ctx, Mat<float> y, std::span<float> rstd, Mat<const float> x,
@@ -35,4 +35,4 @@ void rmsnorm_heads_backward(const Context& ctx, Heads<float> dx, std::span<float
                             Heads<const float> dy, Heads<const float> x, Mat<const float> rstd,
                             std::span<const float> weight);
 
-}  // namespace orrery
+}  // namespace orrery::kernels

@@ -9,7 +9,7 @@
 #include "kernels/checks.h"
 #include "kernels/cpu/rope.h"
 
-namespace orrery {
+namespace orrery::kernels {
 namespace {
 
 /// More elements than this in a table are a mistaken size, not a model.
@@ -204,4 +204,4 @@ void rope_backward(const Context& ctx, Heads<float> dx, std::span<const int32_t>
   rope_backward_cpu(ctx, dx, positions, table);
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels

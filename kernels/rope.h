@@ -11,7 +11,7 @@
 #include "core/context.h"
 #include "core/tensor.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 /// Frequency scaling, with the key names of Hugging Face's `rope_scaling`.
 struct RopeScaling {
@@ -49,4 +49,4 @@ void rope_forward(const Context& ctx, Heads<float> x, std::span<const int32_t> p
 void rope_backward(const Context& ctx, Heads<float> dx, std::span<const int32_t> positions,
                    const RopeTable& table);
 
-}  // namespace orrery
+}  // namespace orrery::kernels

@@ -6,7 +6,7 @@
 #include "kernels/checks.h"
 #include "kernels/cpu/sampling.h"
 
-namespace orrery {
+namespace orrery::kernels {
 namespace {
 
 void check_params(const char* op, size_t row, const SamplingParams& p) {
@@ -42,4 +42,4 @@ void sample_forward(const Context& ctx, std::span<int32_t> ids, Mat<const float>
   sample_forward_cpu(ctx, ids, logits, params, uniform, arena);
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels

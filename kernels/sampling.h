@@ -9,7 +9,7 @@
 #include "core/context.h"
 #include "core/tensor.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 /// How one row is sampled. temperature 0: the largest logit, lowest id first among equals.
 /// Otherwise z = logit * (1 / temperature), and the filters apply in Hugging Face's order: top_k (0 or < 0:
@@ -44,4 +44,4 @@ inline bool is_temperature(float t) { return t == 0.0f || (t >= kMinTemperature 
 void sample_forward(const Context& ctx, std::span<int32_t> ids, Mat<const float> logits,
                     std::span<const SamplingParams> params, std::span<const float> uniform, Arena& arena);
 
-}  // namespace orrery
+}  // namespace orrery::kernels

@@ -15,7 +15,7 @@
 #include <cstdint>
 #include <limits>
 
-namespace orrery {
+namespace orrery::kernels {
 
 inline constexpr float kExpUnderflow = -87.33654f;
 inline constexpr float kExpOverflow = 88.37626f;
@@ -65,4 +65,4 @@ inline float log_f32(float x) {
   return std::fma(e, kLn2High, f + tail);
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels

@@ -4,7 +4,7 @@
 #include "kernels/checks.h"
 #include "kernels/cpu/swiglu.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 void swiglu_forward(const Context& ctx, Mat<float> out, Mat<const float> gate_up) {
   constexpr const char* kOp = "swiglu_forward";
@@ -36,4 +36,4 @@ void add_forward(const Context& ctx, Mat<float> out, Mat<const float> a, Mat<con
   add_forward_cpu(ctx, out, a, b);
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels

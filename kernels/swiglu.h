@@ -4,7 +4,7 @@
 #include "core/context.h"
 #include "core/tensor.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 /// gate_up [t, 2 f]: columns [0, f) gate, [f, 2 f) up. out [t, f].
 void swiglu_forward(const Context& ctx, Mat<float> out, Mat<const float> gate_up);
@@ -16,4 +16,4 @@ void swiglu_backward(const Context& ctx, Mat<float> d_gate_up, Mat<const float> 
 /// out = a + b elementwise (residual addition); out may be a or b.
 void add_forward(const Context& ctx, Mat<float> out, Mat<const float> a, Mat<const float> b);
 
-}  // namespace orrery
+}  // namespace orrery::kernels

@@ -12,7 +12,7 @@
 #include "core/file.h"
 #include "core/process.h"
 
-namespace orrery {
+namespace orrery::launch {
 namespace {
 
 /// Seconds that what a rank said is as good as new.
@@ -176,7 +176,7 @@ std::string diagnose(const Heartbeat& heartbeat, double file_age, double file_de
   std::vector<double> ages = heartbeat.ages;
   for (double& age : ages) age += file_age;
   double stuck = 0;
-  std::string line = watchdog_line(heartbeat.ranks, ages, rank_deadline, stuck);
+  std::string line = comm::watchdog_line(heartbeat.ranks, ages, rank_deadline, stuck);
   for (size_t r = 0; r < ages.size(); ++r) {
     if (ages[r] > rank_deadline) line += process_state(heartbeat.ranks[r]);
   }
@@ -184,4 +184,4 @@ std::string diagnose(const Heartbeat& heartbeat, double file_age, double file_de
   return line;
 }
 
-}  // namespace orrery
+}  // namespace orrery::launch

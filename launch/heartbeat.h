@@ -11,7 +11,7 @@
 
 #include "proto/messages.pb.h"
 
-namespace orrery {
+namespace orrery::launch {
 
 inline constexpr char kStatusFile[] = "status.json";
 
@@ -57,4 +57,4 @@ void forget_failure(const std::filesystem::path& path);
 /// rank 0 goes on. 0: never. Says how old a phase is where that is more than 2 s.
 std::string diagnose(const Heartbeat& heartbeat, double file_age, double file_deadline, double rank_deadline);
 
-}  // namespace orrery
+}  // namespace orrery::launch

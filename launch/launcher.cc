@@ -25,7 +25,7 @@
 #include "launch/supervision.h"
 #include "storage/checkpoint.h"
 
-namespace orrery {
+namespace orrery::launch {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -69,7 +69,7 @@ using Published = std::set<std::pair<int64_t, std::filesystem::file_time_type>>;
 
 Published published(const std::filesystem::path& run_dir) {
   Published found;
-  for (const CheckpointSummary& summary : list_checkpoints(run_dir / "checkpoints")) {
+  for (const storage::CheckpointSummary& summary : storage::list_checkpoints(run_dir / "checkpoints")) {
     std::error_code code;
     const auto time = std::filesystem::last_write_time(summary.folder, code);
     if (summary.problem.empty() && !code) found.emplace(summary.step, time);
@@ -323,4 +323,4 @@ int run_launch(const LaunchOptions& options, const proto::Config& config) {
   return Launcher(options, config).run();
 }
 
-}  // namespace orrery
+}  // namespace orrery::launch

@@ -10,7 +10,7 @@
 #include "launch/restart_policy.h"
 #include "proto/config.pb.h"
 
-namespace orrery {
+namespace orrery::launch {
 
 struct LaunchOptions {
   std::filesystem::path config;
@@ -31,4 +31,4 @@ struct LaunchOptions {
 /// ranks. Error when the job cannot be started. run_dir/status.json ends with how the run ended.
 int run_launch(const LaunchOptions& options, const proto::Config& config);
 
-}  // namespace orrery
+}  // namespace orrery::launch

@@ -23,7 +23,7 @@
 #include "launch/stop_signal.h"
 #include "launch/supervision.h"
 
-namespace orrery {
+namespace orrery::launch {
 namespace {
 
 using Clock = std::chrono::steady_clock;
@@ -299,4 +299,4 @@ void MpiJob::take_prose(const std::string& line) {
   ++prose_lines_;
 }
 
-}  // namespace orrery
+}  // namespace orrery::launch

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace orrery {
+namespace orrery::launch {
 
 struct MpirunOptions {
   int ranks = 1;
@@ -80,4 +80,4 @@ class MpiJob {
   bool in_block_ = false;  // of mpirun, between two lines of dashes
 };
 
-}  // namespace orrery
+}  // namespace orrery::launch

@@ -7,7 +7,7 @@
 
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::launch {
 namespace {
 
 bool is_word(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0; }
@@ -103,4 +103,4 @@ RestartPolicy::Decision RestartPolicy::after(const Outcome& outcome) {
   return decision;
 }
 
-}  // namespace orrery
+}  // namespace orrery::launch

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <string>
 
-namespace orrery {
+namespace orrery::launch {
 
 struct RestartOptions {
   int max_restarts = 10;  ///< in a row without a new checkpoint
@@ -48,4 +48,4 @@ class RestartPolicy {
 /// The text with every number, size and id masked: those differ from one attempt to the next.
 std::string without_numbers(const std::string& text);
 
-}  // namespace orrery
+}  // namespace orrery::launch

@@ -18,7 +18,7 @@
 #include "launch/supervision.h"
 #include "rollout/rollout_file.h"
 
-namespace orrery {
+namespace orrery::launch {
 namespace {
 
 constexpr const char* kRolloutFolder = "rollouts";
@@ -109,13 +109,14 @@ int64_t renumber_older_rollouts(const std::filesystem::path& run_dir, int64_t sf
   int64_t count = 0;
   for (const RolloutEntry& entry : entries) {
     try {
-      const RolloutFile file = read_rollout_file(entry.path);
+      const rollout::RolloutFile file = rollout::read_rollout_file(entry.path);
       if (file.step != file.stage_step) continue;  // after SFT these differ
       const auto step = static_cast<uint64_t>(sft_steps) + file.stage_step;
       const std::filesystem::path path = rollout_path(run_dir, static_cast<int64_t>(step));
       // One that is there is of this run's newer part, which did the step again.
       if (!std::filesystem::exists(path)) {
-        write_rollout_file(path, step, file.groups, file.stage_step, {file.stage, file.prompt_texts});
+        rollout::write_rollout_file(path, step, file.groups, file.stage_step,
+                                    {file.stage, file.prompt_texts});
       }
     } catch (const Error& error) {
       spdlog::warn("{} may be named by RL's steps alone, as older programs did, and stays as it is: {}",
@@ -152,4 +153,4 @@ void RunFolder::take(bool make) {
   taken_ = true;
 }
 
-}  // namespace orrery
+}  // namespace orrery::launch

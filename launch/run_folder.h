@@ -9,7 +9,7 @@
 
 #include "core/file.h"
 
-namespace orrery {
+namespace orrery::launch {
 
 /// Makes it where it is absent. Usage Error when that cannot be.
 void make_run_dir(const std::filesystem::path& path);
@@ -57,4 +57,4 @@ class RunFolder {
   std::atomic<bool> taken_ = false;
 };
 
-}  // namespace orrery
+}  // namespace orrery::launch

@@ -9,7 +9,7 @@
 #include <ctime>
 #include <string_view>
 
-namespace orrery {
+namespace orrery::launch {
 namespace {
 
 /// Two signals in less time are one request.
@@ -114,10 +114,10 @@ void catch_early_stop() {
 
 bool stop_requested() { return g_stop; }
 
-bool agree_to_stop(Communicator& comm) {
+bool agree_to_stop(comm::Communicator& comm) {
   double flag[1] = {stop_requested() ? 1.0 : 0.0};
   comm.all_reduce_max(flag);
   return flag[0] > 0;
 }
 
-}  // namespace orrery
+}  // namespace orrery::launch

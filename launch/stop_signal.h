@@ -8,7 +8,7 @@
 
 #include "comm/communicator.h"
 
-namespace orrery {
+namespace orrery::launch {
 
 /// The signals that ask for it. SIGHUP does unless it was ignored when the program started, as by nohup.
 inline constexpr std::array kStopSignals = {SIGTERM, SIGINT, SIGUSR1, SIGHUP};
@@ -41,6 +41,6 @@ bool stop_requested();
 
 /// True on every rank of `comm` when any was asked to stop. Collective, so that all leave the loop at the
 /// same step.
-bool agree_to_stop(Communicator& comm);
+bool agree_to_stop(comm::Communicator& comm);
 
-}  // namespace orrery
+}  // namespace orrery::launch

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <system_error>
 
-namespace orrery {
+namespace orrery::launch {
 namespace {
 
 std::string whole(const std::filesystem::path& path) {
@@ -33,4 +33,4 @@ int supervised_attempt(const std::filesystem::path& run_dir) {
   return error == std::errc() && rest.starts_with(':') && rest.substr(1) == whole(run_dir) ? attempt : 0;
 }
 
-}  // namespace orrery
+}  // namespace orrery::launch

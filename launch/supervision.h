@@ -4,7 +4,7 @@
 
 #include <filesystem>
 
-namespace orrery {
+namespace orrery::launch {
 
 /// Locked by whoever may start ranks in a run's folder: `orrery launch` for its whole life, its waits between
 /// two attempts too, and a `train` that nobody supervises.
@@ -19,4 +19,4 @@ void announce_attempt(const std::filesystem::path& run_dir, int attempt);
 /// The number of this attempt at the run in `run_dir`; 0: nobody supervises it.
 int supervised_attempt(const std::filesystem::path& run_dir);
 
-}  // namespace orrery
+}  // namespace orrery::launch

@@ -7,7 +7,7 @@
 #include "core/error.h"
 #include "core/plain_error.h"
 
-namespace orrery {
+namespace orrery::learners {
 namespace {
 
 constexpr double kEpsilon = 1e-6;
@@ -131,4 +131,4 @@ std::vector<std::vector<float>> compute_advantages(std::span<const GroupRewards>
   return result;
 }
 
-}  // namespace orrery
+}  // namespace orrery::learners

@@ -9,7 +9,7 @@
 #include <span>
 #include <vector>
 
-namespace orrery {
+namespace orrery::learners {
 
 enum class AdvantageEstimator {
   kGrpo,  ///< r - mean(group), over std(group) + 1e-6 when norm_by_std (Shao et al. 2024; without: Liu et al.
@@ -41,4 +41,4 @@ struct GroupRewards {
 std::vector<std::vector<float>> compute_advantages(std::span<const GroupRewards> groups,
                                                    const AdvantageParams& params);
 
-}  // namespace orrery
+}  // namespace orrery::learners

@@ -5,7 +5,7 @@
 
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::learners {
 
 int64_t Leaf::loss_tokens() const { return std::count(loss_mask.begin(), loss_mask.end(), uint8_t{1}); }
 
@@ -81,4 +81,4 @@ std::vector<MicroBatch> pack(std::span<Tree* const> trees, int64_t max_tokens) {
   return batches;
 }
 
-}  // namespace orrery
+}  // namespace orrery::learners

@@ -13,7 +13,7 @@
 #include "kernels/attention.h"
 #include "models/transformer.h"
 
-namespace orrery {
+namespace orrery::learners {
 
 /// A response to learn from. Spans have one entry a response token and point into memory of the caller.
 struct Leaf {
@@ -54,7 +54,7 @@ std::vector<std::vector<size_t>> assign_shards(std::span<const int64_t> rows, in
 /// Trees packed into one forward and backward. Loss rows: one for each response token whose loss_mask is set.
 struct MicroBatch {
   std::vector<int32_t> tokens, positions;
-  std::vector<AttentionSegment> segments;
+  std::vector<kernels::AttentionSegment> segments;
   std::vector<int32_t> output_rows, targets;
   struct Source {
     Leaf* leaf;
@@ -62,7 +62,7 @@ struct MicroBatch {
   };
   std::vector<Source> sources;  ///< of each loss row
 
-  TrainBatch view() const { return {tokens, positions, segments, output_rows}; }
+  models::TrainBatch view() const { return {tokens, positions, segments, output_rows}; }
 };
 
 /// Appends a tree to a micro-batch.
@@ -71,4 +71,4 @@ void append_tree(MicroBatch& batch, Tree& tree);
 /// Packs trees in order: a new micro-batch starts when the next tree would exceed max_tokens.
 std::vector<MicroBatch> pack(std::span<Tree* const> trees, int64_t max_tokens);
 
-}  // namespace orrery
+}  // namespace orrery::learners

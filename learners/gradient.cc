@@ -7,7 +7,7 @@
 #include "kernels/embedding.h"
 #include "kernels/lm_head.h"
 
-namespace orrery {
+namespace orrery::learners {
 namespace {
 
 /// Loss rows' inverse temperatures: the rollout's 1 / T rounded once, as the engine does.
@@ -76,11 +76,11 @@ struct RowLoss {
 
 }  // namespace
 
-void shard_gradient(const Context& ctx, const Transformer& model, const Objective& objective,
+void shard_gradient(const Context& ctx, const models::Transformer& model, const Objective& objective,
                     std::span<const MicroBatch> batches, const FlatView& gradients, LossSums& sums,
                     const FinalFrom& final_from, Arena& arena, const std::function<void()>& progress) {
-  const ModelConfig& config = model.config();
-  const ParameterTable& table = model.table();
+  const models::ModelConfig& config = model.config();
+  const models::ParameterTable& table = model.table();
   const auto d = config.hidden_size;
   const ArenaScope scope(arena);
   int64_t rows = 0;
@@ -96,11 +96,12 @@ void shard_gradient(const Context& ctx, const Transformer& model, const Objectiv
     const auto r = static_cast<int64_t>(batch.output_rows.size());
     const Mat<float> hidden = arena.mat<float>(r, d), dhidden = arena.mat<float>(r, d);
     const auto logprobs = arena.span<float>(r), entropies = arena.span<float>(r);
-    const TrainBatch view = batch.view();
-    const Activations activations = transformer_forward_train(ctx, model, view, hidden, arena);
-    const LmHeadRows head{hidden, batch.targets,
-                          inverse_temperatures(objective.temperature, batch.targets.size(), arena)};
-    lm_head_forward_backward(
+    const models::TrainBatch view = batch.view();
+    const models::Activations activations =
+        models::transformer_forward_train(ctx, model, view, hidden, arena);
+    const kernels::LmHeadRows head{hidden, batch.targets,
+                                   inverse_temperatures(objective.temperature, batch.targets.size(), arena)};
+    kernels::lm_head_forward_backward(
         ctx, logprobs, entropies, dhidden, dhead, head, model.lm_head(),
         [&](int64_t begin, std::span<const float> logp, std::span<const float> entropy,
             std::span<float> dlogp, std::span<float> dentropy) {
@@ -111,8 +112,8 @@ void shard_gradient(const Context& ctx, const Transformer& model, const Objectiv
         },
         arena);
     const bool last = &batch == &batches.back();
-    transformer_backward(ctx, model, view, activations, dhidden, gradients,
-                         dembedding.row_range(row, row + t), last ? final_from : FinalFrom(), arena);
+    models::transformer_backward(ctx, model, view, activations, dhidden, gradients,
+                                 dembedding.row_range(row, row + t), last ? final_from : FinalFrom(), arena);
     row += t;
     progress();
   }
@@ -120,23 +121,24 @@ void shard_gradient(const Context& ctx, const Transformer& model, const Objectiv
   const Mat<float> dtable(gradients.at(table.embedding()), config.vocab_size, d);
   for (const MicroBatch& batch : batches) {
     const auto t = static_cast<int64_t>(batch.tokens.size());
-    embedding_backward(ctx, dtable, dembedding.row_range(row, row + t), batch.tokens);
+    kernels::embedding_backward(ctx, dtable, dembedding.row_range(row, row + t), batch.tokens);
     row += t;
   }
 }
 
-void batch_logprobs(const Context& ctx, const Transformer& model, float temperature, const MicroBatch& batch,
-                    std::span<float> logprobs, std::span<float> entropies, Arena& arena) {
+void batch_logprobs(const Context& ctx, const models::Transformer& model, float temperature,
+                    const MicroBatch& batch, std::span<float> logprobs, std::span<float> entropies,
+                    Arena& arena) {
   const ArenaScope scope(arena);
   const Mat<float> hidden =
       arena.mat<float>(static_cast<int64_t>(batch.output_rows.size()), model.config().hidden_size);
-  transformer_forward_train(ctx, model, batch.view(), hidden, arena);
-  const LmHeadRows head{hidden, batch.targets,
-                        inverse_temperatures(temperature, batch.targets.size(), arena)};
-  lm_head_logprob(ctx, logprobs, entropies, head, model.lm_head(), arena);
+  models::transformer_forward_train(ctx, model, batch.view(), hidden, arena);
+  const kernels::LmHeadRows head{hidden, batch.targets,
+                                 inverse_temperatures(temperature, batch.targets.size(), arena)};
+  kernels::lm_head_logprob(ctx, logprobs, entropies, head, model.lm_head(), arena);
 }
 
-void reference_logprobs(const Context& ctx, const Transformer& reference, float temperature,
+void reference_logprobs(const Context& ctx, const models::Transformer& reference, float temperature,
                         std::span<const MicroBatch> batches, Arena& arena) {
   for (const MicroBatch& batch : batches) {
     const ArenaScope scope(arena);
@@ -150,4 +152,4 @@ void reference_logprobs(const Context& ctx, const Transformer& reference, float 
   }
 }
 
-}  // namespace orrery
+}  // namespace orrery::learners

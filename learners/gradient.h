@@ -11,7 +11,7 @@
 #include "learners/loss.h"
 #include "models/transformer.h"
 
-namespace orrery {
+namespace orrery::learners {
 
 /// What is learned from a batch: imitation of the tokens, or the clipped policy gradient.
 struct Objective {
@@ -30,17 +30,18 @@ struct Objective {
 /// single batch may therefore be given a window. `progress` is called after each batch; what it throws ends
 /// this.
 void shard_gradient(
-    const Context& ctx, const Transformer& model, const Objective& objective,
+    const Context& ctx, const models::Transformer& model, const Objective& objective,
     std::span<const MicroBatch> batches, const FlatView& gradients, LossSums& sums,
     const FinalFrom& final_from, Arena& arena, const std::function<void()>& progress = [] {});
 
 /// Fills leaf.ref_logprobs of the batches' loss rows from a frozen model.
-void reference_logprobs(const Context& ctx, const Transformer& reference, float temperature,
+void reference_logprobs(const Context& ctx, const models::Transformer& reference, float temperature,
                         std::span<const MicroBatch> batches, Arena& arena);
 
 /// Log-probs and entropies of a batch's loss rows through the training forward. Spans have one entry a loss
 /// row.
-void batch_logprobs(const Context& ctx, const Transformer& model, float temperature, const MicroBatch& batch,
-                    std::span<float> logprobs, std::span<float> entropies, Arena& arena);
+void batch_logprobs(const Context& ctx, const models::Transformer& model, float temperature,
+                    const MicroBatch& batch, std::span<float> logprobs, std::span<float> entropies,
+                    Arena& arena);
 
-}  // namespace orrery
+}  // namespace orrery::learners

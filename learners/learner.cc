@@ -8,17 +8,17 @@
 #include "core/profile.h"
 #include "core/timer.h"
 
-namespace orrery {
+namespace orrery::learners {
 namespace {
 
-int64_t shards_per_rank(const LearnerConfig& config, const Communicator& comm) {
+int64_t shards_per_rank(const LearnerConfig& config, const comm::Communicator& comm) {
   ORRERY_CHECK(config.gradient_shards % comm.size() == 0, "{} gradient shards on {} learners",
                config.gradient_shards, comm.size());
   return config.gradient_shards / comm.size();
 }
 
 /// Adds the shards' sums in shard order, the same on every rank.
-LossSums gather_sums(Communicator& comm, const std::vector<LossSums>& mine) {
+LossSums gather_sums(comm::Communicator& comm, const std::vector<LossSums>& mine) {
   const std::string bytes(reinterpret_cast<const char*>(mine.data()), mine.size() * sizeof(LossSums));
   LossSums total;
   for (const std::string& part : comm.all_gather_bytes(bytes)) {
@@ -45,12 +45,12 @@ std::vector<double> tokens_of_ranks(std::span<const Tree> trees,
   return result;
 }
 
-double step_flops(const ModelConfig& config, std::span<const std::vector<MicroBatch>> shards) {
+double step_flops(const models::ModelConfig& config, std::span<const std::vector<MicroBatch>> shards) {
   double total = 0;
   for (const auto& batches : shards) {
     for (const MicroBatch& batch : batches) {
-      const ForwardFlops f =
-          forward_flops(config, batch.segments, static_cast<int64_t>(batch.output_rows.size()));
+      const models::ForwardFlops f =
+          models::forward_flops(config, batch.segments, static_cast<int64_t>(batch.output_rows.size()));
       total += 3 * (f.matmul + f.attention_causal + f.head);
     }
   }
@@ -73,7 +73,8 @@ std::string skipped_update_text(const UpdateResult& result) {
       bad.first.recomputed);
 }
 
-Learner::Learner(const Context& ctx, Transformer& model, Communicator& comm, const LearnerConfig& config)
+Learner::Learner(const Context& ctx, models::Transformer& model, comm::Communicator& comm,
+                 const LearnerConfig& config)
     : ctx_(ctx),
       model_(model),
       comm_(comm),
@@ -142,7 +143,7 @@ std::vector<std::vector<float>> Learner::logprobs(std::span<Tree> trees, float t
   return result;
 }
 
-UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective, AdamWParams params,
+UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective, kernels::AdamWParams params,
                              double clip_grad) {
   UpdateResult result;
   result.lr = params.lr;
@@ -215,4 +216,4 @@ size_t Learner::memory_bytes() const {
   return optimizer_.memory_bytes() + shard_tree_.memory_bytes() + arena_.capacity();
 }
 
-}  // namespace orrery
+}  // namespace orrery::learners

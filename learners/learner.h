@@ -15,7 +15,7 @@
 #include "learners/optimizer.h"
 #include "learners/ordered_reducer.h"
 
-namespace orrery {
+namespace orrery::learners {
 
 struct LearnerConfig {
   int64_t gradient_shards = 8;
@@ -49,10 +49,11 @@ class Learner {
  public:
   /// `model` is updated in place and packed; `comm` connects the learner ranks. Both must outlive the
   /// learner.
-  Learner(const Context& ctx, Transformer& model, Communicator& comm, const LearnerConfig& config);
+  Learner(const Context& ctx, models::Transformer& model, comm::Communicator& comm,
+          const LearnerConfig& config);
 
   /// Frozen model for the KL loss; null: none. It must outlive the learner.
-  void set_reference(const Transformer* reference) { reference_ = reference; }
+  void set_reference(const models::Transformer* reference) { reference_ = reference; }
 
   /// Called whenever a part of an update is done, for a watchdog: after each micro-batch, and never once the
   /// optimizer has begun. What it throws ends the update with weights and moments as they were, but only
@@ -60,7 +61,7 @@ class Learner {
   void set_progress(std::function<void()> progress) { progress_ = std::move(progress); }
 
   /// Collective; every rank passes the same trees, in the same order.
-  UpdateResult update(std::span<Tree> trees, const Objective& objective, AdamWParams params,
+  UpdateResult update(std::span<Tree> trees, const Objective& objective, kernels::AdamWParams params,
                       double clip_grad);
 
   /// Log-probs of the trees' loss tokens under the current weights: one vector a leaf, in tree and leaf
@@ -84,14 +85,14 @@ class Learner {
   Work deal(std::span<Tree> trees) const;
 
   Context ctx_;
-  Transformer& model_;
-  const Transformer* reference_ = nullptr;
+  models::Transformer& model_;
+  const models::Transformer* reference_ = nullptr;
   std::function<void()> progress_ = [] {};
-  Communicator& comm_;
+  comm::Communicator& comm_;
   LearnerConfig config_;
   ShardedAdamW optimizer_;
   ShardTree shard_tree_;
   Arena arena_;
 };
 
-}  // namespace orrery
+}  // namespace orrery::learners

@@ -8,7 +8,7 @@
 #include "core/error.h"
 #include "kernels/scalar_math.h"
 
-namespace orrery {
+namespace orrery::learners {
 namespace {
 
 constexpr float kMaxLogRatio = 20.0f;
@@ -29,7 +29,7 @@ KlTerm kl_term(KlLossType type, float logp, float ref_logp) {
       break;
   }
   const float bounded = std::clamp(d, -kMaxLogRatio, kMaxLogRatio);
-  const float ratio = exp_f32(bounded);
+  const float ratio = kernels::exp_f32(bounded);
   const float k3 = ratio - bounded - 1.0f;
   const bool inside = bounded == d && k3 <= kMaxK3;
   return {std::min(k3, kMaxK3), inside ? 1.0f - ratio : 0.0f};
@@ -43,7 +43,7 @@ TokenLossTerms policy_loss(const PolicyLossParams& params, float logp, float old
   const float log_ratio = logp - old_logp;
   const float bounded = std::clamp(log_ratio, -kMaxLogRatio, kMaxLogRatio);
   terms.log_ratio = bounded;
-  const float ratio = exp_f32(bounded);
+  const float ratio = kernels::exp_f32(bounded);
   const float unclipped = -advantage * ratio;
   const float clipped =
       -advantage * std::clamp(ratio, 1.0f - params.clip_ratio_low, 1.0f + params.clip_ratio_high);
@@ -69,7 +69,7 @@ TokenLossTerms policy_loss(const PolicyLossParams& params, float logp, float old
 float importance_weight(float old_logp, float rollout_logp) {
   if (!std::isfinite(old_logp) || !std::isfinite(rollout_logp))
     return std::numeric_limits<float>::quiet_NaN();
-  return exp_f32(std::clamp(old_logp - rollout_logp, -kMaxLogRatio, kMaxLogRatio));
+  return kernels::exp_f32(std::clamp(old_logp - rollout_logp, -kMaxLogRatio, kMaxLogRatio));
 }
 
 float aggregation_weight(LossAggMode mode, int64_t sample_tokens, int64_t total_tokens, int64_t samples,
@@ -138,4 +138,4 @@ void LossSums::add(const LossSums& o) {
   not_finite.merge(o.not_finite);
 }
 
-}  // namespace orrery
+}  // namespace orrery::learners

@@ -20,7 +20,7 @@
 #include <span>
 #include <tuple>
 
-namespace orrery {
+namespace orrery::learners {
 
 enum class KlLossType { kK1, kK2, kK3 };
 
@@ -109,4 +109,4 @@ struct LossSums : LogprobDifference {
   void add(const LossSums& other);
 };
 
-}  // namespace orrery
+}  // namespace orrery::learners

@@ -6,14 +6,16 @@
 #include "core/error.h"
 #include "core/fault.h"
 
-namespace orrery {
+namespace orrery::learners {
 
 ShardedAdamW::ShardedAdamW(Device device, int64_t flat_size, int ranks, int rank)
-    : rank_(rank), plan_(plan_slices(flat_size, kNormChunk, ranks)), owned_(plan_.all_extents()) {
+    : rank_(rank), plan_(plan_slices(flat_size, kernels::kNormChunk, ranks)), owned_(plan_.all_extents()) {
   const auto bytes = static_cast<size_t>(total_size(extents())) * sizeof(float);
   m_ = Buffer::zeroed(device, bytes);
   v_ = Buffer::zeroed(device, bytes);
-  const auto chunk = [](int64_t element) { return (element + kNormChunk - 1) / kNormChunk; };
+  const auto chunk = [](int64_t element) {
+    return (element + kernels::kNormChunk - 1) / kernels::kNormChunk;
+  };
   chunk_sums_.resize(static_cast<size_t>(chunk(flat_size)));
   for (const auto& extents : owned_) {
     owned_chunks_.emplace_back();
@@ -27,14 +29,15 @@ void ShardedAdamW::reset() {
   t_ = 0;
 }
 
-ShardedAdamW::Result ShardedAdamW::step(const Context& ctx, Communicator& comm, std::span<float> parameters,
-                                        std::span<const float> gradient, const AdamWParams& params,
-                                        double clip_grad) {
+ShardedAdamW::Result ShardedAdamW::step(const Context& ctx, comm::Communicator& comm,
+                                        std::span<float> parameters, std::span<const float> gradient,
+                                        const kernels::AdamWParams& params, double clip_grad) {
   ORRERY_CHECK(static_cast<int64_t>(gradient.size()) == plan_.elements(), "gradient of {}, not {}",
                gradient.size(), plan_.elements());
   for (size_t i = 0; i < extents().size(); ++i) {
-    sum_squares_chunks(ctx, part_of(std::span(chunk_sums_), owned_chunks_[static_cast<size_t>(rank_)][i]),
-                       part_of(gradient, extents()[i]));
+    kernels::sum_squares_chunks(ctx,
+                                part_of(std::span(chunk_sums_), owned_chunks_[static_cast<size_t>(rank_)][i]),
+                                part_of(gradient, extents()[i]));
   }
   comm.all_gather(chunk_sums_, owned_chunks_);
   double total = 0;
@@ -52,8 +55,8 @@ ShardedAdamW::Result ShardedAdamW::step(const Context& ctx, Communicator& comm, 
   int64_t at = 0;
   for (const Extent& e : extents()) {
     const Extent moments{at, at + e.size()};
-    adamw_step(ctx, part_of(parameters, e), part_of(m(), moments), part_of(v(), moments),
-               part_of(gradient, e), params, t_, static_cast<float>(scale));
+    kernels::adamw_step(ctx, part_of(parameters, e), part_of(m(), moments), part_of(v(), moments),
+                        part_of(gradient, e), params, t_, static_cast<float>(scale));
     at = moments.end;
   }
   fault_point(FaultPoint::kOptimizerStep);
@@ -61,4 +64,4 @@ ShardedAdamW::Result ShardedAdamW::step(const Context& ctx, Communicator& comm, 
   return result;
 }
 
-}  // namespace orrery
+}  // namespace orrery::learners

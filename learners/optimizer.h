@@ -12,7 +12,7 @@
 #include "kernels/optimizer.h"
 #include "learners/slice_plan.h"
 
-namespace orrery {
+namespace orrery::learners {
 
 class ShardedAdamW {
  public:
@@ -32,8 +32,8 @@ class ShardedAdamW {
   };
   /// Collective. `gradient`: flat, holding the summed gradient at least in this rank's extents;
   /// `parameters`: the whole flat buffer, updated on every rank. clip_grad 0: no clipping.
-  Result step(const Context& ctx, Communicator& comm, std::span<float> parameters,
-              std::span<const float> gradient, const AdamWParams& params, double clip_grad);
+  Result step(const Context& ctx, comm::Communicator& comm, std::span<float> parameters,
+              std::span<const float> gradient, const kernels::AdamWParams& params, double clip_grad);
 
   int64_t t() const { return t_; }  ///< updates done
   void set_t(int64_t t) { t_ = t; }
@@ -49,4 +49,4 @@ class ShardedAdamW {
   std::vector<float> chunk_sums_;
 };
 
-}  // namespace orrery
+}  // namespace orrery::learners

@@ -9,7 +9,7 @@
 #include "core/parallel.h"
 #include "core/profile.h"
 
-namespace orrery {
+namespace orrery::learners {
 namespace {
 
 constexpr int64_t kGrain = 1 << 15;  // elements worth a thread: 128 KiB
@@ -144,8 +144,9 @@ void ShardTree::sum(const Context& ctx, int64_t first, const Fill& fill, const B
   ORRERY_CHECK(height == 1, "{} subtrees are left of {} shards", height, count_);
 }
 
-OrderedReduceScatter::OrderedReduceScatter(const Context& ctx, Communicator& comm, std::span<float> gradient,
-                                           const SlicePlan& plan, bool fast, Arena& arena)
+OrderedReduceScatter::OrderedReduceScatter(const Context& ctx, comm::Communicator& comm,
+                                           std::span<float> gradient, const SlicePlan& plan, bool fast,
+                                           Arena& arena)
     : comm_(comm), gradient_(gradient), plan_(plan), fast_(fast), waiting_buckets_(plan.buckets.size()) {
   const int ranks = comm.size();
   ORRERY_CHECK(plan.ranks() == ranks && static_cast<size_t>(plan.elements()) == gradient.size(),
@@ -179,4 +180,4 @@ void OrderedReduceScatter::finish() {
   exchange_->finish();
 }
 
-}  // namespace orrery
+}  // namespace orrery::learners

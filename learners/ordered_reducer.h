@@ -15,7 +15,7 @@
 #include "core/context.h"
 #include "learners/slice_plan.h"
 
-namespace orrery {
+namespace orrery::learners {
 
 /// Walks a rank's contiguous run of shards like a binary counter: at most log2(count) + 1 buffers live at a
 /// time, the last of them a window where shards are written region by region. count is a power of two.
@@ -61,7 +61,7 @@ class ShardTree {
 class OrderedReduceScatter {
  public:
   /// Temporaries come from `arena` and must be left there until finish() has returned.
-  OrderedReduceScatter(const Context& ctx, Communicator& comm, std::span<float> gradient,
+  OrderedReduceScatter(const Context& ctx, comm::Communicator& comm, std::span<float> gradient,
                        const SlicePlan& plan, bool fast, Arena& arena);
   /// This rank's gradient is final from `begin` on. Starts to send the buckets that are whole, and sums what
   /// has come from the other ranks; never waits for them.
@@ -70,12 +70,12 @@ class OrderedReduceScatter {
   void finish();
 
  private:
-  Communicator& comm_;
+  comm::Communicator& comm_;
   std::span<float> gradient_;
   const SlicePlan& plan_;
   bool fast_;
   size_t waiting_buckets_;  // the first ones, which are not final yet
-  std::unique_ptr<Communicator::AllToAll> exchange_;
+  std::unique_ptr<comm::Communicator::AllToAll> exchange_;
 };
 
-}  // namespace orrery
+}  // namespace orrery::learners

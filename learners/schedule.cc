@@ -4,7 +4,7 @@
 #include <cmath>
 #include <numbers>
 
-namespace orrery {
+namespace orrery::learners {
 
 double learning_rate(const LrSchedule& s, int64_t step) {
   if (step < s.warmup_steps)
@@ -23,4 +23,4 @@ double learning_rate(const LrSchedule& s, int64_t step) {
          (s.min_lr_ratio + (1.0 - s.min_lr_ratio) * 0.5 * (1.0 + std::cos(std::numbers::pi * progress)));
 }
 
-}  // namespace orrery
+}  // namespace orrery::learners

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-namespace orrery {
+namespace orrery::learners {
 
 enum class LrScheduler { kConstant, kCosine, kLinear };
 
@@ -19,4 +19,4 @@ struct LrSchedule {
 /// value.
 double learning_rate(const LrSchedule& schedule, int64_t step);
 
-}  // namespace orrery
+}  // namespace orrery::learners

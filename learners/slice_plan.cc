@@ -4,7 +4,7 @@
 
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::learners {
 namespace {
 
 constexpr int64_t kMaxBuckets = 64;
@@ -52,4 +52,4 @@ SlicePlan plan_slices(int64_t elements, int64_t chunk, int ranks) {
   return plan;
 }
 
-}  // namespace orrery
+}  // namespace orrery::learners

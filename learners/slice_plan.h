@@ -10,7 +10,7 @@
 
 #include "core/extent.h"
 
-namespace orrery {
+namespace orrery::learners {
 
 struct SlicePlan {
   /// Rising and without gaps. Each: ranks + 1 offsets into the flat buffer; slice r is [offsets[r], offsets[r
@@ -28,4 +28,4 @@ struct SlicePlan {
 /// are equal but for the last bucket's.
 SlicePlan plan_slices(int64_t elements, int64_t chunk, int ranks);
 
-}  // namespace orrery
+}  // namespace orrery::learners

@@ -7,7 +7,7 @@
 #include "core/json_read.h"
 #include "core/lfs_pointer.h"
 
-namespace orrery {
+namespace orrery::models {
 namespace {
 
 using nlohmann::json;
@@ -63,21 +63,21 @@ const Architecture& read_architecture(const JsonObject& object) {
   return *architecture;
 }
 
-RopeScaling read_scaling(const JsonObject& rope, int64_t max_positions) {
+kernels::RopeScaling read_scaling(const JsonObject& rope, int64_t max_positions) {
   rope.only_keys({"type", "rope_type", "rope_theta", "partial_rotary_factor", "factor", "low_freq_factor",
                   "high_freq_factor", "original_max_position_embeddings", "beta_fast", "beta_slow",
                   "attention_factor", "mscale", "mscale_all_dim", "truncate"});
   const std::string type = rope.text("rope_type", rope.text("type", "default"));
   if (rope.text("type", type) != type) rope.reject("type", fmt::format("rope_type says \"{}\"", type));
 
-  RopeScaling scaling;
+  kernels::RopeScaling scaling;
   if (type == "default") return scaling;
   constexpr double kMaxFactor = 1e6;
   if (type == "linear") {
-    scaling.type = RopeScaling::Type::kLinear;
+    scaling.type = kernels::RopeScaling::Type::kLinear;
     scaling.factor = rope.number("factor", 1.0, kMaxFactor);
   } else if (type == "llama3") {
-    scaling.type = RopeScaling::Type::kLlama3;
+    scaling.type = kernels::RopeScaling::Type::kLlama3;
     scaling.factor = rope.number("factor", 1.0, kMaxFactor);
     scaling.low_freq_factor = rope.number("low_freq_factor", 1e-6, kMaxFactor);
     scaling.high_freq_factor = rope.number("high_freq_factor", 1e-6, kMaxFactor);
@@ -88,7 +88,7 @@ RopeScaling read_scaling(const JsonObject& rope, int64_t max_positions) {
     scaling.original_max_position_embeddings =
         rope.integer("original_max_position_embeddings", 1, kMaxPositions);
   } else if (type == "yarn") {
-    scaling.type = RopeScaling::Type::kYarn;
+    scaling.type = kernels::RopeScaling::Type::kYarn;
     scaling.original_max_position_embeddings =
         rope.integer("original_max_position_embeddings", 1, kMaxPositions, max_positions);
     // A null factor (DeepSeek's convention) is the ratio of the two lengths.
@@ -119,13 +119,13 @@ RopeScaling read_scaling(const JsonObject& rope, int64_t max_positions) {
 
 /// The older layout has rope_theta and rope_scaling at the top; transformers 5 has all of it in
 /// rope_parameters.
-RopeConfig read_rope(const JsonObject& object, int64_t head_dim, int64_t max_positions) {
+kernels::RopeConfig read_rope(const JsonObject& object, int64_t head_dim, int64_t max_positions) {
   const json* scaling = object.find("rope_scaling");
   const json* parameters = object.find("rope_parameters");
   if (scaling != nullptr && parameters != nullptr && *scaling != *parameters) {
     fail("{}: rope_scaling and rope_parameters differ; keep the one that is right", object.where());
   }
-  RopeConfig rope;
+  kernels::RopeConfig rope;
   rope.head_dim = head_dim;
   constexpr double kMinTheta = 1.0, kMaxTheta = 1e12;
   const double top_theta = object.number("rope_theta", kMinTheta, kMaxTheta, 10000.0);
@@ -208,19 +208,19 @@ void reject_what_changes_the_mathematics(const JsonObject& object, std::string_v
   }
 }
 
-json rope_scaling_json(const RopeScaling& s) {
+json rope_scaling_json(const kernels::RopeScaling& s) {
   switch (s.type) {
-    case RopeScaling::Type::kNone:
+    case kernels::RopeScaling::Type::kNone:
       return nullptr;
-    case RopeScaling::Type::kLinear:
+    case kernels::RopeScaling::Type::kLinear:
       return {{"rope_type", "linear"}, {"factor", s.factor}};
-    case RopeScaling::Type::kLlama3:
+    case kernels::RopeScaling::Type::kLlama3:
       return {{"rope_type", "llama3"},
               {"factor", s.factor},
               {"low_freq_factor", s.low_freq_factor},
               {"high_freq_factor", s.high_freq_factor},
               {"original_max_position_embeddings", s.original_max_position_embeddings}};
-    case RopeScaling::Type::kYarn: {
+    case kernels::RopeScaling::Type::kYarn: {
       json out = {{"rope_type", "yarn"},
                   {"factor", s.factor},
                   {"original_max_position_embeddings", s.original_max_position_embeddings},
@@ -355,4 +355,4 @@ std::string model_config_json(const ModelConfig& config, const std::string& torc
   return out.dump(2) + "\n";
 }
 
-}  // namespace orrery
+}  // namespace orrery::models

@@ -9,7 +9,7 @@
 
 #include "kernels/rope.h"
 
-namespace orrery {
+namespace orrery::models {
 
 /// Decoder-only transformers of the Llama family: pre-norm, RoPE, grouped queries, SwiGLU.
 struct ModelConfig {
@@ -25,7 +25,7 @@ struct ModelConfig {
   /// nothing).
   int64_t max_position_embeddings = 0;
   float rms_norm_eps = 1e-5f;
-  RopeConfig rope;
+  kernels::RopeConfig rope;
   bool tie_word_embeddings = false;
   bool qkv_bias = false;  ///< biases on q, k, v (Qwen2)
   bool qk_norm = false;   ///< RMSNorm on each head of q and k (Qwen3)
@@ -47,4 +47,4 @@ ModelConfig parse_model_config(const std::string& json, const std::string& where
 /// The config.json text that Hugging Face transformers loads, `torch_dtype` included.
 std::string model_config_json(const ModelConfig& config, const std::string& torch_dtype);
 
-}  // namespace orrery
+}  // namespace orrery::models

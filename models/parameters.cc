@@ -5,7 +5,7 @@
 #include "core/error.h"
 #include "core/rng.h"
 
-namespace orrery {
+namespace orrery::models {
 namespace {
 
 constexpr int64_t kGroupAlign = 16;
@@ -110,4 +110,4 @@ void initialize_parameters(const ModelConfig& config, const ParameterTable& tabl
   }
 }
 
-}  // namespace orrery
+}  // namespace orrery::models

@@ -17,7 +17,7 @@
 #include "core/tensor.h"
 #include "models/config.h"
 
-namespace orrery {
+namespace orrery::models {
 
 struct Parameter {
   std::string name;            ///< "model.layers.0.self_attn.q_proj.weight"
@@ -61,4 +61,4 @@ class ParameterTable {
 void initialize_parameters(const ModelConfig& config, const ParameterTable& table, uint64_t seed,
                            std::span<float> flat);
 
-}  // namespace orrery
+}  // namespace orrery::models

@@ -4,7 +4,7 @@
 #include "core/parallel.h"
 #include "core/profile.h"
 
-namespace orrery {
+namespace orrery::models {
 namespace {
 
 constexpr size_t kPackAlign = 64;
@@ -19,18 +19,18 @@ Transformer::Transformer(const ModelConfig& config, Device device, DType compute
       compute_dtype_(compute_dtype),
       parameters_(Buffer::zeroed(device, static_cast<size_t>(table_.flat_size()) * sizeof(float))) {
   const int64_t d = config.hidden_size, f = config.intermediate_size;
-  size_t bytes = aligned(packed_weight_bytes(compute_dtype, config.vocab_size, d));
+  size_t bytes = aligned(kernels::packed_weight_bytes(compute_dtype, config.vocab_size, d));
   bytes += static_cast<size_t>(config.num_hidden_layers) *
-           (aligned(packed_weight_bytes(compute_dtype, config.qkv_size(), d)) +
-            aligned(packed_weight_bytes(compute_dtype, d, config.q_size())) +
-            aligned(packed_weight_bytes(compute_dtype, 2 * f, d)) +
-            aligned(packed_weight_bytes(compute_dtype, d, f)));
+           (aligned(kernels::packed_weight_bytes(compute_dtype, config.qkv_size(), d)) +
+            aligned(kernels::packed_weight_bytes(compute_dtype, d, config.q_size())) +
+            aligned(kernels::packed_weight_bytes(compute_dtype, 2 * f, d)) +
+            aligned(kernels::packed_weight_bytes(compute_dtype, d, f)));
   packed_ = Buffer(device, bytes);
   layers_.resize(static_cast<size_t>(config.num_hidden_layers));
   if (max_positions > 0) {
     config_.max_position_embeddings = std::min(config_.max_position_embeddings, max_positions);
   }
-  rope_ = build_rope_table(config_.rope, config_.max_position_embeddings);
+  rope_ = kernels::build_rope_table(config_.rope, config_.max_position_embeddings);
 }
 
 void Transformer::pack(const Context& ctx) {
@@ -39,9 +39,9 @@ void Transformer::pack(const Context& ctx) {
   float* flat = parameters_.span<float>().data();
   auto* memory = static_cast<std::byte*>(packed_.data());
   const auto pack_one = [&](int64_t offset, int64_t n, int64_t k) {
-    const PackedWeight packed =
-        pack_weight(ctx, Mat<const float>(flat + offset, n, k), compute_dtype_, memory);
-    memory += aligned(packed_weight_bytes(compute_dtype_, n, k));
+    const kernels::PackedWeight packed =
+        kernels::pack_weight(ctx, Mat<const float>(flat + offset, n, k), compute_dtype_, memory);
+    memory += aligned(kernels::packed_weight_bytes(compute_dtype_, n, k));
     return packed;
   };
   const auto vector = [&](int64_t offset, int64_t size) {
@@ -84,7 +84,7 @@ KvCache::KvCache(const ModelConfig& config, Device device, int64_t blocks, std::
   }
   float* at = lent_.empty() ? own_.span<float>().data() : lent_.data();
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
-    KvPool pool{nullptr, nullptr, blocks, config.num_key_value_heads, config.head_dim};
+    kernels::KvPool pool{nullptr, nullptr, blocks, config.num_key_value_heads, config.head_dim};
     pool.k = at;
     at += blocks * pool.block_elements();
     pool.v = at;
@@ -100,20 +100,21 @@ void KvCache::clear_lent(const Context& ctx) {
 }
 
 void KvCache::copy_block(const Context& ctx, int32_t from, int32_t to, int64_t count) {
-  for (const KvPool& pool : layers_) kv_copy(ctx, pool, from, to, count);
+  for (const kernels::KvPool& pool : layers_) kernels::kv_copy(ctx, pool, from, to, count);
 }
 
 size_t KvCache::bytes_per_block(const ModelConfig& config) {
-  return static_cast<size_t>(2 * config.num_hidden_layers * config.kv_size() * kKvBlock) * sizeof(float);
+  return static_cast<size_t>(2 * config.num_hidden_layers * config.kv_size() * kernels::kKvBlock) *
+         sizeof(float);
 }
 
-ForwardFlops forward_flops(const ModelConfig& config, std::span<const AttentionSegment> segments,
+ForwardFlops forward_flops(const ModelConfig& config, std::span<const kernels::AttentionSegment> segments,
                            int64_t output_rows) {
   const auto layers = static_cast<double>(config.num_hidden_layers);
   const auto weights = static_cast<double>(config.hidden_size * (config.qkv_size() + config.q_size()) +
                                            3 * config.hidden_size * config.intermediate_size);
   ForwardFlops flops;
-  for (const AttentionSegment& s : segments) {
+  for (const kernels::AttentionSegment& s : segments) {
     const auto rows = static_cast<double>(s.rows);
     const double pairs = rows * static_cast<double>(s.position) + rows * (rows + 1) / 2;
     flops.matmul += 2.0 * rows * weights * layers;
@@ -123,4 +124,4 @@ ForwardFlops forward_flops(const ModelConfig& config, std::span<const AttentionS
   return flops;
 }
 
-}  // namespace orrery
+}  // namespace orrery::models

@@ -18,7 +18,7 @@
 #include "models/config.h"
 #include "models/parameters.h"
 
-namespace orrery {
+namespace orrery::models {
 
 /// A model's parameters (float32, flat) and their packed form. The flat buffer may be written by its owner
 /// (optimizer, weight channel, loader); pack() then makes the change visible to forward. Forward calls are
@@ -40,13 +40,13 @@ class Transformer {
 
   struct Layer {
     std::span<const float> input_norm, post_norm, qkv_bias, q_norm, k_norm;  // empty where the model has none
-    PackedWeight qkv, o, gate_up, down;
+    kernels::PackedWeight qkv, o, gate_up, down;
   };
   const Layer& layer(int64_t index) const { return layers_[static_cast<size_t>(index)]; }
   Mat<const float> embedding() const;
   std::span<const float> final_norm() const;
-  const PackedWeight& lm_head() const { return lm_head_; }
-  const RopeTable& rope() const { return rope_; }
+  const kernels::PackedWeight& lm_head() const { return lm_head_; }
+  const kernels::RopeTable& rope() const { return rope_; }
 
   size_t memory_bytes() const { return parameters_.bytes() + packed_.bytes(); }
 
@@ -57,8 +57,8 @@ class Transformer {
   Buffer parameters_;
   Buffer packed_;
   std::vector<Layer> layers_;
-  PackedWeight lm_head_;
-  RopeTable rope_;
+  kernels::PackedWeight lm_head_;
+  kernels::RopeTable rope_;
 };
 
 /// Key and value blocks of all layers. One block id stands for that block in every layer.
@@ -66,7 +66,7 @@ class KvCache {
  public:
   /// memory: used when it is large enough, and must then outlive the cache; else the cache takes its own.
   KvCache(const ModelConfig& config, Device device, int64_t blocks, std::span<float> memory = {});
-  const KvPool& layer(int64_t index) const { return layers_[static_cast<size_t>(index)]; }
+  const kernels::KvPool& layer(int64_t index) const { return layers_[static_cast<size_t>(index)]; }
   int64_t blocks() const { return blocks_; }
   /// Copies slots [0, count) of a block in every layer.
   void copy_block(const Context& ctx, int32_t from, int32_t to, int64_t count);
@@ -80,14 +80,14 @@ class KvCache {
   int64_t blocks_;
   Buffer own_;             // empty when memory is lent
   std::span<float> lent_;  // the part of it that is used
-  std::vector<KvPool> layers_;
+  std::vector<kernels::KvPool> layers_;
 };
 
 /// Rows of a batch for prefill and decode: any mix of segments, each some consecutive tokens of one sequence.
 struct ForwardBatch {
-  std::span<const int32_t> tokens;      ///< [T]
-  std::span<const int32_t> positions;   ///< [T]
-  std::span<const KvSegment> segments;  ///< cover the rows in order
+  std::span<const int32_t> tokens;               ///< [T]
+  std::span<const int32_t> positions;            ///< [T]
+  std::span<const kernels::KvSegment> segments;  ///< cover the rows in order
 };
 
 /// Writes the rows' keys and values into the cache and hidden [R, D] = final norm of rows `output_rows` [R]
@@ -102,9 +102,9 @@ void lm_head_forward(const Context& ctx, const Transformer& model, Mat<float> lo
 
 /// A packed training batch: trees of segments (a group's prompt is one segment, its responses are children).
 struct TrainBatch {
-  std::span<const int32_t> tokens;             ///< [T]
-  std::span<const int32_t> positions;          ///< [T]
-  std::span<const AttentionSegment> segments;  ///< parents before children, rows in order
+  std::span<const int32_t> tokens;                      ///< [T]
+  std::span<const int32_t> positions;                   ///< [T]
+  std::span<const kernels::AttentionSegment> segments;  ///< parents before children, rows in order
   std::span<const int32_t>
       output_rows;  ///< [R], may repeat (a prompt's last row predicts every response's first token)
 };
@@ -148,7 +148,7 @@ void transformer_backward(const Context& ctx, const Transformer& model, const Tr
 struct ForwardFlops {
   double matmul = 0, attention_causal = 0, head = 0;
 };
-ForwardFlops forward_flops(const ModelConfig& config, std::span<const AttentionSegment> segments,
+ForwardFlops forward_flops(const ModelConfig& config, std::span<const kernels::AttentionSegment> segments,
                            int64_t output_rows);
 
-}  // namespace orrery
+}  // namespace orrery::models

@@ -7,15 +7,16 @@
 #include "models/transformer.h"
 #include "models/transformer_internal.h"
 
-namespace orrery {
+namespace orrery::models {
 
-TrainKv make_train_kv(const ModelConfig& config, std::span<const AttentionSegment> segments, Arena& arena) {
+TrainKv make_train_kv(const ModelConfig& config, std::span<const kernels::AttentionSegment> segments,
+                      Arena& arena) {
   TrainKv kv;
   int32_t next = 0;
-  for (const AttentionSegment& s : segments) {
+  for (const kernels::AttentionSegment& s : segments) {
     std::vector<int32_t> table;
-    const auto shared = static_cast<size_t>(s.position / kKvBlock);
-    const int64_t partial = s.position % kKvBlock;
+    const auto shared = static_cast<size_t>(s.position / kernels::kKvBlock);
+    const int64_t partial = s.position % kernels::kKvBlock;
     if (s.parent >= 0) {
       const std::vector<int32_t>& parent = kv.tables[static_cast<size_t>(s.parent)];
       table.assign(parent.begin(), parent.begin() + static_cast<std::ptrdiff_t>(shared));
@@ -23,7 +24,7 @@ TrainKv make_train_kv(const ModelConfig& config, std::span<const AttentionSegmen
     } else {
       ORRERY_CHECK(s.position == 0, "a segment without a parent starts at position {}", s.position);
     }
-    const auto tiles = static_cast<size_t>((s.position + s.rows + kKvBlock - 1) / kKvBlock);
+    const auto tiles = static_cast<size_t>((s.position + s.rows + kernels::kKvBlock - 1) / kernels::kKvBlock);
     while (table.size() < tiles) table.push_back(next++);
     kv.tables.push_back(std::move(table));
   }
@@ -64,8 +65,8 @@ void transformer_backward(const Context& ctx, const Transformer& model, const Tr
     const ArenaScope head(arena);
     const Mat<float> dlast = arena.mat<float>(dhidden.rows, d);
     std::fill_n(dlast.data, dlast.size(), 0.0f);
-    rmsnorm_backward(ctx, dlast, grad_vector(table.final_norm(), d), dhidden, activations.final_input,
-                     activations.rstd_final, model.final_norm());
+    kernels::rmsnorm_backward(ctx, dlast, grad_vector(table.final_norm(), d), dhidden,
+                              activations.final_input, activations.rstd_final, model.final_norm());
     for (int64_t i = 0; i < dlast.rows; ++i) {  // in output order: a row may be named by several responses
       float* to = dh.row(batch.output_rows[static_cast<size_t>(i)]);
       const float* from = dlast.row(i);
@@ -85,42 +86,43 @@ void transformer_backward(const Context& ctx, const Transformer& model, const Tr
     const Transformer::Layer& layer = model.layer(i);
     const LayerOffsets& offset = table.layer(i);
 
-    swiglu_forward(ctx, act, at.gate_up);
-    matmul_backward_weight(ctx, grad(offset.down, d, f), dh, act, arena);
-    matmul_backward_input(ctx, dact, dh, layer.down, /*accumulate=*/false, arena);
-    swiglu_backward(ctx, dgate_up, dact, at.gate_up);
-    rmsnorm_forward(ctx, x, {}, at.middle, layer.post_norm, config.rms_norm_eps);
-    matmul_backward_weight(ctx, grad(offset.gate_up, 2 * f, d), dgate_up, x, arena);
-    matmul_backward_input(ctx, dx, dgate_up, layer.gate_up, /*accumulate=*/false, arena);
-    rmsnorm_backward(ctx, dh, grad_vector(offset.post_norm, d), dx, at.middle, at.rstd_post, layer.post_norm);
+    kernels::swiglu_forward(ctx, act, at.gate_up);
+    kernels::matmul_backward_weight(ctx, grad(offset.down, d, f), dh, act, arena);
+    kernels::matmul_backward_input(ctx, dact, dh, layer.down, /*accumulate=*/false, arena);
+    kernels::swiglu_backward(ctx, dgate_up, dact, at.gate_up);
+    kernels::rmsnorm_forward(ctx, x, {}, at.middle, layer.post_norm, config.rms_norm_eps);
+    kernels::matmul_backward_weight(ctx, grad(offset.gate_up, 2 * f, d), dgate_up, x, arena);
+    kernels::matmul_backward_input(ctx, dx, dgate_up, layer.gate_up, /*accumulate=*/false, arena);
+    kernels::rmsnorm_backward(ctx, dh, grad_vector(offset.post_norm, d), dx, at.middle, at.rstd_post,
+                              layer.post_norm);
 
-    matmul_backward_weight(ctx, grad(offset.o, d, config.q_size()), dh, at.attention, arena);
-    matmul_backward_input(ctx, dattention, dh, layer.o, /*accumulate=*/false, arena);
+    kernels::matmul_backward_weight(ctx, grad(offset.o, d, config.q_size()), dh, at.attention, arena);
+    kernels::matmul_backward_input(ctx, dattention, dh, layer.o, /*accumulate=*/false, arena);
     const QkvHeads heads = split_qkv(config, at.qkv), dheads = split_qkv(config, dqkv);
-    attention_backward(ctx, dheads.q, dheads.k, dheads.v,
-                       as_heads<const float>(dattention, config.num_attention_heads),
-                       as_heads<const float>(at.attention, config.num_attention_heads), heads.q, heads.k,
-                       heads.v, at.lse, batch.segments, attention_scale(config), arena);
-    rope_backward(ctx, dheads.q, batch.positions, model.rope());
-    rope_backward(ctx, dheads.k, batch.positions, model.rope());
+    kernels::attention_backward(ctx, dheads.q, dheads.k, dheads.v,
+                                as_heads<const float>(dattention, config.num_attention_heads),
+                                as_heads<const float>(at.attention, config.num_attention_heads), heads.q,
+                                heads.k, heads.v, at.lse, batch.segments, attention_scale(config), arena);
+    kernels::rope_backward(ctx, dheads.q, batch.positions, model.rope());
+    kernels::rope_backward(ctx, dheads.k, batch.positions, model.rope());
     if (config.qk_norm) {
       const Mat<float> q_raw = at.qk_raw.col_range(0, config.q_size());
       const Mat<float> k_raw = at.qk_raw.col_range(config.q_size(), config.q_size() + config.kv_size());
-      rmsnorm_heads_backward(ctx, dheads.q, grad_vector(offset.q_norm, config.head_dim), dheads.q,
-                             as_heads<const float>(q_raw, config.num_attention_heads), at.rstd_q,
-                             layer.q_norm);
-      rmsnorm_heads_backward(ctx, dheads.k, grad_vector(offset.k_norm, config.head_dim), dheads.k,
-                             as_heads<const float>(k_raw, config.num_key_value_heads), at.rstd_k,
-                             layer.k_norm);
+      kernels::rmsnorm_heads_backward(ctx, dheads.q, grad_vector(offset.q_norm, config.head_dim), dheads.q,
+                                      as_heads<const float>(q_raw, config.num_attention_heads), at.rstd_q,
+                                      layer.q_norm);
+      kernels::rmsnorm_heads_backward(ctx, dheads.k, grad_vector(offset.k_norm, config.head_dim), dheads.k,
+                                      as_heads<const float>(k_raw, config.num_key_value_heads), at.rstd_k,
+                                      layer.k_norm);
     }
-    if (config.qkv_bias) bias_backward(ctx, grad_vector(offset.qkv_bias, config.qkv_size()), dqkv);
-    rmsnorm_forward(ctx, x, {}, at.input, layer.input_norm, config.rms_norm_eps);
-    matmul_backward_weight(ctx, grad(offset.qkv, config.qkv_size(), d), dqkv, x, arena);
-    matmul_backward_input(ctx, dx, dqkv, layer.qkv, /*accumulate=*/false, arena);
-    rmsnorm_backward(ctx, dh, grad_vector(offset.input_norm, d), dx, at.input, at.rstd_input,
-                     layer.input_norm);
+    if (config.qkv_bias) kernels::bias_backward(ctx, grad_vector(offset.qkv_bias, config.qkv_size()), dqkv);
+    kernels::rmsnorm_forward(ctx, x, {}, at.input, layer.input_norm, config.rms_norm_eps);
+    kernels::matmul_backward_weight(ctx, grad(offset.qkv, config.qkv_size(), d), dqkv, x, arena);
+    kernels::matmul_backward_input(ctx, dx, dqkv, layer.qkv, /*accumulate=*/false, arena);
+    kernels::rmsnorm_backward(ctx, dh, grad_vector(offset.input_norm, d), dx, at.input, at.rstd_input,
+                              layer.input_norm);
     if (final_from) final_from(offset.input_norm);  // a layer's first parameters
   }
 }
 
-}  // namespace orrery
+}  // namespace orrery::models

@@ -10,37 +10,38 @@
 #include "models/transformer.h"
 #include "models/transformer_internal.h"
 
-namespace orrery {
+namespace orrery::models {
 namespace {
 
 /// The decoder layer: `at` receives every intermediate value (training keeps them, inference overwrites
 /// them). In: residual stream h (at.input). Out: at.middle is the stream after attention, `delta` what the
 /// MLP adds to it.
 void layer_forward(const Context& ctx, const Transformer& model, int64_t index, const Activations::Layer& at,
-                   Mat<const float> x_norm, std::span<const int32_t> positions, const KvPool& pool,
-                   std::span<const KvSegment> segments, const KvCopies& copies, Mat<float> x_post,
+                   Mat<const float> x_norm, std::span<const int32_t> positions, const kernels::KvPool& pool,
+                   std::span<const kernels::KvSegment> segments, const KvCopies& copies, Mat<float> x_post,
                    Mat<float> act, Mat<float> delta) {
   const ModelConfig& config = model.config();
   const Transformer::Layer& layer = model.layer(index);
-  matmul_forward(ctx, at.qkv, x_norm, layer.qkv, layer.qkv_bias);
+  kernels::matmul_forward(ctx, at.qkv, x_norm, layer.qkv, layer.qkv_bias);
   const QkvHeads heads = split_qkv(config, at.qkv);
   if (config.qk_norm) {
     if (at.qk_raw.data != nullptr) copy_rows(ctx, at.qk_raw, at.qkv.col_range(0, at.qk_raw.cols));
-    rmsnorm_heads_forward(ctx, heads.q, at.rstd_q, heads.q, layer.q_norm, config.rms_norm_eps);
-    rmsnorm_heads_forward(ctx, heads.k, at.rstd_k, heads.k, layer.k_norm, config.rms_norm_eps);
+    kernels::rmsnorm_heads_forward(ctx, heads.q, at.rstd_q, heads.q, layer.q_norm, config.rms_norm_eps);
+    kernels::rmsnorm_heads_forward(ctx, heads.k, at.rstd_k, heads.k, layer.k_norm, config.rms_norm_eps);
   }
-  rope_forward(ctx, heads.q, positions, model.rope());
-  rope_forward(ctx, heads.k, positions, model.rope());
-  kv_write(ctx, pool, heads.k, heads.v, segments);
-  for (const KvCopies::Copy& copy : copies.copies) kv_copy(ctx, pool, copy.from, copy.to, copy.count);
-  attention_forward(ctx, as_heads(at.attention, config.num_attention_heads), at.lse, heads.q, pool, segments,
-                    attention_scale(config));
-  matmul_forward(ctx, delta, at.attention, layer.o);
-  rmsnorm_residual_forward(ctx, at.middle, x_post, at.rstd_post, at.input, delta, layer.post_norm,
-                           config.rms_norm_eps);
-  matmul_forward(ctx, at.gate_up, x_post, layer.gate_up);
-  swiglu_forward(ctx, act, at.gate_up);
-  matmul_forward(ctx, delta, act, layer.down);
+  kernels::rope_forward(ctx, heads.q, positions, model.rope());
+  kernels::rope_forward(ctx, heads.k, positions, model.rope());
+  kernels::kv_write(ctx, pool, heads.k, heads.v, segments);
+  for (const KvCopies::Copy& copy : copies.copies)
+    kernels::kv_copy(ctx, pool, copy.from, copy.to, copy.count);
+  kernels::attention_forward(ctx, as_heads(at.attention, config.num_attention_heads), at.lse, heads.q, pool,
+                             segments, attention_scale(config));
+  kernels::matmul_forward(ctx, delta, at.attention, layer.o);
+  kernels::rmsnorm_residual_forward(ctx, at.middle, x_post, at.rstd_post, at.input, delta, layer.post_norm,
+                                    config.rms_norm_eps);
+  kernels::matmul_forward(ctx, at.gate_up, x_post, layer.gate_up);
+  kernels::swiglu_forward(ctx, act, at.gate_up);
+  kernels::matmul_forward(ctx, delta, act, layer.down);
 }
 
 void gather_rows(Mat<float> out, Mat<const float> in, std::span<const int32_t> rows) {
@@ -79,13 +80,13 @@ void transformer_forward(const Context& ctx, const Transformer& model, const For
   const Mat<float> act = arena.mat<float>(t, config.intermediate_size);
   const KvCopies no_copies;
 
-  embedding_forward(ctx, at.input, model.embedding(), batch.tokens);
+  kernels::embedding_forward(ctx, at.input, model.embedding(), batch.tokens);
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
     if (i == 0) {
-      rmsnorm_forward(ctx, x, {}, at.input, model.layer(0).input_norm, config.rms_norm_eps);
+      kernels::rmsnorm_forward(ctx, x, {}, at.input, model.layer(0).input_norm, config.rms_norm_eps);
     } else {
-      rmsnorm_residual_forward(ctx, at.input, x, {}, at.input, delta, model.layer(i).input_norm,
-                               config.rms_norm_eps);
+      kernels::rmsnorm_residual_forward(ctx, at.input, x, {}, at.input, delta, model.layer(i).input_norm,
+                                        config.rms_norm_eps);
     }
     layer_forward(ctx, model, i, at, x, batch.positions, cache.layer(i), batch.segments, no_copies, x, act,
                   delta);
@@ -95,7 +96,8 @@ void transformer_forward(const Context& ctx, const Transformer& model, const For
   const Mat<float> last = arena.mat<float>(r, d), last_delta = arena.mat<float>(r, d);
   gather_rows(last, at.input, output_rows);
   gather_rows(last_delta, delta, output_rows);
-  rmsnorm_residual_forward(ctx, last, hidden, {}, last, last_delta, model.final_norm(), config.rms_norm_eps);
+  kernels::rmsnorm_residual_forward(ctx, last, hidden, {}, last, last_delta, model.final_norm(),
+                                    config.rms_norm_eps);
 }
 
 Activations transformer_forward_train(const Context& ctx, const Transformer& model, const TrainBatch& batch,
@@ -131,30 +133,31 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
   const TrainKv kv = make_train_kv(config, batch.segments, arena);
   const Mat<float> x = arena.mat<float>(t, d), delta = arena.mat<float>(t, d);
   const Mat<float> act = arena.mat<float>(t, config.intermediate_size);
-  embedding_forward(ctx, result.layers[0].input, model.embedding(), batch.tokens);
+  kernels::embedding_forward(ctx, result.layers[0].input, model.embedding(), batch.tokens);
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
     const Activations::Layer& at = result.layers[static_cast<size_t>(i)];
     if (i == 0) {
-      rmsnorm_forward(ctx, x, at.rstd_input, at.input, model.layer(0).input_norm, config.rms_norm_eps);
+      kernels::rmsnorm_forward(ctx, x, at.rstd_input, at.input, model.layer(0).input_norm,
+                               config.rms_norm_eps);
     } else {
-      rmsnorm_residual_forward(ctx, at.input, x, at.rstd_input,
-                               result.layers[static_cast<size_t>(i - 1)].middle, delta,
-                               model.layer(i).input_norm, config.rms_norm_eps);
+      kernels::rmsnorm_residual_forward(ctx, at.input, x, at.rstd_input,
+                                        result.layers[static_cast<size_t>(i - 1)].middle, delta,
+                                        model.layer(i).input_norm, config.rms_norm_eps);
     }
     layer_forward(ctx, model, i, at, x, batch.positions, kv.pool, kv.segments, kv.copies, x, act, delta);
   }
   const Mat<float> last_delta = arena.mat<float>(r, d);
   gather_rows(result.final_input, result.layers.back().middle, batch.output_rows);
   gather_rows(last_delta, delta, batch.output_rows);
-  rmsnorm_residual_forward(ctx, result.final_input, hidden, result.rstd_final, result.final_input, last_delta,
-                           model.final_norm(), config.rms_norm_eps);
+  kernels::rmsnorm_residual_forward(ctx, result.final_input, hidden, result.rstd_final, result.final_input,
+                                    last_delta, model.final_norm(), config.rms_norm_eps);
   return result;
 }
 
 void lm_head_forward(const Context& ctx, const Transformer& model, Mat<float> logits,
                      Mat<const float> hidden) {
   const ProfileScope profile(ctx, "lm head", 0, 0);  // the product adds its own
-  matmul_forward(ctx, logits, hidden, model.lm_head());
+  kernels::matmul_forward(ctx, logits, hidden, model.lm_head());
 }
 
-}  // namespace orrery
+}  // namespace orrery::models

@@ -7,7 +7,7 @@
 #include "core/parallel.h"
 #include "models/transformer.h"
 
-namespace orrery {
+namespace orrery::models {
 
 struct QkvHeads {
   Heads<float> q, k, v;
@@ -48,12 +48,13 @@ struct KvCopies {
 /// Blocks for one layer of a training batch: every tree gets its own; a child shares its ancestors' full
 /// blocks and copies the partly filled one, exactly as the engine does.
 struct TrainKv {
-  KvPool pool;
+  kernels::KvPool pool;
   std::vector<std::vector<int32_t>> tables;
-  std::vector<KvSegment> segments;
+  std::vector<kernels::KvSegment> segments;
   KvCopies copies;
 };
 
-TrainKv make_train_kv(const ModelConfig& config, std::span<const AttentionSegment> segments, Arena& arena);
+TrainKv make_train_kv(const ModelConfig& config, std::span<const kernels::AttentionSegment> segments,
+                      Arena& arena);
 
-}  // namespace orrery
+}  // namespace orrery::models

@@ -2,7 +2,7 @@
 
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::rollout {
 
 BlockManager::BlockManager(int64_t blocks) {
   ORRERY_CHECK(blocks >= 1 && blocks <= INT32_MAX, "{} KV blocks", blocks);
@@ -42,13 +42,13 @@ std::optional<BlockCopy> BlockManager::fork(std::vector<int32_t>& child, std::sp
   ORRERY_CHECK(child.empty(), "a fork fills an empty table, this one has {} blocks", child.size());
   ORRERY_CHECK(blocks_for(tokens) <= static_cast<int64_t>(parent.size()), "{} tokens in {} blocks", tokens,
                parent.size());
-  const size_t full = static_cast<size_t>(tokens / kKvBlock);
+  const size_t full = static_cast<size_t>(tokens / kernels::kKvBlock);
   for (const int32_t block : parent.first(full)) {
     ORRERY_CHECK(reference_count(block) > 0, "block {} is shared after it was freed", block);
     ++reference_counts_[static_cast<size_t>(block)];
     child.push_back(block);
   }
-  const int64_t rest = tokens % kKvBlock;
+  const int64_t rest = tokens % kernels::kKvBlock;
   if (rest == 0) return std::nullopt;
   allocate(child, 1);
   return BlockCopy{parent[full], child.back(), rest};
@@ -62,4 +62,4 @@ void BlockManager::release(std::vector<int32_t>& table) {
   table.clear();
 }
 
-}  // namespace orrery
+}  // namespace orrery::rollout

@@ -15,7 +15,7 @@
 
 #include "kernels/attention.h"
 
-namespace orrery {
+namespace orrery::rollout {
 
 /// Slots [0, count) of block `from` are to be copied to block `to`, in every layer.
 struct BlockCopy {
@@ -34,7 +34,7 @@ class BlockManager {
   int32_t reference_count(int32_t block) const;
 
   /// Blocks that `tokens` positions fill, the last perhaps partly.
-  static int64_t blocks_for(int64_t tokens) { return (tokens + kKvBlock - 1) / kKvBlock; }
+  static int64_t blocks_for(int64_t tokens) { return (tokens + kernels::kKvBlock - 1) / kernels::kKvBlock; }
 
   bool can_allocate(int64_t count) const { return count <= free_blocks(); }
 
@@ -60,4 +60,4 @@ class BlockManager {
   std::vector<int32_t> free_;  // last in, first out: recently used blocks are warm in the cache
 };
 
-}  // namespace orrery
+}  // namespace orrery::rollout

@@ -17,13 +17,13 @@
 #include "rollout/sequence.h"
 #include "rollout/stop.h"
 
-namespace orrery {
+namespace orrery::rollout {
 namespace {
 
 constexpr size_t kLogitsBytes = size_t{64} << 20;  ///< at most this much of [rows, vocab] at once
 constexpr uint32_t kMaxSamples = 1u << 20;
 
-EngineConfig resolve(EngineConfig config, const ModelConfig& model) {
+EngineConfig resolve(EngineConfig config, const models::ModelConfig& model) {
   if (config.max_num_seqs < 1 || config.max_num_batched_tokens < 1 || config.kv_blocks < 0 ||
       config.max_model_len < 0) {
     fail_usage(
@@ -38,7 +38,7 @@ EngineConfig resolve(EngineConfig config, const ModelConfig& model) {
   }
   if (config.max_model_len == 0) config.max_model_len = model.max_position_embeddings;
   if (config.kv_blocks == 0) {
-    const size_t block_bytes = KvCache::bytes_per_block(model);
+    const size_t block_bytes = models::KvCache::bytes_per_block(model);
     const auto affordable = static_cast<int64_t>(config.kv_cache_bytes / block_bytes);
     if (affordable < 1) {
       fail_usage("engine: kv_cache_bytes {} is less than one KV block of this model, {} bytes",
@@ -54,7 +54,7 @@ EngineConfig resolve(EngineConfig config, const ModelConfig& model) {
 }
 
 /// Temperature 0 takes the largest logit; its log-probs are those of the plain softmax.
-float inv_temperature(const SamplingParams& sampling) {
+float inv_temperature(const kernels::SamplingParams& sampling) {
   return sampling.temperature == 0.0f ? 1.0f : 1.0f / sampling.temperature;
 }
 
@@ -73,12 +73,12 @@ void spread_rows(Mat<float> logits, std::span<const int32_t> source) {
 }
 
 void check_sampling(const GenerateRequest& request) {
-  const SamplingParams& s = request.sampling;
-  if (!is_temperature(s.temperature)) {
+  const kernels::SamplingParams& s = request.sampling;
+  if (!kernels::is_temperature(s.temperature)) {
     fail(
         "prompt {}: temperature {}: float32 logits are multiplied by its inverse, so it must be 0 "
         "(greedy), or finite and at least {}",
-        request.prompt_index, s.temperature, kMinTemperature);
+        request.prompt_index, s.temperature, kernels::kMinTemperature);
   }
   if (!(s.top_p > 0 && s.top_p <= 1 && s.min_p >= 0 && s.min_p <= 1)) {
     fail("prompt {}: top_p {}, min_p {}: they must be in (0, 1] and [0, 1]", request.prompt_index, s.top_p,
@@ -89,7 +89,8 @@ void check_sampling(const GenerateRequest& request) {
 }  // namespace
 
 struct Engine::Impl {
-  Impl(const Context& c, const Transformer& m, const Tokenizer* t, const EngineConfig& engine_config)
+  Impl(const Context& c, const models::Transformer& m, const text::Tokenizer* t,
+       const EngineConfig& engine_config)
       : ctx(c),
         model(m),
         tokenizer(t),
@@ -111,10 +112,10 @@ struct Engine::Impl {
   std::vector<GenerateResult> step();
 
   Context ctx;
-  const Transformer& model;
-  const Tokenizer* tokenizer;
+  const models::Transformer& model;
+  const text::Tokenizer* tokenizer;
   EngineConfig config;
-  KvCache cache;
+  models::KvCache cache;
   Scheduler scheduler;
   Arena arena;
   EngineStats stats;
@@ -123,12 +124,12 @@ struct Engine::Impl {
 
   // The batch of a step; kept to reuse their memory.
   std::vector<int32_t> tokens, positions, output_rows;
-  std::vector<KvSegment> segments;
+  std::vector<kernels::KvSegment> segments;
   // One entry a token to draw: its sample, and the output row that holds its logits.
   std::vector<Sequence*> draw_samples;
   std::vector<int32_t> draw_rows, drawn;
   std::vector<float> uniforms, inv_temperatures, logprobs, entropies;
-  std::vector<SamplingParams> sampling;
+  std::vector<kernels::SamplingParams> sampling;
 };
 
 void Engine::Impl::check(const GenerateRequest& request) const {
@@ -166,7 +167,7 @@ void Engine::Impl::check(const GenerateRequest& request) const {
         "prompt {}: {} tokens and up to {} new ones need {} KV blocks of {} tokens, and the cache has {}: "
         "raise the KV "
         "cache's size or lower max_new_tokens",
-        index, prompt_tokens, max_tokens, needed, kKvBlock, config.kv_blocks);
+        index, prompt_tokens, max_tokens, needed, kernels::kKvBlock, config.kv_blocks);
   }
 }
 
@@ -252,13 +253,15 @@ void Engine::Impl::draw_tokens(Mat<const float> hidden) {
     const Mat<float> logits = arena.mat<float>(static_cast<int64_t>(count), vocab);
     const std::span<const int32_t> rows = std::span(draw_rows).subspan(begin, count);
     const int64_t first = rows.front(), last = rows.back();
-    lm_head_forward(ctx, model, logits.row_range(0, last - first + 1), hidden.row_range(first, last + 1));
+    models::lm_head_forward(ctx, model, logits.row_range(0, last - first + 1),
+                            hidden.row_range(first, last + 1));
     spread_rows(logits, rows);
     const auto part = [&](auto& values) { return std::span(values).subspan(begin, count); };
-    sample_forward(ctx, part(drawn), logits, part(sampling), part(uniforms), arena);
+    kernels::sample_forward(ctx, part(drawn), logits, part(sampling), part(uniforms), arena);
     // A row of NaN draws -1; any id will do to ask for its log-prob, which is NaN as well.
     for (int32_t& id : part(drawn)) id = std::max(id, 0);
-    logprob_forward(ctx, part(logprobs), part(entropies), {}, logits, part(drawn), part(inv_temperatures));
+    kernels::logprob_forward(ctx, part(logprobs), part(entropies), {}, logits, part(drawn),
+                             part(inv_temperatures));
   }
 }
 
@@ -334,7 +337,7 @@ std::vector<GenerateResult> Engine::Impl::step() {
       arena.mat<float>(static_cast<int64_t>(output_rows.size()), model.config().hidden_size);
   {
     const ScopedTimer timer(stats.forward_seconds);
-    transformer_forward(ctx, model, {tokens, positions, segments}, cache, output_rows, hidden, arena);
+    models::transformer_forward(ctx, model, {tokens, positions, segments}, cache, output_rows, hidden, arena);
   }
   {
     const ScopedTimer timer(stats.sample_seconds);
@@ -349,7 +352,7 @@ std::vector<GenerateResult> Engine::Impl::step() {
   return results;
 }
 
-Engine::Engine(const Context& ctx, const Transformer& model, const Tokenizer* tokenizer,
+Engine::Engine(const Context& ctx, const models::Transformer& model, const text::Tokenizer* tokenizer,
                const EngineConfig& config)
     : impl_(std::make_unique<Impl>(ctx, model, tokenizer, config)) {}
 Engine::~Engine() = default;
@@ -408,4 +411,4 @@ float sample_uniform(uint64_t seed, uint64_t step, uint64_t prompt_index, uint32
   return uniform_float(philox4x32({sample_index, position, stream[2], stream[3]}, {stream[0], stream[1]})[0]);
 }
 
-}  // namespace orrery
+}  // namespace orrery::rollout

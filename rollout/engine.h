@@ -19,7 +19,7 @@
 #include "rollout/trajectory.h"
 #include "text/tokenizer.h"
 
-namespace orrery {
+namespace orrery::rollout {
 
 struct EngineConfig {
   int64_t max_num_seqs = 128;             ///< sequences decoded at once
@@ -44,7 +44,7 @@ struct GenerateRequest {
   std::vector<int32_t> prompt;  ///< at least one token
   uint32_t generated_before =
       0;  ///< response tokens already in `prompt` (a later turn): offsets the RNG position
-  SamplingParams sampling;
+  kernels::SamplingParams sampling;
   int64_t max_new_tokens = 16;
   std::vector<int32_t> stop_token_ids;    ///< kept as the last token of the sample, but no part of its text
   std::vector<std::string> stop_strings;  ///< generation ends when the response contains one (rollout/stop.h)
@@ -81,7 +81,7 @@ class NotFiniteError : public Error {
 class Engine {
  public:
   /// `model` and `tokenizer` (may be null when no request has stop strings) must outlive the engine.
-  Engine(const Context& ctx, const Transformer& model, const Tokenizer* tokenizer,
+  Engine(const Context& ctx, const models::Transformer& model, const text::Tokenizer* tokenizer,
          const EngineConfig& config);
   ~Engine();
   Engine(const Engine&) = delete;
@@ -123,4 +123,4 @@ class Engine {
 float sample_uniform(uint64_t seed, uint64_t step, uint64_t prompt_index, uint32_t sample_index,
                      uint32_t position);
 
-}  // namespace orrery
+}  // namespace orrery::rollout

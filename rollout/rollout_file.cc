@@ -12,7 +12,7 @@
 #include "storage/hdf5_arrays.h"
 #include "text/tokenizer_utf8.h"
 
-namespace orrery {
+namespace orrery::rollout {
 namespace {
 
 using namespace rollout_layout;
@@ -24,7 +24,7 @@ std::string fingerprint_text(const Fingerprint& f) {
 /// Valid UTF-8, whatever the bytes of a file's name are: readers in other languages count on it.
 std::string lossy(const std::string& bytes) {
   std::string text;
-  append_lossy_utf8(bytes, /*more_follows=*/false, text);
+  text::append_lossy_utf8(bytes, /*more_follows=*/false, text);
   return text;
 }
 
@@ -101,7 +101,7 @@ void write_rollout_file(const std::filesystem::path& path, uint64_t step, std::s
   fault_point(FaultPoint::kRolloutWrite);
   const Columns c = make_columns(groups, notes.prompt_texts);
   const auto samples = static_cast<int64_t>(c.group.size());
-  Hdf5Writer out(path);
+  storage::Hdf5Writer out(path);
   out.attribute("format", std::vector<std::string>{kFormat});
   out.attribute("format_version", kFormatVersion);
   out.attribute("step", step);
@@ -151,4 +151,4 @@ void write_rollout_checksum(const std::filesystem::path& path) {
   write_file_atomic(rollout_checksum_path(path), fmt::format("{}  {}\n", digest, path.filename().string()));
 }
 
-}  // namespace orrery
+}  // namespace orrery::rollout

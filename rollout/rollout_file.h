@@ -48,7 +48,7 @@
 
 #include "rollout/trajectory.h"
 
-namespace orrery {
+namespace orrery::rollout {
 
 // What RolloutFile::stage says, the words of metrics.jsonl.
 inline constexpr const char* kRlStage = "grpo";
@@ -94,4 +94,4 @@ enum class MissingChecksum {
 RolloutFile read_rollout_file(const std::filesystem::path& path,
                               MissingChecksum missing = MissingChecksum::kError);
 
-}  // namespace orrery
+}  // namespace orrery::rollout

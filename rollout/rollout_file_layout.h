@@ -7,7 +7,7 @@
 
 #include "rollout/trajectory.h"
 
-namespace orrery::rollout_layout {
+namespace orrery::rollout::rollout_layout {
 
 inline constexpr const char* kFormat = "orrery-rollouts";
 inline constexpr uint32_t kFormatVersion = 2;
@@ -28,4 +28,4 @@ struct Columns {
       reward_extra_names;
 };
 
-}  // namespace orrery::rollout_layout
+}  // namespace orrery::rollout::rollout_layout

@@ -20,7 +20,7 @@
 #include "rollout/rollout_file_layout.h"
 #include "storage/hdf5_arrays.h"
 
-namespace orrery {
+namespace orrery::rollout {
 namespace {
 
 using namespace rollout_layout;
@@ -50,7 +50,7 @@ void check_offsets(const std::vector<int64_t>& offsets, size_t total, const char
   if (!good) fail("{}: {} must rise from 0 to {}, the length of its data", path, name, total);
 }
 
-Columns read_columns(const Hdf5Reader& in) {
+Columns read_columns(const storage::Hdf5Reader& in) {
   Columns c;
   c.fingerprints = in.string_attribute("fingerprint");
   if (in.has_attribute("reward_extra_names"))
@@ -145,7 +145,7 @@ Trajectory sample_of(const Columns& c, size_t s, const std::vector<Fingerprint>&
 }
 
 RolloutFile read_columns_of(const std::filesystem::path& path) {
-  const Hdf5Reader in(path);
+  const storage::Hdf5Reader in(path);
   if (!in.has_attribute("format") || in.string_attribute("format") != std::vector<std::string>{kFormat}) {
     fail("{} is not a rollouts file: it has no attribute format that says {}", in.path(), kFormat);
   }
@@ -267,4 +267,4 @@ RolloutFile read_rollout_file(const std::filesystem::path& path, MissingChecksum
   return read_columns_of(path);
 }
 
-}  // namespace orrery
+}  // namespace orrery::rollout

@@ -4,7 +4,7 @@
 
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::rollout {
 namespace {
 
 bool is_older(const Sequence* a, const Sequence* b) { return a->id < b->id; }
@@ -25,7 +25,7 @@ Scheduler::Scheduler(int64_t max_num_seqs, int64_t max_num_batched_tokens, int64
 int64_t Scheduler::min_blocks(int64_t prompt_tokens, int64_t max_tokens, int64_t samples) {
   // The last token drawn is never an input.
   const int64_t longest = BlockManager::blocks_for(prompt_tokens + max_tokens - 1);
-  return longest + (samples > 1 && prompt_tokens % kKvBlock != 0 ? 1 : 0);
+  return longest + (samples > 1 && prompt_tokens % kernels::kKvBlock != 0 ? 1 : 0);
 }
 
 void Scheduler::submit(SequenceGroup* group) {
@@ -71,7 +71,7 @@ const Schedule& Scheduler::schedule() {
 void Scheduler::add_rows(Sequence& sequence, int64_t rows) {
   ORRERY_CHECK(rows >= 1, "sequence {} has no token to compute", sequence.id);
   const int64_t end = sequence.computed + rows;
-  for (int64_t block = sequence.computed / kKvBlock; block * kKvBlock < end; ++block) {
+  for (int64_t block = sequence.computed / kernels::kKvBlock; block * kernels::kKvBlock < end; ++block) {
     const int32_t id = sequence.blocks[static_cast<size_t>(block)];
     ORRERY_CHECK(blocks_.reference_count(id) == 1, "sequence {} would write block {}, which is shared",
                  sequence.id, id);
@@ -113,7 +113,7 @@ bool Scheduler::admit_sample(Sequence& sample) {
   const int64_t total_blocks = BlockManager::blocks_for(sample.total_tokens());
   const bool last = group.unfinished == 1;
   const int64_t inherited =
-      last ? static_cast<int64_t>(group.prompt_blocks.size()) : prompt_tokens / kKvBlock;
+      last ? static_cast<int64_t>(group.prompt_blocks.size()) : prompt_tokens / kernels::kKvBlock;
   if (!reserve(total_blocks - inherited, 0, &group)) return false;
   if (last) {  // nobody else will need the prompt: no copy
     sample.blocks.assign(group.prompt_blocks.begin(), group.prompt_blocks.end());
@@ -248,4 +248,4 @@ void Scheduler::queue_prompt(SequenceGroup& group) {
   enqueue(group.prompt);
 }
 
-}  // namespace orrery
+}  // namespace orrery::rollout

@@ -21,7 +21,7 @@
 #include "rollout/block_manager.h"
 #include "rollout/sequence.h"
 
-namespace orrery {
+namespace orrery::rollout {
 
 /// Rows of one sequence: tokens [sequence->computed, sequence->computed + rows).
 struct ScheduledRows {
@@ -95,4 +95,4 @@ class Scheduler {
   int64_t preemptions_ = 0;
 };
 
-}  // namespace orrery
+}  // namespace orrery::rollout

@@ -19,7 +19,7 @@
 #include "rollout/trajectory.h"
 #include "text/tokenizer.h"
 
-namespace orrery {
+namespace orrery::rollout {
 
 enum class SequenceState : uint8_t {
   kParked,   ///< in no queue: a sample whose group's prompt is not held
@@ -81,4 +81,4 @@ inline int32_t Sequence::token_at(int64_t position) const {
                                   : tokens[static_cast<size_t>(position - prompt_tokens)];
 }
 
-}  // namespace orrery
+}  // namespace orrery::rollout

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-namespace orrery {
+namespace orrery::rollout {
 
 bool find_stop_string(std::string& tail, std::string_view text, std::span<const std::string> stop_strings) {
   tail += text;
@@ -15,7 +15,7 @@ bool find_stop_string(std::string& tail, std::string_view text, std::span<const 
   return false;
 }
 
-StopStrings sort_stop_strings(const Tokenizer& tokenizer, std::span<const std::string> stop_strings) {
+StopStrings sort_stop_strings(const text::Tokenizer& tokenizer, std::span<const std::string> stop_strings) {
   StopStrings sorted;
   for (const std::string& stop : stop_strings) {
     sorted.strings.push_back(stop);
@@ -29,7 +29,7 @@ StopStrings sort_stop_strings(const Tokenizer& tokenizer, std::span<const std::s
   return sorted;
 }
 
-StopMatcher::StopMatcher(const Tokenizer& tokenizer, const StopStrings& stops)
+StopMatcher::StopMatcher(const text::Tokenizer& tokenizer, const StopStrings& stops)
     : stops_(&stops),
       decoder_(tokenizer, /*skip_special_tokens=*/true),
       spelled_decoder_(tokenizer, /*skip_special_tokens=*/false) {}
@@ -40,4 +40,4 @@ bool StopMatcher::push(int32_t id) {
          find_stop_string(spelled_tail_, spelled_decoder_.push(id), stops_->spelled);
 }
 
-}  // namespace orrery
+}  // namespace orrery::rollout

@@ -14,7 +14,7 @@
 
 #include "text/tokenizer.h"
 
-namespace orrery {
+namespace orrery::rollout {
 
 /// Adds `text` to a response whose end is `tail` and says whether one of `stop_strings` (none empty) is now
 /// in it, wherever it began. Keeps of the tail only what the beginning of a later match may need.
@@ -28,20 +28,20 @@ struct StopStrings {
 };
 
 /// `stop_strings`: none empty.
-StopStrings sort_stop_strings(const Tokenizer& tokenizer, std::span<const std::string> stop_strings);
+StopStrings sort_stop_strings(const text::Tokenizer& tokenizer, std::span<const std::string> stop_strings);
 
 /// Watches one growing response for the strings of `stops`, which must outlive it, as must the tokenizer. Not
 /// thread-safe.
 class StopMatcher {
  public:
-  StopMatcher(const Tokenizer& tokenizer, const StopStrings& stops);
+  StopMatcher(const text::Tokenizer& tokenizer, const StopStrings& stops);
   /// Adds a token; true when one of the strings is now in the response.
   bool push(int32_t id);
 
  private:
   const StopStrings* stops_;
-  IncrementalDecoder decoder_, spelled_decoder_;
+  text::IncrementalDecoder decoder_, spelled_decoder_;
   std::string tail_, spelled_tail_;  // ends of the texts, enough to find a stop string in
 };
 
-}  // namespace orrery
+}  // namespace orrery::rollout

@@ -6,7 +6,7 @@
 #include "core/error.h"
 #include "kernels/numerics.h"
 
-namespace orrery {
+namespace orrery::rollout {
 namespace {
 
 /// "group of prompt 7, sample 2" for messages.
@@ -130,7 +130,7 @@ const char* finish_reason_name(FinishReason reason) {
 }
 
 Fingerprint fingerprint_of(Device device, DType compute_dtype) {
-  return {device.type == DeviceType::kCpu ? "cpu" : "cuda", kNumericsVersion, compute_dtype};
+  return {device.type == DeviceType::kCpu ? "cpu" : "cuda", kernels::kNumericsVersion, compute_dtype};
 }
 
 proto::Group group_to_proto(const Group& group) {
@@ -161,4 +161,4 @@ Group group_from_proto(const proto::Group& message) {
   return group;
 }
 
-}  // namespace orrery
+}  // namespace orrery::rollout

@@ -10,7 +10,7 @@
 #include "core/dtype.h"
 #include "proto/trajectory.pb.h"
 
-namespace orrery {
+namespace orrery::rollout {
 
 enum class FinishReason : uint8_t {
   kStop,    ///< a stop token (kept as the last token) or a stop string
@@ -66,4 +66,4 @@ proto::Group group_to_proto(const Group& group);
 /// Throws Error naming the field when array lengths differ, or a value is out of range.
 Group group_from_proto(const proto::Group& message);
 
-}  // namespace orrery
+}  // namespace orrery::rollout

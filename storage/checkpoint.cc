@@ -17,7 +17,7 @@
 #include "core/sha256.h"
 #include "storage/hf_folder.h"
 
-namespace orrery {
+namespace orrery::storage {
 namespace {
 
 namespace fs = std::filesystem;
@@ -103,13 +103,13 @@ void remove_temporaries(const fs::path& folder) {
 
 /// The canonical digest; read(kind, begin, end) gives a stretch of weights (0), adam_m (1) or adam_v (2).
 template <class Read>
-std::string canonical_hash(int64_t step, const ParameterTable& table, Read&& read) {
+std::string canonical_hash(int64_t step, const models::ParameterTable& table, Read&& read) {
   static constexpr std::array<const char*, 3> kKinds = {"weights", "adam_m", "adam_v"};
   constexpr int64_t kChunk = int64_t{1} << 22;
   Sha256 sha;
   sha.update(fmt::format("orrery checkpoint 1\nstep {}\n", step));
   for (size_t kind = 0; kind < kKinds.size(); ++kind) {
-    for (const Parameter& p : table.parameters()) {
+    for (const models::Parameter& p : table.parameters()) {
       sha.update(fmt::format("{} {} [{}]\n", kKinds[kind], p.name, fmt::join(p.shape, ", ")));
       for (int64_t at = 0; at < p.size; at += kChunk) {
         const int64_t end = std::min(p.size, at + kChunk);
@@ -121,7 +121,7 @@ std::string canonical_hash(int64_t step, const ParameterTable& table, Read&& rea
 }
 
 void write_and_rename(const fs::path& temporary, const fs::path& target, const CheckpointInfo& info,
-                      const ParameterTable& table, const std::vector<CheckpointFileEntry>& entries,
+                      const models::ParameterTable& table, const std::vector<CheckpointFileEntry>& entries,
                       const fs::path& tokenizer_source, const std::string& chat_template) {
   Manifest manifest;
   manifest.info = info;
@@ -172,7 +172,7 @@ CheckpointFileEntry write_checkpoint_slice(const fs::path& temporary, int64_t ra
 }
 
 void publish_checkpoint(const fs::path& temporary, const fs::path& target, const CheckpointInfo& info,
-                        const ParameterTable& table, const std::vector<CheckpointFileEntry>& entries,
+                        const models::ParameterTable& table, const std::vector<CheckpointFileEntry>& entries,
                         const fs::path& tokenizer_source, const std::string& chat_template) {
   try {
     write_and_rename(temporary, target, info, table, entries, tokenizer_source, chat_template);
@@ -305,7 +305,7 @@ std::string checkpoint_hash(const Checkpoint& checkpoint) {
                         });
 }
 
-std::string checkpoint_hash(int64_t step, const ParameterTable& table, std::span<const float> weights,
+std::string checkpoint_hash(int64_t step, const models::ParameterTable& table, std::span<const float> weights,
                             std::span<const float> adam_m, std::span<const float> adam_v) {
   const std::array<std::span<const float>, 3> buffers = {weights, adam_m, adam_v};
   return canonical_hash(step, table, [&](size_t kind, int64_t begin, int64_t end) {
@@ -313,4 +313,4 @@ std::string checkpoint_hash(int64_t step, const ParameterTable& table, std::span
   });
 }
 
-}  // namespace orrery
+}  // namespace orrery::storage

@@ -30,7 +30,7 @@
 #include "storage/checkpoint_file.h"
 #include "storage/manifest.h"
 
-namespace orrery {
+namespace orrery::storage {
 
 /// "step_000123"
 std::string checkpoint_name(int64_t step);
@@ -50,7 +50,7 @@ CheckpointFileEntry write_checkpoint_slice(const std::filesystem::path& temporar
 /// one exchange. A chat template that is not empty takes the place of the copied ones, as
 /// chat_template.jinja.
 void publish_checkpoint(const std::filesystem::path& temporary, const std::filesystem::path& target,
-                        const CheckpointInfo& info, const ParameterTable& table,
+                        const CheckpointInfo& info, const models::ParameterTable& table,
                         const std::vector<CheckpointFileEntry>& entries,
                         const std::filesystem::path& tokenizer_source, const std::string& chat_template = {});
 
@@ -70,8 +70,8 @@ class Checkpoint {
   const std::filesystem::path& folder() const { return folder_; }
   const CheckpointInfo& info() const { return manifest_.info; }
   const Manifest& manifest() const { return manifest_; }
-  const ModelConfig& config() const { return manifest_.config; }
-  const ParameterTable& table() const { return table_; }
+  const models::ModelConfig& config() const { return manifest_.config; }
+  const models::ParameterTable& table() const { return table_; }
   int64_t flat_size() const { return manifest_.flat_size; }
   int64_t saving_ranks() const { return static_cast<int64_t>(manifest_.slices.size()); }
   int64_t bytes() const;  ///< of all files listed
@@ -85,7 +85,7 @@ class Checkpoint {
  private:
   std::filesystem::path folder_;
   Manifest manifest_;
-  ParameterTable table_;
+  models::ParameterTable table_;
   mutable std::vector<bool> verified_;  // by slice
 };
 
@@ -124,7 +124,7 @@ void remove_old_checkpoints(const std::filesystem::path& folder, int64_t keep,
 std::string checkpoint_hash(const Checkpoint& checkpoint);
 
 /// The same digest of buffers in memory (each flat_size elements).
-std::string checkpoint_hash(int64_t step, const ParameterTable& table, std::span<const float> weights,
+std::string checkpoint_hash(int64_t step, const models::ParameterTable& table, std::span<const float> weights,
                             std::span<const float> adam_m, std::span<const float> adam_v);
 
-}  // namespace orrery
+}  // namespace orrery::storage

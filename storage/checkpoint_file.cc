@@ -18,7 +18,7 @@
 #include "core/sha256.h"
 #include "storage/hdf5_lock.h"
 
-namespace orrery {
+namespace orrery::storage {
 namespace {
 
 namespace fs = std::filesystem;
@@ -405,4 +405,4 @@ void read_slice_file(const fs::path& path, std::span<const Extent> extents, int6
   }
 }
 
-}  // namespace orrery
+}  // namespace orrery::storage

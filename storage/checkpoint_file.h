@@ -15,7 +15,7 @@
 #include "core/extent.h"
 #include "core/quiet_worker.h"
 
-namespace orrery {
+namespace orrery::storage {
 
 /// This rank's part of the three flat buffers: some extents, rising; each span has their elements one after
 /// the other.
@@ -45,4 +45,4 @@ void check_slice_file(const std::filesystem::path& path, std::span<const Extent>
 void read_slice_file(const std::filesystem::path& path, std::span<const Extent> extents, int64_t flat_size,
                      const Extent& wanted, std::array<std::span<float>, 3> out);
 
-}  // namespace orrery
+}  // namespace orrery::storage

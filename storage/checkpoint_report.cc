@@ -8,10 +8,10 @@
 #include "core/error.h"
 #include "core/sha256.h"
 
-namespace orrery {
+namespace orrery::storage {
 namespace {
 
-TensorStats stats_of(const Parameter& parameter, std::span<const float> values) {
+TensorStats stats_of(const models::Parameter& parameter, std::span<const float> values) {
   TensorStats stats;
   stats.name = parameter.name;
   stats.shape = parameter.shape;
@@ -40,7 +40,7 @@ TensorStats stats_of(const Parameter& parameter, std::span<const float> values) 
 std::vector<TensorStats> weight_stats(const Checkpoint& checkpoint) {
   std::vector<TensorStats> result;
   std::vector<float> values;
-  for (const Parameter& p : checkpoint.table().parameters()) {
+  for (const models::Parameter& p : checkpoint.table().parameters()) {
     values.resize(static_cast<size_t>(p.size));
     checkpoint.read(p.offset, p.offset + p.size, values, {}, {});
     result.push_back(stats_of(p, values));
@@ -72,11 +72,11 @@ bool CheckpointDiff::equal_tensors() const {
 
 CheckpointDiff diff_checkpoints(const Checkpoint& a, const Checkpoint& b) {
   CheckpointDiff result;
-  for (const Parameter& p : b.table().parameters()) {
+  for (const models::Parameter& p : b.table().parameters()) {
     if (a.table().find(p.name) == nullptr) result.only_b.push_back(p.name);
   }
-  for (const Parameter& p : a.table().parameters()) {
-    const Parameter* q = b.table().find(p.name);
+  for (const models::Parameter& p : a.table().parameters()) {
+    const models::Parameter* q = b.table().find(p.name);
     if (q == nullptr) {
       result.only_a.push_back(p.name);
       continue;
@@ -88,7 +88,7 @@ CheckpointDiff diff_checkpoints(const Checkpoint& a, const Checkpoint& b) {
     TensorDiff diff{p.name, p.shape, {}, {}, {}};
     std::vector<float> x(static_cast<size_t>(p.size)), y(x.size());
     const auto compare = [&](size_t kind) {
-      const auto read = [&](const Checkpoint& c, const Parameter& at, std::vector<float>& out) {
+      const auto read = [&](const Checkpoint& c, const models::Parameter& at, std::vector<float>& out) {
         std::array<std::span<float>, 3> spans;
         spans[kind] = out;
         c.read(at.offset, at.offset + at.size, spans[0], spans[1], spans[2]);
@@ -105,4 +105,4 @@ CheckpointDiff diff_checkpoints(const Checkpoint& a, const Checkpoint& b) {
   return result;
 }
 
-}  // namespace orrery
+}  // namespace orrery::storage

@@ -8,7 +8,7 @@
 
 #include "storage/checkpoint.h"
 
-namespace orrery {
+namespace orrery::storage {
 
 struct TensorStats {
   std::string name;
@@ -46,4 +46,4 @@ CheckpointDiff diff_checkpoints(const Checkpoint& a, const Checkpoint& b);
 
 ArrayDiff diff_arrays(std::span<const float> a, std::span<const float> b);
 
-}  // namespace orrery
+}  // namespace orrery::storage

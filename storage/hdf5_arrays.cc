@@ -9,7 +9,7 @@
 #include "core/error.h"
 #include "core/file.h"
 
-namespace orrery {
+namespace orrery::storage {
 namespace {
 
 /// An HDF5 id closed on scope exit.
@@ -328,4 +328,4 @@ template void Hdf5Reader::read(const char*, std::vector<uint64_t>&) const;
 template void Hdf5Reader::read(const char*, std::vector<float>&) const;
 template void Hdf5Reader::read(const char*, std::vector<double>&) const;
 
-}  // namespace orrery
+}  // namespace orrery::storage

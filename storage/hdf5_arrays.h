@@ -10,7 +10,7 @@
 
 #include "storage/hdf5_lock.h"
 
-namespace orrery {
+namespace orrery::storage {
 
 /// Builds a file in memory; publish() then writes it whole, atomically. Equal contents give equal bytes.
 class Hdf5Writer {
@@ -67,4 +67,4 @@ class Hdf5Reader {
   int64_t file_ = -1;
 };
 
-}  // namespace orrery
+}  // namespace orrery::storage

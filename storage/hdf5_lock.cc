@@ -1,6 +1,6 @@
 #include "storage/hdf5_lock.h"
 
-namespace orrery {
+namespace orrery::storage {
 namespace {
 
 std::recursive_mutex& hdf5_mutex() {
@@ -12,4 +12,4 @@ std::recursive_mutex& hdf5_mutex() {
 
 Hdf5Lock::Hdf5Lock() : lock_(hdf5_mutex()) {}
 
-}  // namespace orrery
+}  // namespace orrery::storage

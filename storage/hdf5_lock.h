@@ -5,7 +5,7 @@
 
 #include <mutex>
 
-namespace orrery {
+namespace orrery::storage {
 
 /// Holds the process's HDF5 lock. The same thread may hold it more than once (a file open for reading while
 /// another is written).
@@ -17,4 +17,4 @@ class Hdf5Lock {
   std::unique_lock<std::recursive_mutex> lock_;
 };
 
-}  // namespace orrery
+}  // namespace orrery::storage

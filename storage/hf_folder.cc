@@ -16,7 +16,7 @@
 #include "core/parallel.h"
 #include "storage/safetensors.h"
 
-namespace orrery {
+namespace orrery::storage {
 namespace {
 
 namespace fs = std::filesystem;
@@ -127,7 +127,7 @@ void check_finite(const fs::path& path, std::string_view name, int64_t first, st
        values[at]);
 }
 
-void check_shape(const FolderTensors::Place& place, const Parameter& parameter) {
+void check_shape(const FolderTensors::Place& place, const models::Parameter& parameter) {
   if (place.tensor->shape == parameter.shape) return;
   fail("{}: {} has shape {}, config.json makes it {}", place.file->path().string(), place.tensor->name,
        shape_text(place.tensor->shape), shape_text(parameter.shape));
@@ -145,8 +145,8 @@ struct Reading {
   }
 };
 
-void reject_unknown_tensors(const fs::path& folder, const ModelConfig& config, const ParameterTable& table,
-                            const FolderTensors& tensors) {
+void reject_unknown_tensors(const fs::path& folder, const models::ModelConfig& config,
+                            const models::ParameterTable& table, const FolderTensors& tensors) {
   std::vector<std::string> unknown;
   for (const auto& [name, place] : tensors.by_name) {
     const bool tied_head = config.tie_word_embeddings && name == kLmHead;
@@ -159,8 +159,8 @@ void reject_unknown_tensors(const fs::path& folder, const ModelConfig& config, c
 }
 
 /// The tensor of a parameter, which must be there with its shape.
-const FolderTensors::Place& place_of(const fs::path& folder, const ModelConfig& config,
-                                     const FolderTensors& tensors, const Parameter& parameter) {
+const FolderTensors::Place& place_of(const fs::path& folder, const models::ModelConfig& config,
+                                     const FolderTensors& tensors, const models::Parameter& parameter) {
   const auto* place = tensors.find(parameter.name);
   if (place == nullptr && config.tie_word_embeddings && parameter.name == kEmbedding)
     place = tensors.find(kLmHead);
@@ -177,11 +177,11 @@ struct Shard {
   std::vector<SafetensorsOutput> tensors;
 };
 
-std::vector<Shard> cut_into_shards(const ParameterTable& table, std::span<const float> flat, DType dtype,
-                                   int64_t max_bytes) {
+std::vector<Shard> cut_into_shards(const models::ParameterTable& table, std::span<const float> flat,
+                                   DType dtype, int64_t max_bytes) {
   std::vector<Shard> shards(1);
   int64_t bytes = 0;
-  for (const Parameter& p : table.parameters()) {
+  for (const models::Parameter& p : table.parameters()) {
     const int64_t size = p.size * static_cast<int64_t>(dtype_bytes(dtype));
     if (bytes > 0 && bytes + size > max_bytes) {
       shards.emplace_back();
@@ -227,17 +227,18 @@ bool has_weights(const fs::path& folder) {
   return fs::exists(folder / kSingleFile) || fs::exists(folder / kIndexFile);
 }
 
-void check_hf_weights(const fs::path& folder, const ModelConfig& config, const ParameterTable& table) {
+void check_hf_weights(const fs::path& folder, const models::ModelConfig& config,
+                      const models::ParameterTable& table) {
   const FolderTensors tensors = open_tensors(folder);
   reject_unknown_tensors(folder, config, table, tensors);
-  for (const Parameter& p : table.parameters()) {
+  for (const models::Parameter& p : table.parameters()) {
     const FolderTensors::Place& place = place_of(folder, config, tensors, p);
     place.file->read_f32(*place.tensor, 0, {});  // refuses a type that is not read
   }
 }
 
-void load_hf_weights(const Context& ctx, const fs::path& folder, const ModelConfig& config,
-                     const ParameterTable& table, std::span<float> flat) {
+void load_hf_weights(const Context& ctx, const fs::path& folder, const models::ModelConfig& config,
+                     const models::ParameterTable& table, std::span<float> flat) {
   ORRERY_CHECK(static_cast<int64_t>(flat.size()) == table.flat_size(), "flat buffer of {} elements",
                flat.size());
   const FolderTensors tensors = open_tensors(folder);
@@ -245,7 +246,7 @@ void load_hf_weights(const Context& ctx, const fs::path& folder, const ModelConf
   std::vector<Reading> readings;
   const FolderTensors::Place* second_head = nullptr;  // beside tied embeddings
   int64_t filled = 0;
-  for (const Parameter& p : table.parameters()) {
+  for (const models::Parameter& p : table.parameters()) {
     const auto* place = &place_of(folder, config, tensors, p);
     const bool tied = config.tie_word_embeddings && p.name == kEmbedding;
     std::fill(flat.begin() + filled, flat.begin() + p.offset, 0.0f);  // the gap before it
@@ -263,7 +264,7 @@ void load_hf_weights(const Context& ctx, const fs::path& folder, const ModelConf
   parallel_items(ctx, std::ssize(readings), [&](int64_t i) { readings[static_cast<size_t>(i)].run(); });
 
   if (second_head == nullptr) return;
-  const Parameter& embedding = *table.find(kEmbedding);
+  const models::Parameter& embedding = *table.find(kEmbedding);
   const auto values = part_of(flat, {embedding.offset, embedding.offset + embedding.size});
   std::vector<float> second(values.size());
   Reading{second_head, 0, second}.run();
@@ -297,16 +298,16 @@ std::vector<std::string_view> copy_companion_files(const fs::path& from, const f
   return copied;
 }
 
-void save_hf_folder(const fs::path& out, const ModelConfig& config, const ParameterTable& table,
-                    std::span<const float> flat, DType dtype, const fs::path& tokenizer_source,
-                    int64_t max_shard_bytes) {
+void save_hf_folder(const fs::path& out, const models::ModelConfig& config,
+                    const models::ParameterTable& table, std::span<const float> flat, DType dtype,
+                    const fs::path& tokenizer_source, int64_t max_shard_bytes) {
   ORRERY_CHECK(static_cast<int64_t>(flat.size()) == table.flat_size(), "flat buffer of {} elements",
                flat.size());
   const fs::path target = (out.has_filename() ? out : out.parent_path()).lexically_normal();
   if (fs::exists(target) && (!fs::is_directory(target) || !fs::is_empty(target))) {
     fail("{} exists and is not an empty folder; name a new one", target.string());
   }
-  for (const Parameter& p : table.parameters()) {
+  for (const models::Parameter& p : table.parameters()) {
     check_finite(target, p.name, 0, part_of(flat, {p.offset, p.offset + p.size}));
   }
   fs::path temporary = target;
@@ -317,7 +318,7 @@ void save_hf_folder(const fs::path& out, const ModelConfig& config, const Parame
   FolderGuard guard{temporary};
 
   write_file_atomic(temporary / "config.json",
-                    model_config_json(config, std::string(torch_dtype_name(dtype))));
+                    models::model_config_json(config, std::string(torch_dtype_name(dtype))));
   if (!tokenizer_source.empty()) copy_companion_files(tokenizer_source, temporary);
   const std::vector<Shard> shards = cut_into_shards(table, flat, dtype, max_shard_bytes);
   for (const Shard& shard : shards) {
@@ -334,4 +335,4 @@ void save_hf_folder(const fs::path& out, const ModelConfig& config, const Parame
   sync_path(parent.empty() ? fs::path(".") : parent);
 }
 
-}  // namespace orrery
+}  // namespace orrery::storage

@@ -15,7 +15,7 @@
 #include "core/sha256.h"
 #include "storage/hf_folder.h"
 
-namespace orrery {
+namespace orrery::storage {
 namespace {
 
 namespace fs = std::filesystem;
@@ -63,9 +63,9 @@ void check_cover(const std::string& where, const std::vector<CheckpointFileEntry
   if (cursor != flat_size) fail("{}: its extents end at {} of {}", where, cursor, flat_size);
 }
 
-ordered_json tensors_json(const ParameterTable& table) {
+ordered_json tensors_json(const models::ParameterTable& table) {
   ordered_json tensors = ordered_json::array();
-  for (const Parameter& p : table.parameters()) {
+  for (const models::Parameter& p : table.parameters()) {
     tensors.push_back({{"name", p.name}, {"shape", p.shape}, {"offset", p.offset}});
   }
   return tensors;
@@ -163,7 +163,7 @@ const json& list_field(const JsonObject& object, const std::string& key) {
   return *value;
 }
 
-void check_table(const JsonObject& object, const ParameterTable& table, int64_t flat_size) {
+void check_table(const JsonObject& object, const models::ParameterTable& table, int64_t flat_size) {
   const bool same =
       flat_size == table.flat_size() && list_field(object, "tensors") == json(tensors_json(table));
   if (!same) {
@@ -213,7 +213,7 @@ void verify_file(const fs::path& folder, const CheckpointFileEntry& entry, const
   }
 }
 
-void write_manifest(const fs::path& folder, const Manifest& manifest, const ParameterTable& table) {
+void write_manifest(const fs::path& folder, const Manifest& manifest, const models::ParameterTable& table) {
   const CheckpointInfo& info = manifest.info;
   const std::string where = (folder / kManifestFile).string();
   check_cover(where, manifest.slices, table.flat_size());
@@ -221,7 +221,7 @@ void write_manifest(const fs::path& folder, const Manifest& manifest, const Para
                                      : info.stage == kImportStage && info.step == 0;
   ORRERY_CHECK(consistent, "stage '{}', step {}, {}", info.stage, info.step,
                info.state ? state_to_json(*info.state) : "no state");
-  parse_model_config(info.model_config_json, where + ": model_config");
+  models::parse_model_config(info.model_config_json, where + ": model_config");
   const int64_t time = info.unix_time != 0 ? info.unix_time
                                            : std::chrono::duration_cast<std::chrono::seconds>(
                                                  std::chrono::system_clock::now().time_since_epoch())
@@ -288,9 +288,9 @@ Manifest read_manifest(const fs::path& folder) {
   info.state = read_state(object, info.stage, info.step);
   const auto ordered = ordered_json::parse(text);
   info.model_config_json = ordered.contains("model_config") ? ordered["model_config"].dump(2) + "\n" : "";
-  manifest.config = parse_model_config(info.model_config_json, path.string() + ": model_config");
+  manifest.config = models::parse_model_config(info.model_config_json, path.string() + ": model_config");
   manifest.flat_size = object.integer("flat_size", 1, kMaxBytes);
-  check_table(object, ParameterTable(manifest.config), manifest.flat_size);
+  check_table(object, models::ParameterTable(manifest.config), manifest.flat_size);
 
   const json& files = list_field(object, "files");
   const int64_t ranks = static_cast<int64_t>(files.size());
@@ -325,4 +325,4 @@ Manifest read_manifest(const fs::path& folder) {
   return manifest;
 }
 
-}  // namespace orrery
+}  // namespace orrery::storage

@@ -14,7 +14,7 @@
 #include "models/parameters.h"
 #include "storage/train_state.h"
 
-namespace orrery {
+namespace orrery::storage {
 
 /// Something from outside that a run learns from, by what it holds.
 struct InputDigest {
@@ -51,7 +51,7 @@ struct Manifest {
   int64_t flat_size = 0;
   std::vector<CheckpointFileEntry> slices;     ///< in rank order; together they hold every element once
   std::vector<CheckpointFileEntry> tokenizer;  ///< "tokenizer/..."
-  ModelConfig config;                          ///< parsed from info.model_config_json
+  models::ModelConfig config;                  ///< parsed from info.model_config_json
 };
 
 inline constexpr const char* kManifestFile = "manifest.json";
@@ -73,11 +73,11 @@ void verify_file(const std::filesystem::path& folder, const CheckpointFileEntry&
 /// Writes both files, durably, into the folder. Checks that the slices cover the table's flat buffer, and
 /// that stage, step and state belong together.
 void write_manifest(const std::filesystem::path& folder, const Manifest& manifest,
-                    const ParameterTable& table);
+                    const models::ParameterTable& table);
 
 /// Reads the manifest after checking its own digest; checks every field, that the parameter table is the one
 /// this program makes of the model's config, and that the files have the stated sizes (their digests:
 /// verify_file; what slices say of themselves: check_slice_file).
 Manifest read_manifest(const std::filesystem::path& folder);
 
-}  // namespace orrery
+}  // namespace orrery::storage

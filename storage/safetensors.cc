@@ -14,7 +14,7 @@
 static_assert(std::endian::native == std::endian::little,
               "safetensors data is little-endian and is read in place");
 
-namespace orrery {
+namespace orrery::storage {
 namespace {
 
 using nlohmann::json;
@@ -255,4 +255,4 @@ void write_safetensors(const std::filesystem::path& path, std::span<const Safete
   file.commit();
 }
 
-}  // namespace orrery
+}  // namespace orrery::storage

@@ -17,7 +17,7 @@
 #include "core/dtype.h"
 #include "core/file.h"
 
-namespace orrery {
+namespace orrery::storage {
 
 /// One tensor of a file, as its header states it (checked).
 struct SafetensorsTensor {
@@ -67,4 +67,4 @@ void write_safetensors(const std::filesystem::path& path, std::span<const Safete
 /// float32 -> f16 bits, round to nearest even; overflow gives infinity, NaN stays NaN.
 uint16_t f32_to_f16(float value);
 
-}  // namespace orrery
+}  // namespace orrery::storage

@@ -6,7 +6,7 @@
 #include "core/error.h"
 #include "core/json_read.h"
 
-namespace orrery {
+namespace orrery::storage {
 namespace {
 
 constexpr int64_t kFormat = 1;
@@ -57,4 +57,4 @@ TrainState state_from_json(const nlohmann::json& value, const std::string& where
   return state;
 }
 
-}  // namespace orrery
+}  // namespace orrery::storage

@@ -6,7 +6,7 @@
 #include <optional>
 #include <string>
 
-namespace orrery {
+namespace orrery::storage {
 
 /// Where a run stands. The data cursor follows from the steps; random streams are functions of the seed.
 struct TrainState {
@@ -39,4 +39,4 @@ std::string state_to_json(const TrainState& state);
 /// `where` names the value in errors. Error when it is not what state_to_json writes.
 TrainState state_from_json(const nlohmann::json& value, const std::string& where);
 
-}  // namespace orrery
+}  // namespace orrery::storage

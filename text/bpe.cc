@@ -5,7 +5,7 @@
 #include "core/error.h"
 #include "text/tokenizer_utf8.h"
 
-namespace orrery {
+namespace orrery::text {
 namespace {
 
 void require_empty(const JsonNode& model, const char* key) {
@@ -187,4 +187,4 @@ void BpeModel::encode(std::string_view piece, std::vector<int32_t>& ids) const {
   for (int32_t i = count > 0 ? 0 : -1; i >= 0; i = at(i).next) ids.push_back(at(i).id);
 }
 
-}  // namespace orrery
+}  // namespace orrery::text

@@ -14,7 +14,7 @@
 #include "text/tokenizer_json.h"
 #include "text/tokenizer_vocabulary.h"
 
-namespace orrery {
+namespace orrery::text {
 
 class BpeModel {
  public:
@@ -56,4 +56,4 @@ class BpeModel {
   bool ignore_merges_ = false;
 };
 
-}  // namespace orrery
+}  // namespace orrery::text

@@ -13,7 +13,7 @@
 #include "text/jinja_text.h"
 #include "text/tokenizer_utf8.h"
 
-namespace orrery {
+namespace orrery::text {
 namespace {
 
 constexpr size_t kMaxTemplate = size_t{1} << 20;
@@ -276,4 +276,4 @@ std::vector<int32_t> ChatTemplate::encode(const Tokenizer& tokenizer, std::span<
   return tokenizer.encode(render(messages, options), is_plain());
 }
 
-}  // namespace orrery
+}  // namespace orrery::text

@@ -29,7 +29,7 @@
 
 #include "text/tokenizer.h"
 
-namespace orrery {
+namespace orrery::text {
 
 /// JSON whose objects keep the order of their keys, which templates print.
 using OrderedJson = nlohmann::ordered_json;
@@ -103,4 +103,4 @@ class ChatTemplate {
   std::unique_ptr<const Program> tool_program_;  // null when program_ is for tools as well
 };
 
-}  // namespace orrery
+}  // namespace orrery::text

@@ -6,7 +6,7 @@
 
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::text {
 namespace {
 
 constexpr size_t kShown = 40;  // bytes of a text in a message
@@ -217,4 +217,4 @@ void check_no_end_inside(const Tokenizer& tokenizer, const ChatMessage& answer) 
   }
 }
 
-}  // namespace orrery
+}  // namespace orrery::text

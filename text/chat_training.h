@@ -14,7 +14,7 @@
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
-namespace orrery {
+namespace orrery::text {
 
 struct ChatExample {
   std::vector<int32_t> prompt, response;
@@ -62,4 +62,4 @@ ChatExample chat_example(const ChatTemplate& chat_template, const Tokenizer& tok
 /// meant. At the end of the text it may stand.
 void check_no_end_inside(const Tokenizer& tokenizer, const ChatMessage& answer);
 
-}  // namespace orrery
+}  // namespace orrery::text

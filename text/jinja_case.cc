@@ -10,7 +10,7 @@
 #include "text/jinja_text.h"
 #include "text/tokenizer_utf8.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 namespace {
 
 utf8proc_category_t category(uint32_t c) { return utf8proc_category(static_cast<utf8proc_int32_t>(c)); }
@@ -318,4 +318,4 @@ std::string text_repr(std::string_view text) {
   return out + quote;
 }
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

@@ -4,7 +4,7 @@
 
 #include "text/jinja_filters.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 namespace {
 
 constexpr int kMaxDepth = 200;  // of nesting; a hostile file must not exhaust the stack
@@ -367,4 +367,4 @@ ExpressionPtr ExpressionParser::test(ExpressionPtr value) {
   return negated ? make(ExpressionKind::kNot, "", std::move(value)) : std::move(value);
 }
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

@@ -10,7 +10,7 @@
 #include "text/jinja_lexer.h"
 #include "text/jinja_parser.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 
 /// A node without children, and what adds one; throws Error for a tree that a walk by recursion could not
 /// take.
@@ -107,4 +107,4 @@ class ExpressionParser {
   int depth_ = 0;
 };
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

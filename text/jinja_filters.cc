@@ -9,7 +9,7 @@
 #include "text/jinja_print.h"
 #include "text/jinja_text.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 namespace {
 
 constexpr std::array<std::string_view, 39> kTests = {
@@ -147,4 +147,4 @@ std::function<Value(Machine&, const Value&)> attribute_getter(const Value& attri
   };
 }
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

@@ -8,7 +8,7 @@
 #include "text/jinja_machine.h"
 #include "text/jinja_value.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 
 /// Throw Error for a name that is not supported, saying so.
 void check_filter_name(const std::string& name);
@@ -36,4 +36,4 @@ Value global_function(const std::string& name);
 /// strftime_now as of `date` ("2025-07-26" or "2025-07-26 12:34:56"). Throws Error for another form.
 Value date_function(const std::string& date);
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

@@ -11,7 +11,7 @@
 #include "text/jinja_print.h"
 #include "text/jinja_text.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 namespace {
 
 constexpr std::array<std::string_view, 20> kNames = {
@@ -385,4 +385,4 @@ bool apply_sequence_filter(Machine& machine, const std::string& name, const Valu
   return true;
 }
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

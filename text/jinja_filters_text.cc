@@ -11,7 +11,7 @@
 #include "text/jinja_print.h"
 #include "text/jinja_text.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 namespace {
 
 constexpr std::array<std::string_view, 28> kNames = {
@@ -350,4 +350,4 @@ bool apply_text_filter(Machine& machine, const std::string& name, const Value& v
   return true;
 }
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

@@ -10,7 +10,7 @@
 #include "text/jinja_text.h"
 #include "text/tokenizer_utf8.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 namespace {
 
 constexpr int64_t kMaxWidth = 1'000'000;
@@ -456,4 +456,4 @@ Value format_braces(Machine& machine, const Value& format, const Arguments& argu
   return Braces(machine, arguments).run(*format.string(), 0);
 }
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

@@ -7,7 +7,7 @@
 #include "text/jinja_machine.h"
 #include "text/jinja_value.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 
 /// `format % values`: a tuple's items, a dict's members by name, or one value. Throws Error where Python
 /// raises.
@@ -17,4 +17,4 @@ Value format_braces(Machine& machine, const Value& format, const Arguments& argu
 /// A float as C's printf writes it, and so does Python.
 std::string format_real(double value, char kind, int precision, bool alternate = false);
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

@@ -10,7 +10,7 @@
 #include "text/jinja_print.h"
 #include "text/jinja_text.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 namespace {
 
 constexpr int64_t kMaxRange = 100'000;  // Jinja's sandbox has the same
@@ -116,4 +116,4 @@ Value date_function(const std::string& date) {
   });
 }
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

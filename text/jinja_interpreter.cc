@@ -11,7 +11,7 @@
 #include "text/jinja_print.h"
 #include "text/jinja_text.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 namespace {
 
 constexpr int64_t kIterationSteps = 4;
@@ -510,4 +510,4 @@ std::string run_template(const Statement& root, std::vector<std::pair<std::strin
   return Interpreter(std::move(variables)).run(root);
 }
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

@@ -8,7 +8,7 @@
 #include "text/jinja_text.h"
 #include "text/tokenizer_utf8.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 namespace {
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
@@ -333,4 +333,4 @@ class Lexer {
 
 std::vector<Token> tokenize_template(std::string_view text) { return Lexer(text).run(); }
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 
 enum class TokenKind {
   kText,
@@ -33,4 +33,4 @@ struct Token {
 /// Throws Error with the line for anything that is no token.
 std::vector<Token> tokenize_template(std::string_view text);
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

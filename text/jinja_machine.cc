@@ -4,7 +4,7 @@
 
 #include "core/error.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 namespace {
 
 constexpr int64_t kMaxSteps = 2'000'000;
@@ -89,4 +89,4 @@ std::string Bound::text(size_t index, std::string fallback) const {
   return *values_[index]->string();
 }
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

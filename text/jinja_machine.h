@@ -11,7 +11,7 @@
 
 #include "text/jinja_value.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 
 /// Counts the work of a run in steps of some 100 ns: one for a node of the tree, and more where a node
 /// handles much data. Every member throws Error when a run takes more steps than any honest template.
@@ -71,4 +71,4 @@ class Bound {
   Value nothing_;
 };
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

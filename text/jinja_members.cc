@@ -10,7 +10,7 @@
 #include "text/jinja_text.h"
 #include "text/tokenizer_utf8.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 namespace {
 
 template <size_t N>
@@ -415,4 +415,4 @@ Value item_of(Machine& machine, const Value& value, const Value& key) {
   return text.substr(at, static_cast<size_t>(utf8_length(text[at])));
 }
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

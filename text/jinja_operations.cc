@@ -9,7 +9,7 @@
 #include "text/jinja_text.h"
 #include "text/tokenizer_utf8.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 namespace {
 
 constexpr int64_t kExactReal = int64_t{1} << 53;
@@ -367,4 +367,4 @@ int64_t length_of(const Value& value) {
   fail("{} has no length", value.kind());
 }
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

@@ -9,7 +9,7 @@
 #include "text/jinja_machine.h"
 #include "text/jinja_value.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 
 /// + - * / // % **
 Value arithmetic(Machine& machine, std::string_view operation, const Value& left, const Value& right);
@@ -41,4 +41,4 @@ Value call_method(Machine& machine, const Value& value, const std::string& name,
 /// Calls a function, a macro, a loop.
 Value call_value(Machine& machine, const Value& callee, const Arguments& arguments);
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

@@ -7,7 +7,7 @@
 #include "text/jinja_expressions.h"
 #include "text/jinja_scopes.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 namespace {
 
 class Parser : public ExpressionParser {
@@ -237,4 +237,4 @@ Statement parse_template(std::string_view text) {
   return root;
 }
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

@@ -12,7 +12,7 @@
 
 #include "text/jinja_value.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 
 enum class ExpressionKind {
   kLiteral,      // value
@@ -95,4 +95,4 @@ struct Statement {
 /// The template as a group. Throws Error with the line for syntax that is malformed or not supported.
 Statement parse_template(std::string_view text);
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

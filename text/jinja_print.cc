@@ -8,7 +8,7 @@
 #include "text/jinja_text.h"
 #include "text/tokenizer_utf8.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 namespace {
 
 constexpr int kMaxJsonDepth = 60;
@@ -256,4 +256,4 @@ std::string to_json(const Value& value, const JsonStyle& style) {
 
 Value from_json(const nlohmann::ordered_json& json) { return from_json(json, 0); }
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

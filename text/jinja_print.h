@@ -6,7 +6,7 @@
 
 #include "text/jinja_value.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 
 /// Python's str() and repr(). Throw Error for what prints as an address, and for too large a text.
 std::string print(const Value& value);
@@ -29,4 +29,4 @@ std::string to_json(const Value& value, const JsonStyle& style = {});
 /// Throws Error for numbers that do not fit and for too deep a nesting.
 Value from_json(const nlohmann::ordered_json& json);
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

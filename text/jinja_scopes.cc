@@ -2,7 +2,7 @@
 
 #include <set>
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 namespace {
 
 struct Frame {
@@ -142,4 +142,4 @@ void analyze_scopes(Statement& root) {
   Analyzer().scope(root.body, frame, root.hidden);
 }
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

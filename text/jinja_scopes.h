@@ -7,9 +7,9 @@
 
 #include "text/jinja_parser.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 
 /// Fills in what Statement says is found here, for the root and everything below.
 void analyze_scopes(Statement& root);
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

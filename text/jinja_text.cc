@@ -5,7 +5,7 @@
 #include "core/error.h"
 #include "text/tokenizer_utf8.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 namespace {
 
 constexpr size_t kMaxText = size_t{1} << 24;
@@ -223,4 +223,4 @@ std::string text_escape(std::string_view text) {
   return out;
 }
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

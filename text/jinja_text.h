@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 
 /// A few doublings in a loop must not fill the memory: throws Error for a text or list larger than any honest
 /// template makes.
@@ -61,4 +61,4 @@ std::string text_repr(std::string_view text);
 /// What HTML escapes: & < > ' ".
 std::string text_escape(std::string_view text);
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

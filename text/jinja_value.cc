@@ -5,7 +5,7 @@
 
 #include "core/error.h"
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 
 namespace {
 
@@ -277,4 +277,4 @@ bool Value::operator==(const Value& other) const {
   return is_undefined() || same(other);
 }
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

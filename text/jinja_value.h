@@ -16,7 +16,7 @@
 #include <variant>
 #include <vector>
 
-namespace orrery::jinja {
+namespace orrery::text::jinja {
 
 class Value;
 class Machine;
@@ -171,4 +171,4 @@ void check_no_namespace(const Value& value);
 /// The same text for equal keys, a different one for others. Throws Error for what is not hashable.
 std::string hash_key(const Value& value);
 
-}  // namespace orrery::jinja
+}  // namespace orrery::text::jinja

@@ -3,7 +3,7 @@
 #include "core/error.h"
 #include "text/tokenizer_utf8.h"
 
-namespace orrery {
+namespace orrery::text {
 namespace {
 
 /// GPT-2: contractions; words, numbers and other runs with at most one space before; spaces, the last one of
@@ -180,4 +180,4 @@ std::vector<std::string> PreTokenizer::apply(std::string_view text, bool at_star
   return out;
 }
 
-}  // namespace orrery
+}  // namespace orrery::text

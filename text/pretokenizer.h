@@ -12,7 +12,7 @@
 #include "text/tokenizer_json.h"
 #include "text/tokenizer_pattern.h"
 
-namespace orrery {
+namespace orrery::text {
 
 /// GPT-2's alphabet: each byte as one printable character, so that any text is a sequence of vocabulary
 /// characters.
@@ -67,4 +67,4 @@ class PreTokenizer {
   ByteAlphabet alphabet_;
 };
 
-}  // namespace orrery
+}  // namespace orrery::text

@@ -13,7 +13,7 @@
 #include "text/tokenizer_special.h"
 #include "text/tokenizer_utf8.h"
 
-namespace orrery {
+namespace orrery::text {
 
 struct Tokenizer::Parts {
   Parts(TokenizerJson& parsed, const std::string& file, TokenizerConfig&& config_in);
@@ -234,4 +234,4 @@ std::string IncrementalDecoder::take(bool more_follows) {
   return text;
 }
 
-}  // namespace orrery
+}  // namespace orrery::text

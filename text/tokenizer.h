@@ -20,7 +20,7 @@
 #include <string_view>
 #include <vector>
 
-namespace orrery {
+namespace orrery::text {
 
 /// What counts instead of a file of the folder; empty: the folder's own.
 struct TokenizerReplacements {
@@ -123,4 +123,4 @@ class IncrementalDecoder {
   std::string pending_;  // bytes not given out
 };
 
-}  // namespace orrery
+}  // namespace orrery::text

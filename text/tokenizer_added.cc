@@ -4,7 +4,7 @@
 
 #include "text/tokenizer_utf8.h"
 
-namespace orrery {
+namespace orrery::text {
 namespace {
 
 size_t previous_character(std::string_view text, size_t offset) {
@@ -96,4 +96,4 @@ std::vector<TextSegment> AddedTokenFinder::split(std::string_view text) const {
   return segments;
 }
 
-}  // namespace orrery
+}  // namespace orrery::text

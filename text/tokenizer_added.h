@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-namespace orrery {
+namespace orrery::text {
 
 struct AddedToken {
   int32_t id = 0;
@@ -55,4 +55,4 @@ class AddedTokenFinder {
   std::array<bool, 256> starts_{};  // bytes that some pattern starts with
 };
 
-}  // namespace orrery
+}  // namespace orrery::text

@@ -8,7 +8,7 @@
 #include "text/tokenizer_special.h"
 #include "text/tokenizer_utf8.h"
 
-namespace orrery {
+namespace orrery::text {
 namespace {
 
 namespace fs = std::filesystem;
@@ -234,4 +234,4 @@ TokenizerConfig read_tokenizer_config(const fs::path& folder, const JsonNode& to
   return out;
 }
 
-}  // namespace orrery
+}  // namespace orrery::text

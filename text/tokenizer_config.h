@@ -22,7 +22,7 @@
 #include "text/tokenizer_added.h"
 #include "text/tokenizer_json.h"
 
-namespace orrery {
+namespace orrery::text {
 
 /// What a key such as "bos_token" says.
 struct TokenName {
@@ -61,4 +61,4 @@ void replace_chat_template(const std::filesystem::path& file, TokenizerConfig& c
 std::map<std::string, std::string> class_token_names(std::string_view tokenizer_class,
                                                      std::string_view model_type, bool byte_level);
 
-}  // namespace orrery
+}  // namespace orrery::text

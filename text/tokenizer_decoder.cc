@@ -3,7 +3,7 @@
 #include "core/error.h"
 #include "text/tokenizer_utf8.h"
 
-namespace orrery {
+namespace orrery::text {
 namespace {
 
 /// The byte of a token "<0xHH>", or -1.
@@ -202,4 +202,4 @@ std::string TokenDecoder::token_bytes(std::string_view token, bool is_first) con
   return text;
 }
 
-}  // namespace orrery
+}  // namespace orrery::text

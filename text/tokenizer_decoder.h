@@ -12,7 +12,7 @@
 #include "text/tokenizer_json.h"
 #include "text/tokenizer_pattern.h"
 
-namespace orrery {
+namespace orrery::text {
 
 class TokenDecoder {
  public:
@@ -62,4 +62,4 @@ class TokenDecoder {
   bool fused_ = false;
 };
 
-}  // namespace orrery
+}  // namespace orrery::text

@@ -3,7 +3,7 @@
 #include "core/error.h"
 #include "core/lfs_pointer.h"
 
-namespace orrery {
+namespace orrery::text {
 namespace {
 
 using nlohmann::json;
@@ -312,4 +312,4 @@ void JsonNode::wrong_type(const char* expected) const {
   fail_here(fmt::format("must be {}, not {}", expected, type_name(*value_)));
 }
 
-}  // namespace orrery
+}  // namespace orrery::text

@@ -13,7 +13,7 @@
 
 #include "text/tokenizer_vocabulary.h"
 
-namespace orrery {
+namespace orrery::text {
 
 /// One merge rule, as two texts. They point into TokenizerJson::merge_bytes.
 struct MergeText {
@@ -88,4 +88,4 @@ class JsonNode {
   std::string path_;
 };
 
-}  // namespace orrery
+}  // namespace orrery::text

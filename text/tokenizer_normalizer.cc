@@ -11,7 +11,7 @@
 #include "core/error.h"
 #include "text/tokenizer_utf8.h"
 
-namespace orrery {
+namespace orrery::text {
 namespace {
 
 std::string utf8proc_form(const std::string& text, int options) {
@@ -145,4 +145,4 @@ std::string Normalizer::apply(std::string_view text) const {
   return out;
 }
 
-}  // namespace orrery
+}  // namespace orrery::text

@@ -10,7 +10,7 @@
 #include "text/tokenizer_json.h"
 #include "text/tokenizer_pattern.h"
 
-namespace orrery {
+namespace orrery::text {
 
 class Normalizer {
  public:
@@ -37,4 +37,4 @@ class Normalizer {
   std::vector<Step> steps_;
 };
 
-}  // namespace orrery
+}  // namespace orrery::text

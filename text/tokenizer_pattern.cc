@@ -2,7 +2,7 @@
 
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::text {
 
 Pattern::Pattern(const JsonNode& node) {
   const JsonNode text = node.member("String"), expression = node.member("Regex");
@@ -56,4 +56,4 @@ std::string Pattern::replace_all(std::string_view text, std::string_view content
   return out;
 }
 
-}  // namespace orrery
+}  // namespace orrery::text

@@ -9,7 +9,7 @@
 #include "text/tokenizer_json.h"
 #include "text/tokenizer_regex.h"
 
-namespace orrery {
+namespace orrery::text {
 
 /// Bytes that the steps of a normalizer, pre-tokenizer or decoder may make of `bytes`: far more than any
 /// honest one, and little enough that steps that each double a text do not fill the memory.
@@ -38,4 +38,4 @@ class Pattern {
   std::optional<Regex> regex_;
 };
 
-}  // namespace orrery
+}  // namespace orrery::text

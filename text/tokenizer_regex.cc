@@ -10,7 +10,7 @@
 #include "core/error.h"
 #include "text/tokenizer_utf8.h"
 
-namespace orrery {
+namespace orrery::text {
 namespace {
 
 constexpr size_t kMaxPattern = 64 * 1024;
@@ -261,4 +261,4 @@ void Regex::for_each_match(std::string_view text, const std::function<void(size_
   }
 }
 
-}  // namespace orrery
+}  // namespace orrery::text

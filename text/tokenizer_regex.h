@@ -10,7 +10,7 @@
 #include <string>
 #include <string_view>
 
-namespace orrery {
+namespace orrery::text {
 
 class Regex {
  public:
@@ -33,4 +33,4 @@ class Regex {
 /// The same expression in PCRE2's syntax (exposed for tests). Throws Error "where: ...".
 std::string pcre2_syntax(std::string_view oniguruma, const std::string& where);
 
-}  // namespace orrery
+}  // namespace orrery::text

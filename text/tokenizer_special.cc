@@ -5,7 +5,7 @@
 
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::text {
 namespace {
 
 void append_template(const JsonNode& node, SequenceFrame& frame) {
@@ -147,4 +147,4 @@ std::vector<AddedTokenSource> merge_added_tokens(const JsonNode& added_tokens, c
   return std::move(list.tokens);
 }
 
-}  // namespace orrery
+}  // namespace orrery::text

@@ -12,7 +12,7 @@
 #include "text/tokenizer_config.h"
 #include "text/tokenizer_json.h"
 
-namespace orrery {
+namespace orrery::text {
 
 /// Ids that encode(text, true) puts around a single sequence.
 struct SequenceFrame {
@@ -41,4 +41,4 @@ struct AddedTokenSource {
 std::vector<AddedTokenSource> merge_added_tokens(const JsonNode& added_tokens, const std::string& file,
                                                  const TokenizerConfig& config, const Vocabulary& vocabulary);
 
-}  // namespace orrery
+}  // namespace orrery::text

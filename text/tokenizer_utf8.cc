@@ -2,7 +2,7 @@
 
 #include <utf8proc.h>
 
-namespace orrery {
+namespace orrery::text {
 namespace {
 
 enum class Form { kComplete, kMalformed, kUnfinished };
@@ -113,4 +113,4 @@ bool is_word_character(uint32_t c) {
   }
 }
 
-}  // namespace orrery
+}  // namespace orrery::text

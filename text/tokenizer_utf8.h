@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-namespace orrery {
+namespace orrery::text {
 
 /// U+FFFD, what stands for bytes that are not UTF-8.
 inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";
@@ -39,4 +39,4 @@ bool is_white_space(uint32_t code_point);
 /// A "word" character of regular expressions: Alphabetic, marks, decimal digits, connectors, joiners.
 bool is_word_character(uint32_t code_point);
 
-}  // namespace orrery
+}  // namespace orrery::text

@@ -4,7 +4,7 @@
 
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::text {
 namespace {
 
 uint32_t hash_of(std::string_view token) {
@@ -63,4 +63,4 @@ std::string_view Vocabulary::token(int32_t id) const {
   return index < 0 ? std::string_view() : text(entries_[static_cast<size_t>(index)]);
 }
 
-}  // namespace orrery
+}  // namespace orrery::text

@@ -8,7 +8,7 @@
 #include <string_view>
 #include <vector>
 
-namespace orrery {
+namespace orrery::text {
 
 class Vocabulary {
  public:
@@ -50,4 +50,4 @@ class Vocabulary {
   std::vector<int32_t> by_id_;  // index into entries_, or -1
 };
 
-}  // namespace orrery
+}  // namespace orrery::text

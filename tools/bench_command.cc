@@ -11,7 +11,7 @@
 #include "tools/model_options.h"
 #include "tools/ranks.h"
 
-namespace orrery {
+namespace orrery::tools {
 namespace {
 
 nlohmann::ordered_json to_json(const Breakdown::Row& row) {
@@ -80,10 +80,10 @@ void check_options(const BenchOptions& b, const std::string& name) {
 }
 
 /// What all ranks must be called with alike.
-std::vector<Fact> facts(const CLI::App& command, const Options& options) {
+std::vector<experiments::Fact> facts(const CLI::App& command, const Options& options) {
   const BenchOptions& b = options.bench;
-  std::vector<Fact> all = {{"command", "bench " + command.get_name(), ""},
-                           {"--dtype", options.model.dtype, ""}};
+  std::vector<experiments::Fact> all = {{"command", "bench " + command.get_name(), ""},
+                                        {"--dtype", options.model.dtype, ""}};
   for (const auto& [flag, value] : {std::pair<const char*, int64_t>{"--batch", b.batch},
                                     {"--seq-len", b.seq_len},
                                     {"--prompts", b.prompts},
@@ -99,8 +99,8 @@ std::vector<Fact> facts(const CLI::App& command, const Options& options) {
 }
 
 /// Names the options where memory ends.
-BenchReport run_bench(BenchReport (*bench)(const BenchOptions&, Communicator&), const BenchOptions& options,
-                      Communicator& world, const std::string& name) {
+BenchReport run_bench(BenchReport (*bench)(const BenchOptions&, comm::Communicator&),
+                      const BenchOptions& options, comm::Communicator& world, const std::string& name) {
   try {
     return bench(options, world);
   } catch (const std::exception& error) {
@@ -111,13 +111,14 @@ BenchReport run_bench(BenchReport (*bench)(const BenchOptions&, Communicator&), 
                     name == "rollout" ? "--batch, --prompt-len or --gen-len"
                     : name == "step"  ? "--max-token-len, --prompts, --samples, --prompt-len or --gen-len"
                                       : "--max-token-len, --batch or --seq-len");
-    if (dynamic_cast<const AgreedError*>(&error) != nullptr) throw AgreedError(text, plain.exit_code);
+    if (dynamic_cast<const experiments::AgreedError*>(&error) != nullptr)
+      throw experiments::AgreedError(text, plain.exit_code);
     throw UserError(text, plain.exit_code);
   }
 }
 
 void add_one(CLI::App& parent, Command& run, const std::string& name, const std::string& help,
-             const std::string& example, BenchReport (*bench)(const BenchOptions&, Communicator&)) {
+             const std::string& example, BenchReport (*bench)(const BenchOptions&, comm::Communicator&)) {
   CLI::App* command = parent.add_subcommand(name, help);
   command->footer("Example:\n  " + example);
   auto options = std::make_shared<Options>();
@@ -151,8 +152,8 @@ void add_one(CLI::App& parent, Command& run, const std::string& name, const std:
       options->bench.compute_dtype = options->model.compute_dtype();
       options->bench.ctx = options->model.context();
       check_options(options->bench, name);
-      return run_on_ranks([&](CommWorld& ranks) {
-        agree(ranks.world(), facts(*command, *options));
+      return run_on_ranks([&](comm::CommWorld& ranks) {
+        experiments::agree(ranks.world(), facts(*command, *options));
         if (options->model.threads == 0) {
           Context& ctx = options->bench.ctx;
           ctx.threads = std::max(1, ctx.threads / std::max(1, ranks.local_ranks()));
@@ -204,4 +205,4 @@ void add_bench_command(CLI::App& app, Command& run) {
       bench_step);
 }
 
-}  // namespace orrery
+}  // namespace orrery::tools

@@ -9,7 +9,7 @@
 #include "text/tokenizer_utf8.h"
 #include "tools/commands.h"
 
-namespace orrery {
+namespace orrery::tools {
 namespace {
 
 constexpr size_t kMaxFile = size_t{1} << 30;
@@ -26,9 +26,9 @@ std::string read_text(const std::string& option, const std::string& file) {
   return text.str();
 }
 
-void check_depth(const OrderedJson& json, const std::string& where) {
+void check_depth(const text::OrderedJson& json, const std::string& where) {
   try {
-    check_json_depth(json, where);
+    text::check_json_depth(json, where);
   } catch (const Error& error) {
     fail_usage("{}", error.what());
   }
@@ -42,7 +42,7 @@ void check_keys(const std::string& text, const std::string& where) {
   }
 }
 
-OrderedJson tools_of(const OrderedJson& json, const std::string& where) {
+text::OrderedJson tools_of(const text::OrderedJson& json, const std::string& where) {
   if (json.is_null()) return {};
   check_depth(json, where);
   if (!json.is_array()) fail_usage("{}: tools are {}, not a list", where, json.type_name());
@@ -52,11 +52,12 @@ OrderedJson tools_of(const OrderedJson& json, const std::string& where) {
   return json;
 }
 
-Conversation conversation(const OrderedJson& json, const OrderedJson& tools, const std::string& where) {
+Conversation conversation(const text::OrderedJson& json, const text::OrderedJson& tools,
+                          const std::string& where) {
   check_depth(json, where);
   Conversation out;
   out.options.tools = tools;
-  const OrderedJson* messages = &json;
+  const text::OrderedJson* messages = &json;
   if (json.is_object()) {
     messages = nullptr;
     for (const auto& [key, value] : json.items()) {
@@ -84,16 +85,16 @@ Conversation conversation(const OrderedJson& json, const OrderedJson& tools, con
     fail_usage("{}: give a list of messages, or an object with \"messages\"", where);
   }
   try {
-    out.messages = chat_messages_from_json(*messages, where);
+    out.messages = text::chat_messages_from_json(*messages, where);
   } catch (const Error& error) {
     fail_usage("{}", error.what());
   }
   return out;
 }
 
-std::vector<Conversation> read_file(const std::string& file, const OrderedJson& tools) {
+std::vector<Conversation> read_file(const std::string& file, const text::OrderedJson& tools) {
   const std::string text = read_text("--messages", file);
-  if (OrderedJson whole = OrderedJson::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (text::OrderedJson whole = text::OrderedJson::parse(text, nullptr, /*allow_exceptions=*/false);
       !whole.is_discarded()) {
     check_keys(text, "--messages " + file);
     return {conversation(whole, tools, "--messages " + file)};
@@ -105,7 +106,7 @@ std::vector<Conversation> read_file(const std::string& file, const OrderedJson& 
     ++number;
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     const std::string where = fmt::format("--messages {}:{}", file, number);
-    const OrderedJson json = OrderedJson::parse(line, nullptr, /*allow_exceptions=*/false);
+    const text::OrderedJson json = text::OrderedJson::parse(line, nullptr, /*allow_exceptions=*/false);
     if (json.is_discarded()) fail_usage("{}: neither the file nor this line is JSON", where);
     check_keys(line, where);
     out.push_back(conversation(json, tools, where));
@@ -130,33 +131,34 @@ void ChatInput::add_to(CLI::App& command) {
             "several times");
 }
 
-OrderedJson template_arguments(const std::vector<std::string>& assignments) {
-  OrderedJson out = OrderedJson::object();
+text::OrderedJson template_arguments(const std::vector<std::string>& assignments) {
+  text::OrderedJson out = text::OrderedJson::object();
   for (const std::string& assignment : assignments) {
     const size_t equals = assignment.find('=');
     if (equals == 0 || equals == std::string::npos)
       fail_usage("--template-arg '{}': give NAME=VALUE, such as enable_thinking=false",
                  assignment.substr(0, 60));
     const std::string name = assignment.substr(0, equals), text = assignment.substr(equals + 1);
-    if (find_invalid_utf8(assignment) != std::string::npos) fail_usage("--template-arg {}: not UTF-8", name);
+    if (text::find_invalid_utf8(assignment) != std::string::npos)
+      fail_usage("--template-arg {}: not UTF-8", name);
     if (text == "True" || text == "False") {
       out[name] = text == "True";
       continue;
     }
-    OrderedJson value = OrderedJson::parse(text, nullptr, /*allow_exceptions=*/false);
+    text::OrderedJson value = text::OrderedJson::parse(text, nullptr, /*allow_exceptions=*/false);
     check_depth(value, "--template-arg " + name);
     if (!value.is_discarded()) check_keys(text, "--template-arg " + name);
-    out[name] = value.is_discarded() ? OrderedJson(text) : std::move(value);
+    out[name] = value.is_discarded() ? text::OrderedJson(text) : std::move(value);
   }
   return out;
 }
 
 std::vector<Conversation> read_conversations(const ChatInput& input,
                                              const std::vector<std::string>& prompts) {
-  OrderedJson tools;
+  text::OrderedJson tools;
   if (!input.tools_file.empty()) {
     const std::string text = read_text("--tools", input.tools_file);
-    const OrderedJson json = OrderedJson::parse(text, nullptr, /*allow_exceptions=*/false);
+    const text::OrderedJson json = text::OrderedJson::parse(text, nullptr, /*allow_exceptions=*/false);
     if (json.is_discarded()) fail_usage("--tools {}: not JSON", input.tools_file);
     check_keys(text, "--tools " + input.tools_file);
     tools = tools_of(json, "--tools " + input.tools_file);
@@ -173,4 +175,4 @@ std::vector<Conversation> read_conversations(const ChatInput& input,
   return out;
 }
 
-}  // namespace orrery
+}  // namespace orrery::tools

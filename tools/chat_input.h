@@ -8,7 +8,7 @@
 
 #include "text/chat_template.h"
 
-namespace orrery {
+namespace orrery::tools {
 
 struct ChatInput {
   bool chat = false;
@@ -21,8 +21,8 @@ struct ChatInput {
 };
 
 struct Conversation {
-  std::vector<ChatMessage> messages;
-  ChatOptions options;
+  std::vector<text::ChatMessage> messages;
+  text::ChatOptions options;
 };
 
 /// One conversation for each prompt, or those of the file: a list of messages, an object with `messages` and
@@ -32,6 +32,6 @@ std::vector<Conversation> read_conversations(const ChatInput& input, const std::
 
 /// The --template-arg options as an object. A value is JSON (false, 3, "text", [1]) or else a text as it
 /// stands.
-OrderedJson template_arguments(const std::vector<std::string>& assignments);
+text::OrderedJson template_arguments(const std::vector<std::string>& assignments);
 
-}  // namespace orrery
+}  // namespace orrery::tools

@@ -18,7 +18,7 @@
 #include "storage/hf_folder.h"
 #include "tools/commands.h"
 
-namespace orrery {
+namespace orrery::tools {
 namespace {
 
 namespace fs = std::filesystem;
@@ -50,13 +50,15 @@ std::string reward_text(const std::optional<double>& reward) {
 }
 
 /// "grpo 200", "sft 600", "import"
-std::string stage_text(const CheckpointInfo& info) {
+std::string stage_text(const storage::CheckpointInfo& info) {
   return info.state ? fmt::format("{} {}", info.stage, info.state->stage_step()) : info.stage;
 }
 
-int64_t stage_step(const CheckpointInfo& info) { return info.state ? info.state->stage_step() : 0; }
+int64_t stage_step(const storage::CheckpointInfo& info) { return info.state ? info.state->stage_step() : 0; }
 
-std::string state_text(const CheckpointInfo& info) { return info.state ? state_to_json(*info.state) : "{}"; }
+std::string state_text(const storage::CheckpointInfo& info) {
+  return info.state ? storage::state_to_json(*info.state) : "{}";
+}
 
 std::string shape_text(const std::vector<int64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
@@ -102,22 +104,22 @@ fs::path checkpoints_of(const fs::path& path) {
 }
 
 bool is_checkpoint(const fs::path& path) {
-  return fs::exists(path / kManifestFile) || path.filename().string().starts_with("step_");
+  return fs::exists(path / storage::kManifestFile) || path.filename().string().starts_with("step_");
 }
 
 /// A checkpoint folder as it is, or the newest one of a run folder, good or not.
 fs::path newest_checkpoint(const fs::path& path) {
   if (is_checkpoint(path)) return path;
-  const auto all = list_checkpoints(checkpoints_of(path));
+  const auto all = storage::list_checkpoints(checkpoints_of(path));
   if (all.empty()) fail("{} is no checkpoint and holds none", path.string());
   return all.back().folder;
 }
 
 /// Opens a checkpoint folder, or the newest good one of a run folder, saying which ones it passed over.
-Checkpoint open_good(const fs::path& path) {
-  if (is_checkpoint(path)) return Checkpoint(path);
-  auto good =
-      latest_good_checkpoint(checkpoints_of(path), [](const fs::path& folder, const std::string& reason) {
+storage::Checkpoint open_good(const fs::path& path) {
+  if (is_checkpoint(path)) return storage::Checkpoint(path);
+  auto good = storage::latest_good_checkpoint(
+      checkpoints_of(path), [](const fs::path& folder, const std::string& reason) {
         spdlog::warn("{} is passed over: {}", folder.string(), reason);
       });
   if (!good) fail("{} is no checkpoint and holds no good one", path.string());
@@ -129,10 +131,10 @@ Checkpoint open_good(const fs::path& path) {
 
 void list(const Options& options) {
   const fs::path folder = checkpoints_of(options.path);
-  const auto all = list_checkpoints(folder);
+  const auto all = storage::list_checkpoints(folder);
   if (options.json) {
     ordered_json out = ordered_json::array();
-    for (const CheckpointSummary& s : all) {
+    for (const storage::CheckpointSummary& s : all) {
       ordered_json row = {{"step", s.step}, {"path", s.folder.string()}, {"good", s.problem.empty()}};
       if (s.problem.empty()) {
         row.update({{"stage", s.info.stage},
@@ -155,7 +157,7 @@ void list(const Options& options) {
   }
   std::vector<std::vector<std::string>> rows = {
       {"step", "stage", "size", "saved", "reward", "ranks", "path"}};
-  for (const CheckpointSummary& s : all) {
+  for (const storage::CheckpointSummary& s : all) {
     const bool good = s.problem.empty();
     rows.push_back({fmt::to_string(s.step), good ? stage_text(s.info) : "-", good ? size_text(s.bytes) : "-",
                     good ? time_text(s.info.unix_time) : "-", good ? reward_text(s.info.reward) : "-",
@@ -166,10 +168,10 @@ void list(const Options& options) {
 }
 
 void show(const Options& options) {
-  const Checkpoint c = open_good(options.path);
-  const CheckpointInfo& info = c.info();
-  const auto stats = weight_stats(c);
-  const std::string hash = checkpoint_hash(c);
+  const storage::Checkpoint c = open_good(options.path);
+  const storage::CheckpointInfo& info = c.info();
+  const auto stats = storage::weight_stats(c);
+  const std::string hash = storage::checkpoint_hash(c);
   if (options.json) {
     ordered_json out;
     out["path"] = c.folder().string();
@@ -186,7 +188,7 @@ void show(const Options& options) {
     out["run_config"] = info.run_config_yaml;
     out["model_config"] = ordered_json::parse(info.model_config_json);
     out["tensors"] = ordered_json::array();
-    for (const TensorStats& t : stats) {
+    for (const storage::TensorStats& t : stats) {
       out["tensors"].push_back({{"name", t.name},
                                 {"shape", t.shape},
                                 {"dtype", "f32"},
@@ -210,7 +212,7 @@ void show(const Options& options) {
   print_indented(info.model_config_json);
   std::vector<std::vector<std::string>> rows = {
       {"tensor", "shape", "dtype", "norm", "min", "max", "NaN", "hash"}};
-  for (const TensorStats& t : stats) {
+  for (const storage::TensorStats& t : stats) {
     rows.push_back({t.name, shape_text(t.shape), "f32", fmt::format("{:.6g}", t.norm),
                     fmt::format("{:.4g}", t.min), fmt::format("{:.4g}", t.max), fmt::to_string(t.nan_count),
                     t.sha256.substr(0, 12)});
@@ -221,7 +223,7 @@ void show(const Options& options) {
 void verify(const Options& options) {
   const fs::path folder = newest_checkpoint(options.path);
   try {
-    const Checkpoint c(folder);
+    const storage::Checkpoint c(folder);
     const size_t files = c.manifest().slices.size() + c.manifest().tokenizer.size() + 1;
     if (options.json) {
       fmt::print(
@@ -243,8 +245,8 @@ void verify(const Options& options) {
 }
 
 void hash(const Options& options) {
-  const Checkpoint c = open_good(options.path);
-  const std::string digest = checkpoint_hash(c);
+  const storage::Checkpoint c = open_good(options.path);
+  const std::string digest = storage::checkpoint_hash(c);
   if (options.json) {
     fmt::print(
         "{}\n",
@@ -254,7 +256,7 @@ void hash(const Options& options) {
   }
 }
 
-ordered_json array_diff_json(const ArrayDiff& d) {
+ordered_json array_diff_json(const storage::ArrayDiff& d) {
   return {{"equal", d.differing == 0},
           {"differing", d.differing},
           {"max_abs", number_json(d.max_abs)},
@@ -262,17 +264,17 @@ ordered_json array_diff_json(const ArrayDiff& d) {
 }
 
 /// One line that answers the question.
-std::string diff_verdict(const CheckpointDiff& d, int64_t step_a, int64_t step_b) {
+std::string diff_verdict(const storage::CheckpointDiff& d, int64_t step_a, int64_t step_b) {
   if (d.equal_tensors()) {
     return step_a == step_b ? "identical" : fmt::format("identical tensors, steps {} and {}", step_a, step_b);
   }
   const auto count = [&](auto&& field) {
     return std::count_if(d.tensors.begin(), d.tensors.end(),
-                         [&](const TensorDiff& t) { return (t.*field).differing != 0; });
+                         [&](const storage::TensorDiff& t) { return (t.*field).differing != 0; });
   };
-  std::string text =
-      fmt::format("of {} tensors in both, {} differ in weights, {} in adam_m, {} in adam_v", d.tensors.size(),
-                  count(&TensorDiff::weights), count(&TensorDiff::adam_m), count(&TensorDiff::adam_v));
+  std::string text = fmt::format("of {} tensors in both, {} differ in weights, {} in adam_m, {} in adam_v",
+                                 d.tensors.size(), count(&storage::TensorDiff::weights),
+                                 count(&storage::TensorDiff::adam_m), count(&storage::TensorDiff::adam_v));
   const auto add = [&](const std::vector<std::string>& names, const char* what) {
     if (!names.empty())
       text += fmt::format("; {} {} ({}{})", names.size(), what, names[0], names.size() > 1 ? ", ..." : "");
@@ -284,8 +286,8 @@ std::string diff_verdict(const CheckpointDiff& d, int64_t step_a, int64_t step_b
 }
 
 void diff(const Options& options) {
-  const Checkpoint a = open_good(options.path), b = open_good(options.other);
-  const CheckpointDiff d = diff_checkpoints(a, b);
+  const storage::Checkpoint a = open_good(options.path), b = open_good(options.other);
+  const storage::CheckpointDiff d = storage::diff_checkpoints(a, b);
   if (options.json) {
     ordered_json out = {{"a", a.folder().string()},
                         {"b", b.folder().string()},
@@ -295,7 +297,7 @@ void diff(const Options& options) {
                         {"only_b", d.only_b},
                         {"reshaped", d.reshaped}};
     out["tensors"] = ordered_json::array();
-    for (const TensorDiff& t : d.tensors) {
+    for (const storage::TensorDiff& t : d.tensors) {
       out["tensors"].push_back({{"name", t.name},
                                 {"weights", array_diff_json(t.weights)},
                                 {"adam_m", array_diff_json(t.adam_m)},
@@ -306,10 +308,10 @@ void diff(const Options& options) {
   }
   std::vector<std::vector<std::string>> rows = {
       {"tensor", "weights", "max abs", "max rel", "adam_m", "adam_v"}};
-  const auto cell = [](const ArrayDiff& x, int64_t size) {
+  const auto cell = [](const storage::ArrayDiff& x, int64_t size) {
     return x.differing == 0 ? std::string("equal") : fmt::format("{} of {} differ", x.differing, size);
   };
-  for (const TensorDiff& t : d.tensors) {
+  for (const storage::TensorDiff& t : d.tensors) {
     int64_t size = 1;
     for (const int64_t n : t.shape) size *= n;
     rows.push_back({t.name, cell(t.weights, size), fmt::format("{:.3g}", t.weights.max_abs),
@@ -324,11 +326,11 @@ DType dtype_of(const std::string& name) {
 }
 
 void export_checkpoint(const Options& options) {
-  const Checkpoint c = open_good(options.path);
+  const storage::Checkpoint c = open_good(options.path);
   std::vector<float> weights(static_cast<size_t>(c.flat_size()));
   c.read(0, c.flat_size(), weights, {}, {});
-  save_hf_folder(options.other, c.config(), c.table(), weights, dtype_of(options.dtype),
-                 c.tokenizer_folder());
+  storage::save_hf_folder(options.other, c.config(), c.table(), weights, dtype_of(options.dtype),
+                          c.tokenizer_folder());
   const bool tokenizer = !c.tokenizer_folder().empty();
   if (options.json) {
     fmt::print("{}\n", ordered_json({{"path", options.other},
@@ -349,19 +351,20 @@ void import_folder(const Options& options) {
   const fs::path target = (given.has_filename() ? given : given.parent_path()).lexically_normal();
   if (fs::exists(target)) fail_usage("{} exists; name a new checkpoint folder", target.string());
   const std::string name = target.filename().string();
-  if (name.starts_with("step_") && name != checkpoint_name(0)) {
-    fail_usage("{}: an imported checkpoint is of step 0; name it {}", target.string(), checkpoint_name(0));
+  if (name.starts_with("step_") && name != storage::checkpoint_name(0)) {
+    fail_usage("{}: an imported checkpoint is of step 0; name it {}", target.string(),
+               storage::checkpoint_name(0));
   }
-  const ModelConfig config = load_model_config(source);
-  const ParameterTable table(config);
+  const models::ModelConfig config = models::load_model_config(source);
+  const models::ParameterTable table(config);
   const auto size = static_cast<size_t>(table.flat_size());
   std::vector<float> weights(size);
-  load_hf_weights({}, source, config, table, weights);
+  storage::load_hf_weights({}, source, config, table, weights);
   const std::vector<float> zeros(size);
 
-  CheckpointInfo info;
-  info.stage = kImportStage;
-  info.model_config_json = model_config_json(config, "float32");
+  storage::CheckpointInfo info;
+  info.stage = storage::kImportStage;
+  info.model_config_json = models::model_config_json(config, "float32");
   fs::path temporary = target;
   temporary += ".tmp-import";
   std::error_code error;
@@ -370,9 +373,9 @@ void import_folder(const Options& options) {
   if (error) fail("cannot create {}: {}", temporary.string(), error.message());
   try {
     const Extent all{0, table.flat_size()};
-    const auto entry = write_checkpoint_slice(temporary, 0, 1, table.flat_size(),
-                                              {std::span(&all, 1), weights, zeros, zeros});
-    publish_checkpoint(temporary, target, info, table, {entry}, source);
+    const auto entry = storage::write_checkpoint_slice(temporary, 0, 1, table.flat_size(),
+                                                       {std::span(&all, 1), weights, zeros, zeros});
+    storage::publish_checkpoint(temporary, target, info, table, {entry}, source);
   } catch (...) {
     fs::remove_all(temporary, error);
     throw;
@@ -459,4 +462,4 @@ void add_ckpt_command(CLI::App& app, Command& run) {
       });
 }
 
-}  // namespace orrery
+}  // namespace orrery::tools

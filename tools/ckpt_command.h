@@ -3,9 +3,9 @@
 
 #include "tools/commands.h"
 
-namespace orrery {
+namespace orrery::tools {
 
 /// As the other commands of tools/commands.h.
 void add_ckpt_command(CLI::App& app, Command& run);
 
-}  // namespace orrery
+}  // namespace orrery::tools

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-namespace orrery {
+namespace orrery::tools {
 
 /// Of --ranks: more than any job has.
 inline constexpr int64_t kMostRanks = 1 << 20;
@@ -90,4 +90,4 @@ inline CLI::Validator one_of(std::vector<std::string> choices) {
       "");
 }
 
-}  // namespace orrery
+}  // namespace orrery::tools

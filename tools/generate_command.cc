@@ -15,7 +15,7 @@
 #include "tools/commands.h"
 #include "tools/model_options.h"
 
-namespace orrery {
+namespace orrery::tools {
 namespace {
 
 struct GenerateOptions {
@@ -24,13 +24,13 @@ struct GenerateOptions {
   ChatInput input;
   bool json = false, ignore_eos = false, print_prompt = false;
   int64_t max_new_tokens = 128;
-  SamplingParams sampling;
+  kernels::SamplingParams sampling;
   uint32_t n = 1;
   uint64_t seed = 1;
   std::vector<std::string> stop;
 };
 
-std::vector<int32_t> text_tokens(const Tokenizer& tokenizer, const std::string& prompt) {
+std::vector<int32_t> text_tokens(const text::Tokenizer& tokenizer, const std::string& prompt) {
   std::vector<int32_t> ids = tokenizer.encode(prompt, /*add_special_tokens=*/true);
   if (ids.empty() && tokenizer.bos_id()) ids.push_back(*tokenizer.bos_id());
   if (ids.empty())
@@ -40,8 +40,8 @@ std::vector<int32_t> text_tokens(const Tokenizer& tokenizer, const std::string& 
 
 /// Prints what the model would be asked, and asks nothing: the texts, or with --json a line each with prompt
 /// and prompt_ids, or error.
-int print_prompts(const GenerateOptions& options, const Tokenizer& tokenizer) {
-  std::optional<ChatTemplate> chat;
+int print_prompts(const GenerateOptions& options, const text::Tokenizer& tokenizer) {
+  std::optional<text::ChatTemplate> chat;
   std::vector<Conversation> conversations;
   if (options.input.chat) {
     chat.emplace(tokenizer, template_arguments(options.input.template_args));
@@ -74,7 +74,7 @@ int print_prompts(const GenerateOptions& options, const Tokenizer& tokenizer) {
 /// What the option parser does not see.
 void check(const GenerateOptions& options) {
   const float t = options.sampling.temperature;
-  if (!is_temperature(t)) fail_usage("--temperature {}: give 0 (greedy), or at least 1e-6", t);
+  if (!kernels::is_temperature(t)) fail_usage("--temperature {}: give 0 (greedy), or at least 1e-6", t);
   const ChatInput& input = options.input;
   if (!input.chat) {
     for (const auto& [name, given] : {std::pair<const char*, bool>{"--system", input.system.has_value()},
@@ -92,7 +92,7 @@ void check(const GenerateOptions& options) {
   if (input.system && !input.messages_file.empty())
     fail_usage("--system does not go with --messages: write the system message into the file");
   for (const std::string& prompt : options.prompts) {
-    if (const size_t bad = find_invalid_utf8(prompt); bad != std::string::npos)
+    if (const size_t bad = text::find_invalid_utf8(prompt); bad != std::string::npos)
       fail_usage("--prompt is not UTF-8: byte {} of {} is malformed", bad, prompt.size());
   }
   for (const std::string& stop : options.stop) {
@@ -104,8 +104,8 @@ int generate(const GenerateOptions& options) {
   check(options);
   const Timer timer;
   const Context ctx = options.model.context();
-  const ModelSource source(options.model.folder, "--model");
-  const Tokenizer tokenizer = source.tokenizer(options.input.template_file);
+  const experiments::ModelSource source(options.model.folder, "--model");
+  const text::Tokenizer tokenizer = source.tokenizer(options.input.template_file);
   if (options.input.chat && tokenizer.chat_template().empty()) {
     const bool of_chat = options.prompts.empty() || options.input.system || !options.input.tools_file.empty();
     fail_usage("--chat: {} has no chat template; {}", source.name(),
@@ -116,7 +116,7 @@ int generate(const GenerateOptions& options) {
   if (options.print_prompt) return print_prompts(options, tokenizer);
   std::vector<std::vector<int32_t>> prompts;
   if (options.input.chat) {
-    const ChatTemplate chat(tokenizer, template_arguments(options.input.template_args));
+    const text::ChatTemplate chat(tokenizer, template_arguments(options.input.template_args));
     for (const Conversation& one : read_conversations(options.input, options.prompts))
       prompts.push_back(
           tokenizer.encode(chat.render(one.messages, one.options), /*add_special_tokens=*/false));
@@ -129,22 +129,23 @@ int generate(const GenerateOptions& options) {
   if (!options.input.chat && !tokenizer.chat_template().empty() && !options.json) {
     spdlog::info("this model has a chat template; --chat asks it as a user would");
   }
-  const ModelConfig model_config = source.config();
+  const models::ModelConfig model_config = source.config();
   const int64_t positions = model_config.max_position_embeddings;
   if (longest >= positions) {
     fail_usage("the longest prompt has {} tokens, but {} handles {} positions; shorten it", longest,
                source.name(), positions);
   }
-  EngineConfig config;
+  rollout::EngineConfig config;
   config.max_num_seqs = std::min<int64_t>(static_cast<int64_t>(prompts.size()) * options.n, 64);
   config.max_model_len = std::min(positions, longest + options.max_new_tokens);
-  config.kv_cache_bytes = std::max(
-      config.kv_cache_bytes, longest_sequence_bytes(model_config, config.max_model_len, "--max-new-tokens"));
-  const std::unique_ptr<Transformer> model =
+  config.kv_cache_bytes =
+      std::max(config.kv_cache_bytes,
+               experiments::longest_sequence_bytes(model_config, config.max_model_len, "--max-new-tokens"));
+  const std::unique_ptr<models::Transformer> model =
       source.transformer(ctx, tokenizer, options.model.compute_dtype(), longest + options.max_new_tokens);
-  Engine engine(ctx, *model, &tokenizer, config);
+  rollout::Engine engine(ctx, *model, &tokenizer, config);
   for (size_t i = 0; i < prompts.size(); ++i) {
-    GenerateRequest request;
+    rollout::GenerateRequest request;
     request.seed = options.seed;
     request.prompt_index = i;
     request.n = options.n;
@@ -157,29 +158,31 @@ int generate(const GenerateOptions& options) {
   }
   const double ready = timer.seconds();
   double first_token = 0;
-  std::vector<GenerateResult> results;
+  std::vector<rollout::GenerateResult> results;
   while (engine.has_work()) {
-    for (GenerateResult& result : engine.step()) results.push_back(std::move(result));
+    for (rollout::GenerateResult& result : engine.step()) results.push_back(std::move(result));
     if (first_token == 0) first_token = timer.seconds();
   }
   const double seconds = timer.seconds() - ready;
-  std::sort(results.begin(), results.end(), [](const GenerateResult& a, const GenerateResult& b) {
-    return std::tie(a.prompt_index, a.sample_index) < std::tie(b.prompt_index, b.sample_index);
-  });
+  std::sort(results.begin(), results.end(),
+            [](const rollout::GenerateResult& a, const rollout::GenerateResult& b) {
+              return std::tie(a.prompt_index, a.sample_index) < std::tie(b.prompt_index, b.sample_index);
+            });
   size_t tokens = 0;
-  for (const GenerateResult& result : results) {
+  for (const rollout::GenerateResult& result : results) {
     tokens += result.tokens.size();
     const std::string text = tokenizer.decode(result.text_tokens(), /*skip_special_tokens=*/true);
     if (options.json) {
-      const nlohmann::ordered_json row = {{"prompt_index", result.prompt_index},
-                                          {"sample_index", result.sample_index},
-                                          {"prompt_ids", prompts[result.prompt_index]},
-                                          {"ids", result.tokens},
-                                          {"logprobs", result.logprobs},
-                                          {"entropies", result.entropies},
-                                          {"finish_reason", finish_reason_name(result.finish_reason)},
-                                          {"text", text},
-                                          {"first_token_s", first_token}};
+      const nlohmann::ordered_json row = {
+          {"prompt_index", result.prompt_index},
+          {"sample_index", result.sample_index},
+          {"prompt_ids", prompts[result.prompt_index]},
+          {"ids", result.tokens},
+          {"logprobs", result.logprobs},
+          {"entropies", result.entropies},
+          {"finish_reason", rollout::finish_reason_name(result.finish_reason)},
+          {"text", text},
+          {"first_token_s", first_token}};
       std::printf("%s\n", row.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
     } else {
       if (results.size() > 1)
@@ -228,4 +231,4 @@ void add_generate_command(CLI::App& app, Command& run) {
   command->callback([=, &run] { run = [=] { return generate(*options); }; });
 }
 
-}  // namespace orrery
+}  // namespace orrery::tools

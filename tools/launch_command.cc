@@ -7,7 +7,7 @@
 #include "launch/launcher.h"
 #include "tools/commands.h"
 
-namespace orrery {
+namespace orrery::tools {
 void add_launch_command(CLI::App& app, Command& run, const std::vector<std::string>& mpirun_words) {
   CLI::App* command = app.add_subcommand(
       "launch", "Train under mpirun, restarting from the last checkpoint when ranks crash or hang");
@@ -23,7 +23,7 @@ void add_launch_command(CLI::App& app, Command& run, const std::vector<std::stri
       "a second later or more ends them at once. RUN_DIR/status.json says what every rank does, and at last "
       "how the run ended.\n"
       "For Slurm see tools/slurm/train.sbatch.");
-  auto options = std::make_shared<LaunchOptions>();
+  auto options = std::make_shared<launch::LaunchOptions>();
   options->mpirun_arguments = mpirun_words;
   auto hang_timeout = std::make_shared<double>(-1);
   command->add_option("config", options->config, "YAML file")->required();
@@ -55,13 +55,13 @@ void add_launch_command(CLI::App& app, Command& run, const std::vector<std::stri
       ->capture_default_str();
   command->callback([=, &run] {
     run = [=] {
-      LaunchOptions chosen = *options;
+      launch::LaunchOptions chosen = *options;
       if (*hang_timeout >= 0) chosen.hang_timeout = *hang_timeout;
-      const proto::Config config = load_config(chosen.config, chosen.overrides);
-      check_config(config, chosen.ranks);
-      return run_launch(chosen, config);
+      const proto::Config config = config::load_config(chosen.config, chosen.overrides);
+      experiments::check_config(config, chosen.ranks);
+      return launch::run_launch(chosen, config);
     };
   });
 }
 
-}  // namespace orrery
+}  // namespace orrery::tools

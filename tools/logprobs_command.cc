@@ -11,7 +11,7 @@
 #include "tools/commands.h"
 #include "tools/model_options.h"
 
-namespace orrery {
+namespace orrery::tools {
 namespace {
 
 /// Ids of a file: a JSON array, or an object with "ids", or numbers separated by white space or commas.
@@ -51,24 +51,25 @@ std::vector<int32_t> read_ids(const std::string& path, int64_t vocab) {
 
 int logprobs(const ModelOptions& options, const std::string& path, double temperature, bool json) {
   const Context ctx = options.context();
-  const ModelSource source(options.folder, "--model");
-  const Tokenizer tokenizer = source.tokenizer();
-  const ModelConfig config = source.config();
+  const experiments::ModelSource source(options.folder, "--model");
+  const text::Tokenizer tokenizer = source.tokenizer();
+  const models::ModelConfig config = source.config();
   const std::vector<int32_t> ids = read_ids(path, config.vocab_size);
   if (static_cast<int64_t>(ids.size()) > config.max_position_embeddings) {
     fail("{}: {} ids, but the model handles {} positions", path, ids.size(), config.max_position_embeddings);
   }
-  const std::unique_ptr<Transformer> model = source.transformer(ctx, tokenizer, options.compute_dtype(), 0);
+  const std::unique_ptr<models::Transformer> model =
+      source.transformer(ctx, tokenizer, options.compute_dtype(), 0);
   const std::vector<uint8_t> mask(ids.size() - 1, 1);
-  Tree tree{std::span(ids).first(1), {}};
+  learners::Tree tree{std::span(ids).first(1), {}};
   tree.leaves.emplace_back();
   tree.leaves.front().tokens = std::span(ids).subspan(1);
   tree.leaves.front().loss_mask = mask;
-  MicroBatch batch;
-  append_tree(batch, tree);
+  learners::MicroBatch batch;
+  learners::append_tree(batch, tree);
   std::vector<float> logp(mask.size()), entropy(mask.size());
   Arena arena;
-  batch_logprobs(ctx, *model, static_cast<float>(temperature), batch, logp, entropy, arena);
+  learners::batch_logprobs(ctx, *model, static_cast<float>(temperature), batch, logp, entropy, arena);
   double sum = 0;
   for (const float value : logp) sum += value;
   if (json) {
@@ -107,4 +108,4 @@ void add_logprobs_command(CLI::App& app, Command& run) {
   command->callback([=, &run] { run = [=] { return logprobs(*options, *path, *temperature, *json); }; });
 }
 
-}  // namespace orrery
+}  // namespace orrery::tools

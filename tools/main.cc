@@ -35,32 +35,32 @@ int run_main(int argc, char** argv) {
   app.name("orrery");
   app.set_version_flag("--version", ORRERY_VERSION);
   app.require_subcommand(1);
-  orrery::Command command;
-  orrery::add_train_command(app, command);
+  orrery::tools::Command command;
+  orrery::tools::add_train_command(app, command);
   // What follows -- in `orrery launch` are mpirun's words: CLI11 would look for our options among them.
   int own = argc;
   if (argc > 1 && std::string_view(argv[1]) == "launch") {
     own = static_cast<int>(std::find(argv, argv + argc, std::string_view("--")) - argv);
   }
-  orrery::add_launch_command(app, command, {argv + std::min(own + 1, argc), argv + argc});
-  orrery::add_eval_command(app, command);
-  orrery::add_generate_command(app, command);
-  orrery::add_logprobs_command(app, command);
-  orrery::add_config_command(app, command);
-  orrery::add_bench_command(app, command);
-  orrery::add_ckpt_command(app, command);
-  orrery::add_rollouts_command(app, command);
+  orrery::tools::add_launch_command(app, command, {argv + std::min(own + 1, argc), argv + argc});
+  orrery::tools::add_eval_command(app, command);
+  orrery::tools::add_generate_command(app, command);
+  orrery::tools::add_logprobs_command(app, command);
+  orrery::tools::add_config_command(app, command);
+  orrery::tools::add_bench_command(app, command);
+  orrery::tools::add_ckpt_command(app, command);
+  orrery::tools::add_rollouts_command(app, command);
   try {
-    app.parse(orrery::words_to_parse(app, own, argv));
+    app.parse(orrery::tools::words_to_parse(app, own, argv));
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    orrery::fail_usage("{}", orrery::usage_text(named_command(app), error));
+    orrery::fail_usage("{}", orrery::tools::usage_text(named_command(app), error));
   }
   orrery::init_log(0, 1);
   if (const char* faults = std::getenv("ORRERY_FAULT")) orrery::arm_faults(faults);
   orrery::end_on_closed_pipes();
-  orrery::require_cpu_support();
-  if (const char* target = std::getenv("ORRERY_CPU_TARGET")) orrery::set_cpu_target(target);
+  orrery::kernels::require_cpu_support();
+  if (const char* target = std::getenv("ORRERY_CPU_TARGET")) orrery::kernels::set_cpu_target(target);
   const int code = command();
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
     if (orrery::reader_is_gone(STDOUT_FILENO)) return code;  // it has what it wanted

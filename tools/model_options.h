@@ -10,7 +10,7 @@
 #include "core/parallel.h"
 #include "tools/commands.h"
 
-namespace orrery {
+namespace orrery::tools {
 
 struct ModelOptions {
   std::string folder;
@@ -35,4 +35,4 @@ struct ModelOptions {
   }
 };
 
-}  // namespace orrery
+}  // namespace orrery::tools

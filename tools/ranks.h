@@ -12,14 +12,14 @@
 #include "experiments/together.h"
 #include "launch/stop_signal.h"
 
-namespace orrery {
+namespace orrery::tools {
 
 /// Returns what `work(CommWorld&)` does. An error that all ranks agree on is printed once; any other ends all
 /// ranks. What a rank did last is printed after failures whose cause is not plain.
 template <class Work>
 int run_on_ranks(Work&& work) {
-  CommWorld ranks;
-  const Communicator& world = ranks.world();
+  comm::CommWorld ranks;
+  const comm::Communicator& world = ranks.world();
   init_log(world.rank(), world.size());
   set_fault_rank(world.rank());
   const int shown_rank = world.size() > 1 ? world.rank() : -1;
@@ -34,8 +34,9 @@ int run_on_ranks(Work&& work) {
   PlainError failure;
   try {
     return work(ranks);
-  } catch (const AgreedError& error) {
-    install_stop_handlers(/*tell=*/false);  // mpirun sends SIGTERM to the rank that is the last to leave
+  } catch (const experiments::AgreedError& error) {
+    launch::install_stop_handlers(
+        /*tell=*/false);  // mpirun sends SIGTERM to the rank that is the last to leave
     if (world.rank() == 0) std::fprintf(stderr, "orrery: %s\n", error.what());
     return error.exit_code();
   } catch (const std::exception& error) {
@@ -47,4 +48,4 @@ int run_on_ranks(Work&& work) {
   ranks.abort(failure.exit_code);
 }
 
-}  // namespace orrery
+}  // namespace orrery::tools

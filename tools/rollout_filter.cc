@@ -8,7 +8,7 @@
 
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::tools {
 namespace {
 
 /// The whole of `text` as a number.
@@ -102,11 +102,11 @@ StepFilter parse_step_filter(const std::string& text) {
   return filter;
 }
 
-bool RolloutFilter::matches(const RolloutFile& file) const {
+bool RolloutFilter::matches(const rollout::RolloutFile& file) const {
   return (!step || step->matches(file.step)) && (!stage || *stage == file.stage);
 }
 
-bool RolloutFilter::matches(const Trajectory& sample, const std::string* prompt_text) const {
+bool RolloutFilter::matches(const rollout::Trajectory& sample, const std::string* prompt_text) const {
   if (reward && !reward->matches(sample.reward)) return false;
   if (prompt_index && *prompt_index != sample.prompt_index) return false;
   if (!grep) return true;
@@ -115,4 +115,4 @@ bool RolloutFilter::matches(const Trajectory& sample, const std::string* prompt_
          (prompt_text != nullptr && holds(*prompt_text));
 }
 
-}  // namespace orrery
+}  // namespace orrery::tools

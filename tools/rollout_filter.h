@@ -7,7 +7,7 @@
 
 #include "rollout/rollout_file.h"
 
-namespace orrery {
+namespace orrery::tools {
 
 /// "0", "<0.5", ">=1", "!=0"
 struct RewardFilter {
@@ -37,9 +37,9 @@ struct RolloutFilter {
   std::optional<std::string> grep;   ///< a part of prompt, response or truth, letter by letter
   std::optional<std::string> stage;  ///< kRlStage or kValidationStage
 
-  bool matches(const RolloutFile& file) const;
+  bool matches(const rollout::RolloutFile& file) const;
   /// A sample of a file that matches. `prompt_text` may be null.
-  bool matches(const Trajectory& sample, const std::string* prompt_text) const;
+  bool matches(const rollout::Trajectory& sample, const std::string* prompt_text) const;
 };
 
-}  // namespace orrery
+}  // namespace orrery::tools

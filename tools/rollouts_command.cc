@@ -14,7 +14,7 @@
 #include "tools/commands.h"
 #include "tools/rollout_filter.h"
 
-namespace orrery {
+namespace orrery::tools {
 namespace {
 
 namespace fs = std::filesystem;
@@ -28,7 +28,7 @@ struct RolloutsOptions {
 };
 
 /// The files that `path` means. Usage Error when there are none.
-std::vector<RolloutEntry> find_files(const std::string& path) {
+std::vector<launch::RolloutEntry> find_files(const std::string& path) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
   if (!fs::exists(status)) fail_usage("{}: no such file or folder", path);
@@ -36,14 +36,15 @@ std::vector<RolloutEntry> find_files(const std::string& path) {
     if (!fs::is_regular_file(status)) fail_usage("{} is not a regular file", path);
     return {{path, -1, false}};
   }
-  if (fs::exists(fs::path(path) / kManifestFile, error)) {
+  if (fs::exists(fs::path(path) / storage::kManifestFile, error)) {
     fail_usage(
         "{} is a checkpoint, which holds weights and no samples (orrery ckpt show tells of it); give the "
         "run's folder, or its rollouts/",
         path);
   }
   const fs::path inside = fs::path(path) / "rollouts";
-  std::vector<RolloutEntry> files = list_rollouts(fs::is_directory(inside, error) ? inside : fs::path(path));
+  std::vector<launch::RolloutEntry> files =
+      launch::list_rollouts(fs::is_directory(inside, error) ? inside : fs::path(path));
   if (files.empty()) {
     fail_usage(
         "{} holds no rollouts (step_*.h5, val_step_*.h5): a run writes them every trainer.rollout_save_freq "
@@ -54,26 +55,27 @@ std::vector<RolloutEntry> find_files(const std::string& path) {
 }
 
 /// "step 606 (grpo 6)"; of a validation "validation at step 606 (grpo 6)".
-std::string file_title(const RolloutFile& file) {
-  const std::string step = fmt::format("step {} ({} {})", file.step, kRlStage, file.stage_step);
-  if (file.stage == kRlStage) return step;
-  return fmt::format("{} at {}", file.stage == kValidationStage ? "validation" : visible_text(file.stage),
-                     step);
+std::string file_title(const rollout::RolloutFile& file) {
+  const std::string step = fmt::format("step {} ({} {})", file.step, rollout::kRlStage, file.stage_step);
+  if (file.stage == rollout::kRlStage) return step;
+  return fmt::format(
+      "{} at {}",
+      file.stage == rollout::kValidationStage ? "validation" : experiments::visible_text(file.stage), step);
 }
 
 /// A block of lines, an empty one at the end.
-std::string sample_block(const RolloutFile& file, const Group& group, const Trajectory& sample,
-                         const std::string* prompt_text) {
+std::string sample_block(const rollout::RolloutFile& file, const rollout::Group& group,
+                         const rollout::Trajectory& sample, const std::string* prompt_text) {
   constexpr size_t kIndent = 12;
   std::string block = fmt::format("{} | prompt {} | sample {} | reward {:.6g} | {} | {} tokens | {}",
                                   file_title(file), sample.prompt_index, sample.sample_index, sample.reward,
-                                  finish_reason_name(sample.finish_reason), sample.tokens.size(),
-                                  visible_text(sample.data_source));
+                                  rollout::finish_reason_name(sample.finish_reason), sample.tokens.size(),
+                                  experiments::visible_text(sample.data_source));
   if (!sample.data_file.empty())
-    block += fmt::format(" | {}:{}", visible_text(sample.data_file), sample.data_row);
+    block += fmt::format(" | {}:{}", experiments::visible_text(sample.data_file), sample.data_row);
   block += '\n';
   const auto add = [&](const char* name, const std::string& text) {
-    block += fmt::format("  {:<{}}{}\n", name, kIndent - 2, visible_text(text, kIndent));
+    block += fmt::format("  {:<{}}{}\n", name, kIndent - 2, experiments::visible_text(text, kIndent));
   };
   std::string extra;
   for (const auto& [name, value] : sample.reward_extra)
@@ -90,15 +92,16 @@ std::string sample_block(const RolloutFile& file, const Group& group, const Traj
   return block + '\n';
 }
 
-std::string sample_line(const RolloutFile& file, const Trajectory& sample, const std::string* prompt_text) {
+std::string sample_line(const rollout::RolloutFile& file, const rollout::Trajectory& sample,
+                        const std::string* prompt_text) {
   nlohmann::ordered_json row = {{"step", file.step}, {"stage", file.stage}, {"stage_step", file.stage_step}};
-  row.update(sample_to_json(sample, prompt_text));
+  row.update(experiments::sample_to_json(sample, prompt_text));
   row["prompt_tokens"] = sample.prompt_tokens;
   row["tokens"] = sample.tokens;
   row["logprobs"] = sample.logprobs;
   row["entropies"] = sample.entropies;
   row["loss_mask"] = sample.loss_mask;
-  return json_line(row) + '\n';
+  return experiments::json_line(row) + '\n';
 }
 
 class Listing {
@@ -109,17 +112,18 @@ class Listing {
     if (options.prompt_index) filter_.prompt_index = static_cast<uint64_t>(*options.prompt_index);
     if (options.grep && options.grep->empty()) fail_usage("--grep is empty; give a text to look for");
     filter_.grep = options.grep;
-    if (options.stage && *options.stage != kRlStage && *options.stage != kValidationStage)
-      fail_usage("--stage {}: give {} or {}", *options.stage, kRlStage, kValidationStage);
+    if (options.stage && *options.stage != rollout::kRlStage && *options.stage != rollout::kValidationStage)
+      fail_usage("--stage {}: give {} or {}", *options.stage, rollout::kRlStage, rollout::kValidationStage);
     filter_.stage = options.stage;
     for (const std::string& path : options.paths) {
       if (is_checksum_of_another(path)) continue;
-      for (RolloutEntry& file : find_files(path)) {
+      for (launch::RolloutEntry& file : find_files(path)) {
         ++found_;
         // A name that says another step need not be opened.
         const bool named = file.step >= 0;
         if (named && filter_.step && !filter_.step->matches(static_cast<uint64_t>(file.step))) continue;
-        if (named && filter_.stage && (*filter_.stage == kValidationStage) != file.validation) continue;
+        if (named && filter_.stage && (*filter_.stage == rollout::kValidationStage) != file.validation)
+          continue;
         files_.push_back(std::move(file));
       }
     }
@@ -128,9 +132,9 @@ class Listing {
   int run() {
     warn_of_missing_checksums();
     int code = kExitOk;
-    for (const RolloutEntry& file : files_) {
+    for (const launch::RolloutEntry& file : files_) {
       try {
-        show(read_rollout_file(file.path, MissingChecksum::kReadInChildFirst));
+        show(rollout::read_rollout_file(file.path, rollout::MissingChecksum::kReadInChildFirst));
       } catch (const Error& error) {
         if (files_.size() == 1) throw;
         std::fprintf(stderr, "orrery: %s\n", error.what());  // the others can be read
@@ -148,8 +152,9 @@ class Listing {
  private:
   /// `rollouts/*` names files and their checksums.
   bool is_checksum_of_another(const std::string& path) const {
-    return std::ranges::any_of(
-        options_.paths, [&](const std::string& other) { return rollout_checksum_path(other) == path; });
+    return std::ranges::any_of(options_.paths, [&](const std::string& other) {
+      return rollout::rollout_checksum_path(other) == path;
+    });
   }
 
   bool is_done() const {
@@ -159,9 +164,9 @@ class Listing {
   void warn_of_missing_checksums() const {
     size_t missing = 0;
     std::string first;
-    for (const RolloutEntry& file : files_) {
+    for (const launch::RolloutEntry& file : files_) {
       std::error_code error;
-      if (fs::exists(rollout_checksum_path(file.path), error)) continue;
+      if (fs::exists(rollout::rollout_checksum_path(file.path), error)) continue;
       if (missing++ == 0) first = file.path.string();
     }
     if (missing == 0) return;
@@ -169,12 +174,12 @@ class Listing {
                  missing == 1 ? " has" : fmt::format(" and {} more file(s) have", missing - 1));
   }
 
-  void show(const RolloutFile& file) {
+  void show(const rollout::RolloutFile& file) {
     const bool file_matches = filter_.matches(file);
     for (size_t g = 0; g < file.groups.size(); ++g) {
-      const Group& group = file.groups[g];
+      const rollout::Group& group = file.groups[g];
       const std::string* prompt_text = file.prompt_texts.empty() ? nullptr : &file.prompt_texts[g];
-      for (const Trajectory& sample : group.samples) {
+      for (const rollout::Trajectory& sample : group.samples) {
         ++seen_;
         if (!file_matches || !filter_.matches(sample, prompt_text)) continue;
         const std::string text = options_.json ? sample_line(file, sample, prompt_text)
@@ -188,7 +193,7 @@ class Listing {
 
   const RolloutsOptions& options_;
   RolloutFilter filter_;
-  std::vector<RolloutEntry> files_;  // to be opened
+  std::vector<launch::RolloutEntry> files_;  // to be opened
   size_t found_ = 0;
   int64_t seen_ = 0, shown_ = 0;
 };
@@ -223,4 +228,4 @@ void add_rollouts_command(CLI::App& app, Command& run) {
   command->callback([=, &run] { run = [=] { return Listing(*options).run(); }; });
 }
 
-}  // namespace orrery
+}  // namespace orrery::tools

@@ -14,19 +14,20 @@
 #include "tools/commands.h"
 #include "tools/ranks.h"
 
-namespace orrery {
+namespace orrery::tools {
 namespace {
 
 /// As run_on_ranks, with the config, checked for `use`: work(config, ranks).
 /// Error when the ranks were not given the same.
 template <class Work>
 int run_config_on_ranks(const std::string& command, const std::string& config_path,
-                        const std::vector<std::string>& overrides, ConfigUse use, Work&& work) {
-  return run_on_ranks([&](CommWorld& ranks) {
+                        const std::vector<std::string>& overrides, experiments::ConfigUse use, Work&& work) {
+  return run_on_ranks([&](comm::CommWorld& ranks) {
     proto::Config config;
-    together(ranks.world(), [&] { config = load_config(config_path, overrides); });
-    agree_on_config(ranks.world(), command, config);
-    together(ranks.world(), [&] { check_config(config, ranks.world().size(), use); });
+    experiments::together(ranks.world(), [&] { config = config::load_config(config_path, overrides); });
+    experiments::agree_on_config(ranks.world(), command, config);
+    experiments::together(ranks.world(),
+                          [&] { experiments::check_config(config, ranks.world().size(), use); });
     return work(config, ranks);
   });
 }
@@ -49,10 +50,11 @@ void add_train_command(CLI::App& app, Command& run) {
   command->add_option("overrides", *overrides, "key=value pairs that replace values of the file");
   command->callback([=, &run] {
     run = [=] {
-      catch_early_stop();
-      return run_config_on_ranks(
-          "train", *config, *overrides, ConfigUse::kTraining,
-          [](const proto::Config& c, CommWorld& ranks) { return run_training(c, config_to_yaml(c), ranks); });
+      launch::catch_early_stop();
+      return run_config_on_ranks("train", *config, *overrides, experiments::ConfigUse::kTraining,
+                                 [](const proto::Config& c, comm::CommWorld& ranks) {
+                                   return experiments::run_training(c, config::config_to_yaml(c), ranks);
+                                 });
     };
   });
 }
@@ -67,7 +69,7 @@ void add_eval_command(CLI::App& app, Command& run) {
       "reward. --out keeps the samples themselves, a JSON object a line, with prompt, response, truth, "
       "reward and whether the answer is correct.");
   auto config = std::make_shared<std::string>();
-  auto options = std::make_shared<EvaluationOptions>();
+  auto options = std::make_shared<experiments::EvaluationOptions>();
   auto overrides = std::make_shared<std::vector<std::string>>();
   command->add_option("config", *config, "YAML file")->required();
   command->add_option("overrides", *overrides, "key=value pairs that replace values of the file");
@@ -82,9 +84,10 @@ void add_eval_command(CLI::App& app, Command& run) {
       options->config_file = *config;
       const std::string called =
           fmt::format("eval{}{}", options->checkpoint.empty() ? "" : " --checkpoint ", options->checkpoint);
-      return run_config_on_ranks(called, *config, *overrides, ConfigUse::kEvaluation,
-                                 [=](const proto::Config& c, CommWorld& ranks) {
-                                   return run_evaluation(c, *options, ranks.world(), ranks.local_ranks());
+      return run_config_on_ranks(called, *config, *overrides, experiments::ConfigUse::kEvaluation,
+                                 [=](const proto::Config& c, comm::CommWorld& ranks) {
+                                   return experiments::run_evaluation(c, *options, ranks.world(),
+                                                                      ranks.local_ranks());
                                  });
     };
   });
@@ -115,19 +118,19 @@ void add_config_command(CLI::App& app, Command& run) {
         return kExitOk;
       }
       if (config->empty()) fail_usage("config: CONFIG is missing; see orrery config --help");
-      const proto::Config resolved = load_config(*config, *overrides);
-      check_config(resolved, *ranks);
-      warn_of_threads(resolved);
+      const proto::Config resolved = config::load_config(*config, *overrides);
+      experiments::check_config(resolved, *ranks);
+      experiments::warn_of_threads(resolved);
       if (*files) {
-        std::printf("%s", describe_files(resolved).c_str());
+        std::printf("%s", experiments::describe_files(resolved).c_str());
         return kExitOk;
       }
-      std::printf("%s", config_to_yaml(resolved).c_str());
+      std::printf("%s", config::config_to_yaml(resolved).c_str());
       std::fflush(stdout);
-      std::fprintf(stderr, "%s\n", describe_batch(resolved, *ranks).c_str());
+      std::fprintf(stderr, "%s\n", experiments::describe_batch(resolved, *ranks).c_str());
       return kExitOk;
     };
   });
 }
 
-}  // namespace orrery
+}  // namespace orrery::tools

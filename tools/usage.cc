@@ -9,7 +9,7 @@
 #include "config/config_keys.h"
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::tools {
 namespace {
 
 std::vector<std::string> command_names(const CLI::App& command) {
@@ -80,7 +80,7 @@ std::string closest_name(std::string_view word, const std::vector<std::string>& 
     if (known.size() < 2) continue;
     // A beginning is an abbreviation: --temp.
     const bool begins = given.size() >= 3 && known.starts_with(given);
-    const size_t distance = begins ? 1 : edit_distance(given, known);
+    const size_t distance = begins ? 1 : config::edit_distance(given, known);
     if (distance > std::max<size_t>(1, std::min<size_t>(3, known.size() / 3))) continue;
     if (distance > best_distance || (distance == best_distance && name.size() >= best.size())) continue;
     best = name;
@@ -131,4 +131,4 @@ std::string usage_text(const CLI::App& command, const CLI::ParseError& error) {
   return fmt::format("{}{}; see {} --help", prefix(command), text, name);
 }
 
-}  // namespace orrery
+}  // namespace orrery::tools

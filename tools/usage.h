@@ -7,7 +7,7 @@
 #include <string_view>
 #include <vector>
 
-namespace orrery {
+namespace orrery::tools {
 
 /// "orrery ckpt show", for messages.
 std::string command_line_name(const CLI::App& command);
@@ -24,4 +24,4 @@ std::string closest_name(std::string_view word, const std::vector<std::string>& 
 /// The line for what CLI11 found wrong. `command`: the innermost that was named.
 std::string usage_text(const CLI::App& command, const CLI::ParseError& error);
 
-}  // namespace orrery
+}  // namespace orrery::tools

@@ -5,7 +5,7 @@
 #include "tools/commands.h"
 #include "tools/usage.h"
 
-namespace orrery {
+namespace orrery::tools {
 namespace {
 
 /// Null when `app` has none of this name.
@@ -75,4 +75,4 @@ std::vector<std::string> words_to_parse(const CLI::App& app, int argc, const cha
   return words;
 }
 
-}  // namespace orrery
+}  // namespace orrery::tools

@@ -7,7 +7,7 @@
 #include "actors/envs/answer_line.h"
 #include "actors/envs/latex_words.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 constexpr std::string_view kHashes = "####";
@@ -109,4 +109,4 @@ std::optional<MarkedAnswer> last_marked_answer(std::string_view plain) {
   return hashes.heading ? std::optional(hashes.heading->answer) : std::nullopt;
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -8,7 +8,7 @@
 #include <optional>
 #include <string_view>
 
-namespace orrery {
+namespace orrery::actors {
 
 struct MarkedAnswer {
   enum class Mark { kHashes, kBox, kHeading };
@@ -22,4 +22,4 @@ std::optional<MarkedAnswer> last_marked_answer(std::string_view plain);
 /// Of boxes alone. A box whose braces do not end is none.
 std::optional<MarkedAnswer> last_boxed_answer(std::string_view plain);
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -10,7 +10,7 @@
 #include "actors/envs/number_scanner.h"
 #include "actors/envs/units.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 constexpr std::string_view kBlank = " \t\r\n\v\f";
@@ -260,4 +260,4 @@ AnswerLine read_answer_line(std::string_view line, bool is_last) {
   return other;
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -11,7 +11,7 @@
 
 #include <string_view>
 
-namespace orrery {
+namespace orrery::actors {
 
 struct AnswerLine {
   bool heading = false;
@@ -21,4 +21,4 @@ struct AnswerLine {
 /// `line` is plain_text() behind the mark; `is_last`: nothing follows it in the response. Linear time.
 AnswerLine read_answer_line(std::string_view line, bool is_last);
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -10,7 +10,7 @@
 #include "core/error.h"
 #include "core/rng.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 constexpr uint32_t kHeldOutShare = 5;  // one pair in so many is held out
@@ -141,4 +141,4 @@ std::unique_ptr<Environment> make_arithmetic(const proto::ArithmeticSection& con
   return std::make_unique<Arithmetic>(config, seed);
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -8,8 +8,8 @@
 
 #include "actors/environment.h"
 
-namespace orrery {
+namespace orrery::actors {
 
 std::unique_ptr<Environment> make_arithmetic(const proto::ArithmeticSection& config, uint64_t seed);
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -9,7 +9,7 @@
 #include "core/error.h"
 #include "core/rng.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 constexpr std::array kWords = {"dog", "ball", "tree", "happy",  "park",  "flower", "cake",  "bird",
@@ -144,4 +144,4 @@ std::unique_ptr<Environment> make_constraint(const proto::ConstraintSection& con
   return std::make_unique<Constraint>(config, seed);
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -7,8 +7,8 @@
 
 #include "actors/environment.h"
 
-namespace orrery {
+namespace orrery::actors {
 
 std::unique_ptr<Environment> make_constraint(const proto::ConstraintSection& config, uint64_t seed);
 
-}  // namespace orrery
+}  // namespace orrery::actors

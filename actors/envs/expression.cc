@@ -7,7 +7,7 @@
 #include "actors/envs/latex_text.h"
 #include "actors/envs/latex_words.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 constexpr std::string_view kBlank = " \t\r\n\v\f";
@@ -226,4 +226,4 @@ bool same(const Expression& a, const Expression& b) {
                     });
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -11,7 +11,7 @@
 
 #include "actors/envs/quantity.h"
 
-namespace orrery {
+namespace orrery::actors {
 
 struct Expression {
   struct Element {
@@ -32,4 +32,4 @@ Expression parse_expression(std::string_view plain);
 /// Never true of empty ones.
 bool same(const Expression& a, const Expression& b);
 
-}  // namespace orrery
+}  // namespace orrery::actors

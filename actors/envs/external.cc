@@ -10,7 +10,7 @@
 #include "actors/worker_pool.h"
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 constexpr std::array kPromptKeys = {"prompt", "messages", "question", "problem"};
@@ -99,8 +99,8 @@ class ExternalEpisode final : public Episode {
   ExternalEpisode(const Row& row, Split split, const SampleId& id, Pool& pool)
       : row_(row), split_(split), id_(id), pool_(pool) {}
 
-  const std::vector<ChatMessage>& messages() const override { return row_.prompt.messages; }
-  const OrderedJson& tools() const override { return row_.prompt.tools; }
+  const std::vector<text::ChatMessage>& messages() const override { return row_.prompt.messages; }
+  const text::OrderedJson& tools() const override { return row_.prompt.tools; }
   const std::string& prompt() const override { return row_.prompt.text; }
   const std::string& data_source() const override { return row_.data_source; }
   std::string truth() const override { return row_.truth; }
@@ -241,4 +241,4 @@ std::unique_ptr<Environment> make_external(const proto::DataSection& data) {
   return std::make_unique<External>(data);
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

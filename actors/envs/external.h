@@ -10,9 +10,9 @@
 
 #include "actors/environment.h"
 
-namespace orrery {
+namespace orrery::actors {
 
 /// Reads data.train_files and data.val_files; as make_environment. `data` is copied.
 std::unique_ptr<Environment> make_external(const proto::DataSection& data);
 
-}  // namespace orrery
+}  // namespace orrery::actors

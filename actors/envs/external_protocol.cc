@@ -6,7 +6,7 @@
 
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 constexpr size_t kMostParts = 64, kLongestName = 64;
@@ -113,4 +113,4 @@ ExternalAnswer read_answer(const std::vector<JsonMember>& answer) {
   return read;
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

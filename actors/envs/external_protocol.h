@@ -8,7 +8,7 @@
 #include "actors/environment.h"
 #include "actors/json_members.h"
 
-namespace orrery {
+namespace orrery::actors {
 
 /// What a request says. Members named _json are JSON texts, passed on as they are.
 struct ExternalRequest {
@@ -41,4 +41,4 @@ std::string json_text(std::string_view text);
 /// ", {"role": ..., "content": ...}"
 std::string turn_json(const char* role, std::string_view content);
 
-}  // namespace orrery
+}  // namespace orrery::actors

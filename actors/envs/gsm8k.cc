@@ -8,14 +8,14 @@
 #include "actors/jsonl.h"
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 constexpr std::string_view kAnswerMark = "####";
 
 struct Row {
-  std::vector<ChatMessage> messages;
-  OrderedJson tools;  // null where the row has none
+  std::vector<text::ChatMessage> messages;
+  text::OrderedJson tools;  // null where the row has none
   std::string prompt, data_source;
   std::vector<std::string> truths;  // each of them is right
   proto::RewardRule rule = proto::GSM8K;
@@ -233,4 +233,4 @@ std::unique_ptr<Environment> make_gsm8k(const proto::DataSection& data) {
   return std::make_unique<Gsm8k>(data);
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -14,8 +14,8 @@
 
 #include "actors/environment.h"
 
-namespace orrery {
+namespace orrery::actors {
 
 std::unique_ptr<Environment> make_gsm8k(const proto::DataSection& data);
 
-}  // namespace orrery
+}  // namespace orrery::actors

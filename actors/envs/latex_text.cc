@@ -5,7 +5,7 @@
 
 #include "actors/envs/latex_words.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 /// Another name of the same thing; without one, the command itself with a space behind, which ends its name.
@@ -152,4 +152,4 @@ class Speller {
 
 std::string canonical_latex(std::string_view plain) { return Speller(plain).spell(); }
 
-}  // namespace orrery
+}  // namespace orrery::actors

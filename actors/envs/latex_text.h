@@ -8,9 +8,9 @@
 #include <string>
 #include <string_view>
 
-namespace orrery {
+namespace orrery::actors {
 
 /// Takes plain_text(); linear in its length.
 std::string canonical_latex(std::string_view plain);
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <iterator>
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 template <size_t N>
@@ -61,4 +61,4 @@ size_t skip_spaces(std::string_view text, size_t at) {
   return at;
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <string_view>
 
-namespace orrery {
+namespace orrery::actors {
 
 inline bool is_digit(char c) { return c >= '0' && c <= '9'; }
 inline bool is_letter(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
@@ -33,4 +33,4 @@ size_t space_at(std::string_view text, size_t at);
 /// The first place at or behind `at` without such a space.
 size_t skip_spaces(std::string_view text, size_t at);
 
-}  // namespace orrery
+}  // namespace orrery::actors

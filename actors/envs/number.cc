@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 std::string_view without_leading_zeros(std::string_view digits) {
@@ -81,4 +81,4 @@ std::optional<Number> make_mixed(std::string_view whole, std::string_view numera
                        make_decimal(denominator, 0));
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

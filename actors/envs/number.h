@@ -9,7 +9,7 @@
 #include <string>
 #include <string_view>
 
-namespace orrery {
+namespace orrery::actors {
 
 /// digits * 10^exponent. No zeros at either end; zero has no digits.
 struct Decimal {
@@ -41,4 +41,4 @@ std::optional<Number> make_fraction(const Decimal& numerator, const Decimal& den
 std::optional<Number> make_mixed(std::string_view whole, std::string_view numerator,
                                  std::string_view denominator);
 
-}  // namespace orrery
+}  // namespace orrery::actors

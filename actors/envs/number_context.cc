@@ -5,7 +5,7 @@
 
 #include "actors/envs/latex_words.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 constexpr size_t kLongestCommand = 12;
@@ -127,4 +127,4 @@ bool taken_in_from_right(std::string_view plain, size_t& end) {
   return operator_behind(plain, end);
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <string_view>
 
-namespace orrery {
+namespace orrery::actors {
 
 /// What stands before the number that begins at `begin` (with its sign) takes it in: x^2, a_1, x/2, \sqrt{5},
 /// \pm 5.
@@ -14,4 +14,4 @@ bool taken_in_from_left(std::string_view plain, size_t begin);
 /// 5x, 3\sqrt2, 6 - 5i, 2(x+1). Moves `end` behind further digits that are joined by : . or /
 bool taken_in_from_right(std::string_view plain, size_t& end);
 
-}  // namespace orrery
+}  // namespace orrery::actors

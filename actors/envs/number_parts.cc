@@ -6,7 +6,7 @@
 #include "actors/envs/latex_words.h"
 #include "actors/envs/number_scanner.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 constexpr size_t kGroup = 3;
@@ -195,4 +195,4 @@ bool NumberScanner::scale_word(Part& part) const {
   return false;
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -7,7 +7,7 @@
 #include "actors/envs/number_context.h"
 #include "actors/envs/plain_text.h"
 
-namespace orrery {
+namespace orrery::actors {
 
 bool NumberScanner::number_begins(size_t i) const {
   if (is_digit(at(i))) return true;
@@ -176,4 +176,4 @@ std::optional<Number> read_number(std::string_view text) {
   return token->number;
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

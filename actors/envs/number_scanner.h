@@ -16,7 +16,7 @@
 
 #include "actors/envs/number.h"
 
-namespace orrery {
+namespace orrery::actors {
 
 struct NumberToken {
   size_t begin = 0, end = 0;  ///< with its sign
@@ -84,4 +84,4 @@ std::optional<Number> last_number(std::string_view plain);
 /// problems.
 std::optional<Number> read_number(std::string_view text);
 
-}  // namespace orrery
+}  // namespace orrery::actors

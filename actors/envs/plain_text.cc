@@ -6,7 +6,7 @@
 
 #include "text/tokenizer_utf8.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 constexpr uint32_t kRootSign = 0x221A;
@@ -129,9 +129,9 @@ char lowered(uint32_t c) {
 
 /// Bytes of the well-formed character at `at`; 0 when there is none.
 size_t well_formed(std::string_view text, size_t at) {
-  const auto length = static_cast<size_t>(utf8_length(text[at]));
+  const auto length = static_cast<size_t>(text::utf8_length(text[at]));
   if (length == 0 || at + length > text.size()) return 0;
-  return find_invalid_utf8(text.substr(at, length)) >= length ? length : 0;
+  return text::find_invalid_utf8(text.substr(at, length)) >= length ? length : 0;
 }
 
 void append_plain(uint32_t c, std::string_view bytes, std::string& out) {
@@ -164,7 +164,7 @@ std::string plain_text(std::string_view text) {
   for (size_t at = 0; at < text.size();) {
     const bool ascii = static_cast<unsigned char>(text[at]) < 0x80;
     const size_t length = ascii ? 1 : well_formed(text, at);
-    const uint32_t c = ascii || length == 0 ? 0 : utf8_code_point(text, at);
+    const uint32_t c = ascii || length == 0 ? 0 : text::utf8_code_point(text, at);
     const char up = raised(c), down = lowered(c);
     const char wanted = up != '\0' ? '^' : (down != '\0' ? '_' : '\0');
     if (script != wanted) {
@@ -194,4 +194,4 @@ std::string plain_text(std::string_view text) {
   return out;
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -10,8 +10,8 @@
 #include <string>
 #include <string_view>
 
-namespace orrery {
+namespace orrery::actors {
 
 std::string plain_text(std::string_view text);
 
-}  // namespace orrery
+}  // namespace orrery::actors

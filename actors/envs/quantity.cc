@@ -8,7 +8,7 @@
 #include "actors/envs/number_scanner.h"
 #include "actors/envs/units.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 template <size_t N>
@@ -311,4 +311,4 @@ bool same(const Quantity& a, const Quantity& b) {
   return (a.unit.empty() || b.unit.empty() || a.unit == b.unit) && a.number == b.number;
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

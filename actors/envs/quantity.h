@@ -12,7 +12,7 @@
 
 #include "actors/envs/number.h"
 
-namespace orrery {
+namespace orrery::actors {
 
 struct Quantity {
   Number number;
@@ -35,4 +35,4 @@ LeadingUnit leading_unit(std::string_view plain);
 /// Same number, and not two different units.
 bool same(const Quantity& a, const Quantity& b);
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -8,7 +8,7 @@
 #include "actors/envs/number_scanner.h"
 #include "actors/envs/plain_text.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 constexpr size_t kShortResponse = 4096;  // up to here a bare response is compared as a whole, too
@@ -138,4 +138,4 @@ bool Grader::can_be_met(std::string_view truth) const {
   return grade("\\boxed{" + text + "}").correct || (rule_ == proto::GSM8K && grade("#### " + text).correct);
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

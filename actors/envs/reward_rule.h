@@ -18,7 +18,7 @@
 #include "actors/envs/expression.h"
 #include "proto/config.pb.h"
 
-namespace orrery {
+namespace orrery::actors {
 
 /// The rule of a data_source (any case), or nothing; never AUTO.
 std::optional<proto::RewardRule> rule_of_source(std::string_view data_source);
@@ -54,4 +54,4 @@ class Grader {
   std::vector<Expression> truths_;
 };
 
-}  // namespace orrery
+}  // namespace orrery::actors

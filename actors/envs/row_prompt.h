@@ -8,12 +8,12 @@
 
 #include "actors/environment.h"
 
-namespace orrery {
+namespace orrery::actors {
 
 struct RowPrompt {
-  std::vector<ChatMessage> messages;
-  OrderedJson tools;  ///< null where the row has none
-  std::string text;   ///< the contents of the messages, an empty line between them
+  std::vector<text::ChatMessage> messages;
+  text::OrderedJson tools;  ///< null where the row has none
+  std::string text;         ///< the contents of the messages, an empty line between them
 };
 
 /// object[key], which is there: text, or a list of messages, for which the row may have tools. `line` is the
@@ -24,4 +24,4 @@ RowPrompt row_prompt(const nlohmann::json& object, const std::string& key, std::
 /// Of "file:line".
 DataRow data_row_at(const std::string& where);
 
-}  // namespace orrery
+}  // namespace orrery::actors

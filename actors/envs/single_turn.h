@@ -8,7 +8,7 @@
 
 #include "actors/environment.h"
 
-namespace orrery {
+namespace orrery::actors {
 
 class SingleTurnEpisode final : public Episode {
  public:
@@ -18,8 +18,8 @@ class SingleTurnEpisode final : public Episode {
   SingleTurnEpisode(std::string prompt, std::string data_source, Score score, std::string truth = "")
       : SingleTurnEpisode({{"user", prompt}}, prompt, std::move(data_source), std::move(score), {},
                           std::move(truth)) {}
-  SingleTurnEpisode(std::vector<ChatMessage> messages, std::string prompt, std::string data_source,
-                    Score score, OrderedJson tools = {}, std::string truth = "")
+  SingleTurnEpisode(std::vector<text::ChatMessage> messages, std::string prompt, std::string data_source,
+                    Score score, text::OrderedJson tools = {}, std::string truth = "")
       : messages_(std::move(messages)),
         prompt_(std::move(prompt)),
         data_source_(std::move(data_source)),
@@ -27,19 +27,19 @@ class SingleTurnEpisode final : public Episode {
         tools_(std::move(tools)),
         truth_(std::move(truth)) {}
 
-  const std::vector<ChatMessage>& messages() const override { return messages_; }
-  const OrderedJson& tools() const override { return tools_; }
+  const std::vector<text::ChatMessage>& messages() const override { return messages_; }
+  const text::OrderedJson& tools() const override { return tools_; }
   const std::string& prompt() const override { return prompt_; }
   const std::string& data_source() const override { return data_source_; }
   std::string truth() const override { return truth_; }
   StepResult step(const std::string& response) override { return score_(response); }
 
  private:
-  std::vector<ChatMessage> messages_;
+  std::vector<text::ChatMessage> messages_;
   std::string prompt_, data_source_;
   Score score_;
-  OrderedJson tools_;
+  text::OrderedJson tools_;
   std::string truth_;
 };
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -1,6 +1,6 @@
 #include "actors/envs/text.h"
 
-namespace orrery {
+namespace orrery::actors {
 
 std::string_view strip(std::string_view text) {
   constexpr std::string_view kSpace = " \t\r\n\v\f";
@@ -9,4 +9,4 @@ std::string_view strip(std::string_view text) {
   return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
 }
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -3,9 +3,9 @@
 
 #include <string_view>
 
-namespace orrery {
+namespace orrery::actors {
 
 /// Without white space at both ends.
 std::string_view strip(std::string_view text);
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -5,7 +5,7 @@
 #include <iterator>
 #include <utility>
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 using Pair = std::pair<std::string_view, std::string_view>;
@@ -243,4 +243,4 @@ bool is_measure(std::string_view name) {
 
 bool is_idle_adjective(std::string_view word) { return contains(kIdle, lower(word)); }
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -6,7 +6,7 @@
 #include <string>
 #include <string_view>
 
-namespace orrery {
+namespace orrery::actors {
 
 /// The one name of a unit, whatever its number and spelling: "centimeter" of cm, centimeters and centimetres,
 /// "foot" of ft and feet, "$" of dollars; empty for any other word. A single letter is no word.
@@ -24,4 +24,4 @@ bool is_plain_abbreviation(std::string_view word);
 /// "different", "total", ...: say nothing about how many.
 bool is_idle_adjective(std::string_view word);
 
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -3,9 +3,9 @@
 
 #include <cstdint>
 
-namespace orrery {
+namespace orrery::kernels {
 
 /// y may be a or b.
 void add_cpu(float* y, const float* a, const float* b, int64_t count);
 
-}  // namespace orrery
+}  // namespace orrery::kernels

@@ -19,7 +19,7 @@
 #include "kernels/cpu/math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace orrery::HWY_NAMESPACE {
+namespace orrery::kernels::HWY_NAMESPACE {
 namespace attention {
 
 using D = hn::ScalableTag<float>;
@@ -231,7 +231,7 @@ HWY_INLINE float fold_lanes(Tag /*d*/, const hn::Vec<Tag>* lanes) {
 }
 
 }  // namespace attention
-}  // namespace orrery::HWY_NAMESPACE
+}  // namespace orrery::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #endif  // per-target include guard

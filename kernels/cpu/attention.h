@@ -7,7 +7,7 @@
 
 #include "kernels/attention.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 /// Largest head_dim: an item's queries and outputs live on a thread's stack.
 inline constexpr int64_t kMaxHeadDim = 1024;
@@ -117,4 +117,4 @@ void attention_backward_store(const AttentionBackward& op, int64_t segment, int6
 /// The whole backward: cuts it into blocks and spreads them over threads.
 void attention_backward_cpu(const Context& ctx, const AttentionBackward& op, Arena& arena);
 
-}  // namespace orrery
+}  // namespace orrery::kernels

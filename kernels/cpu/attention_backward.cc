@@ -7,7 +7,7 @@
 #include "kernels/cpu/attention-inl.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace orrery::HWY_NAMESPACE {
+namespace orrery::kernels::HWY_NAMESPACE {
 namespace attention {
 
 inline constexpr int kBlock = static_cast<int>(kBackwardQueries);
@@ -249,11 +249,11 @@ void backward_block(const AttentionBackward& op, const BackwardBlock& work, cons
   }
 }
 
-}  // namespace orrery::HWY_NAMESPACE
+}  // namespace orrery::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-namespace orrery {
+namespace orrery::kernels {
 
 HWY_EXPORT(backward_pack);
 HWY_EXPORT(backward_block);
@@ -281,5 +281,5 @@ void attention_backward_store(const AttentionBackward& op, int64_t segment, int6
   }
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels
 #endif

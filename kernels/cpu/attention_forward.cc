@@ -7,7 +7,7 @@
 #include "kernels/cpu/attention-inl.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace orrery::HWY_NAMESPACE {
+namespace orrery::kernels::HWY_NAMESPACE {
 namespace attention {
 
 // Tiles whose scores are held at once, so that outputs stay in registers over several tiles.
@@ -446,11 +446,11 @@ void write_segment(const KvPool& pool, Heads<const float> k, Heads<const float> 
   }
 }
 
-}  // namespace orrery::HWY_NAMESPACE
+}  // namespace orrery::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-namespace orrery {
+namespace orrery::kernels {
 
 HWY_EXPORT(write_segment);
 HWY_EXPORT(forward_item);
@@ -482,5 +482,5 @@ void attention_forward_run(const AttentionForward& op, std::span<const KvSegment
   HWY_DYNAMIC_DISPATCH(forward_run)(op, run, shared, kv_head);
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels
 #endif

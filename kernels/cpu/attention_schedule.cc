@@ -15,7 +15,7 @@
 #include "core/parallel.h"
 #include "kernels/cpu/attention.h"
 
-namespace orrery {
+namespace orrery::kernels {
 namespace {
 
 // Segments whose items are handed out together; bounds the list of item offsets kept on the stack.
@@ -326,4 +326,4 @@ void attention_backward_cpu(const Context& ctx, const AttentionBackward& op, Are
   });
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels

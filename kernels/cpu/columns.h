@@ -8,7 +8,7 @@
 #include "core/parallel.h"
 #include "kernels/checks.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 /// Calls body(begin, end) for disjoint ranges of columns that begin at multiples of 16 floats (a cache line).
 template <class Body>
@@ -19,4 +19,4 @@ void parallel_columns(const Context& ctx, int64_t rows, int64_t cols, Body&& bod
                [&](int64_t begin, int64_t end) { body(begin * kLine, std::min(end * kLine, cols)); });
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels

@@ -6,7 +6,7 @@
 #include "kernels/cpu/add.h"
 #include "kernels/cpu/columns.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 void embedding_forward_cpu(const Context& ctx, Mat<float> out, Mat<const float> table,
                            std::span<const int32_t> ids) {
@@ -29,4 +29,4 @@ void embedding_backward_cpu(const Context& ctx, Mat<float> dtable, Mat<const flo
   });
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels

@@ -6,11 +6,11 @@
 #include "core/context.h"
 #include "core/tensor.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 void embedding_forward_cpu(const Context& ctx, Mat<float> out, Mat<const float> table,
                            std::span<const int32_t> ids);
 void embedding_backward_cpu(const Context& ctx, Mat<float> dtable, Mat<const float> dout,
                             std::span<const int32_t> ids);
 
-}  // namespace orrery
+}  // namespace orrery::kernels

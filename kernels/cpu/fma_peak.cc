@@ -8,7 +8,7 @@
 #include "kernels/peak.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace orrery::HWY_NAMESPACE {
+namespace orrery::kernels::HWY_NAMESPACE {
 
 double fmas(int64_t rounds) {
   constexpr int kChains = 12;  // more than latency times throughput; fewer than registers
@@ -29,7 +29,7 @@ double fmas(int64_t rounds) {
   return 2.0 * kChains * static_cast<double>(hn::Lanes(d)) * static_cast<double>(rounds);
 }
 
-}  // namespace orrery::HWY_NAMESPACE
+}  // namespace orrery::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
@@ -41,7 +41,7 @@ HWY_AFTER_NAMESPACE();
 
 #include "core/parallel.h"
 
-namespace orrery {
+namespace orrery::kernels {
 HWY_EXPORT(fmas);
 
 namespace {
@@ -71,5 +71,5 @@ double measure_fma_peak(int threads, int turns) {
   return std::accumulate(best.begin(), best.end(), 0.0);
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels
 #endif

@@ -24,7 +24,7 @@
 #include "kernels/cpu/math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace orrery::HWY_NAMESPACE {
+namespace orrery::kernels::HWY_NAMESPACE {
 
 using LaneTag = hn::CappedTag<float, kSumLanes>;
 
@@ -208,7 +208,7 @@ HWY_INLINE void for_each16(int64_t count, const Body& body) {
   if (i < count) body(i, PartBlock{count - i});
 }
 
-}  // namespace orrery::HWY_NAMESPACE
+}  // namespace orrery::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #endif

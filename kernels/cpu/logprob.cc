@@ -12,7 +12,7 @@
 #include "kernels/cpu/lanes-inl.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace orrery::HWY_NAMESPACE {
+namespace orrery::kernels::HWY_NAMESPACE {
 
 /// The largest logit * inv; -inf for NaN alone. The order does not matter, so four run side by side.
 HWY_INLINE float row_max(const float* logits, int64_t vocab, Lanes inv) {
@@ -50,7 +50,7 @@ HWY_INLINE LogprobRow logprob_row_of(const float* logits, int64_t vocab, int64_t
   });
   const float s = sum16(sum);
   LogprobRow row{};
-  row.lse = max + orrery::log_f32(s);
+  row.lse = max + orrery::kernels::log_f32(s);
   row.logprob = logits[target] * inv_temperature - row.lse;
   if constexpr (kEntropy) row.entropy = row.lse - sum16(weighted) / s;
   return row;
@@ -78,13 +78,13 @@ void logprob_row_backward(float* logits, int64_t vocab, const LogprobRowGrad& g)
     io.store(logits + j, mul(mul_add(dlogp, sub(set16(0.0f), p), neg(q)), inv));
   });
   // The target's own element, where the bracket is 1.
-  const float p = orrery::exp_f32(target_z - g.lse);
+  const float p = orrery::kernels::exp_f32(target_z - g.lse);
   const float spread = (std::max(target_z, std::numeric_limits<float>::lowest()) - g.lse) + g.entropy;
   const float q = g.dentropy * p * spread;
   logits[g.target] = std::fma(g.dlogp, 1.0f - p, -q) * g.inv_temperature;
 }
 
-}  // namespace orrery::HWY_NAMESPACE
+}  // namespace orrery::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
@@ -92,7 +92,7 @@ HWY_AFTER_NAMESPACE();
 #include "core/parallel.h"
 #include "kernels/checks.h"
 
-namespace orrery {
+namespace orrery::kernels {
 HWY_EXPORT(logprob_row);
 HWY_EXPORT(logprob_row_backward);
 
@@ -133,5 +133,5 @@ void logprob_backward_cpu(const Context& ctx, Mat<float> logits, std::span<const
   });
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels
 #endif

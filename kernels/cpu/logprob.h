@@ -6,7 +6,7 @@
 #include "core/context.h"
 #include "core/tensor.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 struct LogprobRow {
   float logprob, entropy, lse;
@@ -28,4 +28,4 @@ void logprob_backward_cpu(const Context& ctx, Mat<float> logits, std::span<const
                           std::span<const float> dlogp, std::span<const float> dentropy,
                           std::span<const float> inv_temperature);
 
-}  // namespace orrery
+}  // namespace orrery::kernels

@@ -13,7 +13,7 @@
 #include "kernels/cpu/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace orrery::HWY_NAMESPACE {
+namespace orrery::kernels::HWY_NAMESPACE {
 
 template <class D, class V = hn::VFromD<D>>
 HWY_INLINE V exp_f32(D d, V x) {
@@ -61,7 +61,7 @@ HWY_INLINE V log_f32(D d, V x) {
   return hn::IfThenElse(hn::IsNaN(x), x, y);
 }
 
-}  // namespace orrery::HWY_NAMESPACE
+}  // namespace orrery::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #endif

@@ -18,7 +18,7 @@
 #include "core/parallel.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace orrery::HWY_NAMESPACE {
+namespace orrery::kernels::HWY_NAMESPACE {
 
 /// Packed A of one thread: on the stack, about half of a 1 MiB L2 cache.
 inline constexpr int64_t kPackedA = 128 * 1024;
@@ -336,11 +336,11 @@ void add_rows(const Context& ctx, float* sum, Mat<const float> rows) {
   });
 }
 
-}  // namespace orrery::HWY_NAMESPACE
+}  // namespace orrery::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-namespace orrery {
+namespace orrery::kernels {
 
 HWY_EXPORT(pack_weight_f32);
 HWY_EXPORT(pack_weight_bf16);
@@ -389,5 +389,5 @@ void bias_backward_cpu(const Context& ctx, std::span<float> db, Mat<const float>
   HWY_DYNAMIC_DISPATCH(add_rows)(ctx, db.data(), dy);
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels
 #endif  // HWY_ONCE

@@ -7,7 +7,7 @@
 #include "core/buffer.h"
 #include "kernels/matmul.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 void pack_weight_cpu(const Context& ctx, Mat<const float> w, DType dtype, void* memory);
 void matmul_forward_cpu(const Context& ctx, Mat<float> y, Mat<const float> x, const PackedWeight& w,
@@ -18,4 +18,4 @@ void matmul_backward_weight_cpu(const Context& ctx, Mat<float> dw, Mat<const flo
                                 Arena& arena);
 void bias_backward_cpu(const Context& ctx, std::span<float> db, Mat<const float> dy);
 
-}  // namespace orrery
+}  // namespace orrery::kernels

@@ -17,7 +17,7 @@
 #include "core/dtype.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace orrery::HWY_NAMESPACE {
+namespace orrery::kernels::HWY_NAMESPACE {
 
 /// Elements that pack_rows may write after the last one.
 inline constexpr int64_t kPackSlack = kLanes;
@@ -185,7 +185,7 @@ inline void copy_panel(float* out, const float* src, int64_t src_stride, int64_t
   }
 }
 
-}  // namespace orrery::HWY_NAMESPACE
+}  // namespace orrery::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #endif  // per-target include guard

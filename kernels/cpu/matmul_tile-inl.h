@@ -24,7 +24,7 @@
 #include "kernels/matmul.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace orrery::HWY_NAMESPACE {
+namespace orrery::kernels::HWY_NAMESPACE {
 
 inline constexpr int kLanes = HWY_LANES(float);
 using Floats = hn::FixedTag<float, kLanes>;
@@ -155,7 +155,7 @@ TileFunction<B> tile_function(int rows, int slices) {
   return (slices == 4 ? kFour : slices == 2 ? kTwo : kOne)[static_cast<size_t>(rows - 1)];
 }
 
-}  // namespace orrery::HWY_NAMESPACE
+}  // namespace orrery::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #endif  // per-target include guard

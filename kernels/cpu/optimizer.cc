@@ -8,7 +8,7 @@
 #include "kernels/cpu/lanes-inl.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace orrery::HWY_NAMESPACE {
+namespace orrery::kernels::HWY_NAMESPACE {
 
 void adamw_elements(float* w, float* m, float* v, const float* grad, int64_t count, const AdamWConstants& c) {
   const Lanes beta1 = set16(c.beta1), one_minus_beta1 = set16(c.one_minus_beta1);
@@ -43,7 +43,7 @@ bool elements_finite(const float* x, int64_t count) {
   return sum16(acc) == 0.0f;
 }
 
-}  // namespace orrery::HWY_NAMESPACE
+}  // namespace orrery::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
@@ -55,7 +55,7 @@ HWY_AFTER_NAMESPACE();
 #include "kernels/cpu/add.h"
 #include "kernels/optimizer.h"
 
-namespace orrery {
+namespace orrery::kernels {
 HWY_EXPORT(adamw_elements);
 HWY_EXPORT(sum_of_squares);
 HWY_EXPORT(elements_finite);
@@ -95,5 +95,5 @@ void accumulate_cpu(const Context& ctx, std::span<float> y, std::span<const floa
   });
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels
 #endif

@@ -5,7 +5,7 @@
 
 #include "core/context.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 /// The step's constants, each rounded once from double.
 struct AdamWConstants {
@@ -23,4 +23,4 @@ void sum_squares_chunks_cpu(const Context& ctx, std::span<float> sums, std::span
 bool all_finite_cpu(const Context& ctx, std::span<const float> x);
 void accumulate_cpu(const Context& ctx, std::span<float> y, std::span<const float> x);
 
-}  // namespace orrery
+}  // namespace orrery::kernels

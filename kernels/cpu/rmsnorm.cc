@@ -10,7 +10,7 @@
 #include "kernels/cpu/lanes-inl.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace orrery::HWY_NAMESPACE {
+namespace orrery::kernels::HWY_NAMESPACE {
 
 /// Sum of squares of x, or of h = x + delta, which is then stored.
 template <bool kResidual>
@@ -93,14 +93,14 @@ void rmsnorm_columns_backward(const RmsnormBackward& op, int64_t begin, int64_t 
   }
 }
 
-}  // namespace orrery::HWY_NAMESPACE
+}  // namespace orrery::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
 #include "kernels/cpu/columns.h"
 
-namespace orrery {
+namespace orrery::kernels {
 HWY_EXPORT(rmsnorm_tokens);
 HWY_EXPORT(rmsnorm_tokens_backward);
 HWY_EXPORT(rmsnorm_columns_backward);
@@ -124,5 +124,5 @@ void rmsnorm_backward_cpu(const Context& ctx, const RmsnormBackward& op) {
                });
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels
 #endif

@@ -4,7 +4,7 @@
 #include "core/context.h"
 #include "core/tensor.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 struct RmsnormForward {
   Heads<float> y;
@@ -29,4 +29,4 @@ struct RmsnormBackward {
 void rmsnorm_forward_cpu(const Context& ctx, const RmsnormForward& op);
 void rmsnorm_backward_cpu(const Context& ctx, const RmsnormBackward& op);
 
-}  // namespace orrery
+}  // namespace orrery::kernels

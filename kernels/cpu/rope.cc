@@ -8,7 +8,7 @@
 #include "kernels/cpu/simd-inl.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace orrery::HWY_NAMESPACE {
+namespace orrery::kernels::HWY_NAMESPACE {
 
 /// Elements [begin, end) of a vector and of its other half, by whole vectors of `d`.
 template <bool kBack, class D>
@@ -50,7 +50,7 @@ void rope_rotate_back(float* x, int64_t heads, int64_t half, const float* cos, c
   rotate_heads<true>(x, heads, half, cos, sin);
 }
 
-}  // namespace orrery::HWY_NAMESPACE
+}  // namespace orrery::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
@@ -58,7 +58,7 @@ HWY_AFTER_NAMESPACE();
 #include "core/parallel.h"
 #include "kernels/checks.h"
 
-namespace orrery {
+namespace orrery::kernels {
 HWY_EXPORT(rope_rotate);
 HWY_EXPORT(rope_rotate_back);
 
@@ -88,5 +88,5 @@ void rope_backward_cpu(const Context& ctx, Heads<float> dx, std::span<const int3
   rotate_tokens(ctx, dx, positions, table, HWY_DYNAMIC_DISPATCH(rope_rotate_back));
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels
 #endif

@@ -5,11 +5,11 @@
 
 #include "kernels/rope.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 void rope_forward_cpu(const Context& ctx, Heads<float> x, std::span<const int32_t> positions,
                       const RopeTable& table);
 void rope_backward_cpu(const Context& ctx, Heads<float> dx, std::span<const int32_t> positions,
                        const RopeTable& table);
 
-}  // namespace orrery
+}  // namespace orrery::kernels

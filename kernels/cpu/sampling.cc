@@ -13,7 +13,7 @@
 #include "kernels/cpu/lanes-inl.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace orrery::HWY_NAMESPACE {
+namespace orrery::kernels::HWY_NAMESPACE {
 
 /// The largest logit * inv_temperature, or NaN if a logit is NaN or +inf, or all are -inf.
 float sampling_max(const float* logits, int64_t vocab, float inv_temperature) {
@@ -114,7 +114,7 @@ void candidate_weights(float* p, const float* z, int64_t count, float max) {
   for_each16(count, [&](int64_t j, auto io) HWY_ATTR { io.store(p + j, exp16(sub(io.load(z + j), m))); });
 }
 
-}  // namespace orrery::HWY_NAMESPACE
+}  // namespace orrery::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
@@ -122,7 +122,7 @@ HWY_AFTER_NAMESPACE();
 #include "core/parallel.h"
 #include "kernels/checks.h"
 
-namespace orrery {
+namespace orrery::kernels {
 HWY_EXPORT(sampling_max);
 HWY_EXPORT(first_equal);
 HWY_EXPORT(sampling_weights);
@@ -396,5 +396,5 @@ void sample_forward_cpu(const Context& ctx, std::span<int32_t> ids, Mat<const fl
   });
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels
 #endif

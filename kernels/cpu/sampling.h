@@ -6,7 +6,7 @@
 #include "core/buffer.h"
 #include "kernels/sampling.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 /// Tokens whose weights make one partial sum of the inverse CDF.
 inline constexpr int64_t kSampleBlock = 256;
@@ -16,4 +16,4 @@ inline constexpr int64_t kMaxSamplingVocab = int64_t{1} << 22;
 void sample_forward_cpu(const Context& ctx, std::span<int32_t> ids, Mat<const float> logits,
                         std::span<const SamplingParams> params, std::span<const float> uniform, Arena& arena);
 
-}  // namespace orrery
+}  // namespace orrery::kernels

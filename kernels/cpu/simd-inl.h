@@ -4,7 +4,7 @@
 // A CPU below our oldest target must get an error, not an illegal instruction.
 #undef HWY_CHOOSE_FALLBACK
 #define HWY_CHOOSE_FALLBACK(function) \
-  &::orrery::UnsupportedCpu<decltype(&HWY_STATIC_DISPATCH(function))>::call
+  &::orrery::kernels::UnsupportedCpu<decltype(&HWY_STATIC_DISPATCH(function))>::call
 
 #if defined(ORRERY_KERNELS_CPU_SIMD_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef ORRERY_KERNELS_CPU_SIMD_INL_H_
@@ -17,8 +17,8 @@
 #error "kernels/cpu/targets.h must come before every Highway header: this target has no fused multiply-add"
 #endif
 
-namespace orrery::HWY_NAMESPACE {
+namespace orrery::kernels::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-}  // namespace orrery::HWY_NAMESPACE
+}  // namespace orrery::kernels::HWY_NAMESPACE
 
 #endif  // per-target include guard

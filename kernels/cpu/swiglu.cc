@@ -8,7 +8,7 @@
 #include "kernels/cpu/lanes-inl.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace orrery::HWY_NAMESPACE {
+namespace orrery::kernels::HWY_NAMESPACE {
 
 /// 1 + exp(-g): what silu divides by.
 HWY_INLINE Lanes silu_divisor(Lanes g) { return add(set16(1.0f), exp16(neg(g))); }
@@ -34,7 +34,7 @@ void swiglu_row_backward(float* dgate, float* dup, const float* dout, const floa
   });
 }
 
-}  // namespace orrery::HWY_NAMESPACE
+}  // namespace orrery::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
@@ -43,7 +43,7 @@ HWY_AFTER_NAMESPACE();
 #include "kernels/checks.h"
 #include "kernels/cpu/add.h"
 
-namespace orrery {
+namespace orrery::kernels {
 HWY_EXPORT(swiglu_row);
 HWY_EXPORT(swiglu_row_backward);
 
@@ -73,5 +73,5 @@ void add_forward_cpu(const Context& ctx, Mat<float> out, Mat<const float> a, Mat
   });
 }
 
-}  // namespace orrery
+}  // namespace orrery::kernels
 #endif

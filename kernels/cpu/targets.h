@@ -13,14 +13,14 @@
 //   void swiglu_rows(float* y, const float* x, int64_t count) {
 //     const hn::ScalableTag<float> d;  // 16, 8 or 4 lanes; hn::CappedTag<float, N>, hn::MulAdd, ...
 //   }
-//   }  // namespace orrery::HWY_NAMESPACE
+//   }  // namespace orrery::kernels::HWY_NAMESPACE
 //   HWY_AFTER_NAMESPACE();
 //
 //   #if HWY_ONCE
 //   namespace orrery {
 //   HWY_EXPORT(swiglu_rows);
 //   void swiglu_forward_cpu(...) { HWY_DYNAMIC_DISPATCH(swiglu_rows)(y, x, count); }
-//   }  // namespace orrery
+//   }  // namespace orrery::kernels
 //   #endif
 //
 // Code outside HWY_BEFORE_NAMESPACE/HWY_AFTER_NAMESPACE runs on the baseline (plain x86-64), so templates
@@ -44,7 +44,7 @@
 
 #include "hwy/detect_targets.h"
 
-namespace orrery {
+namespace orrery::kernels {
 
 /// Throws the Error of require_cpu_support(): what a dispatch does on a CPU that has none of the targets.
 [[noreturn]] void fail_unsupported_cpu();
@@ -57,4 +57,4 @@ struct UnsupportedCpu<Result (*)(Args...)> {
   static Result call(Args... /*unused*/) { fail_unsupported_cpu(); }
 };
 
-}  // namespace orrery
+}  // namespace orrery::kernels

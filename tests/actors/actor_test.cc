@@ -13,7 +13,7 @@
 #include "models/config.h"
 #include "tests/support/scratch.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 using testing::HasSubstr;
@@ -39,7 +39,7 @@ class Judge : public Environment {
  private:
   struct Verdict : Episode {
     Verdict(StepResult r, std::atomic<uint32_t>& samples) : result(std::move(r)), samples_(samples) {}
-    const std::vector<ChatMessage>& messages() const override { return messages_; }
+    const std::vector<text::ChatMessage>& messages() const override { return messages_; }
     /// Asked for by the prompt source: the episodes that come next are the samples.
     const std::string& prompt() const override {
       samples_ = 0;
@@ -49,7 +49,7 @@ class Judge : public Environment {
     StepResult step(const std::string&) override { return result; }
     StepResult result;
     std::atomic<uint32_t>& samples_;
-    std::vector<ChatMessage> messages_;
+    std::vector<text::ChatMessage> messages_;
     std::string prompt_ = "1+1=", source_ = "judge";
   };
   uint32_t bad_sample_;
@@ -60,16 +60,16 @@ class Judge : public Environment {
 
 TEST(Actor, RewardsThatAreNotFiniteEndTheRunWhereverTheyStand) {
   const std::string folder = ORRERY_SOURCE_DIR "/experiments/quickstart_model";
-  const Tokenizer tokenizer = Tokenizer::load(folder);
-  Transformer model(load_model_config(folder), {}, DType::kF32);
-  initialize_parameters(model.config(), model.table(), 3, model.parameters());
+  const text::Tokenizer tokenizer = text::Tokenizer::load(folder);
+  models::Transformer model(models::load_model_config(folder), {}, DType::kF32);
+  models::initialize_parameters(model.config(), model.table(), 3, model.parameters());
   model.pack({});
   const proto::DataSection data;
   const double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
   const auto run = [&](uint32_t sample, double value, bool part, Split split) {
     const Judge env(sample, value, part);
     const PromptSource source(data, env, tokenizer, 1);
-    Engine engine({}, model, &tokenizer, {});
+    rollout::Engine engine({}, model, &tokenizer, {});
     ActorConfig config;
     config.n = kSamples;
     config.split = split;
@@ -127,7 +127,7 @@ class Outside : public Environment {
       turn.prompt = id.prompt_index;
       turn.sample = id.sample_index;
     }
-    const std::vector<ChatMessage>& messages() const override { return messages_; }
+    const std::vector<text::ChatMessage>& messages() const override { return messages_; }
     const std::string& prompt() const override { return prompt_; }
     const std::string& data_source() const override { return source_; }
     StepResult step(const std::string&) override { return {}; }
@@ -139,7 +139,7 @@ class Outside : public Environment {
     }
     const Outside& env;
     Turn turn;
-    std::vector<ChatMessage> messages_;
+    std::vector<text::ChatMessage> messages_;
     std::string prompt_ = "1+1=", source_ = "outside";
   };
   Answer answer_;
@@ -159,13 +159,15 @@ class Stoppable : public LocalLeases {
 
 class ActorOutside : public testing::Test {
  protected:
-  ActorOutside() : tokenizer_(Tokenizer::load(kFolder)), model_(load_model_config(kFolder), {}, DType::kF32) {
-    initialize_parameters(model_.config(), model_.table(), 3, model_.parameters());
+  ActorOutside()
+      : tokenizer_(text::Tokenizer::load(kFolder)),
+        model_(models::load_model_config(kFolder), {}, DType::kF32) {
+    models::initialize_parameters(model_.config(), model_.table(), 3, model_.parameters());
     model_.pack({});
   }
-  std::vector<Group> run(const Outside& env, Stoppable& leases, int64_t max_groups = 0) {
+  std::vector<rollout::Group> run(const Outside& env, Stoppable& leases, int64_t max_groups = 0) {
     const PromptSource source(data_, env, tokenizer_, 1);
-    Engine engine({}, model_, &tokenizer_, {});
+    rollout::Engine engine({}, model_, &tokenizer_, {});
     ActorConfig config;
     config.n = kSamples;
     config.max_response_length = 12;
@@ -183,8 +185,8 @@ class ActorOutside : public testing::Test {
   }
 
   static constexpr const char* kFolder = ORRERY_SOURCE_DIR "/experiments/quickstart_model";
-  Tokenizer tokenizer_;
-  Transformer model_;
+  text::Tokenizer tokenizer_;
+  models::Transformer model_;
   proto::DataSection data_;
 };
 
@@ -208,13 +210,15 @@ TEST_F(ActorOutside, SamplesThatWaitMakeRoomAndTheirOrderChangesNothing) {
     Stoppable leases(0, 8);
     return run(env, leases, /*max_groups=*/1);
   };
-  const std::vector<Group> soon = generate(false), late = generate(true);
+  const std::vector<rollout::Group> soon = generate(false), late = generate(true);
   ASSERT_EQ(soon.size(), 8u);
   ASSERT_EQ(late.size(), 8u);
   bool any_turn = false;
   for (size_t g = 0; g < soon.size(); ++g) {
-    EXPECT_EQ(group_to_proto(soon[g]).SerializeAsString(), group_to_proto(late[g]).SerializeAsString()) << g;
-    for (const Trajectory& t : soon[g].samples)
+    EXPECT_EQ(rollout::group_to_proto(soon[g]).SerializeAsString(),
+              rollout::group_to_proto(late[g]).SerializeAsString())
+        << g;
+    for (const rollout::Trajectory& t : soon[g].samples)
       any_turn = any_turn || std::count(t.loss_mask.begin(), t.loss_mask.end(), 0) > 0;
   }
   EXPECT_TRUE(any_turn);
@@ -227,7 +231,7 @@ TEST_F(ActorOutside, DroppedSamplesAreMissingAndCounted) {
     return result;
   });
   Stoppable leases(0, 3);
-  const std::vector<Group> groups = run(env, leases);
+  const std::vector<rollout::Group> groups = run(env, leases);
   ASSERT_EQ(groups.size(), 3u);
   EXPECT_EQ(groups[0].dropped, 0u);
   EXPECT_EQ(groups[1].dropped, 1u);
@@ -236,8 +240,8 @@ TEST_F(ActorOutside, DroppedSamplesAreMissingAndCounted) {
   EXPECT_EQ(groups[2].dropped, kSamples);
   EXPECT_TRUE(groups[2].samples.empty());
   // They travel so.
-  EXPECT_EQ(group_from_proto(group_to_proto(groups[1])).dropped, 1u);
-  EXPECT_TRUE(group_from_proto(group_to_proto(groups[2])).samples.empty());
+  EXPECT_EQ(rollout::group_from_proto(rollout::group_to_proto(groups[1])).dropped, 1u);
+  EXPECT_TRUE(rollout::group_from_proto(rollout::group_to_proto(groups[2])).samples.empty());
 }
 
 TEST_F(ActorOutside, WhatIsInHandIsDroppedWhenTheJobIsToStop) {
@@ -254,4 +258,4 @@ TEST_F(ActorOutside, WhatIsInHandIsDroppedWhenTheJobIsToStop) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::actors

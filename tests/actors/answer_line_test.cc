@@ -8,7 +8,7 @@
 
 #include "actors/envs/reward_rule.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 struct Pair {
@@ -289,4 +289,4 @@ TEST(AnswerLine, HostileLinesTakeLinearTime) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::actors

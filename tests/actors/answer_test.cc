@@ -10,7 +10,7 @@
 #include "actors/envs/latex_text.h"
 #include "actors/envs/plain_text.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 std::string marked(const std::string& response) {
@@ -212,4 +212,4 @@ TEST(Answer, HostileTextTakesLinearTime) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -7,7 +7,7 @@
 
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 using testing::AllOf;
@@ -67,4 +67,4 @@ TEST(DataFormat, PlainTextIsText) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::actors

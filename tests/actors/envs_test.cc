@@ -12,7 +12,7 @@
 #include "tests/support/assets.h"
 #include "tests/support/scratch.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 using testing_support::error_of;
@@ -203,4 +203,4 @@ TEST(Gsm8k, EveryPublishedRowEarnsItsReward) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::actors

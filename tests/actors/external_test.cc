@@ -11,7 +11,7 @@
 #include "core/error.h"
 #include "tests/support/scratch.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 using testing::HasSubstr;
@@ -146,4 +146,4 @@ TEST(ExternalRequest, IsOneLineOfJson) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::actors

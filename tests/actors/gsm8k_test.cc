@@ -9,7 +9,7 @@
 #include "core/error.h"
 #include "tests/support/scratch.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 using testing::HasSubstr;
@@ -214,4 +214,4 @@ TEST_F(Gsm8kRows, TruthsThatNothingMeetsAreSaid) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::actors

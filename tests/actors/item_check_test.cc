@@ -10,7 +10,7 @@
 #include "core/error.h"
 #include "core/log.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 /// What is logged while it lives.
@@ -98,4 +98,4 @@ TEST(FindUsable, SaysHowFarItIsAndThatItLives) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -9,7 +9,7 @@
 #include "actors/envs/number_scanner.h"
 #include "actors/envs/plain_text.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 std::optional<Number> last(const std::string& text) { return last_number(plain_text(text)); }
@@ -290,4 +290,4 @@ TEST(PlainText, KeepsWhatItDoesNotKnow) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::actors

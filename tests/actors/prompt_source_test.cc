@@ -13,7 +13,7 @@
 #include "tests/support/scratch.h"
 #include "tests/text/tokenizer_fixtures.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 std::filesystem::path quickstart_model() {
@@ -57,7 +57,7 @@ class Digits : public Environment {
 
 class PromptLengths : public testing::Test {
  protected:
-  PromptLengths() : tokenizer_(Tokenizer::load(quickstart_model())) { data_.set_max_prompt_length(8); }
+  PromptLengths() : tokenizer_(text::Tokenizer::load(quickstart_model())) { data_.set_max_prompt_length(8); }
 
   PromptSource source(const Environment& env, const PromptUse& use = {}, int threads = 1) const {
     CheckSetup setup;
@@ -79,7 +79,7 @@ class PromptLengths : public testing::Test {
     return found;
   }
 
-  const Tokenizer tokenizer_;
+  const text::Tokenizer tokenizer_;
   proto::DataSection data_;
 };
 
@@ -180,12 +180,12 @@ TEST_F(PromptLengths, ARowThatTheChatTemplateRefusesIsOneToo) {
   folder.write("tokenizer.json", json.dump());
   const auto load = [&](const char* chat_template) {
     folder.write("tokenizer_config.json", nlohmann::json{{"chat_template", chat_template}}.dump());
-    return Tokenizer::load(folder.path());
+    return text::Tokenizer::load(folder.path());
   };
   data_.set_apply_chat_template(true);
   const Digits env({1, 3, 2});
   {
-    const Tokenizer picky = load(
+    const text::Tokenizer picky = load(
         "{% if messages[0].content == '777' %}{{ raise_exception('not three') }}{% endif %}{{ "
         "messages[0].content }}");
     EXPECT_THAT(testing_support::error_of([&] { PromptSource(data_, env, picky, 1); }),
@@ -194,7 +194,8 @@ TEST_F(PromptLengths, ARowThatTheChatTemplateRefusesIsOneToo) {
     data_.set_on_error(proto::DataSection::SKIP);
     EXPECT_EQ(PromptSource(data_, env, picky, 1).train_size(), 2u);
   }
-  const Tokenizer silent = load("{% if messages[0].content != '77' %}{{ messages[0].content }}{% endif %}");
+  const text::Tokenizer silent =
+      load("{% if messages[0].content != '77' %}{{ messages[0].content }}{% endif %}");
   EXPECT_EQ(PromptSource(data_, env, silent, 1).train_size(), 2u);
   data_.set_on_error(proto::DataSection::FAIL);
   EXPECT_THAT(testing_support::error_of([&] { PromptSource(data_, env, silent, 1); }),
@@ -208,8 +209,8 @@ TEST_F(PromptLengths, APromptTemplateStandsAroundTheUserMessageOfAChat) {
   folder.write("tokenizer.json", json.dump());
   folder.write("tokenizer_config.json", nlohmann::json{{"chat_template", "folder's own"}}.dump());
   folder.write("t.jinja", "{% for m in messages %}{{ m.role[0] }}({{ m.content }}){% endfor %}");
-  const Tokenizer tokenizer =
-      Tokenizer::load(folder.path(), {.chat_template_file = folder.path() / "t.jinja"});
+  const text::Tokenizer tokenizer =
+      text::Tokenizer::load(folder.path(), {.chat_template_file = folder.path() / "t.jinja"});
   EXPECT_EQ(tokenizer.chat_template_file(), (folder.path() / "t.jinja").string());
   data_.set_apply_chat_template(true);
   data_.set_prompt_template("1+{}=");
@@ -229,7 +230,7 @@ TEST(Grouped, SeparatesThousands) {
 }
 
 TEST(PromptSource, TemplateHoldsThePromptOnce) {
-  const Tokenizer tokenizer = Tokenizer::load(quickstart_model());
+  const text::Tokenizer tokenizer = text::Tokenizer::load(quickstart_model());
   const Digits env({1});
   proto::DataSection data;
   data.set_prompt_template("1+{}=");
@@ -277,7 +278,7 @@ TEST(PromptSource, AnObservationIsTheUsersMessageInAChat) {
     folder.write("tokenizer.json", json.dump());
     folder.write("tokenizer_config.json",
                  nlohmann::json{{"chat_template", shape.chat_template}, {"eos_token", shape.end}}.dump());
-    const Tokenizer tokenizer = Tokenizer::load(folder.path());
+    const text::Tokenizer tokenizer = text::Tokenizer::load(folder.path());
     proto::DataSection data;
     data.set_apply_chat_template(true);
     const Digits env({1});
@@ -304,7 +305,7 @@ class TwoTurns : public Environment {
   std::unique_ptr<Episode> reset(Split, uint64_t) const override {
     struct Play : Episode {
       explicit Play(float r) : reward(r) {}
-      const std::vector<ChatMessage>& messages() const override { return messages_; }
+      const std::vector<text::ChatMessage>& messages() const override { return messages_; }
       const std::string& prompt() const override { return prompt_; }
       const std::string& data_source() const override { return source_; }
       StepResult step(const std::string&) override {
@@ -316,7 +317,7 @@ class TwoTurns : public Environment {
       }
       float reward;
       int turn = 0;
-      std::vector<ChatMessage> messages_;
+      std::vector<text::ChatMessage> messages_;
       std::string prompt_ = "1+1=", source_ = "two_turns";
     };
     return std::make_unique<Play>(reward_);
@@ -330,9 +331,9 @@ class TwoTurns : public Environment {
 class Play : public testing::Test {
  protected:
   Play()
-      : tokenizer_(Tokenizer::load(quickstart_model())),
-        model_(load_model_config(quickstart_model()), {}, DType::kF32) {
-    initialize_parameters(model_.config(), model_.table(), 3, model_.parameters());
+      : tokenizer_(text::Tokenizer::load(quickstart_model())),
+        model_(models::load_model_config(quickstart_model()), {}, DType::kF32) {
+    models::initialize_parameters(model_.config(), model_.table(), 3, model_.parameters());
     model_.pack({});
     config_.n = 4;
     config_.seed = 9;
@@ -343,29 +344,29 @@ class Play : public testing::Test {
     }
   }
 
-  std::vector<Group> run(const Environment& env) {
+  std::vector<rollout::Group> run(const Environment& env) {
     proto::DataSection data;
     const PromptSource source(data, env, tokenizer_, 1);
-    Engine engine({}, model_, &tokenizer_, {});
+    rollout::Engine engine({}, model_, &tokenizer_, {});
     Actor actor(engine, tokenizer_, env, source, config_);
     LocalLeases leases(10, 13);
     actor.run(0, leases);
     return leases.take();
   }
 
-  Tokenizer tokenizer_;
-  Transformer model_;
+  text::Tokenizer tokenizer_;
+  models::Transformer model_;
   ActorConfig config_;
 };
 
 TEST_F(Play, ObservationsAreMaskedAndArraysAgree) {
-  const std::vector<Group> groups = run(TwoTurns(0.5f));
+  const std::vector<rollout::Group> groups = run(TwoTurns(0.5f));
   ASSERT_EQ(groups.size(), 3u);
   int two_turns = 0;
   for (size_t g = 0; g < groups.size(); ++g) {
     EXPECT_EQ(groups[g].prompt_index, 10 + g);
     ASSERT_EQ(groups[g].samples.size(), 4u);
-    for (const Trajectory& t : groups[g].samples) {
+    for (const rollout::Trajectory& t : groups[g].samples) {
       EXPECT_EQ(t.logprobs.size(), t.tokens.size());
       EXPECT_EQ(t.entropies.size(), t.tokens.size());
       EXPECT_EQ(t.loss_mask.size(), t.tokens.size());
@@ -395,4 +396,4 @@ TEST_F(Play, NanRewardNamesTheSample) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -5,7 +5,7 @@
 
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 using testing::HasSubstr;
@@ -38,11 +38,13 @@ TEST(PromptTemplate, IsFilledOnce) {
   EXPECT_EQ(fill_prompt_template("{prompt}!", "{prompt}"), "{prompt}!");
 }
 
-ChatMessage message(const char* json) { return chat_message_from_json(OrderedJson::parse(json), "test"); }
+text::ChatMessage message(const char* json) {
+  return text::chat_message_from_json(text::OrderedJson::parse(json), "test");
+}
 
 /// What a template would print of a message's content.
-std::string printed(const ChatMessage& one) {
-  const ChatTemplate chat(
+std::string printed(const text::ChatMessage& one) {
+  const text::ChatTemplate chat(
       "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{% for p in "
       "m.content %}[{{ p.text if 'text' in p else p.type }}]{% endfor %}{% endif %}{% endfor %}",
       "t", {});
@@ -75,7 +77,7 @@ TEST(PromptTemplate, KeepsTheShapeOfAMessage) {
       {R"({"role": "user"})", "<>"},
   };
   for (const auto& c : cases) {
-    const ChatMessage out = with_prompt_template({message(c.json)}, "<{}>").front();
+    const text::ChatMessage out = with_prompt_template({message(c.json)}, "<{}>").front();
     EXPECT_EQ(printed(out), c.out) << c.json;
     EXPECT_EQ(out.role, "user");
   }
@@ -83,7 +85,7 @@ TEST(PromptTemplate, KeepsTheShapeOfAMessage) {
 }
 
 TEST(PromptTemplate, AConversationThatItDoesNotFitIsAnError) {
-  const auto error = [](std::vector<ChatMessage> messages) -> std::string {
+  const auto error = [](std::vector<text::ChatMessage> messages) -> std::string {
     try {
       with_prompt_template(std::move(messages), "<{}>");
     } catch (const Error& e) {
@@ -98,4 +100,4 @@ TEST(PromptTemplate, AConversationThatItDoesNotFitIsAnError) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -12,7 +12,7 @@
 #include "actors/environment.h"
 #include "tests/support/assets.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 using Data = proto::DataSection;
@@ -232,4 +232,4 @@ TEST(PublishedData, EveryGsm8kSolutionEarnsItsReward) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -7,12 +7,12 @@
 #include "core/error.h"
 #include "tests/text/tokenizer_fixtures.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 TEST(TemplateVariables, KeepTheirKindsInTheOrderOfTheirNames) {
   proto::DataSection data;
-  EXPECT_EQ(template_variables(data), OrderedJson::object());
+  EXPECT_EQ(template_variables(data), text::OrderedJson::object());
   (*data.mutable_chat_template_kwargs())["b"] = "false";
   (*data.mutable_chat_template_kwargs())["a"] = R"(["x", 1.5, null])";
   EXPECT_EQ(template_variables(data).dump(), R"({"a":["x",1.5,null],"b":false})");
@@ -25,7 +25,7 @@ TEST(TemplateVariables, ReachEveryPrompt) {
   folder.write("tokenizer.json", testing_support::sentencepiece_tokenizer().dump());
   folder.write("chat_template.jinja",
                "{% if enable_thinking is defined and enable_thinking is false %}ab{% else %}b{% endif %}");
-  const Tokenizer tokenizer = Tokenizer::load(folder.path());
+  const text::Tokenizer tokenizer = text::Tokenizer::load(folder.path());
   proto::DataSection data;
   data.set_apply_chat_template(true);
   const std::unique_ptr<Environment> env = make_environment(data, 1);
@@ -51,7 +51,7 @@ TEST(TemplateVariables, RowsKeepEveryKeyOfTheirMessagesAndTheirTools) {
            R"(, "reward_model": {"ground_truth": "1"})" + more + "}\n";
   };
   folder.write("rows.jsonl", row(R"(, "tools": )" + tools) + row(""));
-  const Tokenizer tokenizer = Tokenizer::load(folder.path());
+  const text::Tokenizer tokenizer = text::Tokenizer::load(folder.path());
   proto::DataSection data;
   data.set_env(proto::DataSection::GSM8K);
   data.set_apply_chat_template(true);
@@ -69,4 +69,4 @@ TEST(TemplateVariables, RowsKeepEveryKeyOfTheirMessagesAndTheirTools) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -7,7 +7,7 @@
 
 #include "actors/envs/reward_rule.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 struct Pair {
@@ -293,4 +293,4 @@ TEST(Units, ABoxMayStandApartFromItsBraces) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::actors

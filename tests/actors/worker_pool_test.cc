@@ -13,7 +13,7 @@
 #include "core/process.h"
 #include "tests/support/scratch.h"
 
-namespace orrery {
+namespace orrery::actors {
 namespace {
 
 using std::chrono::milliseconds;
@@ -403,4 +403,4 @@ TEST(JsonMembers, AreTheTextThatStandsThere) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::actors

@@ -16,7 +16,7 @@
 #include "core/error.h"
 #include "core/rng.h"
 
-namespace orrery {
+namespace orrery::comm {
 namespace {
 
 using testing::ElementsAre;
@@ -276,4 +276,4 @@ TEST(Topology, ChoosesRolesAndExplainsWhatDoesNotFit) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::comm

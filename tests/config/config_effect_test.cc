@@ -7,7 +7,7 @@
 #include "config/config_keys.h"
 #include "tests/config/config_file.h"
 
-namespace orrery {
+namespace orrery::config {
 namespace {
 
 using google::protobuf::util::MessageDifferencer;
@@ -105,4 +105,4 @@ TEST_F(ConfigEffect, AKeyOfTheCommandLineNeedsItsSwitch) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::config

@@ -13,7 +13,7 @@
 #include "core/error.h"
 #include "tests/support/scratch.h"
 
-namespace orrery {
+namespace orrery::config {
 
 /// The one line that `body` is refused with.
 template <class Body>
@@ -52,4 +52,4 @@ class ConfigFile : public testing::Test {
   const std::filesystem::path folder_ = scratch_.path();
 };
 
-}  // namespace orrery
+}  // namespace orrery::config

@@ -5,7 +5,7 @@
 
 #include "tests/config/config_file.h"
 
-namespace orrery {
+namespace orrery::config {
 namespace {
 
 using google::protobuf::util::MessageDifferencer;
@@ -57,4 +57,4 @@ TEST_F(ConfigFile, APromptTemplateComesFromAFile) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::config

@@ -13,7 +13,7 @@
 #include "core/error.h"
 #include "tests/config/config_file.h"
 
-namespace orrery {
+namespace orrery::config {
 namespace {
 
 using google::protobuf::FieldDescriptor;
@@ -449,4 +449,4 @@ TEST(ConfigKeys, EditDistanceCountsSwapsAsOne) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::config

@@ -16,7 +16,7 @@
 #include "core/file.h"
 #include "proto/config.pb.h"
 
-namespace orrery {
+namespace orrery::config {
 namespace {
 
 using testing::HasSubstr;
@@ -246,4 +246,4 @@ TEST(ForeignKeys, HostileNamesGetNoAdvice) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::config

@@ -4,7 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 using testing::AllOf;
@@ -60,4 +60,4 @@ TEST(Disagreement, StaysShort) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -10,7 +10,7 @@
 #include "tests/support/scratch.h"
 #include "tests/support/tiny_config.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 namespace fs = std::filesystem;
@@ -24,19 +24,19 @@ class CheckpointWriterTest : public testing::Test {
         config_(tiny_checkpoint_config()),
         table_(config_),
         values_(static_cast<size_t>(table_.flat_size())),
-        comm_(make_local_communicator()) {}
+        comm_(comm::make_local_communicator()) {}
   ~CheckpointWriterTest() override { arm_faults(""); }
 
   CheckpointWriter::Target target() const { return {folder_, {}, table_, {{0, table_.flat_size()}}, 2}; }
   void start(CheckpointWriter& writer, int64_t step) {
     std::fill(values_.begin(), values_.end(), static_cast<float>(step));
-    const CheckpointInfo info = testing_support::checkpoint_info(step, config_);
+    const storage::CheckpointInfo info = testing_support::checkpoint_info(step, config_);
     writer.start({}, info, {values_, values_, values_});
     std::fill(values_.begin(), values_.end(), -1.0f);  // as the next step does
   }
   /// The step of the newest good checkpoint, which holds what start() was given.
   int64_t newest() const {
-    const auto found = latest_good_checkpoint(folder_, [](const fs::path&, const std::string&) {});
+    const auto found = storage::latest_good_checkpoint(folder_, [](const fs::path&, const std::string&) {});
     if (!found) return -1;
     std::vector<float> w(static_cast<size_t>(table_.flat_size())), m(w), v(w);
     found->read(0, table_.flat_size(), w, m, v);
@@ -47,10 +47,10 @@ class CheckpointWriterTest : public testing::Test {
 
   const testing_support::ScratchPath scratch_;
   const fs::path& folder_ = scratch_.path();
-  ModelConfig config_;
-  ParameterTable table_;
+  models::ModelConfig config_;
+  models::ParameterTable table_;
   std::vector<float> values_;
-  std::unique_ptr<Communicator> comm_;
+  std::unique_ptr<comm::Communicator> comm_;
 };
 
 TEST_F(CheckpointWriterTest, SavesWhatWasThereWhenItWasStarted) {
@@ -70,7 +70,7 @@ TEST_F(CheckpointWriterTest, SavesWhatWasThereWhenItWasStarted) {
     writer.wait();
     EXPECT_EQ(newest(), step);
   }
-  EXPECT_EQ(list_checkpoints(folder_).size(), 2u);
+  EXPECT_EQ(storage::list_checkpoints(folder_).size(), 2u);
 }
 
 TEST_F(CheckpointWriterTest, AFailedSaveIsToldAndTheNextOneWorks) {
@@ -108,8 +108,8 @@ TEST_F(CheckpointWriterTest, EndsItsWorkBeforeItGoes) {
 }
 
 TEST_F(CheckpointWriterTest, RolloutsAreWrittenBesideIt) {
-  Group group{1, 0, {Trajectory{}}};
-  Trajectory& t = group.samples.front();
+  rollout::Group group{1, 0, {rollout::Trajectory{}}};
+  rollout::Trajectory& t = group.samples.front();
   t.prompt_tokens = {1};
   t.tokens = {2, 3};
   t.logprobs = t.entropies = {0.5f, 0.25f};
@@ -122,8 +122,8 @@ TEST_F(CheckpointWriterTest, RolloutsAreWrittenBesideIt) {
     start(writer, step);
     const fs::path path = folder_ / fmt::format("rollouts_{}.h5", step);
     do {
-      write_rollout_file(path, static_cast<uint64_t>(step), std::span(&group, 1));
-      EXPECT_EQ(read_rollout_file(path).groups.size(), 1u);
+      rollout::write_rollout_file(path, static_cast<uint64_t>(step), std::span(&group, 1));
+      EXPECT_EQ(rollout::read_rollout_file(path).groups.size(), 1u);
     } while (!writer.done());
     writer.wait();
     EXPECT_EQ(newest(), step);
@@ -131,4 +131,4 @@ TEST_F(CheckpointWriterTest, RolloutsAreWrittenBesideIt) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -7,7 +7,7 @@
 #include "tests/support/scratch.h"
 #include "tests/support/tiny_checkpoint.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 namespace fs = std::filesystem;
@@ -26,11 +26,11 @@ class UsableCheckpoint : public testing::Test {
       save_tiny_checkpoint(folder_, checkpoint_info(step, tiny_checkpoint_config()));
   }
 
-  fs::path at(int64_t step) const { return folder_ / checkpoint_name(step); }
+  fs::path at(int64_t step) const { return folder_ / storage::checkpoint_name(step); }
 
   /// Intact, but of the version before.
   void make_older(int64_t step) const {
-    std::string text = read_file(at(step) / kManifestFile);
+    std::string text = read_file(at(step) / storage::kManifestFile);
     const std::string now = "\"format_version\": 2";
     text.replace(text.find(now), now.size(), "\"format_version\": 1");
     rewrite_manifest(at(step), text);
@@ -42,7 +42,7 @@ class UsableCheckpoint : public testing::Test {
 
 TEST_F(UsableCheckpoint, IsTheNewestGoodOne) {
   EXPECT_EQ(newest_usable_checkpoint(folder_, ""), at(4));
-  fs::resize_file(at(4) / checkpoint_slice_name(0, 1), 100);
+  fs::resize_file(at(4) / storage::checkpoint_slice_name(0, 1), 100);
   make_older(3);
   EXPECT_EQ(newest_usable_checkpoint(folder_, ""), at(2));
 }
@@ -52,8 +52,8 @@ TEST_F(UsableCheckpoint, NoneAtAllIsNoErrorButNoneThatCanBeUsedIs) {
   fs::create_directories(folder_ / "empty" / "step_000009.tmp-save");
   EXPECT_EQ(newest_usable_checkpoint(folder_ / "empty", ""), fs::path());
 
-  fs::remove(at(1) / kManifestFile);
-  fs::resize_file(at(2) / checkpoint_slice_name(0, 1), 100);
+  fs::remove(at(1) / storage::kManifestFile);
+  fs::resize_file(at(2) / storage::checkpoint_slice_name(0, 1), 100);
   make_older(3);
   make_older(4);
   try {
@@ -71,4 +71,4 @@ TEST_F(UsableCheckpoint, NoneAtAllIsNoErrorButNoneThatCanBeUsedIs) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -7,7 +7,7 @@
 #include "config/config.h"
 #include "tests/config/config_file.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 using google::protobuf::util::MessageDifferencer;
@@ -16,12 +16,12 @@ using testing::HasSubstr;
 using testing::Not;
 using testing::StartsWith;
 
-class CheckConfigFile : public ConfigFile {};
+class CheckConfigFile : public config::ConfigFile {};
 
 proto::Config usable(const std::vector<std::string>& overrides) {
   std::vector<std::string> all = {"model.path=/m", "data.train_batch_size=32", "rollout.n=16"};
   all.insert(all.end(), overrides.begin(), overrides.end());
-  return parse("", all);
+  return config::parse("", all);
 }
 
 TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
@@ -31,9 +31,9 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
   check_config(usable({"trainer.total_training_steps=0", "rollout.n=1", "rollout.temperature=0"}), 1);
 
   const auto refused = [](const std::vector<std::string>& overrides, int ranks = 1) {
-    return usage_error([&] { check_config(usable(overrides), ranks); });
+    return config::usage_error([&] { check_config(usable(overrides), ranks); });
   };
-  EXPECT_EQ(usage_error([] { check_config(parse(""), 1); }),
+  EXPECT_EQ(config::usage_error([] { check_config(config::parse(""), 1); }),
             "model.path is not set: give the folder of a Hugging Face model, such as "
             "model.path=models/SmolLM2-135M");
   EXPECT_EQ(refused({"actor.ppo_mini_batch_size=12"}),
@@ -83,7 +83,7 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
   check_config(usable({"data.env=gsm8k", "data.train_files=[a]"}), 1);
   // An evaluation reads held-out items and nothing else.
   const auto refused_for_eval = [](const std::vector<std::string>& overrides) {
-    return usage_error([&] { check_config(usable(overrides), 1, ConfigUse::kEvaluation); });
+    return config::usage_error([&] { check_config(usable(overrides), 1, ConfigUse::kEvaluation); });
   };
   check_config(usable({"data.env=gsm8k", "data.val_files=[a]", "rollout.n=1", "rollout.temperature=0",
                        "actor.ppo_mini_batch_size=5", "sft.total_training_steps=9"}),
@@ -156,12 +156,13 @@ TEST_F(CheckConfigFile, FilesOfGeneratedEnvironmentsAreRefused) {
       const proto::Config config =
           load("model: {path: m}", {fmt::format("data.env={}", env), fmt::format("data.{}=x.jsonl", key)});
       EXPECT_THAT(
-          usage_error([&] { check_config(config, 1); }),
+          config::usage_error([&] { check_config(config, 1); }),
           AllOf(StartsWith(fmt::format("data.env {} generates its problems", env)), HasSubstr("ignored")));
     }
   }
   const proto::Config jinja = load("model: {path: m, chat_template_file: t.jinja}");
-  EXPECT_THAT(usage_error([&] { check_config(jinja, 1); }), HasSubstr("data.apply_chat_template is not"));
+  EXPECT_THAT(config::usage_error([&] { check_config(jinja, 1); }),
+              HasSubstr("data.apply_chat_template is not"));
 }
 
 TEST(ExampleConfigs, AreValidAndReadBackEqual) {
@@ -170,15 +171,15 @@ TEST(ExampleConfigs, AreValidAndReadBackEqual) {
        std::filesystem::directory_iterator(std::filesystem::path(ORRERY_SOURCE_DIR) / "experiments")) {
     if (entry.path().extension() != ".yaml") continue;
     ++count;
-    const proto::Config config = load_config(entry.path(), {});
+    const proto::Config config = config::load_config(entry.path(), {});
     check_config(config, 1);
     const testing_support::ScratchFolder scratch;
-    std::ofstream(scratch.path() / "c.yaml", std::ios::binary) << config_to_yaml(config);
-    EXPECT_TRUE(MessageDifferencer::Equals(load_config(scratch.path() / "c.yaml", {}), config))
+    std::ofstream(scratch.path() / "c.yaml", std::ios::binary) << config::config_to_yaml(config);
+    EXPECT_TRUE(MessageDifferencer::Equals(config::load_config(scratch.path() / "c.yaml", {}), config))
         << entry.path();
   }
   EXPECT_GE(count, 6u);
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -11,7 +11,7 @@
 #include "experiments/together.h"
 #include "tests/learners/tiny_model.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 using testing::HasSubstr;
@@ -22,9 +22,9 @@ constexpr float kInf = std::numeric_limits<float>::infinity();
 
 struct Policy {
   Context ctx;
-  Transformer model{tiny_config("qwen3"), {}, DType::kF32};
-  std::unique_ptr<Communicator> comm = make_local_communicator();
-  Learner learner{ctx, model, *comm, {4, 150, false}};
+  models::Transformer model{tiny_config("qwen3"), {}, DType::kF32};
+  std::unique_ptr<comm::Communicator> comm = comm::make_local_communicator();
+  learners::Learner learner{ctx, model, *comm, {4, 150, false}};
   std::vector<int32_t> prompt{1, 2, 3}, response{4, 5};
   std::vector<uint8_t> mask{1, 1};
   std::optional<DivergenceCheck> check;
@@ -146,4 +146,4 @@ TEST(Divergence, TheEndHasAnExitCodeOfItsOwnAndSaysWhatToDo) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::experiments

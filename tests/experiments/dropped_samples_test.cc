@@ -4,13 +4,13 @@
 
 #include "experiments/validation_metrics.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
-Group group(uint64_t prompt, size_t samples, uint32_t dropped) {
-  Group group{0, prompt, {}, dropped};
+rollout::Group group(uint64_t prompt, size_t samples, uint32_t dropped) {
+  rollout::Group group{0, prompt, {}, dropped};
   for (size_t i = 0; i < samples; ++i) {
-    Trajectory t;
+    rollout::Trajectory t;
     t.prompt_index = prompt;
     t.sample_index = static_cast<uint32_t>(i);
     t.reward = static_cast<float>(i + 1);
@@ -24,8 +24,8 @@ Group group(uint64_t prompt, size_t samples, uint32_t dropped) {
 }
 
 TEST(DroppedSamples, GroupsWithTooFewAreLeftOut) {
-  std::vector<Group> groups = {group(0, 4, 0), group(1, 1, 3), group(2, 0, 4), group(3, 2, 2)};
-  std::vector<Group> for_validation = groups;
+  std::vector<rollout::Group> groups = {group(0, 4, 0), group(1, 1, 3), group(2, 0, 4), group(3, 2, 2)};
+  std::vector<rollout::Group> for_validation = groups;
   const DroppedSamples dropped = drop_small_groups(groups, 2);
   EXPECT_EQ(dropped.samples, 9u);
   EXPECT_EQ(dropped.all, 16u);
@@ -40,7 +40,7 @@ TEST(DroppedSamples, GroupsWithTooFewAreLeftOut) {
 }
 
 TEST(DroppedSamples, CountNowhereInValidation) {
-  const std::vector<Group> groups = {group(0, 4, 0), group(1, 1, 3), group(2, 0, 4), group(3, 2, 2)};
+  const std::vector<rollout::Group> groups = {group(0, 4, 0), group(1, 1, 3), group(2, 0, 4), group(3, 2, 2)};
   Metrics metrics;
   double reward = 0, accuracy = 0;
   summarize_validation(groups, metrics, reward, accuracy);
@@ -55,4 +55,4 @@ TEST(DroppedSamples, CountNowhereInValidation) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::experiments

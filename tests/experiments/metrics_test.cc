@@ -18,7 +18,7 @@
 #include "proto/event.pb.h"
 #include "tests/support/scratch.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 TEST(Format, DurationsAndCounts) {
@@ -220,4 +220,4 @@ TEST_F(MetricsFiles, AnOlderProgramsEventsAreWrittenAgain) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -18,7 +18,7 @@
 #include "experiments/resume_rules.h"
 #include "tests/support/scratch.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 namespace fs = std::filesystem;
@@ -31,7 +31,7 @@ using testing_support::error_of;
 
 /// Keys of the schema that hold values.
 std::vector<std::string> value_keys() {
-  std::vector<std::string> keys = all_keys(*proto::Config::descriptor());
+  std::vector<std::string> keys = config::all_keys(*proto::Config::descriptor());
   const std::vector<std::string> all = keys;
   std::erase_if(keys, [&](const std::string& key) {
     return std::any_of(all.begin(), all.end(),
@@ -100,9 +100,9 @@ TEST(ResumeRules, AreWhatTheDocumentationSays) {
 
 std::string yaml(const std::function<void(proto::Config&)>& change = [](proto::Config&) {}) {
   proto::Config config;
-  fill_defaults(config);
+  config::fill_defaults(config);
   change(config);
-  return config_to_yaml(config);
+  return config::config_to_yaml(config);
 }
 
 TEST(ConfigChanges, TellWhatIsNotFree) {
@@ -155,11 +155,11 @@ TEST(ConfigChanges, AKeyThatIsNewerThanTheCheckpointHadItsDefault) {
 class ResumeCheck : public testing::Test {
  protected:
   ResumeCheck() {
-    fill_defaults(config_);
+    config::fill_defaults(config_);
     config_.set_run_dir("runs/a");
     config_.mutable_sft()->set_total_training_steps(5);
     config_.mutable_trainer()->set_total_training_steps(10);
-    saved_.run_config_yaml = config_to_yaml(config_);
+    saved_.run_config_yaml = config::config_to_yaml(config_);
     saved_.state.emplace();
     saved_.inputs = {{"data.train_files", "/a.jsonl", "sha256:1"},
                      {"model.path", "tokenizer.json", "sha256:2"}};
@@ -172,16 +172,16 @@ class ResumeCheck : public testing::Test {
     saved_.state->rl_step = rl;
   }
   ResumeAnswer ask(bool own = true) const {
-    return check_resume(
-        {saved_, "runs/a/checkpoints/step_9", own, config_, config_to_yaml(config_), inputs_, same_model_});
+    return check_resume({saved_, "runs/a/checkpoints/step_9", own, config_, config::config_to_yaml(config_),
+                         inputs_, same_model_});
   }
   std::string refusal(bool own = true) const {
     return error_of([&] { ask(own); });
   }
 
   proto::Config config_;
-  CheckpointInfo saved_;
-  std::vector<InputDigest> inputs_;
+  storage::CheckpointInfo saved_;
+  std::vector<storage::InputDigest> inputs_;
   bool same_model_ = true;
 };
 
@@ -270,7 +270,7 @@ TEST_F(ResumeCheck, AnOlderDefaultRateOfSftRefusesNobody) {
   saved_.run_config_yaml = [&] {
     proto::Config before = config_;
     before.mutable_sft()->mutable_optim()->set_lr(1e-6);
-    return config_to_yaml(before);
+    return config::config_to_yaml(before);
   }();
   at(0, 4);
   EXPECT_THAT(ask().warnings, IsEmpty());
@@ -333,7 +333,7 @@ TEST_F(ResumeCheck, AnOlderCheckpointSaysWhichWordsMeanSomethingElseNow) {
   saved_.inputs.reset();
   at(5, 9);
   const auto warning = [&] {
-    saved_.run_config_yaml = config_to_yaml(config_);
+    saved_.run_config_yaml = config::config_to_yaml(config_);
     return ask().warnings.at(0);
   };
   EXPECT_THAT(warning(), AllOf(Not(HasSubstr("whitens")), Not(HasSubstr("gsm8k"))));
@@ -378,14 +378,14 @@ TEST(Inputs, AreReadOnceAndNeverAnError) {
   write_file_atomic(scratch.path() / "a", "abc");
   write_file_atomic(scratch.path() / "model/tokenizer.json", "{}");
   proto::Config config;
-  fill_defaults(config);
+  config::fill_defaults(config);
   config.mutable_data()->add_train_files((scratch.path() / "a").string());
   config.mutable_data()->add_train_files((scratch.path() / "none").string());
   config.mutable_data()->add_val_files(scratch.path().string());
   config.mutable_sft()->add_text_files((scratch.path() / "a").string());
   config.mutable_model()->set_path((scratch.path() / "model").string());
   const auto labels = [&] {
-    const std::vector<InputDigest> inputs = read_inputs(config);
+    const std::vector<storage::InputDigest> inputs = read_inputs(config);
     std::map<std::string, std::string> found;
     for (size_t i = 0; i < inputs.size(); ++i) found[input_label(inputs, i)] = inputs[i].digest;
     return found;
@@ -410,4 +410,4 @@ TEST(Inputs, AreReadOnceAndNeverAnError) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::experiments

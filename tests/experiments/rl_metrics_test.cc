@@ -6,12 +6,12 @@
 #include <cmath>
 #include <limits>
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 /// A sample whose loss mask is given as text: '1' the policy's tokens, '0' an observation's.
-Trajectory make_sample(int64_t prompt_tokens, const std::string& mask, float reward) {
-  Trajectory t;
+rollout::Trajectory make_sample(int64_t prompt_tokens, const std::string& mask, float reward) {
+  rollout::Trajectory t;
   t.prompt_tokens.assign(static_cast<size_t>(prompt_tokens), 1);
   for (const char c : mask) {
     t.tokens.push_back(2);
@@ -31,18 +31,19 @@ proto::Config make_config() {
 }
 
 /// Two prompts, of 3 and 6 tokens.
-std::vector<Group> make_groups() {
-  std::vector<Group> groups;
+std::vector<rollout::Group> make_groups() {
+  std::vector<rollout::Group> groups;
   groups.push_back(
       {1, 10, {make_sample(3, "11111111", 1), make_sample(3, "11", 0), make_sample(3, "11001", 0)}});
   groups.push_back({1, 11, {make_sample(6, "1", 0.5f), make_sample(6, "", 7), make_sample(6, "1110", 0.5f)}});
-  groups[0].samples[1].finish_reason = FinishReason::kLength;  // the context's end, not max_response_length
+  groups[0].samples[1].finish_reason =
+      rollout::FinishReason::kLength;  // the context's end, not max_response_length
   groups[0].samples[0].reward_extra["correct"] = 1;
   return groups;
 }
 
-Metrics step_metrics(const std::vector<Group>& groups, int learners) {
-  Topology topology;
+Metrics step_metrics(const std::vector<rollout::Group>& groups, int learners) {
+  comm::Topology topology;
   topology.ranks = 4;
   topology.learners = learners;
   Metrics metrics;
@@ -110,7 +111,7 @@ TEST(StepMetrics, ProgressCountsStepsFromOneAndEpochsFromZero) {
 }
 
 TEST(StepMetrics, MfuIsVerlsFormulaOverThePeakOfAllLearners) {
-  ModelConfig model;
+  models::ModelConfig model;
   model.hidden_size = 8;
   model.intermediate_size = 16;
   model.num_hidden_layers = 2;
@@ -141,7 +142,7 @@ TEST(AdvantageMetrics, CountLossTokens) {
 
 TEST(UpdateMetrics, AreMeansOverTheOptimizerSteps) {
   UpdateMetrics updates;
-  UpdateResult first, second;
+  learners::UpdateResult first, second;
   first.sums.tokens = 10;
   first.sums.ppo_kl = 1;
   first.sums.clipped = 5;
@@ -184,7 +185,7 @@ TEST(UpdateMetrics, AreMeansOverTheOptimizerSteps) {
 }
 
 TEST(LogprobDifferenceMetrics, StdHasBesselsCorrection) {
-  LogprobDifference difference;
+  learners::LogprobDifference difference;
   const double values[] = {0.1, 0.4, 0.2};
   for (const double d : values) {
     difference.probs_diff_sum += d;
@@ -220,4 +221,4 @@ TEST(Summary, ANanIsSeenWhereverItStands) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -8,7 +8,7 @@
 #include "comm/communicator.h"
 #include "tests/learners/tiny_model.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 using testing_support::random_tokens;
@@ -16,28 +16,29 @@ using testing_support::random_tokens;
 constexpr float kTemperature = 0.9f;
 
 /// Two prompts of three samples; log-probs are off by `error` where the fingerprint says bf16.
-std::vector<Group> make_groups(Learner& learner, const std::vector<std::vector<bool>>& foreign, float error) {
+std::vector<rollout::Group> make_groups(learners::Learner& learner,
+                                        const std::vector<std::vector<bool>>& foreign, float error) {
   Philox generator(3, RngPurpose::kTest, 0);
-  std::vector<Group> groups;
-  std::vector<Tree> trees;
+  std::vector<rollout::Group> groups;
+  std::vector<learners::Tree> trees;
   for (size_t g = 0; g < foreign.size(); ++g) {
     groups.push_back({1, g, {}});
     for (size_t i = 0; i < foreign[g].size(); ++i) {
-      Trajectory t;
+      rollout::Trajectory t;
       t.prompt_index = g;
       t.sample_index = static_cast<uint32_t>(i);
       t.prompt_tokens = i == 0 ? random_tokens(generator, 7, 37) : groups[g].samples[0].prompt_tokens;
       t.tokens = random_tokens(generator, 5 + static_cast<int64_t>(i), 37);
       t.loss_mask.assign(t.tokens.size(), 1);
       t.loss_mask[1] = 0;
-      t.fingerprint = fingerprint_of({}, foreign[g][i] ? DType::kBF16 : DType::kF32);
+      t.fingerprint = rollout::fingerprint_of({}, foreign[g][i] ? DType::kBF16 : DType::kF32);
       groups[g].samples.push_back(std::move(t));
     }
   }
-  for (Group& group : groups) {
+  for (rollout::Group& group : groups) {
     trees.push_back({group.samples.front().prompt_tokens, {}});
-    for (Trajectory& t : group.samples) {
-      Leaf leaf;
+    for (rollout::Trajectory& t : group.samples) {
+      learners::Leaf leaf;
       leaf.tokens = t.tokens;
       leaf.loss_mask = t.loss_mask;
       trees.back().leaves.push_back(leaf);
@@ -45,8 +46,8 @@ std::vector<Group> make_groups(Learner& learner, const std::vector<std::vector<b
   }
   const auto logprobs = learner.logprobs(trees, kTemperature);
   size_t at = 0;
-  for (Group& group : groups) {
-    for (Trajectory& t : group.samples) {
+  for (rollout::Group& group : groups) {
+    for (rollout::Trajectory& t : group.samples) {
       t.logprobs = logprobs[at++];
       if (t.fingerprint.compute_dtype == DType::kF32) continue;
       for (size_t i = 0; i < t.logprobs.size(); ++i) t.logprobs[i] -= t.loss_mask[i] != 0 ? error : 0.0f;
@@ -57,10 +58,10 @@ std::vector<Group> make_groups(Learner& learner, const std::vector<std::vector<b
 
 struct Fixture {
   Context ctx;
-  Transformer model{testing_support::tiny_config("llama"), {}, DType::kF32};
-  std::unique_ptr<Communicator> comm = make_local_communicator();
-  Learner learner{ctx, model, *comm, {4, 30, false}};
-  Fingerprint own = fingerprint_of({}, DType::kF32);
+  models::Transformer model{testing_support::tiny_config("llama"), {}, DType::kF32};
+  std::unique_ptr<comm::Communicator> comm = comm::make_local_communicator();
+  learners::Learner learner{ctx, model, *comm, {4, 30, false}};
+  rollout::Fingerprint own = rollout::fingerprint_of({}, DType::kF32);
   Fixture() { testing_support::randomize(model, 5, ctx); }
 };
 
@@ -85,7 +86,7 @@ TEST(RolloutCorrection, OthersAreRecomputedAndWeighted) {
     EXPECT_TRUE(correction.any());
     for (size_t g = 0; g < groups.size(); ++g) {
       for (size_t i = 0; i < groups[g].samples.size(); ++i) {
-        const Trajectory& t = groups[g].samples[i];
+        const rollout::Trajectory& t = groups[g].samples[i];
         if (t.fingerprint == f.own) {
           EXPECT_TRUE(correction.weights(g, i).empty());
           continue;
@@ -125,7 +126,7 @@ TEST(RolloutCorrection, WeightsAreCapped) {
 }
 
 TEST(LogprobMismatch, TextNamesThePlaceAndBothValues) {
-  LossSums sums;
+  learners::LossSums sums;
   sums.tokens = 100;
   sums.mismatches.add({17, 2, 41, 1234, -1.5f, std::nextafter(-1.5f, 0.0f)});
   sums.mismatches.add({18, 0, 0, 1, -1.0f, -2.0f});
@@ -139,4 +140,4 @@ TEST(LogprobMismatch, TextNamesThePlaceAndBothValues) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -10,7 +10,7 @@
 #include "core/error.h"
 #include "tests/support/scratch.h"
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 using testing::AllOf;
@@ -23,17 +23,18 @@ struct Row {
   std::optional<size_t> answer = 1;
 };
 
-class Teacher : public Environment {
+class Teacher : public actors::Environment {
  public:
   explicit Teacher(std::vector<Row> rows, bool endless = false) : rows_(std::move(rows)), endless_(endless) {}
-  uint64_t size(Split) const override { return endless_ ? 0 : rows_.size(); }
-  std::unique_ptr<Episode> reset(Split, uint64_t item) const override {
-    return std::make_unique<SingleTurnEpisode>(std::string(row(item).prompt, '7'), "teacher",
-                                               [](const std::string&) { return StepResult{}; });
+  uint64_t size(actors::Split) const override { return endless_ ? 0 : rows_.size(); }
+  std::unique_ptr<actors::Episode> reset(actors::Split, uint64_t item) const override {
+    return std::make_unique<actors::SingleTurnEpisode>(
+        std::string(row(item).prompt, '7'), "teacher",
+        [](const std::string&) { return actors::StepResult{}; });
   }
-  std::optional<Demonstration> demonstration(uint64_t item) const override {
+  std::optional<actors::Demonstration> demonstration(uint64_t item) const override {
     if (!row(item).answer) return std::nullopt;
-    return Demonstration{std::string(row(item).prompt, '7'), std::string(*row(item).answer, '5')};
+    return actors::Demonstration{std::string(row(item).prompt, '7'), std::string(*row(item).answer, '5')};
   }
 
  private:
@@ -45,8 +46,8 @@ class Teacher : public Environment {
 class Sft : public testing::Test {
  protected:
   Sft()
-      : tokenizer_(
-            Tokenizer::load(std::filesystem::path(ORRERY_SOURCE_DIR) / "experiments/quickstart_model")) {
+      : tokenizer_(text::Tokenizer::load(std::filesystem::path(ORRERY_SOURCE_DIR) /
+                                         "experiments/quickstart_model")) {
     config_.set_seed(3);
     config_.mutable_sft()->set_max_length(8);
     config_.mutable_sft()->set_total_training_steps(10);
@@ -54,11 +55,11 @@ class Sft : public testing::Test {
   }
 
   void skip() { config_.mutable_data()->set_on_error(proto::DataSection::SKIP); }
-  SftData data(const Environment& env) {
-    source_.emplace(config_.data(), env, tokenizer_, 3, CheckSetup{}, PromptUse{0, false});
+  SftData data(const actors::Environment& env) {
+    source_.emplace(config_.data(), env, tokenizer_, 3, actors::CheckSetup{}, actors::PromptUse{0, false});
     return SftData(config_, env, *source_, tokenizer_, {});
   }
-  std::string refusal(const Environment& env) {
+  std::string refusal(const actors::Environment& env) {
     try {
       data(env);
     } catch (const Error& error) {
@@ -69,9 +70,9 @@ class Sft : public testing::Test {
   }
   size_t eos() const { return tokenizer_.eos_ids().empty() ? 0 : 1; }
 
-  const Tokenizer tokenizer_;
+  const text::Tokenizer tokenizer_;
   proto::Config config_;
-  std::optional<PromptSource> source_;
+  std::optional<actors::PromptSource> source_;
 };
 
 TEST_F(Sft, RowsThatDoNotFitAreRefusedByNameOrLeftOut) {
@@ -92,7 +93,7 @@ TEST_F(Sft, RowsThatDoNotFitAreRefusedByNameOrLeftOut) {
   }
   // As if the others had never been there.
   const Teacher kept({{1, 1}, {2, 2}, {3, 3}});
-  std::vector<ChatExample> expected;
+  std::vector<text::ChatExample> expected;
   for (uint64_t i = 0; i < 9; ++i) expected.push_back(found.example(i));
   const SftData without = data(kept);
   for (uint64_t i = 0; i < 9; ++i) {
@@ -104,7 +105,8 @@ TEST_F(Sft, RowsThatDoNotFitAreRefusedByNameOrLeftOut) {
 }
 
 TEST_F(Sft, ALongResponseIsCutAtItsEnd) {
-  const ChatExample whole = data(Teacher({{2, 4}})).example(0), cut = data(Teacher({{2, 40}})).example(0);
+  const text::ChatExample whole = data(Teacher({{2, 4}})).example(0),
+                          cut = data(Teacher({{2, 40}})).example(0);
   EXPECT_EQ(whole.response.size(), 4 + eos());
   EXPECT_EQ(cut.prompt, whole.prompt);
   EXPECT_EQ(cut.prompt.size() + cut.response.size(), 8u);
@@ -155,7 +157,7 @@ class SftOwnRows : public Sft {
     return path.string();
   }
   std::vector<SftExample> rows(const std::string& text) {
-    source_.emplace(config_.data(), none_, tokenizer_, 3, CheckSetup{}, PromptUse{0, false});
+    source_.emplace(config_.data(), none_, tokenizer_, 3, actors::CheckSetup{}, actors::PromptUse{0, false});
     return SftRows("sft.train_files", {write("rows.jsonl", text)}, config_, *source_, tokenizer_, {})
         .examples();
   }
@@ -174,7 +176,7 @@ TEST_F(SftOwnRows, ArePromptAndResponseAsDemonstrationsAre) {
       "\"assistant\", \"content\": \"555\"}], \"weight\": 0.5}\n"
       "{\"prompt\": \"7\", \"response\": \"5555555555\", \"weight\": 0}\n");
   ASSERT_EQ(found.size(), 3u);
-  const ChatExample taught = data(Teacher({{2, 3}})).example(0);
+  const text::ChatExample taught = data(Teacher({{2, 3}})).example(0);
   for (size_t i = 0; i < 2; ++i) {
     EXPECT_EQ(found[i].prompt, taught.prompt);
     EXPECT_EQ(found[i].response, taught.response);
@@ -235,22 +237,23 @@ TEST_F(SftOwnRows, JsonIsNoPlainText) {
 
 TEST_F(SftOwnRows, TheRateHasADefaultOfItsOwn) {
   const auto rates = [&](const std::string& text) {
-    const proto::Config config = load_config(write("c.yaml", text), {});
+    const proto::Config config = config::load_config(write("c.yaml", text), {});
     return std::pair(config.sft().optim().lr(), config.actor().optim().lr());
   };
   EXPECT_EQ(rates("seed: 1\n"), std::pair(1e-5, 1e-6));
   EXPECT_EQ(rates("sft: {total_training_steps: 1, optim: {clip_grad: 0}}\n"), std::pair(1e-5, 1e-6));
   EXPECT_EQ(rates("sft: {total_training_steps: 1, optim: {lr: 1e-6}}\nactor: {optim: {lr: 3e-4}}\n"),
             std::pair(1e-6, 3e-4));
-  EXPECT_EQ(rates(config_to_yaml(load_config(write("d.yaml", "seed: 1\n"), {}))), std::pair(1e-5, 1e-6));
-  const proto::Config files =
-      load_config(write("e.yaml",
-                        "sft: {total_training_steps: 1, train_files: [a.jsonl], val_files: [b.jsonl], "
-                        "text_files: [c.txt]}\ntrainer: {test_freq: 1}\n"),
-                  {});
+  EXPECT_EQ(rates(config::config_to_yaml(config::load_config(write("d.yaml", "seed: 1\n"), {}))),
+            std::pair(1e-5, 1e-6));
+  const proto::Config files = config::load_config(
+      write("e.yaml",
+            "sft: {total_training_steps: 1, train_files: [a.jsonl], val_files: [b.jsonl], "
+            "text_files: [c.txt]}\ntrainer: {test_freq: 1}\n"),
+      {});
   EXPECT_EQ(files.sft().train_files(0), (scratch_.path() / "a.jsonl").string());
   EXPECT_EQ(files.sft().val_files(0), (scratch_.path() / "b.jsonl").string());
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::experiments

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 TEST(PassAtK, IsTheUnbiasedEstimate) {
@@ -40,14 +40,14 @@ TEST(BestOfDraws, IsWhatAllEquallyLikelyDrawsGive) {
   }
 }
 
-std::vector<Group> make_groups(bool with_correct) {
+std::vector<rollout::Group> make_groups(bool with_correct) {
   const std::vector<std::vector<float>> rewards = {{0.25f, 1, 0, 0.5f, 0.5f, -1}, {1, 1, 0, 0, 2, 0.5f}};
   const std::vector<std::vector<double>> correct = {{0, 1, 0, 0, 0, 0}, {1, 1, 0, 0, 1, 0}};
-  std::vector<Group> groups;
+  std::vector<rollout::Group> groups;
   for (size_t g = 0; g < rewards.size(); ++g) {
     groups.push_back({0, g, {}});
     for (size_t i = 0; i < rewards[g].size(); ++i) {
-      Trajectory t;
+      rollout::Trajectory t;
       t.reward = rewards[g][i];
       if (with_correct) t.reward_extra["correct"] = correct[g][i];
       t.tokens = {1};
@@ -101,7 +101,7 @@ TEST(Validation, RewardIsTheCoreVariableWithoutAccuracy) {
 
 TEST(Validation, OneSampleHasItsMeanAlone) {
   auto groups = make_groups(true);
-  for (Group& group : groups) group.samples.resize(1);
+  for (rollout::Group& group : groups) group.samples.resize(1);
   Metrics metrics;
   double reward = 0, accuracy = 0;
   summarize_validation(groups, metrics, reward, accuracy);
@@ -111,4 +111,4 @@ TEST(Validation, OneSampleHasItsMeanAlone) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::experiments

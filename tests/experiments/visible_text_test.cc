@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-namespace orrery {
+namespace orrery::experiments {
 namespace {
 
 TEST(VisibleText, PlainTextStays) {
@@ -40,4 +40,4 @@ TEST(VisibleText, LaterLinesAreIndented) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::experiments

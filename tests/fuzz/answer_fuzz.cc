@@ -12,33 +12,33 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const std::string line = text.substr(at, end - at);
     at = end + 1;
     fuzzing::accepted([&] {
-      const std::vector<JsonMember> members = json_members(line);
-      for (const JsonMember& member : members) {
+      const std::vector<actors::JsonMember> members = actors::json_members(line);
+      for (const actors::JsonMember& member : members) {
         if (member.value.empty()) fuzzing::broken("a member has a value");
       }
-      const ExternalAnswer answer = read_answer(members);
-      ExternalRequest request;
+      const actors::ExternalAnswer answer = actors::read_answer(members);
+      actors::ExternalRequest request;
       request.row_json = line;
       request.ground_truth_json = "null";
       request.messages_json = "[{}]";
-      const std::string turns = turn_json("user", answer.result.observation);
+      const std::string turns = actors::turn_json("user", answer.result.observation);
       request.turns_json = turns;
       request.response = line;
       request.state_json = answer.state_json;
-      json_members("{\"id\": 1, " + request_rest(request));
+      actors::json_members("{\"id\": 1, " + actors::request_rest(request));
     });
   }
-  LastLines lines;
+  actors::LastLines lines;
   lines.add(text);
-  printable(lines.text(), 100);
+  actors::printable(lines.text(), 100);
   proto::DataSection section;
   section.set_env(proto::DataSection::EXTERNAL);
   section.set_on_error(proto::DataSection::SKIP);
   section.add_train_files(scratch.write("rows.jsonl", text).string());
   fuzzing::accepted([&] {
-    const std::unique_ptr<Environment> env = make_environment(section, /*seed=*/1);
-    for (uint64_t item = 0; item < env->size(Split::kTrain); ++item) {
-      env->reset(Split::kTrain, item)->truth();
+    const std::unique_ptr<actors::Environment> env = actors::make_environment(section, /*seed=*/1);
+    for (uint64_t item = 0; item < env->size(actors::Split::kTrain); ++item) {
+      env->reset(actors::Split::kTrain, item)->truth();
       env->demonstration(item);
     }
   });

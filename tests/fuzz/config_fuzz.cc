@@ -19,16 +19,16 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   const std::filesystem::path path = scratch.write("config.yaml", parts[0]);
   proto::Config config;
-  if (!fuzzing::accepted([&] { config = load_config(path, overrides); })) return 0;
+  if (!fuzzing::accepted([&] { config = config::load_config(path, overrides); })) return 0;
   for (const int ranks : {1, 2, 6}) {
     fuzzing::accepted([&] {
-      check_config(config, ranks);
-      describe_batch(config, ranks);
+      experiments::check_config(config, ranks);
+      experiments::describe_batch(config, ranks);
     });
   }
-  const std::filesystem::path resolved = scratch.write("resolved.yaml", config_to_yaml(config));
+  const std::filesystem::path resolved = scratch.write("resolved.yaml", config::config_to_yaml(config));
   proto::Config again;
-  if (!fuzzing::accepted([&] { again = load_config(resolved, {}); }) ||
+  if (!fuzzing::accepted([&] { again = config::load_config(resolved, {}); }) ||
       !google::protobuf::util::MessageDifferencer::Equals(config, again)) {
     fuzzing::broken("a resolved config loads again, equal");
   }

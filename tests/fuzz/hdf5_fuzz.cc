@@ -28,7 +28,7 @@ struct Written {
   std::vector<File> files;
 
   Written() {
-    Trajectory sample;
+    rollout::Trajectory sample;
     sample.prompt_tokens = {1, 2};
     sample.tokens = {3, 4, 0};
     sample.logprobs = {-1, -2, -0.5f};
@@ -41,24 +41,25 @@ struct Written {
     sample.data_file = "rows.jsonl";
     sample.data_row = 3;
     rollouts = scratch.path() / "step_000001.h5";
-    const Group group{0, 0, {sample}};
+    const rollout::Group group{0, 0, {sample}};
     const std::string prompt = "3+4=";
-    write_rollout_file(rollouts, 1, std::span(&group, 1), 1, {kRlStage, std::span(&prompt, 1)});
+    rollout::write_rollout_file(rollouts, 1, std::span(&group, 1), 1,
+                                {rollout::kRlStage, std::span(&prompt, 1)});
 
-    const ModelConfig config = parse_model_config(kModelConfig, "model");
-    const ParameterTable table(config);
+    const models::ModelConfig config = models::parse_model_config(kModelConfig, "model");
+    const models::ParameterTable table(config);
     const std::vector<float> values(static_cast<size_t>(table.flat_size()), 0.5f);
-    const auto temporary = prepare_checkpoint(scratch.path(), 1);
+    const auto temporary = storage::prepare_checkpoint(scratch.path(), 1);
     const Extent all{0, table.flat_size()};
-    const CheckpointFileEntry entry = write_checkpoint_slice(temporary, 0, 1, table.flat_size(),
-                                                             {std::span(&all, 1), values, values, values});
-    const CheckpointInfo info = testing_support::checkpoint_info(1, config);
-    checkpoint = scratch.path() / checkpoint_name(1);
-    publish_checkpoint(temporary, checkpoint, info, table, {entry}, {});
+    const storage::CheckpointFileEntry entry = storage::write_checkpoint_slice(
+        temporary, 0, 1, table.flat_size(), {std::span(&all, 1), values, values, values});
+    const storage::CheckpointInfo info = testing_support::checkpoint_info(1, config);
+    checkpoint = scratch.path() / storage::checkpoint_name(1);
+    storage::publish_checkpoint(temporary, checkpoint, info, table, {entry}, {});
 
     for (const std::filesystem::path& path :
-         {rollouts, checkpoint / checkpoint_slice_name(0, 1), checkpoint / kManifestFile,
-          checkpoint / kManifestHashFile, std::filesystem::path(rollouts.string() + ".sha256")}) {
+         {rollouts, checkpoint / storage::checkpoint_slice_name(0, 1), checkpoint / storage::kManifestFile,
+          checkpoint / storage::kManifestHashFile, std::filesystem::path(rollouts.string() + ".sha256")}) {
       files.push_back({path, read_file(path)});
     }
   }
@@ -66,14 +67,14 @@ struct Written {
 
 void read_all(const Written& written, bool rollouts) {
   if (rollouts) {
-    const RolloutFile file = read_rollout_file(written.rollouts);
+    const rollout::RolloutFile file = rollout::read_rollout_file(written.rollouts);
     const bool same = file.groups.size() == 1 && file.groups[0].samples.size() == 1 &&
                       file.groups[0].samples[0].tokens == std::vector<int32_t>({3, 4, 0}) &&
                       file.groups[0].samples[0].truth == "8" && file.prompt_texts.size() == 1;
     if (!same) fuzzing::broken("a rollout file that is read is what was written");
     return;
   }
-  const Checkpoint checkpoint(written.checkpoint);
+  const storage::Checkpoint checkpoint(written.checkpoint);
   std::vector<float> values(static_cast<size_t>(checkpoint.flat_size()));
   checkpoint.read(0, checkpoint.flat_size(), values, values, values);
   if (values != std::vector<float>(values.size(), 0.5f))

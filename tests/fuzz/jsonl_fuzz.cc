@@ -14,18 +14,18 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   section.set_env(proto::DataSection::GSM8K);
   section.add_train_files(scratch.write("rows.jsonl", text).string());
   for (const auto rule : {proto::GSM8K, proto::MATH_BOXED}) {
-    const Grader grader(rule, proto::DataSection::FLEXIBLE, {text, "1/2"});
+    const actors::Grader grader(rule, proto::DataSection::FLEXIBLE, {text, "1/2"});
     grader.grade(text);
     grader.can_be_met(text);
   }
   for (const auto on_error : {proto::DataSection::FAIL, proto::DataSection::SKIP}) {
     section.set_on_error(on_error);
     fuzzing::accepted([&] {
-      const std::unique_ptr<Environment> env = make_environment(section, /*seed=*/1);
-      for (uint64_t item = 0; item < env->size(Split::kTrain); ++item) {
-        const std::unique_ptr<Episode> episode = env->reset(Split::kTrain, item);
-        const std::optional<Demonstration> teacher = env->demonstration(item);
-        const StepResult result = episode->step(teacher ? teacher->response : episode->prompt());
+      const std::unique_ptr<actors::Environment> env = actors::make_environment(section, /*seed=*/1);
+      for (uint64_t item = 0; item < env->size(actors::Split::kTrain); ++item) {
+        const std::unique_ptr<actors::Episode> episode = env->reset(actors::Split::kTrain, item);
+        const std::optional<actors::Demonstration> teacher = env->demonstration(item);
+        const actors::StepResult result = episode->step(teacher ? teacher->response : episode->prompt());
         if (!result.done || (result.reward != 0 && result.reward != 1)) fuzzing::broken("a reward is 0 or 1");
       }
     });

@@ -10,18 +10,18 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace orrery;
   static const fuzzing::Scratch scratch;
   static const bool made = [] {
-    std::filesystem::create_directories(scratch.path() / kTokenizerFolder);
-    scratch.write(checkpoint_slice_name(0, 1), "no HDF5 file\n");
-    scratch.write(std::string(kTokenizerFolder) + "/tokenizer.json", "{}\n");
+    std::filesystem::create_directories(scratch.path() / storage::kTokenizerFolder);
+    scratch.write(storage::checkpoint_slice_name(0, 1), "no HDF5 file\n");
+    scratch.write(std::string(storage::kTokenizerFolder) + "/tokenizer.json", "{}\n");
     return true;
   }();
   static_cast<void>(made);
   const std::string text(reinterpret_cast<const char*>(data), size);
-  scratch.write(kManifestFile, text);
-  scratch.write(kManifestHashFile,
-                fmt::format("{}  {}\n", sha256_hex(std::as_bytes(std::span(text))), kManifestFile));
+  scratch.write(storage::kManifestFile, text);
+  scratch.write(storage::kManifestHashFile,
+                fmt::format("{}  {}\n", sha256_hex(std::as_bytes(std::span(text))), storage::kManifestFile));
   fuzzing::accepted([&] {
-    const Checkpoint checkpoint(scratch.path(), Checkpoint::Verify::kOnRead);
+    const storage::Checkpoint checkpoint(scratch.path(), storage::Checkpoint::Verify::kOnRead);
     if (checkpoint.flat_size() != checkpoint.table().flat_size())
       fuzzing::broken("a manifest has its model's size");
     std::vector<float> value(1);

@@ -20,8 +20,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   const std::filesystem::path path = scratch.write("model.safetensors", file);
   fuzzing::accepted([&] {
-    const SafetensorsFile safetensors(path);
-    for (const SafetensorsTensor& tensor : safetensors.tensors()) {
+    const storage::SafetensorsFile safetensors(path);
+    for (const storage::SafetensorsTensor& tensor : safetensors.tensors()) {
       if (safetensors.find(tensor.name) != &tensor) fuzzing::broken("a tensor is found by its name");
       if (tensor.size > int64_t{1} << 20) continue;
       std::vector<float> values(static_cast<size_t>(tensor.size));

@@ -13,8 +13,8 @@ namespace {
 using namespace orrery;
 
 /// Ids are the 256 bytes, then <s> and <end>.
-Tokenizer byte_tokenizer(const fuzzing::Scratch& scratch) {
-  const ByteAlphabet alphabet;
+text::Tokenizer byte_tokenizer(const fuzzing::Scratch& scratch) {
+  const text::ByteAlphabet alphabet;
   nlohmann::json tokenizer = nlohmann::json::parse(R"({
     "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
     "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
@@ -40,17 +40,21 @@ Tokenizer byte_tokenizer(const fuzzing::Scratch& scratch) {
   const auto config = scratch.write(
       "tokenizer_config.json",
       nlohmann::json{{"bos_token", "<s>"}, {"eos_token", "<end>"}, {"chat_template", kTemplate}}.dump());
-  return Tokenizer::load(config.parent_path());
+  return text::Tokenizer::load(config.parent_path());
 }
 
-class NoItems final : public Environment {
+class NoItems final : public actors::Environment {
  public:
-  uint64_t size(Split /*split*/) const override { return 0; }
-  std::unique_ptr<Episode> reset(Split /*split*/, uint64_t /*index*/) const override { return nullptr; }
-  std::optional<Demonstration> demonstration(uint64_t /*index*/) const override { return std::nullopt; }
+  uint64_t size(actors::Split /*split*/) const override { return 0; }
+  std::unique_ptr<actors::Episode> reset(actors::Split /*split*/, uint64_t /*index*/) const override {
+    return nullptr;
+  }
+  std::optional<actors::Demonstration> demonstration(uint64_t /*index*/) const override {
+    return std::nullopt;
+  }
 };
 
-void check(const SftExample& example, int64_t max_length) {
+void check(const experiments::SftExample& example, int64_t max_length) {
   if (example.prompt.empty() || example.response.empty()) fuzzing::broken("a prompt and a response");
   if (example.tokens() > max_length) fuzzing::broken("at most sft.max_length tokens");
   if (!std::isfinite(example.weight) || example.weight < 0) fuzzing::broken("a weight is finite and >= 0");
@@ -64,10 +68,10 @@ void check(const SftExample& example, int64_t max_length) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const fuzzing::Scratch scratch;
-  static const Tokenizer tokenizer = byte_tokenizer(scratch);
+  static const text::Tokenizer tokenizer = byte_tokenizer(scratch);
   const std::string text(reinterpret_cast<const char*>(data), size);
   const std::string file = scratch.write("rows.jsonl", text).string();
-  fuzzing::accepted([&] { check_plain_text("rows", text); });
+  fuzzing::accepted([&] { experiments::check_plain_text("rows", text); });
   const NoItems none;
   for (const bool chat : {false, true}) {
     for (const auto on_error : {proto::DataSection::FAIL, proto::DataSection::SKIP}) {
@@ -75,12 +79,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       config.mutable_data()->set_apply_chat_template(chat);
       config.mutable_data()->set_on_error(on_error);
       config.mutable_sft()->set_max_length(64);
-      CheckSetup setup;
+      actors::CheckSetup setup;
       setup.tell = false;
-      const PromptSource source(config.data(), none, tokenizer, /*seed=*/1, setup, PromptUse{0, false});
+      const actors::PromptSource source(config.data(), none, tokenizer, /*seed=*/1, setup,
+                                        actors::PromptUse{0, false});
       fuzzing::accepted([&] {
-        const SftRows rows("rows", {file}, config, source, tokenizer, setup);
-        for (const SftExample& example : rows.examples()) check(example, config.sft().max_length());
+        const experiments::SftRows rows("rows", {file}, config, source, tokenizer, setup);
+        for (const experiments::SftExample& example : rows.examples())
+          check(example, config.sft().max_length());
       });
     }
   }

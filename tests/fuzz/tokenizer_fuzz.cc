@@ -9,8 +9,8 @@
 
 namespace {
 
-void use(const orrery::Tokenizer& tokenizer, const std::string& text) {
-  using orrery::find_invalid_utf8;
+void use(const orrery::text::Tokenizer& tokenizer, const std::string& text) {
+  using orrery::text::find_invalid_utf8;
   std::vector<int32_t> ids;
   if (!orrery::fuzzing::accepted([&] { ids = tokenizer.encode(text, /*add_special_tokens=*/true); })) return;
   for (const int32_t id : ids) {
@@ -19,12 +19,14 @@ void use(const orrery::Tokenizer& tokenizer, const std::string& text) {
   ids.insert(ids.end(), {0, 1, 2, tokenizer.vocab_size() - 1, tokenizer.vocab_size(), -1});
   for (const bool skip : {false, true}) {
     const std::string whole = tokenizer.decode(ids, skip);
-    if (find_invalid_utf8(whole) != std::string::npos) orrery::fuzzing::broken("decoded text is UTF-8");
-    orrery::IncrementalDecoder decoder(tokenizer, skip);
+    if (orrery::text::find_invalid_utf8(whole) != std::string::npos)
+      orrery::fuzzing::broken("decoded text is UTF-8");
+    orrery::text::IncrementalDecoder decoder(tokenizer, skip);
     std::string pushed;
     for (const int32_t id : ids) pushed += decoder.push(id);
     pushed += decoder.finish();
-    if (find_invalid_utf8(pushed) != std::string::npos) orrery::fuzzing::broken("streamed text is UTF-8");
+    if (orrery::text::find_invalid_utf8(pushed) != std::string::npos)
+      orrery::fuzzing::broken("streamed text is UTF-8");
   }
 }
 
@@ -51,7 +53,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     }
   }
   fuzzing::accepted([&] {
-    const Tokenizer tokenizer = Tokenizer::load(scratch.path());
+    const text::Tokenizer tokenizer = text::Tokenizer::load(scratch.path());
     const std::string text = "Hello  hello\n12 \xC3\xA9\xE2\x96\x81 ab<s>x";
     fuzzing::accepted([&] { use(tokenizer, text); });
     if (parts.size() > kText) fuzzing::accepted([&] { use(tokenizer, parts[kText]); });

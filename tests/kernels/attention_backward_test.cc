@@ -5,7 +5,7 @@
 #include "kernels/numerics.h"
 #include "tests/kernels/attention_oracle.h"
 
-namespace orrery {
+namespace orrery::kernels {
 namespace {
 
 using namespace attention_test;  // NOLINT(google-build-using-namespace)
@@ -395,4 +395,4 @@ TEST_F(AttentionBackwardTest, BadInputIsNamed) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::kernels

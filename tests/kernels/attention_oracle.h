@@ -18,7 +18,7 @@
 #include "kernels/attention.h"
 #include "kernels/scalar_math.h"
 
-namespace orrery::attention_test {
+namespace orrery::kernels::attention_test {
 
 using Floats = std::vector<float>;
 
@@ -204,4 +204,4 @@ inline Result run_chunks(const Context& ctx, const Shape& shape, const std::vect
   return r;
 }
 
-}  // namespace orrery::attention_test
+}  // namespace orrery::kernels::attention_test

@@ -7,7 +7,7 @@
 #include "kernels/numerics.h"
 #include "tests/kernels/attention_oracle.h"
 
-namespace orrery {
+namespace orrery::kernels {
 namespace {
 
 using namespace attention_test;  // NOLINT(google-build-using-namespace)
@@ -459,4 +459,4 @@ TEST_F(AttentionTest, BadInputIsNamed) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::kernels

@@ -2,7 +2,7 @@
 
 #include "tests/kernels/kernel_testing.h"
 
-namespace orrery {
+namespace orrery::kernels {
 namespace {
 using namespace kernel_testing;
 
@@ -81,4 +81,4 @@ TEST(Embedding, BadIdsAndShapesAreErrors) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::kernels

@@ -20,7 +20,7 @@
 #include "core/tensor.h"
 #include "kernels/numerics.h"
 
-namespace orrery::kernel_testing {
+namespace orrery::kernels::kernel_testing {
 
 inline constexpr float kInf = std::numeric_limits<float>::infinity();
 inline constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
@@ -140,4 +140,4 @@ inline void expect_error(const std::function<void()>& body, const std::string& w
   }
 }
 
-}  // namespace orrery::kernel_testing
+}  // namespace orrery::kernels::kernel_testing

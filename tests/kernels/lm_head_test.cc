@@ -9,7 +9,7 @@
 #include "core/rng.h"
 #include "kernels/logprob.h"
 
-namespace orrery {
+namespace orrery::kernels {
 namespace {
 
 // A vocabulary of which a chunk holds 70 rows, and rows for three chunks, the last one short.
@@ -133,4 +133,4 @@ TEST(LmHeadChunks, AreEvenAndFit) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::kernels

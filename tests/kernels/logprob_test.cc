@@ -3,7 +3,7 @@
 #include "kernels/scalar_math.h"
 #include "tests/kernels/kernel_testing.h"
 
-namespace orrery {
+namespace orrery::kernels {
 namespace {
 using namespace kernel_testing;
 
@@ -214,4 +214,4 @@ TEST(Logprob, BadTargetsTemperaturesAndShapesAreErrors) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::kernels

@@ -7,7 +7,7 @@
 #include "kernels/cpu/math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
-namespace orrery::HWY_NAMESPACE {
+namespace orrery::kernels::HWY_NAMESPACE {
 
 void exp_array(float* y, const float* x, int64_t count) {
   const hn::ScalableTag<float> d;
@@ -21,7 +21,7 @@ void log_array(float* y, const float* x, int64_t count) {
   for (int64_t i = 0; i + lanes <= count; i += lanes) hn::StoreU(log_f32(d, hn::LoadU(d, x + i)), d, y + i);
 }
 
-}  // namespace orrery::HWY_NAMESPACE
+}  // namespace orrery::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
@@ -35,7 +35,7 @@ HWY_AFTER_NAMESPACE();
 
 #include "kernels/numerics.h"
 
-namespace orrery {
+namespace orrery::kernels {
 HWY_EXPORT(exp_array);
 HWY_EXPORT(log_array);
 
@@ -126,5 +126,5 @@ TEST(Math, VectorsHaveTheBitsOfTheScalarFunctions) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::kernels
 #endif

@@ -15,7 +15,7 @@
 #include "core/error.h"
 #include "kernels/numerics.h"
 
-namespace orrery {
+namespace orrery::kernels {
 namespace {
 
 /// A matrix that owns its memory; rows are `padding` elements apart, which must stay as they were.
@@ -449,4 +449,4 @@ TEST(CpuTarget, IsChosenByNameAndRestored) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::kernels

@@ -2,7 +2,7 @@
 
 #include "tests/kernels/kernel_testing.h"
 
-namespace orrery {
+namespace orrery::kernels {
 namespace {
 using namespace kernel_testing;
 
@@ -156,4 +156,4 @@ TEST(Accumulate, AddsElementwise) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::kernels

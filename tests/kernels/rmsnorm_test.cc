@@ -2,7 +2,7 @@
 
 #include "tests/kernels/kernel_testing.h"
 
-namespace orrery {
+namespace orrery::kernels {
 namespace {
 using namespace kernel_testing;
 
@@ -219,4 +219,4 @@ TEST(Rmsnorm, BadShapesAreErrors) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::kernels

@@ -2,7 +2,7 @@
 
 #include "tests/kernels/kernel_testing.h"
 
-namespace orrery {
+namespace orrery::kernels {
 namespace {
 using namespace kernel_testing;
 
@@ -251,4 +251,4 @@ TEST(Rope, BadPositionsAndShapesAreErrors) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::kernels

@@ -6,7 +6,7 @@
 #include "kernels/scalar_math.h"
 #include "tests/kernels/kernel_testing.h"
 
-namespace orrery {
+namespace orrery::kernels {
 namespace {
 using namespace kernel_testing;
 
@@ -340,4 +340,4 @@ TEST(Sampling, BadParametersAreErrors) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::kernels

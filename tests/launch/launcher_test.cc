@@ -15,7 +15,7 @@
 #include "launch/supervision.h"
 #include "tests/support/scratch.h"
 
-namespace orrery {
+namespace orrery::launch {
 namespace {
 
 using testing::Contains;
@@ -316,4 +316,4 @@ TEST(MpirunCommand, HasSaneFlagsThatTheUserMayReplace) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::launch

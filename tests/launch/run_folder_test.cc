@@ -7,7 +7,7 @@
 #include "rollout/rollout_file.h"
 #include "tests/support/scratch.h"
 
-namespace orrery {
+namespace orrery::launch {
 namespace {
 
 namespace fs = std::filesystem;
@@ -65,11 +65,12 @@ TEST(RunFolder, OlderRolloutsAreNamedByTheRunsStep) {
   EXPECT_EQ(renumber_older_rollouts(scratch.path(), 3), 0) << "no such folder";
   fs::create_directories(scratch.path() / "rollouts");
   const auto path = [&](int64_t step) { return rollout_path(scratch.path(), step); };
-  for (const int64_t step : {1, 2, 4, 7}) write_rollout_file(path(step), static_cast<uint64_t>(step), {});
-  write_rollout_file(path(8), 8, {}, 5);  // this program's
+  for (const int64_t step : {1, 2, 4, 7})
+    rollout::write_rollout_file(path(step), static_cast<uint64_t>(step), {});
+  rollout::write_rollout_file(path(8), 8, {}, 5);  // this program's
   write_file_atomic(path(9), "not one");
   // A validation's, of whatever program: as it is.
-  write_rollout_file(rollout_path(scratch.path(), 3, true), 3, {}, {}, {kValidationStage});
+  rollout::write_rollout_file(rollout_path(scratch.path(), 3, true), 3, {}, {}, {rollout::kValidationStage});
   EXPECT_EQ(renumber_older_rollouts(scratch.path(), 0), 0) << "without SFT both numbers are one";
   for (const int64_t moved : {4, 0}) {  // the second time there is nothing to be done
     EXPECT_EQ(renumber_older_rollouts(scratch.path(), 3), moved);
@@ -82,7 +83,7 @@ TEST(RunFolder, OlderRolloutsAreNamedByTheRunsStep) {
                            "step_000008.h5", "step_000008.h5.sha256", "step_000009.h5", "step_000010.h5",
                            "step_000010.h5.sha256", "val_step_000003.h5", "val_step_000003.h5.sha256"));
     for (const auto& [step, stage_step] : {std::pair{4, 1}, {5, 2}, {7, 4}, {8, 5}, {10, 7}}) {
-      const RolloutFile file = read_rollout_file(path(step));
+      const rollout::RolloutFile file = rollout::read_rollout_file(path(step));
       EXPECT_EQ(file.step, static_cast<uint64_t>(step));
       EXPECT_EQ(file.stage_step, static_cast<uint64_t>(stage_step));
     }
@@ -90,4 +91,4 @@ TEST(RunFolder, OlderRolloutsAreNamedByTheRunsStep) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::launch

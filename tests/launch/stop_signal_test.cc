@@ -5,7 +5,7 @@
 
 #include <initializer_list>
 
-namespace orrery {
+namespace orrery::launch {
 namespace {
 
 // Each in a process of its own: what came to one is remembered.
@@ -84,4 +84,4 @@ TEST(StopSignalDeathTest, AChildStartsWithDefaultsButForWhatWasIgnored) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::launch

@@ -8,7 +8,7 @@
 
 #include "tests/support/scratch.h"
 
-namespace orrery {
+namespace orrery::learners {
 namespace {
 
 using testing::HasSubstr;
@@ -160,4 +160,4 @@ TEST(Advantage, HugeRewardsNeverMakeAnInfiniteAdvantage) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::learners

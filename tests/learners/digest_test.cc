@@ -1,6 +1,7 @@
 // The bits themselves, written down: log-probs and three updates of small models, from random weights on.
 // Every instruction set here, and every machine that runs this (tools/aarch64_tests.sh: 64-bit Arm), must
-// give these digests. When they change on purpose, kernels/numerics.h's kNumericsVersion goes up with them.
+// give these digests. When they change on purpose, kernels/numerics.h's kernels::kNumericsVersion goes up
+// with them.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -10,7 +11,7 @@
 #include "learners/learner.h"
 #include "tests/learners/tiny_model.h"
 
-namespace orrery {
+namespace orrery::learners {
 namespace {
 
 using testing_support::randomize;
@@ -35,9 +36,9 @@ std::ostream& operator<<(std::ostream& out, const Digests& d) {
 
 Digests run(const std::string& architecture, DType dtype) {
   const Context ctx;
-  Transformer model(tiny_config(architecture), {}, dtype);
+  models::Transformer model(tiny_config(architecture), {}, dtype);
   randomize(model, 31, ctx);
-  const auto comm = make_local_communicator();
+  const auto comm = comm::make_local_communicator();
   Learner learner(ctx, model, *comm, {4, 128, false});
   const TinyBatch batch(17, model.config().vocab_size, {9, 35, 3, 17, 40, 1}, 3);
   Objective objective;
@@ -47,7 +48,7 @@ Digests run(const std::string& architecture, DType dtype) {
   auto trees = batch.trees();
   for (const auto& leaf : learner.logprobs(trees, objective.temperature))
     result.logprobs = digest(leaf, result.logprobs);
-  AdamWParams params;
+  kernels::AdamWParams params;
   params.lr = 1e-3f;
   for (int step = 0; step < 3; ++step) learner.update(trees, objective, params, 1.0);
   result.trained = digest(model.parameters());
@@ -70,15 +71,15 @@ constexpr Case kCases[] = {
 };
 
 TEST(Digest, OfLogprobsAndUpdatesIsTheSameOnEveryMachine) {
-  ASSERT_EQ(kNumericsVersion, 1u) << "another version has other digests";
-  for (const std::string& target : supported_cpu_targets()) {
-    set_cpu_target(target);
+  ASSERT_EQ(kernels::kNumericsVersion, 1u) << "another version has other digests";
+  for (const std::string& target : kernels::supported_cpu_targets()) {
+    kernels::set_cpu_target(target);
     for (const Case& c : kCases)
       EXPECT_EQ(run(c.architecture, c.dtype), c.expected)
           << c.architecture << ' ' << dtype_name(c.dtype) << ' ' << target;
   }
-  set_cpu_target("best");
+  kernels::set_cpu_target("best");
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::learners

@@ -20,7 +20,7 @@
 #include "rollout/scheduler.h"
 #include "tests/rollout/tiny_model.h"
 
-namespace orrery {
+namespace orrery::learners {
 namespace {
 
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -40,11 +40,12 @@ constexpr int64_t kMaxPrompt = 70, kMaxNewTokens = 40;
 
 struct Model {
   const char* name;
-  ModelConfig config;
+  models::ModelConfig config;
 };
 
-ModelConfig base_config(const char* type, int64_t hidden, int64_t heads, int64_t kv_heads, int64_t head_dim) {
-  ModelConfig config;
+models::ModelConfig base_config(const char* type, int64_t hidden, int64_t heads, int64_t kv_heads,
+                                int64_t head_dim) {
+  models::ModelConfig config;
   config.model_type = type;
   config.hidden_size = hidden;
   config.intermediate_size = hidden + 21;
@@ -58,7 +59,7 @@ ModelConfig base_config(const char* type, int64_t hidden, int64_t heads, int64_t
   return config;
 }
 
-ModelConfig scaled(ModelConfig config, RopeScaling::Type type) {
+models::ModelConfig scaled(models::ModelConfig config, kernels::RopeScaling::Type type) {
   config.rope.scaling.type = type;
   config.rope.scaling.factor = 4;
   config.rope.scaling.original_max_position_embeddings = 32;
@@ -66,14 +67,15 @@ ModelConfig scaled(ModelConfig config, RopeScaling::Type type) {
 }
 
 std::vector<Model> models() {
-  ModelConfig llama = base_config("llama", 64, 4, 2, 16);
-  ModelConfig llama3 = scaled(base_config("llama", 32, 4, 4, 8), RopeScaling::Type::kLlama3);
-  ModelConfig linear = scaled(base_config("llama", 40, 4, 2, 12), RopeScaling::Type::kLinear);
-  ModelConfig qwen2 = base_config("qwen2", 48, 6, 2, 8);
-  ModelConfig qwen3 = base_config("qwen3", 32, 4, 2, 16);
-  ModelConfig yarn = scaled(base_config("qwen3", 32, 2, 1, 24), RopeScaling::Type::kYarn);
-  ModelConfig mistral = base_config("mistral", 64, 8, 2, 8);
-  for (ModelConfig* tied : {&llama3, &qwen2, &qwen3}) tied->tie_word_embeddings = true;
+  models::ModelConfig llama = base_config("llama", 64, 4, 2, 16);
+  models::ModelConfig llama3 = scaled(base_config("llama", 32, 4, 4, 8), kernels::RopeScaling::Type::kLlama3);
+  models::ModelConfig linear =
+      scaled(base_config("llama", 40, 4, 2, 12), kernels::RopeScaling::Type::kLinear);
+  models::ModelConfig qwen2 = base_config("qwen2", 48, 6, 2, 8);
+  models::ModelConfig qwen3 = base_config("qwen3", 32, 4, 2, 16);
+  models::ModelConfig yarn = scaled(base_config("qwen3", 32, 2, 1, 24), kernels::RopeScaling::Type::kYarn);
+  models::ModelConfig mistral = base_config("mistral", 64, 8, 2, 8);
+  for (models::ModelConfig* tied : {&llama3, &qwen2, &qwen3}) tied->tie_word_embeddings = true;
   qwen2.qkv_bias = true;
   qwen3.qk_norm = yarn.qk_norm = true;
   return {{"llama", llama}, {"llama3_rope", llama3}, {"linear_rope", linear}, {"qwen2", qwen2},
@@ -95,19 +97,20 @@ std::vector<int32_t> random_tokens(Philox& random, int64_t count, int64_t vocab)
   return tokens;
 }
 
-using Workload = std::vector<GenerateRequest>;
+using Workload = std::vector<rollout::GenerateRequest>;
 
 Workload random_workload(Philox& random, int64_t vocab, int64_t most_groups) {
   Workload groups(static_cast<size_t>(between(random, 1, most_groups)));
   const uint64_t seed = random(), step = random.below(1000), first_prompt = random();
   for (size_t i = 0; i < groups.size(); ++i) {
-    GenerateRequest& r = groups[i];
+    rollout::GenerateRequest& r = groups[i];
     r.seed = seed;
     r.step = step;
     r.prompt_index = first_prompt + i;
     r.first_sample = pick(random, {0u, 0u, 3u});
     r.n = static_cast<uint32_t>(between(random, 1, 4));
-    const int64_t at_an_edge = pick(random, {int64_t{1}, kKvBlock - 1, kKvBlock, kKvBlock + 1, 2 * kKvBlock});
+    const int64_t at_an_edge = pick(random, {int64_t{1}, kernels::kKvBlock - 1, kernels::kKvBlock,
+                                             kernels::kKvBlock + 1, 2 * kernels::kKvBlock});
     r.prompt =
         random_tokens(random, random.below(3) == 0 ? at_an_edge : between(random, 1, kMaxPrompt), vocab);
     if (i > 0 && random.below(6) == 0) r.prompt = groups[i - 1].prompt;
@@ -129,7 +132,7 @@ struct Arrival {
 };
 
 struct RandomSchedule {
-  EngineConfig config;
+  rollout::EngineConfig config;
   int engine_threads = 1, learner_threads = 1;
   std::vector<Arrival> arrivals;
   int64_t warm_up_steps = 0;  ///< of other work, which is then aborted
@@ -152,10 +155,10 @@ RandomSchedule random_schedule(Philox& random, const Workload& workload) {
   RandomSchedule s;
   s.config.max_num_seqs = pick(random, {1, 3, 8, 16, 64});
   s.config.max_num_batched_tokens = pick(random, {1, 3, 8, 31, 32, 70, 200, 1000});
-  for (const GenerateRequest& r : workload) {
-    s.config.kv_blocks =
-        std::max(s.config.kv_blocks,
-                 Scheduler::min_blocks(static_cast<int64_t>(r.prompt.size()), r.max_new_tokens, r.n));
+  for (const rollout::GenerateRequest& r : workload) {
+    s.config.kv_blocks = std::max(
+        s.config.kv_blocks,
+        rollout::Scheduler::min_blocks(static_cast<int64_t>(r.prompt.size()), r.max_new_tokens, r.n));
   }
   s.config.kv_blocks += pick(random, {0, 0, 1, 2, 4, 60});
   s.engine_threads = pick(random, {1, 1, 1, 2, 3, 4});
@@ -180,21 +183,21 @@ RandomSchedule random_schedule(Philox& random, const Workload& workload) {
 }
 
 using SampleId = std::pair<size_t, uint32_t>;  ///< group, sample counted from the group's first
-using Results = std::map<SampleId, GenerateResult>;
+using Results = std::map<SampleId, rollout::GenerateResult>;
 
 /// What the schedules of a whole case met, so that a test that exercises nothing is noticed.
 struct Coverage {
   int64_t tokens = 0, preemptions = 0, aborted_samples = 0, multi_chunk = 0;
 };
 
-Results generate(const Transformer& model, const Workload& workload, const RandomSchedule& schedule,
+Results generate(const models::Transformer& model, const Workload& workload, const RandomSchedule& schedule,
                  Coverage& coverage) {
   Context ctx;
   ctx.threads = schedule.engine_threads;
-  Engine engine(ctx, model, nullptr, schedule.config);
+  rollout::Engine engine(ctx, model, nullptr, schedule.config);
   for (int64_t i = 0; i < schedule.warm_up_steps; ++i) {
     if (i % 2 == 0) {
-      GenerateRequest other = workload[static_cast<size_t>(i) % workload.size()];
+      rollout::GenerateRequest other = workload[static_cast<size_t>(i) % workload.size()];
       other.seed += 17;
       engine.submit(std::move(other));
     }
@@ -205,7 +208,7 @@ Results generate(const Transformer& model, const Workload& workload, const Rando
   Results results;
   std::set<SampleId> in_flight;
   const auto submit = [&](size_t group, uint32_t first, uint32_t n) {
-    GenerateRequest request = workload[group];
+    rollout::GenerateRequest request = workload[group];
     request.first_sample += first;
     request.n = n;
     engine.submit(std::move(request));
@@ -224,7 +227,7 @@ Results generate(const Transformer& model, const Workload& workload, const Rando
       coverage.aborted_samples += static_cast<int64_t>(in_flight.size());
       for (const auto& [group, sample] : std::set<SampleId>(in_flight)) submit(group, sample, 1);
     }
-    for (GenerateResult& r : engine.step()) {
+    for (rollout::GenerateResult& r : engine.step()) {
       const auto group = static_cast<size_t>(r.prompt_index - workload.front().prompt_index);
       const SampleId id(group, r.sample_index - workload[group].first_sample);
       EXPECT_EQ(in_flight.erase(id), 1u) << "sample " << id.second << " of group " << group << " came twice";
@@ -241,7 +244,7 @@ Results generate(const Transformer& model, const Workload& workload, const Rando
 bool same_bits(float a, float b) { return std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b); }
 
 /// Compares every recorded value with the learner's forward. The first difference, or "".
-std::string difference_from_learner(const Transformer& model, const Workload& workload,
+std::string difference_from_learner(const models::Transformer& model, const Workload& workload,
                                     const Results& results, const RandomSchedule& schedule) {
   std::map<float, std::vector<Tree>> trees;  // by temperature, which a batch has one of
   const std::vector<uint8_t> mask(kMaxNewTokens, 1);
@@ -274,7 +277,7 @@ std::string difference_from_learner(const Transformer& model, const Workload& wo
       for (size_t i = 0; i < logprobs.size(); ++i) {
         const Leaf& leaf = *batch.sources[i].leaf;
         const auto token = static_cast<size_t>(batch.sources[i].token);
-        const GenerateResult& r = results.at({leaf.prompt_index, leaf.sample_index});
+        const rollout::GenerateResult& r = results.at({leaf.prompt_index, leaf.sample_index});
         if (same_bits(r.logprobs[token], logprobs[i]) && same_bits(r.entropies[token], entropies[i]))
           continue;
         return fmt::format(
@@ -291,7 +294,7 @@ std::string difference_from_learner(const Transformer& model, const Workload& wo
 std::string difference_between(const Results& a, const Results& b) {
   if (a.size() != b.size()) return fmt::format("{} samples and {}", a.size(), b.size());
   for (const auto& [id, x] : a) {
-    const GenerateResult& y = b.at(id);
+    const rollout::GenerateResult& y = b.at(id);
     const bool same = x.tokens == y.tokens && x.finish_reason == y.finish_reason &&
                       std::ranges::equal(x.logprobs, y.logprobs, same_bits) &&
                       std::ranges::equal(x.entropies, y.entropies, same_bits);
@@ -302,7 +305,7 @@ std::string difference_between(const Results& a, const Results& b) {
 }
 
 /// Rounds under one seed; stops at the first difference.
-void run_rounds(const Transformer& model, uint64_t seed, Coverage& coverage) {
+void run_rounds(const models::Transformer& model, uint64_t seed, Coverage& coverage) {
   for (int round = 0; round < kRounds; ++round) {
     Philox random(seed, RngPurpose::kTest, static_cast<uint64_t>(round));
     const Workload workload = random_workload(random, model.config().vocab_size, 6);
@@ -329,7 +332,7 @@ class EngineVsLearner : public testing::TestWithParam<std::tuple<Model, DType>> 
 
 TEST_P(EngineVsLearner, RandomSchedulesChangeNoBit) {
   const auto& [named, dtype] = GetParam();
-  Transformer model(named.config, {}, dtype);
+  models::Transformer model(named.config, {}, dtype);
   testing_support::randomize({}, model, 5);
   Coverage coverage;
   run_rounds(model, 1, coverage);
@@ -353,4 +356,4 @@ INSTANTIATE_TEST_SUITE_P(Models, EngineVsLearner,
                          });
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::learners

@@ -9,21 +9,21 @@
 #include "storage/hf_folder.h"
 #include "storage/safetensors.h"
 
-namespace orrery {
+namespace orrery::learners {
 namespace {
 
 constexpr double kTolerance = 1e-5;  // relative, in the 2-norm of a tensor
 constexpr float kTemperature = 0.9f;
 
-std::vector<float> read(const SafetensorsFile& file, const std::string& name) {
-  const SafetensorsTensor* tensor = file.find(name);
+std::vector<float> read(const storage::SafetensorsFile& file, const std::string& name) {
+  const storage::SafetensorsTensor* tensor = file.find(name);
   if (tensor == nullptr) throw Error("no golden " + name);
   std::vector<float> values(static_cast<size_t>(tensor->size));
   file.read_f32(*tensor, 0, values);
   return values;
 }
 
-std::vector<int32_t> read_ids(const SafetensorsFile& file, const std::string& name) {
+std::vector<int32_t> read_ids(const storage::SafetensorsFile& file, const std::string& name) {
   std::vector<int32_t> ids;
   for (const float value : read(file, name)) ids.push_back(static_cast<int32_t>(value));
   return ids;
@@ -46,11 +46,11 @@ class Golden : public testing::TestWithParam<const char*> {
 TEST_P(Golden, LogitsLossAndGradients) {
   Context ctx;
   ctx.threads = 2;
-  const ModelConfig config = load_model_config(folder_);
-  Transformer model(config, {}, DType::kF32);
-  load_hf_weights({}, folder_, config, model.table(), model.parameters());
+  const models::ModelConfig config = models::load_model_config(folder_);
+  models::Transformer model(config, {}, DType::kF32);
+  storage::load_hf_weights({}, folder_, config, model.table(), model.parameters());
   model.pack(ctx);
-  const SafetensorsFile golden(folder_ / "golden.safetensors");
+  const storage::SafetensorsFile golden(folder_ / "golden.safetensors");
 
   const std::vector<int32_t> prompt = read_ids(golden, "prompt");
   std::vector<std::vector<int32_t>> responses;
@@ -80,9 +80,9 @@ TEST_P(Golden, LogitsLossAndGradients) {
   // Logits, through the same forward.
   Arena arena;
   const Mat<float> hidden = arena.mat<float>(static_cast<int64_t>(tokens), config.hidden_size);
-  transformer_forward_train(ctx, model, batch.view(), hidden, arena);
+  models::transformer_forward_train(ctx, model, batch.view(), hidden, arena);
   const Mat<float> logits = arena.mat<float>(static_cast<int64_t>(tokens), config.vocab_size);
-  lm_head_forward(ctx, model, logits, hidden);
+  models::lm_head_forward(ctx, model, logits, hidden);
   std::vector<float> logprobs(tokens), entropies(tokens);
   batch_logprobs(ctx, model, kTemperature, batch, logprobs, entropies, arena);
   size_t row = 0;
@@ -110,7 +110,7 @@ TEST_P(Golden, LogitsLossAndGradients) {
   EXPECT_NEAR(sums.loss, read(golden, "loss")[0], 1e-5 * std::abs(read(golden, "loss")[0]) + 1e-6);
   EXPECT_GT(sums.clipped, 0) << "the golden is meant to clip some tokens";
   double worst = 0;
-  for (const Parameter& p : model.table().parameters()) {
+  for (const models::Parameter& p : model.table().parameters()) {
     const std::span<const float> ours(gradients.data() + p.offset, static_cast<size_t>(p.size));
     const double error = relative_error(ours, read(golden, "grad." + p.name));
     EXPECT_LE(error, kTolerance) << p.name;
@@ -125,4 +125,4 @@ INSTANTIATE_TEST_SUITE_P(Transformers, Golden,
                          [](const auto& instance) { return instance.param; });
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::learners

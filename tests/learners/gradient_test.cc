@@ -8,7 +8,7 @@
 
 #include "tests/learners/tiny_model.h"
 
-namespace orrery {
+namespace orrery::learners {
 namespace {
 
 using testing_support::pointers;
@@ -31,7 +31,7 @@ struct Result {
   LossSums sums;
 };
 
-Result gradient_of(const Transformer& model, const Objective& objective, std::vector<Tree>& trees,
+Result gradient_of(const models::Transformer& model, const Objective& objective, std::vector<Tree>& trees,
                    int64_t max_tokens, int threads = 1) {
   Context ctx;
   ctx.threads = threads;
@@ -48,7 +48,7 @@ class ModelGradient : public testing::TestWithParam<const char*> {};
 
 TEST_P(ModelGradient, MatchesFiniteDifferences) {
   const Context ctx;
-  Transformer model(tiny_config(GetParam()), {}, DType::kF32);
+  models::Transformer model(tiny_config(GetParam()), {}, DType::kF32);
   randomize(model, 3, ctx);
   const TinyBatch batch(5, model.config().vocab_size, {9, 35}, 3);
   auto trees = batch.trees();
@@ -60,7 +60,7 @@ TEST_P(ModelGradient, MatchesFiniteDifferences) {
   const Result result = gradient_of(model, objective, trees, 1 << 20);
 
   // A directional derivative along each parameter's own gradient: large against float noise.
-  for (const Parameter& p : model.table().parameters()) {
+  for (const models::Parameter& p : model.table().parameters()) {
     double norm = 0;
     for (int64_t i = 0; i < p.size; ++i) {
       const double g = result.gradient[static_cast<size_t>(p.offset + i)];
@@ -90,7 +90,7 @@ TEST_P(ModelGradient, MatchesFiniteDifferences) {
 TEST_P(ModelGradient, SameBitsForAnyMicroBatchAndThreads) {
   const Context ctx;
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    Transformer model(tiny_config(GetParam()), {}, dtype);
+    models::Transformer model(tiny_config(GetParam()), {}, dtype);
     randomize(model, 4, ctx);
     const TinyBatch batch(6, model.config().vocab_size, {5, 33, 64, 1, 40}, 4);
     auto trees = batch.trees();
@@ -109,7 +109,7 @@ TEST_P(ModelGradient, SameBitsForAnyMicroBatchAndThreads) {
 
 TEST_P(ModelGradient, SharedPromptEqualsSeparateSequences) {
   const Context ctx;
-  Transformer model(tiny_config(GetParam()), {}, DType::kF32);
+  models::Transformer model(tiny_config(GetParam()), {}, DType::kF32);
   randomize(model, 7, ctx);
   const TinyBatch batch(8, model.config().vocab_size, {5, 33}, 4);
   auto shared = batch.trees(), separate = batch.trees(/*split=*/true);
@@ -126,7 +126,7 @@ TEST_P(ModelGradient, SharedPromptEqualsSeparateSequences) {
 
 TEST_P(ModelGradient, OtherTreesInTheBatchChangeNoLogprob) {
   const Context ctx;
-  Transformer model(tiny_config(GetParam()), {}, DType::kF32);
+  models::Transformer model(tiny_config(GetParam()), {}, DType::kF32);
   randomize(model, 9, ctx);
   const TinyBatch batch(10, model.config().vocab_size, {7, 31, 32}, 3);
   auto trees = batch.trees();
@@ -149,7 +149,7 @@ INSTANTIATE_TEST_SUITE_P(Architectures, ModelGradient, testing::Values("llama", 
 
 TEST(Sft, LossIsTheWeightedNegativeLogprob) {
   const Context ctx;
-  Transformer model(tiny_config("llama"), {}, DType::kF32);
+  models::Transformer model(tiny_config("llama"), {}, DType::kF32);
   randomize(model, 11, ctx);
   const TinyBatch batch(12, model.config().vocab_size, {6}, 2);
   auto trees = batch.trees();
@@ -168,4 +168,4 @@ TEST(Sft, LossIsTheWeightedNegativeLogprob) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::learners

@@ -8,7 +8,7 @@
 #include "learners/batch.h"
 #include "learners/schedule.h"
 
-namespace orrery {
+namespace orrery::learners {
 namespace {
 
 TEST(PolicyLoss, RatioOneIsPlainPolicyGradient) {
@@ -134,4 +134,4 @@ TEST(Trees, AreCutAtTheirLimit) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::learners

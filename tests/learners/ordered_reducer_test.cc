@@ -14,7 +14,7 @@
 #include "core/error.h"
 #include "core/rng.h"
 
-namespace orrery {
+namespace orrery::learners {
 namespace {
 
 using testing::ElementsAre;
@@ -179,4 +179,4 @@ TEST(ShardTree, RefusesAWindowThatIsNotToldByRegion) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::learners

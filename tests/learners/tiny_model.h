@@ -9,8 +9,8 @@
 
 namespace orrery::testing_support {
 
-inline ModelConfig tiny_config(const std::string& type) {
-  ModelConfig config;
+inline models::ModelConfig tiny_config(const std::string& type) {
+  models::ModelConfig config;
   config.model_type = type;
   config.hidden_size = 24;
   config.intermediate_size = 40;
@@ -37,10 +37,10 @@ inline std::vector<int32_t> random_tokens(Philox& generator, int64_t count, int6
 }
 
 /// Weights with noise everywhere, biases and norms included, so that no gradient is trivially zero.
-inline void randomize(Transformer& model, uint64_t seed, const Context& ctx) {
-  initialize_parameters(model.config(), model.table(), seed, model.parameters());
+inline void randomize(models::Transformer& model, uint64_t seed, const Context& ctx) {
+  models::initialize_parameters(model.config(), model.table(), seed, model.parameters());
   Philox generator(seed, RngPurpose::kTest, 1);
-  for (const Parameter& p : model.table().parameters()) {
+  for (const models::Parameter& p : model.table().parameters()) {
     if (p.shape.size() == 2) continue;
     for (int64_t i = 0; i < p.size; ++i) {
       model.parameters()[static_cast<size_t>(p.offset + i)] += 0.1f * generator.normal();
@@ -76,12 +76,12 @@ struct TinyBatch {
   }
 
   /// One tree a prompt, or one a response (nothing shared) with split.
-  std::vector<Tree> trees(bool split = false) const {
-    std::vector<Tree> result;
+  std::vector<learners::Tree> trees(bool split = false) const {
+    std::vector<learners::Tree> result;
     for (size_t g = 0; g < prompts.size(); ++g) {
       for (size_t i = 0; i < responses[g].size(); ++i) {
         if (i == 0 || split) result.push_back({prompts[g], {}});
-        Leaf leaf;
+        learners::Leaf leaf;
         leaf.tokens = responses[g][i];
         leaf.loss_mask = masks[g][i];
         leaf.old_logprobs = old_logprobs[g][i];
@@ -96,9 +96,9 @@ struct TinyBatch {
   }
 };
 
-inline std::vector<Tree*> pointers(std::vector<Tree>& trees) {
-  std::vector<Tree*> result;
-  for (Tree& tree : trees) result.push_back(&tree);
+inline std::vector<learners::Tree*> pointers(std::vector<learners::Tree>& trees) {
+  std::vector<learners::Tree*> result;
+  for (learners::Tree& tree : trees) result.push_back(&tree);
   return result;
 }
 

@@ -12,7 +12,7 @@
 #include "learners/learner.h"
 #include "tests/learners/tiny_model.h"
 
-namespace orrery {
+namespace orrery::learners {
 namespace {
 
 using testing_support::randomize;
@@ -24,8 +24,8 @@ constexpr float kTemperature = 0.7f;
 /// A learner and a batch whose recorded log-probs are its own.
 struct Fixture {
   Context ctx;
-  Transformer model{tiny_config("qwen3"), {}, DType::kF32};
-  std::unique_ptr<Communicator> comm = make_local_communicator();
+  models::Transformer model{tiny_config("qwen3"), {}, DType::kF32};
+  std::unique_ptr<comm::Communicator> comm = comm::make_local_communicator();
   Learner learner{ctx, model, *comm, {4, 150, false}};
   TinyBatch batch{21, 37, {9, 35, 3, 17, 8}, 3};
   Objective objective;
@@ -52,7 +52,7 @@ struct Fixture {
 
   UpdateResult update() {
     auto trees = this->trees();
-    AdamWParams params;
+    kernels::AdamWParams params;
     params.lr = 1e-3f;
     return learner.update(trees, objective, params, 1.0);
   }
@@ -166,7 +166,7 @@ TEST(NotFinite, SkipsTheMiniBatchAsAWholeWhereverItStands) {
       leaf.is_weights = weights;
       leaf.advantage = spoilt.advantage;
       const auto before = f.weights();
-      AdamWParams params;
+      kernels::AdamWParams params;
       params.lr = 1e-3f;
       const UpdateResult result = f.learner.update(trees, f.objective, params, 1.0);
       EXPECT_TRUE(result.skipped) << spoilt.what;
@@ -271,4 +271,4 @@ TEST(ImportanceWeight, EntersTheGradientOfItsTokens) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::learners

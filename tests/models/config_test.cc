@@ -11,7 +11,7 @@
 #include "tests/support/assets.h"
 #include "tests/support/scratch.h"
 
-namespace orrery {
+namespace orrery::models {
 namespace {
 
 using testing::AllOf;
@@ -50,7 +50,7 @@ TEST(Config, DefaultsAreThoseOfTransformers) {
   EXPECT_EQ(c.head_dim, 16);
   EXPECT_EQ(c.rope.theta, 10000.0);
   EXPECT_EQ(c.rope.head_dim, 16);
-  EXPECT_EQ(c.rope.scaling.type, RopeScaling::Type::kNone);
+  EXPECT_EQ(c.rope.scaling.type, kernels::RopeScaling::Type::kNone);
   EXPECT_EQ(c.rms_norm_eps, 1e-6f);
   EXPECT_FALSE(c.tie_word_embeddings);
   EXPECT_FALSE(c.qkv_bias);
@@ -100,19 +100,19 @@ TEST(Config, RopeScalingInAllThreeLayouts) {
             "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}})",
        R"({"rope_parameters": {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0,
             "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}})"}) {
-    const RopeConfig rope = parse("llama", text).rope;
+    const kernels::RopeConfig rope = parse("llama", text).rope;
     EXPECT_EQ(rope.theta, 500000.0);
-    EXPECT_EQ(rope.scaling.type, RopeScaling::Type::kLlama3);
+    EXPECT_EQ(rope.scaling.type, kernels::RopeScaling::Type::kLlama3);
     EXPECT_EQ(rope.scaling.factor, 8.0);
     EXPECT_EQ(rope.scaling.high_freq_factor, 4.0);
     EXPECT_EQ(rope.scaling.original_max_position_embeddings, 8192);
   }
   EXPECT_EQ(parse("llama", R"({"rope_parameters": {"rope_type": "default", "rope_theta": 5000}})").rope.theta,
             5000.0);
-  const RopeScaling yarn = parse("qwen2", R"({"rope_scaling": {"type": "yarn", "factor": 4.0,
+  const kernels::RopeScaling yarn = parse("qwen2", R"({"rope_scaling": {"type": "yarn", "factor": 4.0,
       "original_max_position_embeddings": 128, "attention_factor": 1.2, "truncate": false}})")
-                               .rope.scaling;
-  EXPECT_EQ(yarn.type, RopeScaling::Type::kYarn);
+                                        .rope.scaling;
+  EXPECT_EQ(yarn.type, kernels::RopeScaling::Type::kYarn);
   EXPECT_EQ(yarn.beta_fast, 32.0);
   EXPECT_EQ(yarn.attention_factor, 1.2);
   EXPECT_FALSE(yarn.mscale.has_value());
@@ -235,4 +235,4 @@ TEST(Config, RealFolders) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::models

@@ -22,7 +22,7 @@ template <class Work>
 std::string refusal(Work&& work) {
   try {
     work();
-  } catch (const AgreedError& error) {
+  } catch (const experiments::AgreedError& error) {
     EXPECT_EQ(error.exit_code(), kExitUsage);
     return error.what();
   }
@@ -32,7 +32,7 @@ std::string refusal(Work&& work) {
 TEST(Agreement, EveryRankHearsTheSameOfTheOneThatDiffers) {
   const int last = world().size() - 1;
   const auto try_with = [&](const std::string& mine) {
-    return refusal([&] { agree(world(), {{"same", "1", ""}, {"key", mine, ""}}); });
+    return refusal([&] { experiments::agree(world(), {{"same", "1", ""}, {"key", mine, ""}}); });
   };
   EXPECT_EQ(try_with("x"), "");
   const std::string text = try_with(world().rank() == last ? "\xff strange" : "usual");
@@ -48,24 +48,24 @@ TEST(Agreement, EveryRankHearsTheSameOfTheOneThatDiffers) {
 
 TEST(Agreement, ConfigsMayDifferInThreadsAndPathsOnly) {
   proto::Config config;
-  fill_defaults(config);
+  config::fill_defaults(config);
   config.set_run_dir("runs/a");
   const bool last = world().rank() > 0 && world().rank() == world().size() - 1;
   config.mutable_cluster()->set_threads(last ? 2 : 1);
   config.mutable_model()->set_path(last ? "/here" : "/there");
   config.mutable_data()->add_train_files(last ? "/here" : "/there");
-  EXPECT_EQ(refusal([&] { agree_on_config(world(), "train", config); }), "");
+  EXPECT_EQ(refusal([&] { experiments::agree_on_config(world(), "train", config); }), "");
   if (last) config.mutable_rollout()->set_n(3);
-  const std::string text = refusal([&] { agree_on_config(world(), "train", config); });
+  const std::string text = refusal([&] { experiments::agree_on_config(world(), "train", config); });
   EXPECT_THAT(text, HasSubstr(world().size() == 1 ? "" : "has rollout.n 3 (not 8);"));
 }
 
 TEST(Agreement, InputsAreComparedByWhatTheyHold) {
   const bool last = world().rank() > 0 && world().rank() == world().size() - 1;
-  std::vector<InputDigest> inputs = {{"data.train_files", last ? "/here" : "/there", "sha256:1"}};
-  EXPECT_EQ(refusal([&] { agree_on_inputs(world(), inputs); }), "");
+  std::vector<storage::InputDigest> inputs = {{"data.train_files", last ? "/here" : "/there", "sha256:1"}};
+  EXPECT_EQ(refusal([&] { experiments::agree_on_inputs(world(), inputs); }), "");
   if (last) inputs[0].digest = "sha256:2";
-  const std::string text = refusal([&] { agree_on_inputs(world(), inputs); });
+  const std::string text = refusal([&] { experiments::agree_on_inputs(world(), inputs); });
   if (world().size() > 1) {
     EXPECT_THAT(text, HasSubstr("has data.train_files[0] /here with sha256:2 (not /there with sha256:1)"));
   }

@@ -43,7 +43,7 @@ TEST(MpiWorld, EveryRankIsOnThisHost) {
 }
 
 TEST(Collectives, BroadcastReduceAndGather) {
-  Communicator& comm = world();
+  comm::Communicator& comm = world();
   const int n = comm.size(), r = comm.rank();
   for (int root = 0; root < n; ++root) {
     std::vector<float> data(1001);
@@ -84,7 +84,7 @@ TEST(Collectives, BroadcastReduceAndGather) {
 }
 
 TEST(Collectives, AllToAllInPiecesOfUnevenSlices) {
-  Communicator& comm = world();
+  comm::Communicator& comm = world();
   const int n = comm.size(), r = comm.rank();
   // Rank p gets 7 * p elements of everyone: none, less than a piece, several pieces and a rest. Twice: the
   // second half of the buffer first.
@@ -132,7 +132,7 @@ size_t first_wrong(std::span<const float> data, Expected&& expected) {
 
 // Larger than two of the pieces that MPI calls are cut into.
 TEST(Collectives, DataLargerThanOnePiece) {
-  Communicator& comm = world();
+  comm::Communicator& comm = world();
   const int n = comm.size(), r = comm.rank(), last = n - 1;
   constexpr size_t kElements = (size_t{130} << 20) / sizeof(float) + 3;
   const auto stamped = [&](size_t i) { return stamp(last, i); };
@@ -157,7 +157,7 @@ TEST(Collectives, DataLargerThanOnePiece) {
 }
 
 TEST(Messages, LargeOnesCrossWithoutDeadlockAndKeepOrder) {
-  Communicator& comm = world();
+  comm::Communicator& comm = world();
   if (comm.size() == 1) GTEST_SKIP() << "needs 2 ranks";
   constexpr size_t kLarge = (size_t{150} << 20) + 5;
   if (comm.rank() < 2) {
@@ -171,18 +171,18 @@ TEST(Messages, LargeOnesCrossWithoutDeadlockAndKeepOrder) {
     comm.send(peer, 7, letter(comm.rank(), 0));
     comm.send(peer, 8, "small");
     EXPECT_EQ(comm.receive(peer, 8).bytes, "small");
-    const auto large = comm.receive(Communicator::kAnySource, 7);
+    const auto large = comm.receive(comm::Communicator::kAnySource, 7);
     EXPECT_EQ(large.source, peer);
     EXPECT_TRUE(large.bytes == letter(peer, kLarge));
     EXPECT_EQ(comm.receive(peer, 7).bytes, "");
   }
   comm.barrier();
-  EXPECT_FALSE(comm.try_receive(Communicator::kAnySource, Communicator::kAnyTag));
+  EXPECT_FALSE(comm.try_receive(comm::Communicator::kAnySource, comm::Communicator::kAnyTag));
   comm.barrier();
 }
 
 TEST(Messages, WaitingLeavesTheCoreToOthers) {
-  Communicator& comm = world();
+  comm::Communicator& comm = world();
   if (comm.size() == 1) GTEST_SKIP() << "needs 2 ranks";
   const auto cpu_seconds = [] {
     timespec t{};
@@ -204,9 +204,9 @@ TEST(Messages, WaitingLeavesTheCoreToOthers) {
 }
 
 TEST(Mailbox, ActorsPullLeasesAndSendGroups) {
-  Communicator& comm = world();
+  comm::Communicator& comm = world();
   if (comm.size() == 1) GTEST_SKIP() << "needs 2 ranks";
-  Mailbox mailbox(comm);
+  comm::Mailbox mailbox(comm);
   constexpr uint64_t kPrompts = 37;
   if (comm.rank() == 0) {
     uint64_t next = 0;
@@ -214,8 +214,8 @@ TEST(Mailbox, ActorsPullLeasesAndSendGroups) {
     uint64_t groups = 0;
     int idle = 0;
     while (idle < comm.size() - 1 || groups < kPrompts) {
-      const Letter letter = mailbox.receive_any();
-      if (letter.kind == MessageKind::kGroups) {
+      const comm::Letter letter = mailbox.receive_any();
+      if (letter.kind == comm::MessageKind::kGroups) {
         const auto message = letter.open<proto::GroupsMessage>();
         for (const auto& group : message.groups()) {
           ++seen[group.prompt_index()];
@@ -258,7 +258,7 @@ TEST(Mailbox, ActorsPullLeasesAndSendGroups) {
 }
 
 TEST(Split, FormsCommunicatorsThatDoNotHearEachOther) {
-  Communicator& comm = world();
+  comm::Communicator& comm = world();
   const int color = comm.rank() % 2;
   const auto part = comm.split(color);
   ASSERT_NE(part, nullptr);
@@ -271,17 +271,17 @@ TEST(Split, FormsCommunicatorsThatDoNotHearEachOther) {
   EXPECT_EQ(value[0], expected);
   part->send(0, 3, "inside");
   comm.barrier();
-  EXPECT_FALSE(comm.try_receive(Communicator::kAnySource, Communicator::kAnyTag));
+  EXPECT_FALSE(comm.try_receive(comm::Communicator::kAnySource, comm::Communicator::kAnyTag));
   if (part->rank() == 0) {
     for (int i = 0; i < part->size(); ++i)
-      EXPECT_EQ(part->receive(Communicator::kAnySource, 3).bytes, "inside");
+      EXPECT_EQ(part->receive(comm::Communicator::kAnySource, 3).bytes, "inside");
   }
   const auto first_only = comm.split(comm.rank() == 0 ? 0 : -1);
   EXPECT_EQ(first_only != nullptr, comm.rank() == 0);
 }
 
 TEST(OrderedReduceScatter, EightShardsHaveTheSameBitsOnAnyNumberOfRanks) {
-  Communicator& comm = world();
+  comm::Communicator& comm = world();
   constexpr int64_t kShards = 8, kElements = 700'003;  // several buckets of several pieces
   Context ctx;
   ctx.threads = 2;
@@ -297,15 +297,15 @@ TEST(OrderedReduceScatter, EightShardsHaveTheSameBitsOnAnyNumberOfRanks) {
     }
   };
   const auto whole = [](int64_t /*shard*/) { return false; };
-  ShardTree serial({}, {0, kElements}, kShards);
+  learners::ShardTree serial({}, {0, kElements}, kShards);
   serial.sum(ctx, 0, fill, whole);
 
-  const SlicePlan plan = plan_slices(kElements, 256, comm.size());
+  const learners::SlicePlan plan = learners::plan_slices(kElements, 256, comm.size());
   const std::vector<Extent> extents = plan.extents(comm.rank());
-  ShardTree tree({}, {0, kElements}, mine);
+  learners::ShardTree tree({}, {0, kElements}, mine);
   for (const bool fast : {false, true}) {
     Arena arena;
-    OrderedReduceScatter reduce(ctx, comm, tree.result(), plan, fast, arena);
+    learners::OrderedReduceScatter reduce(ctx, comm, tree.result(), plan, fast, arena);
     tree.sum(ctx, comm.rank() * mine, fill, whole, [&](int64_t begin) { reduce.final_from(begin); });
     reduce.finish();
     for (const Extent& e : extents) {
@@ -320,16 +320,16 @@ TEST(OrderedReduceScatter, EightShardsHaveTheSameBitsOnAnyNumberOfRanks) {
 }
 
 TEST(OrderedReduceScatter, SumsWhatIsFinalWhileTheRestIsNotYetThere) {
-  Communicator& comm = world();
+  comm::Communicator& comm = world();
   if (comm.size() == 1) GTEST_SKIP() << "needs 2 ranks";
   constexpr int64_t kElements = 100'000;
-  const SlicePlan plan = plan_slices(kElements, 64, comm.size());
+  const learners::SlicePlan plan = learners::plan_slices(kElements, 64, comm.size());
   ASSERT_GT(plan.buckets.size(), 2u);
   const int64_t last_bucket = plan.buckets.back().front();
   std::vector<float> gradient(kElements, 1.0f);
   Arena arena;
   Context ctx;
-  OrderedReduceScatter reduce(ctx, comm, gradient, plan, /*fast=*/false, arena);
+  learners::OrderedReduceScatter reduce(ctx, comm, gradient, plan, /*fast=*/false, arena);
   reduce.final_from(last_bucket + 1);
   for (int i = 0; i < 100; ++i) reduce.final_from(last_bucket + 1);
   const auto owned = plan.buckets.back();
@@ -349,18 +349,18 @@ TEST(OrderedReduceScatter, SumsWhatIsFinalWhileTheRestIsNotYetThere) {
 }
 
 TEST(Watchdog, SeesWhoWorksAndWhoWaits) {
-  Communicator& comm = world();
+  comm::Communicator& comm = world();
   if (comm.size() == 1) GTEST_SKIP() << "needs 2 ranks";
   constexpr int kSeen = 9;
   const int slow = comm.size() - 1;
   const std::string working = fmt::format("rank {} has been in 'reward' for", slow);
   const std::string waiting = comm.size() == 2 ? "rank 0 waits in barrier" : "ranks 0, 1, 2 wait in barrier";
   {
-    WatchdogOptions options;
+    comm::WatchdogOptions options;
     options.warn_seconds = 1.2;
     options.period = std::chrono::milliseconds(50);
     // The slow rank goes on until rank 0 has named everyone. On a busy machine that may take a report more.
-    Watchdog watchdog(comm, options, [&](const std::string& text, bool fatal) {
+    comm::Watchdog watchdog(comm, options, [&](const std::string& text, bool fatal) {
       EXPECT_EQ(comm.rank(), 0);
       EXPECT_FALSE(fatal);
       if (text.find(working) == std::string::npos || text.find(waiting) == std::string::npos) return;
@@ -369,7 +369,7 @@ TEST(Watchdog, SeesWhoWorksAndWhoWaits) {
     const auto part = comm.split(0);  // waiting in a part of the world counts too
     watchdog.phase(comm.rank() == slow ? "reward" : "update");
     if (comm.rank() == slow) {
-      std::optional<Communicator::Message> seen;
+      std::optional<comm::Communicator::Message> seen;
       for (int i = 0; i < 600 && !seen; ++i) {
         seen = comm.try_receive(0, kSeen);
         std::this_thread::sleep_for(std::chrono::milliseconds(100));
@@ -378,15 +378,15 @@ TEST(Watchdog, SeesWhoWorksAndWhoWaits) {
     }
     part->barrier();
   }
-  while (comm.try_receive(Communicator::kAnySource, kSeen)) {
+  while (comm.try_receive(comm::Communicator::kAnySource, kSeen)) {
   }
   comm.barrier();
 }
 
 /// A link that flips one bit of the weights (not of the small header) on their way to one rank.
-class DamagingLink final : public Communicator {
+class DamagingLink final : public comm::Communicator {
  public:
-  DamagingLink(Communicator& inner, int victim) : inner_(inner), victim_(victim) {}
+  DamagingLink(comm::Communicator& inner, int victim) : inner_(inner), victim_(victim) {}
   int rank() const override { return inner_.rank(); }
   int size() const override { return inner_.size(); }
   void barrier() override { inner_.barrier(); }
@@ -411,19 +411,19 @@ class DamagingLink final : public Communicator {
   }
   Message receive(int source, int tag) override { return inner_.receive(source, tag); }
   std::optional<Message> try_receive(int source, int tag) override { return inner_.try_receive(source, tag); }
-  std::unique_ptr<Communicator> split(int color) override { return inner_.split(color); }
-  std::unique_ptr<Communicator> duplicate() override { return inner_.duplicate(); }
+  std::unique_ptr<comm::Communicator> split(int color) override { return inner_.split(color); }
+  std::unique_ptr<comm::Communicator> duplicate() override { return inner_.duplicate(); }
 
  private:
-  Communicator& inner_;
+  comm::Communicator& inner_;
   int victim_;
 };
 
 TEST(WeightChannel, DeliversByVersionAndNoticesOneWrongBit) {
-  Communicator& comm = world();
+  comm::Communicator& comm = world();
   const auto expected = random_floats(50'001, 1);
   std::vector<float> weights = comm.rank() == 0 ? expected : std::vector<float>(expected.size());
-  EXPECT_EQ(publish_weights(comm, 0, comm.rank() == 0 ? 41 : 0, weights), 41u);
+  EXPECT_EQ(comm::publish_weights(comm, 0, comm.rank() == 0 ? 41 : 0, weights), 41u);
   EXPECT_TRUE(same_bits(weights, expected));
 
   const int victim = comm.size() - 1;
@@ -431,7 +431,7 @@ TEST(WeightChannel, DeliversByVersionAndNoticesOneWrongBit) {
   DamagingLink link(comm, victim);
   std::string error;
   try {
-    publish_weights(link, 0, 42, weights);
+    comm::publish_weights(link, 0, 42, weights);
   } catch (const Error& e) {
     error = e.what();
   }

@@ -37,9 +37,9 @@ class MpiFaultTest : public testing::Test {
 };
 
 TEST_F(MpiFaultTest, ADamagedMessageIsNoticed) {
-  Communicator& comm = world();
+  comm::Communicator& comm = world();
   const int next = (comm.rank() + 1) % comm.size(), previous = (comm.rank() + comm.size() - 1) % comm.size();
-  Mailbox mailbox(comm);
+  comm::Mailbox mailbox(comm);
   proto::GroupsMessage groups;
   groups.add_groups()->set_prompt_index(7);
   arm_faults("trajectory.send:corrupt;lease.send:corrupt@2");
@@ -56,31 +56,32 @@ TEST_F(MpiFaultTest, ADamagedMessageIsNoticed) {
   EXPECT_THAT(error_of([&] { mailbox.receive<proto::Lease>(previous); }), HasSubstr("damaged lease message"));
 
   arm_faults("trajectory.send:corrupt,rank=0");
-  const std::string sealed = comm.all_gather_bytes(seal(groups)).front();
-  EXPECT_THAT(error_of([&] { unseal<proto::GroupsMessage>(comm.rank(), 0, sealed); }),
+  const std::string sealed = comm.all_gather_bytes(comm::seal(groups)).front();
+  EXPECT_THAT(error_of([&] { comm::unseal<proto::GroupsMessage>(comm.rank(), 0, sealed); }),
               HasSubstr("damaged groups message from rank 0"));
-  EXPECT_THAT(error_of([&] { unseal<proto::GroupsMessage>(comm.rank(), 0, ""); }), HasSubstr("damaged"));
+  EXPECT_THAT(error_of([&] { comm::unseal<proto::GroupsMessage>(comm.rank(), 0, ""); }),
+              HasSubstr("damaged"));
   comm.barrier();
 }
 
 TEST_F(MpiFaultTest, DamagedWeightsAreNoticedAndTheRootsStayRight) {
-  Communicator& comm = world();
+  comm::Communicator& comm = world();
   const std::vector<float> expected(1000, 0.5f);
   std::vector<float> weights = expected;
   arm_faults("weights.publish:corrupt");
-  const std::string problem = error_of([&] { publish_weights(comm, 0, 3, weights); });
+  const std::string problem = error_of([&] { comm::publish_weights(comm, 0, 3, weights); });
   if (comm.rank() == 0) {
     EXPECT_EQ(problem, "no error");
     EXPECT_EQ(weights, expected);
   } else {
     EXPECT_THAT(problem, HasSubstr(fmt::format("weights of version 3 reached rank {} damaged", comm.rank())));
   }
-  publish_weights(comm, 0, 4, weights);
+  comm::publish_weights(comm, 0, 4, weights);
   EXPECT_EQ(weights, expected);
 }
 
 TEST_F(MpiFaultTest, WaitingForDataOfARankThatHasComeIsWaiting) {
-  Communicator& comm = world();
+  comm::Communicator& comm = world();
   if (comm.size() == 1) GTEST_SKIP() << "needs 2 ranks";
   const int late = comm.size() - 1;
   const auto longest_wait = [&](const auto& operation) {
@@ -109,21 +110,22 @@ TEST_F(MpiFaultTest, WaitingForDataOfARankThatHasComeIsWaiting) {
 }
 
 TEST_F(MpiFaultTest, ASaveFailsOnAllRanksOrOnNone) {
-  Communicator& comm = world();
+  comm::Communicator& comm = world();
   const testing_support::ScratchFolder mine_alone;
   const fs::path folder(comm.all_gather_bytes(mine_alone.path().string()).front());
-  const ModelConfig config =
-      parse_model_config(R"({"model_type": "qwen2", "hidden_size": 12, "intermediate_size": 20,
+  const models::ModelConfig config =
+      models::parse_model_config(R"({"model_type": "qwen2", "hidden_size": 12, "intermediate_size": 20,
       "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 37,
       "max_position_embeddings": 64, "eos_token_id": 2})",
-                         "tiny");
-  const ParameterTable table(config);
-  const std::vector<Extent> extents = plan_slices(table.flat_size(), 16, comm.size()).extents(comm.rank());
+                                 "tiny");
+  const models::ParameterTable table(config);
+  const std::vector<Extent> extents =
+      learners::plan_slices(table.flat_size(), 16, comm.size()).extents(comm.rank());
   const std::vector<float> all(static_cast<size_t>(table.flat_size()), 1.5f),
       mine(static_cast<size_t>(total_size(extents)), 1.5f);
-  CheckpointInfo info = testing_support::checkpoint_info(0, config);
+  storage::CheckpointInfo info = testing_support::checkpoint_info(0, config);
   {
-    CheckpointWriter writer({}, comm, {folder, {}, table, extents, 0});
+    experiments::CheckpointWriter writer({}, comm, {folder, {}, table, extents, 0});
     for (const char* fault : {"checkpoint.copy:error", "checkpoint.write:enospc@2", ""}) {
       info.state->rl_step = ++info.step;
       const bool fails = *fault != '\0';
@@ -134,18 +136,18 @@ TEST_F(MpiFaultTest, ASaveFailsOnAllRanksOrOnNone) {
       std::string problem = "no error";
       try {
         writer.wait();
-      } catch (const AgreedError& error) {
+      } catch (const experiments::AgreedError& error) {
         problem = error.what();
       }
       EXPECT_EQ(comm.all_gather_bytes(problem).front(), problem) << "all ranks agree";
       EXPECT_EQ(problem != "no error", fails) << problem;
-      EXPECT_EQ(fs::exists(folder / checkpoint_name(info.step)), !fails);
+      EXPECT_EQ(fs::exists(folder / storage::checkpoint_name(info.step)), !fails);
     }
   }
   comm.barrier();
-  const Checkpoint checkpoint(folder / checkpoint_name(info.step));
+  const storage::Checkpoint checkpoint(folder / storage::checkpoint_name(info.step));
   EXPECT_EQ(checkpoint.saving_ranks(), comm.size());
-  EXPECT_EQ(checkpoint_hash(checkpoint), checkpoint_hash(info.step, table, all, all, all));
+  EXPECT_EQ(storage::checkpoint_hash(checkpoint), storage::checkpoint_hash(info.step, table, all, all, all));
   comm.barrier();  // the folder goes with rank 0's
 }
 

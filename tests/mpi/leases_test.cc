@@ -17,7 +17,7 @@ using testing_support::world;
 constexpr uint64_t kPrompts = 12;
 
 /// As an actor: takes prompts and delivers them, `finish` times; then holds what it takes for ever.
-void act(LeaseSource& leases, uint64_t step, uint64_t finish) {
+void act(actors::LeaseSource& leases, uint64_t step, uint64_t finish) {
   std::deque<uint64_t> in_hand;
   while (true) {
     leases.poll();
@@ -36,17 +36,17 @@ void act(LeaseSource& leases, uint64_t step, uint64_t finish) {
 
 /// One batch on all ranks; whether it was completed. Ranks below `learners` do not act where there are
 /// others.
-bool batch(uint64_t step, int learners, uint64_t finish, const StopAsked& asked) {
-  Communicator& comm = world();
+bool batch(uint64_t step, int learners, uint64_t finish, const experiments::StopAsked& asked) {
+  comm::Communicator& comm = world();
   const bool split = learners > 0 && comm.size() > learners;
   const bool acts = !split || comm.rank() >= learners;
   const int remote_actors = split ? comm.size() - learners : comm.size() - 1;
   if (comm.rank() != 0) {
-    RemoteLeases leases(comm, step, 2, asked);
+    experiments::RemoteLeases leases(comm, step, 2, asked);
     if (acts) act(leases, step, finish);
     return leases.await_end();
   }
-  LeaseBook book(comm, step, 0, kPrompts, remote_actors, asked);
+  experiments::LeaseBook book(comm, step, 0, kPrompts, remote_actors, asked);
   if (acts) act(book, step, finish);
   const auto groups = book.collect();
   if (groups) {
@@ -57,13 +57,13 @@ bool batch(uint64_t step, int learners, uint64_t finish, const StopAsked& asked)
 }
 
 void expect_nothing_unread() {
-  Communicator& comm = world();
+  comm::Communicator& comm = world();
   comm.barrier();
-  EXPECT_FALSE(comm.try_receive(Communicator::kAnySource, Communicator::kAnyTag).has_value());
+  EXPECT_FALSE(comm.try_receive(comm::Communicator::kAnySource, comm::Communicator::kAnyTag).has_value());
   comm.barrier();
 }
 
-const StopAsked kNever = [] { return false; };
+const experiments::StopAsked kNever = [] { return false; };
 
 TEST(Leases, EveryRankHearsThatABatchIsComplete) {
   for (const int learners : {0, 1, 2}) {
@@ -73,13 +73,13 @@ TEST(Leases, EveryRankHearsThatABatchIsComplete) {
 }
 
 TEST(Leases, WhicheverRankIsAskedAllStop) {
-  Communicator& comm = world();
+  comm::Communicator& comm = world();
   for (const int learners : {0, 1, 2}) {
     for (int asked_rank = 0; asked_rank < comm.size(); ++asked_rank) {
       for (const int milliseconds : {0, 5, 20}) {
         // Nobody finishes all: without the stop this would never end.
         const auto begin = std::chrono::steady_clock::now();
-        const StopAsked asked = [&] {
+        const experiments::StopAsked asked = [&] {
           return comm.rank() == asked_rank &&
                  std::chrono::steady_clock::now() - begin >= std::chrono::milliseconds(milliseconds);
         };
@@ -98,11 +98,11 @@ TEST(Leases, AllRanksMayBeAskedAtOnce) {
 }
 
 TEST(Leases, AStopAsTheBatchEndsIsOneOrTheOtherOnAllRanks) {
-  Communicator& comm = world();
+  comm::Communicator& comm = world();
   for (int turn = 0; turn < 50; ++turn) {
     const auto begin = std::chrono::steady_clock::now();
     const int asked_rank = turn % comm.size();
-    const StopAsked asked = [&] {
+    const experiments::StopAsked asked = [&] {
       return comm.rank() == asked_rank &&
              std::chrono::steady_clock::now() - begin >= std::chrono::microseconds(100 * turn);
     };
@@ -112,7 +112,7 @@ TEST(Leases, AStopAsTheBatchEndsIsOneOrTheOtherOnAllRanks) {
     EXPECT_EQ(flags[0] + flags[1], 1) << turn;
     comm.barrier();
     // The word of a rank that was asked just as the batch ended.
-    while (comm.try_receive(Communicator::kAnySource, Communicator::kAnyTag)) {
+    while (comm.try_receive(comm::Communicator::kAnySource, comm::Communicator::kAnyTag)) {
     }
     comm.barrier();
   }

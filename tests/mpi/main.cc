@@ -22,8 +22,8 @@ extern "C" const char* __asan_default_options() {
 
 namespace orrery::testing_support {
 
-CommWorld& comm_world() {
-  static CommWorld world;
+comm::CommWorld& comm_world() {
+  static comm::CommWorld world;
   return world;
 }
 
@@ -51,7 +51,7 @@ class RankListener final : public testing::EmptyTestEventListener {
 
 int main(int argc, char** argv) {
   using namespace orrery;
-  Communicator& world = testing_support::world();
+  comm::Communicator& world = testing_support::world();
   init_log(world.rank(), world.size(), "warn");
   testing::InitGoogleTest(&argc, argv);
   auto& listeners = testing::UnitTest::GetInstance()->listeners();

@@ -6,7 +6,7 @@
 namespace orrery::testing_support {
 
 /// Every rank runs the same tests in the same order; a test that uses collectives calls them on all ranks.
-CommWorld& comm_world();
-inline Communicator& world() { return comm_world().world(); }
+comm::CommWorld& comm_world();
+inline comm::Communicator& world() { return comm_world().world(); }
 
 }  // namespace orrery::testing_support

@@ -8,7 +8,7 @@
 #include "storage/hf_folder.h"
 #include "tests/support/assets.h"
 
-namespace orrery {
+namespace orrery::rollout {
 namespace {
 
 void expect_golden(const std::filesystem::path& folder) {
@@ -20,9 +20,9 @@ void expect_golden(const std::filesystem::path& folder) {
 
   Context ctx;
   ctx.threads = 2;
-  const ModelConfig config = load_model_config(folder);
-  Transformer model(config, ctx.device, DType::kF32);
-  load_hf_weights({}, folder, config, model.table(), model.parameters());
+  const models::ModelConfig config = models::load_model_config(folder);
+  models::Transformer model(config, ctx.device, DType::kF32);
+  storage::load_hf_weights({}, folder, config, model.table(), model.parameters());
   model.pack(ctx);
   Engine engine(ctx, model, nullptr, {});
   GenerateRequest request;
@@ -53,4 +53,4 @@ TEST(EngineGolden, Stories260K) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::rollout

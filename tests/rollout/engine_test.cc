@@ -16,7 +16,7 @@
 #include "kernels/logprob.h"
 #include "tests/rollout/tiny_model.h"
 
-namespace orrery {
+namespace orrery::rollout {
 namespace {
 
 using testing::HasSubstr;
@@ -54,9 +54,9 @@ std::vector<GenerateRequest> mixed_requests() {
   return all;
 }
 
-std::vector<GenerateResult> generate(const Transformer& model, const std::vector<GenerateRequest>& requests,
-                                     const EngineConfig& config, int threads = 1,
-                                     EngineStats* stats = nullptr) {
+std::vector<GenerateResult> generate(const models::Transformer& model,
+                                     const std::vector<GenerateRequest>& requests, const EngineConfig& config,
+                                     int threads = 1, EngineStats* stats = nullptr) {
   Context ctx;
   ctx.threads = threads;
   Engine engine(ctx, model, nullptr, config);
@@ -89,20 +89,20 @@ struct Scores {
   std::vector<int32_t> argmax;
 };
 
-Scores score(const Transformer& model, const TrainBatch& batch, const std::vector<int32_t>& targets,
-             float inv_temperature) {
+Scores score(const models::Transformer& model, const models::TrainBatch& batch,
+             const std::vector<int32_t>& targets, float inv_temperature) {
   const Context ctx;
   Arena arena;
   const auto rows = static_cast<int64_t>(batch.output_rows.size());
   const Mat<float> hidden = arena.mat<float>(rows, model.config().hidden_size);
-  transformer_forward_train(ctx, model, batch, hidden, arena);
+  models::transformer_forward_train(ctx, model, batch, hidden, arena);
   const Mat<float> logits = arena.mat<float>(rows, model.config().vocab_size);
-  lm_head_forward(ctx, model, logits, hidden);
+  models::lm_head_forward(ctx, model, logits, hidden);
   Scores scores;
   scores.logprobs.resize(targets.size());
   scores.entropies.resize(targets.size());
   const std::vector<float> inv(targets.size(), inv_temperature);
-  logprob_forward(ctx, scores.logprobs, scores.entropies, {}, logits, targets, inv);
+  kernels::logprob_forward(ctx, scores.logprobs, scores.entropies, {}, logits, targets, inv);
   for (int64_t i = 0; i < rows; ++i) {
     const float* row = logits.row(i);
     scores.argmax.push_back(static_cast<int32_t>(std::max_element(row, row + logits.cols) - row));
@@ -112,12 +112,12 @@ Scores score(const Transformer& model, const TrainBatch& batch, const std::vecto
 
 /// A group as the learner packs it: the prompt is one segment, the responses (without their last token) its
 /// children.
-Scores score_group(const Transformer& model, const GenerateRequest& request,
+Scores score_group(const models::Transformer& model, const GenerateRequest& request,
                    std::span<const GenerateResult> samples) {
   std::vector<int32_t> tokens = request.prompt, positions(request.prompt.size()), output_rows, targets;
   std::iota(positions.begin(), positions.end(), 0);
   const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
-  std::vector<AttentionSegment> segments = {{0, prompt_tokens, 0, -1}};
+  std::vector<kernels::AttentionSegment> segments = {{0, prompt_tokens, 0, -1}};
   for (const GenerateResult& sample : samples) {
     targets.insert(targets.end(), sample.tokens.begin(), sample.tokens.end());
     output_rows.push_back(static_cast<int32_t>(prompt_tokens) - 1);
@@ -139,7 +139,7 @@ class EngineBits : public testing::TestWithParam<std::tuple<Architecture, DType>
   EngineBits() : model_(tiny_config(std::get<0>(GetParam())), {}, std::get<1>(GetParam())) {
     randomize({}, model_, 5);
   }
-  Transformer model_;
+  models::Transformer model_;
 };
 
 TEST_P(EngineBits, DependOnTheRequestAlone) {
@@ -227,7 +227,7 @@ class EngineTest : public testing::Test {
  protected:
   EngineTest() : model_(tiny_config(kArchitectures[0]), {}, DType::kF32) { randomize(ctx_, model_, 5); }
   Context ctx_;
-  Transformer model_;
+  models::Transformer model_;
 };
 
 TEST_F(EngineTest, SamplesDifferAndFollowSeedStepAndPosition) {
@@ -301,7 +301,7 @@ TEST_F(EngineTest, UsesLentMemoryWhateverWasLeftInIt) {
   const auto expected = generate(model_, requests, {});
   EngineConfig config;
   config.kv_blocks = 40;
-  const size_t needed = 40 * KvCache::bytes_per_block(model_.config()) / sizeof(float);
+  const size_t needed = 40 * models::KvCache::bytes_per_block(model_.config()) / sizeof(float);
   std::vector<float> lent(needed + 5, std::numeric_limits<float>::quiet_NaN());
   config.kv_memory = lent;
   Engine engine(ctx_, model_, nullptr, config);
@@ -438,4 +438,4 @@ TEST(SampleUniform, DependsOnEveryNumber) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::rollout

@@ -13,7 +13,7 @@
 #include "tests/support/scratch.h"
 #include "text/tokenizer.h"
 
-namespace orrery {
+namespace orrery::rollout {
 namespace {
 
 constexpr const char* kPointer =
@@ -40,18 +40,19 @@ TEST(LfsPointer, IsCalledOneByEveryReader) {
     EXPECT_THAT(error, testing::HasSubstr("`git lfs pull` in " + folder.string()));
   };
   put("config.json");
-  expect(error_of([&] { (void)load_model_config(folder); }), "config.json");
+  expect(error_of([&] { (void)models::load_model_config(folder); }), "config.json");
   put("tokenizer.json");
-  expect(error_of([&] { (void)Tokenizer::load(folder); }), "tokenizer.json");
+  expect(error_of([&] { (void)text::Tokenizer::load(folder); }), "tokenizer.json");
   put("model.safetensors");
-  expect(error_of([&] { (void)SafetensorsFile(folder / "model.safetensors"); }), "model.safetensors");
+  expect(error_of([&] { (void)storage::SafetensorsFile(folder / "model.safetensors"); }),
+         "model.safetensors");
   put("chat_template.jinja");
   std::filesystem::copy_file(
       std::filesystem::path(ORRERY_SOURCE_DIR) / "experiments/quickstart_model/tokenizer.json",
       folder / "tokenizer.json", std::filesystem::copy_options::overwrite_existing);
-  expect(error_of([&] { (void)Tokenizer::load(folder); }), "chat_template.jinja");
+  expect(error_of([&] { (void)text::Tokenizer::load(folder); }), "chat_template.jinja");
   put("tokenizer_config.json");
-  expect(error_of([&] { (void)Tokenizer::load(folder); }), "tokenizer_config.json");
+  expect(error_of([&] { (void)text::Tokenizer::load(folder); }), "tokenizer_config.json");
 }
 
 TEST(LfsPointer, AFileThatOnlyMentionsOneIsNone) {
@@ -62,4 +63,4 @@ TEST(LfsPointer, AFileThatOnlyMentionsOneIsNone) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::rollout

@@ -7,10 +7,10 @@
 
 namespace orrery::testing_support {
 
-inline Group make_group(uint64_t step, uint64_t prompt_index, uint32_t samples) {
-  Group group{step, prompt_index, {}};
+inline rollout::Group make_group(uint64_t step, uint64_t prompt_index, uint32_t samples) {
+  rollout::Group group{step, prompt_index, {}};
   for (uint32_t s = 0; s < samples; ++s) {
-    Trajectory t;
+    rollout::Trajectory t;
     t.step = step;
     t.prompt_index = prompt_index;
     t.sample_index = s;
@@ -23,7 +23,7 @@ inline Group make_group(uint64_t step, uint64_t prompt_index, uint32_t samples) 
       t.weight_versions.push_back((uint64_t{1} << 40) + i);
     }
     t.reward = 0.25f * static_cast<float>(s) - 0.5f;
-    t.finish_reason = static_cast<FinishReason>(s % 3);
+    t.finish_reason = static_cast<rollout::FinishReason>(s % 3);
     t.data_source = "arithmetic";
     t.fingerprint = {"cpu", 7, s % 2 == 0 ? DType::kF32 : DType::kBF16};
     t.reward_extra["accuracy"] = 0.5 * s;
@@ -39,13 +39,13 @@ inline Group make_group(uint64_t step, uint64_t prompt_index, uint32_t samples) 
   return group;
 }
 
-inline void expect_equal(const Group& a, const Group& b) {
+inline void expect_equal(const rollout::Group& a, const rollout::Group& b) {
   EXPECT_EQ(a.step, b.step);
   EXPECT_EQ(a.prompt_index, b.prompt_index);
   EXPECT_EQ(a.dropped, b.dropped);
   ASSERT_EQ(a.samples.size(), b.samples.size());
   for (size_t i = 0; i < a.samples.size(); ++i) {
-    const Trajectory &x = a.samples[i], &y = b.samples[i];
+    const rollout::Trajectory &x = a.samples[i], &y = b.samples[i];
     EXPECT_EQ(x.step, y.step);
     EXPECT_EQ(x.prompt_index, y.prompt_index);
     EXPECT_EQ(x.sample_index, y.sample_index);

@@ -12,7 +12,7 @@
 #include "tests/rollout/make_group.h"
 #include "tests/support/scratch.h"
 
-namespace orrery {
+namespace orrery::rollout {
 namespace {
 
 using testing::HasSubstr;
@@ -105,7 +105,7 @@ TEST_F(RolloutFileTest, LaysOutFlatArraysWithOffsets) {
   const std::vector<Group> groups = {make_group(4, 10, 2), make_group(4, 11, 1)};
   const auto path = temporary("layout.h5");
   write_rollout_file(path, 7, groups);
-  const Hdf5Reader in(path);
+  const storage::Hdf5Reader in(path);
   std::vector<int64_t> offsets, group;
   std::vector<int8_t> reasons;
   std::vector<int32_t> tokens;
@@ -140,7 +140,7 @@ TEST_F(RolloutFileTest, RejectsOtherFiles) {
   write_rollout_checksum(text);
   expect_rejected(text, "not an HDF5 file");
   const auto other = temporary("other.h5");
-  Hdf5Writer writer(other);
+  storage::Hdf5Writer writer(other);
   writer.attribute("format", std::vector<std::string>{"something else"});
   writer.publish();
   write_rollout_checksum(other);
@@ -227,8 +227,9 @@ TEST_F(RolloutFileTest, RejectsInconsistentData) {
 
 /// A file as older programs wrote it, of two prompts with two samples and one; `more` may add to it.
 std::filesystem::path format_1(const std::filesystem::path& path,
-                               const std::function<void(Hdf5Writer&)>& more = {}, uint32_t version = 1) {
-  Hdf5Writer out(path);
+                               const std::function<void(storage::Hdf5Writer&)>& more = {},
+                               uint32_t version = 1) {
+  storage::Hdf5Writer out(path);
   out.attribute("format", std::vector<std::string>{"orrery-rollouts"});
   out.attribute("format_version", version);
   out.attribute("step", uint64_t{7});
@@ -278,7 +279,7 @@ TEST_F(RolloutFileTest, TakesFormat1) {
 TEST_F(RolloutFileTest, PassesOverWhatItDoesNotKnowAndTakesAbsentAsAbsent) {
   const RolloutFile file = read_rollout_file(format_1(
       temporary("later.h5"),
-      [](Hdf5Writer& out) {
+      [](storage::Hdf5Writer& out) {
         out.attribute("tool_names", std::vector<std::string>{"calculator", "search"});
         out.attribute("clock", uint64_t{1});
         out.attribute("unit", std::vector<std::string>{"turns"}, "rewards");
@@ -301,42 +302,41 @@ TEST_F(RolloutFileTest, RefusesANewerFormatByItsNumber) {
 }
 
 TEST_F(RolloutFileTest, RejectsOptionalDataThatDoesNotFit) {
-  const auto with = [this](const char* name, const std::function<void(Hdf5Writer&)>& more, const char* part) {
-    expect_rejected(format_1(temporary(name), more, 2), part);
-  };
+  const auto with = [this](const char* name, const std::function<void(storage::Hdf5Writer&)>& more,
+                           const char* part) { expect_rejected(format_1(temporary(name), more, 2), part); };
   with(
-      "truth.h5", [](Hdf5Writer& out) { out.write("truth", std::vector<std::string>{"1"}); },
+      "truth.h5", [](storage::Hdf5Writer& out) { out.write("truth", std::vector<std::string>{"1"}); },
       "truth has 1 entries, 3 expected");
   with(
       "number.h5",
-      [](Hdf5Writer& out) {
+      [](storage::Hdf5Writer& out) {
         out.write("truth", std::vector<float>{1, 2, 3});
       },
       "truth does not hold variable-length strings");
   with(
       "row.h5",
-      [](Hdf5Writer& out) {
+      [](storage::Hdf5Writer& out) {
         out.write("data_row", std::vector<int64_t>{1, 2, 3});
       },
       "another type than uint64");
   with(
       "rows.h5",
-      [](Hdf5Writer& out) {
+      [](storage::Hdf5Writer& out) {
         out.write("data_row", std::vector<uint64_t>{1, 2, 3, 4});
       },
       "data_row has 4 entries");
   with(
       "prompt.h5",
-      [](Hdf5Writer& out) {
+      [](storage::Hdf5Writer& out) {
         out.write("prompt_text", std::vector<std::string>{"", "", ""});
       },
       "prompt_text has 3 entries, 2 expected");
   with(
-      "dropped.h5", [](Hdf5Writer& out) { out.write("dropped", std::vector<uint32_t>{}); },
+      "dropped.h5", [](storage::Hdf5Writer& out) { out.write("dropped", std::vector<uint32_t>{}); },
       "dropped has 0 entries");
   with(
       "stage.h5",
-      [](Hdf5Writer& out) {
+      [](storage::Hdf5Writer& out) {
         out.attribute("stage", std::vector<std::string>{"a", "b"});
       },
       "attribute stage is not one string");
@@ -384,7 +384,7 @@ TEST_F(RolloutFileTest, TextsThatShareTheirBytesAreRefused) {
   std::vector<std::string> texts(1000);
   texts[0] = std::string(100'000, 'x');
   const auto path = format_1(
-      temporary("shared.h5"), [&](Hdf5Writer& out) { out.write("truth", texts); }, 2);
+      temporary("shared.h5"), [&](storage::Hdf5Writer& out) { out.write("truth", texts); }, 2);
   haddr_t place = 0;
   {
     const hid_t file = H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
@@ -426,4 +426,4 @@ TEST_F(RolloutFileTest, NamesThePathThatCannotBeWritten) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::rollout

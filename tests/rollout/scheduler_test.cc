@@ -11,7 +11,7 @@
 #include "core/error.h"
 #include "core/rng.h"
 
-namespace orrery {
+namespace orrery::rollout {
 namespace {
 
 struct Limits {
@@ -27,7 +27,7 @@ class PretendedEngine {
   explicit PretendedEngine(Limits limits)
       : limits_(limits),
         scheduler_(limits.max_num_seqs, limits.max_num_batched_tokens, limits.kv_blocks),
-        slots_(static_cast<size_t>(limits.kv_blocks * kKvBlock), 0) {}
+        slots_(static_cast<size_t>(limits.kv_blocks * kernels::kKvBlock), 0) {}
 
   void submit(Request request) {
     ASSERT_LE(Scheduler::min_blocks(request.prompt_tokens, request.max_tokens, request.samples),
@@ -124,10 +124,10 @@ class PretendedEngine {
   }
 
   int32_t& slot(int32_t block, int64_t index) {
-    return slots_[static_cast<size_t>(static_cast<int64_t>(block) * kKvBlock + index)];
+    return slots_[static_cast<size_t>(static_cast<int64_t>(block) * kernels::kKvBlock + index)];
   }
   int32_t& slot_of(const Sequence& s, int64_t position) {
-    return slot(s.blocks[static_cast<size_t>(position / kKvBlock)], position % kKvBlock);
+    return slot(s.blocks[static_cast<size_t>(position / kernels::kKvBlock)], position % kernels::kKvBlock);
   }
   int32_t next_token() { return ++token_; }
 
@@ -247,4 +247,4 @@ TEST(Scheduler, ForgetsEverythingOnClear) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::rollout

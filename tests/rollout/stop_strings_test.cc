@@ -12,7 +12,7 @@
 #include "tests/rollout/tiny_model.h"
 #include "tests/support/scratch.h"
 
-namespace orrery {
+namespace orrery::rollout {
 namespace {
 
 using nlohmann::json;
@@ -25,7 +25,7 @@ class StopOnSpecials : public testing::Test {
  protected:
   StopOnSpecials() : tokenizer_(load()) {}
 
-  Tokenizer load(int32_t s = 5, int32_t n = 6) const {
+  text::Tokenizer load(int32_t s = 5, int32_t n = 6) const {
     json vocab;
     for (const char* token : {"a", "b", "<", "s", ">"}) vocab[token] = vocab.size();
     const auto added = [](const char* content, int id, bool special) {
@@ -40,7 +40,7 @@ class StopOnSpecials : public testing::Test {
     std::filesystem::create_directories(folder_.path());
     write_file_atomic(folder_.path() / "tokenizer.json", file.dump());
     write_file_atomic(folder_.path() / "tokenizer_config.json", R"({"eos_token": "<e>"})");
-    return Tokenizer::load(folder_.path());
+    return text::Tokenizer::load(folder_.path());
   }
 
   bool stops(const Ids& ids, const std::vector<std::string>& strings) const {
@@ -50,7 +50,7 @@ class StopOnSpecials : public testing::Test {
   }
 
   testing_support::ScratchPath folder_{"orrery_stop_strings_"};
-  Tokenizer tokenizer_;
+  text::Tokenizer tokenizer_;
 };
 
 TEST_F(StopOnSpecials, AreSortedByWhereTheyCanBeFound) {
@@ -91,7 +91,8 @@ TEST_F(StopOnSpecials, AreFoundInOneTextOrTheOther) {
 
 TEST_F(StopOnSpecials, AStopIdIsKeptButIsNoText) {
   const Context ctx;
-  Transformer model(testing_support::tiny_config(testing_support::kArchitectures[0]), {}, DType::kF32);
+  models::Transformer model(testing_support::tiny_config(testing_support::kArchitectures[0]), {},
+                            DType::kF32);
   testing_support::randomize(ctx, model, 6);
   GenerateRequest request;
   request.prompt = {3, 14, 15};
@@ -111,7 +112,7 @@ TEST_F(StopOnSpecials, AStopIdIsKeptButIsNoText) {
   }
   ASSERT_GT(drawn.size(), 4u);
   const int32_t s = drawn[4], n = drawn[3];
-  const Tokenizer tokenizer = load(s, n);
+  const text::Tokenizer tokenizer = load(s, n);
   Engine engine(ctx, model, &tokenizer, {});
   const auto run = [&](Ids ids, std::vector<std::string> strings) {
     request.stop_token_ids = std::move(ids);
@@ -134,4 +135,4 @@ TEST_F(StopOnSpecials, AStopIdIsKeptButIsNoText) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::rollout

@@ -10,7 +10,7 @@
 #include "tests/rollout/tiny_model.h"
 #include "tests/support/scratch.h"
 
-namespace orrery {
+namespace orrery::rollout {
 namespace {
 
 using testing_support::kArchitectures;
@@ -76,9 +76,9 @@ void write_tokenizer(const std::filesystem::path& folder) {
 TEST(StopStrings, EndTheSampleWhenTheTextFirstContainsOne) {
   const testing_support::ScratchFolder scratch;
   write_tokenizer(scratch.path());
-  const Tokenizer tokenizer = Tokenizer::load(scratch.path());
+  const text::Tokenizer tokenizer = text::Tokenizer::load(scratch.path());
   const Context ctx;
-  Transformer model(tiny_config(kArchitectures[0]), {}, DType::kF32);
+  models::Transformer model(tiny_config(kArchitectures[0]), {}, DType::kF32);
   randomize(ctx, model, 6);
   Engine engine(ctx, model, &tokenizer, {});
   GenerateRequest request;
@@ -119,4 +119,4 @@ TEST(StopStrings, EndTheSampleWhenTheTextFirstContainsOne) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::rollout

@@ -17,8 +17,8 @@ struct Architecture {
 inline const Architecture kArchitectures[] = {
     {"llama", false, false, true, 12}, {"qwen2", true, false, true, 16}, {"qwen3", false, true, false, 24}};
 
-inline ModelConfig tiny_config(const Architecture& a) {
-  ModelConfig config;
+inline models::ModelConfig tiny_config(const Architecture& a) {
+  models::ModelConfig config;
   config.model_type = a.model_type;
   config.hidden_size = 40;
   config.intermediate_size = 72;
@@ -37,10 +37,10 @@ inline ModelConfig tiny_config(const Architecture& a) {
 }
 
 /// Weights from the seed, packed; biases and norms are not left at 0 and 1.
-inline void randomize(const Context& ctx, Transformer& model, uint64_t seed) {
-  initialize_parameters(model.config(), model.table(), seed, model.parameters());
+inline void randomize(const Context& ctx, models::Transformer& model, uint64_t seed) {
+  models::initialize_parameters(model.config(), model.table(), seed, model.parameters());
   Philox random(seed, RngPurpose::kTest);
-  for (const Parameter& p : model.table().parameters()) {
+  for (const models::Parameter& p : model.table().parameters()) {
     if (p.shape.size() != 1) continue;
     for (int64_t i = 0; i < p.size; ++i) {
       model.parameters()[static_cast<size_t>(p.offset + i)] += 0.3f * random.normal();

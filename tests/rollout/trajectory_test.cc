@@ -9,7 +9,7 @@
 #include "core/error.h"
 #include "tests/rollout/make_group.h"
 
-namespace orrery {
+namespace orrery::rollout {
 namespace {
 
 using testing::HasSubstr;
@@ -75,4 +75,4 @@ TEST(Trajectory, RejectsMessagesThatLie) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::rollout

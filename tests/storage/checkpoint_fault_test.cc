@@ -12,7 +12,7 @@
 #include "tests/support/scratch.h"
 #include "tests/support/tiny_config.h"
 
-namespace orrery {
+namespace orrery::storage {
 namespace {
 
 namespace fs = std::filesystem;
@@ -56,8 +56,8 @@ class CheckpointFaultTest : public testing::Test {
 
   const testing_support::ScratchPath scratch_;
   const fs::path& folder_ = scratch_.path();
-  ModelConfig config_;
-  ParameterTable table_;
+  models::ModelConfig config_;
+  models::ParameterTable table_;
   mutable std::string rejected_;
 };
 
@@ -130,4 +130,4 @@ TEST_F(CheckpointFaultTest, ADiskThatReadsWronglyIsTold) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::storage

@@ -9,7 +9,7 @@
 #include "core/sha256.h"
 #include "tests/support/scratch.h"
 
-namespace orrery {
+namespace orrery::storage {
 namespace {
 
 TEST(CheckpointFile, TheDigestIsOfWhatIsOnTheDiskWhoeverWritesThePieces) {
@@ -56,4 +56,4 @@ TEST(CheckpointFile, AnErrorOfAPieceEndsTheFile) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::storage

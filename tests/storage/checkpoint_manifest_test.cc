@@ -10,7 +10,7 @@
 #include "tests/support/scratch.h"
 #include "tests/support/tiny_checkpoint.h"
 
-namespace orrery {
+namespace orrery::storage {
 namespace {
 
 namespace fs = std::filesystem;
@@ -171,4 +171,4 @@ TEST_F(CheckpointManifestTest, SlicesThatHoldOtherExtentsAreFoundBeforeTheyAreUs
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::storage

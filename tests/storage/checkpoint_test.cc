@@ -22,7 +22,7 @@
 #include "tests/support/scratch.h"
 #include "tests/support/tiny_checkpoint.h"
 
-namespace orrery {
+namespace orrery::storage {
 namespace {
 
 namespace fs = std::filesystem;
@@ -54,7 +54,7 @@ class CheckpointTest : public testing::Test {
     uint64_t stream = 0;
     for (auto* values : {&b.weights, &b.m, &b.v}) {
       Philox random(seed, RngPurpose::kTest, stream++);
-      for (const Parameter& p : table_.parameters()) {
+      for (const models::Parameter& p : table_.parameters()) {
         for (int64_t i = 0; i < p.size; ++i) (*values)[static_cast<size_t>(p.offset + i)] = random.normal();
       }
     }
@@ -113,8 +113,8 @@ class CheckpointTest : public testing::Test {
 
   const testing_support::ScratchPath scratch_;
   const fs::path& folder_ = scratch_.path();
-  ModelConfig config_;
-  ParameterTable table_;
+  models::ModelConfig config_;
+  models::ParameterTable table_;
 };
 
 TEST_F(CheckpointTest, HoldsEverythingThatWasSaved) {
@@ -357,7 +357,7 @@ TEST_F(CheckpointTest, UnusableFoldersDoNotCountAndStay) {
 
 TEST_F(CheckpointTest, ReportsStatisticsAndDifferences) {
   Buffers a = buffers(1), b = a;
-  const Parameter& p = table_.parameters()[2];
+  const models::Parameter& p = table_.parameters()[2];
   const auto at = [&](std::vector<float>& values, int64_t i) -> float& {
     return values[static_cast<size_t>(p.offset + i)];
   };
@@ -536,4 +536,4 @@ TEST_F(CheckpointTest, KillDuringASaveLeavesAnEarlierCheckpoint) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::storage

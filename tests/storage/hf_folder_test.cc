@@ -12,15 +12,15 @@
 #include "tests/support/assets.h"
 #include "tests/support/scratch.h"
 
-namespace orrery {
+namespace orrery::storage {
 namespace {
 
 namespace fs = std::filesystem;
 using testing::AllOf;
 using testing::HasSubstr;
 
-ModelConfig tiny_config(const std::string& model_type, bool tied) {
-  return parse_model_config(
+models::ModelConfig tiny_config(const std::string& model_type, bool tied) {
+  return models::parse_model_config(
       fmt::format(R"({{"model_type": "{}", "hidden_size": 12, "intermediate_size": 20, "num_hidden_layers": 2,
         "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 6, "vocab_size": 37,
         "max_position_embeddings": 64, "eos_token_id": 2, "tie_word_embeddings": {}}})",
@@ -33,18 +33,19 @@ class HfFolder : public testing::Test {
   HfFolder() : scratch_("orrery_hf_") { fs::create_directories(folder_); }
 
   struct Model {
-    ModelConfig config;
-    ParameterTable table;
+    models::ModelConfig config;
+    models::ParameterTable table;
     std::vector<float> flat;
-    explicit Model(const ModelConfig& c) : config(c), table(c), flat(static_cast<size_t>(table.flat_size())) {
-      initialize_parameters(config, table, 5, flat);
+    explicit Model(const models::ModelConfig& c)
+        : config(c), table(c), flat(static_cast<size_t>(table.flat_size())) {
+      models::initialize_parameters(config, table, 5, flat);
     }
   };
 
   /// The model's tensors as a writer takes them, for tests that bend them.
   static std::vector<SafetensorsOutput> outputs(const Model& model) {
     std::vector<SafetensorsOutput> result;
-    for (const Parameter& p : model.table.parameters()) {
+    for (const models::Parameter& p : model.table.parameters()) {
       result.push_back(
           {p.name, p.shape,
            std::span(model.flat).subspan(static_cast<size_t>(p.offset), static_cast<size_t>(p.size))});
@@ -78,10 +79,10 @@ TEST_F(HfFolder, SavedFolderLoadsTheSameBits) {
         save_hf_folder(out, model.config, model.table, model.flat, DType::kF32, {}, shard_bytes);
         EXPECT_TRUE(has_weights(out));
         EXPECT_EQ(fs::exists(out / "model.safetensors.index.json"), shard_bytes == 2000);
-        const ModelConfig config = load_model_config(out);
-        EXPECT_EQ(model_config_json(config, "x"), model_config_json(model.config, "x"));
+        const models::ModelConfig config = models::load_model_config(out);
+        EXPECT_EQ(models::model_config_json(config, "x"), models::model_config_json(model.config, "x"));
         std::vector<float> flat(model.flat.size(), NAN);  // the gaps must become zero
-        load_hf_weights({}, out, config, ParameterTable(config), flat);
+        load_hf_weights({}, out, config, models::ParameterTable(config), flat);
         EXPECT_EQ(flat, model.flat);
       }
     }
@@ -157,7 +158,7 @@ TEST_F(HfFolder, MissingWrongAndExtraTensorsAreNamed) {
 TEST_F(HfFolder, WeightsThatAreNotFiniteAreNamed) {
   for (const float bad : {NAN, INFINITY, -INFINITY}) {
     Model model(tiny_config("qwen3", false));
-    const Parameter& p = model.table.parameters()[3];
+    const models::Parameter& p = model.table.parameters()[3];
     model.flat[static_cast<size_t>(p.offset) + 11] = bad;
     write(outputs(model));
     EXPECT_THAT(error(model), HasSubstr(p.name + "[11]"));
@@ -226,8 +227,8 @@ TEST_F(HfFolder, RealModelsLoad) {
   for (const char* name : {"models/tinystories-656k", "models/stories260K-hf"}) {
     ORRERY_NEEDS_ASSET(name);
     const fs::path source = testing_support::assets() / name;
-    const ModelConfig config = load_model_config(source);
-    const ParameterTable table(config);
+    const models::ModelConfig config = models::load_model_config(source);
+    const models::ParameterTable table(config);
     std::vector<float> flat(static_cast<size_t>(table.flat_size()), NAN), again(flat);
     Context threads;
     threads.threads = 3;
@@ -237,16 +238,16 @@ TEST_F(HfFolder, RealModelsLoad) {
     ASSERT_NE(tensor, nullptr);
     std::vector<float> values(static_cast<size_t>(tensor->size));
     file.read_f32(*tensor, 0, values);
-    const Parameter* p = table.find(tensor->name);
+    const models::Parameter* p = table.find(tensor->name);
     EXPECT_TRUE(std::equal(values.begin(), values.end(), flat.begin() + p->offset));
 
     const fs::path out = folder_ / fs::path(name).filename();
     save_hf_folder(out, config, table, flat, DType::kF32, source);
-    load_hf_weights({}, out, load_model_config(out), table, again);
+    load_hf_weights({}, out, models::load_model_config(out), table, again);
     EXPECT_EQ(flat, again);
     EXPECT_EQ(read_file(out / "tokenizer.json"), read_file(source / "tokenizer.json"));
   }
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::storage

@@ -12,7 +12,7 @@
 #include "core/rng.h"
 #include "tests/support/scratch.h"
 
-namespace orrery {
+namespace orrery::storage {
 namespace {
 
 using testing::AllOf;
@@ -194,4 +194,4 @@ TEST_F(Safetensors, EveryTruncationAndFlipOfTheHeaderIsSafe) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::storage

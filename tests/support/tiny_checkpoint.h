@@ -15,29 +15,29 @@ namespace orrery::testing_support {
 
 /// Saves into `folder`, every number 0.5, a rank for each part that `cuts` make of the flat buffers.
 inline std::filesystem::path save_tiny_checkpoint(const std::filesystem::path& folder,
-                                                  const CheckpointInfo& info,
+                                                  const storage::CheckpointInfo& info,
                                                   std::vector<int64_t> cuts = {}) {
-  const ParameterTable table(tiny_checkpoint_config());
+  const models::ParameterTable table(tiny_checkpoint_config());
   cuts.insert(cuts.begin(), 0);
   cuts.push_back(table.flat_size());
   const int64_t ranks = static_cast<int64_t>(cuts.size()) - 1;
-  const std::filesystem::path temporary = prepare_checkpoint(folder, info.step),
-                              target = folder / checkpoint_name(info.step);
-  std::vector<CheckpointFileEntry> entries;
+  const std::filesystem::path temporary = storage::prepare_checkpoint(folder, info.step),
+                              target = folder / storage::checkpoint_name(info.step);
+  std::vector<storage::CheckpointFileEntry> entries;
   for (int64_t r = 0; r < ranks; ++r) {
     const Extent extent{cuts[static_cast<size_t>(r)], cuts[static_cast<size_t>(r) + 1]};
     const std::vector<float> values(static_cast<size_t>(extent.size()), 0.5f);
-    entries.push_back(write_checkpoint_slice(temporary, r, ranks, table.flat_size(),
-                                             {std::span(&extent, 1), values, values, values}));
+    entries.push_back(storage::write_checkpoint_slice(temporary, r, ranks, table.flat_size(),
+                                                      {std::span(&extent, 1), values, values, values}));
   }
-  publish_checkpoint(temporary, target, info, table, entries, {});
+  storage::publish_checkpoint(temporary, target, info, table, entries, {});
   return target;
 }
 
 /// Why it does not open; empty when it does.
 inline std::string open_error(const std::filesystem::path& checkpoint) {
   try {
-    const Checkpoint opened(checkpoint);
+    const storage::Checkpoint opened(checkpoint);
   } catch (const Error& e) {
     return e.what();
   }
@@ -46,9 +46,9 @@ inline std::string open_error(const std::filesystem::path& checkpoint) {
 
 /// With a digest that fits, as an attacker would write.
 inline void rewrite_manifest(const std::filesystem::path& checkpoint, const std::string& text) {
-  write_file_atomic(checkpoint / kManifestFile, text);
-  write_file_atomic(checkpoint / kManifestHashFile,
-                    sha256_hex(std::as_bytes(std::span(text))) + "  " + kManifestFile + "\n");
+  write_file_atomic(checkpoint / storage::kManifestFile, text);
+  write_file_atomic(checkpoint / storage::kManifestHashFile,
+                    sha256_hex(std::as_bytes(std::span(text))) + "  " + storage::kManifestFile + "\n");
 }
 
 }  // namespace orrery::testing_support

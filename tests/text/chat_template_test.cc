@@ -9,7 +9,7 @@
 #include "tests/support/assets.h"
 #include "tests/text/tokenizer_fixtures.h"
 
-namespace orrery {
+namespace orrery::text {
 namespace {
 
 using testing::HasSubstr;
@@ -424,4 +424,4 @@ TEST(ChatTemplateAssets, MinimindKeepsThoughts) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::text

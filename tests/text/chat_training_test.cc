@@ -11,7 +11,7 @@
 #include "tests/support/scratch.h"
 #include "tests/text/tokenizer_fixtures.h"
 
-namespace orrery {
+namespace orrery::text {
 namespace {
 
 using testing::AllOf;
@@ -319,4 +319,4 @@ TEST(ChatTurnsAssets, IdsAndMasksAreThoseOfTransformers) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::text

@@ -7,7 +7,7 @@
 #include "tests/text/tokenizer_fixtures.h"
 #include "text/chat_template.h"
 
-namespace orrery {
+namespace orrery::text {
 namespace {
 
 using testing::HasSubstr;
@@ -433,4 +433,4 @@ TEST(ChatTemplate, ToolsGoThroughTheTemplateForThem) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::text

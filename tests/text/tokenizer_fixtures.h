@@ -34,7 +34,7 @@ inline nlohmann::json added_token(const char* content, int id,
 /// Byte-level BPE: ids 0-255 are the bytes, then he ll hell hello _hello lo; five added tokens with every
 /// flag.
 inline nlohmann::json byte_level_tokenizer() {
-  const ByteAlphabet alphabet;
+  const text::ByteAlphabet alphabet;
   nlohmann::json vocab;
   for (int byte = 0; byte < 256; ++byte)
     vocab[std::string(alphabet.of_byte(static_cast<unsigned char>(byte)))] = byte;

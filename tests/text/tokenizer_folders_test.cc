@@ -12,7 +12,7 @@
 #include "text/chat_template.h"
 #include "text/tokenizer.h"
 
-namespace orrery {
+namespace orrery::text {
 namespace {
 
 using nlohmann::json;
@@ -181,4 +181,4 @@ TEST(TokenizerFolders, BadNamesAndIdsAreNamed) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::text

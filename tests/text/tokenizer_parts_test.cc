@@ -10,7 +10,7 @@
 #include "text/tokenizer_regex.h"
 #include "text/tokenizer_utf8.h"
 
-namespace orrery {
+namespace orrery::text {
 namespace {
 
 using nlohmann::json;
@@ -225,4 +225,4 @@ TEST(Growth, StepsThatEachDoubleATextAreRefused) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::text

@@ -15,7 +15,7 @@
 #include "tests/support/assets.h"
 #include "tests/text/tokenizer_fixtures.h"
 
-namespace orrery {
+namespace orrery::text {
 namespace {
 
 using nlohmann::json;
@@ -449,4 +449,4 @@ TEST(TokenizerAssets, Minimind) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::text

@@ -14,7 +14,7 @@
 #include "tests/learners/tiny_model.h"
 #include "tools/bench/breakdown.h"
 
-namespace orrery {
+namespace orrery::tools {
 namespace {
 
 using testing_support::randomize;
@@ -59,30 +59,30 @@ struct Update {
     Context ctx;
     randomize(model, 31, ctx);
     ctx.profile = profile;
-    const auto comm = make_local_communicator();
-    Learner learner(ctx, model, *comm, {2, 64, false});
+    const auto comm = comm::make_local_communicator();
+    learners::Learner learner(ctx, model, *comm, {2, 64, false});
     const TinyBatch batch(17, model.config().vocab_size, {9, 35, 3}, 3);
     trees = batch.trees();
     if (profile != nullptr) profile->start();
     {
       const PhaseScope phase(ctx, "update");
-      result = learner.update(trees, Objective{}, {}, 1.0);
+      result = learner.update(trees, learners::Objective{}, {}, 1.0);
     }
     if (profile != nullptr) profile->stop();
-    for (Tree& tree : trees) {
-      MicroBatch one;
-      append_tree(one, tree);
-      const ForwardFlops f =
-          forward_flops(model.config(), one.segments, static_cast<int64_t>(one.output_rows.size()));
+    for (learners::Tree& tree : trees) {
+      learners::MicroBatch one;
+      learners::append_tree(one, tree);
+      const models::ForwardFlops f =
+          models::forward_flops(model.config(), one.segments, static_cast<int64_t>(one.output_rows.size()));
       expected.matmul += f.matmul;
       expected.attention_causal += f.attention_causal;
       expected.head += f.head;
     }
   }
-  Transformer model;
-  std::vector<Tree> trees;
-  UpdateResult result;
-  ForwardFlops expected;
+  models::Transformer model;
+  std::vector<learners::Tree> trees;
+  learners::UpdateResult result;
+  models::ForwardFlops expected;
 };
 
 class ProfileOf : public ::testing::TestWithParam<const char*> {};
@@ -90,7 +90,7 @@ class ProfileOf : public ::testing::TestWithParam<const char*> {};
 TEST_P(ProfileOf, AnUpdateHasTheFormulasOperations) {
   Profile profile;
   const Update update(GetParam(), &profile);
-  const ForwardFlops& expected = update.expected;
+  const models::ForwardFlops& expected = update.expected;
   EXPECT_DOUBLE_EQ(flops(profile, "forward", "matmul forward"), expected.matmul);
   EXPECT_DOUBLE_EQ(flops(profile, "forward", "attention forward"), expected.attention_causal);
   EXPECT_DOUBLE_EQ(flops(profile, "backward", "matmul dX"), expected.matmul);
@@ -132,16 +132,16 @@ INSTANTIATE_TEST_SUITE_P(Architectures, ProfileOf, ::testing::Values("llama", "q
 constexpr int64_t kPrompt = 9, kNew = 12;
 constexpr uint32_t kSamples = 3;
 
-std::vector<GenerateResult> generate(const Transformer& model, Profile* profile) {
+std::vector<rollout::GenerateResult> generate(const models::Transformer& model, Profile* profile) {
   Context ctx;
   ctx.profile = profile;
-  EngineConfig config;
+  rollout::EngineConfig config;
   config.max_num_seqs = 8;
   config.kv_blocks = 64;
-  Engine engine(ctx, model, nullptr, config);
+  rollout::Engine engine(ctx, model, nullptr, config);
   if (profile != nullptr) profile->start();
   for (uint64_t i = 0; i < 2; ++i) {
-    GenerateRequest request;
+    rollout::GenerateRequest request;
     request.seed = 5;
     request.prompt_index = i;
     request.n = kSamples;
@@ -149,24 +149,26 @@ std::vector<GenerateResult> generate(const Transformer& model, Profile* profile)
     request.max_new_tokens = kNew;
     engine.submit(std::move(request));
   }
-  std::vector<GenerateResult> results = engine.run();
+  std::vector<rollout::GenerateResult> results = engine.run();
   if (profile != nullptr) profile->stop();
   return results;
 }
 
 TEST(Profile, ARolloutHasTheFormulasOperationsAndItsBits) {
-  Transformer model(tiny_config("llama"), {}, DType::kF32);
+  models::Transformer model(tiny_config("llama"), {}, DType::kF32);
   randomize(model, 3, Context{});
   Profile profile;
-  const std::vector<GenerateResult> with = generate(model, &profile), without = generate(model, nullptr);
+  const std::vector<rollout::GenerateResult> with = generate(model, &profile),
+                                             without = generate(model, nullptr);
   ASSERT_EQ(with.size(), without.size());
   for (size_t i = 0; i < with.size(); ++i) {
     EXPECT_EQ(with[i].tokens, without[i].tokens);
     EXPECT_TRUE(same(with[i].logprobs, without[i].logprobs));
   }
-  const AttentionSegment prompt{0, kPrompt, 0, -1}, response{0, kNew - 1, kPrompt, 0};
-  const ForwardFlops prefill = forward_flops(model.config(), std::span(&prompt, 1), 1),
-                     decode = forward_flops(model.config(), std::span(&response, 1), kNew - 1);
+  const kernels::AttentionSegment prompt{0, kPrompt, 0, -1}, response{0, kNew - 1, kPrompt, 0};
+  const models::ForwardFlops prefill = models::forward_flops(model.config(), std::span(&prompt, 1), 1),
+                             decode =
+                                 models::forward_flops(model.config(), std::span(&response, 1), kNew - 1);
   EXPECT_DOUBLE_EQ(flops(profile, "prefill", "matmul forward"), 2 * prefill.matmul);
   EXPECT_DOUBLE_EQ(flops(profile, "prefill", "attention forward"), 2 * prefill.attention_causal);
   EXPECT_DOUBLE_EQ(flops(profile, "prefill", "lm head"), 2 * prefill.head);
@@ -209,4 +211,4 @@ TEST(Breakdown, IsOfOneStepAndAddsUp) {
 }
 
 }  // namespace
-}  // namespace orrery
+}  // namespace orrery::tools

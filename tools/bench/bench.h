@@ -12,7 +12,7 @@
 #include "core/dtype.h"
 #include "tools/bench/breakdown.h"
 
-namespace orrery {
+namespace orrery::tools {
 
 struct BenchOptions {
   std::filesystem::path model;  ///< as ModelSource's; a folder with config.json alone: random weights
@@ -42,11 +42,11 @@ struct BenchReport {
 // Each is collective: every rank of `comm` calls it with the same options, and gets a report.
 
 /// Prefill and decode of `batch` sequences, prompt_len in, gen_len out, end-of-sequence ignored. One rank.
-BenchReport bench_rollout(const BenchOptions& options, Communicator& comm);
+BenchReport bench_rollout(const BenchOptions& options, comm::Communicator& comm);
 /// Forward, backward and optimizer step over batch x seq_len tokens, every token trained.
-BenchReport bench_train(const BenchOptions& options, Communicator& comm);
+BenchReport bench_train(const BenchOptions& options, comm::Communicator& comm);
 /// prompts x samples rollouts of prompt_len + gen_len and one GRPO update. Each rank generates for its share
 /// of the prompts, all get all groups, then update together.
-BenchReport bench_step(const BenchOptions& options, Communicator& comm);
+BenchReport bench_step(const BenchOptions& options, comm::Communicator& comm);
 
-}  // namespace orrery
+}  // namespace orrery::tools

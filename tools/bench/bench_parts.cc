@@ -10,34 +10,36 @@
 #include "experiments/model_source.h"
 #include "kernels/peak.h"
 
-namespace orrery::bench {
+namespace orrery::tools::bench {
 
 double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   return values[values.size() / 2];
 }
 
-double slowest(Communicator& comm, double seconds) {
+double slowest(comm::Communicator& comm, double seconds) {
   std::array<double, 1> all = {seconds};
   comm.all_reduce_max(all);
   return all[0];
 }
 
 Model load(const BenchOptions& options, int64_t positions, const char* length_options) {
-  const ModelSource source(options.model, "--model");
-  const ModelConfig config = source.config();
+  const experiments::ModelSource source(options.model, "--model");
+  const models::ModelConfig config = source.config();
   if (positions > config.max_position_embeddings) {
     fail_usage("sequences of {} tokens, but {} handles {} positions; lower {}", positions, source.name(),
                config.max_position_embeddings, length_options);
   }
-  if (std::string_view(length_options) == kLengths) (void)longest_sequence_bytes(config, positions, kLengths);
-  Model model{std::make_unique<Transformer>(config, options.ctx.device, options.compute_dtype, positions),
-              ""};
-  Transformer& t = *model.transformer;
+  if (std::string_view(length_options) == kLengths)
+    (void)experiments::longest_sequence_bytes(config, positions, kLengths);
+  Model model{
+      std::make_unique<models::Transformer>(config, options.ctx.device, options.compute_dtype, positions),
+      ""};
+  models::Transformer& t = *model.transformer;
   if (source.has_weights()) {
     source.read_weights(options.ctx, config, t.table(), t.parameters());
   } else {
-    initialize_parameters(config, t.table(), options.seed, t.parameters());
+    models::initialize_parameters(config, t.table(), options.seed, t.parameters());
     model.note = "no weights in the folder: random ones are used";
   }
   t.pack(options.ctx);
@@ -52,19 +54,21 @@ std::vector<int32_t> random_prompt(const BenchOptions& options, int64_t vocab, u
   return tokens;
 }
 
-EngineConfig engine_config(const BenchOptions& options, const ModelConfig& model, int64_t sequences) {
-  EngineConfig config;
+rollout::EngineConfig engine_config(const BenchOptions& options, const models::ModelConfig& model,
+                                    int64_t sequences) {
+  rollout::EngineConfig config;
   config.max_num_seqs = sequences;
   config.max_model_len = options.prompt_len + options.gen_len;
   config.kv_cache_bytes =
-      std::max(size_t{8} << 30, longest_sequence_bytes(model, config.max_model_len, kLengths));
+      std::max(size_t{8} << 30, experiments::longest_sequence_bytes(model, config.max_model_len, kLengths));
   return config;
 }
 
-std::vector<GenerateResult> rollout(const BenchOptions& options, Engine& engine, int64_t vocab, int64_t begin,
-                                    int64_t end, int64_t new_tokens, uint64_t step) {
+std::vector<rollout::GenerateResult> rollout(const BenchOptions& options, rollout::Engine& engine,
+                                             int64_t vocab, int64_t begin, int64_t end, int64_t new_tokens,
+                                             uint64_t step) {
   for (int64_t i = begin; i < end; ++i) {
-    GenerateRequest request;
+    rollout::GenerateRequest request;
     request.seed = options.seed;
     request.step = step;
     request.prompt_index = static_cast<uint64_t>(i);
@@ -76,16 +80,16 @@ std::vector<GenerateResult> rollout(const BenchOptions& options, Engine& engine,
   return engine.run();
 }
 
-double rollout_flops(const BenchOptions& options, const ModelConfig& config, int64_t prompts) {
-  const AttentionSegment prompt{0, options.prompt_len, 0, -1};
-  const AttentionSegment response{0, options.gen_len - 1, options.prompt_len, 0};
-  const ForwardFlops a = forward_flops(config, std::span(&prompt, 1), 1);
-  const ForwardFlops b = forward_flops(config, std::span(&response, 1), options.gen_len - 1);
+double rollout_flops(const BenchOptions& options, const models::ModelConfig& config, int64_t prompts) {
+  const kernels::AttentionSegment prompt{0, options.prompt_len, 0, -1};
+  const kernels::AttentionSegment response{0, options.gen_len - 1, options.prompt_len, 0};
+  const models::ForwardFlops a = models::forward_flops(config, std::span(&prompt, 1), 1);
+  const models::ForwardFlops b = models::forward_flops(config, std::span(&response, 1), options.gen_len - 1);
   return static_cast<double>(prompts) * (a.matmul + a.attention_causal + a.head) +
          static_cast<double>(prompts * options.samples) * (b.matmul + b.attention_causal + b.head);
 }
 
-LearnerConfig learner_config(const BenchOptions& options, const Communicator& comm) {
+learners::LearnerConfig learner_config(const BenchOptions& options, const comm::Communicator& comm) {
   if (options.gradient_shards % comm.size() != 0) {
     const bool power = (comm.size() & (comm.size() - 1)) == 0;
     fail_usage("--gradient-shards {} cannot be shared by {} ranks evenly; {}", options.gradient_shards,
@@ -96,12 +100,13 @@ LearnerConfig learner_config(const BenchOptions& options, const Communicator& co
   return {options.gradient_shards, options.max_token_len, false};
 }
 
-UpdateResult update(const Context& ctx, Learner& learner, std::span<Tree> trees, const Objective& objective) {
+learners::UpdateResult update(const Context& ctx, learners::Learner& learner, std::span<learners::Tree> trees,
+                              const learners::Objective& objective) {
   const PhaseScope phase(ctx, "update");
   return learner.update(trees, objective, {}, 1.0);
 }
 
-void UpdateSeconds::add(Communicator& comm, const UpdateResult& result) {
+void UpdateSeconds::add(comm::Communicator& comm, const learners::UpdateResult& result) {
   // The reduction's time is mostly waiting for the slowest rank, which waits least and is in `gradient`
   // already.
   std::array<double, 4> parts = {result.gradient_seconds, result.optimizer_seconds, result.pack_seconds,
@@ -113,18 +118,18 @@ void UpdateSeconds::add(Communicator& comm, const UpdateResult& result) {
   reduce.push_back(-parts[3]);
 }
 
-std::string layout(const BenchOptions& options, const Communicator& comm) {
+std::string layout(const BenchOptions& options, const comm::Communicator& comm) {
   const std::string threads = fmt::format("{} thread(s)", options.ctx.threads);
   return comm.size() == 1 ? threads : fmt::format("{} ranks of {}", comm.size(), threads);
 }
 
-Limits::Limits(const BenchOptions& options, Communicator& comm) : options_(options), comm_(comm) {
+Limits::Limits(const BenchOptions& options, comm::Communicator& comm) : options_(options), comm_(comm) {
   all_ = measure(own_);
 }
 
 double Limits::measure(double& own) const {
   comm_.barrier();
-  own = measure_gemm_peak(options_.ctx);
+  own = kernels::measure_gemm_peak(options_.ctx);
   std::array<double, 1> sum = {own};
   comm_.all_reduce_sum(std::span<double>(sum));
   return sum[0];
@@ -134,8 +139,9 @@ void Limits::finish(BenchReport& report, const Profile& profile, double expected
   constexpr double kGib = 1 << 30;
   double own_after = 0;
   const double after = measure(own_after);
-  std::array<double, 3> sums = {expected_bytes / kGib, peak_memory_gib(), 0};
-  const double bandwidth = measure_memory_bandwidth(options_.ctx);  // after the peak of memory is known
+  std::array<double, 3> sums = {expected_bytes / kGib, experiments::peak_memory_gib(), 0};
+  const double bandwidth =
+      kernels::measure_memory_bandwidth(options_.ctx);  // after the peak of memory is known
   sums[2] = bandwidth;
   comm_.all_reduce_sum(std::span<double>(sums));
   report.figures.emplace_back("gemm_peak_gflops_before", all_ * 1e-9);
@@ -146,4 +152,4 @@ void Limits::finish(BenchReport& report, const Profile& profile, double expected
   report.breakdown = make_breakdown(profile, options_.repeats, std::max(own_, own_after), bandwidth);
 }
 
-}  // namespace orrery::bench
+}  // namespace orrery::tools::bench

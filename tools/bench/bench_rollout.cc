@@ -4,22 +4,22 @@
 #include "core/timer.h"
 #include "tools/bench/bench_parts.h"
 
-namespace orrery {
+namespace orrery::tools {
 
-BenchReport bench_rollout(const BenchOptions& options, Communicator& comm) {
+BenchReport bench_rollout(const BenchOptions& options, comm::Communicator& comm) {
   if (comm.size() > 1) {
     fail_usage("bench rollout: {} ranks, but ranks generate apart; run it without mpirun, or bench step",
                comm.size());
   }
   bench::Limits limits(options, comm);
   const bench::Model loaded = bench::load(options, options.prompt_len + options.gen_len, bench::kLengths);
-  const Transformer& model = *loaded.transformer;
+  const models::Transformer& model = *loaded.transformer;
   const int64_t vocab = model.config().vocab_size,
                 groups = std::max<int64_t>(1, options.batch / options.samples);
   Profile profile;
   Context ctx = options.ctx;
   ctx.profile = &profile;
-  Engine engine(ctx, model, nullptr, bench::engine_config(options, model.config(), options.batch));
+  rollout::Engine engine(ctx, model, nullptr, bench::engine_config(options, model.config(), options.batch));
   std::vector<double> prefill, total;
   for (int64_t i = 0; i <= options.repeats; ++i) {
     const bool measured = i > 0;  // the first is a warm-up
@@ -53,4 +53,4 @@ BenchReport bench_rollout(const BenchOptions& options, Communicator& comm) {
   return report;
 }
 
-}  // namespace orrery
+}  // namespace orrery::tools

@@ -7,14 +7,14 @@
 #include "rollout/trajectory.h"
 #include "tools/bench/bench_parts.h"
 
-namespace orrery {
+namespace orrery::tools {
 namespace {
 
-std::vector<Group> as_groups(const BenchOptions& options, int64_t vocab,
-                             std::vector<GenerateResult> results) {
-  std::vector<Group> groups;
-  for (GenerateResult& result : results) {
-    Trajectory t;
+std::vector<rollout::Group> as_groups(const BenchOptions& options, int64_t vocab,
+                                      std::vector<rollout::GenerateResult> results) {
+  std::vector<rollout::Group> groups;
+  for (rollout::GenerateResult& result : results) {
+    rollout::Trajectory t;
     t.prompt_index = result.prompt_index;
     t.sample_index = result.sample_index;
     t.prompt_tokens = bench::random_prompt(options, vocab, result.prompt_index, options.prompt_len);
@@ -32,31 +32,32 @@ std::vector<Group> as_groups(const BenchOptions& options, int64_t vocab,
 }
 
 /// Every rank's groups, in the order of the prompts, on every rank: as learners get them.
-std::vector<Group> share(const Context& ctx, Communicator& comm, std::vector<Group> mine) {
+std::vector<rollout::Group> share(const Context& ctx, comm::Communicator& comm,
+                                  std::vector<rollout::Group> mine) {
   if (comm.size() == 1) return mine;
   const PhaseScope phase(ctx, "exchange");
   proto::GroupsMessage message;
-  for (const Group& group : mine) *message.add_groups() = group_to_proto(group);
-  std::vector<std::string> parts = comm.all_gather_bytes(seal(message));
-  std::vector<Group> all;
+  for (const rollout::Group& group : mine) *message.add_groups() = rollout::group_to_proto(group);
+  std::vector<std::string> parts = comm.all_gather_bytes(comm::seal(message));
+  std::vector<rollout::Group> all;
   for (int rank = 0; rank < comm.size(); ++rank) {
     const auto part =
-        unseal<proto::GroupsMessage>(comm.rank(), rank, std::move(parts[static_cast<size_t>(rank)]));
-    for (const proto::Group& group : part.groups()) all.push_back(group_from_proto(group));
+        comm::unseal<proto::GroupsMessage>(comm.rank(), rank, std::move(parts[static_cast<size_t>(rank)]));
+    for (const proto::Group& group : part.groups()) all.push_back(rollout::group_from_proto(group));
   }
   return all;
 }
 
-std::vector<Tree> as_trees(const std::vector<Group>& groups) {
+std::vector<learners::Tree> as_trees(const std::vector<rollout::Group>& groups) {
   int64_t tokens = 0;
-  for (const Group& group : groups) {
-    for (const Trajectory& t : group.samples) tokens += static_cast<int64_t>(t.tokens.size());
+  for (const rollout::Group& group : groups) {
+    for (const rollout::Trajectory& t : group.samples) tokens += static_cast<int64_t>(t.tokens.size());
   }
-  std::vector<Tree> trees;
-  for (const Group& group : groups) {
+  std::vector<learners::Tree> trees;
+  for (const rollout::Group& group : groups) {
     trees.push_back({group.samples.front().prompt_tokens, {}});
-    for (const Trajectory& t : group.samples) {
-      Leaf leaf;
+    for (const rollout::Trajectory& t : group.samples) {
+      learners::Leaf leaf;
       leaf.tokens = t.tokens;
       leaf.loss_mask = t.loss_mask;
       leaf.old_logprobs = t.logprobs;
@@ -70,7 +71,7 @@ std::vector<Tree> as_trees(const std::vector<Group>& groups) {
 
 }  // namespace
 
-BenchReport bench_step(const BenchOptions& options, Communicator& comm) {
+BenchReport bench_step(const BenchOptions& options, comm::Communicator& comm) {
   bench::Limits limits(options, comm);
   Profile profile;
   Context ctx = options.ctx;
@@ -78,17 +79,17 @@ BenchReport bench_step(const BenchOptions& options, Communicator& comm) {
   const int64_t begin = options.prompts * comm.rank() / comm.size(),
                 end = options.prompts * (comm.rank() + 1) / comm.size();
   bench::Model loaded;
-  std::optional<Engine> engine;
-  std::optional<Learner> learner;
-  together(comm, [&] {
+  std::optional<rollout::Engine> engine;
+  std::optional<learners::Learner> learner;
+  experiments::together(comm, [&] {
     loaded = bench::load(options, options.prompt_len + options.gen_len, bench::kLengths);
     learner.emplace(ctx, *loaded.transformer, comm, bench::learner_config(options, comm));
-    EngineConfig config = bench::engine_config(options, loaded.transformer->config(),
-                                               std::max<int64_t>(1, (end - begin) * options.samples));
+    rollout::EngineConfig config = bench::engine_config(
+        options, loaded.transformer->config(), std::max<int64_t>(1, (end - begin) * options.samples));
     config.kv_memory = learner->idle_memory();
     engine.emplace(ctx, *loaded.transformer, nullptr, config);
   });
-  const ModelConfig& config = loaded.transformer->config();
+  const models::ModelConfig& config = loaded.transformer->config();
   std::vector<double> gen, total;
   bench::UpdateSeconds seconds;
   double train_flops = 0, mismatch = 0;
@@ -99,13 +100,13 @@ BenchReport bench_step(const BenchOptions& options, Communicator& comm) {
     const Timer timer;
     const auto step = static_cast<uint64_t>(i);
     engine->set_weight_version(step);
-    std::vector<GenerateResult> results =
+    std::vector<rollout::GenerateResult> results =
         bench::rollout(options, *engine, config.vocab_size, begin, end, options.gen_len, step);
     const double gen_seconds = timer.seconds();
-    const std::vector<Group> groups =
+    const std::vector<rollout::Group> groups =
         share(ctx, comm, as_groups(options, config.vocab_size, std::move(results)));
-    std::vector<Tree> trees = as_trees(groups);
-    const UpdateResult result = bench::update(ctx, *learner, trees, Objective{});
+    std::vector<learners::Tree> trees = as_trees(groups);
+    const learners::UpdateResult result = bench::update(ctx, *learner, trees, learners::Objective{});
     const double step_seconds = timer.seconds();
     mismatch = std::max(mismatch, result.sums.logprob_diff_max);
     if (!measured) continue;
@@ -142,4 +143,4 @@ BenchReport bench_step(const BenchOptions& options, Communicator& comm) {
   return report;
 }
 
-}  // namespace orrery
+}  // namespace orrery::tools

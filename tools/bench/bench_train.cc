@@ -4,21 +4,21 @@
 #include "experiments/together.h"
 #include "tools/bench/bench_parts.h"
 
-namespace orrery {
+namespace orrery::tools {
 
-BenchReport bench_train(const BenchOptions& options, Communicator& comm) {
+BenchReport bench_train(const BenchOptions& options, comm::Communicator& comm) {
   bench::Limits limits(options, comm);
   Profile profile;
   Context ctx = options.ctx;
   ctx.profile = &profile;
   bench::Model loaded;
-  std::optional<Learner> learner;
-  together(comm, [&] {
+  std::optional<learners::Learner> learner;
+  experiments::together(comm, [&] {
     loaded = bench::load(options, options.seq_len, "--seq-len");
     learner.emplace(ctx, *loaded.transformer, comm, bench::learner_config(options, comm));
   });
   const int64_t vocab = loaded.transformer->config().vocab_size;
-  Objective objective;
+  learners::Objective objective;
   objective.sft = true;
   std::vector<std::vector<int32_t>> sequences;
   for (int64_t i = 0; i < options.batch; ++i)
@@ -29,9 +29,9 @@ BenchReport bench_train(const BenchOptions& options, Communicator& comm) {
   double flops = 0;
   for (int64_t i = 0; i <= options.repeats; ++i) {
     const bool measured = i > 0;  // the first is a warm-up
-    std::vector<Tree> trees;
+    std::vector<learners::Tree> trees;
     for (const auto& tokens : sequences) {
-      Leaf leaf;
+      learners::Leaf leaf;
       leaf.tokens = std::span(tokens).subspan(1);
       leaf.loss_mask = mask;
       leaf.weight = static_cast<float>(1.0 / static_cast<double>(options.batch * options.seq_len));
@@ -41,7 +41,7 @@ BenchReport bench_train(const BenchOptions& options, Communicator& comm) {
     comm.barrier();
     if (measured) profile.start();
     const Timer timer;
-    const UpdateResult result = bench::update(ctx, *learner, trees, objective);
+    const learners::UpdateResult result = bench::update(ctx, *learner, trees, objective);
     const double step_seconds = timer.seconds();
     if (!measured) continue;
     profile.stop();
@@ -67,4 +67,4 @@ BenchReport bench_train(const BenchOptions& options, Communicator& comm) {
   return report;
 }
 
-}  // namespace orrery
+}  // namespace orrery::tools

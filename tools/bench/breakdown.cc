@@ -6,7 +6,7 @@
 
 #include "core/error.h"
 
-namespace orrery {
+namespace orrery::tools {
 namespace {
 
 double seconds_of(Profile::Clock::duration time) { return std::chrono::duration<double>(time).count(); }
@@ -76,4 +76,4 @@ std::string breakdown_table(const Breakdown& breakdown) {
   return text;
 }
 
-}  // namespace orrery
+}  // namespace orrery::tools

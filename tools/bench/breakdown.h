@@ -7,7 +7,7 @@
 
 #include "core/profile.h"
 
-namespace orrery {
+namespace orrery::tools {
 
 struct Breakdown {
   /// Of one step: the mean over the steps.
@@ -34,4 +34,4 @@ Breakdown make_breakdown(const Profile& profile, int64_t steps, double product_p
 /// For reading, with a line of headings; lines end in a newline.
 std::string breakdown_table(const Breakdown& breakdown);
 
-}  // namespace orrery
+}  // namespace orrery::tools
