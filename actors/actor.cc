@@ -20,8 +20,8 @@ void check_reward(const rollout::Trajectory& t, const StepResult& result, const 
   const auto check = [&](const std::string& what, double value) {
     if (std::isfinite(value)) return;
     fail_as_users(
-        "the {} of {} is {} for prompt {} sample {} (response: \"{:.80}\"); it must be a finite number: fix "
-        "the environment or the data row",
+        "the {} of {} is {} for prompt {} sample {} (response: \"{:.80}\"); "
+        "it must be a finite number: fix the environment or the data row",
         what, t.data_source, value, t.prompt_index, t.sample_index, text);
   };
   check("reward", result.reward);
@@ -32,14 +32,19 @@ void check_reward(const rollout::Trajectory& t, const StepResult& result, const 
 
 Actor::Actor(rollout::Engine& engine, const text::Tokenizer& tokenizer, const Environment& env,
              const PromptSource& source, ActorConfig config)
-    : engine_(engine), tokenizer_(tokenizer), env_(env), source_(source), config_(std::move(config)) {}
+    : engine_(engine),
+      tokenizer_(tokenizer),
+      env_(env),
+      source_(source),
+      config_(std::move(config)) {}
 
 void Actor::run(uint64_t step, LeaseSource& leases) {
   reward_seconds_ = 0;
   step_ = step;
   env_.warm_up();
-  const int64_t limit =
-      config_.max_groups > 0 ? config_.max_groups : std::max<int64_t>(1, engine_.max_num_seqs() / config_.n);
+  const int64_t limit = config_.max_groups > 0
+                            ? config_.max_groups
+                            : std::max<int64_t>(1, engine_.max_num_seqs() / config_.n);
   while (true) {
     leases.poll();
     if (leases.stopping()) {
@@ -57,14 +62,15 @@ void Actor::run(uint64_t step, LeaseSource& leases) {
         continue;
       }
       if (work_.empty() && leases.exhausted()) return;
-      std::this_thread::sleep_for(kIdleSleep);  // waiting for a lease: leave the core to other ranks
+      std::this_thread::sleep_for(
+          kIdleSleep);  // waiting for a lease: leave the core to other ranks
       continue;
     }
     for (rollout::GenerateResult& turn : engine_.step()) {
       const auto it = work_.find(turn.prompt_index);
       ORRERY_CHECK(it != work_.end() && turn.sample_index < it->second.samples.size(),
-                   "the engine returned sample {} of prompt {}, which nobody asked for", turn.sample_index,
-                   turn.prompt_index);
+                   "the engine returned sample {} of prompt {}, which nobody asked for",
+                   turn.sample_index, turn.prompt_index);
       finish_turn(it->second, it->second.samples[turn.sample_index], std::move(turn));
       deliver_if_finished(it, leases);
     }
@@ -107,8 +113,8 @@ void Actor::drop_all() {
 }
 
 void Actor::start(uint64_t step, uint64_t prompt_index) {
-  const Prompt prompt =
-      config_.split == Split::kTrain ? source_.train_prompt(prompt_index) : source_.val_prompt(prompt_index);
+  const Prompt prompt = config_.split == Split::kTrain ? source_.train_prompt(prompt_index)
+                                                       : source_.val_prompt(prompt_index);
   const DataRow row = env_.data_row(config_.split, prompt.item);
   Work work;
   work.unfinished = work.in_engine = config_.n;
@@ -158,18 +164,21 @@ void Actor::finish_turn(Work& work, Sample& sample, rollout::GenerateResult&& tu
   t.tokens.insert(t.tokens.end(), turn.tokens.begin(), turn.tokens.end());
   t.logprobs.insert(t.logprobs.end(), turn.logprobs.begin(), turn.logprobs.end());
   t.entropies.insert(t.entropies.end(), turn.entropies.begin(), turn.entropies.end());
-  t.weight_versions.insert(t.weight_versions.end(), turn.weight_versions.begin(), turn.weight_versions.end());
+  t.weight_versions.insert(t.weight_versions.end(), turn.weight_versions.begin(),
+                           turn.weight_versions.end());
   t.loss_mask.resize(t.tokens.size(), 1);
   t.finish_reason = turn.finish_reason;
   sample.said_end = turn.ends_in_stop_id ? std::optional(turn.tokens.back()) : std::nullopt;
   leave_engine(work);
 
   const ScopedTimer timer(reward_seconds_);
-  // For the environment: without special tokens, and without the id that ended it, special or not.
+  // For the environment: without special tokens, and without the id that ended it,
+  // special or not.
   sample.text = tokenizer_.decode(turn.text_tokens(), /*skip_special_tokens=*/true);
   t.response_text += sample.text;
   const int64_t left = config_.max_response_length - static_cast<int64_t>(t.tokens.size());
-  sample.episode->submit(sample.text, turn.finish_reason == rollout::FinishReason::kStop ? left : 0);
+  sample.episode->submit(sample.text,
+                         turn.finish_reason == rollout::FinishReason::kStop ? left : 0);
   settle(work, sample);
 }
 
@@ -189,8 +198,9 @@ void Actor::settle(Work& work, Sample& sample) {
       if (work.in_engine++ == 0) ++groups_in_engine_;
       return;
     }
-    t.finish_reason = rollout::FinishReason::kLength;  // no room for the observation: the episode ends with
-                                                       // the reward so far
+    t.finish_reason =
+        rollout::FinishReason::kLength;  // no room for the observation: the episode ends with
+                                         // the reward so far
   }
   --work.unfinished;
   sample.place = result->dropped ? Place::kDropped : Place::kDone;
@@ -204,11 +214,13 @@ bool Actor::go_on(Sample& sample, const std::string& observation) {
   rollout::Trajectory& t = sample.trajectory;
   const std::vector<int32_t> tokens =
       source_.observation_tokens(*sample.episode, observation, sample.said_end);
-  if (static_cast<int64_t>(t.tokens.size() + tokens.size()) >= config_.max_response_length) return false;
+  if (static_cast<int64_t>(t.tokens.size() + tokens.size()) >= config_.max_response_length)
+    return false;
   t.tokens.insert(t.tokens.end(), tokens.begin(), tokens.end());
   t.logprobs.resize(t.tokens.size(), 0.0f);
   t.entropies.resize(t.tokens.size(), 0.0f);
-  t.weight_versions.resize(t.tokens.size(), t.weight_versions.empty() ? 0 : t.weight_versions.back());
+  t.weight_versions.resize(t.tokens.size(),
+                           t.weight_versions.empty() ? 0 : t.weight_versions.back());
   t.loss_mask.resize(t.tokens.size(), 0);
   t.response_text += observation;
   submit(sample, 1);
@@ -216,8 +228,9 @@ bool Actor::go_on(Sample& sample, const std::string& observation) {
 }
 
 std::vector<rollout::Group> LocalLeases::take() {
-  std::sort(groups_.begin(), groups_.end(),
-            [](const rollout::Group& a, const rollout::Group& b) { return a.prompt_index < b.prompt_index; });
+  std::sort(groups_.begin(), groups_.end(), [](const rollout::Group& a, const rollout::Group& b) {
+    return a.prompt_index < b.prompt_index;
+  });
   return std::exchange(groups_, {});
 }
 

@@ -1,7 +1,7 @@
-// An actor: takes prompts as it has room, samples a group of episodes for each, and hands finished groups
-// over. A sample whose environment takes its time waits beside the engine: it holds no place in it, and a
-// group of which all are waiting makes room for the next prompt. What comes out does not depend on when
-// answers come.
+// An actor: takes prompts as it has room, samples a group of episodes for each, and
+// hands finished groups over. A sample whose environment takes its time waits beside
+// the engine: it holds no place in it, and a group of which all are waiting makes room
+// for the next prompt. What comes out does not depend on when answers come.
 #pragma once
 
 #include <cstdint>
@@ -28,9 +28,11 @@ class LeaseSource {
   /// No lease will ever come again.
   virtual bool exhausted() = 0;
   virtual void deliver(rollout::Group group) = 0;
-  /// The job was asked to stop: what is in hand is dropped, and nothing more is delivered.
+  /// The job was asked to stop: what is in hand is dropped, and nothing more is
+  /// delivered.
   virtual bool stopping() { return false; }
-  /// Called between engine steps, whether or not a lease is wanted: a source may serve other ranks here.
+  /// Called between engine steps, whether or not a lease is wanted: a source may serve
+  /// other ranks here.
   virtual void poll() {}
 };
 
@@ -51,14 +53,16 @@ class Actor {
   Actor(rollout::Engine& engine, const text::Tokenizer& tokenizer, const Environment& env,
         const PromptSource& source, ActorConfig config);
 
-  /// Works until `leases` is exhausted and everything taken is delivered, or until the job is asked to stop:
-  /// what is in hand is then dropped. `step`: number of the batch, part of the samples' random streams. A
-  /// sample that its environment gives up is missing from its group, which counts it. Error when an
-  /// environment fails or yields a reward, or a part of one, that is not finite (names source, prompt and
+  /// Works until `leases` is exhausted and everything taken is delivered, or until the
+  /// job is asked to stop: what is in hand is then dropped. `step`: number of the
+  /// batch, part of the samples' random streams. A sample that its environment gives up
+  /// is missing from its group, which counts it. Error when an environment fails or
+  /// yields a reward, or a part of one, that is not finite (names source, prompt and
   /// sample).
   void run(uint64_t step, LeaseSource& leases);
 
-  /// Spent on rewards in run(): in the environment, or waiting for it with nothing else to do.
+  /// Spent on rewards in run(): in the environment, or waiting for it with nothing else
+  /// to do.
   double reward_seconds() const { return reward_seconds_; }
 
  private:
@@ -80,7 +84,8 @@ class Actor {
   void submit(const Sample& sample, uint32_t n);
   /// A turn has ended: it goes to the environment.
   void finish_turn(Work& work, Sample& sample, rollout::GenerateResult&& turn);
-  /// Takes the environment's answer when it is there: the sample is done, dropped or has its next turn.
+  /// Takes the environment's answer when it is there: the sample is done, dropped or
+  /// has its next turn.
   void settle(Work& work, Sample& sample);
   /// True when the observation has room, and the sample is back in the engine.
   bool go_on(Sample& sample, const std::string& observation);

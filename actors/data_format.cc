@@ -83,8 +83,8 @@ char header_separator(std::string_view line) {
   for (const char separator : {',', '\t'}) {
     if (line.find(separator) == std::string_view::npos) continue;
     const bool names = std::all_of(line.begin(), line.end(), [&](char c) {
-      return c == separator || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-             std::string_view("_-. \"").find(c) != std::string_view::npos;
+      return c == separator || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+             (c >= '0' && c <= '9') || std::string_view("_-. \"").find(c) != std::string_view::npos;
     });
     if (names) return separator;
   }
@@ -107,11 +107,12 @@ void refuse_table(std::string_view line, bool more, const std::string& path) {
 
 }  // namespace
 
-void refuse_binary_format(std::string_view bytes, const std::string& path, std::string_view wanted) {
+void refuse_binary_format(std::string_view bytes, const std::string& path,
+                          std::string_view wanted) {
   if (bytes.starts_with("version https://git-lfs.github.com/spec/")) {
     fail_usage(
-        "{} is a pointer of Git LFS, not the data, which were not downloaded: run git lfs pull in its "
-        "repository",
+        "{} is a pointer of Git LFS, not the data, which were not downloaded: "
+        "run git lfs pull in its repository",
         path);
   }
   for (const std::string_view page : {"<!DOCTYPE"sv, "<!doctype"sv, "<html"sv, "<HTML"sv}) {
@@ -131,14 +132,17 @@ void refuse_binary_format(std::string_view bytes, const std::string& path, std::
         break;
       case Remedy::kPandas:
         command = fmt::format(
-            "python3 -c 'import pandas; pandas.{}(\"{}\").to_json(\"{}\", orient=\"records\", lines=True)'",
+            "python3 -c 'import pandas; pandas.{}(\"{}\").to_json(\"{}\", orient=\"records\", "
+            "lines=True)'",
             format.tool, in, out);
         if (format.tool == "read_parquet")
-          command += fmt::format(", or duckdb -c \"COPY (FROM '{}') TO '{}' (FORMAT json)\"", in, out);
+          command +=
+              fmt::format(", or duckdb -c \"COPY (FROM '{}') TO '{}' (FORMAT json)\"", in, out);
         break;
       case Remedy::kArrow:
         command = fmt::format(
-            "python3 -c 'import datasets; datasets.Dataset.from_file(\"{}\").to_json(\"{}\")'", in, out);
+            "python3 -c 'import datasets; datasets.Dataset.from_file(\"{}\").to_json(\"{}\")'", in,
+            out);
         break;
     }
     refuse(path, format.name, wanted, command);
@@ -152,7 +156,8 @@ void refuse_other_rows(std::string_view line, bool more, const std::string& path
   refuse_table(line, more, path);
   // A line that is another list, or a brace alone, is but a bad row.
   const size_t inside = line.find_first_not_of(" \t", 1);
-  const bool array = line.starts_with('[') && (inside == std::string_view::npos || line[inside] == '{');
+  const bool array =
+      line.starts_with('[') && (inside == std::string_view::npos || line[inside] == '{');
   if (array || (line == "{" && more)) {
     refuse(path, fmt::format("one JSON {} over the whole file", array ? "array" : "object"), kRows,
            fmt::format("jq -c '{}' {} > {}", array ? ".[]" : ".", in_command(path, "x.json"),

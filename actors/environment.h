@@ -1,13 +1,14 @@
-// What a policy is trained on. reset() starts an episode on one item; step() takes the policy's text and
-// answers with a reward or with an observation that the policy sees next (multi-turn). Tokens of observations
-// are masked in the loss.
+// What a policy is trained on. reset() starts an episode on one item; step() takes the
+// policy's text and answers with a reward or with an observation that the policy sees
+// next (multi-turn). Tokens of observations are masked in the loss.
 //
-// Environments are immutable and thread-safe, but for what is said to be for the actor's thread alone; an
-// Episode belongs to one thread. Item `index` of a split is a
+// Environments are immutable and thread-safe, but for what is said to be for the
+// actor's thread alone; an Episode belongs to one thread. Item `index` of a split is a
 // pure function of (config, seed, index): random access, no state to save.
 //
-// Most environments answer at once. One that asks a program outside (data.env: external) takes its time: the
-// actor hands a turn over by submit(), goes on with other samples, and looks for the answer by try_result().
+// Most environments answer at once. One that asks a program outside (data.env:
+// external) takes its time: the actor hands a turn over by submit(), goes on with other
+// samples, and looks for the answer by try_result().
 #pragma once
 
 #include <chrono>
@@ -31,7 +32,7 @@ struct StepResult {
   float reward = 0;                     ///< of the episode, when done
   std::string observation;              ///< text for the policy, when not done
   std::map<std::string, double> extra;  ///< parts of the reward, for metrics ("correct", "format")
-  bool dropped = false;                 ///< the environment failed: there is no reward, and no sample
+  bool dropped = false;  ///< the environment failed: there is no reward, and no sample
 };
 
 /// A sample of a run, for an environment that names it to others.
@@ -46,7 +47,8 @@ class Episode {
   virtual ~Episode() = default;
   /// The conversation so far: system and user messages for a chat model.
   virtual const std::vector<text::ChatMessage>& messages() const = 0;
-  /// Null, or the tools that a chat template tells the model of, a list of JSON schemas.
+  /// Null, or the tools that a chat template tells the model of, a list of JSON
+  /// schemas.
   virtual const text::OrderedJson& tools() const {
     static const text::OrderedJson kNone;
     return kNone;
@@ -58,8 +60,9 @@ class Episode {
   virtual std::string truth() const { return ""; }
   virtual StepResult step(const std::string& response) = 0;
 
-  /// As step(), whose result is there when try_result() gives it; one turn at a time. `tokens_left`: what an
-  /// observation and further turns may have together; 0: the episode ends with this turn.
+  /// As step(), whose result is there when try_result() gives it; one turn at a time.
+  /// `tokens_left`: what an observation and further turns may have together; 0: the
+  /// episode ends with this turn.
   virtual void submit(const std::string& response, int64_t tokens_left) {
     (void)tokens_left;
     result_ = step(response);
@@ -76,7 +79,8 @@ struct Demonstration {
   std::string response;
 };
 
-/// The line of a data file that an item was read from, from 1. Empty and 0: it was not read from a file.
+/// The line of a data file that an item was read from, from 1. Empty and 0: it was not
+/// read from a file.
 struct DataRow {
   std::string file;
   uint64_t line = 0;
@@ -106,8 +110,8 @@ class Environment {
   virtual void warm_up() const {}
   /// A moment's trial, long before that: Error when the environment cannot work at all.
   virtual void try_out() const {}
-  /// Lets submitted turns go on; when none has a result, waits up to `timeout` for one. True when some may
-  /// have one now. Error when the environment cannot work at all.
+  /// Lets submitted turns go on; when none has a result, waits up to `timeout` for one.
+  /// True when some may have one now. Error when the environment cannot work at all.
   virtual bool poll(std::chrono::milliseconds timeout) const {
     (void)timeout;
     return true;
@@ -118,8 +122,9 @@ class Environment {
   virtual std::string take_trouble() const { return ""; }
 };
 
-/// The environment that data.env names. Reads data.train_files / val_files. Rows that cannot be used are an
-/// Error with file:line, or skipped and counted in a warning, as data.on_error says.
+/// The environment that data.env names. Reads data.train_files / val_files. Rows that
+/// cannot be used are an Error with file:line, or skipped and counted in a warning, as
+/// data.on_error says.
 std::unique_ptr<Environment> make_environment(const proto::DataSection& data, uint64_t seed);
 
 }  // namespace orrery::actors

@@ -50,11 +50,12 @@ UsableItems find_usable(const CheckSetup& setup, const ItemCheck& check) {
   }
   usable.all_ = done - left_out;
   if (usable.all_ == 0 && left_out > 0) {
-    fail_usage("none of {} {} can be used, the first because: {}", grouped(done), check.noun, first_problem);
+    fail_usage("none of {} {} can be used, the first because: {}", grouped(done), check.noun,
+               first_problem);
   }
   if (left_out > 0 && setup.tell) {
-    spdlog::warn("{} of {} {} left out, the first because: {}", grouped(left_out), grouped(done), check.noun,
-                 first_problem);
+    spdlog::warn("{} of {} {} left out, the first because: {}", grouped(left_out), grouped(done),
+                 check.noun, first_problem);
   }
   return usable;
 }

@@ -1,5 +1,5 @@
-// Which items of a data set can be used, found out before the first step: a row that does not fit must not
-// end a run hours later, nor vanish without a word.
+// Which items of a data set can be used, found out before the first step: a row that
+// does not fit must not end a run hours later, nor vanish without a word.
 #pragma once
 
 #include <cstdint>
@@ -13,9 +13,9 @@ namespace orrery::actors {
 
 /// How items are checked, and who speaks.
 struct CheckSetup {
-  Context ctx;                    ///< its threads
-  bool tell = true;               ///< log progress and what is left out: one rank of many
-  std::function<void()> alive;    ///< called between parts of the work, for a watchdog; may be empty
+  Context ctx;                  ///< its threads
+  bool tell = true;             ///< log progress and what is left out: one rank of many
+  std::function<void()> alive;  ///< called between parts of the work, for a watchdog; may be empty
   double tell_every_seconds = 4;  ///< how far the check is; a shorter one says nothing
 };
 
@@ -47,17 +47,18 @@ class UsableItems {
   std::vector<uint64_t> items_;  // these
 };
 
-/// Looks at items in order until `wanted` can be used or there are no more. Without skip the first that
-/// cannot be used is a usage Error, which the lowest such item gives whatever the threads do; so is it when
-/// none can be used. With skip one warning says how many were left out and why the first. A check of many
-/// seconds says now and then how far it is.
+/// Looks at items in order until `wanted` can be used or there are no more. Without
+/// skip the first that cannot be used is a usage Error, which the lowest such item
+/// gives whatever the threads do; so is it when none can be used. With skip one warning
+/// says how many were left out and why the first. A check of many seconds says now and
+/// then how far it is.
 UsableItems find_usable(const CheckSetup& setup, const ItemCheck& check);
 
-/// Items of an environment that generates them are endless and cannot be checked in advance: this many are
-/// looked at.
+/// Items of an environment that generates them are endless and cannot be checked in
+/// advance: this many are looked at.
 inline constexpr uint64_t kGeneratedSample = 1000;
-/// One that cannot be used is replaced: by item redrawn(item, 1), else redrawn(item, 2) and so on, which are
-/// no other prompt's.
+/// One that cannot be used is replaced: by item redrawn(item, 1), else redrawn(item, 2)
+/// and so on, which are no other prompt's.
 inline constexpr uint64_t kMaxRedraws = 1000;
 inline uint64_t redrawn(uint64_t item, uint64_t attempt) { return item + (attempt << 48); }
 

@@ -15,7 +15,8 @@
 namespace orrery::actors {
 namespace {
 
-/// Collects numbers as they are written, at one place of an object or in the list there.
+/// Collects numbers as they are written, at one place of an object or in the list
+/// there.
 class NumberTexts final : public nlohmann::json_sax<nlohmann::json> {
  public:
   explicit NumberTexts(const std::vector<std::string>& path) : path_(path), keys_(path.size()) {}
@@ -43,7 +44,8 @@ class NumberTexts final : public nlohmann::json_sax<nlohmann::json> {
     keys_[depth - 1] = name;
     for (size_t i = depth; i < keys_.size(); ++i) keys_[i].clear();
     // Of equal keys the last one counts, as for the parsed object.
-    if (std::equal(keys_.begin(), keys_.begin() + static_cast<std::ptrdiff_t>(depth), path_.begin()))
+    if (std::equal(keys_.begin(), keys_.begin() + static_cast<std::ptrdiff_t>(depth),
+                   path_.begin()))
       texts.clear();
     return true;
   }
@@ -75,8 +77,9 @@ class NumberTexts final : public nlohmann::json_sax<nlohmann::json> {
 
 }  // namespace
 
-void read_jsonl(const std::vector<std::string>& files, bool skip,
-                const std::function<void(const nlohmann::json&, const std::string&, std::string_view)>& row) {
+void read_jsonl(
+    const std::vector<std::string>& files, bool skip,
+    const std::function<void(const nlohmann::json&, const std::string&, std::string_view)>& row) {
   for (const std::string& path : files) {
     if (std::filesystem::is_directory(path)) fail_usage("{} is a folder, not a JSONL file", path);
     std::ifstream file(path, std::ios::binary);
@@ -87,11 +90,12 @@ void read_jsonl(const std::vector<std::string>& files, bool skip,
     for (std::string line; std::getline(file, line);) {
       ++line_number;
       if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-      if (!std::exchange(known, true)) refuse_other_rows(line, file.good() && file.peek() != EOF, path);
+      if (!std::exchange(known, true))
+        refuse_other_rows(line, file.good() && file.peek() != EOF, path);
       const std::string where = fmt::format("{}:{}", path, line_number);
       try {
-        // The parser checks UTF-8 and its own nesting is iterative, so hostile text ends in an exception at
-        // worst.
+        // The parser checks UTF-8 and its own nesting is iterative, so hostile text
+        // ends in an exception at worst.
         const auto object = nlohmann::json::parse(line, nullptr, /*allow_exceptions=*/false);
         if (object.is_discarded()) fail("{}: not valid JSON", where);
         if (!object.is_object()) fail("{}: not a JSON object", where);
@@ -106,23 +110,26 @@ void read_jsonl(const std::vector<std::string>& files, bool skip,
     }
     if (file.bad()) fail("cannot read {} beyond line {}", path, line_number);
     if (bad > 0)
-      spdlog::warn("{}: {} of {} rows skipped, the first because: {}", path, bad, good + bad, first_problem);
+      spdlog::warn("{}: {} of {} rows skipped, the first because: {}", path, bad, good + bad,
+                   first_problem);
     if (good == 0 && bad > 0)
       fail_usage("{} holds no usable row, the first because: {}", path, first_problem);
     if (good == 0)
-      fail_usage(
-          "{} {}", path,
-          line_number == 0 ? "holds no usable row: it is empty" : "holds no usable row: its lines are blank");
+      fail_usage("{} {}", path,
+                 line_number == 0 ? "holds no usable row: it is empty"
+                                  : "holds no usable row: its lines are blank");
   }
 }
 
-std::vector<std::string> json_number_texts(std::string_view line, const std::vector<std::string>& path) {
+std::vector<std::string> json_number_texts(std::string_view line,
+                                           const std::vector<std::string>& path) {
   NumberTexts numbers(path);
   nlohmann::json::sax_parse(line, &numbers);
   return std::move(numbers.texts);
 }
 
-std::string json_string(const nlohmann::json& object, const std::string& key, const std::string& where) {
+std::string json_string(const nlohmann::json& object, const std::string& key,
+                        const std::string& where) {
   const auto it = object.find(key);
   if (it == object.end()) fail("{}: no key \"{}\"", where, key);
   if (!it->is_string()) fail("{}: \"{}\" is {}, not a string", where, key, it->type_name());

@@ -1,4 +1,5 @@
-// What a chat template prints between a turn of the policy and the next: PromptSource::observation_tokens.
+// What a chat template prints between a turn of the policy and the next:
+// PromptSource::observation_tokens.
 #include <algorithm>
 
 #include "actors/envs/text.h"
@@ -8,20 +9,25 @@
 namespace orrery::actors {
 namespace {
 
-/// Stands for what the policy has said. Its own text would do less well: templates trim it, and some leave
-/// out what a model thought in an earlier turn, while the policy's tokens stay as they are.
+/// Stands for what the policy has said. Its own text would do less well: templates trim
+/// it, and some leave out what a model thought in an earlier turn, while the policy's
+/// tokens stay as they are.
 constexpr const char* kTurn = "ORRERY-TURN";
 
 }  // namespace
 
-std::vector<int32_t> PromptSource::observation_tokens(const Episode& episode, const std::string& observation,
+std::vector<int32_t> PromptSource::observation_tokens(const Episode& episode,
+                                                      const std::string& observation,
                                                       std::optional<int32_t> said_end) const {
   if (!chat_template_) return tokenizer_.encode(observation, /*add_special_tokens=*/false);
   std::vector<text::ChatMessage> conversation = messages(episode);
   std::string turn = kTurn;
-  const auto is_in = [&turn](const std::string& text) { return text.find(turn) != std::string::npos; };
-  while (is_in(observation) || std::any_of(conversation.begin(), conversation.end(),
-                                           [&](const text::ChatMessage& m) { return is_in(m.content); })) {
+  const auto is_in = [&turn](const std::string& text) {
+    return text.find(turn) != std::string::npos;
+  };
+  while (is_in(observation) ||
+         std::any_of(conversation.begin(), conversation.end(),
+                     [&](const text::ChatMessage& m) { return is_in(m.content); })) {
     turn += "-";  // a text that is its own
   }
   conversation.push_back({"assistant", turn});
@@ -35,13 +41,15 @@ std::vector<int32_t> PromptSource::observation_tokens(const Episode& episode, co
   const size_t at = text.find(turn);
   if (at == std::string::npos) {
     fail_usage(
-        "{}: this chat template does not print what an assistant has said in an earlier turn, so that no "
-        "observation can follow it; use a template that does, or rewards without observations",
+        "{}: this chat template does not print what an assistant has said in an earlier turn, "
+        "so that no observation can follow it; use a template that does, "
+        "or rewards without observations",
         tokenizer_.chat_template_file());
   }
-  std::vector<int32_t> ids =
-      tokenizer_.encode(std::string_view(text).substr(at + turn.size()), /*add_special_tokens=*/false);
-  // Some templates print a space before the end of the turn; what the policy has said stands.
+  std::vector<int32_t> ids = tokenizer_.encode(std::string_view(text).substr(at + turn.size()),
+                                               /*add_special_tokens=*/false);
+  // Some templates print a space before the end of the turn; what the policy has said
+  // stands.
   const auto end = said_end ? std::find(ids.begin(), ids.end(), *said_end) : ids.end();
   const std::vector<int32_t> before(ids.begin(), end);
   if (end != ids.end() && strip(tokenizer_.decode(before, /*skip_special_tokens=*/false)).empty()) {

@@ -29,16 +29,18 @@ uint64_t wanted_val_size(const proto::DataSection& data, const Environment& env)
 uint64_t permuted_index(uint64_t seed, uint64_t epoch, uint64_t size, uint64_t index) {
   ORRERY_CHECK(index < size, "index {} of {}", index, size);
   if (size <= 1) return index;
-  // A balanced Feistel network permutes [0, 4^half_bits); values outside [0, size) are permuted again until
-  // they fall inside, which keeps it a permutation of the smaller set (cycle walking).
+  // A balanced Feistel network permutes [0, 4^half_bits); values outside [0, size) are
+  // permuted again until they fall inside, which keeps it a permutation of the smaller
+  // set (cycle walking).
   const int half_bits = (std::bit_width(size - 1) + 1) / 2;
   const uint64_t mask = (uint64_t{1} << half_bits) - 1;
   uint64_t value = index;
   do {
     uint64_t left = value >> half_bits, right = value & mask;
     for (int round = 0; round < kFeistelRounds; ++round) {
-      const PhiloxBlock block = philox_block(seed ^ (epoch * 0x9E3779B97F4A7C15ull), RngPurpose::kShuffle,
-                                             right, static_cast<uint32_t>(round));
+      const PhiloxBlock block =
+          philox_block(seed ^ (epoch * 0x9E3779B97F4A7C15ull), RngPurpose::kShuffle, right,
+                       static_cast<uint32_t>(round));
       const uint64_t mixed = left ^ (((static_cast<uint64_t>(block[1]) << 32) | block[0]) & mask);
       left = right;
       right = mixed;
@@ -57,16 +59,17 @@ PromptSource::PromptSource(const proto::DataSection& data, const Environment& en
     chat_template_.emplace(tokenizer, template_variables(data));
     if (chat_template_->is_plain()) {
       fail_usage(
-          "data.apply_chat_template is set but the model's folder has no chat template; set it to false, or "
-          "give one as model.chat_template_file");
+          "data.apply_chat_template is set but the model's folder has no chat template; "
+          "set it to false, or give one as model.chat_template_file");
     }
   } else if (setup.tell && env.size(Split::kTrain) + env.size(Split::kVal) > 0 &&
              !tokenizer.chat_template().empty()) {
     spdlog::warn(
-        "the model has a chat template but data.apply_chat_template is false: prompts are plain text, the "
-        "roles of messages are left out");
+        "the model has a chat template but data.apply_chat_template is false: "
+        "prompts are plain text, the roles of messages are left out");
   }
-  // An epoch is a permutation of all rows that can be used, so all are looked at even for one step.
+  // An epoch is a permutation of all rows that can be used, so all are looked at even
+  // for one step.
   if (use.train_prompts > 0) {
     const uint64_t rows = env.size(Split::kTrain);
     train_ = check(Split::kTrain, rows > 0 ? rows : use.train_prompts, setup);
@@ -78,7 +81,8 @@ UsableItems PromptSource::check(Split split, uint64_t wanted, const CheckSetup& 
   const bool train = split == Split::kTrain;
   const uint64_t rows = env_.size(split);
   ItemCheck check;
-  check.noun = fmt::format("{}{} prompts", rows == 0 ? "generated " : "", train ? "training" : "held-out");
+  check.noun =
+      fmt::format("{}{} prompts", rows == 0 ? "generated " : "", train ? "training" : "held-out");
   check.count = rows > 0 ? rows : std::min(wanted, kGeneratedSample);
   check.wanted = wanted;
   check.skip = skips();
@@ -101,7 +105,8 @@ UsableItems PromptSource::check(Split split, uint64_t wanted, const CheckSetup& 
   return rows > 0 ? usable : UsableItems();
 }
 
-ItemProblem PromptSource::problem(Split split, uint64_t item, const std::vector<int32_t>& tokens) const {
+ItemProblem PromptSource::problem(Split split, uint64_t item,
+                                  const std::vector<int32_t>& tokens) const {
   if (tokens.empty()) return {fmt::format("{}: the prompt has no tokens", env_.where(split, item))};
   if (static_cast<int64_t>(tokens.size()) <= data_.max_prompt_length()) return {};
   return {fmt::format("{}: the prompt has {} tokens, more than data.max_prompt_length {}",
@@ -110,7 +115,8 @@ ItemProblem PromptSource::problem(Split split, uint64_t item, const std::vector<
 }
 
 std::vector<text::ChatMessage> PromptSource::messages(const Episode& episode) const {
-  std::vector<text::ChatMessage> messages = with_prompt_template(episode.messages(), data_.prompt_template());
+  std::vector<text::ChatMessage> messages =
+      with_prompt_template(episode.messages(), data_.prompt_template());
   if (data_.has_system_prompt() && (messages.empty() || messages.front().role != "system")) {
     messages.insert(messages.begin(), {"system", data_.system_prompt()});
   }
@@ -124,7 +130,8 @@ text::ChatOptions PromptSource::chat_options(const Episode& episode) {
 }
 
 std::vector<int32_t> PromptSource::tokens(const Episode& episode) const {
-  if (chat_template_) return chat_template_->encode(tokenizer_, messages(episode), chat_options(episode));
+  if (chat_template_)
+    return chat_template_->encode(tokenizer_, messages(episode), chat_options(episode));
   std::vector<int32_t> ids = tokenizer_.encode(
       fill_prompt_template(data_.prompt_template(), episode.prompt()), /*add_special_tokens=*/true);
   if (ids.empty() && tokenizer_.bos_id()) ids.push_back(*tokenizer_.bos_id());
@@ -146,7 +153,8 @@ text::ChatExample PromptSource::example(const Episode& episode, const text::Chat
       }
     }
     conversation.push_back(answer);
-    return text::chat_example(*chat_template_, tokenizer_, conversation, turns, chat_options(episode));
+    return text::chat_example(*chat_template_, tokenizer_, conversation, turns,
+                              chat_options(episode));
   }
   text::ChatExample example;
   example.prompt = tokens(episode);
@@ -170,7 +178,8 @@ Prompt PromptSource::generated(Split split, uint64_t index) const {
     if (problem(split, prompt.item, prompt.tokens).text.empty()) return prompt;
   }
   fail_usage(
-      "{}: neither its prompt nor any of {} drawn in its place has 1 to data.max_prompt_length {} tokens",
+      "{}: neither its prompt nor any of {} drawn in its place has 1 to data.max_prompt_length {} "
+      "tokens",
       env_.where(split, index), kMaxRedraws, data_.max_prompt_length());
 }
 
@@ -179,7 +188,8 @@ Prompt PromptSource::train_prompt(uint64_t prompt_index) const {
   const uint64_t size = train_.size();
   ORRERY_CHECK(size > 0, "training prompts were not asked for");
   const uint64_t epoch = prompt_index / size, at = prompt_index % size;
-  return prompt(Split::kTrain, train_[data_.shuffle() ? permuted_index(seed_, epoch, size, at) : at]);
+  return prompt(Split::kTrain,
+                train_[data_.shuffle() ? permuted_index(seed_, epoch, size, at) : at]);
 }
 
 Prompt PromptSource::val_prompt(uint64_t index) const {

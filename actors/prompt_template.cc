@@ -50,7 +50,8 @@ void wrap(text::ChatMessage& message, const std::string& before, const std::stri
     if (parts != message.more.end()) {
       *parts = message.content;
     } else if (message.more.is_object() && message.more.contains("role")) {
-      message.more["content"] = message.content;  // a whole message without content: it is this text now
+      message.more["content"] =
+          message.content;  // a whole message without content: it is this text now
     }
     return;
   }
@@ -61,11 +62,13 @@ void wrap(text::ChatMessage& message, const std::string& before, const std::stri
         texts.push_back(&part["text"]);
     }
   }
-  if (texts.empty()) fail("the last user message has no text for data.prompt_template to stand around");
+  if (texts.empty())
+    fail("the last user message has no text for data.prompt_template to stand around");
   *texts.front() = before + texts.front()->get<std::string>();
   *texts.back() = texts.back()->get<std::string>() + behind;
   message.content.clear();
-  for (const text::OrderedJson* text : texts) message.content += text->get_ref<const std::string&>();
+  for (const text::OrderedJson* text : texts)
+    message.content += text->get_ref<const std::string&>();
 }
 
 }  // namespace
@@ -74,12 +77,14 @@ void check_prompt_template(const std::string& pattern) {
   const std::string_view place = placeholder(pattern);
   const size_t at = pattern.find(place);
   if (at == std::string::npos) {
-    fail_usage("data.prompt_template is '{}': it must contain {{}}, where the prompt goes", shown(pattern));
+    fail_usage("data.prompt_template is '{}': it must contain {{}}, where the prompt goes",
+               shown(pattern));
   }
   if (pattern.find(place, at + place.size()) == std::string::npos) return;
-  fail_usage("data.prompt_template is '{}': it must contain {} exactly once, where the prompt goes{}",
-             shown(pattern), place,
-             place == kBare ? "; write {prompt} there, and every {} stays as it is" : "");
+  fail_usage(
+      "data.prompt_template is '{}': it must contain {} exactly once, where the prompt goes{}",
+      shown(pattern), place,
+      place == kBare ? "; write {prompt} there, and every {} stays as it is" : "");
 }
 
 std::string fill_prompt_template(const std::string& pattern, const std::string& text) {
@@ -90,8 +95,9 @@ std::string fill_prompt_template(const std::string& pattern, const std::string& 
 std::vector<text::ChatMessage> with_prompt_template(std::vector<text::ChatMessage> messages,
                                                     const std::string& pattern) {
   if (pattern == kBare || pattern == kNamed) return messages;
-  const auto last = std::find_if(messages.rbegin(), messages.rend(),
-                                 [](const text::ChatMessage& message) { return message.role == "user"; });
+  const auto last =
+      std::find_if(messages.rbegin(), messages.rend(),
+                   [](const text::ChatMessage& message) { return message.role == "user"; });
   if (last == messages.rend()) {
     fail("the conversation has no user message for data.prompt_template to stand around");
   }

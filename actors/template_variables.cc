@@ -13,7 +13,8 @@ text::OrderedJson template_variables(const proto::DataSection& data) {
                                                   data.chat_template_kwargs().end());
   for (const auto& [name, json] : sorted) {
     variables[name] = text::OrderedJson::parse(json, nullptr, /*allow_exceptions=*/false);
-    if (variables[name].is_discarded()) fail_usage("data.chat_template_kwargs.{} is no JSON: {}", name, json);
+    if (variables[name].is_discarded())
+      fail_usage("data.chat_template_kwargs.{} is no JSON: {}", name, json);
   }
   return variables;
 }

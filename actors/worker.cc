@@ -27,7 +27,8 @@ std::string printable(std::string_view text, size_t limit) {
   for (size_t at = 0; at < valid.size();) {
     const auto length = static_cast<size_t>(text::utf8_length(valid[at]));
     const uint32_t code = text::utf8_code_point(valid, at);
-    const bool control = code < 0x20 || (code >= 0x7F && code < 0xA0) || code == 0x2028 || code == 0x2029;
+    const bool control =
+        code < 0x20 || (code >= 0x7F && code < 0xA0) || code == 0x2028 || code == 0x2029;
     out += control ? " " : valid.substr(at, length);
     at += length;
   }
@@ -72,7 +73,8 @@ void Worker::send_end() {
 
 void Worker::write_pending() {
   while (process_.in() >= 0 && written_ < pending_.size()) {
-    const ssize_t written = write_without_signal(process_.in(), std::string_view(pending_).substr(written_));
+    const ssize_t written =
+        write_without_signal(process_.in(), std::string_view(pending_).substr(written_));
     if (written >= 0) {
       written_ += static_cast<size_t>(written);
       continue;
@@ -172,7 +174,8 @@ bool Worker::ended_well() {
 
 bool Worker::was_not_found() {
   constexpr int kNotRunnable = 126, kNotFound = 127;
-  return process_.ended() && (process_.exit_status() == kNotRunnable || process_.exit_status() == kNotFound);
+  return process_.ended() &&
+         (process_.exit_status() == kNotRunnable || process_.exit_status() == kNotFound);
 }
 
 void Worker::kill() { process_.kill_group(); }

@@ -1,5 +1,6 @@
-// A process that answers requests: a line to it, a line from it. Its bytes move without waiting, both ways at
-// once, so that one that does not read, or says too much, holds nobody up.
+// A process that answers requests: a line to it, a line from it. Its bytes move without
+// waiting, both ways at once, so that one that does not read, or says too much, holds
+// nobody up.
 #pragma once
 
 #include <poll.h>
@@ -15,7 +16,8 @@
 
 namespace orrery::actors {
 
-/// One line for a message: at most `limit` bytes of it, what is no UTF-8 or would steer a terminal replaced.
+/// One line for a message: at most `limit` bytes of it, what is no UTF-8 or would steer
+/// a terminal replaced.
 std::string printable(std::string_view text, size_t limit);
 
 /// The end of what was written, however much it was: some lines, long ones cut.
@@ -50,8 +52,8 @@ class Worker {
   /// The next whole line that it has written, without its end.
   std::optional<std::string> take_line();
 
-  /// Why it will never answer again, as what it did ("ended with exit status 1"); empty while it may. Lines
-  /// that it wrote before are still to be taken.
+  /// Why it will never answer again, as what it did ("ended with exit status 1"); empty
+  /// while it may. Lines that it wrote before are still to be taken.
   std::string problem();
   /// It has closed its stdout, which most often is its end.
   bool is_closing() const { return out_ended_.has_value(); }

@@ -24,7 +24,8 @@ constexpr int64_t kHopeless = 3;
 constexpr int64_t kDead = 200;
 constexpr std::chrono::seconds kTellEvery{30};
 constexpr milliseconds kFirstPause{50}, kLongestPause{1000};
-/// Between two looks at whether processes have ended whose pipes are held open by others.
+/// Between two looks at whether processes have ended whose pipes are held open by
+/// others.
 constexpr milliseconds kLookEvery{20};
 /// Until the system tells that a process has ended whose pipes are closed.
 constexpr milliseconds kSoon{5};
@@ -36,12 +37,15 @@ std::chrono::nanoseconds seconds(double count) {
   return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::duration<double>(count));
 }
 
-bool is_blank(const std::string& line) { return line.find_first_not_of(" \t\r") == std::string::npos; }
+bool is_blank(const std::string& line) {
+  return line.find_first_not_of(" \t\r") == std::string::npos;
+}
 
 /// Why the answer is not one to request `id`; nothing when it is.
 std::string wrong_id(const std::vector<JsonMember>& answer, uint64_t id) {
   const JsonMember* found = find_member(answer, "id");
-  if (found == nullptr) return fmt::format("has no \"id\", which is to be {}, as in the request", id);
+  if (found == nullptr)
+    return fmt::format("has no \"id\", which is to be {}, as in the request", id);
   if (found->value == std::to_string(id)) return "";
   return fmt::format("has the id {} and not {}: each request has one answer, with its id",
                      printable(found->value, kShownLine), id);
@@ -71,8 +75,8 @@ WorkerPool::~WorkerPool() {
 }
 
 void WorkerPool::warm_up() {
-  const bool any =
-      std::any_of(slots_.begin(), slots_.end(), [](const Slot& slot) { return slot.worker != nullptr; });
+  const bool any = std::any_of(slots_.begin(), slots_.end(),
+                               [](const Slot& slot) { return slot.worker != nullptr; });
   if (!any && slots_.front().not_before <= Clock::now()) start(slots_.front());
 }
 
@@ -96,8 +100,9 @@ void WorkerPool::start(Slot& slot) {
     const auto alive = std::count_if(slots_.begin(), slots_.end(),
                                      [](const Slot& other) { return other.worker != nullptr; });
     if (alive == 0) throw;
-    spdlog::warn("{}; {} processes of data.external.command do the work, and not data.external.workers = {}",
-                 error.what(), alive, config_.workers);
+    spdlog::warn(
+        "{}; {} processes of data.external.command do the work, and not data.external.workers = {}",
+        error.what(), alive, config_.workers);
     for (Slot& other : slots_) {
       if (!other.worker) other.not_before = Clock::time_point::max();
     }
@@ -105,7 +110,8 @@ void WorkerPool::start(Slot& slot) {
 }
 
 void WorkerPool::give_out() {
-  // Those that run come first: another process is started only when all of them are at work.
+  // Those that run come first: another process is started only when all of them are at
+  // work.
   for (const bool running : {true, false}) {
     for (Slot& slot : slots_) {
       if (queue_.empty()) return;
@@ -191,7 +197,8 @@ void WorkerPool::take_answer(Slot& slot, const std::string& line) {
   };
   if (!slot.request) {
     nonsense(
-        "wrote a line that no request asked for (stdout is for answers, one a request: print to stderr)");
+        "wrote a line that no request asked for (stdout is for answers, one a request: "
+        "print to stderr)");
     return;
   }
   try {
@@ -199,9 +206,11 @@ void WorkerPool::take_answer(Slot& slot, const std::string& line) {
     try {
       answer = json_members(line);
     } catch (const Error& error) {
-      const bool number = line.find("NaN") != std::string::npos || line.find("Infinity") != std::string::npos;
+      const bool number =
+          line.find("NaN") != std::string::npos || line.find("Infinity") != std::string::npos;
       fail("{}{}", error.what(),
-           number ? ", which has no NaN and no Infinity" : " (stdout is for answers: print to stderr)");
+           number ? ", which has no NaN and no Infinity"
+                  : " (stdout is for answers: print to stderr)");
     }
     const std::string wrong = wrong_id(answer, slot.request->id);
     if (!wrong.empty()) fail("{}", wrong);
@@ -222,15 +231,17 @@ void WorkerPool::check_deadline(Slot& slot) {
   if (Clock::now() < slot.deadline) return;
   const double limit = config_.timeout_s + (slot.answered == 0 ? config_.start_timeout_s : 0);
   failed(slot, slot.answered == 0
-                   ? fmt::format("did not answer within {:g} s (data.external.timeout_s + start_timeout_s; "
-                                 "each answer must be flushed)",
-                                 limit)
+                   ? fmt::format(
+                         "did not answer within {:g} s (data.external.timeout_s + start_timeout_s; "
+                         "each answer must be flushed)",
+                         limit)
                    : fmt::format("did not answer within {:g} s (data.external.timeout_s)", limit));
 }
 
 void WorkerPool::worker_ended(Slot& slot, const std::string& what) {
-  // A program that has answered may end between requests, and it may not have known of one that came then.
-  // Each such end has been paid for by an answer, so that this goes on for ever with none.
+  // A program that has answered may end between requests, and it may not have known of
+  // one that came then. Each such end has been paid for by an answer, so that this goes
+  // on for ever with none.
   if (slot.answered > 0 && slot.worker->ended_well()) {
     slot.worker.reset();
     if (slot.request) queue_.push_front(std::move(slot.request));
@@ -243,10 +254,10 @@ void WorkerPool::worker_ended(Slot& slot, const std::string& what) {
 void WorkerPool::failed(Slot& slot, const std::string& what, bool not_found) {
   slot.worker->pump();  // its last words
   const std::string words = slot.worker->last_words();
-  const std::string text =
-      fmt::format("a process of data.external.command '{}' {}{}; {}", printable(config_.command, kShownLine),
-                  what, slot.request && !slot.request->about.empty() ? ", at " + slot.request->about : "",
-                  words.empty() ? "it wrote nothing to stderr" : "its stderr: " + words);
+  const std::string text = fmt::format(
+      "a process of data.external.command '{}' {}{}; {}", printable(config_.command, kShownLine),
+      what, slot.request && !slot.request->about.empty() ? ", at " + slot.request->about : "",
+      words.empty() ? "it wrote nothing to stderr" : "its stderr: " + words);
   slot.worker->kill();
   slot.worker.reset();
   if (slot.answered == 0) {
@@ -270,22 +281,24 @@ void WorkerPool::failed(Slot& slot, const std::string& what, bool not_found) {
   give_up_if_hopeless(text, not_found);
   if (told_ < kToldFailures) {
     ++told_;
-    spdlog::warn("{}{}", text, told_ == kToldFailures ? " (further failures are only counted)" : "");
+    spdlog::warn("{}{}", text,
+                 told_ == kToldFailures ? " (further failures are only counted)" : "");
   }
 }
 
 void WorkerPool::tell_now_and_then() {
   if (failures_ == 0 || Clock::now() - told_at_ < kTellEvery) return;
   told_at_ = Clock::now();
-  spdlog::warn("{} request(s) to data.external.command failed so far, {} of them for good; {} wait: {}",
-               failures_, dropped_, queue_.size(), last_failure_);
+  spdlog::warn(
+      "{} request(s) to data.external.command failed so far, {} of them for good; {} wait: {}",
+      failures_, dropped_, queue_.size(), last_failure_);
 }
 
 void WorkerPool::give_up_if_hopeless(const std::string& last, bool not_found) {
   if (dropped_in_a_row_ >= kDead) {
     fail_as_users(
-        "{} requests in a row had no answer, the last: {}; mend the program, or what it relies on, and start "
-        "again",
+        "{} requests in a row had no answer, the last: {}; "
+        "mend the program, or what it relies on, and start again",
         dropped_in_a_row_, last);
   }
   if (ever_answered_) return;
@@ -293,8 +306,8 @@ void WorkerPool::give_up_if_hopeless(const std::string& last, bool not_found) {
   if (not_found) fail_usage("{}; the command cannot be run: mend data.external.command", last);
   if (early_failures_ >= kHopeless) {
     fail_usage(
-        "{} processes have failed and none has ever answered, the last: {}; mend the program "
-        "(docs/formats.md, Rewards from a program)",
+        "{} processes have failed and none has ever answered, the last: {}; "
+        "mend the program (docs/formats.md, Rewards from a program)",
         early_failures_, last);
   }
 }
@@ -311,8 +324,9 @@ void WorkerPool::cancel() {
 
 std::string WorkerPool::take_trouble() {
   if (failures_ == 0) return "";
-  const std::string text = fmt::format("{} request(s) failed, {} of them for good, the last because {}",
-                                       failures_, dropped_, last_failure_);
+  const std::string text =
+      fmt::format("{} request(s) failed, {} of them for good, the last because {}", failures_,
+                  dropped_, last_failure_);
   failures_ = dropped_ = 0;
   return text;
 }

@@ -1,9 +1,11 @@
-// Worker processes that answer requests, and what is done when they do not: one that is late, dies or answers
-// nonsense is killed with all that it has started, another takes its place, and its request is sent again,
-// as often as is allowed, and then dropped. Nothing here waits but where it says so.
+// Worker processes that answer requests, and what is done when they do not: one that is
+// late, dies or answers nonsense is killed with all that it has started, another takes
+// its place, and its request is sent again, as often as is allowed, and then dropped.
+// Nothing here waits but where it says so.
 //
-// A request is one line, {"id": N, ...}, and so is its answer, which repeats the id: what a worker says
-// beyond its one answer can never be taken for that of the next request.
+// A request is one line, {"id": N, ...}, and so is its answer, which repeats the id:
+// what a worker says beyond its one answer can never be taken for that of the next
+// request.
 //
 // Not thread-safe: of one thread.
 #pragma once
@@ -32,8 +34,8 @@ struct WorkerPoolConfig {
 class WorkerPool {
  public:
   enum class State : uint8_t { kInWork, kAnswered, kDropped };
-  /// Takes an answer of the right id. An Error that it throws says what is wrong with it: then it is
-  /// nonsense.
+  /// Takes an answer of the right id. An Error that it throws says what is wrong with
+  /// it: then it is nonsense.
   using Accept = std::function<void(const std::vector<JsonMember>& answer)>;
 
   struct Request {
@@ -47,29 +49,31 @@ class WorkerPool {
   };
 
   explicit WorkerPool(WorkerPoolConfig config);
-  /// Ends the workers' input and gives them a moment to end by themselves; the busy ones, or all while an
-  /// exception unwinds, are killed at once.
+  /// Ends the workers' input and gives them a moment to end by themselves; the busy
+  /// ones, or all while an exception unwinds, are killed at once.
   ~WorkerPool();
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
 
-  /// Starts a first worker when there is none, so that it is ready, or known not to run, early.
+  /// Starts a first worker when there is none, so that it is ready, or known not to
+  /// run, early.
   void warm_up();
 
   /// Queues a request: its state changes in poll().
   std::shared_ptr<const Request> submit(std::string rest, Accept accept, std::string about = "");
 
-  /// Moves everything on; when nothing has happened, waits up to `timeout` for it. True when a request has
-  /// been answered or dropped. Usage Error when the command cannot be run, or when none of its processes has
-  /// ever answered and several have failed; Error when very many requests in a row have been dropped. While
-  /// requests fail, a warning says so now and then.
+  /// Moves everything on; when nothing has happened, waits up to `timeout` for it. True
+  /// when a request has been answered or dropped. Usage Error when the command cannot
+  /// be run, or when none of its processes has ever answered and several have failed;
+  /// Error when very many requests in a row have been dropped. While requests fail, a
+  /// warning says so now and then.
   bool poll(std::chrono::milliseconds timeout);
 
   /// Forgets all requests, and kills the workers that are at one.
   void cancel();
 
-  /// How many requests failed and were sent again or dropped since the last call, and why the last: for a
-  /// warning. Empty: none.
+  /// How many requests failed and were sent again or dropped since the last call, and
+  /// why the last: for a warning. Empty: none.
   std::string take_trouble();
 
  private:

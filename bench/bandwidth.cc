@@ -93,14 +93,16 @@ constexpr int64_t kPiece = 1024;         // floats: a thread's part is a multipl
 constexpr size_t kTurnBytes = 32 << 20;  // moved in a turn, at least
 constexpr int kTurns = 7;
 
-/// The least seconds of a turn in which every thread calls pass(part, count) `passes` times for its own part.
+/// The least seconds of a turn in which every thread calls pass(part, count) `passes`
+/// times for its own part.
 template <class Pass>
 double best_turn(float* data, int64_t count, int threads, int64_t passes, const Pass& pass) {
   double best = INFINITY;
   const int64_t pieces = count / kPiece;
   std::barrier together(threads);  // all at once, which the parts of core/parallel.h need not be
   const auto work = [&](int64_t self) {
-    const int64_t begin = pieces * self / threads * kPiece, end = pieces * (self + 1) / threads * kPiece;
+    const int64_t begin = pieces * self / threads * kPiece,
+                  end = pieces * (self + 1) / threads * kPiece;
     pass(data + begin, end - begin);
     for (int turn = 0; turn < kTurns; ++turn) {
       together.arrive_and_wait();
@@ -121,7 +123,9 @@ double bandwidth_of(Traffic traffic, float* data, size_t bytes, int threads) {
   const auto count = static_cast<int64_t>(bytes / sizeof(float));
   const auto passes = static_cast<int64_t>(std::max<size_t>(1, kTurnBytes / bytes));
   const double moved = static_cast<double>(bytes) * static_cast<double>(passes);
-  const auto rate = [&](const auto& pass) { return moved / best_turn(data, count, threads, passes, pass); };
+  const auto rate = [&](const auto& pass) {
+    return moved / best_turn(data, count, threads, passes, pass);
+  };
   switch (traffic) {
     case Traffic::kRead:
       return rate(HWY_DYNAMIC_DISPATCH(read_stream));
@@ -151,8 +155,8 @@ BandwidthCurve::BandwidthCurve(int threads) {
 
 double BandwidthCurve::at(Traffic traffic, double bytes) const {
   const std::vector<double>& rates = rates_[static_cast<size_t>(traffic)];
-  const double place = std::clamp(std::log2(std::max(bytes, 1.0) / static_cast<double>(kSmallest)), 0.0,
-                                  static_cast<double>(rates.size() - 1));
+  const double place = std::clamp(std::log2(std::max(bytes, 1.0) / static_cast<double>(kSmallest)),
+                                  0.0, static_cast<double>(rates.size() - 1));
   const auto below = static_cast<size_t>(place);
   const size_t above = std::min(below + 1, rates.size() - 1);
   return rates[below] + (rates[above] - rates[below]) * (place - static_cast<double>(below));
@@ -160,7 +164,8 @@ double BandwidthCurve::at(Traffic traffic, double bytes) const {
 
 double BandwidthCurve::seconds(double read, double written, double working_set) const {
   const double both = std::min(read, written);
-  return 2 * both / at(Traffic::kReadWrite, working_set) + (read - both) / at(Traffic::kRead, working_set) +
+  return 2 * both / at(Traffic::kReadWrite, working_set) +
+         (read - both) / at(Traffic::kRead, working_set) +
          (written - both) / at(Traffic::kWrite, working_set);
 }
 

@@ -10,12 +10,13 @@
 
 namespace orrery::bench {
 
-/// C [m, n] (+)= A [m, k] B [k, n]; A and B may be transposed views. pack_b: B is brought beforehand into the
-/// layout that oneDNN prefers. The matrices must outlive it; run() uses oneDNN's OpenMP team.
+/// C [m, n] (+)= A [m, k] B [k, n]; A and B may be transposed views. pack_b: B is
+/// brought beforehand into the layout that oneDNN prefers. The matrices must outlive
+/// it; run() uses oneDNN's OpenMP team.
 class DnnlProduct {
  public:
-  DnnlProduct(int64_t m, int64_t n, int64_t k, float* a, bool a_transposed, const float* b, bool b_transposed,
-              float* c, bool pack_b, bool accumulate)
+  DnnlProduct(int64_t m, int64_t n, int64_t k, float* a, bool a_transposed, const float* b,
+              bool b_transposed, float* c, bool pack_b, bool accumulate)
       : engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {
     using dnnl::memory;
     const auto f32 = memory::data_type::f32;
@@ -30,7 +31,8 @@ class DnnlProduct {
       post.append_sum(1.0f);
       attr.set_post_ops(post);
     }
-    const dnnl::matmul::desc desc(a_desc, pack_b ? memory::desc({k, n}, f32, Tag::any) : b_desc, c_desc);
+    const dnnl::matmul::desc desc(a_desc, pack_b ? memory::desc({k, n}, f32, Tag::any) : b_desc,
+                                  c_desc);
     const dnnl::matmul::primitive_desc primitive(desc, attr, engine_);
     memory plain(b_desc, engine_, const_cast<float*>(b));
     memory packed = plain;
@@ -41,10 +43,11 @@ class DnnlProduct {
       stream_.wait();
     }
     scratch_ = Buffer(Device{}, std::max<size_t>(primitive.scratchpad_desc().get_size(), 64));
-    arguments_ = {{DNNL_ARG_SRC, memory(a_desc, engine_, a)},
-                  {DNNL_ARG_WEIGHTS, packed},
-                  {DNNL_ARG_DST, memory(c_desc, engine_, c)},
-                  {DNNL_ARG_SCRATCHPAD, memory(primitive.scratchpad_desc(), engine_, scratch_.data())}};
+    arguments_ = {
+        {DNNL_ARG_SRC, memory(a_desc, engine_, a)},
+        {DNNL_ARG_WEIGHTS, packed},
+        {DNNL_ARG_DST, memory(c_desc, engine_, c)},
+        {DNNL_ARG_SCRATCHPAD, memory(primitive.scratchpad_desc(), engine_, scratch_.data())}};
     matmul_ = dnnl::matmul(primitive);
   }
 

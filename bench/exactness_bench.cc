@@ -1,12 +1,14 @@
-// What exactness costs end to end: one decode step and one training step of a model of 135M parameters,
-// beside the best path without it that is at hand, the same step with its matrix products by oneDNN.
-// Attention, norms and the rest have no faster version here, so products are the whole difference:
+// What exactness costs end to end: one decode step and one training step of a model of
+// 135M parameters, beside the best path without it that is at hand, the same step with
+// its matrix products by oneDNN. Attention, norms and the rest have no faster version
+// here, so products are the whole difference:
 //
 //   cost = step / (step - our products + oneDNN's products) - 1
 //
-// A turn runs the whole step, then all its products by us and by oneDNN, layer after layer with every layer's
-// own weights, in changing order; the ratios are medians over turns. oneDNN gets its weights packed in the
-// layout it prefers for each product beforehand, for free, also those of backward (a second copy).
+// A turn runs the whole step, then all its products by us and by oneDNN, layer after
+// layer with every layer's own weights, in changing order; the ratios are medians over
+// turns. oneDNN gets its weights packed in the layout it prefers for each product
+// beforehand, for free, also those of backward (a second copy).
 //
 //   bench_exactness [--threads 1,2] [--cases decode:1,decode:8,decode:64,train:8x256] [--turns 7] [--layers
 //   30]
@@ -66,12 +68,14 @@ class Products {
       : ctx_(ctx), train_(train) {
     const models::ModelConfig& c = model.config();
     const int64_t widest = std::max(2 * c.intermediate_size, c.qkv_size());
-    // Head and loss go in chunks of rows, the gradient of a product has the size of its operand.
+    // Head and loss go in chunks of rows, the gradient of a product has the size of its
+    // operand.
     head_rows_ = train ? kernels::lm_head_chunk_rows(c.vocab_size, rows) : rows;
     x_ = random_buffer(rows * widest, 1);
     y_ = random_buffer(std::max(rows * widest, head_rows_ * c.vocab_size), 2);
     if (train)
-      gradients_ = Buffer::zeroed({}, static_cast<size_t>(model.table().flat_size()) * sizeof(float));
+      gradients_ =
+          Buffer::zeroed({}, static_cast<size_t>(model.table().flat_size()) * sizeof(float));
     for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
       const models::LayerOffsets& at = model.table().layer(i);
       const models::Transformer::Layer& layer = model.layer(i);
@@ -90,7 +94,8 @@ class Products {
       if (!train_) continue;
       kernels::matmul_backward_input(ctx_, x(p), y(p), p.weight, /*accumulate=*/false, arena_);
       kernels::matmul_backward_weight(
-          ctx_, {gradients_.span<float>().data() + p.offset, p.weight.n, p.weight.k}, y(p), x(p), arena_);
+          ctx_, {gradients_.span<float>().data() + p.offset, p.weight.n, p.weight.k}, y(p), x(p),
+          arena_);
     }
   }
   void theirs() {
@@ -130,7 +135,8 @@ class Products {
   std::vector<Product> products_;
 };
 
-/// One token for each of `batch` sequences that have kContext tokens: forward, head, sampling.
+/// One token for each of `batch` sequences that have kContext tokens: forward, head,
+/// sampling.
 class DecodeStep {
  public:
   DecodeStep(const Context& ctx, const models::Transformer& model, int64_t batch)
@@ -152,8 +158,9 @@ class DecodeStep {
       std::vector<int32_t>& table = tables_[static_cast<size_t>(i)];
       for (int64_t b = 0; b < kBlocks; ++b) table.push_back(static_cast<int32_t>(i * kBlocks + b));
       const kernels::KvSegment prefill{0, kContext, 0, table};
-      models::transformer_forward(ctx, model, {prompt, prompt_positions, std::span(&prefill, 1)}, cache_, {},
-                                  Mat<float>(nullptr, 0, model.config().hidden_size), arena_);
+      models::transformer_forward(ctx, model, {prompt, prompt_positions, std::span(&prefill, 1)},
+                                  cache_, {}, Mat<float>(nullptr, 0, model.config().hidden_size),
+                                  arena_);
       segments_.push_back({i, 1, kContext, table});
     }
   }
@@ -162,8 +169,8 @@ class DecodeStep {
     arena_.reset();
     const auto batch = static_cast<int64_t>(tokens_.size());
     const Mat<float> hidden = arena_.mat<float>(batch, model_.config().hidden_size);
-    models::transformer_forward(ctx_, model_, {tokens_, positions_, segments_}, cache_, output_rows_, hidden,
-                                arena_);
+    models::transformer_forward(ctx_, model_, {tokens_, positions_, segments_}, cache_,
+                                output_rows_, hidden, arena_);
     const Mat<float> logits = arena_.mat<float>(batch, model_.config().vocab_size);
     models::lm_head_forward(ctx_, model_, logits, hidden);
     kernels::sample_forward(ctx_, drawn_, logits, sampling_, uniforms_, arena_);
@@ -182,7 +189,8 @@ class DecodeStep {
   std::vector<float> uniforms_;
 };
 
-/// A learner's step on `sequences` responses of `length` tokens, each of which is learned from.
+/// A learner's step on `sequences` responses of `length` tokens, each of which is
+/// learned from.
 class TrainStep {
  public:
   TrainStep(const Context& ctx, models::Transformer& model, int64_t sequences, int64_t length)
@@ -219,13 +227,14 @@ class TrainStep {
   int64_t sequences_;
 };
 
-nlohmann::json measure(const std::string& name, int threads, int64_t turns, const std::function<void()>& step,
-                       Products& products) {
+nlohmann::json measure(const std::string& name, int threads, int64_t turns,
+                       const std::function<void()>& step, Products& products) {
   const std::function<void()> runs[] = {step, [&] { products.ours(); }, [&] { products.theirs(); }};
   std::vector<double> times[3], ratios, costs;
   for (const auto& run : runs) run();  // memory is touched
   // A turn of one step would be mostly clock for the smallest.
-  const auto calls = static_cast<int64_t>(std::max(1.0, 0.02 / std::max(seconds(threads, step, 1), 1e-6)));
+  const auto calls =
+      static_cast<int64_t>(std::max(1.0, 0.02 / std::max(seconds(threads, step, 1), 1e-6)));
   for (int64_t i = 0; i < turns; ++i) {
     for (size_t r = 0; r < 3; ++r) {
       const size_t which = (r + static_cast<size_t>(i)) % 3;
@@ -265,18 +274,22 @@ nlohmann::json run_case(const std::string& name, int threads, const Options& opt
     return measure(
         name, threads, options.turns, [&] { step.run(); }, products);
   }
-  fail_usage("case '{}' is none: write decode:BATCH (at most 4096) or train:SEQUENCESxTOKENS (4096 x 2048)",
-             name);
+  fail_usage(
+      "case '{}' is none: write decode:BATCH (at most 4096) or train:SEQUENCESxTOKENS (4096 x "
+      "2048)",
+      name);
 }
 
 int run(int argc, char** argv) {
   Options options;
   CLI::App app(
-      "Decode and training steps of a model of 135M parameters beside the same with oneDNN's products");
+      "Decode and training steps of a model of 135M parameters beside the same with oneDNN's "
+      "products");
   app.add_option("--threads", options.threads, "team sizes, a list")
       ->delimiter(',')
       ->check(CLI::Range(1, 256));
-  app.add_option("--cases", options.cases, "decode:BATCH and train:SEQUENCESxTOKENS, a list")->delimiter(',');
+  app.add_option("--cases", options.cases, "decode:BATCH and train:SEQUENCESxTOKENS, a list")
+      ->delimiter(',');
   app.add_option("--turns", options.turns, "of each case")->check(CLI::Range(1, 1000));
   app.add_option("--layers", options.layers, "fewer than 30: a quick look at a smaller model")
       ->check(CLI::Range(1, 30));
@@ -290,9 +303,8 @@ int run(int argc, char** argv) {
       const nlohmann::json& r = all.back();
       if (options.json) continue;
       std::printf(
-          "%-12s %d thread(s): step %9.2f ms; its products %9.2f ms, by oneDNN %9.2f ms (ours / oneDNN's "
-          "%.3f); "
-          "the step costs %+.1f %%\n",
+          "%-12s %d thread(s): step %9.2f ms; its products %9.2f ms, "
+          "by oneDNN %9.2f ms (ours / oneDNN's %.3f); the step costs %+.1f %%\n",
           name.c_str(), threads, r["step_ms"].get<double>(), r["products_ms"].get<double>(),
           r["onednn_products_ms"].get<double>(), r["products_over_onednn"].get<double>(),
           r["cost_percent"].get<double>());

@@ -1,14 +1,15 @@
-// Our matrix products beside oneDNN's, in one process and in turns: on a shared machine the clock and the
-// neighbours change from second to second, so only the ratio of two runs next to each other says anything.
-// Each line gives the median of the pairwise ratios (above 1: ours is faster) and the GFLOP/s of each side's
-// median turn.
+// Our matrix products beside oneDNN's, in one process and in turns: on a shared machine
+// the clock and the neighbours change from second to second, so only the ratio of two
+// runs next to each other says anything. Each line gives the median of the pairwise
+// ratios (above 1: ours is faster) and the GFLOP/s of each side's median turn.
 //
 //   bench_matmul [--benchmark_filter=forward/.*threads:1]
 //
-// forward_cold takes another copy of the weight each call, as a decoding step that walks through all layers
-// does. Forward, oneDNN gets its weights packed beforehand in the layout it prefers, as ours are. Backward,
-// ours starts from the weight packed for forward: oneDNN from the plain one (backward_input), or from one
-// packed beforehand for this product too, a second copy that ours does not need (backward_input_packed).
+// forward_cold takes another copy of the weight each call, as a decoding step that
+// walks through all layers does. Forward, oneDNN gets its weights packed beforehand in
+// the layout it prefers, as ours are. Backward, ours starts from the weight packed for
+// forward: oneDNN from the plain one (backward_input), or from one packed beforehand
+// for this product too, a second copy that ours does not need (backward_input_packed).
 #include <benchmark/benchmark.h>
 #include <omp.h>
 
@@ -37,13 +38,15 @@ struct Shape {
   int64_t n, k;
 };
 
-// The layers of a model of 135M parameters (dim 576, 9 and 3 heads of 64, ffn 1536, vocabulary 49152), q k v
-// and gate, up joined.
+// The layers of a model of 135M parameters (dim 576, 9 and 3 heads of 64, ffn 1536,
+// vocabulary 49152), q k v and gate, up joined.
 constexpr Shape kShapes[] = {
-    {"qkv", 960, 576}, {"out", 576, 576}, {"gate_up", 3072, 576}, {"down", 576, 1536}, {"head", 49152, 576},
+    {"qkv", 960, 576},   {"out", 576, 576},    {"gate_up", 3072, 576},
+    {"down", 576, 1536}, {"head", 49152, 576},
 };
 
-/// More than any third-level cache: what forward_cold walks through, one copy of the weight a call.
+/// More than any third-level cache: what forward_cold walks through, one copy of the
+/// weight a call.
 constexpr int64_t kColdBytes = 128 << 20;
 
 void compare(benchmark::State& state, int threads, double flops, const std::function<void()>& ours,
@@ -79,14 +82,16 @@ void run_case(benchmark::State& state, Op op, int64_t m, const Shape& shape, int
   Buffer x = random_buffer(m * k, 1), w = random_buffer(n * k, 2), y = random_buffer(m * n, 3);
   const Mat<float> x_mat(x.span<float>().data(), m, k), w_mat(w.span<float>().data(), n, k);
   const Mat<float> y_mat(y.span<float>().data(), m, n);
-  const double flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+  const double flops =
+      2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
   Arena arena;
   Buffer packed(Device{}, kernels::packed_weight_bytes(DType::kF32, n, k));
   const kernels::PackedWeight weight = kernels::pack_weight(ctx, w_mat, DType::kF32, packed.data());
   switch (op) {
     case Op::kForward:
     case Op::kForwardCold: {
-      const int64_t copies = op == Op::kForward ? 1 : 1 + kColdBytes / static_cast<int64_t>(packed.bytes());
+      const int64_t copies =
+          op == Op::kForward ? 1 : 1 + kColdBytes / static_cast<int64_t>(packed.bytes());
       std::vector<Buffer> more;
       std::vector<kernels::PackedWeight> weights = {weight};
       std::vector<DnnlProduct> theirs;
@@ -117,7 +122,8 @@ void run_case(benchmark::State& state, Op op, int64_t m, const Shape& shape, int
     case Op::kBackwardWeight: {
       DnnlProduct theirs(n, k, m, y_mat.data, true, x_mat.data, false, w_mat.data, false, true);
       compare(
-          state, threads, flops, [&] { kernels::matmul_backward_weight(ctx, w_mat, y_mat, x_mat, arena); },
+          state, threads, flops,
+          [&] { kernels::matmul_backward_weight(ctx, w_mat, y_mat, x_mat, arena); },
           [&] { theirs.run(); });
       break;
     }
@@ -152,10 +158,12 @@ void register_all() {
     for (const int threads : {1, 2}) {
       for (const Shape& shape : kShapes) {
         for (const int64_t m : {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048}) {
-          if (op != Op::kForward && op != Op::kForwardCold && m < 64) continue;  // training runs on batches
-          if (op == Op::kForwardCold && m > 64) continue;                        // decoding
-          const std::string name = std::string(op_name) + "/" + shape.name + "/M:" + std::to_string(m) +
-                                   "/N:" + std::to_string(shape.n) + "/K:" + std::to_string(shape.k) +
+          if (op != Op::kForward && op != Op::kForwardCold && m < 64)
+            continue;                                      // training runs on batches
+          if (op == Op::kForwardCold && m > 64) continue;  // decoding
+          const std::string name = std::string(op_name) + "/" + shape.name +
+                                   "/M:" + std::to_string(m) + "/N:" + std::to_string(shape.n) +
+                                   "/K:" + std::to_string(shape.k) +
                                    "/threads:" + std::to_string(threads);
           add(name, [op = op, m, shape, threads](benchmark::State& state) {
             run_case(state, op, m, shape, threads);

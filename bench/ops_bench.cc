@@ -1,4 +1,5 @@
-// Every op on the shapes of two models, against the roofline of this machine (bench/README.md):
+// Every op on the shapes of two models, against the roofline of this machine
+// (bench/README.md):
 //
 //   [ORRERY_CPU_TARGET=avx2] bench_ops [--benchmark_filter='135M/attention.*threads:1']
 #include "bench/ops_bench.h"
@@ -57,7 +58,8 @@ void measure(benchmark::State& state, const Machine& machine, const Cost& cost,
 void Registry::add(const std::string& name, const Case& run) const {
   for (const Machine* machine : machines_) {
     const std::string full = name + "/threads:" + std::to_string(machine->threads);
-    benchmark::RegisterBenchmark(full.c_str(), [=](benchmark::State& state) { run(state, *machine); })
+    benchmark::RegisterBenchmark(full.c_str(),
+                                 [=](benchmark::State& state) { run(state, *machine); })
         ->UseManualTime()
         ->Iterations(1)
         ->Unit(benchmark::kMicrosecond);
@@ -69,7 +71,9 @@ namespace {
 std::string describe(const Machine& machine) {
   std::string text = fmt::format("{:.0f} GFLOP/s; GB/s read, write, both at", machine.fma * 1e-9);
   for (const double kib : {16.0, 256.0, 4096.0, 262144.0}) {
-    const auto rate = [&](Traffic traffic) { return machine.bandwidth.at(traffic, kib * 1024) * 1e-9; };
+    const auto rate = [&](Traffic traffic) {
+      return machine.bandwidth.at(traffic, kib * 1024) * 1e-9;
+    };
     text += fmt::format(" {:.0f} KiB: {:.1f} {:.1f} {:.1f}{}", kib, rate(Traffic::kRead),
                         rate(Traffic::kWrite), rate(Traffic::kReadWrite), kib < 262144 ? "," : "");
   }

@@ -1,5 +1,5 @@
-// What the cases of bench_ops share: the models' shapes, what a case costs, and how it is measured against
-// the roofline.
+// What the cases of bench_ops share: the models' shapes, what a case costs, and how it
+// is measured against the roofline.
 #pragma once
 
 #include <benchmark/benchmark.h>
@@ -36,19 +36,21 @@ inline constexpr ModelShape kModels[] = {
 inline constexpr int64_t kGroupTokens = 60 + 8 * 128;
 /// Sequences of a decoding batch, where an op's own cases name no other.
 inline constexpr int64_t kDecodeRows = 64;
-/// More than any third-level cache: what cases whose operands come from memory walk through.
+/// More than any third-level cache: what cases whose operands come from memory walk
+/// through.
 inline constexpr int64_t kColdBytes = 128 << 20;
 
-/// Copies of `bytes` that a case walks through, another each call, so that they come from memory as they do
-/// where every layer has its own; at most one for each layer.
+/// Copies of `bytes` that a case walks through, another each call, so that they come
+/// from memory as they do where every layer has its own; at most one for each layer.
 int64_t cold_copies(const ModelShape& model, double bytes);
 
 /// What one call needs at least.
 struct Cost {
-  double flops = 0;        ///< multiplications and additions, as the op's contract has them
-  double read = 0;         ///< bytes of operands, each counted once
-  double written = 0;      ///< the same
-  double working_set = 0;  ///< bytes that calls in a row go through; 0: read + written, in-place ones once
+  double flops = 0;    ///< multiplications and additions, as the op's contract has them
+  double read = 0;     ///< bytes of operands, each counted once
+  double written = 0;  ///< the same
+  double working_set =
+      0;  ///< bytes that calls in a row go through; 0: read + written, in-place ones once
 };
 
 /// The ceilings for a number of threads.
@@ -58,8 +60,9 @@ struct Machine {
   BandwidthCurve bandwidth;
 };
 
-/// Measures `run` and reports GFLOP/s, GB/s, the working set, and `roofline`: the least time that the machine
-/// allows for `cost`, the longer of its arithmetic and its traffic, over the time taken.
+/// Measures `run` and reports GFLOP/s, GB/s, the working set, and `roofline`: the least
+/// time that the machine allows for `cost`, the longer of its arithmetic and its
+/// traffic, over the time taken.
 void measure(benchmark::State& state, const Machine& machine, const Cost& cost,
              const std::function<void()>& run);
 

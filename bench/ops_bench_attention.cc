@@ -1,6 +1,7 @@
-// Attention: decoding over paged keys and values, prefill, the training forward and backward over trees of
-// segments, and writing and copying blocks. Keys and values of a decoding step come from memory where those
-// of all layers together are more than the caches hold: another layer's pool each call.
+// Attention: decoding over paged keys and values, prefill, the training forward and
+// backward over trees of segments, and writing and copying blocks. Keys and values of a
+// decoding step come from memory where those of all layers together are more than the
+// caches hold: another layer's pool each call.
 #include <fmt/format.h>
 
 #include <cmath>
@@ -13,8 +14,8 @@
 namespace orrery::bench {
 namespace {
 
-/// `samples` runs of `rows` tokens after a prompt of `prompt` tokens that they share (0: none), for each of
-/// `groups`.
+/// `samples` runs of `rows` tokens after a prompt of `prompt` tokens that they share
+/// (0: none), for each of `groups`.
 struct Groups {
   int64_t groups, prompt, samples, rows;
   int64_t sequences() const { return groups * samples; }
@@ -23,7 +24,8 @@ struct Groups {
 
 constexpr Groups kPrefill{1, 0, 1, 512}, kGroup{1, 60, 8, 128}, kPlain{1, 0, 8, 256};
 
-/// Segments of a batch and their block tables, a prompt's whole blocks being its samples' too.
+/// Segments of a batch and their block tables, a prompt's whole blocks being its
+/// samples' too.
 struct Paged {
   std::deque<std::vector<int32_t>> tables;
   std::vector<kernels::KvSegment> segments;
@@ -31,12 +33,13 @@ struct Paged {
 
   /// Grows a table to hold `tokens`.
   void grow(std::vector<int32_t>& table, int64_t tokens) {
-    while (static_cast<int64_t>(table.size()) * kernels::kKvBlock < tokens) table.push_back(blocks++);
+    while (static_cast<int64_t>(table.size()) * kernels::kKvBlock < tokens)
+      table.push_back(blocks++);
   }
 };
 
-/// One row a sequence, the last of `context` tokens. Blocks are taken as sequences that grow side by side
-/// take them.
+/// One row a sequence, the last of `context` tokens. Blocks are taken as sequences that
+/// grow side by side take them.
 Paged decode_batch(const Groups& groups, int64_t context) {
   Paged batch;
   for (int64_t g = 0; g < groups.groups; ++g) {
@@ -111,8 +114,8 @@ float scale_of(const ModelShape& model) {
 }
 
 /// `kv_tokens`: keys and values that are there, shared ones once.
-void run_forward(benchmark::State& state, const Machine& machine, const ModelShape& model, const Paged& batch,
-                 int64_t kv_tokens, bool cold, bool lse) {
+void run_forward(benchmark::State& state, const Machine& machine, const ModelShape& model,
+                 const Paged& batch, int64_t kv_tokens, bool cold, bool lse) {
   int64_t rows = 0;
   for (const kernels::KvSegment& s : batch.segments) rows += s.rows;
   Cost cost;
@@ -126,7 +129,8 @@ void run_forward(benchmark::State& state, const Machine& machine, const ModelSha
 
   const Context ctx = context_of(machine);
   const Pools pools(model, batch.blocks, copies);
-  const Buffer qkv = random_buffer(rows * model.qkv_size(), 1), out = random_buffer(rows * model.q_size(), 2);
+  const Buffer qkv = random_buffer(rows * model.qkv_size(), 1),
+               out = random_buffer(rows * model.q_size(), 2);
   const Buffer lse_memory = random_buffer(rows * model.heads, 3);
   const Mat<float> qkv_mat(qkv.span<float>().data(), rows, model.qkv_size());
   const Mat<float> out_mat(out.span<float>().data(), rows, model.q_size());
@@ -136,7 +140,8 @@ void run_forward(benchmark::State& state, const Machine& machine, const ModelSha
   measure(state, machine, cost, [&] {
     kernels::attention_forward(ctx, heads_at(out_mat, 0, model.heads, model.head_dim), lse_mat,
                                heads_at(qkv_mat, 0, model.heads, model.head_dim),
-                               pools.pools[turn++ % pools.pools.size()], batch.segments, scale_of(model));
+                               pools.pools[turn++ % pools.pools.size()], batch.segments,
+                               scale_of(model));
   });
 }
 
@@ -152,9 +157,11 @@ void run_backward(benchmark::State& state, const Machine& machine, const ModelSh
   const int64_t rows = groups.tokens();
   const Buffer qkv = random_buffer(rows * model.qkv_size(), 1),
                dqkv = random_buffer(rows * model.qkv_size(), 2);
-  const Buffer out = random_buffer(rows * model.q_size(), 3), dout = random_buffer(rows * model.q_size(), 4);
+  const Buffer out = random_buffer(rows * model.q_size(), 3),
+               dout = random_buffer(rows * model.q_size(), 4);
   const Buffer lse(Device{}, static_cast<size_t>(rows * model.heads) * sizeof(float));
-  std::fill(lse.span<float>().begin(), lse.span<float>().end(), 5.0f);  // as if after a hundred keys
+  std::fill(lse.span<float>().begin(), lse.span<float>().end(),
+            5.0f);  // as if after a hundred keys
   const auto part = [&](const Buffer& buffer, int64_t column, int64_t heads) {
     const Mat<float> all(buffer.span<float>().data(), rows, model.qkv_size());
     return heads_at(all, column, heads, model.head_dim);
@@ -171,11 +178,12 @@ void run_backward(benchmark::State& state, const Machine& machine, const ModelSh
   const Context ctx = context_of(machine);
   Arena arena;
   measure(state, machine, cost, [&] {
-    kernels::attention_backward(
-        ctx, part(dqkv, 0, model.heads), part(dqkv, k_at, model.kv_heads), part(dqkv, v_at, model.kv_heads),
-        whole(dout), whole(out), part(qkv, 0, model.heads), part(qkv, k_at, model.kv_heads),
-        part(qkv, v_at, model.kv_heads), Mat<const float>(lse.span<float>().data(), rows, model.heads),
-        segments, scale_of(model), arena);
+    kernels::attention_backward(ctx, part(dqkv, 0, model.heads), part(dqkv, k_at, model.kv_heads),
+                                part(dqkv, v_at, model.kv_heads), whole(dout), whole(out),
+                                part(qkv, 0, model.heads), part(qkv, k_at, model.kv_heads),
+                                part(qkv, v_at, model.kv_heads),
+                                Mat<const float>(lse.span<float>().data(), rows, model.heads),
+                                segments, scale_of(model), arena);
   });
 }
 
@@ -189,9 +197,10 @@ void run_kv_write(benchmark::State& state, const Machine& machine, const ModelSh
   const Mat<float> all(qkv.span<float>().data(), rows, model.qkv_size());
   const double bytes = as_bytes(rows * 2 * model.kv_size());
   measure(state, machine, {.read = bytes, .written = bytes}, [&] {
-    kernels::kv_write(ctx, pools.pools[0], heads_at(all, model.q_size(), model.kv_heads, model.head_dim),
-                      heads_at(all, model.q_size() + model.kv_size(), model.kv_heads, model.head_dim),
-                      batch.segments);
+    kernels::kv_write(
+        ctx, pools.pools[0], heads_at(all, model.q_size(), model.kv_heads, model.head_dim),
+        heads_at(all, model.q_size() + model.kv_size(), model.kv_heads, model.head_dim),
+        batch.segments);
   });
 }
 
@@ -205,15 +214,18 @@ void run_kv_copy(benchmark::State& state, const Machine& machine, const ModelSha
 }
 
 std::string describe(const Groups& groups) {
-  return groups.prompt > 0
-             ? fmt::format("{}x({}+{}x{})", groups.groups, groups.prompt, groups.samples, groups.rows)
-             : fmt::format("{}x{}", groups.sequences(), groups.rows);
+  return groups.prompt > 0 ? fmt::format("{}x({}+{}x{})", groups.groups, groups.prompt,
+                                         groups.samples, groups.rows)
+                           : fmt::format("{}x{}", groups.sequences(), groups.rows);
 }
 
-void add_decode(const Registry& registry, const ModelShape& model, const Groups& groups, int64_t context) {
-  std::string name = fmt::format("{}/attention_decode/B:{}/T:{}", model.name, groups.sequences(), context);
+void add_decode(const Registry& registry, const ModelShape& model, const Groups& groups,
+                int64_t context) {
+  std::string name =
+      fmt::format("{}/attention_decode/B:{}/T:{}", model.name, groups.sequences(), context);
   if (groups.prompt > 0) name += fmt::format("/groups:{}/shared:{}", groups.groups, groups.prompt);
-  const int64_t kv_tokens = groups.groups * groups.prompt + groups.sequences() * (context - groups.prompt);
+  const int64_t kv_tokens =
+      groups.groups * groups.prompt + groups.sequences() * (context - groups.prompt);
   registry.add(name, [=, &model](benchmark::State& state, const Machine& machine) {
     run_forward(state, machine, model, decode_batch(groups, context), kv_tokens, true, false);
   });
@@ -227,16 +239,18 @@ void add_attention_cases(const Registry& registry, const ModelShape& model) {
       add_decode(registry, model, {batch, 0, 1, 1}, context);
       const int64_t samples = batch == 128 ? 16 : 8;
       if (batch > 1)
-        add_decode(registry, model, {batch / samples, context == 160 ? 64 : 512, samples, 1}, context);
+        add_decode(registry, model, {batch / samples, context == 160 ? 64 : 512, samples, 1},
+                   context);
     }
   }
   for (const Groups& groups : {kPrefill, kGroup, kPlain}) {
     const bool training = groups.samples > 1;
-    registry.add(
-        fmt::format("{}/attention_forward{}/{}", model.name, training ? "_train" : "", describe(groups)),
-        [=, &model](benchmark::State& state, const Machine& machine) {
-          run_forward(state, machine, model, training_batch(groups), groups.tokens(), false, training);
-        });
+    registry.add(fmt::format("{}/attention_forward{}/{}", model.name, training ? "_train" : "",
+                             describe(groups)),
+                 [=, &model](benchmark::State& state, const Machine& machine) {
+                   run_forward(state, machine, model, training_batch(groups), groups.tokens(),
+                               false, training);
+                 });
     if (!training) continue;
     registry.add(fmt::format("{}/attention_backward/{}", model.name, describe(groups)),
                  [=, &model](benchmark::State& state, const Machine& machine) {
@@ -251,9 +265,10 @@ void add_attention_cases(const Registry& registry, const ModelShape& model) {
                [&model](benchmark::State& state, const Machine& machine) {
                  run_kv_write(state, machine, model, decode_batch({kDecodeRows, 0, 1, 1}, 160));
                });
-  registry.add(
-      fmt::format("{}/kv_copy", model.name),
-      [&model](benchmark::State& state, const Machine& machine) { run_kv_copy(state, machine, model); });
+  registry.add(fmt::format("{}/kv_copy", model.name),
+               [&model](benchmark::State& state, const Machine& machine) {
+                 run_kv_copy(state, machine, model);
+               });
 }
 
 }  // namespace orrery::bench

@@ -1,4 +1,5 @@
-// Ops on flat buffers of parameters and gradients: the optimizer, norms, and the ordered sum of shards.
+// Ops on flat buffers of parameters and gradients: the optimizer, norms, and the
+// ordered sum of shards.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -13,7 +14,8 @@
 namespace orrery::bench {
 namespace {
 
-// Enough to come from memory as a whole model does, without the memory of a whole model.
+// Enough to come from memory as a whole model does, without the memory of a whole
+// model.
 constexpr int64_t kMostElements = 16 << 20;
 constexpr int64_t kShards = 8;
 
@@ -56,7 +58,8 @@ void run_accumulate(benchmark::State& state, const Machine& machine, int64_t n) 
           [&] { kernels::accumulate(context_of(machine), y.span<float>(), x.span<float>()); });
 }
 
-/// What a rank that walks all shards adds to computing their gradients, which here is a write of each.
+/// What a rank that walks all shards adds to computing their gradients, which here is a
+/// write of each.
 void run_shard_tree(benchmark::State& state, const Machine& machine, int64_t n) {
   const Context ctx = context_of(machine);
   learners::ShardTree tree(Device{}, {0, n}, kShards);
@@ -71,7 +74,8 @@ void run_shard_tree(benchmark::State& state, const Machine& machine, int64_t n) 
       std::fill(buffer.at(begin), buffer.at(begin) + (end - begin), 1.0f);
     });
   };
-  measure(state, machine, cost, [&] { tree.sum(ctx, 0, fill, [](int64_t /*shard*/) { return false; }); });
+  measure(state, machine, cost,
+          [&] { tree.sum(ctx, 0, fill, [](int64_t /*shard*/) { return false; }); });
 }
 
 }  // namespace

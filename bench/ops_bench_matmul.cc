@@ -1,5 +1,6 @@
-// Matrix products of a layer and of the head, packing, and the bias's gradient. Weights of the forward come
-// from memory where one call's are less than what a model's layers hold together: another copy each call.
+// Matrix products of a layer and of the head, packing, and the bias's gradient. Weights
+// of the forward come from memory where one call's are less than what a model's layers
+// hold together: another copy each call.
 #include <fmt/format.h>
 
 #include "bench/ops_bench.h"
@@ -26,8 +27,8 @@ struct Weights {
     const Buffer plain = random_buffer(n * k, 2);
     for (int64_t i = 0; i < copies; ++i) {
       memory.emplace_back(Device{}, kernels::packed_weight_bytes(dtype, n, k));
-      packed.push_back(kernels::pack_weight(ctx, Mat<const float>(plain.span<float>().data(), n, k), dtype,
-                                            memory.back().data()));
+      packed.push_back(kernels::pack_weight(ctx, Mat<const float>(plain.span<float>().data(), n, k),
+                                            dtype, memory.back().data()));
     }
   }
 };
@@ -49,7 +50,8 @@ void run_product(benchmark::State& state, const Machine& machine, Op op, const M
     cost.written = as_bytes(n * k);
     cost.working_set = cost.read;
     measure(state, machine, cost, [&] {
-      kernels::matmul_backward_weight(ctx, Mat<float>(dw.span<float>().data(), n, k), y_mat, x_mat, arena);
+      kernels::matmul_backward_weight(ctx, Mat<float>(dw.span<float>().data(), n, k), y_mat, x_mat,
+                                      arena);
     });
     return;
   }
@@ -70,14 +72,16 @@ void run_product(benchmark::State& state, const Machine& machine, Op op, const M
   });
 }
 
-void run_pack(benchmark::State& state, const Machine& machine, const Product& product, DType dtype) {
+void run_pack(benchmark::State& state, const Machine& machine, const Product& product,
+              DType dtype) {
   const Context ctx = context_of(machine);
   const int64_t n = product.n, k = product.k;
   const Buffer plain = random_buffer(n * k, 1);
   const Buffer packed(Device{}, kernels::packed_weight_bytes(dtype, n, k));
   const Cost cost{.read = as_bytes(n * k), .written = static_cast<double>(packed.bytes())};
   measure(state, machine, cost, [&] {
-    kernels::pack_weight(ctx, Mat<const float>(plain.span<float>().data(), n, k), dtype, packed.data());
+    kernels::pack_weight(ctx, Mat<const float>(plain.span<float>().data(), n, k), dtype,
+                         packed.data());
   });
 }
 
@@ -102,11 +106,12 @@ void add_matmul_cases(const Registry& registry, const ModelShape& model) {
                               {"down", model.dim, model.ffn},
                               {"head", model.vocab, model.dim, true}};
   const auto add = [&](const char* op_name, Op op, const Product& product, int64_t m, DType dtype) {
-    registry.add(fmt::format("{}/{}{}/{}/M:{}/N:{}/K:{}", model.name, op_name,
-                             dtype == DType::kBF16 ? "_bf16" : "", product.name, m, product.n, product.k),
-                 [=, &model](benchmark::State& state, const Machine& machine) {
-                   run_product(state, machine, op, model, product, m, dtype);
-                 });
+    registry.add(
+        fmt::format("{}/{}{}/{}/M:{}/N:{}/K:{}", model.name, op_name,
+                    dtype == DType::kBF16 ? "_bf16" : "", product.name, m, product.n, product.k),
+        [=, &model](benchmark::State& state, const Machine& machine) {
+          run_product(state, machine, op, model, product, m, dtype);
+        });
   };
   for (const Product& product : products) {
     for (const int64_t m : {int64_t{1}, int64_t{8}, kDecodeRows, int64_t{512}}) {
@@ -118,9 +123,11 @@ void add_matmul_cases(const Registry& registry, const ModelShape& model) {
   }
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     for (const Product& product : {products[2], products[4]}) {
-      registry.add(
-          fmt::format("{}/pack_weight{}/{}", model.name, dtype == DType::kBF16 ? "_bf16" : "", product.name),
-          [=](benchmark::State& state, const Machine& machine) { run_pack(state, machine, product, dtype); });
+      registry.add(fmt::format("{}/pack_weight{}/{}", model.name,
+                               dtype == DType::kBF16 ? "_bf16" : "", product.name),
+                   [=](benchmark::State& state, const Machine& machine) {
+                     run_pack(state, machine, product, dtype);
+                   });
     }
   }
   registry.add(fmt::format("{}/bias_backward/T:{}", model.name, kGroupTokens),

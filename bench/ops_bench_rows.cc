@@ -1,6 +1,7 @@
-// Ops on rows of activations: norms, rotary positions, SwiGLU, residual addition, embedding. At
-// the rows of a decoding batch and of a group in training; operands are where the call before left them, as
-// they are in a step, where the op before has just written them.
+// Ops on rows of activations: norms, rotary positions, SwiGLU, residual addition,
+// embedding. At
+// the rows of a decoding batch and of a group in training; operands are where the call
+// before left them, as they are in a step, where the op before has just written them.
 #include <fmt/format.h>
 
 #include <numeric>
@@ -42,11 +43,11 @@ void run_rmsnorm_forward(benchmark::State& state, const Machine& machine, int64_
 
 void run_rmsnorm_residual(benchmark::State& state, const Machine& machine, int64_t t, int64_t d) {
   const Rows x(t, d, 1), delta(t, d, 2), h(t, d, 3), y(t, d, 4), weight(1, d, 5), rstd(1, t, 6);
-  const Cost cost =
-      cost_of(5, t * d, x.bytes() + delta.bytes() + weight.bytes(), h.bytes() + y.bytes() + rstd.bytes());
+  const Cost cost = cost_of(5, t * d, x.bytes() + delta.bytes() + weight.bytes(),
+                            h.bytes() + y.bytes() + rstd.bytes());
   measure(state, machine, cost, [&] {
-    kernels::rmsnorm_residual_forward(context_of(machine), h.mat, y.mat, rstd.memory.span<float>(), x.mat,
-                                      delta.mat, weight.memory.span<float>(), kEps);
+    kernels::rmsnorm_residual_forward(context_of(machine), h.mat, y.mat, rstd.memory.span<float>(),
+                                      x.mat, delta.mat, weight.memory.span<float>(), kEps);
   });
 }
 
@@ -56,8 +57,8 @@ void run_rmsnorm_backward(benchmark::State& state, const Machine& machine, int64
       cost_of(11, t * d, x.bytes() + dy.bytes() + dx.bytes() + 2 * weight.bytes() + rstd.bytes(),
               dx.bytes() + dweight.bytes(), x.bytes() + dy.bytes() + dx.bytes());
   measure(state, machine, cost, [&] {
-    kernels::rmsnorm_backward(context_of(machine), dx.mat, dweight.memory.span<float>(), dy.mat, x.mat,
-                              rstd.memory.span<float>(), weight.memory.span<float>());
+    kernels::rmsnorm_backward(context_of(machine), dx.mat, dweight.memory.span<float>(), dy.mat,
+                              x.mat, rstd.memory.span<float>(), weight.memory.span<float>());
   });
 }
 
@@ -66,17 +67,19 @@ Heads<float> as_heads(const Rows& rows, int64_t column, int64_t heads, int64_t h
 }
 
 /// The norm of queries and keys that Qwen3 has.
-void run_rmsnorm_heads(benchmark::State& state, const Machine& machine, const ModelShape& model, int64_t t,
-                       bool backward) {
+void run_rmsnorm_heads(benchmark::State& state, const Machine& machine, const ModelShape& model,
+                       int64_t t, bool backward) {
   const Rows x(t, model.q_size(), 1), y(t, model.q_size(), 2), rstd(t, model.heads, 3);
   const Rows weight(1, model.head_dim, 4), dweight(1, model.head_dim, 5);
-  const auto heads = [&](const Rows& rows) { return as_heads(rows, 0, model.heads, model.head_dim); };
+  const auto heads = [&](const Rows& rows) {
+    return as_heads(rows, 0, model.heads, model.head_dim);
+  };
   if (backward) {
     const Cost cost = cost_of(9, x.mat.size(), x.bytes() + y.bytes() + rstd.bytes(), y.bytes(),
                               x.bytes() + y.bytes() + rstd.bytes());
     measure(state, machine, cost, [&] {
-      kernels::rmsnorm_heads_backward(context_of(machine), heads(y), dweight.memory.span<float>(), heads(y),
-                                      heads(x), rstd.mat, weight.memory.span<float>());
+      kernels::rmsnorm_heads_backward(context_of(machine), heads(y), dweight.memory.span<float>(),
+                                      heads(y), heads(x), rstd.mat, weight.memory.span<float>());
     });
     return;
   }
@@ -115,9 +118,11 @@ void run_swiglu_forward(benchmark::State& state, const Machine& machine, int64_t
 
 void run_swiglu_backward(benchmark::State& state, const Machine& machine, int64_t t, int64_t f) {
   const Rows gate_up(t, 2 * f, 1), dout(t, f, 2), d_gate_up(t, 2 * f, 3);
-  const Cost cost = cost_of(kExpFlops + 10, t * f, gate_up.bytes() + dout.bytes(), d_gate_up.bytes());
-  measure(state, machine, cost,
-          [&] { kernels::swiglu_backward(context_of(machine), d_gate_up.mat, dout.mat, gate_up.mat); });
+  const Cost cost =
+      cost_of(kExpFlops + 10, t * f, gate_up.bytes() + dout.bytes(), d_gate_up.bytes());
+  measure(state, machine, cost, [&] {
+    kernels::swiglu_backward(context_of(machine), d_gate_up.mat, dout.mat, gate_up.mat);
+  });
 }
 
 void run_add(benchmark::State& state, const Machine& machine, int64_t t, int64_t d) {
@@ -126,9 +131,10 @@ void run_add(benchmark::State& state, const Machine& machine, int64_t t, int64_t
           [&] { kernels::add_forward(context_of(machine), out.mat, a.mat, b.mat); });
 }
 
-/// Other tokens each call, so that their rows come from wherever a table of this size lies.
-void run_embedding(benchmark::State& state, const Machine& machine, const ModelShape& model, int64_t t,
-                   bool backward) {
+/// Other tokens each call, so that their rows come from wherever a table of this size
+/// lies.
+void run_embedding(benchmark::State& state, const Machine& machine, const ModelShape& model,
+                   int64_t t, bool backward) {
   const Context ctx = context_of(machine);
   const Rows table(model.vocab, model.dim, 1), rows(t, model.dim, 2);
   const std::vector<int32_t> ids = random_ids(64 * t, model.vocab, 3);
@@ -156,27 +162,34 @@ void add_row_cases(const Registry& registry, const ModelShape& model) {
   };
   using State = benchmark::State;
   for (const int64_t t : {kDecodeRows, kGroupTokens}) {
-    add("rmsnorm_forward", t,
-        [&](State& s, const Machine& m, int64_t rows) { run_rmsnorm_forward(s, m, rows, model.dim); });
-    add("rmsnorm_residual_forward", t,
-        [&](State& s, const Machine& m, int64_t rows) { run_rmsnorm_residual(s, m, rows, model.dim); });
-    add("rmsnorm_heads_forward", t,
-        [&](State& s, const Machine& m, int64_t rows) { run_rmsnorm_heads(s, m, model, rows, false); });
+    add("rmsnorm_forward", t, [&](State& s, const Machine& m, int64_t rows) {
+      run_rmsnorm_forward(s, m, rows, model.dim);
+    });
+    add("rmsnorm_residual_forward", t, [&](State& s, const Machine& m, int64_t rows) {
+      run_rmsnorm_residual(s, m, rows, model.dim);
+    });
+    add("rmsnorm_heads_forward", t, [&](State& s, const Machine& m, int64_t rows) {
+      run_rmsnorm_heads(s, m, model, rows, false);
+    });
     add("rope_forward", t,
         [&](State& s, const Machine& m, int64_t rows) { run_rope(s, m, model, rows, false); });
-    add("swiglu_forward", t,
-        [&](State& s, const Machine& m, int64_t rows) { run_swiglu_forward(s, m, rows, model.ffn); });
+    add("swiglu_forward", t, [&](State& s, const Machine& m, int64_t rows) {
+      run_swiglu_forward(s, m, rows, model.ffn);
+    });
     add("embedding_forward", t,
         [&](State& s, const Machine& m, int64_t rows) { run_embedding(s, m, model, rows, false); });
   }
-  add("rmsnorm_backward", kGroupTokens,
-      [&](State& s, const Machine& m, int64_t rows) { run_rmsnorm_backward(s, m, rows, model.dim); });
-  add("rmsnorm_heads_backward", kGroupTokens,
-      [&](State& s, const Machine& m, int64_t rows) { run_rmsnorm_heads(s, m, model, rows, true); });
+  add("rmsnorm_backward", kGroupTokens, [&](State& s, const Machine& m, int64_t rows) {
+    run_rmsnorm_backward(s, m, rows, model.dim);
+  });
+  add("rmsnorm_heads_backward", kGroupTokens, [&](State& s, const Machine& m, int64_t rows) {
+    run_rmsnorm_heads(s, m, model, rows, true);
+  });
   add("rope_backward", kGroupTokens,
       [&](State& s, const Machine& m, int64_t rows) { run_rope(s, m, model, rows, true); });
-  add("swiglu_backward", kGroupTokens,
-      [&](State& s, const Machine& m, int64_t rows) { run_swiglu_backward(s, m, rows, model.ffn); });
+  add("swiglu_backward", kGroupTokens, [&](State& s, const Machine& m, int64_t rows) {
+    run_swiglu_backward(s, m, rows, model.ffn);
+  });
   add("embedding_backward", kGroupTokens,
       [&](State& s, const Machine& m, int64_t rows) { run_embedding(s, m, model, rows, true); });
   add("add_forward", kGroupTokens,

@@ -1,4 +1,5 @@
-// Ops on rows of logits: log-prob and entropy, sampling, and the LM head fused with them.
+// Ops on rows of logits: log-prob and entropy, sampling, and the LM head fused with
+// them.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -33,10 +34,11 @@ void run_logprob(benchmark::State& state, const Machine& machine, int64_t vocab,
   const std::vector<float> inv_temperature(r, 1.0f), dlogp(r, 1e-3f), dentropy(r, 1e-4f);
   std::vector<float> logprobs(r), entropies(r), lse(r);
   const double bytes = as_bytes(r * vocab);
-  const Cost cost{.flops = static_cast<double>(r * vocab) * (backward ? kLogprobBackFlops : kLogprobFlops),
-                  .read = bytes,
-                  .written = backward ? bytes : 0.0,
-                  .working_set = bytes};
+  const Cost cost{
+      .flops = static_cast<double>(r * vocab) * (backward ? kLogprobBackFlops : kLogprobFlops),
+      .read = bytes,
+      .written = backward ? bytes : 0.0,
+      .working_set = bytes};
   const auto forward = [&] {
     kernels::logprob_forward(ctx, logprobs, entropies, lse, mat, targets, inv_temperature);
   };
@@ -45,7 +47,8 @@ void run_logprob(benchmark::State& state, const Machine& machine, int64_t vocab,
     measure(state, machine, cost, forward);
     return;
   }
-  // Logits become gradients, then gradients of those: numbers of no meaning, but all finite.
+  // Logits become gradients, then gradients of those: numbers of no meaning, but all
+  // finite.
   measure(state, machine, cost, [&] {
     kernels::logprob_backward(ctx, mat, targets, lse, entropies, dlogp, dentropy, inv_temperature);
   });
@@ -60,18 +63,20 @@ void run_sampling(benchmark::State& state, const Machine& machine, int64_t vocab
   std::vector<float> uniform(r);
   for (size_t i = 0; i < uniform.size(); ++i) uniform[i] = (static_cast<float>(i) + 0.5f) / r;
   std::vector<int32_t> ids(r);
-  // The sum over the vocabulary needs every exponential; the largest ones only need comparisons.
+  // The sum over the vocabulary needs every exponential; the largest ones only need
+  // comparisons.
   const bool sums = how.temperature > 0 && how.top_k == 0 && how.min_p == 0;
   const Cost cost{.flops = static_cast<double>(r * vocab) * (sums ? kExpFlops + 3 : 1),
                   .read = as_bytes(r * vocab)};
   Arena arena;
   measure(state, machine, cost, [&] {
-    kernels::sample_forward(ctx, ids, Mat<const float>(logits.span<float>().data(), r, vocab), params,
-                            uniform, arena);
+    kernels::sample_forward(ctx, ids, Mat<const float>(logits.span<float>().data(), r, vocab),
+                            params, uniform, arena);
   });
 }
 
-void run_lm_head(benchmark::State& state, const Machine& machine, const ModelShape& model, bool backward) {
+void run_lm_head(benchmark::State& state, const Machine& machine, const ModelShape& model,
+                 bool backward) {
   const Context ctx = context_of(machine);
   constexpr int64_t r = kResponseTokens;
   const int64_t d = model.dim, vocab = model.vocab;
@@ -107,9 +112,9 @@ void run_lm_head(benchmark::State& state, const Machine& machine, const ModelSha
     std::fill(dentropy.begin(), dentropy.end(), 1e-4f);
   };
   measure(state, machine, cost, [&] {
-    kernels::lm_head_forward_backward(ctx, logprobs, entropies,
-                                      Mat<float>(dhidden.span<float>().data(), r, d),
-                                      Mat<float>(dw.span<float>().data(), vocab, d), rows, w, loss, arena);
+    kernels::lm_head_forward_backward(
+        ctx, logprobs, entropies, Mat<float>(dhidden.span<float>().data(), r, d),
+        Mat<float>(dw.span<float>().data(), vocab, d), rows, w, loss, arena);
   });
 }
 
@@ -117,13 +122,13 @@ void run_lm_head(benchmark::State& state, const Machine& machine, const ModelSha
 
 void add_vocabulary_cases(const Registry& registry, const ModelShape& model) {
   for (const bool backward : {false, true}) {
-    registry.add(
-        fmt::format("{}/logprob_{}/R:{}", model.name, backward ? "backward" : "forward", kDecodeRows),
-        [=, &model](benchmark::State& state, const Machine& machine) {
-          run_logprob(state, machine, model.vocab, backward);
-        });
-    registry.add(fmt::format("{}/lm_head_{}/R:{}", model.name, backward ? "forward_backward" : "logprob",
-                             kResponseTokens),
+    registry.add(fmt::format("{}/logprob_{}/R:{}", model.name, backward ? "backward" : "forward",
+                             kDecodeRows),
+                 [=, &model](benchmark::State& state, const Machine& machine) {
+                   run_logprob(state, machine, model.vocab, backward);
+                 });
+    registry.add(fmt::format("{}/lm_head_{}/R:{}", model.name,
+                             backward ? "forward_backward" : "logprob", kResponseTokens),
                  [=, &model](benchmark::State& state, const Machine& machine) {
                    run_lm_head(state, machine, model, backward);
                  });

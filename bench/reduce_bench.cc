@@ -1,11 +1,13 @@
-// The ordered reduction of a gradient (reduce-scatter in tree order, all-gather of the slices) beside MPI's
-// own all-reduce and its own reduce-scatter + all-gather, on the same buffers, in turns: on a shared machine
-// only the ratio of two runs next to each other says anything.
+// The ordered reduction of a gradient (reduce-scatter in tree order, all-gather of the
+// slices) beside MPI's own all-reduce and its own reduce-scatter + all-gather, on the
+// same buffers, in turns: on a shared machine only the ratio of two runs next to each
+// other says anything.
 //
 //   mpirun -n 4 --oversubscribe --bind-to none bench_reduce [--elements 860000,8000000] [--turns 15] [--json]
 //
-// Time of a turn is that of the slowest rank, after a barrier. Gradients are written anew before every turn.
-// The bytes are those a rank hands to others; a ring all-reduce's are 2 (n - 1) / n of the gradient.
+// Time of a turn is that of the slowest rank, after a barrier. Gradients are written
+// anew before every turn. The bytes are those a rank hands to others; a ring
+// all-reduce's are 2 (n - 1) / n of the gradient.
 #include <mpi.h>
 
 #include <CLI/CLI.hpp>
@@ -33,7 +35,8 @@ struct Options {
   bool json = false;
 };
 
-/// One gradient on this rank, and the ways to add it up. Each leaves the whole sum in `gradient`.
+/// One gradient on this rank, and the ways to add it up. Each leaves the whole sum in
+/// `gradient`.
 class Gradient {
  public:
   Gradient(comm::Communicator& comm, int64_t elements, int threads)
@@ -73,9 +76,10 @@ class Gradient {
                   MPI_COMM_WORLD);
   }
   void mpi_reduce_scatter() {
-    MPI_Reduce_scatter(values().data(), slice_.data(), counts_.data(), MPI_FLOAT, MPI_SUM, MPI_COMM_WORLD);
-    MPI_Allgatherv(slice_.data(), counts_[static_cast<size_t>(comm_.rank())], MPI_FLOAT, values().data(),
-                   counts_.data(), begins_.data(), MPI_FLOAT, MPI_COMM_WORLD);
+    MPI_Reduce_scatter(values().data(), slice_.data(), counts_.data(), MPI_FLOAT, MPI_SUM,
+                       MPI_COMM_WORLD);
+    MPI_Allgatherv(slice_.data(), counts_[static_cast<size_t>(comm_.rank())], MPI_FLOAT,
+                   values().data(), counts_.data(), begins_.data(), MPI_FLOAT, MPI_COMM_WORLD);
   }
 
   std::span<float> values() const { return gradient_.span<float>(); }
@@ -166,14 +170,14 @@ nlohmann::json measure(comm::Communicator& comm, int64_t elements, const Options
 
 void print(const nlohmann::json& r) {
   std::printf(
-      "%9.2fM elements, %d ranks: ordered %8.2f ms (its reduce-scatter %8.2f), MPI_Allreduce %8.2f ms (ratio "
-      "%.2f), MPI_Reduce_scatter + Allgatherv %8.2f ms (ratio %.2f); a rank sends %.1f MB, in a ring %.1f "
-      "MB\n",
+      "%9.2fM elements, %d ranks: ordered %8.2f ms (its reduce-scatter %8.2f), "
+      "MPI_Allreduce %8.2f ms (ratio %.2f), MPI_Reduce_scatter + Allgatherv %8.2f ms (ratio %.2f); "
+      "a rank sends %.1f MB, in a ring %.1f MB\n",
       r["elements"].get<double>() * 1e-6, r["ranks"].get<int>(), r["ordered_ms"].get<double>(),
       r["ordered_reduce_scatter_ms"].get<double>(), r["mpi_allreduce_ms"].get<double>(),
       r["ordered_over_allreduce"].get<double>(), r["mpi_reduce_scatter_allgather_ms"].get<double>(),
-      r["ordered_over_reduce_scatter_allgather"].get<double>(), r["sent_by_a_rank_mb"].get<double>(),
-      r["sent_in_a_ring_mb"].get<double>());
+      r["ordered_over_reduce_scatter_allgather"].get<double>(),
+      r["sent_by_a_rank_mb"].get<double>(), r["sent_in_a_ring_mb"].get<double>());
   std::fflush(stdout);
 }
 
@@ -183,7 +187,8 @@ int run(int argc, char** argv) {
   app.add_option("--elements", options.elements, "floats of the gradient, a list")
       ->delimiter(',')
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 30));
-  app.add_option("--turns", options.turns, "of each way")->check(CLI::Range(int64_t{1}, int64_t{100000}));
+  app.add_option("--turns", options.turns, "of each way")
+      ->check(CLI::Range(int64_t{1}, int64_t{100000}));
   app.add_option("--threads", options.threads, "of each rank's sum")->check(CLI::Range(1, 256));
   app.add_flag("--json", options.json, "one JSON array instead of lines");
   CLI11_PARSE(app, argc, argv);

@@ -1,4 +1,5 @@
-// What benchmarks that compare two implementations in turns share: clocks, medians and main().
+// What benchmarks that compare two implementations in turns share: clocks, medians and
+// main().
 #pragma once
 
 #include <algorithm>
@@ -21,8 +22,8 @@ inline void take_cpu_target() {
   if (const char* target = std::getenv("ORRERY_CPU_TARGET")) kernels::set_cpu_target(target);
 }
 
-/// Seconds. Time of one thread's work is its CPU time, so that neighbours who take turns on the CPU do not
-/// count; of several threads', wall-clock time.
+/// Seconds. Time of one thread's work is its CPU time, so that neighbours who take
+/// turns on the CPU do not count; of several threads', wall-clock time.
 inline double now(int threads) {
   timespec time{};
   clock_gettime(threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC, &time);
@@ -36,9 +37,9 @@ double seconds(int threads, Run&& run, int64_t calls) {
   return (now(threads) - start) / static_cast<double>(calls);
 }
 
-/// As seconds(), after a turn that another team of threads had: libgomp's members (oneDNN's) spin for
-/// milliseconds after their last loop, on the CPUs that this turn needs. They sleep, and an untimed call
-/// wakes this team.
+/// As seconds(), after a turn that another team of threads had: libgomp's members
+/// (oneDNN's) spin for milliseconds after their last loop, on the CPUs that this turn
+/// needs. They sleep, and an untimed call wakes this team.
 template <class Run>
 double seconds_of_turn(int threads, Run&& run, int64_t calls) {
   if (threads > 1) {

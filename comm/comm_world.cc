@@ -17,7 +17,8 @@ namespace {
 
 using mpi::check;
 
-/// An error that every rank meets (a bad config) is printed by the lowest rank, which then ends the others.
+/// An error that every rank meets (a bad config) is printed by the lowest rank, which
+/// then ends the others.
 constexpr auto kAbortStagger = std::chrono::milliseconds(150);
 
 constexpr unsigned kAbortSeconds = 15;
@@ -28,12 +29,13 @@ bool started_by_mpi() {
   for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMI_RANK", "PMIX_RANK"}) {
     if (std::getenv(name) != nullptr) return true;
   }
-  // Without a start-up protocol every task would take itself for the whole job and they would share one run
-  // folder.
+  // Without a start-up protocol every task would take itself for the whole job and they
+  // would share one run folder.
   const char* tasks = std::getenv("SLURM_STEP_NUM_TASKS");
   if (tasks != nullptr && std::atoi(tasks) > 1) {
     fail_usage(
-        "srun started {} tasks without MPI's start-up: use srun --mpi=pmix, or mpirun inside the allocation",
+        "srun started {} tasks without MPI's start-up: "
+        "use srun --mpi=pmix, or mpirun inside the allocation",
         tasks);
   }
   return false;
@@ -46,15 +48,16 @@ CommWorld::CommWorld() {
     world_ = make_local_communicator();
     return;
   }
-  // Read by Open MPI when it starts; what the user set wins. Ranks often share cores, so waiting must yield;
-  // reward workers are forked before they touch anything of MPI's, so its warning about fork is noise.
+  // Read by Open MPI when it starts; what the user set wins. Ranks often share cores,
+  // so waiting must yield; reward workers are forked before they touch anything of
+  // MPI's, so its warning about fork is noise.
   setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
   setenv("OMPI_MCA_mpi_warn_on_fork", "0", 0);
   int provided = MPI_THREAD_SINGLE;
   if (MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided) != MPI_SUCCESS) {
     fail(
-        "MPI could not start; run the same command with mpirun -n 1 hostname to see whether MPI works on "
-        "this host");
+        "MPI could not start; run the same command with mpirun -n 1 hostname to see whether MPI "
+        "works on this host");
   }
   mpi_ = true;
   check(MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler", 0);
@@ -63,8 +66,8 @@ CommWorld::CommWorld() {
   check(MPI_Comm_rank(MPI_COMM_WORLD, &rank), "MPI_Comm_rank", 0);
   if (provided < MPI_THREAD_MULTIPLE) {
     fail(
-        "this MPI gives thread level {} but MPI_THREAD_MULTIPLE ({}) is needed: use an MPI built with thread "
-        "support",
+        "this MPI gives thread level {} but MPI_THREAD_MULTIPLE ({}) is needed: "
+        "use an MPI built with thread support",
         provided, MPI_THREAD_MULTIPLE);
   }
   MPI_Comm ours = MPI_COMM_NULL;
@@ -80,7 +83,8 @@ CommWorld::CommWorld() {
 CommWorld::~CommWorld() {
   if (mpi_ && std::uncaught_exceptions() > 0) {
     // MPI_Finalize would wait for ranks that wait for us.
-    std::fputs("orrery: error: a rank leaves the job because of an error; ending all ranks\n", stderr);
+    std::fputs("orrery: error: a rank leaves the job because of an error; ending all ranks\n",
+               stderr);
     abort(kExitFailure);
   }
   world_.reset();
@@ -88,8 +92,8 @@ CommWorld::~CommWorld() {
 }
 
 void CommWorld::abort(int exit_code, const std::string& line) {
-  // The other ranks' end reaches this one as SIGTERM: it must not be caught and answered with a second
-  // message.
+  // The other ranks' end reaches this one as SIGTERM: it must not be caught and
+  // answered with a second message.
   std::signal(SIGTERM, SIG_DFL);
   std::this_thread::sleep_for(kAbortStagger * std::min(world_->rank(), 8));
   std::fprintf(stderr, "%s\n", line.c_str());
@@ -97,7 +101,8 @@ void CommWorld::abort(int exit_code, const std::string& line) {
 }
 
 void CommWorld::abort(int exit_code) {
-  if (mpi_) alarm(kAbortSeconds);  // ends this rank, and so the job, should output or MPI itself be stuck
+  if (mpi_)
+    alarm(kAbortSeconds);  // ends this rank, and so the job, should output or MPI itself be stuck
   spdlog::default_logger()->flush();
   std::fflush(nullptr);
   if (mpi_) MPI_Abort(MPI_COMM_WORLD, exit_code);

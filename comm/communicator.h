@@ -1,7 +1,8 @@
-// Ranks talking to each other. One interface over a single process, MPI, and later NCCL. Collectives are
-// called by all ranks of a communicator in the same order. Every MPI return code is checked; a failure throws
-// Error naming the operation and the peer. Buffers are memory of the communicator's device. Any size: data
-// beyond MPI's 32-bit counts goes in pieces. A rank that waits leaves its core to others. Thread-safety:
+// Ranks talking to each other. One interface over a single process, MPI, and later
+// NCCL. Collectives are called by all ranks of a communicator in the same order. Every
+// MPI return code is checked; a failure throws Error naming the operation and the peer.
+// Buffers are memory of the communicator's device. Any size: data beyond MPI's 32-bit
+// counts goes in pieces. A rank that waits leaves its core to others. Thread-safety:
 // collectives from one thread at a time; messages from any, beside a collective.
 #pragma once
 
@@ -31,22 +32,24 @@ class Communicator {
   virtual void all_reduce_sum(std::span<float> data) = 0;
   virtual void all_reduce_sum(std::span<double> data) = 0;
   virtual void all_reduce_max(std::span<double> data) = 0;
-  /// In place: owned[r] are the elements of `all` that rank r contributes, the same lists on every rank,
-  /// which do not overlap.
+  /// In place: owned[r] are the elements of `all` that rank r contributes, the same
+  /// lists on every rank, which do not overlap.
   virtual void all_gather(std::span<float> all, std::span<const std::vector<Extent>> owned) = 0;
 
-  /// Takes elements [begin, begin + count) of `send` as each rank p sent them: parts[p], valid until it
-  /// returns.
-  using PieceSink = std::function<void(int64_t begin, int64_t count, std::span<const float* const> parts)>;
+  /// Takes elements [begin, begin + count) of `send` as each rank p sent them:
+  /// parts[p], valid until it returns.
+  using PieceSink =
+      std::function<void(int64_t begin, int64_t count, std::span<const float* const> parts)>;
 
-  /// An exchange that goes on beside its rank's other work, for one thread. Between creation and finish() no
-  /// other collective of the communicator may be called. An exchange that is not finished is given up, and
-  /// with it the job.
+  /// An exchange that goes on beside its rank's other work, for one thread. Between
+  /// creation and finish() no other collective of the communicator may be called. An
+  /// exchange that is not finished is given up, and with it the job.
   class AllToAll {
    public:
     virtual ~AllToAll() = default;
-    /// send[offsets[p] .. offsets[p + 1]) goes to every rank p. All ranks add the same offsets (size() + 1)
-    /// in the same order, each when it likes. Sends begin; what they read must stay until finish() returns.
+    /// send[offsets[p] .. offsets[p + 1]) goes to every rank p. All ranks add the same
+    /// offsets (size() + 1) in the same order, each when it likes. Sends begin; what
+    /// they read must stay until finish() returns.
     virtual void add(std::span<const int64_t> offsets) = 0;
     /// Moves what can be moved, calling the sink; never waits.
     virtual void advance() = 0;
@@ -55,17 +58,19 @@ class Communicator {
   };
   struct AllToAllBuffers {
     std::span<const float> send;
-    int64_t piece = 0;         ///< elements of each rank that the sink takes at a time, at most
-    std::span<float> scratch;  ///< at least 2 * size() * piece; more lets more arrive between two advance()
+    int64_t piece = 0;  ///< elements of each rank that the sink takes at a time, at most
+    std::span<float>
+        scratch;  ///< at least 2 * size() * piece; more lets more arrive between two advance()
   };
-  /// What comes for this rank goes to `sink` in the order in which it was added. The sink may write what this
-  /// rank owns (offsets[rank()] .. offsets[rank() + 1]): nobody is sent that.
+  /// What comes for this rank goes to `sink` in the order in which it was added. The
+  /// sink may write what this rank owns (offsets[rank()] .. offsets[rank() + 1]):
+  /// nobody is sent that.
   virtual std::unique_ptr<AllToAll> all_to_all(const AllToAllBuffers& buffers, PieceSink sink) = 0;
   /// Bytes of every rank, in rank order, on every rank.
   virtual std::vector<std::string> all_gather_bytes(const std::string& mine) = 0;
 
-  /// Point to point, for control messages. send copies; receive blocks; try_receive returns nothing when no
-  /// message waits.
+  /// Point to point, for control messages. send copies; receive blocks; try_receive
+  /// returns nothing when no message waits.
   struct Message {
     int source = 0;
     int tag = 0;
@@ -76,30 +81,33 @@ class Communicator {
   virtual Message receive(int source, int tag) = 0;
   virtual std::optional<Message> try_receive(int source, int tag) = 0;
 
-  /// What this rank waits in at the moment: on this communicator, on what it was split from, or on what was
-  /// split from it. For other threads to look at.
+  /// What this rank waits in at the moment: on this communicator, on what it was split
+  /// from, or on what was split from it. For other threads to look at.
   struct Waiting {
     const char* operation = nullptr;  ///< null: it does not wait
     double seconds = 0;
   };
   virtual Waiting waiting() const { return {}; }
 
-  /// Ranks with equal color form a new communicator, ordered by rank here. color < 0: none (null).
+  /// Ranks with equal color form a new communicator, ordered by rank here. color < 0:
+  /// none (null).
   virtual std::unique_ptr<Communicator> split(int color) = 0;
 
-  /// Collective. The same ranks once more, for another thread of each: its collectives run beside this
-  /// one's, and its waiting() is its own.
+  /// Collective. The same ranks once more, for another thread of each: its collectives
+  /// run beside this one's, and its waiting() is its own.
   virtual std::unique_ptr<Communicator> duplicate() = 0;
 };
 
 /// One rank, no library.
 std::unique_ptr<Communicator> make_local_communicator();
 
-/// Initialises MPI (MPI_THREAD_MULTIPLE; an MPI without it is an Error) when started by mpirun/srun (by
-/// environment), else stays local and never pays for MPI_Init. Finalises on destruction, after every other
-/// communicator is gone. Catch errors inside its scope and call abort(): finalising would wait for ranks that
-/// wait for this one. abort(): ends every rank at once with this exit code; its caller has already printed
-/// the error, or gives its line, which is then printed by the lowest of the ranks that fail together.
+/// Initialises MPI (MPI_THREAD_MULTIPLE; an MPI without it is an Error) when started by
+/// mpirun/srun (by environment), else stays local and never pays for MPI_Init.
+/// Finalises on destruction, after every other communicator is gone. Catch errors
+/// inside its scope and call abort(): finalising would wait for ranks that wait for
+/// this one. abort(): ends every rank at once with this exit code; its caller has
+/// already printed the error, or gives its line, which is then printed by the lowest of
+/// the ranks that fail together.
 class CommWorld {
  public:
   CommWorld();

@@ -1,4 +1,5 @@
-// A world of one rank: collectives copy or do nothing, messages to oneself wait in a queue.
+// A world of one rank: collectives copy or do nothing, messages to oneself wait in a
+// queue.
 #include <algorithm>
 #include <deque>
 #include <mutex>
@@ -68,8 +69,9 @@ class LocalCommunicator final : public Communicator {
   std::optional<Message> try_receive(int source, int tag) override {
     if (source != kAnySource) check_peer(source, "receive");
     const std::lock_guard lock(mutex_);
-    const auto found = std::find_if(waiting_.begin(), waiting_.end(),
-                                    [&](const Message& m) { return tag == kAnyTag || m.tag == tag; });
+    const auto found = std::find_if(waiting_.begin(), waiting_.end(), [&](const Message& m) {
+      return tag == kAnyTag || m.tag == tag;
+    });
     if (found == waiting_.end()) return std::nullopt;
     Message message = std::move(*found);
     waiting_.erase(found);
@@ -92,6 +94,8 @@ class LocalCommunicator final : public Communicator {
 
 }  // namespace
 
-std::unique_ptr<Communicator> make_local_communicator() { return std::make_unique<LocalCommunicator>(); }
+std::unique_ptr<Communicator> make_local_communicator() {
+  return std::make_unique<LocalCommunicator>();
+}
 
 }  // namespace orrery::comm

@@ -35,12 +35,14 @@ constexpr std::array<uint32_t, 256> make_crc_table() {
 uint32_t crc32(std::string_view bytes) {
   static constexpr std::array<uint32_t, 256> kTable = make_crc_table();
   uint32_t crc = 0xFFFFFFFFu;
-  for (const char c : bytes) crc = (crc >> 8) ^ kTable[(crc ^ static_cast<unsigned char>(c)) & 0xFFu];
+  for (const char c : bytes)
+    crc = (crc >> 8) ^ kTable[(crc ^ static_cast<unsigned char>(c)) & 0xFFu];
   return ~crc;
 }
 
 std::optional<MessageKind> kind_of_tag(int tag) {
-  if (tag < static_cast<int>(MessageKind::kLeaseRequest) || tag > static_cast<int>(MessageKind::kRankStatus))
+  if (tag < static_cast<int>(MessageKind::kLeaseRequest) ||
+      tag > static_cast<int>(MessageKind::kRankStatus))
     return {};
   return static_cast<MessageKind>(tag);
 }
@@ -49,26 +51,33 @@ std::optional<MessageKind> kind_of_tag(int tag) {
 Letter verify(int receiver, Communicator::Message&& message) {
   const std::optional<MessageKind> kind = kind_of_tag(message.tag);
   if (!kind) {
-    fail("rank {} got a message with unknown tag {} from rank {}: all ranks must run the same orrery",
-         receiver, message.tag, message.source);
+    fail(
+        "rank {} got a message with unknown tag {} from rank {}: "
+        "all ranks must run the same orrery",
+        receiver, message.tag, message.source);
   }
   const auto damaged = [&](const std::string& how) {
-    fail("rank {} got a damaged {} message from rank {}: {}; check the memory and network of both hosts",
-         receiver, message_name(*kind), message.source, how);
+    fail(
+        "rank {} got a damaged {} message from rank {}: {}; "
+        "check the memory and network of both hosts",
+        receiver, message_name(*kind), message.source, how);
   };
   LetterHeader header{};
   if (message.bytes.size() < sizeof header) {
-    damaged(fmt::format("{} bytes are fewer than its header's {}", message.bytes.size(), sizeof header));
+    damaged(fmt::format("{} bytes are fewer than its header's {}", message.bytes.size(),
+                        sizeof header));
   }
   std::memcpy(&header, message.bytes.data(), sizeof header);
-  if (header.magic != kMagic || header.reserved != 0) damaged("it does not begin as a message does");
+  if (header.magic != kMagic || header.reserved != 0)
+    damaged("it does not begin as a message does");
   if (header.kind != static_cast<uint32_t>(*kind))
     damaged(fmt::format("its header says kind {}", header.kind));
   const uint64_t came = message.bytes.size() - sizeof header;
   if (header.bytes != came) damaged(fmt::format("{} bytes came of {}", came, header.bytes));
   message.bytes.erase(0, sizeof header);
   const uint32_t crc = crc32(message.bytes);
-  if (crc != header.crc) damaged(fmt::format("CRC-32 is {:08x} instead of {:08x}", crc, header.crc));
+  if (crc != header.crc)
+    damaged(fmt::format("CRC-32 is {:08x} instead of {:08x}", crc, header.crc));
   Letter letter;
   letter.source = message.source;
   letter.kind = *kind;
@@ -113,18 +122,21 @@ void Letter::open_into(MessageKind expected, google::protobuf::MessageLite& mess
   }
   if (payload.size() > static_cast<size_t>(std::numeric_limits<int>::max()) ||
       !message.ParseFromArray(payload.data(), static_cast<int>(payload.size()))) {
-    fail("a {} message from rank {} ({} bytes) cannot be parsed: all ranks must run the same orrery",
-         message_name(kind), source, payload.size());
+    fail(
+        "a {} message from rank {} ({} bytes) cannot be parsed: all ranks must run the same orrery",
+        message_name(kind), source, payload.size());
   }
 }
 
 std::string detail::seal(MessageKind kind, const google::protobuf::MessageLite& message) {
   const size_t size = message.ByteSizeLong();
   if (size > static_cast<size_t>(std::numeric_limits<int>::max())) {
-    fail("a {} message has {} bytes, more than Protobuf's 2 GiB: send it in parts", message_name(kind), size);
+    fail("a {} message has {} bytes, more than Protobuf's 2 GiB: send it in parts",
+         message_name(kind), size);
   }
   std::string bytes(sizeof(LetterHeader), '\0');
-  ORRERY_CHECK(message.AppendToString(&bytes), "a {} message cannot be serialised", message_name(kind));
+  ORRERY_CHECK(message.AppendToString(&bytes), "a {} message cannot be serialised",
+               message_name(kind));
   LetterHeader header{};
   header.magic = kMagic;
   header.kind = static_cast<uint32_t>(kind);
@@ -139,7 +151,8 @@ Letter detail::unseal(MessageKind kind, int receiver, int source, std::string by
   return verify(receiver, {source, static_cast<int>(kind), std::move(bytes)});
 }
 
-void Mailbox::send_message(int destination, MessageKind kind, const google::protobuf::MessageLite& message) {
+void Mailbox::send_message(int destination, MessageKind kind,
+                           const google::protobuf::MessageLite& message) {
   comm_.send(destination, static_cast<int>(kind), detail::seal(kind, message));
 }
 

@@ -1,7 +1,8 @@
-// Typed messages between ranks: Protobuf over Communicator's point-to-point. Every message carries its kind,
-// length and CRC-32; a damaged or foreign one is an Error naming sender and kind, never a half-parsed record.
-// Messages of one kind between two ranks arrive in the order sent. Thread-safety is the communicator's.
-// Limit: 2 GiB - 1 a message, which is Protobuf's; send large batches in parts.
+// Typed messages between ranks: Protobuf over Communicator's point-to-point. Every
+// message carries its kind, length and CRC-32; a damaged or foreign one is an Error
+// naming sender and kind, never a half-parsed record. Messages of one kind between two
+// ranks arrive in the order sent. Thread-safety is the communicator's. Limit: 2 GiB - 1
+// a message, which is Protobuf's; send large batches in parts.
 #pragma once
 
 #include <optional>
@@ -14,7 +15,8 @@
 
 namespace orrery::comm {
 
-/// Its value is the tag on the communicator, so a mailbox may share one with other users of small tags.
+/// Its value is the tag on the communicator, so a mailbox may share one with other
+/// users of small tags.
 enum class MessageKind : int {
   kLeaseRequest = 1001,
   kLease = 1002,
@@ -72,7 +74,8 @@ std::string seal(MessageKind kind, const google::protobuf::MessageLite& message)
 Letter unseal(MessageKind kind, int receiver, int source, std::string bytes);
 }  // namespace detail
 
-/// The bytes of a message as a mailbox sends them, for those that travel by a collective.
+/// The bytes of a message as a mailbox sends them, for those that travel by a
+/// collective.
 template <class M>
 std::string seal(const M& message) {
   return detail::seal(KindOf<M>::kValue, message);
@@ -95,7 +98,8 @@ class Mailbox {
     send_message(destination, KindOf<M>::kValue, message);
   }
 
-  /// Waits for a message of this type (source: kAnySource or a rank). `from` receives the sender.
+  /// Waits for a message of this type (source: kAnySource or a rank). `from` receives
+  /// the sender.
   template <class M>
   M receive(int source = Communicator::kAnySource, int* from = nullptr) {
     const Letter letter = receive_letter(source, KindOf<M>::kValue);
@@ -112,13 +116,14 @@ class Mailbox {
     return letter->open<M>();
   }
 
-  /// As above for any kind: look at Letter::kind, then open<M>(). Every message on the communicator must be a
-  /// mailbox's.
+  /// As above for any kind: look at Letter::kind, then open<M>(). Every message on the
+  /// communicator must be a mailbox's.
   Letter receive_any(int source = Communicator::kAnySource);
   std::optional<Letter> try_receive_any(int source = Communicator::kAnySource);
 
  private:
-  void send_message(int destination, MessageKind kind, const google::protobuf::MessageLite& message);
+  void send_message(int destination, MessageKind kind,
+                    const google::protobuf::MessageLite& message);
   Letter receive_letter(int source, MessageKind kind);
   std::optional<Letter> try_receive_letter(int source, MessageKind kind);
 

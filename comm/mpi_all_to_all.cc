@@ -11,8 +11,8 @@ namespace {
 
 constexpr const char* kOperation = "all_to_all";
 
-/// Pieces on their way while this rank only waits: one is summed while the next one comes, and both stay in
-/// the cache.
+/// Pieces on their way while this rank only waits: one is summed while the next one
+/// comes, and both stay in the cache.
 constexpr size_t kPiecesWhenWaiting = 2;
 
 }  // namespace
@@ -26,15 +26,18 @@ MpiAllToAll::MpiAllToAll(MPI_Comm comm, int rank, int size, std::shared_ptr<Wait
       buffers_(buffers),
       sink_(std::move(sink)),
       sends_(comm, rank) {
-  ORRERY_CHECK(buffers.piece > 0 && static_cast<size_t>(2 * size * buffers.piece) <= buffers.scratch.size(),
-               "all_to_all: {} elements of scratch for pieces of {}", buffers.scratch.size(), buffers.piece);
-  for (size_t slot = buffers.scratch.size() / static_cast<size_t>(size * buffers.piece); slot > 0; --slot)
+  ORRERY_CHECK(
+      buffers.piece > 0 && static_cast<size_t>(2 * size * buffers.piece) <= buffers.scratch.size(),
+      "all_to_all: {} elements of scratch for pieces of {}", buffers.scratch.size(), buffers.piece);
+  for (size_t slot = buffers.scratch.size() / static_cast<size_t>(size * buffers.piece); slot > 0;
+       --slot)
     free_slots_.push_back(slot - 1);
 }
 
 void MpiAllToAll::add(std::span<const int64_t> offsets) {
   check_offsets(offsets, size_, buffers_.send.size());
-  record_event("{} of {} ranks: elements {} to {}", kOperation, size_, offsets.front(), offsets.back());
+  record_event("{} of {} ranks: elements {} to {}", kOperation, size_, offsets.front(),
+               offsets.back());
   const auto cut = [&](int owner, auto&& body) {
     const Extent all{offsets[static_cast<size_t>(owner)], offsets[static_cast<size_t>(owner) + 1]};
     for (int64_t at = all.begin; at < all.end; at += buffers_.piece)
@@ -58,7 +61,8 @@ void MpiAllToAll::post(size_t most) {
     Round& round = posted_.back();
     for (int step = 1; step < size_; ++step) {
       const int from = (rank_ - step + size_) % size_;
-      const std::span<float> into(place(round.slot, from), static_cast<size_t>(round.extent.size()));
+      const std::span<float> into(place(round.slot, from),
+                                  static_cast<size_t>(round.extent.size()));
       round.receives.receive(from, std::as_writable_bytes(into), kOperation);
     }
   }
@@ -89,7 +93,8 @@ void MpiAllToAll::finish() {
     }
     post(kPiecesWhenWaiting);
   }
-  sends_.finish(kOperation);  // the others have sent everything, so they are about to take what is left
+  sends_.finish(
+      kOperation);  // the others have sent everything, so they are about to take what is left
 }
 
 }  // namespace orrery::comm::mpi

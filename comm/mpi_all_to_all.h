@@ -1,6 +1,7 @@
-// The communicator's all-to-all beside other work, over MPI: point-to-point transfers in pieces, with a
-// window of receives posted, which are moved on whenever advance() is called (MPI does little outside its
-// calls; where the network card fetches data by itself, it does so meanwhile).
+// The communicator's all-to-all beside other work, over MPI: point-to-point transfers
+// in pieces, with a window of receives posted, which are moved on whenever advance() is
+// called (MPI does little outside its calls; where the network card fetches data by
+// itself, it does so meanwhile).
 #pragma once
 
 #include <cstdint>
@@ -44,7 +45,8 @@ class MpiAllToAll final : public Communicator::AllToAll {
   Transfers sends_;
   std::deque<Extent> expected_;  // not yet posted
   std::deque<Round> posted_;
-  std::vector<size_t> free_slots_;  // the last one used is the first one used again: the cache holds it
+  std::vector<size_t>
+      free_slots_;  // the last one used is the first one used again: the cache holds it
 };
 
 }  // namespace orrery::comm::mpi

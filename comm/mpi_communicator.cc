@@ -20,8 +20,8 @@
 namespace orrery::comm::mpi {
 namespace {
 
-/// A message on the wire: this header, then the bytes; the parts after the first kChunkBytes follow as
-/// messages of the same tag.
+/// A message on the wire: this header, then the bytes; the parts after the first
+/// kChunkBytes follow as messages of the same tag.
 struct WireHeader {
   uint64_t total_bytes;
 };
@@ -35,7 +35,8 @@ class MpiCommunicator final : public Communicator {
     check(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank", 0);
     check(MPI_Comm_size(comm_, &size_), "MPI_Comm_size", rank_);
     check(MPI_Comm_dup(comm_, &message_comm_), "MPI_Comm_dup", rank_);
-    check(MPI_Comm_set_errhandler(message_comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler", rank_);
+    check(MPI_Comm_set_errhandler(message_comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler",
+          rank_);
   }
   MpiCommunicator(const MpiCommunicator&) = delete;
   MpiCommunicator& operator=(const MpiCommunicator&) = delete;
@@ -102,8 +103,8 @@ class MpiCommunicator final : public Communicator {
     const WaitState::Scope moving = arrive("all_gather_bytes");
     std::vector<uint64_t> sizes(static_cast<size_t>(size_));
     const uint64_t own_size = mine.size();
-    check(MPI_Allgather(&own_size, 1, MPI_UINT64_T, sizes.data(), 1, MPI_UINT64_T, comm_), "MPI_Allgather",
-          rank_);
+    check(MPI_Allgather(&own_size, 1, MPI_UINT64_T, sizes.data(), 1, MPI_UINT64_T, comm_),
+          "MPI_Allgather", rank_);
     std::vector<std::string> all(static_cast<size_t>(size_));
     Transfers transfers(comm_, rank_);
     for (int step = 1; step < size_; ++step) {
@@ -132,16 +133,17 @@ class MpiCommunicator final : public Communicator {
     for (size_t done = 0; done < wire_bytes;) {
       const size_t part = std::min(wire_bytes - done, kChunkBytes);
       MPI_Request request = MPI_REQUEST_NULL;
-      check(MPI_Isend(pending.bytes.get() + done, static_cast<int>(part), MPI_BYTE, destination, tag,
-                      message_comm_, &request),
+      check(MPI_Isend(pending.bytes.get() + done, static_cast<int>(part), MPI_BYTE, destination,
+                      tag, message_comm_, &request),
             "MPI_Isend", rank_, destination);
       pending.requests.push_back(request);
       done += part;
     }
     pending.destination = destination;
     pending_.push_back(std::move(pending));
-    // MPI moves data only inside its calls. A large message needs a few of them; a receiver that is already
-    // waiting takes it within this time, and a busy one finds the rest moved by our next call.
+    // MPI moves data only inside its calls. A large message needs a few of them; a
+    // receiver that is already waiting takes it within this time, and a busy one finds
+    // the rest moved by our next call.
     const auto deadline = Clock::now() + std::chrono::milliseconds(2);
     for (Backoff backoff; !reap_sends() && Clock::now() < deadline; backoff.pause()) {
     }
@@ -163,8 +165,8 @@ class MpiCommunicator final : public Communicator {
     int found = 0;
     MPI_Message matched = MPI_MESSAGE_NULL;
     MPI_Status status;
-    check(MPI_Improbe(source == kAnySource ? MPI_ANY_SOURCE : source, tag == kAnyTag ? MPI_ANY_TAG : tag,
-                      message_comm_, &found, &matched, &status),
+    check(MPI_Improbe(source == kAnySource ? MPI_ANY_SOURCE : source,
+                      tag == kAnyTag ? MPI_ANY_TAG : tag, message_comm_, &found, &matched, &status),
           "MPI_Improbe", rank_, source == kAnySource ? kNoPeer : source);
     if (found == 0) return std::nullopt;
     return read_message(matched, status);
@@ -173,7 +175,8 @@ class MpiCommunicator final : public Communicator {
   std::unique_ptr<Communicator> split(int color) override {
     const WaitState::Scope moving = arrive("split");
     MPI_Comm part = MPI_COMM_NULL;
-    check(MPI_Comm_split(comm_, color < 0 ? MPI_UNDEFINED : color, rank_, &part), "MPI_Comm_split", rank_);
+    check(MPI_Comm_split(comm_, color < 0 ? MPI_UNDEFINED : color, rank_, &part), "MPI_Comm_split",
+          rank_);
     if (part == MPI_COMM_NULL) return nullptr;
     return std::make_unique<MpiCommunicator>(part, waiting_);
   }
@@ -192,9 +195,10 @@ class MpiCommunicator final : public Communicator {
     int destination = 0;
   };
 
-  /// Waits for every rank, leaving the core to others. MPI's blocking calls spin, and nearly all of their
-  /// waiting is for ranks that come late; after this they only move data, for as long as the result lives.
-  /// That is waiting too: a rank may stop with its data half moved.
+  /// Waits for every rank, leaving the core to others. MPI's blocking calls spin, and
+  /// nearly all of their waiting is for ranks that come late; after this they only move
+  /// data, for as long as the result lives. That is waiting too: a rank may stop with
+  /// its data half moved.
   WaitState::Scope arrive(const char* operation) {
     await_all(operation);
     fault_point(FaultPoint::kCollectiveMove);
@@ -235,7 +239,8 @@ class MpiCommunicator final : public Communicator {
     ORRERY_CHECK(peer >= 0 && peer < size_, "{}: rank {} of {}", operation, peer, size_);
   }
   static void check_tag(int tag, const char* operation) {
-    ORRERY_CHECK(tag >= 0 && tag <= 32767, "{}: tag {} is outside what every MPI allows", operation, tag);
+    ORRERY_CHECK(tag >= 0 && tag <= 32767, "{}: tag {} is outside what every MPI allows", operation,
+                 tag);
   }
 
   Message read_message(MPI_Message matched, const MPI_Status& status) {
@@ -244,19 +249,24 @@ class MpiCommunicator final : public Communicator {
     int count = 0;
     check(MPI_Get_count(&status, MPI_BYTE, &count), "MPI_Get_count", rank_, source);
     if (count < static_cast<int>(sizeof(WireHeader))) {
-      fail("rank {} got a message of {} bytes with tag {} from rank {}: too short to be one of ours", rank_,
-           count, tag, source);
+      fail(
+          "rank {} got a message of {} bytes with tag {} from rank {}: too short to be one of ours",
+          rank_, count, tag, source);
     }
     const auto first = std::make_unique_for_overwrite<char[]>(static_cast<size_t>(count));
-    check(MPI_Mrecv(first.get(), count, MPI_BYTE, &matched, MPI_STATUS_IGNORE), "MPI_Mrecv", rank_, source);
+    check(MPI_Mrecv(first.get(), count, MPI_BYTE, &matched, MPI_STATUS_IGNORE), "MPI_Mrecv", rank_,
+          source);
     WireHeader header{};
     std::memcpy(&header, first.get(), sizeof header);
     size_t done = static_cast<size_t>(count) - sizeof header;
-    // All parts but the last are full, so a size that lies is seen before memory is taken for it.
+    // All parts but the last are full, so a size that lies is seen before memory is
+    // taken for it.
     if (header.total_bytes < done ||
         (header.total_bytes > done && static_cast<size_t>(count) != kChunkBytes)) {
-      fail("rank {} got a damaged message with tag {} from rank {}: {} bytes came, its header says {}", rank_,
-           tag, source, done, header.total_bytes);
+      fail(
+          "rank {} got a damaged message with tag {} from rank {}: "
+          "{} bytes came, its header says {}",
+          rank_, tag, source, done, header.total_bytes);
     }
     Message message{source, tag, {}};
     message.bytes.resize(header.total_bytes);
@@ -275,16 +285,17 @@ class MpiCommunicator final : public Communicator {
   bool reap_sends() {
     for (auto it = pending_.begin(); it != pending_.end();) {
       int done = 0;
-      check(
-          MPI_Testall(static_cast<int>(it->requests.size()), it->requests.data(), &done, MPI_STATUSES_IGNORE),
-          "sending a message", rank_, it->destination);
+      check(MPI_Testall(static_cast<int>(it->requests.size()), it->requests.data(), &done,
+                        MPI_STATUSES_IGNORE),
+            "sending a message", rank_, it->destination);
       it = done != 0 ? pending_.erase(it) : std::next(it);
     }
     return pending_.empty();
   }
 
   MPI_Comm comm_;
-  MPI_Comm message_comm_ = MPI_COMM_NULL;  // so that receiving any tag never takes a collective's data
+  MPI_Comm message_comm_ =
+      MPI_COMM_NULL;  // so that receiving any tag never takes a collective's data
   int rank_ = 0, size_ = 1;
   std::shared_ptr<WaitState> waiting_;
   std::mutex message_mutex_;  // parts of one message must stay together

@@ -7,8 +7,9 @@
 namespace orrery::comm::mpi {
 namespace {
 
-/// A peer that dies often reaches us first as a failed call. The launcher is then about to end this rank too;
-/// waiting a moment lets the rank that failed be the only one that speaks.
+/// A peer that dies often reaches us first as a failed call. The launcher is then about
+/// to end this rank too; waiting a moment lets the rank that failed be the only one
+/// that speaks.
 constexpr auto kGraceForTheFirstError = std::chrono::milliseconds(1500);
 
 template <class Bytes, class Body>
@@ -32,8 +33,8 @@ void check(int code, const char* operation, int rank, int peer) {
   std::this_thread::sleep_for(kGraceForTheFirstError);
   if (peer == kNoPeer)
     fail("{} failed on rank {}: {}; see the other ranks' messages above", operation, rank, reason);
-  fail("{} failed on rank {} with rank {}: {}; see whether rank {} still runs", operation, rank, peer, reason,
-       peer);
+  fail("{} failed on rank {} with rank {}: {}; see whether rank {} still runs", operation, rank,
+       peer, reason, peer);
 }
 
 void Transfers::add(MPI_Request request, int peer) {
@@ -57,10 +58,12 @@ void Transfers::send(int peer, std::span<const std::byte> data, const char* oper
   });
 }
 
-void Transfers::check_all(int code, const std::vector<MPI_Status>& statuses, const char* operation) const {
+void Transfers::check_all(int code, const std::vector<MPI_Status>& statuses,
+                          const char* operation) const {
   if (code == MPI_ERR_IN_STATUS) {
     for (size_t i = 0; i < statuses.size(); ++i) {
-      if (statuses[i].MPI_ERROR != MPI_ERR_PENDING) check(statuses[i].MPI_ERROR, operation, rank_, peers_[i]);
+      if (statuses[i].MPI_ERROR != MPI_ERR_PENDING)
+        check(statuses[i].MPI_ERROR, operation, rank_, peers_[i]);
     }
   }
   check(code, operation, rank_);
@@ -70,7 +73,8 @@ bool Transfers::test(const char* operation) {
   if (requests_.empty()) return true;
   std::vector<MPI_Status> statuses(requests_.size());
   int done = 0;
-  const int code = MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, statuses.data());
+  const int code =
+      MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, statuses.data());
   check_all(code, statuses, operation);
   if (done == 0) return false;
   requests_.clear();
@@ -80,8 +84,8 @@ bool Transfers::test(const char* operation) {
 
 void Transfers::finish(const char* operation) {
   std::vector<MPI_Status> statuses(requests_.size());
-  check_all(MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), statuses.data()), statuses,
-            operation);
+  check_all(MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), statuses.data()),
+            statuses, operation);
   requests_.clear();
   peers_.clear();
 }

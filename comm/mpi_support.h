@@ -1,5 +1,6 @@
-// What the communicator over MPI is made of: checked calls, waiting that leaves the core to others, and
-// transfers under way. Together with its users the only code that sees mpi.h.
+// What the communicator over MPI is made of: checked calls, waiting that leaves the
+// core to others, and transfers under way. Together with its users the only code that
+// sees mpi.h.
 #pragma once
 
 #define OMPI_SKIP_MPICXX 1  // the C interface only
@@ -22,8 +23,8 @@ namespace orrery::comm::mpi {
 
 using Clock = std::chrono::steady_clock;
 
-/// Bytes of one MPI call. MPI's counts are 32-bit, so larger data goes in pieces; and pieces keep a library's
-/// temporary buffers small.
+/// Bytes of one MPI call. MPI's counts are 32-bit, so larger data goes in pieces; and
+/// pieces keep a library's temporary buffers small.
 inline constexpr size_t kChunkBytes = size_t{64} << 20;
 
 inline constexpr int kNoPeer = -1;
@@ -31,8 +32,9 @@ inline constexpr int kNoPeer = -1;
 /// Error naming the operation, this rank and the peer unless the code is MPI_SUCCESS.
 void check(int code, const char* operation, int rank, int peer = kNoPeer);
 
-/// Pauses of a polling loop: yields for as long as a peer in step would take, then sleeps that grow to a
-/// millisecond, so that a rank that waits leaves its core to those that work.
+/// Pauses of a polling loop: yields for as long as a peer in step would take, then
+/// sleeps that grow to a millisecond, so that a rank that waits leaves its core to
+/// those that work.
 class Backoff {
  public:
   void pause() {
@@ -51,8 +53,9 @@ class Backoff {
   std::chrono::nanoseconds sleep_ = std::chrono::microseconds(10);
 };
 
-/// Operation that a rank waits in, and since when: written by the thread that waits, read by a watchdog's.
-/// Shared by a communicator and those split from it, for a rank waits in one of them at a time.
+/// Operation that a rank waits in, and since when: written by the thread that waits,
+/// read by a watchdog's. Shared by a communicator and those split from it, for a rank
+/// waits in one of them at a time.
 class WaitState {
  public:
   class Scope {
@@ -85,7 +88,8 @@ class Transfers {
  public:
   explicit Transfers(MPI_Comm comm, int rank) : comm_(comm), rank_(rank) {}
 
-  /// The memory must stay until the transfer is finished. Larger data than an MPI call takes goes in chunks.
+  /// The memory must stay until the transfer is finished. Larger data than an MPI call
+  /// takes goes in chunks.
   void receive(int peer, std::span<std::byte> into, const char* operation);
   void send(int peer, std::span<const std::byte> data, const char* operation);
   bool test(const char* operation);    ///< whether all are finished, and then forgotten

@@ -7,7 +7,9 @@
 namespace orrery::comm {
 namespace {
 
-bool is_power_of_two(int value) { return value > 0 && std::has_single_bit(static_cast<unsigned>(value)); }
+bool is_power_of_two(int value) {
+  return value > 0 && std::has_single_bit(static_cast<unsigned>(value));
+}
 
 /// Largest learner count that `shards` allows and that is at most `limit`.
 int best_learners(int limit, int shards) {
@@ -18,10 +20,12 @@ int best_learners(int limit, int shards) {
 
 }  // namespace
 
-Topology make_topology(Placement placement, int ranks, int configured_learners, int gradient_shards) {
+Topology make_topology(Placement placement, int ranks, int configured_learners,
+                       int gradient_shards) {
   ORRERY_CHECK(ranks >= 1, "{} ranks", ranks);
   if (!is_power_of_two(gradient_shards)) {
-    fail_usage("cluster.gradient_shards is {}: it must be a power of two (1, 2, 4, 8, ...)", gradient_shards);
+    fail_usage("cluster.gradient_shards is {}: it must be a power of two (1, 2, 4, 8, ...)",
+               gradient_shards);
   }
   if (configured_learners < 0) {
     fail_usage("cluster.learners is {}: give the number of learner ranks, or 0 to let it be chosen",
@@ -33,25 +37,26 @@ Topology make_topology(Placement placement, int ranks, int configured_learners, 
   const bool split = placement == Placement::kSplit;
   if (split && ranks < 2) {
     fail_usage(
-        "cluster.placement: split needs at least 2 ranks (one learner, one actor) but there is 1: start with "
-        "mpirun -n 2 or more, or set cluster.placement: colocated");
+        "cluster.placement: split needs at least 2 ranks (one learner, one actor) but there is 1: "
+        "start with mpirun -n 2 or more, or set cluster.placement: colocated");
   }
-  topology.learners = configured_learners == 0 ? best_learners(split ? ranks / 2 : ranks, gradient_shards)
-                                               : configured_learners;
+  topology.learners = configured_learners == 0
+                          ? best_learners(split ? ranks / 2 : ranks, gradient_shards)
+                          : configured_learners;
   if (topology.learners > ranks) {
     fail_usage("cluster.learners is {} but there are {} ranks: lower it, or start more ranks",
                topology.learners, ranks);
   }
   if (split && topology.learners == ranks) {
     fail_usage(
-        "cluster.learners is {} of {} ranks, which leaves no actor: set cluster.learners to at most {}, or "
-        "start more ranks",
+        "cluster.learners is {} of {} ranks, which leaves no actor: "
+        "set cluster.learners to at most {}, or start more ranks",
         topology.learners, ranks, best_learners(ranks - 1, gradient_shards));
   }
   if (!is_power_of_two(topology.learners) || gradient_shards % topology.learners != 0) {
     fail_usage(
-        "cluster.learners is {}, which cannot share cluster.gradient_shards = {}: use a power of two that is "
-        "at most {} (for example {}){}",
+        "cluster.learners is {}, which cannot share cluster.gradient_shards = {}: "
+        "use a power of two that is at most {} (for example {}){}",
         topology.learners, gradient_shards, gradient_shards,
         best_learners(topology.learners, gradient_shards),
         is_power_of_two(topology.learners) ? ", or raise cluster.gradient_shards" : "");

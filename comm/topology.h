@@ -7,8 +7,8 @@ namespace orrery::comm {
 
 enum class Placement { kColocated, kSplit };
 
-/// Ranks [0, learners) learn. Colocated: every rank acts, and as many as the gradient shards allow learn too.
-/// Split: the ranks that do not learn act.
+/// Ranks [0, learners) learn. Colocated: every rank acts, and as many as the gradient
+/// shards allow learn too. Split: the ranks that do not learn act.
 struct Topology {
   Placement placement = Placement::kColocated;
   int ranks = 1;
@@ -20,9 +20,11 @@ struct Topology {
   int actors() const { return placement == Placement::kColocated ? ranks : ranks - learners; }
 };
 
-/// Any number of ranks. configured_learners 0: as many of the ranks (colocated), or of half of them (split),
-/// as form a power of two that divides gradient_shards. Another number must be such a power and, when split,
-/// leave an actor. Usage Error says how to fix it.
-Topology make_topology(Placement placement, int ranks, int configured_learners, int gradient_shards);
+/// Any number of ranks. configured_learners 0: as many of the ranks (colocated), or of
+/// half of them (split), as form a power of two that divides gradient_shards. Another
+/// number must be such a power and, when split, leave an actor. Usage Error says how to
+/// fix it.
+Topology make_topology(Placement placement, int ranks, int configured_learners,
+                       int gradient_shards);
 
 }  // namespace orrery::comm

@@ -24,18 +24,20 @@ std::string name_ranks(const std::vector<int>& ranks) {
   return text;
 }
 
-/// A deadline shorter than the time to the first warning brings that forward. Without warnings the deadline
-/// is the first thing that is said.
+/// A deadline shorter than the time to the first warning brings that forward. Without
+/// warnings the deadline is the first thing that is said.
 WatchdogOptions sensible(WatchdogOptions options) {
   if (options.warn_seconds == 0) options.warn_seconds = std::numeric_limits<double>::infinity();
-  if (options.fatal_seconds > 0) options.warn_seconds = std::min(options.warn_seconds, options.fatal_seconds);
+  if (options.fatal_seconds > 0)
+    options.warn_seconds = std::min(options.warn_seconds, options.fatal_seconds);
   return options;
 }
 
 }  // namespace
 
-std::string watchdog_line(const std::vector<proto::RankStatus>& statuses, const std::vector<double>& ages,
-                          double warn_seconds, double& stuck_seconds) {
+std::string watchdog_line(const std::vector<proto::RankStatus>& statuses,
+                          const std::vector<double>& ages, double warn_seconds,
+                          double& stuck_seconds) {
   std::vector<std::string> causes;
   std::map<std::string, std::vector<int>> waiting;  // by operation
   double shortest_wait = 0, longest_cause = 0;
@@ -46,8 +48,8 @@ std::string watchdog_line(const std::vector<proto::RankStatus>& statuses, const 
     const bool waits = status.waiting_seconds() > kBriefWait;
     if (status.leaving()) continue;
     if (age > warn_seconds) {
-      causes.push_back(
-          fmt::format("rank {} has been silent for {:.0f} s, last in '{}'", r, age, status.phase()));
+      causes.push_back(fmt::format("rank {} has been silent for {:.0f} s, last in '{}'", r, age,
+                                   status.phase()));
       longest_cause = std::max(longest_cause, age);
     } else if (waits) {
       const double wait = status.waiting_seconds() + age;
@@ -56,8 +58,8 @@ std::string watchdog_line(const std::vector<proto::RankStatus>& statuses, const 
       continue;
     } else if (status.still_seconds() + age > warn_seconds) {
       const double still = status.still_seconds() + age;
-      causes.push_back(
-          fmt::format("rank {} has been in '{}' for {:.0f} s without progress", r, status.phase(), still));
+      causes.push_back(fmt::format("rank {} has been in '{}' for {:.0f} s without progress", r,
+                                   status.phase(), still));
       longest_cause = std::max(longest_cause, still);
     }
     all_wait = false;
@@ -70,7 +72,8 @@ std::string watchdog_line(const std::vector<proto::RankStatus>& statuses, const 
   if (deadlock) line += "all ranks wait for each other";
   for (size_t i = 0; i < causes.size(); ++i) line += (i > 0 ? "; " : "") + causes[i];
   for (const auto& [operation, ranks] : waiting) {
-    line += fmt::format("; {} {} in {}", name_ranks(ranks), ranks.size() == 1 ? "waits" : "wait", operation);
+    line += fmt::format("; {} {} in {}", name_ranks(ranks), ranks.size() == 1 ? "waits" : "wait",
+                        operation);
   }
   return line;
 }
@@ -220,7 +223,8 @@ void Watchdog::run() {
       return;
     }
     seen_[0].status.set_leaving(true);
-    while (!std::all_of(seen_.begin(), seen_.end(), [](const Seen& s) { return s.status.leaving(); })) {
+    while (!std::all_of(seen_.begin(), seen_.end(),
+                        [](const Seen& s) { return s.status.leaving(); })) {
       take_statuses();
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }

@@ -1,6 +1,7 @@
-// Says which rank holds the others up, and in what, when a job stands still. Every rank's thread tells rank 0
-// what the rank is doing once a period; rank 0 looks for a rank that shows no progress for too long, that
-// went silent, or for ranks that all wait for each other. Costs a rank one sleeping thread.
+// Says which rank holds the others up, and in what, when a job stands still. Every
+// rank's thread tells rank 0 what the rank is doing once a period; rank 0 looks for a
+// rank that shows no progress for too long, that went silent, or for ranks that all
+// wait for each other. Costs a rank one sleeping thread.
 #pragma once
 
 #include <atomic>
@@ -27,17 +28,20 @@ struct WatchdogOptions {
 
   // Called from the watchdog's thread; each may be empty.
   /// Rank 0, once a period: what each rank said last, and seconds since then.
-  std::function<void(std::span<const proto::RankStatus> statuses, std::span<const double> ages)> observe;
-  /// Every rank that still runs, after the fatal report: the place to print what it did last.
+  std::function<void(std::span<const proto::RankStatus> statuses, std::span<const double> ages)>
+      observe;
+  /// Every rank that still runs, after the fatal report: the place to print what it did
+  /// last.
   std::function<void()> last_words;
-  /// Rank 0, when the others have had time for their last words: the place to end the job.
+  /// Rank 0, when the others have had time for their last words: the place to end the
+  /// job.
   std::function<void()> end;
 };
 
 class Watchdog {
  public:
-  /// One line naming ranks, phases and times. Called on rank 0 from the watchdog's thread; a fatal one is the
-  /// last.
+  /// One line naming ranks, phases and times. Called on rank 0 from the watchdog's
+  /// thread; a fatal one is the last.
   using Report = std::function<void(const std::string& line, bool fatal)>;
 
   /// Collective over `world`, which must outlive it.
@@ -47,16 +51,17 @@ class Watchdog {
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
 
-  /// This rank begins a phase ("generate"), or goes on with it: a call is a sign of progress. Cheap;
-  /// thread-safe.
+  /// This rank begins a phase ("generate"), or goes on with it: a call is a sign of
+  /// progress. Cheap; thread-safe.
   void phase(const std::string& name);
   /// A sign of progress within the phase. Cheaper; thread-safe.
   void progress() { progress_at_.store(now(), std::memory_order_relaxed); }
-  /// Steps done, in all and of the stage under way (a literal), for whoever reads the statuses. Thread-safe.
+  /// Steps done, in all and of the stage under way (a literal), for whoever reads the
+  /// statuses. Thread-safe.
   void set_step(int64_t step, const char* stage, int64_t stage_step);
 
-  /// While it lives this rank waits for other ranks, so that it is not the one to blame. Not nested.
-  /// `watchdog` may be null; `operation` is a literal.
+  /// While it lives this rank waits for other ranks, so that it is not the one to
+  /// blame. Not nested. `watchdog` may be null; `operation` is a literal.
   class Wait {
    public:
     Wait(Watchdog* watchdog, const char* operation);
@@ -109,9 +114,11 @@ class Watchdog {
   std::thread thread_;
 };
 
-/// The report over all ranks' statuses, or an empty line while something moves. `ages`: seconds since each
-/// status was true. `stuck_seconds`: how long the worst has lasted (0 when all is well). Exposed for tests.
-std::string watchdog_line(const std::vector<proto::RankStatus>& statuses, const std::vector<double>& ages,
-                          double warn_seconds, double& stuck_seconds);
+/// The report over all ranks' statuses, or an empty line while something moves. `ages`:
+/// seconds since each status was true. `stuck_seconds`: how long the worst has lasted
+/// (0 when all is well). Exposed for tests.
+std::string watchdog_line(const std::vector<proto::RankStatus>& statuses,
+                          const std::vector<double>& ages, double warn_seconds,
+                          double& stuck_seconds);
 
 }  // namespace orrery::comm

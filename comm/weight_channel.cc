@@ -17,8 +17,9 @@ struct DeliveryHeader {
 
 }  // namespace
 
-// low = sum of w_i, high = sum of (n - i) w_i, both mod 2^64: Fletcher's two sums. Eight interleaved pairs of
-// running sums break the chain of dependent additions; modular sums may be regrouped freely.
+// low = sum of w_i, high = sum of (n - i) w_i, both mod 2^64: Fletcher's two sums.
+// Eight interleaved pairs of running sums break the chain of dependent additions;
+// modular sums may be regrouped freely.
 WeightChecksum weight_checksum(std::span<const float> weights) {
   constexpr size_t kLanes = 8;
   const size_t n = weights.size(), rounds = n / kLanes;
@@ -51,8 +52,10 @@ uint64_t publish_weights(Communicator& comm, int root, uint64_t version, std::sp
   if (comm.rank() == root) header = {version, weights.size(), weight_checksum(weights)};
   comm.broadcast(std::as_writable_bytes(std::span(&header, 1)), root);
   if (header.count != weights.size()) {
-    fail("weights of version {}: rank {} sends {} values but rank {} holds {}: both must load the same model",
-         header.version, root, header.count, comm.rank(), weights.size());
+    fail(
+        "weights of version {}: rank {} sends {} values but rank {} holds {}: "
+        "both must load the same model",
+        header.version, root, header.count, comm.rank(), weights.size());
   }
   // What is sent is wrong, what the root keeps is right.
   const bool corrupt = fault_point(FaultPoint::kWeightsPublish) == FaultAction::kCorrupt &&
@@ -65,8 +68,8 @@ uint64_t publish_weights(Communicator& comm, int root, uint64_t version, std::sp
     const WeightChecksum received = weight_checksum(weights);
     if (received != header.checksum) {
       fail(
-          "weights of version {} reached rank {} damaged: checksum {:016x}{:016x} instead of rank {}'s "
-          "{:016x}{:016x}; "
+          "weights of version {} reached rank {} damaged: "
+          "checksum {:016x}{:016x} instead of rank {}'s {:016x}{:016x}; "
           "check the memory and network of this host, then resume from the last checkpoint",
           header.version, comm.rank(), received.high, received.low, root, header.checksum.high,
           header.checksum.low);

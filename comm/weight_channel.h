@@ -1,5 +1,6 @@
-// Publishes weights by version from learners to actors (placement: split). Every delivery carries a checksum
-// of its bytes, verified at the receiver: a mismatch is an Error, never a silent wrong policy.
+// Publishes weights by version from learners to actors (placement: split). Every
+// delivery carries a checksum of its bytes, verified at the receiver: a mismatch is an
+// Error, never a silent wrong policy.
 #pragma once
 
 #include <cstdint>
@@ -9,16 +10,16 @@
 
 namespace orrery::comm {
 
-/// Checksum of float bits: two 64-bit sums (Fletcher-like) over 32-bit words, independent of threads; ~memory
-/// speed.
+/// Checksum of float bits: two 64-bit sums (Fletcher-like) over 32-bit words,
+/// independent of threads; ~memory speed.
 struct WeightChecksum {
   uint64_t low = 0, high = 0;
   bool operator==(const WeightChecksum&) const = default;
 };
 WeightChecksum weight_checksum(std::span<const float> weights);
 
-/// Collective over `comm`: rank `root` sends version and weights, others receive in place and verify. Returns
-/// the version.
+/// Collective over `comm`: rank `root` sends version and weights, others receive in
+/// place and verify. Returns the version.
 uint64_t publish_weights(Communicator& comm, int root, uint64_t version, std::span<float> weights);
 
 }  // namespace orrery::comm

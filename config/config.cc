@@ -17,7 +17,8 @@ std::string expand(const std::string& path, const std::string& key, const std::s
   size_t at = 0;
   if (path == "~" || path.starts_with("~/")) {
     const char* home = std::getenv("HOME");
-    if (home == nullptr) fail_usage("{}: {} is '{}' but the environment has no HOME", where, key, path);
+    if (home == nullptr)
+      fail_usage("{}: {} is '{}' but the environment has no HOME", where, key, path);
     out = home;
     at = 1;
   }
@@ -25,11 +26,13 @@ std::string expand(const std::string& path, const std::string& key, const std::s
     const size_t open = path.find("${", at);
     if (open == std::string::npos) return out + path.substr(at);
     const size_t close = path.find('}', open);
-    if (close == std::string::npos) fail_usage("{}: {} is '{}': its ${{ is not closed", where, key, path);
+    if (close == std::string::npos)
+      fail_usage("{}: {} is '{}': its ${{ is not closed", where, key, path);
     const std::string name = path.substr(open + 2, close - open - 2);
     const char* value = std::getenv(name.c_str());
     if (value == nullptr) {
-      fail_usage("{}: {} is '{}' but the environment variable {} is not set", where, key, path, name);
+      fail_usage("{}: {} is '{}' but the environment variable {} is not set", where, key, path,
+                 name);
     }
     out += path.substr(at, open - at) + value;
     at = close + 1;
@@ -39,13 +42,14 @@ std::string expand(const std::string& path, const std::string& key, const std::s
 /// runs/NAME, for a run that names no folder.
 std::string default_run_dir(const std::string& name) {
   const std::filesystem::path relative(name);
-  const bool inside =
-      relative.is_relative() && std::none_of(relative.begin(), relative.end(),
-                                             [](const auto& part) { return part == ".." || part == "."; });
+  const bool inside = relative.is_relative() &&
+                      std::none_of(relative.begin(), relative.end(),
+                                   [](const auto& part) { return part == ".." || part == "."; });
   // ${NAME} would be expanded when the resolved config is read again.
   if (!inside || name.find("${") != std::string::npos) {
     fail_usage(
-        "experiment_name is '{}', which cannot be a folder's name in runs/: give run_dir, or another name",
+        "experiment_name is '{}', which cannot be a folder's name in runs/: "
+        "give run_dir, or another name",
         name);
   }
   return (std::filesystem::path("runs") / relative).string();
@@ -66,10 +70,13 @@ class PathResolver {
     const std::filesystem::path given = expanded(path, key);
     if (given.is_absolute()) return given.lexically_normal().string();
     const bool typed = reader_.source(key) == ConfigReader::kCommandLine;
-    return ((typed ? std::filesystem::current_path() : folder_) / given).lexically_normal().string();
+    return ((typed ? std::filesystem::current_path() : folder_) / given)
+        .lexically_normal()
+        .string();
   }
 
-  void resolve(google::protobuf::RepeatedPtrField<std::string>& paths, const std::string& key) const {
+  void resolve(google::protobuf::RepeatedPtrField<std::string>& paths,
+               const std::string& key) const {
     for (std::string& path : paths) path = resolved(path, key);
   }
 
@@ -78,9 +85,11 @@ class PathResolver {
   std::filesystem::path folder_;
 };
 
-/// data.prompt_template from data.prompt_template_file, whose path is not kept: the resolved config has the
-/// text, so that what a run was given does not change with the file.
-void read_prompt_template(proto::Config& config, const ConfigReader& reader, const PathResolver& resolver) {
+/// data.prompt_template from data.prompt_template_file, whose path is not kept: the
+/// resolved config has the text, so that what a run was given does not change with the
+/// file.
+void read_prompt_template(proto::Config& config, const ConfigReader& reader,
+                          const PathResolver& resolver) {
   constexpr const char *kText = "data.prompt_template", *kFile = "data.prompt_template_file";
   if (!config.data().has_prompt_template_file()) return;
   proto::DataSection& data = *config.mutable_data();
@@ -115,10 +124,12 @@ void read_prompt_template(proto::Config& config, const ConfigReader& reader, con
 
 }  // namespace
 
-proto::Config load_config(const std::filesystem::path& path, std::span<const std::string> overrides) {
+proto::Config load_config(const std::filesystem::path& path,
+                          std::span<const std::string> overrides) {
   std::error_code code;
   const auto status = std::filesystem::status(path, code);
-  if (!std::filesystem::exists(status)) fail_usage("{}: there is no such config file", path.string());
+  if (!std::filesystem::exists(status))
+    fail_usage("{}: there is no such config file", path.string());
   if (!std::filesystem::is_regular_file(status))
     fail_usage("{}: not a file; give the path of a YAML config", path.string());
 
@@ -128,8 +139,10 @@ proto::Config load_config(const std::filesystem::path& path, std::span<const std
   for (const std::string& assignment : overrides) reader.read_override(assignment);
   const PathResolver resolver(reader, path);
   read_prompt_template(config, reader, resolver);
-  // The key is of a message that actor.optim shares, whose default is a policy gradient's.
-  if (!config.sft().optim().has_lr()) config.mutable_sft()->mutable_optim()->set_lr(kSftLearningRate);
+  // The key is of a message that actor.optim shares, whose default is a policy
+  // gradient's.
+  if (!config.sft().optim().has_lr())
+    config.mutable_sft()->mutable_optim()->set_lr(kSftLearningRate);
   fill_defaults(config);
 
   config.set_run_dir(config.has_run_dir() ? resolver.expanded(config.run_dir(), "run_dir")

@@ -40,11 +40,12 @@ constexpr EffectRule kRules[] = {
      "it is of data.env constraint and data.env is another: leave it out"},
     {"data.external.", "data.env", Kind::kStrict,
      [](const Config& c) { return c.data().env() != proto::DataSection::EXTERNAL; },
-     "it is of data.env external and data.env is another: set data.env to external, or leave it out"},
+     "it is of data.env external and data.env is another: "
+     "set data.env to external, or leave it out"},
     {"rollout.val_n", "rollout.val_temperature", Kind::kStrict,
      [](const Config& c) { return c.rollout().val_temperature() == 0; },
-     "rollout.val_temperature is 0 (greedy), so that all samples of a prompt are the same: set that above 0, "
-     "such as 0.6, or val_n to 1"},
+     "rollout.val_temperature is 0 (greedy), so that all samples of a prompt are the same: "
+     "set that above 0, such as 0.6, or val_n to 1"},
     {"sft.", "sft.total_training_steps", Kind::kSwitch, [](const Config& c) { return !has_sft(c); },
      "sft.total_training_steps is 0, so that there is no SFT: set that, or leave it out"},
     {"sft.text_separator", "sft.text_files", Kind::kSwitch,
@@ -73,14 +74,16 @@ constexpr EffectRule kRules[] = {
      "actor.optim.lr_scheduler_type is constant: set that to cosine or linear, or leave it out"},
     {"algorithm.rollout_is_threshold", "rollout.compute_dtype", Kind::kSwitch,
      [](const Config& c) { return rollout_compute_dtype(c) == compute_dtype(c); },
-     "rollouts are of the learner's type (rollout.compute_dtype), so that their log-probs are the learner's "
-     "to the bit and there is nothing to correct: leave it out"},
+     "rollouts are of the learner's type (rollout.compute_dtype), "
+     "so that their log-probs are the learner's to the bit and there is nothing to correct: "
+     "leave it out"},
     {"trainer.test_freq", "trainer.total_training_steps", Kind::kSwitch,
      [](const Config& c) {
-       return c.trainer().total_training_steps() == 0 && (!has_sft(c) || c.sft().val_files().empty());
+       return c.trainer().total_training_steps() == 0 &&
+              (!has_sft(c) || c.sft().val_files().empty());
      },
-     "there are no RL steps (trainer.total_training_steps is 0) and no sft.val_files, so that there is "
-     "nothing to validate: set one of them, or leave it out"},
+     "there are no RL steps (trainer.total_training_steps is 0) and no sft.val_files, "
+     "so that there is nothing to validate: set one of them, or leave it out"},
     {"trainer.max_ckpt_to_keep", "trainer.save_freq", Kind::kSwitch,
      [](const Config& c) { return c.trainer().save_freq() == -1; },
      "trainer.save_freq is -1, so that no checkpoint is written: set that, or leave it out"},
@@ -90,7 +93,8 @@ bool is_about(const EffectRule& rule, std::string_view key) {
   return rule.key.ends_with('.') ? key.starts_with(rule.key) && key != rule.by : key == rule.key;
 }
 
-/// What the file says of environments that the command line did not choose, back to its defaults.
+/// What the file says of environments that the command line did not choose, back to its
+/// defaults.
 void drop_other_environments(proto::Config& config, const ConfigReader& reader) {
   if (reader.source("data.env") != ConfigReader::kCommandLine) return;
   const auto drop = [&](google::protobuf::Message& section, const std::string& name) {
@@ -101,8 +105,10 @@ void drop_other_environments(proto::Config& config, const ConfigReader& reader) 
     }
   };
   proto::DataSection& data = *config.mutable_data();
-  if (data.env() != proto::DataSection::ARITHMETIC) drop(*data.mutable_arithmetic(), "data.arithmetic");
-  if (data.env() != proto::DataSection::CONSTRAINT) drop(*data.mutable_constraint(), "data.constraint");
+  if (data.env() != proto::DataSection::ARITHMETIC)
+    drop(*data.mutable_arithmetic(), "data.arithmetic");
+  if (data.env() != proto::DataSection::CONSTRAINT)
+    drop(*data.mutable_constraint(), "data.constraint");
   if (data.env() != proto::DataSection::EXTERNAL) drop(*data.mutable_external(), "data.external");
   fill_defaults(config);
 }

@@ -19,8 +19,8 @@ void check_external(const proto::DataSection& data) {
   if (data.env() == proto::DataSection::EXTERNAL) {
     if (external.command().find_first_not_of(" \t\r\n") == std::string::npos) {
       fail_usage(
-          "data.env is external but data.external.command is not set: give the command that rewards "
-          "responses, such as \"python3 examples/reward.py\"");
+          "data.env is external but data.external.command is not set: "
+          "give the command that rewards responses, such as \"python3 examples/reward.py\"");
     }
     if (external.command().find('\0') != std::string::npos)
       fail_usage("data.external.command has a NUL character inside, which no command can have");
@@ -34,8 +34,8 @@ void check_external(const proto::DataSection& data) {
                                                                             : nullptr;
   if (key != nullptr) {
     fail_usage(
-        "data.external.{} is set but data.env is {}, so that it would be ignored: set data.env to external, "
-        "or remove it",
+        "data.external.{} is set but data.env is {}, so that it would be ignored: "
+        "set data.env to external, or remove it",
         key, env_name(data));
   }
 }

@@ -15,7 +15,8 @@ void collect(const Descriptor& schema, const std::string& prefix, std::vector<st
     const FieldDescriptor& field = *schema.field(i);
     const std::string key = join_key(prefix, field.name());  // a copy: keys grows below
     keys.push_back(key);
-    if (field.message_type() != nullptr && !field.is_map()) collect(*field.message_type(), key, keys);
+    if (field.message_type() != nullptr && !field.is_map())
+      collect(*field.message_type(), key, keys);
   }
 }
 
@@ -27,7 +28,8 @@ size_t distance(std::string_view word, std::string_view name) {
   const size_t allowed = word.size() <= 2 ? 0 : std::max<size_t>(1, word.size() / 3);
   if (edits <= allowed) return edits;
   // mini_batch_size for ppo_mini_batch_size.
-  const bool part = name.find(word) != std::string_view::npos || word.find(name) != std::string_view::npos;
+  const bool part =
+      name.find(word) != std::string_view::npos || word.find(name) != std::string_view::npos;
   return part && std::min(word.size(), name.size()) >= kShort ? kPartOf : kFar;
 }
 
@@ -49,7 +51,8 @@ size_t edit_distance(std::string_view a, std::string_view b) {
   for (size_t i = 1; i <= a.size(); ++i) {
     row[0] = i;
     for (size_t j = 1; j <= b.size(); ++j) {
-      row[j] = std::min({above[j] + 1, row[j - 1] + 1, above[j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      row[j] =
+          std::min({above[j] + 1, row[j - 1] + 1, above[j - 1] + (a[i - 1] == b[j - 1] ? 0 : 1)});
       if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
         row[j] = std::min(row[j], before[j - 2] + 1);
     }
@@ -66,12 +69,16 @@ std::string suggest_key(const Descriptor& schema, std::string_view section, std:
   size_t best_score = std::numeric_limits<size_t>::max();
   for (const std::string& candidate : all_keys(schema)) {
     const size_t dot = candidate.rfind('.');
-    const std::string_view home = dot == std::string::npos ? "" : std::string_view(candidate).substr(0, dot);
-    const std::string_view name = std::string_view(candidate).substr(dot == std::string::npos ? 0 : dot + 1);
+    const std::string_view home =
+        dot == std::string::npos ? "" : std::string_view(candidate).substr(0, dot);
+    const std::string_view name =
+        std::string_view(candidate).substr(dot == std::string::npos ? 0 : dot + 1);
     const size_t far = distance(key, name);
     if (far >= 1000) continue;
     // Nearness first, then the same section, then its children, then elsewhere.
-    const size_t place = home == section ? 0 : home.starts_with(section) && !section.empty() ? 1 : 2;
+    const size_t place = home == section                                 ? 0
+                         : home.starts_with(section) && !section.empty() ? 1
+                                                                         : 2;
     const size_t score = far * 4 + place;
     if (score < best_score) {
       best_score = score;
@@ -83,13 +90,15 @@ std::string suggest_key(const Descriptor& schema, std::string_view section, std:
 
 std::string list_keys(const Descriptor& section) {
   std::string text;
-  for (int i = 0; i < section.field_count(); ++i) text += (i > 0 ? ", " : "") + section.field(i)->name();
+  for (int i = 0; i < section.field_count(); ++i)
+    text += (i > 0 ? ", " : "") + section.field(i)->name();
   return text;
 }
 
 std::string enum_word(const google::protobuf::EnumValueDescriptor& value) {
   std::string word = value.name();
-  for (char& c : word) c = c == '_' ? '-' : static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+  for (char& c : word)
+    c = c == '_' ? '-' : static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
   return word;
 }
 

@@ -18,8 +18,8 @@ std::vector<std::string> all_keys(const google::protobuf::Descriptor& schema);
 /// Insertions, deletions, substitutions and swaps of neighbours between two words.
 size_t edit_distance(std::string_view a, std::string_view b);
 
-/// The dotted name that `key` in `section` most likely means: a similar name there, else the same or a
-/// similar name in another section. Empty: nothing is close.
+/// The dotted name that `key` in `section` most likely means: a similar name there,
+/// else the same or a similar name in another section. Empty: nothing is close.
 std::string suggest_key(const google::protobuf::Descriptor& schema, std::string_view section,
                         std::string_view key);
 

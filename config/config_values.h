@@ -1,4 +1,5 @@
-// A resolved config as the list of its keys and their values' text: for comparing one config with another.
+// A resolved config as the list of its keys and their values' text: for comparing one
+// config with another.
 #pragma once
 
 #include <map>
@@ -6,7 +7,8 @@
 
 namespace orrery::config {
 
-/// "section.key" -> the value as YAML, of what config_to_yaml writes (a line for each key).
+/// "section.key" -> the value as YAML, of what config_to_yaml writes (a line for each
+/// key).
 std::map<std::string, std::string> config_values(const std::string& yaml);
 
 }  // namespace orrery::config

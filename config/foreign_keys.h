@@ -1,5 +1,6 @@
-// Keys and words of other programs' configs, and what they are here: one table, for messages about unknown
-// keys and for docs/migration.md, which a test compares with it. Pure functions, thread-safe.
+// Keys and words of other programs' configs, and what they are here: one table, for
+// messages about unknown keys and for docs/migration.md, which a test compares with it.
+// Pure functions, thread-safe.
 #pragma once
 
 #include <span>
@@ -10,9 +11,10 @@ namespace orrery::config {
 
 struct ForeignKey {
   std::string_view program;  ///< "verl", "TRL", "OpenRLHF" or "NeMo-RL"
-  std::string_view key;      ///< as it is written there; one that ends in '.' is a section and all in it
-  std::string_view ours;     ///< keys of proto/config.proto, with ", " between; empty: there is none
-  std::string_view note;     ///< what to know or to do instead; may be empty where `ours` says it all
+  std::string_view
+      key;  ///< as it is written there; one that ends in '.' is a section and all in it
+  std::string_view ours;  ///< keys of proto/config.proto, with ", " between; empty: there is none
+  std::string_view note;  ///< what to know or to do instead; may be empty where `ours` says it all
 };
 
 /// The table, by program.
@@ -26,10 +28,11 @@ struct ForeignValue {
 };
 std::span<const ForeignValue> foreign_values();
 
-/// What to say of an unknown key, the whole dotted name as it was written: "verl's actor.clip_ratio is
-/// actor.clip_ratio_low and actor.clip_ratio_high here; ...". Empty: none of the table's. `exact`: the name
-/// itself, two words or more of its end (verl's actor_rollout_ref. may be left out) or a section it is in;
-/// otherwise its last word alone.
+/// What to say of an unknown key, the whole dotted name as it was written: "verl's
+/// actor.clip_ratio is actor.clip_ratio_low and actor.clip_ratio_high here; ...".
+/// Empty: none of the table's. `exact`: the name itself, two words or more of its end
+/// (verl's actor_rollout_ref. may be left out) or a section it is in; otherwise its
+/// last word alone.
 std::string foreign_key_advice(std::string_view name, bool exact);
 
 /// Of a value, by the key's dotted name; empty: nothing is known.

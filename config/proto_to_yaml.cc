@@ -56,26 +56,32 @@ std::string value_text(const Message& message, const FieldDescriptor& field, int
   const bool list = index >= 0;
   switch (field.cpp_type()) {
     case FieldDescriptor::CPPTYPE_INT64:
-      return std::to_string(list ? r.GetRepeatedInt64(message, &field, index) : r.GetInt64(message, &field));
+      return std::to_string(list ? r.GetRepeatedInt64(message, &field, index)
+                                 : r.GetInt64(message, &field));
     case FieldDescriptor::CPPTYPE_UINT64:
       return std::to_string(list ? r.GetRepeatedUInt64(message, &field, index)
                                  : r.GetUInt64(message, &field));
     case FieldDescriptor::CPPTYPE_DOUBLE:
-      return shortest(list ? r.GetRepeatedDouble(message, &field, index) : r.GetDouble(message, &field));
+      return shortest(list ? r.GetRepeatedDouble(message, &field, index)
+                           : r.GetDouble(message, &field));
     case FieldDescriptor::CPPTYPE_BOOL:
-      return (list ? r.GetRepeatedBool(message, &field, index) : r.GetBool(message, &field)) ? "true"
-                                                                                             : "false";
+      return (list ? r.GetRepeatedBool(message, &field, index) : r.GetBool(message, &field))
+                 ? "true"
+                 : "false";
     case FieldDescriptor::CPPTYPE_ENUM:
-      return enum_word(list ? *r.GetRepeatedEnum(message, &field, index) : *r.GetEnum(message, &field));
+      return enum_word(list ? *r.GetRepeatedEnum(message, &field, index)
+                            : *r.GetEnum(message, &field));
     case FieldDescriptor::CPPTYPE_STRING:
-      return quoted(list ? r.GetRepeatedString(message, &field, index) : r.GetString(message, &field));
+      return quoted(list ? r.GetRepeatedString(message, &field, index)
+                         : r.GetString(message, &field));
     default:
       ORRERY_CHECK(false, "{} has a type that YAML keys cannot have", field.full_name());
   }
   return "";
 }
 
-/// A mapping by its names' order, which the message does not keep. The values are JSON, which is YAML too.
+/// A mapping by its names' order, which the message does not keep. The values are JSON,
+/// which is YAML too.
 void write_map(const Message& message, const FieldDescriptor& field, std::string& out) {
   const Reflection& r = *message.GetReflection();
   std::map<std::string, std::string> entries;
@@ -86,10 +92,11 @@ void write_map(const Message& message, const FieldDescriptor& field, std::string
     };
     entries[part(field.message_type()->map_key())] = part(field.message_type()->map_value());
   }
-  // On one line, so that a key is a line: what compares configs (config_values.h) takes the mapping as one
-  // value.
+  // On one line, so that a key is a line: what compares configs (config_values.h) takes
+  // the mapping as one value.
   std::string text;
-  for (const auto& [name, json] : entries) text += (text.empty() ? "" : ", ") + quoted(name) + ": " + json;
+  for (const auto& [name, json] : entries)
+    text += (text.empty() ? "" : ", ") + quoted(name) + ": " + json;
   out += " {" + text + "}\n";
 }
 
@@ -115,8 +122,8 @@ void write_section(const Message& message, const std::string& indent, std::strin
       out += "]\n";
       continue;
     }
-    const bool absent = field.cpp_type() == FieldDescriptor::CPPTYPE_STRING && !field.has_default_value() &&
-                        !r.HasField(message, &field);
+    const bool absent = field.cpp_type() == FieldDescriptor::CPPTYPE_STRING &&
+                        !field.has_default_value() && !r.HasField(message, &field);
     out += " " + (absent ? "null" : value_text(message, field, -1)) + "\n";
   }
 }

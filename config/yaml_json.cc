@@ -26,9 +26,10 @@ Json word(const std::string& text, const std::string& key, const std::string& wh
   if (text == "true" || text == "True" || text == "TRUE") return true;
   if (text == "false" || text == "False" || text == "FALSE") return false;
   const bool starts_number =
-      !text.empty() && (std::isdigit(static_cast<unsigned char>(text[0])) != 0 ||
-                        ((text[0] == '-' || text[0] == '+' || text[0] == '.') && text.size() > 1 &&
-                         (std::isdigit(static_cast<unsigned char>(text[1])) != 0 || text[1] == '.')));
+      !text.empty() &&
+      (std::isdigit(static_cast<unsigned char>(text[0])) != 0 ||
+       ((text[0] == '-' || text[0] == '+' || text[0] == '.') && text.size() > 1 &&
+        (std::isdigit(static_cast<unsigned char>(text[1])) != 0 || text[1] == '.')));
   if (!starts_number) return text;
   int64_t whole = 0;
   if (parses(text, whole)) return whole;
@@ -66,7 +67,8 @@ std::string yaml_as_json(const YAML::Node& node, const std::string& key, const s
   const Json json = value(node, key, where, 0);
   std::string text = json.dump(-1, ' ', false, Json::error_handler_t::replace);
   if (text.size() > kMaxJsonBytes)
-    fail_usage("{}: {} has {} bytes: at most {} are allowed", where, key, text.size(), kMaxJsonBytes);
+    fail_usage("{}: {} has {} bytes: at most {} are allowed", where, key, text.size(),
+               kMaxJsonBytes);
   return text;
 }
 

@@ -63,8 +63,8 @@ std::string advice_of_value(const std::string& key, const std::string& word) {
 }
 
 /// A range of proto/config.proto: "> 0", ">= 1", "[0, 1)".
-void check_range(const FieldDescriptor& field, double value, const std::string& text, const std::string& key,
-                 const std::string& where) {
+void check_range(const FieldDescriptor& field, double value, const std::string& text,
+                 const std::string& key, const std::string& where) {
   const std::string& range = field.options().GetExtension(proto::range);
   if (range.empty()) return;
   const auto bound = [&](size_t at) { return std::stod(range.substr(at)); };
@@ -75,20 +75,20 @@ void check_range(const FieldDescriptor& field, double value, const std::string& 
     good = value > bound(1);
   } else {
     const size_t comma = range.find(',');
-    ORRERY_CHECK((range[0] == '[' || range[0] == '(') && comma != std::string::npos, "range '{}' of {}",
-                 range, key);
+    ORRERY_CHECK((range[0] == '[' || range[0] == '(') && comma != std::string::npos,
+                 "range '{}' of {}", range, key);
     const double low = bound(1), high = bound(comma + 1);
     good = (range[0] == '[' ? value >= low : value > low) &&
            (range.back() == ']' ? value <= high : value < high);
   }
   if (!good) {
-    fail_at(where, fmt::format("{} is {}: it must be {}{}{}", key, shown(text), range[0] == '>' ? "" : "in ",
-                               range, advice_of_value(key, text)));
+    fail_at(where, fmt::format("{} is {}: it must be {}{}{}", key, shown(text),
+                               range[0] == '>' ? "" : "in ", range, advice_of_value(key, text)));
   }
 }
 
-[[noreturn]] void wrong_type(const Scalar& value, const std::string& expected, const std::string& key,
-                             const std::string& where) {
+[[noreturn]] void wrong_type(const Scalar& value, const std::string& expected,
+                             const std::string& key, const std::string& where) {
   if (value.null) fail_at(where, fmt::format("{} has no value: expected {}", key, expected));
   fail_at(where, fmt::format("{} is {}'{}': expected {}{}", key, value.quoted ? "the text " : "",
                              shown(value.text), expected, value.quoted ? " without quotes" : ""));
@@ -99,14 +99,16 @@ Int parse_int(const Scalar& value, const std::string& key, const std::string& wh
   const char* end = value.text.data() + value.text.size();
   Int number = 0;
   const auto [stop, code] = std::from_chars(value.text.data(), end, number);
-  const bool digits = !value.text.empty() && value.text.find_first_not_of("-0123456789") == std::string::npos;
+  const bool digits =
+      !value.text.empty() && value.text.find_first_not_of("-0123456789") == std::string::npos;
   if (!value.quoted && !value.null && digits && code == std::errc::result_out_of_range) {
     fail_at(where, fmt::format("{} is {}: it must be at most {}", key, shown(value.text),
                                std::numeric_limits<Int>::max()));
   }
   if (value.quoted || value.null || code != std::errc() || stop != end) {
     wrong_type(value,
-               std::numeric_limits<Int>::is_signed ? "a whole number" : "a whole number that is not negative",
+               std::numeric_limits<Int>::is_signed ? "a whole number"
+                                                   : "a whole number that is not negative",
                key, where);
   }
   return number;
@@ -119,20 +121,24 @@ double parse_double(const Scalar& value, const std::string& key, const std::stri
   const char* begin = text.data() + (text[0] == '+' ? 1 : 0);
   const char* end = text.data() + text.size();
   const auto [stop, code] = std::from_chars(begin, end, number);
-  const bool yaml_special = text.find(".inf") != std::string::npos || text.find(".nan") != std::string::npos;
-  if (code == std::errc() && stop != end && !yaml_special) wrong_type(value, "a number", key, where);
-  if (code == std::errc::invalid_argument && !yaml_special) wrong_type(value, "a number", key, where);
+  const bool yaml_special =
+      text.find(".inf") != std::string::npos || text.find(".nan") != std::string::npos;
+  if (code == std::errc() && stop != end && !yaml_special)
+    wrong_type(value, "a number", key, where);
+  if (code == std::errc::invalid_argument && !yaml_special)
+    wrong_type(value, "a number", key, where);
   // Larger values would be infinite where they are used, as float32.
   if (yaml_special || code == std::errc::result_out_of_range || !std::isfinite(number) ||
       std::abs(number) > std::numeric_limits<float>::max()) {
-    fail_at(where, fmt::format("{} is {}: expected a finite number that fits float32", key, shown(text)));
+    fail_at(where,
+            fmt::format("{} is {}: expected a finite number that fits float32", key, shown(text)));
   }
   return number;
 }
 
-const google::protobuf::EnumValueDescriptor& parse_enum(const google::protobuf::EnumDescriptor& type,
-                                                        const Scalar& value, const std::string& key,
-                                                        const std::string& where) {
+const google::protobuf::EnumValueDescriptor& parse_enum(
+    const google::protobuf::EnumDescriptor& type, const Scalar& value, const std::string& key,
+    const std::string& where) {
   std::string word = value.text;
   for (char& c : word) c = c == '_' ? '-' : c;
   if (!value.null) {
@@ -141,44 +147,50 @@ const google::protobuf::EnumValueDescriptor& parse_enum(const google::protobuf::
     }
   }
   for (char& c : word) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  wrong_type({value.text, false, value.null}, list_enum_words(type) + advice_of_value(key, word), key, where);
+  wrong_type({value.text, false, value.null}, list_enum_words(type) + advice_of_value(key, word),
+             key, where);
 }
 
 /// Sets a key, or appends to a list, from one scalar.
-void set_scalar(Message& message, const FieldDescriptor& field, const Scalar& value, const std::string& key,
-                const std::string& where) {
+void set_scalar(Message& message, const FieldDescriptor& field, const Scalar& value,
+                const std::string& key, const std::string& where) {
   const Reflection& reflection = *message.GetReflection();
   const bool list = field.is_repeated();
   switch (field.cpp_type()) {
     case FieldDescriptor::CPPTYPE_INT64: {
       const auto number = parse_int<int64_t>(value, key, where);
       check_range(field, static_cast<double>(number), value.text, key, where);
-      list ? reflection.AddInt64(&message, &field, number) : reflection.SetInt64(&message, &field, number);
+      list ? reflection.AddInt64(&message, &field, number)
+           : reflection.SetInt64(&message, &field, number);
       return;
     }
     case FieldDescriptor::CPPTYPE_UINT64: {
       const auto number = parse_int<uint64_t>(value, key, where);
       check_range(field, static_cast<double>(number), value.text, key, where);
-      list ? reflection.AddUInt64(&message, &field, number) : reflection.SetUInt64(&message, &field, number);
+      list ? reflection.AddUInt64(&message, &field, number)
+           : reflection.SetUInt64(&message, &field, number);
       return;
     }
     case FieldDescriptor::CPPTYPE_DOUBLE: {
       const double number = parse_double(value, key, where);
       check_range(field, number, value.text, key, where);
-      list ? reflection.AddDouble(&message, &field, number) : reflection.SetDouble(&message, &field, number);
+      list ? reflection.AddDouble(&message, &field, number)
+           : reflection.SetDouble(&message, &field, number);
       return;
     }
     case FieldDescriptor::CPPTYPE_BOOL: {
       // YAML's own three spellings of each; Python's is one.
       const bool yes = value.text == "true" || value.text == "True" || value.text == "TRUE";
       const bool no = value.text == "false" || value.text == "False" || value.text == "FALSE";
-      if (value.quoted || value.null || (!yes && !no)) wrong_type(value, "true or false", key, where);
+      if (value.quoted || value.null || (!yes && !no))
+        wrong_type(value, "true or false", key, where);
       list ? reflection.AddBool(&message, &field, yes) : reflection.SetBool(&message, &field, yes);
       return;
     }
     case FieldDescriptor::CPPTYPE_ENUM: {
       const auto& word = parse_enum(*field.enum_type(), value, key, where);
-      list ? reflection.AddEnum(&message, &field, &word) : reflection.SetEnum(&message, &field, &word);
+      list ? reflection.AddEnum(&message, &field, &word)
+           : reflection.SetEnum(&message, &field, &word);
       return;
     }
     case FieldDescriptor::CPPTYPE_STRING: {
@@ -188,8 +200,8 @@ void set_scalar(Message& message, const FieldDescriptor& field, const Scalar& va
       }
       if (value.null) wrong_type(value, "text (\"\" for none)", key, where);
       if (value.text.size() > kMaxConfigText) {
-        fail_at(where, fmt::format("{} has {} bytes: at most {} are allowed", key, value.text.size(),
-                                   kMaxConfigText));
+        fail_at(where, fmt::format("{} has {} bytes: at most {} are allowed", key,
+                                   value.text.size(), kMaxConfigText));
       }
       if (value.text.find('\0') != std::string::npos)
         fail_at(where, fmt::format("{} has a NUL character", key));
@@ -203,11 +215,13 @@ void set_scalar(Message& message, const FieldDescriptor& field, const Scalar& va
 }
 
 std::string place(const std::string& name, const YAML::Mark& mark) {
-  return mark.line < 0 || name == ConfigReader::kCommandLine ? name
-                                                             : fmt::format("{}:{}", name, mark.line + 1);
+  return mark.line < 0 || name == ConfigReader::kCommandLine
+             ? name
+             : fmt::format("{}:{}", name, mark.line + 1);
 }
 
-std::optional<Scalar> scalar_of(const YAML::Node& node, const std::string& key, const std::string& where) {
+std::optional<Scalar> scalar_of(const YAML::Node& node, const std::string& key,
+                                const std::string& where) {
   if (node.IsNull()) return Scalar{"", false, true};
   if (!node.IsScalar()) return std::nullopt;
   const std::string& tag = node.Tag();
@@ -217,8 +231,8 @@ std::optional<Scalar> scalar_of(const YAML::Node& node, const std::string& key, 
 }
 
 /// `expected` is what the schema wants where a list or a section stands.
-[[noreturn]] void wrong_shape(const YAML::Node& node, const std::string& expected, const std::string& key,
-                              const std::string& where) {
+[[noreturn]] void wrong_shape(const YAML::Node& node, const std::string& expected,
+                              const std::string& key, const std::string& where) {
   const char* given = node.IsSequence() ? "a list" : node.IsMap() ? "a section" : "a single value";
   fail_at(where, fmt::format("{} is {}: expected {}", key, given, expected));
 }
@@ -238,8 +252,8 @@ std::string expected_scalar(const FieldDescriptor& field) {
   }
 }
 
-void read_list(Message& message, const FieldDescriptor& field, const YAML::Node& node, const std::string& key,
-               const std::string& where) {
+void read_list(Message& message, const FieldDescriptor& field, const YAML::Node& node,
+               const std::string& key, const std::string& where) {
   if (node.IsScalar()) {  // one value where a list of one is meant
     const auto value = scalar_of(node, key, where);
     message.GetReflection()->ClearField(&message, &field);
@@ -247,11 +261,14 @@ void read_list(Message& message, const FieldDescriptor& field, const YAML::Node&
     return;
   }
   if (node.IsNull())
-    fail_at(where, fmt::format("{} has no value: expected a list such as [a, b], or [] for none", key));
+    fail_at(where,
+            fmt::format("{} has no value: expected a list such as [a, b], or [] for none", key));
   if (!node.IsSequence())
-    wrong_shape(node, fmt::format("a list of {}, such as [a, b]", expected_scalar(field)), key, where);
+    wrong_shape(node, fmt::format("a list of {}, such as [a, b]", expected_scalar(field)), key,
+                where);
   if (node.size() > kMaxListItems) {
-    fail_at(where, fmt::format("{} has {} items: at most {} are allowed", key, node.size(), kMaxListItems));
+    fail_at(where, fmt::format("{} has {} items: at most {} are allowed", key, node.size(),
+                               kMaxListItems));
   }
   message.GetReflection()->ClearField(&message, &field);
   size_t index = 0;
@@ -267,7 +284,8 @@ void read_list(Message& message, const FieldDescriptor& field, const YAML::Node&
 void set_entry(Message& message, const FieldDescriptor& field, const std::string& name,
                const std::string& json) {
   const Reflection& reflection = *message.GetReflection();
-  const FieldDescriptor *key = field.message_type()->map_key(), *value = field.message_type()->map_value();
+  const FieldDescriptor *key = field.message_type()->map_key(),
+                        *value = field.message_type()->map_value();
   Message* entry = nullptr;
   for (int i = 0; i < reflection.FieldSize(message, &field); ++i) {
     Message* other = reflection.MutableRepeatedMessage(&message, &field, i);
@@ -286,16 +304,19 @@ void check_entry_name(const std::string& name, const std::string& key, const std
 }
 
 /// All of a mapping, in place of what was there.
-void read_map(Message& message, const FieldDescriptor& field, const YAML::Node& node, const std::string& key,
-              const std::string& where) {
+void read_map(Message& message, const FieldDescriptor& field, const YAML::Node& node,
+              const std::string& key, const std::string& where) {
   message.GetReflection()->ClearField(&message, &field);
   if (node.IsNull()) return;
-  if (!node.IsMap()) wrong_shape(node, "names with values, such as {enable_thinking: false}", key, where);
+  if (!node.IsMap())
+    wrong_shape(node, "names with values, such as {enable_thinking: false}", key, where);
   if (node.size() > kMaxListItems)
-    fail_at(where, fmt::format("{} has {} names: at most {} are allowed", key, node.size(), kMaxListItems));
+    fail_at(where, fmt::format("{} has {} names: at most {} are allowed", key, node.size(),
+                               kMaxListItems));
   std::set<std::string> names;
   for (const auto& entry : node) {
-    if (!entry.first.IsScalar()) fail_at(where, fmt::format("a name in {} must be a plain word", key));
+    if (!entry.first.IsScalar())
+      fail_at(where, fmt::format("a name in {} must be a plain word", key));
     const std::string& name = entry.first.Scalar();
     check_entry_name(name, key, where);
     if (!names.insert(name).second)
@@ -305,27 +326,27 @@ void read_map(Message& message, const FieldDescriptor& field, const YAML::Node& 
 }
 
 /// `written`: the whole dotted name, of which `key` in `section` is unknown.
-[[noreturn]] void unknown_key(const Descriptor& schema, const std::string& section, const std::string& key,
-                              const Descriptor& section_schema, const std::string& where,
-                              const std::string& written) {
+[[noreturn]] void unknown_key(const Descriptor& schema, const std::string& section,
+                              const std::string& key, const Descriptor& section_schema,
+                              const std::string& where, const std::string& written) {
   const std::string name = join_key(section, key);
   for (const std::string& known : all_keys(schema)) {
     const size_t dot = key.find('.');
     if (known != name || dot == std::string::npos) continue;
-    fail_at(where,
-            fmt::format(
-                "unknown key '{}'; in a file sections are nested: write '{}:' and '{}:' indented below it",
-                name, key.substr(0, dot), key.substr(dot + 1)));
+    fail_at(where, fmt::format("unknown key '{}'; in a file sections are nested: "
+                               "write '{}:' and '{}:' indented below it",
+                               name, key.substr(0, dot), key.substr(dot + 1)));
   }
   const std::string meant = suggest_key(schema, section, key);
   const bool same_word = meant == key || meant.ends_with("." + key);
   std::string theirs = foreign_key_advice(written, /*exact=*/true);
   if (theirs.empty() && !same_word) theirs = foreign_key_advice(written, /*exact=*/false);
   if (!theirs.empty()) fail_at(where, fmt::format("unknown key '{}'; {}", shown(written), theirs));
-  if (!meant.empty()) fail_at(where, fmt::format("unknown key '{}'; did you mean '{}'?", shown(name), meant));
-  fail_at(where,
-          fmt::format("unknown key '{}'; {} has {}", shown(name),
-                      section.empty() ? "a config" : "section '" + section + "'", list_keys(section_schema)));
+  if (!meant.empty())
+    fail_at(where, fmt::format("unknown key '{}'; did you mean '{}'?", shown(name), meant));
+  fail_at(where, fmt::format("unknown key '{}'; {} has {}", shown(name),
+                             section.empty() ? "a config" : "section '" + section + "'",
+                             list_keys(section_schema)));
 }
 
 struct YamlReader {
@@ -382,35 +403,41 @@ class DocumentMarks final : public YAML::EventHandler {
   void OnDocumentEnd() override {}
   void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
   void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
-  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t, const std::string&) override {}
+  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                const std::string&) override {}
   void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
                        YAML::EmitterStyle::value) override {}
   void OnSequenceEnd() override {}
-  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t, YAML::EmitterStyle::value) override {
-  }
+  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
+                  YAML::EmitterStyle::value) override {}
   void OnMapEnd() override {}
 };
 
 /// The only document of a YAML text.
 YAML::Node parse(const std::string& text, const std::string& name) {
   try {
-    // Not YAML::LoadAll: yaml-cpp 0.7 finds documents without end where a tag is malformed ("!a,b\n=").
+    // Not YAML::LoadAll: yaml-cpp 0.7 finds documents without end where a tag is
+    // malformed ("!a,b\n=").
     std::istringstream stream(text);
     YAML::Parser parser(stream);
     DocumentMarks documents;
     for (int i = 0; i < 2 && parser.HandleNextDocument(documents); ++i) continue;
     if (documents.marks.size() > 1) {
-      fail_at(place(name, documents.marks[1]), "a second document begins (---): a config is one document");
+      fail_at(place(name, documents.marks[1]),
+              "a second document begins (---): a config is one document");
     }
     return documents.marks.empty() ? YAML::Node() : YAML::Load(text);
   } catch (const YAML::DeepRecursion& e) {
     fail_at(place(name, e.mark), "nested too deeply for a config");
   } catch (const YAML::Exception& e) {
-    fail_at(place(name, e.mark), fmt::format("not valid YAML: {} (column {})", e.msg, e.mark.column + 1));
+    fail_at(place(name, e.mark),
+            fmt::format("not valid YAML: {} (column {})", e.msg, e.mark.column + 1));
   }
 }
 
-bool looks_quoted(const std::string& text) { return text.size() >= 2 && (text[0] == '"' || text[0] == '\''); }
+bool looks_quoted(const std::string& text) {
+  return text.size() >= 2 && (text[0] == '"' || text[0] == '\'');
+}
 
 }  // namespace
 
@@ -418,8 +445,10 @@ void check_config_text(const std::string& text, const std::string& where) {
   for (size_t at = 0; at < text.size();) {
     utf8proc_int32_t codepoint = 0;
     const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(text.data() + at);
-    const auto length = utf8proc_iterate(bytes, static_cast<utf8proc_ssize_t>(text.size() - at), &codepoint);
-    if (length <= 0) fail_at(where, fmt::format("byte {} is not UTF-8: save the file as UTF-8", at));
+    const auto length =
+        utf8proc_iterate(bytes, static_cast<utf8proc_ssize_t>(text.size() - at), &codepoint);
+    if (length <= 0)
+      fail_at(where, fmt::format("byte {} is not UTF-8: save the file as UTF-8", at));
     if (codepoint == 0) fail_at(where, fmt::format("byte {} is NUL: this is not a text file", at));
     at += static_cast<size_t>(length);
   }
@@ -440,8 +469,8 @@ void ConfigReader::read_override(const std::string& assignment) {
   // Hydra's marks, which verl's command lines have.
   const size_t mark = assignment.find_first_not_of('+');
   if (assignment.starts_with('+') && mark != std::string::npos) {
-    fail_at(where, fmt::format("'{}' begins with {}: write {}", shown(assignment), assignment.substr(0, mark),
-                               shown(assignment.substr(mark))));
+    fail_at(where, fmt::format("'{}' begins with {}: write {}", shown(assignment),
+                               assignment.substr(0, mark), shown(assignment.substr(mark))));
   }
   if (assignment.starts_with('~')) {
     fail_at(where, fmt::format("'{}' begins with ~: keys cannot be removed, set one to its default",
@@ -449,8 +478,9 @@ void ConfigReader::read_override(const std::string& assignment) {
   }
   const size_t equals = assignment.find('=');
   if (equals == std::string::npos || equals == 0) {
-    fail_at(where, fmt::format("'{}' is not an override: write key=value, such as actor.optim.lr=1e-5",
-                               shown(assignment)));
+    fail_at(where,
+            fmt::format("'{}' is not an override: write key=value, such as actor.optim.lr=1e-5",
+                        shown(assignment)));
   }
   check_config_text(assignment, where);
   const std::string key = assignment.substr(0, equals), text = assignment.substr(equals + 1);
@@ -477,15 +507,16 @@ void ConfigReader::read_override(const std::string& assignment) {
     const bool is_section = field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE;
     if (dot != std::string::npos) {
       if (!is_section)
-        fail_at(where, fmt::format("'{}' in '{}' is not a section", join_key(section, name), shown(key)));
+        fail_at(where,
+                fmt::format("'{}' in '{}' is not a section", join_key(section, name), shown(key)));
       message = message->GetReflection()->MutableMessage(message, field);
       section = join_key(section, name);
       begin = dot + 1;
       continue;
     }
     if (is_section) {
-      fail_at(where, fmt::format("{} is a section: set one of its keys, such as {}.{}=...", key, key,
-                                 field->message_type()->field(0)->name()));
+      fail_at(where, fmt::format("{} is a section: set one of its keys, such as {}.{}=...", key,
+                                 key, field->message_type()->field(0)->name()));
     }
     if (field->is_repeated()) {
       // Text as it stands is a list of one.

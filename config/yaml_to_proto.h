@@ -1,5 +1,5 @@
-// Strict reading of YAML and key=value overrides into a Protobuf message, by its schema. All errors are usage
-// Errors that begin with file:line or "command line".
+// Strict reading of YAML and key=value overrides into a Protobuf message, by its
+// schema. All errors are usage Errors that begin with file:line or "command line".
 #pragma once
 
 #include <google/protobuf/message.h>
@@ -23,8 +23,8 @@ class ConfigReader {
   /// One YAML document. `name` stands for the file in messages.
   void read_yaml(const std::string& text, const std::string& name);
 
-  /// "section.key=value". Text is taken as it stands unless it is quoted; lists are [a, b]. A later override
-  /// wins.
+  /// "section.key=value". Text is taken as it stands unless it is quoted; lists are [a,
+  /// b]. A later override wins.
   void read_override(const std::string& assignment);
 
   /// Where a key was set: "file:line" or kCommandLine; empty when it was not.

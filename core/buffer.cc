@@ -13,12 +13,15 @@ namespace {
 constexpr size_t kAlign = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
 
-size_t round_up(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+size_t round_up(size_t value, size_t multiple) {
+  return (value + multiple - 1) / multiple * multiple;
+}
 
 /// Whether a block of this size gets pages of its own.
 bool mapped(size_t bytes) { return bytes >= 2 * kHugePage; }
 
-/// Fresh zero pages at a 2 MiB boundary, huge ones where the system gives them; null when there are none.
+/// Fresh zero pages at a 2 MiB boundary, huge ones where the system gives them; null
+/// when there are none.
 void* map_pages(size_t bytes) {
   const size_t size = round_up(bytes, kHugePage);
   void* raw = ::mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE,
@@ -36,13 +39,14 @@ void* map_pages(size_t bytes) {
 }  // namespace
 
 Buffer::Buffer(Device device, size_t bytes) : device_(device), bytes_(bytes) {
-  if (device.type != DeviceType::kCpu) fail("this build has no {} support; set device: cpu", "CUDA");
+  if (device.type != DeviceType::kCpu)
+    fail("this build has no {} support; set device: cpu", "CUDA");
   if (bytes == 0) return;
   data_ = mapped(bytes) ? map_pages(bytes) : std::aligned_alloc(kAlign, round_up(bytes, kAlign));
   if (data_ == nullptr) {
     fail(
-        "out of memory: cannot allocate {:.1f} MiB on the host; use a smaller batch, token budget or KV "
-        "cache",
+        "out of memory: cannot allocate {:.1f} MiB on the host; "
+        "use a smaller batch, token budget or KV cache",
         static_cast<double>(bytes) / (1 << 20));
   }
 }

@@ -12,9 +12,9 @@
 
 namespace orrery {
 
-/// A block of memory on a device: 64-byte aligned; on the CPU blocks of 4 MiB and more are 2 MiB aligned and
-/// ask for huge pages. Not initialised. Throws Error naming the size when the memory cannot be had.
-/// Move-only.
+/// A block of memory on a device: 64-byte aligned; on the CPU blocks of 4 MiB and more
+/// are 2 MiB aligned and ask for huge pages. Not initialised. Throws Error naming the
+/// size when the memory cannot be had. Move-only.
 class Buffer {
  public:
   Buffer() = default;
@@ -49,9 +49,9 @@ class Buffer {
   size_t bytes_ = 0;
 };
 
-/// Bump allocator. Blocks live until the Mark they were taken under is released (or reset()). When a step
-/// outgrows it, it takes another chunk; reset() then merges the chunks, so steps of equal size allocate
-/// nothing from the system.
+/// Bump allocator. Blocks live until the Mark they were taken under is released (or
+/// reset()). When a step outgrows it, it takes another chunk; reset() then merges the
+/// chunks, so steps of equal size allocate nothing from the system.
 class Arena {
  public:
   explicit Arena(Device device = {}, size_t initial_bytes = 0);

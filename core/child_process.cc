@@ -20,19 +20,21 @@ extern char** environ;
 namespace orrery {
 namespace {
 
-/// Own descriptors stand above those that a child is given, so that giving one overwrites none.
+/// Own descriptors stand above those that a child is given, so that giving one
+/// overwrites none.
 constexpr int kLowest = 10;
 /// In the child.
 constexpr int kLifeline = 3;
 
-/// The guard reads the lifeline, on which nothing ever comes: its end is the end of the process that holds
-/// the other side. The command itself does not have it.
+/// The guard reads the lifeline, on which nothing ever comes: its end is the end of the
+/// process that holds the other side. The command itself does not have it.
 constexpr const char* kScript =
     "{ read -r _ <&3; kill -s KILL 0; } </dev/null >/dev/null 2>&1 &\n"
     "exec 3<&-\n"
     "eval \"$1\"\n";
 
-/// By these a program that loads an MPI library (mpi4py) would take itself for this very rank.
+/// By these a program that loads an MPI library (mpi4py) would take itself for this
+/// very rank.
 constexpr std::array<std::string_view, 4> kHiddenVariables = {"OMPI_", "PMIX_", "PRTE_", "PMI_"};
 
 struct Pipe {
@@ -135,8 +137,8 @@ ChildProcess::ChildProcess(const std::string& command) {
   std::string shell = "sh", option = "-c", script = kScript, name = "sh", text = command;
   std::array<char*, 6> arguments = {shell.data(), option.data(), script.data(),
                                     name.data(),  text.data(),   nullptr};
-  const int error = ::posix_spawn(&pid_, "/bin/sh", &setup.files, &setup.attributes, arguments.data(),
-                                  child_environment().data());
+  const int error = ::posix_spawn(&pid_, "/bin/sh", &setup.files, &setup.attributes,
+                                  arguments.data(), child_environment().data());
   if (error != 0) {
     pid_ = -1;
     fail("cannot start /bin/sh for '{}': {}", command, std::strerror(error));

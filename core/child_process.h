@@ -1,7 +1,8 @@
-// A program that runs beside this one, spoken to through pipes that never block. It runs by /bin/sh in a
-// process group of its own, with nothing inherited but its three pipes: signals and their mask are the
-// system's defaults, no other file is open, and what tells a program of an MPI job that it is one of its
-// ranks is not in its environment. Whatever ends this process, also SIGKILL, ends the group: a guard in it
+// A program that runs beside this one, spoken to through pipes that never block. It
+// runs by /bin/sh in a process group of its own, with nothing inherited but its three
+// pipes: signals and their mask are the system's defaults, no other file is open, and
+// what tells a program of an MPI job that it is one of its ranks is not in its
+// environment. Whatever ends this process, also SIGKILL, ends the group: a guard in it
 // waits for that. (What has left the group by setsid is on its own.)
 //
 // Not thread-safe; a child may be started while other threads run.
@@ -36,8 +37,8 @@ class Descriptor {
 
 class ChildProcess {
  public:
-  /// Starts `command`. Error when the system has no process or descriptor left; a command that is not found
-  /// ends with status 127, as the shell says.
+  /// Starts `command`. Error when the system has no process or descriptor left; a
+  /// command that is not found ends with status 127, as the shell says.
   explicit ChildProcess(const std::string& command);
   /// Kills the group, unless that was done.
   ~ChildProcess();
@@ -69,7 +70,8 @@ class ChildProcess {
   int signal_ = 0;
 };
 
-/// As write(2), but that a reader who is gone is EPIPE and no signal, whatever SIGPIPE does in this process.
+/// As write(2), but that a reader who is gone is EPIPE and no signal, whatever SIGPIPE
+/// does in this process.
 ssize_t write_without_signal(int fd, std::string_view bytes);
 
 }  // namespace orrery

@@ -1,4 +1,5 @@
-// Where and how an op runs. Every op takes a Context first; no op assumes that pointers are host memory.
+// Where and how an op runs. Every op takes a Context first; no op assumes that pointers
+// are host memory.
 #pragma once
 
 #include <cstdint>
@@ -13,14 +14,16 @@ struct Device {
   bool operator==(const Device&) const = default;
 };
 
-/// An in-order queue of work on a device. The CPU's work runs before the call returns, so its handle is null.
+/// An in-order queue of work on a device. The CPU's work runs before the call returns,
+/// so its handle is null.
 struct Stream {
   void* handle = nullptr;
 };
 
 class Profile;
 
-/// Cheap to copy. `threads`: size of the CPU team an op may use; results never depend on it.
+/// Cheap to copy. `threads`: size of the CPU team an op may use; results never depend
+/// on it.
 struct Context {
   Device device;
   Stream stream;

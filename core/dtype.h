@@ -1,4 +1,5 @@
-// Storage types. Arithmetic is always float32 (docs/numerics.md); bf16 and f16 are for storage.
+// Storage types. Arithmetic is always float32 (docs/numerics.md); bf16 and f16 are for
+// storage.
 #pragma once
 
 #include <bit>
@@ -43,7 +44,9 @@ constexpr std::string_view dtype_name(DType dtype) {
 }
 
 /// bf16 bits -> float32, exact.
-inline float bf16_to_f32(uint16_t bits) { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+inline float bf16_to_f32(uint16_t bits) {
+  return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16);
+}
 
 /// float32 -> bf16 bits, round to nearest even; NaN stays NaN.
 inline uint16_t f32_to_bf16(float value) {

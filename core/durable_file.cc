@@ -47,9 +47,11 @@ void DurableFile::append(std::span<const std::byte> bytes) { write_fully(fd_, by
 
 void DurableFile::commit() {
   ORRERY_CHECK(fd_ >= 0, "{} was committed before", path_.string());
-  if (::fsync(fd_) != 0) fail_system("cannot sync {}: {}", temporary_.string(), std::strerror(errno));
+  if (::fsync(fd_) != 0)
+    fail_system("cannot sync {}: {}", temporary_.string(), std::strerror(errno));
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) {
-    fail_system("cannot rename {} to {}: {}", temporary_.string(), path_.string(), std::strerror(errno));
+    fail_system("cannot rename {} to {}: {}", temporary_.string(), path_.string(),
+                std::strerror(errno));
   }
   ::close(fd_);
   fd_ = -1;

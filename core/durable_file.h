@@ -1,6 +1,6 @@
-// A file written piece by piece and published at the end: the bytes go to path.tmp, commit() makes them
-// durable and renames. Until then readers see the old file or none. For what is too large for
-// write_file_atomic's one buffer.
+// A file written piece by piece and published at the end: the bytes go to path.tmp,
+// commit() makes them durable and renames. Until then readers see the old file or none.
+// For what is too large for write_file_atomic's one buffer.
 #pragma once
 
 #include <cstddef>
@@ -9,8 +9,8 @@
 
 namespace orrery {
 
-/// Not thread-safe. Every failure (a full disk too) throws an Error naming the path; without commit() the
-/// destructor removes the temporary.
+/// Not thread-safe. Every failure (a full disk too) throws an Error naming the path;
+/// without commit() the destructor removes the temporary.
 class DurableFile {
  public:
   explicit DurableFile(const std::filesystem::path& path);
@@ -27,7 +27,8 @@ class DurableFile {
   int fd_ = -1;
 };
 
-/// Writes all of `bytes` at the descriptor's position, retrying short writes. `path` is for the error.
+/// Writes all of `bytes` at the descriptor's position, retrying short writes. `path` is
+/// for the error.
 void write_fully(int fd, std::span<const std::byte> bytes, const std::filesystem::path& path);
 
 }  // namespace orrery

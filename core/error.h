@@ -1,6 +1,7 @@
-// Errors. Contract: everything that can go wrong because of input, configuration, files, memory or another
-// rank throws orrery::Error whose text is one line saying what is wrong, where, and what to do about it.
-// Broken invariants of our own code are ORRERY_CHECKs; they throw too, so that a job ends with a message.
+// Errors. Contract: everything that can go wrong because of input, configuration,
+// files, memory or another rank throws orrery::Error whose text is one line saying what
+// is wrong, where, and what to do about it. Broken invariants of our own code are
+// ORRERY_CHECKs; they throw too, so that a job ends with a message.
 #pragma once
 
 #include <fmt/format.h>
@@ -33,13 +34,15 @@ template <class... Args>
   throw Error(fmt::format(format, std::forward<Args>(args)...), kExitFailure);
 }
 
-/// Throws a usage Error (exit code 2): the user's command line or configuration is wrong.
+/// Throws a usage Error (exit code 2): the user's command line or configuration is
+/// wrong.
 template <class... Args>
 [[noreturn]] void fail_usage(fmt::format_string<Args...> format, Args&&... args) {
   throw Error(fmt::format(format, std::forward<Args>(args)...), kExitUsage);
 }
 
-[[noreturn]] void check_failed(const char* file, int line, const char* condition, const std::string& message);
+[[noreturn]] void check_failed(const char* file, int line, const char* condition,
+                               const std::string& message);
 
 }  // namespace orrery
 

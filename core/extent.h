@@ -22,25 +22,28 @@ inline int64_t total_size(std::span<const Extent> extents) {
   return total;
 }
 
-/// Told that a buffer is final from element `begin` on: a backward pass knows the last layer's gradient
-/// first, and tells falling numbers.
+/// Told that a buffer is final from element `begin` on: a backward pass knows the last
+/// layer's gradient first, and tells falling numbers.
 using FinalFrom = std::function<void(int64_t begin)>;
 
-/// Where a flat buffer's elements are while it is being written: all there, or region by region in a window.
-/// A window holds the first region throughout and one of the others at a time, behind it; the owner takes a
-/// region out (and zeroes its place) when it is told that the region is final.
+/// Where a flat buffer's elements are while it is being written: all there, or region
+/// by region in a window. A window holds the first region throughout and one of the
+/// others at a time, behind it; the owner takes a region out (and zeroes its place)
+/// when it is told that the region is final.
 class FlatView {
  public:
-  FlatView(std::span<float> whole)  // NOLINT(google-explicit-constructor): a whole buffer is a view of itself
+  FlatView(std::span<float>
+               whole)  // NOLINT(google-explicit-constructor): a whole buffer is a view of itself
       : data_(whole.data()), size_(static_cast<int64_t>(whole.size())) {}
-  /// regions: rising bounds, from 0 to the flat buffer's size. window: window_size(regions) elements. Neither
-  /// is copied.
+  /// regions: rising bounds, from 0 to the flat buffer's size. window:
+  /// window_size(regions) elements. Neither is copied.
   FlatView(std::span<float> window, std::span<const int64_t> regions)
       : data_(window.data()), size_(regions.back()), regions_(regions) {}
 
   static int64_t window_size(std::span<const int64_t> regions) {
     int64_t largest = 0;
-    for (size_t i = 2; i < regions.size(); ++i) largest = std::max(largest, regions[i] - regions[i - 1]);
+    for (size_t i = 2; i < regions.size(); ++i)
+      largest = std::max(largest, regions[i] - regions[i - 1]);
     return regions[1] + largest;
   }
 

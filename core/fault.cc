@@ -76,14 +76,16 @@ std::string point_list() {
 
 std::string_view trim(std::string_view text) {
   const size_t first = text.find_first_not_of(' '), last = text.find_last_not_of(' ');
-  return first == std::string_view::npos ? std::string_view() : text.substr(first, last - first + 1);
+  return first == std::string_view::npos ? std::string_view()
+                                         : text.substr(first, last - first + 1);
 }
 
 int64_t number(std::string_view text, std::string_view rule, int64_t least) {
   int64_t value = -1;
   const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   if (error != std::errc() || stop != text.data() + text.size() || value < least) {
-    fail_usage("ORRERY_FAULT: \"{}\" in \"{}\" is not a whole number of at least {}", text, rule, least);
+    fail_usage("ORRERY_FAULT: \"{}\" in \"{}\" is not a whole number of at least {}", text, rule,
+               least);
   }
   return value;
 }
@@ -105,7 +107,8 @@ std::unique_ptr<Rule> parse_rule(std::string_view text) {
   }
   const size_t colon = rest.find(':');
   if (colon == std::string_view::npos)
-    fail_usage("ORRERY_FAULT: \"{}\" is not point:action[@N][,rank=R]; see orrery config --faults", text);
+    fail_usage("ORRERY_FAULT: \"{}\" is not point:action[@N][,rank=R]; see orrery config --faults",
+               text);
   const std::string_view point = trim(rest.substr(0, colon)), action = trim(rest.substr(colon + 1));
   const auto info = std::ranges::find(kFaultPoints, point, &FaultPointInfo::name);
   if (info == kFaultPoints.end())
@@ -188,11 +191,15 @@ void fault_crash() {
 std::string describe_faults() {
   std::string text =
       "ORRERY_FAULT=point:action[@N|@N+][,rank=R][;...]\n"
-      "  @N: at the Nth visit of a process (default 1); @N+: from then on; slow: 100 ms at every visit\n"
-      "  crash: SIGKILL; torn: half of the bytes, then crash; short-read: half of the bytes are there;\n"
-      "  enospc: the disk is full; corrupt: one bit is wrong\n\n";
+      "  @N: at the Nth visit of a process (default 1); @N+: from then on; slow: "
+      "100 ms at every visit\n"
+      "  crash: SIGKILL; torn: half of the bytes, then crash; short-read: "
+      "half of the bytes are there;\n"
+      "  enospc: the disk is full; corrupt: one bit is wrong\n"
+      "\n";
   for (const FaultPointInfo& info : kFaultPoints) {
-    text += fmt::format("{:<20}{}\n{:<20}  {}\n", info.name, info.meaning, "", action_list(info.actions));
+    text += fmt::format("{:<20}{}\n{:<20}  {}\n", info.name, info.meaning, "",
+                        action_list(info.actions));
   }
   return text;
 }

@@ -1,13 +1,14 @@
-// Fault injection, for tests and for trying out how a cluster copes. ORRERY_FAULT names where something goes
-// wrong and how; unset, a fault point costs the check of one bool. Points are named in one table
-// (kFaultPoints) and placed where the real thing happens.
+// Fault injection, for tests and for trying out how a cluster copes. ORRERY_FAULT names
+// where something goes wrong and how; unset, a fault point costs the check of one bool.
+// Points are named in one table (kFaultPoints) and placed where the real thing happens.
 //
 //   ORRERY_FAULT=point:action[@N|@N+][,rank=R][;...]
 //
-// N: the Nth time that this process comes by (default: the first; slow: every time); N+: from then on. A
-// process that is started again counts anew. R: this rank only. crash: SIGKILL. hang: for ever. slow: 100 ms.
-// error: an Error. torn: half of the bytes are written, then crash. short-read: half of the bytes are there.
-// enospc: the disk is full. corrupt: one bit is wrong.
+// N: the Nth time that this process comes by (default: the first; slow: every time);
+// N+: from then on. A process that is started again counts anew. R: this rank only.
+// crash: SIGKILL. hang: for ever. slow: 100 ms. error: an Error. torn: half of the
+// bytes are written, then crash. short-read: half of the bytes are there. enospc: the
+// disk is full. corrupt: one bit is wrong.
 #pragma once
 
 #include <array>
@@ -55,8 +56,9 @@ struct FaultPointInfo {
   uint32_t actions;  ///< bits: fault_bit()
 };
 
-inline constexpr uint32_t kFaultAnywhere = fault_bit(FaultAction::kCrash) | fault_bit(FaultAction::kHang) |
-                                           fault_bit(FaultAction::kSlow) | fault_bit(FaultAction::kError);
+inline constexpr uint32_t kFaultAnywhere =
+    fault_bit(FaultAction::kCrash) | fault_bit(FaultAction::kHang) | fault_bit(FaultAction::kSlow) |
+    fault_bit(FaultAction::kError);
 inline constexpr uint32_t kFaultWriting =
     kFaultAnywhere | fault_bit(FaultAction::kTorn) | fault_bit(FaultAction::kNoSpace);
 inline constexpr uint32_t kFaultSending = kFaultAnywhere | fault_bit(FaultAction::kCorrupt);
@@ -65,21 +67,25 @@ inline constexpr uint32_t kFaultSending = kFaultAnywhere | fault_bit(FaultAction
 inline constexpr std::array kFaultPoints = {
     FaultPointInfo{FaultPoint::kCheckpointCopy, "checkpoint.copy",
                    "weights and moments are copied for a save; the step waits", kFaultAnywhere},
-    FaultPointInfo{FaultPoint::kCheckpointWrite, "checkpoint.write",
-                   "a piece (8 MiB at most) of a rank's checkpoint file is written, in the background",
-                   kFaultWriting | fault_bit(FaultAction::kCorrupt)},
+    FaultPointInfo{
+        FaultPoint::kCheckpointWrite, "checkpoint.write",
+        "a piece (8 MiB at most) of a rank's checkpoint file is written, in the background",
+        kFaultWriting | fault_bit(FaultAction::kCorrupt)},
     FaultPointInfo{FaultPoint::kCheckpointPublish, "checkpoint.publish",
                    "a checkpoint is whole and durable; its rename comes next", kFaultAnywhere},
     FaultPointInfo{FaultPoint::kCheckpointRemove, "checkpoint.remove",
                    "an old checkpoint is out of the way; its removal comes next", kFaultAnywhere},
-    FaultPointInfo{FaultPoint::kCheckpointRead, "checkpoint.read",
-                   "a file of a checkpoint is verified before its use",
-                   kFaultAnywhere | fault_bit(FaultAction::kShortRead) | fault_bit(FaultAction::kCorrupt)},
+    FaultPointInfo{
+        FaultPoint::kCheckpointRead, "checkpoint.read",
+        "a file of a checkpoint is verified before its use",
+        kFaultAnywhere | fault_bit(FaultAction::kShortRead) | fault_bit(FaultAction::kCorrupt)},
     FaultPointInfo{FaultPoint::kFileWrite, "file.write",
-                   "a small file (manifest, config, rollouts) is written and renamed", kFaultWriting},
-    FaultPointInfo{FaultPoint::kRolloutWrite, "rollout.write", "a step's samples are about to be written",
-                   kFaultAnywhere},
-    FaultPointInfo{FaultPoint::kMetricsWrite, "metrics.write", "a line goes to metrics.jsonl", kFaultWriting},
+                   "a small file (manifest, config, rollouts) is written and renamed",
+                   kFaultWriting},
+    FaultPointInfo{FaultPoint::kRolloutWrite, "rollout.write",
+                   "a step's samples are about to be written", kFaultAnywhere},
+    FaultPointInfo{FaultPoint::kMetricsWrite, "metrics.write", "a line goes to metrics.jsonl",
+                   kFaultWriting},
     FaultPointInfo{FaultPoint::kEngineStep, "engine.step",
                    "an actor generates: one step of its engine (corrupt: a recorded log-prob)",
                    kFaultSending},
@@ -94,25 +100,27 @@ inline constexpr std::array kFaultPoints = {
     FaultPointInfo{FaultPoint::kLearnerUpdate, "learner.update",
                    "an update's gradients are summed; the optimizer comes next", kFaultAnywhere},
     FaultPointInfo{FaultPoint::kOptimizerStep, "optimizer.step",
-                   "this rank's slice is updated; gathering the weights comes next", kFaultAnywhere},
+                   "this rank's slice is updated; gathering the weights comes next",
+                   kFaultAnywhere},
 };
 
 /// Whether any fault is armed. Written by arm_faults() only.
 inline bool faults_armed = false;
 
-/// Arms what ORRERY_FAULT's text says, and forgets what was armed before; empty: nothing. A usage Error names
-/// an unknown point or action and the known ones. Call it while no other thread runs.
+/// Arms what ORRERY_FAULT's text says, and forgets what was armed before; empty:
+/// nothing. A usage Error names an unknown point or action and the known ones. Call it
+/// while no other thread runs.
 void arm_faults(std::string_view text);
 
 /// This process's rank, for rules with rank=; 0 until told.
 void set_fault_rank(int rank);
 
-/// Counts the visit and carries out what is due: crash, hang and slow here, error by throwing. Returns an
-/// action that only the caller can carry out. Thread-safe.
+/// Counts the visit and carries out what is due: crash, hang and slow here, error by
+/// throwing. Returns an action that only the caller can carry out. Thread-safe.
 FaultAction fault_reached(FaultPoint point);
 
-/// To be called where the point's thing happens. kNone, or one of kTorn, kShortRead, kNoSpace, kCorrupt where
-/// the table allows it.
+/// To be called where the point's thing happens. kNone, or one of kTorn, kShortRead,
+/// kNoSpace, kCorrupt where the table allows it.
 inline FaultAction fault_point(FaultPoint point) {
   if (!faults_armed) [[likely]]
     return FaultAction::kNone;

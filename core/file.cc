@@ -35,7 +35,8 @@ struct Fd {
 
 size_t regular_file_size(int fd, const std::filesystem::path& path) {
   struct stat info {};
-  if (::fstat(fd, &info) != 0) fail_system("cannot stat {}: {}", path.string(), std::strerror(errno));
+  if (::fstat(fd, &info) != 0)
+    fail_system("cannot stat {}: {}", path.string(), std::strerror(errno));
   if (!S_ISREG(info.st_mode)) fail("{} is not a regular file", path.string());
   return static_cast<size_t>(info.st_size);
 }
@@ -43,8 +44,8 @@ size_t regular_file_size(int fd, const std::filesystem::path& path) {
 }  // namespace
 
 std::string read_file(const std::filesystem::path& path) {
-  const Fd file(
-      ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));  // a FIFO must not block: it is refused
+  const Fd file(::open(path.c_str(),
+                       O_RDONLY | O_CLOEXEC | O_NONBLOCK));  // a FIFO must not block: it is refused
   if (file.fd < 0) fail_system("cannot open {}: {}", path.string(), std::strerror(errno));
   std::string contents(regular_file_size(file.fd, path), '\0');
   size_t done = 0;
@@ -64,7 +65,8 @@ void sync_path(const std::filesystem::path& path) {
     fail_system("cannot sync {}: {}", path.string(), std::strerror(errno));
 }
 
-void write_file_atomic(const std::filesystem::path& path, std::string_view contents, Durability durability) {
+void write_file_atomic(const std::filesystem::path& path, std::string_view contents,
+                       Durability durability) {
   const bool durable = durability == Durability::kDurable;
   std::filesystem::path temporary = path;
   temporary += ".tmp";
@@ -77,8 +79,9 @@ void write_file_atomic(const std::filesystem::path& path, std::string_view conte
     size_t done = 0;
     while (done < size) {
       if (fault == FaultAction::kNoSpace) errno = ENOSPC;
-      const ssize_t n =
-          fault == FaultAction::kNoSpace ? -1 : ::write(file.fd, contents.data() + done, size - done);
+      const ssize_t n = fault == FaultAction::kNoSpace
+                            ? -1
+                            : ::write(file.fd, contents.data() + done, size - done);
       if (n < 0 && errno == EINTR) continue;
       if (n < 0) {
         const int reason = errno;
@@ -92,7 +95,8 @@ void write_file_atomic(const std::filesystem::path& path, std::string_view conte
       fail_system("cannot sync {}: {}", temporary.string(), std::strerror(errno));
   }
   if (::rename(temporary.c_str(), path.c_str()) != 0) {
-    fail_system("cannot rename {} to {}: {}", temporary.string(), path.string(), std::strerror(errno));
+    fail_system("cannot rename {} to {}: {}", temporary.string(), path.string(),
+                std::strerror(errno));
   }
   if (!durable) return;
   const std::filesystem::path folder = path.parent_path();

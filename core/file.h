@@ -1,4 +1,5 @@
-// Files: whole reads, atomic durable writes, read-only mappings. Errors name the path and the reason.
+// Files: whole reads, atomic durable writes, read-only mappings. Errors name the path
+// and the reason.
 #pragma once
 
 #include <chrono>
@@ -12,8 +13,9 @@
 
 namespace orrery {
 
-/// What the system refused (a disk's error, a file system that is gone for a moment), unlike what is wrong
-/// with a file's contents: it may not happen again. Thrown by whatever reads a file here.
+/// What the system refused (a disk's error, a file system that is gone for a moment),
+/// unlike what is wrong with a file's contents: it may not happen again. Thrown by
+/// whatever reads a file here.
 class SystemError : public Error {
  public:
   using Error::Error;
@@ -27,16 +29,16 @@ enum class Durability {
   kVisible   ///< for readers on a running system only, at no cost in disk writes
 };
 
-/// Writes path.tmp and renames it over `path`: readers see the old bytes or the new ones, never a part. A
-/// full disk throws and leaves the old file.
+/// Writes path.tmp and renames it over `path`: readers see the old bytes or the new
+/// ones, never a part. A full disk throws and leaves the old file.
 void write_file_atomic(const std::filesystem::path& path, std::string_view contents,
                        Durability durability = Durability::kDurable);
 
 /// fsync of a file or folder by path.
 void sync_path(const std::filesystem::path& path);
 
-/// A read-only private mapping of a whole file. Move-only; an empty file maps to an empty span. SystemError
-/// when it cannot be mapped.
+/// A read-only private mapping of a whole file. Move-only; an empty file maps to an
+/// empty span. SystemError when it cannot be mapped.
 class MappedFile {
  public:
   explicit MappedFile(const std::filesystem::path& path);
@@ -52,9 +54,9 @@ class MappedFile {
   size_t size_ = 0;
 };
 
-/// Holds an exclusive lock on a file (made when absent) until destruction or the process's end, however it
-/// ends. Error when another process still holds it after `patience`; on file systems without locks it holds
-/// nothing.
+/// Holds an exclusive lock on a file (made when absent) until destruction or the
+/// process's end, however it ends. Error when another process still holds it after
+/// `patience`; on file systems without locks it holds nothing.
 class FileLock {
  public:
   explicit FileLock(const std::filesystem::path& path, std::chrono::milliseconds patience);

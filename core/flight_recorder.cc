@@ -10,7 +10,8 @@
 namespace orrery {
 namespace {
 
-/// Events printed when a rank fails: enough for the last step or two, few enough for hundreds of ranks.
+/// Events printed when a rank fails: enough for the last step or two, few enough for
+/// hundreds of ranks.
 constexpr size_t kPrinted = 16;
 
 int64_t now_nanoseconds() {
@@ -95,7 +96,8 @@ void on_fatal_signal(int signal) {
 void FlightRecorder::record(std::string_view text) {
   char bytes[kTextBytes] = {};
   const size_t size = std::min(text.size(), kTextBytes);
-  for (size_t i = 0; i < size; ++i) bytes[i] = static_cast<unsigned char>(text[i]) < 0x20 ? ' ' : text[i];
+  for (size_t i = 0; i < size; ++i)
+    bytes[i] = static_cast<unsigned char>(text[i]) < 0x20 ? ' ' : text[i];
   std::array<uint64_t, kWords> words;
   std::memcpy(words.data(), bytes, sizeof bytes);
 
@@ -142,20 +144,22 @@ std::vector<FlightRecorder::Event> FlightRecorder::events() const {
   Copy copy;
   for (uint64_t i = newest < kEvents ? 1 : newest - kEvents + 1; i <= newest; ++i) {
     if (!read(i, copy)) continue;
-    events.push_back({static_cast<double>(std::max<int64_t>(now - copy.nanoseconds, 0)) * 1e-9, copy.times,
-                      std::string(copy.text, copy.bytes)});
+    events.push_back({static_cast<double>(std::max<int64_t>(now - copy.nanoseconds, 0)) * 1e-9,
+                      copy.times, std::string(copy.text, copy.bytes)});
   }
   return events;
 }
 
 void FlightRecorder::dump(int fd, std::string_view prefix, size_t count) const {
   const uint64_t newest = newest_.load();
-  const uint64_t shown = std::min({newest, static_cast<uint64_t>(count), static_cast<uint64_t>(kEvents)});
+  const uint64_t shown =
+      std::min({newest, static_cast<uint64_t>(count), static_cast<uint64_t>(kEvents)});
   const int64_t now = now_nanoseconds();
   Copy copy;
   for (uint64_t i = newest - shown + 1; i <= newest; ++i) {
     if (!read(i, copy)) continue;
-    const auto milliseconds = static_cast<uint64_t>(std::max<int64_t>(now - copy.nanoseconds, 0) / 1'000'000);
+    const auto milliseconds =
+        static_cast<uint64_t>(std::max<int64_t>(now - copy.nanoseconds, 0) / 1'000'000);
     Line line;
     line.add(prefix);
     line.add(" ");

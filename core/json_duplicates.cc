@@ -75,14 +75,16 @@ class Finder {
 
   /// Equal keys may be written otherwise.
   std::string_view unescaped(size_t begin, size_t end) {
-    const auto json = nlohmann::json::parse(text_.substr(begin - 1, end - begin + 2), nullptr, false);
+    const auto json =
+        nlohmann::json::parse(text_.substr(begin - 1, end - begin + 2), nullptr, false);
     if (!json.is_string()) return text_.substr(begin, end - begin);
     return texts_.emplace_back(json.get<std::string>());
   }
 
   std::optional<std::string> of_object() {
     if (open_.empty()) return std::nullopt;
-    const auto begin = keys_.begin() + static_cast<std::ptrdiff_t>(open_.back().first_key), end = keys_.end();
+    const auto begin = keys_.begin() + static_cast<std::ptrdiff_t>(open_.back().first_key),
+               end = keys_.end();
     if (static_cast<size_t>(end - begin) > kFew) {
       std::sort(begin, end);
       const auto twice = std::adjacent_find(begin, end);

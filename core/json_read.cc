@@ -65,8 +65,9 @@ nlohmann::json parse_json_strictly(std::string_view text, const std::string& whe
   } catch (const nlohmann::json::exception& error) {
     const std::string_view what = error.what();
     const size_t prefix = what.find("] ");
-    fail("{}: not valid JSON: {}", where,
-         std::string(what.substr(prefix == std::string_view::npos ? 0 : prefix + 2)).substr(0, 200));
+    fail(
+        "{}: not valid JSON: {}", where,
+        std::string(what.substr(prefix == std::string_view::npos ? 0 : prefix + 2)).substr(0, 200));
   }
 }
 
@@ -86,7 +87,8 @@ std::optional<int64_t> json_integer(const nlohmann::json& value) {
 
 JsonObject::JsonObject(const nlohmann::json& object, std::string where)
     : object_(object), where_(std::move(where)) {
-  if (!object.is_object()) fail("{}: expected a JSON object, found {}", where_, json_excerpt(object));
+  if (!object.is_object())
+    fail("{}: expected a JSON object, found {}", where_, json_excerpt(object));
 }
 
 const nlohmann::json* JsonObject::find(const std::string& key) const {
@@ -94,11 +96,14 @@ const nlohmann::json* JsonObject::find(const std::string& key) const {
   return it == object_.end() || it->is_null() ? nullptr : &*it;
 }
 
-void JsonObject::missing(const std::string& key) const { fail("{}: key \"{}\" is missing", where_, key); }
+void JsonObject::missing(const std::string& key) const {
+  fail("{}: key \"{}\" is missing", where_, key);
+}
 
 void JsonObject::reject(const std::string& key, const std::string& expected) const {
   const auto it = object_.find(key);
-  fail("{}: {} is {}; {}", where_, key, it == object_.end() ? "absent" : json_excerpt(*it), expected);
+  fail("{}: {} is {}; {}", where_, key, it == object_.end() ? "absent" : json_excerpt(*it),
+       expected);
 }
 
 int64_t JsonObject::integer(const std::string& key, int64_t low, int64_t high,

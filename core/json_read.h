@@ -1,6 +1,6 @@
-// Strict reading of JSON from outside: one-line Errors that name the source and the key, repeated keys and
-// deep nesting rejected, integers checked against a range. Used for config.json, safetensors headers and
-// manifests.
+// Strict reading of JSON from outside: one-line Errors that name the source and the
+// key, repeated keys and deep nesting rejected, integers checked against a range. Used
+// for config.json, safetensors headers and manifests.
 #pragma once
 
 #include <cstdint>
@@ -11,12 +11,14 @@
 
 namespace orrery {
 
-/// Parses a JSON text. `where` names it in errors. Throws Error for a syntax error, a key given twice in one
-/// object and nesting deeper than max_depth (the parser itself does not recurse, so depth never reaches the
-/// stack).
-nlohmann::json parse_json_strictly(std::string_view text, const std::string& where, int max_depth = 32);
+/// Parses a JSON text. `where` names it in errors. Throws Error for a syntax error, a
+/// key given twice in one object and nesting deeper than max_depth (the parser itself
+/// does not recurse, so depth never reaches the stack).
+nlohmann::json parse_json_strictly(std::string_view text, const std::string& where,
+                                   int max_depth = 32);
 
-/// The fields of one object, read with defaults. Holds references: the object must outlive it.
+/// The fields of one object, read with defaults. Holds references: the object must
+/// outlive it.
 class JsonObject {
  public:
   /// Error when `object` is not an object.
@@ -26,12 +28,13 @@ class JsonObject {
   const nlohmann::json* find(const std::string& key) const;
   bool has_key(const std::string& key) const { return object_.contains(key); }
 
-  /// An integer in [low, high]; a float without fraction counts as one. Error when absent and no fallback is
-  /// given.
+  /// An integer in [low, high]; a float without fraction counts as one. Error when
+  /// absent and no fallback is given.
   int64_t integer(const std::string& key, int64_t low, int64_t high,
                   std::optional<int64_t> fallback = {}) const;
   /// A finite number in [low, high].
-  double number(const std::string& key, double low, double high, std::optional<double> fallback = {}) const;
+  double number(const std::string& key, double low, double high,
+                std::optional<double> fallback = {}) const;
   bool boolean(const std::string& key, std::optional<bool> fallback = {}) const;
   std::string text(const std::string& key, std::optional<std::string> fallback = {}) const;
   /// Error naming the key unless it is one of `known`.
@@ -47,13 +50,14 @@ class JsonObject {
   std::string where_;
 };
 
-/// The integer a JSON number stands for, or nothing (not a number, a fraction, out of int64).
+/// The integer a JSON number stands for, or nothing (not a number, a fraction, out of
+/// int64).
 std::optional<int64_t> json_integer(const nlohmann::json& value);
 
 /// A value as short text for an error message; of a list or an object, its kind.
 std::string json_excerpt(const nlohmann::json& value);
-/// As json_excerpt, with the beginning of what a list or an object holds: for values whose depth is bounded,
-/// as parse_json_strictly does.
+/// As json_excerpt, with the beginning of what a list or an object holds: for values
+/// whose depth is bounded, as parse_json_strictly does.
 std::string json_excerpt_nested(const nlohmann::json& value);
 
 }  // namespace orrery

@@ -10,8 +10,8 @@ void refuse_lfs_pointer(std::string_view content, const std::filesystem::path& p
   if (!content.starts_with(kBegins)) return;
   const std::filesystem::path folder = path.parent_path();
   fail(
-      "{} is a Git LFS pointer, not the file itself: install git-lfs and run `git lfs pull` in {}, or "
-      "download the file",
+      "{} is a Git LFS pointer, not the file itself: "
+      "install git-lfs and run `git lfs pull` in {}, or download the file",
       path.string(), folder.empty() ? "its folder" : folder.string());
 }
 

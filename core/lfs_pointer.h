@@ -1,5 +1,5 @@
-// Git LFS keeps large files elsewhere: a clone without it holds small text files in their place, which no
-// reader of ours understands.
+// Git LFS keeps large files elsewhere: a clone without it holds small text files in
+// their place, which no reader of ours understands.
 #pragma once
 
 #include <filesystem>

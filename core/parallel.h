@@ -1,4 +1,5 @@
-// Loop parallelism inside an op. Not for results that depend on the split: bodies write disjoint outputs.
+// Loop parallelism inside an op. Not for results that depend on the split: bodies write
+// disjoint outputs.
 #pragma once
 
 #include <algorithm>
@@ -10,12 +11,13 @@
 
 namespace orrery {
 
-/// Calls body(begin, end) for contiguous parts of [0, count), at most ctx.threads at once. `grain`: the least
-/// work worth a thread (items). An exception of any part is rethrown in the caller. Nested calls run
-/// serially.
+/// Calls body(begin, end) for contiguous parts of [0, count), at most ctx.threads at
+/// once. `grain`: the least work worth a thread (items). An exception of any part is
+/// rethrown in the caller. Nested calls run serially.
 template <class Body>
 void parallel_for(const Context& ctx, int64_t count, int64_t grain, Body&& body) {
-  const int64_t wanted = std::min({int64_t{ctx.threads}, count / std::max<int64_t>(grain, 1), kMostParts});
+  const int64_t wanted =
+      std::min({int64_t{ctx.threads}, count / std::max<int64_t>(grain, 1), kMostParts});
   if (wanted <= 1 || inside_part()) {
     if (count > 0) body(int64_t{0}, count);
     return;
@@ -27,8 +29,9 @@ void parallel_for(const Context& ctx, int64_t count, int64_t grain, Body&& body)
   });
 }
 
-/// As parallel_for, but each thread takes the next free item: body(item). For items of uneven cost. After an
-/// exception some of the items that nobody had begun may be left out.
+/// As parallel_for, but each thread takes the next free item: body(item). For items of
+/// uneven cost. After an exception some of the items that nobody had begun may be left
+/// out.
 template <class Body>
 void parallel_items(const Context& ctx, int64_t count, Body&& body) {
   const int64_t wanted = std::min({int64_t{ctx.threads}, count, kMostParts});

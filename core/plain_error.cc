@@ -46,13 +46,14 @@ std::string_view advice(int code) {
 
 /// Whether the same path will do no better next time.
 bool is_final(int code) {
-  return code == ELOOP || code == ENAMETOOLONG || code == EACCES || code == EPERM || code == EROFS ||
-         code == ENOTDIR;
+  return code == ELOOP || code == ENAMETOOLONG || code == EACCES || code == EPERM ||
+         code == EROFS || code == ENOTDIR;
 }
 
 /// nlohmann's texts begin with "[json.exception.parse_error.101] ".
 std::string without_mark(std::string_view text) {
-  const size_t end = text.starts_with("[json.exception.") ? text.find("] ") : std::string_view::npos;
+  const size_t end =
+      text.starts_with("[json.exception.") ? text.find("] ") : std::string_view::npos;
   return std::string(end == std::string_view::npos ? text : text.substr(end + 2));
 }
 
@@ -65,13 +66,14 @@ std::string system_reason(int code) {
 
 PlainError plain_error(const std::exception& error) {
   if (const auto* ours = dynamic_cast<const Error*>(&error)) {
-    const bool known =
-        dynamic_cast<const SystemError*>(ours) != nullptr || dynamic_cast<const UserError*>(ours) != nullptr;
+    const bool known = dynamic_cast<const SystemError*>(ours) != nullptr ||
+                       dynamic_cast<const UserError*>(ours) != nullptr;
     return {ours->what(), ours->exit_code(), ours->exit_code() == kExitFailure && !known};
   }
   if (const auto* files = dynamic_cast<const std::filesystem::filesystem_error*>(&error)) {
     const int code = files->code().value();
-    const std::string other = files->path2().empty() ? "" : fmt::format(" and {}", files->path2().string());
+    const std::string other =
+        files->path2().empty() ? "" : fmt::format(" and {}", files->path2().string());
     return {fmt::format("cannot use {}{}: {}", files->path1().string(), other, system_reason(code)),
             is_final(code) ? kExitUsage : kExitFailure, false};
   }
@@ -83,14 +85,15 @@ PlainError plain_error(const std::exception& error) {
     const int code = system->code().value();
     if (code == EAGAIN) {
       return {
-          "the system starts no further thread; lower cluster.threads or --threads, or raise the limit of "
-          "processes (ulimit -u)",
+          "the system starts no further thread; lower cluster.threads or --threads, "
+          "or raise the limit of processes (ulimit -u)",
           kExitFailure, false};
     }
-    return {fmt::format("the system refused a request: {}", system_reason(code)), kExitFailure, true};
+    return {fmt::format("the system refused a request: {}", system_reason(code)), kExitFailure,
+            true};
   }
-  return {fmt::format("internal error: {}; please report this", without_mark(error.what())), kExitFailure,
-          true};
+  return {fmt::format("internal error: {}; please report this", without_mark(error.what())),
+          kExitFailure, true};
 }
 
 }  // namespace orrery

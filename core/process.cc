@@ -15,7 +15,8 @@
 namespace orrery {
 namespace {
 
-/// CPUs by two numbers, quota and period in microseconds; "max" or -1 as quota is no limit.
+/// CPUs by two numbers, quota and period in microseconds; "max" or -1 as quota is no
+/// limit.
 int cpus_of(std::istream&& quota, std::istream&& period) {
   double used = 0, whole = 0;
   if (!(quota >> used) || !(period >> whole) || used <= 0 || whole <= 0) return INT_MAX;
@@ -30,7 +31,8 @@ int cpus_of_v2(const std::filesystem::path& folder) {
 }
 
 int cpus_of_v1(const std::filesystem::path& folder) {
-  return cpus_of(std::ifstream(folder / "cpu.cfs_quota_us"), std::ifstream(folder / "cpu.cfs_period_us"));
+  return cpus_of(std::ifstream(folder / "cpu.cfs_quota_us"),
+                 std::ifstream(folder / "cpu.cfs_period_us"));
 }
 
 }  // namespace
@@ -67,8 +69,8 @@ int quota_cpus(const std::filesystem::path& groups, const std::filesystem::path&
     const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
     const bool v2 = controllers == ",,";
     if (!v2 && controllers.find(",cpu,") == std::string::npos) continue;
-    // Each group above has a quota too. In a container the path may be the host's, and what is mounted its
-    // own part.
+    // Each group above has a quota too. In a container the path may be the host's, and
+    // what is mounted its own part.
     std::filesystem::path group = std::filesystem::path(line.substr(second + 1)).relative_path();
     for (;; group = group.parent_path()) {
       least = std::min(least, v2 ? cpus_of_v2(mount / group) : cpus_of_v1(mount / "cpu" / group));

@@ -14,7 +14,8 @@ namespace orrery {
 std::string host_name();
 
 struct ProcessStat {
-  char state = '?';  ///< the kernel's letter: R runs, S sleeps, D waits for a device, T or t stopped, Z ended
+  char state =
+      '?';  ///< the kernel's letter: R runs, S sleeps, D waits for a device, T or t stopped, Z ended
   pid_t parent = 0;
 
   bool stopped() const { return state == 'T' || state == 't'; }
@@ -26,9 +27,9 @@ std::optional<ProcessStat> process_stat(pid_t pid);
 /// Bytes of memory of this host.
 size_t physical_memory();
 
-/// CPUs that the quotas of this process's control groups allow it (a container's --cpus), rounded up, at
-/// least 1; INT_MAX where there is none. `groups`: /proc/self/cgroup, `mount`: /sys/fs/cgroup; versions 1
-/// and 2.
+/// CPUs that the quotas of this process's control groups allow it (a container's
+/// --cpus), rounded up, at least 1; INT_MAX where there is none. `groups`:
+/// /proc/self/cgroup, `mount`: /sys/fs/cgroup; versions 1 and 2.
 int quota_cpus(const std::filesystem::path& groups, const std::filesystem::path& mount);
 
 }  // namespace orrery

@@ -7,8 +7,8 @@
 namespace orrery {
 namespace {
 
-/// Index of the entry of this name, which is added if there is none. The same literal mostly has the same
-/// address; in another source file it may have another one.
+/// Index of the entry of this name, which is added if there is none. The same literal
+/// mostly has the same address; in another source file it may have another one.
 template <class Entry>
 size_t find_or_add(std::vector<Entry>& entries, const char* name) {
   for (size_t i = 0; i < entries.size(); ++i) {

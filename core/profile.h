@@ -1,7 +1,9 @@
-// Where the time of a step goes, by phase and op: calls, seconds, floating-point operations and bytes.
+// Where the time of a step goes, by phase and op: calls, seconds, floating-point
+// operations and bytes.
 //
-// A Profile is reached through Context::profile; without one (the default) a scope is a branch. With one it
-// costs two readings of the clock. Scopes read and write only their Profile: no result depends on them.
+// A Profile is reached through Context::profile; without one (the default) a scope is a
+// branch. With one it costs two readings of the clock. Scopes read and write only their
+// Profile: no result depends on them.
 //
 //   Phase: a part of the step. Phases nest; time belongs to the innermost one that is open, so the phases'
 //          times add up to the whole between start() and stop() exactly. Outside of all: kNoPhase.
@@ -9,12 +11,13 @@
 //          which alone is timed. Ops do not overlap, so in each phase their times add up to at most the
 //          phase's.
 //
-// Operations are those of the arithmetic as a formula states it (2 a multiply-add; causal attention counts
-// the pairs that are seen; a backward's recomputation is not counted). Bytes are those of each operand read
-// once and each result written once: what must move if no cache held anything before the call and
-// everything during it.
+// Operations are those of the arithmetic as a formula states it (2 a multiply-add;
+// causal attention counts the pairs that are seen; a backward's recomputation is not
+// counted). Bytes are those of each operand read once and each result written once:
+// what must move if no cache held anything before the call and everything during it.
 //
-// Names are string literals. Not thread-safe: the thread that runs a step's ops is the only one with scopes.
+// Names are string literals. Not thread-safe: the thread that runs a step's ops is the
+// only one with scopes.
 #pragma once
 
 #include <chrono>
@@ -43,7 +46,8 @@ class Profile {
     std::vector<Op> ops;  ///< in the order in which they were first met
   };
 
-  /// Measures from now until stop(), in addition to what was measured before. No scope may be open at either.
+  /// Measures from now until stop(), in addition to what was measured before. No scope
+  /// may be open at either.
   void start();
   void stop();
   /// In the order in which they were first met; kNoPhase is the first.
@@ -85,7 +89,8 @@ class PhaseScope {
 
 class ProfileScope {
  public:
-  ProfileScope(const Context& ctx, const char* op, double flops, double bytes) : profile_(ctx.profile) {
+  ProfileScope(const Context& ctx, const char* op, double flops, double bytes)
+      : profile_(ctx.profile) {
     if (profile_ != nullptr) profile_->open_op(op, flops, bytes);
   }
   ~ProfileScope() {

@@ -1,6 +1,6 @@
-// Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
-// SC'11). A draw is a pure function of (key, counter): nothing is carried along, so nothing has to be saved
-// or sent.
+// Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers:
+// as easy as 1, 2, 3", SC'11). A draw is a pure function of (key, counter): nothing is
+// carried along, so nothing has to be saved or sent.
 #pragma once
 
 #include <array>
@@ -29,8 +29,9 @@ PhiloxBlock philox_block(uint64_t seed, RngPurpose purpose, uint64_t a, uint32_t
 /// Uniform in [0, 1) with 24 bits, exact in float32.
 inline float uniform_float(uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f; }
 
-/// Sequential draws for code that wants a generator (data generation, initialisation). Satisfies
-/// UniformRandomBitGenerator; copyable; equal arguments give equal sequences on every machine.
+/// Sequential draws for code that wants a generator (data generation, initialisation).
+/// Satisfies UniformRandomBitGenerator; copyable; equal arguments give equal sequences
+/// on every machine.
 class Philox {
  public:
   using result_type = uint32_t;

@@ -12,14 +12,16 @@ struct Sha256::State {
 };
 
 Sha256::Sha256() : state_(std::make_unique<State>()) {
-  ORRERY_CHECK(state_->context != nullptr && EVP_DigestInit_ex(state_->context, EVP_sha256(), nullptr) == 1,
-               "OpenSSL has no SHA-256");
+  ORRERY_CHECK(
+      state_->context != nullptr && EVP_DigestInit_ex(state_->context, EVP_sha256(), nullptr) == 1,
+      "OpenSSL has no SHA-256");
 }
 
 Sha256::~Sha256() = default;
 
 void Sha256::update(std::span<const std::byte> bytes) {
-  ORRERY_CHECK(EVP_DigestUpdate(state_->context, bytes.data(), bytes.size()) == 1, "digest update failed");
+  ORRERY_CHECK(EVP_DigestUpdate(state_->context, bytes.data(), bytes.size()) == 1,
+               "digest update failed");
 }
 
 std::string Sha256::hex() {

@@ -1,9 +1,11 @@
-// How long a thread spins before it sleeps: learned from its own waits. No thread-safety: one thread's own.
+// How long a thread spins before it sleeps: learned from its own waits. No
+// thread-safety: one thread's own.
 //
-// A bound that was too small by little grows, so that gaps of a usual length are spun through; after a wait
-// that no spin would have outlasted it halves. But where a thread spins on the very CPU that the one it waits
-// for needs, spinning is what makes the wait long, and the bound seems too small each time. So a bound that
-// has grown and was not enough again is taken back, and not tried for a while.
+// A bound that was too small by little grows, so that gaps of a usual length are spun
+// through; after a wait that no spin would have outlasted it halves. But where a thread
+// spins on the very CPU that the one it waits for needs, spinning is what makes the
+// wait long, and the bound seems too small each time. So a bound that has grown and was
+// not enough again is taken back, and not tried for a while.
 #pragma once
 
 #include <algorithm>

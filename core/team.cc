@@ -46,7 +46,8 @@ void futex_wake(std::atomic<uint32_t>& word) {
   syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
 }
 
-/// Returns when ready() holds: spins for the bound, then calls sleep(), after which it is worth another look.
+/// Returns when ready() holds: spins for the bound, then calls sleep(), after which it
+/// is worth another look.
 template <class Ready, class Sleep>
 void wait(SpinBound& bound, const Ready& ready, const Sleep& sleep) {
   for (int i = 0; i < kPausesPerLook; ++i) {
@@ -131,7 +132,8 @@ Team::Team() : process_(getpid()), most_members_(static_cast<uint32_t>(most_team
 Team::~Team() {
   if (getpid() != process_) return;  // fork() copied no members
   for (uint32_t i = 1; i < members_; ++i) {
-    if (slots_[i].state.exchange(kQuit, std::memory_order_acq_rel) == kAsleep) futex_wake(slots_[i].state);
+    if (slots_[i].state.exchange(kQuit, std::memory_order_acq_rel) == kAsleep)
+      futex_wake(slots_[i].state);
   }
   for (uint32_t i = 1; i < members_; ++i) pthread_join(slots_[i].thread, nullptr);
 }
@@ -154,8 +156,8 @@ void Team::grow(uint32_t members) {
   static std::atomic<bool> told = false;
   if (told.exchange(true)) return;
   spdlog::warn(
-      "the system refused thread {} of the {} of a loop ({}); loops run with fewer. Raise the limit "
-      "(ulimit -u, a container's pids limit) or set cluster.threads lower",
+      "the system refused thread {} of the {} of a loop ({}); loops run with fewer. "
+      "Raise the limit (ulimit -u, a container's pids limit) or set cluster.threads lower",
       members_ + 1, members, std::strerror(error));
 }
 
@@ -187,7 +189,8 @@ void Team::work(uint32_t member) {
     std::atomic<uint32_t>& state = slots_[part].state;
     uint32_t open = kOpen;
     if (state.load(std::memory_order_relaxed) != kOpen ||
-        !state.compare_exchange_strong(open, kIdle, std::memory_order_acquire, std::memory_order_relaxed)) {
+        !state.compare_exchange_strong(open, kIdle, std::memory_order_acquire,
+                                       std::memory_order_relaxed)) {
       continue;
     }
     unclaimed_.fetch_sub(1, std::memory_order_relaxed);
@@ -245,7 +248,8 @@ void Team::run(int64_t parts, PartFunction function, void* body) {
 }  // namespace
 
 int most_team_members() {
-  return static_cast<int>(std::min<int64_t>(kMostParts, int64_t{kMembersPerCpu} * available_cpus()));
+  return static_cast<int>(
+      std::min<int64_t>(kMostParts, int64_t{kMembersPerCpu} * available_cpus()));
 }
 
 bool inside_part() { return t_inside_part; }

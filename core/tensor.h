@@ -23,12 +23,16 @@ struct Mat {
   T* row(int64_t r) const { return data + r * stride; }
   bool contiguous() const { return stride == cols; }
   int64_t size() const { return rows * cols; }
-  Mat row_range(int64_t begin, int64_t end) const { return {row(begin), end - begin, cols, stride}; }
-  Mat col_range(int64_t begin, int64_t end) const { return {data + begin, rows, end - begin, stride}; }
+  Mat row_range(int64_t begin, int64_t end) const {
+    return {row(begin), end - begin, cols, stride};
+  }
+  Mat col_range(int64_t begin, int64_t end) const {
+    return {data + begin, rows, end - begin, stride};
+  }
 };
 
-/// [tokens, heads, head_dim] inside rows of `stride` elements: element (t, h, d) is data[t * stride + h *
-/// head_dim + d].
+/// [tokens, heads, head_dim] inside rows of `stride` elements: element (t, h, d) is
+/// data[t * stride + h * head_dim + d].
 template <class T>
 struct Heads {
   T* data = nullptr;

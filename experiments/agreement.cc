@@ -87,21 +87,24 @@ std::string disagreement(std::span<const RankFacts> ranks) {
     text += fmt::format("{}{} {} (not {})", i == 0 ? "" : ", ", names[i], shown(found, names[i]),
                         shown(expected, names[i]));
   }
-  if (names.size() > kShownFacts) text += fmt::format(" and {} more that differ", names.size() - kShownFacts);
+  if (names.size() > kShownFacts)
+    text += fmt::format(" and {} more that differ", names.size() - kShownFacts);
   for (size_t i = 1; i < std::min(others.size(), kShownRanks); ++i) {
     const std::vector<std::string> its = differences(expected, by_name(ranks[others[i]].facts));
     text += fmt::format("; {} differs too, in {}{}", rank_name(ranks, others[i]), its.front(),
                         its.size() > 1 ? " and more" : "");
   }
-  if (others.size() > kShownRanks) text += fmt::format("; so do {} more ranks", others.size() - kShownRanks);
+  if (others.size() > kShownRanks)
+    text += fmt::format("; so do {} more ranks", others.size() - kShownRanks);
   return text + "; start every rank with the same program, config, overrides and files";
 }
 
 void agree(comm::Communicator& world, const std::vector<Fact>& facts) {
   if (world.size() == 1) return;
   const std::vector<std::string> digests = world.all_gather_bytes(digest_of(facts));
-  const bool alike = std::all_of(digests.begin(), digests.end(),
-                                 [&](const std::string& digest) { return digest == digests.front(); });
+  const bool alike = std::all_of(digests.begin(), digests.end(), [&](const std::string& digest) {
+    return digest == digests.front();
+  });
   if (alike) return;
   nlohmann::json mine = {{"host", host_name()}, {"facts", nlohmann::json::array()}};
   for (const Fact& fact : facts) mine["facts"].push_back({fact.name, fact.value, fact.shown});
@@ -111,14 +114,16 @@ void agree(comm::Communicator& world, const std::vector<Fact>& facts) {
   for (const std::string& text : texts) {
     const auto rank = nlohmann::json::parse(text);
     ranks.push_back({rank["host"], {}});
-    for (const auto& fact : rank["facts"]) ranks.back().facts.push_back({fact[0], fact[1], fact[2]});
+    for (const auto& fact : rank["facts"])
+      ranks.back().facts.push_back({fact[0], fact[1], fact[2]});
   }
   const std::string text = disagreement(ranks);
   throw AgreedError(text.empty() ? "the ranks' configs differ in a text that is not UTF-8" : text,
                     kExitUsage);
 }
 
-void agree_on_config(comm::Communicator& world, const std::string& command, const proto::Config& config) {
+void agree_on_config(comm::Communicator& world, const std::string& command,
+                     const proto::Config& config) {
   std::vector<Fact> facts = {{"command", command, ""},
                              {"kernels of version", std::to_string(kernels::kNumericsVersion), ""}};
   for (const auto& [key, value] : config::config_values(config::config_to_yaml(config))) {
@@ -126,10 +131,11 @@ void agree_on_config(comm::Communicator& world, const std::string& command, cons
                          key == "cluster.threads" || key == "run_dir";
     if (!of_host) facts.push_back({key, value, ""});
   }
-  // Each rank's is relative to where it was started. A checkpoint's files from several ranks go into one
-  // folder.
+  // Each rank's is relative to where it was started. A checkpoint's files from several
+  // ranks go into one folder.
   if (command == "train") {
-    facts.push_back({"run_dir", std::filesystem::absolute(config.run_dir()).lexically_normal().string(), ""});
+    facts.push_back(
+        {"run_dir", std::filesystem::absolute(config.run_dir()).lexically_normal().string(), ""});
   }
   agree(world, facts);
 }
@@ -138,9 +144,10 @@ void agree_on_inputs(comm::Communicator& world, std::span<const storage::InputDi
   std::vector<Fact> facts;
   for (size_t i = 0; i < inputs.size(); ++i) {
     const std::string digest = short_digest(inputs[i].digest);
-    facts.push_back(
-        {input_label(inputs, i), inputs[i].digest,
-         inputs[i].key == "model.path" ? digest : fmt::format("{} with {}", inputs[i].name, digest)});
+    facts.push_back({input_label(inputs, i), inputs[i].digest,
+                     inputs[i].key == "model.path"
+                         ? digest
+                         : fmt::format("{} with {}", inputs[i].name, digest)});
   }
   agree(world, facts);
 }

@@ -1,6 +1,6 @@
-// Ranks that were not started alike (another config on one host, another copy of the data) would run through
-// and mix two experiments. They compare what each has before they begin: one collective over a digest, and a
-// second one only to say what differs.
+// Ranks that were not started alike (another config on one host, another copy of the
+// data) would run through and mix two experiments. They compare what each has before
+// they begin: one collective over a digest, and a second one only to say what differs.
 #pragma once
 
 #include <span>
@@ -17,21 +17,26 @@ namespace orrery::experiments {
 struct Fact {
   std::string name;   ///< "seed", "data.train_files[0]"
   std::string value;  ///< compared
-  std::string shown;  ///< in the message, instead of a value that says nothing to people; empty: the value
+  std::string
+      shown;  ///< in the message, instead of a value that says nothing to people; empty: the value
 };
 
-/// Collective. When the ranks' facts are not all the same, an AgreedError on every rank with exit code 2: it
-/// names rank, host and fact of the ranks that differ from most (of as many: from rank 0), and both values.
+/// Collective. When the ranks' facts are not all the same, an AgreedError on every rank
+/// with exit code 2: it names rank, host and fact of the ranks that differ from most
+/// (of as many: from rank 0), and both values.
 void agree(comm::Communicator& world, const std::vector<Fact>& facts);
 
-/// As agree(), of what `command` was called with: the resolved config, but for paths of files, which are
-/// compared by what they hold, and cluster.threads, which a host may need otherwise.
-void agree_on_config(comm::Communicator& world, const std::string& command, const proto::Config& config);
+/// As agree(), of what `command` was called with: the resolved config, but for paths of
+/// files, which are compared by what they hold, and cluster.threads, which a host may
+/// need otherwise.
+void agree_on_config(comm::Communicator& world, const std::string& command,
+                     const proto::Config& config);
 
 /// As agree(), of the content of files and weights.
 void agree_on_inputs(comm::Communicator& world, std::span<const storage::InputDigest> inputs);
 
-/// As agree(), of a checkpoint that every rank opens by the same path: it must be the same one everywhere.
+/// As agree(), of a checkpoint that every rank opens by the same path: it must be the
+/// same one everywhere.
 void agree_on_checkpoint(comm::Communicator& world, const std::filesystem::path& checkpoint);
 
 /// One rank's part, as the message needs it.

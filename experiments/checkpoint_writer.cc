@@ -24,8 +24,8 @@ namespace {
 constexpr auto kPatienceWhileUnwinding = std::chrono::seconds(5);
 constexpr auto kPoll = std::chrono::milliseconds(5);
 
-/// Gives every page of the buffer memory, without touching what is in it: others may write there meanwhile.
-/// Where the system cannot, pages come as they are written to.
+/// Gives every page of the buffer memory, without touching what is in it: others may
+/// write there meanwhile. Where the system cannot, pages come as they are written to.
 void fill_with_pages(const Buffer& buffer, const std::atomic<bool>& enough) {
 #ifdef MADV_POPULATE_WRITE
   constexpr size_t kStretch = size_t{2} << 20;
@@ -39,14 +39,16 @@ void fill_with_pages(const Buffer& buffer, const std::atomic<bool>& enough) {
 void copy_values(const Context& ctx, std::span<float> to, std::span<const float> from) {
   ORRERY_CHECK(from.size() == to.size(), "{} values for {}", from.size(), to.size());
   parallel_for(ctx, std::ssize(to), 1 << 18, [&](int64_t begin, int64_t end) {
-    std::memcpy(to.data() + begin, from.data() + begin, static_cast<size_t>(end - begin) * sizeof(float));
+    std::memcpy(to.data() + begin, from.data() + begin,
+                static_cast<size_t>(end - begin) * sizeof(float));
   });
 }
 
 }  // namespace
 
 struct CheckpointWriter::Save {
-  Save(Target t, std::unique_ptr<comm::Communicator> c) : target(std::move(t)), comm(std::move(c)) {}
+  Save(Target t, std::unique_ptr<comm::Communicator> c)
+      : target(std::move(t)), comm(std::move(c)) {}
 
   Target target;
   std::unique_ptr<comm::Communicator> comm;
@@ -59,7 +61,9 @@ struct CheckpointWriter::Save {
   std::set<std::filesystem::path> verified;  // of remove_old_checkpoints()
 
   size_t count() const { return static_cast<size_t>(total_size(target.extents)); }
-  std::span<float> part(size_t index) { return copy.span<float>().subspan(index * count(), count()); }
+  std::span<float> part(size_t index) {
+    return copy.span<float>().subspan(index * count(), count());
+  }
 };
 
 CheckpointWriter::CheckpointWriter(Device device, comm::Communicator& learners, Target target)
@@ -69,7 +73,8 @@ CheckpointWriter::CheckpointWriter(Device device, comm::Communicator& learners, 
   if (bytes < kLarge) return;  // start() takes it in no time
   try {
     save_->copy = Buffer(device, bytes);
-    // At normal priority: beside a team that computes it would not be done when the first save comes.
+    // At normal priority: beside a team that computes it would not be done when the
+    // first save comes.
     pages_ = std::thread([this] { fill_with_pages(save_->copy, enough_pages_); });
   } catch (const std::exception&) {  // start() tries again, and tells
   }
@@ -94,7 +99,8 @@ CheckpointWriter::~CheckpointWriter() {
 
 bool CheckpointWriter::done() const { return busy() && save_->done; }
 
-void CheckpointWriter::start(const Context& ctx, const storage::CheckpointInfo& info, const Values& values) {
+void CheckpointWriter::start(const Context& ctx, const storage::CheckpointInfo& info,
+                             const Values& values) {
   ORRERY_CHECK(!busy(), "a save is under way");
   Save& save = *save_;
   save.info = info;
@@ -120,7 +126,8 @@ void CheckpointWriter::start(const Context& ctx, const storage::CheckpointInfo& 
     const Timer timer;
     try {
       const std::filesystem::path saved = publish(*shared);
-      if (shared->comm->rank() == 0) spdlog::info("saved {} in {:.2f} s", saved.string(), timer.seconds());
+      if (shared->comm->rank() == 0)
+        spdlog::info("saved {} in {:.2f} s", saved.string(), timer.seconds());
     } catch (...) {
       shared->error = std::current_exception();
     }
@@ -142,7 +149,9 @@ std::filesystem::path CheckpointWriter::publish(Save& save) {
   comm::Communicator& comm = *save.comm;
   const Target& to = save.target;
   const bool first = comm.rank() == 0;
-  const PieceRunner quietly = [&save](const std::function<void()>& piece) { save.quiet.run(piece); };
+  const PieceRunner quietly = [&save](const std::function<void()>& piece) {
+    save.quiet.run(piece);
+  };
   const std::filesystem::path target = to.folder / storage::checkpoint_name(save.info.step);
   std::filesystem::path temporary;
   together(comm, [&] {
@@ -154,8 +163,9 @@ std::filesystem::path CheckpointWriter::publish(Save& save) {
 
   storage::CheckpointFileEntry entry;
   together(comm, [&] {
-    entry = storage::write_checkpoint_slice(temporary, comm.rank(), comm.size(), to.table.flat_size(),
-                                            {to.extents, save.part(0), save.part(1), save.part(2)}, quietly);
+    entry = storage::write_checkpoint_slice(
+        temporary, comm.rank(), comm.size(), to.table.flat_size(),
+        {to.extents, save.part(0), save.part(1), save.part(2)}, quietly);
   });
   nlohmann::json mine = {{"name", entry.name}, {"bytes", entry.bytes}, {"sha256", entry.sha256}};
   for (const Extent& e : entry.extents) mine["extents"].push_back({e.begin, e.end});

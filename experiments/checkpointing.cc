@@ -26,7 +26,8 @@ constexpr size_t kReasons = 3;  // of refused checkpoints, in one line
 fs::path newest_usable_checkpoint(const fs::path& folder, const std::string& advice) {
   std::vector<std::pair<fs::path, std::string>> refused;  // newest first
   const auto found = storage::latest_good_checkpoint(
-      folder, [&](const fs::path& path, const std::string& reason) { refused.emplace_back(path, reason); });
+      folder,
+      [&](const fs::path& path, const std::string& reason) { refused.emplace_back(path, reason); });
   if (!found && !refused.empty()) {
     std::string reasons;
     for (size_t i = 0; i < std::min(refused.size(), kReasons); ++i) {
@@ -34,8 +35,8 @@ fs::path newest_usable_checkpoint(const fs::path& folder, const std::string& adv
                              refused[i].second);
     }
     if (refused.size() > kReasons) reasons += "; and so on";
-    fail_usage("none of the {} checkpoint(s) in {} can be used: {}; {}", refused.size(), folder.string(),
-               reasons, advice);
+    fail_usage("none of the {} checkpoint(s) in {} can be used: {}; {}", refused.size(),
+               folder.string(), reasons, advice);
   }
   for (const auto& [path, reason] : refused) {
     spdlog::error("checkpoint {} cannot be used and is passed over: {}", path.string(), reason);
@@ -45,7 +46,8 @@ fs::path newest_usable_checkpoint(const fs::path& folder, const std::string& adv
 
 bool same_parameters(const models::ParameterTable& a, const models::ParameterTable& b) {
   return std::equal(a.parameters().begin(), a.parameters().end(), b.parameters().begin(),
-                    b.parameters().end(), [](const models::Parameter& x, const models::Parameter& y) {
+                    b.parameters().end(),
+                    [](const models::Parameter& x, const models::Parameter& y) {
                       return x.name == y.name && x.shape == y.shape && x.offset == y.offset;
                     });
 }
@@ -56,13 +58,14 @@ Checkpointer::Checkpointer(Job& job, std::string config_yaml)
 void Checkpointer::prepare(learners::Learner* learner) {
   if (learner == nullptr || writer_) return;
   const learners::ShardedAdamW& optimizer = learner->optimizer();
-  CheckpointWriter::Target target{
-      folder_,
-      job_.config.model().path(),
-      job_.model().table(),
-      {optimizer.extents().begin(), optimizer.extents().end()},
-      job_.config.trainer().max_ckpt_to_keep(),
-      job_.config.model().has_chat_template_file() ? job_.tokenizer.chat_template() : std::string()};
+  CheckpointWriter::Target target{folder_,
+                                  job_.config.model().path(),
+                                  job_.model().table(),
+                                  {optimizer.extents().begin(), optimizer.extents().end()},
+                                  job_.config.trainer().max_ckpt_to_keep(),
+                                  job_.config.model().has_chat_template_file()
+                                      ? job_.tokenizer.chat_template()
+                                      : std::string()};
   writer_ = std::make_unique<CheckpointWriter>(job_.ctx.device, *job_.learners, std::move(target));
 }
 
@@ -94,11 +97,13 @@ void Checkpointer::settle(bool must) {
     saved_step_ = saving_step_;
   } catch (const AgreedError& error) {
     if (must)
-      throw AgreedError(fmt::format("checkpoint of step {} was not saved: {}", saving_step_, error.what()),
-                        error.exit_code());
+      throw AgreedError(
+          fmt::format("checkpoint of step {} was not saved: {}", saving_step_, error.what()),
+          error.exit_code());
     if (job_.learners->rank() == 0) {
-      spdlog::error("checkpoint of step {} was not saved, earlier ones are whole, training goes on: {}",
-                    saving_step_, error.what());
+      spdlog::error(
+          "checkpoint of step {} was not saved, earlier ones are whole, training goes on: {}",
+          saving_step_, error.what());
     }
   }
 }
@@ -122,40 +127,45 @@ fs::path Checkpointer::choose(std::vector<std::string>& news) const {
   if (resume == "off") {
     if (has_own) {
       fail_usage(
-          "trainer.resume is off but {} holds checkpoints; choose another run_dir, remove the whole folder "
-          "{}, or set trainer.resume=auto to go on with the run there, if it is this experiment",
+          "trainer.resume is off but {} holds checkpoints; "
+          "choose another run_dir, remove the whole folder {}, "
+          "or set trainer.resume=auto to go on with the run there, if it is this experiment",
           folder_.string(), job_.run_dir.string());
     }
     return {};
   }
   fs::path from = folder_;
   if (resume != "auto" && has_own) {
-    // A run that began from PATH goes on with its own checkpoints; those of another run would outlive PATH's
-    // steps.
+    // A run that began from PATH goes on with its own checkpoints; those of another run
+    // would outlive PATH's steps.
     const fs::path saved = job_.run_dir / "config.yaml";
-    const std::string before =
-        fs::exists(saved) ? config::config_values(read_file(saved))["trainer.resume"] : std::string();
+    const std::string before = fs::exists(saved)
+                                   ? config::config_values(read_file(saved))["trainer.resume"]
+                                   : std::string();
     if (before != config::config_values(config_yaml_)["trainer.resume"]) {
       fail_usage(
-          "trainer.resume is {} but {} holds checkpoints of a run that began otherwise; choose another "
-          "run_dir, remove the whole folder {}, or set trainer.resume=auto to go on with the run there, if "
-          "it is this experiment",
+          "trainer.resume is {} but {} holds checkpoints of a run that began otherwise; "
+          "choose another run_dir, remove the whole folder {}, "
+          "or set trainer.resume=auto to go on with the run there, if it is this experiment",
           resume, folder_.string(), job_.run_dir.string());
     }
-    news.push_back(fmt::format("the run that began from {} goes on from its own checkpoints", resume));
+    news.push_back(
+        fmt::format("the run that began from {} goes on from its own checkpoints", resume));
   } else if (resume != "auto") {
     std::error_code error;
     if (!fs::is_directory(resume, error)) {
-      fail_usage("trainer.resume: '{}' is not a folder; give auto, off, a checkpoint or a run folder",
-                 resume);
+      fail_usage(
+          "trainer.resume: '{}' is not a folder; give auto, off, a checkpoint or a run folder",
+          resume);
     }
     from = fs::path(resume) / "checkpoints";
     if (!fs::is_directory(from)) return resume;  // a checkpoint, else of another run
   }
   const bool own = from == folder_;
   fs::path found = newest_usable_checkpoint(
-      from, own ? "training would overwrite them: move the whole folder away, or give another run_dir"
-                : "give another trainer.resume");
+      from,
+      own ? "training would overwrite them: move the whole folder away, or give another run_dir"
+          : "give another trainer.resume");
   if (found.empty() && !own) fail_usage("trainer.resume: {} holds no checkpoint", from.string());
   return found;
 }
@@ -182,12 +192,14 @@ Checkpointer::Resumed Checkpointer::resume(learners::Learner* learner) {
     const storage::Checkpoint checkpoint(chosen, storage::Checkpoint::Verify::kOnRead);
     models::Transformer& model = job_.model();
     if (!same_parameters(checkpoint.table(), model.table())) {
-      fail_usage("{} is of another model than model.path {}; set model.path back, or {}", chosen.string(),
-                 job_.config.model().path(),
-                 chosen.parent_path() == folder_ ? "use another run_dir" : "give another trainer.resume");
+      fail_usage(
+          "{} is of another model than model.path {}; set model.path back, or {}", chosen.string(),
+          job_.config.model().path(),
+          chosen.parent_path() == folder_ ? "use another run_dir" : "give another trainer.resume");
     }
     const bool imported = !checkpoint.info().state;
-    state = checkpoint.info().state.value_or(storage::TrainState{});  // none: an imported model, step 0
+    state =
+        checkpoint.info().state.value_or(storage::TrainState{});  // none: an imported model, step 0
     const ResumeAnswer answer =
         check_resume({checkpoint.info(), chosen.string(), /*own=*/chosen.parent_path() == folder_,
                       job_.config, config_yaml_, job_.inputs,
@@ -196,7 +208,8 @@ Checkpointer::Resumed Checkpointer::resume(learners::Learner* learner) {
     if (!answer.keep_scores) state.val_before = state.val_after = std::nullopt;
     resumed.older_program = answer.older_program;
     resumed.warnings = answer.warnings;
-    if (chosen.parent_path() == folder_ && !imported && !answer.older_program) saved_step_ = state.step();
+    if (chosen.parent_path() == folder_ && !imported && !answer.older_program)
+      saved_step_ = state.step();
     checkpoint.read(0, checkpoint.flat_size(), model.parameters(), {}, {});
     double moment = 0;
     if (learner != nullptr) {
@@ -204,7 +217,8 @@ Checkpointer::Resumed Checkpointer::resume(learners::Learner* learner) {
       int64_t at = 0;
       for (const Extent& e : optimizer.extents()) {
         const Extent moments{at, at + e.size()};
-        checkpoint.read(e.begin, e.end, {}, part_of(optimizer.m(), moments), part_of(optimizer.v(), moments));
+        checkpoint.read(e.begin, e.end, {}, part_of(optimizer.m(), moments),
+                        part_of(optimizer.v(), moments));
         at = moments.end;
       }
       optimizer.set_t(state.adam_t);
@@ -212,20 +226,24 @@ Checkpointer::Resumed Checkpointer::resume(learners::Learner* learner) {
     }
     const double weight = largest(job_.ctx, std::as_const(model).parameters());
     if (imported) state.start_largest = weight;
-    // An older checkpoint does not say what its stage began with: SFT began with the model's own weights.
-    const double limit = state.start_largest ? largest_sound_weight(*state.start_largest, state.adam_t)
-                                             : largest_sound_weight(initial, state.sft_step + state.adam_t);
+    // An older checkpoint does not say what its stage began with: SFT began with the
+    // model's own weights.
+    const double limit = state.start_largest
+                             ? largest_sound_weight(*state.start_largest, state.adam_t)
+                             : largest_sound_weight(initial, state.sft_step + state.adam_t);
     const std::string problem = state_problem(weight, moment, limit);
     if (!problem.empty()) {
       fail_usage(
-          "{}: the policy had diverged when it was saved: {}; remove it, so that an earlier one is taken, or "
-          "name one with trainer.resume in another run_dir",
+          "{}: the policy had diverged when it was saved: {}; "
+          "remove it, so that an earlier one is taken, "
+          "or name one with trainer.resume in another run_dir",
           chosen.string(), problem);
     }
     if (!state.start_largest) state.start_largest = std::max(initial, weight);
     model.pack(job_.ctx);
   });
-  resumed.news.push_back(fmt::format("resumed from {} at {}", chosen.string(), storage::step_text(state)));
+  resumed.news.push_back(
+      fmt::format("resumed from {} at {}", chosen.string(), storage::step_text(state)));
   return resumed;
 }
 

@@ -1,4 +1,5 @@
-// Saving and resuming a run: the driver's state beside the weights and moments, over all learner ranks.
+// Saving and resuming a run: the driver's state beside the weights and moments, over
+// all learner ranks.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +17,10 @@
 
 namespace orrery::experiments {
 
-/// The newest checkpoint in `folder` that can be used, each newer one told as passed over; empty when there
-/// is none at all. Where there are some and none can be used, a usage Error that says why of the newest, and
-/// `advice`: nobody's checkpoints are overwritten by a run that begins anew beside them.
+/// The newest checkpoint in `folder` that can be used, each newer one told as passed
+/// over; empty when there is none at all. Where there are some and none can be used, a
+/// usage Error that says why of the newest, and `advice`: nobody's checkpoints are
+/// overwritten by a run that begins anew beside them.
 std::filesystem::path newest_usable_checkpoint(const std::filesystem::path& folder,
                                                const std::string& advice);
 
@@ -29,34 +31,41 @@ class Checkpointer {
  public:
   Checkpointer(Job& job, std::string config_yaml);
 
-  /// Collective over the learners (no-op elsewhere): has the memory for saves made ready in the background.
+  /// Collective over the learners (no-op elsewhere): has the memory for saves made
+  /// ready in the background.
   void prepare(learners::Learner* learner);
 
-  /// Collective over the learners (no-op elsewhere). Waits for the save before, copies, and leaves writing to
-  /// the background. A failed save leaves earlier checkpoints whole: it is reported, at the latest by the
-  /// next save, and the run goes on. `must`: waits until the checkpoint is published, and a failure is an
-  /// Error. Returns the seconds the step was blocked.
+  /// Collective over the learners (no-op elsewhere). Waits for the save before, copies,
+  /// and leaves writing to the background. A failed save leaves earlier checkpoints
+  /// whole: it is reported, at the latest by the next save, and the run goes on.
+  /// `must`: waits until the checkpoint is published, and a failure is an Error.
+  /// Returns the seconds the step was blocked.
   double save(const storage::TrainState& state, learners::Learner* learner, bool must);
 
-  /// On a learner: a good checkpoint of this step is in the run's folder, as this run saved it or went on
-  /// from it. Waits for the save under way. Collective over the learners.
+  /// On a learner: a good checkpoint of this step is in the run's folder, as this run
+  /// saved it or went on from it. Waits for the save under way. Collective over the
+  /// learners.
   bool has(int64_t step);
 
-  /// Waits for the save under way. For the end of a run. `must`: its failure is an Error, else it is told.
+  /// Waits for the save under way. For the end of a run. `must`: its failure is an
+  /// Error, else it is told.
   void finish(bool must = true);
 
-  /// Seconds in the background of the longest save that has ended since the last call; does not wait.
+  /// Seconds in the background of the longest save that has ended since the last call;
+  /// does not wait.
   std::optional<double> poll();
 
   struct Resumed {
-    storage::TrainState state;                ///< with start_largest
-    bool from_step_0 = false;                 ///< there was no checkpoint: the run starts anew
-    bool older_program = false;               ///< the checkpoint is of a program without `inputs`
-    std::vector<std::string> news, warnings;  ///< on rank 0, to be told when nothing refuses any more
+    storage::TrainState state;   ///< with start_largest
+    bool from_step_0 = false;    ///< there was no checkpoint: the run starts anew
+    bool older_program = false;  ///< the checkpoint is of a program without `inputs`
+    std::vector<std::string> news,
+        warnings;  ///< on rank 0, to be told when nothing refuses any more
   };
-  /// Collective over world: finds the checkpoint that trainer.resume asks for, checks that this run may go on
-  /// from it (experiments/resume_check.h) and that its policy has not diverged, loads weights (every rank)
-  /// and moments (this learner's slice), and packs the weights. Writes nothing.
+  /// Collective over world: finds the checkpoint that trainer.resume asks for, checks
+  /// that this run may go on from it (experiments/resume_check.h) and that its policy
+  /// has not diverged, loads weights (every rank) and moments (this learner's slice),
+  /// and packs the weights. Writes nothing.
   Resumed resume(learners::Learner* learner);
 
  private:

@@ -28,7 +28,8 @@ int64_t mini_batch_prompts(const proto::Config& config) {
   return size == 0 ? config.data().train_batch_size() : size;
 }
 
-/// The divisor of `whole`, of at least `least`, nearest to `wanted`, which lies between the two.
+/// The divisor of `whole`, of at least `least`, nearest to `wanted`, which lies between
+/// the two.
 int64_t nearest_divisor(int64_t whole, int64_t wanted, int64_t least) {
   for (int64_t away = 0;; ++away) {
     if (wanted - away >= least && whole % (wanted - away) == 0) return wanted - away;
@@ -40,27 +41,28 @@ void check_batches(const proto::Config& config, const comm::Topology& topology) 
   const int64_t prompts = config.data().train_batch_size(), mini = mini_batch_prompts(config);
   if (mini > prompts && prompts >= topology.learners) {
     fail_usage(
-        "actor.ppo_mini_batch_size is {} prompts but data.train_batch_size has only {} (both count prompts, "
-        "not samples): lower the first to {} or less, or 0 for one update a step",
+        "actor.ppo_mini_batch_size is {} prompts but data.train_batch_size has only {} (both count "
+        "prompts, not samples): lower the first to {} or less, or 0 for one update a step",
         mini, prompts, prompts);
   }
   if (std::min(mini, prompts) < topology.learners) {
     fail_usage(
-        "{} learner ranks share mini-batches of {} prompt(s), so some would have no work: start fewer ranks, "
-        "or raise {}",
+        "{} learner ranks share mini-batches of {} prompt(s), so some would have no work: "
+        "start fewer ranks, or raise {}",
         topology.learners, std::min(mini, prompts),
         mini >= prompts ? "data.train_batch_size" : "actor.ppo_mini_batch_size");
   }
   if (prompts % mini != 0) {
     fail_usage(
-        "actor.ppo_mini_batch_size ({} prompts) does not divide data.train_batch_size ({} prompts): set it "
-        "to {}, or train_batch_size to {}",
-        mini, prompts, nearest_divisor(prompts, mini, topology.learners), (prompts / mini + 1) * mini);
+        "actor.ppo_mini_batch_size ({} prompts) does not divide data.train_batch_size ({} "
+        "prompts): set it to {}, or train_batch_size to {}",
+        mini, prompts, nearest_divisor(prompts, mini, topology.learners),
+        (prompts / mini + 1) * mini);
   }
   if (prompts < topology.actors()) {
     fail_usage(
-        "{} actor ranks share data.train_batch_size = {} prompt(s) a step, so some would have no work: start "
-        "fewer ranks, or raise data.train_batch_size",
+        "{} actor ranks share data.train_batch_size = {} prompt(s) a step, "
+        "so some would have no work: start fewer ranks, or raise data.train_batch_size",
         topology.actors(), prompts);
   }
 }
@@ -69,17 +71,18 @@ void check_sft(const proto::Config& config, const comm::Topology& topology) {
   const proto::SftSection& sft = config.sft();
   if (sft.train_batch_size() < topology.learners) {
     fail_usage(
-        "{} learner ranks share sft.train_batch_size = {} example(s) a step, so some would have no work: "
-        "start fewer ranks, or raise sft.train_batch_size",
+        "{} learner ranks share sft.train_batch_size = {} example(s) a step, "
+        "so some would have no work: start fewer ranks, or raise sft.train_batch_size",
         topology.learners, sft.train_batch_size());
   }
   if (!sft.text_files().empty() && !sft.train_files().empty()) {
     fail_usage(
-        "sft.text_files and sft.train_files are both given, and a run learns from one kind: leave one of "
-        "them out");
+        "sft.text_files and sft.train_files are both given, and a run learns from one kind: "
+        "leave one of them out");
   }
   if (!sft.text_files().empty() && sft.text_separator().empty()) {
-    fail_usage("sft.text_separator is empty: give the text between the documents of sft.text_files");
+    fail_usage(
+        "sft.text_separator is empty: give the text between the documents of sft.text_files");
   }
 }
 
@@ -87,8 +90,8 @@ void check_sft(const proto::Config& config, const comm::Topology& topology) {
 void check_temperature(const char* key, double value) {
   if (value == 0 || static_cast<float>(value) >= kernels::kMinTemperature) return;
   fail_usage(
-      "{} is {}: float32 logits are multiplied by its inverse, which would overflow; it must be 0 "
-      "(greedy) or at least {}",
+      "{} is {}: float32 logits are multiplied by its inverse, which would overflow; "
+      "it must be 0 (greedy) or at least {}",
       key, value, kernels::kMinTemperature);
 }
 
@@ -97,25 +100,29 @@ void check_rl(const proto::Config& config, const comm::Topology& topology) {
   if (config::rollout_compute_dtype(config) != config::compute_dtype(config) &&
       topology.placement != comm::Placement::kSplit) {
     fail_usage(
-        "rollout.compute_dtype is {} but model.compute_dtype is {}: colocated ranks generate with the very "
-        "weights they learn on, so leave it `same`, or set cluster.placement=split (2 ranks or more), where "
-        "ranks that only generate have their own",
-        dtype_name(config::rollout_compute_dtype(config)), dtype_name(config::compute_dtype(config)));
+        "rollout.compute_dtype is {} but model.compute_dtype is {}: "
+        "colocated ranks generate with the very weights they learn on, so leave it `same`, "
+        "or set cluster.placement=split (2 ranks or more), "
+        "where ranks that only generate have their own",
+        dtype_name(config::rollout_compute_dtype(config)),
+        dtype_name(config::compute_dtype(config)));
   }
   if (rollout.temperature() == 0) {
     fail_usage(
-        "rollout.temperature is 0 (greedy): training needs samples that differ, so set it above 0, such as "
-        "1.0 (rollout.val_temperature is for validation)");
+        "rollout.temperature is 0 (greedy): training needs samples that differ, so set it above 0, "
+        "such as 1.0 (rollout.val_temperature is for validation)");
   }
   if (rollout.n() < 2) {
     fail_usage(
-        "rollout.n is 1: algorithm.adv_estimator compares the samples of one prompt, and with one of them "
-        "every advantage is 0; set rollout.n to 2 or more (8 or 16 are usual)");
+        "rollout.n is 1: algorithm.adv_estimator compares the samples of one prompt, "
+        "and with one of them every advantage is 0; "
+        "set rollout.n to 2 or more (8 or 16 are usual)");
   }
   const double dual_clip = config.actor().clip_ratio_c();
   if (dual_clip > 0 && dual_clip <= 1) {
     fail_usage(
-        "actor.clip_ratio_c is {}: the dual clip's bound must be above 1 (3 is usual), or 0 to turn it off",
+        "actor.clip_ratio_c is {}: the dual clip's bound must be above 1 (3 is usual), "
+        "or 0 to turn it off",
         dual_clip);
   }
 }
@@ -126,20 +133,23 @@ void check_files(const proto::Config& config, ConfigUse use) {
   if (use == ConfigUse::kEvaluation) {
     if (data.val_files().empty()) {
       fail_usage(
-          "there is nothing to evaluate on: set data.val_files to one or more JSONL files (data.train_files "
-          "are not read)");
+          "there is nothing to evaluate on: set data.val_files to one or more JSONL files "
+          "(data.train_files are not read)");
     }
     return;
   }
   const bool rl = config.trainer().total_training_steps() > 0;
   const bool demonstrations = learns_demonstrations(config);
   if (data.train_files().empty() && (rl || demonstrations)) {
-    fail_usage("data.env {} reads its problems from files: set data.train_files to one or more JSONL files",
-               config::env_name(data));
+    fail_usage(
+        "data.env {} reads its problems from files: "
+        "set data.train_files to one or more JSONL files",
+        config::env_name(data));
   }
   if (data.val_files().empty() && rl && config.trainer().test_freq() != 0) {
     fail_usage(
-        "trainer.test_freq is {} but there is nothing to validate on: set data.val_files, or test_freq to 0",
+        "trainer.test_freq is {} but there is nothing to validate on: "
+        "set data.val_files, or test_freq to 0",
         config.trainer().test_freq());
   }
 }
@@ -150,24 +160,26 @@ void check_data(const proto::Config& config, ConfigUse use) {
     const bool rule = data.reward_rule() != proto::AUTO;
     if (rule || data.answer_extraction() != proto::DataSection::AUTO) {
       fail_usage(
-          "data.{} is set, but it is for data.env gsm8k, and data.env {} has its own rewards: remove it",
+          "data.{} is set, but it is for data.env gsm8k, and data.env {} has its own rewards: "
+          "remove it",
           rule ? "reward_rule" : "answer_extraction", config::env_name(data));
     }
   }
   actors::check_prompt_template(data.prompt_template());
   if (!data.apply_chat_template() && data.has_system_prompt() && !data.system_prompt().empty()) {
     fail_usage(
-        "data.system_prompt is set but data.apply_chat_template is not, and only a chat has such a message: "
-        "set it, or write the text into data.prompt_template");
+        "data.system_prompt is set but data.apply_chat_template is not, "
+        "and only a chat has such a message: set it, or write the text into data.prompt_template");
   }
   if (!data.apply_chat_template() && config.model().has_chat_template_file()) {
     fail_usage(
-        "model.chat_template_file is set but data.apply_chat_template is not: set it, or leave the file out");
+        "model.chat_template_file is set but data.apply_chat_template is not: "
+        "set it, or leave the file out");
   }
   if (!data.apply_chat_template() && data.chat_template_kwargs_size() > 0) {
     fail_usage(
-        "data.chat_template_kwargs is set but data.apply_chat_template is not: set it, or leave the "
-        "variables out");
+        "data.chat_template_kwargs is set but data.apply_chat_template is not: "
+        "set it, or leave the variables out");
   }
   config::check_external(data);
   if (data.env() == proto::DataSection::GSM8K || data.env() == proto::DataSection::EXTERNAL) {
@@ -177,8 +189,8 @@ void check_data(const proto::Config& config, ConfigUse use) {
       data.env() == proto::DataSection::ARITHMETIC || data.env() == proto::DataSection::CONSTRAINT;
   if (generated && !(data.train_files().empty() && data.val_files().empty())) {
     fail_usage(
-        "data.env {} generates its problems, so data.train_files and data.val_files would be ignored: remove "
-        "them, or set data.env to gsm8k, or to external for a reward of your own",
+        "data.env {} generates its problems, so data.train_files and data.val_files would be "
+        "ignored: remove them, or set data.env to gsm8k, or to external for a reward of your own",
         data.env() == proto::DataSection::ARITHMETIC ? "arithmetic" : "constraint");
   }
   if (data.env() != proto::DataSection::CONSTRAINT) return;
@@ -186,19 +198,19 @@ void check_data(const proto::Config& config, ConfigUse use) {
   // Without words of its own the environment brings a list.
   if (constraint.words_size() > 0 && constraint.words_per_prompt() > constraint.words_size()) {
     fail_usage(
-        "data.constraint.words_per_prompt is {} but data.constraint.words lists {} word(s): list more words, "
-        "or lower it",
+        "data.constraint.words_per_prompt is {} but data.constraint.words lists {} word(s): "
+        "list more words, or lower it",
         constraint.words_per_prompt(), constraint.words_size());
   }
   if (constraint.max_words() > 0 && constraint.min_words() > constraint.max_words()) {
     fail_usage("data.constraint.min_words is {} but max_words is {}: no response can have both",
                constraint.min_words(), constraint.max_words());
   }
-  if (constraint.words_per_prompt() == 0 && constraint.min_words() == 0 && constraint.max_words() == 0 &&
-      constraint.ending().empty()) {
+  if (constraint.words_per_prompt() == 0 && constraint.min_words() == 0 &&
+      constraint.max_words() == 0 && constraint.ending().empty()) {
     fail_usage(
-        "data.env constraint asks for nothing, so every reward would be equal: set words_per_prompt, "
-        "min_words, max_words or ending of data.constraint");
+        "data.env constraint asks for nothing, so every reward would be equal: "
+        "set words_per_prompt, min_words, max_words or ending of data.constraint");
   }
 }
 
@@ -213,7 +225,8 @@ std::string sft_data_text(const proto::SftSection& sft) {
   if (!sft.text_files().empty()) text = "text of " + count(sft.text_files_size(), "file");
   if (!sft.train_files().empty()) text = "rows of " + count(sft.train_files_size(), "file");
   text += fmt::format(", at most {} tokens each", sft.max_length());
-  if (!sft.val_files().empty()) text += "; val loss of rows of " + count(sft.val_files_size(), "file");
+  if (!sft.val_files().empty())
+    text += "; val loss of rows of " + count(sft.val_files_size(), "file");
   return text;
 }
 
@@ -228,8 +241,8 @@ std::string share(int64_t whole, int64_t parts) {
 void check_config(const proto::Config& config, int ranks, ConfigUse use) {
   if (config.model().path().empty()) {
     fail_usage(
-        "model.path is not set: give the folder of a Hugging Face model, such as "
-        "model.path=models/SmolLM2-135M");
+        "model.path is not set: give the folder of a Hugging Face model, "
+        "such as model.path=models/SmolLM2-135M");
   }
   if (config.has_run_dir() && config.run_dir().empty())
     fail_usage("run_dir is empty: give the folder for metrics, rollouts and checkpoints");
@@ -237,7 +250,8 @@ void check_config(const proto::Config& config, int ranks, ConfigUse use) {
   const comm::Topology topology = topology_of(config, ranks);
   check_data(config, use);
   for (const std::string& stop : config.rollout().stop()) {
-    if (stop.empty()) fail_usage("rollout.stop has an empty text: give the text to stop at, or leave it out");
+    if (stop.empty())
+      fail_usage("rollout.stop has an empty text: give the text to stop at, or leave it out");
   }
   check_temperature("rollout.temperature", config.rollout().temperature());
   check_temperature("rollout.val_temperature", config.rollout().val_temperature());
@@ -251,12 +265,14 @@ void check_config(const proto::Config& config, int ranks, ConfigUse use) {
 
 namespace {
 
-/// Prompts fill the first gradient shards, one each, so that few of them leave the last ranks without work.
+/// Prompts fill the first gradient shards, one each, so that few of them leave the last
+/// ranks without work.
 std::string idle_learners(int64_t prompts, int64_t shards, int64_t learners) {
   const int64_t each = shards / learners, working = (prompts + each - 1) / each;
   if (working >= learners) return "";
   return fmt::format(
-      "; {} of {} ranks have no work: lower cluster.gradient_shards to {}", learners - working, learners,
+      "; {} of {} ranks have no work: lower cluster.gradient_shards to {}", learners - working,
+      learners,
       std::max(std::bit_floor(static_cast<uint64_t>(prompts)), static_cast<uint64_t>(learners)));
 }
 
@@ -273,45 +289,52 @@ std::string describe_batch(const proto::Config& config, int ranks) {
     out += fmt::format("{:<16}{}\n", what, text);
   };
 
-  line("ranks", fmt::format("{}: {} learning, {} generating ({})", ranks, learners, topology.actors(),
-                            topology.placement == comm::Placement::kSplit ? "split" : "colocated"));
+  line("ranks",
+       fmt::format("{}: {} learning, {} generating ({})", ranks, learners, topology.actors(),
+                   topology.placement == comm::Placement::kSplit ? "split" : "colocated"));
   if (config::rollout_compute_dtype(config) != config::compute_dtype(config)) {
     line("rollout dtype",
          fmt::format("{}, learners {}: log-probs are recomputed, importance weights capped at {}",
                      dtype_name(config::rollout_compute_dtype(config)),
-                     dtype_name(config::compute_dtype(config)), config.algorithm().rollout_is_threshold()));
+                     dtype_name(config::compute_dtype(config)),
+                     config.algorithm().rollout_is_threshold()));
   }
   const proto::SftSection& sft = config.sft();
   if (sft.total_training_steps() > 0) {
     line("SFT step",
          fmt::format("{}, one optimizer step; {} a learner rank, {} a gradient shard; {}",
-                     count(sft.train_batch_size(), "example"), share(sft.train_batch_size(), learners),
-                     share(sft.train_batch_size(), shards), count(sft.total_training_steps(), "step")));
-    if (!learns_demonstrations(config) || !sft.val_files().empty()) line("SFT data", sft_data_text(sft));
+                     count(sft.train_batch_size(), "example"),
+                     share(sft.train_batch_size(), learners), share(sft.train_batch_size(), shards),
+                     count(sft.total_training_steps(), "step")));
+    if (!learns_demonstrations(config) || !sft.val_files().empty())
+      line("SFT data", sft_data_text(sft));
   }
   if (config.trainer().total_training_steps() == 0) {
     line("RL step", "none: trainer.total_training_steps is 0");
     return out;
   }
-  line("RL step",
-       fmt::format("{} x {} = {}; {}", count(prompts, "prompt"), count(n, "sample"),
-                   count(prompts * n, "sample"), count(config.trainer().total_training_steps(), "step")));
+  line("RL step", fmt::format("{} x {} = {}; {}", count(prompts, "prompt"), count(n, "sample"),
+                              count(prompts * n, "sample"),
+                              count(config.trainer().total_training_steps(), "step")));
   line("mini-batch",
-       fmt::format("{} = {}; {} a step x {} = {} a step", count(mini, "prompt"), count(mini * n, "sample"),
-                   mini_batches == 1 ? "1 mini-batch" : fmt::format("{} mini-batches", mini_batches),
-                   count(epochs, "epoch"), count(updates, "optimizer step")));
+       fmt::format(
+           "{} = {}; {} a step x {} = {} a step", count(mini, "prompt"), count(mini * n, "sample"),
+           mini_batches == 1 ? "1 mini-batch" : fmt::format("{} mini-batches", mini_batches),
+           count(epochs, "epoch"), count(updates, "optimizer step")));
   line("learner rank",
        fmt::format("{} prompts = {} samples of a mini-batch, in {} of {}{}", share(mini, learners),
                    share(mini * n, learners), count(shards / learners, "gradient shard"), shards,
                    idle_learners(mini, shards, learners)));
   line("gradient shard",
-       fmt::format("{} prompts = {} samples of a mini-batch{}", share(mini, shards), share(mini * n, shards),
-                   mini < shards ? "; some shards may be empty" : ""));
-  line("actor rank", fmt::format("{} prompts = {} samples of a step, leased as it has room",
-                                 share(prompts, topology.actors()), share(prompts * n, topology.actors())));
-  line("sequence", fmt::format("at most {} + {} = {} tokens (prompt + response)",
-                               config.data().max_prompt_length(), config.data().max_response_length(),
-                               config.data().max_prompt_length() + config.data().max_response_length()));
+       fmt::format("{} prompts = {} samples of a mini-batch{}", share(mini, shards),
+                   share(mini * n, shards), mini < shards ? "; some shards may be empty" : ""));
+  line("actor rank",
+       fmt::format("{} prompts = {} samples of a step, leased as it has room",
+                   share(prompts, topology.actors()), share(prompts * n, topology.actors())));
+  line("sequence",
+       fmt::format("at most {} + {} = {} tokens (prompt + response)",
+                   config.data().max_prompt_length(), config.data().max_response_length(),
+                   config.data().max_prompt_length() + config.data().max_response_length()));
   return out;
 }
 

@@ -24,8 +24,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// The name of a program in a command line for /bin/sh, after assignments (A=b python3 x.py); empty where the
-/// shell would have to be asked.
+/// The name of a program in a command line for /bin/sh, after assignments (A=b python3
+/// x.py); empty where the shell would have to be asked.
 std::string first_word(const std::string& command) {
   std::istringstream words(command);
   for (std::string word; words >> word;) {
@@ -46,11 +46,14 @@ void check_command(const std::string& command) {
   constexpr const char* kBuiltIn[] = {"cd",    "exec", "exit", "export", "set", "ulimit",
                                       "umask", "if",   "for",  "while",  "."};
   const std::string word = first_word(command);
-  if (word.empty() || std::find(std::begin(kBuiltIn), std::end(kBuiltIn), word) != std::end(kBuiltIn)) return;
+  if (word.empty() ||
+      std::find(std::begin(kBuiltIn), std::end(kBuiltIn), word) != std::end(kBuiltIn))
+    return;
   if (word.find('/') != std::string::npos) {
     if (is_program(word)) return;
     fail_usage("data.external.command: {} {}, and it is what is run (in {})", word,
-               fs::exists(word) ? "cannot be executed (chmod +x, or name its interpreter)" : "is not there",
+               fs::exists(word) ? "cannot be executed (chmod +x, or name its interpreter)"
+                                : "is not there",
                fs::current_path().string());
   }
   const char* path = std::getenv("PATH");
@@ -64,22 +67,26 @@ void check_command(const std::string& command) {
 /// "3 files", "1 file".
 std::string files(int count) { return fmt::format("{} file{}", count, count == 1 ? "" : "s"); }
 
-void check_resume_path(const proto::Config& config, const models::ParameterTable& table, std::string& found) {
+void check_resume_path(const proto::Config& config, const models::ParameterTable& table,
+                       std::string& found) {
   const std::string& resume = config.trainer().resume();
   if (resume == "auto" || resume == "off") return;
   if (!fs::is_directory(resume)) {
-    fail_usage("trainer.resume: '{}' is not a folder; give auto, off, a checkpoint or a run folder", resume);
+    fail_usage("trainer.resume: '{}' is not a folder; give auto, off, a checkpoint or a run folder",
+               resume);
   }
   fs::path folder = resume;
   if (fs::is_directory(folder / "checkpoints")) {
     const auto all = storage::list_checkpoints(folder / "checkpoints");
-    if (all.empty()) fail_usage("trainer.resume: {} holds no checkpoint", (folder / "checkpoints").string());
+    if (all.empty())
+      fail_usage("trainer.resume: {} holds no checkpoint", (folder / "checkpoints").string());
     folder = all.back().folder;
   }
   const storage::Checkpoint checkpoint(folder, storage::Checkpoint::Verify::kOnRead);
   if (!same_parameters(checkpoint.table(), table)) {
     fail_usage(
-        "{} is of another model than model.path {}; set model.path back, or use another trainer.resume",
+        "{} is of another model than model.path {}; "
+        "set model.path back, or use another trainer.resume",
         folder.string(), config.model().path());
   }
   found = fmt::format("{}, step {}", folder.string(), checkpoint.info().step);
@@ -87,7 +94,9 @@ void check_resume_path(const proto::Config& config, const models::ParameterTable
 
 class Report {
  public:
-  void line(const char* what, const std::string& text) { text_ += fmt::format("{:<16}{}\n", what, text); }
+  void line(const char* what, const std::string& text) {
+    text_ += fmt::format("{:<16}{}\n", what, text);
+  }
   const std::string& text() const { return text_; }
 
  private:
@@ -100,7 +109,8 @@ void describe_prompts(const proto::Config& config, const actors::PromptSource& s
   const uint64_t size = train ? source.train_size() : source.val_size();
   const int count = train ? data.train_files_size() : data.val_files_size();
   const std::string what =
-      count == 0 ? "generated" : fmt::format("{} prompts of {}", actors::grouped(size), files(count));
+      count == 0 ? "generated"
+                 : fmt::format("{} prompts of {}", actors::grouped(size), files(count));
   report.line(train ? "training data" : "held-out data",
               fmt::format("{}, the longest {} of {} tokens", what,
                           source.longest(train ? actors::Split::kTrain : actors::Split::kVal),
@@ -112,7 +122,8 @@ void check_regular(const proto::Config& config) {
   const auto check = [](const char* key, const auto& paths) {
     for (const std::string& path : paths) {
       std::error_code error;
-      if (fs::exists(path, error) && !fs::is_regular_file(path, error) && !fs::is_directory(path, error))
+      if (fs::exists(path, error) && !fs::is_regular_file(path, error) &&
+          !fs::is_directory(path, error))
         fail_usage("{}: {} is not a regular file; --files can check none but those", key, path);
     }
   };
@@ -136,26 +147,30 @@ std::string describe(const proto::Config& config) {
   check_vocabulary(folder, tokenizer, model);
   const models::ParameterTable table(model);
   if (!config.model().from_scratch()) storage::check_hf_weights(folder, model, table);
-  report.line("model",
-              fmt::format("{}: {}, {} parameters, {}, {} positions", folder.string(), model.model_type,
-                          actors::grouped(static_cast<uint64_t>(table.parameter_count())),
-                          config.model().from_scratch() ? "weights drawn from the seed"
-                                                        : "headers of its weights read",
-                          actors::grouped(static_cast<uint64_t>(model.max_position_embeddings))));
-  report.line("tokenizer",
-              fmt::format("{} ids; {}", actors::grouped(static_cast<uint64_t>(tokenizer.vocab_size())),
-                          !config.data().apply_chat_template()
-                              ? std::string("no chat template is applied")
-                              : "chat template of " + tokenizer.chat_template_file()));
+  report.line(
+      "model",
+      fmt::format("{}: {}, {} parameters, {}, {} positions", folder.string(), model.model_type,
+                  actors::grouped(static_cast<uint64_t>(table.parameter_count())),
+                  config.model().from_scratch() ? "weights drawn from the seed"
+                                                : "headers of its weights read",
+                  actors::grouped(static_cast<uint64_t>(model.max_position_embeddings))));
+  report.line(
+      "tokenizer",
+      fmt::format("{} ids; {}", actors::grouped(static_cast<uint64_t>(tokenizer.vocab_size())),
+                  !config.data().apply_chat_template()
+                      ? std::string("no chat template is applied")
+                      : "chat template of " + tokenizer.chat_template_file()));
   if (rl) {
     check_kv_cache(config, model);
     const double sequences = static_cast<double>(engine_config(config, model).kv_cache_bytes) /
                              static_cast<double>(kv_cache_bytes_per_sequence(config, model));
-    report.line("KV cache",
-                fmt::format("{} GiB: {} sequences of {} tokens", config.rollout().kv_cache_gb(),
-                            static_cast<int64_t>(sequences), engine_config(config, model).max_model_len));
+    report.line(
+        "KV cache",
+        fmt::format("{} GiB: {} sequences of {} tokens", config.rollout().kv_cache_gb(),
+                    static_cast<int64_t>(sequences), engine_config(config, model).max_model_len));
   }
-  if (config.data().env() == proto::DataSection::EXTERNAL) check_command(config.data().external().command());
+  if (config.data().env() == proto::DataSection::EXTERNAL)
+    check_command(config.data().external().command());
   const std::unique_ptr<actors::Environment> env = make_job_environment(config, use);
   env->try_out();
   actors::CheckSetup setup;
@@ -165,10 +180,12 @@ std::string describe(const proto::Config& config) {
   if (use.val) describe_prompts(config, source, /*train=*/false, report);
   if (config.sft().total_training_steps() > 0) {
     const SftData sft(config, *env, source, tokenizer, setup);
-    report.line("SFT data", sft.size() == 0 ? std::string("generated demonstrations")
-                                            : fmt::format("{} examples", actors::grouped(sft.size())));
+    report.line("SFT data", sft.size() == 0
+                                ? std::string("generated demonstrations")
+                                : fmt::format("{} examples", actors::grouped(sft.size())));
     if (sft.val() != nullptr)
-      report.line("SFT held-out", fmt::format("{} examples", actors::grouped(sft.val()->examples().size())));
+      report.line("SFT held-out",
+                  fmt::format("{} examples", actors::grouped(sft.val()->examples().size())));
   }
   std::string resumed;
   check_resume_path(config, table, resumed);

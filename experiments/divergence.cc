@@ -17,13 +17,15 @@ namespace {
 /// Of the largest weight at the stage's start, or 1. docs/design.md says why.
 constexpr double kGrowth = 3, kGrowthOfAnUpdate = 0.1, kMostGrowth = 1000;
 
-/// Below it a policy counts as sure of its tokens: their gradient may be too small for a float.
+/// Below it a policy counts as sure of its tokens: their gradient may be too small for
+/// a float.
 constexpr double kSure = 1e-3;
 
 }  // namespace
 
 float largest(const Context& ctx, std::span<const float> values) {
-  constexpr uint32_t kMagnitude = 0x7FFFFFFF;  // bits of |x|, which rise with it; NaN's are above infinity's
+  constexpr uint32_t kMagnitude =
+      0x7FFFFFFF;  // bits of |x|, which rise with it; NaN's are above infinity's
   std::mutex mutex;
   uint32_t most = 0;
   parallel_for(ctx, std::ssize(values), 1 << 18, [&](int64_t begin, int64_t end) {
@@ -39,7 +41,8 @@ float largest(const Context& ctx, std::span<const float> values) {
 }
 
 double largest_sound_weight(double start_largest, int64_t updates) {
-  const double growth = std::min(kGrowth + kGrowthOfAnUpdate * static_cast<double>(updates), kMostGrowth);
+  const double growth =
+      std::min(kGrowth + kGrowthOfAnUpdate * static_cast<double>(updates), kMostGrowth);
   return growth * std::max(1.0, start_largest);
 }
 
@@ -59,7 +62,11 @@ bool is_dead_gradient(double grad_norm, double entropy, bool signal) {
 DivergenceCheck::DivergenceCheck(const Context& ctx, comm::Communicator& learners,
                                  std::span<const float> weights, learners::Learner& learner,
                                  double start_largest)
-    : ctx_(ctx), learners_(learners), weights_(weights), learner_(learner), start_largest_(start_largest) {}
+    : ctx_(ctx),
+      learners_(learners),
+      weights_(weights),
+      learner_(learner),
+      start_largest_(start_largest) {}
 
 double DivergenceCheck::begin_stage() { return start_largest_ = largest(ctx_, weights_); }
 
@@ -70,7 +77,8 @@ std::string DivergenceCheck::problem(const std::optional<PolicyProbe>& probe) co
     most[0] = std::max<double>(most[0], largest(ctx_, part_of(weights_, e)));
   }
   learners_.all_reduce_max(most);
-  std::string wrong = state_problem(most[0], most[1], largest_sound_weight(start_largest_, optimizer.t()));
+  std::string wrong =
+      state_problem(most[0], most[1], largest_sound_weight(start_largest_, optimizer.t()));
   if (!wrong.empty() || !probe) return wrong;
 
   learners::Leaf leaf;
@@ -88,8 +96,8 @@ std::string skipped_too_often(int64_t skipped_steps, int64_t total, bool dead) {
   if (skipped_steps < std::min(kMaxSkippedSteps, total)) return "";
   if (dead) {
     return fmt::format(
-        "{} step(s) in a row taught nothing, the last because the gradient is exactly 0, although there was "
-        "something to learn",
+        "{} step(s) in a row taught nothing, the last because the gradient is exactly 0, "
+        "although there was something to learn",
         skipped_steps);
   }
   return fmt::format("{} step(s) in a row had a gradient that is not finite", skipped_steps);
@@ -104,10 +112,12 @@ std::string first_text(comm::Communicator& comm, const std::string& mine) {
 
 void end_diverged(const std::string& where, const std::string& problem, const std::string& rate_key,
                   bool resumes) {
-  throw AgreedError(fmt::format("{}: the policy has diverged: {}; nothing of it is saved: lower {} (or its "
-                                "clip_grad), then the same command{} resumes from the last checkpoint before",
-                                where, problem, rate_key, resumes ? "" : " with trainer.resume=auto"),
-                    kExitDiverged);
+  throw AgreedError(
+      fmt::format("{}: the policy has diverged: {}; nothing of it is saved: "
+                  "lower {} (or its clip_grad), then the same command{} resumes from the last "
+                  "checkpoint before",
+                  where, problem, rate_key, resumes ? "" : " with trainer.resume=auto"),
+      kExitDiverged);
 }
 
 }  // namespace orrery::experiments

@@ -1,7 +1,7 @@
-// When a policy is beyond repair. Weights that are not finite, or so large that activations overflow or
-// every softmax is sure of one token, stay so: training on changes nothing, a restart neither. Such a run
-// ends with an exit code of its own, and nothing is saved of the policy any more, so that the checkpoints
-// from before stay.
+// When a policy is beyond repair. Weights that are not finite, or so large that
+// activations overflow or every softmax is sure of one token, stay so: training on
+// changes nothing, a restart neither. Such a run ends with an exit code of its own, and
+// nothing is saved of the policy any more, so that the checkpoints from before stay.
 #pragma once
 
 #include <cstdint>
@@ -21,18 +21,21 @@ inline constexpr int64_t kMaxSkippedSteps = 5;
 /// The largest absolute value, or infinity when one is not finite; 0 of none.
 float largest(const Context& ctx, std::span<const float> values);
 
-/// The largest weight that a sound policy can have after so many optimizer steps of a stage that began with
-/// `start_largest`: 3 times as much (or 3), and 0.1 times as much more for each, at most 1000 times. AdamW
-/// moves a weight by about its learning rate a step, so that no rate up to 0.1 comes near it.
+/// The largest weight that a sound policy can have after so many optimizer steps of a
+/// stage that began with `start_largest`: 3 times as much (or 3), and 0.1 times as much
+/// more for each, at most 1000 times. AdamW moves a weight by about its learning rate a
+/// step, so that no rate up to 0.1 comes near it.
 double largest_sound_weight(double start_largest, int64_t updates);
 
-/// What is wrong with weights or moments of which these are the largest, or empty. `limit`: of the weights.
+/// What is wrong with weights or moments of which these are the largest, or empty.
+/// `limit`: of the weights.
 std::string state_problem(double weight, double moment, double limit);
 
-/// Whether a step's gradient says that the policy is dead: exactly 0 where there was something to learn, of a
-/// policy that is not sure already of every token (its probabilities then have a gradient). So it is once
-/// activations have overflowed and a normalisation has made zeros of them. `signal`: an advantage, or an SFT
-/// loss, that is not 0.
+/// Whether a step's gradient says that the policy is dead: exactly 0 where there was
+/// something to learn, of a policy that is not sure already of every token (its
+/// probabilities then have a gradient). So it is once activations have overflowed and a
+/// normalisation has made zeros of them. `signal`: an advantage, or an SFT loss, that
+/// is not 0.
 bool is_dead_gradient(double grad_norm, double entropy, bool signal);
 
 /// What the policy is tried on: a sample of the last step.
@@ -45,16 +48,18 @@ struct PolicyProbe {
 /// Of a learner's policy. Not thread-safe.
 class DivergenceCheck {
  public:
-  /// `weights`: the model's; `start_largest`: of them, when the stage began. All must outlive it.
+  /// `weights`: the model's; `start_largest`: of them, when the stage began. All must
+  /// outlive it.
   DivergenceCheck(const Context& ctx, comm::Communicator& learners, std::span<const float> weights,
                   learners::Learner& learner, double start_largest);
 
   /// A stage begins with the weights as they are, which are sound. Returns the largest.
   double begin_stage();
 
-  /// What is wrong with the weights and moments ("its weights are not finite"), or empty. Without a probe the
-  /// policy is not tried. Collective over the learners, alike on all. Reads everything that a checkpoint
-  /// holds once, and computes one sample's log-probs; no training state is changed.
+  /// What is wrong with the weights and moments ("its weights are not finite"), or
+  /// empty. Without a probe the policy is not tried. Collective over the learners,
+  /// alike on all. Reads everything that a checkpoint holds once, and computes one
+  /// sample's log-probs; no training state is changed.
   std::string problem(const std::optional<PolicyProbe>& probe) const;
 
  private:
@@ -65,14 +70,16 @@ class DivergenceCheck {
   double start_largest_;
 };
 
-/// Why a run with so many steps in a row that taught nothing, in a stage of `total` steps, ends; or empty.
-/// `dead`: the last one's gradient was that of a dead policy, else not finite.
+/// Why a run with so many steps in a row that taught nothing, in a stage of `total`
+/// steps, ends; or empty. `dead`: the last one's gradient was that of a dead policy,
+/// else not finite.
 std::string skipped_too_often(int64_t skipped_steps, int64_t total, bool dead = false);
 
 /// Collective: the text of the lowest rank that has one.
 std::string first_text(comm::Communicator& comm, const std::string& mine);
 
-/// Throws the AgreedError that a diverged run ends with, alike on every rank. `where`: "step 606 (grpo 6)".
+/// Throws the AgreedError that a diverged run ends with, alike on every rank. `where`:
+/// "step 606 (grpo 6)".
 [[noreturn]] void end_diverged(const std::string& where, const std::string& problem,
                                const std::string& rate_key, bool resumes = true);
 

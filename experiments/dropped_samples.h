@@ -1,5 +1,5 @@
-// Samples that are missing because their environment failed: what is left to learn from, and what is said of
-// them.
+// Samples that are missing because their environment failed: what is left to learn
+// from, and what is said of them.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,8 @@ struct DroppedSamples {
 /// Removes the groups with fewer than `least` samples (at least 1).
 DroppedSamples drop_small_groups(std::vector<rollout::Group>& groups, size_t least);
 
-/// "generate step 12: 3 of 256 samples are dropped, ...". `troubles`: what each rank's environment says
-/// (Environment::take_trouble).
+/// "generate step 12: 3 of 256 samples are dropped, ...". `troubles`: what each rank's
+/// environment says (Environment::take_trouble).
 std::string dropped_text(const std::string& label, const DroppedSamples& dropped,
                          std::span<const std::string> troubles);
 

@@ -31,22 +31,23 @@
 namespace orrery::experiments {
 namespace {
 
-/// The checkpoint that `path` means: itself, or a run folder's newest good one; nothing for a Hugging Face
-/// folder.
+/// The checkpoint that `path` means: itself, or a run folder's newest good one; nothing
+/// for a Hugging Face folder.
 std::filesystem::path find_checkpoint(const std::filesystem::path& path) {
   if (std::filesystem::exists(path / storage::kManifestFile)) return path;
   if (std::filesystem::is_directory(path / "checkpoints")) {
     const auto found = storage::latest_good_checkpoint(
         path / "checkpoints", [](const auto& folder, const std::string& reason) {
-          spdlog::error("checkpoint {} cannot be used and is passed over: {}", folder.string(), reason);
+          spdlog::error("checkpoint {} cannot be used and is passed over: {}", folder.string(),
+                        reason);
         });
     if (!found) fail("{} holds no good checkpoint", (path / "checkpoints").string());
     return found->folder();
   }
   if (!std::filesystem::exists(path / "config.json")) {
     fail_usage(
-        "--checkpoint {}: neither a checkpoint (manifest.json), a run folder (checkpoints/) nor a Hugging "
-        "Face folder (config.json)",
+        "--checkpoint {}: neither a checkpoint (manifest.json), "
+        "a run folder (checkpoints/) nor a Hugging Face folder (config.json)",
         path.string());
   }
   return {};
@@ -59,9 +60,10 @@ std::filesystem::path output_path(const std::string& out) {
   return error ? std::filesystem::path(out) : path;
 }
 
-/// Refuses what could not be written, or is better not written over, before an hour of generating.
-void check_output(const std::string& out, const proto::Config& config, const std::string& config_file,
-                  const std::string& checkpoint) {
+/// Refuses what could not be written, or is better not written over, before an hour of
+/// generating.
+void check_output(const std::string& out, const proto::Config& config,
+                  const std::string& config_file, const std::string& checkpoint) {
   const std::filesystem::path path = output_path(out);
   std::error_code error;
   if (out.empty() || out.back() == '/' || std::filesystem::is_directory(path, error))
@@ -82,7 +84,8 @@ void check_output(const std::string& out, const proto::Config& config, const std
   inputs.insert(inputs.end(), std::istream_iterator<std::string>(command), {});
   for (const std::string& input : inputs) {
     if (!input.empty() && std::filesystem::equivalent(path, input, error))
-      fail_usage("--out {} would replace {}, which the config reads; give another name", out, input);
+      fail_usage("--out {} would replace {}, which the config reads; give another name", out,
+                 input);
   }
   for (const std::string& model : {config.model().path(), checkpoint}) {
     if (!model.empty() && std::filesystem::exists(path, error) &&
@@ -97,7 +100,8 @@ void check_output(const std::string& out, const proto::Config& config, const std
 }
 
 /// A line a sample.
-std::string samples_as_lines(std::span<const rollout::Group> groups, const text::Tokenizer& tokenizer) {
+std::string samples_as_lines(std::span<const rollout::Group> groups,
+                             const text::Tokenizer& tokenizer) {
   const std::vector<std::string> prompts = prompt_texts(groups, tokenizer);
   std::string lines;
   for (size_t g = 0; g < groups.size(); ++g) {
@@ -112,8 +116,8 @@ std::string samples_as_lines(std::span<const rollout::Group> groups, const text:
 
 }  // namespace
 
-int run_evaluation(const proto::Config& given, const EvaluationOptions& options, comm::Communicator& world,
-                   int local_ranks) {
+int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
+                   comm::Communicator& world, int local_ranks) {
   ignore_closed_pipes();  // its output comes last; environments may have pipes of their own
   const std::string& checkpoint = options.checkpoint;
   proto::Config config = given;
@@ -121,7 +125,8 @@ int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
   config.mutable_sft()->clear_text_files();
   std::filesystem::path found;
   together(world, [&] {
-    if (world.rank() == 0 && options.out) check_output(*options.out, given, options.config_file, checkpoint);
+    if (world.rank() == 0 && options.out)
+      check_output(*options.out, given, options.config_file, checkpoint);
     if (checkpoint.empty() && config.model().from_scratch()) {
       fail_usage("model.from_scratch is set, so there is nothing to evaluate without --checkpoint");
     }
@@ -140,7 +145,8 @@ int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
     together(world, [&] {
       const storage::Checkpoint opened(found);
       if (!same_parameters(opened.table(), job->model().table())) {
-        fail_usage("{} is of another model than model.path {}", found.string(), config.model().path());
+        fail_usage("{} is of another model than model.path {}", found.string(),
+                   config.model().path());
       }
       version = static_cast<uint64_t>(opened.info().step);
       opened.read(0, opened.flat_size(), job->model().parameters(), {}, {});
@@ -151,13 +157,15 @@ int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
   stage.publish(version);
   const Timer timer;
   const auto samples = stage.generate_validation(0);
-  // No handler is installed here: a signal ends an evaluation, which has nothing to save.
+  // No handler is installed here: a signal ends an evaluation, which has nothing to
+  // save.
   ORRERY_CHECK(samples, "an evaluation was asked to stop");
   const std::vector<rollout::Group>& groups = *samples;
   const double seconds = timer.seconds();
   if (world.rank() != 0) return kExitOk;
 
-  // Written first, so that the summary can say so; but an hour's scores are not lost to a full disk.
+  // Written first, so that the summary can say so; but an hour's scores are not lost to
+  // a full disk.
   std::exception_ptr not_written;
   if (options.out) {
     try {
@@ -185,11 +193,12 @@ int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
     }
   }
   const double total_tokens = tokens.mean() * static_cast<double>(tokens.count());
-  nlohmann::ordered_json result = {{"checkpoint", !found.empty() ? found.string() : config.model().path()},
-                                   {"prompts", groups.size()},
-                                   {"samples_per_prompt", n},
-                                   {"temperature", config.rollout().val_temperature()},
-                                   {"mean_reward", rewards.mean()}};
+  nlohmann::ordered_json result = {
+      {"checkpoint", !found.empty() ? found.string() : config.model().path()},
+      {"prompts", groups.size()},
+      {"samples_per_prompt", n},
+      {"temperature", config.rollout().val_temperature()},
+      {"mean_reward", rewards.mean()}};
   if (config.data().env() == proto::DataSection::EXTERNAL)
     result["dropped_samples"] = stage.dropped().samples;
   for (const auto& [k, summary] : pass) result[fmt::format("pass@{}", k)] = summary.mean();
@@ -199,7 +208,8 @@ int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
   result["wrong"] = wrong;
   if (options.out && !not_written) result["out"] = *options.out;
   if (options.json) {
-    std::printf("%s\n", result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+    std::printf("%s\n",
+                result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
   } else {
     for (const auto& [key, value] : result.items()) {
       std::printf("%-22s %s\n", key.c_str(),

@@ -1,4 +1,5 @@
-// `orrery eval`: scores of a checkpoint or a Hugging Face folder on a config's held-out items.
+// `orrery eval`: scores of a checkpoint or a Hugging Face folder on a config's held-out
+// items.
 #pragma once
 
 #include <optional>
@@ -10,16 +11,18 @@
 namespace orrery::experiments {
 
 struct EvaluationOptions {
-  std::string checkpoint;  ///< checkpoint folder, run folder, Hugging Face folder; empty: model.path
-  bool json = false;       ///< print one JSON object
+  std::string
+      checkpoint;     ///< checkpoint folder, run folder, Hugging Face folder; empty: model.path
+  bool json = false;  ///< print one JSON object
   std::optional<std::string>
-      out;                  ///< a JSONL file of the samples, written whole or not at all (docs/formats.md)
+      out;  ///< a JSONL file of the samples, written whole or not at all (docs/formats.md)
   std::string config_file;  ///< which `out` must not replace
 };
 
-/// Collective over `world`; rank 0 prints and writes. Returns the exit code. Usage Error before anything is
-/// generated when `out` cannot be written or is a file that the config reads.
-int run_evaluation(const proto::Config& config, const EvaluationOptions& options, comm::Communicator& world,
-                   int local_ranks);
+/// Collective over `world`; rank 0 prints and writes. Returns the exit code. Usage
+/// Error before anything is generated when `out` cannot be written or is a file that
+/// the config reads.
+int run_evaluation(const proto::Config& config, const EvaluationOptions& options,
+                   comm::Communicator& world, int local_ranks);
 
 }  // namespace orrery::experiments

@@ -28,14 +28,16 @@ constexpr size_t kShownDigits = 12;
 /// For messages, and for manifests, whose texts have no control characters.
 std::string plain(std::string text) {
   std::replace_if(
-      text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 32 || c == 127; }, '?');
+      text.begin(), text.end(),
+      [](char c) { return static_cast<unsigned char>(c) < 32 || c == 127; }, '?');
   return text.empty() ? "?" : text;
 }
 
 std::string file_digest(const fs::path& path) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
-  if (fs::exists(status) && !fs::is_regular_file(status) && !fs::is_directory(status)) return kReadOnce;
+  if (fs::exists(status) && !fs::is_regular_file(status) && !fs::is_directory(status))
+    return kReadOnce;
   std::ifstream file(path, std::ios::binary);
   if (!file) return kUnreadable + std::string(std::strerror(errno));
   Sha256 hash;
@@ -48,10 +50,12 @@ std::string file_digest(const fs::path& path) {
   return "sha256:" + hash.hex();
 }
 
-/// Of what is read of it, so that a model's folder that another program rewrote is the same as before.
+/// Of what is read of it, so that a model's folder that another program rewrote is the
+/// same as before.
 std::string model_config_digest(const fs::path& folder) {
   try {
-    const std::string text = models::model_config_json(models::load_model_config(folder), "float32");
+    const std::string text =
+        models::model_config_json(models::load_model_config(folder), "float32");
     return "sha256:" + sha256_hex(std::as_bytes(std::span(text)));
   } catch (const Error& error) {
     return plain(kUnreadable + std::string(error.what()));
@@ -65,7 +69,8 @@ bool is_of_model(const storage::InputDigest& input) { return input.key == kModel
 std::vector<storage::InputDigest> read_inputs(const proto::Config& config) {
   std::vector<storage::InputDigest> inputs;
   const auto add = [&](const char* key, const auto& files) {
-    for (const std::string& file : files) inputs.push_back({key, plain(file), plain(file_digest(file))});
+    for (const std::string& file : files)
+      inputs.push_back({key, plain(file), plain(file_digest(file))});
   };
   add("data.train_files", config.data().train_files());
   add("data.val_files", config.data().val_files());
@@ -100,7 +105,9 @@ std::string input_label(std::span<const storage::InputDigest> inputs, size_t at)
   return fmt::format("{}[{}]", input.key, before);
 }
 
-bool is_readable(const storage::InputDigest& input) { return !input.digest.starts_with(kUnreadable); }
+bool is_readable(const storage::InputDigest& input) {
+  return !input.digest.starts_with(kUnreadable);
+}
 
 bool same_content(const storage::InputDigest& a, const storage::InputDigest& b) {
   return a.digest == b.digest || a.digest == kReadOnce || b.digest == kReadOnce;
@@ -109,8 +116,9 @@ bool same_content(const storage::InputDigest& a, const storage::InputDigest& b) 
 std::string short_digest(const std::string& digest) {
   const size_t colon = digest.find(':');
   const bool hash = digest.starts_with("sha256:") || digest.starts_with("sums:");
-  return hash && digest.size() > colon + kShownDigits ? digest.substr(0, colon + 1 + kShownDigits) + "..."
-                                                      : digest;
+  return hash && digest.size() > colon + kShownDigits
+             ? digest.substr(0, colon + 1 + kShownDigits) + "..."
+             : digest;
 }
 
 std::vector<std::string> input_changes(std::span<const storage::InputDigest> before,

@@ -21,16 +21,18 @@ namespace orrery::experiments {
 namespace {
 
 std::unique_ptr<models::Transformer> make_transformer(const std::filesystem::path& folder,
-                                                      const text::Tokenizer& tokenizer, Device device,
-                                                      DType compute_dtype, int64_t max_positions) {
+                                                      const text::Tokenizer& tokenizer,
+                                                      Device device, DType compute_dtype,
+                                                      int64_t max_positions) {
   const models::ModelConfig config = models::load_model_config(folder);
   check_vocabulary(folder, tokenizer, config);
   return std::make_unique<models::Transformer>(config, device, compute_dtype, max_positions);
 }
 
-std::unique_ptr<models::Transformer> load_transformer(const Context& ctx, const std::filesystem::path& folder,
-                                                      const text::Tokenizer& tokenizer, DType compute_dtype,
-                                                      int64_t max_positions) {
+std::unique_ptr<models::Transformer> load_transformer(const Context& ctx,
+                                                      const std::filesystem::path& folder,
+                                                      const text::Tokenizer& tokenizer,
+                                                      DType compute_dtype, int64_t max_positions) {
   auto model = make_transformer(folder, tokenizer, ctx.device, compute_dtype, max_positions);
   storage::load_hf_weights(ctx, folder, model->config(), model->table(), model->parameters());
   model->pack(ctx);
@@ -41,7 +43,8 @@ std::unique_ptr<models::Transformer> load_transformer(const Context& ctx, const 
 class NoEnvironment final : public actors::Environment {
  public:
   uint64_t size(actors::Split /*split*/) const override { return 0; }
-  std::unique_ptr<actors::Episode> reset(actors::Split /*split*/, uint64_t /*index*/) const override {
+  std::unique_ptr<actors::Episode> reset(actors::Split /*split*/,
+                                         uint64_t /*index*/) const override {
     fail("this job has no environment");
   }
   std::optional<actors::Demonstration> demonstration(uint64_t /*index*/) const override {
@@ -67,7 +70,8 @@ models::ModelConfig read_job_model(const proto::Config& config, const actors::Pr
   const std::filesystem::path folder = config.model().path();
   std::error_code error;
   if (!std::filesystem::is_directory(folder, error)) {
-    fail_usage("model.path: '{}' is not a folder; give a Hugging Face model folder", folder.string());
+    fail_usage("model.path: '{}' is not a folder; give a Hugging Face model folder",
+               folder.string());
   }
   if (const std::string hint = not_a_model_hint(folder); !hint.empty())
     fail_usage("model.path: {} holds no config.json{}", folder.string(), hint);
@@ -76,8 +80,8 @@ models::ModelConfig read_job_model(const proto::Config& config, const actors::Pr
   const int64_t longest = config.data().max_prompt_length() + config.data().max_response_length();
   if (longest > model.max_position_embeddings) {
     fail_usage(
-        "data.max_prompt_length + data.max_response_length is {} but {} handles {} positions; lower one of "
-        "them",
+        "data.max_prompt_length + data.max_response_length is {} but {} handles {} positions; "
+        "lower one of them",
         longest, folder.string(), model.max_position_embeddings);
   }
   return model;
@@ -89,19 +93,20 @@ int resolve_threads(const proto::Config& config, int local_ranks) {
   if (wanted == 0) return std::max(1, cpus / std::max(1, local_ranks));
   if (wanted > cpus) {
     spdlog::warn(
-        "cluster.threads is {} but this rank may run on {} CPU(s) only; mpirun --bind-to none lifts the "
-        "binding",
+        "cluster.threads is {} but this rank may run on {} CPU(s) only; "
+        "mpirun --bind-to none lifts the binding",
         wanted, cpus);
     return wanted;
   }
   const int64_t all = int64_t{wanted} * local_ranks, host = ::sysconf(_SC_NPROCESSORS_ONLN);
   if (all > 2 * host) {
     spdlog::warn(
-        "cluster.threads is {} for each of {} ranks on this host, {} threads on {} CPUs, which wait for each "
-        "other; 0 shares the CPUs among the ranks",
+        "cluster.threads is {} for each of {} ranks on this host, {} threads on {} CPUs, "
+        "which wait for each other; 0 shares the CPUs among the ranks",
         wanted, local_ranks, all, host);
   }
-  return std::min(wanted, most_team_members());  // ops keep scratch for each thread that they are told of
+  return std::min(wanted,
+                  most_team_members());  // ops keep scratch for each thread that they are told of
 }
 
 bool learns_demonstrations(const proto::Config& config) {
@@ -120,8 +125,8 @@ void warn_of_threads(const proto::Config& config) {
   const int64_t wanted = config.cluster().threads(), cpus = available_cpus();
   if (wanted <= 2 * cpus) return;
   spdlog::warn(
-      "cluster.threads is {} and this machine has {} CPU(s) for it: more threads than CPUs wait for each "
-      "other; 0 takes what there is",
+      "cluster.threads is {} and this machine has {} CPU(s) for it: "
+      "more threads than CPUs wait for each other; 0 takes what there is",
       wanted, cpus);
 }
 
@@ -135,8 +140,9 @@ actors::CheckSetup check_setup(const Job& job) {
   return {job.ctx, job.world.rank() == 0, [&job] { job.progress(); }};
 }
 
-std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& world, int local_ranks,
-                              const actors::PromptUse& use, comm::Watchdog* watchdog) {
+std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& world,
+                              int local_ranks, const actors::PromptUse& use,
+                              comm::Watchdog* watchdog) {
   const comm::Placement placement = config.cluster().placement() == proto::ClusterSection::SPLIT
                                         ? comm::Placement::kSplit
                                         : comm::Placement::kColocated;
@@ -145,7 +151,8 @@ std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& w
                           static_cast<int>(config.cluster().gradient_shards()));
   Context ctx;
   ctx.threads = resolve_threads(config, local_ranks);
-  std::unique_ptr<comm::Communicator> learners = world.split(topology.is_learner(world.rank()) ? 0 : -1);
+  std::unique_ptr<comm::Communicator> learners =
+      world.split(topology.is_learner(world.rank()) ? 0 : -1);
   const DType dtype = topology.is_learner(world.rank()) ? config::compute_dtype(config)
                                                         : config::rollout_compute_dtype(config);
   std::vector<storage::InputDigest> inputs = read_inputs(config);
@@ -154,10 +161,10 @@ std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& w
   const auto make = [&] {
     const std::filesystem::path folder = config.model().path();
     read_job_model(config, use);
-    job.reset(
-        new Job{config, world, topology, ctx, config.run_dir(),
-                text::Tokenizer::load(folder, {.chat_template_file = config.model().chat_template_file()}),
-                nullptr, nullptr, nullptr, std::move(learners), std::move(inputs)});
+    job.reset(new Job{
+        config, world, topology, ctx, config.run_dir(),
+        text::Tokenizer::load(folder, {.chat_template_file = config.model().chat_template_file()}),
+        nullptr, nullptr, nullptr, std::move(learners), std::move(inputs)});
     job->watchdog = watchdog;
     job->env = make_job_environment(config, use);
     job->source = std::make_unique<actors::PromptSource>(config.data(), *job->env, job->tokenizer,
@@ -166,7 +173,8 @@ std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& w
     if (use.train_prompts > 0 && rows > 0 && world.rank() == 0 &&
         rows < static_cast<uint64_t>(config.data().train_batch_size())) {
       spdlog::warn(
-          "data.train_batch_size is {} but there are {} training prompts: a step has some more than once",
+          "data.train_batch_size is {} but there are {} training prompts: "
+          "a step has some more than once",
           config.data().train_batch_size(), rows);
     }
     if (config.model().from_scratch()) {
@@ -251,14 +259,16 @@ rollout::EngineConfig engine_config(const proto::Config& config, const models::M
   engine.max_num_seqs = config.rollout().max_num_seqs();
   engine.max_num_batched_tokens = config.rollout().max_num_batched_tokens();
   engine.kv_cache_bytes = static_cast<size_t>(config.rollout().kv_cache_gb() * (1 << 30));
-  engine.max_model_len = std::min(model.max_position_embeddings,
-                                  config.data().max_prompt_length() + config.data().max_response_length());
+  engine.max_model_len =
+      std::min(model.max_position_embeddings,
+               config.data().max_prompt_length() + config.data().max_response_length());
   return engine;
 }
 
 size_t kv_cache_bytes_per_sequence(const proto::Config& config, const models::ModelConfig& model) {
-  const int64_t blocks = rollout::BlockManager::blocks_for(engine_config(config, model).max_model_len) +
-                         1;  // a group keeps its prompt's last block
+  const int64_t blocks =
+      rollout::BlockManager::blocks_for(engine_config(config, model).max_model_len) +
+      1;  // a group keeps its prompt's last block
   return models::KvCache::bytes_per_block(model) * static_cast<size_t>(blocks);
 }
 
@@ -268,7 +278,8 @@ void check_kv_cache(const proto::Config& config, const models::ModelConfig& mode
   if (engine.kv_cache_bytes >= bytes) return;
   fail_usage(
       "rollout.kv_cache_gb is {}, too little for the keys and values of one sequence of "
-      "data.max_prompt_length + data.max_response_length = {} tokens of this model: give at least {}",
+      "data.max_prompt_length + data.max_response_length = {} tokens of this model: "
+      "give at least {}",
       config.rollout().kv_cache_gb(), engine.max_model_len,
       std::ceil(static_cast<double>(bytes) / (1 << 30) * 1e6) / 1e6);
 }

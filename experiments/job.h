@@ -40,8 +40,8 @@ struct Job {
 
   comm::Watchdog* watchdog = nullptr;  ///< training only
 
-  /// What this rank does from now on, as a user knows it ("update step 12"): for the watchdog and the flight
-  /// recorder.
+  /// What this rank does from now on, as a user knows it ("update step 12"): for the
+  /// watchdog and the flight recorder.
   void phase(const std::string& text) const;
   void progress() const {
     if (watchdog != nullptr) watchdog->progress();
@@ -52,24 +52,29 @@ struct Job {
   const models::Transformer& model() const { return *transformer; }
 };
 
-/// Collective over world, whose ranks must have the same config. An error when they do not read the same
-/// files and weights (experiments/agreement.h). Usage Error when the model's folder or the data is wrong,
-/// damaged or not supported; an Error of exit code 1 when it could not be read. `local_ranks`: ranks on this
-/// host, for the number of threads. `use`: what will be asked of the source. `watchdog` may be null. The data
+/// Collective over world, whose ranks must have the same config. An error when they do
+/// not read the same files and weights (experiments/agreement.h). Usage Error when the
+/// model's folder or the data is wrong, damaged or not supported; an Error of exit code
+/// 1 when it could not be read. `local_ranks`: ranks on this host, for the number of
+/// threads. `use`: what will be asked of the source. `watchdog` may be null. The data
 /// are read and checked before the weights are.
-std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& world, int local_ranks,
-                              const actors::PromptUse& use, comm::Watchdog* watchdog);
+std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& world,
+                              int local_ranks, const actors::PromptUse& use,
+                              comm::Watchdog* watchdog);
 
-/// config.json of model.path. Usage Error when there is no such folder, or when the longest prompt and
-/// response do not fit the model's positions (where prompts are asked for).
+/// config.json of model.path. Usage Error when there is no such folder, or when the
+/// longest prompt and response do not fit the model's positions (where prompts are
+/// asked for).
 models::ModelConfig read_job_model(const proto::Config& config, const actors::PromptUse& use);
 
-/// The environment of the config; where neither prompts nor demonstrations are asked for, one without items.
+/// The environment of the config; where neither prompts nor demonstrations are asked
+/// for, one without items.
 std::unique_ptr<actors::Environment> make_job_environment(const proto::Config& config,
                                                           const actors::PromptUse& use);
 
-/// Calls work(). An Error of exit code 1 becomes a usage one: what is wrong with a model's folder or with
-/// data stays wrong. Not so a SystemError: the system could not read it.
+/// Calls work(). An Error of exit code 1 becomes a usage one: what is wrong with a
+/// model's folder or with data stays wrong. Not so a SystemError: the system could not
+/// read it.
 void final_unless_unread(const std::function<void()>& work);
 
 /// The prompts that a training run asks for; an evaluation asks for {0, true}.
@@ -84,7 +89,8 @@ void warn_of_threads(const proto::Config& config);
 /// Threads of a rank: cluster.threads, or this host's CPUs shared by its ranks.
 int resolve_threads(const proto::Config& config, int local_ranks);
 
-/// Whether SFT learns from the environment's demonstrations, and not from files of its own.
+/// Whether SFT learns from the environment's demonstrations, and not from files of its
+/// own.
 bool learns_demonstrations(const proto::Config& config);
 
 // The config's words as the parts below know them.
@@ -92,8 +98,8 @@ learners::Objective policy_objective(const proto::Config& config);
 kernels::AdamWParams adamw_params(const proto::OptimSection& optim);
 learners::LrSchedule lr_schedule(const proto::OptimSection& optim, int64_t total_steps);
 rollout::EngineConfig engine_config(const proto::Config& config, const models::ModelConfig& model);
-/// A usage Error when engine_config's KV cache does not hold one sequence of the greatest length: known
-/// before any step.
+/// A usage Error when engine_config's KV cache does not hold one sequence of the
+/// greatest length: known before any step.
 void check_kv_cache(const proto::Config& config, const models::ModelConfig& model);
 /// Tokens of the greatest length.
 size_t kv_cache_bytes_per_sequence(const proto::Config& config, const models::ModelConfig& model);

@@ -14,8 +14,8 @@ constexpr auto kPollSleep = std::chrono::microseconds(200);
 
 }  // namespace
 
-LeaseBook::LeaseBook(comm::Communicator& comm, uint64_t step, uint64_t begin, uint64_t end, int remote_actors,
-                     StopAsked asked)
+LeaseBook::LeaseBook(comm::Communicator& comm, uint64_t step, uint64_t begin, uint64_t end,
+                     int remote_actors, StopAsked asked)
     : comm_(comm),
       mailbox_(comm),
       step_(step),
@@ -45,7 +45,8 @@ void LeaseBook::poll() {
     if (stopping_) continue;  // the end of the batch is its answer
     proto::Lease lease;
     lease.set_step(step_);
-    for (uint32_t i = 0; i < request->groups() && next_ < end_; ++i) lease.add_prompt_index(next_++);
+    for (uint32_t i = 0; i < request->groups() && next_ < end_; ++i)
+      lease.add_prompt_index(next_++);
     lease.set_done(lease.prompt_index_size() == 0);
     if (lease.done()) {
       ++dismissed_;
@@ -59,8 +60,8 @@ void LeaseBook::poll() {
     for (const proto::Group& group : delivery->groups()) {
       deliver(rollout::group_from_proto(group));
       if (groups_.back().step != step_) {
-        fail("an actor delivered prompt {} of batch {} during batch {}", group.prompt_index(), group.step(),
-             step_);
+        fail("an actor delivered prompt {} of batch {} during batch {}", group.prompt_index(),
+             group.step(), step_);
       }
     }
   }
@@ -80,8 +81,8 @@ void LeaseBook::end_batch() {
   for (int rank = 0; rank < comm_.size(); ++rank) {
     if (rank != comm_.rank()) mailbox_.send(rank, last);
   }
-  // What others still send must be read: a message that is too large to be on its way without a reader would
-  // keep its sender from leaving.
+  // What others still send must be read: a message that is too large to be on its way
+  // without a reader would keep its sender from leaving.
   while (stopping_ && static_cast<int>(silent_.size()) < comm_.size() - 1) {
     poll();
     std::this_thread::sleep_for(kPollSleep);
@@ -95,11 +96,12 @@ std::optional<std::vector<rollout::Group>> LeaseBook::collect() {
   }
   end_batch();
   if (stopping_) return std::nullopt;
-  std::sort(groups_.begin(), groups_.end(),
-            [](const rollout::Group& a, const rollout::Group& b) { return a.prompt_index < b.prompt_index; });
+  std::sort(groups_.begin(), groups_.end(), [](const rollout::Group& a, const rollout::Group& b) {
+    return a.prompt_index < b.prompt_index;
+  });
   for (size_t i = 1; i < groups_.size(); ++i) {
-    ORRERY_CHECK(groups_[i - 1].prompt_index != groups_[i].prompt_index, "prompt {} was delivered twice",
-                 groups_[i].prompt_index);
+    ORRERY_CHECK(groups_[i - 1].prompt_index != groups_[i].prompt_index,
+                 "prompt {} was delivered twice", groups_[i].prompt_index);
   }
   return std::move(groups_);
 }
@@ -138,11 +140,13 @@ void WatchedLeases::tell() {
   }
   const uint64_t first = *in_hand_.begin(), last = *in_hand_.rbegin();
   const char* gaps = last - first + 1 == in_hand_.size() ? "" : " in part";
-  job_.watchdog->phase(first == last ? fmt::format("{}, prompt {}", label_, first)
-                                     : fmt::format("{}, prompts {}..{}{}", label_, first, last, gaps));
+  job_.watchdog->phase(first == last
+                           ? fmt::format("{}, prompt {}", label_, first)
+                           : fmt::format("{}, prompts {}..{}{}", label_, first, last, gaps));
 }
 
-RemoteLeases::RemoteLeases(comm::Communicator& comm, uint64_t step, uint32_t appetite, StopAsked asked)
+RemoteLeases::RemoteLeases(comm::Communicator& comm, uint64_t step, uint32_t appetite,
+                           StopAsked asked)
     : mailbox_(comm),
       rank_(comm.rank()),
       step_(step),

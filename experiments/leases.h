@@ -1,12 +1,13 @@
-// One batch's prompts shared out among actors. Rank 0 keeps the book: it hands prompts to whoever asks and
-// collects the finished groups. Work is pulled, so a slow actor delays nobody, and which actor serves a
-// prompt changes no sample.
+// One batch's prompts shared out among actors. Rank 0 keeps the book: it hands prompts
+// to whoever asks and collects the finished groups. Work is pulled, so a slow actor
+// delays nobody, and which actor serves a prompt changes no sample.
 //
-// A batch ends on all ranks alike, by one word of rank 0 to each: all groups are here, or the job stops. Any
-// rank may be the one that was asked to: it tells rank 0, be it at work or waiting. Between two polls, which
-// is one step of an engine, nobody waits for anything that was asked to stop. No message of a batch is left
-// unread, but for the word of a rank that was asked to stop just as rank 0 ended the batch: it is as true in
-// the next one.
+// A batch ends on all ranks alike, by one word of rank 0 to each: all groups are here,
+// or the job stops. Any rank may be the one that was asked to: it tells rank 0, be it
+// at work or waiting. Between two polls, which is one step of an engine, nobody waits
+// for anything that was asked to stop. No message of a batch is left unread, but for
+// the word of a rank that was asked to stop just as rank 0 ended the batch: it is as
+// true in the next one.
 #pragma once
 
 #include <cstdint>
@@ -27,13 +28,15 @@ namespace orrery::experiments {
 /// Whether this rank was asked to stop; other than stop_requested in tests.
 using StopAsked = std::function<bool()>;
 
-/// Rank 0's side. As a LeaseSource it also feeds the actor on rank 0 itself (placement: colocated).
+/// Rank 0's side. As a LeaseSource it also feeds the actor on rank 0 itself (placement:
+/// colocated).
 class LeaseBook : public actors::LeaseSource {
  public:
-  /// Prompts [begin, end) of batch `step`. `remote_actors`: ranks other than this one that will ask until
-  /// told that all is given out. Every other rank of `comm` has a RemoteLeases.
-  LeaseBook(comm::Communicator& comm, uint64_t step, uint64_t begin, uint64_t end, int remote_actors,
-            StopAsked asked = launch::stop_requested);
+  /// Prompts [begin, end) of batch `step`. `remote_actors`: ranks other than this one
+  /// that will ask until told that all is given out. Every other rank of `comm` has a
+  /// RemoteLeases.
+  LeaseBook(comm::Communicator& comm, uint64_t step, uint64_t begin, uint64_t end,
+            int remote_actors, StopAsked asked = launch::stop_requested);
 
   std::optional<uint64_t> try_lease() override;
   bool exhausted() override { return next_ == end_; }
@@ -42,8 +45,9 @@ class LeaseBook : public actors::LeaseSource {
   void poll() override;
   bool stopping() override;
 
-  /// Serves until every group is here and every remote actor has been told, and ends the batch on all ranks;
-  /// groups by prompt index. Nothing when any rank was asked to stop.
+  /// Serves until every group is here and every remote actor has been told, and ends
+  /// the batch on all ranks; groups by prompt index. Nothing when any rank was asked to
+  /// stop.
   std::optional<std::vector<rollout::Group>> collect();
 
  private:
@@ -91,7 +95,8 @@ class RemoteLeases : public actors::LeaseSource {
   std::deque<uint64_t> queue_;
 };
 
-/// Passes everything on and tells the watchdog which prompts this rank has in hand: "`label`, prompts 8..15".
+/// Passes everything on and tells the watchdog which prompts this rank has in hand:
+/// "`label`, prompts 8..15".
 class WatchedLeases : public actors::LeaseSource {
  public:
   /// `leases` and `job` must outlive it.

@@ -46,7 +46,8 @@ constexpr std::array<uint32_t, 256> make_crc32c_table() {
 uint32_t masked_crc32c(const std::string& bytes) {
   static constexpr std::array<uint32_t, 256> kTable = make_crc32c_table();
   uint32_t crc = 0xFFFFFFFFu;
-  for (const char c : bytes) crc = (crc >> 8) ^ kTable[(crc ^ static_cast<unsigned char>(c)) & 0xFFu];
+  for (const char c : bytes)
+    crc = (crc >> 8) ^ kTable[(crc ^ static_cast<unsigned char>(c)) & 0xFFu];
   crc = ~crc;
   return ((crc >> 15) | (crc << 17)) + 0xA282EAD8u;
 }
@@ -73,22 +74,26 @@ NewestEvents newest_events(const std::filesystem::path& folder) {
     if (!name.starts_with(kEventPrefix)) continue;
     int64_t time = 0;
     std::from_chars(name.data() + kEventPrefix.size(), name.data() + name.size(), time);
-    if (newest.time == 0 || std::pair(time, name) > std::pair(newest.time, newest.path.filename().string()))
+    if (newest.time == 0 ||
+        std::pair(time, name) > std::pair(newest.time, newest.path.filename().string()))
       newest = {entry.path(), std::max<int64_t>(time, 1)};
   }
   return newest;
 }
 
-/// The step of an event file's last whole record. With its own and the files before it TensorBoard has what
-/// was before that step, as a file begins with all that those lack. 0 when it cannot be read.
+/// The step of an event file's last whole record. With its own and the files before it
+/// TensorBoard has what was before that step, as a file begins with all that those
+/// lack. 0 when it cannot be read.
 int64_t last_event_step(const std::filesystem::path& path) {
-  constexpr std::streamoff kHead = 12, kTail = 4;  // a length with its checksum; the record's checksum
+  constexpr std::streamoff kHead = 12,
+                           kTail = 4;  // a length with its checksum; the record's checksum
   constexpr uint64_t kLargest = 1 << 28;
   std::ifstream file(path, std::ios::binary | std::ios::ate);
   const std::streamoff end = file.tellg();
   std::streamoff last = -1;
   uint64_t size = 0, last_size = 0;
-  for (std::streamoff at = 0; at + kHead <= end; at += kHead + static_cast<std::streamoff>(size) + kTail) {
+  for (std::streamoff at = 0; at + kHead <= end;
+       at += kHead + static_cast<std::streamoff>(size) + kTail) {
     char length[sizeof size];
     if (!file.seekg(at) || !file.read(length, sizeof length)) break;
     std::memcpy(&size, length, sizeof size);
@@ -100,7 +105,8 @@ int64_t last_event_step(const std::filesystem::path& path) {
   file.clear();
   std::string record(last_size, '\0');
   proto::Event event;
-  const bool read = file.seekg(last) && file.read(record.data(), static_cast<std::streamsize>(last_size)) &&
+  const bool read = file.seekg(last) &&
+                    file.read(record.data(), static_cast<std::streamsize>(last_size)) &&
                     event.ParseFromString(record);
   return read ? event.step() : 0;
 }
@@ -111,8 +117,8 @@ struct KeptLine {
   std::string text;
 };
 
-/// Without lines torn by a crash, and of what will be done again. Of two with one step and stage (older
-/// programs wrote such) the later stays.
+/// Without lines torn by a crash, and of what will be done again. Of two with one step
+/// and stage (older programs wrote such) the later stays.
 std::vector<KeptLine> kept_lines(const std::filesystem::path& path, const MetricsResume& resume) {
   std::vector<KeptLine> kept;
   std::map<std::pair<int64_t, std::string>, size_t> seen;
@@ -125,7 +131,8 @@ std::vector<KeptLine> kept_lines(const std::filesystem::path& path, const Metric
         row.contains("stage") && row["stage"].is_string() ? row["stage"].get<std::string>() : "";
     // At step 0 there are but validations, of SFT's rows too.
     const bool validation = stage == kValidation || step == 0;
-    if (step > resume.step || (step == resume.step && validation && resume.validates_again)) continue;
+    if (step > resume.step || (step == resume.step && validation && resume.validates_again))
+      continue;
     const auto [at, is_new] = seen.try_emplace({step, stage}, kept.size());
     if (!is_new) kept[at->second].text.clear();
     at->second = kept.size();
@@ -151,9 +158,10 @@ Metrics metrics_of(const nlohmann::json& row) {
 /// A TensorBoard event file: TFRecords of Event messages.
 class MetricsWriter::EventFile {
  public:
-  /// `kept`: the lines of metrics.jsonl that count. Those of step `from` and later are written again, after
-  /// TensorBoard is told to forget what earlier files hold of these steps; more of them where the files do
-  /// not come so far (a run that went on without TensorBoard), all where there is no file.
+  /// `kept`: the lines of metrics.jsonl that count. Those of step `from` and later are
+  /// written again, after TensorBoard is told to forget what earlier files hold of
+  /// these steps; more of them where the files do not come so far (a run that went on
+  /// without TensorBoard), all where there is no file.
   EventFile(const std::filesystem::path& folder, int64_t from, std::span<const KeptLine> kept) {
     std::filesystem::create_directories(folder);
     const NewestEvents newest = newest_events(folder);
@@ -162,7 +170,8 @@ class MetricsWriter::EventFile {
     const int64_t time = std::max(static_cast<int64_t>(wall_time()), newest.time + 1);
     char host[256] = "host";
     ::gethostname(host, sizeof host - 1);
-    file_.open(folder / fmt::format("{}{}.{}.{}", kEventPrefix, time, host, ::getpid()), std::ios::binary);
+    file_.open(folder / fmt::format("{}{}.{}.{}", kEventPrefix, time, host, ::getpid()),
+               std::ios::binary);
     proto::Event version;
     version.set_file_version("brain.Event:2");
     write(version, wall_time());
@@ -193,7 +202,8 @@ class MetricsWriter::EventFile {
     event.set_wall_time(time);
     const std::string record = event.SerializeAsString();
     const std::string length = raw_bytes(static_cast<uint64_t>(record.size()));
-    file_ << length << raw_bytes(masked_crc32c(length)) << record << raw_bytes(masked_crc32c(record));
+    file_ << length << raw_bytes(masked_crc32c(length)) << record
+          << raw_bytes(masked_crc32c(record));
     file_.flush();
   }
   std::ofstream file_;
@@ -208,15 +218,15 @@ MetricsWriter::MetricsWriter(const std::filesystem::path& run_dir, const Metrics
   for (const KeptLine& line : kept) text += line.text;
   write_file_atomic(path, text);
   jsonl_.open(path, std::ios::app);
-  // A line goes to metrics.jsonl first, so that a crash may have kept the last ones from TensorBoard: those
-  // of the checkpoint's own step are written again.
+  // A line goes to metrics.jsonl first, so that a crash may have kept the last ones
+  // from TensorBoard: those of the checkpoint's own step are written again.
   const std::filesystem::path folder = run_dir / "tensorboard";
   const int64_t from = resume.older_program ? 0 : std::max<int64_t>(resume.step, 0);
   if (tensorboard) {
     events_ = std::make_unique<EventFile>(folder, from, kept);
   } else if (std::filesystem::is_directory(folder) && newest_events(folder).time > 0) {
-    // What earlier files hold of later steps is not of this run any more; one that writes events again fills
-    // in what is missing from here on.
+    // What earlier files hold of later steps is not of this run any more; one that
+    // writes events again fills in what is missing from here on.
     EventFile(folder, from, {});
   }
 }
@@ -247,7 +257,8 @@ void MetricsWriter::write(int64_t step, const std::string& stage, int64_t stage_
   if (fault == FaultAction::kNoSpace) jsonl_.setstate(std::ios::badbit);
   jsonl_ << line << std::flush;
   if (!jsonl_) {
-    spdlog::warn("cannot append to {} (disk full?); this step's metrics are lost, training goes on", path_);
+    spdlog::warn("cannot append to {} (disk full?); this step's metrics are lost, training goes on",
+                 path_);
     jsonl_.clear();
   }
   if (events_) events_->scalars(step, metrics, time);

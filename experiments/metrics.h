@@ -1,5 +1,5 @@
-// Metrics of a run: metrics.jsonl (one object a step, verl's names), TensorBoard event files, and the
-// progress line. docs/formats.md describes both.
+// Metrics of a run: metrics.jsonl (one object a step, verl's names), TensorBoard event
+// files, and the progress line. docs/formats.md describes both.
 #pragma once
 
 #include <cstdint>
@@ -17,17 +17,19 @@ using Metrics = std::map<std::string, double>;
 struct MetricsResume {
   int64_t step = -1;             ///< of the checkpoint; -1: the run starts anew
   bool validates_again = false;  ///< the validation at `step` comes once more
-  bool older_program = false;    ///< its event files may lack numbers (zeros) that metrics.jsonl has
+  bool older_program = false;  ///< its event files may lack numbers (zeros) that metrics.jsonl has
 };
 
-/// Owned by rank 0. Lines are flushed as they are written. On resume, lines of what is done again are
-/// dropped, and TensorBoard is told to forget them, so that no (step, stage) is listed twice.
+/// Owned by rank 0. Lines are flushed as they are written. On resume, lines of what is
+/// done again are dropped, and TensorBoard is told to forget them, so that no (step,
+/// stage) is listed twice.
 class MetricsWriter {
  public:
-  MetricsWriter(const std::filesystem::path& run_dir, const MetricsResume& resume, bool tensorboard);
+  MetricsWriter(const std::filesystem::path& run_dir, const MetricsResume& resume,
+                bool tensorboard);
   ~MetricsWriter();
-  /// `step`: SFT and RL steps done; `stage`: "sft", "grpo" or "val" (a validation); `stage_step`: of SFT,
-  /// else of RL, done.
+  /// `step`: SFT and RL steps done; `stage`: "sft", "grpo" or "val" (a validation);
+  /// `stage_step`: of SFT, else of RL, done.
   void write(int64_t step, const std::string& stage, int64_t stage_step, const Metrics& metrics);
 
  private:
@@ -37,8 +39,8 @@ class MetricsWriter {
   std::unique_ptr<EventFile> events_;
 };
 
-/// min, mean and max of values under name/..., nothing when empty. A NaN among them makes all three NaN,
-/// wherever it stands.
+/// min, mean and max of values under name/..., nothing when empty. A NaN among them
+/// makes all three NaN, wherever it stands.
 class Summary {
  public:
   void add(double value, int64_t times = 1);

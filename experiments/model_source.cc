@@ -35,15 +35,18 @@ ModelSource::ModelSource(const fs::path& path, const std::string& option) : fold
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
   if (!fs::exists(status)) {
-    fail_usage(
-        "{} {}: {}; give a Hugging Face model folder, a checkpoint or a run's folder", option, path.string(),
-        error && error != std::errc::no_such_file_or_directory ? error.message() : "there is no such folder");
+    fail_usage("{} {}: {}; give a Hugging Face model folder, a checkpoint or a run's folder",
+               option, path.string(),
+               error && error != std::errc::no_such_file_or_directory ? error.message()
+                                                                      : "there is no such folder");
   }
   if (!fs::is_directory(status)) {
-    fail_usage("{} {}: not a folder; give a Hugging Face model folder, a checkpoint or a run's folder",
-               option, path.string());
+    fail_usage(
+        "{} {}: not a folder; give a Hugging Face model folder, a checkpoint or a run's folder",
+        option, path.string());
   }
-  // Part of a model may do, or is missed by name later: a prompt can be printed by the tokenizer alone.
+  // Part of a model may do, or is missed by name later: a prompt can be printed by the
+  // tokenizer alone.
   if (is_there(path / "config.json") || is_there(path / "tokenizer.json") ||
       orrery::storage::has_weights(path))
     return;
@@ -54,13 +57,13 @@ ModelSource::ModelSource(const fs::path& path, const std::string& option) : fold
   const fs::path checkpoints = checkpoints_in(path);
   if (checkpoints.empty()) {
     fail_usage(
-        "{} {}: neither a Hugging Face model folder (config.json is missing), a checkpoint (manifest.json) "
-        "nor a run's folder (checkpoints/)",
+        "{} {}: neither a Hugging Face model folder (config.json is missing), "
+        "a checkpoint (manifest.json) nor a run's folder (checkpoints/)",
         option, path.string());
   }
   std::string why;
-  checkpoint_ =
-      storage::latest_good_checkpoint(checkpoints, [&](const fs::path& folder, const std::string& reason) {
+  checkpoint_ = storage::latest_good_checkpoint(
+      checkpoints, [&](const fs::path& folder, const std::string& reason) {
         spdlog::warn("{} is passed over: {}", folder.string(), reason);
         if (why.empty()) why = fmt::format(": {}: {}", folder.filename().string(), reason);
       });
@@ -73,10 +76,13 @@ ModelSource::ModelSource(const fs::path& path, const std::string& option) : fold
 }
 
 text::Tokenizer ModelSource::tokenizer(const fs::path& chat_template_file) const {
-  if (!checkpoint_) return text::Tokenizer::load(folder_, {.chat_template_file = chat_template_file});
+  if (!checkpoint_)
+    return text::Tokenizer::load(folder_, {.chat_template_file = chat_template_file});
   if (checkpoint_->tokenizer_folder().empty()) {
-    fail_usage("{} was saved without a tokenizer; write it out with orrery ckpt export and put one beside it",
-               folder_.string());
+    fail_usage(
+        "{} was saved without a tokenizer; write it out with orrery ckpt export and put one beside "
+        "it",
+        folder_.string());
   }
   return text::Tokenizer::load(checkpoint_->tokenizer_folder(),
                                {chat_template_file, checkpoint_->info().model_config_json});
@@ -86,7 +92,9 @@ models::ModelConfig ModelSource::config() const {
   return checkpoint_ ? checkpoint_->config() : models::load_model_config(folder_);
 }
 
-bool ModelSource::has_weights() const { return checkpoint_ || orrery::storage::has_weights(folder_); }
+bool ModelSource::has_weights() const {
+  return checkpoint_ || orrery::storage::has_weights(folder_);
+}
 
 void ModelSource::read_weights(const Context& ctx, const models::ModelConfig& config,
                                const models::ParameterTable& table, std::span<float> flat) const {
@@ -101,8 +109,8 @@ void check_vocabulary(const fs::path& folder, const text::Tokenizer& tokenizer,
                       const models::ModelConfig& model) {
   if (tokenizer.vocab_size() <= model.vocab_size) return;
   fail(
-      "{}: the tokenizer has ids up to {} but the model's vocab_size is {}; they belong to different "
-      "models",
+      "{}: the tokenizer has ids up to {} but the model's vocab_size is {}; "
+      "they belong to different models",
       folder.string(), tokenizer.vocab_size() - 1, model.vocab_size);
 }
 
@@ -112,22 +120,25 @@ std::unique_ptr<models::Transformer> ModelSource::transformer(const Context& ctx
                                                               int64_t max_positions) const {
   const models::ModelConfig model_config = config();
   check_vocabulary(folder_, tokenizer, model_config);
-  auto model = std::make_unique<models::Transformer>(model_config, ctx.device, compute_dtype, max_positions);
+  auto model =
+      std::make_unique<models::Transformer>(model_config, ctx.device, compute_dtype, max_positions);
   read_weights(ctx, model_config, model->table(), model->parameters());
   model->pack(ctx);
   return model;
 }
 
-size_t longest_sequence_bytes(const models::ModelConfig& config, int64_t tokens, const std::string& options) {
+size_t longest_sequence_bytes(const models::ModelConfig& config, int64_t tokens,
+                              const std::string& options) {
   const int64_t blocks =
       rollout::BlockManager::blocks_for(tokens) + 1;  // a group keeps its prompt's last block
   const size_t bytes = models::KvCache::bytes_per_block(config) * static_cast<size_t>(blocks);
   if (bytes <= physical_memory()) return bytes;
   constexpr double kGib = 1 << 30;
   fail_usage(
-      "the keys and values of one sequence of {} tokens take {:.1f} GiB and this machine has {:.1f}; lower "
-      "{}",
-      tokens, static_cast<double>(bytes) / kGib, static_cast<double>(physical_memory()) / kGib, options);
+      "the keys and values of one sequence of {} tokens take {:.1f} GiB and this machine has "
+      "{:.1f}; lower {}",
+      tokens, static_cast<double>(bytes) / kGib, static_cast<double>(physical_memory()) / kGib,
+      options);
 }
 
 std::string not_a_model_hint(const fs::path& path) {
@@ -135,8 +146,8 @@ std::string not_a_model_hint(const fs::path& path) {
   const bool one = is_there(path / storage::kManifestFile);
   if (!one && checkpoints_in(path).empty()) return "";
   return fmt::format(
-      "; it is a {}: go on from it with trainer.resume={}, or write its model out with orrery ckpt export {} "
-      "DIR",
+      "; it is a {}: go on from it with trainer.resume={}, "
+      "or write its model out with orrery ckpt export {} DIR",
       one ? "checkpoint" : "run's folder", path.string(), path.string());
 }
 

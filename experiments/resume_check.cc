@@ -30,12 +30,15 @@ void check_steps(const ResumeQuestion& q, const storage::TrainState& state) {
   const int64_t sft_total = q.config.sft().total_training_steps();
   const int64_t rl_total = q.config.trainer().total_training_steps();
   if (state.rl_step > 0 && state.sft_step < sft_total) {
-    fail_usage("{} is past SFT, which took {} steps; sft.total_training_steps is {} now: set it back, or {}",
-               q.checkpoint, state.sft_step, sft_total, another(q));
+    fail_usage(
+        "{} is past SFT, which took {} steps; sft.total_training_steps is {} now: "
+        "set it back, or {}",
+        q.checkpoint, state.sft_step, sft_total, another(q));
   }
   if (state.rl_step > rl_total) {
     fail_usage(
-        "{} is at RL step {} and trainer.total_training_steps is {}: raise it to go on from there, or {}",
+        "{} is at RL step {} and trainer.total_training_steps is {}: "
+        "raise it to go on from there, or {}",
         q.checkpoint, state.rl_step, rl_total, another(q));
   }
 }
@@ -45,7 +48,8 @@ bool sft_is_over(const ResumeQuestion& q, const storage::TrainState& state) {
 }
 
 /// What a stage that is over was given cannot change any more.
-bool is_fixed(const ResumeQuestion& q, const storage::TrainState& state, const ConfigChange& change) {
+bool is_fixed(const ResumeQuestion& q, const storage::TrainState& state,
+              const ConfigChange& change) {
   if (change.rule == ResumeRule::kFixed) return true;
   if (!change.key.starts_with("sft.")) return false;
   if (change.key == kSftSteps)
@@ -53,14 +57,16 @@ bool is_fixed(const ResumeQuestion& q, const storage::TrainState& state, const C
   return sft_is_over(q, state);
 }
 
-/// A change of no effect, for which nobody is to be refused: a program before had another default.
+/// A change of no effect, for which nobody is to be refused: a program before had
+/// another default.
 bool is_unused_default(const ResumeQuestion& q, const storage::TrainState& state,
                        const ConfigChange& change) {
   return change.key == "sft.optim.lr" && change.before == "1e-06" && change.after == "1e-05" &&
          sft_is_over(q, state);
 }
 
-/// Takes what SFT's loss is measured on out of the inputs. How it differs, unless SFT is over.
+/// Takes what SFT's loss is measured on out of the inputs. How it differs, unless SFT
+/// is over.
 std::vector<std::string> measured_changes(const ResumeQuestion& q, const storage::TrainState& state,
                                           std::vector<storage::InputDigest>& before,
                                           std::vector<storage::InputDigest>& after) {
@@ -68,7 +74,8 @@ std::vector<std::string> measured_changes(const ResumeQuestion& q, const storage
     std::vector<storage::InputDigest> taken;
     std::copy_if(inputs.begin(), inputs.end(), std::back_inserter(taken),
                  [](const storage::InputDigest& input) { return input.key == kSftValFiles; });
-    std::erase_if(inputs, [](const storage::InputDigest& input) { return input.key == kSftValFiles; });
+    std::erase_if(inputs,
+                  [](const storage::InputDigest& input) { return input.key == kSftValFiles; });
     return taken;
   };
   const std::vector<storage::InputDigest> was = take(before), is = take(after);
@@ -79,7 +86,9 @@ std::vector<std::string> measured_changes(const ResumeQuestion& q, const storage
 void drop_unneeded_texts(const ResumeQuestion& q, const storage::TrainState& state,
                          std::vector<storage::InputDigest>& before,
                          std::vector<storage::InputDigest>& after) {
-  const auto is_text = [](const storage::InputDigest& input) { return input.key.starts_with("sft."); };
+  const auto is_text = [](const storage::InputDigest& input) {
+    return input.key.starts_with("sft.");
+  };
   const bool gone = std::any_of(after.begin(), after.end(), [&](const storage::InputDigest& input) {
     return is_text(input) && !is_readable(input);
   });
@@ -93,14 +102,18 @@ bool nothing_left(const ResumeQuestion& q, const storage::TrainState& state) {
          state.rl_step >= q.config.trainer().total_training_steps();
 }
 
-/// What a word of the config means otherwise than to a program that did not note inputs: a clause for each.
+/// What a word of the config means otherwise than to a program that did not note
+/// inputs: a clause for each.
 std::string changed_definitions(const proto::Config& config) {
   std::string text;
   const bool rl = config.trainer().total_training_steps() > 0;
-  if (rl && config.algorithm().adv_estimator() == proto::AlgorithmSection::REINFORCE_PLUS_PLUS_BASELINE)
+  if (rl &&
+      config.algorithm().adv_estimator() == proto::AlgorithmSection::REINFORCE_PLUS_PLUS_BASELINE)
     text += "; reinforce-plus-plus-baseline whitens over loss tokens now, it was over samples";
   if (rl && config.data().env() == proto::DataSection::GSM8K)
-    text += "; the gsm8k environment reads and compares answers by other rules now, so that rewards differ";
+    text +=
+        "; the gsm8k environment reads and compares answers by other rules now, "
+        "so that rewards differ";
   return text;
 }
 
@@ -126,63 +139,70 @@ ResumeAnswer check_resume(const ResumeQuestion& q) {
       fixed.push_back(change);
     } else {
       told.push_back(change);
-      other_lengths_only = other_lengths_only && (change.key == kSftSteps || change.key == kRlSteps);
+      other_lengths_only =
+          other_lengths_only && (change.key == kSftSteps || change.key == kRlSteps);
     }
     if (change.rule == ResumeRule::kMeasure) answer.keep_scores = false;
   }
   std::vector<std::string> content, measured;
-  if (!q.same_model_config) content.emplace_back("model.path: its config.json describes another model");
+  if (!q.same_model_config)
+    content.emplace_back("model.path: its config.json describes another model");
   if (q.saved.inputs) {
-    std::vector<storage::InputDigest> before = *q.saved.inputs, after(q.inputs.begin(), q.inputs.end());
+    std::vector<storage::InputDigest> before = *q.saved.inputs,
+                                      after(q.inputs.begin(), q.inputs.end());
     drop_unneeded_texts(q, state, before, after);
     measured = measured_changes(q, state, before, after);
     for (std::string& change : input_changes(before, after)) content.push_back(std::move(change));
     paths.clear();  // what they hold was compared
   } else {
     answer.older_program = true;
-    answer.warnings.push_back(
-        fmt::format("{} is of an older version of the program, which did not note what the data and the "
-                    "tokenizer's files held: whether they changed since is not known; weight_versions of its "
-                    "rollouts were counted otherwise{}",
-                    q.checkpoint, changed_definitions(q.config)));
+    answer.warnings.push_back(fmt::format(
+        "{} is of an older version of the program, which did not note what the data and the "
+        "tokenizer's files held: whether they changed since is not known; "
+        "weight_versions of its rollouts were counted otherwise{}",
+        q.checkpoint, changed_definitions(q.config)));
   }
   const std::string other = joined(to_text(fixed), fmt::format("{}", fmt::join(content, ", ")));
 
   if (q.own && !other.empty()) {
     fail_usage(
-        "run_dir {} holds another experiment, now at step {}: {}; put that back to go on with it, use "
-        "another run_dir, or begin from its weights with another run_dir and trainer.resume={}",
+        "run_dir {} holds another experiment, now at step {}: {}; "
+        "put that back to go on with it, use another run_dir, "
+        "or begin from its weights with another run_dir and trainer.resume={}",
         q.config.run_dir(), state.step(), other, q.config.run_dir());
   }
   const std::string all = joined(joined(joined(other, to_text(told)), to_text(paths)),
                                  fmt::format("{}", fmt::join(measured, ", ")));
   if (nothing_left(q, state) && (!other.empty() || (!told.empty() && !other_lengths_only))) {
     fail_usage(
-        "{} is at the last step of a run that is complete (trainer.total_training_steps {}), so that this "
-        "would have no effect: {}; raise trainer.total_training_steps, or {}",
+        "{} is at the last step of a run that is complete (trainer.total_training_steps {}), "
+        "so that this would have no effect: {}; raise trainer.total_training_steps, or {}",
         q.checkpoint, q.config.trainer().total_training_steps(), all, another(q));
   }
   if (!other.empty()) answer.keep_scores = false;
   if (!all.empty()) {
     const bool drops = !answer.keep_scores && state.val_before;
     answer.warnings.push_back(fmt::format(
-        "the config differs from the one that was saved; the run goes on with the new values: {}{}", all,
+        "the config differs from the one that was saved; the run goes on with the new values: {}{}",
+        all,
         drops ? "; held-out scores from before are of another measurement and are dropped" : ""));
   }
   return answer;
 }
 
 void check_run_folder(const std::string& run_dir, const std::string& config_yaml) {
-  const fs::path folder = run_dir, saved = folder / "config.yaml", metrics = folder / "metrics.jsonl";
+  const fs::path folder = run_dir, saved = folder / "config.yaml",
+                 metrics = folder / "metrics.jsonl";
   std::error_code error;
   if (!fs::is_regular_file(saved, error) || !fs::is_regular_file(metrics, error)) return;
   if (fs::file_size(metrics, error) == 0 || error) return;  // nothing came of it
   std::vector<ConfigChange> fixed = config_changes(read_file(saved), config_yaml);
-  std::erase_if(fixed, [](const ConfigChange& change) { return change.rule != ResumeRule::kFixed; });
+  std::erase_if(fixed,
+                [](const ConfigChange& change) { return change.rule != ResumeRule::kFixed; });
   if (fixed.empty()) return;
   fail_usage(
-      "run_dir {} holds metrics and rollouts of another experiment, without checkpoints: {}; use another "
-      "run_dir, or remove the folder",
+      "run_dir {} holds metrics and rollouts of another experiment, without checkpoints: {}; "
+      "use another run_dir, or remove the folder",
       run_dir, to_text(fixed));
 }
 

@@ -27,13 +27,14 @@ struct ResumeAnswer {
   bool older_program = false;         ///< the checkpoint was saved before `inputs` were noted
 };
 
-/// A usage Error that names the keys and files when the run's own folder holds another experiment
-/// (docs/resume.md), or when nothing is left to be done of what the config asks for. From another folder's
-/// checkpoint any experiment may begin; how it differs is told.
+/// A usage Error that names the keys and files when the run's own folder holds another
+/// experiment (docs/resume.md), or when nothing is left to be done of what the config
+/// asks for. From another folder's checkpoint any experiment may begin; how it differs
+/// is told.
 ResumeAnswer check_resume(const ResumeQuestion& question);
 
-/// For a run folder without checkpoints: a usage Error when it holds metrics or rollouts of another
-/// experiment.
+/// For a run folder without checkpoints: a usage Error when it holds metrics or
+/// rollouts of another experiment.
 void check_run_folder(const std::string& run_dir, const std::string& config_yaml);
 
 }  // namespace orrery::experiments

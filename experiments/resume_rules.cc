@@ -97,7 +97,8 @@ ResumeRule resume_rule(std::string_view key) {
   return best != nullptr ? best->rule : kFixed;
 }
 
-std::vector<ConfigChange> config_changes(const std::string& before_yaml, const std::string& after_yaml) {
+std::vector<ConfigChange> config_changes(const std::string& before_yaml,
+                                         const std::string& after_yaml) {
   proto::Config defaults;
   config::fill_defaults(defaults);
   const auto usual = config::config_values(config::config_to_yaml(defaults));

@@ -1,5 +1,6 @@
-// Which keys of a config make an experiment what it is, and which may change when a run goes on in its
-// folder. One table; docs/resume.md is its text for users, and a test compares both with proto/config.proto.
+// Which keys of a config make an experiment what it is, and which may change when a run
+// goes on in its folder. One table; docs/resume.md is its text for users, and a test
+// compares both with proto/config.proto.
 #pragma once
 
 #include <span>
@@ -13,12 +14,13 @@ enum class ResumeRule {
   kFixed,    ///< another value is another experiment: an error
   kContent,  ///< paths of files: what these hold is compared instead
   kMeasure,  ///< how held-out scores are taken: may change, is told, and scores from before no longer count
-  kTold,     ///< may change from here on, and is told
-  kFree      ///< changes nothing that is learned: may change without a word
+  kTold,  ///< may change from here on, and is told
+  kFree   ///< changes nothing that is learned: may change without a word
 };
 
 struct ResumeRuleOfKey {
-  std::string_view key;  ///< a key, or a section ("data.") for all keys in it that have no line of their own
+  std::string_view
+      key;  ///< a key, or a section ("data.") for all keys in it that have no line of their own
   ResumeRule rule;
 };
 
@@ -33,9 +35,11 @@ struct ConfigChange {
   ResumeRule rule;
 };
 
-/// Keys with other values in the second of two resolved configs, but for those that are free. A key that the
-/// first does not have (it is newer) had its default; one that the second does not have is passed over.
-std::vector<ConfigChange> config_changes(const std::string& before_yaml, const std::string& after_yaml);
+/// Keys with other values in the second of two resolved configs, but for those that are
+/// free. A key that the first does not have (it is newer) had its default; one that the
+/// second does not have is passed over.
+std::vector<ConfigChange> config_changes(const std::string& before_yaml,
+                                         const std::string& after_yaml);
 
 /// "seed: 1 -> 5, rollout.n: 8 -> 16".
 std::string to_text(std::span<const ConfigChange> changes);

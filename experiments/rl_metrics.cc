@@ -16,7 +16,8 @@ double sequence_tokens(const rollout::Trajectory& t) {
   return static_cast<double>(t.prompt_tokens.size() + t.tokens.size());
 }
 
-/// Sums of the sequences' tokens over consecutive parts, as if samples were dealt to the learners in order.
+/// Sums of the sequences' tokens over consecutive parts, as if samples were dealt to
+/// the learners in order.
 void add_unbalanced_seqlen(Metrics& metrics, const std::vector<double>& sequences, int parts) {
   Summary sums;
   const auto count = static_cast<size_t>(parts);
@@ -32,13 +33,14 @@ void add_unbalanced_seqlen(Metrics& metrics, const std::vector<double>& sequence
   metrics["global_seqlen/mean"] = sums.mean();
 }
 
-void add_timings(Metrics& metrics, const std::map<std::string, double>& timings, double response_tokens,
-                 double all_tokens) {
+void add_timings(Metrics& metrics, const std::map<std::string, double>& timings,
+                 double response_tokens, double all_tokens) {
   for (const auto& [name, seconds] : timings) {
     metrics["timing_s/" + name] = seconds;
     const bool generation = name == "gen";
     if (generation || name == "ref" || name == "adv" || name == "update_actor") {
-      metrics["timing_per_token_ms/" + name] = seconds * 1000 / (generation ? response_tokens : all_tokens);
+      metrics["timing_per_token_ms/" + name] =
+          seconds * 1000 / (generation ? response_tokens : all_tokens);
     }
   }
 }
@@ -108,7 +110,8 @@ void add_step_metrics(Metrics& metrics, std::span<const rollout::Group> groups,
   metrics["training/filter_groups/uniform_reward_ratio"] =
       uniform_groups / static_cast<double>(std::max<size_t>(groups.size(), 1));
   metrics["rollout/entropy"] = entropy.mean();
-  for (const auto& [name, summary] : extras) metrics["reward_extra/" + name + "/mean"] = summary.mean();
+  for (const auto& [name, summary] : extras)
+    metrics["reward_extra/" + name + "/mean"] = summary.mean();
   add_unbalanced_seqlen(metrics, sequences, topology.learners);
 
   add_timings(metrics, timings, std::max(response_tokens, 1.0), std::max(total_tokens, 1.0));
@@ -123,8 +126,8 @@ void add_step_metrics(Metrics& metrics, std::span<const rollout::Group> groups,
   metrics["actor/kl_coef"] = config.actor().kl_loss_coef();
 }
 
-void add_progress_metrics(Metrics& metrics, int64_t sft_steps, int64_t step, int64_t train_batch_size,
-                          uint64_t train_items) {
+void add_progress_metrics(Metrics& metrics, int64_t sft_steps, int64_t step,
+                          int64_t train_batch_size, uint64_t train_items) {
   metrics["training/global_step"] = static_cast<double>(sft_steps + step + 1);
   const auto prompts = static_cast<uint64_t>(step) * static_cast<uint64_t>(train_batch_size);
   const uint64_t passes = train_items == 0 ? 0 : prompts / train_items;
@@ -149,18 +152,21 @@ void add_mfu_metrics(Metrics& metrics, std::span<const rollout::Group> groups,
   const double weights = (mlp + attention) * layers + 2 * size(model.vocab_size) * hidden;
   const double flops = 6 * weights * tokens + 6 * squares * size(model.q_size()) * layers;
   metrics["perf/peak_gflops"] = peak_flops * 1e-9;
-  metrics["perf/mfu/actor"] = flops * size(epochs) / std::max(update_seconds, 1e-9) / peak_flops / learners;
+  metrics["perf/mfu/actor"] =
+      flops * size(epochs) / std::max(update_seconds, 1e-9) / peak_flops / learners;
 }
 
 void add_advantage_metrics(Metrics& metrics, std::span<const learners::GroupRewards> groups,
                            std::span<const std::vector<float>> advantages) {
   Summary summary;
   for (size_t g = 0; g < groups.size(); ++g) {
-    for (size_t i = 0; i < advantages[g].size(); ++i) summary.add(advantages[g][i], groups[g].loss_tokens[i]);
+    for (size_t i = 0; i < advantages[g].size(); ++i)
+      summary.add(advantages[g][i], groups[g].loss_tokens[i]);
   }
   summary.write(metrics, "critic/advantages");
-  summary.write(metrics,
-                "critic/returns");  // without a critic an outcome's return is its advantage, as in verl
+  summary.write(
+      metrics,
+      "critic/returns");  // without a critic an outcome's return is its advantage, as in verl
 }
 
 void write_logprob_difference(Metrics& metrics, const learners::LogprobDifference& difference,
@@ -199,7 +205,8 @@ void UpdateMetrics::add(const learners::UpdateResult& r, bool first_epoch) {
   pack_seconds_ += r.pack_seconds;
   if (first_epoch) {
     rank_tokens_.resize(r.rank_tokens.size(), 0.0);
-    for (size_t rank = 0; rank < r.rank_tokens.size(); ++rank) rank_tokens_[rank] += r.rank_tokens[rank];
+    for (size_t rank = 0; rank < r.rank_tokens.size(); ++rank)
+      rank_tokens_[rank] += r.rank_tokens[rank];
   }
   if (r.skipped) spdlog::warn("{}", learners::skipped_update_text(r));
 }
@@ -222,7 +229,8 @@ void UpdateMetrics::write(Metrics& metrics, std::map<std::string, double>& timin
   metrics["rollout/logprob_mismatches"] = first_.mismatches.count;
   metrics["perf/learner_rows"] = static_cast<double>(rows_);
   metrics["perf/learner_flops"] = flops_;
-  if (gradient_seconds_ > 0) metrics["perf/learner_gflops_per_s"] = flops_ / gradient_seconds_ * 1e-9;
+  if (gradient_seconds_ > 0)
+    metrics["perf/learner_gflops_per_s"] = flops_ / gradient_seconds_ * 1e-9;
   if (!rank_tokens_.empty()) {
     const auto [least, most] = std::minmax_element(rank_tokens_.begin(), rank_tokens_.end());
     metrics["global_seqlen/balanced_min"] = *least;

@@ -1,5 +1,6 @@
-// Metrics of an RL step, under verl's names where they mean what verl's mean (docs/metrics.md has every
-// definition). Every function is of plain values; sums run in prompt and sample order.
+// Metrics of an RL step, under verl's names where they mean what verl's mean
+// (docs/metrics.md has every definition). Every function is of plain values; sums run
+// in prompt and sample order.
 #pragma once
 
 #include <map>
@@ -20,23 +21,25 @@ namespace orrery::experiments {
 /// The rewards and loss tokens of a step's groups, as the advantages need them.
 std::vector<learners::GroupRewards> group_rewards(std::span<const rollout::Group> groups);
 
-/// Turns of the conversation that a sample is: the prompt, and each run of the policy's tokens or of an
-/// observation's (verl's count: 2 for a question and its answer).
+/// Turns of the conversation that a sample is: the prompt, and each run of the policy's
+/// tokens or of an observation's (verl's count: 2 for a question and its answer).
 int count_turns(const rollout::Trajectory& sample);
 
-/// Rewards, lengths, turns, entropy of the rollout, reward parts, throughput and timings of one step.
+/// Rewards, lengths, turns, entropy of the rollout, reward parts, throughput and
+/// timings of one step.
 void add_step_metrics(Metrics& metrics, std::span<const rollout::Group> groups,
                       const std::map<std::string, double>& timings, const proto::Config& config,
                       const comm::Topology& topology);
 
-/// training/global_step (the run's step number: of SFT too, this one included) and training/epoch: passes
-/// over the `train_items` (0: endless) that were complete before the first prompt of RL step `step`, from 0.
-void add_progress_metrics(Metrics& metrics, int64_t sft_steps, int64_t step, int64_t train_batch_size,
-                          uint64_t train_items);
+/// training/global_step (the run's step number: of SFT too, this one included) and
+/// training/epoch: passes over the `train_items` (0: endless) that were complete before
+/// the first prompt of RL step `step`, from 0.
+void add_progress_metrics(Metrics& metrics, int64_t sft_steps, int64_t step,
+                          int64_t train_batch_size, uint64_t train_items);
 
-/// perf/mfu/actor and perf/peak_gflops: what verl's formula says that the step's sequences cost, `epochs`
-/// times, over what the learners can do in update_seconds. peak_flops: floating-point operations a second of
-/// one of them.
+/// perf/mfu/actor and perf/peak_gflops: what verl's formula says that the step's
+/// sequences cost, `epochs` times, over what the learners can do in update_seconds.
+/// peak_flops: floating-point operations a second of one of them.
 void add_mfu_metrics(Metrics& metrics, std::span<const rollout::Group> groups,
                      const models::ModelConfig& model, int64_t epochs, double update_seconds,
                      double peak_flops, int learners);
@@ -46,20 +49,24 @@ void add_advantage_metrics(Metrics& metrics, std::span<const learners::GroupRewa
                            std::span<const std::vector<float>> advantages);
 
 /// training/rollout_probs_diff_* and rollout/logprob_diff_max, over `tokens` tokens.
-void write_logprob_difference(Metrics& metrics, const learners::LogprobDifference& difference, double tokens);
+void write_logprob_difference(Metrics& metrics, const learners::LogprobDifference& difference,
+                              double tokens);
 
-/// The optimizer steps of one RL step: the mean over them of what each of them was over its mini-batch, the
-/// last learning rate, the log-prob differences of the first one (later ones are off policy).
+/// The optimizer steps of one RL step: the mean over them of what each of them was over
+/// its mini-batch, the last learning rate, the log-prob differences of the first one
+/// (later ones are off policy).
 class UpdateMetrics {
  public:
   /// `first_epoch`: each sample is in one such update.
   void add(const learners::UpdateResult& result, bool first_epoch);
-  /// timings["update_actor"] loses the reference model's time, which stands alone as timings["ref"].
+  /// timings["update_actor"] loses the reference model's time, which stands alone as
+  /// timings["ref"].
   void write(Metrics& metrics, std::map<std::string, double>& timings, double kl_loss_coef) const;
 
  private:
   learners::LossSums first_;
-  double loss_ = 0, pg_loss_ = 0, kl_ = 0, entropy_ = 0, ppo_kl_ = 0, clipped_ = 0, clipped_lower_ = 0;
+  double loss_ = 0, pg_loss_ = 0, kl_ = 0, entropy_ = 0, ppo_kl_ = 0, clipped_ = 0,
+         clipped_lower_ = 0;
   double grad_norm_ = 0, lr_ = 0, flops_ = 0, not_finite_ = 0;
   double reference_seconds_ = 0, gradient_seconds_ = 0, reduce_seconds_ = 0, optimizer_seconds_ = 0,
          pack_seconds_ = 0;

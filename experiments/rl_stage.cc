@@ -76,10 +76,11 @@ bool all_of_version(const rollout::Trajectory& t, uint64_t version) {
                      [version](uint64_t v) { return v == version; });
 }
 
-/// Trees of the mini-batch of groups [first, first + count). Weights are by the counts of this mini-batch
-/// over all ranks. `version`: of the learner's weights, or kNoVersion.
-std::vector<learners::Tree> mini_batch_trees(const Batch& batch, size_t first, size_t count, uint64_t version,
-                                             const proto::Config& config) {
+/// Trees of the mini-batch of groups [first, first + count). Weights are by the counts
+/// of this mini-batch over all ranks. `version`: of the learner's weights, or
+/// kNoVersion.
+std::vector<learners::Tree> mini_batch_trees(const Batch& batch, size_t first, size_t count,
+                                             uint64_t version, const proto::Config& config) {
   const std::span<const rollout::Group> groups = batch.groups.subspan(first, count);
   int64_t total_tokens = 0, samples = 0;
   std::vector<std::vector<learners::Leaf>> leaves(groups.size());
@@ -125,7 +126,8 @@ RlStage::RlStage(Job& job, learners::Learner* learner, int64_t steps_before)
     : job_(job), learner_(learner), steps_before_(steps_before) {
   if (job.is_actor()) {
     rollout::EngineConfig config = engine_config(job.config, job.model().config());
-    if (learner != nullptr) config.kv_memory = learner->idle_memory();  // a rank generates or learns
+    if (learner != nullptr)
+      config.kv_memory = learner->idle_memory();  // a rank generates or learns
     engine_ = std::make_unique<rollout::Engine>(job.ctx, job.model(), &job.tokenizer, config);
   }
   if (learner != nullptr) learner->set_progress([this] { show_progress(); });
@@ -150,7 +152,8 @@ std::optional<Metrics> RlStage::step(int64_t step) {
       generate(actors::Split::kTrain, static_cast<uint64_t>(step), begin, begin + batch, timings);
   if (!samples) return std::nullopt;
   groups_ = std::move(*samples);
-  // Learners that refuse the batch do so alike; those who only generate hear of it here.
+  // Learners that refuse the batch do so alike; those who only generate hear of it
+  // here.
   std::string refusal;
   try {
     if (job_.is_learner()) refusal = learn(step, metrics, timings);
@@ -195,17 +198,19 @@ RlStage::Samples RlStage::generate(actors::Split split, uint64_t step, uint64_t 
                                    Timings& timings) {
   try {
     return generate_groups(split, step, begin, end, timings);
-  } catch (const rollout::NotFiniteError& error) {  // of one rank: the others hear of it when the job ends
-    if (job_.watchdog == nullptr) throw;            // no training
-    throw Error(fmt::format("{}: the policy has diverged: {}; lower actor.optim.lr, or sft.optim.lr, and go "
-                            "on from an earlier checkpoint",
-                            label(split, step), error.what()),
-                kExitDiverged);
+  } catch (const rollout::NotFiniteError&
+               error) {                   // of one rank: the others hear of it when the job ends
+    if (job_.watchdog == nullptr) throw;  // no training
+    throw Error(
+        fmt::format("{}: the policy has diverged: {}; lower actor.optim.lr, or sft.optim.lr, "
+                    "and go on from an earlier checkpoint",
+                    label(split, step), error.what()),
+        kExitDiverged);
   }
 }
 
-RlStage::Samples RlStage::generate_groups(actors::Split split, uint64_t step, uint64_t begin, uint64_t end,
-                                          Timings& timings) {
+RlStage::Samples RlStage::generate_groups(actors::Split split, uint64_t step, uint64_t begin,
+                                          uint64_t end, Timings& timings) {
   const ScopedTimer timer(timings["gen"]);
   const proto::Config& config = job_.config;
   const bool train = split == actors::Split::kTrain;
@@ -221,8 +226,8 @@ RlStage::Samples RlStage::generate_groups(actors::Split split, uint64_t step, ui
   const auto prompts = static_cast<int64_t>(end - begin);
   const int64_t share = (prompts + job_.topology.actors() - 1) / job_.topology.actors();
   if (engine_) {
-    actor_config.max_groups =
-        std::max<int64_t>(1, std::min(share, engine_->max_num_seqs() / static_cast<int64_t>(actor_config.n)));
+    actor_config.max_groups = std::max<int64_t>(
+        1, std::min(share, engine_->max_num_seqs() / static_cast<int64_t>(actor_config.n)));
   }
 
   std::vector<rollout::Group> groups;
@@ -263,8 +268,8 @@ void RlStage::leave_out_dropped(actors::Split split, const std::string& label,
     // A sample that is compared with no other teaches nothing.
     const bool compared = split == actors::Split::kTrain && job_.config.rollout().n() > 1;
     dropped_ = drop_small_groups(groups, compared ? 2 : 1);
-    const bool troubled =
-        std::any_of(troubles.begin(), troubles.end(), [](const std::string& text) { return !text.empty(); });
+    const bool troubled = std::any_of(troubles.begin(), troubles.end(),
+                                      [](const std::string& text) { return !text.empty(); });
     const std::string text = dropped_text(label, dropped_, troubles);
     if (groups.empty()) fail("{}: nothing is left; mend data.external.command", text);
     if (troubled || dropped_.samples > 0) spdlog::warn("{}", text);
@@ -276,13 +281,16 @@ std::vector<rollout::Group> RlStage::share_with_learners(std::vector<rollout::Gr
   std::string mine;
   if (job_.learners->rank() == 0) {
     proto::GroupsMessage message;
-    for (const rollout::Group& group : groups) *message.add_groups() = rollout::group_to_proto(group);
+    for (const rollout::Group& group : groups)
+      *message.add_groups() = rollout::group_to_proto(group);
     mine = comm::seal(message);
   }
   std::vector<std::string> all = job_.learners->all_gather_bytes(mine);
   if (job_.learners->rank() == 0) return groups;
-  const auto message = comm::unseal<proto::GroupsMessage>(job_.learners->rank(), 0, std::move(all.front()));
-  for (const proto::Group& group : message.groups()) groups.push_back(rollout::group_from_proto(group));
+  const auto message =
+      comm::unseal<proto::GroupsMessage>(job_.learners->rank(), 0, std::move(all.front()));
+  for (const proto::Group& group : message.groups())
+    groups.push_back(rollout::group_from_proto(group));
   return groups;
 }
 
@@ -296,7 +304,8 @@ std::string RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
     advantages = learners::compute_advantages(rewards, advantage_params(config.algorithm()));
   }
   add_advantage_metrics(metrics, rewards, advantages);
-  // Until the first optimizer step nothing has changed. More ranks than one would have to agree.
+  // Until the first optimizer step nothing has changed. More ranks than one would have
+  // to agree.
   may_give_up_ = job_.world.size() == 1;
 
   const RolloutCorrection correction = [&] {
@@ -323,7 +332,8 @@ std::string RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
     for (int64_t begin = 0; begin < prompts; begin += mini) {
       const auto first = static_cast<size_t>(begin),
                  count = static_cast<size_t>(std::min(mini, prompts - begin));
-      // Later mini-batches are off policy: the weights have moved since the samples were drawn.
+      // Later mini-batches are off policy: the weights have moved since the samples
+      // were drawn.
       const bool on_policy = epoch == 0 && begin == 0;
       std::vector<learners::Tree> trees =
           mini_batch_trees(batch, first, count, on_policy ? version_ : kNoVersion, config);
@@ -335,7 +345,8 @@ std::string RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
     }
   }
   updates.write(metrics, timings, config.actor().kl_loss_coef());
-  correction.write(metrics);  // after the updates' own comparison, which it replaces where it recomputed
+  correction.write(
+      metrics);  // after the updates' own comparison, which it replaces where it recomputed
   return "";
 }
 
@@ -343,8 +354,8 @@ void RlStage::publish(uint64_t version) {
   job_.phase("publish");
   version_ = version;
   if (job_.topology.has_followers()) {
-    // The learners hold the same weights already; the actors follow rank 0's. Every rank takes part in the
-    // broadcast.
+    // The learners hold the same weights already; the actors follow rank 0's. Every
+    // rank takes part in the broadcast.
     const uint64_t sent = comm::publish_weights(job_.world, 0, version_, job_.model().parameters());
     ORRERY_CHECK(sent == version_, "rank {} expects weights of version {}, rank 0 sends version {}",
                  job_.world.rank(), version_, sent);
@@ -357,7 +368,8 @@ std::optional<PolicyProbe> RlStage::probe() const {
   if (!job_.is_learner()) return std::nullopt;
   for (const rollout::Group& group : groups_) {
     for (const rollout::Trajectory& t : group.samples) {
-      if (std::find(t.loss_mask.begin(), t.loss_mask.end(), uint8_t{1}) == t.loss_mask.end()) continue;
+      if (std::find(t.loss_mask.begin(), t.loss_mask.end(), uint8_t{1}) == t.loss_mask.end())
+        continue;
       return PolicyProbe{group.samples.front().prompt_tokens, t.tokens, t.loss_mask,
                          static_cast<float>(job_.config.rollout().temperature())};
     }
@@ -367,7 +379,8 @@ std::optional<PolicyProbe> RlStage::probe() const {
 
 std::optional<std::vector<rollout::Group>> RlStage::generate_validation(int64_t step) {
   Timings timings;
-  return generate(actors::Split::kVal, static_cast<uint64_t>(step), 0, job_.source->val_size(), timings);
+  return generate(actors::Split::kVal, static_cast<uint64_t>(step), 0, job_.source->val_size(),
+                  timings);
 }
 
 std::optional<RlStage::Validation> RlStage::validate(int64_t step) {

@@ -1,5 +1,5 @@
-// The RL stage: GRPO and its kin, synchronously. Reads as the algorithm does: generate, reward, advantages,
-// update, publish.
+// The RL stage: GRPO and its kin, synchronously. Reads as the algorithm does: generate,
+// reward, advantages, update, publish.
 #pragma once
 
 #include <functional>
@@ -20,21 +20,24 @@ using Timings = std::map<std::string, double>;
 
 class RlStage {
  public:
-  /// `learner` is null on ranks that only act. All must outlive the stage. `steps_before`: of SFT, for the
-  /// run's step number in messages; what the stage computes depends on its own steps alone.
+  /// `learner` is null on ranks that only act. All must outlive the stage.
+  /// `steps_before`: of SFT, for the run's step number in messages; what the stage
+  /// computes depends on its own steps alone.
   RlStage(Job& job, learners::Learner* learner, int64_t steps_before = 0);
   ~RlStage();
   RlStage(const RlStage&) = delete;
   RlStage& operator=(const RlStage&) = delete;
 
-  /// Step `step` (from 0): one batch of prompts, sampled, rewarded and learned from. Collective over all
-  /// ranks. Metrics are filled on learner ranks. groups of the batch are kept in last_groups() on learners.
-  /// Nothing, on all ranks, when any was asked to stop while samples were generated, or the only rank before
-  /// it had changed a weight: the samples are dropped, weights and moments are those of the step before.
+  /// Step `step` (from 0): one batch of prompts, sampled, rewarded and learned from.
+  /// Collective over all ranks. Metrics are filled on learner ranks. groups of the
+  /// batch are kept in last_groups() on learners. Nothing, on all ranks, when any was
+  /// asked to stop while samples were generated, or the only rank before it had changed
+  /// a weight: the samples are dropped, weights and moments are those of the step
+  /// before.
   std::optional<Metrics> step(int64_t step);
 
-  /// Mean reward and accuracy over held-out prompts with the current weights; collective. Filled on rank 0.
-  /// Nothing, on all ranks, when any was asked to stop.
+  /// Mean reward and accuracy over held-out prompts with the current weights;
+  /// collective. Filled on rank 0. Nothing, on all ranks, when any was asked to stop.
   struct Validation {
     Metrics metrics;       ///< val-core/..., val-aux/...
     double reward = 0;     ///< mean over all samples
@@ -43,7 +46,8 @@ class RlStage {
   };
   std::optional<Validation> validate(int64_t step);
 
-  /// The held-out samples themselves; on rank 0 (and the other learners). Nothing: asked to stop.
+  /// The held-out samples themselves; on rank 0 (and the other learners). Nothing:
+  /// asked to stop.
   std::optional<std::vector<rollout::Group>> generate_validation(int64_t step);
 
   const std::vector<rollout::Group>& last_groups() const { return groups_; }
@@ -51,24 +55,32 @@ class RlStage {
   /// Of the last generation, on rank 0.
   const DroppedSamples& dropped() const { return dropped_; }
 
-  /// A sample of the last step to try the policy on; none before it, nor on ranks that only act.
+  /// A sample of the last step to try the policy on; none before it, nor on ranks that
+  /// only act.
   std::optional<PolicyProbe> probe() const;
 
-  /// Weights changed outside of step() (SFT, resume): sends them to the actors. Collective. `version` is
-  /// their identity: steps done, SFT's and RL's, as in the name of a checkpoint of them, so that it is the
-  /// same however often the run was interrupted. Each step() adds one.
+  /// Weights changed outside of step() (SFT, resume): sends them to the actors.
+  /// Collective. `version` is their identity: steps done, SFT's and RL's, as in the
+  /// name of a checkpoint of them, so that it is the same however often the run was
+  /// interrupted. Each step() adds one.
   void publish(uint64_t version);
 
  private:
-  using Samples = std::optional<std::vector<rollout::Group>>;  // nothing: asked to stop, alike on all ranks
-  Samples generate(actors::Split split, uint64_t step, uint64_t begin, uint64_t end, Timings& timings);
+  using Samples =
+      std::optional<std::vector<rollout::Group>>;  // nothing: asked to stop, alike on all ranks
+  Samples generate(actors::Split split, uint64_t step, uint64_t begin, uint64_t end,
+                   Timings& timings);
   std::string label(actors::Split split, uint64_t step) const;  // "generate step 606"
-  Samples generate_groups(actors::Split split, uint64_t step, uint64_t begin, uint64_t end, Timings& timings);
-  /// Of data.env: external, collective: on rank 0 `groups` lose those with too few samples, and a warning
-  /// says what was dropped. An Error of all ranks when none is left.
-  void leave_out_dropped(actors::Split split, const std::string& label, std::vector<rollout::Group>& groups);
+  Samples generate_groups(actors::Split split, uint64_t step, uint64_t begin, uint64_t end,
+                          Timings& timings);
+  /// Of data.env: external, collective: on rank 0 `groups` lose those with too few
+  /// samples, and a warning says what was dropped. An Error of all ranks when none is
+  /// left.
+  void leave_out_dropped(actors::Split split, const std::string& label,
+                         std::vector<rollout::Group>& groups);
   std::vector<rollout::Group> share_with_learners(std::vector<rollout::Group> groups);
-  /// The text of what is wrong with the batch when it was refused (alike on all learners), or nothing.
+  /// The text of what is wrong with the batch when it was refused (alike on all
+  /// learners), or nothing.
   std::string learn(int64_t step, Metrics& metrics, Timings& timings);
   void show_progress();
 

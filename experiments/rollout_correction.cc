@@ -17,7 +17,8 @@ RolloutCorrection::RolloutCorrection(learners::Learner& learner, const rollout::
     samples_.emplace_back(group.samples.size());
     std::vector<learners::Leaf> leaves;
     for (const rollout::Trajectory& t : group.samples) {
-      tokens_ += static_cast<double>(std::count(t.loss_mask.begin(), t.loss_mask.end(), uint8_t{1}));
+      tokens_ +=
+          static_cast<double>(std::count(t.loss_mask.begin(), t.loss_mask.end(), uint8_t{1}));
       if (t.fingerprint == own) continue;
       learners::Leaf leaf;
       leaf.tokens = t.tokens;
@@ -27,8 +28,8 @@ RolloutCorrection::RolloutCorrection(learners::Learner& learner, const rollout::
       leaves.push_back(std::move(leaf));
     }
     if (leaves.empty()) continue;
-    for (learners::Tree& tree : learners::make_trees(group.samples.front().prompt_tokens, std::move(leaves),
-                                                     prefix_tree_max_tokens)) {
+    for (learners::Tree& tree : learners::make_trees(group.samples.front().prompt_tokens,
+                                                     std::move(leaves), prefix_tree_max_tokens)) {
       trees.push_back(std::move(tree));
     }
   }
@@ -51,7 +52,8 @@ void RolloutCorrection::weigh(const rollout::Trajectory& recorded, Sample& sampl
     if (recorded.loss_mask[i] == 0) continue;
     const float old_logp = sample.old_logprobs[i], rollout_logp = recorded.logprobs[i];
     const float weight = learners::importance_weight(old_logp, rollout_logp);
-    sample.weights[i] = weight > cap ? cap : weight;  // a NaN stays one: the update that has it is skipped
+    sample.weights[i] =
+        weight > cap ? cap : weight;  // a NaN stays one: the update that has it is skipped
     corrected_ += 1;
     clipped_ += weight > cap ? 1 : 0;
     mismatches_ += learners::same_bits(old_logp, rollout_logp) ? 0 : 1;
@@ -86,11 +88,13 @@ void RolloutCorrection::write(Metrics& metrics) const {
 std::string logprob_mismatch_text(int64_t step, const learners::LossSums& sums) {
   const learners::TokenPlace& m = sums.mismatches.first;
   return fmt::format(
-      "step {}: the log-prob recorded for prompt {} sample {} token {} (id {}) is {:.9g} but the learner "
-      "computes {:.9g}; it is the first of {} such token(s) of {} in the mini-batch, and nothing was learned "
-      "from it. Equal fingerprints mean equal bits, so a rank runs another build, or memory or the network "
-      "damaged the batch: compare `orrery --version` and the memory of the hosts, then resume from the last "
-      "checkpoint (algorithm.verify_logprobs=false reports differences in the metrics only)",
+      "step {}: the log-prob recorded for prompt {} sample {} token {} (id {}) is {:.9g} but the "
+      "learner computes {:.9g}; it is the first of {} such token(s) of {} in the mini-batch, "
+      "and nothing was learned from it. Equal fingerprints mean equal bits, "
+      "so a rank runs another build, or memory or the network damaged the batch: "
+      "compare `orrery --version` and the memory of the hosts, "
+      "then resume from the last checkpoint (algorithm.verify_logprobs=false reports differences "
+      "in the metrics only)",
       step, m.prompt_index, m.sample_index, m.position, m.token_id, m.recorded, m.recomputed,
       static_cast<int64_t>(sums.mismatches.count), static_cast<int64_t>(sums.tokens));
 }

@@ -37,20 +37,22 @@ void keep_rollouts(const Job& job, const storage::TrainState& state, const char*
   }
 }
 
-nlohmann::ordered_json sample_to_json(const rollout::Trajectory& sample, const std::string* prompt_text) {
-  nlohmann::ordered_json object = {{"prompt_index", sample.prompt_index},
-                                   {"sample_index", sample.sample_index},
-                                   {"data_source", sample.data_source},
-                                   {"file", nullptr},
-                                   {"row", nullptr},
-                                   {"reward", sample.reward},
-                                   {"reward_extra", sample.reward_extra},
-                                   {"finish_reason", rollout::finish_reason_name(sample.finish_reason)},
-                                   {"prompt", nullptr},
-                                   {"truth", nullptr},
-                                   {"response", sample.response_text},
-                                   {"prompt_length", sample.prompt_tokens.size()},
-                                   {"response_length", sample.tokens.size()}};
+nlohmann::ordered_json sample_to_json(const rollout::Trajectory& sample,
+                                      const std::string* prompt_text) {
+  nlohmann::ordered_json object = {
+      {"prompt_index", sample.prompt_index},
+      {"sample_index", sample.sample_index},
+      {"data_source", sample.data_source},
+      {"file", nullptr},
+      {"row", nullptr},
+      {"reward", sample.reward},
+      {"reward_extra", sample.reward_extra},
+      {"finish_reason", rollout::finish_reason_name(sample.finish_reason)},
+      {"prompt", nullptr},
+      {"truth", nullptr},
+      {"response", sample.response_text},
+      {"prompt_length", sample.prompt_tokens.size()},
+      {"response_length", sample.tokens.size()}};
   if (!sample.data_file.empty()) object["file"] = sample.data_file;
   if (sample.data_row != 0) object["row"] = sample.data_row;
   if (prompt_text != nullptr) object["prompt"] = *prompt_text;
@@ -60,8 +62,8 @@ nlohmann::ordered_json sample_to_json(const rollout::Trajectory& sample, const s
 
 std::string json_line(const nlohmann::ordered_json& object) {
   const std::string plain = object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  // JSON escapes what is below a space. DEL and U+0080 to U+009F, which stand in texts alone, drive terminals
-  // too.
+  // JSON escapes what is below a space. DEL and U+0080 to U+009F, which stand in texts
+  // alone, drive terminals too.
   std::string line;
   line.reserve(plain.size());
   for (size_t i = 0; i < plain.size(); ++i) {

@@ -27,10 +27,13 @@ std::vector<Document> split_documents(const std::string& text, const std::string
     std::string document = text.substr(begin, end == std::string::npos ? end : end - begin);
     const size_t first = document.find_first_not_of(" \r\n\t");
     if (first != std::string::npos) {
-      const auto at = [&text](size_t offset) { return text.begin() + static_cast<ptrdiff_t>(offset); };
+      const auto at = [&text](size_t offset) {
+        return text.begin() + static_cast<ptrdiff_t>(offset);
+      };
       line += static_cast<size_t>(std::count(at(counted), at(begin + first), '\n'));
       counted = begin + first;
-      documents.push_back({document.substr(first, document.find_last_not_of(" \r\n\t") - first + 1), line});
+      documents.push_back(
+          {document.substr(first, document.find_last_not_of(" \r\n\t") - first + 1), line});
     }
     if (end == std::string::npos) break;
     begin = end + separator.size();
@@ -53,17 +56,20 @@ SftData::SftData(const proto::Config& config, const actors::Environment& env,
   const proto::SftSection& sft = config.sft();
   for (const std::string& file : sft.text_files()) read_documents(file, setup);
   if (!sft.train_files().empty()) {
-    own_.emplace(kTrainFiles, std::vector<std::string>(sft.train_files().begin(), sft.train_files().end()),
+    own_.emplace(kTrainFiles,
+                 std::vector<std::string>(sft.train_files().begin(), sft.train_files().end()),
                  config, source, tokenizer, setup);
-    for (const SftExample& example : own_->examples()) longest_ = std::max(longest_, example.tokens());
+    for (const SftExample& example : own_->examples())
+      longest_ = std::max(longest_, example.tokens());
     if (setup.tell) tell_rows();
   } else if (documents_.empty()) {
     check_demonstrations(setup);
   }
   if (sft.val_files().empty()) return;
-  val_.emplace(kValFiles, std::vector<std::string>(sft.val_files().begin(), sft.val_files().end()), config,
-               source, tokenizer, setup);
-  for (const SftExample& example : val_->examples()) longest_ = std::max(longest_, example.tokens());
+  val_.emplace(kValFiles, std::vector<std::string>(sft.val_files().begin(), sft.val_files().end()),
+               config, source, tokenizer, setup);
+  for (const SftExample& example : val_->examples())
+    longest_ = std::max(longest_, example.tokens());
 }
 
 void SftData::tell_rows() const {
@@ -76,11 +82,11 @@ void SftData::tell_rows() const {
   const auto batch = static_cast<double>(config_.sft().train_batch_size());
   const int64_t steps = config_.sft().total_training_steps();
   spdlog::info(
-      "{}: {} rows of {} tokens, {} of them learned; an epoch is {:.4g} steps of {} rows, {} steps are "
-      "{:.4g} epochs",
+      "{}: {} rows of {} tokens, {} of them learned; "
+      "an epoch is {:.4g} steps of {} rows, {} steps are {:.4g} epochs",
       kTrainFiles, actors::grouped(size()), actors::grouped(static_cast<uint64_t>(tokens)),
-      actors::grouped(static_cast<uint64_t>(learned)), rows / batch, config_.sft().train_batch_size(), steps,
-      static_cast<double>(steps) * batch / rows);
+      actors::grouped(static_cast<uint64_t>(learned)), rows / batch,
+      config_.sft().train_batch_size(), steps, static_cast<double>(steps) * batch / rows);
   if (rows < batch) {
     spdlog::warn("sft.train_batch_size is {} but there are {} rows: a step has some more than once",
                  config_.sft().train_batch_size(), size());
@@ -139,12 +145,12 @@ void SftData::check_demonstrations(const actors::CheckSetup& setup) {
   for (uint64_t item = 0; item < size && !any; ++item) any = env_.demonstration(item).has_value();
   if (!any) {
     fail_usage(
-        "sft.total_training_steps is {} but this environment has no demonstrations; give sft.train_files or "
-        "sft.text_files, or set it to 0",
+        "sft.total_training_steps is {} but this environment has no demonstrations; "
+        "give sft.train_files or sft.text_files, or set it to 0",
         config_.sft().total_training_steps());
   }
-  const auto examples =
-      static_cast<uint64_t>(config_.sft().total_training_steps() * config_.sft().train_batch_size());
+  const auto examples = static_cast<uint64_t>(config_.sft().total_training_steps() *
+                                              config_.sft().train_batch_size());
   actors::ItemCheck check;
   check.noun = size == 0 ? "generated demonstrations" : "demonstrations";
   check.count = check.wanted = size == 0 ? std::min(examples, actors::kGeneratedSample) : size;

@@ -9,7 +9,8 @@ namespace orrery::experiments {
 
 int64_t SftExample::loss_tokens() const {
   if (loss_mask.empty()) return static_cast<int64_t>(response.size());
-  return std::count_if(loss_mask.begin(), loss_mask.end(), [](uint8_t learned) { return learned != 0; });
+  return std::count_if(loss_mask.begin(), loss_mask.end(),
+                       [](uint8_t learned) { return learned != 0; });
 }
 
 actors::ItemProblem sft_problem(const text::ChatExample& example, int64_t max_length,
@@ -17,8 +18,9 @@ actors::ItemProblem sft_problem(const text::ChatExample& example, int64_t max_le
   if (example.prompt.empty()) return {fmt::format("{}: the prompt has no tokens", where)};
   if (example.response.empty()) return {fmt::format("{}: {} has no tokens", where, what)};
   if (static_cast<int64_t>(example.prompt.size()) < max_length) return {};
-  return {fmt::format("{}: the prompt has {} tokens and leaves no room for a response in sft.max_length {}",
-                      where, example.prompt.size(), max_length),
+  return {fmt::format(
+              "{}: the prompt has {} tokens and leaves no room for a response in sft.max_length {}",
+              where, example.prompt.size(), max_length),
           /*too_long=*/true};
 }
 
@@ -33,14 +35,16 @@ void cut_example(text::ChatExample& example, int64_t max_length) {
   example.response.resize(example.loss_mask.size());
 }
 
-void Cuts::tell(const char* what, int64_t limit, const std::function<std::string(uint64_t)>& where) const {
+void Cuts::tell(const char* what, int64_t limit,
+                const std::function<std::string(uint64_t)>& where) const {
   const auto is_cut = [](size_t length) { return length > 0; };
   const auto count = std::count_if(lengths_.begin(), lengths_.end(), is_cut);
   if (count == 0) return;
   const auto first = std::find_if(lengths_.begin(), lengths_.end(), is_cut);
-  spdlog::warn("{} of {} {} are cut to sft.max_length {} tokens and lose their end; the first: {} with {}",
-               actors::grouped(static_cast<uint64_t>(count)), actors::grouped(lengths_.size()), what, limit,
-               where(static_cast<uint64_t>(first - lengths_.begin())), *first);
+  spdlog::warn(
+      "{} of {} {} are cut to sft.max_length {} tokens and lose their end; the first: {} with {}",
+      actors::grouped(static_cast<uint64_t>(count)), actors::grouped(lengths_.size()), what, limit,
+      where(static_cast<uint64_t>(first - lengths_.begin())), *first);
 }
 
 }  // namespace orrery::experiments

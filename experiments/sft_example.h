@@ -18,14 +18,14 @@ struct SftExample : text::ChatExample {
   int64_t tokens() const { return static_cast<int64_t>(prompt.size() + response.size()); }
 };
 
-/// Why an example cannot be used, be it of a demonstration or of a row: it has no prompt, nothing to learn,
-/// or a prompt that leaves no room for a response in `max_length`. `where` names it, `what` is what has no
-/// tokens ("the demonstration").
+/// Why an example cannot be used, be it of a demonstration or of a row: it has no
+/// prompt, nothing to learn, or a prompt that leaves no room for a response in
+/// `max_length`. `where` names it, `what` is what has no tokens ("the demonstration").
 actors::ItemProblem sft_problem(const text::ChatExample& example, int64_t max_length,
                                 const std::string& where, const char* what);
 
-/// Cuts the response's end, so that the example has at most max_length tokens, the last of which is learned.
-/// REQUIRES: sft_problem finds none.
+/// Cuts the response's end, so that the example has at most max_length tokens, the last
+/// of which is learned. REQUIRES: sft_problem finds none.
 void cut_example(text::ChatExample& example, int64_t max_length);
 
 /// Of some texts of which few are too long.
@@ -35,7 +35,8 @@ class Cuts {
   /// Item `item` has `length` tokens and is cut. Different items by any thread.
   void add(uint64_t item, size_t length) { lengths_[item] = length; }
   /// One warning, when there are any.
-  void tell(const char* what, int64_t limit, const std::function<std::string(uint64_t)>& where) const;
+  void tell(const char* what, int64_t limit,
+            const std::function<std::string(uint64_t)>& where) const;
 
  private:
   std::vector<size_t> lengths_;  // 0: not cut

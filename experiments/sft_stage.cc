@@ -28,8 +28,8 @@ class FullMask {
   std::vector<uint8_t> ones_;
 };
 
-/// Weights as shares of the largest one, so that no sum of them overflows, and what they sum up to over
-/// tokens.
+/// Weights as shares of the largest one, so that no sum of them overflows, and what
+/// they sum up to over tokens.
 struct Weights {
   double largest = 0, total = 0;
 
@@ -45,7 +45,8 @@ struct Weights {
   }
 };
 
-learners::Tree tree_of(const SftExample& example, const FullMask& mask, float weight, uint64_t index) {
+learners::Tree tree_of(const SftExample& example, const FullMask& mask, float weight,
+                       uint64_t index) {
   learners::Leaf leaf;
   leaf.tokens = example.response;
   leaf.loss_mask = mask.of(example);
@@ -65,9 +66,10 @@ SftStage::SftStage(Job& job, learners::Learner& learner)
   const int64_t positions = job.model().config().max_position_embeddings;
   if (data_.longest() > positions) {
     fail_usage(
-        "sft.max_length is {} and an example has {} tokens, but {} handles {} positions: lower "
-        "sft.max_length to {}",
-        job.config.sft().max_length(), data_.longest(), job.config.model().path(), positions, positions);
+        "sft.max_length is {} and an example has {} tokens, but {} handles {} positions: "
+        "lower sft.max_length to {}",
+        job.config.sft().max_length(), data_.longest(), job.config.model().path(), positions,
+        positions);
   }
 }
 
@@ -82,7 +84,8 @@ Metrics SftStage::step(int64_t step) {
   const proto::SftSection& sft = job_.config.sft();
   const auto size = static_cast<size_t>(sft.train_batch_size());
   std::vector<SftExample> examples(size);
-  for (size_t i = 0; i < size; ++i) examples[i] = data_.example(static_cast<uint64_t>(step) * size + i);
+  for (size_t i = 0; i < size; ++i)
+    examples[i] = data_.example(static_cast<uint64_t>(step) * size + i);
   const FullMask mask(examples);
   const Weights weights(examples);
   std::vector<learners::Tree> trees;
@@ -123,7 +126,8 @@ Metrics SftStage::step(int64_t step) {
   metrics["train/not_finite_tokens"] = update.sums.not_finite.count;
   metrics["train/loss_tokens"] = update.sums.tokens;
   metrics["perf/total_num_tokens"] = static_cast<double>(sequence_tokens);
-  metrics["perf/throughput"] = static_cast<double>(sequence_tokens) / seconds / job_.learners->size();
+  metrics["perf/throughput"] =
+      static_cast<double>(sequence_tokens) / seconds / job_.learners->size();
   metrics["perf/learner_gflops_per_s"] =
       update.gradient_seconds > 0 ? update.model_flops / update.gradient_seconds * 1e-9 : 0;
   metrics["timing_s/step"] = seconds;
@@ -133,7 +137,8 @@ Metrics SftStage::step(int64_t step) {
 bool SftStage::validation_due(int64_t done) const {
   const int64_t freq = job_.config.trainer().test_freq();
   if (data_.val() == nullptr || freq == 0) return false;
-  return done == 0 || done == job_.config.sft().total_training_steps() || (freq > 0 && done % freq == 0);
+  return done == 0 || done == job_.config.sft().total_training_steps() ||
+         (freq > 0 && done % freq == 0);
 }
 
 Metrics SftStage::validate() {
@@ -141,16 +146,16 @@ Metrics SftStage::validate() {
   const std::vector<SftExample>& rows = data_.val()->examples();
   const FullMask mask(rows);
   const Weights weights(rows);
-  // A token's log-prob does not depend on what is computed beside it, and the sum is in the rows' order, so
-  // that how the rows are cut changes no bit.
+  // A token's log-prob does not depend on what is computed beside it, and the sum is in
+  // the rows' order, so that how the rows are cut changes no bit.
   const int64_t budget =
       job_.config.cluster().gradient_shards() * job_.config.actor().ppo_max_token_len_per_gpu();
   double loss = 0;
   for (size_t begin = 0, end = 0; begin < rows.size(); begin = end) {
     std::vector<learners::Tree> trees;
     std::vector<double> shares;
-    for (int64_t tokens = 0; end < rows.size() && (trees.empty() || tokens + rows[end].tokens() <= budget);
-         ++end) {
+    for (int64_t tokens = 0;
+         end < rows.size() && (trees.empty() || tokens + rows[end].tokens() <= budget); ++end) {
       const double share = weights.of(rows[end]);
       if (share == 0) continue;
       tokens += rows[end].tokens();

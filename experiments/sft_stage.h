@@ -1,4 +1,5 @@
-// The supervised stage: imitation of rows of one's own, of plain text, or of an environment's demonstrations.
+// The supervised stage: imitation of rows of one's own, of plain text, or of an
+// environment's demonstrations.
 #pragma once
 
 #include <cstdint>
@@ -15,17 +16,20 @@ namespace orrery::experiments {
 
 class SftStage {
  public:
-  /// Learner ranks only, each of which reads and checks the data: errors as SftData's and SftRows'. A usage
-  /// Error when an example is longer than the model's positions.
+  /// Learner ranks only, each of which reads and checks the data: errors as SftData's
+  /// and SftRows'. A usage Error when an example is longer than the model's positions.
   SftStage(Job& job, learners::Learner& learner);
-  /// Step `step` (from 0). Collective over the learners. The loss is the mean over the tokens of the batch,
-  /// each counting as much as its row's weight says. Of a batch whose weights are all 0 nothing is learned.
+  /// Step `step` (from 0). Collective over the learners. The loss is the mean over the
+  /// tokens of the batch, each counting as much as its row's weight says. Of a batch
+  /// whose weights are all 0 nothing is learned.
   Metrics step(int64_t step);
 
-  /// Whether the loss of sft.val_files is due after `done` steps (0: before the first one).
+  /// Whether the loss of sft.val_files is due after `done` steps (0: before the first
+  /// one).
   bool validation_due(int64_t done) const;
-  /// "val/loss", the mean of -log p over the weighted tokens of all rows of sft.val_files, and the time that
-  /// it took. Collective over the learners; the same bits on any number of them and with any token budget.
+  /// "val/loss", the mean of -log p over the weighted tokens of all rows of
+  /// sft.val_files, and the time that it took. Collective over the learners; the same
+  /// bits on any number of them and with any token budget.
   Metrics validate();
   uint64_t val_rows() const { return data_.val() != nullptr ? data_.val()->examples().size() : 0; }
 

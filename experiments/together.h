@@ -1,4 +1,5 @@
-// Steps that every rank does and any may fail at: all learn of the failure, none is left waiting.
+// Steps that every rank does and any may fail at: all learn of the failure, none is
+// left waiting.
 #pragma once
 
 #include <exception>
@@ -10,14 +11,16 @@
 
 namespace orrery::experiments {
 
-/// An error that every rank has thrown alike: printed once, and nobody needs to be stopped.
+/// An error that every rank has thrown alike: printed once, and nobody needs to be
+/// stopped.
 class AgreedError : public Error {
  public:
   using Error::Error;
 };
 
-/// Collective: runs `work` on this rank. When it failed on any rank, every rank throws the error of the
-/// lowest one (its text and exit code). `work` must not contain a collective that another rank would miss.
+/// Collective: runs `work` on this rank. When it failed on any rank, every rank throws
+/// the error of the lowest one (its text and exit code). `work` must not contain a
+/// collective that another rank would miss.
 template <class Work>
 void together(comm::Communicator& comm, Work&& work) {
   std::string problem;  // exit code and text

@@ -30,32 +30,38 @@
 namespace orrery::experiments {
 namespace {
 
-/// The frozen policy that RL started from, for the KL loss: the model folder's weights, or what SFT made of
-/// them (or the checkpoint that trainer.resume names), kept in run_dir/reference so that a resumed run
-/// compares with the same. This one is for when it is in a folder; null when RL is yet to begin from what is
-/// trained here, or no reference is needed. Writes nothing.
+/// The frozen policy that RL started from, for the KL loss: the model folder's weights,
+/// or what SFT made of them (or the checkpoint that trainer.resume names), kept in
+/// run_dir/reference so that a resumed run compares with the same. This one is for when
+/// it is in a folder; null when RL is yet to begin from what is trained here, or no
+/// reference is needed. Writes nothing.
 std::unique_ptr<models::Transformer> load_reference(Job& job, bool after_sft,
                                                     const storage::TrainState& state) {
   if (job.config.actor().kl_loss_coef() == 0 || !job.is_learner()) return nullptr;
   const std::filesystem::path kept = job.run_dir / "reference";
   const bool as_loaded = !after_sft && !job.config.model().from_scratch();
-  const bool goes_on = state.rl_step > 0 && !storage::list_checkpoints(job.run_dir / "checkpoints").empty();
+  const bool goes_on =
+      state.rl_step > 0 && !storage::list_checkpoints(job.run_dir / "checkpoints").empty();
   if (!as_loaded && goes_on && !std::filesystem::exists(kept)) {
     fail_usage(
-        "actor.kl_loss_coef is {} but was 0 when RL began in {}, so that the policy it began from was not "
-        "kept: set it to 0, or begin another run with trainer.resume={} in another run_dir",
+        "actor.kl_loss_coef is {} but was 0 when RL began in {}, "
+        "so that the policy it began from was not kept: "
+        "set it to 0, or begin another run with trainer.resume={} in another run_dir",
         job.config.actor().kl_loss_coef(), job.run_dir.string(), job.run_dir.string());
   }
   if (!as_loaded && !goes_on) return nullptr;
   auto reference = std::make_unique<models::Transformer>(job.model().config(), job.ctx.device,
                                                          config::compute_dtype(job.config));
-  const std::filesystem::path folder = as_loaded ? std::filesystem::path(job.config.model().path()) : kept;
-  storage::load_hf_weights(job.ctx, folder, reference->config(), reference->table(), reference->parameters());
+  const std::filesystem::path folder =
+      as_loaded ? std::filesystem::path(job.config.model().path()) : kept;
+  storage::load_hf_weights(job.ctx, folder, reference->config(), reference->table(),
+                           reference->parameters());
   reference->pack(job.ctx);
   return reference;
 }
 
-/// The policy as it is now, where RL begins, kept in run_dir/reference. Null when none is needed.
+/// The policy as it is now, where RL begins, kept in run_dir/reference. Null when none
+/// is needed.
 std::unique_ptr<models::Transformer> keep_reference(Job& job) {
   if (job.config.actor().kl_loss_coef() == 0 || !job.is_learner()) return nullptr;
   const std::filesystem::path kept = job.run_dir / "reference";
@@ -94,13 +100,15 @@ comm::WatchdogOptions watchdog_options(const proto::Config& config, comm::CommWo
     const std::filesystem::path path = folder.path() / launch::kStatusFile;
     // A rank that ends the job may have said so while this one is still there.
     if (launch::says_failed(path)) return;
-    // A disk that is full for a moment must not end the run; a stale file only says less.
+    // A disk that is full for a moment must not end the run; a stale file only says
+    // less.
     launch::write_heartbeat(path, statuses, ages);
   };
   const int rank = ranks.world().size() > 1 ? ranks.world().rank() : -1;
   options.last_words = [rank] { print_flight_recorder(rank); };
   options.end = [&ranks, &folder, &last] {
-    if (folder.taken()) launch::write_failure(folder.path() / launch::kStatusFile, kExitFailure, last.hang);
+    if (folder.taken())
+      launch::write_failure(folder.path() / launch::kStatusFile, kExitFailure, last.hang);
     ranks.abort(kExitFailure);
   };
   return options;
@@ -121,7 +129,8 @@ class Training {
       const learners::LearnerConfig learner_config{
           job.config.cluster().gradient_shards(), job.config.actor().ppo_max_token_len_per_gpu(),
           job.config.cluster().reduce() == proto::ClusterSection::FAST};
-      learner_ = std::make_unique<learners::Learner>(job.ctx, job.model(), *job.learners, learner_config);
+      learner_ =
+          std::make_unique<learners::Learner>(job.ctx, job.model(), *job.learners, learner_config);
       learner_->set_progress([&job] { job.progress(); });
     }
     together(job.world, [&] {
@@ -133,8 +142,8 @@ class Training {
     state_ = resumed.state;
     tell_step();
     if (learner_) {
-      divergence_.emplace(job_.ctx, *job.learners, std::as_const(job.model()).parameters(), *learner_,
-                          state_.start_largest.value_or(1));
+      divergence_.emplace(job_.ctx, *job.learners, std::as_const(job.model()).parameters(),
+                          *learner_, state_.start_largest.value_or(1));
     }
     // All that may refuse comes before anything in the folder is written.
     if (!sft_is_done()) {
@@ -153,7 +162,8 @@ class Training {
     together(job.world, [&] {
       if (is_main()) begin_records(resumed, config_yaml);
     });
-    if (job_.config.trainer().save_freq() >= 0 && !is_complete()) checkpointer_.prepare(learner_.get());
+    if (job_.config.trainer().save_freq() >= 0 && !is_complete())
+      checkpointer_.prepare(learner_.get());
   }
 
   struct End {
@@ -166,7 +176,8 @@ class Training {
     checkpointer_.finish();
     if (!complete) {
       if (is_main())
-        spdlog::info("asked to stop: the run is saved at {} and can be resumed", storage::step_text(state_));
+        spdlog::info("asked to stop: the run is saved at {} and can be resumed",
+                     storage::step_text(state_));
       return {false, state_};
     }
     print_result();
@@ -192,7 +203,8 @@ class Training {
   void tell_step() const {
     if (job_.watchdog == nullptr) return;
     const bool rl = sft_is_done() && rl_total_ > 0;
-    job_.watchdog->set_step(state_.step(), rl ? "grpo" : "sft", rl ? state_.rl_step : state_.sft_step);
+    job_.watchdog->set_step(state_.step(), rl ? "grpo" : "sft",
+                            rl ? state_.rl_step : state_.sft_step);
   }
 
   /// "step 606 (grpo 6/200)"
@@ -203,7 +215,8 @@ class Training {
     return fmt::format("step {} (sft {}/{})", state_.step(), state_.sft_step, sft_total_);
   }
 
-  /// What the run writes beside checkpoints, without what belongs to steps that it does again.
+  /// What the run writes beside checkpoints, without what belongs to steps that it does
+  /// again.
   void begin_records(const Checkpointer::Resumed& resumed, const std::string& config_yaml) {
     const int64_t step = resumed.from_step_0 ? -1 : state_.step();
     for (const std::string& text : resumed.warnings) spdlog::warn("{}", text);
@@ -213,8 +226,8 @@ class Training {
       const int64_t renamed = launch::renumber_older_rollouts(job_.run_dir, sft_total_);
       if (renamed > 0) {
         spdlog::info(
-            "the rollouts of {} step(s) have other names now: they counted RL's steps alone, it is "
-            "SFT's and RL's",
+            "the rollouts of {} step(s) have other names now: "
+            "they counted RL's steps alone, it is SFT's and RL's",
             renamed);
       }
     }
@@ -224,7 +237,8 @@ class Training {
                    std::max<int64_t>(step, 0));
     }
     metrics_ = std::make_unique<MetricsWriter>(
-        job_.run_dir, MetricsResume{step, validates_first() || state_.validation_due, resumed.older_program},
+        job_.run_dir,
+        MetricsResume{step, validates_first() || state_.validation_due, resumed.older_program},
         job_.config.trainer().tensorboard());
   }
 
@@ -235,9 +249,10 @@ class Training {
     return tests && (sft || (rl_total_ > 0 && state_.rl_step == 0));
   }
 
-  /// After a step: counts those in a row that taught nothing, as it was skipped or is of a dead policy. Why
-  /// the run must end, alike on all learners; nothing on other ranks. `save`: a checkpoint is due, or it is
-  /// the stage's last step, so that the policy is tried.
+  /// After a step: counts those in a row that taught nothing, as it was skipped or is
+  /// of a dead policy. Why the run must end, alike on all learners; nothing on other
+  /// ranks. `save`: a checkpoint is due, or it is the stage's last step, so that the
+  /// policy is tried.
   std::string why_end(bool skipped, bool dead, int64_t stage_total, bool save,
                       const std::optional<PolicyProbe>& probe) {
     state_.skipped_steps = skipped || dead ? state_.skipped_steps + 1 : 0;
@@ -256,19 +271,22 @@ class Training {
       const auto found = step.find(name);
       return found != step.end() && found->second != 0;
     };
-    const bool signal = is_other_than_0("critic/advantages/max") || is_other_than_0("critic/advantages/min");
-    const bool dead = is_dead_gradient(step.at("actor/grad_norm"), step.at("actor/entropy"), signal);
+    const bool signal =
+        is_other_than_0("critic/advantages/max") || is_other_than_0("critic/advantages/min");
+    const bool dead =
+        is_dead_gradient(step.at("actor/grad_norm"), step.at("actor/entropy"), signal);
     return why_end(step.at("actor/skipped_updates") > 0, dead, rl_total_, save, probe);
   }
 
   /// On every rank: the save under way is of a sound policy, and the last.
   [[noreturn]] void end_of_diverged(const std::string& why, const char* rate_key) {
     checkpointer_.finish(/*must=*/false);
-    end_diverged(storage::step_text(state_), why, rate_key, job_.config.trainer().resume() != "off");
+    end_diverged(storage::step_text(state_), why, rate_key,
+                 job_.config.trainer().resume() != "off");
   }
 
-  /// A checkpoint that is due in the middle of a stage, but not after a skipped step: its weights would be
-  /// those of the one before.
+  /// A checkpoint that is due in the middle of a stage, but not after a skipped step:
+  /// its weights would be those of the one before.
   void save_if_learned(bool last, bool must) {
     if (last || state_.skipped_steps == 0) {
       save(must);
@@ -278,7 +296,8 @@ class Training {
     }
   }
 
-  /// For the end of a run: the checkpoint of this step is there, which may have been saved before.
+  /// For the end of a run: the checkpoint of this step is there, which may have been
+  /// saved before.
   void save_at_the_end() {
     if (learner_ && !checkpointer_.has(state_.step())) save(/*must=*/true);
   }
@@ -293,7 +312,8 @@ class Training {
   /// Of the last save, whose step's line was written before.
   void add_save_metrics(Metrics& metrics) {
     if (save_seconds_ > 0) metrics["timing_s/save_checkpoint"] = std::exchange(save_seconds_, 0);
-    if (const auto seconds = checkpointer_.poll()) metrics["timing_s/save_checkpoint_background"] = *seconds;
+    if (const auto seconds = checkpointer_.poll())
+      metrics["timing_s/save_checkpoint_background"] = *seconds;
   }
 
   void print(const std::string& line) const {
@@ -318,7 +338,8 @@ class Training {
              !(stopped = launch::agree_to_stop(*job_.learners))) {
         Metrics metrics = sft_->step(state_.sft_step);
         ++state_.sft_step;
-        const bool last = state_.sft_step == sft_total_, due = save_due(state_.sft_step, sft_total_);
+        const bool last = state_.sft_step == sft_total_,
+                   due = save_due(state_.sft_step, sft_total_);
         why = why_end_sft(metrics, last || due);
         const bool measures = why.empty() && sft_->validation_due(state_.sft_step);
         if (measures) metrics.merge(validate_sft());
@@ -328,15 +349,17 @@ class Training {
           metrics_->write(state_.step(), "sft", state_.sft_step, metrics);
           const double per_step = timer.seconds() / static_cast<double>(state_.sft_step - first);
           if (state_.sft_step % 20 == 0 || last || measures) {
-            const std::string val = measures ? fmt::format(" | val loss {:.4f}", metrics["val/loss"]) : "";
-            print(fmt::format("{} | loss {:.4f}{} | lr {:.2e} | {} tok/s | {:.3f} s/step | ETA {}",
-                              sft_text(), metrics["train/loss"], val, metrics["train/lr"],
-                              format_count(metrics["perf/throughput"] * job_.learners->size()), per_step,
-                              format_duration(per_step * static_cast<double>(sft_total_ - state_.sft_step))));
+            const std::string val =
+                measures ? fmt::format(" | val loss {:.4f}", metrics["val/loss"]) : "";
+            print(fmt::format(
+                "{} | loss {:.4f}{} | lr {:.2e} | {} tok/s | {:.3f} s/step | ETA {}", sft_text(),
+                metrics["train/loss"], val, metrics["train/lr"],
+                format_count(metrics["perf/throughput"] * job_.learners->size()), per_step,
+                format_duration(per_step * static_cast<double>(sft_total_ - state_.sft_step))));
           }
         }
-        // After the metrics: a run killed in between redoes the step, so that no step is ever missing from
-        // the file.
+        // After the metrics: a run killed in between redoes the step, so that no step
+        // is ever missing from the file.
         if (due && why.empty()) save_if_learned(last, /*must=*/false);
       }
       if (stopped) why = divergence_->problem(sft_->probe());
@@ -367,12 +390,14 @@ class Training {
   bool run_rl() {
     if (rl_total_ == 0) {
       // As a rule the last SFT step has saved; it may have failed.
-      if (state_.rl_step == 0 && sft_total_ > 0 && job_.config.trainer().save_freq() >= 0) save_at_the_end();
+      if (state_.rl_step == 0 && sft_total_ > 0 && job_.config.trainer().save_freq() >= 0)
+        save_at_the_end();
       return true;
     }
     if (is_complete()) {
       if (is_main())
-        spdlog::info("the run in {} is complete at {}; nothing to do", job_.run_dir.string(), rl_text());
+        spdlog::info("the run in {} is complete at {}; nothing to do", job_.run_dir.string(),
+                     rl_text());
       return true;
     }
     together(job_.world, [&] {
@@ -380,7 +405,8 @@ class Training {
     });
     if (learner_) {
       learner_->set_reference(reference_.get());
-      // RL starts with fresh moments: SFT's belong to another objective and learning rate.
+      // RL starts with fresh moments: SFT's belong to another objective and learning
+      // rate.
       if (state_.rl_step == 0) {
         learner_->optimizer().reset();
         state_.start_largest = divergence_->begin_stage();
@@ -407,8 +433,11 @@ class Training {
       tell_step();
       if (is_main()) state_.reward = metrics["critic/rewards/mean"];
       const bool last = state_.rl_step == rl_total_, due = save_due(state_.rl_step, rl_total_);
-      const auto per_step = [&] { return timer.seconds() / static_cast<double>(state_.rl_step - first); };
-      const std::string why = first_text(job_.world, why_end_rl(metrics, last || due, stage.probe()));
+      const auto per_step = [&] {
+        return timer.seconds() / static_cast<double>(state_.rl_step - first);
+      };
+      const std::string why =
+          first_text(job_.world, why_end_rl(metrics, last || due, stage.probe()));
       if (!why.empty()) {
         report(stage, metrics, per_step());
         end_of_diverged(why, "actor.optim.lr");
@@ -425,7 +454,8 @@ class Training {
     return true;
   }
 
-  /// Saves what the last step left, unless the policy is beyond repair. False, as run_rl() then is.
+  /// Saves what the last step left, unless the policy is beyond repair. False, as
+  /// run_rl() then is.
   bool stop(const RlStage& stage) {
     const bool saved = !learner_ || checkpointer_.has(state_.step());
     const std::string why =
@@ -462,23 +492,26 @@ class Training {
     const int64_t every = job_.config.trainer().rollout_save_freq();
     if (every > 0 && state_.rl_step % every == 0)
       keep_rollouts(job_, state_, rollout::kRlStage, stage.last_groups());
-    const std::string kl = metrics.contains("actor/kl_loss") ? fmt::format("{:.4f}", metrics["actor/kl_loss"])
-                                                             : std::string("off");
-    print(
-        fmt::format("{} | reward {:.3f} | length {:.1f} | entropy {:.3f} | kl {} | grad {:.2f} | {} tok/s | "
-                    "{:.2f} s/step | ETA {}",
-                    rl_text(), metrics["critic/rewards/mean"], metrics["response_length/mean"],
-                    metrics["actor/entropy"], kl, metrics["actor/grad_norm"],
-                    format_count(metrics["perf/throughput"] * job_.topology.ranks), seconds_per_step,
-                    format_duration(seconds_per_step * static_cast<double>(rl_total_ - state_.rl_step))));
+    const std::string kl = metrics.contains("actor/kl_loss")
+                               ? fmt::format("{:.4f}", metrics["actor/kl_loss"])
+                               : std::string("off");
+    print(fmt::format(
+        "{} | reward {:.3f} | length {:.1f} | entropy {:.3f} | kl {} | grad {:.2f} | {} tok/s | "
+        "{:.2f} s/step | ETA {}",
+        rl_text(), metrics["critic/rewards/mean"], metrics["response_length/mean"],
+        metrics["actor/entropy"], kl, metrics["actor/grad_norm"],
+        format_count(metrics["perf/throughput"] * job_.topology.ranks), seconds_per_step,
+        format_duration(seconds_per_step * static_cast<double>(rl_total_ - state_.rl_step))));
   }
 
   void print_result() const {
     if (!is_main()) return;
-    print(fmt::format("run folder: {} (metrics.jsonl, checkpoints/, rollouts/)", job_.run_dir.string()));
+    print(fmt::format("run folder: {} (metrics.jsonl, checkpoints/, rollouts/)",
+                      job_.run_dir.string()));
     if (state_.val_before && state_.val_after) {
-      print(fmt::format("held-out {}: before {:.3f} after {:.3f}", has_accuracy_ ? "accuracy" : "score",
-                        *state_.val_before, *state_.val_after));
+      print(fmt::format("held-out {}: before {:.3f} after {:.3f}",
+                        has_accuracy_ ? "accuracy" : "score", *state_.val_before,
+                        *state_.val_after));
     }
   }
 
@@ -505,7 +538,8 @@ Training::End train_watched(const proto::Config& config, const std::string& conf
                           [&last](const std::string& line, bool fatal) {
                             if (fatal) {
                               last.hang = line;
-                              std::fprintf(stderr, "orrery: rank 0: %s; ending all ranks\n", line.c_str());
+                              std::fprintf(stderr, "orrery: rank 0: %s; ending all ranks\n",
+                                           line.c_str());
                             } else {
                               spdlog::warn("{}", line);
                             }
@@ -518,13 +552,14 @@ Training::End train_watched(const proto::Config& config, const std::string& conf
     spdlog::info("{}", describe_batch(config, world.size()));
     spdlog::info("model {}: {} parameters, {} rank(s) x {} thread(s), {} learner(s), {} actor(s)",
                  config.model().path(),
-                 format_count(static_cast<double>(job->model().table().parameter_count())), world.size(),
-                 job->ctx.threads, job->topology.learners, job->topology.actors());
+                 format_count(static_cast<double>(job->model().table().parameter_count())),
+                 world.size(), job->ctx.threads, job->topology.learners, job->topology.actors());
     if (config.cluster().reduce() == proto::ClusterSection::FAST && job->topology.learners > 1) {
       spdlog::warn(
-          "cluster.reduce is fast: gradients are added in the order the MPI library picks, so another number "
-          "of learners, or another MPI, ends in other weights (in the last bits at first); 'ordered' gives "
-          "the same bits on any layout");
+          "cluster.reduce is fast: gradients are added in the order the MPI library picks, "
+          "so another number of learners, or another MPI, "
+          "ends in other weights (in the last bits at first); "
+          "'ordered' gives the same bits on any layout");
     }
   }
   const Training::End end = Training(*job, config_yaml, folder).run();
@@ -534,7 +569,8 @@ Training::End train_watched(const proto::Config& config, const std::string& conf
 
 }  // namespace
 
-int run_training(const proto::Config& config, const std::string& config_yaml, comm::CommWorld& ranks) {
+int run_training(const proto::Config& config, const std::string& config_yaml,
+                 comm::CommWorld& ranks) {
   comm::Communicator& world = ranks.world();
   launch::install_stop_handlers(/*tell=*/world.rank() == 0);
   ignore_closed_pipes();

@@ -28,8 +28,9 @@ double population_std(const std::vector<double>& values) {
   return std::sqrt(squares / static_cast<double>(values.size()));
 }
 
-/// One variable's figures of one prompt, under the last part of their names, to be averaged over prompts.
-/// `dropped`: samples that have no value, as their environment failed; names are those of all samples.
+/// One variable's figures of one prompt, under the last part of their names, to be
+/// averaged over prompts. `dropped`: samples that have no value, as their environment
+/// failed; names are those of all samples.
 void add_prompt(std::map<std::string, Summary>& figures, const std::string& variable,
                 const std::vector<double>& values, int dropped) {
   const auto have = static_cast<int>(values.size()), n = have + dropped;
@@ -107,8 +108,8 @@ void summarize_validation(std::span<const rollout::Group> groups, Metrics& metri
     for (const auto& [variable, figures] : variables) {
       for (const auto& [figure, summary] : figures) {
         const bool all = figure.find(fmt::format("@{}", samples)) != std::string::npos;
-        const bool main =
-            figure.starts_with("mean@") || figure.starts_with("best@") || figure.starts_with("pass@");
+        const bool main = figure.starts_with("mean@") || figure.starts_with("best@") ||
+                          figure.starts_with("pass@");
         const char* section = variable == core && all && main ? "val-core" : "val-aux";
         metrics[fmt::format("{}/{}/{}/{}", section, source, variable, figure)] = summary.mean();
       }

@@ -34,7 +34,8 @@ void append_visible(uint32_t code_point, std::string_view bytes, std::string& ou
   } else if (code_point < 0x80) {
     out += fmt::format("\\x{:02x}", code_point);
   } else {
-    out += code_point < 0x10000 ? fmt::format("\\u{:04x}", code_point) : fmt::format("\\U{:08x}", code_point);
+    out += code_point < 0x10000 ? fmt::format("\\u{:04x}", code_point)
+                                : fmt::format("\\U{:08x}", code_point);
   }
 }
 

@@ -10,38 +10,41 @@
 namespace orrery::kernels {
 namespace {
 
-/// Elements of keys, and of values, whose writing is worth a thread: each key goes to a cache line of its
-/// own, most of them in memory.
+/// Elements of keys, and of values, whose writing is worth a thread: each key goes to a
+/// cache line of its own, most of them in memory.
 constexpr int64_t kColdElements = 2048;
 
 void check_cpu(const Context& ctx, const char* op) {
-  if (ctx.device.type != DeviceType::kCpu) fail("{}: no kernel for this device; run it on the CPU", op);
+  if (ctx.device.type != DeviceType::kCpu)
+    fail("{}: no kernel for this device; run it on the CPU", op);
 }
 
 void check_pool(const char* op, const KvPool& pool) {
   if (pool.blocks < 0 || pool.kv_heads < 1 || pool.head_dim < 1 || pool.head_dim > kMaxHeadDim) {
     fail(
-        "{}: KV pool of {} blocks, {} kv heads, head_dim {}: need at least 1 kv head and a head_dim of 1 to "
-        "{}",
+        "{}: KV pool of {} blocks, {} kv heads, head_dim {}: "
+        "need at least 1 kv head and a head_dim of 1 to {}",
         op, pool.blocks, pool.kv_heads, pool.head_dim, kMaxHeadDim);
   }
-  if (pool.blocks > 0 && (pool.k == nullptr || pool.v == nullptr)) fail("{}: KV pool without memory", op);
+  if (pool.blocks > 0 && (pool.k == nullptr || pool.v == nullptr))
+    fail("{}: KV pool without memory", op);
 }
 
-/// Each segment's rows lie in the batch and its positions in its block table, whose blocks lie in the pool.
-void check_segments(const char* op, std::span<const KvSegment> segments, int64_t tokens, const KvPool& pool,
-                    bool from_start) {
+/// Each segment's rows lie in the batch and its positions in its block table, whose
+/// blocks lie in the pool.
+void check_segments(const char* op, std::span<const KvSegment> segments, int64_t tokens,
+                    const KvPool& pool, bool from_start) {
   for (size_t i = 0; i < segments.size(); ++i) {
     const KvSegment& s = segments[i];
     if (s.rows == 0) continue;
     if (s.rows < 0 || s.row_begin < 0 || s.rows > tokens || s.row_begin > tokens - s.rows) {
-      fail("{}: segment {}: {} rows from {} on are not inside the batch of {}", op, i, s.rows, s.row_begin,
-           tokens);
+      fail("{}: segment {}: {} rows from {} on are not inside the batch of {}", op, i, s.rows,
+           s.row_begin, tokens);
     }
     const int64_t table = static_cast<int64_t>(s.blocks.size()) * kKvBlock;
     if (s.position < 0 || s.position > table || s.rows > table - s.position) {
-      fail("{}: segment {}: {} positions from {} on do not fit its block table of {} blocks of {}", op, i,
-           s.rows, s.position, s.blocks.size(), kKvBlock);
+      fail("{}: segment {}: {} positions from {} on do not fit its block table of {} blocks of {}",
+           op, i, s.rows, s.position, s.blocks.size(), kKvBlock);
     }
     const int64_t last = (s.position + s.rows - 1) / kKvBlock;
     for (int64_t b = from_start ? 0 : s.position / kKvBlock; b <= last; ++b) {
@@ -56,9 +59,10 @@ void check_segments(const char* op, std::span<const KvSegment> segments, int64_t
 template <class T>
 void check_heads(const char* op, const char* name, const Heads<T>& x, int64_t tokens, int64_t heads,
                  int64_t head_dim) {
-  if (x.tokens != tokens || x.heads != heads || x.head_dim != head_dim || x.stride < heads * head_dim) {
-    fail("{}: {} is [{}, {}, {}] with rows of {}; expected [{}, {}, {}]", op, name, x.tokens, x.heads,
-         x.head_dim, x.stride, tokens, heads, head_dim);
+  if (x.tokens != tokens || x.heads != heads || x.head_dim != head_dim ||
+      x.stride < heads * head_dim) {
+    fail("{}: {} is [{}, {}, {}] with rows of {}; expected [{}, {}, {}]", op, name, x.tokens,
+         x.heads, x.head_dim, x.stride, tokens, heads, head_dim);
   }
 }
 
@@ -84,10 +88,11 @@ void check_disjoint(const char* op, std::span<const Segment> segments) {
   }
 }
 
-/// The multiply-adds of scores and outputs: 4 for each head, dimension and pair of a row and a key it sees.
+/// The multiply-adds of scores and outputs: 4 for each head, dimension and pair of a
+/// row and a key it sees.
 double pair_flops(int64_t rows, int64_t position, int64_t heads, int64_t head_dim) {
-  const double pairs =
-      static_cast<double>(rows) * (static_cast<double>(position) + (static_cast<double>(rows) + 1) / 2);
+  const double pairs = static_cast<double>(rows) *
+                       (static_cast<double>(position) + (static_cast<double>(rows) + 1) / 2);
   return 4.0 * pairs * static_cast<double>(heads) * static_cast<double>(head_dim);
 }
 
@@ -116,7 +121,8 @@ void kv_copy(const Context& ctx, const KvPool& pool, int32_t from, int32_t to, i
   }
   if (count < 0 || count > kKvBlock) fail("kv_copy: {} slots: a block has {}", count, kKvBlock);
   if (from == to || count == 0) return;
-  const ProfileScope profile(ctx, "kv copy", 0, f32_bytes(4 * count * pool.kv_heads * pool.head_dim));
+  const ProfileScope profile(ctx, "kv copy", 0,
+                             f32_bytes(4 * count * pool.kv_heads * pool.head_dim));
   kv_copy_block(pool, from, to, count);
 }
 
@@ -127,8 +133,10 @@ void attention_forward(const Context& ctx, Heads<float> out, Mat<float> lse, Hea
   check_group("attention_forward", q.heads, pool.kv_heads);
   check_heads("attention_forward", "q", q, q.tokens, q.heads, pool.head_dim);
   check_heads("attention_forward", "out", out, q.tokens, q.heads, pool.head_dim);
-  if (lse.data != nullptr && (lse.rows != q.tokens || lse.cols != q.heads || lse.stride < q.heads)) {
-    fail("attention_forward: lse is [{}, {}]; expected [{}, {}]", lse.rows, lse.cols, q.tokens, q.heads);
+  if (lse.data != nullptr &&
+      (lse.rows != q.tokens || lse.cols != q.heads || lse.stride < q.heads)) {
+    fail("attention_forward: lse is [{}, {}]; expected [{}, {}]", lse.rows, lse.cols, q.tokens,
+         q.heads);
   }
   check_segments("attention_forward", segments, q.tokens, pool, true);
   check_disjoint("attention_forward", segments);
@@ -169,8 +177,8 @@ void attention_backward(const Context& ctx, Heads<float> dq, Heads<float> dk, He
   for (size_t i = 0; i < segments.size(); ++i) {
     const AttentionSegment& s = segments[i];
     if (s.rows < 0 || s.row_begin < 0 || s.rows > q.tokens || s.row_begin > q.tokens - s.rows) {
-      fail("{}: segment {}: {} rows from {} on are not inside the batch of {}", name, i, s.rows, s.row_begin,
-           q.tokens);
+      fail("{}: segment {}: {} rows from {} on are not inside the batch of {}", name, i, s.rows,
+           s.row_begin, q.tokens);
     }
     if (s.parent < -1 || s.parent >= static_cast<int64_t>(i)) {
       fail("{}: segment {}: its parent {} does not precede it", name, i, s.parent);
@@ -185,7 +193,8 @@ void attention_backward(const Context& ctx, Heads<float> dq, Heads<float> dk, He
     for (const AttentionSegment& s : segments)
       flops += 2 * pair_flops(s.rows, s.position, q.heads, q.head_dim);
   }
-  const ProfileScope profile(ctx, "attention backward", flops, f32_bytes(4 * (q.size() + k.size())));
+  const ProfileScope profile(ctx, "attention backward", flops,
+                             f32_bytes(4 * (q.size() + k.size())));
   attention_backward_cpu(ctx, {dq, dk, dv, dout, out, q, k, v, lse, segments, scale}, arena);
 }
 

@@ -1,6 +1,6 @@
-// Causal attention with grouped queries. One algorithm serves prefill, chunked prefill, decode and the
-// training forward, so a query's output depends on the tokens before it and on nothing else
-// (docs/numerics.md):
+// Causal attention with grouped queries. One algorithm serves prefill, chunked prefill,
+// decode and the training forward, so a query's output depends on the tokens before it
+// and on nothing else (docs/numerics.md):
 //   keys are cut into tiles of kKvBlock by absolute position; tile by tile in rising order, with the running
 //   maximum m, running sum l and running output o of online softmax (Milakov and Gimelshein 2018):
 //     s_j = scale * chain over d of q_d k_jd             (one rounded product by scale at the end)
@@ -13,8 +13,8 @@
 // Keys and values live in blocks of kKvBlock positions: one layer's pool is
 //   k [block][kv_head][head_dim][kKvBlock]   (transposed: lanes are keys)
 //   v [block][kv_head][kKvBlock][head_dim]
-// A sequence's block table names the block of each tile: position p is in blocks[p / kKvBlock], slot p %
-// kKvBlock.
+// A sequence's block table names the block of each tile: position p is in blocks[p /
+// kKvBlock], slot p % kKvBlock.
 #pragma once
 
 #include <cstdint>
@@ -35,11 +35,14 @@ struct KvPool {
   int64_t blocks = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
-  int64_t block_elements() const { return kv_heads * head_dim * kKvBlock; }  ///< of k, and of v, a block
+  int64_t block_elements() const {
+    return kv_heads * head_dim * kKvBlock;
+  }  ///< of k, and of v, a block
 };
 
-/// Rows [row_begin, row_begin + rows) of a batch are consecutive positions [position, position + rows) of one
-/// sequence whose block table is `blocks` (covering at least those positions).
+/// Rows [row_begin, row_begin + rows) of a batch are consecutive positions [position,
+/// position + rows) of one sequence whose block table is `blocks` (covering at least
+/// those positions).
 struct KvSegment {
   int64_t row_begin = 0;
   int64_t rows = 0;
@@ -47,22 +50,24 @@ struct KvSegment {
   std::span<const int32_t> blocks;
 };
 
-/// Writes the rows' keys and values [t, kv_heads, head_dim] into the pool. Checks tables and bounds.
+/// Writes the rows' keys and values [t, kv_heads, head_dim] into the pool. Checks
+/// tables and bounds.
 void kv_write(const Context& ctx, const KvPool& pool, Heads<const float> k, Heads<const float> v,
               std::span<const KvSegment> segments);
 
-/// Copies slots [0, count) of block `from` to block `to`: a sequence's own copy of a shared, partly filled
-/// block.
+/// Copies slots [0, count) of block `from` to block `to`: a sequence's own copy of a
+/// shared, partly filled block.
 void kv_copy(const Context& ctx, const KvPool& pool, int32_t from, int32_t to, int64_t count);
 
-/// out, q: [t, heads, head_dim]; heads is a multiple of pool.kv_heads, query head h reads kv head h / (heads
-/// / kv_heads). lse: [t, heads] or empty. Each row sees positions 0 .. its own; all must have been written.
+/// out, q: [t, heads, head_dim]; heads is a multiple of pool.kv_heads, query head h
+/// reads kv head h / (heads / kv_heads). lse: [t, heads] or empty. Each row sees
+/// positions 0 .. its own; all must have been written.
 void attention_forward(const Context& ctx, Heads<float> out, Mat<float> lse, Heads<const float> q,
                        const KvPool& pool, std::span<const KvSegment> segments, float scale);
 
-/// A run of tokens with at most one parent: it sees its ancestors' tokens before `position`, then its own. A
-/// parent precedes its children in the list, and position == parent.position + parent.rows (0 without a
-/// parent).
+/// A run of tokens with at most one parent: it sees its ancestors' tokens before
+/// `position`, then its own. A parent precedes its children in the list, and position
+/// == parent.position + parent.rows (0 without a parent).
 struct AttentionSegment {
   int64_t row_begin = 0;
   int64_t rows = 0;
@@ -70,19 +75,21 @@ struct AttentionSegment {
   int32_t parent = -1;
 };
 
-/// Gradients of attention over trees of segments. q, out, dout, dq: [t, heads, head_dim]; k, v, dk, dv:
-/// [t, kv_heads, head_dim]; lse: [t, heads] of the forward. dq, dk, dv are overwritten for the segments' rows
-/// and left as they are for others. For a query i (a row and head) and each key j it sees, with s_j as in the
-/// forward:
+/// Gradients of attention over trees of segments. q, out, dout, dq: [t, heads,
+/// head_dim]; k, v, dk, dv: [t, kv_heads, head_dim]; lse: [t, heads] of the forward.
+/// dq, dk, dv are overwritten for the segments' rows and left as they are for others.
+/// For a query i (a row and head) and each key j it sees, with s_j as in the forward:
 ///     delta = lanes sum of dout_d * out_d, each lane a chain over d
 ///     p_j = exp(s_j - lse);  dp_j = chain over d of dout_d v_jd;  ds_j = (p_j * (dp_j - delta)) * scale
 ///     dq_d = chain over keys by position: fma(ds_j, k_jd, dq_d), from 0
 ///     dk_jd = chain over queries: fma(ds_j, q_d, dk_jd), from 0;  dv_jd = the same: fma(p_j, dout_d, dv_jd)
-/// A key's queries come in the order of the list: its own segment's rows, then those of every descendant
-/// segment, in list order; rows rising, and heads of the group rising within a row. So the result depends on
-/// its tree alone, not on other trees in the batch, on where rows stand, on threads or vector width. `arena`:
-/// temporaries, released on return (about 5 times k's size for the largest tree and thread; for all trees
-/// where those are fewer than the threads). Throws Error for shapes or segments that do not fit.
+/// A key's queries come in the order of the list: its own segment's rows, then those of
+/// every descendant segment, in list order; rows rising, and heads of the group rising
+/// within a row. So the result depends on its tree alone, not on other trees in the
+/// batch, on where rows stand, on threads or vector width. `arena`: temporaries,
+/// released on return (about 5 times k's size for the largest tree and thread; for all
+/// trees where those are fewer than the threads). Throws Error for shapes or segments
+/// that do not fit.
 void attention_backward(const Context& ctx, Heads<float> dq, Heads<float> dk, Heads<float> dv,
                         Heads<const float> dout, Heads<const float> out, Heads<const float> q,
                         Heads<const float> k, Heads<const float> v, Mat<const float> lse,

@@ -1,4 +1,5 @@
-// Argument checks that ops share. Each throws an Error naming the op, the argument and what was expected.
+// Argument checks that ops share. Each throws an Error naming the op, the argument and
+// what was expected.
 #pragma once
 
 #include <cstddef>
@@ -10,13 +11,14 @@
 
 namespace orrery::kernels {
 
-/// Least elements worth a thread of its own, in ops that stream over memory and in ops with an exp an
-/// element.
+/// Least elements worth a thread of its own, in ops that stream over memory and in ops
+/// with an exp an element.
 inline constexpr int64_t kStreamGrain = 32768;
 inline constexpr int64_t kExpGrain = 8192;
 
 inline void require_cpu(const Context& ctx, const char* op) {
-  if (ctx.device.type != DeviceType::kCpu) fail("{}: this build has CPU kernels only; use device cpu", op);
+  if (ctx.device.type != DeviceType::kCpu)
+    fail("{}: this build has CPU kernels only; use device cpu", op);
 }
 
 template <class T>
@@ -24,7 +26,8 @@ void require_mat(const char* op, const char* name, Mat<T> m, int64_t rows, int64
   if (m.rows != rows || m.cols != cols) {
     fail("{}: {} is [{}, {}]; it must be [{}, {}]", op, name, m.rows, m.cols, rows, cols);
   }
-  if (m.stride < m.cols) fail("{}: {} has stride {} under its {} columns", op, name, m.stride, m.cols);
+  if (m.stride < m.cols)
+    fail("{}: {} has stride {} under its {} columns", op, name, m.stride, m.cols);
   if (m.data == nullptr && m.size() > 0) fail("{}: {} has no memory", op, name);
 }
 
@@ -32,8 +35,8 @@ template <class T>
 void require_heads(const char* op, const char* name, Heads<T> x, int64_t tokens, int64_t heads,
                    int64_t head_dim) {
   if (x.tokens != tokens || x.heads != heads || x.head_dim != head_dim) {
-    fail("{}: {} is [{}, {}, {}]; it must be [{}, {}, {}]", op, name, x.tokens, x.heads, x.head_dim, tokens,
-         heads, head_dim);
+    fail("{}: {} is [{}, {}, {}]; it must be [{}, {}, {}]", op, name, x.tokens, x.heads, x.head_dim,
+         tokens, heads, head_dim);
   }
   if (x.stride < x.heads * x.head_dim) {
     fail("{}: {} has stride {} under its {} heads of {}", op, name, x.stride, x.heads, x.head_dim);

@@ -10,8 +10,10 @@ namespace {
 void check_ids(const char* op, std::span<const int32_t> ids, int64_t vocab) {
   for (size_t i = 0; i < ids.size(); ++i) {
     if (ids[i] < 0 || ids[i] >= vocab) {
-      fail("{}: token {} has id {}, outside the vocabulary of {}; the tokenizer and the model differ", op, i,
-           ids[i], vocab);
+      fail(
+          "{}: token {} has id {}, outside the vocabulary of {}; "
+          "the tokenizer and the model differ",
+          op, i, ids[i], vocab);
     }
   }
 }

@@ -1,4 +1,5 @@
-// Token embedding. ids must be in [0, table.rows): checked, Error naming the position and id.
+// Token embedding. ids must be in [0, table.rows): checked, Error naming the position
+// and id.
 #pragma once
 
 #include <span>
@@ -12,8 +13,8 @@ namespace orrery::kernels {
 void embedding_forward(const Context& ctx, Mat<float> out, Mat<const float> table,
                        std::span<const int32_t> ids);
 
-/// dtable[ids[i]] += dout[i], for i in rising order (plain adds): same bits for any thread count, and for one
-/// call or two over the same tokens.
+/// dtable[ids[i]] += dout[i], for i in rising order (plain adds): same bits for any
+/// thread count, and for one call or two over the same tokens.
 void embedding_backward(const Context& ctx, Mat<float> dtable, Mat<const float> dout,
                         std::span<const int32_t> ids);
 

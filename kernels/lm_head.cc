@@ -15,9 +15,10 @@ constexpr int64_t kRowTile = 14;  // the matmul's register tile: whole tiles was
 void check(const LmHeadRows& rows, const PackedWeight& w, std::span<float> logprobs,
            std::span<float> entropies) {
   const auto r = static_cast<size_t>(rows.hidden.rows);
-  ORRERY_CHECK(rows.hidden.cols == w.k, "hidden has {} columns, the head {}", rows.hidden.cols, w.k);
-  ORRERY_CHECK(rows.targets.size() == r && rows.inv_temperature.size() == r && logprobs.size() == r &&
-                   (entropies.empty() || entropies.size() == r),
+  ORRERY_CHECK(rows.hidden.cols == w.k, "hidden has {} columns, the head {}", rows.hidden.cols,
+               w.k);
+  ORRERY_CHECK(rows.targets.size() == r && rows.inv_temperature.size() == r &&
+                   logprobs.size() == r && (entropies.empty() || entropies.size() == r),
                "{} rows, {} targets, {} temperatures, {} log-probs", r, rows.targets.size(),
                rows.inv_temperature.size(), logprobs.size());
 }
@@ -30,8 +31,10 @@ std::span<T> part(std::span<T> all, int64_t begin, int64_t count) {
 }  // namespace
 
 int64_t lm_head_chunk_rows(int64_t vocab, int64_t rows) {
-  const int64_t fit = kChunkBytes / static_cast<int64_t>(sizeof(float)) / std::max<int64_t>(vocab, 1);
-  const int64_t most = std::max<int64_t>(std::min<int64_t>(fit, 512 * kRowTile) / kRowTile, 1);  // in tiles
+  const int64_t fit =
+      kChunkBytes / static_cast<int64_t>(sizeof(float)) / std::max<int64_t>(vocab, 1);
+  const int64_t most =
+      std::max<int64_t>(std::min<int64_t>(fit, 512 * kRowTile) / kRowTile, 1);  // in tiles
   const int64_t tiles = (rows + kRowTile - 1) / kRowTile;
   const int64_t chunks = std::max<int64_t>((tiles + most - 1) / most, 1);
   return std::min((tiles + chunks - 1) / chunks * kRowTile, rows);
@@ -53,9 +56,10 @@ void lm_head_logprob(const Context& ctx, std::span<float> logprobs, std::span<fl
   }
 }
 
-void lm_head_forward_backward(const Context& ctx, std::span<float> logprobs, std::span<float> entropies,
-                              Mat<float> dhidden, Mat<float> dw, const LmHeadRows& rows,
-                              const PackedWeight& w, const TokenLoss& loss, Arena& arena) {
+void lm_head_forward_backward(const Context& ctx, std::span<float> logprobs,
+                              std::span<float> entropies, Mat<float> dhidden, Mat<float> dw,
+                              const LmHeadRows& rows, const PackedWeight& w, const TokenLoss& loss,
+                              Arena& arena) {
   const PhaseScope phase(ctx, "head and loss");
   check(rows, w, logprobs, entropies);
   ORRERY_CHECK(!entropies.empty() || rows.hidden.rows == 0, "the backward needs entropies");
@@ -76,7 +80,8 @@ void lm_head_forward_backward(const Context& ctx, std::span<float> logprobs, std
     loss(begin, logp, entropy, part(dlogp, 0, count), part(dentropy, 0, count));
     logprob_backward(ctx, z, targets, part(lse, 0, count), entropy, part(dlogp, 0, count),
                      part(dentropy, 0, count), inv_temperature);
-    matmul_backward_input(ctx, dhidden.row_range(begin, begin + count), z, w, /*accumulate=*/false, arena);
+    matmul_backward_input(ctx, dhidden.row_range(begin, begin + count), z, w, /*accumulate=*/false,
+                          arena);
     matmul_backward_weight(ctx, dw, z, hidden, arena);
   }
 }

@@ -17,10 +17,12 @@ void check_rows(const char* op, Mat<const float> logits, std::span<const int32_t
   require_size(op, "inv_temperature", inv_temperature.size(), logits.rows);
   for (size_t i = 0; i < targets.size(); ++i) {
     if (targets[i] < 0 || targets[i] >= logits.cols) {
-      fail("{}: row {} has target {}, outside the vocabulary of {}", op, i, targets[i], logits.cols);
+      fail("{}: row {} has target {}, outside the vocabulary of {}", op, i, targets[i],
+           logits.cols);
     }
     if (!(std::isfinite(inv_temperature[i]) && inv_temperature[i] > 0.0f)) {
-      fail("{}: row {} has inverse temperature {}; it must be a positive number", op, i, inv_temperature[i]);
+      fail("{}: row {} has inverse temperature {}; it must be a positive number", op, i,
+           inv_temperature[i]);
     }
   }
 }
@@ -28,8 +30,8 @@ void check_rows(const char* op, Mat<const float> logits, std::span<const int32_t
 }  // namespace
 
 void logprob_forward(const Context& ctx, std::span<float> logprobs, std::span<float> entropies,
-                     std::span<float> lse, Mat<const float> logits, std::span<const int32_t> targets,
-                     std::span<const float> inv_temperature) {
+                     std::span<float> lse, Mat<const float> logits,
+                     std::span<const int32_t> targets, std::span<const float> inv_temperature) {
   constexpr const char* kOp = "logprob_forward";
   require_cpu(ctx, kOp);
   check_rows(kOp, logits, targets, inv_temperature);

@@ -12,12 +12,12 @@ namespace {
 
 template <class T>
 void check_mat(const char* op, const char* name, Mat<T> mat, int64_t rows, int64_t cols) {
-  ORRERY_CHECK(mat.rows == rows && mat.cols == cols, "{}: {} is [{}, {}], expected [{}, {}]", op, name,
-               mat.rows, mat.cols, rows, cols);
-  ORRERY_CHECK(rows >= 0 && cols >= 0 && mat.stride >= cols, "{}: {} is [{}, {}] with stride {}", op, name,
-               rows, cols, mat.stride);
-  ORRERY_CHECK(mat.data != nullptr || rows == 0 || cols == 0, "{}: {} [{}, {}] has no memory", op, name, rows,
-               cols);
+  ORRERY_CHECK(mat.rows == rows && mat.cols == cols, "{}: {} is [{}, {}], expected [{}, {}]", op,
+               name, mat.rows, mat.cols, rows, cols);
+  ORRERY_CHECK(rows >= 0 && cols >= 0 && mat.stride >= cols, "{}: {} is [{}, {}] with stride {}",
+               op, name, rows, cols, mat.stride);
+  ORRERY_CHECK(mat.data != nullptr || rows == 0 || cols == 0, "{}: {} [{}, {}] has no memory", op,
+               name, rows, cols);
 }
 
 void check_weight(const char* op, const PackedWeight& w) {
@@ -36,7 +36,8 @@ double product_flops(int64_t m, int64_t n, int64_t k) {
 }
 
 double weight_bytes(const PackedWeight& w) {
-  return static_cast<double>(w.n) * static_cast<double>(w.k) * static_cast<double>(dtype_bytes(w.dtype));
+  return static_cast<double>(w.n) * static_cast<double>(w.k) *
+         static_cast<double>(dtype_bytes(w.dtype));
 }
 
 }  // namespace
@@ -55,7 +56,8 @@ PackedWeight pack_weight(const Context& ctx, Mat<const float> w, DType dtype, vo
   check_mat("pack_weight", "w", w, w.rows, w.cols);
   const PackedWeight packed{dtype, w.rows, w.cols, memory};
   check_weight("pack_weight", packed);
-  ORRERY_CHECK(reinterpret_cast<uintptr_t>(memory) % 64 == 0, "pack_weight: memory is not 64-byte aligned");
+  ORRERY_CHECK(reinterpret_cast<uintptr_t>(memory) % 64 == 0,
+               "pack_weight: memory is not 64-byte aligned");
   const ProfileScope profile(ctx, "pack weights", 0, f32_bytes(w.size()) + weight_bytes(packed));
   pack_weight_cpu(ctx, w, dtype, memory);
   return packed;
@@ -69,28 +71,31 @@ void matmul_forward(const Context& ctx, Mat<float> y, Mat<const float> x, const 
   check_mat("matmul_forward", "y", y, x.rows, w.n);
   ORRERY_CHECK(bias.empty() || static_cast<int64_t>(bias.size()) == w.n,
                "matmul_forward: bias of {}, expected {}", bias.size(), w.n);
-  ORRERY_CHECK(bias.empty() || !accumulate, "matmul_forward: a bias cannot be given when accumulating");
+  ORRERY_CHECK(bias.empty() || !accumulate,
+               "matmul_forward: a bias cannot be given when accumulating");
   if (y.size() == 0) return;
-  const ProfileScope profile(ctx, "matmul forward", product_flops(y.rows, w.n, w.k),
-                             f32_bytes(x.size() + y.size() * (accumulate ? 2 : 1)) + weight_bytes(w));
+  const ProfileScope profile(
+      ctx, "matmul forward", product_flops(y.rows, w.n, w.k),
+      f32_bytes(x.size() + y.size() * (accumulate ? 2 : 1)) + weight_bytes(w));
   matmul_forward_cpu(ctx, y, x, w, bias, accumulate);
 }
 
-void matmul_backward_input(const Context& ctx, Mat<float> dx, Mat<const float> dy, const PackedWeight& w,
-                           bool accumulate, Arena& arena) {
+void matmul_backward_input(const Context& ctx, Mat<float> dx, Mat<const float> dy,
+                           const PackedWeight& w, bool accumulate, Arena& arena) {
   check_cpu("matmul_backward_input", ctx);
   check_weight("matmul_backward_input", w);
   check_mat("matmul_backward_input", "dy", dy, dy.rows, w.n);
   check_mat("matmul_backward_input", "dx", dx, dy.rows, w.k);
   if (dx.size() == 0) return;
   const ArenaScope scope(arena);
-  const ProfileScope profile(ctx, "matmul dX", product_flops(dy.rows, w.n, w.k),
-                             f32_bytes(dy.size() + dx.size() * (accumulate ? 2 : 1)) + weight_bytes(w));
+  const ProfileScope profile(
+      ctx, "matmul dX", product_flops(dy.rows, w.n, w.k),
+      f32_bytes(dy.size() + dx.size() * (accumulate ? 2 : 1)) + weight_bytes(w));
   matmul_backward_input_cpu(ctx, dx, dy, w, accumulate, arena);
 }
 
-void matmul_backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> dy, Mat<const float> x,
-                            Arena& arena) {
+void matmul_backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> dy,
+                            Mat<const float> x, Arena& arena) {
   check_cpu("matmul_backward_weight", ctx);
   check_mat("matmul_backward_weight", "dy", dy, dy.rows, dy.cols);
   check_mat("matmul_backward_weight", "x", x, dy.rows, x.cols);

@@ -37,12 +37,12 @@ void fail_unsupported_cpu() {
 #if defined(__x86_64__)
   fail(
       "this CPU cannot run Orrery's kernels: it lacks AVX2 with FMA, BMI2 and F16C; "
-      "use an x86-64 CPU of 2013 (Intel Haswell), 2015 (AMD Excavator) or later, or let the virtual machine "
-      "pass those flags on");
+      "use an x86-64 CPU of 2013 (Intel Haswell), 2015 (AMD Excavator) or later, "
+      "or let the virtual machine pass those flags on");
 #else
   fail(
-      "this CPU cannot run Orrery's kernels: it lacks NEON with the AES extension; use an ARMv8-A CPU that "
-      "has both");
+      "this CPU cannot run Orrery's kernels: it lacks NEON with the AES extension; "
+      "use an ARMv8-A CPU that has both");
 #endif
 }
 
@@ -73,7 +73,8 @@ void set_cpu_target(const std::string& name) {
   }
   std::string known = "best";
   for (const std::string& key : supported_cpu_targets()) known += ", " + key;
-  fail_usage("CPU target '{}' is unknown or not supported by this CPU; choose one of: {}", name, known);
+  fail_usage("CPU target '{}' is unknown or not supported by this CPU; choose one of: {}", name,
+             known);
 }
 
 std::vector<std::string> supported_cpu_targets() {

@@ -1,7 +1,8 @@
-// What bits a build of the kernels produces, and on which instruction set it runs. docs/numerics.md has the
-// contract: every op sums either as a *chain* (fused multiply-adds in index order, starting from the value
-// already there) or in *lanes* (16 partial sums, element i in lane i mod 16, folded 8, 4, 2, 1), so results
-// depend on neither the vector width nor threads nor how a batch is cut.
+// What bits a build of the kernels produces, and on which instruction set it runs.
+// docs/numerics.md has the contract: every op sums either as a *chain* (fused
+// multiply-adds in index order, starting from the value already there) or in *lanes*
+// (16 partial sums, element i in lane i mod 16, folded 8, 4, 2, 1), so results depend
+// on neither the vector width nor threads nor how a batch is cut.
 #pragma once
 
 #include <cstdint>
@@ -16,15 +17,17 @@ inline constexpr uint32_t kNumericsVersion = 1;
 /// Number of partial sums of a lanes sum.
 inline constexpr int kSumLanes = 16;
 
-/// Throws Error naming what is missing when this CPU has none of the instruction sets that the kernels are
-/// built for (x86-64: AVX2 + FMA; Arm: NEON). Call once at start-up, before any op.
+/// Throws Error naming what is missing when this CPU has none of the instruction sets
+/// that the kernels are built for (x86-64: AVX2 + FMA; Arm: NEON). Call once at
+/// start-up, before any op.
 void require_cpu_support();
 
 /// Name of the instruction set the kernels use here: "AVX-512", "AVX2", "NEON".
 std::string cpu_target_name();
 
-/// Restricts dispatch ("avx2", "avx512", "neon", "best"); for tests and comparisons. Throws a usage Error for
-/// a name that is unknown or not supported by this CPU. Not thread-safe: call at start-up.
+/// Restricts dispatch ("avx2", "avx512", "neon", "best"); for tests and comparisons.
+/// Throws a usage Error for a name that is unknown or not supported by this CPU. Not
+/// thread-safe: call at start-up.
 void set_cpu_target(const std::string& name);
 
 /// Names that set_cpu_target accepts on this machine, without "best".

@@ -9,7 +9,8 @@
 namespace orrery::kernels {
 namespace {
 
-/// base^exponent by squaring: the same bits everywhere, which the library's pow does not promise.
+/// base^exponent by squaring: the same bits everywhere, which the library's pow does
+/// not promise.
 double power(double base, int64_t exponent) {
   double result = 1.0;
   for (; exponent > 0; exponent /= 2, base *= base) {
@@ -35,7 +36,8 @@ void check_params(const char* op, const AdamWParams& p, int64_t t, float grad_sc
 }  // namespace
 
 void adamw_step(const Context& ctx, std::span<float> w, std::span<float> m, std::span<float> v,
-                std::span<const float> grad, const AdamWParams& params, int64_t t, float grad_scale) {
+                std::span<const float> grad, const AdamWParams& params, int64_t t,
+                float grad_scale) {
   constexpr const char* kOp = "adamw_step";
   require_cpu(ctx, kOp);
   check_params(kOp, params, t, grad_scale);
@@ -62,7 +64,8 @@ void adamw_step(const Context& ctx, std::span<float> w, std::span<float> m, std:
 void sum_squares_chunks(const Context& ctx, std::span<float> sums, std::span<const float> x) {
   constexpr const char* kOp = "sum_squares_chunks";
   require_cpu(ctx, kOp);
-  require_size(kOp, "sums", sums.size(), (static_cast<int64_t>(x.size()) + kNormChunk - 1) / kNormChunk);
+  require_size(kOp, "sums", sums.size(),
+               (static_cast<int64_t>(x.size()) + kNormChunk - 1) / kNormChunk);
   const ProfileScope profile(ctx, "gradient norm", 0, f32_bytes(x.size()));
   sum_squares_chunks_cpu(ctx, sums, x);
 }

@@ -1,4 +1,5 @@
-// AdamW (Loshchilov and Hutter 2019) and the global gradient norm, over slices of flat buffers.
+// AdamW (Loshchilov and Hutter 2019) and the global gradient norm, over slices of flat
+// buffers.
 #pragma once
 
 #include <cstdint>
@@ -18,22 +19,25 @@ struct AdamWParams {
 /// One step over equal-length slices, t counted from 1, elementwise:
 ///   g = grad * grad_scale (the clip factor);  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
 ///   w = w - lr * wd * w;   w = w - lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
-/// with IEEE division and square root: same bits on every vector width. One streaming pass. In float32:
+/// with IEEE division and square root: same bits on every vector width. One streaming
+/// pass. In float32:
 ///   g = grad * grad_scale
 ///   m = fma(b1, m, (1 - b1) * g);  v = fma(b2, v, ((1 - b2) * g) * g)
 ///   u = m / fma(sqrt(v), 1 / sqrt(1 - b2^t), eps)
 ///   w = w - fma(lr / (1 - b1^t), u, (lr * wd) * w)
-/// where lr / (1 - b1^t), 1 / sqrt(1 - b2^t) and lr * wd are computed in double and rounded once. Throws
-/// Error for unequal lengths, t < 1 and hyper-parameters out of range. The slices must not overlap.
+/// where lr / (1 - b1^t), 1 / sqrt(1 - b2^t) and lr * wd are computed in double and
+/// rounded once. Throws Error for unequal lengths, t < 1 and hyper-parameters out of
+/// range. The slices must not overlap.
 void adamw_step(const Context& ctx, std::span<float> w, std::span<float> m, std::span<float> v,
-                std::span<const float> grad, const AdamWParams& params, int64_t t, float grad_scale);
+                std::span<const float> grad, const AdamWParams& params, int64_t t,
+                float grad_scale);
 
 /// Elements in one chunk of a global sum. ZeRO slices are cut at multiples of it.
 inline constexpr int64_t kNormChunk = 65536;
 
-/// sums[c] = lanes sum of squares (with fma) of chunk c = elements [c * kNormChunk, ...) of x; the last may
-/// be short. The norm is then sqrt of the sums added in order in double: any split of chunks over ranks gives
-/// the same bits.
+/// sums[c] = lanes sum of squares (with fma) of chunk c = elements [c * kNormChunk,
+/// ...) of x; the last may be short. The norm is then sqrt of the sums added in order
+/// in double: any split of chunks over ranks gives the same bits.
 void sum_squares_chunks(const Context& ctx, std::span<float> sums, std::span<const float> x);
 
 /// True if every element is finite.

@@ -15,8 +15,8 @@ double measure_gemm_peak(const Context& ctx, double seconds) {
   const Buffer w = Buffer::zeroed(ctx.device, sizeof(float) * kOut * kIn);
   const Buffer y(ctx.device, sizeof(float) * kRows * kOut);
   const Buffer memory(ctx.device, packed_weight_bytes(DType::kF32, kOut, kIn));
-  const PackedWeight packed =
-      pack_weight(ctx, Mat<const float>(w.span<const float>().data(), kOut, kIn), DType::kF32, memory.data());
+  const PackedWeight packed = pack_weight(
+      ctx, Mat<const float>(w.span<const float>().data(), kOut, kIn), DType::kF32, memory.data());
   const Timer total;
   double best = 0;
   do {
@@ -31,7 +31,8 @@ double measure_gemm_peak(const Context& ctx, double seconds) {
 double measure_memory_bandwidth(const Context& ctx, double seconds) {
   constexpr size_t kBytes = size_t{256} << 20;  // more than caches hold
   const Buffer x(ctx.device, kBytes), y(ctx.device, kBytes);
-  std::fill(x.span<float>().begin(), x.span<float>().end(), 0.0f);  // pages of its own, not the zero page
+  std::fill(x.span<float>().begin(), x.span<float>().end(),
+            0.0f);  // pages of its own, not the zero page
   std::fill(y.span<float>().begin(), y.span<float>().end(), 0.0f);
   const Timer total;
   double best = 0;

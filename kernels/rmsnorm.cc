@@ -48,8 +48,8 @@ void rmsnorm_forward(const Context& ctx, Mat<float> y, std::span<float> rstd, Ma
 }
 
 void rmsnorm_residual_forward(const Context& ctx, Mat<float> h, Mat<float> y, std::span<float> rstd,
-                              Mat<const float> x, Mat<const float> delta, std::span<const float> weight,
-                              float eps) {
+                              Mat<const float> x, Mat<const float> delta,
+                              std::span<const float> weight, float eps) {
   constexpr const char* kOp = "rmsnorm_residual_forward";
   require_cpu(ctx, kOp);
   require_positive(kOp, "columns of x", x.cols);
@@ -70,8 +70,9 @@ void rmsnorm_residual_forward(const Context& ctx, Mat<float> h, Mat<float> y, st
                             .eps = eps});
 }
 
-void rmsnorm_backward(const Context& ctx, Mat<float> dx, std::span<float> dweight, Mat<const float> dy,
-                      Mat<const float> x, std::span<const float> rstd, std::span<const float> weight) {
+void rmsnorm_backward(const Context& ctx, Mat<float> dx, std::span<float> dweight,
+                      Mat<const float> dy, Mat<const float> x, std::span<const float> rstd,
+                      std::span<const float> weight) {
   constexpr const char* kOp = "rmsnorm_backward";
   require_cpu(ctx, kOp);
   require_positive(kOp, "columns of x", x.cols);
@@ -91,8 +92,8 @@ void rmsnorm_backward(const Context& ctx, Mat<float> dx, std::span<float> dweigh
                              .accumulate = true});
 }
 
-void rmsnorm_heads_forward(const Context& ctx, Heads<float> y, Mat<float> rstd, Heads<const float> x,
-                           std::span<const float> weight, float eps) {
+void rmsnorm_heads_forward(const Context& ctx, Heads<float> y, Mat<float> rstd,
+                           Heads<const float> x, std::span<const float> weight, float eps) {
   constexpr const char* kOp = "rmsnorm_heads_forward";
   require_cpu(ctx, kOp);
   require_positive(kOp, "head_dim", x.head_dim);
@@ -103,7 +104,8 @@ void rmsnorm_heads_forward(const Context& ctx, Heads<float> y, Mat<float> rstd, 
   check_eps(kOp, eps);
   const ProfileScope profile(ctx, "rmsnorm", 0, f32_bytes(2 * x.size()));
   rmsnorm_forward_cpu(
-      ctx, {.y = y, .rstd = rstd, .x = x, .delta = {}, .h = {}, .weight = weight.data(), .eps = eps});
+      ctx,
+      {.y = y, .rstd = rstd, .x = x, .delta = {}, .h = {}, .weight = weight.data(), .eps = eps});
 }
 
 void rmsnorm_heads_backward(const Context& ctx, Heads<float> dx, std::span<float> dweight,

@@ -23,12 +23,13 @@ void check_config(const RopeConfig& config, int64_t positions) {
   };
   const auto positive = [](double x) { return std::isfinite(x) && x > 0.0; };
   if (config.head_dim < 2 || config.head_dim % 2 != 0) {
-    fail("{}: head_dim is {}; rotary embedding needs an even number, at least 2", kOp, config.head_dim);
+    fail("{}: head_dim is {}; rotary embedding needs an even number, at least 2", kOp,
+         config.head_dim);
   }
   check(positive(config.theta), "rope_theta", config.theta, "a positive number");
   if (positions < 0 || positions > kMaxTableElements / config.head_dim) {
-    fail("{}: {} positions of head_dim {} are out of range; check max_position_embeddings", kOp, positions,
-         config.head_dim);
+    fail("{}: {} positions of head_dim {} are out of range; check max_position_embeddings", kOp,
+         positions, config.head_dim);
   }
   if (s.type == RopeScaling::Type::kNone) return;
   check(positive(s.factor), "rope_scaling.factor", s.factor, "a positive number");
@@ -49,14 +50,16 @@ void check_config(const RopeConfig& config, int64_t positions) {
     check(positive(*s.attention_factor), "rope_scaling.attention_factor", *s.attention_factor,
           "a positive number");
   }
-  if (s.mscale) check(std::isfinite(*s.mscale), "rope_scaling.mscale", *s.mscale, "a finite number");
+  if (s.mscale)
+    check(std::isfinite(*s.mscale), "rope_scaling.mscale", *s.mscale, "a finite number");
   if (s.mscale_all_dim) {
     check(std::isfinite(*s.mscale_all_dim), "rope_scaling.mscale_all_dim", *s.mscale_all_dim,
           "a finite number");
   }
 }
 
-/// Low frequencies are divided by `factor`, high ones kept, and those between interpolated (Llama 3.1).
+/// Low frequencies are divided by `factor`, high ones kept, and those between
+/// interpolated (Llama 3.1).
 void scale_llama3(std::vector<double>& freqs, const RopeScaling& s) {
   const auto context = static_cast<double>(s.original_max_position_embeddings);
   for (double& f : freqs) {
@@ -79,7 +82,8 @@ void scale_yarn(std::vector<double>& freqs, const RopeConfig& config) {
   // The dimension whose wavelength fits `rotations` times into the original context.
   const auto correction_dim = [&](double rotations) {
     const auto context = static_cast<double>(s.original_max_position_embeddings);
-    return dim * std::log(context / (rotations * 2.0 * std::numbers::pi)) / (2.0 * std::log(config.theta));
+    return dim * std::log(context / (rotations * 2.0 * std::numbers::pi)) /
+           (2.0 * std::log(config.theta));
   };
   double low = correction_dim(s.beta_fast);
   double high = correction_dim(s.beta_slow);
@@ -106,12 +110,14 @@ double yarn_attention_factor(const RopeScaling& s) {
   return both ? scale(*s.mscale) / scale(*s.mscale_all_dim) : scale(1.0);
 }
 
-/// cos and sin of p * frequency as the product of two rotations, by 64 * (p / 64) and by p % 64 steps: a long
-/// context needs few calls of the library, and double leaves room for the product's rounding.
+/// cos and sin of p * frequency as the product of two rotations, by 64 * (p / 64) and
+/// by p % 64 steps: a long context needs few calls of the library, and double leaves
+/// room for the product's rounding.
 void fill_table(RopeTable& table, const std::vector<double>& freqs, double scale) {
   constexpr int64_t kStep = 64;
   const size_t half = freqs.size();
-  std::vector<double> fine_cos(kStep * half), fine_sin(kStep * half), coarse_cos(half), coarse_sin(half);
+  std::vector<double> fine_cos(kStep * half), fine_sin(kStep * half), coarse_cos(half),
+      coarse_sin(half);
   for (int64_t p = 0; p < std::min(kStep, table.positions); ++p) {
     for (size_t i = 0; i < half; ++i) {
       fine_cos[static_cast<size_t>(p) * half + i] = std::cos(static_cast<double>(p) * freqs[i]);
@@ -134,20 +140,20 @@ void fill_table(RopeTable& table, const std::vector<double>& freqs, double scale
   }
 }
 
-void check_rotation(const char* op, const Context& ctx, Heads<float> x, std::span<const int32_t> positions,
-                    const RopeTable& table) {
+void check_rotation(const char* op, const Context& ctx, Heads<float> x,
+                    std::span<const int32_t> positions, const RopeTable& table) {
   require_cpu(ctx, op);
   require_heads(op, "x", x, static_cast<int64_t>(positions.size()), x.heads, 2 * table.half_dim);
   const auto elements = static_cast<size_t>(table.positions * table.half_dim);
   if (table.cos.size() != elements || table.sin.size() != elements) {
-    fail("{}: the table holds {} cosines for {} positions of {}; use build_rope_table", op, table.cos.size(),
-         table.positions, table.half_dim);
+    fail("{}: the table holds {} cosines for {} positions of {}; use build_rope_table", op,
+         table.cos.size(), table.positions, table.half_dim);
   }
   for (size_t i = 0; i < positions.size(); ++i) {
     if (positions[i] < 0 || positions[i] >= table.positions) {
       fail(
-          "{}: token {} is at position {}, outside the table of {}; the sequence is longer than the model's "
-          "context",
+          "{}: token {} is at position {}, outside the table of {}; "
+          "the sequence is longer than the model's context",
           op, i, positions[i], table.positions);
     }
   }
@@ -160,8 +166,8 @@ RopeTable build_rope_table(const RopeConfig& config, int64_t positions) {
   const int64_t half = config.head_dim / 2;
   std::vector<double> freqs(static_cast<size_t>(half));
   for (size_t i = 0; i < freqs.size(); ++i) {
-    freqs[i] =
-        1.0 / std::pow(config.theta, 2.0 * static_cast<double>(i) / static_cast<double>(config.head_dim));
+    freqs[i] = 1.0 / std::pow(config.theta,
+                              2.0 * static_cast<double>(i) / static_cast<double>(config.head_dim));
   }
   double scale = 1.0;
   switch (config.scaling.type) {
@@ -183,8 +189,8 @@ RopeTable build_rope_table(const RopeConfig& config, int64_t positions) {
     table.cos.resize(static_cast<size_t>(positions * half));
     table.sin.resize(static_cast<size_t>(positions * half));
   } catch (const std::bad_alloc&) {
-    fail("build_rope_table: no memory for {} positions of head_dim {}; lower the maximum length", positions,
-         config.head_dim);
+    fail("build_rope_table: no memory for {} positions of head_dim {}; lower the maximum length",
+         positions, config.head_dim);
   }
   fill_table(table, freqs, scale);
   return table;

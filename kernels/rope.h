@@ -1,4 +1,5 @@
-// Rotary position embedding (Su et al. 2021) in the half-split order of Hugging Face: for i < head_dim / 2,
+// Rotary position embedding (Su et al. 2021) in the half-split order of Hugging Face:
+// for i < head_dim / 2,
 //   y[i] = x[i] cos - x[i + half] sin,   y[i + half] = x[i + half] cos + x[i] sin,
 // each written as one rounded product and one fma.
 #pragma once
@@ -31,9 +32,9 @@ struct RopeConfig {
   RopeScaling scaling;
 };
 
-/// cos and sin for positions [0, positions), computed in double and rounded once, times YaRN's attention
-/// factor. Rows of head_dim / 2. build_rope_table throws Error for an odd head_dim and for scaling keys that
-/// are missing or out of range.
+/// cos and sin for positions [0, positions), computed in double and rounded once, times
+/// YaRN's attention factor. Rows of head_dim / 2. build_rope_table throws Error for an
+/// odd head_dim and for scaling keys that are missing or out of range.
 struct RopeTable {
   int64_t positions = 0;
   int64_t half_dim = 0;

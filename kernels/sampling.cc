@@ -21,7 +21,8 @@ void check_params(const char* op, size_t row, const SamplingParams& p) {
 }  // namespace
 
 void sample_forward(const Context& ctx, std::span<int32_t> ids, Mat<const float> logits,
-                    std::span<const SamplingParams> params, std::span<const float> uniform, Arena& arena) {
+                    std::span<const SamplingParams> params, std::span<const float> uniform,
+                    Arena& arena) {
   constexpr const char* kOp = "sample_forward";
   require_cpu(ctx, kOp);
   require_positive(kOp, "vocabulary", logits.cols);

@@ -1,12 +1,14 @@
-// exp and log of one float, with the bits that math-inl.h gives a vector: made of add, multiply, fma and
-// integer ops only, each rounded once, so that every instruction set and the scalar references in tests agree
-// (docs/numerics.md).
+// exp and log of one float, with the bits that math-inl.h gives a vector: made of add,
+// multiply, fma and integer ops only, each rounded once, so that every instruction set
+// and the scalar references in tests agree (docs/numerics.md).
 //
-// exp: n = round(x / ln 2); r = x - n ln 2 in two fmas (Cody and Waite 1980); a polynomial of degree 6 in r
-// (minimax, found by Lawson's algorithm, constant and linear terms fixed at 1); then times 2^n, which is
-// exact. At most 1 ulp. exp(0) = 1 and exp(x) <= 1 for x <= 0. Below kExpUnderflow (result under the smallest
-// normal number) it is 0, so that no denormal is ever made; above kExpOverflow (result over 2.4e38) +inf. NaN
-// gives NaN. log: x = 2^e m, m in [sqrt(1/2), sqrt(2)); log m = f - f^2/2 + f^3 P(f), f = m - 1, P of degree
+// exp: n = round(x / ln 2); r = x - n ln 2 in two fmas (Cody and Waite 1980); a
+// polynomial of degree 6 in r (minimax, found by Lawson's algorithm, constant and
+// linear terms fixed at 1); then times 2^n, which is exact. At most 1 ulp. exp(0) = 1
+// and exp(x) <= 1 for x <= 0. Below kExpUnderflow (result under the smallest normal
+// number) it is 0, so that no denormal is ever made; above kExpOverflow (result over
+// 2.4e38) +inf. NaN gives NaN. log: x = 2^e m, m in [sqrt(1/2), sqrt(2)); log m = f -
+// f^2/2 + f^3 P(f), f = m - 1, P of degree
 // 7 (as above). At most 2 ulp. 0 and denormals give -inf, negative numbers NaN, +inf +inf, NaN NaN.
 #pragma once
 
@@ -29,8 +31,9 @@ inline constexpr float kRoundMagic = 0x1.8p+23f;
 inline constexpr float kExpPoly[5] = {0x1.fffffcp-2f, 0x1.55549p-3f, 0x1.5558f8p-5f, 0x1.123b02p-7f,
                                       0x1.6a2256p-10f};
 /// log(1 + f) = f - f^2 / 2 + f^3 (kLogPoly[0] + ... + kLogPoly[7] f^7).
-inline constexpr float kLogPoly[8] = {0x1.555554p-2f, -0x1.00022ap-2f, 0x1.99a028p-3f, -0x1.54712cp-3f,
-                                      0x1.22d64ep-3f, -0x1.0d8cacp-3f, 0x1.057bep-3f,  -0x1.38e07cp-4f};
+inline constexpr float kLogPoly[8] = {0x1.555554p-2f,  -0x1.00022ap-2f, 0x1.99a028p-3f,
+                                      -0x1.54712cp-3f, 0x1.22d64ep-3f,  -0x1.0d8cacp-3f,
+                                      0x1.057bep-3f,   -0x1.38e07cp-4f};
 /// Bits of the float below which m would leave [sqrt(1/2), sqrt(2)).
 inline constexpr int32_t kSqrtHalfBits = 0x3f3504f3;
 
@@ -46,7 +49,8 @@ inline float exp_f32(float x) {
   for (int i = 3; i >= 0; --i) p = std::fma(p, r, kExpPoly[i]);
   p = std::fma(p, r, 1.0f);
   p = std::fma(p, r, 1.0f);
-  const uint32_t exponent = (std::bit_cast<uint32_t>(t) - std::bit_cast<uint32_t>(kRoundMagic) + 127u) << 23;
+  const uint32_t exponent =
+      (std::bit_cast<uint32_t>(t) - std::bit_cast<uint32_t>(kRoundMagic) + 127u) << 23;
   return p * std::bit_cast<float>(exponent);
 }
 

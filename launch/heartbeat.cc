@@ -33,13 +33,15 @@ std::string process_state(const proto::RankStatus& rank) {
 double rounded(double seconds) { return std::round(seconds * 1000) / 1000; }
 
 double unix_time() {
-  return rounded(std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count());
+  return rounded(
+      std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count());
 }
 
 bool replace(const std::filesystem::path& path, const nlohmann::ordered_json& json) {
   try {
-    write_file_atomic(path, json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n",
-                      Durability::kVisible);
+    write_file_atomic(
+        path, json.dump(1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n",
+        Durability::kVisible);
     return true;
   } catch (const Error&) {
     return false;
@@ -70,7 +72,9 @@ void set_state(nlohmann::ordered_json& json, const RunState& state) {
 }
 
 /// " as of 5 s before" for what is no longer news.
-std::string as_of(double age) { return age > kNews ? fmt::format(" as of {:.0f} s before", age) : ""; }
+std::string as_of(double age) {
+  return age > kNews ? fmt::format(" as of {:.0f} s before", age) : "";
+}
 
 }  // namespace
 

@@ -64,12 +64,14 @@ std::string own_executable() {
   return path.string();
 }
 
-/// The whole checkpoints of a run: step and time, so that one written again counts as another.
+/// The whole checkpoints of a run: step and time, so that one written again counts as
+/// another.
 using Published = std::set<std::pair<int64_t, std::filesystem::file_time_type>>;
 
 Published published(const std::filesystem::path& run_dir) {
   Published found;
-  for (const storage::CheckpointSummary& summary : storage::list_checkpoints(run_dir / "checkpoints")) {
+  for (const storage::CheckpointSummary& summary :
+       storage::list_checkpoints(run_dir / "checkpoints")) {
     std::error_code code;
     const auto time = std::filesystem::last_write_time(summary.folder, code);
     if (summary.problem.empty() && !code) found.emplace(summary.step, time);
@@ -80,13 +82,16 @@ Published published(const std::filesystem::path& run_dir) {
 int64_t newest_step(const Published& found) { return found.empty() ? 0 : found.rbegin()->first; }
 
 bool has_more(const Published& now, const Published& before) {
-  return std::ranges::any_of(now, [&](const auto& checkpoint) { return !before.contains(checkpoint); });
+  return std::ranges::any_of(now,
+                             [&](const auto& checkpoint) { return !before.contains(checkpoint); });
 }
 
-/// What status.json says during one attempt. A file from before it is passed over: only a change counts.
+/// What status.json says during one attempt. A file from before it is passed over: only
+/// a change counts.
 class Monitor {
  public:
-  explicit Monitor(const std::filesystem::path& run_dir) : path_(run_dir / kStatusFile), text_(read()) {}
+  explicit Monitor(const std::filesystem::path& run_dir)
+      : path_(run_dir / kStatusFile), text_(read()) {}
 
   void look() {
     const std::string text = read();
@@ -101,7 +106,8 @@ class Monitor {
 
   /// A line while the job hangs. Deadlines as diagnose's.
   std::string hang(double file_deadline, double rank_deadline) const {
-    if (heartbeat_) return diagnose(*heartbeat_, seconds_since(changed_), file_deadline, rank_deadline);
+    if (heartbeat_)
+      return diagnose(*heartbeat_, seconds_since(changed_), file_deadline, rank_deadline);
     const double waited = seconds_since(changed_);
     if (rank_deadline == 0 || waited <= rank_deadline) return "";
     return fmt::format("no rank has reported since the start {:.0f} s ago", waited);
@@ -130,7 +136,8 @@ class Launcher {
         resume_(config.trainer().resume()),
         policy_(options.restart),
         at_start_(published(run_dir_)),
-        rank_deadline_(options.hang_timeout ? *options.hang_timeout : config.cluster().hang_timeout_s()) {
+        rank_deadline_(options.hang_timeout ? *options.hang_timeout
+                                            : config.cluster().hang_timeout_s()) {
     // With a deadline given for this launch, that of the ranks is the same.
     file_deadline_ = rank_deadline_;
     if (file_deadline_ > 0 && !options.hang_timeout) file_deadline_ += kGraceSeconds;
@@ -143,11 +150,12 @@ class Launcher {
     handle_stop_signals(on_signal);
     ignore_closed_pipes();
     const int code = run_to_the_end();
-    // Only what is this run's own: a job that could not start must not touch the file of one that lives.
+    // Only what is this run's own: a job that could not start must not touch the file
+    // of one that lives.
     if (ran_) {
       const char* const ended_well = asked_to_stop() ? "stopped" : "done";
-      write_final_state(run_dir_ / kStatusFile,
-                        {code == kExitOk ? ended_well : "failed", code, code == kExitOk ? "" : cause_});
+      write_final_state(run_dir_ / kStatusFile, {code == kExitOk ? ended_well : "failed", code,
+                                                 code == kExitOk ? "" : cause_});
     }
     return code;
   }
@@ -161,8 +169,10 @@ class Launcher {
       if (decision.restart) {
         spdlog::warn("the job ended (exit code {}, at about step {}): {}", outcome.exit_code,
                      std::max(outcome.step, outcome.published), cause_);
-        spdlog::warn("restarting in {:.1f} s from {} (restart {} of at most {} without a new checkpoint)",
-                     decision.wait_seconds, resume_point(), decision.restarts, options_.restart.max_restarts);
+        spdlog::warn(
+            "restarting in {:.1f} s from {} (restart {} of at most {} without a new checkpoint)",
+            decision.wait_seconds, resume_point(), decision.restarts,
+            options_.restart.max_restarts);
         if (wait(decision.wait_seconds)) continue;
         cause_ = "nothing was running, a restart was due after: " + cause_;
         return stopped(outcome);
@@ -185,8 +195,9 @@ class Launcher {
     if (options_.hang_timeout) {
       program.push_back(fmt::format("cluster.hang_timeout_s={}", *options_.hang_timeout));
     }
-    // A run that began anew goes on once this launch has published a checkpoint. One that began from a path
-    // does so by itself, and its run_dir must go on saying that it began there.
+    // A run that began anew goes on once this launch has published a checkpoint. One
+    // that began from a path does so by itself, and its run_dir must go on saying that
+    // it began there.
     if (resume_ == "off" && goes_on()) program.emplace_back("trainer.resume=auto");
     const MpirunOptions mpirun{options_.ranks, options_.mpirun_arguments, available_cpus(),
                                hosts_are_given(options_.mpirun_arguments)};
@@ -213,7 +224,8 @@ class Launcher {
         look();
         hang = monitor.hang(file_deadline_, rank_deadline_);
         if (!hang.empty()) {
-          if (job.stopped()) hang = fmt::format("mpirun itself (process {}) is stopped; {}", job.pid(), hang);
+          if (job.stopped())
+            hang = fmt::format("mpirun itself (process {}) is stopped; {}", job.pid(), hang);
           std::fprintf(stderr, "orrery: launch: the job hangs: %s; ending it\n", hang.c_str());
           job.end();
           break;
@@ -225,14 +237,16 @@ class Launcher {
         before_stop_ = published(run_dir_);
       }
       if (!monitor.started()) look();
-      // Before the ranks are up the signal would kill them, which loses nothing but looks like a failure.
+      // Before the ranks are up the signal would kill them, which loses nothing but
+      // looks like a failure.
       if (!asked && monitor.started()) {
         spdlog::info("asked to stop: the ranks save and end (again after a second: at once)");
         job.send_signal(SIGUSR1);
         asked = true;
       }
       if (g_asked_again || seconds_since(*stop_since) > options_.stop_timeout) {
-        ended_for = g_asked_again ? "asked to stop a second time" : "the ranks did not save in time";
+        ended_for =
+            g_asked_again ? "asked to stop a second time" : "the ranks did not save in time";
         std::fprintf(stderr, "orrery: launch: %s; ending the job\n", ended_for.c_str());
         job.end();
         break;
@@ -260,10 +274,12 @@ class Launcher {
       return kExitOk;
     }
     if (outcome.exit_code == kExitDiverged) {
-      std::fprintf(stderr, "orrery: launch: stopped as asked, but the run is over: %s\n", cause_.c_str());
+      std::fprintf(stderr, "orrery: launch: stopped as asked, but the run is over: %s\n",
+                   cause_.c_str());
       return kExitDiverged;
     }
-    // By another signal than ours, or at a second request, the job may end otherwise than it was asked to.
+    // By another signal than ours, or at a second request, the job may end otherwise
+    // than it was asked to.
     const Published now = published(run_dir_);
     if (before_stop_ && has_more(now, *before_stop_) && newest_step(now) >= outcome.step) {
       spdlog::warn("stopped as asked and saved, then the job ended otherwise (exit code {}): {}",
@@ -271,8 +287,8 @@ class Launcher {
       spdlog::info("{}", how_to_resume());
       return kExitOk;
     }
-    std::fprintf(stderr, "orrery: launch: stopped as asked, but without a save: %s; %s\n", cause_.c_str(),
-                 how_to_resume().c_str());
+    std::fprintf(stderr, "orrery: launch: stopped as asked, but without a save: %s; %s\n",
+                 cause_.c_str(), how_to_resume().c_str());
     return kExitFailure;
   }
 
@@ -298,8 +314,8 @@ class Launcher {
 
   std::string how_to_resume() const {
     const bool refused = resume_ == "off" && goes_on();
-    return fmt::format("the same command{} resumes from {}", refused ? " with trainer.resume=auto" : "",
-                       resume_point());
+    return fmt::format("the same command{} resumes from {}",
+                       refused ? " with trainer.resume=auto" : "", resume_point());
   }
 
   const LaunchOptions& options_;

@@ -28,9 +28,11 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// mpirun ends its ranks within a second of SIGTERM; one that does not is ended with them.
+/// mpirun ends its ranks within a second of SIGTERM; one that does not is ended with
+/// them.
 constexpr auto kPatience = std::chrono::seconds(4);
-/// A process that SIGKILL does not end waits for hardware; the restart does not wait for it.
+/// A process that SIGKILL does not end waits for hardware; the restart does not wait
+/// for it.
 constexpr auto kOrphanPatience = std::chrono::seconds(15);
 
 /// Of mpirun's own words, that make one cause.
@@ -38,7 +40,8 @@ constexpr int kProseLines = 4;
 constexpr std::string_view kNotStarted = "orrery: mpirun could not be started";
 
 bool is_program_fault(int signal) {
-  return signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE || signal == SIGILL || signal == SIGABRT;
+  return signal == SIGSEGV || signal == SIGBUS || signal == SIGFPE || signal == SIGILL ||
+         signal == SIGABRT;
 }
 
 std::string find_on_path(const std::string& program) {
@@ -46,7 +49,8 @@ std::string find_on_path(const std::string& program) {
   std::string folders = path != nullptr ? path : "";
   for (size_t at = 0; at <= folders.size();) {
     const size_t end = std::min(folders.find(':', at), folders.size());
-    const std::filesystem::path file = std::filesystem::path(folders.substr(at, end - at)) / program;
+    const std::filesystem::path file =
+        std::filesystem::path(folders.substr(at, end - at)) / program;
     if (::access(file.c_str(), X_OK) == 0) return file.string();
     at = end + 1;
   }
@@ -75,7 +79,8 @@ bool hosts_are_given(const std::vector<std::string>& extra) {
     if (std::getenv(name) != nullptr) return true;
   }
   return std::ranges::any_of(extra, [](const std::string& word) {
-    for (const char* flag : {"host", "hostfile", "machinefile", "default-hostfile", "rankfile", "H"}) {
+    for (const char* flag :
+         {"host", "hostfile", "machinefile", "default-hostfile", "rankfile", "H"}) {
       if (word == std::string("-") + flag || word == std::string("--") + flag) return true;
     }
     return false;
@@ -89,11 +94,14 @@ std::vector<std::string> mpirun_command(const MpirunOptions& options,
   };
   std::vector<std::string> command = {"mpirun", "-n", std::to_string(options.ranks)};
   // Open MPI binds jobs of one or two ranks to one core each.
-  if (!given("--bind-to") && !given("-bind-to")) command.insert(command.end(), {"--bind-to", "none"});
-  // Copies between processes by ptrace rights, which containers withhold: messages and failed calls.
+  if (!given("--bind-to") && !given("-bind-to"))
+    command.insert(command.end(), {"--bind-to", "none"});
+  // Copies between processes by ptrace rights, which containers withhold: messages and
+  // failed calls.
   command.insert(command.end(), {"--mca", "btl_vader_single_copy_mechanism", "none"});
   if (!options.allocated) {
-    // Without an allocation a host has as many places as cores, hardware threads not counted.
+    // Without an allocation a host has as many places as cores, hardware threads not
+    // counted.
     command.emplace_back(options.ranks > options.cpus ? "--oversubscribe" : "--use-hwthread-cpus");
   }
   command.insert(command.end(), {"-x", kSupervision});
@@ -111,7 +119,8 @@ MpiJob::MpiJob(const std::vector<std::string>& command) {
     setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 0);
     setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 0);
   }
-  // Ranks outlive a killed mpirun for a moment, a stopped one for ever: they become our children, to end.
+  // Ranks outlive a killed mpirun for a moment, a stopped one for ever: they become our
+  // children, to end.
   prctl(PR_SET_CHILD_SUBREAPER, 1);
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) fail("cannot make a pipe: {}", std::strerror(errno));
@@ -126,13 +135,15 @@ MpiJob::MpiJob(const std::vector<std::string>& command) {
     setpgid(0, 0);
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != self) _exit(127);
-    const int null = ::open("/dev/null", O_RDONLY);  // a background group must not read the terminal
+    const int null =
+        ::open("/dev/null", O_RDONLY);  // a background group must not read the terminal
     if (null >= 0) dup2(null, STDIN_FILENO);
     dup2(ends[1], STDERR_FILENO);
     reset_stop_signals();
     end_on_closed_pipes();
     execv(program.c_str(), words.data());
-    [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, kNotStarted.data(), kNotStarted.size());
+    [[maybe_unused]] const ssize_t written =
+        ::write(STDERR_FILENO, kNotStarted.data(), kNotStarted.size());
     [[maybe_unused]] const ssize_t ended = ::write(STDERR_FILENO, "\n", 1);
     _exit(127);
   }
@@ -200,8 +211,8 @@ bool MpiJob::reap(bool block) {
   } else if (WIFSIGNALED(status)) {
     exit_code_ = 128 + WTERMSIG(status);
     killed_ = true;
-    cause_ =
-        fmt::format("mpirun was killed by signal {} ({})", WTERMSIG(status), strsignal(WTERMSIG(status)));
+    cause_ = fmt::format("mpirun was killed by signal {} ({})", WTERMSIG(status),
+                         strsignal(WTERMSIG(status)));
   } else {
     exit_code_ = WEXITSTATUS(status);
   }
@@ -254,15 +265,16 @@ void MpiJob::take_line(const std::string& line) {
   // Open MPI 4 and 5 begin this sentence differently.
   const size_t at = line.find("process rank ");
   if (at != std::string::npos &&
-      std::sscanf(line.c_str() + at, "process rank %d with PID %d on node %255s exited on signal %d", &rank,
-                  &pid, node, &signal) == 4) {
+      std::sscanf(line.c_str() + at,
+                  "process rank %d with PID %d on node %255s exited on signal %d", &rank, &pid,
+                  node, &signal) == 4) {
     killed_ = !is_program_fault(signal);
     rank_seen_ = true;
     // What other ranks say about it is its consequence.
     if (killed_ || cause_.empty() || announced_) {
       announced_ = false;
-      cause_ =
-          fmt::format("rank {} on {} was killed by signal {} ({})", rank, node, signal, strsignal(signal));
+      cause_ = fmt::format("rank {} on {} was killed by signal {} ({})", rank, node, signal,
+                           strsignal(signal));
     }
     return;
   }
@@ -270,7 +282,8 @@ void MpiJob::take_line(const std::string& line) {
     rank_seen_ = rank_seen_ || line != kNotStarted;
     if (line.starts_with("orrery: asked to stop") || (!cause_.empty() && !announced_)) return;
     // The error that an injected fault leads to says more, when there is one.
-    const bool announcement = line.find(" injected at ") != std::string::npos && !line.ends_with("asks");
+    const bool announcement =
+        line.find(" injected at ") != std::string::npos && !line.ends_with("asks");
     if (announcement && announced_) return;
     announced_ = announcement;
     cause_ = line.substr(kOurs.size());
@@ -293,9 +306,11 @@ void MpiJob::take_prose(const std::string& line) {
     in_block_ = false;
     return;
   }
-  // Once ranks run, a line that is not in a block may be the rest of what one of them logged.
+  // Once ranks run, a line that is not in a block may be the rest of what one of them
+  // logged.
   if (prose_lines_ >= kProseLines || (rank_seen_ && !in_block_)) return;
-  prose_ += (prose_lines_ > 0 ? " " : "") + line.substr(begin, line.find_last_not_of(" \t\r") + 1 - begin);
+  prose_ += (prose_lines_ > 0 ? " " : "") +
+            line.substr(begin, line.find_last_not_of(" \t\r") + 1 - begin);
   ++prose_lines_;
 }
 

@@ -16,8 +16,9 @@ bool is_digit(char c) { return std::isdigit(static_cast<unsigned char>(c)) != 0;
 /// "42", "3f9a", "0x7ffc", "1e".
 bool is_number(std::string_view word) {
   if (word.starts_with("0x")) return true;
-  return std::ranges::any_of(word, is_digit) &&
-         std::ranges::all_of(word, [](char c) { return std::isxdigit(static_cast<unsigned char>(c)) != 0; });
+  return std::ranges::any_of(word, is_digit) && std::ranges::all_of(word, [](char c) {
+           return std::isxdigit(static_cast<unsigned char>(c)) != 0;
+         });
 }
 
 }  // namespace
@@ -26,7 +27,8 @@ std::string without_numbers(const std::string& text) {
   std::string out;
   const auto mask = [&out] {
     // "1.5", "1e-05" and "10:31:07" are one number each.
-    while (out.size() >= 2 && std::string_view(".,:-+").find(out.back()) != std::string_view::npos &&
+    while (out.size() >= 2 &&
+           std::string_view(".,:-+").find(out.back()) != std::string_view::npos &&
            out[out.size() - 2] == '#') {
       out.pop_back();
     }
@@ -69,7 +71,8 @@ RestartPolicy::Decision RestartPolicy::after(const Outcome& outcome) {
   if (outcome.exit_code == kExitOk) return decision;
   if (outcome.exit_code == kExitUsage) {
     decision.reason =
-        "the command line, config, model, data or run folder is wrong, which a restart does not change";
+        "the command line, config, model, data or run folder is wrong, "
+        "which a restart does not change";
     return decision;
   }
   if (outcome.exit_code == kExitDiverged) {
@@ -87,18 +90,20 @@ RestartPolicy::Decision RestartPolicy::after(const Outcome& outcome) {
   same_failures_ = same ? same_failures_ + 1 : 1;
   last_error_ = error;
   if (same_failures_ >= kSameFailures) {
-    decision.reason = fmt::format("it failed {} times in the same way, now at about step {}: {}",
-                                  same_failures_, std::max(outcome.step, outcome.published), outcome.error);
+    decision.reason =
+        fmt::format("it failed {} times in the same way, now at about step {}: {}", same_failures_,
+                    std::max(outcome.step, outcome.published), outcome.error);
     return decision;
   }
   if (restarts_ >= options_.max_restarts) {
-    decision.reason =
-        fmt::format("{} restart(s) in a row brought no new checkpoint{}", restarts_,
-                    published_ > 0 ? fmt::format(" (the newest is of step {})", published_) : std::string());
+    decision.reason = fmt::format(
+        "{} restart(s) in a row brought no new checkpoint{}", restarts_,
+        published_ > 0 ? fmt::format(" (the newest is of step {})", published_) : std::string());
     return decision;
   }
   decision.restart = true;
-  decision.wait_seconds = std::min(kMaxBackoff, options_.backoff * std::exp2(std::min(restarts_, 30)));
+  decision.wait_seconds =
+      std::min(kMaxBackoff, options_.backoff * std::exp2(std::min(restarts_, 30)));
   decision.restarts = ++restarts_;
   return decision;
 }

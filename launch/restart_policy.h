@@ -8,7 +8,7 @@ namespace orrery::launch {
 
 struct RestartOptions {
   int max_restarts = 10;  ///< in a row without a new checkpoint
-  double backoff = 1.0;   ///< seconds before the first restart; doubled by each one without progress
+  double backoff = 1.0;  ///< seconds before the first restart; doubled by each one without progress
 };
 
 class RestartPolicy {
@@ -17,12 +17,13 @@ class RestartPolicy {
 
   struct Outcome {
     int exit_code = 0;
-    /// What the job said it failed of. Empty when what ended it came from outside (a killed rank, a lost
-    /// host): that may well not happen again.
+    /// What the job said it failed of. Empty when what ended it came from outside (a
+    /// killed rank, a lost host): that may well not happen again.
     std::string error;
-    int64_t published = 0;  ///< step of the newest good checkpoint, 0: none; a further one is progress
-    int64_t step = 0;       ///< that the ranks last said to have done; as much as a second old
-    bool seen = true;       ///< false when mpirun ended without any sign of a rank
+    int64_t published =
+        0;             ///< step of the newest good checkpoint, 0: none; a further one is progress
+    int64_t step = 0;  ///< that the ranks last said to have done; as much as a second old
+    bool seen = true;  ///< false when mpirun ended without any sign of a rank
   };
   struct Decision {
     bool restart = false;
@@ -45,7 +46,8 @@ class RestartPolicy {
   int same_failures_ = 0;
 };
 
-/// The text with every number, size and id masked: those differ from one attempt to the next.
+/// The text with every number, size and id masked: those differ from one attempt to the
+/// next.
 std::string without_numbers(const std::string& text);
 
 }  // namespace orrery::launch

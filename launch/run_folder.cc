@@ -22,7 +22,8 @@ namespace orrery::launch {
 namespace {
 
 constexpr const char* kRolloutFolder = "rollouts";
-constexpr std::string_view kStepPrefix = "step_", kValidationPrefix = "val_", kRolloutSuffix = ".h5";
+constexpr std::string_view kStepPrefix = "step_", kValidationPrefix = "val_",
+                           kRolloutSuffix = ".h5";
 constexpr const char* kChecksumSuffix = ".sha256";
 
 /// A file of the rollouts' folder that belongs to a step.
@@ -70,13 +71,16 @@ void make_run_dir(const std::filesystem::path& path) {
   std::filesystem::create_directories(path, error);
   if (!error) return;
   const std::string reason = system_reason(error.value());
-  if (error == std::errc::no_space_on_device) fail("run_dir: cannot create {}: {}", path.string(), reason);
+  if (error == std::errc::no_space_on_device)
+    fail("run_dir: cannot create {}: {}", path.string(), reason);
   fail_usage("run_dir: cannot create {}: {}", path.string(), reason);
 }
 
-std::filesystem::path rollout_path(const std::filesystem::path& run_dir, int64_t step, bool validation) {
+std::filesystem::path rollout_path(const std::filesystem::path& run_dir, int64_t step,
+                                   bool validation) {
   return run_dir / kRolloutFolder /
-         fmt::format("{}{}{:06}{}", validation ? kValidationPrefix : "", kStepPrefix, step, kRolloutSuffix);
+         fmt::format("{}{}{:06}{}", validation ? kValidationPrefix : "", kStepPrefix, step,
+                     kRolloutSuffix);
 }
 
 std::vector<RolloutEntry> list_rollouts(const std::filesystem::path& folder) {
@@ -119,8 +123,9 @@ int64_t renumber_older_rollouts(const std::filesystem::path& run_dir, int64_t sf
                                     {file.stage, file.prompt_texts});
       }
     } catch (const Error& error) {
-      spdlog::warn("{} may be named by RL's steps alone, as older programs did, and stays as it is: {}",
-                   entry.path.string(), error.what());
+      spdlog::warn(
+          "{} may be named by RL's steps alone, as older programs did, and stays as it is: {}",
+          entry.path.string(), error.what());
       continue;
     }
     remove_file(entry.path);
@@ -142,12 +147,13 @@ void RunFolder::take(bool make) {
     } catch (const SystemError& busy) {
       if (!std::string_view(busy.what()).starts_with("another run")) throw;
       fail_as_users(
-          "another run is using {}, or orrery launch is, about to start its ranks again; wait for it, stop "
-          "it, or choose another folder",
+          "another run is using {}, or orrery launch is, about to start its ranks again; "
+          "wait for it, stop it, or choose another folder",
           path_.string());
     }
   }
-  // Ranks of a killed mpirun notice a moment later: a run resumed at once waits for them.
+  // Ranks of a killed mpirun notice a moment later: a run resumed at once waits for
+  // them.
   lock_ = std::make_unique<FileLock>(path_ / ".lock", std::chrono::seconds(5));
   forget_failure(path_ / kStatusFile);
   taken_ = true;

@@ -50,16 +50,19 @@ void on_signal(int signal) {
   const int saved = errno;
   switch (note_stop_signal(signal)) {
     case StopRequest::kFirst:
-      // After a crash mpirun sends SIGTERM to the ranks that are left: the name says that nobody need have
-      // asked.
+      // After a crash mpirun sends SIGTERM to the ranks that are left: the name says
+      // that nobody need have asked.
       if (g_tell)
-        say("orrery: asked to stop by ", signal, ": saving, then the end (again after a second: at once)\n");
+        say("orrery: asked to stop by ", signal,
+            ": saving, then the end (again after a second: at once)\n");
       break;
     case StopRequest::kAgain:
       break;
     case StopRequest::kNow:
-      say("orrery: asked to stop again, by ", signal, ": ending at once; checkpoints on disk stay whole\n");
-      // Not by the signal itself, which the first process of a container would not die of.
+      say("orrery: asked to stop again, by ", signal,
+          ": ending at once; checkpoints on disk stay whole\n");
+      // Not by the signal itself, which the first process of a container would not die
+      // of.
       ::_exit(128 + signal);
   }
   errno = saved;

@@ -16,7 +16,8 @@ constexpr double kWhiteningEpsilon = 1e-8;  // verl's masked_whiten
 /// Infinite where a float cannot hold it.
 float to_float(double value) {
   if (std::abs(value) > std::numeric_limits<float>::max())
-    return value > 0 ? std::numeric_limits<float>::infinity() : -std::numeric_limits<float>::infinity();
+    return value > 0 ? std::numeric_limits<float>::infinity()
+                     : -std::numeric_limits<float>::infinity();
   return static_cast<float>(value);
 }
 
@@ -104,9 +105,10 @@ void refuse_if_not_finite(std::span<const GroupRewards> groups, const char* what
     }
   }
   if (count == 0) return;
-  fail_as_users("{} of the batch's {} {}s are not finite numbers, first that of prompt {} sample {} ({}): {}",
-                count, all, what, groups[first_group].prompt_index, first_sample,
-                values(first_group)[first_sample], todo);
+  fail_as_users(
+      "{} of the batch's {} {}s are not finite numbers, first that of prompt {} sample {} ({}): {}",
+      count, all, what, groups[first_group].prompt_index, first_sample,
+      values(first_group)[first_sample], todo);
 }
 
 }  // namespace
@@ -124,9 +126,11 @@ std::vector<std::vector<float>> compute_advantages(std::span<const GroupRewards>
     result = whitened_over_tokens(groups);
   } else {
     result.reserve(groups.size());
-    for (const GroupRewards& group : groups) result.push_back(group_advantages(group.rewards, params));
+    for (const GroupRewards& group : groups)
+      result.push_back(group_advantages(group.rewards, params));
   }
-  refuse_if_not_finite(groups, "advantage", "the rewards are too large for float32; scale them down",
+  refuse_if_not_finite(groups, "advantage",
+                       "the rewards are too large for float32; scale them down",
                        [&](size_t g) -> const std::vector<float>& { return result[g]; });
   return result;
 }

@@ -7,7 +7,9 @@
 
 namespace orrery::learners {
 
-int64_t Leaf::loss_tokens() const { return std::count(loss_mask.begin(), loss_mask.end(), uint8_t{1}); }
+int64_t Leaf::loss_tokens() const {
+  return std::count(loss_mask.begin(), loss_mask.end(), uint8_t{1});
+}
 
 int64_t Tree::rows() const {
   auto rows = static_cast<int64_t>(prompt.size());
@@ -15,7 +17,8 @@ int64_t Tree::rows() const {
   return rows;
 }
 
-std::vector<Tree> make_trees(std::span<const int32_t> prompt, std::vector<Leaf> leaves, int64_t max_rows) {
+std::vector<Tree> make_trees(std::span<const int32_t> prompt, std::vector<Leaf> leaves,
+                             int64_t max_rows) {
   ORRERY_CHECK(!prompt.empty(), "a sample of prompt {} has an empty prompt",
                leaves.empty() ? 0 : leaves.front().prompt_index);
   std::vector<Tree> trees;
@@ -35,11 +38,13 @@ std::vector<Tree> make_trees(std::span<const int32_t> prompt, std::vector<Leaf> 
 std::vector<std::vector<size_t>> assign_shards(std::span<const int64_t> rows, int64_t shards) {
   std::vector<size_t> order(rows.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return rows[a] > rows[b]; });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return rows[a] > rows[b]; });
   std::vector<std::vector<size_t>> result(static_cast<size_t>(shards));
   std::vector<int64_t> load(static_cast<size_t>(shards), 0);
   for (const size_t tree : order) {
-    const auto shard = static_cast<size_t>(std::min_element(load.begin(), load.end()) - load.begin());
+    const auto shard =
+        static_cast<size_t>(std::min_element(load.begin(), load.end()) - load.begin());
     load[shard] += rows[tree];
     result[shard].push_back(tree);
   }
@@ -58,11 +63,13 @@ void append_tree(MicroBatch& batch, Tree& tree) {
     const auto begin = static_cast<int64_t>(batch.tokens.size());
     const int64_t rows = Tree::leaf_rows(static_cast<int64_t>(leaf.tokens.size()));
     batch.tokens.insert(batch.tokens.end(), leaf.tokens.begin(), leaf.tokens.begin() + rows);
-    for (int64_t i = 0; i < rows; ++i) batch.positions.push_back(static_cast<int32_t>(prompt_rows + i));
+    for (int64_t i = 0; i < rows; ++i)
+      batch.positions.push_back(static_cast<int32_t>(prompt_rows + i));
     if (rows > 0) batch.segments.push_back({begin, rows, prompt_rows, prompt_segment});
     for (size_t i = 0; i < leaf.tokens.size(); ++i) {
       if (leaf.loss_mask[i] == 0) continue;
-      const int64_t row = i == 0 ? prompt_begin + prompt_rows - 1 : begin + static_cast<int64_t>(i) - 1;
+      const int64_t row =
+          i == 0 ? prompt_begin + prompt_rows - 1 : begin + static_cast<int64_t>(i) - 1;
       batch.output_rows.push_back(static_cast<int32_t>(row));
       batch.targets.push_back(leaf.tokens[i]);
       batch.sources.push_back({&leaf, static_cast<int32_t>(i)});
@@ -73,7 +80,8 @@ void append_tree(MicroBatch& batch, Tree& tree) {
 std::vector<MicroBatch> pack(std::span<Tree* const> trees, int64_t max_tokens) {
   std::vector<MicroBatch> batches;
   for (Tree* tree : trees) {
-    if (batches.empty() || static_cast<int64_t>(batches.back().tokens.size()) + tree->rows() > max_tokens) {
+    if (batches.empty() ||
+        static_cast<int64_t>(batches.back().tokens.size()) + tree->rows() > max_tokens) {
       batches.emplace_back();
     }
     append_tree(batches.back(), *tree);

@@ -1,9 +1,10 @@
 // From trajectories to packed training batches.
 //
-// A *tree* is a prompt with some of its responses: the prompt's tokens are computed once for all of them,
-// forward and backward. The mini-batch's trees are dealt to a fixed number of gradient shards; a shard's
-// trees are walked in order, as many at a time as the token budget allows. Which tree is in which shard
-// depends on the trees alone: not on ranks, budget or arrival (docs/numerics.md).
+// A *tree* is a prompt with some of its responses: the prompt's tokens are computed
+// once for all of them, forward and backward. The mini-batch's trees are dealt to a
+// fixed number of gradient shards; a shard's trees are walked in order, as many at a
+// time as the token budget allows. Which tree is in which shard depends on the trees
+// alone: not on ranks, budget or arrival (docs/numerics.md).
 #pragma once
 
 #include <cstdint>
@@ -15,14 +16,15 @@
 
 namespace orrery::learners {
 
-/// A response to learn from. Spans have one entry a response token and point into memory of the caller.
+/// A response to learn from. Spans have one entry a response token and point into
+/// memory of the caller.
 struct Leaf {
   std::span<const int32_t> tokens;
   std::span<const uint8_t> loss_mask;
   std::span<const float> old_logprobs;  ///< empty for SFT
   std::span<const float> is_weights;    ///< truncated importance weights (loss.h); empty: 1
-  /// old_logprobs were recorded with the learner's very weights and numerics (equal fingerprint and weight
-  /// version), so recomputing them must give the same bits.
+  /// old_logprobs were recorded with the learner's very weights and numerics (equal
+  /// fingerprint and weight version), so recomputing them must give the same bits.
   bool exact = false;
   std::vector<float> ref_logprobs;  ///< filled by the learner when a reference is used
   float advantage = 0;
@@ -40,18 +42,23 @@ struct Tree {
   /// Rows of a forward: the prompt, and every response token but its last.
   int64_t rows() const;
   /// Rows it costs to compute one response more.
-  static int64_t leaf_rows(int64_t response_tokens) { return response_tokens > 0 ? response_tokens - 1 : 0; }
+  static int64_t leaf_rows(int64_t response_tokens) {
+    return response_tokens > 0 ? response_tokens - 1 : 0;
+  }
 };
 
-/// Cuts a prompt's leaves into trees of at most max_rows rows each (a single leaf may exceed it), in order.
-/// The cut is part of the result's bits, so max_rows is a setting of its own and not the micro-batch budget.
-std::vector<Tree> make_trees(std::span<const int32_t> prompt, std::vector<Leaf> leaves, int64_t max_rows);
+/// Cuts a prompt's leaves into trees of at most max_rows rows each (a single leaf may
+/// exceed it), in order. The cut is part of the result's bits, so max_rows is a setting
+/// of its own and not the micro-batch budget.
+std::vector<Tree> make_trees(std::span<const int32_t> prompt, std::vector<Leaf> leaves,
+                             int64_t max_rows);
 
-/// Indices of the trees of each shard, rising: longest first to the least loaded shard, ties to the lower
-/// index.
+/// Indices of the trees of each shard, rising: longest first to the least loaded shard,
+/// ties to the lower index.
 std::vector<std::vector<size_t>> assign_shards(std::span<const int64_t> rows, int64_t shards);
 
-/// Trees packed into one forward and backward. Loss rows: one for each response token whose loss_mask is set.
+/// Trees packed into one forward and backward. Loss rows: one for each response token
+/// whose loss_mask is set.
 struct MicroBatch {
   std::vector<int32_t> tokens, positions;
   std::vector<kernels::AttentionSegment> segments;
@@ -68,7 +75,8 @@ struct MicroBatch {
 /// Appends a tree to a micro-batch.
 void append_tree(MicroBatch& batch, Tree& tree);
 
-/// Packs trees in order: a new micro-batch starts when the next tree would exceed max_tokens.
+/// Packs trees in order: a new micro-batch starts when the next tree would exceed
+/// max_tokens.
 std::vector<MicroBatch> pack(std::span<Tree* const> trees, int64_t max_tokens);
 
 }  // namespace orrery::learners

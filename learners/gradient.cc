@@ -10,19 +10,22 @@
 namespace orrery::learners {
 namespace {
 
-/// Loss rows' inverse temperatures: the rollout's 1 / T rounded once, as the engine does.
+/// Loss rows' inverse temperatures: the rollout's 1 / T rounded once, as the engine
+/// does.
 std::span<const float> inverse_temperatures(float temperature, size_t rows, Arena& arena) {
   const auto values = arena.span<float>(static_cast<int64_t>(rows));
   std::fill(values.begin(), values.end(), 1.0f / temperature);
   return values;
 }
 
-/// Adds one token to the sums and returns its derivative with respect to logp and to the entropy (weighted).
+/// Adds one token to the sums and returns its derivative with respect to logp and to
+/// the entropy (weighted).
 struct RowLoss {
   const Objective& objective;
   LossSums& sums;
 
-  std::pair<float, float> operator()(const MicroBatch::Source& source, float logp, float entropy) const {
+  std::pair<float, float> operator()(const MicroBatch::Source& source, float logp,
+                                     float entropy) const {
     const Leaf& leaf = *source.leaf;
     const float weight = leaf.weight;
     sums.tokens += 1;
@@ -38,15 +41,16 @@ struct RowLoss {
     const float is_weight = leaf.is_weights.empty() ? 1.0f : leaf.is_weights[token];
     const TokenLossTerms terms =
         policy_loss(objective.policy, logp, old_logp, ref_logp, leaf.advantage, is_weight);
-    if (leaf.exact && !same_bits(logp, old_logp)) sums.mismatches.add(place(source, old_logp, logp));
+    if (leaf.exact && !same_bits(logp, old_logp))
+      sums.mismatches.add(place(source, old_logp, logp));
     check_finite(source, old_logp, logp,
-                 {logp, old_logp, ref_logp, is_weight, leaf.advantage, weight, entropy, terms.pg_loss,
-                  terms.kl, terms.dlogp});
+                 {logp, old_logp, ref_logp, is_weight, leaf.advantage, weight, entropy,
+                  terms.pg_loss, terms.kl, terms.dlogp});
     sums.pg_loss += static_cast<double>(weight) * terms.pg_loss;
-    sums.loss +=
-        static_cast<double>(weight) *
-        (static_cast<double>(terms.pg_loss) + static_cast<double>(objective.policy.kl_loss_coef) * terms.kl +
-         static_cast<double>(terms.dentropy) * entropy);
+    sums.loss += static_cast<double>(weight) *
+                 (static_cast<double>(terms.pg_loss) +
+                  static_cast<double>(objective.policy.kl_loss_coef) * terms.kl +
+                  static_cast<double>(terms.dentropy) * entropy);
     sums.kl += static_cast<double>(weight) * terms.kl;
     sums.ppo_kl += -static_cast<double>(terms.log_ratio);
     sums.clipped += terms.clipped ? 1 : 0;
@@ -62,8 +66,8 @@ struct RowLoss {
             recorded,          recomputed};
   }
 
-  /// Clamps and comparisons turn some of what is not finite into an ordinary loss or a derivative of 0, so
-  /// inputs are looked at as well as results.
+  /// Clamps and comparisons turn some of what is not finite into an ordinary loss or a
+  /// derivative of 0, so inputs are looked at as well as results.
   void check_finite(const MicroBatch::Source& source, float recorded, float recomputed,
                     std::initializer_list<float> values) const {
     for (const float value : values) {
@@ -76,9 +80,10 @@ struct RowLoss {
 
 }  // namespace
 
-void shard_gradient(const Context& ctx, const models::Transformer& model, const Objective& objective,
-                    std::span<const MicroBatch> batches, const FlatView& gradients, LossSums& sums,
-                    const FinalFrom& final_from, Arena& arena, const std::function<void()>& progress) {
+void shard_gradient(const Context& ctx, const models::Transformer& model,
+                    const Objective& objective, std::span<const MicroBatch> batches,
+                    const FlatView& gradients, LossSums& sums, const FinalFrom& final_from,
+                    Arena& arena, const std::function<void()>& progress) {
   const models::ModelConfig& config = model.config();
   const models::ParameterTable& table = model.table();
   const auto d = config.hidden_size;
@@ -99,8 +104,9 @@ void shard_gradient(const Context& ctx, const models::Transformer& model, const 
     const models::TrainBatch view = batch.view();
     const models::Activations activations =
         models::transformer_forward_train(ctx, model, view, hidden, arena);
-    const kernels::LmHeadRows head{hidden, batch.targets,
-                                   inverse_temperatures(objective.temperature, batch.targets.size(), arena)};
+    const kernels::LmHeadRows head{
+        hidden, batch.targets,
+        inverse_temperatures(objective.temperature, batch.targets.size(), arena)};
     kernels::lm_head_forward_backward(
         ctx, logprobs, entropies, dhidden, dhead, head, model.lm_head(),
         [&](int64_t begin, std::span<const float> logp, std::span<const float> entropy,
@@ -113,7 +119,8 @@ void shard_gradient(const Context& ctx, const models::Transformer& model, const 
         arena);
     const bool last = &batch == &batches.back();
     models::transformer_backward(ctx, model, view, activations, dhidden, gradients,
-                                 dembedding.row_range(row, row + t), last ? final_from : FinalFrom(), arena);
+                                 dembedding.row_range(row, row + t),
+                                 last ? final_from : FinalFrom(), arena);
     row += t;
     progress();
   }

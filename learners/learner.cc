@@ -19,7 +19,8 @@ int64_t shards_per_rank(const LearnerConfig& config, const comm::Communicator& c
 
 /// Adds the shards' sums in shard order, the same on every rank.
 LossSums gather_sums(comm::Communicator& comm, const std::vector<LossSums>& mine) {
-  const std::string bytes(reinterpret_cast<const char*>(mine.data()), mine.size() * sizeof(LossSums));
+  const std::string bytes(reinterpret_cast<const char*>(mine.data()),
+                          mine.size() * sizeof(LossSums));
   LossSums total;
   for (const std::string& part : comm.all_gather_bytes(bytes)) {
     for (size_t at = 0; at + sizeof(LossSums) <= part.size(); at += sizeof(LossSums)) {
@@ -45,12 +46,13 @@ std::vector<double> tokens_of_ranks(std::span<const Tree> trees,
   return result;
 }
 
-double step_flops(const models::ModelConfig& config, std::span<const std::vector<MicroBatch>> shards) {
+double step_flops(const models::ModelConfig& config,
+                  std::span<const std::vector<MicroBatch>> shards) {
   double total = 0;
   for (const auto& batches : shards) {
     for (const MicroBatch& batch : batches) {
-      const models::ForwardFlops f =
-          models::forward_flops(config, batch.segments, static_cast<int64_t>(batch.output_rows.size()));
+      const models::ForwardFlops f = models::forward_flops(
+          config, batch.segments, static_cast<int64_t>(batch.output_rows.size()));
       total += 3 * (f.matmul + f.attention_causal + f.head);
     }
   }
@@ -65,12 +67,12 @@ std::string skipped_update_text(const UpdateResult& result) {
     return fmt::format("the gradient norm is {}: this update was skipped, weights are unchanged",
                        result.grad_norm);
   return fmt::format(
-      "{} of the mini-batch's {} loss tokens have a log-prob, weight, entropy or loss that is not finite, "
-      "first prompt {} sample {} token {} (id {}; log-prob recorded {}, computed {}): this update was "
-      "skipped, weights are unchanged",
-      static_cast<int64_t>(bad.count), static_cast<int64_t>(result.sums.tokens), bad.first.prompt_index,
-      bad.first.sample_index, bad.first.position, bad.first.token_id, bad.first.recorded,
-      bad.first.recomputed);
+      "{} of the mini-batch's {} loss tokens have a log-prob, weight, "
+      "entropy or loss that is not finite, first prompt {} sample {} token {} (id {}; "
+      "log-prob recorded {}, computed {}): this update was skipped, weights are unchanged",
+      static_cast<int64_t>(bad.count), static_cast<int64_t>(result.sums.tokens),
+      bad.first.prompt_index, bad.first.sample_index, bad.first.position, bad.first.token_id,
+      bad.first.recorded, bad.first.recomputed);
 }
 
 Learner::Learner(const Context& ctx, models::Transformer& model, comm::Communicator& comm,
@@ -132,7 +134,8 @@ std::vector<std::vector<float>> Learner::logprobs(std::span<Tree> trees, float t
         std::vector<float>& values = result[first_leaf[tree] + i];
         for (size_t token = 0; token < values.size(); ++token) {
           if (leaf.loss_mask[token] == 0) continue;
-          ORRERY_CHECK(at + sizeof(float) <= all.size(), "{} bytes of log-probs are too few", all.size());
+          ORRERY_CHECK(at + sizeof(float) <= all.size(), "{} bytes of log-probs are too few",
+                       all.size());
           std::memcpy(&values[token], all.data() + at, sizeof(float));
           at += sizeof(float);
         }
@@ -143,8 +146,8 @@ std::vector<std::vector<float>> Learner::logprobs(std::span<Tree> trees, float t
   return result;
 }
 
-UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective, kernels::AdamWParams params,
-                             double clip_grad) {
+UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective,
+                             kernels::AdamWParams params, double clip_grad) {
   UpdateResult result;
   result.lr = params.lr;
   const Work work = deal(trees);
@@ -163,16 +166,16 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective, 
     }
   }
   std::vector<LossSums> sums(static_cast<size_t>(count));
-  OrderedReduceScatter reduce(ctx_, comm_, shard_tree_.result(), optimizer_.plan(), config_.fast_reduce,
-                              arena_);
+  OrderedReduceScatter reduce(ctx_, comm_, shard_tree_.result(), optimizer_.plan(),
+                              config_.fast_reduce, arena_);
   {
     const ScopedTimer timer(result.gradient_seconds);
     shard_tree_.sum(
         ctx_, first,
         [&](int64_t shard, const FlatView& buffer, const FinalFrom& final_from) {
           const auto index = static_cast<size_t>(shard - first);
-          shard_gradient(ctx_, model_, objective, batches[index], buffer, sums[index], final_from, arena_,
-                         progress_);
+          shard_gradient(ctx_, model_, objective, batches[index], buffer, sums[index], final_from,
+                         arena_, progress_);
         },
         [&](int64_t shard) { return batches[static_cast<size_t>(shard - first)].size() <= 1; },
         [&](int64_t begin) {

@@ -1,6 +1,6 @@
-// One optimizer step over a mini-batch, on all learner ranks at once: shard gradients, ordered reduction,
-// clipping, AdamW, packing of the new weights. The result depends on the trees alone: not on ranks, threads
-// or token budget.
+// One optimizer step over a mini-batch, on all learner ranks at once: shard gradients,
+// ordered reduction, clipping, AdamW, packing of the new weights. The result depends on
+// the trees alone: not on ranks, threads or token budget.
 #pragma once
 
 #include <cstdint>
@@ -26,47 +26,51 @@ struct LearnerConfig {
 struct UpdateResult {
   LossSums sums;  ///< over the whole mini-batch, all ranks
   double grad_norm = 0;
-  /// A token's loss (sums.not_finite, and grad_norm is NaN) or the gradient was not finite: weights
-  /// unchanged.
+  /// A token's loss (sums.not_finite, and grad_norm is NaN) or the gradient was not
+  /// finite: weights unchanged.
   bool skipped = false;
-  /// sums.mismatches under objective.verify_logprobs: weights and optimizer unchanged, the rest of the
-  /// result not filled.
+  /// sums.mismatches under objective.verify_logprobs: weights and optimizer unchanged,
+  /// the rest of the result not filled.
   bool refused = false;
   double lr = 0;
   int64_t rows = 0;  ///< rows computed by all ranks
-  /// Of each learner rank: prompt and response tokens of the samples it had, a prompt counted once a sample.
+  /// Of each learner rank: prompt and response tokens of the samples it had, a prompt
+  /// counted once a sample.
   std::vector<double> rank_tokens;
-  double model_flops = 0;  ///< forward + backward, all ranks; causal attention, recomputation not counted
+  double model_flops =
+      0;  ///< forward + backward, all ranks; causal attention, recomputation not counted
   double reference_seconds = 0, gradient_seconds = 0, optimizer_seconds = 0, pack_seconds = 0;
   double reduce_seconds = 0;  ///< of the reduction: what backward did not hide
 };
 
-/// One line on why `result` was skipped: the first token that is not finite and how many there are, or the
-/// norm.
+/// One line on why `result` was skipped: the first token that is not finite and how
+/// many there are, or the norm.
 std::string skipped_update_text(const UpdateResult& result);
 
 class Learner {
  public:
-  /// `model` is updated in place and packed; `comm` connects the learner ranks. Both must outlive the
-  /// learner.
+  /// `model` is updated in place and packed; `comm` connects the learner ranks. Both
+  /// must outlive the learner.
   Learner(const Context& ctx, models::Transformer& model, comm::Communicator& comm,
           const LearnerConfig& config);
 
   /// Frozen model for the KL loss; null: none. It must outlive the learner.
   void set_reference(const models::Transformer* reference) { reference_ = reference; }
 
-  /// Called whenever a part of an update is done, for a watchdog: after each micro-batch, and never once the
-  /// optimizer has begun. What it throws ends the update with weights and moments as they were, but only
-  /// where there is one learner: others would wait for it.
+  /// Called whenever a part of an update is done, for a watchdog: after each
+  /// micro-batch, and never once the optimizer has begun. What it throws ends the
+  /// update with weights and moments as they were, but only where there is one learner:
+  /// others would wait for it.
   void set_progress(std::function<void()> progress) { progress_ = std::move(progress); }
 
   /// Collective; every rank passes the same trees, in the same order.
-  UpdateResult update(std::span<Tree> trees, const Objective& objective, kernels::AdamWParams params,
-                      double clip_grad);
+  UpdateResult update(std::span<Tree> trees, const Objective& objective,
+                      kernels::AdamWParams params, double clip_grad);
 
-  /// Log-probs of the trees' loss tokens under the current weights: one vector a leaf, in tree and leaf
-  /// order, with one entry a response token (0 where masked). Collective; every rank passes the same trees
-  /// and gets all values, whichever ranks computed them.
+  /// Log-probs of the trees' loss tokens under the current weights: one vector a leaf,
+  /// in tree and leaf order, with one entry a response token (0 where masked).
+  /// Collective; every rank passes the same trees and gets all values, whichever ranks
+  /// computed them.
   std::vector<std::vector<float>> logprobs(std::span<Tree> trees, float temperature);
 
   ShardedAdamW& optimizer() { return optimizer_; }

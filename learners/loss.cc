@@ -37,8 +37,8 @@ KlTerm kl_term(KlLossType type, float logp, float ref_logp) {
 
 }  // namespace
 
-TokenLossTerms policy_loss(const PolicyLossParams& params, float logp, float old_logp, float ref_logp,
-                           float advantage, float is_weight) {
+TokenLossTerms policy_loss(const PolicyLossParams& params, float logp, float old_logp,
+                           float ref_logp, float advantage, float is_weight) {
   TokenLossTerms terms;
   const float log_ratio = logp - old_logp;
   const float bounded = std::clamp(log_ratio, -kMaxLogRatio, kMaxLogRatio);
@@ -72,8 +72,8 @@ float importance_weight(float old_logp, float rollout_logp) {
   return kernels::exp_f32(std::clamp(old_logp - rollout_logp, -kMaxLogRatio, kMaxLogRatio));
 }
 
-float aggregation_weight(LossAggMode mode, int64_t sample_tokens, int64_t total_tokens, int64_t samples,
-                         int64_t max_response_length) {
+float aggregation_weight(LossAggMode mode, int64_t sample_tokens, int64_t total_tokens,
+                         int64_t samples, int64_t max_response_length) {
   if (sample_tokens == 0) return 0.0f;
   switch (mode) {
     case LossAggMode::kTokenMean:
@@ -81,10 +81,11 @@ float aggregation_weight(LossAggMode mode, int64_t sample_tokens, int64_t total_
     case LossAggMode::kSeqMeanTokenSum:
       return static_cast<float>(1.0 / static_cast<double>(samples));
     case LossAggMode::kSeqMeanTokenMean:
-      return static_cast<float>(1.0 / (static_cast<double>(samples) * static_cast<double>(sample_tokens)));
+      return static_cast<float>(
+          1.0 / (static_cast<double>(samples) * static_cast<double>(sample_tokens)));
     case LossAggMode::kSeqMeanTokenSumNorm:
-      return static_cast<float>(1.0 /
-                                (static_cast<double>(samples) * static_cast<double>(max_response_length)));
+      return static_cast<float>(
+          1.0 / (static_cast<double>(samples) * static_cast<double>(max_response_length)));
   }
   fail("unknown loss_agg_mode {}", static_cast<int>(mode));
 }
@@ -114,7 +115,8 @@ void LogprobDifference::compare(float recomputed, float recorded) {
   probs_diff_sum += difference;
   probs_diff_square_sum += difference * difference;
   probs_diff_max = max_or_nan(probs_diff_max, difference);
-  logprob_diff_max = max_or_nan(logprob_diff_max, std::abs(static_cast<double>(recomputed - recorded)));
+  logprob_diff_max =
+      max_or_nan(logprob_diff_max, std::abs(static_cast<double>(recomputed - recorded)));
 }
 
 void LogprobDifference::merge(const LogprobDifference& o) {

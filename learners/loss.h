@@ -1,16 +1,19 @@
-// Per-token losses: pure functions of log-probs, advantages and the like. They know no model and no device.
+// Per-token losses: pure functions of log-probs, advantages and the like. They know no
+// model and no device.
 //
 // policy_loss (PPO-clip with dual clip, as verl's compute_policy_loss):
 //   r = exp(clamp(logp - old_logp, -20, 20))
 //   L1 = -A r,  L2 = -A clip(r, 1 - clip_ratio_low, 1 + clip_ratio_high),  L = max(L1, L2)
 //   A < 0 and clip_ratio_c > 0:  L = min(L, -A clip_ratio_c)                     (dual clip, Ye et al. 2020)
-// Samples of an engine whose numbers are not the learner's (another fingerprint) were drawn from mu, not from
-// the old policy pi_old. Their L is multiplied by the truncated importance weight, a constant for the
-// gradient (Yao et al., "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training", 2025;
-// verl's rollout_is=token):
+// Samples of an engine whose numbers are not the learner's (another fingerprint) were
+// drawn from mu, not from the old policy pi_old. Their L is multiplied by the truncated
+// importance weight, a constant for the gradient (Yao et al., "Your Efficient RL
+// Framework Secretly Brings You Off-Policy RL Training", 2025; verl's
+// rollout_is=token):
 //   w = min(exp(clamp(log pi_old - log mu, -20, 20)), rollout_is_threshold)
 // KL and entropy terms are not multiplied.
-// KL to the reference, added with kl_loss_coef (Schulman, "Approximating KL divergence", 2020), d = ref_logp
+// KL to the reference, added with kl_loss_coef (Schulman, "Approximating KL
+// divergence", 2020), d = ref_logp
 // - logp:
 //   k1 = -d,  k2 = d^2 / 2,  k3 = exp(d) - d - 1   (k3: d clamped to +-20, value to +-10)
 // Entropy bonus: - entropy_coeff * entropy.
@@ -43,24 +46,25 @@ struct TokenLossTerms {
 };
 
 /// is_weight 1 leaves every bit as without it.
-TokenLossTerms policy_loss(const PolicyLossParams& params, float logp, float old_logp, float ref_logp,
-                           float advantage, float is_weight = 1.0f);
+TokenLossTerms policy_loss(const PolicyLossParams& params, float logp, float old_logp,
+                           float ref_logp, float advantage, float is_weight = 1.0f);
 
-/// exp(old_logp - rollout_logp), the log-ratio clamped to +-20; before it is truncated. NaN when one of them
-/// is not finite: such a weight must not pass for a large one.
+/// exp(old_logp - rollout_logp), the log-ratio clamped to +-20; before it is truncated.
+/// NaN when one of them is not finite: such a weight must not pass for a large one.
 float importance_weight(float old_logp, float rollout_logp);
 
-/// How token losses become one number. Weights sum to 1 over the mini-batch of all ranks for the two means
-/// over tokens.
+/// How token losses become one number. Weights sum to 1 over the mini-batch of all
+/// ranks for the two means over tokens.
 enum class LossAggMode { kTokenMean, kSeqMeanTokenSum, kSeqMeanTokenMean, kSeqMeanTokenSumNorm };
 
-/// Weight of each loss token of a sample. All counts are of the whole mini-batch over all ranks, so how it is
-/// cut into micro-batches or ranks changes nothing. Samples without loss tokens are not counted in `samples`.
-float aggregation_weight(LossAggMode mode, int64_t sample_tokens, int64_t total_tokens, int64_t samples,
-                         int64_t max_response_length);
+/// Weight of each loss token of a sample. All counts are of the whole mini-batch over
+/// all ranks, so how it is cut into micro-batches or ranks changes nothing. Samples
+/// without loss tokens are not counted in `samples`.
+float aggregation_weight(LossAggMode mode, int64_t sample_tokens, int64_t total_tokens,
+                         int64_t samples, int64_t max_response_length);
 
-/// A loss token of which something is wrong, with its log-prob as it was recorded (or recomputed for another
-/// fingerprint) and as the learner computes it now.
+/// A loss token of which something is wrong, with its log-prob as it was recorded (or
+/// recomputed for another fingerprint) and as the learner computes it now.
 struct TokenPlace {
   uint64_t prompt_index = 0;
   uint32_t sample_index = 0;
@@ -73,8 +77,8 @@ struct TokenPlace {
 /// NaN equals nothing: a log-prob that is one is wrong on both sides.
 bool same_bits(float a, float b);
 
-/// Tokens counted, and the first of them by prompt, sample and position: the same one however trees lie in
-/// shards.
+/// Tokens counted, and the first of them by prompt, sample and position: the same one
+/// however trees lie in shards.
 struct TokenCount {
   double count = 0;
   TokenPlace first;
@@ -85,8 +89,8 @@ struct TokenCount {
 /// The larger one, NaN when one of them is: unlike std::max, wherever it stands.
 double max_or_nan(double a, double b);
 
-/// How far recorded log-probs are from recomputed ones, over tokens. A value that is not finite makes the
-/// sums and maxima so.
+/// How far recorded log-probs are from recomputed ones, over tokens. A value that is
+/// not finite makes the sums and maxima so.
 struct LogprobDifference {
   double probs_diff_sum = 0, probs_diff_square_sum = 0;
   double probs_diff_max = 0, logprob_diff_max = 0;
@@ -94,8 +98,9 @@ struct LogprobDifference {
   void merge(const LogprobDifference& other);
 };
 
-/// Sums over loss tokens in row order, for metrics; added across shards in shard order. Weights are the
-/// aggregation weights, so that a weighted sum is what the loss is made of.
+/// Sums over loss tokens in row order, for metrics; added across shards in shard order.
+/// Weights are the aggregation weights, so that a weighted sum is what the loss is made
+/// of.
 struct LossSums : LogprobDifference {
   /// Weighted sum of pg + kl_coef * kl - entropy_coeff * entropy, or of -logp (SFT).
   double loss = 0;
@@ -104,7 +109,8 @@ struct LossSums : LogprobDifference {
   double tokens = 0;
   /// Of exact leaves: the bits differ (a NaN always does).
   TokenCount mismatches;
-  /// A log-prob, advantage, weight, entropy, loss or derivative of the token is not finite.
+  /// A log-prob, advantage, weight, entropy, loss or derivative of the token is not
+  /// finite.
   TokenCount not_finite;
   void add(const LossSums& other);
 };

@@ -1,6 +1,6 @@
-// AdamW with its state sharded over the learners (ZeRO-1, Rajbhandari et al. 2020): each rank keeps the
-// moments of its part of the flat parameters (learners/slice_plan.h), updates that part, and the parts are
-// gathered.
+// AdamW with its state sharded over the learners (ZeRO-1, Rajbhandari et al. 2020):
+// each rank keeps the moments of its part of the flat parameters
+// (learners/slice_plan.h), updates that part, and the parts are gathered.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +16,8 @@ namespace orrery::learners {
 
 class ShardedAdamW {
  public:
-  /// Slices are cut at multiples of kNormChunk, so that the gradient norm's bits do not depend on the number
-  /// of ranks.
+  /// Slices are cut at multiples of kNormChunk, so that the gradient norm's bits do not
+  /// depend on the number of ranks.
   ShardedAdamW(Device device, int64_t flat_size, int ranks, int rank);
 
   const SlicePlan& plan() const { return plan_; }
@@ -30,10 +30,12 @@ class ShardedAdamW {
     double grad_norm = 0;  ///< before clipping
     bool skipped = false;  ///< the norm was not finite: nothing was changed, t was not counted
   };
-  /// Collective. `gradient`: flat, holding the summed gradient at least in this rank's extents;
-  /// `parameters`: the whole flat buffer, updated on every rank. clip_grad 0: no clipping.
+  /// Collective. `gradient`: flat, holding the summed gradient at least in this rank's
+  /// extents; `parameters`: the whole flat buffer, updated on every rank. clip_grad 0:
+  /// no clipping.
   Result step(const Context& ctx, comm::Communicator& comm, std::span<float> parameters,
-              std::span<const float> gradient, const kernels::AdamWParams& params, double clip_grad);
+              std::span<const float> gradient, const kernels::AdamWParams& params,
+              double clip_grad);
 
   int64_t t() const { return t_; }  ///< updates done
   void set_t(int64_t t) { t_ = t; }
@@ -43,7 +45,8 @@ class ShardedAdamW {
  private:
   int rank_;
   SlicePlan plan_;
-  std::vector<std::vector<Extent>> owned_, owned_chunks_;  // of each rank, in elements and in chunks
+  std::vector<std::vector<Extent>> owned_,
+      owned_chunks_;  // of each rank, in elements and in chunks
   int64_t t_ = 0;
   Buffer m_, v_;
   std::vector<float> chunk_sums_;

@@ -15,13 +15,14 @@ namespace {
 constexpr int64_t kGrain = 1 << 15;  // elements worth a thread: 128 KiB
 constexpr int64_t kBlock = 512;
 constexpr int64_t kMaxLevels = 16;  // at most 65,536 ranks
-/// What is summed at once, of all ranks: stays in the second-level cache from its arrival on.
+/// What is summed at once, of all ranks: stays in the second-level cache from its
+/// arrival on.
 constexpr int64_t kPieceElements = 1 << 18;
 /// Pieces that may arrive while this rank computes: 16 MiB.
 constexpr int64_t kPiecesUnderWay = 16;
 
-/// out = left + right, one rounded add an element; out may be left or right. A loop of constant length is one
-/// that compilers vectorise without being asked to favour speed.
+/// out = left + right, one rounded add an element; out may be left or right. A loop of
+/// constant length is one that compilers vectorise without being asked to favour speed.
 void add_block(float* out, const float* left, const float* right, int64_t count) {
   if (count == kBlock) {
 #ifndef __clang__  // which does not know it, and is here for sanitizers, not for speed
@@ -51,8 +52,9 @@ void zero(const Context& ctx, std::span<float> data) {
   });
 }
 
-/// out = the sum of a power of two of parts, at least two, in tree order, in one pass over memory: a block of
-/// every part at a time. scratch: two blocks for each level of the tree. out may be one of the parts.
+/// out = the sum of a power of two of parts, at least two, in tree order, in one pass
+/// over memory: a block of every part at a time. scratch: two blocks for each level of
+/// the tree. out may be one of the parts.
 void tree_sum_block(std::span<const float* const> parts, int64_t begin, int64_t count, float* out,
                     float* scratch) {
   const size_t half = parts.size() / 2;
@@ -73,19 +75,22 @@ void tree_sum(const Context& ctx, std::span<const float* const> parts, std::span
   });
 }
 
-bool is_power_of_two(int64_t value) { return value > 0 && std::has_single_bit(static_cast<uint64_t>(value)); }
+bool is_power_of_two(int64_t value) {
+  return value > 0 && std::has_single_bit(static_cast<uint64_t>(value));
+}
 
 }  // namespace
 
 ShardTree::ShardTree(Device device, std::vector<int64_t> regions, int64_t count)
     : device_(device), regions_(std::move(regions)), count_(count) {
-  ORRERY_CHECK(
-      regions_.size() >= 2 && regions_.front() == 0 && std::is_sorted(regions_.begin(), regions_.end()),
-      "{} bounds of regions", regions_.size());
+  ORRERY_CHECK(regions_.size() >= 2 && regions_.front() == 0 &&
+                   std::is_sorted(regions_.begin(), regions_.end()),
+               "{} bounds of regions", regions_.size());
   ORRERY_CHECK(is_power_of_two(count), "{} shards on a rank: not a power of two", count);
   ORRERY_CHECK(device.type == DeviceType::kCpu, "the ordered sum runs on the CPU only");
   const auto live = static_cast<size_t>(std::countr_zero(static_cast<uint64_t>(count))) + 1;
-  memory_ = Buffer(device, std::max<size_t>(live - 1, 1) * static_cast<size_t>(elements()) * sizeof(float));
+  memory_ = Buffer(device,
+                   std::max<size_t>(live - 1, 1) * static_cast<size_t>(elements()) * sizeof(float));
 }
 
 std::span<float> ShardTree::buffer(size_t index) const {
@@ -102,9 +107,10 @@ std::span<float> ShardTree::last_buffer(int64_t size) {
   return part_of(last_.span<float>(), {0, size});
 }
 
-// The buffers are a stack of finished subtrees, sizes falling; a new leaf goes on top. As with a binary
-// counter, shard s ends as many subtrees as s + 1 has trailing zero bits. A leaf that ends none stays, and is
-// whole; one that does is added to what lies under it as it becomes final, and needs no more than a window.
+// The buffers are a stack of finished subtrees, sizes falling; a new leaf goes on top.
+// As with a binary counter, shard s ends as many subtrees as s + 1 has trailing zero
+// bits. A leaf that ends none stays, and is whole; one that does is added to what lies
+// under it as it becomes final, and needs no more than a window.
 void ShardTree::sum(const Context& ctx, int64_t first, const Fill& fill, const ByRegion& by_region,
                     const FinalFrom& final_from) {
   size_t height = 0;  // of the stack, without the leaf
@@ -113,7 +119,8 @@ void ShardTree::sum(const Context& ctx, int64_t first, const Fill& fill, const B
     const bool stays = merges == 0;
     const bool windowed = !stays && by_region(first + s);
     const std::span<float> leaf =
-        stays ? buffer(height) : last_buffer(windowed ? FlatView::window_size(regions_) : elements());
+        stays ? buffer(height)
+              : last_buffer(windowed ? FlatView::window_size(regions_) : elements());
     const FlatView view = windowed ? FlatView(leaf, regions_) : FlatView(leaf);
     zero(ctx, leaf);
     // [begin, end), of one region if the leaf is in a window
@@ -131,7 +138,8 @@ void ShardTree::sum(const Context& ctx, int64_t first, const Fill& fill, const B
         --region;
         ORRERY_CHECK(begin <= *region, "final from {}, within a region", begin);
         merge_extent({*region, known});
-        if (region != regions_.begin()) zero(ctx, {view.at(*region), static_cast<size_t>(known - *region)});
+        if (region != regions_.begin())
+          zero(ctx, {view.at(*region), static_cast<size_t>(known - *region)});
       }
       if (begin < known) merge_extent({begin, known});
       known = begin;
@@ -145,13 +153,17 @@ void ShardTree::sum(const Context& ctx, int64_t first, const Fill& fill, const B
 }
 
 OrderedReduceScatter::OrderedReduceScatter(const Context& ctx, comm::Communicator& comm,
-                                           std::span<float> gradient, const SlicePlan& plan, bool fast,
-                                           Arena& arena)
-    : comm_(comm), gradient_(gradient), plan_(plan), fast_(fast), waiting_buckets_(plan.buckets.size()) {
+                                           std::span<float> gradient, const SlicePlan& plan,
+                                           bool fast, Arena& arena)
+    : comm_(comm),
+      gradient_(gradient),
+      plan_(plan),
+      fast_(fast),
+      waiting_buckets_(plan.buckets.size()) {
   const int ranks = comm.size();
   ORRERY_CHECK(plan.ranks() == ranks && static_cast<size_t>(plan.elements()) == gradient.size(),
-               "slices of {} elements for {} ranks, there are {} and {}", plan.elements(), plan.ranks(),
-               gradient.size(), ranks);
+               "slices of {} elements for {} ranks, there are {} and {}", plan.elements(),
+               plan.ranks(), gradient.size(), ranks);
   if (ranks == 1 || fast) return;
   ORRERY_CHECK(is_power_of_two(ranks) && ranks <= 1 << kMaxLevels,
                "an ordered sum over {} ranks: not a power of two", ranks);
@@ -160,7 +172,8 @@ OrderedReduceScatter::OrderedReduceScatter(const Context& ctx, comm::Communicato
   const int64_t piece = std::max<int64_t>(std::min(kPieceElements / ranks, slice), 1);
   exchange_ = comm.all_to_all(
       {gradient, piece, arena.span<float>(kPiecesUnderWay * ranks * piece)},
-      // A rank is never sent its own slice, so the sum may go there while the others are still being sent.
+      // A rank is never sent its own slice, so the sum may go there while the others
+      // are still being sent.
       [ctx, gradient](int64_t begin, int64_t count, std::span<const float* const> parts) {
         tree_sum(ctx, parts, part_of(gradient, {begin, begin + count}));
       });
@@ -168,7 +181,8 @@ OrderedReduceScatter::OrderedReduceScatter(const Context& ctx, comm::Communicato
 
 void OrderedReduceScatter::final_from(int64_t begin) {
   if (!exchange_) return;
-  for (; waiting_buckets_ > 0 && plan_.buckets[waiting_buckets_ - 1].front() >= begin; --waiting_buckets_)
+  for (; waiting_buckets_ > 0 && plan_.buckets[waiting_buckets_ - 1].front() >= begin;
+       --waiting_buckets_)
     exchange_->add(plan_.buckets[waiting_buckets_ - 1]);
   exchange_->advance();
 }
@@ -176,7 +190,8 @@ void OrderedReduceScatter::final_from(int64_t begin) {
 void OrderedReduceScatter::finish() {
   if (fast_) comm_.all_reduce_sum(gradient_);
   if (!exchange_) return;
-  ORRERY_CHECK(waiting_buckets_ == 0, "the first {} buckets of the gradient are not final", waiting_buckets_);
+  ORRERY_CHECK(waiting_buckets_ == 0, "the first {} buckets of the gradient are not final",
+               waiting_buckets_);
   exchange_->finish();
 }
 

@@ -19,8 +19,8 @@ double learning_rate(const LrSchedule& s, int64_t step) {
     case LrScheduler::kCosine:
       break;
   }
-  return s.lr *
-         (s.min_lr_ratio + (1.0 - s.min_lr_ratio) * 0.5 * (1.0 + std::cos(std::numbers::pi * progress)));
+  return s.lr * (s.min_lr_ratio +
+                 (1.0 - s.min_lr_ratio) * 0.5 * (1.0 + std::cos(std::numbers::pi * progress)));
 }
 
 }  // namespace orrery::learners

@@ -15,8 +15,8 @@ struct LrSchedule {
   int64_t total_steps = 1;
 };
 
-/// Rate of step `step` (from 0). Warm-up is linear: lr (step + 1) / warmup_steps; then from lr to the end
-/// value.
+/// Rate of step `step` (from 0). Warm-up is linear: lr (step + 1) / warmup_steps; then
+/// from lr to the end value.
 double learning_rate(const LrSchedule& schedule, int64_t step);
 
 }  // namespace orrery::learners

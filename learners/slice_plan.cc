@@ -32,11 +32,12 @@ std::vector<std::vector<Extent>> SlicePlan::all_extents() const {
 }
 
 SlicePlan plan_slices(int64_t elements, int64_t chunk, int ranks) {
-  ORRERY_CHECK(elements >= 0 && chunk > 0 && ranks > 0, "{} elements in chunks of {} over {} ranks", elements,
-               chunk, ranks);
+  ORRERY_CHECK(elements >= 0 && chunk > 0 && ranks > 0, "{} elements in chunks of {} over {} ranks",
+               elements, chunk, ranks);
   const int64_t chunks = (elements + chunk - 1) / chunk;
   // Chunks of each rank in a whole bucket.
-  const int64_t share = std::max<int64_t>(1, (chunks + kMaxBuckets * ranks - 1) / (kMaxBuckets * ranks));
+  const int64_t share =
+      std::max<int64_t>(1, (chunks + kMaxBuckets * ranks - 1) / (kMaxBuckets * ranks));
   const int64_t bucket = ranks == 1 ? std::max<int64_t>(chunks, 1) : share * ranks;
   SlicePlan plan;
   for (int64_t first = 0; first == 0 || first < chunks; first += bucket) {

@@ -1,8 +1,9 @@
 // Which rank owns which elements of a flat buffer (ZeRO, Rajbhandari et al. 2020).
 //
-// The buffer is cut into buckets and every bucket into one slice a rank. A bucket is what is reduced at a
-// time while the rest of the gradient is still being computed; as each bucket has a slice for every rank, all
-// ranks then receive at the same time, each its share.
+// The buffer is cut into buckets and every bucket into one slice a rank. A bucket is
+// what is reduced at a time while the rest of the gradient is still being computed; as
+// each bucket has a slice for every rank, all ranks then receive at the same time, each
+// its share.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +14,8 @@
 namespace orrery::learners {
 
 struct SlicePlan {
-  /// Rising and without gaps. Each: ranks + 1 offsets into the flat buffer; slice r is [offsets[r], offsets[r
+  /// Rising and without gaps. Each: ranks + 1 offsets into the flat buffer; slice r is
+  /// [offsets[r], offsets[r
   /// + 1]), which may be empty.
   std::vector<std::vector<int64_t>> buckets;
 
@@ -24,8 +26,8 @@ struct SlicePlan {
   std::vector<std::vector<Extent>> all_extents() const;  ///< of every rank
 };
 
-/// Cuts [0, elements) at multiples of `chunk` into at most 64 buckets (one for a single rank) whose slices
-/// are equal but for the last bucket's.
+/// Cuts [0, elements) at multiples of `chunk` into at most 64 buckets (one for a single
+/// rank) whose slices are equal but for the last bucket's.
 SlicePlan plan_slices(int64_t elements, int64_t chunk, int ranks);
 
 }  // namespace orrery::learners

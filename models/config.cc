@@ -13,8 +13,8 @@ namespace {
 using nlohmann::json;
 
 // Upper limits, far above any model, so that no product of sizes overflows int64:
-// layers * (hidden * intermediate * 3 + heads * head_dim * hidden * 4) < 2^12 * 2^43, and vocab * hidden <=
-// 2^44.
+// layers * (hidden * intermediate * 3 + heads * head_dim * hidden * 4) < 2^12 * 2^43,
+// and vocab * hidden <= 2^44.
 constexpr int64_t kMaxLayers = int64_t{1} << 12;
 constexpr int64_t kMaxHidden = int64_t{1} << 20;
 constexpr int64_t kMaxHeads = int64_t{1} << 10;
@@ -52,11 +52,12 @@ const Architecture& read_architecture(const JsonObject& object) {
     object.reject("model_type", fmt::format("supported are {}", supported_architectures()));
   }
   if (const json* names = object.find("architectures")) {
-    const bool matches =
-        names->is_array() && names->size() == 1 && (*names)[0] == std::string(architecture->class_name);
+    const bool matches = names->is_array() && names->size() == 1 &&
+                         (*names)[0] == std::string(architecture->class_name);
     if (!matches) {
       fail("{}: architectures is {}; model_type {} goes with [\"{}\"]", object.where(),
-           names->is_array() && names->size() == 1 ? json_excerpt((*names)[0]) : json_excerpt(*names),
+           names->is_array() && names->size() == 1 ? json_excerpt((*names)[0])
+                                                   : json_excerpt(*names),
            model_type, architecture->class_name);
     }
   }
@@ -64,11 +65,13 @@ const Architecture& read_architecture(const JsonObject& object) {
 }
 
 kernels::RopeScaling read_scaling(const JsonObject& rope, int64_t max_positions) {
-  rope.only_keys({"type", "rope_type", "rope_theta", "partial_rotary_factor", "factor", "low_freq_factor",
-                  "high_freq_factor", "original_max_position_embeddings", "beta_fast", "beta_slow",
-                  "attention_factor", "mscale", "mscale_all_dim", "truncate"});
+  rope.only_keys({"type", "rope_type", "rope_theta", "partial_rotary_factor", "factor",
+                  "low_freq_factor", "high_freq_factor", "original_max_position_embeddings",
+                  "beta_fast", "beta_slow", "attention_factor", "mscale", "mscale_all_dim",
+                  "truncate"});
   const std::string type = rope.text("rope_type", rope.text("type", "default"));
-  if (rope.text("type", type) != type) rope.reject("type", fmt::format("rope_type says \"{}\"", type));
+  if (rope.text("type", type) != type)
+    rope.reject("type", fmt::format("rope_type says \"{}\"", type));
 
   kernels::RopeScaling scaling;
   if (type == "default") return scaling;
@@ -92,8 +95,8 @@ kernels::RopeScaling read_scaling(const JsonObject& rope, int64_t max_positions)
     scaling.original_max_position_embeddings =
         rope.integer("original_max_position_embeddings", 1, kMaxPositions, max_positions);
     // A null factor (DeepSeek's convention) is the ratio of the two lengths.
-    const double ratio =
-        static_cast<double>(max_positions) / static_cast<double>(scaling.original_max_position_embeddings);
+    const double ratio = static_cast<double>(max_positions) /
+                         static_cast<double>(scaling.original_max_position_embeddings);
     scaling.factor =
         rope.number("factor", 1.0, kMaxFactor,
                     rope.has_key("factor") && ratio >= 1.0 ? std::optional(ratio) : std::nullopt);
@@ -117,8 +120,8 @@ kernels::RopeScaling read_scaling(const JsonObject& rope, int64_t max_positions)
   return scaling;
 }
 
-/// The older layout has rope_theta and rope_scaling at the top; transformers 5 has all of it in
-/// rope_parameters.
+/// The older layout has rope_theta and rope_scaling at the top; transformers 5 has all
+/// of it in rope_parameters.
 kernels::RopeConfig read_rope(const JsonObject& object, int64_t head_dim, int64_t max_positions) {
   const json* scaling = object.find("rope_scaling");
   const json* parameters = object.find("rope_parameters");
@@ -149,7 +152,8 @@ int64_t window_limit(const JsonObject& object, std::string_view model_type, int6
   constexpr int64_t kDefaultWindow = 4096;  // transformers' default where the key is absent
   if (model_type == "llama") return kMaxPositions;
   const auto window = [&]() -> int64_t {
-    if (object.has_key("sliding_window") && object.find("sliding_window") == nullptr) return kMaxPositions;
+    if (object.has_key("sliding_window") && object.find("sliding_window") == nullptr)
+      return kMaxPositions;
     return object.integer("sliding_window", 1, kMaxPositions, kDefaultWindow);
   };
   if (model_type == "mistral") return window();
@@ -177,7 +181,8 @@ std::vector<int64_t> read_eos(const JsonObject& object, int64_t vocab) {
   const auto add = [&](const json& id) {
     const auto number = json_integer(id);
     if (!number || *number < 0 || *number >= vocab) {
-      fail("{}: eos_token_id holds {}; ids run from 0 to {}", object.where(), json_excerpt(id), vocab - 1);
+      fail("{}: eos_token_id holds {}; ids run from 0 to {}", object.where(), json_excerpt(id),
+           vocab - 1);
     }
     if (std::find(ids.begin(), ids.end(), *number) == ids.end()) ids.push_back(*number);
   };
@@ -185,21 +190,25 @@ std::vector<int64_t> read_eos(const JsonObject& object, int64_t vocab) {
     add(*value);
     return ids;
   }
-  if (value->size() > static_cast<size_t>(kMaxEosIds)) object.reject("eos_token_id", "it is too long");
+  if (value->size() > static_cast<size_t>(kMaxEosIds))
+    object.reject("eos_token_id", "it is too long");
   for (const json& id : *value) add(id);
   return ids;
 }
 
 void reject_what_changes_the_mathematics(const JsonObject& object, std::string_view model_type) {
   const std::string activation = object.text("hidden_act", "silu");
-  if (activation != "silu" && activation != "swish") object.reject("hidden_act", "supported is \"silu\"");
+  if (activation != "silu" && activation != "swish")
+    object.reject("hidden_act", "supported is \"silu\"");
   // Qwen2 has its biases always, and reads no such key.
   if (model_type != "qwen2" && object.boolean("attention_bias", false)) {
     object.reject("attention_bias",
                   fmt::format("biases in the attention of {} are not supported", model_type));
   }
-  if (object.boolean("mlp_bias", false)) object.reject("mlp_bias", "biases in the MLP are not supported");
-  if (object.boolean("use_mrope", false)) object.reject("use_mrope", "multimodal RoPE is not supported");
+  if (object.boolean("mlp_bias", false))
+    object.reject("mlp_bias", "biases in the MLP are not supported");
+  if (object.boolean("use_mrope", false))
+    object.reject("use_mrope", "multimodal RoPE is not supported");
   if (object.boolean("rope_interleaved", false))
     object.reject("rope_interleaved", "supported is the half-split order");
   if (object.find("quantization_config") != nullptr) {
@@ -254,15 +263,15 @@ ModelConfig parse_model_config(const std::string& text, const std::string& where
   config.intermediate_size = object.integer("intermediate_size", 1, kMaxHidden);
   config.num_hidden_layers = object.integer("num_hidden_layers", 1, kMaxLayers);
   config.num_attention_heads = object.integer("num_attention_heads", 1, kMaxHeads);
-  // A null means as many as query heads everywhere; transformers' default for an absent key is that in Llama
-  // only.
+  // A null means as many as query heads everywhere; transformers' default for an absent
+  // key is that in Llama only.
   const bool kv_default = config.model_type == "llama" || object.has_key("num_key_value_heads");
   config.num_key_value_heads =
       object.integer("num_key_value_heads", 1, kMaxHeads,
                      kv_default ? std::optional(config.num_attention_heads) : std::nullopt);
   if (config.num_attention_heads % config.num_key_value_heads != 0) {
-    object.reject("num_key_value_heads",
-                  fmt::format("it must divide num_attention_heads, {}", config.num_attention_heads));
+    object.reject("num_key_value_heads", fmt::format("it must divide num_attention_heads, {}",
+                                                     config.num_attention_heads));
   }
   if (object.find("head_dim") != nullptr) {
     config.head_dim = object.integer("head_dim", 2, kMaxHeadDim);
@@ -277,7 +286,8 @@ ModelConfig parse_model_config(const std::string& text, const std::string& where
     config.head_dim = config.hidden_size / config.num_attention_heads;
   }
   if (config.head_dim % 2 != 0 || config.head_dim > kMaxHeadDim) {
-    fail("{}: head_dim is {}; an even number up to {} is needed", where, config.head_dim, kMaxHeadDim);
+    fail("{}: head_dim is {}; an even number up to {} is needed", where, config.head_dim,
+         kMaxHeadDim);
   }
   config.vocab_size = object.integer("vocab_size", 1, kMaxVocab);
 
@@ -299,19 +309,24 @@ ModelConfig parse_model_config(const std::string& text, const std::string& where
 ModelConfig load_model_config(const std::filesystem::path& folder) {
   const std::filesystem::path path = folder / "config.json";
   if (!std::filesystem::exists(path)) {
-    fail("{} is missing; a Hugging Face model folder is needed (config.json, *.safetensors, tokenizer.json)",
-         path.string());
+    fail(
+        "{} is missing; a Hugging Face model folder is needed (config.json, *.safetensors, "
+        "tokenizer.json)",
+        path.string());
   }
   ModelConfig config = parse_model_config(read_model_file(path), path.string());
 
-  // As in transformers' generate(), the ids in generation_config.json, where given, are the ones that count.
+  // As in transformers' generate(), the ids in generation_config.json, where given, are
+  // the ones that count.
   const std::filesystem::path generation_path = folder / "generation_config.json";
   if (std::filesystem::exists(generation_path)) {
-    const json parsed = parse_json_strictly(read_model_file(generation_path), generation_path.string());
+    const json parsed =
+        parse_json_strictly(read_model_file(generation_path), generation_path.string());
     const JsonObject generation(parsed, generation_path.string());
     auto eos = read_eos(generation, config.vocab_size);
     if (!eos.empty()) config.eos_token_ids = std::move(eos);
-    config.bos_token_id = generation.integer("bos_token_id", 0, config.vocab_size - 1, config.bos_token_id);
+    config.bos_token_id =
+        generation.integer("bos_token_id", 0, config.vocab_size - 1, config.bos_token_id);
   }
   return config;
 }
@@ -336,13 +351,15 @@ std::string model_config_json(const ModelConfig& config, const std::string& torc
   out["hidden_act"] = "silu";
   if (config.model_type != "qwen2") out["attention_bias"] = false;
   if (config.model_type == "llama") out["mlp_bias"] = false;
-  // max_position_embeddings is already limited to the window, inside which the window changes nothing.
+  // max_position_embeddings is already limited to the window, inside which the window
+  // changes nothing.
   if (config.model_type != "llama") out["sliding_window"] = nullptr;
   if (config.model_type.starts_with("qwen")) out["use_sliding_window"] = false;
   out["tie_word_embeddings"] = config.tie_word_embeddings;
   out["initializer_range"] = config.initializer_range;
   // Null where there is none: transformers has defaults for absent keys.
-  out["bos_token_id"] = config.bos_token_id >= 0 ? nlohmann::ordered_json(config.bos_token_id) : nullptr;
+  out["bos_token_id"] =
+      config.bos_token_id >= 0 ? nlohmann::ordered_json(config.bos_token_id) : nullptr;
   out["eos_token_id"] = nullptr;
   if (config.eos_token_ids.size() == 1) {
     out["eos_token_id"] = config.eos_token_ids[0];

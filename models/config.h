@@ -1,5 +1,6 @@
-// What a model is: the fields of a Hugging Face config.json that Orrery understands. A field that would
-// change the mathematics and is not supported is an Error naming it, never ignored.
+// What a model is: the fields of a Hugging Face config.json that Orrery understands. A
+// field that would change the mathematics and is not supported is an Error naming it,
+// never ignored.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,8 @@
 
 namespace orrery::models {
 
-/// Decoder-only transformers of the Llama family: pre-norm, RoPE, grouped queries, SwiGLU.
+/// Decoder-only transformers of the Llama family: pre-norm, RoPE, grouped queries,
+/// SwiGLU.
 struct ModelConfig {
   std::string model_type;  ///< "llama", "mistral", "qwen2" or "qwen3"
   int64_t hidden_size = 0;
@@ -21,8 +23,8 @@ struct ModelConfig {
   int64_t num_key_value_heads = 0;
   int64_t head_dim = 0;
   int64_t vocab_size = 0;
-  /// Longest sequence; for a model with a sliding window, at most the window (inside it the window changes
-  /// nothing).
+  /// Longest sequence; for a model with a sliding window, at most the window (inside it
+  /// the window changes nothing).
   int64_t max_position_embeddings = 0;
   float rms_norm_eps = 1e-5f;
   kernels::RopeConfig rope;

@@ -93,14 +93,17 @@ void initialize_parameters(const ModelConfig& config, const ParameterTable& tabl
   ORRERY_CHECK(static_cast<int64_t>(flat.size()) == table.flat_size(), "flat buffer of {} elements",
                flat.size());
   std::fill(flat.begin(), flat.end(), 0.0f);
-  const double residual_scale = 1.0 / std::sqrt(2.0 * static_cast<double>(config.num_hidden_layers));
+  const double residual_scale =
+      1.0 / std::sqrt(2.0 * static_cast<double>(config.num_hidden_layers));
   uint64_t stream = 0;
   for (const Parameter& p : table.parameters()) {
     const auto values = flat.subspan(static_cast<size_t>(p.offset), static_cast<size_t>(p.size));
     const bool matrix = p.shape.size() == 2;
     if (matrix) {
-      const bool into_residual = p.name.ends_with("o_proj.weight") || p.name.ends_with("down_proj.weight");
-      const float std = static_cast<float>(config.initializer_range * (into_residual ? residual_scale : 1.0));
+      const bool into_residual =
+          p.name.ends_with("o_proj.weight") || p.name.ends_with("down_proj.weight");
+      const float std =
+          static_cast<float>(config.initializer_range * (into_residual ? residual_scale : 1.0));
       Philox generator(seed, RngPurpose::kInit, stream);
       for (float& value : values) value = std * generator.normal();
     } else if (p.name.ends_with("norm.weight")) {

@@ -1,9 +1,9 @@
-// Names, shapes and places of a model's parameters in one flat float32 buffer. The same table describes
-// weights, gradients and optimizer moments. Names are Hugging Face's.
+// Names, shapes and places of a model's parameters in one flat float32 buffer. The same
+// table describes weights, gradients and optimizer moments. Names are Hugging Face's.
 //
-// q, k, v of a layer are adjacent (one [q + 2 kv, hidden] matrix), so are their biases, and gate, up: one
-// product each. Groups start at multiples of 16 elements; the gaps between are zero in every buffer and stay
-// zero.
+// q, k, v of a layer are adjacent (one [q + 2 kv, hidden] matrix), so are their biases,
+// and gate, up: one product each. Groups start at multiples of 16 elements; the gaps
+// between are zero in every buffer and stay zero.
 #pragma once
 
 #include <cstdint>
@@ -36,16 +36,17 @@ class ParameterTable {
   explicit ParameterTable(const ModelConfig& config);
 
   std::span<const Parameter> parameters() const { return parameters_; }  ///< in buffer order
-  const Parameter* find(std::string_view name) const;                    ///< null when there is none
-  int64_t flat_size() const { return flat_size_; }                       ///< elements, gaps included
-  int64_t parameter_count() const { return parameter_count_; }           ///< elements, gaps excluded
+  const Parameter* find(std::string_view name) const;           ///< null when there is none
+  int64_t flat_size() const { return flat_size_; }              ///< elements, gaps included
+  int64_t parameter_count() const { return parameter_count_; }  ///< elements, gaps excluded
 
   const LayerOffsets& layer(int64_t index) const { return layers_[static_cast<size_t>(index)]; }
   int64_t embedding() const { return embedding_; }
   int64_t final_norm() const { return final_norm_; }
   int64_t lm_head() const { return lm_head_; }  ///< the embedding's when tied
-  /// Bounds, from 0 to flat_size(), of the parts that a backward pass makes final one after the other, from
-  /// the last to the first: the embedding; each layer; the final norm and an untied head.
+  /// Bounds, from 0 to flat_size(), of the parts that a backward pass makes final one
+  /// after the other, from the last to the first: the embedding; each layer; the final
+  /// norm and an untied head.
   std::vector<int64_t> regions() const;
 
  private:
@@ -55,9 +56,9 @@ class ParameterTable {
   int64_t embedding_ = 0, final_norm_ = 0, lm_head_ = 0, flat_size_ = 0, parameter_count_ = 0;
 };
 
-/// Fills a flat buffer for training from scratch: normal(0, initializer_range) for matrices, the two
-/// projections into the residual stream scaled by 1 / sqrt(2 layers), ones for norms, zeros for biases. A
-/// function of (config, seed) alone.
+/// Fills a flat buffer for training from scratch: normal(0, initializer_range) for
+/// matrices, the two projections into the residual stream scaled by 1 / sqrt(2 layers),
+/// ones for norms, zeros for biases. A function of (config, seed) alone.
 void initialize_parameters(const ModelConfig& config, const ParameterTable& table, uint64_t seed,
                            std::span<float> flat);
 

@@ -13,7 +13,8 @@ size_t aligned(size_t bytes) { return (bytes + kPackAlign - 1) / kPackAlign * kP
 
 }  // namespace
 
-Transformer::Transformer(const ModelConfig& config, Device device, DType compute_dtype, int64_t max_positions)
+Transformer::Transformer(const ModelConfig& config, Device device, DType compute_dtype,
+                         int64_t max_positions)
     : config_(config),
       table_(config),
       compute_dtype_(compute_dtype),
@@ -94,9 +95,10 @@ KvCache::KvCache(const ModelConfig& config, Device device, int64_t blocks, std::
 }
 
 void KvCache::clear_lent(const Context& ctx) {
-  parallel_for(ctx, static_cast<int64_t>(lent_.size()), int64_t{1} << 16, [&](int64_t begin, int64_t end) {
-    std::fill(lent_.data() + begin, lent_.data() + end, 0.0f);
-  });
+  parallel_for(ctx, static_cast<int64_t>(lent_.size()), int64_t{1} << 16,
+               [&](int64_t begin, int64_t end) {
+                 std::fill(lent_.data() + begin, lent_.data() + end, 0.0f);
+               });
 }
 
 void KvCache::copy_block(const Context& ctx, int32_t from, int32_t to, int64_t count) {
@@ -108,11 +110,13 @@ size_t KvCache::bytes_per_block(const ModelConfig& config) {
          sizeof(float);
 }
 
-ForwardFlops forward_flops(const ModelConfig& config, std::span<const kernels::AttentionSegment> segments,
+ForwardFlops forward_flops(const ModelConfig& config,
+                           std::span<const kernels::AttentionSegment> segments,
                            int64_t output_rows) {
   const auto layers = static_cast<double>(config.num_hidden_layers);
-  const auto weights = static_cast<double>(config.hidden_size * (config.qkv_size() + config.q_size()) +
-                                           3 * config.hidden_size * config.intermediate_size);
+  const auto weights =
+      static_cast<double>(config.hidden_size * (config.qkv_size() + config.q_size()) +
+                          3 * config.hidden_size * config.intermediate_size);
   ForwardFlops flops;
   for (const kernels::AttentionSegment& s : segments) {
     const auto rows = static_cast<double>(s.rows);

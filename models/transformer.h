@@ -1,6 +1,7 @@
-// The decoder: weights, and its three uses of one forward: prefill and decode over paged KV, and training
-// with an explicit backward. All three run the same ops on the same packed weights, so a token's hidden state
-// has the same bits in each (docs/numerics.md).
+// The decoder: weights, and its three uses of one forward: prefill and decode over
+// paged KV, and training with an explicit backward. All three run the same ops on the
+// same packed weights, so a token's hidden state has the same bits in each
+// (docs/numerics.md).
 //
 // Shapes: T rows (tokens of a batch), D hidden, R rows whose logits are wanted.
 #pragma once
@@ -20,14 +21,17 @@
 
 namespace orrery::models {
 
-/// A model's parameters (float32, flat) and their packed form. The flat buffer may be written by its owner
-/// (optimizer, weight channel, loader); pack() then makes the change visible to forward. Forward calls are
-/// const and may share one Transformer, but not while pack() runs.
+/// A model's parameters (float32, flat) and their packed form. The flat buffer may be
+/// written by its owner (optimizer, weight channel, loader); pack() then makes the
+/// change visible to forward. Forward calls are const and may share one Transformer,
+/// but not while pack() runs.
 class Transformer {
  public:
-  /// compute_dtype: kF32, or kBF16 to round the matrices that enter products to bf16. max_positions: longest
-  /// sequence that will be run (0: the config's), which sizes the RoPE table.
-  Transformer(const ModelConfig& config, Device device, DType compute_dtype, int64_t max_positions = 0);
+  /// compute_dtype: kF32, or kBF16 to round the matrices that enter products to bf16.
+  /// max_positions: longest sequence that will be run (0: the config's), which sizes
+  /// the RoPE table.
+  Transformer(const ModelConfig& config, Device device, DType compute_dtype,
+              int64_t max_positions = 0);
 
   const ModelConfig& config() const { return config_; }
   const ParameterTable& table() const { return table_; }
@@ -39,7 +43,8 @@ class Transformer {
   void pack(const Context& ctx);
 
   struct Layer {
-    std::span<const float> input_norm, post_norm, qkv_bias, q_norm, k_norm;  // empty where the model has none
+    std::span<const float> input_norm, post_norm, qkv_bias, q_norm,
+        k_norm;  // empty where the model has none
     kernels::PackedWeight qkv, o, gate_up, down;
   };
   const Layer& layer(int64_t index) const { return layers_[static_cast<size_t>(index)]; }
@@ -61,17 +66,20 @@ class Transformer {
   kernels::RopeTable rope_;
 };
 
-/// Key and value blocks of all layers. One block id stands for that block in every layer.
+/// Key and value blocks of all layers. One block id stands for that block in every
+/// layer.
 class KvCache {
  public:
-  /// memory: used when it is large enough, and must then outlive the cache; else the cache takes its own.
+  /// memory: used when it is large enough, and must then outlive the cache; else the
+  /// cache takes its own.
   KvCache(const ModelConfig& config, Device device, int64_t blocks, std::span<float> memory = {});
   const kernels::KvPool& layer(int64_t index) const { return layers_[static_cast<size_t>(index)]; }
   int64_t blocks() const { return blocks_; }
   /// Copies slots [0, count) of a block in every layer.
   void copy_block(const Context& ctx, int32_t from, int32_t to, int64_t count);
-  /// Zeroes lent memory, into which others may have written: no slot may hold a NaN pattern, whatever a
-  /// kernel reads past the valid keys. Nothing to do for memory of its own.
+  /// Zeroes lent memory, into which others may have written: no slot may hold a NaN
+  /// pattern, whatever a kernel reads past the valid keys. Nothing to do for memory of
+  /// its own.
   void clear_lent(const Context& ctx);
   size_t own_bytes() const { return own_.bytes(); }
   static size_t bytes_per_block(const ModelConfig& config);
@@ -83,15 +91,16 @@ class KvCache {
   std::vector<kernels::KvPool> layers_;
 };
 
-/// Rows of a batch for prefill and decode: any mix of segments, each some consecutive tokens of one sequence.
+/// Rows of a batch for prefill and decode: any mix of segments, each some consecutive
+/// tokens of one sequence.
 struct ForwardBatch {
   std::span<const int32_t> tokens;               ///< [T]
   std::span<const int32_t> positions;            ///< [T]
   std::span<const kernels::KvSegment> segments;  ///< cover the rows in order
 };
 
-/// Writes the rows' keys and values into the cache and hidden [R, D] = final norm of rows `output_rows` [R]
-/// (each < T). Temporaries come from `arena` and are released.
+/// Writes the rows' keys and values into the cache and hidden [R, D] = final norm of
+/// rows `output_rows` [R] (each < T). Temporaries come from `arena` and are released.
 void transformer_forward(const Context& ctx, const Transformer& model, const ForwardBatch& batch,
                          KvCache& cache, std::span<const int32_t> output_rows, Mat<float> hidden,
                          Arena& arena);
@@ -100,7 +109,8 @@ void transformer_forward(const Context& ctx, const Transformer& model, const For
 void lm_head_forward(const Context& ctx, const Transformer& model, Mat<float> logits,
                      Mat<const float> hidden);
 
-/// A packed training batch: trees of segments (a group's prompt is one segment, its responses are children).
+/// A packed training batch: trees of segments (a group's prompt is one segment, its
+/// responses are children).
 struct TrainBatch {
   std::span<const int32_t> tokens;                      ///< [T]
   std::span<const int32_t> positions;                   ///< [T]
@@ -109,8 +119,9 @@ struct TrainBatch {
       output_rows;  ///< [R], may repeat (a prompt's last row predicts every response's first token)
 };
 
-/// What the forward keeps for the backward. Its memory is in the arena it was made from. Norms' and SwiGLU's
-/// outputs are computed again in the backward: they are cheap, and a quarter of the memory.
+/// What the forward keeps for the backward. Its memory is in the arena it was made
+/// from. Norms' and SwiGLU's outputs are computed again in the backward: they are
+/// cheap, and a quarter of the memory.
 struct Activations {
   struct Layer {
     Mat<float> input;                        ///< [T, D] residual stream entering the layer
@@ -127,28 +138,31 @@ struct Activations {
   std::span<float> rstd_final;  ///< [R]
 };
 
-/// Training forward: as transformer_forward for the same tokens, same bits. Activations are taken from
-/// `arena` and live until the caller releases it (after the backward).
-Activations transformer_forward_train(const Context& ctx, const Transformer& model, const TrainBatch& batch,
-                                      Mat<float> hidden, Arena& arena);
+/// Training forward: as transformer_forward for the same tokens, same bits. Activations
+/// are taken from `arena` and live until the caller releases it (after the backward).
+Activations transformer_forward_train(const Context& ctx, const Transformer& model,
+                                      const TrainBatch& batch, Mat<float> hidden, Arena& arena);
 
-/// Gradient of a loss given dhidden [R, D]; adds into the flat `gradients` (layout of model.table()) in chain
-/// order over rows, so two batches in a row give the bits of one batch holding both. dembedding [T, D]
-/// receives the gradient of the embedding rows, which the caller
-/// adds by embedding_backward after the head's part of tied weights is whole (learners/gradient.h).
-/// `final_from` (may be empty) is told after each of table().regions(), from the last to the first:
-/// everything but the embedding.
+/// Gradient of a loss given dhidden [R, D]; adds into the flat `gradients` (layout of
+/// model.table()) in chain order over rows, so two batches in a row give the bits of
+/// one batch holding both. dembedding [T, D] receives the gradient of the embedding
+/// rows, which the caller
+/// adds by embedding_backward after the head's part of tied weights is whole
+/// (learners/gradient.h). `final_from` (may be empty) is told after each of
+/// table().regions(), from the last to the first: everything but the embedding.
 void transformer_backward(const Context& ctx, const Transformer& model, const TrainBatch& batch,
-                          const Activations& activations, Mat<const float> dhidden, const FlatView& gradients,
-                          Mat<float> dembedding, const FinalFrom& final_from, Arena& arena);
+                          const Activations& activations, Mat<const float> dhidden,
+                          const FlatView& gradients, Mat<float> dembedding,
+                          const FinalFrom& final_from, Arena& arena);
 
-/// Floating-point operations of one forward over T tokens (2 per multiply-add): matmuls (without the head),
-/// and attention in the causal convention (half of the full square). Backward counts twice this;
-/// recomputation is not counted.
+/// Floating-point operations of one forward over T tokens (2 per multiply-add): matmuls
+/// (without the head), and attention in the causal convention (half of the full
+/// square). Backward counts twice this; recomputation is not counted.
 struct ForwardFlops {
   double matmul = 0, attention_causal = 0, head = 0;
 };
-ForwardFlops forward_flops(const ModelConfig& config, std::span<const kernels::AttentionSegment> segments,
+ForwardFlops forward_flops(const ModelConfig& config,
+                           std::span<const kernels::AttentionSegment> segments,
                            int64_t output_rows);
 
 }  // namespace orrery::models

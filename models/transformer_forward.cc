@@ -1,5 +1,6 @@
-// One forward for prefill, decode and training: transformer_forward and transformer_forward_train differ only
-// in where a layer's intermediate values live and which KV pool attention reads.
+// One forward for prefill, decode and training: transformer_forward and
+// transformer_forward_train differ only in where a layer's intermediate values live and
+// which KV pool attention reads.
 #include <numeric>
 
 #include "core/error.h"
@@ -13,32 +14,35 @@
 namespace orrery::models {
 namespace {
 
-/// The decoder layer: `at` receives every intermediate value (training keeps them, inference overwrites
-/// them). In: residual stream h (at.input). Out: at.middle is the stream after attention, `delta` what the
-/// MLP adds to it.
-void layer_forward(const Context& ctx, const Transformer& model, int64_t index, const Activations::Layer& at,
-                   Mat<const float> x_norm, std::span<const int32_t> positions, const kernels::KvPool& pool,
-                   std::span<const kernels::KvSegment> segments, const KvCopies& copies, Mat<float> x_post,
-                   Mat<float> act, Mat<float> delta) {
+/// The decoder layer: `at` receives every intermediate value (training keeps them,
+/// inference overwrites them). In: residual stream h (at.input). Out: at.middle is the
+/// stream after attention, `delta` what the MLP adds to it.
+void layer_forward(const Context& ctx, const Transformer& model, int64_t index,
+                   const Activations::Layer& at, Mat<const float> x_norm,
+                   std::span<const int32_t> positions, const kernels::KvPool& pool,
+                   std::span<const kernels::KvSegment> segments, const KvCopies& copies,
+                   Mat<float> x_post, Mat<float> act, Mat<float> delta) {
   const ModelConfig& config = model.config();
   const Transformer::Layer& layer = model.layer(index);
   kernels::matmul_forward(ctx, at.qkv, x_norm, layer.qkv, layer.qkv_bias);
   const QkvHeads heads = split_qkv(config, at.qkv);
   if (config.qk_norm) {
     if (at.qk_raw.data != nullptr) copy_rows(ctx, at.qk_raw, at.qkv.col_range(0, at.qk_raw.cols));
-    kernels::rmsnorm_heads_forward(ctx, heads.q, at.rstd_q, heads.q, layer.q_norm, config.rms_norm_eps);
-    kernels::rmsnorm_heads_forward(ctx, heads.k, at.rstd_k, heads.k, layer.k_norm, config.rms_norm_eps);
+    kernels::rmsnorm_heads_forward(ctx, heads.q, at.rstd_q, heads.q, layer.q_norm,
+                                   config.rms_norm_eps);
+    kernels::rmsnorm_heads_forward(ctx, heads.k, at.rstd_k, heads.k, layer.k_norm,
+                                   config.rms_norm_eps);
   }
   kernels::rope_forward(ctx, heads.q, positions, model.rope());
   kernels::rope_forward(ctx, heads.k, positions, model.rope());
   kernels::kv_write(ctx, pool, heads.k, heads.v, segments);
   for (const KvCopies::Copy& copy : copies.copies)
     kernels::kv_copy(ctx, pool, copy.from, copy.to, copy.count);
-  kernels::attention_forward(ctx, as_heads(at.attention, config.num_attention_heads), at.lse, heads.q, pool,
-                             segments, attention_scale(config));
+  kernels::attention_forward(ctx, as_heads(at.attention, config.num_attention_heads), at.lse,
+                             heads.q, pool, segments, attention_scale(config));
   kernels::matmul_forward(ctx, delta, at.attention, layer.o);
-  kernels::rmsnorm_residual_forward(ctx, at.middle, x_post, at.rstd_post, at.input, delta, layer.post_norm,
-                                    config.rms_norm_eps);
+  kernels::rmsnorm_residual_forward(ctx, at.middle, x_post, at.rstd_post, at.input, delta,
+                                    layer.post_norm, config.rms_norm_eps);
   kernels::matmul_forward(ctx, at.gate_up, x_post, layer.gate_up);
   kernels::swiglu_forward(ctx, act, at.gate_up);
   kernels::matmul_forward(ctx, delta, act, layer.down);
@@ -53,8 +57,9 @@ void gather_rows(Mat<float> out, Mat<const float> in, std::span<const int32_t> r
 void check_batch(const ModelConfig& config, size_t tokens, size_t positions,
                  std::span<const int32_t> output_rows, Mat<const float> hidden) {
   ORRERY_CHECK(tokens == positions, "{} tokens, {} positions", tokens, positions);
-  ORRERY_CHECK(hidden.rows == static_cast<int64_t>(output_rows.size()) && hidden.cols == config.hidden_size,
-               "hidden is {} x {}", hidden.rows, hidden.cols);
+  ORRERY_CHECK(
+      hidden.rows == static_cast<int64_t>(output_rows.size()) && hidden.cols == config.hidden_size,
+      "hidden is {} x {}", hidden.rows, hidden.cols);
   for (const int32_t row : output_rows) {
     ORRERY_CHECK(row >= 0 && static_cast<size_t>(row) < tokens, "output row {} of {}", row, tokens);
   }
@@ -71,7 +76,8 @@ void transformer_forward(const Context& ctx, const Transformer& model, const For
   if (t == 0) return;
   const ArenaScope scope(arena);
   const auto d = config.hidden_size;
-  Activations::Layer at;  // one set of buffers for all layers; the residual stream is updated in place
+  Activations::Layer
+      at;  // one set of buffers for all layers; the residual stream is updated in place
   at.input = at.middle = arena.mat<float>(t, d);
   at.qkv = arena.mat<float>(t, config.qkv_size());
   at.attention = arena.mat<float>(t, config.q_size());
@@ -83,13 +89,14 @@ void transformer_forward(const Context& ctx, const Transformer& model, const For
   kernels::embedding_forward(ctx, at.input, model.embedding(), batch.tokens);
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
     if (i == 0) {
-      kernels::rmsnorm_forward(ctx, x, {}, at.input, model.layer(0).input_norm, config.rms_norm_eps);
+      kernels::rmsnorm_forward(ctx, x, {}, at.input, model.layer(0).input_norm,
+                               config.rms_norm_eps);
     } else {
-      kernels::rmsnorm_residual_forward(ctx, at.input, x, {}, at.input, delta, model.layer(i).input_norm,
-                                        config.rms_norm_eps);
+      kernels::rmsnorm_residual_forward(ctx, at.input, x, {}, at.input, delta,
+                                        model.layer(i).input_norm, config.rms_norm_eps);
     }
-    layer_forward(ctx, model, i, at, x, batch.positions, cache.layer(i), batch.segments, no_copies, x, act,
-                  delta);
+    layer_forward(ctx, model, i, at, x, batch.positions, cache.layer(i), batch.segments, no_copies,
+                  x, act, delta);
   }
   const auto r = static_cast<int64_t>(output_rows.size());
   if (r == 0) return;
@@ -100,8 +107,8 @@ void transformer_forward(const Context& ctx, const Transformer& model, const For
                                     config.rms_norm_eps);
 }
 
-Activations transformer_forward_train(const Context& ctx, const Transformer& model, const TrainBatch& batch,
-                                      Mat<float> hidden, Arena& arena) {
+Activations transformer_forward_train(const Context& ctx, const Transformer& model,
+                                      const TrainBatch& batch, Mat<float> hidden, Arena& arena) {
   const PhaseScope phase(ctx, "forward");
   const ModelConfig& config = model.config();
   check_batch(config, batch.tokens.size(), batch.positions.size(), batch.output_rows, hidden);
@@ -144,13 +151,15 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
                                         result.layers[static_cast<size_t>(i - 1)].middle, delta,
                                         model.layer(i).input_norm, config.rms_norm_eps);
     }
-    layer_forward(ctx, model, i, at, x, batch.positions, kv.pool, kv.segments, kv.copies, x, act, delta);
+    layer_forward(ctx, model, i, at, x, batch.positions, kv.pool, kv.segments, kv.copies, x, act,
+                  delta);
   }
   const Mat<float> last_delta = arena.mat<float>(r, d);
   gather_rows(result.final_input, result.layers.back().middle, batch.output_rows);
   gather_rows(last_delta, delta, batch.output_rows);
-  kernels::rmsnorm_residual_forward(ctx, result.final_input, hidden, result.rstd_final, result.final_input,
-                                    last_delta, model.final_norm(), config.rms_norm_eps);
+  kernels::rmsnorm_residual_forward(ctx, result.final_input, hidden, result.rstd_final,
+                                    result.final_input, last_delta, model.final_norm(),
+                                    config.rms_norm_eps);
   return result;
 }
 

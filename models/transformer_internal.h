@@ -45,8 +45,9 @@ struct KvCopies {
   std::vector<Copy> copies;
 };
 
-/// Blocks for one layer of a training batch: every tree gets its own; a child shares its ancestors' full
-/// blocks and copies the partly filled one, exactly as the engine does.
+/// Blocks for one layer of a training batch: every tree gets its own; a child shares
+/// its ancestors' full blocks and copies the partly filled one, exactly as the engine
+/// does.
 struct TrainKv {
   kernels::KvPool pool;
   std::vector<std::vector<int32_t>> tables;
@@ -54,7 +55,7 @@ struct TrainKv {
   KvCopies copies;
 };
 
-TrainKv make_train_kv(const ModelConfig& config, std::span<const kernels::AttentionSegment> segments,
-                      Arena& arena);
+TrainKv make_train_kv(const ModelConfig& config,
+                      std::span<const kernels::AttentionSegment> segments, Arena& arena);
 
 }  // namespace orrery::models

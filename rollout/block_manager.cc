@@ -8,7 +8,8 @@ BlockManager::BlockManager(int64_t blocks) {
   ORRERY_CHECK(blocks >= 1 && blocks <= INT32_MAX, "{} KV blocks", blocks);
   reference_counts_.assign(static_cast<size_t>(blocks), 0);
   free_.reserve(static_cast<size_t>(blocks));
-  for (int64_t block = blocks - 1; block >= 0; --block) free_.push_back(static_cast<int32_t>(block));
+  for (int64_t block = blocks - 1; block >= 0; --block)
+    free_.push_back(static_cast<int32_t>(block));
 }
 
 int32_t BlockManager::reference_count(int32_t block) const {
@@ -37,11 +38,11 @@ void BlockManager::may_append(std::vector<int32_t>& table, int64_t tokens) {
   if (missing > 0) allocate(table, missing);
 }
 
-std::optional<BlockCopy> BlockManager::fork(std::vector<int32_t>& child, std::span<const int32_t> parent,
-                                            int64_t tokens) {
+std::optional<BlockCopy> BlockManager::fork(std::vector<int32_t>& child,
+                                            std::span<const int32_t> parent, int64_t tokens) {
   ORRERY_CHECK(child.empty(), "a fork fills an empty table, this one has {} blocks", child.size());
-  ORRERY_CHECK(blocks_for(tokens) <= static_cast<int64_t>(parent.size()), "{} tokens in {} blocks", tokens,
-               parent.size());
+  ORRERY_CHECK(blocks_for(tokens) <= static_cast<int64_t>(parent.size()), "{} tokens in {} blocks",
+               tokens, parent.size());
   const size_t full = static_cast<size_t>(tokens / kernels::kKvBlock);
   for (const int32_t block : parent.first(full)) {
     ORRERY_CHECK(reference_count(block) > 0, "block {} is shared after it was freed", block);

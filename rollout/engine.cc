@@ -27,9 +27,8 @@ EngineConfig resolve(EngineConfig config, const models::ModelConfig& model) {
   if (config.max_num_seqs < 1 || config.max_num_batched_tokens < 1 || config.kv_blocks < 0 ||
       config.max_model_len < 0) {
     fail_usage(
-        "engine: max_num_seqs {}, max_num_batched_tokens {}, kv_blocks {}, max_model_len {}: the first two "
-        "must be at "
-        "least 1, the others at least 0",
+        "engine: max_num_seqs {}, max_num_batched_tokens {}, kv_blocks {}, max_model_len {}: "
+        "the first two must be at least 1, the others at least 0",
         config.max_num_seqs, config.max_num_batched_tokens, config.kv_blocks, config.max_model_len);
   }
   if (config.max_model_len > model.max_position_embeddings) {
@@ -44,9 +43,11 @@ EngineConfig resolve(EngineConfig config, const models::ModelConfig& model) {
       fail_usage("engine: kv_cache_bytes {} is less than one KV block of this model, {} bytes",
                  config.kv_cache_bytes, block_bytes);
     }
-    // One more a sequence: a group keeps its prompt's last block beside its samples' copies.
+    // One more a sequence: a group keeps its prompt's last block beside its samples'
+    // copies.
     const int64_t each = BlockManager::blocks_for(config.max_model_len) + 1;
-    config.kv_blocks = config.max_num_seqs > affordable / each ? affordable : config.max_num_seqs * each;
+    config.kv_blocks =
+        config.max_num_seqs > affordable / each ? affordable : config.max_num_seqs * each;
   }
   if (config.kv_blocks > INT32_MAX)
     fail_usage("engine: kv_blocks {} is more than {}", config.kv_blocks, INT32_MAX);
@@ -62,13 +63,15 @@ uint32_t sample_index(const Sequence& sample) {
   return sample.group->request.first_sample + static_cast<uint32_t>(sample.sample);
 }
 
-/// Row i of `logits` becomes a copy of row source[i] of its first rows. source rises by 0 or 1 from source[0]
+/// Row i of `logits` becomes a copy of row source[i] of its first rows. source rises by
+/// 0 or 1 from source[0]
 /// = 0, so going backwards overwrites no row still to be read.
 void spread_rows(Mat<float> logits, std::span<const int32_t> source) {
   for (int64_t i = logits.rows - 1; i >= 0; --i) {
     const int64_t from = source[static_cast<size_t>(i)] - source[0];
     if (from != i)
-      std::memcpy(logits.row(i), logits.row(from), static_cast<size_t>(logits.cols) * sizeof(float));
+      std::memcpy(logits.row(i), logits.row(from),
+                  static_cast<size_t>(logits.cols) * sizeof(float));
   }
 }
 
@@ -76,13 +79,13 @@ void check_sampling(const GenerateRequest& request) {
   const kernels::SamplingParams& s = request.sampling;
   if (!kernels::is_temperature(s.temperature)) {
     fail(
-        "prompt {}: temperature {}: float32 logits are multiplied by its inverse, so it must be 0 "
-        "(greedy), or finite and at least {}",
+        "prompt {}: temperature {}: float32 logits are multiplied by its inverse, "
+        "so it must be 0 (greedy), or finite and at least {}",
         request.prompt_index, s.temperature, kernels::kMinTemperature);
   }
   if (!(s.top_p > 0 && s.top_p <= 1 && s.min_p >= 0 && s.min_p <= 1)) {
-    fail("prompt {}: top_p {}, min_p {}: they must be in (0, 1] and [0, 1]", request.prompt_index, s.top_p,
-         s.min_p);
+    fail("prompt {}: top_p {}, min_p {}: they must be in (0, 1] and [0, 1]", request.prompt_index,
+         s.top_p, s.min_p);
   }
 }
 
@@ -135,11 +138,12 @@ struct Engine::Impl {
 void Engine::Impl::check(const GenerateRequest& request) const {
   const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
   const uint64_t index = request.prompt_index;
-  if (prompt_tokens == 0) fail("prompt {} is empty: it needs at least one token, for example BOS", index);
+  if (prompt_tokens == 0)
+    fail("prompt {} is empty: it needs at least one token, for example BOS", index);
   for (size_t i = 0; i < request.prompt.size(); ++i) {
     if (request.prompt[i] < 0 || request.prompt[i] >= model.config().vocab_size) {
-      fail("prompt {}: token {} is {}, outside the model's vocabulary of {}", index, i, request.prompt[i],
-           model.config().vocab_size);
+      fail("prompt {}: token {} is {}, outside the model's vocabulary of {}", index, i,
+           request.prompt[i], model.config().vocab_size);
     }
   }
   if (request.n < 1 || request.n > kMaxSamples || request.first_sample > UINT32_MAX - request.n) {
@@ -156,17 +160,16 @@ void Engine::Impl::check(const GenerateRequest& request) const {
   }
   if (prompt_tokens >= config.max_model_len) {
     fail(
-        "prompt {}: {} tokens leave no room to generate within max_model_len {}: shorten it or raise the "
-        "limit",
+        "prompt {}: {} tokens leave no room to generate within max_model_len {}: "
+        "shorten it or raise the limit",
         index, prompt_tokens, config.max_model_len);
   }
   const int64_t max_tokens = std::min(request.max_new_tokens, config.max_model_len - prompt_tokens);
   const int64_t needed = Scheduler::min_blocks(prompt_tokens, max_tokens, request.n);
   if (needed > config.kv_blocks) {
     fail(
-        "prompt {}: {} tokens and up to {} new ones need {} KV blocks of {} tokens, and the cache has {}: "
-        "raise the KV "
-        "cache's size or lower max_new_tokens",
+        "prompt {}: {} tokens and up to {} new ones need {} KV blocks of {} tokens, "
+        "and the cache has {}: raise the KV cache's size or lower max_new_tokens",
         index, prompt_tokens, max_tokens, needed, kernels::kKvBlock, config.kv_blocks);
   }
 }
@@ -197,7 +200,8 @@ void Engine::Impl::submit(GenerateRequest request) {
 
 /// Lays out the rows of the scheduled sequences and lists the tokens to draw.
 void Engine::Impl::prepare(const Schedule& schedule) {
-  for (const BlockCopy& copy : schedule.copies) cache.copy_block(ctx, copy.from, copy.to, copy.count);
+  for (const BlockCopy& copy : schedule.copies)
+    cache.copy_block(ctx, copy.from, copy.to, copy.count);
   tokens.clear();
   positions.clear();
   output_rows.clear();
@@ -206,7 +210,8 @@ void Engine::Impl::prepare(const Schedule& schedule) {
   draw_rows.clear();
   for (const ScheduledRows& item : schedule.items) {
     Sequence& sequence = *item.sequence;
-    segments.push_back({static_cast<int64_t>(tokens.size()), item.rows, sequence.computed, sequence.blocks});
+    segments.push_back(
+        {static_cast<int64_t>(tokens.size()), item.rows, sequence.computed, sequence.blocks});
     for (int64_t p = sequence.computed; p < sequence.computed + item.rows; ++p) {
       tokens.push_back(sequence.token_at(p));
       positions.push_back(static_cast<int32_t>(p));
@@ -238,7 +243,8 @@ void Engine::Impl::draw_tokens(Mat<const float> hidden) {
     const GenerateRequest& r = sample->group->request;
     const auto position = static_cast<uint32_t>(r.generated_before + sample->tokens.size());
     sampling.push_back(r.sampling);
-    uniforms.push_back(sample_uniform(r.seed, r.step, r.prompt_index, sample_index(*sample), position));
+    uniforms.push_back(
+        sample_uniform(r.seed, r.step, r.prompt_index, sample_index(*sample), position));
     inv_temperatures.push_back(inv_temperature(r.sampling));
   }
   drawn.resize(draws);
@@ -246,7 +252,8 @@ void Engine::Impl::draw_tokens(Mat<const float> hidden) {
   entropies.resize(draws);
 
   const int64_t vocab = model.config().vocab_size;
-  const size_t chunk = std::max<size_t>(1, kLogitsBytes / (static_cast<size_t>(vocab) * sizeof(float)));
+  const size_t chunk =
+      std::max<size_t>(1, kLogitsBytes / (static_cast<size_t>(vocab) * sizeof(float)));
   for (size_t begin = 0; begin < draws; begin += chunk) {
     const size_t count = std::min(chunk, draws - begin);
     const ArenaScope scope(arena);
@@ -258,7 +265,8 @@ void Engine::Impl::draw_tokens(Mat<const float> hidden) {
     spread_rows(logits, rows);
     const auto part = [&](auto& values) { return std::span(values).subspan(begin, count); };
     kernels::sample_forward(ctx, part(drawn), logits, part(sampling), part(uniforms), arena);
-    // A row of NaN draws -1; any id will do to ask for its log-prob, which is NaN as well.
+    // A row of NaN draws -1; any id will do to ask for its log-prob, which is NaN as
+    // well.
     for (int32_t& id : part(drawn)) id = std::max(id, 0);
     kernels::logprob_forward(ctx, part(logprobs), part(entropies), {}, logits, part(drawn),
                              part(inv_temperatures));
@@ -270,9 +278,10 @@ void Engine::Impl::check_draws() const {
     if (!std::isnan(logprobs[i]) && !std::isnan(entropies[i])) continue;
     const Sequence& sample = *draw_samples[i];
     throw NotFiniteError(fmt::format(
-        "the model yields NaN for prompt {} sample {} at response token {} (weight version {}): its weights "
-        "hold NaN or overflow",
-        sample.group->request.prompt_index, sample_index(sample), sample.tokens.size(), weight_version));
+        "the model yields NaN for prompt {} sample {} at response token {} (weight version {}): "
+        "its weights hold NaN or overflow",
+        sample.group->request.prompt_index, sample_index(sample), sample.tokens.size(),
+        weight_version));
   }
 }
 
@@ -292,15 +301,18 @@ void Engine::Impl::append_token(Sequence& sample, size_t draw) {
   sample.weight_versions.push_back(weight_version);
 
   const GenerateRequest& request = group.request;
-  sample.ends_in_stop_id = std::ranges::find(request.stop_token_ids, id) != request.stop_token_ids.end();
-  const bool stop = sample.ends_in_stop_id || (sample.stop_matcher && sample.stop_matcher->push(id));
+  sample.ends_in_stop_id =
+      std::ranges::find(request.stop_token_ids, id) != request.stop_token_ids.end();
+  const bool stop =
+      sample.ends_in_stop_id || (sample.stop_matcher && sample.stop_matcher->push(id));
   if (stop || static_cast<int64_t>(sample.tokens.size()) == group.max_tokens) {
     sample.finish_reason = stop ? FinishReason::kStop : FinishReason::kLength;
     scheduler.finish(&sample);
   }
 }
 
-/// Appends the drawn tokens, moves finished samples to `results` and forgets groups that are through.
+/// Appends the drawn tokens, moves finished samples to `results` and forgets groups
+/// that are through.
 void Engine::Impl::postprocess(const Schedule& schedule, std::vector<GenerateResult>& results) {
   for (const ScheduledRows& item : schedule.items) Scheduler::mark_computed(item);
   for (size_t i = 0; i < draw_samples.size(); ++i) append_token(*draw_samples[i], i);
@@ -308,7 +320,8 @@ void Engine::Impl::postprocess(const Schedule& schedule, std::vector<GenerateRes
     SequenceGroup& group = *item.sequence->group;
     if (!item.sequence->is_prompt() || item.sequence->computed < group.prompt_tokens()) continue;
     if (!group.first_tokens_drawn) {
-      stats.shared_prompt_tokens += group.prompt_tokens() * (static_cast<int64_t>(group.samples.size()) - 1);
+      stats.shared_prompt_tokens +=
+          group.prompt_tokens() * (static_cast<int64_t>(group.samples.size()) - 1);
       group.first_tokens_drawn = true;
     }
     scheduler.prompt_computed(&group);
@@ -316,9 +329,10 @@ void Engine::Impl::postprocess(const Schedule& schedule, std::vector<GenerateRes
   for (Sequence* sample : draw_samples) {
     if (sample->state != SequenceState::kFinished) continue;
     SequenceGroup* group = sample->group;
-    results.push_back({group->request.prompt_index, sample_index(*sample), std::move(sample->tokens),
-                       std::move(sample->logprobs), std::move(sample->entropies),
-                       std::move(sample->weight_versions), sample->finish_reason, sample->ends_in_stop_id});
+    results.push_back({group->request.prompt_index, sample_index(*sample),
+                       std::move(sample->tokens), std::move(sample->logprobs),
+                       std::move(sample->entropies), std::move(sample->weight_versions),
+                       sample->finish_reason, sample->ends_in_stop_id});
     if (++group->delivered == static_cast<int64_t>(group->samples.size())) groups.erase(group);
   }
 }
@@ -337,7 +351,8 @@ std::vector<GenerateResult> Engine::Impl::step() {
       arena.mat<float>(static_cast<int64_t>(output_rows.size()), model.config().hidden_size);
   {
     const ScopedTimer timer(stats.forward_seconds);
-    models::transformer_forward(ctx, model, {tokens, positions, segments}, cache, output_rows, hidden, arena);
+    models::transformer_forward(ctx, model, {tokens, positions, segments}, cache, output_rows,
+                                hidden, arena);
   }
   {
     const ScopedTimer timer(stats.sample_seconds);
@@ -352,8 +367,8 @@ std::vector<GenerateResult> Engine::Impl::step() {
   return results;
 }
 
-Engine::Engine(const Context& ctx, const models::Transformer& model, const text::Tokenizer* tokenizer,
-               const EngineConfig& config)
+Engine::Engine(const Context& ctx, const models::Transformer& model,
+               const text::Tokenizer* tokenizer, const EngineConfig& config)
     : impl_(std::make_unique<Impl>(ctx, model, tokenizer, config)) {}
 Engine::~Engine() = default;
 
@@ -400,15 +415,17 @@ size_t Engine::memory_bytes() const { return impl_->cache.own_bytes() + impl_->a
 
 float sample_uniform(uint64_t seed, uint64_t step, uint64_t prompt_index, uint32_t sample_index,
                      uint32_t position) {
-  // Philox is a bijection of its 128-bit counter, so `stream` is different for every (prompt_index, step <
-  // 2^56) of a seed, and (stream, sample_index, position) fill key and counter of the draw: no two draws
-  // share a block. Purposes are below 256, so kSample's counters stay apart from theirs.
-  const PhiloxBlock stream =
-      philox4x32({static_cast<uint32_t>(prompt_index), static_cast<uint32_t>(prompt_index >> 32),
-                  static_cast<uint32_t>(step),
-                  static_cast<uint32_t>(RngPurpose::kSample) | static_cast<uint32_t>(step >> 32) << 8},
-                 {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
-  return uniform_float(philox4x32({sample_index, position, stream[2], stream[3]}, {stream[0], stream[1]})[0]);
+  // Philox is a bijection of its 128-bit counter, so `stream` is different for every
+  // (prompt_index, step < 2^56) of a seed, and (stream, sample_index, position) fill
+  // key and counter of the draw: no two draws share a block. Purposes are below 256, so
+  // kSample's counters stay apart from theirs.
+  const PhiloxBlock stream = philox4x32(
+      {static_cast<uint32_t>(prompt_index), static_cast<uint32_t>(prompt_index >> 32),
+       static_cast<uint32_t>(step),
+       static_cast<uint32_t>(RngPurpose::kSample) | static_cast<uint32_t>(step >> 32) << 8},
+      {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+  return uniform_float(
+      philox4x32({sample_index, position, stream[2], stream[3]}, {stream[0], stream[1]})[0]);
 }
 
 }  // namespace orrery::rollout

@@ -21,7 +21,8 @@ std::string fingerprint_text(const Fingerprint& f) {
   return fmt::format("{}/{}/{}", f.backend, f.kernel_version, dtype_name(f.compute_dtype));
 }
 
-/// Valid UTF-8, whatever the bytes of a file's name are: readers in other languages count on it.
+/// Valid UTF-8, whatever the bytes of a file's name are: readers in other languages
+/// count on it.
 std::string lossy(const std::string& bytes) {
   std::string text;
   text::append_lossy_utf8(bytes, /*more_follows=*/false, text);
@@ -57,8 +58,8 @@ void add_sample(Columns& c, const Trajectory& t) {
   c.data_row.push_back(t.data_row);
   for (const std::string& name : c.reward_extra_names) {
     const auto value = t.reward_extra.find(name);
-    c.reward_extra.push_back(value == t.reward_extra.end() ? std::numeric_limits<double>::quiet_NaN()
-                                                           : value->second);
+    c.reward_extra.push_back(
+        value == t.reward_extra.end() ? std::numeric_limits<double>::quiet_NaN() : value->second);
   }
   const std::string fingerprint = fingerprint_text(t.fingerprint);
   const auto known = std::ranges::find(c.fingerprints, fingerprint);
@@ -68,8 +69,8 @@ void add_sample(Columns& c, const Trajectory& t) {
 }
 
 Columns make_columns(std::span<const Group> groups, std::span<const std::string> prompt_texts) {
-  ORRERY_CHECK(prompt_texts.empty() || prompt_texts.size() == groups.size(), "{} texts of {} prompts",
-               prompt_texts.size(), groups.size());
+  ORRERY_CHECK(prompt_texts.empty() || prompt_texts.size() == groups.size(),
+               "{} texts of {} prompts", prompt_texts.size(), groups.size());
   Columns c;
   std::set<std::string> names;
   for (const Group& group : groups) {
@@ -96,8 +97,9 @@ Columns make_columns(std::span<const Group> groups, std::span<const std::string>
 
 }  // namespace
 
-void write_rollout_file(const std::filesystem::path& path, uint64_t step, std::span<const Group> groups,
-                        std::optional<uint64_t> stage_step, const RolloutNotes& notes) {
+void write_rollout_file(const std::filesystem::path& path, uint64_t step,
+                        std::span<const Group> groups, std::optional<uint64_t> stage_step,
+                        const RolloutNotes& notes) {
   fault_point(FaultPoint::kRolloutWrite);
   const Columns c = make_columns(groups, notes.prompt_texts);
   const auto samples = static_cast<int64_t>(c.group.size());
@@ -123,7 +125,8 @@ void write_rollout_file(const std::filesystem::path& path, uint64_t step, std::s
   out.write("rewards", c.rewards);
   if (!c.reward_extra_names.empty()) {
     out.attribute("reward_extra_names", c.reward_extra_names);
-    out.write("reward_extra", c.reward_extra, {samples, static_cast<int64_t>(c.reward_extra_names.size())});
+    out.write("reward_extra", c.reward_extra,
+              {samples, static_cast<int64_t>(c.reward_extra_names.size())});
   }
   std::vector<std::string> reasons;
   for (const FinishReason reason : kFinishReasons) reasons.emplace_back(finish_reason_name(reason));
@@ -148,7 +151,8 @@ std::filesystem::path rollout_checksum_path(std::filesystem::path path) {
 
 void write_rollout_checksum(const std::filesystem::path& path) {
   const std::string digest = sha256_hex(MappedFile(path).bytes());
-  write_file_atomic(rollout_checksum_path(path), fmt::format("{}  {}\n", digest, path.filename().string()));
+  write_file_atomic(rollout_checksum_path(path),
+                    fmt::format("{}  {}\n", digest, path.filename().string()));
 }
 
 }  // namespace orrery::rollout

@@ -1,5 +1,6 @@
-// Samples in an HDF5 file, readable with h5py: those that an RL step learned from (run folder:
-// rollouts/step_000123.h5), or those of a validation (rollouts/val_step_000123.h5).
+// Samples in an HDF5 file, readable with h5py: those that an RL step learned from (run
+// folder: rollouts/step_000123.h5), or those of a validation
+// (rollouts/val_step_000123.h5).
 // S samples in order of (group, sample), G groups, K names in reward_extra.
 //
 // Attributes of the root group (several strings are an array, one is a scalar)
@@ -32,11 +33,12 @@
 //   prompt_text         UTF-8   [G]      prompt_tokens as text, special tokens included; absent: not known
 //   dropped             uint32  [G]      samples of the group that are missing, as their environment failed
 //
-// Format 1 has none of the last five and no `stage`. A reader takes 1 and 2, passes over attributes and
-// datasets that are not listed here, and treats optional ones that are absent as absent; so what is only
-// added needs no new number.
+// Format 1 has none of the last five and no `stage`. A reader takes 1 and 2, passes
+// over attributes and datasets that are not listed here, and treats optional ones that
+// are absent as absent; so what is only added needs no new number.
 //
-// Thread-safe: the HDF5 library is called under the process's one lock (storage/hdf5_lock.h).
+// Thread-safe: the HDF5 library is called under the process's one lock
+// (storage/hdf5_lock.h).
 #pragma once
 
 #include <cstdint>
@@ -68,11 +70,14 @@ struct RolloutNotes {
   std::span<const std::string> prompt_texts;  ///< of each group; empty: not known
 };
 
-/// Writes `path` whole or not at all (a temporary file, then rename). The samples of a group share their
-/// prompt; a group without samples is left out. Without stage_step the file is as an older program's. Error
-/// when arrays of a sample differ in length or the file cannot be written.
-void write_rollout_file(const std::filesystem::path& path, uint64_t step, std::span<const Group> groups,
-                        std::optional<uint64_t> stage_step = std::nullopt, const RolloutNotes& notes = {});
+/// Writes `path` whole or not at all (a temporary file, then rename). The samples of a
+/// group share their prompt; a group without samples is left out. Without stage_step
+/// the file is as an older program's. Error when arrays of a sample differ in length or
+/// the file cannot be written.
+void write_rollout_file(const std::filesystem::path& path, uint64_t step,
+                        std::span<const Group> groups,
+                        std::optional<uint64_t> stage_step = std::nullopt,
+                        const RolloutNotes& notes = {});
 
 /// Writes path.sha256 (a line that `sha256sum -c` reads). write_rollout_file does so.
 void write_rollout_checksum(const std::filesystem::path& path);
@@ -83,14 +88,14 @@ std::filesystem::path rollout_checksum_path(std::filesystem::path path);
 /// What to do with a file whose path.sha256 is not there.
 enum class MissingChecksum {
   kError,
-  /// The HDF5 library crashes on some damaged files: a child process reads this one first, and when that
-  /// fails it is an Error here. For a process of one thread.
+  /// The HDF5 library crashes on some damaged files: a child process reads this one
+  /// first, and when that fails it is an Error here. For a process of one thread.
   kReadInChildFirst
 };
 
-/// Reads after checking path.sha256. Error naming path and dataset when something that is required is absent,
-/// of another type, or inconsistent, and when the file is of a newer format. A group's step is that of its
-/// first sample.
+/// Reads after checking path.sha256. Error naming path and dataset when something that
+/// is required is absent, of another type, or inconsistent, and when the file is of a
+/// newer format. A group's step is that of its first sample.
 RolloutFile read_rollout_file(const std::filesystem::path& path,
                               MissingChecksum missing = MissingChecksum::kError);
 

@@ -1,4 +1,5 @@
-// Names and numbers that the writer and the reader of rollout files share (rollout/rollout_file.h).
+// Names and numbers that the writer and the reader of rollout files share
+// (rollout/rollout_file.h).
 #pragma once
 
 #include <cstdint>

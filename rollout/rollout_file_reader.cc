@@ -40,13 +40,15 @@ Fingerprint fingerprint_from_text(const std::string& text, const std::string& pa
       return f;
     }
   }
-  fail("{}: attribute fingerprint holds \"{}\": expected backend/kernel_version/compute_dtype", path, text);
+  fail("{}: attribute fingerprint holds \"{}\": expected backend/kernel_version/compute_dtype",
+       path, text);
 }
 
 void check_offsets(const std::vector<int64_t>& offsets, size_t total, const char* name,
                    const std::string& path) {
   const bool good = !offsets.empty() && offsets.front() == 0 &&
-                    offsets.back() == static_cast<int64_t>(total) && std::ranges::is_sorted(offsets);
+                    offsets.back() == static_cast<int64_t>(total) &&
+                    std::ranges::is_sorted(offsets);
   if (!good) fail("{}: {} must rise from 0 to {}, the length of its data", path, name, total);
 }
 
@@ -116,7 +118,8 @@ Trajectory sample_of(const Columns& c, size_t s, const std::vector<Fingerprint>&
     out_of_range("fingerprint_index", c.fingerprint_index[s]);
 
   const auto slice = [](const auto& flat, const std::vector<int64_t>& offsets, size_t row) {
-    return std::remove_cvref_t<decltype(flat)>(flat.begin() + offsets[row], flat.begin() + offsets[row + 1]);
+    return std::remove_cvref_t<decltype(flat)>(flat.begin() + offsets[row],
+                                               flat.begin() + offsets[row + 1]);
   };
   Trajectory t;
   t.step = c.request_step[s];
@@ -146,13 +149,16 @@ Trajectory sample_of(const Columns& c, size_t s, const std::vector<Fingerprint>&
 
 RolloutFile read_columns_of(const std::filesystem::path& path) {
   const storage::Hdf5Reader in(path);
-  if (!in.has_attribute("format") || in.string_attribute("format") != std::vector<std::string>{kFormat}) {
+  if (!in.has_attribute("format") ||
+      in.string_attribute("format") != std::vector<std::string>{kFormat}) {
     fail("{} is not a rollouts file: it has no attribute format that says {}", in.path(), kFormat);
   }
   const uint64_t version = in.integer_attribute("format_version");
   if (version == 0 || version > kFormatVersion) {
-    fail("{}: format_version is {}, and this program reads 1 to {}; read it with the program that wrote it",
-         in.path(), version, kFormatVersion);
+    fail(
+        "{}: format_version is {}, and this program reads 1 to {}; "
+        "read it with the program that wrote it",
+        in.path(), version, kFormatVersion);
   }
   const Columns c = read_columns(in);
   std::vector<Fingerprint> fingerprints;
@@ -179,11 +185,13 @@ RolloutFile read_columns_of(const std::filesystem::path& path) {
   return file;
 }
 
-/// The HDF5 library crashes on some damaged files, so none is parsed here before its digest is right.
+/// The HDF5 library crashes on some damaged files, so none is parsed here before its
+/// digest is right.
 void verify_checksum(const std::filesystem::path& path, const std::filesystem::path& beside) {
   const std::string digest = sha256_hex(MappedFile(path).bytes());
   if (!read_file(beside).starts_with(digest)) {
-    fail("{} is damaged: its SHA-256 is not the one in {}", path.string(), beside.filename().string());
+    fail("{} is damaged: its SHA-256 is not the one in {}", path.string(),
+         beside.filename().string());
   }
 }
 
@@ -202,7 +210,8 @@ void limit_child(uint64_t file_bytes) {
     const auto now = pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
     lower(RLIMIT_AS, now + 16 * file_bytes + (uint64_t{1} << 30));
   }
-  // Damage can send the library round in circles. By its own time, as the machine may be busy.
+  // Damage can send the library round in circles. By its own time, as the machine may
+  // be busy.
   constexpr uint64_t kBytesPerSecond = 20'000'000;
   const uint64_t seconds = 5 + file_bytes / kBytesPerSecond;
   lower(RLIMIT_CPU, seconds);
@@ -212,15 +221,18 @@ void limit_child(uint64_t file_bytes) {
   if (const int nowhere = open("/dev/null", O_WRONLY); nowhere >= 0) dup2(nowhere, STDERR_FILENO);
 }
 
-/// Fails as reading the file in a child process does: here the library would be left in a bad state by some.
+/// Fails as reading the file in a child process does: here the library would be left in
+/// a bad state by some.
 void read_in_child(const std::filesystem::path& path) {
   std::error_code error;
   const uint64_t bytes = std::filesystem::file_size(path, error);
   if (error) fail("cannot open {}: {}", path.string(), error.message());
   int ends[2];
-  if (pipe(ends) != 0) fail("{}: no pipe to a process to read it: {}", path.string(), std::strerror(errno));
+  if (pipe(ends) != 0)
+    fail("{}: no pipe to a process to read it: {}", path.string(), std::strerror(errno));
   const pid_t child = fork();
-  if (child < 0) fail("{}: cannot start a process to read it: {}", path.string(), std::strerror(errno));
+  if (child < 0)
+    fail("{}: cannot start a process to read it: {}", path.string(), std::strerror(errno));
   if (child == 0) {
     limit_child(bytes);
     std::string problem;
@@ -232,7 +244,8 @@ void read_in_child(const std::filesystem::path& path) {
     } catch (...) {  // out of memory
       code = 1;
     }
-    if (write(ends[1], problem.data(), problem.size()) != static_cast<ssize_t>(problem.size())) code = 1;
+    if (write(ends[1], problem.data(), problem.size()) != static_cast<ssize_t>(problem.size()))
+      code = 1;
     _exit(code);
   }
   close(ends[1]);

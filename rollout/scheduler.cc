@@ -12,11 +12,13 @@ bool is_older(const Sequence* a, const Sequence* b) { return a->id < b->id; }
 }  // namespace
 
 Scheduler::Scheduler(int64_t max_num_seqs, int64_t max_num_batched_tokens, int64_t kv_blocks)
-    : max_num_seqs_(max_num_seqs), max_num_batched_tokens_(max_num_batched_tokens), blocks_(kv_blocks) {
+    : max_num_seqs_(max_num_seqs),
+      max_num_batched_tokens_(max_num_batched_tokens),
+      blocks_(kv_blocks) {
   ORRERY_CHECK(max_num_seqs >= 1 && max_num_batched_tokens >= 1, "{} sequences, {} tokens a step",
                max_num_seqs, max_num_batched_tokens);
-  // A running sequence takes at least one row to be admitted, so prompts and samples together stay below
-  // this.
+  // A running sequence takes at least one row to be admitted, so prompts and samples
+  // together stay below this.
   running_.reserve(static_cast<size_t>(max_num_seqs) + 64);
   schedule_.items.reserve(running_.capacity());
   schedule_.copies.reserve(running_.capacity());
@@ -29,7 +31,8 @@ int64_t Scheduler::min_blocks(int64_t prompt_tokens, int64_t max_tokens, int64_t
 }
 
 void Scheduler::submit(SequenceGroup* group) {
-  ORRERY_CHECK(!group->samples.empty() && group->max_tokens >= 1, "a group without samples or tokens");
+  ORRERY_CHECK(!group->samples.empty() && group->max_tokens >= 1,
+               "a group without samples or tokens");
   group->prompt.id = next_id_++;
   for (Sequence& sample : group->samples) sample.id = next_id_++;
   group->unfinished = static_cast<int64_t>(group->samples.size());
@@ -71,13 +74,15 @@ const Schedule& Scheduler::schedule() {
 void Scheduler::add_rows(Sequence& sequence, int64_t rows) {
   ORRERY_CHECK(rows >= 1, "sequence {} has no token to compute", sequence.id);
   const int64_t end = sequence.computed + rows;
-  for (int64_t block = sequence.computed / kernels::kKvBlock; block * kernels::kKvBlock < end; ++block) {
+  for (int64_t block = sequence.computed / kernels::kKvBlock; block * kernels::kKvBlock < end;
+       ++block) {
     const int32_t id = sequence.blocks[static_cast<size_t>(block)];
-    ORRERY_CHECK(blocks_.reference_count(id) == 1, "sequence {} would write block {}, which is shared",
-                 sequence.id, id);
+    ORRERY_CHECK(blocks_.reference_count(id) == 1,
+                 "sequence {} would write block {}, which is shared", sequence.id, id);
   }
   const bool complete = end == sequence.total_tokens();
-  const bool wants_logits = complete && !(sequence.is_prompt() && sequence.group->first_tokens_drawn);
+  const bool wants_logits =
+      complete && !(sequence.is_prompt() && sequence.group->first_tokens_drawn);
   schedule_.items.push_back({&sequence, rows, wants_logits});
   schedule_.rows += rows;
 }
@@ -87,7 +92,8 @@ bool Scheduler::admit(Sequence& sequence) {
   ORRERY_CHECK(waiting_.front() == &sequence, "admission out of order");
   waiting_.pop_front();
   sequence.state = SequenceState::kRunning;
-  running_.insert(std::upper_bound(running_.begin(), running_.end(), &sequence, is_older), &sequence);
+  running_.insert(std::upper_bound(running_.begin(), running_.end(), &sequence, is_older),
+                  &sequence);
   return true;
 }
 
@@ -109,7 +115,8 @@ bool Scheduler::admit_sample(Sequence& sample) {
   ORRERY_CHECK(group.prompt_state == PromptState::kHeld, "a sample waits without its prompt");
   if (running_samples_ >= max_num_seqs_) return false;
   const int64_t prompt_tokens = group.prompt_tokens();
-  sample.blocks.reserve(static_cast<size_t>(BlockManager::blocks_for(prompt_tokens + group.max_tokens)));
+  sample.blocks.reserve(
+      static_cast<size_t>(BlockManager::blocks_for(prompt_tokens + group.max_tokens)));
   const int64_t total_blocks = BlockManager::blocks_for(sample.total_tokens());
   const bool last = group.unfinished == 1;
   const int64_t inherited =
@@ -129,8 +136,9 @@ bool Scheduler::admit_sample(Sequence& sample) {
   return true;
 }
 
-/// Whether `needed` blocks are free for a newcomer. While others run, it leaves `spare` blocks and what the
-/// running sequences will take in their next few steps; alone, it may take back prompts of other groups.
+/// Whether `needed` blocks are free for a newcomer. While others run, it leaves `spare`
+/// blocks and what the running sequences will take in their next few steps; alone, it
+/// may take back prompts of other groups.
 bool Scheduler::reserve(int64_t needed, int64_t spare, const SequenceGroup* requester) {
   if (!running_.empty()) {
     const int64_t soon = (static_cast<int64_t>(running_.size()) + 7) / 8;
@@ -144,7 +152,8 @@ bool Scheduler::reserve(int64_t needed, int64_t spare, const SequenceGroup* requ
   return true;
 }
 
-/// Takes the prompt blocks of the newest group that is not running; false when there is none.
+/// Takes the prompt blocks of the newest group that is not running; false when there is
+/// none.
 bool Scheduler::reclaim_prompt_blocks(const SequenceGroup* requester) {
   SequenceGroup* newest = nullptr;
   for (SequenceGroup* group : held_) {
@@ -177,8 +186,9 @@ void Scheduler::preempt_newest() {
 
 void Scheduler::prompt_computed(SequenceGroup* group) {
   Sequence& prompt = group->prompt;
-  ORRERY_CHECK(group->prompt_state == PromptState::kComputing && prompt.computed == group->prompt_tokens(),
-               "prompt {} is not computed", group->request.prompt_index);
+  ORRERY_CHECK(
+      group->prompt_state == PromptState::kComputing && prompt.computed == group->prompt_tokens(),
+      "prompt {} is not computed", group->request.prompt_index);
   group->prompt_blocks.swap(prompt.blocks);
   stop_running(prompt);
   prompt.state = SequenceState::kFinished;
@@ -195,8 +205,9 @@ void Scheduler::finish(Sequence* sample) {
   if (sample->state == SequenceState::kRunning) {
     stop_running(*sample);
   } else {
-    ORRERY_CHECK(sample->state == SequenceState::kParked && group.prompt_state == PromptState::kComputing,
-                 "sample {} cannot finish where it is", sample->id);
+    ORRERY_CHECK(
+        sample->state == SequenceState::kParked && group.prompt_state == PromptState::kComputing,
+        "sample {} cannot finish where it is", sample->id);
     --reserved_slots_;
   }
   sample->state = SequenceState::kFinished;
@@ -221,7 +232,8 @@ void Scheduler::clear() {
 void Scheduler::stop_running(Sequence& sequence) {
   blocks_.release(sequence.blocks);
   const auto place = std::lower_bound(running_.begin(), running_.end(), &sequence, is_older);
-  ORRERY_CHECK(place != running_.end() && *place == &sequence, "sequence {} is not running", sequence.id);
+  ORRERY_CHECK(place != running_.end() && *place == &sequence, "sequence {} is not running",
+               sequence.id);
   running_.erase(place);
   if (sequence.is_prompt()) {
     reserved_slots_ -= sequence.group->unfinished;
@@ -239,7 +251,8 @@ void Scheduler::give_up_prompt_blocks(SequenceGroup& group, PromptState next) {
 
 void Scheduler::enqueue(Sequence& sequence) {
   sequence.state = SequenceState::kWaiting;
-  waiting_.insert(std::upper_bound(waiting_.begin(), waiting_.end(), &sequence, is_older), &sequence);
+  waiting_.insert(std::upper_bound(waiting_.begin(), waiting_.end(), &sequence, is_older),
+                  &sequence);
 }
 
 void Scheduler::queue_prompt(SequenceGroup& group) {

@@ -1,5 +1,6 @@
-// Which tokens the next forward computes. Iteration-level (continuous) batching after Orca (Yu et al.,
-// OSDI'22) over paged KV after vLLM (Kwon et al., SOSP'23): prefill chunks and decodes share one budget.
+// Which tokens the next forward computes. Iteration-level (continuous) batching after
+// Orca (Yu et al., OSDI'22) over paged KV after vLLM (Kwon et al., SOSP'23): prefill
+// chunks and decodes share one budget.
 //
 // Policy, in this order, all by age (order of submission, then sample):
 //   1. Running sequences get their rows, oldest first: one (decode), or what the budget leaves (prefill).
@@ -10,8 +11,9 @@
 //   3. Unless something was preempted, waiting sequences are admitted in strict order while there are a slot
 //      (max_num_seqs), budget, and blocks for all their present tokens. A group's prompt is admitted when a
 //      slot is free that no earlier prompt's samples will need.
-// Progress: the oldest running sequence is never preempted by another, and min_blocks() says what a group
-// needs when it is alone. Nothing here looks at time or at the contents of tokens. Not thread-safe.
+// Progress: the oldest running sequence is never preempted by another, and min_blocks()
+// says what a group needs when it is alone. Nothing here looks at time or at the
+// contents of tokens. Not thread-safe.
 #pragma once
 
 #include <cstdint>
@@ -40,29 +42,32 @@ class Scheduler {
  public:
   Scheduler(int64_t max_num_seqs, int64_t max_num_batched_tokens, int64_t kv_blocks);
 
-  /// Queues a group, whose request, max_tokens and samples are set; gives ids. `group` must live until it is
-  /// finished.
+  /// Queues a group, whose request, max_tokens and samples are set; gives ids. `group`
+  /// must live until it is finished.
   void submit(SequenceGroup* group);
 
   bool has_work() const { return !running_.empty() || !waiting_.empty(); }
 
-  /// The next forward's rows; valid until the next call. Empty only when there is no work.
+  /// The next forward's rows; valid until the next call. Empty only when there is no
+  /// work.
   const Schedule& schedule();
 
   /// After the forward: the rows of a scheduled item are in the cache.
   static void mark_computed(const ScheduledRows& item) { item.sequence->computed += item.rows; }
 
-  /// All of the prompt is in the cache (and finish() was called for samples that ended at their first token).
+  /// All of the prompt is in the cache (and finish() was called for samples that ended
+  /// at their first token).
   void prompt_computed(SequenceGroup* group);
 
-  /// A running sample, or a parked one while its prompt is running, is done: frees its blocks.
+  /// A running sample, or a parked one while its prompt is running, is done: frees its
+  /// blocks.
   void finish(Sequence* sample);
 
   /// Forgets all groups and frees all blocks.
   void clear();
 
-  /// Blocks that a group needs when it is alone: the longest sample, and the prompt's partly filled block
-  /// which the group keeps for the samples still to be forked.
+  /// Blocks that a group needs when it is alone: the longest sample, and the prompt's
+  /// partly filled block which the group keeps for the samples still to be forked.
   static int64_t min_blocks(int64_t prompt_tokens, int64_t max_tokens, int64_t samples);
 
   const BlockManager& blocks() const { return blocks_; }

@@ -1,6 +1,7 @@
-// What is being generated: a request becomes one SequenceGroup with n samples, each a Sequence, and one more
-// Sequence that computes the prompt's keys and values for all of them. Plain state, changed by the scheduler
-// (places in queues, blocks) and the engine (tokens).
+// What is being generated: a request becomes one SequenceGroup with n samples, each a
+// Sequence, and one more Sequence that computes the prompt's keys and values for all of
+// them. Plain state, changed by the scheduler (places in queues, blocks) and the engine
+// (tokens).
 //
 // Life of a group:
 //   prompt kQueued -> kComputing (its Sequence is running, in chunks) -> kHeld: the group owns the prompt's
@@ -37,7 +38,7 @@ struct Sequence {
   int64_t sample = kPrompt;  ///< place in the group
   uint64_t id = 0;           ///< age: smaller is older, first served and last preempted
   SequenceState state = SequenceState::kParked;
-  int64_t computed = 0;         ///< tokens, from the first on, whose keys and values are in the cache
+  int64_t computed = 0;  ///< tokens, from the first on, whose keys and values are in the cache
   std::vector<int32_t> blocks;  ///< block table
 
   std::vector<int32_t> tokens;  ///< response so far
@@ -57,16 +58,18 @@ enum class PromptState : uint8_t { kQueued, kComputing, kHeld, kGone };
 struct SequenceGroup {
   GenerateRequest request;
   StopStrings stop_strings;
-  int64_t max_tokens = 0;  ///< response tokens at most: max_new_tokens, or less at the context limit
+  int64_t max_tokens =
+      0;  ///< response tokens at most: max_new_tokens, or less at the context limit
   Sequence prompt;
   std::vector<Sequence> samples;
 
   PromptState prompt_state = PromptState::kQueued;
-  std::vector<int32_t> prompt_blocks;  ///< while kHeld: all blocks of the prompt, one reference each
-  bool first_tokens_drawn = false;     ///< a prompt computed again draws nothing
-  int64_t unfinished = 0;              ///< samples
-  int64_t running = 0;                 ///< samples
-  int64_t delivered = 0;               ///< samples whose results were handed out
+  std::vector<int32_t>
+      prompt_blocks;                ///< while kHeld: all blocks of the prompt, one reference each
+  bool first_tokens_drawn = false;  ///< a prompt computed again draws nothing
+  int64_t unfinished = 0;           ///< samples
+  int64_t running = 0;              ///< samples
+  int64_t delivered = 0;            ///< samples whose results were handed out
 
   int64_t prompt_tokens() const { return static_cast<int64_t>(request.prompt.size()); }
 };

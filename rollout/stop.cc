@@ -4,7 +4,8 @@
 
 namespace orrery::rollout {
 
-bool find_stop_string(std::string& tail, std::string_view text, std::span<const std::string> stop_strings) {
+bool find_stop_string(std::string& tail, std::string_view text,
+                      std::span<const std::string> stop_strings) {
   tail += text;
   size_t keep = 0;
   for (const std::string& stop : stop_strings) {
@@ -15,7 +16,8 @@ bool find_stop_string(std::string& tail, std::string_view text, std::span<const 
   return false;
 }
 
-StopStrings sort_stop_strings(const text::Tokenizer& tokenizer, std::span<const std::string> stop_strings) {
+StopStrings sort_stop_strings(const text::Tokenizer& tokenizer,
+                              std::span<const std::string> stop_strings) {
   StopStrings sorted;
   for (const std::string& stop : stop_strings) {
     sorted.strings.push_back(stop);

@@ -11,11 +11,13 @@ namespace {
 
 /// "group of prompt 7, sample 2" for messages.
 std::string where(const proto::Group& group, const proto::Trajectory& sample) {
-  return fmt::format("trajectory of prompt {} sample {}", group.prompt_index(), sample.sample_index());
+  return fmt::format("trajectory of prompt {} sample {}", group.prompt_index(),
+                     sample.sample_index());
 }
 
 FinishReason finish_reason_from_name(std::string_view name, const std::string& place) {
-  for (const FinishReason reason : {FinishReason::kStop, FinishReason::kLength, FinishReason::kAbort}) {
+  for (const FinishReason reason :
+       {FinishReason::kStop, FinishReason::kLength, FinishReason::kAbort}) {
     if (name == finish_reason_name(reason)) return reason;
   }
   fail("{}: finish_reason is \"{}\": it must be \"stop\", \"length\" or \"abort\"", place, name);
@@ -38,7 +40,8 @@ proto::Trajectory trajectory_to_proto(const Trajectory& sample) {
   message.mutable_logprobs()->Add(sample.logprobs.begin(), sample.logprobs.end());
   message.mutable_entropies()->Add(sample.entropies.begin(), sample.entropies.end());
   message.mutable_loss_mask()->Add(sample.loss_mask.begin(), sample.loss_mask.end());
-  message.mutable_weight_versions()->Add(sample.weight_versions.begin(), sample.weight_versions.end());
+  message.mutable_weight_versions()->Add(sample.weight_versions.begin(),
+                                         sample.weight_versions.end());
   message.set_reward(sample.reward);
   message.set_finish_reason(finish_reason_name(sample.finish_reason));
   message.set_data_source(sample.data_source);
@@ -46,7 +49,8 @@ proto::Trajectory trajectory_to_proto(const Trajectory& sample) {
   fingerprint.set_backend(sample.fingerprint.backend);
   fingerprint.set_kernel_version(sample.fingerprint.kernel_version);
   fingerprint.set_compute_dtype(std::string(dtype_name(sample.fingerprint.compute_dtype)));
-  for (const auto& [name, value] : sample.reward_extra) (*message.mutable_reward_extra())[name] = value;
+  for (const auto& [name, value] : sample.reward_extra)
+    (*message.mutable_reward_extra())[name] = value;
   message.set_response_text(sample.response_text);
   message.set_truth(sample.truth);
   message.set_data_file(sample.data_file);
@@ -57,14 +61,16 @@ proto::Trajectory trajectory_to_proto(const Trajectory& sample) {
 void check_tokens(const google::protobuf::RepeatedField<int32_t>& tokens, const char* field,
                   const std::string& place) {
   for (int i = 0; i < tokens.size(); ++i) {
-    if (tokens[i] < 0) fail("{}: {}[{}] is {}: a token id is not negative", place, field, i, tokens[i]);
+    if (tokens[i] < 0)
+      fail("{}: {}[{}] is {}: a token id is not negative", place, field, i, tokens[i]);
   }
 }
 
 void check_values(const google::protobuf::RepeatedField<float>& values, const char* field,
                   const std::string& place) {
   for (int i = 0; i < values.size(); ++i) {
-    if (!std::isfinite(values[i])) fail("{}: {}[{}] is {}: it must be finite", place, field, i, values[i]);
+    if (!std::isfinite(values[i]))
+      fail("{}: {}[{}] is {}: it must be finite", place, field, i, values[i]);
   }
 }
 
@@ -84,9 +90,11 @@ void check(const proto::Trajectory& message, const std::string& place) {
   check_tokens(message.tokens(), "tokens", place);
   check_values(message.logprobs(), "logprobs", place);
   check_values(message.entropies(), "entropies", place);
-  if (!std::isfinite(message.reward())) fail("{}: reward is {}: it must be finite", place, message.reward());
+  if (!std::isfinite(message.reward()))
+    fail("{}: reward is {}: it must be finite", place, message.reward());
   for (const auto& [name, value] : message.reward_extra()) {
-    if (!std::isfinite(value)) fail("{}: reward_extra.{} is {}: it must be finite", place, name, value);
+    if (!std::isfinite(value))
+      fail("{}: reward_extra.{} is {}: it must be finite", place, name, value);
   }
 }
 
@@ -130,7 +138,8 @@ const char* finish_reason_name(FinishReason reason) {
 }
 
 Fingerprint fingerprint_of(Device device, DType compute_dtype) {
-  return {device.type == DeviceType::kCpu ? "cpu" : "cuda", kernels::kNumericsVersion, compute_dtype};
+  return {device.type == DeviceType::kCpu ? "cpu" : "cuda", kernels::kNumericsVersion,
+          compute_dtype};
 }
 
 proto::Group group_to_proto(const Group& group) {
@@ -138,7 +147,8 @@ proto::Group group_to_proto(const Group& group) {
   message.set_step(group.step);
   message.set_prompt_index(group.prompt_index);
   message.set_dropped(group.dropped);
-  for (const Trajectory& sample : group.samples) *message.add_samples() = trajectory_to_proto(sample);
+  for (const Trajectory& sample : group.samples)
+    *message.add_samples() = trajectory_to_proto(sample);
   return message;
 }
 
@@ -154,7 +164,8 @@ Group group_from_proto(const proto::Group& message) {
       fail("{}: prompt_index is {} in the sample", place, sample.prompt_index());
     }
     if (!group.samples.empty() && sample.sample_index() <= group.samples.back().sample_index) {
-      fail("{}: sample_index comes after {}: they must rise", place, group.samples.back().sample_index);
+      fail("{}: sample_index comes after {}: they must rise", place,
+           group.samples.back().sample_index);
     }
     group.samples.push_back(trajectory_from_proto(sample, place));
   }

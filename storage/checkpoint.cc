@@ -70,8 +70,8 @@ fs::path parent_of(const fs::path& path) {
   return parent.empty() ? fs::path(".") : parent;
 }
 
-/// Renames over an existing checkpoint without an instant at which neither is there (where the file system
-/// can).
+/// Renames over an existing checkpoint without an instant at which neither is there
+/// (where the file system can).
 void replace_folder(const fs::path& temporary, const fs::path& target) {
   if (!fs::exists(target)) {
     rename_folder(temporary, target);
@@ -96,12 +96,14 @@ void remove_temporaries(const fs::path& folder) {
   for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
     const size_t mark = name.find(kTemporaryMark);
-    if (mark != std::string::npos && step_of(name.substr(0, mark))) temporaries.push_back(entry.path());
+    if (mark != std::string::npos && step_of(name.substr(0, mark)))
+      temporaries.push_back(entry.path());
   }
   for (const fs::path& path : temporaries) remove_folder(path);
 }
 
-/// The canonical digest; read(kind, begin, end) gives a stretch of weights (0), adam_m (1) or adam_v (2).
+/// The canonical digest; read(kind, begin, end) gives a stretch of weights (0), adam_m
+/// (1) or adam_v (2).
 template <class Read>
 std::string canonical_hash(int64_t step, const models::ParameterTable& table, Read&& read) {
   static constexpr std::array<const char*, 3> kKinds = {"weights", "adam_m", "adam_v"};
@@ -121,7 +123,8 @@ std::string canonical_hash(int64_t step, const models::ParameterTable& table, Re
 }
 
 void write_and_rename(const fs::path& temporary, const fs::path& target, const CheckpointInfo& info,
-                      const models::ParameterTable& table, const std::vector<CheckpointFileEntry>& entries,
+                      const models::ParameterTable& table,
+                      const std::vector<CheckpointFileEntry>& entries,
                       const fs::path& tokenizer_source, const std::string& chat_template) {
   Manifest manifest;
   manifest.info = info;
@@ -138,7 +141,8 @@ void write_and_rename(const fs::path& temporary, const fs::path& target, const C
         names.push_back(kChatTemplateFile);
     }
     for (const std::string_view name : names) {
-      manifest.tokenizer.push_back(describe_file(temporary, fmt::format("{}/{}", kTokenizerFolder, name)));
+      manifest.tokenizer.push_back(
+          describe_file(temporary, fmt::format("{}/{}", kTokenizerFolder, name)));
     }
     sync_path(tokenizer);
   }
@@ -171,8 +175,9 @@ CheckpointFileEntry write_checkpoint_slice(const fs::path& temporary, int64_t ra
   return {name, file.bytes, std::move(file.sha256), {slice.extents.begin(), slice.extents.end()}};
 }
 
-void publish_checkpoint(const fs::path& temporary, const fs::path& target, const CheckpointInfo& info,
-                        const models::ParameterTable& table, const std::vector<CheckpointFileEntry>& entries,
+void publish_checkpoint(const fs::path& temporary, const fs::path& target,
+                        const CheckpointInfo& info, const models::ParameterTable& table,
+                        const std::vector<CheckpointFileEntry>& entries,
                         const fs::path& tokenizer_source, const std::string& chat_template) {
   try {
     write_and_rename(temporary, target, info, table, entries, tokenizer_source, chat_template);
@@ -209,12 +214,13 @@ fs::path Checkpoint::tokenizer_folder() const {
 
 void Checkpoint::read(int64_t begin, int64_t end, std::span<float> weights, std::span<float> adam_m,
                       std::span<float> adam_v) const {
-  ORRERY_CHECK(0 <= begin && begin <= end && end <= flat_size(), "[{}, {}) of {}", begin, end, flat_size());
+  ORRERY_CHECK(0 <= begin && begin <= end && end <= flat_size(), "[{}, {}) of {}", begin, end,
+               flat_size());
   for (size_t i = 0; i < manifest_.slices.size(); ++i) {
     const CheckpointFileEntry& slice = manifest_.slices[i];
-    const bool holds = std::any_of(slice.extents.begin(), slice.extents.end(), [&](const Extent& e) {
-      return std::max(begin, e.begin) < std::min(end, e.end);
-    });
+    const bool holds = std::any_of(
+        slice.extents.begin(), slice.extents.end(),
+        [&](const Extent& e) { return std::max(begin, e.begin) < std::min(end, e.end); });
     if (!holds) continue;
     if (!verified_[i]) {
       verify_file(folder_, slice);
@@ -248,7 +254,8 @@ std::vector<CheckpointSummary> list_checkpoints(const fs::path& folder) {
   return result;
 }
 
-std::optional<Checkpoint> latest_good_checkpoint(const fs::path& folder, const RejectedCheckpoint& rejected,
+std::optional<Checkpoint> latest_good_checkpoint(const fs::path& folder,
+                                                 const RejectedCheckpoint& rejected,
                                                  const PieceRunner& run_piece) {
   auto folders = step_folders(folder);
   for (auto it = folders.rbegin(); it != folders.rend(); ++it) {
@@ -283,7 +290,8 @@ void remove_old_checkpoints(const fs::path& folder, int64_t keep, std::set<fs::p
   for (auto it = folders.rbegin(); may_remove && it != folders.rend(); ++it) {
     const auto& [step, path] = *it;
     if (!is_good(path, step) || ++good <= keep) continue;
-    // Renamed first, so that a kill during the removal leaves no half of a checkpoint under its name.
+    // Renamed first, so that a kill during the removal leaves no half of a checkpoint
+    // under its name.
     const fs::path doomed = with_mark(path, "removed");
     remove_folder(doomed);
     rename_folder(path, doomed);
@@ -305,8 +313,9 @@ std::string checkpoint_hash(const Checkpoint& checkpoint) {
                         });
 }
 
-std::string checkpoint_hash(int64_t step, const models::ParameterTable& table, std::span<const float> weights,
-                            std::span<const float> adam_m, std::span<const float> adam_v) {
+std::string checkpoint_hash(int64_t step, const models::ParameterTable& table,
+                            std::span<const float> weights, std::span<const float> adam_m,
+                            std::span<const float> adam_v) {
   const std::array<std::span<const float>, 3> buffers = {weights, adam_m, adam_v};
   return canonical_hash(step, table, [&](size_t kind, int64_t begin, int64_t end) {
     return buffers[kind].subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));

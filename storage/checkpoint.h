@@ -1,5 +1,5 @@
-// Checkpoints: one folder a step, one HDF5 file a saving rank, a manifest with sizes and digests, published
-// by a rename.
+// Checkpoints: one folder a step, one HDF5 file a saving rank, a manifest with sizes
+// and digests, published by a rename.
 //
 //   RUN/checkpoints/step_000123/{manifest.json, manifest.sha256, rank_0000_of_0004.h5 ..., tokenizer/...}
 //
@@ -8,13 +8,14 @@
 //   2. each:   entry = write_checkpoint_slice(tmp, rank, N, flat_size, slice); entries go to rank 0
 //   3. rank 0: publish_checkpoint(tmp, folder / checkpoint_name(step), info, table, entries, tokenizer
 //   folder)
-// Where a PieceRunner can be given, hashing and writing are done in pieces, which may give way to other work.
+// Where a PieceRunner can be given, hashing and writing are done in pieces, which may
+// give way to other work.
 //
-// A failure anywhere (a full disk, a kill) leaves every earlier checkpoint whole and at most a *.tmp-*
-// folder, which readers ignore and remove_old_checkpoints() removes.
+// A failure anywhere (a full disk, a kill) leaves every earlier checkpoint whole and at
+// most a *.tmp-* folder, which readers ignore and remove_old_checkpoints() removes.
 //
-// Reading trusts nothing before its SHA-256 agrees. A checkpoint loads on any number of ranks: read() takes
-// any range.
+// Reading trusts nothing before its SHA-256 agrees. A checkpoint loads on any number of
+// ranks: read() takes any range.
 #pragma once
 
 #include <cstdint>
@@ -35,35 +36,38 @@ namespace orrery::storage {
 /// "step_000123"
 std::string checkpoint_name(int64_t step);
 
-/// Creates the empty temporary folder of a save (and `folder` where missing), removing what killed or failed
-/// saves left in `folder`: one save at a time.
+/// Creates the empty temporary folder of a save (and `folder` where missing), removing
+/// what killed or failed saves left in `folder`: one save at a time.
 std::filesystem::path prepare_checkpoint(const std::filesystem::path& folder, int64_t step);
 
-/// Writes this rank's file into the temporary folder and returns its manifest entry. Ranks may call at the
-/// same time.
+/// Writes this rank's file into the temporary folder and returns its manifest entry.
+/// Ranks may call at the same time.
 CheckpointFileEntry write_checkpoint_slice(const std::filesystem::path& temporary, int64_t rank,
-                                           int64_t ranks, int64_t flat_size, const CheckpointSlice& slice,
+                                           int64_t ranks, int64_t flat_size,
+                                           const CheckpointSlice& slice,
                                            const PieceRunner& run_piece = run_at_once);
 
-/// Copies the tokenizer's files (of a Hugging Face folder; empty path: none), writes the manifest, makes all
-/// durable and renames. entries: all ranks', in rank order. An existing checkpoint at `target` is replaced in
-/// one exchange. A chat template that is not empty takes the place of the copied ones, as
-/// chat_template.jinja.
+/// Copies the tokenizer's files (of a Hugging Face folder; empty path: none), writes
+/// the manifest, makes all durable and renames. entries: all ranks', in rank order. An
+/// existing checkpoint at `target` is replaced in one exchange. A chat template that is
+/// not empty takes the place of the copied ones, as chat_template.jinja.
 void publish_checkpoint(const std::filesystem::path& temporary, const std::filesystem::path& target,
                         const CheckpointInfo& info, const models::ParameterTable& table,
                         const std::vector<CheckpointFileEntry>& entries,
-                        const std::filesystem::path& tokenizer_source, const std::string& chat_template = {});
+                        const std::filesystem::path& tokenizer_source,
+                        const std::string& chat_template = {});
 
-/// An opened checkpoint. Const calls are thread-safe, except the first read() of a checkpoint opened with
-/// kOnRead.
+/// An opened checkpoint. Const calls are thread-safe, except the first read() of a
+/// checkpoint opened with kOnRead.
 class Checkpoint {
  public:
   enum class Verify {
-    kAll,    ///< hash every file when opening, and check that each slice holds what the manifest says
+    kAll,  ///< hash every file when opening, and check that each slice holds what the manifest says
     kOnRead  ///< hash each slice file before its first read: for ranks that need a part of what rank 0
              ///< verified
   };
-  /// Error naming the file and the reason when anything is missing, damaged or not understood.
+  /// Error naming the file and the reason when anything is missing, damaged or not
+  /// understood.
   explicit Checkpoint(const std::filesystem::path& folder, Verify verify = Verify::kAll,
                       const PieceRunner& run_piece = run_at_once);
 
@@ -78,7 +82,8 @@ class Checkpoint {
   /// Where tokenizer.json and its companions are; empty when the checkpoint has none.
   std::filesystem::path tokenizer_folder() const;
 
-  /// Elements [begin, end) of the flat buffers. Each span has end - begin elements, or none to skip it.
+  /// Elements [begin, end) of the flat buffers. Each span has end - begin elements, or
+  /// none to skip it.
   void read(int64_t begin, int64_t end, std::span<float> weights, std::span<float> adam_m,
             std::span<float> adam_v) const;
 
@@ -96,7 +101,8 @@ struct CheckpointSummary {
   int64_t bytes = 0;
   int64_t saving_ranks = 0;
   CheckpointInfo info;
-  std::string problem;  ///< empty when the manifest and the sizes are right (digests are not computed)
+  std::string
+      problem;  ///< empty when the manifest and the sizes are right (digests are not computed)
 };
 
 /// All step_* folders in rising step; empty when `folder` does not exist.
@@ -106,25 +112,28 @@ std::vector<CheckpointSummary> list_checkpoints(const std::filesystem::path& fol
 using RejectedCheckpoint =
     std::function<void(const std::filesystem::path& folder, const std::string& reason)>;
 
-/// The newest checkpoint that opens with Verify::kAll and is of its folder's step, or nothing.
+/// The newest checkpoint that opens with Verify::kAll and is of its folder's step, or
+/// nothing.
 std::optional<Checkpoint> latest_good_checkpoint(const std::filesystem::path& folder,
                                                  const RejectedCheckpoint& rejected,
                                                  const PieceRunner& run_piece = run_at_once);
 
-/// Keeps the `keep` newest good checkpoints (0: all), removes the good ones before them, and all *.tmp-*
-/// folders. One that is not good (torn, damaged, of another step) does not count and is never removed: nobody
-/// but its owner knows what it may still be worth. `verified`: those that have been found good before, by
-/// this function, which opens none of them again. Not while a save is going on in the same folder.
+/// Keeps the `keep` newest good checkpoints (0: all), removes the good ones before
+/// them, and all *.tmp-* folders. One that is not good (torn, damaged, of another step)
+/// does not count and is never removed: nobody but its owner knows what it may still be
+/// worth. `verified`: those that have been found good before, by this function, which
+/// opens none of them again. Not while a save is going on in the same folder.
 void remove_old_checkpoints(const std::filesystem::path& folder, int64_t keep,
                             std::set<std::filesystem::path>* verified = nullptr,
                             const PieceRunner& run_piece = run_at_once);
 
-/// SHA-256 over step, weights and moments, tensor by tensor in the table's order: independent of how many
-/// ranks saved, of the time and of the run's configuration.
+/// SHA-256 over step, weights and moments, tensor by tensor in the table's order:
+/// independent of how many ranks saved, of the time and of the run's configuration.
 std::string checkpoint_hash(const Checkpoint& checkpoint);
 
 /// The same digest of buffers in memory (each flat_size elements).
-std::string checkpoint_hash(int64_t step, const models::ParameterTable& table, std::span<const float> weights,
-                            std::span<const float> adam_m, std::span<const float> adam_v);
+std::string checkpoint_hash(int64_t step, const models::ParameterTable& table,
+                            std::span<const float> weights, std::span<const float> adam_m,
+                            std::span<const float> adam_v);
 
 }  // namespace orrery::storage

@@ -41,7 +41,8 @@ class Handle {
   Handle(const Handle&) = delete;
   Handle& operator=(const Handle&) = delete;
   operator hid_t() const { return id_; }
-  /// Closes now and tells whether that worked (for a file: whether its bytes were written).
+  /// Closes now and tells whether that worked (for a file: whether its bytes were
+  /// written).
   bool close() { return closer_(std::exchange(id_, -1)) >= 0; }
 
  private:
@@ -71,8 +72,8 @@ void check(bool ok, const fs::path& path, const char* what) {
 
 void write_attribute(hid_t file, const fs::path& path, const char* name, int64_t value) {
   const Handle space(H5Screate(H5S_SCALAR), H5Sclose, "create a dataspace");
-  const Handle attribute(H5Acreate2(file, name, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose,
-                         "create an attribute");
+  const Handle attribute(H5Acreate2(file, name, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT),
+                         H5Aclose, "create an attribute");
   check(H5Awrite(attribute, H5T_NATIVE_INT64, &value) >= 0, path, "write an attribute");
 }
 
@@ -81,16 +82,18 @@ void check_attribute(hid_t file, const fs::path& path, const char* name, int64_t
                          fmt::format("open {} of {}", name, path.string()));
   const Handle space(H5Aget_space(attribute), H5Sclose, "read a dataspace");
   int64_t value = -1;
-  check(H5Sget_simple_extent_npoints(space) == 1 && H5Aread(attribute, H5T_NATIVE_INT64, &value) >= 0, path,
-        "read an attribute");
-  if (value != expected) fail("{}: {} is {}, the manifest says {}", path.string(), name, value, expected);
+  check(
+      H5Sget_simple_extent_npoints(space) == 1 && H5Aread(attribute, H5T_NATIVE_INT64, &value) >= 0,
+      path, "read an attribute");
+  if (value != expected)
+    fail("{}: {} is {}, the manifest says {}", path.string(), name, value, expected);
 }
 
 void write_extents(hid_t file, const fs::path& path, std::span<const Extent> extents) {
   const std::array<hsize_t, 2> shape = {extents.size(), 2};
   const Handle space(H5Screate_simple(2, shape.data(), nullptr), H5Sclose, "create a dataspace");
-  const Handle attribute(H5Acreate2(file, kExtents, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose,
-                         "create an attribute");
+  const Handle attribute(H5Acreate2(file, kExtents, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT),
+                         H5Aclose, "create an attribute");
   check(extents.empty() || H5Awrite(attribute, H5T_NATIVE_INT64, extents.data()) >= 0, path,
         "write an attribute");
 }
@@ -100,9 +103,10 @@ void check_extents(hid_t file, const fs::path& path, std::span<const Extent> exp
                          fmt::format("open {} of {}", kExtents, path.string()));
   const Handle space(H5Aget_space(attribute), H5Sclose, "read a dataspace");
   std::vector<Extent> found(expected.size());
-  const bool same = H5Sget_simple_extent_npoints(space) == 2 * static_cast<hssize_t>(expected.size()) &&
-                    (expected.empty() || H5Aread(attribute, H5T_NATIVE_INT64, found.data()) >= 0) &&
-                    std::equal(found.begin(), found.end(), expected.begin());
+  const bool same =
+      H5Sget_simple_extent_npoints(space) == 2 * static_cast<hssize_t>(expected.size()) &&
+      (expected.empty() || H5Aread(attribute, H5T_NATIVE_INT64, found.data()) >= 0) &&
+      std::equal(found.begin(), found.end(), expected.begin());
   if (!same) fail("{}: its extents are not those in the manifest", path.string());
 }
 
@@ -117,7 +121,8 @@ struct Descriptor {
   }
 };
 
-/// What HDF5 wrote into memory: the first `size` bytes of a file. Bytes beyond are numbers, or padding.
+/// What HDF5 wrote into memory: the first `size` bytes of a file. Bytes beyond are
+/// numbers, or padding.
 struct Image {
   std::byte* data = nullptr;
   size_t size = 0;
@@ -130,10 +135,11 @@ struct Image {
 /// HDF5's in-memory driver hands over its buffer when the file is closed.
 H5FD_file_image_callbacks_t keep_image(Image& image) {
   H5FD_file_image_callbacks_t callbacks{};
-  callbacks.image_malloc = [](size_t size, H5FD_file_image_op_t, void*) { return std::malloc(size); };
-  callbacks.image_memcpy = [](void* to, const void* from, size_t size, H5FD_file_image_op_t, void*) {
-    return std::memcpy(to, from, size);
+  callbacks.image_malloc = [](size_t size, H5FD_file_image_op_t, void*) {
+    return std::malloc(size);
   };
+  callbacks.image_memcpy = [](void* to, const void* from, size_t size, H5FD_file_image_op_t,
+                              void*) { return std::memcpy(to, from, size); };
   callbacks.image_realloc = [](void* old, size_t size, H5FD_file_image_op_t, void* user) -> void* {
     auto* bytes = static_cast<std::byte*>(std::realloc(old, size));
     Image& kept = *static_cast<Image*>(user);
@@ -143,7 +149,9 @@ H5FD_file_image_callbacks_t keep_image(Image& image) {
     kept.size = size;
     return bytes;
   };
-  callbacks.image_free = [](void*, H5FD_file_image_op_t, void*) -> herr_t { return 0; };  // Image frees it
+  callbacks.image_free = [](void*, H5FD_file_image_op_t, void*) -> herr_t {
+    return 0;
+  };  // Image frees it
   callbacks.udata_copy = [](void* user) { return user; };
   callbacks.udata_free = [](void*) -> herr_t { return 0; };
   callbacks.udata = &image;
@@ -156,9 +164,9 @@ struct Structure {
   std::array<int64_t, 3> offsets{};  ///< of each dataset's numbers, rising
 };
 
-/// Lets HDF5 lay out the file in memory, without the numbers. HDF5 does not touch the disk: when a disk fails
-/// it, HDF5 1.10 cannot close its file and crashes at exit. The real file gets plain writes, whose failures
-/// are plain.
+/// Lets HDF5 lay out the file in memory, without the numbers. HDF5 does not touch the
+/// disk: when a disk fails it, HDF5 1.10 cannot close its file and crashes at exit. The
+/// real file gets plain writes, whose failures are plain.
 Structure create_structure(const fs::path& path, int64_t flat_size, std::span<const Extent> extents,
                            Image& image) {
   const Hdf5Lock lock;
@@ -168,33 +176,35 @@ Structure create_structure(const fs::path& path, int64_t flat_size, std::span<co
   const bool configured = H5Pset_fapl_core(access, kStructureBytes, /*backing_store=*/false) >= 0 &&
                           H5Pset_file_image_callbacks(access, &callbacks) >= 0 &&
                           H5Pset_alignment(access, kAlignment, kAlignment) >= 0 &&
-                          // All structure in one block before the numbers, so that the image stays small.
+                          // All structure in one block before the numbers, so that the
+                          // image stays small.
                           H5Pset_meta_block_size(access, kStructureBytes) >= 0;
   check(configured, path, "be configured");
-  Handle file(H5Fcreate((path.string() + ".structure").c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access), H5Fclose,
-              fmt::format("lay out {}", path.string()));
+  Handle file(H5Fcreate((path.string() + ".structure").c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access),
+              H5Fclose, fmt::format("lay out {}", path.string()));
   write_extents(file, path, extents);
   write_attribute(file, path, "flat_size", flat_size);
 
   const Handle layout(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, "create a property list");
-  const bool planned = H5Pset_layout(layout, H5D_CONTIGUOUS) >= 0 &&
-                       H5Pset_alloc_time(layout, H5D_ALLOC_TIME_EARLY) >= 0 &&
-                       H5Pset_fill_time(layout, H5D_FILL_TIME_NEVER) >= 0 &&
-                       H5Pset_obj_track_times(layout, false) >= 0;  // equal contents give equal files
+  const bool planned =
+      H5Pset_layout(layout, H5D_CONTIGUOUS) >= 0 &&
+      H5Pset_alloc_time(layout, H5D_ALLOC_TIME_EARLY) >= 0 &&
+      H5Pset_fill_time(layout, H5D_FILL_TIME_NEVER) >= 0 &&
+      H5Pset_obj_track_times(layout, false) >= 0;  // equal contents give equal files
   check(planned, path, "be configured");
   const hsize_t count = static_cast<hsize_t>(total_size(extents));
   const Handle space(H5Screate_simple(1, &count, nullptr), H5Sclose, "create a dataspace");
   Structure structure;
   for (size_t i = 0; i < kDatasets.size(); ++i) {
     const Handle dataset(
-        H5Dcreate2(file, kDatasets[i], H5T_IEEE_F32LE, space, H5P_DEFAULT, layout, H5P_DEFAULT), H5Dclose,
-        fmt::format("create {} in {}", kDatasets[i], path.string()));
+        H5Dcreate2(file, kDatasets[i], H5T_IEEE_F32LE, space, H5P_DEFAULT, layout, H5P_DEFAULT),
+        H5Dclose, fmt::format("create {} in {}", kDatasets[i], path.string()));
     if (count == 0) continue;
     const haddr_t offset = H5Dget_offset(dataset);
     check(offset != HADDR_UNDEF, path, "allocate a dataset");
     structure.offsets[i] = static_cast<int64_t>(offset);
-    ORRERY_CHECK(i == 0 || structure.offsets[i] > structure.offsets[i - 1], "datasets of {} out of order",
-                 path.string());
+    ORRERY_CHECK(i == 0 || structure.offsets[i] > structure.offsets[i - 1],
+                 "datasets of {} out of order", path.string());
   }
   hsize_t bytes = 0;
   check(H5Fget_filesize(file, &bytes) >= 0, path, "tell the size");
@@ -203,12 +213,13 @@ Structure create_structure(const fs::path& path, int64_t flat_size, std::span<co
   return structure;
 }
 
-/// Takes the space before the first byte is written, where the file system can: a full disk then shows at
-/// once.
+/// Takes the space before the first byte is written, where the file system can: a full
+/// disk then shows at once.
 void reserve(int fd, const fs::path& path, int64_t bytes) {
   rlimit limit{};
-  int reason =
-      ::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < static_cast<rlim_t>(bytes) ? EFBIG : 0;
+  int reason = ::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < static_cast<rlim_t>(bytes)
+                   ? EFBIG
+                   : 0;
   if (reason == 0 && ::fallocate(fd, 0, 0, bytes) != 0) reason = errno;
   if (reason == ENOSPC || reason == EDQUOT || reason == EFBIG) {
     fail("cannot write {}, {} bytes: {}", path.string(), bytes, std::strerror(reason));
@@ -244,7 +255,8 @@ class HashedWriter {
  private:
   void write(std::span<const std::byte> block) {
     const FaultAction fault = fault_point(FaultPoint::kCheckpointWrite);
-    if (fault == FaultAction::kNoSpace) fail("cannot write {}: {}", path_.string(), std::strerror(ENOSPC));
+    if (fault == FaultAction::kNoSpace)
+      fail("cannot write {}: {}", path_.string(), std::strerror(ENOSPC));
     if (fault == FaultAction::kTorn) {
       write_fully(fd_, block.first(block.size() / 2), path_);
       fault_crash();
@@ -267,9 +279,9 @@ class HashedWriter {
     }
   }
 
-  /// Sends to the disk what was written, and waits for what was sent some blocks ago: no flood of unwritten
-  /// pages, which others' writes and the sync at the end would wait for. Where it cannot be done the sync
-  /// does it all.
+  /// Sends to the disk what was written, and waits for what was sent some blocks ago:
+  /// no flood of unwritten pages, which others' writes and the sync at the end would
+  /// wait for. Where it cannot be done the sync does it all.
   void flush() {
     constexpr auto kBehind = static_cast<int64_t>(4 * kBlock);
     if (at_ < sent_ + static_cast<int64_t>(kBlock)) return;
@@ -323,7 +335,8 @@ SliceFile write_file(const fs::path& path, int64_t flat_size, const CheckpointSl
 struct SliceReader {
   SliceReader(const fs::path& p, std::span<const Extent> extents, int64_t flat_size)
       : path(p),
-        file(H5Fopen(p.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose, fmt::format("open {}", p.string())),
+        file(H5Fopen(p.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose,
+             fmt::format("open {}", p.string())),
         held(total_size(extents)) {
     check_extents(file, path, extents);
     check_attribute(file, path, "flat_size", flat_size);
@@ -342,7 +355,8 @@ struct SliceDataset {
     hsize_t stored = 0;
     const bool fits = H5Sget_simple_extent_ndims(space) == 1 &&
                       H5Sget_simple_extent_dims(space, &stored, nullptr) == 1 &&
-                      stored == static_cast<hsize_t>(reader.held) && H5Tequal(type, H5T_IEEE_F32LE) > 0;
+                      stored == static_cast<hsize_t>(reader.held) &&
+                      H5Tequal(type, H5T_IEEE_F32LE) > 0;
     if (!fits) fail("{}: {} is not {} float32 values", reader.path.string(), name, reader.held);
   }
   const Handle dataset, space;
@@ -355,13 +369,14 @@ SliceFile write_slice_file(const fs::path& path, int64_t flat_size, const Checkp
   const auto count = static_cast<size_t>(total_size(slice.extents));
   int64_t end = 0;
   for (const Extent& e : slice.extents) {
-    ORRERY_CHECK(end <= e.begin && e.begin <= e.end && e.end <= flat_size, "extent [{}, {}) after {} of {}",
-                 e.begin, e.end, end, flat_size);
+    ORRERY_CHECK(end <= e.begin && e.begin <= e.end && e.end <= flat_size,
+                 "extent [{}, {}) after {} of {}", e.begin, e.end, end, flat_size);
     end = e.end;
   }
-  ORRERY_CHECK(slice.weights.size() == count && slice.adam_m.size() == count && slice.adam_v.size() == count,
-               "{}, {} and {} values for {} elements", slice.weights.size(), slice.adam_m.size(),
-               slice.adam_v.size(), count);
+  ORRERY_CHECK(
+      slice.weights.size() == count && slice.adam_m.size() == count && slice.adam_v.size() == count,
+      "{}, {} and {} values for {} elements", slice.weights.size(), slice.adam_m.size(),
+      slice.adam_v.size(), count);
   try {
     return write_file(path, flat_size, slice, run_piece);
   } catch (const Error& error) {
@@ -385,8 +400,8 @@ void read_slice_file(const fs::path& path, std::span<const Extent> extents, int6
   const SliceReader reader(path, extents, flat_size);
   for (size_t i = 0; i < kDatasets.size(); ++i) {
     if (out[i].empty()) continue;
-    ORRERY_CHECK(static_cast<int64_t>(out[i].size()) == wanted.size(), "{} elements into {}", wanted.size(),
-                 out[i].size());
+    ORRERY_CHECK(static_cast<int64_t>(out[i].size()) == wanted.size(), "{} elements into {}",
+                 wanted.size(), out[i].size());
     const SliceDataset dataset(reader, kDatasets[i]);
     int64_t at = 0;  // of an extent in the dataset
     for (const Extent& e : extents) {
@@ -395,11 +410,13 @@ void read_slice_file(const fs::path& path, std::span<const Extent> extents, int6
       at += e.size();
       if (part.begin >= part.end) continue;
       const auto count = static_cast<hsize_t>(part.size());
-      const std::span<float> into = part_of(out[i], {part.begin - wanted.begin, part.end - wanted.begin});
+      const std::span<float> into =
+          part_of(out[i], {part.begin - wanted.begin, part.end - wanted.begin});
       const Handle memory(H5Screate_simple(1, &count, nullptr), H5Sclose, "create a dataspace");
-      const bool ok =
-          H5Sselect_hyperslab(dataset.space, H5S_SELECT_SET, &start, nullptr, &count, nullptr) >= 0 &&
-          H5Dread(dataset.dataset, H5T_NATIVE_FLOAT, memory, dataset.space, H5P_DEFAULT, into.data()) >= 0;
+      const bool ok = H5Sselect_hyperslab(dataset.space, H5S_SELECT_SET, &start, nullptr, &count,
+                                          nullptr) >= 0 &&
+                      H5Dread(dataset.dataset, H5T_NATIVE_FLOAT, memory, dataset.space, H5P_DEFAULT,
+                              into.data()) >= 0;
       if (!ok) fail("{}: HDF5 cannot read {}", path.string(), kDatasets[i]);
     }
   }

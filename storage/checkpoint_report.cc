@@ -54,11 +54,13 @@ ArrayDiff diff_arrays(std::span<const float> a, std::span<const float> b) {
   for (size_t i = 0; i < a.size(); ++i) {
     if (std::bit_cast<uint32_t>(a[i]) == std::bit_cast<uint32_t>(b[i])) continue;
     ++diff.differing;
-    if (a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i]))) continue;  // zeros or NaNs of other bits
+    if (a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i])))
+      continue;  // zeros or NaNs of other bits
     const double x = a[i], y = b[i];
     const double distance = std::abs(x - y);
     const bool finite = std::isfinite(distance);
-    diff.max_abs = std::max(diff.max_abs, finite ? distance : std::numeric_limits<double>::infinity());
+    diff.max_abs =
+        std::max(diff.max_abs, finite ? distance : std::numeric_limits<double>::infinity());
     diff.max_rel = std::max(diff.max_rel, finite ? distance / std::max(std::abs(x), std::abs(y))
                                                  : std::numeric_limits<double>::infinity());
   }
@@ -88,7 +90,8 @@ CheckpointDiff diff_checkpoints(const Checkpoint& a, const Checkpoint& b) {
     TensorDiff diff{p.name, p.shape, {}, {}, {}};
     std::vector<float> x(static_cast<size_t>(p.size)), y(x.size());
     const auto compare = [&](size_t kind) {
-      const auto read = [&](const Checkpoint& c, const models::Parameter& at, std::vector<float>& out) {
+      const auto read = [&](const Checkpoint& c, const models::Parameter& at,
+                            std::vector<float>& out) {
         std::array<std::span<float>, 3> spans;
         spans[kind] = out;
         c.read(at.offset, at.offset + at.size, spans[0], spans[1], spans[2]);

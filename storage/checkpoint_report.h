@@ -1,5 +1,5 @@
-// What `orrery ckpt show` and `diff` tell about a checkpoint's tensors. Tensors are read one at a time:
-// memory for three of the largest.
+// What `orrery ckpt show` and `diff` tell about a checkpoint's tensors. Tensors are
+// read one at a time: memory for three of the largest.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +33,9 @@ struct TensorDiff {
   std::string name;
   std::vector<int64_t> shape;
   ArrayDiff weights, adam_m, adam_v;
-  bool equal() const { return weights.differing == 0 && adam_m.differing == 0 && adam_v.differing == 0; }
+  bool equal() const {
+    return weights.differing == 0 && adam_m.differing == 0 && adam_v.differing == 0;
+  }
 };
 
 struct CheckpointDiff {

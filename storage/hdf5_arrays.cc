@@ -91,7 +91,8 @@ Handle make_dataset(hid_t file, const std::string& path, const char* name, hid_t
   const Handle space = make_space(shape);
   const Handle properties(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
   H5Pset_obj_track_times(properties, false);  // the same samples give the same bytes
-  Handle dataset(H5Dcreate2(file, name, type, space, H5P_DEFAULT, properties, H5P_DEFAULT), H5Dclose);
+  Handle dataset(H5Dcreate2(file, name, type, space, H5P_DEFAULT, properties, H5P_DEFAULT),
+                 H5Dclose);
   need(space >= 0 && dataset >= 0, path, "create dataset", name);
   return dataset;
 }
@@ -114,18 +115,22 @@ class CStrings {
 };
 
 /// Elements of a dataspace; Error when they are more than `limit`.
-hsize_t count_elements(hid_t space, hsize_t limit, const std::string& path, const std::string& name) {
+hsize_t count_elements(hid_t space, hsize_t limit, const std::string& path,
+                       const std::string& name) {
   const hssize_t count = H5Sget_simple_extent_npoints(space);
   if (count < 0 || static_cast<hsize_t>(count) > limit) {
-    fail("{}: {} claims {} elements, more than the file can hold: it is damaged", path, name, count);
+    fail("{}: {} claims {} elements, more than the file can hold: it is damaged", path, name,
+         count);
   }
   return static_cast<hsize_t>(count);
 }
 
-/// Reads texts of a dataset or attribute with `read(type, pointers)` and frees what the library allocated.
+/// Reads texts of a dataset or attribute with `read(type, pointers)` and frees what the
+/// library allocated.
 template <class Read>
-std::vector<std::string> take_strings(hid_t file_type, hid_t space, hsize_t count, const std::string& path,
-                                      const std::string& name, Read&& read) {
+std::vector<std::string> take_strings(hid_t file_type, hid_t space, hsize_t count,
+                                      const std::string& path, const std::string& name,
+                                      Read&& read) {
   if (H5Tget_class(file_type) != H5T_STRING || H5Tis_variable_str(file_type) <= 0) {
     fail("{}: {} does not hold variable-length strings", path, name);
   }
@@ -150,7 +155,8 @@ Handle open_dataset(hid_t file, const std::string& path, const char* name) {
   need(dataset >= 0, path, "open dataset", name);
   const Handle properties(H5Dget_create_plist(dataset), H5Pclose);
   const H5D_layout_t layout = H5Pget_layout(properties);
-  if ((layout != H5D_CONTIGUOUS && layout != H5D_COMPACT) || H5Pget_external_count(properties) != 0) {
+  if ((layout != H5D_CONTIGUOUS && layout != H5D_COMPACT) ||
+      H5Pget_external_count(properties) != 0) {
     fail("{}: dataset {} is not contiguous", path, name);
   }
   return dataset;
@@ -177,8 +183,8 @@ void Hdf5Writer::write(const char* name, const std::vector<T>& values, std::vect
   if (shape.empty()) shape = {static_cast<int64_t>(values.size())};
   const Handle dataset = make_dataset(file_, path_.string(), name, file_type<T>(), shape);
   if (values.empty()) return;
-  need(H5Dwrite(dataset, memory_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) >= 0, path_.string(),
-       "write", name);
+  need(H5Dwrite(dataset, memory_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) >= 0,
+       path_.string(), "write", name);
 }
 
 void Hdf5Writer::write(const char* name, const std::vector<std::string>& texts) {
@@ -188,15 +194,16 @@ void Hdf5Writer::write(const char* name, const std::vector<std::string>& texts) 
       make_dataset(file_, path_.string(), name, type, {static_cast<int64_t>(texts.size())});
   if (texts.empty()) return;
   const CStrings strings(texts);
-  need(H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, strings.data()) >= 0, path_.string(), "write",
-       name);
+  need(H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, strings.data()) >= 0, path_.string(),
+       "write", name);
 }
 
 template <class T>
 void Hdf5Writer::attribute(const char* name, T value) {
   const QuietErrors quiet;
   const Handle space(H5Screate(H5S_SCALAR), H5Sclose);
-  const Handle attribute(H5Acreate2(file_, name, file_type<T>(), space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+  const Handle attribute(H5Acreate2(file_, name, file_type<T>(), space, H5P_DEFAULT, H5P_DEFAULT),
+                         H5Aclose);
   need(attribute >= 0 && H5Awrite(attribute, memory_type<T>(), &value) >= 0, path_.string(),
        "write attribute", name);
 }
@@ -204,14 +211,15 @@ void Hdf5Writer::attribute(const char* name, T value) {
 void Hdf5Writer::attribute(const char* name, const std::vector<std::string>& texts,
                            const std::string& dataset) {
   const QuietErrors quiet;
-  const Handle owner(H5Oopen(file_, dataset.empty() ? "/" : dataset.c_str(), H5P_DEFAULT), H5Oclose);
+  const Handle owner(H5Oopen(file_, dataset.empty() ? "/" : dataset.c_str(), H5P_DEFAULT),
+                     H5Oclose);
   const Handle type = string_type();
   const Handle space = texts.size() == 1 ? Handle(H5Screate(H5S_SCALAR), H5Sclose)
                                          : make_space({static_cast<int64_t>(texts.size())});
   const Handle attribute(H5Acreate2(owner, name, type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
   const CStrings strings(texts);
-  need(attribute >= 0 && (texts.empty() || H5Awrite(attribute, type, strings.data()) >= 0), path_.string(),
-       "write attribute", name);
+  need(attribute >= 0 && (texts.empty() || H5Awrite(attribute, type, strings.data()) >= 0),
+       path_.string(), "write attribute", name);
 }
 
 void Hdf5Writer::publish() {
@@ -244,17 +252,18 @@ void Hdf5Reader::read(const char* name, std::vector<T>& values) const {
   const Handle dataset = open_dataset(file_, path_, name);
   const Handle type(H5Dget_type(dataset), H5Tclose);
   const H5T_class_t wanted = std::is_floating_point_v<T> ? H5T_FLOAT : H5T_INTEGER;
-  const bool sign_differs =
-      wanted == H5T_INTEGER && H5Tget_sign(type) != (std::is_signed_v<T> ? H5T_SGN_2 : H5T_SGN_NONE);
+  const bool sign_differs = wanted == H5T_INTEGER &&
+                            H5Tget_sign(type) != (std::is_signed_v<T> ? H5T_SGN_2 : H5T_SGN_NONE);
   if (H5Tget_class(type) != wanted || H5Tget_size(type) != sizeof(T) || sign_differs) {
     fail("{}: dataset {} has another type than {}{}", path_, name,
-         std::is_floating_point_v<T> ? "float" : (std::is_signed_v<T> ? "int" : "uint"), sizeof(T) * 8);
+         std::is_floating_point_v<T> ? "float" : (std::is_signed_v<T> ? "int" : "uint"),
+         sizeof(T) * 8);
   }
   const Handle space(H5Dget_space(dataset), H5Sclose);
   values.resize(count_elements(space, bytes_ / sizeof(T), path_, name));
   if (values.empty()) return;
-  need(H5Dread(dataset, memory_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) >= 0, path_, "read",
-       name);
+  need(H5Dread(dataset, memory_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) >= 0, path_,
+       "read", name);
 }
 
 void Hdf5Reader::read(const char* name, std::vector<std::string>& texts) const {
@@ -262,13 +271,15 @@ void Hdf5Reader::read(const char* name, std::vector<std::string>& texts) const {
   const Handle dataset = open_dataset(file_, path_, name);
   const Handle type(H5Dget_type(dataset), H5Tclose);
   const Handle space(H5Dget_space(dataset), H5Sclose);
-  // A variable-length string takes at least 16 bytes: its length and the place of its bytes.
+  // A variable-length string takes at least 16 bytes: its length and the place of its
+  // bytes.
   const hsize_t count = count_elements(space, bytes_ / 16, path_, name);
   // Many of them may be said to be the same bytes of the file.
   hsize_t total = 0;
   if (count > 0 && H5Tis_variable_str(type) > 0) {
     need(H5Dvlen_get_buf_size(dataset, type, space, &total) >= 0, path_, "measure", name);
-    if (total > bytes_ + count) fail("{}: dataset {} claims more text than the file can hold", path_, name);
+    if (total > bytes_ + count)
+      fail("{}: dataset {} claims more text than the file can hold", path_, name);
   }
   texts = take_strings(type, space, count, path_, name, [&](hid_t t, void* pointers) {
     return H5Dread(dataset, t, H5S_ALL, H5S_ALL, H5P_DEFAULT, pointers);

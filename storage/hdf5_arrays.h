@@ -1,6 +1,7 @@
-// The little of HDF5 that rollout files need: one-dimensional (and one two-dimensional) arrays of numbers,
-// strings and attributes, all in the root group. Errors name the file and the object. A writer or reader
-// belongs to one thread and holds the process's HDF5 lock (storage/hdf5_lock.h) as long as it lives.
+// The little of HDF5 that rollout files need: one-dimensional (and one two-dimensional)
+// arrays of numbers, strings and attributes, all in the root group. Errors name the
+// file and the object. A writer or reader belongs to one thread and holds the process's
+// HDF5 lock (storage/hdf5_lock.h) as long as it lives.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +13,8 @@
 
 namespace orrery::storage {
 
-/// Builds a file in memory; publish() then writes it whole, atomically. Equal contents give equal bytes.
+/// Builds a file in memory; publish() then writes it whole, atomically. Equal contents
+/// give equal bytes.
 class Hdf5Writer {
  public:
   explicit Hdf5Writer(std::filesystem::path path);
@@ -20,7 +22,8 @@ class Hdf5Writer {
   Hdf5Writer(const Hdf5Writer&) = delete;
   Hdf5Writer& operator=(const Hdf5Writer&) = delete;
 
-  /// T: int8_t, uint8_t, int32_t, uint32_t, int64_t, uint64_t, float or double. `shape` empty: one dimension.
+  /// T: int8_t, uint8_t, int32_t, uint32_t, int64_t, uint64_t, float or double. `shape`
+  /// empty: one dimension.
   template <class T>
   void write(const char* name, const std::vector<T>& values, std::vector<int64_t> shape = {});
   void write(const char* name, const std::vector<std::string>& texts);
@@ -29,7 +32,8 @@ class Hdf5Writer {
   template <class T>
   void attribute(const char* name, T value);
   /// One text is stored as a scalar, several as an array. `dataset` empty: of the file.
-  void attribute(const char* name, const std::vector<std::string>& texts, const std::string& dataset = "");
+  void attribute(const char* name, const std::vector<std::string>& texts,
+                 const std::string& dataset = "");
 
   void publish();
 
@@ -39,8 +43,8 @@ class Hdf5Writer {
   int64_t file_ = -1;
 };
 
-/// A file opened for reading. Whatever the file claims, nothing larger than the file itself is allocated for
-/// the numbers or the texts of a dataset.
+/// A file opened for reading. Whatever the file claims, nothing larger than the file
+/// itself is allocated for the numbers or the texts of a dataset.
 class Hdf5Reader {
  public:
   explicit Hdf5Reader(const std::filesystem::path& path);
@@ -50,7 +54,8 @@ class Hdf5Reader {
 
   const std::string& path() const { return path_; }
 
-  /// All elements, whatever the shape. Error when the type's class, size or sign is another.
+  /// All elements, whatever the shape. Error when the type's class, size or sign is
+  /// another.
   template <class T>
   void read(const char* name, std::vector<T>& values) const;
   void read(const char* name, std::vector<std::string>& texts) const;

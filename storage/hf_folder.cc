@@ -54,7 +54,8 @@ std::map<std::string, std::string> read_index(const fs::path& path) {
   const json parsed = parse_json_strictly(read_model_file(path), path.string());
   const JsonObject index(parsed, path.string());
   const json* weight_map = index.find("weight_map");
-  if (weight_map == nullptr || !weight_map->is_object()) index.reject("weight_map", "an object is needed");
+  if (weight_map == nullptr || !weight_map->is_object())
+    index.reject("weight_map", "an object is needed");
   std::map<std::string, std::string> result;
   for (const auto& [tensor, file] : weight_map->items()) {
     if (!file.is_string() || !is_plain_name(file.get<std::string>())) {
@@ -82,8 +83,8 @@ FolderTensors open_tensors(const fs::path& folder) {
       result.files.emplace_back(folder / name);
     }
   } else {
-    const bool pickled =
-        fs::exists(folder / "pytorch_model.bin") || fs::exists(folder / "pytorch_model.bin.index.json");
+    const bool pickled = fs::exists(folder / "pytorch_model.bin") ||
+                         fs::exists(folder / "pytorch_model.bin.index.json");
     fail("{} holds neither {} nor {}{}", folder.string(), kSingleFile, kIndexFile,
          pickled ? "; pytorch_model.bin is not read, save the model as safetensors" : "");
   }
@@ -97,7 +98,8 @@ FolderTensors open_tensors(const fs::path& folder) {
   for (const auto& [tensor, name] : index) {
     const auto* place = result.find(tensor);
     if (place == nullptr || place->file->path().filename() != name) {
-      fail("{}: tensor {} is not in {}, where {} says it is", folder.string(), tensor, name, kIndexFile);
+      fail("{}: tensor {} is not in {}, where {} says it is", folder.string(), tensor, name,
+           kIndexFile);
     }
   }
   return result;
@@ -111,7 +113,8 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 }
 
 /// `first`: index of values[0] in its tensor.
-void check_finite(const fs::path& path, std::string_view name, int64_t first, std::span<const float> values) {
+void check_finite(const fs::path& path, std::string_view name, int64_t first,
+                  std::span<const float> values) {
   constexpr uint32_t kExponent = 0x7F800000u;
   const auto finite = [](float v) { return (std::bit_cast<uint32_t>(v) & kExponent) != kExponent; };
   constexpr size_t kBlock = 256;  // a loop of constant length is vectorised
@@ -123,14 +126,14 @@ void check_finite(const fs::path& path, std::string_view name, int64_t first, st
   }
   while (at < values.size() && finite(values[at])) ++at;
   if (at == values.size()) return;
-  fail("{}: {}[{}] is {}; the weights are damaged", path.string(), name, first + static_cast<int64_t>(at),
-       values[at]);
+  fail("{}: {}[{}] is {}; the weights are damaged", path.string(), name,
+       first + static_cast<int64_t>(at), values[at]);
 }
 
 void check_shape(const FolderTensors::Place& place, const models::Parameter& parameter) {
   if (place.tensor->shape == parameter.shape) return;
-  fail("{}: {} has shape {}, config.json makes it {}", place.file->path().string(), place.tensor->name,
-       shape_text(place.tensor->shape), shape_text(parameter.shape));
+  fail("{}: {} has shape {}, config.json makes it {}", place.file->path().string(),
+       place.tensor->name, shape_text(place.tensor->shape), shape_text(parameter.shape));
 }
 
 /// Some elements of a tensor, and where they go.
@@ -150,23 +153,26 @@ void reject_unknown_tensors(const fs::path& folder, const models::ModelConfig& c
   std::vector<std::string> unknown;
   for (const auto& [name, place] : tensors.by_name) {
     const bool tied_head = config.tie_word_embeddings && name == kLmHead;
-    if (table.find(name) == nullptr && !tied_head && !is_computed_buffer(name)) unknown.push_back(name);
+    if (table.find(name) == nullptr && !tied_head && !is_computed_buffer(name))
+      unknown.push_back(name);
   }
   if (unknown.empty()) return;
-  fail("{}: {} tensor{} a {} of config.json has no place for: {}{}", folder.string(), unknown.size(),
-       unknown.size() == 1 ? "" : "s", config.model_type, unknown.front(),
+  fail("{}: {} tensor{} a {} of config.json has no place for: {}{}", folder.string(),
+       unknown.size(), unknown.size() == 1 ? "" : "s", config.model_type, unknown.front(),
        unknown.size() == 1 ? "" : ", ...");
 }
 
 /// The tensor of a parameter, which must be there with its shape.
 const FolderTensors::Place& place_of(const fs::path& folder, const models::ModelConfig& config,
-                                     const FolderTensors& tensors, const models::Parameter& parameter) {
+                                     const FolderTensors& tensors,
+                                     const models::Parameter& parameter) {
   const auto* place = tensors.find(parameter.name);
   if (place == nullptr && config.tie_word_embeddings && parameter.name == kEmbedding)
     place = tensors.find(kLmHead);
   if (place == nullptr) {
     fail("{}: tensor {} is missing{}", folder.string(), parameter.name,
-         parameter.name == kLmHead ? " and config.json does not say \"tie_word_embeddings\": true" : "");
+         parameter.name == kLmHead ? " and config.json does not say \"tie_word_embeddings\": true"
+                                   : "");
   }
   check_shape(*place, parameter);
   return *place;
@@ -189,7 +195,8 @@ std::vector<Shard> cut_into_shards(const models::ParameterTable& table, std::spa
     }
     bytes += size;
     shards.back().tensors.push_back(
-        {p.name, p.shape, flat.subspan(static_cast<size_t>(p.offset), static_cast<size_t>(p.size))});
+        {p.name, p.shape,
+         flat.subspan(static_cast<size_t>(p.offset), static_cast<size_t>(p.size))});
   }
   for (size_t i = 0; i < shards.size(); ++i) {
     shards[i].name = shards.size() == 1
@@ -203,7 +210,8 @@ void write_index(const fs::path& path, std::span<const Shard> shards, int64_t to
   nlohmann::ordered_json index;
   index["metadata"]["total_size"] = total_bytes;
   for (const Shard& shard : shards) {
-    for (const SafetensorsOutput& tensor : shard.tensors) index["weight_map"][tensor.name] = shard.name;
+    for (const SafetensorsOutput& tensor : shard.tensors)
+      index["weight_map"][tensor.name] = shard.name;
   }
   write_file_atomic(path, index.dump(2) + "\n");
 }
@@ -261,7 +269,8 @@ void load_hf_weights(const Context& ctx, const fs::path& folder, const models::M
     second_head = head;
   }
   std::fill(flat.begin() + filled, flat.end(), 0.0f);
-  parallel_items(ctx, std::ssize(readings), [&](int64_t i) { readings[static_cast<size_t>(i)].run(); });
+  parallel_items(ctx, std::ssize(readings),
+                 [&](int64_t i) { readings[static_cast<size_t>(i)].run(); });
 
   if (second_head == nullptr) return;
   const models::Parameter& embedding = *table.find(kEmbedding);
@@ -270,8 +279,9 @@ void load_hf_weights(const Context& ctx, const fs::path& folder, const models::M
   Reading{second_head, 0, second}.run();
   const auto differ = std::mismatch(values.begin(), values.end(), second.begin());
   if (differ.first != values.end()) {
-    fail("{}: config.json ties the embeddings, but {} and {} differ (element {}: {} and {})", folder.string(),
-         kEmbedding, kLmHead, differ.first - values.begin(), *differ.first, *differ.second);
+    fail("{}: config.json ties the embeddings, but {} and {} differ (element {}: {} and {})",
+         folder.string(), kEmbedding, kLmHead, differ.first - values.begin(), *differ.first,
+         *differ.second);
   }
 }
 
@@ -329,7 +339,8 @@ void save_hf_folder(const fs::path& out, const models::ModelConfig& config,
                 table.parameter_count() * static_cast<int64_t>(dtype_bytes(dtype)));
   }
   fs::rename(temporary, target, error);
-  if (error) fail("cannot rename {} to {}: {}", temporary.string(), target.string(), error.message());
+  if (error)
+    fail("cannot rename {} to {}: {}", temporary.string(), target.string(), error.message());
   guard.path.clear();
   const fs::path parent = target.parent_path();
   sync_path(parent.empty() ? fs::path(".") : parent);

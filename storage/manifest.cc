@@ -55,8 +55,8 @@ void check_cover(const std::string& where, const std::vector<CheckpointFileEntry
   int64_t cursor = 0;
   for (const auto& [extent, slice] : all) {
     if (extent.begin != cursor) {
-      fail("{}: {} holds [{}, {}) where an extent from {} was expected", where, slice->name, extent.begin,
-           extent.end, cursor);
+      fail("{}: {} holds [{}, {}) where an extent from {} was expected", where, slice->name,
+           extent.begin, extent.end, cursor);
     }
     cursor = extent.end;
   }
@@ -86,10 +86,12 @@ CheckpointFileEntry read_entry(const json& value, const std::string& where,
   CheckpointFileEntry entry;
   entry.name = object.text("name");
   // Only names this program gives: a manifest must not lead outside its folder.
-  if (entry.name != expected_name) object.reject("name", fmt::format("\"{}\" was expected", expected_name));
+  if (entry.name != expected_name)
+    object.reject("name", fmt::format("\"{}\" was expected", expected_name));
   entry.bytes = object.integer("bytes", 0, kMaxBytes);
   entry.sha256 = object.text("sha256");
-  if (entry.sha256.size() != kSha256Digits) object.reject("sha256", "64 hexadecimal digits are needed");
+  if (entry.sha256.size() != kSha256Digits)
+    object.reject("sha256", "64 hexadecimal digits are needed");
   const json* extents = object.find("extents");
   if (extents == nullptr) return entry;
   if (!extents->is_array()) object.reject("extents", "a list of [begin, end] is needed");
@@ -98,8 +100,8 @@ CheckpointFileEntry read_entry(const json& value, const std::string& where,
     const auto begin = two ? json_integer(pair[0]) : std::nullopt;
     const auto end = two ? json_integer(pair[1]) : std::nullopt;
     if (!begin || !end || *begin < 0 || *end > kMaxBytes) {
-      fail("{}: extents of {} hold {}; a list of [begin, end], from 0 to {}, is needed", where, entry.name,
-           json_excerpt_nested(pair), kMaxBytes);
+      fail("{}: extents of {} hold {}; a list of [begin, end], from 0 to {}, is needed", where,
+           entry.name, json_excerpt_nested(pair), kMaxBytes);
     }
     entry.extents.push_back({*begin, *end});
   }
@@ -111,7 +113,8 @@ bool is_training(const std::string& stage) {
 }
 
 /// `state`, which is there exactly when a training run has saved.
-std::optional<TrainState> read_state(const JsonObject& object, const std::string& stage, int64_t step) {
+std::optional<TrainState> read_state(const JsonObject& object, const std::string& stage,
+                                     int64_t step) {
   const json* value = object.find("state");
   if (stage == kImportStage) {
     // An import writes an empty object.
@@ -121,16 +124,17 @@ std::optional<TrainState> read_state(const JsonObject& object, const std::string
     return std::nullopt;
   }
   if (!is_training(stage)) {
-    object.reject("stage", fmt::format("\"{}\" or \"{}\" is needed", fmt::join(kTrainingStages, "\", \""),
-                                       kImportStage));
+    object.reject("stage", fmt::format("\"{}\" or \"{}\" is needed",
+                                       fmt::join(kTrainingStages, "\", \""), kImportStage));
   }
   if (value == nullptr) {
-    object.reject("state", fmt::format("what a training run writes is needed where stage is \"{}\"", stage));
+    object.reject("state",
+                  fmt::format("what a training run writes is needed where stage is \"{}\"", stage));
   }
   const TrainState state = state_from_json(*value, object.where() + ": state");
   if (state.step() != step) {
-    fail("{}: state is of step {} ({} of SFT, {} of RL), but step is {}", object.where(), state.step(),
-         state.sft_step, state.rl_step, step);
+    fail("{}: state is of step {} ({} of SFT, {} of RL), but step is {}", object.where(),
+         state.step(), state.sft_step, state.rl_step, step);
   }
   return state;
 }
@@ -152,7 +156,8 @@ std::optional<std::vector<InputDigest>> read_inputs(const JsonObject& object) {
   std::vector<InputDigest> inputs;
   for (const json& value : *list) {
     const JsonObject input(value, object.where() + ": inputs");
-    inputs.push_back({plain_text(input, "key"), plain_text(input, "name"), plain_text(input, "digest")});
+    inputs.push_back(
+        {plain_text(input, "key"), plain_text(input, "name"), plain_text(input, "digest")});
   }
   return inputs;
 }
@@ -167,8 +172,10 @@ void check_table(const JsonObject& object, const models::ParameterTable& table, 
   const bool same =
       flat_size == table.flat_size() && list_field(object, "tensors") == json(tensors_json(table));
   if (!same) {
-    fail("{}: its table of tensors is not the one of its model_config; it was written by another version",
-         object.where());
+    fail(
+        "{}: its table of tensors is not the one of its model_config; "
+        "it was written by another version",
+        object.where());
   }
 }
 
@@ -192,7 +199,8 @@ CheckpointFileEntry describe_file(const fs::path& folder, const std::string& nam
 }
 
 /// What a failing disk makes of a file.
-CheckpointFileEntry describe_damaged(const fs::path& folder, const std::string& name, FaultAction fault) {
+CheckpointFileEntry describe_damaged(const fs::path& folder, const std::string& name,
+                                     FaultAction fault) {
   const MappedFile file(folder / name);
   std::vector<std::byte> bytes(file.bytes().begin(), file.bytes().end());
   if (fault == FaultAction::kShortRead) bytes.resize(bytes.size() / 2);
@@ -200,20 +208,24 @@ CheckpointFileEntry describe_damaged(const fs::path& folder, const std::string& 
   return {name, static_cast<int64_t>(bytes.size()), sha256_hex(bytes)};
 }
 
-void verify_file(const fs::path& folder, const CheckpointFileEntry& entry, const PieceRunner& run_piece) {
+void verify_file(const fs::path& folder, const CheckpointFileEntry& entry,
+                 const PieceRunner& run_piece) {
   const FaultAction fault = fault_point(FaultPoint::kCheckpointRead);
-  const CheckpointFileEntry found = fault == FaultAction::kNone ? describe_file(folder, entry.name, run_piece)
-                                                                : describe_damaged(folder, entry.name, fault);
+  const CheckpointFileEntry found = fault == FaultAction::kNone
+                                        ? describe_file(folder, entry.name, run_piece)
+                                        : describe_damaged(folder, entry.name, fault);
   if (found.bytes != entry.bytes) {
-    fail("{}: {} bytes, its manifest says {}", (folder / entry.name).string(), found.bytes, entry.bytes);
+    fail("{}: {} bytes, its manifest says {}", (folder / entry.name).string(), found.bytes,
+         entry.bytes);
   }
   if (found.sha256 != entry.sha256) {
-    fail("{}: damaged: its SHA-256 is {}..., its manifest says {}...", (folder / entry.name).string(),
-         found.sha256.substr(0, 12), entry.sha256.substr(0, 12));
+    fail("{}: damaged: its SHA-256 is {}..., its manifest says {}...",
+         (folder / entry.name).string(), found.sha256.substr(0, 12), entry.sha256.substr(0, 12));
   }
 }
 
-void write_manifest(const fs::path& folder, const Manifest& manifest, const models::ParameterTable& table) {
+void write_manifest(const fs::path& folder, const Manifest& manifest,
+                    const models::ParameterTable& table) {
   const CheckpointInfo& info = manifest.info;
   const std::string where = (folder / kManifestFile).string();
   check_cover(where, manifest.slices, table.flat_size());
@@ -222,10 +234,11 @@ void write_manifest(const fs::path& folder, const Manifest& manifest, const mode
   ORRERY_CHECK(consistent, "stage '{}', step {}, {}", info.stage, info.step,
                info.state ? state_to_json(*info.state) : "no state");
   models::parse_model_config(info.model_config_json, where + ": model_config");
-  const int64_t time = info.unix_time != 0 ? info.unix_time
-                                           : std::chrono::duration_cast<std::chrono::seconds>(
-                                                 std::chrono::system_clock::now().time_since_epoch())
-                                                 .count();
+  const int64_t time = info.unix_time != 0
+                           ? info.unix_time
+                           : std::chrono::duration_cast<std::chrono::seconds>(
+                                 std::chrono::system_clock::now().time_since_epoch())
+                                 .count();
 
   ordered_json out;
   out["format"] = kFormat;
@@ -234,11 +247,12 @@ void write_manifest(const fs::path& folder, const Manifest& manifest, const mode
   out["stage"] = info.stage;
   out["created"] = iso_time(time);
   out["unix_time"] = time;
-  out["reward"] =
-      info.reward && std::isfinite(*info.reward) ? ordered_json(*info.reward) : ordered_json(nullptr);
+  out["reward"] = info.reward && std::isfinite(*info.reward) ? ordered_json(*info.reward)
+                                                             : ordered_json(nullptr);
   out["flat_size"] = table.flat_size();
   out["files"] = ordered_json::array();
-  for (const CheckpointFileEntry& entry : manifest.slices) out["files"].push_back(file_json(entry, true));
+  for (const CheckpointFileEntry& entry : manifest.slices)
+    out["files"].push_back(file_json(entry, true));
   out["tokenizer_files"] = ordered_json::array();
   for (const CheckpointFileEntry& entry : manifest.tokenizer)
     out["tokenizer_files"].push_back(file_json(entry, false));
@@ -263,14 +277,16 @@ void write_manifest(const fs::path& folder, const Manifest& manifest, const mode
 
 Manifest read_manifest(const fs::path& folder) {
   const fs::path path = folder / kManifestFile;
-  if (!fs::exists(path)) fail("{} is missing: {} is not a checkpoint", path.string(), folder.string());
+  if (!fs::exists(path))
+    fail("{} is missing: {} is not a checkpoint", path.string(), folder.string());
   const std::string text = read_file(path);
   if (read_file(folder / kManifestHashFile) != manifest_hash_line(text)) {
     fail("{}: damaged: its SHA-256 is not the one in {}", path.string(), kManifestHashFile);
   }
   const json parsed = parse_json_strictly(text, path.string(), 64);
   const JsonObject object(parsed, path.string());
-  if (object.text("format") != kFormat) object.reject("format", fmt::format("\"{}\" is needed", kFormat));
+  if (object.text("format") != kFormat)
+    object.reject("format", fmt::format("\"{}\" is needed", kFormat));
   const int64_t version = object.integer("format_version", 1, INT64_MAX);
   if (version != kFormatVersion) {
     fail("{} is of format version {}; this program reads version {}", folder.string(), version,
@@ -287,16 +303,20 @@ Manifest read_manifest(const fs::path& folder) {
   info.inputs = read_inputs(object);
   info.state = read_state(object, info.stage, info.step);
   const auto ordered = ordered_json::parse(text);
-  info.model_config_json = ordered.contains("model_config") ? ordered["model_config"].dump(2) + "\n" : "";
-  manifest.config = models::parse_model_config(info.model_config_json, path.string() + ": model_config");
+  info.model_config_json =
+      ordered.contains("model_config") ? ordered["model_config"].dump(2) + "\n" : "";
+  manifest.config =
+      models::parse_model_config(info.model_config_json, path.string() + ": model_config");
   manifest.flat_size = object.integer("flat_size", 1, kMaxBytes);
   check_table(object, models::ParameterTable(manifest.config), manifest.flat_size);
 
   const json& files = list_field(object, "files");
   const int64_t ranks = static_cast<int64_t>(files.size());
-  if (ranks < 1 || ranks > kMaxRanks) object.reject("files", "the slices of at least one rank are needed");
+  if (ranks < 1 || ranks > kMaxRanks)
+    object.reject("files", "the slices of at least one rank are needed");
   for (int64_t rank = 0; rank < ranks; ++rank) {
-    manifest.slices.push_back(read_entry(files[static_cast<size_t>(rank)], path.string() + ": files",
+    manifest.slices.push_back(read_entry(files[static_cast<size_t>(rank)],
+                                         path.string() + ": files",
                                          checkpoint_slice_name(rank, ranks)));
   }
   check_cover(path.string(), manifest.slices, manifest.flat_size);
@@ -305,9 +325,11 @@ Manifest read_manifest(const fs::path& folder) {
   for (const json& value : list_field(object, "tokenizer_files")) {
     const std::string where = path.string() + ": tokenizer_files";
     const std::string name = JsonObject(value, where).text("name");
-    while (next < companions.size() && name != fmt::format("{}/{}", kTokenizerFolder, companions[next]))
+    while (next < companions.size() &&
+           name != fmt::format("{}/{}", kTokenizerFolder, companions[next]))
       ++next;
-    if (next == companions.size()) fail("{}: {} is no tokenizer file", where, json_excerpt(json(name)));
+    if (next == companions.size())
+      fail("{}: {} is no tokenizer file", where, json_excerpt(json(name)));
     manifest.tokenizer.push_back(read_entry(value, where, name));
     ++next;
   }
@@ -318,7 +340,8 @@ Manifest read_manifest(const fs::path& folder) {
       const auto bytes = fs::file_size(folder / entry.name, error);
       if (error) fail("{}: {}", (folder / entry.name).string(), error.message());
       if (bytes != static_cast<uintmax_t>(entry.bytes)) {
-        fail("{}: {} bytes, its manifest says {}", (folder / entry.name).string(), bytes, entry.bytes);
+        fail("{}: {} bytes, its manifest says {}", (folder / entry.name).string(), bytes,
+             entry.bytes);
       }
     }
   }

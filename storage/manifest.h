@@ -1,6 +1,6 @@
-// manifest.json of a checkpoint: what was saved, when, and the size and SHA-256 of every other file.
-// manifest.sha256 beside it (a line that `sha256sum -c` reads) covers the manifest itself. docs/formats.md
-// lists the fields.
+// manifest.json of a checkpoint: what was saved, when, and the size and SHA-256 of
+// every other file. manifest.sha256 beside it (a line that `sha256sum -c` reads) covers
+// the manifest itself. docs/formats.md lists the fields.
 #pragma once
 
 #include <cstdint>
@@ -49,7 +49,8 @@ struct CheckpointFileEntry {
 struct Manifest {
   CheckpointInfo info;
   int64_t flat_size = 0;
-  std::vector<CheckpointFileEntry> slices;     ///< in rank order; together they hold every element once
+  std::vector<CheckpointFileEntry>
+      slices;  ///< in rank order; together they hold every element once
   std::vector<CheckpointFileEntry> tokenizer;  ///< "tokenizer/..."
   models::ModelConfig config;                  ///< parsed from info.model_config_json
 };
@@ -70,14 +71,15 @@ CheckpointFileEntry describe_file(const std::filesystem::path& folder, const std
 void verify_file(const std::filesystem::path& folder, const CheckpointFileEntry& entry,
                  const PieceRunner& run_piece = run_at_once);
 
-/// Writes both files, durably, into the folder. Checks that the slices cover the table's flat buffer, and
-/// that stage, step and state belong together.
+/// Writes both files, durably, into the folder. Checks that the slices cover the
+/// table's flat buffer, and that stage, step and state belong together.
 void write_manifest(const std::filesystem::path& folder, const Manifest& manifest,
                     const models::ParameterTable& table);
 
-/// Reads the manifest after checking its own digest; checks every field, that the parameter table is the one
-/// this program makes of the model's config, and that the files have the stated sizes (their digests:
-/// verify_file; what slices say of themselves: check_slice_file).
+/// Reads the manifest after checking its own digest; checks every field, that the
+/// parameter table is the one this program makes of the model's config, and that the
+/// files have the stated sizes (their digests: verify_file; what slices say of
+/// themselves: check_slice_file).
 Manifest read_manifest(const std::filesystem::path& folder);
 
 }  // namespace orrery::storage

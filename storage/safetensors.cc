@@ -24,8 +24,8 @@ constexpr size_t kMaxRank = 16;
 constexpr int64_t kMaxElements = int64_t{1} << 48;
 constexpr size_t kChunkElements = size_t{1} << 18;
 
-/// Bits of an element, or nothing for a dtype unknown here (its size is then not checked, and it cannot be
-/// read).
+/// Bits of an element, or nothing for a dtype unknown here (its size is then not
+/// checked, and it cannot be read).
 std::optional<int64_t> dtype_bits(const std::string& dtype) {
   static constexpr std::pair<std::string_view, int64_t> kBits[] = {
       {"F64", 64}, {"I64", 64}, {"U64", 64},    {"F32", 32},    {"I32", 32},
@@ -75,8 +75,8 @@ SafetensorsTensor parse_tensor(const std::string& name, const json& entry, const
   }
   const auto bits = dtype_bits(tensor.dtype);
   if (bits && tensor.size * *bits != static_cast<int64_t>(tensor.end - tensor.begin) * 8) {
-    fail("{}: {} bytes do not hold {} elements of {}", object.where(), tensor.end - tensor.begin, tensor.size,
-         tensor.dtype);
+    fail("{}: {} bytes do not hold {} elements of {}", object.where(), tensor.end - tensor.begin,
+         tensor.size, tensor.dtype);
   }
   return tensor;
 }
@@ -108,8 +108,8 @@ void append_rounded(DurableFile& file, const SafetensorsOutput& tensor, std::str
       const float value = tensor.values[at + i];
       chunk[i] = Round(value);
       if ((chunk[i] & 0x7FFFu) == kInfinity && std::isfinite(value)) {
-        fail("{}: {}[{}] is {}, which is too large for {}; save as f32", file.path().string(), tensor.name,
-             at + i, value, dtype);
+        fail("{}: {}[{}] is {}, which is too large for {}; save as f32", file.path().string(),
+             tensor.name, at + i, value, dtype);
       }
     }
     file.append(std::as_bytes(std::span(chunk)));
@@ -142,8 +142,8 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path
     fail("{}: {} bytes are too few for a safetensors file", where, bytes.size());
   std::memcpy(&header_bytes, bytes.data(), sizeof(header_bytes));
   if (header_bytes > kMaxHeaderBytes || header_bytes > bytes.size() - sizeof(header_bytes)) {
-    fail("{}: its header claims {} bytes, the file has {}; it is truncated or no safetensors file", where,
-         header_bytes, bytes.size());
+    fail("{}: its header claims {} bytes, the file has {}; it is truncated or no safetensors file",
+         where, header_bytes, bytes.size());
   }
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()) + sizeof(header_bytes),
                               header_bytes);
@@ -164,19 +164,22 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path
     }
   }
 
-  std::sort(tensors_.begin(), tensors_.end(), [](const SafetensorsTensor& a, const SafetensorsTensor& b) {
-    return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
-  });
+  std::sort(tensors_.begin(), tensors_.end(),
+            [](const SafetensorsTensor& a, const SafetensorsTensor& b) {
+              return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
+            });
   size_t cursor = 0;
   for (const SafetensorsTensor& tensor : tensors_) {
     if (tensor.begin != cursor) {
       fail("{}: tensor {} begins at byte {} where {} was expected: bytes {}", where, tensor.name,
-           tensor.begin, cursor, tensor.begin < cursor ? "belong to two tensors" : "belong to none");
+           tensor.begin, cursor,
+           tensor.begin < cursor ? "belong to two tensors" : "belong to none");
     }
     cursor = tensor.end;
   }
   if (cursor != data_.size()) {
-    fail("{}: its tensors end at byte {}, its data at {}: bytes belong to none", where, cursor, data_.size());
+    fail("{}: its tensors end at byte {}, its data at {}: bytes belong to none", where, cursor,
+         data_.size());
   }
   for (size_t i = 0; i < tensors_.size(); ++i) by_name_.emplace(tensors_[i].name, i);
 }
@@ -186,7 +189,8 @@ const SafetensorsTensor* SafetensorsFile::find(std::string_view name) const {
   return it == by_name_.end() ? nullptr : &tensors_[it->second];
 }
 
-void SafetensorsFile::read_f32(const SafetensorsTensor& tensor, int64_t begin, std::span<float> out) const {
+void SafetensorsFile::read_f32(const SafetensorsTensor& tensor, int64_t begin,
+                               std::span<float> out) const {
   ORRERY_CHECK(begin >= 0 && static_cast<int64_t>(out.size()) <= tensor.size - begin,
                "{} elements from {} of {}", out.size(), begin, tensor.size);
   const std::byte* bytes = data_.data() + tensor.begin;  // not necessarily aligned
@@ -206,21 +210,24 @@ uint16_t f32_to_f16(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   const uint32_t sign = (bits >> 16) & 0x8000u;
   const uint32_t magnitude = bits & 0x7FFFFFFFu;
-  constexpr uint32_t kInf32 = 0x7F800000u, kInf16 = 0x7C00u, kSmallestNormal = 0x38800000u;  // 2^-14
+  constexpr uint32_t kInf32 = 0x7F800000u, kInf16 = 0x7C00u,
+                     kSmallestNormal = 0x38800000u;  // 2^-14
   if (magnitude > kInf32) return static_cast<uint16_t>(sign | 0x7E00u);
   if (magnitude < kSmallestNormal) {
-    // Adding 0.5 to |x| leaves x in units of 2^-24 in the low bits of the sum, rounded to nearest even by the
-    // addition.
+    // Adding 0.5 to |x| leaves x in units of 2^-24 in the low bits of the sum, rounded
+    // to nearest even by the addition.
     const float sum = std::bit_cast<float>(magnitude) + 0.5f;
-    return static_cast<uint16_t>(sign | (std::bit_cast<uint32_t>(sum) - std::bit_cast<uint32_t>(0.5f)));
+    return static_cast<uint16_t>(sign |
+                                 (std::bit_cast<uint32_t>(sum) - std::bit_cast<uint32_t>(0.5f)));
   }
   const uint32_t rounded = magnitude + 0xFFFu + ((magnitude >> 13) & 1u);
   const uint32_t half = (rounded >> 13) - (112u << 10);
   return static_cast<uint16_t>(sign | std::min(half, kInf16));
 }
 
-void write_safetensors(const std::filesystem::path& path, std::span<const SafetensorsOutput> tensors,
-                       DType dtype, const std::map<std::string, std::string>& metadata) {
+void write_safetensors(const std::filesystem::path& path,
+                       std::span<const SafetensorsOutput> tensors, DType dtype,
+                       const std::map<std::string, std::string>& metadata) {
   const std::string_view name = safetensors_dtype(dtype);
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
@@ -228,9 +235,10 @@ void write_safetensors(const std::filesystem::path& path, std::span<const Safete
   for (const SafetensorsOutput& tensor : tensors) {
     int64_t size = 1;
     for (const int64_t d : tensor.shape) size *= d;
-    ORRERY_CHECK(size == static_cast<int64_t>(tensor.values.size()) && !header.contains(tensor.name),
-                 "tensor {} of shape {} with {} values", tensor.name, shape_text(tensor.shape),
-                 tensor.values.size());
+    ORRERY_CHECK(
+        size == static_cast<int64_t>(tensor.values.size()) && !header.contains(tensor.name),
+        "tensor {} of shape {} with {} values", tensor.name, shape_text(tensor.shape),
+        tensor.values.size());
     const size_t bytes = tensor.values.size() * dtype_bytes(dtype);
     header[tensor.name] = {
         {"dtype", name}, {"shape", tensor.shape}, {"data_offsets", {cursor, cursor + bytes}}};

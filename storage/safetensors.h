@@ -1,8 +1,10 @@
-// The safetensors container: an 8-byte little-endian header length, a JSON header (name -> dtype, shape, byte
-// range), then the tensors' bytes, row-major and little-endian. docs/formats.md states the subset.
+// The safetensors container: an 8-byte little-endian header length, a JSON header (name
+// -> dtype, shape, byte range), then the tensors' bytes, row-major and little-endian.
+// docs/formats.md states the subset.
 //
-// A reader trusts nothing: lengths, ranges, shapes and names are checked against the file before a byte is
-// used, so a broken or hostile file gives an Error naming the file, the tensor and the reason.
+// A reader trusts nothing: lengths, ranges, shapes and names are checked against the
+// file before a byte is used, so a broken or hostile file gives an Error naming the
+// file, the tensor and the reason.
 #pragma once
 
 #include <cstdint>
@@ -29,18 +31,21 @@ struct SafetensorsTensor {
   size_t end = 0;
 };
 
-/// A mapped file. Const calls are thread-safe. The file must not be cut while it is open.
+/// A mapped file. Const calls are thread-safe. The file must not be cut while it is
+/// open.
 class SafetensorsFile {
  public:
   explicit SafetensorsFile(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const { return path_; }
-  std::span<const SafetensorsTensor> tensors() const { return tensors_; }  ///< in the order of their bytes
-  const SafetensorsTensor* find(std::string_view name) const;              ///< null when there is none
+  std::span<const SafetensorsTensor> tensors() const {
+    return tensors_;
+  }                                                            ///< in the order of their bytes
+  const SafetensorsTensor* find(std::string_view name) const;  ///< null when there is none
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
-  /// out = values [begin, begin + out.size()) as float32, exact. Error when the dtype is none of F32, BF16,
-  /// F16. Thread-safe.
+  /// out = values [begin, begin + out.size()) as float32, exact. Error when the dtype
+  /// is none of F32, BF16, F16. Thread-safe.
   void read_f32(const SafetensorsTensor& tensor, int64_t begin, std::span<float> out) const;
 
  private:
@@ -59,10 +64,12 @@ struct SafetensorsOutput {
   std::span<const float> values;
 };
 
-/// Writes a file atomically (temporary, fsync, rename), rounding to `dtype` (kF32, kBF16, kF16) to nearest
-/// even. Error when a finite value has no finite rounding, when a write fails (the old file, if any, stays).
-void write_safetensors(const std::filesystem::path& path, std::span<const SafetensorsOutput> tensors,
-                       DType dtype, const std::map<std::string, std::string>& metadata);
+/// Writes a file atomically (temporary, fsync, rename), rounding to `dtype` (kF32,
+/// kBF16, kF16) to nearest even. Error when a finite value has no finite rounding, when
+/// a write fails (the old file, if any, stays).
+void write_safetensors(const std::filesystem::path& path,
+                       std::span<const SafetensorsOutput> tensors, DType dtype,
+                       const std::map<std::string, std::string>& metadata);
 
 /// float32 -> f16 bits, round to nearest even; overflow gives infinity, NaN stays NaN.
 uint16_t f32_to_f16(float value);

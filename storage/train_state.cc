@@ -42,7 +42,8 @@ TrainState state_from_json(const nlohmann::json& value, const std::string& where
   state.rl_step = object.integer("rl_step", 0, kMaxSteps);
   state.adam_t = object.integer("adam_t", 0, kMaxSteps);
   state.skipped_steps = object.integer("skipped_steps", 0, kMaxSteps, 0);
-  // JSON has no infinity and no NaN: such a score is written as null, and none is read back.
+  // JSON has no infinity and no NaN: such a score is written as null, and none is read
+  // back.
   const auto score = [&](const char* key) -> std::optional<double> {
     if (object.find(key) == nullptr) return std::nullopt;
     return object.number(key, -kMaxScore, kMaxScore);

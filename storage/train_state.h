@@ -1,4 +1,5 @@
-// Where a training run stands, beside the weights and moments: `state` of a checkpoint's manifest.
+// Where a training run stands, beside the weights and moments: `state` of a
+// checkpoint's manifest.
 #pragma once
 
 #include <cstdint>
@@ -8,23 +9,26 @@
 
 namespace orrery::storage {
 
-/// Where a run stands. The data cursor follows from the steps; random streams are functions of the seed.
+/// Where a run stands. The data cursor follows from the steps; random streams are
+/// functions of the seed.
 struct TrainState {
   int64_t sft_step = 0;                         ///< SFT steps done
   int64_t rl_step = 0;                          ///< RL steps done
   int64_t adam_t = 0;                           ///< optimizer steps since the stage began
   std::optional<double> val_before, val_after;  ///< held-out score before and after RL
   double reward = 0;                            ///< mean reward of the last step
-  /// Steps in a row, the last one included, that taught nothing: their gradient was not finite, or that of a
-  /// dead policy.
+  /// Steps in a row, the last one included, that taught nothing: their gradient was not
+  /// finite, or that of a dead policy.
   int64_t skipped_steps = 0;
-  /// The largest weight when the stage began, by which divergence is told; none: an older checkpoint.
+  /// The largest weight when the stage began, by which divergence is told; none: an
+  /// older checkpoint.
   std::optional<double> start_largest;
-  /// The validation that is due after the last step was cut short by a stop: it comes first when the run goes
-  /// on.
+  /// The validation that is due after the last step was cut short by a stop: it comes
+  /// first when the run goes on.
   bool validation_due = false;
 
-  /// The one step number of a run, in file names, metrics and messages: SFT and RL steps done.
+  /// The one step number of a run, in file names, metrics and messages: SFT and RL
+  /// steps done.
   int64_t step() const { return sft_step + rl_step; }
   /// What the last step belongs to, and how many steps of that are done.
   const char* stage() const { return rl_step > 0 ? "grpo" : "sft"; }

@@ -15,15 +15,16 @@ void require_empty(const JsonNode& model, const char* key) {
   }
 }
 
-/// A symbol of the piece; a doubly linked list in an array. A merged-away symbol has id -1.
+/// A symbol of the piece; a doubly linked list in an array. A merged-away symbol has id
+/// -1.
 struct Symbol {
   int32_t id;
   int32_t previous;
   int32_t next;
 };
 
-/// A possible merge of the symbol at `position` with its next one. Stale ones are recognised when they come
-/// up.
+/// A possible merge of the symbol at `position` with its next one. Stale ones are
+/// recognised when they come up.
 struct Candidate {
   int32_t rank;
   int32_t position;
@@ -42,11 +43,13 @@ BpeModel::BpeModel(TokenizerJson& parsed, const std::string& file) {
   if (!model.is_object())
     root.fail_here("has no \"model\" object; is this a tokenizer.json of Hugging Face tokenizers?");
   // Files from before tokenizers 0.8 have no type: BPE is then told by its merges.
-  const std::string type = model.has("type") ? model.type() : (parsed.merges.empty() ? "(none)" : "BPE");
+  const std::string type =
+      model.has("type") ? model.type() : (parsed.merges.empty() ? "(none)" : "BPE");
   if (type != "BPE") {
     model.fail_here(fmt::format("model type {} is not supported; only BPE is", type.substr(0, 40)));
   }
-  if (parsed.vocabulary.count() == 0) model.fail_here("has no \"vocab\" object with tokens and ids");
+  if (parsed.vocabulary.count() == 0)
+    model.fail_here("has no \"vocab\" object with tokens and ids");
   const JsonNode dropout = model.member("dropout");
   if (!dropout.is_null() && dropout.as_number() != 0) {
     dropout.fail_here("BPE dropout makes encoding random and is not supported; set it to null");
@@ -89,19 +92,23 @@ void BpeModel::add_merges(const TokenizerJson& parsed, const std::string& file) 
   std::string joined;
   int32_t id = -1;
   for (size_t rank = 0; rank < parsed.merges.size(); ++rank) {
-    const std::string_view left = parsed.left(parsed.merges[rank]), right = parsed.right(parsed.merges[rank]);
+    const std::string_view left = parsed.left(parsed.merges[rank]),
+                           right = parsed.right(parsed.merges[rank]);
     joined.assign(left);
     joined += right;
     const int32_t left_id = vocabulary_.find(left), right_id = vocabulary_.find(right);
-    // Vocabularies list merged tokens in the order of their merges, so the next id is nearly always right.
-    id = vocabulary_.has(id + 1) && vocabulary_.token(id + 1) == joined ? id + 1 : vocabulary_.find(joined);
+    // Vocabularies list merged tokens in the order of their merges, so the next id is
+    // nearly always right.
+    id = vocabulary_.has(id + 1) && vocabulary_.token(id + 1) == joined ? id + 1
+                                                                        : vocabulary_.find(joined);
     if (left_id < 0 || right_id < 0 || id < 0) {
       const std::string_view missing = left_id < 0 ? left : right_id < 0 ? right : joined;
-      fail("{}: model.merges[{}]: token \"{}\" is not in model.vocab", file, rank, missing.substr(0, 80));
+      fail("{}: model.merges[{}]: token \"{}\" is not in model.vocab", file, rank,
+           missing.substr(0, 80));
     }
     // A repeated rule takes its last rank, as in Hugging Face tokenizers.
-    merges_[slot_of(pair_of(left_id, right_id))] = {pair_of(left_id, right_id), static_cast<int32_t>(rank),
-                                                    id};
+    merges_[slot_of(pair_of(left_id, right_id))] = {pair_of(left_id, right_id),
+                                                    static_cast<int32_t>(rank), id};
   }
 }
 
@@ -116,8 +123,8 @@ void BpeModel::append_symbols(std::string_view piece, std::vector<int32_t>& symb
     const auto length = static_cast<size_t>(utf8_length(piece[offset]));
     const std::string_view character = piece.substr(offset, length);
     offset += length;
-    const int32_t id =
-        length == 1 ? ascii_ids_[static_cast<unsigned char>(character[0])] : vocabulary_.find(character);
+    const int32_t id = length == 1 ? ascii_ids_[static_cast<unsigned char>(character[0])]
+                                   : vocabulary_.find(character);
     if (id >= 0) {
       if (unknown_open) symbols.push_back(unknown_id_);
       unknown_open = false;
@@ -130,7 +137,8 @@ void BpeModel::append_symbols(std::string_view piece, std::vector<int32_t>& symb
       for (const char byte : character) symbols.push_back(byte_id(byte));
       continue;
     }
-    if (!missing_unknown_.empty()) fail("{}, and the text needs it for \"{}\"", missing_unknown_, character);
+    if (!missing_unknown_.empty())
+      fail("{}, and the text needs it for \"{}\"", missing_unknown_, character);
     if (unknown_id_ < 0)
       continue;  // such a character has no token at all and vanishes, as in Hugging Face tokenizers
     if (unknown_open && !fuse_unknown_) symbols.push_back(unknown_id_);

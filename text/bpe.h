@@ -1,7 +1,8 @@
-// Byte-pair encoding of one piece of text (Sennrich et al. 2016; the ranks' order as Hugging Face tokenizers
-// applies it): split the piece into characters, then merge the adjacent pair of best rank, leftmost first,
-// until no pair has a rule. A heap over a linked list makes that O(n log n), because some models have no
-// pre-tokenizer and a piece is the whole text. Immutable after construction and safe to share between
+// Byte-pair encoding of one piece of text (Sennrich et al. 2016; the ranks' order as
+// Hugging Face tokenizers applies it): split the piece into characters, then merge the
+// adjacent pair of best rank, leftmost first, until no pair has a rule. A heap over a
+// linked list makes that O(n log n), because some models have no pre-tokenizer and a
+// piece is the whole text. Immutable after construction and safe to share between
 // threads.
 #pragma once
 
@@ -18,11 +19,13 @@ namespace orrery::text {
 
 class BpeModel {
  public:
-  /// Takes the vocabulary out of `parsed`; reads its merges and the options of its "model". Errors name the
-  /// file: another model type, dropout, affixes, merges of tokens that are not in the vocabulary.
+  /// Takes the vocabulary out of `parsed`; reads its merges and the options of its
+  /// "model". Errors name the file: another model type, dropout, affixes, merges of
+  /// tokens that are not in the vocabulary.
   BpeModel(TokenizerJson& parsed, const std::string& file);
 
-  /// Appends the ids of `piece` (valid UTF-8, after normalizing and pre-tokenizing) to `ids`.
+  /// Appends the ids of `piece` (valid UTF-8, after normalizing and pre-tokenizing) to
+  /// `ids`.
   void encode(std::string_view piece, std::vector<int32_t>& ids) const;
 
   const Vocabulary& vocabulary() const { return vocabulary_; }

@@ -29,7 +29,8 @@ using Variables = std::vector<std::pair<std::string, jinja::Value>>;
 std::string beginning(const std::string& jinja) {
   std::string out;
   const size_t valid = std::min(find_invalid_utf8(jinja), jinja.size());
-  for (const char c : std::string_view(jinja).substr(0, jinja::text_offset(jinja.substr(0, valid), 80))) {
+  for (const char c :
+       std::string_view(jinja).substr(0, jinja::text_offset(jinja.substr(0, valid), 80))) {
     if (c == '\n') {
       out += "\\n";
     } else {
@@ -47,8 +48,8 @@ std::string one_line(const Error& error) {
   return out;
 }
 
-/// What a template is tried on when it is read: one that cannot render any of these is refused. Some want
-/// tools, some want lists of parts.
+/// What a template is tried on when it is read: one that cannot render any of these is
+/// refused. Some want tools, some want lists of parts.
 std::vector<std::pair<std::vector<ChatMessage>, ChatOptions>> samples() {
   const OrderedJson tool =
       OrderedJson::parse(R"({"type": "function", "function": {"name": "f", "description": "d",
@@ -58,13 +59,17 @@ std::vector<std::pair<std::vector<ChatMessage>, ChatOptions>> samples() {
   const ChatMessage user{"user", "Hello", {}};
   ChatOptions with_tools;
   with_tools.tools = OrderedJson::array({tool});
-  return {
-      {{user}, {}},
-      {{user}, with_tools},
-      {{{"system", "Hello", {}}, user}, {}},
-      {{chat_message_from_json(parts, "sample")}, {}},
-      {{{"system", "Hello", {}}, user, {"assistant", "Hello", {}}, user, {"assistant", "Hello", {}}, user},
-       {}}};
+  return {{{user}, {}},
+          {{user}, with_tools},
+          {{{"system", "Hello", {}}, user}, {}},
+          {{chat_message_from_json(parts, "sample")}, {}},
+          {{{"system", "Hello", {}},
+            user,
+            {"assistant", "Hello", {}},
+            user,
+            {"assistant", "Hello", {}},
+            user},
+           {}}};
 }
 
 jinja::Value variable(const std::string& name, const OrderedJson& value) {
@@ -82,8 +87,8 @@ void add_variables(const OrderedJson& given, Variables& out) {
   }
 }
 
-/// The message as transformers gives it to a template: without the keys that are null, its reasoning under
-/// the names that templates ask for.
+/// The message as transformers gives it to a template: without the keys that are null,
+/// its reasoning under the names that templates ask for.
 jinja::Value message_value(const ChatMessage& message) {
   using jinja::Value;
   jinja::Members members;
@@ -96,19 +101,21 @@ jinja::Value message_value(const ChatMessage& message) {
     for (const auto& [key, value] : message.more.items()) {
       if (value.is_null()) continue;
       const bool text = (key == "role" || key == "content") && value.is_string();
-      members.emplace_back(
-          Value(key), text ? Value(key == "role" ? message.role : message.content) : jinja::from_json(value));
+      members.emplace_back(Value(key), text ? Value(key == "role" ? message.role : message.content)
+                                            : jinja::from_json(value));
     }
     const auto member = [&](std::string_view wanted) -> const Value* {
-      const auto found = std::find_if(members.begin(), members.end(),
-                                      [&](const auto& one) { return *one.first.string() == wanted; });
+      const auto found = std::find_if(members.begin(), members.end(), [&](const auto& one) {
+        return *one.first.string() == wanted;
+      });
       return found == members.end() ? nullptr : &found->second;
     };
     for (const char* name : {"reasoning_content", "thinking", "reasoning"}) {
       const Value* found = member(name);
       if (found == nullptr) continue;
       const Value reasoning = *found;
-      // First, as transformers puts it, also when the row has one elsewhere, whose value then counts.
+      // First, as transformers puts it, also when the row has one elsewhere, whose
+      // value then counts.
       members.emplace(members.begin(), Value(std::string("thinking")), reasoning);
       members.emplace_back(Value(std::string("reasoning_content")), reasoning);
       break;
@@ -150,7 +157,8 @@ ChatMessage chat_message_from_json(const OrderedJson& message, const std::string
   if (!message.is_object())
     fail("{}: a message is {}, not an object with role and content", where, message.type_name());
   const auto role = message.find("role");
-  if (role == message.end() || !role->is_string()) fail("{}: a message has no text as \"role\"", where);
+  if (role == message.end() || !role->is_string())
+    fail("{}: a message has no text as \"role\"", where);
   ChatMessage out{role->get<std::string>(), {}, {}};
   const auto content = message.find("content");
   const bool text = content != message.end() && content->is_string();
@@ -171,7 +179,8 @@ ChatMessage chat_message_from_json(const OrderedJson& message, const std::string
   return out;
 }
 
-std::vector<ChatMessage> chat_messages_from_json(const OrderedJson& messages, const std::string& where) {
+std::vector<ChatMessage> chat_messages_from_json(const OrderedJson& messages,
+                                                 const std::string& where) {
   if (!messages.is_array()) fail("{}: {} is no list of messages", where, messages.type_name());
   if (messages.empty()) fail("{}: the conversation has no messages", where);
   std::vector<ChatMessage> out;
@@ -203,10 +212,11 @@ std::string ChatTemplate::Program::run(std::span<const ChatMessage> messages,
 }
 
 std::unique_ptr<const ChatTemplate::Program> ChatTemplate::load(
-    const std::string& jinja, const std::string& file, const std::map<std::string, std::string>& tokens,
-    const OrderedJson& variables) {
+    const std::string& jinja, const std::string& file,
+    const std::map<std::string, std::string>& tokens, const OrderedJson& variables) {
   if (jinja.empty()) return nullptr;
-  if (jinja.size() > kMaxTemplate) fail("{}: a chat template of {} bytes is too long", file, jinja.size());
+  if (jinja.size() > kMaxTemplate)
+    fail("{}: a chat template of {} bytes is too long", file, jinja.size());
   auto program = std::make_unique<Program>();
   program->file = file;
   try {
@@ -228,25 +238,27 @@ std::unique_ptr<const ChatTemplate::Program> ChatTemplate::load(
       program->run(messages, options);
       break;
     } catch (const Error& error) {
-      // What is wrong with a sample is the sample's matter: the template may want a name, a key or a variable
-      // that the user's conversations have, or say itself what it does not support. What is not supported
-      // here stays so.
+      // What is wrong with a sample is the sample's matter: the template may want a
+      // name, a key or a variable that the user's conversations have, or say itself
+      // what it does not support. What is not supported here stays so.
       const std::string_view text = error.what();
-      if (text.starts_with(kRaised) || text.find("not supported") == std::string_view::npos) continue;
-      fail("{}: this chat template is not supported: {} (it begins with: {})", file, one_line(error),
-           beginning(jinja));
+      if (text.starts_with(kRaised) || text.find("not supported") == std::string_view::npos)
+        continue;
+      fail("{}: this chat template is not supported: {} (it begins with: {})", file,
+           one_line(error), beginning(jinja));
     }
   }
   return program;
 }
 
 ChatTemplate::ChatTemplate(const std::string& jinja, const std::string& file,
-                           const std::map<std::string, std::string>& tokens, const OrderedJson& variables)
+                           const std::map<std::string, std::string>& tokens,
+                           const OrderedJson& variables)
     : program_(load(jinja, file, tokens, variables)) {}
 
 ChatTemplate::ChatTemplate(const Tokenizer& tokenizer, const OrderedJson& variables)
-    : program_(load(tokenizer.chat_template(), tokenizer.chat_template_file(), tokenizer.template_tokens(),
-                    variables)),
+    : program_(load(tokenizer.chat_template(), tokenizer.chat_template_file(),
+                    tokenizer.template_tokens(), variables)),
       tool_program_(load(tokenizer.tool_template(), tokenizer.tool_template_file(),
                          tokenizer.template_tokens(), variables)) {}
 
@@ -256,14 +268,16 @@ ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 
 bool ChatTemplate::is_plain() const { return program_ == nullptr; }
 
-std::string ChatTemplate::render(std::span<const ChatMessage> messages, const ChatOptions& options) const {
+std::string ChatTemplate::render(std::span<const ChatMessage> messages,
+                                 const ChatOptions& options) const {
   if (messages.empty()) fail("a conversation without messages cannot be rendered");
   if (is_plain()) {
     std::string text;
     for (const ChatMessage& message : messages) text += message.content;
     return text;
   }
-  const Program& program = tool_program_ != nullptr && !options.tools.is_null() ? *tool_program_ : *program_;
+  const Program& program =
+      tool_program_ != nullptr && !options.tools.is_null() ? *tool_program_ : *program_;
   try {
     return program.run(messages, options);
   } catch (const Error& error) {
@@ -271,7 +285,8 @@ std::string ChatTemplate::render(std::span<const ChatMessage> messages, const Ch
   }
 }
 
-std::vector<int32_t> ChatTemplate::encode(const Tokenizer& tokenizer, std::span<const ChatMessage> messages,
+std::vector<int32_t> ChatTemplate::encode(const Tokenizer& tokenizer,
+                                          std::span<const ChatMessage> messages,
                                           const ChatOptions& options) const {
   return tokenizer.encode(render(messages, options), is_plain());
 }

@@ -16,7 +16,8 @@ std::string shown(const std::string& text, size_t at) {
   if (at >= text.size()) return "nothing";
   std::string out = "\"";
   size_t end = std::min(text.size(), at + kShown);
-  while (end < text.size() && end > at && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  while (end < text.size() && end > at && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80)
+    --end;
   for (size_t i = at; i < end; ++i) {
     if (text[i] == '\n') {
       out += "\\n";
@@ -30,7 +31,8 @@ std::string shown(const std::string& text, size_t at) {
 /// Where two texts part, at the beginning of a character.
 size_t common_length(const std::string& a, const std::string& b) {
   auto at = static_cast<size_t>(
-      std::mismatch(a.begin(), a.begin() + static_cast<ptrdiff_t>(std::min(a.size(), b.size())), b.begin())
+      std::mismatch(a.begin(), a.begin() + static_cast<ptrdiff_t>(std::min(a.size(), b.size())),
+                    b.begin())
           .first -
       a.begin());
   while (at > 0 && at < a.size() && (static_cast<unsigned char>(a[at]) & 0xC0) == 0x80) --at;
@@ -44,11 +46,12 @@ std::string bytes_of(const Tokenizer& tokenizer, std::span<const int32_t> ids) {
 }
 
 bool begins_with(std::span<const int32_t> ids, std::span<const int32_t> beginning) {
-  return ids.size() >= beginning.size() && std::equal(beginning.begin(), beginning.end(), ids.begin());
+  return ids.size() >= beginning.size() &&
+         std::equal(beginning.begin(), beginning.end(), ids.begin());
 }
 
-/// Ids of a text that goes on where another has ended. Some tokenizers put a space before whatever they are
-/// given; after a line's end they do not.
+/// Ids of a text that goes on where another has ended. Some tokenizers put a space
+/// before whatever they are given; after a line's end they do not.
 std::vector<int32_t> encode_continuation(const Tokenizer& tokenizer, const std::string& text) {
   std::vector<int32_t> ids = tokenizer.encode(text, /*add_special_tokens=*/false);
   if (bytes_of(tokenizer, ids) != " " + text) return ids;
@@ -72,8 +75,8 @@ class Transcript {
 
   const std::vector<int32_t>& ids() const { return ids_; }
 
-  /// The conversation goes on to `text`, which begins with the text so far. Returns how many tokens there
-  /// were before.
+  /// The conversation goes on to `text`, which begins with the text so far. Returns how
+  /// many tokens there were before.
   size_t go_on(const std::string& text) {
     const size_t before = ids_.size();
     std::vector<int32_t> all = tokenizer_.encode(text, /*add_special_tokens=*/false);
@@ -87,11 +90,13 @@ class Transcript {
     return before;
   }
 
-  /// Takes back what stands behind token `last`, whose own text is the first such in the text from `from` on.
+  /// Takes back what stands behind token `last`, whose own text is the first such in
+  /// the text from `from` on.
   void end_at(size_t last, size_t from) {
     const std::string_view end = tokenizer_.id_to_token(ids_[last]);
     ids_.resize(last + 1);
-    if (const size_t at = text_.find(end, from); at != std::string::npos) text_.resize(at + end.size());
+    if (const size_t at = text_.find(end, from); at != std::string::npos)
+      text_.resize(at + end.size());
   }
 
   void add(int32_t id) { ids_.push_back(id); }
@@ -107,9 +112,9 @@ class Transcript {
                                  const std::string& after) {
   const size_t at = common_length(before, after);
   fail(
-      "{}: this chat template prints an earlier turn otherwise once the conversation goes on ({} where it "
-      "had {}), so that not all assistant's messages can be learned from one row; give each a row of its "
-      "own: \"prompt\" with the messages before it, and \"response\"",
+      "{}: this chat template prints an earlier turn otherwise once the conversation goes on ({} "
+      "where it had {}), so that not all assistant's messages can be learned from one row; "
+      "give each a row of its own: \"prompt\" with the messages before it, and \"response\"",
       tokenizer.chat_template_file(), shown(after, at), shown(before, at));
 }
 
@@ -128,7 +133,8 @@ void visit_texts(const OrderedJson& value, const std::function<void(const std::s
 }  // namespace
 
 ChatExample chat_example(const ChatTemplate& chat_template, const Tokenizer& tokenizer,
-                         std::span<const ChatMessage> conversation, LearnedTurns turns, ChatOptions options) {
+                         std::span<const ChatMessage> conversation, LearnedTurns turns,
+                         ChatOptions options) {
   ORRERY_CHECK(!chat_template.is_plain(), "a plain model has no template to learn");
   ORRERY_CHECK(!conversation.empty(), "there is no message to learn");
   const auto render = [&](size_t messages, bool prompt) {
@@ -143,21 +149,22 @@ ChatExample chat_example(const ChatTemplate& chat_template, const Tokenizer& tok
     const ChatMessage& answer = conversation[turn];
     if (turn < last && answer.role != "assistant") continue;
     const std::string prompt = render(turn, /*prompt=*/true);
-    if (!prompt.starts_with(transcript.text())) fail_rewritten(tokenizer, transcript.text(), prompt);
+    if (!prompt.starts_with(transcript.text()))
+      fail_rewritten(tokenizer, transcript.text(), prompt);
     transcript.go_on(prompt);
     const std::string whole = render(turn + 1, /*prompt=*/false);
     if (!whole.starts_with(prompt)) {
       const size_t at = common_length(prompt, whole);
       fail(
-          "{}: this chat template cannot be trained with demonstrations: its generation prompt goes on with "
-          "{} where the answered conversation has {}, so a response after that prompt is unknown; change the "
-          "template, or give sft.text_files",
+          "{}: this chat template cannot be trained with demonstrations: "
+          "its generation prompt goes on with {} where the answered conversation has {}, "
+          "so a response after that prompt is unknown; change the template, or give sft.text_files",
           tokenizer.chat_template_file(), shown(prompt, at), shown(whole, at));
     }
     if (whole.size() == prompt.size() && says_something(answer)) {
       fail(
-          "{}: this chat template prints nothing for an assistant's message, so there is no response to "
-          "learn",
+          "{}: this chat template prints nothing for an assistant's message, "
+          "so there is no response to learn",
           tokenizer.chat_template_file());
     }
     if (std::exchange(first, false)) example.prompt = transcript.ids();
@@ -167,8 +174,8 @@ ChatExample chat_example(const ChatTemplate& chat_template, const Tokenizer& tok
     if (end < transcript.ids().size()) {
       if (end == begin && says_something(answer)) {
         fail(
-            "{}: this chat template ends the sequence ({}) before the assistant's answer, so nothing of it "
-            "is learned",
+            "{}: this chat template ends the sequence ({}) before the assistant's answer, "
+            "so nothing of it is learned",
             tokenizer.chat_template_file(), tokenizer.id_to_token(transcript.ids()[end]));
       }
       transcript.end_at(end, prompt.size());
@@ -198,8 +205,8 @@ void check_no_end_inside(const Tokenizer& tokenizer, const ChatMessage& answer) 
     const std::string_view end = tokenizer.id_to_token(id);
     const auto refuse = [&] {
       fail(
-          "the assistant's text has {} inside, which ends a sequence, so that what follows would not be "
-          "learned",
+          "the assistant's text has {} inside, which ends a sequence, "
+          "so that what follows would not be learned",
           end);
     };
     const size_t at = answer.content.find(end);

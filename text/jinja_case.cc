@@ -13,10 +13,15 @@
 namespace orrery::text::jinja {
 namespace {
 
-utf8proc_category_t category(uint32_t c) { return utf8proc_category(static_cast<utf8proc_int32_t>(c)); }
-bool is_upper(uint32_t c) { return category(c) == UTF8PROC_CATEGORY_LU || (c >= 0x2160 && c <= 0x216F); }
+utf8proc_category_t category(uint32_t c) {
+  return utf8proc_category(static_cast<utf8proc_int32_t>(c));
+}
+bool is_upper(uint32_t c) {
+  return category(c) == UTF8PROC_CATEGORY_LU || (c >= 0x2160 && c <= 0x216F);
+}
 bool is_lower(uint32_t c) {
-  return category(c) == UTF8PROC_CATEGORY_LL || c == 0xAA || c == 0xBA || (c >= 0x2170 && c <= 0x217F);
+  return category(c) == UTF8PROC_CATEGORY_LL || c == 0xAA || c == 0xBA ||
+         (c >= 0x2170 && c <= 0x217F);
 }
 bool is_title(uint32_t c) { return category(c) == UTF8PROC_CATEGORY_LT; }
 bool is_cased(uint32_t c) { return is_upper(c) || is_lower(c) || is_title(c); }
@@ -27,8 +32,8 @@ bool is_letter(uint32_t c) {
 bool is_decimal(uint32_t c) { return category(c) == UTF8PROC_CATEGORY_ND; }
 bool is_digit(uint32_t c) {
   return is_decimal(c) || c == 0xB2 || c == 0xB3 || c == 0xB9 || c == 0x2070 ||
-         (c >= 0x2074 && c <= 0x2079) || (c >= 0x2080 && c <= 0x2089) || (c >= 0x2460 && c <= 0x2468) ||
-         (c >= 0x2474 && c <= 0x247C);
+         (c >= 0x2074 && c <= 0x2079) || (c >= 0x2080 && c <= 0x2089) ||
+         (c >= 0x2460 && c <= 0x2468) || (c >= 0x2474 && c <= 0x247C);
 }
 bool is_numeric(uint32_t c) {
   const utf8proc_category_t kind = category(c);
@@ -81,11 +86,13 @@ void append_case(uint32_t c, Case wanted, std::string& out) {
     if (small != c) continue;
     out += capital[0];
     const bool ascii = capital.size() <= 3 && static_cast<unsigned char>(capital[1]) < 0x80;
-    out += wanted == Case::kTitle && ascii ? text_lower(capital.substr(1)) : std::string(capital.substr(1));
+    out += wanted == Case::kTitle && ascii ? text_lower(capital.substr(1))
+                                           : std::string(capital.substr(1));
     return;
   }
   if (has_other_long_capital(c)) fail("the capital of U+{:04X} is not supported", c);
-  append_utf8(static_cast<uint32_t>(wanted == Case::kUpper ? utf8proc_toupper(code) : utf8proc_totitle(code)),
+  append_utf8(static_cast<uint32_t>(wanted == Case::kUpper ? utf8proc_toupper(code)
+                                                           : utf8proc_totitle(code)),
               out);
 }
 
@@ -97,12 +104,14 @@ void for_each(std::string_view text, const Visit& visit) {
 
 bool is_case_ignorable(uint32_t c) {
   const utf8proc_category_t kind = category(c);
-  return kind == UTF8PROC_CATEGORY_MN || kind == UTF8PROC_CATEGORY_ME || kind == UTF8PROC_CATEGORY_CF ||
-         kind == UTF8PROC_CATEGORY_LM || kind == UTF8PROC_CATEGORY_SK || c == '\'' || c == '.' || c == ':' ||
-         c == 0xB7 || c == 0x2018 || c == 0x2019;
+  return kind == UTF8PROC_CATEGORY_MN || kind == UTF8PROC_CATEGORY_ME ||
+         kind == UTF8PROC_CATEGORY_CF || kind == UTF8PROC_CATEGORY_LM ||
+         kind == UTF8PROC_CATEGORY_SK || c == '\'' || c == '.' || c == ':' || c == 0xB7 ||
+         c == 0x2018 || c == 0x2019;
 }
 
-/// Whether the capital sigma at `at` ends a word, where it becomes another small letter.
+/// Whether the capital sigma at `at` ends a word, where it becomes another small
+/// letter.
 bool is_final_sigma(std::string_view text, size_t at) {
   constexpr int kMaxIgnored = 100;  // a hostile text must not make this quadratic
   int ignored = 0;
@@ -122,7 +131,8 @@ bool is_final_sigma(std::string_view text, size_t at) {
     }
   }
   if (!before) return false;
-  for (size_t next = at + 2; next < text.size(); next += static_cast<size_t>(utf8_length(text[next]))) {
+  for (size_t next = at + 2; next < text.size();
+       next += static_cast<size_t>(utf8_length(text[next]))) {
     if (const uint32_t c = utf8_code_point(text, next); counts(c)) return !is_cased(c);
   }
   return true;
@@ -182,8 +192,9 @@ std::string text_lower(std::string_view text) {
 
 std::string text_casefold(std::string_view text) {
   utf8proc_uint8_t* folded = nullptr;
-  const auto size = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                                 static_cast<utf8proc_ssize_t>(text.size()), &folded, UTF8PROC_CASEFOLD);
+  const auto size =
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                   static_cast<utf8proc_ssize_t>(text.size()), &folded, UTF8PROC_CASEFOLD);
   const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(folded, &std::free);
   if (size < 0) fail("casefold: {}", utf8proc_errmsg(size));
   return {reinterpret_cast<const char*>(folded), static_cast<size_t>(size)};
@@ -241,8 +252,8 @@ std::string text_title_words(std::string_view text) {
   };
   for_each(text, [&](uint32_t c, size_t at) {
     const bool separates =
-        is_python_space(c) ||
-        (c < 0x80 && std::string_view("-({[<").find(static_cast<char>(c)) != std::string_view::npos);
+        is_python_space(c) || (c < 0x80 && std::string_view("-({[<").find(static_cast<char>(c)) !=
+                                               std::string_view::npos);
     if (separates) {
       end_word(at);
       in_word = false;
@@ -261,11 +272,13 @@ std::optional<bool> text_predicate(std::string_view name, std::string_view text)
   if (name == "isdecimal") return all_of(text, is_decimal);
   if (name == "isdigit") return all_of(text, is_digit);
   if (name == "isnumeric") return all_of(text, is_numeric);
-  if (name == "isalnum") return all_of(text, [](uint32_t c) { return is_letter(c) || is_numeric(c); });
+  if (name == "isalnum")
+    return all_of(text, [](uint32_t c) { return is_letter(c) || is_numeric(c); });
   if (name == "isspace") return all_of(text, is_python_space);
   if (name == "isprintable") return text.empty() || all_of(text, is_printable);
   if (name == "isascii")
-    return std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+    return std::all_of(text.begin(), text.end(),
+                       [](char c) { return static_cast<unsigned char>(c) < 0x80; });
   if (name == "istitle") return is_title_text(text);
   if (name == "isidentifier") return is_identifier(text);
   if (name == "islower" || name == "isupper") {
@@ -294,7 +307,8 @@ std::string text_ascii_digits(std::string_view text) {
 }
 
 std::string text_repr(std::string_view text) {
-  const bool single = text.find('\'') == std::string_view::npos || text.find('"') != std::string_view::npos;
+  const bool single =
+      text.find('\'') == std::string_view::npos || text.find('"') != std::string_view::npos;
   const char quote = single ? '\'' : '"';
   std::string out(1, quote);
   for_each(text, [&](uint32_t c, size_t) {

@@ -37,7 +37,8 @@ ExpressionPtr make_expression(ExpressionKind kind, std::string text) {
 void add_child(Expression& parent, ExpressionPtr child) {
   if (child != nullptr) parent.depth = std::max(parent.depth, child->depth + 1);
   parent.children.push_back(std::move(child));
-  if (parent.depth > kMaxTreeDepth) fail("an expression of more than {} operators in a row", kMaxTreeDepth);
+  if (parent.depth > kMaxTreeDepth)
+    fail("an expression of more than {} operators in a row", kMaxTreeDepth);
 }
 
 ExpressionParser::Depth::Depth(ExpressionParser& parser) : parser_(parser) {
@@ -49,8 +50,8 @@ ExpressionPtr ExpressionParser::target(bool namespaces, std::string_view end_wor
   if (!is(TokenKind::kOperator, ",")) return first;
   ExpressionPtr all = make(ExpressionKind::kTuple, "", std::move(first));
   while (accept_operator(",")) {
-    if (is(TokenKind::kOperator, "=") || is(TokenKind::kOperator, ")") || peek().kind == TokenKind::kTagEnd ||
-        (!end_word.empty() && is(TokenKind::kName, end_word)))
+    if (is(TokenKind::kOperator, "=") || is(TokenKind::kOperator, ")") ||
+        peek().kind == TokenKind::kTagEnd || (!end_word.empty() && is(TokenKind::kName, end_word)))
       break;
     add_child(*all, one_target(namespaces));
   }
@@ -82,8 +83,8 @@ ExpressionPtr ExpressionParser::tuple(std::string_view end_word, bool conditiona
   ExpressionPtr all = make(ExpressionKind::kTuple, "", std::move(first));
   while (accept_operator(",")) {
     const TokenKind kind = peek().kind;
-    if (kind == TokenKind::kTagEnd || kind == TokenKind::kOutputEnd || is(TokenKind::kOperator, ")") ||
-        (!end_word.empty() && is(TokenKind::kName, end_word)))
+    if (kind == TokenKind::kTagEnd || kind == TokenKind::kOutputEnd ||
+        is(TokenKind::kOperator, ")") || (!end_word.empty() && is(TokenKind::kName, end_word)))
       break;
     add_child(*all, one());
   }
@@ -96,8 +97,8 @@ ExpressionPtr ExpressionParser::expression() {
   while (accept_word("if")) {
     ExpressionPtr condition = or_expression();
     ExpressionPtr otherwise = accept_word("else") ? expression() : nullptr;
-    value =
-        make(ExpressionKind::kConditional, "", std::move(value), std::move(condition), std::move(otherwise));
+    value = make(ExpressionKind::kConditional, "", std::move(value), std::move(condition),
+                 std::move(otherwise));
   }
   return value;
 }
@@ -110,7 +111,8 @@ ExpressionPtr ExpressionParser::or_expression() {
 
 ExpressionPtr ExpressionParser::and_expression() {
   ExpressionPtr left = not_expression();
-  while (accept_word("and")) left = make(ExpressionKind::kAnd, "", std::move(left), not_expression());
+  while (accept_word("and"))
+    left = make(ExpressionKind::kAnd, "", std::move(left), not_expression());
   return left;
 }
 
@@ -126,7 +128,8 @@ std::string ExpressionParser::comparison_operator() {
       std::find(kOperators.begin(), kOperators.end(), peek().text) != kOperators.end())
     return next().text;
   if (accept_word("in")) return "in";
-  if (!is(TokenKind::kName, "not") || peek(1).kind != TokenKind::kName || peek(1).text != "in") return "";
+  if (!is(TokenKind::kName, "not") || peek(1).kind != TokenKind::kName || peek(1).text != "in")
+    return "";
   next();
   next();
   return "notin";
@@ -163,8 +166,8 @@ ExpressionPtr ExpressionParser::concatenation() {
 
 ExpressionPtr ExpressionParser::product() {
   ExpressionPtr left = power();
-  while (is(TokenKind::kOperator, "*") || is(TokenKind::kOperator, "/") || is(TokenKind::kOperator, "//") ||
-         is(TokenKind::kOperator, "%")) {
+  while (is(TokenKind::kOperator, "*") || is(TokenKind::kOperator, "/") ||
+         is(TokenKind::kOperator, "//") || is(TokenKind::kOperator, "%")) {
     const std::string text = next().text;
     left = make(ExpressionKind::kArithmetic, text, std::move(left), power());
   }
@@ -199,7 +202,8 @@ ExpressionPtr ExpressionParser::primary() {
   if (token.kind == TokenKind::kFloat) return literal(token.real);
   if (token.kind == TokenKind::kString) {
     std::string text = token.text;
-    while (peek().kind == TokenKind::kString) text += next().text;  // as in Python, neighbours are one string
+    while (peek().kind == TokenKind::kString)
+      text += next().text;  // as in Python, neighbours are one string
     return literal(std::move(text));
   }
   if (token.kind == TokenKind::kName) {
@@ -260,7 +264,8 @@ ExpressionPtr ExpressionParser::subscript(ExpressionPtr value) {
     if (accept_operator(":")) {
       if (++count > 2) refuse("a slice of more than three parts");
     } else if (is(TokenKind::kOperator, ",")) {
-      if (count > 0 || parts[0] == nullptr) refuse("a slice of more than one dimension is not supported");
+      if (count > 0 || parts[0] == nullptr)
+        refuse("a slice of more than one dimension is not supported");
       ExpressionPtr all = make(ExpressionKind::kTuple, "", std::move(parts[0]));
       while (accept_operator(",")) add_child(*all, expression());
       parts[0] = std::move(all);
@@ -273,8 +278,8 @@ ExpressionPtr ExpressionParser::subscript(ExpressionPtr value) {
     if (parts[0] == nullptr) parts[0] = make(ExpressionKind::kTuple, "");
     return make(ExpressionKind::kItem, "", std::move(value), std::move(parts[0]));
   }
-  return make(ExpressionKind::kSlice, "", std::move(value), std::move(parts[0]), std::move(parts[1]),
-              std::move(parts[2]));
+  return make(ExpressionKind::kSlice, "", std::move(value), std::move(parts[0]),
+              std::move(parts[1]), std::move(parts[2]));
 }
 
 ExpressionPtr ExpressionParser::call(ExpressionPtr callee) {
@@ -353,8 +358,8 @@ ExpressionPtr ExpressionParser::test(ExpressionPtr value) {
   check([&] { check_test_name(name); });
   value = make(ExpressionKind::kTest, name, std::move(value));
   const Token& token = peek();
-  const bool word =
-      token.kind == TokenKind::kName && token.text != "else" && token.text != "or" && token.text != "and";
+  const bool word = token.kind == TokenKind::kName && token.text != "else" && token.text != "or" &&
+                    token.text != "and";
   if (is(TokenKind::kOperator, "(")) {
     arguments(*value);
   } else if (word || token.kind == TokenKind::kString || token.kind == TokenKind::kInteger ||

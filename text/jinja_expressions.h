@@ -1,4 +1,5 @@
-// The expressions of the template language (jinja_parser.h). Internal to chat_template.h.
+// The expressions of the template language (jinja_parser.h). Internal to
+// chat_template.h.
 #pragma once
 
 #include <algorithm>
@@ -12,8 +13,8 @@
 
 namespace orrery::text::jinja {
 
-/// A node without children, and what adds one; throws Error for a tree that a walk by recursion could not
-/// take.
+/// A node without children, and what adds one; throws Error for a tree that a walk by
+/// recursion could not take.
 ExpressionPtr make_expression(ExpressionKind kind, std::string text = {});
 void add_child(Expression& parent, ExpressionPtr child);
 
@@ -35,14 +36,20 @@ class ExpressionParser {
     ExpressionParser& parser_;
   };
 
-  const Token& peek(size_t ahead = 0) const { return tokens_[std::min(at_ + ahead, tokens_.size() - 1)]; }
+  const Token& peek(size_t ahead = 0) const {
+    return tokens_[std::min(at_ + ahead, tokens_.size() - 1)];
+  }
   const Token& next() {
     const Token& token = peek();
     if (at_ + 1 < tokens_.size()) ++at_;
     return token;
   }
-  [[noreturn]] void refuse(const std::string& what) const { fail("line {}: {}", peek().line, what); }
-  bool is(TokenKind kind, std::string_view text) const { return peek().kind == kind && peek().text == text; }
+  [[noreturn]] void refuse(const std::string& what) const {
+    fail("line {}: {}", peek().line, what);
+  }
+  bool is(TokenKind kind, std::string_view text) const {
+    return peek().kind == kind && peek().text == text;
+  }
   bool accept(TokenKind kind, std::string_view text) {
     if (!is(kind, text)) return false;
     next();

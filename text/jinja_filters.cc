@@ -22,7 +22,9 @@ constexpr std::array<std::string_view, 39> kTests = {
 constexpr std::array<std::string_view, 6> kOtherFilters = {"pprint", "random",   "striptags",
                                                            "urlize", "wordwrap", "xmlattr"};
 
-bool is_test(std::string_view name) { return std::find(kTests.begin(), kTests.end(), name) != kTests.end(); }
+bool is_test(std::string_view name) {
+  return std::find(kTests.begin(), kTests.end(), name) != kTests.end();
+}
 
 std::string_view comparison_of(std::string_view name) {
   if (name == "eq" || name == "equalto") return "==";
@@ -61,15 +63,16 @@ bool test_kind(const std::string& name, const Value& value) {
   if (name == "false") return flag != nullptr && !*flag;
   if (name == "integer") return value.integer() != nullptr;
   if (name == "float") return value.real() != nullptr;
-  if (name == "number") return value.integer() != nullptr || value.real() != nullptr || flag != nullptr;
+  if (name == "number")
+    return value.integer() != nullptr || value.real() != nullptr || flag != nullptr;
   if (name == "string") return value.string() != nullptr;
   if (name == "mapping") return value.dict() != nullptr;
   if (name == "iterable") return is_iterable(value);
   if (name == "sequence") {
-    const bool view =
-        value.is(SequenceKind::kKeys) || value.is(SequenceKind::kValues) || value.is(SequenceKind::kItems);
-    return value.string() != nullptr || (value.items() != nullptr && !view) || value.dict() != nullptr ||
-           value.is_undefined();
+    const bool view = value.is(SequenceKind::kKeys) || value.is(SequenceKind::kValues) ||
+                      value.is(SequenceKind::kItems);
+    return value.string() != nullptr || (value.items() != nullptr && !view) ||
+           value.dict() != nullptr || value.is_undefined();
   }
   if (name == "callable")
     return value.callable() != nullptr || value.loop() != nullptr || value.is_undefined();
@@ -104,19 +107,23 @@ Value apply_filter(Machine& machine, const std::string& name, const Value& value
   machine.charge(value);
   machine.charge(arguments);
   Value out;
-  if (apply_text_filter(machine, name, value, arguments, out)) return machine.charged(std::move(out));
-  if (apply_sequence_filter(machine, name, value, arguments, out)) return machine.charged(std::move(out));
+  if (apply_text_filter(machine, name, value, arguments, out))
+    return machine.charged(std::move(out));
+  if (apply_sequence_filter(machine, name, value, arguments, out))
+    return machine.charged(std::move(out));
   fail("the filter {} is not supported", name.substr(0, 40));
 }
 
-bool apply_test(Machine& machine, const std::string& name, const Value& value, const Arguments& arguments) {
+bool apply_test(Machine& machine, const std::string& name, const Value& value,
+                const Arguments& arguments) {
   machine.step();
   check_test_name(name);
   if (name == "odd" || name == "even") {
     const Bound none(name, arguments, {});
     return remainder_is(machine, value, int64_t{2}, name == "odd" ? 1 : 0);
   }
-  if (name == "divisibleby") return remainder_is(machine, value, Bound(name, arguments, {"num"}, 1)[0], 0);
+  if (name == "divisibleby")
+    return remainder_is(machine, value, Bound(name, arguments, {"num"}, 1)[0], 0);
   if (name == "sameas") return is_same(value, Bound(name, arguments, {"other"}, 1)[0]);
   if (name == "in") return contains(machine, Bound(name, arguments, {"seq"}, 1)[0], value);
   const std::string_view comparison = comparison_of(name);
@@ -127,7 +134,8 @@ bool apply_test(Machine& machine, const std::string& name, const Value& value, c
   return test_kind(name, value);
 }
 
-std::function<Value(Machine&, const Value&)> attribute_getter(const Value& attribute, const Value& fallback) {
+std::function<Value(Machine&, const Value&)> attribute_getter(const Value& attribute,
+                                                              const Value& fallback) {
   List parts;
   if (attribute.string() != nullptr) {
     for (const std::string& part : text_split(*attribute.string(), ".", -1, false)) {

@@ -15,8 +15,9 @@ namespace orrery::text::jinja {
 namespace {
 
 constexpr std::array<std::string_view, 20> kNames = {
-    "batch", "dictsort", "first",      "groupby", "items",  "join",       "last",  "list", "map", "max",
-    "min",   "reject",   "rejectattr", "reverse", "select", "selectattr", "slice", "sort", "sum", "unique"};
+    "batch",  "dictsort",   "first", "groupby", "items",  "join",       "last",
+    "list",   "map",        "max",   "min",     "reject", "rejectattr", "reverse",
+    "select", "selectattr", "slice", "sort",    "sum",    "unique"};
 
 using Getter = std::function<Value(Machine&, const Value&)>;
 using Next = std::function<bool(Value&)>;
@@ -26,7 +27,8 @@ Value ignoring_case(const Value& value) {
 }
 
 Getter key_getter(const Value& attribute, bool case_sensitive, const Value& fallback = None{}) {
-  return [get = attribute_getter(attribute, fallback), case_sensitive](Machine& machine, const Value& value) {
+  return [get = attribute_getter(attribute, fallback), case_sensitive](Machine& machine,
+                                                                       const Value& value) {
     const Value key = get(machine, value);
     return case_sensitive ? key : ignoring_case(key);
   };
@@ -36,7 +38,8 @@ Value attribute_argument(const Bound& bound, size_t index) {
   return bound.has(index) ? bound[index] : Value(None{});
 }
 
-/// Items in the order of their keys, equal ones as they stood (the other way round too, as Python's sorted).
+/// Items in the order of their keys, equal ones as they stood (the other way round too,
+/// as Python's sorted).
 List sorted(Machine& machine, const List& items, const Getter& key, bool reverse) {
   std::vector<std::pair<Value, Value>> keyed;
   for (const Value& item : items) {
@@ -78,7 +81,8 @@ Value dictsort(Machine& machine, const Value& value, const Arguments& arguments)
   if (by != "key" && by != "value") fail("dictsort: by must be key or value");
   if (value.dict() == nullptr) fail("dictsort of {}", value.kind());
   List pairs;
-  for (const auto& [key, member] : value.dict()->members) pairs.push_back(Value::tuple({key, member}));
+  for (const auto& [key, member] : value.dict()->members)
+    pairs.push_back(Value::tuple({key, member}));
   const Getter key = key_getter(Value(int64_t{by == "key" ? 0 : 1}), bound.truth(0, false));
   return Value::list(sorted(machine, pairs, key, bound.truth(2, false)));
 }
@@ -96,15 +100,16 @@ Value groupby(Machine& machine, const Value& value, const Arguments& arguments) 
     List group;
     size_t end = begin;
     while (end < items.size() && key(machine, items[end]) == first) group.push_back(items[end++]);
-    groups.push_back(
-        Value::sequence(SequenceKind::kGroup, {plain(machine, group[0]), Value::list(std::move(group))}));
+    groups.push_back(Value::sequence(SequenceKind::kGroup,
+                                     {plain(machine, group[0]), Value::list(std::move(group))}));
     if (end == begin) fail("groupby a key that is not equal to itself");
     begin = end;
   }
   return Value::list(std::move(groups));
 }
 
-Value extreme(Machine& machine, const Value& value, const std::string& name, const Arguments& arguments) {
+Value extreme(Machine& machine, const Value& value, const std::string& name,
+              const Arguments& arguments) {
   const Bound bound(name, arguments, {"case_sensitive", "attribute"});
   const Getter key = key_getter(attribute_argument(bound, 1), bound.truth(0, false));
   const auto next = iterate(machine, value);
@@ -151,7 +156,8 @@ Value join(Machine& machine, const Value& value, const Arguments& arguments) {
 
 /// A generator over the items of `value`, which is empty when the value is false.
 Value generator(const Value& value, const Arguments& arguments,
-                std::function<std::function<bool(Value&)>(Machine&, Next)> begin, Machine& machine) {
+                std::function<std::function<bool(Value&)>(Machine&, Next)> begin,
+                Machine& machine) {
   std::vector<Value> held = {value};
   for (const Value& argument : arguments.positional) held.push_back(argument);
   for (const auto& [name, argument] : arguments.keywords) held.push_back(argument);
@@ -177,7 +183,8 @@ Value map_filter(Machine& machine, const Value& value, const Arguments& argument
                         [](const auto& keyword) { return keyword.first == "attribute"; });
         if (by_attribute) {
           const Bound bound("map", arguments, {"attribute", "default"});
-          return [&m, source, get = attribute_getter(bound[0], attribute_argument(bound, 1))](Value& out) {
+          return [&m, source,
+                  get = attribute_getter(bound[0], attribute_argument(bound, 1))](Value& out) {
             Value item;
             return source(item) && (out = get(m, item), true);
           };
@@ -220,7 +227,8 @@ Value select_filter(Machine& machine, const Value& value, const std::string& nam
           for (Value item; source(item);) {
             m.step();
             const Value looked_at = get(m, item);
-            const bool holds = has_test ? apply_test(m, *test.string(), looked_at, rest) : looked_at.truth();
+            const bool holds =
+                has_test ? apply_test(m, *test.string(), looked_at, rest) : looked_at.truth();
             if (holds == wanted) return out = item, true;
           }
           return false;
@@ -312,7 +320,8 @@ Value reversed(Machine& machine, const Value& value) {
   if (const auto* text = value.string()) {
     std::vector<std::string_view> characters = text_characters(*text);
     std::string out;
-    for (auto character = characters.rbegin(); character != characters.rend(); ++character) out += *character;
+    for (auto character = characters.rbegin(); character != characters.rend(); ++character)
+      out += *character;
     return out;
   }
   List items = items_of(machine, value);
@@ -337,7 +346,8 @@ List item_pairs(const Value& value) {
   if (value.is_undefined()) return {};
   if (value.dict() == nullptr) fail("items of {}", value.kind());
   List pairs;
-  for (const auto& [key, member] : value.dict()->members) pairs.push_back(Value::tuple({key, member}));
+  for (const auto& [key, member] : value.dict()->members)
+    pairs.push_back(Value::tuple({key, member}));
   return pairs;
 }
 

@@ -40,7 +40,8 @@ std::string plain_digits(std::string_view text) {
 
 /// float(text)
 bool parse_real(std::string_view text, double& out) {
-  const std::string stripped = plain_digits(text_ascii_digits(text_strip(text, std::nullopt, true, true)));
+  const std::string stripped =
+      plain_digits(text_ascii_digits(text_strip(text, std::nullopt, true, true)));
   std::string_view rest = stripped;
   const bool negative = rest.starts_with('-');
   if (rest.starts_with('-') || rest.starts_with('+')) rest.remove_prefix(1);
@@ -48,7 +49,8 @@ bool parse_real(std::string_view text, double& out) {
   const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), out);
   if (end != rest.data() + rest.size() || error == std::errc::invalid_argument) return false;
   if (rest.find('(') != std::string_view::npos) return false;  // nan(...)
-  if (error == std::errc::result_out_of_range) out = rest.find("e-") != std::string_view::npos ? 0 : INFINITY;
+  if (error == std::errc::result_out_of_range)
+    out = rest.find("e-") != std::string_view::npos ? 0 : INFINITY;
   if (negative) out = -out;
   return true;
 }
@@ -79,7 +81,8 @@ bool parse_whole(std::string_view text, int64_t base, int64_t& out) {
   const auto [end, error] =
       std::from_chars(digits.data(), digits.data() + digits.size(), out, static_cast<int>(base));
   if (end != digits.data() + digits.size()) return false;
-  if (error == std::errc::result_out_of_range) fail("the number {} is too large", text.substr(0, 40));
+  if (error == std::errc::result_out_of_range)
+    fail("the number {} is too large", text.substr(0, 40));
   return error == std::errc();
 }
 
@@ -105,7 +108,8 @@ Value to_whole(const Value& value, const Bound& bound) {
 Value to_real(const Value& value, const Bound& bound) {
   double real = 0;
   if (value.is_undefined()) fail("float of {}", value.kind());
-  if (value.number(real) || (value.string() != nullptr && parse_real(*value.string(), real))) return real;
+  if (value.number(real) || (value.string() != nullptr && parse_real(*value.string(), real)))
+    return real;
   return bound.has(0) ? bound[0] : Value(0.0);
 }
 
@@ -172,16 +176,16 @@ std::string file_size(const Value& value, bool binary) {
     if (bytes < unit) break;
   }
   at = std::min(at, kLetters.size() - 1);
-  const std::string prefix =
-      binary ? std::string(1, kLetters[at]) + "iB" : std::string(1, at == 0 ? 'k' : kLetters[at]) + "B";
+  const std::string prefix = binary ? std::string(1, kLetters[at]) + "iB"
+                                    : std::string(1, at == 0 ? 'k' : kLetters[at]) + "B";
   return format_real(base * bytes / unit, 'f', 1) + " " + prefix;
 }
 
 std::string url_quoted(std::string_view text, bool query) {
   std::string out;
   for (const char c : text) {
-    const bool safe = std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '.' || c == '-' ||
-                      c == '~' || (c == '/' && !query);
+    const bool safe = std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '.' ||
+                      c == '-' || c == '~' || (c == '/' && !query);
     if (safe && static_cast<unsigned char>(c) < 0x80) {
       out += c;
     } else if (c == ' ' && query) {
@@ -195,7 +199,8 @@ std::string url_quoted(std::string_view text, bool query) {
 }
 
 std::string url_encoded(Machine& machine, const Value& value) {
-  if (value.string() != nullptr || !is_iterable(value)) return url_quoted(text_of(machine, value), false);
+  if (value.string() != nullptr || !is_iterable(value))
+    return url_quoted(text_of(machine, value), false);
   List pairs;
   if (const Dict* dict = value.dict()) {
     for (const auto& [key, member] : dict->members) pairs.push_back(Value::tuple({key, member}));
@@ -234,9 +239,11 @@ std::string json_of(Machine& machine, const Value& value, const Bound& bound) {
     style.indent =
         bound[1].string() != nullptr
             ? *bound[1].string()
-            : std::string(static_cast<size_t>(std::clamp<int64_t>(bound.integer(1, 0), 0, kMaxIndent + 1)),
-                          ' ');
-    if (style.indent.size() > kMaxIndent) fail("tojson with an indent above {} is not supported", kMaxIndent);
+            : std::string(
+                  static_cast<size_t>(std::clamp<int64_t>(bound.integer(1, 0), 0, kMaxIndent + 1)),
+                  ' ');
+    if (style.indent.size() > kMaxIndent)
+      fail("tojson with an indent above {} is not supported", kMaxIndent);
     style.item_separator = ",";
   }
   if (bound.given(2)) {
@@ -263,7 +270,8 @@ Value escaped(Machine& machine, const Value& value, bool again) {
   return Value::markup(text_escape(text_of(machine, value)));
 }
 
-Value text_filter(Machine& machine, const std::string& name, const Value& value, const Arguments& arguments) {
+Value text_filter(Machine& machine, const std::string& name, const Value& value,
+                  const Arguments& arguments) {
   if (name == "default" || name == "d") {
     const Bound bound(name, arguments, {"default_value", "boolean"});
     const bool missing = value.is_undefined() || (bound.truth(1, false) && !value.truth());
@@ -284,7 +292,8 @@ Value text_filter(Machine& machine, const std::string& name, const Value& value,
     const Bound bound(name, arguments, {"old", "new", "count"}, 2);
     const std::string text = text_of(machine, value), from = text_of(machine, bound[0]);
     machine.charge_search(Value(text), Value(from));
-    return text_replace(text, from, text_of(machine, bound[1]), bound.given(2) ? bound.integer(2, -1) : -1);
+    return text_replace(text, from, text_of(machine, bound[1]),
+                        bound.given(2) ? bound.integer(2, -1) : -1);
   }
   if (name == "indent") {
     const Bound bound(name, arguments, {"width", "first", "blank"});
@@ -296,7 +305,8 @@ Value text_filter(Machine& machine, const std::string& name, const Value& value,
   if (name == "round") return rounded(value, Bound(name, arguments, {"precision", "method"}));
   if (name == "truncate")
     return truncated(value, Bound(name, arguments, {"length", "killwords", "end", "leeway"}));
-  if (name == "filesizeformat") return file_size(value, Bound(name, arguments, {"binary"}).truth(0, false));
+  if (name == "filesizeformat")
+    return file_size(value, Bound(name, arguments, {"binary"}).truth(0, false));
   if (name == "attr") return attribute_filter(machine, value, Bound(name, arguments, {"name"}, 1));
   if (name == "format") {
     if (!arguments.positional.empty() && !arguments.keywords.empty())
@@ -343,9 +353,10 @@ bool apply_text_filter(Machine& machine, const std::string& name, const Value& v
                        const Arguments& arguments, Value& out) {
   if (!is_text_filter(name)) return false;
   out = text_filter(machine, name, value, arguments);
-  static constexpr std::array<std::string_view, 7> kKeepMarkup = {"trim",   "upper",  "lower",   "capitalize",
-                                                                  "center", "indent", "truncate"};
-  if (value.is_markup() && std::find(kKeepMarkup.begin(), kKeepMarkup.end(), name) != kKeepMarkup.end())
+  static constexpr std::array<std::string_view, 7> kKeepMarkup = {
+      "trim", "upper", "lower", "capitalize", "center", "indent", "truncate"};
+  if (value.is_markup() &&
+      std::find(kKeepMarkup.begin(), kKeepMarkup.end(), name) != kKeepMarkup.end())
     out = Value::markup(*out.string());
   return true;
 }

@@ -116,9 +116,10 @@ class Percent {
       check_text_size(out.size());
       machine_.step();
     }
-    const bool named =
-        used_names_ || values_.dict() != nullptr || values_.items() != nullptr || values_.is_undefined();
-    if (next_ < items_.size() && !(named && !is_tuple_)) fail("not all values of % are used by the text");
+    const bool named = used_names_ || values_.dict() != nullptr || values_.items() != nullptr ||
+                       values_.is_undefined();
+    if (next_ < items_.size() && !(named && !is_tuple_))
+      fail("not all values of % are used by the text");
     return out;
   }
 
@@ -155,8 +156,10 @@ class Percent {
       const size_t close = format_.find(')', at_);
       if (close == std::string::npos) fail("the text of % ends inside a name");
       if (values_.dict() == nullptr) fail("%(name) wants a dict, not {}", values_.kind());
-      const Value* found = values_.dict()->find(std::string_view(format_).substr(at_ + 1, close - at_ - 1));
-      if (found == nullptr) fail("% finds no {} in the dict", format_.substr(at_ + 1, close - at_ - 1));
+      const Value* found =
+          values_.dict()->find(std::string_view(format_).substr(at_ + 1, close - at_ - 1));
+      if (found == nullptr)
+        fail("% finds no {} in the dict", format_.substr(at_ + 1, close - at_ - 1));
       value = *found;
       has_value = used_names_ = true;
       at_ = close + 1;
@@ -220,7 +223,8 @@ class Percent {
       case 'c': {
         if (value.string() != nullptr && text_length(*value.string()) == 1)
           return text_pad(*value.string(), spec.width, " ", spec.alignment == 0 ? '>' : '<');
-        if (!value.whole(whole) || whole < 0 || whole > 0x10FFFF || (whole >= 0xD800 && whole < 0xE000))
+        if (!value.whole(whole) || whole < 0 || whole > 0x10FFFF ||
+            (whole >= 0xD800 && whole < 0xE000))
           fail("%c wants one character");
         std::string out;
         append_utf8(static_cast<uint32_t>(whole), out);
@@ -318,11 +322,13 @@ class Braces {
   Value lookup(std::string_view name) {
     size_t at = std::min(name.find_first_of(".["), name.size());
     const std::string first(name.substr(0, at));
-    const bool number = !first.empty() && first.find_first_not_of("0123456789") == std::string::npos;
+    const bool number =
+        !first.empty() && first.find_first_not_of("0123456789") == std::string::npos;
     Value value;
     if (first.empty() || number) {
       if (first.size() > 6) fail("format: an index that is too large");
-      if (first.empty() == (numbering_ == 2) && numbering_ != 0) fail("format: {{}} and {{0}} in one text");
+      if (first.empty() == (numbering_ == 2) && numbering_ != 0)
+        fail("format: {{}} and {{0}} in one text");
       numbering_ = first.empty() ? 1 : 2;
       const size_t index = first.empty() ? next_++ : std::stoul(first);
       if (index >= arguments_.positional.size()) fail("format: there is no argument {}", index);
@@ -343,9 +349,10 @@ class Braces {
         const size_t end = name.find(']', at);
         if (end == std::string_view::npos) fail("format: a [ without its ]");
         const std::string key(name.substr(at + 1, end - at - 1));
-        const bool index =
-            !key.empty() && key.size() < 10 && key.find_first_not_of("0123456789") == std::string::npos;
-        value = item_of(machine_, value, index ? Value(static_cast<int64_t>(std::stoll(key))) : Value(key));
+        const bool index = !key.empty() && key.size() < 10 &&
+                           key.find_first_not_of("0123456789") == std::string::npos;
+        value = item_of(machine_, value,
+                        index ? Value(static_cast<int64_t>(std::stoll(key))) : Value(key));
         at = end + 1;
       } else {
         fail("format: only . and [ may follow ]");
@@ -417,12 +424,14 @@ class Braces {
       const std::string digits = whole_digits(whole, spec, sign);
       return padded_number(sign, digits, spec);
     }
-    if (!value.number(real)) fail("format of {} with a specification is not supported", value.kind());
+    if (!value.number(real))
+      fail("format of {} with a specification is not supported", value.kind());
     if (!real_kind && (spec.precision >= 0 || spec.kind != 0))
       fail("format: the specification {} is not supported", text.substr(0, 20));
     const std::string sign = sign_of(std::signbit(real) && !std::isnan(real), spec.sign);
     if (!real_kind) return padded_number(sign, print_real(std::abs(real)), spec);
-    if (spec.kind == '%') return padded_number(sign, real_digits(real * 100, spec, 'f') + "%", spec);
+    if (spec.kind == '%')
+      return padded_number(sign, real_digits(real * 100, spec, 'f') + "%", spec);
     return padded_number(sign, real_digits(real, spec, spec.kind), spec);
   }
 

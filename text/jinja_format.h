@@ -1,4 +1,5 @@
-// Python's two ways to fill a text: "%s" % values and "{}".format(values). Internal to chat_template.h.
+// Python's two ways to fill a text: "%s" % values and "{}".format(values). Internal to
+// chat_template.h.
 #pragma once
 
 #include <string>
@@ -9,10 +10,11 @@
 
 namespace orrery::text::jinja {
 
-/// `format % values`: a tuple's items, a dict's members by name, or one value. Throws Error where Python
-/// raises.
+/// `format % values`: a tuple's items, a dict's members by name, or one value. Throws
+/// Error where Python raises.
 Value format_percent(Machine& machine, const Value& format, const Value& values);
-/// `format.format(...)`. Members and items ({0.name}, {0[key]}) are looked up as the template does.
+/// `format.format(...)`. Members and items ({0.name}, {0[key]}) are looked up as the
+/// template does.
 Value format_braces(Machine& machine, const Value& format, const Arguments& arguments);
 /// A float as C's printf writes it, and so does Python.
 std::string format_real(double value, char kind, int precision, bool alternate = false);

@@ -21,7 +21,8 @@ Value range(Machine&, const Arguments& arguments) {
   const int64_t start = one ? 0 : bound.integer(0, 0), stop = bound.integer(one ? 0 : 1, 0),
                 step = bound.integer(2, 1);
   if (step == 0) fail("a range with step 0");
-  const __int128 span = step > 0 ? static_cast<__int128>(stop) - start : static_cast<__int128>(start) - stop;
+  const __int128 span =
+      step > 0 ? static_cast<__int128>(stop) - start : static_cast<__int128>(start) - stop;
   const __int128 stride = step > 0 ? static_cast<__int128>(step) : -static_cast<__int128>(step);
   if (span > 0 && (span + stride - 1) / stride > kMaxRange)
     fail("a range of more than {} numbers is too long", kMaxRange);
@@ -102,13 +103,16 @@ Value date_function(const std::string& date) {
   if (end != nullptr) timegm(&real);
   if (end == nullptr || *end != 0 || real.tm_mday != when.tm_mday || real.tm_mon != when.tm_mon ||
       real.tm_sec != when.tm_sec)
-    fail("strftime_now is \"{}\": give a date that exists, such as 2025-07-26, or 2025-07-26 12:34:56",
-         date.substr(0, 40));
+    fail(
+        "strftime_now is \"{}\": give a date that exists, such as 2025-07-26, "
+        "or 2025-07-26 12:34:56",
+        date.substr(0, 40));
   when.tm_isdst = 0;
   return Value::callable("strftime_now", [when](Machine&, const Arguments& arguments) {
     const std::string format = Bound("strftime_now", arguments, {"format"}, 1).text(0, "");
     constexpr size_t kMost = 1000;
-    if (format.size() > kMost) fail("strftime_now with a format of {} bytes is not supported", format.size());
+    if (format.size() > kMost)
+      fail("strftime_now with a format of {} bytes is not supported", format.size());
     if (format.empty()) return Value(std::string());
     std::string out(kMost * 20, '\0');
     out.resize(std::strftime(out.data(), out.size(), format.c_str(), &when));

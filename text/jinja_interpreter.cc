@@ -67,8 +67,9 @@ class Interpreter {
     }
     if (name == "strftime_now") {
       return Value::undefined(
-          "strftime_now is undefined, because a prompt must be the same tomorrow: give it a date with "
-          "data.chat_template_kwargs.strftime_now or --template-arg strftime_now=2025-07-26");
+          "strftime_now is undefined, because a prompt must be the same tomorrow: "
+          "give it a date with data.chat_template_kwargs.strftime_now or --template-arg "
+          "strftime_now=2025-07-26");
     }
     return global_function(name);
   }
@@ -160,7 +161,8 @@ class Interpreter {
 
   void print_text(const std::string& text) {
     machine_.charge_bytes(text.size());
-    if (out_.size() + text.size() > kMaxOutput) fail("the template prints more than {} bytes", kMaxOutput);
+    if (out_.size() + text.size() > kMaxOutput)
+      fail("the template prints more than {} bytes", kMaxOutput);
     out_ += text;
   }
 
@@ -189,7 +191,8 @@ class Interpreter {
 
   /// A chain of filters whose innermost value is given.
   Value filtered(const Expression& filter, const Value& value) {
-    const Value inner = filter.children[0] == nullptr ? value : filtered(*filter.children[0], value);
+    const Value inner =
+        filter.children[0] == nullptr ? value : filtered(*filter.children[0], value);
     return apply_filter(machine_, filter.text, inner, arguments_of(filter));
   }
 
@@ -243,11 +246,12 @@ class Interpreter {
     for (const Value& item : state->items) {
       machine_.step(kIterationSteps);
       ++state->index0;
-      const Flow flow = inside(around, s.hidden, [&] {  // what an iteration sets is gone in the next one
-        assign(*s.target, item);
-        assign("loop", Value(state));
-        return execute(s.body);
-      });
+      const Flow flow =
+          inside(around, s.hidden, [&] {  // what an iteration sets is gone in the next one
+            assign(*s.target, item);
+            assign("loop", Value(state));
+            return execute(s.body);
+          });
       if (flow == Flow::kBreak) break;
       finished_one = finished_one || flow == Flow::kNext;
     }
@@ -259,8 +263,8 @@ class Interpreter {
 
   // ---- macros
 
-  /// Keeps a scope to the end of the run: what is called later looks into it, and holds no share in it,
-  /// because the scope may hold what is called.
+  /// Keeps a scope to the end of the run: what is called later looks into it, and holds
+  /// no share in it, because the scope may hold what is called.
   Scope* keep(const ScopePtr& scope) {
     if (kept_.empty() || kept_.back() != scope) kept_.push_back(scope);
     return scope.get();
@@ -281,8 +285,9 @@ class Interpreter {
       const size_t count = s.parameters.size();
       std::vector<std::pair<std::string, Value>> keywords = arguments.keywords;
       const auto take = [&](const std::string& wanted, Value& out) {
-        const auto found = std::find_if(keywords.begin(), keywords.end(),
-                                        [&](const auto& keyword) { return keyword.first == wanted; });
+        const auto found = std::find_if(keywords.begin(), keywords.end(), [&](const auto& keyword) {
+          return keyword.first == wanted;
+        });
         if (found == keywords.end()) return false;
         out = found->second;
         keywords.erase(found);
@@ -305,7 +310,8 @@ class Interpreter {
       }
       for (size_t i = 0; i < count; ++i) {
         const Parameter& parameter = s.parameters[i];
-        if (!given[i] && parameter.fallback != nullptr) assign(parameter.name, evaluate(*parameter.fallback));
+        if (!given[i] && parameter.fallback != nullptr)
+          assign(parameter.name, evaluate(*parameter.fallback));
       }
       if (s.takes_caller && !explicit_caller) {
         Value caller = Value::undefined("no caller is defined");
@@ -321,9 +327,10 @@ class Interpreter {
       }
       const bool more = arguments.positional.size() > count;
       if (s.takes_varargs) {
-        assign("varargs", Value::tuple(more ? List(arguments.positional.begin() + std::ssize(s.parameters),
-                                                   arguments.positional.end())
-                                            : List()));
+        assign("varargs",
+               Value::tuple(more ? List(arguments.positional.begin() + std::ssize(s.parameters),
+                                        arguments.positional.end())
+                                 : List()));
       } else if (more) {
         fail("the macro {} takes {} arguments, not {}", name, count, arguments.positional.size());
       }
@@ -390,7 +397,8 @@ class Interpreter {
       }
       case ExpressionKind::kConditional:
         if (child(1).truth()) return child(0);
-        return e.children[2] != nullptr ? child(2) : Value::undefined("an if without else gave no value");
+        return e.children[2] != nullptr ? child(2)
+                                        : Value::undefined("an if without else gave no value");
       case ExpressionKind::kMember:
         break;
     }
@@ -461,7 +469,8 @@ class Interpreter {
       } else {
         add_keyword(out, name, std::move(value));
       }
-      if (out.positional.size() + out.keywords.size() > kMaxArguments) fail("a call of too many arguments");
+      if (out.positional.size() + out.keywords.size() > kMaxArguments)
+        fail("a call of too many arguments");
     }
     return out;
   }
@@ -486,7 +495,8 @@ class Interpreter {
       return call_value(machine_, function, arguments());
     }
     const Value object = evaluate(*callee.children[0]);
-    if (has_method(object, callee.text)) return call_method(machine_, object, callee.text, arguments());
+    if (has_method(object, callee.text))
+      return call_method(machine_, object, callee.text, arguments());
     const Value function = attribute_of(machine_, object, callee.text);
     return call_value(machine_, function, arguments());
   }
@@ -506,7 +516,8 @@ class Interpreter {
 
 }  // namespace
 
-std::string run_template(const Statement& root, std::vector<std::pair<std::string, Value>> variables) {
+std::string run_template(const Statement& root,
+                         std::vector<std::pair<std::string, Value>> variables) {
   return Interpreter(std::move(variables)).run(root);
 }
 

@@ -21,7 +21,8 @@ class Lexer {
  public:
   explicit Lexer(std::string_view text) {
     if (find_invalid_utf8(text) != std::string::npos) fail("the template is not UTF-8");
-    for (size_t i = 0; i < text.size(); ++i) {  // as Jinja: every line ends in \n, and the last \n is dropped
+    for (size_t i = 0; i < text.size();
+         ++i) {  // as Jinja: every line ends in \n, and the last \n is dropped
       if (text[i] == '\r') {
         source_.push_back('\n');
         if (i + 1 < text.size() && text[i + 1] == '\n') ++i;
@@ -57,15 +58,17 @@ class Lexer {
   [[noreturn]] void refuse(const std::string& what) const { fail("line {}: {}", line_, what); }
 
   void advance(size_t count) {
-    line_ += static_cast<int>(std::count(in_.begin() + static_cast<std::ptrdiff_t>(at_),
-                                         in_.begin() + static_cast<std::ptrdiff_t>(at_ + count), '\n'));
+    line_ +=
+        static_cast<int>(std::count(in_.begin() + static_cast<std::ptrdiff_t>(at_),
+                                    in_.begin() + static_cast<std::ptrdiff_t>(at_ + count), '\n'));
     at_ += count;
   }
   void push(TokenKind kind, std::string text, int64_t number = 0, double real = 0) {
     tokens_.push_back({kind, std::move(text), number, real, line_});
   }
   void skip_space() { advance(leading_space(in_.substr(at_))); }
-  /// Where the word ends that stands behind white space at `at`; npos when another stands there.
+  /// Where the word ends that stands behind white space at `at`; npos when another
+  /// stands there.
   size_t after_word(size_t at, std::string_view word) const {
     at += leading_space(in_.substr(at));
     if (!in_.substr(at).starts_with(word)) return std::string_view::npos;
@@ -90,7 +93,8 @@ class Lexer {
       if (sign == '-') {
         data = data.substr(0, trailing_space(data));
       } else if (sign != '+' &&
-                 in_[open + 1] != '{') {  // lstrip_blocks: the indentation before a tag or a comment
+                 in_[open + 1] !=
+                     '{') {  // lstrip_blocks: the indentation before a tag or a comment
         const size_t newline = data.rfind('\n');
         const size_t begin = newline == std::string_view::npos ? 0 : newline + 1;
         const bool blank = leading_space(data.substr(begin)) == data.size() - begin;
@@ -101,8 +105,8 @@ class Lexer {
     advance(end - at_);
   }
 
-  /// After the end of a tag: "-" takes all white space, a tag or comment without it one newline
-  /// (trim_blocks).
+  /// After the end of a tag: "-" takes all white space, a tag or comment without it one
+  /// newline (trim_blocks).
   void after(bool minus, bool trims_newline) {
     const size_t begin = at_;
     if (minus) {
@@ -137,7 +141,8 @@ class Lexer {
     advance(minus ? 3 : 2);
     if (minus) skip_space();
     at_line_start_ = in_[at_ - 1] == '\n';
-    for (size_t open = in_.find("{%", at_); open != std::string_view::npos; open = in_.find("{%", open + 1)) {
+    for (size_t open = in_.find("{%", at_); open != std::string_view::npos;
+         open = in_.find("{%", open + 1)) {
       size_t end = open + 2;
       if (end < in_.size() && (in_[end] == '-' || in_[end] == '+')) ++end;
       end = after_word(end, "endraw");
@@ -240,7 +245,10 @@ class Lexer {
     if (!real && rest[0] == '0') {
       const char letter = rest.size() > 1 ? static_cast<char>(rest[1] | 0x20) : ' ';
       base = letter == 'x' ? 16 : letter == 'o' ? 8 : letter == 'b' ? 2 : 10;
-      const std::string_view allowed = base == 16 ? kHex : base == 8 ? "01234567" : base == 2 ? "01" : "0";
+      const std::string_view allowed = base == 16  ? kHex
+                                       : base == 8 ? "01234567"
+                                       : base == 2 ? "01"
+                                                   : "0";
       size_t skip = base == 10 ? 0 : 2;
       if (base != 10 && rest.size() > 2 && rest[2] == '_') ++skip;
       const size_t found = digits(rest.substr(std::min(skip, rest.size())), allowed);
@@ -283,7 +291,8 @@ class Lexer {
     advance(i + 1);
   }
 
-  /// What stands behind a backslash; returns its length. Python's escapes, an unknown one stays as it is.
+  /// What stands behind a backslash; returns its length. Python's escapes, an unknown
+  /// one stays as it is.
   size_t escape(std::string_view rest, std::string& out) const {
     static constexpr std::string_view kEscapes = "ntrabfv\\'\"", kMeanings = "\n\t\r\a\b\f\v\\'\"";
     const char c = rest[0];
@@ -304,9 +313,11 @@ class Lexer {
       uint32_t code = 0;
       const std::string_view hex = rest.substr(1, wanted);
       const auto [end, error] = std::from_chars(hex.data(), hex.data() + hex.size(), code, 16);
-      if (hex.size() != wanted || end != hex.data() + hex.size() || error != std::errc() || code > 0x10FFFF)
+      if (hex.size() != wanted || end != hex.data() + hex.size() || error != std::errc() ||
+          code > 0x10FFFF)
         refuse("an escape in a string that is cut short");
-      if (code >= 0xD800 && code < 0xE000) refuse("the escape of a surrogate in a string is not supported");
+      if (code >= 0xD800 && code < 0xE000)
+        refuse("the escape of a surrogate in a string is not supported");
       append_utf8(code, out);
       return wanted + 1;
     }

@@ -56,15 +56,16 @@ Machine::Nesting::Nesting(Machine& machine, int weight) : machine_(machine), wei
   }
 }
 
-Bound::Bound(std::string_view what, const Arguments& arguments, std::initializer_list<std::string_view> names,
-             size_t required)
+Bound::Bound(std::string_view what, const Arguments& arguments,
+             std::initializer_list<std::string_view> names, size_t required)
     : what_(what), values_(names.size()) {
   if (arguments.positional.size() > names.size())
     fail("{} takes {} arguments, not {}", what_, names.size(), arguments.positional.size());
   for (size_t i = 0; i < arguments.positional.size(); ++i) values_[i] = arguments.positional[i];
   for (const auto& [name, value] : arguments.keywords) {
     const auto* found = std::find(names.begin(), names.end(), name);
-    if (name.empty() || found == names.end()) fail("{} has no argument {}", what_, name.substr(0, 40));
+    if (name.empty() || found == names.end())
+      fail("{} has no argument {}", what_, name.substr(0, 40));
     auto& slot = values_[static_cast<size_t>(found - names.begin())];
     if (slot) fail("{} is given {} twice", what_, name);
     slot = value;
@@ -74,18 +75,22 @@ Bound::Bound(std::string_view what, const Arguments& arguments, std::initializer
   }
 }
 
-const Value& Bound::operator[](size_t index) const { return values_[index] ? *values_[index] : nothing_; }
+const Value& Bound::operator[](size_t index) const {
+  return values_[index] ? *values_[index] : nothing_;
+}
 
 int64_t Bound::integer(size_t index, int64_t fallback) const {
   if (!has(index)) return fallback;
   int64_t out = 0;
-  if (!values_[index]->whole(out)) fail("{} wants a whole number, not {}", what_, values_[index]->kind());
+  if (!values_[index]->whole(out))
+    fail("{} wants a whole number, not {}", what_, values_[index]->kind());
   return out;
 }
 
 std::string Bound::text(size_t index, std::string fallback) const {
   if (!has(index)) return fallback;
-  if (values_[index]->string() == nullptr) fail("{} wants a string, not {}", what_, values_[index]->kind());
+  if (values_[index]->string() == nullptr)
+    fail("{} wants a string, not {}", what_, values_[index]->kind());
   return *values_[index]->string();
 }
 

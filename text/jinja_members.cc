@@ -1,4 +1,5 @@
-// Attributes, items and methods of values (jinja_operations.h), as Jinja's sandbox lets templates see them.
+// Attributes, items and methods of values (jinja_operations.h), as Jinja's sandbox lets
+// templates see them.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -19,16 +20,18 @@ bool is_one_of(const std::array<std::string_view, N>& names, std::string_view na
 }
 
 constexpr std::array<std::string_view, 47> kStringMethods = {
-    "capitalize", "casefold",     "center",       "count",   "encode",     "endswith",    "expandtabs",
-    "find",       "format",       "format_map",   "index",   "isalnum",    "isalpha",     "isascii",
-    "isdecimal",  "isdigit",      "isidentifier", "islower", "isnumeric",  "isprintable", "isspace",
-    "istitle",    "isupper",      "join",         "ljust",   "lower",      "lstrip",      "maketrans",
-    "partition",  "removeprefix", "removesuffix", "replace", "rfind",      "rindex",      "rjust",
-    "rpartition", "rsplit",       "rstrip",       "split",   "splitlines", "startswith",  "strip",
-    "swapcase",   "title",        "translate",    "upper",   "zfill"};
+    "capitalize",   "casefold",    "center",    "count",      "encode",       "endswith",
+    "expandtabs",   "find",        "format",    "format_map", "index",        "isalnum",
+    "isalpha",      "isascii",     "isdecimal", "isdigit",    "isidentifier", "islower",
+    "isnumeric",    "isprintable", "isspace",   "istitle",    "isupper",      "join",
+    "ljust",        "lower",       "lstrip",    "maketrans",  "partition",    "removeprefix",
+    "removesuffix", "replace",     "rfind",     "rindex",     "rjust",        "rpartition",
+    "rsplit",       "rstrip",      "split",     "splitlines", "startswith",   "strip",
+    "swapcase",     "title",       "translate", "upper",      "zfill"};
 constexpr std::array<std::string_view, 6> kDictMethods = {"get",    "items", "keys",
                                                           "values", "copy",  "fromkeys"};
-constexpr std::array<std::string_view, 5> kDictChanges = {"clear", "pop", "popitem", "setdefault", "update"};
+constexpr std::array<std::string_view, 5> kDictChanges = {"clear", "pop", "popitem", "setdefault",
+                                                          "update"};
 constexpr std::array<std::string_view, 3> kListMethods = {"index", "count", "copy"};
 constexpr std::array<std::string_view, 8> kListChanges = {"append", "clear", "pop",    "reverse",
                                                           "insert", "sort",  "extend", "remove"};
@@ -37,14 +40,15 @@ constexpr std::array<std::string_view, 12> kNumberMembers = {
     "real",       "imag",       "numerator", "denominator",
     "bit_length", "bit_count",  "conjugate", "as_integer_ratio",
     "to_bytes",   "from_bytes", "hex",       "fromhex"};
-constexpr std::array<std::string_view, 6> kMacroMembers = {"arguments", "catch_kwargs", "catch_varargs",
-                                                           "caller",    "name",         "explicit_caller"};
+constexpr std::array<std::string_view, 6> kMacroMembers = {
+    "arguments", "catch_kwargs", "catch_varargs", "caller", "name", "explicit_caller"};
 
 Value loop_member(const Value& value, const std::string& name) {
   const Loop& loop = *value.loop();
   const int64_t size = std::ssize(loop.items), at = loop.index0;
   const auto item = [&](int64_t index, const char* none) {
-    return index < 0 || index >= size ? Value::undefined(none) : loop.items[static_cast<size_t>(index)];
+    return index < 0 || index >= size ? Value::undefined(none)
+                                      : loop.items[static_cast<size_t>(index)];
   };
   if (name == "index") return at + 1;
   if (name == "index0") return at;
@@ -58,16 +62,18 @@ Value loop_member(const Value& value, const std::string& name) {
   if (name == "previtem") return item(at - 1, "there is no previous item");
   if (name == "nextitem") return item(at + 1, "there is no next item");
   if (has_method(value, name)) {
-    return Value::callable("loop." + name, [value, name](Machine& machine, const Arguments& arguments) {
-      return call_method(machine, value, name, arguments);
-    });
+    return Value::callable("loop." + name,
+                           [value, name](Machine& machine, const Arguments& arguments) {
+                             return call_method(machine, value, name, arguments);
+                           });
   }
   return Value::undefined("loop has no member " + name);
 }
 
 /// A Python attribute of the value, if it has one of that name that a template may see.
 bool python_attribute(Machine& machine, const Value& value, const std::string& name, Value& out) {
-  if (name.starts_with("__")) return out = Value::undefined("the attribute " + name + " is not safe"), true;
+  if (name.starts_with("__"))
+    return out = Value::undefined("the attribute " + name + " is not safe"), true;
   if (Namespace* space = value.name_space()) {
     const auto found = space->members.find(name);
     return found != space->members.end() && (out = found->second, true);
@@ -129,8 +135,10 @@ Value join(Machine& machine, const std::string& separator, const Value& value) {
   return out;
 }
 
-/// The part [begin, end) of a text that find, count, startswith and their like look at, and where it begins.
-std::optional<std::string_view> window(const std::string& text, const Bound& bound, int64_t& begin) {
+/// The part [begin, end) of a text that find, count, startswith and their like look at,
+/// and where it begins.
+std::optional<std::string_view> window(const std::string& text, const Bound& bound,
+                                       int64_t& begin) {
   const int64_t size = text_length(text);
   const auto place = [&](size_t index, int64_t fallback) {
     const int64_t wanted = bound.given(index) ? bound.integer(index, 0) : fallback;
@@ -140,7 +148,8 @@ std::optional<std::string_view> window(const std::string& text, const Bound& bou
   const int64_t end = std::min(place(2, size), size);
   if (begin > size || begin > end) return std::nullopt;
   const size_t from = text_offset(text, begin);
-  return std::string_view(text).substr(from, text_offset(std::string_view(text).substr(from), end - begin));
+  return std::string_view(text).substr(
+      from, text_offset(std::string_view(text).substr(from), end - begin));
 }
 
 Value search_method(Machine& machine, const Value& value, const std::string& name,
@@ -152,8 +161,8 @@ Value search_method(Machine& machine, const Value& value, const std::string& nam
   if (name == "startswith" || name == "endswith") {
     const auto matches = [&](const Value& wanted) {
       if (wanted.string() == nullptr) fail("{} wants a string, not {}", name, wanted.kind());
-      return part &&
-             (name == "startswith" ? part->starts_with(*wanted.string()) : part->ends_with(*wanted.string()));
+      return part && (name == "startswith" ? part->starts_with(*wanted.string())
+                                           : part->ends_with(*wanted.string()));
     };
     if (bound[0].is(SequenceKind::kTuple))
       return std::any_of(bound[0].items()->begin(), bound[0].items()->end(), matches);
@@ -171,7 +180,9 @@ Value search_method(Machine& machine, const Value& value, const std::string& nam
     return count;
   }
   const bool from_right = name[0] == 'r';
-  const size_t at = !part ? std::string_view::npos : from_right ? part->rfind(wanted) : part->find(wanted);
+  const size_t at = !part        ? std::string_view::npos
+                    : from_right ? part->rfind(wanted)
+                                 : part->find(wanted);
   if (at == std::string_view::npos) {
     if (name.ends_with("index")) fail("{}: the text has no such part", name);
     return int64_t{-1};
@@ -186,7 +197,8 @@ Value partition(const std::string& text, const std::string& separator, bool from
     return from_right ? texts({"", "", text}, SequenceKind::kTuple)
                       : texts({text, "", ""}, SequenceKind::kTuple);
   }
-  return texts({text.substr(0, at), separator, text.substr(at + separator.size())}, SequenceKind::kTuple);
+  return texts({text.substr(0, at), separator, text.substr(at + separator.size())},
+               SequenceKind::kTuple);
 }
 
 Value expand_tabs(const std::string& text, int64_t size) {
@@ -217,13 +229,17 @@ Value padding_method(const std::string& text, const std::string& name, const Arg
   const Bound bound(name, arguments, {"", ""}, 1);
   const std::string fill = bound.text(1, " ");
   if (text_length(fill) != 1) fail("{} fills with one character", name);
-  return text_pad(text, bound.integer(0, 0), fill, name == "ljust" ? '<' : name == "rjust" ? '>' : '^');
+  return text_pad(text, bound.integer(0, 0), fill,
+                  name == "ljust"   ? '<'
+                  : name == "rjust" ? '>'
+                                    : '^');
 }
 
 Value string_method(Machine& machine, const Value& value, const std::string& name,
                     const Arguments& arguments) {
   const std::string& text = *value.string();
-  if (value.is_markup() && (!arguments.positional.empty() || name.find("split") != std::string::npos))
+  if (value.is_markup() &&
+      (!arguments.positional.empty() || name.find("split") != std::string::npos))
     fail("the method {} of text marked safe is not supported", name);
   if (name == "strip" || name == "lstrip" || name == "rstrip") {
     const Bound bound(name, arguments, {""});
@@ -246,8 +262,8 @@ Value string_method(Machine& machine, const Value& value, const std::string& nam
   }
   if (name == "join") return join(machine, text, Bound(name, arguments, {""}, 1)[0]);
   if (name == "format") return format_braces(machine, value, arguments);
-  static constexpr std::array<std::string_view, 7> kSearches = {"startswith", "endswith", "count", "find",
-                                                                "rfind",      "index",    "rindex"};
+  static constexpr std::array<std::string_view, 7> kSearches = {
+      "startswith", "endswith", "count", "find", "rfind", "index", "rindex"};
   if (is_one_of(kSearches, name)) return search_method(machine, value, name, arguments);
   if (name == "partition" || name == "rpartition")
     return partition(text, Bound(name, arguments, {""}, 1).text(0, ""), name == "rpartition");
@@ -259,9 +275,10 @@ Value string_method(Machine& machine, const Value& value, const std::string& nam
   }
   if (name == "center" || name == "ljust" || name == "rjust" || name == "zfill")
     return padding_method(text, name, arguments);
-  if (name == "expandtabs") return expand_tabs(text, Bound(name, arguments, {"tabsize"}).integer(0, 8));
-  static constexpr std::array<std::string_view, 5> kRare = {"encode", "format_map", "maketrans", "translate",
-                                                            ""};
+  if (name == "expandtabs")
+    return expand_tabs(text, Bound(name, arguments, {"tabsize"}).integer(0, 8));
+  static constexpr std::array<std::string_view, 5> kRare = {"encode", "format_map", "maketrans",
+                                                            "translate", ""};
   if (is_one_of(kRare, name)) fail("the method {} of strings is not supported", name);
   const Bound none(name, arguments, {});
   if (name == "upper") return text_upper(text);
@@ -274,7 +291,8 @@ Value string_method(Machine& machine, const Value& value, const std::string& nam
   fail("the method {} of strings is not supported", name.substr(0, 40));
 }
 
-Value dict_method(Machine& machine, const Value& value, const std::string& name, const Arguments& arguments) {
+Value dict_method(Machine& machine, const Value& value, const std::string& name,
+                  const Arguments& arguments) {
   const Dict& dict = *value.dict();
   if (name == "get") {
     const Bound bound(name, arguments, {"", ""}, 1);
@@ -311,9 +329,11 @@ Value sequence_method(Machine& machine, const Value& value, const std::string& n
   return static_cast<int64_t>(found - items.begin());
 }
 
-Value loop_method(Machine& machine, const Value& value, const std::string& name, const Arguments& arguments) {
+Value loop_method(Machine& machine, const Value& value, const std::string& name,
+                  const Arguments& arguments) {
   Loop& loop = *value.loop();
-  if (!arguments.keywords.empty()) fail("loop.{} has no argument {}", name, arguments.keywords[0].first);
+  if (!arguments.keywords.empty())
+    fail("loop.{} has no argument {}", name, arguments.keywords[0].first);
   const List& given = arguments.positional;
   if (name == "cycle") {
     if (given.empty()) fail("loop.cycle wants values");
@@ -336,12 +356,14 @@ bool has_method(const Value& value, std::string_view name) {
   if (value.dict() != nullptr) return is_one_of(kDictMethods, name);
   if (value.loop() != nullptr) return name == "cycle" || name == "changed";
   if (value.is(SequenceKind::kList)) return is_one_of(kListMethods, name);
-  if (value.is(SequenceKind::kTuple) || value.is(SequenceKind::kGroup) || value.is(SequenceKind::kRange))
+  if (value.is(SequenceKind::kTuple) || value.is(SequenceKind::kGroup) ||
+      value.is(SequenceKind::kRange))
     return is_one_of(kTupleMethods, name);
   return value.real() != nullptr && name == "is_integer";
 }
 
-Value call_method(Machine& machine, const Value& value, const std::string& name, const Arguments& arguments) {
+Value call_method(Machine& machine, const Value& value, const std::string& name,
+                  const Arguments& arguments) {
   machine.charge(value);
   machine.charge(arguments);
   if (value.string() != nullptr) {
@@ -379,7 +401,8 @@ Value attribute_of(Machine& machine, const Value& value, const std::string& name
     machine.charge(value);
     if (const Value* found = dict->find(std::string_view(name))) return *found;
   }
-  return out.is_undefined() && out.as<Undefined>()->reason != nullptr ? out : no_member(value, name);
+  return out.is_undefined() && out.as<Undefined>()->reason != nullptr ? out
+                                                                      : no_member(value, name);
 }
 
 Value item_of(Machine& machine, const Value& value, const Value& key) {
@@ -388,7 +411,8 @@ Value item_of(Machine& machine, const Value& value, const Value& key) {
     machine.charge(value);
     const bool hashable =
         key.items() == nullptr || key.is(SequenceKind::kTuple) || key.is(SequenceKind::kGroup);
-    const Value* found = key.dict() != nullptr || !hashable || key.is_undefined() ? nullptr : dict->find(key);
+    const Value* found =
+        key.dict() != nullptr || !hashable || key.is_undefined() ? nullptr : dict->find(key);
     if (found != nullptr) return *found;
   }
   if (const auto* name = key.string()) {
@@ -396,14 +420,15 @@ Value item_of(Machine& machine, const Value& value, const Value& key) {
     return python_attribute(machine, value, *name, out) ? out : no_member(value, *name);
   }
   int64_t index = 0;
-  const bool view =
-      value.is(SequenceKind::kKeys) || value.is(SequenceKind::kValues) || value.is(SequenceKind::kItems);
+  const bool view = value.is(SequenceKind::kKeys) || value.is(SequenceKind::kValues) ||
+                    value.is(SequenceKind::kItems);
   if (!key.whole(index) || view || (value.items() == nullptr && value.string() == nullptr))
     return no_member(value, key.is_undefined() ? "" : repr(key));
   if (const List* items = value.items()) {
     const int64_t size = std::ssize(*items);
     if (index < 0) index += size;
-    if (index < 0 || index >= size) return Value::undefined("an item behind the end of " + value.kind());
+    if (index < 0 || index >= size)
+      return Value::undefined("an item behind the end of " + value.kind());
     return (*items)[static_cast<size_t>(index)];
   }
   machine.charge(value);

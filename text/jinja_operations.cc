@@ -35,7 +35,8 @@ Value whole_arithmetic(std::string_view operation, int64_t left, int64_t right) 
     result = 1;
     if (left == 0 || left == 1) return right == 0 ? int64_t{1} : left;
     if (left == -1) return right % 2 == 0 ? int64_t{1} : int64_t{-1};
-    for (int64_t i = 0; i < right && !overflow; ++i) overflow = __builtin_mul_overflow(result, left, &result);
+    for (int64_t i = 0; i < right && !overflow; ++i)
+      overflow = __builtin_mul_overflow(result, left, &result);
   } else {
     if (right == 0) fail("division by 0");
     if (operation == "/") {
@@ -50,7 +51,8 @@ Value whole_arithmetic(std::string_view operation, int64_t left, int64_t right) 
       // Python rounds down, C++ towards zero.
       const int64_t remainder = left % right;
       const bool adjust = remainder != 0 && (remainder < 0) != (right < 0);
-      result = operation == "//" ? left / right - (adjust ? 1 : 0) : remainder + (adjust ? right : 0);
+      result =
+          operation == "//" ? left / right - (adjust ? 1 : 0) : remainder + (adjust ? right : 0);
     }
   }
   if (overflow) fail("a number that is too large");
@@ -64,8 +66,10 @@ Value real_arithmetic(std::string_view operation, double left, double right) {
   if (operation == "**") {
     const double result = std::pow(left, right);
     if (left == 0 && right < 0) fail("0.0 to the power of {}", right);
-    if (left < 0 && right != std::floor(right)) fail("a root of a negative number is not supported");
-    if (std::isinf(result) && !std::isinf(left) && !std::isinf(right)) fail("a number that is too large");
+    if (left < 0 && right != std::floor(right))
+      fail("a root of a negative number is not supported");
+    if (std::isinf(result) && !std::isinf(left) && !std::isinf(right))
+      fail("a number that is too large");
     return result;
   }
   if (right == 0) fail("division by 0");
@@ -124,7 +128,8 @@ bool repeat(const Value& what, const Value& count, Value& out) {
   if (times > 0 && !what.items()->empty()) {
     if (times > (1 << 20)) fail("a list of more than {} items, which is too large", 1 << 20);
     check_list_size(what.items()->size() * static_cast<size_t>(times));
-    for (int64_t i = 0; i < times; ++i) items.insert(items.end(), what.items()->begin(), what.items()->end());
+    for (int64_t i = 0; i < times; ++i)
+      items.insert(items.end(), what.items()->begin(), what.items()->end());
   }
   out = Value::sequence(list ? SequenceKind::kList : SequenceKind::kTuple, std::move(items));
   return true;
@@ -136,7 +141,9 @@ void refuse_undefined(const Value& value) {
 }
 
 /// -1, 0, 1, or 2 for NaN.
-int order(double left, double right) { return left < right ? -1 : left > right ? 1 : left == right ? 0 : 2; }
+int order(double left, double right) {
+  return left < right ? -1 : left > right ? 1 : left == right ? 0 : 2;
+}
 
 bool ordered(std::string_view operation, const Value& left, const Value& right) {
   const auto holds = [&](int sign) {
@@ -172,7 +179,8 @@ bool ordered(std::string_view operation, const Value& left, const Value& right) 
 
 }  // namespace
 
-Value arithmetic(Machine& machine, std::string_view operation, const Value& left, const Value& right) {
+Value arithmetic(Machine& machine, std::string_view operation, const Value& left,
+                 const Value& right) {
   const bool fills =
       operation == "%" && left.string() != nullptr;  // which takes undefined as any other value
   if (!fills) {
@@ -187,7 +195,8 @@ Value arithmetic(Machine& machine, std::string_view operation, const Value& left
   if (left.number(x) && right.number(y)) return real_arithmetic(operation, x, y);
   if (operation == "+") return machine.charged(add(left, right));
   Value out;
-  if (operation == "*" && (repeat(left, right, out) || repeat(right, left, out))) return machine.charged(out);
+  if (operation == "*" && (repeat(left, right, out) || repeat(right, left, out)))
+    return machine.charged(out);
   if (operation == "%" && left.string() != nullptr)
     return machine.charged(format_percent(machine, left, right));
   no_operation(operation, left, right);
@@ -248,12 +257,13 @@ Value slice_of(Machine& machine, const Value& value, const Value& begin, const V
                const Value& step) {
   refuse_undefined(value);
   const auto* text = value.string();
-  const bool view =
-      value.is(SequenceKind::kKeys) || value.is(SequenceKind::kValues) || value.is(SequenceKind::kItems);
+  const bool view = value.is(SequenceKind::kKeys) || value.is(SequenceKind::kValues) ||
+                    value.is(SequenceKind::kItems);
   const auto absent = [](const Value& part) { return part.is_none(); };
   if ((text == nullptr && value.items() == nullptr) || view) fail("a slice of {}", value.kind());
   for (const Value* part : {&begin, &end, &step}) {
-    if (int64_t unused = 0; !absent(*part) && !part->whole(unused)) fail("a slice by {}", part->kind());
+    if (int64_t unused = 0; !absent(*part) && !part->whole(unused))
+      fail("a slice by {}", part->kind());
   }
   machine.charge(value);
   const int64_t size = text != nullptr ? text_length(*text) : std::ssize(*value.items());
@@ -264,7 +274,8 @@ Value slice_of(Machine& machine, const Value& value, const Value& begin, const V
   };
   const int64_t stride = absent(step) ? 1 : number(step);
   if (stride == 0) fail("a slice with step 0");
-  // Python's rules: negative counts from the end, then clamp to the range the direction allows.
+  // Python's rules: negative counts from the end, then clamp to the range the direction
+  // allows.
   const int64_t lowest = stride < 0 ? -1 : 0, highest = stride < 0 ? size - 1 : size;
   const auto place = [&](const Value& part, int64_t fallback) {
     if (absent(part)) return fallback;
@@ -278,7 +289,8 @@ Value slice_of(Machine& machine, const Value& value, const Value& begin, const V
     const size_t length =
         text_offset(std::string_view(*text).substr(from), std::max<int64_t>(last - first, 0));
     std::string part = text->substr(from, length);
-    return machine.charged(value.is_markup() ? Value::markup(std::move(part)) : Value(std::move(part)));
+    return machine.charged(value.is_markup() ? Value::markup(std::move(part))
+                                             : Value(std::move(part)));
   }
   List out;
   std::string characters;

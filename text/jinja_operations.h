@@ -1,5 +1,6 @@
-// Operators, members and items of values as Python and Jinja define them. All charge the machine for the data
-// they go through and make, and throw Error where Python raises. Internal to chat_template.h.
+// Operators, members and items of values as Python and Jinja define them. All charge
+// the machine for the data they go through and make, and throw Error where Python
+// raises. Internal to chat_template.h.
 #pragma once
 
 #include <functional>
@@ -12,7 +13,8 @@
 namespace orrery::text::jinja {
 
 /// + - * / // % **
-Value arithmetic(Machine& machine, std::string_view operation, const Value& left, const Value& right);
+Value arithmetic(Machine& machine, std::string_view operation, const Value& left,
+                 const Value& right);
 Value negative(const Value& value);
 Value positive(const Value& value);
 /// == != < <= > >= in notin
@@ -25,9 +27,11 @@ bool contains(Machine& machine, const Value& container, const Value& value);
 Value attribute_of(Machine& machine, const Value& value, const std::string& name);
 Value item_of(Machine& machine, const Value& value, const Value& key);
 /// `value[begin:end:step]`; undefined and None parts are absent.
-Value slice_of(Machine& machine, const Value& value, const Value& begin, const Value& end, const Value& step);
+Value slice_of(Machine& machine, const Value& value, const Value& begin, const Value& end,
+               const Value& step);
 
-/// Gives the items one after the other, false at the end. Throws Error for what cannot be looped over.
+/// Gives the items one after the other, false at the end. Throws Error for what cannot
+/// be looped over.
 std::function<bool(Value&)> iterate(Machine& machine, const Value& value);
 bool is_iterable(const Value& value);
 /// All items; an iterator is empty afterwards.
@@ -37,7 +41,8 @@ int64_t length_of(const Value& value);
 
 /// Whether `value.name(...)` is a method of Python that templates may call.
 bool has_method(const Value& value, std::string_view name);
-Value call_method(Machine& machine, const Value& value, const std::string& name, const Arguments& arguments);
+Value call_method(Machine& machine, const Value& value, const std::string& name,
+                  const Arguments& arguments);
 /// Calls a function, a macro, a loop.
 Value call_value(Machine& machine, const Value& callee, const Arguments& arguments);
 

@@ -22,8 +22,8 @@ class Parser : public ExpressionParser {
   }
 
  private:
-  /// Statements up to one of the tags in `ends`, whose name is returned and consumed (its "%}" is not), or to
-  /// the end of the template where `ends` is empty.
+  /// Statements up to one of the tags in `ends`, whose name is returned and consumed
+  /// (its "%}" is not), or to the end of the template where `ends` is empty.
   std::string body(Block& block, std::initializer_list<std::string_view> ends) {
     const Depth depth(*this);
     while (true) {
@@ -86,7 +86,8 @@ class Parser : public ExpressionParser {
     return out;
   }
 
-  /// The rest of a tag, its body and its end. The body of a function sees no loop around it.
+  /// The rest of a tag, its body and its end. The body of a function sees no loop
+  /// around it.
   void inner_body(Statement& out, const char* end, bool is_function) {
     end_body_tag();
     const int loops = loops_;

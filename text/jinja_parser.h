@@ -1,7 +1,8 @@
-// The language of chat templates, parsed once into a tree: all of Jinja's expressions, and its statements if,
-// for (also recursive), set, macro, call, filter, with, print, break, continue, and transformers' generation;
-// white space is handled as transformers sets Jinja up (trim_blocks, lstrip_blocks). What needs a second
-// template (block, extends, include, import) and anything else throws Error saying what. Internal to
+// The language of chat templates, parsed once into a tree: all of Jinja's expressions,
+// and its statements if, for (also recursive), set, macro, call, filter, with, print,
+// break, continue, and transformers' generation; white space is handled as transformers
+// sets Jinja up (trim_blocks, lstrip_blocks). What needs a second template (block,
+// extends, include, import) and anything else throws Error saying what. Internal to
 // chat_template.h.
 #pragma once
 
@@ -86,13 +87,15 @@ struct Statement {
   bool takes_varargs = false, takes_kwargs = false, takes_caller = false;
   Block body;
   Block otherwise;
-  /// Names that begin as undefined in the body's scope, and in that of otherwise: they are set there before
-  /// they are read, and no scope around knows them (jinja_scopes.h).
+  /// Names that begin as undefined in the body's scope, and in that of otherwise: they
+  /// are set there before they are read, and no scope around knows them
+  /// (jinja_scopes.h).
   std::vector<std::string> hidden;
   std::vector<std::string> hidden_otherwise;
 };
 
-/// The template as a group. Throws Error with the line for syntax that is malformed or not supported.
+/// The template as a group. Throws Error with the line for syntax that is malformed or
+/// not supported.
 Statement parse_template(std::string_view text);
 
 }  // namespace orrery::text::jinja

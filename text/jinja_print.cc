@@ -87,8 +87,8 @@ void append_json_text(std::string_view text, bool ensure_ascii, std::string& out
     } else if (c < 0x20 || (ensure_ascii && c >= 0x7F && c < 0x10000)) {
       out += fmt::format("\\u{:04x}", c);
     } else if (ensure_ascii && c >= 0x10000) {
-      out +=
-          fmt::format("\\u{:04x}\\u{:04x}", 0xD800 + ((c - 0x10000) >> 10), 0xDC00 + ((c - 0x10000) & 0x3FF));
+      out += fmt::format("\\u{:04x}\\u{:04x}", 0xD800 + ((c - 0x10000) >> 10),
+                         0xDC00 + ((c - 0x10000) & 0x3FF));
     } else {
       out += text.substr(at, length);
     }
@@ -131,8 +131,9 @@ void append_json_dict(const Dict& dict, const JsonStyle& style, int depth, std::
         fail("tojson with sort_keys of keys that are no text is not supported");
     }
     if (members.size() > 1)
-      std::stable_sort(members.begin(), members.end(),
-                       [](const auto& a, const auto& b) { return *a.first.string() < *b.first.string(); });
+      std::stable_sort(members.begin(), members.end(), [](const auto& a, const auto& b) {
+        return *a.first.string() < *b.first.string();
+      });
   }
   append_json_items(members, style, depth, "{}", out, [&](const auto& member) {
     append_json_text(json_key(member.first), style.ensure_ascii, out);
@@ -210,11 +211,13 @@ std::string print_real(double value) {
   if (std::isnan(value)) return "nan";
   if (std::isinf(value)) return value < 0 ? "-inf" : "inf";
   char buffer[40];
-  const auto end = std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::scientific).ptr;
+  const auto end =
+      std::to_chars(buffer, buffer + sizeof buffer, value, std::chars_format::scientific).ptr;
   std::string text(buffer, end);
   const size_t e = text.find('e');
   int exponent = 0;
-  std::from_chars(text.data() + e + (text[e + 1] == '+' ? 2 : 1), text.data() + text.size(), exponent);
+  std::from_chars(text.data() + e + (text[e + 1] == '+' ? 2 : 1), text.data() + text.size(),
+                  exponent);
   std::string digits;
   const bool negative = text[0] == '-';
   for (const char c : text.substr(0, e)) {
@@ -227,7 +230,8 @@ std::string print_real(double value) {
     if (count > 1) out += "." + digits.substr(1);
     return out + fmt::format("e{}{:02}", exponent < 0 ? "-" : "+", std::abs(exponent));
   }
-  if (exponent < 0) return out + "0." + std::string(static_cast<size_t>(-exponent - 1), '0') + digits;
+  if (exponent < 0)
+    return out + "0." + std::string(static_cast<size_t>(-exponent - 1), '0') + digits;
   if (count <= exponent + 1)
     return out + digits + std::string(static_cast<size_t>(exponent + 1 - count), '0') + ".0";
   const size_t whole = static_cast<size_t>(exponent) + 1;

@@ -1,4 +1,5 @@
-// Values as text: what Python prints, and JSON in both directions. Internal to chat_template.h.
+// Values as text: what Python prints, and JSON in both directions. Internal to
+// chat_template.h.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -8,7 +9,8 @@
 
 namespace orrery::text::jinja {
 
-/// Python's str() and repr(). Throw Error for what prints as an address, and for too large a text.
+/// Python's str() and repr(). Throw Error for what prints as an address, and for too
+/// large a text.
 std::string print(const Value& value);
 std::string repr(const Value& value);
 /// Python's repr of a float: the shortest digits that read back as the same number.

@@ -24,8 +24,10 @@ class Analyzer {
   }
 
  private:
-  /// `hidden` is null inside an if, where a name that is set may also be the one from outside.
-  void visit(Block& body, Frame& frame, std::vector<std::string>* hidden, std::vector<Statement*>& inner) {
+  /// `hidden` is null inside an if, where a name that is set may also be the one from
+  /// outside.
+  void visit(Block& body, Frame& frame, std::vector<std::string>* hidden,
+             std::vector<Statement*>& inner) {
     for (Statement& statement : body) {
       switch (statement.kind) {
         case StatementKind::kText:
@@ -57,7 +59,8 @@ class Analyzer {
           inner.push_back(&statement);
           break;
         case StatementKind::kWith:
-          for (const Parameter& parameter : statement.parameters) read(parameter.fallback.get(), frame);
+          for (const Parameter& parameter : statement.parameters)
+            read(parameter.fallback.get(), frame);
           inner.push_back(&statement);
           break;
         case StatementKind::kFor:

@@ -23,7 +23,9 @@ std::string_view last_character(std::string_view text) {
   return text.substr(begin);
 }
 
-bool is_space_character(std::string_view character) { return is_python_space(utf8_code_point(character, 0)); }
+bool is_space_character(std::string_view character) {
+  return is_python_space(utf8_code_point(character, 0));
+}
 
 std::vector<std::string> split_at_space(std::string_view text, int64_t most, bool from_right) {
   std::vector<std::string> parts;
@@ -101,8 +103,8 @@ size_t trailing_space(std::string_view text) {
   return text.size();
 }
 
-std::string_view text_strip(std::string_view text, const std::optional<std::string>& characters, bool left,
-                            bool right) {
+std::string_view text_strip(std::string_view text, const std::optional<std::string>& characters,
+                            bool left, bool right) {
   if (!characters) {
     if (right) text = text.substr(0, trailing_space(text));
     if (left) text.remove_prefix(leading_space(text));
@@ -118,8 +120,9 @@ std::string_view text_strip(std::string_view text, const std::optional<std::stri
   return text;
 }
 
-std::vector<std::string> text_split(std::string_view text, const std::optional<std::string>& separator,
-                                    int64_t most, bool from_right) {
+std::vector<std::string> text_split(std::string_view text,
+                                    const std::optional<std::string>& separator, int64_t most,
+                                    bool from_right) {
   if (!separator) return split_at_space(text, most, from_right);
   if (separator->empty()) fail("split with an empty separator");
   std::vector<std::string> parts;
@@ -142,8 +145,8 @@ std::vector<std::string> text_splitlines(std::string_view text, bool keep_ends) 
   for (size_t at = 0; at < text.size();) {
     const uint32_t c = utf8_code_point(text, at);
     size_t next = at + static_cast<size_t>(utf8_length(text[at]));
-    const bool ends =
-        (c >= 0x0A && c <= 0x0D) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 || c == 0x2029;
+    const bool ends = (c >= 0x0A && c <= 0x0D) || (c >= 0x1C && c <= 0x1E) || c == 0x85 ||
+                      c == 0x2028 || c == 0x2029;
     if (ends) {
       if (c == '\r' && next < text.size() && text[next] == '\n') ++next;
       lines.emplace_back(text.substr(begin, (keep_ends ? next : at) - begin));
@@ -156,7 +159,8 @@ std::vector<std::string> text_splitlines(std::string_view text, bool keep_ends) 
   return lines;
 }
 
-std::string text_replace(std::string_view text, std::string_view from, std::string_view to, int64_t most) {
+std::string text_replace(std::string_view text, std::string_view from, std::string_view to,
+                         int64_t most) {
   std::string out;
   if (from.empty()) {  // before every character, and at the end
     for (const std::string_view character : text_characters(text)) {
@@ -169,7 +173,8 @@ std::string text_replace(std::string_view text, std::string_view from, std::stri
     return out;
   }
   size_t begin = 0;
-  for (size_t at = text.find(from); at != std::string_view::npos && most != 0; at = text.find(from, begin)) {
+  for (size_t at = text.find(from); at != std::string_view::npos && most != 0;
+       at = text.find(from, begin)) {
     out.append(text, begin, at - begin);
     out += to;
     check_text_size(out.size());
@@ -182,7 +187,8 @@ std::string text_replace(std::string_view text, std::string_view from, std::stri
 std::string text_repeat(std::string_view text, int64_t times) {
   std::string out;
   if (times <= 0 || text.empty()) return out;
-  if (times > static_cast<int64_t>(kMaxText)) fail("a text repeated {} times, which is too large", times);
+  if (times > static_cast<int64_t>(kMaxText))
+    fail("a text repeated {} times, which is too large", times);
   check_text_size(text.size() * static_cast<size_t>(times));
   for (int64_t i = 0; i < times; ++i) out += text;
   return out;

@@ -1,5 +1,5 @@
-// Python's str, as far as chat templates see it: UTF-8 texts whose unit is the code point, Python's white
-// space, Unicode letter case. Internal to chat_template.h.
+// Python's str, as far as chat templates see it: UTF-8 texts whose unit is the code
+// point, Python's white space, Unicode letter case. Internal to chat_template.h.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,8 @@
 
 namespace orrery::text::jinja {
 
-/// A few doublings in a loop must not fill the memory: throws Error for a text or list larger than any honest
-/// template makes.
+/// A few doublings in a loop must not fill the memory: throws Error for a text or list
+/// larger than any honest template makes.
 void check_text_size(size_t bytes);
 void check_list_size(size_t items);
 
@@ -26,11 +26,13 @@ size_t leading_space(std::string_view text);
 size_t trailing_space(std::string_view text);
 
 /// str.strip and its halves; without `characters`, white space.
-std::string_view text_strip(std::string_view text, const std::optional<std::string>& characters, bool left,
-                            bool right);
-/// str.split and str.rsplit; without a separator, at runs of white space. `most` < 0: no limit.
-std::vector<std::string> text_split(std::string_view text, const std::optional<std::string>& separator,
-                                    int64_t most, bool from_right);
+std::string_view text_strip(std::string_view text, const std::optional<std::string>& characters,
+                            bool left, bool right);
+/// str.split and str.rsplit; without a separator, at runs of white space. `most` < 0:
+/// no limit.
+std::vector<std::string> text_split(std::string_view text,
+                                    const std::optional<std::string>& separator, int64_t most,
+                                    bool from_right);
 std::vector<std::string> text_splitlines(std::string_view text, bool keep_ends);
 /// `most` < 0: every one. Throws Error when the result is too large.
 std::string text_replace(std::string_view text, std::string_view from, std::string_view to,
@@ -49,11 +51,12 @@ std::string text_title(std::string_view text);
 /// What the filter `title` does: words begin after white space and - ( { [ <.
 std::string text_title_words(std::string_view text);
 
-/// isalpha, isalnum, isdecimal, isdigit, isnumeric, isspace, islower, isupper, istitle, isascii, isprintable,
-/// isidentifier; nullopt for any other name.
+/// isalpha, isalnum, isdecimal, isdigit, isnumeric, isspace, islower, isupper, istitle,
+/// isascii, isprintable, isidentifier; nullopt for any other name.
 std::optional<bool> text_predicate(std::string_view name, std::string_view text);
 
-/// With every decimal digit of Unicode as the ASCII digit it stands for, as int() and float() read them.
+/// With every decimal digit of Unicode as the ASCII digit it stands for, as int() and
+/// float() read them.
 std::string text_ascii_digits(std::string_view text);
 
 /// Python's repr of a text, with its quotes.

@@ -35,7 +35,9 @@ bool equal_dicts(const Dict& left, const Dict& right) {
   });
 }
 
-SequenceKind family(SequenceKind kind) { return kind == SequenceKind::kGroup ? SequenceKind::kTuple : kind; }
+SequenceKind family(SequenceKind kind) {
+  return kind == SequenceKind::kGroup ? SequenceKind::kTuple : kind;
+}
 
 }  // namespace
 
@@ -94,9 +96,12 @@ void Namespace::set(const std::string& name, Value value) {
   members[name] = std::move(value);
 }
 
-Value::Value(std::string text) : data_(std::make_shared<const Text>(Text{std::move(text), false})) {}
+Value::Value(std::string text)
+    : data_(std::make_shared<const Text>(Text{std::move(text), false})) {}
 
-Value Value::markup(std::string text) { return std::make_shared<const Text>(Text{std::move(text), true}); }
+Value Value::markup(std::string text) {
+  return std::make_shared<const Text>(Text{std::move(text), true});
+}
 
 Value Value::sequence(SequenceKind kind, List items) {
   Extent extent{1, kValueWeight};
@@ -221,15 +226,16 @@ bool Value::truth() const {
 std::string Value::kind() const {
   if (const Sequence* all = sequence()) {
     static constexpr const char* kNames[] = {
-        "a list", "a tuple", "a tuple", "a view of keys", "a view of values", "a view of items", "a range"};
+        "a list",           "a tuple",         "a tuple", "a view of keys",
+        "a view of values", "a view of items", "a range"};
     return kNames[static_cast<size_t>(all->kind)];
   }
   if (const auto* nothing = as<Undefined>())
     return nothing->reason == nullptr ? "an undefined value"
                                       : "an undefined value (" + *nothing->reason + ")";
-  static constexpr const char* kNames[] = {"",           "None",  "a boolean", "an integer",  "a float",
-                                           "a string",   "",      "a dict",    "a namespace", "an iterator",
-                                           "a function", "a loop"};
+  static constexpr const char* kNames[] = {
+      "", "None",   "a boolean",   "an integer",  "a float",    "a string",
+      "", "a dict", "a namespace", "an iterator", "a function", "a loop"};
   return kNames[data_.index()];
 }
 

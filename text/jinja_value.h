@@ -1,7 +1,8 @@
-// Values of chat templates, with Python's meaning of truth, equality, order and text. Copies are cheap:
-// texts, lists and dicts are shared and never change. What can change (a namespace, an iterator, a loop) may
-// not be held by another value in a way that closes a circle, and nesting is bounded, so that values can be
-// walked and freed by recursion. Internal to chat_template.h.
+// Values of chat templates, with Python's meaning of truth, equality, order and text.
+// Copies are cheap: texts, lists and dicts are shared and never change. What can change
+// (a namespace, an iterator, a loop) may not be held by another value in a way that
+// closes a circle, and nesting is bounded, so that values can be walked and freed by
+// recursion. Internal to chat_template.h.
 #pragma once
 
 #include <array>
@@ -25,8 +26,9 @@ using Members = std::vector<std::pair<Value, Value>>;
 
 /// How much a value holds: what bounds the stack and the time that walking it takes.
 struct Extent {
-  int depth = 0;      ///< of containers in it
-  size_t weight = 0;  ///< bytes of its texts and some for every value, each as often as it occurs; saturating
+  int depth = 0;  ///< of containers in it
+  size_t weight =
+      0;  ///< bytes of its texts and some for every value, each as often as it occurs; saturating
 };
 
 /// What a call, a filter or a test is given.
@@ -53,17 +55,19 @@ enum class SequenceKind { kList, kTuple, kGroup, kKeys, kValues, kItems, kRange 
 
 class Value {
  public:
-  using Data =
-      std::variant<Undefined, None, bool, int64_t, double, std::shared_ptr<const Text>,
-                   std::shared_ptr<const Sequence>, std::shared_ptr<const Dict>, std::shared_ptr<Namespace>,
-                   std::shared_ptr<Iterator>, std::shared_ptr<const Callable>, std::shared_ptr<Loop>>;
+  using Data = std::variant<Undefined, None, bool, int64_t, double, std::shared_ptr<const Text>,
+                            std::shared_ptr<const Sequence>, std::shared_ptr<const Dict>,
+                            std::shared_ptr<Namespace>, std::shared_ptr<Iterator>,
+                            std::shared_ptr<const Callable>, std::shared_ptr<Loop>>;
 
   Value() = default;
   template <class T>
   Value(T data)
-      : data_(std::move(data)) {}  // NOLINT(google-explicit-constructor): a value is any of its kinds
-  Value(std::string text);         // NOLINT(google-explicit-constructor): as above
-  Value(std::string_view text) : Value(std::string(text)) {}  // NOLINT(google-explicit-constructor): as above
+      : data_(std::move(data)) {
+  }                         // NOLINT(google-explicit-constructor): a value is any of its kinds
+  Value(std::string text);  // NOLINT(google-explicit-constructor): as above
+  Value(std::string_view text)
+      : Value(std::string(text)) {}  // NOLINT(google-explicit-constructor): as above
   Value(const char*) = delete;
   /// Text that says of itself that it is HTML: what else is added to it gets escaped.
   static Value markup(std::string text);
@@ -72,8 +76,8 @@ class Value {
   static Value tuple(List items) { return sequence(SequenceKind::kTuple, std::move(items)); }
   static Value sequence(SequenceKind kind, List items);
   static Value range(int64_t start, int64_t stop, int64_t step);
-  /// Of equal keys the first keeps its place and the last gives the value. Throws Error for a key that cannot
-  /// be one.
+  /// Of equal keys the first keeps its place and the last gives the value. Throws Error
+  /// for a key that cannot be one.
   static Value dict(Members members);
   static Value make_namespace(std::map<std::string, Value> members);
   /// A generator. `held` is what `next` goes through or keeps.
@@ -112,7 +116,8 @@ class Value {
   std::string kind() const;
   /// The very same object, as `is` means it.
   bool same(const Value& other) const;
-  /// By value, as Python compares: 1 == 1.0 == True, a list is no tuple, dicts in any order.
+  /// By value, as Python compares: 1 == 1.0 == True, a list is no tuple, dicts in any
+  /// order.
   bool operator==(const Value& other) const;
 
  private:
@@ -168,7 +173,8 @@ struct Loop {
 
 /// Throws Error when the value is a namespace, which nothing may hold.
 void check_no_namespace(const Value& value);
-/// The same text for equal keys, a different one for others. Throws Error for what is not hashable.
+/// The same text for equal keys, a different one for others. Throws Error for what is
+/// not hashable.
 std::string hash_key(const Value& value);
 
 }  // namespace orrery::text::jinja

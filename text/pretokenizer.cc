@@ -6,8 +6,8 @@
 namespace orrery::text {
 namespace {
 
-/// GPT-2: contractions; words, numbers and other runs with at most one space before; spaces, the last one of
-/// which belongs to the word after it.
+/// GPT-2: contractions; words, numbers and other runs with at most one space before;
+/// spaces, the last one of which belongs to the word after it.
 constexpr std::string_view kByteLevelExpression =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
@@ -20,11 +20,13 @@ struct Span {
 }  // namespace
 
 ByteAlphabet::ByteAlphabet() {
-  // The printable bytes of Latin-1 stand for themselves; the other 68 follow from U+0100 on, in order.
+  // The printable bytes of Latin-1 stand for themselves; the other 68 follow from
+  // U+0100 on, in order.
   bytes_.fill(-1);
   uint32_t next = 0x100;
   for (uint32_t byte = 0; byte < 256; ++byte) {
-    const bool printable = (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
+    const bool printable =
+        (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
     const uint32_t code_point = printable ? byte : next++;
     append_utf8(code_point, text_[byte]);
     bytes_[code_point] = static_cast<int>(byte);
@@ -42,7 +44,8 @@ void PreTokenizer::add(const JsonNode& node, int depth) {
   } else if (type == "ByteLevel") {
     if (node.bool_or("add_prefix_space", true)) steps_.emplace_back(PrependSpace{});
     if (node.bool_or("use_regex", true)) {
-      steps_.emplace_back(Split{Pattern::regex(kByteLevelExpression, node), Behavior::kIsolated, false});
+      steps_.emplace_back(
+          Split{Pattern::regex(kByteLevelExpression, node), Behavior::kIsolated, false});
     }
     steps_.emplace_back(ToBytes{});
   } else if (type == "Split") {
@@ -55,10 +58,10 @@ void PreTokenizer::add(const JsonNode& node, int depth) {
   } else if (type == "Metaspace") {
     add_metaspace(node);
   } else {
-    node.fail_here(
-        fmt::format("pre-tokenizer type {} is not supported (supported: ByteLevel, Split, Digits, Metaspace, "
-                    "Sequence)",
-                    type.substr(0, 40)));
+    node.fail_here(fmt::format(
+        "pre-tokenizer type {} is not supported (supported: ByteLevel, Split, Digits, Metaspace, "
+        "Sequence)",
+        type.substr(0, 40)));
   }
 }
 
@@ -79,7 +82,8 @@ void PreTokenizer::add_metaspace(const JsonNode& node) {
   }
   steps_.emplace_back(step);
   if (node.bool_or("split", true)) {
-    steps_.emplace_back(Split{Pattern::literal(step.replacement), Behavior::kMergedWithNext, false});
+    steps_.emplace_back(
+        Split{Pattern::literal(step.replacement), Behavior::kMergedWithNext, false});
   }
 }
 
@@ -132,7 +136,8 @@ void PreTokenizer::split(const Split& step, const Piece& piece, std::vector<Piec
     }
   }
   for (const Span& span : joined) {
-    out.push_back({piece.text.substr(span.begin, span.end - span.begin), piece.at_start && span.begin == 0});
+    out.push_back(
+        {piece.text.substr(span.begin, span.end - span.begin), piece.at_start && span.begin == 0});
   }
 }
 
@@ -148,8 +153,8 @@ void PreTokenizer::change(const Step& step, Piece& piece) const {
     const auto& metaspace = std::get<Metaspace>(step);
     std::string text;
     for (const char c : piece.text) c == ' ' ? text += metaspace.replacement : text += c;
-    const bool wanted =
-        metaspace.scheme == Scheme::kAlways || (metaspace.scheme == Scheme::kFirst && piece.at_start);
+    const bool wanted = metaspace.scheme == Scheme::kAlways ||
+                        (metaspace.scheme == Scheme::kFirst && piece.at_start);
     if (wanted && !text.starts_with(metaspace.replacement)) text.insert(0, metaspace.replacement);
     piece.text = std::move(text);
   }

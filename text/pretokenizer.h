@@ -1,6 +1,7 @@
-// The "pre_tokenizer" of tokenizer.json: cuts text into the pieces within which BPE merges. ByteLevel (with
-// or without its own expression), Split (String or Regex, every behavior), Digits, Metaspace, and Sequence of
-// those; any other type is an Error naming the file and the type. Immutable, safe to share between threads.
+// The "pre_tokenizer" of tokenizer.json: cuts text into the pieces within which BPE
+// merges. ByteLevel (with or without its own expression), Split (String or Regex, every
+// behavior), Digits, Metaspace, and Sequence of those; any other type is an Error
+// naming the file and the type. Immutable, safe to share between threads.
 #pragma once
 
 #include <array>
@@ -14,14 +15,16 @@
 
 namespace orrery::text {
 
-/// GPT-2's alphabet: each byte as one printable character, so that any text is a sequence of vocabulary
-/// characters.
+/// GPT-2's alphabet: each byte as one printable character, so that any text is a
+/// sequence of vocabulary characters.
 class ByteAlphabet {
  public:
   ByteAlphabet();
   std::string_view of_byte(unsigned char byte) const { return text_[byte]; }
   /// The byte a code point stands for, or -1.
-  int to_byte(uint32_t code_point) const { return code_point < bytes_.size() ? bytes_[code_point] : -1; }
+  int to_byte(uint32_t code_point) const {
+    return code_point < bytes_.size() ? bytes_[code_point] : -1;
+  }
 
  private:
   std::array<std::string, 256> text_;
@@ -33,8 +36,8 @@ class PreTokenizer {
   /// A null node gives the one that leaves text whole.
   explicit PreTokenizer(const JsonNode& node);
 
-  /// The pieces of `text` (valid UTF-8, normalized), none empty. `at_start`: nothing of the input stands
-  /// before it.
+  /// The pieces of `text` (valid UTF-8, normalized), none empty. `at_start`: nothing of
+  /// the input stands before it.
   std::vector<std::string> apply(std::string_view text, bool at_start) const;
 
  private:

@@ -57,7 +57,8 @@ Tokenizer::Parts::Parts(TokenizerJson& parsed, const std::string& file, Tokenize
   frame = read_post_processor(root.member("post_processor"));
   for (const std::vector<int32_t>* ids : {&frame.prefix, &frame.suffix}) {
     for (const int32_t id : *ids) {
-      if (token(id).empty()) fail("{}: post_processor: no token has the id {} of its template", file, id);
+      if (token(id).empty())
+        fail("{}: post_processor: no token has the id {} of its template", file, id);
     }
   }
 }
@@ -73,11 +74,12 @@ void Tokenizer::Parts::add_token(const AddedToken& token, const std::string& fil
                        : fmt::format("that id belongs to \"{}\"", model_token.substr(0, 80)));
   }
   if (added.add(token.content, token.id) != Vocabulary::Added::kNew) {
-    fail("{}: added token \"{}\" has the id {} of another added token", file, token.content.substr(0, 80),
-         token.id);
+    fail("{}: added token \"{}\" has the id {} of another added token", file,
+         token.content.substr(0, 80), token.id);
   }
   if (token.special) {
-    if (static_cast<size_t>(token.id) >= special.size()) special.resize(static_cast<size_t>(token.id) + 1);
+    if (static_cast<size_t>(token.id) >= special.size())
+      special.resize(static_cast<size_t>(token.id) + 1);
     special[static_cast<size_t>(token.id)] = true;
     special_contents.push_back(token.content);
   }
@@ -122,7 +124,8 @@ Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 Tokenizer::~Tokenizer() = default;
 
-Tokenizer Tokenizer::load(const std::filesystem::path& folder, const TokenizerReplacements& instead) {
+Tokenizer Tokenizer::load(const std::filesystem::path& folder,
+                          const TokenizerReplacements& instead) {
   const std::filesystem::path file = folder / "tokenizer.json";
   if (!std::filesystem::exists(file)) {
     fail("{}: not found; a model folder needs a tokenizer.json (Hugging Face tokenizers format)",
@@ -131,7 +134,8 @@ Tokenizer Tokenizer::load(const std::filesystem::path& folder, const TokenizerRe
   TokenizerJson parsed = read_tokenizer_json(file);
   const JsonNode root(parsed.rest, file.string(), "");
   TokenizerConfig config = read_tokenizer_config(folder, root, instead.model_config);
-  if (!instead.chat_template_file.empty()) replace_chat_template(instead.chat_template_file, config);
+  if (!instead.chat_template_file.empty())
+    replace_chat_template(instead.chat_template_file, config);
   return Tokenizer(std::make_unique<const Parts>(parsed, file.string(), std::move(config)));
 }
 
@@ -147,7 +151,8 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_t
       ids.push_back(raw.id);
       continue;
     }
-    const std::string normalized = parts.normalizer.apply(text.substr(raw.begin, raw.end - raw.begin));
+    const std::string normalized =
+        parts.normalizer.apply(text.substr(raw.begin, raw.end - raw.begin));
     for (const TextSegment& segment : parts.normalized_finder.split(normalized)) {
       if (segment.id >= 0) {
         ids.push_back(segment.id);
@@ -156,10 +161,12 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, bool add_special_t
       const std::string_view part =
           std::string_view(normalized).substr(segment.begin, segment.end - segment.begin);
       const bool at_start = raw.begin == 0 && segment.begin == 0;
-      for (const std::string& piece : parts.pre_tokenizer.apply(part, at_start)) parts.bpe.encode(piece, ids);
+      for (const std::string& piece : parts.pre_tokenizer.apply(part, at_start))
+        parts.bpe.encode(piece, ids);
     }
   }
-  if (add_special_tokens) ids.insert(ids.end(), parts.frame.suffix.begin(), parts.frame.suffix.end());
+  if (add_special_tokens)
+    ids.insert(ids.end(), parts.frame.suffix.begin(), parts.frame.suffix.end());
   return ids;
 }
 
@@ -192,7 +199,9 @@ bool Tokenizer::is_eos(int32_t id) const {
   return std::find(parts_->eos_ids.begin(), parts_->eos_ids.end(), id) != parts_->eos_ids.end();
 }
 bool Tokenizer::is_special(int32_t id) const { return parts_->is_special(id); }
-std::optional<int32_t> Tokenizer::token_to_id(std::string_view token) const { return parts_->find(token); }
+std::optional<int32_t> Tokenizer::token_to_id(std::string_view token) const {
+  return parts_->find(token);
+}
 std::string_view Tokenizer::id_to_token(int32_t id) const { return parts_->token(id); }
 bool Tokenizer::mentions_special_token(std::string_view text) const {
   return std::ranges::any_of(parts_->special_contents, [&](const std::string& content) {
@@ -203,9 +212,13 @@ const std::map<std::string, std::string>& Tokenizer::template_tokens() const {
   return parts_->template_tokens;
 }
 const std::string& Tokenizer::chat_template() const { return parts_->config.chat_template; }
-const std::string& Tokenizer::chat_template_file() const { return parts_->config.chat_template_file; }
+const std::string& Tokenizer::chat_template_file() const {
+  return parts_->config.chat_template_file;
+}
 const std::string& Tokenizer::tool_template() const { return parts_->config.tool_template; }
-const std::string& Tokenizer::tool_template_file() const { return parts_->config.tool_template_file; }
+const std::string& Tokenizer::tool_template_file() const {
+  return parts_->config.tool_template_file;
+}
 
 IncrementalDecoder::IncrementalDecoder(const Tokenizer& tokenizer, bool skip_special_tokens)
     : tokenizer_(&tokenizer),

@@ -45,13 +45,14 @@ void AddedTokenFinder::add(std::string_view pattern, const AddedToken& token) {
   if (pattern.empty()) return;
   size_t node = 0;
   for (const char c : pattern) {
-    const auto [found, is_new] =
-        nodes_[node].next.try_emplace(static_cast<unsigned char>(c), static_cast<int32_t>(nodes_.size()));
+    const auto [found, is_new] = nodes_[node].next.try_emplace(static_cast<unsigned char>(c),
+                                                               static_cast<int32_t>(nodes_.size()));
     node = static_cast<size_t>(found->second);
     if (is_new) nodes_.emplace_back();
   }
   starts_[static_cast<unsigned char>(pattern[0])] = true;
-  if (nodes_[node].token >= 0) return;  // two contents that normalize to one pattern: the first wins
+  if (nodes_[node].token >= 0)
+    return;  // two contents that normalize to one pattern: the first wins
   nodes_[node].token = static_cast<int32_t>(tokens_.size());
   tokens_.push_back(token);
 }

@@ -1,7 +1,8 @@
-// "added_tokens" of tokenizer.json: texts that become one id wherever they occur, before any splitting or
-// merging. Those with "normalized": false are looked for in the raw text, the others in normalized text; the
-// longest of the leftmost wins; single_word, lstrip and rstrip as in Hugging Face tokenizers. Immutable after
-// add(), safe to share.
+// "added_tokens" of tokenizer.json: texts that become one id wherever they occur,
+// before any splitting or merging. Those with "normalized": false are looked for in the
+// raw text, the others in normalized text; the longest of the leftmost wins;
+// single_word, lstrip and rstrip as in Hugging Face tokenizers. Immutable after add(),
+// safe to share.
 #pragma once
 
 #include <array>

@@ -21,10 +21,11 @@ bool is_name_key(const std::string& key) {
   return key.ends_with("_token") && key != "add_bos_token" && key != "add_eos_token";
 }
 
-/// The names that a wrong type is an error in; what another key ending in "_token" holds is its own affair.
+/// The names that a wrong type is an error in; what another key ending in "_token"
+/// holds is its own affair.
 bool is_standard_name(const std::string& key) {
-  static const std::vector<std::string> kNames = {"bos_token", "eos_token", "unk_token", "sep_token",
-                                                  "pad_token", "cls_token", "mask_token"};
+  static const std::vector<std::string> kNames = {
+      "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
   return std::find(kNames.begin(), kNames.end(), key) != kNames.end();
 }
 
@@ -73,7 +74,8 @@ void read_chat_template(const JsonNode& node, TokenizerConfig& out) {
     out.chat_template = node.as_string();
     return;
   }
-  // Several templates, by name: an object, or a list, of which the last of a name counts.
+  // Several templates, by name: an object, or a list, of which the last of a name
+  // counts.
   std::optional<std::string> text;
   if (node.is_object()) {
     if (node.has("default")) text = node.member("default").as_string();
@@ -93,7 +95,8 @@ void read_chat_template(const JsonNode& node, TokenizerConfig& out) {
 int32_t parse_id(const std::string& text, const JsonNode& node) {
   int32_t id = -1;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), id);
-  if (error != std::errc() || end != text.data() + text.size() || id < 0 || id >= Vocabulary::kMaxId) {
+  if (error != std::errc() || end != text.data() + text.size() || id < 0 ||
+      id >= Vocabulary::kMaxId) {
     node.fail_here("the key is not a token id");
   }
   return id;
@@ -106,7 +109,8 @@ bool is_named(const std::string& content, const TokenizerConfig& config) {
              config.extra_special.end();
 }
 
-/// {"<text>": id, ...}, which transformers wrote before there was an added_tokens_decoder.
+/// {"<text>": id, ...}, which transformers wrote before there was an
+/// added_tokens_decoder.
 void read_added_tokens_file(const fs::path& file, TokenizerConfig& out) {
   if (!fs::exists(file)) return;
   const nlohmann::json parsed = read_json_object(file);
@@ -136,7 +140,8 @@ void read_model_ids(const JsonNode& root, TokenizerConfig& out) {
 void read_class_names(std::string tokenizer_class, const std::string& model_type,
                       const JsonNode& tokenizer_json, TokenizerConfig& out) {
   constexpr std::string_view kFast = "Fast";
-  if (tokenizer_class.ends_with(kFast)) tokenizer_class.resize(tokenizer_class.size() - kFast.size());
+  if (tokenizer_class.ends_with(kFast))
+    tokenizer_class.resize(tokenizer_class.size() - kFast.size());
   const bool byte_level = tokenizer_json.text().find("\"ByteLevel\"") != std::string::npos;
   for (auto& [key, content] : class_token_names(tokenizer_class, model_type, byte_level)) {
     out.names.try_emplace(key, TokenName{content, ""});
@@ -152,9 +157,10 @@ const std::string* TokenizerConfig::name(const std::string& key) const {
 
 std::map<std::string, std::string> class_token_names(std::string_view tokenizer_class,
                                                      std::string_view model_type, bool byte_level) {
-  // Which class transformers takes: the one that tokenizer_config.json names, the model type's own where it
-  // names none, and for Qwen 2 always its own, because so many of its folders name another. One without
-  // defaults stands in for a Llama tokenizer of bytes, and for all of Mistral's.
+  // Which class transformers takes: the one that tokenizer_config.json names, the model
+  // type's own where it names none, and for Qwen 2 always its own, because so many of
+  // its folders name another. One without defaults stands in for a Llama tokenizer of
+  // bytes, and for all of Mistral's.
   if (model_type == "qwen2" || (model_type == "qwen3" && tokenizer_class.empty()))
     tokenizer_class = "Qwen2Tokenizer";
   if (model_type == "mistral") return {};
@@ -163,7 +169,8 @@ std::map<std::string, std::string> class_token_names(std::string_view tokenizer_
   const std::string end = "<|endoftext|>";
   if (tokenizer_class == "Qwen2Tokenizer")
     return {{"eos_token", end}, {"pad_token", end}, {"unk_token", end}};
-  if (tokenizer_class == "GPT2Tokenizer") return {{"bos_token", end}, {"eos_token", end}, {"unk_token", end}};
+  if (tokenizer_class == "GPT2Tokenizer")
+    return {{"bos_token", end}, {"eos_token", end}, {"unk_token", end}};
   return {};
 }
 
@@ -224,8 +231,9 @@ TokenizerConfig read_tokenizer_config(const fs::path& folder, const JsonNode& to
     read_model_ids(JsonNode(parsed, generation.string(), ""), out);
   }
   if (!model_config.empty() || fs::exists(config)) {
-    const nlohmann::json parsed =
-        model_config.empty() ? read_json_object(config) : parse_json_object(model_config, config.string());
+    const nlohmann::json parsed = model_config.empty()
+                                      ? read_json_object(config)
+                                      : parse_json_object(model_config, config.string());
     const JsonNode root(parsed, config.string(), "");
     read_model_ids(root, out);
     if (root.member("model_type").is_string()) model_type = root.member("model_type").as_string();

@@ -18,7 +18,8 @@ int fallback_byte(std::string_view token) {
   return byte;
 }
 
-/// Runs of byte tokens become one text each; a run that is not UTF-8 gives one U+FFFD for every byte.
+/// Runs of byte tokens become one text each; a run that is not UTF-8 gives one U+FFFD
+/// for every byte.
 std::vector<std::string> join_byte_tokens(std::vector<std::string> tokens) {
   std::vector<std::string> out;
   std::string run;
@@ -96,18 +97,20 @@ void TokenDecoder::add(const JsonNode& node, int depth) {
   } else if (type == "Strip") {
     add_strip(node);
   } else if (type == "Replace") {
-    steps_.emplace_back(Replace{Pattern(node.member("pattern")), node.member("content").as_string()});
+    steps_.emplace_back(
+        Replace{Pattern(node.member("pattern")), node.member("content").as_string()});
   } else if (type == "Metaspace") {
     const std::string replacement =
         one_character(node.member("replacement"), node.string_or("replacement", "\xE2\x96\x81"));
     const std::string scheme = node.string_or("prepend_scheme", "");
-    const bool never = scheme == "never" || (scheme.empty() && !node.bool_or("add_prefix_space", true));
+    const bool never =
+        scheme == "never" || (scheme.empty() && !node.bool_or("add_prefix_space", true));
     steps_.emplace_back(Metaspace{replacement, !never});
   } else {
-    node.fail_here(
-        fmt::format("decoder type {} is not supported (supported: ByteLevel, ByteFallback, Fuse, Strip, "
-                    "Replace, Metaspace, Sequence)",
-                    type.substr(0, 40)));
+    node.fail_here(fmt::format(
+        "decoder type {} is not supported (supported: ByteLevel, ByteFallback, Fuse, Strip, "
+        "Replace, Metaspace, Sequence)",
+        type.substr(0, 40)));
   }
 }
 

@@ -1,6 +1,7 @@
-// The "decoder" of tokenizer.json: how token strings become text. ByteLevel, ByteFallback, Fuse, Strip,
-// Replace, Metaspace, and Sequence of those; any other type is an Error naming the file and the type; none at
-// all joins tokens with spaces, as Hugging Face tokenizers does. Immutable, safe to share between threads.
+// The "decoder" of tokenizer.json: how token strings become text. ByteLevel,
+// ByteFallback, Fuse, Strip, Replace, Metaspace, and Sequence of those; any other type
+// is an Error naming the file and the type; none at all joins tokens with spaces, as
+// Hugging Face tokenizers does. Immutable, safe to share between threads.
 #pragma once
 
 #include <string>
@@ -18,11 +19,13 @@ class TokenDecoder {
  public:
   explicit TokenDecoder(const JsonNode& node);
 
-  /// The text of whole sequences: exactly Hugging Face's. Bytes that are no UTF-8 become U+FFFD.
+  /// The text of whole sequences: exactly Hugging Face's. Bytes that are no UTF-8
+  /// become U+FFFD.
   std::string decode(std::vector<std::string> tokens) const;
 
-  /// The bytes one token adds to a text, UTF-8 or a part of it. `is_first`: no token stands before it.
-  /// Leading characters that a Strip takes from the whole text are still there: see leading_strip().
+  /// The bytes one token adds to a text, UTF-8 or a part of it. `is_first`: no token
+  /// stands before it. Leading characters that a Strip takes from the whole text are
+  /// still there: see leading_strip().
   std::string token_bytes(std::string_view token, bool is_first) const;
 
   struct LeadingStrip {
@@ -54,7 +57,8 @@ class TokenDecoder {
   void add(const JsonNode& node, int depth);
   void add_strip(const JsonNode& node);
   void append_bytes(std::string_view token, std::string& bytes) const;
-  std::vector<std::string> apply(const Step& step, std::vector<std::string> tokens, size_t limit) const;
+  std::vector<std::string> apply(const Step& step, std::vector<std::string> tokens,
+                                 size_t limit) const;
 
   std::vector<Step> steps_;
   ByteAlphabet alphabet_;

@@ -10,8 +10,8 @@ using nlohmann::json;
 
 constexpr size_t kMaxDepth = 64;  // of values outside the vocabulary; real files need 6
 
-/// Receives nlohmann's parse events. Tables are told from the rest by their place: root -> model -> vocab |
-/// merges.
+/// Receives nlohmann's parse events. Tables are told from the rest by their place: root
+/// -> model -> vocab | merges.
 class TokenizerJsonReader {
  public:
   TokenizerJsonReader(std::string file, TokenizerJson& out) : file_(std::move(file)), out_(out) {}
@@ -57,7 +57,8 @@ class TokenizerJsonReader {
       pair_parts_ = 0;
       return true;
     }
-    if (place_ == Place::kRest && at_model_key("merges")) return enter_table(Place::kMerges, "merges");
+    if (place_ == Place::kRest && at_model_key("merges"))
+      return enter_table(Place::kMerges, "merges");
     check_rest("an array");
     push(json::array());
     return true;
@@ -77,7 +78,8 @@ class TokenizerJsonReader {
   bool end_array() {
     switch (place_) {
       case Place::kMergePair:
-        if (pair_parts_ != 2) bad_merge("has " + std::to_string(pair_parts_) + " parts instead of 2");
+        if (pair_parts_ != 2)
+          bad_merge("has " + std::to_string(pair_parts_) + " parts instead of 2");
         place_ = Place::kMerges;
         break;
       case Place::kMerges:
@@ -89,11 +91,13 @@ class TokenizerJsonReader {
     return true;
   }
 
-  bool parse_error(size_t position, const std::string& /*token*/, const nlohmann::detail::exception& error) {
+  bool parse_error(size_t position, const std::string& /*token*/,
+                   const nlohmann::detail::exception& error) {
     std::string reason = error.what();
     const size_t cut = reason.find("; last read");
     if (cut != std::string::npos) reason.resize(cut);
-    fail("{}: not valid JSON near byte {}: {}; is the file damaged?", file_, position, reason.substr(0, 160));
+    fail("{}: not valid JSON near byte {}: {}; is the file damaged?", file_, position,
+         reason.substr(0, 160));
   }
 
  private:
@@ -134,21 +138,23 @@ class TokenizerJsonReader {
       parent.push_back(std::move(value));
       return &parent.back();
     }
-    if (parent.contains(key_)) fail("{}: key \"{}\" appears twice in one object", file_, key_.substr(0, 80));
+    if (parent.contains(key_))
+      fail("{}: key \"{}\" appears twice in one object", file_, key_.substr(0, 80));
     return &(parent[key_] = std::move(value));
   }
 
   void push(json value) {
     if (stack_.size() == 1) root_key_ = key_;
     if (stack_.size() >= kMaxDepth) fail("{}: nested more than {} levels deep", file_, kMaxDepth);
-    // Parents stay where they are while a child is open: nothing is added to them before the child closes.
+    // Parents stay where they are while a child is open: nothing is added to them
+    // before the child closes.
     stack_.push_back(put(std::move(value)));
   }
 
   bool vocab_id(int64_t id) {
     if (id < 0 || id >= Vocabulary::kMaxId) {
-      fail("{}: model.vocab: the id of \"{}\" is not an integer from 0 to {}", file_, token_.substr(0, 80),
-           Vocabulary::kMaxId - 1);
+      fail("{}: model.vocab: the id of \"{}\" is not an integer from 0 to {}", file_,
+           token_.substr(0, 80), Vocabulary::kMaxId - 1);
     }
     switch (out_.vocabulary.add(token_, static_cast<int32_t>(id))) {
       case Vocabulary::Added::kNew:
@@ -157,7 +163,8 @@ class TokenizerJsonReader {
         fail("{}: model.vocab: token \"{}\" appears twice", file_, token_.substr(0, 80));
       case Vocabulary::Added::kIdTaken:
         fail("{}: model.vocab: tokens \"{}\" and \"{}\" have the same id {}", file_,
-             out_.vocabulary.token(static_cast<int32_t>(id)).substr(0, 80), token_.substr(0, 80), id);
+             out_.vocabulary.token(static_cast<int32_t>(id)).substr(0, 80), token_.substr(0, 80),
+             id);
     }
     return true;
   }
@@ -239,8 +246,8 @@ json parse_json_object(const std::string& text, const std::string& file) {
 }
 
 json read_json_object(const std::filesystem::path& file) {
-  // The same reader, for its limits and its errors; a "model" in another file is no table, so it may not have
-  // one.
+  // The same reader, for its limits and its errors; a "model" in another file is no
+  // table, so it may not have one.
   TokenizerJson parsed = read_tokenizer_json(file);
   return std::move(parsed.rest);
 }
@@ -249,7 +256,8 @@ JsonNode JsonNode::member(const char* key) const {
   static const json kNull;
   if (!value_->is_object()) wrong_type("an object");
   const auto found = value_->find(key);
-  return JsonNode(found == value_->end() ? kNull : *found, file_, path_.empty() ? key : path_ + "." + key);
+  return JsonNode(found == value_->end() ? kNull : *found, file_,
+                  path_.empty() ? key : path_ + "." + key);
 }
 
 std::vector<JsonNode> JsonNode::items() const {
@@ -290,7 +298,8 @@ int32_t JsonNode::as_id() const {
   if (!value_->is_number_integer()) wrong_type("a token id (an integer)");
   const bool fits =
       value_->is_number_unsigned() ? value_->get<uint64_t>() < uint64_t{Vocabulary::kMaxId} : false;
-  if (!fits) fail_here(fmt::format("{} is not an id from 0 to {}", value_->dump(), Vocabulary::kMaxId - 1));
+  if (!fits)
+    fail_here(fmt::format("{} is not an id from 0 to {}", value_->dump(), Vocabulary::kMaxId - 1));
   return static_cast<int32_t>(value_->get<uint64_t>());
 }
 

@@ -1,7 +1,8 @@
-// tokenizer.json read in one pass: the vocabulary and the merges, which are nearly all of the file, go
-// straight into their tables; the rest, small, becomes a JSON value. Everything in the file is treated as
-// hostile: wrong types, negative, huge or repeated ids, repeated tokens, deep nesting and malformed JSON each
-// give one Error naming the file and the key.
+// tokenizer.json read in one pass: the vocabulary and the merges, which are nearly all
+// of the file, go straight into their tables; the rest, small, becomes a JSON value.
+// Everything in the file is treated as hostile: wrong types, negative, huge or repeated
+// ids, repeated tokens, deep nesting and malformed JSON each give one Error naming the
+// file and the key.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +30,9 @@ struct TokenizerJson {
   std::string merge_bytes;
   std::vector<MergeText> merges;  ///< best rank first
 
-  std::string_view left(const MergeText& m) const { return {merge_bytes.data() + m.begin, m.left_length}; }
+  std::string_view left(const MergeText& m) const {
+    return {merge_bytes.data() + m.begin, m.left_length};
+  }
   std::string_view right(const MergeText& m) const {
     return {merge_bytes.data() + m.begin + m.left_length, m.right_length};
   }
@@ -43,8 +46,8 @@ nlohmann::json read_json_object(const std::filesystem::path& file);
 /// As read_json_object, of a text; `file` names it in errors.
 nlohmann::json parse_json_object(const std::string& text, const std::string& file);
 
-/// A JSON value and where it stands, for checked access: every wrong type is an Error such as
-/// "tokenizer.json: pre_tokenizer.pattern must be an object, not a number".
+/// A JSON value and where it stands, for checked access: every wrong type is an Error
+/// such as "tokenizer.json: pre_tokenizer.pattern must be an object, not a number".
 class JsonNode {
  public:
   JsonNode(const nlohmann::json& value, std::string file, std::string path)

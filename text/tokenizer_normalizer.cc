@@ -20,28 +20,32 @@ std::string utf8proc_form(const std::string& text, int options) {
                                    static_cast<utf8proc_ssize_t>(text.size()), &result,
                                    static_cast<utf8proc_option_t>(options | UTF8PROC_STABLE));
   const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(result, &std::free);
-  if (length < 0) fail("text of {} bytes cannot be normalized: {}", text.size(), utf8proc_errmsg(length));
+  if (length < 0)
+    fail("text of {} bytes cannot be normalized: {}", text.size(), utf8proc_errmsg(length));
   return {reinterpret_cast<const char*>(result), static_cast<size_t>(length)};
 }
 
-/// Code points whose combining class or decomposition was assigned after Unicode 9, whose tables Hugging Face
-/// tokenizers normalizes by: to it, and so to every model trained with it, they are plain characters that
-/// nothing moves across.
+/// Code points whose combining class or decomposition was assigned after Unicode 9,
+/// whose tables Hugging Face tokenizers normalizes by: to it, and so to every model
+/// trained with it, they are plain characters that nothing moves across.
 constexpr std::array<std::pair<uint32_t, uint32_t>, 46> kNewerThanUnicode9 = {
-    {{0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},     {0xC3C, 0xC3C},
-     {0xD3B, 0xD3C},     {0xEBA, 0xEBA},     {0x1715, 0x1715},   {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},
-     {0x32FF, 0x32FF},   {0xA7F2, 0xA7F4},   {0xA82C, 0xA82C},   {0xAB69, 0xAB69},   {0x10781, 0x10785},
-     {0x10787, 0x107B0}, {0x107B2, 0x107BA}, {0x10D24, 0x10D27}, {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF},
-     {0x10F46, 0x10F50}, {0x10F82, 0x10F85}, {0x11070, 0x11070}, {0x1133B, 0x1133B}, {0x1145E, 0x1145E},
-     {0x11839, 0x1183A}, {0x11938, 0x11938}, {0x1193D, 0x1193E}, {0x11943, 0x11943}, {0x119E0, 0x119E0},
-     {0x11A34, 0x11A34}, {0x11A47, 0x11A47}, {0x11A99, 0x11A99}, {0x11D42, 0x11D42}, {0x11D44, 0x11D45},
-     {0x11D97, 0x11D97}, {0x11F41, 0x11F42}, {0x16FF0, 0x16FF1}, {0x1E030, 0x1E06D}, {0x1E08F, 0x1E08F},
-     {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF}, {0x1F16C, 0x1F16C},
-     {0x1FBF0, 0x1FBF9}}};
+    {{0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},
+     {0xC3C, 0xC3C},     {0xD3B, 0xD3C},     {0xEBA, 0xEBA},     {0x1715, 0x1715},
+     {0x1ABF, 0x1ACE},   {0x1DF6, 0x1DFA},   {0x32FF, 0x32FF},   {0xA7F2, 0xA7F4},
+     {0xA82C, 0xA82C},   {0xAB69, 0xAB69},   {0x10781, 0x10785}, {0x10787, 0x107B0},
+     {0x107B2, 0x107BA}, {0x10D24, 0x10D27}, {0x10EAB, 0x10EAC}, {0x10EFD, 0x10EFF},
+     {0x10F46, 0x10F50}, {0x10F82, 0x10F85}, {0x11070, 0x11070}, {0x1133B, 0x1133B},
+     {0x1145E, 0x1145E}, {0x11839, 0x1183A}, {0x11938, 0x11938}, {0x1193D, 0x1193E},
+     {0x11943, 0x11943}, {0x119E0, 0x119E0}, {0x11A34, 0x11A34}, {0x11A47, 0x11A47},
+     {0x11A99, 0x11A99}, {0x11D42, 0x11D42}, {0x11D44, 0x11D45}, {0x11D97, 0x11D97},
+     {0x11F41, 0x11F42}, {0x16FF0, 0x16FF1}, {0x1E030, 0x1E06D}, {0x1E08F, 0x1E08F},
+     {0x1E130, 0x1E136}, {0x1E2AE, 0x1E2AE}, {0x1E2EC, 0x1E2EF}, {0x1E4EC, 0x1E4EF},
+     {0x1F16C, 0x1F16C}, {0x1FBF0, 0x1FBF9}}};
 
 bool is_newer_than_unicode9(uint32_t c) {
-  const auto after = std::upper_bound(kNewerThanUnicode9.begin(), kNewerThanUnicode9.end(), c,
-                                      [](uint32_t value, const auto& range) { return value < range.first; });
+  const auto after =
+      std::upper_bound(kNewerThanUnicode9.begin(), kNewerThanUnicode9.end(), c,
+                       [](uint32_t value, const auto& range) { return value < range.first; });
   return after != kNewerThanUnicode9.begin() && c <= std::prev(after)->second;
 }
 
@@ -65,7 +69,8 @@ std::string unicode9_form(const std::string& text, int options) {
 
 std::string lowercase(const std::string& text) {
   std::string out;
-  for (size_t offset = 0; offset < text.size(); offset += static_cast<size_t>(utf8_length(text[offset]))) {
+  for (size_t offset = 0; offset < text.size();
+       offset += static_cast<size_t>(utf8_length(text[offset]))) {
     const uint32_t c = utf8_code_point(text, offset);
     if (c == 0x130) {  // the one letter whose lower case is two code points
       out += "i\xCC\x87";
@@ -99,18 +104,19 @@ void Normalizer::add(const JsonNode& node, int depth) {
   } else if (type == "Prepend") {
     steps_.emplace_back(Prepend{node.member("prepend").as_string()});
   } else if (type == "Replace") {
-    steps_.emplace_back(Replace{Pattern(node.member("pattern")), node.member("content").as_string()});
+    steps_.emplace_back(
+        Replace{Pattern(node.member("pattern")), node.member("content").as_string()});
   } else {
-    node.fail_here(
-        fmt::format("normalizer type {} is not supported (supported: NFC, NFD, NFKC, NFKD, Lowercase, "
-                    "Prepend, Replace, Sequence)",
-                    type.substr(0, 40)));
+    node.fail_here(fmt::format(
+        "normalizer type {} is not supported (supported: NFC, NFD, NFKC, NFKD, Lowercase, "
+        "Prepend, Replace, Sequence)",
+        type.substr(0, 40)));
   }
 }
 
 std::string Normalizer::apply_form(Form form, std::string text) {
-  const bool ascii =
-      std::all_of(text.begin(), text.end(), [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+  const bool ascii = std::all_of(text.begin(), text.end(),
+                                 [](char c) { return static_cast<unsigned char>(c) < 0x80; });
   if (form == Form::kLowercase) return lowercase(text);
   if (ascii) return text;
   switch (form) {

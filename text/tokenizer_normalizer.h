@@ -1,5 +1,6 @@
-// The "normalizer" of tokenizer.json: NFC, NFD, NFKC, NFKD, Lowercase, Prepend, Replace, and Sequence of
-// those. Any other type is an Error naming the file and the type. Immutable, safe to share between threads.
+// The "normalizer" of tokenizer.json: NFC, NFD, NFKC, NFKD, Lowercase, Prepend,
+// Replace, and Sequence of those. Any other type is an Error naming the file and the
+// type. Immutable, safe to share between threads.
 #pragma once
 
 #include <string>

@@ -39,11 +39,13 @@ void Pattern::for_each_match(std::string_view text,
 
 void check_growth(size_t made, size_t limit, const char* step) {
   if (made > limit) {
-    fail("tokenizer.json: its {} makes more than {} bytes of a text: is the file damaged?", step, limit);
+    fail("tokenizer.json: its {} makes more than {} bytes of a text: is the file damaged?", step,
+         limit);
   }
 }
 
-std::string Pattern::replace_all(std::string_view text, std::string_view content, size_t limit) const {
+std::string Pattern::replace_all(std::string_view text, std::string_view content,
+                                 size_t limit) const {
   std::string out;
   size_t done = 0;
   for_each_match(text, [&](size_t begin, size_t end) {

@@ -1,4 +1,5 @@
-// The "pattern" of tokenizer.json: {"String": literal} or {"Regex": expression}. Immutable, safe to share.
+// The "pattern" of tokenizer.json: {"String": literal} or {"Regex": expression}.
+// Immutable, safe to share.
 #pragma once
 
 #include <functional>
@@ -11,8 +12,9 @@
 
 namespace orrery::text {
 
-/// Bytes that the steps of a normalizer, pre-tokenizer or decoder may make of `bytes`: far more than any
-/// honest one, and little enough that steps that each double a text do not fill the memory.
+/// Bytes that the steps of a normalizer, pre-tokenizer or decoder may make of `bytes`:
+/// far more than any honest one, and little enough that steps that each double a text
+/// do not fill the memory.
 inline size_t growth_limit(size_t bytes) { return (size_t{1} << 20) + 64 * bytes; }
 /// Throws Error above it; `step` names what grew the text.
 void check_growth(size_t made, size_t limit, const char* step);
@@ -25,10 +27,13 @@ class Pattern {
   static Pattern literal(std::string text);
   static Pattern regex(std::string_view expression, const JsonNode& where);
 
-  /// Calls on_match(begin, end) for each match, left to right, not overlapping, none of them empty.
-  void for_each_match(std::string_view text, const std::function<void(size_t, size_t)>& on_match) const;
+  /// Calls on_match(begin, end) for each match, left to right, not overlapping, none of
+  /// them empty.
+  void for_each_match(std::string_view text,
+                      const std::function<void(size_t, size_t)>& on_match) const;
 
-  /// Every match replaced by `content`. Throws Error when the result would have more than `limit` bytes.
+  /// Every match replaced by `content`. Throws Error when the result would have more
+  /// than `limit` bytes.
   std::string replace_all(std::string_view text, std::string_view content, size_t limit) const;
 
  private:

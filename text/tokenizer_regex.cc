@@ -18,7 +18,9 @@ constexpr uint32_t kMatchLimit = 50'000'000;    // steps of one match
 constexpr uint32_t kHeapLimitKib = 256 * 1024;  // memory of one match
 constexpr size_t kJitStackBytes = 1024 * 1024;
 
-std::string quoted(std::string_view pattern) { return "\"" + std::string(pattern.substr(0, 120)) + "\""; }
+std::string quoted(std::string_view pattern) {
+  return "\"" + std::string(pattern.substr(0, 120)) + "\"";
+}
 
 /// Rewrites one pattern, character by character.
 class Translator {
@@ -114,7 +116,8 @@ class Translator {
         if (!in_class_) return copy(2);
         refuse("an anchor in a class");
       default:
-        if (static_cast<unsigned char>(c) < 0x80 && std::isalnum(static_cast<unsigned char>(c)) == 0)
+        if (static_cast<unsigned char>(c) < 0x80 &&
+            std::isalnum(static_cast<unsigned char>(c)) == 0)
           return copy(2);
         refuse(in_.substr(at_, 2));
     }
@@ -138,8 +141,10 @@ class Translator {
       if (close == std::string_view::npos) refuse("\\x{ without }");
       return copy(close + 1 - at_);
     }
-    // In a UTF-8 pattern Oniguruma reads \xHH above 7F as a byte of a character, PCRE2 as a code point.
-    if (in_.size() < at_ + 4 || std::string_view("01234567").find(in_[at_ + 2]) == std::string_view::npos) {
+    // In a UTF-8 pattern Oniguruma reads \xHH above 7F as a byte of a character, PCRE2
+    // as a code point.
+    if (in_.size() < at_ + 4 ||
+        std::string_view("01234567").find(in_[at_ + 2]) == std::string_view::npos) {
       refuse("\\x without two digits up to 7F");
     }
     copy(4);
@@ -147,7 +152,8 @@ class Translator {
 
   void unicode() {
     const std::string_view digits = in_.substr(std::min(in_.size(), at_ + 2), 4);
-    if (digits.size() != 4 || digits.find_first_not_of("0123456789abcdefABCDEF") != std::string_view::npos) {
+    if (digits.size() != 4 ||
+        digits.find_first_not_of("0123456789abcdefABCDEF") != std::string_view::npos) {
       refuse("\\u without four digits");
     }
     out_ += "\\x{";
@@ -194,7 +200,8 @@ std::string pcre2_syntax(std::string_view oniguruma, const std::string& where) {
   return Translator(oniguruma, where).run();
 }
 
-Regex::Regex(std::string_view pattern, std::string where) : compiled_(std::make_unique<Compiled>()) {
+Regex::Regex(std::string_view pattern, std::string where)
+    : compiled_(std::make_unique<Compiled>()) {
   if (pattern.size() > kMaxPattern)
     fail("{}: a regular expression of {} bytes is too long", where, pattern.size());
   if (find_invalid_utf8(pattern) != std::string_view::npos)
@@ -206,11 +213,13 @@ Regex::Regex(std::string_view pattern, std::string where) : compiled_(std::make_
   pcre2_set_parens_nest_limit(context.get(), 100);
   int error = 0;
   PCRE2_SIZE offset = 0;
-  compiled_->code.reset(pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
-                                      PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C,
-                                      &error, &offset, context.get()));
+  compiled_->code.reset(
+      pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated.data()), translated.size(),
+                    PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error,
+                    &offset, context.get()));
   if (compiled_->code == nullptr) {
-    fail("{}: the regular expression {} is malformed: {}", where, quoted(pattern), pcre2_message(error));
+    fail("{}: the regular expression {} is malformed: {}", where, quoted(pattern),
+         pcre2_message(error));
   }
   // Where the just-in-time compiler is missing, matching is slower and the same.
   pcre2_jit_compile(compiled_->code.get(), PCRE2_JIT_COMPLETE);
@@ -222,7 +231,8 @@ Regex::~Regex() = default;
 Regex::Regex(Regex&&) noexcept = default;
 Regex& Regex::operator=(Regex&&) noexcept = default;
 
-void Regex::for_each_match(std::string_view text, const std::function<void(size_t, size_t)>& on_match) const {
+void Regex::for_each_match(std::string_view text,
+                           const std::function<void(size_t, size_t)>& on_match) const {
   const MatchData data(pcre2_match_data_create_from_pattern(compiled_->code.get(), nullptr));
   const MatchContext context(pcre2_match_context_create(nullptr));
   JitStack stack;
@@ -231,8 +241,8 @@ void Regex::for_each_match(std::string_view text, const std::function<void(size_
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
   size_t offset = 0;
   while (offset < text.size()) {
-    int result = pcre2_match(compiled_->code.get(), subject, text.size(), offset, PCRE2_NO_UTF_CHECK,
-                             data.get(), context.get());
+    int result = pcre2_match(compiled_->code.get(), subject, text.size(), offset,
+                             PCRE2_NO_UTF_CHECK, data.get(), context.get());
     if (result == PCRE2_ERROR_JIT_STACKLIMIT && stack == nullptr) {
       stack.reset(pcre2_jit_stack_create(32 * 1024, kJitStackBytes, nullptr));
       pcre2_jit_stack_assign(context.get(), nullptr, stack.get());

@@ -42,10 +42,10 @@ void append_post_processor(const JsonNode& node, int depth, SequenceFrame& frame
   } else if (type == "TemplateProcessing") {
     append_template(node, frame);
   } else if (type != "ByteLevel") {
-    node.fail_here(
-        fmt::format("post-processor type {} is not supported (supported: TemplateProcessing, ByteLevel, "
-                    "Sequence)",
-                    type.substr(0, 40)));
+    node.fail_here(fmt::format(
+        "post-processor type {} is not supported (supported: TemplateProcessing, ByteLevel, "
+        "Sequence)",
+        type.substr(0, 40)));
   }
 }
 
@@ -123,7 +123,8 @@ AddedToken read_added_token(const JsonNode& node, std::optional<int32_t> id) {
   return token;
 }
 
-std::vector<AddedTokenSource> merge_added_tokens(const JsonNode& added_tokens, const std::string& file,
+std::vector<AddedTokenSource> merge_added_tokens(const JsonNode& added_tokens,
+                                                 const std::string& file,
                                                  const TokenizerConfig& config,
                                                  const Vocabulary& vocabulary) {
   TokenList list;
@@ -140,10 +141,12 @@ std::vector<AddedTokenSource> merge_added_tokens(const JsonNode& added_tokens, c
     if (!name.content || name.content->empty()) continue;
     const bool known = make_special(*name.content, vocabulary, file, list);
     if (!known && !name.place.empty() && (key == "bos_token" || key == "eos_token")) {
-      fail("{}: \"{}\" is not in the vocabulary of tokenizer.json", name.place, name.content->substr(0, 80));
+      fail("{}: \"{}\" is not in the vocabulary of tokenizer.json", name.place,
+           name.content->substr(0, 80));
     }
   }
-  for (const std::string& content : config.extra_special) make_special(content, vocabulary, file, list);
+  for (const std::string& content : config.extra_special)
+    make_special(content, vocabulary, file, list);
   return std::move(list.tokens);
 }
 

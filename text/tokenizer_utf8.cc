@@ -46,8 +46,8 @@ uint32_t utf8_code_point(std::string_view text, size_t offset) {
   if (length == 1) return lead;
   uint32_t code_point = lead & (0xFFu >> (length + 1));
   for (int i = 1; i < length; ++i) {
-    code_point =
-        code_point << 6 | (static_cast<unsigned char>(text[offset + static_cast<size_t>(i)]) & 0x3Fu);
+    code_point = code_point << 6 |
+                 (static_cast<unsigned char>(text[offset + static_cast<size_t>(i)]) & 0x3Fu);
   }
   return code_point;
 }
@@ -89,10 +89,11 @@ bool is_white_space(uint32_t c) {
 }
 
 bool is_word_character(uint32_t c) {
-  // utf8proc has no Alphabetic property: beside letters, marks and letter numbers it holds these enclosed
-  // letters.
-  if ((c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) ||
-      (c >= 0x1F170 && c <= 0x1F189) || c == 0x200C || c == 0x200D) {
+  // utf8proc has no Alphabetic property: beside letters, marks and letter numbers it
+  // holds these enclosed letters.
+  if ((c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) ||
+      (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189) || c == 0x200C ||
+      c == 0x200D) {
     return true;
   }
   switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {

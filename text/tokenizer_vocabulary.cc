@@ -18,7 +18,9 @@ size_t Vocabulary::slot_of(std::string_view token, uint32_t hash) const {
   const size_t mask = slots_.size() - 1;
   size_t slot = hash & mask;
   while (slots_[slot].entry >= 0) {
-    if (slots_[slot].hash == hash && text(entries_[static_cast<size_t>(slots_[slot].entry)]) == token) break;
+    if (slots_[slot].hash == hash &&
+        text(entries_[static_cast<size_t>(slots_[slot].entry)]) == token)
+      break;
     slot = (slot + 1) & mask;
   }
   return slot;

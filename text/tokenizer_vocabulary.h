@@ -1,6 +1,6 @@
-// The token strings of a model and their ids, both ways. One arena of bytes and one open-addressing table,
-// because a vocabulary has up to 260,000 entries and is built at every start. Not thread-safe while it is
-// filled, then read-only.
+// The token strings of a model and their ids, both ways. One arena of bytes and one
+// open-addressing table, because a vocabulary has up to 260,000 entries and is built at
+// every start. Not thread-safe while it is filled, then read-only.
 #pragma once
 
 #include <cstdint>
@@ -12,12 +12,14 @@ namespace orrery::text {
 
 class Vocabulary {
  public:
-  /// Ids are below this: a file that claims more is broken, and tables are sized by the largest id.
+  /// Ids are below this: a file that claims more is broken, and tables are sized by the
+  /// largest id.
   static constexpr int32_t kMaxId = 1 << 22;
 
   enum class Added { kNew, kTokenTaken, kIdTaken };
 
-  /// Adds a pair with 0 <= id < kMaxId. Anything but kNew leaves the vocabulary as it was.
+  /// Adds a pair with 0 <= id < kMaxId. Anything but kNew leaves the vocabulary as it
+  /// was.
   Added add(std::string_view token, int32_t id);
   /// Id of the token, or -1.
   int32_t find(std::string_view token) const;
@@ -39,8 +41,12 @@ class Vocabulary {
     uint32_t hash = 0;
     int32_t entry = -1;  // index into entries_, or -1
   };
-  int32_t entry_of(int32_t id) const { return id >= 0 && id < size() ? by_id_[static_cast<size_t>(id)] : -1; }
-  std::string_view text(const Entry& entry) const { return {bytes_.data() + entry.begin, entry.length}; }
+  int32_t entry_of(int32_t id) const {
+    return id >= 0 && id < size() ? by_id_[static_cast<size_t>(id)] : -1;
+  }
+  std::string_view text(const Entry& entry) const {
+    return {bytes_.data() + entry.begin, entry.length};
+  }
   size_t slot_of(std::string_view token, uint32_t hash) const;
   void grow();
 

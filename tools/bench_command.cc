@@ -46,7 +46,8 @@ void print(const BenchReport& report, bool json) {
   }
   std::printf("%s\n", report.title.c_str());
   if (!report.note.empty()) std::printf("note: %s\n", report.note.c_str());
-  for (const auto& [name, value] : report.figures) std::printf("  %-28s %12.4g\n", name.c_str(), value);
+  for (const auto& [name, value] : report.figures)
+    std::printf("  %-28s %12.4g\n", name.c_str(), value);
   std::printf("\n%s", breakdown_table(report.breakdown).c_str());
 }
 
@@ -64,18 +65,20 @@ constexpr int64_t kMostTokens = int64_t{1} << 28;
 /// What the option parser does not see.
 void check_options(const BenchOptions& b, const std::string& name) {
   const int64_t shards = b.gradient_shards;
-  if ((shards & (shards - 1)) != 0) fail_usage("--gradient-shards {} is not a power of two", shards);
+  if ((shards & (shards - 1)) != 0)
+    fail_usage("--gradient-shards {} is not a power of two", shards);
   if (name == "rollout" && b.batch % b.samples != 0) {
     fail_usage("--batch {} is not a multiple of --samples {}", b.batch, b.samples);
   }
   const int64_t sequences = name == "step" ? b.prompts * b.samples : b.batch,
                 length = name == "train" ? b.seq_len : b.prompt_len + b.gen_len;
   if (sequences > kMostTokens / length) {
-    const char* const lower = name == "step"      ? "--prompts, --samples, --prompt-len or --gen-len"
+    const char* const lower = name == "step" ? "--prompts, --samples, --prompt-len or --gen-len"
                               : name == "rollout" ? "--batch, --prompt-len or --gen-len"
                                                   : "--batch or --seq-len";
-    fail_usage("{} sequences of {} tokens are more than the {} tokens that bench measures; lower {}",
-               sequences, length, kMostTokens, lower);
+    fail_usage(
+        "{} sequences of {} tokens are more than the {} tokens that bench measures; lower {}",
+        sequences, length, kMostTokens, lower);
   }
 }
 
@@ -93,24 +96,26 @@ std::vector<experiments::Fact> facts(const CLI::App& command, const Options& opt
                                     {"--max-token-len", b.max_token_len},
                                     {"--gradient-shards", b.gradient_shards},
                                     {"--repeats", b.repeats}}) {
-    if (command.get_option_no_throw(flag) != nullptr) all.push_back({flag, std::to_string(value), ""});
+    if (command.get_option_no_throw(flag) != nullptr)
+      all.push_back({flag, std::to_string(value), ""});
   }
   return all;
 }
 
 /// Names the options where memory ends.
 BenchReport run_bench(BenchReport (*bench)(const BenchOptions&, comm::Communicator&),
-                      const BenchOptions& options, comm::Communicator& world, const std::string& name) {
+                      const BenchOptions& options, comm::Communicator& world,
+                      const std::string& name) {
   try {
     return bench(options, world);
   } catch (const std::exception& error) {
     const PlainError plain = plain_error(error);
     if (!plain.text.starts_with("out of memory")) throw;
-    const std::string text =
-        fmt::format("{}; lower {}", plain.text.substr(0, plain.text.find(';')),
-                    name == "rollout" ? "--batch, --prompt-len or --gen-len"
-                    : name == "step"  ? "--max-token-len, --prompts, --samples, --prompt-len or --gen-len"
-                                      : "--max-token-len, --batch or --seq-len");
+    const std::string text = fmt::format(
+        "{}; lower {}", plain.text.substr(0, plain.text.find(';')),
+        name == "rollout" ? "--batch, --prompt-len or --gen-len"
+        : name == "step"  ? "--max-token-len, --prompts, --samples, --prompt-len or --gen-len"
+                          : "--max-token-len, --batch or --seq-len");
     if (dynamic_cast<const experiments::AgreedError*>(&error) != nullptr)
       throw experiments::AgreedError(text, plain.exit_code);
     throw UserError(text, plain.exit_code);
@@ -118,7 +123,8 @@ BenchReport run_bench(BenchReport (*bench)(const BenchOptions&, comm::Communicat
 }
 
 void add_one(CLI::App& parent, Command& run, const std::string& name, const std::string& help,
-             const std::string& example, BenchReport (*bench)(const BenchOptions&, comm::Communicator&)) {
+             const std::string& example,
+             BenchReport (*bench)(const BenchOptions&, comm::Communicator&)) {
   CLI::App* command = parent.add_subcommand(name, help);
   command->footer("Example:\n  " + example);
   auto options = std::make_shared<Options>();
@@ -144,7 +150,8 @@ void add_one(CLI::App& parent, Command& run, const std::string& name, const std:
     positive("--max-token-len", b.max_token_len, "Tokens of one forward and backward");
     positive("--gradient-shards", b.gradient_shards, "Gradient shards, a power of two", 1 << 16);
   }
-  positive("--repeats", b.repeats, "Measured repetitions, after one warm-up; medians are printed", 10'000);
+  positive("--repeats", b.repeats, "Measured repetitions, after one warm-up; medians are printed",
+           10'000);
   command->add_flag("--json", options->json, "Print one JSON object");
   command->callback([=, &run] {
     run = [=] {
@@ -169,39 +176,42 @@ void add_one(CLI::App& parent, Command& run, const std::string& name, const std:
 }  // namespace
 
 void add_bench_command(CLI::App& app, Command& run) {
-  CLI::App* command = app.add_subcommand("bench", "Measure tokens/s, MFU and memory on random tokens");
+  CLI::App* command =
+      app.add_subcommand("bench", "Measure tokens/s, MFU and memory on random tokens");
   command->require_subcommand(1);
   command->footer(
-      "A folder holding only config.json gets random weights; a checkpoint or a run's folder is taken too. "
-      "MFU is against the speed of a large matrix "
-      "product\n"
+      "A folder holding only config.json gets random weights; "
+      "a checkpoint or a run's folder is taken too. "
+      "MFU is against the speed of a large matrix product\n"
       "measured in the same run; model FLOPs count causal attention and no recomputation.\n"
       "\n"
-      "After the figures comes where the time goes, by phase and op: of rank 0, the mean of the measured "
-      "repetitions.\n"
+      "After the figures comes where the time goes, by phase and op: "
+      "of rank 0, the mean of the measured repetitions.\n"
       "  prefill, decode      engine steps with prompt tokens, and without\n"
-      "  forward, backward    of the transformer's layers; head and loss: from the last norm to its "
-      "gradient\n"
+      "  forward, backward    of the transformer's layers; head and loss: "
+      "from the last norm to its gradient\n"
       "  update               what else a learner does: gradient shards, the embedding's gradient\n"
       "  reduce               between ranks, inside the backward too\n"
       "  optimizer, pack, exchange (ranks handing each other samples), rest (outside of all)\n"
       "  other                a phase's time less its ops'\n"
-      "GFLOP/s count the formula's operations: causal attention, twice the forward's for a backward; peak is "
-      "their share\n"
-      "of the measured product. GB/s count each operand read once and each result written once; memory is "
-      "their share\n"
-      "of what y += x moves over 256 MiB each (more than 100%: caches held some). A product near neither is "
-      "worth a look.");
-  add_one(*command, run, "rollout", "Prefill and decode",
-          "orrery bench rollout --model models/SmolLM2-135M --batch 64 --prompt-len 64 --gen-len 192",
-          bench_rollout);
+      "GFLOP/s count the formula's operations: causal attention, "
+      "twice the forward's for a backward; peak is their share\n"
+      "of the measured product. GB/s count each operand read once and each result written once; "
+      "memory is their share\n"
+      "of what y += x moves over 256 MiB each (more than 100%: caches held some). "
+      "A product near neither is worth a look.");
+  add_one(
+      *command, run, "rollout", "Prefill and decode",
+      "orrery bench rollout --model models/SmolLM2-135M --batch 64 --prompt-len 64 --gen-len 192",
+      bench_rollout);
   add_one(*command, run, "train", "Forward, backward and optimizer step",
           "orrery bench train --model models/SmolLM2-135M --batch 8 --seq-len 256", bench_train);
   add_one(
       *command, run, "step", "A whole GRPO step",
-      "orrery bench step --model models/SmolLM2-135M --prompts 8 --samples 8 --prompt-len 60 --gen-len 128\n"
-      "Under mpirun (-n 2 --bind-to none) each rank generates for its share of the prompts and all update "
-      "together.",
+      "orrery bench step --model models/SmolLM2-135M --prompts 8 --samples 8 --prompt-len 60 "
+      "--gen-len 128\n"
+      "Under mpirun (-n 2 --bind-to none) each rank generates for its share of the prompts and all "
+      "update together.",
       bench_step);
 }
 

@@ -16,7 +16,8 @@ constexpr size_t kMaxFile = size_t{1} << 30;
 
 std::string read_text(const std::string& option, const std::string& file) {
   std::error_code error;
-  if (!std::filesystem::is_regular_file(file, error)) fail_usage("{} {}: no such file", option, file);
+  if (!std::filesystem::is_regular_file(file, error))
+    fail_usage("{} {}: no such file", option, file);
   if (std::filesystem::file_size(file, error) > kMaxFile)
     fail_usage("{} {}: the file is too large", option, file);
   std::ifstream in(file, std::ios::binary);
@@ -71,12 +72,13 @@ Conversation conversation(const text::OrderedJson& json, const text::OrderedJson
         out.options.variables = value;
       } else if (key == "add_generation_prompt") {
         if (!value.is_boolean())
-          fail_usage("{}: add_generation_prompt is {}, not true or false", where, value.type_name());
+          fail_usage("{}: add_generation_prompt is {}, not true or false", where,
+                     value.type_name());
         out.options.add_generation_prompt = value.get<bool>();
       } else {
         fail_usage(
-            "{}: unknown key \"{}\"; there are messages, tools, chat_template_kwargs and "
-            "add_generation_prompt",
+            "{}: unknown key \"{}\"; there are messages, tools, "
+            "chat_template_kwargs and add_generation_prompt",
             where, key.substr(0, 60));
       }
     }
@@ -106,7 +108,8 @@ std::vector<Conversation> read_file(const std::string& file, const text::Ordered
     ++number;
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     const std::string where = fmt::format("--messages {}:{}", file, number);
-    const text::OrderedJson json = text::OrderedJson::parse(line, nullptr, /*allow_exceptions=*/false);
+    const text::OrderedJson json =
+        text::OrderedJson::parse(line, nullptr, /*allow_exceptions=*/false);
     if (json.is_discarded()) fail_usage("{}: neither the file nor this line is JSON", where);
     check_keys(line, where);
     out.push_back(conversation(json, tools, where));
@@ -123,12 +126,14 @@ void ChatInput::add_to(CLI::App& command) {
   command.add_option(
       "--messages", messages_file,
       "Instead of --prompt (with --chat): a file with a list of messages, or JSON lines of them");
-  command.add_option("--tools", tools_file, "File with a list of tools as JSON schemas (with --chat)");
-  command.add_option("--chat-template", template_file,
-                     "Jinja file that takes the place of the model's own chat template (with --chat)");
+  command.add_option("--tools", tools_file,
+                     "File with a list of tools as JSON schemas (with --chat)");
+  command.add_option(
+      "--chat-template", template_file,
+      "Jinja file that takes the place of the model's own chat template (with --chat)");
   add_texts(command, "--template-arg", template_args,
-            "NAME=VALUE: a variable of the chat template, such as enable_thinking=false; may be given "
-            "several times");
+            "NAME=VALUE: a variable of the chat template, such as enable_thinking=false; "
+            "may be given several times");
 }
 
 text::OrderedJson template_arguments(const std::vector<std::string>& assignments) {
@@ -158,7 +163,8 @@ std::vector<Conversation> read_conversations(const ChatInput& input,
   text::OrderedJson tools;
   if (!input.tools_file.empty()) {
     const std::string text = read_text("--tools", input.tools_file);
-    const text::OrderedJson json = text::OrderedJson::parse(text, nullptr, /*allow_exceptions=*/false);
+    const text::OrderedJson json =
+        text::OrderedJson::parse(text, nullptr, /*allow_exceptions=*/false);
     if (json.is_discarded()) fail_usage("--tools {}: not JSON", input.tools_file);
     check_keys(text, "--tools " + input.tools_file);
     tools = tools_of(json, "--tools " + input.tools_file);

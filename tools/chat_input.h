@@ -1,4 +1,5 @@
-// What `generate --chat` asks: conversations from the command line or from a file, with tools and variables.
+// What `generate --chat` asks: conversations from the command line or from a file, with
+// tools and variables.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -25,13 +26,14 @@ struct Conversation {
   text::ChatOptions options;
 };
 
-/// One conversation for each prompt, or those of the file: a list of messages, an object with `messages` and
-/// perhaps `tools`, `chat_template_kwargs` and `add_generation_prompt`, or lines of these. Usage Error naming
-/// option or file:line.
-std::vector<Conversation> read_conversations(const ChatInput& input, const std::vector<std::string>& prompts);
+/// One conversation for each prompt, or those of the file: a list of messages, an
+/// object with `messages` and perhaps `tools`, `chat_template_kwargs` and
+/// `add_generation_prompt`, or lines of these. Usage Error naming option or file:line.
+std::vector<Conversation> read_conversations(const ChatInput& input,
+                                             const std::vector<std::string>& prompts);
 
-/// The --template-arg options as an object. A value is JSON (false, 3, "text", [1]) or else a text as it
-/// stands.
+/// The --template-arg options as an object. A value is JSON (false, 3, "text", [1]) or
+/// else a text as it stands.
 text::OrderedJson template_arguments(const std::vector<std::string>& assignments);
 
 }  // namespace orrery::tools

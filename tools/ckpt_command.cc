@@ -54,7 +54,9 @@ std::string stage_text(const storage::CheckpointInfo& info) {
   return info.state ? fmt::format("{} {}", info.stage, info.state->stage_step()) : info.stage;
 }
 
-int64_t stage_step(const storage::CheckpointInfo& info) { return info.state ? info.state->stage_step() : 0; }
+int64_t stage_step(const storage::CheckpointInfo& info) {
+  return info.state ? info.state->stage_step() : 0;
+}
 
 std::string state_text(const storage::CheckpointInfo& info) {
   return info.state ? storage::state_to_json(*info.state) : "{}";
@@ -69,7 +71,8 @@ ordered_json number_json(double value) {
   return std::isfinite(value) ? ordered_json(value) : ordered_json(nullptr);
 }
 
-/// Rows under a heading, columns as wide as their widest cell; the columns named in `left` are flush left.
+/// Rows under a heading, columns as wide as their widest cell; the columns named in
+/// `left` are flush left.
 void print_table(const std::vector<std::vector<std::string>>& rows, const std::vector<bool>& left) {
   std::vector<size_t> widths(left.size());
   for (const auto& row : rows) {
@@ -79,7 +82,8 @@ void print_table(const std::vector<std::vector<std::string>>& rows, const std::v
     std::string line;
     for (size_t c = 0; c < row.size(); ++c) {
       line += c == 0 ? "" : "  ";
-      line += left[c] ? fmt::format("{:<{}}", row[c], widths[c]) : fmt::format("{:>{}}", row[c], widths[c]);
+      line += left[c] ? fmt::format("{:<{}}", row[c], widths[c])
+                      : fmt::format("{:>{}}", row[c], widths[c]);
     }
     line.erase(line.find_last_not_of(' ') + 1);
     fmt::print("{}\n", line);
@@ -115,7 +119,8 @@ fs::path newest_checkpoint(const fs::path& path) {
   return all.back().folder;
 }
 
-/// Opens a checkpoint folder, or the newest good one of a run folder, saying which ones it passed over.
+/// Opens a checkpoint folder, or the newest good one of a run folder, saying which ones
+/// it passed over.
 storage::Checkpoint open_good(const fs::path& path) {
   if (is_checkpoint(path)) return storage::Checkpoint(path);
   auto good = storage::latest_good_checkpoint(
@@ -135,14 +140,16 @@ void list(const Options& options) {
   if (options.json) {
     ordered_json out = ordered_json::array();
     for (const storage::CheckpointSummary& s : all) {
-      ordered_json row = {{"step", s.step}, {"path", s.folder.string()}, {"good", s.problem.empty()}};
+      ordered_json row = {
+          {"step", s.step}, {"path", s.folder.string()}, {"good", s.problem.empty()}};
       if (s.problem.empty()) {
-        row.update({{"stage", s.info.stage},
-                    {"stage_step", stage_step(s.info)},
-                    {"bytes", s.bytes},
-                    {"unix_time", s.info.unix_time},
-                    {"reward", s.info.reward ? ordered_json(*s.info.reward) : ordered_json(nullptr)},
-                    {"ranks", s.saving_ranks}});
+        row.update(
+            {{"stage", s.info.stage},
+             {"stage_step", stage_step(s.info)},
+             {"bytes", s.bytes},
+             {"unix_time", s.info.unix_time},
+             {"reward", s.info.reward ? ordered_json(*s.info.reward) : ordered_json(nullptr)},
+             {"ranks", s.saving_ranks}});
       } else {
         row["problem"] = s.problem;
       }
@@ -159,10 +166,11 @@ void list(const Options& options) {
       {"step", "stage", "size", "saved", "reward", "ranks", "path"}};
   for (const storage::CheckpointSummary& s : all) {
     const bool good = s.problem.empty();
-    rows.push_back({fmt::to_string(s.step), good ? stage_text(s.info) : "-", good ? size_text(s.bytes) : "-",
-                    good ? time_text(s.info.unix_time) : "-", good ? reward_text(s.info.reward) : "-",
-                    good ? fmt::to_string(s.saving_ranks) : "-",
-                    good ? s.folder.string() : fmt::format("{}  BAD: {}", s.folder.string(), s.problem)});
+    rows.push_back(
+        {fmt::to_string(s.step), good ? stage_text(s.info) : "-", good ? size_text(s.bytes) : "-",
+         good ? time_text(s.info.unix_time) : "-", good ? reward_text(s.info.reward) : "-",
+         good ? fmt::to_string(s.saving_ranks) : "-",
+         good ? s.folder.string() : fmt::format("{}  BAD: {}", s.folder.string(), s.problem)});
   }
   print_table(rows, {false, true, false, true, false, false, true});
 }
@@ -201,11 +209,12 @@ void show(const Options& options) {
     fmt::print("{}\n", out.dump(2));
     return;
   }
-  fmt::print("checkpoint  {}\nstep        {} ({})\nsaved       {} by {} rank{}, {}\nreward      {}\n",
-             c.folder().string(), info.step, stage_text(info), time_text(info.unix_time), c.saving_ranks(),
-             c.saving_ranks() == 1 ? "" : "s", size_text(c.bytes()), reward_text(info.reward));
-  fmt::print("model       {}, {} parameters\nhash        {}\nstate       {}\n", c.config().model_type,
-             c.table().parameter_count(), hash, state_text(info));
+  fmt::print(
+      "checkpoint  {}\nstep        {} ({})\nsaved       {} by {} rank{}, {}\nreward      {}\n",
+      c.folder().string(), info.step, stage_text(info), time_text(info.unix_time), c.saving_ranks(),
+      c.saving_ranks() == 1 ? "" : "s", size_text(c.bytes()), reward_text(info.reward));
+  fmt::print("model       {}, {} parameters\nhash        {}\nstate       {}\n",
+             c.config().model_type, c.table().parameter_count(), hash, state_text(info));
   fmt::print("run config\n");
   print_indented(info.run_config_yaml);
   fmt::print("model config\n");
@@ -214,8 +223,8 @@ void show(const Options& options) {
       {"tensor", "shape", "dtype", "norm", "min", "max", "NaN", "hash"}};
   for (const storage::TensorStats& t : stats) {
     rows.push_back({t.name, shape_text(t.shape), "f32", fmt::format("{:.6g}", t.norm),
-                    fmt::format("{:.4g}", t.min), fmt::format("{:.4g}", t.max), fmt::to_string(t.nan_count),
-                    t.sha256.substr(0, 12)});
+                    fmt::format("{:.4g}", t.min), fmt::format("{:.4g}", t.max),
+                    fmt::to_string(t.nan_count), t.sha256.substr(0, 12)});
   }
   print_table(rows, {true, true, true, false, false, false, false, true});
 }
@@ -228,17 +237,19 @@ void verify(const Options& options) {
     if (options.json) {
       fmt::print(
           "{}\n",
-          ordered_json({{"path", folder.string()}, {"good", true}, {"files", files}, {"bytes", c.bytes()}})
+          ordered_json(
+              {{"path", folder.string()}, {"good", true}, {"files", files}, {"bytes", c.bytes()}})
               .dump());
     } else {
-      fmt::print("{}: good: {} files, {}, every SHA-256 and extent as its manifest says\n", folder.string(),
-                 files, size_text(c.bytes()));
+      fmt::print("{}: good: {} files, {}, every SHA-256 and extent as its manifest says\n",
+                 folder.string(), files, size_text(c.bytes()));
     }
   } catch (const Error& error) {
     if (options.json) {
       fmt::print(
           "{}\n",
-          ordered_json({{"path", folder.string()}, {"good", false}, {"problem", error.what()}}).dump());
+          ordered_json({{"path", folder.string()}, {"good", false}, {"problem", error.what()}})
+              .dump());
     }
     throw;
   }
@@ -250,7 +261,8 @@ void hash(const Options& options) {
   if (options.json) {
     fmt::print(
         "{}\n",
-        ordered_json({{"path", c.folder().string()}, {"step", c.info().step}, {"hash", digest}}).dump());
+        ordered_json({{"path", c.folder().string()}, {"step", c.info().step}, {"hash", digest}})
+            .dump());
   } else {
     fmt::print("{}\n", digest);
   }
@@ -266,18 +278,21 @@ ordered_json array_diff_json(const storage::ArrayDiff& d) {
 /// One line that answers the question.
 std::string diff_verdict(const storage::CheckpointDiff& d, int64_t step_a, int64_t step_b) {
   if (d.equal_tensors()) {
-    return step_a == step_b ? "identical" : fmt::format("identical tensors, steps {} and {}", step_a, step_b);
+    return step_a == step_b ? "identical"
+                            : fmt::format("identical tensors, steps {} and {}", step_a, step_b);
   }
   const auto count = [&](auto&& field) {
     return std::count_if(d.tensors.begin(), d.tensors.end(),
                          [&](const storage::TensorDiff& t) { return (t.*field).differing != 0; });
   };
-  std::string text = fmt::format("of {} tensors in both, {} differ in weights, {} in adam_m, {} in adam_v",
-                                 d.tensors.size(), count(&storage::TensorDiff::weights),
-                                 count(&storage::TensorDiff::adam_m), count(&storage::TensorDiff::adam_v));
+  std::string text =
+      fmt::format("of {} tensors in both, {} differ in weights, {} in adam_m, {} in adam_v",
+                  d.tensors.size(), count(&storage::TensorDiff::weights),
+                  count(&storage::TensorDiff::adam_m), count(&storage::TensorDiff::adam_v));
   const auto add = [&](const std::vector<std::string>& names, const char* what) {
     if (!names.empty())
-      text += fmt::format("; {} {} ({}{})", names.size(), what, names[0], names.size() > 1 ? ", ..." : "");
+      text += fmt::format("; {} {} ({}{})", names.size(), what, names[0],
+                          names.size() > 1 ? ", ..." : "");
   };
   add(d.only_a, "only in the first");
   add(d.only_b, "only in the second");
@@ -309,13 +324,15 @@ void diff(const Options& options) {
   std::vector<std::vector<std::string>> rows = {
       {"tensor", "weights", "max abs", "max rel", "adam_m", "adam_v"}};
   const auto cell = [](const storage::ArrayDiff& x, int64_t size) {
-    return x.differing == 0 ? std::string("equal") : fmt::format("{} of {} differ", x.differing, size);
+    return x.differing == 0 ? std::string("equal")
+                            : fmt::format("{} of {} differ", x.differing, size);
   };
   for (const storage::TensorDiff& t : d.tensors) {
     int64_t size = 1;
     for (const int64_t n : t.shape) size *= n;
     rows.push_back({t.name, cell(t.weights, size), fmt::format("{:.3g}", t.weights.max_abs),
-                    fmt::format("{:.3g}", t.weights.max_rel), cell(t.adam_m, size), cell(t.adam_v, size)});
+                    fmt::format("{:.3g}", t.weights.max_rel), cell(t.adam_m, size),
+                    cell(t.adam_v, size)});
   }
   print_table(rows, {true, true, false, false, true, true});
   fmt::print("{}\n", diff_verdict(d, a.info().step, b.info().step));
@@ -413,29 +430,36 @@ void add(CLI::App& parent, Command& run, const std::string& name, const std::str
   });
 }
 
-constexpr const char* kCheckpointHelp = "a checkpoint folder, or a run folder: its newest good checkpoint";
+constexpr const char* kCheckpointHelp =
+    "a checkpoint folder, or a run folder: its newest good checkpoint";
 
 }  // namespace
 
 void add_ckpt_command(CLI::App& app, Command& run) {
-  CLI::App* ckpt = app.add_subcommand("ckpt", "List, inspect, compare, check and convert checkpoints");
+  CLI::App* ckpt =
+      app.add_subcommand("ckpt", "List, inspect, compare, check and convert checkpoints");
   ckpt->require_subcommand(1);
   ckpt->footer(
-      "Example:\n  orrery ckpt ls runs/quickstart\n\nExit codes: 0 ok, 1 failure (a bad checkpoint too), 2 "
-      "bad usage.");
+      "Example:\n"
+      "  orrery ckpt ls runs/quickstart\n"
+      "\n"
+      "Exit codes: 0 ok, 1 failure (a bad checkpoint too), 2 bad usage.");
   const auto one = [](CLI::App& sub, Options& o) {
     sub.add_option("CHECKPOINT", o.path, kCheckpointHelp)->required();
   };
 
-  add(*ckpt, run, "ls", "List a run's checkpoints: step, size, time, reward", "ls runs/quickstart", list,
-      [](CLI::App& sub, Options& o) { sub.add_option("RUN_DIR", o.path, "a run folder")->required(); });
+  add(*ckpt, run, "ls", "List a run's checkpoints: step, size, time, reward", "ls runs/quickstart",
+      list, [](CLI::App& sub, Options& o) {
+        sub.add_option("RUN_DIR", o.path, "a run folder")->required();
+      });
   add(*ckpt, run, "show", "Show a checkpoint's configuration, state and tensors",
       "show runs/quickstart/checkpoints/step_000100", show, one);
   add(*ckpt, run, "verify",
-      "Check the manifest, and the size, SHA-256 and extents of every file (of a run folder: its newest "
-      "checkpoint)",
+      "Check the manifest, and the size, SHA-256 and extents of every file (of a run folder: "
+      "its newest checkpoint)",
       "verify runs/quickstart", verify, one);
-  add(*ckpt, run, "diff", "Compare two checkpoints tensor by tensor (exit code 0 whether or not they differ)",
+  add(*ckpt, run, "diff",
+      "Compare two checkpoints tensor by tensor (exit code 0 whether or not they differ)",
       "diff run_a/checkpoints/step_000100 run_b/checkpoints/step_000100", diff,
       [](CLI::App& sub, Options& o) {
         sub.add_option("A", o.path, kCheckpointHelp)->required();

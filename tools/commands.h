@@ -1,5 +1,6 @@
-// The subcommands of `orrery`. Each add_* function declares options and help and stores what to run in `run`;
-// main.cc runs it after parsing. Commands print results on stdout and return an exit code; errors are thrown.
+// The subcommands of `orrery`. Each add_* function declares options and help and stores
+// what to run in `run`; main.cc runs it after parsing. Commands print results on stdout
+// and return an exit code; errors are thrown.
 #pragma once
 
 #include <fmt/format.h>
@@ -31,22 +32,23 @@ void add_config_command(CLI::App& app, Command& run);
 void add_bench_command(CLI::App& app, Command& run);
 void add_rollouts_command(CLI::App& app, Command& run);
 
-/// The words of a command line for CLI::App::parse, which takes them last first. CLI11 is kept from two
-/// readings of its own: "--name=" would take the next word as its value (here it is an empty value), and a
-/// list among the positional words ("[a, b]") would be split; no word of ours is such a list, so it is a
-/// usage error. So is a command or an option that there is not (tools/usage.h).
+/// The words of a command line for CLI::App::parse, which takes them last first. CLI11
+/// is kept from two readings of its own: "--name=" would take the next word as its
+/// value (here it is an empty value), and a list among the positional words ("[a, b]")
+/// would be split; no word of ours is such a list, so it is a usage error. So is a
+/// command or an option that there is not (tools/usage.h).
 std::vector<std::string> words_to_parse(const CLI::App& app, int argc, const char* const* argv);
 
-/// A text option that may be given several times, one value each, which is taken as it stands: CLI11 would
-/// split
+/// A text option that may be given several times, one value each, which is taken as it
+/// stands: CLI11 would split
 /// "[INST] a, b [/INST]" at its comma and take the brackets off.
-inline CLI::Option* add_texts(CLI::App& command, const std::string& name, std::vector<std::string>& values,
-                              const std::string& help) {
+inline CLI::Option* add_texts(CLI::App& command, const std::string& name,
+                              std::vector<std::string>& values, const std::string& help) {
   return command.add_option(name, values, help)->allow_extra_args(false);
 }
 
-/// For CLI::Option::check: a whole number from `least` to `most`. (CLI11's own checks print the range of
-/// double.)
+/// For CLI::Option::check: a whole number from `least` to `most`. (CLI11's own checks
+/// print the range of double.)
 inline CLI::Validator whole_number(int64_t least, int64_t most = INT64_MAX) {
   return CLI::Validator(
       [least, most](std::string& text) {

@@ -34,12 +34,13 @@ std::vector<int32_t> text_tokens(const text::Tokenizer& tokenizer, const std::st
   std::vector<int32_t> ids = tokenizer.encode(prompt, /*add_special_tokens=*/true);
   if (ids.empty() && tokenizer.bos_id()) ids.push_back(*tokenizer.bos_id());
   if (ids.empty())
-    fail_usage("--prompt is empty and this tokenizer has no BOS token to start from; give some text");
+    fail_usage(
+        "--prompt is empty and this tokenizer has no BOS token to start from; give some text");
   return ids;
 }
 
-/// Prints what the model would be asked, and asks nothing: the texts, or with --json a line each with prompt
-/// and prompt_ids, or error.
+/// Prints what the model would be asked, and asks nothing: the texts, or with --json a
+/// line each with prompt and prompt_ids, or error.
 int print_prompts(const GenerateOptions& options, const text::Tokenizer& tokenizer) {
   std::optional<text::ChatTemplate> chat;
   std::vector<Conversation> conversations;
@@ -53,14 +54,15 @@ int print_prompts(const GenerateOptions& options, const text::Tokenizer& tokeniz
     nlohmann::ordered_json row;
     try {
       const std::string text =
-          chat ? chat->render(conversations[i].messages, conversations[i].options) : options.prompts[i];
+          chat ? chat->render(conversations[i].messages, conversations[i].options)
+               : options.prompts[i];
       if (!options.json) {
         std::printf("%s\n", text.c_str());
         continue;
       }
       row = {{"prompt", text},
-             {"prompt_ids",
-              chat ? tokenizer.encode(text, /*add_special_tokens=*/false) : text_tokens(tokenizer, text)}};
+             {"prompt_ids", chat ? tokenizer.encode(text, /*add_special_tokens=*/false)
+                                 : text_tokens(tokenizer, text)}};
     } catch (const Error& error) {
       if (!options.json) throw;
       row = {{"error", error.what()}};
@@ -74,14 +76,16 @@ int print_prompts(const GenerateOptions& options, const text::Tokenizer& tokeniz
 /// What the option parser does not see.
 void check(const GenerateOptions& options) {
   const float t = options.sampling.temperature;
-  if (!kernels::is_temperature(t)) fail_usage("--temperature {}: give 0 (greedy), or at least 1e-6", t);
+  if (!kernels::is_temperature(t))
+    fail_usage("--temperature {}: give 0 (greedy), or at least 1e-6", t);
   const ChatInput& input = options.input;
   if (!input.chat) {
-    for (const auto& [name, given] : {std::pair<const char*, bool>{"--system", input.system.has_value()},
-                                      {"--template-arg", !input.template_args.empty()},
-                                      {"--chat-template", !input.template_file.empty()},
-                                      {"--messages", !input.messages_file.empty()},
-                                      {"--tools", !input.tools_file.empty()}}) {
+    for (const auto& [name, given] :
+         {std::pair<const char*, bool>{"--system", input.system.has_value()},
+          {"--template-arg", !input.template_args.empty()},
+          {"--chat-template", !input.template_file.empty()},
+          {"--messages", !input.messages_file.empty()},
+          {"--tools", !input.tools_file.empty()}}) {
       if (given) fail_usage("{} needs --chat", name);
     }
   }
@@ -107,11 +111,13 @@ int generate(const GenerateOptions& options) {
   const experiments::ModelSource source(options.model.folder, "--model");
   const text::Tokenizer tokenizer = source.tokenizer(options.input.template_file);
   if (options.input.chat && tokenizer.chat_template().empty()) {
-    const bool of_chat = options.prompts.empty() || options.input.system || !options.input.tools_file.empty();
-    fail_usage("--chat: {} has no chat template; {}", source.name(),
-               of_chat
-                   ? "give one: --chat-template FILE, or a model that has one"
-                   : "leave --chat out to continue the prompt as text, or give one: --chat-template FILE");
+    const bool of_chat =
+        options.prompts.empty() || options.input.system || !options.input.tools_file.empty();
+    fail_usage(
+        "--chat: {} has no chat template; {}", source.name(),
+        of_chat
+            ? "give one: --chat-template FILE, or a model that has one"
+            : "leave --chat out to continue the prompt as text, or give one: --chat-template FILE");
   }
   if (options.print_prompt) return print_prompts(options, tokenizer);
   std::vector<std::vector<int32_t>> prompts;
@@ -121,7 +127,8 @@ int generate(const GenerateOptions& options) {
       prompts.push_back(
           tokenizer.encode(chat.render(one.messages, one.options), /*add_special_tokens=*/false));
   } else {
-    for (const std::string& prompt : options.prompts) prompts.push_back(text_tokens(tokenizer, prompt));
+    for (const std::string& prompt : options.prompts)
+      prompts.push_back(text_tokens(tokenizer, prompt));
   }
   // Known before the model is built: its RoPE table need not cover the whole context.
   int64_t longest = 0;
@@ -138,11 +145,11 @@ int generate(const GenerateOptions& options) {
   rollout::EngineConfig config;
   config.max_num_seqs = std::min<int64_t>(static_cast<int64_t>(prompts.size()) * options.n, 64);
   config.max_model_len = std::min(positions, longest + options.max_new_tokens);
-  config.kv_cache_bytes =
-      std::max(config.kv_cache_bytes,
-               experiments::longest_sequence_bytes(model_config, config.max_model_len, "--max-new-tokens"));
-  const std::unique_ptr<models::Transformer> model =
-      source.transformer(ctx, tokenizer, options.model.compute_dtype(), longest + options.max_new_tokens);
+  config.kv_cache_bytes = std::max(
+      config.kv_cache_bytes,
+      experiments::longest_sequence_bytes(model_config, config.max_model_len, "--max-new-tokens"));
+  const std::unique_ptr<models::Transformer> model = source.transformer(
+      ctx, tokenizer, options.model.compute_dtype(), longest + options.max_new_tokens);
   rollout::Engine engine(ctx, *model, &tokenizer, config);
   for (size_t i = 0; i < prompts.size(); ++i) {
     rollout::GenerateRequest request;
@@ -166,7 +173,8 @@ int generate(const GenerateOptions& options) {
   const double seconds = timer.seconds() - ready;
   std::sort(results.begin(), results.end(),
             [](const rollout::GenerateResult& a, const rollout::GenerateResult& b) {
-              return std::tie(a.prompt_index, a.sample_index) < std::tie(b.prompt_index, b.sample_index);
+              return std::tie(a.prompt_index, a.sample_index) <
+                     std::tie(b.prompt_index, b.sample_index);
             });
   size_t tokens = 0;
   for (const rollout::GenerateResult& result : results) {
@@ -183,7 +191,8 @@ int generate(const GenerateOptions& options) {
           {"finish_reason", rollout::finish_reason_name(result.finish_reason)},
           {"text", text},
           {"first_token_s", first_token}};
-      std::printf("%s\n", row.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+      std::printf("%s\n",
+                  row.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
     } else {
       if (results.size() > 1)
         std::printf("=== prompt %zu, sample %u\n", static_cast<size_t>(result.prompt_index),
@@ -193,8 +202,9 @@ int generate(const GenerateOptions& options) {
     }
   }
   if (!options.json) {
-    spdlog::info("{} tokens in {:.2f} s ({:.1f} tokens/s), first token {:.3f} s after the start", tokens,
-                 seconds, static_cast<double>(tokens) / std::max(seconds, 1e-9), first_token);
+    spdlog::info("{} tokens in {:.2f} s ({:.1f} tokens/s), first token {:.3f} s after the start",
+                 tokens, seconds, static_cast<double>(tokens) / std::max(seconds, 1e-9),
+                 first_token);
   }
   return kExitOk;
 }
@@ -204,28 +214,32 @@ int generate(const GenerateOptions& options) {
 void add_generate_command(CLI::App& app, Command& run) {
   CLI::App* command = app.add_subcommand("generate", "Continue a prompt with a model");
   command->footer(
-      "Example:\n  orrery generate --model models/SmolLM2-135M-Instruct --chat --prompt \"What is the "
-      "capital of France?\" "
-      "--temperature 0\n  orrery generate --model runs/quickstart --prompt \"12+34=\"     # a run: its "
-      "newest good checkpoint\n--json prints an object a sample: prompt_ids, ids (new), logprobs, entropies, "
-      "text.");
+      "Example:\n"
+      "  orrery generate --model models/SmolLM2-135M-Instruct --chat --prompt \"What is the "
+      "capital of France?\" --temperature 0\n"
+      "  orrery generate --model runs/quickstart --prompt \"12+34=\"     # a run: "
+      "its newest good checkpoint\n"
+      "--json prints an object a sample: prompt_ids, ids (new), logprobs, entropies, text.");
   auto options = std::make_shared<GenerateOptions>();
   options->model.add_to(*command);
   add_texts(*command, "--prompt", options->prompts, "Text to continue; may be given several times");
   options->input.add_to(*command);
   command->add_flag("--print-prompt", options->print_prompt,
                     "Print what the model would be asked, the chat template applied, and end");
-  command->add_option("--max-new-tokens", options->max_new_tokens, "Tokens to generate at most (128)")
+  command
+      ->add_option("--max-new-tokens", options->max_new_tokens, "Tokens to generate at most (128)")
       ->check(whole_number(1, 1 << 24));
   command->add_option("--temperature", options->sampling.temperature, "0: greedy (default 1)")
       ->check(number_in(0, 100));
-  command->add_option("--top-k", options->sampling.top_k, "0: off")->check(whole_number(0, INT32_MAX));
+  command->add_option("--top-k", options->sampling.top_k, "0: off")
+      ->check(whole_number(0, INT32_MAX));
   command->add_option("--top-p", options->sampling.top_p, "1: off")->check(number_in(1e-6, 1));
   command->add_option("--min-p", options->sampling.min_p, "0: off")->check(number_in(0, 1));
   command->add_option("-n,--n", options->n, "Samples of each prompt")->check(whole_number(1, 4096));
   command->add_option("--seed", options->seed, "Seed of the samples")->check(whole_number(0));
-  add_texts(*command, "--stop", options->stop,
-            "Stop when this text, or special token (<|im_end|>), appears; may be given several times");
+  add_texts(
+      *command, "--stop", options->stop,
+      "Stop when this text, or special token (<|im_end|>), appears; may be given several times");
   command->add_flag("--ignore-eos", options->ignore_eos, "Go on after end-of-sequence tokens");
   command->add_flag("--json", options->json, "Print JSON lines");
   command->callback([=, &run] { run = [=] { return generate(*options); }; });

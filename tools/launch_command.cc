@@ -12,23 +12,26 @@ void add_launch_command(CLI::App& app, Command& run, const std::vector<std::stri
   CLI::App* command = app.add_subcommand(
       "launch", "Train under mpirun, restarting from the last checkpoint when ranks crash or hang");
   command->footer(
-      "Example:\n  orrery launch -n 4 experiments/quickstart.yaml run_dir=runs/a\n"
-      "  orrery launch -n 16 --hang-timeout 900 experiments/gsm8k_smollm2_135m.yaml -- --hostfile hosts\n"
-      "A config error ends it (exit code 2), and a policy that has diverged (3); so do too many restarts "
-      "without a new checkpoint, the same "
-      "error\n"
-      "three times without one, and an mpirun that cannot start the ranks (exit code 1). SIGTERM, SIGINT,\n"
-      "SIGUSR1, or SIGHUP unless nohup ignores it: the ranks save, exit code 0; a second SIGTERM, SIGINT or "
-      "SIGHUP\n"
-      "a second later or more ends them at once. RUN_DIR/status.json says what every rank does, and at last "
-      "how the run ended.\n"
+      "Example:\n"
+      "  orrery launch -n 4 experiments/quickstart.yaml run_dir=runs/a\n"
+      "  orrery launch -n 16 --hang-timeout 900 experiments/gsm8k_smollm2_135m.yaml -- --hostfile "
+      "hosts\n"
+      "A config error ends it (exit code 2), and a policy that has diverged (3); "
+      "so do too many restarts without a new checkpoint, the same error\n"
+      "three times without one, and an mpirun that cannot start the ranks (exit code 1). "
+      "SIGTERM, SIGINT,\n"
+      "SIGUSR1, or SIGHUP unless nohup ignores it: the ranks save, exit code 0; "
+      "a second SIGTERM, SIGINT or SIGHUP\n"
+      "a second later or more ends them at once. "
+      "RUN_DIR/status.json says what every rank does, and at last how the run ended.\n"
       "For Slurm see tools/slurm/train.sbatch.");
   auto options = std::make_shared<launch::LaunchOptions>();
   options->mpirun_arguments = mpirun_words;
   auto hang_timeout = std::make_shared<double>(-1);
   command->add_option("config", options->config, "YAML file")->required();
-  command->add_option("overrides", options->overrides,
-                      "key=value pairs that replace values of the file; after --: words for mpirun");
+  command->add_option(
+      "overrides", options->overrides,
+      "key=value pairs that replace values of the file; after --: words for mpirun");
   command->add_option("-n,--ranks", options->ranks, "Ranks to start")
       ->required()
       ->check(whole_number(1, kMostRanks));
@@ -38,15 +41,17 @@ void add_launch_command(CLI::App& app, Command& run, const std::vector<std::stri
       ->check(whole_number(0, 1000'000))
       ->capture_default_str();
   command
-      ->add_option("--backoff", options->restart.backoff,
-                   "Seconds before the first restart; doubled by each one without a new checkpoint, up to 60")
+      ->add_option(
+          "--backoff", options->restart.backoff,
+          "Seconds before the first restart; doubled by each one without a new checkpoint, "
+          "up to 60")
       ->check(number_in(0, 60))
       ->capture_default_str();
   command
       ->add_option(
           "--hang-timeout", *hang_timeout,
-          "Seconds without progress or word of a rank until the job is ended and restarted, 0: never "
-          "(default: cluster.hang_timeout_s)")
+          "Seconds without progress or word of a rank until the job is ended and restarted, 0: "
+          "never (default: cluster.hang_timeout_s)")
       ->check(number_in(0, 1e9));
   command
       ->add_option("--stop-timeout", options->stop_timeout,

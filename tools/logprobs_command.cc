@@ -14,7 +14,8 @@
 namespace orrery::tools {
 namespace {
 
-/// Ids of a file: a JSON array, or an object with "ids", or numbers separated by white space or commas.
+/// Ids of a file: a JSON array, or an object with "ids", or numbers separated by white
+/// space or commas.
 std::vector<int32_t> read_ids(const std::string& path, int64_t vocab) {
   const std::string text = read_file(path);
   std::vector<int32_t> ids;
@@ -40,7 +41,8 @@ std::vector<int32_t> read_ids(const std::string& path, int64_t vocab) {
       }
       char* end = nullptr;
       const long long id = std::strtoll(at, &end, 10);
-      if (end == at) fail("{}: \"{:.20}\" is not a token id; give a JSON array or numbers", path, at);
+      if (end == at)
+        fail("{}: \"{:.20}\" is not a token id; give a JSON array or numbers", path, at);
       add(id);
       at = end;
     }
@@ -56,7 +58,8 @@ int logprobs(const ModelOptions& options, const std::string& path, double temper
   const models::ModelConfig config = source.config();
   const std::vector<int32_t> ids = read_ids(path, config.vocab_size);
   if (static_cast<int64_t>(ids.size()) > config.max_position_embeddings) {
-    fail("{}: {} ids, but the model handles {} positions", path, ids.size(), config.max_position_embeddings);
+    fail("{}: {} ids, but the model handles {} positions", path, ids.size(),
+         config.max_position_embeddings);
   }
   const std::unique_ptr<models::Transformer> model =
       source.transformer(ctx, tokenizer, options.compute_dtype(), 0);
@@ -69,7 +72,8 @@ int logprobs(const ModelOptions& options, const std::string& path, double temper
   learners::append_tree(batch, tree);
   std::vector<float> logp(mask.size()), entropy(mask.size());
   Arena arena;
-  learners::batch_logprobs(ctx, *model, static_cast<float>(temperature), batch, logp, entropy, arena);
+  learners::batch_logprobs(ctx, *model, static_cast<float>(temperature), batch, logp, entropy,
+                           arena);
   double sum = 0;
   for (const float value : logp) sum += value;
   if (json) {
@@ -83,7 +87,8 @@ int logprobs(const ModelOptions& options, const std::string& path, double temper
       std::printf("%8zu %8d %14.8f %10.6f  %s\n", i + 1, ids[i + 1], static_cast<double>(logp[i]),
                   static_cast<double>(entropy[i]), token.c_str());
     }
-    std::printf("sum %.6f, mean %.6f, perplexity %.4f\n", sum, sum / static_cast<double>(logp.size()),
+    std::printf("sum %.6f, mean %.6f, perplexity %.4f\n", sum,
+                sum / static_cast<double>(logp.size()),
                 std::exp(-sum / static_cast<double>(logp.size())));
   }
   return kExitOk;
@@ -103,9 +108,12 @@ void add_logprobs_command(CLI::App& app, Command& run) {
   auto json = std::make_shared<bool>(false);
   options->add_to(*command);
   command->add_option("--ids", *path, "File with token ids: a JSON array, or numbers")->required();
-  command->add_option("--temperature", *temperature, "Of the distribution (1)")->check(number_in(1e-3, 100));
-  command->add_flag("--json", *json, "Print one JSON object: logprobs[i] = log p(ids[i + 1] | ids[0 .. i])");
-  command->callback([=, &run] { run = [=] { return logprobs(*options, *path, *temperature, *json); }; });
+  command->add_option("--temperature", *temperature, "Of the distribution (1)")
+      ->check(number_in(1e-3, 100));
+  command->add_flag("--json", *json,
+                    "Print one JSON object: logprobs[i] = log p(ids[i + 1] | ids[0 .. i])");
+  command->callback(
+      [=, &run] { run = [=] { return logprobs(*options, *path, *temperature, *json); }; });
 }
 
 }  // namespace orrery::tools

@@ -37,7 +37,8 @@ int run_main(int argc, char** argv) {
   app.require_subcommand(1);
   orrery::tools::Command command;
   orrery::tools::add_train_command(app, command);
-  // What follows -- in `orrery launch` are mpirun's words: CLI11 would look for our options among them.
+  // What follows -- in `orrery launch` are mpirun's words: CLI11 would look for our
+  // options among them.
   int own = argc;
   if (argc > 1 && std::string_view(argv[1]) == "launch") {
     own = static_cast<int>(std::find(argv, argv + argc, std::string_view("--")) - argv);
@@ -60,7 +61,8 @@ int run_main(int argc, char** argv) {
   if (const char* faults = std::getenv("ORRERY_FAULT")) orrery::arm_faults(faults);
   orrery::end_on_closed_pipes();
   orrery::kernels::require_cpu_support();
-  if (const char* target = std::getenv("ORRERY_CPU_TARGET")) orrery::kernels::set_cpu_target(target);
+  if (const char* target = std::getenv("ORRERY_CPU_TARGET"))
+    orrery::kernels::set_cpu_target(target);
   const int code = command();
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
     if (orrery::reader_is_gone(STDOUT_FILENO)) return code;  // it has what it wanted

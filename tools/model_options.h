@@ -19,8 +19,9 @@ struct ModelOptions {
 
   void add_to(CLI::App& command) {
     command
-        .add_option("--model", folder,
-                    "Hugging Face model folder, checkpoint, or run's folder (its newest good checkpoint)")
+        .add_option(
+            "--model", folder,
+            "Hugging Face model folder, checkpoint, or run's folder (its newest good checkpoint)")
         ->required();
     command.add_option("--dtype", dtype, "Type of the matrices in products: f32 or bf16")
         ->check(one_of({"f32", "bf16"}));

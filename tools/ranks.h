@@ -14,8 +14,9 @@
 
 namespace orrery::tools {
 
-/// Returns what `work(CommWorld&)` does. An error that all ranks agree on is printed once; any other ends all
-/// ranks. What a rank did last is printed after failures whose cause is not plain.
+/// Returns what `work(CommWorld&)` does. An error that all ranks agree on is printed
+/// once; any other ends all ranks. What a rank did last is printed after failures whose
+/// cause is not plain.
 template <class Work>
 int run_on_ranks(Work&& work) {
   comm::CommWorld ranks;

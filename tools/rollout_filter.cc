@@ -48,13 +48,14 @@ bool RewardFilter::matches(float reward) const {
 
 RewardFilter parse_reward_filter(const std::string& text) {
   using Relation = RewardFilter::Relation;
-  constexpr std::array<std::pair<std::string_view, Relation>, 7> kRelations = {{{"==", Relation::kEqual},
-                                                                                {"!=", Relation::kNotEqual},
-                                                                                {"<=", Relation::kAtMost},
-                                                                                {">=", Relation::kAtLeast},
-                                                                                {"=", Relation::kEqual},
-                                                                                {"<", Relation::kBelow},
-                                                                                {">", Relation::kAbove}}};
+  constexpr std::array<std::pair<std::string_view, Relation>, 7> kRelations = {
+      {{"==", Relation::kEqual},
+       {"!=", Relation::kNotEqual},
+       {"<=", Relation::kAtMost},
+       {">=", Relation::kAtLeast},
+       {"=", Relation::kEqual},
+       {"<", Relation::kBelow},
+       {">", Relation::kAbove}}};
   RewardFilter filter;
   std::string_view rest = text;
   for (const auto& [sign, relation] : kRelations) {
@@ -69,8 +70,8 @@ RewardFilter parse_reward_filter(const std::string& text) {
   const std::optional<float> value = read_whole<float>(rest);
   if (!value || std::isnan(*value)) {
     fail_usage(
-        "--reward \"{}\": give a number, as in --reward 0, or one behind <, <=, >, >= or != in quotes, as in "
-        "--reward '<0.5'",
+        "--reward \"{}\": give a number, as in --reward 0, or one behind <, <=, >, "
+        ">= or != in quotes, as in --reward '<0.5'",
         text);
   }
   filter.value = *value;
@@ -89,14 +90,15 @@ StepFilter parse_step_filter(const std::string& text) {
   } else {
     const std::string_view first = whole.substr(0, at), last = whole.substr(at + kBetween.size());
     const auto begin = first.empty() ? std::optional<uint64_t>(0) : read_whole<uint64_t>(first);
-    const auto end = last.empty() ? std::optional<uint64_t>(UINT64_MAX) : read_whole<uint64_t>(last);
+    const auto end =
+        last.empty() ? std::optional<uint64_t>(UINT64_MAX) : read_whole<uint64_t>(last);
     good = begin && end && *begin <= *end && !(first.empty() && last.empty());
     if (good) filter = {*begin, *end};
   }
   if (!good) {
     fail_usage(
-        "--step \"{}\": give a step or a range whose first is not after its last, as in --step 600, --step "
-        "600..800 or --step 600..",
+        "--step \"{}\": give a step or a range whose first is not after its last, "
+        "as in --step 600, --step 600..800 or --step 600..",
         text);
   }
   return filter;
@@ -106,11 +108,14 @@ bool RolloutFilter::matches(const rollout::RolloutFile& file) const {
   return (!step || step->matches(file.step)) && (!stage || *stage == file.stage);
 }
 
-bool RolloutFilter::matches(const rollout::Trajectory& sample, const std::string* prompt_text) const {
+bool RolloutFilter::matches(const rollout::Trajectory& sample,
+                            const std::string* prompt_text) const {
   if (reward && !reward->matches(sample.reward)) return false;
   if (prompt_index && *prompt_index != sample.prompt_index) return false;
   if (!grep) return true;
-  const auto holds = [this](const std::string& text) { return text.find(*grep) != std::string::npos; };
+  const auto holds = [this](const std::string& text) {
+    return text.find(*grep) != std::string::npos;
+  };
   return holds(sample.response_text) || holds(sample.truth) ||
          (prompt_text != nullptr && holds(*prompt_text));
 }

@@ -21,10 +21,12 @@ namespace {
 /// Error when the ranks were not given the same.
 template <class Work>
 int run_config_on_ranks(const std::string& command, const std::string& config_path,
-                        const std::vector<std::string>& overrides, experiments::ConfigUse use, Work&& work) {
+                        const std::vector<std::string>& overrides, experiments::ConfigUse use,
+                        Work&& work) {
   return run_on_ranks([&](comm::CommWorld& ranks) {
     proto::Config config;
-    experiments::together(ranks.world(), [&] { config = config::load_config(config_path, overrides); });
+    experiments::together(ranks.world(),
+                          [&] { config = config::load_config(config_path, overrides); });
     experiments::agree_on_config(ranks.world(), command, config);
     experiments::together(ranks.world(),
                           [&] { experiments::check_config(config, ranks.world().size(), use); });
@@ -35,13 +37,15 @@ int run_config_on_ranks(const std::string& command, const std::string& config_pa
 }  // namespace
 
 void add_train_command(CLI::App& app, Command& run) {
-  CLI::App* command =
-      app.add_subcommand("train", "Train a policy as a config file says; under mpirun, on all ranks");
+  CLI::App* command = app.add_subcommand(
+      "train", "Train a policy as a config file says; under mpirun, on all ranks");
   command->footer(
-      "Example:\n  mpirun -n 2 --bind-to none orrery train experiments/quickstart.yaml actor.optim.lr=5e-5\n"
-      "Keys and defaults: orrery config CONFIG. SIGTERM, SIGINT, SIGUSR1, or SIGHUP unless nohup ignores\n"
-      "it: save and exit 0, at once while it generates, else after the update (docs/resume.md); a second "
-      "SIGTERM,\n"
+      "Example:\n"
+      "  mpirun -n 2 --bind-to none orrery train experiments/quickstart.yaml actor.optim.lr=5e-5\n"
+      "Keys and defaults: orrery config CONFIG. SIGTERM, SIGINT, SIGUSR1, "
+      "or SIGHUP unless nohup ignores\n"
+      "it: save and exit 0, at once while it generates, else after the update (docs/resume.md); "
+      "a second SIGTERM,\n"
       "SIGINT or SIGHUP a second later or more ends it at once, with exit code 128 + signal.\n"
       "Exit code 3: the policy has diverged; the checkpoints are from before.");
   auto config = std::make_shared<std::string>();
@@ -53,20 +57,23 @@ void add_train_command(CLI::App& app, Command& run) {
       launch::catch_early_stop();
       return run_config_on_ranks("train", *config, *overrides, experiments::ConfigUse::kTraining,
                                  [](const proto::Config& c, comm::CommWorld& ranks) {
-                                   return experiments::run_training(c, config::config_to_yaml(c), ranks);
+                                   return experiments::run_training(c, config::config_to_yaml(c),
+                                                                    ranks);
                                  });
     };
   });
 }
 
 void add_eval_command(CLI::App& app, Command& run) {
-  CLI::App* command =
-      app.add_subcommand("eval", "Score a checkpoint or a Hugging Face folder on a config's held-out items");
+  CLI::App* command = app.add_subcommand(
+      "eval", "Score a checkpoint or a Hugging Face folder on a config's held-out items");
   command->footer(
-      "Example:\n  orrery eval experiments/gsm8k_smollm2_135m.yaml --checkpoint models/SmolLM2-135M-Instruct "
+      "Example:\n"
+      "  orrery eval experiments/gsm8k_smollm2_135m.yaml --checkpoint models/SmolLM2-135M-Instruct "
       "rollout.val_n=4 rollout.val_temperature=0.6 data.val_size=50\n"
-      "Reports pass@1 (mean over samples), pass@k for k = 2, 4, ... up to rollout.val_n, and the mean "
-      "reward. --out keeps the samples themselves, a JSON object a line, with prompt, response, truth, "
+      "Reports pass@1 (mean over samples), pass@k for k = 2, 4, ... "
+      "up to rollout.val_n, and the mean reward. "
+      "--out keeps the samples themselves, a JSON object a line, with prompt, response, truth, "
       "reward and whether the answer is correct.");
   auto config = std::make_shared<std::string>();
   auto options = std::make_shared<experiments::EvaluationOptions>();
@@ -75,15 +82,16 @@ void add_eval_command(CLI::App& app, Command& run) {
   command->add_option("overrides", *overrides, "key=value pairs that replace values of the file");
   command->add_option(
       "--checkpoint", options->checkpoint,
-      "Checkpoint folder, run folder (its newest checkpoint), or Hugging Face folder (default: model.path)");
+      "Checkpoint folder, run folder (its newest checkpoint), or Hugging Face folder (default: "
+      "model.path)");
   command->add_option("--out", options->out,
                       "Write the samples to this JSONL file (replaced if it is there)");
   command->add_flag("--json", options->json, "Print one JSON object");
   command->callback([=, &run] {
     run = [=] {
       options->config_file = *config;
-      const std::string called =
-          fmt::format("eval{}{}", options->checkpoint.empty() ? "" : " --checkpoint ", options->checkpoint);
+      const std::string called = fmt::format(
+          "eval{}{}", options->checkpoint.empty() ? "" : " --checkpoint ", options->checkpoint);
       return run_config_on_ranks(called, *config, *overrides, experiments::ConfigUse::kEvaluation,
                                  [=](const proto::Config& c, comm::CommWorld& ranks) {
                                    return experiments::run_evaluation(c, *options, ranks.world(),
@@ -94,8 +102,8 @@ void add_eval_command(CLI::App& app, Command& run) {
 }
 
 void add_config_command(CLI::App& app, Command& run) {
-  CLI::App* command =
-      app.add_subcommand("config", "Check a config and print it with every key, and its batch sizes");
+  CLI::App* command = app.add_subcommand(
+      "config", "Check a config and print it with every key, and its batch sizes");
   command->footer(
       "Examples:\n  orrery config experiments/quickstart.yaml rollout.n=16 --ranks 4\n"
       "  orrery config experiments/quickstart.yaml --files\n"
@@ -107,10 +115,13 @@ void add_config_command(CLI::App& app, Command& run) {
   auto files = std::make_shared<bool>(false);
   command->add_option("config", *config, "YAML file");
   command->add_option("overrides", *overrides, "key=value pairs that replace values of the file");
-  command->add_option("--ranks", *ranks, "Ranks to check it for")->check(whole_number(1, kMostRanks));
-  command->add_flag("--files", *files,
-                    "Read the files, too: model, data and texts, every prompt measured; say what was found");
-  command->add_flag("--faults", *faults, "List the points and actions of ORRERY_FAULT (fault injection)");
+  command->add_option("--ranks", *ranks, "Ranks to check it for")
+      ->check(whole_number(1, kMostRanks));
+  command->add_flag(
+      "--files", *files,
+      "Read the files, too: model, data and texts, every prompt measured; say what was found");
+  command->add_flag("--faults", *faults,
+                    "List the points and actions of ORRERY_FAULT (fault injection)");
   command->callback([=, &run] {
     run = [=] {
       if (*faults) {

@@ -82,7 +82,8 @@ std::string closest_name(std::string_view word, const std::vector<std::string>& 
     const bool begins = given.size() >= 3 && known.starts_with(given);
     const size_t distance = begins ? 1 : config::edit_distance(given, known);
     if (distance > std::max<size_t>(1, std::min<size_t>(3, known.size() / 3))) continue;
-    if (distance > best_distance || (distance == best_distance && name.size() >= best.size())) continue;
+    if (distance > best_distance || (distance == best_distance && name.size() >= best.size()))
+      continue;
     best = name;
     best_distance = distance;
   }
@@ -103,7 +104,8 @@ void fail_command(const CLI::App& command, const std::string& word) {
 void fail_option(const CLI::App& command, const std::string& option) {
   const std::string name = command_line_name(command);
   std::string meant = did_you_mean(option, option_names(command));
-  const bool is_key = option.find('.') != std::string::npos || option.find('_') != std::string::npos;
+  const bool is_key =
+      option.find('.') != std::string::npos || option.find('_') != std::string::npos;
   if (meant.empty() && command.get_option_no_throw("overrides") != nullptr && is_key)
     meant = "; a key of the config is set without dashes: key=value";
   fail_usage("{}there is no option {:.60}{}; see {} --help", prefix(command), option, meant, name);

@@ -1,5 +1,5 @@
-// What is wrong with a command line, in our words: commands, options and values are named, and a mistyped
-// one may have meant another.
+// What is wrong with a command line, in our words: commands, options and values are
+// named, and a mistyped one may have meant another.
 #pragma once
 
 #include <CLI/CLI.hpp>

@@ -10,7 +10,8 @@ namespace {
 
 /// Null when `app` has none of this name.
 const CLI::App* find_subcommand(const CLI::App& app, const std::string& name) {
-  const auto found = app.get_subcommands([&](const CLI::App* one) { return one->get_name() == name; });
+  const auto found =
+      app.get_subcommands([&](const CLI::App* one) { return one->get_name() == name; });
   return found.empty() ? nullptr : found.front();
 }
 
@@ -20,12 +21,16 @@ bool takes_value(const CLI::App& app, const std::string& name) {
   return option != nullptr && option->get_items_expected_max() > 0;
 }
 
-bool takes_overrides(const CLI::App& app) { return app.get_option_no_throw("overrides") != nullptr; }
+bool takes_overrides(const CLI::App& app) {
+  return app.get_option_no_throw("overrides") != nullptr;
+}
 
 /// It does nothing by itself.
 bool needs_command(const CLI::App& app) { return app.get_require_subcommand_min() > 0; }
 
-bool is_list(std::string_view word) { return word.size() >= 2 && word.front() == '[' && word.back() == ']'; }
+bool is_list(std::string_view word) {
+  return word.size() >= 2 && word.front() == '[' && word.back() == ']';
+}
 
 }  // namespace
 
@@ -54,7 +59,8 @@ std::vector<std::string> words_to_parse(const CLI::App& app, int argc, const cha
     std::string name = word.substr(0, equals);
     if (command->get_option_no_throw(name) == nullptr) {
       const std::string letter = word.substr(0, 2);  // "-n4"
-      if (word[1] == '-' || command->get_option_no_throw(letter) == nullptr) fail_option(*command, name);
+      if (word[1] == '-' || command->get_option_no_throw(letter) == nullptr)
+        fail_option(*command, name);
       words.push_back(word);
       continue;
     }
@@ -68,8 +74,9 @@ std::vector<std::string> words_to_parse(const CLI::App& app, int argc, const cha
     if (takes && equals == std::string::npos && i + 1 < argc)
       words.emplace_back(argv[++i]);  // whatever it looks like
   }
-  const bool asks = std::ranges::any_of(
-      words, [](const std::string& word) { return word == "--help" || word == "-h" || word == "--version"; });
+  const bool asks = std::ranges::any_of(words, [](const std::string& word) {
+    return word == "--help" || word == "-h" || word == "--version";
+  });
   if (needs_command(*command) && !asks) fail_command(*command, "");
   std::reverse(words.begin(), words.end());
   return words;

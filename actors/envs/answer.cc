@@ -23,12 +23,14 @@ std::string_view box_at(std::string_view text, size_t at) {
   const std::string_view rest = text.substr(at + 1);
   for (const std::string_view name : {"boxed", "fbox"}) {
     // \boxed5 is a box, \boxedx another command
-    if (rest.starts_with(name) && (rest.size() == name.size() || !is_letter(rest[name.size()]))) return name;
+    if (rest.starts_with(name) && (rest.size() == name.size() || !is_letter(rest[name.size()])))
+      return name;
   }
   return {};
 }
 
-/// The box that begins latest among those whose braces end; one pass, whatever is nested or left open.
+/// The box that begins latest among those whose braces end; one pass, whatever is
+/// nested or left open.
 std::optional<Found> last_box(std::string_view text) {
   constexpr size_t kPlainBrace = std::string_view::npos;
   std::optional<Found> last;
@@ -51,9 +53,11 @@ std::optional<Found> last_box(std::string_view text) {
     }
     const std::string_view name = box_at(text, i);
     if (name.empty()) {
-      // A brace behind a backslash is a character; of two backslashes the second may begin a command.
+      // A brace behind a backslash is a character; of two backslashes the second may
+      // begin a command.
       const bool brace = i + 1 < text.size() && (text[i + 1] == '{' || text[i + 1] == '}');
-      const bool line_end = i + 2 < text.size() && text[i + 1] == '\\' && box_at(text, i + 1).empty();
+      const bool line_end =
+          i + 2 < text.size() && text[i + 1] == '\\' && box_at(text, i + 1).empty();
       i += brace || line_end ? 2 : 1;
       continue;
     }
@@ -82,8 +86,10 @@ Hashes last_hashes(std::string_view text) {
     size_t begin = at;
     while (begin < text.size() && text[begin] == '#') ++begin;
     const size_t end = std::min(text.find('\n', begin), text.size());
-    // A line's last mark is the one that counts, so what lies between two is not looked at twice.
-    const std::string_view line = text.substr(begin, std::min(text.find(kHashes, begin), end) - begin);
+    // A line's last mark is the one that counts, so what lies between two is not looked
+    // at twice.
+    const std::string_view line =
+        text.substr(begin, std::min(text.find(kHashes, begin), end) - begin);
     if (line.find_first_not_of(kBlank) != std::string_view::npos) {
       const AnswerLine says = read_answer_line(line, last_text < begin + line.size());
       const auto mark = says.heading ? MarkedAnswer::Mark::kHeading : MarkedAnswer::Mark::kHashes;

@@ -1,8 +1,9 @@
 // Finding the answer in a response.
 //
-// A marked answer stands in \boxed{...} or \fbox{...}, or behind "####" up to the end of the line. Of
-// several, the last counts. Behind "####" may also stand a heading (answer_line.h says which): it counts only
-// where there is no other marked answer, and then as a whole.
+// A marked answer stands in \boxed{...} or \fbox{...}, or behind "####" up to the end
+// of the line. Of several, the last counts. Behind "####" may also stand a heading
+// (answer_line.h says which): it counts only where there is no other marked answer, and
+// then as a whole.
 #pragma once
 
 #include <optional>

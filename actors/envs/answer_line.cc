@@ -20,7 +20,9 @@ bool contains(const std::string_view (&words)[N], std::string_view word) {
   return std::find(std::begin(words), std::end(words), word) != std::end(words);
 }
 
-bool is_one_of(std::string_view characters, char c) { return characters.find(c) != std::string_view::npos; }
+bool is_one_of(std::string_view characters, char c) {
+  return characters.find(c) != std::string_view::npos;
+}
 
 char char_at(std::string_view text, size_t i) { return i < text.size() ? text[i] : '\0'; }
 
@@ -36,17 +38,18 @@ std::string_view word_at(std::string_view text, size_t at) {
   return text.substr(std::min(at, text.size()), end - std::min(at, end));
 }
 
-/// Bytes at `at` of what may stand between a line's beginning and its number, or between the number and what
-/// goes on: space, emphasis, formula signs, parentheses.
+/// Bytes at `at` of what may stand between a line's beginning and its number, or
+/// between the number and what goes on: space, emphasis, formula signs, parentheses.
 size_t wrapping_at(std::string_view text, size_t at, std::string_view characters) {
   if (at >= text.size()) return 0;
   if (is_one_of(characters, text[at])) return 1;
   if (const size_t space = space_at(text, at); space > 0) return space;
-  if (text[at] == '\\' && is_one_of("$()[]%", char_at(text, at + 1)) && at + 1 < text.size()) return 2;
+  if (text[at] == '\\' && is_one_of("$()[]%", char_at(text, at + 1)) && at + 1 < text.size())
+    return 2;
   const std::string_view command = command_at(text, at);
-  const bool idle = command == "euro" || command == "pounds" || command == "yen" || command == "rupee" ||
-                    command == "won" || command == "approx" || is_text_command(command) ||
-                    is_layout_command(command);
+  const bool idle = command == "euro" || command == "pounds" || command == "yen" ||
+                    command == "rupee" || command == "won" || command == "approx" ||
+                    is_text_command(command) || is_layout_command(command);
   return idle ? 1 + command.size() : 0;
 }
 
@@ -64,7 +67,8 @@ bool number_at(std::string_view text, size_t at) {
   while (at < text.size() && is_one_of("+-$\\", text[at]) &&
          is_one_of("+-$0123456789.\\", char_at(text, at + 1)))
     ++at;
-  return is_digit(char_at(text, at)) || (char_at(text, at) == '.' && is_digit(char_at(text, at + 1))) ||
+  return is_digit(char_at(text, at)) ||
+         (char_at(text, at) == '.' && is_digit(char_at(text, at + 1))) ||
          is_fraction_command(command_at(text, at));
 }
 
@@ -78,8 +82,9 @@ size_t dots_at(std::string_view text, size_t at) {
   return end - at >= 2 ? end - at : 0;
 }
 
-/// Whether what stands behind the number that ends at `end` makes it part of something larger. What one
-/// number's neighbours say at once (2^5, 5x, 12:30) the scanner has seen.
+/// Whether what stands behind the number that ends at `end` makes it part of something
+/// larger. What one number's neighbours say at once (2^5, 5x, 12:30) the scanner has
+/// seen.
 bool goes_on(std::string_view text, size_t end) {
   size_t at = end;
   for (size_t length = 1; length > 0; at += length) length = wrapping_at(text, at, "*`_$~)]{}\"'%");
@@ -87,13 +92,15 @@ bool goes_on(std::string_view text, size_t end) {
   const char c = text[at];
   if (is_digit(c) || c == '^' || c == '<' || c == '>' || (c == '!' && at == end)) return true;
   if ((c == '(' || c == '[') && is_one_of(kBlank, text[at - 1])) return false;  // 42 (from 50 - 8)
-  if (c == '(' || c == '[') return is_digit(char_at(text, at + 1)) || is_sign(char_at(text, at + 1));
+  if (c == '(' || c == '[')
+    return is_digit(char_at(text, at + 1)) || is_sign(char_at(text, at + 1));
   if (const size_t dots = dots_at(text, at); dots > 0) return number_at(text, at + dots);
   if (is_one_of(",;:|&@#+-*/", c)) return number_at(text, at + 1);
   if (const std::string_view command = command_at(text, at); !command.empty()) {
-    constexpr std::string_view kRelations[] = {"le", "ge", "leq", "geq", "lt", "gt", "ne", "neq", "to", "in"};
-    return (is_operator_command(command) && !is_text_command(command)) || contains(kRelations, command) ||
-           is_fraction_command(command);
+    constexpr std::string_view kRelations[] = {"le", "ge", "leq", "geq", "lt",
+                                               "gt", "ne", "neq", "to",  "in"};
+    return (is_operator_command(command) && !is_text_command(command)) ||
+           contains(kRelations, command) || is_fraction_command(command);
   }
   constexpr std::string_view kJoining[] = {"or",    "and",   "to",      "through",   "plus",
                                            "minus", "times", "over",    "by",        "choose",
@@ -113,11 +120,13 @@ bool goes_on(std::string_view text, size_t end) {
 std::optional<std::string_view> leading_number(std::string_view segment) {
   NumberScanner scanner(segment, NumberStyle::kAnswer);
   const auto token = scanner.next();
-  if (!token || !token->number || !only_wrapping(segment.substr(0, token->begin))) return std::nullopt;
+  if (!token || !token->number || !only_wrapping(segment.substr(0, token->begin)))
+    return std::nullopt;
   return goes_on(segment, token->end) ? std::nullopt : std::optional(segment.substr(token->begin));
 }
 
-/// "2. Compute", "1) Add", "3: Check", "2 - Answer", and in the middle of a response "1.2 Compute".
+/// "2. Compute", "1) Add", "3: Check", "2 - Answer", and in the middle of a response
+/// "1.2 Compute".
 bool is_numbered_heading(std::string_view line, bool is_last) {
   constexpr size_t kMostDigits = 2;
   constexpr std::string_view kEmphasis = "*_`";
@@ -139,22 +148,24 @@ bool is_numbered_heading(std::string_view line, bool is_last) {
   if (marked) return true;
   const bool dash = line[words] == '-';
   const size_t title = skip(dash ? skip(words, "-") : words, " \t*_`");
-  if (title >= line.size() || std::isupper(static_cast<unsigned char>(line[title])) == 0) return false;
+  if (title >= line.size() || std::isupper(static_cast<unsigned char>(line[title])) == 0)
+    return false;
   return dash || (!is_last && unit_name(word_at(line, title)).empty());
 }
 
 /// Words that a number behind them names: "Step 2" says no amount.
 bool is_label(std::string_view word) {
   constexpr std::string_view kLabels[] = {
-      "step",    "part",    "day",      "week",     "month",    "year",     "case",  "question", "problem",
-      "section", "chapter", "example",  "method",   "option",   "stage",    "phase", "round",    "no",
-      "number",  "item",    "task",     "exercise", "approach", "scenario", "level", "lesson",   "note",
-      "figure",  "table",   "equation", "line",     "page",     "version"};
+      "step",     "part",     "day",      "week",    "month",   "year",   "case",
+      "question", "problem",  "section",  "chapter", "example", "method", "option",
+      "stage",    "phase",    "round",    "no",      "number",  "item",   "task",
+      "exercise", "approach", "scenario", "level",   "lesson",  "note",   "figure",
+      "table",    "equation", "line",     "page",    "version"};
   return contains(kLabels, lower(word));
 }
 
-/// Whether "left = right" gives a value: left is a name, words or a computation, but no equation in a
-/// variable.
+/// Whether "left = right" gives a value: left is a name, words or a computation, but no
+/// equation in a variable.
 bool names_value(std::string_view left) {
   bool single = false, other = false;
   for (size_t at = 0; at < left.size();) {
@@ -169,8 +180,8 @@ bool names_value(std::string_view left) {
       const bool times = (word == "x" || word == "X") && before != std::string_view::npos &&
                          is_digit(left[before]) &&
                          (is_digit(char_at(left, next)) || char_at(left, next) == '$');
-      const bool article =
-          (word == "a" || word == "A" || word == "I") && next > at + 1 && is_letter(char_at(left, next));
+      const bool article = (word == "a" || word == "A" || word == "I") && next > at + 1 &&
+                           is_letter(char_at(left, next));
       single = single || !(times || article);
       ++at;
     } else if (!word.empty()) {
@@ -191,7 +202,8 @@ std::optional<std::string_view> value_of_equation(std::string_view line) {
     if (char_at(line, at + 1) == '>') return std::nullopt;
   }
   const std::string_view middle = line.substr(first, last - first);
-  if (middle.find_first_of(",;") != std::string_view::npos || middle.find(" or ") != std::string_view::npos ||
+  if (middle.find_first_of(",;") != std::string_view::npos ||
+      middle.find(" or ") != std::string_view::npos ||
       middle.find(" and ") != std::string_view::npos) {
     return std::nullopt;  // several equations
   }
@@ -237,11 +249,13 @@ AnswerLine read_answer_line(std::string_view line, bool is_last) {
   NumberScanner scanner(line, NumberStyle::kAnswer);
   const auto token = scanner.next();
   if (!token) return other;
-  const bool equation =
-      line.find('=', std::min(line.find_first_not_of(" \t*_`$:="), line.size())) != std::string_view::npos;
+  const bool equation = line.find('=', std::min(line.find_first_not_of(" \t*_`$:="),
+                                                line.size())) != std::string_view::npos;
   if (only_wrapping(line.substr(0, token->begin))) {
     if (is_numbered_heading(line, is_last)) return {true, {}};
-    return {false, (equation ? value_of_equation(line) : leading_number(line)).value_or(std::string_view{})};
+    return {
+        false,
+        (equation ? value_of_equation(line) : leading_number(line)).value_or(std::string_view{})};
   }
   const std::string words = lower(line);
   const bool answer = words.find("answer") != std::string::npos;

@@ -65,12 +65,13 @@ class Arithmetic final : public Environment {
   Problem draw(Split split, uint64_t index) const {
     for (uint32_t attempt = 0; attempt < kMaxDraws; ++attempt) {
       const auto purpose_index = index * 2 + (split == Split::kVal ? 1 : 0);
-      const PhiloxBlock bits = philox_block(seed_, RngPurpose::kEnvironment, purpose_index, attempt);
+      const PhiloxBlock bits =
+          philox_block(seed_, RngPurpose::kEnvironment, purpose_index, attempt);
       Problem problem;
-      problem.a =
-          static_cast<int64_t>((static_cast<uint64_t>(bits[0]) * static_cast<uint64_t>(limit_)) >> 32);
-      problem.b =
-          static_cast<int64_t>((static_cast<uint64_t>(bits[1]) * static_cast<uint64_t>(limit_)) >> 32);
+      problem.a = static_cast<int64_t>(
+          (static_cast<uint64_t>(bits[0]) * static_cast<uint64_t>(limit_)) >> 32);
+      problem.b = static_cast<int64_t>(
+          (static_cast<uint64_t>(bits[1]) * static_cast<uint64_t>(limit_)) >> 32);
       switch (config_.operation()) {
         case proto::ArithmeticSection::ADD:
           break;
@@ -84,10 +85,11 @@ class Arithmetic final : public Environment {
           problem.operation = "+-*"[bits[2] % 3];
           break;
       }
-      const PhiloxBlock hash = philox_block(
-          seed_, RngPurpose::kShuffle,
-          static_cast<uint64_t>(problem.a) * static_cast<uint64_t>(limit_) + static_cast<uint64_t>(problem.b),
-          0xA717u);
+      const PhiloxBlock hash =
+          philox_block(seed_, RngPurpose::kShuffle,
+                       static_cast<uint64_t>(problem.a) * static_cast<uint64_t>(limit_) +
+                           static_cast<uint64_t>(problem.b),
+                       0xA717u);
       const bool held_out = hash[0] % kHeldOutShare == 0;
       if (held_out == (split == Split::kVal)) return problem;
     }
@@ -109,7 +111,8 @@ class Arithmetic final : public Environment {
   }
 
   std::string answer(const Problem& p) const {
-    const int64_t value = p.operation == '+' ? p.a + p.b : (p.operation == '-' ? p.a - p.b : p.a * p.b);
+    const int64_t value =
+        p.operation == '+' ? p.a + p.b : (p.operation == '-' ? p.a - p.b : p.a * p.b);
     if (config_.question_in_words()) return std::to_string(value);
     if (p.operation == '+') return padded(value, config_.digits() + 1);
     if (p.operation == '*') return padded(value, 2 * config_.digits());
@@ -117,12 +120,14 @@ class Arithmetic final : public Environment {
     return (value < 0 ? "-" : "+") + padded(std::abs(value), config_.digits());
   }
 
-  /// What a pupil who forgets every carry (or borrow) answers: digit by digit, modulo ten.
+  /// What a pupil who forgets every carry (or borrow) answers: digit by digit, modulo
+  /// ten.
   std::string without_carries(const Problem& p) const {
     if (p.operation == '*') return answer({p.a, p.b % 10, '*'});  // only the first partial product
     int64_t result = 0, scale = 1;
     for (int64_t a = p.a, b = p.b; scale < limit_; a /= 10, b /= 10, scale *= 10) {
-      const int64_t digit = p.operation == '+' ? (a % 10 + b % 10) % 10 : (a % 10 - b % 10 + 10) % 10;
+      const int64_t digit =
+          p.operation == '+' ? (a % 10 + b % 10) % 10 : (a % 10 - b % 10 + 10) % 10;
       result += digit * scale;
     }
     if (config_.question_in_words()) return std::to_string(result);
@@ -137,7 +142,8 @@ class Arithmetic final : public Environment {
 
 }  // namespace
 
-std::unique_ptr<Environment> make_arithmetic(const proto::ArithmeticSection& config, uint64_t seed) {
+std::unique_ptr<Environment> make_arithmetic(const proto::ArithmeticSection& config,
+                                             uint64_t seed) {
   return std::make_unique<Arithmetic>(config, seed);
 }
 

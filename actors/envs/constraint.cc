@@ -16,7 +16,8 @@ constexpr std::array kWords = {"dog", "ball", "tree", "happy",  "park",  "flower
                                "sun", "box",  "red",  "friend", "water", "big",    "smile", "home"};
 constexpr std::array kPrompts = {"Once upon a time", "One day, a little girl named Lily",
                                  "There was a boy named Tim.", "One sunny day,"};
-constexpr uint64_t kHeldOutOffset = uint64_t{1} << 40;  // held-out items are drawn from their own indices
+constexpr uint64_t kHeldOutOffset = uint64_t{1}
+                                    << 40;  // held-out items are drawn from their own indices
 
 std::string lower(std::string_view text) {
   std::string result(text);
@@ -84,7 +85,8 @@ StepResult score(const std::string& response, const std::vector<std::string>& wo
         count >= config.min_words() && (config.max_words() == 0 || count <= config.max_words());
     add("length_ok", inside ? 1 : 0);
   }
-  if (!config.ending().empty()) add("ending_ok", strip(response).ends_with(config.ending()) ? 1 : 0);
+  if (!config.ending().empty())
+    add("ending_ok", strip(response).ends_with(config.ending()) ? 1 : 0);
   result.reward = active > 0 ? static_cast<float>(total / active) : 0.0f;
   result.extra["correct"] = all ? 1 : 0;
   return result;
@@ -94,7 +96,8 @@ class Constraint final : public Environment {
  public:
   Constraint(const proto::ConstraintSection& config, uint64_t seed) : config_(config), seed_(seed) {
     if (config_.words().empty()) config_.mutable_words()->Assign(kWords.begin(), kWords.end());
-    if (config_.prompts().empty()) config_.mutable_prompts()->Assign(kPrompts.begin(), kPrompts.end());
+    if (config_.prompts().empty())
+      config_.mutable_prompts()->Assign(kPrompts.begin(), kPrompts.end());
     if (config_.words_per_prompt() > config_.words_size()) {
       fail_usage("data.constraint.words_per_prompt is {} but data.constraint.words has {}",
                  config_.words_per_prompt(), config_.words_size());
@@ -105,7 +108,8 @@ class Constraint final : public Environment {
     }
     if (config_.words_per_prompt() == 0 && config_.min_words() == 0 && config_.max_words() == 0 &&
         config_.ending().empty()) {
-      fail_usage("data.constraint asks for nothing: set words_per_prompt, min_words, max_words or ending");
+      fail_usage(
+          "data.constraint asks for nothing: set words_per_prompt, min_words, max_words or ending");
     }
     for (const std::string& word : config_.words()) {
       if (strip(word).empty()) fail_usage("data.constraint.words has an empty word");
@@ -117,15 +121,17 @@ class Constraint final : public Environment {
   std::unique_ptr<Episode> reset(Split split, uint64_t index) const override {
     const uint64_t item = split == Split::kVal ? index + kHeldOutOffset : index;
     Philox generator(seed_, RngPurpose::kEnvironment, item);
-    std::string prompt =
-        config_.prompts(static_cast<int>(generator.below(static_cast<uint32_t>(config_.prompts_size()))));
+    std::string prompt = config_.prompts(
+        static_cast<int>(generator.below(static_cast<uint32_t>(config_.prompts_size()))));
     std::vector<std::string> pool(config_.words().begin(), config_.words().end()), words;
     for (int64_t i = 0; i < config_.words_per_prompt(); ++i) {
-      const auto at = config_.fixed_words() ? 0 : generator.below(static_cast<uint32_t>(pool.size()));
+      const auto at =
+          config_.fixed_words() ? 0 : generator.below(static_cast<uint32_t>(pool.size()));
       words.push_back(pool[at]);
       pool.erase(pool.begin() + static_cast<std::ptrdiff_t>(at));
     }
-    if (const size_t at = prompt.find("{words}"); at != std::string::npos) prompt.replace(at, 7, join(words));
+    if (const size_t at = prompt.find("{words}"); at != std::string::npos)
+      prompt.replace(at, 7, join(words));
     return std::make_unique<SingleTurnEpisode>(
         prompt, "constraint",
         [this, words](const std::string& response) { return score(response, words, config_); });
@@ -140,7 +146,8 @@ class Constraint final : public Environment {
 
 }  // namespace
 
-std::unique_ptr<Environment> make_constraint(const proto::ConstraintSection& config, uint64_t seed) {
+std::unique_ptr<Environment> make_constraint(const proto::ConstraintSection& config,
+                                             uint64_t seed) {
   return std::make_unique<Constraint>(config, seed);
 }
 

@@ -34,7 +34,8 @@ size_t punctuation_group(std::string_view text) {
   if (open == std::string_view::npos || text[open] != '{') return 0;
   size_t command = open;
   while (command > 0 && is_letter(text[command - 1])) --command;
-  if (command == 0 || !is_text_command(text.substr(command, open - command)) || text[--command] != '\\')
+  if (command == 0 || !is_text_command(text.substr(command, open - command)) ||
+      text[--command] != '\\')
     return 0;
   return text.size() - command;
 }
@@ -45,14 +46,17 @@ std::string_view bare(std::string_view text) {
   constexpr std::string_view kAfter[] = {"$", "\\)", "\\]", "**", "`", "\"", ".", ";", ","};
   for (size_t before = text.size() + 1; text.size() < before;) {
     before = text.size();
-    while (!text.empty() && kBlank.find(text.front()) != std::string_view::npos) text.remove_prefix(1);
-    while (!text.empty() && kBlank.find(text.back()) != std::string_view::npos) text.remove_suffix(1);
+    while (!text.empty() && kBlank.find(text.front()) != std::string_view::npos)
+      text.remove_prefix(1);
+    while (!text.empty() && kBlank.find(text.back()) != std::string_view::npos)
+      text.remove_suffix(1);
     for (const std::string_view mark : kBefore) {
       if (text.starts_with(mark)) text.remove_prefix(mark.size());
     }
     if (text.size() > 1 && text.front() == '=') text.remove_prefix(1);
     // Of a whole group like \text{} nothing is punctuation.
-    if (const size_t length = punctuation_group(text); length < text.size()) text.remove_suffix(length);
+    if (const size_t length = punctuation_group(text); length < text.size())
+      text.remove_suffix(length);
     for (const std::string_view mark : kAfter) {
       // "\$" at the end is a currency, "\;" a space
       const bool escaped = text.size() > mark.size() && text[text.size() - mark.size() - 1] == '\\';
@@ -75,7 +79,8 @@ std::string_view unwrapped(std::string_view text) {
   return text;
 }
 
-/// "x=" of "x = 5" with `text` moved behind it: one or two letters or a Greek one, perhaps with an index.
+/// "x=" of "x = 5" with `text` moved behind it: one or two letters or a Greek one,
+/// perhaps with an index.
 std::string take_name(std::string_view& text) {
   constexpr std::string_view kGreek[] = {"alpha", "beta", "gamma", "delta", "theta", "lambda",
                                          "mu",    "phi",  "rho",   "sigma", "omega"};
@@ -105,14 +110,16 @@ std::string take_name(std::string_view& text) {
   return canonical_latex(name) + (in ? "\\in " : "=");
 }
 
-/// Bytes of what separates elements at `at`: a comma, a parenthesis, the end of a matrix's row, ...
+/// Bytes of what separates elements at `at`: a comma, a parenthesis, the end of a
+/// matrix's row, ...
 size_t delimiter(std::string_view text, size_t at) {
   if (std::string_view(",;()[]&").find(text[at]) != std::string_view::npos) return 1;
   if (text[at] != '\\' || at + 1 >= text.size()) return 0;
   if (text[at + 1] == '\\' || text[at + 1] == '{' || text[at + 1] == '}') return 2;
   const std::string_view command = command_at(text, at);
   const size_t end = at + 1 + command.size();
-  if (command == "cup" || command == "cap" || command == "lbrace" || command == "rbrace") return end - at;
+  if (command == "cup" || command == "cap" || command == "lbrace" || command == "rbrace")
+    return end - at;
   if ((command == "begin" || command == "end") && end < text.size() && text[end] == '{') {
     const size_t close = text.find('}', end);
     return close == std::string_view::npos ? 0 : close + 1 - at;
@@ -125,7 +132,8 @@ Expression::Element element_of(std::string_view text) {
   const size_t last = text.rfind('\\');
   if (last != std::string_view::npos) {
     const std::string_view command = command_at(text, last);
-    if (is_layout_command(command) && last + 1 + command.size() == text.size()) text = text.substr(0, last);
+    if (is_layout_command(command) && last + 1 + command.size() == text.size())
+      text = text.substr(0, last);
   }
   Expression::Element element{canonical_latex(text), std::nullopt};
   // Digits are compared as they stand: "000" may be a group of "1,000".
@@ -158,7 +166,8 @@ std::vector<Expression::Element> split(std::string_view text) {
 /// Inside the parentheses around all of `text`; empty without them. Not of "(a)(b)".
 std::string_view in_parentheses(std::string_view text) {
   const auto cut = [&](std::string_view before, std::string_view after) {
-    if (text.size() < before.size() + after.size() || !text.starts_with(before) || !text.ends_with(after))
+    if (text.size() < before.size() + after.size() || !text.starts_with(before) ||
+        !text.ends_with(after))
       return false;
     text = text.substr(before.size(), text.size() - before.size() - after.size());
     return true;
@@ -169,7 +178,8 @@ std::string_view in_parentheses(std::string_view text) {
 
 /// What stands behind "Answer:", "The answer is".
 std::string_view without_announcement(std::string_view text) {
-  for (const std::string_view words : {"the final answer is", "the answer is", "final answer:", "answer:"}) {
+  for (const std::string_view words :
+       {"the final answer is", "the answer is", "final answer:", "answer:"}) {
     const std::string_view head = text.substr(0, words.size());
     const bool same = head.size() == words.size() &&
                       std::equal(head.begin(), head.end(), words.begin(), [](char a, char b) {
@@ -222,7 +232,8 @@ bool same(const Expression& a, const Expression& b) {
   if (!a.unit.empty() && !b.unit.empty() && a.unit != b.unit) return false;
   return std::equal(a.elements.begin(), a.elements.end(), b.elements.begin(), b.elements.end(),
                     [](const Expression::Element& x, const Expression::Element& y) {
-                      return x.text == y.text || (x.quantity && y.quantity && same(*x.quantity, *y.quantity));
+                      return x.text == y.text ||
+                             (x.quantity && y.quantity && same(*x.quantity, *y.quantity));
                     });
 }
 

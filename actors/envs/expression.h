@@ -1,7 +1,7 @@
-// What an answer says, in a form that can be compared: as a number with its unit where it is one, else as
-// LaTeX, element by element. 0.5 equals \frac12, (1, 0.5) equals \left(1,\frac{1}{2}\right), x = 5 equals 5,
-// 5\text{ cm} equals 5 but not 5 m. Text that is written alike is equal; two answers that mean different
-// things never are.
+// What an answer says, in a form that can be compared: as a number with its unit where
+// it is one, else as LaTeX, element by element. 0.5 equals \frac12, (1, 0.5) equals
+// \left(1,\frac{1}{2}\right), x = 5 equals 5, 5\text{ cm} equals 5 but not 5 m. Text
+// that is written alike is equal; two answers that mean different things never are.
 #pragma once
 
 #include <optional>

@@ -58,7 +58,8 @@ Row parse_row(const nlohmann::json& object, const std::string& where, std::strin
     if (asked == nullptr) asked = find_member(members, key);
   }
   if (asked == nullptr) {
-    fail("{}: no prompt: none of the keys \"prompt\", \"messages\", \"question\" and \"problem\"", where);
+    fail("{}: no prompt: none of the keys \"prompt\", \"messages\", \"question\" and \"problem\"",
+         where);
   }
   row.prompt = row_prompt(object, asked->key, row.line, where);
   row.messages_json = asked->value.starts_with('[')
@@ -81,8 +82,8 @@ Row parse_row(const nlohmann::json& object, const std::string& where, std::strin
 class Pool {
  public:
   explicit Pool(const proto::ExternalSection& section)
-      : config_{section.command(), section.workers(), section.timeout_s(), section.start_timeout_s(),
-                section.retries()} {}
+      : config_{section.command(), section.workers(), section.timeout_s(),
+                section.start_timeout_s(), section.retries()} {}
   WorkerPool& get() {
     if (!pool_) pool_ = std::make_unique<WorkerPool>(config_);
     return *pool_;
@@ -115,8 +116,8 @@ class ExternalEpisode final : public Episode {
 
   void submit(const std::string& response, int64_t tokens_left) override {
     ExternalRequest request;
-    request.episode = fmt::format("{}/{}/{}/{}", split_ == Split::kTrain ? "train" : "val", id_.step,
-                                  id_.prompt_index, id_.sample_index);
+    request.episode = fmt::format("{}/{}/{}/{}", split_ == Split::kTrain ? "train" : "val",
+                                  id_.step, id_.prompt_index, id_.sample_index);
     request.split = split_;
     request.turn = turn_;
     request.row_json = row_.line;
@@ -132,7 +133,9 @@ class ExternalEpisode final : public Episode {
     answer_ = std::make_shared<ExternalAnswer>();
     request_ = pool_.get().submit(
         request_rest(request),
-        [answer = answer_](const std::vector<JsonMember>& members) { *answer = read_answer(members); },
+        [answer = answer_](const std::vector<JsonMember>& members) {
+          *answer = read_answer(members);
+        },
         fmt::format("{} (episode {}, response \"{}\")", row_.where, request.episode,
                     printable(response, kShownResponse)));
   }
@@ -217,8 +220,8 @@ class External final : public Environment {
   const Row& row(Split split, uint64_t index) const {
     const auto& all = rows(split);
     if (index >= all.size()) {
-      fail("item {}: data.{} has {} rows", index, split == Split::kVal ? "val_files" : "train_files",
-           all.size());
+      fail("item {}: data.{} has {} rows", index,
+           split == Split::kVal ? "val_files" : "train_files", all.size());
     }
     return all[index];
   }

@@ -37,7 +37,8 @@ const char* kind_of(std::string_view value) {
 float reward_of(std::string_view value) {
   const auto reward = number_of(value);
   if (!reward) fail("has a reward that is {}, not a number", kind_of(value));
-  if (!std::isfinite(static_cast<float>(*reward))) fail("has a reward beyond float32, {:g}", *reward);
+  if (!std::isfinite(static_cast<float>(*reward)))
+    fail("has a reward beyond float32, {:g}", *reward);
   return static_cast<float>(*reward);
 }
 
@@ -54,14 +55,17 @@ std::map<std::string, double> parts_of(const std::vector<JsonMember>& answer) {
     if (member.key == "id" || member.key == "reward" || member.key == "state") continue;
     const auto number = number_of(member.value);
     if (!number && (member.key == "acc" || member.key == "correct"))
-      fail("has an \"{}\" that is {}, not a boolean or a number", member.key, kind_of(member.value));
+      fail("has an \"{}\" that is {}, not a boolean or a number", member.key,
+           kind_of(member.value));
     if (!number) continue;
     if (!is_name(member.key)) {
-      fail("has a part of the reward whose name is empty, longer than {} bytes or has spaces", kLongestName);
+      fail("has a part of the reward whose name is empty, longer than {} bytes or has spaces",
+           kLongestName);
     }
     // verl's name of it.
     const std::string name = member.key == "acc" ? "correct" : member.key;
-    if (!parts.emplace(name, *number).second) fail("has both \"acc\" and \"correct\", which are the same");
+    if (!parts.emplace(name, *number).second)
+      fail("has both \"acc\" and \"correct\", which are the same");
     if (parts.size() > kMostParts) fail("has more than {} parts of the reward", kMostParts);
   }
   return parts;
@@ -84,8 +88,9 @@ std::string request_rest(const ExternalRequest& request) {
       R"("episode": "{}", "split": "{}", "turn": {}, "data_source": {}, "ground_truth": {}, "prompt": {}, )"
       R"("messages": {}, "response": {}, "tokens_left": {}, "state": {}, "row": {}}})",
       request.episode, request.split == Split::kTrain ? "train" : "val", request.turn,
-      json_text(request.data_source), request.ground_truth_json, json_text(request.prompt), messages,
-      json_text(request.response), request.tokens_left, request.state_json, request.row_json);
+      json_text(request.data_source), request.ground_truth_json, json_text(request.prompt),
+      messages, json_text(request.response), request.tokens_left, request.state_json,
+      request.row_json);
 }
 
 ExternalAnswer read_answer(const std::vector<JsonMember>& answer) {
@@ -95,7 +100,8 @@ ExternalAnswer read_answer(const std::vector<JsonMember>& answer) {
   }
   const JsonMember* reward = find_member(answer, "reward");
   const JsonMember* observation = find_member(answer, "observation");
-  if (reward == nullptr && observation == nullptr) fail("has neither \"reward\" nor \"observation\"");
+  if (reward == nullptr && observation == nullptr)
+    fail("has neither \"reward\" nor \"observation\"");
   if (reward != nullptr && observation != nullptr) {
     fail("has both \"reward\", which ends the episode, and \"observation\", which goes on with it");
   }

@@ -1,4 +1,5 @@
-// The lines that are exchanged with a reward program (docs/formats.md, "Rewards from a program").
+// The lines that are exchanged with a reward program (docs/formats.md, "Rewards from a
+// program").
 #pragma once
 
 #include <string>

@@ -50,10 +50,12 @@ std::string without_calculator_notes(const std::string& text) {
   return result.append(text, at, std::string::npos);
 }
 
-/// A ground truth: text, a number as it is written in the file, or a list of such of which any is right.
-std::vector<std::string> truths_at(const nlohmann::json& truth, const std::vector<std::string>& path,
-                                   const Source& source) {
-  // Before anything is printed: printing recurses, and a list may be nested a million levels deep.
+/// A ground truth: text, a number as it is written in the file, or a list of such of
+/// which any is right.
+std::vector<std::string> truths_at(const nlohmann::json& truth,
+                                   const std::vector<std::string>& path, const Source& source) {
+  // Before anything is printed: printing recurses, and a list may be nested a million
+  // levels deep.
   const auto check = [&](const nlohmann::json& value) {
     if (!value.is_string() && !value.is_number()) {
       fail("{}: {} is {}, neither text nor a number", source.where, path.back(), value.type_name());
@@ -74,7 +76,8 @@ std::vector<std::string> truths_at(const nlohmann::json& truth, const std::vecto
   return truths;
 }
 
-Row question_row(const std::string& question, const std::string& data_source, proto::RewardRule rule) {
+Row question_row(const std::string& question, const std::string& data_source,
+                 proto::RewardRule rule) {
   Row row;
   row.prompt = question;
   row.messages = {{"user", question}};
@@ -84,11 +87,13 @@ Row question_row(const std::string& question, const std::string& data_source, pr
 }
 
 Row parse_gsm8k(const Source& source) {
-  Row row = question_row(json_string(source.object, "question", source.where), "gsm8k", proto::GSM8K);
+  Row row =
+      question_row(json_string(source.object, "question", source.where), "gsm8k", proto::GSM8K);
   const std::string answer = json_string(source.object, "answer", source.where);
   const size_t mark = answer.rfind(kAnswerMark);
   if (mark == std::string::npos) fail("{}: \"answer\" has no \"#### number\"", source.where);
-  const std::string_view final_answer = strip(std::string_view(answer).substr(mark + kAnswerMark.size()));
+  const std::string_view final_answer =
+      strip(std::string_view(answer).substr(mark + kAnswerMark.size()));
   if (final_answer.empty()) fail("{}: nothing stands after \"####\"", source.where);
   row.truths = {std::string(final_answer)};
   row.solution = without_calculator_notes(answer);
@@ -96,8 +101,10 @@ Row parse_gsm8k(const Source& source) {
 }
 
 Row parse_math(const Source& source) {
-  Row row = question_row(json_string(source.object, "problem", source.where), "math", proto::MATH_BOXED);
-  if (source.object.contains("solution")) row.solution = json_string(source.object, "solution", source.where);
+  Row row =
+      question_row(json_string(source.object, "problem", source.where), "math", proto::MATH_BOXED);
+  if (source.object.contains("solution"))
+    row.solution = json_string(source.object, "solution", source.where);
   if (source.object.contains("answer")) {
     row.truths = truths_at(source.object.at("answer"), {"answer"}, source);
   } else if (row.solution && last_boxed_answer(*row.solution)) {
@@ -147,10 +154,11 @@ Row parse_row(const Source& source, const proto::DataSection& data) {
   } else if (has_source) {
     const auto rule = rule_of_source(row.data_source);
     if (!rule) {
-      // Also with data.on_error: skip, as most likely all rows of the set have that name.
+      // Also with data.on_error: skip, as most likely all rows of the set have that
+      // name.
       fail_usage(
-          "{}: there is no reward rule for data_source {} (known: {}); set data.reward_rule to gsm8k or "
-          "math-boxed to grade every row by it",
+          "{}: there is no reward rule for data_source {} (known: {}); "
+          "set data.reward_rule to gsm8k or math-boxed to grade every row by it",
           where, in_quotes(row.data_source), known_sources());
     }
     row.rule = *rule;
@@ -159,8 +167,8 @@ Row parse_row(const Source& source, const proto::DataSection& data) {
   for (const std::string& truth : row.truths) {
     if (!grader.can_be_met(truth)) {
       fail(
-          "{}: no response could earn the reward of the ground truth {}: it is empty or not an answer that "
-          "can stand {}",
+          "{}: no response could earn the reward of the ground truth {}: "
+          "it is empty or not an answer that can stand {}",
           where, in_quotes(truth),
           row.rule == proto::MATH_BOXED ? "in \\boxed{}" : "in \\boxed{} or after ####");
     }

@@ -8,7 +8,8 @@
 namespace orrery::actors {
 namespace {
 
-/// Another name of the same thing; without one, the command itself with a space behind, which ends its name.
+/// Another name of the same thing; without one, the command itself with a space behind,
+/// which ends its name.
 std::string spelled(std::string_view name) {
   constexpr std::pair<std::string_view, std::string_view> kSame[] = {{"dfrac", "\\frac "},
                                                                      {"tfrac", "\\frac "},
@@ -47,7 +48,9 @@ class Speller {
   }
 
  private:
-  char next(size_t ahead = 1) const { return at_ + ahead < text_.size() ? text_[at_ + ahead] : '\0'; }
+  char next(size_t ahead = 1) const {
+    return at_ + ahead < text_.size() ? text_[at_ + ahead] : '\0';
+  }
 
   void push(std::string token) {
     const bool number = token.size() == 1 && (is_digit(token[0]) || token[0] == '.');

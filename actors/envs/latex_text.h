@@ -1,7 +1,9 @@
-// One spelling of a piece of LaTeX, so that two pieces which are printed alike, or differ in nothing that is
-// meant, are equal as strings. Conservative: it never rewrites mathematics.
+// One spelling of a piece of LaTeX, so that two pieces which are printed alike, or
+// differ in nothing that is meant, are equal as strings. Conservative: it never
+// rewrites mathematics.
 //
-// Left out: spaces (but one between two digits), \left, \right and sizes, $ signs, braces around one thing,
+// Left out: spaces (but one between two digits), \left, \right and sizes, $ signs,
+// braces around one thing,
 // \text{} and its kind around their argument. \dfrac and \tfrac become \frac, \le \leq, .5 0.5, x^10 x^{10}.
 #pragma once
 

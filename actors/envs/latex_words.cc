@@ -18,16 +18,17 @@ constexpr std::string_view kText[] = {"text",   "textbf",    "textit",     "text
 constexpr std::string_view kWords[] = {"text", "mbox", "hbox", "mathrm", "textrm", "textnormal"};
 constexpr std::string_view kFractions[] = {"frac", "dfrac", "tfrac", "cfrac"};
 constexpr std::string_view kOperators[] = {
-    "sqrt",     "frac",   "dfrac",  "tfrac",  "cfrac",  "binom",  "dbinom", "tbinom", "choose", "over",
-    "cdot",     "times",  "div",    "pm",     "mp",     "sin",    "cos",    "tan",    "cot",    "sec",
-    "csc",      "arcsin", "arccos", "arctan", "sinh",   "cosh",   "tanh",   "log",    "lg",     "ln",
-    "exp",      "bmod",   "pmod",   "mod",    "alpha",  "beta",   "gamma",  "delta",  "theta",  "lambda",
-    "mu",       "pi",     "phi",    "varphi", "omega",  "infty",  "cup",    "cap",    "left",   "bigl",
-    "overline", "bar",    "vec",    "hat",    "mathbf", "mathbb", "mathcal"};
-constexpr std::string_view kLayout[] = {"left",  "right", "middle",   "big",          "Big",       "bigg",
-                                        "Bigg",  "bigl",  "bigr",     "Bigl",         "Bigr",      "biggl",
-                                        "biggr", "Biggl", "Biggr",    "displaystyle", "textstyle", "limits",
-                                        "quad",  "qquad", "thinspace"};
+    "sqrt",   "frac",   "dfrac",  "tfrac",  "cfrac",  "binom",    "dbinom", "tbinom", "choose",
+    "over",   "cdot",   "times",  "div",    "pm",     "mp",       "sin",    "cos",    "tan",
+    "cot",    "sec",    "csc",    "arcsin", "arccos", "arctan",   "sinh",   "cosh",   "tanh",
+    "log",    "lg",     "ln",     "exp",    "bmod",   "pmod",     "mod",    "alpha",  "beta",
+    "gamma",  "delta",  "theta",  "lambda", "mu",     "pi",       "phi",    "varphi", "omega",
+    "infty",  "cup",    "cap",    "left",   "bigl",   "overline", "bar",    "vec",    "hat",
+    "mathbf", "mathbb", "mathcal"};
+constexpr std::string_view kLayout[] = {
+    "left",  "right",        "middle",    "big",    "Big",   "bigg",  "Bigg",
+    "bigl",  "bigr",         "Bigl",      "Bigr",   "biggl", "biggr", "Biggl",
+    "Biggr", "displaystyle", "textstyle", "limits", "quad",  "qquad", "thinspace"};
 
 }  // namespace
 

@@ -13,8 +13,8 @@ inline bool is_sign(char c) { return c == '-' || c == '+'; }
 /// Behind the digits from `at` on.
 size_t digits_end(std::string_view text, size_t at);
 
-/// The letters of the command that begins with the backslash at `at`; empty for \, and the like, and
-/// elsewhere.
+/// The letters of the command that begins with the backslash at `at`; empty for \, and
+/// the like, and elsewhere.
 std::string_view command_at(std::string_view text, size_t at);
 
 /// \text, \mbox, \mathrm, ...: only their argument counts.
@@ -28,7 +28,8 @@ bool is_operator_command(std::string_view name);
 /// \left, \displaystyle, \quad, ...: changes nothing that is meant.
 bool is_layout_command(std::string_view name);
 
-/// Bytes of the space at `at`: blank, tab, ~, "\,", "\ ", "\;", "\:", "\!"; 0 when there is none.
+/// Bytes of the space at `at`: blank, tab, ~, "\,", "\ ", "\;", "\:", "\!"; 0 when
+/// there is none.
 size_t space_at(std::string_view text, size_t at);
 /// The first place at or behind `at` without such a space.
 size_t skip_spaces(std::string_view text, size_t at);

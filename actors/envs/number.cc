@@ -68,14 +68,16 @@ bool operator==(const Number& a, const Number& b) {
 
 std::optional<Number> make_fraction(const Decimal& numerator, const Decimal& denominator) {
   if (denominator.digits.empty()) return std::nullopt;
-  if (std::max(numerator.digits.size(), denominator.digits.size()) > kMaxFractionDigits) return std::nullopt;
+  if (std::max(numerator.digits.size(), denominator.digits.size()) > kMaxFractionDigits)
+    return std::nullopt;
   return Number{false, numerator, denominator};
 }
 
 std::optional<Number> make_mixed(std::string_view whole, std::string_view numerator,
                                  std::string_view denominator) {
   constexpr size_t kMaxDigits = kMaxFractionDigits / 2;
-  if (std::max({whole.size(), numerator.size(), denominator.size()}) > kMaxDigits) return std::nullopt;
+  if (std::max({whole.size(), numerator.size(), denominator.size()}) > kMaxDigits)
+    return std::nullopt;
   if (!less(numerator, denominator)) return std::nullopt;
   return make_fraction(make_decimal(add(multiply(whole, denominator), numerator), 0),
                        make_decimal(denominator, 0));

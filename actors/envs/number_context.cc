@@ -27,18 +27,22 @@ std::string_view word_at(std::string_view text, size_t at) {
   return text.substr(std::min(at, text.size()), end - at);
 }
 
-bool is_unit_letter(char c) { return std::string_view("mgshlLWVAJNCF").find(c) != std::string_view::npos; }
+bool is_unit_letter(char c) {
+  return std::string_view("mgshlLWVAJNCF").find(c) != std::string_view::npos;
+}
 
 bool is_function(std::string_view word) {
-  constexpr std::string_view kFunctions[] = {"pi", "sqrt", "sin", "cos", "tan", "log", "ln", "exp", "mod"};
+  constexpr std::string_view kFunctions[] = {"pi",  "sqrt", "sin", "cos", "tan",
+                                             "log", "ln",   "exp", "mod"};
   return std::find(std::begin(kFunctions), std::end(kFunctions), word) != std::end(kFunctions);
 }
 
-/// Something that an operator before it works on: a number, a variable, a parenthesis, a command. A word is
-/// none.
+/// Something that an operator before it works on: a number, a variable, a parenthesis,
+/// a command. A word is none.
 bool is_operand(std::string_view text, size_t at, bool spaced) {
   if (char_at(text, at) == '\\' && char_at(text, at + 1) == '$') ++at;
-  if (char_at(text, at) == '$' && (is_digit(char_at(text, at + 1)) || char_at(text, at + 1) == '.')) ++at;
+  if (char_at(text, at) == '$' && (is_digit(char_at(text, at + 1)) || char_at(text, at + 1) == '.'))
+    ++at;
   const char c = char_at(text, at);
   if (is_digit(c) || c == '(' || (c == '.' && is_digit(char_at(text, at + 1)))) return true;
   if (c == '\\') return is_operator_command(command_at(text, at));
@@ -56,7 +60,8 @@ bool is_mark_above(std::string_view text, size_t at) {
   return braced && word_at(text, at).size() >= 2;
 }
 
-/// Whether letters behind a number are a factor: a variable or a function, but neither a word nor a unit.
+/// Whether letters behind a number are a factor: a variable or a function, but neither
+/// a word nor a unit.
 bool is_factor(std::string_view word, bool spaced) {
   if (word.size() != 1) return is_function(word);
   if (spaced && (word == "a" || word == "I" || word == "A")) return false;
@@ -67,7 +72,8 @@ bool operator_behind(std::string_view text, size_t end) {
   size_t at = skip_spaces(text, end);
   const bool spaced = at > end;
   const char c = char_at(text, at), next = char_at(text, at + 1);
-  if (c == '*' && next == '*') return is_digit(char_at(text, at + 2)) || char_at(text, at + 2) == '(';
+  if (c == '*' && next == '*')
+    return is_digit(char_at(text, at + 2)) || char_at(text, at + 2) == '(';
   if (c == '+' || c == '*' || c == '/' || c == '-') {
     const size_t operand = skip_spaces(text, at + 1);
     return is_operand(text, operand, spaced || operand > at + 1);

@@ -1,5 +1,5 @@
-// The unsigned parts of numbers: digits in groups, a decimal point, an exponent, a power of ten, a word like
-// "million".
+// The unsigned parts of numbers: digits in groups, a decimal point, an exponent, a
+// power of ten, a word like "million".
 #include <algorithm>
 #include <cctype>
 
@@ -49,8 +49,8 @@ size_t NumberScanner::separator(size_t i) const {
   return is_digit(at(i + length)) ? length : 0;
 }
 
-/// Takes further groups into a part that has its first: all of a chain are of three digits, or none belongs
-/// to it.
+/// Takes further groups into a part that has its first: all of a chain are of three
+/// digits, or none belongs to it.
 void NumberScanner::grouped_digits(Part& part) const {
   const size_t first = part.end - part.begin;
   if (first > kGroup || at(part.begin) == '0') return;
@@ -121,7 +121,8 @@ std::optional<int64_t> NumberScanner::integer_exponent(size_t& i) const {
   const bool negative = at(begin) == '-';
   if (is_sign(at(begin))) ++begin;
   size_t end = digits_end(text_, begin);
-  const auto value = to_exponent(text_.substr(std::min(begin, text_.size()), end - begin), negative);
+  const auto value =
+      to_exponent(text_.substr(std::min(begin, text_.size()), end - begin), negative);
   if (braced) {
     end = skip_spaces(text_, end);
     if (at(end++) != '}') return std::nullopt;
@@ -133,7 +134,8 @@ std::optional<int64_t> NumberScanner::integer_exponent(size_t& i) const {
 /// 10^5, or 3 \times 10^5, of which `part` is the first number.
 bool NumberScanner::power_of_ten(Part& part) const {
   size_t i = part.end;
-  const bool ten = part.integer && part.digits == "10" && (at(i) == '^' || text_.substr(i, 2) == "**");
+  const bool ten =
+      part.integer && part.digits == "10" && (at(i) == '^' || text_.substr(i, 2) == "**");
   if (!ten) {
     i = skip_spaces(text_, i);
     const std::string_view command = command_at(text_, i);

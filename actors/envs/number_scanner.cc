@@ -12,11 +12,14 @@ namespace orrery::actors {
 bool NumberScanner::number_begins(size_t i) const {
   if (is_digit(at(i))) return true;
   // "No.5" and "...5" are 5.
-  return at(i) == '.' && is_digit(at(i + 1)) && (i == 0 || !(is_letter(at(i - 1)) || at(i - 1) == '.'));
+  return at(i) == '.' && is_digit(at(i + 1)) &&
+         (i == 0 || !(is_letter(at(i - 1)) || at(i - 1) == '.'));
 }
 
 std::optional<NumberScanner::Fraction> NumberScanner::slash_fraction(const Part& numerator) {
-  const auto skip = [&](size_t i) { return style_ == NumberStyle::kProse ? i : skip_spaces(text_, i); };
+  const auto skip = [&](size_t i) {
+    return style_ == NumberStyle::kProse ? i : skip_spaces(text_, i);
+  };
   size_t i = skip(numerator.end);
   if (at(i) != '/') return std::nullopt;
   i = skip(i + 1);
@@ -80,10 +83,12 @@ bool NumberScanner::mixed(const Part& whole, NumberToken& token) {
     numerator.digits = std::string(text_.substr(i, slash - i));
     fraction = slash_fraction(numerator);
   }
-  if (!fraction || fraction->negative || !fraction->numerator.integer || !fraction->denominator.integer) {
+  if (!fraction || fraction->negative || !fraction->numerator.integer ||
+      !fraction->denominator.integer) {
     return false;
   }
-  const auto number = make_mixed(whole.digits, fraction->numerator.digits, fraction->denominator.digits);
+  const auto number =
+      make_mixed(whole.digits, fraction->numerator.digits, fraction->denominator.digits);
   if (!number) return false;
   token.number = number;
   token.end = fraction->end;
@@ -98,7 +103,8 @@ bool NumberScanner::operand_before(size_t begin) const {
          std::string_view(")]}%!").find(c) != std::string_view::npos;
 }
 
-/// Where the number begins with its sign, which may stand before or behind a currency sign.
+/// Where the number begins with its sign, which may stand before or behind a currency
+/// sign.
 size_t NumberScanner::signed_begin(size_t begin, bool& negative) const {
   size_t i = begin;
   if (i > 0 && at(i - 1) == '$') i -= i > 1 && at(i - 2) == '\\' ? 2 : 1;
@@ -111,7 +117,8 @@ size_t NumberScanner::signed_begin(size_t begin, bool& negative) const {
   if (i == 0 || !is_sign(at(i - 1))) return begin;
   size_t before = i - 1;
   while (before > 0 && at(before - 1) == ' ') --before;
-  if (before > 0 && std::string_view("=({[,:$").find(at(before - 1)) == std::string_view::npos) return begin;
+  if (before > 0 && std::string_view("=({[,:$").find(at(before - 1)) == std::string_view::npos)
+    return begin;
   negative = at(i - 1) == '-';
   return i - 1;
 }
@@ -140,7 +147,8 @@ NumberToken NumberScanner::read(size_t begin) {
       token.number = make_fraction(fraction->numerator.decimal(), fraction->denominator.decimal());
     }
   }
-  const bool left = taken_in_from_left(text_, token.begin), right = taken_in_from_right(text_, token.end);
+  const bool left = taken_in_from_left(text_, token.begin),
+             right = taken_in_from_right(text_, token.end);
   if (left || right) token.number.reset();
   if (token.number) token.number->negative = negative && !token.number->numerator.digits.empty();
   return token;
@@ -154,7 +162,8 @@ std::optional<NumberToken> NumberScanner::next() {
       at_ = previous_end_ = token.end;
       return token;
     }
-    // "\," and "\\" are one thing, but a digit behind a lone backslash is still a digit.
+    // "\," and "\\" are one thing, but a digit behind a lone backslash is still a
+    // digit.
     const bool pair = at(at_) == '\\' && command.empty() && !is_digit(at(at_ + 1));
     at_ += pair ? 2 : 1 + command.size();
   }

@@ -1,12 +1,15 @@
-// Finding and reading numbers in text. All functions take plain_text(): ASCII and LaTeX.
+// Finding and reading numbers in text. All functions take plain_text(): ASCII and
+// LaTeX.
 //
-// Read as one number: 42, -5, 1,234 (a comma, {,}, apostrophe, \, or the like between groups of three
-// digits), 2.50, .5, 1e3, 3 \times 10^5, 10^{-2}, 1.5 million, 4/2, \frac{1}{2}, \frac12, and mixed numbers 1
-// 1/2, 1\frac{1}{2}. A comma with a space behind it separates two numbers. A minus sign counts unless it
-// stands between two operands (7-15).
+// Read as one number: 42, -5, 1,234 (a comma, {,}, apostrophe, \, or the like between
+// groups of three digits), 2.50, .5, 1e3, 3 \times 10^5, 10^{-2}, 1.5 million, 4/2,
+// \frac{1}{2}, \frac12, and mixed numbers 1 1/2, 1\frac{1}{2}. A comma with a space
+// behind it separates two numbers. A minus sign counts unless it stands between two
+// operands (7-15).
 //
-// Digits that are part of something else are no number: 12:30, 1.2.3, 1/2/2020, 2^5, 52_8, 3\sqrt{2}, 2\pi,
-// 5x, 6 - 5i, \sqrt{5}, x/2, \pm 5, 4/0. The scanner reports such a token without a value.
+// Digits that are part of something else are no number: 12:30, 1.2.3, 1/2/2020, 2^5,
+// 52_8, 3\sqrt{2}, 2\pi, 5x, 6 - 5i, \sqrt{5}, x/2, \pm 5, 4/0. The scanner reports
+// such a token without a value.
 #pragma once
 
 #include <cstddef>
@@ -30,8 +33,8 @@ enum class NumberStyle {
   kSpacedGroups,  ///< also "1 234 567"
 };
 
-/// The tokens of a text that begin with digits (or a sign, a point or \frac), from left to right; all of them
-/// in time linear in the text's length.
+/// The tokens of a text that begin with digits (or a sign, a point or \frac), from left
+/// to right; all of them in time linear in the text's length.
 class NumberScanner {
  public:
   explicit NumberScanner(std::string_view plain, NumberStyle style = NumberStyle::kProse)
@@ -77,11 +80,12 @@ class NumberScanner {
   size_t at_ = 0, previous_end_ = 0;
 };
 
-/// The last token's number: nothing when the text has no token, or when its last one is no number.
+/// The last token's number: nothing when the text has no token, or when its last one is
+/// no number.
 std::optional<Number> last_number(std::string_view plain);
 
-/// The number that all of `text` is, as written by people (not plain_text yet): for tests and generated
-/// problems.
+/// The number that all of `text` is, as written by people (not plain_text yet): for
+/// tests and generated problems.
 std::optional<Number> read_number(std::string_view text);
 
 }  // namespace orrery::actors

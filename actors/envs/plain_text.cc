@@ -111,7 +111,8 @@ int digit_of(uint32_t c) {
   for (const uint32_t zero : kZeros) {
     if (c >= zero && c < zero + 10) return static_cast<int>(c - zero);
   }
-  if (c >= 0x1D7CE && c <= 0x1D7FF) return static_cast<int>((c - 0x1D7CE) % 10);  // bold, double-struck, ...
+  if (c >= 0x1D7CE && c <= 0x1D7FF)
+    return static_cast<int>((c - 0x1D7CE) % 10);  // bold, double-struck, ...
   return -1;
 }
 

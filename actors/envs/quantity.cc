@@ -16,8 +16,8 @@ bool contains(const std::string_view (&words)[N], std::string_view word) {
   return std::find(std::begin(words), std::end(words), word) != std::end(words);
 }
 
-/// A currency sign at `at`: its bytes and its name. A bare "$" is mostly the end of a formula, so it has no
-/// name.
+/// A currency sign at `at`: its bytes and its name. A bare "$" is mostly the end of a
+/// formula, so it has no name.
 struct Currency {
   size_t length = 0;
   std::string_view name;
@@ -161,7 +161,8 @@ class UnitReader {
 
  private:
   std::string_view word(size_t i) const {
-    return i < tokens_.size() && tokens_[i].kind == Token::Kind::kWord ? tokens_[i].text : std::string_view{};
+    return i < tokens_.size() && tokens_[i].kind == Token::Kind::kWord ? tokens_[i].text
+                                                                       : std::string_view{};
   }
 
   bool is_per(size_t i) const {
@@ -180,8 +181,8 @@ class UnitReader {
     return "°";
   }
 
-  /// A letter is a unit where it cannot be a variable: upright and apart from the number, in "m/s", and below
-  /// the line.
+  /// A letter is a unit where it cannot be a variable: upright and apart from the
+  /// number, in "m/s", and below the line.
   std::string letter(const Token& token) const {
     const bool over = at_ + 1 < tokens_.size() && tokens_[at_ + 1].kind == Token::Kind::kSlash;
     const bool speed = over && token.text == "m" && word(at_ + 2) == "s";
@@ -205,7 +206,8 @@ class UnitReader {
       unit = letter(tokens_[at_]);
     } else if (!here.empty()) {
       const Token& token = tokens_[at_];
-      const bool variables = at_ == 0 && !token.upright && !token.spaced && !is_plain_abbreviation(here);
+      const bool variables =
+          at_ == 0 && !token.upright && !token.spaced && !is_plain_abbreviation(here);
       if (!variables) unit = unit_name(here);
     }
     if (unit.empty()) {
@@ -250,14 +252,15 @@ bool has_spaced_groups(std::string_view text) {
   const size_t begin = std::min(text.find_first_of("0123456789"), text.size());
   size_t at = begin;
   while (at < text.size() && is_digit(text[at])) ++at;
-  return at > begin && at - begin <= 3 && at + 1 < text.size() && (text[at] == ' ' || text[at] == '~') &&
-         is_digit(text[at + 1]);
+  return at > begin && at - begin <= 3 && at + 1 < text.size() &&
+         (text[at] == ' ' || text[at] == '~') && is_digit(text[at + 1]);
 }
 
 }  // namespace
 
 std::optional<Quantity> read_quantity(std::string_view plain) {
-  NumberScanner scanner(plain, has_spaced_groups(plain) ? NumberStyle::kSpacedGroups : NumberStyle::kAnswer);
+  NumberScanner scanner(
+      plain, has_spaced_groups(plain) ? NumberStyle::kSpacedGroups : NumberStyle::kAnswer);
   const auto token = scanner.next();
   if (!token || !token->number) return std::nullopt;
   std::string before;
@@ -304,7 +307,8 @@ std::string_view without_unit(std::string_view plain, std::string& unit) {
 LeadingUnit leading_unit(std::string_view plain) {
   size_t end = 0;
   const std::vector<Token> tokens = tokenize(plain, end);
-  return {UnitReader(tokens, false).read(), !tokens.empty() && tokens.front().kind == Token::Kind::kWord};
+  return {UnitReader(tokens, false).read(),
+          !tokens.empty() && tokens.front().kind == Token::Kind::kWord};
 }
 
 bool same(const Quantity& a, const Quantity& b) {

@@ -18,8 +18,9 @@ struct Source {
   proto::RewardRule rule;
 };
 
-// In lower case. verl's names, and those under which the same problems are published or passed around. verl
-// grades "math", "math_dapo" and aime by a rule of another kind, so they are not here.
+// In lower case. verl's names, and those under which the same problems are published or
+// passed around. verl grades "math", "math_dapo" and aime by a rule of another kind, so
+// they are not here.
 constexpr Source kSources[] = {
     {"gsm8k", proto::GSM8K},
     {"openai/gsm8k", proto::GSM8K},
@@ -54,7 +55,8 @@ std::string without_headings(std::string_view plain) {
 
 /// A unit of words asks for the same words; signs such as % and $ do not.
 bool has_unit_of_words(const Quantity& quantity) {
-  return !quantity.unit.empty() && std::isalpha(static_cast<unsigned char>(quantity.unit.front())) != 0;
+  return !quantity.unit.empty() &&
+         std::isalpha(static_cast<unsigned char>(quantity.unit.front())) != 0;
 }
 
 }  // namespace
@@ -105,7 +107,8 @@ bool Grader::right_line(std::string_view line, std::string_view value) const {
   const LeadingUnit behind = leading_unit(value.substr(token->end));
   return std::any_of(truths_.begin(), truths_.end(), [&](const Expression& truth) {
     if (!truth.quantity || truth.quantity->number != *token->number) return false;
-    return !has_unit_of_words(*truth.quantity) || !behind.words || behind.unit == truth.quantity->unit;
+    return !has_unit_of_words(*truth.quantity) || !behind.words ||
+           behind.unit == truth.quantity->unit;
   });
 }
 
@@ -135,7 +138,8 @@ Grade Grader::grade(std::string_view response) const {
 
 bool Grader::can_be_met(std::string_view truth) const {
   const std::string text(truth);
-  return grade("\\boxed{" + text + "}").correct || (rule_ == proto::GSM8K && grade("#### " + text).correct);
+  return grade("\\boxed{" + text + "}").correct ||
+         (rule_ == proto::GSM8K && grade("#### " + text).correct);
 }
 
 }  // namespace orrery::actors

@@ -1,4 +1,5 @@
-// The rules that grade an answer against a ground truth, and which data_source has which.
+// The rules that grade an answer against a ground truth, and which data_source has
+// which.
 //
 //   gsm8k       the last marked answer (answer.h). Behind "####" the number that the line says counts, in a
 //   box the
@@ -6,8 +7,8 @@
 //               answers with its last number.
 //   math-boxed  the last \boxed{} (or \fbox{}), as a number or as LaTeX. Flexible: as above.
 //
-// Numbers, units and LaTeX are compared as expression.h says. A ground truth may itself be marked: "#### 5",
-// "so \boxed{5}".
+// Numbers, units and LaTeX are compared as expression.h says. A ground truth may itself
+// be marked: "#### 5", "so \boxed{5}".
 #pragma once
 
 #include <optional>
@@ -41,7 +42,8 @@ class Grader {
   /// Takes time linear in the response's length.
   Grade grade(std::string_view response) const;
 
-  /// Whether a response that gives `truth` as its answer can earn anything: an empty truth never does.
+  /// Whether a response that gives `truth` as its answer can earn anything: an empty
+  /// truth never does.
   bool can_be_met(std::string_view truth) const;
 
  private:

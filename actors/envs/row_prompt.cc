@@ -13,9 +13,10 @@ RowPrompt row_prompt(const nlohmann::json& object, const std::string& key, std::
   if (value.is_string()) {
     prompt.messages = {{"user", value.get<std::string>()}};
   } else if (value.is_array()) {
-    // The messages with all their keys, and the tools. The line is read again for them: templates print the
-    // keys of objects in the order in which they stand.
-    const text::OrderedJson ordered = text::OrderedJson::parse(line, nullptr, /*allow_exceptions=*/false);
+    // The messages with all their keys, and the tools. The line is read again for them:
+    // templates print the keys of objects in the order in which they stand.
+    const text::OrderedJson ordered =
+        text::OrderedJson::parse(line, nullptr, /*allow_exceptions=*/false);
     prompt.messages = text::chat_messages_from_json(ordered.at(key), where);
     const auto tools = ordered.find("tools");
     if (tools != ordered.end() && !tools->is_null()) {

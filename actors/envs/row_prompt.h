@@ -1,4 +1,5 @@
-// What a row of a data file asks, and where it stands: for all environments that read rows.
+// What a row of a data file asks, and where it stands: for all environments that read
+// rows.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -16,8 +17,9 @@ struct RowPrompt {
   std::string text;         ///< the contents of the messages, an empty line between them
 };
 
-/// object[key], which is there: text, or a list of messages, for which the row may have tools. `line` is the
-/// object's text. Error with `where` ("file:line") for anything else.
+/// object[key], which is there: text, or a list of messages, for which the row may have
+/// tools. `line` is the object's text. Error with `where` ("file:line") for anything
+/// else.
 RowPrompt row_prompt(const nlohmann::json& object, const std::string& key, std::string_view line,
                      const std::string& where);
 

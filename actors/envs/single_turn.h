@@ -15,11 +15,13 @@ class SingleTurnEpisode final : public Episode {
   /// Reward of a response; done is always set.
   using Score = std::function<StepResult(const std::string& response)>;
 
-  SingleTurnEpisode(std::string prompt, std::string data_source, Score score, std::string truth = "")
+  SingleTurnEpisode(std::string prompt, std::string data_source, Score score,
+                    std::string truth = "")
       : SingleTurnEpisode({{"user", prompt}}, prompt, std::move(data_source), std::move(score), {},
                           std::move(truth)) {}
-  SingleTurnEpisode(std::vector<text::ChatMessage> messages, std::string prompt, std::string data_source,
-                    Score score, text::OrderedJson tools = {}, std::string truth = "")
+  SingleTurnEpisode(std::vector<text::ChatMessage> messages, std::string prompt,
+                    std::string data_source, Score score, text::OrderedJson tools = {},
+                    std::string truth = "")
       : messages_(std::move(messages)),
         prompt_(std::move(prompt)),
         data_source_(std::move(data_source)),

@@ -125,8 +125,9 @@ constexpr Pair kAbbreviations[] = {{"nm", "nanometer"},
                                    {"GBP", "pound"},
                                    {"Rs", "rupee"}};
 
-constexpr std::string_view kPlainAbbreviations[] = {"mm", "cm",  "km",  "kg",  "mL",  "mg",   "lb", "lbs",
-                                                    "ft", "kWh", "mph", "kph", "hrs", "kmph", "oz", "yd"};
+constexpr std::string_view kPlainAbbreviations[] = {"mm",  "cm",   "km", "kg",  "mL",  "mg",
+                                                    "lb",  "lbs",  "ft", "kWh", "mph", "kph",
+                                                    "hrs", "kmph", "oz", "yd"};
 
 // All below in lower case.
 constexpr std::string_view kPrefixes[] = {"nano",  "micro", "milli", "centi", "deci",
@@ -136,49 +137,54 @@ constexpr std::string_view kPrefixed[] = {"meter",  "gram",  "liter",  "second",
                                           "mole",   "byte",  "bit",    "ohm"};
 
 constexpr std::string_view kMeasures[] = {
-    "inch",     "foot",       "yard",    "mile",   "acre",        "hectare", "ounce",  "pound",      "ton",
-    "tonne",    "stone",      "kilo",    "pint",   "quart",       "gallon",  "bushel", "cup",        "spoon",
-    "teaspoon", "tablespoon", "barrel",  "minute", "hour",        "day",     "week",   "month",      "year",
-    "decade",   "night",      "morning", "radian", "unit",        "lap",     "amp",    "atmosphere", "knot",
-    "cent",     "euro",       "yen",     "rupee",  "won",         "penny",   "nickel", "dime",       "peso",
-    "franc",    "yuan",       "buck",    "kelvin", "kilowatthour"};
+    "inch",   "foot",        "yard",       "mile",       "acre",   "hectare", "ounce",  "pound",
+    "ton",    "tonne",       "stone",      "kilo",       "pint",   "quart",   "gallon", "bushel",
+    "cup",    "spoon",       "teaspoon",   "tablespoon", "barrel", "minute",  "hour",   "day",
+    "week",   "month",       "year",       "decade",     "night",  "morning", "radian", "unit",
+    "lap",    "amp",         "atmosphere", "knot",       "cent",   "euro",    "yen",    "rupee",
+    "won",    "penny",       "nickel",     "dime",       "peso",   "franc",   "yuan",   "buck",
+    "kelvin", "kilowatthour"};
 
 // What word problems count.
 constexpr std::string_view kThings[] = {
-    "animal", "ant", "app", "apple", "baby", "bag", "ball", "balloon", "banana", "basket", "batch", "bead",
-    "bear", "bedroom", "bee", "berry", "bike", "bicycle", "bill", "bird", "biscuit", "blanket", "block",
-    "boat", "bolt", "book", "bottle", "bouquet", "box", "boy", "bracelet", "brick", "brownie", "bucket",
-    "bug", "building", "bulb", "bus", "butterfly", "button", "cake", "can", "candle", "candy", "car", "card",
-    "carrot", "carton", "cat", "chair", "chicken", "chip", "chocolate", "class", "clip", "coin", "color",
-    "container", "cookie", "copy", "cow", "cracker", "crate", "crayon", "crew", "cupcake", "customer",
-    "daisy", "dish", "dog", "doll", "donut", "doughnut", "dress", "drink", "duck", "egg", "elephant", "email",
-    "employee", "envelope", "episode", "eraser", "family", "fence", "fire", "firework", "floor", "flower",
-    "fly", "flight", "frog", "fruit", "game", "garden", "gem", "gift", "girl", "glass", "goal", "goat",
-    "group", "guest", "hat", "helmet", "horse", "hotdog", "house", "icicle", "insect", "item", "jar", "jewel",
-    "key", "kid", "kitten", "leg", "lego", "lemon", "letter", "light", "lion", "lollipop", "machine",
-    "magazine", "mango", "marble", "marshmallow", "match", "meal", "meatball", "member", "message", "monkey",
-    "movie", "muffin", "necklace", "newspaper", "notebook", "novel", "onion", "orange", "outfit", "package",
-    "packet", "page", "painting", "pancake", "paper", "parent", "passenger", "peach", "pear", "pebble", "pen",
-    "pencil", "pet", "petal", "phone", "photo", "picture", "pie", "piece", "pig", "pill", "pizza", "plane",
-    "plant", "plate", "player", "plum", "potato", "present", "problem", "puppy", "puzzle", "question",
-    "rabbit", "ribbon", "ring", "room", "rose", "sandwich", "sausage", "school", "scoop", "seashell", "seat",
-    "seed", "serving", "shark", "sheet", "shell", "ship", "shirt", "shoe", "shop", "sibling", "skirt",
-    "slice", "snack", "sock", "soda", "song", "stamp", "star", "stick", "sticker", "store", "strawberry",
-    "student", "sweater", "sweet", "table", "tadpole", "teacher", "team", "tent", "ticket", "tile", "tire",
-    "token", "tomato", "towel", "toy", "train", "tray", "tree", "trip", "truck", "tulip", "turtle", "vehicle",
-    "visitor", "vote", "watermelon", "wheel", "window", "word", "worker", "zombie",
+    "animal", "ant", "app", "apple", "baby", "bag", "ball", "balloon", "banana", "basket", "batch",
+    "bead", "bear", "bedroom", "bee", "berry", "bike", "bicycle", "bill", "bird", "biscuit",
+    "blanket", "block", "boat", "bolt", "book", "bottle", "bouquet", "box", "boy", "bracelet",
+    "brick", "brownie", "bucket", "bug", "building", "bulb", "bus", "butterfly", "button", "cake",
+    "can", "candle", "candy", "car", "card", "carrot", "carton", "cat", "chair", "chicken", "chip",
+    "chocolate", "class", "clip", "coin", "color", "container", "cookie", "copy", "cow", "cracker",
+    "crate", "crayon", "crew", "cupcake", "customer", "daisy", "dish", "dog", "doll", "donut",
+    "doughnut", "dress", "drink", "duck", "egg", "elephant", "email", "employee", "envelope",
+    "episode", "eraser", "family", "fence", "fire", "firework", "floor", "flower", "fly", "flight",
+    "frog", "fruit", "game", "garden", "gem", "gift", "girl", "glass", "goal", "goat", "group",
+    "guest", "hat", "helmet", "horse", "hotdog", "house", "icicle", "insect", "item", "jar",
+    "jewel", "key", "kid", "kitten", "leg", "lego", "lemon", "letter", "light", "lion", "lollipop",
+    "machine", "magazine", "mango", "marble", "marshmallow", "match", "meal", "meatball", "member",
+    "message", "monkey", "movie", "muffin", "necklace", "newspaper", "notebook", "novel", "onion",
+    "orange", "outfit", "package", "packet", "page", "painting", "pancake", "paper", "parent",
+    "passenger", "peach", "pear", "pebble", "pen", "pencil", "pet", "petal", "phone", "photo",
+    "picture", "pie", "piece", "pig", "pill", "pizza", "plane", "plant", "plate", "player", "plum",
+    "potato", "present", "problem", "puppy", "puzzle", "question", "rabbit", "ribbon", "ring",
+    "room", "rose", "sandwich", "sausage", "school", "scoop", "seashell", "seat", "seed", "serving",
+    "shark", "sheet", "shell", "ship", "shirt", "shoe", "shop", "sibling", "skirt", "slice",
+    "snack", "sock", "soda", "song", "stamp", "star", "stick", "sticker", "store", "strawberry",
+    "student", "sweater", "sweet", "table", "tadpole", "teacher", "team", "tent", "ticket", "tile",
+    "tire", "token", "tomato", "towel", "toy", "train", "tray", "tree", "trip", "truck", "tulip",
+    "turtle", "vehicle", "visitor", "vote", "watermelon", "wheel", "window", "word", "worker",
+    "zombie",
     // and those of mathematics
-    "arrangement", "choice", "combination", "committee", "configuration", "diagonal", "divisor", "edge",
-    "element", "handshake", "integer", "outcome", "permutation", "polygon", "possibility", "rectangle",
-    "selection", "sequence", "solution", "subset", "triangle", "value", "way"};
+    "arrangement", "choice", "combination", "committee", "configuration", "diagonal", "divisor",
+    "edge", "element", "handshake", "integer", "outcome", "permutation", "polygon", "possibility",
+    "rectangle", "selection", "sequence", "solution", "subset", "triangle", "value", "way"};
 
 // Only so, as the singular says something else: "12 point five", "2 root", "3 square".
 constexpr std::string_view kPlurals[] = {
-    "points",  "roots",  "squares", "cubes",  "times",    "numbers",  "digits", "multiples", "factors",
-    "primes",  "lines",  "circles", "faces",  "terms",    "vertices", "angles", "sides",     "intersections",
-    "steps",   "rows",   "columns", "people", "children", "men",      "women",  "friends",   "nails",
-    "clothes", "fish",   "sheep",   "deer",   "teeth",    "mice",     "geese",  "loaves",    "leaves",
-    "shelves", "knives", "wolves",  "calves", "scarves",  "cattle",   "pants",  "jeans",     "scissors"};
+    "points",  "roots",         "squares", "cubes",   "times",   "numbers", "digits",   "multiples",
+    "factors", "primes",        "lines",   "circles", "faces",   "terms",   "vertices", "angles",
+    "sides",   "intersections", "steps",   "rows",    "columns", "people",  "children", "men",
+    "women",   "friends",       "nails",   "clothes", "fish",    "sheep",   "deer",     "teeth",
+    "mice",    "geese",         "loaves",  "leaves",  "shelves", "knives",  "wolves",   "calves",
+    "scarves", "cattle",        "pants",   "jeans",   "scissors"};
 
 constexpr Pair kOtherForms[] = {{"feet", "foot"},      {"inches", "inch"},   {"pennies", "penny"},
                                 {"percent", "%"},      {"dollar", "$"},      {"dollars", "$"},
@@ -208,7 +214,8 @@ std::string unit_name(std::string_view word) {
   if (const auto name = find(kAbbreviations, word); !name.empty()) return std::string(name);
   std::string name = lower(word);
   for (const std::string_view british : {"metre", "litre"}) {
-    if (const size_t at = name.find(british); at != std::string::npos) name.replace(at + 3, 2, "er");
+    if (const size_t at = name.find(british); at != std::string::npos)
+      name.replace(at + 3, 2, "er");
   }
   if (const auto other = find(kOtherForms, name); !other.empty()) return std::string(other);
   if (contains(kPlurals, name) || is_known(name)) return name;
@@ -224,8 +231,9 @@ std::string unit_name(std::string_view word) {
 
 std::string_view letter_unit(char letter) {
   constexpr std::pair<char, std::string_view> kLetters[] = {
-      {'m', "meter"}, {'g', "gram"}, {'s', "second"}, {'h', "hour"},   {'L', "liter"}, {'l', "liter"},
-      {'W', "watt"},  {'V', "volt"}, {'A', "ampere"}, {'N', "newton"}, {'J', "joule"}};
+      {'m', "meter"},  {'g', "gram"},   {'s', "second"}, {'h', "hour"},
+      {'L', "liter"},  {'l', "liter"},  {'W', "watt"},   {'V', "volt"},
+      {'A', "ampere"}, {'N', "newton"}, {'J', "joule"}};
   for (const auto& [c, name] : kLetters) {
     if (c == letter) return name;
   }

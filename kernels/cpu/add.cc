@@ -11,8 +11,8 @@ HWY_BEFORE_NAMESPACE();
 namespace orrery::kernels::HWY_NAMESPACE {
 
 void add_elements(float* y, const float* a, const float* b, int64_t count) {
-  for_each16(count,
-             [&](int64_t i, auto io) HWY_ATTR { io.store(y + i, add(io.load(a + i), io.load(b + i))); });
+  for_each16(count, [&](int64_t i, auto io)
+                        HWY_ATTR { io.store(y + i, add(io.load(a + i), io.load(b + i))); });
 }
 
 }  // namespace orrery::kernels::HWY_NAMESPACE

@@ -1,6 +1,6 @@
-// Register tiles of attention for one target: score tiles (lanes are keys), chains over keys or queries
-// (lanes are the head dimension), and the lanes sum. Included by attention_forward.cc and
-// attention_backward.cc.
+// Register tiles of attention for one target: score tiles (lanes are keys), chains over
+// keys or queries (lanes are the head dimension), and the lanes sum. Included by
+// attention_forward.cc and attention_backward.cc.
 #include "kernels/attention.h"
 #include "kernels/cpu/simd-inl.h"
 
@@ -27,8 +27,8 @@ using V = hn::Vec<D>;
 inline constexpr int kLanes = static_cast<int>(hn::MaxLanes(D()));
 inline constexpr int kTile = static_cast<int>(kKvBlock);
 inline constexpr int kTileVecs = kTile / kLanes;
-// A register tile: kRows broadcast rows by kVecs vectors of accumulators, which with the operands fill the 32
-// registers of AVX-512 and NEON, or the 16 of AVX2.
+// A register tile: kRows broadcast rows by kVecs vectors of accumulators, which with
+// the operands fill the 32 registers of AVX-512 and NEON, or the 16 of AVX2.
 inline constexpr int kRows = kLanes == 16 ? 12 : 6;
 inline constexpr int kVecs = kLanes == 4 ? 4 : 2;
 
@@ -72,11 +72,13 @@ HWY_INLINE void prefetch_floats(const float* from) {
   for (int x = 0; x < kCount; x += 16) hwy::Prefetch(from + x);
 }
 
-/// s[i * kTile + j] = scale * chain over d of q[d * kMr + i] * kt[d * kTile + j], for the tile's 32 keys j.
-/// With kAhead, meanwhile fetches the tile `ahead` into the cache.
+/// s[i * kTile + j] = scale * chain over d of q[d * kMr + i] * kt[d * kTile + j], for
+/// the tile's 32 keys j. With kAhead, meanwhile fetches the tile `ahead` into the
+/// cache.
 template <int kMr, bool kAhead>
-HWY_INLINE void dot_tile(const float* HWY_RESTRICT q, const float* HWY_RESTRICT kt, int64_t head_dim,
-                         float scale, float* HWY_RESTRICT s, const float* ahead = nullptr) {
+HWY_INLINE void dot_tile(const float* HWY_RESTRICT q, const float* HWY_RESTRICT kt,
+                         int64_t head_dim, float scale, float* HWY_RESTRICT s,
+                         const float* ahead = nullptr) {
   const D d;
   for (int j = 0; j < kTile; j += kVecs * kLanes) {
     V acc[kMr][kVecs];
@@ -110,11 +112,12 @@ HWY_INLINE void dot_tile(const float* HWY_RESTRICT q, const float* HWY_RESTRICT 
   }
 }
 
-/// One register tile of c[i * ldc + x] = chain over t in [0, n), from c, of a(t, i) * b[t * ldb + x].
+/// One register tile of c[i * ldc + x] = chain over t in [0, n), from c, of a(t, i) *
+/// b[t * ldb + x].
 /// a(t, i) is a[i * kTile + t], or a[t * kTile + i] where kAcross.
 template <int kMr, int kNv, bool kAcross>
-HWY_INLINE void chain_block(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, int64_t ldb, int64_t n,
-                            float* HWY_RESTRICT c, int64_t ldc) {
+HWY_INLINE void chain_block(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, int64_t ldb,
+                            int64_t n, float* HWY_RESTRICT c, int64_t ldc) {
   const D d;
   V acc[kMr][kNv];
 #pragma GCC unroll 16
@@ -142,8 +145,8 @@ HWY_INLINE void chain_block(const float* HWY_RESTRICT a, const float* HWY_RESTRI
 
 /// chain_block over `width` columns, a multiple of kLanes.
 template <int kMr, bool kAcross>
-HWY_INLINE void chain_rows(const float* a, const float* b, int64_t ldb, int64_t n, float* c, int64_t ldc,
-                           int64_t width) {
+HWY_INLINE void chain_rows(const float* a, const float* b, int64_t ldb, int64_t n, float* c,
+                           int64_t ldc, int64_t width) {
   if (n <= 0) return;
   int64_t x = 0;
   for (; x + kVecs * kLanes <= width; x += kVecs * kLanes) {
@@ -153,8 +156,8 @@ HWY_INLINE void chain_rows(const float* a, const float* b, int64_t ldb, int64_t 
 }
 
 /// to[x * ldo + i] = from[i][x] for i < rows, x < width.
-HWY_INLINE void transpose_rows(const float* const* from, int64_t rows, int64_t width, float* HWY_RESTRICT to,
-                               int64_t ldo) {
+HWY_INLINE void transpose_rows(const float* const* from, int64_t rows, int64_t width,
+                               float* HWY_RESTRICT to, int64_t ldo) {
   const hn::FixedTag<float, 4> d;
   int64_t i = 0;
   for (; i + 4 <= rows; i += 4) {
@@ -183,7 +186,8 @@ HWY_INLINE void transpose_rows(const float* const* from, int64_t rows, int64_t w
   }
 }
 
-/// The first `count` floats at `from`, without reading further (which MaskedLoad on NEON does), and zeros.
+/// The first `count` floats at `from`, without reading further (which MaskedLoad on
+/// NEON does), and zeros.
 HWY_INLINE V load_part(const float* from, size_t count) {
   const D d;
   if constexpr (kLanes == 4) {
@@ -213,7 +217,8 @@ HWY_INLINE float fold_four(V4 v4) {
   return hn::GetLane(hn::Add(v2, hn::Shuffle2301(v2)));
 }
 
-/// The end of a lanes sum: 16 partial sums, kept in 16 / kLanes vectors, folded 8, 4, 2, 1.
+/// The end of a lanes sum: 16 partial sums, kept in 16 / kLanes vectors, folded 8, 4,
+/// 2, 1.
 template <class Tag>
 HWY_INLINE float fold_lanes(Tag /*d*/, const hn::Vec<Tag>* lanes) {
   if constexpr (kLanes == 16) {

@@ -1,5 +1,5 @@
-// The CPU side of kernels/attention.h: work items that kernels/attention.cc spreads over threads. Arguments
-// are checked.
+// The CPU side of kernels/attention.h: work items that kernels/attention.cc spreads
+// over threads. Arguments are checked.
 #pragma once
 
 #include <algorithm>
@@ -11,15 +11,18 @@ namespace orrery::kernels {
 
 /// Largest head_dim: an item's queries and outputs live on a thread's stack.
 inline constexpr int64_t kMaxHeadDim = 1024;
-inline constexpr int64_t kForwardQueries = 48;                     ///< most queries of an item
-inline constexpr int64_t kForwardScratch = kForwardQueries * 256;  ///< floats of queries an item holds
+inline constexpr int64_t kForwardQueries = 48;  ///< most queries of an item
+inline constexpr int64_t kForwardScratch =
+    kForwardQueries * 256;  ///< floats of queries an item holds
 
 /// Rows of scratch are padded to whole vectors of any width.
 inline int64_t padded_head_dim(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
 
-/// Queries (row, head of the group) of one forward item: a multiple of 12, the tallest register tile.
+/// Queries (row, head of the group) of one forward item: a multiple of 12, the tallest
+/// register tile.
 inline int64_t forward_item_queries(int64_t head_dim) {
-  return std::clamp<int64_t>(kForwardScratch / padded_head_dim(head_dim) / 12 * 12, 12, kForwardQueries);
+  return std::clamp<int64_t>(kForwardScratch / padded_head_dim(head_dim) / 12 * 12, 12,
+                             kForwardQueries);
 }
 
 void kv_write_segment(const KvPool& pool, Heads<const float> k, Heads<const float> v,
@@ -34,7 +37,8 @@ struct AttentionForward {
   float scale = 1.0f;
 };
 
-/// Queries [begin, end) of a segment, for each of some kv heads; query f is row f / group and head
+/// Queries [begin, end) of a segment, for each of some kv heads; query f is row f /
+/// group and head
 /// kv_head * group + f % group.
 struct ForwardItem {
   int64_t kv_head_begin = 0, kv_head_end = 0;
@@ -43,17 +47,19 @@ struct ForwardItem {
   int64_t next_kv_head = 0;
 };
 
-void attention_forward_item(const AttentionForward& op, const KvSegment& segment, const ForwardItem& item);
+void attention_forward_item(const AttentionForward& op, const KvSegment& segment,
+                            const ForwardItem& item);
 
-/// Most query heads of a kv head with which decoding sequences are taken together; more fill a register tile
-/// by themselves.
+/// Most query heads of a kv head with which decoding sequences are taken together; more
+/// fill a register tile by themselves.
 inline constexpr int64_t kRunGroup = 6;
 
-/// A run of decoding segments (one row each) whose tables begin with the same `shared` >= 1 blocks, of which
-/// every row sees all positions. These blocks are read once for all of them. The run's queries of a kv head
-/// are at most forward_item_queries, its groups at most kRunGroup.
-void attention_forward_run(const AttentionForward& op, std::span<const KvSegment> run, int64_t shared,
-                           int64_t kv_head);
+/// A run of decoding segments (one row each) whose tables begin with the same `shared`
+/// >= 1 blocks, of which every row sees all positions. These blocks are read once for
+/// all of them. The run's queries of a kv head are at most forward_item_queries, its
+/// groups at most kRunGroup.
+void attention_forward_run(const AttentionForward& op, std::span<const KvSegment> run,
+                           int64_t shared, int64_t kv_head);
 
 /// The whole forward: cuts it into items and runs, and spreads them over threads.
 void attention_forward_cpu(const Context& ctx, const AttentionForward& op,
@@ -67,8 +73,8 @@ struct AttentionBackward {
   float scale = 1.0f;
 };
 
-/// Packed keys and values of a (tree, kv head), and the gradients being summed. Rows are padded_head_dim
-/// apart.
+/// Packed keys and values of a (tree, kv head), and the gradients being summed. Rows
+/// are padded_head_dim apart.
 struct AttentionPack {
   float* k_tiles = nullptr;  ///< [tile][head_dim][kKvBlock]
   float* v_tiles = nullptr;  ///< the same of v
@@ -89,10 +95,11 @@ struct AttentionScratch {
 
 inline constexpr int64_t kBackwardQueries = 48;
 
-/// A block of queries of one segment and kv head against the tiles [tile_begin, tile_end) of its tree: adds
-/// to the pack's dk and dv (`keys`), and writes dq (`queries`: the range must then be all of the tree's
-/// tiles). first_tile[s]: where segment s's keys start among its tree's tiles; each segment's rows are cut
-/// into tiles of kKvBlock on their own.
+/// A block of queries of one segment and kv head against the tiles [tile_begin,
+/// tile_end) of its tree: adds to the pack's dk and dv (`keys`), and writes dq
+/// (`queries`: the range must then be all of the tree's tiles). first_tile[s]: where
+/// segment s's keys start among its tree's tiles; each segment's rows are cut into
+/// tiles of kKvBlock on their own.
 struct BackwardBlock {
   const int64_t* first_tile = nullptr;
   int64_t segment = 0;
@@ -112,7 +119,8 @@ void attention_backward_pack(const AttentionBackward& op, int64_t segment, int64
 
 /// Writes the sums of the segment's rows [row_begin, row_end) to dk and dv.
 void attention_backward_store(const AttentionBackward& op, int64_t segment, int64_t first_tile,
-                              int64_t kv_head, int64_t row_begin, int64_t row_end, const AttentionPack& pack);
+                              int64_t kv_head, int64_t row_begin, int64_t row_end,
+                              const AttentionPack& pack);
 
 /// The whole backward: cuts it into blocks and spreads them over threads.
 void attention_backward_cpu(const Context& ctx, const AttentionBackward& op, Arena& arena);

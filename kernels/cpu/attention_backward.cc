@@ -23,8 +23,8 @@ struct QueryBlock {
   alignas(64) float ds[kBlock * kTile];
 };
 
-/// Keys of a tile, and which of them a query of the block sees: all, or (own segment) those up to the query's
-/// row.
+/// Keys of a tile, and which of them a query of the block sees: all, or (own segment)
+/// those up to the query's row.
 struct KeyTile {
   int64_t keys = 0;
   int64_t first_row = 0;  ///< the tile's first row in its segment
@@ -43,22 +43,25 @@ HWY_INLINE float lanes_dot(const float* a, const float* b, int64_t count) {
   int64_t x = 0;
   for (; x + 16 <= count; x += 16) {
     for (int v = 0; v < kParts; ++v) {
-      acc[v] = hn::MulAdd(hn::LoadU(d, a + x + v * kLanes), hn::LoadU(d, b + x + v * kLanes), acc[v]);
+      acc[v] =
+          hn::MulAdd(hn::LoadU(d, a + x + v * kLanes), hn::LoadU(d, b + x + v * kLanes), acc[v]);
     }
   }
   for (int v = 0; v < kParts; ++v) {
     const int64_t left = std::clamp<int64_t>(count - x - v * kLanes, 0, kLanes);
     if (left == 0) break;
     const size_t n = static_cast<size_t>(left);
-    const V sum = hn::MulAdd(load_part(a + x + v * kLanes, n), load_part(b + x + v * kLanes, n), acc[v]);
+    const V sum =
+        hn::MulAdd(load_part(a + x + v * kLanes, n), load_part(b + x + v * kLanes, n), acc[v]);
     acc[v] = hn::IfThenElse(hn::FirstN(d, n), sum, acc[v]);
   }
   return fold_lanes(d, acc);
 }
 
-/// Packs queries [begin, end) of a segment: by register tile for the scores, by row for the chains.
-void pack_block(const AttentionBackward& op, const AttentionSegment& segment, int64_t kv_head, int64_t begin,
-                int64_t end, const AttentionScratch& scratch, QueryBlock& block) {
+/// Packs queries [begin, end) of a segment: by register tile for the scores, by row for
+/// the chains.
+void pack_block(const AttentionBackward& op, const AttentionSegment& segment, int64_t kv_head,
+                int64_t begin, int64_t end, const AttentionScratch& scratch, QueryBlock& block) {
   const int64_t group = op.q.heads / op.k.heads;
   const int64_t head_dim = op.q.head_dim;
   const int64_t ld = padded_head_dim(head_dim);
@@ -94,8 +97,8 @@ void pack_block(const AttentionBackward& op, const AttentionSegment& segment, in
 /// p and ds of register tile [first, first + count) of queries against a tile of keys.
 template <int kMr>
 HWY_INLINE void weigh_tile(const AttentionBackward& op, const KeyTile& tile, const float* k_tile,
-                           const float* v_tile, int64_t first, int64_t count, const AttentionScratch& scratch,
-                           QueryBlock& block) {
+                           const float* v_tile, int64_t first, int64_t count,
+                           const AttentionScratch& scratch, QueryBlock& block) {
   const D d;
   const int64_t head_dim = op.q.head_dim;
   float* p = block.p + first * kTile;
@@ -127,8 +130,9 @@ HWY_INLINE void weigh_tile(const AttentionBackward& op, const KeyTile& tile, con
 
 /// dq of a register tile of queries: a chain over the tile's keys that each sees.
 template <int kMr>
-HWY_INLINE void query_gradients(const KeyTile& tile, const float* k_rows, int64_t first, int64_t count,
-                                int64_t ld, const AttentionScratch& scratch, const QueryBlock& block) {
+HWY_INLINE void query_gradients(const KeyTile& tile, const float* k_rows, int64_t first,
+                                int64_t count, int64_t ld, const AttentionScratch& scratch,
+                                const QueryBlock& block) {
   const float* ds = block.ds + first * kTile;
   float* dq = scratch.dq_rows + first * ld;
   const int64_t shared = tile.visible(block.row[first]);
@@ -136,16 +140,17 @@ HWY_INLINE void query_gradients(const KeyTile& tile, const float* k_rows, int64_
   if (!tile.own) return;
   for (int64_t i = 1; i < count; ++i) {
     const int64_t rest = tile.visible(block.row[first + i]) - shared;
-    chain_rows<1, false>(ds + i * kTile + shared, k_rows + shared * ld, ld, rest, dq + i * ld, ld, ld);
+    chain_rows<1, false>(ds + i * kTile + shared, k_rows + shared * ld, ld, rest, dq + i * ld, ld,
+                         ld);
   }
 }
 
-/// dk (weights ds, rows q) or dv (weights p, rows dout) of keys [first, first + kMr): chains over the block's
-/// queries.
+/// dk (weights ds, rows q) or dv (weights p, rows dout) of keys [first, first + kMr):
+/// chains over the block's queries.
 template <int kMr>
-HWY_INLINE void key_gradients(const KeyTile& tile, const float* weights, const float* rows, int64_t first,
-                              int64_t count, int64_t query_begin, int64_t group, int64_t queries, int64_t ld,
-                              float* grads) {
+HWY_INLINE void key_gradients(const KeyTile& tile, const float* weights, const float* rows,
+                              int64_t first, int64_t count, int64_t query_begin, int64_t group,
+                              int64_t queries, int64_t ld, float* grads) {
   // Queries before `shared` see some of these keys only; they come first, key by key.
   const auto seen_from = [&](int64_t key) {
     return tile.own ? std::clamp<int64_t>((tile.first_row + key) * group - query_begin, 0, queries)
@@ -165,8 +170,8 @@ HWY_INLINE void key_gradients(const KeyTile& tile, const float* weights, const f
 
 }  // namespace attention
 
-void backward_pack(const AttentionBackward& op, int64_t segment, int64_t first_tile, int64_t kv_head,
-                   const AttentionPack& pack) {
+void backward_pack(const AttentionBackward& op, int64_t segment, int64_t first_tile,
+                   int64_t kv_head, const AttentionPack& pack) {
   const AttentionSegment& s = op.segments[segment];
   const int64_t head_dim = op.k.head_dim;
   const int64_t ld = padded_head_dim(head_dim);
@@ -185,15 +190,17 @@ void backward_pack(const AttentionBackward& op, int64_t segment, int64_t first_t
       std::copy_n(k[j], head_dim, k_rows + j * ld);
       std::fill(k_rows + j * ld + head_dim, k_rows + (j + 1) * ld, 0.0f);
     }
-    attention::transpose_rows(k, kKvBlock, head_dim, pack.k_tiles + tile * head_dim * kKvBlock, kKvBlock);
-    attention::transpose_rows(v, kKvBlock, head_dim, pack.v_tiles + tile * head_dim * kKvBlock, kKvBlock);
+    attention::transpose_rows(k, kKvBlock, head_dim, pack.k_tiles + tile * head_dim * kKvBlock,
+                              kKvBlock);
+    attention::transpose_rows(v, kKvBlock, head_dim, pack.v_tiles + tile * head_dim * kKvBlock,
+                              kKvBlock);
     std::fill_n(pack.dk + tile * kKvBlock * ld, kKvBlock * ld, 0.0f);
     std::fill_n(pack.dv + tile * kKvBlock * ld, kKvBlock * ld, 0.0f);
   }
 }
 
-void backward_block(const AttentionBackward& op, const BackwardBlock& work, const AttentionPack& pack,
-                    const AttentionScratch& scratch) {
+void backward_block(const AttentionBackward& op, const BackwardBlock& work,
+                    const AttentionPack& pack, const AttentionScratch& scratch) {
   using namespace attention;  // NOLINT(google-build-using-namespace)
   const AttentionSegment& segment = op.segments[work.segment];
   const int64_t group = op.q.heads / op.k.heads;
@@ -233,10 +240,10 @@ void backward_block(const AttentionBackward& op, const BackwardBlock& work, cons
         const int64_t count = std::min<int64_t>(kRows, tile.keys - first);
         with_rows(tile_rows(count), [&](auto size) {
           constexpr int kMr = decltype(size)::value;
-          key_gradients<kMr>(tile, block.ds, scratch.q_rows, first, count, work.begin, group, block.count, ld,
-                             pack.dk + index * kTile * ld);
-          key_gradients<kMr>(tile, block.p, scratch.dout_rows, first, count, work.begin, group, block.count,
-                             ld, pack.dv + index * kTile * ld);
+          key_gradients<kMr>(tile, block.ds, scratch.q_rows, first, count, work.begin, group,
+                             block.count, ld, pack.dk + index * kTile * ld);
+          key_gradients<kMr>(tile, block.p, scratch.dout_rows, first, count, work.begin, group,
+                             block.count, ld, pack.dv + index * kTile * ld);
         });
       }
     }

@@ -10,7 +10,8 @@ HWY_BEFORE_NAMESPACE();
 namespace orrery::kernels::HWY_NAMESPACE {
 namespace attention {
 
-// Tiles whose scores are held at once, so that outputs stay in registers over several tiles.
+// Tiles whose scores are held at once, so that outputs stay in registers over several
+// tiles.
 inline constexpr int kBatchTiles = 4;
 // Per-query numbers of a register tile are kept in whole vectors of any width.
 inline constexpr int kRowsPadded = 16;
@@ -27,7 +28,8 @@ struct QueryTile {
   alignas(64) float l[kRowsPadded];
 };
 
-/// Scores of kBatchTiles tiles, then their weights p, and what the online softmax needs to use them.
+/// Scores of kBatchTiles tiles, then their weights p, and what the online softmax needs
+/// to use them.
 struct Weights {
   alignas(64) float p[kBatchTiles][kRows * kTile];
   alignas(64) float m[kBatchTiles][kRowsPadded];    ///< running maximum after the tile
@@ -101,12 +103,14 @@ HWY_INLINE void softmax_tiles(QueryTile& queries, int64_t first_tile, int tiles,
   }
   for (int x = 0; x < kStateVecs * kLanes; x += kLanes) {
     V l = hn::Load(d, queries.l + x);
-    for (int t = 0; t < tiles; ++t) l = hn::MulAdd(l, hn::Load(d, w.c[t] + x), hn::Load(d, w.sum[t] + x));
+    for (int t = 0; t < tiles; ++t)
+      l = hn::MulAdd(l, hn::Load(d, w.c[t] + x), hn::Load(d, w.sum[t] + x));
     hn::Store(l, d, queries.l + x);
   }
 }
 
-/// Keys and values of a batch of tiles, and of the tiles to be fetched into the cache meanwhile.
+/// Keys and values of a batch of tiles, and of the tiles to be fetched into the cache
+/// meanwhile.
 struct TileBatch {
   int tiles = 0;
   const float* k[kBatchTiles];
@@ -115,11 +119,12 @@ struct TileBatch {
   const float* next_v[kBatchTiles];
 };
 
-/// Columns [x, x + kNv vectors) of the outputs over a run of tiles, of which the queries see `keys` keys
-/// each. With kPart the one vector reaches beyond head_dim.
+/// Columns [x, x + kNv vectors) of the outputs over a run of tiles, of which the
+/// queries see `keys` keys each. With kPart the one vector reaches beyond head_dim.
 template <int kMr, int kNv, bool kPart>
-HWY_INLINE void value_block(const Weights& w, const TileBatch& batch, int tile_begin, int tile_end, int64_t x,
-                            int64_t head_dim, int64_t keys, bool start, float* o, int64_t ldo) {
+HWY_INLINE void value_block(const Weights& w, const TileBatch& batch, int tile_begin, int tile_end,
+                            int64_t x, int64_t head_dim, int64_t keys, bool start, float* o,
+                            int64_t ldo) {
   const D d;
   V acc[kMr][kNv];
 #pragma GCC unroll 16
@@ -145,7 +150,8 @@ HWY_INLINE void value_block(const Weights& w, const TileBatch& batch, int tile_b
       V value[kNv];
 #pragma GCC unroll 4
       for (int n = 0; n < kNv; ++n)
-        value[n] = kPart ? load_part(row, static_cast<size_t>(head_dim - x)) : hn::LoadU(d, row + n * kLanes);
+        value[n] = kPart ? load_part(row, static_cast<size_t>(head_dim - x))
+                         : hn::LoadU(d, row + n * kLanes);
 #pragma GCC unroll 16
       for (int i = 0; i < kMr; ++i) {
         const V weight = hn::Set(d, p[i * kTile]);
@@ -166,7 +172,8 @@ HWY_INLINE void value_tiles(const Weights& w, const TileBatch& batch, int tile_b
                             int64_t head_dim, int64_t keys, bool start, float* o, int64_t ldo) {
   int64_t x = 0;
   for (; x + kVecs * kLanes <= head_dim; x += kVecs * kLanes) {
-    value_block<kMr, kVecs, false>(w, batch, tile_begin, tile_end, x, head_dim, keys, start, o, ldo);
+    value_block<kMr, kVecs, false>(w, batch, tile_begin, tile_end, x, head_dim, keys, start, o,
+                                   ldo);
   }
   for (; x + kLanes <= head_dim; x += kLanes) {
     value_block<kMr, 1, false>(w, batch, tile_begin, tile_end, x, head_dim, keys, start, o, ldo);
@@ -175,9 +182,10 @@ HWY_INLINE void value_tiles(const Weights& w, const TileBatch& batch, int tile_b
     value_block<kMr, 1, true>(w, batch, tile_begin, tile_end, x, head_dim, keys, start, o, ldo);
 }
 
-/// Keys [begin, end) of one tile for one query, where its neighbours in the register tile see fewer.
-HWY_INLINE void value_rest(const float* p, const float* v, int64_t head_dim, int64_t begin, int64_t end,
-                           float* o) {
+/// Keys [begin, end) of one tile for one query, where its neighbours in the register
+/// tile see fewer.
+HWY_INLINE void value_rest(const float* p, const float* v, int64_t head_dim, int64_t begin,
+                           int64_t end, float* o) {
   const D d;
   for (int64_t j = begin; j < end; ++j) {
     const V weight = hn::Set(d, p[j]);
@@ -211,14 +219,15 @@ HWY_NOINLINE void attend(const AttentionForward& op, const TileBatch& batch, int
     }
   }
   softmax_tiles<kMr>(queries, first_tile, tiles, w);
-  if (whole > 0) value_tiles<kMr>(w, batch, 0, whole, head_dim, kTile, first_tile == 0, queries.o, ldo);
+  if (whole > 0)
+    value_tiles<kMr>(w, batch, 0, whole, head_dim, kTile, first_tile == 0, queries.o, ldo);
   for (int t = whole; t < tiles; ++t) {
     const int64_t tile = first_tile + t;
     const int64_t shared = visible(queries.position[0], tile);
     value_tiles<kMr>(w, batch, t, t + 1, head_dim, shared, tile == 0, queries.o, ldo);
     for (int i = 1; i < queries.count; ++i) {
-      value_rest(w.p[t] + i * kTile, batch.v[t], head_dim, shared, visible(queries.position[i], tile),
-                 queries.o + i * ldo);
+      value_rest(w.p[t] + i * kTile, batch.v[t], head_dim, shared,
+                 visible(queries.position[i], tile), queries.o + i * ldo);
     }
   }
 }
@@ -230,7 +239,8 @@ HWY_INLINE void reset_sums(QueryTile& queries) {
   }
 }
 
-void pack_queries(const AttentionForward& op, const KvSegment& segment, int64_t kv_head, QueryTile& queries) {
+void pack_queries(const AttentionForward& op, const KvSegment& segment, int64_t kv_head,
+                  QueryTile& queries) {
   const int64_t group = op.q.heads / op.pool.kv_heads;
   const int64_t head_dim = op.pool.head_dim;
   const float* from[kRows];
@@ -253,7 +263,8 @@ void store_outputs(const AttentionForward& op, const KvSegment& segment, int64_t
   const int64_t ldo = padded_head_dim(head_dim);
   alignas(64) float lse[kRowsPadded];
   for (int x = 0; x < kRowsPadded; x += kLanes) {
-    hn::Store(hn::Add(hn::Load(d, queries.m + x), log_f32(d, hn::Load(d, queries.l + x))), d, lse + x);
+    hn::Store(hn::Add(hn::Load(d, queries.m + x), log_f32(d, hn::Load(d, queries.l + x))), d,
+              lse + x);
   }
   int64_t row = segment.row_begin + queries.first / group;
   int64_t head = kv_head * group + queries.first % group;
@@ -263,7 +274,8 @@ void store_outputs(const AttentionForward& op, const KvSegment& segment, int64_t
     const float* from = queries.o + i * ldo;
     float* to = op.out.at(row, head);
     int64_t x = 0;
-    for (; x + kLanes <= head_dim; x += kLanes) hn::StoreU(hn::Div(hn::LoadU(d, from + x), l), d, to + x);
+    for (; x + kLanes <= head_dim; x += kLanes)
+      hn::StoreU(hn::Div(hn::LoadU(d, from + x), l), d, to + x);
     if (x < head_dim) {
       store_part(hn::Div(hn::LoadU(d, from + x), l), to + x, static_cast<size_t>(head_dim - x));
     }
@@ -285,12 +297,14 @@ void forward_item(const AttentionForward& op, const KvSegment& segment, const Fo
   const auto slab = [&](const KvSegment& of, int64_t kv_head, int64_t tile) {
     return (of.blocks[tile] * op.pool.kv_heads + kv_head) * head_dim * kTile;
   };
-  // The tile that is `tile` tiles after a head's first, be it another head's or the next item's.
+  // The tile that is `tile` tiles after a head's first, be it another head's or the
+  // next item's.
   const auto ahead = [&](int64_t kv_head, int64_t tile) {
     kv_head += tile / key_tiles;
     if (kv_head < item.kv_head_end) return slab(segment, kv_head, tile % key_tiles);
     if (item.next == nullptr) return slab(segment, item.kv_head_end - 1, key_tiles - 1);
-    return slab(*item.next, item.next_kv_head, std::min(tile % key_tiles, item.next->position / kTile));
+    return slab(*item.next, item.next_kv_head,
+                std::min(tile % key_tiles, item.next->position / kTile));
   };
   for (int64_t kv_head = item.kv_head_begin; kv_head < item.kv_head_end; ++kv_head) {
     int count = 0;
@@ -309,7 +323,8 @@ void forward_item(const AttentionForward& op, const KvSegment& segment, const Fo
       batch.tiles = static_cast<int>(std::min<int64_t>(kBatchTiles, key_tiles - tile));
       for (int t = 0; t < batch.tiles; ++t) {
         // Memory is one batch ahead of arithmetic, which decoding is bound by.
-        const int64_t here = slab(segment, kv_head, tile + t), next = ahead(kv_head, tile + t + kBatchTiles);
+        const int64_t here = slab(segment, kv_head, tile + t),
+                      next = ahead(kv_head, tile + t + kBatchTiles);
         batch.k[t] = op.pool.k + here;
         batch.v[t] = op.pool.v + here;
         batch.next_k[t] = op.pool.k + next;
@@ -326,9 +341,10 @@ void forward_item(const AttentionForward& op, const KvSegment& segment, const Fo
   }
 }
 
-/// The register tiles of a run's queries of a kv head: query f is head f % group of segment f / group.
-int pack_run(const AttentionForward& op, std::span<const KvSegment> run, int64_t shared, int64_t kv_head,
-             attention::QueryTile* tiles, float* q_scratch, float* o_scratch) {
+/// The register tiles of a run's queries of a kv head: query f is head f % group of
+/// segment f / group.
+int pack_run(const AttentionForward& op, std::span<const KvSegment> run, int64_t shared,
+             int64_t kv_head, attention::QueryTile* tiles, float* q_scratch, float* o_scratch) {
   using namespace attention;  // NOLINT(google-build-using-namespace)
   const int64_t head_dim = op.pool.head_dim;
   const int64_t group = op.q.heads / op.pool.kv_heads;
@@ -353,7 +369,8 @@ int pack_run(const AttentionForward& op, std::span<const KvSegment> run, int64_t
 }
 
 /// What a query of `from` has summed up so far becomes query i's of `to`.
-void copy_sums(const attention::QueryTile& from, int query, int64_t ldo, attention::QueryTile& to, int i) {
+void copy_sums(const attention::QueryTile& from, int query, int64_t ldo, attention::QueryTile& to,
+               int i) {
   to.m[i] = from.m[query];
   to.l[i] = from.l[query];
   std::copy_n(from.o + query * ldo, ldo, to.o + i * ldo);
@@ -375,9 +392,11 @@ void forward_run(const AttentionForward& op, std::span<const KvSegment> run, int
   const auto slab = [&](const KvSegment& segment, int64_t tile) {
     return (segment.blocks[tile] * op.pool.kv_heads + kv_head) * head_dim * kTile;
   };
-  // The tile that is `tile` - `shared` after the first own tile of segment s, be it another segment's.
+  // The tile that is `tile` - `shared` after the first own tile of segment s, be it
+  // another segment's.
   const auto ahead = [&](size_t s, int64_t tile) {
-    for (; s + 1 < run.size() && tile > last_tile(run[s]); ++s) tile -= last_tile(run[s]) + 1 - shared;
+    for (; s + 1 < run.size() && tile > last_tile(run[s]); ++s)
+      tile -= last_tile(run[s]) + 1 - shared;
     return slab(run[s], std::min(tile, last_tile(run[s])));
   };
   // Tiles [tile, end) of segment s, as many as a batch holds.
@@ -418,13 +437,15 @@ void forward_run(const AttentionForward& op, std::span<const KvSegment> run, int
     const int64_t end = last_tile(segment) + 1;
     for (int64_t tile = shared; tile < end; tile += kBatchTiles) {
       const TileBatch batch = batch_of(s, tile, end);
-      with_rows(own.rows, [&](auto rows) { attend<decltype(rows)::value>(op, batch, tile, own, w); });
+      with_rows(own.rows,
+                [&](auto rows) { attend<decltype(rows)::value>(op, batch, tile, own, w); });
     }
     store_outputs(op, segment, kv_head, own);
   }
 }
 
-void write_segment(const KvPool& pool, Heads<const float> k, Heads<const float> v, const KvSegment& segment) {
+void write_segment(const KvPool& pool, Heads<const float> k, Heads<const float> v,
+                   const KvSegment& segment) {
   const int64_t head_dim = pool.head_dim;
   int64_t row = 0;
   while (row < segment.rows) {
@@ -473,12 +494,13 @@ void kv_copy_block(const KvPool& pool, int64_t from, int64_t to, int64_t count) 
   }
 }
 
-void attention_forward_item(const AttentionForward& op, const KvSegment& segment, const ForwardItem& item) {
+void attention_forward_item(const AttentionForward& op, const KvSegment& segment,
+                            const ForwardItem& item) {
   HWY_DYNAMIC_DISPATCH(forward_item)(op, segment, item);
 }
 
-void attention_forward_run(const AttentionForward& op, std::span<const KvSegment> run, int64_t shared,
-                           int64_t kv_head) {
+void attention_forward_run(const AttentionForward& op, std::span<const KvSegment> run,
+                           int64_t shared, int64_t kv_head) {
   HWY_DYNAMIC_DISPATCH(forward_run)(op, run, shared, kv_head);
 }
 

@@ -1,13 +1,14 @@
 // How attention is spread over threads.
 //
-// Forward: a segment's queries are cut into items. Decoding, each sequence has a handful of queries against a
-// long table, so sequences that begin with the same blocks (the samples of a prompt) are taken together: the
-// shared keys and values are read once, by taller register tiles.
+// Forward: a segment's queries are cut into items. Decoding, each sequence has a
+// handful of queries against a long table, so sequences that begin with the same blocks
+// (the samples of a prompt) are taken together: the shared keys and values are read
+// once, by taller register tiles.
 //
 // Backward: either a (tree, kv head) is walked whole by one thread,
-// query block by query block, which computes each score once; or, where there are too few of those for the
-// threads, dk/dv by groups of key tiles and dq by query blocks, which computes the scores twice. Every sum
-// has the same order in both.
+// query block by query block, which computes each score once; or, where there are too
+// few of those for the threads, dk/dv by groups of key tiles and dq by query blocks,
+// which computes the scores twice. Every sum has the same order in both.
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -18,9 +19,11 @@
 namespace orrery::kernels {
 namespace {
 
-// Segments whose items are handed out together; bounds the list of item offsets kept on the stack.
+// Segments whose items are handed out together; bounds the list of item offsets kept on
+// the stack.
 constexpr size_t kSegmentBatch = 512;
-// Multiply-adds worth a thread: about 10 microseconds of decoding, several times what starting a team costs.
+// Multiply-adds worth a thread: about 10 microseconds of decoding, several times what
+// starting a team costs.
 constexpr int64_t kThreadWork = 250'000;
 constexpr int64_t kGroupTiles = 4;  // key tiles of one dk/dv item
 
@@ -44,12 +47,15 @@ int64_t shared_blocks(const KvSegment& a, const KvSegment& b) {
 /// The run of at most `most` segments that begins with the first of `segments`.
 Run next_run(std::span<const KvSegment> segments, size_t most) {
   Run run;
-  const auto joins = [&](size_t i) { return i < most && i < segments.size() && segments[i].rows == 1; };
+  const auto joins = [&](size_t i) {
+    return i < most && i < segments.size() && segments[i].rows == 1;
+  };
   if (segments[0].rows != 1 || !joins(1)) return run;
   run.shared = shared_blocks(segments[0], segments[1]);
   if (run.shared == 0) return run;
   run.count = 2;
-  while (joins(run.count) && shared_blocks(segments[0], segments[run.count]) >= run.shared) ++run.count;
+  while (joins(run.count) && shared_blocks(segments[0], segments[run.count]) >= run.shared)
+    ++run.count;
   return run;
 }
 
@@ -88,7 +94,8 @@ Trees make_trees(std::span<const AttentionSegment> segments, Arena& arena) {
     trees.depth = std::max<int64_t>(trees.depth, depth[i]);
     trees.first_tile[i] = tiles[tree];
     tiles[tree] += ceil_div(s.rows, kKvBlock);
-    trees.cost[tree] += static_cast<double>(s.rows) * (static_cast<double>(s.position) + 0.5 * s.rows + 0.5);
+    trees.cost[tree] +=
+        static_cast<double>(s.rows) * (static_cast<double>(s.position) + 0.5 * s.rows + 0.5);
     ++trees.begin[tree + 2];
   }
   trees.tile_begin[0] = 0;
@@ -128,8 +135,8 @@ AttentionScratch make_scratch(const AttentionBackward& op, int64_t depth, Arena&
   return scratch;
 }
 
-/// Whether walking each (tree, kv head) whole is expected to be faster: 5 matrix products, but only as
-/// parallel as the trees are, against 7 that spread evenly.
+/// Whether walking each (tree, kv head) whole is expected to be faster: 5 matrix
+/// products, but only as parallel as the trees are, against 7 that spread evenly.
 bool walk_whole(const Trees& trees, int64_t kv_heads, int64_t threads, Arena& arena) {
   if (threads <= 1) return true;
   double* load = arena.alloc<double>(threads);
@@ -167,22 +174,28 @@ void attention_forward_cpu(const Context& ctx, const AttentionForward& op,
   const int64_t item_queries = forward_item_queries(op.pool.head_dim);
   int64_t pairs = 0;
   for (const KvSegment& s : segments) pairs += s.rows * (s.position + s.rows);
-  const double work = 2.0 * static_cast<double>(pairs * op.q.heads) * static_cast<double>(op.pool.head_dim);
+  const double work =
+      2.0 * static_cast<double>(pairs * op.q.heads) * static_cast<double>(op.pool.head_dim);
   Context team = ctx;
-  team.threads = static_cast<int>(std::clamp<double>(work / kThreadWork, 1.0, std::max(ctx.threads, 1)));
+  team.threads =
+      static_cast<int>(std::clamp<double>(work / kThreadWork, 1.0, std::max(ctx.threads, 1)));
   for (size_t start = 0; start < segments.size(); start += kSegmentBatch) {
     const auto batch = segments.subspan(start, std::min(kSegmentBatch, segments.size() - start));
     const auto size = static_cast<int64_t>(batch.size());
-    // Short segments (decoding) are taken whole where there are enough of them: less overhead, longer reads.
+    // Short segments (decoding) are taken whole where there are enough of them: less
+    // overhead, longer reads.
     const bool whole = size >= 4 * team.threads;
     // Runs leave every thread several items.
     int64_t run_queries = item_queries;
-    if (team.threads > 1) run_queries = std::min(run_queries, size * group * kv_heads / (4 * team.threads));
+    if (team.threads > 1)
+      run_queries = std::min(run_queries, size * group * kv_heads / (4 * team.threads));
     const auto most = static_cast<size_t>(group <= kRunGroup ? run_queries / group : 1);
     const auto blocks_of = [&](const KvSegment& s) {
       return (s.rows * group + item_queries - 1) / item_queries;
     };
-    const auto heads_of = [&](const KvSegment& s) { return whole && blocks_of(s) == 1 ? kv_heads : 1; };
+    const auto heads_of = [&](const KvSegment& s) {
+      return whole && blocks_of(s) == 1 ? kv_heads : 1;
+    };
     std::array<Run, kSegmentBatch> runs;  // NOLINT: as many as there are, filled just below
     size_t run_count = 0;
     int64_t items = 0;
@@ -199,7 +212,8 @@ void attention_forward_cpu(const Context& ctx, const AttentionForward& op,
     };
     parallel_items(team, items, [&](int64_t index) {
       const Run& run = run_of(index);
-      const int64_t left = run.end_item - 1 - index;  // counts down, so a head's longest items come first
+      const int64_t left =
+          run.end_item - 1 - index;  // counts down, so a head's longest items come first
       if (run.count > 1) {
         attention_forward_run(op, batch.subspan(run.first, run.count), run.shared, left);
         return;
@@ -215,7 +229,8 @@ void attention_forward_cpu(const Context& ctx, const AttentionForward& op,
       if (blocks == 1 && next_index < items) {
         const Run& next = run_of(next_index);
         item.next = &batch[next.first];
-        item.next_kv_head = (next.end_item - 1 - next_index) / std::max<int64_t>(blocks_of(*item.next), 1);
+        item.next_kv_head =
+            (next.end_item - 1 - next_index) / std::max<int64_t>(blocks_of(*item.next), 1);
       }
       attention_forward_item(op, segment, item);
     });
@@ -236,7 +251,8 @@ void attention_backward_cpu(const Context& ctx, const AttentionBackward& op, Are
 
   BackwardBlock all;
   all.first_tile = trees.first_tile;
-  // Calls body(block) for the blocks of a segment's queries, from the one that holds `row` on.
+  // Calls body(block) for the blocks of a segment's queries, from the one that holds
+  // `row` on.
   const auto for_blocks = [&](BackwardBlock block, int64_t segment, int64_t row, auto&& body) {
     const int64_t queries = op.segments[segment].rows * group;
     block.segment = segment;
@@ -319,8 +335,9 @@ void attention_backward_cpu(const Context& ctx, const AttentionBackward& op, Are
     for (int64_t i = trees.begin[tree]; i < trees.begin[tree + 1]; ++i) {
       const int64_t reader = trees.segments[i];
       if (!descends(op.segments, reader, s)) continue;
-      for_blocks(block, reader, reader == s ? row_begin : 0,
-                 [&](const BackwardBlock& b) { attention_backward_block(op, b, pack, scratch[slot]); });
+      for_blocks(block, reader, reader == s ? row_begin : 0, [&](const BackwardBlock& b) {
+        attention_backward_block(op, b, pack, scratch[slot]);
+      });
     }
     attention_backward_store(op, s, trees.first_tile[s], block.kv_head, row_begin, row_end, pack);
   });

@@ -1,6 +1,7 @@
-// Sixteen float lanes on any target: one vector of AVX-512, two of AVX2, four of NEON. A kernel written in
-// them gives the same bits everywhere, because element i of a row is always in lane i mod 16 and sum16 folds
-// 8, 4, 2, 1 (docs/numerics.md). Include it after targets.h.
+// Sixteen float lanes on any target: one vector of AVX-512, two of AVX2, four of NEON.
+// A kernel written in them gives the same bits everywhere, because element i of a row
+// is always in lane i mod 16 and sum16 folds 8, 4, 2, 1 (docs/numerics.md). Include it
+// after targets.h.
 //
 //   Lanes acc = set16(0.0f);
 //   for_each16(count, [&](int64_t i, auto io) HWY_ATTR {       // whole blocks of 16, then the rest
@@ -32,7 +33,8 @@ using LaneTag = hn::CappedTag<float, kSumLanes>;
 template <class T>
 struct Halves {
   T lo, hi;
-  // Written out, for GCC gives implied ones the baseline's instruction set, which on Arm is not the target's.
+  // Written out, for GCC gives implied ones the baseline's instruction set, which on
+  // Arm is not the target's.
   HWY_INLINE Halves() {}
   HWY_INLINE Halves(T low, T high) : lo(low), hi(high) {}
 };
@@ -179,7 +181,8 @@ HWY_INLINE void store_part(hn::Vec<LaneTag> v, int64_t count, float* p) {
     hn::Store(v, d, part);
     for (int64_t i = 0; i < std::min(count, lanes); ++i) p[i] = part[i];
   } else {
-    hn::BlendedStore(v, hn::FirstN(d, static_cast<size_t>(std::clamp<int64_t>(count, 0, lanes))), d, p);
+    hn::BlendedStore(v, hn::FirstN(d, static_cast<size_t>(std::clamp<int64_t>(count, 0, lanes))), d,
+                     p);
   }
 }
 template <class T>

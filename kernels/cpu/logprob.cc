@@ -14,7 +14,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace orrery::kernels::HWY_NAMESPACE {
 
-/// The largest logit * inv; -inf for NaN alone. The order does not matter, so four run side by side.
+/// The largest logit * inv; -inf for NaN alone. The order does not matter, so four run
+/// side by side.
 HWY_INLINE float row_max(const float* logits, int64_t vocab, Lanes inv) {
   const Lanes none = set16(-std::numeric_limits<float>::infinity());
   Lanes m0 = none, m1 = none, m2 = none, m3 = none;
@@ -31,8 +32,11 @@ HWY_INLINE float row_max(const float* logits, int64_t vocab, Lanes inv) {
   return largest16(max16(max16(m0, m1), max16(m2, m3)));
 }
 
-/// A logit of -inf (a masked token) has p = 0; so that p z is 0 too, z counts as the lowest finite number.
-HWY_INLINE Lanes finite_below(Lanes z) { return max16(z, set16(std::numeric_limits<float>::lowest())); }
+/// A logit of -inf (a masked token) has p = 0; so that p z is 0 too, z counts as the
+/// lowest finite number.
+HWY_INLINE Lanes finite_below(Lanes z) {
+  return max16(z, set16(std::numeric_limits<float>::lowest()));
+}
 
 template <bool kEntropy>
 HWY_INLINE LogprobRow logprob_row_of(const float* logits, int64_t vocab, int64_t target,
@@ -62,7 +66,8 @@ LogprobRow logprob_row(const float* logits, int64_t vocab, int64_t target, float
                  : logprob_row_of<false>(logits, vocab, target, inv_temperature);
 }
 
-/// dz_j = fma(dlogp, [j = t] - p_j, -(dentropy p_j ((z_j - lse) + H))), then times 1 / temperature.
+/// dz_j = fma(dlogp, [j = t] - p_j, -(dentropy p_j ((z_j - lse) + H))), then times 1 /
+/// temperature.
 void logprob_row_backward(float* logits, int64_t vocab, const LogprobRowGrad& g) {
   const float target_z = logits[g.target] * g.inv_temperature;
   const Lanes inv = set16(g.inv_temperature);
@@ -79,7 +84,8 @@ void logprob_row_backward(float* logits, int64_t vocab, const LogprobRowGrad& g)
   });
   // The target's own element, where the bracket is 1.
   const float p = orrery::kernels::exp_f32(target_z - g.lse);
-  const float spread = (std::max(target_z, std::numeric_limits<float>::lowest()) - g.lse) + g.entropy;
+  const float spread =
+      (std::max(target_z, std::numeric_limits<float>::lowest()) - g.lse) + g.entropy;
   const float q = g.dentropy * p * spread;
   logits[g.target] = std::fma(g.dlogp, 1.0f - p, -q) * g.inv_temperature;
 }
@@ -97,13 +103,13 @@ HWY_EXPORT(logprob_row);
 HWY_EXPORT(logprob_row_backward);
 
 void logprob_forward_cpu(const Context& ctx, std::span<float> logprobs, std::span<float> entropies,
-                         std::span<float> lse, Mat<const float> logits, std::span<const int32_t> targets,
-                         std::span<const float> inv_temperature) {
+                         std::span<float> lse, Mat<const float> logits,
+                         std::span<const int32_t> targets, std::span<const float> inv_temperature) {
   parallel_for(ctx, logits.rows, kExpGrain / logits.cols, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const auto r = static_cast<size_t>(i);
-      const LogprobRow row = HWY_DYNAMIC_DISPATCH(logprob_row)(logits.row(i), logits.cols, targets[r],
-                                                               inv_temperature[r], !entropies.empty());
+      const LogprobRow row = HWY_DYNAMIC_DISPATCH(logprob_row)(
+          logits.row(i), logits.cols, targets[r], inv_temperature[r], !entropies.empty());
       logprobs[r] = row.logprob;
       if (!entropies.empty()) entropies[r] = row.entropy;
       if (!lse.empty()) lse[r] = row.lse;

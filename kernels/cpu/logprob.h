@@ -19,8 +19,8 @@ struct LogprobRowGrad {
 };
 
 void logprob_forward_cpu(const Context& ctx, std::span<float> logprobs, std::span<float> entropies,
-                         std::span<float> lse, Mat<const float> logits, std::span<const int32_t> targets,
-                         std::span<const float> inv_temperature);
+                         std::span<float> lse, Mat<const float> logits,
+                         std::span<const int32_t> targets, std::span<const float> inv_temperature);
 
 /// `entropies` and `dentropy` may both be empty.
 void logprob_backward_cpu(const Context& ctx, Mat<float> logits, std::span<const int32_t> targets,

@@ -1,6 +1,6 @@
-// exp and log of a vector, for inclusion in per-target code (after targets.h): the bits of scalar_math.h,
-// lane by lane. exp_f32(d, x) and log_f32(d, x), any float tag d. The scalar functions are
-// orrery::exp_f32(x), orrery::log_f32(x).
+// exp and log of a vector, for inclusion in per-target code (after targets.h): the bits
+// of scalar_math.h, lane by lane. exp_f32(d, x) and log_f32(d, x), any float tag d. The
+// scalar functions are orrery::exp_f32(x), orrery::log_f32(x).
 #include "kernels/scalar_math.h"
 
 #if defined(ORRERY_KERNELS_CPU_MATH_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -55,7 +55,8 @@ HWY_INLINE V log_f32(D d, V x) {
   p = hn::MulAdd(p, f, hn::Set(d, -0.5f));
   const V tail = hn::MulAdd(e, hn::Set(d, kLn2Low), hn::Mul(p, hn::Mul(f, f)));
   V y = hn::MulAdd(e, hn::Set(d, kLn2High), hn::Add(f, tail));
-  y = hn::IfThenElse(hn::Lt(x, hn::Set(d, std::numeric_limits<float>::min())), hn::Neg(hn::Inf(d)), y);
+  y = hn::IfThenElse(hn::Lt(x, hn::Set(d, std::numeric_limits<float>::min())), hn::Neg(hn::Inf(d)),
+                     y);
   y = hn::IfThenElse(hn::Eq(x, hn::Inf(d)), x, y);
   y = hn::IfThenElse(hn::Lt(x, hn::Zero(d)), hn::NaN(d), y);
   return hn::IfThenElse(hn::IsNaN(x), x, y);

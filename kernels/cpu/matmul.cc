@@ -1,5 +1,5 @@
-// Matrix products of linear layers: packing, blocking and threads around the register tiles of
-// matmul_tile-inl.h.
+// Matrix products of linear layers: packing, blocking and threads around the register
+// tiles of matmul_tile-inl.h.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/matmul.cc"
 #include "kernels/cpu/targets.h"
@@ -53,11 +53,12 @@ struct Product {
   int64_t c_stride = 0;
 };
 
-/// Where B comes from memory or the third-level cache, the hardware's prefetchers alone leave up to a third
-/// of the bandwidth unused. Tiles of a block share the work of fetching the panels that come next. A single
-/// tile walks through B once, so it fetches what lies a little ahead, if B (`bytes` of it here) is not in the
-/// second-level cache anyway; one or two rows read four panels at once, which the hardware follows well by
-/// itself.
+/// Where B comes from memory or the third-level cache, the hardware's prefetchers alone
+/// leave up to a third of the bandwidth unused. Tiles of a block share the work of
+/// fetching the panels that come next. A single tile walks through B once, so it
+/// fetches what lies a little ahead, if B (`bytes` of it here) is not in the
+/// second-level cache anyway; one or two rows read four panels at once, which the
+/// hardware follows well by itself.
 template <class B>
 void plan_prefetch(Tile<B>& tile, int rows, int64_t slices, const B* next_slices, int64_t index,
                    int64_t count, int64_t bytes) {
@@ -87,7 +88,8 @@ void multiply_part(const Product<kSource, B>& product, int64_t row_begin, int64_
   const int64_t k_blocks = std::max<int64_t>(ceil_div(product.k, kMaxInner), 1);
   const int64_t k_block =
       std::max<int64_t>(ceil_div(ceil_div(product.k, k_blocks), kPanelWidth), 1) * kPanelWidth;
-  const int64_t block_tiles_max = std::max<int64_t>(kPackedA / (k_block * kTileRows + kPackSlack), 1);
+  const int64_t block_tiles_max =
+      std::max<int64_t>(kPackedA / (k_block * kTileRows + kPackSlack), 1);
   const int64_t tiles = ceil_div(row_end - row_begin, kTileRows);
   const int64_t blocks = ceil_div(tiles, block_tiles_max);
   const auto tile_row = [&](int64_t tile)
@@ -111,7 +113,8 @@ void multiply_part(const Product<kSource, B>& product, int64_t row_begin, int64_
       if constexpr (kSource == Source::kRows) {
         for (int64_t t = tile_begin; t < tile_end; ++t) {
           const int64_t row = tile_row(t), rows = tile_row(t + 1) - row;
-          pack_rows(a_of(t), product.a + row * product.a_stride + k0, product.a_stride, rows, inner);
+          pack_rows(a_of(t), product.a + row * product.a_stride + k0, product.a_stride, rows,
+                    inner);
         }
       } else {  // tiles inside, so that memory is read in order
         constexpr int64_t kRowsAhead = 8;
@@ -119,7 +122,8 @@ void multiply_part(const Product<kSource, B>& product, int64_t row_begin, int64_
           const float* const from = product.a + (k0 + p) * product.a_stride;
           for (int64_t t = tile_begin; t < tile_end; ++t) {
             const int64_t row = tile_row(t), rows = tile_row(t + 1) - row;
-            hwy::Prefetch(from + row + kRowsAhead * product.a_stride);  // another page: not for the hardware
+            hwy::Prefetch(from + row +
+                          kRowsAhead * product.a_stride);  // another page: not for the hardware
             copy_row(a_of(t) + p * rows, from + row, rows);
           }
         }
@@ -129,7 +133,8 @@ void multiply_part(const Product<kSource, B>& product, int64_t row_begin, int64_
                slice % kSlicesPerPanel * kTileCols + k0 * kPanelWidth;
       };
       const Start start = k0 == 0 ? product.start : Start::kOutput;
-      for (int64_t slice = panel_begin * kSlicesPerPanel, slices = 1; slice < slice_end; slice += slices) {
+      for (int64_t slice = panel_begin * kSlicesPerPanel, slices = 1; slice < slice_end;
+           slice += slices) {
         const int64_t column = slice * kTileCols;
         const int64_t full = (product.n - column) / kTileCols;
         slices = slices_max;
@@ -170,9 +175,9 @@ void multiply_part(const Product<kSource, B>& product, int64_t row_begin, int64_
             tile.init = tile.c;
             tile.init_stride = tile.c_stride;
           }
-          tile.next_c = t + 1 < tile_end
-                            ? c + rows * product.c_stride
-                            : product.c + block_row * product.c_stride + column + slices * kTileCols;
+          tile.next_c = t + 1 < tile_end ? c + rows * product.c_stride
+                                         : product.c + block_row * product.c_stride + column +
+                                               slices * kTileCols;
           plan_prefetch(tile, static_cast<int>(rows), slices, more ? b_of(slice + slices) : nullptr,
                         t - tile_begin, tile_end - tile_begin, b_bytes);
           tile_function<B>(static_cast<int>(rows), static_cast<int>(slices))(tile);
@@ -197,11 +202,13 @@ void multiply(const Context& ctx, const Product<kSource, B>& product) {
   if (tiles >= 4 * ctx.threads && panels < 32 * ctx.threads) {
     const int64_t grain =
         std::max<int64_t>(kGrain / (std::max<int64_t>(product.k, 1) * product.n), kTileRows);
-    parallel_for(ctx, product.m, grain,
-                 [&](int64_t begin, int64_t end) { multiply_part(product, begin, end, 0, panels); });
+    parallel_for(ctx, product.m, grain, [&](int64_t begin, int64_t end) {
+      multiply_part(product, begin, end, 0, panels);
+    });
   } else {
-    parallel_for(ctx, panels, ceil_div(kGrain, work),
-                 [&](int64_t begin, int64_t end) { multiply_part(product, 0, product.m, begin, end); });
+    parallel_for(ctx, panels, ceil_div(kGrain, work), [&](int64_t begin, int64_t end) {
+      multiply_part(product, 0, product.m, begin, end);
+    });
   }
 }
 
@@ -209,7 +216,8 @@ void pack_weight_f32(const Context& ctx, Mat<const float> w, float* out) {
   parallel_for(ctx, ceil_div(w.rows, kPanelWidth), 4, [&](int64_t begin, int64_t end) {
     for (int64_t panel = begin; panel < end; ++panel) {
       const int64_t row = panel * kPanelWidth;
-      pack_panel(out + row * w.cols, w.row(row), w.stride, std::min(w.rows - row, kPanelWidth), w.cols);
+      pack_panel(out + row * w.cols, w.row(row), w.stride, std::min(w.rows - row, kPanelWidth),
+                 w.cols);
     }
   });
 }
@@ -242,16 +250,17 @@ void forward(const Context& ctx, Mat<float> y, Mat<const float> x, const B* w, c
   multiply(ctx, product);
 }
 
-/// dx = dy W: W's rows, cut into panels of their own, are B. They come from the packed weight, whose panels
-/// of 32 rows are transposed block by block; for a chain of kBackwardInner rows at a time, so that they stay
-/// in the cache.
+/// dx = dy W: W's rows, cut into panels of their own, are B. They come from the packed
+/// weight, whose panels of 32 rows are transposed block by block; for a chain of
+/// kBackwardInner rows at a time, so that they stay in the cache.
 template <class W>
-void backward_input(const Context& ctx, Mat<float> dx, Mat<const float> dy, const W* w, bool accumulate,
-                    Arena& arena) {
+void backward_input(const Context& ctx, Mat<float> dx, Mat<const float> dy, const W* w,
+                    bool accumulate, Arena& arena) {
   const int64_t n = dy.cols, k = dx.cols;
   const int64_t panels = ceil_div(k, kPanelWidth);
   const int64_t blocks = std::max<int64_t>(ceil_div(n, kBackwardInner), 1);
-  const int64_t block = std::max<int64_t>(ceil_div(ceil_div(n, blocks), kPanelWidth), 1) * kPanelWidth;
+  const int64_t block =
+      std::max<int64_t>(ceil_div(ceil_div(n, blocks), kPanelWidth), 1) * kPanelWidth;
   float* const packed = arena.alloc<float>(panels * kPanelWidth * block);
   const Context& team = dy.rows * n * k < kGrain ? Context{.threads = 1} : ctx;
   Product<Source::kRows, float> product;
@@ -264,7 +273,8 @@ void backward_input(const Context& ctx, Mat<float> dx, Mat<const float> dy, cons
     const int64_t inner = std::min(block, n - n0);
     product.k = inner, product.a = dy.data + n0, product.panel_stride = inner * kPanelWidth;
     parallel_for(team, ceil_div(inner, kPanelWidth), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t j = begin * kPanelWidth; j < std::min(end * kPanelWidth, inner); j += kPanelWidth) {
+      for (int64_t j = begin * kPanelWidth; j < std::min(end * kPanelWidth, inner);
+           j += kPanelWidth) {
         for (int64_t panel = 0; panel < panels; ++panel) {
           const int64_t p = panel * kPanelWidth;
           transpose_block(packed + panel * product.panel_stride + j * kPanelWidth,
@@ -293,23 +303,24 @@ void backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> dy, Mat
   for (int64_t m0 = 0; m0 < m; m0 += block) {
     const int64_t inner = std::min(block, m - m0);
     product.k = inner, product.a = dy.row(m0), product.panel_stride = inner * kPanelWidth;
-    parallel_for(ctx, panels, ceil_div(kGrain / 16, inner * kPanelWidth), [&](int64_t begin, int64_t end) {
-      for (int64_t panel = begin; panel < end; ++panel) {
-        const int64_t p = panel * kPanelWidth;
-        copy_panel(packed + panel * product.panel_stride, x.row(m0) + p, x.stride,
-                   std::min(x.cols - p, kPanelWidth), inner);
-      }
-    });
+    parallel_for(ctx, panels, ceil_div(kGrain / 16, inner * kPanelWidth),
+                 [&](int64_t begin, int64_t end) {
+                   for (int64_t panel = begin; panel < end; ++panel) {
+                     const int64_t p = panel * kPanelWidth;
+                     copy_panel(packed + panel * product.panel_stride, x.row(m0) + p, x.stride,
+                                std::min(x.cols - p, kPanelWidth), inner);
+                   }
+                 });
     multiply(ctx, product);
   }
 }
 
-void forward_f32(const Context& ctx, Mat<float> y, Mat<const float> x, const float* w, const float* bias,
-                 bool accumulate) {
+void forward_f32(const Context& ctx, Mat<float> y, Mat<const float> x, const float* w,
+                 const float* bias, bool accumulate) {
   forward(ctx, y, x, w, bias, accumulate);
 }
-void forward_bf16(const Context& ctx, Mat<float> y, Mat<const float> x, const uint16_t* w, const float* bias,
-                  bool accumulate) {
+void forward_bf16(const Context& ctx, Mat<float> y, Mat<const float> x, const uint16_t* w,
+                  const float* bias, bool accumulate) {
   forward(ctx, y, x, w, bias, accumulate);
 }
 void backward_input_f32(const Context& ctx, Mat<float> dx, Mat<const float> dy, const float* w,
@@ -363,14 +374,15 @@ void matmul_forward_cpu(const Context& ctx, Mat<float> y, Mat<const float> x, co
                         std::span<const float> bias, bool accumulate) {
   const float* const b = bias.empty() ? nullptr : bias.data();
   if (w.dtype == DType::kBF16) {
-    HWY_DYNAMIC_DISPATCH(forward_bf16)(ctx, y, x, static_cast<const uint16_t*>(w.data), b, accumulate);
+    HWY_DYNAMIC_DISPATCH(forward_bf16)
+    (ctx, y, x, static_cast<const uint16_t*>(w.data), b, accumulate);
   } else {
     HWY_DYNAMIC_DISPATCH(forward_f32)(ctx, y, x, static_cast<const float*>(w.data), b, accumulate);
   }
 }
 
-void matmul_backward_input_cpu(const Context& ctx, Mat<float> dx, Mat<const float> dy, const PackedWeight& w,
-                               bool accumulate, Arena& arena) {
+void matmul_backward_input_cpu(const Context& ctx, Mat<float> dx, Mat<const float> dy,
+                               const PackedWeight& w, bool accumulate, Arena& arena) {
   if (w.dtype == DType::kBF16) {
     HWY_DYNAMIC_DISPATCH(backward_input_bf16)
     (ctx, dx, dy, static_cast<const uint16_t*>(w.data), accumulate, arena);
@@ -380,8 +392,8 @@ void matmul_backward_input_cpu(const Context& ctx, Mat<float> dx, Mat<const floa
   }
 }
 
-void matmul_backward_weight_cpu(const Context& ctx, Mat<float> dw, Mat<const float> dy, Mat<const float> x,
-                                Arena& arena) {
+void matmul_backward_weight_cpu(const Context& ctx, Mat<float> dw, Mat<const float> dy,
+                                Mat<const float> x, Arena& arena) {
   HWY_DYNAMIC_DISPATCH(backward_weight)(ctx, dw, dy, x, arena);
 }
 

@@ -33,7 +33,8 @@ HWY_INLINE hn::Vec<Quad> load_quad(const uint16_t* p) {
 HWY_INLINE float to_float(float value) { return value; }
 HWY_INLINE float to_float(uint16_t bits) { return bf16_to_f32(bits); }
 
-/// Columns [c, c + 4) of rows q, q + 4, q + 8, ... as the vector's blocks of four lanes.
+/// Columns [c, c + 4) of rows q, q + 4, q + 8, ... as the vector's blocks of four
+/// lanes.
 template <class T>
 HWY_INLINE hn::Vec<Floats> gather_quads(const T* const* rows, int q, int64_t c) {
 #if HWY_TARGET == HWY_NEON
@@ -67,11 +68,11 @@ HWY_INLINE void transpose_quads(const T* const* rows, int64_t column, hn::Vec<Fl
   out[3] = hn::BitCast(d, hn::InterleaveUpper(d64, high01, high23));
 }
 
-/// out[p * out_stride + r] = rows[r][p] for kLanes rows. Apart from transpose_rows so that the compiler reads
-/// the pointers from memory: they are more than the registers.
+/// out[p * out_stride + r] = rows[r][p] for kLanes rows. Apart from transpose_rows so
+/// that the compiler reads the pointers from memory: they are more than the registers.
 template <class T>
-HWY_NOINLINE void transpose_pointers(float* HWY_RESTRICT out, int64_t out_stride, const T* const* rows,
-                                     int64_t cols) {
+HWY_NOINLINE void transpose_pointers(float* HWY_RESTRICT out, int64_t out_stride,
+                                     const T* const* rows, int64_t cols) {
   constexpr auto kLine = static_cast<int64_t>(kCacheLine / sizeof(T)), kAhead = 4 * kLine;
   const Floats d;
   int64_t p = 0;
@@ -89,9 +90,10 @@ HWY_NOINLINE void transpose_pointers(float* HWY_RESTRICT out, int64_t out_stride
   }
 }
 
-/// Transposes up to kLanes rows: out[p * out_stride + r] = row r, column p. Writes kLanes elements for each
-/// column, in rising order of columns; those past `rows` repeat the last row, so with out_stride == rows each
-/// column overwrites the surplus of the one before.
+/// Transposes up to kLanes rows: out[p * out_stride + r] = row r, column p. Writes
+/// kLanes elements for each column, in rising order of columns; those past `rows`
+/// repeat the last row, so with out_stride == rows each column overwrites the surplus
+/// of the one before.
 template <class T>
 void transpose_rows(float* out, int64_t out_stride, const T* src, int64_t src_stride, int64_t rows,
                     int64_t cols) {
@@ -100,9 +102,10 @@ void transpose_rows(float* out, int64_t out_stride, const T* src, int64_t src_st
   transpose_pointers(out, out_stride, row, cols);
 }
 
-/// out [cols][rows] = src [rows, cols] transposed, rows <= kTileRows. Needs kPackSlack elements after the
-/// end.
-inline void pack_rows(float* out, const float* src, int64_t src_stride, int64_t rows, int64_t cols) {
+/// out [cols][rows] = src [rows, cols] transposed, rows <= kTileRows. Needs kPackSlack
+/// elements after the end.
+inline void pack_rows(float* out, const float* src, int64_t src_stride, int64_t rows,
+                      int64_t cols) {
   if (rows <= kLanes) return transpose_rows(out, rows, src, src_stride, rows, cols);
   for (int64_t p = 0; p < cols; ++p) {  // a tile higher than a vector (NEON)
     for (int64_t r = 0; r < rows; ++r) out[p * rows + r] = src[r * src_stride + p];
@@ -120,13 +123,15 @@ HWY_INLINE void copy_row(float* out, const float* src, int64_t width) {
 #endif
 }
 
-/// One panel: out [cols][kPanelWidth] = src [rows, cols] transposed, rows <= kPanelWidth, the rest zeros.
+/// One panel: out [cols][kPanelWidth] = src [rows, cols] transposed, rows <=
+/// kPanelWidth, the rest zeros.
 template <class T>
 void pack_panel(float* out, const T* src, int64_t src_stride, int64_t rows, int64_t cols) {
   if (cols == 0) return;  // src may then be null, which has no second row
   for (int64_t r = 0; r < kPanelWidth; r += kLanes) {
     const int64_t group = std::min<int64_t>(rows - r, kLanes);
-    if (group > 0) transpose_rows(out + r, kPanelWidth, src + r * src_stride, src_stride, group, cols);
+    if (group > 0)
+      transpose_rows(out + r, kPanelWidth, src + r * src_stride, src_stride, group, cols);
   }
   if (rows == kPanelWidth) return;
   for (int64_t p = 0; p < cols; ++p)
@@ -150,13 +155,16 @@ inline void round_to_bf16(uint16_t* HWY_RESTRICT out, const float* HWY_RESTRICT 
   }
 }
 
-/// A square of a packed weight turned over: out [cols][kPanelWidth] = src [rows][kPanelWidth] transposed,
-/// rows and cols <= kPanelWidth, the rest of out's rows zeros. Fetches the square that follows in memory.
+/// A square of a packed weight turned over: out [cols][kPanelWidth] = src
+/// [rows][kPanelWidth] transposed, rows and cols <= kPanelWidth, the rest of out's rows
+/// zeros. Fetches the square that follows in memory.
 template <class T>
-void transpose_block(float* HWY_RESTRICT out, const T* HWY_RESTRICT src, int64_t rows, int64_t cols) {
+void transpose_block(float* HWY_RESTRICT out, const T* HWY_RESTRICT src, int64_t rows,
+                     int64_t cols) {
   constexpr int64_t kSquare = kPanelWidth * kPanelWidth;
   constexpr auto kLine = static_cast<int64_t>(kCacheLine / sizeof(T));
-  if (rows < kPanelWidth || cols < kPanelWidth) return pack_panel(out, src, kPanelWidth, rows, cols);
+  if (rows < kPanelWidth || cols < kPanelWidth)
+    return pack_panel(out, src, kPanelWidth, rows, cols);
   const Floats d;
   for (int64_t r = 0; r < kPanelWidth; r += kLanes) {
     const T* row[kLanes];
@@ -172,12 +180,15 @@ void transpose_block(float* HWY_RESTRICT out, const T* HWY_RESTRICT src, int64_t
   }
 }
 
-/// One panel of rows that stay rows: out [count][kPanelWidth] = src [count, width], the rest zeros.
-inline void copy_panel(float* out, const float* src, int64_t src_stride, int64_t width, int64_t count) {
+/// One panel of rows that stay rows: out [count][kPanelWidth] = src [count, width], the
+/// rest zeros.
+inline void copy_panel(float* out, const float* src, int64_t src_stride, int64_t width,
+                       int64_t count) {
   const Floats d;
   for (int64_t p = 0; p < count; ++p, out += kPanelWidth, src += src_stride) {
     if (width == kPanelWidth) {
-      for (int64_t v = 0; v < kPanelWidth; v += kLanes) hn::StoreU(hn::LoadU(d, src + v), d, out + v);
+      for (int64_t v = 0; v < kPanelWidth; v += kLanes)
+        hn::StoreU(hn::LoadU(d, src + v), d, out + v);
     } else {
       std::copy(src, src + width, out);
       std::fill(out + width, out + kPanelWidth, 0.0f);

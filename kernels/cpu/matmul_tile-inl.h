@@ -1,11 +1,12 @@
-// The innermost loop of every matrix product: a tile of C, held in registers, gains one fused multiply-add an
-// element for each inner index in rising order. Rows of A are broadcast, columns are vector lanes, so no sum
-// is ever split.
+// The innermost loop of every matrix product: a tile of C, held in registers, gains one
+// fused multiply-add an element for each inner index in rising order. Rows of A are
+// broadcast, columns are vector lanes, so no sum is ever split.
 //
-// The tile is as large as the register file allows (the more rows share a load of B, and the more columns
-// share a broadcast of A, the fewer loads an FMA costs): 14 x 32 with 32 registers of 16 lanes, 6 x 16
-// otherwise. Few rows take several slices of columns at once instead, so that enough independent chains hide
-// the latency of an FMA.
+// The tile is as large as the register file allows (the more rows share a load of B,
+// and the more columns share a broadcast of A, the fewer loads an FMA costs): 14 x 32
+// with 32 registers of 16 lanes, 6 x 16 otherwise. Few rows take several slices of
+// columns at once instead, so that enough independent chains hide the latency of an
+// FMA.
 #include "kernels/cpu/simd-inl.h"
 
 #if defined(ORRERY_KERNELS_CPU_MATMUL_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -34,10 +35,12 @@ inline constexpr int kTileRows = kWideTile ? 14 : 6;
 inline constexpr int kTileCols = kWideTile ? 32 : 16;  // a slice: a panel or half of it
 inline constexpr int kTileVectors = kTileCols / kLanes;
 inline constexpr int kSlicesPerPanel = static_cast<int>(kPanelWidth) / kTileCols;
-inline constexpr int kAccumulators = HWY_TARGET == HWY_AVX2 ? 12 : 28;  // vector registers for the tile
+inline constexpr int kAccumulators =
+    HWY_TARGET == HWY_AVX2 ? 12 : 28;  // vector registers for the tile
 inline constexpr int kMaxSlices = 4;
 
-/// Largest number of slices (1, 2 or 4) for a tile of `rows` rows that leaves registers for A and B.
+/// Largest number of slices (1, 2 or 4) for a tile of `rows` rows that leaves registers
+/// for A and B.
 constexpr int slices_for_rows(int rows) {
   for (int slices = kMaxSlices; slices > 1; slices /= 2) {
     const int operands = HWY_TARGET == HWY_AVX2 ? 3 : slices * kTileVectors;
@@ -46,7 +49,8 @@ constexpr int slices_for_rows(int rows) {
   return 1;
 }
 
-/// Operands of a tile. B's slice s starts at b + (s / kSlicesPerPanel) * panel_stride + (s % kSlicesPerPanel)
+/// Operands of a tile. B's slice s starts at b + (s / kSlicesPerPanel) * panel_stride +
+/// (s % kSlicesPerPanel)
 /// * kTileCols and has kPanelWidth elements a row; slices are adjacent in init and c.
 template <class B>
 struct Tile {
@@ -54,7 +58,8 @@ struct Tile {
   const float* a = nullptr;  ///< [k][rows]
   const B* b = nullptr;
   int64_t panel_stride = 0;
-  const float* init = nullptr;  ///< where the chains start from; may be c, or one row for all (stride 0)
+  const float* init =
+      nullptr;  ///< where the chains start from; may be c, or one row for all (stride 0)
   int64_t init_stride = 0;
   float* c = nullptr;
   int64_t c_stride = 0;
@@ -90,7 +95,8 @@ HWY_NOINLINE void run_tile(const Tile<B>& tile) {
   const B* HWY_RESTRICT slices[kSlices];
   HWY_UNROLL(4)
   for (int s = 0; s < kSlices; ++s) {
-    slices[s] = tile.b + (s / kSlicesPerPanel) * tile.panel_stride + (s % kSlicesPerPanel) * kTileCols;
+    slices[s] =
+        tile.b + (s / kSlicesPerPanel) * tile.panel_stride + (s % kSlicesPerPanel) * kTileCols;
   }
   HWY_UNROLL(16)
   for (int r = 0; r < kRows; ++r) {
@@ -131,7 +137,8 @@ HWY_NOINLINE void run_tile(const Tile<B>& tile) {
   HWY_UNROLL(16)
   for (int r = 0; r < kRows; ++r) {
     HWY_UNROLL(16)
-    for (int v = 0; v < kVectors; ++v) hn::StoreU(acc[r][v], d, tile.c + r * tile.c_stride + v * kLanes);
+    for (int v = 0; v < kVectors; ++v)
+      hn::StoreU(acc[r][v], d, tile.c + r * tile.c_stride + v * kLanes);
   }
 }
 
@@ -141,11 +148,14 @@ using TileFunction = void (*)(const Tile<B>&);
 template <int kSlices, class B, int... kRowsMinusOne>
 constexpr std::array<TileFunction<B>, kTileRows> tile_functions(
     std::integer_sequence<int, kRowsMinusOne...>) {
-  // A combination that never runs (too many registers) is not built: its entry is that of one slice.
-  return {&run_tile<kRowsMinusOne + 1, (kSlices <= slices_for_rows(kRowsMinusOne + 1) ? kSlices : 1), B>...};
+  // A combination that never runs (too many registers) is not built: its entry is that
+  // of one slice.
+  return {&run_tile<kRowsMinusOne + 1,
+                    (kSlices <= slices_for_rows(kRowsMinusOne + 1) ? kSlices : 1), B>...};
 }
 
-/// The tile of `rows` (1 .. kTileRows) by `slices` (1, 2, 4, at most slices_for_rows(rows)).
+/// The tile of `rows` (1 .. kTileRows) by `slices` (1, 2, 4, at most
+/// slices_for_rows(rows)).
 template <class B>
 TileFunction<B> tile_function(int rows, int slices) {
   constexpr auto kIndices = std::make_integer_sequence<int, kTileRows>();

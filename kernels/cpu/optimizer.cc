@@ -10,7 +10,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace orrery::kernels::HWY_NAMESPACE {
 
-void adamw_elements(float* w, float* m, float* v, const float* grad, int64_t count, const AdamWConstants& c) {
+void adamw_elements(float* w, float* m, float* v, const float* grad, int64_t count,
+                    const AdamWConstants& c) {
   const Lanes beta1 = set16(c.beta1), one_minus_beta1 = set16(c.one_minus_beta1);
   const Lanes beta2 = set16(c.beta2), one_minus_beta2 = set16(c.one_minus_beta2);
   const Lanes eps = set16(c.eps), grad_scale = set16(c.grad_scale), step_size = set16(c.step_size);
@@ -64,7 +65,8 @@ void adamw_step_cpu(const Context& ctx, std::span<float> w, std::span<float> m, 
                     std::span<const float> grad, const AdamWConstants& constants) {
   parallel_for(ctx, static_cast<int64_t>(w.size()), kExpGrain, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(adamw_elements)
-    (w.data() + begin, m.data() + begin, v.data() + begin, grad.data() + begin, end - begin, constants);
+    (w.data() + begin, m.data() + begin, v.data() + begin, grad.data() + begin, end - begin,
+     constants);
   });
 }
 
@@ -83,7 +85,8 @@ bool all_finite_cpu(const Context& ctx, std::span<const float> x) {
   std::atomic<bool> finite{true};
   parallel_for(ctx, static_cast<int64_t>(x.size()), kStreamGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end && finite.load(std::memory_order_relaxed); i += kBlock) {
-      if (!HWY_DYNAMIC_DISPATCH(elements_finite)(x.data() + i, std::min(kBlock, end - i))) finite = false;
+      if (!HWY_DYNAMIC_DISPATCH(elements_finite)(x.data() + i, std::min(kBlock, end - i)))
+        finite = false;
     }
   });
   return finite;

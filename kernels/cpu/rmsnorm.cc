@@ -71,7 +71,8 @@ void rmsnorm_tokens_backward(const RmsnormBackward& op, int64_t begin, int64_t e
       for_each16(dim, [&](int64_t i, auto io) HWY_ATTR {
         const Lanes g = mul(io.load(dy + i), io.load(op.weight + i));
         const Lanes across = neg_mul_add(along, io.load(x + i), g);
-        io.store(dx + i, op.accumulate ? mul_add(across, scale, io.load(dx + i)) : mul(across, scale));
+        io.store(dx + i,
+                 op.accumulate ? mul_add(across, scale, io.load(dx + i)) : mul(across, scale));
       });
     }
   }

@@ -1,4 +1,5 @@
-// CPU half of kernels/rmsnorm.h; arguments are already checked. A row of a matrix is one head of a token.
+// CPU half of kernels/rmsnorm.h; arguments are already checked. A row of a matrix is
+// one head of a token.
 #pragma once
 
 #include "core/context.h"

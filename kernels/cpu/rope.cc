@@ -12,8 +12,8 @@ namespace orrery::kernels::HWY_NAMESPACE {
 
 /// Elements [begin, end) of a vector and of its other half, by whole vectors of `d`.
 template <bool kBack, class D>
-HWY_INLINE void rotate_whole(D d, float* x, int64_t begin, int64_t end, int64_t half, const float* cos,
-                             const float* sin) {
+HWY_INLINE void rotate_whole(D d, float* x, int64_t begin, int64_t end, int64_t half,
+                             const float* cos, const float* sin) {
   for (int64_t i = begin; i < end; i += static_cast<int64_t>(hn::Lanes(d))) {
     const auto a = hn::LoadU(d, x + i), b = hn::LoadU(d, x + half + i);
     const auto c = hn::LoadU(d, cos + i), s = hn::LoadU(d, sin + i);
@@ -23,11 +23,12 @@ HWY_INLINE void rotate_whole(D d, float* x, int64_t begin, int64_t end, int64_t 
   }
 }
 
-/// Rotates the `heads` vectors of one token by the angles whose cos and sin are given, or (kBack) by the
-/// transposed rotation. Element by element, so that any vectors do: the widest that leave no rest, for a
-/// masked store makes the loads after it wait.
+/// Rotates the `heads` vectors of one token by the angles whose cos and sin are given,
+/// or (kBack) by the transposed rotation. Element by element, so that any vectors do:
+/// the widest that leave no rest, for a masked store makes the loads after it wait.
 template <bool kBack>
-HWY_INLINE void rotate_heads(float* x, int64_t heads, int64_t half, const float* cos, const float* sin) {
+HWY_INLINE void rotate_heads(float* x, int64_t heads, int64_t half, const float* cos,
+                             const float* sin) {
   const hn::CappedTag<float, 16> d16;
   const hn::CappedTag<float, 8> d8;
   const hn::CappedTag<float, 1> d1;
@@ -71,7 +72,8 @@ void rotate_tokens(const Context& ctx, Heads<float> x, std::span<const int32_t> 
   parallel_for(ctx, x.tokens, kStreamGrain / width, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       const int64_t offset = positions[static_cast<size_t>(t)] * table.half_dim;
-      rotate(x.at(t, 0), x.heads, table.half_dim, table.cos.data() + offset, table.sin.data() + offset);
+      rotate(x.at(t, 0), x.heads, table.half_dim, table.cos.data() + offset,
+             table.sin.data() + offset);
     }
   });
 }

@@ -15,19 +15,22 @@
 HWY_BEFORE_NAMESPACE();
 namespace orrery::kernels::HWY_NAMESPACE {
 
-/// The largest logit * inv_temperature, or NaN if a logit is NaN or +inf, or all are -inf.
+/// The largest logit * inv_temperature, or NaN if a logit is NaN or +inf, or all are
+/// -inf.
 float sampling_max(const float* logits, int64_t vocab, float inv_temperature) {
   constexpr float kLowest = -std::numeric_limits<float>::infinity();
   const Lanes inv = set16(inv_temperature);
   const Lanes zero = set16(0.0f);
   const Lanes floor = set16(std::numeric_limits<float>::lowest());
   Lanes max0 = set16(kLowest), max1 = max0;
-  Lanes poison0 = zero, poison1 = zero;  // 0 z is 0 for finite z, else NaN; -inf counts as the lowest number
+  Lanes poison0 = zero,
+        poison1 = zero;  // 0 z is 0 for finite z, else NaN; -inf counts as the lowest number
   const auto scan = [&](Lanes logit, Lanes& max, Lanes& poison) HWY_ATTR {
     const Lanes z = mul(logit, inv);
     max = max16(z, max);
     poison = mul_add(
-        each([](auto x, auto low) HWY_ATTR { return hn::IfThenElse(hn::Lt(x, low), low, x); }, z, floor),
+        each([](auto x, auto low) HWY_ATTR { return hn::IfThenElse(hn::Lt(x, low), low, x); }, z,
+             floor),
         zero, poison);
   };
   int64_t j = 0;
@@ -35,8 +38,8 @@ float sampling_max(const float* logits, int64_t vocab, float inv_temperature) {
     scan(load16(logits + j), max0, poison0);
     scan(load16(logits + j + kSumLanes), max1, poison1);
   }
-  for_each16(vocab - j,
-             [&](int64_t i, auto io) HWY_ATTR { scan(io.load(logits + j + i, kLowest), max0, poison0); });
+  for_each16(vocab - j, [&](int64_t i, auto io)
+                            HWY_ATTR { scan(io.load(logits + j + i, kLowest), max0, poison0); });
   const float max = largest16(max16(max0, max1));
   const bool good = sum16(add(poison0, poison1)) == 0.0f && max > kLowest;
   return good ? max : std::numeric_limits<float>::quiet_NaN();
@@ -56,15 +59,18 @@ int64_t first_equal(const float* logits, int64_t vocab, float value) {
 }
 
 /// p_j = exp(logit_j * inv_temperature - max).
-void sampling_weights(float* p, const float* logits, int64_t count, float inv_temperature, float max) {
+void sampling_weights(float* p, const float* logits, int64_t count, float inv_temperature,
+                      float max) {
   const Lanes inv = set16(inv_temperature);
   const Lanes m = set16(max);
-  for_each16(count, [&](int64_t j, auto io)
-                        HWY_ATTR { io.store(p + j, exp16(sub(mul(io.load(logits + j), inv), m))); });
+  for_each16(count, [&](int64_t j, auto io) HWY_ATTR {
+    io.store(p + j, exp16(sub(mul(io.load(logits + j), inv), m)));
+  });
 }
 
 /// Lanes sums of the weights of consecutive blocks of kSampleBlock tokens.
-void sampling_block_sums(float* sums, const float* logits, int64_t vocab, float inv_temperature, float max) {
+void sampling_block_sums(float* sums, const float* logits, int64_t vocab, float inv_temperature,
+                         float max) {
   const Lanes inv = set16(inv_temperature);
   const Lanes m = set16(max);
   for (int64_t first = 0; first < vocab; first += kSampleBlock, ++sums) {
@@ -77,8 +83,9 @@ void sampling_block_sums(float* sums, const float* logits, int64_t vocab, float 
   }
 }
 
-/// Appends (z, id) of tokens [begin, end) with z = logit * inv_temperature >= threshold, ids rising; returns
-/// how many. z and ids need room for 16 more than they receive.
+/// Appends (z, id) of tokens [begin, end) with z = logit * inv_temperature >=
+/// threshold, ids rising; returns how many. z and ids need room for 16 more than they
+/// receive.
 int64_t collect_candidates(float* z, int32_t* ids, const float* logits, int64_t begin, int64_t end,
                            float inv_temperature, float threshold) {
   const LaneTag d;
@@ -91,8 +98,8 @@ int64_t collect_candidates(float* z, int32_t* ids, const float* logits, int64_t 
     const auto value = hn::Mul(hn::LoadU(d, logits + j), inv);
     const auto keep = hn::Ge(value, least);
     if (hn::AllFalse(d, keep)) continue;
-    // Whole vectors are stored: compressing straight to memory is microcode on some CPUs, and a hundred times
-    // slower.
+    // Whole vectors are stored: compressing straight to memory is microcode on some
+    // CPUs, and a hundred times slower.
     hn::StoreU(hn::Compress(value, keep), d, z + count);
     hn::StoreU(hn::Compress(hn::Iota(di, static_cast<int32_t>(j)), hn::RebindMask(di, keep)), di,
                ids + count);
@@ -111,7 +118,8 @@ int64_t collect_candidates(float* z, int32_t* ids, const float* logits, int64_t 
 /// p_j = exp(z_j - max).
 void candidate_weights(float* p, const float* z, int64_t count, float max) {
   const Lanes m = set16(max);
-  for_each16(count, [&](int64_t j, auto io) HWY_ATTR { io.store(p + j, exp16(sub(io.load(z + j), m))); });
+  for_each16(count,
+             [&](int64_t j, auto io) HWY_ATTR { io.store(p + j, exp16(sub(io.load(z + j), m))); });
 }
 
 }  // namespace orrery::kernels::HWY_NAMESPACE
@@ -149,9 +157,9 @@ struct Scratch {
   int32_t* order = nullptr;
 };
 
-/// Weights of candidates are summed in units of 2^-40: whole numbers, so the order of adding does not matter
-/// and a selection may add in any. Tokens below 1e-12 of the most probable count as impossible once a filter
-/// is on.
+/// Weights of candidates are summed in units of 2^-40: whole numbers, so the order of
+/// adding does not matter and a selection may add in any. Tokens below 1e-12 of the
+/// most probable count as impossible once a filter is on.
 uint64_t fixed(float p) {
   // By way of int64: the baseline converts to that in one instruction.
   return static_cast<uint64_t>(static_cast<int64_t>(static_cast<double>(p) * 0x1p40));
@@ -162,7 +170,8 @@ double sum_blocks(const Row& row, const Scratch& scratch) {
   HWY_DYNAMIC_DISPATCH(sampling_block_sums)
   (scratch.block_sums, row.logits, row.vocab, row.inv_temperature, row.max);
   double total = 0.0;
-  for (int64_t b = 0; b * kSampleBlock < row.vocab; ++b) total += static_cast<double>(scratch.block_sums[b]);
+  for (int64_t b = 0; b * kSampleBlock < row.vocab; ++b)
+    total += static_cast<double>(scratch.block_sums[b]);
   return total;
 }
 
@@ -180,9 +189,10 @@ int32_t draw_from_all(const Row& row, const Scratch& scratch, float uniform) {
   const int64_t first = block * kSampleBlock;
   const int64_t count = std::min(kSampleBlock, row.vocab - first);
   float p[kSampleBlock];
-  HWY_DYNAMIC_DISPATCH(sampling_weights)(p, row.logits + first, count, row.inv_temperature, row.max);
-  // The block's own sum was rounded otherwise than this one: where that leaves no token, the last possible
-  // one is it.
+  HWY_DYNAMIC_DISPATCH(sampling_weights)
+  (p, row.logits + first, count, row.inv_temperature, row.max);
+  // The block's own sum was rounded otherwise than this one: where that leaves no
+  // token, the last possible one is it.
   int64_t last = 0;
   for (int64_t j = 0; j < count; ++j) {
     if (p[j] <= 0.0f) continue;
@@ -198,16 +208,17 @@ int64_t collect(const Row& row, const Scratch& scratch, float threshold) {
                                                   row.inv_temperature, threshold);
 }
 
-/// Rises as the rank falls: the most probable candidate has the smallest key, equal logits (and -0, 0) equal
-/// keys.
+/// Rises as the rank falls: the most probable candidate has the smallest key, equal
+/// logits (and -0, 0) equal keys.
 uint32_t rank_key(float z) {
   const auto bits = std::bit_cast<uint32_t>(z + 0.0f);
   return (bits & 0x80000000u) != 0 ? bits : bits ^ 0x7fffffffu;
 }
 
-/// The last candidate to keep so that those of its rank or better weigh `needed` >= 1 (all of them weigh that
-/// much). A radix selection: sums weights by the upper bits of the key, goes on inside the bin where the sum
-/// reaches `needed`; ids rise, so that equal keys are met in rank order.
+/// The last candidate to keep so that those of its rank or better weigh `needed` >= 1
+/// (all of them weigh that much). A radix selection: sums weights by the upper bits of
+/// the key, goes on inside the bin where the sum reaches `needed`; ids rise, so that
+/// equal keys are met in rank order.
 template <class Weight>
 int32_t last_to_keep(const Scratch& scratch, int64_t count, uint64_t needed, const Weight& weight) {
   constexpr uint32_t kBins = 2048;
@@ -232,8 +243,8 @@ int32_t last_to_keep(const Scratch& scratch, int64_t count, uint64_t needed, con
   return active[i];
 }
 
-/// Drops the candidates that rank after candidate `last`; the others keep their order, and lose their
-/// weights. Returns how many stay.
+/// Drops the candidates that rank after candidate `last`; the others keep their order,
+/// and lose their weights. Returns how many stay.
 int64_t keep_through(const Scratch& scratch, int64_t count, int32_t last) {
   const float last_z = scratch.z[last];
   int64_t kept = 0;
@@ -254,16 +265,16 @@ int64_t keep_best(const Scratch& scratch, int64_t count, int64_t k) {
   return keep_through(scratch, count, last_to_keep(scratch, count, static_cast<uint64_t>(k), one));
 }
 
-/// The k best tokens of the vocabulary. The k-th best of what was seen so far bounds what is worth
-/// collecting.
+/// The k best tokens of the vocabulary. The k-th best of what was seen so far bounds
+/// what is worth collecting.
 int64_t collect_top_k(const Row& row, const Scratch& scratch, int64_t k) {
   constexpr int64_t kChunk = 4096;
   float threshold = -std::numeric_limits<float>::infinity();
   int64_t count = 0;
   for (int64_t begin = 0; begin < row.vocab; begin += kChunk) {
-    count += HWY_DYNAMIC_DISPATCH(collect_candidates)(scratch.z + count, scratch.ids + count, row.logits,
-                                                      begin, std::min(begin + kChunk, row.vocab),
-                                                      row.inv_temperature, threshold);
+    count += HWY_DYNAMIC_DISPATCH(collect_candidates)(
+        scratch.z + count, scratch.ids + count, row.logits, begin,
+        std::min(begin + kChunk, row.vocab), row.inv_temperature, threshold);
     if (count > 2 * k + 512) {
       count = keep_best(scratch, count, k);
       threshold = *std::min_element(scratch.z, scratch.z + count);
@@ -282,15 +293,16 @@ uint64_t mass_of(const Scratch& scratch, int64_t count) {
   return mass;
 }
 
-/// The fewest best candidates whose weights reach `needed` >= 1; all of them weigh at least that.
+/// The fewest best candidates whose weights reach `needed` >= 1; all of them weigh at
+/// least that.
 int64_t keep_mass(const Scratch& scratch, int64_t count, uint64_t needed) {
   const auto weight = [&](int32_t candidate) { return fixed(scratch.p[candidate]); };
   return keep_through(scratch, count, last_to_keep(scratch, count, needed, weight));
 }
 
-/// The fewest best tokens of the vocabulary whose probability reaches top_p. Tokens over a threshold are a
-/// prefix of the ranking, so if they weigh enough the rest need not be looked at; few do, for a language
-/// model.
+/// The fewest best tokens of the vocabulary whose probability reaches top_p. Tokens
+/// over a threshold are a prefix of the ranking, so if they weigh enough the rest need
+/// not be looked at; few do, for a language model.
 int64_t collect_top_p(const Row& row, const Scratch& scratch, float top_p) {
   const double total = sum_blocks(row, scratch);
   const auto needed =
@@ -307,11 +319,12 @@ int64_t collect_top_p(const Row& row, const Scratch& scratch, float top_p) {
 
 /// Tokens with p >= min_p and perhaps a few more.
 int64_t collect_min_p(const Row& row, const Scratch& scratch, float min_p) {
-  // z - max is rounded before the exponential and so is exp: a margin, then the exact test on p by the
-  // caller.
+  // z - max is rounded before the exponential and so is exp: a margin, then the exact
+  // test on p by the caller.
   const double log_min_p = static_cast<double>(log_f32(min_p));
   const double bound = static_cast<double>(row.max) + log_min_p * (1.0 + 1e-6) - 1e-6;
-  const float threshold = std::nextafter(static_cast<float>(bound), -std::numeric_limits<float>::infinity());
+  const float threshold =
+      std::nextafter(static_cast<float>(bound), -std::numeric_limits<float>::infinity());
   return collect(row, scratch, threshold);
 }
 
@@ -349,7 +362,8 @@ int32_t sample_row(const float* logits, int64_t vocab, const SamplingParams& par
     count = collect_top_k(row, scratch, params.top_k);
     if (params.top_p < 1.0f) {
       weigh(row, scratch, count);
-      const double needed = static_cast<double>(params.top_p) * static_cast<double>(mass_of(scratch, count));
+      const double needed =
+          static_cast<double>(params.top_p) * static_cast<double>(mass_of(scratch, count));
       count = keep_mass(scratch, count, std::max<uint64_t>(1, static_cast<uint64_t>(needed)));
     }
   } else if (params.top_p < 1.0f) {

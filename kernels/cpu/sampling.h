@@ -14,6 +14,7 @@ inline constexpr int64_t kSampleBlock = 256;
 inline constexpr int64_t kMaxSamplingVocab = int64_t{1} << 22;
 
 void sample_forward_cpu(const Context& ctx, std::span<int32_t> ids, Mat<const float> logits,
-                        std::span<const SamplingParams> params, std::span<const float> uniform, Arena& arena);
+                        std::span<const SamplingParams> params, std::span<const float> uniform,
+                        Arena& arena);
 
 }  // namespace orrery::kernels

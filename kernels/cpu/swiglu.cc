@@ -20,8 +20,8 @@ void swiglu_row(float* out, const float* gate, const float* up, int64_t count) {
   });
 }
 
-void swiglu_row_backward(float* dgate, float* dup, const float* dout, const float* gate, const float* up,
-                         int64_t count) {
+void swiglu_row_backward(float* dgate, float* dup, const float* dout, const float* gate,
+                         const float* up, int64_t count) {
   const Lanes one = set16(1.0f);
   for_each16(count, [&](int64_t i, auto io) HWY_ATTR {
     const Lanes g = io.load(gate + i);
@@ -59,18 +59,22 @@ void swiglu_forward_cpu(const Context& ctx, Mat<float> out, Mat<const float> gat
 void swiglu_backward_cpu(const Context& ctx, Mat<float> d_gate_up, Mat<const float> dout,
                          Mat<const float> gate_up) {
   const int64_t f = dout.cols;
-  parallel_for(ctx, dout.rows, kExpGrain / std::max<int64_t>(f, 1), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      HWY_DYNAMIC_DISPATCH(swiglu_row_backward)
-      (d_gate_up.row(i), d_gate_up.row(i) + f, dout.row(i), gate_up.row(i), gate_up.row(i) + f, f);
-    }
-  });
+  parallel_for(ctx, dout.rows, kExpGrain / std::max<int64_t>(f, 1),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t i = begin; i < end; ++i) {
+                   HWY_DYNAMIC_DISPATCH(swiglu_row_backward)
+                   (d_gate_up.row(i), d_gate_up.row(i) + f, dout.row(i), gate_up.row(i),
+                    gate_up.row(i) + f, f);
+                 }
+               });
 }
 
 void add_forward_cpu(const Context& ctx, Mat<float> out, Mat<const float> a, Mat<const float> b) {
-  parallel_for(ctx, out.rows, kStreamGrain / std::max<int64_t>(out.cols, 1), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) add_cpu(out.row(i), a.row(i), b.row(i), out.cols);
-  });
+  parallel_for(ctx, out.rows, kStreamGrain / std::max<int64_t>(out.cols, 1),
+               [&](int64_t begin, int64_t end) {
+                 for (int64_t i = begin; i < end; ++i)
+                   add_cpu(out.row(i), a.row(i), b.row(i), out.cols);
+               });
 }
 
 }  // namespace orrery::kernels

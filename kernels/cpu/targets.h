@@ -1,6 +1,6 @@
-// Which instruction sets the CPU kernels are built for: AVX2 + FMA and AVX-512 on x86-64, NEON on 64-bit Arm.
-// Include it before any Highway header. Each kernels/cpu/<op>.cc is compiled once per target and dispatched
-// at run time:
+// Which instruction sets the CPU kernels are built for: AVX2 + FMA and AVX-512 on
+// x86-64, NEON on 64-bit Arm. Include it before any Highway header. Each
+// kernels/cpu/<op>.cc is compiled once per target and dispatched at run time:
 //
 //   #undef HWY_TARGET_INCLUDE
 //   #define HWY_TARGET_INCLUDE "kernels/cpu/swiglu.cc"  // this file
@@ -23,15 +23,15 @@
 //   }  // namespace orrery::kernels
 //   #endif
 //
-// Code outside HWY_BEFORE_NAMESPACE/HWY_AFTER_NAMESPACE runs on the baseline (plain x86-64), so templates
-// that a kernel is to inline must stand inside. Tests loop: for (const auto& target :
-// supported_cpu_targets()) { set_cpu_target(target);
+// Code outside HWY_BEFORE_NAMESPACE/HWY_AFTER_NAMESPACE runs on the baseline (plain
+// x86-64), so templates that a kernel is to inline must stand inside. Tests loop: for
+// (const auto& target : supported_cpu_targets()) { set_cpu_target(target);
 // ... }, then set_cpu_target("best"), with kernels/numerics.h.
 #pragma once
 
-// Highway wants a baseline target that is always compiled. Its scalar one has no fused multiply-add (other
-// bits) and no vectors, so the baseline is the oldest target we support; on a CPU without it every dispatch
-// throws (simd-inl.h).
+// Highway wants a baseline target that is always compiled. Its scalar one has no fused
+// multiply-add (other bits) and no vectors, so the baseline is the oldest target we
+// support; on a CPU without it every dispatch throws (simd-inl.h).
 #if defined(__x86_64__)
 #define HWY_BASELINE_TARGETS HWY_AVX2
 #define HWY_DISABLED_TARGETS (~(HWY_AVX2 | HWY_AVX3))
@@ -46,10 +46,12 @@
 
 namespace orrery::kernels {
 
-/// Throws the Error of require_cpu_support(): what a dispatch does on a CPU that has none of the targets.
+/// Throws the Error of require_cpu_support(): what a dispatch does on a CPU that has
+/// none of the targets.
 [[noreturn]] void fail_unsupported_cpu();
 
-/// Stands in a dispatch table, in place of `Function`, for CPUs that have none of the targets.
+/// Stands in a dispatch table, in place of `Function`, for CPUs that have none of the
+/// targets.
 template <class Function>
 struct UnsupportedCpu;
 template <class Result, class... Args>

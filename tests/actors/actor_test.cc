@@ -1,4 +1,5 @@
-// What an actor does with rewards that are no numbers, and with an environment that takes its time.
+// What an actor does with rewards that are no numbers, and with an environment that
+// takes its time.
 #include "actors/actor.h"
 
 #include <gmock/gmock.h>
@@ -21,11 +22,12 @@ using testing_support::error_of;
 
 constexpr uint32_t kSamples = 4;
 
-/// The same question again and again. Sample `bad_sample` of every group gets `bad` as its reward, or as a
-/// part of it.
+/// The same question again and again. Sample `bad_sample` of every group gets `bad` as
+/// its reward, or as a part of it.
 class Judge : public Environment {
  public:
-  Judge(uint32_t bad_sample, double bad, bool part) : bad_sample_(bad_sample), bad_(bad), part_(part) {}
+  Judge(uint32_t bad_sample, double bad, bool part)
+      : bad_sample_(bad_sample), bad_(bad), part_(part) {}
   uint64_t size(Split) const override { return 0; }
   std::unique_ptr<Episode> reset(Split, uint64_t) const override {
     const bool bad = samples_++ == bad_sample_;
@@ -38,7 +40,8 @@ class Judge : public Environment {
 
  private:
   struct Verdict : Episode {
-    Verdict(StepResult r, std::atomic<uint32_t>& samples) : result(std::move(r)), samples_(samples) {}
+    Verdict(StepResult r, std::atomic<uint32_t>& samples)
+        : result(std::move(r)), samples_(samples) {}
     const std::vector<text::ChatMessage>& messages() const override { return messages_; }
     /// Asked for by the prompt source: the episodes that come next are the samples.
     const std::string& prompt() const override {
@@ -65,7 +68,8 @@ TEST(Actor, RewardsThatAreNotFiniteEndTheRunWhereverTheyStand) {
   models::initialize_parameters(model.config(), model.table(), 3, model.parameters());
   model.pack({});
   const proto::DataSection data;
-  const double inf = std::numeric_limits<double>::infinity(), nan = std::numeric_limits<double>::quiet_NaN();
+  const double inf = std::numeric_limits<double>::infinity(),
+               nan = std::numeric_limits<double>::quiet_NaN();
   const auto run = [&](uint32_t sample, double value, bool part, Split split) {
     const Judge env(sample, value, part);
     const PromptSource source(data, env, tokenizer, 1);
@@ -93,7 +97,8 @@ TEST(Actor, RewardsThatAreNotFiniteEndTheRunWhereverTheyStand) {
   }
 }
 
-/// An environment outside: of each turn it decides when the answer comes, and what it is.
+/// An environment outside: of each turn it decides when the answer comes, and what it
+/// is.
 class Outside : public Environment {
  public:
   struct Turn {
@@ -107,7 +112,9 @@ class Outside : public Environment {
 
   explicit Outside(Answer answer) : answer_(std::move(answer)) {}
   uint64_t size(Split) const override { return 0; }
-  std::unique_ptr<Episode> reset(Split split, uint64_t item) const override { return begin(split, item, {}); }
+  std::unique_ptr<Episode> reset(Split split, uint64_t item) const override {
+    return begin(split, item, {});
+  }
   std::unique_ptr<Episode> begin(Split, uint64_t, const SampleId& id) const override {
     return std::make_unique<Asked>(*this, id);
   }
@@ -191,7 +198,8 @@ class ActorOutside : public testing::Test {
 };
 
 TEST_F(ActorOutside, SamplesThatWaitMakeRoomAndTheirOrderChangesNothing) {
-  // At once, or each prompt only when the last has been asked for; with one observation in between.
+  // At once, or each prompt only when the last has been asked for; with one observation
+  // in between.
   const auto generate = [&](bool late) {
     uint64_t newest = 0;
     int64_t asked = 0;
@@ -245,12 +253,14 @@ TEST_F(ActorOutside, DroppedSamplesAreMissingAndCounted) {
 }
 
 TEST_F(ActorOutside, WhatIsInHandIsDroppedWhenTheJobIsToStop) {
-  const Outside env([&](const Outside::Turn&) -> std::optional<StepResult> { return std::nullopt; });
+  const Outside env(
+      [&](const Outside::Turn&) -> std::optional<StepResult> { return std::nullopt; });
   Stoppable leases(0, 4);
   leases.polled = [&] { leases.stop = env.polls > 20; };  // while all wait
   EXPECT_TRUE(run(env, leases).empty());
   EXPECT_TRUE(env.cancelled);
-  const Outside idle([&](const Outside::Turn&) -> std::optional<StepResult> { return std::nullopt; });
+  const Outside idle(
+      [&](const Outside::Turn&) -> std::optional<StepResult> { return std::nullopt; });
   Stoppable generating(0, 4);
   int steps = 0;
   generating.polled = [&] { generating.stop = ++steps == 3; };  // while the engine works

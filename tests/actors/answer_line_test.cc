@@ -15,7 +15,8 @@ struct Pair {
   std::string response, truth;
 };
 
-Grade graded(const Pair& pair, proto::DataSection::AnswerExtraction extraction = proto::DataSection::AUTO) {
+Grade graded(const Pair& pair,
+             proto::DataSection::AnswerExtraction extraction = proto::DataSection::AUTO) {
   return Grader(proto::GSM8K, extraction, {pair.truth}).grade(pair.response);
 }
 
@@ -124,7 +125,8 @@ TEST(AnswerLine, SaysANumber) {
                         {"#### 50%", "50"},
                         {"#### about 18", "18"},
                         {"#### approximately 18 dollars", "18"}};
-  for (const Pair& pair : pairs) EXPECT_TRUE(graded(pair).correct) << pair.response << " | " << pair.truth;
+  for (const Pair& pair : pairs)
+    EXPECT_TRUE(graded(pair).correct) << pair.response << " | " << pair.truth;
 }
 
 TEST(AnswerLine, ANumberThatIsPartOfSomethingElseIsNone) {
@@ -231,7 +233,8 @@ TEST(AnswerLine, ANumberThatIsPartOfSomethingElseIsNone) {
                         {"#### 555-1234", "555"},
                         {"#### 18 \u00B1 2", "18"},
                         {"#### No, 5 is not enough", "5"}};
-  for (const Pair& pair : pairs) EXPECT_FALSE(graded(pair).correct) << pair.response << " | " << pair.truth;
+  for (const Pair& pair : pairs)
+    EXPECT_FALSE(graded(pair).correct) << pair.response << " | " << pair.truth;
 }
 
 TEST(AnswerLine, UnitsMustAgree) {
@@ -242,8 +245,8 @@ TEST(AnswerLine, UnitsMustAgree) {
 }
 
 TEST(AnswerLine, AHeadingIsNoMark) {
-  for (const std::string line :
-       {" 2. Answer", " **2. Answer**", " Step 2", " Explanation", " 2) Check", " 1.2. Check", " ---"}) {
+  for (const std::string line : {" 2. Answer", " **2. Answer**", " Step 2", " Explanation",
+                                 " 2) Check", " 1.2. Check", " ---"}) {
     EXPECT_TRUE(read_answer_line(line, false).heading) << line;
     EXPECT_TRUE(read_answer_line(line, true).heading) << line;
     EXPECT_FALSE(graded({"####" + line + "\nIt is right.", "2"}).marked) << line;
@@ -253,7 +256,8 @@ TEST(AnswerLine, AHeadingIsNoMark) {
   EXPECT_EQ(read_answer_line(" Answer: 72 clips", false).value, "72 clips");
   EXPECT_FALSE(read_answer_line(" (2, 4)", true).heading);
   EXPECT_EQ(read_answer_line(" (2, 4)", true).value, "");
-  EXPECT_FALSE(graded({"#### 2. Answer\nShe makes $18.", "18"}, proto::DataSection::STRICT).correct);
+  EXPECT_FALSE(
+      graded({"#### 2. Answer\nShe makes $18.", "18"}, proto::DataSection::STRICT).correct);
   EXPECT_TRUE(graded({"#### She makes $18.", "18"}, proto::DataSection::STRICT).correct);
 }
 
@@ -276,8 +280,8 @@ TEST(AnswerLine, HostileLinesTakeLinearTime) {
                                  "m/",         "1 "}) {
     std::string text;
     while (text.size() < 200'000) text += unit;
-    // For each alone: one that is not linear takes minutes, while all together take 20 s under the
-    // sanitizers.
+    // For each alone: one that is not linear takes minutes, while all together take 20
+    // s under the sanitizers.
     const auto begin = std::chrono::steady_clock::now();
     for (const bool last : {false, true}) read_answer_line(text, last);
     graded({"####" + text, "5"});

@@ -20,41 +20,43 @@ std::string marked(const std::string& response) {
 
 bool equal(const std::string& a, const std::string& b) {
   const bool forth = same(parse_expression(plain_text(a)), parse_expression(plain_text(b)));
-  EXPECT_EQ(forth, same(parse_expression(plain_text(b)), parse_expression(plain_text(a)))) << a << " " << b;
+  EXPECT_EQ(forth, same(parse_expression(plain_text(b)), parse_expression(plain_text(a))))
+      << a << " " << b;
   return forth;
 }
 
 TEST(Answer, TheLastMarkedOneCounts) {
-  const std::pair<const char*, const char*> cases[] = {{"5 and 6 #### 1,200\nmore", " 1,200"},
-                                                       {"####42", "42"},
-                                                       {"##### 42", " 42"},
-                                                       {"#### 1\n#### 2", " 2"},
-                                                       {"#### 1 \\boxed{2}", "2"},
-                                                       {"\\boxed{1} #### 2", " 2"},
-                                                       {"\\boxed{1} and \\boxed{2}", "2"},
-                                                       {"\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"},
-                                                       {"\\fbox{42} and 9", "42"},
-                                                       {"\\boxed {42}", "42"},
-                                                       {"$\\boxed 42$", "42"},
-                                                       {"\\boxed42 is it", "42"},
-                                                       {"\\\\boxed{42}", "42"},
-                                                       {"\\boxed{\\{1,2\\}}", "\\{1,2\\}"},
-                                                       {"\\boxed{\\{ 1 \\right.}", "\\{ 1 \\right."},
-                                                       {"\\boxed{a \\\\ {b} }", "a \\\\ {b} "},
-                                                       {"\\boxed{\\boxed{5}}", "5"},
-                                                       {"{ \\boxed{5}", "5"},
-                                                       {"} \\boxed{5}", "5"},
-                                                       {"\\boxed{5} \\boxed{unclosed 3", "5"},
-                                                       {"\\boxed{unclosed 3", "none"},
-                                                       {"\\boxedx{5}", "none"},
-                                                       {"#### Paris", " Paris"},
-                                                       {"#### \n", "none"},
-                                                       {"#### Step 1: add\nso \\boxed{42}", "42"},
-                                                       {"\\boxed{42}\n#### Conclusion\nAll is well.", "42"},
-                                                       {"#### 42\n#### Notes\nThat is all.", " 42"},
-                                                       {"#### Step 1\nIt is 42.", " Step 1"},
-                                                       {"#### **$\\$42$**\nbye", " **$\\$42$**"},
-                                                       {"nothing here", "none"}};
+  const std::pair<const char*, const char*> cases[] = {
+      {"5 and 6 #### 1,200\nmore", " 1,200"},
+      {"####42", "42"},
+      {"##### 42", " 42"},
+      {"#### 1\n#### 2", " 2"},
+      {"#### 1 \\boxed{2}", "2"},
+      {"\\boxed{1} #### 2", " 2"},
+      {"\\boxed{1} and \\boxed{2}", "2"},
+      {"\\boxed{\\frac{1}{2}}", "\\frac{1}{2}"},
+      {"\\fbox{42} and 9", "42"},
+      {"\\boxed {42}", "42"},
+      {"$\\boxed 42$", "42"},
+      {"\\boxed42 is it", "42"},
+      {"\\\\boxed{42}", "42"},
+      {"\\boxed{\\{1,2\\}}", "\\{1,2\\}"},
+      {"\\boxed{\\{ 1 \\right.}", "\\{ 1 \\right."},
+      {"\\boxed{a \\\\ {b} }", "a \\\\ {b} "},
+      {"\\boxed{\\boxed{5}}", "5"},
+      {"{ \\boxed{5}", "5"},
+      {"} \\boxed{5}", "5"},
+      {"\\boxed{5} \\boxed{unclosed 3", "5"},
+      {"\\boxed{unclosed 3", "none"},
+      {"\\boxedx{5}", "none"},
+      {"#### Paris", " Paris"},
+      {"#### \n", "none"},
+      {"#### Step 1: add\nso \\boxed{42}", "42"},
+      {"\\boxed{42}\n#### Conclusion\nAll is well.", "42"},
+      {"#### 42\n#### Notes\nThat is all.", " 42"},
+      {"#### Step 1\nIt is 42.", " Step 1"},
+      {"#### **$\\$42$**\nbye", " **$\\$42$**"},
+      {"nothing here", "none"}};
   for (const auto& [response, expected] : cases) EXPECT_EQ(marked(response), expected) << response;
   EXPECT_EQ(last_marked_answer("#### Step 1\nIt is 42.")->mark, MarkedAnswer::Mark::kHeading);
   EXPECT_FALSE(last_boxed_answer("#### 42"));
@@ -193,10 +195,11 @@ TEST(Answer, HostileTextTakesLinearTime) {
   const size_t size = 200'000;
   std::vector<std::string> texts;
   for (const std::string unit :
-       {"\\boxed{", "\\boxed", "\\boxed ", "\\boxed{}", "#### ", "####", "#### 1", "#### a\n",   "{",
-        "}",        "{}",      "\\text{",  "\\text{}",  "((",    ",",    "$",      "**",         "\\left",
-        "\\begin{", "x=",      "x_{",      "^",         "^1",    "\\{",  "\\\\",   "5\\text{a}", "1 ",
-        "1 cm ",    "\\$",     ". ",       "`",         "\\in",  "a ",   "1 234 "}) {
+       {"\\boxed{", "\\boxed", "\\boxed ", "\\boxed{}", "#### ",      "####",     "#### 1",
+        "#### a\n", "{",       "}",        "{}",        "\\text{",    "\\text{}", "((",
+        ",",        "$",       "**",       "\\left",    "\\begin{",   "x=",       "x_{",
+        "^",        "^1",      "\\{",      "\\\\",      "5\\text{a}", "1 ",       "1 cm ",
+        "\\$",      ". ",      "`",        "\\in",      "a ",         "1 234 "}) {
     std::string text;
     while (text.size() < size) text += unit;
     texts.push_back(text);

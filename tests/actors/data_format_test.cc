@@ -29,11 +29,12 @@ std::string rows(const std::string& line, const std::string& path = "d/x.jsonl",
 }
 
 TEST(DataFormat, SaysWhatAFileIsAndHowToConvertIt) {
-  EXPECT_EQ(rows("PAR1", "d/x.parquet"),
-            "d/x.parquet is a Parquet file, and data is read from JSON Lines (an object a line); convert it: "
-            "python3 -c 'import pandas; pandas.read_parquet(\"d/x.parquet\").to_json(\"d/x.jsonl\", "
-            "orient=\"records\", lines=True)', or duckdb -c \"COPY (FROM 'd/x.parquet') TO 'd/x.jsonl' "
-            "(FORMAT json)\"");
+  EXPECT_EQ(
+      rows("PAR1", "d/x.parquet"),
+      "d/x.parquet is a Parquet file, and data is read from JSON Lines (an object a line); "
+      "convert it: python3 -c 'import pandas; "
+      "pandas.read_parquet(\"d/x.parquet\").to_json(\"d/x.jsonl\", orient=\"records\", "
+      "lines=True)', or duckdb -c \"COPY (FROM 'd/x.parquet') TO 'd/x.jsonl' (FORMAT json)\"");
   EXPECT_THAT(rows("\x1F\x8B", "x.jsonl.gz"), HasSubstr("gzip -dc x.jsonl.gz > x.jsonl"));
   // The file itself is never written over.
   EXPECT_THAT(rows("\x1F\x8B", "x.jsonl"), HasSubstr("gzip -dc x.jsonl > x.converted.jsonl"));
@@ -53,13 +54,14 @@ TEST(DataFormat, TablesAreKnownByNameOrHeader) {
   EXPECT_EQ(rows("a,b", "x.jsonl", /*more=*/false), "");
   EXPECT_EQ(rows("[1, 2]"), "");
   EXPECT_EQ(rows("{"),
-            "d/x.jsonl is one JSON object over the whole file, and data is read from JSON Lines (an object a "
-            "line); convert it: jq -c '.' d/x.jsonl > d/x.converted.jsonl");
+            "d/x.jsonl is one JSON object over the whole file, "
+            "and data is read from JSON Lines (an object a line); convert it: "
+            "jq -c '.' d/x.jsonl > d/x.converted.jsonl");
 }
 
 TEST(DataFormat, PlainTextIsText) {
-  for (const char* text : {"", "Once upon a time, there was\n", "ORC said hello", "BZh is a word", "PK",
-                           "{\"a\": 1}", "a,b\n1,2"}) {
+  for (const char* text : {"", "Once upon a time, there was\n", "ORC said hello", "BZh is a word",
+                           "PK", "{\"a\": 1}", "a,b\n1,2"}) {
     EXPECT_EQ(refused([&] { refuse_binary_format(text, "x.txt", "texts are plain"); }), "") << text;
   }
   EXPECT_EQ(refused([] { refuse_binary_format("\x89HDF\r\n", "x.txt", "texts are plain"); }),

@@ -43,8 +43,9 @@ TEST(Arithmetic, ItemsAreFunctionsOfSeedSplitAndIndexAndSplitsAreDisjoint) {
 }
 
 TEST(Arithmetic, RewardsTheRightAnswerAlone) {
-  for (const auto operation : {proto::ArithmeticSection::ADD, proto::ArithmeticSection::SUBTRACT,
-                               proto::ArithmeticSection::MULTIPLY, proto::ArithmeticSection::MIXED}) {
+  for (const auto operation :
+       {proto::ArithmeticSection::ADD, proto::ArithmeticSection::SUBTRACT,
+        proto::ArithmeticSection::MULTIPLY, proto::ArithmeticSection::MIXED}) {
     for (const bool zero_pad : {true, false}) {
       for (const bool words : {true, false}) {
         proto::ArithmeticSection config;
@@ -113,9 +114,11 @@ TEST(Constraint, DrawsDifferentWordsAndRefusesNonsense) {
   for (uint64_t i = 0; i < 50; ++i) prompts.insert(env->reset(Split::kTrain, i)->prompt());
   EXPECT_GT(prompts.size(), 1u);
   config.set_words_per_prompt(100);
-  EXPECT_NE(error_of([&] { make_constraint(config, 1); }).find("words_per_prompt"), std::string::npos);
+  EXPECT_NE(error_of([&] { make_constraint(config, 1); }).find("words_per_prompt"),
+            std::string::npos);
   config.set_words_per_prompt(0);
-  EXPECT_NE(error_of([&] { make_constraint(config, 1); }).find("asks for nothing"), std::string::npos);
+  EXPECT_NE(error_of([&] { make_constraint(config, 1); }).find("asks for nothing"),
+            std::string::npos);
 }
 
 class Rows : public testing::Test {
@@ -136,12 +139,12 @@ class Rows : public testing::Test {
 constexpr const char* kGood = "{\"question\": \"1+1?\", \"answer\": \"<<1+1=2>>two #### 2\"}\n";
 
 TEST_F(Rows, BothLayouts) {
-  const auto env =
-      make_gsm8k(data(std::string(kGood) +
-                      R"({"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}],)"
-                      R"( "data_source": "openai/gsm8k", "reward_model": {"ground_truth": "1,234"}})"
-                      "\n\n"
-                      R"({"prompt": "q", "reward_model": {"ground_truth": 5}})"));
+  const auto env = make_gsm8k(
+      data(std::string(kGood) +
+           R"({"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}],)"
+           R"( "data_source": "openai/gsm8k", "reward_model": {"ground_truth": "1,234"}})"
+           "\n\n"
+           R"({"prompt": "q", "reward_model": {"ground_truth": 5}})"));
   ASSERT_EQ(env->size(Split::kTrain), 3u);
   EXPECT_EQ(env->size(Split::kVal), 0u);
   EXPECT_EQ(env->demonstration(0)->response, "two #### 2");
@@ -156,28 +159,30 @@ TEST_F(Rows, BothLayouts) {
 
 TEST_F(Rows, BadRowsNameFileAndLine) {
   const std::string deep(1'000'000, '[');
-  const std::string cases[] = {
-      "{",
-      "3",
-      deep,
-      "{\"question\": \"\xff\", \"answer\": \"#### 1\"}",
-      "{\"question\": \"q\"}",
-      "{\"question\": 3, \"answer\": \"#### 1\"}",
-      "{\"question\": \"q\", \"answer\": \"no mark\"}",
-      "{\"question\": \"q\", \"answer\": \"#### \"}",
-      "{\"prompt\": 3, \"reward_model\": {\"ground_truth\": \"1\"}}",
-      "{\"prompt\": [], \"reward_model\": {\"ground_truth\": \"1\"}}",
-      "{\"prompt\": [3], \"reward_model\": {\"ground_truth\": \"1\"}}",
-      "{\"prompt\": \"q\"}",
-      "{\"prompt\": \"q\", \"reward_model\": {\"ground_truth\": []}}",
-      R"({"prompt": "q", "reward_model": {"ground_truth": )" + deep + std::string(deep.size(), ']') + "}}",
-      "{\"other\": 1}"};
+  const std::string cases[] = {"{",
+                               "3",
+                               deep,
+                               "{\"question\": \"\xff\", \"answer\": \"#### 1\"}",
+                               "{\"question\": \"q\"}",
+                               "{\"question\": 3, \"answer\": \"#### 1\"}",
+                               "{\"question\": \"q\", \"answer\": \"no mark\"}",
+                               "{\"question\": \"q\", \"answer\": \"#### \"}",
+                               "{\"prompt\": 3, \"reward_model\": {\"ground_truth\": \"1\"}}",
+                               "{\"prompt\": [], \"reward_model\": {\"ground_truth\": \"1\"}}",
+                               "{\"prompt\": [3], \"reward_model\": {\"ground_truth\": \"1\"}}",
+                               "{\"prompt\": \"q\"}",
+                               "{\"prompt\": \"q\", \"reward_model\": {\"ground_truth\": []}}",
+                               R"({"prompt": "q", "reward_model": {"ground_truth": )" + deep +
+                                   std::string(deep.size(), ']') + "}}",
+                               "{\"other\": 1}"};
   for (const std::string& row : cases) {
     const std::string message = error_of([&] { make_gsm8k(data(kGood + row + "\n")); });
-    EXPECT_NE(message.find("rows.jsonl:2"), std::string::npos) << row.substr(0, 60) << " -> " << message;
+    EXPECT_NE(message.find("rows.jsonl:2"), std::string::npos)
+        << row.substr(0, 60) << " -> " << message;
     const auto skipping = make_gsm8k(data(kGood + row + "\n" + kGood, /*skip=*/true));
     EXPECT_EQ(skipping->size(Split::kTrain), 2u);
-    EXPECT_NE(error_of([&] { make_gsm8k(data(row + "\n", true)); }).find("no usable row"), std::string::npos);
+    EXPECT_NE(error_of([&] { make_gsm8k(data(row + "\n", true)); }).find("no usable row"),
+              std::string::npos);
   }
   EXPECT_NE(error_of([&] { make_gsm8k(data("")); }).find("no usable row"), std::string::npos);
   proto::DataSection section;

@@ -1,5 +1,5 @@
-// Rows and lines of data.env: external. What its processes do is in worker_pool_test.cc and
-// tests/e2e/external_test.py.
+// Rows and lines of data.env: external. What its processes do is in worker_pool_test.cc
+// and tests/e2e/external_test.py.
 #include "actors/envs/external.h"
 
 #include <gmock/gmock.h>
@@ -67,20 +67,21 @@ TEST_F(ExternalRows, RowsWithoutAPromptAreRefused) {
   EXPECT_THAT(refused(R"({"text": "x"})"), HasSubstr("rows.jsonl:1: no prompt"));
   EXPECT_THAT(refused(R"({"prompt": 5})"), HasSubstr("rows.jsonl:1: \"prompt\" is number"));
   EXPECT_THAT(refused(R"({"messages": []})"), HasSubstr("rows.jsonl:1"));
-  EXPECT_THAT(refused(R"({"prompt": "p", "data_source": 5})"), HasSubstr("\"data_source\" is number"));
+  EXPECT_THAT(refused(R"({"prompt": "p", "data_source": 5})"),
+              HasSubstr("\"data_source\" is number"));
   EXPECT_THAT(refused("{\"prompt\": \"p\", \"x\": " + std::string(200000, '[') + "}"),
               HasSubstr("rows.jsonl:1"));
   // Deep nesting that is valid is the program's to read.
-  EXPECT_EQ(
-      refused("{\"prompt\": \"p\", \"answer\": " + std::string(200000, '[') + std::string(200000, ']') + "}"),
-      "no error");
+  EXPECT_EQ(refused("{\"prompt\": \"p\", \"answer\": " + std::string(200000, '[') +
+                    std::string(200000, ']') + "}"),
+            "no error");
 }
 
 ExternalAnswer read(const std::string& line) { return read_answer(json_members(line)); }
 
 TEST(ExternalAnswer, RewardsPartsAndObservations) {
-  const ExternalAnswer reward =
-      read(R"({"id": 1, "reward": 0.1, "acc": true, "b": -2e3, "note": "x", "list": [1], "none": null})");
+  const ExternalAnswer reward = read(
+      R"({"id": 1, "reward": 0.1, "acc": true, "b": -2e3, "note": "x", "list": [1], "none": null})");
   EXPECT_TRUE(reward.result.done);
   EXPECT_EQ(reward.result.reward, 0.1f);
   EXPECT_EQ(reward.result.extra, (std::map<std::string, double>{{"correct", 1}, {"b", -2000}}));

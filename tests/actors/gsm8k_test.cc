@@ -37,17 +37,18 @@ class Gsm8kRows : public testing::Test {
 };
 
 std::string verl(const std::string& truth, const std::string& more = "") {
-  return R"({"prompt": "q", "reward_model": {"style": "rule", "ground_truth": )" + truth + "}" + more + "}\n";
+  return R"({"prompt": "q", "reward_model": {"style": "rule", "ground_truth": )" + truth + "}" +
+         more + "}\n";
 }
 
 TEST_F(Gsm8kRows, KeysOfVerlWin) {
-  const auto env = make_gsm8k(
-      data(R"({"question": "Q", "answer": "#### 7", "prompt": [{"role": "system", "content": "S"},)"
-           R"( {"role": "user", "content": "P"}], "reward_model": {"ground_truth": "5"}})"
-           "\n"
-           R"({"question": "Q", "prompt": "P", "reward_model": {"ground_truth": "5"}, "problem": 3})"
-           "\n"
-           R"({"question": "Q", "answer": "#### 7", "prompt": "P"})"));
+  const auto env = make_gsm8k(data(
+      R"({"question": "Q", "answer": "#### 7", "prompt": [{"role": "system", "content": "S"},)"
+      R"( {"role": "user", "content": "P"}], "reward_model": {"ground_truth": "5"}})"
+      "\n"
+      R"({"question": "Q", "prompt": "P", "reward_model": {"ground_truth": "5"}, "problem": 3})"
+      "\n"
+      R"({"question": "Q", "answer": "#### 7", "prompt": "P"})"));
   for (const uint64_t row : {0u, 1u}) {
     const auto episode = env->reset(Split::kTrain, row);
     EXPECT_EQ(episode->messages().back().content, "P");
@@ -72,15 +73,18 @@ TEST_F(Gsm8kRows, NumbersOfJsonAreExact) {
       {"0.5", "1/2"}};
   for (const auto& [truth, answer] : equal)
     EXPECT_EQ(reward(verl(truth), std::string("#### ") + answer), 1) << truth;
-  EXPECT_EQ(reward(verl("123456789012345678901234567890"), "#### 123456789012345678901234567891"), 0);
+  EXPECT_EQ(reward(verl("123456789012345678901234567890"), "#### 123456789012345678901234567891"),
+            0);
   EXPECT_EQ(reward(verl("100000000000000000001"), "#### 100000000000000000000"), 0);
   EXPECT_EQ(reward(verl("\"10^20\""), "#### 100000000000000000000"), 1);
 }
 
 TEST_F(Gsm8kRows, NumberTexts) {
   const std::vector<std::string> path = {"a", "b"};
-  EXPECT_THAT(json_number_texts(R"({"a": {"b": 1.50}, "b": 2})", path), testing::ElementsAre("1.50"));
-  EXPECT_THAT(json_number_texts(R"({"a": {"c": {"b": 3}, "b": [1, "x", 2e0, [4], {"b": 5}], "d": 6}})", path),
+  EXPECT_THAT(json_number_texts(R"({"a": {"b": 1.50}, "b": 2})", path),
+              testing::ElementsAre("1.50"));
+  EXPECT_THAT(json_number_texts(
+                  R"({"a": {"c": {"b": 3}, "b": [1, "x", 2e0, [4], {"b": 5}], "d": 6}})", path),
               testing::ElementsAre("1", "2e0"));
   EXPECT_THAT(json_number_texts(R"({"a": {"b": 1}, "a": {"b": 2, "b": -3}})", path),
               testing::ElementsAre("-3"));
@@ -108,11 +112,12 @@ TEST_F(Gsm8kRows, TheRuleFollowsTheDataSource) {
   EXPECT_EQ(reward(from("\"openai/gsm8k\""), "it is 0.5"), 1);
   EXPECT_EQ(reward(from("null"), "it is 0.5"), 1) << "no source: the environment's rule";
   EXPECT_EQ(reward(verl("\"1/2\""), "it is 0.5"), 1);
-  EXPECT_EQ(make_gsm8k(data(from("\"math500\"")))->reset(Split::kTrain, 0)->data_source(), "math500");
+  EXPECT_EQ(make_gsm8k(data(from("\"math500\"")))->reset(Split::kTrain, 0)->data_source(),
+            "math500");
   for (const char* source : {"\"my/set\"", "\"math_dapo\"", "\"\""}) {
     EXPECT_THAT(refused(from(source)),
-                testing::AllOf(HasSubstr("rows.jsonl:1: "), HasSubstr(source), HasSubstr("data.reward_rule"),
-                               HasSubstr("openai/gsm8k")));
+                testing::AllOf(HasSubstr("rows.jsonl:1: "), HasSubstr(source),
+                               HasSubstr("data.reward_rule"), HasSubstr("openai/gsm8k")));
   }
   EXPECT_THAT(refused(from("3")), HasSubstr("\"data_source\" is number"));
 }
@@ -125,9 +130,10 @@ TEST_F(Gsm8kRows, AnUnknownSourceIsNoBadRow) {
     FAIL() << "the row was skipped";
   } catch (const Error& error) {
     EXPECT_EQ(error.exit_code(), kExitUsage);
-    EXPECT_THAT(error.what(), testing::AllOf(HasSubstr("rows.jsonl:2: "), HasSubstr("my/set"),
-                                             HasSubstr("data.reward_rule"), HasSubstr("openai/gsm8k"),
-                                             testing::Not(HasSubstr("on_error"))));
+    EXPECT_THAT(error.what(),
+                testing::AllOf(HasSubstr("rows.jsonl:2: "), HasSubstr("my/set"),
+                               HasSubstr("data.reward_rule"), HasSubstr("openai/gsm8k"),
+                               testing::Not(HasSubstr("on_error"))));
   }
 }
 
@@ -170,12 +176,12 @@ TEST_F(Gsm8kRows, RewardRuleOverrides) {
 }
 
 TEST_F(Gsm8kRows, MathsLayout) {
-  const auto env =
-      make_gsm8k(data(R"({"problem": "p", "solution": "so \\boxed{\\frac{1}{2}}", "answer": "\\frac{1}{2}"})"
-                      "\n"
-                      R"({"problem": "p", "solution": "so \\boxed{3}"})"
-                      "\n"
-                      R"({"problem": "p", "answer": 7})"));
+  const auto env = make_gsm8k(
+      data(R"({"problem": "p", "solution": "so \\boxed{\\frac{1}{2}}", "answer": "\\frac{1}{2}"})"
+           "\n"
+           R"({"problem": "p", "solution": "so \\boxed{3}"})"
+           "\n"
+           R"({"problem": "p", "answer": 7})"));
   EXPECT_EQ(env->reset(Split::kTrain, 0)->step("\\boxed{0.5}").reward, 1);
   EXPECT_EQ(env->reset(Split::kTrain, 0)->data_source(), "math");
   EXPECT_EQ(env->demonstration(0)->response, "so \\boxed{\\frac{1}{2}}");
@@ -183,12 +189,13 @@ TEST_F(Gsm8kRows, MathsLayout) {
   EXPECT_EQ(env->reset(Split::kTrain, 2)->step("\\boxed{7}").reward, 1);
   EXPECT_FALSE(env->demonstration(2));
   EXPECT_THAT(refused(R"({"problem": "p"})"), HasSubstr("rows.jsonl:1: neither an \"answer\""));
-  EXPECT_THAT(refused(R"({"problem": "p", "solution": "no box"})"), HasSubstr("rows.jsonl:1: neither"));
+  EXPECT_THAT(refused(R"({"problem": "p", "solution": "no box"})"),
+              HasSubstr("rows.jsonl:1: neither"));
 }
 
 TEST_F(Gsm8kRows, SaysWhatIsRightAndWhereARowStands) {
-  const auto env = make_gsm8k(
-      data(std::string(R"({"question": "q", "answer": "so\n#### 72"})") + "\n\n" + verl(R"(["5", 1.50])")));
+  const auto env = make_gsm8k(data(std::string(R"({"question": "q", "answer": "so\n#### 72"})") +
+                                   "\n\n" + verl(R"(["5", 1.50])")));
   EXPECT_EQ(env->reset(Split::kTrain, 0)->truth(), "72");
   EXPECT_EQ(env->reset(Split::kTrain, 1)->truth(), "5 or 1.50");
   EXPECT_EQ(env->data_row(Split::kTrain, 0).line, 1u);

@@ -17,8 +17,8 @@ namespace {
 class Log {
  public:
   Log() : before_(spdlog::default_logger()) {
-    auto logger =
-        std::make_shared<spdlog::logger>("test", std::make_shared<spdlog::sinks::ostream_sink_mt>(text_));
+    auto logger = std::make_shared<spdlog::logger>(
+        "test", std::make_shared<spdlog::sinks::ostream_sink_mt>(text_));
     logger->set_pattern("%l %v");
     spdlog::set_default_logger(logger);
   }
@@ -54,11 +54,13 @@ TEST(FindUsable, CountsWhatIsLeftOutOnOneLine) {
   EXPECT_EQ(all.size(), 5u);
   EXPECT_EQ(all[4], 4u);
   EXPECT_EQ(log.take(), "");
-  const UsableItems some = find_usable({}, check_of(3000, [](uint64_t item) { return item >= 1000; }));
+  const UsableItems some =
+      find_usable({}, check_of(3000, [](uint64_t item) { return item >= 1000; }));
   EXPECT_EQ(some.size(), 2000u);
   EXPECT_EQ(some[0], 1000u);
   EXPECT_EQ(some[1999], 2999u);
-  EXPECT_EQ(log.take(), "warning 1,000 of 3,000 things left out, the first because: thing 0 is bad\n");
+  EXPECT_EQ(log.take(),
+            "warning 1,000 of 3,000 things left out, the first because: thing 0 is bad\n");
   CheckSetup silent;
   silent.tell = false;
   EXPECT_EQ(find_usable(silent, check_of(3, [](uint64_t item) { return item != 1; })).size(), 2u);

@@ -19,7 +19,8 @@ testing::AssertionResult equal(const std::optional<Number>& a, const std::string
   const auto expected = read_number(b);
   if (!expected) return testing::AssertionFailure() << b << " is not read";
   if (!a) return testing::AssertionFailure() << "nothing is read";
-  return *a == *expected ? testing::AssertionSuccess() : testing::AssertionFailure() << "is not " << b;
+  return *a == *expected ? testing::AssertionSuccess()
+                         : testing::AssertionFailure() << "is not " << b;
 }
 
 TEST(Number, WrittenInManyWays) {
@@ -139,7 +140,8 @@ TEST(Number, OfAnyLength) {
   const std::string nines(5000, '9');
   EXPECT_TRUE(equal(read_number(nines + ".0"), nines));
   EXPECT_FALSE(*read_number(nines) == *read_number(nines + "9"));
-  EXPECT_TRUE(equal(read_number("1" + std::string(40, '0') + "/" + "5" + std::string(39, '0')), "2"));
+  EXPECT_TRUE(
+      equal(read_number("1" + std::string(40, '0') + "/" + "5" + std::string(39, '0')), "2"));
   EXPECT_TRUE(equal(read_number("0." + std::string(60, '0') + "5"), "5e-61"));
   EXPECT_TRUE(equal(read_number("1e999999999"), "10e999999998"));
   EXPECT_FALSE(read_number("1e99999999999999999999")) << "no number, and no memory spent on it";
@@ -223,8 +225,8 @@ TEST(Number, LastOfAText) {
                                                        {"it is \\textbf{42}", "42"},
                                                        {"5 - a good number", "5"}};
   for (const auto& [text, expected] : cases) EXPECT_TRUE(equal(last(text), expected)) << text;
-  for (const char* text :
-       {"no digits -.,", "the answer is x^2", "7 or 2\\pi", "6 - 5i", "at 12:30", "7 and \\frac{x}{2}"}) {
+  for (const char* text : {"no digits -.,", "the answer is x^2", "7 or 2\\pi", "6 - 5i", "at 12:30",
+                           "7 and \\frac{x}{2}"}) {
     EXPECT_FALSE(last(text)) << text;
   }
 }
@@ -276,8 +278,8 @@ TEST(Number, HostileTextTakesLinearTime) {
   }
   const auto begin = std::chrono::steady_clock::now();
   for (const std::string& text : texts) last(text);
-  // Linear work takes well under a second of the 20 that a slow machine with a sanitizer gets; quadratic
-  // takes hours.
+  // Linear work takes well under a second of the 20 that a slow machine with a
+  // sanitizer gets; quadratic takes hours.
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(20));
 }
 

@@ -37,7 +37,8 @@ TEST(Permutation, IsOneForEverySizeAndDiffersByEpoch) {
   }
 }
 
-/// Items whose prompts are runs of digits: item i has length(i) of them. `count` 0: endless.
+/// Items whose prompts are runs of digits: item i has length(i) of them. `count` 0:
+/// endless.
 class Digits : public Environment {
  public:
   explicit Digits(const std::vector<int>& lengths)
@@ -45,8 +46,9 @@ class Digits : public Environment {
   explicit Digits(std::function<int(uint64_t)> length) : length_(std::move(length)) {}
   uint64_t size(Split) const override { return count_; }
   std::unique_ptr<Episode> reset(Split, uint64_t index) const override {
-    return std::make_unique<SingleTurnEpisode>(std::string(static_cast<size_t>(length_(index)), '7'),
-                                               "digits", [](const std::string&) { return StepResult{}; });
+    return std::make_unique<SingleTurnEpisode>(
+        std::string(static_cast<size_t>(length_(index)), '7'), "digits",
+        [](const std::string&) { return StepResult{}; });
   }
   std::optional<Demonstration> demonstration(uint64_t) const override { return std::nullopt; }
 
@@ -57,7 +59,9 @@ class Digits : public Environment {
 
 class PromptLengths : public testing::Test {
  protected:
-  PromptLengths() : tokenizer_(text::Tokenizer::load(quickstart_model())) { data_.set_max_prompt_length(8); }
+  PromptLengths() : tokenizer_(text::Tokenizer::load(quickstart_model())) {
+    data_.set_max_prompt_length(8);
+  }
 
   PromptSource source(const Environment& env, const PromptUse& use = {}, int threads = 1) const {
     CheckSetup setup;
@@ -117,19 +121,19 @@ TEST_F(PromptLengths, WhereAllFitTheOrderIsThePermutation) {
 
 TEST_F(PromptLengths, ARowThatDoesNotFitIsRefusedBeforeTheFirstStep) {
   const Digits env({1, 2, 30, 4, 40});
-  EXPECT_EQ(
-      refusal(env),
-      "training item 2: the prompt has 31 tokens, more than data.max_prompt_length 8; raise that or set "
-      "data.on_error: skip to leave such training prompts out");
-  EXPECT_THAT(refusal(env, {0, true}), testing::HasSubstr("held-out item 2: the prompt has 31 tokens"));
+  EXPECT_EQ(refusal(env),
+            "training item 2: the prompt has 31 tokens, more than data.max_prompt_length 8; "
+            "raise that or set data.on_error: skip to leave such training prompts out");
+  EXPECT_THAT(refusal(env, {0, true}),
+              testing::HasSubstr("held-out item 2: the prompt has 31 tokens"));
   EXPECT_EQ(refusal(env, {0, false}), "no error") << "nothing is asked for";
   data_.set_val_size(2);
   EXPECT_EQ(refusal(env, {0, true}), "no error") << "items 0 and 1 are all that is evaluated";
 
   data_.set_on_error(proto::DataSection::SKIP);
   EXPECT_EQ(refusal(Digits({30, 40})),
-            "none of 2 training prompts can be used, the first because: training item 0: the prompt has 31 "
-            "tokens, more than data.max_prompt_length 8");
+            "none of 2 training prompts can be used, the first because: training item 0: "
+            "the prompt has 31 tokens, more than data.max_prompt_length 8");
   data_.set_val_size(2);
   const Digits few({30, 1, 40, 2, 3});
   const PromptSource found = source(few);
@@ -153,7 +157,8 @@ TEST_F(PromptLengths, ThreadsChangeNothing) {
   }
 }
 
-/// What is generated has no end, so it cannot all be measured; nothing is drawn twice all the same.
+/// What is generated has no end, so it cannot all be measured; nothing is drawn twice
+/// all the same.
 TEST_F(PromptLengths, AGeneratedPromptThatDoesNotFitIsReplacedByAnother) {
   const Digits some([](uint64_t item) { return item % 3 == 2 ? 30 : 1; });
   EXPECT_THAT(refusal(some), testing::HasSubstr("training item 2: the prompt has 31 tokens"));
@@ -188,9 +193,10 @@ TEST_F(PromptLengths, ARowThatTheChatTemplateRefusesIsOneToo) {
     const text::Tokenizer picky = load(
         "{% if messages[0].content == '777' %}{{ raise_exception('not three') }}{% endif %}{{ "
         "messages[0].content }}");
-    EXPECT_THAT(testing_support::error_of([&] { PromptSource(data_, env, picky, 1); }),
-                testing::AllOf(testing::StartsWith("training item 1: "), testing::HasSubstr("not three"),
-                               testing::HasSubstr("data.on_error: skip")));
+    EXPECT_THAT(
+        testing_support::error_of([&] { PromptSource(data_, env, picky, 1); }),
+        testing::AllOf(testing::StartsWith("training item 1: "), testing::HasSubstr("not three"),
+                       testing::HasSubstr("data.on_error: skip")));
     data_.set_on_error(proto::DataSection::SKIP);
     EXPECT_EQ(PromptSource(data_, env, picky, 1).train_size(), 2u);
   }
@@ -243,8 +249,8 @@ TEST(PromptSource, TemplateHoldsThePromptOnce) {
   }
 }
 
-// What stands between two turns is what the template prints there, whether or not the policy has ended its
-// own.
+// What stands between two turns is what the template prints there, whether or not the
+// policy has ended its own.
 TEST(PromptSource, AnObservationIsTheUsersMessageInAChat) {
   struct Shape {
     const char* chat_template;
@@ -253,18 +259,16 @@ TEST(PromptSource, AnObservationIsTheUsersMessageInAChat) {
     const char* behind = "";  // a part of `between` that stands before the end
   };
   const std::vector<Shape> shapes = {
-      {"{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{% endfor "
-       "%}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
+      {"{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' "
+       "}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}",
        "<|im_end|>", "\n<|im_start|>user\nwarmer<|im_end|>\n<|im_start|>assistant\n"},
       // Thoughts of earlier turns are left out, texts are trimmed.
       {"{% for m in messages %}{% if m.role == 'assistant' %}{{ 'A:' + "
-       "m.content.split('</think>')[-1].strip() + '<eos>' }}"
-       "{% else %}{{ 'U:' + m.content | trim + '\\n' }}{% endif %}{% endfor %}{% if add_generation_prompt "
-       "%}A:{% endif %}",
+       "m.content.split('</think>')[-1].strip() + '<eos>' }}{% else %}{{ 'U:' + m.content | trim + "
+       "'\\n' }}{% endif %}{% endfor %}{% if add_generation_prompt %}A:{% endif %}",
        "<eos>", "U:warmer\nA:"},
-      {"{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}{% else %}{{ "
-       "' ' + m.content + ' <eos>' }}"
-       "{% endif %}{% endfor %}",
+      {"{% for m in messages %}{% if m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}{% "
+       "else %}{{ ' ' + m.content + ' <eos>' }}{% endif %}{% endfor %}",
        "<eos>", "[INST] warmer [/INST]", " "}};
   for (const Shape& shape : shapes) {
     nlohmann::json json = testing_support::byte_level_tokenizer();
@@ -273,11 +277,13 @@ TEST(PromptSource, AnObservationIsTheUsersMessageInAChat) {
     json["added_tokens"] = nlohmann::json::array();
     int id = 300;
     for (const char* token : {"<eos>", "<|im_start|>", "<|im_end|>"})
-      json["added_tokens"].push_back(testing_support::added_token(token, id++, {{"special", true}}));
+      json["added_tokens"].push_back(
+          testing_support::added_token(token, id++, {{"special", true}}));
     const testing_support::TemporaryFolder folder;
     folder.write("tokenizer.json", json.dump());
-    folder.write("tokenizer_config.json",
-                 nlohmann::json{{"chat_template", shape.chat_template}, {"eos_token", shape.end}}.dump());
+    folder.write(
+        "tokenizer_config.json",
+        nlohmann::json{{"chat_template", shape.chat_template}, {"eos_token", shape.end}}.dump());
     const text::Tokenizer tokenizer = text::Tokenizer::load(folder.path());
     proto::DataSection data;
     data.set_apply_chat_template(true);
@@ -292,8 +298,9 @@ TEST(PromptSource, AnObservationIsTheUsersMessageInAChat) {
     EXPECT_EQ(text(std::nullopt), whole) << "the turn was ended by a stop string";
     EXPECT_EQ(text(301), whole) << "by another token";
     // The text that stands for the turn is no other's.
-    EXPECT_THAT(tokenizer.decode(source.observation_tokens(*episode, "ORRERY-TURN", std::nullopt), false),
-                testing::HasSubstr("ORRERY-TURN"));
+    EXPECT_THAT(
+        tokenizer.decode(source.observation_tokens(*episode, "ORRERY-TURN", std::nullopt), false),
+        testing::HasSubstr("ORRERY-TURN"));
   }
 }
 
@@ -378,7 +385,8 @@ TEST_F(Play, ObservationsAreMaskedAndArraysAgree) {
       two_turns += masked == 3 ? 1 : 0;
       // The digits end turns, so none of them is text.
       std::string text = t.response_text;
-      if (const size_t at = text.find("+1="); masked == 3 && at != std::string::npos) text.erase(at, 3);
+      if (const size_t at = text.find("+1="); masked == 3 && at != std::string::npos)
+        text.erase(at, 3);
       EXPECT_EQ(text.find_first_of("0123456789"), std::string::npos) << t.response_text;
     }
   }

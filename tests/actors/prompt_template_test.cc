@@ -22,10 +22,12 @@ std::string refused(const std::string& pattern) {
 }
 
 TEST(PromptTemplate, HasOnePlaceForThePrompt) {
-  for (const char* good : {"{}", "Q: {}\nA:", "{prompt}", "{prompt} in \\boxed{}", "{} {} {prompt}"}) {
+  for (const char* good :
+       {"{}", "Q: {}\nA:", "{prompt}", "{prompt} in \\boxed{}", "{} {} {prompt}"}) {
     EXPECT_EQ(refused(good), "accepted") << good;
   }
-  EXPECT_EQ(refused("Q:\n"), "data.prompt_template is 'Q:\\n': it must contain {}, where the prompt goes");
+  EXPECT_EQ(refused("Q:\n"),
+            "data.prompt_template is 'Q:\\n': it must contain {}, where the prompt goes");
   EXPECT_THAT(refused("{} in \\boxed{}"),
               HasSubstr("{} exactly once, where the prompt goes; write {prompt}"));
   EXPECT_THAT(refused("{prompt} {prompt}"), HasSubstr("{prompt} exactly once"));
@@ -96,7 +98,8 @@ TEST(PromptTemplate, AConversationThatItDoesNotFitIsAnError) {
   EXPECT_THAT(error({{"system", "s", {}}}), HasSubstr("no user message"));
   EXPECT_THAT(error({message(R"({"role": "user", "content": [{"type": "image"}]})")}),
               HasSubstr("has no text"));
-  EXPECT_THAT(error({message(R"({"role": "user", "content": {"a": 1}})")}), HasSubstr("has no text"));
+  EXPECT_THAT(error({message(R"({"role": "user", "content": {"a": 1}})")}),
+              HasSubstr("has no text"));
 }
 
 }  // namespace

@@ -17,7 +17,8 @@ namespace {
 
 using Data = proto::DataSection;
 
-Grade graded(const std::string& response, const std::string& truth, proto::RewardRule rule = proto::GSM8K,
+Grade graded(const std::string& response, const std::string& truth,
+             proto::RewardRule rule = proto::GSM8K,
              Data::AnswerExtraction extraction = Data::AUTO) {
   return Grader(rule, extraction, {truth}).grade(response);
 }
@@ -115,16 +116,17 @@ TEST(RewardRule, Gsm8k) {
 }
 
 TEST(RewardRule, MathBoxed) {
-  const Case cases[] = {{"so \\boxed{\\left( 3, \\frac{\\pi}{2} \\right)}.", "(3,\\frac{\\pi}{2})", true},
-                        {"\\boxed{\\frac12}", "0.5", true},
-                        {"\\boxed{5}", "x=5", true},
-                        {"\\boxed{90}", "90^\\circ", true},
-                        {"\\boxed{52_8}", "52", false},
-                        {"\\boxed{1} then \\boxed{2}", "1", false},
-                        {"the answer is 5", "5", false},
-                        {"#### 5", "5", false},
-                        {"\\boxed{5", "5", false},
-                        {"\\boxed{5}", "We see that it is $\\boxed{5}$.", true}};
+  const Case cases[] = {
+      {"so \\boxed{\\left( 3, \\frac{\\pi}{2} \\right)}.", "(3,\\frac{\\pi}{2})", true},
+      {"\\boxed{\\frac12}", "0.5", true},
+      {"\\boxed{5}", "x=5", true},
+      {"\\boxed{90}", "90^\\circ", true},
+      {"\\boxed{52_8}", "52", false},
+      {"\\boxed{1} then \\boxed{2}", "1", false},
+      {"the answer is 5", "5", false},
+      {"#### 5", "5", false},
+      {"\\boxed{5", "5", false},
+      {"\\boxed{5}", "We see that it is $\\boxed{5}$.", true}};
   for (const Case& c : cases) {
     EXPECT_EQ(graded(c.response, c.truth, proto::MATH_BOXED).correct, c.right)
         << c.response << " | " << c.truth;
@@ -151,7 +153,8 @@ TEST(RewardRule, AnyOfSeveralTruths) {
 }
 
 TEST(RewardRule, SourcesHaveRules) {
-  for (const char* name : {"gsm8k", "openai/gsm8k"}) EXPECT_EQ(rule_of_source(name), proto::GSM8K) << name;
+  for (const char* name : {"gsm8k", "openai/gsm8k"})
+    EXPECT_EQ(rule_of_source(name), proto::GSM8K) << name;
   for (const char* name : {"math500", "HuggingFaceH4/MATH-500", "lighteval/MATH",
                            "DigitalLearningGmbH/MATH-lighteval", "hendrycks/competition_math"}) {
     EXPECT_EQ(rule_of_source(name), proto::MATH_BOXED) << name;
@@ -211,10 +214,11 @@ TEST(PublishedData, EveryMathAnswerEarnsItsRewardAndNoOtherOnes) {
   }
   EXPECT_EQ(right, 500);
   EXPECT_EQ(by_solution, 500);
-  EXPECT_THAT(written_otherwise, testing::UnorderedElementsAre(
-                                     "10,\\!080 = 10080", "120 = 120^\\circ", "15 = 15\\mbox{ cm}^2",
-                                     "2 \\sqrt{5} = 2\\sqrt{5}", "30 = 30^\\circ", "36 = 36^\\circ",
-                                     "5 = x=5", "90 = 90^\\circ", "36 = \\$36", "\\frac14 = \\frac{1}{4}"));
+  EXPECT_THAT(written_otherwise,
+              testing::UnorderedElementsAre(
+                  "10,\\!080 = 10080", "120 = 120^\\circ", "15 = 15\\mbox{ cm}^2",
+                  "2 \\sqrt{5} = 2\\sqrt{5}", "30 = 30^\\circ", "36 = 36^\\circ", "5 = x=5",
+                  "90 = 90^\\circ", "36 = \\$36", "\\frac14 = \\frac{1}{4}"));
 }
 
 TEST(PublishedData, EveryGsm8kSolutionEarnsItsReward) {

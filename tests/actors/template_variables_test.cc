@@ -23,8 +23,9 @@ TEST(TemplateVariables, KeepTheirKindsInTheOrderOfTheirNames) {
 TEST(TemplateVariables, ReachEveryPrompt) {
   const testing_support::TemporaryFolder folder;
   folder.write("tokenizer.json", testing_support::sentencepiece_tokenizer().dump());
-  folder.write("chat_template.jinja",
-               "{% if enable_thinking is defined and enable_thinking is false %}ab{% else %}b{% endif %}");
+  folder.write(
+      "chat_template.jinja",
+      "{% if enable_thinking is defined and enable_thinking is false %}ab{% else %}b{% endif %}");
   const text::Tokenizer tokenizer = text::Tokenizer::load(folder.path());
   proto::DataSection data;
   data.set_apply_chat_template(true);

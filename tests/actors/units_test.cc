@@ -230,27 +230,29 @@ TEST(Units, StandBesideTheNumber) {
 }
 
 TEST(Units, OnlyMeasuresHavePowers) {
-  for (const char* box : {"5\\text{ square roots}", "5\\text{ apples}^2", "5\\text{ ways squared}"}) {
+  for (const char* box :
+       {"5\\text{ square roots}", "5\\text{ apples}^2", "5\\text{ ways squared}"}) {
     EXPECT_FALSE(boxed_is({box, "5"})) << box;
   }
-  for (const char* box :
-       {"5\\text{ square units}", "5\\text{ m}^2", "5\\text{ meters squared}", "5\\text{ cu. in.}"}) {
+  for (const char* box : {"5\\text{ square units}", "5\\text{ m}^2", "5\\text{ meters squared}",
+                          "5\\text{ cu. in.}"}) {
     EXPECT_TRUE(boxed_is({box, "5"})) << box;
   }
 }
 
 TEST(Units, StandBehindExpressions) {
-  const std::pair<const char*, Pair> cases[] = {{"1", {"16\\pi\\text{ cm}^2", "16\\pi"}},
-                                                {"1", {"16\\pi", "16\\pi\\text{ square feet}"}},
-                                                {"1", {"3\\sqrt{5}\\text{ units}", "3\\sqrt5"}},
-                                                {"1", {"5:30\\text{ p.m.}", "5:30"}},
-                                                {"0", {"5:30\\text{ p.m.}", "5:30\\text{ a.m.}"}},
-                                                {"0", {"16\\pi\\text{ cm}", "16\\pi\\text{ ft}"}},
-                                                {"0", {"16\\pi\\text{ thirds}", "16\\pi"}},
-                                                {"0", {"16\\pi\\mathrm{i}", "16\\pi"}},
-                                                {"0", {"3x\\text{m}", "3x"}},
-                                                {"0", {"3^\\text{in}", "3"}},
-                                                {"0", {"16\\pi\\text{ or }5\\text{ cm}", "16\\pi"}}};
+  const std::pair<const char*, Pair> cases[] = {
+      {"1", {"16\\pi\\text{ cm}^2", "16\\pi"}},
+      {"1", {"16\\pi", "16\\pi\\text{ square feet}"}},
+      {"1", {"3\\sqrt{5}\\text{ units}", "3\\sqrt5"}},
+      {"1", {"5:30\\text{ p.m.}", "5:30"}},
+      {"0", {"5:30\\text{ p.m.}", "5:30\\text{ a.m.}"}},
+      {"0", {"16\\pi\\text{ cm}", "16\\pi\\text{ ft}"}},
+      {"0", {"16\\pi\\text{ thirds}", "16\\pi"}},
+      {"0", {"16\\pi\\mathrm{i}", "16\\pi"}},
+      {"0", {"3x\\text{m}", "3x"}},
+      {"0", {"3^\\text{in}", "3"}},
+      {"0", {"16\\pi\\text{ or }5\\text{ cm}", "16\\pi"}}};
   for (const auto& [right, pair] : cases)
     EXPECT_EQ(boxed_is(pair), *right == '1') << pair.box << " | " << pair.truth;
 }

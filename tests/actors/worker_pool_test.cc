@@ -23,7 +23,8 @@ using testing_support::error_of;
 using testing_support::ScratchFolder;
 using State = WorkerPool::State;
 
-/// Answers each request with its id and its member "say", else with what "answer" holds.
+/// Answers each request with its id and its member "say", else with what "answer"
+/// holds.
 constexpr const char* kEcho = R"(python3 -c '
 import json, sys
 for line in sys.stdin:
@@ -81,7 +82,8 @@ TEST(WorkerPool, AnswersComeBackToTheirRequests) {
 
 TEST(WorkerPool, ARequestThatIsLargeGoesThroughWhileTheWorkerDoesNotRead) {
   WorkerPool pool(config(kEcho));
-  const Answer answer = ask(pool, fmt::format("\"say\": 3, \"more\": \"{}\"}}", std::string(8 << 20, 'x')));
+  const Answer answer =
+      ask(pool, fmt::format("\"say\": 3, \"more\": \"{}\"}}", std::string(8 << 20, 'x')));
   settle(pool, {answer});
   EXPECT_EQ(*answer.said, "3");
 }
@@ -90,7 +92,8 @@ TEST(WorkerPool, WhatFailsOnceIsSentToAnotherProcess) {
   const ScratchFolder folder;
   const std::string once = (folder.path() / "once").string();
   // Dies at the third request of its life, whichever that is.
-  const std::string dies = "if not hasattr(sys, 'n'): sys.n = 0\\nsys.n += 1\\nif sys.n == 3: sys.exit(7)";
+  const std::string dies =
+      "if not hasattr(sys, 'n'): sys.n = 0\\nsys.n += 1\\nif sys.n == 3: sys.exit(7)";
   WorkerPool pool(config(kEcho));
   std::vector<Answer> answers;
   for (int i = 0; i < 10; ++i) answers.push_back(make_do(pool, dies));
@@ -101,7 +104,8 @@ TEST(WorkerPool, WhatFailsOnceIsSentToAnotherProcess) {
   EXPECT_EQ(pool.take_trouble(), "");
 }
 
-/// What becomes of one request that does this, after one that was answered; and of one that comes after it.
+/// What becomes of one request that does this, after one that was answered; and of one
+/// that comes after it.
 void expect_dropped(const std::string& python, const std::string& why, double timeout = 5) {
   WorkerPoolConfig c = config(kEcho);
   c.timeout_s = timeout;
@@ -120,16 +124,19 @@ TEST(WorkerPool, NonsenseIsDroppedWithTheReason) {
   expect_dropped("sys.exit(3)", "ended with exit status 3");
   expect_dropped("import os; os.kill(os.getpid(), 11)", "ended with signal 11");
   expect_dropped("raise KeyError('truth')", "KeyError: 'truth'");
-  expect_dropped("print('debug', flush=True)", "is not valid JSON (stdout is for answers: print to stderr)");
+  expect_dropped("print('debug', flush=True)",
+                 "is not valid JSON (stdout is for answers: print to stderr)");
   expect_dropped("print('[1]', flush=True)", "is not a JSON object");
   expect_dropped("print('{}', flush=True)", "has no \"id\"");
   expect_dropped("print(json.dumps({'id': 0, 'said': 5}), flush=True)", "has the id 0 and not");
   expect_dropped("print(json.dumps({'id': request['id'], 'said': float('nan')}), flush=True)",
                  "which has no NaN and no Infinity");
-  expect_dropped("print('{\\\"id\\\": ' + str(request['id']) + ', \\\"said\\\": 1e999}', flush=True)",
-                 "is not valid JSON");
+  expect_dropped(
+      "print('{\\\"id\\\": ' + str(request['id']) + ', \\\"said\\\": 1e999}', flush=True)",
+      "is not valid JSON");
   expect_dropped("print(json.dumps({'id': request['id']}), flush=True)", "says nothing");
-  expect_dropped("sys.stdout.buffer.write(b'\\\\xff\\\\n'); sys.stdout.flush()", "is not valid JSON");
+  expect_dropped("sys.stdout.buffer.write(b'\\\\xff\\\\n'); sys.stdout.flush()",
+                 "is not valid JSON");
   expect_dropped("print('{\\\"id\\\": 2, \\\"sa', end='', flush=True); import os; os._exit(0)",
                  "ended with exit status 0 in the middle of an answer");
   expect_dropped("import time; time.sleep(60)", "did not answer within 0.5 s", 0.5);
@@ -140,8 +147,8 @@ TEST(WorkerPool, DeepNestingThatIsValidCostsNothing) {
   WorkerPool pool(config(kEcho));
   const Answer deep = make_do(
       pool,
-      "print('{\\\"id\\\":' + str(request['id']) + ',\\\"said\\\":' + '[' * 1000000 + ']' * 1000000 + "
-      "'}', flush=True); request = json.loads(sys.stdin.readline())");
+      "print('{\\\"id\\\":' + str(request['id']) + ',\\\"said\\\":' + '[' * 1000000 + ']' * "
+      "1000000 + '}', flush=True); request = json.loads(sys.stdin.readline())");
   settle(pool, {deep});
   EXPECT_EQ(deep.request->state, State::kAnswered);
   EXPECT_EQ(deep.said->size(), 2000000u);
@@ -165,7 +172,8 @@ TEST(WorkerPool, EndlessOutputIsNeverStored) {
   const Answer garbage = make_do(pool, "while True: sys.stdout.write('x' * 1000000)");
   settle(pool, {garbage});
   EXPECT_THAT(garbage.request->why, HasSubstr("wrote an answer of more than 16 MiB"));
-  const Answer flood = make_do(pool, "for i in range(200): sys.stderr.write('noise %d\\\\n' % i * 100000)");
+  const Answer flood =
+      make_do(pool, "for i in range(200): sys.stderr.write('noise %d\\\\n' % i * 100000)");
   settle(pool, {flood});
   EXPECT_EQ(flood.request->state, State::kAnswered);
   EXPECT_LT(resident() - before, 500 << 20);  // AddressSanitizer keeps what was freed
@@ -174,7 +182,8 @@ TEST(WorkerPool, EndlessOutputIsNeverStored) {
 TEST(WorkerPool, ASecondAnswerIsNeverTakenForTheNextRequest) {
   WorkerPool pool(config(kEcho));
   std::vector<Answer> answers = {say(pool, 1)};
-  answers.push_back(make_do(pool, "print(json.dumps({'id': request['id'], 'said': 77}), flush=True)"));
+  answers.push_back(
+      make_do(pool, "print(json.dumps({'id': request['id'], 'said': 77}), flush=True)"));
   for (int i = 2; i < 6; ++i) answers.push_back(say(pool, i));
   settle(pool, answers);
   EXPECT_EQ(*answers[1].said, "77");
@@ -190,13 +199,15 @@ TEST(WorkerPool, ACommandThatCannotRunIsAUsageErrorAtOnce) {
 }
 
 TEST(WorkerPool, ACommandThatNeverAnswersIsAUsageErrorWithItsLastWords) {
-  for (const char* command : {"echo fail >&2; exit 1", "echo fail >&2; true", "echo fail >&2; kill -9 $$",
-                              "echo fail >&2; cat", "echo fail >&2; echo hello; sleep 9"}) {
+  for (const char* command :
+       {"echo fail >&2; exit 1", "echo fail >&2; true", "echo fail >&2; kill -9 $$",
+        "echo fail >&2; cat", "echo fail >&2; echo hello; sleep 9"}) {
     WorkerPoolConfig c = config(command, 2);
     c.retries = 5;
     WorkerPool pool(c);
     const auto work = [&] { settle(pool, {say(pool, 1), say(pool, 2)}); };
-    EXPECT_THAT(error_of(work), AllOf(HasSubstr("none has ever answered"), HasSubstr("its stderr: fail")))
+    EXPECT_THAT(error_of(work),
+                AllOf(HasSubstr("none has ever answered"), HasSubstr("its stderr: fail")))
         << command;
   }
 }
@@ -206,8 +217,8 @@ TEST(WorkerPool, AProgramThatHasDiedForGoodEndsTheRun) {
   const std::string mark = (folder.path() / "mark").string();
   // One right answer, to the first request, and nothing but nonsense from then on.
   WorkerPoolConfig c =
-      config("while read -r line; do if [ -e " + mark + " ]; then echo HTTP 503; else touch " + mark +
-                 R"(; echo '{"id": 1, "said": 1}'; fi; done)",
+      config("while read -r line; do if [ -e " + mark + " ]; then echo HTTP 503; else touch " +
+                 mark + R"(; echo '{"id": 1, "said": 1}'; fi; done)",
              64);
   c.retries = 0;
   WorkerPool pool(c);
@@ -276,16 +287,18 @@ int count_processes(const std::string& mark) {
 }
 
 void expect_none(const std::string& mark) {
-  for (int i = 0; i < 500 && count_processes(mark) > 0; ++i) std::this_thread::sleep_for(milliseconds(10));
+  for (int i = 0; i < 500 && count_processes(mark) > 0; ++i)
+    std::this_thread::sleep_for(milliseconds(10));
   EXPECT_EQ(count_processes(mark), 0) << mark;
 }
 
 TEST(WorkerPool, NothingIsLeftOfWhatAWorkerHasStarted) {
   const ScratchFolder folder;
   const std::string mark = folder.path().filename();  // in the command lines of all
-  // It ignores the end of its input and SIGTERM, and a child of it holds all its pipes open.
-  const std::string stubborn = "trap '' TERM; (exec sh -c 'while :; do sleep 1; done # " + mark + "') & " +
-                               kEcho + "; while :; do sleep 1; done # " + mark;
+  // It ignores the end of its input and SIGTERM, and a child of it holds all its pipes
+  // open.
+  const std::string stubborn = "trap '' TERM; (exec sh -c 'while :; do sleep 1; done # " + mark +
+                               "') & " + kEcho + "; while :; do sleep 1; done # " + mark;
   {
     WorkerPool pool(config(stubborn));
     settle(pool, {say(pool, 1)});
@@ -326,7 +339,8 @@ TEST(WorkerPool, WhereTheSystemHasNoRoomForAllFewerDo) {
     std::vector<Answer> answers;
     for (int i = 0; i < 60; ++i) answers.push_back(say(pool, i));
     settle(pool, answers);
-    for (int i = 0; i < 60; ++i) EXPECT_EQ(*answers[static_cast<size_t>(i)].said, std::to_string(i));
+    for (int i = 0; i < 60; ++i)
+      EXPECT_EQ(*answers[static_cast<size_t>(i)].said, std::to_string(i));
   }
   ::setrlimit(RLIMIT_NOFILE, &before);
 }
@@ -355,12 +369,12 @@ TEST(ChildProcess, InheritsNothingAndIsNoRankOfAJob) {
   sigaddset(&blocked, SIGUSR1);
   pthread_sigmask(SIG_BLOCK, &blocked, &before);
   WorkerPool pool(config(kEcho));
-  const Answer answer = make_do(pool,
-                                "import os, signal; request['say'] = "
-                                "[sorted(os.listdir('/proc/self/fd'))[:3], len(os.listdir('/proc/self/fd')), "
-                                "[k for k in os.environ if k.startswith(('OMPI', 'PMIX'))], "
-                                "signal.getsignal(signal.SIGHUP) == signal.SIG_DFL, "
-                                "len(signal.pthread_sigmask(signal.SIG_BLOCK, []))]");
+  const Answer answer =
+      make_do(pool,
+              "import os, signal; request['say'] = [sorted(os.listdir('/proc/self/fd'))[:3], "
+              "len(os.listdir('/proc/self/fd')), [k for k in os.environ if k.startswith(('OMPI', "
+              "'PMIX'))], signal.getsignal(signal.SIGHUP) == signal.SIG_DFL, "
+              "len(signal.pthread_sigmask(signal.SIG_BLOCK, []))]");
   settle(pool, {answer});
   // Its three, and the folder that is listed.
   EXPECT_EQ(*answer.said, R"([["0", "1", "2"], 4, [], true, 0])");
@@ -386,8 +400,8 @@ TEST(LastLines, KeepsTheEndAndCutsLongLines) {
 
 TEST(JsonMembers, AreTheTextThatStandsThere) {
   const auto members = json_members(
-      "\xEF\xBB\xBF {\"a\" : 1.10 ,\"b\":\"}\\\"]\", \"c\":[{\"x\":[1,2]} "
-      "],\"\\u0061\":12345678901234567890123 }\r");
+      "\xEF\xBB\xBF {\"a\" : 1.10 ,\"b\":\"}\\\"]\", "
+      "\"c\":[{\"x\":[1,2]} ],\"\\u0061\":12345678901234567890123 }\r");
   ASSERT_EQ(members.size(), 4u);
   EXPECT_EQ(members[0].value, "1.10");
   EXPECT_EQ(members[1].value, "\"}\\\"]\"");

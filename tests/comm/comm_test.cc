@@ -50,8 +50,8 @@ TEST(LocalCommunicator, CollectivesOfOneRankCopy) {
   comm->all_gather(all, owned);
   EXPECT_THAT(all, ElementsAre(0, 1, 2, 3, 0));
   std::vector<float> received;
-  const auto exchange =
-      comm->all_to_all({all, 2, {}}, [&](int64_t begin, int64_t count, std::span<const float* const> parts) {
+  const auto exchange = comm->all_to_all(
+      {all, 2, {}}, [&](int64_t begin, int64_t count, std::span<const float* const> parts) {
         EXPECT_EQ(begin, 1 + static_cast<int64_t>(received.size()));
         received.insert(received.end(), parts[0], parts[0] + count);
       });
@@ -115,7 +115,8 @@ TEST(Mailbox, CarriesTypedMessagesAndNamesDamage) {
   }
   for (size_t length = 0; length < good.size(); ++length) {
     comm->send(0, static_cast<int>(MessageKind::kLease), good.substr(0, length));
-    EXPECT_THAT(error_of([&] { mailbox.try_receive<proto::Lease>(); }), HasSubstr("damaged lease message"));
+    EXPECT_THAT(error_of([&] { mailbox.try_receive<proto::Lease>(); }),
+                HasSubstr("damaged lease message"));
   }
   comm->send(0, 5, good);
   EXPECT_THAT(error_of([&] { mailbox.try_receive_any(); }), HasSubstr("unknown tag 5 from rank 0"));
@@ -138,15 +139,16 @@ TEST(WeightChecksum, EqualsItsDefinitionAndSeesChangesAndSwaps) {
     std::swap(weights[0], weights[n - 1]);
     for (size_t i = 0; i < n; i += 3) {
       const float old = weights[i];
-      weights[i] =
-          std::bit_cast<float>(std::bit_cast<uint32_t>(old) ^ 0x80000000u);  // a sign, as 0.0 to -0.0
+      weights[i] = std::bit_cast<float>(std::bit_cast<uint32_t>(old) ^
+                                        0x80000000u);  // a sign, as 0.0 to -0.0
       EXPECT_NE(weight_checksum(weights), sum);
       weights[i] = old;
     }
   }
 }
 
-proto::RankStatus status(const char* phase, double seconds, const char* waiting = "", double waited = 0) {
+proto::RankStatus status(const char* phase, double seconds, const char* waiting = "",
+                         double waited = 0) {
   proto::RankStatus result;
   result.set_phase(phase);
   result.set_phase_seconds(seconds);
@@ -159,26 +161,28 @@ proto::RankStatus status(const char* phase, double seconds, const char* waiting 
 TEST(Watchdog, NamesTheRankThatHoldsTheOthersUp) {
   const std::vector<double> fresh(4, 0.0);
   double stuck = -1;
-  const auto line = [&](const std::vector<proto::RankStatus>& statuses, const std::vector<double>& ages) {
+  const auto line = [&](const std::vector<proto::RankStatus>& statuses,
+                        const std::vector<double>& ages) {
     return watchdog_line(statuses, ages, 100, stuck);
   };
-  EXPECT_EQ(
-      line({status("generate", 99), status("update", 300, "all_reduce", 99), status("x", 1), status("x", 1)},
-           fresh),
-      "");
-  EXPECT_EQ(stuck, 0);
-  EXPECT_EQ(line({status("update", 310, "all_reduce", 309), status("update", 310, "all_reduce", 308),
-                  status("reward", 315), status("update", 310, "receive", 300)},
+  EXPECT_EQ(line({status("generate", 99), status("update", 300, "all_reduce", 99), status("x", 1),
+                  status("x", 1)},
                  fresh),
-            "no progress for 315 s: rank 2 has been in 'reward' for 315 s without progress; ranks 0, 1 wait "
-            "in all_reduce; rank 3 waits in receive");
-  EXPECT_EQ(stuck, 315);
+            "");
+  EXPECT_EQ(stuck, 0);
   EXPECT_EQ(
-      line({status("save", 5, "barrier", 4), status("save", 5)}, {0, 120}),
-      "no progress for 120 s: rank 1 has been silent for 120 s, last in 'save'; rank 0 waits in barrier");
+      line({status("update", 310, "all_reduce", 309), status("update", 310, "all_reduce", 308),
+            status("reward", 315), status("update", 310, "receive", 300)},
+           fresh),
+      "no progress for 315 s: rank 2 has been in 'reward' for 315 s without progress; "
+      "ranks 0, 1 wait in all_reduce; rank 3 waits in receive");
+  EXPECT_EQ(stuck, 315);
+  EXPECT_EQ(line({status("save", 5, "barrier", 4), status("save", 5)}, {0, 120}),
+            "no progress for 120 s: rank 1 has been silent for 120 s, last in 'save'; "
+            "rank 0 waits in barrier");
   EXPECT_EQ(line({status("a", 500, "barrier", 400), status("b", 500, "receive", 200)}, {0, 5}),
-            "no progress for 205 s: all ranks wait for each other; rank 0 waits in barrier; rank 1 waits in "
-            "receive");
+            "no progress for 205 s: all ranks wait for each other; rank 0 waits in barrier; "
+            "rank 1 waits in receive");
   EXPECT_EQ(line({status("a", 500, "barrier", 400), status("b", 500, "receive", 50)}, {0, 0}), "");
   proto::RankStatus left = status("end", 500);
   left.set_leaving(true);
@@ -194,7 +198,8 @@ TEST(Watchdog, WithoutWarningsOnlyTheDeadlineSpeaks) {
     options.fatal_seconds = fatal_seconds;
     options.period = std::chrono::milliseconds(10);
     {
-      Watchdog watchdog(*comm, options, [&](const std::string&, bool fatal) { ++(fatal ? ends : warnings); });
+      Watchdog watchdog(*comm, options,
+                        [&](const std::string&, bool fatal) { ++(fatal ? ends : warnings); });
       watchdog.phase("generate");
       for (int i = 0; i < (fatal_seconds > 0 ? 300 : 5) && ends == 0; ++i)
         std::this_thread::sleep_for(std::chrono::milliseconds(100));
@@ -254,22 +259,25 @@ TEST(Topology, ChoosesRolesAndExplainsWhatDoesNotFit) {
   const Topology split = make_topology(Placement::kSplit, 7, 0, 8);
   EXPECT_EQ(split.learners, 2);  // half is 3: the next power of two below
   EXPECT_EQ(split.actors(), 5);
-  EXPECT_TRUE(split.is_learner(1) && !split.is_learner(2) && split.is_actor(2) && !split.is_actor(0));
+  EXPECT_TRUE(split.is_learner(1) && !split.is_learner(2) && split.is_actor(2) &&
+              !split.is_actor(0));
   EXPECT_EQ(make_topology(Placement::kSplit, 4, 1, 8).actors(), 3);
 
   const auto refused = [](Placement placement, int ranks, int learners, int shards) {
     return error_of([&] { make_topology(placement, ranks, learners, shards); }, kExitUsage);
   };
-  EXPECT_EQ(refused(Placement::kSplit, 1, 0, 8),
-            "cluster.placement: split needs at least 2 ranks (one learner, one actor) but there is 1: start "
-            "with mpirun -n 2 or more, or set cluster.placement: colocated");
+  EXPECT_EQ(
+      refused(Placement::kSplit, 1, 0, 8),
+      "cluster.placement: split needs at least 2 ranks (one learner, one actor) but there is 1: "
+      "start with mpirun -n 2 or more, or set cluster.placement: colocated");
   EXPECT_EQ(refused(Placement::kSplit, 4, 4, 8),
-            "cluster.learners is 4 of 4 ranks, which leaves no actor: set cluster.learners to at most 2, or "
-            "start more ranks");
+            "cluster.learners is 4 of 4 ranks, which leaves no actor: "
+            "set cluster.learners to at most 2, or start more ranks");
   EXPECT_EQ(refused(Placement::kSplit, 4, 3, 8),
-            "cluster.learners is 3, which cannot share cluster.gradient_shards = 8: use a power of two that "
-            "is at most 8 (for example 2)");
-  EXPECT_THAT(refused(Placement::kColocated, 4, 4, 2), HasSubstr("or raise cluster.gradient_shards"));
+            "cluster.learners is 3, which cannot share cluster.gradient_shards = 8: "
+            "use a power of two that is at most 8 (for example 2)");
+  EXPECT_THAT(refused(Placement::kColocated, 4, 4, 2),
+              HasSubstr("or raise cluster.gradient_shards"));
   EXPECT_THAT(refused(Placement::kColocated, 4, 8, 8), HasSubstr("there are 4 ranks"));
   EXPECT_THAT(refused(Placement::kColocated, 1, 0, 6), HasSubstr("cluster.gradient_shards is 6"));
   EXPECT_THAT(refused(Placement::kSplit, 4, -1, 8), HasSubstr("cluster.learners is -1"));

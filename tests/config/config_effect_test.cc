@@ -17,7 +17,8 @@ using testing::StartsWith;
 
 class ConfigEffect : public ConfigFile {
  protected:
-  std::string refused(const std::string& text, const std::vector<std::string>& overrides = {}) const {
+  std::string refused(const std::string& text,
+                      const std::vector<std::string>& overrides = {}) const {
     return usage_error([&] {
       const proto::Config config = load(text, overrides);
       // What is accepted must be so as a resolved config, too.
@@ -34,21 +35,27 @@ TEST_F(ConfigEffect, KeysThatChangeNothingAreErrors) {
        "it is of data.env arithmetic"},
       {"data: {constraint: {words: [a]}}", "data.constraint.words", "it is of data.env constraint"},
       {"data: {constraint: {ending: x}}", "data.constraint.ending", "it is of data.env constraint"},
-      {"data: {env: gsm8k, external: {command: x}}", "data.external.command", "set data.env to external"},
+      {"data: {env: gsm8k, external: {command: x}}", "data.external.command",
+       "set data.env to external"},
       {"data: {external: {workers: 9}}", "data.external.workers", "set data.env to external"},
       {"rollout: {val_n: 4}", "rollout.val_n", "rollout.val_temperature is 0 (greedy)"},
-      {"rollout: {val_n: 4, val_temperature: 0}", "rollout.val_n", "all samples of a prompt are the same"},
+      {"rollout: {val_n: 4, val_temperature: 0}", "rollout.val_n",
+       "all samples of a prompt are the same"},
       {"sft: {train_files: s.jsonl}", "sft.train_files", "sft.total_training_steps is 0"},
       {"sft: {optim: {lr: 1e-4}}", "sft.optim.lr", "sft.total_training_steps is 0"},
-      {"sft: {total_training_steps: 1, text_separator: x}", "sft.text_separator", "sft.text_files are not"},
+      {"sft: {total_training_steps: 1, text_separator: x}", "sft.text_separator",
+       "sft.text_files are not"},
       {"sft: {total_training_steps: 1, val_files: x}", "sft.val_files", "trainer.test_freq is 0"},
-      {"sft: {total_training_steps: 1, optim: {min_lr_ratio: 0.1}}", "sft.optim.min_lr_ratio", "is constant"},
+      {"sft: {total_training_steps: 1, optim: {min_lr_ratio: 0.1}}", "sft.optim.min_lr_ratio",
+       "is constant"},
       {"actor: {optim: {min_lr_ratio: 0.1}}", "actor.optim.min_lr_ratio", "is constant"},
       {"actor: {kl_loss_type: k1}", "actor.kl_loss_type", "actor.kl_loss_coef is 0"},
       {"data: {arithmetic: {flawed_fraction: 0.5}}", "data.arithmetic.flawed_fraction",
        "SFT's demonstrations"},
-      {"data: {env: constraint, constraint: {words: [a], words_per_prompt: 0, ending: b}}", nullptr, ""},
-      {"algorithm: {rollout_is_threshold: 3}", "algorithm.rollout_is_threshold", "nothing to correct"},
+      {"data: {env: constraint, constraint: {words: [a], words_per_prompt: 0, ending: b}}", nullptr,
+       ""},
+      {"algorithm: {rollout_is_threshold: 3}", "algorithm.rollout_is_threshold",
+       "nothing to correct"},
   };
   for (const auto& c : cases) {
     const std::string error = refused(c.text);
@@ -56,9 +63,9 @@ TEST_F(ConfigEffect, KeysThatChangeNothingAreErrors) {
       EXPECT_EQ(error, "no error") << c.text;
       continue;
     }
-    EXPECT_THAT(error,
-                AllOf(StartsWith((folder_ / "sub" / "c.yaml").string() + ":1: " + c.key + " is set, but "),
-                      HasSubstr(c.says)))
+    EXPECT_THAT(error, AllOf(StartsWith((folder_ / "sub" / "c.yaml").string() + ":1: " + c.key +
+                                        " is set, but "),
+                             HasSubstr(c.says)))
         << c.text;
   }
   EXPECT_EQ(refused("", {"rollout.val_n=4"}).substr(0, 35), "command line: rollout.val_n is set,");
@@ -79,12 +86,15 @@ TEST_F(ConfigEffect, WhatIsOffOnPurposeOrHasItsDefaultIsNot) {
       {"trainer: {test_freq: 5}", {"trainer.total_training_steps=0"}},
       {"trainer: {save_freq: -1, max_ckpt_to_keep: 9}", {}},
       {"rollout: {compute_dtype: same}\nalgorithm: {rollout_is_threshold: 3}", {}},
-      {"cluster: {placement: split}\nrollout: {compute_dtype: bf16}\nalgorithm: {rollout_is_threshold: 3}",
+      {"cluster: {placement: split}\n"
+       "rollout: {compute_dtype: bf16}\n"
+       "algorithm: {rollout_is_threshold: 3}",
        {}},
       // The command line takes another environment than the file was written for.
       {"data: {arithmetic: {digits: 3}}", {"data.env=gsm8k", "data.train_files=x.jsonl"}},
   };
-  for (const auto& [text, overrides] : good) EXPECT_EQ(refused(text, overrides), "no error") << text;
+  for (const auto& [text, overrides] : good)
+    EXPECT_EQ(refused(text, overrides), "no error") << text;
   const proto::Config other =
       load("data: {arithmetic: {digits: 3}, train_batch_size: 5}", {"data.env=gsm8k"});
   EXPECT_EQ(other.data().arithmetic().digits(), 2);
@@ -100,8 +110,10 @@ TEST_F(ConfigEffect, AKeyOfTheCommandLineNeedsItsSwitch) {
               HasSubstr("nothing to validate"));
   EXPECT_THAT(refused("trainer: {save_freq: -1}", {"trainer.max_ckpt_to_keep=5"}),
               HasSubstr("no checkpoint is written"));
-  EXPECT_THAT(refused("data: {env: gsm8k}", {"data.arithmetic.digits=5"}), HasSubstr("data.env is another"));
-  EXPECT_THAT(refused("", {"data.env=gsm8k", "data.arithmetic.digits=5"}), HasSubstr("data.env is another"));
+  EXPECT_THAT(refused("data: {env: gsm8k}", {"data.arithmetic.digits=5"}),
+              HasSubstr("data.env is another"));
+  EXPECT_THAT(refused("", {"data.env=gsm8k", "data.arithmetic.digits=5"}),
+              HasSubstr("data.env is another"));
 }
 
 }  // namespace

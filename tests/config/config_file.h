@@ -29,7 +29,8 @@ std::string usage_error(Body&& body) {
 }
 
 /// A config from text, as if it were the file f.yaml.
-inline proto::Config parse(const std::string& text, const std::vector<std::string>& overrides = {}) {
+inline proto::Config parse(const std::string& text,
+                           const std::vector<std::string>& overrides = {}) {
   proto::Config config;
   ConfigReader reader(config);
   reader.read_yaml(text, "f.yaml");
@@ -45,7 +46,8 @@ class ConfigFile : public testing::Test {
     std::ofstream(folder_ / "sub" / "c.yaml", std::ios::binary) << text;
     return folder_ / "sub" / "c.yaml";
   }
-  proto::Config load(const std::string& text, const std::vector<std::string>& overrides = {}) const {
+  proto::Config load(const std::string& text,
+                     const std::vector<std::string>& overrides = {}) const {
     return load_config(write(text), overrides);
   }
   const testing_support::ScratchFolder scratch_;

@@ -29,26 +29,33 @@ TEST_F(ConfigFile, APromptTemplateComesFromAFile) {
   file(text);
   const proto::Config config = load(with_file);
   EXPECT_EQ(config.data().prompt_template(), text);
-  // The resolved config has the text and no path: it reads back alike when the file is gone.
+  // The resolved config has the text and no path: it reads back alike when the file is
+  // gone.
   EXPECT_FALSE(config.data().has_prompt_template_file());
   fs::remove(folder_ / "sub" / "p.txt");
-  EXPECT_TRUE(MessageDifferencer::Equals(load(config_to_yaml(config)), config)) << config_to_yaml(config);
+  EXPECT_TRUE(MessageDifferencer::Equals(load(config_to_yaml(config)), config))
+      << config_to_yaml(config);
 
   const std::string where = (folder_ / "sub" / "c.yaml").string() + ":1: ";
   const std::string path = (folder_ / "sub" / "p.txt").string();
-  EXPECT_EQ(usage_error([&] { load(with_file); }), where + "data.prompt_template_file: " + path +
-                                                       ": there is no such file; give the text file of a "
-                                                       "prompt template");
+  EXPECT_EQ(usage_error([&] { load(with_file); }),
+            where + "data.prompt_template_file: " + path +
+                ": there is no such file; give the text file of a prompt template");
   EXPECT_THAT(usage_error([&] { read("{} \xff"); }), HasSubstr("is not UTF-8"));
   EXPECT_THAT(usage_error([&] { read(std::string("{} \0", 4)); }), HasSubstr("is NUL"));
-  EXPECT_THAT(usage_error([&] { read("{}" + std::string(70'000, 'x')); }), HasSubstr("at most 65536"));
-  EXPECT_THAT(usage_error([&] { load("data: {prompt_template_file: .}"); }), HasSubstr("not a file"));
+  EXPECT_THAT(usage_error([&] { read("{}" + std::string(70'000, 'x')); }),
+              HasSubstr("at most 65536"));
+  EXPECT_THAT(usage_error([&] { load("data: {prompt_template_file: .}"); }),
+              HasSubstr("not a file"));
   // One of the two; an override replaces whichever the file has.
   file("file {}");
-  EXPECT_EQ(usage_error([&] { load("data: {prompt_template: \"a {}\", prompt_template_file: p.txt}"); }),
-            where + "data.prompt_template_file is set, and data.prompt_template at " +
-                where.substr(0, where.size() - 2) + " says the same in another way: leave one of them out");
-  EXPECT_EQ(load(with_file, {"data.prompt_template=typed {}"}).data().prompt_template(), "typed {}");
+  EXPECT_EQ(
+      usage_error([&] { load("data: {prompt_template: \"a {}\", prompt_template_file: p.txt}"); }),
+      where + "data.prompt_template_file is set, and data.prompt_template at " +
+          where.substr(0, where.size() - 2) +
+          " says the same in another way: leave one of them out");
+  EXPECT_EQ(load(with_file, {"data.prompt_template=typed {}"}).data().prompt_template(),
+            "typed {}");
   EXPECT_EQ(load("data: {prompt_template: \"a {}\"}", {"data.prompt_template_file=" + path})
                 .data()
                 .prompt_template(),

@@ -51,7 +51,8 @@ cluster:
   EXPECT_EQ(config.rollout().temperature(), 1.0);
   EXPECT_EQ(config.rollout().top_p(), 0.5);
   EXPECT_THAT(config.rollout().stop(), ElementsAre("\n\n", "end"));
-  EXPECT_EQ(config.algorithm().adv_estimator(), proto::AlgorithmSection::REINFORCE_PLUS_PLUS_BASELINE);
+  EXPECT_EQ(config.algorithm().adv_estimator(),
+            proto::AlgorithmSection::REINFORCE_PLUS_PLUS_BASELINE);
   EXPECT_EQ(config.actor().loss_agg_mode(), proto::ActorSection::SEQ_MEAN_TOKEN_SUM_NORM);
   EXPECT_EQ(config.actor().optim().lr(), 2.5e-5);
   EXPECT_EQ(config.sft().optim().lr(), 2.5e-5);
@@ -93,14 +94,14 @@ TEST(ConfigText, BadInputGetsOneExactMessage) {
       {"actor:\n  clip_ration_low: 0.1\n",
        "f.yaml:2: unknown key 'actor.clip_ration_low'; did you mean 'actor.clip_ratio_low'?"},
       {"actor:\n  lr: 0.1\n", "f.yaml:2: unknown key 'actor.lr'; did you mean 'actor.optim.lr'?"},
-      {"trainer:\n  save_freq: 1\n  n: 8\n", "f.yaml:3: unknown key 'trainer.n'; did you mean 'rollout.n'?"},
+      {"trainer:\n  save_freq: 1\n  n: 8\n",
+       "f.yaml:3: unknown key 'trainer.n'; did you mean 'rollout.n'?"},
       {"actor: {mini_batch_size: 4}",
-       "f.yaml:1: unknown key 'actor.mini_batch_size'; did you mean "
-       "'actor.ppo_mini_batch_size'?"},
+       "f.yaml:1: unknown key 'actor.mini_batch_size'; did you mean 'actor.ppo_mini_batch_size'?"},
       {"rolout: {n: 1}", "f.yaml:1: unknown key 'rolout'; did you mean 'rollout'?"},
       {"rollout.n: 4\n",
-       "f.yaml:1: unknown key 'rollout.n'; in a file sections are nested: write 'rollout:' and 'n:' "
-       "indented below it"},
+       "f.yaml:1: unknown key 'rollout.n'; in a file sections are nested: "
+       "write 'rollout:' and 'n:' indented below it"},
       {"algorithm: {zzzz: 1}",
        "f.yaml:1: unknown key 'algorithm.zzzz'; section 'algorithm' has adv_estimator, "
        "norm_adv_by_std_in_grpo, verify_logprobs, rollout_is_threshold"},
@@ -112,11 +113,11 @@ TEST(ConfigText, BadInputGetsOneExactMessage) {
       {"rollout:\n  n: many\n", "f.yaml:2: rollout.n is 'many': expected a whole number"},
       {"rollout: {n: 1.5}", "f.yaml:1: rollout.n is '1.5': expected a whole number"},
       {"rollout: {n: 1e3}", "f.yaml:1: rollout.n is '1e3': expected a whole number"},
-      {"rollout: {n: \"8\"}", "f.yaml:1: rollout.n is the text '8': expected a whole number without quotes"},
+      {"rollout: {n: \"8\"}",
+       "f.yaml:1: rollout.n is the text '8': expected a whole number without quotes"},
       {"rollout: {n: }", "f.yaml:1: rollout.n has no value: expected a whole number"},
       {"rollout: {n: 99999999999999999999}",
-       "f.yaml:1: rollout.n is 99999999999999999999: it must be at most "
-       "9223372036854775807"},
+       "f.yaml:1: rollout.n is 99999999999999999999: it must be at most 9223372036854775807"},
       {"seed: -1", "f.yaml:1: seed is '-1': expected a whole number that is not negative"},
       {"rollout: {temperature: hot}", "f.yaml:1: rollout.temperature is 'hot': expected a number"},
       {"rollout: {temperature: 1,5: 3}",
@@ -131,7 +132,8 @@ TEST(ConfigText, BadInputGetsOneExactMessage) {
        "f.yaml:1: actor.optim.lr is 1e39: expected a finite number that fits float32"},
       {"actor: {optim: {lr: 1e999}}",
        "f.yaml:1: actor.optim.lr is 1e999: expected a finite number that fits float32"},
-      {"actor:\n  clip_ratio_low: 1.5", "f.yaml:2: actor.clip_ratio_low is 1.5: it must be in [0, 1]"},
+      {"actor:\n  clip_ratio_low: 1.5",
+       "f.yaml:2: actor.clip_ratio_low is 1.5: it must be in [0, 1]"},
       {"rollout: {top_p: 0}", "f.yaml:1: rollout.top_p is 0: it must be in (0, 1]"},
       {"actor: {optim: {beta1: 1}}", "f.yaml:1: actor.optim.beta1 is 1: it must be in [0, 1)"},
       {"actor: {optim: {eps: 0}}", "f.yaml:1: actor.optim.eps is 0: it must be > 0"},
@@ -163,18 +165,22 @@ TEST(ConfigText, BadInputGetsOneExactMessage) {
        "f.yaml:1: algorithm is a list: expected keys (adv_estimator, norm_adv_by_std_in_grpo, "
        "verify_logprobs, rollout_is_threshold)"},
       {"- seed",
-       "f.yaml: the config is a list: expected keys (experiment_name, run_dir, seed, model, data, sft, "
-       "rollout, algorithm, actor, trainer, cluster)"},
+       "f.yaml: the config is a list: expected keys (experiment_name, run_dir, seed, model, data, "
+       "sft, rollout, algorithm, actor, trainer, cluster)"},
       {"seed: !!str 1", "f.yaml:1: seed has the YAML tag tag:yaml.org,2002:str: remove it"},
       {"? [a, b]\n: 1", "f.yaml:1: a key must be a plain word"},
-      {"seed: 1\n---\nseed: 2\n", "f.yaml:2: a second document begins (---): a config is one document"},
-      {"seed: *nowhere", "f.yaml:1: not valid YAML: the referenced anchor is not defined (column 7)"},
-      {"seed: 1\n\tn: 2\n", "f.yaml:2: not valid YAML: illegal tab when looking for indentation (column 1)"},
+      {"seed: 1\n---\nseed: 2\n",
+       "f.yaml:2: a second document begins (---): a config is one document"},
+      {"seed: *nowhere",
+       "f.yaml:1: not valid YAML: the referenced anchor is not defined (column 7)"},
+      {"seed: 1\n\tn: 2\n",
+       "f.yaml:2: not valid YAML: illegal tab when looking for indentation (column 1)"},
       {"data: {a: [1, 2\n", "f.yaml:2: not valid YAML: end of sequence flow not found (column 1)"},
       {"seed: \xff\n", "f.yaml: byte 6 is not UTF-8: save the file as UTF-8"},
   };
   for (const BadText& c : cases) EXPECT_EQ(usage_error([&] { parse(c.text); }), c.error) << c.text;
-  EXPECT_THAT(usage_error([] { parse(std::string("seed: 1\n\0", 9)); }), HasSubstr("byte 8 is NUL"));
+  EXPECT_THAT(usage_error([] { parse(std::string("seed: 1\n\0", 9)); }),
+              HasSubstr("byte 8 is NUL"));
   EXPECT_THAT(usage_error([] { parse("experiment_name: \"a\\0b\""); }),
               HasSubstr("experiment_name has a NUL character"));
 }
@@ -182,7 +188,8 @@ TEST(ConfigText, BadInputGetsOneExactMessage) {
 TEST(ConfigText, HostileFilesEndInAMessage) {
   EXPECT_THAT(usage_error([] { parse("seed: " + std::string(100'000, '[')); }),
               HasSubstr("nested too deeply"));
-  EXPECT_THAT(usage_error([] { parse(std::string(100'000, '{')); }), HasSubstr("nested too deeply"));
+  EXPECT_THAT(usage_error([] { parse(std::string(100'000, '{')); }),
+              HasSubstr("nested too deeply"));
   std::string bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n";
   for (int i = 1; i < 30; ++i) {
     std::string row = fmt::format("a{}: &a{} [", i, i);
@@ -194,11 +201,14 @@ TEST(ConfigText, HostileFilesEndInAMessage) {
   EXPECT_THAT(usage_error([] { parse("!tp,ain\n="); }), HasSubstr("f.yaml"));
   EXPECT_THAT(usage_error([] { parse("data: {train_files: &a [x, *a]}"); }),
               HasSubstr("train_files[1] is a list"));
-  EXPECT_THAT(usage_error([] { parse("sft: &a {optim: *a}"); }), HasSubstr("unknown key 'sft.optim.optim'"));
-  EXPECT_THAT(usage_error([] { parse(std::string(1 << 19, '#')); }), HasSubstr("too many for a config"));
+  EXPECT_THAT(usage_error([] { parse("sft: &a {optim: *a}"); }),
+              HasSubstr("unknown key 'sft.optim.optim'"));
+  EXPECT_THAT(usage_error([] { parse(std::string(1 << 19, '#')); }),
+              HasSubstr("too many for a config"));
   std::string list = "data: {train_files: [";
   for (int i = 0; i < 10'001; ++i) list += "a,";
-  EXPECT_THAT(usage_error([&] { parse(list + "]}"); }), HasSubstr("data.train_files has 10001 items"));
+  EXPECT_THAT(usage_error([&] { parse(list + "]}"); }),
+              HasSubstr("data.train_files has 10001 items"));
   EXPECT_THAT(usage_error([] { parse("experiment_name: " + std::string(70'000, 'x')); }),
               HasSubstr("at most 65536"));
   // A long key or value is not repeated in full.
@@ -207,11 +217,12 @@ TEST(ConfigText, HostileFilesEndInAMessage) {
 }
 
 TEST(ConfigOverrides, AreTypedAndTheLastWins) {
-  const proto::Config config = parse(
-      "rollout: {n: 2, stop: [x]}\ndata: {train_files: [old], system_prompt: hi}\n",
-      {"rollout.n=4", "rollout.n=16", "actor.optim.lr=1e-5", "data.train_files=[a.jsonl, 'b, c']",
-       "rollout.stop=[]", "data.prompt_template=Q: {} = ?", "experiment_name=\"x\\ty\"", "data.env=gsm8k",
-       "data.system_prompt=null", "model.from_scratch=true", "data.constraint.ending="});
+  const proto::Config config =
+      parse("rollout: {n: 2, stop: [x]}\ndata: {train_files: [old], system_prompt: hi}\n",
+            {"rollout.n=4", "rollout.n=16", "actor.optim.lr=1e-5",
+             "data.train_files=[a.jsonl, 'b, c']", "rollout.stop=[]",
+             "data.prompt_template=Q: {} = ?", "experiment_name=\"x\\ty\"", "data.env=gsm8k",
+             "data.system_prompt=null", "model.from_scratch=true", "data.constraint.ending="});
   EXPECT_EQ(config.rollout().n(), 16);
   EXPECT_EQ(config.actor().optim().lr(), 1e-5);
   EXPECT_THAT(config.data().train_files(), ElementsAre("a.jsonl", "b, c"));
@@ -223,27 +234,35 @@ TEST(ConfigOverrides, AreTypedAndTheLastWins) {
 
   const BadText cases[] = {
       {"rollout.n",
-       "command line: 'rollout.n' is not an override: write key=value, such as actor.optim.lr=1e-5"},
+       "command line: 'rollout.n' is not an override: "
+       "write key=value, such as actor.optim.lr=1e-5"},
       {"=4", "command line: '=4' is not an override: write key=value, such as actor.optim.lr=1e-5"},
       {"rollout.m=4",
-       "command line: unknown key 'rollout.m'; section 'rollout' has n, temperature, top_p, top_k, min_p, "
-       "stop, max_num_seqs, max_num_batched_tokens, kv_cache_gb, val_temperature, val_n, compute_dtype"},
-      {"actor.optim.lrr=4", "command line: unknown key 'actor.optim.lrr'; did you mean 'actor.optim.lr'?"},
+       "command line: unknown key 'rollout.m'; section 'rollout' has n, temperature, top_p, top_k, "
+       "min_p, stop, max_num_seqs, max_num_batched_tokens, kv_cache_gb, val_temperature, val_n, "
+       "compute_dtype"},
+      {"actor.optim.lrr=4",
+       "command line: unknown key 'actor.optim.lrr'; did you mean 'actor.optim.lr'?"},
       {"actor.lr=4", "command line: unknown key 'actor.lr'; did you mean 'actor.optim.lr'?"},
-      {"rollout=4", "command line: rollout is a section: set one of its keys, such as rollout.n=..."},
+      {"rollout=4",
+       "command line: rollout is a section: set one of its keys, such as rollout.n=..."},
       {"rollout.n.x=4", "command line: 'rollout.n' in 'rollout.n.x' is not a section"},
       {"rollout.n=", "command line: rollout.n is '': expected a whole number"},
-      {"rollout.n=\"4\"", "command line: rollout.n is the text '4': expected a whole number without quotes"},
+      {"rollout.n=\"4\"",
+       "command line: rollout.n is the text '4': expected a whole number without quotes"},
       {"rollout.top_p=2", "command line: rollout.top_p is 2: it must be in (0, 1]"},
       {"data.train_files=null",
-       "command line: data.train_files has no value: expected a list such as [a, b], or [] for none"},
-      {"data.train_files=[a", "command line: not valid YAML: end of sequence flow not found (column 1)"},
+       "command line: data.train_files has no value: "
+       "expected a list such as [a, b], or [] for none"},
+      {"data.train_files=[a",
+       "command line: not valid YAML: end of sequence flow not found (column 1)"},
       {"..=4",
-       "command line: unknown key ''; a config has experiment_name, run_dir, seed, model, data, sft, "
-       "rollout, algorithm, actor, trainer, cluster"},
+       "command line: unknown key ''; a config has experiment_name, run_dir, seed, model, data, "
+       "sft, rollout, algorithm, actor, trainer, cluster"},
       {"seed=\xff", "command line: byte 5 is not UTF-8: save the file as UTF-8"},
   };
-  for (const BadText& c : cases) EXPECT_EQ(usage_error([&] { parse("", {c.text}); }), c.error) << c.text;
+  for (const BadText& c : cases)
+    EXPECT_EQ(usage_error([&] { parse("", {c.text}); }), c.error) << c.text;
 }
 
 TEST(ConfigText, OneTextIsAListOfOne) {
@@ -260,24 +279,26 @@ TEST(ConfigText, OneTextIsAListOfOne) {
   EXPECT_THAT(stop("", {"rollout.stop='[/INST]'"}), ElementsAre("[/INST]"));
   EXPECT_THAT(stop("", {"rollout.stop=a, b"}), ElementsAre("a, b"));
   EXPECT_THAT(stop("", {"rollout.stop=[a, b]"}), ElementsAre("a", "b"));
-  EXPECT_THAT(parse("data:\n  train_files: a b.jsonl\n", {"data.val_files=~/v.jsonl"}).data().train_files(),
-              ElementsAre("a b.jsonl"));
+  EXPECT_THAT(
+      parse("data:\n  train_files: a b.jsonl\n", {"data.val_files=~/v.jsonl"}).data().train_files(),
+      ElementsAre("a b.jsonl"));
   EXPECT_THAT(parse("", {"data.train_files=x.jsonl"}).data().train_files(), ElementsAre("x.jsonl"));
 }
 
 TEST(ConfigText, TemplateVariablesKeepTheirKinds) {
-  const auto variables = [](const std::string& yaml, const std::vector<std::string>& overrides = {}) {
+  const auto variables = [](const std::string& yaml,
+                            const std::vector<std::string>& overrides = {}) {
     const proto::Config config = parse(yaml, overrides);
-    EXPECT_TRUE(MessageDifferencer::Equals(parse(config_to_yaml(config)), config)) << config_to_yaml(config);
+    EXPECT_TRUE(MessageDifferencer::Equals(parse(config_to_yaml(config)), config))
+        << config_to_yaml(config);
     std::map<std::string, std::string> out(config.data().chat_template_kwargs().begin(),
                                            config.data().chat_template_kwargs().end());
     return out;
   };
   using Map = std::map<std::string, std::string>;
   EXPECT_EQ(
-      variables(
-          "data: {chat_template_kwargs: {enable_thinking: false, n: 3, x: 1.5, t: low, q: \"3\", z: null, "
-          "l: [1, a], d: 2025-07-26}}"),
+      variables("data: {chat_template_kwargs: {enable_thinking: false, n: 3, x: 1.5, t: low, q: "
+                "\"3\", z: null, l: [1, a], d: 2025-07-26}}"),
       (Map{{"enable_thinking", "false"},
            {"n", "3"},
            {"x", "1.5"},
@@ -292,14 +313,14 @@ TEST(ConfigText, TemplateVariablesKeepTheirKinds) {
   EXPECT_EQ(variables("data: {chat_template_kwargs: {a: 1}}", {"data.chat_template_kwargs={b: 2}"}),
             (Map{{"b", "2"}}));
   EXPECT_EQ(variables("data:\n  chat_template_kwargs:\n"), Map());
-  EXPECT_EQ(
-      usage_error([&] { parse("data: {chat_template_kwargs: [a]}"); }),
-      "f.yaml:1: data.chat_template_kwargs is a list: expected names with values, such as {enable_thinking: "
-      "false}");
+  EXPECT_EQ(usage_error([&] { parse("data: {chat_template_kwargs: [a]}"); }),
+            "f.yaml:1: data.chat_template_kwargs is a list: "
+            "expected names with values, such as {enable_thinking: false}");
   EXPECT_THAT(usage_error([&] { parse("data: {chat_template_kwargs: {a: 1, a: 2}}"); }),
               HasSubstr("duplicate key"));
-  EXPECT_THAT(usage_error([&] { parse("data: {chat_template_kwargs: {a: 99999999999999999999}}"); }),
-              HasSubstr("at most 64 bits"));
+  EXPECT_THAT(
+      usage_error([&] { parse("data: {chat_template_kwargs: {a: 99999999999999999999}}"); }),
+      HasSubstr("at most 64 bits"));
 }
 
 TEST_F(ConfigFile, PathsAreRelativeToWhereTheyWereWritten) {
@@ -321,23 +342,26 @@ run_dir: runs/${ORRERY_TEST_ROOT}
   EXPECT_THAT(config.sft().text_files(), ElementsAre((folder_ / "sub" / "stories.txt").string()));
   EXPECT_EQ(config.trainer().resume(), (folder_ / "sub" / "ckpt/7").string());
   EXPECT_EQ(config.run_dir(), "runs//data/models");
-  EXPECT_EQ(load("model: {path: m}", {"model.path=m"}).model().path(), (fs::current_path() / "m").string());
+  EXPECT_EQ(load("model: {path: m}", {"model.path=m"}).model().path(),
+            (fs::current_path() / "m").string());
   EXPECT_EQ(load("trainer: {resume: off}").trainer().resume(), "off");
   EXPECT_EQ(load("model: {chat_template_file: t.jinja}").model().chat_template_file(),
             (folder_ / "sub" / "t.jinja").string());
   const proto::Config sft = load(
-      "sft: {train_files: s.jsonl, val_files: [v.jsonl], total_training_steps: 1}\ntrainer: {test_freq: 1}");
+      "sft: {train_files: s.jsonl, val_files: [v.jsonl], total_training_steps: 1}\n"
+      "trainer: {test_freq: 1}");
   EXPECT_THAT(sft.sft().train_files(), ElementsAre((folder_ / "sub" / "s.jsonl").string()));
   EXPECT_THAT(sft.sft().val_files(), ElementsAre((folder_ / "sub" / "v.jsonl").string()));
 
   const std::string file = (folder_ / "sub" / "c.yaml").string();
   EXPECT_EQ(usage_error([&] { load("model:\n  path: ${ORRERY_TEST_UNSET}/x"); }),
             file +
-                ":2: model.path is '${ORRERY_TEST_UNSET}/x' but the environment variable ORRERY_TEST_UNSET "
-                "is not set");
+                ":2: model.path is '${ORRERY_TEST_UNSET}/x' but the environment variable "
+                "ORRERY_TEST_UNSET is not set");
   EXPECT_EQ(usage_error([&] { load("run_dir: ${ORRERY_TEST_ROOT"); }),
             file + ":1: run_dir is '${ORRERY_TEST_ROOT': its ${ is not closed");
-  EXPECT_EQ(usage_error([&] { load("model: {path: ''}"); }), file + ":1: model.path is an empty path");
+  EXPECT_EQ(usage_error([&] { load("model: {path: ''}"); }),
+            file + ":1: model.path is an empty path");
   EXPECT_EQ(usage_error([&] { load_config(folder_ / "none.yaml", {}); }),
             (folder_ / "none.yaml").string() + ": there is no such config file");
   EXPECT_EQ(usage_error([&] { load_config(folder_, {}); }),
@@ -358,7 +382,8 @@ TEST_F(ConfigFile, TheRunFolderIsTheExperimentsByDefault) {
   }
 }
 
-/// A value for every key that is not its default, so that a key lost on the way is noticed.
+/// A value for every key that is not its default, so that a key lost on the way is
+/// noticed.
 void disturb(google::protobuf::Message& message) {
   const auto& r = *message.GetReflection();
   for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
@@ -384,8 +409,9 @@ void disturb(google::protobuf::Message& message) {
         r.SetUInt64(&message, &field, field.default_value_uint64() + 1);
         break;
       case FieldDescriptor::CPPTYPE_DOUBLE:
-        r.SetDouble(&message, &field,
-                    field.default_value_double() == 0 ? 1.0 / 3 : field.default_value_double() * 0.7);
+        r.SetDouble(
+            &message, &field,
+            field.default_value_double() == 0 ? 1.0 / 3 : field.default_value_double() * 0.7);
         break;
       case FieldDescriptor::CPPTYPE_BOOL:
         r.SetBool(&message, &field, !field.default_value_bool());
@@ -395,7 +421,8 @@ void disturb(google::protobuf::Message& message) {
         break;
       case FieldDescriptor::CPPTYPE_STRING: {
         const std::string odd =
-            "/a \"b\" \\ 'c' #: - [x] {y}\n\t\r\x01\x7f \xc2\x85 \xe2\x80\xa8 \xf0\x9f\x98\x80 ~null";
+            "/a \"b\" \\ 'c' #: - [x] {y}\n"
+            "\t\r\x01\x7f \xc2\x85 \xe2\x80\xa8 \xf0\x9f\x98\x80 ~null";
         if (field.is_repeated()) {
           r.AddString(&message, &field, "/one, two");
           r.AddString(&message, &field, odd);

@@ -57,9 +57,10 @@ TEST(ForeignKeys, EveryCounterpartExists) {
     EXPECT_TRUE(!entry.ours.empty() || !entry.note.empty()) << entry.key << " says nothing";
     // Keys that a note names.
     const std::string note(entry.note);
-    for (size_t at = 0; (at = note.find_first_of("abcdefghijklmnopqrstuvwxyz", at)) != std::string::npos;) {
-      const size_t end =
-          std::min(note.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_.", at), note.size());
+    for (size_t at = 0;
+         (at = note.find_first_of("abcdefghijklmnopqrstuvwxyz", at)) != std::string::npos;) {
+      const size_t end = std::min(
+          note.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_.", at), note.size());
       std::string word = note.substr(at, end - at);
       while (word.ends_with('.')) word.pop_back();
       at = end;
@@ -80,9 +81,9 @@ TEST(ForeignKeys, AnUnknownKeyOfAnotherProgramIsExplained) {
     const char *yaml, *says;
   } cases[] = {
       {"actor: {clip_ratio: 0.2}",
-       "f.yaml:1: unknown key 'actor.clip_ratio'; verl's actor_rollout_ref.actor.clip_ratio is "
-       "actor.clip_ratio_low and actor.clip_ratio_high here: set both; the second is 0.28 where it is not "
-       "set"},
+       "f.yaml:1: unknown key 'actor.clip_ratio'; "
+       "verl's actor_rollout_ref.actor.clip_ratio is actor.clip_ratio_low and "
+       "actor.clip_ratio_high here: set both; the second is 0.28 where it is not set"},
       {"clip_ratio: 0.2", "actor.clip_ratio_low and actor.clip_ratio_high"},
       {"data: {filter_overlong_prompts: true}", "data.on_error here: skip leaves"},
       {"actor: {use_kl_loss: true}", "actor.kl_loss_coef here: above 0"},
@@ -102,7 +103,8 @@ TEST(ForeignKeys, AnUnknownKeyOfAnotherProgramIsExplained) {
       {"temperature: 1", "did you mean 'rollout.temperature'?"},
       {"n_samples_per_prompt: 8", "OpenRLHF's n_samples_per_prompt is rollout.n here"},
       {"micro_rollout_batch_size: 8", "rollout.max_num_seqs"},
-      {"train_batch_size: 128", "actor.ppo_mini_batch_size here: of OpenRLHF, which counts samples there"},
+      {"train_batch_size: 128",
+       "actor.ppo_mini_batch_size here: of OpenRLHF, which counts samples there"},
       {"init_kl_coef: 0.1", "actor.kl_loss_coef"},
       {"trainer: {total_epochs: 3}", "trainer.total_training_steps here: steps"},
       {"trainer: {nnodes: 3}", "mpirun -n"},
@@ -121,7 +123,8 @@ TEST(ForeignKeys, AnUnknownKeyOfAnotherProgramIsExplained) {
       {"ref: {log_prob_micro_batch_size: 4}", "actor.kl_loss_coef"},
       {"critic: {optim: {lr: 1}}", "there is no critic yet"},
       {"reward_model: {enable: true}", "data.external.command"},
-      {"custom_reward_function: {path: x.py}", "data.external.command here: with data.env external"},
+      {"custom_reward_function: {path: x.py}",
+       "data.external.command here: with data.env external"},
       {"actor_rollout_ref: {actor: {clip_ratio: 0.2}}", "actor_rollout_ref.rollout.n is rollout.n"},
       {"data: {apply_chat_template_kwargs: {a: 1}}", "data.chat_template_kwargs"},
       // Ours, mistyped or elsewhere.
@@ -137,29 +140,32 @@ TEST(ForeignKeys, AtAnyDepthOfAnOverride) {
     const char *text, *says;
   } cases[] = {
       {"actor_rollout_ref.actor.clip_ratio=0.2",
-       "command line: unknown key 'actor_rollout_ref.actor.clip_ratio'; verl's "
-       "actor_rollout_ref.actor.clip_ratio is "
-       "actor.clip_ratio_low and actor.clip_ratio_high here: set both; the second is 0.28 where it is not "
-       "set"},
+       "command line: unknown key 'actor_rollout_ref.actor.clip_ratio'; "
+       "verl's actor_rollout_ref.actor.clip_ratio is actor.clip_ratio_low and "
+       "actor.clip_ratio_high here: set both; the second is 0.28 where it is not set"},
       {"actor_rollout_ref.rollout.n=8",
-       "command line: unknown key 'actor_rollout_ref.rollout.n'; verl's actor_rollout_ref.rollout.n is "
-       "rollout.n here"},
+       "command line: unknown key 'actor_rollout_ref.rollout.n'; "
+       "verl's actor_rollout_ref.rollout.n is rollout.n here"},
       {"actor_rollout_ref.actor.optim.lr=1", "actor.optim.lr here"},
       {"actor_rollout_ref.rollout.name=vllm", "there is one engine"},
       {"actor_rollout_ref.rollout.val_kwargs.n=4", "rollout.val_n here"},
       {"actor_rollout_ref.ref.fsdp_config.param_offload=true", "reference model needs no settings"},
-      {"actor_rollout_ref.actor.fsdp_config.param_offload=true", "the optimizer's state is sharded"},
+      {"actor_rollout_ref.actor.fsdp_config.param_offload=true",
+       "the optimizer's state is sharded"},
       {"algorithm.kl_ctrl.kl_coef=0.1", "algorithm.kl_ctrl.kl_coef is actor.kl_loss_coef here"},
       {"algorithm.kl_ctrl.horizon=1", "actor.kl_loss_coef"},
       {"custom_reward_function.path=x.py", "data.external.command"},
       {"critic.optim.lr=1", "no critic yet"},
       {"reward_model.model.path=x", "no reward models yet"},
       {"trainer.learning_rate=1", "actor.optim.lr"},
-      {"grpo.num_prompts_per_step=8", "NeMo-RL's grpo.num_prompts_per_step is data.train_batch_size here"},
+      {"grpo.num_prompts_per_step=8",
+       "NeMo-RL's grpo.num_prompts_per_step is data.train_batch_size here"},
       {"n-samples-per-prompt=8", "rollout.n here"},
-      {"+trainer.nnodes=1", "command line: '+trainer.nnodes=1' begins with +: write trainer.nnodes=1"},
+      {"+trainer.nnodes=1",
+       "command line: '+trainer.nnodes=1' begins with +: write trainer.nnodes=1"},
       {"++rollout.n=1", "command line: '++rollout.n=1' begins with ++: write rollout.n=1"},
-      {"~critic", "command line: '~critic' begins with ~: keys cannot be removed, set one to its default"},
+      {"~critic",
+       "command line: '~critic' begins with ~: keys cannot be removed, set one to its default"},
   };
   for (const auto& c : cases) EXPECT_THAT(error_of("", c.text), HasSubstr(c.says)) << c.text;
 }
@@ -169,7 +175,8 @@ TEST(ForeignKeys, ValuesAreExplained) {
     const char *text, *says;
   } cases[] = {
       {"algorithm.adv_estimator=gae",
-       "command line: algorithm.adv_estimator is 'gae': expected grpo, rloo or reinforce-plus-plus-baseline; "
+       "command line: algorithm.adv_estimator is 'gae': "
+       "expected grpo, rloo or reinforce-plus-plus-baseline; "
        "gae needs a critic, and there is none yet: grpo and rloo need none"},
       {"actor.kl_loss_type=low_var_kl", "expected k1, k2 or k3; verl's low_var_kl is k3"},
       {"actor.kl_loss_type=kl", "verl's kl is k1"},
@@ -180,8 +187,9 @@ TEST(ForeignKeys, ValuesAreExplained) {
   };
   for (const auto& c : cases) EXPECT_THAT(error_of("", c.text), HasSubstr(c.says)) << c.text;
   // As verl spells them.
-  for (const char* same : {"algorithm.adv_estimator=reinforce_plus_plus_baseline",
-                           "actor.loss_agg_mode=seq-mean-token-sum-norm", "actor.loss_agg_mode=token-mean"}) {
+  for (const char* same :
+       {"algorithm.adv_estimator=reinforce_plus_plus_baseline",
+        "actor.loss_agg_mode=seq-mean-token-sum-norm", "actor.loss_agg_mode=token-mean"}) {
     EXPECT_EQ(error_of("", same), "no error") << same;
   }
 }
@@ -192,7 +200,8 @@ std::string table_of(std::string_view program) {
   for (const ForeignKey& entry : foreign_keys()) {
     if (entry.program != program) continue;
     std::string ours;
-    for (const std::string& key : split_keys(entry.ours)) ours += (ours.empty() ? "`" : ", `") + key + "`";
+    for (const std::string& key : split_keys(entry.ours))
+      ours += (ours.empty() ? "`" : ", `") + key + "`";
     std::string key(entry.key);
     if (key.ends_with('.')) key += '*';
     text += fmt::format("| `{}` | {} | {} |\n", key, ours.empty() ? "none" : ours, entry.note);
@@ -208,7 +217,8 @@ std::string values_table() {
 }
 
 TEST(ForeignKeys, DocsMigrationHasTheTable) {
-  const std::filesystem::path path = std::filesystem::path(ORRERY_SOURCE_DIR) / "docs" / "migration.md";
+  const std::filesystem::path path =
+      std::filesystem::path(ORRERY_SOURCE_DIR) / "docs" / "migration.md";
   std::string text = read_file(path);
   for (const char* name : {"verl", "TRL", "OpenRLHF", "NeMo-RL", "values"}) {
     const std::string table = std::string_view(name) == "values" ? values_table() : table_of(name);
@@ -219,15 +229,16 @@ TEST(ForeignKeys, DocsMigrationHasTheTable) {
     const size_t from = begin + marker.size(), to = text.find(end, from);
     ASSERT_NE(to, std::string::npos) << name;
     EXPECT_EQ(text.substr(from, to - from), table)
-        << "docs/migration.md is not what config/foreign_keys.cc says; ORRERY_WRITE_DOCS=1 and this "
-           "test write it";
+        << "docs/migration.md is not what config/foreign_keys.cc says; "
+           "ORRERY_WRITE_DOCS=1 and this test write it";
     text.replace(from, to - from, table);
   }
   if (std::getenv("ORRERY_WRITE_DOCS") != nullptr) write_file_atomic(path, text);
 }
 
 TEST(ForeignKeys, DocsMigrationsExampleIsAConfig) {
-  const std::filesystem::path path = std::filesystem::path(ORRERY_SOURCE_DIR) / "docs" / "migration.md";
+  const std::filesystem::path path =
+      std::filesystem::path(ORRERY_SOURCE_DIR) / "docs" / "migration.md";
   const std::string text = read_file(path), begin = "```yaml\n";
   size_t count = 0;
   for (size_t at = 0; (at = text.find(begin, at)) != std::string::npos; ++count) {

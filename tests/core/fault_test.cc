@@ -41,7 +41,8 @@ TEST_F(FaultTest, StrikesAtTheVisitsThatAreNamed) {
               ElementsAre(Action::kNoSpace, Action::kNone, Action::kNone));
   EXPECT_EQ(fault_point(FaultPoint::kFileWrite), Action::kNone);
   arm_faults(" metrics.write : torn @ 2 ; file.write:enospc@2+ ");
-  EXPECT_THAT(visits(FaultPoint::kMetricsWrite, 3), ElementsAre(Action::kNone, Action::kTorn, Action::kNone));
+  EXPECT_THAT(visits(FaultPoint::kMetricsWrite, 3),
+              ElementsAre(Action::kNone, Action::kTorn, Action::kNone));
   EXPECT_THAT(visits(FaultPoint::kFileWrite, 3),
               ElementsAre(Action::kNone, Action::kNoSpace, Action::kNoSpace));
   arm_faults("");
@@ -67,12 +68,14 @@ TEST_F(FaultTest, WhatIsWrongInTheTextIsNamed) {
   };
   EXPECT_THAT(problem("checkpoint.wirte:crash"),
               HasSubstr("no point \"checkpoint.wirte\"; the points are checkpoint.copy, "));
-  EXPECT_THAT(problem("checkpoint.write:explode"), HasSubstr("\"explode\" is no action of checkpoint.write"));
+  EXPECT_THAT(problem("checkpoint.write:explode"),
+              HasSubstr("\"explode\" is no action of checkpoint.write"));
   EXPECT_THAT(problem("engine.step:torn"), HasSubstr("its actions are crash, hang, slow, error"));
   EXPECT_THAT(problem("engine.step"), HasSubstr("is not point:action"));
   EXPECT_THAT(problem(":"), HasSubstr("no point \"\""));
   for (const char* bad : {"0", "-1", "x", "1x", "99999999999999999999", "+", ""})
-    EXPECT_THAT(problem(fmt::format("engine.step:crash@{}", bad).c_str()), HasSubstr("whole number"));
+    EXPECT_THAT(problem(fmt::format("engine.step:crash@{}", bad).c_str()),
+                HasSubstr("whole number"));
   EXPECT_THAT(problem("engine.step:crash,rank=-1"), HasSubstr("whole number"));
   EXPECT_THAT(problem("engine.step:crash,node=1"), HasSubstr("is not rank=R"));
   EXPECT_THAT(problem("engine.step:error;engine.step:eror"), HasSubstr("eror"));
@@ -90,7 +93,8 @@ TEST_F(FaultTest, CrashHangSlowAndError) {
     ::setitimer(ITIMER_REAL, &moment, nullptr);
     fault_point(FaultPoint::kEngineStep);
   };
-  EXPECT_EXIT(hang_for_a_moment(), testing::KilledBySignal(SIGALRM), "hang injected at engine.step");
+  EXPECT_EXIT(hang_for_a_moment(), testing::KilledBySignal(SIGALRM),
+              "hang injected at engine.step");
   arm_faults("engine.step:slow");
   for (int i = 0; i < 2; ++i) {
     const Timer timer;
@@ -111,7 +115,8 @@ TEST_F(FaultTest, ASmallFileIsOldOrNewWhateverHappens) {
     write_file_atomic(path, "new contents");
     FAIL() << "no error";
   } catch (const Error& error) {
-    EXPECT_THAT(error.what(), AllOf(HasSubstr(path.string()), HasSubstr("No space left on device")));
+    EXPECT_THAT(error.what(),
+                AllOf(HasSubstr(path.string()), HasSubstr("No space left on device")));
   }
   EXPECT_FALSE(std::filesystem::exists(folder / "a.tmp"));
   EXPECT_EQ(read_file(path), "old contents");

@@ -50,9 +50,10 @@ TEST(FlightRecorder, DumpsTheNewestLines) {
   std::string text(4096, '\0');
   text.resize(static_cast<size_t>(read(ends[0], text.data(), text.size())));
   close(ends[0]);
-  EXPECT_THAT(text, testing::MatchesRegex("rank 7: [0-9]+\\.[0-9][0-9][0-9] s ago: event 197\n"
-                                          "rank 7: [0-9]+\\.[0-9][0-9][0-9] s ago: event 198\n"
-                                          "rank 7: [0-9]+\\.[0-9][0-9][0-9] s ago: event 199 .x 2.\n"));
+  EXPECT_THAT(text,
+              testing::MatchesRegex("rank 7: [0-9]+\\.[0-9][0-9][0-9] s ago: event 197\n"
+                                    "rank 7: [0-9]+\\.[0-9][0-9][0-9] s ago: event 198\n"
+                                    "rank 7: [0-9]+\\.[0-9][0-9][0-9] s ago: event 199 .x 2.\n"));
 }
 
 TEST(FlightRecorder, MayBeReadWhileThreadsWrite) {
@@ -84,7 +85,8 @@ TEST(FlightRecorderDeathTest, IsPrintedByACrash) {
           record_event("generate step {}, prompts {}..{}", 12, 96, 103);
           raise(signal);
         },
-        "rank 3: ended by SIG.*\n.*flight recorder, rank 3: 0.*ago: generate step 12, prompts 96..103");
+        "rank 3: ended by SIG.*\n"
+        ".*flight recorder, rank 3: 0.*ago: generate step 12, prompts 96..103");
   }
 }
 

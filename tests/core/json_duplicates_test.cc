@@ -28,9 +28,10 @@ TEST(JsonDuplicates, AreFoundAtAnyDepth) {
 
 TEST(JsonDuplicates, EqualKeysOfDifferentObjectsAndValuesAreNone) {
   for (const char* text :
-       {R"({"a": {"a": {"a": 1}}, "b": {"a": 2}})", R"([{"a": 1}, {"a": 1}])", R"({"a": "a", "b": "a"})",
-        R"({"a": ["a", "b", "a"], "b": "{\"a\": 1, \"a\": 2}"})", R"({"a": 1, "A": 2, "a ": 3, "\\a": 4})",
-        "{}", "[]", "3", R"("a")", R"({"a": "\\", "b": "\""})", R"({"é": 1, "e\u0301": 2})"}) {
+       {R"({"a": {"a": {"a": 1}}, "b": {"a": 2}})", R"([{"a": 1}, {"a": 1}])",
+        R"({"a": "a", "b": "a"})", R"({"a": ["a", "b", "a"], "b": "{\"a\": 1, \"a\": 2}"})",
+        R"({"a": 1, "A": 2, "a ": 3, "\\a": 4})", "{}", "[]", "3", R"("a")",
+        R"({"a": "\\", "b": "\""})", R"({"é": 1, "e\u0301": 2})"}) {
     EXPECT_EQ(duplicate_key(text), std::nullopt) << text;
   }
 }
@@ -52,12 +53,13 @@ TEST(JsonDuplicates, TheErrorNamesPlaceAndKey) {
     refuse_duplicate_keys(R"({"answer": 1, "answer": 2})", "train.jsonl:7");
     ADD_FAILURE();
   } catch (const Error& error) {
-    EXPECT_STREQ(error.what(),
-                 "train.jsonl:7: key \"answer\" is given twice in one object; leave one of them out");
+    EXPECT_STREQ(
+        error.what(),
+        "train.jsonl:7: key \"answer\" is given twice in one object; leave one of them out");
   }
-  EXPECT_THROW(
-      refuse_duplicate_keys("{\"" + std::string(500, 'x') + "\":1,\"" + std::string(500, 'x') + "\":1}", ""),
-      Error);
+  EXPECT_THROW(refuse_duplicate_keys(
+                   "{\"" + std::string(500, 'x') + "\":1,\"" + std::string(500, 'x') + "\":1}", ""),
+               Error);
   EXPECT_NO_THROW(refuse_duplicate_keys(R"({"a": 1})", ""));
 }
 

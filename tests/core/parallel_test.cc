@@ -48,7 +48,8 @@ Context context_of(int threads) { return Context{.threads = threads}; }
 
 /// How often each of `count` numbers is reached by a loop of this many threads.
 std::vector<int> hits_of(int threads, int64_t count, int64_t grain = 1) {
-  std::vector<int> hits(static_cast<size_t>(count));  // parts are disjoint, or ThreadSanitizer says so
+  std::vector<int> hits(
+      static_cast<size_t>(count));  // parts are disjoint, or ThreadSanitizer says so
   parallel_for(context_of(threads), count, grain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) ++hits[static_cast<size_t>(i)];
   });
@@ -61,7 +62,8 @@ TEST(Parallel, CoversTheRangeOnce) {
       const std::vector<int> once(static_cast<size_t>(count), 1);
       EXPECT_EQ(hits_of(threads, count), once) << threads << " threads";
       std::vector<int> items(static_cast<size_t>(count));
-      parallel_items(context_of(threads), count, [&](int64_t i) { ++items[static_cast<size_t>(i)]; });
+      parallel_items(context_of(threads), count,
+                     [&](int64_t i) { ++items[static_cast<size_t>(i)]; });
       EXPECT_EQ(items, once) << threads << " threads";
     }
   }
@@ -132,7 +134,8 @@ TEST(Parallel, NestedLoopsRunWhereTheyAre) {
   EXPECT_EQ(items, 12 * 4);
   // An exception passes through both loops, and the caller is outside afterwards.
   EXPECT_THROW(
-      parallel_for(ctx, 3, 1, [&](int64_t, int64_t) { parallel_items(ctx, 2, [](int64_t) { fail("x"); }); }),
+      parallel_for(ctx, 3, 1,
+                   [&](int64_t, int64_t) { parallel_items(ctx, 2, [](int64_t) { fail("x"); }); }),
       Error);
   EXPECT_FALSE(inside_part());
 }
@@ -197,7 +200,8 @@ TEST(Parallel, TinyLoopsByTheThousand) {
 TEST(Parallel, MembersThatSleepAreWoken) {
   for (const int pause_us : {0, 20, 200, 2000, 5000}) {
     for (int turn = 0; turn < 20; ++turn) {
-      std::this_thread::sleep_for(std::chrono::microseconds(pause_us));  // longer than anybody spins, at last
+      std::this_thread::sleep_for(
+          std::chrono::microseconds(pause_us));  // longer than anybody spins, at last
       std::latch all(3);
       parallel_for(context_of(3), 3, 1, [&](int64_t, int64_t) { all.arrive_and_wait(); });
     }
@@ -342,12 +346,14 @@ TEST(Parallel, RunsWithFewerWhereThreadsAreRefused) {
     }
     std::_Exit(0);
   };
-  const int code = child_exit_code([&] { std::thread(refused).join(); });  // a thread that has no team yet
+  const int code =
+      child_exit_code([&] { std::thread(refused).join(); });  // a thread that has no team yet
   if (code == 77) GTEST_SKIP() << "no user here whose threads can be refused";
   EXPECT_EQ(code, 0);
 }
 
-/// Waits for something that comes after `gap` from the start of a wait; returns whether it spun till then.
+/// Waits for something that comes after `gap` from the start of a wait; returns whether
+/// it spun till then.
 bool wait_for(SpinBound& bound, SpinBound::Duration gap) {
   const bool spins = gap <= bound.get();
   if (spins) {
@@ -360,11 +366,13 @@ bool wait_for(SpinBound& bound, SpinBound::Duration gap) {
 
 TEST(SpinBound, GapsOfAUsualLengthAreSpunThrough) {
   SpinBound bound;
-  for (int i = 0; i < 1000; ++i) EXPECT_TRUE(wait_for(bound, std::chrono::microseconds(1 + i % 250)));
+  for (int i = 0; i < 1000; ++i)
+    EXPECT_TRUE(wait_for(bound, std::chrono::microseconds(1 + i % 250)));
   for (int turn = 0; turn < 20; ++turn) {  // a few long ones between do not matter
     for (int i = 0; i < 3; ++i) wait_for(bound, std::chrono::milliseconds(20));
     int slept = 0;
-    for (int i = 0; i < 100; ++i) slept += !wait_for(bound, std::chrono::microseconds(1 + (i * 37) % 200));
+    for (int i = 0; i < 100; ++i)
+      slept += !wait_for(bound, std::chrono::microseconds(1 + (i * 37) % 200));
     EXPECT_LE(slept, 2) << "turn " << turn;
   }
 }
@@ -380,7 +388,8 @@ TEST(SpinBound, NoWorkIsNotSpunFor) {
 TEST(SpinBound, WhoeverSpinsOnTheCpuThatIsNeededSoonSleeps) {
   SpinBound bound;
   SpinBound::Duration spun{};
-  for (int i = 0; i < 1000; ++i) {  // what is waited for comes 60 us after this thread has gone to sleep
+  for (int i = 0; i < 1000;
+       ++i) {  // what is waited for comes 60 us after this thread has gone to sleep
     spun += bound.get();
     bound.slept(bound.get() + std::chrono::microseconds(60));
   }

@@ -36,10 +36,11 @@ TEST(PlainError, PathsThatTheSystemRefuses) {
   const fs::path loop = scratch.path() / "loop", file = scratch.path() / "file";
   fs::create_symlink(loop, loop);
   write_file_atomic(file, "x");
-  for (const auto& [path, advice] : {std::pair<fs::path, const char*>{loop, "lead in a circle"},
-                                     {loop / "x", "lead in a circle"},
-                                     {scratch.path() / std::string(300, 'x'), "give a shorter path"},
-                                     {file / "x", "a file stands where a folder is needed"}}) {
+  for (const auto& [path, advice] :
+       {std::pair<fs::path, const char*>{loop, "lead in a circle"},
+        {loop / "x", "lead in a circle"},
+        {scratch.path() / std::string(300, 'x'), "give a shorter path"},
+        {file / "x", "a file stands where a folder is needed"}}) {
     const PlainError error = of_path(path);
     EXPECT_THAT(error.text, HasSubstr(path.string())) << error.text;
     EXPECT_THAT(error.text, HasSubstr(advice));
@@ -47,17 +48,21 @@ TEST(PlainError, PathsThatTheSystemRefuses) {
     EXPECT_EQ(error.exit_code, kExitUsage);
     EXPECT_FALSE(error.unexpected);
   }
-  EXPECT_EQ(of_path("/proc/no-such-place/x").exit_code, kExitFailure) << "it may be there next time";
+  EXPECT_EQ(of_path("/proc/no-such-place/x").exit_code, kExitFailure)
+      << "it may be there next time";
 }
 
 TEST(PlainError, WhatLibrariesThrow) {
-  for (const PlainError& error : {plain_error(std::bad_alloc()), plain_error(std::length_error("vector"))}) {
+  for (const PlainError& error :
+       {plain_error(std::bad_alloc()), plain_error(std::length_error("vector"))}) {
     EXPECT_THAT(error.text, HasSubstr("out of memory"));
     EXPECT_FALSE(error.unexpected);
   }
-  const std::system_error no_thread(std::make_error_code(std::errc::resource_unavailable_try_again));
+  const std::system_error no_thread(
+      std::make_error_code(std::errc::resource_unavailable_try_again));
   EXPECT_THAT(plain_error(no_thread).text, HasSubstr("ulimit -u"));
-  const PlainError other = plain_error(std::runtime_error("[json.exception.type_error.302] type must be x"));
+  const PlainError other =
+      plain_error(std::runtime_error("[json.exception.type_error.302] type must be x"));
   EXPECT_EQ(other.text, "internal error: type must be x; please report this");
   EXPECT_TRUE(other.unexpected);
 }

@@ -97,7 +97,8 @@ TEST(Profile, EqualNamesAtOtherAddressesAreOneEntry) {
   ctx.profile = &profile;
   const std::string one = "op", two = "op";
   profile.start();
-  for (const std::string* name : {&one, &two, &one}) const ProfileScope op(ctx, name->c_str(), 1, 1);
+  for (const std::string* name : {&one, &two, &one})
+    const ProfileScope op(ctx, name->c_str(), 1, 1);
   profile.stop();
   ASSERT_EQ(profile.phases()[0].ops.size(), 1u);
   EXPECT_EQ(profile.phases()[0].ops[0].calls, 3);

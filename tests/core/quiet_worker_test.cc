@@ -41,7 +41,8 @@ TEST(QuietWorker, ThoseThatSomebodyWaitsForDoNot) {
 
 TEST(QuietWorker, WorkEndsThoughOthersLeaveNothing) {
   QuietWorker worker;
-  worker.run([] { std::this_thread::sleep_for(milliseconds(160)); });  // as one that is never given a CPU
+  worker.run(
+      [] { std::this_thread::sleep_for(milliseconds(160)); });  // as one that is never given a CPU
   // A sixteenth of the time is the caller's own.
   EXPECT_EQ(look(worker).thread, std::this_thread::get_id());
   worker.run([] { std::this_thread::sleep_for(milliseconds(20)); });

@@ -27,7 +27,9 @@ class CheckpointWriterTest : public testing::Test {
         comm_(comm::make_local_communicator()) {}
   ~CheckpointWriterTest() override { arm_faults(""); }
 
-  CheckpointWriter::Target target() const { return {folder_, {}, table_, {{0, table_.flat_size()}}, 2}; }
+  CheckpointWriter::Target target() const {
+    return {folder_, {}, table_, {{0, table_.flat_size()}}, 2};
+  }
   void start(CheckpointWriter& writer, int64_t step) {
     std::fill(values_.begin(), values_.end(), static_cast<float>(step));
     const storage::CheckpointInfo info = testing_support::checkpoint_info(step, config_);
@@ -36,7 +38,8 @@ class CheckpointWriterTest : public testing::Test {
   }
   /// The step of the newest good checkpoint, which holds what start() was given.
   int64_t newest() const {
-    const auto found = storage::latest_good_checkpoint(folder_, [](const fs::path&, const std::string&) {});
+    const auto found =
+        storage::latest_good_checkpoint(folder_, [](const fs::path&, const std::string&) {});
     if (!found) return -1;
     std::vector<float> w(static_cast<size_t>(table_.flat_size())), m(w), v(w);
     found->read(0, table_.flat_size(), w, m, v);

@@ -61,11 +61,12 @@ TEST_F(UsableCheckpoint, NoneAtAllIsNoErrorButNoneThatCanBeUsedIs) {
     FAIL() << "no error";
   } catch (const Error& error) {
     EXPECT_EQ(error.exit_code(), kExitUsage);
-    EXPECT_THAT(
-        error.what(),
-        AllOf(HasSubstr(fmt::format("none of the 4 checkpoint(s) in {} can be used", folder_.string())),
-              HasSubstr("step_000004 is of format version 1; this program reads version 2"),
-              HasSubstr("100 bytes"), Not(HasSubstr("step_000001")), HasSubstr("; move them away")));
+    EXPECT_THAT(error.what(),
+                AllOf(HasSubstr(fmt::format("none of the 4 checkpoint(s) in {} can be used",
+                                            folder_.string())),
+                      HasSubstr("step_000004 is of format version 1; this program reads version 2"),
+                      HasSubstr("100 bytes"), Not(HasSubstr("step_000001")),
+                      HasSubstr("; move them away")));
     EXPECT_THAT(error.what(), AllOf(Not(HasSubstr("damaged")), Not(HasSubstr("\n"))));
   }
 }

@@ -1,4 +1,5 @@
-// A policy beyond repair is told from a sound one: by its weights, its moments, and what it says of a sample.
+// A policy beyond repair is told from a sound one: by its weights, its moments, and
+// what it says of a sample.
 #include "experiments/divergence.h"
 
 #include <gmock/gmock.h>
@@ -31,7 +32,8 @@ struct Policy {
 
   Policy() {
     randomize(model, 5, ctx);
-    check.emplace(ctx, *comm, std::as_const(model).parameters(), learner, largest(ctx, model.parameters()));
+    check.emplace(ctx, *comm, std::as_const(model).parameters(), learner,
+                  largest(ctx, model.parameters()));
   }
   PolicyProbe probe() const { return {prompt, response, mask, 1.0F}; }
   std::string problem() { return check->problem(probe()); }
@@ -39,7 +41,8 @@ struct Policy {
 
 TEST(Divergence, ASoundPolicyHasNoProblemAndIsNotChanged) {
   Policy policy;
-  const std::vector<float> before(policy.model.parameters().begin(), policy.model.parameters().end());
+  const std::vector<float> before(policy.model.parameters().begin(),
+                                  policy.model.parameters().end());
   EXPECT_EQ(policy.problem(), "");
   EXPECT_EQ(policy.check->problem(std::nullopt), "");
   EXPECT_TRUE(std::equal(before.begin(), before.end(), policy.model.parameters().begin()));
@@ -48,9 +51,10 @@ TEST(Divergence, ASoundPolicyHasNoProblemAndIsNotChanged) {
 TEST(Divergence, EveryElementOfWeightsAndMomentsCounts) {
   Policy policy;
   for (const float bad : {std::nanf(""), -std::nanf(""), kInf, -kInf}) {
-    for (const auto& [values, says] : {std::pair{policy.model.parameters(), "weights are not finite"},
-                                       std::pair{policy.learner.optimizer().m(), "moments are not finite"},
-                                       std::pair{policy.learner.optimizer().v(), "moments are not finite"}}) {
+    for (const auto& [values, says] :
+         {std::pair{policy.model.parameters(), "weights are not finite"},
+          std::pair{policy.learner.optimizer().m(), "moments are not finite"},
+          std::pair{policy.learner.optimizer().v(), "moments are not finite"}}) {
       for (const size_t at : {size_t{0}, values.size() / 2, values.size() - 1}) {
         const float was = std::exchange(values[at], bad);
         EXPECT_THAT(policy.problem(), HasSubstr(says));
@@ -68,7 +72,8 @@ TEST(Divergence, AWeightThatNoTrainingMakesIsOne) {
   weight = -2.9F;
   EXPECT_EQ(policy.check->problem(std::nullopt), "");
   weight = -1e30F;  // its square overflows: normalised it is 0, and so is every gradient
-  EXPECT_THAT(policy.check->problem(std::nullopt), HasSubstr("a weight has grown to 1e+30, where "));
+  EXPECT_THAT(policy.check->problem(std::nullopt),
+              HasSubstr("a weight has grown to 1e+30, where "));
   weight = 300;
   policy.learner.optimizer().set_t(1);
   EXPECT_THAT(policy.check->problem(std::nullopt), HasSubstr("a weight has grown to 300"));
@@ -85,7 +90,8 @@ TEST(Divergence, NoSoundLearningRateComesNearTheLimit) {
     double weight = 1;
     for (int64_t step = 0; step < 9000; ++step) {
       weight += rate;  // AdamW, when every gradient has the same sign
-      EXPECT_EQ(state_problem(weight, 0, largest_sound_weight(1, step + 1)), "") << rate << " " << step;
+      EXPECT_EQ(state_problem(weight, 0, largest_sound_weight(1, step + 1)), "")
+          << rate << " " << step;
     }
   }
   EXPECT_NE(state_problem(1 + 10, 0, largest_sound_weight(1, 1)), "");
@@ -140,7 +146,8 @@ TEST(Divergence, TheEndHasAnExitCodeOfItsOwnAndSaysWhatToDo) {
     end_diverged("step 606 (grpo 6)", "its weights are not finite", "actor.optim.lr");
   } catch (const AgreedError& error) {
     EXPECT_EQ(error.exit_code(), kExitDiverged);
-    EXPECT_THAT(error.what(), testing::StartsWith("step 606 (grpo 6): the policy has diverged: its weights"));
+    EXPECT_THAT(error.what(),
+                testing::StartsWith("step 606 (grpo 6): the policy has diverged: its weights"));
     EXPECT_THAT(error.what(), HasSubstr("lower actor.optim.lr"));
   }
 }

@@ -24,7 +24,8 @@ rollout::Group group(uint64_t prompt, size_t samples, uint32_t dropped) {
 }
 
 TEST(DroppedSamples, GroupsWithTooFewAreLeftOut) {
-  std::vector<rollout::Group> groups = {group(0, 4, 0), group(1, 1, 3), group(2, 0, 4), group(3, 2, 2)};
+  std::vector<rollout::Group> groups = {group(0, 4, 0), group(1, 1, 3), group(2, 0, 4),
+                                        group(3, 2, 2)};
   std::vector<rollout::Group> for_validation = groups;
   const DroppedSamples dropped = drop_small_groups(groups, 2);
   EXPECT_EQ(dropped.samples, 9u);
@@ -40,7 +41,8 @@ TEST(DroppedSamples, GroupsWithTooFewAreLeftOut) {
 }
 
 TEST(DroppedSamples, CountNowhereInValidation) {
-  const std::vector<rollout::Group> groups = {group(0, 4, 0), group(1, 1, 3), group(2, 0, 4), group(3, 2, 2)};
+  const std::vector<rollout::Group> groups = {group(0, 4, 0), group(1, 1, 3), group(2, 0, 4),
+                                              group(3, 2, 2)};
   Metrics metrics;
   double reward = 0, accuracy = 0;
   summarize_validation(groups, metrics, reward, accuracy);
@@ -50,7 +52,8 @@ TEST(DroppedSamples, CountNowhereInValidation) {
   EXPECT_DOUBLE_EQ(metrics.at("val-core/s/acc/pass@4"), 1) << "of the prompt that has four";
   EXPECT_DOUBLE_EQ(metrics.at("val-aux/s/acc/pass@2"), (0.5 + 1) / 2) << "of those that have two";
   for (const auto& [name, value] : metrics) {
-    EXPECT_FALSE(name.ends_with("mean@1") || name.ends_with("mean@2") || name.ends_with("mean@3")) << name;
+    EXPECT_FALSE(name.ends_with("mean@1") || name.ends_with("mean@2") || name.ends_with("mean@3"))
+        << name;
   }
 }
 

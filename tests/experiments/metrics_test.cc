@@ -54,7 +54,8 @@ class MetricsFiles : public testing::Test {
     return files;
   }
 
-  /// The whole records of an event file: length, its checksum, data, its checksum. A torn one ends it.
+  /// The whole records of an event file: length, its checksum, data, its checksum. A
+  /// torn one ends it.
   static std::vector<proto::Event> events(const std::filesystem::path& path) {
     const std::string bytes = read_file(path);
     std::vector<proto::Event> result;
@@ -68,7 +69,8 @@ class MetricsFiles : public testing::Test {
     return result;
   }
 
-  /// The curve as TensorBoard shows it: a START forgets what came before of its step and later ones.
+  /// The curve as TensorBoard shows it: a START forgets what came before of its step
+  /// and later ones.
   std::vector<Point> curve(const std::string& tag) const {
     std::vector<Point> points;
     for (const auto& file : event_files()) {
@@ -96,7 +98,8 @@ TEST_F(MetricsFiles, ResumeDropsLaterAndTornLines) {
   }
   const std::string text = read_file(folder_ / "metrics.jsonl");
   EXPECT_THAT(text, testing::HasSubstr("\"nan\":null"));
-  EXPECT_THAT(text, testing::HasSubstr("{\"step\":2,\"stage\":\"grpo\",\"stage_step\":2,\"time\":"));
+  EXPECT_THAT(text,
+              testing::HasSubstr("{\"step\":2,\"stage\":\"grpo\",\"stage_step\":2,\"time\":"));
   write_file_atomic(folder_ / "metrics.jsonl", text + "{\"step\": 4, \"tor");
   MetricsWriter(folder_, {.step = 2}, false).write(3, "grpo", 3, {{"a", 33}});
   EXPECT_THAT(lines(), testing::ElementsAre(std::tuple(1, "grpo", 1), std::tuple(2, "grpo", 2),
@@ -114,11 +117,12 @@ TEST_F(MetricsFiles, NoStepAndStageIsListedTwice) {
   }
   { MetricsWriter(folder_, {.step = 2}, false); }
   EXPECT_THAT(lines(), testing::ElementsAre(std::tuple(2, "sft", 1), std::tuple(2, "val", 2)));
-  MetricsWriter(folder_, {.step = 2, .validates_again = true}, false).write(2, "val", 0, {{"a", 4}});
+  MetricsWriter(folder_, {.step = 2, .validates_again = true}, false)
+      .write(2, "val", 0, {{"a", 4}});
   EXPECT_THAT(lines(), testing::ElementsAre(std::tuple(2, "sft", 1), std::tuple(2, "val", 4)));
   // A file in which an older program has repeated a line.
-  write_file_atomic(folder_ / "metrics.jsonl",
-                    read_file(folder_ / "metrics.jsonl") + "{\"step\": 2, \"stage\": \"val\", \"a\": 5}\n");
+  write_file_atomic(folder_ / "metrics.jsonl", read_file(folder_ / "metrics.jsonl") +
+                                                   "{\"step\": 2, \"stage\": \"val\", \"a\": 5}\n");
   { MetricsWriter(folder_, {.step = 2}, false); }
   EXPECT_THAT(lines(), testing::ElementsAre(std::tuple(2, "sft", 1), std::tuple(2, "val", 5)));
 }
@@ -127,7 +131,8 @@ TEST_F(MetricsFiles, SftsLossBeforeItsFirstStepComesAgain) {
   { MetricsWriter(folder_, {}, false).write(0, "sft", 0, {{"a", 1}}); }
   { MetricsWriter(folder_, {.step = 0}, false); }
   EXPECT_THAT(lines(), testing::ElementsAre(std::tuple(0, "sft", 1)));
-  MetricsWriter(folder_, {.step = 0, .validates_again = true}, false).write(0, "sft", 0, {{"a", 2}});
+  MetricsWriter(folder_, {.step = 0, .validates_again = true}, false)
+      .write(0, "sft", 0, {{"a", 2}});
   EXPECT_THAT(lines(), testing::ElementsAre(std::tuple(0, "sft", 2)));
   { MetricsWriter(folder_, {.step = 2, .validates_again = true}, false); }
   EXPECT_THAT(lines(), testing::ElementsAre(std::tuple(0, "sft", 2)));
@@ -156,13 +161,15 @@ TEST_F(MetricsFiles, TensorBoardForgetsWhatIsDoneAgain) {
   };
   run({}, {{1, "sft", 1}, {2, "sft", 2}, {2, "val", 0}, {3, "grpo", 3}, {4, "grpo", 4}});
   run({.step = 2, .validates_again = true}, {{2, "val", 0}, {3, "grpo", 33}});
-  run({.step = 3}, {{4, "grpo", 44}});  // within the second: the files' order must not depend on the clock
+  run({.step = 3},
+      {{4, "grpo", 44}});  // within the second: the files' order must not depend on the clock
   EXPECT_EQ(curve("sft/a"), (std::vector<Point>{{1, 1}, {2, 2}}));
   EXPECT_EQ(curve("val/a"), (std::vector<Point>{{2, 0}}));
   EXPECT_EQ(curve("grpo/a"), (std::vector<Point>{{3, 33}, {4, 44}}));
   EXPECT_EQ(event_files().size(), 3u);
 
-  // A crash came between metrics.jsonl and TensorBoard: the checkpoint's own step is written again.
+  // A crash came between metrics.jsonl and TensorBoard: the checkpoint's own step is
+  // written again.
   const auto last = event_files().back();
   std::filesystem::resize_file(last, std::filesystem::file_size(last) - 3);
   EXPECT_EQ(curve("grpo/a"), (std::vector<Point>{{3, 33}}));
@@ -184,7 +191,8 @@ TEST_F(MetricsFiles, TensorBoardGetsWhatWasWrittenWithoutIt) {
   const auto run = [&](const MetricsResume& resume, bool tensorboard, int64_t first, int64_t last,
                        double value) {
     MetricsWriter writer(folder_, resume, tensorboard);
-    for (int64_t step = first; step <= last; ++step) writer.write(step, "grpo", step, {{"a", value}});
+    for (int64_t step = first; step <= last; ++step)
+      writer.write(step, "grpo", step, {{"a", value}});
   };
   run({}, false, 1, 2, 1);
   EXPECT_FALSE(std::filesystem::exists(folder_ / "tensorboard"));

@@ -49,7 +49,8 @@ TEST(ResumeRules, EveryKeyHasOneAndEveryRuleHasKeys) {
   std::set<std::string_view> seen;
   for (const ResumeRuleOfKey& rule : resume_rules()) {
     EXPECT_TRUE(seen.insert(rule.key).second) << rule.key << " twice";
-    EXPECT_TRUE(std::any_of(keys.begin(), keys.end(), [&](const auto& key) { return fits(rule, key); }))
+    EXPECT_TRUE(
+        std::any_of(keys.begin(), keys.end(), [&](const auto& key) { return fits(rule, key); }))
         << rule.key << " is no key";
   }
   for (const std::string& key : keys) {
@@ -63,7 +64,8 @@ TEST(ResumeRules, EveryKeyHasOneAndEveryRuleHasKeys) {
   EXPECT_EQ(resume_rule("actor.optim.lr"), ResumeRule::kTold);
 }
 
-/// Of docs/resume.md: `section.key`, `key` of the same section; and the first word of what is said of them.
+/// Of docs/resume.md: `section.key`, `key` of the same section; and the first word of
+/// what is said of them.
 std::map<std::string, std::string> documented_rules() {
   std::map<std::string, std::string> rules;
   std::ifstream file(fs::path(ORRERY_SOURCE_DIR) / "docs" / "resume.md");
@@ -71,13 +73,15 @@ std::map<std::string, std::string> documented_rules() {
   for (std::string line; std::getline(file, line);) {
     const size_t bar = line.find(" | ");
     if (!line.starts_with("| `") || bar == std::string::npos) continue;
-    const std::string keys = line.substr(0, bar), rule = line.substr(bar + 3, line.find(':', bar) - bar - 3);
+    const std::string keys = line.substr(0, bar),
+                      rule = line.substr(bar + 3, line.find(':', bar) - bar - 3);
     std::string section;
     for (std::sregex_iterator it(keys.begin(), keys.end(), name), end; it != end; ++it) {
       std::string key = (*it)[1];
       // After a semicolon a section is named anew; `optim.*` is of the one before.
       const bool anew = it->position() < 3 || keys[static_cast<size_t>(it->position()) - 2] == ';';
-      if (anew) section = key.find('.') == std::string::npos ? "" : key.substr(0, key.find('.') + 1);
+      if (anew)
+        section = key.find('.') == std::string::npos ? "" : key.substr(0, key.find('.') + 1);
       if (!anew) key = section + key;
       if (key.ends_with('*')) key.pop_back();
       EXPECT_TRUE(rules.emplace(key, rule).second) << key << " twice";
@@ -122,9 +126,8 @@ TEST(ConfigChanges, TellWhatIsNotFree) {
                                         c.mutable_actor()->mutable_optim()->set_lr(1e-5);
                                       }));
   EXPECT_EQ(to_text(changes),
-            "actor.optim.lr: 1e-06 -> 1e-05, cluster.gradient_shards: 8 -> 4, data.system_prompt: null -> "
-            "\"a: b\", "
-            "data.val_size: 0 -> 7, seed: 1 -> 5");
+            "actor.optim.lr: 1e-06 -> 1e-05, cluster.gradient_shards: 8 -> 4, data.system_prompt: "
+            "null -> \"a: b\", data.val_size: 0 -> 7, seed: 1 -> 5");
   EXPECT_EQ(changes.back().rule, ResumeRule::kFixed);
 }
 
@@ -137,7 +140,8 @@ TEST(ConfigChanges, AMappingIsOneValue) {
   };
   const std::string one = with({{"think", "false"}}),
                     two = with({{"think", "false"}, {"a: b", "[1, \"x\\n\"]"}});
-  EXPECT_EQ(to_text(config_changes(yaml(), one)), "data.chat_template_kwargs: {} -> {\"think\": false}");
+  EXPECT_EQ(to_text(config_changes(yaml(), one)),
+            "data.chat_template_kwargs: {} -> {\"think\": false}");
   EXPECT_EQ(to_text(config_changes(two, yaml())),
             "data.chat_template_kwargs: {\"a: b\": [1, \"x\\n\"], \"think\": false} -> {}");
   EXPECT_THAT(config_changes(two, two), IsEmpty());
@@ -147,7 +151,8 @@ TEST(ConfigChanges, AMappingIsOneValue) {
 TEST(ConfigChanges, AKeyThatIsNewerThanTheCheckpointHadItsDefault) {
   const std::string without = "seed: 1\n";
   EXPECT_THAT(config_changes(without, yaml()), IsEmpty());
-  EXPECT_EQ(to_text(config_changes(without, yaml([](proto::Config& c) { c.mutable_rollout()->set_n(3); }))),
+  EXPECT_EQ(to_text(config_changes(without,
+                                   yaml([](proto::Config& c) { c.mutable_rollout()->set_n(3); }))),
             "rollout.n: 8 -> 3");
   EXPECT_THAT(config_changes(yaml() + "gone: 3\n", yaml()), IsEmpty());
 }
@@ -172,8 +177,8 @@ class ResumeCheck : public testing::Test {
     saved_.state->rl_step = rl;
   }
   ResumeAnswer ask(bool own = true) const {
-    return check_resume({saved_, "runs/a/checkpoints/step_9", own, config_, config::config_to_yaml(config_),
-                         inputs_, same_model_});
+    return check_resume({saved_, "runs/a/checkpoints/step_9", own, config_,
+                         config::config_to_yaml(config_), inputs_, same_model_});
   }
   std::string refusal(bool own = true) const {
     return error_of([&] { ask(own); });
@@ -196,22 +201,24 @@ TEST_F(ResumeCheck, TheSameRunGoesOnWithoutAWord) {
 TEST_F(ResumeCheck, FixedKeysAndContentMakeAnotherExperiment) {
   config_.set_seed(5);
   config_.mutable_actor()->set_entropy_coeff(1);
-  EXPECT_EQ(
-      refusal(),
-      "run_dir runs/a holds another experiment, now at step 9: seed: 1 -> 5; put that back to go on with it, "
-      "use another run_dir, or begin from its weights with another run_dir and trainer.resume=runs/a");
+  EXPECT_EQ(refusal(),
+            "run_dir runs/a holds another experiment, now at step 9: seed: 1 -> 5; "
+            "put that back to go on with it, use another run_dir, "
+            "or begin from its weights with another run_dir and trainer.resume=runs/a");
   const ResumeAnswer elsewhere = ask(/*own=*/false);
-  EXPECT_THAT(elsewhere.warnings,
-              ElementsAre(AllOf(HasSubstr("seed: 1 -> 5"), HasSubstr("actor.entropy_coeff: 0 -> 1"))));
+  EXPECT_THAT(elsewhere.warnings, ElementsAre(AllOf(HasSubstr("seed: 1 -> 5"),
+                                                    HasSubstr("actor.entropy_coeff: 0 -> 1"))));
   EXPECT_FALSE(elsewhere.keep_scores);
   config_.set_seed(1);
-  EXPECT_THAT(ask().warnings, ElementsAre(HasSubstr("the new values: actor.entropy_coeff: 0 -> 1")));
+  EXPECT_THAT(ask().warnings,
+              ElementsAre(HasSubstr("the new values: actor.entropy_coeff: 0 -> 1")));
   EXPECT_TRUE(ask().keep_scores);
   inputs_[0] = {"data.train_files", "/b.jsonl", "sha256:1"};  // moved
   EXPECT_EQ(refusal(), "no error");
   inputs_[0].digest = "sha256:9";
-  EXPECT_THAT(refusal(),
-              HasSubstr("data.train_files[0]: /a.jsonl held sha256:1, now /b.jsonl holds sha256:9"));
+  EXPECT_THAT(
+      refusal(),
+      HasSubstr("data.train_files[0]: /a.jsonl held sha256:1, now /b.jsonl holds sha256:9"));
   inputs_[0].digest = "none: not a regular file";  // a pipe: not known
   EXPECT_EQ(refusal(), "no error");
   inputs_.pop_back();
@@ -242,9 +249,10 @@ TEST_F(ResumeCheck, RowsOfSftAreComparedWhileItLearnsFromThem) {
   config_.mutable_sft()->add_val_files("/r.jsonl");  // a path alone says nothing
   EXPECT_THAT(ask().warnings, IsEmpty());
   inputs_.back() = {"sft.val_files", "/v.jsonl", "sha256:4"};
-  EXPECT_THAT(ask().warnings,
-              ElementsAre(AllOf(HasSubstr("sft.val_files[0]: /r.jsonl held sha256:3, now /v.jsonl holds"),
-                                Not(HasSubstr("dropped")))));
+  EXPECT_THAT(
+      ask().warnings,
+      ElementsAre(AllOf(HasSubstr("sft.val_files[0]: /r.jsonl held sha256:3, now /v.jsonl holds"),
+                        Not(HasSubstr("dropped")))));
   EXPECT_TRUE(ask().keep_scores) << "RL's are not of these files";
   at(5, 4);
   EXPECT_THAT(ask().warnings, IsEmpty()) << "SFT is over";
@@ -281,7 +289,8 @@ TEST_F(ResumeCheck, AnotherMeasurementDropsTheScores) {
   saved_.state->val_before = 0.5;
   const ResumeAnswer answer = ask();
   EXPECT_FALSE(answer.keep_scores);
-  EXPECT_THAT(answer.warnings, ElementsAre(AllOf(HasSubstr("rollout.val_n: 1 -> 4"), HasSubstr("dropped"))));
+  EXPECT_THAT(answer.warnings,
+              ElementsAre(AllOf(HasSubstr("rollout.val_n: 1 -> 4"), HasSubstr("dropped"))));
 }
 
 TEST_F(ResumeCheck, WhatAStageThatIsOverWasGivenIsFixed) {
@@ -310,7 +319,8 @@ TEST_F(ResumeCheck, OfACompleteRunNothingMayChangeInVain) {
   at(5, 10);
   config_.mutable_actor()->mutable_optim()->set_lr(0.1);
   for (const bool own : {true, false})
-    EXPECT_THAT(refusal(own), AllOf(HasSubstr("complete"), HasSubstr("actor.optim.lr"), HasSubstr("raise")));
+    EXPECT_THAT(refusal(own),
+                AllOf(HasSubstr("complete"), HasSubstr("actor.optim.lr"), HasSubstr("raise")));
   config_.mutable_trainer()->set_total_training_steps(11);
   EXPECT_EQ(refusal(), "no error");
   config_.mutable_trainer()->set_total_training_steps(9);
@@ -338,10 +348,12 @@ TEST_F(ResumeCheck, AnOlderCheckpointSaysWhichWordsMeanSomethingElseNow) {
   };
   EXPECT_THAT(warning(), AllOf(Not(HasSubstr("whitens")), Not(HasSubstr("gsm8k"))));
   EXPECT_TRUE(ask().older_program);
-  config_.mutable_algorithm()->set_adv_estimator(proto::AlgorithmSection::REINFORCE_PLUS_PLUS_BASELINE);
+  config_.mutable_algorithm()->set_adv_estimator(
+      proto::AlgorithmSection::REINFORCE_PLUS_PLUS_BASELINE);
   EXPECT_THAT(warning(), HasSubstr("reinforce-plus-plus-baseline whitens over loss tokens now"));
   config_.mutable_data()->set_env(proto::DataSection::GSM8K);
-  EXPECT_THAT(warning(), HasSubstr("gsm8k environment reads and compares answers by other rules now"));
+  EXPECT_THAT(warning(),
+              HasSubstr("gsm8k environment reads and compares answers by other rules now"));
   saved_.inputs = inputs_;
   EXPECT_THAT(ask().warnings, IsEmpty());
   EXPECT_FALSE(ask().older_program);
@@ -365,11 +377,12 @@ TEST(RunFolderCheck, AnotherExperimentsMetricsAreNotWrittenOver) {
   write_file_atomic(scratch.path() / "metrics.jsonl", "");
   check_run_folder(folder, other);
   write_file_atomic(scratch.path() / "metrics.jsonl", "{}\n");
-  EXPECT_THAT(
-      error_of([&] { check_run_folder(folder, other); }),
-      AllOf(HasSubstr("another experiment, without checkpoints: seed: 1 -> 5"), Not(HasSubstr("\n"))));
+  EXPECT_THAT(error_of([&] { check_run_folder(folder, other); }),
+              AllOf(HasSubstr("another experiment, without checkpoints: seed: 1 -> 5"),
+                    Not(HasSubstr("\n"))));
   check_run_folder(folder, yaml());
-  check_run_folder(folder, yaml([](proto::Config& c) { c.mutable_actor()->mutable_optim()->set_lr(1); }));
+  check_run_folder(folder,
+                   yaml([](proto::Config& c) { c.mutable_actor()->mutable_optim()->set_lr(1); }));
 }
 
 TEST(Inputs, AreReadOnceAndNeverAnError) {

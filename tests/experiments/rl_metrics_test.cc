@@ -9,7 +9,8 @@
 namespace orrery::experiments {
 namespace {
 
-/// A sample whose loss mask is given as text: '1' the policy's tokens, '0' an observation's.
+/// A sample whose loss mask is given as text: '1' the policy's tokens, '0' an
+/// observation's.
 rollout::Trajectory make_sample(int64_t prompt_tokens, const std::string& mask, float reward) {
   rollout::Trajectory t;
   t.prompt_tokens.assign(static_cast<size_t>(prompt_tokens), 1);
@@ -34,8 +35,11 @@ proto::Config make_config() {
 std::vector<rollout::Group> make_groups() {
   std::vector<rollout::Group> groups;
   groups.push_back(
-      {1, 10, {make_sample(3, "11111111", 1), make_sample(3, "11", 0), make_sample(3, "11001", 0)}});
-  groups.push_back({1, 11, {make_sample(6, "1", 0.5f), make_sample(6, "", 7), make_sample(6, "1110", 0.5f)}});
+      {1,
+       10,
+       {make_sample(3, "11111111", 1), make_sample(3, "11", 0), make_sample(3, "11001", 0)}});
+  groups.push_back(
+      {1, 11, {make_sample(6, "1", 0.5f), make_sample(6, "", 7), make_sample(6, "1110", 0.5f)}});
   groups[0].samples[1].finish_reason =
       rollout::FinishReason::kLength;  // the context's end, not max_response_length
   groups[0].samples[0].reward_extra["correct"] = 1;
@@ -47,9 +51,10 @@ Metrics step_metrics(const std::vector<rollout::Group>& groups, int learners) {
   topology.ranks = 4;
   topology.learners = learners;
   Metrics metrics;
-  add_step_metrics(metrics, groups,
-                   {{"step", 2.0}, {"gen", 0.5}, {"update_actor", 1.0}, {"adv", 0.1}, {"gen/reward", 0.2}},
-                   make_config(), topology);
+  add_step_metrics(
+      metrics, groups,
+      {{"step", 2.0}, {"gen", 0.5}, {"update_actor", 1.0}, {"adv", 0.1}, {"gen/reward", 0.2}},
+      make_config(), topology);
   return metrics;
 }
 
@@ -131,10 +136,12 @@ TEST(StepMetrics, MfuIsVerlsFormulaOverThePeakOfAllLearners) {
 TEST(AdvantageMetrics, CountLossTokens) {
   const auto rewards = group_rewards(make_groups());
   EXPECT_EQ(rewards[0].prompt_index, 10u);
-  EXPECT_EQ(rewards[0].loss_tokens, (std::vector<int64_t>{8, 2, 3})) << "observations are not counted";
+  EXPECT_EQ(rewards[0].loss_tokens, (std::vector<int64_t>{8, 2, 3}))
+      << "observations are not counted";
   EXPECT_EQ(rewards[1].rewards, (std::vector<float>{0.5f, 7, 0.5f}));
   Metrics metrics;
-  add_advantage_metrics(metrics, rewards, std::vector<std::vector<float>>{{1, -1, 0.5f}, {2, 9, -3}});
+  add_advantage_metrics(metrics, rewards,
+                        std::vector<std::vector<float>>{{1, -1, 0.5f}, {2, 9, -3}});
   EXPECT_DOUBLE_EQ(metrics.at("critic/advantages/mean"), (8 - 2 + 1.5 + 2 - 9) / 17);
   EXPECT_EQ(metrics.at("critic/advantages/max"), 2) << "not the 9 that no token has";
   EXPECT_EQ(metrics.at("critic/returns/min"), -3);
@@ -209,7 +216,9 @@ TEST(Summary, ANanIsSeenWhereverItStands) {
   for (int at = 0; at < 3; ++at) {
     Summary summary;
     for (int i = 0; i < 3; ++i) summary.add(i == at ? std::nan("") : i);
-    EXPECT_TRUE(std::isnan(summary.min()) && std::isnan(summary.max()) && std::isnan(summary.mean())) << at;
+    EXPECT_TRUE(std::isnan(summary.min()) && std::isnan(summary.max()) &&
+                std::isnan(summary.mean()))
+        << at;
   }
   Summary weighted;
   weighted.add(100, 0);

@@ -1,4 +1,5 @@
-// Samples of other numerics: recomputed, weighted and reported; the rest are trusted as they are.
+// Samples of other numerics: recomputed, weighted and reported; the rest are trusted as
+// they are.
 #include "experiments/rollout_correction.h"
 
 #include <gtest/gtest.h>
@@ -15,9 +16,11 @@ using testing_support::random_tokens;
 
 constexpr float kTemperature = 0.9f;
 
-/// Two prompts of three samples; log-probs are off by `error` where the fingerprint says bf16.
+/// Two prompts of three samples; log-probs are off by `error` where the fingerprint
+/// says bf16.
 std::vector<rollout::Group> make_groups(learners::Learner& learner,
-                                        const std::vector<std::vector<bool>>& foreign, float error) {
+                                        const std::vector<std::vector<bool>>& foreign,
+                                        float error) {
   Philox generator(3, RngPurpose::kTest, 0);
   std::vector<rollout::Group> groups;
   std::vector<learners::Tree> trees;
@@ -27,7 +30,8 @@ std::vector<rollout::Group> make_groups(learners::Learner& learner,
       rollout::Trajectory t;
       t.prompt_index = g;
       t.sample_index = static_cast<uint32_t>(i);
-      t.prompt_tokens = i == 0 ? random_tokens(generator, 7, 37) : groups[g].samples[0].prompt_tokens;
+      t.prompt_tokens =
+          i == 0 ? random_tokens(generator, 7, 37) : groups[g].samples[0].prompt_tokens;
       t.tokens = random_tokens(generator, 5 + static_cast<int64_t>(i), 37);
       t.loss_mask.assign(t.tokens.size(), 1);
       t.loss_mask[1] = 0;
@@ -50,7 +54,8 @@ std::vector<rollout::Group> make_groups(learners::Learner& learner,
     for (rollout::Trajectory& t : group.samples) {
       t.logprobs = logprobs[at++];
       if (t.fingerprint.compute_dtype == DType::kF32) continue;
-      for (size_t i = 0; i < t.logprobs.size(); ++i) t.logprobs[i] -= t.loss_mask[i] != 0 ? error : 0.0f;
+      for (size_t i = 0; i < t.logprobs.size(); ++i)
+        t.logprobs[i] -= t.loss_mask[i] != 0 ? error : 0.0f;
     }
   }
   return groups;
@@ -80,7 +85,8 @@ TEST(RolloutCorrection, EqualFingerprintsAreTrusted) {
 TEST(RolloutCorrection, OthersAreRecomputedAndWeighted) {
   Fixture f;
   constexpr float kError = 0.25f;
-  const auto groups = make_groups(f.learner, {{true, false, true}, {false, false}, {false, true}}, kError);
+  const auto groups =
+      make_groups(f.learner, {{true, false, true}, {false, false}, {false, true}}, kError);
   for (const int64_t tree_rows : {int64_t{1}, int64_t{100}}) {
     const RolloutCorrection correction(f.learner, f.own, groups, kTemperature, tree_rows, 2.0f);
     EXPECT_TRUE(correction.any());
@@ -94,7 +100,8 @@ TEST(RolloutCorrection, OthersAreRecomputedAndWeighted) {
         ASSERT_EQ(correction.old_logprobs(g, i).size(), t.tokens.size());
         for (size_t k = 0; k < t.tokens.size(); ++k) {
           const bool learned = t.loss_mask[k] != 0;
-          EXPECT_NEAR(correction.old_logprobs(g, i)[k], t.logprobs[k] + (learned ? kError : 0.0f), 1e-6);
+          EXPECT_NEAR(correction.old_logprobs(g, i)[k], t.logprobs[k] + (learned ? kError : 0.0f),
+                      1e-6);
           EXPECT_NEAR(correction.weights(g, i)[k], learned ? std::exp(kError) : 1.0, 1e-5);
         }
       }
@@ -107,7 +114,8 @@ TEST(RolloutCorrection, OthersAreRecomputedAndWeighted) {
     EXPECT_NEAR(metrics["rollout_corr/rollout_is_max"], std::exp(kError), 1e-5);
     EXPECT_EQ(metrics["rollout_corr/rollout_is_clipped_share"], 0);
     EXPECT_NEAR(metrics["rollout/logprob_diff_max"], kError, 1e-6);
-    EXPECT_GT(metrics["training/rollout_probs_diff_max"], metrics["training/rollout_probs_diff_mean"]);
+    EXPECT_GT(metrics["training/rollout_probs_diff_max"],
+              metrics["training/rollout_probs_diff_mean"]);
     EXPECT_GT(metrics["training/rollout_probs_diff_std"], 0);
   }
 }
@@ -132,8 +140,10 @@ TEST(LogprobMismatch, TextNamesThePlaceAndBothValues) {
   sums.mismatches.add({18, 0, 0, 1, -1.0f, -2.0f});
   const std::string text = logprob_mismatch_text(3, sums);
   EXPECT_EQ(
-      text.find("step 3: the log-prob recorded for prompt 17 sample 2 token 41 (id 1234) is -1.5 but the "
-                "learner computes -1.49999988; it is the first of 2 such token(s) of 100 in the mini-batch"),
+      text.find(
+          "step 3: the log-prob recorded for prompt 17 sample 2 token 41 (id 1234) is -1.5 but the "
+          "learner computes -1.49999988; it is the first of 2 such token(s) of 100 in the "
+          "mini-batch"),
       0u)
       << text;
   EXPECT_NE(text.find("algorithm.verify_logprobs=false"), std::string::npos);

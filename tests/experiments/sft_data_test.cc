@@ -25,7 +25,8 @@ struct Row {
 
 class Teacher : public actors::Environment {
  public:
-  explicit Teacher(std::vector<Row> rows, bool endless = false) : rows_(std::move(rows)), endless_(endless) {}
+  explicit Teacher(std::vector<Row> rows, bool endless = false)
+      : rows_(std::move(rows)), endless_(endless) {}
   uint64_t size(actors::Split) const override { return endless_ ? 0 : rows_.size(); }
   std::unique_ptr<actors::Episode> reset(actors::Split, uint64_t item) const override {
     return std::make_unique<actors::SingleTurnEpisode>(
@@ -34,7 +35,8 @@ class Teacher : public actors::Environment {
   }
   std::optional<actors::Demonstration> demonstration(uint64_t item) const override {
     if (!row(item).answer) return std::nullopt;
-    return actors::Demonstration{std::string(row(item).prompt, '7'), std::string(*row(item).answer, '5')};
+    return actors::Demonstration{std::string(row(item).prompt, '7'),
+                                 std::string(*row(item).answer, '5')};
   }
 
  private:
@@ -56,7 +58,8 @@ class Sft : public testing::Test {
 
   void skip() { config_.mutable_data()->set_on_error(proto::DataSection::SKIP); }
   SftData data(const actors::Environment& env) {
-    source_.emplace(config_.data(), env, tokenizer_, 3, actors::CheckSetup{}, actors::PromptUse{0, false});
+    source_.emplace(config_.data(), env, tokenizer_, 3, actors::CheckSetup{},
+                    actors::PromptUse{0, false});
     return SftData(config_, env, *source_, tokenizer_, {});
   }
   std::string refusal(const actors::Environment& env) {
@@ -77,12 +80,13 @@ class Sft : public testing::Test {
 
 TEST_F(Sft, RowsThatDoNotFitAreRefusedByNameOrLeftOut) {
   const Teacher env({{1, 1}, {7, 1}, {2, 2}, {3, std::nullopt}, {20, 1}, {3, 3}});
-  EXPECT_EQ(refusal(env),
-            "training item 1: the prompt has 8 tokens and leaves no room for a response in sft.max_length 8; "
-            "raise that or set data.on_error: skip to leave such demonstrations out");
-  EXPECT_THAT(
-      refusal(Teacher({{1, 1}, {1, std::nullopt}})),
-      AllOf(HasSubstr("training item 1: there is no demonstration"), HasSubstr("data.on_error: skip")));
+  EXPECT_EQ(
+      refusal(env),
+      "training item 1: the prompt has 8 tokens and leaves no room for a response in "
+      "sft.max_length 8; raise that or set data.on_error: skip to leave such demonstrations out");
+  EXPECT_THAT(refusal(Teacher({{1, 1}, {1, std::nullopt}})),
+              AllOf(HasSubstr("training item 1: there is no demonstration"),
+                    HasSubstr("data.on_error: skip")));
   skip();
   const SftData found = data(env);
   EXPECT_EQ(found.size(), 3u);
@@ -100,8 +104,10 @@ TEST_F(Sft, RowsThatDoNotFitAreRefusedByNameOrLeftOut) {
     EXPECT_EQ(without.example(i).prompt, expected[i].prompt) << i;
     EXPECT_EQ(without.example(i).response, expected[i].response) << i;
   }
-  EXPECT_THAT(refusal(Teacher({{20, 1}, {30, 1}})), HasSubstr("none of 2 demonstrations can be used"));
-  EXPECT_THAT(refusal(Teacher({{1, std::nullopt}})), HasSubstr("this environment has no demonstrations"));
+  EXPECT_THAT(refusal(Teacher({{20, 1}, {30, 1}})),
+              HasSubstr("none of 2 demonstrations can be used"));
+  EXPECT_THAT(refusal(Teacher({{1, std::nullopt}})),
+              HasSubstr("this environment has no demonstrations"));
 }
 
 TEST_F(Sft, ALongResponseIsCutAtItsEnd) {
@@ -116,12 +122,14 @@ TEST_F(Sft, ALongResponseIsCutAtItsEnd) {
 TEST_F(Sft, AGeneratedExampleThatDoesNotFitIsReplaced) {
   const Teacher env({{1, 1}, {20, 1}}, /*endless=*/true);
   EXPECT_THAT(refusal(env), HasSubstr("training item 1: the prompt has 21 tokens"));
-  // redrawn() keeps the remainder by two, so there is nothing else for the odd ones here.
+  // redrawn() keeps the remainder by two, so there is nothing else for the odd ones
+  // here.
   skip();
   const SftData found = data(env);
   EXPECT_EQ(found.size(), 0u);
   EXPECT_EQ(found.example(4).prompt.size(), 2u);
-  EXPECT_THAT(error_of([&] { found.example(5); }), HasSubstr("training item 5: the prompt has 21 tokens"));
+  EXPECT_THAT(error_of([&] { found.example(5); }),
+              HasSubstr("training item 5: the prompt has 21 tokens"));
   const Teacher thirds({{1, 1}, {20, 1}, {1, 1}}, /*endless=*/true);
   const SftData replaced = data(thirds);
   for (uint64_t i = 0; i < 9; ++i) EXPECT_EQ(replaced.example(i).prompt.size(), 2u) << i;
@@ -157,8 +165,10 @@ class SftOwnRows : public Sft {
     return path.string();
   }
   std::vector<SftExample> rows(const std::string& text) {
-    source_.emplace(config_.data(), none_, tokenizer_, 3, actors::CheckSetup{}, actors::PromptUse{0, false});
-    return SftRows("sft.train_files", {write("rows.jsonl", text)}, config_, *source_, tokenizer_, {})
+    source_.emplace(config_.data(), none_, tokenizer_, 3, actors::CheckSetup{},
+                    actors::PromptUse{0, false});
+    return SftRows("sft.train_files", {write("rows.jsonl", text)}, config_, *source_, tokenizer_,
+                   {})
         .examples();
   }
   std::string rows_refusal(const std::string& text) {
@@ -192,7 +202,8 @@ TEST_F(SftOwnRows, ArePromptAndResponseAsDemonstrationsAre) {
 TEST_F(SftOwnRows, AreAPermutationEachEpoch) {
   std::string text;
   for (int i = 1; i <= 5; ++i)
-    text += "{\"prompt\": \"7\", \"response\": \"" + std::string(static_cast<size_t>(i), '5') + "\"}\n";
+    text +=
+        "{\"prompt\": \"7\", \"response\": \"" + std::string(static_cast<size_t>(i), '5') + "\"}\n";
   config_.mutable_sft()->add_train_files(write("train.jsonl", text));
   const SftData found = data(none_);
   EXPECT_EQ(found.size(), 5u);
@@ -209,17 +220,21 @@ TEST_F(SftOwnRows, AreAPermutationEachEpoch) {
 
 TEST_F(SftOwnRows, BadOnesAreNamedOrLeftOut) {
   const std::string good = "{\"prompt\": \"7\", \"response\": \"5\"}\n";
-  EXPECT_THAT(rows_refusal(good + "{\"prompt\": \"7\"}\n"), HasSubstr("rows.jsonl:2: a \"prompt\" without"));
-  EXPECT_THAT(rows_refusal(good + "{\"prompt\": \"7777777777\", \"response\": \"5\"}\n"),
-              AllOf(HasSubstr("rows.jsonl:2: the prompt has 11 tokens"), HasSubstr("raise that or set")));
+  EXPECT_THAT(rows_refusal(good + "{\"prompt\": \"7\"}\n"),
+              HasSubstr("rows.jsonl:2: a \"prompt\" without"));
+  EXPECT_THAT(
+      rows_refusal(good + "{\"prompt\": \"7777777777\", \"response\": \"5\"}\n"),
+      AllOf(HasSubstr("rows.jsonl:2: the prompt has 11 tokens"), HasSubstr("raise that or set")));
   EXPECT_THAT(rows_refusal("{\"prompt\": \"7\", \"response\": \"5\", \"weight\": -0.0}\n"),
               HasSubstr("every row of sft.train_files has \"weight\" 0"));
   const std::string chat =
-      "{\"messages\": [{\"role\": \"user\", \"content\": \"7\"}, {\"role\": \"assistant\", \"content\": "
-      "\"5\"}]}\n";
+      "{\"messages\": [{\"role\": \"user\", \"content\": \"7\"}, {\"role\": "
+      "\"assistant\", \"content\": \"5\"}]}\n";
   skip();
-  EXPECT_THAT(rows_refusal(good + chat), HasSubstr("rows.jsonl:2: a row of \"messages\"")) << "no bad row";
-  EXPECT_EQ(rows(good + "{\"prompt\": \"7777777777\", \"response\": \"5\"}\n{}\n" + good).size(), 2u);
+  EXPECT_THAT(rows_refusal(good + chat), HasSubstr("rows.jsonl:2: a row of \"messages\""))
+      << "no bad row";
+  EXPECT_EQ(rows(good + "{\"prompt\": \"7777777777\", \"response\": \"5\"}\n{}\n" + good).size(),
+            2u);
 }
 
 TEST_F(SftOwnRows, JsonIsNoPlainText) {
@@ -241,9 +256,11 @@ TEST_F(SftOwnRows, TheRateHasADefaultOfItsOwn) {
     return std::pair(config.sft().optim().lr(), config.actor().optim().lr());
   };
   EXPECT_EQ(rates("seed: 1\n"), std::pair(1e-5, 1e-6));
-  EXPECT_EQ(rates("sft: {total_training_steps: 1, optim: {clip_grad: 0}}\n"), std::pair(1e-5, 1e-6));
-  EXPECT_EQ(rates("sft: {total_training_steps: 1, optim: {lr: 1e-6}}\nactor: {optim: {lr: 3e-4}}\n"),
-            std::pair(1e-6, 3e-4));
+  EXPECT_EQ(rates("sft: {total_training_steps: 1, optim: {clip_grad: 0}}\n"),
+            std::pair(1e-5, 1e-6));
+  EXPECT_EQ(
+      rates("sft: {total_training_steps: 1, optim: {lr: 1e-6}}\nactor: {optim: {lr: 3e-4}}\n"),
+      std::pair(1e-6, 3e-4));
   EXPECT_EQ(rates(config::config_to_yaml(config::load_config(write("d.yaml", "seed: 1\n"), {}))),
             std::pair(1e-5, 1e-6));
   const proto::Config files = config::load_config(

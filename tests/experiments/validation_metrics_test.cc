@@ -41,7 +41,8 @@ TEST(BestOfDraws, IsWhatAllEquallyLikelyDrawsGive) {
 }
 
 std::vector<rollout::Group> make_groups(bool with_correct) {
-  const std::vector<std::vector<float>> rewards = {{0.25f, 1, 0, 0.5f, 0.5f, -1}, {1, 1, 0, 0, 2, 0.5f}};
+  const std::vector<std::vector<float>> rewards = {{0.25f, 1, 0, 0.5f, 0.5f, -1},
+                                                   {1, 1, 0, 0, 2, 0.5f}};
   const std::vector<std::vector<double>> correct = {{0, 1, 0, 0, 0, 0}, {1, 1, 0, 0, 1, 0}};
   std::vector<rollout::Group> groups;
   for (size_t g = 0; g < rewards.size(); ++g) {
@@ -59,7 +60,8 @@ std::vector<rollout::Group> make_groups(bool with_correct) {
   return groups;
 }
 
-// verl's numbers are those of its process_validation_metrics on the same values: 1,000 resamples with
+// verl's numbers are those of its process_validation_metrics on the same values: 1,000
+// resamples with
 // seed 42.
 TEST(Validation, IsVerlsUpToTheNoiseOfItsBootstrap) {
   Metrics metrics;
@@ -82,7 +84,8 @@ TEST(Validation, IsVerlsUpToTheNoiseOfItsBootstrap) {
       {"val-core/s/acc/best@6/mean", 0.8205},      {"val-core/s/acc/best@6/std", 0.298297},
       {"val-aux/s/acc/worst@6/mean", 0.0075}};
   for (const auto& [name, value] : bootstrapped) EXPECT_NEAR(metrics.at(name), value, 0.05) << name;
-  EXPECT_DOUBLE_EQ(metrics.at("val-core/s/acc/pass@6"), 1) << "one of six is right for both prompts";
+  EXPECT_DOUBLE_EQ(metrics.at("val-core/s/acc/pass@6"), 1)
+      << "one of six is right for both prompts";
   EXPECT_DOUBLE_EQ(metrics.at("val-aux/s/acc/pass@2"), ((1 - 10.0 / 15) + (1 - 3.0 / 15)) / 2);
   EXPECT_FALSE(metrics.contains("val-core/s/reward/mean@6"))
       << "verl's core variable is acc where there is one";

@@ -1,4 +1,5 @@
-// Input: what a reward program writes on its stdout, and the same as a file of rows for it.
+// Input: what a reward program writes on its stdout, and the same as a file of rows for
+// it.
 #include "actors/envs/external_protocol.h"
 #include "actors/worker.h"
 #include "tests/fuzz/fuzzing.h"

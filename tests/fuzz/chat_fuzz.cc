@@ -1,4 +1,5 @@
-// Input: a chat template in Jinja, then perhaps, after a line "===", the content of a message.
+// Input: a chat template in Jinja, then perhaps, after a line "===", the content of a
+// message.
 #include "tests/fuzz/fuzzing.h"
 #include "text/chat_template.h"
 
@@ -12,7 +13,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     "arguments": {"x": [1, 2.5, null, true, "\u00e9"]}}}], "reasoning_content": "r"})")};
   messages.push_back(call);
   fuzzing::accepted([&] {
-    const text::ChatTemplate chat(parts[0], "template", {{"bos_token", "<s>"}, {"eos_token", "</s>"}});
+    const text::ChatTemplate chat(parts[0], "template",
+                                  {{"bos_token", "<s>"}, {"eos_token", "</s>"}});
     text::ChatOptions options;
     fuzzing::accepted([&] { chat.render(messages, options); });
     options.add_generation_prompt = false;
@@ -20,8 +22,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                          {"date_string", "26 Jul 2024"},
                          {"strftime_now", "2025-07-26"},
                          {"n", {1, {{"k", -0.5}}}}};
-    options.tools =
-        text::OrderedJson::parse(R"([{"type": "function", "function": {"name": "f", "parameters": {}}}])");
+    options.tools = text::OrderedJson::parse(
+        R"([{"type": "function", "function": {"name": "f", "parameters": {}}}])");
     fuzzing::accepted([&] { chat.render(std::span(messages).subspan(1), options); });
   });
   return 0;

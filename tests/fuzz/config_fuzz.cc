@@ -1,4 +1,5 @@
-// Input: a YAML config, then perhaps, after a line "===", key=value overrides, one a line.
+// Input: a YAML config, then perhaps, after a line "===", key=value overrides, one a
+// line.
 #include "config/config.h"
 #include "experiments/config_check.h"
 
@@ -26,7 +27,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       experiments::describe_batch(config, ranks);
     });
   }
-  const std::filesystem::path resolved = scratch.write("resolved.yaml", config::config_to_yaml(config));
+  const std::filesystem::path resolved =
+      scratch.write("resolved.yaml", config::config_to_yaml(config));
   proto::Config again;
   if (!fuzzing::accepted([&] { again = config::load_config(resolved, {}); }) ||
       !google::protobuf::util::MessageDifferencer::Equals(config, again)) {

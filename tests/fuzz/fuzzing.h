@@ -1,6 +1,7 @@
-// What the fuzz targets share. A target is a small LLVMFuzzerTestOneInput over one real entry point. An
-// orrery::Error is how bad input ends; anything else that leaves the target (a crash, a sanitizer's report,
-// another exception, a broken promise) is a finding. tools/fuzz.sh runs the targets.
+// What the fuzz targets share. A target is a small LLVMFuzzerTestOneInput over one real
+// entry point. An orrery::Error is how bad input ends; anything else that leaves the
+// target (a crash, a sanitizer's report, another exception, a broken promise) is a
+// finding. tools/fuzz.sh runs the targets.
 #pragma once
 
 #include <spdlog/spdlog.h>
@@ -27,8 +28,8 @@ namespace orrery::fuzzing {
   std::abort();
 }
 
-/// Runs body; true when it ended without an Error. One of ORRERY_CHECK is a finding: bad input must not reach
-/// our own invariants.
+/// Runs body; true when it ended without an Error. One of ORRERY_CHECK is a finding:
+/// bad input must not reach our own invariants.
 template <class Body>
 bool accepted(Body&& body) {
   try {
@@ -47,7 +48,8 @@ inline std::vector<std::string> parts(std::span<const uint8_t> input) {
   const std::string_view text(reinterpret_cast<const char*>(input.data()), input.size());
   std::vector<std::string> out;
   size_t begin = 0;
-  for (size_t at = text.find(kBetween); at != std::string_view::npos; at = text.find(kBetween, begin)) {
+  for (size_t at = text.find(kBetween); at != std::string_view::npos;
+       at = text.find(kBetween, begin)) {
     out.emplace_back(text.substr(begin, at - begin));
     begin = at + kBetween.size();
   }
@@ -58,7 +60,9 @@ inline std::vector<std::string> parts(std::span<const uint8_t> input) {
 /// A folder for this process, in $TMPDIR (tools/fuzz.sh: in memory).
 class Scratch {
  public:
-  Scratch() : path_(std::filesystem::temp_directory_path() / ("orrery_fuzz_" + std::to_string(getpid()))) {
+  Scratch()
+      : path_(std::filesystem::temp_directory_path() /
+              ("orrery_fuzz_" + std::to_string(getpid()))) {
     std::filesystem::create_directories(path_);
     spdlog::set_level(spdlog::level::off);  // warnings about skipped rows are expected in bulk
   }

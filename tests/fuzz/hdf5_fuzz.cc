@@ -1,7 +1,8 @@
-// Input: damage to files that Orrery wrote: a step's rollouts and a checkpoint. Byte 0 chooses the file, then
-// each three bytes are a place and what is xored there; one or two bytes over cut the file there. HDF5 does
-// not promise to survive hostile bytes, so a file that differs by one bit must be refused before HDF5 opens
-// it; an undamaged one must give back what was written.
+// Input: damage to files that Orrery wrote: a step's rollouts and a checkpoint. Byte 0
+// chooses the file, then each three bytes are a place and what is xored there; one or
+// two bytes over cut the file there. HDF5 does not promise to survive hostile bytes, so
+// a file that differs by one bit must be refused before HDF5 opens it; an undamaged one
+// must give back what was written.
 #include <cstring>
 
 #include "core/file.h"
@@ -14,10 +15,12 @@ namespace {
 
 using namespace orrery;
 
-constexpr const char* kModelConfig = R"({"model_type": "llama", "hidden_size": 4, "intermediate_size": 4,
+constexpr const char* kModelConfig =
+    R"({"model_type": "llama", "hidden_size": 4, "intermediate_size": 4,
   "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 5, "max_position_embeddings": 8})";
 
-/// The files as they were written, and which of them are covered by a digest to the last bit.
+/// The files as they were written, and which of them are covered by a digest to the
+/// last bit.
 struct Written {
   fuzzing::Scratch scratch;
   std::filesystem::path rollouts, checkpoint;
@@ -58,8 +61,9 @@ struct Written {
     storage::publish_checkpoint(temporary, checkpoint, info, table, {entry}, {});
 
     for (const std::filesystem::path& path :
-         {rollouts, checkpoint / storage::checkpoint_slice_name(0, 1), checkpoint / storage::kManifestFile,
-          checkpoint / storage::kManifestHashFile, std::filesystem::path(rollouts.string() + ".sha256")}) {
+         {rollouts, checkpoint / storage::checkpoint_slice_name(0, 1),
+          checkpoint / storage::kManifestFile, checkpoint / storage::kManifestHashFile,
+          std::filesystem::path(rollouts.string() + ".sha256")}) {
       files.push_back({path, read_file(path)});
     }
   }
@@ -103,7 +107,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const bool read = fuzzing::accepted([&] { read_all(written, rollouts); });
   const bool damaged = contents != file.contents;
   // The digest's own line may differ behind the digest.
-  if (read && damaged && chosen != 4) fuzzing::broken("a damaged file is refused: " + file.path.string());
+  if (read && damaged && chosen != 4)
+    fuzzing::broken("a damaged file is refused: " + file.path.string());
   if (!read && !damaged) fuzzing::broken("an undamaged file is read: " + file.path.string());
   if (damaged) write_file_atomic(file.path, file.contents);
   return 0;

@@ -1,5 +1,5 @@
-// Input: the text of a checkpoint's manifest.json. Its digest is made to agree, so that its fields are read;
-// beside it lies a rank's file, which is no HDF5, and a tokenizer.
+// Input: the text of a checkpoint's manifest.json. Its digest is made to agree, so that
+// its fields are read; beside it lies a rank's file, which is no HDF5, and a tokenizer.
 #include "storage/manifest.h"
 
 #include "core/sha256.h"
@@ -18,8 +18,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static_cast<void>(made);
   const std::string text(reinterpret_cast<const char*>(data), size);
   scratch.write(storage::kManifestFile, text);
-  scratch.write(storage::kManifestHashFile,
-                fmt::format("{}  {}\n", sha256_hex(std::as_bytes(std::span(text))), storage::kManifestFile));
+  scratch.write(
+      storage::kManifestHashFile,
+      fmt::format("{}  {}\n", sha256_hex(std::as_bytes(std::span(text))), storage::kManifestFile));
   fuzzing::accepted([&] {
     const storage::Checkpoint checkpoint(scratch.path(), storage::Checkpoint::Verify::kOnRead);
     if (checkpoint.flat_size() != checkpoint.table().flat_size())

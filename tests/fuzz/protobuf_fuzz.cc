@@ -1,5 +1,6 @@
-// Input: byte 0 chooses a kind of message, the rest is its payload, or (0xFF) whole envelopes as they come
-// from another rank. Messages that are accepted must survive a round trip.
+// Input: byte 0 chooses a kind of message, the rest is its payload, or (0xFF) whole
+// envelopes as they come from another rank. Messages that are accepted must survive a
+// round trip.
 #include "comm/communicator.h"
 #include "comm/mailbox.h"
 #include "rollout/trajectory.h"
@@ -53,7 +54,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       if (const std::optional<comm::Letter> letter = mailbox.try_receive_any()) open(*letter);
     });
   } else {
-    fuzzing::accepted([&] { open(comm::Letter{0, static_cast<comm::MessageKind>(kind), payload}); });
+    fuzzing::accepted([&] {
+      open(comm::Letter{0, static_cast<comm::MessageKind>(kind), payload});
+    });
   }
   return 0;
 }

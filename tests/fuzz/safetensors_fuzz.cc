@@ -1,5 +1,6 @@
-// Input: a safetensors file, or, where it begins with '{', its header, a newline and its data; the length of
-// the header is then put before it, so that mutations reach what lies behind.
+// Input: a safetensors file, or, where it begins with '{', its header, a newline and
+// its data; the length of the header is then put before it, so that mutations reach
+// what lies behind.
 #include "storage/safetensors.h"
 
 #include <cstring>
@@ -22,7 +23,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   fuzzing::accepted([&] {
     const storage::SafetensorsFile safetensors(path);
     for (const storage::SafetensorsTensor& tensor : safetensors.tensors()) {
-      if (safetensors.find(tensor.name) != &tensor) fuzzing::broken("a tensor is found by its name");
+      if (safetensors.find(tensor.name) != &tensor)
+        fuzzing::broken("a tensor is found by its name");
       if (tensor.size > int64_t{1} << 20) continue;
       std::vector<float> values(static_cast<size_t>(tensor.size));
       fuzzing::accepted([&] { safetensors.read_f32(tensor, 0, values); });

@@ -1,6 +1,6 @@
-// Input: a JSONL file of rows to learn from, read strictly and with bad rows skipped, with a chat template
-// and without. What is accepted keeps its promises: a prompt, something to learn at the end of the response,
-// and no more tokens than allowed.
+// Input: a JSONL file of rows to learn from, read strictly and with bad rows skipped,
+// with a chat template and without. What is accepted keeps its promises: a prompt,
+// something to learn at the end of the response, and no more tokens than allowed.
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -23,7 +23,8 @@ text::Tokenizer byte_tokenizer(const fuzzing::Scratch& scratch) {
       "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
       "merges": []}})");
   for (int byte = 0; byte < 256; ++byte)
-    tokenizer["model"]["vocab"][std::string(alphabet.of_byte(static_cast<unsigned char>(byte)))] = byte;
+    tokenizer["model"]["vocab"][std::string(alphabet.of_byte(static_cast<unsigned char>(byte)))] =
+        byte;
   for (const char* token : {"<s>", "<end>"}) {
     tokenizer["added_tokens"].push_back({{"id", token == std::string("<s>") ? 256 : 257},
                                          {"content", token},
@@ -35,18 +36,21 @@ text::Tokenizer byte_tokenizer(const fuzzing::Scratch& scratch) {
   }
   scratch.write("tokenizer.json", tokenizer.dump());
   constexpr const char* kTemplate =
-      "{% for m in messages %}{{ '[' + m.role + ']' }}{{ m.content }}{% if m.tool_calls %}{{ m.tool_calls }}"
-      "{% endif %}{{ '<end>' }}{% endfor %}{% if add_generation_prompt %}{{ '[assistant]' }}{% endif %}";
+      "{% for m in messages %}{{ '[' + m.role + ']' }}{{ m.content }}{% if m.tool_calls %}{{ "
+      "m.tool_calls }}{% endif %}{{ '<end>' }}{% endfor %}{% if add_generation_prompt %}{{ "
+      "'[assistant]' }}{% endif %}";
   const auto config = scratch.write(
       "tokenizer_config.json",
-      nlohmann::json{{"bos_token", "<s>"}, {"eos_token", "<end>"}, {"chat_template", kTemplate}}.dump());
+      nlohmann::json{{"bos_token", "<s>"}, {"eos_token", "<end>"}, {"chat_template", kTemplate}}
+          .dump());
   return text::Tokenizer::load(config.parent_path());
 }
 
 class NoItems final : public actors::Environment {
  public:
   uint64_t size(actors::Split /*split*/) const override { return 0; }
-  std::unique_ptr<actors::Episode> reset(actors::Split /*split*/, uint64_t /*index*/) const override {
+  std::unique_ptr<actors::Episode> reset(actors::Split /*split*/,
+                                         uint64_t /*index*/) const override {
     return nullptr;
   }
   std::optional<actors::Demonstration> demonstration(uint64_t /*index*/) const override {
@@ -55,11 +59,14 @@ class NoItems final : public actors::Environment {
 };
 
 void check(const experiments::SftExample& example, int64_t max_length) {
-  if (example.prompt.empty() || example.response.empty()) fuzzing::broken("a prompt and a response");
+  if (example.prompt.empty() || example.response.empty())
+    fuzzing::broken("a prompt and a response");
   if (example.tokens() > max_length) fuzzing::broken("at most sft.max_length tokens");
-  if (!std::isfinite(example.weight) || example.weight < 0) fuzzing::broken("a weight is finite and >= 0");
+  if (!std::isfinite(example.weight) || example.weight < 0)
+    fuzzing::broken("a weight is finite and >= 0");
   if (example.loss_mask.empty()) return;
-  if (example.loss_mask.size() != example.response.size()) fuzzing::broken("a mask of each response token");
+  if (example.loss_mask.size() != example.response.size())
+    fuzzing::broken("a mask of each response token");
   if (example.loss_mask.front() == 0 || example.loss_mask.back() == 0)
     fuzzing::broken("a response begins and ends with what is learned");
 }

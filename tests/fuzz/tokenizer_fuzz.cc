@@ -1,5 +1,6 @@
-// Input: tokenizer.json, then perhaps tokenizer_config.json, generation_config.json, a text to encode,
-// special_tokens_map.json, added_tokens.json and config.json, between lines "===".
+// Input: tokenizer.json, then perhaps tokenizer_config.json, generation_config.json, a
+// text to encode, special_tokens_map.json, added_tokens.json and config.json, between
+// lines "===".
 #include "text/tokenizer.h"
 
 #include <array>
@@ -12,9 +13,12 @@ namespace {
 void use(const orrery::text::Tokenizer& tokenizer, const std::string& text) {
   using orrery::text::find_invalid_utf8;
   std::vector<int32_t> ids;
-  if (!orrery::fuzzing::accepted([&] { ids = tokenizer.encode(text, /*add_special_tokens=*/true); })) return;
+  if (!orrery::fuzzing::accepted(
+          [&] { ids = tokenizer.encode(text, /*add_special_tokens=*/true); }))
+    return;
   for (const int32_t id : ids) {
-    if (id < 0 || id >= tokenizer.vocab_size()) orrery::fuzzing::broken("an id is below vocab_size()");
+    if (id < 0 || id >= tokenizer.vocab_size())
+      orrery::fuzzing::broken("an id is below vocab_size()");
   }
   ids.insert(ids.end(), {0, 1, 2, tokenizer.vocab_size() - 1, tokenizer.vocab_size(), -1});
   for (const bool skip : {false, true}) {

@@ -61,13 +61,15 @@ struct Gradients {
   Floats dq, dk, dv;
 };
 
-/// Rows of the tokens that row `row` of segment `segment` sees, in order of position, itself last.
+/// Rows of the tokens that row `row` of segment `segment` sees, in order of position,
+/// itself last.
 std::vector<int64_t> path_rows(const Batch& b, int64_t segment, int64_t row) {
   std::vector<int64_t> path;
   const AttentionSegment& own = b.segments[segment];
   for (int64_t r = row; r >= 0; --r) path.push_back(own.row_begin + r);
   for (int32_t s = own.parent; s >= 0; s = b.segments[s].parent) {
-    for (int64_t r = b.segments[s].rows - 1; r >= 0; --r) path.push_back(b.segments[s].row_begin + r);
+    for (int64_t r = b.segments[s].rows - 1; r >= 0; --r)
+      path.push_back(b.segments[s].row_begin + r);
   }
   std::reverse(path.begin(), path.end());
   return path;
@@ -122,16 +124,22 @@ Batch make_batch(const Case& c) {
 
 Gradients run_backward(const Context& ctx, const Batch& b) {
   Gradients g{Floats(b.q.size(), 7.0f), Floats(b.k.size(), 7.0f), Floats(b.v.size(), 7.0f)};
-  const auto queries = [&](auto* x) { return Heads(x, b.rows, b.shape.heads, b.shape.head_dim, b.q_row()); };
-  const auto keys = [&](auto* x) { return Heads(x, b.rows, b.shape.kv_heads, b.shape.head_dim, b.kv_row()); };
+  const auto queries = [&](auto* x) {
+    return Heads(x, b.rows, b.shape.heads, b.shape.head_dim, b.q_row());
+  };
+  const auto keys = [&](auto* x) {
+    return Heads(x, b.rows, b.shape.kv_heads, b.shape.head_dim, b.kv_row());
+  };
   Arena arena;
-  attention_backward(ctx, queries(g.dq.data()), keys(g.dk.data()), keys(g.dv.data()), queries(b.dout.data()),
-                     queries(b.out.data()), queries(b.q.data()), keys(b.k.data()), keys(b.v.data()),
-                     {b.lse.data(), b.rows, b.shape.heads}, b.segments, b.scale, arena);
+  attention_backward(ctx, queries(g.dq.data()), keys(g.dk.data()), keys(g.dv.data()),
+                     queries(b.dout.data()), queries(b.out.data()), queries(b.q.data()),
+                     keys(b.k.data()), keys(b.v.data()), {b.lse.data(), b.rows, b.shape.heads},
+                     b.segments, b.scale, arena);
   return g;
 }
 
-/// The arithmetic of the header: segments in list order, their rows, heads, then the keys by position.
+/// The arithmetic of the header: segments in list order, their rows, heads, then the
+/// keys by position.
 Gradients scalar_backward(const Batch& b) {
   Gradients g{Floats(b.q.size()), Floats(b.k.size()), Floats(b.v.size())};
   const int64_t hd = b.shape.head_dim;
@@ -147,7 +155,8 @@ Gradients scalar_backward(const Batch& b) {
         const float delta = fold(lanes);
         for (const int64_t key : path) {
           const int64_t kv = key * b.kv_row() + head / b.shape.group() * hd;
-          const float p = exp_f32(score(&b.q[at], &b.k[kv], hd, b.scale) - b.lse[row * b.shape.heads + head]);
+          const float p =
+              exp_f32(score(&b.q[at], &b.k[kv], hd, b.scale) - b.lse[row * b.shape.heads + head]);
           const float ds = p * (score(&b.dout[at], &b.v[kv], hd, 1.0f) - delta) * b.scale;
           for (int64_t d = 0; d < hd; ++d) {
             g.dq[at + d] = std::fma(ds, b.k[kv + d], g.dq[at + d]);
@@ -197,7 +206,8 @@ TEST_F(AttentionBackwardTest, BitsOfTheHeadersArithmetic) {
     const Gradients expected = scalar_backward(b);
     for (const std::string& target : supported_cpu_targets()) {
       set_cpu_target(target);
-      for (const int threads : {1, 2, 3, 32}) {  // few trees for many threads take the other schedule
+      for (const int threads :
+           {1, 2, 3, 32}) {  // few trees for many threads take the other schedule
         expect_equal(run_backward({.threads = threads}, b), expected,
                      fmt::format("{} threads {} head_dim {}", target, threads, c.shape.head_dim));
       }
@@ -206,8 +216,8 @@ TEST_F(AttentionBackwardTest, BitsOfTheHeadersArithmetic) {
 }
 
 TEST_F(AttentionBackwardTest, FiniteDifferences) {
-  for (const Case& c : {Case{{2, 1, 8}, {{13}, {5, 0}, {9, 0}, {4, 1}}}, Case{{4, 2, 16}, {{35}, {3}}},
-                        Case{{6, 2, 10}, {{4}, {3, 0}, {2, 1}}}}) {
+  for (const Case& c : {Case{{2, 1, 8}, {{13}, {5, 0}, {9, 0}, {4, 1}}},
+                        Case{{4, 2, 16}, {{35}, {3}}}, Case{{6, 2, 10}, {{4}, {3, 0}, {2, 1}}}}) {
     Batch b = make_batch(c);
     const Gradients g = run_backward({.threads = 2}, b);
     std::mt19937 rng(31);
@@ -246,7 +256,8 @@ TEST_F(AttentionBackwardTest, OtherTreesAndPlacesInTheBatchChangeNothing) {
         place[m] = static_cast<int32_t>(one.segments.size());
         one.segments.push_back(both.segments[m]);
         one.rows += both.segments[m].rows;
-        if (both.segments[m].parent >= 0) one.segments.back().parent = place[both.segments[m].parent];
+        if (both.segments[m].parent >= 0)
+          one.segments.back().parent = place[both.segments[m].parent];
       }
       int64_t next = 0;
       for (size_t i = 0; i < members.size(); ++i) {
@@ -268,7 +279,8 @@ TEST_F(AttentionBackwardTest, OtherTreesAndPlacesInTheBatchChangeNothing) {
       one.k = gather(both.k, both.kv_row());
       one.v = gather(both.v, both.kv_row());
       one.lse = gather(both.lse, both.shape.heads);
-      const Gradients expected{gather(together.dq, both.q_row()), gather(together.dk, both.kv_row()),
+      const Gradients expected{gather(together.dq, both.q_row()),
+                               gather(together.dk, both.kv_row()),
                                gather(together.dv, both.kv_row())};
       expect_equal(run_backward({}, one), expected, reversed ? "reversed" : "in order");
     }
@@ -310,15 +322,16 @@ TEST_F(AttentionBackwardTest, ChildrenGetTheGradientsOfSeparateSequences) {
 }
 
 TEST_F(AttentionBackwardTest, TreeForwardThenBackwardThroughThePool) {
-  // What a learner does: prompt and responses as KV segments that share blocks, then the backward of the same
-  // rows.
+  // What a learner does: prompt and responses as KV segments that share blocks, then
+  // the backward of the same rows.
   const Case c{{6, 2, 16}, {{45}, {40, 0}, {33, 0}}};
   const Batch tree = make_batch(c);
   Pool pool(tree.shape, 10);
   const std::vector<int32_t> prompt = pool.take(45);
   std::vector<std::vector<int32_t>> tables{prompt};
   std::vector<KvSegment> segments;
-  const Heads<const float> k(tree.k.data(), tree.rows, 2, 16, 32), v(tree.v.data(), tree.rows, 2, 16, 32);
+  const Heads<const float> k(tree.k.data(), tree.rows, 2, 16, 32),
+      v(tree.v.data(), tree.rows, 2, 16, 32);
   for (int i = 1; i <= 2; ++i) {
     tables.push_back({prompt[0]});
     for (const int32_t b : pool.take(64)) tables.back().push_back(b);
@@ -340,12 +353,14 @@ TEST_F(AttentionBackwardTest, TreeForwardThenBackwardThroughThePool) {
 TEST_F(AttentionBackwardTest, LaterRowsDoNotLeakBack) {
   Batch b = make_batch({{4, 2, 16}, {{40}}});
   const Gradients clean = run_backward({}, b);
-  // Row 30's own value is infinite: rows before it neither see it nor get its gradients from it.
+  // Row 30's own value is infinite: rows before it neither see it nor get its gradients
+  // from it.
   for (int64_t d = 0; d < 32; ++d) b.v[30 * 32 + d] = std::numeric_limits<float>::infinity();
   for (const std::string& target : supported_cpu_targets()) {
     set_cpu_target(target);
     const Gradients g = run_backward({}, b);
-    EXPECT_EQ(first_difference(std::span(g.dq).first(30 * 64), std::span(clean.dq).first(30 * 64)), -1);
+    EXPECT_EQ(first_difference(std::span(g.dq).first(30 * 64), std::span(clean.dq).first(30 * 64)),
+              -1);
     for (size_t i = 31 * 32; i < g.dv.size(); ++i) ASSERT_EQ(g.dv[i], clean.dv[i]);
   }
 }
@@ -369,8 +384,16 @@ TEST_F(AttentionBackwardTest, BadInputIsNamed) {
     b.segments = segments;
     run_backward({}, b);
   };
-  EXPECT_THAT([&] { with({{0, 8, 0, -1}}); }, ThrowsMessage<Error>(HasSubstr("not inside the batch of 7")));
-  EXPECT_THAT([&] { with({{0, -1, 0, -1}}); }, ThrowsMessage<Error>(HasSubstr("not inside the batch")));
+  EXPECT_THAT(
+      [&] {
+        with({{0, 8, 0, -1}});
+      },
+      ThrowsMessage<Error>(HasSubstr("not inside the batch of 7")));
+  EXPECT_THAT(
+      [&] {
+        with({{0, -1, 0, -1}});
+      },
+      ThrowsMessage<Error>(HasSubstr("not inside the batch")));
   EXPECT_THAT(
       [&] {
         with({{0, 4, 1, -1}});
@@ -381,7 +404,11 @@ TEST_F(AttentionBackwardTest, BadInputIsNamed) {
         with({{0, 4, 0, -1}, {4, 3, 3, 0}});
       },
       ThrowsMessage<Error>(HasSubstr("its parent ends at 4")));
-  EXPECT_THAT([&] { with({{0, 4, 0, 0}}); }, ThrowsMessage<Error>(HasSubstr("parent 0 does not precede it")));
+  EXPECT_THAT(
+      [&] {
+        with({{0, 4, 0, 0}});
+      },
+      ThrowsMessage<Error>(HasSubstr("parent 0 does not precede it")));
   EXPECT_THAT([&] { with({{0, 4, 0, -2}}); }, ThrowsMessage<Error>(HasSubstr("parent -2")));
   EXPECT_THAT(
       [&] {

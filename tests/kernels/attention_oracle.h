@@ -1,6 +1,6 @@
-// What the attention tests compare with: the arithmetic of kernels/attention.h in plain loops (its bits), the
-// textbook formula in double precision (its value), and a KV pool filled with NaN wherever nothing was
-// written.
+// What the attention tests compare with: the arithmetic of kernels/attention.h in plain
+// loops (its bits), the textbook formula in double precision (its value), and a KV pool
+// filled with NaN wherever nothing was written.
 #pragma once
 
 #include <algorithm>
@@ -33,7 +33,8 @@ inline Floats random_floats(std::mt19937& rng, int64_t count, float size = 1.0f)
 inline int64_t first_difference(std::span<const float> a, std::span<const float> b) {
   if (a.size() != b.size()) return 0;
   for (size_t i = 0; i < a.size(); ++i) {
-    if (std::bit_cast<uint32_t>(a[i]) != std::bit_cast<uint32_t>(b[i])) return static_cast<int64_t>(i);
+    if (std::bit_cast<uint32_t>(a[i]) != std::bit_cast<uint32_t>(b[i]))
+      return static_cast<int64_t>(i);
   }
   return -1;
 }
@@ -51,7 +52,8 @@ struct Sequence {
   Floats q, k, v;
 };
 
-inline Sequence random_sequence(std::mt19937& rng, const Shape& shape, int64_t length, float size = 1.0f) {
+inline Sequence random_sequence(std::mt19937& rng, const Shape& shape, int64_t length,
+                                float size = 1.0f) {
   const int64_t kv = length * shape.kv_heads * shape.head_dim;
   Sequence s{length, random_floats(rng, length * shape.heads * shape.head_dim, size), {}, {}};
   s.k = random_floats(rng, kv, size);
@@ -74,8 +76,8 @@ inline float score(const float* q, const float* k, int64_t head_dim, float scale
 }
 
 /// Row `position` of a sequence, by the arithmetic of the header. Returns lse.
-inline float forward_row(const Shape& shape, const Sequence& s, int64_t position, int64_t head, float scale,
-                         float* out) {
+inline float forward_row(const Shape& shape, const Sequence& s, int64_t position, int64_t head,
+                         float scale, float* out) {
   const int64_t hd = shape.head_dim;
   const float* q = s.q.data() + (position * shape.heads + head) * hd;
   const auto key = [&](const Floats& x, int64_t j) {
@@ -110,8 +112,8 @@ inline float forward_row(const Shape& shape, const Sequence& s, int64_t position
 }
 
 /// Softmax attention of one row in double precision. Returns lse.
-inline double exact_row(const Shape& shape, const Sequence& s, int64_t position, int64_t head, double scale,
-                        double* out) {
+inline double exact_row(const Shape& shape, const Sequence& s, int64_t position, int64_t head,
+                        double scale, double* out) {
   const int64_t hd = shape.head_dim;
   std::vector<double> p;
   for (int64_t j = 0; j <= position; ++j) {
@@ -141,7 +143,8 @@ class Pool {
     view_.blocks = blocks;
     view_.kv_heads = shape.kv_heads;
     view_.head_dim = shape.head_dim;
-    k_.assign(static_cast<size_t>(blocks * view_.block_elements()), std::numeric_limits<float>::quiet_NaN());
+    k_.assign(static_cast<size_t>(blocks * view_.block_elements()),
+              std::numeric_limits<float>::quiet_NaN());
     v_ = k_;
     view_.k = k_.data();
     view_.v = v_.data();
@@ -178,9 +181,10 @@ struct Result {
   Floats out, lse;  ///< [rows, heads, head_dim], [rows, heads], in the order of the chunks
 };
 
-/// Writes the chunks' keys and values, then runs them as one batch; positions before a chunk must be there
-/// already.
-inline Result run_chunks(const Context& ctx, const Shape& shape, const std::vector<Sequence>& sequences,
+/// Writes the chunks' keys and values, then runs them as one batch; positions before a
+/// chunk must be there already.
+inline Result run_chunks(const Context& ctx, const Shape& shape,
+                         const std::vector<Sequence>& sequences,
                          const std::vector<std::vector<int32_t>>& tables, const Pool& pool,
                          const std::vector<Chunk>& chunks, float scale) {
   const int64_t q_row = shape.heads * shape.head_dim, kv_row = shape.kv_heads * shape.head_dim;
@@ -199,8 +203,9 @@ inline Result run_chunks(const Context& ctx, const Shape& shape, const std::vect
            {v.data(), rows, shape.kv_heads, shape.head_dim, kv_row}, segments);
   Result r{Floats(q.size()), Floats(static_cast<size_t>(rows * shape.heads))};
   attention_forward(ctx, {r.out.data(), rows, shape.heads, shape.head_dim, q_row},
-                    {r.lse.data(), rows, shape.heads}, {q.data(), rows, shape.heads, shape.head_dim, q_row},
-                    pool.view(), segments, scale);
+                    {r.lse.data(), rows, shape.heads},
+                    {q.data(), rows, shape.heads, shape.head_dim, q_row}, pool.view(), segments,
+                    scale);
   return r;
 }
 

@@ -16,8 +16,9 @@ using testing::ThrowsMessage;
 
 struct Case {
   Shape shape;
-  std::vector<std::pair<int64_t, int64_t>> spans;  ///< [begin, end) of each sequence that the batch computes
-  float size = 1.0f;                               ///< of q and k
+  std::vector<std::pair<int64_t, int64_t>>
+      spans;          ///< [begin, end) of each sequence that the batch computes
+  float size = 1.0f;  ///< of q and k
 };
 
 std::vector<Case> cases() {
@@ -50,13 +51,18 @@ struct Scene {
 /// Everything before the chunks written, the rest of the pool NaN.
 Scene make_scene(const Case& c, const Context& ctx, uint32_t pool_seed = 1) {
   std::mt19937 rng(7);
-  Scene s{{}, {}, {}, Pool(c.shape, 40, pool_seed), 1.0f / std::sqrt(static_cast<float>(c.shape.head_dim))};
+  Scene s{{},
+          {},
+          {},
+          Pool(c.shape, 40, pool_seed),
+          1.0f / std::sqrt(static_cast<float>(c.shape.head_dim))};
   for (const auto& [begin, end] : c.spans) {
     s.chunks.push_back({s.sequences.size(), begin, end});
     s.sequences.push_back(random_sequence(rng, c.shape, end, c.size));
     s.tables.push_back(s.pool.take(end));
     if (begin > 0)
-      run_chunks(ctx, c.shape, s.sequences, s.tables, s.pool, {{s.sequences.size() - 1, 0, begin}}, s.scale);
+      run_chunks(ctx, c.shape, s.sequences, s.tables, s.pool, {{s.sequences.size() - 1, 0, begin}},
+                 s.scale);
   }
   return s;
 }
@@ -75,8 +81,8 @@ TEST_F(AttentionTest, BitsOfTheHeadersArithmetic) {
       for (int64_t row = chunk.begin; row < chunk.end; ++row) {
         for (int64_t head = 0; head < shape.heads; ++head) {
           Floats out(static_cast<size_t>(shape.head_dim));
-          expected.lse.push_back(
-              forward_row(shape, given.sequences[chunk.sequence], row, head, given.scale, out.data()));
+          expected.lse.push_back(forward_row(shape, given.sequences[chunk.sequence], row, head,
+                                             given.scale, out.data()));
           expected.out.insert(expected.out.end(), out.begin(), out.end());
         }
       }
@@ -87,8 +93,10 @@ TEST_F(AttentionTest, BitsOfTheHeadersArithmetic) {
         const Context ctx{.threads = threads};
         Scene s = make_scene(c, ctx, static_cast<uint32_t>(threads));
         const Result r = run_chunks(ctx, shape, s.sequences, s.tables, s.pool, s.chunks, s.scale);
-        EXPECT_EQ(first_difference(r.out, expected.out), -1) << target << " head_dim " << shape.head_dim;
-        EXPECT_EQ(first_difference(r.lse, expected.lse), -1) << target << " head_dim " << shape.head_dim;
+        EXPECT_EQ(first_difference(r.out, expected.out), -1)
+            << target << " head_dim " << shape.head_dim;
+        EXPECT_EQ(first_difference(r.lse, expected.lse), -1)
+            << target << " head_dim " << shape.head_dim;
       }
     }
   }
@@ -99,17 +107,22 @@ TEST_F(AttentionTest, CloseToSoftmaxInDouble) {
     const Shape& shape = c.shape;
     const Scene s = make_scene(c, {});
     const Result r = run_chunks({}, shape, s.sequences, s.tables, s.pool, s.chunks, s.scale);
-    // Rounding of a score is relative to the sum of its terms' sizes, and moves p by as much.
-    const double top = static_cast<double>(c.size) * c.size * static_cast<double>(shape.head_dim) * s.scale;
+    // Rounding of a score is relative to the sum of its terms' sizes, and moves p by as
+    // much.
+    const double top =
+        static_cast<double>(c.size) * c.size * static_cast<double>(shape.head_dim) * s.scale;
     const double tolerance = 1e-6 + 2e-7 * top;
     std::vector<double> out(static_cast<size_t>(shape.head_dim));
     size_t i = 0, at = 0;
     for (const Chunk& chunk : s.chunks) {
       for (int64_t row = chunk.begin; row < chunk.end; ++row) {
         for (int64_t head = 0; head < shape.heads; ++head, ++i) {
-          const double lse = exact_row(shape, s.sequences[chunk.sequence], row, head, s.scale, out.data());
-          ASSERT_NEAR(r.lse[i], lse, tolerance + 3e-7 * std::abs(lse)) << "head_dim " << shape.head_dim;
-          for (const double x : out) ASSERT_NEAR(r.out[at++], x, tolerance) << "head_dim " << shape.head_dim;
+          const double lse =
+              exact_row(shape, s.sequences[chunk.sequence], row, head, s.scale, out.data());
+          ASSERT_NEAR(r.lse[i], lse, tolerance + 3e-7 * std::abs(lse))
+              << "head_dim " << shape.head_dim;
+          for (const double x : out)
+            ASSERT_NEAR(r.out[at++], x, tolerance) << "head_dim " << shape.head_dim;
         }
       }
     }
@@ -117,7 +130,8 @@ TEST_F(AttentionTest, CloseToSoftmaxInDouble) {
 }
 
 TEST_F(AttentionTest, LargeScoresStayFinite) {
-  // Scores of +-1e4, rising and falling along the sequence: every rescaling from exp(-2e4) = 0 to 1 occurs.
+  // Scores of +-1e4, rising and falling along the sequence: every rescaling from
+  // exp(-2e4) = 0 to 1 occurs.
   const Shape shape{2, 1, 16};
   std::mt19937 rng(3);
   Sequence s = random_sequence(rng, shape, 200);
@@ -148,7 +162,8 @@ TEST_F(AttentionTest, AnyCutOfASequenceGivesTheSameBits) {
     Result all;
     int64_t begin = 0;
     for (const int64_t end : cuts) {
-      const Result r = run_chunks({.threads = 2}, shape, sequences, tables, pool, {{0, begin, end}}, 0.2f);
+      const Result r =
+          run_chunks({.threads = 2}, shape, sequences, tables, pool, {{0, begin, end}}, 0.2f);
       all.out.insert(all.out.end(), r.out.begin(), r.out.end());
       all.lse.insert(all.lse.end(), r.lse.begin(), r.lse.end());
       begin = end;
@@ -171,7 +186,8 @@ TEST_F(AttentionTest, AnyCutOfASequenceGivesTheSameBits) {
 TEST_F(AttentionTest, OtherSequencesInTheBatchChangeNothing) {
   const Case batch{{4, 2, 16}, {{0, 40}, {60, 61}, {10, 33}, {99, 100}}};
   Scene s = make_scene(batch, {});
-  const Result together = run_chunks({}, batch.shape, s.sequences, s.tables, s.pool, s.chunks, s.scale);
+  const Result together =
+      run_chunks({}, batch.shape, s.sequences, s.tables, s.pool, s.chunks, s.scale);
   Result alone;
   for (const Chunk& chunk : s.chunks) {
     const Result r = run_chunks({}, batch.shape, s.sequences, s.tables, s.pool, {chunk}, s.scale);
@@ -212,7 +228,8 @@ TEST_F(AttentionTest, SharedPromptWithCopiedPartialBlockEqualsSeparateSequences)
   const Shape shape{6, 2, 16};
   const int64_t prompt = 45, length = 80;
   std::mt19937 rng(13);
-  std::vector<Sequence> sequences{random_sequence(rng, shape, length), random_sequence(rng, shape, length)};
+  std::vector<Sequence> sequences{random_sequence(rng, shape, length),
+                                  random_sequence(rng, shape, length)};
   Sequence& other = sequences[1];
   for (Floats Sequence::*x : {&Sequence::q, &Sequence::k, &Sequence::v}) {
     const int64_t row = static_cast<int64_t>((other.*x).size()) / length;
@@ -232,13 +249,15 @@ TEST_F(AttentionTest, SharedPromptWithCopiedPartialBlockEqualsSeparateSequences)
                                    {{0, prompt, length}, {1, prompt, length}}, 0.3f);
   const int64_t row = shape.heads * shape.head_dim, rows = length - prompt;
   for (int64_t i = 0; i < 2; ++i) {
-    EXPECT_EQ(first_difference(std::span(shared.out).subspan(i * rows * row, rows * row),
-                               std::span(separate.out).subspan((i * length + prompt) * row, rows * row)),
-              -1);
+    EXPECT_EQ(
+        first_difference(std::span(shared.out).subspan(i * rows * row, rows * row),
+                         std::span(separate.out).subspan((i * length + prompt) * row, rows * row)),
+        -1);
   }
 }
 
-/// Samples of prompts that decode side by side read shared blocks once, whatever their number and lengths.
+/// Samples of prompts that decode side by side read shared blocks once, whatever their
+/// number and lengths.
 TEST_F(AttentionTest, SamplesOfAPromptDecodeTogether) {
   struct Group {
     int64_t prompt;                ///< tokens
@@ -248,7 +267,8 @@ TEST_F(AttentionTest, SamplesOfAPromptDecodeTogether) {
   for (int64_t i = 0; i < 21; ++i) many.push_back(71 + i * 13 % 150);
   const std::vector<Group> groups{
       {70, many}, {20, {40, 41, 60}}, {64, {64, 64, 65}}, {300, {301, 340}}, {32, {96}}};
-  for (const Shape& shape : {Shape{9, 3, 64}, {6, 6, 48}, {6, 1, 20}, {5, 1, 8}, {7, 1, 16}, {2, 2, 300}}) {
+  for (const Shape& shape :
+       {Shape{9, 3, 64}, {6, 6, 48}, {6, 1, 20}, {5, 1, 8}, {7, 1, 16}, {2, 2, 300}}) {
     std::mt19937 rng(23);
     Pool pool(shape, 400);
     std::vector<Sequence> sequences;
@@ -268,14 +288,16 @@ TEST_F(AttentionTest, SamplesOfAPromptDecodeTogether) {
         sequences.push_back(std::move(s));
         tables.push_back(std::move(table));
         chunks.push_back({sequences.size() - 1, length - 1, length});
-        run_chunks({}, shape, sequences, tables, pool, {{sequences.size() - 1, 0, length - 1}}, 0.3f);
+        run_chunks({}, shape, sequences, tables, pool, {{sequences.size() - 1, 0, length - 1}},
+                   0.3f);
       }
     }
     chunks[22].begin = 30;  // not one row: prefill between decoding sequences
     for (const std::string& target : supported_cpu_targets()) {
       set_cpu_target(target);
       for (const int threads : {1, 2, 5}) {
-        const Result r = run_chunks({.threads = threads}, shape, sequences, tables, pool, chunks, 0.3f);
+        const Result r =
+            run_chunks({.threads = threads}, shape, sequences, tables, pool, chunks, 0.3f);
         int64_t row = 0;
         Floats out(static_cast<size_t>(shape.head_dim));
         for (const Chunk& chunk : chunks) {
@@ -283,12 +305,15 @@ TEST_F(AttentionTest, SamplesOfAPromptDecodeTogether) {
             for (int64_t head = 0; head < shape.heads; ++head, ++row) {
               const float lse =
                   forward_row(shape, sequences[chunk.sequence], position, head, 0.3f, out.data());
-              const std::string where = target + ", threads " + std::to_string(threads) + ", sequence " +
-                                        std::to_string(chunk.sequence) + ", head " + std::to_string(head);
-              ASSERT_EQ(first_difference(std::span(r.out).subspan(row * shape.head_dim, shape.head_dim), out),
+              const std::string where = target + ", threads " + std::to_string(threads) +
+                                        ", sequence " + std::to_string(chunk.sequence) + ", head " +
+                                        std::to_string(head);
+              ASSERT_EQ(first_difference(
+                            std::span(r.out).subspan(row * shape.head_dim, shape.head_dim), out),
                         -1)
                   << where;
-              ASSERT_EQ(first_difference(std::span(r.lse).subspan(row, 1), std::span(&lse, 1)), -1) << where;
+              ASSERT_EQ(first_difference(std::span(r.lse).subspan(row, 1), std::span(&lse, 1)), -1)
+                  << where;
             }
           }
         }
@@ -298,12 +323,14 @@ TEST_F(AttentionTest, SamplesOfAPromptDecodeTogether) {
 }
 
 TEST_F(AttentionTest, LaterKeysAndValuesDoNotLeakBack) {
-  // A later row of the same batch holds infinities and NaN: the rows before it must not see them.
+  // A later row of the same batch holds infinities and NaN: the rows before it must not
+  // see them.
   const Shape shape{4, 1, 16};
   std::mt19937 rng(17);
   std::vector<Sequence> sequences{random_sequence(rng, shape, 20)};
   Pool clean(shape, 1);
-  const Result expected = run_chunks({}, shape, sequences, {clean.take(20)}, clean, {{0, 0, 20}}, 0.25f);
+  const Result expected =
+      run_chunks({}, shape, sequences, {clean.take(20)}, clean, {{0, 0, 20}}, 0.25f);
   for (int64_t d = 0; d < 16; ++d) {
     sequences[0].k[11 * 16 + d] = std::numeric_limits<float>::quiet_NaN();
     sequences[0].v[11 * 16 + d] = std::numeric_limits<float>::infinity();
@@ -312,7 +339,9 @@ TEST_F(AttentionTest, LaterKeysAndValuesDoNotLeakBack) {
     set_cpu_target(target);
     Pool pool(shape, 1);
     const Result r = run_chunks({}, shape, sequences, {pool.take(20)}, pool, {{0, 0, 20}}, 0.25f);
-    EXPECT_EQ(first_difference(std::span(r.out).first(11 * 64), std::span(expected.out).first(11 * 64)), -1);
+    EXPECT_EQ(
+        first_difference(std::span(r.out).first(11 * 64), std::span(expected.out).first(11 * 64)),
+        -1);
   }
 }
 
@@ -349,11 +378,11 @@ TEST_F(AttentionTest, StridedRowsAndNoLse) {
   Pool pool(shape, 2);
   const std::vector<int32_t> table = pool.take(40);
   const std::vector<KvSegment> segments{{0, 40, 0, table}};
-  kv_write({}, pool.view(), {rows.data() + 16, 40, 1, 8, stride}, {rows.data() + 24, 40, 1, 8, stride},
-           segments);
+  kv_write({}, pool.view(), {rows.data() + 16, 40, 1, 8, stride},
+           {rows.data() + 24, 40, 1, 8, stride}, segments);
   Floats out(static_cast<size_t>(40 * 20), -1.0f);
-  attention_forward({}, {out.data(), 40, 2, 8, 20}, {}, {rows.data(), 40, 2, 8, stride}, pool.view(),
-                    segments, 0.4f);
+  attention_forward({}, {out.data(), 40, 2, 8, 20}, {}, {rows.data(), 40, 2, 8, stride},
+                    pool.view(), segments, 0.4f);
   Floats expected(8);
   for (int64_t t = 0; t < 40; ++t) {
     for (int64_t head = 0; head < 2; ++head) {
@@ -377,7 +406,8 @@ TEST_F(AttentionTest, KvCopyTakesOnlyTheFirstSlots) {
   for (int64_t head = 0; head < 2; ++head) {
     for (int64_t slot = 0; slot < 32; ++slot) {
       for (int64_t d = 0; d < 4; ++d) {
-        const int64_t k_at = (head * 4 + d) * kKvBlock + slot, v_at = (head * kKvBlock + slot) * 4 + d;
+        const int64_t k_at = (head * 4 + d) * kKvBlock + slot,
+                      v_at = (head * kKvBlock + slot) * 4 + d;
         EXPECT_EQ(p.k[k_at], k[slot * 8 + head * 4 + d]);
         if (slot < 5) {
           EXPECT_EQ(p.k[p.block_elements() + k_at], p.k[k_at]);
@@ -397,7 +427,9 @@ TEST_F(AttentionTest, BadInputIsNamed) {
   Floats q(10 * 8), kv(10 * 4);
   const Heads<const float> keys(kv.data(), 10, 1, 4, 4), queries(q.data(), 10, 2, 4, 8);
   const std::vector<int32_t> table{0, 1}, beyond{0, 3}, negative{-1};
-  const auto write = [&](const KvSegment& s) { kv_write({}, pool.view(), keys, keys, std::vector{s}); };
+  const auto write = [&](const KvSegment& s) {
+    kv_write({}, pool.view(), keys, keys, std::vector{s});
+  };
   const auto forward = [&](std::vector<KvSegment> s) {
     attention_forward({}, {q.data(), 10, 2, 4, 8}, {}, queries, pool.view(), s, 1.0f);
   };
@@ -406,13 +438,21 @@ TEST_F(AttentionTest, BadInputIsNamed) {
         write({0, 11, 0, table});
       },
       ThrowsMessage<Error>(HasSubstr("not inside the batch of 10")));
-  EXPECT_THAT([&] { write({-1, 2, 0, table}); }, ThrowsMessage<Error>(HasSubstr("not inside the batch")));
+  EXPECT_THAT(
+      [&] {
+        write({-1, 2, 0, table});
+      },
+      ThrowsMessage<Error>(HasSubstr("not inside the batch")));
   EXPECT_THAT(
       [&] {
         write({INT64_MAX, 1, 0, table});
       },
       ThrowsMessage<Error>(HasSubstr("not inside the batch")));
-  EXPECT_THAT([&] { write({0, -1, 0, table}); }, ThrowsMessage<Error>(HasSubstr("not inside the batch")));
+  EXPECT_THAT(
+      [&] {
+        write({0, -1, 0, table});
+      },
+      ThrowsMessage<Error>(HasSubstr("not inside the batch")));
   EXPECT_THAT(
       [&] {
         write({0, 10, 60, table});
@@ -433,8 +473,16 @@ TEST_F(AttentionTest, BadInputIsNamed) {
         write({0, 10, 30, beyond});
       },
       ThrowsMessage<Error>(HasSubstr("entry 1 is 3, outside the pool")));
-  EXPECT_THAT([&] { write({0, 1, 0, negative}); }, ThrowsMessage<Error>(HasSubstr("entry 0 is -1")));
-  EXPECT_THAT([&] { forward({{0, 1, 40, beyond}}); }, ThrowsMessage<Error>(HasSubstr("entry 1 is 3")));
+  EXPECT_THAT(
+      [&] {
+        write({0, 1, 0, negative});
+      },
+      ThrowsMessage<Error>(HasSubstr("entry 0 is -1")));
+  EXPECT_THAT(
+      [&] {
+        forward({{0, 1, 40, beyond}});
+      },
+      ThrowsMessage<Error>(HasSubstr("entry 1 is 3")));
   EXPECT_THAT(
       [&] {
         forward({{0, 3, 0, table}, {2, 1, 0, table}});
@@ -442,7 +490,8 @@ TEST_F(AttentionTest, BadInputIsNamed) {
       ThrowsMessage<Error>(HasSubstr("share rows")));
   EXPECT_THAT(
       [&] {
-        attention_forward({}, {q.data(), 10, 2, 4, 8}, {q.data(), 10, 1}, queries, pool.view(), {}, 1.0f);
+        attention_forward({}, {q.data(), 10, 2, 4, 8}, {q.data(), 10, 1}, queries, pool.view(), {},
+                          1.0f);
       },
       ThrowsMessage<Error>(HasSubstr("lse is [10, 1]; expected [10, 2]")));
   EXPECT_THAT(
@@ -452,7 +501,8 @@ TEST_F(AttentionTest, BadInputIsNamed) {
       ThrowsMessage<Error>(HasSubstr("out is [10, 1, 8]")));
   EXPECT_THAT([&] { kv_copy({}, pool.view(), 0, 3, 1); },
               ThrowsMessage<Error>(HasSubstr("outside the pool of 3")));
-  EXPECT_THAT([&] { kv_copy({}, pool.view(), 0, 1, 33); }, ThrowsMessage<Error>(HasSubstr("33 slots")));
+  EXPECT_THAT([&] { kv_copy({}, pool.view(), 0, 1, 33); },
+              ThrowsMessage<Error>(HasSubstr("33 slots")));
   const Context gpu{.device = {DeviceType::kCuda, 0}};
   EXPECT_THAT([&] { kv_copy(gpu, pool.view(), 0, 1, 1); },
               ThrowsMessage<Error>(HasSubstr("no kernel for this device")));

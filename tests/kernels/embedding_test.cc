@@ -55,7 +55,8 @@ std::vector<int32_t> many_ids(int64_t count, int32_t vocab) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, EmbeddingTest,
-                         testing::Values(EmbeddingCase{1, 1, {0}}, EmbeddingCase{5, 17, {4, 4, 0, 4, 1}},
+                         testing::Values(EmbeddingCase{1, 1, {0}},
+                                         EmbeddingCase{5, 17, {4, 4, 0, 4, 1}},
                                          EmbeddingCase{11, 64, many_ids(97, 11)},
                                          EmbeddingCase{50, 200, many_ids(700, 50)}));
 
@@ -70,7 +71,8 @@ TEST(Embedding, BadIdsAndShapesAreErrors) {
   Matrix out(2, 4);
   const std::vector<int32_t> high = {0, 5}, negative = {-1, 0}, three = {0, 1, 2};
   expect_error([&] { embedding_forward({}, out.mat(), table.mat(), high); }, "token 1 has id 5");
-  expect_error([&] { embedding_forward({}, out.mat(), table.mat(), negative); }, "token 0 has id -1");
+  expect_error([&] { embedding_forward({}, out.mat(), table.mat(), negative); },
+               "token 0 has id -1");
   expect_error([&] { embedding_forward({}, out.mat(), table.mat(), three); }, "out is [2, 4]");
   Matrix dtable(5, 4);
   const Matrix before = dtable;

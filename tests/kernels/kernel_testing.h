@@ -1,5 +1,6 @@
-// What the tests of row-wise ops share: padded matrices, a scalar lanes sum, comparison of bits, and a loop
-// over every instruction set of this machine and several thread counts.
+// What the tests of row-wise ops share: padded matrices, a scalar lanes sum, comparison
+// of bits, and a loop over every instruction set of this machine and several thread
+// counts.
 #pragma once
 
 #include <gmock/gmock.h>
@@ -25,7 +26,8 @@ namespace orrery::kernels::kernel_testing {
 inline constexpr float kInf = std::numeric_limits<float>::infinity();
 inline constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-/// A matrix that owns its memory, with three elements of padding a row that no op may touch.
+/// A matrix that owns its memory, with three elements of padding a row that no op may
+/// touch.
 struct Matrix {
   static constexpr int64_t kPadding = 3;
   static constexpr float kUntouched = -77.25f;
@@ -43,13 +45,17 @@ struct Matrix {
     }
     return m;
   }
-  float& operator()(int64_t r, int64_t c) { return values[static_cast<size_t>(r * (cols + kPadding) + c)]; }
+  float& operator()(int64_t r, int64_t c) {
+    return values[static_cast<size_t>(r * (cols + kPadding) + c)];
+  }
   float operator()(int64_t r, int64_t c) const {
     return values[static_cast<size_t>(r * (cols + kPadding) + c)];
   }
   Mat<float> mat() { return {values.data(), rows, cols, cols + kPadding}; }
   Mat<const float> mat() const { return {values.data(), rows, cols, cols + kPadding}; }
-  Heads<float> heads(int64_t count) { return {values.data(), rows, count, cols / count, cols + kPadding}; }
+  Heads<float> heads(int64_t count) {
+    return {values.data(), rows, count, cols / count, cols + kPadding};
+  }
   Heads<const float> heads(int64_t count) const {
     return {values.data(), rows, count, cols / count, cols + kPadding};
   }
@@ -62,7 +68,8 @@ inline std::vector<float> random_vector(int64_t count, uint64_t seed, float scal
   return v;
 }
 
-/// Lane by lane, then the tree: the whole definition of a lanes sum. term(i, acc) returns acc plus element i.
+/// Lane by lane, then the tree: the whole definition of a lanes sum. term(i, acc)
+/// returns acc plus element i.
 inline float lanes_sum(int64_t count, const std::function<float(int64_t, float)>& term) {
   std::array<float, kSumLanes> lane{};
   for (int64_t i = 0; i < count; ++i) {
@@ -76,37 +83,40 @@ inline float lanes_sum(int64_t count, const std::function<float(int64_t, float)>
 }
 
 /// Equal bits; any NaN equals any NaN.
-inline testing::AssertionResult same_bits(const std::vector<float>& got, const std::vector<float>& expected) {
+inline testing::AssertionResult same_bits(const std::vector<float>& got,
+                                          const std::vector<float>& expected) {
   if (got.size() != expected.size()) {
     return testing::AssertionFailure() << got.size() << " elements, not " << expected.size();
   }
   for (size_t i = 0; i < got.size(); ++i) {
     if (std::isnan(got[i]) && std::isnan(expected[i])) continue;
     if (std::bit_cast<uint32_t>(got[i]) != std::bit_cast<uint32_t>(expected[i])) {
-      return testing::AssertionFailure() << "element " << i << " is " << got[i] << ", not " << expected[i]
-                                         << " (difference " << got[i] - expected[i] << ")";
+      return testing::AssertionFailure()
+             << "element " << i << " is " << got[i] << ", not " << expected[i] << " (difference "
+             << got[i] - expected[i] << ")";
     }
   }
   return testing::AssertionSuccess();
 }
 
 /// |got - expected| <= tolerance * max(1, |expected|), elementwise.
-inline testing::AssertionResult close(const std::vector<float>& got, const std::vector<double>& expected,
-                                      double tolerance) {
+inline testing::AssertionResult close(const std::vector<float>& got,
+                                      const std::vector<double>& expected, double tolerance) {
   if (got.size() != expected.size()) {
     return testing::AssertionFailure() << got.size() << " elements, not " << expected.size();
   }
   for (size_t i = 0; i < got.size(); ++i) {
     const double error = std::fabs(static_cast<double>(got[i]) - expected[i]);
     if (!(error <= tolerance * std::max(1.0, std::fabs(expected[i])))) {
-      return testing::AssertionFailure() << "element " << i << " is " << got[i] << ", not " << expected[i]
-                                         << " (difference " << error << ")";
+      return testing::AssertionFailure() << "element " << i << " is " << got[i] << ", not "
+                                         << expected[i] << " (difference " << error << ")";
     }
   }
   return testing::AssertionSuccess();
 }
 
-/// Runs body(ctx) with every instruction set of this machine and with 1, 2 and 3 threads.
+/// Runs body(ctx) with every instruction set of this machine and with 1, 2 and 3
+/// threads.
 inline void on_every_target(const std::function<void(const Context&)>& body) {
   for (const std::string& target : supported_cpu_targets()) {
     set_cpu_target(target);

@@ -1,4 +1,5 @@
-// The fused head has the bits of its parts, however its rows are cut into chunks and calls.
+// The fused head has the bits of its parts, however its rows are cut into chunks and
+// calls.
 #include "kernels/lm_head.h"
 
 #include <gtest/gtest.h>
@@ -12,7 +13,8 @@
 namespace orrery::kernels {
 namespace {
 
-// A vocabulary of which a chunk holds 70 rows, and rows for three chunks, the last one short.
+// A vocabulary of which a chunk holds 70 rows, and rows for three chunks, the last one
+// short.
 constexpr int64_t kVocab = 262'144, kHidden = 5, kRows = 150;
 
 std::vector<float> random_floats(int64_t count, uint64_t seed) {
@@ -24,7 +26,8 @@ std::vector<float> random_floats(int64_t count, uint64_t seed) {
 
 struct Result {
   std::vector<float> logprobs = std::vector<float>(kRows), entropies = std::vector<float>(kRows);
-  std::vector<float> dhidden = std::vector<float>(kRows * kHidden), dw = random_floats(kVocab * kHidden, 3);
+  std::vector<float> dhidden = std::vector<float>(kRows * kHidden),
+                     dw = random_floats(kVocab * kHidden, 3);
 };
 
 class LmHead : public testing::Test {
@@ -33,7 +36,8 @@ class LmHead : public testing::Test {
     memory_ = Buffer({}, packed_weight_bytes(DType::kF32, kVocab, kHidden));
     w_ = pack_weight(ctx_, {weights_.data(), kVocab, kHidden}, DType::kF32, memory_.data());
     Philox random(4, RngPurpose::kTest);
-    for (int64_t i = 0; i < kRows; ++i) targets_.push_back(static_cast<int32_t>(random.below(kVocab)));
+    for (int64_t i = 0; i < kRows; ++i)
+      targets_.push_back(static_cast<int32_t>(random.below(kVocab)));
   }
 
   /// The rows' derivatives depend on the row, so that a wrong `begin` shows.
@@ -44,10 +48,10 @@ class LmHead : public testing::Test {
     int64_t next = 0;
     lm_head_forward_backward(
         ctx_, part(result.logprobs), part(result.entropies),
-        {result.dhidden.data() + begin * kHidden, end - begin, kHidden}, {result.dw.data(), kVocab, kHidden},
-        rows, w_,
-        [&](int64_t at, std::span<const float> logp, std::span<const float> entropy, std::span<float> dlogp,
-            std::span<float> dentropy) {
+        {result.dhidden.data() + begin * kHidden, end - begin, kHidden},
+        {result.dw.data(), kVocab, kHidden}, rows, w_,
+        [&](int64_t at, std::span<const float> logp, std::span<const float> entropy,
+            std::span<float> dlogp, std::span<float> dentropy) {
           EXPECT_EQ(at, next);
           next += static_cast<int64_t>(logp.size());
           for (size_t i = 0; i < logp.size(); ++i) {
@@ -87,8 +91,8 @@ TEST_F(LmHead, ChunksAndCallsDoNotChangeTheBits) {
   expect_same_bits(whole.dw, cut.dw, "dw");
 
   std::vector<float> logprobs(kRows), entropies(kRows);
-  lm_head_logprob(ctx_, logprobs, entropies, {{hidden_.data(), kRows, kHidden}, targets_, inv_temperature_},
-                  w_, arena_);
+  lm_head_logprob(ctx_, logprobs, entropies,
+                  {{hidden_.data(), kRows, kHidden}, targets_, inv_temperature_}, w_, arena_);
   expect_same_bits(whole.logprobs, logprobs, "log-probs without a backward");
   expect_same_bits(whole.entropies, entropies, "entropies without a backward");
 }
@@ -117,7 +121,8 @@ TEST_F(LmHead, HasTheBitsOfItsParts) {
 }
 
 TEST(LmHeadChunks, AreEvenAndFit) {
-  for (const int64_t vocab : {int64_t{7}, int64_t{6400}, int64_t{49'152}, kVocab, int64_t{1} << 40}) {
+  for (const int64_t vocab :
+       {int64_t{7}, int64_t{6400}, int64_t{49'152}, kVocab, int64_t{1} << 40}) {
     const int64_t most = lm_head_chunk_rows(vocab, int64_t{1} << 40);
     for (const int64_t rows : {0, 1, 13, 14, 15, 256, 378, 379, 1024, 100'000}) {
       const int64_t chunk = lm_head_chunk_rows(vocab, rows);

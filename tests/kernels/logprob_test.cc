@@ -21,7 +21,8 @@ struct RowResult {
 RowResult logprob_definition(const float* logits, int64_t vocab, int64_t target, float inv) {
   float m = -kInf;
   for (int64_t j = 0; j < vocab; ++j) m = std::max(m, logits[j] * inv);
-  const float s = lanes_sum(vocab, [&](int64_t j, float acc) { return acc + exp_f32(logits[j] * inv - m); });
+  const float s =
+      lanes_sum(vocab, [&](int64_t j, float acc) { return acc + exp_f32(logits[j] * inv - m); });
   const float weighted = lanes_sum(vocab, [&](int64_t j, float acc) {
     const float z = logits[j] * inv;
     return std::fma(exp_f32(z - m), std::max(z, std::numeric_limits<float>::lowest()), acc);
@@ -87,7 +88,8 @@ TEST_P(LogprobTest, ForwardHasTheBitsOfScalarCodeAndAgreesWithDouble) {
     EXPECT_NEAR(row.entropy, truth.entropy, tolerance);
   }
   on_every_target([&](const Context& ctx) {
-    std::vector<float> got(logprobs.size()), got_entropies(logprobs.size()), got_lse(logprobs.size());
+    std::vector<float> got(logprobs.size()), got_entropies(logprobs.size()),
+        got_lse(logprobs.size());
     logprob_forward(ctx, got, got_entropies, got_lse, logits_.mat(), targets_, inv_);
     EXPECT_TRUE(same_bits(got, logprobs));
     EXPECT_TRUE(same_bits(got_entropies, entropies));
@@ -118,12 +120,14 @@ TEST_P(LogprobTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences
       const bool hot = j == targets_[u];
       const bool masked = dlogp_[u] == 0.0f;
       expected(r, j) =
-          masked ? 0.0f : gradient_definition(logits_(r, j), hot, inv_[u], row, dlogp_[u], dentropy_[u]);
-      without_entropy(r, j) =
           masked ? 0.0f
-                 : gradient_definition(logits_(r, j), hot, inv_[u], {0.0f, 0.0f, row.lse}, dlogp_[u], 0.0f);
+                 : gradient_definition(logits_(r, j), hot, inv_[u], row, dlogp_[u], dentropy_[u]);
+      without_entropy(r, j) = masked ? 0.0f
+                                     : gradient_definition(logits_(r, j), hot, inv_[u],
+                                                           {0.0f, 0.0f, row.lse}, dlogp_[u], 0.0f);
       if (hot || j % std::max<int64_t>(1, vocab / 40) == 0) {
-        ASSERT_NEAR(expected(r, j), numeric_gradient(loss, point, static_cast<size_t>(j)), 10 * tolerance);
+        ASSERT_NEAR(expected(r, j), numeric_gradient(loss, point, static_cast<size_t>(j)),
+                    10 * tolerance);
       }
     }
   }
@@ -136,11 +140,11 @@ TEST_P(LogprobTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, LogprobTest,
-                         testing::Values(LogprobCase{1, 1, 1.0f, 1e-6}, LogprobCase{4, 7, 1.0f, 2e-6},
-                                         LogprobCase{3, 16, 4.0f, 4e-6}, LogprobCase{6, 257, 8.0f, 1e-5},
-                                         LogprobCase{17, 1009, 3.0f, 1e-5},
-                                         LogprobCase{2, 50257, 2.0f, 2e-5}));
+INSTANTIATE_TEST_SUITE_P(
+    Shapes, LogprobTest,
+    testing::Values(LogprobCase{1, 1, 1.0f, 1e-6}, LogprobCase{4, 7, 1.0f, 2e-6},
+                    LogprobCase{3, 16, 4.0f, 4e-6}, LogprobCase{6, 257, 8.0f, 1e-5},
+                    LogprobCase{17, 1009, 3.0f, 1e-5}, LogprobCase{2, 50257, 2.0f, 2e-5}));
 
 TEST(Logprob, MaskedTokensCountAsImpossible) {
   const int64_t vocab = 21;
@@ -194,7 +198,8 @@ TEST(Logprob, BadTargetsTemperaturesAndShapesAreErrors) {
   const Matrix before = logits;
   std::vector<float> out(2), inv = {1.0f, 1.0f}, three(3);
   const std::vector<int32_t> good = {0, 4}, high = {0, 5}, negative = {-1, 0};
-  const auto forward = [&](std::span<const int32_t> targets, std::span<const float> inv_temperature) {
+  const auto forward = [&](std::span<const int32_t> targets,
+                           std::span<const float> inv_temperature) {
     return [&out, &logits, targets, inv_temperature] {
       logprob_forward({}, out, {}, {}, logits.mat(), targets, inv_temperature);
     };
@@ -206,10 +211,13 @@ TEST(Logprob, BadTargetsTemperaturesAndShapesAreErrors) {
     const std::vector<float> temperatures = {1.0f, bad};
     expect_error(forward(good, temperatures), "row 1 has inverse temperature");
   }
-  expect_error([&] { logprob_forward({}, three, {}, {}, logits.mat(), good, inv); }, "logprobs has 3");
+  expect_error([&] { logprob_forward({}, three, {}, {}, logits.mat(), good, inv); },
+               "logprobs has 3");
   expect_error([&] { logprob_forward({}, out, {}, {}, none.mat(), good, inv); }, "vocabulary is 0");
-  expect_error([&] { logprob_backward({}, logits.mat(), good, out, {}, out, out, inv); }, "entropies has 0");
-  expect_error([&] { logprob_backward({}, logits.mat(), good, three, {}, out, {}, inv); }, "lse has 3");
+  expect_error([&] { logprob_backward({}, logits.mat(), good, out, {}, out, out, inv); },
+               "entropies has 0");
+  expect_error([&] { logprob_backward({}, logits.mat(), good, three, {}, out, {}, inv); },
+               "lse has 3");
   EXPECT_TRUE(same_bits(logits.values, before.values));
 }
 

@@ -1,4 +1,5 @@
-// exp_f32 and log_f32: accuracy against double, special values, and the same bits for every target.
+// exp_f32 and log_f32: accuracy against double, special values, and the same bits for
+// every target.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "tests/kernels/math_test.cc"
 #include "kernels/cpu/targets.h"
@@ -12,13 +13,15 @@ namespace orrery::kernels::HWY_NAMESPACE {
 void exp_array(float* y, const float* x, int64_t count) {
   const hn::ScalableTag<float> d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  for (int64_t i = 0; i + lanes <= count; i += lanes) hn::StoreU(exp_f32(d, hn::LoadU(d, x + i)), d, y + i);
+  for (int64_t i = 0; i + lanes <= count; i += lanes)
+    hn::StoreU(exp_f32(d, hn::LoadU(d, x + i)), d, y + i);
 }
 
 void log_array(float* y, const float* x, int64_t count) {
   const hn::ScalableTag<float> d;
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
-  for (int64_t i = 0; i + lanes <= count; i += lanes) hn::StoreU(log_f32(d, hn::LoadU(d, x + i)), d, y + i);
+  for (int64_t i = 0; i + lanes <= count; i += lanes)
+    hn::StoreU(log_f32(d, hn::LoadU(d, x + i)), d, y + i);
 }
 
 }  // namespace orrery::kernels::HWY_NAMESPACE
@@ -47,12 +50,13 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 /// Distance of y to the exact value in units of the exact value's last float place.
 double ulps(float y, double exact) {
   const auto nearest = static_cast<float>(exact);
-  const double ulp = static_cast<double>(std::nextafter(std::fabs(nearest), kInf)) - std::fabs(nearest);
+  const double ulp =
+      static_cast<double>(std::nextafter(std::fabs(nearest), kInf)) - std::fabs(nearest);
   return std::fabs(static_cast<double>(y) - exact) / ulp;
 }
 
-/// Every 997th float pattern: all exponents, both signs, NaNs, denormals; plus the special values. A multiple
-/// of 64.
+/// Every 997th float pattern: all exponents, both signs, NaNs, denormals; plus the
+/// special values. A multiple of 64.
 std::vector<float> sweep() {
   std::vector<float> x = {0.0f,   -0.0f,         1.0f,
                           -1.0f,  kInf,          -kInf,
@@ -118,9 +122,11 @@ TEST(Math, VectorsHaveTheBitsOfTheScalarFunctions) {
   for (const auto& target : supported_cpu_targets()) {
     set_cpu_target(target);
     HWY_DYNAMIC_DISPATCH(exp_array)(y.data(), x.data(), static_cast<int64_t>(x.size()));
-    for (size_t i = 0; i < x.size(); ++i) ASSERT_TRUE(same(y[i], exp_f32(x[i]))) << target << " exp " << x[i];
+    for (size_t i = 0; i < x.size(); ++i)
+      ASSERT_TRUE(same(y[i], exp_f32(x[i]))) << target << " exp " << x[i];
     HWY_DYNAMIC_DISPATCH(log_array)(y.data(), x.data(), static_cast<int64_t>(x.size()));
-    for (size_t i = 0; i < x.size(); ++i) ASSERT_TRUE(same(y[i], log_f32(x[i]))) << target << " log " << x[i];
+    for (size_t i = 0; i < x.size(); ++i)
+      ASSERT_TRUE(same(y[i], log_f32(x[i]))) << target << " log " << x[i];
   }
   set_cpu_target("best");
 }

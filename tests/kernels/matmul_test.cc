@@ -1,5 +1,5 @@
-// Every product must have the bits of a loop of std::fma in index order: on each instruction set, for any
-// number of threads, and however a batch is cut.
+// Every product must have the bits of a loop of std::fma in index order: on each
+// instruction set, for any number of threads, and however a batch is cut.
 #include "kernels/matmul.h"
 
 #include <gmock/gmock.h>
@@ -18,14 +18,18 @@
 namespace orrery::kernels {
 namespace {
 
-/// A matrix that owns its memory; rows are `padding` elements apart, which must stay as they were.
+/// A matrix that owns its memory; rows are `padding` elements apart, which must stay as
+/// they were.
 struct Matrix {
   int64_t rows = 0, cols = 0, stride = 0;
   std::vector<float> values;
 
   Matrix() = default;
   Matrix(int64_t r, int64_t c, int64_t padding = 0)
-      : rows(r), cols(c), stride(c + padding), values(static_cast<size_t>(r * (c + padding)), -77.0f) {}
+      : rows(r),
+        cols(c),
+        stride(c + padding),
+        values(static_cast<size_t>(r * (c + padding)), -77.0f) {}
   float& at(int64_t r, int64_t c) { return values[static_cast<size_t>(r * stride + c)]; }
   float at(int64_t r, int64_t c) const { return values[static_cast<size_t>(r * stride + c)]; }
   Mat<float> mat() { return {values.data(), rows, cols, stride}; }
@@ -54,7 +58,8 @@ std::vector<uint32_t> bits(const Matrix& m) {
   return result;
 }
 
-// The definition: y_ij starts at the bias, at 0 or at y_ij, then one fma for each p in order.
+// The definition: y_ij starts at the bias, at 0 or at y_ij, then one fma for each p in
+// order.
 void forward_oracle(Matrix& y, const Matrix& x, const Matrix& w, const std::vector<float>& bias,
                     bool accumulate) {
   for (int64_t i = 0; i < y.rows; ++i) {
@@ -109,7 +114,8 @@ struct MatmulCase {
 
 std::ostream& operator<<(std::ostream& out, const MatmulCase& c) {
   return out << "m" << c.m << " n" << c.n << " k" << c.k << " " << dtype_name(c.dtype)
-             << (c.bias ? " bias" : "") << (c.accumulate ? " accumulate" : "") << " padding " << c.padding;
+             << (c.bias ? " bias" : "") << (c.accumulate ? " accumulate" : "") << " padding "
+             << c.padding;
 }
 
 const std::vector<MatmulCase>& cases() {
@@ -140,9 +146,9 @@ const std::vector<MatmulCase>& cases() {
       {61, 67, 71, DType::kF32, true, false, 2},
       {113, 37, 53, DType::kF32, false, true},
       {257, 24, 600, DType::kF32, false, false, 7},  // more than one block of rows
-      {40, 545, 33},                       // more than one block of the input gradient's inner index
-      {523, 20, 18},                       // more than one block of the weight gradient's inner index
-      {200, 300, 100},                     // enough work for several threads, by rows
+      {40, 545, 33},    // more than one block of the input gradient's inner index
+      {523, 20, 18},    // more than one block of the weight gradient's inner index
+      {200, 300, 100},  // enough work for several threads, by rows
       {40, 2100, 65, DType::kBF16, true},  // by panels
       {3, 4100, 64, DType::kF32, false, true},
       {1, 9999, 60, DType::kF32, true},
@@ -155,7 +161,8 @@ const std::vector<MatmulCase>& cases() {
   return kCases;
 }
 
-/// Runs `body(context)` on each instruction set of this machine with 1, 2 and 3 threads.
+/// Runs `body(context)` on each instruction set of this machine with 1, 2 and 3
+/// threads.
 template <class Body>
 void for_each_target(Body body) {
   for (const std::string& target : supported_cpu_targets()) {
@@ -180,7 +187,8 @@ TEST_P(Matmul, ForwardHasTheBitsOfTheScalarChain) {
   std::vector<float> bias;
   if (c.bias) bias = random_matrix(1, c.n, 4).values;
   Matrix expected = y_;
-  forward_oracle(expected, x_, c.dtype == DType::kBF16 ? rounded_to_bf16(w_) : w_, bias, c.accumulate);
+  forward_oracle(expected, x_, c.dtype == DType::kBF16 ? rounded_to_bf16(w_) : w_, bias,
+                 c.accumulate);
   for_each_target([&](const Context& ctx) {
     const Weight weight(w_, c.dtype, ctx.threads);
     Matrix y = y_;
@@ -192,7 +200,8 @@ TEST_P(Matmul, ForwardHasTheBitsOfTheScalarChain) {
 TEST_P(Matmul, BackwardInputHasTheBitsOfTheScalarChain) {
   const MatmulCase& c = GetParam();
   Matrix expected = x_;
-  backward_input_oracle(expected, y_, c.dtype == DType::kBF16 ? rounded_to_bf16(w_) : w_, c.accumulate);
+  backward_input_oracle(expected, y_, c.dtype == DType::kBF16 ? rounded_to_bf16(w_) : w_,
+                        c.accumulate);
   for_each_target([&](const Context& ctx) {
     Arena arena;
     const Weight weight(w_, c.dtype, ctx.threads);
@@ -243,15 +252,16 @@ TEST(MatmulBackwardWeight, OverTwoPartsOfABatchIsThatOfTheWhole) {
     Matrix cut = whole;
     matmul_backward_weight(ctx, whole.mat(), dy.mat(), x.mat(), arena);
     for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 1}, {1, 45}, {45, 90}}) {
-      matmul_backward_weight(ctx, cut.mat(), dy.mat().row_range(begin, end), x.mat().row_range(begin, end),
-                             arena);
+      matmul_backward_weight(ctx, cut.mat(), dy.mat().row_range(begin, end),
+                             x.mat().row_range(begin, end), arena);
     }
     EXPECT_EQ(bits(cut), bits(whole));
   });
 }
 
 TEST(MatmulBackward, IsTheGradientOfForward) {
-  // L = sum of y * dy is linear in x, in w and in the bias, so a difference quotient is exact up to rounding.
+  // L = sum of y * dy is linear in x, in w and in the bias, so a difference quotient is
+  // exact up to rounding.
   constexpr int64_t kM = 5, kN = 7, kK = 9;
   Matrix x = random_matrix(kM, kK, 1), w = random_matrix(kN, kK, 2);
   const Matrix dy = random_matrix(kM, kN, 3);
@@ -273,7 +283,8 @@ TEST(MatmulBackward, IsTheGradientOfForward) {
   matmul_backward_input(ctx, dx.mat(), dy.mat(), weight.packed, false, arena);
   matmul_backward_weight(ctx, dw.mat(), dy.mat(), x.mat(), arena);
   bias_backward(ctx, db, dy.mat());
-  const auto check = [&](std::vector<float>& values, const std::vector<float>& gradient, const char* name) {
+  const auto check = [&](std::vector<float>& values, const std::vector<float>& gradient,
+                         const char* name) {
     for (size_t i = 0; i < values.size(); ++i) {
       const float saved = values[i];
       values[i] = saved + 0.5f;
@@ -291,7 +302,8 @@ TEST(MatmulBackward, IsTheGradientOfForward) {
 
 TEST(MatmulBackward, AgreesWithDoublePrecision) {
   constexpr int64_t kM = 33, kN = 65, kK = 70;
-  const Matrix x = random_matrix(kM, kK, 1), w = random_matrix(kN, kK, 2), dy = random_matrix(kM, kN, 3);
+  const Matrix x = random_matrix(kM, kK, 1), w = random_matrix(kN, kK, 2),
+               dy = random_matrix(kM, kN, 3);
   const Context ctx{.threads = 2};
   Arena arena;
   const Weight weight(w, DType::kF32);
@@ -308,15 +320,18 @@ TEST(MatmulBackward, AgreesWithDoublePrecision) {
   const auto times = [](float a, float b) { return double{a} * double{b}; };
   for (int64_t i = 0; i < kM; ++i) {
     for (int64_t j = 0; j < kN; ++j) {
-      EXPECT_NEAR(y.at(i, j), sum(kK, [&](int64_t p) { return times(x.at(i, p), w.at(j, p)); }), 1e-5);
+      EXPECT_NEAR(y.at(i, j), sum(kK, [&](int64_t p) { return times(x.at(i, p), w.at(j, p)); }),
+                  1e-5);
     }
     for (int64_t p = 0; p < kK; ++p) {
-      EXPECT_NEAR(dx.at(i, p), sum(kN, [&](int64_t j) { return times(dy.at(i, j), w.at(j, p)); }), 1e-5);
+      EXPECT_NEAR(dx.at(i, p), sum(kN, [&](int64_t j) { return times(dy.at(i, j), w.at(j, p)); }),
+                  1e-5);
     }
   }
   for (int64_t j = 0; j < kN; ++j) {
     for (int64_t p = 0; p < kK; ++p) {
-      EXPECT_NEAR(dw.at(j, p), sum(kM, [&](int64_t i) { return times(dy.at(i, j), x.at(i, p)); }), 1e-5);
+      EXPECT_NEAR(dw.at(j, p), sum(kM, [&](int64_t i) { return times(dy.at(i, j), x.at(i, p)); }),
+                  1e-5);
     }
   }
 }
@@ -360,7 +375,8 @@ TEST(MatmulForward, KeepsInfinitiesAndNansWhereTheyBelong) {
     const Matrix dy = random_matrix(16, 37, 3);
     matmul_backward_input(ctx, dx.mat(), dy.mat(), weight.packed, false, arena);
     for (int64_t i = 0; i < 16; ++i) {
-      for (int64_t p = 0; p < 20; ++p) EXPECT_EQ(std::isfinite(dx.at(i, p)), p != 2) << i << " " << p;
+      for (int64_t p = 0; p < 20; ++p)
+        EXPECT_EQ(std::isfinite(dx.at(i, p)), p != 2) << i << " " << p;
     }
   });
 }
@@ -383,12 +399,15 @@ TEST(PackedWeight, IsInPanelsOf32PaddedWithZeros) {
 }
 
 TEST(PackedWeight, Bf16RoundsEveryKindOfNumberAsTheScalarDoes) {
-  // Ties to even and to odd, beside ties, the largest, infinities, NaN of all sorts, denormals, zeros.
-  const std::vector<uint32_t> bits = {0x3F808000, 0x3F818000, 0x3F807FFF, 0x3F808001, 0x7F7FFFFF, 0xFF7FFFFF,
-                                      0x7F800000, 0xFF800000, 0x7F800001, 0x7FBFFFFF, 0xFFFFFFFF, 0x7FC00000,
-                                      0x00000001, 0x00008000, 0x80018000, 0x00000000, 0x80000000};
+  // Ties to even and to odd, beside ties, the largest, infinities, NaN of all sorts,
+  // denormals, zeros.
+  const std::vector<uint32_t> bits = {0x3F808000, 0x3F818000, 0x3F807FFF, 0x3F808001, 0x7F7FFFFF,
+                                      0xFF7FFFFF, 0x7F800000, 0xFF800000, 0x7F800001, 0x7FBFFFFF,
+                                      0xFFFFFFFF, 0x7FC00000, 0x00000001, 0x00008000, 0x80018000,
+                                      0x00000000, 0x80000000};
   Matrix w(35, static_cast<int64_t>(bits.size()));
-  for (size_t i = 0; i < w.values.size(); ++i) w.values[i] = std::bit_cast<float>(bits[i % bits.size()]);
+  for (size_t i = 0; i < w.values.size(); ++i)
+    w.values[i] = std::bit_cast<float>(bits[i % bits.size()]);
   for_each_target([&](const Context& ctx) {
     const Weight weight(w, DType::kBF16, ctx.threads);
     for (int64_t j = 0; j < 35; ++j) {
@@ -423,13 +442,15 @@ TEST(MatmulChecks, NameTheMatrixWhoseShapeIsWrong) {
               HasSubstr("y is [2, 6]"));
   EXPECT_THAT(message([&] { matmul_forward(ctx, y.mat(), x.mat(), weight.packed, bias); }),
               HasSubstr("bias of 5"));
-  EXPECT_THAT(
-      message([&] { matmul_backward_input(ctx, x.mat(), narrow.mat(), weight.packed, false, arena); }),
-      HasSubstr("dy is [3, 5]"));
+  EXPECT_THAT(message([&] {
+                matmul_backward_input(ctx, x.mat(), narrow.mat(), weight.packed, false, arena);
+              }),
+              HasSubstr("dy is [3, 5]"));
   EXPECT_THAT(message([&] { matmul_backward_weight(ctx, narrow.mat(), y.mat(), x.mat(), arena); }),
               HasSubstr("dw is [3, 5]"));
-  EXPECT_THAT(message([&] { packed_weight_bytes(DType::kF32, int64_t{1} << 40, int64_t{1} << 40); }),
-              HasSubstr("too large"));
+  EXPECT_THAT(
+      message([&] { packed_weight_bytes(DType::kF32, int64_t{1} << 40, int64_t{1} << 40); }),
+      HasSubstr("too large"));
 }
 
 TEST(CpuTarget, IsChosenByNameAndRestored) {

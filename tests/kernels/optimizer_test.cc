@@ -10,12 +10,15 @@ class AdamWTest : public testing::TestWithParam<int64_t> {};
 
 TEST_P(AdamWTest, HasTheBitsOfScalarCodeAndAgreesWithDouble) {
   const int64_t count = GetParam();
-  const AdamWParams params{.lr = 1e-3f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f};
+  const AdamWParams params{
+      .lr = 1e-3f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f};
   const float grad_scale = 0.37f;
   const std::vector<float> start = random_vector(count, 1);
   std::vector<float> w = start, m(start.size()), v(start.size());
   std::vector<double> wd = to_double(start), md(start.size()), vd(start.size());
-  const auto gradient = [&](int64_t t) { return random_vector(count, 100 + static_cast<uint64_t>(t)); };
+  const auto gradient = [&](int64_t t) {
+    return random_vector(count, 100 + static_cast<uint64_t>(t));
+  };
   constexpr int64_t kSteps = 5;
   for (int64_t t = 1; t <= kSteps; ++t) {
     const std::vector<float> grad = gradient(t);
@@ -68,7 +71,8 @@ TEST(AdamW, SlicesGiveTheBitsOfTheWhole) {
   adamw_step({}, w, m, v, grad, {}, 3, 1.0f);
   for (const auto& [begin, size] : {std::pair<size_t, size_t>{0, cut}, {cut, count - cut}}) {
     adamw_step({}, std::span(w2).subspan(begin, size), std::span(m2).subspan(begin, size),
-               std::span(v2).subspan(begin, size), std::span(grad).subspan(begin, size), {}, 3, 1.0f);
+               std::span(v2).subspan(begin, size), std::span(grad).subspan(begin, size), {}, 3,
+               1.0f);
   }
   EXPECT_TRUE(same_bits(w2, w));
   EXPECT_TRUE(same_bits(m2, m));
@@ -84,7 +88,8 @@ TEST(AdamW, ZeroGradientOnlyDecays) {
 TEST(AdamW, BadArgumentsAreErrors) {
   std::vector<float> w(4), m(4), v(4), grad(4), three(3);
   const auto step = [&](AdamWParams params, int64_t t, float scale) {
-    return [&w, &m, &v, &grad, params, t, scale] { adamw_step({}, w, m, v, grad, params, t, scale); };
+    return
+        [&w, &m, &v, &grad, params, t, scale] { adamw_step({}, w, m, v, grad, params, t, scale); };
   };
   expect_error(step({}, 0, 1.0f), "step is 0");
   expect_error(step({}, 1, kNan), "grad_scale is nan");
@@ -93,7 +98,8 @@ TEST(AdamW, BadArgumentsAreErrors) {
   expect_error(step({.beta2 = -0.1f}, 1, 1.0f), "beta2 is -0.1");
   expect_error(step({.eps = 0.0f}, 1, 1.0f), "eps is 0");
   expect_error(step({.weight_decay = -1.0f}, 1, 1.0f), "weight_decay is -1");
-  expect_error([&] { adamw_step({}, w, m, v, three, {}, 1, 1.0f); }, "grad has 3 elements; it must have 4");
+  expect_error([&] { adamw_step({}, w, m, v, three, {}, 1, 1.0f); },
+               "grad has 3 elements; it must have 4");
   expect_error([&] { accumulate({}, w, three); }, "x has 3 elements");
 }
 

@@ -26,8 +26,8 @@ float norm_vector(float* y, const float* x, const float* weight, int64_t dim, fl
 }
 
 /// The gradient of one vector by definition: returned, not added.
-std::vector<float> norm_vector_gradient(const float* dy, const float* x, const float* weight, float rstd,
-                                        int64_t dim, const float* start) {
+std::vector<float> norm_vector_gradient(const float* dy, const float* x, const float* weight,
+                                        float rstd, int64_t dim, const float* start) {
   const float dot =
       lanes_sum(dim, [&](int64_t i, float acc) { return std::fma(dy[i] * weight[i], x[i], acc); });
   const float along = dot / static_cast<float>(dim) * rstd * rstd;
@@ -57,11 +57,14 @@ TEST_P(RmsnormTest, ForwardHasTheBitsOfScalarCodeAndAgreesWithDouble) {
   Matrix y(tokens, heads * dim), rstd(tokens, heads);
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t h = 0; h < heads; ++h) {
-      rstd(t, h) = norm_vector(&y(t, h * dim), &x.values[0] + t * (x.cols + Matrix::kPadding) + h * dim,
-                               weight.data(), dim, kEps);
+      rstd(t, h) =
+          norm_vector(&y(t, h * dim), &x.values[0] + t * (x.cols + Matrix::kPadding) + h * dim,
+                      weight.data(), dim, kEps);
       double sum = 0.0;
-      for (int64_t i = 0; i < dim; ++i) sum += std::pow(static_cast<double>(x(t, h * dim + i)), 2.0);
-      const double exact = 1.0 / std::sqrt(sum / static_cast<double>(dim) + static_cast<double>(kEps));
+      for (int64_t i = 0; i < dim; ++i)
+        sum += std::pow(static_cast<double>(x(t, h * dim + i)), 2.0);
+      const double exact =
+          1.0 / std::sqrt(sum / static_cast<double>(dim) + static_cast<double>(kEps));
       for (int64_t i = 0; i < dim; ++i) {
         const double expected = x(t, h * dim + i) * exact * weight[static_cast<size_t>(i)];
         ASSERT_NEAR(y(t, h * dim + i), expected, tolerance * std::max(1.0, std::fabs(expected)));
@@ -98,11 +101,13 @@ TEST_P(RmsnormTest, ResidualFormHasTheBitsOfItsTwoSteps) {
   on_every_target([&](const Context& ctx) {
     Matrix got_h(tokens, cols), got_y(tokens, cols), stream = x, got_y2(tokens, cols);
     std::vector<float> got_rstd(static_cast<size_t>(tokens));
-    rmsnorm_residual_forward(ctx, got_h.mat(), got_y.mat(), got_rstd, x.mat(), delta.mat(), weight, kEps);
+    rmsnorm_residual_forward(ctx, got_h.mat(), got_y.mat(), got_rstd, x.mat(), delta.mat(), weight,
+                             kEps);
     EXPECT_TRUE(same_bits(got_h.values, h.values));
     EXPECT_TRUE(same_bits(got_y.values, y.values));
     EXPECT_TRUE(same_bits(got_rstd, rstd));
-    rmsnorm_residual_forward(ctx, stream.mat(), got_y2.mat(), {}, stream.mat(), delta.mat(), weight, kEps);
+    rmsnorm_residual_forward(ctx, stream.mat(), got_y2.mat(), {}, stream.mat(), delta.mat(), weight,
+                             kEps);
     EXPECT_TRUE(same_bits(stream.values, h.values));
     EXPECT_TRUE(same_bits(got_y2.values, y.values));
   });
@@ -123,8 +128,8 @@ TEST_P(RmsnormTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences
       const float* dyv = dy.values.data() + at;
       rstd(t, h) = norm_vector(&y(t, h * dim), xv, weight.data(), dim, kEps);
       const auto plain = norm_vector_gradient(dyv, xv, weight.data(), rstd(t, h), dim, nullptr);
-      const auto added =
-          norm_vector_gradient(dyv, xv, weight.data(), rstd(t, h), dim, dx_start.values.data() + at);
+      const auto added = norm_vector_gradient(dyv, xv, weight.data(), rstd(t, h), dim,
+                                              dx_start.values.data() + at);
       const std::vector<double> point(xv, xv + dim);
       for (int64_t i = 0; i < dim; ++i) {
         const auto u = static_cast<size_t>(i);
@@ -132,9 +137,12 @@ TEST_P(RmsnormTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences
         dx_added(t, h * dim + i) = added[u];
         dweight[u] = std::fma(dyv[i], xv[i] * rstd(t, h), dweight[u]);
         const double slope = numeric_gradient(
-            [&](const std::vector<double>& v) { return norm_loss(v, dyv, weight.data(), kEps); }, point, u);
-        // A single element normalises to its sign: the gradient is nearly 0 and large terms cancel.
-        ASSERT_NEAR(plain[u], slope, 2e-5 * std::max(1.0f, rstd(t, h) * 4.0f)) << t << " " << h << " " << i;
+            [&](const std::vector<double>& v) { return norm_loss(v, dyv, weight.data(), kEps); },
+            point, u);
+        // A single element normalises to its sign: the gradient is nearly 0 and large
+        // terms cancel.
+        ASSERT_NEAR(plain[u], slope, 2e-5 * std::max(1.0f, rstd(t, h) * 4.0f))
+            << t << " " << h << " " << i;
       }
     }
   }
@@ -150,8 +158,8 @@ TEST_P(RmsnormTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences
   on_every_target([&](const Context& ctx) {
     Matrix got(tokens, cols), in_place = dy;
     std::vector<float> got_dweight = dweight_start, again = dweight_start;
-    rmsnorm_heads_backward(ctx, got.heads(heads), got_dweight, dy.heads(heads), x.heads(heads), rstd.mat(),
-                           weight);
+    rmsnorm_heads_backward(ctx, got.heads(heads), got_dweight, dy.heads(heads), x.heads(heads),
+                           rstd.mat(), weight);
     EXPECT_TRUE(same_bits(got.values, dx.values));
     EXPECT_TRUE(same_bits(got_dweight, dweight));
     rmsnorm_heads_backward(ctx, in_place.heads(heads), again, in_place.heads(heads), x.heads(heads),
@@ -168,8 +176,9 @@ TEST_P(RmsnormTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences
     const std::span<const float> all(flat_rstd);
     rmsnorm_backward(ctx, flat.mat().row_range(0, cut), flat_dweight, dy.mat().row_range(0, cut),
                      x.mat().row_range(0, cut), all.first(static_cast<size_t>(cut)), weight);
-    rmsnorm_backward(ctx, flat.mat().row_range(cut, tokens), flat_dweight, dy.mat().row_range(cut, tokens),
-                     x.mat().row_range(cut, tokens), all.subspan(static_cast<size_t>(cut)), weight);
+    rmsnorm_backward(ctx, flat.mat().row_range(cut, tokens), flat_dweight,
+                     dy.mat().row_range(cut, tokens), x.mat().row_range(cut, tokens),
+                     all.subspan(static_cast<size_t>(cut)), weight);
     EXPECT_TRUE(same_bits(flat.values, dx_added.values));
     EXPECT_TRUE(same_bits(flat_dweight, dweight));
   });
@@ -178,10 +187,12 @@ TEST_P(RmsnormTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences
 INSTANTIATE_TEST_SUITE_P(Shapes, RmsnormTest,
                          testing::Values(RmsnormCase{1, 1, 1, 1e-6}, RmsnormCase{3, 1, 7, 1e-6},
                                          RmsnormCase{5, 1, 16, 1e-6}, RmsnormCase{2, 3, 17, 1e-6},
-                                         RmsnormCase{31, 4, 64, 1e-6}, RmsnormCase{130, 1, 577, 2e-6}));
+                                         RmsnormCase{31, 4, 64, 1e-6},
+                                         RmsnormCase{130, 1, 577, 2e-6}));
 
 TEST(Rmsnorm, ProductsThatUnderflowKeepTheirSign) {
-  // Every product rounds to -0: a tail padded with +0 would lose the sign that the scalar loop keeps.
+  // Every product rounds to -0: a tail padded with +0 would lose the sign that the
+  // scalar loop keeps.
   const int64_t dim = 19;
   Matrix x(1, dim), dy(1, dim), dx(1, dim);
   std::fill(x.values.begin(), x.values.end(), 1e-30f);
@@ -193,7 +204,8 @@ TEST(Rmsnorm, ProductsThatUnderflowKeepTheirSign) {
     Matrix rstd_mat(1, 1);
     rstd_mat(0, 0) = 1.0f;
     std::vector<float> dweight(static_cast<size_t>(dim), 0.0f);
-    rmsnorm_heads_backward(ctx, dx.heads(1), dweight, dy.heads(1), x.heads(1), rstd_mat.mat(), weight);
+    rmsnorm_heads_backward(ctx, dx.heads(1), dweight, dy.heads(1), x.heads(1), rstd_mat.mat(),
+                           weight);
     const std::vector<float> got(dx.values.begin(), dx.values.begin() + dim);
     EXPECT_TRUE(same_bits(got, expected));
   });
@@ -202,19 +214,28 @@ TEST(Rmsnorm, ProductsThatUnderflowKeepTheirSign) {
 TEST(Rmsnorm, BadShapesAreErrors) {
   Matrix x(2, 8), y(2, 8), other(3, 8), none(2, 0);
   std::vector<float> weight(8, 1.0f), rstd(2), wrong(5);
-  expect_error([&] { rmsnorm_forward({}, other.mat(), rstd, x.mat(), weight, 1e-5f); }, "y is [3, 8]");
-  expect_error([&] { rmsnorm_forward({}, y.mat(), wrong, x.mat(), weight, 1e-5f); }, "rstd has 5 elements");
-  expect_error([&] { rmsnorm_forward({}, y.mat(), rstd, x.mat(), wrong, 1e-5f); }, "weight has 5 elements");
+  expect_error([&] { rmsnorm_forward({}, other.mat(), rstd, x.mat(), weight, 1e-5f); },
+               "y is [3, 8]");
+  expect_error([&] { rmsnorm_forward({}, y.mat(), wrong, x.mat(), weight, 1e-5f); },
+               "rstd has 5 elements");
+  expect_error([&] { rmsnorm_forward({}, y.mat(), rstd, x.mat(), wrong, 1e-5f); },
+               "weight has 5 elements");
   expect_error([&] { rmsnorm_forward({}, y.mat(), rstd, x.mat(), weight, kNan); }, "eps is nan");
-  expect_error([&] { rmsnorm_forward({}, none.mat(), rstd, none.mat(), {}, 1e-5f); }, "must be at least 1");
+  expect_error([&] { rmsnorm_forward({}, none.mat(), rstd, none.mat(), {}, 1e-5f); },
+               "must be at least 1");
   expect_error(
-      [&] { rmsnorm_residual_forward({}, y.mat(), y.mat(), rstd, x.mat(), other.mat(), weight, 1e-5f); },
+      [&] {
+        rmsnorm_residual_forward({}, y.mat(), y.mat(), rstd, x.mat(), other.mat(), weight, 1e-5f);
+      },
       "delta is [3, 8]");
-  expect_error([&] { rmsnorm_backward({}, y.mat(), weight, x.mat(), x.mat(), wrong, weight); }, "rstd has 5");
+  expect_error([&] { rmsnorm_backward({}, y.mat(), weight, x.mat(), x.mat(), wrong, weight); },
+               "rstd has 5");
   expect_error([&] { rmsnorm_heads_forward({}, y.heads(2), {}, x.heads(4), weight, 1e-5f); },
                "y is [2, 2, 4]");
   expect_error(
-      [&] { rmsnorm_heads_backward({}, y.heads(1), weight, x.heads(1), x.heads(1), x.mat(), weight); },
+      [&] {
+        rmsnorm_heads_backward({}, y.heads(1), weight, x.heads(1), x.heads(1), x.mat(), weight);
+      },
       "rstd is [2, 8]");
 }
 

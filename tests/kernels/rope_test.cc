@@ -6,7 +6,8 @@ namespace orrery::kernels {
 namespace {
 using namespace kernel_testing;
 
-/// Inverse frequencies and attention factor that transformers 5.23 (modeling_rope_utils) computes in float32.
+/// Inverse frequencies and attention factor that transformers 5.23
+/// (modeling_rope_utils) computes in float32.
 struct Golden {
   std::string name;
   RopeConfig config;
@@ -34,7 +35,9 @@ const std::vector<Golden>& goldens() {
       {"llama31",
        {.head_dim = 128,
         .theta = 500000.0,
-        .scaling = {.type = Type::kLlama3, .factor = 8.0, .original_max_position_embeddings = 8192}},
+        .scaling = {.type = Type::kLlama3,
+                    .factor = 8.0,
+                    .original_max_position_embeddings = 8192}},
        1.0,
        {{0, 1},
         {1, 0.814617217},
@@ -47,7 +50,9 @@ const std::vector<Golden>& goldens() {
       {"llama3_small",
        {.head_dim = 24,
         .theta = 10000.0,
-        .scaling = {.type = Type::kLlama3, .factor = 32.0, .original_max_position_embeddings = 256}},
+        .scaling = {.type = Type::kLlama3,
+                    .factor = 32.0,
+                    .original_max_position_embeddings = 256}},
        1.0,
        {{0, 1},
         {1, 0.464158893},
@@ -136,9 +141,12 @@ TEST(RopeTable, MatchesTransformers) {
       for (const auto& [i, frequency] : golden.frequencies) {
         const size_t at = static_cast<size_t>(position * table.half_dim) + i;
         const double angle = static_cast<double>(position) * frequency;
-        const double tolerance = golden.scale * (2e-7 + 5e-7 * angle);  // theirs has float32 frequencies
-        EXPECT_NEAR(table.cos[at], golden.scale * std::cos(angle), tolerance) << position << " " << i;
-        EXPECT_NEAR(table.sin[at], golden.scale * std::sin(angle), tolerance) << position << " " << i;
+        const double tolerance =
+            golden.scale * (2e-7 + 5e-7 * angle);  // theirs has float32 frequencies
+        EXPECT_NEAR(table.cos[at], golden.scale * std::cos(angle), tolerance)
+            << position << " " << i;
+        EXPECT_NEAR(table.sin[at], golden.scale * std::sin(angle), tolerance)
+            << position << " " << i;
       }
     }
   }
@@ -172,7 +180,8 @@ TEST(RopeTable, BadConfigsAreErrors) {
   expect_error(build(good, -1), "-1 positions");
   expect_error(build(good, int64_t{1} << 60), "out of range");
   expect_error(build(with({.type = Type::kLinear, .factor = 0.0}), 4), "rope_scaling.factor is 0");
-  expect_error(build(with({.type = Type::kLlama3, .factor = 8.0}), 4), "original_max_position_embeddings");
+  expect_error(build(with({.type = Type::kLlama3, .factor = 8.0}), 4),
+               "original_max_position_embeddings");
   expect_error(build(with({.type = Type::kLlama3,
                            .factor = 8.0,
                            .low_freq_factor = 4.0,
@@ -180,8 +189,10 @@ TEST(RopeTable, BadConfigsAreErrors) {
                            .original_max_position_embeddings = 8}),
                      4),
                "high_freq_factor");
-  expect_error(build(with({.type = Type::kYarn, .factor = 8.0}), 4), "original_max_position_embeddings");
-  RopeConfig flat = with({.type = Type::kYarn, .factor = 8.0, .original_max_position_embeddings = 8});
+  expect_error(build(with({.type = Type::kYarn, .factor = 8.0}), 4),
+               "original_max_position_embeddings");
+  RopeConfig flat =
+      with({.type = Type::kYarn, .factor = 8.0, .original_max_position_embeddings = 8});
   flat.theta = 1.0;
   expect_error(build(flat, 4), "greater than 1 for yarn");
 }
@@ -193,7 +204,8 @@ struct RopeCase {
 class RopeTest : public testing::TestWithParam<RopeCase> {};
 
 TEST_P(RopeTest, RotatesWithTheBitsOfScalarCodeAndBackwardIsItsTranspose) {
-  const int64_t tokens = GetParam().tokens, heads = GetParam().heads, head_dim = GetParam().head_dim;
+  const int64_t tokens = GetParam().tokens, heads = GetParam().heads,
+                head_dim = GetParam().head_dim;
   const int64_t half = head_dim / 2, positions = 300;
   const RopeTable table =
       build_rope_table({.head_dim = head_dim, .theta = 10000.0, .scaling = {}}, positions);
@@ -213,14 +225,16 @@ TEST_P(RopeTest, RotatesWithTheBitsOfScalarCodeAndBackwardIsItsTranspose) {
         y(t, hi) = std::fma(x(t, lo), s, x(t, hi) * c);
         dx(t, lo) = std::fma(dy(t, hi), s, dy(t, lo) * c);
         dx(t, hi) = std::fma(-dy(t, lo), s, dy(t, hi) * c);
-        ASSERT_NEAR(y(t, lo), static_cast<double>(x(t, lo)) * c - static_cast<double>(x(t, hi)) * s, 1e-6);
+        ASSERT_NEAR(y(t, lo), static_cast<double>(x(t, lo)) * c - static_cast<double>(x(t, hi)) * s,
+                    1e-6);
       }
     }
     for (int64_t j = 0; j < heads * head_dim; ++j) {
       forward_dot += static_cast<double>(y(t, j)) * dy(t, j);
       backward_dot += static_cast<double>(dx(t, j)) * x(t, j);
     }
-    ASSERT_NEAR(forward_dot, backward_dot, 1e-4);  // <R x, dy> = <x, R^T dy>: the gradient of a linear map
+    ASSERT_NEAR(forward_dot, backward_dot,
+                1e-4);  // <R x, dy> = <x, R^T dy>: the gradient of a linear map
   }
   on_every_target([&](const Context& ctx) {
     Matrix got = x, dgot = dy;
@@ -233,7 +247,8 @@ TEST_P(RopeTest, RotatesWithTheBitsOfScalarCodeAndBackwardIsItsTranspose) {
 
 INSTANTIATE_TEST_SUITE_P(Shapes, RopeTest,
                          testing::Values(RopeCase{1, 1, 2}, RopeCase{3, 2, 10}, RopeCase{7, 3, 32},
-                                         RopeCase{5, 1, 34}, RopeCase{131, 9, 64}, RopeCase{300, 3, 128}));
+                                         RopeCase{5, 1, 34}, RopeCase{131, 9, 64},
+                                         RopeCase{300, 3, 128}));
 
 TEST(Rope, BadPositionsAndShapesAreErrors) {
   const RopeTable table = build_rope_table({.head_dim = 4, .theta = 10000.0, .scaling = {}}, 6);
@@ -241,7 +256,8 @@ TEST(Rope, BadPositionsAndShapesAreErrors) {
   const Matrix before = x;
   const std::vector<int32_t> high = {0, 6}, negative = {-1, 0}, three = {0, 1, 2}, good = {0, 1};
   expect_error([&] { rope_forward({}, x.heads(2), high, table); }, "token 1 is at position 6");
-  expect_error([&] { rope_backward({}, x.heads(2), negative, table); }, "token 0 is at position -1");
+  expect_error([&] { rope_backward({}, x.heads(2), negative, table); },
+               "token 0 is at position -1");
   expect_error([&] { rope_forward({}, x.heads(2), three, table); }, "x is [2, 2, 4]");
   expect_error([&] { rope_forward({}, x.heads(1), good, table); }, "x is [2, 1, 8]");
   RopeTable broken = table;

@@ -29,8 +29,8 @@ class Definition {
     best_ = static_cast<int32_t>(rank[0]);
     for (size_t first = 0; first < p_.size(); first += 256) {
       const auto count = static_cast<int64_t>(std::min<size_t>(256, p_.size() - first));
-      blocks_.push_back(
-          lanes_sum(count, [&](int64_t j, float acc) { return acc + p_[first + static_cast<size_t>(j)]; }));
+      blocks_.push_back(lanes_sum(
+          count, [&](int64_t j, float acc) { return acc + p_[first + static_cast<size_t>(j)]; }));
     }
     double total = 0.0;
     for (const float block : blocks_) total += static_cast<double>(block);
@@ -45,8 +45,9 @@ class Definition {
       mass = static_cast<double>(sum);
     }
     if (params.top_p < 1.0f) {
-      const auto needed = std::max<uint64_t>(
-          1, static_cast<uint64_t>(static_cast<double>(params.top_p) * (top_k ? mass : total * 0x1p40)));
+      const auto needed =
+          std::max<uint64_t>(1, static_cast<uint64_t>(static_cast<double>(params.top_p) *
+                                                      (top_k ? mass : total * 0x1p40)));
       uint64_t sum = 0;
       size_t n = 0;
       while (n < kept && sum < needed) sum += fixed(p_[rank[n++]]);
@@ -69,7 +70,8 @@ class Definition {
   int32_t draw_filtered(float uniform) const {
     uint64_t total = 0, sum = 0;
     for (const auto& [id, p] : kept_) total += fixed(p);
-    const auto target = static_cast<uint64_t>(static_cast<double>(uniform) * static_cast<double>(total));
+    const auto target =
+        static_cast<uint64_t>(static_cast<double>(uniform) * static_cast<double>(total));
     for (const auto& [id, p] : kept_) {
       sum += fixed(p);
       if (sum > target) return id;
@@ -107,7 +109,8 @@ std::vector<SamplingParams> all_params() {
   for (const float temperature : {1.0f, 0.6f, 1.7f}) {
     for (const int32_t top_k : {0, 1, 2, 5, 50, 400, 1 << 30, -1}) {
       for (const float top_p : {1.0f, 0.95f, 0.5f, 0.0f, 0.9999999f}) {
-        for (const float min_p : {0.0f, 0.05f, 1.0f}) list.push_back({temperature, top_k, top_p, min_p});
+        for (const float min_p : {0.0f, 0.05f, 1.0f})
+          list.push_back({temperature, top_k, top_p, min_p});
       }
     }
   }
@@ -133,7 +136,8 @@ TEST_P(SamplingTest, DrawsTheTokenOfTheDefinitionOnEveryTarget) {
       for (int64_t j = 0; j < vocab; j += 3) logits(r, j) = -kInf;
     }
     uniform.push_back(r % 7 == 0 ? 0.0f : r % 7 == 1 ? 0x1.fffffep-1f : rng.uniform());
-    expected.push_back(Definition(&logits(r, 0), vocab, params[static_cast<size_t>(r)]).draw(uniform.back()));
+    expected.push_back(
+        Definition(&logits(r, 0), vocab, params[static_cast<size_t>(r)]).draw(uniform.back()));
     ASSERT_GE(expected.back(), 0);
     ASSERT_GT(logits(r, expected.back()), -kInf);
   }
@@ -143,15 +147,16 @@ TEST_P(SamplingTest, DrawsTheTokenOfTheDefinitionOnEveryTarget) {
     sample_forward(ctx, ids, logits.mat(), params, uniform, arena);
     for (size_t r = 0; r < ids.size(); ++r) {
       const SamplingParams& p = params[r];
-      ASSERT_EQ(ids[r], expected[r]) << "row " << r << " t " << p.temperature << " k " << p.top_k << " p "
-                                     << p.top_p << " min " << p.min_p << " u " << uniform[r];
+      ASSERT_EQ(ids[r], expected[r])
+          << "row " << r << " t " << p.temperature << " k " << p.top_k << " p " << p.top_p
+          << " min " << p.min_p << " u " << uniform[r];
     }
     // A row alone gives what it gave in the batch.
     for (size_t r = 0; r < ids.size(); r += 11) {
       int32_t id = -5;
       const auto row = static_cast<int64_t>(r);
-      sample_forward(ctx, {&id, 1}, logits.mat().row_range(row, row + 1), std::span(params).subspan(r, 1),
-                     std::span(uniform).subspan(r, 1), arena);
+      sample_forward(ctx, {&id, 1}, logits.mat().row_range(row, row + 1),
+                     std::span(params).subspan(r, 1), std::span(uniform).subspan(r, 1), arena);
       ASSERT_EQ(id, ids[r]) << r;
     }
   });
@@ -164,7 +169,8 @@ INSTANTIATE_TEST_SUITE_P(Vocabularies, SamplingTest,
                                          std::pair<int64_t, float>{1009, 2.0f},
                                          std::pair<int64_t, float>{9001, 4.0f}));
 
-/// Draws `draws` tokens of one row and compares the counts with the kept tokens' probabilities.
+/// Draws `draws` tokens of one row and compares the counts with the kept tokens'
+/// probabilities.
 void expect_distribution(const Matrix& logits, const SamplingParams& params) {
   constexpr int64_t kDraws = 40000;
   const int64_t vocab = logits.cols;
@@ -201,7 +207,8 @@ TEST(Sampling, CountsFollowTheSoftmax) {
 }
 
 TEST(Sampling, FiltersKeepExactlyTheirTokens) {
-  // Probabilities 0.4, 0.1, 0.3, 0.2: distinct draws over a fine grid show the kept set.
+  // Probabilities 0.4, 0.1, 0.3, 0.2: distinct draws over a fine grid show the kept
+  // set.
   Matrix logits(1, 4);
   const std::vector<float> p = {0.4f, 0.1f, 0.3f, 0.2f};
   for (int64_t j = 0; j < 4; ++j) logits(0, j) = std::log(p[static_cast<size_t>(j)]);
@@ -286,7 +293,8 @@ TEST(Sampling, LargeVocabulariesAgreeWithTheDefinition) {
     for (const float uniform : {0.0f, 0.1f, 0.5f, 0.77f, 0.9999f}) {
       int32_t id = -5;
       sample_forward({}, {&id, 1}, logits.mat(), {&params, 1}, {&uniform, 1}, arena);
-      ASSERT_EQ(id, definition.draw(uniform)) << params.top_k << " " << params.top_p << " " << uniform;
+      ASSERT_EQ(id, definition.draw(uniform))
+          << params.top_k << " " << params.top_p << " " << uniform;
     }
   }
   // Rising logits are the worst order for a running threshold.
@@ -336,7 +344,8 @@ TEST(Sampling, BadParametersAreErrors) {
   expect_error([&] { sample_forward({}, three, logits.mat(), params, uniform, arena); },
                "ids has 3 elements");
   const Matrix none(2, 0);
-  expect_error([&] { sample_forward({}, ids, none.mat(), params, uniform, arena); }, "vocabulary is 0");
+  expect_error([&] { sample_forward({}, ids, none.mat(), params, uniform, arena); },
+               "vocabulary is 0");
 }
 
 }  // namespace

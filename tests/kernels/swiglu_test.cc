@@ -34,9 +34,13 @@ TEST_P(SwigluTest, HasTheBitsOfScalarCodeAndAgreesWithDouble) {
       dx(t, j) = d * u * (s * std::fma(g, 1.0f - s, 1.0f));
       const double exact = silu(g) * static_cast<double>(u);
       EXPECT_NEAR(out(t, j), exact, tolerance * std::max(1.0, std::fabs(exact)));
-      const auto at = [&](double gate, double up) { return silu(gate) * up * static_cast<double>(d); };
-      EXPECT_NEAR(dx(t, j), (at(g + 1e-5, u) - at(g - 1e-5, u)) / 2e-5, 1e-5 * std::max(1.0f, scale * scale));
-      EXPECT_NEAR(dx(t, width + j), (at(g, u + 1e-5) - at(g, u - 1e-5)) / 2e-5, 1e-5 * std::max(1.0f, scale));
+      const auto at = [&](double gate, double up) {
+        return silu(gate) * up * static_cast<double>(d);
+      };
+      EXPECT_NEAR(dx(t, j), (at(g + 1e-5, u) - at(g - 1e-5, u)) / 2e-5,
+                  1e-5 * std::max(1.0f, scale * scale));
+      EXPECT_NEAR(dx(t, width + j), (at(g, u + 1e-5) - at(g, u - 1e-5)) / 2e-5,
+                  1e-5 * std::max(1.0f, scale));
     }
   }
   on_every_target([&](const Context& ctx) {
@@ -53,7 +57,8 @@ TEST_P(SwigluTest, HasTheBitsOfScalarCodeAndAgreesWithDouble) {
 
 INSTANTIATE_TEST_SUITE_P(Shapes, SwigluTest,
                          testing::Values(SwigluCase{1, 1, 1.0f, 1e-6}, SwigluCase{3, 7, 1.0f, 1e-6},
-                                         SwigluCase{5, 16, 3.0f, 1e-6}, SwigluCase{67, 173, 2.0f, 1e-6},
+                                         SwigluCase{5, 16, 3.0f, 1e-6},
+                                         SwigluCase{67, 173, 2.0f, 1e-6},
                                          SwigluCase{33, 384, 30.0f, 1e-6}));
 
 TEST(Swiglu, ExtremeGatesStayFinite) {
@@ -91,13 +96,17 @@ TEST(Add, IsOneRoundedAddEvenInPlace) {
 
 TEST(Swiglu, BadShapesAreErrors) {
   Matrix x(2, 6), odd(2, 7), out(2, 3), short_out(1, 3);
-  expect_error([&] { swiglu_forward({}, out.mat(), odd.mat()); }, "gate_up is [2, 7]; it must be [2, 6]");
-  expect_error([&] { swiglu_forward({}, short_out.mat(), x.mat()); }, "gate_up is [2, 6]; it must be [1, 6]");
+  expect_error([&] { swiglu_forward({}, out.mat(), odd.mat()); },
+               "gate_up is [2, 7]; it must be [2, 6]");
+  expect_error([&] { swiglu_forward({}, short_out.mat(), x.mat()); },
+               "gate_up is [2, 6]; it must be [1, 6]");
   expect_error([&] { swiglu_backward({}, odd.mat(), out.mat(), x.mat()); }, "d_gate_up is [2, 7]");
   expect_error([&] { add_forward({}, out.mat(), out.mat(), x.mat()); }, "b is [2, 6]");
-  expect_error([&] { add_forward({}, Mat<float>(nullptr, 2, 3), out.mat(), out.mat()); }, "no memory");
-  expect_error([&] { add_forward({}, Mat<float>(out.values.data(), 2, 3, 2), out.mat(), out.mat()); },
-               "stride 2");
+  expect_error([&] { add_forward({}, Mat<float>(nullptr, 2, 3), out.mat(), out.mat()); },
+               "no memory");
+  expect_error(
+      [&] { add_forward({}, Mat<float>(out.values.data(), 2, 3, 2), out.mat(), out.mat()); },
+      "stride 2");
 }
 
 }  // namespace

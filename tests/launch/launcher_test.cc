@@ -1,4 +1,5 @@
-// The parts of `orrery launch` that need no process: when to restart, whom to blame, the command line.
+// The parts of `orrery launch` that need no process: when to restart, whom to blame,
+// the command line.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -38,7 +39,8 @@ TEST(RestartPolicy, EndsWhenDoneOrMisconfigured) {
 TEST(RestartPolicy, ADivergedPolicyIsFinalWhateverWasSaved) {
   RestartPolicy policy({});
   EXPECT_TRUE(policy.after({1, "a", 7}).restart);
-  const auto end = policy.after({kExitDiverged, "step 9 (grpo 9): the policy has diverged: ...", 8, 9});
+  const auto end =
+      policy.after({kExitDiverged, "step 9 (grpo 9): the policy has diverged: ...", 8, 9});
   EXPECT_FALSE(end.restart) << "a new checkpoint forgives other failures";
   EXPECT_EQ(end.exit_code, kExitDiverged);
   EXPECT_THAT(end.reason, HasSubstr("diverged"));
@@ -57,7 +59,8 @@ TEST(RestartPolicy, BacksOffAndGivesUpWithoutProgress) {
   const auto end = policy.after({137, "", 20});
   EXPECT_FALSE(end.restart);
   EXPECT_EQ(end.exit_code, kExitFailure);
-  EXPECT_EQ(end.reason, "9 restart(s) in a row brought no new checkpoint (the newest is of step 20)");
+  EXPECT_EQ(end.reason,
+            "9 restart(s) in a row brought no new checkpoint (the newest is of step 20)");
 }
 
 TEST(RestartPolicy, ProgressForgivesWhatWasBefore) {
@@ -66,7 +69,8 @@ TEST(RestartPolicy, ProgressForgivesWhatWasBefore) {
     const auto first = policy.after({137, "", step});
     ASSERT_TRUE(first.restart);
     EXPECT_EQ(first.wait_seconds, 1);
-    const auto second = policy.after({137, "", step / 2});  // died before it was where the last one had been
+    const auto second =
+        policy.after({137, "", step / 2});  // died before it was where the last one had been
     ASSERT_TRUE(second.restart);
     EXPECT_EQ(second.wait_seconds, 2);
   }
@@ -79,8 +83,10 @@ TEST(RestartPolicy, StepsDoneAgainAreNoProgress) {
   EXPECT_FALSE(policy.after({137, "", 4, 40}).restart);
 
   RestartPolicy full({});
-  EXPECT_TRUE(full.after({1, "cannot write step_000064.tmp-3f2a: 12288 of 16384 bytes", 8, 63}).restart);
-  EXPECT_TRUE(full.after({1, "cannot write step_000065.tmp-99c1: 4096 of 16384 bytes", 8, 64}).restart);
+  EXPECT_TRUE(
+      full.after({1, "cannot write step_000064.tmp-3f2a: 12288 of 16384 bytes", 8, 63}).restart);
+  EXPECT_TRUE(
+      full.after({1, "cannot write step_000065.tmp-99c1: 4096 of 16384 bytes", 8, 64}).restart);
   const auto end = full.after({1, "cannot write step_000061.tmp-0b17: 0 of 16384 bytes", 8, 60});
   EXPECT_FALSE(end.restart);
   EXPECT_THAT(end.reason, HasSubstr("3 times in the same way, now at about step 60: cannot write"));
@@ -114,10 +120,12 @@ TEST(RestartPolicy, TheSameErrorWithoutANewCheckpointIsTheEnd) {
   const auto end = policy.after({1, "rank 0: loss 9 diverged", 7});
   EXPECT_FALSE(end.restart);
   EXPECT_EQ(end.exit_code, kExitFailure);
-  EXPECT_EQ(end.reason, "it failed 3 times in the same way, now at about step 7: rank 0: loss 9 diverged");
+  EXPECT_EQ(end.reason,
+            "it failed 3 times in the same way, now at about step 7: rank 0: loss 9 diverged");
 
   RestartPolicy other({});
-  for (const char* error : {"a", "b", "a", "b"}) EXPECT_TRUE(other.after({1, error, 7}).restart) << error;
+  for (const char* error : {"a", "b", "a", "b"})
+    EXPECT_TRUE(other.after({1, error, 7}).restart) << error;
   EXPECT_TRUE(other.after({1, "b", 8}).restart) << "a new checkpoint";
   EXPECT_TRUE(other.after({1, "b", 8}).restart);
   EXPECT_FALSE(other.after({1, "b", 8}).restart);
@@ -221,16 +229,19 @@ TEST(Heartbeat, IsReadAsWrittenAndNothingElseIs) {
 
 TEST(Heartbeat, NamesWhoStandsStill) {
   Heartbeat heartbeat;
-  heartbeat.ranks = {rank("update step 3", 1, "all_reduce", 30), rank("generate step 3, prompts 4..7", 2)};
+  heartbeat.ranks = {rank("update step 3", 1, "all_reduce", 30),
+                     rank("generate step 3, prompts 4..7", 2)};
   heartbeat.ages = {0, 1};
   EXPECT_EQ(diagnose(heartbeat, 1, 10, 20), "");
-  EXPECT_EQ(diagnose(heartbeat, 11, 10, 20),
-            "rank 0 has been silent for 11 s, last in 'update step 3'; rank 1 was in 'generate step 3, "
-            "prompts 4..7' as of 12 s before");
+  EXPECT_EQ(
+      diagnose(heartbeat, 11, 10, 20),
+      "rank 0 has been silent for 11 s, last in 'update step 3'; rank 1 was in 'generate step 3, "
+      "prompts 4..7' as of 12 s before");
   EXPECT_EQ(diagnose(heartbeat, 11, 0, 0), "");
   heartbeat.ages[1] = 25;
-  EXPECT_THAT(diagnose(heartbeat, 1, 10, 20), HasSubstr("rank 1 has been silent for 26 s, last in 'generate "
-                                                        "step 3, prompts 4..7'; rank 0 waits in all_reduce"));
+  EXPECT_THAT(diagnose(heartbeat, 1, 10, 20),
+              HasSubstr("rank 1 has been silent for 26 s, last in 'generate step 3, prompts 4..7'; "
+                        "rank 0 waits in all_reduce"));
   heartbeat.ages[1] = 0;
   heartbeat.ranks[1].set_still_seconds(40);
   EXPECT_THAT(diagnose(heartbeat, 1, 10, 20),
@@ -275,9 +286,11 @@ TEST_F(MpirunWords, AreTheCauseWhenNoRankSaysOne) {
   const std::string dashes(74, '-');
   bool seen = true;
   EXPECT_EQ(
-      cause_of(dashes + "\nOpen RTE was unable to open the hostfile:\n    /nonexist\n\nCheck the path.\n" +
-                   dashes + "\n" + dashes + "\nAn internal error\n" + dashes + "\n",
-               1, &seen),
+      cause_of(
+          dashes +
+              "\nOpen RTE was unable to open the hostfile:\n    /nonexist\n\nCheck the path.\n" +
+              dashes + "\n" + dashes + "\nAn internal error\n" + dashes + "\n",
+          1, &seen),
       "Open RTE was unable to open the hostfile: /nonexist Check the path.");
   EXPECT_FALSE(seen);
   EXPECT_EQ(cause_of("mpirun: Error: unknown option \"--x\"\nType 'mpirun --help' for usage.\n", 1),
@@ -289,23 +302,26 @@ TEST_F(MpirunWords, AreTheCauseWhenNoRankSaysOne) {
 }
 
 TEST_F(MpirunWords, OfAnErrorComeBeforeThoseOfAnInjectedFault) {
-  EXPECT_EQ(cause_of("orrery: enospc injected at file.write (visit 2)\norrery: rank 0: the disk is full\n"
-                     "orrery: rank 1: rank 0 has gone\n",
-                     1),
-            "rank 0: the disk is full");
+  EXPECT_EQ(
+      cause_of("orrery: enospc injected at file.write (visit 2)\norrery: rank 0: the disk is full\n"
+               "orrery: rank 1: rank 0 has gone\n",
+               1),
+      "rank 0: the disk is full");
   EXPECT_EQ(cause_of("orrery: hang injected at engine.step (visit 2)\n", 1),
             "hang injected at engine.step (visit 2)");
   EXPECT_EQ(
-      cause_of("orrery: error injected at engine.step (visit 2), as ORRERY_FAULT asks\norrery: other\n", 1),
+      cause_of(
+          "orrery: error injected at engine.step (visit 2), as ORRERY_FAULT asks\norrery: other\n",
+          1),
       "error injected at engine.step (visit 2), as ORRERY_FAULT asks");
 }
 
 TEST(MpirunCommand, HasSaneFlagsThatTheUserMayReplace) {
   const std::vector<std::string> program = {"/bin/orrery", "train", "a.yaml"};
-  EXPECT_THAT(
-      mpirun_command({2, {}, 4, false}, program),
-      ElementsAre("mpirun", "-n", "2", "--bind-to", "none", "--mca", "btl_vader_single_copy_mechanism",
-                  "none", "--use-hwthread-cpus", "-x", "ORRERY_LAUNCH", "/bin/orrery", "train", "a.yaml"));
+  EXPECT_THAT(mpirun_command({2, {}, 4, false}, program),
+              ElementsAre("mpirun", "-n", "2", "--bind-to", "none", "--mca",
+                          "btl_vader_single_copy_mechanism", "none", "--use-hwthread-cpus", "-x",
+                          "ORRERY_LAUNCH", "/bin/orrery", "train", "a.yaml"));
   EXPECT_THAT(mpirun_command({8, {}, 4, false}, program), Contains("--oversubscribe"));
   EXPECT_THAT(mpirun_command({8, {}, 4, true}, program), Not(Contains("--oversubscribe")));
   const auto own = mpirun_command({2, {"--bind-to", "core", "--hostfile", "h"}, 4, true}, program);

@@ -27,7 +27,8 @@ constexpr int kAsked = 10, kNotAsked = 11;
 
 TEST(StopSignalDeathTest, EachAsks) {
   EXPECT_EXIT(send({}), testing::ExitedWithCode(kNotAsked), "^$");
-  EXPECT_EXIT(send({SIGTERM}), testing::ExitedWithCode(kAsked), "orrery: asked to stop by SIGTERM: saving");
+  EXPECT_EXIT(send({SIGTERM}), testing::ExitedWithCode(kAsked),
+              "orrery: asked to stop by SIGTERM: saving");
   EXPECT_EXIT(send({SIGINT}), testing::ExitedWithCode(kAsked), "asked to stop by SIGINT: saving");
   EXPECT_EXIT(send({SIGHUP}), testing::ExitedWithCode(kAsked), "asked to stop by SIGHUP: saving");
   EXPECT_EXIT(send({SIGUSR1}), testing::ExitedWithCode(kAsked), "asked to stop by SIGUSR1: saving");
@@ -42,9 +43,10 @@ TEST(StopSignalDeathTest, TwoWithinASecondAreOneRequest) {
 TEST(StopSignalDeathTest, ASecondOneEndsItNow) {
   EXPECT_EXIT(send({SIGTERM, 0, SIGTERM}), testing::ExitedWithCode(128 + SIGTERM),
               "again, by SIGTERM: ending at once");
-  EXPECT_EXIT(send({SIGTERM, 0, SIGINT}), testing::ExitedWithCode(128 + SIGINT), "again, by SIGINT");
-  EXPECT_EXIT(send({SIGINT, SIGINT, 0, SIGHUP}, /*tell=*/false), testing::ExitedWithCode(128 + SIGHUP),
-              "again, by SIGHUP");
+  EXPECT_EXIT(send({SIGTERM, 0, SIGINT}), testing::ExitedWithCode(128 + SIGINT),
+              "again, by SIGINT");
+  EXPECT_EXIT(send({SIGINT, SIGINT, 0, SIGHUP}, /*tell=*/false),
+              testing::ExitedWithCode(128 + SIGHUP), "again, by SIGHUP");
 }
 
 TEST(StopSignalDeathTest, WhatIsPassedOnNeverIsTheSecond) {

@@ -18,13 +18,14 @@ constexpr AdvantageEstimator kEstimators[] = {AdvantageEstimator::kGrpo, Advanta
                                               AdvantageEstimator::kReinforcePlusPlusBaseline};
 constexpr AdvantageParams kBaseline{AdvantageEstimator::kReinforcePlusPlusBaseline, true};
 
-/// Groups of prompts 10, 11, ...; every sample has as many loss tokens as `tokens` says, or 5.
+/// Groups of prompts 10, 11, ...; every sample has as many loss tokens as `tokens`
+/// says, or 5.
 std::vector<GroupRewards> make_groups(const std::vector<std::vector<float>>& rewards,
                                       const std::vector<std::vector<int64_t>>& tokens = {}) {
   std::vector<GroupRewards> groups;
   for (size_t g = 0; g < rewards.size(); ++g) {
-    groups.push_back(
-        {10 + g, rewards[g], tokens.empty() ? std::vector<int64_t>(rewards[g].size(), 5) : tokens[g]});
+    groups.push_back({10 + g, rewards[g],
+                      tokens.empty() ? std::vector<int64_t>(rewards[g].size(), 5) : tokens[g]});
   }
   return groups;
 }
@@ -58,26 +59,29 @@ TEST(Advantage, GroupsAreCentredAndScaled) {
 
 TEST(Advantage, GrpoAndRlooDoNotLookAtLengths) {
   const std::vector<std::vector<float>> rewards = {{1, 0, 0.25f, 1}, {3, -1}};
-  for (const AdvantageEstimator estimator : {AdvantageEstimator::kGrpo, AdvantageEstimator::kRloo}) {
+  for (const AdvantageEstimator estimator :
+       {AdvantageEstimator::kGrpo, AdvantageEstimator::kRloo}) {
     EXPECT_EQ(compute_advantages(make_groups(rewards), {estimator, true}),
               compute_advantages(make_groups(rewards, {{1, 20, 0, 3}, {7, 0}}), {estimator, true}));
   }
 }
 
-// The expected numbers are those of verl's compute_reinforce_plus_plus_baseline_outcome_advantage and
-// masked_whiten, its source run on float32 arrays (numpy's, in place of torch's), each reward on the last
-// token of its response.
+// The expected numbers are those of verl's
+// compute_reinforce_plus_plus_baseline_outcome_advantage and masked_whiten, its source
+// run on float32 arrays (numpy's, in place of torch's), each reward on the last token
+// of its response.
 TEST(ReinforcePlusPlusBaseline, IsVerlsWithLengthsThatFollowTheReward) {
-  const auto groups = make_groups({{1, 0, 0, 1}, {0.25f, 1, 1, 0.5f}}, {{2, 9, 12, 3}, {20, 1, 2, 7}});
+  const auto groups =
+      make_groups({{1, 0, 0, 1}, {0.25f, 1, 1, 0.5f}}, {{2, 9, 12, 3}, {20, 1, 2, 7}});
   expect_near(compute_advantages(groups, kBaseline),
               {{2.51851583f, -0.606955409f, -0.606955409f, 2.51851583f},
                {-0.411613435f, 1.93248999f, 1.93248999f, 0.369754404f}});
 }
 
 TEST(ReinforcePlusPlusBaseline, IsVerlsForOneSampleEqualRewardsAndEmptyResponses) {
-  expect_near(
-      compute_advantages(make_groups({{1, 0, 0}, {1, 1}, {0.75f}}, {{4, 0, 6}, {3, 5}, {2}}), kBaseline),
-      {{1.33272481f, 0, -1.05424511f}, {-0.258588403f, -0.258588403f}, {1.5316391f}});
+  expect_near(compute_advantages(
+                  make_groups({{1, 0, 0}, {1, 1}, {0.75f}}, {{4, 0, 6}, {3, 5}, {2}}), kBaseline),
+              {{1.33272481f, 0, -1.05424511f}, {-0.258588403f, -0.258588403f}, {1.5316391f}});
   expect_near(compute_advantages(make_groups({{-1, 3}, {2, -2}}, {{1, 30}, {8, 0}}), kBaseline),
               {{-6.08487034f, 0.160128161f}, {0.160128161f, 0}});
   expect_near(compute_advantages(make_groups({{1, 1}, {0, 0}}, {{3, 5}, {2, 2}}), kBaseline),
@@ -86,7 +90,8 @@ TEST(ReinforcePlusPlusBaseline, IsVerlsForOneSampleEqualRewardsAndEmptyResponses
 
 TEST(ReinforcePlusPlusBaseline, LossTokensHaveMeanZeroAndUnitVariance) {
   const std::vector<std::vector<int64_t>> tokens = {{3, 1, 17}, {40, 2, 9}};
-  const auto advantages = compute_advantages(make_groups({{0, 1, 0.5f}, {5, 0, 1}}, tokens), kBaseline);
+  const auto advantages =
+      compute_advantages(make_groups({{0, 1, 0.5f}, {5, 0, 1}}, tokens), kBaseline);
   double count = 0, sum = 0, squares = 0;
   for (size_t g = 0; g < tokens.size(); ++g) {
     for (size_t i = 0; i < tokens[g].size(); ++i) {
@@ -108,7 +113,8 @@ TEST(ReinforcePlusPlusBaseline, FewerThanTwoLossTokensTeachNothing) {
 }
 
 TEST(Advantage, ARewardThatIsNotFiniteIsRefusedWhereverItStands) {
-  const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
+  const float nan = std::numeric_limits<float>::quiet_NaN(),
+              inf = std::numeric_limits<float>::infinity();
   const std::vector<std::vector<float>> rewards = {{1, 0, 0, 1}, {0.5f, 0.5f, 0.5f}, {1, 0}, {7}};
   for (const AdvantageEstimator estimator : kEstimators) {
     for (const float bad : {nan, -nan, inf, -inf}) {
@@ -119,19 +125,21 @@ TEST(Advantage, ARewardThatIsNotFiniteIsRefusedWhereverItStands) {
           const std::string text = error_of([&] {
             compute_advantages(make_groups(spoilt), {estimator, true});
           });
-          EXPECT_THAT(text,
-                      HasSubstr("1 of the batch's 10 rewards are not finite numbers, first that of prompt " +
-                                std::to_string(10 + g) + " sample " + std::to_string(i)));
+          EXPECT_THAT(
+              text,
+              HasSubstr(
+                  "1 of the batch's 10 rewards are not finite numbers, first that of prompt " +
+                  std::to_string(10 + g) + " sample " + std::to_string(i)));
         }
       }
     }
     auto all = rewards;
     for (auto& group : all) group.assign(group.size(), nan);
-    EXPECT_THAT(
-        error_of([&] {
-          compute_advantages(make_groups(all), {estimator, true});
-        }),
-        HasSubstr("10 of the batch's 10 rewards are not finite numbers, first that of prompt 10 sample 0"));
+    EXPECT_THAT(error_of([&] {
+                  compute_advantages(make_groups(all), {estimator, true});
+                }),
+                HasSubstr("10 of the batch's 10 rewards are not finite numbers, "
+                          "first that of prompt 10 sample 0"));
   }
 }
 
@@ -142,11 +150,13 @@ TEST(Advantage, HugeRewardsNeverMakeAnInfiniteAdvantage) {
     for (const AdvantageEstimator estimator : kEstimators) {
       for (const bool norm : {true, false}) {
         try {
-          for (const auto& advantages : compute_advantages(make_groups({group, {1, 0}}), {estimator, norm}))
+          for (const auto& advantages :
+               compute_advantages(make_groups({group, {1, 0}}), {estimator, norm}))
             for (const float a : advantages) EXPECT_TRUE(std::isfinite(a));
         } catch (const Error& error) {
-          EXPECT_THAT(error.what(),
-                      HasSubstr("advantages are not finite numbers, first that of prompt 10 sample"));
+          EXPECT_THAT(
+              error.what(),
+              HasSubstr("advantages are not finite numbers, first that of prompt 10 sample"));
           EXPECT_THAT(error.what(), HasSubstr("too large for float32"));
         }
       }
@@ -156,7 +166,8 @@ TEST(Advantage, HugeRewardsNeverMakeAnInfiniteAdvantage) {
       error_of([&] {
         compute_advantages(make_groups({{1, 0}, {huge, -huge}}), {AdvantageEstimator::kRloo, true});
       }),
-      HasSubstr("2 of the batch's 4 advantages are not finite numbers, first that of prompt 11 sample 0"));
+      HasSubstr("2 of the batch's 4 advantages are not finite numbers, "
+                "first that of prompt 11 sample 0"));
 }
 
 }  // namespace

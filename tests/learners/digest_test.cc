@@ -1,7 +1,7 @@
-// The bits themselves, written down: log-probs and three updates of small models, from random weights on.
-// Every instruction set here, and every machine that runs this (tools/aarch64_tests.sh: 64-bit Arm), must
-// give these digests. When they change on purpose, kernels/numerics.h's kernels::kNumericsVersion goes up
-// with them.
+// The bits themselves, written down: log-probs and three updates of small models, from
+// random weights on. Every instruction set here, and every machine that runs this
+// (tools/aarch64_tests.sh: 64-bit Arm), must give these digests. When they change on
+// purpose, kernels/numerics.h's kernels::kNumericsVersion goes up with them.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -31,7 +31,8 @@ struct Digests {
 };
 
 std::ostream& operator<<(std::ostream& out, const Digests& d) {
-  return out << fmt::format("{{0x{:016X}, 0x{:016X}, 0x{:016X}}}", d.initial, d.logprobs, d.trained);
+  return out << fmt::format("{{0x{:016X}, 0x{:016X}, 0x{:016X}}}", d.initial, d.logprobs,
+                            d.trained);
 }
 
 Digests run(const std::string& architecture, DType dtype) {

@@ -1,9 +1,10 @@
-// Promise P1 under random schedules: whatever batches, chunks, evictions, arrivals, aborts and threads the
-// engine met, its log-probs and entropies are those of the learner's forward bit for bit, and its tokens
-// those of any other schedule.
+// Promise P1 under random schedules: whatever batches, chunks, evictions, arrivals,
+// aborts and threads the engine met, its log-probs and entropies are those of the
+// learner's forward bit for bit, and its tokens those of any other schedule.
 //
-// A round draws a workload and runs it under two random schedules; every result is compared with the
-// learner's forward over randomly cut trees and batches. ORRERY_TEST_SEED=n adds a run with that seed.
+// A round draws a workload and runs it under two random schedules; every result is
+// compared with the learner's forward over randomly cut trees and batches.
+// ORRERY_TEST_SEED=n adds a run with that seed.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -68,12 +69,14 @@ models::ModelConfig scaled(models::ModelConfig config, kernels::RopeScaling::Typ
 
 std::vector<Model> models() {
   models::ModelConfig llama = base_config("llama", 64, 4, 2, 16);
-  models::ModelConfig llama3 = scaled(base_config("llama", 32, 4, 4, 8), kernels::RopeScaling::Type::kLlama3);
+  models::ModelConfig llama3 =
+      scaled(base_config("llama", 32, 4, 4, 8), kernels::RopeScaling::Type::kLlama3);
   models::ModelConfig linear =
       scaled(base_config("llama", 40, 4, 2, 12), kernels::RopeScaling::Type::kLinear);
   models::ModelConfig qwen2 = base_config("qwen2", 48, 6, 2, 8);
   models::ModelConfig qwen3 = base_config("qwen3", 32, 4, 2, 16);
-  models::ModelConfig yarn = scaled(base_config("qwen3", 32, 2, 1, 24), kernels::RopeScaling::Type::kYarn);
+  models::ModelConfig yarn =
+      scaled(base_config("qwen3", 32, 2, 1, 24), kernels::RopeScaling::Type::kYarn);
   models::ModelConfig mistral = base_config("mistral", 64, 8, 2, 8);
   for (models::ModelConfig* tied : {&llama3, &qwen2, &qwen3}) tied->tie_word_embeddings = true;
   qwen2.qkv_bias = true;
@@ -93,7 +96,8 @@ int64_t between(Philox& random, int64_t least, int64_t most) {
 
 std::vector<int32_t> random_tokens(Philox& random, int64_t count, int64_t vocab) {
   std::vector<int32_t> tokens(static_cast<size_t>(count));
-  for (int32_t& token : tokens) token = static_cast<int32_t>(random.below(static_cast<uint32_t>(vocab)));
+  for (int32_t& token : tokens)
+    token = static_cast<int32_t>(random.below(static_cast<uint32_t>(vocab)));
   return tokens;
 }
 
@@ -111,8 +115,8 @@ Workload random_workload(Philox& random, int64_t vocab, int64_t most_groups) {
     r.n = static_cast<uint32_t>(between(random, 1, 4));
     const int64_t at_an_edge = pick(random, {int64_t{1}, kernels::kKvBlock - 1, kernels::kKvBlock,
                                              kernels::kKvBlock + 1, 2 * kernels::kKvBlock});
-    r.prompt =
-        random_tokens(random, random.below(3) == 0 ? at_an_edge : between(random, 1, kMaxPrompt), vocab);
+    r.prompt = random_tokens(
+        random, random.below(3) == 0 ? at_an_edge : between(random, 1, kMaxPrompt), vocab);
     if (i > 0 && random.below(6) == 0) r.prompt = groups[i - 1].prompt;
     r.max_new_tokens = between(random, 1, kMaxNewTokens);
     r.sampling.temperature = pick(random, {0.7f, 1.0f, 1.3f});
@@ -136,15 +140,17 @@ struct RandomSchedule {
   int engine_threads = 1, learner_threads = 1;
   std::vector<Arrival> arrivals;
   int64_t warm_up_steps = 0;  ///< of other work, which is then aborted
-  int64_t abort_at = -1;      ///< step before which all is dropped; what is not finished is submitted again
+  int64_t abort_at =
+      -1;  ///< step before which all is dropped; what is not finished is submitted again
   int64_t tree_rows = 0, batch_tokens = 0;  ///< the learner's cuts
 
   std::string describe() const {
     std::string text = fmt::format(
-        "max_num_seqs {}, max_num_batched_tokens {}, kv_blocks {}, threads {} and {} (learner), warm-up {} "
-        "steps, abort at step {}, trees of {} rows, batches of {} tokens, arrivals (step: group, samples)",
-        config.max_num_seqs, config.max_num_batched_tokens, config.kv_blocks, engine_threads, learner_threads,
-        warm_up_steps, abort_at, tree_rows, batch_tokens);
+        "max_num_seqs {}, max_num_batched_tokens {}, kv_blocks {}, threads {} and {} (learner), "
+        "warm-up {} steps, abort at step {}, trees of {} rows, batches of {} tokens, "
+        "arrivals (step: group, samples)",
+        config.max_num_seqs, config.max_num_batched_tokens, config.kv_blocks, engine_threads,
+        learner_threads, warm_up_steps, abort_at, tree_rows, batch_tokens);
     for (const Arrival& a : arrivals)
       text += fmt::format(" {}: {}, {}..{};", a.at, a.group, a.first, a.first + a.n - 1);
     return text;
@@ -157,8 +163,8 @@ RandomSchedule random_schedule(Philox& random, const Workload& workload) {
   s.config.max_num_batched_tokens = pick(random, {1, 3, 8, 31, 32, 70, 200, 1000});
   for (const rollout::GenerateRequest& r : workload) {
     s.config.kv_blocks = std::max(
-        s.config.kv_blocks,
-        rollout::Scheduler::min_blocks(static_cast<int64_t>(r.prompt.size()), r.max_new_tokens, r.n));
+        s.config.kv_blocks, rollout::Scheduler::min_blocks(static_cast<int64_t>(r.prompt.size()),
+                                                           r.max_new_tokens, r.n));
   }
   s.config.kv_blocks += pick(random, {0, 0, 1, 2, 4, 60});
   s.engine_threads = pick(random, {1, 1, 1, 2, 3, 4});
@@ -185,13 +191,14 @@ RandomSchedule random_schedule(Philox& random, const Workload& workload) {
 using SampleId = std::pair<size_t, uint32_t>;  ///< group, sample counted from the group's first
 using Results = std::map<SampleId, rollout::GenerateResult>;
 
-/// What the schedules of a whole case met, so that a test that exercises nothing is noticed.
+/// What the schedules of a whole case met, so that a test that exercises nothing is
+/// noticed.
 struct Coverage {
   int64_t tokens = 0, preemptions = 0, aborted_samples = 0, multi_chunk = 0;
 };
 
-Results generate(const models::Transformer& model, const Workload& workload, const RandomSchedule& schedule,
-                 Coverage& coverage) {
+Results generate(const models::Transformer& model, const Workload& workload,
+                 const RandomSchedule& schedule, Coverage& coverage) {
   Context ctx;
   ctx.threads = schedule.engine_threads;
   rollout::Engine engine(ctx, model, nullptr, schedule.config);
@@ -230,7 +237,8 @@ Results generate(const models::Transformer& model, const Workload& workload, con
     for (rollout::GenerateResult& r : engine.step()) {
       const auto group = static_cast<size_t>(r.prompt_index - workload.front().prompt_index);
       const SampleId id(group, r.sample_index - workload[group].first_sample);
-      EXPECT_EQ(in_flight.erase(id), 1u) << "sample " << id.second << " of group " << group << " came twice";
+      EXPECT_EQ(in_flight.erase(id), 1u)
+          << "sample " << id.second << " of group " << group << " came twice";
       results.emplace(id, std::move(r));
     }
   }
@@ -241,9 +249,12 @@ Results generate(const models::Transformer& model, const Workload& workload, con
   return results;
 }
 
-bool same_bits(float a, float b) { return std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b); }
+bool same_bits(float a, float b) {
+  return std::bit_cast<uint32_t>(a) == std::bit_cast<uint32_t>(b);
+}
 
-/// Compares every recorded value with the learner's forward. The first difference, or "".
+/// Compares every recorded value with the learner's forward. The first difference, or
+/// "".
 std::string difference_from_learner(const models::Transformer& model, const Workload& workload,
                                     const Results& results, const RandomSchedule& schedule) {
   std::map<float, std::vector<Tree>> trees;  // by temperature, which a batch has one of
@@ -278,13 +289,15 @@ std::string difference_from_learner(const models::Transformer& model, const Work
         const Leaf& leaf = *batch.sources[i].leaf;
         const auto token = static_cast<size_t>(batch.sources[i].token);
         const rollout::GenerateResult& r = results.at({leaf.prompt_index, leaf.sample_index});
-        if (same_bits(r.logprobs[token], logprobs[i]) && same_bits(r.entropies[token], entropies[i]))
+        if (same_bits(r.logprobs[token], logprobs[i]) &&
+            same_bits(r.entropies[token], entropies[i]))
           continue;
         return fmt::format(
-            "group {} ({} prompt tokens, T {}) sample {} token {} of {}: the engine recorded log-prob {} and "
-            "entropy {}, the learner has {} and {}",
-            leaf.prompt_index, workload[leaf.prompt_index].prompt.size(), temperature, leaf.sample_index,
-            token, r.tokens.size(), r.logprobs[token], r.entropies[token], logprobs[i], entropies[i]);
+            "group {} ({} prompt tokens, T {}) sample {} token {} of {}: "
+            "the engine recorded log-prob {} and entropy {}, the learner has {} and {}",
+            leaf.prompt_index, workload[leaf.prompt_index].prompt.size(), temperature,
+            leaf.sample_index, token, r.tokens.size(), r.logprobs[token], r.entropies[token],
+            logprobs[i], entropies[i]);
       }
     }
   }
@@ -299,7 +312,8 @@ std::string difference_between(const Results& a, const Results& b) {
                       std::ranges::equal(x.logprobs, y.logprobs, same_bits) &&
                       std::ranges::equal(x.entropies, y.entropies, same_bits);
     if (!same)
-      return fmt::format("group {} sample {} differs from the first schedule's", id.first, id.second);
+      return fmt::format("group {} sample {} differs from the first schedule's", id.first,
+                         id.second);
   }
   return "";
 }
@@ -316,7 +330,8 @@ void run_rounds(const models::Transformer& model, uint64_t seed, Coverage& cover
           fmt::format("seed {}, round {}, schedule {}: {}", seed, round, i, schedule.describe());
       SCOPED_TRACE(where);
       Results results = generate(model, workload, schedule, coverage);
-      for (const auto& [id, result] : results) coverage.tokens += static_cast<int64_t>(result.tokens.size());
+      for (const auto& [id, result] : results)
+        coverage.tokens += static_cast<int64_t>(result.tokens.size());
       ASSERT_EQ(difference_from_learner(model, workload, results, schedule), "");
       if (i == 0) {
         first = std::move(results);

@@ -40,7 +40,8 @@ double relative_error(std::span<const float> ours, std::span<const float> golden
 
 class Golden : public testing::TestWithParam<const char*> {
  protected:
-  std::filesystem::path folder_ = std::filesystem::path(ORRERY_SOURCE_DIR) / "tests/goldens" / GetParam();
+  std::filesystem::path folder_ =
+      std::filesystem::path(ORRERY_SOURCE_DIR) / "tests/goldens" / GetParam();
 };
 
 TEST_P(Golden, LogitsLossAndGradients) {
@@ -91,11 +92,14 @@ TEST_P(Golden, LogitsLossAndGradients) {
     const auto name = std::to_string(i);
     const std::span<const float> ours(logits.row(static_cast<int64_t>(row)),
                                       count * static_cast<size_t>(config.vocab_size));
-    EXPECT_LE(relative_error(ours, read(golden, "logits." + name)), kTolerance) << "logits of response " << i;
-    EXPECT_LE(relative_error(std::span(logprobs).subspan(row, count), read(golden, "logprobs." + name)),
-              kTolerance);
-    EXPECT_LE(relative_error(std::span(entropies).subspan(row, count), read(golden, "entropy." + name)),
-              kTolerance);
+    EXPECT_LE(relative_error(ours, read(golden, "logits." + name)), kTolerance)
+        << "logits of response " << i;
+    EXPECT_LE(
+        relative_error(std::span(logprobs).subspan(row, count), read(golden, "logprobs." + name)),
+        kTolerance);
+    EXPECT_LE(
+        relative_error(std::span(entropies).subspan(row, count), read(golden, "entropy." + name)),
+        kTolerance);
     row += count;
   }
 
@@ -106,7 +110,8 @@ TEST_P(Golden, LogitsLossAndGradients) {
   objective.policy.clip_ratio_c = 0;
   std::vector<float> gradients(static_cast<size_t>(model.table().flat_size()), 0.0f);
   LossSums sums;
-  shard_gradient(ctx, model, objective, std::span(&batch, 1), std::span(gradients), sums, {}, arena);
+  shard_gradient(ctx, model, objective, std::span(&batch, 1), std::span(gradients), sums, {},
+                 arena);
   EXPECT_NEAR(sums.loss, read(golden, "loss")[0], 1e-5 * std::abs(read(golden, "loss")[0]) + 1e-6);
   EXPECT_GT(sums.clipped, 0) << "the golden is meant to clip some tokens";
   double worst = 0;
@@ -120,8 +125,8 @@ TEST_P(Golden, LogitsLossAndGradients) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Transformers, Golden,
-                         testing::Values("llama", "llama3_rope", "linear_rope", "qwen2", "qwen2_untied",
-                                         "qwen3", "qwen3_yarn", "mistral"),
+                         testing::Values("llama", "llama3_rope", "linear_rope", "qwen2",
+                                         "qwen2_untied", "qwen3", "qwen3_yarn", "mistral"),
                          [](const auto& instance) { return instance.param; });
 
 }  // namespace

@@ -1,4 +1,5 @@
-// The whole model's gradient: against finite differences, and the same bits however a batch is cut.
+// The whole model's gradient: against finite differences, and the same bits however a
+// batch is cut.
 #include "learners/gradient.h"
 
 #include <gtest/gtest.h>
@@ -31,8 +32,8 @@ struct Result {
   LossSums sums;
 };
 
-Result gradient_of(const models::Transformer& model, const Objective& objective, std::vector<Tree>& trees,
-                   int64_t max_tokens, int threads = 1) {
+Result gradient_of(const models::Transformer& model, const Objective& objective,
+                   std::vector<Tree>& trees, int64_t max_tokens, int threads = 1) {
   Context ctx;
   ctx.threads = threads;
   Arena arena;
@@ -40,7 +41,8 @@ Result gradient_of(const models::Transformer& model, const Objective& objective,
   result.gradient.assign(static_cast<size_t>(model.table().flat_size()), 0.0f);
   const auto order = pointers(trees);
   const auto batches = pack(order, max_tokens);
-  shard_gradient(ctx, model, objective, batches, std::span(result.gradient), result.sums, {}, arena);
+  shard_gradient(ctx, model, objective, batches, std::span(result.gradient), result.sums, {},
+                 arena);
   return result;
 }
 
@@ -59,7 +61,8 @@ TEST_P(ModelGradient, MatchesFiniteDifferences) {
   const Objective objective = test_objective();
   const Result result = gradient_of(model, objective, trees, 1 << 20);
 
-  // A directional derivative along each parameter's own gradient: large against float noise.
+  // A directional derivative along each parameter's own gradient: large against float
+  // noise.
   for (const models::Parameter& p : model.table().parameters()) {
     double norm = 0;
     for (int64_t i = 0; i < p.size; ++i) {
@@ -82,7 +85,8 @@ TEST_P(ModelGradient, MatchesFiniteDifferences) {
     };
     const auto central = [&](double h) { return (loss_at(h) - loss_at(-h)) / (2 * h); };
     const double h = 2e-3,
-                 numeric = (4 * central(h / 2) - central(h)) / 3;  // Richardson: the cubic term cancels
+                 numeric =
+                     (4 * central(h / 2) - central(h)) / 3;  // Richardson: the cubic term cancels
     EXPECT_NEAR(numeric, norm, 0.01 * norm + 2e-4) << p.name;
   }
 }
@@ -98,8 +102,9 @@ TEST_P(ModelGradient, SameBitsForAnyMicroBatchAndThreads) {
     for (const int64_t max_tokens : {1, 100, 200, 333}) {
       for (const int threads : {1, 3}) {
         const Result cut = gradient_of(model, test_objective(), trees, max_tokens, threads);
-        EXPECT_EQ(
-            std::memcmp(cut.gradient.data(), whole.gradient.data(), whole.gradient.size() * sizeof(float)), 0)
+        EXPECT_EQ(std::memcmp(cut.gradient.data(), whole.gradient.data(),
+                              whole.gradient.size() * sizeof(float)),
+                  0)
             << "budget " << max_tokens << ", " << threads << " threads";
         EXPECT_EQ(cut.sums.loss, whole.sums.loss);
       }

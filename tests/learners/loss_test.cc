@@ -46,7 +46,8 @@ TEST(PolicyLoss, DerivativesMatchFiniteDifferences) {
     for (const float logp : {-3.0f, -1.62f, -1.4f, -0.2f}) {
       for (const float advantage : {-2.0f, 0.0f, 1.5f}) {
         const auto value = [&](double x) {
-          const TokenLossTerms t = policy_loss(params, static_cast<float>(x), -1.5f, -1.2f, advantage);
+          const TokenLossTerms t =
+              policy_loss(params, static_cast<float>(x), -1.5f, -1.2f, advantage);
           return static_cast<double>(t.pg_loss) + 0.3 * t.kl;
         };
         const double numeric = (value(logp + 1e-3) - value(logp - 1e-3)) / 2e-3;

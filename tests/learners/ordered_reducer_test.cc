@@ -40,7 +40,8 @@ std::vector<float> random_floats(size_t count, uint64_t stream) {
 
 TEST(SlicePlan, CoversEverythingEvenlyAtChunkBounds) {
   using Buckets = std::vector<std::vector<int64_t>>;
-  EXPECT_EQ(plan_slices(10, 1, 4).buckets, (Buckets{{0, 1, 2, 3, 4}, {4, 5, 6, 7, 8}, {8, 8, 9, 9, 10}}));
+  EXPECT_EQ(plan_slices(10, 1, 4).buckets,
+            (Buckets{{0, 1, 2, 3, 4}, {4, 5, 6, 7, 8}, {8, 8, 9, 9, 10}}));
   EXPECT_EQ(plan_slices(10, 1, 1).buckets, (Buckets{{0, 10}}));
   EXPECT_EQ(plan_slices(5, 16, 4).buckets, (Buckets{{0, 0, 0, 0, 5}}));
   EXPECT_EQ(plan_slices(0, 16, 2).buckets, (Buckets{{0, 0, 0}}));
@@ -71,7 +72,8 @@ TEST(SlicePlan, CoversEverythingEvenlyAtChunkBounds) {
 }
 
 /// The definition: leaves of a complete binary tree, every node left + right.
-float tree_sum(const std::vector<std::vector<float>>& leaves, size_t first, size_t count, size_t element) {
+float tree_sum(const std::vector<std::vector<float>>& leaves, size_t first, size_t count,
+               size_t element) {
   if (count == 1) return leaves[first][element];
   const float left = tree_sum(leaves, first, count / 2, element);
   const float right = tree_sum(leaves, first + count / 2, count / 2, element);
@@ -129,7 +131,8 @@ TEST(ShardTree, AWindowHasTheBitsOfAWholeBuffer) {
   const std::vector<int64_t> regions = {0, 5000, 45000, 45000, 46003, 90001};
   const int64_t elements = regions.back();
   std::vector<std::vector<float>> leaves;
-  for (uint64_t s = 0; s < 8; ++s) leaves.push_back(random_floats(static_cast<size_t>(elements), s));
+  for (uint64_t s = 0; s < 8; ++s)
+    leaves.push_back(random_floats(static_cast<size_t>(elements), s));
   leaves[3].assign(leaves[3].size(), -0.0f);  // as a shard without rows leaves it, but for the sign
   const auto add = [&](int64_t shard, const FlatView& buffer, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
@@ -156,16 +159,19 @@ TEST(ShardTree, AWindowHasTheBitsOfAWholeBuffer) {
             ctx, 0, fill, [&](int64_t shard) { return shard != whole_shard; },
             [&](int64_t begin) { told.push_back(begin); });
         whole.sum(ctx, 0, fill, [](int64_t /*shard*/) { return false; });
-        EXPECT_EQ(std::memcmp(windowed.result().data(), whole.result().data(), whole.result().size_bytes()),
+        EXPECT_EQ(std::memcmp(windowed.result().data(), whole.result().data(),
+                              whole.result().size_bytes()),
                   0)
             << count << " shards, whole " << whole_shard;
         EXPECT_EQ(told.back(), 0);
       }
-      // log2(count) buffers and a window; a shard that is not told by region makes the window whole.
+      // log2(count) buffers and a window; a shard that is not told by region makes the
+      // window whole.
       const bool is_whole = whole_shard >= 0 && whole_shard < count;
       const int64_t full = std::max(std::countr_zero(static_cast<uint64_t>(count)), 1);
       const int64_t last = count == 1 ? 0 : is_whole ? elements : 5000 + 90001 - 46003;
-      EXPECT_EQ(windowed.memory_bytes(), static_cast<size_t>(full * elements + last) * sizeof(float));
+      EXPECT_EQ(windowed.memory_bytes(),
+                static_cast<size_t>(full * elements + last) * sizeof(float));
     }
   }
 }

@@ -36,7 +36,8 @@ inline std::vector<int32_t> random_tokens(Philox& generator, int64_t count, int6
   return tokens;
 }
 
-/// Weights with noise everywhere, biases and norms included, so that no gradient is trivially zero.
+/// Weights with noise everywhere, biases and norms included, so that no gradient is
+/// trivially zero.
 inline void randomize(models::Transformer& model, uint64_t seed, const Context& ctx) {
   models::initialize_parameters(model.config(), model.table(), seed, model.parameters());
   Philox generator(seed, RngPurpose::kTest, 1);
@@ -56,7 +57,8 @@ struct TinyBatch {
   std::vector<std::vector<std::vector<uint8_t>>> masks;
   std::vector<std::vector<std::vector<float>>> old_logprobs;
 
-  TinyBatch(uint64_t seed, int64_t vocab, const std::vector<int64_t>& prompt_lengths, int64_t samples) {
+  TinyBatch(uint64_t seed, int64_t vocab, const std::vector<int64_t>& prompt_lengths,
+            int64_t samples) {
     Philox generator(seed, RngPurpose::kTest, 2);
     for (const int64_t length : prompt_lengths) {
       prompts.push_back(random_tokens(generator, length, vocab));

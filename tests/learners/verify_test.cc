@@ -1,5 +1,5 @@
-// Recorded log-probs are checked to the bit before anything is learned from them; those of other numerics are
-// recomputed.
+// Recorded log-probs are checked to the bit before anything is learned from them; those
+// of other numerics are recomputed.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -57,7 +57,9 @@ struct Fixture {
     return learner.update(trees, objective, params, 1.0);
   }
 
-  std::vector<float> weights() const { return {model.parameters().begin(), model.parameters().end()}; }
+  std::vector<float> weights() const {
+    return {model.parameters().begin(), model.parameters().end()};
+  }
 };
 
 TEST(VerifyLogprobs, EqualBitsAreLearnedFrom) {
@@ -145,7 +147,8 @@ struct Spoilt {
 };
 
 TEST(NotFinite, SkipsTheMiniBatchAsAWholeWhereverItStands) {
-  const float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
+  const float nan = std::numeric_limits<float>::quiet_NaN(),
+              inf = std::numeric_limits<float>::infinity();
   for (const Spoilt& spoilt :
        {Spoilt{"a log-prob that is NaN", nan}, Spoilt{"a log-prob of 0", -inf},
         Spoilt{"an infinite log-prob", inf}, Spoilt{"a weight that is NaN", -1.5f, nan},
@@ -175,16 +178,17 @@ TEST(NotFinite, SkipsTheMiniBatchAsAWholeWhereverItStands) {
       EXPECT_EQ(f.learner.optimizer().t(), 0);
       EXPECT_TRUE(std::isnan(result.grad_norm));
       const bool whole_sample = !std::isfinite(spoilt.advantage);
-      EXPECT_EQ(result.sums.not_finite.count, whole_sample ? static_cast<double>(leaf.loss_tokens()) : 1.0);
+      EXPECT_EQ(result.sums.not_finite.count,
+                whole_sample ? static_cast<double>(leaf.loss_tokens()) : 1.0);
       EXPECT_EQ(result.sums.not_finite.first.prompt_index, leaf.prompt_index);
       EXPECT_EQ(result.sums.not_finite.first.sample_index, leaf.sample_index);
       if (!whole_sample) {
         EXPECT_EQ(result.sums.not_finite.first.position, static_cast<int32_t>(token));
       }
       const std::string text = skipped_update_text(result);
-      EXPECT_NE(
-          text.find(fmt::format("first prompt {} sample {} token ", leaf.prompt_index, leaf.sample_index)),
-          std::string::npos)
+      EXPECT_NE(text.find(fmt::format("first prompt {} sample {} token ", leaf.prompt_index,
+                                      leaf.sample_index)),
+                std::string::npos)
           << text;
     }
   }
@@ -207,7 +211,8 @@ TEST(NotFinite, DifferencesAreNanWhereverTheNanStands) {
   for (size_t at = 0; at < 3; ++at) {
     LogprobDifference difference, other;
     for (size_t i = 0; i < 3; ++i) difference.compare(i == at ? nan : -1.0f, -2.0f);
-    EXPECT_TRUE(std::isnan(difference.probs_diff_max) && std::isnan(difference.logprob_diff_max)) << at;
+    EXPECT_TRUE(std::isnan(difference.probs_diff_max) && std::isnan(difference.logprob_diff_max))
+        << at;
     EXPECT_TRUE(std::isnan(difference.probs_diff_sum));
     other.compare(-1.0f, -2.0f);
     other.merge(difference);
@@ -256,7 +261,8 @@ TEST(ImportanceWeight, EntersTheGradientOfItsTokens) {
   f.objective.policy.entropy_coeff = 0;
   const auto gradient = [&](float weight) {
     auto trees = f.batch.trees();
-    std::vector<float> weights(64, weight), result(static_cast<size_t>(f.model.table().flat_size()), 0.0f);
+    std::vector<float> weights(64, weight),
+        result(static_cast<size_t>(f.model.table().flat_size()), 0.0f);
     for (Tree& tree : trees) {
       for (Leaf& leaf : tree.leaves) leaf.is_weights = std::span(weights).first(leaf.tokens.size());
     }
@@ -267,7 +273,8 @@ TEST(ImportanceWeight, EntersTheGradientOfItsTokens) {
     return result;
   };
   const auto whole = gradient(1.0f), half = gradient(0.5f);
-  for (size_t i = 0; i < whole.size(); ++i) EXPECT_EQ(half[i], 0.5f * whole[i]);  // a power of two: exact
+  for (size_t i = 0; i < whole.size(); ++i)
+    EXPECT_EQ(half[i], 0.5f * whole[i]);  // a power of two: exact
 }
 
 }  // namespace

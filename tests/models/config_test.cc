@@ -18,7 +18,8 @@ using testing::AllOf;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-/// A small valid config.json with `changes` (a JSON object) laid over it; a null in `erase` removes keys.
+/// A small valid config.json with `changes` (a JSON object) laid over it; a null in
+/// `erase` removes keys.
 std::string config_text(const std::string& model_type, const std::string& changes = "{}",
                         const std::vector<std::string>& erase = {}) {
   nlohmann::json j = {
@@ -74,19 +75,24 @@ TEST(Config, SlidingWindowLimitsThePositions) {
                 .max_position_embeddings,
             9000);
   EXPECT_EQ(parse("mistral", R"({"max_position_embeddings": 9000})").max_position_embeddings, 4096);
-  EXPECT_EQ(parse("qwen2", R"({"sliding_window": 128, "use_sliding_window": false})").max_position_embeddings,
+  EXPECT_EQ(parse("qwen2", R"({"sliding_window": 128, "use_sliding_window": false})")
+                .max_position_embeddings,
             512);
-  EXPECT_EQ(parse("qwen2", R"({"sliding_window": 128, "use_sliding_window": true, "max_window_layers": 0})")
+  EXPECT_EQ(parse("qwen2",
+                  R"({"sliding_window": 128, "use_sliding_window": true, "max_window_layers": 0})")
                 .max_position_embeddings,
             128);
-  EXPECT_EQ(parse("qwen2", R"({"sliding_window": 128, "use_sliding_window": true, "max_window_layers": 2})")
+  EXPECT_EQ(parse("qwen2",
+                  R"({"sliding_window": 128, "use_sliding_window": true, "max_window_layers": 2})")
                 .max_position_embeddings,
             512);
   EXPECT_EQ(
-      parse("qwen3", R"({"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 64})")
+      parse("qwen3",
+            R"({"layer_types": ["full_attention", "sliding_attention"], "sliding_window": 64})")
           .max_position_embeddings,
       64);
-  EXPECT_EQ(parse("qwen3", R"({"layer_types": ["full_attention", "full_attention"], "sliding_window": 64})")
+  EXPECT_EQ(parse("qwen3",
+                  R"({"layer_types": ["full_attention", "full_attention"], "sliding_window": 64})")
                 .max_position_embeddings,
             512);
 }
@@ -107,11 +113,13 @@ TEST(Config, RopeScalingInAllThreeLayouts) {
     EXPECT_EQ(rope.scaling.high_freq_factor, 4.0);
     EXPECT_EQ(rope.scaling.original_max_position_embeddings, 8192);
   }
-  EXPECT_EQ(parse("llama", R"({"rope_parameters": {"rope_type": "default", "rope_theta": 5000}})").rope.theta,
+  EXPECT_EQ(parse("llama", R"({"rope_parameters": {"rope_type": "default", "rope_theta": 5000}})")
+                .rope.theta,
             5000.0);
-  const kernels::RopeScaling yarn = parse("qwen2", R"({"rope_scaling": {"type": "yarn", "factor": 4.0,
+  const kernels::RopeScaling yarn =
+      parse("qwen2", R"({"rope_scaling": {"type": "yarn", "factor": 4.0,
       "original_max_position_embeddings": 128, "attention_factor": 1.2, "truncate": false}})")
-                                        .rope.scaling;
+          .rope.scaling;
   EXPECT_EQ(yarn.type, kernels::RopeScaling::Type::kYarn);
   EXPECT_EQ(yarn.beta_fast, 32.0);
   EXPECT_EQ(yarn.attention_factor, 1.2);
@@ -121,8 +129,9 @@ TEST(Config, RopeScalingInAllThreeLayouts) {
       "original_max_position_embeddings": 128}})")
                 .rope.scaling.factor,
             4.0);
-  EXPECT_EQ(parse("llama", R"({"rope_scaling": {"type": "linear", "factor": 2.5}})").rope.scaling.factor,
-            2.5);
+  EXPECT_EQ(
+      parse("llama", R"({"rope_scaling": {"type": "linear", "factor": 2.5}})").rope.scaling.factor,
+      2.5);
 }
 
 TEST(Config, WrittenTextParsesToTheSameConfig) {
@@ -149,7 +158,8 @@ TEST(Config, GenerationConfigDecidesTheEosIds) {
   const testing_support::ScratchFolder scratch;
   const std::filesystem::path folder = scratch.path();
   write_file_atomic(folder / "config.json", config_text("qwen2", R"({"eos_token_id": 7})"));
-  write_file_atomic(folder / "generation_config.json", R"({"bos_token_id": 5, "eos_token_id": [8, 7]})");
+  write_file_atomic(folder / "generation_config.json",
+                    R"({"bos_token_id": 5, "eos_token_id": [8, 7]})");
   const ModelConfig c = load_model_config(folder);
   EXPECT_THAT(c.eos_token_ids, ElementsAre(8, 7));
   EXPECT_EQ(c.bos_token_id, 5);
@@ -159,28 +169,37 @@ TEST(Config, WhatIsNotSupportedIsNamed) {
   const auto error = [](const std::string& type, const std::string& changes) {
     return error_of(config_text(type, changes));
   };
-  EXPECT_THAT(error("gpt2", "{}"), AllOf(HasSubstr("gpt2"), HasSubstr("llama, mistral, qwen2, qwen3")));
+  EXPECT_THAT(error("gpt2", "{}"),
+              AllOf(HasSubstr("gpt2"), HasSubstr("llama, mistral, qwen2, qwen3")));
   EXPECT_THAT(error("llama", R"({"architectures": ["LlamaForSequenceClassification"]})"),
               HasSubstr("LlamaForSequenceClassification"));
   for (const char* type : {"llama", "mistral", "qwen3"}) {
     EXPECT_THAT(error(type, R"({"attention_bias": true})"), HasSubstr("attention_bias"));
   }
   EXPECT_THAT(error("llama", R"({"mlp_bias": true})"), HasSubstr("mlp_bias"));
-  EXPECT_THAT(error("llama", R"({"hidden_act": "gelu"})"), AllOf(HasSubstr("gelu"), HasSubstr("silu")));
-  EXPECT_THAT(error("llama", R"({"partial_rotary_factor": 0.5})"), HasSubstr("partial_rotary_factor"));
+  EXPECT_THAT(error("llama", R"({"hidden_act": "gelu"})"),
+              AllOf(HasSubstr("gelu"), HasSubstr("silu")));
+  EXPECT_THAT(error("llama", R"({"partial_rotary_factor": 0.5})"),
+              HasSubstr("partial_rotary_factor"));
   EXPECT_THAT(
-      error("llama", R"({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}})"),
+      error("llama",
+            R"({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}})"),
       HasSubstr("partial_rotary_factor"));
-  EXPECT_THAT(error("llama", R"({"quantization_config": {"bits": 4}})"), HasSubstr("quantization_config"));
-  EXPECT_THAT(error("qwen3", R"({"layer_types": ["chunked_attention"]})"), HasSubstr("chunked_attention"));
+  EXPECT_THAT(error("llama", R"({"quantization_config": {"bits": 4}})"),
+              HasSubstr("quantization_config"));
+  EXPECT_THAT(error("qwen3", R"({"layer_types": ["chunked_attention"]})"),
+              HasSubstr("chunked_attention"));
   for (const char* kind : {"dynamic", "longrope", "su", "mrope", ""}) {
-    EXPECT_THAT(error("llama", fmt::format(R"({{"rope_scaling": {{"type": "{}", "factor": 2.0}}}})", kind)),
-                AllOf(HasSubstr("rope_scaling: type is"), HasSubstr("yarn")));
+    EXPECT_THAT(
+        error("llama", fmt::format(R"({{"rope_scaling": {{"type": "{}", "factor": 2.0}}}})", kind)),
+        AllOf(HasSubstr("rope_scaling: type is"), HasSubstr("yarn")));
   }
-  EXPECT_THAT(error("llama", R"({"rope_scaling": {"type": "linear", "factor": 2.0, "mrope_section": [1]}})"),
+  EXPECT_THAT(error("llama",
+                    R"({"rope_scaling": {"type": "linear", "factor": 2.0, "mrope_section": [1]}})"),
               HasSubstr("mrope_section"));
-  EXPECT_THAT(error("llama", R"({"rope_scaling": {"type": "linear", "rope_type": "yarn", "factor": 2.0}})"),
-              HasSubstr("type is \"linear\""));
+  EXPECT_THAT(
+      error("llama", R"({"rope_scaling": {"type": "linear", "rope_type": "yarn", "factor": 2.0}})"),
+      HasSubstr("type is \"linear\""));
   EXPECT_THAT(error("llama", R"({"rope_scaling": {"type": "llama3", "factor": 2.0}})"),
               HasSubstr("low_freq_factor"));
   EXPECT_THAT(error("llama", R"({"rope_theta": 10000, "rope_parameters": {"rope_theta": 20000}})"),
@@ -188,11 +207,14 @@ TEST(Config, WhatIsNotSupportedIsNamed) {
 }
 
 TEST(Config, SizesAreChecked) {
-  const auto error = [](const std::string& changes) { return error_of(config_text("llama", changes)); };
-  for (const char* key : {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-                          "num_key_value_heads", "vocab_size", "max_position_embeddings"}) {
-    for (const char* value :
-         {"0", "-1", "1e30", "9223372036854775807", "18446744073709551615", "1.5", "\"64\"", "[]"}) {
+  const auto error = [](const std::string& changes) {
+    return error_of(config_text("llama", changes));
+  };
+  for (const char* key :
+       {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+        "num_key_value_heads", "vocab_size", "max_position_embeddings"}) {
+    for (const char* value : {"0", "-1", "1e30", "9223372036854775807", "18446744073709551615",
+                              "1.5", "\"64\"", "[]"}) {
       EXPECT_THAT(error(fmt::format(R"({{"{}": {}}})", key, value)), HasSubstr(key)) << value;
     }
   }
@@ -204,22 +226,25 @@ TEST(Config, SizesAreChecked) {
   EXPECT_THAT(error(R"({"eos_token_id": 300})"), HasSubstr("eos_token_id"));
   EXPECT_THAT(error(R"({"eos_token_id": [1, "a"]})"), HasSubstr("eos_token_id"));
   EXPECT_THAT(error(R"({"bos_token_id": -2})"), HasSubstr("bos_token_id"));
-  EXPECT_THAT(error_of(config_text("llama", "{}", {"hidden_size"})), HasSubstr("\"hidden_size\" is missing"));
+  EXPECT_THAT(error_of(config_text("llama", "{}", {"hidden_size"})),
+              HasSubstr("\"hidden_size\" is missing"));
   EXPECT_THAT(error_of(config_text("qwen2", "{}", {"num_key_value_heads"})),
               HasSubstr("num_key_value_heads"));
 }
 
 TEST(Config, BrokenJsonIsOneLineAndNamesTheFile) {
   for (const std::string& text :
-       {std::string(), std::string("{"), std::string("[]"), std::string("nul"), std::string("{\"a\": 1e999}"),
-        std::string("\xff\xfe"), std::string(100000, '['), "{\"a\":" + std::string(200000, '{'),
+       {std::string(), std::string("{"), std::string("[]"), std::string("nul"),
+        std::string("{\"a\": 1e999}"), std::string("\xff\xfe"), std::string(100000, '['),
+        "{\"a\":" + std::string(200000, '{'),
         std::string("{\"model_type\": \"llama\", \"model_type\": \"qwen2\"}")}) {
     const std::string error = error_of(text);
     EXPECT_THAT(error, testing::StartsWith("config.json: ")) << text.substr(0, 40);
     EXPECT_EQ(error.find('\n'), std::string::npos) << error;
     EXPECT_LT(error.size(), 400u);
   }
-  EXPECT_THAT(error_of("{\"model_type\": \"llama\", \"model_type\": \"qwen2\"}"), HasSubstr("twice"));
+  EXPECT_THAT(error_of("{\"model_type\": \"llama\", \"model_type\": \"qwen2\"}"),
+              HasSubstr("twice"));
 }
 
 TEST(Config, RealFolders) {

@@ -38,8 +38,8 @@ TEST(Agreement, EveryRankHearsTheSameOfTheOneThatDiffers) {
   const std::string text = try_with(world().rank() == last ? "\xff strange" : "usual");
   for (const std::string& other : world().all_gather_bytes(text)) EXPECT_EQ(other, text);
   if (world().size() > 1) {
-    EXPECT_THAT(text, AllOf(HasSubstr("rank " + std::to_string(last) + " on host "), HasSubstr("has key "),
-                            HasSubstr("(not usual)")));
+    EXPECT_THAT(text, AllOf(HasSubstr("rank " + std::to_string(last) + " on host "),
+                            HasSubstr("has key "), HasSubstr("(not usual)")));
   } else {
     EXPECT_EQ(text, "");
   }
@@ -62,12 +62,14 @@ TEST(Agreement, ConfigsMayDifferInThreadsAndPathsOnly) {
 
 TEST(Agreement, InputsAreComparedByWhatTheyHold) {
   const bool last = world().rank() > 0 && world().rank() == world().size() - 1;
-  std::vector<storage::InputDigest> inputs = {{"data.train_files", last ? "/here" : "/there", "sha256:1"}};
+  std::vector<storage::InputDigest> inputs = {
+      {"data.train_files", last ? "/here" : "/there", "sha256:1"}};
   EXPECT_EQ(refusal([&] { experiments::agree_on_inputs(world(), inputs); }), "");
   if (last) inputs[0].digest = "sha256:2";
   const std::string text = refusal([&] { experiments::agree_on_inputs(world(), inputs); });
   if (world().size() > 1) {
-    EXPECT_THAT(text, HasSubstr("has data.train_files[0] /here with sha256:2 (not /there with sha256:1)"));
+    EXPECT_THAT(
+        text, HasSubstr("has data.train_files[0] /here with sha256:2 (not /there with sha256:1)"));
   }
 }
 

@@ -63,7 +63,8 @@ TEST(Collectives, BroadcastReduceAndGather) {
 
   // Rank r owns r elements here and one there, with gaps that nobody owns.
   std::vector<std::vector<Extent>> owned;
-  for (int p = 0, at = 0; p < n; at += p, ++p) owned.push_back({{at, at + p}, {100 + 2 * p, 101 + 2 * p}});
+  for (int p = 0, at = 0; p < n; at += p, ++p)
+    owned.push_back({{at, at + p}, {100 + 2 * p, 101 + 2 * p}});
   std::vector<float> all(200, -1);
   for (const Extent& e : owned[static_cast<size_t>(r)])
     for (float& value : part_of(std::span(all), e)) value = static_cast<float>(r);
@@ -86,8 +87,8 @@ TEST(Collectives, BroadcastReduceAndGather) {
 TEST(Collectives, AllToAllInPiecesOfUnevenSlices) {
   comm::Communicator& comm = world();
   const int n = comm.size(), r = comm.rank();
-  // Rank p gets 7 * p elements of everyone: none, less than a piece, several pieces and a rest. Twice: the
-  // second half of the buffer first.
+  // Rank p gets 7 * p elements of everyone: none, less than a piece, several pieces and
+  // a rest. Twice: the second half of the buffer first.
   std::vector<int64_t> low = {0};
   for (int p = 0; p < n; ++p) low.push_back(low.back() + 7 * p);
   std::vector<int64_t> high = low;
@@ -100,7 +101,8 @@ TEST(Collectives, AllToAllInPiecesOfUnevenSlices) {
       std::vector<float> scratch(static_cast<size_t>(pieces_under_way * n * piece));
       int64_t taken = 0;
       const auto exchange = comm.all_to_all(
-          {send, piece, scratch}, [&](int64_t begin, int64_t count, std::span<const float* const> parts) {
+          {send, piece, scratch},
+          [&](int64_t begin, int64_t count, std::span<const float* const> parts) {
             ASSERT_EQ(begin, taken < length ? low.back() + own + taken : own + taken - length)
                 << "pieces come in order";
             ASSERT_LE(count, piece);
@@ -108,7 +110,8 @@ TEST(Collectives, AllToAllInPiecesOfUnevenSlices) {
             taken += count;
             for (int p = 0; p < n; ++p) {
               for (int64_t i = 0; i < count; ++i)
-                ASSERT_EQ(parts[static_cast<size_t>(p)][i], stamp(p, static_cast<size_t>(begin + i)));
+                ASSERT_EQ(parts[static_cast<size_t>(p)][i],
+                          stamp(p, static_cast<size_t>(begin + i)));
             }
           });
       exchange->add(high);
@@ -120,8 +123,8 @@ TEST(Collectives, AllToAllInPiecesOfUnevenSlices) {
   }
 }
 
-/// Index of the first element that is not expected(index), or the size. (A check of its own for each of 40
-/// million elements would take most of the test's time.)
+/// Index of the first element that is not expected(index), or the size. (A check of its
+/// own for each of 40 million elements would take most of the test's time.)
 template <class Expected>
 size_t first_wrong(std::span<const float> data, Expected&& expected) {
   for (size_t i = 0; i < data.size(); ++i) {
@@ -153,7 +156,8 @@ TEST(Collectives, DataLargerThanOnePiece) {
   for (size_t i = 0; i < kElements; ++i) data[i] = static_cast<float>(i % 1024);
   comm.all_reduce_sum(data);
   const auto ranks = static_cast<float>(n);
-  EXPECT_EQ(first_wrong(data, [&](size_t i) { return ranks * static_cast<float>(i % 1024); }), kElements);
+  EXPECT_EQ(first_wrong(data, [&](size_t i) { return ranks * static_cast<float>(i % 1024); }),
+            kElements);
 }
 
 TEST(Messages, LargeOnesCrossWithoutDeadlockAndKeepOrder) {
@@ -229,7 +233,8 @@ TEST(Mailbox, ActorsPullLeasesAndSendGroups) {
       EXPECT_EQ(request.rank(), letter.source);
       proto::Lease lease;
       lease.set_step(4);
-      for (uint32_t i = 0; i < request.groups() && next < kPrompts; ++i) lease.add_prompt_index(next++);
+      for (uint32_t i = 0; i < request.groups() && next < kPrompts; ++i)
+        lease.add_prompt_index(next++);
       lease.set_done(lease.prompt_index_size() == 0);
       if (lease.done()) ++idle;
       mailbox.send(letter.source, lease);
@@ -286,7 +291,8 @@ TEST(OrderedReduceScatter, EightShardsHaveTheSameBitsOnAnyNumberOfRanks) {
   Context ctx;
   ctx.threads = 2;
   const int64_t mine = kShards / comm.size();
-  // Known from the end, as in a backward pass, in steps that differ from rank to rank and from the buckets.
+  // Known from the end, as in a backward pass, in steps that differ from rank to rank
+  // and from the buckets.
   const auto fill = [&](int64_t shard, const FlatView& buffer, const FinalFrom& final_from) {
     const auto values = random_floats(kElements, static_cast<uint64_t>(shard));
     const int64_t step = 30'000 + 7'001 * comm.rank();
@@ -306,7 +312,8 @@ TEST(OrderedReduceScatter, EightShardsHaveTheSameBitsOnAnyNumberOfRanks) {
   for (const bool fast : {false, true}) {
     Arena arena;
     learners::OrderedReduceScatter reduce(ctx, comm, tree.result(), plan, fast, arena);
-    tree.sum(ctx, comm.rank() * mine, fill, whole, [&](int64_t begin) { reduce.final_from(begin); });
+    tree.sum(ctx, comm.rank() * mine, fill, whole,
+             [&](int64_t begin) { reduce.final_from(begin); });
     reduce.finish();
     for (const Extent& e : extents) {
       const auto expected = part_of(serial.result(), e), found = part_of(tree.result(), e);
@@ -354,16 +361,19 @@ TEST(Watchdog, SeesWhoWorksAndWhoWaits) {
   constexpr int kSeen = 9;
   const int slow = comm.size() - 1;
   const std::string working = fmt::format("rank {} has been in 'reward' for", slow);
-  const std::string waiting = comm.size() == 2 ? "rank 0 waits in barrier" : "ranks 0, 1, 2 wait in barrier";
+  const std::string waiting =
+      comm.size() == 2 ? "rank 0 waits in barrier" : "ranks 0, 1, 2 wait in barrier";
   {
     comm::WatchdogOptions options;
     options.warn_seconds = 1.2;
     options.period = std::chrono::milliseconds(50);
-    // The slow rank goes on until rank 0 has named everyone. On a busy machine that may take a report more.
+    // The slow rank goes on until rank 0 has named everyone. On a busy machine that may
+    // take a report more.
     comm::Watchdog watchdog(comm, options, [&](const std::string& text, bool fatal) {
       EXPECT_EQ(comm.rank(), 0);
       EXPECT_FALSE(fatal);
-      if (text.find(working) == std::string::npos || text.find(waiting) == std::string::npos) return;
+      if (text.find(working) == std::string::npos || text.find(waiting) == std::string::npos)
+        return;
       comm.send(slow, kSeen, text);
     });
     const auto part = comm.split(0);  // waiting in a part of the world counts too
@@ -374,7 +384,8 @@ TEST(Watchdog, SeesWhoWorksAndWhoWaits) {
         seen = comm.try_receive(0, kSeen);
         std::this_thread::sleep_for(std::chrono::milliseconds(100));
       }
-      EXPECT_TRUE(seen.has_value()) << "rank 0 never said '" << working << "' with '" << waiting << "'";
+      EXPECT_TRUE(seen.has_value())
+          << "rank 0 never said '" << working << "' with '" << waiting << "'";
     }
     part->barrier();
   }
@@ -383,7 +394,8 @@ TEST(Watchdog, SeesWhoWorksAndWhoWaits) {
   comm.barrier();
 }
 
-/// A link that flips one bit of the weights (not of the small header) on their way to one rank.
+/// A link that flips one bit of the weights (not of the small header) on their way to
+/// one rank.
 class DamagingLink final : public comm::Communicator {
  public:
   DamagingLink(comm::Communicator& inner, int victim) : inner_(inner), victim_(victim) {}
@@ -410,7 +422,9 @@ class DamagingLink final : public comm::Communicator {
     inner_.send(destination, tag, bytes);
   }
   Message receive(int source, int tag) override { return inner_.receive(source, tag); }
-  std::optional<Message> try_receive(int source, int tag) override { return inner_.try_receive(source, tag); }
+  std::optional<Message> try_receive(int source, int tag) override {
+    return inner_.try_receive(source, tag);
+  }
   std::unique_ptr<comm::Communicator> split(int color) override { return inner_.split(color); }
   std::unique_ptr<comm::Communicator> duplicate() override { return inner_.duplicate(); }
 
@@ -436,7 +450,8 @@ TEST(WeightChannel, DeliversByVersionAndNoticesOneWrongBit) {
     error = e.what();
   }
   if (comm.rank() == victim) {
-    EXPECT_THAT(error, HasSubstr(fmt::format("weights of version 42 reached rank {} damaged", victim)));
+    EXPECT_THAT(error,
+                HasSubstr(fmt::format("weights of version 42 reached rank {} damaged", victim)));
   } else {
     EXPECT_EQ(error, "");
   }

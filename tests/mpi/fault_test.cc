@@ -1,4 +1,5 @@
-// What goes wrong on one rank is told on all, and what is damaged on its way is noticed.
+// What goes wrong on one rank is told on all, and what is damaged on its way is
+// noticed.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -38,7 +39,8 @@ class MpiFaultTest : public testing::Test {
 
 TEST_F(MpiFaultTest, ADamagedMessageIsNoticed) {
   comm::Communicator& comm = world();
-  const int next = (comm.rank() + 1) % comm.size(), previous = (comm.rank() + comm.size() - 1) % comm.size();
+  const int next = (comm.rank() + 1) % comm.size(),
+            previous = (comm.rank() + comm.size() - 1) % comm.size();
   comm::Mailbox mailbox(comm);
   proto::GroupsMessage groups;
   groups.add_groups()->set_prompt_index(7);
@@ -53,7 +55,8 @@ TEST_F(MpiFaultTest, ADamagedMessageIsNoticed) {
   mailbox.send(next, lease);
   mailbox.send(next, lease);
   EXPECT_EQ(mailbox.receive<proto::Lease>(previous).prompt_index(0), 9u);
-  EXPECT_THAT(error_of([&] { mailbox.receive<proto::Lease>(previous); }), HasSubstr("damaged lease message"));
+  EXPECT_THAT(error_of([&] { mailbox.receive<proto::Lease>(previous); }),
+              HasSubstr("damaged lease message"));
 
   arm_faults("trajectory.send:corrupt,rank=0");
   const std::string sealed = comm.all_gather_bytes(comm::seal(groups)).front();
@@ -74,7 +77,8 @@ TEST_F(MpiFaultTest, DamagedWeightsAreNoticedAndTheRootsStayRight) {
     EXPECT_EQ(problem, "no error");
     EXPECT_EQ(weights, expected);
   } else {
-    EXPECT_THAT(problem, HasSubstr(fmt::format("weights of version 3 reached rank {} damaged", comm.rank())));
+    EXPECT_THAT(problem, HasSubstr(fmt::format("weights of version 3 reached rank {} damaged",
+                                               comm.rank())));
   }
   comm::publish_weights(comm, 0, 4, weights);
   EXPECT_EQ(weights, expected);
@@ -113,11 +117,11 @@ TEST_F(MpiFaultTest, ASaveFailsOnAllRanksOrOnNone) {
   comm::Communicator& comm = world();
   const testing_support::ScratchFolder mine_alone;
   const fs::path folder(comm.all_gather_bytes(mine_alone.path().string()).front());
-  const models::ModelConfig config =
-      models::parse_model_config(R"({"model_type": "qwen2", "hidden_size": 12, "intermediate_size": 20,
+  const models::ModelConfig config = models::parse_model_config(
+      R"({"model_type": "qwen2", "hidden_size": 12, "intermediate_size": 20,
       "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 37,
       "max_position_embeddings": 64, "eos_token_id": 2})",
-                                 "tiny");
+      "tiny");
   const models::ParameterTable table(config);
   const std::vector<Extent> extents =
       learners::plan_slices(table.flat_size(), 16, comm.size()).extents(comm.rank());
@@ -147,7 +151,8 @@ TEST_F(MpiFaultTest, ASaveFailsOnAllRanksOrOnNone) {
   comm.barrier();
   const storage::Checkpoint checkpoint(folder / storage::checkpoint_name(info.step));
   EXPECT_EQ(checkpoint.saving_ranks(), comm.size());
-  EXPECT_EQ(storage::checkpoint_hash(checkpoint), storage::checkpoint_hash(info.step, table, all, all, all));
+  EXPECT_EQ(storage::checkpoint_hash(checkpoint),
+            storage::checkpoint_hash(info.step, table, all, all, all));
   comm.barrier();  // the folder goes with rank 0's
 }
 

@@ -16,7 +16,8 @@ using testing_support::world;
 
 constexpr uint64_t kPrompts = 12;
 
-/// As an actor: takes prompts and delivers them, `finish` times; then holds what it takes for ever.
+/// As an actor: takes prompts and delivers them, `finish` times; then holds what it
+/// takes for ever.
 void act(actors::LeaseSource& leases, uint64_t step, uint64_t finish) {
   std::deque<uint64_t> in_hand;
   while (true) {
@@ -34,8 +35,8 @@ void act(actors::LeaseSource& leases, uint64_t step, uint64_t finish) {
   }
 }
 
-/// One batch on all ranks; whether it was completed. Ranks below `learners` do not act where there are
-/// others.
+/// One batch on all ranks; whether it was completed. Ranks below `learners` do not act
+/// where there are others.
 bool batch(uint64_t step, int learners, uint64_t finish, const experiments::StopAsked& asked) {
   comm::Communicator& comm = world();
   const bool split = learners > 0 && comm.size() > learners;
@@ -59,7 +60,8 @@ bool batch(uint64_t step, int learners, uint64_t finish, const experiments::Stop
 void expect_nothing_unread() {
   comm::Communicator& comm = world();
   comm.barrier();
-  EXPECT_FALSE(comm.try_receive(comm::Communicator::kAnySource, comm::Communicator::kAnyTag).has_value());
+  EXPECT_FALSE(
+      comm.try_receive(comm::Communicator::kAnySource, comm::Communicator::kAnyTag).has_value());
   comm.barrier();
 }
 
@@ -80,8 +82,8 @@ TEST(Leases, WhicheverRankIsAskedAllStop) {
         // Nobody finishes all: without the stop this would never end.
         const auto begin = std::chrono::steady_clock::now();
         const experiments::StopAsked asked = [&] {
-          return comm.rank() == asked_rank &&
-                 std::chrono::steady_clock::now() - begin >= std::chrono::milliseconds(milliseconds);
+          return comm.rank() == asked_rank && std::chrono::steady_clock::now() - begin >=
+                                                  std::chrono::milliseconds(milliseconds);
         };
         EXPECT_FALSE(batch(7, learners, /*finish=*/1, asked));
         expect_nothing_unread();

@@ -1,6 +1,6 @@
-// Runs the tests on all ranks of an MPI job (or on one without). Rank 0 reports; another rank speaks only
-// when a check of its own fails. A test that fails on any rank ends the job at once: the ranks may no longer
-// agree on what comes next.
+// Runs the tests on all ranks of an MPI job (or on one without). Rank 0 reports;
+// another rank speaks only when a check of its own fails. A test that fails on any rank
+// ends the job at once: the ranks may no longer agree on what comes next.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -12,8 +12,8 @@
 #include "tests/mpi/world.h"
 
 #if defined(__SANITIZE_ADDRESS__)
-// Open MPI keeps what it allocates, and its plugins are gone when leaks are counted, so that they cannot be
-// suppressed by name. Our own leaks are the unit tests' to find.
+// Open MPI keeps what it allocates, and its plugins are gone when leaks are counted, so
+// that they cannot be suppressed by name. Our own leaks are the unit tests' to find.
 extern "C" const char* __asan_default_options();  // NOLINT(bugprone-reserved-identifier)
 extern "C" const char* __asan_default_options() {
   return "detect_leaks=0";
@@ -34,15 +34,16 @@ class RankListener final : public testing::EmptyTestEventListener {
   void OnTestPartResult(const testing::TestPartResult& result) override {
     if (!result.failed() || world().rank() == 0) return;
     std::fprintf(stderr, "[rank %d of %d] %s:%d: %s\n", world().rank(), world().size(),
-                 result.file_name() != nullptr ? result.file_name() : "exception", result.line_number(),
-                 result.message());
+                 result.file_name() != nullptr ? result.file_name() : "exception",
+                 result.line_number(), result.message());
   }
   void OnTestEnd(const testing::TestInfo& info) override {
     if (info.result()->Passed() || info.result()->Skipped()) return;
     if (world().size() == 1) return;
     usleep(500'000);  // other ranks may be about to say what they saw
-    comm_world().abort(kExitFailure, fmt::format("[rank {} of {}] FAILED {}.{}", world().rank(),
-                                                 world().size(), info.test_suite_name(), info.name()));
+    comm_world().abort(kExitFailure,
+                       fmt::format("[rank {} of {}] FAILED {}.{}", world().rank(), world().size(),
+                                   info.test_suite_name(), info.name()));
   }
 };
 

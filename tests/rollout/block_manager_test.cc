@@ -92,7 +92,8 @@ TEST(BlockManager, KeepsItsInvariantsUnderRandomUse) {
       const size_t i = random.below(static_cast<uint32_t>(tables.size()));
       if (action == 1 && manager.can_allocate(1)) {
         std::vector<int32_t> child;
-        const auto tokens = static_cast<int64_t>(random.below(static_cast<uint32_t>(lengths[i]) + 1));
+        const auto tokens =
+            static_cast<int64_t>(random.below(static_cast<uint32_t>(lengths[i]) + 1));
         const auto copy = manager.fork(child, tables[i], tokens);
         ASSERT_EQ(copy.has_value(), tokens % kernels::kKvBlock != 0);
         ASSERT_EQ(static_cast<int64_t>(child.size()), BlockManager::blocks_for(tokens));

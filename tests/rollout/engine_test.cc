@@ -1,5 +1,5 @@
-// The engine's promises: a sample's bits depend on its request and the weights alone, and are those of the
-// training forward.
+// The engine's promises: a sample's bits depend on its request and the weights alone,
+// and are those of the training forward.
 #include "rollout/engine.h"
 
 #include <gmock/gmock.h>
@@ -34,11 +34,13 @@ GenerateRequest make_request(uint64_t prompt_index, int64_t prompt_tokens, uint3
   r.n = n;
   r.max_new_tokens = max_new_tokens;
   Philox random(prompt_index, RngPurpose::kTest);
-  for (int64_t i = 0; i < prompt_tokens; ++i) r.prompt.push_back(static_cast<int32_t>(random.below(95)));
+  for (int64_t i = 0; i < prompt_tokens; ++i)
+    r.prompt.push_back(static_cast<int32_t>(random.below(95)));
   return r;
 }
 
-/// Prompts shorter and longer than a block, at its edges; all kinds of sampling; stop tokens.
+/// Prompts shorter and longer than a block, at its edges; all kinds of sampling; stop
+/// tokens.
 std::vector<GenerateRequest> mixed_requests() {
   std::vector<GenerateRequest> all = {make_request(0, 1, 3, 40),  make_request(1, 31, 2, 9),
                                       make_request(2, 32, 4, 35), make_request(3, 33, 1, 20),
@@ -55,8 +57,9 @@ std::vector<GenerateRequest> mixed_requests() {
 }
 
 std::vector<GenerateResult> generate(const models::Transformer& model,
-                                     const std::vector<GenerateRequest>& requests, const EngineConfig& config,
-                                     int threads = 1, EngineStats* stats = nullptr) {
+                                     const std::vector<GenerateRequest>& requests,
+                                     const EngineConfig& config, int threads = 1,
+                                     EngineStats* stats = nullptr) {
   Context ctx;
   ctx.threads = threads;
   Engine engine(ctx, model, nullptr, config);
@@ -110,11 +113,12 @@ Scores score(const models::Transformer& model, const models::TrainBatch& batch,
   return scores;
 }
 
-/// A group as the learner packs it: the prompt is one segment, the responses (without their last token) its
-/// children.
+/// A group as the learner packs it: the prompt is one segment, the responses (without
+/// their last token) its children.
 Scores score_group(const models::Transformer& model, const GenerateRequest& request,
                    std::span<const GenerateResult> samples) {
-  std::vector<int32_t> tokens = request.prompt, positions(request.prompt.size()), output_rows, targets;
+  std::vector<int32_t> tokens = request.prompt, positions(request.prompt.size()), output_rows,
+                       targets;
   std::iota(positions.begin(), positions.end(), 0);
   const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
   std::vector<kernels::AttentionSegment> segments = {{0, prompt_tokens, 0, -1}};
@@ -122,7 +126,8 @@ Scores score_group(const models::Transformer& model, const GenerateRequest& requ
     targets.insert(targets.end(), sample.tokens.begin(), sample.tokens.end());
     output_rows.push_back(static_cast<int32_t>(prompt_tokens) - 1);
     const auto inputs = static_cast<int64_t>(sample.tokens.size()) - 1;
-    if (inputs > 0) segments.push_back({static_cast<int64_t>(tokens.size()), inputs, prompt_tokens, 0});
+    if (inputs > 0)
+      segments.push_back({static_cast<int64_t>(tokens.size()), inputs, prompt_tokens, 0});
     for (int64_t i = 0; i < inputs; ++i) {
       output_rows.push_back(static_cast<int32_t>(tokens.size()));
       tokens.push_back(sample.tokens[static_cast<size_t>(i)]);
@@ -159,7 +164,8 @@ TEST_P(EngineBits, DependOnTheRequestAlone) {
     expect_same_bits(generate(model_, requests, {}, threads), expected, "threads");
 
   std::vector<GenerateRequest> reversed(requests.rbegin(), requests.rend());
-  expect_same_bits(generate(model_, reversed, {.max_num_batched_tokens = 40}), expected, "reversed order");
+  expect_same_bits(generate(model_, reversed, {.max_num_batched_tokens = 40}), expected,
+                   "reversed order");
 
   std::vector<GenerateRequest> singles;
   for (const GenerateRequest& request : requests) {
@@ -171,7 +177,8 @@ TEST_P(EngineBits, DependOnTheRequestAlone) {
   }
   expect_same_bits(generate(model_, singles, {}), expected, "single requests");
   std::vector<GenerateResult> alone;
-  for (const GenerateRequest& request : singles) alone.push_back(generate(model_, {request}, {})[0]);
+  for (const GenerateRequest& request : singles)
+    alone.push_back(generate(model_, {request}, {})[0]);
   expect_same_bits(alone, expected, "one request at a time");
 }
 
@@ -191,7 +198,8 @@ TEST_P(EngineBits, SurvivePreemption) {
 
 TEST_P(EngineBits, AreThoseOfTheTrainingForward) {
   const std::vector<GenerateRequest> requests = mixed_requests();
-  const std::vector<GenerateResult> results = generate(model_, requests, {.max_num_batched_tokens = 37});
+  const std::vector<GenerateResult> results =
+      generate(model_, requests, {.max_num_batched_tokens = 37});
   for (const GenerateRequest& request : requests) {
     std::vector<GenerateResult> group;
     for (const GenerateResult& r : results) {
@@ -225,7 +233,9 @@ INSTANTIATE_TEST_SUITE_P(Models, EngineBits,
 
 class EngineTest : public testing::Test {
  protected:
-  EngineTest() : model_(tiny_config(kArchitectures[0]), {}, DType::kF32) { randomize(ctx_, model_, 5); }
+  EngineTest() : model_(tiny_config(kArchitectures[0]), {}, DType::kF32) {
+    randomize(ctx_, model_, 5);
+  }
   Context ctx_;
   models::Transformer model_;
 };
@@ -240,15 +250,18 @@ TEST_F(EngineTest, SamplesDifferAndFollowSeedStepAndPosition) {
   other = request;
   other.step = 4;
   EXPECT_NE(generate(model_, {other}, {})[0].tokens, base[0].tokens);
-  // A later turn: its own response so far is part of the prompt, and the draws go on where they were.
+  // A later turn: its own response so far is part of the prompt, and the draws go on
+  // where they were.
   other = request;
   other.n = 1;
   other.prompt.insert(other.prompt.end(), base[0].tokens.begin(), base[0].tokens.begin() + 10);
   other.generated_before = 10;
   other.max_new_tokens = 20;
   const auto later = generate(model_, {other}, {});
-  EXPECT_EQ(later[0].tokens, std::vector<int32_t>(base[0].tokens.begin() + 10, base[0].tokens.end()));
-  EXPECT_EQ(later[0].logprobs, std::vector<float>(base[0].logprobs.begin() + 10, base[0].logprobs.end()));
+  EXPECT_EQ(later[0].tokens,
+            std::vector<int32_t>(base[0].tokens.begin() + 10, base[0].tokens.end()));
+  EXPECT_EQ(later[0].logprobs,
+            std::vector<float>(base[0].logprobs.begin() + 10, base[0].logprobs.end()));
 }
 
 TEST_F(EngineTest, EndsAtTheContextLimitAndAtMaxNewTokens) {
@@ -312,7 +325,8 @@ TEST_F(EngineTest, UsesLentMemoryWhateverWasLeftInIt) {
   for (int round = 0; round < 2; ++round) {
     for (const GenerateRequest& request : requests) engine.submit(request);
     expect_same_bits(engine.run(), expected, "lent memory");
-    std::ranges::fill(lent, std::numeric_limits<float>::quiet_NaN());  // a learner's gradient that overflowed
+    std::ranges::fill(
+        lent, std::numeric_limits<float>::quiet_NaN());  // a learner's gradient that overflowed
     engine.set_weight_version(0);
   }
   EXPECT_TRUE(std::ranges::all_of(std::span(lent).first(needed), [](float v) { return v == 0; }));
@@ -370,7 +384,8 @@ TEST_F(EngineTest, RefusesBadRequests) {
   };
   const std::vector<BadCase> cases = {
       {"is empty", [](GenerateRequest& r) { r.prompt.clear(); }},
-      {"token 2 is 95, outside the model's vocabulary of 95", [](GenerateRequest& r) { r.prompt[2] = 95; }},
+      {"token 2 is 95, outside the model's vocabulary of 95",
+       [](GenerateRequest& r) { r.prompt[2] = 95; }},
       {"token 0 is -1", [](GenerateRequest& r) { r.prompt[0] = -1; }},
       {"60 tokens leave no room to generate within max_model_len 60",
        [](GenerateRequest& r) { r.prompt.assign(60, 1); }},
@@ -394,7 +409,8 @@ TEST_F(EngineTest, RefusesBadRequests) {
   };
   for (const BadCase& bad : cases) {
     const bool about_blocks = std::string(bad.part).find("KV blocks") != std::string::npos;
-    Engine engine(ctx_, model_, nullptr, {.kv_blocks = 4, .max_model_len = about_blocks ? 160 : 60});
+    Engine engine(ctx_, model_, nullptr,
+                  {.kv_blocks = 4, .max_model_len = about_blocks ? 160 : 60});
     GenerateRequest request = make_request(6, 10, 2, 5);
     bad.spoil(request);
     try {

@@ -56,7 +56,8 @@ TEST(LfsPointer, IsCalledOneByEveryReader) {
 }
 
 TEST(LfsPointer, AFileThatOnlyMentionsOneIsNone) {
-  EXPECT_NO_THROW(refuse_lfs_pointer("{\"x\": \"version https://git-lfs.github.com/spec/v1\"}", "a"));
+  EXPECT_NO_THROW(
+      refuse_lfs_pointer("{\"x\": \"version https://git-lfs.github.com/spec/v1\"}", "a"));
   EXPECT_NO_THROW(refuse_lfs_pointer("", "a"));
   EXPECT_THAT(error_of([] { refuse_lfs_pointer(kPointer, "model.safetensors"); }),
               testing::HasSubstr("in its folder"));

@@ -28,7 +28,8 @@ class RolloutFileTest : public testing::Test {
 };
 
 TEST_F(RolloutFileTest, GivesBackWhatWasWritten) {
-  const std::vector<Group> groups = {make_group(4, 10, 3), make_group(5, 11, 1), make_group(4, 2, 4)};
+  const std::vector<Group> groups = {make_group(4, 10, 3), make_group(5, 11, 1),
+                                     make_group(4, 2, 4)};
   const auto path = temporary("round_trip.h5");
   write_rollout_file(path, 123, groups);
   const RolloutFile file = read_rollout_file(path);
@@ -118,7 +119,8 @@ TEST_F(RolloutFileTest, LaysOutFlatArraysWithOffsets) {
   EXPECT_EQ(reasons, (std::vector<int8_t>{0, 1, 0}));
   EXPECT_EQ(tokens, (std::vector<int32_t>{0, 1, 10, 11, 12, 0, 1}));
   EXPECT_EQ(in.integer_attribute("step"), 7u);
-  EXPECT_EQ(in.string_attribute("fingerprint"), (std::vector<std::string>{"cpu/7/f32", "cpu/7/bf16"}));
+  EXPECT_EQ(in.string_attribute("fingerprint"),
+            (std::vector<std::string>{"cpu/7/f32", "cpu/7/bf16"}));
 }
 
 void expect_rejected(const std::filesystem::path& path, const char* part) {
@@ -178,16 +180,18 @@ void overwrite(hid_t file, const char* name, hid_t type, const std::vector<T>& v
 }
 
 TEST_F(RolloutFileTest, RejectsInconsistentData) {
-  expect_rejected(spoiled(temporary("offsets.h5"),
-                          [](hid_t file) {
-                            overwrite<int64_t>(file, "token_offsets", H5T_NATIVE_INT64, {0, 2, 1 << 30, 7});
-                          }),
-                  "token_offsets must rise");
-  expect_rejected(spoiled(temporary("negative.h5"),
-                          [](hid_t file) {
-                            overwrite<int64_t>(file, "prompt_offsets", H5T_NATIVE_INT64, {0, -4, 6});
-                          }),
-                  "prompt_offsets must rise");
+  expect_rejected(
+      spoiled(temporary("offsets.h5"),
+              [](hid_t file) {
+                overwrite<int64_t>(file, "token_offsets", H5T_NATIVE_INT64, {0, 2, 1 << 30, 7});
+              }),
+      "token_offsets must rise");
+  expect_rejected(
+      spoiled(temporary("negative.h5"),
+              [](hid_t file) {
+                overwrite<int64_t>(file, "prompt_offsets", H5T_NATIVE_INT64, {0, -4, 6});
+              }),
+      "prompt_offsets must rise");
   expect_rejected(spoiled(temporary("group.h5"),
                           [](hid_t file) {
                             overwrite<int64_t>(file, "group", H5T_NATIVE_INT64, {0, 9, 1});
@@ -198,14 +202,15 @@ TEST_F(RolloutFileTest, RejectsInconsistentData) {
                             overwrite<int8_t>(file, "finish_reason", H5T_NATIVE_INT8, {0, 1, 3});
                           }),
                   "finish_reason[2] is 3");
-  expect_rejected(spoiled(temporary("index.h5"),
-                          [](hid_t file) {
-                            overwrite<uint8_t>(file, "fingerprint_index", H5T_NATIVE_UINT8, {0, 2, 0});
-                          }),
-                  "fingerprint_index[1] is 2");
   expect_rejected(
-      spoiled(temporary("missing.h5"), [](hid_t file) { H5Ldelete(file, "logprobs", H5P_DEFAULT); }),
-      "logprobs");
+      spoiled(temporary("index.h5"),
+              [](hid_t file) {
+                overwrite<uint8_t>(file, "fingerprint_index", H5T_NATIVE_UINT8, {0, 2, 0});
+              }),
+      "fingerprint_index[1] is 2");
+  expect_rejected(spoiled(temporary("missing.h5"),
+                          [](hid_t file) { H5Ldelete(file, "logprobs", H5P_DEFAULT); }),
+                  "logprobs");
   expect_rejected(spoiled(temporary("type.h5"),
                           [](hid_t file) {
                             H5Ldelete(file, "tokens", H5P_DEFAULT);
@@ -225,7 +230,8 @@ TEST_F(RolloutFileTest, RejectsInconsistentData) {
                   "more than the file can hold");
 }
 
-/// A file as older programs wrote it, of two prompts with two samples and one; `more` may add to it.
+/// A file as older programs wrote it, of two prompts with two samples and one; `more`
+/// may add to it.
 std::filesystem::path format_1(const std::filesystem::path& path,
                                const std::function<void(storage::Hdf5Writer&)>& more = {},
                                uint32_t version = 1) {
@@ -285,7 +291,8 @@ TEST_F(RolloutFileTest, PassesOverWhatItDoesNotKnowAndTakesAbsentAsAbsent) {
         out.attribute("unit", std::vector<std::string>{"turns"}, "rewards");
         out.write("turns", std::vector<int32_t>{1, 2, 3, 4, 5}, {1, 5});
         out.write("remarks", std::vector<std::string>{"of", "another", "length", "altogether"});
-        out.write("truth", std::vector<std::string>{"1", "2", "3"});  // the only new one that is there
+        out.write("truth",
+                  std::vector<std::string>{"1", "2", "3"});  // the only new one that is there
       },
       2));
   ASSERT_EQ(file.groups.size(), 2u);
@@ -303,9 +310,12 @@ TEST_F(RolloutFileTest, RefusesANewerFormatByItsNumber) {
 
 TEST_F(RolloutFileTest, RejectsOptionalDataThatDoesNotFit) {
   const auto with = [this](const char* name, const std::function<void(storage::Hdf5Writer&)>& more,
-                           const char* part) { expect_rejected(format_1(temporary(name), more, 2), part); };
+                           const char* part) {
+    expect_rejected(format_1(temporary(name), more, 2), part);
+  };
   with(
-      "truth.h5", [](storage::Hdf5Writer& out) { out.write("truth", std::vector<std::string>{"1"}); },
+      "truth.h5",
+      [](storage::Hdf5Writer& out) { out.write("truth", std::vector<std::string>{"1"}); },
       "truth has 1 entries, 3 expected");
   with(
       "number.h5",
@@ -350,7 +360,8 @@ TEST_F(RolloutFileTest, ACopyWithoutItsDigestIsReadWhereThatIsAskedFor) {
   expect_rejected(path, "its checksum copy.h5.sha256 is missing");
   expect_equal(read_rollout_file(path, MissingChecksum::kReadInChildFirst).groups.at(0), groups[0]);
   write_file_atomic(rollout_checksum_path(path), std::string(64, '0') + "  copy.h5\n");
-  EXPECT_THAT(testing_support::error_of([&] { read_rollout_file(path, MissingChecksum::kReadInChildFirst); }),
+  EXPECT_THAT(testing_support::error_of(
+                  [&] { read_rollout_file(path, MissingChecksum::kReadInChildFirst); }),
               HasSubstr("is damaged"));
 }
 
@@ -403,7 +414,8 @@ TEST_F(RolloutFileTest, TextsThatShareTheirBytesAreRefused) {
   expect_rejected(path, "truth claims more text than the file can hold");
 }
 
-// Truncated at every length: an error, or (past the last byte that matters) the same samples; never a crash.
+// Truncated at every length: an error, or (past the last byte that matters) the same
+// samples; never a crash.
 TEST_F(RolloutFileTest, RejectsTruncatedFiles) {
   const auto whole = temporary("whole.h5");
   write_rollout_file(whole, 7, std::vector<Group>{make_group(4, 10, 2)});

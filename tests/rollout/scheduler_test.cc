@@ -1,6 +1,6 @@
-// The scheduler with a pretended model: keys are replaced by the number of the token they would hold, so that
-// the test sees whether every sequence finds its own tokens in its blocks, whatever was shared, copied,
-// preempted or reused.
+// The scheduler with a pretended model: keys are replaced by the number of the token
+// they would hold, so that the test sees whether every sequence finds its own tokens in
+// its blocks, whatever was shared, copied, preempted or reused.
 #include "rollout/scheduler.h"
 
 #include <gtest/gtest.h>
@@ -35,7 +35,8 @@ class PretendedEngine {
     auto group = std::make_unique<SequenceGroup>();
     group->request.prompt_index = groups_.size();
     group->request.prompt.resize(static_cast<size_t>(request.prompt_tokens));
-    for (size_t i = 0; i < group->request.prompt.size(); ++i) group->request.prompt[i] = next_token();
+    for (size_t i = 0; i < group->request.prompt.size(); ++i)
+      group->request.prompt[i] = next_token();
     group->max_tokens = request.max_tokens;
     group->prompt.group = group.get();
     group->samples.resize(static_cast<size_t>(request.samples));
@@ -64,11 +65,12 @@ class PretendedEngine {
       for (int64_t p = s.computed; p < s.computed + item.rows; ++p) slot_of(s, p) = s.token_at(p);
     }
     ASSERT_EQ(rows, schedule.rows);
-    for (const ScheduledRows& item : schedule.items) {  // after all writes: nobody overwrote another's
+    for (const ScheduledRows& item :
+         schedule.items) {  // after all writes: nobody overwrote another's
       for (int64_t p = 0; p < item.sequence->computed + item.rows; ++p) {
         ASSERT_EQ(slot_of(*item.sequence, p), item.sequence->token_at(p))
-            << "group " << item.sequence->group->request.prompt_index << " sample " << item.sequence->sample
-            << " position " << p;
+            << "group " << item.sequence->group->request.prompt_index << " sample "
+            << item.sequence->sample << " position " << p;
       }
     }
     const std::vector<ScheduledRows> items = schedule.items;
@@ -127,7 +129,8 @@ class PretendedEngine {
     return slots_[static_cast<size_t>(static_cast<int64_t>(block) * kernels::kKvBlock + index)];
   }
   int32_t& slot_of(const Sequence& s, int64_t position) {
-    return slot(s.blocks[static_cast<size_t>(position / kernels::kKvBlock)], position % kernels::kKvBlock);
+    return slot(s.blocks[static_cast<size_t>(position / kernels::kKvBlock)],
+                position % kernels::kKvBlock);
   }
   int32_t next_token() { return ++token_; }
 
@@ -147,7 +150,8 @@ TEST(Scheduler, ComputesAGroupsPromptOnce) {
     engine.run();
     engine.expect_all_done();
     EXPECT_EQ(engine.prefill_rows(), prompt);
-    EXPECT_EQ(engine.steps(), (prompt + 63) / 64 + 4);  // the prompt's last step draws the first token
+    EXPECT_EQ(engine.steps(),
+              (prompt + 63) / 64 + 4);  // the prompt's last step draws the first token
   }
 }
 

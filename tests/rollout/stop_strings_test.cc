@@ -20,7 +20,8 @@ using testing::ElementsAre;
 using testing::IsEmpty;
 using Ids = std::vector<int32_t>;
 
-/// "a" 0, "b" 1, "<" 2, "s" 3, ">" 4, "<s>" 5 (special), "<n>" 6 (not), "<e>" 94 (special by its name alone).
+/// "a" 0, "b" 1, "<" 2, "s" 3, ">" 4, "<s>" 5 (special), "<n>" 6 (not), "<e>" 94
+/// (special by its name alone).
 class StopOnSpecials : public testing::Test {
  protected:
   StopOnSpecials() : tokenizer_(load()) {}
@@ -31,7 +32,8 @@ class StopOnSpecials : public testing::Test {
     const auto added = [](const char* content, int id, bool special) {
       return json{{"id", id}, {"content", content}, {"special", special}, {"normalized", false}};
     };
-    const json byte_level = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}};
+    const json byte_level = {
+        {"type", "ByteLevel"}, {"add_prefix_space", false}, {"use_regex", true}};
     const json file = {
         {"added_tokens", {added("<s>", s, true), added("<n>", n, false), added("<e>", 94, false)}},
         {"pre_tokenizer", byte_level},
@@ -54,7 +56,8 @@ class StopOnSpecials : public testing::Test {
 };
 
 TEST_F(StopOnSpecials, AreSortedByWhereTheyCanBeFound) {
-  const std::vector<std::string> strings = {"<s>", "<n>", "<e>", "a<s>", "<s><e>", "s>", "b", " <e>", "a<n>"};
+  const std::vector<std::string> strings = {"<s>", "<n>", "<e>",  "a<s>", "<s><e>",
+                                            "s>",  "b",   " <e>", "a<n>"};
   const StopStrings sorted = sort_stop_strings(tokenizer_, strings);
   EXPECT_THAT(sorted.ids, ElementsAre(5, 94));
   EXPECT_THAT(sorted.spelled, ElementsAre("a<s>", "<s><e>", " <e>"));
@@ -62,8 +65,9 @@ TEST_F(StopOnSpecials, AreSortedByWhereTheyCanBeFound) {
   EXPECT_THAT(sort_stop_strings(tokenizer_, {}).strings, IsEmpty());
 }
 
-// Every string over a few pieces against random responses: found exactly when the text without special tokens
-// has it, or, if it holds a special token's text among other text, the text with them.
+// Every string over a few pieces against random responses: found exactly when the text
+// without special tokens has it, or, if it holds a special token's text among other
+// text, the text with them.
 TEST_F(StopOnSpecials, AreFoundInOneTextOrTheOther) {
   const std::vector<std::string> pieces = {"a", "b", "<s>", "<n>", "s>", "<"};
   Philox random(3, RngPurpose::kTest);
@@ -122,7 +126,10 @@ TEST_F(StopOnSpecials, AStopIdIsKeptButIsNoText) {
   };
   for (const auto& [ids, strings, end, is_id] :
        std::vector<std::tuple<Ids, std::vector<std::string>, int32_t, bool>>{
-           {{s}, {}, s, true}, {{}, {"<s>"}, s, true}, {{}, {"<n>"}, n, false}, {{n}, {"<n>"}, n, true}}) {
+           {{s}, {}, s, true},
+           {{}, {"<s>"}, s, true},
+           {{}, {"<n>"}, n, false},
+           {{n}, {"<n>"}, n, true}}) {
     const GenerateResult stopped = run(ids, strings);
     EXPECT_EQ(stopped.finish_reason, FinishReason::kStop);
     EXPECT_EQ(std::ssize(stopped.tokens), place(end) + 1);

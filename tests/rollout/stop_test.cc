@@ -17,8 +17,8 @@ using testing_support::kArchitectures;
 using testing_support::randomize;
 using testing_support::tiny_config;
 
-// Every text over two letters, cut into pieces in every way: found exactly when the whole text so far
-// contains it.
+// Every text over two letters, cut into pieces in every way: found exactly when the
+// whole text so far contains it.
 TEST(FindStopString, FindsAStringHoweverItIsCut) {
   const std::vector<std::string> stops = {"aab", "bb", "abab"};
   for (uint32_t text_bits = 0; text_bits < 256; ++text_bits) {
@@ -31,16 +31,16 @@ TEST(FindStopString, FindsAStringHoweverItIsCut) {
         whole += piece;
         found = find_stop_string(tail, piece, stops);
         piece.clear();
-        const bool expected =
-            std::ranges::any_of(stops, [&](const auto& s) { return whole.find(s) != std::string::npos; });
+        const bool expected = std::ranges::any_of(
+            stops, [&](const auto& s) { return whole.find(s) != std::string::npos; });
         ASSERT_EQ(found, expected) << whole << " cuts " << cuts;
       }
     }
   }
 }
 
-/// A byte-level tokenizer of 95 tokens: most are one printable character, some are several, two are halves of
-/// "é".
+/// A byte-level tokenizer of 95 tokens: most are one printable character, some are
+/// several, two are halves of "é".
 void write_tokenizer(const std::filesystem::path& folder) {
   nlohmann::json vocab;
   for (int32_t id = 0; id < 90; ++id) vocab[std::string(1, static_cast<char>('!' + id))] = id;
@@ -51,25 +51,30 @@ void write_tokenizer(const std::filesystem::path& folder) {
   vocab
       ["\xC4\xA0"
        "abc"] = 94;
-  const nlohmann::json file = {
-      {"version", "1.0"},
-      {"added_tokens", nlohmann::json::array()},
-      {"normalizer", nullptr},
-      {"pre_tokenizer",
-       {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}}},
-      {"post_processor", nullptr},
-      {"decoder",
-       {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}}},
-      {"model",
-       {{"type", "BPE"},
-        {"dropout", nullptr},
-        {"unk_token", nullptr},
-        {"continuing_subword_prefix", nullptr},
-        {"end_of_word_suffix", nullptr},
-        {"fuse_unk", false},
-        {"byte_fallback", false},
-        {"vocab", vocab},
-        {"merges", nlohmann::json::array()}}}};
+  const nlohmann::json file = {{"version", "1.0"},
+                               {"added_tokens", nlohmann::json::array()},
+                               {"normalizer", nullptr},
+                               {"pre_tokenizer",
+                                {{"type", "ByteLevel"},
+                                 {"add_prefix_space", false},
+                                 {"trim_offsets", true},
+                                 {"use_regex", true}}},
+                               {"post_processor", nullptr},
+                               {"decoder",
+                                {{"type", "ByteLevel"},
+                                 {"add_prefix_space", false},
+                                 {"trim_offsets", true},
+                                 {"use_regex", true}}},
+                               {"model",
+                                {{"type", "BPE"},
+                                 {"dropout", nullptr},
+                                 {"unk_token", nullptr},
+                                 {"continuing_subword_prefix", nullptr},
+                                 {"end_of_word_suffix", nullptr},
+                                 {"fuse_unk", false},
+                                 {"byte_fallback", false},
+                                 {"vocab", vocab},
+                                 {"merges", nlohmann::json::array()}}}};
   write_file_atomic(folder / "tokenizer.json", file.dump());
 }
 
@@ -97,15 +102,16 @@ TEST(StopStrings, EndTheSampleWhenTheTextFirstContainsOne) {
   for (size_t begin = 0; begin < 50; begin += 3) {
     for (size_t length = 1; length <= 5; ++length) {
       const std::string stop = text.substr(begin, length);
-      if (stop.find('\xEF') != std::string::npos) continue;  // a replacement character may still change
+      if (stop.find('\xEF') != std::string::npos)
+        continue;  // a replacement character may still change
       size_t expected = 1;
       while (tokenizer.decode(std::span(free_run.tokens).first(expected), true).find(stop) ==
              std::string::npos)
         ++expected;
       const GenerateResult stopped = run({"never there", stop});
-      EXPECT_EQ(stopped.tokens,
-                std::vector<int32_t>(free_run.tokens.begin(),
-                                     free_run.tokens.begin() + static_cast<std::ptrdiff_t>(expected)))
+      EXPECT_EQ(stopped.tokens, std::vector<int32_t>(free_run.tokens.begin(),
+                                                     free_run.tokens.begin() +
+                                                         static_cast<std::ptrdiff_t>(expected)))
           << "stop string " << stop;
       EXPECT_EQ(stopped.finish_reason, FinishReason::kStop);
       EXPECT_EQ(stopped.logprobs.size(), expected);

@@ -1,4 +1,5 @@
-// Random models small enough to run hundreds of times, with sharp next-token distributions and odd sizes.
+// Random models small enough to run hundreds of times, with sharp next-token
+// distributions and odd sizes.
 #pragma once
 
 #include <string>
@@ -14,8 +15,9 @@ struct Architecture {
   int64_t head_dim;
 };
 
-inline const Architecture kArchitectures[] = {
-    {"llama", false, false, true, 12}, {"qwen2", true, false, true, 16}, {"qwen3", false, true, false, 24}};
+inline const Architecture kArchitectures[] = {{"llama", false, false, true, 12},
+                                              {"qwen2", true, false, true, 16},
+                                              {"qwen3", false, true, false, 24}};
 
 inline models::ModelConfig tiny_config(const Architecture& a) {
   models::ModelConfig config;

@@ -1,5 +1,5 @@
-// Saves that fail or are cut short: the checkpoint before stays whole, and nothing half-made is taken for
-// one.
+// Saves that fail or are cut short: the checkpoint before stays whole, and nothing
+// half-made is taken for one.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -32,7 +32,8 @@ class CheckpointFaultTest : public testing::Test {
 
   /// Weights and moments whose every element tells the step.
   void save(int64_t step) const {
-    const std::vector<float> values(static_cast<size_t>(table_.flat_size()), static_cast<float>(step));
+    const std::vector<float> values(static_cast<size_t>(table_.flat_size()),
+                                    static_cast<float>(step));
     const CheckpointInfo info = checkpoint_info(step, config_);
     const fs::path temporary = prepare_checkpoint(folder_, step);
     const Extent all{0, table_.flat_size()};
@@ -42,11 +43,13 @@ class CheckpointFaultTest : public testing::Test {
     remove_old_checkpoints(folder_, 2);
   }
 
-  /// The step of the newest good checkpoint, whose every digest is right and whose weights are its own.
+  /// The step of the newest good checkpoint, whose every digest is right and whose
+  /// weights are its own.
   int64_t newest() const {
     rejected_.clear();
     const auto found = latest_good_checkpoint(
-        folder_, [this](const fs::path& path, const std::string& why) { rejected_ += path.string() + why; });
+        folder_,
+        [this](const fs::path& path, const std::string& why) { rejected_ += path.string() + why; });
     if (!found) return -1;
     std::vector<float> weights(static_cast<size_t>(table_.flat_size()));
     found->read(0, table_.flat_size(), weights, {}, {});
@@ -81,8 +84,8 @@ TEST_F(CheckpointFaultTest, AFullDiskAtAnyPieceLeavesTheOneBefore) {
 }
 
 TEST_F(CheckpointFaultTest, ATornWriteIsNeverPublished) {
-  for (const char* fault : {"checkpoint.write:torn", "checkpoint.write:torn@3", "checkpoint.publish:crash",
-                            "file.write:torn", "file.write:crash@2"}) {
+  for (const char* fault : {"checkpoint.write:torn", "checkpoint.write:torn@3",
+                            "checkpoint.publish:crash", "file.write:torn", "file.write:crash@2"}) {
     arm_faults(fault);
     EXPECT_EXIT(save(2), testing::KilledBySignal(SIGKILL), "injected at");
     arm_faults("");
@@ -91,7 +94,8 @@ TEST_F(CheckpointFaultTest, ATornWriteIsNeverPublished) {
   }
   save(2);
   EXPECT_EQ(newest(), 2);
-  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 2) << "nothing is left of the others";
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_), {}), 2)
+      << "nothing is left of the others";
 }
 
 TEST_F(CheckpointFaultTest, ARemovalCutShortLeavesNoHalfCheckpoint) {
@@ -118,15 +122,19 @@ TEST_F(CheckpointFaultTest, AWrongBitOnTheDiskIsPassedOver) {
 TEST_F(CheckpointFaultTest, ADiskThatReadsWronglyIsTold) {
   const fs::path path = folder_ / checkpoint_name(1);
   arm_faults("checkpoint.read:short-read");
-  EXPECT_THAT(error_of([&] { Checkpoint c(path); }), AllOf(HasSubstr("rank_0000"), HasSubstr("bytes")));
+  EXPECT_THAT(error_of([&] { Checkpoint c(path); }),
+              AllOf(HasSubstr("rank_0000"), HasSubstr("bytes")));
   arm_faults("checkpoint.read:corrupt");
-  EXPECT_THAT(error_of([&] { Checkpoint c(path); }), AllOf(HasSubstr("rank_0000"), HasSubstr("damaged")));
+  EXPECT_THAT(error_of([&] { Checkpoint c(path); }),
+              AllOf(HasSubstr("rank_0000"), HasSubstr("damaged")));
   arm_faults("checkpoint.read:corrupt");
   const Checkpoint late(path, Checkpoint::Verify::kOnRead);
   std::vector<float> weights(static_cast<size_t>(table_.flat_size()));
-  EXPECT_THAT(error_of([&] { late.read(0, table_.flat_size(), weights, {}, {}); }), HasSubstr("damaged"));
+  EXPECT_THAT(error_of([&] { late.read(0, table_.flat_size(), weights, {}, {}); }),
+              HasSubstr("damaged"));
   arm_faults("checkpoint.read:error");
-  EXPECT_THAT(error_of([&] { Checkpoint c(path); }), HasSubstr("error injected at checkpoint.read"));
+  EXPECT_THAT(error_of([&] { Checkpoint c(path); }),
+              HasSubstr("error injected at checkpoint.read"));
 }
 
 }  // namespace

@@ -40,7 +40,8 @@ TEST_F(CheckpointManifestTest, TheStartsLargestWeightIsKeptAndMayBeAbsent) {
   EXPECT_THAT(read_file(plain / kManifestFile), Not(HasSubstr("start_largest")));
   EXPECT_EQ(Checkpoint(plain).info().state->start_largest, std::nullopt) << "as older checkpoints";
   info.state->start_largest = 1.1F;
-  EXPECT_EQ(Checkpoint(save_tiny_checkpoint(folder_, info)).info().state->start_largest, double{1.1F});
+  EXPECT_EQ(Checkpoint(save_tiny_checkpoint(folder_, info)).info().state->start_largest,
+            double{1.1F});
 }
 
 TEST_F(CheckpointManifestTest, SkippedStepsAreKeptAndAbsentIsNone) {
@@ -57,7 +58,8 @@ TEST_F(CheckpointManifestTest, SkippedStepsAreKeptAndAbsentIsNone) {
   EXPECT_EQ(step_text(*info.state), "step 600 (sft 600)");
 }
 
-// Without what it needs to go on, a run's checkpoint must not pass for an imported model of step 0.
+// Without what it needs to go on, a run's checkpoint must not pass for an imported
+// model of step 0.
 TEST_F(CheckpointManifestTest, AValidationThatIsDueIsKeptAndAbsentIsNone) {
   CheckpointInfo info = checkpoint_info(4, tiny_checkpoint_config());
   const fs::path plain = save_tiny_checkpoint(folder_, info);
@@ -94,14 +96,16 @@ TEST_F(CheckpointManifestTest, StateIsWhatARunWritesUnlessImported) {
   EXPECT_THAT(with([](Json& m) { m["state"] = "x"; }), HasSubstr("state: expected a JSON object"));
   EXPECT_THAT(with([](Json& m) { m["state"]["format"] = 9; }), HasSubstr("state is of format 9"));
   EXPECT_THAT(with([](Json& m) { m["state"].erase("reward"); }), HasSubstr("reward is absent"));
-  EXPECT_THAT(with([](Json& m) { m["state"]["val_before"] = "x"; }), HasSubstr("val_before is \"x\""));
+  EXPECT_THAT(with([](Json& m) { m["state"]["val_before"] = "x"; }),
+              HasSubstr("val_before is \"x\""));
   EXPECT_THAT(with([](Json& m) { m["state"]["sft_step"] = "x"; }), HasSubstr("sft_step is \"x\""));
   EXPECT_THAT(with([](Json& m) { m["state"]["sft_step"] = INT64_MAX; }), HasSubstr("sft_step"));
   EXPECT_THAT(with([](Json& m) { m["state"]["sft_step"] = 1; }),
               HasSubstr("state is of step 5 (1 of SFT, 4 of RL), but step is 4"));
   EXPECT_THAT(with([](Json& m) { m["stage"] = "foo"; }),
               HasSubstr("stage is \"foo\"; \"sft\", \"grpo\" or \"import\" is needed"));
-  EXPECT_THAT(with([](Json& m) { m["stage"] = "import"; }), HasSubstr("an imported model has none"));
+  EXPECT_THAT(with([](Json& m) { m["stage"] = "import"; }),
+              HasSubstr("an imported model has none"));
   EXPECT_THAT(with([](Json& m) {
                 m["stage"] = "import";
                 m["state"] = Json::object();
@@ -112,7 +116,8 @@ TEST_F(CheckpointManifestTest, StateIsWhatARunWritesUnlessImported) {
 TEST_F(CheckpointManifestTest, InputsAreOptionalAndPlain) {
   EXPECT_FALSE(Checkpoint(save(3)).info().inputs);
   CheckpointInfo info = checkpoint_info(4, tiny_checkpoint_config());
-  info.inputs = {{"data.train_files", "/a b/\"c\".jsonl", "sha256:12"}, {"model.path", "weights", "sums:34"}};
+  info.inputs = {{"data.train_files", "/a b/\"c\".jsonl", "sha256:12"},
+                 {"model.path", "weights", "sums:34"}};
   const fs::path path = save_tiny_checkpoint(folder_, info);
   EXPECT_EQ(Checkpoint(path).info().inputs, info.inputs);
   info.inputs.emplace();
@@ -120,7 +125,8 @@ TEST_F(CheckpointManifestTest, InputsAreOptionalAndPlain) {
   EXPECT_EQ(Checkpoint(save_tiny_checkpoint(folder_, info)).info().inputs, info.inputs);
 
   const nlohmann::json good = nlohmann::json::parse(read_file(path / kManifestFile));
-  const auto refused = [&](const std::function<void(nlohmann::json&)>& change, const std::string& why) {
+  const auto refused = [&](const std::function<void(nlohmann::json&)>& change,
+                           const std::string& why) {
     nlohmann::json manifest = good;
     change(manifest["inputs"]);
     rewrite_manifest(path, manifest.dump());
@@ -143,8 +149,8 @@ TEST_F(CheckpointManifestTest, SlicesThatHoldOtherExtentsAreFoundBeforeTheyAreUs
     rewrite_manifest(path, manifest.dump());
     EXPECT_THAT(open_error(path), HasSubstr(why));
     std::string reason;
-    const auto found =
-        latest_good_checkpoint(folder_, [&](const fs::path&, const std::string& r) { reason += r; });
+    const auto found = latest_good_checkpoint(
+        folder_, [&](const fs::path&, const std::string& r) { reason += r; });
     ASSERT_TRUE(found.has_value());
     EXPECT_EQ(found->info().step, 3);
     EXPECT_THAT(reason, HasSubstr(why));
@@ -159,7 +165,8 @@ TEST_F(CheckpointManifestTest, SlicesThatHoldOtherExtentsAreFoundBeforeTheyAreUs
   write_file_atomic(a, bytes_b);
   write_file_atomic(b, bytes_a);
   nlohmann::json swapped = good;
-  for (const char* key : {"sha256", "bytes"}) swap(swapped["files"][0][key], swapped["files"][1][key]);
+  for (const char* key : {"sha256", "bytes"})
+    swap(swapped["files"][0][key], swapped["files"][1][key]);
   expect_refused(swapped, "rank_0000_of_0003.h5: its extents are not those in the manifest");
 
   write_file_atomic(a, "no HDF5");

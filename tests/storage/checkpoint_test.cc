@@ -36,7 +36,8 @@ using testing_support::tiny_checkpoint_config;
 
 class CheckpointTest : public testing::Test {
  protected:
-  CheckpointTest() : scratch_("orrery_checkpoint_"), config_(tiny_checkpoint_config(2)), table_(config_) {
+  CheckpointTest()
+      : scratch_("orrery_checkpoint_"), config_(tiny_checkpoint_config(2)), table_(config_) {
     fs::create_directories(folder_ / "model");
     write_file_atomic(folder_ / "model" / "tokenizer.json", R"({"model": {}})");
     write_file_atomic(folder_ / "model" / "generation_config.json", "{}");
@@ -55,7 +56,8 @@ class CheckpointTest : public testing::Test {
     for (auto* values : {&b.weights, &b.m, &b.v}) {
       Philox random(seed, RngPurpose::kTest, stream++);
       for (const models::Parameter& p : table_.parameters()) {
-        for (int64_t i = 0; i < p.size; ++i) (*values)[static_cast<size_t>(p.offset + i)] = random.normal();
+        for (int64_t i = 0; i < p.size; ++i)
+          (*values)[static_cast<size_t>(p.offset + i)] = random.normal();
       }
     }
     return b;
@@ -70,7 +72,8 @@ class CheckpointTest : public testing::Test {
     return i;
   }
 
-  /// Saves cut at `cuts` (0 and flat_size added): a rank for each part, or `ranks` taking turns.
+  /// Saves cut at `cuts` (0 and flat_size added): a rank for each part, or `ranks`
+  /// taking turns.
   fs::path save(int64_t step, const Buffers& b, std::vector<int64_t> cuts = {},
                 const CheckpointInfo* with = nullptr, int64_t ranks = 0) const {
     cuts.insert(cuts.begin(), 0);
@@ -81,7 +84,8 @@ class CheckpointTest : public testing::Test {
     for (int64_t r = 0; r < ranks; ++r) {
       std::vector<Extent> extents;
       Buffers part;
-      for (size_t i = static_cast<size_t>(r); i + 1 < cuts.size(); i += static_cast<size_t>(ranks)) {
+      for (size_t i = static_cast<size_t>(r); i + 1 < cuts.size();
+           i += static_cast<size_t>(ranks)) {
         if (cuts[i] == cuts[i + 1]) continue;
         extents.push_back({cuts[i], cuts[i + 1]});
         const auto append = [&](std::vector<float>& to, const std::vector<float>& all) {
@@ -198,7 +202,8 @@ TEST_F(CheckpointTest, EveryBitFlipAndTruncationIsDetected) {
     const fs::path& file = files[random.below(static_cast<uint32_t>(files.size()))];
     const std::string good = read_file(file);
     std::string bad = good;
-    bad[random.below(static_cast<uint32_t>(bad.size()))] ^= static_cast<char>(1u << random.below(8));
+    bad[random.below(static_cast<uint32_t>(bad.size()))] ^=
+        static_cast<char>(1u << random.below(8));
     overwrite(file, bad);
     EXPECT_THAT(open_error(path), HasSubstr(path.string())) << file;
     overwrite(file, good);
@@ -250,12 +255,16 @@ TEST_F(CheckpointTest, ManifestThatLiesIsRejected) {
   EXPECT_EQ(with("\"format_version\": 2", "\"format_version\": 1"),
             path.string() + " is of format version 1; this program reads version 2");
   EXPECT_THAT(with("rank_0001_of_0002.h5", "../rank_0001_of_02.h5"), HasSubstr("name"));
-  EXPECT_THAT(with("tokenizer/tokenizer.json", "tokenizer/../../../x"), HasSubstr("tokenizer file"));
+  EXPECT_THAT(with("tokenizer/tokenizer.json", "tokenizer/../../../x"),
+              HasSubstr("tokenizer file"));
   EXPECT_THAT(with("     500\n", "     501\n"), HasSubstr("where an extent from 501 was expected"));
-  EXPECT_THAT(with("     500\n", "     \"500\"\n"),
-              HasSubstr("extents of rank_0000_of_0002.h5 hold [0,\"500\"]; a list of [begin, end]"));
-  EXPECT_THAT(with("     500\n", "     500, 501\n"), HasSubstr("hold [0,500,501]; a list of [begin, end]"));
-  EXPECT_THAT(with("     500\n", "     \"" + std::string(999, 'x') + "\"\n"), HasSubstr("xxx...; a list of"));
+  EXPECT_THAT(
+      with("     500\n", "     \"500\"\n"),
+      HasSubstr("extents of rank_0000_of_0002.h5 hold [0,\"500\"]; a list of [begin, end]"));
+  EXPECT_THAT(with("     500\n", "     500, 501\n"),
+              HasSubstr("hold [0,500,501]; a list of [begin, end]"));
+  EXPECT_THAT(with("     500\n", "     \"" + std::string(999, 'x') + "\"\n"),
+              HasSubstr("xxx...; a list of"));
   EXPECT_THAT(with("     500\n", "     -1\n"), HasSubstr("do not rise"));
   EXPECT_THAT(with("\"hidden_size\": 12", "\"hidden_size\": 16"), HasSubstr("tensors"));
   EXPECT_THAT(with("\"hidden_size\": 12", "\"hidden_size\": -1"), HasSubstr("hidden_size"));
@@ -344,7 +353,8 @@ TEST_F(CheckpointTest, UnusableFoldersDoNotCountAndStay) {
   fs::copy(of(9), of(8), fs::copy_options::recursive);  // its manifest is of another step
   std::set<fs::path> verified;
   remove_old_checkpoints(checkpoints(), 2, &verified);
-  EXPECT_EQ(steps(), (std::vector<int64_t>{2, 4, 5, 6, 7, 8, 9})) << "5 and 9 are the two newest good ones";
+  EXPECT_EQ(steps(), (std::vector<int64_t>{2, 4, 5, 6, 7, 8, 9}))
+      << "5 and 9 are the two newest good ones";
   EXPECT_THAT(verified, testing::UnorderedElementsAre(of(5), of(9)));
   save(10, buffers(10));
   remove_old_checkpoints(checkpoints(), 2, &verified);
@@ -423,7 +433,8 @@ TEST_F(CheckpointTest, WhatCannotBePublishedIsAnError) {
   EXPECT_THROW(save(1, b, {}, &bad), Error);
   EXPECT_THAT(list_checkpoints(checkpoints()), IsEmpty());
   const fs::path temporary = prepare_checkpoint(checkpoints(), 1);
-  EXPECT_THROW(publish_checkpoint(temporary, checkpoints() / "step_000001", info(1), table_, {}, {}), Error);
+  EXPECT_THROW(
+      publish_checkpoint(temporary, checkpoints() / "step_000001", info(1), table_, {}, {}), Error);
 }
 
 TEST_F(CheckpointTest, FullDiskIsOneErrorAndKeepsTheEarlierCheckpoint) {
@@ -494,11 +505,15 @@ TEST_F(CheckpointTest, FailedWriteIsOneErrorAndKeepsTheEarlierCheckpoint) {
     text.resize(static_cast<size_t>(std::max<ssize_t>(n, 0)));
     int status = 0;
     ASSERT_EQ(::waitpid(child, &status, 0), child);
-    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << "limit " << limit << " status " << status;
-    EXPECT_THAT(text, AllOf(HasSubstr("File too large"), HasSubstr("earlier checkpoints are untouched")))
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        << "limit " << limit << " status " << status;
+    EXPECT_THAT(text,
+                AllOf(HasSubstr("File too large"), HasSubstr("earlier checkpoints are untouched")))
         << limit;
     EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 0);
-    EXPECT_EQ(latest_good_checkpoint(checkpoints(), [](const fs::path&, const std::string&) {})->info().step,
+    EXPECT_EQ(latest_good_checkpoint(checkpoints(), [](const fs::path&, const std::string&) {})
+                  ->info()
+                  .step,
               1);
     EXPECT_EQ(load(good).weights, b.weights);
   }
@@ -512,7 +527,8 @@ TEST_F(CheckpointTest, KillDuringASaveLeavesAnEarlierCheckpoint) {
     const pid_t child = ::fork();
     ASSERT_GE(child, 0);
     if (child == 0) {
-      for (int64_t step = 1;; ++step) {  // the same two steps again and again: replacing is tested too
+      for (int64_t step = 1;;
+           ++step) {  // the same two steps again and again: replacing is tested too
         save(1 + step % 2, all[static_cast<size_t>((1 + step % 2) % 2)], {100, 200, 300});
         remove_old_checkpoints(checkpoints(), 2);
       }
@@ -527,7 +543,8 @@ TEST_F(CheckpointTest, KillDuringASaveLeavesAnEarlierCheckpoint) {
           ADD_FAILURE() << "a published checkpoint is bad: " << path << ": " << reason;
         });
     ASSERT_TRUE(good.has_value());
-    EXPECT_EQ(load(good->folder()).weights, all[static_cast<size_t>(good->info().step % 2)].weights);
+    EXPECT_EQ(load(good->folder()).weights,
+              all[static_cast<size_t>(good->info().step % 2)].weights);
     remove_old_checkpoints(checkpoints(), 2);
     for (const auto& entry : fs::directory_iterator(checkpoints())) {
       EXPECT_EQ(entry.path().string().find(".tmp-"), std::string::npos);

@@ -21,10 +21,11 @@ using testing::HasSubstr;
 
 models::ModelConfig tiny_config(const std::string& model_type, bool tied) {
   return models::parse_model_config(
-      fmt::format(R"({{"model_type": "{}", "hidden_size": 12, "intermediate_size": 20, "num_hidden_layers": 2,
+      fmt::format(
+          R"({{"model_type": "{}", "hidden_size": 12, "intermediate_size": 20, "num_hidden_layers": 2,
         "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 6, "vocab_size": 37,
         "max_position_embeddings": 64, "eos_token_id": 2, "tie_word_embeddings": {}}})",
-                  model_type, tied),
+          model_type, tied),
       "tiny");
 }
 
@@ -46,9 +47,9 @@ class HfFolder : public testing::Test {
   static std::vector<SafetensorsOutput> outputs(const Model& model) {
     std::vector<SafetensorsOutput> result;
     for (const models::Parameter& p : model.table.parameters()) {
-      result.push_back(
-          {p.name, p.shape,
-           std::span(model.flat).subspan(static_cast<size_t>(p.offset), static_cast<size_t>(p.size))});
+      result.push_back({p.name, p.shape,
+                        std::span(model.flat)
+                            .subspan(static_cast<size_t>(p.offset), static_cast<size_t>(p.size))});
     }
     return result;
   }
@@ -80,7 +81,8 @@ TEST_F(HfFolder, SavedFolderLoadsTheSameBits) {
         EXPECT_TRUE(has_weights(out));
         EXPECT_EQ(fs::exists(out / "model.safetensors.index.json"), shard_bytes == 2000);
         const models::ModelConfig config = models::load_model_config(out);
-        EXPECT_EQ(models::model_config_json(config, "x"), models::model_config_json(model.config, "x"));
+        EXPECT_EQ(models::model_config_json(config, "x"),
+                  models::model_config_json(model.config, "x"));
         std::vector<float> flat(model.flat.size(), NAN);  // the gaps must become zero
         load_hf_weights({}, out, config, models::ParameterTable(config), flat);
         EXPECT_EQ(flat, model.flat);
@@ -147,7 +149,8 @@ TEST_F(HfFolder, MissingWrongAndExtraTensorsAreNamed) {
   EXPECT_EQ(error(model), "no error");
   tensors.push_back({"model.layers.2.mlp.up_proj.weight", {4}, extra});
   write(tensors);
-  EXPECT_THAT(error(model), AllOf(HasSubstr("no place"), HasSubstr("model.layers.2.mlp.up_proj.weight")));
+  EXPECT_THAT(error(model),
+              AllOf(HasSubstr("no place"), HasSubstr("model.layers.2.mlp.up_proj.weight")));
 
   tensors = outputs(model);
   std::swap(tensors[0].shape[0], tensors[0].shape[1]);
@@ -162,8 +165,9 @@ TEST_F(HfFolder, WeightsThatAreNotFiniteAreNamed) {
     model.flat[static_cast<size_t>(p.offset) + 11] = bad;
     write(outputs(model));
     EXPECT_THAT(error(model), HasSubstr(p.name + "[11]"));
-    EXPECT_THROW(save_hf_folder(folder_ / "out", model.config, model.table, model.flat, DType::kF32, {}),
-                 Error);
+    EXPECT_THROW(
+        save_hf_folder(folder_ / "out", model.config, model.table, model.flat, DType::kF32, {}),
+        Error);
     EXPECT_FALSE(fs::exists(folder_ / "out"));
   }
 }
@@ -194,7 +198,8 @@ TEST_F(HfFolder, BrokenIndexesAreNamed) {
   nlohmann::json bad = good;
   bad["weight_map"]["lm_head.weight"] = "model-00001-of-00099.safetensors";
   write_file_atomic(index_path, bad.dump());
-  EXPECT_THAT(load_error(), AllOf(HasSubstr("model-00001-of-00099.safetensors"), HasSubstr("missing")));
+  EXPECT_THAT(load_error(),
+              AllOf(HasSubstr("model-00001-of-00099.safetensors"), HasSubstr("missing")));
   bad["weight_map"]["lm_head.weight"] = good["weight_map"]["model.embed_tokens.weight"];
   write_file_atomic(index_path, bad.dump());
   EXPECT_THAT(load_error(), HasSubstr("lm_head.weight is not in"));
@@ -218,8 +223,8 @@ TEST_F(HfFolder, SaveNeverOverwritesAndCopiesTheTokenizer) {
   EXPECT_EQ(read_file(out / "generation_config.json"), "{ }");
   EXPECT_FALSE(fs::exists(out / "unrelated.txt"));
   EXPECT_THROW(save_hf_folder(out, model.config, model.table, model.flat, DType::kF32, {}), Error);
-  EXPECT_THROW(save_hf_folder(folder_ / "absent" / "tokenizer.json" / "x", model.config, model.table,
-                              std::span(model.flat).first(0), DType::kF32, {}),
+  EXPECT_THROW(save_hf_folder(folder_ / "absent" / "tokenizer.json" / "x", model.config,
+                              model.table, std::span(model.flat).first(0), DType::kF32, {}),
                Error);
 }
 

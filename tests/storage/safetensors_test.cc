@@ -25,7 +25,8 @@ class Safetensors : public testing::Test {
 
   std::filesystem::path path() const { return folder_ / "x.safetensors"; }
 
-  /// Writes a file of the given header text and data, with a header length that may lie.
+  /// Writes a file of the given header text and data, with a header length that may
+  /// lie.
   void write(const std::string& header, size_t data_bytes, std::optional<uint64_t> length = {}) {
     const uint64_t n = length.value_or(header.size());
     std::string bytes(reinterpret_cast<const char*>(&n), sizeof(n));
@@ -53,9 +54,10 @@ class Safetensors : public testing::Test {
 TEST_F(Safetensors, RoundTripsInEachDtype) {
   const std::vector<float> a = {0.0f, -0.0f, 1.0f, -2.5f, 0.333333f, 65504.0f}, b = {7.0f};
   for (const DType dtype : {DType::kF32, DType::kBF16, DType::kF16}) {
-    write_safetensors(path(),
-                      std::vector<SafetensorsOutput>{{"a", {2, 3}, a}, {"b", {}, b}, {"none", {0, 4}, {}}},
-                      dtype, {{"format", "pt"}});
+    write_safetensors(
+        path(),
+        std::vector<SafetensorsOutput>{{"a", {2, 3}, a}, {"b", {}, b}, {"none", {0, 4}, {}}}, dtype,
+        {{"format", "pt"}});
     const SafetensorsFile file(path());
     EXPECT_EQ(file.metadata().at("format"), "pt");
     ASSERT_EQ(file.tensors().size(), 3u);
@@ -97,9 +99,10 @@ TEST_F(Safetensors, ValueTooLargeForTheDtypeIsAnErrorAndKeepsTheOldFile) {
   write_file_atomic(path(), "old");
   const std::vector<float> big = {1.0f, 70000.0f}, bigger = {std::numeric_limits<float>::max()};
   const auto write_as = [&](const std::vector<float>& values, DType dtype) {
-    write_safetensors(path(),
-                      std::vector<SafetensorsOutput>{{"w", {static_cast<int64_t>(values.size())}, values}},
-                      dtype, {});
+    write_safetensors(
+        path(),
+        std::vector<SafetensorsOutput>{{"w", {static_cast<int64_t>(values.size())}, values}}, dtype,
+        {});
   };
   EXPECT_THROW(write_as(big, DType::kF16), Error);
   EXPECT_THROW(write_as(bigger, DType::kBF16), Error);
@@ -121,25 +124,29 @@ TEST_F(Safetensors, BadHeadersAreNamed) {
       {R"({"a": 3})", 0, "expected a JSON object"},
       {R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}})", 7, "outside"},
       {R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}})", 9, "belong to none"},
-      {R"({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}})", 8, "do not hold 3 elements"},
+      {R"({"a": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}})", 8,
+       "do not hold 3 elements"},
       {R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]}})", 12, "belong to none"},
       {R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [8, 0]}})", 8, "rising"},
       {R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [-8, 0]}})", 8, "rising"},
       {R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0]}})", 8, "rising"},
-      {R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 18446744073709551615]}})", 8, "rising"},
-      {R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 9223372036854775807]}})", 8, "outside"},
+      {R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 18446744073709551615]}})", 8,
+       "rising"},
+      {R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 9223372036854775807]}})", 8,
+       "outside"},
       {R"({"a": {"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}})", 8, "shape"},
       {R"({"a": {"dtype": "F32", "shape": [4294967296, 4294967296], "data_offsets": [0, 0]}})", 0,
        "out of range"},
       {R"({"a": {"dtype": "F32", "shape": [0, 99999999999999999], "data_offsets": [0, 0]}})", 0,
        "out of range"},
-      {R"({"a": {"dtype": "F32", "shape": [1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1], "data_offsets": [0, 4]}})", 4,
-       "sizes"},
+      {R"({"a": {"dtype": "F32", "shape": [1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1], "data_offsets": [0, 4]}})",
+       4, "sizes"},
       {R"({"a": {"dtype": "F32", "shape": "2", "data_offsets": [0, 8]}})", 8, "shape"},
       {R"({"a": {"dtype": "F32", "shape": [1.5], "data_offsets": [0, 8]}})", 8, "shape"},
       {R"({"a": {"dtype": 32, "shape": [2], "data_offsets": [0, 8]}})", 8, "dtype"},
       {R"({"a": {"shape": [2], "data_offsets": [0, 8]}})", 8, "\"dtype\" is missing"},
-      {R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], "x": 1}})", 8, "not supported"},
+      {R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], "x": 1}})", 8,
+       "not supported"},
       {R"({"a": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}})", 8, "a has dtype I64"},
       {R"({"a": {"dtype": "F4", "shape": [1], "data_offsets": [0, 8]}})", 8, "a has dtype F4"},
       {R"({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}, "a": {"dtype": "F32", "shape": [1],
@@ -159,8 +166,9 @@ TEST_F(Safetensors, BadHeadersAreNamed) {
 
 TEST_F(Safetensors, HeaderLengthsThatLie) {
   const std::string header = R"({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}})";
-  for (const uint64_t length : {uint64_t{0}, uint64_t{1}, header.size() - 1, header.size() + 9,
-                                uint64_t{1} << 32, uint64_t{INT64_MAX}, UINT64_MAX, UINT64_MAX - 7}) {
+  for (const uint64_t length :
+       {uint64_t{0}, uint64_t{1}, header.size() - 1, header.size() + 9, uint64_t{1} << 32,
+        uint64_t{INT64_MAX}, UINT64_MAX, UINT64_MAX - 7}) {
     write(header, 8, length);
     EXPECT_NE(error(), "no error") << length;
   }
@@ -176,17 +184,20 @@ TEST_F(Safetensors, HeaderLengthsThatLie) {
 
 TEST_F(Safetensors, EveryTruncationAndFlipOfTheHeaderIsSafe) {
   const std::vector<float> a(5, 1.0f), b(3, 2.0f);
-  write_safetensors(path(), std::vector<SafetensorsOutput>{{"a", {5}, a}, {"b", {3, 1}, b}}, DType::kF32, {});
+  write_safetensors(path(), std::vector<SafetensorsOutput>{{"a", {5}, a}, {"b", {3, 1}, b}},
+                    DType::kF32, {});
   const std::string good = read_file(path());
   for (size_t n = 0; n < good.size(); ++n) {
     write_file_atomic(path(), good.substr(0, n));
     EXPECT_NE(error(), "no error") << "cut to " << n;
   }
   Philox random(3, RngPurpose::kTest);
-  for (int i = 0; i < 500; ++i) {  // a flip may leave a valid file; it must never crash or read outside
+  for (int i = 0; i < 500;
+       ++i) {  // a flip may leave a valid file; it must never crash or read outside
     std::string bad = good;
     for (uint32_t k = 1 + random.below(3); k > 0; --k) {
-      bad[random.below(static_cast<uint32_t>(bad.size()))] ^= static_cast<char>(1u << random.below(8));
+      bad[random.below(static_cast<uint32_t>(bad.size()))] ^=
+          static_cast<char>(1u << random.below(8));
     }
     write_file_atomic(path(), bad);
     EXPECT_FALSE(error().empty());

@@ -1,4 +1,5 @@
-// Real models, tokenizers and data used by tests when they are there; such tests skip without them.
+// Real models, tokenizers and data used by tests when they are there; such tests skip
+// without them.
 #pragma once
 
 #include <cstdlib>
@@ -6,7 +7,8 @@
 
 namespace orrery::testing_support {
 
-/// Folder of the shared assets: $ORRERY_ASSETS, else ../shared/assets beside the source tree.
+/// Folder of the shared assets: $ORRERY_ASSETS, else ../shared/assets beside the source
+/// tree.
 inline std::filesystem::path assets() {
   if (const char* path = std::getenv("ORRERY_ASSETS")) return path;
   return std::filesystem::path(ORRERY_SOURCE_DIR) / ".." / "shared" / "assets";

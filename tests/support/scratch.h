@@ -13,8 +13,8 @@
 
 namespace orrery::testing_support {
 
-/// An empty folder that no other process has, whatever runs beside this test: mkdtemp names it. Gone at the
-/// end.
+/// An empty folder that no other process has, whatever runs beside this test: mkdtemp
+/// names it. Gone at the end.
 class ScratchFolder {
  public:
   ScratchFolder() : path_((std::filesystem::path(testing::TempDir()) / "orrery_XXXXXX").string()) {

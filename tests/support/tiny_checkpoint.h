@@ -13,7 +13,8 @@
 
 namespace orrery::testing_support {
 
-/// Saves into `folder`, every number 0.5, a rank for each part that `cuts` make of the flat buffers.
+/// Saves into `folder`, every number 0.5, a rank for each part that `cuts` make of the
+/// flat buffers.
 inline std::filesystem::path save_tiny_checkpoint(const std::filesystem::path& folder,
                                                   const storage::CheckpointInfo& info,
                                                   std::vector<int64_t> cuts = {}) {
@@ -27,8 +28,8 @@ inline std::filesystem::path save_tiny_checkpoint(const std::filesystem::path& f
   for (int64_t r = 0; r < ranks; ++r) {
     const Extent extent{cuts[static_cast<size_t>(r)], cuts[static_cast<size_t>(r) + 1]};
     const std::vector<float> values(static_cast<size_t>(extent.size()), 0.5f);
-    entries.push_back(storage::write_checkpoint_slice(temporary, r, ranks, table.flat_size(),
-                                                      {std::span(&extent, 1), values, values, values}));
+    entries.push_back(storage::write_checkpoint_slice(
+        temporary, r, ranks, table.flat_size(), {std::span(&extent, 1), values, values, values}));
   }
   storage::publish_checkpoint(temporary, target, info, table, entries, {});
   return target;
@@ -47,8 +48,9 @@ inline std::string open_error(const std::filesystem::path& checkpoint) {
 /// With a digest that fits, as an attacker would write.
 inline void rewrite_manifest(const std::filesystem::path& checkpoint, const std::string& text) {
   write_file_atomic(checkpoint / storage::kManifestFile, text);
-  write_file_atomic(checkpoint / storage::kManifestHashFile,
-                    sha256_hex(std::as_bytes(std::span(text))) + "  " + storage::kManifestFile + "\n");
+  write_file_atomic(
+      checkpoint / storage::kManifestHashFile,
+      sha256_hex(std::as_bytes(std::span(text))) + "  " + storage::kManifestFile + "\n");
 }
 
 }  // namespace orrery::testing_support

@@ -1,4 +1,5 @@
-// The model whose checkpoints tests write: every kind of parameter, some thousand elements.
+// The model whose checkpoints tests write: every kind of parameter, some thousand
+// elements.
 #pragma once
 
 #include <fmt/format.h>

@@ -1,5 +1,5 @@
-// Expected texts come from Python's jinja2, set up as Hugging Face transformers does (trim_blocks,
-// lstrip_blocks).
+// Expected texts come from Python's jinja2, set up as Hugging Face transformers does
+// (trim_blocks, lstrip_blocks).
 #include "text/chat_template.h"
 
 #include <gmock/gmock.h>
@@ -147,79 +147,181 @@ TEST(ChatTemplate, RendersAsJinjaDoes) {
   const std::vector<RenderCase> cases = {
       {"chatml", 0, true, "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"},
       {"chatml", 1, true,
-       "<|im_start|>system\n Be brief. <|im_end|>\n<|im_start|>user\n What is "
-       "2+2?\n<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n<|im_start|>user\n你好 "
-       "<think>a</think>\n\nb<|im_end|>\n<|im_start|>assistant\n"},
+       "<|im_start|>system\n"
+       " Be brief. <|im_end|>\n"
+       "<|im_start|>user\n"
+       " What is 2+2?\n"
+       "<|im_end|>\n"
+       "<|im_start|>assistant\n"
+       "4<|im_end|>\n"
+       "<|im_start|>user\n"
+       "你好 <think>a</think>\n"
+       "\n"
+       "b<|im_end|>\n"
+       "<|im_start|>assistant\n"},
       {"chatml", 2, false,
-       "<|im_start|>user\na<|im_end|>\n<|im_start|>tool\nt1<|im_end|>\n<|im_start|>tool\nt2<|im_end|>\n<|im_"
-       "start|>assistant\n<|im_end|>\n"},
+       "<|im_start|>user\n"
+       "a<|im_end|>\n"
+       "<|im_start|>tool\n"
+       "t1<|im_end|>\n"
+       "<|im_start|>tool\n"
+       "t2<|im_end|>\n"
+       "<|im_start|>assistant\n"
+       "<|im_end|>\n"},
       {"chatml with a default system prompt", 0, true,
-       "<|im_start|>system\nYou are a "
-       "test.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"},
+       "<|im_start|>system\n"
+       "You are a test.<|im_end|>\n"
+       "<|im_start|>user\n"
+       "Hi<|im_end|>\n"
+       "<|im_start|>assistant\n"},
       {"chatml with a default system prompt", 1, true,
-       "<|im_start|>system\n Be brief. <|im_end|>\n<|im_start|>user\n What is "
-       "2+2?\n<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n<|im_start|>user\n你好 "
-       "<think>a</think>\n\nb<|im_end|>\n<|im_start|>assistant\n"},
+       "<|im_start|>system\n"
+       " Be brief. <|im_end|>\n"
+       "<|im_start|>user\n"
+       " What is 2+2?\n"
+       "<|im_end|>\n"
+       "<|im_start|>assistant\n"
+       "4<|im_end|>\n"
+       "<|im_start|>user\n"
+       "你好 <think>a</think>\n"
+       "\n"
+       "b<|im_end|>\n"
+       "<|im_start|>assistant\n"},
       {"chatml with a default system prompt", 2, false,
-       "<|im_start|>system\nYou are a "
-       "test.<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>tool\nt1<|im_end|>\n<|im_start|>tool\nt2<"
-       "|im_end|>\n<|im_start|>assistant\n<|im_end|>\n"},
+       "<|im_start|>system\n"
+       "You are a test.<|im_end|>\n"
+       "<|im_start|>user\n"
+       "a<|im_end|>\n"
+       "<|im_start|>tool\n"
+       "t1<|im_end|>\n"
+       "<|im_start|>tool\n"
+       "t2<|im_end|>\n"
+       "<|im_start|>assistant\n"
+       "<|im_end|>\n"},
       {"chatml over lines, with tools", 0, true,
-       "<|im_start|>system\nYou are a "
-       "test.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"},
+       "<|im_start|>system\n"
+       "You are a test.<|im_end|>\n"
+       "<|im_start|>user\n"
+       "Hi<|im_end|>\n"
+       "<|im_start|>assistant\n"},
       {"chatml over lines, with tools", 1, true,
-       "<|im_start|>system\n Be brief. <|im_end|>\n<|im_start|>user\n What is "
-       "2+2?\n<|im_end|>\n<|im_start|>assistant\n4<|im_end|>\n<|im_start|>user\n你好 "
-       "<think>a</think>\n\nb<|im_end|>\n<|im_start|>assistant\n"},
+       "<|im_start|>system\n"
+       " Be brief. <|im_end|>\n"
+       "<|im_start|>user\n"
+       " What is 2+2?\n"
+       "<|im_end|>\n"
+       "<|im_start|>assistant\n"
+       "4<|im_end|>\n"
+       "<|im_start|>user\n"
+       "你好 <think>a</think>\n"
+       "\n"
+       "b<|im_end|>\n"
+       "<|im_start|>assistant\n"},
       {"chatml over lines, with tools", 2, false,
-       "<|im_start|>system\nYou are a "
-       "test.<|im_end|>\n<|im_start|>user\na<|im_end|>\n<|im_start|>user\n[t1]\n[t2]<|im_end|>\n<|im_start|>"
-       "assistant\n<|im_end|>\n"},
+       "<|im_start|>system\n"
+       "You are a test.<|im_end|>\n"
+       "<|im_start|>user\n"
+       "a<|im_end|>\n"
+       "<|im_start|>user\n"
+       "[t1]\n"
+       "[t2]<|im_end|>\n"
+       "<|im_start|>assistant\n"
+       "<|im_end|>\n"},
       {"llama 3", 0, true,
-       "<BOS><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>assistant<|end_"
-       "header_id|>\n\n"},
+       "<BOS><|start_header_id|>user<|end_header_id|>\n"
+       "\n"
+       "Hi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n"
+       "\n"},
       {"llama 3", 1, true,
-       "<BOS><|start_header_id|>system<|end_header_id|>\n\nBe "
-       "brief.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nWhat is "
-       "2+2?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n4<|eot_id|><|start_header_id|>user<|"
-       "end_header_id|>\n\n你好 "
-       "<think>a</think>\n\nb<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"},
+       "<BOS><|start_header_id|>system<|end_header_id|>\n"
+       "\n"
+       "Be brief.<|eot_id|><|start_header_id|>user<|end_header_id|>\n"
+       "\n"
+       "What is 2+2?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n"
+       "\n"
+       "4<|eot_id|><|start_header_id|>user<|end_header_id|>\n"
+       "\n"
+       "你好 <think>a</think>\n"
+       "\n"
+       "b<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n"
+       "\n"},
       {"llama 3", 2, false,
-       "<BOS><|start_header_id|>user<|end_header_id|>\n\na<|eot_id|><|start_header_id|>tool<|end_header_id|>"
-       "\n\nt1<|eot_id|><|start_header_id|>tool<|end_header_id|>\n\nt2<|eot_id|><|start_header_id|>assistant<"
-       "|end_header_id|>\n\n<|eot_id|>"},
+       "<BOS><|start_header_id|>user<|end_header_id|>\n"
+       "\n"
+       "a<|eot_id|><|start_header_id|>tool<|end_header_id|>\n"
+       "\n"
+       "t1<|eot_id|><|start_header_id|>tool<|end_header_id|>\n"
+       "\n"
+       "t2<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n"
+       "\n"
+       "<|eot_id|>"},
       {"llama 3.2", 0, true,
-       "<BOS><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday "
-       "Date: 26 Jul "
-       "2024\n\n<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|><|start_header_id|>"
-       "assistant<|end_header_id|>\n\n"},
+       "<BOS><|start_header_id|>system<|end_header_id|>\n"
+       "\n"
+       "Cutting Knowledge Date: December 2023\n"
+       "Today Date: 26 Jul 2024\n"
+       "\n"
+       "<|eot_id|><|start_header_id|>user<|end_header_id|>\n"
+       "\n"
+       "Hi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n"
+       "\n"},
       {"llama 3.2", 1, true,
-       "<BOS><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday "
-       "Date: 26 Jul 2024\n\nBe brief.<|eot_id|><|start_header_id|>user<|end_header_id|>\n\nWhat is "
-       "2+2?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n4<|eot_id|><|start_header_id|>user<|"
-       "end_header_id|>\n\n你好 "
-       "<think>a</think>\n\nb<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"},
+       "<BOS><|start_header_id|>system<|end_header_id|>\n"
+       "\n"
+       "Cutting Knowledge Date: December 2023\n"
+       "Today Date: 26 Jul 2024\n"
+       "\n"
+       "Be brief.<|eot_id|><|start_header_id|>user<|end_header_id|>\n"
+       "\n"
+       "What is 2+2?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n"
+       "\n"
+       "4<|eot_id|><|start_header_id|>user<|end_header_id|>\n"
+       "\n"
+       "你好 <think>a</think>\n"
+       "\n"
+       "b<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n"
+       "\n"},
       {"llama 3.2", 2, false,
-       "<BOS><|start_header_id|>system<|end_header_id|>\n\nCutting Knowledge Date: December 2023\nToday "
-       "Date: 26 Jul "
-       "2024\n\n<|eot_id|><|start_header_id|>user<|end_header_id|>\n\na<|eot_id|><|start_header_id|>"
-       "assistant<|end_header_id|>\n\n<|eot_id|>"},
+       "<BOS><|start_header_id|>system<|end_header_id|>\n"
+       "\n"
+       "Cutting Knowledge Date: December 2023\n"
+       "Today Date: 26 Jul 2024\n"
+       "\n"
+       "<|eot_id|><|start_header_id|>user<|end_header_id|>\n"
+       "\n"
+       "a<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n"
+       "\n"
+       "<|eot_id|>"},
       {"white space and comments", 0, true, "  user: Hi  !\n    Uend tail x "},
       {"white space and comments", 1, true,
-       "  system:  Be brief.   !\n      user:  What is 2+2?\n  !\n    U  assistant: 4  !\n      user: 你好 "
-       "<think>a</think>\n\nb  !\n    Uend tail x "},
+       "  system:  Be brief.   !\n"
+       "      user:  What is 2+2?\n"
+       "  !\n"
+       "    U  assistant: 4  !\n"
+       "      user: 你好 <think>a</think>\n"
+       "\n"
+       "b  !\n"
+       "    Uend tail x "},
       {"white space and comments", 2, false,
-       "  user: a  !\n    U  tool: t1  !\n      tool: t2  !\n      assistant:   !\n    end tail x "},
+       "  user: a  !\n"
+       "    U  tool: t1  !\n"
+       "      tool: t2  !\n"
+       "      assistant:   !\n"
+       "    end tail x "},
       {"language", 0, true,
-       "[0/1 Hi]role=4;content=2;UFalseNone32TrueFalse2bblock 1dabq\"t\tTrue%r0-1-2TrueFalseFalseFalse"},
+       "[0/1 Hi]role=4;content=2;UFalseNone32TrueFalse2bblock "
+       "1dabq\"t\tTrue%r0-1-2TrueFalseFalseFalse"},
       {"language", 1, true,
-       "[0/3 b]role=6;content=11;U,FalseNone32TrueFalse2bblock 3dabq\"t\tTrue%r0-1-2TrueFalseFalseFalse"},
+       "[0/3 b]role=6;content=11;U,FalseNone32TrueFalse2bblock "
+       "3dabq\"t\tTrue%r0-1-2TrueFalseFalseFalse"},
       {"language", 2, false,
-       "[3/4 a]role=4;content=1;U,T,FalseNone32TrueFalse2bblock 4dabq\"t\tTrue%r0-1-2TrueFalseFalseFalse"},
+       "[3/4 a]role=4;content=1;U,T,FalseNone32TrueFalse2bblock "
+       "4dabq\"t\tTrue%r0-1-2TrueFalseFalseFalse"},
   };
   for (const RenderCase& c : cases) {
     const ChatTemplate chat = make_template(templates().at(c.name));
-    EXPECT_EQ(chat.render(conversations()[c.conversation], {c.add_generation_prompt, {}, {}}), c.text)
+    EXPECT_EQ(chat.render(conversations()[c.conversation], {c.add_generation_prompt, {}, {}}),
+              c.text)
         << c.name << " on conversation " << c.conversation;
   }
 }
@@ -227,8 +329,9 @@ TEST(ChatTemplate, RendersAsJinjaDoes) {
 TEST(ChatTemplate, DateComesFromTheCallerOrTheTemplate) {
   const ChatTemplate chat = make_template(templates().at("llama 3.2"));
   EXPECT_THAT(chat.render(conversations()[0]), HasSubstr("Today Date: 26 Jul 2024\n"));
-  EXPECT_THAT(chat.render(conversations()[0], {true, {}, OrderedJson{{"date_string", "01 Jan 2025"}}}),
-              HasSubstr("Today Date: 01 Jan 2025\n"));
+  EXPECT_THAT(
+      chat.render(conversations()[0], {true, {}, OrderedJson{{"date_string", "01 Jan 2025"}}}),
+      HasSubstr("Today Date: 01 Jan 2025\n"));
 }
 
 TEST(ChatTemplate, PlainIsTheContentsOneAfterTheOther) {
@@ -271,11 +374,15 @@ TEST(ChatTemplate, WhatAConversationMustHaveIsKnownWhenItIsThere) {
     ChatOptions options;
     options.variables = OrderedJson::parse(variables);
     return make_template(jinja).render(
-        std::vector<ChatMessage>{chat_message_from_json(OrderedJson::parse(message), "row")}, options);
+        std::vector<ChatMessage>{chat_message_from_json(OrderedJson::parse(message), "row")},
+        options);
   };
-  EXPECT_EQ(render("{{ messages[0].name.upper() }}", R"({"role": "user", "content": "x", "name": "bob"})"),
+  EXPECT_EQ(render("{{ messages[0].name.upper() }}",
+                   R"({"role": "user", "content": "x", "name": "bob"})"),
             "BOB");
-  EXPECT_EQ(render("{{ '%03d' % messages[0].idx }}", R"({"role": "user", "content": "x", "idx": 4})"), "004");
+  EXPECT_EQ(
+      render("{{ '%03d' % messages[0].idx }}", R"({"role": "user", "content": "x", "idx": 4})"),
+      "004");
   EXPECT_EQ(render("{{ (messages | selectattr('role', 'equalto', 'judge') | first).content }}",
                    R"({"role": "judge", "content": "t"})"),
             "t");
@@ -284,21 +391,26 @@ TEST(ChatTemplate, WhatAConversationMustHaveIsKnownWhenItIsThere) {
                    R"({"strftime_now": "2025-07-26", "date_string": "2024-01"})"),
             "26 July 2025|2024");
   EXPECT_EQ(
-      render("{% if messages[0].role == 'user' %}{{ raise_exception('user is not supported') }}{% endif %}x",
+      render("{% if messages[0].role == 'user' %}{{ raise_exception('user is not supported') }}{% "
+             "endif %}x",
              R"({"role": "judge", "content": "t"})"),
       "x");
-  EXPECT_THROW(make_template("{{ messages | pprint }}"), Error) << "not supported: said when it is read";
+  EXPECT_THROW(make_template("{{ messages | pprint }}"), Error)
+      << "not supported: said when it is read";
 }
 
 TEST(ChatTemplate, ReasoningStandsWhereTransformersPutsIt) {
   const auto render = [](const char* message) {
     return make_template("{{ messages[0] }}")
-        .render(std::vector<ChatMessage>{chat_message_from_json(OrderedJson::parse(message), "row")});
+        .render(
+            std::vector<ChatMessage>{chat_message_from_json(OrderedJson::parse(message), "row")});
   };
   EXPECT_EQ(render(R"({"role": "assistant", "thinking": "t", "content": "c"})"),
             "{'thinking': 't', 'role': 'assistant', 'content': 'c', 'reasoning_content': 't'}");
-  EXPECT_EQ(render(R"({"content": "x", "role": "assistant", "thinking": ["a"], "reasoning_content": "b"})"),
-            "{'thinking': ['a'], 'content': 'x', 'role': 'assistant', 'reasoning_content': 'b'}");
+  EXPECT_EQ(
+      render(
+          R"({"content": "x", "role": "assistant", "thinking": ["a"], "reasoning_content": "b"})"),
+      "{'thinking': ['a'], 'content': 'x', 'role': 'assistant', 'reasoning_content': 'b'}");
   EXPECT_EQ(render(R"({"role": "assistant", "reasoning_content": null, "thinking": "t"})"),
             "{'thinking': 't', 'role': 'assistant', 'reasoning_content': 't'}");
 }
@@ -328,39 +440,44 @@ TEST(ChatTemplate, RefusesWhatItCannotRender) {
       {"{# never closed", "comment"},
       {"{{ $ }}", "unexpected character"},
       {"{{ " + std::string(10'000, '(') + "1" + std::string(10'000, ')') + " }}", "too deep"},
-      {"{% set x = 'x' %}{% for i in range(99) %}{% set x %}{{ x }}{{ x }}{% endset %}{% set x = x ~ x %}{% "
-       "endfor %}",
+      {"{% set x = 'x' %}{% for i in range(99) %}{% set x %}{{ x }}{{ x }}{% endset %}{% set x = x "
+       "~ x %}{% endfor %}",
        ""},
-      {"{% set n = namespace(x='x') %}{% for i in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}",
+      {"{% set n = namespace(x='x') %}{% for i in range(99) %}{% set n.x = n.x + n.x %}{% endfor "
+       "%}",
        "too large"},
-      {"{% set n = namespace(x=[1]) %}{% for i in range(99) %}{% set n.x = n.x + n.x %}{% endfor %}",
+      {"{% set n = namespace(x=[1]) %}{% for i in range(99) %}{% set n.x = n.x + n.x %}{% endfor "
+       "%}",
        "too large"},
-      {"{% set n = namespace(x='xx') %}{% for i in range(99) %}{% set n.x = n.x | replace('x', n.x) %}{% "
-       "endfor %}",
+      {"{% set n = namespace(x='xx') %}{% for i in range(99) %}{% set n.x = n.x | replace('x', "
+       "n.x) %}{% endfor %}",
        "too large"},
       {"{{ " + std::string(10'000, '-') + "1 }}", "too deep"},
       {"{{ 'a'" + std::string(100'000, ' ') + "}}", ""},
       {"{% for a in range(10000) %}{% for b in range(10000) %}{% endfor %}{% endfor %}",
        "does not come to an end"},
-      {"{% set x = 'aaaaaaaaaaaaaaaa' %}{% for a in range(40) %}{{ x }}{% endfor %}{{ range(99999999) }}",
+      {"{% set x = 'aaaaaaaaaaaaaaaa' %}{% for a in range(40) %}{{ x }}{% endfor %}{{ "
+       "range(99999999) }}",
        "too long"},
       {std::string(2'000'000, 'x'), "too long"},
-      // Deep without brackets: the tree of a chain of operators, lists built from lists.
+      // Deep without brackets: the tree of a chain of operators, lists built from
+      // lists.
       {"{{ 'a'" + repeated(" + 'a'", 100'000) + " }}", "operators in a row"},
       {"{{ messages" + repeated(".a", 300'000) + " }}", "operators in a row"},
       {"{% set n = namespace(x=[]) %}{% for i in range(99999) %}{% set n.x = [n.x] %}{% endfor %}",
        "nested too deep"},
-      {"{% set n = namespace() %}{% set n.x = n %}", "a namespace inside"},  // a cycle is never freed
+      {"{% set n = namespace() %}{% set n.x = n %}",
+       "a namespace inside"},  // a cycle is never freed
       // Few steps of much work.
       {"{% set x = [" + repeated("range(100000), ", 1000) + "] %}", "does not come to an end"},
-      {"{% set n = namespace(a=[1], b=[1]) %}{% for i in range(40) %}{% set n.a = [n.a, n.a] %}"
-       "{% set n.b = [n.b, n.b] %}{% endfor %}{{ n.a == n.b }}",
+      {"{% set n = namespace(a=[1], b=[1]) %}{% for i in range(40) %}{% set n.a = [n.a, "
+       "n.a] %}{% set n.b = [n.b, n.b] %}{% endfor %}{{ n.a == n.b }}",
        "does not come to an end"},
-      {"{% set n = namespace(x='x') %}{% for i in range(24) %}{% set n.x = n.x + n.x %}{% endfor %}"
-       "{% for c in n.x %}{% endfor %}",
+      {"{% set n = namespace(x='x') %}{% for i in range(24) %}{% set n.x = n.x + n.x %}{% endfor "
+       "%}{% for c in n.x %}{% endfor %}",
        "too large"},
-      {"{% set n = namespace(x='x') %}{% for i in range(20) %}{% set n.x = n.x + n.x %}{% endfor %}"
-       "{% for i in range(9999) %}{% set y = (n.x + 'y') in n.x %}{% endfor %}",
+      {"{% set n = namespace(x='x') %}{% for i in range(20) %}{% set n.x = n.x + n.x %}{% endfor "
+       "%}{% for i in range(9999) %}{% set y = (n.x + 'y') in n.x %}{% endfor %}",
        "does not come to an end"}};
   for (const BadTemplate& c : cases) {
     std::string message;
@@ -380,13 +497,15 @@ TEST(ChatTemplate, RefusesWhatItCannotRender) {
 
 TEST(ChatTemplate, RefusalOfAConversationNamesTheFile) {
   const ChatTemplate chat = make_template(
-      "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}ok");
+      "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% "
+      "endif %}ok");
   EXPECT_EQ(chat.render(conversations()[0]), "ok");
   try {
     chat.render(conversations()[1]);
     ADD_FAILURE() << "no error";
   } catch (const Error& error) {
-    EXPECT_STREQ(error.what(), "test.json: chat template: the template says: System role not supported");
+    EXPECT_STREQ(error.what(),
+                 "test.json: chat template: the template says: System role not supported");
   }
 }
 
@@ -394,22 +513,38 @@ ChatTemplate asset_template(const char* tokenizer) {
   return ChatTemplate(Tokenizer::load(assets() / "tokenizers" / tokenizer));
 }
 
-const Conversation kThought = {
-    {"system", "S"}, {"user", "1+1?"}, {"assistant", "<think>\nadd\n</think>\n\n2"}, {"user", "2+2?"}};
+const Conversation kThought = {{"system", "S"},
+                               {"user", "1+1?"},
+                               {"assistant", "<think>\nadd\n</think>\n\n2"},
+                               {"user", "2+2?"}};
 const Conversation kAnswered = {{"user", "q"}, {"assistant", "<think>\nw\n</think>\n\na"}};
 
 TEST(ChatTemplateAssets, Qwen3ForgetsOldThoughts) {
   ORRERY_NEEDS_ASSET("tokenizers/qwen3");
   const ChatTemplate chat = asset_template("qwen3");
-  EXPECT_EQ(chat.render(conversations()[0]), "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
+  EXPECT_EQ(chat.render(conversations()[0]),
+            "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n");
   EXPECT_EQ(chat.render(conversations()[0], {true, {}, OrderedJson{{"enable_thinking", false}}}),
             "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n");
   EXPECT_EQ(chat.render(kThought),
-            "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n2<|im_"
-            "end|>\n"
-            "<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n");
+            "<|im_start|>system\n"
+            "S<|im_end|>\n"
+            "<|im_start|>user\n"
+            "1+1?<|im_end|>\n"
+            "<|im_start|>assistant\n"
+            "2<|im_end|>\n"
+            "<|im_start|>user\n"
+            "2+2?<|im_end|>\n"
+            "<|im_start|>assistant\n");
   EXPECT_EQ(chat.render(kAnswered, {false, {}, {}}),
-            "<|im_start|>user\nq<|im_end|>\n<|im_start|>assistant\n<think>\nw\n</think>\n\na<|im_end|>\n");
+            "<|im_start|>user\n"
+            "q<|im_end|>\n"
+            "<|im_start|>assistant\n"
+            "<think>\n"
+            "w\n"
+            "</think>\n"
+            "\n"
+            "a<|im_end|>\n");
 }
 
 TEST(ChatTemplateAssets, MinimindKeepsThoughts) {
@@ -418,9 +553,20 @@ TEST(ChatTemplateAssets, MinimindKeepsThoughts) {
   EXPECT_EQ(chat.render(conversations()[0]),
             "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n");
   EXPECT_EQ(chat.render(kThought, {true, {}, OrderedJson{{"open_thinking", true}}}),
-            "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n<"
-            "think>\nadd\n"
-            "</think>\n\n2<|im_end|>\n<|im_start|>user\n2+2?<|im_end|>\n<|im_start|>assistant\n<think>\n");
+            "<|im_start|>system\n"
+            "S<|im_end|>\n"
+            "<|im_start|>user\n"
+            "1+1?<|im_end|>\n"
+            "<|im_start|>assistant\n"
+            "<think>\n"
+            "add\n"
+            "</think>\n"
+            "\n"
+            "2<|im_end|>\n"
+            "<|im_start|>user\n"
+            "2+2?<|im_end|>\n"
+            "<|im_start|>assistant\n"
+            "<think>\n");
 }
 
 }  // namespace

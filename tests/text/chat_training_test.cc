@@ -1,4 +1,5 @@
-// What is learned from an answer is what Hugging Face's template prints for it after the generation prompt.
+// What is learned from an answer is what Hugging Face's template prints for it after
+// the generation prompt.
 #include "text/chat_training.h"
 
 #include <gmock/gmock.h>
@@ -21,7 +22,8 @@ using Conversation = std::vector<ChatMessage>;
 
 constexpr const char* kChatMl =
     R"J({% for message in messages %}{{ '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %})J";
-// The last turn has a thought, an empty one at least; thoughts of earlier turns are left out.
+// The last turn has a thought, an empty one at least; thoughts of earlier turns are
+// left out.
 constexpr const char* kThinking = R"J({%- for message in messages %}
     {%- if message.role == 'assistant' %}
         {%- set content = message.content.split('</think>')[-1].lstrip('\n') %}
@@ -73,9 +75,11 @@ struct Texts {
 };
 
 Texts example(const std::string& chat_template, const std::vector<std::string>& stops,
-              const Conversation& messages, const std::string& answer, const ChatOptions& options = {}) {
+              const Conversation& messages, const std::string& answer,
+              const ChatOptions& options = {}) {
   const Tokenizer tokenizer = byte_tokenizer(chat_template, stops);
-  const ChatExample found = chat_example(ChatTemplate(tokenizer), tokenizer, messages, answer, options);
+  const ChatExample found =
+      chat_example(ChatTemplate(tokenizer), tokenizer, messages, answer, options);
   return {tokenizer.decode(found.prompt, false), tokenizer.decode(found.response, false)};
 }
 
@@ -114,7 +118,8 @@ TEST(ChatExample, AThoughtBelongsToTheResponseUnlessThePromptHasIt) {
 TEST(ChatExample, LearnsToStopWhereTheTemplateDoesNot) {
   // <|im_end|> does not end a sequence of this model, so what does is added.
   EXPECT_EQ(example(kChatMl, {"<eos>"}, kQuestion, "2").response, "2<|im_end|>\n<eos>");
-  EXPECT_EQ(example("{% for m in messages %}{{ m.content }}{% endfor %}", {"<eos>"}, kQuestion, "2").response,
+  EXPECT_EQ(example("{% for m in messages %}{{ m.content }}{% endfor %}", {"<eos>"}, kQuestion, "2")
+                .response,
             "2<eos>");
   // Generation ends at the first such token, so nothing after it is learned.
   EXPECT_EQ(example(kChatMl, {"<eos>", "<|im_end|>"}, kQuestion, "2<eos>3").response, "2<eos>");
@@ -131,40 +136,49 @@ TEST(ChatExample, NamesATemplateWhoseResponseIsUnknown) {
       refusal(
           R"J({% for m in messages %}<{{ m.role }}>é{{ m.content }}{% endfor %}{% if add_generation_prompt %}<assistant>è<think>
 {% endif %})J"),
-      AllOf(HasSubstr("tokenizer_config.json"), HasSubstr("generation prompt goes on with \"è<think>\\n\""),
+      AllOf(HasSubstr("tokenizer_config.json"),
+            HasSubstr("generation prompt goes on with \"è<think>\\n\""),
             HasSubstr("has \"ézwei\"")));
   EXPECT_THAT(
-      refusal("{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"),
+      refusal(
+          "{% for m in messages %}{% if m.role == 'user' %}{{ m.content }}{% endif %}{% endfor %}"),
       AllOf(HasSubstr("tokenizer_config.json"), HasSubstr("prints nothing for an assistant")));
   EXPECT_THAT(
-      refusal("{% for m in messages %}{% if not loop.first %}<eos>{% endif %}{{ m.content }}{% endfor %}"),
-      AllOf(HasSubstr("tokenizer_config.json"), HasSubstr("(<eos>) before the assistant's answer")));
+      refusal(
+          "{% for m in messages %}{% if not loop.first %}<eos>{% endif %}{{ m.content }}{% endfor "
+          "%}"),
+      AllOf(HasSubstr("tokenizer_config.json"),
+            HasSubstr("(<eos>) before the assistant's answer")));
   EXPECT_THAT(
-      refusal("{% for m in messages %}{% if m.role == 'assistant' %}{{ raise_exception('no teachers') "
-              "}}{% endif %}{{ m.content }}{% endfor %}"),
+      refusal(
+          "{% for m in messages %}{% if m.role == 'assistant' %}{{ raise_exception('no teachers') "
+          "}}{% endif %}{{ m.content }}{% endfor %}"),
       HasSubstr("no teachers"));
 }
 
-/// In SentencePiece's way a text begins with a space that is not there; a response does not begin a text.
+/// In SentencePiece's way a text begins with a space that is not there; a response does
+/// not begin a text.
 TEST(ChatExample, AResponseIsNoNewTextToASentencePieceTokenizer) {
   const TemporaryFolder folder;
   folder.write("tokenizer.json", sentencepiece_tokenizer().dump());
   const auto response = [&](const char* between, const char* question, const char* answer) {
     const std::string chat_template = fmt::format(
-        "{{% for m in messages %}}{{% if m.role == 'assistant' %}}{}{{% endif %}}{{{{ m.content }}}}"
-        "{{% endfor %}}",
+        "{{% for m in messages %}}{{% if m.role == 'assistant' %}}{}{{% endif %}}{{{{ m.content "
+        "}}}}{{% endfor %}}",
         between);
     folder.write("tokenizer_config.json",
                  nlohmann::json{{"chat_template", chat_template}, {"eos_token", "</s>"}}.dump());
     const Tokenizer tokenizer = Tokenizer::load(folder.path());
     const Conversation messages = {{"user", question}};
     std::vector<std::string> tokens;
-    for (const int32_t id : chat_example(ChatTemplate(tokenizer), tokenizer, messages, answer).response)
+    for (const int32_t id :
+         chat_example(ChatTemplate(tokenizer), tokenizer, messages, answer).response)
       tokens.emplace_back(tokenizer.id_to_token(id));
     return tokens;
   };
   EXPECT_THAT(response(" ", "c", "ab"), testing::ElementsAre("\u2581ab", "</s>"));
-  EXPECT_THAT(response("", "a", "bc"), testing::ElementsAre("bc", "</s>")) << "\"ab\" would be one token";
+  EXPECT_THAT(response("", "a", "bc"), testing::ElementsAre("bc", "</s>"))
+      << "\"ab\" would be one token";
 }
 
 TEST(ChatExampleAssets, IdsAreThoseOfTransformers) {
@@ -183,7 +197,8 @@ TEST(ChatExampleAssets, IdsAreThoseOfTransformers) {
   const ChatTemplate mini_chat(mini);
   EXPECT_THAT(chat_example(mini_chat, mini, kQuestion, "#### 2").response,
               testing::ElementsAre(4407, 546, 2));
-  // The prompt opens a thought, which the template closes over a border inside of a token.
+  // The prompt opens a thought, which the template closes over a border inside of a
+  // token.
   options.variables = {{"open_thinking", true}};
   const ChatExample open = chat_example(mini_chat, mini, kQuestion, "#### 2", options);
   EXPECT_TRUE(mini.decode(open.prompt, false).ends_with("assistant\n<think>\n"));
@@ -213,24 +228,37 @@ const Conversation kTwice = {{"user", "a"}, {"assistant", "b"}, {"user", "c"}, {
 
 TEST(ChatTurns, EachIsLearnedAsIfItWereTheLast) {
   EXPECT_EQ(turns(kChatMl, {"<|im_end|>"}, kTwice),
-            "[<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n]b<|im_end|>"
-            "[\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n]d<|im_end|>");
+            "[<|im_start|>user\n"
+            "a<|im_end|>\n"
+            "<|im_start|>assistant\n"
+            "]b<|im_end|>[\n"
+            "<|im_start|>user\n"
+            "c<|im_end|>\n"
+            "<|im_start|>assistant\n"
+            "]d<|im_end|>");
   EXPECT_EQ(turns(kDeepseek, {"<eos>"}, kTwice),
             "[User: a\n\nAssistant:] b<eos>[User: c\n\nAssistant:] d<eos>");
-  EXPECT_EQ(turns(kInstruct, {"<eos>"}, kTwice), "[[INST] a [/INST]] b <eos>[[INST] c [/INST]] d <eos>");
+  EXPECT_EQ(turns(kInstruct, {"<eos>"}, kTwice),
+            "[[INST] a [/INST]] b <eos>[[INST] c [/INST]] d <eos>");
   // <|im_end|> does not end a sequence of this model: all that is printed for a message is learned, and the
   // last one learns to stop.
   EXPECT_EQ(turns(kChatMl, {"<eos>"}, kTwice),
             "[<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n]b<|im_end|>\n"
             "[<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n]d<|im_end|>\n<eos>");
   // The end of the user's turn is no end of the assistant's.
-  EXPECT_EQ(turns("{% for m in messages %}{{ m.content }}{{ '<eos>' if m.role == 'user' }}{% endfor %}",
-                  {"<eos>"}, kTwice),
-            "[a<eos>]b[c<eos>]d<eos>");
+  EXPECT_EQ(
+      turns("{% for m in messages %}{{ m.content }}{{ '<eos>' if m.role == 'user' }}{% endfor %}",
+            {"<eos>"}, kTwice),
+      "[a<eos>]b[c<eos>]d<eos>");
   // Two messages of the assistant's in a row, and an end that a text has of its own.
-  EXPECT_EQ(turns(kChatMl, {"<|im_end|>"}, {{"user", "a"}, {"assistant", "b<|im_end|>"}, {"assistant", "c"}}),
-            "[<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n]b<|im_end|>"
-            "[<|im_end|>\n<|im_start|>assistant\n]c<|im_end|>");
+  EXPECT_EQ(turns(kChatMl, {"<|im_end|>"},
+                  {{"user", "a"}, {"assistant", "b<|im_end|>"}, {"assistant", "c"}}),
+            "[<|im_start|>user\n"
+            "a<|im_end|>\n"
+            "<|im_start|>assistant\n"
+            "]b<|im_end|>[<|im_end|>\n"
+            "<|im_start|>assistant\n"
+            "]c<|im_end|>");
   // One alone is as ever.
   const Conversation answered = {{"user", "1+1?"}, {"assistant", "2"}};
   EXPECT_EQ(turns(kChatMl, {"<|im_end|>"}, answered),
@@ -240,20 +268,21 @@ TEST(ChatTurns, EachIsLearnedAsIfItWereTheLast) {
 
 TEST(ChatTurns, NamesATemplateThatRewritesThem) {
   EXPECT_THAT(error_of([] { turns(kThinking, {"<|im_end|>"}, kTwice); }),
-              AllOf(HasSubstr("tokenizer_config.json"), HasSubstr("prints an earlier turn otherwise"),
-                    HasSubstr("(\"b<|im_end|>"), HasSubstr("where it had \"<think>"),
-                    HasSubstr("give each a row of its own")));
+              AllOf(HasSubstr("tokenizer_config.json"),
+                    HasSubstr("prints an earlier turn otherwise"), HasSubstr("(\"b<|im_end|>"),
+                    HasSubstr("where it had \"<think>"), HasSubstr("give each a row of its own")));
   // The last message alone can be learned.
   EXPECT_EQ(example(kThinking, {"<|im_end|>"}, {kTwice.begin(), kTwice.end() - 1}, "d").response,
             "<think>\n\n</think>\n\nd<|im_end|>");
   // An end that only the whole conversation has is not known to an earlier turn.
-  EXPECT_THAT(error_of([] {
-                turns(
-                    "{% for m in messages %}{{ m.content }}{% endfor %}{% if not add_generation_prompt "
-                    "%}<eos>{% endif %}",
-                    {"<eos>"}, kTwice);
-              }),
-              HasSubstr("prints an earlier turn otherwise"));
+  EXPECT_THAT(
+      error_of([] {
+        turns(
+            "{% for m in messages %}{{ m.content }}{% endfor %}{% if not add_generation_prompt "
+            "%}<eos>{% endif %}",
+            {"<eos>"}, kTwice);
+      }),
+      HasSubstr("prints an earlier turn otherwise"));
 }
 
 TEST(ChatTurns, AnEndInsideIsRefusedWhereverItStands) {
@@ -263,7 +292,8 @@ TEST(ChatTurns, AnEndInsideIsRefusedWhereverItStands) {
     return error_of([&] { check_no_end_inside(tokenizer, message); });
   };
   EXPECT_EQ(refusal(R"({"role": "assistant", "content": "a<|im_end|> \n"})"), "no error");
-  EXPECT_THAT(refusal(R"({"role": "assistant", "content": "a<|im_end|>b"})"), HasSubstr("<|im_end|> inside"));
+  EXPECT_THAT(refusal(R"({"role": "assistant", "content": "a<|im_end|>b"})"),
+              HasSubstr("<|im_end|> inside"));
   EXPECT_THAT(refusal(R"({"role": "assistant", "content": "a<eos>b"})"), HasSubstr("<eos> inside"));
   EXPECT_THAT(refusal(R"({"role": "assistant", "content": [{"type": "text", "text": "a<eos>b"}]})"),
               HasSubstr("<eos> inside"));
@@ -273,8 +303,9 @@ TEST(ChatTurns, AnEndInsideIsRefusedWhereverItStands) {
       refusal(
           R"({"role": "assistant", "content": null, "tool_calls": [{"function": {"name": "f", "arguments": {"x": ["<eos>"]}}}]})"),
       HasSubstr("<eos> inside"));
-  EXPECT_EQ(refusal(R"({"role": "assistant", "content": "a<|im_start|>b", "tool_calls": [{"x": 1}]})"),
-            "no error");
+  EXPECT_EQ(
+      refusal(R"({"role": "assistant", "content": "a<|im_start|>b", "tool_calls": [{"x": 1}]})"),
+      "no error");
 }
 
 /// tests/goldens/make_chat_turns.py asked transformers.
@@ -287,11 +318,13 @@ TEST(ChatTurnsAssets, IdsAndMasksAreThoseOfTransformers) {
   int learned = 0, refused = 0;
   for (const OrderedJson& one : cases) {
     const auto folder = one["folder"].get<std::string>();
-    if (!tokenizers.contains(folder)) tokenizers.emplace(folder, Tokenizer::load(assets() / folder));
+    if (!tokenizers.contains(folder))
+      tokenizers.emplace(folder, Tokenizer::load(assets() / folder));
     const Tokenizer& tokenizer = tokenizers.at(folder);
-    const ChatTemplate chat = one.contains("template") ? ChatTemplate(one["template"].get<std::string>(),
-                                                                      "golden", tokenizer.template_tokens())
-                                                       : ChatTemplate(tokenizer);
+    const ChatTemplate chat = one.contains("template")
+                                  ? ChatTemplate(one["template"].get<std::string>(), "golden",
+                                                 tokenizer.template_tokens())
+                                  : ChatTemplate(tokenizer);
     ChatOptions options;
     options.variables = one["variables"];
     options.tools = one["tools"];
@@ -299,13 +332,16 @@ TEST(ChatTurnsAssets, IdsAndMasksAreThoseOfTransformers) {
     const std::string name = folder + " " + one["variables"].dump() + " " + one["name"].dump();
     if (one["ids"].is_null()) {
       ++refused;
-      EXPECT_NE(error_of([&] { chat_example(chat, tokenizer, conversation, LearnedTurns::kAll, options); }),
+      EXPECT_NE(error_of([&] {
+                  chat_example(chat, tokenizer, conversation, LearnedTurns::kAll, options);
+                }),
                 "no error")
           << name;
       continue;
     }
     ++learned;
-    const ChatExample found = chat_example(chat, tokenizer, conversation, LearnedTurns::kAll, options);
+    const ChatExample found =
+        chat_example(chat, tokenizer, conversation, LearnedTurns::kAll, options);
     std::vector<int32_t> ids = found.prompt;
     ids.insert(ids.end(), found.response.begin(), found.response.end());
     EXPECT_EQ(ids, one["ids"].get<std::vector<int32_t>>()) << name;

@@ -1,5 +1,5 @@
-// Every construct of the template language once. Expected texts come from Python's jinja2 3.1, set up as
-// Hugging Face transformers does.
+// Every construct of the template language once. Expected texts come from Python's
+// jinja2 3.1, set up as Hugging Face transformers does.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -41,7 +41,8 @@ void expect_rendered(const std::vector<Rendered>& cases) {
       // The conversations that a template is tried on when it is read are shorter.
       const bool long_only = c.jinja.find("messages[2]") != std::string::npos;
       const std::string jinja =
-          (long_only ? "{% if messages|length < 4 %}{{ raise_exception('short') }}{% endif %}" : "") +
+          (long_only ? "{% if messages|length < 4 %}{{ raise_exception('short') }}{% endif %}"
+                     : "") +
           c.jinja;
       EXPECT_EQ(make_template(jinja).render(conversation()), c.text) << c.jinja;
     } catch (const Error& error) {
@@ -75,7 +76,8 @@ TEST(Jinja, ValuesAsPython) {
        R"J(True False True 2)J"},
       {R"J({{ [1, none, true, 'q', "it's", 'a"b', 'n\n', 1.5, [], {}] }} {{ ['é', '\u200b'] }} {{ none }} {{ [missing] }})J",
        R"J([1, None, True, 'q', "it's", 'a"b', 'n\n', 1.5, [], {}] ['é', '\u200b'] None [Undefined])J"},
-      {R"J({{ 'a' 'b' }} {{ 'a\x41\u00e9\101\q\'' }} {{ "t\tn\n" }})J", "ab aA\303\251A\\q' t\tn\n"},
+      {R"J({{ 'a' 'b' }} {{ 'a\x41\u00e9\101\q\'' }} {{ "t\tn\n" }})J",
+       "ab aA\303\251A\\q' t\tn\n"},
       {R"J({{ 'x' ~ 1 ~ none ~ 1.0 }} {{ 'a' in 'abc' }} {{ 2 not in [1, 2] }} {{ 'role' in messages[0] }})J",
        R"J(x1None1.0 True False True)J"},
       {R"J({{ 'abcdef'[1:4] }} {{ 'abcdef'[::-2] }} {{ [1, 2, 3][-2:] }} {{ 'né'[1] }} {{ [1, 2][5] }} {{ 'ab'.0 }} {{ range(10)[2:8:3]|list }} {{ (1, 2, 3)[::-1] }})J",
@@ -125,8 +127,13 @@ TEST(Jinja, FiltersAsPython) {
       {R"J({{ (messages|selectattr('role', 'equalto', 'nobody')) is defined }}{% if messages|selectattr('role', 'eq', 'nobody') %}generators are true{% endif %} {% set g = [1, 2]|map('string') %}{{ g|join }}{{ g|join }}.)J",
        R"J(Truegenerators are true 12.)J"},
       {R"J({{ messages[2].tool_calls[0].function.arguments|tojson }} {{ {'b': [1, {}], 'a': []}|tojson(indent=2) }} {{ {'b': 1, 'a': 2}|tojson(sort_keys=true) }} {{ 'é\u2028\x01/<'|tojson }} {{ 'é😀'|tojson(ensure_ascii=true) }} {{ [1, 2]|tojson(separators=(',', ':')) }} {{ (1.0, none, true)|tojson }} {{ {1: 'a', none: 'b'}|tojson }} {{ []|tojson(indent=2) }})J",
-       "{\"z\": 1, \"a\": [1.5, null, true], \"s\": \"\303\251\\\"\"} {\n  \"b\": [\n    1,\n    {}\n  ],\n  "
-       "\"a\": []\n} {\"a\": 2, \"b\": 1} \"\303\251\342\200\250\\u0001/<\" \"\\u00e9\\ud83d\\ude00\" [1,2] "
+       "{\"z\": 1, \"a\": [1.5, null, true], \"s\": \"\303\251\\\"\"} {\n"
+       "  \"b\": [\n"
+       "    1,\n"
+       "    {}\n"
+       "  ],\n"
+       "  \"a\": []\n"
+       "} {\"a\": 2, \"b\": 1} \"\303\251\342\200\250\\u0001/<\" \"\\u00e9\\ud83d\\ude00\" [1,2] "
        "[1.0, null, true] {\"1\": \"a\", \"null\": \"b\"} []"},
       {R"J({{ [3, 1, 2]|sort }} {{ ['b', 'A', 'c']|sort }} {{ ['b', 'A']|sort(case_sensitive=true) }} {{ [1, 2]|sort(reverse=true) }} {{ messages|sort(attribute='role')|map(attribute='role')|join(' ') }} {{ {'b': 1, 'A': 2}|dictsort }} {{ {'b': 1, 'a': 2}|dictsort(by='value') }})J",
        R"J([1, 2, 3] ['A', 'b', 'c'] ['A', 'b'] [2, 1] assistant system tool user [('A', 2), ('b', 1)] [('b', 1), ('a', 2)])J"},
@@ -178,7 +185,8 @@ TEST(Jinja, StatementsAsPython) {
        R"J(12FalseFalseXYgFalsep1)J"},
       {R"J({% raw %}{{ x }} {% if %} {# c #}{% endraw %}|{%- raw -%}  {{ y }}  {%- endraw -%}  |{% if false %}{% elif 1 %}e{% else %}f{% endif %})J",
        R"J({{ x }} {% if %} {# c #}|{{ y }}|e)J"},
-      {R"J({% for m in messages %}{{ tools }}{% endfor %}{% set tools = 1 %}{{ tools }})J", R"J(1)J"},
+      {R"J({% for m in messages %}{{ tools }}{% endfor %}{% set tools = 1 %}{{ tools }})J",
+       R"J(1)J"},
       {R"J({% if true %}{% set v = 1 %}{% endif %}{{ v }}{% for i in [1] %}{{ v }}{% set v = 2 %}{{ v }}{% endfor %}{{ v }}{% set j = joiner('/') %}{{ j() }}{{ j() }}{{ self.x }})J",
        R"J(1121/)J"},
   });
@@ -186,8 +194,13 @@ TEST(Jinja, StatementsAsPython) {
 
 TEST(Jinja, WhitespaceAsPython) {
   expect_rendered({
-      {"  {% if true %}  \n  a\n  {%- set q = 1 -%}  \n b \302\240{%- endif %}\n\n{{ 'x' -}}\n\342\200\203 y "
-       "{#- c -#} \343\200\200z\n",
+      {"  {% if true %}  \n"
+       "  a\n"
+       "  {%- set q = 1 -%}  \n"
+       " b \302\240{%- endif %}\n"
+       "\n"
+       "{{ 'x' -}}\n"
+       "\342\200\203 y {#- c -#} \343\200\200z\n",
        "  \n  ab\nxyz"},
       {"\t{%+ if true %}x{% endif +%}\n y\n\n  {# comment #}  \n\302\240{% if true %}q{% endif %}",
        "\tx\n y\n\n  \nq"},
@@ -195,13 +208,15 @@ TEST(Jinja, WhitespaceAsPython) {
        R"J(a
 b
 c)J"},
-      {R"J({{ {'a': {'b': 1}}['a']['b']}}{{ '{%' }}{%- if '%}' == '%}' %} ok{% endif %})J", R"J(1{% ok)J"},
+      {R"J({{ {'a': {'b': 1}}['a']['b']}}{{ '{%' }}{%- if '%}' == '%}' %} ok{% endif %})J",
+       R"J(1{% ok)J"},
   });
 }
 
 TEST(Jinja, DigitsOfEveryScriptAreNumbers) {
-  expect_rendered({{"{{ '\u0661\u0662'|int }} {{ '\uff14.\uff15'|float }} {{ '\U0001d7d8\U0001d7e3'|int }}",
-                    "12 4.5 1"}});
+  expect_rendered(
+      {{"{{ '\u0661\u0662'|int }} {{ '\uff14.\uff15'|float }} {{ '\U0001d7d8\U0001d7e3'|int }}",
+        "12 4.5 1"}});
 }
 
 TEST(Jinja, WhatPythonRaisesIsAnError) {
@@ -292,7 +307,8 @@ TEST(Jinja, WhatIsNotSupportedIsNamed) {
       {"{% do x %}", "the tag \"do\" is not supported"},
       {"{{ '\\N{BULLET}' }}", "the escape \\N in a string is not supported"},
   };
-  for (const auto& [jinja, message] : cases) EXPECT_THAT(error_of(jinja), HasSubstr(message)) << jinja;
+  for (const auto& [jinja, message] : cases)
+    EXPECT_THAT(error_of(jinja), HasSubstr(message)) << jinja;
 }
 
 TEST(Jinja, HostileTemplatesEndInAnError) {
@@ -315,28 +331,34 @@ TEST(Jinja, HostileTemplatesEndInAnError) {
       {"{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(40) }}",
        "does not come to an end"},
       {"{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}", "nested too deep"},
-      {"{% set n = namespace(x=[1, 2]) %}{% for i in range(1000) %}{% set n.x = n.x|map('string') %}{% "
-       "endfor %}",
+      {"{% set n = namespace(x=[1, 2]) %}{% for i in range(1000) %}{% set n.x = n.x|map('string') "
+       "%}{% endfor %}",
        "nested too deep"},
-      {"{% set n = namespace(x='a') %}{% for i in range(1000) %}{% set n.x = n.x.upper %}{% endfor %}{{ n.x "
+      {"{% set n = namespace(x='a') %}{% for i in range(1000) %}{% set n.x = n.x.upper %}{% endfor "
+       "%}{{ n.x }}",
+       ""},
+      {"{% set n = namespace(x=0) %}{% for i in [1] %}{% set n.l = loop %}{% endfor %}{{ n.l.index "
        "}}",
        ""},
-      {"{% set n = namespace(x=0) %}{% for i in [1] %}{% set n.l = loop %}{% endfor %}{{ n.l.index }}", ""},
       {"{% set n = namespace() %}{{ [n] }}", "a namespace inside"},
       {"{% set n = namespace() %}{{ [1]|map('default', n)|list }}", "a namespace inside"},
-      {"{% set n = namespace() %}{% for i in [1] %}{{ loop.changed(n) }}{% endfor %}", "a namespace inside"},
-      {"{% for a in range(100000) %}{% for b in range(100000) %}{{ [a, b]|sort|join }}{% endfor %}{% endfor "
-       "%}",
+      {"{% set n = namespace() %}{% for i in [1] %}{{ loop.changed(n) }}{% endfor %}",
+       "a namespace inside"},
+      {"{% for a in range(100000) %}{% for b in range(100000) %}{{ [a, "
+       "b]|sort|join }}{% endfor %}{% endfor %}",
        "does not come to an end"},
-      {"{{ (range(99999)|list * 10)|sort(reverse=true)|unique|list|length }}", "does not come to an end"},
+      {"{{ (range(99999)|list * 10)|sort(reverse=true)|unique|list|length }}",
+       "does not come to an end"},
   };
-  for (const auto& [jinja, message] : cases) EXPECT_THAT(error_of(jinja), HasSubstr(message)) << jinja;
+  for (const auto& [jinja, message] : cases)
+    EXPECT_THAT(error_of(jinja), HasSubstr(message)) << jinja;
 }
 
 TEST(Jinja, NamesThatJinjaRefusesToAssign) {
   for (const char* jinja :
        {"{% for loop in [1] %}{{ loop }}{% endfor %}", "{% for a, loop in [[1, 2]] %}{% endfor %}",
-        "{% for (a, (loop, b)) in [] %}{% endfor %}", "{% for x in [1] %}{% set loop = 2 %}{% endfor %}",
+        "{% for (a, (loop, b)) in [] %}{% endfor %}",
+        "{% for x in [1] %}{% set loop = 2 %}{% endfor %}",
         "{% for x in [1] %}{% if x %}{% set a, loop = 1, 2 %}{% endif %}{% endfor %}",
         "{% for x in [1] %}{% else %}{% set loop = 2 %}{% endfor %}",
         "{% for x in [1] %}{% macro f() %}{% set loop = 2 %}{% endmacro %}{% endfor %}"}) {
@@ -363,9 +385,11 @@ TEST(Jinja, TheDateIsGivenOrMissing) {
   EXPECT_EQ(make_template("{{ strftime_now('%d %B %Y, %A') if strftime_now is defined }}", date)
                 .render(conversation()),
             "26 July 2025, Saturday");
-  for (const char* wrong : {"yesterday", "2025-02-30", "2025-02-29", "2025-04-31 10:00:00", "2025-13-01",
-                            "2025-00-10", "2025-01-00", "2025-01-01 25:00:00", "2025-01-01 10:00:60"}) {
-    EXPECT_THROW(make_template("{{ strftime_now('%Y') }}", {{"strftime_now", wrong}}), Error) << wrong;
+  for (const char* wrong :
+       {"yesterday", "2025-02-30", "2025-02-29", "2025-04-31 10:00:00", "2025-13-01", "2025-00-10",
+        "2025-01-00", "2025-01-01 25:00:00", "2025-01-01 10:00:60"}) {
+    EXPECT_THROW(make_template("{{ strftime_now('%Y') }}", {{"strftime_now", wrong}}), Error)
+        << wrong;
   }
   EXPECT_NO_THROW(make_template("{{ strftime_now('%Y') }}", {{"strftime_now", "2024-02-29"}}));
 }
@@ -401,9 +425,9 @@ TEST(ChatMessage, KeepsEveryKeyInItsOrder) {
                           R"({"role": "user", "content": 5})", R"(["role"])"})
     EXPECT_THROW(chat_message_from_json(OrderedJson::parse(bad), "row"), Error) << bad;
   const std::string deep = std::string(100'000, '[') + std::string(100'000, ']');
-  EXPECT_THROW(
-      chat_message_from_json(OrderedJson::parse(R"({"role": "user", "content": )" + deep + "}"), "row"),
-      Error);
+  EXPECT_THROW(chat_message_from_json(
+                   OrderedJson::parse(R"({"role": "user", "content": )" + deep + "}"), "row"),
+               Error);
   EXPECT_THROW(chat_messages_from_json(OrderedJson::array(), "row"), Error);
   ChatMessage edited{"user", "a", {{"name", "n"}}};
   EXPECT_EQ(make_template("{{ messages[0]|tojson }}").render(std::vector<ChatMessage>{edited}),
@@ -417,7 +441,8 @@ TEST(ChatTemplate, ToolsGoThroughTheTemplateForThem) {
   with_tools.tools = OrderedJson::array();
   const testing_support::TemporaryFolder folder;
   folder.write("tokenizer.json", tokenizer.dump());
-  folder.write("tokenizer_config.json", R"({"chat_template": [{"name": "default", "template": "plain"},
+  folder.write("tokenizer_config.json",
+               R"({"chat_template": [{"name": "default", "template": "plain"},
     {"name": "tool_use", "template": "tools {{ tools }}"}]})");
   const ChatTemplate listed(Tokenizer::load(folder.path()));
   EXPECT_EQ(listed.render(messages), "plain");

@@ -20,19 +20,22 @@ namespace orrery::testing_support {
 /// A folder of this test's own, and its files.
 class TemporaryFolder : public ScratchFolder {
  public:
-  void write(const char* file, std::string_view text) const { write_file_atomic(path() / file, text); }
+  void write(const char* file, std::string_view text) const {
+    write_file_atomic(path() / file, text);
+  }
 };
 
 inline nlohmann::json added_token(const char* content, int id,
                                   nlohmann::json flags = nlohmann::json::object()) {
-  nlohmann::json token = {{"id", id},        {"content", content},  {"single_word", false}, {"lstrip", false},
-                          {"rstrip", false}, {"normalized", false}, {"special", false}};
+  nlohmann::json token = {{"id", id},        {"content", content}, {"single_word", false},
+                          {"lstrip", false}, {"rstrip", false},    {"normalized", false},
+                          {"special", false}};
   token.update(flags);
   return token;
 }
 
-/// Byte-level BPE: ids 0-255 are the bytes, then he ll hell hello _hello lo; five added tokens with every
-/// flag.
+/// Byte-level BPE: ids 0-255 are the bytes, then he ll hell hello _hello lo; five added
+/// tokens with every flag.
 inline nlohmann::json byte_level_tokenizer() {
   const text::ByteAlphabet alphabet;
   nlohmann::json vocab;
@@ -54,16 +57,18 @@ inline nlohmann::json byte_level_tokenizer() {
     "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
       "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
       "merges": [["l", "l"], ["h", "e"], ["he", "ll"], ["hell", "o"], ["\u0120", "hello"], ["l", "o"]]}})");
-  tokenizer["added_tokens"] = {
-      added_token("<l>", 300, {{"lstrip", true}}),      added_token("<r>", 301, {{"rstrip", true}}),
-      added_token("<w>", 302, {{"single_word", true}}), added_token("<n>", 303, {{"normalized", true}}),
-      added_token("<s>", 304, {{"special", true}}),     added_token("<s>x", 305, {{"special", true}})};
+  tokenizer["added_tokens"] = {added_token("<l>", 300, {{"lstrip", true}}),
+                               added_token("<r>", 301, {{"rstrip", true}}),
+                               added_token("<w>", 302, {{"single_word", true}}),
+                               added_token("<n>", 303, {{"normalized", true}}),
+                               added_token("<s>", 304, {{"special", true}}),
+                               added_token("<s>x", 305, {{"special", true}})};
   tokenizer["model"]["vocab"] = vocab;
   return tokenizer;
 }
 
-/// SentencePiece-style BPE: <unk> <s> </s>, 256 byte tokens from id 3, then _ a b c _a ab bc _ab aa __ ("_"
-/// is U+2581).
+/// SentencePiece-style BPE: <unk> <s> </s>, 256 byte tokens from id 3, then _ a b c _a
+/// ab bc _ab aa __ ("_" is U+2581).
 inline nlohmann::json sentencepiece_tokenizer() {
   nlohmann::json vocab = {{"<unk>", 0}, {"<s>", 1}, {"</s>", 2}};
   for (int byte = 0; byte < 256; ++byte) vocab[fmt::format("<0x{:02X}>", byte)] = 3 + byte;

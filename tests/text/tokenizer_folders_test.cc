@@ -1,5 +1,7 @@
-// What the files beside tokenizer.json make of a tokenizer, folder by folder as Hugging Face
-// transformers 5.24 has it (tests/goldens/make_tokenizer_folders.py), and where we differ from it on purpose.
+// What the files beside tokenizer.json make of a tokenizer, folder by folder as Hugging
+// Face
+// transformers 5.24 has it (tests/goldens/make_tokenizer_folders.py), and where we
+// differ from it on purpose.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -79,8 +81,9 @@ TEST(TokenizerFolders, AsTransformersReadsThem) {
   EXPECT_GT(with_text, 300u);
 }
 
-// transformers 5.24 forgets the flag of tokens in these lists when tokenizer.json has them unflagged, though
-// its documentation promises it, and transformers 4 kept the promise.
+// transformers 5.24 forgets the flag of tokens in these lists when tokenizer.json has
+// them unflagged, though its documentation promises it, and transformers 4 kept the
+// promise.
 TEST(TokenizerFolders, AdditionalSpecialTokensAreSpecial) {
   const json flags = added_token("</s>", 257);
   for (const json& list : {json{"</s>", "<a>"}, json{flags, "<a>"}}) {
@@ -98,23 +101,24 @@ TEST(TokenizerFolders, AdditionalSpecialTokensAreSpecial) {
 
 TEST(TokenizerFolders, ANamedTokenIsSpecialWhateverAddedTokensDecoderLeavesOut) {
   const json decoder = {{"256", added_token("<s>", 256)}};
-  const Tokenizer t =
-      load_bytes({{"tokenizer_config.json", {{"added_tokens_decoder", decoder}, {"eos_token", "</s>"}}}});
+  const Tokenizer t = load_bytes(
+      {{"tokenizer_config.json", {{"added_tokens_decoder", decoder}, {"eos_token", "</s>"}}}});
   EXPECT_EQ(t.decode(Ids{104, 256, 257}, true), "h<s>");
   EXPECT_EQ(t.eos_ids(), (Ids{257}));
 }
 
 TEST(TokenizerFolders, NamesAsObjectsWithoutAType) {
-  const Tokenizer t = load_bytes({{"tokenizer_config.json", {{"eos_token", {{"content", "</s>"}}}}}});
+  const Tokenizer t =
+      load_bytes({{"tokenizer_config.json", {{"eos_token", {{"content", "</s>"}}}}}});
   EXPECT_EQ(t.template_tokens().at("eos_token"), "</s>");
   EXPECT_EQ(t.eos_id(), 257);
 }
 
 TEST(TokenizerFolders, TheTokenizersEosIsTheFirst) {
-  const Tokenizer t =
-      load_bytes({{"tokenizer_config.json", {{"eos_token", "</s>"}}},
-                  {"generation_config.json", {{"eos_token_id", {260, 257, 261}}, {"pad_token_id", -1}}},
-                  {"config.json", {{"eos_token_id", 256}}}});
+  const Tokenizer t = load_bytes(
+      {{"tokenizer_config.json", {{"eos_token", "</s>"}}},
+       {"generation_config.json", {{"eos_token_id", {260, 257, 261}}, {"pad_token_id", -1}}},
+       {"config.json", {{"eos_token_id", 256}}}});
   EXPECT_EQ(t.eos_ids(), (Ids{257, 260, 261}));
   EXPECT_EQ(t.eos_id(), 257);
   EXPECT_EQ(load_bytes({{"config.json", {{"eos_token_id", {260, 261}}}}}).eos_id(), 260);
@@ -123,10 +127,11 @@ TEST(TokenizerFolders, TheTokenizersEosIsTheFirst) {
 
 TEST(TokenizerFolders, BosOfTheModelIsNoNameForTemplates) {
   for (const char* file : {"generation_config.json", "config.json"}) {
-    const Tokenizer t = load_bytes(
-        {{file, {{"bos_token_id", 256}, {"eos_token_id", 257}, {"pad_token_id", 258}}},
-         {"tokenizer_config.json",
-          {{"bos_token", nullptr}, {"chat_template", "{{ bos_token }}{{ eos_token }}{{ pad_token }}."}}}});
+    const Tokenizer t =
+        load_bytes({{file, {{"bos_token_id", 256}, {"eos_token_id", 257}, {"pad_token_id", 258}}},
+                    {"tokenizer_config.json",
+                     {{"bos_token", nullptr},
+                      {"chat_template", "{{ bos_token }}{{ eos_token }}{{ pad_token }}."}}}});
     EXPECT_EQ(t.bos_id(), 256);
     EXPECT_EQ(t.pad_id(), std::nullopt);
     EXPECT_EQ(t.eos_ids(), (Ids{257}));
@@ -141,7 +146,8 @@ TEST(TokenizerFolders, TemplatesKnowEveryNamedToken) {
       {"unk_token", {{"content", "<unk>"}}},
       {"image_token", "<a>"},
       {"pad_token", "[PAD]"},
-      {"chat_template", "{{ bos_token }}{{ unk_token }}{{ image_token }}{{ pad_token }}{{ cls_token }}"}};
+      {"chat_template",
+       "{{ bos_token }}{{ unk_token }}{{ image_token }}{{ pad_token }}{{ cls_token }}"}};
   const Tokenizer t = load_bytes({{"tokenizer_config.json", config}});
   EXPECT_EQ(ChatTemplate(t).render(std::vector<ChatMessage>{{"user", "x"}}), "<s><unk><a>[PAD]");
   EXPECT_EQ(t.pad_id(), std::nullopt);  // a name alone makes no id
@@ -153,8 +159,9 @@ TEST(TokenizerFolders, SeveralChatTemplates) {
                      {{"name", "tool_use"}, {"template", "t"}},
                      {{"name", "default"}, {"template", "d"}}};
   for (const json& chat_template : {by_name, list}) {
-    EXPECT_EQ(load_bytes({{"tokenizer_config.json", {{"chat_template", chat_template}}}}).chat_template(),
-              "d");
+    EXPECT_EQ(
+        load_bytes({{"tokenizer_config.json", {{"chat_template", chat_template}}}}).chat_template(),
+        "d");
   }
   EXPECT_THAT(error_of({{"tokenizer_config.json", {{"chat_template", {{"rag", "t"}}}}}}),
               HasSubstr("none of the chat templates has the name \"default\""));
@@ -162,8 +169,10 @@ TEST(TokenizerFolders, SeveralChatTemplates) {
 
 TEST(TokenizerFolders, BadNamesAndIdsAreNamed) {
   const auto config = [](const json& content) { return json{{"tokenizer_config.json", content}}; };
-  EXPECT_THAT(error_of(config({{"eos_token", 5}})), HasSubstr("eos_token: must be a string, not a number"));
-  EXPECT_THAT(error_of(config({{"cls_token", json::array()}})), HasSubstr("cls_token: must be a string"));
+  EXPECT_THAT(error_of(config({{"eos_token", 5}})),
+              HasSubstr("eos_token: must be a string, not a number"));
+  EXPECT_THAT(error_of(config({{"cls_token", json::array()}})),
+              HasSubstr("cls_token: must be a string"));
   EXPECT_THAT(error_of(config({{"eos_token", "<nope>"}})),
               HasSubstr("eos_token: \"<nope>\" is not in the vocabulary"));
   EXPECT_THAT(error_of({{"special_tokens_map.json", {{"bos_token", "<nope>"}}}}),

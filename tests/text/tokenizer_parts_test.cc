@@ -1,5 +1,5 @@
-// The parts of a tokenizer on their own. Expected pieces and texts come from the Python package tokenizers
-// 0.22.
+// The parts of a tokenizer on their own. Expected pieces and texts come from the Python
+// package tokenizers 0.22.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -28,8 +28,8 @@ TEST(PreTokenizer, CutsAsHuggingFaceTokenizersDoes) {
   const std::vector<SplitCase> cases = {
       {R"({"type": "Split", "pattern": {"Regex": "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}, "behavior": "Isolated", "invert": false})",
        "Hello world's 12345 don'T WE'LL  x\n\n  y\t\r\nz!?\n",
-       {"Hello", " world", "'s", " ", "123", "45", " don", "'T", " WE", "'LL", " ", " x", "\n\n", " ", " y",
-        "\t\r\n", "z", "!?\n"}},
+       {"Hello", " world", "'s", " ", "123", "45", " don", "'T", " WE", "'LL", " ", " x", "\n\n",
+        " ", " y", "\t\r\n", "z", "!?\n"}},
       {R"({"type": "Split", "pattern": {"Regex": "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"}, "behavior": "Isolated", "invert": false})",
        "\u00E9t\u00E9 \u4F60\u597D\u3000\u3000x \u180E \u0085y",
        {"\u00E9t\u00E9", " \u4F60\u597D", "\u3000", "\u3000x", " \u180E", " ", "\u0085y"}},
@@ -78,8 +78,8 @@ TEST(PreTokenizer, CutsAsHuggingFaceTokenizersDoes) {
        {"a", "12", " ", "\u0663\u00B2", "x"}},
       {R"({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true})",
        "It's   a \u00E9 42!\n\n x",
-       {"It", "'s", "\u0120\u0120", "\u0120a", "\u0120\u00C3\u00A9", "\u012042", "!", "\u010A\u010A",
-        "\u0120x"}},
+       {"It", "'s", "\u0120\u0120", "\u0120a", "\u0120\u00C3\u00A9", "\u012042", "!",
+        "\u010A\u010A", "\u0120x"}},
       {R"({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": false})",
        "a b",
        {"\u0120a\u0120b"}},
@@ -128,12 +128,14 @@ TEST(Normalizer, FormsOfUnicode) {
   EXPECT_EQ(apply("NFC", "\u212B"), "\u00C5");
   EXPECT_EQ(apply("NFC", "\u1E9B\u0323"), "\u1E9B\u0323");
   EXPECT_EQ(apply("NFC", "\u1112\u1161\u11AB"), "\uD55C");
-  EXPECT_EQ(apply("NFC", "a\u1AC8\u05AA"), "a\u1AC8\u05AA");  // newer than those tables: nothing moves across
+  EXPECT_EQ(apply("NFC", "a\u1AC8\u05AA"),
+            "a\u1AC8\u05AA");  // newer than those tables: nothing moves across
   EXPECT_EQ(apply("NFC", "a\u0301\u05AA"), "\u00E1\u05AA");
   EXPECT_EQ(apply("NFKC", "\uFB01\u00C5\u32FF\u0130\u03A3"), "fi\u00C5\u32FF\u0130\u03A3");
   EXPECT_EQ(apply("NFD", "\uFB01\u00C5\u32FF\u0130\u03A3"), "\uFB01A\u030A\u32FFI\u0307\u03A3");
   EXPECT_EQ(apply("NFKD", "\uFB01\u00C5\u32FF\u0130\u03A3"), "fiA\u030A\u32FFI\u0307\u03A3");
-  EXPECT_EQ(apply("Lowercase", "\uFB01\u00C5\u32FF\u0130\u03A3Z"), "\uFB01\u00E5\u32FFi\u0307\u03C3z");
+  EXPECT_EQ(apply("Lowercase", "\uFB01\u00C5\u32FF\u0130\u03A3Z"),
+            "\uFB01\u00E5\u32FFi\u0307\u03C3z");
 }
 
 TEST(Normalizer, SequenceOfPrependAndReplace) {
@@ -148,9 +150,10 @@ TEST(Normalizer, SequenceOfPrependAndReplace) {
 TEST(Regex, TranslatesOnigurumaAndRefusesWhatDiffers) {
   EXPECT_EQ(pcre2_syntax(R"([^\r\n\p{L}]?\s\S+\u4e00)", "t"),
             R"([^\r\n\p{L}]?\p{White_Space}\P{White_Space}+\x{4e00})");
-  for (const char* pattern : {R"(\h)", R"(\K)",     R"(\1)",  R"(\R)", "[[:alpha:]]", "[a&&b]",  "(?<name>a)",
-                              "(?R)",  "(*ACCEPT)", "(?#x)",  "a{2}+", "a{,2}",       R"([\W])", R"(\xFF)",
-                              "\\",    R"(\p)",     R"(\pL)", "(?x)",  "[]a]",        "a)"}) {
+  for (const char* pattern :
+       {R"(\h)", R"(\K)",     R"(\1)",  R"(\R)", "[[:alpha:]]", "[a&&b]",  "(?<name>a)",
+        "(?R)",  "(*ACCEPT)", "(?#x)",  "a{2}+", "a{,2}",       R"([\W])", R"(\xFF)",
+        "\\",    R"(\p)",     R"(\pL)", "(?x)",  "[]a]",        "a)"}) {
     EXPECT_THROW(Regex(pattern, "t"), Error) << pattern;
   }
   EXPECT_THROW(Regex(std::string(100'000, 'a'), "t"), Error);
@@ -160,8 +163,8 @@ TEST(Regex, TranslatesOnigurumaAndRefusesWhatDiffers) {
 
 TEST(Regex, EmptyMatchesAreLeftOut) {
   std::vector<std::pair<size_t, size_t>> found;
-  Regex("a*", "t").for_each_match("b\u00E9aab",
-                                  [&](size_t begin, size_t end) { found.emplace_back(begin, end); });
+  Regex("a*", "t").for_each_match(
+      "b\u00E9aab", [&](size_t begin, size_t end) { found.emplace_back(begin, end); });
   EXPECT_THAT(found, testing::ElementsAre(std::pair<size_t, size_t>(3, 5)));
 }
 
@@ -190,17 +193,23 @@ TEST(TokenDecoder, StepsInAnyOrder) {
     const json parsed = json::parse(decoder);
     return TokenDecoder(node_of(parsed)).decode(std::move(tokens));
   };
-  EXPECT_EQ(decode(R"({"type": "Strip", "content": "x", "start": 1, "stop": 2})", {"xxaxxx", "x", "b"}),
-            "xaxb");
-  EXPECT_EQ(decode(R"({"type": "Replace", "pattern": {"Regex": "a+"}, "content": "-"})", {"baab", "aa"}),
-            "b-b-");
-  EXPECT_EQ(decode(R"({"type": "Metaspace", "replacement": "_", "add_prefix_space": true})", {"_a_", "_b"}),
+  EXPECT_EQ(
+      decode(R"({"type": "Strip", "content": "x", "start": 1, "stop": 2})", {"xxaxxx", "x", "b"}),
+      "xaxb");
+  EXPECT_EQ(
+      decode(R"({"type": "Replace", "pattern": {"Regex": "a+"}, "content": "-"})", {"baab", "aa"}),
+      "b-b-");
+  EXPECT_EQ(decode(R"({"type": "Metaspace", "replacement": "_", "add_prefix_space": true})",
+                   {"_a_", "_b"}),
             "a b");
-  EXPECT_EQ(decode(R"({"type": "Metaspace", "replacement": "_", "add_prefix_space": false})", {"_a_", "_b"}),
+  EXPECT_EQ(decode(R"({"type": "Metaspace", "replacement": "_", "add_prefix_space": false})",
+                   {"_a_", "_b"}),
             " a  b");
-  EXPECT_EQ(decode(R"({"type": "ByteFallback"})", {"<0xE4>", "<0xBD>", "<0xA0>", "a", "<0xGG>", "<0xFF>"}),
+  EXPECT_EQ(decode(R"({"type": "ByteFallback"})",
+                   {"<0xE4>", "<0xBD>", "<0xA0>", "a", "<0xGG>", "<0xFF>"}),
             "\u4F60a<0xGG>\uFFFD");
-  EXPECT_EQ(decode(R"({"type": "ByteLevel"})", {"\u0120\u00C3", "\u00A9", "<\u4F60>"}), " \u00E9<\u4F60>");
+  EXPECT_EQ(decode(R"({"type": "ByteLevel"})", {"\u0120\u00C3", "\u00A9", "<\u4F60>"}),
+            " \u00E9<\u4F60>");
 }
 
 /// {"type": "Sequence", key: 40 times the step}
@@ -211,7 +220,8 @@ json forty_times(const char* key, const char* step) {
 }
 
 TEST(Growth, StepsThatEachDoubleATextAreRefused) {
-  constexpr const char* kDoubling = R"({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"})";
+  constexpr const char* kDoubling =
+      R"({"type": "Replace", "pattern": {"String": "a"}, "content": "aa"})";
   const Normalizer normalizer(node_of(forty_times("normalizers", kDoubling)));
   EXPECT_THROW(normalizer.apply("ba"), Error);
   EXPECT_EQ(normalizer.apply("b"), "b");

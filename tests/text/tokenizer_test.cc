@@ -25,7 +25,8 @@ using namespace testing_support;  // NOLINT(google-build-using-namespace)
 
 using Ids = std::vector<int32_t>;
 
-Tokenizer make(const json& tokenizer, const json& config = nullptr, const json& generation = nullptr) {
+Tokenizer make(const json& tokenizer, const json& config = nullptr,
+               const json& generation = nullptr) {
   const TemporaryFolder folder;
   folder.write("tokenizer.json", tokenizer.dump());
   if (!config.is_null()) folder.write("tokenizer_config.json", config.dump());
@@ -55,7 +56,8 @@ std::string stream(const Tokenizer& tokenizer, const Ids& ids, bool skip_special
 TEST(Tokenizer, ByteLevelHonoursAddedTokenFlags) {
   const Tokenizer t = make(byte_level_tokenizer());
   EXPECT_EQ(t.encode("Hello  <l> hello<r>  x<w>a <w> <N>b<n><s>x <s>HELLO", false),
-            (Ids{259, 300, 260, 301, 120, 60, 119, 62, 97, 32, 302, 32, 303, 98, 303, 305, 32, 304, 259}));
+            (Ids{259, 300, 260, 301, 120, 60, 119, 62, 97, 32, 302, 32, 303, 98, 303, 305, 32, 304,
+                 259}));
   EXPECT_EQ(t.encode("a<w>", false), (Ids{97, 60, 119, 62}));
   EXPECT_EQ(t.encode("<w>-<w>_", false), (Ids{302, 45, 60, 119, 62, 95}));
   EXPECT_EQ(t.encode("\u3000<l><r>\u2003<r> \n<l>", false), (Ids{300, 301, 301, 300}));
@@ -156,8 +158,10 @@ TEST(Tokenizer, ByteFallbackNeedsEveryByte) {
 TEST(Tokenizer, MetaspaceAtTheStartOnly) {
   json file = sentencepiece_tokenizer();
   file["normalizer"] = nullptr;
-  const json metaspace = {
-      {"type", "Metaspace"}, {"replacement", "\u2581"}, {"prepend_scheme", "first"}, {"split", false}};
+  const json metaspace = {{"type", "Metaspace"},
+                          {"replacement", "\u2581"},
+                          {"prepend_scheme", "first"},
+                          {"split", false}};
   file["pre_tokenizer"] = file["decoder"] = metaspace;
   const Tokenizer t = make(file);
   EXPECT_EQ(t.encode("abc aab  bc", true), (Ids{266, 262, 263, 264, 268, 265}));
@@ -233,7 +237,8 @@ TEST(Tokenizer, LongTextWithoutPreTokenizerIsNotQuadratic) {
 
 TEST(TokenizerErrors, TextThatIsNotUtf8) {
   const Tokenizer t = make(byte_level_tokenizer());
-  for (const char* text : {"ab\xFF", "ab\xC3", "ab\xED\xA0\x80", "ab\xC0\x80", "ab\xF4\x90\x80\x80"}) {
+  for (const char* text :
+       {"ab\xFF", "ab\xC3", "ab\xED\xA0\x80", "ab\xC0\x80", "ab\xF4\x90\x80\x80"}) {
     try {
       t.encode(text, false);
       ADD_FAILURE() << "accepted malformed text";
@@ -291,8 +296,9 @@ INSTANTIATE_TEST_SUITE_P(
     testing::Values(
         BadValue{"/model/type", R"("Unigram")", "model type Unigram is not supported"},
         BadValue{"/model/type", "3", "must be a string"}, BadValue{"/model/vocab", "{}", "vocab"},
-        BadValue{"/model/vocab", "[[\"a\", -1.5]]", "vocab"}, BadValue{"/model/vocab/a", "-1", "\"a\""},
-        BadValue{"/model/vocab/a", "98", "same id"}, BadValue{"/model/vocab/a", "4294967296", "\"a\""},
+        BadValue{"/model/vocab", "[[\"a\", -1.5]]", "vocab"},
+        BadValue{"/model/vocab/a", "-1", "\"a\""}, BadValue{"/model/vocab/a", "98", "same id"},
+        BadValue{"/model/vocab/a", "4294967296", "\"a\""},
         BadValue{"/model/vocab/a", "1e30", "integer"},
         BadValue{"/model/vocab/a", "99999999999999999999", "integer"},
         BadValue{"/model/vocab/a", "\"1\"", "integer"}, BadValue{"/model/vocab/a", "{}", "integer"},
@@ -301,25 +307,30 @@ INSTANTIATE_TEST_SUITE_P(
         BadValue{"/model/merges/0", "\"a b c\"", "two tokens"},
         BadValue{"/model/merges/0", "[\"a\"]", "parts"},
         BadValue{"/model/merges/0", "[\"a\", \"b\", \"c\"]", "parts"},
-        BadValue{"/model/merges/0", "[\"a\", [\"b\"]]", "merges"}, BadValue{"/model/merges/0", "7", "merges"},
-        BadValue{"/model/merges/0", "{}", "merges"}, BadValue{"/model/dropout", "0.1", "dropout"},
+        BadValue{"/model/merges/0", "[\"a\", [\"b\"]]", "merges"},
+        BadValue{"/model/merges/0", "7", "merges"}, BadValue{"/model/merges/0", "{}", "merges"},
+        BadValue{"/model/dropout", "0.1", "dropout"},
         BadValue{"/model/continuing_subword_prefix", "\"##\"", "affixes"},
         BadValue{"/model/byte_fallback", "1", "must be true or false"},
         BadValue{"/normalizer", R"({"type": "BertNormalizer"})",
                  "normalizer type BertNormalizer is not supported"},
         BadValue{"/normalizer", "[]", "normalizer: must be an object"},
         BadValue{"/normalizer", "{}", "normalizer.type"},
-        BadValue{"/normalizer", R"({"type": "Replace", "pattern": {"String": ""}, "content": "x"})", "empty"},
+        BadValue{"/normalizer", R"({"type": "Replace", "pattern": {"String": ""}, "content": "x"})",
+                 "empty"},
         BadValue{"/normalizer", R"({"type": "Replace", "pattern": {}, "content": "x"})", "pattern"},
-        BadValue{"/pre_tokenizer", R"({"type": "WhitespaceSplit"})", "pre-tokenizer type WhitespaceSplit"},
-        BadValue{"/pre_tokenizer", R"({"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated"})",
+        BadValue{"/pre_tokenizer", R"({"type": "WhitespaceSplit"})",
+                 "pre-tokenizer type WhitespaceSplit"},
+        BadValue{"/pre_tokenizer",
+                 R"({"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated"})",
                  "malformed"},
         BadValue{"/pre_tokenizer",
                  R"({"type": "Split", "pattern": {"Regex": "\\h"}, "behavior": "Isolated"})",
                  "not supported"},
-        BadValue{"/pre_tokenizer", R"({"type": "Split", "pattern": {"String": "a"}, "behavior": "Smart"})",
-                 "Smart"},
-        BadValue{"/pre_tokenizer", R"({"type": "Metaspace", "replacement": "ab"})", "one character"},
+        BadValue{"/pre_tokenizer",
+                 R"({"type": "Split", "pattern": {"String": "a"}, "behavior": "Smart"})", "Smart"},
+        BadValue{"/pre_tokenizer", R"({"type": "Metaspace", "replacement": "ab"})",
+                 "one character"},
         BadValue{"/pre_tokenizer", R"({"type": "Metaspace", "prepend_scheme": "last"})", "last"},
         BadValue{"/post_processor", R"({"type": "RobertaProcessing"})",
                  "post-processor type RobertaProcessing"},
@@ -327,9 +338,12 @@ INSTANTIATE_TEST_SUITE_P(
         BadValue{"/post_processor/special_tokens", "{}", "must be an object"},
         BadValue{"/post_processor/special_tokens/<s>/ids/0", "299", "no token has the id 299"},
         BadValue{"/decoder", R"({"type": "WordPiece"})", "decoder type WordPiece is not supported"},
-        BadValue{"/decoder", R"({"type": "Strip", "content": "", "start": 1, "stop": 0})", "one character"},
-        BadValue{"/decoder", R"({"type": "Strip", "content": "x", "start": -1, "stop": 0})", "count"},
-        BadValue{"/added_tokens/0/id", "301", "repeats"}, BadValue{"/added_tokens/0/id", "5", "contradicts"},
+        BadValue{"/decoder", R"({"type": "Strip", "content": "", "start": 1, "stop": 0})",
+                 "one character"},
+        BadValue{"/decoder", R"({"type": "Strip", "content": "x", "start": -1, "stop": 0})",
+                 "count"},
+        BadValue{"/added_tokens/0/id", "301", "repeats"},
+        BadValue{"/added_tokens/0/id", "5", "contradicts"},
         BadValue{"/added_tokens/0/content", "\"a\"", "contradicts"},
         BadValue{"/added_tokens/0/content", "\"\"", "text"},
         BadValue{"/added_tokens/0/id", "123456789012", "not an id"},
@@ -340,8 +354,8 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(TokenizerErrors, RegularExpressionThatExplodes) {
   json file = byte_level_tokenizer();
-  file["pre_tokenizer"] =
-      json::parse(R"({"type": "Split", "pattern": {"Regex": "(?:a|aa)+[bc]"}, "behavior": "Isolated"})");
+  file["pre_tokenizer"] = json::parse(
+      R"({"type": "Split", "pattern": {"Regex": "(?:a|aa)+[bc]"}, "behavior": "Isolated"})");
   const Tokenizer t = make(file);
   EXPECT_THROW(t.encode(std::string(5000, 'a'), false), Error);
 }
@@ -403,7 +417,8 @@ TEST(TokenizerAssets, Qwen3SpecialTokensAndNormalization) {
   // A mark newer than the Unicode tables of Hugging Face tokenizers is not reordered.
   const std::string marks = "a\u1ac8\u05aa";
   EXPECT_EQ(t.decode(t.encode(marks, false), false), marks);
-  EXPECT_EQ(t.decode(t.encode("<|im_start|>a<think>b</think><|im_end|>", false), true), "a<think>b</think>");
+  EXPECT_EQ(t.decode(t.encode("<|im_start|>a<think>b</think><|im_end|>", false), true),
+            "a<think>b</think>");
 }
 
 TEST(TokenizerAssets, TinyStories) {
@@ -420,8 +435,9 @@ TEST(TokenizerAssets, TinyStoriesLongText) {
   ORRERY_NEEDS_ASSET("data/text/tinystories_10k.txt");
   const Tokenizer t = Tokenizer::load(assets() / "models/tinystories-656k");
   std::string text = text_of(assets() / "data/text/tinystories_10k.txt");
-  std::erase_if(text,
-                [](char c) { return static_cast<unsigned char>(c) >= 0x80; });  // it knows no curly quotes
+  std::erase_if(text, [](char c) {
+    return static_cast<unsigned char>(c) >= 0x80;
+  });  // it knows no curly quotes
   text.resize(200'000);
   const auto start = std::chrono::steady_clock::now();
   const Ids ids = t.encode(text, false);

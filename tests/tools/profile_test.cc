@@ -1,4 +1,5 @@
-// The profile of real work: its operations are the formula's, and nothing is computed otherwise under it.
+// The profile of real work: its operations are the formula's, and nothing is computed
+// otherwise under it.
 #include "core/profile.h"
 
 #include <gmock/gmock.h>
@@ -24,7 +25,8 @@ using testing_support::TinyBatch;
 const Profile::Op* find(const Profile& profile, const std::string& phase, const std::string& op) {
   for (const Profile::Phase& p : profile.phases()) {
     if (p.name != phase) continue;
-    const auto found = std::ranges::find_if(p.ops, [&](const Profile::Op& o) { return o.name == op; });
+    const auto found =
+        std::ranges::find_if(p.ops, [&](const Profile::Op& o) { return o.name == op; });
     if (found != p.ops.end()) return &*found;
   }
   return nullptr;
@@ -72,8 +74,8 @@ struct Update {
     for (learners::Tree& tree : trees) {
       learners::MicroBatch one;
       learners::append_tree(one, tree);
-      const models::ForwardFlops f =
-          models::forward_flops(model.config(), one.segments, static_cast<int64_t>(one.output_rows.size()));
+      const models::ForwardFlops f = models::forward_flops(
+          model.config(), one.segments, static_cast<int64_t>(one.output_rows.size()));
       expected.matmul += f.matmul;
       expected.attention_causal += f.attention_causal;
       expected.head += f.head;
@@ -166,14 +168,16 @@ TEST(Profile, ARolloutHasTheFormulasOperationsAndItsBits) {
     EXPECT_TRUE(same(with[i].logprobs, without[i].logprobs));
   }
   const kernels::AttentionSegment prompt{0, kPrompt, 0, -1}, response{0, kNew - 1, kPrompt, 0};
-  const models::ForwardFlops prefill = models::forward_flops(model.config(), std::span(&prompt, 1), 1),
-                             decode =
-                                 models::forward_flops(model.config(), std::span(&response, 1), kNew - 1);
+  const models::ForwardFlops prefill =
+                                 models::forward_flops(model.config(), std::span(&prompt, 1), 1),
+                             decode = models::forward_flops(model.config(), std::span(&response, 1),
+                                                            kNew - 1);
   EXPECT_DOUBLE_EQ(flops(profile, "prefill", "matmul forward"), 2 * prefill.matmul);
   EXPECT_DOUBLE_EQ(flops(profile, "prefill", "attention forward"), 2 * prefill.attention_causal);
   EXPECT_DOUBLE_EQ(flops(profile, "prefill", "lm head"), 2 * prefill.head);
   EXPECT_DOUBLE_EQ(flops(profile, "decode", "matmul forward"), 2 * kSamples * decode.matmul);
-  EXPECT_DOUBLE_EQ(flops(profile, "decode", "attention forward"), 2 * kSamples * decode.attention_causal);
+  EXPECT_DOUBLE_EQ(flops(profile, "decode", "attention forward"),
+                   2 * kSamples * decode.attention_causal);
   EXPECT_DOUBLE_EQ(flops(profile, "decode", "lm head"), 2 * kSamples * decode.head);
   EXPECT_EQ(calls(profile, "decode", "sampling"), kNew - 1);
   expect_ops_within_phases(profile);
@@ -198,8 +202,9 @@ TEST(Breakdown, IsOfOneStepAndAddsUp) {
     if (!phase.ops.empty()) {
       EXPECT_NEAR(seconds, phase.seconds, 1e-12) << phase.name;
       EXPECT_EQ(phase.ops.back().name, "other");
-      EXPECT_TRUE(std::is_sorted(phase.ops.begin(), phase.ops.end() - 1,
-                                 [](const auto& a, const auto& b) { return a.seconds > b.seconds; }));
+      EXPECT_TRUE(
+          std::is_sorted(phase.ops.begin(), phase.ops.end() - 1,
+                         [](const auto& a, const auto& b) { return a.seconds > b.seconds; }));
     }
   }
   EXPECT_NEAR(share, 1, 1e-12);

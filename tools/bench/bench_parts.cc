@@ -27,14 +27,14 @@ Model load(const BenchOptions& options, int64_t positions, const char* length_op
   const experiments::ModelSource source(options.model, "--model");
   const models::ModelConfig config = source.config();
   if (positions > config.max_position_embeddings) {
-    fail_usage("sequences of {} tokens, but {} handles {} positions; lower {}", positions, source.name(),
-               config.max_position_embeddings, length_options);
+    fail_usage("sequences of {} tokens, but {} handles {} positions; lower {}", positions,
+               source.name(), config.max_position_embeddings, length_options);
   }
   if (std::string_view(length_options) == kLengths)
     (void)experiments::longest_sequence_bytes(config, positions, kLengths);
-  Model model{
-      std::make_unique<models::Transformer>(config, options.ctx.device, options.compute_dtype, positions),
-      ""};
+  Model model{std::make_unique<models::Transformer>(config, options.ctx.device,
+                                                    options.compute_dtype, positions),
+              ""};
   models::Transformer& t = *model.transformer;
   if (source.has_weights()) {
     source.read_weights(options.ctx, config, t.table(), t.parameters());
@@ -50,7 +50,8 @@ std::vector<int32_t> random_prompt(const BenchOptions& options, int64_t vocab, u
                                    int64_t length) {
   Philox generator(options.seed, RngPurpose::kData, index);
   std::vector<int32_t> tokens(static_cast<size_t>(length));
-  for (int32_t& token : tokens) token = static_cast<int32_t>(generator.below(static_cast<uint32_t>(vocab)));
+  for (int32_t& token : tokens)
+    token = static_cast<int32_t>(generator.below(static_cast<uint32_t>(vocab)));
   return tokens;
 }
 
@@ -59,14 +60,14 @@ rollout::EngineConfig engine_config(const BenchOptions& options, const models::M
   rollout::EngineConfig config;
   config.max_num_seqs = sequences;
   config.max_model_len = options.prompt_len + options.gen_len;
-  config.kv_cache_bytes =
-      std::max(size_t{8} << 30, experiments::longest_sequence_bytes(model, config.max_model_len, kLengths));
+  config.kv_cache_bytes = std::max(
+      size_t{8} << 30, experiments::longest_sequence_bytes(model, config.max_model_len, kLengths));
   return config;
 }
 
 std::vector<rollout::GenerateResult> rollout(const BenchOptions& options, rollout::Engine& engine,
-                                             int64_t vocab, int64_t begin, int64_t end, int64_t new_tokens,
-                                             uint64_t step) {
+                                             int64_t vocab, int64_t begin, int64_t end,
+                                             int64_t new_tokens, uint64_t step) {
   for (int64_t i = begin; i < end; ++i) {
     rollout::GenerateRequest request;
     request.seed = options.seed;
@@ -80,37 +81,41 @@ std::vector<rollout::GenerateResult> rollout(const BenchOptions& options, rollou
   return engine.run();
 }
 
-double rollout_flops(const BenchOptions& options, const models::ModelConfig& config, int64_t prompts) {
+double rollout_flops(const BenchOptions& options, const models::ModelConfig& config,
+                     int64_t prompts) {
   const kernels::AttentionSegment prompt{0, options.prompt_len, 0, -1};
   const kernels::AttentionSegment response{0, options.gen_len - 1, options.prompt_len, 0};
   const models::ForwardFlops a = models::forward_flops(config, std::span(&prompt, 1), 1);
-  const models::ForwardFlops b = models::forward_flops(config, std::span(&response, 1), options.gen_len - 1);
+  const models::ForwardFlops b =
+      models::forward_flops(config, std::span(&response, 1), options.gen_len - 1);
   return static_cast<double>(prompts) * (a.matmul + a.attention_causal + a.head) +
          static_cast<double>(prompts * options.samples) * (b.matmul + b.attention_causal + b.head);
 }
 
-learners::LearnerConfig learner_config(const BenchOptions& options, const comm::Communicator& comm) {
+learners::LearnerConfig learner_config(const BenchOptions& options,
+                                       const comm::Communicator& comm) {
   if (options.gradient_shards % comm.size() != 0) {
     const bool power = (comm.size() & (comm.size() - 1)) == 0;
-    fail_usage("--gradient-shards {} cannot be shared by {} ranks evenly; {}", options.gradient_shards,
-               comm.size(),
+    fail_usage("--gradient-shards {} cannot be shared by {} ranks evenly; {}",
+               options.gradient_shards, comm.size(),
                power ? fmt::format("give at least {}", comm.size())
                      : std::string("start a number of ranks that is a power of two"));
   }
   return {options.gradient_shards, options.max_token_len, false};
 }
 
-learners::UpdateResult update(const Context& ctx, learners::Learner& learner, std::span<learners::Tree> trees,
+learners::UpdateResult update(const Context& ctx, learners::Learner& learner,
+                              std::span<learners::Tree> trees,
                               const learners::Objective& objective) {
   const PhaseScope phase(ctx, "update");
   return learner.update(trees, objective, {}, 1.0);
 }
 
 void UpdateSeconds::add(comm::Communicator& comm, const learners::UpdateResult& result) {
-  // The reduction's time is mostly waiting for the slowest rank, which waits least and is in `gradient`
-  // already.
-  std::array<double, 4> parts = {result.gradient_seconds, result.optimizer_seconds, result.pack_seconds,
-                                 -result.reduce_seconds};
+  // The reduction's time is mostly waiting for the slowest rank, which waits least and
+  // is in `gradient` already.
+  std::array<double, 4> parts = {result.gradient_seconds, result.optimizer_seconds,
+                                 result.pack_seconds, -result.reduce_seconds};
   comm.all_reduce_max(parts);
   gradient.push_back(parts[0]);
   optimizer.push_back(parts[1]);
@@ -123,7 +128,8 @@ std::string layout(const BenchOptions& options, const comm::Communicator& comm) 
   return comm.size() == 1 ? threads : fmt::format("{} ranks of {}", comm.size(), threads);
 }
 
-Limits::Limits(const BenchOptions& options, comm::Communicator& comm) : options_(options), comm_(comm) {
+Limits::Limits(const BenchOptions& options, comm::Communicator& comm)
+    : options_(options), comm_(comm) {
   all_ = measure(own_);
 }
 
@@ -149,7 +155,8 @@ void Limits::finish(BenchReport& report, const Profile& profile, double expected
   report.figures.emplace_back("memory_gbytes_per_s", sums[2] * 1e-9);
   report.figures.emplace_back("expected_memory_gib", sums[0]);
   report.figures.emplace_back("peak_memory_gib", sums[1]);
-  report.breakdown = make_breakdown(profile, options_.repeats, std::max(own_, own_after), bandwidth);
+  report.breakdown =
+      make_breakdown(profile, options_.repeats, std::max(own_, own_after), bandwidth);
 }
 
 }  // namespace orrery::tools::bench

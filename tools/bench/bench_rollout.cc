@@ -8,18 +8,21 @@ namespace orrery::tools {
 
 BenchReport bench_rollout(const BenchOptions& options, comm::Communicator& comm) {
   if (comm.size() > 1) {
-    fail_usage("bench rollout: {} ranks, but ranks generate apart; run it without mpirun, or bench step",
-               comm.size());
+    fail_usage(
+        "bench rollout: {} ranks, but ranks generate apart; run it without mpirun, or bench step",
+        comm.size());
   }
   bench::Limits limits(options, comm);
-  const bench::Model loaded = bench::load(options, options.prompt_len + options.gen_len, bench::kLengths);
+  const bench::Model loaded =
+      bench::load(options, options.prompt_len + options.gen_len, bench::kLengths);
   const models::Transformer& model = *loaded.transformer;
   const int64_t vocab = model.config().vocab_size,
                 groups = std::max<int64_t>(1, options.batch / options.samples);
   Profile profile;
   Context ctx = options.ctx;
   ctx.profile = &profile;
-  rollout::Engine engine(ctx, model, nullptr, bench::engine_config(options, model.config(), options.batch));
+  rollout::Engine engine(ctx, model, nullptr,
+                         bench::engine_config(options, model.config(), options.batch));
   std::vector<double> prefill, total;
   for (int64_t i = 0; i <= options.repeats; ++i) {
     const bool measured = i > 0;  // the first is a warm-up
@@ -28,7 +31,8 @@ BenchReport bench_rollout(const BenchOptions& options, comm::Communicator& comm)
     const double prefill_seconds = first.seconds();
     if (measured) profile.start();
     const Timer second;
-    bench::rollout(options, engine, vocab, 0, groups, options.gen_len, static_cast<uint64_t>(2 * i + 1));
+    bench::rollout(options, engine, vocab, 0, groups, options.gen_len,
+                   static_cast<uint64_t>(2 * i + 1));
     if (!measured) continue;
     total.push_back(second.seconds());
     profile.stop();
@@ -38,17 +42,20 @@ BenchReport bench_rollout(const BenchOptions& options, comm::Communicator& comm)
   const double prefill_seconds = bench::median(prefill), seconds = bench::median(total);
   const double decode_seconds = std::max(seconds - prefill_seconds, 1e-9);
   BenchReport report;
-  report.title = fmt::format("rollout: {} prompts x {} samples, {} in + {} out, {}", groups, options.samples,
-                             options.prompt_len, options.gen_len, bench::layout(options, comm));
+  report.title =
+      fmt::format("rollout: {} prompts x {} samples, {} in + {} out, {}", groups, options.samples,
+                  options.prompt_len, options.gen_len, bench::layout(options, comm));
   report.note = loaded.note;
   report.figures = {
       {"tokens_per_s", sequences * static_cast<double>(options.gen_len) / seconds},
       {"prefill_tokens_per_s", static_cast<double>(groups * options.prompt_len) / prefill_seconds},
-      {"decode_tokens_per_s", sequences * static_cast<double>(options.gen_len - 1) / decode_seconds},
+      {"decode_tokens_per_s",
+       sequences * static_cast<double>(options.gen_len - 1) / decode_seconds},
       {"prefill_seconds", prefill_seconds},
       {"decode_seconds", decode_seconds},
       {"total_seconds", seconds},
-      {"mfu", bench::rollout_flops(options, model.config(), groups) / seconds / limits.product_peak()}};
+      {"mfu",
+       bench::rollout_flops(options, model.config(), groups) / seconds / limits.product_peak()}};
   limits.finish(report, profile, static_cast<double>(model.memory_bytes() + engine.memory_bytes()));
   return report;
 }

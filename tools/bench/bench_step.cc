@@ -31,7 +31,8 @@ std::vector<rollout::Group> as_groups(const BenchOptions& options, int64_t vocab
   return groups;
 }
 
-/// Every rank's groups, in the order of the prompts, on every rank: as learners get them.
+/// Every rank's groups, in the order of the prompts, on every rank: as learners get
+/// them.
 std::vector<rollout::Group> share(const Context& ctx, comm::Communicator& comm,
                                   std::vector<rollout::Group> mine) {
   if (comm.size() == 1) return mine;
@@ -41,8 +42,8 @@ std::vector<rollout::Group> share(const Context& ctx, comm::Communicator& comm,
   std::vector<std::string> parts = comm.all_gather_bytes(comm::seal(message));
   std::vector<rollout::Group> all;
   for (int rank = 0; rank < comm.size(); ++rank) {
-    const auto part =
-        comm::unseal<proto::GroupsMessage>(comm.rank(), rank, std::move(parts[static_cast<size_t>(rank)]));
+    const auto part = comm::unseal<proto::GroupsMessage>(
+        comm.rank(), rank, std::move(parts[static_cast<size_t>(rank)]));
     for (const proto::Group& group : part.groups()) all.push_back(rollout::group_from_proto(group));
   }
   return all;
@@ -51,7 +52,8 @@ std::vector<rollout::Group> share(const Context& ctx, comm::Communicator& comm,
 std::vector<learners::Tree> as_trees(const std::vector<rollout::Group>& groups) {
   int64_t tokens = 0;
   for (const rollout::Group& group : groups) {
-    for (const rollout::Trajectory& t : group.samples) tokens += static_cast<int64_t>(t.tokens.size());
+    for (const rollout::Trajectory& t : group.samples)
+      tokens += static_cast<int64_t>(t.tokens.size());
   }
   std::vector<learners::Tree> trees;
   for (const rollout::Group& group : groups) {
@@ -84,8 +86,9 @@ BenchReport bench_step(const BenchOptions& options, comm::Communicator& comm) {
   experiments::together(comm, [&] {
     loaded = bench::load(options, options.prompt_len + options.gen_len, bench::kLengths);
     learner.emplace(ctx, *loaded.transformer, comm, bench::learner_config(options, comm));
-    rollout::EngineConfig config = bench::engine_config(
-        options, loaded.transformer->config(), std::max<int64_t>(1, (end - begin) * options.samples));
+    rollout::EngineConfig config =
+        bench::engine_config(options, loaded.transformer->config(),
+                             std::max<int64_t>(1, (end - begin) * options.samples));
     config.kv_memory = learner->idle_memory();
     engine.emplace(ctx, *loaded.transformer, nullptr, config);
   });
@@ -106,7 +109,8 @@ BenchReport bench_step(const BenchOptions& options, comm::Communicator& comm) {
     const std::vector<rollout::Group> groups =
         share(ctx, comm, as_groups(options, config.vocab_size, std::move(results)));
     std::vector<learners::Tree> trees = as_trees(groups);
-    const learners::UpdateResult result = bench::update(ctx, *learner, trees, learners::Objective{});
+    const learners::UpdateResult result =
+        bench::update(ctx, *learner, trees, learners::Objective{});
     const double step_seconds = timer.seconds();
     mismatch = std::max(mismatch, result.sums.logprob_diff_max);
     if (!measured) continue;
@@ -121,9 +125,9 @@ BenchReport bench_step(const BenchOptions& options, comm::Communicator& comm) {
              tokens = gen_tokens + samples * static_cast<double>(options.prompt_len);
   const double gradient = bench::median(seconds.gradient);
   BenchReport report;
-  report.title =
-      fmt::format("GRPO step: {} prompts x {} samples, {} in + {} out, {}", options.prompts, options.samples,
-                  options.prompt_len, options.gen_len, bench::layout(options, comm));
+  report.title = fmt::format("GRPO step: {} prompts x {} samples, {} in + {} out, {}",
+                             options.prompts, options.samples, options.prompt_len, options.gen_len,
+                             bench::layout(options, comm));
   report.note = loaded.note;
   report.figures = {{"step_seconds", bench::median(total)},
                     {"tokens_per_s", tokens / bench::median(total)},

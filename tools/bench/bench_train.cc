@@ -22,7 +22,8 @@ BenchReport bench_train(const BenchOptions& options, comm::Communicator& comm) {
   objective.sft = true;
   std::vector<std::vector<int32_t>> sequences;
   for (int64_t i = 0; i < options.batch; ++i)
-    sequences.push_back(bench::random_prompt(options, vocab, static_cast<uint64_t>(i), options.seq_len + 1));
+    sequences.push_back(
+        bench::random_prompt(options, vocab, static_cast<uint64_t>(i), options.seq_len + 1));
   const std::vector<uint8_t> mask(static_cast<size_t>(options.seq_len), 1);
   bench::UpdateSeconds seconds;
   std::vector<double> total;
@@ -52,8 +53,9 @@ BenchReport bench_train(const BenchOptions& options, comm::Communicator& comm) {
   const auto tokens = static_cast<double>(options.batch * options.seq_len);
   const double gradient = bench::median(seconds.gradient);
   BenchReport report;
-  report.title = fmt::format("train: {} x {} tokens, {} gradient shard(s), {}", options.batch,
-                             options.seq_len, options.gradient_shards, bench::layout(options, comm));
+  report.title =
+      fmt::format("train: {} x {} tokens, {} gradient shard(s), {}", options.batch, options.seq_len,
+                  options.gradient_shards, bench::layout(options, comm));
   report.note = loaded.note;
   report.figures = {{"tokens_per_s", tokens / gradient},
                     {"tokens_per_s_with_optimizer", tokens / bench::median(total)},

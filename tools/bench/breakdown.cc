@@ -9,7 +9,9 @@
 namespace orrery::tools {
 namespace {
 
-double seconds_of(Profile::Clock::duration time) { return std::chrono::duration<double>(time).count(); }
+double seconds_of(Profile::Clock::duration time) {
+  return std::chrono::duration<double>(time).count();
+}
 
 std::string rate(double value, double of_peak) {
   if (value == 0) return fmt::format("{:>9} {:>6}", "", "");
@@ -18,9 +20,9 @@ std::string rate(double value, double of_peak) {
 
 std::string line(const Breakdown::Row& row, const char* indent) {
   const std::string calls = row.calls > 0 ? fmt::format("{:.0f}", row.calls) : "";
-  const std::string text =
-      fmt::format("  {:<26} {:>9} {:11.5f} {:5.1f}% {} {}", indent + row.name, calls, row.seconds,
-                  row.share * 100, rate(row.flops, row.of_product), rate(row.bytes, row.of_bandwidth));
+  const std::string text = fmt::format(
+      "  {:<26} {:>9} {:11.5f} {:5.1f}% {} {}", indent + row.name, calls, row.seconds,
+      row.share * 100, rate(row.flops, row.of_product), rate(row.bytes, row.of_bandwidth));
   return text.substr(0, text.find_last_not_of(' ') + 1) + '\n';
 }
 
@@ -31,9 +33,11 @@ Breakdown make_breakdown(const Profile& profile, int64_t steps, double product_p
   ORRERY_CHECK(steps >= 1, "a breakdown of {} steps", steps);
   const auto count = static_cast<double>(steps);
   Breakdown result;
-  for (const Profile::Phase& phase : profile.phases()) result.seconds += seconds_of(phase.time) / count;
+  for (const Profile::Phase& phase : profile.phases())
+    result.seconds += seconds_of(phase.time) / count;
 
-  const auto fill = [&](Breakdown::Row& row, const char* name, double seconds, double flops, double bytes) {
+  const auto fill = [&](Breakdown::Row& row, const char* name, double seconds, double flops,
+                        double bytes) {
     row.name = name;
     row.seconds = seconds / count;
     row.share = result.seconds > 0 ? row.seconds / result.seconds : 0;
@@ -67,8 +71,9 @@ Breakdown make_breakdown(const Profile& profile, int64_t steps, double product_p
 }
 
 std::string breakdown_table(const Breakdown& breakdown) {
-  std::string text = fmt::format("  {:<26} {:>9} {:>11} {:>6} {:>9} {:>6} {:>9} {:>6}\n", "phase, op",
-                                 "calls", "seconds", "share", "GFLOP/s", "peak", "GB/s", "memory");
+  std::string text =
+      fmt::format("  {:<26} {:>9} {:>11} {:>6} {:>9} {:>6} {:>9} {:>6}\n", "phase, op", "calls",
+                  "seconds", "share", "GFLOP/s", "peak", "GB/s", "memory");
   for (const Breakdown::Phase& phase : breakdown.phases) {
     text += line(phase, "");
     for (const Breakdown::Row& op : phase.ops) text += line(op, "  ");

@@ -29,7 +29,8 @@ struct Breakdown {
 };
 
 /// product_peak: operations a second; memory_bandwidth: bytes a second.
-Breakdown make_breakdown(const Profile& profile, int64_t steps, double product_peak, double memory_bandwidth);
+Breakdown make_breakdown(const Profile& profile, int64_t steps, double product_peak,
+                         double memory_bandwidth);
 
 /// For reading, with a line of headings; lines end in a newline.
 std::string breakdown_table(const Breakdown& breakdown);

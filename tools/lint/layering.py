@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks the house's floors over #include lines (docs/design.md, section 2) and the size of files.
+"""Checks the house's floors over #include lines (docs/design.md, section 2) and the size of files and lines.
 
     tools/lint/layering.py [ROOT]
 
@@ -45,6 +45,9 @@ INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
 SOURCES = {".h", ".cc", ".cu", ".cuh"}
 SIZED = SOURCES | {".py", ".sh", ".proto"}
 LONGEST = 600
+CODE_COLUMNS, COMMENT_COLUMNS = 100, 88
+COMMENT = re.compile(r"^\s*//")
+URL = re.compile(r"https?://\S+$")
 
 
 def include_findings(name, delimiter, path, root):
@@ -78,6 +81,16 @@ def include_findings(name, delimiter, path, root):
         yield f"learners/ may include of rollout/ only trajectory.h, not {path}"
 
 
+def in_raw_string(lines, number):
+    """Whether line `number` lies inside R"(...)" or the like."""
+    text = "\n".join(lines[:number - 1])
+    begin = max(text.rfind('R"'), -1)
+    if begin < 0:
+        return False
+    opened = re.match(r'R"([^()\\ ]{0,16})\(', text[begin:])
+    return bool(opened) and f"){opened[1]}\"" not in text[begin:]
+
+
 def file_findings(file, root):
     """(line, message) for one file."""
     name = file.relative_to(root).as_posix()
@@ -90,6 +103,11 @@ def file_findings(file, root):
     if file.suffix in (".h", ".cuh") and not per_target and not any(line.startswith("#pragma once") for line in lines):
         yield 1, "a header starts with #pragma once"
     for number, line in enumerate(lines, 1):
+        # A string may be longer, such as one that a test compares with.
+        if len(line) > CODE_COLUMNS and not COMMENT.match(line) and '"' not in line and not in_raw_string(lines, number):
+            yield number, f"{len(line)} columns; {CODE_COLUMNS} at most"
+        if len(line) > COMMENT_COLUMNS and COMMENT.match(line) and not URL.search(line):
+            yield number, f"a comment of {len(line)} columns; {COMMENT_COLUMNS} at most"
         match = INCLUDE.match(line)
         if match:
             for message in include_findings(name, match[1], match[2], root):
