@@ -13,6 +13,9 @@ namespace orrery::experiments {
 
 using Metrics = std::map<std::string, double>;
 
+/// Wall-clock seconds of a step's phases, under verl's names (timing_s/...).
+using Timings = std::map<std::string, double>;
+
 /// Where a run takes up its metrics again.
 struct MetricsResume {
   int64_t step = -1;             ///< of the checkpoint; -1: the run starts anew

@@ -10,12 +10,9 @@
 #include "core/timer.h"
 #include "experiments/leases.h"
 #include "experiments/rl_metrics.h"
-#include "experiments/rollout_correction.h"
 #include "experiments/together.h"
 #include "experiments/validation_metrics.h"
 #include "kernels/peak.h"
-#include "learners/advantage.h"
-#include "learners/batch.h"
 
 namespace orrery::experiments {
 namespace {
@@ -29,97 +26,6 @@ struct GivenUp {};
 /// A few milliseconds for perf/mfu/actor, once a run.
 constexpr int kPeakTurns = 50;
 
-learners::AdvantageParams advantage_params(const proto::AlgorithmSection& algorithm) {
-  learners::AdvantageParams params;
-  params.norm_by_std = algorithm.norm_adv_by_std_in_grpo();
-  switch (algorithm.adv_estimator()) {
-    case proto::AlgorithmSection::GRPO:
-      params.estimator = learners::AdvantageEstimator::kGrpo;
-      break;
-    case proto::AlgorithmSection::RLOO:
-      params.estimator = learners::AdvantageEstimator::kRloo;
-      break;
-    case proto::AlgorithmSection::REINFORCE_PLUS_PLUS_BASELINE:
-      params.estimator = learners::AdvantageEstimator::kReinforcePlusPlusBaseline;
-      break;
-  }
-  return params;
-}
-
-learners::LossAggMode agg_mode(proto::ActorSection::LossAggMode mode) {
-  switch (mode) {
-    case proto::ActorSection::TOKEN_MEAN:
-      return learners::LossAggMode::kTokenMean;
-    case proto::ActorSection::SEQ_MEAN_TOKEN_SUM:
-      return learners::LossAggMode::kSeqMeanTokenSum;
-    case proto::ActorSection::SEQ_MEAN_TOKEN_MEAN:
-      return learners::LossAggMode::kSeqMeanTokenMean;
-    case proto::ActorSection::SEQ_MEAN_TOKEN_SUM_NORM:
-      break;
-  }
-  return learners::LossAggMode::kSeqMeanTokenSumNorm;
-}
-
-/// The step's whole batch, as its mini-batches see it.
-struct Batch {
-  std::span<const rollout::Group> groups;
-  std::span<const std::vector<float>> advantages;
-  const RolloutCorrection& correction;
-};
-
-/// The weights have moved since any sample was drawn.
-constexpr uint64_t kNoVersion = UINT64_MAX;
-
-/// Every token was sampled under this version, and so was all it attends to.
-bool all_of_version(const rollout::Trajectory& t, uint64_t version) {
-  return std::all_of(t.weight_versions.begin(), t.weight_versions.end(),
-                     [version](uint64_t v) { return v == version; });
-}
-
-/// Trees of the mini-batch of groups [first, first + count). Weights are by the counts
-/// of this mini-batch over all ranks. `version`: of the learner's weights, or
-/// kNoVersion.
-std::vector<learners::Tree> mini_batch_trees(const Batch& batch, size_t first, size_t count,
-                                             uint64_t version, const proto::Config& config) {
-  const std::span<const rollout::Group> groups = batch.groups.subspan(first, count);
-  int64_t total_tokens = 0, samples = 0;
-  std::vector<std::vector<learners::Leaf>> leaves(groups.size());
-  for (size_t g = 0; g < groups.size(); ++g) {
-    for (size_t i = 0; i < groups[g].samples.size(); ++i) {
-      const rollout::Trajectory& t = groups[g].samples[i];
-      learners::Leaf leaf;
-      leaf.tokens = t.tokens;
-      leaf.loss_mask = t.loss_mask;
-      leaf.old_logprobs = batch.correction.old_logprobs(first + g, i);
-      leaf.is_weights = batch.correction.weights(first + g, i);
-      if (leaf.is_weights.empty()) {  // the fingerprint is the learner's
-        leaf.old_logprobs = t.logprobs;
-        leaf.exact = version != kNoVersion && all_of_version(t, version);
-      }
-      leaf.advantage = batch.advantages[first + g][i];
-      leaf.prompt_index = t.prompt_index;
-      leaf.sample_index = t.sample_index;
-      total_tokens += leaf.loss_tokens();
-      samples += leaf.loss_tokens() > 0 ? 1 : 0;
-      leaves[g].push_back(std::move(leaf));
-    }
-  }
-  const learners::LossAggMode mode = agg_mode(config.actor().loss_agg_mode());
-  std::vector<learners::Tree> trees;
-  for (size_t g = 0; g < groups.size(); ++g) {
-    for (learners::Leaf& leaf : leaves[g]) {
-      leaf.weight = learners::aggregation_weight(mode, leaf.loss_tokens(), total_tokens, samples,
-                                                 config.data().max_response_length());
-    }
-    for (learners::Tree& tree :
-         learners::make_trees(groups[g].samples.front().prompt_tokens, std::move(leaves[g]),
-                              config.actor().prefix_tree_max_tokens())) {
-      trees.push_back(std::move(tree));
-    }
-  }
-  return trees;
-}
-
 }  // namespace
 
 RlStage::RlStage(Job& job, learners::Learner* learner, int64_t steps_before)
@@ -130,7 +36,10 @@ RlStage::RlStage(Job& job, learners::Learner* learner, int64_t steps_before)
       config.kv_memory = learner->idle_memory();  // a rank generates or learns
     engine_ = std::make_unique<rollout::Engine>(job.ctx, job.model(), &job.tokenizer, config);
   }
-  if (learner != nullptr) learner->set_progress([this] { show_progress(); });
+  if (learner != nullptr) {
+    update_.emplace(job, *learner, steps_before);
+    learner->set_progress([this] { show_progress(); });
+  }
 }
 
 RlStage::~RlStage() {
@@ -139,7 +48,7 @@ RlStage::~RlStage() {
 
 void RlStage::show_progress() {
   job_.progress();
-  if (may_give_up_ && launch::stop_requested()) throw GivenUp();
+  if (update_->may_give_up() && launch::stop_requested()) throw GivenUp();
 }
 
 std::optional<Metrics> RlStage::step(int64_t step) {
@@ -156,9 +65,8 @@ std::optional<Metrics> RlStage::step(int64_t step) {
   // here.
   std::string refusal;
   try {
-    if (job_.is_learner()) refusal = learn(step, metrics, timings);
+    if (job_.is_learner()) refusal = update_->run(step, groups_, version_, metrics, timings);
   } catch (const GivenUp&) {
-    may_give_up_ = false;  // what comes now, the last save's check of the policy, is to be finished
     return std::nullopt;
   }
   if (job_.config.algorithm().verify_logprobs()) {
@@ -292,62 +200,6 @@ std::vector<rollout::Group> RlStage::share_with_learners(std::vector<rollout::Gr
   for (const proto::Group& group : message.groups())
     groups.push_back(rollout::group_from_proto(group));
   return groups;
-}
-
-std::string RlStage::learn(int64_t step, Metrics& metrics, Timings& timings) {
-  const proto::Config& config = job_.config;
-  job_.phase(fmt::format("update step {}", steps_before_ + step + 1));
-  const std::vector<learners::GroupRewards> rewards = group_rewards(groups_);
-  std::vector<std::vector<float>> advantages;
-  {
-    const ScopedTimer timer(timings["adv"]);
-    advantages = learners::compute_advantages(rewards, advantage_params(config.algorithm()));
-  }
-  add_advantage_metrics(metrics, rewards, advantages);
-  // Until the first optimizer step nothing has changed. More ranks than one would have
-  // to agree.
-  may_give_up_ = job_.world.size() == 1;
-
-  const RolloutCorrection correction = [&] {
-    const ScopedTimer timer(timings["old_log_prob"]);
-    return RolloutCorrection(
-        *learner_, rollout::fingerprint_of(job_.ctx.device, job_.model().compute_dtype()), groups_,
-        static_cast<float>(config.rollout().temperature()), config.actor().prefix_tree_max_tokens(),
-        static_cast<float>(config.algorithm().rollout_is_threshold()));
-  }();
-  if (!correction.any()) timings.erase("old_log_prob");
-
-  const ScopedTimer timer(timings["update_actor"]);
-  const auto prompts = static_cast<int64_t>(groups_.size());
-  const int64_t mini =
-      config.actor().ppo_mini_batch_size() > 0 ? config.actor().ppo_mini_batch_size() : prompts;
-  const learners::LrSchedule schedule =
-      lr_schedule(config.actor().optim(), config.trainer().total_training_steps());
-  kernels::AdamWParams params = adamw_params(config.actor().optim());
-  params.lr = static_cast<float>(learners::learning_rate(schedule, step));
-  const learners::Objective objective = policy_objective(config);
-  const Batch batch{groups_, advantages, correction};
-  UpdateMetrics updates;
-  for (int64_t epoch = 0; epoch < config.actor().ppo_epochs(); ++epoch) {
-    for (int64_t begin = 0; begin < prompts; begin += mini) {
-      const auto first = static_cast<size_t>(begin),
-                 count = static_cast<size_t>(std::min(mini, prompts - begin));
-      // Later mini-batches are off policy: the weights have moved since the samples
-      // were drawn.
-      const bool on_policy = epoch == 0 && begin == 0;
-      std::vector<learners::Tree> trees =
-          mini_batch_trees(batch, first, count, on_policy ? version_ : kNoVersion, config);
-      const learners::UpdateResult result =
-          learner_->update(trees, objective, params, config.actor().optim().clip_grad());
-      may_give_up_ = false;
-      if (result.refused) return logprob_mismatch_text(steps_before_ + step + 1, result.sums);
-      updates.add(result, /*first_epoch=*/epoch == 0);
-    }
-  }
-  updates.write(metrics, timings, config.actor().kl_loss_coef());
-  correction.write(
-      metrics);  // after the updates' own comparison, which it replaces where it recomputed
-  return "";
 }
 
 void RlStage::publish(uint64_t version) {

@@ -11,12 +11,10 @@
 #include "experiments/dropped_samples.h"
 #include "experiments/job.h"
 #include "experiments/metrics.h"
+#include "experiments/policy_update.h"
 #include "learners/learner.h"
 
 namespace orrery::experiments {
-
-/// Wall-clock seconds of a step's phases, under verl's names (timing_s/...).
-using Timings = std::map<std::string, double>;
 
 class RlStage {
  public:
@@ -79,18 +77,15 @@ class RlStage {
   void leave_out_dropped(actors::Split split, const std::string& label,
                          std::vector<rollout::Group>& groups);
   std::vector<rollout::Group> share_with_learners(std::vector<rollout::Group> groups);
-  /// The text of what is wrong with the batch when it was refused (alike on all
-  /// learners), or nothing.
-  std::string learn(int64_t step, Metrics& metrics, Timings& timings);
   void show_progress();
 
   Job& job_;
   learners::Learner* learner_;
   int64_t steps_before_;
+  std::optional<PolicyUpdate> update_;       // on learners
   std::unique_ptr<rollout::Engine> engine_;  // null on ranks that only learn
   uint64_t version_ = 0;                     // of the weights that the engine and the learner have
-  bool may_give_up_ = false;  // an update is under way that has changed nothing, here or elsewhere
-  double peak_flops_ = 0;     // of a learner, on rank 0; 0: not yet measured
+  double peak_flops_ = 0;                    // of a learner, on rank 0; 0: not yet measured
   std::vector<rollout::Group> groups_;
   DroppedSamples dropped_;  // of the last generation; on rank 0
 };

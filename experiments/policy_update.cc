@@ -1,0 +1,181 @@
+#include "experiments/policy_update.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/timer.h"
+#include "experiments/rl_metrics.h"
+#include "experiments/rollout_correction.h"
+#include "learners/advantage.h"
+#include "learners/batch.h"
+
+namespace orrery::experiments {
+namespace {
+
+learners::AdvantageParams advantage_params(const proto::AlgorithmSection& algorithm) {
+  learners::AdvantageParams params;
+  params.norm_by_std = algorithm.norm_adv_by_std_in_grpo();
+  switch (algorithm.adv_estimator()) {
+    case proto::AlgorithmSection::GRPO:
+      params.estimator = learners::AdvantageEstimator::kGrpo;
+      break;
+    case proto::AlgorithmSection::RLOO:
+      params.estimator = learners::AdvantageEstimator::kRloo;
+      break;
+    case proto::AlgorithmSection::REINFORCE_PLUS_PLUS_BASELINE:
+      params.estimator = learners::AdvantageEstimator::kReinforcePlusPlusBaseline;
+      break;
+  }
+  return params;
+}
+
+learners::LossAggMode agg_mode(proto::ActorSection::LossAggMode mode) {
+  switch (mode) {
+    case proto::ActorSection::TOKEN_MEAN:
+      return learners::LossAggMode::kTokenMean;
+    case proto::ActorSection::SEQ_MEAN_TOKEN_SUM:
+      return learners::LossAggMode::kSeqMeanTokenSum;
+    case proto::ActorSection::SEQ_MEAN_TOKEN_MEAN:
+      return learners::LossAggMode::kSeqMeanTokenMean;
+    case proto::ActorSection::SEQ_MEAN_TOKEN_SUM_NORM:
+      break;
+  }
+  return learners::LossAggMode::kSeqMeanTokenSumNorm;
+}
+
+/// The step's whole batch, as its mini-batches see it.
+struct Batch {
+  std::span<const rollout::Group> groups;
+  std::span<const std::vector<float>> advantages;
+  const RolloutCorrection& correction;
+};
+
+/// The weights have moved since any sample was drawn.
+constexpr uint64_t kNoVersion = UINT64_MAX;
+
+/// Every token was sampled under this version, and so was all it attends to.
+bool all_of_version(const rollout::Trajectory& t, uint64_t version) {
+  return std::all_of(t.weight_versions.begin(), t.weight_versions.end(),
+                     [version](uint64_t v) { return v == version; });
+}
+
+/// Trees of the mini-batch of groups [first, first + count). Weights are by the counts
+/// of this mini-batch over all ranks. `version`: of the learner's weights, or
+/// kNoVersion.
+std::vector<learners::Tree> mini_batch_trees(const Batch& batch, size_t first, size_t count,
+                                             uint64_t version, const proto::Config& config) {
+  const std::span<const rollout::Group> groups = batch.groups.subspan(first, count);
+  int64_t total_tokens = 0, samples = 0;
+  std::vector<std::vector<learners::Leaf>> leaves(groups.size());
+  for (size_t g = 0; g < groups.size(); ++g) {
+    for (size_t i = 0; i < groups[g].samples.size(); ++i) {
+      const rollout::Trajectory& t = groups[g].samples[i];
+      learners::Leaf leaf;
+      leaf.tokens = t.tokens;
+      leaf.loss_mask = t.loss_mask;
+      leaf.old_logprobs = batch.correction.old_logprobs(first + g, i);
+      leaf.is_weights = batch.correction.weights(first + g, i);
+      if (leaf.is_weights.empty()) {  // the fingerprint is the learner's
+        leaf.old_logprobs = t.logprobs;
+        leaf.exact = version != kNoVersion && all_of_version(t, version);
+      }
+      leaf.advantage = batch.advantages[first + g][i];
+      leaf.prompt_index = t.prompt_index;
+      leaf.sample_index = t.sample_index;
+      total_tokens += leaf.loss_tokens();
+      samples += leaf.loss_tokens() > 0 ? 1 : 0;
+      leaves[g].push_back(std::move(leaf));
+    }
+  }
+  const learners::LossAggMode mode = agg_mode(config.actor().loss_agg_mode());
+  std::vector<learners::Tree> trees;
+  for (size_t g = 0; g < groups.size(); ++g) {
+    for (learners::Leaf& leaf : leaves[g]) {
+      leaf.weight = learners::aggregation_weight(mode, leaf.loss_tokens(), total_tokens, samples,
+                                                 config.data().max_response_length());
+    }
+    for (learners::Tree& tree :
+         learners::make_trees(groups[g].samples.front().prompt_tokens, std::move(leaves[g]),
+                              config.actor().prefix_tree_max_tokens())) {
+      trees.push_back(std::move(tree));
+    }
+  }
+  return trees;
+}
+
+/// While it lives the update may be given up; it ends with the first optimizer step, or
+/// when an error unwinds.
+class MayGiveUp {
+ public:
+  MayGiveUp(bool& flag, bool may) : flag_(flag) { flag_ = may; }
+  ~MayGiveUp() { flag_ = false; }
+  MayGiveUp(const MayGiveUp&) = delete;
+  MayGiveUp& operator=(const MayGiveUp&) = delete;
+
+ private:
+  bool& flag_;
+};
+
+}  // namespace
+
+PolicyUpdate::PolicyUpdate(Job& job, learners::Learner& learner, int64_t steps_before)
+    : job_(job), learner_(learner), steps_before_(steps_before) {}
+
+std::string PolicyUpdate::run(int64_t step, std::span<const rollout::Group> groups,
+                              uint64_t version, Metrics& metrics, Timings& timings) {
+  const proto::Config& config = job_.config;
+  job_.phase(fmt::format("update step {}", steps_before_ + step + 1));
+  const std::vector<learners::GroupRewards> rewards = group_rewards(groups);
+  std::vector<std::vector<float>> advantages;
+  {
+    const ScopedTimer timer(timings["adv"]);
+    advantages = learners::compute_advantages(rewards, advantage_params(config.algorithm()));
+  }
+  add_advantage_metrics(metrics, rewards, advantages);
+  // Until the first optimizer step nothing has changed. More ranks than one would have
+  // to agree.
+  const MayGiveUp phase(may_give_up_, job_.world.size() == 1);
+
+  const RolloutCorrection correction = [&] {
+    const ScopedTimer timer(timings["old_log_prob"]);
+    return RolloutCorrection(
+        learner_, rollout::fingerprint_of(job_.ctx.device, job_.model().compute_dtype()), groups,
+        static_cast<float>(config.rollout().temperature()), config.actor().prefix_tree_max_tokens(),
+        static_cast<float>(config.algorithm().rollout_is_threshold()));
+  }();
+  if (!correction.any()) timings.erase("old_log_prob");
+
+  const ScopedTimer timer(timings["update_actor"]);
+  const auto prompts = static_cast<int64_t>(groups.size());
+  const int64_t mini =
+      config.actor().ppo_mini_batch_size() > 0 ? config.actor().ppo_mini_batch_size() : prompts;
+  const learners::LrSchedule schedule =
+      lr_schedule(config.actor().optim(), config.trainer().total_training_steps());
+  kernels::AdamWParams params = adamw_params(config.actor().optim());
+  params.lr = static_cast<float>(learners::learning_rate(schedule, step));
+  const learners::Objective objective = policy_objective(config);
+  const Batch batch{groups, advantages, correction};
+  UpdateMetrics updates;
+  for (int64_t epoch = 0; epoch < config.actor().ppo_epochs(); ++epoch) {
+    for (int64_t begin = 0; begin < prompts; begin += mini) {
+      const auto first = static_cast<size_t>(begin),
+                 count = static_cast<size_t>(std::min(mini, prompts - begin));
+      // Later mini-batches are off policy: the weights have moved since the samples
+      // were drawn.
+      const bool on_policy = epoch == 0 && begin == 0;
+      std::vector<learners::Tree> trees =
+          mini_batch_trees(batch, first, count, on_policy ? version : kNoVersion, config);
+      const learners::UpdateResult result =
+          learner_.update(trees, objective, params, config.actor().optim().clip_grad());
+      may_give_up_ = false;
+      if (result.refused) return logprob_mismatch_text(steps_before_ + step + 1, result.sums);
+      updates.add(result, /*first_epoch=*/epoch == 0);
+    }
+  }
+  updates.write(metrics, timings, config.actor().kl_loss_coef());
+  // After the updates' own comparison, which this replaces where it recomputed.
+  correction.write(metrics);
+  return "";
+}
+
+}  // namespace orrery::experiments
