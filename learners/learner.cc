@@ -178,10 +178,7 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective,
                          arena_, progress_);
         },
         [&](int64_t shard) { return batches[static_cast<size_t>(shard - first)].size() <= 1; },
-        [&](int64_t begin) {
-          const PhaseScope phase(ctx_, "reduce");
-          reduce.final_from(begin);
-        });
+        [&](int64_t begin) { reduce.send(begin); });
   }
   {
     const ScopedTimer timer(result.reduce_seconds);

@@ -155,11 +155,12 @@ void ShardTree::sum(const Context& ctx, int64_t first, const Fill& fill, const B
 OrderedReduceScatter::OrderedReduceScatter(const Context& ctx, comm::Communicator& comm,
                                            std::span<float> gradient, const SlicePlan& plan,
                                            bool fast, Arena& arena)
-    : comm_(comm),
+    : ctx_(ctx),
+      comm_(comm),
       gradient_(gradient),
       plan_(plan),
       fast_(fast),
-      waiting_buckets_(plan.buckets.size()) {
+      waiting_buckets_(std::ssize(plan.buckets)) {
   const int ranks = comm.size();
   ORRERY_CHECK(plan.ranks() == ranks && static_cast<size_t>(plan.elements()) == gradient.size(),
                "slices of {} elements for {} ranks, there are {} and {}", plan.elements(),
@@ -170,21 +171,25 @@ OrderedReduceScatter::OrderedReduceScatter(const Context& ctx, comm::Communicato
   // The largest bucket is the first one.
   const int64_t slice = (plan.buckets.front().back() + ranks - 1) / ranks;
   const int64_t piece = std::max<int64_t>(std::min(kPieceElements / ranks, slice), 1);
-  exchange_ = comm.all_to_all(
-      {gradient, piece, arena.span<float>(kPiecesUnderWay * ranks * piece)},
-      // A rank is never sent its own slice, so the sum may go there while the others
-      // are still being sent.
-      [ctx, gradient](int64_t begin, int64_t count, std::span<const float* const> parts) {
-        tree_sum(ctx, parts, part_of(gradient, {begin, begin + count}));
-      });
+  exchange_ =
+      comm.all_to_all({gradient, piece, arena.span<float>(kPiecesUnderWay * ranks * piece)});
 }
 
-void OrderedReduceScatter::final_from(int64_t begin) {
+void OrderedReduceScatter::send(int64_t begin) {
   if (!exchange_) return;
-  for (; waiting_buckets_ > 0 && plan_.buckets[waiting_buckets_ - 1].front() >= begin;
-       --waiting_buckets_)
-    exchange_->add(plan_.buckets[waiting_buckets_ - 1]);
-  exchange_->advance();
+  const PhaseScope phase(ctx_, "reduce");
+  for (; waiting_buckets_ > 0; --waiting_buckets_) {
+    const auto& last = plan_.buckets[waiting_buckets_ - 1];
+    if (last.front() < begin) break;
+    exchange_->add(last);
+  }
+  while (const auto piece = exchange_->poll()) sum(*piece);
+}
+
+// A rank is never sent its own slice, so the sum may go there while the others' slices
+// are still being sent.
+void OrderedReduceScatter::sum(const comm::Communicator::Piece& piece) {
+  tree_sum(ctx_, piece.parts, part_of(gradient_, piece.extent));
 }
 
 void OrderedReduceScatter::finish() {
@@ -192,7 +197,7 @@ void OrderedReduceScatter::finish() {
   if (!exchange_) return;
   ORRERY_CHECK(waiting_buckets_ == 0, "the first {} buckets of the gradient are not final",
                waiting_buckets_);
-  exchange_->finish();
+  while (const auto piece = exchange_->wait()) sum(*piece);
 }
 
 }  // namespace orrery::learners

@@ -60,7 +60,7 @@ class ShardTree {
 /// subtree), bucket by bucket from the last to the first while the gradient is still
 /// being computed: all-to-all of slices in pieces, each summed when it is there. A rank
 /// sends what it would in a ring. With `fast`: a plain all-reduce at the end, whose
-/// order is the library's. Collective: construction, then final_from, then finish().
+/// order is the library's. Collective: construction, then send(), then finish().
 class OrderedReduceScatter {
  public:
   /// Temporaries come from `arena` and must be left there until finish() has returned.
@@ -68,17 +68,20 @@ class OrderedReduceScatter {
                        const SlicePlan& plan, bool fast, Arena& arena);
   /// This rank's gradient is final from `begin` on. Starts to send the buckets that are
   /// whole, and sums what has come from the other ranks; never waits for them.
-  void final_from(int64_t begin);
+  void send(int64_t begin);
   /// Waits. Afterwards plan.extents(rank) of the gradient hold the sum; the rest is
   /// unspecified.
   void finish();
 
  private:
+  void sum(const comm::Communicator::Piece& piece);
+
+  Context ctx_;
   comm::Communicator& comm_;
   std::span<float> gradient_;
   const SlicePlan& plan_;
   bool fast_;
-  size_t waiting_buckets_;  // the first ones, which are not final yet
+  int64_t waiting_buckets_;  // the first ones, which are not final yet
   std::unique_ptr<comm::Communicator::AllToAll> exchange_;
 };
 
