@@ -107,16 +107,16 @@ void shard_gradient(const Context& ctx, const models::Transformer& model,
     const kernels::LmHeadRows head{
         hidden, batch.targets,
         inverse_temperatures(objective.temperature, batch.targets.size(), arena)};
-    kernels::lm_head_forward_backward(
-        ctx, logprobs, entropies, dhidden, dhead, head, model.lm_head(),
-        [&](int64_t begin, std::span<const float> logp, std::span<const float> entropy,
-            std::span<float> dlogp, std::span<float> dentropy) {
-          for (size_t i = 0; i < logp.size(); ++i) {
-            std::tie(dlogp[i], dentropy[i]) =
-                row_loss(batch.sources[static_cast<size_t>(begin) + i], logp[i], entropy[i]);
-          }
-        },
-        arena);
+    {
+      kernels::LmHeadWalk walk(ctx, head, model.lm_head(), logprobs, entropies, arena);
+      while (const auto chunk = walk.next()) {
+        for (int64_t i = 0; i < chunk->logprobs.size(); ++i) {
+          std::tie(chunk->dlogp[i], chunk->dentropy[i]) =
+              row_loss(batch.sources[chunk->begin + i], chunk->logprobs[i], chunk->entropies[i]);
+        }
+        walk.backward(*chunk, dhidden, dhead);
+      }
+    }
     const bool last = &batch == &batches.back();
     models::transformer_backward(ctx, model, view, activations, dhidden, gradients,
                                  dembedding.row_range(row, row + t),
