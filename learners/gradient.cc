@@ -80,56 +80,73 @@ struct RowLoss {
 
 }  // namespace
 
-void shard_gradient(const Context& ctx, const models::Transformer& model,
-                    const Objective& objective, std::span<const MicroBatch> batches,
-                    const FlatView& gradients, LossSums& sums, const FinalFrom& final_from,
-                    Arena& arena, const std::function<void()>& progress) {
-  const models::ModelConfig& config = model.config();
-  const models::ParameterTable& table = model.table();
-  const auto d = config.hidden_size;
-  const ArenaScope scope(arena);
+ShardPass::ShardPass(const Context& ctx, const models::Transformer& model,
+                     std::span<const MicroBatch> batches, const FlatView& gradients, Arena& arena)
+    : ctx_(ctx),
+      model_(model),
+      batches_(batches),
+      gradients_(gradients),
+      arena_(arena),
+      scope_(arena) {
   int64_t rows = 0;
-  for (const MicroBatch& batch : batches) rows += static_cast<int64_t>(batch.tokens.size());
-  const Mat<float> dembedding = arena.mat<float>(rows, d);
-  const Mat<float> dhead(gradients.at(table.lm_head()), config.vocab_size, d);
-  const RowLoss row_loss{objective, sums};
+  for (const MicroBatch& batch : batches) rows += std::ssize(batch.tokens);
+  dembedding_ = arena.mat<float>(rows, model.config().hidden_size);
+}
 
-  int64_t row = 0;
-  for (const MicroBatch& batch : batches) {
-    const ArenaScope batch_scope(arena);
-    const auto t = static_cast<int64_t>(batch.tokens.size());
-    const auto r = static_cast<int64_t>(batch.output_rows.size());
-    const Mat<float> hidden = arena.mat<float>(r, d), dhidden = arena.mat<float>(r, d);
-    const auto logprobs = arena.span<float>(r), entropies = arena.span<float>(r);
-    const models::TrainBatch view = batch.view();
-    const models::Activations activations =
-        models::transformer_forward_train(ctx, model, view, hidden, arena);
-    const kernels::LmHeadRows head{
-        hidden, batch.targets,
-        inverse_temperatures(objective.temperature, batch.targets.size(), arena)};
-    {
-      kernels::LmHeadWalk walk(ctx, head, model.lm_head(), logprobs, entropies, arena);
-      while (const auto chunk = walk.next()) {
-        for (int64_t i = 0; i < chunk->logprobs.size(); ++i) {
-          std::tie(chunk->dlogp[i], chunk->dentropy[i]) =
-              row_loss(batch.sources[chunk->begin + i], chunk->logprobs[i], chunk->entropies[i]);
-        }
-        walk.backward(*chunk, dhidden, dhead);
-      }
+bool ShardPass::forward() {
+  backward_.reset();
+  batch_scope_.reset();
+  if (batch_ != nullptr) row_ += std::ssize(batch_->tokens);
+  if (batches_.empty() || (batch_ != nullptr && is_last_batch())) return false;
+  batch_ = batch_ == nullptr ? &batches_.front() : batch_ + 1;
+  batch_scope_.emplace(arena_);
+  const int64_t rows = std::ssize(batch_->output_rows), d = model_.config().hidden_size;
+  hidden_ = arena_.mat<float>(rows, d);
+  dhidden_ = arena_.mat<float>(rows, d);
+  logprobs_ = arena_.span<float>(rows);
+  entropies_ = arena_.span<float>(rows);
+  activations_ = transformer_forward_train(ctx_, model_, batch_->view(), hidden_, arena_);
+  return true;
+}
+
+void ShardPass::head_backward(const Objective& objective, LossSums& sums) {
+  const models::ModelConfig& config = model_.config();
+  const RowLoss row_loss{objective, sums};
+  const kernels::LmHeadRows rows{
+      hidden_, batch_->targets,
+      inverse_temperatures(objective.temperature, std::ssize(batch_->targets), arena_)};
+  const Mat<float> dhead(gradients_.at(model_.table().lm_head()), config.vocab_size,
+                         config.hidden_size);
+  kernels::LmHeadWalk walk(ctx_, rows, model_.lm_head(), logprobs_, entropies_, arena_);
+  while (const auto chunk = walk.next()) {
+    for (int64_t i = 0; i < chunk->logprobs.size(); ++i) {
+      std::tie(chunk->dlogp[i], chunk->dentropy[i]) =
+          row_loss(batch_->sources[chunk->begin + i], chunk->logprobs[i], chunk->entropies[i]);
     }
-    const bool last = &batch == &batches.back();
-    models::transformer_backward(ctx, model, view, activations, dhidden, gradients,
-                                 dembedding.row_range(row, row + t),
-                                 last ? final_from : FinalFrom(), arena);
-    row += t;
-    progress();
+    walk.backward(*chunk, dhidden_, dhead);
   }
-  row = 0;
-  const Mat<float> dtable(gradients.at(table.embedding()), config.vocab_size, d);
-  for (const MicroBatch& batch : batches) {
-    const auto t = static_cast<int64_t>(batch.tokens.size());
-    kernels::embedding_backward(ctx, dtable, dembedding.row_range(row, row + t), batch.tokens);
-    row += t;
+}
+
+std::optional<int64_t> ShardPass::backward_layer() {
+  if (!backward_) {
+    const int64_t rows = std::ssize(batch_->tokens);
+    backward_.emplace(ctx_, model_, batch_->view(), activations_, dhidden_, gradients_,
+                      dembedding_.row_range(row_, row_ + rows), arena_);
+  }
+  const std::optional<int64_t> final_from = backward_->next();
+  if (final_from && !is_last_batch()) return gradients_.size();
+  return final_from;
+}
+
+void ShardPass::embedding_backward() {
+  const models::ModelConfig& config = model_.config();
+  const Mat<float> dtable(gradients_.at(model_.table().embedding()), config.vocab_size,
+                          config.hidden_size);
+  int64_t row = 0;
+  for (const MicroBatch& batch : batches_) {
+    const int64_t rows = std::ssize(batch.tokens);
+    kernels::embedding_backward(ctx_, dtable, dembedding_.row_range(row, row + rows), batch.tokens);
+    row += rows;
   }
 }
 

@@ -146,14 +146,35 @@ std::vector<std::vector<float>> Learner::logprobs(std::span<Tree> trees, float t
   return result;
 }
 
+void Learner::gradient(Span<const std::vector<MicroBatch>> shards, const Objective& objective,
+                       Span<LossSums> sums, OrderedReduceScatter& exchange) {
+  shard_tree_.begin(ctx_);
+  for (int64_t s = 0; s < shards.size(); ++s) {
+    const bool by_layer = shards[s].size() <= 1;  // several batches add up late
+    ShardPass pass(ctx_, model_, shards[s], shard_tree_.begin_shard(by_layer), arena_);
+    while (pass.forward()) {
+      pass.head_backward(objective, sums[s]);
+      {
+        const PhaseScope phase(ctx_, "backward");
+        while (const auto final_from = pass.backward_layer()) {
+          shard_tree_.merge(*final_from);
+          exchange.send(shard_tree_.final_from());
+        }
+      }
+      progress_();
+    }
+    pass.embedding_backward();
+    shard_tree_.end_shard();
+    exchange.send(shard_tree_.final_from());
+  }
+}
+
 UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective,
                              kernels::AdamWParams params, double clip_grad) {
   UpdateResult result;
   result.lr = params.lr;
   const Work work = deal(trees);
   const auto& batches = work.batches;
-  const auto count = static_cast<int64_t>(batches.size());
-  const int64_t first = work.first;
   result.rows = work.rows;
   result.rank_tokens = tokens_of_ranks(trees, work.assignment, comm_.size());
 
@@ -165,25 +186,17 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective,
       progress_();
     }
   }
-  std::vector<LossSums> sums(static_cast<size_t>(count));
-  OrderedReduceScatter reduce(ctx_, comm_, shard_tree_.result(), optimizer_.plan(),
-                              config_.fast_reduce, arena_);
+  std::vector<LossSums> sums(batches.size());
+  OrderedReduceScatter exchange(ctx_, comm_, shard_tree_.result(), optimizer_.plan(),
+                                config_.fast_reduce, arena_);
   {
     const ScopedTimer timer(result.gradient_seconds);
-    shard_tree_.sum(
-        ctx_, first,
-        [&](int64_t shard, const FlatView& buffer, const FinalFrom& final_from) {
-          const auto index = static_cast<size_t>(shard - first);
-          shard_gradient(ctx_, model_, objective, batches[index], buffer, sums[index], final_from,
-                         arena_, progress_);
-        },
-        [&](int64_t shard) { return batches[static_cast<size_t>(shard - first)].size() <= 1; },
-        [&](int64_t begin) { reduce.send(begin); });
+    gradient(batches, objective, sums, exchange);
   }
   {
     const ScopedTimer timer(result.reduce_seconds);
     const PhaseScope phase(ctx_, "reduce");
-    reduce.finish();
+    exchange.finish();
     result.sums = gather_sums(comm_, sums);
     if (objective.verify_logprobs && result.sums.mismatches.count > 0) {
       result.refused = true;  // alike on every rank

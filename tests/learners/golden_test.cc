@@ -8,6 +8,7 @@
 #include "learners/gradient.h"
 #include "storage/hf_folder.h"
 #include "storage/safetensors.h"
+#include "tests/learners/tiny_gradient.h"
 
 namespace orrery::learners {
 namespace {
@@ -110,8 +111,8 @@ TEST_P(Golden, LogitsLossAndGradients) {
   objective.policy.clip_ratio_c = 0;
   std::vector<float> gradients(static_cast<size_t>(model.table().flat_size()), 0.0f);
   LossSums sums;
-  shard_gradient(ctx, model, objective, std::span(&batch, 1), std::span(gradients), sums, {},
-                 arena);
+  testing_support::shard_gradient(ctx, model, objective, std::span(&batch, 1), std::span(gradients),
+                                  sums, arena);
   EXPECT_NEAR(sums.loss, read(golden, "loss")[0], 1e-5 * std::abs(read(golden, "loss")[0]) + 1e-6);
   EXPECT_GT(sums.clipped, 0) << "the golden is meant to clip some tokens";
   double worst = 0;

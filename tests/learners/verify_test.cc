@@ -10,7 +10,7 @@
 
 #include "comm/communicator.h"
 #include "learners/learner.h"
-#include "tests/learners/tiny_model.h"
+#include "tests/learners/tiny_gradient.h"
 
 namespace orrery::learners {
 namespace {
@@ -269,7 +269,8 @@ TEST(ImportanceWeight, EntersTheGradientOfItsTokens) {
     LossSums sums;
     Arena arena;
     const auto batches = pack(testing_support::pointers(trees), 1 << 20);
-    shard_gradient(f.ctx, f.model, f.objective, batches, std::span(result), sums, {}, arena);
+    testing_support::shard_gradient(f.ctx, f.model, f.objective, batches, std::span(result), sums,
+                                    arena);
     return result;
   };
   const auto whole = gradient(1.0f), half = gradient(0.5f);

@@ -293,7 +293,7 @@ TEST(OrderedReduceScatter, EightShardsHaveTheSameBitsOnAnyNumberOfRanks) {
   const int64_t mine = kShards / comm.size();
   // Known from the end, as in a backward pass, in steps that differ from rank to rank
   // and from the buckets.
-  const auto fill = [&](int64_t shard, const FlatView& buffer, const FinalFrom& final_from) {
+  const auto fill = [&](int64_t shard, const FlatView& buffer, const auto& final_from) {
     const auto values = random_floats(kElements, static_cast<uint64_t>(shard));
     const int64_t step = 30'000 + 7'001 * comm.rank();
     for (int64_t end = kElements; end > 0; end -= std::min(end, step)) {
@@ -302,9 +302,12 @@ TEST(OrderedReduceScatter, EightShardsHaveTheSameBitsOnAnyNumberOfRanks) {
       if (begin > 0) final_from(begin);
     }
   };
-  const auto whole = [](int64_t /*shard*/) { return false; };
   learners::ShardTree serial({}, {0, kElements}, kShards);
-  serial.sum(ctx, 0, fill, whole);
+  serial.begin(ctx);
+  for (int64_t s = 0; s < kShards; ++s) {
+    fill(s, serial.begin_shard(/*by_region=*/false), [](int64_t /*begin*/) {});
+    serial.end_shard();
+  }
 
   const learners::SlicePlan plan = learners::plan_slices(kElements, 256, comm.size());
   const std::vector<Extent> extents = plan.extents(comm.rank());
@@ -312,7 +315,15 @@ TEST(OrderedReduceScatter, EightShardsHaveTheSameBitsOnAnyNumberOfRanks) {
   for (const bool fast : {false, true}) {
     Arena arena;
     learners::OrderedReduceScatter reduce(ctx, comm, tree.result(), plan, fast, arena);
-    tree.sum(ctx, comm.rank() * mine, fill, whole, [&](int64_t begin) { reduce.send(begin); });
+    tree.begin(ctx);
+    for (int64_t s = 0; s < mine; ++s) {
+      fill(comm.rank() * mine + s, tree.begin_shard(/*by_region=*/false), [&](int64_t begin) {
+        tree.merge(begin);
+        reduce.send(tree.final_from());
+      });
+      tree.end_shard();
+      reduce.send(tree.final_from());
+    }
     reduce.finish();
     for (const Extent& e : extents) {
       const auto expected = part_of(serial.result(), e), found = part_of(tree.result(), e);
