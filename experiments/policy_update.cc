@@ -8,6 +8,8 @@
 #include "experiments/rollout_correction.h"
 #include "learners/advantage.h"
 #include "learners/batch.h"
+#include "learners/losses/aggregation.h"
+#include "learners/objective.h"
 
 namespace orrery::experiments {
 namespace {
@@ -27,20 +29,6 @@ learners::AdvantageParams advantage_params(const proto::AlgorithmSection& algori
       break;
   }
   return params;
-}
-
-learners::LossAggMode agg_mode(proto::ActorSection::LossAggMode mode) {
-  switch (mode) {
-    case proto::ActorSection::TOKEN_MEAN:
-      return learners::LossAggMode::kTokenMean;
-    case proto::ActorSection::SEQ_MEAN_TOKEN_SUM:
-      return learners::LossAggMode::kSeqMeanTokenSum;
-    case proto::ActorSection::SEQ_MEAN_TOKEN_MEAN:
-      return learners::LossAggMode::kSeqMeanTokenMean;
-    case proto::ActorSection::SEQ_MEAN_TOKEN_SUM_NORM:
-      break;
-  }
-  return learners::LossAggMode::kSeqMeanTokenSumNorm;
 }
 
 /// The step's whole batch, as its mini-batches see it.
@@ -87,12 +75,12 @@ std::vector<learners::Tree> mini_batch_trees(const Batch& batch, size_t first, s
       leaves[g].push_back(std::move(leaf));
     }
   }
-  const learners::LossAggMode mode = agg_mode(config.actor().loss_agg_mode());
   std::vector<learners::Tree> trees;
   for (size_t g = 0; g < groups.size(); ++g) {
     for (learners::Leaf& leaf : leaves[g]) {
-      leaf.weight = learners::aggregation_weight(mode, leaf.loss_tokens(), total_tokens, samples,
-                                                 config.data().max_response_length());
+      leaf.weight =
+          learners::aggregation_weight(config.actor().loss_agg_mode(), leaf.loss_tokens(),
+                                       total_tokens, samples, config.data().max_response_length());
     }
     for (learners::Tree& tree :
          learners::make_trees(groups[g].samples.front().prompt_tokens, std::move(leaves[g]),
@@ -153,7 +141,7 @@ std::string PolicyUpdate::run(int64_t step, std::span<const rollout::Group> grou
       lr_schedule(config.actor().optim(), config.trainer().total_training_steps());
   kernels::AdamWParams params = adamw_params(config.actor().optim());
   params.lr = static_cast<float>(learners::learning_rate(schedule, step));
-  const learners::Objective objective = policy_objective(config);
+  const learners::Objective objective = learners::policy_objective(config);
   const Batch batch{groups, advantages, correction};
   UpdateMetrics updates;
   for (int64_t epoch = 0; epoch < config.actor().ppo_epochs(); ++epoch) {
@@ -172,7 +160,7 @@ std::string PolicyUpdate::run(int64_t step, std::span<const rollout::Group> grou
       updates.add(result, /*first_epoch=*/epoch == 0);
     }
   }
-  updates.write(metrics, timings, config.actor().kl_loss_coef());
+  updates.write(metrics, timings);
   // After the updates' own comparison, which this replaces where it recomputed.
   correction.write(metrics);
   return "";

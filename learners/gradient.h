@@ -8,24 +8,17 @@
 #include "core/buffer.h"
 #include "core/extent.h"
 #include "learners/batch.h"
-#include "learners/loss.h"
+#include "learners/loss_sums.h"
+#include "learners/objective.h"
 #include "models/transformer.h"
 
 namespace orrery::learners {
 
-/// What is learned from a batch: imitation of the tokens, or the clipped policy
-/// gradient.
-struct Objective {
-  bool sft = false;  ///< weight * -logp; the rest is not used
-  PolicyLossParams policy;
-  float temperature = 1.0f;  ///< of the rollout: the policy is softmax(logits / temperature)
-  /// Learner::update refuses a batch in which an exact leaf's log-prob is not
-  /// recomputed to the same bits.
-  bool verify_logprobs = false;
-};
-
 /// One shard's way through forward and backward, at the pace of its caller:
-///   while (pass.forward()) { pass.head_backward(...); while (pass.backward_layer()) ...; }
+///   while (pass.forward()) {
+///     pass.head_backward(objective, sums);
+///     while (const auto final_from = pass.backward_layer()) ...
+///   }
 ///   pass.embedding_backward();
 /// The gradient is added to `gradients` (flat, in the layout of model.table()) and does
 /// not depend on how the shard's trees are cut into batches, bit for bit: every
@@ -34,8 +27,8 @@ struct Objective {
 /// do not interleave.
 class ShardPass {
  public:
-  /// `gradients` may be a window if there is one batch at most. Temporaries come from `arena`, and
-  /// stay there until the pass is gone. All arguments must outlive it.
+  /// `gradients` may be a window if there is one batch at most. Temporaries come from
+  /// `arena`, and stay there until the pass is gone. All arguments must outlive it.
   ShardPass(const Context& ctx, const models::Transformer& model,
             std::span<const MicroBatch> batches, const FlatView& gradients, Arena& arena);
 

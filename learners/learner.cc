@@ -18,14 +18,14 @@ int64_t shards_per_rank(const LearnerConfig& config, const comm::Communicator& c
 }
 
 /// Adds the shards' sums in shard order, the same on every rank.
-LossSums gather_sums(comm::Communicator& comm, const std::vector<LossSums>& mine) {
-  const std::string bytes(reinterpret_cast<const char*>(mine.data()),
-                          mine.size() * sizeof(LossSums));
-  LossSums total;
+LossSums gather_sums(comm::Communicator& comm, Span<const LossSums> mine, Span<const Term> terms) {
+  std::string bytes;
+  for (const LossSums& sums : mine) sums.append_to(bytes);
+  LossSums total(terms);
   for (const std::string& part : comm.all_gather_bytes(bytes)) {
-    for (size_t at = 0; at + sizeof(LossSums) <= part.size(); at += sizeof(LossSums)) {
-      LossSums sums;
-      std::memcpy(&sums, part.data() + at, sizeof sums);
+    for (std::string_view rest = part; !rest.empty();) {
+      LossSums sums(terms);
+      sums.take_from(rest);
       total.add(sums);
     }
   }
@@ -179,14 +179,14 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective,
   result.rank_tokens = tokens_of_ranks(trees, work.assignment, comm_.size());
 
   arena_.reset();
-  if (reference_ != nullptr && !objective.sft) {
+  if (reference_ != nullptr && objective.loss->uses_reference()) {
     const ScopedTimer timer(result.reference_seconds);
     for (const auto& shard : batches) {
       reference_logprobs(ctx_, *reference_, objective.temperature, shard, arena_);
       progress_();
     }
   }
-  std::vector<LossSums> sums(batches.size());
+  Array<LossSums> sums(std::ssize(batches), LossSums(objective.loss->terms()));
   OrderedReduceScatter exchange(ctx_, comm_, shard_tree_.result(), optimizer_.plan(),
                                 config_.fast_reduce, arena_);
   {
@@ -197,7 +197,7 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective,
     const ScopedTimer timer(result.reduce_seconds);
     const PhaseScope phase(ctx_, "reduce");
     exchange.finish();
-    result.sums = gather_sums(comm_, sums);
+    result.sums = gather_sums(comm_, sums, objective.loss->terms());
     if (objective.verify_logprobs && result.sums.mismatches.count > 0) {
       result.refused = true;  // alike on every rank
       return result;

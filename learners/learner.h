@@ -13,6 +13,8 @@
 #include "comm/communicator.h"
 #include "core/span.h"
 #include "learners/gradient.h"
+#include "learners/loss_sums.h"
+#include "learners/objective.h"
 #include "learners/optimizer.h"
 #include "learners/ordered_reducer.h"
 

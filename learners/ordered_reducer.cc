@@ -15,14 +15,14 @@ namespace {
 constexpr int64_t kGrain = 1 << 15;  // elements worth a thread: 128 KiB
 constexpr int64_t kBlock = 512;
 constexpr int64_t kMaxLevels = 16;  // at most 65,536 ranks
-/// What is summed at once, of all ranks: stays in the second-level cache from its
-/// arrival on.
+/// Elements summed per call, over all ranks. Sized so that a piece stays in the
+/// second-level cache after it arrives.
 constexpr int64_t kPieceElements = 1 << 18;
 /// Pieces that may arrive while this rank computes: 16 MiB.
 constexpr int64_t kPiecesUnderWay = 16;
 
-/// out = left + right, one rounded add an element; out may be left or right. A loop of
-/// constant length is one that compilers vectorise without being asked to favour speed.
+/// out = left + right, one rounded add per element; out may be left or right. A loop of
+/// constant length is vectorised by compilers that are not asked to favour speed.
 void add_block(float* out, const float* left, const float* right, int64_t count) {
   if (count == kBlock) {
 #ifndef __clang__  // which does not know it, and is here for sanitizers, not for speed
@@ -110,24 +110,22 @@ std::span<float> ShardTree::last_buffer(int64_t size) {
 
 // The buffers are a stack of finished subtrees, which grows and shrinks as a binary
 // counter does:
-//  1. Between shards, with s of them done, the stack has one buffer for each one-bit of s. The
-//  bit's value is
-//     the number of shards that are summed there; values fall from the bottom to the top.
-//  2. Shard s is the last leaf of as many subtrees as s + 1 has trailing zero bits: merges_.
-//  3. A shard that ends no subtree becomes the stack's new top. It is written there, whole, and is
-//  added to
-//     nothing yet.
-//  4. A shard that ends some is never on the stack. As a part of it becomes final it is added to
-//  the top's
-//     part, that to the part of the buffer below, and so on, merges_ additions in all, each left +
-//     right. So its own memory is needed until the part is final and no longer, and a window is
-//     enough.
-//  5. Parts become final from the end: of the shard that is being written, [known_, elements()) has
-//  been
-//     added. A part that lies in a window never reaches over a bound of regions_, and its place is
-//     zeroed for the region that comes there next.
-//  6. The last shard ends every subtree, so that a part of buffer(0) is final when that shard's
-//  part is added.
+//  1. Between shards, with s of them done, the stack has one buffer for each one-bit of
+//     s. The bit's value is the number of shards that are summed there; values fall
+//     from the bottom to the top.
+//  2. Shard s is the last leaf of as many subtrees as s + 1 has trailing zero bits:
+//     merges_.
+//  3. A shard that ends no subtree becomes the stack's new top. It is written there,
+//     whole, and is added to nothing yet.
+//  4. A shard that ends some is never on the stack. As a part of it becomes final it is
+//     added to the top's part, that to the part of the buffer below, and so on, merges_
+//     additions in all, each left + right. So its own memory is needed until the part
+//     is final and no longer, and a window is enough.
+//  5. Parts become final from the end: of the shard that is being written, [known_,
+//     elements()) has been added. A part that lies in a window never reaches over a
+//     bound of regions_, and its place is zeroed for the region that comes there next.
+//  6. The last shard ends every subtree, so that a part of buffer(0) is final when that
+//     shard's part is added.
 void ShardTree::begin(const Context& ctx) {
   ctx_ = ctx;
   shard_ = height_ = 0;

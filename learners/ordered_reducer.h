@@ -60,16 +60,16 @@ class ShardTree {
   std::vector<int64_t> regions_;
   int64_t count_;
   Buffer memory_;  // the stack's buffers
-  Buffer last_;    // of a shard that ends a subtree: a window, or whole once a shard needed that
+  Buffer last_;    // of a shard that ends a subtree; a window until one needs it whole
 
   Context ctx_;            // of the sum that is being made
   int64_t shard_ = 0;      // begun shards of it
-  int64_t height_ = 0;     // buffers on the stack, without the shard that is being written
+  int64_t height_ = 0;     // buffers on the stack, without the shard being written
   int64_t merges_ = 0;     // subtrees that this shard ends
   bool windowed_ = false;  // it is written to a window
   FlatView leaf_{std::span<float>()};
   int64_t known_ = 0;       // it is final from here on
-  int64_t region_ = 0;      // the first bound that is not below known_, as an index of regions_
+  int64_t region_ = 0;      // index of the first bound that is not below known_
   int64_t final_from_ = 0;  // the result is final from here on
 };
 

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "learners/losses/ppo.h"
 #include "tests/learners/tiny_gradient.h"
 
 namespace orrery::learners {
@@ -19,14 +20,10 @@ using testing_support::randomize;
 using testing_support::tiny_config;
 using testing_support::TinyBatch;
 
+/// Finite differences see no kink of it.
 Objective test_objective() {
-  Objective objective;
-  objective.policy.entropy_coeff = 0.05f;
-  objective.policy.clip_ratio_low = objective.policy.clip_ratio_high =
-      0.9f;  // smooth: finite differences see no kink
-  objective.policy.clip_ratio_c = 0;
-  objective.temperature = 0.8f;
-  return objective;
+  const Ppo smooth{.clip_ratio_low = 0.9f, .clip_ratio_high = 0.9f, .clip_ratio_c = 0};
+  return {.loss = make_loss(Policy<Ppo>{smooth, {}, 0.05f}), .temperature = 0.8f};
 }
 
 class ModelGradient : public testing::TestWithParam<const char*> {};
@@ -114,8 +111,7 @@ TEST(Sft, LossIsTheWeightedNegativeLogprob) {
   randomize(model, 11, ctx);
   const TinyBatch batch(12, model.config().vocab_size, {6}, 2);
   auto trees = batch.trees();
-  Objective objective;
-  objective.sft = true;
+  const Objective objective = sft_objective();
   const GradientResult result = gradient_of(model, objective, trees, 1 << 20);
   const auto order = pointers(trees);
   const MicroBatch packed = pack(order, 1 << 20).front();

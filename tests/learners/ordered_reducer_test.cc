@@ -214,7 +214,7 @@ TEST(ShardTree, ASumThatWasGivenUpLeavesNothingBehind) {
   const auto fill = [&](int64_t shard, const FlatView& buffer, const auto& /*merge*/) {
     for (int64_t i = 0; i < elements; ++i) *buffer.at(i) += static_cast<float>(shard + 1);
   };
-  for (const int64_t shards : {1, 2, 3}) {  // of the sum that is given up in the next one
+  for (const int64_t shards : {1, 2, 3}) {  // done when the sum is given up
     tree.begin({});
     for (int64_t s = 0; s < shards; ++s) {
       fill(s, tree.begin_shard(/*by_region=*/false), kNobody);

@@ -38,11 +38,21 @@ inline GradientResult gradient_of(const models::Transformer& model,
   Context ctx;
   ctx.threads = threads;
   Arena arena;
-  GradientResult result{std::vector<float>(model.parameters().size(), 0.0f), {}};
+  GradientResult result{std::vector<float>(model.parameters().size(), 0.0f),
+                        learners::LossSums(objective.loss->terms())};
   const auto order = pointers(trees);
   const auto batches = learners::pack(order, max_tokens);
   shard_gradient(ctx, model, objective, batches, result.gradient, result.sums, arena);
   return result;
+}
+
+/// The sum of a term, by its name.
+inline double term_sum(const learners::LossSums& sums, std::string_view name) {
+  for (const learners::TermSum& term : sums.terms) {
+    if (term.term.name == name) return term.sum;
+  }
+  ADD_FAILURE() << "no term " << name;
+  return 0;
 }
 
 /// Compares with a directional derivative along each parameter's own gradient, which is

@@ -110,7 +110,7 @@ BenchReport bench_step(const BenchOptions& options, comm::Communicator& comm) {
         share(ctx, comm, as_groups(options, config.vocab_size, std::move(results)));
     std::vector<learners::Tree> trees = as_trees(groups);
     const learners::UpdateResult result =
-        bench::update(ctx, *learner, trees, learners::Objective{});
+        bench::update(ctx, *learner, trees, learners::policy_objective({}));
     const double step_seconds = timer.seconds();
     mismatch = std::max(mismatch, result.sums.logprob_diff_max);
     if (!measured) continue;
