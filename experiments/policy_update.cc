@@ -14,29 +14,23 @@
 namespace orrery::experiments {
 namespace {
 
-learners::AdvantageParams advantage_params(const proto::AlgorithmSection& algorithm) {
-  learners::AdvantageParams params;
-  params.norm_by_std = algorithm.norm_adv_by_std_in_grpo();
-  switch (algorithm.adv_estimator()) {
-    case proto::AlgorithmSection::GRPO:
-      params.estimator = learners::AdvantageEstimator::kGrpo;
-      break;
-    case proto::AlgorithmSection::RLOO:
-      params.estimator = learners::AdvantageEstimator::kRloo;
-      break;
-    case proto::AlgorithmSection::REINFORCE_PLUS_PLUS_BASELINE:
-      params.estimator = learners::AdvantageEstimator::kReinforcePlusPlusBaseline;
-      break;
-  }
-  return params;
-}
-
 /// The step's whole batch, as its mini-batches see it.
 struct Batch {
   std::span<const rollout::Group> groups;
-  std::span<const std::vector<float>> advantages;
+  std::span<const std::vector<std::vector<float>>> advantages;  ///< of samples' tokens
   const RolloutCorrection& correction;
 };
+
+/// A sample's advantage on each of its response tokens.
+std::vector<std::vector<std::vector<float>>> per_token(
+    std::span<const rollout::Group> groups, std::span<const std::vector<float>> advantages) {
+  std::vector<std::vector<std::vector<float>>> result(groups.size());
+  for (size_t g = 0; g < groups.size(); ++g) {
+    for (size_t i = 0; i < groups[g].samples.size(); ++i)
+      result[g].emplace_back(groups[g].samples[i].tokens.size(), advantages[g][i]);
+  }
+  return result;
+}
 
 /// The weights have moved since any sample was drawn.
 constexpr uint64_t kNoVersion = UINT64_MAX;
@@ -67,7 +61,7 @@ std::vector<learners::Tree> mini_batch_trees(const Batch& batch, size_t first, s
         leaf.old_logprobs = t.logprobs;
         leaf.exact = version != kNoVersion && all_of_version(t, version);
       }
-      leaf.advantage = batch.advantages[first + g][i];
+      leaf.advantages = batch.advantages[first + g][i];
       leaf.prompt_index = t.prompt_index;
       leaf.sample_index = t.sample_index;
       total_tokens += leaf.loss_tokens();
@@ -117,7 +111,7 @@ std::string PolicyUpdate::run(int64_t step, std::span<const rollout::Group> grou
   std::vector<std::vector<float>> advantages;
   {
     const ScopedTimer timer(timings["adv"]);
-    advantages = learners::compute_advantages(rewards, advantage_params(config.algorithm()));
+    advantages = learners::compute_advantages(rewards, config.algorithm());
   }
   add_advantage_metrics(metrics, rewards, advantages);
   // Until the first optimizer step nothing has changed. More ranks than one would have
@@ -142,7 +136,8 @@ std::string PolicyUpdate::run(int64_t step, std::span<const rollout::Group> grou
   kernels::AdamWParams params = adamw_params(config.actor().optim());
   params.lr = static_cast<float>(learners::learning_rate(schedule, step));
   const learners::Objective objective = learners::policy_objective(config);
-  const Batch batch{groups, advantages, correction};
+  const auto token_advantages = per_token(groups, advantages);
+  const Batch batch{groups, token_advantages, correction};
   UpdateMetrics updates;
   for (int64_t epoch = 0; epoch < config.actor().ppo_epochs(); ++epoch) {
     for (int64_t begin = 0; begin < prompts; begin += mini) {

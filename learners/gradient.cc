@@ -28,7 +28,7 @@ LossToken loss_token(const MicroBatch::Source& source, float logp, float entropy
   token.entropy = entropy;
   if (!leaf.old_logprobs.empty()) token.old_logp = leaf.old_logprobs[source.token];
   if (!leaf.ref_logprobs.empty()) token.ref_logp = leaf.ref_logprobs[source.token];
-  token.advantage = leaf.advantage;
+  if (!leaf.advantages.empty()) token.advantage = leaf.advantages[source.token];
   if (!leaf.is_weights.empty()) token.is_weight = leaf.is_weights[source.token];
   return token;
 }

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <deque>
 #include <filesystem>
 
 #include "learners/gradient.h"
@@ -66,6 +67,7 @@ TEST_P(Golden, LogitsLossAndGradients) {
   }
   const std::vector<uint8_t> mask(64, 1);
   const float advantages[] = {1.2f, -0.8f, 0.5f, -0.9f};
+  std::deque<std::vector<float>> token_advantages;
   std::vector<Tree> trees = {{prompt, {}}};
   for (size_t i = 0; i < responses.size(); ++i) {
     Leaf leaf;
@@ -73,7 +75,7 @@ TEST_P(Golden, LogitsLossAndGradients) {
     leaf.loss_mask = std::span(mask).first(responses[i].size());
     leaf.old_logprobs = old_logprobs[i];
     leaf.ref_logprobs = read(golden, "ref_logprobs." + std::to_string(i));
-    leaf.advantage = advantages[i];
+    leaf.advantages = token_advantages.emplace_back(responses[i].size(), advantages[i]);
     leaf.weight = 1.0f / static_cast<float>(tokens);
     trees[0].leaves.push_back(std::move(leaf));
   }

@@ -105,6 +105,45 @@ TEST_P(ModelGradient, OtherTreesInTheBatchChangeNoLogprob) {
 
 INSTANTIATE_TEST_SUITE_P(Architectures, ModelGradient, testing::Values("llama", "qwen2", "qwen3"));
 
+/// PPO that counts the tokens of each sequence.
+struct CountingPpo {
+  static constexpr Term kTerms[] = {{"length", Mean::kOverTokens}};
+  static void couple(Span<const LossToken> tokens, Span<float> lengths) {
+    for (float& length : lengths) length = static_cast<float>(tokens.size());
+  }
+  PolicyTerm operator()(const LossToken& token) const {
+    PolicyTerm term = Ppo{}(token);
+    term.terms[0] = token.coefficient;
+    return term;
+  }
+};
+
+TEST(CoupledLoss, SeesWholeSequencesAndTakesASecondWalkWithTheSameBits) {
+  const Context ctx;
+  models::Transformer model(tiny_config("qwen2"), {}, DType::kF32);
+  randomize(model, 13, ctx);
+  const TinyBatch batch(14, model.config().vocab_size, {5, 33, 40}, 3);
+  auto trees = batch.trees();
+  const Objective plain{.loss = make_loss(Policy<Ppo>{})},
+      coupled{.loss = make_loss(Policy<CountingPpo>{})};
+  EXPECT_FALSE(plain.loss->is_coupled());
+  EXPECT_TRUE(coupled.loss->is_coupled());
+  double squares = 0;
+  for (const Tree& tree : trees) {
+    for (const Leaf& leaf : tree.leaves) {
+      const auto length = static_cast<double>(leaf.loss_tokens());
+      squares += length * length;
+    }
+  }
+  const GradientResult expected = gradient_of(model, plain, trees, 1 << 20);
+  for (const int64_t max_tokens : {1, 100, 1 << 20}) {
+    const GradientResult result = gradient_of(model, coupled, trees, max_tokens);
+    EXPECT_EQ(result.gradient, expected.gradient);
+    EXPECT_EQ(result.sums.loss, expected.sums.loss);
+    EXPECT_EQ(testing_support::term_sum(result.sums, "length"), squares);
+  }
+}
+
 TEST(Sft, LossIsTheWeightedNegativeLogprob) {
   const Context ctx;
   models::Transformer model(tiny_config("llama"), {}, DType::kF32);

@@ -152,7 +152,8 @@ TEST(NotFinite, SkipsTheMiniBatchAsAWholeWhereverItStands) {
       Leaf& leaf = trees[2].leaves[1];
       leaf.old_logprobs = logprobs;
       leaf.is_weights = weights;
-      leaf.advantage = spoilt.advantage;
+      const std::vector<float> advantages(size, spoilt.advantage);
+      leaf.advantages = advantages;
       const auto before = f.weights();
       kernels::AdamWParams params;
       params.lr = 1e-3f;
