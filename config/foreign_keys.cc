@@ -59,6 +59,7 @@ constexpr ForeignKey kKeys[] = {
     {"verl", "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu", "actor.ppo_max_token_len_per_gpu", "tokens, not samples; changes memory and speed, not results"},
     {"verl", "actor_rollout_ref.actor.loss_scale_factor", "", "seq-mean-token-sum-norm divides by "
                                                               "data.max_response_length"},
+    {"verl", "actor_rollout_ref.actor.policy_loss.loss_mode", "actor.loss_mode", ""},
     {"verl", "actor_rollout_ref.actor.policy_loss.", "", "the policy loss is the clipped one "
                                                          "(verl's vanilla): there is no other yet"},
     {"verl", "actor_rollout_ref.actor.calculate_entropy", "", "the entropy is always measured: "

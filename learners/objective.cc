@@ -1,5 +1,6 @@
 #include "learners/objective.h"
 
+#include "core/error.h"
 #include "learners/losses/policy.h"
 #include "learners/losses/ppo.h"
 #include "learners/losses/sft.h"
@@ -25,7 +26,11 @@ std::shared_ptr<const Loss> policy_loss(const proto::ActorSection& actor) {
   const float low = to_float(actor.clip_ratio_low()), high = to_float(actor.clip_ratio_high());
   const Kl kl{to_float(actor.kl_loss_coef()), kl_estimate_of(actor.kl_loss_type())};
   const float entropy = to_float(actor.entropy_coeff());
-  return make_loss(Policy<Ppo>{{low, high, to_float(actor.clip_ratio_c())}, kl, entropy});
+  switch (actor.loss_mode()) {
+    case proto::ActorSection::VANILLA:
+      return make_loss(Policy<Ppo>{{low, high, to_float(actor.clip_ratio_c())}, kl, entropy});
+  }
+  fail("unknown actor.loss_mode {}", static_cast<int>(actor.loss_mode()));
 }
 
 }  // namespace
