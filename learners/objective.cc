@@ -1,6 +1,7 @@
 #include "learners/objective.h"
 
 #include "core/error.h"
+#include "learners/losses/gspo.h"
 #include "learners/losses/policy.h"
 #include "learners/losses/ppo.h"
 #include "learners/losses/sft.h"
@@ -29,6 +30,8 @@ std::shared_ptr<const Loss> policy_loss(const proto::ActorSection& actor) {
   switch (actor.loss_mode()) {
     case proto::ActorSection::VANILLA:
       return make_loss(Policy<Ppo>{{low, high, to_float(actor.clip_ratio_c())}, kl, entropy});
+    case proto::ActorSection::GSPO:
+      return make_loss(Policy<Gspo>{{low, high}, kl, entropy});
   }
   fail("unknown actor.loss_mode {}", static_cast<int>(actor.loss_mode()));
 }
