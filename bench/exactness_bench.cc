@@ -214,8 +214,7 @@ class TrainStep {
       trees.push_back({all.first(1), {}});
       trees.back().leaves.push_back(std::move(leaf));
     }
-    learners::Objective objective;
-    objective.sft = true;
+    const learners::Objective objective = learners::sft_objective();
     learner_.update(trees, objective, {.lr = 0.0f, .weight_decay = 0.0f}, 1.0);
   }
 

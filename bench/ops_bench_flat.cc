@@ -68,14 +68,16 @@ void run_shard_tree(benchmark::State& state, const Machine& machine, int64_t n) 
                   .read = 2 * additions * as_bytes(n),
                   .written = (additions + static_cast<double>(kShards)) * as_bytes(n),
                   .working_set = static_cast<double>(tree.memory_bytes())};
-  const learners::ShardTree::Fill fill = [&](int64_t /*shard*/, const FlatView& buffer,
-                                             const FinalFrom& /*final_from*/) {
-    parallel_for(ctx, n, kernels::kNormChunk, [&](int64_t begin, int64_t end) {
-      std::fill(buffer.at(begin), buffer.at(begin) + (end - begin), 1.0f);
-    });
-  };
-  measure(state, machine, cost,
-          [&] { tree.sum(ctx, 0, fill, [](int64_t /*shard*/) { return false; }); });
+  measure(state, machine, cost, [&] {
+    tree.begin(ctx);
+    for (int64_t s = 0; s < kShards; ++s) {
+      const FlatView buffer = tree.begin_shard(/*by_region=*/false);
+      parallel_for(ctx, n, kernels::kNormChunk, [&](int64_t begin, int64_t end) {
+        std::fill(buffer.at(begin), buffer.at(begin) + (end - begin), 1.0f);
+      });
+      tree.end_shard();
+    }
+  });
 }
 
 }  // namespace

@@ -106,15 +106,14 @@ void run_lm_head(benchmark::State& state, const Machine& machine, const ModelSha
                   .read = 2 * weight_bytes + as_bytes(r * d),
                   .written = weight_bytes + as_bytes(r * d),
                   .working_set = 2 * weight_bytes + 2 * as_bytes(r * d) + chunk};
-  const kernels::TokenLoss loss = [](int64_t, std::span<const float>, std::span<const float>,
-                                     std::span<float> dlogp, std::span<float> dentropy) {
-    std::fill(dlogp.begin(), dlogp.end(), 1e-3f);
-    std::fill(dentropy.begin(), dentropy.end(), 1e-4f);
-  };
   measure(state, machine, cost, [&] {
-    kernels::lm_head_forward_backward(
-        ctx, logprobs, entropies, Mat<float>(dhidden.span<float>().data(), r, d),
-        Mat<float>(dw.span<float>().data(), vocab, d), rows, w, loss, arena);
+    kernels::LmHeadWalk walk(ctx, rows, w, logprobs, entropies, arena);
+    while (const auto part = walk.next()) {
+      std::fill(part->dlogp.begin(), part->dlogp.end(), 1e-3f);
+      std::fill(part->dentropy.begin(), part->dentropy.end(), 1e-4f);
+      walk.backward(*part, Mat<float>(dhidden.span<float>().data(), r, d),
+                    Mat<float>(dw.span<float>().data(), vocab, d));
+    }
   });
 }
 

@@ -64,7 +64,7 @@ class Gradient {
   void reduce_scatter() {
     arena_.reset();
     learners::OrderedReduceScatter reduce(ctx_, comm_, values(), plan_, /*fast=*/false, arena_);
-    reduce.final_from(0);
+    reduce.send(0);
     reduce.finish();
   }
   void ordered() {

@@ -36,36 +36,41 @@ class Communicator {
   /// lists on every rank, which do not overlap.
   virtual void all_gather(std::span<float> all, std::span<const std::vector<Extent>> owned) = 0;
 
-  /// Takes elements [begin, begin + count) of `send` as each rank p sent them:
-  /// parts[p], valid until it returns.
-  using PieceSink =
-      std::function<void(int64_t begin, int64_t count, std::span<const float* const> parts)>;
+  /// Elements `extent` of what every rank sent: parts[p] is rank p's. Valid until the
+  /// exchange is asked for the next piece.
+  struct Piece {
+    Extent extent;
+    std::span<const float* const> parts;
+  };
 
-  /// An exchange that goes on beside its rank's other work, for one thread. Between
-  /// creation and finish() no other collective of the communicator may be called. An
-  /// exchange that is not finished is given up, and with it the job.
+  /// An exchange that goes on beside its rank's other work, for one thread. From its
+  /// creation until wait() gives nothing no other collective of the communicator may be
+  /// called. An exchange that does not come so far is given up, and with it the job.
   class AllToAll {
    public:
     virtual ~AllToAll() = default;
     /// send[offsets[p] .. offsets[p + 1]) goes to every rank p. All ranks add the same
     /// offsets (size() + 1) in the same order, each when it likes. Sends begin; what
-    /// they read must stay until finish() returns.
+    /// they read must stay until wait() gives nothing.
     virtual void add(std::span<const int64_t> offsets) = 0;
-    /// Moves what can be moved, calling the sink; never waits.
-    virtual void advance() = 0;
-    /// Waits until all that was added has arrived here and everywhere.
-    virtual void finish() = 0;
+    /// The next piece for this rank, in the order in which they were added; nothing when
+    /// it is not there yet. Never waits. What is under way moves on in here and nowhere
+    /// else, so that the caller asks until there is nothing.
+    virtual std::optional<Piece> poll() = 0;
+    /// The next piece; waits for it. Nothing: all that was added has arrived here and
+    /// everywhere.
+    virtual std::optional<Piece> wait() = 0;
   };
   struct AllToAllBuffers {
     std::span<const float> send;
-    int64_t piece = 0;  ///< elements of each rank that the sink takes at a time, at most
-    std::span<float>
-        scratch;  ///< at least 2 * size() * piece; more lets more arrive between two advance()
+    int64_t piece = 0;  ///< elements of each rank in a Piece, at most
+    /// At least 2 * size() * piece; more lets more arrive between two poll().
+    std::span<float> scratch;
   };
-  /// What comes for this rank goes to `sink` in the order in which it was added. The
-  /// sink may write what this rank owns (offsets[rank()] .. offsets[rank() + 1]):
-  /// nobody is sent that.
-  virtual std::unique_ptr<AllToAll> all_to_all(const AllToAllBuffers& buffers, PieceSink sink) = 0;
+  /// What comes for this rank are pieces of what it owns (offsets[rank()] ..
+  /// offsets[rank() + 1]). It may write there while it has the piece: nobody is sent
+  /// that.
+  virtual std::unique_ptr<AllToAll> all_to_all(const AllToAllBuffers& buffers) = 0;
   /// Bytes of every rank, in rank order, on every rank.
   virtual std::vector<std::string> all_gather_bytes(const std::string& mine) = 0;
 

@@ -15,23 +15,27 @@ namespace {
 /// Everything is this rank's own.
 class LocalAllToAll final : public Communicator::AllToAll {
  public:
-  LocalAllToAll(const Communicator::AllToAllBuffers& buffers, Communicator::PieceSink sink)
-      : buffers_(buffers), sink_(std::move(sink)) {
+  explicit LocalAllToAll(const Communicator::AllToAllBuffers& buffers) : buffers_(buffers) {
     ORRERY_CHECK(buffers.piece > 0, "all_to_all: pieces of {}", buffers.piece);
   }
   void add(std::span<const int64_t> offsets) override {
     check_offsets(offsets, 1, buffers_.send.size());
-    for (int64_t begin = offsets[0]; begin < offsets[1]; begin += buffers_.piece) {
-      const float* part = buffers_.send.data() + begin;
-      sink_(begin, std::min(buffers_.piece, offsets[1] - begin), std::span(&part, 1));
-    }
+    for (int64_t begin = offsets[0]; begin < offsets[1]; begin += buffers_.piece)
+      pieces_.push_back({begin, std::min(begin + buffers_.piece, offsets[1])});
   }
-  void advance() override {}
-  void finish() override {}
+  std::optional<Communicator::Piece> poll() override {
+    if (pieces_.empty()) return std::nullopt;
+    const Extent extent = pieces_.front();
+    pieces_.pop_front();
+    part_ = buffers_.send.data() + extent.begin;
+    return Communicator::Piece{extent, {&part_, 1}};
+  }
+  std::optional<Communicator::Piece> wait() override { return poll(); }
 
  private:
   Communicator::AllToAllBuffers buffers_;
-  Communicator::PieceSink sink_;
+  std::deque<Extent> pieces_;    // which nobody has asked for
+  const float* part_ = nullptr;  // the last piece's only one
 };
 
 class LocalCommunicator final : public Communicator {
@@ -48,8 +52,8 @@ class LocalCommunicator final : public Communicator {
   void all_gather(std::span<float> all, std::span<const std::vector<Extent>> owned) override {
     check_extents(owned, 1, all.size());
   }
-  std::unique_ptr<AllToAll> all_to_all(const AllToAllBuffers& buffers, PieceSink sink) override {
-    return std::make_unique<LocalAllToAll>(buffers, std::move(sink));
+  std::unique_ptr<AllToAll> all_to_all(const AllToAllBuffers& buffers) override {
+    return std::make_unique<LocalAllToAll>(buffers);
   }
   std::vector<std::string> all_gather_bytes(const std::string& mine) override { return {mine}; }
 

@@ -18,14 +18,14 @@ constexpr size_t kPiecesWhenWaiting = 2;
 }  // namespace
 
 MpiAllToAll::MpiAllToAll(MPI_Comm comm, int rank, int size, std::shared_ptr<WaitState> waiting,
-                         const Communicator::AllToAllBuffers& buffers, Communicator::PieceSink sink)
+                         const Communicator::AllToAllBuffers& buffers)
     : comm_(comm),
       rank_(rank),
       size_(size),
       waiting_(std::move(waiting)),
       buffers_(buffers),
-      sink_(std::move(sink)),
-      sends_(comm, rank) {
+      sends_(comm, rank),
+      parts_(static_cast<size_t>(size)) {
   ORRERY_CHECK(
       buffers.piece > 0 && static_cast<size_t>(2 * size * buffers.piece) <= buffers.scratch.size(),
       "all_to_all: {} elements of scratch for pieces of {}", buffers.scratch.size(), buffers.piece);
@@ -68,33 +68,41 @@ void MpiAllToAll::post(size_t most) {
   }
 }
 
-bool MpiAllToAll::take() {
-  Round& round = posted_.front();
-  if (!round.receives.test(kOperation)) return false;
-  std::vector<const float*> parts(static_cast<size_t>(size_));
-  for (int p = 0; p < size_; ++p)
-    parts[static_cast<size_t>(p)] =
-        p == rank_ ? buffers_.send.data() + round.extent.begin : place(round.slot, p);
-  sink_(round.extent.begin, round.extent.size(), parts);
-  free_slots_.push_back(round.slot);
+void MpiAllToAll::release() {
+  if (!lent_) return;
+  lent_ = false;
+  free_slots_.push_back(posted_.front().slot);
   posted_.pop_front();
-  return true;
 }
 
-void MpiAllToAll::advance() {
-  while (!posted_.empty() && take()) post(posted_.size() + free_slots_.size());
+std::optional<Communicator::Piece> MpiAllToAll::take() {
+  Round& round = posted_.front();
+  if (!round.receives.test(kOperation)) return std::nullopt;
+  lent_ = true;
+  for (int p = 0; p < size_; ++p)
+    parts_[p] = p == rank_ ? buffers_.send.data() + round.extent.begin : place(round.slot, p);
+  return Communicator::Piece{round.extent, parts_};
 }
 
-void MpiAllToAll::finish() {
+std::optional<Communicator::Piece> MpiAllToAll::poll() {
+  release();
+  post(posted_.size() + free_slots_.size());
+  if (posted_.empty()) return std::nullopt;
+  return take();
+}
+
+std::optional<Communicator::Piece> MpiAllToAll::wait() {
   const WaitState::Scope scope(*waiting_, kOperation);
+  release();
   post(kPiecesWhenWaiting);
-  while (!posted_.empty()) {
-    for (Backoff backoff; !take(); backoff.pause()) {
-    }
-    post(kPiecesWhenWaiting);
+  if (posted_.empty()) {
+    // The others have sent everything, so they are about to take what is left.
+    sends_.finish(kOperation);
+    return std::nullopt;
   }
-  sends_.finish(
-      kOperation);  // the others have sent everything, so they are about to take what is left
+  for (Backoff backoff;; backoff.pause()) {
+    if (auto piece = take()) return piece;
+  }
 }
 
 }  // namespace orrery::comm::mpi

@@ -1,5 +1,5 @@
 // The communicator's all-to-all beside other work, over MPI: point-to-point transfers
-// in pieces, with a window of receives posted, which are moved on whenever advance() is
+// in pieces, with a window of receives posted, which are moved on whenever poll() is
 // called (MPI does little outside its calls; where the network card fetches data by
 // itself, it does so meanwhile).
 #pragma once
@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -17,10 +18,10 @@ namespace orrery::comm::mpi {
 class MpiAllToAll final : public Communicator::AllToAll {
  public:
   MpiAllToAll(MPI_Comm comm, int rank, int size, std::shared_ptr<WaitState> waiting,
-              const Communicator::AllToAllBuffers& buffers, Communicator::PieceSink sink);
+              const Communicator::AllToAllBuffers& buffers);
   void add(std::span<const int64_t> offsets) override;
-  void advance() override;
-  void finish() override;
+  std::optional<Communicator::Piece> poll() override;
+  std::optional<Communicator::Piece> wait() override;
 
  private:
   /// A piece of what this rank owns, from every rank.
@@ -31,8 +32,10 @@ class MpiAllToAll final : public Communicator::AllToAll {
   };
   /// Posts receives for the next pieces while at most `most` are under way.
   void post(size_t most);
-  /// Whether the oldest piece was there; it is then handed to the sink.
-  bool take();
+  /// Lends the oldest piece to the caller, if it is there.
+  std::optional<Communicator::Piece> take();
+  /// Takes a lent piece back.
+  void release();
   float* place(size_t slot, int from) const {
     return buffers_.scratch.data() + (static_cast<int64_t>(slot) * size_ + from) * buffers_.piece;
   }
@@ -41,12 +44,13 @@ class MpiAllToAll final : public Communicator::AllToAll {
   int rank_, size_;
   std::shared_ptr<WaitState> waiting_;
   Communicator::AllToAllBuffers buffers_;
-  Communicator::PieceSink sink_;
   Transfers sends_;
   std::deque<Extent> expected_;  // not yet posted
   std::deque<Round> posted_;
-  std::vector<size_t>
-      free_slots_;  // the last one used is the first one used again: the cache holds it
+  bool lent_ = false;                // the first of them, to the caller
+  std::vector<const float*> parts_;  // of the lent piece
+  // The last one used is the first one used again: the cache holds it.
+  std::vector<size_t> free_slots_;
 };
 
 }  // namespace orrery::comm::mpi

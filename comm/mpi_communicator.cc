@@ -95,8 +95,8 @@ class MpiCommunicator final : public Communicator {
     transfers.finish("all_gather");
   }
 
-  std::unique_ptr<AllToAll> all_to_all(const AllToAllBuffers& buffers, PieceSink sink) override {
-    return std::make_unique<MpiAllToAll>(comm_, rank_, size_, waiting_, buffers, std::move(sink));
+  std::unique_ptr<AllToAll> all_to_all(const AllToAllBuffers& buffers) override {
+    return std::make_unique<MpiAllToAll>(comm_, rank_, size_, waiting_, buffers);
   }
 
   std::vector<std::string> all_gather_bytes(const std::string& mine) override {

@@ -122,6 +122,20 @@ void read_prompt_template(proto::Config& config, const ConfigReader& reader,
   data.clear_prompt_template_file();
 }
 
+/// A usage Error where GSPO's clip ratios are not given: the defaults are another loss's,
+/// and nothing would ever be clipped.
+void check_clip_ratios(const proto::Config& config, const ConfigReader& reader) {
+  if (config.actor().loss_mode() != proto::ActorSection::GSPO) return;
+  for (const char* key : {"actor.clip_ratio_low", "actor.clip_ratio_high"}) {
+    if (!reader.source(key).empty()) continue;
+    fail_usage(
+        "{}: actor.loss_mode is gspo, whose ratio is a whole response's and so near 1 that {}'s "
+        "default would never clip: set it (the paper has clip_ratio_low 3e-4, "
+        "clip_ratio_high 4e-4)",
+        reader.source("actor.loss_mode"), key);
+  }
+}
+
 }  // namespace
 
 proto::Config load_config(const std::filesystem::path& path,
@@ -163,6 +177,7 @@ proto::Config load_config(const std::filesystem::path& path,
     config.mutable_trainer()->set_resume(resolver.resolved(resume, "trainer.resume"));
   }
   check_effect(config, reader);
+  check_clip_ratios(config, reader);
   return config;
 }
 

@@ -59,8 +59,8 @@ constexpr ForeignKey kKeys[] = {
     {"verl", "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu", "actor.ppo_max_token_len_per_gpu", "tokens, not samples; changes memory and speed, not results"},
     {"verl", "actor_rollout_ref.actor.loss_scale_factor", "", "seq-mean-token-sum-norm divides by "
                                                               "data.max_response_length"},
-    {"verl", "actor_rollout_ref.actor.policy_loss.", "", "the policy loss is the clipped one "
-                                                         "(verl's vanilla): there is no other yet"},
+    {"verl", "actor_rollout_ref.actor.policy_loss.loss_mode", "actor.loss_mode", "vanilla and gspo are the same here"},
+    {"verl", "actor_rollout_ref.actor.policy_loss.", "", "of losses that there are not: vanilla and gspo have no key of their own"},
     {"verl", "actor_rollout_ref.actor.calculate_entropy", "", "the entropy is always measured: "
                                                               "leave it out"},
     {"verl", "actor_rollout_ref.actor.shuffle", "", "mini-batches are taken in order: "
@@ -282,7 +282,7 @@ constexpr ForeignKey kKeys[] = {
                                                 "dapo and bnpo are token-mean, "
                                                 "dr_grpo is seq-mean-token-sum-norm"},
     {"TRL", "scale_rewards", "algorithm.norm_adv_by_std_in_grpo", "false is Dr. GRPO's choice"},
-    {"TRL", "importance_sampling_level", "", "a ratio for each token: there is no GSPO yet"},
+    {"TRL", "importance_sampling_level", "actor.loss_mode", "token is vanilla, sequence is gspo"},
     {"TRL", "mask_truncated_completions", "", "responses that are cut off count as they are"},
     {"TRL", "reward_funcs", "data.external.command", "with data.env external: "
                                                      "any program that reads and writes JSON lines "
@@ -385,8 +385,7 @@ constexpr ForeignKey kKeys[] = {
     {"OpenRLHF", "init_kl_coef", "actor.kl_loss_coef", "KL is part of the loss alone"},
     {"OpenRLHF", "kl_target", "actor.kl_loss_coef", "the coefficient is fixed"},
     {"OpenRLHF", "kl_estimator", "actor.kl_loss_type", ""},
-    {"OpenRLHF", "policy_loss_type", "", "the policy loss is the clipped one: "
-                                         "there is no GSPO yet"},
+    {"OpenRLHF", "policy_loss_type", "actor.loss_mode", "ppo is vanilla, gspo is gspo"},
     {"OpenRLHF", "entropy_loss_coef", "actor.entropy_coeff", ""},
     {"OpenRLHF", "normalize_reward", "", "advantages are: algorithm.adv_estimator"},
     {"OpenRLHF", "reward_pretrain", "", "there are no reward models yet"},

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <functional>
 #include <span>
 
 namespace orrery {
@@ -21,10 +20,6 @@ inline int64_t total_size(std::span<const Extent> extents) {
   for (const Extent& e : extents) total += e.size();
   return total;
 }
-
-/// Told that a buffer is final from element `begin` on: a backward pass knows the last
-/// layer's gradient first, and tells falling numbers.
-using FinalFrom = std::function<void(int64_t begin)>;
 
 /// Where a flat buffer's elements are while it is being written: all there, or region
 /// by region in a window. A window holds the first region throughout and one of the

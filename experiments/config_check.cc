@@ -118,6 +118,12 @@ void check_rl(const proto::Config& config, const comm::Topology& topology) {
         "and with one of them every advantage is 0; "
         "set rollout.n to 2 or more (8 or 16 are usual)");
   }
+  if (config.actor().loss_mode() == proto::ActorSection::GSPO &&
+      config.actor().loss_agg_mode() != proto::ActorSection::SEQ_MEAN_TOKEN_MEAN) {
+    fail_usage(
+        "actor.loss_mode is gspo, which is a loss of whole responses: "
+        "set actor.loss_agg_mode to seq-mean-token-mean");
+  }
   const double dual_clip = config.actor().clip_ratio_c();
   if (dual_clip > 0 && dual_clip <= 1) {
     fail_usage(

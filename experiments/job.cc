@@ -199,31 +199,6 @@ void Job::phase(const std::string& text) const {
   if (watchdog != nullptr) watchdog->phase(text);
 }
 
-learners::Objective policy_objective(const proto::Config& config) {
-  const proto::ActorSection& actor = config.actor();
-  learners::Objective objective;
-  objective.temperature = static_cast<float>(config.rollout().temperature());
-  objective.verify_logprobs = config.algorithm().verify_logprobs();
-  learners::PolicyLossParams& p = objective.policy;
-  p.clip_ratio_low = static_cast<float>(actor.clip_ratio_low());
-  p.clip_ratio_high = static_cast<float>(actor.clip_ratio_high());
-  p.clip_ratio_c = static_cast<float>(actor.clip_ratio_c());
-  p.entropy_coeff = static_cast<float>(actor.entropy_coeff());
-  p.kl_loss_coef = static_cast<float>(actor.kl_loss_coef());
-  switch (actor.kl_loss_type()) {
-    case proto::ActorSection::K1:
-      p.kl_loss_type = learners::KlLossType::kK1;
-      break;
-    case proto::ActorSection::K2:
-      p.kl_loss_type = learners::KlLossType::kK2;
-      break;
-    case proto::ActorSection::K3:
-      p.kl_loss_type = learners::KlLossType::kK3;
-      break;
-  }
-  return objective;
-}
-
 kernels::AdamWParams adamw_params(const proto::OptimSection& optim) {
   kernels::AdamWParams params;
   params.lr = static_cast<float>(optim.lr());

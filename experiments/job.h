@@ -15,7 +15,6 @@
 #include "config/config.h"
 #include "core/context.h"
 #include "kernels/optimizer.h"
-#include "learners/gradient.h"
 #include "learners/schedule.h"
 #include "models/transformer.h"
 #include "proto/config.pb.h"
@@ -94,7 +93,6 @@ int resolve_threads(const proto::Config& config, int local_ranks);
 bool learns_demonstrations(const proto::Config& config);
 
 // The config's words as the parts below know them.
-learners::Objective policy_objective(const proto::Config& config);
 kernels::AdamWParams adamw_params(const proto::OptimSection& optim);
 learners::LrSchedule lr_schedule(const proto::OptimSection& optim, int64_t total_steps);
 rollout::EngineConfig engine_config(const proto::Config& config, const models::ModelConfig& model);

@@ -8,47 +8,29 @@
 #include "experiments/rollout_correction.h"
 #include "learners/advantage.h"
 #include "learners/batch.h"
+#include "learners/losses/aggregation.h"
+#include "learners/objective.h"
 
 namespace orrery::experiments {
 namespace {
 
-learners::AdvantageParams advantage_params(const proto::AlgorithmSection& algorithm) {
-  learners::AdvantageParams params;
-  params.norm_by_std = algorithm.norm_adv_by_std_in_grpo();
-  switch (algorithm.adv_estimator()) {
-    case proto::AlgorithmSection::GRPO:
-      params.estimator = learners::AdvantageEstimator::kGrpo;
-      break;
-    case proto::AlgorithmSection::RLOO:
-      params.estimator = learners::AdvantageEstimator::kRloo;
-      break;
-    case proto::AlgorithmSection::REINFORCE_PLUS_PLUS_BASELINE:
-      params.estimator = learners::AdvantageEstimator::kReinforcePlusPlusBaseline;
-      break;
-  }
-  return params;
-}
-
-learners::LossAggMode agg_mode(proto::ActorSection::LossAggMode mode) {
-  switch (mode) {
-    case proto::ActorSection::TOKEN_MEAN:
-      return learners::LossAggMode::kTokenMean;
-    case proto::ActorSection::SEQ_MEAN_TOKEN_SUM:
-      return learners::LossAggMode::kSeqMeanTokenSum;
-    case proto::ActorSection::SEQ_MEAN_TOKEN_MEAN:
-      return learners::LossAggMode::kSeqMeanTokenMean;
-    case proto::ActorSection::SEQ_MEAN_TOKEN_SUM_NORM:
-      break;
-  }
-  return learners::LossAggMode::kSeqMeanTokenSumNorm;
-}
-
 /// The step's whole batch, as its mini-batches see it.
 struct Batch {
   std::span<const rollout::Group> groups;
-  std::span<const std::vector<float>> advantages;
+  std::span<const std::vector<std::vector<float>>> advantages;  ///< of samples' tokens
   const RolloutCorrection& correction;
 };
+
+/// A sample's advantage on each of its response tokens.
+std::vector<std::vector<std::vector<float>>> per_token(
+    std::span<const rollout::Group> groups, std::span<const std::vector<float>> advantages) {
+  std::vector<std::vector<std::vector<float>>> result(groups.size());
+  for (size_t g = 0; g < groups.size(); ++g) {
+    for (size_t i = 0; i < groups[g].samples.size(); ++i)
+      result[g].emplace_back(groups[g].samples[i].tokens.size(), advantages[g][i]);
+  }
+  return result;
+}
 
 /// The weights have moved since any sample was drawn.
 constexpr uint64_t kNoVersion = UINT64_MAX;
@@ -79,7 +61,7 @@ std::vector<learners::Tree> mini_batch_trees(const Batch& batch, size_t first, s
         leaf.old_logprobs = t.logprobs;
         leaf.exact = version != kNoVersion && all_of_version(t, version);
       }
-      leaf.advantage = batch.advantages[first + g][i];
+      leaf.advantages = batch.advantages[first + g][i];
       leaf.prompt_index = t.prompt_index;
       leaf.sample_index = t.sample_index;
       total_tokens += leaf.loss_tokens();
@@ -87,12 +69,12 @@ std::vector<learners::Tree> mini_batch_trees(const Batch& batch, size_t first, s
       leaves[g].push_back(std::move(leaf));
     }
   }
-  const learners::LossAggMode mode = agg_mode(config.actor().loss_agg_mode());
   std::vector<learners::Tree> trees;
   for (size_t g = 0; g < groups.size(); ++g) {
     for (learners::Leaf& leaf : leaves[g]) {
-      leaf.weight = learners::aggregation_weight(mode, leaf.loss_tokens(), total_tokens, samples,
-                                                 config.data().max_response_length());
+      leaf.weight =
+          learners::aggregation_weight(config.actor().loss_agg_mode(), leaf.loss_tokens(),
+                                       total_tokens, samples, config.data().max_response_length());
     }
     for (learners::Tree& tree :
          learners::make_trees(groups[g].samples.front().prompt_tokens, std::move(leaves[g]),
@@ -129,7 +111,7 @@ std::string PolicyUpdate::run(int64_t step, std::span<const rollout::Group> grou
   std::vector<std::vector<float>> advantages;
   {
     const ScopedTimer timer(timings["adv"]);
-    advantages = learners::compute_advantages(rewards, advantage_params(config.algorithm()));
+    advantages = learners::compute_advantages(rewards, config.algorithm());
   }
   add_advantage_metrics(metrics, rewards, advantages);
   // Until the first optimizer step nothing has changed. More ranks than one would have
@@ -153,8 +135,9 @@ std::string PolicyUpdate::run(int64_t step, std::span<const rollout::Group> grou
       lr_schedule(config.actor().optim(), config.trainer().total_training_steps());
   kernels::AdamWParams params = adamw_params(config.actor().optim());
   params.lr = static_cast<float>(learners::learning_rate(schedule, step));
-  const learners::Objective objective = policy_objective(config);
-  const Batch batch{groups, advantages, correction};
+  const learners::Objective objective = learners::policy_objective(config);
+  const auto token_advantages = per_token(groups, advantages);
+  const Batch batch{groups, token_advantages, correction};
   UpdateMetrics updates;
   for (int64_t epoch = 0; epoch < config.actor().ppo_epochs(); ++epoch) {
     for (int64_t begin = 0; begin < prompts; begin += mini) {
@@ -172,7 +155,7 @@ std::string PolicyUpdate::run(int64_t step, std::span<const rollout::Group> grou
       updates.add(result, /*first_epoch=*/epoch == 0);
     }
   }
-  updates.write(metrics, timings, config.actor().kl_loss_coef());
+  updates.write(metrics, timings);
   // After the updates' own comparison, which this replaces where it recomputed.
   correction.write(metrics);
   return "";

@@ -64,6 +64,7 @@ constexpr ResumeRuleOfKey kRules[] = {
     {"actor.kl_loss_coef", kTold},
     {"actor.kl_loss_type", kFixed},
     {"actor.loss_agg_mode", kFixed},
+    {"actor.loss_mode", kFixed},
     {"actor.optim.", kTold},
     {"actor.prefix_tree_max_tokens", kTold},  // part of the last bits
 

@@ -185,16 +185,12 @@ void UpdateMetrics::add(const learners::UpdateResult& r, bool first_epoch) {
   if (updates_ == 0) first_ = r.sums;
   ++updates_;
   skipped_ += r.skipped ? 1 : 0;
-  const double tokens = std::max(r.sums.tokens, 1.0);
-  loss_ += r.sums.loss;
-  pg_loss_ += r.sums.pg_loss;
-  kl_ += r.sums.kl;
-  entropy_ += r.sums.entropy;
-  ppo_kl_ += r.sums.ppo_kl / tokens;
-  clipped_ += r.sums.clipped / tokens;
-  clipped_lower_ += r.sums.clipped_lower / tokens;
+  sums_["actor/loss"] += r.sums.loss;
+  sums_["actor/entropy"] += r.sums.entropy;
+  for (const learners::TermSum& term : r.sums.terms)
+    sums_[fmt::format("actor/{}", term.term.name)] += r.sums.value(term);
+  sums_["actor/grad_norm"] += r.grad_norm;
   not_finite_ += r.sums.not_finite.count;
-  grad_norm_ += r.grad_norm;
   lr_ = r.lr;
   rows_ += r.rows;
   flops_ += r.model_flops;
@@ -211,17 +207,9 @@ void UpdateMetrics::add(const learners::UpdateResult& r, bool first_epoch) {
   if (r.skipped) spdlog::warn("{}", learners::skipped_update_text(r));
 }
 
-void UpdateMetrics::write(Metrics& metrics, std::map<std::string, double>& timings,
-                          double kl_loss_coef) const {
+void UpdateMetrics::write(Metrics& metrics, std::map<std::string, double>& timings) const {
   const auto n = static_cast<double>(std::max<int64_t>(updates_, 1));
-  metrics["actor/loss"] = loss_ / n;
-  metrics["actor/pg_loss"] = pg_loss_ / n;
-  metrics["actor/ppo_kl"] = ppo_kl_ / n;
-  metrics["actor/pg_clipfrac"] = clipped_ / n;
-  metrics["actor/pg_clipfrac_lower"] = clipped_lower_ / n;
-  metrics["actor/entropy"] = entropy_ / n;
-  if (kl_loss_coef > 0) metrics["actor/kl_loss"] = kl_ / n;
-  metrics["actor/grad_norm"] = grad_norm_ / n;
+  for (const auto& [name, sum] : sums_) metrics[name] = sum / n;
   metrics["actor/lr"] = lr_;
   metrics["actor/skipped_updates"] = static_cast<double>(skipped_);
   metrics["actor/not_finite_tokens"] = not_finite_;

@@ -61,13 +61,12 @@ class UpdateMetrics {
   void add(const learners::UpdateResult& result, bool first_epoch);
   /// timings["update_actor"] loses the reference model's time, which stands alone as
   /// timings["ref"].
-  void write(Metrics& metrics, std::map<std::string, double>& timings, double kl_loss_coef) const;
+  void write(Metrics& metrics, std::map<std::string, double>& timings) const;
 
  private:
   learners::LossSums first_;
-  double loss_ = 0, pg_loss_ = 0, kl_ = 0, entropy_ = 0, ppo_kl_ = 0, clipped_ = 0,
-         clipped_lower_ = 0;
-  double grad_norm_ = 0, lr_ = 0, flops_ = 0, not_finite_ = 0;
+  Metrics sums_;  // over updates, of what is reported as a mean over them
+  double lr_ = 0, flops_ = 0, not_finite_ = 0;
   double reference_seconds_ = 0, gradient_seconds_ = 0, reduce_seconds_ = 0, optimizer_seconds_ = 0,
          pack_seconds_ = 0;
   int64_t updates_ = 0, skipped_ = 0, rows_ = 0;

@@ -5,7 +5,7 @@
 #include "core/error.h"
 #include "experiments/rl_metrics.h"
 #include "learners/batch.h"
-#include "learners/loss.h"
+#include "learners/losses/importance_weight.h"
 
 namespace orrery::experiments {
 

@@ -1,6 +1,6 @@
 // Samples whose numerics fingerprint is not the learner's: their log-probs are not the
 // old policy's. The learner recomputes those and weights the tokens' losses by
-// truncated importance sampling (learners/loss.h). Where all fingerprints are equal
+// truncated importance sampling (learners/losses/importance_weight.h). Where all fingerprints are equal
 // nothing is computed and nothing changes.
 #pragma once
 

@@ -102,12 +102,10 @@ Metrics SftStage::step(int64_t step) {
   const learners::LrSchedule schedule = lr_schedule(sft.optim(), sft.total_training_steps());
   kernels::AdamWParams params = adamw_params(sft.optim());
   params.lr = static_cast<float>(learners::learning_rate(schedule, step));
-  learners::Objective objective;
-  objective.sft = true;
   learners::UpdateResult update;
   update.lr = params.lr;
   if (!trees.empty()) {
-    update = learner_.update(trees, objective, params, sft.optim().clip_grad());
+    update = learner_.update(trees, learners::sft_objective(), params, sft.optim().clip_grad());
     if (update.skipped) spdlog::warn("{}", learners::skipped_update_text(update));
   } else if (job_.learners->rank() == 0) {
     spdlog::warn("all rows of sft step {} have weight 0: nothing was learned from it", step + 1);

@@ -4,11 +4,12 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
-#include <span>
+#include <optional>
 
 #include "core/buffer.h"
 #include "core/context.h"
+#include "core/profile.h"
+#include "core/span.h"
 #include "core/tensor.h"
 #include "kernels/matmul.h"
 
@@ -18,28 +19,53 @@ namespace orrery::kernels {
 /// inv_temperature) (kernels/logprob.h).
 struct LmHeadRows {
   Mat<const float> hidden;
-  std::span<const int32_t> targets;
-  std::span<const float> inv_temperature;
+  Span<const int32_t> targets;
+  Span<const float> inv_temperature;
 };
 
 /// logprobs [R], entropies [R] (may be empty).
-void lm_head_logprob(const Context& ctx, std::span<float> logprobs, std::span<float> entropies,
+void lm_head_logprob(const Context& ctx, Span<float> logprobs, Span<float> entropies,
                      const LmHeadRows& rows, const PackedWeight& w, Arena& arena);
 
-/// A loss of per-token values: given log-probs and entropies of rows [begin, begin +
-/// size), sets dL/dlogp and dL/dentropy for them. Called once for each chunk, chunks in
-/// rising order.
-using TokenLoss = std::function<void(int64_t begin, std::span<const float> logprobs,
-                                     std::span<const float> entropies, std::span<float> dlogp,
-                                     std::span<float> dentropy)>;
+/// Rows [begin, begin + size) of a walk.
+struct LmHeadChunk {
+  int64_t begin = 0;
+  Span<const float> logprobs, entropies;
+  Span<float> dlogp, dentropy;  ///< dL/dlogp, dL/dentropy: for the caller to set
+};
 
-/// As lm_head_logprob, and the backward in the same pass: dhidden [R, D] is
-/// overwritten, dw [vocab, D] += (chain over rows). The bits do not depend on how rows
-/// are cut into chunks or calls.
-void lm_head_forward_backward(const Context& ctx, std::span<float> logprobs,
-                              std::span<float> entropies, Mat<float> dhidden, Mat<float> dw,
-                              const LmHeadRows& rows, const PackedWeight& w, const TokenLoss& loss,
-                              Arena& arena);
+/// The head's forward and backward in one walk over the rows:
+///   while (const auto chunk = walk.next()) {
+///     ...  set the chunk's dlogp and dentropy
+///     walk.backward(*chunk, dhidden, dw);
+///   }
+/// What the loss makes of a chunk's log-probs is needed before its logits are gone, so
+/// the caller stands between the two halves. The bits do not depend on how rows are cut
+/// into chunks or walks.
+class LmHeadWalk {
+ public:
+  /// logprobs, entropies [R] are filled chunk by chunk. Temporaries come from `arena`
+  /// and stay there until the walk is gone. All arguments must outlive it.
+  LmHeadWalk(const Context& ctx, const LmHeadRows& rows, const PackedWeight& w,
+             Span<float> logprobs, Span<float> entropies, Arena& arena);
+  /// Logits, log-probs and entropies of the next rows; nothing when all rows are done.
+  std::optional<LmHeadChunk> next();
+  /// The backward of the chunk that next() gave: its rows of dhidden [R, D] are
+  /// overwritten, dw [vocab, D] += (chain over rows).
+  void backward(const LmHeadChunk& chunk, Mat<float> dhidden, Mat<float> dw);
+
+ private:
+  Context ctx_;
+  PhaseScope phase_;
+  const LmHeadRows& rows_;
+  const PackedWeight& w_;
+  Span<float> logprobs_, entropies_;
+  Arena& arena_;
+  ArenaScope scope_;
+  Mat<float> logits_;
+  Span<float> lse_, dlogp_, dentropy_;
+  int64_t next_ = 0;
+};
 
 /// Rows of logits alive at once, of `rows`: chunks of nearly equal size, for each walks
 /// through all of the weights.

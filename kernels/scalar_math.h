@@ -17,6 +17,8 @@
 #include <cstdint>
 #include <limits>
 
+#include "core/device_fn.h"
+
 namespace orrery::kernels {
 
 inline constexpr float kExpUnderflow = -87.33654f;
@@ -37,7 +39,7 @@ inline constexpr float kLogPoly[8] = {0x1.555554p-2f,  -0x1.00022ap-2f, 0x1.99a0
 /// Bits of the float below which m would leave [sqrt(1/2), sqrt(2)).
 inline constexpr int32_t kSqrtHalfBits = 0x3f3504f3;
 
-inline float exp_f32(float x) {
+ORRERY_DEVICE_FN inline float exp_f32(float x) {
   if (x != x) return x;
   if (x < kExpUnderflow) return 0.0f;
   if (x > kExpOverflow) return std::numeric_limits<float>::infinity();

@@ -22,14 +22,14 @@ struct Leaf {
   std::span<const int32_t> tokens;
   std::span<const uint8_t> loss_mask;
   std::span<const float> old_logprobs;  ///< empty for SFT
-  std::span<const float> is_weights;    ///< truncated importance weights (loss.h); empty: 1
+  std::span<const float> advantages;    ///< empty for SFT
+  std::span<const float> is_weights;    ///< truncated importance weights; empty: 1
   /// old_logprobs were recorded with the learner's very weights and numerics (equal
   /// fingerprint and weight version), so recomputing them must give the same bits.
   bool exact = false;
   std::vector<float> ref_logprobs;  ///< filled by the learner when a reference is used
-  float advantage = 0;
-  float weight = 0;           ///< aggregation_weight of each loss token
-  uint64_t prompt_index = 0;  ///< for messages
+  float weight = 0;                 ///< aggregation_weight of each loss token
+  uint64_t prompt_index = 0;        ///< for messages
   uint32_t sample_index = 0;
 
   int64_t loss_tokens() const;

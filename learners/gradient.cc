@@ -1,8 +1,8 @@
 #include "learners/gradient.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
-#include <initializer_list>
 
 #include "kernels/embedding.h"
 #include "kernels/lm_head.h"
@@ -10,126 +10,178 @@
 namespace orrery::learners {
 namespace {
 
+/// Tokens that a loss is asked for at once.
+constexpr int64_t kLossTokens = 256;
+
 /// Loss rows' inverse temperatures: the rollout's 1 / T rounded once, as the engine
 /// does.
-std::span<const float> inverse_temperatures(float temperature, size_t rows, Arena& arena) {
-  const auto values = arena.span<float>(static_cast<int64_t>(rows));
+std::span<const float> inverse_temperatures(float temperature, int64_t rows, Arena& arena) {
+  const auto values = arena.span<float>(rows);
   std::fill(values.begin(), values.end(), 1.0f / temperature);
   return values;
 }
 
-/// Adds one token to the sums and returns its derivative with respect to logp and to
-/// the entropy (weighted).
-struct RowLoss {
-  const Objective& objective;
-  LossSums& sums;
+LossToken loss_token(const MicroBatch::Source& source, float logp, float entropy) {
+  const Leaf& leaf = *source.leaf;
+  LossToken token;
+  token.logp = logp;
+  token.entropy = entropy;
+  if (!leaf.old_logprobs.empty()) token.old_logp = leaf.old_logprobs[source.token];
+  if (!leaf.ref_logprobs.empty()) token.ref_logp = leaf.ref_logprobs[source.token];
+  if (!leaf.advantages.empty()) token.advantage = leaf.advantages[source.token];
+  if (!leaf.is_weights.empty()) token.is_weight = leaf.is_weights[source.token];
+  return token;
+}
 
-  std::pair<float, float> operator()(const MicroBatch::Source& source, float logp,
-                                     float entropy) const {
-    const Leaf& leaf = *source.leaf;
-    const float weight = leaf.weight;
-    sums.tokens += 1;
-    sums.entropy += static_cast<double>(weight) * entropy;
-    if (objective.sft) {
-      sums.loss += -static_cast<double>(weight) * logp;
-      check_finite(source, logp, logp, {logp, entropy, weight});
-      return {-weight, 0.0f};
+/// Clamps and comparisons turn some of what is not finite into an ordinary loss or a
+/// derivative of 0, so inputs are looked at as well as results.
+bool is_finite(const LossToken& token, float weight, const TokenLoss& loss, int64_t terms) {
+  for (const float value : {token.logp, token.entropy, token.old_logp, token.ref_logp,
+                            token.advantage, token.is_weight, weight, loss.dlogp}) {
+    if (!std::isfinite(value)) return false;
+  }
+  return std::all_of(loss.terms, loss.terms + terms,
+                     [](float value) { return std::isfinite(value); });
+}
+
+/// Adds one token to the sums.
+void add_token(LossSums& sums, const MicroBatch::Source& source, const LossToken& token,
+               const TokenLoss& loss) {
+  const Leaf& leaf = *source.leaf;
+  const double weight = leaf.weight;
+  sums.tokens += 1;
+  sums.loss += weight * loss.loss;
+  sums.entropy += weight * token.entropy;
+  const float* value = loss.terms;
+  for (TermSum& term : sums.terms) {
+    term.sum += term.term.mean == Mean::kAsLoss ? weight * *value : double{*value};
+    ++value;
+  }
+  const bool compared = !leaf.old_logprobs.empty();
+  const TokenPlace place{leaf.prompt_index,
+                         leaf.sample_index,
+                         source.token,
+                         leaf.tokens[source.token],
+                         compared ? token.old_logp : token.logp,
+                         token.logp};
+  if (compared) sums.compare(token.logp, token.old_logp);
+  if (leaf.exact && !same_bits(token.logp, token.old_logp)) sums.mismatches.add(place);
+  if (!is_finite(token, leaf.weight, loss, std::ssize(sums.terms))) sums.not_finite.add(place);
+}
+
+/// Asks the loss for the derivatives of a chunk's rows, and adds their aggregation
+/// weights.
+/// coefficients: of all the batch's rows, or empty.
+void differentiate(const Loss& loss, const MicroBatch& batch, std::span<const float> coefficients,
+                   const kernels::LmHeadChunk& chunk, LossSums& sums) {
+  std::array<LossToken, kLossTokens> tokens;
+  std::array<TokenLoss, kLossTokens> losses;
+  const int64_t rows = std::ssize(chunk.logprobs);
+  for (int64_t begin = 0; begin < rows; begin += kLossTokens) {
+    const int64_t count = std::min(kLossTokens, rows - begin);
+    const auto sources = batch.sources.begin() + chunk.begin + begin;
+    for (int64_t i = 0; i < count; ++i) {
+      tokens[i] = loss_token(sources[i], chunk.logprobs[begin + i], chunk.entropies[begin + i]);
+      if (!coefficients.empty()) tokens[i].coefficient = coefficients[chunk.begin + begin + i];
     }
-    const auto token = static_cast<size_t>(source.token);
-    const float old_logp = leaf.old_logprobs[token];
-    const float ref_logp = leaf.ref_logprobs.empty() ? 0.0f : leaf.ref_logprobs[token];
-    const float is_weight = leaf.is_weights.empty() ? 1.0f : leaf.is_weights[token];
-    const TokenLossTerms terms =
-        policy_loss(objective.policy, logp, old_logp, ref_logp, leaf.advantage, is_weight);
-    if (leaf.exact && !same_bits(logp, old_logp))
-      sums.mismatches.add(place(source, old_logp, logp));
-    check_finite(source, old_logp, logp,
-                 {logp, old_logp, ref_logp, is_weight, leaf.advantage, weight, entropy,
-                  terms.pg_loss, terms.kl, terms.dlogp});
-    sums.pg_loss += static_cast<double>(weight) * terms.pg_loss;
-    sums.loss += static_cast<double>(weight) *
-                 (static_cast<double>(terms.pg_loss) +
-                  static_cast<double>(objective.policy.kl_loss_coef) * terms.kl +
-                  static_cast<double>(terms.dentropy) * entropy);
-    sums.kl += static_cast<double>(weight) * terms.kl;
-    sums.ppo_kl += -static_cast<double>(terms.log_ratio);
-    sums.clipped += terms.clipped ? 1 : 0;
-    sums.clipped_lower += terms.clipped_lower ? 1 : 0;
-    sums.compare(logp, old_logp);
-    return {weight * terms.dlogp, weight * terms.dentropy};
-  }
-
-  static TokenPlace place(const MicroBatch::Source& source, float recorded, float recomputed) {
-    const Leaf& leaf = *source.leaf;
-    return {leaf.prompt_index, leaf.sample_index,
-            source.token,      leaf.tokens[static_cast<size_t>(source.token)],
-            recorded,          recomputed};
-  }
-
-  /// Clamps and comparisons turn some of what is not finite into an ordinary loss or a
-  /// derivative of 0, so inputs are looked at as well as results.
-  void check_finite(const MicroBatch::Source& source, float recorded, float recomputed,
-                    std::initializer_list<float> values) const {
-    for (const float value : values) {
-      if (std::isfinite(value)) continue;
-      sums.not_finite.add(place(source, recorded, recomputed));
-      return;
+    loss.evaluate({tokens.data(), count}, {losses.data(), count});
+    for (int64_t i = 0; i < count; ++i) {
+      add_token(sums, sources[i], tokens[i], losses[i]);
+      const float weight = sources[i].leaf->weight;
+      chunk.dlogp[begin + i] = weight * losses[i].dlogp;
+      chunk.dentropy[begin + i] = weight * losses[i].dentropy;
     }
   }
-};
+}
+
+/// The coefficients of a batch's loss rows. The rows of a response stand together, in
+/// order.
+std::vector<float> coefficients_of(const Loss& loss, const MicroBatch& batch,
+                                   std::span<const float> logprobs,
+                                   std::span<const float> entropies) {
+  const int64_t rows = std::ssize(batch.sources);
+  std::vector<LossToken> tokens;
+  for (int64_t i = 0; i < rows; ++i)
+    tokens.push_back(loss_token(batch.sources[i], logprobs[i], entropies[i]));
+  std::vector<float> coefficients(rows);
+  for (int64_t begin = 0, end = 0; begin < rows; begin = end) {
+    while (end < rows && batch.sources[end].leaf == batch.sources[begin].leaf) ++end;
+    loss.couple({tokens.data() + begin, end - begin}, {coefficients.data() + begin, end - begin});
+  }
+  return coefficients;
+}
 
 }  // namespace
 
-void shard_gradient(const Context& ctx, const models::Transformer& model,
-                    const Objective& objective, std::span<const MicroBatch> batches,
-                    const FlatView& gradients, LossSums& sums, const FinalFrom& final_from,
-                    Arena& arena, const std::function<void()>& progress) {
-  const models::ModelConfig& config = model.config();
-  const models::ParameterTable& table = model.table();
-  const auto d = config.hidden_size;
-  const ArenaScope scope(arena);
+ShardPass::ShardPass(const Context& ctx, const models::Transformer& model,
+                     std::span<const MicroBatch> batches, const FlatView& gradients, Arena& arena)
+    : ctx_(ctx),
+      model_(model),
+      batches_(batches),
+      gradients_(gradients),
+      arena_(arena),
+      scope_(arena) {
   int64_t rows = 0;
-  for (const MicroBatch& batch : batches) rows += static_cast<int64_t>(batch.tokens.size());
-  const Mat<float> dembedding = arena.mat<float>(rows, d);
-  const Mat<float> dhead(gradients.at(table.lm_head()), config.vocab_size, d);
-  const RowLoss row_loss{objective, sums};
+  for (const MicroBatch& batch : batches) rows += std::ssize(batch.tokens);
+  dembedding_ = arena.mat<float>(rows, model.config().hidden_size);
+}
 
-  int64_t row = 0;
-  for (const MicroBatch& batch : batches) {
-    const ArenaScope batch_scope(arena);
-    const auto t = static_cast<int64_t>(batch.tokens.size());
-    const auto r = static_cast<int64_t>(batch.output_rows.size());
-    const Mat<float> hidden = arena.mat<float>(r, d), dhidden = arena.mat<float>(r, d);
-    const auto logprobs = arena.span<float>(r), entropies = arena.span<float>(r);
-    const models::TrainBatch view = batch.view();
-    const models::Activations activations =
-        models::transformer_forward_train(ctx, model, view, hidden, arena);
-    const kernels::LmHeadRows head{
-        hidden, batch.targets,
-        inverse_temperatures(objective.temperature, batch.targets.size(), arena)};
-    kernels::lm_head_forward_backward(
-        ctx, logprobs, entropies, dhidden, dhead, head, model.lm_head(),
-        [&](int64_t begin, std::span<const float> logp, std::span<const float> entropy,
-            std::span<float> dlogp, std::span<float> dentropy) {
-          for (size_t i = 0; i < logp.size(); ++i) {
-            std::tie(dlogp[i], dentropy[i]) =
-                row_loss(batch.sources[static_cast<size_t>(begin) + i], logp[i], entropy[i]);
-          }
-        },
-        arena);
-    const bool last = &batch == &batches.back();
-    models::transformer_backward(ctx, model, view, activations, dhidden, gradients,
-                                 dembedding.row_range(row, row + t),
-                                 last ? final_from : FinalFrom(), arena);
-    row += t;
-    progress();
+bool ShardPass::forward() {
+  backward_.reset();
+  batch_scope_.reset();
+  if (batch_ != nullptr) row_ += std::ssize(batch_->tokens);
+  if (batches_.empty() || (batch_ != nullptr && is_last_batch())) return false;
+  batch_ = batch_ == nullptr ? &batches_.front() : batch_ + 1;
+  batch_scope_.emplace(arena_);
+  const int64_t rows = std::ssize(batch_->output_rows), d = model_.config().hidden_size;
+  hidden_ = arena_.mat<float>(rows, d);
+  dhidden_ = arena_.mat<float>(rows, d);
+  logprobs_ = arena_.span<float>(rows);
+  entropies_ = arena_.span<float>(rows);
+  activations_ = transformer_forward_train(ctx_, model_, batch_->view(), hidden_, arena_);
+  return true;
+}
+
+void ShardPass::head_backward(const Objective& objective, LossSums& sums) {
+  const models::ModelConfig& config = model_.config();
+  const Loss& loss = *objective.loss;
+  const kernels::LmHeadRows rows{
+      hidden_, batch_->targets,
+      inverse_temperatures(objective.temperature, std::ssize(batch_->targets), arena_)};
+  std::vector<float> coefficients;
+  if (loss.is_coupled()) {
+    lm_head_logprob(ctx_, logprobs_, entropies_, rows, model_.lm_head(), arena_);
+    coefficients = coefficients_of(loss, *batch_, logprobs_, entropies_);
   }
-  row = 0;
-  const Mat<float> dtable(gradients.at(table.embedding()), config.vocab_size, d);
-  for (const MicroBatch& batch : batches) {
-    const auto t = static_cast<int64_t>(batch.tokens.size());
-    kernels::embedding_backward(ctx, dtable, dembedding.row_range(row, row + t), batch.tokens);
-    row += t;
+  const Mat<float> dhead(gradients_.at(model_.table().lm_head()), config.vocab_size,
+                         config.hidden_size);
+  kernels::LmHeadWalk walk(ctx_, rows, model_.lm_head(), logprobs_, entropies_, arena_);
+  while (const auto chunk = walk.next()) {
+    differentiate(loss, *batch_, coefficients, *chunk, sums);
+    walk.backward(*chunk, dhidden_, dhead);
+  }
+}
+
+std::optional<int64_t> ShardPass::backward_layer() {
+  if (!backward_) {
+    const int64_t rows = std::ssize(batch_->tokens);
+    backward_.emplace(ctx_, model_, batch_->view(), activations_, dhidden_, gradients_,
+                      dembedding_.row_range(row_, row_ + rows), arena_);
+  }
+  const std::optional<int64_t> final_from = backward_->next();
+  if (final_from && !is_last_batch()) return gradients_.size();
+  return final_from;
+}
+
+void ShardPass::embedding_backward() {
+  const models::ModelConfig& config = model_.config();
+  const Mat<float> dtable(gradients_.at(model_.table().embedding()), config.vocab_size,
+                          config.hidden_size);
+  int64_t row = 0;
+  for (const MicroBatch& batch : batches_) {
+    const int64_t rows = std::ssize(batch.tokens);
+    kernels::embedding_backward(ctx_, dtable, dembedding_.row_range(row, row + rows), batch.tokens);
+    row += rows;
   }
 }
 
@@ -138,10 +190,10 @@ void batch_logprobs(const Context& ctx, const models::Transformer& model, float 
                     Arena& arena) {
   const ArenaScope scope(arena);
   const Mat<float> hidden =
-      arena.mat<float>(static_cast<int64_t>(batch.output_rows.size()), model.config().hidden_size);
+      arena.mat<float>(std::ssize(batch.output_rows), model.config().hidden_size);
   models::transformer_forward_train(ctx, model, batch.view(), hidden, arena);
-  const kernels::LmHeadRows head{hidden, batch.targets,
-                                 inverse_temperatures(temperature, batch.targets.size(), arena)};
+  const kernels::LmHeadRows head{
+      hidden, batch.targets, inverse_temperatures(temperature, std::ssize(batch.targets), arena)};
   kernels::lm_head_logprob(ctx, logprobs, entropies, head, model.lm_head(), arena);
 }
 
@@ -149,12 +201,12 @@ void reference_logprobs(const Context& ctx, const models::Transformer& reference
                         std::span<const MicroBatch> batches, Arena& arena) {
   for (const MicroBatch& batch : batches) {
     const ArenaScope scope(arena);
-    const auto logprobs = arena.span<float>(static_cast<int64_t>(batch.output_rows.size()));
+    const Span<float> logprobs = arena.span<float>(std::ssize(batch.output_rows));
     batch_logprobs(ctx, reference, temperature, batch, logprobs, {}, arena);
-    for (size_t i = 0; i < logprobs.size(); ++i) {
-      Leaf& leaf = *batch.sources[i].leaf;
-      leaf.ref_logprobs.resize(leaf.tokens.size(), 0.0f);
-      leaf.ref_logprobs[static_cast<size_t>(batch.sources[i].token)] = logprobs[i];
+    for (int64_t i = 0; i < logprobs.size(); ++i) {
+      const auto& [leaf, token] = batch.sources[i];
+      leaf->ref_logprobs.resize(leaf->tokens.size(), 0.0f);
+      leaf->ref_logprobs[token] = logprobs[i];
     }
   }
 }

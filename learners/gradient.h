@@ -2,41 +2,69 @@
 // into one buffer.
 #pragma once
 
-#include <functional>
 #include <optional>
 #include <span>
 
 #include "core/buffer.h"
 #include "core/extent.h"
 #include "learners/batch.h"
-#include "learners/loss.h"
+#include "learners/loss_sums.h"
+#include "learners/objective.h"
 #include "models/transformer.h"
 
 namespace orrery::learners {
 
-/// What is learned from a batch: imitation of the tokens, or the clipped policy
-/// gradient.
-struct Objective {
-  bool sft = false;  ///< weight * -logp; the rest is not used
-  PolicyLossParams policy;
-  float temperature = 1.0f;  ///< of the rollout: the policy is softmax(logits / temperature)
-  /// Learner::update refuses a batch in which an exact leaf's log-prob is not
-  /// recomputed to the same bits.
-  bool verify_logprobs = false;
-};
+/// One shard's way through forward and backward, at the pace of its caller:
+///   while (pass.forward()) {
+///     pass.head_backward(objective, sums);
+///     while (const auto final_from = pass.backward_layer()) ...
+///   }
+///   pass.embedding_backward();
+/// The gradient is added to `gradients` (flat, in the layout of model.table()) and does
+/// not depend on how the shard's trees are cut into batches, bit for bit: every
+/// parameter's gradient is a chain over the shard's rows. With tied weights the head's
+/// part comes first, then, after all batches, the embedding's, so that the two chains
+/// do not interleave.
+class ShardPass {
+ public:
+  /// `gradients` may be a window if there is one batch at most. Temporaries come from
+  /// `arena`, and stay there until the pass is gone. All arguments must outlive it.
+  ShardPass(const Context& ctx, const models::Transformer& model,
+            std::span<const MicroBatch> batches, const FlatView& gradients, Arena& arena);
 
-/// Adds the gradient of the objective over the batches to `gradients` (flat, layout of
-/// model.table()) and the loss's sums to `sums`, in row order. Independent of how the
-/// same trees are cut into batches, bit for bit: every parameter's gradient is a chain
-/// over the shard's rows. With tied weights the head's part comes first, then, after
-/// all batches, the embedding's, so that the two chains do not interleave. `final_from`
-/// (may be empty) is told while the last batch's backward goes on, region by region of
-/// model.table(); a single batch may therefore be given a window. `progress` is called
-/// after each batch; what it throws ends this.
-void shard_gradient(
-    const Context& ctx, const models::Transformer& model, const Objective& objective,
-    std::span<const MicroBatch> batches, const FlatView& gradients, LossSums& sums,
-    const FinalFrom& final_from, Arena& arena, const std::function<void()>& progress = [] {});
+  /// Forward of the next micro-batch; false: there is none.
+  bool forward();
+  /// The loss of the batch's rows, and its gradient back through the head. Adds to
+  /// `sums`, in row order.
+  void head_backward(const Objective& objective, LossSums& sums);
+  /// One layer's backward, from the last layer to the first; the final norm is the
+  /// first step. Gives the element from which on the shard's gradient is final: a bound
+  /// of model.table().regions() in the last batch, the whole size before it. Nothing:
+  /// the batch is done.
+  std::optional<int64_t> backward_layer();
+  /// After the last batch: the embedding's gradient, which makes all of the shard's
+  /// final.
+  void embedding_backward();
+
+ private:
+  bool is_last_batch() const { return batch_ == &batches_.back(); }
+
+  const Context& ctx_;
+  const models::Transformer& model_;
+  std::span<const MicroBatch> batches_;
+  const FlatView gradients_;
+  Arena& arena_;
+  ArenaScope scope_;
+  Mat<float> dembedding_;  // of all batches' rows
+
+  const MicroBatch* batch_ = nullptr;
+  int64_t row_ = 0;  // of dembedding_, the batch's first one
+  std::optional<ArenaScope> batch_scope_;
+  Mat<float> hidden_, dhidden_;
+  std::span<float> logprobs_, entropies_;
+  models::Activations activations_;
+  std::optional<models::TransformerBackward> backward_;
+};
 
 /// Fills leaf.ref_logprobs of the batches' loss rows from a frozen model.
 void reference_logprobs(const Context& ctx, const models::Transformer& reference, float temperature,

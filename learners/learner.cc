@@ -18,14 +18,14 @@ int64_t shards_per_rank(const LearnerConfig& config, const comm::Communicator& c
 }
 
 /// Adds the shards' sums in shard order, the same on every rank.
-LossSums gather_sums(comm::Communicator& comm, const std::vector<LossSums>& mine) {
-  const std::string bytes(reinterpret_cast<const char*>(mine.data()),
-                          mine.size() * sizeof(LossSums));
-  LossSums total;
+LossSums gather_sums(comm::Communicator& comm, Span<const LossSums> mine, Span<const Term> terms) {
+  std::string bytes;
+  for (const LossSums& sums : mine) sums.append_to(bytes);
+  LossSums total(terms);
   for (const std::string& part : comm.all_gather_bytes(bytes)) {
-    for (size_t at = 0; at + sizeof(LossSums) <= part.size(); at += sizeof(LossSums)) {
-      LossSums sums;
-      std::memcpy(&sums, part.data() + at, sizeof sums);
+    for (std::string_view rest = part; !rest.empty();) {
+      LossSums sums(terms);
+      sums.take_from(rest);
       total.add(sums);
     }
   }
@@ -146,48 +146,58 @@ std::vector<std::vector<float>> Learner::logprobs(std::span<Tree> trees, float t
   return result;
 }
 
+void Learner::gradient(Span<const std::vector<MicroBatch>> shards, const Objective& objective,
+                       Span<LossSums> sums, OrderedReduceScatter& exchange) {
+  shard_tree_.begin(ctx_);
+  for (int64_t s = 0; s < shards.size(); ++s) {
+    const bool by_layer = shards[s].size() <= 1;  // several batches add up late
+    ShardPass pass(ctx_, model_, shards[s], shard_tree_.begin_shard(by_layer), arena_);
+    while (pass.forward()) {
+      pass.head_backward(objective, sums[s]);
+      {
+        const PhaseScope phase(ctx_, "backward");
+        while (const auto final_from = pass.backward_layer()) {
+          shard_tree_.merge(*final_from);
+          exchange.send(shard_tree_.final_from());
+        }
+      }
+      progress_();
+    }
+    pass.embedding_backward();
+    shard_tree_.end_shard();
+    exchange.send(shard_tree_.final_from());
+  }
+}
+
 UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective,
                              kernels::AdamWParams params, double clip_grad) {
   UpdateResult result;
   result.lr = params.lr;
   const Work work = deal(trees);
   const auto& batches = work.batches;
-  const auto count = static_cast<int64_t>(batches.size());
-  const int64_t first = work.first;
   result.rows = work.rows;
   result.rank_tokens = tokens_of_ranks(trees, work.assignment, comm_.size());
 
   arena_.reset();
-  if (reference_ != nullptr && !objective.sft) {
+  if (reference_ != nullptr && objective.loss->uses_reference()) {
     const ScopedTimer timer(result.reference_seconds);
     for (const auto& shard : batches) {
       reference_logprobs(ctx_, *reference_, objective.temperature, shard, arena_);
       progress_();
     }
   }
-  std::vector<LossSums> sums(static_cast<size_t>(count));
-  OrderedReduceScatter reduce(ctx_, comm_, shard_tree_.result(), optimizer_.plan(),
-                              config_.fast_reduce, arena_);
+  Array<LossSums> sums(std::ssize(batches), LossSums(objective.loss->terms()));
+  OrderedReduceScatter exchange(ctx_, comm_, shard_tree_.result(), optimizer_.plan(),
+                                config_.fast_reduce, arena_);
   {
     const ScopedTimer timer(result.gradient_seconds);
-    shard_tree_.sum(
-        ctx_, first,
-        [&](int64_t shard, const FlatView& buffer, const FinalFrom& final_from) {
-          const auto index = static_cast<size_t>(shard - first);
-          shard_gradient(ctx_, model_, objective, batches[index], buffer, sums[index], final_from,
-                         arena_, progress_);
-        },
-        [&](int64_t shard) { return batches[static_cast<size_t>(shard - first)].size() <= 1; },
-        [&](int64_t begin) {
-          const PhaseScope phase(ctx_, "reduce");
-          reduce.final_from(begin);
-        });
+    gradient(batches, objective, sums, exchange);
   }
   {
     const ScopedTimer timer(result.reduce_seconds);
     const PhaseScope phase(ctx_, "reduce");
-    reduce.finish();
-    result.sums = gather_sums(comm_, sums);
+    exchange.finish();
+    result.sums = gather_sums(comm_, sums, objective.loss->terms());
     if (objective.verify_logprobs && result.sums.mismatches.count > 0) {
       result.refused = true;  // alike on every rank
       return result;

@@ -11,7 +11,10 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "core/span.h"
 #include "learners/gradient.h"
+#include "learners/loss_sums.h"
+#include "learners/objective.h"
 #include "learners/optimizer.h"
 #include "learners/ordered_reducer.h"
 
@@ -87,6 +90,10 @@ class Learner {
     int64_t rows = 0;  ///< of all trees
   };
   Work deal(std::span<Tree> trees) const;
+  /// The sum over this rank's shards, which is handed to the exchange as it becomes
+  /// final.
+  void gradient(Span<const std::vector<MicroBatch>> shards, const Objective& objective,
+                Span<LossSums> sums, OrderedReduceScatter& exchange);
 
   Context ctx_;
   models::Transformer& model_;

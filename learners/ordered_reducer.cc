@@ -15,14 +15,14 @@ namespace {
 constexpr int64_t kGrain = 1 << 15;  // elements worth a thread: 128 KiB
 constexpr int64_t kBlock = 512;
 constexpr int64_t kMaxLevels = 16;  // at most 65,536 ranks
-/// What is summed at once, of all ranks: stays in the second-level cache from its
-/// arrival on.
+/// Elements summed per call, over all ranks. Sized so that a piece stays in the
+/// second-level cache after it arrives.
 constexpr int64_t kPieceElements = 1 << 18;
 /// Pieces that may arrive while this rank computes: 16 MiB.
 constexpr int64_t kPiecesUnderWay = 16;
 
-/// out = left + right, one rounded add an element; out may be left or right. A loop of
-/// constant length is one that compilers vectorise without being asked to favour speed.
+/// out = left + right, one rounded add per element; out may be left or right. A loop of
+/// constant length is vectorised by compilers that are not asked to favour speed.
 void add_block(float* out, const float* left, const float* right, int64_t count) {
   if (count == kBlock) {
 #ifndef __clang__  // which does not know it, and is here for sanitizers, not for speed
@@ -75,9 +75,12 @@ void tree_sum(const Context& ctx, std::span<const float* const> parts, std::span
   });
 }
 
-bool is_power_of_two(int64_t value) {
-  return value > 0 && std::has_single_bit(static_cast<uint64_t>(value));
-}
+size_t byte_size(int64_t floats) { return static_cast<size_t>(floats) * sizeof(float); }
+
+/// Zero bits below the lowest one-bit of value > 0.
+int64_t trailing_zeros(int64_t value) { return std::countr_zero(static_cast<uint64_t>(value)); }
+
+bool is_power_of_two(int64_t value) { return value > 0 && value >> trailing_zeros(value) == 1; }
 
 }  // namespace
 
@@ -88,18 +91,16 @@ ShardTree::ShardTree(Device device, std::vector<int64_t> regions, int64_t count)
                "{} bounds of regions", regions_.size());
   ORRERY_CHECK(is_power_of_two(count), "{} shards on a rank: not a power of two", count);
   ORRERY_CHECK(device.type == DeviceType::kCpu, "the ordered sum runs on the CPU only");
-  const auto live = static_cast<size_t>(std::countr_zero(static_cast<uint64_t>(count))) + 1;
-  memory_ = Buffer(device,
-                   std::max<size_t>(live - 1, 1) * static_cast<size_t>(elements()) * sizeof(float));
+  memory_ = Buffer(device, byte_size(std::max<int64_t>(trailing_zeros(count), 1) * elements()));
 }
 
-std::span<float> ShardTree::buffer(size_t index) const {
-  const auto begin = static_cast<int64_t>(index) * elements();
+std::span<float> ShardTree::buffer(int64_t index) const {
+  const int64_t begin = index * elements();
   return part_of(memory_.span<float>(), {begin, begin + elements()});
 }
 
 std::span<float> ShardTree::last_buffer(int64_t size) {
-  const size_t bytes = static_cast<size_t>(size) * sizeof(float);
+  const size_t bytes = byte_size(size);
   if (last_.bytes() < bytes) {
     last_ = Buffer();  // before the larger one is taken
     last_ = Buffer(device_, bytes);
@@ -107,59 +108,83 @@ std::span<float> ShardTree::last_buffer(int64_t size) {
   return part_of(last_.span<float>(), {0, size});
 }
 
-// The buffers are a stack of finished subtrees, sizes falling; a new leaf goes on top.
-// As with a binary counter, shard s ends as many subtrees as s + 1 has trailing zero
-// bits. A leaf that ends none stays, and is whole; one that does is added to what lies
-// under it as it becomes final, and needs no more than a window.
-void ShardTree::sum(const Context& ctx, int64_t first, const Fill& fill, const ByRegion& by_region,
-                    const FinalFrom& final_from) {
-  size_t height = 0;  // of the stack, without the leaf
-  for (int64_t s = 0; s < count_; ++s) {
-    const auto merges = static_cast<size_t>(std::countr_zero(static_cast<uint64_t>(s) + 1));
-    const bool stays = merges == 0;
-    const bool windowed = !stays && by_region(first + s);
-    const std::span<float> leaf =
-        stays ? buffer(height)
-              : last_buffer(windowed ? FlatView::window_size(regions_) : elements());
-    const FlatView view = windowed ? FlatView(leaf, regions_) : FlatView(leaf);
-    zero(ctx, leaf);
-    // [begin, end), of one region if the leaf is in a window
-    const auto merge_extent = [&](const Extent& extent) {
-      if (stays) return;
-      add(ctx, part_of(buffer(height - 1), extent), view.at(extent.begin));
-      for (size_t right = height - 1; right > height - merges; --right)
-        add(ctx, part_of(buffer(right - 1), extent), part_of(buffer(right), extent).data());
-    };
-    int64_t known = elements();
-    auto region = regions_.end() - 1;  // the first bound that is not below what is known
-    const FinalFrom merge = [&](int64_t begin) {
-      ORRERY_CHECK(0 <= begin && begin <= known, "final from {} after {}", begin, known);
-      for (; windowed && begin < known; known = *region) {
-        --region;
-        ORRERY_CHECK(begin <= *region, "final from {}, within a region", begin);
-        merge_extent({*region, known});
-        if (region != regions_.begin())
-          zero(ctx, {view.at(*region), static_cast<size_t>(known - *region)});
-      }
-      if (begin < known) merge_extent({begin, known});
-      known = begin;
-      if (s + 1 == count_ && final_from) final_from(begin);
-    };
-    fill(first + s, view, merge);
-    merge(0);
-    height = height + 1 - merges;
+// The buffers are a stack of finished subtrees, which grows and shrinks as a binary
+// counter does:
+//  1. Between shards, with s of them done, the stack has one buffer for each one-bit of
+//     s. The bit's value is the number of shards that are summed there; values fall
+//     from the bottom to the top.
+//  2. Shard s is the last leaf of as many subtrees as s + 1 has trailing zero bits:
+//     merges_.
+//  3. A shard that ends no subtree becomes the stack's new top. It is written there,
+//     whole, and is added to nothing yet.
+//  4. A shard that ends some is never on the stack. As a part of it becomes final it is
+//     added to the top's part, that to the part of the buffer below, and so on, merges_
+//     additions in all, each left + right. So its own memory is needed until the part
+//     is final and no longer, and a window is enough.
+//  5. Parts become final from the end: of the shard that is being written, [known_,
+//     elements()) has been added. A part that lies in a window never reaches over a
+//     bound of regions_, and its place is zeroed for the region that comes there next.
+//  6. The last shard ends every subtree, so that a part of buffer(0) is final when that
+//     shard's part is added.
+void ShardTree::begin(const Context& ctx) {
+  ctx_ = ctx;
+  shard_ = height_ = 0;
+  final_from_ = elements();
+}
+
+FlatView ShardTree::begin_shard(bool by_region) {
+  ORRERY_CHECK(shard_ < count_, "a shard more than {}", count_);
+  ++shard_;
+  merges_ = trailing_zeros(shard_);
+  windowed_ = merges_ > 0 && by_region;
+  const std::span<float> memory =
+      merges_ == 0 ? buffer(height_)
+                   : last_buffer(windowed_ ? FlatView::window_size(regions_) : elements());
+  leaf_ = windowed_ ? FlatView(memory, regions_) : FlatView(memory);
+  zero(ctx_, memory);
+  known_ = elements();
+  region_ = std::ssize(regions_) - 1;
+  return leaf_;
+}
+
+void ShardTree::add_to_stack(const Extent& extent) {
+  if (merges_ == 0) return;
+  add(ctx_, part_of(buffer(height_ - 1), extent), leaf_.at(extent.begin));
+  for (int64_t right = height_ - 1; right > height_ - merges_; --right)
+    add(ctx_, part_of(buffer(right - 1), extent), part_of(buffer(right), extent).data());
+}
+
+void ShardTree::merge(int64_t begin) {
+  ORRERY_CHECK(0 <= begin && begin <= known_, "final from {} after {}", begin, known_);
+  while (windowed_ && begin < known_) {
+    const int64_t bound = regions_[--region_];
+    ORRERY_CHECK(begin <= bound, "final from {}, within a region", begin);
+    const Extent region{bound, known_};
+    add_to_stack(region);
+    if (region_ > 0) zero(ctx_, {leaf_.at(bound), leaf_.at(bound) + region.size()});
+    known_ = bound;
   }
-  ORRERY_CHECK(height == 1, "{} subtrees are left of {} shards", height, count_);
+  if (begin < known_) add_to_stack({begin, known_});
+  known_ = begin;
+  if (shard_ == count_) final_from_ = known_;
+}
+
+void ShardTree::end_shard() {
+  merge(0);
+  height_ += 1 - merges_;
+  ORRERY_CHECK(shard_ < count_ || height_ == 1, "{} subtrees are left of {} shards", height_,
+               count_);
 }
 
 OrderedReduceScatter::OrderedReduceScatter(const Context& ctx, comm::Communicator& comm,
                                            std::span<float> gradient, const SlicePlan& plan,
                                            bool fast, Arena& arena)
-    : comm_(comm),
+    : ctx_(ctx),
+      comm_(comm),
       gradient_(gradient),
       plan_(plan),
       fast_(fast),
-      waiting_buckets_(plan.buckets.size()) {
+      waiting_buckets_(std::ssize(plan.buckets)) {
   const int ranks = comm.size();
   ORRERY_CHECK(plan.ranks() == ranks && static_cast<size_t>(plan.elements()) == gradient.size(),
                "slices of {} elements for {} ranks, there are {} and {}", plan.elements(),
@@ -170,21 +195,25 @@ OrderedReduceScatter::OrderedReduceScatter(const Context& ctx, comm::Communicato
   // The largest bucket is the first one.
   const int64_t slice = (plan.buckets.front().back() + ranks - 1) / ranks;
   const int64_t piece = std::max<int64_t>(std::min(kPieceElements / ranks, slice), 1);
-  exchange_ = comm.all_to_all(
-      {gradient, piece, arena.span<float>(kPiecesUnderWay * ranks * piece)},
-      // A rank is never sent its own slice, so the sum may go there while the others
-      // are still being sent.
-      [ctx, gradient](int64_t begin, int64_t count, std::span<const float* const> parts) {
-        tree_sum(ctx, parts, part_of(gradient, {begin, begin + count}));
-      });
+  exchange_ =
+      comm.all_to_all({gradient, piece, arena.span<float>(kPiecesUnderWay * ranks * piece)});
 }
 
-void OrderedReduceScatter::final_from(int64_t begin) {
+void OrderedReduceScatter::send(int64_t begin) {
   if (!exchange_) return;
-  for (; waiting_buckets_ > 0 && plan_.buckets[waiting_buckets_ - 1].front() >= begin;
-       --waiting_buckets_)
-    exchange_->add(plan_.buckets[waiting_buckets_ - 1]);
-  exchange_->advance();
+  const PhaseScope phase(ctx_, "reduce");
+  for (; waiting_buckets_ > 0; --waiting_buckets_) {
+    const auto& last = plan_.buckets[waiting_buckets_ - 1];
+    if (last.front() < begin) break;
+    exchange_->add(last);
+  }
+  while (const auto piece = exchange_->poll()) sum(*piece);
+}
+
+// A rank is never sent its own slice, so the sum may go there while the others' slices
+// are still being sent.
+void OrderedReduceScatter::sum(const comm::Communicator::Piece& piece) {
+  tree_sum(ctx_, piece.parts, part_of(gradient_, piece.extent));
 }
 
 void OrderedReduceScatter::finish() {
@@ -192,7 +221,7 @@ void OrderedReduceScatter::finish() {
   if (!exchange_) return;
   ORRERY_CHECK(waiting_buckets_ == 0, "the first {} buckets of the gradient are not final",
                waiting_buckets_);
-  exchange_->finish();
+  while (const auto piece = exchange_->wait()) sum(*piece);
 }
 
 }  // namespace orrery::learners

@@ -8,12 +8,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "core/buffer.h"
 #include "core/context.h"
 #include "core/extent.h"
+#include "core/span.h"
 #include "kernels/attention.h"
 #include "kernels/matmul.h"
 #include "models/config.h"
@@ -143,17 +145,43 @@ struct Activations {
 Activations transformer_forward_train(const Context& ctx, const Transformer& model,
                                       const TrainBatch& batch, Mat<float> hidden, Arena& arena);
 
-/// Gradient of a loss given dhidden [R, D]; adds into the flat `gradients` (layout of
-/// model.table()) in chain order over rows, so two batches in a row give the bits of
-/// one batch holding both. dembedding [T, D] receives the gradient of the embedding
-/// rows, which the caller
-/// adds by embedding_backward after the head's part of tied weights is whole
-/// (learners/gradient.h). `final_from` (may be empty) is told after each of
-/// table().regions(), from the last to the first: everything but the embedding.
-void transformer_backward(const Context& ctx, const Transformer& model, const TrainBatch& batch,
-                          const Activations& activations, Mat<const float> dhidden,
-                          const FlatView& gradients, Mat<float> dembedding,
-                          const FinalFrom& final_from, Arena& arena);
+/// The backward of one batch, a layer at a time: gradients of a loss given dhidden
+/// [R, D]. They are added into the flat `gradients` (layout of model.table()) in chain
+/// order over rows, so two batches in a row give the bits of one batch holding both.
+/// dembedding [T, D] receives the gradient of the embedding rows, which the caller adds
+/// by embedding_backward after the head's part of tied weights is whole
+/// (learners/gradient.h).
+class TransformerBackward {
+ public:
+  /// Temporaries come from `arena` and stay there until this is gone. All arguments
+  /// must outlive it.
+  TransformerBackward(const Context& ctx, const Transformer& model, const TrainBatch& batch,
+                      const Activations& activations, Mat<const float> dhidden,
+                      const FlatView& gradients, Mat<float> dembedding, Arena& arena);
+  /// One step down: the final norm, then the layers from the last to the first. Gives
+  /// the begin of the one of table().regions() that is now whole; with the first layer
+  /// that is everything but the embedding. Nothing: that was done already.
+  std::optional<int64_t> next();
+
+ private:
+  void final_norm_backward();
+  void layer_backward(int64_t index);
+  Mat<float> grad(int64_t offset, int64_t rows, int64_t cols) const;
+  Span<float> grad_vector(int64_t offset, int64_t size) const;
+
+  Context ctx_;
+  const Transformer& model_;
+  TrainBatch batch_;
+  const Activations& activations_;
+  Mat<const float> dhidden_;
+  FlatView gradients_;
+  Mat<float> dresidual_;  // carried down to the embedding
+  Arena& arena_;
+  ArenaScope scope_;
+  bool begun_ = false;
+  int64_t layers_left_;
+  Mat<float> x_, dx_, act_, dact_, dgate_up_, dqkv_, dattention_;  // of one layer
+};
 
 /// Floating-point operations of one forward over T tokens (2 per multiply-add): matmuls
 /// (without the head), and attention in the causal convention (half of the full

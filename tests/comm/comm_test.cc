@@ -50,14 +50,13 @@ TEST(LocalCommunicator, CollectivesOfOneRankCopy) {
   comm->all_gather(all, owned);
   EXPECT_THAT(all, ElementsAre(0, 1, 2, 3, 0));
   std::vector<float> received;
-  const auto exchange = comm->all_to_all(
-      {all, 2, {}}, [&](int64_t begin, int64_t count, std::span<const float* const> parts) {
-        EXPECT_EQ(begin, 1 + static_cast<int64_t>(received.size()));
-        received.insert(received.end(), parts[0], parts[0] + count);
-      });
+  const auto exchange = comm->all_to_all({all, 2, {}});
   exchange->add(std::vector<int64_t>{1, 4});
-  exchange->advance();
-  exchange->finish();
+  while (const auto piece = exchange->poll()) {
+    EXPECT_EQ(piece->extent.begin, 1 + static_cast<int64_t>(received.size()));
+    received.insert(received.end(), piece->parts[0], piece->parts[0] + piece->extent.size());
+  }
+  EXPECT_FALSE(exchange->wait());
   EXPECT_THAT(received, ElementsAre(1, 2, 3));
   EXPECT_THAT(comm->all_gather_bytes("me"), ElementsAre("me"));
   EXPECT_EQ(comm->split(-1), nullptr);

@@ -49,6 +49,8 @@ TEST_F(ConfigEffect, KeysThatChangeNothingAreErrors) {
       {"sft: {total_training_steps: 1, optim: {min_lr_ratio: 0.1}}", "sft.optim.min_lr_ratio",
        "is constant"},
       {"actor: {optim: {min_lr_ratio: 0.1}}", "actor.optim.min_lr_ratio", "is constant"},
+      {"actor: {loss_mode: gspo, clip_ratio_low: 3e-4, clip_ratio_high: 4e-4, clip_ratio_c: 4}",
+       "actor.clip_ratio_c", "gspo, which has no dual clip"},
       {"actor: {kl_loss_type: k1}", "actor.kl_loss_type", "actor.kl_loss_coef is 0"},
       {"data: {arithmetic: {flawed_fraction: 0.5}}", "data.arithmetic.flawed_fraction",
        "SFT's demonstrations"},
@@ -99,6 +101,20 @@ TEST_F(ConfigEffect, WhatIsOffOnPurposeOrHasItsDefaultIsNot) {
       load("data: {arithmetic: {digits: 3}, train_batch_size: 5}", {"data.env=gsm8k"});
   EXPECT_EQ(other.data().arithmetic().digits(), 2);
   EXPECT_EQ(other.data().train_batch_size(), 5);
+}
+
+TEST_F(ConfigEffect, GspoIsToldItsClipRatios) {
+  EXPECT_THAT(
+      refused("actor: {loss_mode: gspo, clip_ratio_high: 4e-4}"),
+      AllOf(StartsWith((folder_ / "sub" / "c.yaml").string() + ":1: actor.loss_mode is gspo"),
+            HasSubstr("actor.clip_ratio_low's default would never clip: set it")));
+  EXPECT_THAT(refused("actor: {clip_ratio_low: 3e-4}", {"actor.loss_mode=gspo"}),
+              AllOf(StartsWith("command line: actor.loss_mode is gspo"),
+                    HasSubstr("actor.clip_ratio_high's default")));
+  EXPECT_EQ(
+      refused("actor: {clip_ratio_low: 0.2, clip_ratio_high: 0.28}", {"actor.loss_mode=gspo"}),
+      "no error")
+      << "as they were given";
 }
 
 TEST_F(ConfigEffect, AKeyOfTheCommandLineNeedsItsSwitch) {

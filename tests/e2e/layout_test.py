@@ -75,6 +75,19 @@ class Layouts(Case):
             other = self.train(f"{mode}2", *options, f"cluster.placement={placement}", "actor.ppo_max_token_len_per_gpu=50", ranks=2)
             self.assertEqual(one, other, mode)
 
+    def test_gspo(self):
+        # The second mini-batch is off policy, so that ratios are not 1 and some sequences are clipped.
+        options = ["actor.loss_mode=gspo", "actor.clip_ratio_low=3e-4", "actor.clip_ratio_high=4e-4",
+                   "actor.loss_agg_mode=seq-mean-token-mean", "actor.ppo_mini_batch_size=4", "actor.ppo_epochs=2"]
+        one = self.train("gspo1", *options)
+        self.assertGreater(max(row["actor/pg_clipfrac"] for row in self.metrics), 0)
+        self.assertEqual(max(row["actor/pg_clipfrac_lower"] for row in self.metrics), 0)
+        self.assertGreater(max(abs(row["actor/ppo_kl"]) for row in self.metrics), 0)
+        self.assertEqual(self.train("gspo2", *options, "actor.ppo_max_token_len_per_gpu=50", ranks=2), one)
+        self.assertEqual(self.train("gspo_split", *options, "cluster.placement=split", ranks=2), one)
+        vanilla = [option for option in options if "loss_mode" not in option]
+        self.assertNotEqual(self.train("vanilla", *vanilla), one, "the loss must matter")
+
     def test_fast_reduction_says_what_it_gives_up(self):
         self.train("fast", "cluster.reduce=fast", ranks=4)
         self.assertIn("cluster.reduce is fast", self.log)

@@ -71,6 +71,14 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
     check_config(usable({fmt::format("{}=1e-6", key)}), 1);
     check_config(usable({fmt::format("{}=1e38", key)}), 1);
   }
+  const std::vector<std::string> gspo = {"actor.loss_mode=gspo", "actor.clip_ratio_low=3e-4",
+                                         "actor.clip_ratio_high=4e-4"};
+  EXPECT_EQ(refused(gspo),
+            "actor.loss_mode is gspo, which is a loss of whole responses: "
+            "set actor.loss_agg_mode to seq-mean-token-mean");
+  std::vector<std::string> whole = gspo;
+  whole.push_back("actor.loss_agg_mode=seq-mean-token-mean");
+  check_config(usable(whole), 1);
   EXPECT_THAT(refused({"rollout.n=1"}),
               HasSubstr("rollout.n is 1: algorithm.adv_estimator compares"));
   EXPECT_THAT(refused({"actor.clip_ratio_c=0.5"}), HasSubstr("must be above 1 (3 is usual), or 0"));

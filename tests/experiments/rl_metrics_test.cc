@@ -147,26 +147,36 @@ TEST(AdvantageMetrics, CountLossTokens) {
   EXPECT_EQ(metrics.at("critic/returns/min"), -3);
 }
 
+double& sum(learners::UpdateResult& result, std::string_view term) {
+  for (learners::TermSum& one : result.sums.terms) {
+    if (one.term.name == term) return one.sum;
+  }
+  throw Error(fmt::format("no term {}", term));
+}
+
 TEST(UpdateMetrics, AreMeansOverTheOptimizerSteps) {
   UpdateMetrics updates;
+  proto::Config config;
+  config.mutable_actor()->set_kl_loss_coef(0.1);
   learners::UpdateResult first, second;
+  first.sums = learners::LossSums(learners::policy_objective(config).loss->terms());
   first.sums.tokens = 10;
-  first.sums.ppo_kl = 1;
-  first.sums.clipped = 5;
-  first.sums.clipped_lower = 1;
+  sum(first, "ppo_kl") = 1;
+  sum(first, "pg_clipfrac") = 5;
+  sum(first, "pg_clipfrac_lower") = 1;
   first.sums.entropy = 2;
-  first.sums.kl = 0.25;
-  first.sums.pg_loss = 1;
+  sum(first, "kl_loss") = 0.25;
+  sum(first, "pg_loss") = 1;
   first.sums.loss = 3;
   first.reference_seconds = 0.5;
   first.rank_tokens = {10, 30};
   second = first;
   second.sums.tokens = 1000;
-  second.sums.ppo_kl = 300;
-  second.sums.clipped = 0;
+  sum(second, "ppo_kl") = 300;
+  sum(second, "pg_clipfrac") = 0;
   second.sums.entropy = 4;
-  second.sums.kl = 0.75;
-  second.sums.pg_loss = 2;
+  sum(second, "kl_loss") = 0.75;
+  sum(second, "pg_loss") = 2;
   second.rank_tokens = {5, 1};
   second.skipped = true;
   second.sums.not_finite.add({1, 2, 3, 4, 0, 0});
@@ -175,7 +185,7 @@ TEST(UpdateMetrics, AreMeansOverTheOptimizerSteps) {
   updates.add(second, false);
   Metrics metrics;
   std::map<std::string, double> timings;
-  updates.write(metrics, timings, 0.1);
+  updates.write(metrics, timings);
   EXPECT_DOUBLE_EQ(metrics["actor/ppo_kl"], (0.1 + 0.3 + 0.3) / 3) << "not by tokens";
   EXPECT_DOUBLE_EQ(metrics["actor/pg_clipfrac"], 0.5 / 3);
   EXPECT_DOUBLE_EQ(metrics["actor/pg_clipfrac_lower"], (0.1 + 0.001 + 0.001) / 3);

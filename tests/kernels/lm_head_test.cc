@@ -46,20 +46,17 @@ class LmHead : public testing::Test {
     const Mat<const float> hidden(hidden_.data() + begin * kHidden, end - begin, kHidden);
     const LmHeadRows rows{hidden, part(targets_), part(inv_temperature_)};
     int64_t next = 0;
-    lm_head_forward_backward(
-        ctx_, part(result.logprobs), part(result.entropies),
-        {result.dhidden.data() + begin * kHidden, end - begin, kHidden},
-        {result.dw.data(), kVocab, kHidden}, rows, w_,
-        [&](int64_t at, std::span<const float> logp, std::span<const float> entropy,
-            std::span<float> dlogp, std::span<float> dentropy) {
-          EXPECT_EQ(at, next);
-          next += static_cast<int64_t>(logp.size());
-          for (size_t i = 0; i < logp.size(); ++i) {
-            dlogp[i] = logp[i] * 0.01f * static_cast<float>(begin + at + static_cast<int64_t>(i));
-            dentropy[i] = entropy[i] * 0.1f;
-          }
-        },
-        arena_);
+    LmHeadWalk walk(ctx_, rows, w_, part(result.logprobs), part(result.entropies), arena_);
+    while (const auto chunk = walk.next()) {
+      EXPECT_EQ(chunk->begin, next);
+      next += chunk->logprobs.size();
+      for (int64_t i = 0; i < chunk->logprobs.size(); ++i) {
+        chunk->dlogp[i] = chunk->logprobs[i] * 0.01f * static_cast<float>(begin + chunk->begin + i);
+        chunk->dentropy[i] = chunk->entropies[i] * 0.1f;
+      }
+      walk.backward(*chunk, {result.dhidden.data() + begin * kHidden, end - begin, kHidden},
+                    {result.dw.data(), kVocab, kHidden});
+    }
     EXPECT_EQ(next, end - begin);
   }
 

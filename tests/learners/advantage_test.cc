@@ -14,9 +14,19 @@ namespace {
 using testing::HasSubstr;
 using testing_support::error_of;
 
-constexpr AdvantageEstimator kEstimators[] = {AdvantageEstimator::kGrpo, AdvantageEstimator::kRloo,
-                                              AdvantageEstimator::kReinforcePlusPlusBaseline};
-constexpr AdvantageParams kBaseline{AdvantageEstimator::kReinforcePlusPlusBaseline, true};
+using Section = proto::AlgorithmSection;
+
+constexpr Section::AdvEstimator kEstimators[] = {Section::GRPO, Section::RLOO,
+                                                 Section::REINFORCE_PLUS_PLUS_BASELINE};
+
+Section algorithm(Section::AdvEstimator estimator, bool norm_by_std = true) {
+  Section section;
+  section.set_adv_estimator(estimator);
+  section.set_norm_adv_by_std_in_grpo(norm_by_std);
+  return section;
+}
+
+const Section kBaseline = algorithm(Section::REINFORCE_PLUS_PLUS_BASELINE);
 
 /// Groups of prompts 10, 11, ...; every sample has as many loss tokens as `tokens`
 /// says, or 5.
@@ -50,19 +60,19 @@ TEST(Advantage, GroupsAreCentredAndScaled) {
   EXPECT_NEAR(grpo[0][1], -0.5 / (std + 1e-6), 1e-6);
   EXPECT_EQ(grpo[1], (std::vector<float>{0, 0, 0})) << "equal rewards teach nothing";
   EXPECT_EQ(grpo[2], (std::vector<float>{0}));
-  const auto unscaled = compute_advantages(groups, {AdvantageEstimator::kGrpo, false});
+  const auto unscaled = compute_advantages(groups, algorithm(Section::GRPO, false));
   EXPECT_FLOAT_EQ(unscaled[0][0], 0.5f);
-  const auto rloo = compute_advantages(groups, {AdvantageEstimator::kRloo, true});
+  const auto rloo = compute_advantages(groups, algorithm(Section::RLOO));
   EXPECT_NEAR(rloo[0][0], 1 - 1.0 / 3, 1e-6);
   EXPECT_NEAR(rloo[0][1], 0 - 2.0 / 3, 1e-6);
 }
 
 TEST(Advantage, GrpoAndRlooDoNotLookAtLengths) {
   const std::vector<std::vector<float>> rewards = {{1, 0, 0.25f, 1}, {3, -1}};
-  for (const AdvantageEstimator estimator :
-       {AdvantageEstimator::kGrpo, AdvantageEstimator::kRloo}) {
-    EXPECT_EQ(compute_advantages(make_groups(rewards), {estimator, true}),
-              compute_advantages(make_groups(rewards, {{1, 20, 0, 3}, {7, 0}}), {estimator, true}));
+  for (const Section::AdvEstimator estimator : {Section::GRPO, Section::RLOO}) {
+    EXPECT_EQ(
+        compute_advantages(make_groups(rewards), algorithm(estimator)),
+        compute_advantages(make_groups(rewards, {{1, 20, 0, 3}, {7, 0}}), algorithm(estimator)));
   }
 }
 
@@ -116,15 +126,14 @@ TEST(Advantage, ARewardThatIsNotFiniteIsRefusedWhereverItStands) {
   const float nan = std::numeric_limits<float>::quiet_NaN(),
               inf = std::numeric_limits<float>::infinity();
   const std::vector<std::vector<float>> rewards = {{1, 0, 0, 1}, {0.5f, 0.5f, 0.5f}, {1, 0}, {7}};
-  for (const AdvantageEstimator estimator : kEstimators) {
+  for (const Section::AdvEstimator estimator : kEstimators) {
     for (const float bad : {nan, -nan, inf, -inf}) {
       for (size_t g = 0; g < rewards.size(); ++g) {
         for (size_t i = 0; i < rewards[g].size(); ++i) {
           auto spoilt = rewards;
           spoilt[g][i] = bad;
-          const std::string text = error_of([&] {
-            compute_advantages(make_groups(spoilt), {estimator, true});
-          });
+          const std::string text =
+              error_of([&] { compute_advantages(make_groups(spoilt), algorithm(estimator)); });
           EXPECT_THAT(
               text,
               HasSubstr(
@@ -135,9 +144,7 @@ TEST(Advantage, ARewardThatIsNotFiniteIsRefusedWhereverItStands) {
     }
     auto all = rewards;
     for (auto& group : all) group.assign(group.size(), nan);
-    EXPECT_THAT(error_of([&] {
-                  compute_advantages(make_groups(all), {estimator, true});
-                }),
+    EXPECT_THAT(error_of([&] { compute_advantages(make_groups(all), algorithm(estimator)); }),
                 HasSubstr("10 of the batch's 10 rewards are not finite numbers, "
                           "first that of prompt 10 sample 0"));
   }
@@ -147,11 +154,11 @@ TEST(Advantage, HugeRewardsNeverMakeAnInfiniteAdvantage) {
   const float huge = std::numeric_limits<float>::max();
   for (const std::vector<float>& group :
        {std::vector<float>{huge, -huge}, {huge, 0, huge}, {-huge, huge, 0, 1}}) {
-    for (const AdvantageEstimator estimator : kEstimators) {
+    for (const Section::AdvEstimator estimator : kEstimators) {
       for (const bool norm : {true, false}) {
         try {
           for (const auto& advantages :
-               compute_advantages(make_groups({group, {1, 0}}), {estimator, norm}))
+               compute_advantages(make_groups({group, {1, 0}}), algorithm(estimator, norm)))
             for (const float a : advantages) EXPECT_TRUE(std::isfinite(a));
         } catch (const Error& error) {
           EXPECT_THAT(
@@ -162,12 +169,11 @@ TEST(Advantage, HugeRewardsNeverMakeAnInfiniteAdvantage) {
       }
     }
   }
-  EXPECT_THAT(
-      error_of([&] {
-        compute_advantages(make_groups({{1, 0}, {huge, -huge}}), {AdvantageEstimator::kRloo, true});
-      }),
-      HasSubstr("2 of the batch's 4 advantages are not finite numbers, "
-                "first that of prompt 11 sample 0"));
+  EXPECT_THAT(error_of([&] {
+                compute_advantages(make_groups({{1, 0}, {huge, -huge}}), algorithm(Section::RLOO));
+              }),
+              HasSubstr("2 of the batch's 4 advantages are not finite numbers, "
+                        "first that of prompt 11 sample 0"));
 }
 
 }  // namespace

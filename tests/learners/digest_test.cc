@@ -9,6 +9,7 @@
 #include "comm/communicator.h"
 #include "kernels/numerics.h"
 #include "learners/learner.h"
+#include "learners/losses/ppo.h"
 #include "tests/learners/tiny_model.h"
 
 namespace orrery::learners {
@@ -42,9 +43,7 @@ Digests run(const std::string& architecture, DType dtype) {
   const auto comm = comm::make_local_communicator();
   Learner learner(ctx, model, *comm, {4, 128, false});
   const TinyBatch batch(17, model.config().vocab_size, {9, 35, 3, 17, 40, 1}, 3);
-  Objective objective;
-  objective.temperature = 0.7f;
-  objective.policy.entropy_coeff = 0.01f;
+  const Objective objective{.loss = make_loss(Policy<Ppo>{{}, {}, 0.01f}), .temperature = 0.7f};
   Digests result{digest(model.parameters()), digest({}), 0};
   auto trees = batch.trees();
   for (const auto& leaf : learner.logprobs(trees, objective.temperature))

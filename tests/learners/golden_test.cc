@@ -3,11 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <deque>
 #include <filesystem>
 
 #include "learners/gradient.h"
+#include "learners/losses/ppo.h"
 #include "storage/hf_folder.h"
 #include "storage/safetensors.h"
+#include "tests/learners/tiny_gradient.h"
 
 namespace orrery::learners {
 namespace {
@@ -64,6 +67,7 @@ TEST_P(Golden, LogitsLossAndGradients) {
   }
   const std::vector<uint8_t> mask(64, 1);
   const float advantages[] = {1.2f, -0.8f, 0.5f, -0.9f};
+  std::deque<std::vector<float>> token_advantages;
   std::vector<Tree> trees = {{prompt, {}}};
   for (size_t i = 0; i < responses.size(); ++i) {
     Leaf leaf;
@@ -71,7 +75,7 @@ TEST_P(Golden, LogitsLossAndGradients) {
     leaf.loss_mask = std::span(mask).first(responses[i].size());
     leaf.old_logprobs = old_logprobs[i];
     leaf.ref_logprobs = read(golden, "ref_logprobs." + std::to_string(i));
-    leaf.advantage = advantages[i];
+    leaf.advantages = token_advantages.emplace_back(responses[i].size(), advantages[i]);
     leaf.weight = 1.0f / static_cast<float>(tokens);
     trees[0].leaves.push_back(std::move(leaf));
   }
@@ -103,17 +107,16 @@ TEST_P(Golden, LogitsLossAndGradients) {
     row += count;
   }
 
-  Objective objective;
-  objective.temperature = kTemperature;
-  objective.policy.kl_loss_coef = 0.1f;
-  objective.policy.entropy_coeff = 0.02f;
-  objective.policy.clip_ratio_c = 0;
+  const Objective objective{
+      .loss = make_loss(Policy<Ppo>{{.clip_ratio_c = 0}, {.coefficient = 0.1f}, 0.02f}),
+      .temperature = kTemperature};
   std::vector<float> gradients(static_cast<size_t>(model.table().flat_size()), 0.0f);
-  LossSums sums;
-  shard_gradient(ctx, model, objective, std::span(&batch, 1), std::span(gradients), sums, {},
-                 arena);
+  LossSums sums(objective.loss->terms());
+  testing_support::shard_gradient(ctx, model, objective, std::span(&batch, 1), std::span(gradients),
+                                  sums, arena);
   EXPECT_NEAR(sums.loss, read(golden, "loss")[0], 1e-5 * std::abs(read(golden, "loss")[0]) + 1e-6);
-  EXPECT_GT(sums.clipped, 0) << "the golden is meant to clip some tokens";
+  EXPECT_GT(testing_support::term_sum(sums, "pg_clipfrac"), 0)
+      << "the golden is meant to clip some tokens";
   double worst = 0;
   for (const models::Parameter& p : model.table().parameters()) {
     const std::span<const float> ours(gradients.data() + p.offset, static_cast<size_t>(p.size));

@@ -7,43 +7,23 @@
 #include <cmath>
 #include <cstring>
 
-#include "tests/learners/tiny_model.h"
+#include "learners/losses/ppo.h"
+#include "tests/learners/tiny_gradient.h"
 
 namespace orrery::learners {
 namespace {
 
+using testing_support::gradient_of;
+using testing_support::GradientResult;
 using testing_support::pointers;
 using testing_support::randomize;
 using testing_support::tiny_config;
 using testing_support::TinyBatch;
 
+/// Finite differences see no kink of it.
 Objective test_objective() {
-  Objective objective;
-  objective.policy.entropy_coeff = 0.05f;
-  objective.policy.clip_ratio_low = objective.policy.clip_ratio_high =
-      0.9f;  // smooth: finite differences see no kink
-  objective.policy.clip_ratio_c = 0;
-  objective.temperature = 0.8f;
-  return objective;
-}
-
-struct Result {
-  std::vector<float> gradient;
-  LossSums sums;
-};
-
-Result gradient_of(const models::Transformer& model, const Objective& objective,
-                   std::vector<Tree>& trees, int64_t max_tokens, int threads = 1) {
-  Context ctx;
-  ctx.threads = threads;
-  Arena arena;
-  Result result;
-  result.gradient.assign(static_cast<size_t>(model.table().flat_size()), 0.0f);
-  const auto order = pointers(trees);
-  const auto batches = pack(order, max_tokens);
-  shard_gradient(ctx, model, objective, batches, std::span(result.gradient), result.sums, {},
-                 arena);
-  return result;
+  const Ppo smooth{.clip_ratio_low = 0.9f, .clip_ratio_high = 0.9f, .clip_ratio_c = 0};
+  return {.loss = make_loss(Policy<Ppo>{smooth, {}, 0.05f}), .temperature = 0.8f};
 }
 
 class ModelGradient : public testing::TestWithParam<const char*> {};
@@ -59,36 +39,9 @@ TEST_P(ModelGradient, MatchesFiniteDifferences) {
     for (Leaf& leaf : tree.leaves) leaf.weight = 0.05f;
   }
   const Objective objective = test_objective();
-  const Result result = gradient_of(model, objective, trees, 1 << 20);
+  const GradientResult result = gradient_of(model, objective, trees, 1 << 20);
 
-  // A directional derivative along each parameter's own gradient: large against float
-  // noise.
-  for (const models::Parameter& p : model.table().parameters()) {
-    double norm = 0;
-    for (int64_t i = 0; i < p.size; ++i) {
-      const double g = result.gradient[static_cast<size_t>(p.offset + i)];
-      norm += g * g;
-    }
-    norm = std::sqrt(norm);
-    ASSERT_GT(norm, 0) << p.name;
-    const auto loss_at = [&](double step) {
-      std::vector<float> saved(model.parameters().begin(), model.parameters().end());
-      for (int64_t i = 0; i < p.size; ++i) {
-        const auto at = static_cast<size_t>(p.offset + i);
-        model.parameters()[at] += static_cast<float>(step * result.gradient[at] / norm);
-      }
-      model.pack(ctx);
-      const double loss = gradient_of(model, objective, trees, 1 << 20).sums.loss;
-      std::copy(saved.begin(), saved.end(), model.parameters().begin());
-      model.pack(ctx);
-      return loss;
-    };
-    const auto central = [&](double h) { return (loss_at(h) - loss_at(-h)) / (2 * h); };
-    const double h = 2e-3,
-                 numeric =
-                     (4 * central(h / 2) - central(h)) / 3;  // Richardson: the cubic term cancels
-    EXPECT_NEAR(numeric, norm, 0.01 * norm + 2e-4) << p.name;
-  }
+  testing_support::expect_finite_differences(model, objective, trees, result.gradient);
 }
 
 TEST_P(ModelGradient, SameBitsForAnyMicroBatchAndThreads) {
@@ -98,10 +51,10 @@ TEST_P(ModelGradient, SameBitsForAnyMicroBatchAndThreads) {
     randomize(model, 4, ctx);
     const TinyBatch batch(6, model.config().vocab_size, {5, 33, 64, 1, 40}, 4);
     auto trees = batch.trees();
-    const Result whole = gradient_of(model, test_objective(), trees, 1 << 20);
+    const GradientResult whole = gradient_of(model, test_objective(), trees, 1 << 20);
     for (const int64_t max_tokens : {1, 100, 200, 333}) {
       for (const int threads : {1, 3}) {
-        const Result cut = gradient_of(model, test_objective(), trees, max_tokens, threads);
+        const GradientResult cut = gradient_of(model, test_objective(), trees, max_tokens, threads);
         EXPECT_EQ(std::memcmp(cut.gradient.data(), whole.gradient.data(),
                               whole.gradient.size() * sizeof(float)),
                   0)
@@ -118,8 +71,8 @@ TEST_P(ModelGradient, SharedPromptEqualsSeparateSequences) {
   randomize(model, 7, ctx);
   const TinyBatch batch(8, model.config().vocab_size, {5, 33}, 4);
   auto shared = batch.trees(), separate = batch.trees(/*split=*/true);
-  const Result a = gradient_of(model, test_objective(), shared, 1 << 20);
-  const Result b = gradient_of(model, test_objective(), separate, 1 << 20);
+  const GradientResult a = gradient_of(model, test_objective(), shared, 1 << 20);
+  const GradientResult b = gradient_of(model, test_objective(), separate, 1 << 20);
   EXPECT_EQ(a.sums.loss, b.sums.loss) << "the forward must have the same bits either way";
   double largest = 0, difference = 0;
   for (size_t i = 0; i < a.gradient.size(); ++i) {
@@ -152,15 +105,53 @@ TEST_P(ModelGradient, OtherTreesInTheBatchChangeNoLogprob) {
 
 INSTANTIATE_TEST_SUITE_P(Architectures, ModelGradient, testing::Values("llama", "qwen2", "qwen3"));
 
+/// PPO that counts the tokens of each sequence.
+struct CountingPpo {
+  static constexpr Term kTerms[] = {{"length", Mean::kOverTokens}};
+  static void couple(Span<const LossToken> tokens, Span<float> lengths) {
+    for (float& length : lengths) length = static_cast<float>(tokens.size());
+  }
+  PolicyTerm operator()(const LossToken& token) const {
+    PolicyTerm term = Ppo{}(token);
+    term.terms[0] = token.coefficient;
+    return term;
+  }
+};
+
+TEST(CoupledLoss, SeesWholeSequencesAndTakesASecondWalkWithTheSameBits) {
+  const Context ctx;
+  models::Transformer model(tiny_config("qwen2"), {}, DType::kF32);
+  randomize(model, 13, ctx);
+  const TinyBatch batch(14, model.config().vocab_size, {5, 33, 40}, 3);
+  auto trees = batch.trees();
+  const Objective plain{.loss = make_loss(Policy<Ppo>{})},
+      coupled{.loss = make_loss(Policy<CountingPpo>{})};
+  EXPECT_FALSE(plain.loss->is_coupled());
+  EXPECT_TRUE(coupled.loss->is_coupled());
+  double squares = 0;
+  for (const Tree& tree : trees) {
+    for (const Leaf& leaf : tree.leaves) {
+      const auto length = static_cast<double>(leaf.loss_tokens());
+      squares += length * length;
+    }
+  }
+  const GradientResult expected = gradient_of(model, plain, trees, 1 << 20);
+  for (const int64_t max_tokens : {1, 100, 1 << 20}) {
+    const GradientResult result = gradient_of(model, coupled, trees, max_tokens);
+    EXPECT_EQ(result.gradient, expected.gradient);
+    EXPECT_EQ(result.sums.loss, expected.sums.loss);
+    EXPECT_EQ(testing_support::term_sum(result.sums, "length"), squares);
+  }
+}
+
 TEST(Sft, LossIsTheWeightedNegativeLogprob) {
   const Context ctx;
   models::Transformer model(tiny_config("llama"), {}, DType::kF32);
   randomize(model, 11, ctx);
   const TinyBatch batch(12, model.config().vocab_size, {6}, 2);
   auto trees = batch.trees();
-  Objective objective;
-  objective.sft = true;
-  const Result result = gradient_of(model, objective, trees, 1 << 20);
+  const Objective objective = sft_objective();
+  const GradientResult result = gradient_of(model, objective, trees, 1 << 20);
   const auto order = pointers(trees);
   const MicroBatch packed = pack(order, 1 << 20).front();
   std::vector<float> logprobs(packed.targets.size());

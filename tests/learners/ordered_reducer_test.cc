@@ -80,6 +80,29 @@ float tree_sum(const std::vector<std::vector<float>>& leaves, size_t first, size
   return left + right;
 }
 
+const auto kWhole = [](int64_t /*shard*/) { return false; };
+const auto kNobody = [](int64_t /*begin*/) {};
+
+/// Sums shards [first, first + count): fill(shard, buffer, merge) adds a shard's
+/// gradient and calls merge(begin) for what is final, by_region(shard) is begin_shard's
+/// argument. told(begin) hears from where on the result is final.
+template <class Fill, class ByRegion, class Told>
+void sum(ShardTree& tree, const Context& ctx, int64_t first, int64_t count, const Fill& fill,
+         const ByRegion& by_region, const Told& told) {
+  tree.begin(ctx);
+  for (int64_t s = 0; s < count; ++s) {
+    const bool last = s + 1 == count;
+    const FlatView buffer = tree.begin_shard(by_region(first + s));
+    EXPECT_EQ(tree.final_from(), buffer.size());
+    fill(first + s, buffer, [&](int64_t begin) {
+      tree.merge(begin);
+      if (last) told(tree.final_from());
+    });
+    tree.end_shard();
+    if (last) told(tree.final_from());
+  }
+}
+
 TEST(ShardTree, HasTheBitsOfTheRecursiveDefinition) {
   constexpr size_t kElements = 70001;  // more than a thread's grain
   std::vector<std::vector<float>> leaves;
@@ -94,24 +117,24 @@ TEST(ShardTree, HasTheBitsOfTheRecursiveDefinition) {
       for (int round = 0; round < 2; ++round) {
         order.clear();
         std::vector<int64_t> told;
-        tree.sum(
-            ctx, 100,
-            [&](int64_t shard, const FlatView& buffer, const FinalFrom& final_from) {
+        sum(
+            tree, ctx, 100, count,
+            [&](int64_t shard, const FlatView& buffer, const auto& merge) {
               order.push_back(shard);
               for (size_t i = kElements; i-- > 0;) {  // from the end, telling now and then
                 *buffer.at(static_cast<int64_t>(i)) += leaves[static_cast<size_t>(shard - 100)][i];
-                if (shard % 2 == 1 && i % 20000 == 0 && i > 0) final_from(static_cast<int64_t>(i));
+                if (shard % 2 == 1 && i % 20000 == 0 && i > 0) merge(static_cast<int64_t>(i));
               }
             },
-            [](int64_t /*shard*/) { return false; }, [&](int64_t begin) { told.push_back(begin); });
-        const std::span<const float> sum = tree.result();
+            kWhole, [&](int64_t begin) { told.push_back(begin); });
+        const std::span<const float> total = tree.result();
         if (count == 1) {
           EXPECT_THAT(told, ElementsAre(0));
         } else {
           EXPECT_THAT(told, ElementsAre(60000, 40000, 20000, 0)) << "of the last shard";
         }
         for (size_t i = 0; i < kElements; i += 37) {
-          ASSERT_EQ(std::bit_cast<uint32_t>(sum[i]),
+          ASSERT_EQ(std::bit_cast<uint32_t>(total[i]),
                     std::bit_cast<uint32_t>(tree_sum(leaves, 0, static_cast<size_t>(count), i)))
               << count << " shards, element " << i;
         }
@@ -144,21 +167,21 @@ TEST(ShardTree, AWindowHasTheBitsOfAWholeBuffer) {
     for (const int64_t whole_shard :
          {int64_t{-1}, int64_t{1}, int64_t{3}}) {  // one that is not told by region
       ShardTree windowed({}, regions, count), whole({}, {0, elements}, count);
-      const auto fill = [&](int64_t shard, const FlatView& buffer, const FinalFrom& final_from) {
+      const auto fill = [&](int64_t shard, const FlatView& buffer, const auto& merge) {
         if (shard == 5) return;  // a shard without rows
         add(shard, buffer, 0, 2500);
         for (size_t r = regions.size() - 1; r > 1; --r) {
           add(shard, buffer, regions[r - 1], regions[r]);
-          if (shard != whole_shard) final_from(regions[r - 1]);
+          if (shard != whole_shard) merge(regions[r - 1]);
         }
         add(shard, buffer, 2500, 5000);
       };
       for (int round = 0; round < 2; ++round) {
         std::vector<int64_t> told;
-        windowed.sum(
-            ctx, 0, fill, [&](int64_t shard) { return shard != whole_shard; },
+        sum(
+            windowed, ctx, 0, count, fill, [&](int64_t shard) { return shard != whole_shard; },
             [&](int64_t begin) { told.push_back(begin); });
-        whole.sum(ctx, 0, fill, [](int64_t /*shard*/) { return false; });
+        sum(whole, ctx, 0, count, fill, kWhole, kNobody);
         EXPECT_EQ(std::memcmp(windowed.result().data(), whole.result().data(),
                               whole.result().size_bytes()),
                   0)
@@ -178,10 +201,29 @@ TEST(ShardTree, AWindowHasTheBitsOfAWholeBuffer) {
 
 TEST(ShardTree, RefusesAWindowThatIsNotToldByRegion) {
   ShardTree tree({}, {0, 10, 20, 30}, 2);
-  const auto fill = [](int64_t /*shard*/, const FlatView& /*buffer*/, const FinalFrom& final_from) {
-    final_from(15);
+  tree.begin({});
+  tree.begin_shard(/*by_region=*/true);
+  tree.end_shard();
+  tree.begin_shard(/*by_region=*/true);
+  EXPECT_THROW(tree.merge(15), Error);
+}
+
+TEST(ShardTree, ASumThatWasGivenUpLeavesNothingBehind) {
+  const int64_t elements = 100;
+  ShardTree tree({}, {0, 10, elements}, 4);
+  const auto fill = [&](int64_t shard, const FlatView& buffer, const auto& /*merge*/) {
+    for (int64_t i = 0; i < elements; ++i) *buffer.at(i) += static_cast<float>(shard + 1);
   };
-  EXPECT_THROW(tree.sum(Context(), 0, fill, [](int64_t /*shard*/) { return true; }), Error);
+  for (const int64_t shards : {1, 2, 3}) {  // done when the sum is given up
+    tree.begin({});
+    for (int64_t s = 0; s < shards; ++s) {
+      fill(s, tree.begin_shard(/*by_region=*/false), kNobody);
+      tree.end_shard();
+    }
+    tree.begin_shard(/*by_region=*/false);
+    sum(tree, Context(), 0, 4, fill, kWhole, kNobody);
+    EXPECT_THAT(tree.result(), testing::Each(10.0f));
+  }
 }
 
 }  // namespace

@@ -55,7 +55,7 @@ struct TinyBatch {
   std::vector<std::vector<int32_t>> prompts;
   std::vector<std::vector<std::vector<int32_t>>> responses;
   std::vector<std::vector<std::vector<uint8_t>>> masks;
-  std::vector<std::vector<std::vector<float>>> old_logprobs;
+  std::vector<std::vector<std::vector<float>>> old_logprobs, advantages;
 
   TinyBatch(uint64_t seed, int64_t vocab, const std::vector<int64_t>& prompt_lengths,
             int64_t samples) {
@@ -65,12 +65,16 @@ struct TinyBatch {
       responses.emplace_back();
       masks.emplace_back();
       old_logprobs.emplace_back();
+      advantages.emplace_back();
       for (int64_t i = 0; i < samples; ++i) {
         const int64_t tokens = 1 + generator.below(40);
         responses.back().push_back(random_tokens(generator, tokens, vocab));
         masks.back().emplace_back(static_cast<size_t>(tokens), uint8_t{1});
         if (tokens > 4) masks.back().back()[2] = 0;  // an observation token
         old_logprobs.back().emplace_back();
+        const float advantage =
+            (i % 2 == 0 ? 1.0f : -0.7f) + 0.1f * static_cast<float>(prompts.size() - 1);
+        advantages.back().emplace_back(static_cast<size_t>(tokens), advantage);
         for (int64_t j = 0; j < tokens; ++j)
           old_logprobs.back().back().push_back(-3.6f + 0.1f * generator.normal());
       }
@@ -87,7 +91,7 @@ struct TinyBatch {
         leaf.tokens = responses[g][i];
         leaf.loss_mask = masks[g][i];
         leaf.old_logprobs = old_logprobs[g][i];
-        leaf.advantage = (i % 2 == 0 ? 1.0f : -0.7f) + 0.1f * static_cast<float>(g);
+        leaf.advantages = advantages[g][i];
         leaf.weight = 0.01f;
         leaf.prompt_index = g;
         leaf.sample_index = static_cast<uint32_t>(i);

@@ -10,7 +10,8 @@
 
 #include "comm/communicator.h"
 #include "learners/learner.h"
-#include "tests/learners/tiny_model.h"
+#include "learners/losses/ppo.h"
+#include "tests/learners/tiny_gradient.h"
 
 namespace orrery::learners {
 namespace {
@@ -28,12 +29,11 @@ struct Fixture {
   std::unique_ptr<comm::Communicator> comm = comm::make_local_communicator();
   Learner learner{ctx, model, *comm, {4, 150, false}};
   TinyBatch batch{21, 37, {9, 35, 3, 17, 8}, 3};
-  Objective objective;
+  Objective objective{
+      .loss = make_loss(Policy<Ppo>{}), .temperature = kTemperature, .verify_logprobs = true};
 
   Fixture() {
     randomize(model, 5, ctx);
-    objective.temperature = kTemperature;
-    objective.verify_logprobs = true;
     auto trees = this->trees();
     const auto logprobs = learner.logprobs(trees, kTemperature);
     size_t at = 0;
@@ -125,21 +125,6 @@ TEST(VerifyLogprobs, OnlyWhatIsComparableIsCompared) {
   EXPECT_EQ(result.sums.mismatches.count, 0);
 }
 
-TEST(LossSums, FirstMismatchDoesNotDependOnTheOrderOfShards) {
-  LossSums a, b;
-  a.mismatches.add({7, 0, 3, 1, -1, -2});
-  b.mismatches.add({2, 5, 9, 1, -1, -2});
-  b.mismatches.add({2, 5, 8, 1, -1, -2});
-  LossSums ab = a, ba = b;
-  ab.add(b);
-  ba.add(a);
-  ab.add(LossSums{});
-  EXPECT_EQ(ab.mismatches.count, 3);
-  EXPECT_EQ(ba.mismatches.count, 3);
-  EXPECT_EQ(ab.mismatches.first.place(), std::tuple(uint64_t{2}, 5u, 8));
-  EXPECT_EQ(ba.mismatches.first.place(), ab.mismatches.first.place());
-}
-
 /// What may be wrong with a token of prompt 2, sample 1.
 struct Spoilt {
   const char* what;
@@ -167,7 +152,8 @@ TEST(NotFinite, SkipsTheMiniBatchAsAWholeWhereverItStands) {
       Leaf& leaf = trees[2].leaves[1];
       leaf.old_logprobs = logprobs;
       leaf.is_weights = weights;
-      leaf.advantage = spoilt.advantage;
+      const std::vector<float> advantages(size, spoilt.advantage);
+      leaf.advantages = advantages;
       const auto before = f.weights();
       kernels::AdamWParams params;
       params.lr = 1e-3f;
@@ -197,8 +183,7 @@ TEST(NotFinite, SkipsTheMiniBatchAsAWholeWhereverItStands) {
 TEST(NotFinite, WeightsOfTheModelSkipAnImitationStepToo) {
   Fixture f;
   auto trees = f.trees();
-  f.objective = {};
-  f.objective.sft = true;
+  f.objective = sft_objective();
   f.model.parameters()[5] = std::numeric_limits<float>::quiet_NaN();
   f.model.pack(f.ctx);
   const UpdateResult result = f.learner.update(trees, f.objective, {}, 1.0);
@@ -206,59 +191,8 @@ TEST(NotFinite, WeightsOfTheModelSkipAnImitationStepToo) {
   EXPECT_GT(result.sums.not_finite.count, 0);
 }
 
-TEST(NotFinite, DifferencesAreNanWhereverTheNanStands) {
-  const float nan = std::numeric_limits<float>::quiet_NaN();
-  for (size_t at = 0; at < 3; ++at) {
-    LogprobDifference difference, other;
-    for (size_t i = 0; i < 3; ++i) difference.compare(i == at ? nan : -1.0f, -2.0f);
-    EXPECT_TRUE(std::isnan(difference.probs_diff_max) && std::isnan(difference.logprob_diff_max))
-        << at;
-    EXPECT_TRUE(std::isnan(difference.probs_diff_sum));
-    other.compare(-1.0f, -2.0f);
-    other.merge(difference);
-    EXPECT_TRUE(std::isnan(other.probs_diff_max));
-  }
-  EXPECT_TRUE(std::isnan(importance_weight(nan, -1)));
-  EXPECT_TRUE(std::isnan(importance_weight(-1, -std::numeric_limits<float>::infinity())))
-      << "not a large ratio that the cap makes ordinary";
-}
-
-TEST(ImportanceWeight, ScalesThePolicyTermAndItsDerivativeAlone) {
-  PolicyLossParams params;
-  params.kl_loss_coef = 0.3f;
-  for (const float advantage : {-1.5f, 2.0f}) {
-    for (const float logp : {-1.62f, -1.5f, -1.44f, -0.2f}) {
-      const TokenLossTerms plain = policy_loss(params, logp, -1.5f, -1.2f, advantage);
-      const TokenLossTerms one = policy_loss(params, logp, -1.5f, -1.2f, advantage, 1.0f);
-      EXPECT_EQ(std::bit_cast<uint32_t>(one.dlogp), std::bit_cast<uint32_t>(plain.dlogp));
-      EXPECT_EQ(std::bit_cast<uint32_t>(one.pg_loss), std::bit_cast<uint32_t>(plain.pg_loss));
-      for (const float weight : {0.3f, 2.0f}) {
-        const TokenLossTerms terms = policy_loss(params, logp, -1.5f, -1.2f, advantage, weight);
-        EXPECT_FLOAT_EQ(terms.pg_loss, weight * plain.pg_loss);
-        EXPECT_EQ(terms.kl, plain.kl);
-        EXPECT_EQ(terms.clipped, plain.clipped);
-        const auto value = [&](double x) {
-          const TokenLossTerms t =
-              policy_loss(params, static_cast<float>(x), -1.5f, -1.2f, advantage, weight);
-          return static_cast<double>(t.pg_loss) + 0.3 * t.kl;
-        };
-        const double numeric = (value(logp + 1e-3) - value(logp - 1e-3)) / 2e-3;
-        EXPECT_NEAR(terms.dlogp, numeric, 4e-3) << "logp " << logp << " advantage " << advantage;
-      }
-    }
-  }
-}
-
-TEST(ImportanceWeight, IsTheBoundedRatio) {
-  EXPECT_EQ(importance_weight(-1.25f, -1.25f), 1.0f);
-  EXPECT_NEAR(importance_weight(-1.0f, -1.5f), std::exp(0.5), 1e-6);
-  EXPECT_NEAR(importance_weight(-3.0f, -1.0f), std::exp(-2.0), 1e-7);
-  EXPECT_EQ(importance_weight(-1.0f, -100.0f), importance_weight(0.0f, -20.0f));
-}
-
 TEST(ImportanceWeight, EntersTheGradientOfItsTokens) {
   Fixture f;
-  f.objective.policy.entropy_coeff = 0;
   const auto gradient = [&](float weight) {
     auto trees = f.batch.trees();
     std::vector<float> weights(64, weight),
@@ -266,10 +200,11 @@ TEST(ImportanceWeight, EntersTheGradientOfItsTokens) {
     for (Tree& tree : trees) {
       for (Leaf& leaf : tree.leaves) leaf.is_weights = std::span(weights).first(leaf.tokens.size());
     }
-    LossSums sums;
+    LossSums sums(f.objective.loss->terms());
     Arena arena;
     const auto batches = pack(testing_support::pointers(trees), 1 << 20);
-    shard_gradient(f.ctx, f.model, f.objective, batches, std::span(result), sums, {}, arena);
+    testing_support::shard_gradient(f.ctx, f.model, f.objective, batches, std::span(result), sums,
+                                    arena);
     return result;
   };
   const auto whole = gradient(1.0f), half = gradient(0.5f);

@@ -100,24 +100,24 @@ TEST(Collectives, AllToAllInPiecesOfUnevenSlices) {
     for (const int64_t pieces_under_way : {2, 3, 64}) {
       std::vector<float> scratch(static_cast<size_t>(pieces_under_way * n * piece));
       int64_t taken = 0;
-      const auto exchange = comm.all_to_all(
-          {send, piece, scratch},
-          [&](int64_t begin, int64_t count, std::span<const float* const> parts) {
-            ASSERT_EQ(begin, taken < length ? low.back() + own + taken : own + taken - length)
-                << "pieces come in order";
-            ASSERT_LE(count, piece);
-            ASSERT_EQ(parts.size(), static_cast<size_t>(n));
-            taken += count;
-            for (int p = 0; p < n; ++p) {
-              for (int64_t i = 0; i < count; ++i)
-                ASSERT_EQ(parts[static_cast<size_t>(p)][i],
-                          stamp(p, static_cast<size_t>(begin + i)));
-            }
-          });
+      const auto exchange = comm.all_to_all({send, piece, scratch});
+      const auto take = [&](const comm::Communicator::Piece& got) {
+        const auto [begin, end] = got.extent;
+        ASSERT_EQ(begin, taken < length ? low.back() + own + taken : own + taken - length)
+            << "pieces come in order";
+        ASSERT_LE(end - begin, piece);
+        ASSERT_EQ(got.parts.size(), static_cast<size_t>(n));
+        for (int p = 0; p < n; ++p) {
+          for (int64_t i = begin; i < end; ++i)
+            ASSERT_EQ(got.parts[static_cast<size_t>(p)][i - begin],
+                      stamp(p, static_cast<size_t>(i)));
+        }
+        taken += end - begin;
+      };
       exchange->add(high);
-      exchange->advance();
+      while (const auto got = exchange->poll()) take(*got);
       exchange->add(low);
-      exchange->finish();
+      while (const auto got = exchange->wait()) take(*got);
       EXPECT_EQ(taken, 2 * length);
     }
   }
@@ -293,7 +293,7 @@ TEST(OrderedReduceScatter, EightShardsHaveTheSameBitsOnAnyNumberOfRanks) {
   const int64_t mine = kShards / comm.size();
   // Known from the end, as in a backward pass, in steps that differ from rank to rank
   // and from the buckets.
-  const auto fill = [&](int64_t shard, const FlatView& buffer, const FinalFrom& final_from) {
+  const auto fill = [&](int64_t shard, const FlatView& buffer, const auto& final_from) {
     const auto values = random_floats(kElements, static_cast<uint64_t>(shard));
     const int64_t step = 30'000 + 7'001 * comm.rank();
     for (int64_t end = kElements; end > 0; end -= std::min(end, step)) {
@@ -302,9 +302,12 @@ TEST(OrderedReduceScatter, EightShardsHaveTheSameBitsOnAnyNumberOfRanks) {
       if (begin > 0) final_from(begin);
     }
   };
-  const auto whole = [](int64_t /*shard*/) { return false; };
   learners::ShardTree serial({}, {0, kElements}, kShards);
-  serial.sum(ctx, 0, fill, whole);
+  serial.begin(ctx);
+  for (int64_t s = 0; s < kShards; ++s) {
+    fill(s, serial.begin_shard(/*by_region=*/false), [](int64_t /*begin*/) {});
+    serial.end_shard();
+  }
 
   const learners::SlicePlan plan = learners::plan_slices(kElements, 256, comm.size());
   const std::vector<Extent> extents = plan.extents(comm.rank());
@@ -312,8 +315,15 @@ TEST(OrderedReduceScatter, EightShardsHaveTheSameBitsOnAnyNumberOfRanks) {
   for (const bool fast : {false, true}) {
     Arena arena;
     learners::OrderedReduceScatter reduce(ctx, comm, tree.result(), plan, fast, arena);
-    tree.sum(ctx, comm.rank() * mine, fill, whole,
-             [&](int64_t begin) { reduce.final_from(begin); });
+    tree.begin(ctx);
+    for (int64_t s = 0; s < mine; ++s) {
+      fill(comm.rank() * mine + s, tree.begin_shard(/*by_region=*/false), [&](int64_t begin) {
+        tree.merge(begin);
+        reduce.send(tree.final_from());
+      });
+      tree.end_shard();
+      reduce.send(tree.final_from());
+    }
     reduce.finish();
     for (const Extent& e : extents) {
       const auto expected = part_of(serial.result(), e), found = part_of(tree.result(), e);
@@ -337,8 +347,8 @@ TEST(OrderedReduceScatter, SumsWhatIsFinalWhileTheRestIsNotYetThere) {
   Arena arena;
   Context ctx;
   learners::OrderedReduceScatter reduce(ctx, comm, gradient, plan, /*fast=*/false, arena);
-  reduce.final_from(last_bucket + 1);
-  for (int i = 0; i < 100; ++i) reduce.final_from(last_bucket + 1);
+  reduce.send(last_bucket + 1);
+  for (int i = 0; i < 100; ++i) reduce.send(last_bucket + 1);
   const auto owned = plan.buckets.back();
   const auto first = static_cast<size_t>(owned[static_cast<size_t>(comm.rank())]);
   ASSERT_LT(first, gradient.size());
@@ -346,10 +356,10 @@ TEST(OrderedReduceScatter, SumsWhatIsFinalWhileTheRestIsNotYetThere) {
   const auto sum = static_cast<float>(comm.size());
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
   while (gradient[first] != sum && std::chrono::steady_clock::now() < deadline)
-    reduce.final_from(last_bucket);
+    reduce.send(last_bucket);
   EXPECT_EQ(gradient[first], sum) << "summed before the rest was told";
   EXPECT_EQ(gradient[0], 1.0f);
-  reduce.final_from(0);
+  reduce.send(0);
   reduce.finish();
   for (const Extent& e : plan.extents(comm.rank()))
     EXPECT_THAT(part_of(std::span<const float>(gradient), e), testing::Each(sum));
@@ -412,8 +422,8 @@ class DamagingLink final : public comm::Communicator {
   void all_gather(std::span<float> all, std::span<const std::vector<Extent>> owned) override {
     inner_.all_gather(all, owned);
   }
-  std::unique_ptr<AllToAll> all_to_all(const AllToAllBuffers& buffers, PieceSink sink) override {
-    return inner_.all_to_all(buffers, std::move(sink));
+  std::unique_ptr<AllToAll> all_to_all(const AllToAllBuffers& buffers) override {
+    return inner_.all_to_all(buffers);
   }
   std::vector<std::string> all_gather_bytes(const std::string& mine) override {
     return inner_.all_gather_bytes(mine);

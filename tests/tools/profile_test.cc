@@ -68,7 +68,7 @@ struct Update {
     if (profile != nullptr) profile->start();
     {
       const PhaseScope phase(ctx, "update");
-      result = learner.update(trees, learners::Objective{}, {}, 1.0);
+      result = learner.update(trees, learners::policy_objective({}), {}, 1.0);
     }
     if (profile != nullptr) profile->stop();
     for (learners::Tree& tree : trees) {

@@ -49,7 +49,9 @@ std::vector<rollout::Group> share(const Context& ctx, comm::Communicator& comm,
   return all;
 }
 
-std::vector<learners::Tree> as_trees(const std::vector<rollout::Group>& groups) {
+/// better, worse: advantages of the tokens of every second sample, and of the others.
+std::vector<learners::Tree> as_trees(const std::vector<rollout::Group>& groups,
+                                     std::span<const float> better, std::span<const float> worse) {
   int64_t tokens = 0;
   for (const rollout::Group& group : groups) {
     for (const rollout::Trajectory& t : group.samples)
@@ -63,7 +65,7 @@ std::vector<learners::Tree> as_trees(const std::vector<rollout::Group>& groups) 
       leaf.tokens = t.tokens;
       leaf.loss_mask = t.loss_mask;
       leaf.old_logprobs = t.logprobs;
-      leaf.advantage = t.sample_index % 2 == 0 ? 1.0f : -1.0f;
+      leaf.advantages = (t.sample_index % 2 == 0 ? better : worse).first(t.tokens.size());
       leaf.weight = static_cast<float>(1.0 / static_cast<double>(tokens));
       trees.back().leaves.push_back(std::move(leaf));
     }
@@ -96,6 +98,8 @@ BenchReport bench_step(const BenchOptions& options, comm::Communicator& comm) {
   std::vector<double> gen, total;
   bench::UpdateSeconds seconds;
   double train_flops = 0, mismatch = 0;
+  const std::vector<float> better(static_cast<size_t>(options.gen_len), 1.0f),
+      worse(better.size(), -1.0f);
   for (int64_t i = 0; i <= options.repeats; ++i) {
     const bool measured = i > 0;  // the first is a warm-up
     comm.barrier();
@@ -108,9 +112,9 @@ BenchReport bench_step(const BenchOptions& options, comm::Communicator& comm) {
     const double gen_seconds = timer.seconds();
     const std::vector<rollout::Group> groups =
         share(ctx, comm, as_groups(options, config.vocab_size, std::move(results)));
-    std::vector<learners::Tree> trees = as_trees(groups);
+    std::vector<learners::Tree> trees = as_trees(groups, better, worse);
     const learners::UpdateResult result =
-        bench::update(ctx, *learner, trees, learners::Objective{});
+        bench::update(ctx, *learner, trees, learners::policy_objective({}));
     const double step_seconds = timer.seconds();
     mismatch = std::max(mismatch, result.sums.logprob_diff_max);
     if (!measured) continue;

@@ -18,8 +18,7 @@ BenchReport bench_train(const BenchOptions& options, comm::Communicator& comm) {
     learner.emplace(ctx, *loaded.transformer, comm, bench::learner_config(options, comm));
   });
   const int64_t vocab = loaded.transformer->config().vocab_size;
-  learners::Objective objective;
-  objective.sft = true;
+  const learners::Objective objective = learners::sft_objective();
   std::vector<std::vector<int32_t>> sequences;
   for (int64_t i = 0; i < options.batch; ++i)
     sequences.push_back(

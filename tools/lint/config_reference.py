@@ -103,7 +103,7 @@ def kind_text(key, enums):
         return "names with values"
     if key.kind in enums:
         words = [f"`{value}`" for value, _ in enums[key.kind]]
-        return ", ".join(words[:-1]) + " or " + words[-1]
+        return " or ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
     text = KINDS[key.kind]
     return f"list of {text}s" if key.repeated else text
 
