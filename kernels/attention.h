@@ -18,10 +18,10 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 
 #include "core/buffer.h"
 #include "core/context.h"
+#include "core/span.h"
 #include "core/tensor.h"
 
 namespace orrery::kernels {
@@ -47,13 +47,13 @@ struct KvSegment {
   int64_t row_begin = 0;
   int64_t rows = 0;
   int64_t position = 0;
-  std::span<const int32_t> blocks;
+  Span<const int32_t> blocks;
 };
 
 /// Writes the rows' keys and values [t, kv_heads, head_dim] into the pool. Checks
 /// tables and bounds.
 void kv_write(const Context& ctx, const KvPool& pool, Heads<const float> k, Heads<const float> v,
-              std::span<const KvSegment> segments);
+              Span<const KvSegment> segments);
 
 /// Copies slots [0, count) of block `from` to block `to`: a sequence's own copy of a
 /// shared, partly filled block.
@@ -63,7 +63,7 @@ void kv_copy(const Context& ctx, const KvPool& pool, int32_t from, int32_t to, i
 /// reads kv head h / (heads / kv_heads). lse: [t, heads] or empty. Each row sees
 /// positions 0 .. its own; all must have been written.
 void attention_forward(const Context& ctx, Heads<float> out, Mat<float> lse, Heads<const float> q,
-                       const KvPool& pool, std::span<const KvSegment> segments, float scale);
+                       const KvPool& pool, Span<const KvSegment> segments, float scale);
 
 /// A run of tokens with at most one parent: it sees its ancestors' tokens before
 /// `position`, then its own. A parent precedes its children in the list, and position
@@ -93,6 +93,6 @@ struct AttentionSegment {
 void attention_backward(const Context& ctx, Heads<float> dq, Heads<float> dk, Heads<float> dv,
                         Heads<const float> dout, Heads<const float> out, Heads<const float> q,
                         Heads<const float> k, Heads<const float> v, Mat<const float> lse,
-                        std::span<const AttentionSegment> segments, float scale, Arena& arena);
+                        Span<const AttentionSegment> segments, float scale, Arena& arena);
 
 }  // namespace orrery::kernels

@@ -10,11 +10,11 @@
 #pragma once
 
 #include <cstddef>
-#include <span>
 
 #include "core/buffer.h"
 #include "core/context.h"
 #include "core/dtype.h"
+#include "core/span.h"
 #include "core/tensor.h"
 
 namespace orrery::kernels {
@@ -43,7 +43,7 @@ PackedWeight pack_weight(const Context& ctx, Mat<const float> w, DType dtype, vo
 /// y [m, n] = x [m, k] W^T + bias [n] (empty bias: 0). With accumulate: y += x W^T,
 /// bias must be empty.
 void matmul_forward(const Context& ctx, Mat<float> y, Mat<const float> x, const PackedWeight& w,
-                    std::span<const float> bias = {}, bool accumulate = false);
+                    Span<const float> bias = {}, bool accumulate = false);
 
 /// dx [m, k] = dy [m, n] W, or dx += dy W with accumulate. Chain over n. `arena`:
 /// temporaries, released on return.
@@ -56,6 +56,6 @@ void matmul_backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> 
                             Mat<const float> x, Arena& arena);
 
 /// db [n] += sum over rows of dy [m, n], in row order (plain adds).
-void bias_backward(const Context& ctx, std::span<float> db, Mat<const float> dy);
+void bias_backward(const Context& ctx, Span<float> db, Mat<const float> dy);
 
 }  // namespace orrery::kernels

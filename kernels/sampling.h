@@ -3,10 +3,10 @@
 
 #include <cfloat>
 #include <cstdint>
-#include <span>
 
 #include "core/buffer.h"
 #include "core/context.h"
+#include "core/span.h"
 #include "core/tensor.h"
 
 namespace orrery::kernels {
@@ -44,8 +44,7 @@ inline bool is_temperature(float t) { return t == 0.0f || (t >= kMinTemperature 
 /// logit, yields id -1. Throws Error for shapes, temperatures that are not
 /// is_temperature, top_p or min_p outside [0, 1], draws outside [0, 1). `arena`:
 /// temporaries, released on return.
-void sample_forward(const Context& ctx, std::span<int32_t> ids, Mat<const float> logits,
-                    std::span<const SamplingParams> params, std::span<const float> uniform,
-                    Arena& arena);
+void sample_forward(const Context& ctx, Span<int32_t> ids, Mat<const float> logits,
+                    Span<const SamplingParams> params, Span<const float> uniform, Arena& arena);
 
 }  // namespace orrery::kernels

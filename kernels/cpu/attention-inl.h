@@ -24,8 +24,8 @@ namespace attention {
 
 using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
-inline constexpr int kLanes = static_cast<int>(hn::MaxLanes(D()));
-inline constexpr int kTile = static_cast<int>(kKvBlock);
+inline constexpr int kLanes = int{hn::MaxLanes(D())};
+inline constexpr int kTile = int{kKvBlock};
 inline constexpr int kTileVecs = kTile / kLanes;
 // A register tile: kRows broadcast rows by kVecs vectors of accumulators, which with
 // the operands fill the 32 registers of AVX-512 and NEON, or the 16 of AVX2.
@@ -34,6 +34,11 @@ inline constexpr int kVecs = kLanes == 4 ? 4 : 2;
 
 template <int kCount>
 using Int = std::integral_constant<int, kCount>;
+
+/// The smaller of the two, for counts that are cut into parts of `most`.
+HWY_INLINE int at_most(int64_t count, int most) {
+  return static_cast<int>(std::min<int64_t>(count, most));
+}
 
 /// Number of rows of the smallest register tile that holds `rows` (1 .. kRows).
 HWY_INLINE int tile_rows(int64_t rows) {
@@ -188,7 +193,7 @@ HWY_INLINE void transpose_rows(const float* const* from, int64_t rows, int64_t w
 
 /// The first `count` floats at `from`, without reading further (which MaskedLoad on
 /// NEON does), and zeros.
-HWY_INLINE V load_part(const float* from, size_t count) {
+HWY_INLINE V load_part(const float* from, int64_t count) {
   const D d;
   if constexpr (kLanes == 4) {
     alignas(64) float x[kLanes] = {};
@@ -199,7 +204,7 @@ HWY_INLINE V load_part(const float* from, size_t count) {
   }
 }
 
-HWY_INLINE void store_part(V v, float* to, size_t count) {
+HWY_INLINE void store_part(V v, float* to, int64_t count) {
   const D d;
   if constexpr (kLanes == 4) {
     alignas(64) float x[kLanes];

@@ -58,18 +58,18 @@ inline constexpr int64_t kRunGroup = 6;
 /// >= 1 blocks, of which every row sees all positions. These blocks are read once for
 /// all of them. The run's queries of a kv head are at most forward_item_queries, its
 /// groups at most kRunGroup.
-void attention_forward_run(const AttentionForward& op, std::span<const KvSegment> run,
-                           int64_t shared, int64_t kv_head);
+void attention_forward_run(const AttentionForward& op, Span<const KvSegment> run, int64_t shared,
+                           int64_t kv_head);
 
 /// The whole forward: cuts it into items and runs, and spreads them over threads.
 void attention_forward_cpu(const Context& ctx, const AttentionForward& op,
-                           std::span<const KvSegment> segments);
+                           Span<const KvSegment> segments);
 
 struct AttentionBackward {
   Heads<float> dq, dk, dv;
   Heads<const float> dout, out, q, k, v;
   Mat<const float> lse;
-  std::span<const AttentionSegment> segments;
+  Span<const AttentionSegment> segments;
   float scale = 1.0f;
 };
 
@@ -90,7 +90,7 @@ struct AttentionScratch {
   float* q_rows = nullptr;      ///< [kBackwardQueries][padded]
   float* dout_rows = nullptr;
   float* dq_rows = nullptr;
-  int32_t* path = nullptr;  ///< [depth]
+  int64_t* path = nullptr;  ///< [depth]
 };
 
 inline constexpr int64_t kBackwardQueries = 48;

@@ -10,7 +10,7 @@ HWY_BEFORE_NAMESPACE();
 namespace orrery::kernels::HWY_NAMESPACE {
 namespace attention {
 
-inline constexpr int kBlock = static_cast<int>(kBackwardQueries);
+inline constexpr int kBlock = int{kBackwardQueries};
 static_assert(kBlock % kRows == 0);
 
 /// What the block's queries, and the tile at hand, need beside the packed rows.
@@ -48,9 +48,8 @@ HWY_INLINE float lanes_dot(const float* a, const float* b, int64_t count) {
     }
   }
   for (int v = 0; v < kParts; ++v) {
-    const int64_t left = std::clamp<int64_t>(count - x - v * kLanes, 0, kLanes);
-    if (left == 0) break;
-    const size_t n = static_cast<size_t>(left);
+    const int64_t n = std::clamp<int64_t>(count - x - v * kLanes, 0, kLanes);
+    if (n == 0) break;
     const V sum =
         hn::MulAdd(load_part(a + x + v * kLanes, n), load_part(b + x + v * kLanes, n), acc[v]);
     acc[v] = hn::IfThenElse(hn::FirstN(d, n), sum, acc[v]);
@@ -117,8 +116,7 @@ HWY_INLINE void weigh_tile(const AttentionBackward& op, const KeyTile& tile, con
       V weight = exp_f32(d, hn::Sub(hn::LoadU(d, to_p), lse));
       V grad = hn::Mul(hn::Mul(weight, hn::Sub(hn::LoadU(d, to_ds), delta)), scale);
       if (seen < kTile) {
-        const auto mask =
-            hn::FirstN(d, static_cast<size_t>(std::clamp<int64_t>(seen - v * kLanes, 0, kLanes)));
+        const auto mask = hn::FirstN(d, std::clamp<int64_t>(seen - v * kLanes, 0, kLanes));
         weight = hn::IfThenElseZero(mask, weight);
         grad = hn::IfThenElseZero(mask, grad);
       }
@@ -211,8 +209,7 @@ void backward_block(const AttentionBackward& op, const BackwardBlock& work,
   if (work.queries) std::fill(scratch.dq_rows, scratch.dq_rows + kBlock * ld, 0.0f);
 
   int64_t depth = 0;
-  for (int32_t s = static_cast<int32_t>(work.segment); s >= 0; s = op.segments[s].parent)
-    scratch.path[depth++] = s;
+  for (int64_t s = work.segment; s >= 0; s = op.segments[s].parent) scratch.path[depth++] = s;
   while (depth-- > 0) {
     const int64_t source = scratch.path[depth];
     const int64_t rows = op.segments[source].rows;

@@ -51,7 +51,7 @@ HWY_INLINE void mask_scores(const QueryTile& queries, int64_t tile, float* s) {
     for (int v = 0; v < kTileVecs; ++v) {
       const int64_t seen = std::clamp<int64_t>(count - v * kLanes, 0, kLanes);
       float* x = s + i * kTile + v * kLanes;
-      const auto mask = hn::FirstN(d, static_cast<size_t>(seen));
+      const auto mask = hn::FirstN(d, seen);
       hn::StoreU(hn::IfThenElse(mask, hn::LoadU(d, x), hn::Neg(hn::Inf(d))), d, x);
     }
   }
@@ -150,8 +150,7 @@ HWY_INLINE void value_block(const Weights& w, const TileBatch& batch, int tile_b
       V value[kNv];
 #pragma GCC unroll 4
       for (int n = 0; n < kNv; ++n)
-        value[n] = kPart ? load_part(row, static_cast<size_t>(head_dim - x))
-                         : hn::LoadU(d, row + n * kLanes);
+        value[n] = kPart ? load_part(row, head_dim - x) : hn::LoadU(d, row + n * kLanes);
 #pragma GCC unroll 16
       for (int i = 0; i < kMr; ++i) {
         const V weight = hn::Set(d, p[i * kTile]);
@@ -195,7 +194,7 @@ HWY_INLINE void value_rest(const float* p, const float* v, int64_t head_dim, int
       hn::StoreU(hn::MulAdd(weight, hn::LoadU(d, row + x), hn::LoadU(d, o + x)), d, o + x);
     }
     if (x < head_dim) {
-      const size_t part = static_cast<size_t>(head_dim - x);
+      const int64_t part = head_dim - x;
       hn::StoreU(hn::MulAdd(weight, load_part(row + x, part), hn::LoadU(d, o + x)), d, o + x);
     }
   }
@@ -208,8 +207,8 @@ HWY_NOINLINE void attend(const AttentionForward& op, const TileBatch& batch, int
   const int64_t head_dim = op.pool.head_dim;
   const int64_t ldo = padded_head_dim(head_dim);
   int whole = 0;  // tiles of which all queries see all keys
-  const int tiles = static_cast<int>(
-      std::min<int64_t>(batch.tiles, queries.position[queries.rows - 1] / kTile + 1 - first_tile));
+  const int tiles =
+      at_most(queries.position[queries.rows - 1] / kTile + 1 - first_tile, batch.tiles);
   for (int t = 0; t < tiles; ++t) {
     dot_tile<kMr, true>(queries.q, batch.k[t], head_dim, op.scale, w.p[t], batch.next_k[t]);
     if (visible(queries.position[0], first_tile + t) == kTile) {
@@ -277,7 +276,7 @@ void store_outputs(const AttentionForward& op, const KvSegment& segment, int64_t
     for (; x + kLanes <= head_dim; x += kLanes)
       hn::StoreU(hn::Div(hn::LoadU(d, from + x), l), d, to + x);
     if (x < head_dim) {
-      store_part(hn::Div(hn::LoadU(d, from + x), l), to + x, static_cast<size_t>(head_dim - x));
+      store_part(hn::Div(hn::LoadU(d, from + x), l), to + x, head_dim - x);
     }
     if (++head == (kv_head + 1) * group) head -= group, ++row;
   }
@@ -311,7 +310,7 @@ void forward_item(const AttentionForward& op, const KvSegment& segment, const Fo
     for (int64_t first = item.begin; first < item.end; first += kRows) {
       QueryTile& queries = query_tiles[count];
       queries.first = first;
-      queries.count = static_cast<int>(std::min<int64_t>(kRows, item.end - first));
+      queries.count = at_most(item.end - first, kRows);
       queries.rows = tile_rows(queries.count);
       queries.q = q_scratch + count * kRows * head_dim;
       queries.o = o_scratch + count * kRows * padded_head_dim(head_dim);
@@ -320,7 +319,7 @@ void forward_item(const AttentionForward& op, const KvSegment& segment, const Fo
     }
     for (int64_t tile = 0; tile < key_tiles; tile += kBatchTiles) {
       TileBatch batch;
-      batch.tiles = static_cast<int>(std::min<int64_t>(kBatchTiles, key_tiles - tile));
+      batch.tiles = at_most(key_tiles - tile, kBatchTiles);
       for (int t = 0; t < batch.tiles; ++t) {
         // Memory is one batch ahead of arithmetic, which decoding is bound by.
         const int64_t here = slab(segment, kv_head, tile + t),
@@ -343,16 +342,16 @@ void forward_item(const AttentionForward& op, const KvSegment& segment, const Fo
 
 /// The register tiles of a run's queries of a kv head: query f is head f % group of
 /// segment f / group.
-int pack_run(const AttentionForward& op, std::span<const KvSegment> run, int64_t shared,
-             int64_t kv_head, attention::QueryTile* tiles, float* q_scratch, float* o_scratch) {
+int pack_run(const AttentionForward& op, Span<const KvSegment> run, int64_t shared, int64_t kv_head,
+             attention::QueryTile* tiles, float* q_scratch, float* o_scratch) {
   using namespace attention;  // NOLINT(google-build-using-namespace)
   const int64_t head_dim = op.pool.head_dim;
   const int64_t group = op.q.heads / op.pool.kv_heads;
-  const int64_t total = static_cast<int64_t>(run.size()) * group;
+  const int64_t total = run.size() * group;
   int count = 0;
   for (int64_t first = 0; first < total; first += kRows, ++count) {
     QueryTile& queries = tiles[count];
-    queries.count = static_cast<int>(std::min<int64_t>(kRows, total - first));
+    queries.count = at_most(total - first, kRows);
     queries.rows = tile_rows(queries.count);
     queries.q = q_scratch + first * head_dim;
     queries.o = o_scratch + first * padded_head_dim(head_dim);
@@ -369,19 +368,19 @@ int pack_run(const AttentionForward& op, std::span<const KvSegment> run, int64_t
 }
 
 /// What a query of `from` has summed up so far becomes query i's of `to`.
-void copy_sums(const attention::QueryTile& from, int query, int64_t ldo, attention::QueryTile& to,
-               int i) {
+void copy_sums(const attention::QueryTile& from, int64_t query, int64_t ldo,
+               attention::QueryTile& to, int i) {
   to.m[i] = from.m[query];
   to.l[i] = from.l[query];
   std::copy_n(from.o + query * ldo, ldo, to.o + i * ldo);
 }
 
-void forward_run(const AttentionForward& op, std::span<const KvSegment> run, int64_t shared,
+void forward_run(const AttentionForward& op, Span<const KvSegment> run, int64_t shared,
                  int64_t kv_head) {
   using namespace attention;  // NOLINT(google-build-using-namespace)
   const int64_t head_dim = op.pool.head_dim;
   const int64_t ldo = padded_head_dim(head_dim);
-  const int group = static_cast<int>(op.q.heads / op.pool.kv_heads);
+  const int group = op.q.heads / op.pool.kv_heads;  // at most kRunGroup
   alignas(64) float q_scratch[kForwardScratch];
   alignas(64) float o_scratch[kForwardScratch];
   alignas(64) float own_q[kRunGroup * kMaxHeadDim];
@@ -394,15 +393,15 @@ void forward_run(const AttentionForward& op, std::span<const KvSegment> run, int
   };
   // The tile that is `tile` - `shared` after the first own tile of segment s, be it
   // another segment's.
-  const auto ahead = [&](size_t s, int64_t tile) {
+  const auto ahead = [&](int64_t s, int64_t tile) {
     for (; s + 1 < run.size() && tile > last_tile(run[s]); ++s)
       tile -= last_tile(run[s]) + 1 - shared;
     return slab(run[s], std::min(tile, last_tile(run[s])));
   };
   // Tiles [tile, end) of segment s, as many as a batch holds.
-  const auto batch_of = [&](size_t s, int64_t tile, int64_t end) {
+  const auto batch_of = [&](int64_t s, int64_t tile, int64_t end) {
     TileBatch batch;
-    batch.tiles = static_cast<int>(std::min<int64_t>(kBatchTiles, end - tile));
+    batch.tiles = at_most(end - tile, kBatchTiles);
     for (int t = 0; t < batch.tiles; ++t) {
       const int64_t here = slab(run[s], tile + t), next = ahead(s, tile + t + kBatchTiles);
       batch.k[t] = op.pool.k + here;
@@ -427,11 +426,11 @@ void forward_run(const AttentionForward& op, std::span<const KvSegment> run, int
   own.rows = tile_rows(group);
   own.q = own_q;
   own.o = own_o;
-  for (size_t s = 0; s < run.size(); ++s) {
+  for (int64_t s = 0; s < run.size(); ++s) {
     const KvSegment& segment = run[s];
     pack_queries(op, segment, kv_head, own);
     for (int i = 0; i < own.rows; ++i) {
-      const int f = static_cast<int>(s) * group + std::min(i, group - 1);
+      const int64_t f = s * group + std::min(i, group - 1);
       copy_sums(together[f / kRows], f % kRows, ldo, own, i);
     }
     const int64_t end = last_tile(segment) + 1;
@@ -499,8 +498,8 @@ void attention_forward_item(const AttentionForward& op, const KvSegment& segment
   HWY_DYNAMIC_DISPATCH(forward_item)(op, segment, item);
 }
 
-void attention_forward_run(const AttentionForward& op, std::span<const KvSegment> run,
-                           int64_t shared, int64_t kv_head) {
+void attention_forward_run(const AttentionForward& op, Span<const KvSegment> run, int64_t shared,
+                           int64_t kv_head) {
   HWY_DYNAMIC_DISPATCH(forward_run)(op, run, shared, kv_head);
 }
 

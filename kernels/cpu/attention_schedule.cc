@@ -21,7 +21,7 @@ namespace {
 
 // Segments whose items are handed out together; bounds the list of item offsets kept on
 // the stack.
-constexpr size_t kSegmentBatch = 512;
+constexpr int64_t kSegmentBatch = 512;
 // Multiply-adds worth a thread: about 10 microseconds of decoding, several times what
 // starting a team costs.
 constexpr int64_t kThreadWork = 250'000;
@@ -31,8 +31,8 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /// Consecutive segments that are taken together, or one.
 struct Run {
-  size_t first = 0;
-  size_t count = 1;
+  int64_t first = 0;
+  int64_t count = 1;
   int64_t shared = 0;    ///< blocks that all begin with, whole and seen wholly; 0 for one segment
   int64_t end_item = 0;  ///< its items end there
 };
@@ -45,9 +45,9 @@ int64_t shared_blocks(const KvSegment& a, const KvSegment& b) {
 }
 
 /// The run of at most `most` segments that begins with the first of `segments`.
-Run next_run(std::span<const KvSegment> segments, size_t most) {
+Run next_run(Span<const KvSegment> segments, int64_t most) {
   Run run;
-  const auto joins = [&](size_t i) {
+  const auto joins = [&](int64_t i) {
     return i < most && i < segments.size() && segments[i].rows == 1;
   };
   if (segments[0].rows != 1 || !joins(1)) return run;
@@ -60,7 +60,7 @@ Run next_run(std::span<const KvSegment> segments, size_t most) {
 }
 
 struct Trees {
-  int64_t count = 0;
+  int32_t count = 0;
   int64_t depth = 0;      ///< most segments on a path
   int64_t max_tiles = 0;  ///< of one tree
   int64_t tiles = 0;      ///< of all
@@ -72,8 +72,8 @@ struct Trees {
   double* cost = nullptr;         ///< [count], pairs of query and key
 };
 
-Trees make_trees(std::span<const AttentionSegment> segments, Arena& arena) {
-  const int64_t n = static_cast<int64_t>(segments.size());
+Trees make_trees(Span<const AttentionSegment> segments, Arena& arena) {
+  const int64_t n = segments.size();
   Trees trees;
   trees.of_segment = arena.alloc<int32_t>(n);
   trees.first_tile = arena.alloc<int64_t>(n);
@@ -84,18 +84,17 @@ Trees make_trees(std::span<const AttentionSegment> segments, Arena& arena) {
   int32_t* depth = arena.alloc<int32_t>(n);
   int64_t* tiles = arena.alloc<int64_t>(n);
   std::fill(trees.begin, trees.begin + n + 2, 0);
-  for (int64_t i = 0; i < n; ++i) {
+  for (int32_t i = 0; i < n; ++i) {
     const AttentionSegment& s = segments[i];
     const bool root = s.parent < 0;
-    const int32_t tree = root ? static_cast<int32_t>(trees.count++) : trees.of_segment[s.parent];
+    const int32_t tree = root ? trees.count++ : trees.of_segment[s.parent];
     if (root) tiles[tree] = 0, trees.cost[tree] = 0;
     trees.of_segment[i] = tree;
     depth[i] = root ? 1 : depth[s.parent] + 1;
     trees.depth = std::max<int64_t>(trees.depth, depth[i]);
     trees.first_tile[i] = tiles[tree];
     tiles[tree] += ceil_div(s.rows, kKvBlock);
-    trees.cost[tree] +=
-        static_cast<double>(s.rows) * (static_cast<double>(s.position) + 0.5 * s.rows + 0.5);
+    trees.cost[tree] += s.rows * (s.position + 0.5 * s.rows + 0.5);
     ++trees.begin[tree + 2];
   }
   trees.tile_begin[0] = 0;
@@ -105,8 +104,7 @@ Trees make_trees(std::span<const AttentionSegment> segments, Arena& arena) {
     trees.max_tiles = std::max(trees.max_tiles, tiles[t]);
   }
   trees.tiles = trees.tile_begin[trees.count];
-  for (int64_t i = 0; i < n; ++i)
-    trees.segments[trees.begin[trees.of_segment[i] + 1]++] = static_cast<int32_t>(i);
+  for (int32_t i = 0; i < n; ++i) trees.segments[trees.begin[trees.of_segment[i] + 1]++] = i;
   return trees;
 }
 
@@ -131,7 +129,7 @@ AttentionScratch make_scratch(const AttentionBackward& op, int64_t depth, Arena&
   scratch.q_rows = arena.alloc<float>(padded);
   scratch.dout_rows = arena.alloc<float>(padded);
   scratch.dq_rows = arena.alloc<float>(padded);
-  scratch.path = arena.alloc<int32_t>(depth);
+  scratch.path = arena.alloc<int64_t>(depth);
   return scratch;
 }
 
@@ -147,7 +145,7 @@ bool walk_whole(const Trees& trees, int64_t kv_heads, int64_t threads, Arena& ar
     *std::min_element(load, load + threads) += cost;
     total += cost;
   }
-  return 5 * *std::max_element(load, load + threads) <= 7 * total / static_cast<double>(threads);
+  return 5 * *std::max_element(load, load + threads) <= 7 * total / threads;
 }
 
 /// body(slot, item) for all items, each slot being one thread's own.
@@ -159,7 +157,7 @@ void slot_items(const Context& ctx, int64_t slots, int64_t items, Body&& body) {
   });
 }
 
-bool descends(std::span<const AttentionSegment> segments, int64_t segment, int64_t ancestor) {
+bool descends(Span<const AttentionSegment> segments, int64_t segment, int64_t ancestor) {
   int64_t s = segment;
   while (s > ancestor) s = segments[s].parent;
   return s == ancestor;
@@ -168,20 +166,19 @@ bool descends(std::span<const AttentionSegment> segments, int64_t segment, int64
 }  // namespace
 
 void attention_forward_cpu(const Context& ctx, const AttentionForward& op,
-                           std::span<const KvSegment> segments) {
+                           Span<const KvSegment> segments) {
   const int64_t kv_heads = op.pool.kv_heads;
   const int64_t group = op.q.heads / kv_heads;
   const int64_t item_queries = forward_item_queries(op.pool.head_dim);
   int64_t pairs = 0;
   for (const KvSegment& s : segments) pairs += s.rows * (s.position + s.rows);
-  const double work =
-      2.0 * static_cast<double>(pairs * op.q.heads) * static_cast<double>(op.pool.head_dim);
+  const double work = 2.0 * (pairs * op.q.heads) * op.pool.head_dim;
   Context team = ctx;
   team.threads =
       static_cast<int>(std::clamp<double>(work / kThreadWork, 1.0, std::max(ctx.threads, 1)));
-  for (size_t start = 0; start < segments.size(); start += kSegmentBatch) {
-    const auto batch = segments.subspan(start, std::min(kSegmentBatch, segments.size() - start));
-    const auto size = static_cast<int64_t>(batch.size());
+  for (int64_t start = 0; start < segments.size(); start += kSegmentBatch) {
+    const int64_t size = std::min(kSegmentBatch, segments.size() - start);
+    const Span<const KvSegment> batch = segments.subspan(start, size);
     // Short segments (decoding) are taken whole where there are enough of them: less
     // overhead, longer reads.
     const bool whole = size >= 4 * team.threads;
@@ -189,7 +186,7 @@ void attention_forward_cpu(const Context& ctx, const AttentionForward& op,
     int64_t run_queries = item_queries;
     if (team.threads > 1)
       run_queries = std::min(run_queries, size * group * kv_heads / (4 * team.threads));
-    const auto most = static_cast<size_t>(group <= kRunGroup ? run_queries / group : 1);
+    const int64_t most = group <= kRunGroup ? run_queries / group : 1;
     const auto blocks_of = [&](const KvSegment& s) {
       return (s.rows * group + item_queries - 1) / item_queries;
     };
@@ -197,9 +194,8 @@ void attention_forward_cpu(const Context& ctx, const AttentionForward& op,
       return whole && blocks_of(s) == 1 ? kv_heads : 1;
     };
     std::array<Run, kSegmentBatch> runs;  // NOLINT: as many as there are, filled just below
-    size_t run_count = 0;
-    int64_t items = 0;
-    for (size_t i = 0; i < batch.size(); i += runs[run_count++].count) {
+    int64_t run_count = 0, items = 0;
+    for (int64_t i = 0; i < size; i += runs[run_count++].count) {
       Run run = next_run(batch.subspan(i), most);
       run.first = i;
       items += run.count > 1 ? kv_heads : kv_heads / heads_of(batch[i]) * blocks_of(batch[i]);
@@ -268,8 +264,8 @@ void attention_backward_cpu(const Context& ctx, const AttentionBackward& op, Are
     for (auto& p : packs) p = make_pack(op, trees.max_tiles, arena);
     slot_items(ctx, slots, units, [&](int64_t slot, int64_t unit) {
       const int64_t tree = unit / kv_heads;
-      const std::span<const int32_t> members(trees.segments + trees.begin[tree],
-                                             trees.begin[tree + 1] - trees.begin[tree]);
+      const Span<const int32_t> members(trees.segments + trees.begin[tree],
+                                        trees.begin[tree + 1] - trees.begin[tree]);
       BackwardBlock block = all;
       block.kv_head = unit % kv_heads;
       block.tile_end = trees.tile_begin[tree + 1] - trees.tile_begin[tree];
@@ -289,7 +285,7 @@ void attention_backward_cpu(const Context& ctx, const AttentionBackward& op, Are
     return;
   }
 
-  const int64_t n = static_cast<int64_t>(op.segments.size());
+  const int64_t n = op.segments.size();
   auto packs = arena.span<AttentionPack>(units);
   for (int64_t u = 0; u < units; ++u) {
     const int64_t tree = u / kv_heads;

@@ -157,13 +157,13 @@ struct WholeBlock {
 
 HWY_INLINE void load_part(const float* p, int64_t count, float fill, hn::Vec<LaneTag>& v) {
   const LaneTag d;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const int64_t lanes = hn::Lanes(d);
   if constexpr (hn::MaxLanes(LaneTag()) == 4) {  // NEON's masked load reads the whole vector
     alignas(16) float part[4] = {fill, fill, fill, fill};
     for (int64_t i = 0; i < std::min(count, lanes); ++i) part[i] = p[i];
     v = hn::Load(d, part);
   } else {
-    const auto mask = hn::FirstN(d, static_cast<size_t>(std::clamp<int64_t>(count, 0, lanes)));
+    const auto mask = hn::FirstN(d, std::clamp<int64_t>(count, 0, lanes));
     v = hn::IfThenElse(mask, hn::MaskedLoad(mask, d, p), hn::Set(d, fill));
   }
 }
@@ -175,14 +175,13 @@ HWY_INLINE void load_part(const float* p, int64_t count, float fill, Halves<T>& 
 }
 HWY_INLINE void store_part(hn::Vec<LaneTag> v, int64_t count, float* p) {
   const LaneTag d;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const int64_t lanes = hn::Lanes(d);
   if constexpr (hn::MaxLanes(LaneTag()) == 4) {
     alignas(16) float part[4];
     hn::Store(v, d, part);
     for (int64_t i = 0; i < std::min(count, lanes); ++i) p[i] = part[i];
   } else {
-    hn::BlendedStore(v, hn::FirstN(d, static_cast<size_t>(std::clamp<int64_t>(count, 0, lanes))), d,
-                     p);
+    hn::BlendedStore(v, hn::FirstN(d, std::clamp<int64_t>(count, 0, lanes)), d, p);
   }
 }
 template <class T>

@@ -60,7 +60,7 @@ struct Product {
 /// second-level cache anyway; one or two rows read four panels at once, which the
 /// hardware follows well by itself.
 template <class B>
-void plan_prefetch(Tile<B>& tile, int rows, int64_t slices, const B* next_slices, int64_t index,
+void plan_prefetch(Tile<B>& tile, int64_t rows, int64_t slices, const B* next_slices, int64_t index,
                    int64_t count, int64_t bytes) {
   constexpr int64_t kAhead = 64, kAheadOfSlices = 16;  // rows of B, found by trial
   tile.next_b = nullptr;
@@ -94,12 +94,10 @@ void multiply_part(const Product<kSource, B>& product, int64_t row_begin, int64_
   const int64_t blocks = ceil_div(tiles, block_tiles_max);
   const auto tile_row = [&](int64_t tile)
                             HWY_ATTR { return row_begin + (row_end - row_begin) * tile / tiles; };
-  const int tile_rows_max = static_cast<int>(ceil_div(row_end - row_begin, tiles));
-  const int slices_max = slices_for_rows(tile_rows_max);
+  const int slices_max = slices_for_rows(ceil_div(row_end - row_begin, tiles));
   const int64_t slice_end = std::min(panel_end * kSlicesPerPanel, ceil_div(product.n, kTileCols));
 
-  const int64_t b_bytes =
-      (panel_end - panel_begin) * kPanelWidth * product.k * static_cast<int64_t>(sizeof(B));
+  const int64_t b_bytes = (panel_end - panel_begin) * kPanelWidth * product.k * int64_t{sizeof(B)};
 
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t tile_begin = tiles * block / blocks;
@@ -178,9 +176,9 @@ void multiply_part(const Product<kSource, B>& product, int64_t row_begin, int64_
           tile.next_c = t + 1 < tile_end ? c + rows * product.c_stride
                                          : product.c + block_row * product.c_stride + column +
                                                slices * kTileCols;
-          plan_prefetch(tile, static_cast<int>(rows), slices, more ? b_of(slice + slices) : nullptr,
-                        t - tile_begin, tile_end - tile_begin, b_bytes);
-          tile_function<B>(static_cast<int>(rows), static_cast<int>(slices))(tile);
+          plan_prefetch(tile, rows, slices, more ? b_of(slice + slices) : nullptr, t - tile_begin,
+                        tile_end - tile_begin, b_bytes);
+          tile_function<B>(rows, slices)(tile);
           if (partial) {
             for (int64_t r = 0; r < rows; ++r) {
               std::copy(edge + r * kTileCols, edge + r * kTileCols + product.n - column,
@@ -362,6 +360,15 @@ HWY_EXPORT(backward_input_bf16);
 HWY_EXPORT(backward_weight);
 HWY_EXPORT(add_rows);
 
+namespace {
+
+template <class T>
+const T* elements(const PackedWeight& w) {
+  return static_cast<const T*>(w.data);
+}
+
+}  // namespace
+
 void pack_weight_cpu(const Context& ctx, Mat<const float> w, DType dtype, void* memory) {
   if (dtype == DType::kBF16) {
     HWY_DYNAMIC_DISPATCH(pack_weight_bf16)(ctx, w, static_cast<uint16_t*>(memory));
@@ -371,13 +378,13 @@ void pack_weight_cpu(const Context& ctx, Mat<const float> w, DType dtype, void* 
 }
 
 void matmul_forward_cpu(const Context& ctx, Mat<float> y, Mat<const float> x, const PackedWeight& w,
-                        std::span<const float> bias, bool accumulate) {
+                        Span<const float> bias, bool accumulate) {
   const float* const b = bias.empty() ? nullptr : bias.data();
   if (w.dtype == DType::kBF16) {
     HWY_DYNAMIC_DISPATCH(forward_bf16)
-    (ctx, y, x, static_cast<const uint16_t*>(w.data), b, accumulate);
+    (ctx, y, x, elements<uint16_t>(w), b, accumulate);
   } else {
-    HWY_DYNAMIC_DISPATCH(forward_f32)(ctx, y, x, static_cast<const float*>(w.data), b, accumulate);
+    HWY_DYNAMIC_DISPATCH(forward_f32)(ctx, y, x, elements<float>(w), b, accumulate);
   }
 }
 
@@ -385,10 +392,10 @@ void matmul_backward_input_cpu(const Context& ctx, Mat<float> dx, Mat<const floa
                                const PackedWeight& w, bool accumulate, Arena& arena) {
   if (w.dtype == DType::kBF16) {
     HWY_DYNAMIC_DISPATCH(backward_input_bf16)
-    (ctx, dx, dy, static_cast<const uint16_t*>(w.data), accumulate, arena);
+    (ctx, dx, dy, elements<uint16_t>(w), accumulate, arena);
   } else {
     HWY_DYNAMIC_DISPATCH(backward_input_f32)
-    (ctx, dx, dy, static_cast<const float*>(w.data), accumulate, arena);
+    (ctx, dx, dy, elements<float>(w), accumulate, arena);
   }
 }
 
@@ -397,7 +404,7 @@ void matmul_backward_weight_cpu(const Context& ctx, Mat<float> dw, Mat<const flo
   HWY_DYNAMIC_DISPATCH(backward_weight)(ctx, dw, dy, x, arena);
 }
 
-void bias_backward_cpu(const Context& ctx, std::span<float> db, Mat<const float> dy) {
+void bias_backward_cpu(const Context& ctx, Span<float> db, Mat<const float> dy) {
   HWY_DYNAMIC_DISPATCH(add_rows)(ctx, db.data(), dy);
 }
 

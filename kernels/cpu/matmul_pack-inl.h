@@ -73,7 +73,7 @@ HWY_INLINE void transpose_quads(const T* const* rows, int64_t column, hn::Vec<Fl
 template <class T>
 HWY_NOINLINE void transpose_pointers(float* HWY_RESTRICT out, int64_t out_stride,
                                      const T* const* rows, int64_t cols) {
-  constexpr auto kLine = static_cast<int64_t>(kCacheLine / sizeof(T)), kAhead = 4 * kLine;
+  constexpr int64_t kLine = kCacheLine / int64_t{sizeof(T)}, kAhead = 4 * kLine;
   const Floats d;
   int64_t p = 0;
   for (; p + 4 <= cols; p += 4) {
@@ -119,7 +119,7 @@ HWY_INLINE void copy_row(float* out, const float* src, int64_t width) {
 #else
   static_assert(kTileRows <= kLanes);
   const Floats d;
-  hn::StoreU(hn::MaskedLoad(hn::FirstN(d, static_cast<size_t>(width)), d, src), d, out);
+  hn::StoreU(hn::MaskedLoad(hn::FirstN(d, width), d, src), d, out);
 #endif
 }
 
@@ -162,7 +162,7 @@ template <class T>
 void transpose_block(float* HWY_RESTRICT out, const T* HWY_RESTRICT src, int64_t rows,
                      int64_t cols) {
   constexpr int64_t kSquare = kPanelWidth * kPanelWidth;
-  constexpr auto kLine = static_cast<int64_t>(kCacheLine / sizeof(T));
+  constexpr int64_t kLine = kCacheLine / int64_t{sizeof(T)};
   if (rows < kPanelWidth || cols < kPanelWidth)
     return pack_panel(out, src, kPanelWidth, rows, cols);
   const Floats d;

@@ -34,14 +34,14 @@ inline constexpr bool kWideTile = HWY_TARGET != HWY_AVX2 && kLanes == 16;
 inline constexpr int kTileRows = kWideTile ? 14 : 6;
 inline constexpr int kTileCols = kWideTile ? 32 : 16;  // a slice: a panel or half of it
 inline constexpr int kTileVectors = kTileCols / kLanes;
-inline constexpr int kSlicesPerPanel = static_cast<int>(kPanelWidth) / kTileCols;
+inline constexpr int kSlicesPerPanel = int{kPanelWidth} / kTileCols;
 inline constexpr int kAccumulators =
     HWY_TARGET == HWY_AVX2 ? 12 : 28;  // vector registers for the tile
 inline constexpr int kMaxSlices = 4;
 
 /// Largest number of slices (1, 2 or 4) for a tile of `rows` rows that leaves registers
 /// for A and B.
-constexpr int slices_for_rows(int rows) {
+constexpr int slices_for_rows(int64_t rows) {
   for (int slices = kMaxSlices; slices > 1; slices /= 2) {
     const int operands = HWY_TARGET == HWY_AVX2 ? 3 : slices * kTileVectors;
     if (rows * slices * kTileVectors + operands < kAccumulators + 4) return slices;
@@ -101,11 +101,11 @@ HWY_NOINLINE void run_tile(const Tile<B>& tile) {
   HWY_UNROLL(16)
   for (int r = 0; r < kRows; ++r) {
     HWY_UNROLL(16)
-    for (int s = 0; s < kVectors * kLanes; s += kCacheLine / static_cast<int>(sizeof(float)))
+    for (int s = 0; s < kVectors * kLanes; s += kCacheLine / int{sizeof(float)})
       hwy::Prefetch(tile.next_c + r * tile.c_stride + s);
   }
   const B* next_b = tile.next_b;
-  constexpr auto kLineElements = static_cast<int64_t>(kCacheLine / sizeof(B));
+  constexpr int64_t kLineElements = kCacheLine / int64_t{sizeof(B)};
   const int64_t step = tile.next_b_step;
   for (int64_t p = 0; p < tile.k;) {
     const int64_t step_end = std::min(p + step, tile.k);
@@ -157,12 +157,12 @@ constexpr std::array<TileFunction<B>, kTileRows> tile_functions(
 /// The tile of `rows` (1 .. kTileRows) by `slices` (1, 2, 4, at most
 /// slices_for_rows(rows)).
 template <class B>
-TileFunction<B> tile_function(int rows, int slices) {
+TileFunction<B> tile_function(int64_t rows, int64_t slices) {
   constexpr auto kIndices = std::make_integer_sequence<int, kTileRows>();
   static constexpr std::array<TileFunction<B>, kTileRows> kOne = tile_functions<1, B>(kIndices);
   static constexpr std::array<TileFunction<B>, kTileRows> kTwo = tile_functions<2, B>(kIndices);
   static constexpr std::array<TileFunction<B>, kTileRows> kFour = tile_functions<4, B>(kIndices);
-  return (slices == 4 ? kFour : slices == 2 ? kTwo : kOne)[static_cast<size_t>(rows - 1)];
+  return (slices == 4 ? kFour : slices == 2 ? kTwo : kOne)[rows - 1];
 }
 
 }  // namespace orrery::kernels::HWY_NAMESPACE

@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/sampling.cc"
@@ -48,7 +49,7 @@ float sampling_max(const float* logits, int64_t vocab, float inv_temperature) {
 /// Lowest id whose logit equals `value`; the caller knows that one does.
 int64_t first_equal(const float* logits, int64_t vocab, float value) {
   const LaneTag d;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const int64_t lanes = hn::Lanes(d);
   const auto wanted = hn::Set(d, value);
   int64_t j = 0;
   for (; j + lanes <= vocab; j += lanes) {
@@ -90,7 +91,7 @@ int64_t collect_candidates(float* z, int32_t* ids, const float* logits, int64_t 
                            float inv_temperature, float threshold) {
   const LaneTag d;
   const hn::RebindToSigned<LaneTag> di;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const int64_t lanes = hn::Lanes(d);
   const auto inv = hn::Set(d, inv_temperature);
   const auto least = hn::Set(d, threshold);
   int64_t count = 0, j = begin;
@@ -103,7 +104,7 @@ int64_t collect_candidates(float* z, int32_t* ids, const float* logits, int64_t 
     hn::StoreU(hn::Compress(value, keep), d, z + count);
     hn::StoreU(hn::Compress(hn::Iota(di, static_cast<int32_t>(j)), hn::RebindMask(di, keep)), di,
                ids + count);
-    count += static_cast<int64_t>(hn::CountTrue(d, keep));
+    count += hn::CountTrue(d, keep);
   }
   for (; j < end; ++j) {
     const float value = logits[j] * inv_temperature;
@@ -160,29 +161,25 @@ struct Scratch {
 /// Weights of candidates are summed in units of 2^-40: whole numbers, so the order of
 /// adding does not matter and a selection may add in any. Tokens below 1e-12 of the
 /// most probable count as impossible once a filter is on.
-uint64_t fixed(float p) {
-  // By way of int64: the baseline converts to that in one instruction.
-  return static_cast<uint64_t>(static_cast<int64_t>(static_cast<double>(p) * 0x1p40));
-}
+int64_t fixed(float p) { return static_cast<int64_t>(p * 0x1p40); }
 
 /// Fills block_sums; returns their sum, added in order.
 double sum_blocks(const Row& row, const Scratch& scratch) {
   HWY_DYNAMIC_DISPATCH(sampling_block_sums)
   (scratch.block_sums, row.logits, row.vocab, row.inv_temperature, row.max);
   double total = 0.0;
-  for (int64_t b = 0; b * kSampleBlock < row.vocab; ++b)
-    total += static_cast<double>(scratch.block_sums[b]);
+  for (int64_t b = 0; b * kSampleBlock < row.vocab; ++b) total += scratch.block_sums[b];
   return total;
 }
 
 /// Inverse CDF over the whole vocabulary: first the block, then the token in it.
 int32_t draw_from_all(const Row& row, const Scratch& scratch, float uniform) {
-  const double target = static_cast<double>(uniform) * sum_blocks(row, scratch);
+  const double target = uniform * sum_blocks(row, scratch);
   const int64_t blocks = (row.vocab + kSampleBlock - 1) / kSampleBlock;
   double before = 0.0;
   int64_t block = 0;
   for (; block + 1 < blocks; ++block) {
-    const double after = before + static_cast<double>(scratch.block_sums[block]);
+    const double after = before + scratch.block_sums[block];
     if (after > target) break;
     before = after;
   }
@@ -197,7 +194,7 @@ int32_t draw_from_all(const Row& row, const Scratch& scratch, float uniform) {
   for (int64_t j = 0; j < count; ++j) {
     if (p[j] <= 0.0f) continue;
     last = j;
-    before += static_cast<double>(p[j]);
+    before += p[j];
     if (before > target) break;
   }
   return static_cast<int32_t>(first + last);
@@ -220,12 +217,12 @@ uint32_t rank_key(float z) {
 /// the key, goes on inside the bin where the sum reaches `needed`; ids rise, so that
 /// equal keys are met in rank order.
 template <class Weight>
-int32_t last_to_keep(const Scratch& scratch, int64_t count, uint64_t needed, const Weight& weight) {
+int32_t last_to_keep(const Scratch& scratch, int64_t count, int64_t needed, const Weight& weight) {
   constexpr uint32_t kBins = 2048;
   int32_t* active = scratch.order;
-  for (int64_t i = 0; i < count; ++i) active[i] = static_cast<int32_t>(i);
+  std::iota(active, active + count, 0);
   for (const int shift : {21, 10, 0}) {
-    uint64_t bins[kBins] = {};
+    int64_t bins[kBins] = {};
     const auto bin_of = [&](int32_t i) { return (rank_key(scratch.z[i]) >> shift) % kBins; };
     for (int64_t i = 0; i < count; ++i) bins[bin_of(active[i])] += weight(active[i]);
     uint32_t bin = 0;
@@ -234,7 +231,7 @@ int32_t last_to_keep(const Scratch& scratch, int64_t count, uint64_t needed, con
     for (int64_t i = 0; i < count; ++i) {
       const int32_t candidate = active[i];
       active[left] = candidate;
-      left += static_cast<int64_t>(bin_of(candidate) == bin);  // no branch: it would be a coin toss
+      left += bin_of(candidate) == bin;  // no branch: it would be a coin toss
     }
     count = left;
   }
@@ -252,8 +249,7 @@ int64_t keep_through(const Scratch& scratch, int64_t count, int32_t last) {
     const float z = scratch.z[i];
     scratch.z[kept] = z;
     scratch.ids[kept] = scratch.ids[i];
-    kept += static_cast<int64_t>(static_cast<int>(z > last_z) |
-                                 (static_cast<int>(z == last_z) & static_cast<int>(i <= last)));
+    kept += int{z > last_z} | (int{z == last_z} & int{i <= last});
   }
   return kept;
 }
@@ -261,8 +257,8 @@ int64_t keep_through(const Scratch& scratch, int64_t count, int32_t last) {
 /// The k best of `count` candidates.
 int64_t keep_best(const Scratch& scratch, int64_t count, int64_t k) {
   if (count <= k) return count;
-  const auto one = [](int32_t /*candidate*/) { return uint64_t{1}; };
-  return keep_through(scratch, count, last_to_keep(scratch, count, static_cast<uint64_t>(k), one));
+  const auto one = [](int32_t /*candidate*/) { return int64_t{1}; };
+  return keep_through(scratch, count, last_to_keep(scratch, count, k, one));
 }
 
 /// The k best tokens of the vocabulary. The k-th best of what was seen so far bounds
@@ -287,15 +283,15 @@ void weigh(const Row& row, const Scratch& scratch, int64_t count) {
   HWY_DYNAMIC_DISPATCH(candidate_weights)(scratch.p, scratch.z, count, row.max);
 }
 
-uint64_t mass_of(const Scratch& scratch, int64_t count) {
-  uint64_t mass = 0;
+int64_t mass_of(const Scratch& scratch, int64_t count) {
+  int64_t mass = 0;
   for (int64_t i = 0; i < count; ++i) mass += fixed(scratch.p[i]);
   return mass;
 }
 
 /// The fewest best candidates whose weights reach `needed` >= 1; all of them weigh at
 /// least that.
-int64_t keep_mass(const Scratch& scratch, int64_t count, uint64_t needed) {
+int64_t keep_mass(const Scratch& scratch, int64_t count, int64_t needed) {
   const auto weight = [&](int32_t candidate) { return fixed(scratch.p[candidate]); };
   return keep_through(scratch, count, last_to_keep(scratch, count, needed, weight));
 }
@@ -305,8 +301,7 @@ int64_t keep_mass(const Scratch& scratch, int64_t count, uint64_t needed) {
 /// not be looked at; few do, for a language model.
 int64_t collect_top_p(const Row& row, const Scratch& scratch, float top_p) {
   const double total = sum_blocks(row, scratch);
-  const auto needed =
-      std::max<uint64_t>(1, static_cast<uint64_t>(static_cast<double>(top_p) * total * 0x1p40));
+  const int64_t needed = std::max<int64_t>(1, static_cast<int64_t>(top_p * total * 0x1p40));
   for (const float share : {0x1p-10f, 0x1p-14f, 0x1p-18f, 0.0f}) {
     const float threshold = row.max + log_f32(static_cast<float>(total) * share);  // share 0: -inf
     const int64_t count = collect(row, scratch, threshold);
@@ -321,20 +316,20 @@ int64_t collect_top_p(const Row& row, const Scratch& scratch, float top_p) {
 int64_t collect_min_p(const Row& row, const Scratch& scratch, float min_p) {
   // z - max is rounded before the exponential and so is exp: a margin, then the exact
   // test on p by the caller.
-  const double log_min_p = static_cast<double>(log_f32(min_p));
-  const double bound = static_cast<double>(row.max) + log_min_p * (1.0 + 1e-6) - 1e-6;
+  const double log_min_p = log_f32(min_p);
+  const double bound = row.max + log_min_p * (1.0 + 1e-6) - 1e-6;
   const float threshold =
       std::nextafter(static_cast<float>(bound), -std::numeric_limits<float>::infinity());
   return collect(row, scratch, threshold);
 }
 
 int32_t draw_from_candidates(const Scratch& scratch, int64_t count, float uniform) {
-  const double total = static_cast<double>(mass_of(scratch, count));
-  const auto target = static_cast<uint64_t>(static_cast<double>(uniform) * total);
-  uint64_t sum = 0;
+  const double total = mass_of(scratch, count);
+  const auto target = static_cast<int64_t>(uniform * total);
+  int64_t sum = 0;
   int64_t last = 0;
   for (int64_t i = 0; i < count; ++i) {
-    const uint64_t mass = fixed(scratch.p[i]);
+    const int64_t mass = fixed(scratch.p[i]);
     if (mass == 0) continue;
     last = i;
     sum += mass;
@@ -362,9 +357,9 @@ int32_t sample_row(const float* logits, int64_t vocab, const SamplingParams& par
     count = collect_top_k(row, scratch, params.top_k);
     if (params.top_p < 1.0f) {
       weigh(row, scratch, count);
-      const double needed =
-          static_cast<double>(params.top_p) * static_cast<double>(mass_of(scratch, count));
-      count = keep_mass(scratch, count, std::max<uint64_t>(1, static_cast<uint64_t>(needed)));
+      const double total = mass_of(scratch, count);
+      const auto needed = static_cast<int64_t>(params.top_p * total);
+      count = keep_mass(scratch, count, std::max<int64_t>(1, needed));
     }
   } else if (params.top_p < 1.0f) {
     count = collect_top_p(row, scratch, params.top_p);
@@ -380,8 +375,8 @@ int32_t sample_row(const float* logits, int64_t vocab, const SamplingParams& par
 
 }  // namespace
 
-void sample_forward_cpu(const Context& ctx, std::span<int32_t> ids, Mat<const float> logits,
-                        std::span<const SamplingParams> params, std::span<const float> uniform,
+void sample_forward_cpu(const Context& ctx, Span<int32_t> ids, Mat<const float> logits,
+                        Span<const SamplingParams> params, Span<const float> uniform,
                         Arena& arena) {
   const ArenaScope scope(arena);
   const int64_t vocab = logits.cols;
@@ -403,8 +398,7 @@ void sample_forward_cpu(const Context& ctx, std::span<int32_t> ids, Mat<const fl
   parallel_for(ctx, team, 1, [&](int64_t begin, int64_t end) {
     for (int64_t member = begin; member < end; ++member) {
       for (int64_t i = member; i < logits.rows; i += team) {
-        const auto r = static_cast<size_t>(i);
-        ids[r] = sample_row(logits.row(i), vocab, params[r], uniform[r], scratch[member]);
+        ids[i] = sample_row(logits.row(i), vocab, params[i], uniform[i], scratch[member]);
       }
     }
   });
