@@ -9,8 +9,8 @@
 namespace orrery::kernels {
 namespace {
 
-/// base^exponent by squaring: the same bits everywhere, which the library's pow does
-/// not promise.
+/// base^exponent by squaring, with the same bits everywhere, which the library's pow
+/// does not promise.
 double power(double base, int64_t exponent) {
   double result = 1.0;
   for (; exponent > 0; exponent /= 2, base *= base) {
@@ -66,12 +66,6 @@ void sum_squares_chunks(const Context& ctx, Span<float> sums, Span<const float> 
   require_size(kOp, "sums", sums.size(), (x.size() + kNormChunk - 1) / kNormChunk);
   const ProfileScope profile(ctx, "gradient norm", 0, f32_bytes(x.size()));
   sum_squares_chunks_cpu(ctx, sums, x);
-}
-
-bool all_finite(const Context& ctx, Span<const float> x) {
-  require_cpu(ctx, "all_finite");
-  const ProfileScope profile(ctx, "all finite", 0, f32_bytes(x.size()));
-  return all_finite_cpu(ctx, x);
 }
 
 void accumulate(const Context& ctx, Span<float> y, Span<const float> x) {

@@ -37,19 +37,10 @@ float sum_of_squares(const float* x, int64_t count) {
   return sum16(acc);
 }
 
-bool elements_finite(const float* x, int64_t count) {
-  const Lanes zero = set16(0.0f);
-  Lanes acc = zero;  // 0 x is 0 for finite x, else NaN, and NaN stays
-  for_each16(count, [&](int64_t i, auto io) HWY_ATTR { acc = mul_add(io.load(x + i), zero, acc); });
-  return sum16(acc) == 0.0f;
-}
-
 }  // namespace orrery::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-
-#include <atomic>
 
 #include "core/parallel.h"
 #include "kernels/checks.h"
@@ -59,7 +50,6 @@ HWY_AFTER_NAMESPACE();
 namespace orrery::kernels {
 HWY_EXPORT(adamw_elements);
 HWY_EXPORT(sum_of_squares);
-HWY_EXPORT(elements_finite);
 
 void adamw_step_cpu(const Context& ctx, Span<float> w, Span<float> m, Span<float> v,
                     Span<const float> grad, const AdamWConstants& constants) {
@@ -78,18 +68,6 @@ void sum_squares_chunks_cpu(const Context& ctx, Span<float> sums, Span<const flo
       sums[c] = HWY_DYNAMIC_DISPATCH(sum_of_squares)(x.data() + first, count);
     }
   });
-}
-
-bool all_finite_cpu(const Context& ctx, Span<const float> x) {
-  constexpr int64_t kBlock = 16384;
-  std::atomic<bool> finite{true};
-  parallel_for(ctx, x.size(), kStreamGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end && finite.load(std::memory_order_relaxed); i += kBlock) {
-      if (!HWY_DYNAMIC_DISPATCH(elements_finite)(x.data() + i, std::min(kBlock, end - i)))
-        finite = false;
-    }
-  });
-  return finite;
 }
 
 void accumulate_cpu(const Context& ctx, Span<float> y, Span<const float> x) {
