@@ -10,8 +10,8 @@
 namespace orrery::kernels {
 namespace {
 
-/// Elements of keys, and of values, whose writing is worth a thread: each key goes to a
-/// cache line of its own, most of them in memory.
+/// Elements of keys, and of values, that are worth a thread to write: each element of a
+/// key goes to a cache line of its own, and most of those lie in memory.
 constexpr int64_t kColdElements = 2048;
 
 void check_cpu(const Context& ctx, const char* op) {
@@ -30,8 +30,8 @@ void check_pool(const char* op, const KvPool& pool) {
     fail("{}: KV pool without memory", op);
 }
 
-/// Each segment's rows lie in the batch and its positions in its block table, whose
-/// blocks lie in the pool.
+/// Each segment's rows must lie in the batch, its positions in its block table, and the
+/// table's blocks in the pool: all of them `from_start`, else those of its positions.
 void check_segments(const char* op, Span<const KvSegment> segments, int64_t tokens,
                     const KvPool& pool, bool from_start) {
   for (int64_t i = 0; i < segments.size(); ++i) {
@@ -88,8 +88,8 @@ void check_disjoint(const char* op, Span<const Segment> segments) {
   }
 }
 
-/// The multiply-adds of scores and outputs: 4 for each head, dimension and pair of a
-/// row and a key it sees.
+/// Floating-point operations of scores and outputs: 4 for each head, dimension and pair
+/// of a row and a key that it sees.
 double pair_flops(int64_t rows, int64_t position, int64_t heads, int64_t head_dim) {
   const double pairs = rows * (position + (rows + 1) / 2.0);
   return 4.0 * pairs * heads * head_dim;

@@ -10,8 +10,8 @@
 
 namespace orrery::kernels {
 
-/// Least elements worth a thread of its own, in ops that stream over memory and in ops
-/// with an exp an element.
+/// Fewest elements worth a thread of its own: in ops that stream over memory, and in
+/// ops with one exp per element.
 inline constexpr int64_t kStreamGrain = 32768;
 inline constexpr int64_t kExpGrain = 8192;
 

@@ -1,9 +1,9 @@
 // Matrix products of a linear layer y = x W^T + b in chain order (docs/numerics.md):
-// element (i, j) of a product is fma after fma over the inner index in rising order,
-// starting from the value already there (bias, or the output when accumulating). Hence
-// a row of the result depends on that row of the input alone: not on the number of
-// rows, threads, blocking or vector width; and accumulating dW over two batches gives
-// the bits of one call over both.
+// element (i, j) of a product is a chain of fma over the inner index in rising order,
+// which starts from the value already there (the bias, or the output when
+// accumulating). Hence a row of the result depends on that row of the input alone, not
+// on the number of rows, on threads, blocking or vector width; and accumulating dW over
+// two batches gives the bits of one call over both.
 //
 // All matrices are row-major float32 (Mat: rows, cols, stride). Thread-safe for
 // distinct outputs. Shapes are checked.
@@ -23,9 +23,10 @@ namespace orrery::kernels {
 inline constexpr int64_t kPanelWidth = 32;
 
 /// A weight W [n, k] in the layout that the kernels read: panels of 32 output features,
-/// inside a panel k-major: element (j, p) is at panel j / 32, offset p * 32 + j % 32;
-/// the last panel is padded with zeros. bf16 weights are rounded to nearest even here
-/// and expanded exactly inside the products. A view: the memory belongs to the caller.
+/// k-major inside a panel. Element (j, p) is in panel j / 32 at offset p * 32 + j % 32;
+/// the last panel is padded with zeros. bf16 weights are rounded to nearest even when
+/// packed and expanded exactly inside the products. A view: the memory belongs to the
+/// caller.
 struct PackedWeight {
   DType dtype = DType::kF32;  ///< kF32 or kBF16
   int64_t n = 0;              ///< output features

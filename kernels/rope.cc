@@ -12,7 +12,7 @@
 namespace orrery::kernels {
 namespace {
 
-/// More elements than this in a table are a mistaken size, not a model.
+/// A table of more elements than this is a mistake in a size, not a model.
 constexpr int64_t kMaxTableElements = int64_t{1} << 31;
 
 void check_config(const RopeConfig& config, int64_t positions) {
@@ -80,7 +80,7 @@ void scale_yarn(Array<double>& freqs, const RopeConfig& config) {
   const RopeScaling& s = config.scaling;
   const double dim = config.head_dim;
   const double context = s.original_max_position_embeddings;
-  // The dimension whose wavelength fits `rotations` times into the original context.
+  // The dimension whose wavelength fits the original context `rotations` times.
   const auto correction_dim = [&](double rotations) {
     return dim * std::log(context / (rotations * 2.0 * std::numbers::pi)) /
            (2.0 * std::log(config.theta));

@@ -1,6 +1,7 @@
-// Rotary position embedding (Su et al. 2021) in the half-split order of Hugging Face:
-// for i < head_dim / 2,
-//   y[i] = x[i] cos - x[i + half] sin,   y[i + half] = x[i + half] cos + x[i] sin,
+// Rotary position embedding (Su et al. 2021) in the half-split order of Hugging Face.
+// With half = head_dim / 2 and i < half,
+//   y[i]        = x[i] cos - x[i + half] sin
+//   y[i + half] = x[i + half] cos + x[i] sin
 // each written as one rounded product and one fma.
 #pragma once
 

@@ -29,8 +29,8 @@ namespace orrery::models {
 class Transformer {
  public:
   /// compute_dtype: kF32, or kBF16 to round the matrices that enter products to bf16.
-  /// max_positions: longest sequence that will be run (0: the config's), which sizes
-  /// the RoPE table.
+  /// max_positions: longest sequence that will be run (0: the config's). It sizes the
+  /// RoPE table, and config().max_position_embeddings is at most that.
   Transformer(const ModelConfig& config, Device device, DType compute_dtype,
               int64_t max_positions = 0);
 

@@ -1,5 +1,5 @@
-// Register tiles of attention for one target: score tiles (lanes are keys), chains over
-// keys or queries (lanes are the head dimension), and the lanes sum. Included by
+// Register tiles of attention for one SIMD target: score tiles (lanes are keys), chains
+// over keys or queries (lanes are the head dimension), and the lanes sum. Included by
 // attention_forward.cc and attention_backward.cc.
 #include "kernels/attention.h"
 #include "kernels/cpu/simd-inl.h"
@@ -70,15 +70,15 @@ HWY_INLINE void with_rows(int rows, F&& f) {
   }
 }
 
-/// Asks for the cache lines of kCount floats.
+/// Asks for the cache lines that hold kCount floats.
 template <int kCount>
 HWY_INLINE void prefetch_floats(const float* from) {
 #pragma GCC unroll 4
   for (int x = 0; x < kCount; x += 16) hwy::Prefetch(from + x);
 }
 
-/// s[i * kTile + j] = scale * chain over d of q[d * kMr + i] * kt[d * kTile + j], for
-/// the tile's 32 keys j. With kAhead, meanwhile fetches the tile `ahead` into the
+/// s[i * kTile + j] = scale * (chain over d of q[d * kMr + i] * kt[d * kTile + j]), for
+/// the tile's 32 keys j. With kAhead it meanwhile fetches the tile `ahead` into the
 /// cache.
 template <int kMr, bool kAhead>
 HWY_INLINE void dot_tile(const float* HWY_RESTRICT q, const float* HWY_RESTRICT kt,
@@ -117,9 +117,8 @@ HWY_INLINE void dot_tile(const float* HWY_RESTRICT q, const float* HWY_RESTRICT 
   }
 }
 
-/// One register tile of c[i * ldc + x] = chain over t in [0, n), from c, of a(t, i) *
-/// b[t * ldb + x].
-/// a(t, i) is a[i * kTile + t], or a[t * kTile + i] where kAcross.
+/// One register tile of c[i * ldc + x] += a(t, i) * b[t * ldb + x], a chain over t in
+/// [0, n). a(t, i) is a[i * kTile + t], or with kAcross a[t * kTile + i].
 template <int kMr, int kNv, bool kAcross>
 HWY_INLINE void chain_block(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, int64_t ldb,
                             int64_t n, float* HWY_RESTRICT c, int64_t ldc) {

@@ -1,3 +1,25 @@
+// The forward of attention for one SIMD target: a register tile of queries walks over
+// tiles of keys. The recurrence over tiles is that of kernels/attention.h. What holds
+// throughout, and gives its bits:
+//   1. A query meets its tiles in rising order, each once. After tile t its m, l and o
+//      are those of the recurrence after tile t. They belong to the query: moving them
+//      to another register tile (forward_run) changes nothing.
+//   2. Tiles come in batches of up to kBatchTiles. The scores and weights of a batch
+//      are computed before its outputs, which then stay in registers over the batch.
+//      Only the order between independent operations differs from tile by tile: m after
+//      tile t depends on tiles up to t alone, and o takes c, then the keys, tile after
+//      tile.
+//   3. Outputs are multiplied by c only where some c is not 1: times 1 changes no bit.
+//      At tile 0 they start from zero instead, as c is 0 there.
+//   4. A key that a query does not see has the score -inf, hence p = 0, which leaves
+//      the lanes sum as it is. Its v is never read, for it may be memory that nobody
+//      wrote: a register tile's outputs go as far as its first query sees
+//      (value_tiles), and each further query adds the keys that it sees beyond
+//      (value_rest).
+//   5. Positions do not fall within a register tile, so its first query sees the fewest
+//      keys and its last one the most.
+//   6. Rows of a register tile from `count` on repeat the last query. They are computed
+//      and never stored.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/attention_forward.cc"
 #include "kernels/cpu/attention.h"
@@ -13,14 +35,14 @@ namespace attention {
 // Tiles whose scores are held at once, so that outputs stay in registers over several
 // tiles.
 inline constexpr int kBatchTiles = 4;
-// Per-query numbers of a register tile are kept in whole vectors of any width.
+// Per-query numbers of a register tile are padded to whole vectors of any width.
 inline constexpr int kRowsPadded = 16;
 
 /// A register tile of queries and its running state.
 struct QueryTile {
-  int rows = 0;       ///< in the register tile; those beyond `count` are padding
+  int rows = 0;       ///< rows of the register tile; those from `count` on are padding
   int count = 0;      ///< queries
-  int64_t first = 0;  ///< index of its first query
+  int64_t first = 0;  ///< index of the first query
   int64_t position[kRows];
   float* q = nullptr;  ///< [head_dim][rows]
   float* o = nullptr;  ///< [rows][padded head_dim]
@@ -28,8 +50,8 @@ struct QueryTile {
   alignas(64) float l[kRowsPadded];
 };
 
-/// Scores of kBatchTiles tiles, then their weights p, and what the online softmax needs
-/// to use them.
+/// A batch of tiles: first scores, then their weights p, and what the online softmax
+/// needs to use them.
 struct Weights {
   alignas(64) float p[kBatchTiles][kRows * kTile];
   alignas(64) float m[kBatchTiles][kRowsPadded];    ///< running maximum after the tile
@@ -38,7 +60,7 @@ struct Weights {
   bool rescale[kBatchTiles];                        ///< some c is not 1
 };
 
-/// Keys of the tile that a query at `position` sees.
+/// How many keys of the tile a query at `position` sees.
 HWY_INLINE int64_t visible(int64_t position, int64_t tile) {
   return std::clamp<int64_t>(position + 1 - tile * kTile, 0, kTile);
 }
@@ -57,7 +79,8 @@ HWY_INLINE void mask_scores(const QueryTile& queries, int64_t tile, float* s) {
   }
 }
 
-/// Online softmax of `tiles` tiles of scores: w.p becomes the weights; m and l move on.
+/// Online softmax of `tiles` tiles of scores: w.p becomes the weights, and the queries'
+/// m and l move on past these tiles.
 template <int kMr>
 HWY_INLINE void softmax_tiles(QueryTile& queries, int64_t first_tile, int tiles, Weights& w) {
   const D d;
@@ -109,7 +132,7 @@ HWY_INLINE void softmax_tiles(QueryTile& queries, int64_t first_tile, int tiles,
   }
 }
 
-/// Keys and values of a batch of tiles, and of the tiles to be fetched into the cache
+/// Keys and values of a batch of tiles, and of the tiles to fetch into the cache
 /// meanwhile.
 struct TileBatch {
   int tiles = 0;
@@ -119,8 +142,9 @@ struct TileBatch {
   const float* next_v[kBatchTiles];
 };
 
-/// Columns [x, x + kNv vectors) of the outputs over a run of tiles, of which the
-/// queries see `keys` keys each. With kPart the one vector reaches beyond head_dim.
+/// Columns [x, x + kNv vectors) of the outputs over tiles [tile_begin, tile_end), of
+/// each of which all queries see the first `keys` keys. `start`: the outputs start from
+/// zero. With kPart the one vector reaches beyond head_dim.
 template <int kMr, int kNv, bool kPart>
 HWY_INLINE void value_block(const Weights& w, const TileBatch& batch, int tile_begin, int tile_end,
                             int64_t x, int64_t head_dim, int64_t keys, bool start, float* o,
@@ -181,8 +205,8 @@ HWY_INLINE void value_tiles(const Weights& w, const TileBatch& batch, int tile_b
     value_block<kMr, 1, true>(w, batch, tile_begin, tile_end, x, head_dim, keys, start, o, ldo);
 }
 
-/// Keys [begin, end) of one tile for one query, where its neighbours in the register
-/// tile see fewer.
+/// Keys [begin, end) of one tile for one query, where the first query of its register
+/// tile sees none of them.
 HWY_INLINE void value_rest(const float* p, const float* v, int64_t head_dim, int64_t begin,
                            int64_t end, float* o) {
   const D d;
@@ -200,13 +224,14 @@ HWY_INLINE void value_rest(const float* p, const float* v, int64_t head_dim, int
   }
 }
 
-/// Tiles from `first_tile` on for a register tile of queries.
+/// Takes a register tile of queries past the batch of tiles that begins with
+/// `first_tile`.
 template <int kMr>
 HWY_NOINLINE void attend(const AttentionForward& op, const TileBatch& batch, int64_t first_tile,
                          QueryTile& queries, Weights& w) {
   const int64_t head_dim = op.pool.head_dim;
   const int64_t ldo = padded_head_dim(head_dim);
-  int whole = 0;  // tiles of which all queries see all keys
+  int whole = 0;  // leading tiles of which all queries see all keys
   const int tiles =
       at_most(queries.position[queries.rows - 1] / kTile + 1 - first_tile, batch.tiles);
   for (int t = 0; t < tiles; ++t) {
@@ -296,8 +321,8 @@ void forward_item(const AttentionForward& op, const KvSegment& segment, const Fo
   const auto slab = [&](const KvSegment& of, int64_t kv_head, int64_t tile) {
     return (of.blocks[tile] * op.pool.kv_heads + kv_head) * head_dim * kTile;
   };
-  // The tile that is `tile` tiles after a head's first, be it another head's or the
-  // next item's.
+  // Where the tile lies that comes `tile` tiles after a head's first. It may be another
+  // head's, or the next item's.
   const auto ahead = [&](int64_t kv_head, int64_t tile) {
     kv_head += tile / key_tiles;
     if (kv_head < item.kv_head_end) return slab(segment, kv_head, tile % key_tiles);
@@ -321,7 +346,7 @@ void forward_item(const AttentionForward& op, const KvSegment& segment, const Fo
       TileBatch batch;
       batch.tiles = at_most(key_tiles - tile, kBatchTiles);
       for (int t = 0; t < batch.tiles; ++t) {
-        // Memory is one batch ahead of arithmetic, which decoding is bound by.
+        // Fetched one batch ahead of the arithmetic: decoding is bound by memory.
         const int64_t here = slab(segment, kv_head, tile + t),
                       next = ahead(kv_head, tile + t + kBatchTiles);
         batch.k[t] = op.pool.k + here;
@@ -340,8 +365,8 @@ void forward_item(const AttentionForward& op, const KvSegment& segment, const Fo
   }
 }
 
-/// The register tiles of a run's queries of a kv head: query f is head f % group of
-/// segment f / group.
+/// Packs a run's queries of a kv head into register tiles and returns how many. Query f
+/// is head f % group of segment f / group.
 int pack_run(const AttentionForward& op, Span<const KvSegment> run, int64_t shared, int64_t kv_head,
              attention::QueryTile* tiles, float* q_scratch, float* o_scratch) {
   using namespace attention;  // NOLINT(google-build-using-namespace)
@@ -367,7 +392,7 @@ int pack_run(const AttentionForward& op, Span<const KvSegment> run, int64_t shar
   return count;
 }
 
-/// What a query of `from` has summed up so far becomes query i's of `to`.
+/// Query i of `to` continues from the sums of query `query` of `from`.
 void copy_sums(const attention::QueryTile& from, int64_t query, int64_t ldo,
                attention::QueryTile& to, int i) {
   to.m[i] = from.m[query];
@@ -391,8 +416,8 @@ void forward_run(const AttentionForward& op, Span<const KvSegment> run, int64_t 
   const auto slab = [&](const KvSegment& segment, int64_t tile) {
     return (segment.blocks[tile] * op.pool.kv_heads + kv_head) * head_dim * kTile;
   };
-  // The tile that is `tile` - `shared` after the first own tile of segment s, be it
-  // another segment's.
+  // Where the tile lies that comes `tile` - `shared` tiles after the first one that is
+  // segment s's own. It may be a later segment's.
   const auto ahead = [&](int64_t s, int64_t tile) {
     for (; s + 1 < run.size() && tile > last_tile(run[s]); ++s)
       tile -= last_tile(run[s]) + 1 - shared;

@@ -46,7 +46,7 @@ HWY_EXPORT(fmas);
 
 namespace {
 
-/// Of this thread, so that neighbours who take turns on the CPU do not count.
+/// CPU time of this thread, so that others that take turns on its CPU do not count.
 double cpu_seconds() {
   timespec time{};
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);

@@ -4,12 +4,15 @@
 // after targets.h.
 //
 //   Lanes acc = set16(0.0f);
-//   for_each16(count, [&](int64_t i, auto io) HWY_ATTR {       // whole blocks of 16, then the rest
-//     const Lanes x = io.load(row + i);                        // the rest's missing elements read as `fill`
-//     (0) acc = mul_add(x, x, acc); io.store(y + i, mul(x, scale));                          // the rest's
-//     missing elements are not written
+//   for_each16(count, [&](int64_t i, auto io) HWY_ATTR {
+//     const Lanes x = io.load(row + i);
+//     acc = mul_add(x, x, acc);
+//     io.store(y + i, mul(x, scale));
 //   });
 //   const float sum = sum16(acc);
+//
+// for_each16 walks over whole blocks of 16, then over the rest. Elements that the rest
+// lacks are loaded as `fill` (load's second argument, 0 by default) and not stored.
 #include <algorithm>
 #include <cstdint>
 
@@ -149,7 +152,7 @@ HWY_INLINE float largest16(Lanes v) {
   return fold([](auto x, auto y) HWY_ATTR { return hn::Max(x, y); }, v);
 }
 
-/// All 16 elements are there.
+/// A block whose 16 elements are all there.
 struct WholeBlock {
   HWY_INLINE Lanes load(const float* p, float /*fill*/ = 0.0f) const { return load16(p); }
   HWY_INLINE void store(float* p, Lanes v) const { store16(p, v); }
@@ -191,7 +194,8 @@ HWY_INLINE void store_part(Halves<T> v, int64_t count, float* p) {
   store_part(v.hi, count - kHalf, p + kHalf);
 }
 
-/// Only the first `count` < 16 elements are; nothing else is touched.
+/// A block of which only the first `count` < 16 elements are there. Nothing else is
+/// touched.
 struct PartBlock {
   int64_t count;
   HWY_INLINE Lanes load(const float* p, float fill = 0.0f) const {

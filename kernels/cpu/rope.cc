@@ -25,8 +25,9 @@ HWY_INLINE void rotate_whole(D d, float* x, int64_t begin, int64_t end, int64_t 
 }
 
 /// Rotates the `heads` vectors of one token by the angles whose cos and sin are given,
-/// or (kBack) by the transposed rotation. Element by element, so that any vectors do:
-/// the widest that leave no rest, for a masked store makes the loads after it wait.
+/// or with kBack by the inverse rotation. Elements do not mix, so vectors of any width
+/// give the same bits: the widest that leave no rest are taken, for a masked store
+/// makes the loads after it wait.
 template <bool kBack>
 HWY_INLINE void rotate_heads(float* x, int64_t heads, int64_t half, const float* cos,
                              const float* sin) {
