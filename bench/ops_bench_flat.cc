@@ -6,7 +6,6 @@
 
 #include "bench/ops_bench.h"
 #include "bench/turns.h"
-#include "core/error.h"
 #include "core/parallel.h"
 #include "kernels/optimizer.h"
 #include "learners/ordered_reducer.h"
@@ -38,14 +37,6 @@ void run_sum_squares(benchmark::State& state, const Machine& machine, int64_t n)
   std::vector<float> sums(static_cast<size_t>((n + kernels::kNormChunk - 1) / kernels::kNormChunk));
   measure(state, machine, {.flops = 2.0 * static_cast<double>(n), .read = as_bytes(n)},
           [&] { kernels::sum_squares_chunks(context_of(machine), sums, x.span<float>()); });
-}
-
-void run_all_finite(benchmark::State& state, const Machine& machine, int64_t n) {
-  const Buffer x = random_buffer(n, 1);
-  measure(state, machine, {.read = as_bytes(n)}, [&] {
-    ORRERY_CHECK(kernels::all_finite(context_of(machine), x.span<float>()),
-                 "random numbers in [-1, 1) are finite");
-  });
 }
 
 void run_accumulate(benchmark::State& state, const Machine& machine, int64_t n) {
@@ -90,7 +81,6 @@ void add_flat_cases(const Registry& registry, const ModelShape& model) {
   };
   add("adamw_step", run_adamw);
   add("sum_squares_chunks", run_sum_squares);
-  add("all_finite", run_all_finite);
   add("accumulate", run_accumulate);
   add("shard_tree_sum", run_shard_tree);
 }

@@ -125,12 +125,6 @@ void run_swiglu_backward(benchmark::State& state, const Machine& machine, int64_
   });
 }
 
-void run_add(benchmark::State& state, const Machine& machine, int64_t t, int64_t d) {
-  const Rows a(t, d, 1), b(t, d, 2), out(t, d, 3);
-  measure(state, machine, cost_of(1, t * d, a.bytes() + b.bytes(), out.bytes()),
-          [&] { kernels::add_forward(context_of(machine), out.mat, a.mat, b.mat); });
-}
-
 /// Other tokens each call, so that their rows come from wherever a table of this size
 /// lies.
 void run_embedding(benchmark::State& state, const Machine& machine, const ModelShape& model,
@@ -192,8 +186,6 @@ void add_row_cases(const Registry& registry, const ModelShape& model) {
   });
   add("embedding_backward", kGroupTokens,
       [&](State& s, const Machine& m, int64_t rows) { run_embedding(s, m, model, rows, true); });
-  add("add_forward", kGroupTokens,
-      [&](State& s, const Machine& m, int64_t rows) { run_add(s, m, rows, model.dim); });
 }
 
 }  // namespace orrery::bench

@@ -10,8 +10,8 @@
 namespace orrery::kernels {
 namespace {
 
-/// Elements of keys, and of values, whose writing is worth a thread: each key goes to a
-/// cache line of its own, most of them in memory.
+/// Elements of keys, and of values, that are worth a thread to write: each element of a
+/// key goes to a cache line of its own, and most of those lie in memory.
 constexpr int64_t kColdElements = 2048;
 
 void check_cpu(const Context& ctx, const char* op) {
@@ -30,18 +30,18 @@ void check_pool(const char* op, const KvPool& pool) {
     fail("{}: KV pool without memory", op);
 }
 
-/// Each segment's rows lie in the batch and its positions in its block table, whose
-/// blocks lie in the pool.
-void check_segments(const char* op, std::span<const KvSegment> segments, int64_t tokens,
+/// Each segment's rows must lie in the batch, its positions in its block table, and the
+/// table's blocks in the pool: all of them `from_start`, else those of its positions.
+void check_segments(const char* op, Span<const KvSegment> segments, int64_t tokens,
                     const KvPool& pool, bool from_start) {
-  for (size_t i = 0; i < segments.size(); ++i) {
+  for (int64_t i = 0; i < segments.size(); ++i) {
     const KvSegment& s = segments[i];
     if (s.rows == 0) continue;
     if (s.rows < 0 || s.row_begin < 0 || s.rows > tokens || s.row_begin > tokens - s.rows) {
       fail("{}: segment {}: {} rows from {} on are not inside the batch of {}", op, i, s.rows,
            s.row_begin, tokens);
     }
-    const int64_t table = static_cast<int64_t>(s.blocks.size()) * kKvBlock;
+    const int64_t table = s.blocks.size() * kKvBlock;
     if (s.position < 0 || s.position > table || s.rows > table - s.position) {
       fail("{}: segment {}: {} positions from {} on do not fit its block table of {} blocks of {}",
            op, i, s.rows, s.position, s.blocks.size(), kKvBlock);
@@ -74,12 +74,12 @@ void check_group(const char* op, int64_t heads, int64_t kv_heads) {
 
 /// Two segments that share a row would write it from two threads.
 template <class Segment>
-void check_disjoint(const char* op, std::span<const Segment> segments) {
+void check_disjoint(const char* op, Span<const Segment> segments) {
   int64_t end = 0;
-  for (size_t i = 0; i < segments.size(); ++i) {
+  for (int64_t i = 0; i < segments.size(); ++i) {
     const int64_t first = segments[i].row_begin;
     const int64_t last = first + segments[i].rows;
-    for (size_t j = 0; first < end && j < i; ++j) {
+    for (int64_t j = 0; first < end && j < i; ++j) {
       if (segments[j].row_begin < last && first < segments[j].row_begin + segments[j].rows) {
         fail("{}: segments {} and {} share rows", op, j, i);
       }
@@ -88,18 +88,17 @@ void check_disjoint(const char* op, std::span<const Segment> segments) {
   }
 }
 
-/// The multiply-adds of scores and outputs: 4 for each head, dimension and pair of a
-/// row and a key it sees.
+/// Floating-point operations of scores and outputs: 4 for each head, dimension and pair
+/// of a row and a key that it sees.
 double pair_flops(int64_t rows, int64_t position, int64_t heads, int64_t head_dim) {
-  const double pairs = static_cast<double>(rows) *
-                       (static_cast<double>(position) + (static_cast<double>(rows) + 1) / 2);
-  return 4.0 * pairs * static_cast<double>(heads) * static_cast<double>(head_dim);
+  const double pairs = rows * (position + (rows + 1) / 2.0);
+  return 4.0 * pairs * heads * head_dim;
 }
 
 }  // namespace
 
 void kv_write(const Context& ctx, const KvPool& pool, Heads<const float> k, Heads<const float> v,
-              std::span<const KvSegment> segments) {
+              Span<const KvSegment> segments) {
   check_cpu(ctx, "kv_write");
   check_pool("kv_write", pool);
   check_heads("kv_write", "k", k, k.tokens, pool.kv_heads, pool.head_dim);
@@ -107,10 +106,9 @@ void kv_write(const Context& ctx, const KvPool& pool, Heads<const float> k, Head
   check_segments("kv_write", segments, k.tokens, pool, false);
   const ProfileScope profile(ctx, "kv write", 0, f32_bytes(2 * (k.size() + v.size())));
   const int64_t per_row = pool.kv_heads * pool.head_dim;
-  parallel_for(ctx, static_cast<int64_t>(segments.size()), 1 + kColdElements / per_row,
-               [&](int64_t begin, int64_t end) {
-                 for (int64_t i = begin; i < end; ++i) kv_write_segment(pool, k, v, segments[i]);
-               });
+  parallel_for(ctx, segments.size(), 1 + kColdElements / per_row, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) kv_write_segment(pool, k, v, segments[i]);
+  });
 }
 
 void kv_copy(const Context& ctx, const KvPool& pool, int32_t from, int32_t to, int64_t count) {
@@ -127,7 +125,7 @@ void kv_copy(const Context& ctx, const KvPool& pool, int32_t from, int32_t to, i
 }
 
 void attention_forward(const Context& ctx, Heads<float> out, Mat<float> lse, Heads<const float> q,
-                       const KvPool& pool, std::span<const KvSegment> segments, float scale) {
+                       const KvPool& pool, Span<const KvSegment> segments, float scale) {
   check_cpu(ctx, "attention_forward");
   check_pool("attention_forward", pool);
   check_group("attention_forward", q.heads, pool.kv_heads);
@@ -157,7 +155,7 @@ void attention_forward(const Context& ctx, Heads<float> out, Mat<float> lse, Hea
 void attention_backward(const Context& ctx, Heads<float> dq, Heads<float> dk, Heads<float> dv,
                         Heads<const float> dout, Heads<const float> out, Heads<const float> q,
                         Heads<const float> k, Heads<const float> v, Mat<const float> lse,
-                        std::span<const AttentionSegment> segments, float scale, Arena& arena) {
+                        Span<const AttentionSegment> segments, float scale, Arena& arena) {
   const char* name = "attention_backward";
   check_cpu(ctx, name);
   check_group(name, q.heads, k.heads);
@@ -174,13 +172,13 @@ void attention_backward(const Context& ctx, Heads<float> dq, Heads<float> dk, He
   if (lse.rows != q.tokens || lse.cols != q.heads || lse.stride < q.heads) {
     fail("{}: lse is [{}, {}]; expected [{}, {}]", name, lse.rows, lse.cols, q.tokens, q.heads);
   }
-  for (size_t i = 0; i < segments.size(); ++i) {
+  for (int64_t i = 0; i < segments.size(); ++i) {
     const AttentionSegment& s = segments[i];
     if (s.rows < 0 || s.row_begin < 0 || s.rows > q.tokens || s.row_begin > q.tokens - s.rows) {
       fail("{}: segment {}: {} rows from {} on are not inside the batch of {}", name, i, s.rows,
            s.row_begin, q.tokens);
     }
-    if (s.parent < -1 || s.parent >= static_cast<int64_t>(i)) {
+    if (s.parent < -1 || s.parent >= i) {
       fail("{}: segment {}: its parent {} does not precede it", name, i, s.parent);
     }
     const int64_t start = s.parent < 0 ? 0 : segments[s.parent].position + segments[s.parent].rows;

@@ -2,7 +2,6 @@
 // what was expected.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
 
 #include "core/context.h"
@@ -11,8 +10,8 @@
 
 namespace orrery::kernels {
 
-/// Least elements worth a thread of its own, in ops that stream over memory and in ops
-/// with an exp an element.
+/// Fewest elements worth a thread of its own: in ops that stream over memory, and in
+/// ops with one exp per element.
 inline constexpr int64_t kStreamGrain = 32768;
 inline constexpr int64_t kExpGrain = 8192;
 
@@ -44,10 +43,8 @@ void require_heads(const char* op, const char* name, Heads<T> x, int64_t tokens,
   if (x.data == nullptr && x.tokens > 0) fail("{}: {} has no memory", op, name);
 }
 
-inline void require_size(const char* op, const char* name, size_t size, int64_t expected) {
-  if (static_cast<int64_t>(size) != expected) {
-    fail("{}: {} has {} elements; it must have {}", op, name, size, expected);
-  }
+inline void require_size(const char* op, const char* name, int64_t size, int64_t expected) {
+  if (size != expected) fail("{}: {} has {} elements; it must have {}", op, name, size, expected);
 }
 
 inline void require_positive(const char* op, const char* name, int64_t value) {

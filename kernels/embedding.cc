@@ -7,8 +7,8 @@
 namespace orrery::kernels {
 namespace {
 
-void check_ids(const char* op, std::span<const int32_t> ids, int64_t vocab) {
-  for (size_t i = 0; i < ids.size(); ++i) {
+void check_ids(const char* op, Span<const int32_t> ids, int64_t vocab) {
+  for (int64_t i = 0; i < ids.size(); ++i) {
     if (ids[i] < 0 || ids[i] >= vocab) {
       fail(
           "{}: token {} has id {}, outside the vocabulary of {}; "
@@ -21,10 +21,10 @@ void check_ids(const char* op, std::span<const int32_t> ids, int64_t vocab) {
 }  // namespace
 
 void embedding_forward(const Context& ctx, Mat<float> out, Mat<const float> table,
-                       std::span<const int32_t> ids) {
+                       Span<const int32_t> ids) {
   constexpr const char* kOp = "embedding_forward";
   require_cpu(ctx, kOp);
-  require_mat(kOp, "out", out, static_cast<int64_t>(ids.size()), table.cols);
+  require_mat(kOp, "out", out, ids.size(), table.cols);
   require_mat(kOp, "table", table, table.rows, table.cols);
   check_ids(kOp, ids, table.rows);
   const ProfileScope profile(ctx, "embedding", 0, f32_bytes(2 * out.size()));
@@ -32,10 +32,10 @@ void embedding_forward(const Context& ctx, Mat<float> out, Mat<const float> tabl
 }
 
 void embedding_backward(const Context& ctx, Mat<float> dtable, Mat<const float> dout,
-                        std::span<const int32_t> ids) {
+                        Span<const int32_t> ids) {
   constexpr const char* kOp = "embedding_backward";
   require_cpu(ctx, kOp);
-  require_mat(kOp, "dout", dout, static_cast<int64_t>(ids.size()), dtable.cols);
+  require_mat(kOp, "dout", dout, ids.size(), dtable.cols);
   require_mat(kOp, "dtable", dtable, dtable.rows, dtable.cols);
   check_ids(kOp, ids, dtable.rows);
   const ProfileScope profile(ctx, "embedding backward", 0, f32_bytes(3 * dout.size()));

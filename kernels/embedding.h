@@ -1,21 +1,20 @@
-// Token embedding. ids must be in [0, table.rows): checked, Error naming the position
-// and id.
+// Token embedding. An id outside [0, table.rows) is an Error that names its position
+// and the id.
 #pragma once
 
-#include <span>
-
 #include "core/context.h"
+#include "core/span.h"
 #include "core/tensor.h"
 
 namespace orrery::kernels {
 
 /// out [t, d] = table [vocab, d] at ids [t].
 void embedding_forward(const Context& ctx, Mat<float> out, Mat<const float> table,
-                       std::span<const int32_t> ids);
+                       Span<const int32_t> ids);
 
-/// dtable[ids[i]] += dout[i], for i in rising order (plain adds): same bits for any
-/// thread count, and for one call or two over the same tokens.
+/// dtable[ids[i]] += dout[i], for i in rising order (plain adds). The bits are the same
+/// for any thread count, and for one call or two over the same tokens.
 void embedding_backward(const Context& ctx, Mat<float> dtable, Mat<const float> dout,
-                        std::span<const int32_t> ids);
+                        Span<const int32_t> ids);
 
 }  // namespace orrery::kernels

@@ -31,24 +31,19 @@ void check_cpu(const char* op, const Context& ctx) {
   ORRERY_CHECK(ctx.device.type == DeviceType::kCpu, "{}: no implementation for this device", op);
 }
 
-double product_flops(int64_t m, int64_t n, int64_t k) {
-  return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-}
+double product_flops(int64_t m, int64_t n, int64_t k) { return 2.0 * m * n * k; }
 
-double weight_bytes(const PackedWeight& w) {
-  return static_cast<double>(w.n) * static_cast<double>(w.k) *
-         static_cast<double>(dtype_bytes(w.dtype));
-}
+double weight_bytes(const PackedWeight& w) { return 1.0 * w.n * w.k * dtype_bytes(w.dtype); }
 
 }  // namespace
 
 size_t packed_weight_bytes(DType dtype, int64_t n, int64_t k) {
   ORRERY_CHECK(n >= 0 && k >= 0, "packed_weight_bytes: weight [{}, {}]", n, k);
   const int64_t panels = n / kPanelWidth + (n % kPanelWidth != 0);
-  const auto panel_bytes = static_cast<int64_t>(dtype_bytes(dtype)) * kPanelWidth;
+  const int64_t panel_bytes = kPanelWidth * dtype_bytes(dtype);
   ORRERY_CHECK(k == 0 || panels <= std::numeric_limits<int64_t>::max() / panel_bytes / k,
                "packed_weight_bytes: weight [{}, {}] is too large", n, k);
-  return static_cast<size_t>(panels * k * panel_bytes);
+  return panels * k * panel_bytes;
 }
 
 PackedWeight pack_weight(const Context& ctx, Mat<const float> w, DType dtype, void* memory) {
@@ -64,13 +59,13 @@ PackedWeight pack_weight(const Context& ctx, Mat<const float> w, DType dtype, vo
 }
 
 void matmul_forward(const Context& ctx, Mat<float> y, Mat<const float> x, const PackedWeight& w,
-                    std::span<const float> bias, bool accumulate) {
+                    Span<const float> bias, bool accumulate) {
   check_cpu("matmul_forward", ctx);
   check_weight("matmul_forward", w);
   check_mat("matmul_forward", "x", x, x.rows, w.k);
   check_mat("matmul_forward", "y", y, x.rows, w.n);
-  ORRERY_CHECK(bias.empty() || static_cast<int64_t>(bias.size()) == w.n,
-               "matmul_forward: bias of {}, expected {}", bias.size(), w.n);
+  ORRERY_CHECK(bias.empty() || bias.size() == w.n, "matmul_forward: bias of {}, expected {}",
+               bias.size(), w.n);
   ORRERY_CHECK(bias.empty() || !accumulate,
                "matmul_forward: a bias cannot be given when accumulating");
   if (y.size() == 0) return;
@@ -107,9 +102,9 @@ void matmul_backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> 
   matmul_backward_weight_cpu(ctx, dw, dy, x, arena);
 }
 
-void bias_backward(const Context& ctx, std::span<float> db, Mat<const float> dy) {
+void bias_backward(const Context& ctx, Span<float> db, Mat<const float> dy) {
   check_cpu("bias_backward", ctx);
-  check_mat("bias_backward", "dy", dy, dy.rows, static_cast<int64_t>(db.size()));
+  check_mat("bias_backward", "dy", dy, dy.rows, db.size());
   const ProfileScope profile(ctx, "bias backward", 0, f32_bytes(dy.size()));
   bias_backward_cpu(ctx, db, dy);
 }

@@ -1,20 +1,20 @@
 // Matrix products of a linear layer y = x W^T + b in chain order (docs/numerics.md):
-// element (i, j) of a product is fma after fma over the inner index in rising order,
-// starting from the value already there (bias, or the output when accumulating). Hence
-// a row of the result depends on that row of the input alone: not on the number of
-// rows, threads, blocking or vector width; and accumulating dW over two batches gives
-// the bits of one call over both.
+// element (i, j) of a product is a chain of fma over the inner index in rising order,
+// which starts from the value already there (the bias, or the output when
+// accumulating). Hence a row of the result depends on that row of the input alone, not
+// on the number of rows, on threads, blocking or vector width; and accumulating dW over
+// two batches gives the bits of one call over both.
 //
 // All matrices are row-major float32 (Mat: rows, cols, stride). Thread-safe for
 // distinct outputs. Shapes are checked.
 #pragma once
 
 #include <cstddef>
-#include <span>
 
 #include "core/buffer.h"
 #include "core/context.h"
 #include "core/dtype.h"
+#include "core/span.h"
 #include "core/tensor.h"
 
 namespace orrery::kernels {
@@ -23,9 +23,10 @@ namespace orrery::kernels {
 inline constexpr int64_t kPanelWidth = 32;
 
 /// A weight W [n, k] in the layout that the kernels read: panels of 32 output features,
-/// inside a panel k-major: element (j, p) is at panel j / 32, offset p * 32 + j % 32;
-/// the last panel is padded with zeros. bf16 weights are rounded to nearest even here
-/// and expanded exactly inside the products. A view: the memory belongs to the caller.
+/// k-major inside a panel. Element (j, p) is in panel j / 32 at offset p * 32 + j % 32;
+/// the last panel is padded with zeros. bf16 weights are rounded to nearest even when
+/// packed and expanded exactly inside the products. A view: the memory belongs to the
+/// caller.
 struct PackedWeight {
   DType dtype = DType::kF32;  ///< kF32 or kBF16
   int64_t n = 0;              ///< output features
@@ -43,7 +44,7 @@ PackedWeight pack_weight(const Context& ctx, Mat<const float> w, DType dtype, vo
 /// y [m, n] = x [m, k] W^T + bias [n] (empty bias: 0). With accumulate: y += x W^T,
 /// bias must be empty.
 void matmul_forward(const Context& ctx, Mat<float> y, Mat<const float> x, const PackedWeight& w,
-                    std::span<const float> bias = {}, bool accumulate = false);
+                    Span<const float> bias = {}, bool accumulate = false);
 
 /// dx [m, k] = dy [m, n] W, or dx += dy W with accumulate. Chain over n. `arena`:
 /// temporaries, released on return.
@@ -56,6 +57,6 @@ void matmul_backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> 
                             Mat<const float> x, Arena& arena);
 
 /// db [n] += sum over rows of dy [m, n], in row order (plain adds).
-void bias_backward(const Context& ctx, std::span<float> db, Mat<const float> dy);
+void bias_backward(const Context& ctx, Span<float> db, Mat<const float> dy);
 
 }  // namespace orrery::kernels

@@ -25,7 +25,7 @@ constexpr CpuTarget kCpuTargets[] = {
 #endif
 };
 
-/// Of the targets we build for, those this CPU has, whatever set_cpu_target did since.
+/// Those of the targets we build for that this CPU has, whatever set_cpu_target did.
 int64_t hardware_targets() {
   static const int64_t targets = hwy::SupportedTargets() & HWY_TARGETS;
   return targets;

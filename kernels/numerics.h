@@ -22,10 +22,11 @@ inline constexpr int kSumLanes = 16;
 /// start-up, before any op.
 void require_cpu_support();
 
-/// Name of the instruction set the kernels use here: "AVX-512", "AVX2", "NEON".
+/// Name of the instruction set that the kernels use here: "AVX-512", "AVX2", "NEON".
 std::string cpu_target_name();
 
-/// Restricts dispatch ("avx2", "avx512", "neon", "best"); for tests and comparisons.
+/// Restricts dispatch to one target: "avx2", "avx512", "neon", or "best" for no
+/// restriction. For tests and comparisons.
 /// Throws a usage Error for a name that is unknown or not supported by this CPU. Not
 /// thread-safe: call at start-up.
 void set_cpu_target(const std::string& name);

@@ -9,8 +9,8 @@
 namespace orrery::kernels {
 namespace {
 
-/// base^exponent by squaring: the same bits everywhere, which the library's pow does
-/// not promise.
+/// base^exponent by squaring, with the same bits everywhere, which the library's pow
+/// does not promise.
 double power(double base, int64_t exponent) {
   double result = 1.0;
   for (; exponent > 0; exponent /= 2, base *= base) {
@@ -35,13 +35,12 @@ void check_params(const char* op, const AdamWParams& p, int64_t t, float grad_sc
 
 }  // namespace
 
-void adamw_step(const Context& ctx, std::span<float> w, std::span<float> m, std::span<float> v,
-                std::span<const float> grad, const AdamWParams& params, int64_t t,
-                float grad_scale) {
+void adamw_step(const Context& ctx, Span<float> w, Span<float> m, Span<float> v,
+                Span<const float> grad, const AdamWParams& params, int64_t t, float grad_scale) {
   constexpr const char* kOp = "adamw_step";
   require_cpu(ctx, kOp);
   check_params(kOp, params, t, grad_scale);
-  const auto count = static_cast<int64_t>(w.size());
+  const int64_t count = w.size();
   require_size(kOp, "m", m.size(), count);
   require_size(kOp, "v", v.size(), count);
   require_size(kOp, "grad", grad.size(), count);
@@ -61,25 +60,18 @@ void adamw_step(const Context& ctx, std::span<float> w, std::span<float> m, std:
   adamw_step_cpu(ctx, w, m, v, grad, constants);
 }
 
-void sum_squares_chunks(const Context& ctx, std::span<float> sums, std::span<const float> x) {
+void sum_squares_chunks(const Context& ctx, Span<float> sums, Span<const float> x) {
   constexpr const char* kOp = "sum_squares_chunks";
   require_cpu(ctx, kOp);
-  require_size(kOp, "sums", sums.size(),
-               (static_cast<int64_t>(x.size()) + kNormChunk - 1) / kNormChunk);
+  require_size(kOp, "sums", sums.size(), (x.size() + kNormChunk - 1) / kNormChunk);
   const ProfileScope profile(ctx, "gradient norm", 0, f32_bytes(x.size()));
   sum_squares_chunks_cpu(ctx, sums, x);
 }
 
-bool all_finite(const Context& ctx, std::span<const float> x) {
-  require_cpu(ctx, "all_finite");
-  const ProfileScope profile(ctx, "all finite", 0, f32_bytes(x.size()));
-  return all_finite_cpu(ctx, x);
-}
-
-void accumulate(const Context& ctx, std::span<float> y, std::span<const float> x) {
+void accumulate(const Context& ctx, Span<float> y, Span<const float> x) {
   constexpr const char* kOp = "accumulate";
   require_cpu(ctx, kOp);
-  require_size(kOp, "x", x.size(), static_cast<int64_t>(y.size()));
+  require_size(kOp, "x", x.size(), y.size());
   const ProfileScope profile(ctx, "accumulate", 0, f32_bytes(3 * y.size()));
   accumulate_cpu(ctx, y, x);
 }

@@ -3,9 +3,9 @@
 #pragma once
 
 #include <cstdint>
-#include <span>
 
 #include "core/context.h"
+#include "core/span.h"
 
 namespace orrery::kernels {
 
@@ -16,34 +16,36 @@ struct AdamWParams {
   float weight_decay = 0.01f;
 };
 
-/// One step over equal-length slices, t counted from 1, elementwise:
-///   g = grad * grad_scale (the clip factor);  m = b1 m + (1 - b1) g;  v = b2 v + (1 - b2) g^2
-///   w = w - lr * wd * w;   w = w - lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
-/// with IEEE division and square root: same bits on every vector width. One streaming
-/// pass. In float32:
+/// One step over slices of equal length, in one pass; t counts from 1. Elementwise,
+/// with g the clipped gradient:
 ///   g = grad * grad_scale
-///   m = fma(b1, m, (1 - b1) * g);  v = fma(b2, v, ((1 - b2) * g) * g)
+///   m = b1 m + (1 - b1) g
+///   v = b2 v + (1 - b2) g^2
+///   w = w - lr * wd * w
+///   w = w - lr * (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps)
+/// Division and square root are IEEE's, so the bits are the same for every vector
+/// width. In float32 this is
+///   g = grad * grad_scale
+///   m = fma(b1, m, (1 - b1) * g)
+///   v = fma(b2, v, ((1 - b2) * g) * g)
 ///   u = m / fma(sqrt(v), 1 / sqrt(1 - b2^t), eps)
 ///   w = w - fma(lr / (1 - b1^t), u, (lr * wd) * w)
 /// where lr / (1 - b1^t), 1 / sqrt(1 - b2^t) and lr * wd are computed in double and
 /// rounded once. Throws Error for unequal lengths, t < 1 and hyper-parameters out of
 /// range. The slices must not overlap.
-void adamw_step(const Context& ctx, std::span<float> w, std::span<float> m, std::span<float> v,
-                std::span<const float> grad, const AdamWParams& params, int64_t t,
-                float grad_scale);
+void adamw_step(const Context& ctx, Span<float> w, Span<float> m, Span<float> v,
+                Span<const float> grad, const AdamWParams& params, int64_t t, float grad_scale);
 
 /// Elements in one chunk of a global sum. ZeRO slices are cut at multiples of it.
 inline constexpr int64_t kNormChunk = 65536;
 
-/// sums[c] = lanes sum of squares (with fma) of chunk c = elements [c * kNormChunk,
-/// ...) of x; the last may be short. The norm is then sqrt of the sums added in order
-/// in double: any split of chunks over ranks gives the same bits.
-void sum_squares_chunks(const Context& ctx, std::span<float> sums, std::span<const float> x);
-
-/// True if every element is finite.
-bool all_finite(const Context& ctx, std::span<const float> x);
+/// sums[c] = lanes sum of squares (with fma) of chunk c, which begins at element
+/// c * kNormChunk of x; the last chunk may be short. The norm is then the square root
+/// of the sums added in order in double: any split of chunks over ranks gives the same
+/// bits.
+void sum_squares_chunks(const Context& ctx, Span<float> sums, Span<const float> x);
 
 /// y += x, elementwise (one rounded add each): the gradient tree's only operation.
-void accumulate(const Context& ctx, std::span<float> y, std::span<const float> x);
+void accumulate(const Context& ctx, Span<float> y, Span<const float> x);
 
 }  // namespace orrery::kernels

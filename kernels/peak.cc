@@ -31,15 +31,15 @@ double measure_gemm_peak(const Context& ctx, double seconds) {
 double measure_memory_bandwidth(const Context& ctx, double seconds) {
   constexpr size_t kBytes = size_t{256} << 20;  // more than caches hold
   const Buffer x(ctx.device, kBytes), y(ctx.device, kBytes);
-  std::fill(x.span<float>().begin(), x.span<float>().end(),
-            0.0f);  // pages of its own, not the zero page
+  // Written once, so that x has pages of its own and not the zero page.
+  std::fill(x.span<float>().begin(), x.span<float>().end(), 0.0f);
   std::fill(y.span<float>().begin(), y.span<float>().end(), 0.0f);
   const Timer total;
   double best = 0;
   do {
     const Timer timer;
     accumulate(ctx, y.span<float>(), x.span<const float>());
-    best = std::max(best, 3.0 * static_cast<double>(kBytes) / timer.seconds());
+    best = std::max(best, 3.0 * kBytes / timer.seconds());
   } while (total.seconds() < seconds);
   return best;
 }

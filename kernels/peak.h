@@ -1,22 +1,23 @@
-// The machine's speed, to measure everything else against: as our own matrix product
-// reaches it, and the ceiling.
+// The machine's speed, to measure everything else against: what our own matrix product
+// reaches, and the ceilings of arithmetic and memory.
 #pragma once
 
 #include "core/context.h"
 
 namespace orrery::kernels {
 
-/// Floating-point operations a second (2 a multiply-add) of matmul_forward on a large
-/// square-ish product, best of several within about `seconds`. Allocates its operands.
+/// Floating-point operations per second (2 per multiply-add) of matmul_forward on a
+/// large, nearly square product: the best of several runs within about `seconds`.
+/// Allocates its operands.
 double measure_gemm_peak(const Context& ctx, double seconds = 0.3);
 
-/// Floating-point operations a second (2 a multiply-add) that `threads` threads do at
-/// most, in vector multiply-adds on registers: the sum of each thread's best of `turns`
-/// runs of well under 0.1 ms, by its CPU time.
+/// Floating-point operations per second (2 per multiply-add) that `threads` threads do
+/// at most, in vector multiply-adds on registers: the sum over threads of the best of
+/// `turns` runs of well under 0.1 ms each, by the thread's CPU time.
 double measure_fma_peak(int threads, int turns = 300);
 
-/// Bytes a second that y += x moves over 256 MiB each (two reads and a write an
-/// element), best of several within about `seconds`.
+/// Bytes per second that y += x moves over 256 MiB each (two reads and one write per
+/// element): the best of several runs within about `seconds`.
 double measure_memory_bandwidth(const Context& ctx, double seconds = 0.3);
 
 }  // namespace orrery::kernels

@@ -16,8 +16,8 @@ Heads<T> one_head(Mat<T> m) {
 }
 
 template <class T>
-Mat<T> one_column(std::span<T> values) {
-  return {values.data(), static_cast<int64_t>(values.size()), 1};
+Mat<T> one_column(Span<T> values) {
+  return {values.data(), values.size(), 1};
 }
 
 void check_eps(const char* op, float eps) {
@@ -27,8 +27,8 @@ void check_eps(const char* op, float eps) {
 
 }  // namespace
 
-void rmsnorm_forward(const Context& ctx, Mat<float> y, std::span<float> rstd, Mat<const float> x,
-                     std::span<const float> weight, float eps) {
+void rmsnorm_forward(const Context& ctx, Mat<float> y, Span<float> rstd, Mat<const float> x,
+                     Span<const float> weight, float eps) {
   constexpr const char* kOp = "rmsnorm_forward";
   require_cpu(ctx, kOp);
   require_positive(kOp, "columns of x", x.cols);
@@ -47,9 +47,9 @@ void rmsnorm_forward(const Context& ctx, Mat<float> y, std::span<float> rstd, Ma
                             .eps = eps});
 }
 
-void rmsnorm_residual_forward(const Context& ctx, Mat<float> h, Mat<float> y, std::span<float> rstd,
-                              Mat<const float> x, Mat<const float> delta,
-                              std::span<const float> weight, float eps) {
+void rmsnorm_residual_forward(const Context& ctx, Mat<float> h, Mat<float> y, Span<float> rstd,
+                              Mat<const float> x, Mat<const float> delta, Span<const float> weight,
+                              float eps) {
   constexpr const char* kOp = "rmsnorm_residual_forward";
   require_cpu(ctx, kOp);
   require_positive(kOp, "columns of x", x.cols);
@@ -70,9 +70,8 @@ void rmsnorm_residual_forward(const Context& ctx, Mat<float> h, Mat<float> y, st
                             .eps = eps});
 }
 
-void rmsnorm_backward(const Context& ctx, Mat<float> dx, std::span<float> dweight,
-                      Mat<const float> dy, Mat<const float> x, std::span<const float> rstd,
-                      std::span<const float> weight) {
+void rmsnorm_backward(const Context& ctx, Mat<float> dx, Span<float> dweight, Mat<const float> dy,
+                      Mat<const float> x, Span<const float> rstd, Span<const float> weight) {
   constexpr const char* kOp = "rmsnorm_backward";
   require_cpu(ctx, kOp);
   require_positive(kOp, "columns of x", x.cols);
@@ -93,7 +92,7 @@ void rmsnorm_backward(const Context& ctx, Mat<float> dx, std::span<float> dweigh
 }
 
 void rmsnorm_heads_forward(const Context& ctx, Heads<float> y, Mat<float> rstd,
-                           Heads<const float> x, std::span<const float> weight, float eps) {
+                           Heads<const float> x, Span<const float> weight, float eps) {
   constexpr const char* kOp = "rmsnorm_heads_forward";
   require_cpu(ctx, kOp);
   require_positive(kOp, "head_dim", x.head_dim);
@@ -108,9 +107,9 @@ void rmsnorm_heads_forward(const Context& ctx, Heads<float> y, Mat<float> rstd,
       {.y = y, .rstd = rstd, .x = x, .delta = {}, .h = {}, .weight = weight.data(), .eps = eps});
 }
 
-void rmsnorm_heads_backward(const Context& ctx, Heads<float> dx, std::span<float> dweight,
+void rmsnorm_heads_backward(const Context& ctx, Heads<float> dx, Span<float> dweight,
                             Heads<const float> dy, Heads<const float> x, Mat<const float> rstd,
-                            std::span<const float> weight) {
+                            Span<const float> weight) {
   constexpr const char* kOp = "rmsnorm_heads_backward";
   require_cpu(ctx, kOp);
   require_positive(kOp, "head_dim", x.head_dim);

@@ -12,7 +12,7 @@
 namespace orrery::kernels {
 namespace {
 
-/// More elements than this in a table are a mistaken size, not a model.
+/// A table of more elements than this is a mistake in a size, not a model.
 constexpr int64_t kMaxTableElements = int64_t{1} << 31;
 
 void check_config(const RopeConfig& config, int64_t positions) {
@@ -35,7 +35,7 @@ void check_config(const RopeConfig& config, int64_t positions) {
   check(positive(s.factor), "rope_scaling.factor", s.factor, "a positive number");
   if (s.type == RopeScaling::Type::kLinear) return;
   check(s.original_max_position_embeddings > 0, "rope_scaling.original_max_position_embeddings",
-        static_cast<double>(s.original_max_position_embeddings), "given and positive");
+        s.original_max_position_embeddings, "given and positive");
   if (s.type == RopeScaling::Type::kLlama3) {
     check(positive(s.low_freq_factor), "rope_scaling.low_freq_factor", s.low_freq_factor,
           "a positive number");
@@ -60,8 +60,8 @@ void check_config(const RopeConfig& config, int64_t positions) {
 
 /// Low frequencies are divided by `factor`, high ones kept, and those between
 /// interpolated (Llama 3.1).
-void scale_llama3(std::vector<double>& freqs, const RopeScaling& s) {
-  const auto context = static_cast<double>(s.original_max_position_embeddings);
+void scale_llama3(Array<double>& freqs, const RopeScaling& s) {
+  const double context = s.original_max_position_embeddings;
   for (double& f : freqs) {
     const double wavelength = 2.0 * std::numbers::pi / f;
     if (wavelength < context / s.high_freq_factor) continue;
@@ -76,12 +76,12 @@ void scale_llama3(std::vector<double>& freqs, const RopeScaling& s) {
 }
 
 /// YaRN: a linear ramp over dimensions from kept to divided frequencies.
-void scale_yarn(std::vector<double>& freqs, const RopeConfig& config) {
+void scale_yarn(Array<double>& freqs, const RopeConfig& config) {
   const RopeScaling& s = config.scaling;
-  const auto dim = static_cast<double>(config.head_dim);
-  // The dimension whose wavelength fits `rotations` times into the original context.
+  const double dim = config.head_dim;
+  const double context = s.original_max_position_embeddings;
+  // The dimension whose wavelength fits the original context `rotations` times.
   const auto correction_dim = [&](double rotations) {
-    const auto context = static_cast<double>(s.original_max_position_embeddings);
     return dim * std::log(context / (rotations * 2.0 * std::numbers::pi)) /
            (2.0 * std::log(config.theta));
   };
@@ -94,8 +94,8 @@ void scale_yarn(std::vector<double>& freqs, const RopeConfig& config) {
   low = std::max(low, 0.0);
   high = std::min(high, dim - 1.0);
   if (low == high) high += 0.001;  // as the reference avoids the division by zero
-  for (size_t i = 0; i < freqs.size(); ++i) {
-    const double ramp = std::clamp((static_cast<double>(i) - low) / (high - low), 0.0, 1.0);
+  for (int64_t i = 0; i < freqs.size(); ++i) {
+    const double ramp = std::clamp((i - low) / (high - low), 0.0, 1.0);
     freqs[i] = freqs[i] / s.factor * ramp + freqs[i] * (1.0 - ramp);
   }
 }
@@ -113,24 +113,24 @@ double yarn_attention_factor(const RopeScaling& s) {
 /// cos and sin of p * frequency as the product of two rotations, by 64 * (p / 64) and
 /// by p % 64 steps: a long context needs few calls of the library, and double leaves
 /// room for the product's rounding.
-void fill_table(RopeTable& table, const std::vector<double>& freqs, double scale) {
+void fill_table(RopeTable& table, const Array<double>& freqs, double scale) {
   constexpr int64_t kStep = 64;
-  const size_t half = freqs.size();
-  std::vector<double> fine_cos(kStep * half), fine_sin(kStep * half), coarse_cos(half),
-      coarse_sin(half);
+  const int64_t half = freqs.size();
+  Array<double> fine_cos(kStep * half), fine_sin(kStep * half);
+  Array<double> coarse_cos(half), coarse_sin(half);
   for (int64_t p = 0; p < std::min(kStep, table.positions); ++p) {
-    for (size_t i = 0; i < half; ++i) {
-      fine_cos[static_cast<size_t>(p) * half + i] = std::cos(static_cast<double>(p) * freqs[i]);
-      fine_sin[static_cast<size_t>(p) * half + i] = std::sin(static_cast<double>(p) * freqs[i]);
+    for (int64_t i = 0; i < half; ++i) {
+      fine_cos[p * half + i] = std::cos(p * freqs[i]);
+      fine_sin[p * half + i] = std::sin(p * freqs[i]);
     }
   }
-  size_t out = 0;
+  int64_t out = 0;
   for (int64_t p = 0; p < table.positions; ++p) {
-    const size_t fine = static_cast<size_t>(p % kStep) * half;
-    for (size_t i = 0; i < half; ++i, ++out) {
+    const int64_t fine = p % kStep * half;
+    for (int64_t i = 0; i < half; ++i, ++out) {
       if (fine == 0) {
-        coarse_cos[i] = std::cos(static_cast<double>(p) * freqs[i]);
-        coarse_sin[i] = std::sin(static_cast<double>(p) * freqs[i]);
+        coarse_cos[i] = std::cos(p * freqs[i]);
+        coarse_sin[i] = std::sin(p * freqs[i]);
       }
       const double c = coarse_cos[i] * fine_cos[fine + i] - coarse_sin[i] * fine_sin[fine + i];
       const double s = coarse_sin[i] * fine_cos[fine + i] + coarse_cos[i] * fine_sin[fine + i];
@@ -141,15 +141,15 @@ void fill_table(RopeTable& table, const std::vector<double>& freqs, double scale
 }
 
 void check_rotation(const char* op, const Context& ctx, Heads<float> x,
-                    std::span<const int32_t> positions, const RopeTable& table) {
+                    Span<const int32_t> positions, const RopeTable& table) {
   require_cpu(ctx, op);
-  require_heads(op, "x", x, static_cast<int64_t>(positions.size()), x.heads, 2 * table.half_dim);
-  const auto elements = static_cast<size_t>(table.positions * table.half_dim);
+  require_heads(op, "x", x, positions.size(), x.heads, 2 * table.half_dim);
+  const int64_t elements = table.positions * table.half_dim;
   if (table.cos.size() != elements || table.sin.size() != elements) {
     fail("{}: the table holds {} cosines for {} positions of {}; use build_rope_table", op,
          table.cos.size(), table.positions, table.half_dim);
   }
-  for (size_t i = 0; i < positions.size(); ++i) {
+  for (int64_t i = 0; i < positions.size(); ++i) {
     if (positions[i] < 0 || positions[i] >= table.positions) {
       fail(
           "{}: token {} is at position {}, outside the table of {}; "
@@ -164,11 +164,9 @@ void check_rotation(const char* op, const Context& ctx, Heads<float> x,
 RopeTable build_rope_table(const RopeConfig& config, int64_t positions) {
   check_config(config, positions);
   const int64_t half = config.head_dim / 2;
-  std::vector<double> freqs(static_cast<size_t>(half));
-  for (size_t i = 0; i < freqs.size(); ++i) {
-    freqs[i] = 1.0 / std::pow(config.theta,
-                              2.0 * static_cast<double>(i) / static_cast<double>(config.head_dim));
-  }
+  Array<double> freqs(half);
+  for (int64_t i = 0; i < half; ++i)
+    freqs[i] = 1.0 / std::pow(config.theta, 2.0 * i / config.head_dim);
   double scale = 1.0;
   switch (config.scaling.type) {
     case RopeScaling::Type::kNone:
@@ -186,8 +184,8 @@ RopeTable build_rope_table(const RopeConfig& config, int64_t positions) {
   }
   RopeTable table{.positions = positions, .half_dim = half, .cos = {}, .sin = {}};
   try {
-    table.cos.resize(static_cast<size_t>(positions * half));
-    table.sin.resize(static_cast<size_t>(positions * half));
+    table.cos.resize(positions * half);
+    table.sin.resize(positions * half);
   } catch (const std::bad_alloc&) {
     fail("build_rope_table: no memory for {} positions of head_dim {}; lower the maximum length",
          positions, config.head_dim);
@@ -196,14 +194,14 @@ RopeTable build_rope_table(const RopeConfig& config, int64_t positions) {
   return table;
 }
 
-void rope_forward(const Context& ctx, Heads<float> x, std::span<const int32_t> positions,
+void rope_forward(const Context& ctx, Heads<float> x, Span<const int32_t> positions,
                   const RopeTable& table) {
   check_rotation("rope_forward", ctx, x, positions, table);
   const ProfileScope profile(ctx, "rope", 0, f32_bytes(2 * x.size()));
   rope_forward_cpu(ctx, x, positions, table);
 }
 
-void rope_backward(const Context& ctx, Heads<float> dx, std::span<const int32_t> positions,
+void rope_backward(const Context& ctx, Heads<float> dx, Span<const int32_t> positions,
                    const RopeTable& table) {
   check_rotation("rope_backward", ctx, dx, positions, table);
   const ProfileScope profile(ctx, "rope backward", 0, f32_bytes(2 * dx.size()));

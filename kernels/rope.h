@@ -1,15 +1,15 @@
-// Rotary position embedding (Su et al. 2021) in the half-split order of Hugging Face:
-// for i < head_dim / 2,
-//   y[i] = x[i] cos - x[i + half] sin,   y[i + half] = x[i + half] cos + x[i] sin,
+// Rotary position embedding (Su et al. 2021) in the half-split order of Hugging Face.
+// With half = head_dim / 2 and i < half,
+//   y[i]        = x[i] cos - x[i + half] sin
+//   y[i + half] = x[i + half] cos + x[i] sin
 // each written as one rounded product and one fma.
 #pragma once
 
 #include <cstdint>
 #include <optional>
-#include <span>
-#include <vector>
 
 #include "core/context.h"
+#include "core/span.h"
 #include "core/tensor.h"
 
 namespace orrery::kernels {
@@ -38,16 +38,16 @@ struct RopeConfig {
 struct RopeTable {
   int64_t positions = 0;
   int64_t half_dim = 0;
-  std::vector<float> cos, sin;
+  Array<float> cos, sin;
 };
 RopeTable build_rope_table(const RopeConfig& config, int64_t positions);
 
 /// Rotates x [t, heads, head_dim] in place; positions [t] must be inside the table.
-void rope_forward(const Context& ctx, Heads<float> x, std::span<const int32_t> positions,
+void rope_forward(const Context& ctx, Heads<float> x, Span<const int32_t> positions,
                   const RopeTable& table);
 
 /// Gradient of rope_forward, in place: the inverse rotation (times the table's scale).
-void rope_backward(const Context& ctx, Heads<float> dx, std::span<const int32_t> positions,
+void rope_backward(const Context& ctx, Heads<float> dx, Span<const int32_t> positions,
                    const RopeTable& table);
 
 }  // namespace orrery::kernels

@@ -9,7 +9,7 @@
 namespace orrery::kernels {
 namespace {
 
-void check_params(const char* op, size_t row, const SamplingParams& p) {
+void check_params(const char* op, int64_t row, const SamplingParams& p) {
   const auto check = [&](bool ok, const char* name, float value, const char* wanted) {
     if (!ok) fail("{}: row {} has {} {}; it must be {}", op, row, name, value, wanted);
   };
@@ -20,9 +20,8 @@ void check_params(const char* op, size_t row, const SamplingParams& p) {
 
 }  // namespace
 
-void sample_forward(const Context& ctx, std::span<int32_t> ids, Mat<const float> logits,
-                    std::span<const SamplingParams> params, std::span<const float> uniform,
-                    Arena& arena) {
+void sample_forward(const Context& ctx, Span<int32_t> ids, Mat<const float> logits,
+                    Span<const SamplingParams> params, Span<const float> uniform, Arena& arena) {
   constexpr const char* kOp = "sample_forward";
   require_cpu(ctx, kOp);
   require_positive(kOp, "vocabulary", logits.cols);
@@ -33,7 +32,7 @@ void sample_forward(const Context& ctx, std::span<int32_t> ids, Mat<const float>
   require_size(kOp, "ids", ids.size(), logits.rows);
   require_size(kOp, "params", params.size(), logits.rows);
   require_size(kOp, "uniform", uniform.size(), logits.rows);
-  for (size_t i = 0; i < params.size(); ++i) {
+  for (int64_t i = 0; i < params.size(); ++i) {
     check_params(kOp, i, params[i]);
     if (!(uniform[i] >= 0.0f && uniform[i] < 1.0f)) {
       fail("{}: row {} has draw {}; it must be in [0, 1)", kOp, i, uniform[i]);

@@ -3,20 +3,22 @@
 
 #include <cfloat>
 #include <cstdint>
-#include <span>
 
 #include "core/buffer.h"
 #include "core/context.h"
+#include "core/span.h"
 #include "core/tensor.h"
 
 namespace orrery::kernels {
 
-/// How one row is sampled. temperature 0: the largest logit, lowest id first among
-/// equals.
-/// Otherwise z = logit * (1 / temperature), and the filters apply in Hugging Face's
-/// order: top_k (0 or < 0: off), then top_p (1: off; the smallest set of most probable
-/// tokens whose probability reaches top_p), then min_p (0: off; keeps tokens with p >=
-/// min_p * max p). At least one token always remains; equal logits rank by lower id.
+/// How one row is sampled. temperature 0 takes the largest logit, the lowest id among
+/// equals. Otherwise z = logit * (1 / temperature), and the filters apply in Hugging
+/// Face's order:
+///   top_k  keeps the k most probable tokens (0 or < 0: off)
+///   top_p  keeps the smallest set of most probable tokens whose probability reaches
+///          top_p (1: off)
+///   min_p  keeps tokens with p >= min_p * max p (0: off)
+/// At least one token always remains. Equal logits rank by id, the lower first.
 struct SamplingParams {
   float temperature = 1.0f;
   int32_t top_k = 0;
@@ -24,28 +26,29 @@ struct SamplingParams {
   float min_p = 0.0f;
 };
 
-/// The smallest temperature beside 0: below it logits over 1e32 would overflow, and the
-/// draw is greedy anyway.
+/// The smallest temperature other than 0. Below it logits over 1e32 would overflow, and
+/// the draw is greedy anyway.
 inline constexpr float kMinTemperature = 1e-6f;
 
 /// 0, or a number that float32 logits can be divided by.
 inline bool is_temperature(float t) { return t == 0.0f || (t >= kMinTemperature && t <= FLT_MAX); }
 
-/// ids [r] from logits [r, vocab]. uniform [r]: draws in [0, 1), from the counter RNG
-/// (the caller's), so that a row's token depends on its logits, params and draw alone.
-/// The draw is the inverse CDF in rising id order over the kept tokens, with weights p
-/// = exp(z - max z):
-///   no filter: lanes sums of p over blocks of 256 tokens, added in order in double, choose the block; inside
-///     it p is added token by token, in double.
-///   filters: p counts in units of 2^-40 (rounded down), so sums are exact. top_p keeps the fewest tokens in
-///     rank order that reach top_p times the sum over the tokens top_k left (over the blocks above without
-///     it).
+/// ids [r] from logits [r, vocab]. uniform [r] holds draws in [0, 1), which the caller
+/// takes from the counter RNG, so that a row's token depends on its logits, params and
+/// draw alone. The draw is the inverse CDF in rising id order over the kept tokens,
+/// with weights p = exp(z - max z):
+///   without a filter  Lanes sums of p over blocks of 256 tokens, added in order in
+///                     double, choose the block; inside it p is added token by token,
+///                     in double.
+///   with a filter     p counts in units of 2^-40 (rounded down), so sums are exact.
+///                     top_p keeps the fewest tokens in rank order that reach top_p
+///                     times the sum over the tokens that top_k left; without top_k,
+///                     times the sum of the blocks above.
 /// A token with p = 0 is never drawn. A row with a NaN or +inf, or with no finite
 /// logit, yields id -1. Throws Error for shapes, temperatures that are not
-/// is_temperature, top_p or min_p outside [0, 1], draws outside [0, 1). `arena`:
+/// is_temperature, top_p or min_p outside [0, 1], draws outside [0, 1). `arena` holds
 /// temporaries, released on return.
-void sample_forward(const Context& ctx, std::span<int32_t> ids, Mat<const float> logits,
-                    std::span<const SamplingParams> params, std::span<const float> uniform,
-                    Arena& arena);
+void sample_forward(const Context& ctx, Span<int32_t> ids, Mat<const float> logits,
+                    Span<const SamplingParams> params, Span<const float> uniform, Arena& arena);
 
 }  // namespace orrery::kernels

@@ -4,12 +4,14 @@
 //
 // exp: n = round(x / ln 2); r = x - n ln 2 in two fmas (Cody and Waite 1980); a
 // polynomial of degree 6 in r (minimax, found by Lawson's algorithm, constant and
-// linear terms fixed at 1); then times 2^n, which is exact. At most 1 ulp. exp(0) = 1
-// and exp(x) <= 1 for x <= 0. Below kExpUnderflow (result under the smallest normal
+// linear terms fixed at 1); then times 2^n, which is exact. At most 1 ulp off. exp(0) =
+// 1 and exp(x) <= 1 for x <= 0. Below kExpUnderflow (result under the smallest normal
 // number) it is 0, so that no denormal is ever made; above kExpOverflow (result over
-// 2.4e38) +inf. NaN gives NaN. log: x = 2^e m, m in [sqrt(1/2), sqrt(2)); log m = f -
-// f^2/2 + f^3 P(f), f = m - 1, P of degree
-// 7 (as above). At most 2 ulp. 0 and denormals give -inf, negative numbers NaN, +inf +inf, NaN NaN.
+// 2.4e38) it is +inf. NaN gives NaN.
+//
+// log: x = 2^e m with m in [sqrt(1/2), sqrt(2)); log m = f - f^2/2 + f^3 P(f) with
+// f = m - 1 and P of degree 7 (minimax as above). At most 2 ulp off. 0 and denormals
+// give -inf, negative numbers NaN, +inf +inf, NaN NaN.
 #pragma once
 
 #include <bit>

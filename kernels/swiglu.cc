@@ -26,14 +26,4 @@ void swiglu_backward(const Context& ctx, Mat<float> d_gate_up, Mat<const float> 
   swiglu_backward_cpu(ctx, d_gate_up, dout, gate_up);
 }
 
-void add_forward(const Context& ctx, Mat<float> out, Mat<const float> a, Mat<const float> b) {
-  constexpr const char* kOp = "add_forward";
-  require_cpu(ctx, kOp);
-  require_mat(kOp, "out", out, out.rows, out.cols);
-  require_mat(kOp, "a", a, out.rows, out.cols);
-  require_mat(kOp, "b", b, out.rows, out.cols);
-  const ProfileScope profile(ctx, "add", 0, f32_bytes(3 * out.size()));
-  add_forward_cpu(ctx, out, a, b);
-}
-
 }  // namespace orrery::kernels

@@ -13,7 +13,4 @@ void swiglu_forward(const Context& ctx, Mat<float> out, Mat<const float> gate_up
 void swiglu_backward(const Context& ctx, Mat<float> d_gate_up, Mat<const float> dout,
                      Mat<const float> gate_up);
 
-/// out = a + b elementwise (residual addition); out may be a or b.
-void add_forward(const Context& ctx, Mat<float> out, Mat<const float> a, Mat<const float> b);
-
 }  // namespace orrery::kernels

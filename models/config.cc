@@ -21,7 +21,7 @@ constexpr int64_t kMaxHeads = int64_t{1} << 10;
 constexpr int64_t kMaxHeadDim = int64_t{1} << 10;
 constexpr int64_t kMaxVocab = int64_t{1} << 24;
 constexpr int64_t kMaxPositions = int64_t{1} << 24;
-constexpr int64_t kMaxEosIds = 256;
+constexpr size_t kMaxEosIds = 256;
 
 struct Architecture {
   std::string_view model_type, class_name;
@@ -95,8 +95,7 @@ kernels::RopeScaling read_scaling(const JsonObject& rope, int64_t max_positions)
     scaling.original_max_position_embeddings =
         rope.integer("original_max_position_embeddings", 1, kMaxPositions, max_positions);
     // A null factor (DeepSeek's convention) is the ratio of the two lengths.
-    const double ratio = static_cast<double>(max_positions) /
-                         static_cast<double>(scaling.original_max_position_embeddings);
+    const double ratio = 1.0 * max_positions / scaling.original_max_position_embeddings;
     scaling.factor =
         rope.number("factor", 1.0, kMaxFactor,
                     rope.has_key("factor") && ratio >= 1.0 ? std::optional(ratio) : std::nullopt);
@@ -190,8 +189,7 @@ std::vector<int64_t> read_eos(const JsonObject& object, int64_t vocab) {
     add(*value);
     return ids;
   }
-  if (value->size() > static_cast<size_t>(kMaxEosIds))
-    object.reject("eos_token_id", "it is too long");
+  if (value->size() > kMaxEosIds) object.reject("eos_token_id", "it is too long");
   for (const json& id : *value) add(id);
   return ids;
 }

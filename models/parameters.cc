@@ -89,15 +89,13 @@ const Parameter* ParameterTable::find(std::string_view name) const {
 }
 
 void initialize_parameters(const ModelConfig& config, const ParameterTable& table, uint64_t seed,
-                           std::span<float> flat) {
-  ORRERY_CHECK(static_cast<int64_t>(flat.size()) == table.flat_size(), "flat buffer of {} elements",
-               flat.size());
+                           Span<float> flat) {
+  ORRERY_CHECK(flat.size() == table.flat_size(), "flat buffer of {} elements", flat.size());
   std::fill(flat.begin(), flat.end(), 0.0f);
-  const double residual_scale =
-      1.0 / std::sqrt(2.0 * static_cast<double>(config.num_hidden_layers));
+  const double residual_scale = 1.0 / std::sqrt(2.0 * config.num_hidden_layers);
   uint64_t stream = 0;
   for (const Parameter& p : table.parameters()) {
-    const auto values = flat.subspan(static_cast<size_t>(p.offset), static_cast<size_t>(p.size));
+    const Span<float> values = flat.subspan(p.offset, p.size);
     const bool matrix = p.shape.size() == 2;
     if (matrix) {
       const bool into_residual =

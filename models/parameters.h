@@ -14,6 +14,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "core/span.h"
 #include "core/tensor.h"
 #include "models/config.h"
 
@@ -40,7 +41,7 @@ class ParameterTable {
   int64_t flat_size() const { return flat_size_; }              ///< elements, gaps included
   int64_t parameter_count() const { return parameter_count_; }  ///< elements, gaps excluded
 
-  const LayerOffsets& layer(int64_t index) const { return layers_[static_cast<size_t>(index)]; }
+  const LayerOffsets& layer(int64_t index) const { return layers_[index]; }
   int64_t embedding() const { return embedding_; }
   int64_t final_norm() const { return final_norm_; }
   int64_t lm_head() const { return lm_head_; }  ///< the embedding's when tied
@@ -52,7 +53,7 @@ class ParameterTable {
  private:
   std::vector<Parameter> parameters_;
   std::unordered_map<std::string, size_t> by_name_;
-  std::vector<LayerOffsets> layers_;
+  Array<LayerOffsets> layers_;
   int64_t embedding_ = 0, final_norm_ = 0, lm_head_ = 0, flat_size_ = 0, parameter_count_ = 0;
 };
 
@@ -60,6 +61,6 @@ class ParameterTable {
 /// matrices, the two projections into the residual stream scaled by 1 / sqrt(2 layers),
 /// ones for norms, zeros for biases. A function of (config, seed) alone.
 void initialize_parameters(const ModelConfig& config, const ParameterTable& table, uint64_t seed,
-                           std::span<float> flat);
+                           Span<float> flat);
 
 }  // namespace orrery::models

@@ -11,26 +11,31 @@ constexpr size_t kPackAlign = 64;
 
 size_t aligned(size_t bytes) { return (bytes + kPackAlign - 1) / kPackAlign * kPackAlign; }
 
+/// The config of a model that runs sequences of at most `max_positions` (0: any that
+/// the config allows).
+ModelConfig limited(ModelConfig config, int64_t max_positions) {
+  if (max_positions > 0)
+    config.max_position_embeddings = std::min(config.max_position_embeddings, max_positions);
+  return config;
+}
+
 }  // namespace
 
 Transformer::Transformer(const ModelConfig& config, Device device, DType compute_dtype,
                          int64_t max_positions)
-    : config_(config),
-      table_(config),
+    : config_(limited(config, max_positions)),
+      table_(config_),
       compute_dtype_(compute_dtype),
-      parameters_(Buffer::zeroed(device, static_cast<size_t>(table_.flat_size()) * sizeof(float))) {
+      parameters_(Buffer::zeroed(device, table_.flat_size() * sizeof(float))) {
   const int64_t d = config.hidden_size, f = config.intermediate_size;
   size_t bytes = aligned(kernels::packed_weight_bytes(compute_dtype, config.vocab_size, d));
-  bytes += static_cast<size_t>(config.num_hidden_layers) *
+  bytes += config.num_hidden_layers *
            (aligned(kernels::packed_weight_bytes(compute_dtype, config.qkv_size(), d)) +
             aligned(kernels::packed_weight_bytes(compute_dtype, d, config.q_size())) +
             aligned(kernels::packed_weight_bytes(compute_dtype, 2 * f, d)) +
             aligned(kernels::packed_weight_bytes(compute_dtype, d, f)));
   packed_ = Buffer(device, bytes);
-  layers_.resize(static_cast<size_t>(config.num_hidden_layers));
-  if (max_positions > 0) {
-    config_.max_position_embeddings = std::min(config_.max_position_embeddings, max_positions);
-  }
+  layers_.resize(config.num_hidden_layers);
   rope_ = kernels::build_rope_table(config_.rope, config_.max_position_embeddings);
 }
 
@@ -38,7 +43,7 @@ void Transformer::pack(const Context& ctx) {
   const PhaseScope phase(ctx, "pack");
   const int64_t d = config_.hidden_size, f = config_.intermediate_size;
   float* flat = parameters_.span<float>().data();
-  auto* memory = static_cast<std::byte*>(packed_.data());
+  std::byte* memory = packed_.span<std::byte>().data();
   const auto pack_one = [&](int64_t offset, int64_t n, int64_t k) {
     const kernels::PackedWeight packed =
         kernels::pack_weight(ctx, Mat<const float>(flat + offset, n, k), compute_dtype_, memory);
@@ -46,11 +51,11 @@ void Transformer::pack(const Context& ctx) {
     return packed;
   };
   const auto vector = [&](int64_t offset, int64_t size) {
-    return std::span<const float>(flat + offset, static_cast<size_t>(size));
+    return Span<const float>(flat + offset, size);
   };
   for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
     const LayerOffsets& at = table_.layer(i);
-    Layer& layer = layers_[static_cast<size_t>(i)];
+    Layer& layer = layers_[i];
     layer.input_norm = vector(at.input_norm, d);
     layer.post_norm = vector(at.post_norm, d);
     if (config_.qkv_bias) layer.qkv_bias = vector(at.qkv_bias, config_.qkv_size());
@@ -70,16 +75,15 @@ Mat<const float> Transformer::embedding() const {
   return {parameters().data() + table_.embedding(), config_.vocab_size, config_.hidden_size};
 }
 
-std::span<const float> Transformer::final_norm() const {
-  return parameters().subspan(static_cast<size_t>(table_.final_norm()),
-                              static_cast<size_t>(config_.hidden_size));
+Span<const float> Transformer::final_norm() const {
+  return {parameters().data() + table_.final_norm(), config_.hidden_size};
 }
 
-KvCache::KvCache(const ModelConfig& config, Device device, int64_t blocks, std::span<float> memory)
+KvCache::KvCache(const ModelConfig& config, Device device, int64_t blocks, Span<float> memory)
     : blocks_(blocks) {
-  const size_t bytes = bytes_per_block(config) * static_cast<size_t>(blocks);
+  const int64_t bytes = bytes_per_block(config) * blocks;
   if (memory.size_bytes() >= bytes) {
-    lent_ = memory.first(bytes / sizeof(float));
+    lent_ = memory.first(bytes / int64_t{sizeof(float)});
   } else {
     own_ = Buffer::zeroed(device, bytes);
   }
@@ -95,10 +99,9 @@ KvCache::KvCache(const ModelConfig& config, Device device, int64_t blocks, std::
 }
 
 void KvCache::clear_lent(const Context& ctx) {
-  parallel_for(ctx, static_cast<int64_t>(lent_.size()), int64_t{1} << 16,
-               [&](int64_t begin, int64_t end) {
-                 std::fill(lent_.data() + begin, lent_.data() + end, 0.0f);
-               });
+  parallel_for(ctx, lent_.size(), int64_t{1} << 16, [&](int64_t begin, int64_t end) {
+    std::fill(lent_.data() + begin, lent_.data() + end, 0.0f);
+  });
 }
 
 void KvCache::copy_block(const Context& ctx, int32_t from, int32_t to, int64_t count) {
@@ -106,25 +109,22 @@ void KvCache::copy_block(const Context& ctx, int32_t from, int32_t to, int64_t c
 }
 
 size_t KvCache::bytes_per_block(const ModelConfig& config) {
-  return static_cast<size_t>(2 * config.num_hidden_layers * config.kv_size() * kernels::kKvBlock) *
-         sizeof(float);
+  return 2 * config.num_hidden_layers * config.kv_size() * kernels::kKvBlock * sizeof(float);
 }
 
 ForwardFlops forward_flops(const ModelConfig& config,
-                           std::span<const kernels::AttentionSegment> segments,
-                           int64_t output_rows) {
-  const auto layers = static_cast<double>(config.num_hidden_layers);
-  const auto weights =
-      static_cast<double>(config.hidden_size * (config.qkv_size() + config.q_size()) +
-                          3 * config.hidden_size * config.intermediate_size);
+                           Span<const kernels::AttentionSegment> segments, int64_t output_rows) {
+  const double layers = config.num_hidden_layers;
+  const double weights = config.hidden_size * (config.qkv_size() + config.q_size()) +
+                         3 * config.hidden_size * config.intermediate_size;
   ForwardFlops flops;
   for (const kernels::AttentionSegment& s : segments) {
-    const auto rows = static_cast<double>(s.rows);
-    const double pairs = rows * static_cast<double>(s.position) + rows * (rows + 1) / 2;
+    const double rows = s.rows;
+    const double pairs = rows * s.position + rows * (rows + 1) / 2;
     flops.matmul += 2.0 * rows * weights * layers;
-    flops.attention_causal += 4.0 * pairs * static_cast<double>(config.q_size()) * layers;
+    flops.attention_causal += 4.0 * pairs * config.q_size() * layers;
   }
-  flops.head = 2.0 * static_cast<double>(output_rows * config.vocab_size * config.hidden_size);
+  flops.head = 2.0 * (output_rows * config.vocab_size * config.hidden_size);
   return flops;
 }
 

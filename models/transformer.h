@@ -30,8 +30,8 @@ namespace orrery::models {
 class Transformer {
  public:
   /// compute_dtype: kF32, or kBF16 to round the matrices that enter products to bf16.
-  /// max_positions: longest sequence that will be run (0: the config's), which sizes
-  /// the RoPE table.
+  /// max_positions: longest sequence that will be run (0: the config's). It sizes the
+  /// RoPE table, and config().max_position_embeddings is at most that.
   Transformer(const ModelConfig& config, Device device, DType compute_dtype,
               int64_t max_positions = 0);
 
@@ -45,13 +45,13 @@ class Transformer {
   void pack(const Context& ctx);
 
   struct Layer {
-    std::span<const float> input_norm, post_norm, qkv_bias, q_norm,
-        k_norm;  // empty where the model has none
+    /// Those that the model has none of are empty.
+    Span<const float> input_norm, post_norm, qkv_bias, q_norm, k_norm;
     kernels::PackedWeight qkv, o, gate_up, down;
   };
-  const Layer& layer(int64_t index) const { return layers_[static_cast<size_t>(index)]; }
+  const Layer& layer(int64_t index) const { return layers_[index]; }
   Mat<const float> embedding() const;
-  std::span<const float> final_norm() const;
+  Span<const float> final_norm() const;
   const kernels::PackedWeight& lm_head() const { return lm_head_; }
   const kernels::RopeTable& rope() const { return rope_; }
 
@@ -63,7 +63,7 @@ class Transformer {
   DType compute_dtype_;
   Buffer parameters_;
   Buffer packed_;
-  std::vector<Layer> layers_;
+  Array<Layer> layers_;
   kernels::PackedWeight lm_head_;
   kernels::RopeTable rope_;
 };
@@ -74,8 +74,8 @@ class KvCache {
  public:
   /// memory: used when it is large enough, and must then outlive the cache; else the
   /// cache takes its own.
-  KvCache(const ModelConfig& config, Device device, int64_t blocks, std::span<float> memory = {});
-  const kernels::KvPool& layer(int64_t index) const { return layers_[static_cast<size_t>(index)]; }
+  KvCache(const ModelConfig& config, Device device, int64_t blocks, Span<float> memory = {});
+  const kernels::KvPool& layer(int64_t index) const { return layers_[index]; }
   int64_t blocks() const { return blocks_; }
   /// Copies slots [0, count) of a block in every layer.
   void copy_block(const Context& ctx, int32_t from, int32_t to, int64_t count);
@@ -88,23 +88,23 @@ class KvCache {
 
  private:
   int64_t blocks_;
-  Buffer own_;             // empty when memory is lent
-  std::span<float> lent_;  // the part of it that is used
-  std::vector<kernels::KvPool> layers_;
+  Buffer own_;        // empty when memory is lent
+  Span<float> lent_;  // the part of it that is used
+  Array<kernels::KvPool> layers_;
 };
 
 /// Rows of a batch for prefill and decode: any mix of segments, each some consecutive
 /// tokens of one sequence.
 struct ForwardBatch {
-  std::span<const int32_t> tokens;               ///< [T]
-  std::span<const int32_t> positions;            ///< [T]
-  std::span<const kernels::KvSegment> segments;  ///< cover the rows in order
+  Span<const int32_t> tokens;               ///< [T]
+  Span<const int32_t> positions;            ///< [T]
+  Span<const kernels::KvSegment> segments;  ///< cover the rows in order
 };
 
 /// Writes the rows' keys and values into the cache and hidden [R, D] = final norm of
 /// rows `output_rows` [R] (each < T). Temporaries come from `arena` and are released.
 void transformer_forward(const Context& ctx, const Transformer& model, const ForwardBatch& batch,
-                         KvCache& cache, std::span<const int32_t> output_rows, Mat<float> hidden,
+                         KvCache& cache, Span<const int32_t> output_rows, Mat<float> hidden,
                          Arena& arena);
 
 /// logits [R, vocab] = hidden [R, D] W^T.
@@ -114,11 +114,11 @@ void lm_head_forward(const Context& ctx, const Transformer& model, Mat<float> lo
 /// A packed training batch: trees of segments (a group's prompt is one segment, its
 /// responses are children).
 struct TrainBatch {
-  std::span<const int32_t> tokens;                      ///< [T]
-  std::span<const int32_t> positions;                   ///< [T]
-  std::span<const kernels::AttentionSegment> segments;  ///< parents before children, rows in order
-  std::span<const int32_t>
-      output_rows;  ///< [R], may repeat (a prompt's last row predicts every response's first token)
+  Span<const int32_t> tokens;                      ///< [T]
+  Span<const int32_t> positions;                   ///< [T]
+  Span<const kernels::AttentionSegment> segments;  ///< parents before children, rows in order
+  /// [R], may repeat: a prompt's last row predicts every response's first token.
+  Span<const int32_t> output_rows;
 };
 
 /// What the forward keeps for the backward. Its memory is in the arena it was made
@@ -126,18 +126,18 @@ struct TrainBatch {
 /// cheap, and a quarter of the memory.
 struct Activations {
   struct Layer {
-    Mat<float> input;                        ///< [T, D] residual stream entering the layer
-    Mat<float> qkv;                          ///< [T, q + 2 kv] after bias, QK-norm and RoPE
-    Mat<float> qk_raw;                       ///< [T, q + kv] before QK-norm; only with qk_norm
-    Mat<float> attention;                    ///< [T, q]
-    Mat<float> middle;                       ///< [T, D] residual stream after attention
-    Mat<float> gate_up;                      ///< [T, 2 F]
-    Mat<float> lse, rstd_q, rstd_k;          ///< [T, heads], [T, heads], [T, kv_heads]
-    std::span<float> rstd_input, rstd_post;  ///< [T]
+    Mat<float> input;                   ///< [T, D] residual stream entering the layer
+    Mat<float> qkv;                     ///< [T, q + 2 kv] after bias, QK-norm and RoPE
+    Mat<float> qk_raw;                  ///< [T, q + kv] before QK-norm; only with qk_norm
+    Mat<float> attention;               ///< [T, q]
+    Mat<float> middle;                  ///< [T, D] residual stream after attention
+    Mat<float> gate_up;                 ///< [T, 2 F]
+    Mat<float> lse, rstd_q, rstd_k;     ///< [T, heads], [T, heads], [T, kv_heads]
+    Span<float> rstd_input, rstd_post;  ///< [T]
   };
-  std::vector<Layer> layers;
-  Mat<float> final_input;       ///< [R, D] output rows before the final norm
-  std::span<float> rstd_final;  ///< [R]
+  Array<Layer> layers;
+  Mat<float> final_input;  ///< [R, D] output rows before the final norm
+  Span<float> rstd_final;  ///< [R]
 };
 
 /// Training forward: as transformer_forward for the same tokens, same bits. Activations
@@ -190,7 +190,6 @@ struct ForwardFlops {
   double matmul = 0, attention_causal = 0, head = 0;
 };
 ForwardFlops forward_flops(const ModelConfig& config,
-                           std::span<const kernels::AttentionSegment> segments,
-                           int64_t output_rows);
+                           Span<const kernels::AttentionSegment> segments, int64_t output_rows);
 
 }  // namespace orrery::models

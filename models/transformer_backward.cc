@@ -9,27 +9,26 @@
 
 namespace orrery::models {
 
-TrainKv make_train_kv(const ModelConfig& config,
-                      std::span<const kernels::AttentionSegment> segments, Arena& arena) {
+TrainKv make_train_kv(const ModelConfig& config, Span<const kernels::AttentionSegment> segments,
+                      Arena& arena) {
   TrainKv kv;
   int32_t next = 0;
   for (const kernels::AttentionSegment& s : segments) {
     std::vector<int32_t> table;
-    const auto shared = static_cast<size_t>(s.position / kernels::kKvBlock);
+    const int64_t shared = s.position / kernels::kKvBlock;
     const int64_t partial = s.position % kernels::kKvBlock;
     if (s.parent >= 0) {
-      const std::vector<int32_t>& parent = kv.tables[static_cast<size_t>(s.parent)];
-      table.assign(parent.begin(), parent.begin() + static_cast<std::ptrdiff_t>(shared));
+      const std::vector<int32_t>& parent = kv.tables[s.parent];
+      table.assign(parent.begin(), parent.begin() + shared);
       if (partial > 0) kv.copies.copies.push_back({parent[shared], next, partial});
     } else {
       ORRERY_CHECK(s.position == 0, "a segment without a parent starts at position {}", s.position);
     }
-    const auto tiles =
-        static_cast<size_t>((s.position + s.rows + kernels::kKvBlock - 1) / kernels::kKvBlock);
-    while (table.size() < tiles) table.push_back(next++);
+    const int64_t tiles = (s.position + s.rows + kernels::kKvBlock - 1) / kernels::kKvBlock;
+    while (std::ssize(table) < tiles) table.push_back(next++);
     kv.tables.push_back(std::move(table));
   }
-  for (size_t i = 0; i < segments.size(); ++i) {
+  for (int64_t i = 0; i < segments.size(); ++i) {
     kv.segments.push_back(
         {segments[i].row_begin, segments[i].rows, segments[i].position, kv.tables[i]});
   }

@@ -19,8 +19,8 @@ namespace {
 /// stream after attention, `delta` what the MLP adds to it.
 void layer_forward(const Context& ctx, const Transformer& model, int64_t index,
                    const Activations::Layer& at, Mat<const float> x_norm,
-                   std::span<const int32_t> positions, const kernels::KvPool& pool,
-                   std::span<const kernels::KvSegment> segments, const KvCopies& copies,
+                   Span<const int32_t> positions, const kernels::KvPool& pool,
+                   Span<const kernels::KvSegment> segments, const KvCopies& copies,
                    Mat<float> x_post, Mat<float> act, Mat<float> delta) {
   const ModelConfig& config = model.config();
   const Transformer::Layer& layer = model.layer(index);
@@ -48,36 +48,33 @@ void layer_forward(const Context& ctx, const Transformer& model, int64_t index,
   kernels::matmul_forward(ctx, delta, act, layer.down);
 }
 
-void gather_rows(Mat<float> out, Mat<const float> in, std::span<const int32_t> rows) {
-  for (size_t i = 0; i < rows.size(); ++i) {
-    std::copy_n(in.row(rows[i]), in.cols, out.row(static_cast<int64_t>(i)));
-  }
+void gather_rows(Mat<float> out, Mat<const float> in, Span<const int32_t> rows) {
+  for (int64_t i = 0; i < rows.size(); ++i) std::copy_n(in.row(rows[i]), in.cols, out.row(i));
 }
 
-void check_batch(const ModelConfig& config, size_t tokens, size_t positions,
-                 std::span<const int32_t> output_rows, Mat<const float> hidden) {
+void check_batch(const ModelConfig& config, int64_t tokens, int64_t positions,
+                 Span<const int32_t> output_rows, Mat<const float> hidden) {
   ORRERY_CHECK(tokens == positions, "{} tokens, {} positions", tokens, positions);
-  ORRERY_CHECK(
-      hidden.rows == static_cast<int64_t>(output_rows.size()) && hidden.cols == config.hidden_size,
-      "hidden is {} x {}", hidden.rows, hidden.cols);
+  ORRERY_CHECK(hidden.rows == output_rows.size() && hidden.cols == config.hidden_size,
+               "hidden is {} x {}", hidden.rows, hidden.cols);
   for (const int32_t row : output_rows) {
-    ORRERY_CHECK(row >= 0 && static_cast<size_t>(row) < tokens, "output row {} of {}", row, tokens);
+    ORRERY_CHECK(row >= 0 && row < tokens, "output row {} of {}", row, tokens);
   }
 }
 
 }  // namespace
 
 void transformer_forward(const Context& ctx, const Transformer& model, const ForwardBatch& batch,
-                         KvCache& cache, std::span<const int32_t> output_rows, Mat<float> hidden,
+                         KvCache& cache, Span<const int32_t> output_rows, Mat<float> hidden,
                          Arena& arena) {
   const ModelConfig& config = model.config();
   check_batch(config, batch.tokens.size(), batch.positions.size(), output_rows, hidden);
-  const auto t = static_cast<int64_t>(batch.tokens.size());
+  const int64_t t = batch.tokens.size();
   if (t == 0) return;
   const ArenaScope scope(arena);
   const auto d = config.hidden_size;
-  Activations::Layer
-      at;  // one set of buffers for all layers; the residual stream is updated in place
+  // One set of buffers for all layers; the residual stream is updated in place.
+  Activations::Layer at;
   at.input = at.middle = arena.mat<float>(t, d);
   at.qkv = arena.mat<float>(t, config.qkv_size());
   at.attention = arena.mat<float>(t, config.q_size());
@@ -98,7 +95,7 @@ void transformer_forward(const Context& ctx, const Transformer& model, const For
     layer_forward(ctx, model, i, at, x, batch.positions, cache.layer(i), batch.segments, no_copies,
                   x, act, delta);
   }
-  const auto r = static_cast<int64_t>(output_rows.size());
+  const int64_t r = output_rows.size();
   if (r == 0) return;
   const Mat<float> last = arena.mat<float>(r, d), last_delta = arena.mat<float>(r, d);
   gather_rows(last, at.input, output_rows);
@@ -112,12 +109,12 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
   const PhaseScope phase(ctx, "forward");
   const ModelConfig& config = model.config();
   check_batch(config, batch.tokens.size(), batch.positions.size(), batch.output_rows, hidden);
-  const auto t = static_cast<int64_t>(batch.tokens.size());
-  const auto r = static_cast<int64_t>(batch.output_rows.size());
+  const int64_t t = batch.tokens.size();
+  const int64_t r = batch.output_rows.size();
   const auto d = config.hidden_size;
 
   Activations result;
-  result.layers.resize(static_cast<size_t>(config.num_hidden_layers));
+  result.layers.resize(config.num_hidden_layers);
   for (Activations::Layer& at : result.layers) {
     at.input = arena.mat<float>(t, d);
     at.qkv = arena.mat<float>(t, config.qkv_size());
@@ -142,13 +139,13 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
   const Mat<float> act = arena.mat<float>(t, config.intermediate_size);
   kernels::embedding_forward(ctx, result.layers[0].input, model.embedding(), batch.tokens);
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
-    const Activations::Layer& at = result.layers[static_cast<size_t>(i)];
+    const Activations::Layer& at = result.layers[i];
     if (i == 0) {
       kernels::rmsnorm_forward(ctx, x, at.rstd_input, at.input, model.layer(0).input_norm,
                                config.rms_norm_eps);
     } else {
       kernels::rmsnorm_residual_forward(ctx, at.input, x, at.rstd_input,
-                                        result.layers[static_cast<size_t>(i - 1)].middle, delta,
+                                        result.layers[i - 1].middle, delta,
                                         model.layer(i).input_norm, config.rms_norm_eps);
     }
     layer_forward(ctx, model, i, at, x, batch.positions, kv.pool, kv.segments, kv.copies, x, act,

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/parallel.h"
+#include "core/span.h"
 #include "models/transformer.h"
 
 namespace orrery::models {
@@ -27,7 +28,8 @@ Heads<T> as_heads(Mat<T> m, int64_t heads) {
 }
 
 inline float attention_scale(const ModelConfig& config) {
-  return static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.head_dim)));
+  const double head_dim = config.head_dim;
+  return static_cast<float>(1.0 / std::sqrt(head_dim));
 }
 
 inline void copy_rows(const Context& ctx, Mat<float> out, Mat<const float> in) {
@@ -50,12 +52,12 @@ struct KvCopies {
 /// does.
 struct TrainKv {
   kernels::KvPool pool;
-  std::vector<std::vector<int32_t>> tables;
+  Array<std::vector<int32_t>> tables;
   std::vector<kernels::KvSegment> segments;
   KvCopies copies;
 };
 
-TrainKv make_train_kv(const ModelConfig& config,
-                      std::span<const kernels::AttentionSegment> segments, Arena& arena);
+TrainKv make_train_kv(const ModelConfig& config, Span<const kernels::AttentionSegment> segments,
+                      Arena& arena);
 
 }  // namespace orrery::models

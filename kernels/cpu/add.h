@@ -1,5 +1,5 @@
-// y = a + b elementwise on the CPU: what residuals, embedding gradients and gradient
-// sums have in common.
+// y = a + b elementwise on the CPU, which embedding gradients and gradient sums have in
+// common.
 #pragma once
 
 #include <cstdint>

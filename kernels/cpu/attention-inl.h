@@ -1,5 +1,5 @@
-// Register tiles of attention for one target: score tiles (lanes are keys), chains over
-// keys or queries (lanes are the head dimension), and the lanes sum. Included by
+// Register tiles of attention for one SIMD target: score tiles (lanes are keys), chains
+// over keys or queries (lanes are the head dimension), and the lanes sum. Included by
 // attention_forward.cc and attention_backward.cc.
 #include "kernels/attention.h"
 #include "kernels/cpu/simd-inl.h"
@@ -24,8 +24,8 @@ namespace attention {
 
 using D = hn::ScalableTag<float>;
 using V = hn::Vec<D>;
-inline constexpr int kLanes = static_cast<int>(hn::MaxLanes(D()));
-inline constexpr int kTile = static_cast<int>(kKvBlock);
+inline constexpr int kLanes = int{hn::MaxLanes(D())};
+inline constexpr int kTile = int{kKvBlock};
 inline constexpr int kTileVecs = kTile / kLanes;
 // A register tile: kRows broadcast rows by kVecs vectors of accumulators, which with
 // the operands fill the 32 registers of AVX-512 and NEON, or the 16 of AVX2.
@@ -34,6 +34,11 @@ inline constexpr int kVecs = kLanes == 4 ? 4 : 2;
 
 template <int kCount>
 using Int = std::integral_constant<int, kCount>;
+
+/// The smaller of the two, for counts that are cut into parts of `most`.
+HWY_INLINE int at_most(int64_t count, int most) {
+  return static_cast<int>(std::min<int64_t>(count, most));
+}
 
 /// Number of rows of the smallest register tile that holds `rows` (1 .. kRows).
 HWY_INLINE int tile_rows(int64_t rows) {
@@ -65,15 +70,15 @@ HWY_INLINE void with_rows(int rows, F&& f) {
   }
 }
 
-/// Asks for the cache lines of kCount floats.
+/// Asks for the cache lines that hold kCount floats.
 template <int kCount>
 HWY_INLINE void prefetch_floats(const float* from) {
 #pragma GCC unroll 4
   for (int x = 0; x < kCount; x += 16) hwy::Prefetch(from + x);
 }
 
-/// s[i * kTile + j] = scale * chain over d of q[d * kMr + i] * kt[d * kTile + j], for
-/// the tile's 32 keys j. With kAhead, meanwhile fetches the tile `ahead` into the
+/// s[i * kTile + j] = scale * (chain over d of q[d * kMr + i] * kt[d * kTile + j]), for
+/// the tile's 32 keys j. With kAhead it meanwhile fetches the tile `ahead` into the
 /// cache.
 template <int kMr, bool kAhead>
 HWY_INLINE void dot_tile(const float* HWY_RESTRICT q, const float* HWY_RESTRICT kt,
@@ -112,9 +117,8 @@ HWY_INLINE void dot_tile(const float* HWY_RESTRICT q, const float* HWY_RESTRICT 
   }
 }
 
-/// One register tile of c[i * ldc + x] = chain over t in [0, n), from c, of a(t, i) *
-/// b[t * ldb + x].
-/// a(t, i) is a[i * kTile + t], or a[t * kTile + i] where kAcross.
+/// One register tile of c[i * ldc + x] += a(t, i) * b[t * ldb + x], a chain over t in
+/// [0, n). a(t, i) is a[i * kTile + t], or with kAcross a[t * kTile + i].
 template <int kMr, int kNv, bool kAcross>
 HWY_INLINE void chain_block(const float* HWY_RESTRICT a, const float* HWY_RESTRICT b, int64_t ldb,
                             int64_t n, float* HWY_RESTRICT c, int64_t ldc) {
@@ -188,7 +192,7 @@ HWY_INLINE void transpose_rows(const float* const* from, int64_t rows, int64_t w
 
 /// The first `count` floats at `from`, without reading further (which MaskedLoad on
 /// NEON does), and zeros.
-HWY_INLINE V load_part(const float* from, size_t count) {
+HWY_INLINE V load_part(const float* from, int64_t count) {
   const D d;
   if constexpr (kLanes == 4) {
     alignas(64) float x[kLanes] = {};
@@ -199,7 +203,7 @@ HWY_INLINE V load_part(const float* from, size_t count) {
   }
 }
 
-HWY_INLINE void store_part(V v, float* to, size_t count) {
+HWY_INLINE void store_part(V v, float* to, int64_t count) {
   const D d;
   if constexpr (kLanes == 4) {
     alignas(64) float x[kLanes];

@@ -1,5 +1,6 @@
-// The CPU side of kernels/attention.h: work items that kernels/attention.cc spreads
-// over threads. Arguments are checked.
+// The CPU side of kernels/attention.h. attention_schedule.cc cuts an op into work items
+// and spreads them over threads; attention_forward.cc and attention_backward.cc compute
+// an item. Arguments are already checked.
 #pragma once
 
 #include <algorithm>
@@ -11,15 +12,16 @@ namespace orrery::kernels {
 
 /// Largest head_dim: an item's queries and outputs live on a thread's stack.
 inline constexpr int64_t kMaxHeadDim = 1024;
-inline constexpr int64_t kForwardQueries = 48;  ///< most queries of an item
-inline constexpr int64_t kForwardScratch =
-    kForwardQueries * 256;  ///< floats of queries an item holds
+/// Most queries of a forward item.
+inline constexpr int64_t kForwardQueries = 48;
+/// Floats of queries, and of outputs, that a forward item holds.
+inline constexpr int64_t kForwardScratch = kForwardQueries * 256;
 
 /// Rows of scratch are padded to whole vectors of any width.
 inline int64_t padded_head_dim(int64_t head_dim) { return (head_dim + 15) / 16 * 16; }
 
-/// Queries (row, head of the group) of one forward item: a multiple of 12, the tallest
-/// register tile.
+/// Most queries (a row and a head of the group) of one forward item at this head_dim: a
+/// multiple of 12, the tallest register tile.
 inline int64_t forward_item_queries(int64_t head_dim) {
   return std::clamp<int64_t>(kForwardScratch / padded_head_dim(head_dim) / 12 * 12, 12,
                              kForwardQueries);
@@ -37,39 +39,40 @@ struct AttentionForward {
   float scale = 1.0f;
 };
 
-/// Queries [begin, end) of a segment, for each of some kv heads; query f is row f /
-/// group and head
-/// kv_head * group + f % group.
+/// Queries [begin, end) of a segment, for each kv head of a range. Query f is row
+/// f / group, head kv_head * group + f % group.
 struct ForwardItem {
   int64_t kv_head_begin = 0, kv_head_end = 0;
   int64_t begin = 0, end = 0;
-  const KvSegment* next = nullptr;  ///< whose first tiles are worth fetching meanwhile, or null
+  /// The segment whose first tiles are worth fetching into the cache meanwhile, or
+  /// null.
+  const KvSegment* next = nullptr;
   int64_t next_kv_head = 0;
 };
 
 void attention_forward_item(const AttentionForward& op, const KvSegment& segment,
                             const ForwardItem& item);
 
-/// Most query heads of a kv head with which decoding sequences are taken together; more
-/// fill a register tile by themselves.
+/// Decoding sequences are taken together for at most so many query heads per kv head;
+/// more fill a register tile by themselves.
 inline constexpr int64_t kRunGroup = 6;
 
 /// A run of decoding segments (one row each) whose tables begin with the same `shared`
 /// >= 1 blocks, of which every row sees all positions. These blocks are read once for
-/// all of them. The run's queries of a kv head are at most forward_item_queries, its
-/// groups at most kRunGroup.
-void attention_forward_run(const AttentionForward& op, std::span<const KvSegment> run,
-                           int64_t shared, int64_t kv_head);
+/// all segments. REQUIRES: the run has at most forward_item_queries queries of a kv
+/// head, and a kv head at most kRunGroup query heads.
+void attention_forward_run(const AttentionForward& op, Span<const KvSegment> run, int64_t shared,
+                           int64_t kv_head);
 
 /// The whole forward: cuts it into items and runs, and spreads them over threads.
 void attention_forward_cpu(const Context& ctx, const AttentionForward& op,
-                           std::span<const KvSegment> segments);
+                           Span<const KvSegment> segments);
 
 struct AttentionBackward {
   Heads<float> dq, dk, dv;
   Heads<const float> dout, out, q, k, v;
   Mat<const float> lse;
-  std::span<const AttentionSegment> segments;
+  Span<const AttentionSegment> segments;
   float scale = 1.0f;
 };
 
@@ -83,31 +86,31 @@ struct AttentionPack {
   float* dv = nullptr;
 };
 
-/// One thread's block of queries.
+/// One thread's memory for a block of queries.
 struct AttentionScratch {
   float* q_tiles = nullptr;     ///< [kBackwardQueries * head_dim], transposed by register tile
   float* dout_tiles = nullptr;  ///< the same of dout
   float* q_rows = nullptr;      ///< [kBackwardQueries][padded]
   float* dout_rows = nullptr;
   float* dq_rows = nullptr;
-  int32_t* path = nullptr;  ///< [depth]
+  int64_t* path = nullptr;  ///< [depth]
 };
 
+/// Most queries of a block.
 inline constexpr int64_t kBackwardQueries = 48;
 
 /// A block of queries of one segment and kv head against the tiles [tile_begin,
-/// tile_end) of its tree: adds to the pack's dk and dv (`keys`), and writes dq
-/// (`queries`: the range must then be all of the tree's tiles). first_tile[s]: where
-/// segment s's keys start among its tree's tiles; each segment's rows are cut into
-/// tiles of kKvBlock on their own.
+/// tile_end) of its tree.
 struct BackwardBlock {
+  /// [segment]: where the segment's keys start among its tree's tiles. Each segment's
+  /// rows are cut into tiles of kKvBlock on their own.
   const int64_t* first_tile = nullptr;
   int64_t segment = 0;
   int64_t kv_head = 0;
   int64_t begin = 0, end = 0;  ///< queries, as in ForwardItem; at most kBackwardQueries
   int64_t tile_begin = 0, tile_end = 0;
-  bool queries = true;
-  bool keys = true;
+  bool queries = true;  ///< writes dq; the tiles must then be all of the tree's
+  bool keys = true;     ///< adds to the pack's dk and dv
 };
 
 void attention_backward_block(const AttentionBackward& op, const BackwardBlock& work,

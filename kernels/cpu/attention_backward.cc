@@ -1,3 +1,19 @@
+// The backward of attention for one SIMD target: a block of queries against the key
+// tiles of its path. What holds, and gives the bits of kernels/attention.h:
+//   1. The path is walked from the root to the block's segment, tiles rising. So a
+//      query's dq is a chain over keys by position.
+//   2. p and ds are 0 for a key of the tile that a query does not see, and for lanes
+//      beyond the tile's keys. No sum that is kept even visits those: fma(0, x, sum)
+//      would make NaN of an infinite x, and 0 of a sum of -0.
+//   3. dq: the keys that a register tile's first query sees are summed for all its
+//      queries at once; then each further query adds the keys that it sees beyond.
+//   4. dk and dv: queries that see only some keys of a register tile come first, key by
+//      key; then those that see all, for all keys at once. Queries rise with their
+//      rows, so for each key this is the order of the queries.
+//   5. Within its own segment a query sees the keys up to its row. In an ancestor it
+//      sees all keys.
+//   6. A register tile of queries that sees nothing of a tile is skipped, and leaves
+//      old numbers in p and ds. By 4 nobody reads them.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/attention_backward.cc"
 #include "kernels/cpu/attention.h"
@@ -10,21 +26,21 @@ HWY_BEFORE_NAMESPACE();
 namespace orrery::kernels::HWY_NAMESPACE {
 namespace attention {
 
-inline constexpr int kBlock = static_cast<int>(kBackwardQueries);
+inline constexpr int kBlock = int{kBackwardQueries};
 static_assert(kBlock % kRows == 0);
 
-/// What the block's queries, and the tile at hand, need beside the packed rows.
+/// A block of queries, and its weights against the tile at hand. The packed rows are in
+/// AttentionScratch.
 struct QueryBlock {
   int64_t count = 0;
-  int64_t row[kBlock];  ///< in the segment
+  int64_t row[kBlock];  ///< within the segment
   alignas(64) float lse[kBlock];
   alignas(64) float delta[kBlock];
   alignas(64) float p[kBlock * kTile];
   alignas(64) float ds[kBlock * kTile];
 };
 
-/// Keys of a tile, and which of them a query of the block sees: all, or (own segment)
-/// those up to the query's row.
+/// A tile of keys, and how many of them a query of the block sees.
 struct KeyTile {
   int64_t keys = 0;
   int64_t first_row = 0;  ///< the tile's first row in its segment
@@ -48,9 +64,8 @@ HWY_INLINE float lanes_dot(const float* a, const float* b, int64_t count) {
     }
   }
   for (int v = 0; v < kParts; ++v) {
-    const int64_t left = std::clamp<int64_t>(count - x - v * kLanes, 0, kLanes);
-    if (left == 0) break;
-    const size_t n = static_cast<size_t>(left);
+    const int64_t n = std::clamp<int64_t>(count - x - v * kLanes, 0, kLanes);
+    if (n == 0) break;
     const V sum =
         hn::MulAdd(load_part(a + x + v * kLanes, n), load_part(b + x + v * kLanes, n), acc[v]);
     acc[v] = hn::IfThenElse(hn::FirstN(d, n), sum, acc[v]);
@@ -58,8 +73,8 @@ HWY_INLINE float lanes_dot(const float* a, const float* b, int64_t count) {
   return fold_lanes(d, acc);
 }
 
-/// Packs queries [begin, end) of a segment: by register tile for the scores, by row for
-/// the chains.
+/// Packs queries [begin, end) of a segment: transposed by register tile for the scores,
+/// by row for the chains.
 void pack_block(const AttentionBackward& op, const AttentionSegment& segment, int64_t kv_head,
                 int64_t begin, int64_t end, const AttentionScratch& scratch, QueryBlock& block) {
   const int64_t group = op.q.heads / op.k.heads;
@@ -85,7 +100,8 @@ void pack_block(const AttentionBackward& op, const AttentionSegment& segment, in
   }
   for (int64_t first = 0; first < block.count; first += kRows) {
     const int64_t rows = tile_rows(std::min<int64_t>(kRows, block.count - first));
-    for (int64_t i = block.count; i < first + rows; ++i) {  // padding of the last register tile
+    // The last register tile is padded with its last query.
+    for (int64_t i = block.count; i < first + rows; ++i) {
       q[i] = q[block.count - 1];
       dout[i] = dout[block.count - 1];
     }
@@ -117,8 +133,7 @@ HWY_INLINE void weigh_tile(const AttentionBackward& op, const KeyTile& tile, con
       V weight = exp_f32(d, hn::Sub(hn::LoadU(d, to_p), lse));
       V grad = hn::Mul(hn::Mul(weight, hn::Sub(hn::LoadU(d, to_ds), delta)), scale);
       if (seen < kTile) {
-        const auto mask =
-            hn::FirstN(d, static_cast<size_t>(std::clamp<int64_t>(seen - v * kLanes, 0, kLanes)));
+        const auto mask = hn::FirstN(d, std::clamp<int64_t>(seen - v * kLanes, 0, kLanes));
         weight = hn::IfThenElseZero(mask, weight);
         grad = hn::IfThenElseZero(mask, grad);
       }
@@ -128,7 +143,7 @@ HWY_INLINE void weigh_tile(const AttentionBackward& op, const KeyTile& tile, con
   }
 }
 
-/// dq of a register tile of queries: a chain over the tile's keys that each sees.
+/// dq of a register tile of queries: chains over the keys of the tile that each sees.
 template <int kMr>
 HWY_INLINE void query_gradients(const KeyTile& tile, const float* k_rows, int64_t first,
                                 int64_t count, int64_t ld, const AttentionScratch& scratch,
@@ -145,13 +160,13 @@ HWY_INLINE void query_gradients(const KeyTile& tile, const float* k_rows, int64_
   }
 }
 
-/// dk (weights ds, rows q) or dv (weights p, rows dout) of keys [first, first + kMr):
+/// dk (weights ds, rows q) or dv (weights p, rows dout) of keys [first, first + count):
 /// chains over the block's queries.
 template <int kMr>
 HWY_INLINE void key_gradients(const KeyTile& tile, const float* weights, const float* rows,
                               int64_t first, int64_t count, int64_t query_begin, int64_t group,
                               int64_t queries, int64_t ld, float* grads) {
-  // Queries before `shared` see some of these keys only; they come first, key by key.
+  // The first query of the block that sees this key.
   const auto seen_from = [&](int64_t key) {
     return tile.own ? std::clamp<int64_t>((tile.first_row + key) * group - query_begin, 0, queries)
                     : int64_t{0};
@@ -181,8 +196,8 @@ void backward_pack(const AttentionBackward& op, int64_t segment, int64_t first_t
     const int64_t tile = first_tile + row / kKvBlock;
     const int64_t keys = std::min(kKvBlock, s.rows - row);
     float* k_rows = pack.k_rows + tile * kKvBlock * ld;
-    for (int64_t j = 0; j < kKvBlock;
-         ++j) {  // lanes beyond the segment repeat its last key; nothing reads them
+    // Lanes beyond the segment repeat its last key; nothing reads them.
+    for (int64_t j = 0; j < kKvBlock; ++j) {
       k[j] = op.k.at(s.row_begin + row + std::min(j, keys - 1), kv_head);
       v[j] = op.v.at(s.row_begin + row + std::min(j, keys - 1), kv_head);
     }
@@ -211,8 +226,7 @@ void backward_block(const AttentionBackward& op, const BackwardBlock& work,
   if (work.queries) std::fill(scratch.dq_rows, scratch.dq_rows + kBlock * ld, 0.0f);
 
   int64_t depth = 0;
-  for (int32_t s = static_cast<int32_t>(work.segment); s >= 0; s = op.segments[s].parent)
-    scratch.path[depth++] = s;
+  for (int64_t s = work.segment; s >= 0; s = op.segments[s].parent) scratch.path[depth++] = s;
   while (depth-- > 0) {
     const int64_t source = scratch.path[depth];
     const int64_t rows = op.segments[source].rows;

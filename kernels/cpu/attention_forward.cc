@@ -1,3 +1,25 @@
+// The forward of attention for one SIMD target: a register tile of queries walks over
+// tiles of keys. The recurrence over tiles is that of kernels/attention.h. What holds
+// throughout, and gives its bits:
+//   1. A query meets its tiles in rising order, each once. After tile t its m, l and o
+//      are those of the recurrence after tile t. They belong to the query: moving them
+//      to another register tile (forward_run) changes nothing.
+//   2. Tiles come in batches of up to kBatchTiles. The scores and weights of a batch
+//      are computed before its outputs, which then stay in registers over the batch.
+//      Only the order between independent operations differs from tile by tile: m after
+//      tile t depends on tiles up to t alone, and o takes c, then the keys, tile after
+//      tile.
+//   3. Outputs are multiplied by c only where some c is not 1: times 1 changes no bit.
+//      At tile 0 they start from zero instead, as c is 0 there.
+//   4. A key that a query does not see has the score -inf, hence p = 0, which leaves
+//      the lanes sum as it is. Its v is never read, for it may be memory that nobody
+//      wrote: a register tile's outputs go as far as its first query sees
+//      (value_tiles), and each further query adds the keys that it sees beyond
+//      (value_rest).
+//   5. Positions do not fall within a register tile, so its first query sees the fewest
+//      keys and its last one the most.
+//   6. Rows of a register tile from `count` on repeat the last query. They are computed
+//      and never stored.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/attention_forward.cc"
 #include "kernels/cpu/attention.h"
@@ -13,14 +35,14 @@ namespace attention {
 // Tiles whose scores are held at once, so that outputs stay in registers over several
 // tiles.
 inline constexpr int kBatchTiles = 4;
-// Per-query numbers of a register tile are kept in whole vectors of any width.
+// Per-query numbers of a register tile are padded to whole vectors of any width.
 inline constexpr int kRowsPadded = 16;
 
 /// A register tile of queries and its running state.
 struct QueryTile {
-  int rows = 0;       ///< in the register tile; those beyond `count` are padding
+  int rows = 0;       ///< rows of the register tile; those from `count` on are padding
   int count = 0;      ///< queries
-  int64_t first = 0;  ///< index of its first query
+  int64_t first = 0;  ///< index of the first query
   int64_t position[kRows];
   float* q = nullptr;  ///< [head_dim][rows]
   float* o = nullptr;  ///< [rows][padded head_dim]
@@ -28,8 +50,8 @@ struct QueryTile {
   alignas(64) float l[kRowsPadded];
 };
 
-/// Scores of kBatchTiles tiles, then their weights p, and what the online softmax needs
-/// to use them.
+/// A batch of tiles: first scores, then their weights p, and what the online softmax
+/// needs to use them.
 struct Weights {
   alignas(64) float p[kBatchTiles][kRows * kTile];
   alignas(64) float m[kBatchTiles][kRowsPadded];    ///< running maximum after the tile
@@ -38,7 +60,7 @@ struct Weights {
   bool rescale[kBatchTiles];                        ///< some c is not 1
 };
 
-/// Keys of the tile that a query at `position` sees.
+/// How many keys of the tile a query at `position` sees.
 HWY_INLINE int64_t visible(int64_t position, int64_t tile) {
   return std::clamp<int64_t>(position + 1 - tile * kTile, 0, kTile);
 }
@@ -51,13 +73,14 @@ HWY_INLINE void mask_scores(const QueryTile& queries, int64_t tile, float* s) {
     for (int v = 0; v < kTileVecs; ++v) {
       const int64_t seen = std::clamp<int64_t>(count - v * kLanes, 0, kLanes);
       float* x = s + i * kTile + v * kLanes;
-      const auto mask = hn::FirstN(d, static_cast<size_t>(seen));
+      const auto mask = hn::FirstN(d, seen);
       hn::StoreU(hn::IfThenElse(mask, hn::LoadU(d, x), hn::Neg(hn::Inf(d))), d, x);
     }
   }
 }
 
-/// Online softmax of `tiles` tiles of scores: w.p becomes the weights; m and l move on.
+/// Online softmax of `tiles` tiles of scores: w.p becomes the weights, and the queries'
+/// m and l move on past these tiles.
 template <int kMr>
 HWY_INLINE void softmax_tiles(QueryTile& queries, int64_t first_tile, int tiles, Weights& w) {
   const D d;
@@ -109,7 +132,7 @@ HWY_INLINE void softmax_tiles(QueryTile& queries, int64_t first_tile, int tiles,
   }
 }
 
-/// Keys and values of a batch of tiles, and of the tiles to be fetched into the cache
+/// Keys and values of a batch of tiles, and of the tiles to fetch into the cache
 /// meanwhile.
 struct TileBatch {
   int tiles = 0;
@@ -119,8 +142,9 @@ struct TileBatch {
   const float* next_v[kBatchTiles];
 };
 
-/// Columns [x, x + kNv vectors) of the outputs over a run of tiles, of which the
-/// queries see `keys` keys each. With kPart the one vector reaches beyond head_dim.
+/// Columns [x, x + kNv vectors) of the outputs over tiles [tile_begin, tile_end), of
+/// each of which all queries see the first `keys` keys. `start`: the outputs start from
+/// zero. With kPart the one vector reaches beyond head_dim.
 template <int kMr, int kNv, bool kPart>
 HWY_INLINE void value_block(const Weights& w, const TileBatch& batch, int tile_begin, int tile_end,
                             int64_t x, int64_t head_dim, int64_t keys, bool start, float* o,
@@ -150,8 +174,7 @@ HWY_INLINE void value_block(const Weights& w, const TileBatch& batch, int tile_b
       V value[kNv];
 #pragma GCC unroll 4
       for (int n = 0; n < kNv; ++n)
-        value[n] = kPart ? load_part(row, static_cast<size_t>(head_dim - x))
-                         : hn::LoadU(d, row + n * kLanes);
+        value[n] = kPart ? load_part(row, head_dim - x) : hn::LoadU(d, row + n * kLanes);
 #pragma GCC unroll 16
       for (int i = 0; i < kMr; ++i) {
         const V weight = hn::Set(d, p[i * kTile]);
@@ -182,8 +205,8 @@ HWY_INLINE void value_tiles(const Weights& w, const TileBatch& batch, int tile_b
     value_block<kMr, 1, true>(w, batch, tile_begin, tile_end, x, head_dim, keys, start, o, ldo);
 }
 
-/// Keys [begin, end) of one tile for one query, where its neighbours in the register
-/// tile see fewer.
+/// Keys [begin, end) of one tile for one query, where the first query of its register
+/// tile sees none of them.
 HWY_INLINE void value_rest(const float* p, const float* v, int64_t head_dim, int64_t begin,
                            int64_t end, float* o) {
   const D d;
@@ -195,21 +218,22 @@ HWY_INLINE void value_rest(const float* p, const float* v, int64_t head_dim, int
       hn::StoreU(hn::MulAdd(weight, hn::LoadU(d, row + x), hn::LoadU(d, o + x)), d, o + x);
     }
     if (x < head_dim) {
-      const size_t part = static_cast<size_t>(head_dim - x);
+      const int64_t part = head_dim - x;
       hn::StoreU(hn::MulAdd(weight, load_part(row + x, part), hn::LoadU(d, o + x)), d, o + x);
     }
   }
 }
 
-/// Tiles from `first_tile` on for a register tile of queries.
+/// Takes a register tile of queries past the batch of tiles that begins with
+/// `first_tile`.
 template <int kMr>
 HWY_NOINLINE void attend(const AttentionForward& op, const TileBatch& batch, int64_t first_tile,
                          QueryTile& queries, Weights& w) {
   const int64_t head_dim = op.pool.head_dim;
   const int64_t ldo = padded_head_dim(head_dim);
-  int whole = 0;  // tiles of which all queries see all keys
-  const int tiles = static_cast<int>(
-      std::min<int64_t>(batch.tiles, queries.position[queries.rows - 1] / kTile + 1 - first_tile));
+  int whole = 0;  // leading tiles of which all queries see all keys
+  const int tiles =
+      at_most(queries.position[queries.rows - 1] / kTile + 1 - first_tile, batch.tiles);
   for (int t = 0; t < tiles; ++t) {
     dot_tile<kMr, true>(queries.q, batch.k[t], head_dim, op.scale, w.p[t], batch.next_k[t]);
     if (visible(queries.position[0], first_tile + t) == kTile) {
@@ -277,7 +301,7 @@ void store_outputs(const AttentionForward& op, const KvSegment& segment, int64_t
     for (; x + kLanes <= head_dim; x += kLanes)
       hn::StoreU(hn::Div(hn::LoadU(d, from + x), l), d, to + x);
     if (x < head_dim) {
-      store_part(hn::Div(hn::LoadU(d, from + x), l), to + x, static_cast<size_t>(head_dim - x));
+      store_part(hn::Div(hn::LoadU(d, from + x), l), to + x, head_dim - x);
     }
     if (++head == (kv_head + 1) * group) head -= group, ++row;
   }
@@ -297,8 +321,8 @@ void forward_item(const AttentionForward& op, const KvSegment& segment, const Fo
   const auto slab = [&](const KvSegment& of, int64_t kv_head, int64_t tile) {
     return (of.blocks[tile] * op.pool.kv_heads + kv_head) * head_dim * kTile;
   };
-  // The tile that is `tile` tiles after a head's first, be it another head's or the
-  // next item's.
+  // Where the tile lies that comes `tile` tiles after a head's first. It may be another
+  // head's, or the next item's.
   const auto ahead = [&](int64_t kv_head, int64_t tile) {
     kv_head += tile / key_tiles;
     if (kv_head < item.kv_head_end) return slab(segment, kv_head, tile % key_tiles);
@@ -311,7 +335,7 @@ void forward_item(const AttentionForward& op, const KvSegment& segment, const Fo
     for (int64_t first = item.begin; first < item.end; first += kRows) {
       QueryTile& queries = query_tiles[count];
       queries.first = first;
-      queries.count = static_cast<int>(std::min<int64_t>(kRows, item.end - first));
+      queries.count = at_most(item.end - first, kRows);
       queries.rows = tile_rows(queries.count);
       queries.q = q_scratch + count * kRows * head_dim;
       queries.o = o_scratch + count * kRows * padded_head_dim(head_dim);
@@ -320,9 +344,9 @@ void forward_item(const AttentionForward& op, const KvSegment& segment, const Fo
     }
     for (int64_t tile = 0; tile < key_tiles; tile += kBatchTiles) {
       TileBatch batch;
-      batch.tiles = static_cast<int>(std::min<int64_t>(kBatchTiles, key_tiles - tile));
+      batch.tiles = at_most(key_tiles - tile, kBatchTiles);
       for (int t = 0; t < batch.tiles; ++t) {
-        // Memory is one batch ahead of arithmetic, which decoding is bound by.
+        // Fetched one batch ahead of the arithmetic: decoding is bound by memory.
         const int64_t here = slab(segment, kv_head, tile + t),
                       next = ahead(kv_head, tile + t + kBatchTiles);
         batch.k[t] = op.pool.k + here;
@@ -341,18 +365,18 @@ void forward_item(const AttentionForward& op, const KvSegment& segment, const Fo
   }
 }
 
-/// The register tiles of a run's queries of a kv head: query f is head f % group of
-/// segment f / group.
-int pack_run(const AttentionForward& op, std::span<const KvSegment> run, int64_t shared,
-             int64_t kv_head, attention::QueryTile* tiles, float* q_scratch, float* o_scratch) {
+/// Packs a run's queries of a kv head into register tiles and returns how many. Query f
+/// is head f % group of segment f / group.
+int pack_run(const AttentionForward& op, Span<const KvSegment> run, int64_t shared, int64_t kv_head,
+             attention::QueryTile* tiles, float* q_scratch, float* o_scratch) {
   using namespace attention;  // NOLINT(google-build-using-namespace)
   const int64_t head_dim = op.pool.head_dim;
   const int64_t group = op.q.heads / op.pool.kv_heads;
-  const int64_t total = static_cast<int64_t>(run.size()) * group;
+  const int64_t total = run.size() * group;
   int count = 0;
   for (int64_t first = 0; first < total; first += kRows, ++count) {
     QueryTile& queries = tiles[count];
-    queries.count = static_cast<int>(std::min<int64_t>(kRows, total - first));
+    queries.count = at_most(total - first, kRows);
     queries.rows = tile_rows(queries.count);
     queries.q = q_scratch + first * head_dim;
     queries.o = o_scratch + first * padded_head_dim(head_dim);
@@ -368,20 +392,20 @@ int pack_run(const AttentionForward& op, std::span<const KvSegment> run, int64_t
   return count;
 }
 
-/// What a query of `from` has summed up so far becomes query i's of `to`.
-void copy_sums(const attention::QueryTile& from, int query, int64_t ldo, attention::QueryTile& to,
-               int i) {
+/// Query i of `to` continues from the sums of query `query` of `from`.
+void copy_sums(const attention::QueryTile& from, int64_t query, int64_t ldo,
+               attention::QueryTile& to, int i) {
   to.m[i] = from.m[query];
   to.l[i] = from.l[query];
   std::copy_n(from.o + query * ldo, ldo, to.o + i * ldo);
 }
 
-void forward_run(const AttentionForward& op, std::span<const KvSegment> run, int64_t shared,
+void forward_run(const AttentionForward& op, Span<const KvSegment> run, int64_t shared,
                  int64_t kv_head) {
   using namespace attention;  // NOLINT(google-build-using-namespace)
   const int64_t head_dim = op.pool.head_dim;
   const int64_t ldo = padded_head_dim(head_dim);
-  const int group = static_cast<int>(op.q.heads / op.pool.kv_heads);
+  const int group = op.q.heads / op.pool.kv_heads;  // at most kRunGroup
   alignas(64) float q_scratch[kForwardScratch];
   alignas(64) float o_scratch[kForwardScratch];
   alignas(64) float own_q[kRunGroup * kMaxHeadDim];
@@ -392,17 +416,17 @@ void forward_run(const AttentionForward& op, std::span<const KvSegment> run, int
   const auto slab = [&](const KvSegment& segment, int64_t tile) {
     return (segment.blocks[tile] * op.pool.kv_heads + kv_head) * head_dim * kTile;
   };
-  // The tile that is `tile` - `shared` after the first own tile of segment s, be it
-  // another segment's.
-  const auto ahead = [&](size_t s, int64_t tile) {
+  // Where the tile lies that comes `tile` - `shared` tiles after the first one that is
+  // segment s's own. It may be a later segment's.
+  const auto ahead = [&](int64_t s, int64_t tile) {
     for (; s + 1 < run.size() && tile > last_tile(run[s]); ++s)
       tile -= last_tile(run[s]) + 1 - shared;
     return slab(run[s], std::min(tile, last_tile(run[s])));
   };
   // Tiles [tile, end) of segment s, as many as a batch holds.
-  const auto batch_of = [&](size_t s, int64_t tile, int64_t end) {
+  const auto batch_of = [&](int64_t s, int64_t tile, int64_t end) {
     TileBatch batch;
-    batch.tiles = static_cast<int>(std::min<int64_t>(kBatchTiles, end - tile));
+    batch.tiles = at_most(end - tile, kBatchTiles);
     for (int t = 0; t < batch.tiles; ++t) {
       const int64_t here = slab(run[s], tile + t), next = ahead(s, tile + t + kBatchTiles);
       batch.k[t] = op.pool.k + here;
@@ -427,11 +451,11 @@ void forward_run(const AttentionForward& op, std::span<const KvSegment> run, int
   own.rows = tile_rows(group);
   own.q = own_q;
   own.o = own_o;
-  for (size_t s = 0; s < run.size(); ++s) {
+  for (int64_t s = 0; s < run.size(); ++s) {
     const KvSegment& segment = run[s];
     pack_queries(op, segment, kv_head, own);
     for (int i = 0; i < own.rows; ++i) {
-      const int f = static_cast<int>(s) * group + std::min(i, group - 1);
+      const int64_t f = s * group + std::min(i, group - 1);
       copy_sums(together[f / kRows], f % kRows, ldo, own, i);
     }
     const int64_t end = last_tile(segment) + 1;
@@ -499,8 +523,8 @@ void attention_forward_item(const AttentionForward& op, const KvSegment& segment
   HWY_DYNAMIC_DISPATCH(forward_item)(op, segment, item);
 }
 
-void attention_forward_run(const AttentionForward& op, std::span<const KvSegment> run,
-                           int64_t shared, int64_t kv_head) {
+void attention_forward_run(const AttentionForward& op, Span<const KvSegment> run, int64_t shared,
+                           int64_t kv_head) {
   HWY_DYNAMIC_DISPATCH(forward_run)(op, run, shared, kv_head);
 }
 

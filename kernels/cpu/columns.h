@@ -1,5 +1,5 @@
-// Splits columns among threads, for sums over rows: every thread walks all rows, so the
-// order of a sum stays the rows'.
+// Splits columns among threads, for sums over rows. Every thread walks over all rows,
+// so a sum's order is that of the rows.
 #pragma once
 
 #include <algorithm>

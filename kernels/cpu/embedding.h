@@ -1,16 +1,15 @@
 // CPU half of kernels/embedding.h; arguments are already checked.
 #pragma once
 
-#include <span>
-
 #include "core/context.h"
+#include "core/span.h"
 #include "core/tensor.h"
 
 namespace orrery::kernels {
 
 void embedding_forward_cpu(const Context& ctx, Mat<float> out, Mat<const float> table,
-                           std::span<const int32_t> ids);
+                           Span<const int32_t> ids);
 void embedding_backward_cpu(const Context& ctx, Mat<float> dtable, Mat<const float> dout,
-                            std::span<const int32_t> ids);
+                            Span<const int32_t> ids);
 
 }  // namespace orrery::kernels

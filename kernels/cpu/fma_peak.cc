@@ -26,7 +26,7 @@ double fmas(int64_t rounds) {
   for (int i = 1; i < kChains; ++i) acc[0] = hn::Add(acc[0], acc[i]);
   volatile float sink = hn::GetLane(acc[0]);  // so that the loop stays
   (void)sink;
-  return 2.0 * kChains * static_cast<double>(hn::Lanes(d)) * static_cast<double>(rounds);
+  return 2.0 * kChains * hn::Lanes(d) * rounds;
 }
 
 }  // namespace orrery::kernels::HWY_NAMESPACE
@@ -37,34 +37,34 @@ HWY_AFTER_NAMESPACE();
 #include <algorithm>
 #include <ctime>
 #include <numeric>
-#include <vector>
 
 #include "core/parallel.h"
+#include "core/span.h"
 
 namespace orrery::kernels {
 HWY_EXPORT(fmas);
 
 namespace {
 
-/// Of this thread, so that neighbours who take turns on the CPU do not count.
+/// CPU time of this thread, so that others that take turns on its CPU do not count.
 double cpu_seconds() {
   timespec time{};
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-  return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_nsec) * 1e-9;
+  return time.tv_sec + time.tv_nsec * 1e-9;
 }
 
 }  // namespace
 
 double measure_fma_peak(int threads, int turns) {
   constexpr int64_t kRounds = 20000;
-  std::vector<double> best(static_cast<size_t>(std::max(threads, 1)));
-  parallel_for(Context{.threads = threads}, std::ssize(best), 1, [&](int64_t begin, int64_t end) {
+  Array<double> best(std::max(threads, 1));
+  parallel_for(Context{.threads = threads}, best.size(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t thread = begin; thread < end; ++thread) {
       for (int turn = 0; turn < turns; ++turn) {
         const double start = cpu_seconds();
         const double flops = HWY_DYNAMIC_DISPATCH(fmas)(kRounds);
         const double rate = flops / (cpu_seconds() - start);
-        best[static_cast<size_t>(thread)] = std::max(best[static_cast<size_t>(thread)], rate);
+        best[thread] = std::max(best[thread], rate);
       }
     }
   });

@@ -4,12 +4,15 @@
 // after targets.h.
 //
 //   Lanes acc = set16(0.0f);
-//   for_each16(count, [&](int64_t i, auto io) HWY_ATTR {       // whole blocks of 16, then the rest
-//     const Lanes x = io.load(row + i);                        // the rest's missing elements read as `fill`
-//     (0) acc = mul_add(x, x, acc); io.store(y + i, mul(x, scale));                          // the rest's
-//     missing elements are not written
+//   for_each16(count, [&](int64_t i, auto io) HWY_ATTR {
+//     const Lanes x = io.load(row + i);
+//     acc = mul_add(x, x, acc);
+//     io.store(y + i, mul(x, scale));
 //   });
 //   const float sum = sum16(acc);
+//
+// for_each16 walks over whole blocks of 16, then over the rest. Elements that the rest
+// lacks are loaded as `fill` (load's second argument, 0 by default) and not stored.
 #include <algorithm>
 #include <cstdint>
 
@@ -149,7 +152,7 @@ HWY_INLINE float largest16(Lanes v) {
   return fold([](auto x, auto y) HWY_ATTR { return hn::Max(x, y); }, v);
 }
 
-/// All 16 elements are there.
+/// A block whose 16 elements are all there.
 struct WholeBlock {
   HWY_INLINE Lanes load(const float* p, float /*fill*/ = 0.0f) const { return load16(p); }
   HWY_INLINE void store(float* p, Lanes v) const { store16(p, v); }
@@ -157,13 +160,13 @@ struct WholeBlock {
 
 HWY_INLINE void load_part(const float* p, int64_t count, float fill, hn::Vec<LaneTag>& v) {
   const LaneTag d;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const int64_t lanes = hn::Lanes(d);
   if constexpr (hn::MaxLanes(LaneTag()) == 4) {  // NEON's masked load reads the whole vector
     alignas(16) float part[4] = {fill, fill, fill, fill};
     for (int64_t i = 0; i < std::min(count, lanes); ++i) part[i] = p[i];
     v = hn::Load(d, part);
   } else {
-    const auto mask = hn::FirstN(d, static_cast<size_t>(std::clamp<int64_t>(count, 0, lanes)));
+    const auto mask = hn::FirstN(d, std::clamp<int64_t>(count, 0, lanes));
     v = hn::IfThenElse(mask, hn::MaskedLoad(mask, d, p), hn::Set(d, fill));
   }
 }
@@ -175,14 +178,13 @@ HWY_INLINE void load_part(const float* p, int64_t count, float fill, Halves<T>& 
 }
 HWY_INLINE void store_part(hn::Vec<LaneTag> v, int64_t count, float* p) {
   const LaneTag d;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const int64_t lanes = hn::Lanes(d);
   if constexpr (hn::MaxLanes(LaneTag()) == 4) {
     alignas(16) float part[4];
     hn::Store(v, d, part);
     for (int64_t i = 0; i < std::min(count, lanes); ++i) p[i] = part[i];
   } else {
-    hn::BlendedStore(v, hn::FirstN(d, static_cast<size_t>(std::clamp<int64_t>(count, 0, lanes))), d,
-                     p);
+    hn::BlendedStore(v, hn::FirstN(d, std::clamp<int64_t>(count, 0, lanes)), d, p);
   }
 }
 template <class T>
@@ -192,7 +194,8 @@ HWY_INLINE void store_part(Halves<T> v, int64_t count, float* p) {
   store_part(v.hi, count - kHalf, p + kHalf);
 }
 
-/// Only the first `count` < 16 elements are; nothing else is touched.
+/// A block of which only the first `count` < 16 elements are there. Nothing else is
+/// touched.
 struct PartBlock {
   int64_t count;
   HWY_INLINE Lanes load(const float* p, float fill = 0.0f) const {

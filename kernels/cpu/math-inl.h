@@ -1,6 +1,6 @@
-// exp and log of a vector, for inclusion in per-target code (after targets.h): the bits
-// of scalar_math.h, lane by lane. exp_f32(d, x) and log_f32(d, x), any float tag d. The
-// scalar functions are orrery::exp_f32(x), orrery::log_f32(x).
+// exp and log of a vector, for inclusion in per-target code (after targets.h):
+// exp_f32(d, x) and log_f32(d, x) for any float tag d, with the bits of scalar_math.h
+// in each lane. The scalar functions are kernels::exp_f32(x), kernels::log_f32(x).
 #include "kernels/scalar_math.h"
 
 #if defined(ORRERY_KERNELS_CPU_MATH_INL_H_) == defined(HWY_TARGET_TOGGLE)

@@ -1,5 +1,20 @@
 // Matrix products of linear layers: packing, blocking and threads around the register
-// tiles of matmul_tile-inl.h.
+// tiles of matmul_tile-inl.h. All products are C [m, n] (+)= A [m, k] B [k, n]. What
+// holds, and makes every element of C one chain:
+//   1. One thread computes an element of C, and runs over k in rising order.
+//   2. k is cut into blocks. In the first block the chain starts from zero, the bias or
+//      C itself; in the next ones from C, which the block before has written. Writing
+//      and reading a float32 rounds nothing, so the cut changes no bit. With k = 0 one
+//      empty block still gives C its start.
+//   3. B comes in panels of kPanelWidth columns, k-major, the last one padded with
+//      zeros. A slice (a panel, or half of one) is what a register tile reads of it.
+//   4. A is packed by row tile, [k][rows], so that a register tile reads it in order.
+//   5. Columns of the last slice that C does not have are computed in `edge`, a tile
+//      beside C, and dropped.
+//   6. Prefetches touch addresses that may lie past the operands. They fetch and never
+//      read.
+// The backward products pack B themselves, kBackwardInner inner indices at a time, and
+// continue the chain from C by 2.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/matmul.cc"
 #include "kernels/cpu/targets.h"
@@ -20,18 +35,19 @@
 HWY_BEFORE_NAMESPACE();
 namespace orrery::kernels::HWY_NAMESPACE {
 
-/// Packed A of one thread: on the stack, about half of a 1 MiB L2 cache.
+/// Floats of one thread's packed A: on the stack, about half of a 1 MiB L2 cache.
 inline constexpr int64_t kPackedA = 128 * 1024;
-/// Inner indices done before C is written back. A panel of B is then at most 96 KiB.
+/// Most inner indices between two writes of C. A panel of B is then at most 96 KiB.
 inline constexpr int64_t kMaxInner = 768;
 /// Inner indices for which the backward products pack B at a time; at most kMaxInner.
 inline constexpr int64_t kBackwardInner = 640;
-/// Multiply-adds worth a thread.
+/// Multiply-adds that are worth a thread.
 inline constexpr int64_t kGrain = 1 << 17;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-enum class Start { kZero, kBias, kOutput };  ///< where the chains start from
+/// Where the chains start from.
+enum class Start { kZero, kBias, kOutput };
 
 /// How multiply_part gets at A.
 enum class Source {
@@ -46,21 +62,21 @@ struct Product {
   const float* a = nullptr;
   int64_t a_stride = 0;
   const B* b = nullptr;
-  int64_t panel_stride = 0;  ///< elements
+  int64_t panel_stride = 0;  ///< elements of B from a panel to the next
   Start start = Start::kZero;
   const float* bias = nullptr;
   float* c = nullptr;
   int64_t c_stride = 0;
 };
 
-/// Where B comes from memory or the third-level cache, the hardware's prefetchers alone
-/// leave up to a third of the bandwidth unused. Tiles of a block share the work of
-/// fetching the panels that come next. A single tile walks through B once, so it
-/// fetches what lies a little ahead, if B (`bytes` of it here) is not in the
-/// second-level cache anyway; one or two rows read four panels at once, which the
-/// hardware follows well by itself.
+/// Sets what tile `index` of `count` fetches for tiles to come. Where B comes from
+/// memory or the third-level cache, the hardware's prefetchers alone leave up to a
+/// third of the bandwidth unused. The tiles of a block share the work of fetching the
+/// slices that come next. A single tile walks through B once, so it fetches what lies a
+/// little ahead, unless B (`bytes` of it here) fits the second-level cache; one or two
+/// rows read four panels at once, which the hardware follows well by itself.
 template <class B>
-void plan_prefetch(Tile<B>& tile, int rows, int64_t slices, const B* next_slices, int64_t index,
+void plan_prefetch(Tile<B>& tile, int64_t rows, int64_t slices, const B* next_slices, int64_t index,
                    int64_t count, int64_t bytes) {
   constexpr int64_t kAhead = 64, kAheadOfSlices = 16;  // rows of B, found by trial
   tile.next_b = nullptr;
@@ -76,7 +92,9 @@ void plan_prefetch(Tile<B>& tile, int rows, int64_t slices, const B* next_slices
   }
 }
 
-/// Rows [row_begin, row_end), all k, columns of panels [panel_begin, panel_end).
+/// One thread's part: rows [row_begin, row_end) and the columns of panels [panel_begin,
+/// panel_end), over all k. Loops, from the outside: blocks of row tiles whose packed A
+/// fits kPackedA; blocks of k; slices of columns; row tiles of the block.
 template <Source kSource, class B>
 void multiply_part(const Product<kSource, B>& product, int64_t row_begin, int64_t row_end,
                    int64_t panel_begin, int64_t panel_end) {
@@ -94,12 +112,10 @@ void multiply_part(const Product<kSource, B>& product, int64_t row_begin, int64_
   const int64_t blocks = ceil_div(tiles, block_tiles_max);
   const auto tile_row = [&](int64_t tile)
                             HWY_ATTR { return row_begin + (row_end - row_begin) * tile / tiles; };
-  const int tile_rows_max = static_cast<int>(ceil_div(row_end - row_begin, tiles));
-  const int slices_max = slices_for_rows(tile_rows_max);
+  const int slices_max = slices_for_rows(ceil_div(row_end - row_begin, tiles));
   const int64_t slice_end = std::min(panel_end * kSlicesPerPanel, ceil_div(product.n, kTileCols));
 
-  const int64_t b_bytes =
-      (panel_end - panel_begin) * kPanelWidth * product.k * static_cast<int64_t>(sizeof(B));
+  const int64_t b_bytes = (panel_end - panel_begin) * kPanelWidth * product.k * int64_t{sizeof(B)};
 
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t tile_begin = tiles * block / blocks;
@@ -122,8 +138,8 @@ void multiply_part(const Product<kSource, B>& product, int64_t row_begin, int64_
           const float* const from = product.a + (k0 + p) * product.a_stride;
           for (int64_t t = tile_begin; t < tile_end; ++t) {
             const int64_t row = tile_row(t), rows = tile_row(t + 1) - row;
-            hwy::Prefetch(from + row +
-                          kRowsAhead * product.a_stride);  // another page: not for the hardware
+            // It lies in another page, where the hardware does not prefetch.
+            hwy::Prefetch(from + row + kRowsAhead * product.a_stride);
             copy_row(a_of(t) + p * rows, from + row, rows);
           }
         }
@@ -160,7 +176,7 @@ void multiply_part(const Product<kSource, B>& product, int64_t row_begin, int64_
           float* const c = product.c + row * product.c_stride + column;
           tile.a = a_of(t);
           tile.c = c;
-          if (partial) {  // through a whole tile beside C
+          if (partial) {  // invariant 5
             tile.c = edge;
             tile.c_stride = kTileCols;
             if (start == Start::kOutput) {
@@ -178,9 +194,9 @@ void multiply_part(const Product<kSource, B>& product, int64_t row_begin, int64_
           tile.next_c = t + 1 < tile_end ? c + rows * product.c_stride
                                          : product.c + block_row * product.c_stride + column +
                                                slices * kTileCols;
-          plan_prefetch(tile, static_cast<int>(rows), slices, more ? b_of(slice + slices) : nullptr,
-                        t - tile_begin, tile_end - tile_begin, b_bytes);
-          tile_function<B>(static_cast<int>(rows), static_cast<int>(slices))(tile);
+          plan_prefetch(tile, rows, slices, more ? b_of(slice + slices) : nullptr, t - tile_begin,
+                        tile_end - tile_begin, b_bytes);
+          tile_function<B>(rows, slices)(tile);
           if (partial) {
             for (int64_t r = 0; r < rows; ++r) {
               std::copy(edge + r * kTileCols, edge + r * kTileCols + product.n - column,
@@ -193,7 +209,8 @@ void multiply_part(const Product<kSource, B>& product, int64_t row_begin, int64_
   }
 }
 
-/// Shares the product among threads: by panels, or by rows when there are few panels.
+/// Shares the product among threads: by panels, or by rows where there are few panels
+/// and enough rows.
 template <Source kSource, class B>
 void multiply(const Context& ctx, const Product<kSource, B>& product) {
   const int64_t panels = ceil_div(product.n, kPanelWidth);
@@ -250,8 +267,8 @@ void forward(const Context& ctx, Mat<float> y, Mat<const float> x, const B* w, c
   multiply(ctx, product);
 }
 
-/// dx = dy W: W's rows, cut into panels of their own, are B. They come from the packed
-/// weight, whose panels of 32 rows are transposed block by block; for a chain of
+/// dx = dy W: the rows of W, cut into panels of their own, are B. They come from the
+/// packed weight, whose panels of 32 rows are transposed block by block; at most
 /// kBackwardInner rows at a time, so that they stay in the cache.
 template <class W>
 void backward_input(const Context& ctx, Mat<float> dx, Mat<const float> dy, const W* w,
@@ -288,6 +305,7 @@ void backward_input(const Context& ctx, Mat<float> dx, Mat<const float> dy, cons
   }
 }
 
+/// dw += dy^T x: dy's columns are the rows of A, the rows of x are B.
 void backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> dy, Mat<const float> x,
                      Arena& arena) {
   const int64_t m = dy.rows;
@@ -332,6 +350,7 @@ void backward_input_bf16(const Context& ctx, Mat<float> dx, Mat<const float> dy,
   backward_input(ctx, dx, dy, w, accumulate, arena);
 }
 
+/// sum [cols] += the rows in order. Each thread takes columns of its own.
 void add_rows(const Context& ctx, float* sum, Mat<const float> rows) {
   constexpr int64_t kColumns = 256;
   parallel_for(ctx, ceil_div(rows.cols, kColumns), 1, [&](int64_t begin, int64_t end) {
@@ -362,6 +381,15 @@ HWY_EXPORT(backward_input_bf16);
 HWY_EXPORT(backward_weight);
 HWY_EXPORT(add_rows);
 
+namespace {
+
+template <class T>
+const T* elements(const PackedWeight& w) {
+  return static_cast<const T*>(w.data);
+}
+
+}  // namespace
+
 void pack_weight_cpu(const Context& ctx, Mat<const float> w, DType dtype, void* memory) {
   if (dtype == DType::kBF16) {
     HWY_DYNAMIC_DISPATCH(pack_weight_bf16)(ctx, w, static_cast<uint16_t*>(memory));
@@ -371,13 +399,13 @@ void pack_weight_cpu(const Context& ctx, Mat<const float> w, DType dtype, void* 
 }
 
 void matmul_forward_cpu(const Context& ctx, Mat<float> y, Mat<const float> x, const PackedWeight& w,
-                        std::span<const float> bias, bool accumulate) {
+                        Span<const float> bias, bool accumulate) {
   const float* const b = bias.empty() ? nullptr : bias.data();
   if (w.dtype == DType::kBF16) {
     HWY_DYNAMIC_DISPATCH(forward_bf16)
-    (ctx, y, x, static_cast<const uint16_t*>(w.data), b, accumulate);
+    (ctx, y, x, elements<uint16_t>(w), b, accumulate);
   } else {
-    HWY_DYNAMIC_DISPATCH(forward_f32)(ctx, y, x, static_cast<const float*>(w.data), b, accumulate);
+    HWY_DYNAMIC_DISPATCH(forward_f32)(ctx, y, x, elements<float>(w), b, accumulate);
   }
 }
 
@@ -385,10 +413,10 @@ void matmul_backward_input_cpu(const Context& ctx, Mat<float> dx, Mat<const floa
                                const PackedWeight& w, bool accumulate, Arena& arena) {
   if (w.dtype == DType::kBF16) {
     HWY_DYNAMIC_DISPATCH(backward_input_bf16)
-    (ctx, dx, dy, static_cast<const uint16_t*>(w.data), accumulate, arena);
+    (ctx, dx, dy, elements<uint16_t>(w), accumulate, arena);
   } else {
     HWY_DYNAMIC_DISPATCH(backward_input_f32)
-    (ctx, dx, dy, static_cast<const float*>(w.data), accumulate, arena);
+    (ctx, dx, dy, elements<float>(w), accumulate, arena);
   }
 }
 
@@ -397,7 +425,7 @@ void matmul_backward_weight_cpu(const Context& ctx, Mat<float> dw, Mat<const flo
   HWY_DYNAMIC_DISPATCH(backward_weight)(ctx, dw, dy, x, arena);
 }
 
-void bias_backward_cpu(const Context& ctx, std::span<float> db, Mat<const float> dy) {
+void bias_backward_cpu(const Context& ctx, Span<float> db, Mat<const float> dy) {
   HWY_DYNAMIC_DISPATCH(add_rows)(ctx, db.data(), dy);
 }
 

@@ -68,12 +68,12 @@ HWY_INLINE void transpose_quads(const T* const* rows, int64_t column, hn::Vec<Fl
   out[3] = hn::BitCast(d, hn::InterleaveUpper(d64, high01, high23));
 }
 
-/// out[p * out_stride + r] = rows[r][p] for kLanes rows. Apart from transpose_rows so
-/// that the compiler reads the pointers from memory: they are more than the registers.
+/// out[p * out_stride + r] = rows[r][p] for kLanes rows. A function of its own, so that
+/// the compiler reads the pointers from memory: there are more than registers.
 template <class T>
 HWY_NOINLINE void transpose_pointers(float* HWY_RESTRICT out, int64_t out_stride,
                                      const T* const* rows, int64_t cols) {
-  constexpr auto kLine = static_cast<int64_t>(kCacheLine / sizeof(T)), kAhead = 4 * kLine;
+  constexpr int64_t kLine = kCacheLine / int64_t{sizeof(T)}, kAhead = 4 * kLine;
   const Floats d;
   int64_t p = 0;
   for (; p + 4 <= cols; p += 4) {
@@ -107,7 +107,7 @@ void transpose_rows(float* out, int64_t out_stride, const T* src, int64_t src_st
 inline void pack_rows(float* out, const float* src, int64_t src_stride, int64_t rows,
                       int64_t cols) {
   if (rows <= kLanes) return transpose_rows(out, rows, src, src_stride, rows, cols);
-  for (int64_t p = 0; p < cols; ++p) {  // a tile higher than a vector (NEON)
+  for (int64_t p = 0; p < cols; ++p) {  // a tile taller than a vector (NEON)
     for (int64_t r = 0; r < rows; ++r) out[p * rows + r] = src[r * src_stride + p];
   }
 }
@@ -119,7 +119,7 @@ HWY_INLINE void copy_row(float* out, const float* src, int64_t width) {
 #else
   static_assert(kTileRows <= kLanes);
   const Floats d;
-  hn::StoreU(hn::MaskedLoad(hn::FirstN(d, static_cast<size_t>(width)), d, src), d, out);
+  hn::StoreU(hn::MaskedLoad(hn::FirstN(d, width), d, src), d, out);
 #endif
 }
 
@@ -155,14 +155,14 @@ inline void round_to_bf16(uint16_t* HWY_RESTRICT out, const float* HWY_RESTRICT 
   }
 }
 
-/// A square of a packed weight turned over: out [cols][kPanelWidth] = src
+/// Transposes a square of a packed weight: out [cols][kPanelWidth] = src
 /// [rows][kPanelWidth] transposed, rows and cols <= kPanelWidth, the rest of out's rows
 /// zeros. Fetches the square that follows in memory.
 template <class T>
 void transpose_block(float* HWY_RESTRICT out, const T* HWY_RESTRICT src, int64_t rows,
                      int64_t cols) {
   constexpr int64_t kSquare = kPanelWidth * kPanelWidth;
-  constexpr auto kLine = static_cast<int64_t>(kCacheLine / sizeof(T));
+  constexpr int64_t kLine = kCacheLine / int64_t{sizeof(T)};
   if (rows < kPanelWidth || cols < kPanelWidth)
     return pack_panel(out, src, kPanelWidth, rows, cols);
   const Floats d;
@@ -180,8 +180,8 @@ void transpose_block(float* HWY_RESTRICT out, const T* HWY_RESTRICT src, int64_t
   }
 }
 
-/// One panel of rows that stay rows: out [count][kPanelWidth] = src [count, width], the
-/// rest zeros.
+/// One panel without transposing: out [count][kPanelWidth] = src [count, width], the
+/// rest of the rows zeros.
 inline void copy_panel(float* out, const float* src, int64_t src_stride, int64_t width,
                        int64_t count) {
   const Floats d;

@@ -1,6 +1,6 @@
-// The innermost loop of every matrix product: a tile of C, held in registers, gains one
-// fused multiply-add an element for each inner index in rising order. Rows of A are
-// broadcast, columns are vector lanes, so no sum is ever split.
+// The innermost loop of every matrix product. A tile of C, held in registers, gains one
+// fused multiply-add per element for each inner index in rising order. Elements of A
+// are broadcast and columns of C are vector lanes, so no sum is ever split.
 //
 // The tile is as large as the register file allows (the more rows share a load of B,
 // and the more columns share a broadcast of A, the fewer loads an FMA costs): 14 x 32
@@ -34,14 +34,14 @@ inline constexpr bool kWideTile = HWY_TARGET != HWY_AVX2 && kLanes == 16;
 inline constexpr int kTileRows = kWideTile ? 14 : 6;
 inline constexpr int kTileCols = kWideTile ? 32 : 16;  // a slice: a panel or half of it
 inline constexpr int kTileVectors = kTileCols / kLanes;
-inline constexpr int kSlicesPerPanel = static_cast<int>(kPanelWidth) / kTileCols;
-inline constexpr int kAccumulators =
-    HWY_TARGET == HWY_AVX2 ? 12 : 28;  // vector registers for the tile
+inline constexpr int kSlicesPerPanel = int{kPanelWidth} / kTileCols;
+/// Vector registers for the tile's accumulators.
+inline constexpr int kAccumulators = HWY_TARGET == HWY_AVX2 ? 12 : 28;
 inline constexpr int kMaxSlices = 4;
 
 /// Largest number of slices (1, 2 or 4) for a tile of `rows` rows that leaves registers
 /// for A and B.
-constexpr int slices_for_rows(int rows) {
+constexpr int slices_for_rows(int64_t rows) {
   for (int slices = kMaxSlices; slices > 1; slices /= 2) {
     const int operands = HWY_TARGET == HWY_AVX2 ? 3 : slices * kTileVectors;
     if (rows * slices * kTileVectors + operands < kAccumulators + 4) return slices;
@@ -49,24 +49,24 @@ constexpr int slices_for_rows(int rows) {
   return 1;
 }
 
-/// Operands of a tile. B's slice s starts at b + (s / kSlicesPerPanel) * panel_stride +
-/// (s % kSlicesPerPanel)
-/// * kTileCols and has kPanelWidth elements a row; slices are adjacent in init and c.
+/// Operands of a tile. Slice s of B starts at
+///   b + (s / kSlicesPerPanel) * panel_stride + (s % kSlicesPerPanel) * kTileCols
+/// and its rows are kPanelWidth elements apart. Slices are adjacent in init and c.
 template <class B>
 struct Tile {
   int64_t k = 0;
   const float* a = nullptr;  ///< [k][rows]
   const B* b = nullptr;
   int64_t panel_stride = 0;
-  const float* init =
-      nullptr;  ///< where the chains start from; may be c, or one row for all (stride 0)
+  /// Where the chains start from. May be c, or one row for all (stride 0).
+  const float* init = nullptr;
   int64_t init_stride = 0;
   float* c = nullptr;
   int64_t c_stride = 0;
-  // Fetched into the caches on the way, for tiles to come; never read here.
+  // Fetched into the caches on the way, for tiles to come. Never read here.
   const float* next_c = nullptr;  ///< as many rows and columns as this tile, c_stride apart
   const B* next_b = nullptr;      ///< a row of B in each panel, panel_stride apart; or null
-  int64_t next_b_step = 1;        ///< inner indices for each row of next_b that is fetched
+  int64_t next_b_step = 1;        ///< inner indices per row of next_b that is fetched
 };
 
 inline constexpr int64_t kCacheLine = 64;
@@ -101,11 +101,11 @@ HWY_NOINLINE void run_tile(const Tile<B>& tile) {
   HWY_UNROLL(16)
   for (int r = 0; r < kRows; ++r) {
     HWY_UNROLL(16)
-    for (int s = 0; s < kVectors * kLanes; s += kCacheLine / static_cast<int>(sizeof(float)))
+    for (int s = 0; s < kVectors * kLanes; s += kCacheLine / int{sizeof(float)})
       hwy::Prefetch(tile.next_c + r * tile.c_stride + s);
   }
   const B* next_b = tile.next_b;
-  constexpr auto kLineElements = static_cast<int64_t>(kCacheLine / sizeof(B));
+  constexpr int64_t kLineElements = kCacheLine / int64_t{sizeof(B)};
   const int64_t step = tile.next_b_step;
   for (int64_t p = 0; p < tile.k;) {
     const int64_t step_end = std::min(p + step, tile.k);
@@ -148,8 +148,8 @@ using TileFunction = void (*)(const Tile<B>&);
 template <int kSlices, class B, int... kRowsMinusOne>
 constexpr std::array<TileFunction<B>, kTileRows> tile_functions(
     std::integer_sequence<int, kRowsMinusOne...>) {
-  // A combination that never runs (too many registers) is not built: its entry is that
-  // of one slice.
+  // A combination that never runs, for it needs too many registers, is not built: its
+  // entry is that of one slice.
   return {&run_tile<kRowsMinusOne + 1,
                     (kSlices <= slices_for_rows(kRowsMinusOne + 1) ? kSlices : 1), B>...};
 }
@@ -157,12 +157,12 @@ constexpr std::array<TileFunction<B>, kTileRows> tile_functions(
 /// The tile of `rows` (1 .. kTileRows) by `slices` (1, 2, 4, at most
 /// slices_for_rows(rows)).
 template <class B>
-TileFunction<B> tile_function(int rows, int slices) {
+TileFunction<B> tile_function(int64_t rows, int64_t slices) {
   constexpr auto kIndices = std::make_integer_sequence<int, kTileRows>();
   static constexpr std::array<TileFunction<B>, kTileRows> kOne = tile_functions<1, B>(kIndices);
   static constexpr std::array<TileFunction<B>, kTileRows> kTwo = tile_functions<2, B>(kIndices);
   static constexpr std::array<TileFunction<B>, kTileRows> kFour = tile_functions<4, B>(kIndices);
-  return (slices == 4 ? kFour : slices == 2 ? kTwo : kOne)[static_cast<size_t>(rows - 1)];
+  return (slices == 4 ? kFour : slices == 2 ? kTwo : kOne)[rows - 1];
 }
 
 }  // namespace orrery::kernels::HWY_NAMESPACE

@@ -37,19 +37,10 @@ float sum_of_squares(const float* x, int64_t count) {
   return sum16(acc);
 }
 
-bool elements_finite(const float* x, int64_t count) {
-  const Lanes zero = set16(0.0f);
-  Lanes acc = zero;  // 0 x is 0 for finite x, else NaN, and NaN stays
-  for_each16(count, [&](int64_t i, auto io) HWY_ATTR { acc = mul_add(io.load(x + i), zero, acc); });
-  return sum16(acc) == 0.0f;
-}
-
 }  // namespace orrery::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-
-#include <atomic>
 
 #include "core/parallel.h"
 #include "kernels/checks.h"
@@ -59,41 +50,28 @@ HWY_AFTER_NAMESPACE();
 namespace orrery::kernels {
 HWY_EXPORT(adamw_elements);
 HWY_EXPORT(sum_of_squares);
-HWY_EXPORT(elements_finite);
 
-void adamw_step_cpu(const Context& ctx, std::span<float> w, std::span<float> m, std::span<float> v,
-                    std::span<const float> grad, const AdamWConstants& constants) {
-  parallel_for(ctx, static_cast<int64_t>(w.size()), kExpGrain, [&](int64_t begin, int64_t end) {
+void adamw_step_cpu(const Context& ctx, Span<float> w, Span<float> m, Span<float> v,
+                    Span<const float> grad, const AdamWConstants& constants) {
+  parallel_for(ctx, w.size(), kExpGrain, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(adamw_elements)
     (w.data() + begin, m.data() + begin, v.data() + begin, grad.data() + begin, end - begin,
      constants);
   });
 }
 
-void sum_squares_chunks_cpu(const Context& ctx, std::span<float> sums, std::span<const float> x) {
-  parallel_for(ctx, static_cast<int64_t>(sums.size()), 1, [&](int64_t begin, int64_t end) {
+void sum_squares_chunks_cpu(const Context& ctx, Span<float> sums, Span<const float> x) {
+  parallel_for(ctx, sums.size(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; ++c) {
       const int64_t first = c * kNormChunk;
-      const int64_t count = std::min(kNormChunk, static_cast<int64_t>(x.size()) - first);
-      sums[static_cast<size_t>(c)] = HWY_DYNAMIC_DISPATCH(sum_of_squares)(x.data() + first, count);
+      const int64_t count = std::min(kNormChunk, x.size() - first);
+      sums[c] = HWY_DYNAMIC_DISPATCH(sum_of_squares)(x.data() + first, count);
     }
   });
 }
 
-bool all_finite_cpu(const Context& ctx, std::span<const float> x) {
-  constexpr int64_t kBlock = 16384;
-  std::atomic<bool> finite{true};
-  parallel_for(ctx, static_cast<int64_t>(x.size()), kStreamGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end && finite.load(std::memory_order_relaxed); i += kBlock) {
-      if (!HWY_DYNAMIC_DISPATCH(elements_finite)(x.data() + i, std::min(kBlock, end - i)))
-        finite = false;
-    }
-  });
-  return finite;
-}
-
-void accumulate_cpu(const Context& ctx, std::span<float> y, std::span<const float> x) {
-  parallel_for(ctx, static_cast<int64_t>(y.size()), kStreamGrain, [&](int64_t begin, int64_t end) {
+void accumulate_cpu(const Context& ctx, Span<float> y, Span<const float> x) {
+  parallel_for(ctx, y.size(), kStreamGrain, [&](int64_t begin, int64_t end) {
     add_cpu(y.data() + begin, y.data() + begin, x.data() + begin, end - begin);
   });
 }

@@ -1,9 +1,8 @@
 // CPU half of kernels/optimizer.h; arguments are already checked.
 #pragma once
 
-#include <span>
-
 #include "core/context.h"
+#include "core/span.h"
 
 namespace orrery::kernels {
 
@@ -17,10 +16,9 @@ struct AdamWConstants {
   float decay;           ///< lr * weight_decay
 };
 
-void adamw_step_cpu(const Context& ctx, std::span<float> w, std::span<float> m, std::span<float> v,
-                    std::span<const float> grad, const AdamWConstants& constants);
-void sum_squares_chunks_cpu(const Context& ctx, std::span<float> sums, std::span<const float> x);
-bool all_finite_cpu(const Context& ctx, std::span<const float> x);
-void accumulate_cpu(const Context& ctx, std::span<float> y, std::span<const float> x);
+void adamw_step_cpu(const Context& ctx, Span<float> w, Span<float> m, Span<float> v,
+                    Span<const float> grad, const AdamWConstants& constants);
+void sum_squares_chunks_cpu(const Context& ctx, Span<float> sums, Span<const float> x);
+void accumulate_cpu(const Context& ctx, Span<float> y, Span<const float> x);
 
 }  // namespace orrery::kernels

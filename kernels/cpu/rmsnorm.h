@@ -9,9 +9,9 @@ namespace orrery::kernels {
 
 struct RmsnormForward {
   Heads<float> y;
-  Mat<float> rstd;  ///< data null: not wanted
+  Mat<float> rstd;  ///< not wanted where its data is null
   Heads<const float> x;
-  Heads<const float> delta;  ///< data null: no residual, and no h
+  Heads<const float> delta;  ///< where its data is null there is no residual, and no h
   Heads<float> h;
   const float* weight = nullptr;
   float eps = 0.0f;

@@ -14,7 +14,8 @@ namespace orrery::kernels::HWY_NAMESPACE {
 template <bool kBack, class D>
 HWY_INLINE void rotate_whole(D d, float* x, int64_t begin, int64_t end, int64_t half,
                              const float* cos, const float* sin) {
-  for (int64_t i = begin; i < end; i += static_cast<int64_t>(hn::Lanes(d))) {
+  const int64_t lanes = hn::Lanes(d);
+  for (int64_t i = begin; i < end; i += lanes) {
     const auto a = hn::LoadU(d, x + i), b = hn::LoadU(d, x + half + i);
     const auto c = hn::LoadU(d, cos + i), s = hn::LoadU(d, sin + i);
     const auto ac = hn::Mul(a, c), bc = hn::Mul(b, c);
@@ -24,8 +25,9 @@ HWY_INLINE void rotate_whole(D d, float* x, int64_t begin, int64_t end, int64_t 
 }
 
 /// Rotates the `heads` vectors of one token by the angles whose cos and sin are given,
-/// or (kBack) by the transposed rotation. Element by element, so that any vectors do:
-/// the widest that leave no rest, for a masked store makes the loads after it wait.
+/// or with kBack by the inverse rotation. Elements do not mix, so vectors of any width
+/// give the same bits: the widest that leave no rest are taken, for a masked store
+/// makes the loads after it wait.
 template <bool kBack>
 HWY_INLINE void rotate_heads(float* x, int64_t heads, int64_t half, const float* cos,
                              const float* sin) {
@@ -66,12 +68,12 @@ HWY_EXPORT(rope_rotate_back);
 namespace {
 
 template <class Rotate>
-void rotate_tokens(const Context& ctx, Heads<float> x, std::span<const int32_t> positions,
+void rotate_tokens(const Context& ctx, Heads<float> x, Span<const int32_t> positions,
                    const RopeTable& table, const Rotate& rotate) {
   const int64_t width = std::max<int64_t>(x.heads * x.head_dim, 1);
   parallel_for(ctx, x.tokens, kStreamGrain / width, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
-      const int64_t offset = positions[static_cast<size_t>(t)] * table.half_dim;
+      const int64_t offset = positions[t] * table.half_dim;
       rotate(x.at(t, 0), x.heads, table.half_dim, table.cos.data() + offset,
              table.sin.data() + offset);
     }
@@ -80,12 +82,12 @@ void rotate_tokens(const Context& ctx, Heads<float> x, std::span<const int32_t> 
 
 }  // namespace
 
-void rope_forward_cpu(const Context& ctx, Heads<float> x, std::span<const int32_t> positions,
+void rope_forward_cpu(const Context& ctx, Heads<float> x, Span<const int32_t> positions,
                       const RopeTable& table) {
   rotate_tokens(ctx, x, positions, table, HWY_DYNAMIC_DISPATCH(rope_rotate));
 }
 
-void rope_backward_cpu(const Context& ctx, Heads<float> dx, std::span<const int32_t> positions,
+void rope_backward_cpu(const Context& ctx, Heads<float> dx, Span<const int32_t> positions,
                        const RopeTable& table) {
   rotate_tokens(ctx, dx, positions, table, HWY_DYNAMIC_DISPATCH(rope_rotate_back));
 }

@@ -1,9 +1,20 @@
+// Drawing tokens (kernels/sampling.h). What holds, and makes the result independent of
+// how it is found:
+//   1. Candidates' weights are summed in whole units of 2^-40 (fixed()). A weight is at
+//      most 2^40 units and a vocabulary at most 2^22 tokens, so a sum is at most 2^62:
+//      exact in an int64_t, in whatever order it is added.
+//   2. Candidates stand with rising ids, and every step that drops some keeps the
+//      order. So among equal logits the first met is the best.
+//   3. The tokens with z of at least some threshold are a prefix of the ranking. If
+//      they weigh as much as top_p needs, or are as many as top_k, the rest of the
+//      vocabulary need not be looked at.
 #include "kernels/cpu/sampling.h"
 
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/sampling.cc"
@@ -15,7 +26,7 @@
 HWY_BEFORE_NAMESPACE();
 namespace orrery::kernels::HWY_NAMESPACE {
 
-/// The largest logit * inv_temperature, or NaN if a logit is NaN or +inf, or all are
+/// The largest logit * inv_temperature; NaN if a logit is NaN or +inf, or if all are
 /// -inf.
 float sampling_max(const float* logits, int64_t vocab, float inv_temperature) {
   constexpr float kLowest = -std::numeric_limits<float>::infinity();
@@ -23,8 +34,8 @@ float sampling_max(const float* logits, int64_t vocab, float inv_temperature) {
   const Lanes zero = set16(0.0f);
   const Lanes floor = set16(std::numeric_limits<float>::lowest());
   Lanes max0 = set16(kLowest), max1 = max0;
-  Lanes poison0 = zero,
-        poison1 = zero;  // 0 z is 0 for finite z, else NaN; -inf counts as the lowest number
+  // Sums of 0 z: 0 for finite z, else NaN. -inf counts as the lowest number.
+  Lanes poison0 = zero, poison1 = zero;
   const auto scan = [&](Lanes logit, Lanes& max, Lanes& poison) HWY_ATTR {
     const Lanes z = mul(logit, inv);
     max = max16(z, max);
@@ -48,7 +59,7 @@ float sampling_max(const float* logits, int64_t vocab, float inv_temperature) {
 /// Lowest id whose logit equals `value`; the caller knows that one does.
 int64_t first_equal(const float* logits, int64_t vocab, float value) {
   const LaneTag d;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const int64_t lanes = hn::Lanes(d);
   const auto wanted = hn::Set(d, value);
   int64_t j = 0;
   for (; j + lanes <= vocab; j += lanes) {
@@ -90,7 +101,7 @@ int64_t collect_candidates(float* z, int32_t* ids, const float* logits, int64_t 
                            float inv_temperature, float threshold) {
   const LaneTag d;
   const hn::RebindToSigned<LaneTag> di;
-  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  const int64_t lanes = hn::Lanes(d);
   const auto inv = hn::Set(d, inv_temperature);
   const auto least = hn::Set(d, threshold);
   int64_t count = 0, j = begin;
@@ -103,7 +114,7 @@ int64_t collect_candidates(float* z, int32_t* ids, const float* logits, int64_t 
     hn::StoreU(hn::Compress(value, keep), d, z + count);
     hn::StoreU(hn::Compress(hn::Iota(di, static_cast<int32_t>(j)), hn::RebindMask(di, keep)), di,
                ids + count);
-    count += static_cast<int64_t>(hn::CountTrue(d, keep));
+    count += hn::CountTrue(d, keep);
   }
   for (; j < end; ++j) {
     const float value = logits[j] * inv_temperature;
@@ -140,7 +151,7 @@ HWY_EXPORT(candidate_weights);
 
 namespace {
 
-/// A row's logits and what was learnt of them.
+/// A row's logits and their largest, scaled.
 struct Row {
   const float* logits;
   int64_t vocab;
@@ -148,41 +159,36 @@ struct Row {
   float max;
 };
 
-/// One thread's memory. Candidates are kept with rising ids.
+/// One thread's memory.
 struct Scratch {
   float* block_sums = nullptr;
-  float* z = nullptr;      ///< candidates: scaled logit,
-  int32_t* ids = nullptr;  ///< token,
-  float* p = nullptr;      ///< weight exp(z - max)
-  int32_t* order = nullptr;
+  float* z = nullptr;        ///< candidates' scaled logits
+  int32_t* ids = nullptr;    ///< candidates' tokens, rising
+  float* p = nullptr;        ///< candidates' weights, exp(z - max)
+  int32_t* order = nullptr;  ///< candidates that a selection still considers
 };
 
-/// Weights of candidates are summed in units of 2^-40: whole numbers, so the order of
-/// adding does not matter and a selection may add in any. Tokens below 1e-12 of the
-/// most probable count as impossible once a filter is on.
-uint64_t fixed(float p) {
-  // By way of int64: the baseline converts to that in one instruction.
-  return static_cast<uint64_t>(static_cast<int64_t>(static_cast<double>(p) * 0x1p40));
-}
+/// A weight in whole units of 2^-40, rounded down. So tokens below 1e-12 of the most
+/// probable one count as impossible once a filter is on.
+int64_t fixed(float p) { return static_cast<int64_t>(p * 0x1p40); }
 
 /// Fills block_sums; returns their sum, added in order.
 double sum_blocks(const Row& row, const Scratch& scratch) {
   HWY_DYNAMIC_DISPATCH(sampling_block_sums)
   (scratch.block_sums, row.logits, row.vocab, row.inv_temperature, row.max);
   double total = 0.0;
-  for (int64_t b = 0; b * kSampleBlock < row.vocab; ++b)
-    total += static_cast<double>(scratch.block_sums[b]);
+  for (int64_t b = 0; b * kSampleBlock < row.vocab; ++b) total += scratch.block_sums[b];
   return total;
 }
 
 /// Inverse CDF over the whole vocabulary: first the block, then the token in it.
 int32_t draw_from_all(const Row& row, const Scratch& scratch, float uniform) {
-  const double target = static_cast<double>(uniform) * sum_blocks(row, scratch);
+  const double target = uniform * sum_blocks(row, scratch);
   const int64_t blocks = (row.vocab + kSampleBlock - 1) / kSampleBlock;
   double before = 0.0;
   int64_t block = 0;
   for (; block + 1 < blocks; ++block) {
-    const double after = before + static_cast<double>(scratch.block_sums[block]);
+    const double after = before + scratch.block_sums[block];
     if (after > target) break;
     before = after;
   }
@@ -191,13 +197,13 @@ int32_t draw_from_all(const Row& row, const Scratch& scratch, float uniform) {
   float p[kSampleBlock];
   HWY_DYNAMIC_DISPATCH(sampling_weights)
   (p, row.logits + first, count, row.inv_temperature, row.max);
-  // The block's own sum was rounded otherwise than this one: where that leaves no
-  // token, the last possible one is it.
+  // The block's sum was rounded differently from this one. Where `target` lies beyond
+  // this one, the last possible token of the block is drawn.
   int64_t last = 0;
   for (int64_t j = 0; j < count; ++j) {
     if (p[j] <= 0.0f) continue;
     last = j;
-    before += static_cast<double>(p[j]);
+    before += p[j];
     if (before > target) break;
   }
   return static_cast<int32_t>(first + last);
@@ -208,24 +214,29 @@ int64_t collect(const Row& row, const Scratch& scratch, float threshold) {
                                                   row.inv_temperature, threshold);
 }
 
-/// Rises as the rank falls: the most probable candidate has the smallest key, equal
-/// logits (and -0, 0) equal keys.
+/// Orders candidates: the most probable one has the smallest key; equal logits, -0 and
+/// 0 among them, have equal keys.
 uint32_t rank_key(float z) {
   const auto bits = std::bit_cast<uint32_t>(z + 0.0f);
   return (bits & 0x80000000u) != 0 ? bits : bits ^ 0x7fffffffu;
 }
 
-/// The last candidate to keep so that those of its rank or better weigh `needed` >= 1
-/// (all of them weigh that much). A radix selection: sums weights by the upper bits of
-/// the key, goes on inside the bin where the sum reaches `needed`; ids rise, so that
-/// equal keys are met in rank order.
+/// The last candidate to keep, so that those of its rank or better weigh `needed`.
+/// REQUIRES: needed >= 1, and all candidates together weigh at least that.
+///
+/// A radix selection over the bits of the key, from the top: 11, 11, then the low 11
+/// (one of them again). Before each pass `active` holds the candidates that agree with
+/// the sought one in all upper bits, ids rising; `needed` is what is left after all
+/// better ones, and `active` weighs at least that. The pass sums weights by the next
+/// bits and goes on inside the bin where the sum reaches `needed`. At the end all keys
+/// in `active` are equal, so it is in rank order.
 template <class Weight>
-int32_t last_to_keep(const Scratch& scratch, int64_t count, uint64_t needed, const Weight& weight) {
+int32_t last_to_keep(const Scratch& scratch, int64_t count, int64_t needed, const Weight& weight) {
   constexpr uint32_t kBins = 2048;
   int32_t* active = scratch.order;
-  for (int64_t i = 0; i < count; ++i) active[i] = static_cast<int32_t>(i);
+  std::iota(active, active + count, 0);
   for (const int shift : {21, 10, 0}) {
-    uint64_t bins[kBins] = {};
+    int64_t bins[kBins] = {};
     const auto bin_of = [&](int32_t i) { return (rank_key(scratch.z[i]) >> shift) % kBins; };
     for (int64_t i = 0; i < count; ++i) bins[bin_of(active[i])] += weight(active[i]);
     uint32_t bin = 0;
@@ -234,7 +245,7 @@ int32_t last_to_keep(const Scratch& scratch, int64_t count, uint64_t needed, con
     for (int64_t i = 0; i < count; ++i) {
       const int32_t candidate = active[i];
       active[left] = candidate;
-      left += static_cast<int64_t>(bin_of(candidate) == bin);  // no branch: it would be a coin toss
+      left += bin_of(candidate) == bin;  // no branch: it would be mispredicted half the time
     }
     count = left;
   }
@@ -243,8 +254,8 @@ int32_t last_to_keep(const Scratch& scratch, int64_t count, uint64_t needed, con
   return active[i];
 }
 
-/// Drops the candidates that rank after candidate `last`; the others keep their order,
-/// and lose their weights. Returns how many stay.
+/// Drops the candidates that rank after candidate `last`. The others keep their order;
+/// their weights are to be computed again. Returns how many stay.
 int64_t keep_through(const Scratch& scratch, int64_t count, int32_t last) {
   const float last_z = scratch.z[last];
   int64_t kept = 0;
@@ -252,21 +263,20 @@ int64_t keep_through(const Scratch& scratch, int64_t count, int32_t last) {
     const float z = scratch.z[i];
     scratch.z[kept] = z;
     scratch.ids[kept] = scratch.ids[i];
-    kept += static_cast<int64_t>(static_cast<int>(z > last_z) |
-                                 (static_cast<int>(z == last_z) & static_cast<int>(i <= last)));
+    kept += int{z > last_z} | (int{z == last_z} & int{i <= last});
   }
   return kept;
 }
 
-/// The k best of `count` candidates.
+/// Keeps the k best of `count` candidates. Returns how many stay.
 int64_t keep_best(const Scratch& scratch, int64_t count, int64_t k) {
   if (count <= k) return count;
-  const auto one = [](int32_t /*candidate*/) { return uint64_t{1}; };
-  return keep_through(scratch, count, last_to_keep(scratch, count, static_cast<uint64_t>(k), one));
+  const auto one = [](int32_t /*candidate*/) { return int64_t{1}; };
+  return keep_through(scratch, count, last_to_keep(scratch, count, k, one));
 }
 
-/// The k best tokens of the vocabulary. The k-th best of what was seen so far bounds
-/// what is worth collecting.
+/// Collects the k best tokens of the vocabulary. Tokens below the k-th best of those
+/// seen so far are not worth collecting.
 int64_t collect_top_k(const Row& row, const Scratch& scratch, int64_t k) {
   constexpr int64_t kChunk = 4096;
   float threshold = -std::numeric_limits<float>::infinity();
@@ -287,26 +297,25 @@ void weigh(const Row& row, const Scratch& scratch, int64_t count) {
   HWY_DYNAMIC_DISPATCH(candidate_weights)(scratch.p, scratch.z, count, row.max);
 }
 
-uint64_t mass_of(const Scratch& scratch, int64_t count) {
-  uint64_t mass = 0;
+int64_t mass_of(const Scratch& scratch, int64_t count) {
+  int64_t mass = 0;
   for (int64_t i = 0; i < count; ++i) mass += fixed(scratch.p[i]);
   return mass;
 }
 
-/// The fewest best candidates whose weights reach `needed` >= 1; all of them weigh at
-/// least that.
-int64_t keep_mass(const Scratch& scratch, int64_t count, uint64_t needed) {
+/// Keeps the fewest best candidates whose weights reach `needed` (see last_to_keep).
+int64_t keep_mass(const Scratch& scratch, int64_t count, int64_t needed) {
   const auto weight = [&](int32_t candidate) { return fixed(scratch.p[candidate]); };
   return keep_through(scratch, count, last_to_keep(scratch, count, needed, weight));
 }
 
-/// The fewest best tokens of the vocabulary whose probability reaches top_p. Tokens
-/// over a threshold are a prefix of the ranking, so if they weigh enough the rest need
-/// not be looked at; few do, for a language model.
+/// Collects the fewest best tokens of the vocabulary whose probability reaches top_p.
+/// Tries falling thresholds until the tokens above one weigh enough (invariant 3); a
+/// language model rarely needs more than the first. `needed` comes from the float sums
+/// of all blocks and may exceed what the units make of them: then all tokens stay.
 int64_t collect_top_p(const Row& row, const Scratch& scratch, float top_p) {
   const double total = sum_blocks(row, scratch);
-  const auto needed =
-      std::max<uint64_t>(1, static_cast<uint64_t>(static_cast<double>(top_p) * total * 0x1p40));
+  const int64_t needed = std::max<int64_t>(1, static_cast<int64_t>(top_p * total * 0x1p40));
   for (const float share : {0x1p-10f, 0x1p-14f, 0x1p-18f, 0.0f}) {
     const float threshold = row.max + log_f32(static_cast<float>(total) * share);  // share 0: -inf
     const int64_t count = collect(row, scratch, threshold);
@@ -317,24 +326,24 @@ int64_t collect_top_p(const Row& row, const Scratch& scratch, float top_p) {
   return 0;
 }
 
-/// Tokens with p >= min_p and perhaps a few more.
+/// Collects the tokens with p >= min_p, and perhaps a few more.
 int64_t collect_min_p(const Row& row, const Scratch& scratch, float min_p) {
-  // z - max is rounded before the exponential and so is exp: a margin, then the exact
-  // test on p by the caller.
-  const double log_min_p = static_cast<double>(log_f32(min_p));
-  const double bound = static_cast<double>(row.max) + log_min_p * (1.0 + 1e-6) - 1e-6;
+  // z - max is rounded before the exponential, and so is its result. Hence a margin;
+  // the caller then tests p itself.
+  const double log_min_p = log_f32(min_p);
+  const double bound = row.max + log_min_p * (1.0 + 1e-6) - 1e-6;
   const float threshold =
       std::nextafter(static_cast<float>(bound), -std::numeric_limits<float>::infinity());
   return collect(row, scratch, threshold);
 }
 
 int32_t draw_from_candidates(const Scratch& scratch, int64_t count, float uniform) {
-  const double total = static_cast<double>(mass_of(scratch, count));
-  const auto target = static_cast<uint64_t>(static_cast<double>(uniform) * total);
-  uint64_t sum = 0;
+  const double total = mass_of(scratch, count);
+  const auto target = static_cast<int64_t>(uniform * total);
+  int64_t sum = 0;
   int64_t last = 0;
   for (int64_t i = 0; i < count; ++i) {
-    const uint64_t mass = fixed(scratch.p[i]);
+    const int64_t mass = fixed(scratch.p[i]);
     if (mass == 0) continue;
     last = i;
     sum += mass;
@@ -362,9 +371,9 @@ int32_t sample_row(const float* logits, int64_t vocab, const SamplingParams& par
     count = collect_top_k(row, scratch, params.top_k);
     if (params.top_p < 1.0f) {
       weigh(row, scratch, count);
-      const double needed =
-          static_cast<double>(params.top_p) * static_cast<double>(mass_of(scratch, count));
-      count = keep_mass(scratch, count, std::max<uint64_t>(1, static_cast<uint64_t>(needed)));
+      const double total = mass_of(scratch, count);
+      const auto needed = static_cast<int64_t>(params.top_p * total);
+      count = keep_mass(scratch, count, std::max<int64_t>(1, needed));
     }
   } else if (params.top_p < 1.0f) {
     count = collect_top_p(row, scratch, params.top_p);
@@ -380,8 +389,8 @@ int32_t sample_row(const float* logits, int64_t vocab, const SamplingParams& par
 
 }  // namespace
 
-void sample_forward_cpu(const Context& ctx, std::span<int32_t> ids, Mat<const float> logits,
-                        std::span<const SamplingParams> params, std::span<const float> uniform,
+void sample_forward_cpu(const Context& ctx, Span<int32_t> ids, Mat<const float> logits,
+                        Span<const SamplingParams> params, Span<const float> uniform,
                         Arena& arena) {
   const ArenaScope scope(arena);
   const int64_t vocab = logits.cols;
@@ -403,8 +412,7 @@ void sample_forward_cpu(const Context& ctx, std::span<int32_t> ids, Mat<const fl
   parallel_for(ctx, team, 1, [&](int64_t begin, int64_t end) {
     for (int64_t member = begin; member < end; ++member) {
       for (int64_t i = member; i < logits.rows; i += team) {
-        const auto r = static_cast<size_t>(i);
-        ids[r] = sample_row(logits.row(i), vocab, params[r], uniform[r], scratch[member]);
+        ids[i] = sample_row(logits.row(i), vocab, params[i], uniform[i], scratch[member]);
       }
     }
   });

@@ -14,12 +14,11 @@
 #endif
 
 #if !HWY_NATIVE_FMA
-#error "kernels/cpu/targets.h must come before every Highway header: "
-"this target has no fused multiply-add"
+#error "kernels/cpu/targets.h must come before Highway's headers: no fused multiply-add here"
 #endif
 
-    namespace orrery::kernels::HWY_NAMESPACE {
-  namespace hn = hwy::HWY_NAMESPACE;
+namespace orrery::kernels::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
 }  // namespace orrery::kernels::HWY_NAMESPACE
 
 #endif  // per-target include guard

@@ -41,7 +41,6 @@ HWY_AFTER_NAMESPACE();
 
 #include "core/parallel.h"
 #include "kernels/checks.h"
-#include "kernels/cpu/add.h"
 
 namespace orrery::kernels {
 HWY_EXPORT(swiglu_row);
@@ -66,14 +65,6 @@ void swiglu_backward_cpu(const Context& ctx, Mat<float> d_gate_up, Mat<const flo
                    (d_gate_up.row(i), d_gate_up.row(i) + f, dout.row(i), gate_up.row(i),
                     gate_up.row(i) + f, f);
                  }
-               });
-}
-
-void add_forward_cpu(const Context& ctx, Mat<float> out, Mat<const float> a, Mat<const float> b) {
-  parallel_for(ctx, out.rows, kStreamGrain / std::max<int64_t>(out.cols, 1),
-               [&](int64_t begin, int64_t end) {
-                 for (int64_t i = begin; i < end; ++i)
-                   add_cpu(out.row(i), a.row(i), b.row(i), out.cols);
                });
 }
 

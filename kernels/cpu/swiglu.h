@@ -9,6 +9,5 @@ namespace orrery::kernels {
 void swiglu_forward_cpu(const Context& ctx, Mat<float> out, Mat<const float> gate_up);
 void swiglu_backward_cpu(const Context& ctx, Mat<float> d_gate_up, Mat<const float> dout,
                          Mat<const float> gate_up);
-void add_forward_cpu(const Context& ctx, Mat<float> out, Mat<const float> a, Mat<const float> b);
 
 }  // namespace orrery::kernels

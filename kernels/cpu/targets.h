@@ -5,28 +5,35 @@
 //   #undef HWY_TARGET_INCLUDE
 //   #define HWY_TARGET_INCLUDE "kernels/cpu/swiglu.cc"  // this file
 //   #include "kernels/cpu/targets.h"
-//   #include "hwy/foreach_target.h"  // includes this file once for each of the other targets
+//   // Includes this file once for each of the other targets.
+//   #include "hwy/foreach_target.h"
 //   #include "kernels/cpu/simd-inl.h"
 //
 //   HWY_BEFORE_NAMESPACE();
-//   namespace orrery::HWY_NAMESPACE {
+//   namespace orrery::kernels::HWY_NAMESPACE {
 //   void swiglu_rows(float* y, const float* x, int64_t count) {
-//     const hn::ScalableTag<float> d;  // 16, 8 or 4 lanes; hn::CappedTag<float, N>, hn::MulAdd, ...
+//     const hn::ScalableTag<float> d;  // 16, 8 or 4 lanes
+//     ...                              // hn::LoadU, hn::MulAdd, hn::StoreU
 //   }
 //   }  // namespace orrery::kernels::HWY_NAMESPACE
 //   HWY_AFTER_NAMESPACE();
 //
 //   #if HWY_ONCE
-//   namespace orrery {
+//   namespace orrery::kernels {
 //   HWY_EXPORT(swiglu_rows);
 //   void swiglu_forward_cpu(...) { HWY_DYNAMIC_DISPATCH(swiglu_rows)(y, x, count); }
 //   }  // namespace orrery::kernels
 //   #endif
 //
 // Code outside HWY_BEFORE_NAMESPACE/HWY_AFTER_NAMESPACE runs on the baseline (plain
-// x86-64), so templates that a kernel is to inline must stand inside. Tests loop: for
-// (const auto& target : supported_cpu_targets()) { set_cpu_target(target);
-// ... }, then set_cpu_target("best"), with kernels/numerics.h.
+// x86-64), so templates that a kernel is to inline must stand inside. Tests run every
+// target with kernels/numerics.h:
+//
+//   for (const auto& target : supported_cpu_targets()) {
+//     set_cpu_target(target);
+//     ...
+//   }
+//   set_cpu_target("best");
 #pragma once
 
 // Highway wants a baseline target that is always compiled. Its scalar one has no fused

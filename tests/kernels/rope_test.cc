@@ -136,7 +136,7 @@ TEST(RopeTable, MatchesTransformers) {
     SCOPED_TRACE(golden.name);
     const RopeTable table = build_rope_table(golden.config, 1000);
     ASSERT_EQ(table.half_dim, golden.config.head_dim / 2);
-    ASSERT_EQ(table.cos.size(), static_cast<size_t>(1000 * table.half_dim));
+    ASSERT_EQ(table.cos.size(), 1000 * table.half_dim);
     for (const int64_t position : {0, 1, 63, 64, 129, 999}) {
       for (const auto& [i, frequency] : golden.frequencies) {
         const size_t at = static_cast<size_t>(position * table.half_dim) + i;

@@ -77,23 +77,6 @@ TEST(Swiglu, ExtremeGatesStayFinite) {
   }
 }
 
-TEST(Add, IsOneRoundedAddEvenInPlace) {
-  const Matrix a = Matrix::random(41, 1030, 1), b = Matrix::random(41, 1030, 2);
-  Matrix expected(41, 1030);
-  for (int64_t i = 0; i < 41; ++i) {
-    for (int64_t j = 0; j < 1030; ++j) expected(i, j) = a(i, j) + b(i, j);
-  }
-  on_every_target([&](const Context& ctx) {
-    Matrix got(41, 1030), onto_a = a, onto_b = b;
-    add_forward(ctx, got.mat(), a.mat(), b.mat());
-    add_forward(ctx, onto_a.mat(), onto_a.mat(), b.mat());
-    add_forward(ctx, onto_b.mat(), a.mat(), onto_b.mat());
-    EXPECT_TRUE(same_bits(got.values, expected.values));
-    EXPECT_TRUE(same_bits(onto_a.values, expected.values));
-    EXPECT_TRUE(same_bits(onto_b.values, expected.values));
-  });
-}
-
 TEST(Swiglu, BadShapesAreErrors) {
   Matrix x(2, 6), odd(2, 7), out(2, 3), short_out(1, 3);
   expect_error([&] { swiglu_forward({}, out.mat(), odd.mat()); },
@@ -101,12 +84,9 @@ TEST(Swiglu, BadShapesAreErrors) {
   expect_error([&] { swiglu_forward({}, short_out.mat(), x.mat()); },
                "gate_up is [2, 6]; it must be [1, 6]");
   expect_error([&] { swiglu_backward({}, odd.mat(), out.mat(), x.mat()); }, "d_gate_up is [2, 7]");
-  expect_error([&] { add_forward({}, out.mat(), out.mat(), x.mat()); }, "b is [2, 6]");
-  expect_error([&] { add_forward({}, Mat<float>(nullptr, 2, 3), out.mat(), out.mat()); },
-               "no memory");
-  expect_error(
-      [&] { add_forward({}, Mat<float>(out.values.data(), 2, 3, 2), out.mat(), out.mat()); },
-      "stride 2");
+  expect_error([&] { swiglu_forward({}, Mat<float>(nullptr, 2, 3), x.mat()); }, "no memory");
+  expect_error([&] { swiglu_forward({}, Mat<float>(out.values.data(), 2, 3, 2), x.mat()); },
+               "stride 2");
 }
 
 }  // namespace
