@@ -13,17 +13,20 @@ import sys
 import textwrap
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-WIDTH = 130
+WIDTH = 88
 COMMAND = "tools/lint/config_reference.py"
 HEAD = f"""# Keys of a config
 
-Written by `{COMMAND}` from [proto/config.proto](../proto/config.proto): change that file's comments, not this one.
+Written by `{COMMAND}` from [proto/config.proto](../proto/config.proto): change that
+file's comments, not this one.
 
-A config is YAML: sections with keys, `actor:` with `optim:` and `lr:` below it. On the command line the same key is
-`actor.optim.lr=1e-5`, which goes before the file's. Of a list `[a, b]` one item may stand alone. An unknown, repeated, mistyped
-or out-of-range key is an error that names file and line; so is a key that has no effect beside the others, such as
-`actor.kl_loss_type` without `actor.kl_loss_coef`. `orrery config FILE` prints every key as it was resolved, `orrery config FILE --files`
-reads the files that it names. Names are verl's where verl has one ([migration.md](migration.md));
+A config is YAML: sections with keys, `actor:` with `optim:` and `lr:` below it. On the
+command line the same key is `actor.optim.lr=1e-5`, which goes before the file's. Of a
+list `[a, b]` one item may stand alone. An unknown, repeated, mistyped or out-of-range
+key is an error that names file and line; so is a key that has no effect beside the
+others, such as `actor.kl_loss_type` without `actor.kl_loss_coef`. `orrery config FILE`
+prints every key as it was resolved, `orrery config FILE --files` reads the files that
+it names. Names are verl's where verl has one ([migration.md](migration.md));
 [resume.md](resume.md) says which keys may change when a run goes on.
 """
 
