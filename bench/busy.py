@@ -43,7 +43,8 @@ def in_turns(title, pairs, first, second, names):
             pair[which] = (first, second)[which]()
             times[which].append(pair[which])
         ratios.append(pair[1] / pair[0])
-        print(f"  {title}: turn {turn + 1} of {pairs}: {pair[0]:.2f} s, {pair[1]:.2f} s", file=sys.stderr, flush=True)
+        print(f"  {title}: turn {turn + 1} of {pairs}: {pair[0]:.2f} s, {pair[1]:.2f} s",
+              file=sys.stderr, flush=True)
     a, b = map(statistics.median, times)
     print(f"| {title} | {names[0]} {a:.2f} s | {names[1]} {b:.2f} s | **{statistics.median(ratios):.3f}** "
           f"({min(ratios):.3f}-{max(ratios):.3f}) |", flush=True)
@@ -69,23 +70,28 @@ class Busy:
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=5, help="turns of each; medians are printed")
-    parser.add_argument("--busy", type=int, default=len(os.sched_getaffinity(0)) + 1, help="busy processes of part 1")
+    parser.add_argument("--busy", type=int, default=len(os.sched_getaffinity(0)) + 1,
+                        help="busy processes of part 1")
     parser.add_argument("--busy-only", action="store_true", help="part 1 alone")
     parser.add_argument("--idle-only", action="store_true", help="part 2 alone")
-    parser.add_argument("--model", help="model folder of `bench step` (default: random weights, 8M parameters)")
+    parser.add_argument(
+        "--model", help="model folder of `bench step` (default: random weights, 8M parameters)")
     args = parser.parse_args()
     under_test = os.environ.get("ORRERY_B") or ROOT / "build/release/bin/orrery"
     other = os.environ.get("ORRERY_A")
     cpus = len(os.sched_getaffinity(0))
-    print(f"{cpus} CPU(s), load {os.getloadavg()[0]:.2f}; B is {under_test}" + (f", A is {other}" if other else ""))
+    print(f"{cpus} CPU(s), load {os.getloadavg()[0]:.2f}; B is {under_test}" +
+          (f", A is {other}" if other else ""))
     print("| what | | | ratio of the second to the first |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory(prefix="orrery_busy.") as folder:
         scratch = Path(folder)
         if not args.idle_only:
             with Busy(args.busy):
                 beside = f"beside {args.busy} busy: 20 SFT steps"
-                in_turns(beside, args.pairs, lambda: sft_seconds(under_test, 20, scratch, "cluster.threads=1"),
-                         lambda: sft_seconds(under_test, 20, scratch), ("one thread", f"{cpus} threads"))
+                in_turns(beside, args.pairs,
+                         lambda: sft_seconds(under_test, 20, scratch, "cluster.threads=1"),
+                         lambda: sft_seconds(under_test, 20, scratch),
+                         ("one thread", f"{cpus} threads"))
                 if other:
                     in_turns(beside, args.pairs, lambda: sft_seconds(other, 20, scratch),
                              lambda: sft_seconds(under_test, 20, scratch), ("A", "B"))

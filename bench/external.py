@@ -51,7 +51,8 @@ def train(folder, name, sleep, args):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sleep", type=float, default=2)
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--prompts", type=int, default=80)
@@ -64,15 +65,18 @@ def main():
         config_file = folder / "model" / "config.json"
         config_file.write_text(json.dumps({**json.loads(config_file.read_text()), **SHAPE}))
         (folder / "model" / "model.safetensors").unlink()
-        (folder / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"row {row}"}) + "\n" for row in range(4 * args.prompts)))
+        (folder / "rows.jsonl").write_text("".join(
+            json.dumps({"prompt": f"row {row}"}) + "\n" for row in range(4 * args.prompts)))
         times = {"at once": [], "asleep": []}
         for turn in range(args.turns):
             for kind, sleep in (("at once", 0), ("asleep", args.sleep)):
                 times[kind] += train(folder, kind.replace(" ", "_"), sleep, args)
         for kind, pairs in times.items():
-            print(f"{kind:8} step {statistics.median(p[0] for p in pairs):7.2f} s   of it generating"
-                  f" {statistics.median(p[1] for p in pairs):7.2f} s   ({len(pairs)} steps)")
-        ratio = statistics.median(p[0] for p in times["asleep"]) / statistics.median(p[0] for p in times["at once"])
+            print(
+                f"{kind:8} step {statistics.median(p[0] for p in pairs):7.2f} s   of it generating"
+                f" {statistics.median(p[1] for p in pairs):7.2f} s   ({len(pairs)} steps)")
+        ratio = statistics.median(p[0] for p in times["asleep"]) / statistics.median(
+            p[0] for p in times["at once"])
         print(f"a reward that sleeps {args.sleep:g} s costs {100 * (ratio - 1):+.1f} %")
 
 

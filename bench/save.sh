@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# What a save costs the steps beside it, at the shape of a model of 135M parameters (random weights, 1.6 GB a checkpoint):
+# What a save costs the steps beside it, at the shape of a model of 135M parameters (random weights,
+# 1.6 GB a checkpoint):
 #   bench/save.sh [key=value ...]        e.g. cluster.threads=1, trainer.total_training_steps=40
-# ORRERY=PATH takes another build of the command, FOLDER=PATH another disk. About three minutes, 8 GB of memory and 5 GB of disk;
-# an idle machine. Medians over steps: those whose generation began right after a save was started, and those without one.
+# ORRERY=PATH takes another build of the command, FOLDER=PATH another disk. About three minutes, 8
+# GB of memory and 5 GB of disk; an idle machine. Medians over steps: those whose generation began
+# right after a save was started, and those without one.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . bench/shape_135m.sh

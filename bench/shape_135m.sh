@@ -1,5 +1,5 @@
-# Sourced by bench/save.sh and bench/stop.sh: a training run of a model of 135M parameters, SmolLM2-135M's shape with random weights
-# and the quickstart's tokenizer and problems.
+# Sourced by bench/save.sh and bench/stop.sh: a training run of a model of 135M parameters,
+# SmolLM2-135M's shape with random weights and the quickstart's tokenizer and problems.
 orrery=${ORRERY:-build/release/bin/orrery}
 work=$(mktemp -d "${FOLDER:-${TMPDIR:-/tmp}}/orrery-135m-XXXXXX")
 trap 'rm -rf "$work"' EXIT

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# How long a run takes to save and exit when asked to in the middle of a step, at the shape of a model of 135M parameters whose
-# steps take minutes:
+# How long a run takes to save and exit when asked to in the middle of a step, at the shape of a
+# model of 135M parameters whose steps take minutes:
 #   bench/stop.sh [key=value ...]        e.g. cluster.threads=1
-# ORRERY=PATH takes another build of the command, FOLDER=PATH another disk. Some minutes, 8 GB of memory and 2 GB of disk.
+# ORRERY=PATH takes another build of the command, FOLDER=PATH another disk. Some minutes, 8 GB of
+# memory and 2 GB of disk.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . bench/shape_135m.sh

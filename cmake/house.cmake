@@ -1,5 +1,5 @@
-# Flags from outside ($CXXFLAGS, -DCMAKE_CXX_FLAGS) that would break the numerics contract, or the promise that one build
-# runs on every CPU, are refused rather than obeyed.
+# Flags from outside ($CXXFLAGS, -DCMAKE_CXX_FLAGS) that would break the numerics contract, or the
+# promise that one build runs on every CPU, are refused rather than obeyed.
 if("${CMAKE_CXX_FLAGS} ${CMAKE_CXX_FLAGS_${CMAKE_BUILD_TYPE}}" MATCHES "(-march=[^ ]*|-mcpu=[^ ]*|-ffast-math|-Ofast|-ffp-contract=(fast|on))")
   message(FATAL_ERROR "compiler flag ${CMAKE_MATCH_1}: results must have the same bits on every machine and the kernels choose "
                       "their instruction set at run time; configure without it (docs/numerics.md)")
@@ -8,7 +8,8 @@ endif()
 # One static library a folder, made of all its sources; warnings are errors everywhere.
 add_library(orrery_flags INTERFACE)
 target_include_directories(orrery_flags INTERFACE ${CMAKE_SOURCE_DIR})
-# -ffp-contract=off and no fast-math: docs/numerics.md. A fused multiply-add is always written as one.
+# -ffp-contract=off and no fast-math: docs/numerics.md. A fused multiply-add is always written as
+# one.
 target_compile_options(orrery_flags INTERFACE -Wall -Wextra -Werror -Wshadow -Wno-missing-field-initializers
                        -ffp-contract=off)
 if(ORRERY_SANITIZE)
@@ -16,13 +17,15 @@ if(ORRERY_SANITIZE)
   target_link_options(orrery_flags INTERFACE -fsanitize=${ORRERY_SANITIZE})
 endif()
 
-# A check at every pointer makes clang need five times as long for the kernels; AddressSanitizer sees the accesses.
+# A check at every pointer makes clang need five times as long for the kernels; AddressSanitizer
+# sees the accesses.
 add_library(orrery_kernel_flags INTERFACE)
 if(ORRERY_SANITIZE MATCHES "undefined")
   target_compile_options(orrery_kernel_flags INTERFACE -fno-sanitize=null,alignment,object-size,pointer-overflow,vptr)
 endif()
 
-# Folders whose code reads what comes from outside. libFuzzer's counters in the kernels would only slow their tests.
+# Folders whose code reads what comes from outside. libFuzzer's counters in the kernels would only
+# slow their tests.
 set(ORRERY_FUZZED core comm text config models storage rollout actors launch experiments)
 if(ORRERY_FUZZ AND NOT CMAKE_CXX_COMPILER_ID STREQUAL "Clang")
   message(FATAL_ERROR "ORRERY_FUZZ needs clang (libFuzzer); configure with: cmake --preset asan-ubsan")

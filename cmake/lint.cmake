@@ -1,6 +1,7 @@
-# Target `headers`: headers of the house compiled alone, twice included, so that each carries what it needs. A header
-# whose .cc includes it before anything else is already compiled so by the build, and is left out here. (*-inl.h are no
-# headers but parts of a kernel file, compiled once for each SIMD target.)
+# Target `headers`: headers of the house compiled alone, twice included, so that each carries what
+# it needs. A header whose .cc includes it before anything else is already compiled so by the build,
+# and is left out here. (*-inl.h are no headers but parts of a kernel file, compiled once for each
+# SIMD target.)
 set(header_probes)
 foreach(folder core kernels comm text config models storage rollout actors learners launch experiments tools tests)
   file(GLOB_RECURSE headers CONFIGURE_DEPENDS RELATIVE ${CMAKE_SOURCE_DIR} ${folder}/*.h)

@@ -1,8 +1,8 @@
-# Tests mirror the tree: tests/<folder>/*_test.cc become one binary test_<folder>, every case one ctest entry; the
-# target unit_tests builds all of them. tests/lint/*_test.py test the developer scripts.
-# tests/mpi/*_test.cc become test_mpi, run whole at 1, 2 and 4 ranks. tests/e2e/*_test.py drive the built command.
-# tests/fuzz/*_fuzz.cc become libFuzzer programs in fuzz/ of the build (preset asan-ubsan), run by tools/fuzz.sh; the
-# target fuzz_targets builds all of them.
+# Tests mirror the tree: tests/<folder>/*_test.cc become one binary test_<folder>, every case one
+# ctest entry; the target unit_tests builds all of them. tests/lint/*_test.py test the developer
+# scripts. tests/mpi/*_test.cc become test_mpi, run whole at 1, 2 and 4 ranks. tests/e2e/*_test.py
+# drive the built command. tests/fuzz/*_fuzz.cc become libFuzzer programs in fuzz/ of the build
+# (preset asan-ubsan), run by tools/fuzz.sh; the target fuzz_targets builds all of them.
 # Labels: unit, mpi, e2e, slow (gpu from the first device code on).
 include(GoogleTest)
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
@@ -11,8 +11,9 @@ add_library(orrery_test_support INTERFACE)
 target_link_libraries(orrery_test_support INTERFACE GTest::gmock orrery_flags)
 target_compile_definitions(orrery_test_support INTERFACE ORRERY_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
 
-# ThreadSanitizer is for the tests that start threads, themselves or through a header of ours that does, and for those that run
-# ops in teams of several whose members share more than the end of a loop.
+# ThreadSanitizer is for the tests that start threads, themselves or through a header of ours that
+# does, and for those that run ops in teams of several whose members share more than the end of a
+# loop.
 set(thread_words "std::(thread|jthread|async)[^_a-z]")
 set(team_tests tests/kernels/attention_backward_test.cc tests/learners/ordered_reducer_test.cc)
 file(GLOB headers CONFIGURE_DEPENDS core/*.h comm/*.h rollout/*.h actors/*.h learners/*.h launch/*.h experiments/*.h)

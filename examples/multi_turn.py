@@ -1,8 +1,9 @@
-"""An environment of several turns (data.env: external): the policy guesses a digit and is told "+" (it is larger) or "-".
+"""An environment of several turns (data.env: external): the policy guesses a digit and is told "+"
+(it is larger) or "-".
 
-One process serves many episodes at once, so nothing of an episode is kept here: what one wants to know in the next turn is the
-answer's "state", which comes back with the next request. An answer goes on with an "observation" or ends with a "reward".
-"""
+One process serves many episodes at once, so nothing of an episode is kept here: what one wants to
+know in the next turn is the answer's "state", which comes back with the next request. An answer
+goes on with an "observation" or ends with a "reward". """
 import json
 import sys
 
@@ -37,7 +38,8 @@ def main():
             answer = {"id": request["id"], "observation": observation, "state": state}
         else:
             answer = {"id": request["id"], **end}
-        print(json.dumps(answer), flush=True)  # stdout is for answers alone; print to sys.stderr what you like to know
+        print(json.dumps(answer),
+              flush=True)  # stdout is for answers alone; print to sys.stderr what you like to know
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""A reward of one's own (data.env: external): a JSON object a line in, one out. docs/formats.md has all of it."""
+"""A reward of one's own (data.env: external): a JSON object a line in, one out. docs/formats.md has
+all of it."""
 import json
 import sys
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Cross-compiles the kernels' tests and the digests of training (tests/learners/digest_test.cc) for 64-bit Arm and
-# runs them under qemu-user: the bits must be those of the scalar code, and the digests those of x86-64.
+# Cross-compiles the kernels' tests and the digests of training (tests/learners/digest_test.cc) for
+# 64-bit Arm and runs them under qemu-user: the bits must be those of the scalar code, and the
+# digests those of x86-64.
 #   tools/aarch64_tests.sh [gtest arguments]
-# Needs g++-aarch64-linux-gnu, qemu-user and Highway for arm64 (libhwy1 of Debian: in /usr/lib/aarch64-linux-gnu, or its folder in
-# ORRERY_AARCH64_HWY; `tools/aarch64_tests.sh --fetch` downloads it into the build folder). Exit code 77, with the reason,
-# where one of them is absent.
+# Needs g++-aarch64-linux-gnu, qemu-user and Highway for arm64 (libhwy1 of Debian: in
+# /usr/lib/aarch64-linux-gnu, or its folder in ORRERY_AARCH64_HWY; `tools/aarch64_tests.sh --fetch`
+# downloads it into the build folder). Exit code 77, with the reason, where one of them is absent.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -14,7 +15,8 @@ skip() {
   exit 77
 }
 
-# Debian's package, through the system's own apt, but without telling the system that it has a second architecture.
+# Debian's package, through the system's own apt, but without telling the system that it has a
+# second architecture.
 fetch() {
   local apt="$PWD/$build/apt"
   mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"

@@ -77,9 +77,11 @@ def conversations():
                   'tool_calls': [call('get_weather', {'city': 'A'}, 'aaaaaaaa1'), call('clock', {}, 'bbbbbbbb2')]},
                  {'role': 'tool', 'tool_call_id': 'aaaaaaaa1', 'name': 'get_weather', 'content': 'rain'},
                  {'role': 'tool', 'tool_call_id': 'bbbbbbbb2', 'name': 'clock', 'content': {'h': 12}}]
-    tool_last = two_calls[:1] + [assistant('', tool_calls=two_calls[1]['tool_calls'])] + [
-        {'role': 'tool', 'tool_call_id': 'aaaaaaaa1', 'name': 'get_weather', 'content': 'rain'},
-        {'role': 'tool', 'tool_call_id': 'bbbbbbbb2', 'name': 'clock', 'content': '12'}, user('So?')]
+    tool_last = two_calls[:1] + [assistant(
+        '', tool_calls=two_calls[1]['tool_calls'])] + [{
+            'role': 'tool', 'tool_call_id': 'aaaaaaaa1', 'name': 'get_weather', 'content': 'rain'
+        }, {'role': 'tool', 'tool_call_id': 'bbbbbbbb2', 'name': 'clock', 'content': '12'},
+                                                       user('So?')]
     bare_call = [user('Now?'), {'role': 'assistant', 'tool_calls': [call('clock', {})]},
                  {'role': 'tool', 'content': '12', 'tool_call_id': 'call00001'}, assistant('Noon.')]
     reasoned_call = [user('Now?'), assistant('', reasoning_content='use the clock', tool_calls=[call('clock', {})]),
@@ -127,7 +129,8 @@ def expected(template, request):
     try:
         rendered, _ = chat_template_utils.render_jinja_template(
             [normalize(request['messages'])], tools=request['tools'], chat_template=template,
-            add_generation_prompt=request['add_generation_prompt'], **{**TOKENS, **request['chat_template_kwargs']})
+            add_generation_prompt=request['add_generation_prompt'],
+            **{**TOKENS, **request['chat_template_kwargs']})
         return rendered[0], None
     except Exception as error:  # whatever a template or Jinja raises
         return None, f'{type(error).__name__}: {error}'
@@ -150,7 +153,8 @@ def write_model(folder, template):
         'post_processor': None, 'decoder': {'type': 'ByteLevel', 'add_prefix_space': True, 'trim_offsets': True,
                                             'use_regex': True},
         'model': {'type': 'BPE', 'vocab': vocab, 'merges': []}}))
-    (folder / 'tokenizer_config.json').write_text(json.dumps({'tokenizer_class': 'PreTrainedTokenizerFast', **TOKENS}))
+    (folder / 'tokenizer_config.json').write_text(
+        json.dumps({'tokenizer_class': 'PreTrainedTokenizerFast', **TOKENS}))
     (folder / 'chat_template.jinja').write_text(template, newline='')
 
 
@@ -158,9 +162,10 @@ def rendered_by_orrery(orrery, folder, requests):
     """A dict with prompt or error for each request."""
     lines = folder / 'conversations.jsonl'
     lines.write_text(''.join(json.dumps(r, ensure_ascii=False) + '\n' for r in requests))
-    run = subprocess.run([orrery, 'generate', '--model', folder, '--chat', '--messages', lines, '--print-prompt',
-                          '--json', '--template-arg', f'strftime_now="{TODAY}"'], capture_output=True, text=True,
-                         encoding='utf-8', errors='replace', timeout=600)
+    run = subprocess.run([
+        orrery, 'generate', '--model', folder, '--chat', '--messages', lines, '--print-prompt',
+        '--json', '--template-arg', f'strftime_now="{TODAY}"'
+    ], capture_output=True, text=True, encoding='utf-8', errors='replace', timeout=600)
     rows = [json.loads(line) for line in run.stdout.splitlines()]
     if len(rows) != len(requests):  # the template itself was refused, or the process died
         error = run.stderr.strip().splitlines()[-1:] or [f'exit code {run.returncode}']
@@ -172,7 +177,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('folder', type=pathlib.Path)
     parser.add_argument('--orrery', default='build/release/bin/orrery')
-    parser.add_argument('--show', action='store_true', help='print the first difference of each template')
+    parser.add_argument('--show', action='store_true',
+                        help='print the first difference of each template')
     options = parser.parse_args()
     cases = list(conversations())
     requests = [request for _, request in cases]
@@ -193,12 +199,15 @@ def main():
                 verdict = 'both refuse'
             elif text is not None and error is None and row['prompt'] == text:
                 verdict = 'same'
-            elif text is not None and error is not None and 'not supported' in error.replace(WRAPPER, ''):
+            elif text is not None and error is not None and 'not supported' in error.replace(
+                    WRAPPER, ''):
                 verdict = 'refused by name'
-                reasons[error.split('chat_template.jinja: ', 1)[-1].replace(WRAPPER, '').split(' (it begins')[0]] += 1
+                reasons[error.split('chat_template.jinja: ',
+                                    1)[-1].replace(WRAPPER, '').split(' (it begins')[0]] += 1
             else:
                 verdict = 'different'
-                first = first or (label, text if text is not None else raised, error or row['prompt'])
+                first = first or (label, text if text is not None else raised, error or
+                                  row['prompt'])
             mine[verdict] += 1
         counts.update(mine)
         counts['templates with a difference'] += 1 if mine['different'] else 0
@@ -206,7 +215,8 @@ def main():
         if mine['different'] or mine['refused by name']:
             print(f'{path.name}: {dict(mine)}')
             if first and options.show:
-                print(f'  {first[0]}\n    transformers: {first[1]!r}\n    orrery:       {first[2]!r}')
+                print(
+                    f'  {first[0]}\n    transformers: {first[1]!r}\n    orrery:       {first[2]!r}')
     print(f'{len(templates)} templates, {len(cases)} conversations each: '
           f'{counts["same"]} the same, {counts["both refuse"]} refused by both, '
           f'{counts["refused by name"]} refused by name, {counts["different"]} different '

@@ -11,12 +11,14 @@ die() {
   exit 1
 }
 
-# Names in tools/packages.txt: those to build and run, and with the argument `check` also those of tools/check.sh.
+# Names in tools/packages.txt: those to build and run, and with the argument `check` also those of
+# tools/check.sh.
 package_names() {
   awk -v group="${1:-}" '/^[a-z0-9]/ && ($2 == "" || $2 == group) { print $1 }' tools/packages.txt
 }
 
-# Installs what is missing of package_names "$@". Touches neither apt nor the network when nothing is.
+# Installs what is missing of package_names "$@". Touches neither apt nor the network when nothing
+# is.
 install_packages() {
   if ! command -v dpkg-query >/dev/null; then
     echo "no dpkg here, so nothing is installed: tools/packages.txt lists what the build needs, under its Debian names"
@@ -48,12 +50,13 @@ mpi_environment() {
   if [ "$(id -u)" -eq 0 ]; then  # containers know no other user; mpirun wants to hear twice that this is meant
     export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
   fi
-  # Copies between processes by ptrace are forbidden in most containers; shared memory is as good for our messages.
+  # Copies between processes by ptrace are forbidden in most containers; shared memory is as good
+  # for our messages.
   export OMPI_MCA_btl_vader_single_copy_mechanism=none
 }
 
-# Configures a preset once, and when the presets change; later builds re-run CMake by themselves when its files or the
-# list of sources change.
+# Configures a preset once, and when the presets change; later builds re-run CMake by themselves
+# when its files or the list of sources change.
 configure() {
   [ "build/$1/build.ninja" -nt CMakePresets.json ] || run cmake --preset "$1"
 }

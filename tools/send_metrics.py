@@ -49,7 +49,8 @@ def main():
             mlflow.log_text(config(run), "config.yaml")
             for step, values in curves(run):
                 # MLflow allows no @ in a name.
-                mlflow.log_metrics({tag.replace("@", "_at_"): value for tag, value in values.items()}, step=step)
+                mlflow.log_metrics(
+                    {tag.replace("@", "_at_"): value for tag, value in values.items()}, step=step)
 
 
 if __name__ == "__main__":

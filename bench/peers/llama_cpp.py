@@ -33,7 +33,8 @@ def settings_of(cache, attention, unified):
     return name, ["-ctk", cache, "-ctv", cache, "-fa", attention, "-kvu" if unified else "-no-kvu"]
 
 
-# With a unified cache every sequence walks over everyone's keys: slow with many sequences, unless they share most of them.
+# With a unified cache every sequence walks over everyone's keys: slow with many sequences, unless
+# they share most of them.
 STREAMS = [settings_of(c, a, False) for c, a in itertools.product(("f32", "f16"), ("off", "on"))]
 UNIFIED = [settings_of(c, a, True) for c, a in itertools.product(("f32", "f16"), ("off", "on"))]
 
@@ -47,8 +48,8 @@ class Llama:
         command = [str(self.build / "bin" / program), *map(str, arguments)]
         if not os.access(command[0], os.X_OK):
             sys.exit(f"error: {command[0]} is not there; build it: bench/peers/setup.sh --llama CHECKOUT")
-        result = subprocess.run(command, env=self.environment, capture_output=True, text=True, errors="replace",
-                                check=False)
+        result = subprocess.run(command, env=self.environment, capture_output=True, text=True,
+                                errors="replace", check=False)
         if result.returncode != 0:
             raise RuntimeError(f"{' '.join(command)} ended with {result.returncode}: {result.stderr.strip()[-500:]}")
         return result.stdout + result.stderr  # its log goes to either
@@ -62,7 +63,8 @@ class Llama:
         lines = self.run("llama-batched-bench", *arguments).splitlines()
         rows = [json.loads(line[line.index("{"):]) for line in lines if '"speed_tg"' in line]
         if len(rows) != turns:
-            raise RuntimeError("llama-batched-bench printed no row; does the context hold the sequences?")
+            raise RuntimeError(
+                "llama-batched-bench printed no row; does the context hold the sequences?")
         return rows
 
 
@@ -72,7 +74,8 @@ def emit(case, setting, role, value, unit, **more):
 
 
 def ranked(case, candidates, measure):
-    """The candidates by their figure in a short run, fastest first; those that llama.cpp refuses are left out."""
+    """The candidates by their figure in a short run, fastest first; those that llama.cpp refuses
+    are left out."""
     figures = []
     for name, flags in candidates:
         try:
@@ -108,12 +111,13 @@ def decode_shipped(llama, case, batch, quick):
 def groups(llama, case, quick):
     """8 prompts x 16 samples, 512 in + 128 out, seen as 128 sequences.
 
-    With -pps llama-batched-bench computes one prompt for all 128. The work has eight, so its prompt time counts eight
-    times in with_prompts.
+    With -pps llama-batched-bench computes one prompt for all 128. The work has eight, so its prompt
+    time counts eight times in with_prompts.
     """
     sequences, prompt = 128, 512
     scout, generated = (2, 4) if quick else (8, 128)
-    # A short run flatters the unified cache, whose walk grows with everyone's tokens: the best of either kind runs whole.
+    # A short run flatters the unified cache, whose walk grows with everyone's tokens: the best of
+    # either kind runs whole.
     for candidates in (STREAMS, UNIFIED):
         name, flags = ranked(case, candidates, lambda flags: llama.batched(
             MODEL, sequences, prompt, scout, flags, shared_prompt=True)[0]["speed_tg"])[0]
@@ -123,7 +127,8 @@ def groups(llama, case, quick):
 
 
 def groups_unshared(llama, case, quick):
-    """The same without -pps: all 128 prompts are computed. It decodes no differently, so a few tokens do."""
+    """The same without -pps: all 128 prompts are computed. It decodes no differently, so a few
+    tokens do."""
     sequences, prompt, generated = (4, 64, 4) if quick else (128, 512, 16)
     name, flags = STREAMS[0]
     [row] = llama.batched(MODEL, sequences, prompt, generated, flags)
@@ -137,7 +142,8 @@ def prefill(llama, case, quick):
         rows = llama.batched(MODEL, 1, 512, 1, flags, turns=turns + 1)
         return statistics.median(row["speed_pp"] for row in rows[1:])
 
-    candidates = [(f"{name}, -ub {ub}", [*flags, "-ub", ub]) for name, flags in (UNIFIED[:1] if quick else UNIFIED)
+    candidates = [(f"{name}, -ub {ub}", [*flags, "-ub", ub])
+                  for name, flags in (UNIFIED[:1] if quick else UNIFIED)
                   for ub in (128, 256, 512)]
     for name, flags in ranked(case, candidates, lambda flags: speed(flags, 1 if quick else 2))[:3]:
         emit(case, name, "best", speed(flags, 1 if quick else 7), "tok/s")
@@ -145,7 +151,8 @@ def prefill(llama, case, quick):
 
 
 def start(llama, case, quick):
-    """A whole process that loads the model and gives one token. llama-simple is its smallest program for that."""
+    """A whole process that loads the model and gives one token. llama-simple is its smallest
+    program for that."""
     model = llama.models / f"{case.removeprefix('start_')}-f32.gguf"
     seconds = []
     for _ in range(3 if quick else 15):
@@ -165,16 +172,21 @@ def measure(llama, case, quick):
     elif case.startswith("decode_"):
         decode(llama, case, int(case.split("_")[1]), quick)
     else:
-        {"groups": groups, "groups_unshared": groups_unshared, "prefill": prefill}[case](llama, case, quick)
+        {"groups": groups, "groups_unshared": groups_unshared,
+         "prefill": prefill}[case](llama, case, quick)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", type=pathlib.Path, required=True, help="llama.cpp's build folder")
-    parser.add_argument("--models", type=pathlib.Path, required=True, help="folder written by make_models.py")
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=pathlib.Path, required=True,
+                        help="llama.cpp's build folder")
+    parser.add_argument("--models", type=pathlib.Path, required=True,
+                        help="folder written by make_models.py")
     parser.add_argument("--case", required=True, choices=CASES)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--quick", action="store_true", help="short runs: to see that everything works")
+    parser.add_argument("--quick", action="store_true",
+                        help="short runs: to see that everything works")
     options = parser.parse_args()
     try:
         measure(Llama(options), options.case, options.quick)

@@ -39,7 +39,8 @@ def hf_config(shape):
 
 
 def vocabulary(size):
-    """Tokens in order of their ids, and merges: two special tokens, the 256 bytes, then words of 2, 3, ... letters."""
+    """Tokens in order of their ids, and merges: two special tokens, the 256 bytes, then words of 2,
+    3, ... letters."""
     printable = set(range(33, 127)) | set(range(161, 173)) | set(range(174, 256))
     spare = itertools.count(256)
     tokens = [EOS, PAD] + [chr(b) if b in printable else chr(next(spare)) for b in range(256)]
@@ -59,8 +60,10 @@ def vocabulary(size):
 
 
 def tokenizer_json(tokens, merges):
-    special = [{"id": i, "content": tokens[i], "single_word": False, "lstrip": False, "rstrip": False,
-                "normalized": False, "special": True} for i in range(2)]
+    special = [{
+        "id": i, "content": tokens[i], "single_word": False, "lstrip": False, "rstrip": False,
+        "normalized": False, "special": True
+    } for i in range(2)]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": special, "normalizer": None,
             "pre_tokenizer": byte_level, "post_processor": None, "decoder": byte_level,
@@ -93,7 +96,8 @@ class Weights:
         generator = random.Random(1)
         values = array.array("f", (generator.gauss(0.0, 0.02) for _ in range(1000003)))
         self.f32 = values.tobytes()
-        self.bf16 = array.array("H", self.f32)[1::2].tobytes()  # the upper halves: rounded towards zero
+        self.bf16 = array.array("H",
+                                self.f32)[1::2].tobytes()  # the upper halves: rounded towards zero
 
     def write(self, file, count, offset, dtype):
         block, width = (self.bf16, 2) if dtype == "bf16" else (self.f32, 4)
@@ -176,7 +180,9 @@ def write_gguf(path, weights, shape, tokens, merges, dtype):
     for _, name, dims in all_tensors:
         matrix = len(dims) == 2
         kind, width = (30, 2) if matrix and dtype == "bf16" else (0, 4)
-        infos.append(gguf_string(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *reversed(dims), kind, at))
+        infos.append(
+            gguf_string(name) +
+            struct.pack(f"<I{len(dims)}QIQ", len(dims), *reversed(dims), kind, at))
         at += -(-count_of(dims) * width // 32) * 32
     with open(path, "wb") as file:
         file.write(struct.pack("<4sIQQ", b"GGUF", 3, len(all_tensors), len(entries)))
@@ -198,9 +204,11 @@ def publish(path, write):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=pathlib.Path, help="folder to write to")
-    parser.add_argument("--shapes", default=",".join(SHAPES), help="which of them (default: %(default)s)")
+    parser.add_argument("--shapes", default=",".join(SHAPES),
+                        help="which of them (default: %(default)s)")
     parser.add_argument("--no-gguf", action="store_true", help="leave llama.cpp's files out")
     options = parser.parse_args()
     names = options.shapes.split(",")

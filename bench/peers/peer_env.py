@@ -3,8 +3,9 @@ import json
 import os
 import sys
 
-# glibc gives large blocks back to the system and faults them in again, every step; so a step spends 20-30 % of its time
-# on page faults. These settings keep them. `hugetlb=1` asks for transparent huge pages on top.
+# glibc gives large blocks back to the system and faults them in again, every step; so a step spends
+# 20-30 % of its time on page faults. These settings keep them. `hugetlb=1` asks for transparent
+# huge pages on top.
 _KEEP = {"trim_threshold": 1 << 40, "mmap_threshold": 1 << 40, "top_pad": 1 << 28}
 ALLOCATORS = {
     "shipped": {},
@@ -15,7 +16,8 @@ ALLOCATORS = {
 
 
 def restart_with(allocator, threads):
-    """glibc and OpenMP read their settings at process start: runs this script once more with them."""
+    """glibc and OpenMP read their settings at process start: runs this script once more with
+    them."""
     if os.environ.get("ORRERY_PEER_STARTED"):
         return
     settings = {**ALLOCATORS[allocator], "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads),

@@ -23,24 +23,33 @@ BATCHES = (1, 8, 32, 64, 128)
 
 def parse(arguments):
     parser = argparse.ArgumentParser(
-        prog="bench/run_all.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="bench/run_all.sh", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Cases, in order: " + " ".join(name for name, *_ in CASES))
-    parser.add_argument("--venv", type=pathlib.Path, help="virtual environment of bench/peers/setup.sh")
-    parser.add_argument("--llama", type=pathlib.Path, help="llama.cpp's build folder (or its checkout)")
+    parser.add_argument("--venv", type=pathlib.Path,
+                        help="virtual environment of bench/peers/setup.sh")
+    parser.add_argument("--llama", type=pathlib.Path,
+                        help="llama.cpp's build folder (or its checkout)")
     parser.add_argument("--only", help="cases, separated by commas")
-    parser.add_argument("--quick", action="store_true", help="tiny runs that show that everything works")
-    parser.add_argument("--orrery", type=pathlib.Path, default=pathlib.Path("build/release/bin/orrery"))
+    parser.add_argument("--quick", action="store_true",
+                        help="tiny runs that show that everything works")
+    parser.add_argument("--orrery", type=pathlib.Path,
+                        default=pathlib.Path("build/release/bin/orrery"))
     parser.add_argument("--models", type=pathlib.Path, default=pathlib.Path("build/bench_models"),
                         help="folder of the models, made if absent (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, choices=range(1, 4097), metavar="THREADS")
-    parser.add_argument("--raw", type=pathlib.Path,
-                        help="JSON lines (default: build/bench_raw.jsonl; with --quick build/bench_quick.jsonl)")
-    parser.add_argument("--out", type=pathlib.Path,
-                        help="the table (default: bench/RESULTS.md; with --quick build/bench_quick.md)")
+    parser.add_argument(
+        "--raw", type=pathlib.Path,
+        help="JSON lines (default: build/bench_raw.jsonl; with --quick build/bench_quick.jsonl)")
+    parser.add_argument(
+        "--out", type=pathlib.Path,
+        help="the table (default: bench/RESULTS.md; with --quick build/bench_quick.md)")
     parser.add_argument("--render", action="store_true", help="measure nothing")
     options = parser.parse_args(arguments)
-    options.raw = options.raw or pathlib.Path("build/bench_quick.jsonl" if options.quick else "build/bench_raw.jsonl")
-    options.out = options.out or pathlib.Path("build/bench_quick.md" if options.quick else "bench/RESULTS.md")
+    options.raw = options.raw or pathlib.Path(
+        "build/bench_quick.jsonl" if options.quick else "build/bench_raw.jsonl")
+    options.out = options.out or pathlib.Path(
+        "build/bench_quick.md" if options.quick else "bench/RESULTS.md")
     if options.llama and (options.llama / "CMakeLists.txt").exists():
         options.llama = options.llama / "build-peers"
     options.cases = options.only.split(",") if options.only else [name for name, *_ in CASES]
@@ -62,8 +71,8 @@ def trl(case, *arguments):
     return "TRL", ["trl_step.py", "--case", case, *arguments]
 
 
-# (case, ours or None, our runs after the peers', the peers' parts). The most telling come first. Batch 1 waits for memory,
-# which the machine's other tenants use too, so one run says little.
+# (case, ours or None, our runs after the peers', the peers' parts). The most telling come first.
+# Batch 1 waits for memory, which the machine's other tenants use too, so one run says little.
 AGAIN = {1: 4, 128: 0}
 CASES = [
     *[(f"decode_{b}", lambda ours, case, b=b: ours.decode(case, b), AGAIN.get(b, 1), [llama(f"decode_{b}")])
@@ -98,11 +107,14 @@ def version_of(peer, home):
         command = [home / "bin/python", "-c", "from importlib.metadata import version; "
                    f"print('version: ' + ', '.join(n + ' ' + version(n) for n in {names[peer]!r}))"]
     try:
-        result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        result = subprocess.run(command, capture_output=True, text=True, errors="replace",
+                                check=False)
     except OSError:
         return ""
     lines = (result.stdout + result.stderr).splitlines()
-    return next((line.removeprefix("version:").strip() for line in lines if line.startswith("version:")), "")
+    return next(
+        (line.removeprefix("version:").strip() for line in lines if line.startswith("version:")),
+        "")
 
 
 class Bench:
@@ -115,7 +127,8 @@ class Bench:
         self.raw = open(options.raw, "a", encoding="utf-8")
         scratch = pathlib.Path("build/bench_scratch").resolve()
         scratch.mkdir(parents=True, exist_ok=True)
-        self.ours = Ours(options.orrery, options.models.resolve(), scratch, options.threads, options.quick)
+        self.ours = Ours(options.orrery, options.models.resolve(), scratch, options.threads,
+                         options.quick)
 
     def keep(self, row, turn=0):
         row = {**row, "turn": turn, "run": self.run, "commit": self.commit, "quick": self.options.quick,
@@ -127,7 +140,8 @@ class Bench:
 
     def probe(self, when):
         try:
-            peak = fma_peak(self.options.orrery.parent.parent / "bench/bench_matmul", self.options.threads)
+            peak = fma_peak(self.options.orrery.parent.parent / "bench/bench_matmul",
+                            self.options.threads)
         except (Failure, ValueError, KeyError) as error:
             self.failures.append(f"FMA probe: {error}")
             return
@@ -159,7 +173,8 @@ class Bench:
         command += ["--build", str(home)] if peer == "llama.cpp" else []
         command += ["--quick"] if options.quick else []
         try:
-            result = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False, timeout=1500)
+            result = subprocess.run(command, capture_output=True, text=True, errors="replace",
+                                    check=False, timeout=1500)
         except (OSError, subprocess.TimeoutExpired) as error:
             self.failures.append(f"{case}, {peer}: {error}")
             return
@@ -176,7 +191,8 @@ class Bench:
             self.measure_ours(name, function, 0)
         for peer, arguments in parts:
             self.measure_peer(name, peer, arguments)
-        measured = any((self.options.llama if peer == "llama.cpp" else self.options.venv) for peer, _ in parts)
+        measured = any(
+            (self.options.llama if peer == "llama.cpp" else self.options.venv) for peer, _ in parts)
         for turn in range(1, 1 + (again if measured or not parts else 0)):
             self.measure_ours(name, function, turn)
 

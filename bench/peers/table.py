@@ -7,8 +7,8 @@ import statistics
 import subprocess
 
 RATE, SECONDS = "rate", "seconds"
-# (work, our case, field, peer, its case, field, target). A ratio is ours over the peer's for rates, the peer's over ours
-# for seconds. Targets of kind "most" hold our own figure.
+# (work, our case, field, peer, its case, field, target). A ratio is ours over the peer's for rates,
+# the peer's over ours for seconds. Targets of kind "most" hold our own figure.
 LLAMA, PYTORCH = "llama.cpp", "transformers"
 ROWS = [
     *[(f"decode 135M, batch {batch}, tok/s", f"decode_{batch}", "value", LLAMA, f"decode_{batch}", "value", RATE, target)
@@ -50,9 +50,11 @@ weights for the products; the step includes everything from prompts to updated w
 
 def git_commit():
     def git(*arguments):
-        return subprocess.run(["git", *arguments], capture_output=True, text=True, check=False).stdout.strip()
+        return subprocess.run(["git", *arguments], capture_output=True, text=True,
+                              check=False).stdout.strip()
     commit = git("rev-parse", "--short=12", "HEAD") or "unknown"
-    return commit + ("-dirty" if git("status", "--porcelain", "-uno", "--", ":!bench/RESULTS.md") else "")
+    return commit + ("-dirty"
+                     if git("status", "--porcelain", "-uno", "--", ":!bench/RESULTS.md") else "")
 
 
 def cpu_name():
@@ -67,7 +69,8 @@ def cpu_name():
 
 def memory_gib():
     try:
-        return round(int(pathlib.Path("/proc/meminfo").read_text(encoding="utf-8").split()[1]) / (1 << 20))
+        return round(
+            int(pathlib.Path("/proc/meminfo").read_text(encoding="utf-8").split()[1]) / (1 << 20))
     except (OSError, ValueError, IndexError):
         return "?"
 

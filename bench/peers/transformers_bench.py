@@ -17,7 +17,8 @@ import peer_env
 
 def load(options, torch):
     from transformers import AutoModelForCausalLM
-    return AutoModelForCausalLM.from_pretrained(options.models / "135m", dtype=torch.float32, attn_implementation="sdpa")
+    return AutoModelForCausalLM.from_pretrained(options.models / "135m", dtype=torch.float32,
+                                                attn_implementation="sdpa")
 
 
 def generate(options, torch):
@@ -28,8 +29,9 @@ def generate(options, torch):
     for tokens in (8, new):  # warm-up, measurement
         begin = time.perf_counter()
         with torch.inference_mode():
-            out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, min_new_tokens=tokens,
-                                 do_sample=True, top_k=0, temperature=1.0, pad_token_id=1)
+            out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens,
+                                 min_new_tokens=tokens, do_sample=True, top_k=0, temperature=1.0,
+                                 pad_token_id=1)
         seconds = time.perf_counter() - begin
         assert out.shape[1] == prompt + tokens
         rates.append(batch * tokens / seconds)
@@ -53,17 +55,21 @@ def train(options, torch):
         run(inputs, targets).backward()
         seconds.append(time.perf_counter() - begin)
         model.zero_grad(set_to_none=False)
-    return [("torch.compile" if compiled else "eager", batch * length / statistics.median(seconds[2:]))]
+    return [("torch.compile" if compiled else "eager",
+             batch * length / statistics.median(seconds[2:]))]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=pathlib.Path, required=True, help="folder written by make_models.py")
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=pathlib.Path, required=True,
+                        help="folder written by make_models.py")
     parser.add_argument("--case", required=True, choices=("generate", "train", "train_compile"))
     parser.add_argument("--allocator", choices=peer_env.ALLOCATORS, default="kept")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="short runs: to see that everything works")
+    parser.add_argument("--quick", action="store_true",
+                        help="short runs: to see that everything works")
     options = parser.parse_args()
     peer_env.restart_with(options.allocator, options.threads)
 
@@ -72,7 +78,8 @@ def main():
     torch.manual_seed(1)
     role = "shipped" if options.allocator == "shipped" else "best"
     for setting, value in (generate if options.case == "generate" else train)(options, torch):
-        peer_env.emit("transformers", options.case, f"{setting}, allocator {options.allocator}", role, value, "tok/s")
+        peer_env.emit("transformers", options.case, f"{setting}, allocator {options.allocator}",
+                      role, value, "tok/s")
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ PROMPTS, SAMPLES, PROMPT_TOKENS = 8, 8, 60
 def process_age():
     """Seconds since this process began."""
     started = int(pathlib.Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
-    return float(pathlib.Path("/proc/uptime").read_text().split()[0]) - started / os.sysconf("SC_CLK_TCK")
+    return float(
+        pathlib.Path("/proc/uptime").read_text().split()[0]) - started / os.sysconf("SC_CLK_TCK")
 
 
 def build_trainer(options, folder, tokens, steps, output):
@@ -73,7 +74,8 @@ def measure(options):
             steps.append(time.perf_counter() - self.begin)
 
     with tempfile.TemporaryDirectory() as output:
-        trainer = build_trainer(options, options.models / shape, tokens, 1 + options.repeats, output)
+        trainer = build_trainer(options, options.models / shape, tokens, 1 + options.repeats,
+                                output)
         trainer.add_callback(Clock())
         inner = trainer._generate_single_turn
 
@@ -92,7 +94,8 @@ def measure(options):
         trainer._generate_single_turn = timed_generate
         hook = trainer.model.register_forward_hook(on_first_forward)
         trainer.train()
-    assert lengths[1:] == [{tokens, PROMPTS * SAMPLES}] * options.repeats, f"sequences and lengths: {lengths}"
+    assert lengths[1:] == [{tokens, PROMPTS * SAMPLES}
+                          ] * options.repeats, f"sequences and lengths: {lengths}"
     name = "TRL's defaults" if options.as_shipped else f"f32, no checkpointing, allocator {options.allocator}"
     setting = f"{name}, {options.micro_batch} sequences a forward"
     role = "shipped" if options.as_shipped else "best"
@@ -100,23 +103,29 @@ def measure(options):
     def emit(case, value, unit, **more):
         peer_env.emit("TRL", case, setting, role, value, unit, **more)
 
-    emit(options.case, statistics.median(steps[1:]), "s", generating=round(statistics.median(generation[1:]), 3))
+    emit(options.case, statistics.median(steps[1:]), "s",
+         generating=round(statistics.median(generation[1:]), 3))
     if shape == "135m":
         emit("memory", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20), "GiB")
     emit(f"start_{shape}", first_token, "s")
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", type=pathlib.Path, required=True, help="folder written by make_models.py")
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", type=pathlib.Path, required=True,
+                        help="folder written by make_models.py")
     parser.add_argument("--case", required=True, choices=CASES)
     parser.add_argument("--as-shipped", action="store_true")
     parser.add_argument("--allocator", choices=peer_env.ALLOCATORS, default="kept")
-    parser.add_argument("--micro-batch", type=int, help="sequences a forward (tuned: 32, as shipped: 8)")
-    parser.add_argument("--warm-tokens", type=int, help="tokens a sample in the first step (default: as measured)")
+    parser.add_argument("--micro-batch", type=int,
+                        help="sequences a forward (tuned: 32, as shipped: 8)")
+    parser.add_argument("--warm-tokens", type=int,
+                        help="tokens a sample in the first step (default: as measured)")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=1, help="measured steps")
-    parser.add_argument("--quick", action="store_true", help="8 tokens a sample: to see that everything works")
+    parser.add_argument("--quick", action="store_true",
+                        help="8 tokens a sample: to see that everything works")
     options = parser.parse_args()
     if options.as_shipped:
         options.allocator = "shipped"

@@ -1,4 +1,5 @@
-"""orrery bench on a model of thousands of parameters: what it prints, and that ranks share its step. No test of a speed."""
+"""orrery bench on a model of thousands of parameters: what it prints, and that ranks share its
+step. No test of a speed."""
 import json
 import unittest
 
@@ -25,16 +26,19 @@ class Bench(Case):
         learner = ["update", "forward", "head and loss", "backward", "optimizer", "pack"]
         self.check(self.ok(*STEP, "--json").stdout, ["prefill", "decode", *learner])
         self.check(self.ok("bench", "train", *MODEL, "--batch", "2", "--seq-len", "16", "--json").stdout, learner)
-        rollout = self.ok("bench", "rollout", *MODEL, "--batch", "2", "--prompt-len", "9", "--gen-len", "8").stdout
+        rollout = self.ok("bench", "rollout", *MODEL, "--batch", "2", "--prompt-len", "9",
+                          "--gen-len", "8").stdout
         for text in ("decode_tokens_per_s", "phase, op", "attention forward", "lm head"):
             self.assertIn(text, rollout)
 
     def test_ranks(self):
-        report = self.check(self.ok(*STEP, "--json", ranks=2).stdout, ["prefill", "exchange", "backward", "reduce"])
+        report = self.check(
+            self.ok(*STEP, "--json", ranks=2).stdout, ["prefill", "exchange", "backward", "reduce"])
         self.assertIn("2 ranks", report["bench"])
         self.assertEqual(report["logprob_diff_max"], 0)
         self.assertGreaterEqual(report["reduce_seconds"], 0)
-        self.fails(2, *STEP, "--gradient-shards", "1", ranks=2, says=["--gradient-shards 1 cannot", "2 ranks"])
+        self.fails(2, *STEP, "--gradient-shards", "1", ranks=2,
+                   says=["--gradient-shards 1 cannot", "2 ranks"])
         result = self.fails(2, "bench", "step", "--model", "/no/such", ranks=2, says=["/no/such"])
         self.assertEqual(result.stderr.count("/no/such"), 1, "printed once, not by every rank")
         self.fails(2, "bench", "rollout", *MODEL, ranks=2, says=["without mpirun"])

@@ -1,4 +1,5 @@
-"""Chat templates through the built command: conversations, tools and variables, against texts that jinja2 made."""
+"""Chat templates through the built command: conversations, tools and variables, against texts that
+jinja2 made."""
 import json
 import unittest
 
@@ -68,7 +69,8 @@ class Chat(Case):
         return folder
 
     def prompts(self, folder, *args, **kwargs):
-        return self.ok("generate", "--model", folder, "--chat", "--print-prompt", *args, **kwargs).stdout
+        return self.ok("generate", "--model", folder, "--chat", "--print-prompt", *args,
+                       **kwargs).stdout
 
     def file(self, name, value):
         path = self.folder / name
@@ -78,29 +80,41 @@ class Chat(Case):
     def test_an_empty_system_message_is_sent(self):
         folder = self.model("{% for m in messages %}[{{ m.role }}:{{ m.content }}]{% endfor %}")
         self.assertEqual(self.prompts(folder, "--prompt", "a"), "[user:a]\n")
-        self.assertEqual(self.prompts(folder, "--prompt", "a", "--system", ""), "[system:][user:a]\n")
+        self.assertEqual(self.prompts(folder, "--prompt", "a", "--system", ""),
+                         "[system:][user:a]\n")
         self.assertEqual(self.prompts(folder, "--prompt", "a", "--system="), "[system:][user:a]\n")
-        self.assertEqual(self.prompts(folder, "--prompt", "a", "--prompt", "[b, c]", "--system", "s"),
-                         "[system:s][user:a]\n[system:s][user:[b, c]]\n")
+        self.assertEqual(
+            self.prompts(folder, "--prompt", "a", "--prompt", "[b, c]", "--system", "s"),
+            "[system:s][user:a]\n[system:s][user:[b, c]]\n")
         # What is printed is what is asked.
-        asked = json.loads(self.ok("generate", "--model", folder, "--chat", "--prompt", "a", "--system", "", "--json",
-                                   "--max-new-tokens", 1).stdout)
+        asked = json.loads(
+            self.ok("generate", "--model", folder, "--chat", "--prompt", "a", "--system", "",
+                    "--json", "--max-new-tokens", 1).stdout)
         printed = json.loads(self.prompts(folder, "--prompt", "a", "--system", "", "--json"))
         self.assertEqual(asked["prompt_ids"], printed["prompt_ids"])
         self.assertEqual(printed["prompt"], "[system:][user:a]")
 
     def test_template_arguments_have_their_kinds(self):
         folder = self.model("{% for v in [a, b, c, d, e, f] %}{{ v }}{{ v is string }}{{ v is number }};{% endfor %}")
-        text = self.prompts(folder, "--prompt", "x", *(word for value in ("a=false", "b=3", "c=1.5", "d=low", 'e="3"', "f=[1, 2]")
-                                                      for word in ("--template-arg", value)))
-        self.assertEqual(text, "FalseFalseTrue;3FalseTrue;1.5FalseTrue;lowTrueFalse;3TrueFalse;[1, 2]FalseFalse;\n")
-        text = self.prompts(folder, "--prompt", "x", "--template-arg", "a=x=[y, z]", "--template-arg", "b=")
+        text = self.prompts(
+            folder, "--prompt", "x",
+            *(word for value in ("a=false", "b=3", "c=1.5", "d=low", 'e="3"', "f=[1, 2]")
+              for word in ("--template-arg", value)))
+        self.assertEqual(
+            text,
+            "FalseFalseTrue;3FalseTrue;1.5FalseTrue;lowTrueFalse;3TrueFalse;[1, 2]FalseFalse;\n")
+        text = self.prompts(folder, "--prompt", "x", "--template-arg", "a=x=[y, z]",
+                            "--template-arg", "b=")
         self.assertIn("x=[y, z]True", text)
-        self.fails(2, "generate", "--model", folder, "--chat", "--prompt", "x", "--template-arg", "a", says=["NAME=VALUE"])
-        self.fails(2, "generate", "--model", folder, "--chat", "--prompt", "x", "--template-arg", "messages=1", says=["messages"])
-        self.fails(2, "generate", "--model", folder, "--prompt", "x", "--template-arg", "a=1", says=["--template-arg needs --chat"])
+        self.fails(2, "generate", "--model", folder, "--chat", "--prompt", "x", "--template-arg",
+                   "a", says=["NAME=VALUE"])
+        self.fails(2, "generate", "--model", folder, "--chat", "--prompt", "x", "--template-arg",
+                   "messages=1", says=["messages"])
+        self.fails(2, "generate", "--model", folder, "--prompt", "x", "--template-arg", "a=1",
+                   says=["--template-arg needs --chat"])
         self.fails(2, "generate", "--model", folder, "--chat", says=["--prompt"])
-        result = self.ok("generate", "--model", folder, "--chat", "--print-prompt", "--prompt", "x", "--template-arg", "nope=1")
+        result = self.ok("generate", "--model", folder, "--chat", "--print-prompt", "--prompt", "x",
+                         "--template-arg", "nope=1")
         self.assertIn("reads no variable nope", result.stderr + result.stdout)
 
     def test_tools_and_tool_calls(self):
@@ -121,29 +135,39 @@ class Chat(Case):
                          "<s><|USER|>Weather?<|end|>\n<|ASSISTANT|><think></think>\n"
                          "<s><|USER|>a b<|end|>\n\n"
                          "<s><|USER|>Weather?<|end|>\n<|ASSISTANT|>\n")
-        bad = self.file("b.jsonl", json.dumps([{"role": "robot", "content": ""}]) + "\n" + json.dumps(CALLS[1:2]) + "\n")
-        rows = self.fails(1, "generate", "--model", folder, "--chat", "--messages", bad, "--print-prompt", "--json").stdout
+        bad = self.file(
+            "b.jsonl",
+            json.dumps([{"role": "robot", "content": ""}]) + "\n" + json.dumps(CALLS[1:2]) + "\n")
+        rows = self.fails(1, "generate", "--model", folder, "--chat", "--messages", bad,
+                          "--print-prompt", "--json").stdout
         first, second = map(json.loads, rows.splitlines())
         self.assertIn("the template says: unknown role robot", first["error"])
         self.assertIn("Weather?", second["prompt"])
-        self.fails(1, "generate", "--model", folder, "--chat", "--messages", bad, says=["unknown role robot"])
+        self.fails(1, "generate", "--model", folder, "--chat", "--messages", bad,
+                   says=["unknown role robot"])
         for text, says in (("[]", "no messages"), ("{}", "messages"), ('[{"role": "user"}', "not this line"),
                            ('{"messages": [], "temperature": 1}', "temperature"), ('["a"]', "not an object")):
-            self.fails(2, "generate", "--model", folder, "--chat", "--messages", self.file("x.json", text),
+            self.fails(2, "generate", "--model", folder, "--chat", "--messages",
+                       self.file("x.json", text),
                        says=[says if says != "not this line" else "x.json:1"])
-        self.fails(2, "generate", "--model", folder, "--chat", "--messages", self.folder / "none.json", says=["no such file"])
-        self.fails(2, "generate", "--model", folder, "--chat", "--prompt", "a", "--tools", self.file("x.json", "{}"), says=["list"])
+        self.fails(2, "generate", "--model", folder, "--chat", "--messages",
+                   self.folder / "none.json", says=["no such file"])
+        self.fails(2, "generate", "--model", folder, "--chat", "--prompt", "a", "--tools",
+                   self.file("x.json", "{}"), says=["list"])
 
     def test_the_date_is_given_or_missed(self):
         folder = self.model("{{ strftime_now('%d %B %Y') }}")
-        self.fails(1, "generate", "--model", folder, "--chat", "--prompt", "a", says=["--template-arg strftime_now=2025-07-26"])
-        self.assertEqual(self.prompts(folder, "--prompt", "a", "--template-arg", "strftime_now=2025-07-26"), "26 July 2025\n")
+        self.fails(1, "generate", "--model", folder, "--chat", "--prompt", "a",
+                   says=["--template-arg strftime_now=2025-07-26"])
+        self.assertEqual(
+            self.prompts(folder, "--prompt", "a", "--template-arg", "strftime_now=2025-07-26"),
+            "26 July 2025\n")
 
     @unittest.skipUnless((ASSETS / "tokenizers/qwen3").is_dir(), "no assets")
     def test_qwen3(self):
         messages, tools = self.file("m.json", CALLS), self.file("t.json", [WEATHER])
-        text = self.prompts(ASSETS / "tokenizers/qwen3", "--messages", messages, "--tools", tools, "--template-arg",
-                            "enable_thinking=false")
+        text = self.prompts(ASSETS / "tokenizers/qwen3", "--messages", messages, "--tools", tools,
+                            "--template-arg", "enable_thinking=false")
         self.assertTrue(text.startswith(
             "<|im_start|>system\n Use tools. \n\n# Tools\n\nYou may call one or more functions to assist with the user query.\n\n"
             "You are provided with function signatures within <tools></tools> XML tags:\n<tools>\n" +

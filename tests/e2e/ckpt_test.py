@@ -58,13 +58,15 @@ class CkptTest(unittest.TestCase):
         self.ckpt("import", self.folder / "a", self.step)
 
     def ckpt(self, *args, code=0):
-        done = subprocess.run([ORRERY, "ckpt", *map(str, args)], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([ORRERY, "ckpt", *map(str, args)], capture_output=True, text=True,
+                              timeout=60)
         self.assertEqual(done.returncode, code, done.stdout + done.stderr)
         return done.stderr if code else done.stdout
 
     def test_ls_show_verify_hash(self):
         rows = json.loads(self.ckpt("ls", self.folder / "run", "--json"))
-        self.assertEqual([(r["step"], r["stage"], r["good"], r["ranks"]) for r in rows], [(0, "import", True, 1)])
+        self.assertEqual([(r["step"], r["stage"], r["good"], r["ranks"]) for r in rows],
+                         [(0, "import", True, 1)])
         self.assertIn("step_000000", self.ckpt("ls", self.folder / "run"))
         shown = json.loads(self.ckpt("show", self.folder / "run", "--json"))
         self.assertEqual({t["name"]: t["shape"] for t in shown["tensors"]}, SHAPES)
@@ -94,7 +96,8 @@ class CkptTest(unittest.TestCase):
     def test_diff_counts_what_differs(self):
         other = self.folder / "other" / "step_000000"
         self.ckpt("import", self.folder / "b", other)
-        self.assertIn("of 11 tensors in both, 11 differ in weights, 0 in adam_m", self.ckpt("diff", self.step, other))
+        self.assertIn("of 11 tensors in both, 11 differ in weights, 0 in adam_m",
+                      self.ckpt("diff", self.step, other))
         diff = json.loads(self.ckpt("diff", self.step, other, "--json"))
         self.assertFalse(diff["identical"])
         self.assertGreater(diff["tensors"][0]["weights"]["max_abs"], 0)

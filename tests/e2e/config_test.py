@@ -1,4 +1,5 @@
-"""`orrery config --files`: what training would refuse is refused before it, and nothing is made; templates from files."""
+"""`orrery config --files`: what training would refuse is refused before it, and nothing is made;
+templates from files."""
 import bz2
 import gzip
 import json
@@ -63,7 +64,8 @@ class WhatIsThere(FilesCase):
 
     def test_quickstart(self):
         result = self.ok("config", QUICKSTART, "--files")
-        for text in ("weights drawn from the seed", "training data   generated, the longest 7 of 8 tokens",
+        for text in ("weights drawn from the seed",
+                     "training data   generated, the longest 7 of 8 tokens",
                      "SFT data        generated demonstrations"):
             self.assertIn(text, result.stdout)
 
@@ -81,7 +83,8 @@ class WhatIsThere(FilesCase):
     def test_too_many_threads_are_told(self):
         result = self.ok("config", self.config, "cluster.threads=4000")
         self.assertIn("cluster.threads is 4000 and this machine has", result.stderr)
-        self.assertNotIn("cluster.threads is", self.ok("config", self.config, "cluster.threads=1").stderr)
+        self.assertNotIn("cluster.threads is",
+                         self.ok("config", self.config, "cluster.threads=1").stderr)
 
 
 class WhatIsWrong(FilesCase):
@@ -132,7 +135,8 @@ class WhatIsWrong(FilesCase):
                 path = self.folder / name
                 path.write_bytes(data)
                 for skip in ([], ["data.on_error=skip"]):
-                    line = self.refused(str(path), *says, overrides=[f"data.train_files={path}", *skip],
+                    line = self.refused(str(path), *says,
+                                        overrides=[f"data.train_files={path}", *skip],
                                         train_says_it=name in ("x.parquet", "x.csv"))
                     self.assertNotIn("\n", line)
 
@@ -142,14 +146,17 @@ class WhatIsWrong(FilesCase):
         line = self.refused("a CSV table", overrides=[f"data.train_files={path}"])
         command = line.split("convert it: ")[1]
         subprocess.run(command, shell=True, check=True)
-        self.assertEqual(json.loads((self.folder / "x.jsonl").read_text()), {"question": "1, 2 and 3?", "answer": "#### 6"})
+        self.assertEqual(json.loads((self.folder / "x.jsonl").read_text()),
+                         {"question": "1, 2 and 3?", "answer": "#### 6"})
         self.check(f"data.train_files={self.folder / 'x.jsonl'}")
 
     def test_texts_of_other_formats(self):
         for name, data, says in (("a.txt.gz", gzip.compress(b"text"), "compressed by gzip"), ("lfs.txt", LFS.encode(), "Git LFS"),
                                  ("a.parquet", b"PAR1\x15", "a Parquet file")):
             (self.folder / name).write_bytes(data)
-            self.refused(name, says, overrides=["sft.total_training_steps=1", f"sft.text_files={self.folder / name}"])
+            self.refused(
+                name, says,
+                overrides=["sft.total_training_steps=1", f"sft.text_files={self.folder / name}"])
 
     def test_a_model_folder_that_is_none(self):
         self.refused("is not a folder", overrides=["model.path=nowhere"])
@@ -163,7 +170,8 @@ class WhatIsWrong(FilesCase):
         # A tensor of another shape.
         (size,) = struct.unpack_from("<Q", data)
         header = json.loads(data[8:8 + size])
-        name = next(name for name, tensor in header.items() if name != "__metadata__" and len(tensor["shape"]) == 2)
+        name = next(name for name, tensor in header.items()
+                    if name != "__metadata__" and len(tensor["shape"]) == 2)
         header[name]["shape"].reverse()
         text = json.dumps(header).encode()
         if header[name]["shape"][0] == header[name]["shape"][1]:
@@ -184,17 +192,21 @@ class WhatIsWrong(FilesCase):
         (self.folder / "other/checkpoints").mkdir(parents=True)
         self.refused("holds no checkpoint", overrides=[f"trainer.resume={self.folder / 'other'}"])
         self.ok("train", self.config, f"run_dir={self.folder / 'first'}")
-        self.assertRegex(self.check(f"trainer.resume={self.folder / 'first'}").stdout, r"resume +.*step_000001, step 1\n")
+        self.assertRegex(
+            self.check(f"trainer.resume={self.folder / 'first'}").stdout,
+            r"resume +.*step_000001, step 1\n")
 
 
 class Templates(FilesCase):
     def prompts(self, run_dir):
-        lines = self.ok("rollouts", run_dir / "rollouts/step_000001.h5", "--json").stdout.splitlines()
+        lines = self.ok("rollouts", run_dir / "rollouts/step_000001.h5",
+                        "--json").stdout.splitlines()
         return sorted({bytes(json.loads(line)["prompt_tokens"]).decode() for line in lines if line.startswith("{")})
 
     def run_of(self, *overrides):
         run_dir = self.folder / "trained"
-        self.ok("train", self.config, f"run_dir={run_dir}", "data.max_prompt_length=300", *overrides)
+        self.ok("train", self.config, f"run_dir={run_dir}", "data.max_prompt_length=300",
+                *overrides)
         return run_dir
 
     def setUp(self):
@@ -209,22 +221,24 @@ class Templates(FilesCase):
         self.assertEqual(self.prompts(run_dir)[0],
                          "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n1+1=\nAnswer after \"####\".<|im_end|>\n"
                          "<|im_start|>assistant\n")
-        # The run's config has the text: the file is not needed to go on, and another text is another experiment.
+        # The run's config has the text: the file is not needed to go on, and another text is
+        # another experiment.
         (self.folder / "p.txt").unlink()
         self.ok("train", run_dir / "config.yaml", f"run_dir={run_dir}")
         (self.folder / "p.txt").write_text("{} is?")
-        self.fails(2, "train", self.config, f"run_dir={run_dir}", "data.max_prompt_length=300", *overrides,
-                   says=["holds another experiment", "data.prompt_template: "])
+        self.fails(2, "train", self.config, f"run_dir={run_dir}", "data.max_prompt_length=300",
+                   *overrides, says=["holds another experiment", "data.prompt_template: "])
 
     def test_a_chat_template_of_a_file_is_part_of_the_experiment_and_of_its_checkpoints(self):
         self.ok("config", self.config, "--files", "data.max_prompt_length=300", *self.chat)
         run_dir = self.run_of(*self.chat)
-        self.assertIn("<|im_start|>user\n1+1=<|im_end|>\n<|im_start|>assistant\n", self.prompts(run_dir))
+        self.assertIn("<|im_start|>user\n1+1=<|im_end|>\n<|im_start|>assistant\n",
+                      self.prompts(run_dir))
         out = self.folder / "exported"
         self.ok("ckpt", "export", run_dir, "--format", "hf", out)
         self.assertEqual((out / "chat_template.jinja").read_text(), CHATML)
-        self.ok("train", self.config, f"run_dir={self.folder / 'second'}", f"model.path={out}", "data.apply_chat_template=true",
-                "data.max_prompt_length=300")
+        self.ok("train", self.config, f"run_dir={self.folder / 'second'}", f"model.path={out}",
+                "data.apply_chat_template=true", "data.max_prompt_length=300")
         # Elsewhere the same, with other words another experiment.
         (self.folder / "copy.jinja").write_text(CHATML)
         again = ["train", self.config, f"run_dir={run_dir}", "data.max_prompt_length=300", "data.apply_chat_template=true"]
@@ -241,24 +255,27 @@ class Templates(FilesCase):
             self.refused(name, says, overrides=["data.apply_chat_template=true", f"model.chat_template_file={self.folder / name}"])
 
     def test_generate_takes_one(self):
-        result = self.ok("generate", "--model", self.folder / "model", "--chat", "--chat-template", self.folder / "chat.jinja",
-                         "--prompt", "hi", "--print-prompt")
+        result = self.ok("generate", "--model", self.folder / "model", "--chat", "--chat-template",
+                         self.folder / "chat.jinja", "--prompt", "hi", "--print-prompt")
         self.assertIn("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n", result.stdout)
-        self.fails(2, "generate", "--model", self.folder / "model", "--chat-template", "x", "--prompt", "hi",
-                   says=["--chat-template needs --chat"])
+        self.fails(2, "generate", "--model", self.folder / "model", "--chat-template", "x",
+                   "--prompt", "hi", says=["--chat-template needs --chat"])
 
 
 class Effect(FilesCase):
     def test_a_resolved_config_and_a_run_go_on(self):
         resolved = self.folder / "resolved.yaml"
-        resolved.write_text(self.ok("config", QUICKSTART, "sft.total_training_steps=0", "data.env=constraint").stdout)
+        resolved.write_text(
+            self.ok("config", QUICKSTART, "sft.total_training_steps=0",
+                    "data.env=constraint").stdout)
         self.assertEqual(self.ok("config", resolved).stdout, resolved.read_text())
         self.ok("train", self.config)
         self.ok("train", self.folder / "run/config.yaml")
 
     def test_what_has_no_effect_is_named_with_its_line(self):
         self.config.write_text(self.config.read_text() + "actor:\n  kl_loss_type: k1\n")
-        self.fails(2, "config", self.config, says=["config.yaml:8: actor.kl_loss_type is set, but actor.kl_loss_coef is 0"])
+        self.fails(2, "config", self.config,
+                   says=["config.yaml:8: actor.kl_loss_type is set, but actor.kl_loss_coef is 0"])
         self.assertEqual(run("config", self.config, "actor.kl_loss_coef=0.1").returncode, 0)
 
 

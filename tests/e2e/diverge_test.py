@@ -1,4 +1,5 @@
-"""A policy that diverges ends its run for good: with an exit code of its own, no restart, and the checkpoints from before."""
+"""A policy that diverges ends its run for good: with an exit code of its own, no restart, and the
+checkpoints from before."""
 import hashlib
 import json
 import re
@@ -23,10 +24,12 @@ class Diverged(Case):
     def diverges(self, run_dir, *options, launch=True, ranks=1, says="the policy has diverged"):
         """Runs it; returns what it said."""
         words = ["launch", "-n", str(ranks), "--backoff", "0.01"] if launch else ["train"]
-        result = self.fails(DIVERGED, *words, QUICKSTART, f"run_dir={run_dir}", *TINY, *options, says=[says])
+        result = self.fails(DIVERGED, *words, QUICKSTART, f"run_dir={run_dir}", *TINY, *options,
+                            says=[says])
         if launch:
             self.assertNotIn("restarting", result.stderr)
-            self.assertIn("no restart: the policy has diverged, which a restart does not change", result.stderr)
+            self.assertIn("no restart: the policy has diverged, which a restart does not change",
+                          result.stderr)
             status = json.loads((run_dir / "status.json").read_text())
             self.assertEqual((status["state"], status["exit_code"]), ("failed", DIVERGED))
         return result
@@ -44,7 +47,8 @@ class Diverged(Case):
 
     def check_sound(self, run_dir, step):
         """The only checkpoint is of `step`, and its weights are those of a model."""
-        self.assertEqual([path.name for path in (run_dir / "checkpoints").iterdir()], [f"step_{step:06}"])
+        self.assertEqual([path.name for path in (run_dir / "checkpoints").iterdir()],
+                         [f"step_{step:06}"])
         shown = json.loads(self.ok("ckpt", "show", run_dir, "--json").stdout)
         for tensor in shown["tensors"]:
             self.assertEqual(tensor["nan"], 0)
@@ -65,24 +69,29 @@ class Overflow(Diverged):
         for rate in ("1e6", "1e18", "1e30"):
             run_dir = self.folder / f"sft{rate}"
             result = self.diverges(run_dir, f"sft.optim.lr={rate}", launch=rate == "1e30")
-            self.assertRegex(result.stderr, r"step 1 \(sft 1\): the policy has diverged: .*lower sft\.optim\.lr")
+            self.assertRegex(result.stderr,
+                             r"step 1 \(sft 1\): the policy has diverged: .*lower sft\.optim\.lr")
             self.assertEqual(list((run_dir / "checkpoints").glob("*")), [])
         # In the last step of a run that saves nothing.
-        self.diverges(self.folder / "last", "sft.optim.lr=1e30", "sft.total_training_steps=1", "trainer.total_training_steps=0",
-                      "trainer.save_freq=-1", launch=False)
+        self.diverges(self.folder / "last", "sft.optim.lr=1e30", "sft.total_training_steps=1",
+                      "trainer.total_training_steps=0", "trainer.save_freq=-1", launch=False)
 
     def test_a_run_that_saves_nothing_fails_too(self):
-        for options in (["trainer.save_freq=-1"], ["trainer.save_freq=0"], ["trainer.save_freq=7", "trainer.test_freq=0"]):
+        for options in (["trainer.save_freq=-1"], ["trainer.save_freq=0"],
+                        ["trainer.save_freq=7", "trainer.test_freq=0"]):
             run_dir = self.folder / options[0]
-            self.diverges(run_dir, "actor.optim.lr=1e30", "trainer.total_training_steps=2", *options, launch=False)
+            self.diverges(run_dir, "actor.optim.lr=1e30", "trainer.total_training_steps=2",
+                          *options, launch=False)
 
     def test_on_several_ranks(self):
         for placement in ("colocated", "split"):
             run_dir = self.folder / placement
-            result = self.diverges(run_dir, "actor.optim.lr=1e30", f"cluster.placement={placement}", ranks=2)
+            result = self.diverges(run_dir, "actor.optim.lr=1e30", f"cluster.placement={placement}",
+                                   ranks=2)
             self.check_sound(run_dir, 3)
             self.assertEqual(len(re.findall(r"^orrery: (rank \d: )?(?:step|\w+ step) .*diverged", result.stderr, re.M)), 1, result.stderr)
-            self.diverges(self.folder / f"{placement}-sft", "sft.optim.lr=1e30", f"cluster.placement={placement}", ranks=2)
+            self.diverges(self.folder / f"{placement}-sft", "sft.optim.lr=1e30",
+                          f"cluster.placement={placement}", ranks=2)
 
     def test_the_metrics_tell_of_the_step_that_diverged(self):
         run_dir = self.folder / "run"
@@ -115,15 +124,19 @@ class Skipped(Diverged):
             run_dir = self.folder / str(frequency)
             result = self.diverges(run_dir, self.OVERFLOWS, f"trainer.save_freq={frequency}", "sft.total_training_steps=4", launch=frequency == 1,
                                    says="step 9 (grpo 5): the policy has diverged: 5 step(s) in a row had a gradient that is not finite")
-            self.assertIn("the save due at step 8 (grpo 4) is left out: 4 step(s) in a row taught nothing", result.stderr)
+            self.assertIn(
+                "the save due at step 8 (grpo 4) is left out: 4 step(s) in a row taught nothing",
+                result.stderr)
             self.check_sound(run_dir, 4)
             self.assertEqual(metrics(run_dir)[-1]["actor/skipped_updates"], 1)
 
     def test_kills_do_not_make_it_go_on(self):
         run_dir = self.folder / "run"
         for _ in range(3):
-            result = subprocess.run(command("train", QUICKSTART, f"run_dir={run_dir}", *TINY, self.OVERFLOWS), capture_output=True, text=True,
-                                    timeout=60, env=dict(environment(), ORRERY_FAULT="learner.update:crash@4"))
+            result = subprocess.run(
+                command("train", QUICKSTART, f"run_dir={run_dir}", *TINY,
+                        self.OVERFLOWS), capture_output=True, text=True, timeout=60,
+                env=dict(environment(), ORRERY_FAULT="learner.update:crash@4"))
             self.assertEqual(result.returncode, -9, result.stderr)
             self.assertLessEqual(self.checkpoint_hash(run_dir)[0], "step_000003")
         self.diverges(run_dir, self.OVERFLOWS, launch=False)
@@ -139,16 +152,20 @@ class Skipped(Diverged):
         self.assertIn(state["rl_step"], (2, 3, 4))
         self.assertEqual(state["skipped_steps"], state["rl_step"])
         self.diverges(run_dir, self.OVERFLOWS, launch=False, says="step 8 (grpo 5)")
-        # With other settings it goes on from there, and the count ends with the first step that learns.
+        # With other settings it goes on from there, and the count ends with the first step that
+        # learns.
         self.ok("train", QUICKSTART, f"run_dir={run_dir}", *TINY)
-        self.assertNotIn("skipped_steps", json.loads(self.ok("ckpt", "show", run_dir, "--json").stdout)["state"])
+        self.assertNotIn("skipped_steps",
+                         json.loads(self.ok("ckpt", "show", run_dir, "--json").stdout)["state"])
 
     def test_a_stage_of_which_no_step_learned_fails(self):
-        self.diverges(self.folder / "rl", self.OVERFLOWS, "trainer.total_training_steps=2", launch=False, says="2 step(s) in a row")
+        self.diverges(self.folder / "rl", self.OVERFLOWS, "trainer.total_training_steps=2",
+                      launch=False, says="2 step(s) in a row")
 
 
 def rewrite_weights(checkpoint, change):
-    """Of a checkpoint of one rank: change(bytes of the weights and of both moments) as bytearrays, as an older program saved them."""
+    """Of a checkpoint of one rank: change(bytes of the weights and of both moments) as bytearrays,
+    as an older program saved them."""
     path = checkpoint / "rank_0000_of_0001.h5"
     data = bytearray(path.read_bytes())
     manifest = json.loads((checkpoint / "manifest.json").read_text())
@@ -161,7 +178,8 @@ def rewrite_weights(checkpoint, change):
     manifest["state"].pop("start_largest", None)
     text = json.dumps(manifest)
     (checkpoint / "manifest.json").write_text(text)
-    (checkpoint / "manifest.sha256").write_text(f"{hashlib.sha256(text.encode()).hexdigest()}  manifest.json\n")
+    (checkpoint /
+     "manifest.sha256").write_text(f"{hashlib.sha256(text.encode()).hexdigest()}  manifest.json\n")
 
 
 class Again(Diverged):
@@ -175,29 +193,36 @@ class Again(Diverged):
             for keep in (1, 3):
                 run_dir = self.folder / f"rl{rate}-{keep}"
                 for _ in range(3):
-                    self.diverges(run_dir, *self.LEARNS, f"actor.optim.lr={rate}", f"trainer.max_ckpt_to_keep={keep}", launch=False, says="a weight has grown to")
+                    self.diverges(run_dir, *self.LEARNS, f"actor.optim.lr={rate}",
+                                  f"trainer.max_ckpt_to_keep={keep}", launch=False,
+                                  says="a weight has grown to")
                     names = sorted(path.name for path in (run_dir / "checkpoints").iterdir())
-                    self.assertEqual(names, [f"step_{step:06}" for step in range(7 - keep, 7)], "nothing of it is saved")
+                    self.assertEqual(names, [f"step_{step:06}" for step in range(7 - keep, 7)],
+                                     "nothing of it is saved")
         for _ in range(2):
-            self.diverges(self.folder / "split", *self.LEARNS, "actor.optim.lr=300", "cluster.placement=split", ranks=2)
+            self.diverges(self.folder / "split", *self.LEARNS, "actor.optim.lr=300",
+                          "cluster.placement=split", ranks=2)
             self.check_sound(self.folder / "split", 6)
 
     def test_sft(self):
         for rate in ("5", "300"):
             for _ in range(3):
-                self.diverges(self.folder / rate, f"sft.optim.lr={rate}", "sft.optim.clip_grad=0", "sft.total_training_steps=20", launch=False)
+                self.diverges(self.folder / rate, f"sft.optim.lr={rate}", "sft.optim.clip_grad=0",
+                              "sft.total_training_steps=20", launch=False)
 
     def test_after_many_sound_steps(self):
         # How much a stage may grow counts its own steps.
         run_dir = self.folder / "run"
-        self.diverges(run_dir, *self.LEARNS, "actor.optim.lr=5", "sft.total_training_steps=40", launch=False, says="step 41 (grpo 1)")
+        self.diverges(run_dir, *self.LEARNS, "actor.optim.lr=5", "sft.total_training_steps=40",
+                      launch=False, says="step 41 (grpo 1)")
         self.check_sound(run_dir, 40)
 
     def test_after_a_kill(self):
         # The checkpoint is of step 6; the killed run went on to others, which were not saved.
         run_dir = self.folder / "run"
         options = [*self.LEARNS, "actor.optim.lr=300", "trainer.save_freq=0", "trainer.test_freq=0"]
-        result = subprocess.run(command("train", QUICKSTART, f"run_dir={run_dir}", *TINY, *options), capture_output=True, text=True, timeout=60,
+        result = subprocess.run(command("train", QUICKSTART, f"run_dir={run_dir}", *TINY,
+                                        *options), capture_output=True, text=True, timeout=60,
                                 env=dict(environment(), ORRERY_FAULT="learner.update:crash@9"))
         self.assertEqual(result.returncode, -9, result.stderr)
         self.diverges(run_dir, *options)
@@ -206,9 +231,11 @@ class Again(Diverged):
     def test_after_a_stop(self):
         run_dir = self.folder / "run"
         options = [*self.LEARNS, "actor.optim.lr=300", "trainer.save_freq=0", "trainer.test_freq=0"]
-        process = subprocess.Popen(command("train", QUICKSTART, f"run_dir={run_dir}", *TINY, *options, "trainer.total_training_steps=1000"),
-                                   stderr=subprocess.PIPE, text=True, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
-                                   env=dict(environment(), ORRERY_FAULT="engine.step:slow"))
+        process = subprocess.Popen(
+            command("train", QUICKSTART, f"run_dir={run_dir}", *TINY, *options,
+                    "trainer.total_training_steps=1000"), stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
+            env=dict(environment(), ORRERY_FAULT="engine.step:slow"))
         self.wait_for_line(run_dir, process, '{"step":8,')
         process.send_signal(signal.SIGTERM)
         _, text = process.communicate(timeout=60)
@@ -219,7 +246,8 @@ class Again(Diverged):
 
     def test_a_dead_policy_that_an_older_program_saved(self):
         first = self.folder / "first"
-        self.ok("train", QUICKSTART, f"run_dir={first}", *TINY, "trainer.total_training_steps=1", "trainer.max_ckpt_to_keep=2")
+        self.ok("train", QUICKSTART, f"run_dir={first}", *TINY, "trainer.total_training_steps=1",
+                "trainer.max_ckpt_to_keep=2")
 
         def grow(weights, *_):
             weights[4000:4004] = struct.pack("<f", -300)
@@ -230,7 +258,8 @@ class Again(Diverged):
         def move(weights, *_):  # as training does
             weights[4000:4004] = struct.pack("<f", 1.5)
 
-        for change, says in ((grow, "a weight has grown to 300"), (overflow, "the optimizer's moments are not finite"), (move, "")):
+        for change, says in ((grow, "a weight has grown to 300"),
+                             (overflow, "the optimizer's moments are not finite"), (move, "")):
             run_dir = self.folder / change.__name__
             shutil.copytree(first, run_dir)
             rewrite_weights(run_dir / "checkpoints/step_000004", change)
@@ -243,7 +272,8 @@ class Again(Diverged):
             for more in ([f"run_dir={run_dir}"], other):
                 for ranks in (0, 2):
                     self.fails(2, *words, *more, ranks=ranks, says=["step_000004: the policy had diverged when it was saved: " + says, "remove it"])
-            self.fails(2, "launch", "-n", "1", *words[1:], f"run_dir={run_dir}", says=[says, "no restart"])
+            self.fails(2, "launch", "-n", "1", *words[1:], f"run_dir={run_dir}",
+                       says=[says, "no restart"])
             shutil.rmtree(run_dir / "checkpoints/step_000004")
             self.ok(*words, f"run_dir={run_dir}")
 
@@ -261,14 +291,17 @@ class Again(Diverged):
         run_dir = self.folder / "run"
         options = [f"model.path={model}", "model.from_scratch=false", "sft.total_training_steps=8"]
         for _ in range(2):
-            result = self.diverges(run_dir, *options, launch=False, says="the gradient is exactly 0, although there was something to learn")
+            result = self.diverges(
+                run_dir, *options, launch=False,
+                says="the gradient is exactly 0, although there was something to learn")
             self.assertIn("5 step(s) in a row taught nothing", result.stderr)
             self.assertEqual(list((run_dir / "checkpoints").glob("*")), [])
 
     def test_a_sound_policy_is_let_go_on(self):
         # Nothing to learn, or a rate of 0: neither is divergence, however often.
-        for options in (["actor.optim.lr=0"], ["sft.optim.lr=0"], ["sft.total_training_steps=0"], ["sft.optim.lr=1e-2", "actor.optim.lr=1e-2"],
-                        ["sft.optim.lr=1e-1", "sft.total_training_steps=20"]):
+        for options in (["actor.optim.lr=0"], ["sft.optim.lr=0"], ["sft.total_training_steps=0"],
+                        ["sft.optim.lr=1e-2", "actor.optim.lr=1e-2"
+                        ], ["sft.optim.lr=1e-1", "sft.total_training_steps=20"]):
             run_dir = self.folder / "".join(options)
             for _ in range(2):
                 self.ok("train", QUICKSTART, f"run_dir={run_dir}", *TINY, *options)
@@ -278,7 +311,8 @@ class Inputs(Case):
     """What no restart mends is a config error, for launch too."""
 
     def final(self, *options, says):
-        result = self.fails(2, "launch", "-n", "1", "--backoff", "0.01", QUICKSTART, f"run_dir={self.folder / 'run'}", *TINY, *options,
+        result = self.fails(2, "launch", "-n", "1", "--backoff", "0.01", QUICKSTART,
+                            f"run_dir={self.folder / 'run'}", *TINY, *options,
                             says=[says, "no restart"])
         self.assertNotIn("restarting", result.stderr)
 
@@ -287,8 +321,10 @@ class Inputs(Case):
             return ScriptedModel(self.folder / name).write(eos_token="<eos>", **changes)
 
         plain = ["model.from_scratch=false"]
-        for name, config, says in (("type", {"model_type": "gpt2"}, "gpt2"), ("rope", {"rope_scaling": {"rope_type": "longrope"}}, "longrope"),
-                                   ("quantised", {"quantization_config": {"bits": 4}}, "quantiz"), ("activation", {"hidden_act": "gelu"}, "gelu"),
+        for name, config, says in (("type", {"model_type": "gpt2"}, "gpt2"), ("rope", {
+                "rope_scaling": {"rope_type": "longrope"}
+        }, "longrope"), ("quantised", {"quantization_config": {"bits": 4}},
+                         "quantiz"), ("activation", {"hidden_act": "gelu"}, "gelu"),
                                    ("small", {"vocab_size": 10}, "vocab_size")):
             self.final(f"model.path={model(name, config=config)}", *plain, says=says)
         (model("no-tokenizer") / "tokenizer.json").unlink()
@@ -297,7 +333,8 @@ class Inputs(Case):
         self.final(f"model.path={self.folder / 'no-weights'}", *plain, says="model.safetensors")
         (model("no-config") / "config.json").unlink()
         self.final(f"model.path={self.folder / 'no-config'}", *plain, says="config.json")
-        self.final(f"model.path={model('no-template')}", *plain, "data.apply_chat_template=true", says="no chat template")
+        self.final(f"model.path={model('no-template')}", *plain, "data.apply_chat_template=true",
+                   says="no chat template")
         torn = model("torn") / "model.safetensors"
         torn.write_bytes(torn.read_bytes()[:-40])
         self.final(f"model.path={self.folder / 'torn'}", *plain, says="model.safetensors")
@@ -308,7 +345,8 @@ class Inputs(Case):
     def test_data(self):
         rows = self.folder / "rows.jsonl"
         rows.write_text('{"question": "x", "answer": "no mark"}\n')
-        self.final("data.env=gsm8k", f"data.train_files=[{rows}]", f"data.val_files=[{rows}]", "sft.total_training_steps=0", says="rows.jsonl:1")
+        self.final("data.env=gsm8k", f"data.train_files=[{rows}]", f"data.val_files=[{rows}]",
+                   "sft.total_training_steps=0", says="rows.jsonl:1")
 
     def saved(self):
         run_dir = self.folder / "run"

@@ -11,29 +11,37 @@ from harness import QUICKSTART, SHORT, SOURCE, Case, ScriptedModel, run
 class Usage(Case):
     def test_help_has_an_example_everywhere(self):
         self.assertIn("Exit codes", self.ok("--help").stdout)
-        for words in (["train"], ["launch"], ["eval"], ["generate"], ["logprobs"], ["config"], ["bench", "rollout"], ["bench", "train"],
-                      ["bench", "step"], ["rollouts"], ["ckpt", "ls"], ["ckpt", "show"], ["ckpt", "verify"], ["ckpt", "diff"],
+        for words in (["train"], ["launch"], ["eval"], ["generate"], ["logprobs"], ["config"],
+                      ["bench", "rollout"], ["bench", "train"], ["bench", "step"], ["rollouts"],
+                      ["ckpt", "ls"], ["ckpt", "show"], ["ckpt", "verify"], ["ckpt", "diff"],
                       ["ckpt", "hash"], ["ckpt", "export"], ["ckpt", "import"]):
             self.assertIn("orrery " + " ".join(words), self.ok(*words, "--help").stdout, words)
 
     def test_bad_command_lines(self):
-        for words in ([], ["no-such-command"], ["train"], ["generate", "--model", "x"], ["bench"], ["generate", "--model", "x", "--prompt", "y",
-                      "--temperature", "-1"], ["bench", "step", "--model", "x", "--prompts", "0"]):
+        for words in ([], ["no-such-command"], ["train"], ["generate", "--model", "x"], ["bench"],
+                      ["generate", "--model", "x", "--prompt", "y", "--temperature",
+                       "-1"], ["bench", "step", "--model", "x", "--prompts", "0"]):
             result = self.fails(2, *words)
             self.assertEqual(len(result.stderr.strip().splitlines()), 1, result.stderr)
 
     def test_config_errors(self):
-        self.fails(2, "train", QUICKSTART, "actor.clip_ration_low=0.1", says=["clip_ration_low", "clip_ratio_low"])
+        self.fails(2, "train", QUICKSTART, "actor.clip_ration_low=0.1",
+                   says=["clip_ration_low", "clip_ratio_low"])
         self.fails(2, "train", QUICKSTART, "actor.optim.lr=fast", says=["actor.optim.lr", "fast"])
         self.fails(2, "train", QUICKSTART, "actor.optim.lr=-1", says=["actor.optim.lr"])
-        self.fails(2, "train", QUICKSTART, "actor.ppo_mini_batch_size=5", says=["ppo_mini_batch_size", "train_batch_size"])
-        self.fails(2, "train", QUICKSTART, "data.max_response_length=1000", says=["max_response_length"])
+        self.fails(2, "train", QUICKSTART, "actor.ppo_mini_batch_size=5",
+                   says=["ppo_mini_batch_size", "train_batch_size"])
+        self.fails(2, "train", QUICKSTART, "data.max_response_length=1000",
+                   says=["max_response_length"])
         self.fails(2, "train", QUICKSTART, "model.path=/no/such/folder", says=["/no/such/folder"])
         self.fails(2, "train", QUICKSTART, "data.env=gsm8k", says=["train_files"])
         self.fails(2, "train", QUICKSTART, "cluster.placement=split", says=["split"])
-        self.fails(2, "train", QUICKSTART, "rollout.temperature=1e-40", says=["rollout.temperature is 1e-40", "float32"])
-        result = self.fails(2, "train", QUICKSTART, "actor.clip_ration_low=0.1", ranks=2, says=["clip_ratio_low"])
-        self.assertEqual(result.stderr.count("clip_ration_low"), 1, "printed once, not by every rank")
+        self.fails(2, "train", QUICKSTART, "rollout.temperature=1e-40",
+                   says=["rollout.temperature is 1e-40", "float32"])
+        result = self.fails(2, "train", QUICKSTART, "actor.clip_ration_low=0.1", ranks=2,
+                            says=["clip_ratio_low"])
+        self.assertEqual(result.stderr.count("clip_ration_low"), 1,
+                         "printed once, not by every rank")
         bad = self.folder / "bad.yaml"
         bad.write_text("seed: 1\nactor:\n  clip_ration_low: 0.1\n")
         self.fails(2, "train", bad, says=["bad.yaml:3", "clip_ratio_low"])
@@ -41,10 +49,12 @@ class Usage(Case):
 
     def test_command_lines(self):
         self.fails(2, "foo", says=["foo"])
-        result = self.fails(2, "bench", "train", "--model", "x", "--batch", "0", says=["--batch", "at least 1"])
+        result = self.fails(2, "bench", "train", "--model", "x", "--batch", "0",
+                            says=["--batch", "at least 1"])
         self.assertLess(len(result.stderr), 200, "no range of double")
         self.fails(2, "generate", "--model", "x", "--prompt", "a", "--seed", "-1", says=["--seed"])
-        self.fails(2, "generate", "--model", str(SOURCE / "experiments/quickstart_model"), "--prompt", b"\xff", says=["UTF-8"])
+        self.fails(2, "generate", "--model", str(SOURCE / "experiments/quickstart_model"),
+                   "--prompt", b"\xff", says=["UTF-8"])
 
     def test_option_texts_are_taken_as_they_stand(self):
         model = ScriptedModel(self.folder / "m", words=["<q>", "[/INST]", "[a, b]"])
@@ -53,14 +63,15 @@ class Usage(Case):
         model.write(eos_token="<eos>")
 
         def generate(*words):
-            result = self.ok("generate", "--model", model.folder, "--temperature", 0, "--max-new-tokens", 3, "--json", *words)
+            result = self.ok("generate", "--model", model.folder, "--temperature", 0,
+                             "--max-new-tokens", 3, "--json", *words)
             return [json.loads(line) for line in result.stdout.splitlines()]
 
         def ids(text):
             return [model.ids[text]] if text in model.ids else list(text.encode())
 
-        for text in ("[x, y]", "[]", "[,]", "[[a], [b]]", "[\"q\", 1]", "a,b", "{a, b}", "--json", "-n 3", "\"quoted\"", "'x'",
-                     "%%", "a=b", " [x] ", "--", "\n", "\\"):
+        for text in ("[x, y]", "[]", "[,]", "[[a], [b]]", "[\"q\", 1]", "a,b", "{a, b}", "--json",
+                     "-n 3", "\"quoted\"", "'x'", "%%", "a=b", " [x] ", "--", "\n", "\\"):
             rows = generate("--prompt", text)
             self.assertEqual([row["prompt_ids"] for row in rows], [ids(text)], text)
             rows = generate("--prompt=" + text, "--prompt", "z")
@@ -68,36 +79,48 @@ class Usage(Case):
             self.assertEqual(len(generate("--prompt", "x", "--stop", text, "--stop=" + text)), 1)
         self.assertEqual(generate("--prompt", "[", "--stop", "[/INST]")[0]["finish_reason"], "stop")
         self.assertEqual(generate("--prompt", "[", "--stop=[/INST]")[0]["finish_reason"], "stop")
-        self.assertEqual(generate("--prompt", "[", "--stop", "[a, b]", "--stop", "zz")[0]["finish_reason"], "length")
-        # A second text behind one option is no second prompt, and an empty value does not take the next option.
+        self.assertEqual(
+            generate("--prompt", "[", "--stop", "[a, b]", "--stop", "zz")[0]["finish_reason"],
+            "length")
+        # A second text behind one option is no second prompt, and an empty value does not take the
+        # next option.
         self.fails(2, "generate", "--model", model.folder, "--prompt", "a", "b", says=["b"])
         for words in (["--prompt=", "--temperature", "0"], ["--prompt", ""]):
             self.fails(2, "generate", "--model", model.folder, *words, says=["--prompt is empty"])
         self.fails(2, "generate", "--model=", "--prompt", "x", says=["--model"])
-        self.fails(2, "generate", "--model", model.folder, "--prompt", "x", "--stop=", "--json", says=["--stop is empty"])
+        self.fails(2, "generate", "--model", model.folder, "--prompt", "x", "--stop=", "--json",
+                   says=["--stop is empty"])
         self.fails(2, "train", QUICKSTART, "[seed=3,rollout.n=2]", says=["[seed=3,rollout.n=2]"])
         self.fails(2, "ckpt", "export", self.folder, "--format=", self.folder, says=["--format"])
 
     def test_resume_paths(self):
-        self.fails(2, "train", QUICKSTART, f"run_dir={self.folder}/a", "trainer.resume=/no/such", *SHORT, says=["/no/such"])
+        self.fails(2, "train", QUICKSTART, f"run_dir={self.folder}/a", "trainer.resume=/no/such",
+                   *SHORT, says=["/no/such"])
         self.ok("train", QUICKSTART, f"run_dir={self.folder}/a", *SHORT)
-        result = self.ok("train", QUICKSTART, f"run_dir={self.folder}/b", f"trainer.resume={self.folder}/a", *SHORT)
+        result = self.ok("train", QUICKSTART, f"run_dir={self.folder}/b",
+                         f"trainer.resume={self.folder}/a", *SHORT)
         self.assertIn("resumed from", result.stderr)
-        # A run that began from PATH goes on; one that began otherwise keeps its checkpoints to itself.
+        # A run that began from PATH goes on; one that began otherwise keeps its checkpoints to
+        # itself.
         longer = [*SHORT, f"run_dir={self.folder}/d", f"trainer.resume={self.folder}/a", "seed=2"]
-        self.assertIn("seed: 1 -> 2", self.ok("train", QUICKSTART, *longer, "trainer.total_training_steps=5").stderr)
-        self.assertIn("step 11", self.ok("train", QUICKSTART, *longer, "trainer.total_training_steps=6").stderr)
-        self.fails(2, "train", QUICKSTART, f"run_dir={self.folder}/a", f"trainer.resume={self.folder}/d", *SHORT,
-                   says=["began otherwise", "auto"])
+        self.assertIn(
+            "seed: 1 -> 2",
+            self.ok("train", QUICKSTART, *longer, "trainer.total_training_steps=5").stderr)
+        self.assertIn(
+            "step 11",
+            self.ok("train", QUICKSTART, *longer, "trainer.total_training_steps=6").stderr)
+        self.fails(2, "train", QUICKSTART, f"run_dir={self.folder}/a",
+                   f"trainer.resume={self.folder}/d", *SHORT, says=["began otherwise", "auto"])
         self.fails(2, "train", QUICKSTART, "run_dir=/proc/x", *SHORT, says=["run_dir", "/proc/x"])
         shutil.rmtree(self.folder / "a" / "checkpoints")
         (self.folder / "a" / "checkpoints").mkdir()
-        self.fails(2, "train", QUICKSTART, f"run_dir={self.folder}/c", f"trainer.resume={self.folder}/a", *SHORT,
-                   says=["holds no checkpoint"])
+        self.fails(2, "train", QUICKSTART, f"run_dir={self.folder}/c",
+                   f"trainer.resume={self.folder}/a", *SHORT, says=["holds no checkpoint"])
 
     def test_a_cache_too_small_for_one_sequence_is_found_before_sft(self):
         run_dir = self.folder / "run"
-        self.fails(2, "train", QUICKSTART, f"run_dir={run_dir}", *SHORT, "rollout.kv_cache_gb=0.0002",
+        self.fails(2, "train", QUICKSTART, f"run_dir={run_dir}", *SHORT,
+                   "rollout.kv_cache_gb=0.0002",
                    says=["rollout.kv_cache_gb is 0.0002", "give at least"])
         self.assertFalse((run_dir / "metrics.jsonl").exists())
 
@@ -111,8 +134,10 @@ class Usage(Case):
 
     def test_resume_off_refuses_a_used_folder(self):
         self.ok("train", QUICKSTART, f"run_dir={self.folder}", *SHORT)
-        self.fails(2, "train", QUICKSTART, f"run_dir={self.folder}", "trainer.resume=off", *SHORT, says=["resume"])
-        self.assertIn("complete", self.ok("train", QUICKSTART, f"run_dir={self.folder}", *SHORT).stderr)
+        self.fails(2, "train", QUICKSTART, f"run_dir={self.folder}", "trainer.resume=off", *SHORT,
+                   says=["resume"])
+        self.assertIn("complete",
+                      self.ok("train", QUICKSTART, f"run_dir={self.folder}", *SHORT).stderr)
 
 
 class Models(Case):
@@ -128,7 +153,8 @@ class Models(Case):
             shutil.copy(tokenizer / name, self.model)
 
     def generate(self, code, *says):
-        return self.fails(code, "generate", "--model", self.model, "--prompt", "1+1=", "--max-new-tokens", "4", says=says)
+        return self.fails(code, "generate", "--model", self.model, "--prompt", "1+1=",
+                          "--max-new-tokens", "4", says=says)
 
     def rewrite(self, change):
         path = self.model / "model.safetensors"
@@ -155,7 +181,8 @@ class Models(Case):
         self.generate(1, "safetensors")
 
     def test_tensors(self):
-        self.rewrite(lambda header, data: header.update({"model.norm.wait": header.pop("model.norm.weight")}))
+        self.rewrite(lambda header, data: header.update(
+            {"model.norm.wait": header.pop("model.norm.weight")}))
         self.generate(1, "model.norm.wait")
 
     def test_shape(self):
@@ -175,9 +202,13 @@ class Models(Case):
     def test_configs(self):
         path = self.model / "config.json"
         config = json.loads(path.read_text())
-        for change, says in (({"vocab_size": 10}, "vocab_size"), ({"hidden_act": "gelu"}, "hidden_act"), ({"model_type": "gpt2"}, "gpt2"),
-                             ({"num_attention_heads": 5}, "num_attention_heads"), ({"hidden_size": -1}, "hidden_size"),
-                             ({"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}}, "longrope")):
+        for change, says in (({"vocab_size": 10},
+                              "vocab_size"), ({"hidden_act": "gelu"},
+                                              "hidden_act"), ({"model_type": "gpt2"}, "gpt2"),
+                             ({"num_attention_heads": 5},
+                              "num_attention_heads"), ({"hidden_size": -1}, "hidden_size"),
+                             ({"rope_parameters": {"rope_type": "longrope",
+                                                   "rope_theta": 1e4}}, "longrope")):
             path.write_text(json.dumps({**config, **change}))
             self.generate(1, says)
         path.write_text("{")
@@ -201,9 +232,13 @@ class Data(Case):
         for row, says in (("{", "JSON"), ("[]", "object"), ('{"question": "x"}', "answer"), ('{"question": 3, "answer": "#### 1"}', "question"),
                           ('{"prompt": "x"}', "reward_model"), ('{"question": "x", "answer": "no mark"}', "####")):
             data.write_text(good + "\n" + row + "\n")
-            self.fails(2, "train", *options, says=["train.jsonl:2", says])  # as final as a config error: a restart changes nothing
-        data.write_text(good + "\n" + json.dumps({"question": "1+1?" * 99, "answer": "two #### 2"}) + "\n")
-        self.fails(2, "train", *options, "data.train_batch_size=2", "data.max_prompt_length=8", says=["train.jsonl:2", "max_prompt_length"])
+            self.fails(2, "train", *options,
+                       says=["train.jsonl:2",
+                             says])  # as final as a config error: a restart changes nothing
+        data.write_text(good + "\n" +
+                        json.dumps({"question": "1+1?" * 99, "answer": "two #### 2"}) + "\n")
+        self.fails(2, "train", *options, "data.train_batch_size=2", "data.max_prompt_length=8",
+                   says=["train.jsonl:2", "max_prompt_length"])
 
 
 if __name__ == "__main__":

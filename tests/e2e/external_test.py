@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Rewards from a program of the user's: what it is told, what it may answer, and what becomes of samples when it fails."""
+"""Rewards from a program of the user's: what it is told, what it may answer, and what becomes of
+samples when it fails."""
 import json
 import os
 import pathlib
@@ -30,8 +31,10 @@ NORMAL = "answer(reward=float(len(request['response'])), acc=True)"
 class External(Case):
     def setUp(self):
         super().setUp()
-        # From <q> it says any of four letters, then ends its turn; after an observation "?" it says z.
-        self.model = ScriptedModel(self.folder / "model", special=["<eos>"], words=["<q>", "<poison>"])
+        # From <q> it says any of four letters, then ends its turn; after an observation "?" it says
+        # z.
+        self.model = ScriptedModel(self.folder / "model", special=["<eos>"],
+                                   words=["<q>", "<poison>"])
         self.model.say("<q>", "a", "b", "c", "d")
         self.model.say("<poison>", "a", "b", "c", "d")
         self.model.say("?", "z")
@@ -40,12 +43,14 @@ class External(Case):
         self.rows([{"prompt": "<q>", "answer": "a"}] * 4)
 
     def rows(self, rows, name="rows.jsonl"):
-        (self.folder / name).write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+        (self.folder / name).write_text("".join(
+            (row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
 
     def program(self, body, head=""):
         """A program whose loop does `body` for each request."""
         path = self.folder / "program.py"
-        path.write_text(HEAD + textwrap.dedent(head) + LOOP + textwrap.indent(textwrap.dedent(body), "    ") + "\n")
+        path.write_text(HEAD + textwrap.dedent(head) + LOOP +
+                        textwrap.indent(textwrap.dedent(body), "    ") + "\n")
         return path
 
     def config(self, batch=4, n=4, steps=1, length=8, more="", external=""):
@@ -73,10 +78,12 @@ cluster: {{threads: 1}}
 
     def train(self, *options, ranks=0, **config):
         self.run_dir = self.new_run()
-        return self.ok("train", self.config(**config), f"run_dir={self.run_dir}", *options, ranks=ranks)
+        return self.ok("train", self.config(**config), f"run_dir={self.run_dir}", *options,
+                       ranks=ranks)
 
     def samples(self, step=1):
-        out = self.ok("rollouts", self.run_dir / f"rollouts/step_{step:06}.h5", "--json", "--limit", "0").stdout
+        out = self.ok("rollouts", self.run_dir / f"rollouts/step_{step:06}.h5", "--json", "--limit",
+                      "0").stdout
         return [json.loads(line) for line in out.splitlines()]
 
     def step_metrics(self, stage="grpo"):
@@ -94,25 +101,31 @@ cluster: {{threads: 1}}
         lines = (self.folder / "seen").read_text().splitlines()
         self.assertEqual(len(lines), 2)
         self.assertTrue(all(line.endswith('"row": ' + row + "}") for line in lines), lines)
-        requests = sorted((json.loads(line) for line in lines), key=lambda request: request["episode"])
-        self.assertEqual([request["episode"] for request in requests], ["train/0/0/0", "train/0/0/1"])
+        requests = sorted((json.loads(line) for line in lines),
+                          key=lambda request: request["episode"])
+        self.assertEqual([request["episode"] for request in requests],
+                         ["train/0/0/0", "train/0/0/1"])
         first = requests[0]
-        self.assertEqual((first["split"], first["turn"], first["state"], first["data_source"]), ("train", 0, None, "mine"))
+        self.assertEqual((first["split"], first["turn"], first["state"], first["data_source"]),
+                         ("train", 0, None, "mine"))
         self.assertEqual((first["prompt"], first["ground_truth"]), ("<q>", {"any": [1, 2]}))
         self.assertEqual(first["messages"], [{"role": "user", "content": "<q>", "name": "x"}])
         self.assertIn(first["response"], ["a", "b", "c", "d"])
         self.assertEqual(first["tokens_left"], 6)
 
     def test_where_a_row_has_its_prompt(self):
-        self.rows([{"prompt": "<q>", "answer": 7}, {"messages": [{"role": "user", "content": "<q>"}], "ground_truth": "8"},
+        self.rows([{"prompt": "<q>", "answer": 7},
+                   {"messages": [{"role": "user", "content": "<q>"}], "ground_truth": "8"},
                    {"question": "<q>", "answer": "#### 9"}, {"problem": "<q>"}])
         self.program(f"open({str(self.folder / 'seen')!r}, 'a').write(line)\n" + NORMAL)
         self.train(n=2)
         requests = map(json.loads, (self.folder / "seen").read_text().splitlines())
         truths = {request["episode"]: request["ground_truth"] for request in requests}
-        self.assertEqual([truths[f"train/0/{prompt}/0"] for prompt in range(4)], [7, "8", "#### 9", None])
+        self.assertEqual([truths[f"train/0/{prompt}/0"] for prompt in range(4)],
+                         [7, "8", "#### 9", None])
         self.rows([{"prompt": "<q>"}, {"text": "<q>"}])
-        self.fails(2, "train", self.config(), f"run_dir={self.new_run()}", says=["rows.jsonl:2", '"prompt", "messages"'])
+        self.fails(2, "train", self.config(), f"run_dir={self.new_run()}",
+                   says=["rows.jsonl:2", '"prompt", "messages"'])
         self.ok("train", self.config(), f"run_dir={self.new_run()}", "data.on_error=skip")
 
     # What it may answer.
@@ -122,7 +135,8 @@ cluster: {{threads: 1}}
         self.train(n=4)
         for sample in self.samples():
             self.assertEqual(sample["reward"], ord(sample["response"]) - ord("a"))
-            self.assertEqual(sample["reward_extra"], {"correct": float(sample["response"] == "a"), "style": 0.25})
+            self.assertEqual(sample["reward_extra"],
+                             {"correct": float(sample["response"] == "a"), "style": 0.25})
         line = self.step_metrics()[0]
         self.assertEqual((line["rollout/dropped_samples"], line["rollout/dropped_groups"]), (0, 0))
         self.assertEqual(line["reward_extra/style/mean"], 0.25)
@@ -139,13 +153,15 @@ cluster: {{threads: 1}}
         self.train(n=4)
         for sample in self.samples():
             self.assertEqual(sample["response"], sample["response"][0] + "?z")
-            self.assertEqual((sample["reward"], sample["reward_extra"]), (ord(sample["response"][0]), {"turns": 2}))
+            self.assertEqual((sample["reward"], sample["reward_extra"]),
+                             (ord(sample["response"][0]), {"turns": 2}))
         self.assertEqual(self.step_metrics()[0]["rollout/dropped_samples"], 0)
 
     def test_turns_without_end_are_cut(self):
         self.program("answer(observation='?')")
         self.train(n=2)
-        self.assertEqual({(sample["reward"], sample["finish_reason"]) for sample in self.samples()}, {(0, "length")})
+        self.assertEqual({(sample["reward"], sample["finish_reason"]) for sample in self.samples()},
+                         {(0, "length")})
 
     def test_turns_of_a_chat(self):
         template = ("{% for m in messages %}[{{ m.role }}]{{ m.content }}<eos>\n{% endfor %}"
@@ -205,39 +221,51 @@ cluster: {{threads: 1}}
             "a twin": "print('{\"id\": %d, \"reward\": 1, \"reward\": 0}' % request['id'], flush=True)",
         }
         # A row of each kind, whose second sample is treated so; every other one is answered.
-        self.rows([{"prompt": "<q>", "kind": kind} for kind in cases] + [{"prompt": "<q>", "kind": ""}])
-        self.program("kind = request['row']['kind'] if request['episode'].endswith('/1') else ''\n" +
-                     "".join(f"if kind == {kind!r}: {what}\nel" for kind, what in cases.items()) + f"se: {NORMAL}")
+        self.rows([{"prompt": "<q>", "kind": kind} for kind in cases] +
+                  [{"prompt": "<q>", "kind": ""}])
+        self.program(
+            "kind = request['row']['kind'] if request['episode'].endswith('/1') else ''\n" +
+            "".join(f"if kind == {kind!r}: {what}\nel" for kind, what in cases.items()) +
+            f"se: {NORMAL}")
         result = self.train(batch=len(cases) + 1, external=", retries: 1")
         kept = {(sample["prompt_index"], sample["sample_index"]) for sample in self.samples()}
         for index, kind in enumerate([*cases, ""]):
-            self.assertEqual([sample for sample in range(4) if (index, sample) in kept], [0, 2, 3] if kind else [0, 1, 2, 3], kind)
-        self.assertEqual({sample["reward"] for sample in self.samples()}, {1}, "never 0, never another's")
+            self.assertEqual([sample for sample in range(4) if (index, sample) in kept],
+                             [0, 2, 3] if kind else [0, 1, 2, 3], kind)
+        self.assertEqual({sample["reward"] for sample in self.samples()}, {1},
+                         "never 0, never another's")
         self.assertIn(f"{len(cases)} of {4 * len(cases) + 4} samples are dropped; {2 * len(cases)} request(s) failed", result.stderr)
         line = self.step_metrics()[0]
-        self.assertEqual((line["rollout/dropped_samples"], line["rollout/dropped_groups"]), (len(cases), 0))
+        self.assertEqual((line["rollout/dropped_samples"], line["rollout/dropped_groups"]),
+                         (len(cases), 0))
 
     def test_what_a_program_says_on_stderr_is_shown(self):
-        result = self.failing("request['episode'].endswith('/1')", "raise KeyError('my truth \\x1b[31m')")
+        result = self.failing("request['episode'].endswith('/1')",
+                              "raise KeyError('my truth \\x1b[31m')")
         self.assertIn("KeyError: 'my truth", result.stderr)
         self.assertNotIn("\x1b[31m'", result.stderr.split("KeyError")[1][:60])
 
     def test_a_program_that_hangs(self):
         begun = time.time()
-        self.failing("request['episode'].endswith('/1')", "time.sleep(1000)", external=", retries: 0")
+        self.failing("request['episode'].endswith('/1')", "time.sleep(1000)",
+                     external=", retries: 0")
         self.assertEqual(self.step_metrics()[0]["rollout/dropped_samples"], 1)
         self.assertLess(time.time() - begun, 60)
 
     def test_one_that_fails_once_loses_nothing(self):
         flag = self.folder / "failed"
-        result = self.failing(f"not os.path.exists({str(flag)!r})", f"open({str(flag)!r}, 'w'); os._exit(1)", workers=1)
+        result = self.failing(f"not os.path.exists({str(flag)!r})",
+                              f"open({str(flag)!r}, 'w'); os._exit(1)", workers=1)
         line = self.step_metrics()[0]
         self.assertEqual((line["rollout/dropped_samples"], len(self.samples())), (0, 16))
-        self.assertIn("0 of 16 samples are dropped; 1 request(s) failed, 0 of them for good", result.stderr)
+        self.assertIn("0 of 16 samples are dropped; 1 request(s) failed, 0 of them for good",
+                      result.stderr)
 
     def test_a_group_of_which_one_is_left_is_dropped(self):
-        result = self.failing("not request['episode'].endswith('/2')", "os._exit(1)", external=", retries: 0")
-        self.assertIn("3 of 16 samples are dropped, and 1 group(s) with too few left", result.stderr)
+        result = self.failing("not request['episode'].endswith('/2')", "os._exit(1)",
+                              external=", retries: 0")
+        self.assertIn("3 of 16 samples are dropped, and 1 group(s) with too few left",
+                      result.stderr)
         line = self.step_metrics()[0]
         self.assertEqual((line["rollout/dropped_samples"], line["rollout/dropped_groups"]), (3, 1))
         self.assertEqual({sample["prompt_index"] for sample in self.samples()}, {0, 2, 3})
@@ -254,7 +282,9 @@ cluster: {{threads: 1}}
             self.assertEqual(result.stderr.count("nothing is left"), 1, result.stderr)
 
     def test_garbage_without_end_is_never_stored(self):
-        self.failing("request['episode'].endswith('/1')", "\n                while True: sys.stdout.write('x' * 1000000)", external=", retries: 0")
+        self.failing("request['episode'].endswith('/1')",
+                     "\n                while True: sys.stdout.write('x' * 1000000)",
+                     external=", retries: 0")
         line = self.step_metrics()[0]
         self.assertEqual(line["rollout/dropped_samples"], 1)
         self.assertLess(line["perf/peak_memory_gib"], 0.5)
@@ -263,27 +293,38 @@ cluster: {{threads: 1}}
 
     def test_a_command_that_does_not_work_is_one_error(self):
         config = self.config()
-        for what, says in [("no-such-program --x", ["no-such-program", "cannot be run"]), ("exit 3", ["exit status 3"]),
-                           ("echo my words >&2; exit 1", ["its stderr: my words"]), ("kill -11 $$", ["signal 11"]), ("true", ["exit status 0"])]:
+        for what, says in [("no-such-program --x", ["no-such-program", "cannot be run"]),
+                           ("exit 3", ["exit status 3"]),
+                           ("echo my words >&2; exit 1", ["its stderr: my words"]),
+                           ("kill -11 $$", ["signal 11"]), ("true", ["exit status 0"])]:
             with self.subTest(what):
-                self.fails(2, "train", config, f"run_dir={self.new_run()}", f"data.external.command={what}",
-                           says=["data.external.command", *says])
-        result = self.fails(2, "train", self.config(batch=4), f"run_dir={self.new_run()}", "data.external.command=no-such-program", ranks=2,
+                self.fails(2, "train", config, f"run_dir={self.new_run()}",
+                           f"data.external.command={what}", says=["data.external.command", *says])
+        result = self.fails(2, "train", self.config(batch=4), f"run_dir={self.new_run()}",
+                            "data.external.command=no-such-program", ranks=2,
                             says=["no-such-program", "cannot be run"])
         self.assertNotIn("internal", result.stderr)
         # Before an hour of SFT, not after it; and before a run is begun at all.
         text = self.folder / "t.txt"
         text.write_text("abc " * 20)
         run_dir = self.new_run()
-        self.fails(2, "train", config, f"run_dir={run_dir}", "data.external.command=python3 -c 'import no_such_module'",
-                   "sft.total_training_steps=50", f"sft.text_files=[{text}]", says=["no_such_module"])
+        self.fails(2, "train", config, f"run_dir={run_dir}",
+                   "data.external.command=python3 -c 'import no_such_module'",
+                   "sft.total_training_steps=50", f"sft.text_files=[{text}]",
+                   says=["no_such_module"])
         self.assertFalse((pathlib.Path(run_dir) / "metrics.jsonl").exists())
-        self.fails(2, "config", config, "--files", "data.external.command=python3 -c 'import no_such_module'", says=["no_such_module"])
-        self.fails(2, "train", config, f"run_dir={self.new_run()}", "data.external.command= ", says=["data.external.command is not set"])
-        self.fails(2, "train", config, f"run_dir={self.new_run()}", "data.env=arithmetic", "data.train_files=[]",
-                   "data.external.workers=2", says=["data.external.workers", "set data.env to external"])
-        self.fails(2, "train", config, f"run_dir={self.new_run()}", "data.train_files=[]", says=["data.train_files"])
-        self.fails(2, "train", config, f"run_dir={self.new_run()}", "data.reward_rule=gsm8k", says=["data.reward_rule", "external"])
+        self.fails(2, "config", config, "--files",
+                   "data.external.command=python3 -c 'import no_such_module'",
+                   says=["no_such_module"])
+        self.fails(2, "train", config, f"run_dir={self.new_run()}", "data.external.command= ",
+                   says=["data.external.command is not set"])
+        self.fails(2, "train", config, f"run_dir={self.new_run()}", "data.env=arithmetic",
+                   "data.train_files=[]", "data.external.workers=2",
+                   says=["data.external.workers", "set data.env to external"])
+        self.fails(2, "train", config, f"run_dir={self.new_run()}", "data.train_files=[]",
+                   says=["data.train_files"])
+        self.fails(2, "train", config, f"run_dir={self.new_run()}", "data.reward_rule=gsm8k",
+                   says=["data.reward_rule", "external"])
 
     def test_rows_teach_too(self):
         self.rows([{"prompt": "<q>", "response": "b"}] * 4)
@@ -307,21 +348,25 @@ cluster: {{threads: 1}}
         self.assertEqual(self.step_metrics()[0]["rollout/dropped_samples"], 0)
 
     def test_layouts_and_arrival_change_no_bit(self):
-        self.program("time.sleep(0.02 * (hash((request['episode'], os.getpid())) % 5))\n"
-                     "if request['turn'] == 0 and request['response'] in 'ab': answer(observation='?')\n"
-                     "else: answer(reward=float(request['response'] in 'az'))")
+        self.program(
+            "time.sleep(0.02 * (hash((request['episode'], os.getpid())) % 5))\n"
+            "if request['turn'] == 0 and request['response'] in 'ab': answer(observation='?')\n"
+            "else: answer(reward=float(request['response'] in 'az'))")
         hashes = set()
-        for options, ranks in [((), 0), (("data.external.workers=1", "rollout.max_num_seqs=4"), 0), ((), 2), (("cluster.placement=split",), 2)]:
+        for options, ranks in [((), 0), (("data.external.workers=1", "rollout.max_num_seqs=4"), 0),
+                               ((), 2), (("cluster.placement=split",), 2)]:
             self.train("trainer.save_freq=0", *options, ranks=ranks, steps=3)
             hashes.add(self.checkpoint_hash(self.run_dir))
-            self.assertEqual([line["rollout/dropped_samples"] for line in self.step_metrics()], [0, 0, 0])
+            self.assertEqual([line["rollout/dropped_samples"] for line in self.step_metrics()],
+                             [0, 0, 0])
         self.assertEqual(len(hashes), 1, hashes)
 
     def test_ranks_share_what_was_dropped(self):
         self.failing("True", "os._exit(1)", external=", retries: 0")
         alone = self.step_metrics()[0]
         for options in [(), ("cluster.placement=split",)]:
-            self.ok("train", self.config(external=", retries: 0"), f"run_dir={(run_dir := self.new_run())}", *options, ranks=2)
+            self.ok("train", self.config(external=", retries: 0"),
+                    f"run_dir={(run_dir := self.new_run())}", *options, ranks=2)
             shared = metrics(run_dir)[0]
             for key in ["rollout/dropped_samples", "rollout/dropped_groups", "critic/rewards/mean", "training/global_batch_size_samples"]:
                 self.assertEqual(shared[key], alone[key], key)
@@ -331,14 +376,17 @@ cluster: {{threads: 1}}
         self.train("trainer.save_freq=1", steps=4)
         whole = self.checkpoint_hash(self.run_dir)
         config, cut = self.config(steps=4), self.new_run()
-        process = subprocess.Popen(command("train", config, f"run_dir={cut}", "trainer.save_freq=1"), env=environment(),
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command("train", config, f"run_dir={cut}", "trainer.save_freq=1"), env=environment(),
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.wait_for(cut / "checkpoints/step_000002", process)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        # The workers' arguments have the folder in them: all are gone, though their actor was killed.
+        # The workers' arguments have the folder in them: all are gone, though their actor was
+        # killed.
         self.wait_until_gone(str(self.folder / "program.py"))
-        self.ok("train", config, f"run_dir={cut}", "trainer.save_freq=1", "data.external.workers=1", "data.external.timeout_s=60")
+        self.ok("train", config, f"run_dir={cut}", "trainer.save_freq=1", "data.external.workers=1",
+                "data.external.timeout_s=60")
         self.assertEqual(self.checkpoint_hash(cut), whole)
 
     def wait_until_gone(self, mark, seconds=10):
@@ -363,13 +411,16 @@ cluster: {{threads: 1}}
             if os.fork() == 0:
                 while True: time.sleep(1)
             """)
-        (self.folder / "program.py").write_text((self.folder / "program.py").read_text() + "\nwhile True: time.sleep(1)\n")
+        (self.folder / "program.py").write_text((self.folder / "program.py").read_text() +
+                                                "\nwhile True: time.sleep(1)\n")
         self.train()
         self.wait_until_gone(str(self.folder / "program.py"))
         # And when their actor is killed while they are at work.
         self.program("time.sleep(1000)")
-        process = subprocess.Popen(command("train", self.config(), f"run_dir={self.new_run()}", "data.external.timeout_s=1000"),
-                                   env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command("train", self.config(), f"run_dir={self.new_run()}",
+                    "data.external.timeout_s=1000"), env=environment(), stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL)
         time.sleep(3)
         process.kill()
         process.wait()
@@ -389,18 +440,24 @@ cluster: {{threads: 1}}
         self.assertEqual([result[f"pass@{k}"] for k in (1, 2, 4)], [1, 1, 1])
         self.train(*options, "trainer.test_freq=1", external=", retries: 0")
         line = self.step_metrics("val")[-1]
-        self.assertEqual((line["val-aux/dropped_samples"], line["val-core/external/acc/mean@4"], line["val-core/external/acc/pass@4"] if
-                          "val-core/external/acc/pass@4" in line else 1), (3, 1, 1))
+        self.assertEqual(
+            (line["val-aux/dropped_samples"], line["val-core/external/acc/mean@4"],
+             line["val-core/external/acc/pass@4"] if "val-core/external/acc/pass@4" in line else 1),
+            (3, 1, 1))
 
     # The examples, as they stand.
 
     def example(self, name, *options):
         run_dir = self.new_run()
-        result = subprocess.run([BIN, "train", f"examples/{name}.yaml", f"run_dir={run_dir}", "cluster.threads=1", *options], cwd=SOURCE,
-                                env=environment(), capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL)
+        result = subprocess.run([
+            BIN, "train", f"examples/{name}.yaml", f"run_dir={run_dir}", "cluster.threads=1",
+            *options
+        ], cwd=SOURCE, env=environment(), capture_output=True, text=True, timeout=300,
+                                stdin=subprocess.DEVNULL)
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         lines = metrics(run_dir)
-        self.assertEqual({line["rollout/dropped_samples"] for line in lines if line["stage"] == "grpo"}, {0})
+        self.assertEqual(
+            {line["rollout/dropped_samples"] for line in lines if line["stage"] == "grpo"}, {0})
         return lines
 
     def test_the_reward_of_the_examples(self):

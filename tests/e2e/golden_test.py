@@ -9,8 +9,9 @@ class Greedy(Case):
     def check(self, model, prompt, new):
         folder = self.needs_asset(f"models/{model}")
         golden = json.loads((folder / "golden_greedy.json").read_text())
-        result = json.loads(self.ok("generate", "--model", folder, "--prompt", prompt, "--max-new-tokens", new, "--temperature", 0,
-                                    "--json").stdout)
+        result = json.loads(
+            self.ok("generate", "--model", folder, "--prompt", prompt, "--max-new-tokens", new,
+                    "--temperature", 0, "--json").stdout)
         self.assertEqual(result["prompt_ids"] + result["ids"], golden["ids"])
         self.assertEqual(len(result["ids"]), new)
         begin = len(result["prompt_ids"]) - 1
@@ -19,7 +20,8 @@ class Greedy(Case):
 
         ids = self.folder / "ids.json"
         ids.write_text(json.dumps(golden["ids"]))
-        forced = json.loads(self.ok("logprobs", "--model", folder, "--ids", ids, "--json").stdout)["logprobs"]
+        forced = json.loads(self.ok("logprobs", "--model", folder, "--ids", ids,
+                                    "--json").stdout)["logprobs"]
         for ours, theirs in zip(forced, golden["logprobs"]):
             self.assertAlmostEqual(ours, theirs, delta=1e-4)
         self.assertEqual(forced[begin:], result["logprobs"], "learner and engine agree bit for bit")

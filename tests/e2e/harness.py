@@ -11,19 +11,23 @@ import tempfile
 import time
 import unittest
 
-SOURCE = pathlib.Path(os.environ.get("ORRERY_SOURCE_DIR", pathlib.Path(__file__).resolve().parents[2]))
+SOURCE = pathlib.Path(
+    os.environ.get("ORRERY_SOURCE_DIR",
+                   pathlib.Path(__file__).resolve().parents[2]))
 BIN = os.environ.get("ORRERY_BIN", str(SOURCE / "build/release/bin/orrery"))
 ASSETS = pathlib.Path(os.environ.get("ORRERY_ASSETS", SOURCE / ".." / "shared" / "assets"))
 sys.path.insert(0, str(SOURCE / "tests/support"))
 from scripted_model import ScriptedModel  # noqa: E402,F401 (for the tests)
 
 QUICKSTART = str(SOURCE / "experiments/quickstart.yaml")
-# A run of seconds: the same stages as quickstart's, fewer steps. One digit and a high rate, so that some samples are right in
-# every RL step: without rewards that differ the policy gradient would be zero, and equal hashes would say little.
+# A run of seconds: the same stages as quickstart's, fewer steps. One digit and a high rate, so that
+# some samples are right in every RL step: without rewards that differ the policy gradient would be
+# zero, and equal hashes would say little.
 SHORT = ["sft.total_training_steps=6", "sft.train_batch_size=32", "trainer.total_training_steps=4", "data.train_batch_size=8",
          "sft.optim.lr=1e-2", "sft.optim.lr_warmup_steps=1", "data.arithmetic.digits=1", "rollout.n=8", "data.val_size=20",
          "cluster.threads=1", "trainer.tensorboard=false"]
-# For another data.env: SHORT's key of the arithmetic, which would have no effect there, back at its default.
+# For another data.env: SHORT's key of the arithmetic, which would have no effect there, back at its
+# default.
 OTHER_ENV = ["data.arithmetic.digits=2"]
 # As short, with more imitation and so larger gradients.
 LEARNS = [*SHORT, "sft.total_training_steps=20", "sft.train_batch_size=64", "sft.optim.lr=5e-3", "sft.optim.lr_warmup_steps=3",
@@ -44,13 +48,13 @@ def command(*args, ranks=0):
 
 def run(*args, ranks=0, timeout=300):
     """Runs to the end; the result has returncode, stdout, stderr."""
-    return subprocess.run(command(*args, ranks=ranks), capture_output=True, text=True, env=environment(), timeout=timeout,
-                          stdin=subprocess.DEVNULL)
+    return subprocess.run(command(*args, ranks=ranks), capture_output=True, text=True,
+                          env=environment(), timeout=timeout, stdin=subprocess.DEVNULL)
 
 
 def start(*args, ranks=0, log=subprocess.DEVNULL):
-    return subprocess.Popen(command(*args, ranks=ranks), stdout=log, stderr=subprocess.STDOUT, env=environment(),
-                            stdin=subprocess.DEVNULL, start_new_session=True)
+    return subprocess.Popen(command(*args, ranks=ranks), stdout=log, stderr=subprocess.STDOUT,
+                            env=environment(), stdin=subprocess.DEVNULL, start_new_session=True)
 
 
 def metrics(run_dir):
@@ -95,8 +99,8 @@ def events(path):
 
 
 def tensorboard_curves(run_dir):
-    """tag -> [(step, value), ...] as TensorBoard reads a run's event files: a session that starts at a step makes it forget what
-    earlier files hold of that step and later ones."""
+    """tag -> [(step, value), ...] as TensorBoard reads a run's event files: a session that starts
+    at a step makes it forget what earlier files hold of that step and later ones."""
     curves = {}
     for path in sorted((pathlib.Path(run_dir) / "tensorboard").iterdir()):
         for event in events(path):
@@ -106,7 +110,8 @@ def tensorboard_curves(run_dir):
             for number, summary in fields(event.get(5, b"")):
                 value = dict(fields(summary))
                 if number == 1:
-                    curves.setdefault(value[1].decode(), []).append((step, struct.unpack("<f", value[2])[0]))
+                    curves.setdefault(value[1].decode(), []).append(
+                        (step, struct.unpack("<f", value[2])[0]))
     return {tag: points for tag, points in curves.items() if points}
 
 
@@ -141,7 +146,8 @@ class Case(unittest.TestCase):
         for row in metrics(run_dir):
             for key, value in row.items():
                 if key not in ("step", "stage", "stage_step", "time"):
-                    number = math.nan if value is None else struct.unpack("<f", struct.pack("<f", value))[0]
+                    number = math.nan if value is None else struct.unpack(
+                        "<f", struct.pack("<f", value))[0]
                     expected.setdefault(key, []).append((row["step"], number))
         # repr: a NaN is equal to no other
         self.assertEqual({tag: repr(points) for tag, points in tensorboard_curves(run_dir).items()},

@@ -1,4 +1,5 @@
-"""orrery launch: restarts after crashes and hangs end in the bits of an undisturbed run; errors that stay end it."""
+"""orrery launch: restarts after crashes and hangs end in the bits of an undisturbed run; errors
+that stay end it."""
 import json
 import os
 import pathlib
@@ -20,7 +21,8 @@ def rank_pids(run_dir):
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")
-            if f"run_dir={run_dir}".encode() not in words or b"train" not in words or not words[0].endswith(b"orrery"):
+            if f"run_dir={run_dir}".encode(
+            ) not in words or b"train" not in words or not words[0].endswith(b"orrery"):
                 continue
             variables = dict(v.split(b"=", 1) for v in (folder / "environ").read_bytes().split(b"\0") if b"=" in v)
             found[int(variables[b"OMPI_COMM_WORLD_RANK"])] = int(folder.name)
@@ -43,9 +45,10 @@ class Launch(Case):
     def start(self, run_dir, *flags, options=OPTIONS, fault=""):
         path = self.folder / f"{run_dir.name}.txt"
         with open(path, "w") as log:
-            process = subprocess.Popen(command("launch", "-n", "2", "--backoff", "0.1", *flags, QUICKSTART, f"run_dir={run_dir}",
-                                               *options), stdout=log, stderr=subprocess.STDOUT,
-                                       env=dict(environment(), ORRERY_FAULT=fault), stdin=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                command("launch", "-n", "2", "--backoff", "0.1", *flags, QUICKSTART,
+                        f"run_dir={run_dir}", *options), stdout=log, stderr=subprocess.STDOUT,
+                env=dict(environment(), ORRERY_FAULT=fault), stdin=subprocess.DEVNULL)
         process.log = path.read_text  # a function: what it has printed so far
         self.addCleanup(self.end, process)
         return process
@@ -69,8 +72,8 @@ class Launch(Case):
 
     def check_whole(self, run_dir, process):
         self.assertEqual(self.checkpoint_hash(run_dir), self.undisturbed(), process.log())
-        self.assertEqual([row["step"] for row in metrics(run_dir) if row["stage"] != "val"], list(range(1, SFT_STEPS + RL_STEPS + 1)),
-                         "each step once")
+        self.assertEqual([row["step"] for row in metrics(run_dir) if row["stage"] != "val"],
+                         list(range(1, SFT_STEPS + RL_STEPS + 1)), "each step once")
         self.assertEqual(rank_pids(run_dir), {}, "no rank is left")
 
     def test_a_killed_rank_and_a_killed_mpirun_are_restarted(self):
@@ -79,24 +82,29 @@ class Launch(Case):
         self.wait_for(run_dir / "checkpoints/step_000010", process, timeout=60, log=process.log)
         os.kill(rank_pids(run_dir)[1], signal.SIGKILL)
         self.wait_for(run_dir / "checkpoints/step_000022", process, timeout=60, log=process.log)
-        children = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        children = pathlib.Path(
+            f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         self.assertEqual(len(children), 1, "mpirun")
         os.kill(int(children[0]), signal.SIGKILL)
         self.finish(process, 0)
         text = process.log()
-        self.assertRegex(text, r"rank 1 on \S+ was killed by signal 9 .*\n.*restart 1 of at most 10")
+        self.assertRegex(text,
+                         r"rank 1 on \S+ was killed by signal 9 .*\n.*restart 1 of at most 10")
         self.assertIn("mpirun was killed by signal 9", text)
         self.check_whole(run_dir, process)
 
     def test_a_stopped_rank_is_named_and_the_job_restarted(self):
-        run_dirs = [self.folder / f"run{rank}" for rank in (0, 1)]  # two jobs at once: it is mostly waiting
-        # Slow enough that the ranks, which say once a second what they do, have said so since they loaded the model.
+        run_dirs = [self.folder / f"run{rank}" for rank in (0, 1)
+                   ]  # two jobs at once: it is mostly waiting
+        # Slow enough that the ranks, which say once a second what they do, have said so since they
+        # loaded the model.
         processes = [self.start(run_dir, "--hang-timeout", "4", fault="engine.step:slow") for run_dir in run_dirs]
         waiting, stopped_at = {0, 1}, {}
         while waiting:
             for rank in list(waiting):
                 self.assertIsNone(processes[rank].poll(), processes[rank].log())
-                if (run_dirs[rank] / "checkpoints/step_000022").exists():  # the third RL step is under way
+                if (run_dirs[rank] /
+                        "checkpoints/step_000022").exists():  # the third RL step is under way
                     os.kill(rank_pids(run_dirs[rank])[rank], signal.SIGSTOP)
                     stopped_at[rank] = time.time()
                     waiting.remove(rank)
@@ -111,7 +119,9 @@ class Launch(Case):
             time.sleep(0.05)
         for run_dir, process in zip(run_dirs, processes):
             self.finish(process, 0)
-            self.assertRegex(process.log(), r"restarting in 0\.1 s from the checkpoint of step \d+ \(restart 1 of at most 10")
+            self.assertRegex(
+                process.log(),
+                r"restarting in 0\.1 s from the checkpoint of step \d+ \(restart 1 of at most 10")
             self.check_whole(run_dir, process)
 
     def test_sigterm_saves_and_the_same_command_resumes(self):
@@ -124,7 +134,8 @@ class Launch(Case):
         process.send_signal(signal.SIGTERM)
         self.finish(process, 0)
         self.assertEqual(self.state(run_dir), ("stopped", 0))
-        self.assertIn("stopped as asked; the same command resumes from the checkpoint of step", process.log())
+        self.assertIn("stopped as asked; the same command resumes from the checkpoint of step",
+                      process.log())
         self.assertEqual(rank_pids(run_dir), {})
         reached = int(self.checkpoint_hash(run_dir)[0].split("_")[1]) - SFT_STEPS
         rest = [*OPTIONS, f"trainer.total_training_steps={reached + 2}", "trainer.save_freq=0"]
@@ -153,17 +164,20 @@ class Launch(Case):
 
     def test_a_config_error_starts_nothing(self):
         run_dir = self.folder / "run"
-        self.fails(2, "launch", "-n", "2", QUICKSTART, f"run_dir={run_dir}", "actor.clip_ration_low=0.1", says=["clip_ratio_low"])
-        self.fails(2, "launch", "-n", "16", QUICKSTART, f"run_dir={run_dir}", *SHORT, says=["fewer ranks"])
+        self.fails(2, "launch", "-n", "2", QUICKSTART, f"run_dir={run_dir}",
+                   "actor.clip_ration_low=0.1", says=["clip_ratio_low"])
+        self.fails(2, "launch", "-n", "16", QUICKSTART, f"run_dir={run_dir}", *SHORT,
+                   says=["fewer ranks"])
         self.assertFalse(run_dir.exists())
         # One that only the ranks can see.
-        result = self.fails(2, "launch", "-n", "1", QUICKSTART, f"run_dir={run_dir}", "model.path=/no/such/model",
-                            says=["/no/such/model", "no restart"])
+        result = self.fails(2, "launch", "-n", "1", QUICKSTART, f"run_dir={run_dir}",
+                            "model.path=/no/such/model", says=["/no/such/model", "no restart"])
         self.assertNotIn("restarting", result.stderr)
         self.fails(2, "launch", QUICKSTART, says=["--ranks"])
 
     def test_the_same_error_without_a_new_checkpoint_ends_it(self):
-        process = self.start(self.folder / "run", options=[*OPTIONS, "trainer.save_freq=0"], fault="learner.update:error@3,rank=1")
+        process = self.start(self.folder / "run", options=[*OPTIONS, "trainer.save_freq=0"],
+                             fault="learner.update:error@3,rank=1")
         self.finish(process, 1)
         text = process.log()
         self.assertRegex(text, r"launch: no restart: it failed 3 times in the same way, now at about step \d: rank 1: .*learner\.update")
@@ -186,18 +200,22 @@ class Launch(Case):
         self.assertEqual(process.log().count(f"resumed from {other}"), 1, process.log())
         self.assertIn(f"resumed from {run_dir}/checkpoints/step_000022", process.log())
         self.assertEqual(self.checkpoint_hash(run_dir), self.undisturbed())
-        self.finish(self.start(run_dir, options=options), 0)  # the same command once more: nothing is left to do
-        process = self.start(self.folder / "anew", options=[*OPTIONS, "trainer.resume=off"], fault="learner.update:error@12,rank=1")
+        self.finish(self.start(run_dir, options=options),
+                    0)  # the same command once more: nothing is left to do
+        process = self.start(self.folder / "anew", options=[*OPTIONS, "trainer.resume=off"],
+                             fault="learner.update:error@12,rank=1")
         self.finish(process, 0)
         self.assertEqual(self.checkpoint_hash(self.folder / "anew"), self.undisturbed())
 
     def test_a_hung_actor_is_named_with_its_prompts(self):
-        process = self.start(self.folder / "run", "--max-restarts", "0", "--hang-timeout", "3", fault="engine.step:hang@9,rank=1")
+        process = self.start(self.folder / "run", "--max-restarts", "0", "--hang-timeout", "3",
+                             fault="engine.step:hang@9,rank=1")
         self.finish(process, 1)
         text = process.log()
         self.assertRegex(text, r"rank 1 has been in '(generate|validate) step \d+, prompts? \d+[^']*' for \d+ s without progress; rank 0 waits")
         for rank in (0, 1):
-            self.assertRegex(text, rf"flight recorder, rank {rank}: .* s ago: (generate|validate) step \d+")
+            self.assertRegex(
+                text, rf"flight recorder, rank {rank}: .* s ago: (generate|validate) step \d+")
 
     def test_words_after_the_dashes_are_for_mpirun(self):
         result = self.fails(1, "launch", "-n", "1", QUICKSTART, f"run_dir={self.folder / 'run'}", *SHORT, "--", "--no-such-flag", "1",
@@ -208,8 +226,9 @@ class Launch(Case):
         (self.folder / "mpirun").write_text("#!/bin/sh\nexit 0\n")
         (self.folder / "mpirun").chmod(0o755)
         env = dict(environment(), PATH=f"{self.folder}:{os.environ['PATH']}")
-        result = subprocess.run(command("launch", "-n", "1", QUICKSTART, f"run_dir={self.folder / 'run'}", *SHORT), env=env, text=True,
-                                capture_output=True, timeout=60)
+        result = subprocess.run(
+            command("launch", "-n", "1", QUICKSTART, f"run_dir={self.folder / 'run'}", *SHORT),
+            env=env, text=True, capture_output=True, timeout=60)
         self.assertEqual(result.returncode, 1, result.stderr)
         self.assertIn("no rank has run", result.stderr)
 

@@ -1,4 +1,5 @@
-"""Promise P2: the final checkpoint of a run does not depend on placement, ranks, token budgets, batching or threads."""
+"""Promise P2: the final checkpoint of a run does not depend on placement, ranks, token budgets,
+batching or threads."""
 import json
 import shutil
 import unittest
@@ -8,13 +9,14 @@ from harness import QUICKSTART, SOURCE, Case, metrics, run
 # A model of 11 thousand parameters: what takes time is starting the processes.
 MODEL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
          "head_dim": 8}
-# One digit and a little imitation, so that some samples of a group are right and others are not: without a mix of rewards
-# there would be no gradient to add up.
+# One digit and a little imitation, so that some samples of a group are right and others are not:
+# without a mix of rewards there would be no gradient to add up.
 OPTIONS = ["data.arithmetic.digits=1", "data.arithmetic.zero_pad=false", "data.arithmetic.flawed_fraction=0", "data.train_batch_size=8",
            "data.val_size=10", "sft.total_training_steps=40", "sft.train_batch_size=32", "sft.optim.lr=0.01", "rollout.n=8",
            "actor.optim.lr=0.003", "trainer.total_training_steps=10", "trainer.save_freq=0", "trainer.test_freq=0",
            "trainer.rollout_save_freq=0", "trainer.tensorboard=false", "cluster.threads=1"]
-# (placement, ranks, what else changes); 0 ranks: without mpirun. Three ranks: two learn, or one learns and two generate.
+# (placement, ranks, what else changes); 0 ranks: without mpirun. Three ranks: two learn, or one
+# learns and two generate.
 LAYOUTS = [
     ("colocated", 0, ["cluster.threads=2"]),
     ("colocated", 1, ["actor.ppo_max_token_len_per_gpu=1"]),
@@ -36,15 +38,21 @@ class Layouts(Case):
         (self.model / "config.json").write_text(json.dumps(config | MODEL))
 
     def train(self, name, *options, ranks=0):
-        """The final checkpoint's hash. Rewards must have varied, and on policy no log-prob may differ from the recorded one."""
+        """The final checkpoint's hash. Rewards must have varied, and on policy no log-prob may
+        differ from the recorded one."""
         run_dir = self.folder / name
-        result = run("train", QUICKSTART, f"run_dir={run_dir}", f"model.path={self.model}", *OPTIONS, *options, ranks=ranks)
-        self.assertEqual(result.returncode, 0, f"{name} {options}\n{result.stdout}\n{result.stderr}")
+        result = run("train", QUICKSTART, f"run_dir={run_dir}", f"model.path={self.model}",
+                     *OPTIONS, *options, ranks=ranks)
+        self.assertEqual(result.returncode, 0,
+                         f"{name} {options}\n{result.stdout}\n{result.stderr}")
         rows = metrics(run_dir)
         steps = [row for row in rows if row["stage"] == "grpo"]
         self.assertEqual(len(steps), 10, name)
-        self.assertGreaterEqual(sum(row["critic/advantages/max"] > 0 for row in steps), 7, f"{name}: too few steps had a gradient")
-        if not any("ppo_" in option for option in options if "max_token_len" not in option):  # one update a step: all on policy
+        self.assertGreaterEqual(sum(row["critic/advantages/max"] > 0 for row in steps), 7,
+                                f"{name}: too few steps had a gradient")
+        if not any("ppo_" in option
+                   for option in options
+                   if "max_token_len" not in option):  # one update a step: all on policy
             self.assertEqual(max(row["rollout/logprob_diff_max"] for row in steps), 0, name)
         self.log = result.stderr
         self.metrics = steps
@@ -56,7 +64,8 @@ class Layouts(Case):
             hashes = {}
             for placement, ranks, options in LAYOUTS:
                 name = f"{placement}{ranks}_seed{seed}"
-                hashes[name] = self.train(name, f"cluster.placement={placement}", f"seed={seed}", *options, ranks=ranks)
+                hashes[name] = self.train(name, f"cluster.placement={placement}", f"seed={seed}",
+                                          *options, ranks=ranks)
             self.assertEqual(len(set(hashes.values())), 1, hashes)
             by_seed[seed] = set(hashes.values()).pop()
         self.assertEqual(len(set(by_seed.values())), 3, "seeds must matter")
@@ -72,7 +81,8 @@ class Layouts(Case):
             one = self.train(f"{mode}1", *options)
             self.assertGreater(max(row["actor/kl_loss"] for row in self.metrics), 0)
             placement = "split" if mode == "seq-mean-token-mean" else "colocated"
-            other = self.train(f"{mode}2", *options, f"cluster.placement={placement}", "actor.ppo_max_token_len_per_gpu=50", ranks=2)
+            other = self.train(f"{mode}2", *options, f"cluster.placement={placement}",
+                               "actor.ppo_max_token_len_per_gpu=50", ranks=2)
             self.assertEqual(one, other, mode)
 
     def test_gspo(self):

@@ -1,5 +1,5 @@
-"""Log-probs that are not the learner's. Other numerics: seen, corrected, and still the same bits on any layout. A wrong bit in the same
-numerics: the run stops."""
+"""Log-probs that are not the learner's. Other numerics: seen, corrected, and still the same bits on
+any layout. A wrong bit in the same numerics: the run stops."""
 import os
 import re
 import unittest
@@ -21,9 +21,11 @@ class Mismatch(Case):
         same, rows = self.train("same")
         self.assertTrue(any(row["actor/grad_norm"] > 0 for row in rows), "RL must learn something")
         for row in rows:
-            self.assertEqual([row["rollout_corr/corrected_share"], row["rollout/logprob_diff_max"]], [0, 0])
+            self.assertEqual([row["rollout_corr/corrected_share"], row["rollout/logprob_diff_max"]],
+                             [0, 0])
             self.assertNotIn("rollout_corr/rollout_is_mean", row)
-        split, _ = self.train("split", "cluster.placement=split", "rollout.compute_dtype=f32", ranks=2)
+        split, _ = self.train("split", "cluster.placement=split", "rollout.compute_dtype=f32",
+                              ranks=2)
         self.assertEqual(split, same, "the learner's own type is `same`")
 
         other, rows = self.train("other", *OTHER, ranks=2)
@@ -34,31 +36,38 @@ class Mismatch(Case):
             self.assertGreater(row["training/rollout_probs_diff_max"], 0)
             self.assertAlmostEqual(row["rollout_corr/rollout_is_mean"], 1, delta=0.05)
             self.assertGreater(row["rollout/logprob_mismatches"], 0)
-            self.assertEqual(row["actor/ppo_kl"], 0, "the first update's ratio is to the recomputed log-probs: exactly 1")
-        two, _ = self.train("two", *OTHER, "cluster.learners=2", "actor.ppo_max_token_len_per_gpu=50", ranks=4)
+            self.assertEqual(row["actor/ppo_kl"], 0,
+                             "the first update's ratio is to the recomputed log-probs: exactly 1")
+        two, _ = self.train("two", *OTHER, "cluster.learners=2",
+                            "actor.ppo_max_token_len_per_gpu=50", ranks=4)
         self.assertEqual(two, other)
 
     def test_mini_batches_and_cap(self):
         options = [*OTHER, "actor.ppo_mini_batch_size=4", "actor.ppo_epochs=2", "algorithm.rollout_is_threshold=1"]
         one, rows = self.train("one", *options, ranks=2)
-        self.assertGreater(rows[0]["rollout_corr/rollout_is_clipped_share"], 0.2, "about half of the weights are above 1")
+        self.assertGreater(rows[0]["rollout_corr/rollout_is_clipped_share"], 0.2,
+                           "about half of the weights are above 1")
         two, _ = self.train("two", *options, "cluster.learners=2", ranks=3)
         self.assertEqual(two, one)
 
     def test_one_wrong_bit_stops_the_run_before_it_is_learned_from(self):
-        # The engine of the one rank that generates records wrong log-probs from some step on; the others hear of it too.
+        # The engine of the one rank that generates records wrong log-probs from some step on; the
+        # others hear of it too.
         says = ["the log-prob recorded for prompt ", " but the learner computes ", "algorithm.verify_logprobs"]
         for name, ranks, options in (("two", 2, []), ("three", 3, ["cluster.learners=2", "actor.ppo_max_token_len_per_gpu=50"])):
             run_dir = self.folder / name
             options = ["train", QUICKSTART, f"run_dir={run_dir}", *LEARNS, "cluster.placement=split", "trainer.test_freq=0",
                        "trainer.save_freq=1", *options]
-            with mock.patch.dict(os.environ, ORRERY_FAULT=f"engine.step:corrupt@9+,rank={ranks - 1}"):
+            with mock.patch.dict(os.environ,
+                                 ORRERY_FAULT=f"engine.step:corrupt@9+,rank={ranks - 1}"):
                 result = self.fails(1, *options, ranks=ranks, says=says)
-            self.assertEqual(result.stderr.count("recorded for prompt"), 1, "said once, not by every rank")
+            self.assertEqual(result.stderr.count("recorded for prompt"), 1,
+                             "said once, not by every rank")
             found = re.search(r"orrery: step (\d+): the log-prob recorded for prompt \d+ sample \d token \d \(id \d+\) is -", result.stderr)
             self.assertIsNotNone(found, result.stderr)
             rows = metrics(run_dir)
-            self.assertEqual([row["stage"] for row in rows].count("grpo"), int(found[1]) - 1 - 20, "sound steps are kept")  # 20 of SFT
+            self.assertEqual([row["stage"] for row in rows].count("grpo"),
+                             int(found[1]) - 1 - 20, "sound steps are kept")  # 20 of SFT
         options = [*LEARNS, "cluster.placement=split", "algorithm.verify_logprobs=false", f"run_dir={self.folder / 'metrics'}"]
         with mock.patch.dict(os.environ, ORRERY_FAULT="engine.step:corrupt@9+,rank=1"):
             self.ok("train", QUICKSTART, *options, ranks=2)
@@ -68,7 +77,8 @@ class Mismatch(Case):
         self.assertGreater(last["rollout/logprob_diff_max"], 0)
 
     def test_colocated_ranks_have_one_type(self):
-        self.fails(2, "train", QUICKSTART, f"run_dir={self.folder / 'a'}", *LEARNS, "rollout.compute_dtype=bf16",
+        self.fails(2, "train", QUICKSTART, f"run_dir={self.folder / 'a'}", *LEARNS,
+                   "rollout.compute_dtype=bf16",
                    says=["rollout.compute_dtype is bf16", "cluster.placement=split"])
 
 

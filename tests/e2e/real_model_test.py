@@ -1,9 +1,10 @@
-"""SmolLM2-135M-Instruct's chat answers against Hugging Face transformers: the same greedy ids, token by token.
+"""SmolLM2-135M-Instruct's chat answers against Hugging Face transformers: the same greedy ids,
+token by token.
 
     ORRERY_SMOLLM2=DIR v/bin/python tests/e2e/real_model_test.py
 
-DIR: the model as a Hugging Face folder. Needs torch and transformers in the interpreter that runs this; without them or the
-folder it is skipped. About a minute on one core.
+DIR: the model as a Hugging Face folder. Needs torch and transformers in the interpreter that runs
+this; without them or the folder it is skipped. About a minute on one core.
 """
 import json
 import os
@@ -36,21 +37,24 @@ class RealModel(Case):
             self.skipTest(f"needs torch and transformers: {error}")
         torch.set_num_threads(1)
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(self.model)
-        self.reference = transformers.AutoModelForCausalLM.from_pretrained(self.model, dtype=torch.float32)
+        self.reference = transformers.AutoModelForCausalLM.from_pretrained(
+            self.model, dtype=torch.float32)
         # Both go on after an end-of-sequence token, so that every prompt has NEW tokens to compare.
         self.reference.generation_config.eos_token_id = None
 
     def theirs(self, prompt):
-        inputs = self.tokenizer.apply_chat_template([{"role": "user", "content": prompt}], add_generation_prompt=True,
-                                                    return_tensors="pt", return_dict=True)
+        inputs = self.tokenizer.apply_chat_template([{"role": "user", "content": prompt}],
+                                                    add_generation_prompt=True, return_tensors="pt",
+                                                    return_dict=True)
         ids = self.reference.generate(**inputs, max_new_tokens=NEW, do_sample=False)[0].tolist()
         begin = inputs["input_ids"].shape[1]
         return ids[:begin], ids[begin:]
 
     def test_greedy_chat(self):
         arguments = [item for prompt in PROMPTS for item in ("--prompt", prompt)]
-        lines = self.ok("generate", "--model", self.model, "--chat", *arguments, "--max-new-tokens", NEW, "--temperature", 0,
-                        "--ignore-eos", "--threads", 1, "--json").stdout.splitlines()
+        lines = self.ok("generate", "--model", self.model, "--chat", *arguments, "--max-new-tokens",
+                        NEW, "--temperature", 0, "--ignore-eos", "--threads", 1,
+                        "--json").stdout.splitlines()
         self.assertEqual(len(lines), len(PROMPTS))
         for prompt, line in zip(PROMPTS, lines):
             with self.subTest(prompt=prompt):

@@ -1,4 +1,5 @@
-"""A run folder is one experiment's: what may change when a run goes on in it, what is another experiment, and what stays the same."""
+"""A run folder is one experiment's: what may change when a run goes on in it, what is another
+experiment, and what stays the same."""
 import hashlib
 import json
 import shutil
@@ -28,7 +29,8 @@ class Base(Case):
     def fails(self, code, *args, says=(), env=None, **kwargs):
         if env is None:
             return super().fails(code, *args, says=says, **kwargs)
-        result = subprocess.run([BIN, *map(str, args)], capture_output=True, text=True, env=environment() | env, timeout=120)
+        result = subprocess.run([BIN, *map(str, args)], capture_output=True, text=True,
+                                env=environment() | env, timeout=120)
         self.assertEqual(result.returncode, code, result.stderr)
         return result
 
@@ -47,16 +49,26 @@ class Folder(Base):
                              ("sft.optim.lr=1", "sft.optim.lr: 0.01 -> 1"), ("sft.train_batch_size=8", "sft.train_batch_size: 32 -> 8"),
                              ("experiment_name=other", 'experiment_name: "quickstart" -> "other"')):
             more = OTHER_ENV if change.startswith("data.env=") else []
-            result = self.fails(2, *self.words(*more, change), says=["holds another experiment, now at step 4", told, "trainer.resume="])
-            self.assertEqual(len([line for line in result.stderr.splitlines() if line.startswith("orrery:")]), 1, result.stderr)
-        self.fails(2, *self.words("seed=5", "rollout.n=4"), says=["rollout.n: 8 -> 4, seed: 1 -> 5"])
+            result = self.fails(
+                2, *self.words(*more, change),
+                says=["holds another experiment, now at step 4", told, "trainer.resume="])
+            self.assertEqual(
+                len([line for line in result.stderr.splitlines() if line.startswith("orrery:")]), 1,
+                result.stderr)
+        self.fails(2, *self.words("seed=5", "rollout.n=4"),
+                   says=["rollout.n: 8 -> 4, seed: 1 -> 5"])
         self.fails(2, *self.words("data.reward_rule=gsm8k"), says=["data.reward_rule"])
         self.fails(2, *self.words("sft.total_training_steps=3"), says=["past SFT"])
-        self.fails(2, *self.words("sft.total_training_steps=1"), says=["sft.total_training_steps: 2 -> 1"])
-        self.fails(2, *self.words("trainer.total_training_steps=1"), says=["is at RL step 2", "trainer.total_training_steps is 1"])
-        self.fails(2, "launch", "-n", "1", *self.words("seed=5")[1:], says=["seed: 1 -> 5", "no restart"])
+        self.fails(2, *self.words("sft.total_training_steps=1"),
+                   says=["sft.total_training_steps: 2 -> 1"])
+        self.fails(2, *self.words("trainer.total_training_steps=1"),
+                   says=["is at RL step 2", "trainer.total_training_steps is 1"])
+        self.fails(2, "launch", "-n", "1",
+                   *self.words("seed=5")[1:], says=["seed: 1 -> 5", "no restart"])
         self.fails(2, *self.words("seed=5"), ranks=2, says=["seed: 1 -> 5"])
-        self.assertEqual({path for path, text in self.contents().items() if before.get(path) != text}, set(), "nothing was written")
+        self.assertEqual(
+            {path for path, text in self.contents().items() if before.get(path) != text}, set(),
+            "nothing was written")
 
     def test_what_may_change(self):
         self.stopped_at_4()
@@ -71,7 +83,8 @@ class Folder(Base):
         # A held-out score of before was taken otherwise: it is not set beside the one of after.
         self.assertIn("held-out scores from before are of another measurement", result.stderr)
         self.assertNotIn("held-out accuracy", result.stdout)
-        self.assertEqual([row["step"] for row in metrics(self.run_dir) if row["stage"] == "grpo"], [3, 4, 5, 6, 7])
+        self.assertEqual([row["step"] for row in metrics(self.run_dir) if row["stage"] == "grpo"],
+                         [3, 4, 5, 6, 7])
 
     def test_a_complete_run(self):
         self.ok(*self.words())
@@ -79,37 +92,50 @@ class Folder(Base):
         self.assertIn("nothing to do", result.stderr)
         self.assertIn("held-out accuracy: before", result.stdout)
         self.fails(2, *self.words("seed=5"), says=["holds another experiment", "seed: 1 -> 5"])
-        # What may change would change nothing any more: "nothing to do" and the accuracy of the old value would mislead.
-        self.fails(2, *self.words("actor.optim.lr=1e-6"), says=["complete", "actor.optim.lr: 1e-04 -> 1e-06", "would have no effect"])
-        self.fails(2, *self.words("rollout.val_n=4", "rollout.val_temperature=1"), says=["complete", "rollout.val_n: 1 -> 4"])
+        # What may change would change nothing any more: "nothing to do" and the accuracy of the old
+        # value would mislead.
+        self.fails(2, *self.words("actor.optim.lr=1e-6"),
+                   says=["complete", "actor.optim.lr: 1e-04 -> 1e-06", "would have no effect"])
+        self.fails(2, *self.words("rollout.val_n=4", "rollout.val_temperature=1"),
+                   says=["complete", "rollout.val_n: 1 -> 4"])
         self.ok(*self.words("cluster.threads=2", "trainer.save_freq=3"))
-        self.assertIn("trainer.total_training_steps: 4 -> 5", self.ok(*self.words("trainer.total_training_steps=5")).stderr)
+        self.assertIn("trainer.total_training_steps: 4 -> 5",
+                      self.ok(*self.words("trainer.total_training_steps=5")).stderr)
         # SFT alone has the same folder.
         sft = self.folder / "sft"
         self.ok(*self.words("trainer.total_training_steps=0", run_dir=sft))
-        self.fails(2, *self.words("trainer.total_training_steps=0", "seed=5", run_dir=sft), says=["seed: 1 -> 5"])
-        self.fails(2, *self.words("trainer.total_training_steps=0", "sft.optim.lr=1", run_dir=sft), says=["sft.optim.lr"])
-        self.assertIn("sft.total_training_steps: 2 -> 3",
-                      self.ok(*self.words("trainer.total_training_steps=0", "sft.total_training_steps=3", run_dir=sft)).stderr)
+        self.fails(2, *self.words("trainer.total_training_steps=0", "seed=5", run_dir=sft),
+                   says=["seed: 1 -> 5"])
+        self.fails(2, *self.words("trainer.total_training_steps=0", "sft.optim.lr=1", run_dir=sft),
+                   says=["sft.optim.lr"])
+        self.assertIn(
+            "sft.total_training_steps: 2 -> 3",
+            self.ok(*self.words("trainer.total_training_steps=0", "sft.total_training_steps=3",
+                                run_dir=sft)).stderr)
 
     def test_another_folder_begins_another_experiment(self):
         self.ok(*self.words())
         other = self.folder / "other"
         begin = [f"trainer.resume={self.run_dir}", "seed=5", "data.arithmetic.operation=subtract"]
-        self.fails(2, *self.words(*begin, run_dir=other), says=["would have no effect", "seed: 1 -> 5", "raise trainer.total_training_steps"])
-        self.fails(2, *self.words(*begin, "trainer.total_training_steps=3", run_dir=other), says=["is at RL step 4"])
+        self.fails(
+            2, *self.words(*begin, run_dir=other),
+            says=["would have no effect", "seed: 1 -> 5", "raise trainer.total_training_steps"])
+        self.fails(2, *self.words(*begin, "trainer.total_training_steps=3", run_dir=other),
+                   says=["is at RL step 4"])
         result = self.ok(*self.words(*begin, "trainer.total_training_steps=5", run_dir=other))
         self.assertIn("seed: 1 -> 5", result.stderr)
         self.assertNotIn("held-out accuracy", result.stdout)
         # From now on it is an experiment of its own.
-        self.fails(2, *self.words(*begin[:1], "trainer.total_training_steps=6", run_dir=other), says=["seed: 5 -> 1"])
+        self.fails(2, *self.words(*begin[:1], "trainer.total_training_steps=6", run_dir=other),
+                   says=["seed: 5 -> 1"])
         self.ok(*self.words(*begin, "trainer.total_training_steps=6", run_dir=other))
 
     def test_a_reference_policy_is_the_one_that_rl_began_from(self):
         self.stopped_at_4()
         more = ["trainer.total_training_steps=3", "actor.kl_loss_coef=0.1"]
         for ranks in (0, 2):
-            self.fails(2, *self.words(*more), ranks=ranks, says=["actor.kl_loss_coef is 0.1 but was 0 when RL began"])
+            self.fails(2, *self.words(*more), ranks=ranks,
+                       says=["actor.kl_loss_coef is 0.1 but was 0 when RL began"])
         other = self.folder / "other"
         more = [*more, f"trainer.resume={self.run_dir}"]
         self.ok(*self.words(*more, run_dir=other), ranks=2)
@@ -140,7 +166,8 @@ class Folder(Base):
                               (["trainer.total_training_steps=1"], "is at RL step 2"), ([*more, "nonsense=1"], "nonsense")):
             for ranks in (0, 2):
                 result = self.fails(2, *self.words(*options), ranks=ranks, says=[told])
-                self.assertNotIn("goes on", result.stderr.replace("put that back to go on", ""), options)
+                self.assertNotIn("goes on", result.stderr.replace("put that back to go on", ""),
+                                 options)
                 self.assertNotIn("resumed from", result.stderr)
                 self.assertEqual(self.contents(), before, options)
         # A reference that is damaged.
@@ -168,8 +195,11 @@ class Folder(Base):
         self.assertEqual(self.contents(), before)
 
     def test_a_folder_without_checkpoints(self):
-        self.fails(-9, *self.words("trainer.save_freq=-1"), env={"ORRERY_FAULT": "learner.update:crash@4"})
-        self.fails(2, *self.words("seed=5"), says=["metrics and rollouts of another experiment, without checkpoints: seed: 1 -> 5"])
+        self.fails(-9, *self.words("trainer.save_freq=-1"),
+                   env={"ORRERY_FAULT": "learner.update:crash@4"})
+        self.fails(
+            2, *self.words("seed=5"),
+            says=["metrics and rollouts of another experiment, without checkpoints: seed: 1 -> 5"])
         self.ok(*self.words())
         # A run that had not come to anything stands in nobody's way.
         early = self.folder / "early"
@@ -178,8 +208,10 @@ class Folder(Base):
 
     def test_the_default_folder_is_the_experiments(self):
         def train(*options):
-            return subprocess.run([BIN, "train", QUICKSTART, *TINY, "sft.total_training_steps=1", "trainer.total_training_steps=0", *options],
-                                  capture_output=True, text=True, env=environment(), cwd=self.folder, timeout=120)
+            return subprocess.run([
+                BIN, "train", QUICKSTART, *TINY, "sft.total_training_steps=1",
+                "trainer.total_training_steps=0", *options
+            ], capture_output=True, text=True, env=environment(), cwd=self.folder, timeout=120)
         self.assertEqual(train().returncode, 0)
         self.assertEqual(train("experiment_name=b/second", "seed=2").returncode, 0)
         self.assertTrue((self.folder / "runs/quickstart/metrics.jsonl").exists())
@@ -208,18 +240,25 @@ class Data(Base):
         for path, key in ((self.train, "data.train_files[0]"), (self.val, "data.val_files[0]")):
             path.write_text("\n".join(ROWS[::-1]) + "\n")
             for ranks in (0, 2):
-                self.fails(2, *self.words(*more), ranks=ranks, says=["holds another experiment", f"{key}: {path} held sha256:", "now sha256:"])
-            self.fails(2, *self.words(*self.options), says=[key])  # complete: still not the run that the command describes
+                self.fails(
+                    2, *self.words(*more), ranks=ranks,
+                    says=["holds another experiment", f"{key}: {path} held sha256:", "now sha256:"])
+            self.fails(2, *self.words(*self.options),
+                       says=[key])  # complete: still not the run that the command describes
             self.fails(2, "launch", "-n", "1", *self.words(*more)[1:], says=[key, "no restart"])
             path.write_text("\n".join(ROWS) + "\n")
         moved = self.folder / "moved.jsonl"
         self.train.rename(moved)
         result = self.ok(*self.words(*more, f"data.train_files=[{moved}]"))
         self.assertNotIn("train_files", result.stderr)
-        self.fails(2, *self.words(*more, f"data.train_files=[{moved},{self.val}]"), says=["data.train_files[1]", "is new"])
+        self.fails(2, *self.words(*more, f"data.train_files=[{moved},{self.val}]"),
+                   says=["data.train_files[1]", "is new"])
         self.train.write_text("\n".join(ROWS[:9]) + "\n")
-        self.assertIn("data.train_files[0]", self.ok(*self.words(*more, f"trainer.resume={self.run_dir}", "trainer.total_training_steps=4",
-                                                                 run_dir=self.folder / "other")).stderr)
+        self.assertIn(
+            "data.train_files[0]",
+            self.ok(*self.words(*more, f"trainer.resume={self.run_dir}",
+                                "trainer.total_training_steps=4", run_dir=self.folder /
+                                "other")).stderr)
 
     def test_texts_and_model_folders(self):
         model, text = self.folder / "model", self.folder / "t.txt"
@@ -237,8 +276,10 @@ class Data(Base):
         self.fails(2, *self.words(*more), says=["model.path/tokenizer_config.json"])
         tokenizer.write_text(kept)
         config = json.loads((model / "config.json").read_text())
-        (model / "config.json").write_text(json.dumps(config | {"rope_theta": 77.0}))  # the same shapes
-        self.fails(2, *self.words(*more), says=["model.path: its config.json describes another model"])
+        (model / "config.json").write_text(json.dumps(config |
+                                                      {"rope_theta": 77.0}))  # the same shapes
+        self.fails(2, *self.words(*more),
+                   says=["model.path: its config.json describes another model"])
         (model / "config.json").write_text(json.dumps(config | {"transformers_version": "9"}))
         self.ok(*self.words(*more))
 
@@ -257,18 +298,22 @@ class Data(Base):
         self.ok(*self.words(*self.options))
         folder = sorted((self.run_dir / "checkpoints").glob("step_*"))[-1]
         manifest = json.loads((folder / "manifest.json").read_text())
-        self.assertEqual({entry["key"] for entry in manifest["inputs"]}, {"data.train_files", "data.val_files", "model.path"})
+        self.assertEqual({entry["key"] for entry in manifest["inputs"]},
+                         {"data.train_files", "data.val_files", "model.path"})
         del manifest["inputs"]
         text = json.dumps(manifest)
         (folder / "manifest.json").write_text(text)
-        (folder / "manifest.sha256").write_text(f"{hashlib.sha256(text.encode()).hexdigest()}  manifest.json\n")
+        (folder / "manifest.sha256"
+        ).write_text(f"{hashlib.sha256(text.encode()).hexdigest()}  manifest.json\n")
         self.ok("ckpt", "verify", folder)
         result = self.ok(*self.words(*self.options, "trainer.total_training_steps=3"))
-        self.assertIn("is of an older version of the program, which did not note what the data", result.stderr)
+        self.assertIn("is of an older version of the program, which did not note what the data",
+                      result.stderr)
 
 
 class Older(Base):
-    """A run of a program that numbered rollouts by RL's steps alone, noted no inputs, and gave TensorBoard no zeros."""
+    """A run of a program that numbered rollouts by RL's steps alone, noted no inputs, and gave
+    TensorBoard no zeros."""
 
     def test_its_rollouts_and_events_are_brought_up_to_date(self):
         whole = self.folder / "whole"
@@ -276,15 +321,18 @@ class Older(Base):
         self.ok(*self.words(*more, run_dir=whole))
         # Saved at step 4 (grpo 2), killed in step 6 (grpo 4).
         # Slowly, so that the save is on the disk by then.
-        self.fails(-9, *self.words(*more), env={"ORRERY_FAULT": "engine.step:slow;learner.update:crash@6"})
+        self.fails(-9, *self.words(*more),
+                   env={"ORRERY_FAULT": "engine.step:slow;learner.update:crash@6"})
         folder = self.run_dir / "checkpoints/step_000004"
         manifest = json.loads((folder / "manifest.json").read_text())
         del manifest["inputs"], manifest["state"]["start_largest"]
         text = json.dumps(manifest)
         (folder / "manifest.json").write_text(text)
-        (folder / "manifest.sha256").write_text(f"{hashlib.sha256(text.encode()).hexdigest()}  manifest.json\n")
+        (folder / "manifest.sha256"
+        ).write_text(f"{hashlib.sha256(text.encode()).hexdigest()}  manifest.json\n")
         rollouts = self.run_dir / "rollouts"
-        self.assertEqual(sorted(path.name for path in rollouts.glob("step_*.h5")), [f"step_{step:06}.h5" for step in (3, 4, 5)])
+        self.assertEqual(sorted(path.name for path in rollouts.glob("step_*.h5")),
+                         [f"step_{step:06}.h5" for step in (3, 4, 5)])
         for path in sorted(rollouts.glob("step_*.h5")):
             self.as_an_older_program(path, 2)
         for path in (self.run_dir / "tensorboard").iterdir():
@@ -292,7 +340,8 @@ class Older(Base):
         result = self.ok(*self.words(*more))
         self.assertIn("the rollouts of 3 step(s) have other names now", result.stderr)
         self.assertIn("removed the rollouts of 1 step(s) after step 4", result.stderr)
-        self.assertEqual(sorted(path.name for path in rollouts.iterdir()), sorted(path.name for path in (whole / "rollouts").iterdir()))
+        self.assertEqual(sorted(path.name for path in rollouts.iterdir()),
+                         sorted(path.name for path in (whole / "rollouts").iterdir()))
         for path in sorted((whole / "rollouts").glob("*.h5")):
             shown = [json.loads(self.ok("rollouts", at, "--json").stdout.splitlines()[0]) for at in (path, rollouts / path.name)]
             self.assertEqual(*shown)
@@ -315,13 +364,15 @@ class Older(Base):
         path.unlink()
         (path.parent / (path.name + ".sha256")).unlink()
         other.write_bytes(data)
-        (other.parent / (other.name + ".sha256")).write_text(f"{hashlib.sha256(data).hexdigest()}  {other.name}\n")
+        (other.parent /
+         (other.name + ".sha256")).write_text(f"{hashlib.sha256(data).hexdigest()}  {other.name}\n")
 
     def test_events_written_off_and_on(self):
         steps = ["trainer.total_training_steps=1"]
         self.ok(*self.words(*steps, "trainer.tensorboard=true"))
         for total, on in ((2, False), (3, True), (4, False), (5, False), (6, True)):
-            self.ok(*self.words(f"trainer.total_training_steps={total}", f"trainer.tensorboard={str(on).lower()}"))
+            self.ok(*self.words(f"trainer.total_training_steps={total}",
+                                f"trainer.tensorboard={str(on).lower()}"))
             if on:
                 self.check_tensorboard(self.run_dir, total)
 
@@ -331,14 +382,19 @@ class Versions(Base):
         whole = self.folder / "whole"
         self.ok(*self.words("trainer.save_freq=2", run_dir=whole))
         # Killed between saves, stopped, resumed on other layouts.
-        self.fails(-9, *self.words("trainer.save_freq=2"), env={"ORRERY_FAULT": "learner.update:crash@6"})
+        self.fails(-9, *self.words("trainer.save_freq=2"),
+                   env={"ORRERY_FAULT": "learner.update:crash@6"})
         self.ok(*self.words("trainer.total_training_steps=3"), ranks=2)
         self.ok(*self.words("cluster.placement=split", "trainer.save_freq=2"), ranks=2)
         self.assertEqual(self.checkpoint_hash(self.run_dir), self.checkpoint_hash(whole))
         for step in range(1, 5):
-            content = [(folder / f"rollouts/step_{2 + step:06}.h5").read_bytes() for folder in (whole, self.run_dir)]
-            self.assertEqual(*content, f"step {step}: equal samples give equal files, which hold weight_versions")
-            # 64 samples of at least one token, all drawn from the weights of the checkpoint before: 2 steps of SFT and step - 1 of RL.
+            content = [(folder / f"rollouts/step_{2 + step:06}.h5").read_bytes()
+                       for folder in (whole, self.run_dir)]
+            self.assertEqual(
+                *content,
+                f"step {step}: equal samples give equal files, which hold weight_versions")
+            # 64 samples of at least one token, all drawn from the weights of the checkpoint before:
+            # 2 steps of SFT and step - 1 of RL.
             self.assertIn(struct.pack("<Q", 2 + step - 1) * 64, content[0])
 
 

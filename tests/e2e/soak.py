@@ -20,7 +20,8 @@ from launch_test import SFT_STEPS, rank_pids
 
 
 def orrery(*args):
-    return subprocess.run([BIN, *map(str, args)], check=True, capture_output=True, text=True, env=environment()).stdout
+    return subprocess.run([BIN, *map(str, args)], check=True, capture_output=True, text=True,
+                          env=environment()).stdout
 
 
 def checkpoint_hash(run_dir):
@@ -29,13 +30,16 @@ def checkpoint_hash(run_dir):
 
 
 def launch(run_dir, options, ranks, log):
-    return subprocess.Popen([BIN, "launch", "-n", str(ranks), "--backoff", "0.1", "--max-restarts", "30", "--hang-timeout", "20",
-                             QUICKSTART, f"run_dir={run_dir}", *options], stdout=log, stderr=subprocess.STDOUT, env=environment(),
-                            stdin=subprocess.DEVNULL)
+    return subprocess.Popen([
+        BIN, "launch", "-n",
+        str(ranks), "--backoff", "0.1", "--max-restarts", "30", "--hang-timeout", "20", QUICKSTART,
+        f"run_dir={run_dir}", *options
+    ], stdout=log, stderr=subprocess.STDOUT, env=environment(), stdin=subprocess.DEVNULL)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
@@ -45,7 +49,8 @@ def main():
     folder.mkdir(exist_ok=True)
     generator = random.Random(arguments.seed)
 
-    # How long a step takes here decides how many fill the time; kills and restarts take about two thirds of it.
+    # How long a step takes here decides how many fill the time; kills and restarts take about two
+    # thirds of it.
     probe = [*LEARNS, "trainer.total_training_steps=40", "trainer.save_freq=1", "trainer.test_freq=0"]
     begin = time.time()
     with open(folder / "probe.txt", "w") as log:
@@ -82,21 +87,24 @@ def main():
                 choice = generator.random()
                 pids = rank_pids(run_dir)
                 if choice < 0.25:
-                    for child in pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+                    for child in pathlib.Path(
+                            f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
                         if b"mpirun" in pathlib.Path(f"/proc/{child}/cmdline").read_bytes():
                             os.kill(int(child), signal.SIGKILL)
                             kills["mpirun"] += 1
                 elif pids:
                     # A stopped one takes the deadline to find, so there are few of them.
                     stop = choice > 0.97
-                    os.kill(generator.choice(sorted(pids.values())), signal.SIGSTOP if stop else signal.SIGKILL)
+                    os.kill(generator.choice(sorted(pids.values())),
+                            signal.SIGSTOP if stop else signal.SIGKILL)
                     kills["stopped" if stop else "rank"] += 1
             except (ProcessLookupError, FileNotFoundError):
                 pass
     seconds = time.time() - begin
     text = (folder / "run.txt").read_text()
     if process.returncode != 0:
-        sys.exit(f"exit code {process.returncode}; the end of {folder / 'run.txt'}:\n" + "\n".join(text.splitlines()[-30:]))
+        sys.exit(f"exit code {process.returncode}; the end of {folder / 'run.txt'}:\n" +
+                 "\n".join(text.splitlines()[-30:]))
 
     problems = []
     if not any(r.get("actor/grad_norm", 0) > 0 for r in metrics(whole)):

@@ -1,4 +1,5 @@
-"""A stop request: saved and gone in the middle of a step, whichever rank it reaches, and the same bits when the run goes on."""
+"""A stop request: saved and gone in the middle of a step, whichever rank it reaches, and the same
+bits when the run goes on."""
 import json
 import os
 import pathlib
@@ -12,9 +13,10 @@ from harness import LEARNS, QUICKSTART, Case, command, environment, metrics
 from launch_test import rank_pids
 
 SFT_STEPS, RL_STEPS = 20, 3
-# A generation of many engine steps, each of which takes 100 ms under SLOW: ten seconds. That a step was cut short shows in what
-# is saved, so that no test depends on how fast the machine is. A validation takes several of the seconds in which status.json
-# is written once, so that a test that waits for it there cannot miss it.
+# A generation of many engine steps, each of which takes 100 ms under SLOW: ten seconds. That a step
+# was cut short shows in what is saved, so that no test depends on how fast the machine is. A
+# validation takes several of the seconds in which status.json is written once, so that a test that
+# waits for it there cannot miss it.
 OPTIONS = [*LEARNS, f"trainer.total_training_steps={RL_STEPS}", "data.train_batch_size=16", "rollout.max_num_seqs=8",
            "trainer.save_freq=1", "trainer.max_ckpt_to_keep=100", "trainer.test_freq=2", "data.val_size=120"]
 SLOW = "engine.step:slow"
@@ -45,9 +47,11 @@ class StopNow(Case):
     def start(self, run_dir, *options, ranks=0, fault=SLOW, words=("train",), **popen):
         self.log_path = run_dir.parent / f"{run_dir.name}.txt"
         with open(self.log_path, "w") as log:
-            process = subprocess.Popen(command(*words, QUICKSTART, f"run_dir={run_dir}", *OPTIONS, *options, ranks=ranks),
-                                       **{"stdout": log, "stderr": subprocess.STDOUT, **popen},
-                                       env=dict(environment(), ORRERY_FAULT=fault), stdin=subprocess.DEVNULL, start_new_session=True)
+            process = subprocess.Popen(
+                command(*words, QUICKSTART, f"run_dir={run_dir}", *OPTIONS, *options,
+                        ranks=ranks), **{"stdout": log, "stderr": subprocess.STDOUT,
+                                         **popen}, env=dict(environment(), ORRERY_FAULT=fault),
+                stdin=subprocess.DEVNULL, start_new_session=True)
         self.addCleanup(self.end, process)
         return process
 
@@ -83,18 +87,20 @@ class StopNow(Case):
         except subprocess.TimeoutExpired:
             self.fail(f"still running {time.time() - begin:.1f} s after the request:\n{self.log()}")
         self.assertEqual(process.returncode, code, self.log())
-        self.assertEqual(max(p.name for p in (run_dir / "checkpoints").iterdir()), newest, self.log())
+        self.assertEqual(max(p.name for p in (run_dir / "checkpoints").iterdir()), newest,
+                         self.log())
         self.assertEqual(rank_pids(run_dir), {})
         self.assertEqual(json.loads((run_dir / "status.json").read_text())["state"], "stopped")
 
     def goes_on(self, run_dir, expected):
-        """Resumed, it ends in the bits of the undisturbed run, each step and validation in the metrics once."""
+        """Resumed, it ends in the bits of the undisturbed run, each step and validation in the
+        metrics once."""
         self.ok("train", QUICKSTART, f"run_dir={run_dir}", *OPTIONS)
         self.assertEqual(self.checkpoint_hash(run_dir), expected)
 
         def lines(folder):
-            return sorted((row["step"], row["stage"], row.get("critic/rewards/mean"), row.get("val-core/arithmetic/reward/mean@1"))
-                          for row in metrics(folder))
+            return sorted((row["step"], row["stage"], row.get("critic/rewards/mean"),
+                           row.get("val-core/arithmetic/reward/mean@1")) for row in metrics(folder))
         self.assertEqual(lines(run_dir), lines(StopNow.whole))
 
     def pids(self, run_dir, process, ranks):
@@ -113,7 +119,8 @@ class StopNow(Case):
             process.send_signal(stop)
             self.stopped(run_dir, process)
             self.assertIn(f"asked to stop by {stop.name}: saving", self.log())
-            self.assertEqual(os.stat(run_dir / "checkpoints" / FIRST).st_ino, before, "nothing is written twice")
+            self.assertEqual(
+                os.stat(run_dir / "checkpoints" / FIRST).st_ino, before, "nothing is written twice")
         self.goes_on(run_dir, expected)
 
     def test_what_is_not_yet_on_the_disk_is_saved(self):
@@ -192,7 +199,8 @@ class StopNow(Case):
         self.assertIn("nothing to do", result.stderr)
 
     def test_an_update_that_has_changed_nothing_is_dropped(self):
-        """On one rank: 512 prompts of 32 samples take seconds to learn from, in many micro-batches."""
+        """On one rank: 512 prompts of 32 samples take seconds to learn from, in many
+        micro-batches."""
         run_dir = self.folder / "run"
         options = ["trainer.total_training_steps=1", "trainer.test_freq=0", "data.train_batch_size=512", "rollout.n=32",
                    "rollout.max_num_seqs=512", "actor.ppo_max_token_len_per_gpu=256"]
@@ -202,7 +210,8 @@ class StopNow(Case):
         self.stopped(run_dir, process, newest=f"step_{SFT_STEPS:06d}")
 
     def test_a_dropped_update_leaves_the_step_before_to_be_saved(self):
-        """The policy is tried before a save, with the same kernels and the same signs of progress as an update."""
+        """The policy is tried before a save, with the same kernels and the same signs of progress
+        as an update."""
         run_dir = self.folder / "run"
         options = ["trainer.total_training_steps=2", "trainer.save_freq=0", "trainer.test_freq=0", "data.train_batch_size=512",
                    "rollout.n=32", "rollout.max_num_seqs=512", "actor.ppo_max_token_len_per_gpu=256"]
@@ -213,7 +222,8 @@ class StopNow(Case):
 
     def test_a_second_request_ends_it_now(self):
         run_dir, expected = self.run_of_one_step()
-        for first, second in ((signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGHUP)):
+        for first, second in ((signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGTERM),
+                              (signal.SIGTERM, signal.SIGHUP)):
             process = self.start(run_dir, fault="engine.step:hang@3")
             self.wait_for_phase(run_dir, process, "generate")
             time.sleep(0.5)
@@ -230,7 +240,8 @@ class StopNow(Case):
 
     def test_a_second_request_during_a_save(self):
         run_dir, expected = self.run_of_one_step()
-        process = self.start(run_dir, "trainer.save_freq=-1", fault=f"checkpoint.write:hang@2;{SLOW}")
+        process = self.start(run_dir, "trainer.save_freq=-1",
+                             fault=f"checkpoint.write:hang@2;{SLOW}")
         self.wait_for_phase(run_dir, process, f"generate step {SFT_STEPS + 3}", timeout=120)
         process.send_signal(signal.SIGTERM)
         time.sleep(1.5)
@@ -254,7 +265,8 @@ class StopNow(Case):
 
     def test_nohup(self):
         run_dir, expected = self.run_of_one_step()
-        process = self.start(run_dir, fault="", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+        process = self.start(run_dir, fault="",
+                             preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
         self.wait_for_phase(run_dir, process, "")
         process.send_signal(signal.SIGHUP)
         self.assertEqual(process.wait(timeout=120), 0, self.log())
@@ -262,7 +274,8 @@ class StopNow(Case):
 
     def test_an_evaluation_just_ends(self):
         run_dir, _ = self.run_of_one_step()
-        process = self.start(run_dir, f"--checkpoint={run_dir}", words=("eval",), fault="engine.step:hang@3")
+        process = self.start(run_dir, f"--checkpoint={run_dir}", words=("eval",),
+                             fault="engine.step:hang@3")
         while "hang injected" not in self.log():
             self.assertIsNone(process.poll(), self.log())
             time.sleep(0.05)
@@ -273,8 +286,9 @@ class StopNow(Case):
 class ClosedPipes(Case):
     def read_of(self, *words, lines=0, ignored=False, ranks=0):
         """(exit code, stderr) of a command whose reader leaves after some lines."""
-        process = subprocess.Popen(command(*words, ranks=ranks), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment(),
-                                   text=True, stdin=subprocess.DEVNULL, restore_signals=not ignored)
+        process = subprocess.Popen(command(*words, ranks=ranks), stdout=subprocess.PIPE,
+                                   stderr=subprocess.PIPE, env=environment(), text=True,
+                                   stdin=subprocess.DEVNULL, restore_signals=not ignored)
         for _ in range(lines):
             process.stdout.readline()
         process.stdout.close()
@@ -293,14 +307,17 @@ class ClosedPipes(Case):
                 self.assertIn(code, (0, -signal.SIGPIPE), (words, stderr))
                 self.assertNotIn("orrery:", stderr, words)
         with open("/dev/full", "w") as full:  # which is a full disk
-            result = subprocess.run(command("config", QUICKSTART), stdout=full, stderr=subprocess.PIPE, text=True, env=environment())
+            result = subprocess.run(command("config", QUICKSTART), stdout=full,
+                                    stderr=subprocess.PIPE, text=True, env=environment())
         self.assertEqual(result.returncode, 1)
         self.assertIn("could not be written", result.stderr)
 
     def test_a_run_goes_on(self):
-        for name, words, ranks in (("alone", ("train",), 0), ("two", ("train",), 2), ("launch", ("launch", "-n", "1"), 0)):
+        for name, words, ranks in (("alone", ("train",), 0), ("two", ("train",), 2),
+                                   ("launch", ("launch", "-n", "1"), 0)):
             run_dir = self.folder / name
-            code, stderr = self.read_of(*words, QUICKSTART, f"run_dir={run_dir}", *LEARNS, lines=1 if name == "alone" else 0, ranks=ranks)
+            code, stderr = self.read_of(*words, QUICKSTART, f"run_dir={run_dir}", *LEARNS,
+                                        lines=1 if name == "alone" else 0, ranks=ranks)
             self.assertEqual(code, 0, stderr)
             self.assertEqual(json.loads((run_dir / "status.json").read_text())["state"], "done")
             self.assertNotIn("could not be written", stderr)
@@ -309,7 +326,8 @@ class ClosedPipes(Case):
         for words in (("train",), ("launch", "-n", "1")):
             run_dir = self.folder / words[0]
             reader, writer = os.pipe()
-            process = subprocess.Popen(command(*words, QUICKSTART, f"run_dir={run_dir}", *LEARNS), stdout=writer, stderr=writer,
+            process = subprocess.Popen(command(*words, QUICKSTART, f"run_dir={run_dir}",
+                                               *LEARNS), stdout=writer, stderr=writer,
                                        env=environment(), stdin=subprocess.DEVNULL)
             os.close(writer)
             os.close(reader)

@@ -1,5 +1,5 @@
-"""Where a generation ends and which text it leaves: end ids in every place where they may stand, stop strings that name special
-tokens, the text that a reward sees."""
+"""Where a generation ends and which text it leaves: end ids in every place where they may stand,
+stop strings that name special tokens, the text that a reward sees."""
 import json
 import unittest
 
@@ -10,8 +10,9 @@ FLAGS = {"lstrip": False, "rstrip": False, "single_word": False, "normalized": F
 
 
 class Model(Case):
-    def model(self, name="model", special=("<eos>", "<eot>"), words=("<x>", "<y>", "<q>"), chain=("A", "<x>", "<eot>", "<y>", "<eos>"),
-              **write):
+
+    def model(self, name="model", special=("<eos>", "<eot>"), words=("<x>", "<y>", "<q>"),
+              chain=("A", "<x>", "<eot>", "<y>", "<eos>"), **write):
         """Says <x> <eot> <y> <eos> after "A", and then <q> for ever."""
         model = ScriptedModel(self.folder / name, special, words)
         model.default = "<q>"
@@ -19,18 +20,20 @@ class Model(Case):
         return model.write(**write)
 
     def generate(self, model, *options, prompt="A", tokens=6):
-        result = self.ok("generate", "--model", model, "--prompt", prompt, "--temperature", 0, "--max-new-tokens", tokens, "--json",
-                         *options)
+        result = self.ok("generate", "--model", model, "--prompt", prompt, "--temperature", 0,
+                         "--max-new-tokens", tokens, "--json", *options)
         return json.loads(result.stdout)
 
     def says(self, model, ids, text, reason, *options, **kwargs):
         row = self.generate(model, *options, **kwargs)
-        self.assertEqual((row["ids"], row["text"], row["finish_reason"]), (ids, text, reason), options)
+        self.assertEqual((row["ids"], row["text"], row["finish_reason"]), (ids, text, reason),
+                         options)
 
     def rollouts(self, model, *overrides, answer="A"):
         """The samples of one training step on one prompt."""
         rows, config, run_dir = self.folder / "rows.jsonl", self.folder / "run.yaml", self.folder / f"run-{model.name}"
-        rows.write_text(json.dumps({"prompt": "A", "reward_model": {"ground_truth": answer}}) + "\n")
+        rows.write_text(
+            json.dumps({"prompt": "A", "reward_model": {"ground_truth": answer}}) + "\n")
         config.write_text(json.dumps({
             "run_dir": str(run_dir), "model": {"path": str(model)}, "rollout": {"n": 2}, "actor": {"optim": {"lr": 0}},
             "data": {"env": "gsm8k", "train_files": [str(rows)], "train_batch_size": 1, "max_prompt_length": 10,
@@ -91,16 +94,20 @@ class EndIds(Model):
                 self.assertEqual((row["ids"], row["finish_reason"]), self.STOPS[ends])
 
     def test_a_class_may_name_the_eos(self):
-        for tokenizer_class, ends in (("Qwen2Tokenizer", (EOT,)), ("GPT2TokenizerFast", (EOT,)), ("PreTrainedTokenizerFast", ()), (None, ())):
+        for tokenizer_class, ends in (("Qwen2Tokenizer", (EOT,)), ("GPT2TokenizerFast", (EOT,)),
+                                      ("PreTrainedTokenizerFast", ()), (None, ())):
             with self.subTest(tokenizer_class=tokenizer_class):
                 model = self.model(str(tokenizer_class), special=("<eos>", "<|endoftext|>"),
-                                   chain=("A", "<x>", "<|endoftext|>", "<y>", "<eos>"), tokenizer_class=tokenizer_class)
+                                   chain=("A", "<x>", "<|endoftext|>", "<y>", "<eos>"),
+                                   tokenizer_class=tokenizer_class)
                 row = self.generate(model)
                 self.assertEqual((row["ids"], row["finish_reason"]), self.STOPS[ends])
 
     def test_an_exported_folder_ends_where_its_source_does(self):
-        shapes = [{"config": {"eos_token_id": [EOS, EOT]}}, {"generation_config": {"eos_token_id": EOT}, "config": {"eos_token_id": EOS}},
-                  {"generation_config": {}, "config": {"eos_token_id": EOT}}, {"files": {"special_tokens_map.json": {"eos_token": "<eot>"}}},
+        shapes = [{"config": {"eos_token_id": [EOS, EOT]}},
+                  {"generation_config": {"eos_token_id": EOT}, "config": {"eos_token_id": EOS}},
+                  {"generation_config": {}, "config": {"eos_token_id": EOT}},
+                  {"files": {"special_tokens_map.json": {"eos_token": "<eot>"}}},
                   {"eos_token": "<eot>", "config": {"eos_token_id": None}}, {}]
         for number, files in enumerate(shapes):
             with self.subTest(files=files):
@@ -109,13 +116,15 @@ class EndIds(Model):
                 self.ok("ckpt", "import", model, checkpoint)
                 self.ok("ckpt", "export", "--format", "hf", checkpoint, out)
                 before, after = self.generate(model), self.generate(out)
-                self.assertEqual((after["ids"], after["finish_reason"]), (before["ids"], before["finish_reason"]))
+                self.assertEqual((after["ids"], after["finish_reason"]),
+                                 (before["ids"], before["finish_reason"]))
 
     def test_bad_ids_are_named(self):
         for name in ("config", "generation_config"):
             for ids in (-1, 9999, "2", True, [257, None], 1.5, {"a": 1}):
                 with self.subTest(file=name, ids=ids):
-                    model = self.model(f"bad-{name}-{ids}".replace("/", ""), **{name: {"eos_token_id": ids}})
+                    model = self.model(f"bad-{name}-{ids}".replace("/", ""),
+                                       **{name: {"eos_token_id": ids}})
                     result = run("generate", "--model", model, "--prompt", "A")
                     self.assertIn(result.returncode, (1, 2))
                     self.assertRegex(result.stderr, rf"\A.*{name}.json: eos_token_id.*\n\Z")
@@ -125,23 +134,30 @@ class Text(Model):
     def test_named_tokens_are_special_and_a_stop_id_is_no_text(self):
         """</s> ends a response, and is flagged special nowhere in tokenizer.json."""
         decoder = {"257": {"content": "</s>", "special": True, **FLAGS}}
-        shapes = [{"eos_token": "</s>"}, {"files": {"special_tokens_map.json": {"eos_token": "</s>"}}},
-                  {"config": {"eos_token_id": 257}}, {"generation_config": {"eos_token_id": [257, 258]}},
+        shapes = [{"eos_token": "</s>"},
+                  {"files": {"special_tokens_map.json": {"eos_token": "</s>"}}},
+                  {"config": {"eos_token_id": 257}},
+                  {"generation_config": {"eos_token_id": [257, 258]}},
                   {"added_tokens_decoder": decoder, "config": {"eos_token_id": 257}}]
         for number, files in enumerate(shapes):
             with self.subTest(files=files):
-                model = self.model(f"text{number}", special=(), words=("#### 42", "</s>", "<q>"), chain=("A", "#### 42", "</s>"), **files)
+                model = self.model(f"text{number}", special=(), words=("#### 42", "</s>", "<q>"),
+                                   chain=("A", "#### 42", "</s>"), **files)
                 self.says(model, [256, 257], "#### 42", "stop")
                 samples = self.rollouts(model, answer="42")
-                self.assertEqual({(s["response"], s["reward"], tuple(s["tokens"])) for s in samples}, {("#### 42", 1.0, (256, 257))})
+                self.assertEqual(
+                    {(s["response"], s["reward"], tuple(s["tokens"])) for s in samples},
+                    {("#### 42", 1.0, (256, 257))})
 
     def test_other_named_tokens_leave_the_text(self):
-        names = [{name: "<y>"} for name in ("bos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "image_token")]
+        names = [{name: "<y>"} for name in ("bos_token", "unk_token", "sep_token", "pad_token",
+                                            "cls_token", "mask_token", "image_token")]
         names += [{"additional_special_tokens": ["<y>"]}, {"extra_special_tokens": ["<y>"]},
                   {"added_tokens_decoder": {"259": {"content": "<y>", "special": True, **FLAGS}}}]
         for number, name in enumerate(names):
             with self.subTest(name=name):
-                self.says(self.model(f"named{number}", tokenizer_config=name), [X, EOT, Y, EOS, Q, Q], "<x><q><q>", "length")
+                self.says(self.model(f"named{number}", tokenizer_config=name),
+                          [X, EOT, Y, EOS, Q, Q], "<x><q><q>", "length")
 
     def test_an_ignored_eos_is_text_unless_it_is_special(self):
         model = self.model(config={"eos_token_id": [X, EOT]})
@@ -156,25 +172,33 @@ class StopStrings(Model):
         self.says(model, [X, EOT, Y, EOS], "<x><y>", "stop", "--stop", "<eos>", "--stop", "never")
         self.says(model, [X, EOT], "<x>", "stop", "--stop", "<eot>", "--ignore-eos")
         samples = self.rollouts(model, 'rollout.stop=["<eot>"]')
-        self.assertEqual({(s["response"], s["finish_reason"], tuple(s["tokens"])) for s in samples}, {("<x>", "stop", (X, EOT))})
+        self.assertEqual({(s["response"], s["finish_reason"], tuple(s["tokens"])) for s in samples},
+                         {("<x>", "stop", (X, EOT))})
 
     def test_so_does_one_that_only_a_name_makes_special(self):
         model = self.model(pad_token="<y>")
         self.says(model, [X, EOT, Y], "<x>", "stop", "--stop", "<y>")
 
     def test_a_special_token_among_other_text(self):
-        model = self.model(special=("<eos>", "<eot>"), chain=("A", "b", "<eot>", "\n", "<eos>", "<x>"))
-        for stop, ids, text in (("<eot>\n", [98, EOT, 10], "b\n"), ("b<eot>", [98, EOT], "b"), ("<eot>\n<eos>", [98, EOT, 10, EOS], "b\n"),
-                                ("\n<eos>", [98, EOT, 10, EOS], "b\n"), ("b\n", [98, EOT, 10], "b\n"), ("\n", [98, EOT, 10], "b\n"),
-                                (" <eot>", None, None), ("eot>", None, None), ("<eot", None, None), ("<eot><eos>", None, None)):
+        model = self.model(special=("<eos>", "<eot>"),
+                           chain=("A", "b", "<eot>", "\n", "<eos>", "<x>"))
+        for stop, ids, text in (("<eot>\n", [98, EOT, 10], "b\n"), ("b<eot>", [98, EOT], "b"),
+                                ("<eot>\n<eos>", [98, EOT, 10, EOS],
+                                 "b\n"), ("\n<eos>", [98, EOT, 10,
+                                                      EOS], "b\n"), ("b\n", [98, EOT, 10], "b\n"),
+                                ("\n", [98, EOT,
+                                        10], "b\n"), (" <eot>", None, None), ("eot>", None, None),
+                                ("<eot", None, None), ("<eot><eos>", None, None)):
             with self.subTest(stop=stop):
                 if ids:
                     self.says(model, ids, text, "stop", "--stop", stop)
                 else:
-                    self.says(model, [98, EOT, 10, EOS, X, Q], "b\n<x><q>", "length", "--stop", stop)
+                    self.says(model, [98, EOT, 10, EOS, X, Q], "b\n<x><q>", "length", "--stop",
+                              stop)
 
     def test_ordinary_tokens_stay_in_the_text(self):
-        model = self.model(chain=("A", "<x>", "<eot>", "<y>", "a", "b"), words=("<x>", "<y>", "<q>"))
+        model = self.model(chain=("A", "<x>", "<eot>", "<y>", "a", "b"),
+                           words=("<x>", "<y>", "<q>"))
         self.says(model, [X, EOT, Y], "<x><y>", "stop", "--stop", "<y>")
         self.says(model, [X, EOT, Y], "<x><y>", "stop", "--stop", "y>")
         self.says(model, [X, EOT, Y, 97, 98], "<x><y>ab", "stop", "--stop", ">ab")
@@ -191,16 +215,24 @@ class TemplateNames(Model):
 
     def rendered(self, name, **files):
         tokenizer_config = {"chat_template": self.TEMPLATE, **files.pop("tokenizer_config", {})}
-        row = self.generate(self.model(name, tokenizer_config=tokenizer_config, **files), "--chat", tokens=1)
-        return "".join(chr(i) if i < 256 else {EOS: "<eos>", EOT: "<eot>", X: "<x>", Y: "<y>"}[i] for i in row["prompt_ids"])
+        row = self.generate(self.model(name, tokenizer_config=tokenizer_config, **files), "--chat",
+                            tokens=1)
+        return "".join(
+            chr(i) if i < 256 else {EOS: "<eos>", EOT: "<eot>", X: "<x>", Y: "<y>"}[i]
+            for i in row["prompt_ids"])
 
     def test_ids_of_the_model_are_no_names(self):
         ids = {"bos_token_id": EOS, "eos_token_id": EOT, "pad_token_id": X}
         # The shape of Qwen2.5 and Qwen3: bos_token null, and a bos_token_id.
         qwen = {"bos_token": None, "eos_token": "<eot>", "pad_token": "<eos>"}
-        self.assertEqual(self.rendered("a", tokenizer_config=qwen, generation_config=ids), "|<eot>|<eos>||A")
-        self.assertEqual(self.rendered("b", tokenizer_config=qwen, config={"bos_token_id": EOS, "eos_token_id": EOT}), "|<eot>|<eos>||A")
-        self.assertEqual(self.rendered("c", generation_config=ids, config={"bos_token_id": EOS, "eos_token_id": EOT}), "||||A")
+        self.assertEqual(self.rendered("a", tokenizer_config=qwen, generation_config=ids),
+                         "|<eot>|<eos>||A")
+        self.assertEqual(
+            self.rendered("b", tokenizer_config=qwen,
+                          config={"bos_token_id": EOS, "eos_token_id": EOT}), "|<eot>|<eos>||A")
+        self.assertEqual(
+            self.rendered("c", generation_config=ids,
+                          config={"bos_token_id": EOS, "eos_token_id": EOT}), "||||A")
 
     def test_names_of_both_files(self):
         in_map = {"special_tokens_map.json": {"bos_token": "<eos>", "pad_token": {"content": "<x>", **FLAGS}, "unk_token": None}}
@@ -211,7 +243,8 @@ class TemplateNames(Model):
 
 class AddedFlags(Model):
     def test_add_bos_and_eos_token_change_nothing(self):
-        model = self.model(bos_token="<eos>", eos_token="<eot>", add_bos_token=True, add_eos_token=True)
+        model = self.model(bos_token="<eos>", eos_token="<eot>", add_bos_token=True,
+                           add_eos_token=True)
         self.assertEqual(self.generate(model)["prompt_ids"], [65])
 
 

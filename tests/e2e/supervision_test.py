@@ -1,4 +1,5 @@
-"""orrery launch and the run's folder: nobody else gets in between two attempts, and the log says everything once."""
+"""orrery launch and the run's folder: nobody else gets in between two attempts, and the log says
+everything once."""
 import json
 import os
 import re
@@ -16,8 +17,10 @@ class Supervision(Case):
     def launch(self, run_dir, *words, env=None):
         log = self.folder / f"{run_dir.name}.txt"
         with open(log, "w") as out:
-            process = subprocess.Popen(command("launch", "-n", "1", *words, QUICKSTART, f"run_dir={run_dir}", *SHORT), stdout=out,
-                                       stderr=out, env=dict(environment(), **(env or FAULT)), stdin=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                command("launch", "-n", "1", *words, QUICKSTART, f"run_dir={run_dir}",
+                        *SHORT), stdout=out, stderr=out, env=dict(environment(), **(env or FAULT)),
+                stdin=subprocess.DEVNULL)
         process.log = log.read_text
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
@@ -35,12 +38,16 @@ class Supervision(Case):
         process = self.launch(run_dir, "--backoff", "60", "--max-restarts", "3")
         self.wait_for_text(process, "restarting in")
         before = (run_dir / "status.json").read_text()
-        result = self.fails(1, "train", QUICKSTART, f"run_dir={run_dir}", *SHORT, says=["another run is using", "or orrery launch is", str(run_dir)])
+        result = self.fails(1, "train", QUICKSTART, f"run_dir={run_dir}", *SHORT,
+                            says=["another run is using", "or orrery launch is",
+                                  str(run_dir)])
         self.assertNotIn("flight recorder", result.stderr)
         # From another folder, by another name.
         os.symlink(run_dir, self.folder / "name")
-        self.fails(1, "train", QUICKSTART, f"run_dir={self.folder}/name", *SHORT, says=["or orrery launch is"])
-        self.fails(1, "launch", "-n", "1", QUICKSTART, f"run_dir={run_dir}", *SHORT, says=["another run is using"])
+        self.fails(1, "train", QUICKSTART, f"run_dir={self.folder}/name", *SHORT,
+                   says=["or orrery launch is"])
+        self.fails(1, "launch", "-n", "1", QUICKSTART, f"run_dir={run_dir}", *SHORT,
+                   says=["another run is using"])
         self.assertEqual((run_dir / "status.json").read_text(), before)
         self.assertEqual(json.loads(before)["state"], "failed")
         self.assertIn("learner.update", json.loads(before)["error"])
@@ -53,12 +60,15 @@ class Supervision(Case):
         run_dir = self.folder / "run"
         log = open(self.folder / "log.txt", "w")
         self.addCleanup(log.close)
-        train = subprocess.Popen(command("train", QUICKSTART, f"run_dir={run_dir}", *SHORT, "trainer.total_training_steps=100000"), stdout=log,
-                                 stderr=log, env=environment())
+        train = subprocess.Popen(
+            command("train", QUICKSTART, f"run_dir={run_dir}", *SHORT,
+                    "trainer.total_training_steps=100000"), stdout=log, stderr=log,
+            env=environment())
         self.addCleanup(train.wait)
         self.addCleanup(train.kill)
         self.wait_for(run_dir / "checkpoints/step_000006", train)
-        result = self.fails(1, "launch", "-n", "1", QUICKSTART, f"run_dir={run_dir}", *SHORT, says=["another run is using"])
+        result = self.fails(1, "launch", "-n", "1", QUICKSTART, f"run_dir={run_dir}", *SHORT,
+                            says=["another run is using"])
         self.assertNotIn("restarting", result.stderr)
 
     def test_the_banner_stands_once_and_the_state_has_the_reason(self):
@@ -78,8 +88,11 @@ class Supervision(Case):
         run_dir = self.folder / "run"
         self.ok("config", QUICKSTART, "cluster.hang_warn_s=0")
         self.fails(2, "config", QUICKSTART, "cluster.hang_warn_s=-1", says=["hang_warn_s"])
-        result = subprocess.run(command("train", QUICKSTART, f"run_dir={run_dir}", *SHORT, "cluster.hang_warn_s=0", "cluster.hang_timeout_s=2"),
-                                env=dict(environment(), ORRERY_FAULT="engine.step:hang@3"), text=True, capture_output=True, timeout=60)
+        result = subprocess.run(
+            command("train", QUICKSTART, f"run_dir={run_dir}", *SHORT, "cluster.hang_warn_s=0",
+                    "cluster.hang_timeout_s=2"), env=dict(environment(),
+                                                          ORRERY_FAULT="engine.step:hang@3"),
+            text=True, capture_output=True, timeout=60)
         self.assertEqual(result.returncode, 1, result.stderr)
         self.assertEqual(result.stderr.count("no progress for"), 1, result.stderr)
         self.assertIn("ending all ranks", result.stderr)

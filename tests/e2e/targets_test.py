@@ -14,8 +14,10 @@ class Targets(Case):
                 if subprocess.run([BIN, "config", QUICKSTART], env=env, capture_output=True).returncode != 0:
                     continue
                 run_dir = self.folder / dtype / target
-                subprocess.run(command("train", QUICKSTART, f"run_dir={run_dir}", f"model.compute_dtype={dtype}", *LEARNS), env=env,
-                               check=True, capture_output=True, timeout=300)
+                subprocess.run(
+                    command("train", QUICKSTART, f"run_dir={run_dir}",
+                            f"model.compute_dtype={dtype}", *LEARNS), env=env, check=True,
+                    capture_output=True, timeout=300)
                 hashes[target] = self.checkpoint_hash(run_dir)
                 rows = metrics(run_dir)
                 self.assertTrue(any(row.get("actor/grad_norm", 0) > 0 for row in rows if row["stage"] == "grpo"), "RL must learn something")

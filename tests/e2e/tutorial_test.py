@@ -1,4 +1,5 @@
-"""docs/tutorial.md does what it says: its commands are run as they stand, in a folder that looks like the repository's root."""
+"""docs/tutorial.md does what it says: its commands are run as they stand, in a folder that looks
+like the repository's root."""
 import pathlib
 import re
 import subprocess
@@ -19,8 +20,9 @@ class Tutorial(Case):
     def script(self, text):
         script = self.folder / "script.sh"
         script.write_text(text)
-        result = subprocess.run(["bash", "-euo", "pipefail", script], cwd=self.folder, env=environment(), capture_output=True, text=True,
-                                timeout=300, stdin=subprocess.DEVNULL)
+        result = subprocess.run(["bash", "-euo", "pipefail", script], cwd=self.folder,
+                                env=environment(), capture_output=True, text=True, timeout=300,
+                                stdin=subprocess.DEVNULL)
         self.assertEqual(result.returncode, 0, f"{text}\n{result.stdout}\n{result.stderr}")
         return result.stdout
 

@@ -74,7 +74,7 @@ std::map<std::string, std::string> documented_rules() {
     const size_t bar = line.find(" | ");
     if (!line.starts_with("| `") || bar == std::string::npos) continue;
     const std::string keys = line.substr(0, bar),
-                      rule = line.substr(bar + 3, line.find(':', bar) - bar - 3);
+                      rule = line.substr(bar + 3, line.find(' ', bar + 3) - bar - 3);
     std::string section;
     for (std::sregex_iterator it(keys.begin(), keys.end(), name), end; it != end; ++it) {
       std::string key = (*it)[1];

@@ -4,10 +4,11 @@
     python3 -m venv v && v/bin/pip install transformers==5.24.0 jinja2
     ORRERY_ASSETS=... v/bin/python tests/goldens/make_chat_turns.py tests/goldens/chat_turns.json
 
-For each template and conversation the ids of apply_chat_template, and which of them the assistant says: where the template has no
-generation blocks, by rendering message after message, as TRL and verl do. A turn ends with the first token that ends a sequence. Where
-the renderings are no beginnings of each other there is no answer (null); where only their ids are not, the case is left out.
-tests/text/chat_training_test.cc reads the file.
+For each template and conversation the ids of apply_chat_template, and which of them the assistant
+says: where the template has no generation blocks, by rendering message after message, as TRL and
+verl do. A turn ends with the first token that ends a sequence. Where the renderings are no
+beginnings of each other there is no answer (null); where only their ids are not, the case is left
+out. tests/text/chat_training_test.cc reads the file.
 """
 import json
 import os
@@ -22,7 +23,8 @@ FOLDERS = ["tokenizers/qwen3", "tokenizers/minimind-6400"]
 CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Z\u00fcrich", "days": 2}}}
 TOOL = {"type": "function", "function": {"name": "weather", "description": "the weather", "parameters": {
     "type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}}}
-USER = [{"role": "user", "content": text} for text in ("Hello there!", "  1 + 1 = ?\n", "\u4f60\u597d \U0001F600", "And now?")]
+USER = [{"role": "user", "content": text}
+        for text in ("Hello there!", "  1 + 1 = ?\n", "\u4f60\u597d \U0001F600", "And now?")]
 
 
 def says(content, **more):
@@ -44,7 +46,8 @@ CONVERSATIONS = {
                                {"role": "tool", "content": "wind"}, says("It rains.")],
     "twice in a row": [USER[0], says("Hi!"), says("And?"), USER[1], says("2")],
 }
-# Of our own, in the manner of several families; the first marks what the assistant says, so that transformers gives the mask.
+# Of our own, in the manner of several families; the first marks what the assistant says, so that
+# transformers gives the mask.
 TEMPLATES = {
     "marked": """{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' }}{% if m.role == 'assistant' %}{% generation %}{{ m.content }}\
 {{ '<|im_end|>' }}{% endgeneration %}{{ '\\n' }}{% else %}{{ m.content + '<|im_end|>\\n' }}{% endif %}{% endfor %}\
@@ -62,16 +65,19 @@ VARIABLES = {"tokenizers/qwen3": [{}, {"enable_thinking": False}], "tokenizers/m
 
 def marked(tokenizer, messages):
     """By the template's own marks."""
-    made = tokenizer.apply_chat_template(messages, return_assistant_tokens_mask=True, return_dict=True)
+    made = tokenizer.apply_chat_template(messages, return_assistant_tokens_mask=True,
+                                         return_dict=True)
     mask = made["assistant_masks"]
     end = len(mask) - mask[::-1].index(1)
     return made["input_ids"][:end], mask[:end]
 
 
 def learned(tokenizer, messages, options):
-    """(ids, mask), or None where texts are no beginnings of each other, or () where their ids are not."""
+    """(ids, mask), or None where texts are no beginnings of each other, or () where their ids are
+    not."""
     def text(count, prompt):
-        return tokenizer.apply_chat_template(messages[:count], tokenize=False, add_generation_prompt=prompt, **options)
+        return tokenizer.apply_chat_template(messages[:count], tokenize=False,
+                                             add_generation_prompt=prompt, **options)
 
     def ids(string):
         return tokenizer(string, add_special_tokens=False)["input_ids"]
@@ -125,7 +131,8 @@ def main():
                     assert found == marked(tokenizer, messages), name
                 if found == ():
                     continue
-                if found and found[0][-1] != tokenizer.eos_token_id:  # what ends the last turn is added
+                if found and found[0][
+                        -1] != tokenizer.eos_token_id:  # what ends the last turn is added
                     found = ([*found[0], tokenizer.eos_token_id], [*found[1], 1])
                 cases.append({"folder": folder, "variables": {}, "name": f"{template}: {name}", "template": text, "tools": None,
                               "messages": messages, "ids": found and found[0], "mask": found and "".join(map(str, found[1]))})

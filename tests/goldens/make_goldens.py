@@ -4,9 +4,9 @@
     python3 -m venv v && v/bin/pip install torch transformers safetensors numpy
     v/bin/python tests/goldens/make_goldens.py tests/goldens
 
-For a tiny random model of each architecture: a Hugging Face folder, and golden.safetensors with token ids, logits, and the
-gradient of a GRPO loss (PPO clip, k3 KL, entropy bonus, token mean, temperature 0.9) with respect to every parameter.
-tests/learners/golden_test.cc reads them.
+For a tiny random model of each architecture: a Hugging Face folder, and golden.safetensors with
+token ids, logits, and the gradient of a GRPO loss (PPO clip, k3 KL, entropy bonus, token mean,
+temperature 0.9) with respect to every parameter. tests/learners/golden_test.cc reads them.
 """
 import pathlib
 import sys
@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-COMMON = dict(hidden_size=32, intermediate_size=56, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-              vocab_size=48, max_position_embeddings=128, rms_norm_eps=1e-5, initializer_range=0.2, bos_token_id=1,
-              eos_token_id=2, pad_token_id=None, attention_dropout=0.0)
+COMMON = dict(hidden_size=32, intermediate_size=56, num_hidden_layers=2, num_attention_heads=4,
+              num_key_value_heads=2, vocab_size=48, max_position_embeddings=128, rms_norm_eps=1e-5,
+              initializer_range=0.2, bos_token_id=1, eos_token_id=2, pad_token_id=None,
+              attention_dropout=0.0)
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 32, "rope_theta": 10000.0}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 10000.0}
@@ -62,7 +63,9 @@ def make(name, out):
         entropy = -(logp_all.exp() * logp_all).sum(-1)
         # Ratios on both sides of the clip range, away from its kinks; a reference nearby.
         noise = torch.rand(len(response), generator=generator)
-        old = (logp + torch.where(noise < 0.25, 0.5, torch.where(noise < 0.5, -0.5, 0.1 * (noise - 0.75)))).detach()
+        old = (logp +
+               torch.where(noise < 0.25, 0.5, torch.where(noise < 0.5, -0.5, 0.1 *
+                                                          (noise - 0.75)))).detach()
         ref = (logp + 0.4 * torch.randn(len(response), generator=generator)).detach()
         ratio = torch.exp(logp - old)
         a = ADVANTAGES[i]
@@ -75,7 +78,8 @@ def make(name, out):
     tensors["loss"] = loss_sum.detach().reshape(1)
     for key, p in model.named_parameters():
         tensors["grad." + key] = p.grad
-    save_file({k: v.contiguous().clone() for k, v in tensors.items()}, str(out / "golden.safetensors"))
+    save_file({k: v.contiguous().clone() for k, v in tensors.items()},
+              str(out / "golden.safetensors"))
     print(f"{name}: loss {loss_sum.item():.6f}")
 
 

@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""What Hugging Face transformers makes of the files beside tokenizer.json: tests/goldens/tokenizer_folders.json.
+"""What Hugging Face transformers makes of the files beside tokenizer.json:
+tests/goldens/tokenizer_folders.json.
 
     python3 -m venv v && v/bin/pip install transformers==5.24.0
     v/bin/python tests/goldens/make_tokenizer_folders.py tests/goldens/tokenizer_folders.json
 
-A few hundred model folders, some written out here and the rest drawn at random: names in tokenizer_config.json and
-special_tokens_map.json, flags in added_tokens_decoder, ids in generation_config.json and config.json, tokenizer classes, model
-types. For each: ids of a text, text of ids without special tokens, the names that a chat template knows, and the ids at which
-generation ends (vLLM's rule: the tokenizer's eos, and generation_config.json's ids, or else config.json's).
-tests/text/tokenizer_folders_test.cc reads them.
+A few hundred model folders, some written out here and the rest drawn at random: names in
+tokenizer_config.json and special_tokens_map.json, flags in added_tokens_decoder, ids in
+generation_config.json and config.json, tokenizer classes, model types. For each: ids of a text,
+text of ids without special tokens, the names that a chat template knows, and the ids at which
+generation ends (vLLM's rule: the tokenizer's eos, and generation_config.json's ids, or else
+config.json's). tests/text/tokenizer_folders_test.cc reads them.
 """
 import copy
 import json
@@ -54,8 +56,10 @@ def typed(content):
     return {"__type": "AddedToken", **entry(content, True)}
 
 
-def folder(special=(), base="bytes", config=None, map=None, generation=None, model=None, added=None, **tokenizer):
-    """A case: `special`: which of TOKENS tokenizer.json flags; the others are files, None for one that is absent."""
+def folder(special=(), base="bytes", config=None, map=None, generation=None, model=None, added=None,
+           **tokenizer):
+    """A case: `special`: which of TOKENS tokenizer.json flags; the others are files, None for one
+    that is absent."""
     files = {"config.json": {"model_type": "llama", **(model or {})}}
     for name, content in (("tokenizer_config.json", config), ("special_tokens_map.json", map),
                           ("generation_config.json", generation), ("added_tokens.json", added)):
@@ -84,30 +88,38 @@ def by_hand():
             config = {} if tokenizer_class is None else {"tokenizer_class": tokenizer_class}
             for base in BASES:
                 yield folder(TOKENS, base, config, model={"model_type": model_type})
-                yield folder(TOKENS, base, {**config, "eos_token": None, "pad_token": None}, model={"model_type": model_type})
+                yield folder(TOKENS, base, {**config, "eos_token": None, "pad_token": None},
+                             model={"model_type": model_type})
             for add in (True, False, None):
                 flags = {"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": add, "add_eos_token": add}
                 yield folder(TOKENS, config={**config, **flags}, model={"model_type": model_type})
         yield folder(TOKENS, config=None, model={"model_type": model_type})
     for add in (True, False):
-        yield folder(TOKENS, config={"bos_token": "<s>", "eos_token": "</s>", "add_bos_token": add, "add_eos_token": add},
-                     post_processor=template)
+        yield folder(
+            TOKENS, config={
+                "bos_token": "<s>", "eos_token": "</s>", "add_bos_token": add, "add_eos_token": add
+            }, post_processor=template)
     for special in (True, False):
         yield folder(config={"added_tokens_decoder": {"257": entry("</s>", special)}})
         yield folder(["</s>"], config={"added_tokens_decoder": {"257": entry("</s>", special)}})
         yield folder(config={"added_tokens_decoder": {"260": entry("<a>", special, lstrip=True, rstrip=True)}})
-        yield folder(["<a>"], config={"added_tokens_decoder": {"260": entry("<a>", special, lstrip=True)}})
+        yield folder(["<a>"],
+                     config={"added_tokens_decoder": {"260": entry("<a>", special, lstrip=True)}})
         yield folder(["<a>"], config={"added_tokens_decoder": {"260": entry("<a>", special, normalized=True)}})
         yield folder(config={"added_tokens_decoder": {"262": entry(" k", special)}})
         yield folder(config={"added_tokens_decoder": {"104": entry("h", special)}})
         yield folder(TOKENS, config={"split_special_tokens": special})
-    yield folder(["<a>"], config={"added_tokens_decoder": {}, "eos_token": "<a>"}, map={"eos_token": "<b>", "bos_token": "<s>"})
-    yield folder(config={"additional_special_tokens": None, "extra_special_tokens": {"video_token": "<a>"}})
+    yield folder(["<a>"], config={"added_tokens_decoder": {}, "eos_token": "<a>"},
+                 map={"eos_token": "<b>", "bos_token": "<s>"})
+    yield folder(
+        config={"additional_special_tokens": None, "extra_special_tokens": {"video_token": "<a>"}})
     yield folder(config={"eos_token": " k"}, added={" k": 262, "h ": 263})
     for ids in (257, [257], [257, 256], None, []):
         for other in (260, [261, 257], None):
             for eos in ({}, {"eos_token": "<|endoftext|>"}):
-                yield folder(TOKENS, config=eos, generation={"eos_token_id": ids, "bos_token_id": 256}, model={"eos_token_id": other})
+                yield folder(TOKENS, config=eos,
+                             generation={"eos_token_id": ids,
+                                         "bos_token_id": 256}, model={"eos_token_id": other})
                 yield folder(TOKENS, config=eos, model={"eos_token_id": ids, "bos_token_id": 256})
 
 
@@ -116,13 +128,17 @@ def at_random(random):
         return random.sample(tokens, random.randrange(len(tokens) + 1))
 
     def ids():
-        return random.choice([None, random.choice(IDS), [random.choice(IDS) for _ in range(random.randrange(4))]])
+        return random.choice(
+            [None,
+             random.choice(IDS), [random.choice(IDS) for _ in range(random.randrange(4))]])
 
     config = {name: random.choice(["<s>", "</s>", "<a>", typed("<b>"), None]) for name in some(NAMES[:-1])}
-    special, model_type, tokenizer_class = some(TOKENS), random.choice(TYPES), random.choice(CLASSES)
+    special, model_type, tokenizer_class = some(TOKENS), random.choice(TYPES), random.choice(
+        CLASSES)
     if tokenizer_class:
         config["tokenizer_class"] = tokenizer_class
-    # Some classes build their tokenizer anew and forget what tokenizer.json says of added tokens: for them both say the same.
+    # Some classes build their tokenizer anew and forget what tokenizer.json says of added tokens:
+    # for them both say the same.
     anew = model_type.startswith("qwen") or tokenizer_class in ("Qwen2Tokenizer", "GPT2Tokenizer")
     chance = 0.0 if anew else 0.3
     if random.random() < 0.4:
@@ -130,7 +146,8 @@ def at_random(random):
             str(256 + i): entry(t, (t in special) != (random.random() < chance), lstrip=random.random() < chance,
                                 rstrip=random.random() < chance) for i, t in enumerate(TOKENS)}
     map = {name: random.choice(["<s>", "<b>", entry("<a>", True), None]) for name in some(NAMES)}
-    return folder(special, config=config if random.random() < 0.9 else None, map=map if random.random() < 0.5 else None,
+    return folder(special, config=config if random.random() < 0.9 else None,
+                  map=map if random.random() < 0.5 else None,
                   generation=random.choice([None, {}, {"eos_token_id": ids()}]),
                   model={"model_type": model_type, **random.choice([{}, {"eos_token_id": ids()}])})
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""docs/config.md has every key of proto/config.proto, and the script that writes it notices when it has not."""
+"""docs/config.md has every key of proto/config.proto, and the script that writes it notices when it
+has not."""
 import pathlib
 import re
 import shutil
@@ -13,7 +14,8 @@ SCRIPT = ROOT / "tools/lint/config_reference.py"
 
 
 def run(root, *args):
-    return subprocess.run([sys.executable, SCRIPT, "--root", root, *args], capture_output=True, text=True)
+    return subprocess.run([sys.executable, SCRIPT, "--root", root, *args], capture_output=True,
+                          text=True)
 
 
 class ConfigReference(unittest.TestCase):
@@ -36,7 +38,8 @@ class ConfigReference(unittest.TestCase):
     def test_it_has_every_key_with_a_comment(self):
         text = (ROOT / "docs/config.md").read_text()
         keys = re.findall(r"^### (\S+)\n(.+\n)+\n(.*)", text, re.M)
-        fields = re.findall(r"^  (?:optional|repeated|map<string, string>) ", (ROOT / "proto/config.proto").read_text(), re.M)
+        fields = re.findall(r"^  (?:optional|repeated|map<string, string>) ",
+                            (ROOT / "proto/config.proto").read_text(), re.M)
         self.assertGreater(len(keys), len(fields) - 20)
         self.assertEqual(len(keys), len({name for name, _, _ in keys}))
         for name, _, comment in keys:

@@ -1,4 +1,5 @@
-"""tools/lint/layering.py finds each kind of violation where it stands, and nothing in a tree that keeps the rules."""
+"""tools/lint/layering.py finds each kind of violation where it stands, and nothing in a tree that
+keeps the rules."""
 import subprocess
 import sys
 import tempfile
@@ -32,7 +33,8 @@ class Layering(unittest.TestCase):
                 path = Path(folder, name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(text)
-            done = subprocess.run([sys.executable, SCRIPT, folder], capture_output=True, text=True, timeout=60)
+            done = subprocess.run([sys.executable, SCRIPT, folder], capture_output=True, text=True,
+                                  timeout=60)
             return done.returncode, done.stdout
 
     def expect(self, name, text, place, words):
@@ -46,32 +48,44 @@ class Layering(unittest.TestCase):
         self.assertEqual(self.check({}), (0, "layering: clean\n"))
 
     def test_upward_include(self):
-        self.expect("core/bad.cc", '#include "core/error.h"\n#include "kernels/matmul.h"\n', "core/bad.cc:2",
-                    "core/ may not include kernels/matmul.h")
+        self.expect("core/bad.cc", '#include "core/error.h"\n#include "kernels/matmul.h"\n',
+                    "core/bad.cc:2", "core/ may not include kernels/matmul.h")
 
     def test_upward_include_in_angle_brackets(self):
-        self.expect("comm/bad.cc", "#  include <kernels/matmul.h>\n", "comm/bad.cc:1", "comm/ may not include")
+        self.expect("comm/bad.cc", "#  include <kernels/matmul.h>\n", "comm/bad.cc:1",
+                    "comm/ may not include")
 
     def test_actors_and_learners_do_not_see_each_other(self):
-        self.expect("learners/bad.cc", '#include "actors/loop.h"\n', "learners/bad.cc:1", "learners/ may not include")
-        code, output = self.check({"learners/loss.h": "#pragma once\n", "actors/bad.cc": '#include "learners/loss.h"\n'})
+        self.expect("learners/bad.cc", '#include "actors/loop.h"\n', "learners/bad.cc:1",
+                    "learners/ may not include")
+        code, output = self.check(
+            {"learners/loss.h": "#pragma once\n", "actors/bad.cc": '#include "learners/loss.h"\n'})
         self.assertEqual(code, 1)
         self.assertIn("actors/bad.cc:1: actors/ may not include learners/loss.h", output)
 
     def test_learners_see_only_the_trajectory_of_rollout(self):
-        self.expect("learners/bad.cc", '#include "rollout/engine.h"\n', "learners/bad.cc:1", "only trajectory.h")
+        self.expect("learners/bad.cc", '#include "rollout/engine.h"\n', "learners/bad.cc:1",
+                    "only trajectory.h")
 
     def test_headers_with_a_place(self):
-        self.expect("models/bad.cc", "#include <mpi.h>\n", "models/bad.cc:1", "mpi.h belongs to comm/")
-        self.expect("models/bad.cc", "\n#include <hdf5.h>\n", "models/bad.cc:2", "hdf5.h belongs to")
-        self.expect("learners/bad.cc", "#include <cuda_runtime.h>\n", "learners/bad.cc:1", "CUDA's headers")
-        self.expect("models/bad.cc", '#include "proto/trajectory.pb.h"\n', "models/bad.cc:1", "generated protobuf")
+        self.expect("models/bad.cc", "#include <mpi.h>\n", "models/bad.cc:1",
+                    "mpi.h belongs to comm/")
+        self.expect("models/bad.cc", "\n#include <hdf5.h>\n", "models/bad.cc:2",
+                    "hdf5.h belongs to")
+        self.expect("learners/bad.cc", "#include <cuda_runtime.h>\n", "learners/bad.cc:1",
+                    "CUDA's headers")
+        self.expect("models/bad.cc", '#include "proto/trajectory.pb.h"\n', "models/bad.cc:1",
+                    "generated protobuf")
 
     def test_paths_start_at_the_root_and_exist(self):
-        self.expect("kernels/bad.cc", '#include "matmul.h"\n', "kernels/bad.cc:1", "path from the root")
-        self.expect("kernels/bad.cc", '#include "../core/error.h"\n', "kernels/bad.cc:1", "path from the root")
-        self.expect("kernels/bad.cc", '#include "core/gone.h"\n', "kernels/bad.cc:1", "does not exist")
-        self.expect("comm/bad.cc", '#include "proto/gone.pb.h"\n', "comm/bad.cc:1", "generated from proto/gone.proto")
+        self.expect("kernels/bad.cc", '#include "matmul.h"\n', "kernels/bad.cc:1",
+                    "path from the root")
+        self.expect("kernels/bad.cc", '#include "../core/error.h"\n', "kernels/bad.cc:1",
+                    "path from the root")
+        self.expect("kernels/bad.cc", '#include "core/gone.h"\n', "kernels/bad.cc:1",
+                    "does not exist")
+        self.expect("comm/bad.cc", '#include "proto/gone.pb.h"\n', "comm/bad.cc:1",
+                    "generated from proto/gone.proto")
 
     def test_long_file(self):
         self.expect("models/long.cc", "\n" * 601, "models/long.cc:601", "601 lines")

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""No test names a path that another process may have: ctest -j runs tests side by side, and so do two builds.
+"""No test names a path that another process may have: ctest -j runs tests side by side, and so do
+two builds.
 
 Folders come from tests/support/scratch.h (C++), tempfile (Python) or mktemp (bash).
 """
@@ -8,7 +9,8 @@ import re
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-MAKERS = {"tests/support/scratch.h", "tests/fuzz/fuzzing.h", "tests/lint/test_paths_test.py"}  # whose names are unique
+MAKERS = {"tests/support/scratch.h", "tests/fuzz/fuzzing.h",
+          "tests/lint/test_paths_test.py"}  # whose names are unique
 FIXED = re.compile(r"TempDir\(|temp_directory_path|gettempdir|[\"' =(]/(tmp|dev/shm|var/tmp)\b")
 
 
@@ -23,9 +25,11 @@ class Paths(unittest.TestCase):
                     self.fail(f"{name}:{number}: {line.strip()}")
 
     def test_it_would_be_found(self):
-        for line in ('path(testing::TempDir()) / "a"', "x = \"/tmp/a\"", "open('/dev/shm/x')", "std::filesystem::temp_directory_path()"):
+        for line in ('path(testing::TempDir()) / "a"', "x = \"/tmp/a\"", "open('/dev/shm/x')",
+                     "std::filesystem::temp_directory_path()"):
             self.assertTrue(FIXED.search(line), line)
-        for line in ("tempfile.mkdtemp(prefix='a')", "const ScratchFolder scratch;", "a/tmp/b", "step.tmp-1"):
+        for line in ("tempfile.mkdtemp(prefix='a')", "const ScratchFolder scratch;", "a/tmp/b",
+                     "step.tmp-1"):
             self.assertFalse(FIXED.search(line), line)
 
 

@@ -5,10 +5,11 @@
     model.write(eos_token="<eos>")
     orrery generate --model folder --prompt "<q0>" --temperature 0     # "#### 42"
 
-One token after another, by a table: after token a comes follower[a]; of several followers each is as likely as the others. The
-tokenizer has the 256 bytes (ids 0 to 255), then `special` and `words` as added tokens, in that order. The model is a Llama of one
-layer whose attention and MLP are zero: embeddings are one-hot, so its head's column a, scaled, is what follows a.
-Needs Python's standard library only.
+One token after another, by a table: after token a comes follower[a]; of several followers each is
+as likely as the others. The tokenizer has the 256 bytes (ids 0 to 255), then `special` and `words`
+as added tokens, in that order. The model is a Llama of one layer whose attention and MLP are zero:
+embeddings are one-hot, so its head's column a, scaled, is what follows a. Needs Python's standard
+library only.
 """
 import json
 import math
@@ -65,9 +66,11 @@ class ScriptedModel:
                           "end_of_word_suffix": None, "fuse_unk": False, "byte_fallback": False, "ignore_merges": False,
                           "vocab": {alphabet[byte]: byte for byte in range(256)}, "merges": []}}
 
-    def write(self, tokenizer_config=None, generation_config=None, config=None, files=None, tokenizer=None, context=4096, **named):
-        """The folder. `named`: entries of tokenizer_config.json (eos_token="<eos>", chat_template=...). `config`: entries of
-        config.json; `files`: further files, name -> JSON or text; `tokenizer`: changes the tokenizer.json in place."""
+    def write(self, tokenizer_config=None, generation_config=None, config=None, files=None,
+              tokenizer=None, context=4096, **named):
+        """The folder. `named`: entries of tokenizer_config.json (eos_token="<eos>",
+        chat_template=...). `config`: entries of config.json; `files`: further files, name -> JSON
+        or text; `tokenizer`: changes the tokenizer.json in place."""
         self.folder.mkdir(parents=True, exist_ok=True)
         vocabulary = 256 + len(self.tokens)
         hidden = (vocabulary + 63) // 64 * 64
@@ -108,13 +111,16 @@ class ScriptedModel:
                 data += bytes(size)
 
         def put(name, row, column, value):
-            struct.pack_into("<f", data, header[name]["data_offsets"][0] + 4 * (row * hidden + column), value)
+            struct.pack_into("<f", data,
+                             header[name]["data_offsets"][0] + 4 * (row * hidden + column), value)
 
         for token in range(vocabulary):
             put("model.embed_tokens.weight", token, token, 1.0)
             # RMSNorm makes the one-hot vector sqrt(hidden) long.
-            for follower in self.followers.get(token, [] if self.default is None else [self.id(self.default)]):
+            for follower in self.followers.get(
+                    token, [] if self.default is None else [self.id(self.default)]):
                 put("lm_head.weight", follower, token, LOGIT / math.sqrt(hidden))
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
-        (self.folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(data))
+        (self.folder /
+         "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(data))

@@ -13,21 +13,25 @@ import sys
 import textwrap
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-WIDTH = 130
+WIDTH = 88
 COMMAND = "tools/lint/config_reference.py"
 HEAD = f"""# Keys of a config
 
-Written by `{COMMAND}` from [proto/config.proto](../proto/config.proto): change that file's comments, not this one.
+Written by `{COMMAND}` from [proto/config.proto](../proto/config.proto): change that
+file's comments, not this one.
 
-A config is YAML: sections with keys, `actor:` with `optim:` and `lr:` below it. On the command line the same key is
-`actor.optim.lr=1e-5`, which goes before the file's. Of a list `[a, b]` one item may stand alone. An unknown, repeated, mistyped
-or out-of-range key is an error that names file and line; so is a key that has no effect beside the others, such as
-`actor.kl_loss_type` without `actor.kl_loss_coef`. `orrery config FILE` prints every key as it was resolved, `orrery config FILE --files`
-reads the files that it names. Names are verl's where verl has one ([migration.md](migration.md));
+A config is YAML: sections with keys, `actor:` with `optim:` and `lr:` below it. On the
+command line the same key is `actor.optim.lr=1e-5`, which goes before the file's. Of a
+list `[a, b]` one item may stand alone. An unknown, repeated, mistyped or out-of-range
+key is an error that names file and line; so is a key that has no effect beside the
+others, such as `actor.kl_loss_type` without `actor.kl_loss_coef`. `orrery config FILE`
+prints every key as it was resolved, `orrery config FILE --files` reads the files that
+it names. Names are verl's where verl has one ([migration.md](migration.md));
 [resume.md](resume.md) says which keys may change when a run goes on.
 """
 
-FIELD = re.compile(r"(optional|repeated|map<string, string>)\s+(?:(\w+)\s+)?(\w+)\s*=\s*\d+\s*(?:\[(.*)\])?;")
+FIELD = re.compile(
+    r"(optional|repeated|map<string, string>)\s+(?:(\w+)\s+)?(\w+)\s*=\s*\d+\s*(?:\[(.*)\])?;")
 DEFAULT = re.compile(r"default\s*=\s*(\"(?:[^\"\\]|\\.)*\"|[^,\]]+)")
 RANGE = re.compile(r"\(range\)\s*=\s*\"([^\"]*)\"")
 DEFAULTS = {"sft.optim.lr": "1e-5"}  # that the program sets by another rule than the schema's
@@ -51,7 +55,8 @@ def word(value):
 
 
 def parse(text):
-    """Messages by name, each with a comment and keys in order; enums by the name that fields call them."""
+    """Messages by name, each with a comment and keys in order; enums by the name that fields call
+    them."""
     messages, enums, comments, message, enum = {}, {}, {}, None, None
     comment, open_enum = [], None
     for number, line in enumerate(text.splitlines(), 1):
@@ -80,7 +85,8 @@ def parse(text):
             message = None
         elif opened:
             # An enum inside a message is that message's.
-            enum = f"{message}.{opened.group(2)}" if message and line.startswith(" ") else opened.group(2)
+            enum = f"{message}.{opened.group(2)}" if message and line.startswith(
+                " ") else opened.group(2)
             enums[enum] = [(word(value), "") for value in re.findall(r"(\w+) = \d+;", opened.group(3))]
             comments[enum] = " ".join(comment)
             if not bare.endswith("}"):
@@ -89,9 +95,10 @@ def parse(text):
             label, kind, name, options = field.groups()
             default, limits = DEFAULT.search(options or ""), RANGE.search(options or "")
             kind = f"{message}.{kind}" if f"{message}.{kind}" in enums else kind
-            messages[message].append(Key(name, "map" if label.startswith("map") else kind, label == "repeated",
-                                         default.group(1).strip() if default else None,
-                                         limits.group(1) if limits else None, " ".join(comment)))
+            messages[message].append(
+                Key(name, "map" if label.startswith("map") else kind, label == "repeated",
+                    default.group(1).strip() if default else None,
+                    limits.group(1) if limits else None, " ".join(comment)))
         elif bare == "}":
             message = None if line == "}" else message
         comment = []
@@ -123,8 +130,8 @@ def default_text(key, name, enums):
 def wrapped(text, first="", rest=""):
     """Lines of text; `code` is never cut."""
     glued = re.sub(r"`[^`]*`", lambda match: match.group(0).replace(" ", "\0"), text)
-    lines = textwrap.wrap(glued, WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False,
-                          break_on_hyphens=False)
+    lines = textwrap.wrap(glued, WIDTH, initial_indent=first, subsequent_indent=rest,
+                          break_long_words=False, break_on_hyphens=False)
     return "\n".join(lines).replace("\0", " ")
 
 
@@ -157,7 +164,8 @@ def section(out, path, message, messages, enums, comments, intro=""):
         enum = comments.get(key.kind, "")
         if enum and key.kind in enums:
             own = "." in key.kind  # declared, and so spoken of, just before the key
-            comment = " ".join(part for part in ((enum, comment) if own else (comment, enum)) if part)
+            comment = " ".join(
+                part for part in ((enum, comment) if own else (comment, enum)) if part)
         if comment:
             out.append(wrapped(escaped(comment)) + "\n")
         for value, said in enums.get(key.kind, []):
@@ -166,14 +174,16 @@ def section(out, path, message, messages, enums, comments, intro=""):
         if any(said for _, said in enums.get(key.kind, [])):
             out.append("")
     for key in inner:
-        section(out, f"{path}.{key.name}" if path else key.name, key.kind, messages, enums, comments, key.comment)
+        section(out, f"{path}.{key.name}" if path else key.name, key.kind, messages, enums,
+                comments, key.comment)
 
 
 def contents(out):
     """Links to the sections, above them."""
     names = [line[3:] for block in out for line in block.splitlines() if line.startswith("## ")]
     anchor = lambda name: re.sub(r"[^a-z0-9_ -]", "", name.lower()).replace(" ", "-")
-    return wrapped("Sections: " + ", ".join(f"[{name}](#{anchor(name)})" for name in names) + ".") + "\n"
+    return wrapped("Sections: " + ", ".join(f"[{name}](#{anchor(name)})" for name in names) +
+                   ".") + "\n"
 
 
 def render(text):
@@ -187,7 +197,8 @@ def render(text):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when docs/config.md is not current")
+    parser.add_argument("--check", action="store_true",
+                        help="write nothing; exit 1 when docs/config.md is not current")
     parser.add_argument("--root", type=pathlib.Path, default=ROOT, help="the source tree")
     args = parser.parse_args()
     source, target = args.root / "proto/config.proto", args.root / "docs/config.md"
@@ -202,7 +213,8 @@ def main():
     lines = wanted.splitlines()
     for number in range(max(len(found), len(lines))):
         if found[number:number + 1] != lines[number:number + 1]:
-            sys.exit(f"docs/config.md:{number + 1}: not what proto/config.proto says; run {COMMAND}")
+            sys.exit(
+                f"docs/config.md:{number + 1}: not what proto/config.proto says; run {COMMAND}")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Checks the house's floors over #include lines (docs/design.md, section 2) and the size of files and lines.
+"""Checks the house's floors over #include lines (docs/design.md, section 2) and the size of files
+and lines.
 
     tools/lint/layering.py [ROOT]
 
-A folder may include only what stands below it; mpi.h, hdf5.h, cuda_runtime.h and generated protobuf have their
-places. Prints one line a finding, as file:line: message, and exits 1 if there is any.
+A folder may include only what stands below it; mpi.h, hdf5.h, cuda_runtime.h and generated protobuf
+have their places. Prints one line a finding, as file:line: message, and exits 1 if there is any.
 """
 import re
 import sys
@@ -25,7 +26,8 @@ BELOW = {
     "learners": {"core", "proto", "kernels", "comm", "models", "rollout"},
     "launch": {"core", "proto", "comm", "config", "storage", "rollout"},
 }
-# The top floor sees everything below; tools also sees experiments. Tests and benchmarks see all: what they link bounds them.
+# The top floor sees everything below; tools also sees experiments. Tests and benchmarks see all:
+# what they link bounds them.
 BELOW["experiments"] = {*BELOW}
 BELOW["tools"] = {*BELOW}
 HOUSE = {*BELOW, "tests", "bench"}
@@ -99,12 +101,15 @@ def file_findings(file, root):
         yield LONGEST + 1, f"{len(lines)} lines; {LONGEST} at most, split it by what it does"
     if file.suffix not in SOURCES:
         return
-    per_target = file.name.endswith("-inl.h")  # included once for each SIMD target, so without the pragma
-    if file.suffix in (".h", ".cuh") and not per_target and not any(line.startswith("#pragma once") for line in lines):
+    per_target = file.name.endswith(
+        "-inl.h")  # included once for each SIMD target, so without the pragma
+    if file.suffix in (".h", ".cuh") and not per_target and not any(
+            line.startswith("#pragma once") for line in lines):
         yield 1, "a header starts with #pragma once"
     for number, line in enumerate(lines, 1):
         # A string may be longer, such as one that a test compares with.
-        if len(line) > CODE_COLUMNS and not COMMENT.match(line) and '"' not in line and not in_raw_string(lines, number):
+        if len(line) > CODE_COLUMNS and not COMMENT.match(
+                line) and '"' not in line and not in_raw_string(lines, number):
             yield number, f"{len(line)} columns; {CODE_COLUMNS} at most"
         if len(line) > COMMENT_COLUMNS and COMMENT.match(line) and not URL.search(line):
             yield number, f"a comment of {len(line)} columns; {COMMENT_COLUMNS} at most"
@@ -119,7 +124,8 @@ def house_files(root):
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         if folder.name.startswith((".", "build")):
             continue
-        yield from sorted(path for path in folder.rglob("*") if path.suffix in SIZED and path.is_file())
+        yield from sorted(
+            path for path in folder.rglob("*") if path.suffix in SIZED and path.is_file())
 
 
 def findings(root):

@@ -22,7 +22,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 INCLUDE = re.compile(rb'^\s*#\s*include\s*[<"]([^">]+)[">]', re.MULTILINE)
 TIDY = "clang-tidy-14"  # one version, as findings differ between them
-# clang's own warnings count too. Without -fopenmp clang needs no libomp; it sees the loops of bench/ that have one as serial.
+# clang's own warnings count too. Without -fopenmp clang needs no libomp; it sees the loops of
+# bench/ that have one as serial.
 CHECKS = "--checks=clang-diagnostic-*"
 DROPPED = re.compile(r"-fopenmp.*|-Werror|-fsanitize=.*|-g\d?|-W.*|-Winvalid-pch")
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wno-missing-field-initializers", "-Wno-unknown-pragmas"]
@@ -70,23 +71,28 @@ def key_of(file, flags, build):
 
 
 def tidy(file, flags, stamp):
-    done = subprocess.run([TIDY, "--quiet", CHECKS, str(file), "--", *flags], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [TIDY, "--quiet", CHECKS, str(file), "--", *flags], capture_output=True, text=True,
+        cwd=ROOT)
     errors = [line for line in done.stdout.splitlines() if " error: " in line]
     if done.returncode == 0 or (errors and all(NOT_YET in line for line in errors)):
         stamp.touch()
         return ""
-    return done.stdout + re.sub(r"\d+ warnings?.* generated\.\n|Suppressed .*\n|Use -header-filter.*\n", "", done.stderr)
+    return done.stdout + re.sub(
+        r"\d+ warnings?.* generated\.\n|Suppressed .*\n|Use -header-filter.*\n", "", done.stderr)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--build", default="build/release", help="configured build folder")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("files", nargs="*", help="only these (default: every source the build compiles, but for tests)")
+    parser.add_argument("files", nargs="*",
+                        help="only these (default: every source the build compiles, but for tests)")
     args = parser.parse_args()
     build = (ROOT / args.build).resolve()
     if not (build / "compile_commands.json").is_file():
-        sys.exit(f"{build}/compile_commands.json: not there; configure first: cmake --preset release")
+        sys.exit(
+            f"{build}/compile_commands.json: not there; configure first: cmake --preset release")
     if not shutil.which(TIDY):
         sys.exit(f"{TIDY}: not installed; run: apt-get install {TIDY}")
     stamps = ROOT / "build" / "tidy"
@@ -96,8 +102,10 @@ def main():
     work = {}
     for entry in json.loads((build / "compile_commands.json").read_text()):
         file = Path(entry["directory"], entry["file"]).resolve()
-        ours = file.is_relative_to(ROOT) and not file.is_relative_to(ROOT / "build") and not file.is_relative_to(build)
-        # Tests are read by hand: GoogleTest's headers make them half of the time, and their findings are style.
+        ours = file.is_relative_to(ROOT) and not file.is_relative_to(
+            ROOT / "build") and not file.is_relative_to(build)
+        # Tests are read by hand: GoogleTest's headers make them half of the time, and their
+        # findings are style.
         ours = ours and (not file.is_relative_to(ROOT / "tests") or file in wanted)
         if ours and (not wanted or file in wanted):
             flags = command_of(entry)
