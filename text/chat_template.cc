@@ -34,7 +34,7 @@ std::string beginning(const std::string& jinja) {
     if (c == '\n') {
       out += "\\n";
     } else {
-      out.push_back(static_cast<unsigned char>(c) < 0x20 ? ' ' : c);
+      out.push_back(byte_of(c) < 0x20 ? ' ' : c);
     }
   }
   return out;
@@ -44,7 +44,7 @@ std::string beginning(const std::string& jinja) {
 std::string one_line(const Error& error) {
   std::string out;
   append_lossy_utf8(error.what(), /*more_follows=*/false, out);
-  for (char& c : out) c = static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+  for (char& c : out) c = byte_of(c) < 0x20 ? ' ' : c;
   return out;
 }
 

@@ -140,7 +140,7 @@ std::function<Value(Machine&, const Value&)> attribute_getter(const Value& attri
   if (attribute.string() != nullptr) {
     for (const std::string& part : text_split(*attribute.string(), ".", -1, false)) {
       const bool digits = *text_predicate("isdigit", part) && part.size() < 10;
-      parts.push_back(digits ? Value(static_cast<int64_t>(std::stoll(part))) : Value(part));
+      parts.push_back(digits ? Value(int64_t{std::stoll(part)}) : Value(part));
     }
   } else if (!attribute.is_none()) {
     parts.push_back(attribute);

@@ -27,7 +27,8 @@ std::string in_base(uint64_t magnitude, unsigned base, bool capital) {
 }
 
 uint64_t magnitude_of(int64_t value) {
-  return value < 0 ? ~static_cast<uint64_t>(value) + 1 : static_cast<uint64_t>(value);
+  const uint64_t bits = value;
+  return value < 0 ? ~bits + 1 : bits;
 }
 
 /// What stands between % and its letter, or behind the colon of {}.
@@ -64,7 +65,7 @@ std::string padded_number(const std::string& sign, std::string digits, const Spe
     digits = grouped(digits, spec.grouping);
   }
   if (spec.alignment == '=' || (spec.zero && spec.alignment == 0)) {
-    const int64_t missing = spec.width - static_cast<int64_t>(sign.size() + digits.size());
+    const int64_t missing = spec.width - std::ssize(sign) - std::ssize(digits);
     return sign + text_repeat(spec.zero && spec.alignment == 0 ? "0" : spec.fill, missing) + digits;
   }
   return text_pad(sign + digits, spec.width, spec.fill, spec.alignment == 0 ? '>' : spec.alignment);
@@ -76,8 +77,7 @@ std::string real_digits(double value, const Spec& spec, char kind) {
     const bool capital = kind >= 'A' && kind <= 'Z';
     return std::isnan(value) ? (capital ? "NAN" : "nan") : (capital ? "INF" : "inf");
   }
-  return format_real(positive, kind, spec.precision < 0 ? 6 : static_cast<int>(spec.precision),
-                     spec.alternate);
+  return format_real(positive, kind, spec.precision < 0 ? 6 : spec.precision, spec.alternate);
 }
 
 std::string whole_digits(int64_t value, const Spec& spec, std::string& sign) {
@@ -247,8 +247,7 @@ class Percent {
     }
     std::string sign = sign_of(whole < 0, spec.sign);
     std::string digits = whole_digits(whole, spec, sign);
-    if (spec.precision > static_cast<int64_t>(digits.size()))
-      digits.insert(0, static_cast<size_t>(spec.precision) - digits.size(), '0');
+    digits.insert(0, text_repeat("0", spec.precision - std::ssize(digits)));
     return padded_number(sign, digits, spec);
   }
 
@@ -351,8 +350,7 @@ class Braces {
         const std::string key(name.substr(at + 1, end - at - 1));
         const bool index = !key.empty() && key.size() < 10 &&
                            key.find_first_not_of("0123456789") == std::string::npos;
-        value = item_of(machine_, value,
-                        index ? Value(static_cast<int64_t>(std::stoll(key))) : Value(key));
+        value = item_of(machine_, value, index ? Value(int64_t{std::stoll(key)}) : Value(key));
         at = end + 1;
       } else {
         fail("format: only . and [ may follow ]");
@@ -365,7 +363,7 @@ class Braces {
     Spec spec;
     const auto is_alignment = [](char c) { return c == '<' || c == '>' || c == '^' || c == '='; };
     if (!text.empty()) {
-      const auto length = static_cast<size_t>(utf8_length(text[0]));
+      const size_t length = utf8_length(text[0]);
       if (text.size() > length && is_alignment(text[length])) {
         spec.fill = text.substr(0, length);
         spec.alignment = text[length];
@@ -443,15 +441,19 @@ class Braces {
 
 }  // namespace
 
-std::string format_real(double value, char kind, int precision, bool alternate) {
+std::string format_real(double value, char kind, int64_t precision, bool alternate) {
   const std::string pattern = std::string("%") + (alternate ? "#" : "") + ".*" + kind;
   std::string out(512, '\0');
-  const int size = std::snprintf(out.data(), out.size(), pattern.c_str(), precision, value);
-  if (size >= static_cast<int>(out.size())) {
-    out.resize(static_cast<size_t>(size) + 1);
-    std::snprintf(out.data(), out.size(), pattern.c_str(), precision, value);
+  const auto write = [&]() -> int64_t {
+    return std::snprintf(out.data(), out.size(), pattern.c_str(), static_cast<int>(precision),
+                         value);
+  };
+  const int64_t size = write();
+  if (size >= std::ssize(out)) {
+    out.resize(size + 1);
+    write();
   }
-  out.resize(static_cast<size_t>(size));
+  out.resize(size);
   return out;
 }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/span.h"
 #include "text/jinja_format.h"
 #include "text/jinja_operations.h"
 #include "text/jinja_print.h"
@@ -45,10 +46,10 @@ constexpr std::array<std::string_view, 6> kMacroMembers = {
 
 Value loop_member(const Value& value, const std::string& name) {
   const Loop& loop = *value.loop();
-  const int64_t size = std::ssize(loop.items), at = loop.index0;
+  const Span items(loop.items);
+  const int64_t size = items.size(), at = loop.index0;
   const auto item = [&](int64_t index, const char* none) {
-    return index < 0 || index >= size ? Value::undefined(none)
-                                      : loop.items[static_cast<size_t>(index)];
+    return index < 0 || index >= size ? Value::undefined(none) : items[index];
   };
   if (name == "index") return at + 1;
   if (name == "index0") return at;
@@ -94,9 +95,9 @@ bool python_attribute(Machine& machine, const Value& value, const std::string& n
     return out = (*value.items())[name == "list" ? 1 : 0], true;
   if (value.is(SequenceKind::kRange)) {
     static constexpr std::array<std::string_view, 3> kParts = {"start", "stop", "step"};
+    const Span range(value.sequence()->range);
     const auto* part = std::find(kParts.begin(), kParts.end(), name);
-    if (part != kParts.end())
-      return out = value.sequence()->range[static_cast<size_t>(part - kParts.begin())], true;
+    if (part != kParts.end()) return out = range[part - kParts.begin()], true;
   }
   double number = 0;
   if ((value.number(number) && is_one_of(kNumberMembers, name)) ||
@@ -140,7 +141,7 @@ Value join(Machine& machine, const std::string& separator, const Value& value) {
 std::optional<std::string_view> window(const std::string& text, const Bound& bound,
                                        int64_t& begin) {
   const int64_t size = text_length(text);
-  const auto place = [&](size_t index, int64_t fallback) {
+  const auto place = [&](int64_t index, int64_t fallback) {
     const int64_t wanted = bound.given(index) ? bound.integer(index, 0) : fallback;
     return wanted < 0 ? std::max<int64_t>(wanted + size, 0) : wanted;
   };
@@ -208,7 +209,7 @@ Value expand_tabs(const std::string& text, int64_t size) {
   for (const std::string_view character : text_characters(text)) {
     if (character == "\t") {
       const int64_t spaces = size > 0 ? size - column % size : 0;
-      out.append(static_cast<size_t>(spaces), ' ');
+      out += text_repeat(" ", spaces);
       column += spaces;
     } else {
       out += character;
@@ -320,13 +321,15 @@ Value sequence_method(Machine& machine, const Value& value, const std::string& n
   if (name == "count") {
     const Bound bound(name, arguments, {""}, 1);
     machine.charge_all(bound[0]);
-    return static_cast<int64_t>(std::count(items.begin(), items.end(), bound[0]));
+    const int64_t count = std::count(items.begin(), items.end(), bound[0]);
+    return count;
   }
   const Bound bound(name, arguments, {"", "", ""}, 1);
   if (bound.has(1)) fail("index of a part of a list is not supported");
   const auto found = std::find(items.begin(), items.end(), bound[0]);
   if (found == items.end()) fail("index: the list has no such item");
-  return static_cast<int64_t>(found - items.begin());
+  const int64_t at = found - items.begin();
+  return at;
 }
 
 Value loop_method(Machine& machine, const Value& value, const std::string& name,
@@ -334,18 +337,18 @@ Value loop_method(Machine& machine, const Value& value, const std::string& name,
   Loop& loop = *value.loop();
   if (!arguments.keywords.empty())
     fail("loop.{} has no argument {}", name, arguments.keywords[0].first);
-  const List& given = arguments.positional;
+  const Span given(arguments.positional);
   if (name == "cycle") {
     if (given.empty()) fail("loop.cycle wants values");
-    return given[static_cast<size_t>(loop.index0) % given.size()];
+    return given[loop.index0 % given.size()];
   }
   for (const Value& item : given) {
     check_no_namespace(item);
     machine.charge_all(item);
   }
-  if (loop.called_changed && loop.last_changed == given) return false;
+  if (loop.called_changed && loop.last_changed == arguments.positional) return false;
   loop.called_changed = true;
-  loop.last_changed = given;
+  loop.last_changed = arguments.positional;
   return true;
 }
 
@@ -424,12 +427,12 @@ Value item_of(Machine& machine, const Value& value, const Value& key) {
                     value.is(SequenceKind::kItems);
   if (!key.whole(index) || view || (value.items() == nullptr && value.string() == nullptr))
     return no_member(value, key.is_undefined() ? "" : repr(key));
-  if (const List* items = value.items()) {
-    const int64_t size = std::ssize(*items);
-    if (index < 0) index += size;
-    if (index < 0 || index >= size)
+  if (value.items() != nullptr) {
+    const Span items(*value.items());
+    if (index < 0) index += items.size();
+    if (index < 0 || index >= items.size())
       return Value::undefined("an item behind the end of " + value.kind());
-    return (*items)[static_cast<size_t>(index)];
+    return items[index];
   }
   machine.charge(value);
   const std::string& text = *value.string();
@@ -437,7 +440,7 @@ Value item_of(Machine& machine, const Value& value, const Value& key) {
   if (index < 0) index += size;
   if (index < 0 || index >= size) return Value::undefined("a character behind the end of a text");
   const size_t at = text_offset(text, index);
-  return text.substr(at, static_cast<size_t>(utf8_length(text[at])));
+  return text.substr(at, utf8_length(text[at]));
 }
 
 }  // namespace orrery::text::jinja

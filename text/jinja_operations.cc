@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/span.h"
 #include "text/jinja_format.h"
 #include "text/jinja_print.h"
 #include "text/jinja_text.h"
@@ -18,6 +19,8 @@ constexpr int64_t kExactReal = int64_t{1} << 53;
   fail("{} {} {}", left.kind(), operation, right.kind());
 }
 
+Value real_arithmetic(std::string_view operation, double left, double right);
+
 Value whole_arithmetic(std::string_view operation, int64_t left, int64_t right) {
   int64_t result = 0;
   bool overflow = false;
@@ -30,7 +33,7 @@ Value whole_arithmetic(std::string_view operation, int64_t left, int64_t right) 
   } else if (operation == "**") {
     if (right < 0) {
       if (left == 0) fail("0 to the power of {}", right);
-      return std::pow(static_cast<double>(left), static_cast<double>(right));
+      return std::pow(left, right);
     }
     result = 1;
     if (left == 0 || left == 1) return right == 0 ? int64_t{1} : left;
@@ -42,7 +45,7 @@ Value whole_arithmetic(std::string_view operation, int64_t left, int64_t right) 
     if (operation == "/") {
       if (std::abs(left) > kExactReal || std::abs(right) > kExactReal)
         fail("dividing numbers above 2^53 is not supported");
-      return static_cast<double>(left) / static_cast<double>(right);
+      return real_arithmetic(operation, left, right);
     }
     if (right == -1) {
       if (operation == "%") return int64_t{0};
@@ -127,7 +130,7 @@ bool repeat(const Value& what, const Value& count, Value& out) {
   List items;
   if (times > 0 && !what.items()->empty()) {
     if (times > (1 << 20)) fail("a list of more than {} items, which is too large", 1 << 20);
-    check_list_size(what.items()->size() * static_cast<size_t>(times));
+    check_list_size(std::ssize(*what.items()) * times);
     for (int64_t i = 0; i < times; ++i)
       items.insert(items.end(), what.items()->begin(), what.items()->end());
   }
@@ -294,13 +297,14 @@ Value slice_of(Machine& machine, const Value& value, const Value& begin, const V
   }
   List out;
   std::string characters;
-  const std::vector<std::string_view> all =
+  const Array<std::string_view> all =
       text != nullptr ? text_characters(*text) : std::vector<std::string_view>();
+  const auto items = text != nullptr ? Span<const Value>() : Span(*value.items());
   for (int64_t i = first; stride < 0 ? i > last : i < last; i += stride) {
     if (text != nullptr) {
-      characters += all[static_cast<size_t>(i)];
+      characters += all[i];
     } else {
-      out.push_back((*value.items())[static_cast<size_t>(i)]);
+      out.push_back(items[i]);
     }
     if (stride > size || stride < -size) break;
   }
@@ -332,7 +336,7 @@ std::function<bool(Value&)> iterate(Machine& machine, const Value& value) {
     machine.charge(value);
     return [value, text, at = size_t{0}](Value& out) mutable {
       if (at >= text->size()) return false;
-      const auto length = static_cast<size_t>(utf8_length((*text)[at]));
+      const size_t length = utf8_length((*text)[at]);
       out = text->substr(at, length);
       at += length;
       return true;

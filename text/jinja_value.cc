@@ -208,7 +208,7 @@ bool Value::whole(int64_t& out) const {
 
 bool Value::number(double& out) const {
   int64_t integer = 0;
-  if (whole(integer)) return out = static_cast<double>(integer), true;
+  if (whole(integer)) return out = integer, true;
   if (const double* value = real()) return out = *value, true;
   return false;
 }
