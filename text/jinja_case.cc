@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "core/error.h"
+#include "text/jinja_error.h"
 #include "text/jinja_text.h"
 #include "text/tokenizer_utf8.h"
 
@@ -87,7 +88,7 @@ void append_case(uint32_t c, Case wanted, std::string& out) {
                                            : std::string(capital.substr(1));
     return;
   }
-  if (has_other_long_capital(c)) fail("the capital of U+{:04X} is not supported", c);
+  if (has_other_long_capital(c)) fail_unsupported("the capital of U+{:04X} is not supported", c);
   append_utf8(wanted == Case::kUpper ? utf8proc_toupper(c) : utf8proc_totitle(c), out);
 }
 
@@ -113,7 +114,7 @@ bool is_final_sigma(std::string_view text, size_t at) {
   const auto counts = [&](uint32_t c) {
     if (!is_case_ignorable(c)) return true;
     if (++ignored > kMaxIgnored)
-      fail("the small letter of a sigma among {} marks is not supported", kMaxIgnored);
+      fail_unsupported("the small letter of a sigma among {} marks is not supported", kMaxIgnored);
     return false;
   };
   bool before = false;
@@ -164,7 +165,7 @@ bool is_title_text(std::string_view text) {
 
 bool is_identifier(std::string_view text) {
   for_each(text, [&](uint32_t c, size_t) {
-    if (c >= 0x80) fail("isidentifier of text that is not ASCII is not supported");
+    if (c >= 0x80) fail_unsupported("isidentifier of text that is not ASCII is not supported");
   });
   return !text.empty() && (text[0] == '_' || is_letter(byte_of(text[0]))) &&
          all_of(text, [](uint32_t c) { return c == '_' || is_letter(c) || is_decimal(c); });

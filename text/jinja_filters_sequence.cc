@@ -6,6 +6,7 @@
 #include <unordered_set>
 
 #include "core/error.h"
+#include "text/jinja_error.h"
 #include "text/jinja_filters.h"
 #include "text/jinja_operations.h"
 #include "text/jinja_print.h"
@@ -281,7 +282,7 @@ Value iterator_over(List items) {
 List batches_of(Machine& machine, const Value& value, const Bound& bound) {
   const int64_t count = bound.integer(0, 1);
   List batches, current;
-  if (count < 1) fail("batch of {} items is not supported", count);
+  if (count < 1) fail_unsupported("batch of {} items is not supported", count);
   check_list_size(count);
   for (const Value& item : items_of(machine, value)) {
     if (std::ssize(current) == count) batches.push_back(Value::list(std::exchange(current, {})));
@@ -300,7 +301,7 @@ List batches_of(Machine& machine, const Value& value, const Bound& bound) {
 List slices_of(Machine& machine, const Value& value, const Bound& bound) {
   const int64_t count = bound.integer(0, 1);
   const List items = items_of(machine, value);
-  if (count < 1) fail("slice into {} parts is not supported", count);
+  if (count < 1) fail_unsupported("slice into {} parts is not supported", count);
   check_list_size(count);
   machine.step(count);
   const int64_t each = std::ssize(items) / count, extra = std::ssize(items) % count;

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "text/jinja_error.h"
 #include "text/jinja_filters.h"
 #include "text/jinja_format.h"
 #include "text/jinja_operations.h"
@@ -119,7 +120,8 @@ Value rounded(const Value& value, const Bound& bound) {
   int64_t whole = 0;
   double real = 0;
   if (!value.number(real)) fail("round of {}", value.kind());
-  if (precision < 0 || precision > 300) fail("round to {} digits is not supported", precision);
+  if (precision < 0 || precision > 300)
+    fail_unsupported("round to {} digits is not supported", precision);
   if (method == "common") {
     if (value.whole(whole)) return whole;
     if (!std::isfinite(real)) return real;
@@ -129,7 +131,8 @@ Value rounded(const Value& value, const Bound& bound) {
   }
   if (method != "ceil" && method != "floor") fail("round: method must be common, ceil or floor");
   const double scale = std::pow(10.0, precision), scaled = real * scale;
-  if (!(std::abs(scaled) < 9e15)) fail("round of {} by {} is not supported", real, method);
+  if (!(std::abs(scaled) < 9e15))
+    fail_unsupported("round of {} by {} is not supported", real, method);
   return (method == "ceil" ? std::ceil(scaled) : std::floor(scaled)) / scale + 0.0;
 }
 
@@ -241,7 +244,7 @@ std::string json_of(Machine& machine, const Value& value, const Bound& bound) {
             ? *bound[1].string()
             : text_repeat(" ", std::clamp<int64_t>(bound.integer(1, 0), 0, kMaxIndent + 1));
     if (style.indent.size() > kMaxIndent)
-      fail("tojson with an indent above {} is not supported", kMaxIndent);
+      fail_unsupported("tojson with an indent above {} is not supported", kMaxIndent);
     style.item_separator = ",";
   }
   if (bound.given(2)) {
@@ -338,7 +341,7 @@ Value text_filter(Machine& machine, const std::string& name, const Value& value,
   if (name == "title") return text_title_words(text);
   if (name == "capitalize") return text_capitalize(text);
   if (name == "wordcount") return word_count(text);
-  fail("the filter {} is not supported", name);
+  fail_unsupported("the filter {} is not supported", name);
 }
 
 }  // namespace

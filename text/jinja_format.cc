@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "core/error.h"
+#include "text/jinja_error.h"
 #include "text/jinja_operations.h"
 #include "text/jinja_print.h"
 #include "text/jinja_text.h"
@@ -61,7 +62,7 @@ std::string grouped(const std::string& digits, char separator) {
 std::string padded_number(const std::string& sign, std::string digits, const Spec& spec) {
   if (spec.grouping != 0) {
     if (spec.zero || spec.alignment == '=')
-      fail("a number with separators and zeros in front is not supported");
+      fail_unsupported("a number with separators and zeros in front is not supported");
     digits = grouped(digits, spec.grouping);
   }
   if (spec.alignment == '=' || (spec.zero && spec.alignment == 0)) {
@@ -143,7 +144,7 @@ class Percent {
     } else {
       while (peek() >= '0' && peek() <= '9' && out <= most) out = out * 10 + (format_[at_++] - '0');
     }
-    if (out > most) fail("a width or precision above {} is not supported", most);
+    if (out > most) fail_unsupported("a width or precision above {} is not supported", most);
     return out;
   }
 
@@ -198,7 +199,7 @@ class Percent {
   std::string convert(const Value& value, const Spec& spec) {
     machine_.charge_all(value);
     if (spec.kind == 's' || spec.kind == 'r' || spec.kind == 'a') {
-      if (spec.kind == 'a') fail("%a is not supported");
+      if (spec.kind == 'a') fail_unsupported("%a is not supported");
       std::string text = spec.kind == 's' ? print(value) : repr(value);
       if (spec.precision >= 0) text.resize(text_offset(text, spec.precision));
       return text_pad(text, spec.width, " ", spec.alignment == 0 ? '>' : '<');
@@ -243,7 +244,7 @@ class Percent {
                              real_digits(real, spec, spec.kind), plain);
       }
       default:
-        fail("%{} is not supported", spec.kind);
+        fail_unsupported("%{} is not supported", spec.kind);
     }
     std::string sign = sign_of(whole < 0, spec.sign);
     std::string digits = whole_digits(whole, spec, sign);
@@ -314,7 +315,8 @@ class Braces {
     machine_.charge_all(value);
     if (conversion == 'r') return with_spec(Value(repr(value)), spec);
     if (conversion == 's') return with_spec(Value(print(value)), spec);
-    if (conversion != 0) fail("format: the conversion !{} is not supported", conversion);
+    if (conversion != 0)
+      fail_unsupported("format: the conversion !{} is not supported", conversion);
     return with_spec(value, spec);
   }
 
@@ -386,7 +388,7 @@ class Braces {
       int64_t out = 0;
       while (const char c = accept("0123456789")) {
         out = out * 10 + (c - '0');
-        if (out > most) fail("a width or precision above {} is not supported", most);
+        if (out > most) fail_unsupported("a width or precision above {} is not supported", most);
       }
       return out;
     };
@@ -394,7 +396,8 @@ class Braces {
     spec.grouping = accept(",_");
     if (accept(".") != 0) spec.precision = number(kMaxPrecision);
     if (!text.empty()) spec.kind = accept("sdxXobeEfFgG%");
-    if (!text.empty()) fail("format: the specification {} is not supported", text.substr(0, 20));
+    if (!text.empty())
+      fail_unsupported("format: the specification {} is not supported", text.substr(0, 20));
     return spec;
   }
 
@@ -416,16 +419,16 @@ class Braces {
         spec.kind != 0 && std::string_view("eEfFgG%").find(spec.kind) != std::string_view::npos;
     if (value.whole(whole) && !real_kind) {
       if (value.as<bool>() != nullptr && spec.kind == 0)
-        fail("format of a boolean with a specification is not supported");
+        fail_unsupported("format of a boolean with a specification is not supported");
       if (spec.precision >= 0) fail("format: a precision for a whole number");
       std::string sign = sign_of(whole < 0, spec.sign);
       const std::string digits = whole_digits(whole, spec, sign);
       return padded_number(sign, digits, spec);
     }
     if (!value.number(real))
-      fail("format of {} with a specification is not supported", value.kind());
+      fail_unsupported("format of {} with a specification is not supported", value.kind());
     if (!real_kind && (spec.precision >= 0 || spec.kind != 0))
-      fail("format: the specification {} is not supported", text.substr(0, 20));
+      fail_unsupported("format: the specification {} is not supported", text.substr(0, 20));
     const std::string sign = sign_of(std::signbit(real) && !std::isnan(real), spec.sign);
     if (!real_kind) return padded_number(sign, print_real(std::abs(real)), spec);
     if (spec.kind == '%')
@@ -458,12 +461,12 @@ std::string format_real(double value, char kind, int64_t precision, bool alterna
 }
 
 Value format_percent(Machine& machine, const Value& format, const Value& values) {
-  if (format.is_markup()) fail("% on text marked safe is not supported");
+  if (format.is_markup()) fail_unsupported("% on text marked safe is not supported");
   return Percent(machine, *format.string(), values).run();
 }
 
 Value format_braces(Machine& machine, const Value& format, const Arguments& arguments) {
-  if (format.is_markup()) fail("format of text marked safe is not supported");
+  if (format.is_markup()) fail_unsupported("format of text marked safe is not supported");
   return Braces(machine, arguments).run(*format.string(), 0);
 }
 

@@ -5,6 +5,7 @@
 #include <memory>
 
 #include "core/error.h"
+#include "text/jinja_error.h"
 #include "text/jinja_filters.h"
 #include "text/jinja_operations.h"
 #include "text/jinja_print.h"
@@ -91,7 +92,8 @@ Value global_function(const std::string& name) {
   if (name == "raise_exception") return Value::callable(name, raise_exception);
   if (name == "self")
     return Value::make_namespace({});  // it holds the blocks of a template, and there are none
-  if (name == "cycler" || name == "lipsum") fail("the function {} is not supported", name);
+  if (name == "cycler" || name == "lipsum")
+    fail_unsupported("the function {} is not supported", name);
   return Value::undefined(name.substr(0, 60) + " is undefined");
 }
 
@@ -113,7 +115,7 @@ Value date_function(const std::string& date) {
     const std::string format = Bound("strftime_now", arguments, {"format"}, 1).text(0, "");
     constexpr size_t kMost = 1000;
     if (format.size() > kMost)
-      fail("strftime_now with a format of {} bytes is not supported", format.size());
+      fail_unsupported("strftime_now with a format of {} bytes is not supported", format.size());
     if (format.empty()) return Value(std::string());
     std::string out(kMost * 20, '\0');
     out.resize(std::strftime(out.data(), out.size(), format.c_str(), &when));

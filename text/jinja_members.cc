@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/span.h"
+#include "text/jinja_error.h"
 #include "text/jinja_format.h"
 #include "text/jinja_operations.h"
 #include "text/jinja_print.h"
@@ -102,7 +103,7 @@ bool python_attribute(Machine& machine, const Value& value, const std::string& n
   double number = 0;
   if ((value.number(number) && is_one_of(kNumberMembers, name)) ||
       (value.callable() != nullptr && is_one_of(kMacroMembers, name)))
-    fail("the attribute {} of {} is not supported", name, value.kind());
+    fail_unsupported("the attribute {} of {} is not supported", name, value.kind());
   machine.step();
   return false;
 }
@@ -203,7 +204,7 @@ Value partition(const std::string& text, const std::string& separator, bool from
 }
 
 Value expand_tabs(const std::string& text, int64_t size) {
-  if (size > 1000) fail("tabs of {} columns are not supported", size);
+  if (size > 1000) fail_unsupported("tabs of {} columns are not supported", size);
   std::string out;
   int64_t column = 0;
   for (const std::string_view character : text_characters(text)) {
@@ -241,7 +242,7 @@ Value string_method(Machine& machine, const Value& value, const std::string& nam
   const std::string& text = *value.string();
   if (value.is_markup() &&
       (!arguments.positional.empty() || name.find("split") != std::string::npos))
-    fail("the method {} of text marked safe is not supported", name);
+    fail_unsupported("the method {} of text marked safe is not supported", name);
   if (name == "strip" || name == "lstrip" || name == "rstrip") {
     const Bound bound(name, arguments, {""});
     const std::optional<std::string> characters =
@@ -280,7 +281,7 @@ Value string_method(Machine& machine, const Value& value, const std::string& nam
     return expand_tabs(text, Bound(name, arguments, {"tabsize"}).integer(0, 8));
   static constexpr std::array<std::string_view, 5> kRare = {"encode", "format_map", "maketrans",
                                                             "translate", ""};
-  if (is_one_of(kRare, name)) fail("the method {} of strings is not supported", name);
+  if (is_one_of(kRare, name)) fail_unsupported("the method {} of strings is not supported", name);
   const Bound none(name, arguments, {});
   if (name == "upper") return text_upper(text);
   if (name == "lower") return text_lower(text);
@@ -289,7 +290,7 @@ Value string_method(Machine& machine, const Value& value, const std::string& nam
   if (name == "casefold") return text_casefold(text);
   if (name == "swapcase") return text_swapcase(text);
   if (const auto answer = text_predicate(name, text)) return *answer;
-  fail("the method {} of strings is not supported", name.substr(0, 40));
+  fail_unsupported("the method {} of strings is not supported", name.substr(0, 40));
 }
 
 Value dict_method(Machine& machine, const Value& value, const std::string& name,
@@ -302,7 +303,7 @@ Value dict_method(Machine& machine, const Value& value, const std::string& name,
   }
   const Bound none(name, arguments, {});
   if (name == "copy") return value;
-  if (name == "fromkeys") fail("the method fromkeys of dicts is not supported");
+  if (name == "fromkeys") fail_unsupported("the method fromkeys of dicts is not supported");
   List out;
   machine.step(dict.members.size() / 4);
   for (const auto& [key, member] : dict.members)
@@ -325,7 +326,7 @@ Value sequence_method(Machine& machine, const Value& value, const std::string& n
     return count;
   }
   const Bound bound(name, arguments, {"", "", ""}, 1);
-  if (bound.has(1)) fail("index of a part of a list is not supported");
+  if (bound.has(1)) fail_unsupported("index of a part of a list is not supported");
   const auto found = std::find(items.begin(), items.end(), bound[0]);
   if (found == items.end()) fail("index: the list has no such item");
   const int64_t at = found - items.begin();

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/span.h"
+#include "text/jinja_error.h"
 #include "text/jinja_format.h"
 #include "text/jinja_print.h"
 #include "text/jinja_text.h"
@@ -44,7 +45,7 @@ Value whole_arithmetic(std::string_view operation, int64_t left, int64_t right) 
     if (right == 0) fail("division by 0");
     if (operation == "/") {
       if (std::abs(left) > kExactReal || std::abs(right) > kExactReal)
-        fail("dividing numbers above 2^53 is not supported");
+        fail_unsupported("dividing numbers above 2^53 is not supported");
       return real_arithmetic(operation, left, right);
     }
     if (right == -1) {
@@ -70,7 +71,7 @@ Value real_arithmetic(std::string_view operation, double left, double right) {
     const double result = std::pow(left, right);
     if (left == 0 && right < 0) fail("0.0 to the power of {}", right);
     if (left < 0 && right != std::floor(right))
-      fail("a root of a negative number is not supported");
+      fail_unsupported("a root of a negative number is not supported");
     if (std::isinf(result) && !std::isinf(left) && !std::isinf(right))
       fail("a number that is too large");
     return result;
@@ -355,7 +356,7 @@ std::function<bool(Value&)> iterate(Machine& machine, const Value& value) {
     };
   }
   if (value.is_undefined()) return [](Value&) { return false; };
-  if (value.loop() != nullptr) fail("looping over loop is not supported");
+  if (value.loop() != nullptr) fail_unsupported("looping over loop is not supported");
   fail("looping over {}", value.kind());
 }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "text/jinja_error.h"
 #include "text/jinja_text.h"
 #include "text/tokenizer_utf8.h"
 
@@ -65,7 +66,7 @@ void append_repr(const Value& value, std::string& out) {
   } else if (const Loop* loop = value.loop()) {
     out += fmt::format("<LoopContext {}/{}>", loop->index0 + 1, loop->items.size());
   } else {
-    fail("printing {} is not supported", value.kind());
+    fail_unsupported("printing {} is not supported", value.kind());
   }
 }
 
@@ -128,7 +129,7 @@ void append_json_dict(const Dict& dict, const JsonStyle& style, int depth, std::
   if (style.sort_keys) {
     for (const auto& [key, value] : members) {
       if (key.string() == nullptr && members.size() > 1)
-        fail("tojson with sort_keys of keys that are no text is not supported");
+        fail_unsupported("tojson with sort_keys of keys that are no text is not supported");
     }
     if (members.size() > 1)
       std::stable_sort(members.begin(), members.end(), [](const auto& a, const auto& b) {
