@@ -69,7 +69,7 @@ BpeModel::BpeModel(TokenizerJson& parsed, const std::string& file) {
     }
   }
   for (size_t c = 0; c < ascii_ids_.size(); ++c) {
-    const char text = static_cast<char>(c);
+    const char text = char_of(c);
     ascii_ids_[c] = vocabulary_.find({&text, 1});
   }
   for (size_t byte = 0; byte < byte_ids_.size(); ++byte) {
@@ -91,9 +91,9 @@ void BpeModel::add_merges(const TokenizerJson& parsed, const std::string& file) 
   merges_.resize(slots);
   std::string joined;
   int32_t id = -1;
-  for (size_t rank = 0; rank < parsed.merges.size(); ++rank) {
-    const std::string_view left = parsed.left(parsed.merges[rank]),
-                           right = parsed.right(parsed.merges[rank]);
+  int32_t rank = 0;
+  for (const MergeText& merge : parsed.merges) {
+    const std::string_view left = parsed.left(merge), right = parsed.right(merge);
     joined.assign(left);
     joined += right;
     const int32_t left_id = vocabulary_.find(left), right_id = vocabulary_.find(right);
@@ -107,8 +107,8 @@ void BpeModel::add_merges(const TokenizerJson& parsed, const std::string& file) 
            missing.substr(0, 80));
     }
     // A repeated rule takes its last rank, as in Hugging Face tokenizers.
-    merges_[slot_of(pair_of(left_id, right_id))] = {pair_of(left_id, right_id),
-                                                    static_cast<int32_t>(rank), id};
+    const uint64_t pair = pair_of(left_id, right_id);
+    merges_[slot_of(pair)] = {pair, rank++, id};
   }
 }
 
@@ -117,21 +117,21 @@ const BpeModel::Merge* BpeModel::find_merge(int32_t left, int32_t right) const {
   return merge.pair == kNoPair ? nullptr : &merge;
 }
 
-void BpeModel::append_symbols(std::string_view piece, std::vector<int32_t>& symbols) const {
+void BpeModel::append_symbols(std::string_view piece, Array<int32_t>& symbols) const {
   bool unknown_open = false;  // one unknown token waits, so that its neighbours can join it
   for (size_t offset = 0; offset < piece.size();) {
-    const auto length = static_cast<size_t>(utf8_length(piece[offset]));
+    const size_t length = utf8_length(piece[offset]);
     const std::string_view character = piece.substr(offset, length);
     offset += length;
-    const int32_t id = length == 1 ? ascii_ids_[static_cast<unsigned char>(character[0])]
-                                   : vocabulary_.find(character);
+    const int32_t id =
+        length == 1 ? ascii_ids_[byte_of(character[0])] : vocabulary_.find(character);
     if (id >= 0) {
       if (unknown_open) symbols.push_back(unknown_id_);
       unknown_open = false;
       symbols.push_back(id);
       continue;
     }
-    const auto byte_id = [&](char byte) { return byte_ids_[static_cast<unsigned char>(byte)]; };
+    const auto byte_id = [&](char byte) { return byte_ids_[byte_of(byte)]; };
     if (byte_fallback_ &&
         std::all_of(character.begin(), character.end(), [&](char b) { return byte_id(b) >= 0; })) {
       for (const char byte : character) symbols.push_back(byte_id(byte));
@@ -155,24 +155,22 @@ void BpeModel::encode(std::string_view piece, std::vector<int32_t>& ids) const {
       return;
     }
   }
-  std::vector<int32_t> initial;
-  initial.reserve(piece.size());
+  Array<int32_t> initial;
+  initial.reserve(std::ssize(piece));
   append_symbols(piece, initial);
-  ORRERY_CHECK(initial.size() < (size_t{1} << 31), "text of {} symbols", initial.size());
+  const int64_t count = initial.size();
+  ORRERY_CHECK(count < (int64_t{1} << 31), "text of {} symbols", count);
 
-  const auto count = static_cast<int32_t>(initial.size());
-  std::vector<Symbol> symbols(initial.size());
-  std::vector<Candidate> heap;
-  heap.reserve(initial.size());
-  const auto at = [&](int32_t i) -> Symbol& { return symbols[static_cast<size_t>(i)]; };
+  Array<Symbol> symbols(count);
+  Array<Candidate> heap;
+  heap.reserve(count);
   const auto candidate = [&](int32_t position) {
-    const Merge* merge = find_merge(at(position).id, at(at(position).next).id);
+    const Merge* merge = find_merge(symbols[position].id, symbols[symbols[position].next].id);
     if (merge == nullptr) return false;
     heap.push_back({merge->rank, position, merge->id});
     return true;
   };
-  for (int32_t i = 0; i < count; ++i)
-    at(i) = {initial[static_cast<size_t>(i)], i - 1, i + 1 < count ? i + 1 : -1};
+  for (int32_t i = 0; i < count; ++i) symbols[i] = {initial[i], i - 1, i + 1 < count ? i + 1 : -1};
   for (int32_t i = 0; i + 1 < count; ++i) candidate(i);
   std::make_heap(heap.begin(), heap.end());
 
@@ -180,19 +178,19 @@ void BpeModel::encode(std::string_view piece, std::vector<int32_t>& ids) const {
     std::pop_heap(heap.begin(), heap.end());
     const Candidate top = heap.back();
     heap.pop_back();
-    Symbol& left = at(top.position);
+    Symbol& left = symbols[top.position];
     if (left.id < 0 || left.next < 0) continue;
-    Symbol& right = at(left.next);
+    Symbol& right = symbols[left.next];
     const Merge* merge = find_merge(left.id, right.id);
     if (merge == nullptr || merge->id != top.id) continue;  // the pair has changed since
     left.id = merge->id;
     right.id = -1;
     left.next = right.next;
-    if (left.next >= 0) at(left.next).previous = top.position;
+    if (left.next >= 0) symbols[left.next].previous = top.position;
     if (left.previous >= 0 && candidate(left.previous)) std::push_heap(heap.begin(), heap.end());
     if (left.next >= 0 && candidate(top.position)) std::push_heap(heap.begin(), heap.end());
   }
-  for (int32_t i = count > 0 ? 0 : -1; i >= 0; i = at(i).next) ids.push_back(at(i).id);
+  for (int32_t i = count > 0 ? 0 : -1; i >= 0; i = symbols[i].next) ids.push_back(symbols[i].id);
 }
 
 }  // namespace orrery::text

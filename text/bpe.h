@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/span.h"
 #include "text/tokenizer_json.h"
 #include "text/tokenizer_vocabulary.h"
 
@@ -40,12 +41,13 @@ class BpeModel {
   static constexpr uint64_t kNoPair = ~uint64_t{0};
 
   static uint64_t pair_of(int32_t left, int32_t right) {
-    return uint64_t{static_cast<uint32_t>(left)} << 32 | static_cast<uint32_t>(right);
+    const uint32_t high = left, low = right;
+    return uint64_t{high} << 32 | low;
   }
   size_t slot_of(uint64_t pair) const;
   const Merge* find_merge(int32_t left, int32_t right) const;
   void add_merges(const TokenizerJson& parsed, const std::string& file);
-  void append_symbols(std::string_view piece, std::vector<int32_t>& symbols) const;
+  void append_symbols(std::string_view piece, Array<int32_t>& symbols) const;
 
   Vocabulary vocabulary_;
   std::vector<Merge> merges_;  // open addressing, a power of two

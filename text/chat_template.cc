@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "text/jinja_error.h"
 #include "text/jinja_filters.h"
 #include "text/jinja_interpreter.h"
 #include "text/jinja_parser.h"
@@ -21,7 +22,6 @@ constexpr size_t kMaxTemplate = size_t{1} << 20;
 constexpr std::array<std::string_view, 4> kOwnNames = {"messages", "tools", "documents",
                                                        "add_generation_prompt"};
 constexpr const char* kDateFunction = "strftime_now";
-constexpr const char* kRaised = "the template says: ";
 
 using Variables = std::vector<std::pair<std::string, jinja::Value>>;
 
@@ -34,7 +34,7 @@ std::string beginning(const std::string& jinja) {
     if (c == '\n') {
       out += "\\n";
     } else {
-      out.push_back(static_cast<unsigned char>(c) < 0x20 ? ' ' : c);
+      out.push_back(byte_of(c) < 0x20 ? ' ' : c);
     }
   }
   return out;
@@ -44,7 +44,7 @@ std::string beginning(const std::string& jinja) {
 std::string one_line(const Error& error) {
   std::string out;
   append_lossy_utf8(error.what(), /*more_follows=*/false, out);
-  for (char& c : out) c = static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+  for (char& c : out) c = byte_of(c) < 0x20 ? ' ' : c;
   return out;
 }
 
@@ -237,15 +237,12 @@ std::unique_ptr<const ChatTemplate::Program> ChatTemplate::load(
     try {
       program->run(messages, options);
       break;
-    } catch (const Error& error) {
-      // What is wrong with a sample is the sample's matter: the template may want a
-      // name, a key or a variable that the user's conversations have, or say itself
-      // what it does not support. What is not supported here stays so.
-      const std::string_view text = error.what();
-      if (text.starts_with(kRaised) || text.find("not supported") == std::string_view::npos)
-        continue;
+    } catch (const jinja::UnsupportedTemplate& error) {
       fail("{}: this chat template is not supported: {} (it begins with: {})", file,
            one_line(error), beginning(jinja));
+    } catch (const Error&) {
+      // The sample may be at fault: the template may want a name, a key or a variable
+      // that the user's conversations have, or refuse the sample with raise_exception.
     }
   }
   return program;

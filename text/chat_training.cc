@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "text/tokenizer_utf8.h"
 
 namespace orrery::text {
 namespace {
@@ -16,8 +17,7 @@ std::string shown(const std::string& text, size_t at) {
   if (at >= text.size()) return "nothing";
   std::string out = "\"";
   size_t end = std::min(text.size(), at + kShown);
-  while (end < text.size() && end > at && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80)
-    --end;
+  while (end < text.size() && end > at && continues_character(text[end])) --end;
   for (size_t i = at; i < end; ++i) {
     if (text[i] == '\n') {
       out += "\\n";
@@ -30,12 +30,10 @@ std::string shown(const std::string& text, size_t at) {
 
 /// Where two texts part, at the beginning of a character.
 size_t common_length(const std::string& a, const std::string& b) {
-  auto at = static_cast<size_t>(
-      std::mismatch(a.begin(), a.begin() + static_cast<ptrdiff_t>(std::min(a.size(), b.size())),
-                    b.begin())
-          .first -
-      a.begin());
-  while (at > 0 && at < a.size() && (static_cast<unsigned char>(a[at]) & 0xC0) == 0x80) --at;
+  const size_t shorter = std::min(a.size(), b.size());
+  size_t at = 0;
+  while (at < shorter && a[at] == b[at]) ++at;
+  while (at > 0 && at < a.size() && continues_character(a[at])) --at;
   return at;
 }
 
@@ -58,7 +56,7 @@ std::vector<int32_t> encode_continuation(const Tokenizer& tokenizer, const std::
   const std::vector<int32_t> line = tokenizer.encode("\n", /*add_special_tokens=*/false);
   std::vector<int32_t> after = tokenizer.encode("\n" + text, /*add_special_tokens=*/false);
   if (!begins_with(after, line)) return ids;
-  after.erase(after.begin(), after.begin() + static_cast<ptrdiff_t>(line.size()));
+  after.erase(after.begin(), after.begin() + std::ssize(line));
   return bytes_of(tokenizer, after) == text ? after : ids;
 }
 
@@ -184,7 +182,7 @@ ChatExample chat_example(const ChatTemplate& chat_template, const Tokenizer& tok
     }
     example.loss_mask.resize(transcript.ids().size() - example.prompt.size(), 1);
   }
-  example.response.assign(transcript.ids().begin() + static_cast<ptrdiff_t>(example.prompt.size()),
+  example.response.assign(transcript.ids().begin() + std::ssize(example.prompt),
                           transcript.ids().end());
   if (std::find(example.loss_mask.begin(), example.loss_mask.end(), 0) == example.loss_mask.end())
     example.loss_mask.clear();

@@ -7,15 +7,14 @@
 #include <memory>
 
 #include "core/error.h"
+#include "text/jinja_error.h"
 #include "text/jinja_text.h"
 #include "text/tokenizer_utf8.h"
 
 namespace orrery::text::jinja {
 namespace {
 
-utf8proc_category_t category(uint32_t c) {
-  return utf8proc_category(static_cast<utf8proc_int32_t>(c));
-}
+utf8proc_category_t category(uint32_t c) { return utf8proc_category(c); }
 bool is_upper(uint32_t c) {
   return category(c) == UTF8PROC_CATEGORY_LU || (c >= 0x2160 && c <= 0x216F);
 }
@@ -73,32 +72,29 @@ bool has_other_long_capital(uint32_t c) {
 }
 
 void append_case(uint32_t c, Case wanted, std::string& out) {
-  const auto code = static_cast<utf8proc_int32_t>(c);
   if (wanted == Case::kLower) {
     if (c == 0x130) {
       out += "i\u0307";
     } else {
-      append_utf8(static_cast<uint32_t>(utf8proc_tolower(code)), out);
+      append_utf8(utf8proc_tolower(c), out);
     }
     return;
   }
   for (const auto& [small, capital] : kLongCapitals) {
     if (small != c) continue;
     out += capital[0];
-    const bool ascii = capital.size() <= 3 && static_cast<unsigned char>(capital[1]) < 0x80;
+    const bool ascii = capital.size() <= 3 && is_ascii(capital[1]);
     out += wanted == Case::kTitle && ascii ? text_lower(capital.substr(1))
                                            : std::string(capital.substr(1));
     return;
   }
-  if (has_other_long_capital(c)) fail("the capital of U+{:04X} is not supported", c);
-  append_utf8(static_cast<uint32_t>(wanted == Case::kUpper ? utf8proc_toupper(code)
-                                                           : utf8proc_totitle(code)),
-              out);
+  if (has_other_long_capital(c)) fail_unsupported("the capital of U+{:04X} is not supported", c);
+  append_utf8(wanted == Case::kUpper ? utf8proc_toupper(c) : utf8proc_totitle(c), out);
 }
 
 template <class Visit>
 void for_each(std::string_view text, const Visit& visit) {
-  for (size_t at = 0; at < text.size(); at += static_cast<size_t>(utf8_length(text[at])))
+  for (size_t at = 0; at < text.size(); at += utf8_length(text[at]))
     visit(utf8_code_point(text, at), at);
 }
 
@@ -118,21 +114,20 @@ bool is_final_sigma(std::string_view text, size_t at) {
   const auto counts = [&](uint32_t c) {
     if (!is_case_ignorable(c)) return true;
     if (++ignored > kMaxIgnored)
-      fail("the small letter of a sigma among {} marks is not supported", kMaxIgnored);
+      fail_unsupported("the small letter of a sigma among {} marks is not supported", kMaxIgnored);
     return false;
   };
   bool before = false;
   for (size_t begin = at; begin > 0;) {
     do --begin;
-    while (begin > 0 && (static_cast<unsigned char>(text[begin]) & 0xC0) == 0x80);
+    while (begin > 0 && continues_character(text[begin]));
     if (const uint32_t c = utf8_code_point(text, begin); counts(c)) {
       before = is_cased(c);
       break;
     }
   }
   if (!before) return false;
-  for (size_t next = at + 2; next < text.size();
-       next += static_cast<size_t>(utf8_length(text[next]))) {
+  for (size_t next = at + 2; next < text.size(); next += utf8_length(text[next])) {
     if (const uint32_t c = utf8_code_point(text, next); counts(c)) return !is_cased(c);
   }
   return true;
@@ -170,9 +165,9 @@ bool is_title_text(std::string_view text) {
 
 bool is_identifier(std::string_view text) {
   for_each(text, [&](uint32_t c, size_t) {
-    if (c >= 0x80) fail("isidentifier of text that is not ASCII is not supported");
+    if (c >= 0x80) fail_unsupported("isidentifier of text that is not ASCII is not supported");
   });
-  return !text.empty() && (text[0] == '_' || is_letter(static_cast<unsigned char>(text[0]))) &&
+  return !text.empty() && (text[0] == '_' || is_letter(byte_of(text[0]))) &&
          all_of(text, [](uint32_t c) { return c == '_' || is_letter(c) || is_decimal(c); });
 }
 
@@ -192,12 +187,11 @@ std::string text_lower(std::string_view text) {
 
 std::string text_casefold(std::string_view text) {
   utf8proc_uint8_t* folded = nullptr;
-  const auto size =
-      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                   static_cast<utf8proc_ssize_t>(text.size()), &folded, UTF8PROC_CASEFOLD);
+  const auto size = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
+                                 std::ssize(text), &folded, UTF8PROC_CASEFOLD);
   const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(folded, &std::free);
   if (size < 0) fail("casefold: {}", utf8proc_errmsg(size));
-  return {reinterpret_cast<const char*>(folded), static_cast<size_t>(size)};
+  return std::string(reinterpret_cast<const char*>(folded), size);
 }
 
 std::string text_swapcase(std::string_view text) {
@@ -247,13 +241,13 @@ std::string text_title_words(std::string_view text) {
   const auto end_word = [&](size_t end) {
     if (!in_word) return;
     const std::string_view word = text.substr(begin, end - begin);
-    const size_t first = static_cast<size_t>(utf8_length(word[0]));
+    const size_t first = utf8_length(word[0]);
     out += text_upper(word.substr(0, first)) + text_lower(word.substr(first));
   };
   for_each(text, [&](uint32_t c, size_t at) {
     const bool separates =
-        is_python_space(c) || (c < 0x80 && std::string_view("-({[<").find(static_cast<char>(c)) !=
-                                               std::string_view::npos);
+        is_python_space(c) ||
+        (c < 0x80 && std::string_view("-({[<").find(char_of(c)) != std::string_view::npos);
     if (separates) {
       end_word(at);
       in_word = false;
@@ -276,9 +270,7 @@ std::optional<bool> text_predicate(std::string_view name, std::string_view text)
     return all_of(text, [](uint32_t c) { return is_letter(c) || is_numeric(c); });
   if (name == "isspace") return all_of(text, is_python_space);
   if (name == "isprintable") return text.empty() || all_of(text, is_printable);
-  if (name == "isascii")
-    return std::all_of(text.begin(), text.end(),
-                       [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+  if (name == "isascii") return std::all_of(text.begin(), text.end(), is_ascii);
   if (name == "istitle") return is_title_text(text);
   if (name == "isidentifier") return is_identifier(text);
   if (name == "islower" || name == "isupper") {
@@ -301,7 +293,7 @@ std::string text_ascii_digits(std::string_view text) {
     uint32_t before =
         0;  // Unicode has the digits of a script as ten in a row, some scripts one behind the other
     while (before < 60 && is_decimal(c - before - 1)) ++before;
-    out += static_cast<char>('0' + before % 10);
+    out += char_of('0' + before % 10);
   });
   return out;
 }
@@ -312,8 +304,8 @@ std::string text_repr(std::string_view text) {
   const char quote = single ? '\'' : '"';
   std::string out(1, quote);
   for_each(text, [&](uint32_t c, size_t) {
-    if (c == '\\' || c == static_cast<uint32_t>(quote)) {
-      out += {'\\', static_cast<char>(c)};
+    if (c == '\\' || c == byte_of(quote)) {
+      out += {'\\', char_of(c)};
     } else if (c == '\n') {
       out += "\\n";
     } else if (c == '\r') {

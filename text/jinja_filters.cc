@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "text/jinja_error.h"
 #include "text/jinja_operations.h"
 #include "text/jinja_print.h"
 #include "text/jinja_text.h"
@@ -44,11 +45,11 @@ bool is_same(const Value& left, const Value& right) {
   if (left.same(right)) {
     if (left.real() != nullptr ||
         (left.integer() != nullptr && (*left.integer() < -5 || *left.integer() > 256)))
-      fail("sameas of two equal numbers is not supported");
+      fail_unsupported("sameas of two equal numbers is not supported");
     return true;
   }
   if (left.string() != nullptr && right.string() != nullptr && *left.string() == *right.string())
-    fail("sameas of two equal texts is not supported");
+    fail_unsupported("sameas of two equal texts is not supported");
   return false;
 }
 
@@ -87,18 +88,18 @@ bool test_kind(const std::string& name, const Value& value) {
     return is_text_filter(wanted) || is_sequence_filter(wanted) ||
            std::find(kOtherFilters.begin(), kOtherFilters.end(), wanted) != kOtherFilters.end();
   }
-  fail("the test {} is not supported", name.substr(0, 40));
+  fail_unsupported("the test {} is not supported", name.substr(0, 40));
 }
 
 }  // namespace
 
 void check_filter_name(const std::string& name) {
   if (!is_text_filter(name) && !is_sequence_filter(name))
-    fail("the filter {} is not supported", name.substr(0, 40));
+    fail_unsupported("the filter {} is not supported", name.substr(0, 40));
 }
 
 void check_test_name(const std::string& name) {
-  if (!is_test(name)) fail("the test {} is not supported", name.substr(0, 40));
+  if (!is_test(name)) fail_unsupported("the test {} is not supported", name.substr(0, 40));
 }
 
 Value apply_filter(Machine& machine, const std::string& name, const Value& value,
@@ -111,7 +112,7 @@ Value apply_filter(Machine& machine, const std::string& name, const Value& value
     return machine.charged(std::move(out));
   if (apply_sequence_filter(machine, name, value, arguments, out))
     return machine.charged(std::move(out));
-  fail("the filter {} is not supported", name.substr(0, 40));
+  fail_unsupported("the filter {} is not supported", name.substr(0, 40));
 }
 
 bool apply_test(Machine& machine, const std::string& name, const Value& value,
@@ -140,7 +141,7 @@ std::function<Value(Machine&, const Value&)> attribute_getter(const Value& attri
   if (attribute.string() != nullptr) {
     for (const std::string& part : text_split(*attribute.string(), ".", -1, false)) {
       const bool digits = *text_predicate("isdigit", part) && part.size() < 10;
-      parts.push_back(digits ? Value(static_cast<int64_t>(std::stoll(part))) : Value(part));
+      parts.push_back(digits ? Value(int64_t{std::stoll(part)}) : Value(part));
     }
   } else if (!attribute.is_none()) {
     parts.push_back(attribute);

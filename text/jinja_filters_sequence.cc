@@ -6,6 +6,7 @@
 #include <unordered_set>
 
 #include "core/error.h"
+#include "text/jinja_error.h"
 #include "text/jinja_filters.h"
 #include "text/jinja_operations.h"
 #include "text/jinja_print.h"
@@ -34,7 +35,7 @@ Getter key_getter(const Value& attribute, bool case_sensitive, const Value& fall
   };
 }
 
-Value attribute_argument(const Bound& bound, size_t index) {
+Value attribute_argument(const Bound& bound, int64_t index) {
   return bound.has(index) ? bound[index] : Value(None{});
 }
 
@@ -281,16 +282,16 @@ Value iterator_over(List items) {
 List batches_of(Machine& machine, const Value& value, const Bound& bound) {
   const int64_t count = bound.integer(0, 1);
   List batches, current;
-  if (count < 1) fail("batch of {} items is not supported", count);
-  check_list_size(static_cast<size_t>(count));
+  if (count < 1) fail_unsupported("batch of {} items is not supported", count);
+  check_list_size(count);
   for (const Value& item : items_of(machine, value)) {
     if (std::ssize(current) == count) batches.push_back(Value::list(std::exchange(current, {})));
     current.push_back(item);
   }
   if (!current.empty()) {
     if (bound.given(1)) {
-      machine.step(static_cast<size_t>(count) / 4);
-      current.resize(static_cast<size_t>(count), bound[1]);
+      machine.step(count / 4);
+      current.insert(current.end(), count - std::ssize(current), bound[1]);
     }
     batches.push_back(Value::list(std::move(current)));
   }
@@ -300,9 +301,9 @@ List batches_of(Machine& machine, const Value& value, const Bound& bound) {
 List slices_of(Machine& machine, const Value& value, const Bound& bound) {
   const int64_t count = bound.integer(0, 1);
   const List items = items_of(machine, value);
-  if (count < 1) fail("slice into {} parts is not supported", count);
-  check_list_size(static_cast<size_t>(count));
-  machine.step(static_cast<size_t>(count));
+  if (count < 1) fail_unsupported("slice into {} parts is not supported", count);
+  check_list_size(count);
+  machine.step(count);
   const int64_t each = std::ssize(items) / count, extra = std::ssize(items) % count;
   List out;
   auto at = items.begin();

@@ -5,11 +5,13 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "text/jinja_error.h"
 #include "text/jinja_filters.h"
 #include "text/jinja_format.h"
 #include "text/jinja_operations.h"
 #include "text/jinja_print.h"
 #include "text/jinja_text.h"
+#include "text/tokenizer_utf8.h"
 
 namespace orrery::text::jinja {
 namespace {
@@ -29,9 +31,8 @@ std::string text_of(Machine& machine, const Value& value) {
 std::string plain_digits(std::string_view text) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '_' && i > 0 && i + 1 < text.size() &&
-        std::isalnum(static_cast<unsigned char>(text[i - 1])) != 0 &&
-        std::isalnum(static_cast<unsigned char>(text[i + 1])) != 0)
+    if (text[i] == '_' && i > 0 && i + 1 < text.size() && std::isalnum(byte_of(text[i - 1])) != 0 &&
+        std::isalnum(byte_of(text[i + 1])) != 0)
       continue;
     out += text[i];
   }
@@ -119,17 +120,19 @@ Value rounded(const Value& value, const Bound& bound) {
   int64_t whole = 0;
   double real = 0;
   if (!value.number(real)) fail("round of {}", value.kind());
-  if (precision < 0 || precision > 300) fail("round to {} digits is not supported", precision);
+  if (precision < 0 || precision > 300)
+    fail_unsupported("round to {} digits is not supported", precision);
   if (method == "common") {
     if (value.whole(whole)) return whole;
     if (!std::isfinite(real)) return real;
     double out = 0;
-    parse_real(format_real(real, 'f', static_cast<int>(precision)), out);
+    parse_real(format_real(real, 'f', precision), out);
     return out;
   }
   if (method != "ceil" && method != "floor") fail("round: method must be common, ceil or floor");
-  const double scale = std::pow(10.0, static_cast<double>(precision)), scaled = real * scale;
-  if (!(std::abs(scaled) < 9e15)) fail("round of {} by {} is not supported", real, method);
+  const double scale = std::pow(10.0, precision), scaled = real * scale;
+  if (!(std::abs(scaled) < 9e15))
+    fail_unsupported("round of {} by {} is not supported", real, method);
   return (method == "ceil" ? std::ceil(scaled) : std::floor(scaled)) / scale + 0.0;
 }
 
@@ -184,14 +187,14 @@ std::string file_size(const Value& value, bool binary) {
 std::string url_quoted(std::string_view text, bool query) {
   std::string out;
   for (const char c : text) {
-    const bool safe = std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_' || c == '.' ||
-                      c == '-' || c == '~' || (c == '/' && !query);
-    if (safe && static_cast<unsigned char>(c) < 0x80) {
+    const bool safe = std::isalnum(byte_of(c)) != 0 || c == '_' || c == '.' || c == '-' ||
+                      c == '~' || (c == '/' && !query);
+    if (safe && is_ascii(c)) {
       out += c;
     } else if (c == ' ' && query) {
       out += '+';
     } else {
-      out += fmt::format("%{:02X}", static_cast<unsigned char>(c));
+      out += fmt::format("%{:02X}", byte_of(c));
     }
   }
   check_text_size(out.size());
@@ -239,11 +242,9 @@ std::string json_of(Machine& machine, const Value& value, const Bound& bound) {
     style.indent =
         bound[1].string() != nullptr
             ? *bound[1].string()
-            : std::string(
-                  static_cast<size_t>(std::clamp<int64_t>(bound.integer(1, 0), 0, kMaxIndent + 1)),
-                  ' ');
+            : text_repeat(" ", std::clamp<int64_t>(bound.integer(1, 0), 0, kMaxIndent + 1));
     if (style.indent.size() > kMaxIndent)
-      fail("tojson with an indent above {} is not supported", kMaxIndent);
+      fail_unsupported("tojson with an indent above {} is not supported", kMaxIndent);
     style.item_separator = ",";
   }
   if (bound.given(2)) {
@@ -340,7 +341,7 @@ Value text_filter(Machine& machine, const std::string& name, const Value& value,
   if (name == "title") return text_title_words(text);
   if (name == "capitalize") return text_capitalize(text);
   if (name == "wordcount") return word_count(text);
-  fail("the filter {} is not supported", name);
+  fail_unsupported("the filter {} is not supported", name);
 }
 
 }  // namespace

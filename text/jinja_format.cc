@@ -5,6 +5,7 @@
 #include <cstdio>
 
 #include "core/error.h"
+#include "text/jinja_error.h"
 #include "text/jinja_operations.h"
 #include "text/jinja_print.h"
 #include "text/jinja_text.h"
@@ -27,7 +28,8 @@ std::string in_base(uint64_t magnitude, unsigned base, bool capital) {
 }
 
 uint64_t magnitude_of(int64_t value) {
-  return value < 0 ? ~static_cast<uint64_t>(value) + 1 : static_cast<uint64_t>(value);
+  const uint64_t bits = value;
+  return value < 0 ? ~bits + 1 : bits;
 }
 
 /// What stands between % and its letter, or behind the colon of {}.
@@ -60,11 +62,11 @@ std::string grouped(const std::string& digits, char separator) {
 std::string padded_number(const std::string& sign, std::string digits, const Spec& spec) {
   if (spec.grouping != 0) {
     if (spec.zero || spec.alignment == '=')
-      fail("a number with separators and zeros in front is not supported");
+      fail_unsupported("a number with separators and zeros in front is not supported");
     digits = grouped(digits, spec.grouping);
   }
   if (spec.alignment == '=' || (spec.zero && spec.alignment == 0)) {
-    const int64_t missing = spec.width - static_cast<int64_t>(sign.size() + digits.size());
+    const int64_t missing = spec.width - std::ssize(sign) - std::ssize(digits);
     return sign + text_repeat(spec.zero && spec.alignment == 0 ? "0" : spec.fill, missing) + digits;
   }
   return text_pad(sign + digits, spec.width, spec.fill, spec.alignment == 0 ? '>' : spec.alignment);
@@ -76,8 +78,7 @@ std::string real_digits(double value, const Spec& spec, char kind) {
     const bool capital = kind >= 'A' && kind <= 'Z';
     return std::isnan(value) ? (capital ? "NAN" : "nan") : (capital ? "INF" : "inf");
   }
-  return format_real(positive, kind, spec.precision < 0 ? 6 : static_cast<int>(spec.precision),
-                     spec.alternate);
+  return format_real(positive, kind, spec.precision < 0 ? 6 : spec.precision, spec.alternate);
 }
 
 std::string whole_digits(int64_t value, const Spec& spec, std::string& sign) {
@@ -143,7 +144,7 @@ class Percent {
     } else {
       while (peek() >= '0' && peek() <= '9' && out <= most) out = out * 10 + (format_[at_++] - '0');
     }
-    if (out > most) fail("a width or precision above {} is not supported", most);
+    if (out > most) fail_unsupported("a width or precision above {} is not supported", most);
     return out;
   }
 
@@ -198,7 +199,7 @@ class Percent {
   std::string convert(const Value& value, const Spec& spec) {
     machine_.charge_all(value);
     if (spec.kind == 's' || spec.kind == 'r' || spec.kind == 'a') {
-      if (spec.kind == 'a') fail("%a is not supported");
+      if (spec.kind == 'a') fail_unsupported("%a is not supported");
       std::string text = spec.kind == 's' ? print(value) : repr(value);
       if (spec.precision >= 0) text.resize(text_offset(text, spec.precision));
       return text_pad(text, spec.width, " ", spec.alignment == 0 ? '>' : '<');
@@ -243,12 +244,11 @@ class Percent {
                              real_digits(real, spec, spec.kind), plain);
       }
       default:
-        fail("%{} is not supported", spec.kind);
+        fail_unsupported("%{} is not supported", spec.kind);
     }
     std::string sign = sign_of(whole < 0, spec.sign);
     std::string digits = whole_digits(whole, spec, sign);
-    if (spec.precision > static_cast<int64_t>(digits.size()))
-      digits.insert(0, static_cast<size_t>(spec.precision) - digits.size(), '0');
+    digits.insert(0, text_repeat("0", spec.precision - std::ssize(digits)));
     return padded_number(sign, digits, spec);
   }
 
@@ -315,7 +315,8 @@ class Braces {
     machine_.charge_all(value);
     if (conversion == 'r') return with_spec(Value(repr(value)), spec);
     if (conversion == 's') return with_spec(Value(print(value)), spec);
-    if (conversion != 0) fail("format: the conversion !{} is not supported", conversion);
+    if (conversion != 0)
+      fail_unsupported("format: the conversion !{} is not supported", conversion);
     return with_spec(value, spec);
   }
 
@@ -351,8 +352,7 @@ class Braces {
         const std::string key(name.substr(at + 1, end - at - 1));
         const bool index = !key.empty() && key.size() < 10 &&
                            key.find_first_not_of("0123456789") == std::string::npos;
-        value = item_of(machine_, value,
-                        index ? Value(static_cast<int64_t>(std::stoll(key))) : Value(key));
+        value = item_of(machine_, value, index ? Value(int64_t{std::stoll(key)}) : Value(key));
         at = end + 1;
       } else {
         fail("format: only . and [ may follow ]");
@@ -365,7 +365,7 @@ class Braces {
     Spec spec;
     const auto is_alignment = [](char c) { return c == '<' || c == '>' || c == '^' || c == '='; };
     if (!text.empty()) {
-      const auto length = static_cast<size_t>(utf8_length(text[0]));
+      const size_t length = utf8_length(text[0]);
       if (text.size() > length && is_alignment(text[length])) {
         spec.fill = text.substr(0, length);
         spec.alignment = text[length];
@@ -388,7 +388,7 @@ class Braces {
       int64_t out = 0;
       while (const char c = accept("0123456789")) {
         out = out * 10 + (c - '0');
-        if (out > most) fail("a width or precision above {} is not supported", most);
+        if (out > most) fail_unsupported("a width or precision above {} is not supported", most);
       }
       return out;
     };
@@ -396,7 +396,8 @@ class Braces {
     spec.grouping = accept(",_");
     if (accept(".") != 0) spec.precision = number(kMaxPrecision);
     if (!text.empty()) spec.kind = accept("sdxXobeEfFgG%");
-    if (!text.empty()) fail("format: the specification {} is not supported", text.substr(0, 20));
+    if (!text.empty())
+      fail_unsupported("format: the specification {} is not supported", text.substr(0, 20));
     return spec;
   }
 
@@ -418,16 +419,16 @@ class Braces {
         spec.kind != 0 && std::string_view("eEfFgG%").find(spec.kind) != std::string_view::npos;
     if (value.whole(whole) && !real_kind) {
       if (value.as<bool>() != nullptr && spec.kind == 0)
-        fail("format of a boolean with a specification is not supported");
+        fail_unsupported("format of a boolean with a specification is not supported");
       if (spec.precision >= 0) fail("format: a precision for a whole number");
       std::string sign = sign_of(whole < 0, spec.sign);
       const std::string digits = whole_digits(whole, spec, sign);
       return padded_number(sign, digits, spec);
     }
     if (!value.number(real))
-      fail("format of {} with a specification is not supported", value.kind());
+      fail_unsupported("format of {} with a specification is not supported", value.kind());
     if (!real_kind && (spec.precision >= 0 || spec.kind != 0))
-      fail("format: the specification {} is not supported", text.substr(0, 20));
+      fail_unsupported("format: the specification {} is not supported", text.substr(0, 20));
     const std::string sign = sign_of(std::signbit(real) && !std::isnan(real), spec.sign);
     if (!real_kind) return padded_number(sign, print_real(std::abs(real)), spec);
     if (spec.kind == '%')
@@ -443,25 +444,29 @@ class Braces {
 
 }  // namespace
 
-std::string format_real(double value, char kind, int precision, bool alternate) {
+std::string format_real(double value, char kind, int64_t precision, bool alternate) {
   const std::string pattern = std::string("%") + (alternate ? "#" : "") + ".*" + kind;
   std::string out(512, '\0');
-  const int size = std::snprintf(out.data(), out.size(), pattern.c_str(), precision, value);
-  if (size >= static_cast<int>(out.size())) {
-    out.resize(static_cast<size_t>(size) + 1);
-    std::snprintf(out.data(), out.size(), pattern.c_str(), precision, value);
+  const auto write = [&]() -> int64_t {
+    return std::snprintf(out.data(), out.size(), pattern.c_str(), static_cast<int>(precision),
+                         value);
+  };
+  const int64_t size = write();
+  if (size >= std::ssize(out)) {
+    out.resize(size + 1);
+    write();
   }
-  out.resize(static_cast<size_t>(size));
+  out.resize(size);
   return out;
 }
 
 Value format_percent(Machine& machine, const Value& format, const Value& values) {
-  if (format.is_markup()) fail("% on text marked safe is not supported");
+  if (format.is_markup()) fail_unsupported("% on text marked safe is not supported");
   return Percent(machine, *format.string(), values).run();
 }
 
 Value format_braces(Machine& machine, const Value& format, const Arguments& arguments) {
-  if (format.is_markup()) fail("format of text marked safe is not supported");
+  if (format.is_markup()) fail_unsupported("format of text marked safe is not supported");
   return Braces(machine, arguments).run(*format.string(), 0);
 }
 

@@ -2,6 +2,7 @@
 // chat_template.h.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <string_view>
 
@@ -17,6 +18,6 @@ Value format_percent(Machine& machine, const Value& format, const Value& values)
 /// template does.
 Value format_braces(Machine& machine, const Value& format, const Arguments& arguments);
 /// A float as C's printf writes it, and so does Python.
-std::string format_real(double value, char kind, int precision, bool alternate = false);
+std::string format_real(double value, char kind, int64_t precision, bool alternate = false);
 
 }  // namespace orrery::text::jinja

@@ -5,10 +5,12 @@
 #include <memory>
 
 #include "core/error.h"
+#include "text/jinja_error.h"
 #include "text/jinja_filters.h"
 #include "text/jinja_operations.h"
 #include "text/jinja_print.h"
 #include "text/jinja_text.h"
+#include "text/tokenizer_utf8.h"
 
 namespace orrery::text::jinja {
 namespace {
@@ -21,9 +23,9 @@ Value range(Machine&, const Arguments& arguments) {
   const int64_t start = one ? 0 : bound.integer(0, 0), stop = bound.integer(one ? 0 : 1, 0),
                 step = bound.integer(2, 1);
   if (step == 0) fail("a range with step 0");
-  const __int128 span =
-      step > 0 ? static_cast<__int128>(stop) - start : static_cast<__int128>(start) - stop;
-  const __int128 stride = step > 0 ? static_cast<__int128>(step) : -static_cast<__int128>(step);
+  const __int128 first = start, end = stop, signed_stride = step;
+  const __int128 span = step > 0 ? end - first : first - end;
+  const __int128 stride = step > 0 ? signed_stride : -signed_stride;
   if (span > 0 && (span + stride - 1) / stride > kMaxRange)
     fail("a range of more than {} numbers is too long", kMaxRange);
   return Value::range(start, stop, step);
@@ -73,7 +75,7 @@ Value raise_exception(Machine&, const Arguments& arguments) {
   const Bound bound("raise_exception", arguments, {"message"}, 1);
   std::string message = print(bound[0]);
   message.resize(text_offset(message, 200));
-  for (char& c : message) c = static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+  for (char& c : message) c = byte_of(c) < 0x20 ? ' ' : c;
   fail("the template says: {}", message);
 }
 
@@ -90,7 +92,8 @@ Value global_function(const std::string& name) {
   if (name == "raise_exception") return Value::callable(name, raise_exception);
   if (name == "self")
     return Value::make_namespace({});  // it holds the blocks of a template, and there are none
-  if (name == "cycler" || name == "lipsum") fail("the function {} is not supported", name);
+  if (name == "cycler" || name == "lipsum")
+    fail_unsupported("the function {} is not supported", name);
   return Value::undefined(name.substr(0, 60) + " is undefined");
 }
 
@@ -112,7 +115,7 @@ Value date_function(const std::string& date) {
     const std::string format = Bound("strftime_now", arguments, {"format"}, 1).text(0, "");
     constexpr size_t kMost = 1000;
     if (format.size() > kMost)
-      fail("strftime_now with a format of {} bytes is not supported", format.size());
+      fail_unsupported("strftime_now with a format of {} bytes is not supported", format.size());
     if (format.empty()) return Value(std::string());
     std::string out(kMost * 20, '\0');
     out.resize(std::strftime(out.data(), out.size(), format.c_str(), &when));

@@ -13,8 +13,7 @@ namespace {
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
 bool is_name_start(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
-         static_cast<unsigned char>(c) >= 0x80;
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || !is_ascii(c);
 }
 
 class Lexer {
@@ -58,9 +57,8 @@ class Lexer {
   [[noreturn]] void refuse(const std::string& what) const { fail("line {}: {}", line_, what); }
 
   void advance(size_t count) {
-    line_ +=
-        static_cast<int>(std::count(in_.begin() + static_cast<std::ptrdiff_t>(at_),
-                                    in_.begin() + static_cast<std::ptrdiff_t>(at_ + count), '\n'));
+    const std::string_view passed = in_.substr(at_, count);
+    line_ += std::count(passed.begin(), passed.end(), '\n');
     at_ += count;
   }
   void push(TokenKind kind, std::string text, int64_t number = 0, double real = 0) {
@@ -199,10 +197,8 @@ class Lexer {
   void name(std::string_view rest) {
     size_t length = 0;
     while (length < rest.size() && (is_name_start(rest[length]) || is_digit(rest[length]))) {
-      if (static_cast<unsigned char>(rest[length]) >= 0x80 &&
-          !is_word_character(utf8_code_point(rest, length)))
-        break;
-      length += static_cast<size_t>(utf8_length(rest[length]));
+      if (!is_ascii(rest[length]) && !is_word_character(utf8_code_point(rest, length))) break;
+      length += utf8_length(rest[length]);
     }
     if (length == 0) refuse("unexpected character");
     push(TokenKind::kName, std::string(rest.substr(0, length)));
@@ -243,7 +239,7 @@ class Lexer {
     int base = 10;
     size_t begin = 0;
     if (!real && rest[0] == '0') {
-      const char letter = rest.size() > 1 ? static_cast<char>(rest[1] | 0x20) : ' ';
+      const char letter = rest.size() > 1 ? char_of(rest[1] | 0x20) : ' ';
       base = letter == 'x' ? 16 : letter == 'o' ? 8 : letter == 'b' ? 2 : 10;
       const std::string_view allowed = base == 16  ? kHex
                                        : base == 8 ? "01234567"
@@ -305,7 +301,7 @@ class Lexer {
       uint32_t code = 0;
       size_t length = 0;
       while (length < 3 && length < rest.size() && rest[length] >= '0' && rest[length] <= '7')
-        code = code * 8 + static_cast<uint32_t>(rest[length++] - '0');
+        code = code * 8 + byte_of(rest[length++]) - '0';
       append_utf8(code, out);
       return length;
     }
@@ -323,13 +319,13 @@ class Lexer {
     }
     if (c == 'N') refuse("the escape \\N in a string is not supported");
     out.push_back('\\');
-    if (static_cast<unsigned char>(c) < 0x80) return 0;
+    if (is_ascii(c)) return 0;
     // Python reads the escaped spelling of the character here.
     const uint32_t code = utf8_code_point(rest, 0);
     out += code < 0x100     ? fmt::format("x{:02x}", code)
            : code < 0x10000 ? fmt::format("u{:04x}", code)
                             : fmt::format("U{:08x}", code);
-    return static_cast<size_t>(utf8_length(c));
+    return utf8_length(c);
   }
 
   std::string source_;

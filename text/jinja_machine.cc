@@ -16,8 +16,8 @@ constexpr size_t kComparedPerStep = 8192;  // characters of a search
 
 }  // namespace
 
-void Machine::step(size_t count) {
-  steps_ += static_cast<int64_t>(std::min(count, static_cast<size_t>(kMaxSteps) + 1));
+void Machine::step(int64_t count) {
+  steps_ += std::min(count, kMaxSteps + 1);
   if (steps_ > kMaxSteps) fail("the template does not come to an end in {} steps", kMaxSteps);
 }
 
@@ -57,29 +57,29 @@ Machine::Nesting::Nesting(Machine& machine, int weight) : machine_(machine), wei
 }
 
 Bound::Bound(std::string_view what, const Arguments& arguments,
-             std::initializer_list<std::string_view> names, size_t required)
-    : what_(what), values_(names.size()) {
+             std::initializer_list<std::string_view> names, int64_t required)
+    : what_(what), values_(std::ssize(names)) {
   if (arguments.positional.size() > names.size())
     fail("{} takes {} arguments, not {}", what_, names.size(), arguments.positional.size());
-  for (size_t i = 0; i < arguments.positional.size(); ++i) values_[i] = arguments.positional[i];
+  std::copy(arguments.positional.begin(), arguments.positional.end(), values_.begin());
   for (const auto& [name, value] : arguments.keywords) {
     const auto* found = std::find(names.begin(), names.end(), name);
     if (name.empty() || found == names.end())
       fail("{} has no argument {}", what_, name.substr(0, 40));
-    auto& slot = values_[static_cast<size_t>(found - names.begin())];
+    auto& slot = values_[found - names.begin()];
     if (slot) fail("{} is given {} twice", what_, name);
     slot = value;
   }
-  for (size_t i = 0; i < required; ++i) {
+  for (int64_t i = 0; i < required; ++i) {
     if (!values_[i]) fail("{} wants {} arguments", what_, required);
   }
 }
 
-const Value& Bound::operator[](size_t index) const {
+const Value& Bound::operator[](int64_t index) const {
   return values_[index] ? *values_[index] : nothing_;
 }
 
-int64_t Bound::integer(size_t index, int64_t fallback) const {
+int64_t Bound::integer(int64_t index, int64_t fallback) const {
   if (!has(index)) return fallback;
   int64_t out = 0;
   if (!values_[index]->whole(out))
@@ -87,7 +87,7 @@ int64_t Bound::integer(size_t index, int64_t fallback) const {
   return out;
 }
 
-std::string Bound::text(size_t index, std::string fallback) const {
+std::string Bound::text(int64_t index, std::string fallback) const {
   if (!has(index)) return fallback;
   if (values_[index]->string() == nullptr)
     fail("{} wants a string, not {}", what_, values_[index]->kind());

@@ -7,8 +7,8 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
+#include "core/span.h"
 #include "text/jinja_value.h"
 
 namespace orrery::text::jinja {
@@ -18,7 +18,7 @@ namespace orrery::text::jinja {
 /// steps than any honest template.
 class Machine {
  public:
-  void step(size_t count = 1);
+  void step(int64_t count = 1);
   /// Before an operation goes through the characters, items or members of a value, or
   /// after one made it.
   void charge(const Value& value);
@@ -57,23 +57,23 @@ class Machine {
 class Bound {
  public:
   Bound(std::string_view what, const Arguments& arguments,
-        std::initializer_list<std::string_view> names, size_t required = 0);
+        std::initializer_list<std::string_view> names, int64_t required = 0);
 
-  bool has(size_t index) const { return values_[index].has_value(); }
+  bool has(int64_t index) const { return values_[index].has_value(); }
   /// Undefined where absent.
-  const Value& operator[](size_t index) const;
+  const Value& operator[](int64_t index) const;
   /// Given, and not None.
-  bool given(size_t index) const { return has(index) && !values_[index]->is_none(); }
-  bool truth(size_t index, bool fallback) const {
+  bool given(int64_t index) const { return has(index) && !values_[index]->is_none(); }
+  bool truth(int64_t index, bool fallback) const {
     return has(index) ? values_[index]->truth() : fallback;
   }
   /// These throw Error for another kind.
-  int64_t integer(size_t index, int64_t fallback) const;
-  std::string text(size_t index, std::string fallback) const;
+  int64_t integer(int64_t index, int64_t fallback) const;
+  std::string text(int64_t index, std::string fallback) const;
 
  private:
   std::string what_;
-  std::vector<std::optional<Value>> values_;
+  Array<std::optional<Value>> values_;
   Value nothing_;
 };
 

@@ -5,6 +5,8 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/span.h"
+#include "text/jinja_error.h"
 #include "text/jinja_format.h"
 #include "text/jinja_operations.h"
 #include "text/jinja_print.h"
@@ -45,10 +47,10 @@ constexpr std::array<std::string_view, 6> kMacroMembers = {
 
 Value loop_member(const Value& value, const std::string& name) {
   const Loop& loop = *value.loop();
-  const int64_t size = std::ssize(loop.items), at = loop.index0;
+  const Span items(loop.items);
+  const int64_t size = items.size(), at = loop.index0;
   const auto item = [&](int64_t index, const char* none) {
-    return index < 0 || index >= size ? Value::undefined(none)
-                                      : loop.items[static_cast<size_t>(index)];
+    return index < 0 || index >= size ? Value::undefined(none) : items[index];
   };
   if (name == "index") return at + 1;
   if (name == "index0") return at;
@@ -94,14 +96,14 @@ bool python_attribute(Machine& machine, const Value& value, const std::string& n
     return out = (*value.items())[name == "list" ? 1 : 0], true;
   if (value.is(SequenceKind::kRange)) {
     static constexpr std::array<std::string_view, 3> kParts = {"start", "stop", "step"};
+    const Span range(value.sequence()->range);
     const auto* part = std::find(kParts.begin(), kParts.end(), name);
-    if (part != kParts.end())
-      return out = value.sequence()->range[static_cast<size_t>(part - kParts.begin())], true;
+    if (part != kParts.end()) return out = range[part - kParts.begin()], true;
   }
   double number = 0;
   if ((value.number(number) && is_one_of(kNumberMembers, name)) ||
       (value.callable() != nullptr && is_one_of(kMacroMembers, name)))
-    fail("the attribute {} of {} is not supported", name, value.kind());
+    fail_unsupported("the attribute {} of {} is not supported", name, value.kind());
   machine.step();
   return false;
 }
@@ -140,7 +142,7 @@ Value join(Machine& machine, const std::string& separator, const Value& value) {
 std::optional<std::string_view> window(const std::string& text, const Bound& bound,
                                        int64_t& begin) {
   const int64_t size = text_length(text);
-  const auto place = [&](size_t index, int64_t fallback) {
+  const auto place = [&](int64_t index, int64_t fallback) {
     const int64_t wanted = bound.given(index) ? bound.integer(index, 0) : fallback;
     return wanted < 0 ? std::max<int64_t>(wanted + size, 0) : wanted;
   };
@@ -202,13 +204,13 @@ Value partition(const std::string& text, const std::string& separator, bool from
 }
 
 Value expand_tabs(const std::string& text, int64_t size) {
-  if (size > 1000) fail("tabs of {} columns are not supported", size);
+  if (size > 1000) fail_unsupported("tabs of {} columns are not supported", size);
   std::string out;
   int64_t column = 0;
   for (const std::string_view character : text_characters(text)) {
     if (character == "\t") {
       const int64_t spaces = size > 0 ? size - column % size : 0;
-      out.append(static_cast<size_t>(spaces), ' ');
+      out += text_repeat(" ", spaces);
       column += spaces;
     } else {
       out += character;
@@ -240,7 +242,7 @@ Value string_method(Machine& machine, const Value& value, const std::string& nam
   const std::string& text = *value.string();
   if (value.is_markup() &&
       (!arguments.positional.empty() || name.find("split") != std::string::npos))
-    fail("the method {} of text marked safe is not supported", name);
+    fail_unsupported("the method {} of text marked safe is not supported", name);
   if (name == "strip" || name == "lstrip" || name == "rstrip") {
     const Bound bound(name, arguments, {""});
     const std::optional<std::string> characters =
@@ -279,7 +281,7 @@ Value string_method(Machine& machine, const Value& value, const std::string& nam
     return expand_tabs(text, Bound(name, arguments, {"tabsize"}).integer(0, 8));
   static constexpr std::array<std::string_view, 5> kRare = {"encode", "format_map", "maketrans",
                                                             "translate", ""};
-  if (is_one_of(kRare, name)) fail("the method {} of strings is not supported", name);
+  if (is_one_of(kRare, name)) fail_unsupported("the method {} of strings is not supported", name);
   const Bound none(name, arguments, {});
   if (name == "upper") return text_upper(text);
   if (name == "lower") return text_lower(text);
@@ -288,7 +290,7 @@ Value string_method(Machine& machine, const Value& value, const std::string& nam
   if (name == "casefold") return text_casefold(text);
   if (name == "swapcase") return text_swapcase(text);
   if (const auto answer = text_predicate(name, text)) return *answer;
-  fail("the method {} of strings is not supported", name.substr(0, 40));
+  fail_unsupported("the method {} of strings is not supported", name.substr(0, 40));
 }
 
 Value dict_method(Machine& machine, const Value& value, const std::string& name,
@@ -301,7 +303,7 @@ Value dict_method(Machine& machine, const Value& value, const std::string& name,
   }
   const Bound none(name, arguments, {});
   if (name == "copy") return value;
-  if (name == "fromkeys") fail("the method fromkeys of dicts is not supported");
+  if (name == "fromkeys") fail_unsupported("the method fromkeys of dicts is not supported");
   List out;
   machine.step(dict.members.size() / 4);
   for (const auto& [key, member] : dict.members)
@@ -320,13 +322,15 @@ Value sequence_method(Machine& machine, const Value& value, const std::string& n
   if (name == "count") {
     const Bound bound(name, arguments, {""}, 1);
     machine.charge_all(bound[0]);
-    return static_cast<int64_t>(std::count(items.begin(), items.end(), bound[0]));
+    const int64_t count = std::count(items.begin(), items.end(), bound[0]);
+    return count;
   }
   const Bound bound(name, arguments, {"", "", ""}, 1);
-  if (bound.has(1)) fail("index of a part of a list is not supported");
+  if (bound.has(1)) fail_unsupported("index of a part of a list is not supported");
   const auto found = std::find(items.begin(), items.end(), bound[0]);
   if (found == items.end()) fail("index: the list has no such item");
-  return static_cast<int64_t>(found - items.begin());
+  const int64_t at = found - items.begin();
+  return at;
 }
 
 Value loop_method(Machine& machine, const Value& value, const std::string& name,
@@ -334,18 +338,18 @@ Value loop_method(Machine& machine, const Value& value, const std::string& name,
   Loop& loop = *value.loop();
   if (!arguments.keywords.empty())
     fail("loop.{} has no argument {}", name, arguments.keywords[0].first);
-  const List& given = arguments.positional;
+  const Span given(arguments.positional);
   if (name == "cycle") {
     if (given.empty()) fail("loop.cycle wants values");
-    return given[static_cast<size_t>(loop.index0) % given.size()];
+    return given[loop.index0 % given.size()];
   }
   for (const Value& item : given) {
     check_no_namespace(item);
     machine.charge_all(item);
   }
-  if (loop.called_changed && loop.last_changed == given) return false;
+  if (loop.called_changed && loop.last_changed == arguments.positional) return false;
   loop.called_changed = true;
-  loop.last_changed = given;
+  loop.last_changed = arguments.positional;
   return true;
 }
 
@@ -424,12 +428,12 @@ Value item_of(Machine& machine, const Value& value, const Value& key) {
                     value.is(SequenceKind::kItems);
   if (!key.whole(index) || view || (value.items() == nullptr && value.string() == nullptr))
     return no_member(value, key.is_undefined() ? "" : repr(key));
-  if (const List* items = value.items()) {
-    const int64_t size = std::ssize(*items);
-    if (index < 0) index += size;
-    if (index < 0 || index >= size)
+  if (value.items() != nullptr) {
+    const Span items(*value.items());
+    if (index < 0) index += items.size();
+    if (index < 0 || index >= items.size())
       return Value::undefined("an item behind the end of " + value.kind());
-    return (*items)[static_cast<size_t>(index)];
+    return items[index];
   }
   machine.charge(value);
   const std::string& text = *value.string();
@@ -437,7 +441,7 @@ Value item_of(Machine& machine, const Value& value, const Value& key) {
   if (index < 0) index += size;
   if (index < 0 || index >= size) return Value::undefined("a character behind the end of a text");
   const size_t at = text_offset(text, index);
-  return text.substr(at, static_cast<size_t>(utf8_length(text[at])));
+  return text.substr(at, utf8_length(text[at]));
 }
 
 }  // namespace orrery::text::jinja

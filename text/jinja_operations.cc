@@ -4,6 +4,8 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "core/span.h"
+#include "text/jinja_error.h"
 #include "text/jinja_format.h"
 #include "text/jinja_print.h"
 #include "text/jinja_text.h"
@@ -18,6 +20,8 @@ constexpr int64_t kExactReal = int64_t{1} << 53;
   fail("{} {} {}", left.kind(), operation, right.kind());
 }
 
+Value real_arithmetic(std::string_view operation, double left, double right);
+
 Value whole_arithmetic(std::string_view operation, int64_t left, int64_t right) {
   int64_t result = 0;
   bool overflow = false;
@@ -30,7 +34,7 @@ Value whole_arithmetic(std::string_view operation, int64_t left, int64_t right) 
   } else if (operation == "**") {
     if (right < 0) {
       if (left == 0) fail("0 to the power of {}", right);
-      return std::pow(static_cast<double>(left), static_cast<double>(right));
+      return std::pow(left, right);
     }
     result = 1;
     if (left == 0 || left == 1) return right == 0 ? int64_t{1} : left;
@@ -41,8 +45,8 @@ Value whole_arithmetic(std::string_view operation, int64_t left, int64_t right) 
     if (right == 0) fail("division by 0");
     if (operation == "/") {
       if (std::abs(left) > kExactReal || std::abs(right) > kExactReal)
-        fail("dividing numbers above 2^53 is not supported");
-      return static_cast<double>(left) / static_cast<double>(right);
+        fail_unsupported("dividing numbers above 2^53 is not supported");
+      return real_arithmetic(operation, left, right);
     }
     if (right == -1) {
       if (operation == "%") return int64_t{0};
@@ -67,7 +71,7 @@ Value real_arithmetic(std::string_view operation, double left, double right) {
     const double result = std::pow(left, right);
     if (left == 0 && right < 0) fail("0.0 to the power of {}", right);
     if (left < 0 && right != std::floor(right))
-      fail("a root of a negative number is not supported");
+      fail_unsupported("a root of a negative number is not supported");
     if (std::isinf(result) && !std::isinf(left) && !std::isinf(right))
       fail("a number that is too large");
     return result;
@@ -127,7 +131,7 @@ bool repeat(const Value& what, const Value& count, Value& out) {
   List items;
   if (times > 0 && !what.items()->empty()) {
     if (times > (1 << 20)) fail("a list of more than {} items, which is too large", 1 << 20);
-    check_list_size(what.items()->size() * static_cast<size_t>(times));
+    check_list_size(std::ssize(*what.items()) * times);
     for (int64_t i = 0; i < times; ++i)
       items.insert(items.end(), what.items()->begin(), what.items()->end());
   }
@@ -294,13 +298,14 @@ Value slice_of(Machine& machine, const Value& value, const Value& begin, const V
   }
   List out;
   std::string characters;
-  const std::vector<std::string_view> all =
+  const Array<std::string_view> all =
       text != nullptr ? text_characters(*text) : std::vector<std::string_view>();
+  const auto items = text != nullptr ? Span<const Value>() : Span(*value.items());
   for (int64_t i = first; stride < 0 ? i > last : i < last; i += stride) {
     if (text != nullptr) {
-      characters += all[static_cast<size_t>(i)];
+      characters += all[i];
     } else {
-      out.push_back((*value.items())[static_cast<size_t>(i)]);
+      out.push_back(items[i]);
     }
     if (stride > size || stride < -size) break;
   }
@@ -332,7 +337,7 @@ std::function<bool(Value&)> iterate(Machine& machine, const Value& value) {
     machine.charge(value);
     return [value, text, at = size_t{0}](Value& out) mutable {
       if (at >= text->size()) return false;
-      const auto length = static_cast<size_t>(utf8_length((*text)[at]));
+      const size_t length = utf8_length((*text)[at]);
       out = text->substr(at, length);
       at += length;
       return true;
@@ -351,7 +356,7 @@ std::function<bool(Value&)> iterate(Machine& machine, const Value& value) {
     };
   }
   if (value.is_undefined()) return [](Value&) { return false; };
-  if (value.loop() != nullptr) fail("looping over loop is not supported");
+  if (value.loop() != nullptr) fail_unsupported("looping over loop is not supported");
   fail("looping over {}", value.kind());
 }
 

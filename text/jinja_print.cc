@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "text/jinja_error.h"
 #include "text/jinja_text.h"
 #include "text/tokenizer_utf8.h"
 
@@ -65,7 +66,7 @@ void append_repr(const Value& value, std::string& out) {
   } else if (const Loop* loop = value.loop()) {
     out += fmt::format("<LoopContext {}/{}>", loop->index0 + 1, loop->items.size());
   } else {
-    fail("printing {} is not supported", value.kind());
+    fail_unsupported("printing {} is not supported", value.kind());
   }
 }
 
@@ -78,10 +79,10 @@ std::string indentation(const JsonStyle& style, int depth) {
 void append_json_text(std::string_view text, bool ensure_ascii, std::string& out) {
   out += '"';
   for (size_t at = 0; at < text.size();) {
-    const auto length = static_cast<size_t>(utf8_length(text[at]));
+    const size_t length = utf8_length(text[at]);
     const uint32_t c = utf8_code_point(text, at);
     constexpr std::string_view kNamed = "\"\\\n\r\t\f\b", kLetters = "\"\\nrtfb";
-    const size_t named = c < 0x80 ? kNamed.find(static_cast<char>(c)) : std::string_view::npos;
+    const size_t named = c < 0x80 ? kNamed.find(char_of(c)) : std::string_view::npos;
     if (named != std::string_view::npos) {
       out += {'\\', kLetters[named]};
     } else if (c < 0x20 || (ensure_ascii && c >= 0x7F && c < 0x10000)) {
@@ -128,7 +129,7 @@ void append_json_dict(const Dict& dict, const JsonStyle& style, int depth, std::
   if (style.sort_keys) {
     for (const auto& [key, value] : members) {
       if (key.string() == nullptr && members.size() > 1)
-        fail("tojson with sort_keys of keys that are no text is not supported");
+        fail_unsupported("tojson with sort_keys of keys that are no text is not supported");
     }
     if (members.size() > 1)
       std::stable_sort(members.begin(), members.end(), [](const auto& a, const auto& b) {
@@ -182,7 +183,7 @@ Value from_json(const nlohmann::ordered_json& json, int depth) {
     case nlohmann::json::value_t::number_integer:
       return json.get<int64_t>();
     case nlohmann::json::value_t::number_unsigned:
-      if (json.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX))
+      if (json.get<uint64_t>() > uint64_t{INT64_MAX})
         fail("the number {} is too large", json.dump());
       return json.get<int64_t>();
     case nlohmann::json::value_t::number_float:
@@ -224,17 +225,15 @@ std::string print_real(double value) {
     if (c >= '0' && c <= '9') digits += c;
   }
   std::string out = negative ? "-" : "";
-  const int count = static_cast<int>(digits.size());
+  const int64_t count = std::ssize(digits);
   if (exponent < -4 || exponent >= 16) {
     out += digits.substr(0, 1);
     if (count > 1) out += "." + digits.substr(1);
     return out + fmt::format("e{}{:02}", exponent < 0 ? "-" : "+", std::abs(exponent));
   }
-  if (exponent < 0)
-    return out + "0." + std::string(static_cast<size_t>(-exponent - 1), '0') + digits;
-  if (count <= exponent + 1)
-    return out + digits + std::string(static_cast<size_t>(exponent + 1 - count), '0') + ".0";
-  const size_t whole = static_cast<size_t>(exponent) + 1;
+  if (exponent < 0) return out + "0." + text_repeat("0", -exponent - 1) + digits;
+  if (count <= exponent + 1) return out + digits + text_repeat("0", exponent + 1 - count) + ".0";
+  const int64_t whole = exponent + 1;
   return out + digits.substr(0, whole) + "." + digits.substr(whole);
 }
 

@@ -8,13 +8,13 @@
 namespace orrery::text::jinja {
 namespace {
 
-constexpr size_t kMaxText = size_t{1} << 24;
-constexpr size_t kMaxItems = size_t{1} << 20;
+constexpr int64_t kMaxText = int64_t{1} << 24;
+constexpr int64_t kMaxItems = int64_t{1} << 20;
 
-bool starts_character(char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }
+bool starts_character(char c) { return !continues_character(c); }
 
 std::string_view first_character(std::string_view text) {
-  return text.substr(0, static_cast<size_t>(utf8_length(text[0])));
+  return text.substr(0, utf8_length(text[0]));
 }
 
 std::string_view last_character(std::string_view text) {
@@ -34,7 +34,7 @@ std::vector<std::string> split_at_space(std::string_view text, int64_t most, boo
   };
   std::string_view rest = trim(text, from_right);
   while (!rest.empty()) {
-    if (most >= 0 && static_cast<int64_t>(parts.size()) == most) {
+    if (most >= 0 && std::ssize(parts) == most) {
       parts.emplace_back(rest);
       break;
     }
@@ -64,10 +64,10 @@ std::vector<std::string> split_at_space(std::string_view text, int64_t most, boo
 
 }  // namespace
 
-void check_text_size(size_t bytes) {
+void check_text_size(int64_t bytes) {
   if (bytes > kMaxText) fail("a text of {} bytes, which is too large", bytes);
 }
-void check_list_size(size_t items) {
+void check_list_size(int64_t items) {
   if (items > kMaxItems) fail("a list of {} items, which is too large", items);
 }
 
@@ -77,12 +77,12 @@ int64_t text_length(std::string_view text) {
 
 size_t text_offset(std::string_view text, int64_t index) {
   size_t at = 0;
-  for (; index > 0 && at < text.size(); --index) at += static_cast<size_t>(utf8_length(text[at]));
+  for (; index > 0 && at < text.size(); --index) at += utf8_length(text[at]);
   return at;
 }
 
 std::vector<std::string_view> text_characters(std::string_view text) {
-  check_list_size(static_cast<size_t>(text_length(text)));
+  check_list_size(text_length(text));
   std::vector<std::string_view> out;
   for (; !text.empty(); text.remove_prefix(out.back().size())) out.push_back(first_character(text));
   return out;
@@ -93,7 +93,7 @@ bool is_python_space(uint32_t c) { return is_white_space(c) || (c >= 0x1C && c <
 size_t leading_space(std::string_view text) {
   size_t at = 0;
   while (at < text.size() && is_python_space(utf8_code_point(text, at)))
-    at += static_cast<size_t>(utf8_length(text[at]));
+    at += utf8_length(text[at]);
   return at;
 }
 
@@ -126,7 +126,7 @@ std::vector<std::string> text_split(std::string_view text,
   if (!separator) return split_at_space(text, most, from_right);
   if (separator->empty()) fail("split with an empty separator");
   std::vector<std::string> parts;
-  while (most < 0 || static_cast<int64_t>(parts.size()) < most) {
+  while (most < 0 || std::ssize(parts) < most) {
     const size_t at = from_right ? text.rfind(*separator) : text.find(*separator);
     if (at == std::string_view::npos) break;
     const size_t after = at + separator->size();
@@ -144,7 +144,7 @@ std::vector<std::string> text_splitlines(std::string_view text, bool keep_ends) 
   size_t begin = 0;
   for (size_t at = 0; at < text.size();) {
     const uint32_t c = utf8_code_point(text, at);
-    size_t next = at + static_cast<size_t>(utf8_length(text[at]));
+    size_t next = at + utf8_length(text[at]);
     const bool ends = (c >= 0x0A && c <= 0x0D) || (c >= 0x1C && c <= 0x1E) || c == 0x85 ||
                       c == 0x2028 || c == 0x2029;
     if (ends) {
@@ -187,9 +187,8 @@ std::string text_replace(std::string_view text, std::string_view from, std::stri
 std::string text_repeat(std::string_view text, int64_t times) {
   std::string out;
   if (times <= 0 || text.empty()) return out;
-  if (times > static_cast<int64_t>(kMaxText))
-    fail("a text repeated {} times, which is too large", times);
-  check_text_size(text.size() * static_cast<size_t>(times));
+  if (times > kMaxText) fail("a text repeated {} times, which is too large", times);
+  check_text_size(std::ssize(text) * times);
   for (int64_t i = 0; i < times; ++i) out += text;
   return out;
 }

@@ -12,8 +12,8 @@ namespace orrery::text::jinja {
 
 /// A few doublings in a loop must not fill the memory: throws Error for a text or list
 /// larger than any honest template makes.
-void check_text_size(size_t bytes);
-void check_list_size(size_t items);
+void check_text_size(int64_t bytes);
+void check_list_size(int64_t items);
 
 int64_t text_length(std::string_view text);
 /// Byte offset of code point `index`, the end where there are not as many.

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "text/jinja_error.h"
 
 namespace orrery::text::jinja {
 
@@ -42,7 +43,8 @@ SequenceKind family(SequenceKind kind) {
 }  // namespace
 
 void check_no_namespace(const Value& value) {
-  if (value.name_space() != nullptr) fail("a namespace inside another value is not supported");
+  if (value.name_space() != nullptr)
+    fail_unsupported("a namespace inside another value is not supported");
 }
 
 std::string hash_key(const Value& value) {
@@ -208,7 +210,7 @@ bool Value::whole(int64_t& out) const {
 
 bool Value::number(double& out) const {
   int64_t integer = 0;
-  if (whole(integer)) return out = static_cast<double>(integer), true;
+  if (whole(integer)) return out = integer, true;
   if (const double* value = real()) return out = *value, true;
   return false;
 }
@@ -276,7 +278,7 @@ bool Value::operator==(const Value& other) const {
     if (family(all->kind) != family(others.kind)) return false;
     if (all->kind == SequenceKind::kValues) return all == &others;
     if (all->kind == SequenceKind::kKeys || all->kind == SequenceKind::kItems)
-      fail("comparing the keys or items of dicts is not supported");
+      fail_unsupported("comparing the keys or items of dicts is not supported");
     return all->items == others.items;
   }
   if (const Dict* members = dict()) return equal_dicts(*members, *other.dict());

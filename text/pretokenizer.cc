@@ -11,7 +11,7 @@ namespace {
 constexpr std::string_view kByteLevelExpression =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
-struct Span {
+struct Stretch {
   size_t begin;
   size_t end;
   bool is_match;
@@ -24,12 +24,13 @@ ByteAlphabet::ByteAlphabet() {
   // U+0100 on, in order.
   bytes_.fill(-1);
   uint32_t next = 0x100;
-  for (uint32_t byte = 0; byte < 256; ++byte) {
+  for (int byte = 0; byte < 256; ++byte) {
     const bool printable =
         (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
-    const uint32_t code_point = printable ? byte : next++;
+    uint32_t code_point = byte;
+    if (!printable) code_point = next++;
     append_utf8(code_point, text_[byte]);
-    bytes_[code_point] = static_cast<int>(byte);
+    bytes_[code_point] = byte;
   }
 }
 
@@ -67,8 +68,7 @@ void PreTokenizer::add(const JsonNode& node, int depth) {
 
 void PreTokenizer::add_metaspace(const JsonNode& node) {
   Metaspace step{node.string_or("replacement", "\xE2\x96\x81"), Scheme::kAlways};
-  if (step.replacement.empty() ||
-      utf8_length(step.replacement[0]) != static_cast<int>(step.replacement.size())) {
+  if (step.replacement.empty() || utf8_length(step.replacement[0]) != step.replacement.size()) {
     node.member("replacement").fail_here("must be one character");
   }
   const std::string scheme = node.string_or("prepend_scheme", "");
@@ -99,7 +99,7 @@ PreTokenizer::Behavior PreTokenizer::behavior_of(const JsonNode& node) {
 }
 
 void PreTokenizer::split(const Split& step, const Piece& piece, std::vector<Piece>& out) {
-  std::vector<Span> spans;  // matches and what lies between them, in order, covering the piece
+  std::vector<Stretch> spans;  // matches and what lies between them, in order, covering the piece
   size_t done = 0;
   step.pattern.for_each_match(piece.text, [&](size_t begin, size_t end) {
     if (begin > done) spans.push_back({done, begin, step.invert});
@@ -108,9 +108,9 @@ void PreTokenizer::split(const Split& step, const Piece& piece, std::vector<Piec
   });
   if (done < piece.text.size()) spans.push_back({done, piece.text.size(), step.invert});
 
-  std::vector<Span> joined;
+  std::vector<Stretch> joined;
   for (size_t i = 0; i < spans.size(); ++i) {
-    const Span& span = spans[i];
+    const Stretch& span = spans[i];
     bool join = false;  // with the span before
     switch (step.behavior) {
       case Behavior::kRemoved:
@@ -135,7 +135,7 @@ void PreTokenizer::split(const Split& step, const Piece& piece, std::vector<Piec
       joined.push_back(span);
     }
   }
-  for (const Span& span : joined) {
+  for (const Stretch& span : joined) {
     out.push_back(
         {piece.text.substr(span.begin, span.end - span.begin), piece.at_start && span.begin == 0});
   }
@@ -147,7 +147,7 @@ void PreTokenizer::change(const Step& step, Piece& piece) const {
   } else if (std::holds_alternative<ToBytes>(step)) {
     std::string bytes;
     bytes.reserve(piece.text.size() + piece.text.size() / 4);
-    for (const char c : piece.text) bytes += alphabet_.of_byte(static_cast<unsigned char>(c));
+    for (const char c : piece.text) bytes += alphabet_.of_byte(byte_of(c));
     piece.text = std::move(bytes);
   } else {
     const auto& metaspace = std::get<Metaspace>(step);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <array>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -20,7 +21,7 @@ namespace orrery::text {
 class ByteAlphabet {
  public:
   ByteAlphabet();
-  std::string_view of_byte(unsigned char byte) const { return text_[byte]; }
+  std::string_view of_byte(uint8_t byte) const { return text_[byte]; }
   /// The byte a code point stands for, or -1.
   int to_byte(uint32_t code_point) const {
     return code_point < bytes_.size() ? bytes_[code_point] : -1;

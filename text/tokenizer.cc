@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/span.h"
 #include "text/bpe.h"
 #include "text/pretokenizer.h"
 #include "text/tokenizer_added.h"
@@ -23,9 +24,7 @@ struct Tokenizer::Parts {
   std::optional<int32_t> named_id(const char* key) const;
   std::optional<int32_t> find(std::string_view token) const;
   std::string_view token(int32_t id) const;
-  bool is_special(int32_t id) const {
-    return id >= 0 && static_cast<size_t>(id) < special.size() && special[static_cast<size_t>(id)];
-  }
+  bool is_special(int32_t id) const { return id >= 0 && id < special.size() && special[id] != 0; }
 
   TokenizerConfig config;
   Normalizer normalizer;
@@ -33,7 +32,7 @@ struct Tokenizer::Parts {
   TokenDecoder decoder;
   SequenceFrame frame;
   Vocabulary added;
-  std::vector<bool> special;  // by id
+  Array<uint8_t> special;  // 1 for an id of a special token
   std::vector<std::string> special_contents;
   std::map<std::string, std::string> template_tokens;
   AddedTokenFinder raw_finder, normalized_finder;
@@ -78,9 +77,8 @@ void Tokenizer::Parts::add_token(const AddedToken& token, const std::string& fil
          token.content.substr(0, 80), token.id);
   }
   if (token.special) {
-    if (static_cast<size_t>(token.id) >= special.size())
-      special.resize(static_cast<size_t>(token.id) + 1);
-    special[static_cast<size_t>(token.id)] = true;
+    if (token.id >= special.size()) special.resize(token.id + 1);
+    special[token.id] = 1;
     special_contents.push_back(token.content);
   }
   if (token.special && config.split_special_tokens) return;

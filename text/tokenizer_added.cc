@@ -10,7 +10,7 @@ namespace {
 size_t previous_character(std::string_view text, size_t offset) {
   do {
     --offset;
-  } while (offset > 0 && (static_cast<unsigned char>(text[offset]) & 0xC0) == 0x80);
+  } while (offset > 0 && continues_character(text[offset]));
   return offset;
 }
 
@@ -34,7 +34,7 @@ size_t space_begin(std::string_view text, size_t offset) {
 
 size_t space_end(std::string_view text, size_t offset) {
   while (offset < text.size() && is_white_space(utf8_code_point(text, offset))) {
-    offset += static_cast<size_t>(utf8_length(text[offset]));
+    offset += utf8_length(text[offset]);
   }
   return offset;
 }
@@ -43,27 +43,26 @@ size_t space_end(std::string_view text, size_t offset) {
 
 void AddedTokenFinder::add(std::string_view pattern, const AddedToken& token) {
   if (pattern.empty()) return;
-  size_t node = 0;
+  int64_t node = 0;
   for (const char c : pattern) {
-    const auto [found, is_new] = nodes_[node].next.try_emplace(static_cast<unsigned char>(c),
-                                                               static_cast<int32_t>(nodes_.size()));
-    node = static_cast<size_t>(found->second);
+    const auto [found, is_new] = nodes_[node].next.try_emplace(byte_of(c), nodes_.size());
+    node = found->second;
     if (is_new) nodes_.emplace_back();
   }
-  starts_[static_cast<unsigned char>(pattern[0])] = true;
+  starts_[byte_of(pattern[0])] = true;
   if (nodes_[node].token >= 0)
     return;  // two contents that normalize to one pattern: the first wins
-  nodes_[node].token = static_cast<int32_t>(tokens_.size());
+  nodes_[node].token = tokens_.size();
   tokens_.push_back(token);
 }
 
 AddedTokenFinder::Match AddedTokenFinder::longest_at(std::string_view text, size_t begin) const {
   Match best{begin, -1};
-  size_t node = 0;
+  int64_t node = 0;
   for (size_t at = begin; at < text.size(); ++at) {
-    const auto found = nodes_[node].next.find(static_cast<unsigned char>(text[at]));
+    const auto found = nodes_[node].next.find(byte_of(text[at]));
     if (found == nodes_[node].next.end()) break;
-    node = static_cast<size_t>(found->second);
+    node = found->second;
     if (nodes_[node].token >= 0) best = {at + 1, nodes_[node].token};
   }
   return best;
@@ -73,7 +72,7 @@ std::vector<TextSegment> AddedTokenFinder::split(std::string_view text) const {
   std::vector<TextSegment> segments;
   size_t done = 0;
   for (size_t at = 0; at < text.size();) {
-    if (!starts_[static_cast<unsigned char>(text[at])]) {
+    if (!starts_[byte_of(text[at])]) {
       ++at;
       continue;
     }
@@ -82,7 +81,7 @@ std::vector<TextSegment> AddedTokenFinder::split(std::string_view text) const {
       ++at;
       continue;
     }
-    const AddedToken& token = tokens_[static_cast<size_t>(match.token)];
+    const AddedToken& token = tokens_[match.token];
     size_t begin = at, end = match.end;
     at = match.end;
     if (token.single_word && (word_before(text, begin) || word_after(text, end))) continue;

@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "core/span.h"
+
 namespace orrery::text {
 
 struct AddedToken {
@@ -42,17 +44,17 @@ class AddedTokenFinder {
 
  private:
   struct Node {
-    std::map<unsigned char, int32_t> next;
-    int32_t token = -1;  // index into tokens_
+    std::map<uint8_t, int64_t> next;  // index into nodes_
+    int64_t token = -1;               // index into tokens_
   };
   struct Match {
     size_t end;
-    int32_t token;
+    int64_t token;
   };
   Match longest_at(std::string_view text, size_t begin) const;
 
-  std::vector<Node> nodes_{1};
-  std::vector<AddedToken> tokens_;
+  Array<Node> nodes_ = Array<Node>(1);
+  Array<AddedToken> tokens_;
   std::array<bool, 256> starts_{};  // bytes that some pattern starts with
 };
 

@@ -1,5 +1,7 @@
 #include "text/tokenizer_decoder.h"
 
+#include <charconv>
+
 #include "core/error.h"
 #include "text/tokenizer_utf8.h"
 
@@ -9,13 +11,9 @@ namespace {
 /// The byte of a token "<0xHH>", or -1.
 int fallback_byte(std::string_view token) {
   if (token.size() != 6 || !token.starts_with("<0x") || token[5] != '>') return -1;
-  int byte = 0;
-  for (const char c : token.substr(3, 2)) {
-    const size_t digit = std::string_view("0123456789ABCDEFabcdef").find(c);
-    if (digit == std::string_view::npos) return -1;
-    byte = byte * 16 + static_cast<int>(digit < 16 ? digit : digit - 6);
-  }
-  return byte;
+  const char* end = token.data() + 5;
+  uint8_t byte = 0;
+  return std::from_chars(token.data() + 3, end, byte, 16).ptr == end ? byte : -1;
 }
 
 /// Runs of byte tokens become one text each; a run that is not UTF-8 gives one U+FFFD
@@ -35,7 +33,7 @@ std::vector<std::string> join_byte_tokens(std::vector<std::string> tokens) {
   for (std::string& token : tokens) {
     const int byte = fallback_byte(token);
     if (byte >= 0) {
-      run.push_back(static_cast<char>(byte));
+      run.push_back(char_of(byte));
       continue;
     }
     flush();
@@ -65,8 +63,7 @@ std::string metaspace(std::string_view token, std::string_view replacement, std:
 }
 
 std::string one_character(const JsonNode& node, const std::string& text) {
-  if (text.empty() || utf8_length(text[0]) != static_cast<int>(text.size()))
-    node.fail_here("must be one character");
+  if (text.empty() || utf8_length(text[0]) != text.size()) node.fail_here("must be one character");
   return text;
 }
 
@@ -124,14 +121,14 @@ void TokenDecoder::add_strip(const JsonNode& node) {
 
 void TokenDecoder::append_bytes(std::string_view token, std::string& bytes) const {
   const size_t before = bytes.size();
-  for (size_t at = 0; at < token.size(); at += static_cast<size_t>(utf8_length(token[at]))) {
+  for (size_t at = 0; at < token.size(); at += utf8_length(token[at])) {
     const int byte = alphabet_.to_byte(utf8_code_point(token, at));
     if (byte < 0) {  // not of the alphabet, so an added token with its own text
       bytes.resize(before);
       bytes += token;
       return;
     }
-    bytes.push_back(static_cast<char>(byte));
+    bytes.push_back(char_of(byte));
   }
 }
 
@@ -189,7 +186,7 @@ std::string TokenDecoder::token_bytes(std::string_view token, bool is_first) con
       text = std::move(bytes);
       fused = true;
     } else if (std::holds_alternative<ByteFallback>(step)) {
-      if (const int byte = fallback_byte(text); byte >= 0) return {static_cast<char>(byte)};
+      if (const int byte = fallback_byte(text); byte >= 0) return {char_of(byte)};
     } else if (std::holds_alternative<Fuse>(step)) {
       fused = true;
     } else if (const auto* stripper = std::get_if<Strip>(&step)) {

@@ -1,5 +1,7 @@
 #include "text/tokenizer_json.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "core/lfs_pointer.h"
 
@@ -26,9 +28,7 @@ class TokenizerJsonReader {
     return leaf(value);
   }
   bool number_unsigned(uint64_t value) {
-    if (place_ == Place::kVocab) {
-      return vocab_id(value < uint64_t{Vocabulary::kMaxId} ? static_cast<int64_t>(value) : -1);
-    }
+    if (place_ == Place::kVocab) return vocab_id(std::min(value, uint64_t{Vocabulary::kMaxId}));
     return leaf(value);
   }
 
@@ -151,20 +151,20 @@ class TokenizerJsonReader {
     stack_.push_back(put(std::move(value)));
   }
 
-  bool vocab_id(int64_t id) {
-    if (id < 0 || id >= Vocabulary::kMaxId) {
+  bool vocab_id(int64_t value) {
+    if (value < 0 || value >= Vocabulary::kMaxId) {
       fail("{}: model.vocab: the id of \"{}\" is not an integer from 0 to {}", file_,
            token_.substr(0, 80), Vocabulary::kMaxId - 1);
     }
-    switch (out_.vocabulary.add(token_, static_cast<int32_t>(id))) {
+    const auto id = static_cast<int32_t>(value);
+    switch (out_.vocabulary.add(token_, id)) {
       case Vocabulary::Added::kNew:
         return true;
       case Vocabulary::Added::kTokenTaken:
         fail("{}: model.vocab: token \"{}\" appears twice", file_, token_.substr(0, 80));
       case Vocabulary::Added::kIdTaken:
         fail("{}: model.vocab: tokens \"{}\" and \"{}\" have the same id {}", file_,
-             out_.vocabulary.token(static_cast<int32_t>(id)).substr(0, 80), token_.substr(0, 80),
-             id);
+             out_.vocabulary.token(id).substr(0, 80), token_.substr(0, 80), id);
     }
     return true;
   }
@@ -300,7 +300,7 @@ int32_t JsonNode::as_id() const {
       value_->is_number_unsigned() ? value_->get<uint64_t>() < uint64_t{Vocabulary::kMaxId} : false;
   if (!fits)
     fail_here(fmt::format("{} is not an id from 0 to {}", value_->dump(), Vocabulary::kMaxId - 1));
-  return static_cast<int32_t>(value_->get<uint64_t>());
+  return value_->get<int32_t>();
 }
 
 std::string JsonNode::string_or(const char* key, const std::string& fallback) const {

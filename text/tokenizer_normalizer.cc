@@ -16,13 +16,13 @@ namespace {
 
 std::string utf8proc_form(const std::string& text, int options) {
   utf8proc_uint8_t* result = nullptr;
-  const auto length = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                                   static_cast<utf8proc_ssize_t>(text.size()), &result,
-                                   static_cast<utf8proc_option_t>(options | UTF8PROC_STABLE));
+  const auto length =
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), std::ssize(text),
+                   &result, static_cast<utf8proc_option_t>(options | UTF8PROC_STABLE));
   const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(result, &std::free);
   if (length < 0)
     fail("text of {} bytes cannot be normalized: {}", text.size(), utf8proc_errmsg(length));
-  return {reinterpret_cast<const char*>(result), static_cast<size_t>(length)};
+  return std::string(reinterpret_cast<const char*>(result), length);
 }
 
 /// Code points whose combining class or decomposition was assigned after Unicode 9,
@@ -54,7 +54,7 @@ std::string unicode9_form(const std::string& text, int options) {
   std::string out;
   size_t begin = 0;  // of text not yet normalized
   for (size_t at = 0; at < text.size();) {
-    const auto length = static_cast<size_t>(utf8_length(text[at]));
+    const size_t length = utf8_length(text[at]);
     if (length > 1 && is_newer_than_unicode9(utf8_code_point(text, at))) {
       if (at > begin) out += utf8proc_form(text.substr(begin, at - begin), options);
       out.append(text, at, length);
@@ -69,13 +69,12 @@ std::string unicode9_form(const std::string& text, int options) {
 
 std::string lowercase(const std::string& text) {
   std::string out;
-  for (size_t offset = 0; offset < text.size();
-       offset += static_cast<size_t>(utf8_length(text[offset]))) {
+  for (size_t offset = 0; offset < text.size(); offset += utf8_length(text[offset])) {
     const uint32_t c = utf8_code_point(text, offset);
     if (c == 0x130) {  // the one letter whose lower case is two code points
       out += "i\xCC\x87";
     } else {
-      append_utf8(static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))), out);
+      append_utf8(utf8proc_tolower(c), out);
     }
   }
   return out;
@@ -115,8 +114,7 @@ void Normalizer::add(const JsonNode& node, int depth) {
 }
 
 std::string Normalizer::apply_form(Form form, std::string text) {
-  const bool ascii = std::all_of(text.begin(), text.end(),
-                                 [](char c) { return static_cast<unsigned char>(c) < 0x80; });
+  const bool ascii = std::all_of(text.begin(), text.end(), [](char c) { return is_ascii(c); });
   if (form == Form::kLowercase) return lowercase(text);
   if (ascii) return text;
   switch (form) {

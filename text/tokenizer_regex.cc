@@ -116,9 +116,7 @@ class Translator {
         if (!in_class_) return copy(2);
         refuse("an anchor in a class");
       default:
-        if (static_cast<unsigned char>(c) < 0x80 &&
-            std::isalnum(static_cast<unsigned char>(c)) == 0)
-          return copy(2);
+        if (is_ascii(c) && std::isalnum(byte_of(c)) == 0) return copy(2);
         refuse(in_.substr(at_, 2));
     }
   }
@@ -266,7 +264,7 @@ void Regex::for_each_match(std::string_view text,
       // An empty match splits nothing; look on from the next character.
       const size_t from = std::max(begin, offset);
       if (from >= text.size()) return;
-      offset = from + static_cast<size_t>(utf8_length(text[from]));
+      offset = from + utf8_length(text[from]);
     }
   }
 }

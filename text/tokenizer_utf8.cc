@@ -14,7 +14,7 @@ struct Unit {
 
 /// Table 3-7 of the Unicode standard: which second bytes a lead byte allows.
 Unit next_unit(std::string_view bytes, size_t offset) {
-  const auto at = [&](size_t i) { return static_cast<unsigned char>(bytes[offset + i]); };
+  const auto at = [&](size_t i) { return byte_of(bytes[offset + i]); };
   const unsigned lead = at(0);
   if (lead < 0x80) return {1, Form::kComplete};
   if (lead < 0xC2 || lead > 0xF4) return {1, Form::kMalformed};
@@ -41,19 +41,17 @@ size_t find_invalid_utf8(std::string_view text) {
 }
 
 uint32_t utf8_code_point(std::string_view text, size_t offset) {
-  const int length = utf8_length(text[offset]);
-  const auto lead = static_cast<unsigned char>(text[offset]);
+  const size_t length = utf8_length(text[offset]);
+  const uint8_t lead = byte_of(text[offset]);
   if (length == 1) return lead;
   uint32_t code_point = lead & (0xFFu >> (length + 1));
-  for (int i = 1; i < length; ++i) {
-    code_point = code_point << 6 |
-                 (static_cast<unsigned char>(text[offset + static_cast<size_t>(i)]) & 0x3Fu);
-  }
+  for (size_t i = 1; i < length; ++i)
+    code_point = code_point << 6 | (byte_of(text[offset + i]) & 0x3Fu);
   return code_point;
 }
 
 void append_utf8(uint32_t code_point, std::string& out) {
-  const auto byte = [&](uint32_t value) { out.push_back(static_cast<char>(value)); };
+  const auto byte = [&](uint32_t value) { out.push_back(char_of(value)); };
   if (code_point < 0x80) {
     byte(code_point);
   } else if (code_point < 0x800) {
@@ -96,7 +94,7 @@ bool is_word_character(uint32_t c) {
       c == 0x200D) {
     return true;
   }
-  switch (utf8proc_category(static_cast<utf8proc_int32_t>(c))) {
+  switch (utf8proc_category(c)) {
     case UTF8PROC_CATEGORY_LU:
     case UTF8PROC_CATEGORY_LL:
     case UTF8PROC_CATEGORY_LT:

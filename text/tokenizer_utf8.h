@@ -17,9 +17,18 @@ inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";
 /// nothing overlong), else npos.
 size_t find_invalid_utf8(std::string_view text);
 
+/// The byte that `c` holds, 0 to 255, whether char has a sign or not.
+inline uint8_t byte_of(char c) { return static_cast<uint8_t>(c); }
+/// The char that holds the lowest eight bits of `byte`.
+inline char char_of(uint32_t byte) { return static_cast<char>(byte); }
+
+inline bool is_ascii(char c) { return byte_of(c) < 0x80; }
+/// Whether `c` is a byte of a character in valid text, but not its first.
+inline bool continues_character(char c) { return (byte_of(c) & 0xC0) == 0x80; }
+
 /// Bytes of the character that starts with `lead` in valid text: 1 to 4.
-inline int utf8_length(char lead) {
-  const auto byte = static_cast<unsigned char>(lead);
+inline size_t utf8_length(char lead) {
+  const uint8_t byte = byte_of(lead);
   return byte < 0x80 ? 1 : byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
 }
 

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "core/span.h"
+
 namespace orrery::text {
 
 class Vocabulary {
@@ -41,9 +43,7 @@ class Vocabulary {
     uint32_t hash = 0;
     int32_t entry = -1;  // index into entries_, or -1
   };
-  int32_t entry_of(int32_t id) const {
-    return id >= 0 && id < size() ? by_id_[static_cast<size_t>(id)] : -1;
-  }
+  int32_t entry_of(int32_t id) const { return id >= 0 && id < size() ? by_id_[id] : -1; }
   std::string_view text(const Entry& entry) const {
     return {bytes_.data() + entry.begin, entry.length};
   }
@@ -51,9 +51,9 @@ class Vocabulary {
   void grow();
 
   std::string bytes_;
-  std::vector<Entry> entries_;
-  std::vector<Slot> slots_;     // a power of two of them
-  std::vector<int32_t> by_id_;  // index into entries_, or -1
+  Array<Entry> entries_;
+  std::vector<Slot> slots_;  // a power of two of them
+  Array<int32_t> by_id_;     // index into entries_, or -1
 };
 
 }  // namespace orrery::text

@@ -395,6 +395,10 @@ TEST(ChatTemplate, WhatAConversationMustHaveIsKnownWhenItIsThere) {
              "endif %}x",
              R"({"role": "judge", "content": "t"})"),
       "x");
+  EXPECT_EQ(render("{{ messages[0]['not supported'].x }}",
+                   R"({"role": "user", "content": "t", "not supported": {"x": "y"}})"),
+            "y")
+      << "the samples lack the key, and the error that names it is no refusal";
   EXPECT_THROW(make_template("{{ messages | pprint }}"), Error)
       << "not supported: said when it is read";
 }

@@ -184,7 +184,7 @@ TEST(Utf8, ReplacesMaximalMalformedParts) {
     append_utf8(c, text);
     EXPECT_EQ(find_invalid_utf8(text), std::string::npos);
     EXPECT_EQ(utf8_code_point(text, 0), c);
-    EXPECT_EQ(static_cast<size_t>(utf8_length(text[0])), text.size());
+    EXPECT_EQ(utf8_length(text[0]), text.size());
   }
 }
 
