@@ -10,8 +10,8 @@
 // turns. oneDNN gets its weights packed in the layout it prefers for each product
 // beforehand, for free, also those of backward (a second copy).
 //
-//   bench_exactness [--threads 1,2] [--cases decode:1,decode:8,decode:64,train:8x256] [--turns 7] [--layers
-//   30]
+//   bench_exactness [--threads 1,2] [--turns 7] [--layers 30]
+//                   [--cases decode:1,decode:8,decode:64,train:8x256]
 #include <omp.h>
 
 #include <CLI/CLI.hpp>

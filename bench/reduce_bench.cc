@@ -3,7 +3,8 @@
 // same buffers, in turns: on a shared machine only the ratio of two runs next to each
 // other says anything.
 //
-//   mpirun -n 4 --oversubscribe --bind-to none bench_reduce [--elements 860000,8000000] [--turns 15] [--json]
+//   mpirun -n 4 --oversubscribe --bind-to none
+//     bench_reduce [--elements 860000,8000000] [--turns 15] [--json]
 //
 // Time of a turn is that of the slowest rank, after a barrier. Gradients are written
 // anew before every turn. The bytes are those a rank hands to others; a ring

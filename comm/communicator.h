@@ -53,9 +53,9 @@ class Communicator {
     /// offsets (size() + 1) in the same order, each when it likes. Sends begin; what
     /// they read must stay until wait() gives nothing.
     virtual void add(std::span<const int64_t> offsets) = 0;
-    /// The next piece for this rank, in the order in which they were added; nothing when
-    /// it is not there yet. Never waits. What is under way moves on in here and nowhere
-    /// else, so that the caller asks until there is nothing.
+    /// The next piece for this rank, in the order in which pieces were added; nothing
+    /// when it has not arrived. Never waits. What is under way moves on in here and in
+    /// wait() alone, so callers ask until there is nothing.
     virtual std::optional<Piece> poll() = 0;
     /// The next piece; waits for it. Nothing: all that was added has arrived here and
     /// everywhere.

@@ -122,8 +122,8 @@ void read_prompt_template(proto::Config& config, const ConfigReader& reader,
   data.clear_prompt_template_file();
 }
 
-/// A usage Error where GSPO's clip ratios are not given: the defaults are another loss's,
-/// and nothing would ever be clipped.
+/// A usage Error where GSPO's clip ratios are not given: the defaults are another
+/// loss's, and nothing would ever be clipped.
 void check_clip_ratios(const proto::Config& config, const ConfigReader& reader) {
   if (config.actor().loss_mode() != proto::ActorSection::GSPO) return;
   for (const char* key : {"actor.clip_ratio_low", "actor.clip_ratio_high"}) {

@@ -44,7 +44,7 @@ bool all_of_version(const rollout::Trajectory& t, uint64_t version) {
 /// Trees of the mini-batch of groups [first, first + count). Weights are by the counts
 /// of this mini-batch over all ranks. `version`: of the learner's weights, or
 /// kNoVersion.
-std::vector<learners::Tree> mini_batch_trees(const Batch& batch, size_t first, size_t count,
+std::vector<learners::Tree> mini_batch_trees(const Batch& batch, int64_t first, int64_t count,
                                              uint64_t version, const proto::Config& config) {
   const std::span<const rollout::Group> groups = batch.groups.subspan(first, count);
   int64_t total_tokens = 0, samples = 0;
@@ -128,7 +128,7 @@ std::string PolicyUpdate::run(int64_t step, std::span<const rollout::Group> grou
   if (!correction.any()) timings.erase("old_log_prob");
 
   const ScopedTimer timer(timings["update_actor"]);
-  const auto prompts = static_cast<int64_t>(groups.size());
+  const int64_t prompts = std::ssize(groups);
   const int64_t mini =
       config.actor().ppo_mini_batch_size() > 0 ? config.actor().ppo_mini_batch_size() : prompts;
   const learners::LrSchedule schedule =
@@ -141,13 +141,11 @@ std::string PolicyUpdate::run(int64_t step, std::span<const rollout::Group> grou
   UpdateMetrics updates;
   for (int64_t epoch = 0; epoch < config.actor().ppo_epochs(); ++epoch) {
     for (int64_t begin = 0; begin < prompts; begin += mini) {
-      const auto first = static_cast<size_t>(begin),
-                 count = static_cast<size_t>(std::min(mini, prompts - begin));
       // Later mini-batches are off policy: the weights have moved since the samples
       // were drawn.
       const bool on_policy = epoch == 0 && begin == 0;
-      std::vector<learners::Tree> trees =
-          mini_batch_trees(batch, first, count, on_policy ? version : kNoVersion, config);
+      std::vector<learners::Tree> trees = mini_batch_trees(
+          batch, begin, std::min(mini, prompts - begin), on_policy ? version : kNoVersion, config);
       const learners::UpdateResult result =
           learner_.update(trees, objective, params, config.actor().optim().clip_grad());
       may_give_up_ = false;

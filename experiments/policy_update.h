@@ -1,6 +1,5 @@
 // From a step's groups to new weights: advantages, correction of the rollout's
-// log-probs,
-// and the mini-batches' updates.
+// log-probs, and the mini-batches' updates.
 #pragma once
 
 #include <cstdint>
@@ -21,17 +20,14 @@ class PolicyUpdate {
   PolicyUpdate(Job& job, learners::Learner& learner, int64_t steps_before);
 
   /// Step `step` (from 0). Collective over the learners, all of which have the same
-  /// groups. `version`: of the learner's weights. The text of what is wrong with the
-  /// batch
-  /// when it was refused (alike on all learners), or nothing. What the learner's
-  /// progress
-  /// throws passes through.
+  /// groups. `version`: of the learner's weights. Returns the text of what is wrong
+  /// with the batch when it was refused (alike on all learners), or nothing. What the
+  /// learner's progress throws passes through.
   std::string run(int64_t step, std::span<const rollout::Group> groups, uint64_t version,
                   Metrics& metrics, Timings& timings);
 
   /// Whether an update is under way that has changed nothing, here or elsewhere: it may
-  /// be
-  /// left by an exception.
+  /// be left by an exception.
   bool may_give_up() const { return may_give_up_; }
 
  private:

@@ -1,7 +1,7 @@
 // Samples whose numerics fingerprint is not the learner's: their log-probs are not the
 // old policy's. The learner recomputes those and weights the tokens' losses by
-// truncated importance sampling (learners/losses/importance_weight.h). Where all fingerprints are equal
-// nothing is computed and nothing changes.
+// truncated importance sampling (learners/losses/importance_weight.h). Where all
+// fingerprints are equal nothing is computed and nothing changes.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +23,7 @@ class RolloutCorrection {
                     std::span<const rollout::Group> groups, float temperature,
                     int64_t prefix_tree_max_tokens, float cap);
 
-  /// Of a sample, by its indices in `groups`: one entry a response token. Empty: the
+  /// Of a sample, by its indices in `groups`: one entry per response token. Empty: the
   /// fingerprints are equal, the recorded log-probs are trusted and every weight is 1.
   std::span<const float> old_logprobs(size_t group, size_t sample) const;
   std::span<const float> weights(size_t group, size_t sample) const;

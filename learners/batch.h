@@ -1,7 +1,7 @@
 // From trajectories to packed training batches.
 //
 // A *tree* is a prompt with some of its responses: the prompt's tokens are computed
-// once for all of them, forward and backward. The mini-batch's trees are dealt to a
+// once for all of them, forward and backward. The mini-batch's trees are assigned to a
 // fixed number of gradient shards; a shard's trees are walked in order, as many at a
 // time as the token budget allows. Which tree is in which shard depends on the trees
 // alone: not on ranks, budget or arrival (docs/numerics.md).
@@ -11,12 +11,13 @@
 #include <span>
 #include <vector>
 
+#include "core/span.h"
 #include "kernels/attention.h"
 #include "models/transformer.h"
 
 namespace orrery::learners {
 
-/// A response to learn from. Spans have one entry a response token and point into
+/// A response to learn from. Spans have one entry per response token and point into
 /// memory of the caller.
 struct Leaf {
   std::span<const int32_t> tokens;
@@ -55,7 +56,7 @@ std::vector<Tree> make_trees(std::span<const int32_t> prompt, std::vector<Leaf> 
 
 /// Indices of the trees of each shard, rising: longest first to the least loaded shard,
 /// ties to the lower index.
-std::vector<std::vector<size_t>> assign_shards(std::span<const int64_t> rows, int64_t shards);
+std::vector<std::vector<int64_t>> assign_shards(Span<const int64_t> rows, int64_t shards);
 
 /// Trees packed into one forward and backward. Loss rows: one for each response token
 /// whose loss_mask is set.

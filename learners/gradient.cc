@@ -36,8 +36,9 @@ LossToken loss_token(const MicroBatch::Source& source, float logp, float entropy
 /// Clamps and comparisons turn some of what is not finite into an ordinary loss or a
 /// derivative of 0, so inputs are looked at as well as results.
 bool is_finite(const LossToken& token, float weight, const TokenLoss& loss, int64_t terms) {
-  for (const float value : {token.logp, token.entropy, token.old_logp, token.ref_logp,
-                            token.advantage, token.is_weight, weight, loss.dlogp}) {
+  for (const float value :
+       {token.logp, token.entropy, token.old_logp, token.ref_logp, token.advantage, token.is_weight,
+        token.coefficient, weight, loss.dlogp}) {
     if (!std::isfinite(value)) return false;
   }
   return std::all_of(loss.terms, loss.terms + terms,
@@ -69,9 +70,8 @@ void add_token(LossSums& sums, const MicroBatch::Source& source, const LossToken
   if (!is_finite(token, leaf.weight, loss, std::ssize(sums.terms))) sums.not_finite.add(place);
 }
 
-/// Asks the loss for the derivatives of a chunk's rows, and adds their aggregation
-/// weights.
-/// coefficients: of all the batch's rows, or empty.
+/// Asks the loss for the derivatives of a chunk's rows, and multiplies them by the
+/// aggregation weights. coefficients: of all the batch's rows, or empty.
 void differentiate(const Loss& loss, const MicroBatch& batch, std::span<const float> coefficients,
                    const kernels::LmHeadChunk& chunk, LossSums& sums) {
   std::array<LossToken, kLossTokens> tokens;

@@ -33,10 +33,10 @@ LossSums gather_sums(comm::Communicator& comm, Span<const LossSums> mine, Span<c
 }
 
 std::vector<double> tokens_of_ranks(std::span<const Tree> trees,
-                                    const std::vector<std::vector<size_t>>& shards, int ranks) {
-  std::vector<double> result(static_cast<size_t>(ranks), 0.0);
+                                    const std::vector<std::vector<int64_t>>& shards, int ranks) {
+  std::vector<double> result(ranks, 0.0);
   for (size_t shard = 0; shard < shards.size(); ++shard) {
-    for (const size_t tree : shards[shard]) {
+    for (const int64_t tree : shards[shard]) {
       for (const Leaf& leaf : trees[tree].leaves) {
         result[shard * result.size() / shards.size()] +=
             static_cast<double>(trees[tree].prompt.size() + leaf.tokens.size());
@@ -51,8 +51,8 @@ double step_flops(const models::ModelConfig& config,
   double total = 0;
   for (const auto& batches : shards) {
     for (const MicroBatch& batch : batches) {
-      const models::ForwardFlops f = models::forward_flops(
-          config, batch.segments, static_cast<int64_t>(batch.output_rows.size()));
+      const models::ForwardFlops f =
+          models::forward_flops(config, batch.segments, std::ssize(batch.output_rows));
       total += 3 * (f.matmul + f.attention_causal + f.head);
     }
   }
@@ -85,7 +85,7 @@ Learner::Learner(const Context& ctx, models::Transformer& model, comm::Communica
       shard_tree_(ctx.device, model.table().regions(), shards_per_rank(config, comm)),
       arena_(ctx.device) {}
 
-Learner::Work Learner::deal(std::span<Tree> trees) const {
+Learner::Work Learner::assign_to_shards(std::span<Tree> trees) const {
   Work work;
   std::vector<int64_t> rows;
   for (const Tree& tree : trees) {
@@ -97,21 +97,20 @@ Learner::Work Learner::deal(std::span<Tree> trees) const {
   work.first = count * comm_.rank();
   for (int64_t i = 0; i < count; ++i) {
     std::vector<Tree*> mine;
-    for (const size_t tree : work.assignment[static_cast<size_t>(work.first + i)])
-      mine.push_back(&trees[tree]);
+    for (const int64_t tree : work.assignment[work.first + i]) mine.push_back(&trees[tree]);
     work.batches.push_back(pack(mine, config_.max_token_len));
   }
   return work;
 }
 
 std::vector<std::vector<float>> Learner::logprobs(std::span<Tree> trees, float temperature) {
-  const Work work = deal(trees);
+  const Work work = assign_to_shards(trees);
   arena_.reset();
   std::string mine;  // of this rank's loss rows, in order
   for (const auto& shard : work.batches) {
     for (const MicroBatch& batch : shard) {
       const ArenaScope scope(arena_);
-      const auto values = arena_.span<float>(static_cast<int64_t>(batch.output_rows.size()));
+      const auto values = arena_.span<float>(std::ssize(batch.output_rows));
       batch_logprobs(ctx_, model_, temperature, batch, values, {}, arena_);
       mine.append(reinterpret_cast<const char*>(values.data()), values.size_bytes());
       progress_();
@@ -128,7 +127,7 @@ std::vector<std::vector<float>> Learner::logprobs(std::span<Tree> trees, float t
   }
   size_t at = 0;
   for (const auto& shard : work.assignment) {
-    for (const size_t tree : shard) {
+    for (const int64_t tree : shard) {
       for (size_t i = 0; i < trees[tree].leaves.size(); ++i) {
         const Leaf& leaf = trees[tree].leaves[i];
         std::vector<float>& values = result[first_leaf[tree] + i];
@@ -173,7 +172,7 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective,
                              kernels::AdamWParams params, double clip_grad) {
   UpdateResult result;
   result.lr = params.lr;
-  const Work work = deal(trees);
+  const Work work = assign_to_shards(trees);
   const auto& batches = work.batches;
   result.rows = work.rows;
   result.rank_tokens = tokens_of_ranks(trees, work.assignment, comm_.size());

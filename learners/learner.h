@@ -37,13 +37,13 @@ struct UpdateResult {
   bool refused = false;
   double lr = 0;
   int64_t rows = 0;  ///< rows computed by all ranks
-  /// Of each learner rank: prompt and response tokens of the samples it had, a prompt
-  /// counted once a sample.
+  /// Per learner rank: prompt and response tokens of the samples it had, where a prompt
+  /// counts once for each of its samples.
   std::vector<double> rank_tokens;
-  double model_flops =
-      0;  ///< forward + backward, all ranks; causal attention, recomputation not counted
+  /// Forward and backward, all ranks; causal attention, recomputation not counted.
+  double model_flops = 0;
   double reference_seconds = 0, gradient_seconds = 0, optimizer_seconds = 0, pack_seconds = 0;
-  double reduce_seconds = 0;  ///< of the reduction: what backward did not hide
+  double reduce_seconds = 0;  ///< the part of the reduction that backward did not hide
 };
 
 /// One line on why `result` was skipped: the first token that is not finite and how
@@ -70,28 +70,28 @@ class Learner {
   UpdateResult update(std::span<Tree> trees, const Objective& objective,
                       kernels::AdamWParams params, double clip_grad);
 
-  /// Log-probs of the trees' loss tokens under the current weights: one vector a leaf,
-  /// in tree and leaf order, with one entry a response token (0 where masked).
+  /// Log-probs of the trees' loss tokens under the current weights: one vector per
+  /// leaf, in tree and leaf order, with one entry per response token (0 where masked).
   /// Collective; every rank passes the same trees and gets all values, whichever ranks
   /// computed them.
   std::vector<std::vector<float>> logprobs(std::span<Tree> trees, float temperature);
 
   ShardedAdamW& optimizer() { return optimizer_; }
-  /// The gradients' memory: anybody's between updates, each of which overwrites it.
+  /// Gradient memory. Free for other use between updates; every update overwrites it.
   std::span<float> idle_memory() const { return shard_tree_.memory(); }
   size_t memory_bytes() const;  ///< gradients, moments, temporaries
 
  private:
   /// Which trees are in which shard, and this rank's shards packed.
   struct Work {
-    std::vector<std::vector<size_t>> assignment;
-    int64_t first = 0;  ///< this rank's first shard
+    std::vector<std::vector<int64_t>> assignment;  ///< indices of each shard's trees
+    int64_t first = 0;                             ///< this rank's first shard
     std::vector<std::vector<MicroBatch>> batches;
     int64_t rows = 0;  ///< of all trees
   };
-  Work deal(std::span<Tree> trees) const;
-  /// The sum over this rank's shards, which is handed to the exchange as it becomes
-  /// final.
+  Work assign_to_shards(std::span<Tree> trees) const;
+  /// Sums this rank's shards in shard_tree_, and hands the sum to the exchange as it
+  /// becomes final.
   void gradient(Span<const std::vector<MicroBatch>> shards, const Objective& objective,
                 Span<LossSums> sums, OrderedReduceScatter& exchange);
 

@@ -4,8 +4,8 @@
 // A *token loss* is a function of one token. It is evaluated between logits and their
 // gradient, in the one walk through the head that computes both (kernels/lm_head.h).
 // A *coupled loss* needs whole sequences: a first walk through the head computes their
-// log-probs, couple() makes of them one coefficient a token, and then it is a token
-// loss of tokens that have a coefficient.
+// log-probs, couple() makes one coefficient per token of them, and from then on it is a
+// token loss, of tokens that have a coefficient.
 #pragma once
 
 #include <memory>

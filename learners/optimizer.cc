@@ -12,13 +12,13 @@ ShardedAdamW::ShardedAdamW(Device device, int64_t flat_size, int ranks, int rank
     : rank_(rank),
       plan_(plan_slices(flat_size, kernels::kNormChunk, ranks)),
       owned_(plan_.all_extents()) {
-  const auto bytes = static_cast<size_t>(total_size(extents())) * sizeof(float);
+  const size_t bytes = total_size(extents()) * sizeof(float);
   m_ = Buffer::zeroed(device, bytes);
   v_ = Buffer::zeroed(device, bytes);
   const auto chunk = [](int64_t element) {
     return (element + kernels::kNormChunk - 1) / kernels::kNormChunk;
   };
-  chunk_sums_.resize(static_cast<size_t>(chunk(flat_size)));
+  chunk_sums_.resize(chunk(flat_size));
   for (const auto& extents : owned_) {
     owned_chunks_.emplace_back();
     for (const Extent& e : extents) owned_chunks_.back().push_back({chunk(e.begin), chunk(e.end)});
@@ -35,12 +35,11 @@ ShardedAdamW::Result ShardedAdamW::step(const Context& ctx, comm::Communicator& 
                                         std::span<float> parameters,
                                         std::span<const float> gradient,
                                         const kernels::AdamWParams& params, double clip_grad) {
-  ORRERY_CHECK(static_cast<int64_t>(gradient.size()) == plan_.elements(), "gradient of {}, not {}",
-               gradient.size(), plan_.elements());
+  ORRERY_CHECK(std::ssize(gradient) == plan_.elements(), "gradient of {}, not {}", gradient.size(),
+               plan_.elements());
   for (size_t i = 0; i < extents().size(); ++i) {
-    kernels::sum_squares_chunks(
-        ctx, part_of(std::span(chunk_sums_), owned_chunks_[static_cast<size_t>(rank_)][i]),
-        part_of(gradient, extents()[i]));
+    kernels::sum_squares_chunks(ctx, part_of(std::span(chunk_sums_), owned_chunks_[rank_][i]),
+                                part_of(gradient, extents()[i]));
   }
   comm.all_gather(chunk_sums_, owned_chunks_);
   double total = 0;

@@ -22,13 +22,14 @@ class ShardedAdamW {
 
   const SlicePlan& plan() const { return plan_; }
   /// This rank's part, rising. m and v hold its elements one after the other.
-  std::span<const Extent> extents() const { return owned_[static_cast<size_t>(rank_)]; }
+  std::span<const Extent> extents() const { return owned_[rank_]; }
   std::span<float> m() { return m_.span<float>(); }
   std::span<float> v() { return v_.span<float>(); }
 
   struct Result {
     double grad_norm = 0;  ///< before clipping
-    bool skipped = false;  ///< the norm was not finite: nothing was changed, t was not counted
+    /// The norm was not finite: nothing was changed, t was not counted.
+    bool skipped = false;
   };
   /// Collective. `gradient`: flat, holding the summed gradient at least in this rank's
   /// extents; `parameters`: the whole flat buffer, updated on every rank. clip_grad 0:

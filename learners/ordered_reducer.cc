@@ -34,10 +34,12 @@ void add_block(float* out, const float* left, const float* right, int64_t count)
   }
 }
 
+size_t byte_size(int64_t floats) { return static_cast<size_t>(floats) * sizeof(float); }
+
 /// left += right
 void add(const Context& ctx, std::span<float> left, const float* right) {
   const ProfileScope profile(ctx, "add shards", 0, f32_bytes(3 * left.size()));
-  parallel_for(ctx, static_cast<int64_t>(left.size()), kGrain, [&](int64_t begin, int64_t end) {
+  parallel_for(ctx, std::ssize(left), kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t at = begin; at < end; at += kBlock) {
       float* l = left.data() + at;
       add_block(l, l, right + at, std::min(kBlock, end - at));
@@ -47,8 +49,8 @@ void add(const Context& ctx, std::span<float> left, const float* right) {
 
 void zero(const Context& ctx, std::span<float> data) {
   const ProfileScope profile(ctx, "zero gradient", 0, f32_bytes(data.size()));
-  parallel_for(ctx, static_cast<int64_t>(data.size()), kGrain, [&](int64_t begin, int64_t end) {
-    std::memset(data.data() + begin, 0, static_cast<size_t>(end - begin) * sizeof(float));
+  parallel_for(ctx, std::ssize(data), kGrain, [&](int64_t begin, int64_t end) {
+    std::memset(data.data() + begin, 0, byte_size(end - begin));
   });
 }
 
@@ -68,14 +70,12 @@ void tree_sum_block(std::span<const float* const> parts, int64_t begin, int64_t 
 }
 
 void tree_sum(const Context& ctx, std::span<const float* const> parts, std::span<float> out) {
-  parallel_for(ctx, static_cast<int64_t>(out.size()), kGrain, [&](int64_t begin, int64_t end) {
+  parallel_for(ctx, std::ssize(out), kGrain, [&](int64_t begin, int64_t end) {
     std::array<float, 2 * kBlock * kMaxLevels> scratch;
     for (int64_t at = begin; at < end; at += kBlock)
       tree_sum_block(parts, at, std::min(kBlock, end - at), out.data() + at, scratch.data());
   });
 }
-
-size_t byte_size(int64_t floats) { return static_cast<size_t>(floats) * sizeof(float); }
 
 /// Zero bits below the lowest one-bit of value > 0.
 int64_t trailing_zeros(int64_t value) { return std::countr_zero(static_cast<uint64_t>(value)); }
@@ -186,7 +186,7 @@ OrderedReduceScatter::OrderedReduceScatter(const Context& ctx, comm::Communicato
       fast_(fast),
       waiting_buckets_(std::ssize(plan.buckets)) {
   const int ranks = comm.size();
-  ORRERY_CHECK(plan.ranks() == ranks && static_cast<size_t>(plan.elements()) == gradient.size(),
+  ORRERY_CHECK(plan.ranks() == ranks && plan.elements() == std::ssize(gradient),
                "slices of {} elements for {} ranks, there are {} and {}", plan.elements(),
                plan.ranks(), gradient.size(), ranks);
   if (ranks == 1 || fast) return;

@@ -14,7 +14,7 @@ constexpr int64_t kMaxBuckets = 64;
 std::vector<Extent> SlicePlan::extents(int rank) const {
   std::vector<Extent> result;
   for (const auto& offsets : buckets) {
-    const Extent slice{offsets[static_cast<size_t>(rank)], offsets[static_cast<size_t>(rank) + 1]};
+    const Extent slice{offsets[rank], offsets[rank + 1]};
     if (slice.size() == 0) continue;
     if (!result.empty() && result.back().end == slice.begin) {
       result.back().end = slice.end;

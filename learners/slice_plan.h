@@ -1,6 +1,6 @@
 // Which rank owns which elements of a flat buffer (ZeRO, Rajbhandari et al. 2020).
 //
-// The buffer is cut into buckets and every bucket into one slice a rank. A bucket is
+// The buffer is cut into buckets and every bucket into one slice per rank. A bucket is
 // what is reduced at a time while the rest of the gradient is still being computed; as
 // each bucket has a slice for every rank, all ranks then receive at the same time, each
 // its share.

@@ -1,6 +1,6 @@
 // GSPO's policy term (Zheng et al., "Group Sequence Policy Optimization", 2025,
 // equations 5 to 7), in the form that verl's compute_policy_loss_gspo has (the paper's
-// GSPO-token with one advantage a sample):
+// GSPO-token with one advantage per sample):
 //   log s = mean over the sequence's loss tokens of (logp - old_logp), at most 10
 //   L1 = -A s,  L2 = -A clip(s, 1 - clip_ratio_low, 1 + clip_ratio_high)
 //   L = max(L1, L2)
