@@ -5,11 +5,12 @@
 //
 //   bench_matmul [--benchmark_filter=forward/.*threads:1]
 //
-// forward_cold takes another copy of the weight each call, as a decoding step that
-// walks through all layers does. Forward, oneDNN gets its weights packed beforehand in
-// the layout it prefers, as ours are. Backward, ours starts from the weight packed for
-// forward: oneDNN from the plain one (backward_input), or from one packed beforehand
-// for this product too, a second copy that ours does not need (backward_input_packed).
+// forward_cold takes another copy of the weight in each call, as a decoding step that
+// walks through all layers does. In the forward oneDNN gets its weights packed
+// beforehand in the layout it prefers, as ours are. In the backward ours starts from
+// the weight packed for the forward; oneDNN starts from the plain one (backward_input),
+// or from one packed beforehand for this product too, a second copy that ours does not
+// need (backward_input_packed).
 #include <benchmark/benchmark.h>
 #include <omp.h>
 
@@ -45,8 +46,8 @@ constexpr Shape kShapes[] = {
     {"down", 576, 1536}, {"head", 49152, 576},
 };
 
-/// More than any third-level cache: what forward_cold walks through, one copy of the
-/// weight a call.
+/// Bytes that forward_cold walks through, one copy of the weight per call: more than
+/// any third-level cache.
 constexpr int64_t kColdBytes = 128 << 20;
 
 void compare(benchmark::State& state, int threads, double flops, const std::function<void()>& ours,
@@ -158,9 +159,9 @@ void register_all() {
     for (const int threads : {1, 2}) {
       for (const Shape& shape : kShapes) {
         for (const int64_t m : {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048}) {
-          if (op != Op::kForward && op != Op::kForwardCold && m < 64)
-            continue;                                      // training runs on batches
-          if (op == Op::kForwardCold && m > 64) continue;  // decoding
+          // Training runs on batches, decoding on few rows.
+          if (op != Op::kForward && op != Op::kForwardCold && m < 64) continue;
+          if (op == Op::kForwardCold && m > 64) continue;
           const std::string name = std::string(op_name) + "/" + shape.name +
                                    "/M:" + std::to_string(m) + "/N:" + std::to_string(shape.n) +
                                    "/K:" + std::to_string(shape.k) +

@@ -36,12 +36,12 @@ inline constexpr ModelShape kModels[] = {
 inline constexpr int64_t kGroupTokens = 60 + 8 * 128;
 /// Sequences of a decoding batch, where an op's own cases name no other.
 inline constexpr int64_t kDecodeRows = 64;
-/// More than any third-level cache: what cases whose operands come from memory walk
-/// through.
+/// Bytes that cases whose operands come from memory walk through: more than any
+/// third-level cache.
 inline constexpr int64_t kColdBytes = 128 << 20;
 
-/// Copies of `bytes` that a case walks through, another each call, so that they come
-/// from memory as they do where every layer has its own; at most one for each layer.
+/// How many copies of `bytes` a case walks through, another in each call, so that they
+/// come from memory as they do where every layer has its own. At most one per layer.
 int64_t cold_copies(const ModelShape& model, double bytes);
 
 /// What one call needs at least.
@@ -49,14 +49,14 @@ struct Cost {
   double flops = 0;    ///< multiplications and additions, as the op's contract has them
   double read = 0;     ///< bytes of operands, each counted once
   double written = 0;  ///< the same
-  double working_set =
-      0;  ///< bytes that calls in a row go through; 0: read + written, in-place ones once
+  /// Bytes that calls in a row go through; 0: read + written, in-place ones once.
+  double working_set = 0;
 };
 
 /// The ceilings for a number of threads.
 struct Machine {
   int threads = 1;
-  double fma = 0;  ///< floating-point operations a second
+  double fma = 0;  ///< floating-point operations per second
   BandwidthCurve bandwidth;
 };
 

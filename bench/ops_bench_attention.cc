@@ -1,7 +1,7 @@
 // Attention: decoding over paged keys and values, prefill, the training forward and
-// backward over trees of segments, and writing and copying blocks. Keys and values of a
-// decoding step come from memory where those of all layers together are more than the
-// caches hold: another layer's pool each call.
+// backward over trees of segments, and writing and copying blocks. Where the keys and
+// values of all layers together are more than the caches hold, each call of a decoding
+// step takes another layer's pool, so that they come from memory.
 #include <fmt/format.h>
 
 #include <cmath>
@@ -14,8 +14,8 @@
 namespace orrery::bench {
 namespace {
 
-/// `samples` runs of `rows` tokens after a prompt of `prompt` tokens that they share
-/// (0: none), for each of `groups`.
+/// For each of `groups`: `samples` runs of `rows` tokens after a prompt of `prompt`
+/// tokens that they share (0: none).
 struct Groups {
   int64_t groups, prompt, samples, rows;
   int64_t sequences() const { return groups * samples; }
@@ -24,7 +24,7 @@ struct Groups {
 
 constexpr Groups kPrefill{1, 0, 1, 512}, kGroup{1, 60, 8, 128}, kPlain{1, 0, 8, 256};
 
-/// Segments of a batch and their block tables, a prompt's whole blocks being its
+/// Segments of a batch and their block tables. The whole blocks of a prompt are its
 /// samples' too.
 struct Paged {
   std::deque<std::vector<int32_t>> tables;
@@ -38,8 +38,8 @@ struct Paged {
   }
 };
 
-/// One row a sequence, the last of `context` tokens. Blocks are taken as sequences that
-/// grow side by side take them.
+/// One row per sequence, the last of `context` tokens. Blocks are taken in the order in
+/// which sequences that grow side by side take them.
 Paged decode_batch(const Groups& groups, int64_t context) {
   Paged batch;
   for (int64_t g = 0; g < groups.groups; ++g) {
@@ -160,8 +160,8 @@ void run_backward(benchmark::State& state, const Machine& machine, const ModelSh
   const Buffer out = random_buffer(rows * model.q_size(), 3),
                dout = random_buffer(rows * model.q_size(), 4);
   const Buffer lse(Device{}, static_cast<size_t>(rows * model.heads) * sizeof(float));
-  std::fill(lse.span<float>().begin(), lse.span<float>().end(),
-            5.0f);  // as if after a hundred keys
+  // As after about a hundred keys.
+  std::fill(lse.span<float>().begin(), lse.span<float>().end(), 5.0f);
   const auto part = [&](const Buffer& buffer, int64_t column, int64_t heads) {
     const Mat<float> all(buffer.span<float>().data(), rows, model.qkv_size());
     return heads_at(all, column, heads, model.head_dim);

@@ -13,8 +13,8 @@
 namespace orrery::bench {
 namespace {
 
-// Enough to come from memory as a whole model does, without the memory of a whole
-// model.
+// Enough to come from memory, as a whole model does, without taking as much memory as
+// a whole model.
 constexpr int64_t kMostElements = 16 << 20;
 constexpr int64_t kShards = 8;
 

@@ -1,6 +1,6 @@
-// Matrix products of a layer and of the head, packing, and the bias's gradient. Weights
-// of the forward come from memory where one call's are less than what a model's layers
-// hold together: another copy each call.
+// Matrix products of a layer and of the head, packing, and the bias's gradient. A
+// forward product of a layer takes another copy of its weight in each call, as a
+// model's layers do, so that weights come from memory.
 #include <fmt/format.h>
 
 #include "bench/ops_bench.h"
@@ -18,7 +18,7 @@ struct Product {
 
 enum class Op { kForward, kBackwardInput, kBackwardWeight };
 
-/// A weight, or as many of them as come from memory, packed.
+/// A packed weight, or as many copies of it as make it come from memory.
 struct Weights {
   std::vector<Buffer> memory;
   std::vector<kernels::PackedWeight> packed;

@@ -1,6 +1,5 @@
-// Ops on rows of activations: norms, rotary positions, SwiGLU, residual addition,
-// embedding. At
-// the rows of a decoding batch and of a group in training; operands are where the call
+// Ops on rows of activations: norms, rotary positions, SwiGLU, embedding. They take as
+// many rows as a decoding batch and as a group in training. Operands are where the call
 // before left them, as they are in a step, where the op before has just written them.
 #include <fmt/format.h>
 
@@ -125,8 +124,8 @@ void run_swiglu_backward(benchmark::State& state, const Machine& machine, int64_
   });
 }
 
-/// Other tokens each call, so that their rows come from wherever a table of this size
-/// lies.
+/// Every call takes other tokens, so that their rows come from wherever a table of this
+/// size lies.
 void run_embedding(benchmark::State& state, const Machine& machine, const ModelShape& model,
                    int64_t t, bool backward) {
   const Context ctx = context_of(machine);

@@ -206,8 +206,8 @@ TEST_F(AttentionBackwardTest, BitsOfTheHeadersArithmetic) {
     const Gradients expected = scalar_backward(b);
     for (const std::string& target : supported_cpu_targets()) {
       set_cpu_target(target);
-      for (const int threads :
-           {1, 2, 3, 32}) {  // few trees for many threads take the other schedule
+      // Few trees for many threads take the other schedule.
+      for (const int threads : {1, 2, 3, 32}) {
         expect_equal(run_backward({.threads = threads}, b), expected,
                      fmt::format("{} threads {} head_dim {}", target, threads, c.shape.head_dim));
       }
@@ -246,8 +246,8 @@ TEST_F(AttentionBackwardTest, OtherTreesAndPlacesInTheBatchChangeNothing) {
   const Gradients together = run_backward({}, both);
   for (const std::vector<int32_t>& members :
        {std::vector<int32_t>{0, 2, 4, 6}, std::vector<int32_t>{1, 3, 5}}) {
-    for (const bool reversed :
-         {false, true}) {  // rows of the segments in the list's order, or in the opposite one
+    // Rows of the segments in the list's order, or in the opposite one.
+    for (const bool reversed : {false, true}) {
       Batch one;
       one.shape = both.shape;
       one.scale = both.scale;

@@ -139,10 +139,10 @@ TEST(RopeTable, MatchesTransformers) {
     ASSERT_EQ(table.cos.size(), 1000 * table.half_dim);
     for (const int64_t position : {0, 1, 63, 64, 129, 999}) {
       for (const auto& [i, frequency] : golden.frequencies) {
-        const size_t at = static_cast<size_t>(position * table.half_dim) + i;
-        const double angle = static_cast<double>(position) * frequency;
-        const double tolerance =
-            golden.scale * (2e-7 + 5e-7 * angle);  // theirs has float32 frequencies
+        const int64_t at = position * table.half_dim + i;
+        const double angle = position * frequency;
+        // Theirs has float32 frequencies.
+        const double tolerance = golden.scale * (2e-7 + 5e-7 * angle);
         EXPECT_NEAR(table.cos[at], golden.scale * std::cos(angle), tolerance)
             << position << " " << i;
         EXPECT_NEAR(table.sin[at], golden.scale * std::sin(angle), tolerance)
