@@ -15,21 +15,21 @@ void require_empty(const JsonNode& model, const char* key) {
   }
 }
 
-/// A symbol of the piece; a doubly linked list in an array. A merged-away symbol has id
-/// -1.
+/// A symbol of the piece. The symbols are a doubly linked list in an array; one that
+/// was merged into its left neighbour has the id -1.
 struct Symbol {
   int32_t id;
   int32_t previous;
   int32_t next;
 };
 
-/// A possible merge of the symbol at `position` with its next one. Stale ones are
-/// recognised when they come up.
+/// A possible merge of the symbol at `position` with the next one. A candidate may be
+/// stale, which shows when it comes to the top of the heap.
 struct Candidate {
   int32_t rank;
   int32_t position;
   int32_t id;
-  /// Heap order: best rank, then leftmost, on top.
+  /// The heap has the best rank on top, and the leftmost of equal ones.
   bool operator<(const Candidate& other) const {
     return rank != other.rank ? rank > other.rank : position > other.position;
   }
@@ -42,7 +42,7 @@ BpeModel::BpeModel(TokenizerJson& parsed, const std::string& file) {
   const JsonNode model = root.member("model");
   if (!model.is_object())
     root.fail_here("has no \"model\" object; is this a tokenizer.json of Hugging Face tokenizers?");
-  // Files from before tokenizers 0.8 have no type: BPE is then told by its merges.
+  // A file from before tokenizers 0.8 has no type. It is a BPE model if it has merges.
   const std::string type =
       model.has("type") ? model.type() : (parsed.merges.empty() ? "(none)" : "BPE");
   if (type != "BPE") {
@@ -97,8 +97,8 @@ void BpeModel::add_merges(const TokenizerJson& parsed, const std::string& file) 
     joined.assign(left);
     joined += right;
     const int32_t left_id = vocabulary_.find(left), right_id = vocabulary_.find(right);
-    // Vocabularies list merged tokens in the order of their merges, so the next id is
-    // nearly always right.
+    // Vocabularies list merged tokens in the order of their merges, so the id after the
+    // previous one is nearly always right.
     id = vocabulary_.has(id + 1) && vocabulary_.token(id + 1) == joined ? id + 1
                                                                         : vocabulary_.find(joined);
     if (left_id < 0 || right_id < 0 || id < 0) {
@@ -106,7 +106,7 @@ void BpeModel::add_merges(const TokenizerJson& parsed, const std::string& file) 
       fail("{}: model.merges[{}]: token \"{}\" is not in model.vocab", file, rank,
            missing.substr(0, 80));
     }
-    // A repeated rule takes its last rank, as in Hugging Face tokenizers.
+    // A repeated rule has its last rank, as in Hugging Face tokenizers.
     const uint64_t pair = pair_of(left_id, right_id);
     merges_[slot_of(pair)] = {pair, rank++, id};
   }
@@ -118,7 +118,7 @@ const BpeModel::Merge* BpeModel::find_merge(int32_t left, int32_t right) const {
 }
 
 void BpeModel::append_symbols(std::string_view piece, Array<int32_t>& symbols) const {
-  bool unknown_open = false;  // one unknown token waits, so that its neighbours can join it
+  bool unknown_open = false;  // an unknown token waits for neighbours that it is fused with
   for (size_t offset = 0; offset < piece.size();) {
     const size_t length = utf8_length(piece[offset]);
     const std::string_view character = piece.substr(offset, length);
@@ -139,8 +139,8 @@ void BpeModel::append_symbols(std::string_view piece, Array<int32_t>& symbols) c
     }
     if (!missing_unknown_.empty())
       fail("{}, and the text needs it for \"{}\"", missing_unknown_, character);
-    if (unknown_id_ < 0)
-      continue;  // such a character has no token at all and vanishes, as in Hugging Face tokenizers
+    // As in Hugging Face tokenizers, a character vanishes that has no token at all.
+    if (unknown_id_ < 0) continue;
     if (unknown_open && !fuse_unknown_) symbols.push_back(unknown_id_);
     unknown_open = true;
   }

@@ -1,9 +1,9 @@
-// Byte-pair encoding of one piece of text (Sennrich et al. 2016; the ranks' order as
-// Hugging Face tokenizers applies it): split the piece into characters, then merge the
-// adjacent pair of best rank, leftmost first, until no pair has a rule. A heap over a
-// linked list makes that O(n log n), because some models have no pre-tokenizer and a
-// piece is the whole text. Immutable after construction and safe to share between
-// threads.
+// Byte-pair encoding of one piece of text (Sennrich et al. 2016; ranks are applied in
+// the order of Hugging Face tokenizers): split the piece into characters, then merge
+// the adjacent pair with the best rank, the leftmost first, until no pair has a rule. A
+// heap over a linked list makes that O(n log n), because a model without a
+// pre-tokenizer has the whole text as one piece. Immutable after construction and safe
+// to share between threads.
 #pragma once
 
 #include <array>
@@ -20,13 +20,13 @@ namespace orrery::text {
 
 class BpeModel {
  public:
-  /// Takes the vocabulary out of `parsed`; reads its merges and the options of its
-  /// "model". Errors name the file: another model type, dropout, affixes, merges of
-  /// tokens that are not in the vocabulary.
+  /// Moves the vocabulary out of `parsed`, and reads its merges and the options of its
+  /// "model". Throws Error naming the file for another model type, for dropout, for
+  /// affixes, and for merges of tokens that are not in the vocabulary.
   BpeModel(TokenizerJson& parsed, const std::string& file);
 
-  /// Appends the ids of `piece` (valid UTF-8, after normalizing and pre-tokenizing) to
-  /// `ids`.
+  /// Appends the ids of `piece` to `ids`. The piece is valid UTF-8, already normalized
+  /// and pre-tokenized.
   void encode(std::string_view piece, std::vector<int32_t>& ids) const;
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
@@ -36,7 +36,7 @@ class BpeModel {
   struct Merge {
     uint64_t pair = kNoPair;  // left id << 32 | right id
     int32_t rank = 0;
-    int32_t id = 0;  // of the merged token
+    int32_t id = 0;  // the merged token
   };
   static constexpr uint64_t kNoPair = ~uint64_t{0};
 
@@ -50,12 +50,13 @@ class BpeModel {
   void append_symbols(std::string_view piece, Array<int32_t>& symbols) const;
 
   Vocabulary vocabulary_;
-  std::vector<Merge> merges_;  // open addressing, a power of two
+  std::vector<Merge> merges_;  // a hash table with open addressing; a power of two long
   std::array<int32_t, 128> ascii_ids_{};
-  std::array<int32_t, 256> byte_ids_{};  // of "<0xHH>", or -1
+  std::array<int32_t, 256> byte_ids_{};  // the ids of "<0xHH>", or -1
   int32_t unknown_id_ = -1;
-  std::string
-      missing_unknown_;  // an unk_token that is not in the vocabulary: an error only where it is needed
+  // The error about an unk_token that is not in the vocabulary. It is thrown only where
+  // a text needs the token.
+  std::string missing_unknown_;
   bool fuse_unknown_ = false;
   bool byte_fallback_ = false;
   bool ignore_merges_ = false;

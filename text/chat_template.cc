@@ -18,14 +18,14 @@ namespace orrery::text {
 namespace {
 
 constexpr size_t kMaxTemplate = size_t{1} << 20;
-/// What a template gets besides the variables that a caller chooses.
+/// The variables that a template always has, besides those that a caller chooses.
 constexpr std::array<std::string_view, 4> kOwnNames = {"messages", "tools", "documents",
                                                        "add_generation_prompt"};
 constexpr const char* kDateFunction = "strftime_now";
 
 using Variables = std::vector<std::pair<std::string, jinja::Value>>;
 
-/// How a template begins, on one line.
+/// The beginning of a template, on one line.
 std::string beginning(const std::string& jinja) {
   std::string out;
   const size_t valid = std::min(find_invalid_utf8(jinja), jinja.size());
@@ -40,7 +40,7 @@ std::string beginning(const std::string& jinja) {
   return out;
 }
 
-/// One line of UTF-8, whatever of the template or a conversation an error quotes.
+/// The error as one line of UTF-8, whatever it quotes from a template or conversation.
 std::string one_line(const Error& error) {
   std::string out;
   append_lossy_utf8(error.what(), /*more_follows=*/false, out);
@@ -48,8 +48,8 @@ std::string one_line(const Error& error) {
   return out;
 }
 
-/// What a template is tried on when it is read: one that cannot render any of these is
-/// refused. Some want tools, some want lists of parts.
+/// The conversations that a template is tried on when it is read, until it renders one.
+/// Some templates need tools, some need lists of parts.
 std::vector<std::pair<std::vector<ChatMessage>, ChatOptions>> samples() {
   const OrderedJson tool =
       OrderedJson::parse(R"({"type": "function", "function": {"name": "f", "description": "d",
@@ -87,8 +87,8 @@ void add_variables(const OrderedJson& given, Variables& out) {
   }
 }
 
-/// The message as transformers gives it to a template: without the keys that are null,
-/// its reasoning under the names that templates ask for.
+/// The message as transformers passes it to a template: without keys that are null, and
+/// with its reasoning under the names that templates use.
 jinja::Value message_value(const ChatMessage& message) {
   using jinja::Value;
   jinja::Members members;
@@ -114,8 +114,8 @@ jinja::Value message_value(const ChatMessage& message) {
       const Value* found = member(name);
       if (found == nullptr) continue;
       const Value reasoning = *found;
-      // First, as transformers puts it, also when the row has one elsewhere, whose
-      // value then counts.
+      // transformers puts it first. If the message has the key elsewhere, that value
+      // counts.
       members.emplace(members.begin(), Value(std::string("thinking")), reasoning);
       members.emplace_back(Value(std::string("reasoning_content")), reasoning);
       break;
@@ -173,7 +173,7 @@ ChatMessage chat_message_from_json(const OrderedJson& message, const std::string
     fail("{}: the \"content\" of a message is {}: give a text, a list of parts or an object", where,
          content->type_name());
   }
-  // Only what role and content do not say already.
+  // `more` stays null when role and content say everything.
   check_json_depth(message, where);
   if (!text || message.size() != 2 || message.begin().key() != "role") out.more = message;
   return out;
@@ -190,7 +190,7 @@ std::vector<ChatMessage> chat_messages_from_json(const OrderedJson& messages,
 
 struct ChatTemplate::Program {
   std::string file;
-  Variables variables;  // the caller's, then the tokens
+  Variables variables;  // those of the caller, then the tokens
   jinja::Statement root;
 
   std::string run(std::span<const ChatMessage> messages, const ChatOptions& options) const;
@@ -207,7 +207,8 @@ std::string ChatTemplate::Program::run(std::span<const ChatMessage> messages,
   all.emplace_back("tools", jinja::from_json(options.tools));
   all.emplace_back("documents", jinja::None{});
   add_variables(options.variables, all);
-  all.insert(all.end(), variables.begin(), variables.end());  // of two of a name the first counts
+  // The first of two variables with one name counts.
+  all.insert(all.end(), variables.begin(), variables.end());
   return jinja::run_template(root, std::move(all));
 }
 

@@ -10,9 +10,9 @@
 namespace orrery::text {
 namespace {
 
-constexpr size_t kShown = 40;  // bytes of a text in a message
+constexpr size_t kShown = 40;  // how many bytes of a text a message quotes
 
-/// `text` from `at` on, cut, between quotes on one line.
+/// The beginning of `text` from `at` on, in quotes and on one line.
 std::string shown(const std::string& text, size_t at) {
   if (at >= text.size()) return "nothing";
   std::string out = "\"";
@@ -28,7 +28,7 @@ std::string shown(const std::string& text, size_t at) {
   return out + (end < text.size() ? "...\"" : "\"");
 }
 
-/// Where two texts part, at the beginning of a character.
+/// Where two texts part. It is the beginning of a character.
 size_t common_length(const std::string& a, const std::string& b) {
   const size_t shorter = std::min(a.size(), b.size());
   size_t at = 0;
@@ -48,8 +48,8 @@ bool begins_with(std::span<const int32_t> ids, std::span<const int32_t> beginnin
          std::equal(beginning.begin(), beginning.end(), ids.begin());
 }
 
-/// Ids of a text that goes on where another has ended. Some tokenizers put a space
-/// before whatever they are given; after a line's end they do not.
+/// The ids of a text that continues another. Some tokenizers put a space before every
+/// text; they do not put one after the end of a line.
 std::vector<int32_t> encode_continuation(const Tokenizer& tokenizer, const std::string& text) {
   std::vector<int32_t> ids = tokenizer.encode(text, /*add_special_tokens=*/false);
   if (bytes_of(tokenizer, ids) != " " + text) return ids;
@@ -60,7 +60,8 @@ std::vector<int32_t> encode_continuation(const Tokenizer& tokenizer, const std::
   return bytes_of(tokenizer, after) == text ? after : ids;
 }
 
-/// The first token in ids[from, end) that ends a sequence; the end when there is none.
+/// The index of the first token from `from` on that ends a sequence; ids.size() if
+/// there is none.
 size_t find_end(const Tokenizer& tokenizer, std::span<const int32_t> ids, size_t from) {
   while (from < ids.size() && !tokenizer.is_eos(ids[from])) ++from;
   return from;
@@ -73,7 +74,7 @@ class Transcript {
 
   const std::vector<int32_t>& ids() const { return ids_; }
 
-  /// The conversation goes on to `text`, which begins with the text so far. Returns how
+  /// Extends the conversation to `text`, which begins with the text so far. Returns how
   /// many tokens there were before.
   size_t go_on(const std::string& text) {
     const size_t before = ids_.size();
@@ -88,8 +89,8 @@ class Transcript {
     return before;
   }
 
-  /// Takes back what stands behind token `last`, whose own text is the first such in
-  /// the text from `from` on.
+  /// Removes everything after the token at `last`. The text is cut after the first
+  /// occurrence of that token's text from `from` on.
   void end_at(size_t last, size_t from) {
     const std::string_view end = tokenizer_.id_to_token(ids_[last]);
     ids_.resize(last + 1);
@@ -121,11 +122,12 @@ bool says_something(const ChatMessage& message) {
   return !message.content.empty() || !message.more.is_null();
 }
 
-/// Every text in a message, but its role and content.
+/// Visits every text in a value.
 void visit_texts(const OrderedJson& value, const std::function<void(const std::string&)>& visit) {
   if (value.is_string()) visit(value.get_ref<const std::string&>());
   if (!value.is_structured()) return;
-  for (const OrderedJson& part : value) visit_texts(part, visit);  // check_json_depth bounds it
+  // check_json_depth bounds the recursion.
+  for (const OrderedJson& part : value) visit_texts(part, visit);
 }
 
 }  // namespace
@@ -199,7 +201,7 @@ ChatExample chat_example(const ChatTemplate& chat_template, const Tokenizer& tok
 
 void check_no_end_inside(const Tokenizer& tokenizer, const ChatMessage& answer) {
   for (const int32_t id : tokenizer.eos_ids()) {
-    if (!tokenizer.is_special(id)) continue;  // not read out of a text
+    if (!tokenizer.is_special(id)) continue;  // not recognised in a text
     const std::string_view end = tokenizer.id_to_token(id);
     const auto refuse = [&] {
       fail(

@@ -1,10 +1,10 @@
-// What a chat model is to learn from an answer: the tokens that it would have to
-// generate after the prompt for the conversation to read as its template prints it. A
-// template says more than the answer's text: ChatML ends the turn with <|im_end|>, Qwen
-// 3 puts an empty thought before it, others a space; a model that is trained on the
+// A chat model is to learn from an answer the tokens that it would have to generate
+// after the prompt so that the conversation reads as its template prints it. A template
+// prints more than the answer's text: ChatML ends the turn with <|im_end|>, Qwen 3 puts
+// an empty thought before the text, others put a space. A model that is trained on the
 // bare text never learns to end its turn.
 //
-// Thread-safe, as all it reads is immutable.
+// Thread-safe, as all arguments are immutable.
 #pragma once
 
 #include <cstdint>
@@ -19,53 +19,54 @@ namespace orrery::text {
 
 struct ChatExample {
   std::vector<int32_t> prompt, response;
-  /// Of each response token, 0: it is not learned (what stands between two assistant's
-  /// turns). Empty: all are.
+  /// One per response token: 1 if it is learned, 0 if it stands between two of the
+  /// assistant's turns. Empty when all tokens are learned.
   std::vector<uint8_t> loss_mask;
 };
 
-/// Which assistant's messages of a conversation are learned.
+/// Which of the assistant's messages in a conversation are learned.
 enum class LearnedTurns { kLast, kAll };
 
-/// What is learned of a conversation whose last message is the assistant's. Of that
-/// message alone:
+/// The example that a conversation gives whose last message is the assistant's.
 ///
-/// prompt: the tokens of the messages before it, rendered with the generation prompt,
-/// which generation begins from.
-/// response: the whole conversation, rendered without one, from where that prompt ends,
-/// up to and including the first token that ends a sequence (Tokenizer::eos_ids). When
-/// the template prints none, the tokenizer's first one is added, so that the model
-/// learns to stop.
+/// With kLast, only that message is learned:
+///   - prompt: the tokens of the messages before it, rendered with the generation
+///     prompt. Generation would begin after it.
+///   - response: the whole conversation, rendered without a generation prompt, from the
+///     end of the prompt up to and including the first token that ends a sequence
+///     (Tokenizer::eos_ids). If the template prints none, the tokenizer's first one is
+///     added, so that the model learns to stop.
 ///
-/// Of all the assistant's messages (kAll): prompt is that of the first one, response
-/// everything from there to the end of the last one, each of them learned as if it were
-/// the last, what stands between masked. In the middle of a conversation no token is
-/// added where the template prints none that ends a sequence: all that it prints for
-/// the message is learned.
+/// With kAll, all of the assistant's messages are learned: prompt is that of the first
+/// one, and response is everything from there to the end of the last one. Each message
+/// is learned as if it were the last, and the text between them is masked. Where the
+/// template prints no token that ends a sequence after a message in the middle, none is
+/// added: everything that it prints for the message is learned.
 ///
-/// The response's tokens are those of the whole text when they begin with the tokens
-/// before; else, because a token would reach over the border (ids in, ids out:
-/// generation never takes back a token), those of the text from the border on alone.
+/// The response's ids are those of the whole text if they begin with the ids so far. If
+/// they do not, a token would reach across the border; but generation never takes back
+/// a token (ids in, ids out), so the text after the border is then encoded alone.
 ///
-/// `options`: further variables of the template; add_generation_prompt is set here.
-/// Error naming the template's file when it prints the answered conversation otherwise
-/// than the prompt begins, or an earlier turn otherwise once the conversation goes on
-/// (what to train on is then unknown; the text shows where they part), or when it
-/// prints nothing for an answer or ends the sequence before it. REQUIRES: the template
-/// is not plain; messages stand before each one that is learned.
+/// `options` are further variables of the template; add_generation_prompt is set here.
+/// Throws Error naming the template's file
+///   - when the answered conversation does not begin with the prompt, or when an
+///     earlier turn changes once the conversation goes on: it is then unknown what to
+///     train on, and the message shows where the texts part;
+///   - when the template prints nothing for an answer or ends the sequence before it.
+/// REQUIRES: the template is not plain; messages stand before each one that is learned.
 ChatExample chat_example(const ChatTemplate& chat_template, const Tokenizer& tokenizer,
                          std::span<const ChatMessage> conversation, LearnedTurns turns,
                          ChatOptions options = {});
 
-/// The same of `messages` and the assistant's `answer` to them.
+/// The example for `messages` and the assistant's `answer` to them, with kLast.
 ChatExample chat_example(const ChatTemplate& chat_template, const Tokenizer& tokenizer,
                          std::span<const ChatMessage> messages, const std::string& answer,
                          const ChatOptions& options = {});
 
-/// Error when an assistant's message has inside, in its text or in its calls and
-/// thoughts, a token that ends a sequence: generation ends there, so that what follows
-/// would not be learned, which is not what its author meant. At the end of the text it
-/// may stand.
+/// Throws Error when the assistant's message contains a token that ends a sequence, in
+/// its text or in its calls and thoughts. Generation ends at such a token, so the rest
+/// would not be learned, which its author cannot have meant. At the end of the text the
+/// token is allowed.
 void check_no_end_inside(const Tokenizer& tokenizer, const ChatMessage& answer);
 
 }  // namespace orrery::text

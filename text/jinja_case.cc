@@ -63,7 +63,7 @@ constexpr std::array<std::pair<uint32_t, std::string_view>, 14> kLongCapitals = 
      {0xFB05, "ST"},
      {0xFB06, "ST"}}};
 
-/// Others of that kind, which are left to Python.
+/// Other characters with a long capital. They are not supported.
 bool has_other_long_capital(uint32_t c) {
   return (c >= 0x1E97 && c <= 0x1E9A) ||
          (c >= 0x1F50 && c <= 0x1FFC && is_lower(c) &&
@@ -106,10 +106,11 @@ bool is_case_ignorable(uint32_t c) {
          c == 0x2018 || c == 0x2019;
 }
 
-/// Whether the capital sigma at `at` ends a word, where it becomes another small
-/// letter.
+/// Whether the capital sigma at `at` ends a word. There its small letter is another one
+/// than inside a word.
 bool is_final_sigma(std::string_view text, size_t at) {
-  constexpr int kMaxIgnored = 100;  // a hostile text must not make this quadratic
+  // The limit keeps a hostile text from making the search quadratic.
+  constexpr int kMaxIgnored = 100;
   int ignored = 0;
   const auto counts = [&](uint32_t c) {
     if (!is_case_ignorable(c)) return true;
@@ -290,8 +291,9 @@ std::string text_ascii_digits(std::string_view text) {
   std::string out;
   for_each(text, [&](uint32_t c, size_t) {
     if (c < 0x80 || !is_decimal(c)) return append_utf8(c, out);
-    uint32_t before =
-        0;  // Unicode has the digits of a script as ten in a row, some scripts one behind the other
+    // Unicode has the ten digits of a script in a row; the digits of some scripts
+    // follow those of another without a gap.
+    uint32_t before = 0;
     while (before < 60 && is_decimal(c - before - 1)) ++before;
     out += char_of('0' + before % 10);
   });

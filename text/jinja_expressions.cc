@@ -7,9 +7,12 @@
 namespace orrery::text::jinja {
 namespace {
 
-constexpr int kMaxDepth = 200;  // of nesting; a hostile file must not exhaust the stack
+// Brackets and operators may nest this deep, so that a hostile file does not exhaust
+// the stack.
+constexpr int kMaxDepth = 200;
 
-// Of an expression's tree, which a chain of operators makes deep without nesting.
+// An expression's tree may be this deep: a chain of operators makes it deep without any
+// nesting.
 constexpr int kMaxTreeDepth = 500;
 
 template <class... Children>
@@ -202,8 +205,8 @@ ExpressionPtr ExpressionParser::primary() {
   if (token.kind == TokenKind::kFloat) return literal(token.real);
   if (token.kind == TokenKind::kString) {
     std::string text = token.text;
-    while (peek().kind == TokenKind::kString)
-      text += next().text;  // as in Python, neighbours are one string
+    // Adjacent strings are one string, as in Python.
+    while (peek().kind == TokenKind::kString) text += next().text;
     return literal(std::move(text));
   }
   if (token.kind == TokenKind::kName) {

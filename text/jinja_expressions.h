@@ -13,12 +13,12 @@
 
 namespace orrery::text::jinja {
 
-/// A node without children, and what adds one; throws Error for a tree that a walk by
-/// recursion could not take.
+/// Makes a node without children.
 ExpressionPtr make_expression(ExpressionKind kind, std::string text = {});
+/// Adds a child. Throws Error for a tree that is too deep for recursion.
 void add_child(Expression& parent, ExpressionPtr child);
 
-/// Goes through the tokens of a template. All members throw Error with the line.
+/// Parses the tokens of a template. All members throw Error with the line.
 class ExpressionParser {
  public:
   explicit ExpressionParser(std::string_view text) : tokens_(tokenize_template(text)) {}
@@ -77,7 +77,7 @@ class ExpressionParser {
   ExpressionPtr or_expression();
   ExpressionPtr and_expression();
   ExpressionPtr not_expression();
-  /// The operator of a comparison, if one stands here; takes it.
+  /// Consumes and returns the operator of a comparison; empty when none stands here.
   std::string comparison_operator();
   ExpressionPtr comparison();
   ExpressionPtr sum();
@@ -89,17 +89,17 @@ class ExpressionParser {
   ExpressionPtr postfix(ExpressionPtr value);
   ExpressionPtr subscript(ExpressionPtr value);
   ExpressionPtr call(ExpressionPtr callee);
-  /// Arguments, from the opening to the closing bracket.
+  /// Parses arguments from the opening to the closing bracket.
   void arguments(Expression& call);
-  /// The name of a filter or a test; extensions may have dots in theirs.
+  /// The name of a filter or a test. Names of extensions may have dots.
   std::string dotted_name();
-  /// Filters one after the other; `begins`: the first stands without its |.
+  /// Parses filters in a row. With `begins`, the first one has no | before it.
   ExpressionPtr filter_chain(ExpressionPtr value, bool begins);
   ExpressionPtr filters_and_tests(ExpressionPtr value);
   ExpressionPtr test(ExpressionPtr value);
 
  private:
-  /// Adds the line to what is thrown.
+  /// Adds the line to an Error that `check` throws.
   template <class Check>
   void check(const Check& check) const {
     try {

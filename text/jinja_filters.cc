@@ -19,7 +19,7 @@ constexpr std::array<std::string_view, 39> kTests = {
     "mapping", "number", "sequence",    "iterable", "callable",  "sameas", "escaped", "in",
     "==",      "eq",     "equalto",     "!=",       "ne",        ">",      "gt",      "greaterthan",
     "ge",      ">=",     "<",           "lt",       "lessthan",  "<=",     "le"};
-/// Filters that Jinja has and this does not.
+/// Filters that Jinja has and that are not supported.
 constexpr std::array<std::string_view, 6> kOtherFilters = {"pprint", "random",   "striptags",
                                                            "urlize", "wordwrap", "xmlattr"};
 
@@ -53,7 +53,7 @@ bool is_same(const Value& left, const Value& right) {
   return false;
 }
 
-/// The tests that look at a value alone.
+/// The tests without arguments that need nothing but the value.
 bool test_kind(const std::string& name, const Value& value) {
   const auto* flag = value.as<bool>();
   if (name == "defined") return !value.is_undefined();

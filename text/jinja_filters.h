@@ -11,7 +11,7 @@
 
 namespace orrery::text::jinja {
 
-/// Throw Error for a name that is not supported, saying so.
+/// Throw UnsupportedTemplate for a name that is not supported.
 void check_filter_name(const std::string& name);
 void check_test_name(const std::string& name);
 
@@ -22,7 +22,8 @@ Value apply_filter(Machine& machine, const std::string& name, const Value& value
 bool apply_test(Machine& machine, const std::string& name, const Value& value,
                 const Arguments& arguments);
 
-/// The filters of texts and numbers, and those of sequences; false: no such name.
+/// Apply a filter of texts and numbers, or one of sequences, and set `out`. False when
+/// there is no such name.
 bool apply_text_filter(Machine& machine, const std::string& name, const Value& value,
                        const Arguments& arguments, Value& out);
 bool apply_sequence_filter(Machine& machine, const std::string& name, const Value& value,
@@ -30,17 +31,17 @@ bool apply_sequence_filter(Machine& machine, const std::string& name, const Valu
 bool is_text_filter(std::string_view name);
 bool is_sequence_filter(std::string_view name);
 
-/// Gives what stands under "a.0.b" in a value; with a default, that instead of
-/// undefined.
+/// A function that looks up an attribute path such as "a.0.b" in a value. It returns
+/// `fallback` instead of undefined, unless that is None.
 std::function<Value(Machine&, const Value&)> attribute_getter(const Value& attribute,
                                                               const Value& fallback);
 
-/// What a name means that no variable has: range, namespace, dict, joiner,
-/// raise_exception. Undefined for others. Throws Error for the functions of Jinja that
-/// are not supported.
+/// The meaning of a name that no variable has: range, namespace, dict, joiner,
+/// raise_exception; undefined for others. Throws UnsupportedTemplate for a function of
+/// Jinja that is not supported.
 Value global_function(const std::string& name);
-/// strftime_now as of `date` ("2025-07-26" or "2025-07-26 12:34:56"). Throws Error for
-/// another form.
+/// The function strftime_now with `date` as today ("2025-07-26" or "2025-07-26
+/// 12:34:56"). Throws Error for another form.
 Value date_function(const std::string& date);
 
 }  // namespace orrery::text::jinja

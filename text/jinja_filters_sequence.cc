@@ -39,8 +39,8 @@ Value attribute_argument(const Bound& bound, int64_t index) {
   return bound.has(index) ? bound[index] : Value(None{});
 }
 
-/// Items in the order of their keys, equal ones as they stood (the other way round too,
-/// as Python's sorted).
+/// Sorts items by their keys. Items with equal keys keep their order, with `reverse` as
+/// well, as in Python's sorted().
 List sorted(Machine& machine, const List& items, const Getter& key, bool reverse) {
   std::vector<std::pair<Value, Value>> keyed;
   for (const Value& item : items) {
@@ -155,7 +155,7 @@ Value join(Machine& machine, const Value& value, const Arguments& arguments) {
   return out;
 }
 
-/// A generator over the items of `value`, which is empty when the value is false.
+/// A generator over the items of `value`. It is empty when the value is false.
 Value generator(const Value& value, const Arguments& arguments,
                 std::function<std::function<bool(Value&)>(Machine&, Next)> begin,
                 Machine& machine) {
@@ -257,7 +257,7 @@ Value unique(Machine& machine, const Value& value, const Arguments& arguments) {
       {value});
 }
 
-/// A generator whose items are made when the first is asked for.
+/// A generator that makes all its items when the first one is asked for.
 Value lazily(const Value& value, const Arguments& arguments, std::function<List()> make) {
   std::vector<Value> held = {value};
   for (const Value& argument : arguments.positional) held.push_back(argument);

@@ -22,7 +22,7 @@ constexpr std::array<std::string_view, 28> kNames = {
     "int",   "length", "lower",          "replace",  "round",       "safe",      "string",
     "title", "tojson", "trim",           "truncate", "upper",       "urlencode", "wordcount"};
 
-/// A value as soft_str gives it.
+/// The value as text, as soft_str of MarkupSafe gives it.
 std::string text_of(Machine& machine, const Value& value) {
   machine.charge_all(value);
   return print(value);
@@ -39,7 +39,7 @@ std::string plain_digits(std::string_view text) {
   return out;
 }
 
-/// float(text)
+/// Python's float(text); false where Python raises ValueError.
 bool parse_real(std::string_view text, double& out) {
   const std::string stripped =
       plain_digits(text_ascii_digits(text_strip(text, std::nullopt, true, true)));
@@ -56,7 +56,7 @@ bool parse_real(std::string_view text, double& out) {
   return true;
 }
 
-/// int(text, base); false where Python raises ValueError.
+/// Python's int(text, base); false where Python raises ValueError.
 bool parse_whole(std::string_view text, int64_t base, int64_t& out) {
   std::string digits = text_ascii_digits(text_strip(text, std::nullopt, true, true));
   bool negative = false;
@@ -260,7 +260,7 @@ std::string json_of(Machine& machine, const Value& value, const Bound& bound) {
 
 Value attribute_filter(Machine& machine, const Value& value, const Bound& bound) {
   if (bound[0].string() == nullptr) fail("attr wants a name, not {}", bound[0].kind());
-  // Only attributes, never items.
+  // The filter reads attributes only, never items.
   if (value.dict() != nullptr && !has_method(value, *bound[0].string()))
     return Value::undefined("a dict has no attribute " + *bound[0].string());
   return attribute_of(machine, value, *bound[0].string());

@@ -32,11 +32,12 @@ uint64_t magnitude_of(int64_t value) {
   return value < 0 ? ~bits + 1 : bits;
 }
 
-/// What stands between % and its letter, or behind the colon of {}.
+/// A format specification: the characters between % and its letter, or after the colon
+/// in {}.
 struct Spec {
   std::string fill = " ";
-  char alignment = 0;  // < > ^ =
-  char sign = '-';     // + - or a space
+  char alignment = 0;  // one of < > ^ =, or 0 for the default
+  char sign = '-';     // one of + - and space
   bool alternate = false, zero = false;
   char grouping = 0;
   int64_t width = 0;
@@ -58,7 +59,7 @@ std::string grouped(const std::string& digits, char separator) {
   return out + digits.substr(whole);
 }
 
-/// A number's sign, prefix and digits, filled up to the width.
+/// Joins a number's sign, prefix and digits and pads them to the width.
 std::string padded_number(const std::string& sign, std::string digits, const Spec& spec) {
   if (spec.grouping != 0) {
     if (spec.zero || spec.alignment == '=')
@@ -90,7 +91,7 @@ std::string whole_digits(int64_t value, const Spec& spec, std::string& sign) {
   return in_base(magnitude_of(value), base, spec.kind == 'X');
 }
 
-// ---- %
+// ---- "%s" % values
 
 class Percent {
  public:
@@ -260,7 +261,7 @@ class Percent {
   size_t at_ = 0, next_ = 0;
 };
 
-// ---- {}
+// ---- "{}".format(values)
 
 class Braces {
  public:
@@ -439,7 +440,7 @@ class Braces {
   Machine& machine_;
   const Arguments& arguments_;
   size_t next_ = 0;
-  int numbering_ = 0;  // 1: {}, 2: {0}
+  int numbering_ = 0;  // 1 after a {}, 2 after a {0}; a text may not mix them
 };
 
 }  // namespace

@@ -15,7 +15,7 @@
 namespace orrery::text::jinja {
 namespace {
 
-constexpr int64_t kMaxRange = 100'000;  // Jinja's sandbox has the same
+constexpr int64_t kMaxRange = 100'000;  // the limit of Jinja's sandbox
 
 Value range(Machine&, const Arguments& arguments) {
   const Bound bound("range", arguments, {"", "", ""}, 1);
@@ -31,7 +31,7 @@ Value range(Machine&, const Arguments& arguments) {
   return Value::range(start, stop, step);
 }
 
-/// The members that a dict or a namespace is made of.
+/// The members of a new dict or namespace, from the arguments of its constructor.
 Members members_of(Machine& machine, const Arguments& arguments, const char* what) {
   if (arguments.positional.size() > 1) fail("{} takes one argument", what);
   Members members;
@@ -90,8 +90,8 @@ Value global_function(const std::string& name) {
     });
   if (name == "joiner") return Value::callable(name, make_joiner);
   if (name == "raise_exception") return Value::callable(name, raise_exception);
-  if (name == "self")
-    return Value::make_namespace({});  // it holds the blocks of a template, and there are none
+  // In Jinja `self` holds the template's blocks; here a template has none.
+  if (name == "self") return Value::make_namespace({});
   if (name == "cycler" || name == "lipsum")
     fail_unsupported("the function {} is not supported", name);
   return Value::undefined(name.substr(0, 60) + " is undefined");
@@ -101,7 +101,7 @@ Value date_function(const std::string& date) {
   std::tm when{};
   const char* end = strptime(date.c_str(), "%Y-%m-%d", &when);
   if (end != nullptr && (*end == ' ' || *end == 'T')) end = strptime(end + 1, "%H:%M:%S", &when);
-  std::tm real = when;  // timegm makes the 2nd of March of a 30th of February
+  std::tm real = when;  // timegm turns the 30th of February into the 2nd of March
   real.tm_isdst = 0;
   if (end != nullptr) timegm(&real);
   if (end == nullptr || *end != 0 || real.tm_mday != when.tm_mday || real.tm_mon != when.tm_mon ||

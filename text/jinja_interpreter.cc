@@ -119,7 +119,6 @@ void Interpreter::print_value(const Value& value) {
   print_text(print(value));
 }
 
-/// A block whose text is set, or printed, after its filters.
 Interpreter::Flow Interpreter::captured_statement(const Statement& s) {
   Flow flow = Flow::kNext;
   Value text;
@@ -137,7 +136,6 @@ Interpreter::Flow Interpreter::captured_statement(const Statement& s) {
   return flow;
 }
 
-/// A chain of filters whose innermost value is given.
 Value Interpreter::filtered(const Expression& filter, const Value& value) {
   const Value inner = filter.children[0] == nullptr ? value : filtered(*filter.children[0], value);
   return apply_filter(machine_, filter.text, inner, arguments_of(filter));
@@ -192,16 +190,16 @@ Interpreter::Flow Interpreter::loop(const Statement& s, const ScopePtr& around,
   for (const Value& item : state->items) {
     machine_.step(kIterationSteps);
     ++state->index0;
-    const Flow flow =
-        inside(around, s.hidden, [&] {  // what an iteration sets is gone in the next one
-          assign(*s.target, item);
-          assign("loop", Value(state));
-          return execute(s.body);
-        });
+    // An iteration has a scope of its own: the next one does not see what it sets.
+    const Flow flow = inside(around, s.hidden, [&] {
+      assign(*s.target, item);
+      assign("loop", Value(state));
+      return execute(s.body);
+    });
     if (flow == Flow::kBreak) break;
     finished_one = finished_one || flow == Flow::kNext;
   }
-  // As in Jinja: also when every iteration was left by break or continue.
+  // As in Jinja, `else` also runs when break or continue left every iteration.
   if (!finished_one && !s.otherwise.empty())
     return inside(around, s.hidden_otherwise, [&] { return execute(s.otherwise); });
   return Flow::kNext;

@@ -20,8 +20,8 @@ class Lexer {
  public:
   explicit Lexer(std::string_view text) {
     if (find_invalid_utf8(text) != std::string::npos) fail("the template is not UTF-8");
-    for (size_t i = 0; i < text.size();
-         ++i) {  // as Jinja: every line ends in \n, and the last \n is dropped
+    // As in Jinja, every line ends in \n, and the last \n is dropped.
+    for (size_t i = 0; i < text.size(); ++i) {
       if (text[i] == '\r') {
         source_.push_back('\n');
         if (i + 1 < text.size() && text[i + 1] == '\n') ++i;
@@ -65,8 +65,8 @@ class Lexer {
     tokens_.push_back({kind, std::move(text), number, real, line_});
   }
   void skip_space() { advance(leading_space(in_.substr(at_))); }
-  /// Where the word ends that stands behind white space at `at`; npos when another
-  /// stands there.
+  /// Skips white space at `at`, the word, and white space after it; returns where that
+  /// ends, or npos when the word does not stand there.
   size_t after_word(size_t at, std::string_view word) const {
     at += leading_space(in_.substr(at));
     if (!in_.substr(at).starts_with(word)) return std::string_view::npos;
@@ -82,7 +82,7 @@ class Lexer {
     return std::string_view::npos;
   }
 
-  /// The text up to the next tag, less the white space that the tag takes.
+  /// Adds the text before the next tag, without the white space that the tag removes.
   void text(size_t open) {
     const size_t end = std::min(open, in_.size());
     std::string_view data = in_.substr(at_, end - at_);
@@ -90,9 +90,8 @@ class Lexer {
       const char sign = open + 2 < in_.size() ? in_[open + 2] : ' ';
       if (sign == '-') {
         data = data.substr(0, trailing_space(data));
-      } else if (sign != '+' &&
-                 in_[open + 1] !=
-                     '{') {  // lstrip_blocks: the indentation before a tag or a comment
+      } else if (sign != '+' && in_[open + 1] != '{') {
+        // lstrip_blocks removes the indentation before a tag or a comment.
         const size_t newline = data.rfind('\n');
         const size_t begin = newline == std::string_view::npos ? 0 : newline + 1;
         const bool blank = leading_space(data.substr(begin)) == data.size() - begin;
@@ -103,8 +102,8 @@ class Lexer {
     advance(end - at_);
   }
 
-  /// After the end of a tag: "-" takes all white space, a tag or comment without it one
-  /// newline (trim_blocks).
+  /// Removes white space after the end of a tag: all of it after "-", else one newline
+  /// after a tag or a comment (trim_blocks).
   void after(bool minus, bool trims_newline) {
     const size_t begin = at_;
     if (minus) {
@@ -123,7 +122,7 @@ class Lexer {
     after(sign == '-', sign != '+');
   }
 
-  /// Behind {%: whether `raw` and the tag's end follow.
+  /// Whether `raw` and the tag's end follow the {% before the current position.
   bool begins_raw() const {
     const size_t end = after_word(at_, "raw");
     if (end == std::string_view::npos) return false;
@@ -131,7 +130,7 @@ class Lexer {
     return rest.starts_with("%}") || rest.starts_with("-%}");
   }
 
-  /// Text up to {% endraw %}, as it stands.
+  /// Adds the text up to {% endraw %} unchanged.
   void raw() {
     at_line_start_ = false;
     advance(after_word(at_, "raw") - at_);
@@ -157,7 +156,7 @@ class Lexer {
 
   void code(char close) {
     push(close == '}' ? TokenKind::kOutputBegin : TokenKind::kTagBegin, "");
-    std::string open;  // brackets: }} may also close two dicts
+    std::string open;  // the brackets to be closed, since }} may also close two dicts
     while (true) {
       skip_space();
       if (at_ >= in_.size()) refuse("a tag without its end");
@@ -205,7 +204,7 @@ class Lexer {
     advance(length);
   }
 
-  /// Digits with single _ between them; `most` of them are looked at.
+  /// Length of a run of `allowed` digits, which single underscores may separate.
   static size_t digits(std::string_view text, std::string_view allowed) {
     size_t length = 0;
     while (length < text.size()) {
@@ -287,8 +286,8 @@ class Lexer {
     advance(i + 1);
   }
 
-  /// What stands behind a backslash; returns its length. Python's escapes, an unknown
-  /// one stays as it is.
+  /// Appends the meaning of the escape after a backslash, and returns the length of the
+  /// escape. The escapes are Python's; an unknown one stays as it is written.
   size_t escape(std::string_view rest, std::string& out) const {
     static constexpr std::string_view kEscapes = "ntrabfv\\'\"", kMeanings = "\n\t\r\a\b\f\v\\'\"";
     const char c = rest[0];
@@ -320,7 +319,7 @@ class Lexer {
     if (c == 'N') refuse("the escape \\N in a string is not supported");
     out.push_back('\\');
     if (is_ascii(c)) return 0;
-    // Python reads the escaped spelling of the character here.
+    // Python reads a character that is not ASCII as its escaped spelling here.
     const uint32_t code = utf8_code_point(rest, 0);
     out += code < 0x100     ? fmt::format("x{:02x}", code)
            : code < 0x10000 ? fmt::format("u{:04x}", code)

@@ -1,4 +1,5 @@
-// Tokens of a chat template, white space already trimmed. Internal to chat_template.h.
+// The tokens of a chat template. White space around tags is trimmed already. Internal
+// to chat_template.h.
 #pragma once
 
 #include <cstdint>
@@ -24,13 +25,13 @@ enum class TokenKind {
 
 struct Token {
   TokenKind kind;
-  std::string text;  // of kText, kName, kString (unescaped), kOperator
-  int64_t number;    // of kInteger
-  double real;       // of kFloat
+  std::string text;  // for kText, kName, kString (unescaped) and kOperator
+  int64_t number;    // for kInteger
+  double real;       // for kFloat
   int line;
 };
 
-/// Throws Error with the line for anything that is no token.
+/// Throws Error with the line for anything that is not a token.
 std::vector<Token> tokenize_template(std::string_view text);
 
 }  // namespace orrery::text::jinja

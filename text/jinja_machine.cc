@@ -12,7 +12,7 @@ constexpr int kMaxNesting = 1'000;
 constexpr size_t kBytesPerStep = 256;
 constexpr size_t kNamesPerStep = 16;
 constexpr size_t kItemsPerStep = 4;
-constexpr size_t kComparedPerStep = 8192;  // characters of a search
+constexpr size_t kComparedPerStep = 8192;  // comparisons of characters in a search
 
 }  // namespace
 

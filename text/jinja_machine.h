@@ -1,4 +1,4 @@
-// What one rendering of a chat template may cost, and the arguments of its calls.
+// Bounds on the work of rendering a chat template, and the arguments of its calls.
 // Internal to chat_template.h.
 #pragma once
 
@@ -13,28 +13,28 @@
 
 namespace orrery::text::jinja {
 
-/// Counts the work of a run in steps of some 100 ns: one for a node of the tree, and
-/// more where a node handles much data. Every member throws Error when a run takes more
-/// steps than any honest template.
+/// Counts the work of a run in steps of about 100 ns: one step per node of the tree,
+/// and more where a node handles much data. Every member throws Error when a run takes
+/// more steps than any honest template.
 class Machine {
  public:
   void step(int64_t count = 1);
-  /// Before an operation goes through the characters, items or members of a value, or
-  /// after one made it.
+  /// To be called before an operation walks the characters, items or members of a
+  /// value, or after an operation made the value.
   void charge(const Value& value);
   void charge(const Arguments& arguments);
-  /// Before a comparison or a print, which goes through all that is inside.
+  /// To be called before a comparison or a print, which walks everything in the value.
   void charge_all(const Value& value);
-  /// Before one text is looked for in another.
+  /// To be called before one text is searched for another.
   void charge_search(const Value& text, const Value& wanted);
-  /// What an operation made; a list's items take memory for as long as the list is
-  /// kept.
+  /// Charges for a value that an operation made, and returns it. Items cost more here,
+  /// because they take memory for as long as the value is kept.
   Value charged(Value value);
-  /// Bytes that an operation made.
+  /// Charges for bytes that an operation made.
   void charge_bytes(size_t bytes);
 
-  /// Counts how deep calls are nested while it lives; a hostile template must not
-  /// exhaust the stack.
+  /// Counts the nesting of calls for as long as it lives, so that a hostile template
+  /// does not exhaust the stack.
   class Nesting {
    public:
     Nesting(Machine& machine, int weight);
@@ -52,22 +52,23 @@ class Machine {
   int nesting_ = 0;
 };
 
-/// Arguments sorted by a signature: `names` in order, those that stand alone with an
-/// empty name. Throws Error for too many, too few, unknown and doubled ones.
+/// Arguments in the order of a signature, which is `names`; a parameter with an empty
+/// name takes no keyword. Throws Error for too many, too few, unknown and repeated
+/// arguments.
 class Bound {
  public:
   Bound(std::string_view what, const Arguments& arguments,
         std::initializer_list<std::string_view> names, int64_t required = 0);
 
   bool has(int64_t index) const { return values_[index].has_value(); }
-  /// Undefined where absent.
+  /// The value is undefined where the argument is absent.
   const Value& operator[](int64_t index) const;
-  /// Given, and not None.
+  /// Whether the argument is present and not None.
   bool given(int64_t index) const { return has(index) && !values_[index]->is_none(); }
   bool truth(int64_t index, bool fallback) const {
     return has(index) ? values_[index]->truth() : fallback;
   }
-  /// These throw Error for another kind.
+  /// Both throw Error when the argument has another kind.
   int64_t integer(int64_t index, int64_t fallback) const;
   std::string text(int64_t index, std::string fallback) const;
 

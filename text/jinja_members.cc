@@ -72,7 +72,8 @@ Value loop_member(const Value& value, const std::string& name) {
   return Value::undefined("loop has no member " + name);
 }
 
-/// A Python attribute of the value, if it has one of that name that a template may see.
+/// Gives the value's Python attribute of that name. False when there is none that a
+/// template may see.
 bool python_attribute(Machine& machine, const Value& value, const std::string& name, Value& out) {
   if (name.starts_with("__"))
     return out = Value::undefined("the attribute " + name + " is not safe"), true;
@@ -137,8 +138,9 @@ Value join(Machine& machine, const std::string& separator, const Value& value) {
   return out;
 }
 
-/// The part [begin, end) of a text that find, count, startswith and their like look at,
-/// and where it begins.
+/// The part of a text that find, count, startswith and the like search, from their
+/// arguments start and end. `begin` becomes the index of its first character. Nullopt
+/// when there is no such part, not even an empty one.
 std::optional<std::string_view> window(const std::string& text, const Bound& bound,
                                        int64_t& begin) {
   const int64_t size = text_length(text);
@@ -398,7 +400,7 @@ Value attribute_of(Machine& machine, const Value& value, const std::string& name
   refuse_undefined(value);
   Value out;
   if (python_attribute(machine, value, name, out)) {
-    // A dict's member of that name is seen only where Python has no attribute.
+    // A dict's member is found only where Python has no attribute of that name.
     if (!out.is_undefined() || !name.starts_with("__") || value.dict() == nullptr) return out;
   }
   if (const Dict* dict = value.dict()) {

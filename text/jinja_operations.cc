@@ -20,7 +20,37 @@ constexpr int64_t kExactReal = int64_t{1} << 53;
   fail("{} {} {}", left.kind(), operation, right.kind());
 }
 
-Value real_arithmetic(std::string_view operation, double left, double right);
+Value real_arithmetic(std::string_view operation, double left, double right) {
+  if (operation == "+") return left + right;
+  if (operation == "-") return left - right;
+  if (operation == "*") return left * right;
+  if (operation == "**") {
+    const double result = std::pow(left, right);
+    if (left == 0 && right < 0) fail("0.0 to the power of {}", right);
+    if (left < 0 && right != std::floor(right))
+      fail_unsupported("a root of a negative number is not supported");
+    if (std::isinf(result) && !std::isinf(left) && !std::isinf(right))
+      fail("a number that is too large");
+    return result;
+  }
+  if (right == 0) fail("division by 0");
+  if (operation == "/") return left / right;
+  // These are the steps of CPython's float divmod.
+  double mod = std::fmod(left, right);
+  double div = (left - mod) / right;
+  if (mod != 0) {
+    if ((right < 0) != (mod < 0)) {
+      mod += right;
+      div -= 1;
+    }
+  } else {
+    mod = std::copysign(0.0, right);
+  }
+  if (operation == "%") return mod;
+  if (div == 0) return std::copysign(0.0, left / right);
+  const double down = std::floor(div);
+  return div - down > 0.5 ? down + 1 : down;
+}
 
 Value whole_arithmetic(std::string_view operation, int64_t left, int64_t right) {
   int64_t result = 0;
@@ -52,7 +82,7 @@ Value whole_arithmetic(std::string_view operation, int64_t left, int64_t right) 
       if (operation == "%") return int64_t{0};
       overflow = __builtin_sub_overflow(int64_t{0}, left, &result);
     } else {
-      // Python rounds down, C++ towards zero.
+      // Python rounds down, C++ rounds towards zero.
       const int64_t remainder = left % right;
       const bool adjust = remainder != 0 && (remainder < 0) != (right < 0);
       result =
@@ -61,38 +91,6 @@ Value whole_arithmetic(std::string_view operation, int64_t left, int64_t right) 
   }
   if (overflow) fail("a number that is too large");
   return result;
-}
-
-Value real_arithmetic(std::string_view operation, double left, double right) {
-  if (operation == "+") return left + right;
-  if (operation == "-") return left - right;
-  if (operation == "*") return left * right;
-  if (operation == "**") {
-    const double result = std::pow(left, right);
-    if (left == 0 && right < 0) fail("0.0 to the power of {}", right);
-    if (left < 0 && right != std::floor(right))
-      fail_unsupported("a root of a negative number is not supported");
-    if (std::isinf(result) && !std::isinf(left) && !std::isinf(right))
-      fail("a number that is too large");
-    return result;
-  }
-  if (right == 0) fail("division by 0");
-  if (operation == "/") return left / right;
-  // As Python's float_divmod.
-  double mod = std::fmod(left, right);
-  double div = (left - mod) / right;
-  if (mod != 0) {
-    if ((right < 0) != (mod < 0)) {
-      mod += right;
-      div -= 1;
-    }
-  } else {
-    mod = std::copysign(0.0, right);
-  }
-  if (operation == "%") return mod;
-  if (div == 0) return std::copysign(0.0, left / right);
-  const double down = std::floor(div);
-  return div - down > 0.5 ? down + 1 : down;
 }
 
 Value add(const Value& left, const Value& right) {
@@ -117,7 +115,7 @@ Value add(const Value& left, const Value& right) {
   no_operation("+", left, right);
 }
 
-/// A text, list or tuple times a number; false where this is none.
+/// Repeats a text, list or tuple. False when the operands are of other kinds.
 bool repeat(const Value& what, const Value& count, Value& out) {
   int64_t times = 0;
   if (!count.whole(times)) return false;
@@ -144,7 +142,7 @@ void refuse_undefined(const Value& value) {
     fail("{}", nothing->reason == nullptr ? "an undefined value is used" : *nothing->reason);
 }
 
-/// -1, 0, 1, or 2 for NaN.
+/// -1, 0 or 1 for less, equal or greater; 2 where a NaN has no order.
 int order(double left, double right) {
   return left < right ? -1 : left > right ? 1 : left == right ? 0 : 2;
 }
@@ -185,8 +183,8 @@ bool ordered(std::string_view operation, const Value& left, const Value& right) 
 
 Value arithmetic(Machine& machine, std::string_view operation, const Value& left,
                  const Value& right) {
-  const bool fills =
-      operation == "%" && left.string() != nullptr;  // which takes undefined as any other value
+  // "%s" % value accepts an undefined value as any other.
+  const bool fills = operation == "%" && left.string() != nullptr;
   if (!fills) {
     refuse_undefined(left);
     refuse_undefined(right);
@@ -278,8 +276,8 @@ Value slice_of(Machine& machine, const Value& value, const Value& begin, const V
   };
   const int64_t stride = absent(step) ? 1 : number(step);
   if (stride == 0) fail("a slice with step 0");
-  // Python's rules: negative counts from the end, then clamp to the range the direction
-  // allows.
+  // As in Python, a negative index counts from the end; then each is clamped to the
+  // range that the direction allows.
   const int64_t lowest = stride < 0 ? -1 : 0, highest = stride < 0 ? size - 1 : size;
   const auto place = [&](const Value& part, int64_t fallback) {
     if (absent(part)) return fallback;

@@ -22,8 +22,8 @@ class Parser : public ExpressionParser {
   }
 
  private:
-  /// Statements up to one of the tags in `ends`, whose name is returned and consumed
-  /// (its "%}" is not), or to the end of the template where `ends` is empty.
+  /// Parses statements up to one of the tags in `ends`, or to the end of the template
+  /// where `ends` is empty. Returns the tag's name, which is consumed; its "%}" is not.
   std::string body(Block& block, std::initializer_list<std::string_view> ends) {
     const Depth depth(*this);
     while (true) {
@@ -69,7 +69,8 @@ class Parser : public ExpressionParser {
       out.kind = StatementKind::kFilter;
       out.expression = filter_chain(nullptr, /*begins=*/true);
       inner_body(out, "endfilter", /*is_function=*/false);
-    } else if (tag == "generation") {  // marks the assistant's tokens for training; prints its body
+    } else if (tag == "generation") {
+      // It marks the assistant's tokens for training, and prints its body.
       out.kind = StatementKind::kGroup;
       inner_body(out, "endgeneration", /*is_function=*/true);
     } else if (tag == "print") {
@@ -86,8 +87,8 @@ class Parser : public ExpressionParser {
     return out;
   }
 
-  /// The rest of a tag, its body and its end. The body of a function sees no loop
-  /// around it.
+  /// Parses the rest of a tag, its body and its end. The body of a function does not
+  /// see a loop around it.
   void inner_body(Statement& out, const char* end, bool is_function) {
     end_body_tag();
     const int loops = loops_;
@@ -97,7 +98,7 @@ class Parser : public ExpressionParser {
     end_tag();
   }
 
-  /// The end of a tag that has a body; Jinja allows a colon before it.
+  /// Parses the end of a tag that has a body. Jinja allows a colon before it.
   void end_body_tag() {
     accept_operator(":");
     end_tag();
@@ -122,13 +123,14 @@ class Parser : public ExpressionParser {
     return out;
   }
 
-  /// `target`, which must not assign to the loop's own variable.
+  /// Returns `target`, after checking that it does not assign to `loop` inside a for.
   ExpressionPtr loop_safe(ExpressionPtr target) const {
     if (inside_for_ > 0) refuse_loop(*target);
     return target;
   }
 
-  void refuse_loop(const Expression& target) const {  // no deeper than targets nest
+  /// Recurses as deep as targets nest, which Depth bounds.
+  void refuse_loop(const Expression& target) const {
     if (target.kind == ExpressionKind::kName && target.text == "loop")
       refuse("cannot assign to loop inside of a for");
     for (const ExpressionPtr& child : target.children) refuse_loop(*child);
@@ -224,8 +226,8 @@ class Parser : public ExpressionParser {
     return out;
   }
 
-  int loops_ = 0;       // that break and continue see
-  int inside_for_ = 0;  // functions in between or not
+  int loops_ = 0;       // the loops around that break and continue may leave
+  int inside_for_ = 0;  // the loops around, also those outside of a function
 };
 
 }  // namespace

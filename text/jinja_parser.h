@@ -1,9 +1,9 @@
-// The language of chat templates, parsed once into a tree: all of Jinja's expressions,
-// and its statements if, for (also recursive), set, macro, call, filter, with, print,
-// break, continue, and transformers' generation; white space is handled as transformers
-// sets Jinja up (trim_blocks, lstrip_blocks). What needs a second template (block,
-// extends, include, import) and anything else throws Error saying what. Internal to
-// chat_template.h.
+// Parses a chat template into a tree. The language has all of Jinja's expressions, its
+// statements if, for (also recursive), set, macro, call, filter, with, print, break and
+// continue, and transformers' generation. White space is handled as transformers sets
+// Jinja up (trim_blocks, lstrip_blocks). A statement that needs a second template
+// (block, extends, include, import) and anything else throws an Error that names it.
+// Internal to chat_template.h.
 #pragma once
 
 #include <memory>
@@ -44,9 +44,10 @@ struct Expression {
   std::string text;
   Value value;
   std::vector<std::unique_ptr<Expression>> children;
-  /// Of a call's arguments: empty, a keyword, * or **. Of a comparison: the operators.
+  /// For a call, one per argument: empty, a keyword, * or **. For a comparison, the
+  /// operators.
   std::vector<std::string> names;
-  int depth = 0;  // of the tree below
+  int depth = 0;  // of the tree below this node
 };
 using ExpressionPtr = std::unique_ptr<Expression>;
 
@@ -70,9 +71,9 @@ struct Statement;
 using Block = std::vector<Statement>;
 
 struct Parameter {
-  ExpressionPtr target;  // of with; macros have names
+  ExpressionPtr target;  // for with; a macro's parameter has a name
   std::string name;
-  ExpressionPtr fallback;  // a macro's default (or null), the value of with
+  ExpressionPtr fallback;  // a macro's default, or null; the value in a with
 };
 
 struct Statement {
@@ -83,19 +84,19 @@ struct Statement {
   ExpressionPtr filter;
   std::vector<Parameter> parameters;
   bool recursive = false;
-  /// What the body of a macro or call block mentions, besides its parameters.
+  /// Whether the body of a macro or call block mentions varargs, kwargs and caller.
   bool takes_varargs = false, takes_kwargs = false, takes_caller = false;
   Block body;
   Block otherwise;
-  /// Names that begin as undefined in the body's scope, and in that of otherwise: they
+  /// Names that begin as undefined in the scope of body, and in that of otherwise: they
   /// are set there before they are read, and no scope around knows them
   /// (jinja_scopes.h).
   std::vector<std::string> hidden;
   std::vector<std::string> hidden_otherwise;
 };
 
-/// The template as a group. Throws Error with the line for syntax that is malformed or
-/// not supported.
+/// The template as a statement of kind kGroup. Throws Error with the line for syntax
+/// that is malformed or not supported.
 Statement parse_template(std::string_view text);
 
 }  // namespace orrery::text::jinja

@@ -9,14 +9,14 @@
 
 namespace orrery::text::jinja {
 
-/// Python's str() and repr(). Throw Error for what prints as an address, and for too
-/// large a text.
+/// Python's str() and repr(). Both throw Error for a value that Python prints as an
+/// address, and for too large a text.
 std::string print(const Value& value);
 std::string repr(const Value& value);
 /// Python's repr of a float: the shortest digits that read back as the same number.
 std::string print_real(double value);
 
-/// What json.dumps writes, with transformers' settings as defaults.
+/// The settings of json.dumps. The defaults are those of transformers.
 struct JsonStyle {
   bool ensure_ascii = false;
   bool sort_keys = false;
@@ -25,10 +25,10 @@ struct JsonStyle {
   std::string item_separator = ", ";
   std::string key_separator = ": ";
 };
-/// Throws Error for values that JSON does not know.
+/// The value as json.dumps writes it. Throws Error for a value that JSON does not have.
 std::string to_json(const Value& value, const JsonStyle& style = {});
 
-/// Throws Error for numbers that do not fit and for too deep a nesting.
+/// Throws Error for a number that does not fit and for JSON that is nested too deep.
 Value from_json(const nlohmann::ordered_json& json);
 
 }  // namespace orrery::text::jinja

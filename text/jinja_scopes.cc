@@ -16,7 +16,8 @@ struct Frame {
 
 class Analyzer {
  public:
-  /// A scope with its parameters already known; what is hidden in it goes to `hidden`.
+  /// Analyzes a scope whose parameters `frame` knows already. Adds the names that begin
+  /// as undefined in it to `hidden`.
   void scope(Block& body, Frame& frame, std::vector<std::string>& hidden) {
     std::vector<Statement*> inner;
     visit(body, frame, &hidden, inner);
@@ -24,8 +25,8 @@ class Analyzer {
   }
 
  private:
-  /// `hidden` is null inside an if, where a name that is set may also be the one from
-  /// outside.
+  /// `hidden` is null inside an if: a name that is set there may also be the one of the
+  /// scope around.
   void visit(Block& body, Frame& frame, std::vector<std::string>* hidden,
              std::vector<Statement*>& inner) {
     for (Statement& statement : body) {

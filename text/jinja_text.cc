@@ -162,7 +162,8 @@ std::vector<std::string> text_splitlines(std::string_view text, bool keep_ends) 
 std::string text_replace(std::string_view text, std::string_view from, std::string_view to,
                          int64_t most) {
   std::string out;
-  if (from.empty()) {  // before every character, and at the end
+  if (from.empty()) {
+    // An empty text is found before every character and at the end.
     for (const std::string_view character : text_characters(text)) {
       if (most != 0) out += to;
       if (most > 0) --most;

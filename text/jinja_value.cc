@@ -14,7 +14,7 @@ constexpr int kMaxDepth = 64;
 constexpr size_t kValueWeight = 32;
 constexpr size_t kIndexedDict = 8;
 
-/// A container's extent grows by a value that it gets to hold.
+/// Adds a value that a container holds to the container's extent.
 void add(Extent& extent, const Value& value) {
   check_no_namespace(value);
   const Extent inner = value.extent();
@@ -264,7 +264,7 @@ bool Value::operator==(const Value& other) const {
   if (whole(left) && other.whole(right)) return left == right;
   if (number(low)) {
     if (!other.number(high)) return false;
-    // Exactly, where a float stands beside a large whole number.
+    // Comparing as whole numbers is exact, where a double could not hold a large one.
     const bool mine = whole(left), theirs = other.whole(right);
     const double real_part = mine ? high : low;
     if (mine != theirs && std::abs(real_part) < 9.2e18 && real_part == std::floor(real_part))

@@ -6,8 +6,9 @@
 namespace orrery::text {
 namespace {
 
-/// GPT-2: contractions; words, numbers and other runs with at most one space before;
-/// spaces, the last one of which belongs to the word after it.
+/// GPT-2's expression. It matches contractions; words, numbers and other runs with at
+/// most one space before them; and runs of spaces, whose last one belongs to the word
+/// after it.
 constexpr std::string_view kByteLevelExpression =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
@@ -20,8 +21,8 @@ struct Stretch {
 }  // namespace
 
 ByteAlphabet::ByteAlphabet() {
-  // The printable bytes of Latin-1 stand for themselves; the other 68 follow from
-  // U+0100 on, in order.
+  // The printable bytes of Latin-1 stand for themselves. The code points from U+0100 on
+  // stand for the other 68, in order.
   bytes_.fill(-1);
   uint32_t next = 0x100;
   for (int byte = 0; byte < 256; ++byte) {
@@ -99,7 +100,8 @@ PreTokenizer::Behavior PreTokenizer::behavior_of(const JsonNode& node) {
 }
 
 void PreTokenizer::split(const Split& step, const Piece& piece, std::vector<Piece>& out) {
-  std::vector<Stretch> spans;  // matches and what lies between them, in order, covering the piece
+  // The matches and the text between them, in order; together they cover the piece.
+  std::vector<Stretch> spans;
   size_t done = 0;
   step.pattern.for_each_match(piece.text, [&](size_t begin, size_t end) {
     if (begin > done) spans.push_back({done, begin, step.invert});
@@ -118,7 +120,7 @@ void PreTokenizer::split(const Split& step, const Piece& piece, std::vector<Piec
         break;
       case Behavior::kIsolated:
         break;
-      // Of several matches in a row, only the one that touches the other text joins it.
+      // Of several matches in a row, only the one next to the other text joins it.
       case Behavior::kMergedWithPrevious:
         join = i > 0 && span.is_match && !spans[i - 1].is_match;
         break;

@@ -1,7 +1,8 @@
-// The "pre_tokenizer" of tokenizer.json: cuts text into the pieces within which BPE
-// merges. ByteLevel (with or without its own expression), Split (String or Regex, every
-// behavior), Digits, Metaspace, and Sequence of those; any other type is an Error
-// naming the file and the type. Immutable, safe to share between threads.
+// The "pre_tokenizer" of tokenizer.json cuts text into the pieces within which BPE
+// merges. Supported are ByteLevel (with or without its own expression), Split (String
+// or Regex, with every behavior), Digits, Metaspace, and Sequence of those. Any other
+// type is an Error naming the file and the type. Immutable, safe to share between
+// threads.
 #pragma once
 
 #include <array>
@@ -16,13 +17,13 @@
 
 namespace orrery::text {
 
-/// GPT-2's alphabet: each byte as one printable character, so that any text is a
-/// sequence of vocabulary characters.
+/// GPT-2's alphabet writes each byte as one printable character, so that any text is a
+/// sequence of characters of the vocabulary.
 class ByteAlphabet {
  public:
   ByteAlphabet();
   std::string_view of_byte(uint8_t byte) const { return text_[byte]; }
-  /// The byte a code point stands for, or -1.
+  /// The byte that a code point stands for, or -1.
   int to_byte(uint32_t code_point) const {
     return code_point < bytes_.size() ? bytes_[code_point] : -1;
   }
@@ -34,11 +35,11 @@ class ByteAlphabet {
 
 class PreTokenizer {
  public:
-  /// A null node gives the one that leaves text whole.
+  /// With a null node the pre-tokenizer leaves a text in one piece.
   explicit PreTokenizer(const JsonNode& node);
 
-  /// The pieces of `text` (valid UTF-8, normalized), none empty. `at_start`: nothing of
-  /// the input stands before it.
+  /// The pieces of `text`, none of them empty. The text is valid UTF-8 and normalized;
+  /// with `at_start`, the input has nothing before it.
   std::vector<std::string> apply(std::string_view text, bool at_start) const;
 
  private:
@@ -49,8 +50,8 @@ class PreTokenizer {
     Behavior behavior;
     bool invert;
   };
-  struct PrependSpace {};  // where the piece doesn't start with one
-  struct ToBytes {};       // into the byte alphabet
+  struct PrependSpace {};  // unless the piece starts with a space
+  struct ToBytes {};       // spells the piece in the byte alphabet
   struct Metaspace {
     std::string replacement;
     Scheme scheme;

@@ -22,7 +22,7 @@ bool word_after(std::string_view text, size_t offset) {
   return offset < text.size() && is_word_character(utf8_code_point(text, offset));
 }
 
-/// Where the white space that ends at `offset` begins.
+/// The beginning of the white space that ends at `offset`.
 size_t space_begin(std::string_view text, size_t offset) {
   while (offset > 0) {
     const size_t previous = previous_character(text, offset);
@@ -50,8 +50,8 @@ void AddedTokenFinder::add(std::string_view pattern, const AddedToken& token) {
     if (is_new) nodes_.emplace_back();
   }
   starts_[byte_of(pattern[0])] = true;
-  if (nodes_[node].token >= 0)
-    return;  // two contents that normalize to one pattern: the first wins
+  // When two contents normalize to one pattern, the first token wins.
+  if (nodes_[node].token >= 0) return;
   nodes_[node].token = tokens_.size();
   tokens_.push_back(token);
 }
@@ -85,7 +85,7 @@ std::vector<TextSegment> AddedTokenFinder::split(std::string_view text) const {
     size_t begin = at, end = match.end;
     at = match.end;
     if (token.single_word && (word_before(text, begin) || word_after(text, end))) continue;
-    // White space that an earlier token has taken is not taken again.
+    // White space belongs to the earlier of two tokens that strip it.
     begin = std::max(token.lstrip ? space_begin(text, begin) : begin, done);
     if (token.rstrip) end = space_end(text, end);
     if (begin > done) segments.push_back({done, begin, -1});

@@ -1,8 +1,8 @@
-// "added_tokens" of tokenizer.json: texts that become one id wherever they occur,
-// before any splitting or merging. Those with "normalized": false are looked for in the
-// raw text, the others in normalized text; the longest of the leftmost wins;
-// single_word, lstrip and rstrip as in Hugging Face tokenizers. Immutable after add(),
-// safe to share.
+// The "added_tokens" of tokenizer.json are texts that become one id wherever they
+// occur, before any splitting or merging. A token with "normalized": false is searched
+// in the raw text, any other in normalized text. The leftmost match wins, and the
+// longest of those. single_word, lstrip and rstrip mean the same as in Hugging Face
+// tokenizers. Immutable after add(), safe to share.
 #pragma once
 
 #include <array>
@@ -27,7 +27,7 @@ struct AddedToken {
   bool special = false;
 };
 
-/// A part of a text: an added token (id >= 0) or text that belongs to none (id < 0).
+/// A part of a text: an added token (id >= 0), or text between them (id < 0).
 struct TextSegment {
   size_t begin;
   size_t end;
@@ -37,9 +37,9 @@ struct TextSegment {
 /// Finds a set of added tokens in texts.
 class AddedTokenFinder {
  public:
-  /// Looks for `pattern` (the token's content, perhaps normalized) and reports `token`.
+  /// Adds a token to be found by `pattern`, which is its content, perhaps normalized.
   void add(std::string_view pattern, const AddedToken& token);
-  /// Segments that cover `text` (valid UTF-8) in order; none is empty.
+  /// Segments that cover `text` in order, none of them empty. The text is valid UTF-8.
   std::vector<TextSegment> split(std::string_view text) const;
 
  private:
@@ -55,7 +55,7 @@ class AddedTokenFinder {
 
   Array<Node> nodes_ = Array<Node>(1);
   Array<AddedToken> tokens_;
-  std::array<bool, 256> starts_{};  // bytes that some pattern starts with
+  std::array<bool, 256> starts_{};  // whether a pattern starts with the byte
 };
 
 }  // namespace orrery::text

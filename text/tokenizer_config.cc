@@ -21,8 +21,8 @@ bool is_name_key(const std::string& key) {
   return key.ends_with("_token") && key != "add_bos_token" && key != "add_eos_token";
 }
 
-/// The names that a wrong type is an error in; what another key ending in "_token"
-/// holds is its own affair.
+/// The names whose value must have the right type. Any other key that ends in "_token"
+/// may hold anything.
 bool is_standard_name(const std::string& key) {
   static const std::vector<std::string> kNames = {
       "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
@@ -74,8 +74,8 @@ void read_chat_template(const JsonNode& node, TokenizerConfig& out) {
     out.chat_template = node.as_string();
     return;
   }
-  // Several templates, by name: an object, or a list, of which the last of a name
-  // counts.
+  // Several templates have names. They are an object, or a list in which the last one
+  // of a name counts.
   std::optional<std::string> text;
   if (node.is_object()) {
     if (node.has("default")) text = node.member("default").as_string();
@@ -109,7 +109,7 @@ bool is_named(const std::string& content, const TokenizerConfig& config) {
              config.extra_special.end();
 }
 
-/// {"<text>": id, ...}, which transformers wrote before there was an
+/// Reads {"<text>": id, ...}, which transformers wrote before it had an
 /// added_tokens_decoder.
 void read_added_tokens_file(const fs::path& file, TokenizerConfig& out) {
   if (!fs::exists(file)) return;
@@ -124,7 +124,7 @@ void read_added_tokens_file(const fs::path& file, TokenizerConfig& out) {
   }
 }
 
-/// The ids of the model's own files, of which the first that says something counts.
+/// Reads the ids of a file of the model. The first file that has an id counts.
 void read_model_ids(const JsonNode& root, TokenizerConfig& out) {
   const JsonNode eos = root.member("eos_token_id"), bos = root.member("bos_token_id");
   if (out.eos_ids.empty()) {
@@ -157,10 +157,10 @@ const std::string* TokenizerConfig::name(const std::string& key) const {
 
 std::map<std::string, std::string> class_token_names(std::string_view tokenizer_class,
                                                      std::string_view model_type, bool byte_level) {
-  // Which class transformers takes: the one that tokenizer_config.json names, the model
-  // type's own where it names none, and for Qwen 2 always its own, because so many of
-  // its folders name another. One without defaults stands in for a Llama tokenizer of
-  // bytes, and for all of Mistral's.
+  // transformers takes the class that tokenizer_config.json names, or the model type's
+  // own class where it names none. For Qwen 2 it always takes the model type's class,
+  // because many of its folders name another. For a byte-level Llama tokenizer, and for
+  // every one of Mistral, it takes a class without defaults.
   if (model_type == "qwen2" || (model_type == "qwen3" && tokenizer_class.empty()))
     tokenizer_class = "Qwen2Tokenizer";
   if (model_type == "mistral") return {};

@@ -16,8 +16,8 @@ int fallback_byte(std::string_view token) {
   return std::from_chars(token.data() + 3, end, byte, 16).ptr == end ? byte : -1;
 }
 
-/// Runs of byte tokens become one text each; a run that is not UTF-8 gives one U+FFFD
-/// for every byte.
+/// Joins every run of byte tokens to one text. A run that is not UTF-8 gives one U+FFFD
+/// per byte.
 std::vector<std::string> join_byte_tokens(std::vector<std::string> tokens) {
   std::vector<std::string> out;
   std::string run;
@@ -123,7 +123,8 @@ void TokenDecoder::append_bytes(std::string_view token, std::string& bytes) cons
   const size_t before = bytes.size();
   for (size_t at = 0; at < token.size(); at += utf8_length(token[at])) {
     const int byte = alphabet_.to_byte(utf8_code_point(token, at));
-    if (byte < 0) {  // not of the alphabet, so an added token with its own text
+    if (byte < 0) {
+      // The character is not in the alphabet: this is an added token with its own text.
       bytes.resize(before);
       bytes += token;
       return;

@@ -1,7 +1,8 @@
-// The "decoder" of tokenizer.json: how token strings become text. ByteLevel,
-// ByteFallback, Fuse, Strip, Replace, Metaspace, and Sequence of those; any other type
-// is an Error naming the file and the type; none at all joins tokens with spaces, as
-// Hugging Face tokenizers does. Immutable, safe to share between threads.
+// The "decoder" of tokenizer.json turns token strings into text. Supported are
+// ByteLevel, ByteFallback, Fuse, Strip, Replace, Metaspace, and Sequence of those. Any
+// other type is an Error naming the file and the type. Without a decoder, tokens are
+// joined by spaces, as Hugging Face tokenizers does. Immutable, safe to share between
+// threads.
 #pragma once
 
 #include <string>
@@ -19,20 +20,20 @@ class TokenDecoder {
  public:
   explicit TokenDecoder(const JsonNode& node);
 
-  /// The text of whole sequences: exactly Hugging Face's. Bytes that are no UTF-8
-  /// become U+FFFD.
+  /// The text of a whole sequence, exactly as Hugging Face tokenizers gives it.
+  /// Malformed bytes become U+FFFD.
   std::string decode(std::vector<std::string> tokens) const;
 
-  /// The bytes one token adds to a text, UTF-8 or a part of it. `is_first`: no token
-  /// stands before it. Leading characters that a Strip takes from the whole text are
-  /// still there: see leading_strip().
+  /// The bytes that one token adds to a text; they may end inside a character. With
+  /// `is_first`, no token stands before it. Leading characters that a Strip removes
+  /// from the whole text are still there: see leading_strip().
   std::string token_bytes(std::string_view token, bool is_first) const;
 
   struct LeadingStrip {
     std::string character;
     int count = 0;
   };
-  /// What is taken from the beginning of a whole text.
+  /// The characters that are removed from the beginning of a whole text.
   const LeadingStrip& leading_strip() const { return leading_strip_; }
 
  private:

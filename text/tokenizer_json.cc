@@ -10,10 +10,10 @@ namespace {
 
 using nlohmann::json;
 
-constexpr size_t kMaxDepth = 64;  // of values outside the vocabulary; real files need 6
+constexpr size_t kMaxDepth = 64;  // for values outside the tables; real files need 6
 
-/// Receives nlohmann's parse events. Tables are told from the rest by their place: root
-/// -> model -> vocab | merges.
+/// Receives nlohmann's parse events. The place of a value tells the tables from the
+/// rest: they are root -> model -> vocab and root -> model -> merges.
 class TokenizerJsonReader {
  public:
   TokenizerJsonReader(std::string file, TokenizerJson& out) : file_(std::move(file)), out_(out) {}
@@ -121,7 +121,7 @@ class TokenizerJsonReader {
     return true;
   }
 
-  /// Only strings, numbers and pairs may stand in the tables.
+  /// Throws Error inside a table, where only strings, numbers and pairs may stand.
   void check_rest(const char* what) const {
     if (place_ == Place::kVocab) wrong_vocab_value();
     if (place_ != Place::kRest) bad_merge(std::string("may not be or hold ") + what);
@@ -146,8 +146,7 @@ class TokenizerJsonReader {
   void push(json value) {
     if (stack_.size() == 1) root_key_ = key_;
     if (stack_.size() >= kMaxDepth) fail("{}: nested more than {} levels deep", file_, kMaxDepth);
-    // Parents stay where they are while a child is open: nothing is added to them
-    // before the child closes.
+    // The pointers stay valid: nothing is added to a parent while a child is open.
     stack_.push_back(put(std::move(value)));
   }
 
@@ -246,8 +245,8 @@ json parse_json_object(const std::string& text, const std::string& file) {
 }
 
 json read_json_object(const std::filesystem::path& file) {
-  // The same reader, for its limits and its errors; a "model" in another file is no
-  // table, so it may not have one.
+  // The reader of tokenizer.json has the limits and the errors that are wanted here. It
+  // would take "vocab" and "merges" inside a "model" for tables; no such file has them.
   TokenizerJson parsed = read_tokenizer_json(file);
   return std::move(parsed.rest);
 }

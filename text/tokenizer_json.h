@@ -1,8 +1,8 @@
-// tokenizer.json read in one pass: the vocabulary and the merges, which are nearly all
-// of the file, go straight into their tables; the rest, small, becomes a JSON value.
-// Everything in the file is treated as hostile: wrong types, negative, huge or repeated
-// ids, repeated tokens, deep nesting and malformed JSON each give one Error naming the
-// file and the key.
+// Reads tokenizer.json in one pass. The vocabulary and the merges, which are nearly all
+// of the file, go straight into their tables; the small rest becomes a JSON value. The
+// file is treated as hostile: wrong types, negative, huge or repeated ids, repeated
+// tokens, deep nesting and malformed JSON each give one Error naming the file and the
+// key.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@
 
 namespace orrery::text {
 
-/// One merge rule, as two texts. They point into TokenizerJson::merge_bytes.
+/// One merge rule: two texts side by side in TokenizerJson::merge_bytes.
 struct MergeText {
   size_t begin;
   uint32_t left_length;
@@ -24,11 +24,11 @@ struct MergeText {
 };
 
 struct TokenizerJson {
-  nlohmann::json
-      rest;  ///< the file's object; rest["model"] lacks "vocab" and "merges" where they were tables
+  /// The file's object. rest["model"] lacks "vocab" and "merges" if they were tables.
+  nlohmann::json rest;
   Vocabulary vocabulary;
   std::string merge_bytes;
-  std::vector<MergeText> merges;  ///< best rank first
+  std::vector<MergeText> merges;  ///< the best rank first
 
   std::string_view left(const MergeText& m) const {
     return {merge_bytes.data() + m.begin, m.left_length};
@@ -40,14 +40,15 @@ struct TokenizerJson {
 
 TokenizerJson read_tokenizer_json(const std::filesystem::path& file);
 
-/// Any small JSON file whose root is an object. Throws Error naming the file.
+/// Reads a small JSON file whose root is an object. Throws Error naming the file.
 nlohmann::json read_json_object(const std::filesystem::path& file);
 
-/// As read_json_object, of a text; `file` names it in errors.
+/// Parses such a file's text; `file` names it in errors.
 nlohmann::json parse_json_object(const std::string& text, const std::string& file);
 
-/// A JSON value and where it stands, for checked access: every wrong type is an Error
-/// such as "tokenizer.json: pre_tokenizer.pattern must be an object, not a number".
+/// A JSON value with its place in the file, for checked access: every wrong type is an
+/// Error such as "tokenizer.json: pre_tokenizer.pattern must be an object, not a
+/// number".
 class JsonNode {
  public:
   JsonNode(const nlohmann::json& value, std::string file, std::string path)
@@ -59,11 +60,13 @@ class JsonNode {
   bool is_array() const { return value_->is_array(); }
   bool is_bool() const { return value_->is_boolean(); }
 
-  /// Member of an object; a null node where it is absent.
+  /// A member of an object; a null node where it is absent.
   JsonNode member(const char* key) const;
   bool has(const char* key) const { return value_->is_object() && value_->contains(key); }
-  std::vector<JsonNode> items() const;                            ///< elements of an array
-  std::vector<std::pair<std::string, JsonNode>> members() const;  ///< members of an object
+  /// The elements of an array.
+  std::vector<JsonNode> items() const;
+  /// The members of an object.
+  std::vector<std::pair<std::string, JsonNode>> members() const;
 
   const std::string& as_string() const;
   bool as_bool() const;
@@ -73,10 +76,11 @@ class JsonNode {
 
   std::string string_or(const char* key, const std::string& fallback) const;
   bool bool_or(const char* key, bool fallback) const;
-  /// "type" of this object; Error when it is absent.
+  /// The "type" of this object. Throws Error when it is absent.
   std::string type() const;
 
-  std::string text() const { return value_->dump(); }  ///< as JSON
+  /// The value as JSON text.
+  std::string text() const { return value_->dump(); }
 
   /// Throws Error "file: path: message".
   [[noreturn]] void fail_here(const std::string& message) const;

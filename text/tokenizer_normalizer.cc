@@ -25,9 +25,10 @@ std::string utf8proc_form(const std::string& text, int options) {
   return std::string(reinterpret_cast<const char*>(result), length);
 }
 
-/// Code points whose combining class or decomposition was assigned after Unicode 9,
-/// whose tables Hugging Face tokenizers normalizes by: to it, and so to every model
-/// trained with it, they are plain characters that nothing moves across.
+/// Code points whose combining class or decomposition was assigned after Unicode 9.
+/// Hugging Face tokenizers normalizes by the tables of Unicode 9. To it, and so to
+/// every model trained with it, these are plain characters that nothing is moved
+/// across.
 constexpr std::array<std::pair<uint32_t, uint32_t>, 46> kNewerThanUnicode9 = {
     {{0x7FD, 0x7FD},     {0x898, 0x89F},     {0x8CA, 0x8D3},     {0x9FE, 0x9FE},
      {0xC3C, 0xC3C},     {0xD3B, 0xD3C},     {0xEBA, 0xEBA},     {0x1715, 0x1715},
@@ -49,10 +50,10 @@ bool is_newer_than_unicode9(uint32_t c) {
   return after != kNewerThanUnicode9.begin() && c <= std::prev(after)->second;
 }
 
-/// utf8proc_form, with those code points kept as they are.
+/// utf8proc_form, except that those code points stay as they are.
 std::string unicode9_form(const std::string& text, int options) {
   std::string out;
-  size_t begin = 0;  // of text not yet normalized
+  size_t begin = 0;  // of the text that is not yet normalized
   for (size_t at = 0; at < text.size();) {
     const size_t length = utf8_length(text[at]);
     if (length > 1 && is_newer_than_unicode9(utf8_code_point(text, at))) {
@@ -71,7 +72,7 @@ std::string lowercase(const std::string& text) {
   std::string out;
   for (size_t offset = 0; offset < text.size(); offset += utf8_length(text[offset])) {
     const uint32_t c = utf8_code_point(text, offset);
-    if (c == 0x130) {  // the one letter whose lower case is two code points
+    if (c == 0x130) {  // the only letter whose lower case is two code points
       out += "i\xCC\x87";
     } else {
       append_utf8(utf8proc_tolower(c), out);

@@ -1,6 +1,6 @@
-// The "normalizer" of tokenizer.json: NFC, NFD, NFKC, NFKD, Lowercase, Prepend,
-// Replace, and Sequence of those. Any other type is an Error naming the file and the
-// type. Immutable, safe to share between threads.
+// The "normalizer" of tokenizer.json. Supported are NFC, NFD, NFKC, NFKD, Lowercase,
+// Prepend, Replace, and Sequence of those. Any other type is an Error naming the file
+// and the type. Immutable, safe to share between threads.
 #pragma once
 
 #include <string>
@@ -15,10 +15,10 @@ namespace orrery::text {
 
 class Normalizer {
  public:
-  /// A null node gives the normalizer that changes nothing.
+  /// With a null node the normalizer changes nothing.
   explicit Normalizer(const JsonNode& node);
 
-  /// Valid UTF-8 in and out.
+  /// Takes and returns valid UTF-8.
   std::string apply(std::string_view text) const;
 
  private:

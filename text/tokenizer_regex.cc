@@ -67,10 +67,10 @@ class Translator {
       refuse(in_.substr(at_, 4));
     }
     if (c == '(' && in_.substr(at_, 2) == "(*") refuse("(*");
-    // {n,m}+ repeats the repetition in Ruby's syntax and is possessive in PCRE2.
+    // In Ruby's syntax {n,m}+ repeats the repetition; in PCRE2 it is possessive.
     if (c == '}' && in_.substr(at_, 2) == "}+") refuse("}+");
-    if (c == '{' && in_.substr(at_, 2) == "{,")
-      refuse("{,n}");  // {0,n} in Ruby's syntax, literal text in PCRE2
+    // In Ruby's syntax {,n} means {0,n}; in PCRE2 it is literal text.
+    if (c == '{' && in_.substr(at_, 2) == "{,") refuse("{,n}");
     copy(1);
   }
 
@@ -139,8 +139,8 @@ class Translator {
       if (close == std::string_view::npos) refuse("\\x{ without }");
       return copy(close + 1 - at_);
     }
-    // In a UTF-8 pattern Oniguruma reads \xHH above 7F as a byte of a character, PCRE2
-    // as a code point.
+    // In a UTF-8 pattern Oniguruma reads \xHH above 7F as a byte of a character; PCRE2
+    // reads it as a code point.
     if (in_.size() < at_ + 4 ||
         std::string_view("01234567").find(in_[at_ + 2]) == std::string_view::npos) {
       refuse("\\x without two digits up to 7F");
@@ -219,7 +219,7 @@ Regex::Regex(std::string_view pattern, std::string where)
     fail("{}: the regular expression {} is malformed: {}", where, quoted(pattern),
          pcre2_message(error));
   }
-  // Where the just-in-time compiler is missing, matching is slower and the same.
+  // Without the just-in-time compiler, matching is slower and gives the same result.
   pcre2_jit_compile(compiled_->code.get(), PCRE2_JIT_COMPLETE);
   compiled_->where = std::move(where);
   compiled_->pattern = pattern;
@@ -261,7 +261,7 @@ void Regex::for_each_match(std::string_view text,
       on_match(begin, end);
       offset = end;
     } else {
-      // An empty match splits nothing; look on from the next character.
+      // An empty match splits nothing. The search goes on at the next character.
       const size_t from = std::max(begin, offset);
       if (from >= text.size()) return;
       offset = from + utf8_length(text[from]);

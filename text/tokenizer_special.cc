@@ -27,7 +27,7 @@ void append_template(const JsonNode& node, SequenceFrame& frame) {
   }
   if (!sequence_seen)
     node.member("single").fail_here("a template of one sequence must hold the sequence A once");
-  // A later template goes around what an earlier one has made.
+  // The ids of a later template go around those of an earlier one.
   frame.prefix.insert(frame.prefix.begin(), own.prefix.begin(), own.prefix.end());
   frame.suffix.insert(frame.suffix.end(), own.suffix.begin(), own.suffix.end());
 }
@@ -49,7 +49,7 @@ void append_post_processor(const JsonNode& node, int depth, SequenceFrame& frame
   }
 }
 
-/// The tokens so far, to be found by text.
+/// The tokens so far. They can be found by text.
 struct TokenList {
   std::vector<AddedTokenSource> tokens;
   std::map<std::string, size_t, std::less<>> by_content;
@@ -77,7 +77,7 @@ void read_added_tokens(const JsonNode& added_tokens, const std::string& file, To
   }
 }
 
-/// What a token's entry in another file changes.
+/// Applies a token's entry in another file: it changes the flags.
 void change_flags(AddedToken& token, const AddedToken& entry) {
   const AddedToken before = token;
   token = entry;

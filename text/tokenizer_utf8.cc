@@ -8,11 +8,12 @@ namespace {
 enum class Form { kComplete, kMalformed, kUnfinished };
 
 struct Unit {
-  size_t length;  // of the character, or of the maximal malformed part
+  size_t length;  // bytes of the character, or of the maximal malformed part
   Form form;
 };
 
-/// Table 3-7 of the Unicode standard: which second bytes a lead byte allows.
+/// Follows table 3-7 of the Unicode standard, which has the second bytes that a lead
+/// byte allows.
 Unit next_unit(std::string_view bytes, size_t offset) {
   const auto at = [&](size_t i) { return byte_of(bytes[offset + i]); };
   const unsigned lead = at(0);
@@ -87,8 +88,8 @@ bool is_white_space(uint32_t c) {
 }
 
 bool is_word_character(uint32_t c) {
-  // utf8proc has no Alphabetic property: beside letters, marks and letter numbers it
-  // holds these enclosed letters.
+  // utf8proc does not have the property Alphabetic. Besides letters, marks and letter
+  // numbers the property holds these enclosed letters.
   if ((c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) ||
       (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189) || c == 0x200C ||
       c == 0x200D) {

@@ -1,6 +1,6 @@
-// UTF-8 as the tokenizer needs it: strict checking, replacement of malformed bytes,
-// code points in and out. Functions that take "valid" text trust it; everything that
-// comes from outside goes through find_invalid_utf8 first.
+// UTF-8 for the tokenizer: strict checking, replacement of malformed bytes, reading and
+// writing of code points. Functions that take "valid" text trust it; text from outside
+// goes through find_invalid_utf8 first.
 #pragma once
 
 #include <cstddef>
@@ -10,11 +10,11 @@
 
 namespace orrery::text {
 
-/// U+FFFD, what stands for bytes that are not UTF-8.
+/// U+FFFD, which replaces bytes that are not UTF-8.
 inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";
 
-/// Offset of the first byte that is not part of well-formed UTF-8 (no surrogates,
-/// nothing overlong), else npos.
+/// The offset of the first byte that is not part of well-formed UTF-8 (no surrogates,
+/// no overlong forms), else npos.
 size_t find_invalid_utf8(std::string_view text);
 
 /// The byte that `c` holds, 0 to 255, whether char has a sign or not.
@@ -26,7 +26,7 @@ inline bool is_ascii(char c) { return byte_of(c) < 0x80; }
 /// Whether `c` is a byte of a character in valid text, but not its first.
 inline bool continues_character(char c) { return (byte_of(c) & 0xC0) == 0x80; }
 
-/// Bytes of the character that starts with `lead` in valid text: 1 to 4.
+/// How many bytes the character has that starts with `lead` in valid text: 1 to 4.
 inline size_t utf8_length(char lead) {
   const uint8_t byte = byte_of(lead);
   return byte < 0x80 ? 1 : byte < 0xE0 ? 2 : byte < 0xF0 ? 3 : 4;
@@ -37,16 +37,17 @@ uint32_t utf8_code_point(std::string_view text, size_t offset);
 
 void append_utf8(uint32_t code_point, std::string& out);
 
-/// Appends `bytes` to `out`, one U+FFFD for each maximal malformed part (the Unicode
-/// standard's recommendation, as in Rust and Python). With `more_follows` an unfinished
-/// character at the end is left; returns the bytes consumed.
+/// Appends `bytes` to `out`, with one U+FFFD in place of each maximal malformed part
+/// (the Unicode standard recommends this; Rust and Python do it). With `more_follows`
+/// an unfinished character at the end is left out. Returns how many bytes were
+/// consumed.
 size_t append_lossy_utf8(std::string_view bytes, bool more_follows, std::string& out);
 
-/// Unicode White_Space.
+/// Unicode's property White_Space.
 bool is_white_space(uint32_t code_point);
 
-/// A "word" character of regular expressions: Alphabetic, marks, decimal digits,
-/// connectors, joiners.
+/// A "word" character of regular expressions: Alphabetic, a mark, a decimal digit, a
+/// connector or a joiner.
 bool is_word_character(uint32_t code_point);
 
 }  // namespace orrery::text

@@ -1,6 +1,6 @@
-// The token strings of a model and their ids, both ways. One arena of bytes and one
-// open-addressing table, because a vocabulary has up to 260,000 entries and is built at
-// every start. Not thread-safe while it is filled, then read-only.
+// Maps the token strings of a model to their ids and back. One arena of bytes and one
+// open-addressing table hold them, because a vocabulary has up to 260,000 entries and
+// is built at every start. Not thread-safe while it is filled; read-only afterwards.
 #pragma once
 
 #include <cstdint>
@@ -14,18 +14,18 @@ namespace orrery::text {
 
 class Vocabulary {
  public:
-  /// Ids are below this: a file that claims more is broken, and tables are sized by the
-  /// largest id.
+  /// All ids are below this. Tables are sized by the largest id, and a file with a
+  /// larger one is broken.
   static constexpr int32_t kMaxId = 1 << 22;
 
   enum class Added { kNew, kTokenTaken, kIdTaken };
 
-  /// Adds a pair with 0 <= id < kMaxId. Anything but kNew leaves the vocabulary as it
-  /// was.
+  /// Adds a pair with 0 <= id < kMaxId. Unless it returns kNew, the vocabulary is
+  /// unchanged.
   Added add(std::string_view token, int32_t id);
-  /// Id of the token, or -1.
+  /// The id of the token, or -1.
   int32_t find(std::string_view token) const;
-  /// The token with this id; empty where there is none (also for ids out of range).
+  /// The token with this id. Empty where there is none, also for an id out of range.
   std::string_view token(int32_t id) const;
   bool has(int32_t id) const { return entry_of(id) >= 0; }
   /// 1 + the largest id.
@@ -38,7 +38,8 @@ class Vocabulary {
     uint32_t length;
     int32_t id;
   };
-  /// The hash stands here so that a search touches one entry, not every one it passes.
+  /// The slot holds the hash, so that a search reads one entry and not every one that
+  /// it passes.
   struct Slot {
     uint32_t hash = 0;
     int32_t entry = -1;  // index into entries_, or -1

@@ -240,8 +240,8 @@ TEST(ChatTurns, EachIsLearnedAsIfItWereTheLast) {
             "[User: a\n\nAssistant:] b<eos>[User: c\n\nAssistant:] d<eos>");
   EXPECT_EQ(turns(kInstruct, {"<eos>"}, kTwice),
             "[[INST] a [/INST]] b <eos>[[INST] c [/INST]] d <eos>");
-  // <|im_end|> does not end a sequence of this model: all that is printed for a message is learned, and the
-  // last one learns to stop.
+  // <|im_end|> does not end a sequence of this model: everything that is printed for a
+  // message is learned, and the last message learns to stop.
   EXPECT_EQ(turns(kChatMl, {"<eos>"}, kTwice),
             "[<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n]b<|im_end|>\n"
             "[<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n]d<|im_end|>\n<eos>");

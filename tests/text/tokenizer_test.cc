@@ -361,7 +361,6 @@ TEST(TokenizerErrors, RegularExpressionThatExplodes) {
 }
 
 // ---- real tokenizers
-// --------------------------------------------------------------------------------------------------
 
 std::string text_of(const std::filesystem::path& file) { return read_file(file); }
 
