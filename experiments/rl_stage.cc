@@ -145,9 +145,9 @@ RlStage::Samples RlStage::generate_groups(actors::Split split, uint64_t step, ui
   if (world.rank() == 0) {
     LeaseBook book(world, step, begin, end, remote_actors);
     if (engine_) {
-      actors::Actor actor(*engine_, job_.tokenizer, *job_.env, *job_.source, actor_config);
+      actors::Actor actor(*engine_, job_.tokenizer, *job_.env, *job_.source);
       WatchedLeases watched(book, job_, what);
-      actor.run(step, watched);
+      actor.run(step, actor_config, watched);
       timings["gen/reward"] += actor.reward_seconds();
     }
     const comm::Watchdog::Wait wait(job_.watchdog, "collect");
@@ -158,8 +158,8 @@ RlStage::Samples RlStage::generate_groups(actors::Split split, uint64_t step, ui
     RemoteLeases leases(world, step, static_cast<uint32_t>(actor_config.max_groups));
     WatchedLeases watched(leases, job_, what);
     if (engine_) {
-      actors::Actor actor(*engine_, job_.tokenizer, *job_.env, *job_.source, actor_config);
-      actor.run(step, watched);
+      actors::Actor actor(*engine_, job_.tokenizer, *job_.env, *job_.source);
+      actor.run(step, actor_config, watched);
     }
     const comm::Watchdog::Wait wait(job_.watchdog, "collect");
     if (!leases.await_end()) return std::nullopt;
