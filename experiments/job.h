@@ -46,6 +46,8 @@ struct Job {
   void progress() const {
     if (watchdog != nullptr) watchdog->progress();
   }
+  /// Rank 0, which reports for all.
+  bool is_main() const { return world.rank() == 0; }
   bool is_learner() const { return topology.is_learner(world.rank()); }
   bool is_actor() const { return topology.is_actor(world.rank()); }
   models::Transformer& model() { return *transformer; }

@@ -13,6 +13,11 @@ namespace orrery::experiments {
 
 using Metrics = std::map<std::string, double>;
 
+/// The stage of SFT's lines in metrics.jsonl, as it is called everywhere on disk. RL's
+/// is rollout::kRlStage ("grpo", whatever the estimator), a validation's
+/// kValidationStage.
+inline constexpr const char* kSftStage = "sft";
+
 /// Wall-clock seconds of a step's phases, under verl's names (timing_s/...).
 using Timings = std::map<std::string, double>;
 
