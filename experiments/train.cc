@@ -39,8 +39,7 @@ void describe(const Job& job) {
 
 }  // namespace
 
-int run_training(const proto::Config& config, const std::string& config_yaml,
-                 comm::CommWorld& ranks) {
+int run_training(const proto::Config& config, comm::CommWorld& ranks) {
   comm::Communicator& world = ranks.world();
   launch::install_stop_handlers(/*tell=*/world.rank() == 0);
   ignore_closed_pipes();
@@ -58,7 +57,7 @@ int run_training(const proto::Config& config, const std::string& config_yaml,
       const std::unique_ptr<Job> job =
           make_job(config, world, ranks.local_ranks(), training_prompts(config), &watchdog);
       describe(*job);
-      Run run(*job, config_yaml, status.folder());
+      Run run(*job, config::config_to_yaml(config), status.folder());
       complete = train_sft(run) && train_rl(run);
       run.finish(complete);
       state = run.state;
