@@ -53,7 +53,7 @@ class Summary {
  public:
   void add(double value, int64_t times = 1);
   void write(Metrics& metrics, const std::string& name) const;
-  double mean() const { return count_ > 0 ? sum_ / static_cast<double>(count_) : 0; }
+  double mean() const { return count_ > 0 ? sum_ / count_ : 0; }
   double max() const { return max_; }
   double min() const { return min_; }
   int64_t count() const { return count_; }

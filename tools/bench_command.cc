@@ -31,7 +31,8 @@ nlohmann::ordered_json to_json(const Breakdown::Row& row) {
 nlohmann::ordered_json to_json(const Breakdown& breakdown) {
   auto phases = nlohmann::ordered_json::array();
   for (const Breakdown::Phase& phase : breakdown.phases) {
-    nlohmann::ordered_json one = to_json(static_cast<const Breakdown::Row&>(phase));
+    const Breakdown::Row& row = phase;
+    nlohmann::ordered_json one = to_json(row);
     one["ops"] = nlohmann::ordered_json::array();
     for (const Breakdown::Row& op : phase.ops) one["ops"].push_back(to_json(op));
     phases.push_back(std::move(one));
