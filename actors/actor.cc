@@ -31,20 +31,21 @@ void check_reward(const rollout::Trajectory& t, const StepResult& result, const 
 }  // namespace
 
 Actor::Actor(rollout::Engine& engine, const text::Tokenizer& tokenizer, const Environment& env,
-             const PromptSource& source, ActorConfig config)
-    : engine_(engine),
-      tokenizer_(tokenizer),
-      env_(env),
-      source_(source),
-      config_(std::move(config)) {}
+             const PromptSource& source)
+    : engine_(engine), tokenizer_(tokenizer), env_(env), source_(source) {}
 
-void Actor::run(uint64_t step, LeaseSource& leases) {
-  reward_seconds_ = 0;
+int64_t Actor::most_groups() const {
+  if (config_.max_groups > 0) return config_.max_groups;
+  return std::max<int64_t>(1, engine_.max_num_seqs() / config_.n);
+}
+
+void Actor::run(uint64_t step, const ActorConfig& config, LeaseSource& leases) {
+  if (!work_.empty()) drop_all();  // of a run that an error ended
+  config_ = config;
   step_ = step;
+  reward_seconds_ = 0;
   env_.warm_up();
-  const int64_t limit = config_.max_groups > 0
-                            ? config_.max_groups
-                            : std::max<int64_t>(1, engine_.max_num_seqs() / config_.n);
+  const int64_t limit = most_groups();
   while (true) {
     leases.poll();
     if (leases.stopping()) {
@@ -54,16 +55,16 @@ void Actor::run(uint64_t step, LeaseSource& leases) {
     while (groups_in_engine_ < limit) {
       const std::optional<uint64_t> prompt_index = leases.try_lease();
       if (!prompt_index) break;
-      start(step, *prompt_index);
+      start(*prompt_index);
     }
     if (!engine_.has_work()) {
       if (!waiting_.empty()) {
-        settle_waiting(leases, kPatience);
+        take_waiting_answers(leases, kPatience);
         continue;
       }
       if (work_.empty() && leases.exhausted()) return;
-      std::this_thread::sleep_for(
-          kIdleSleep);  // waiting for a lease: leave the core to other ranks
+      // Waiting for a lease: leave the core to other ranks.
+      std::this_thread::sleep_for(kIdleSleep);
       continue;
     }
     for (rollout::GenerateResult& turn : engine_.step()) {
@@ -74,18 +75,18 @@ void Actor::run(uint64_t step, LeaseSource& leases) {
       finish_turn(it->second, it->second.samples[turn.sample_index], std::move(turn));
       deliver_if_finished(it, leases);
     }
-    if (!waiting_.empty()) settle_waiting(leases, std::chrono::milliseconds(0));
+    if (!waiting_.empty()) take_waiting_answers(leases, std::chrono::milliseconds(0));
   }
 }
 
-void Actor::settle_waiting(LeaseSource& leases, std::chrono::milliseconds patience) {
+void Actor::take_waiting_answers(LeaseSource& leases, std::chrono::milliseconds patience) {
   {
     const ScopedTimer timer(reward_seconds_);
     if (!env_.poll(patience)) return;
   }
   for (const auto& [prompt_index, sample_index] : std::vector(waiting_.begin(), waiting_.end())) {
     const auto it = work_.find(prompt_index);
-    settle(it->second, it->second.samples[sample_index]);
+    take_answer(it->second, it->second.samples[sample_index]);
     deliver_if_finished(it, leases);
   }
 }
@@ -112,7 +113,7 @@ void Actor::drop_all() {
   groups_in_engine_ = 0;
 }
 
-void Actor::start(uint64_t step, uint64_t prompt_index) {
+void Actor::start(uint64_t prompt_index) {
   const Prompt prompt = config_.split == Split::kTrain ? source_.train_prompt(prompt_index)
                                                        : source_.val_prompt(prompt_index);
   const DataRow row = env_.data_row(config_.split, prompt.item);
@@ -121,8 +122,8 @@ void Actor::start(uint64_t step, uint64_t prompt_index) {
   ++groups_in_engine_;
   for (uint32_t i = 0; i < config_.n; ++i) {
     Sample sample;
-    sample.episode = env_.begin(config_.split, prompt.item, {step, prompt_index, i});
-    sample.trajectory.step = step;
+    sample.episode = env_.begin(config_.split, prompt.item, {step_, prompt_index, i});
+    sample.trajectory.step = step_;
     sample.trajectory.prompt_index = prompt_index;
     sample.trajectory.sample_index = i;
     sample.trajectory.prompt_tokens = prompt.tokens;
@@ -147,9 +148,9 @@ void Actor::submit(const Sample& sample, uint32_t n) {
   request.n = n;
   request.prompt = t.prompt_tokens;
   request.prompt.insert(request.prompt.end(), t.tokens.begin(), t.tokens.end());
-  request.generated_before = static_cast<uint32_t>(t.tokens.size());
+  request.generated_before = t.tokens.size();
   request.sampling = config_.sampling;
-  request.max_new_tokens = config_.max_response_length - static_cast<int64_t>(t.tokens.size());
+  request.max_new_tokens = room(t);
   request.stop_token_ids = config_.stop_token_ids;
   request.stop_strings = config_.stop_strings;
   engine_.submit(std::move(request));
@@ -176,13 +177,12 @@ void Actor::finish_turn(Work& work, Sample& sample, rollout::GenerateResult&& tu
   // special or not.
   sample.text = tokenizer_.decode(turn.text_tokens(), /*skip_special_tokens=*/true);
   t.response_text += sample.text;
-  const int64_t left = config_.max_response_length - static_cast<int64_t>(t.tokens.size());
   sample.episode->submit(sample.text,
-                         turn.finish_reason == rollout::FinishReason::kStop ? left : 0);
-  settle(work, sample);
+                         turn.finish_reason == rollout::FinishReason::kStop ? room(t) : 0);
+  take_answer(work, sample);
 }
 
-void Actor::settle(Work& work, Sample& sample) {
+void Actor::take_answer(Work& work, Sample& sample) {
   rollout::Trajectory& t = sample.trajectory;
   const std::pair<uint64_t, uint32_t> name(t.prompt_index, t.sample_index);
   std::optional<StepResult> result = sample.episode->try_result();
@@ -214,8 +214,7 @@ bool Actor::go_on(Sample& sample, const std::string& observation) {
   rollout::Trajectory& t = sample.trajectory;
   const std::vector<int32_t> tokens =
       source_.observation_tokens(*sample.episode, observation, sample.said_end);
-  if (static_cast<int64_t>(t.tokens.size() + tokens.size()) >= config_.max_response_length)
-    return false;
+  if (std::ssize(tokens) >= room(t)) return false;
   t.tokens.insert(t.tokens.end(), tokens.begin(), tokens.end());
   t.logprobs.resize(t.tokens.size(), 0.0f);
   t.entropies.resize(t.tokens.size(), 0.0f);

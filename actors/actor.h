@@ -4,7 +4,9 @@
 // for the next prompt. What comes out does not depend on when answers come.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <optional>
@@ -36,6 +38,7 @@ class LeaseSource {
   virtual void poll() {}
 };
 
+/// How a batch is sampled.
 struct ActorConfig {
   Split split = Split::kTrain;
   uint64_t seed = 0;
@@ -47,22 +50,23 @@ struct ActorConfig {
   int64_t max_groups = 0;  ///< groups in the engine at once; 0: as many as fill it
 };
 
+/// Lives as long as its engine and serves one batch after the other. Not thread-safe.
 class Actor {
  public:
   /// Everything must outlive the actor.
   Actor(rollout::Engine& engine, const text::Tokenizer& tokenizer, const Environment& env,
-        const PromptSource& source, ActorConfig config);
+        const PromptSource& source);
 
   /// Works until `leases` is exhausted and everything taken is delivered, or until the
   /// job is asked to stop: what is in hand is then dropped. `step`: number of the
   /// batch, part of the samples' random streams. A sample that its environment gives up
   /// is missing from its group, which counts it. Error when an environment fails or
   /// yields a reward, or a part of one, that is not finite (names source, prompt and
-  /// sample).
-  void run(uint64_t step, LeaseSource& leases);
+  /// sample); what was in hand is then dropped when run() is called again.
+  void run(uint64_t step, const ActorConfig& config, LeaseSource& leases);
 
-  /// Spent on rewards in run(): in the environment, or waiting for it with nothing else
-  /// to do.
+  /// Seconds that the last run() spent on rewards: in the environment, or waiting for
+  /// it with nothing else to do.
   double reward_seconds() const { return reward_seconds_; }
 
  private:
@@ -80,18 +84,23 @@ class Actor {
   };
   using WorkMap = std::map<uint64_t, Work>;  // by prompt index
 
-  void start(uint64_t step, uint64_t prompt_index);
+  int64_t most_groups() const;
+  /// Tokens that a sample may have yet.
+  int64_t room(const rollout::Trajectory& t) const {
+    return config_.max_response_length - std::ssize(t.tokens);
+  }
+  void start(uint64_t prompt_index);
   void submit(const Sample& sample, uint32_t n);
   /// A turn has ended: it goes to the environment.
   void finish_turn(Work& work, Sample& sample, rollout::GenerateResult&& turn);
   /// Takes the environment's answer when it is there: the sample is done, dropped or
   /// has its next turn.
-  void settle(Work& work, Sample& sample);
+  void take_answer(Work& work, Sample& sample);
   /// True when the observation has room, and the sample is back in the engine.
   bool go_on(Sample& sample, const std::string& observation);
   void leave_engine(Work& work);
-  /// Looks at what waits for the environment.
-  void settle_waiting(LeaseSource& leases, std::chrono::milliseconds patience);
+  /// Looks at all samples that wait for the environment.
+  void take_waiting_answers(LeaseSource& leases, std::chrono::milliseconds patience);
   void deliver_if_finished(WorkMap::iterator work, LeaseSource& leases);
   void drop_all();
 
@@ -99,9 +108,9 @@ class Actor {
   const text::Tokenizer& tokenizer_;
   const Environment& env_;
   const PromptSource& source_;
-  ActorConfig config_;
-  WorkMap work_;
+  ActorConfig config_;  // of the batch under way, as are the rest
   uint64_t step_ = 0;
+  WorkMap work_;
   int64_t groups_in_engine_ = 0;
   std::set<std::pair<uint64_t, uint32_t>> waiting_;  // for the environment: prompt index and sample
   double reward_seconds_ = 0;

@@ -72,7 +72,7 @@ void Checkpointer::prepare(learners::Learner* learner) {
 double Checkpointer::save(const storage::TrainState& state, learners::Learner* learner, bool must) {
   if (learner == nullptr) return 0;
   const Timer timer;
-  settle(/*must=*/false);
+  wait_for_save(/*must=*/false);
   prepare(learner);
   learners::ShardedAdamW& optimizer = learner->optimizer();
   storage::CheckpointInfo info;
@@ -85,11 +85,11 @@ double Checkpointer::save(const storage::TrainState& state, learners::Learner* l
   if (state.rl_step > 0) info.reward = state.reward;
   saving_step_ = state.step();
   writer_->start(job_.ctx, info, {job_.model().parameters(), optimizer.m(), optimizer.v()});
-  if (must) settle(must);
+  if (must) wait_for_save(must);
   return timer.seconds();
 }
 
-void Checkpointer::settle(bool must) {
+void Checkpointer::wait_for_save(bool must) {
   if (!writer_ || !writer_->busy()) return;
   try {
     // A save may end before the line that tells of the one before is written.
@@ -109,14 +109,14 @@ void Checkpointer::settle(bool must) {
 }
 
 bool Checkpointer::has(int64_t step) {
-  settle(/*must=*/false);
+  wait_for_save(/*must=*/false);
   return saved_step_ == step;
 }
 
-void Checkpointer::finish(bool must) { settle(must); }
+void Checkpointer::finish(bool must) { wait_for_save(must); }
 
 std::optional<double> Checkpointer::poll() {
-  if (writer_ && writer_->done()) settle(/*must=*/false);
+  if (writer_ && writer_->done()) wait_for_save(/*must=*/false);
   return std::exchange(background_seconds_, std::nullopt);
 }
 
@@ -186,65 +186,67 @@ Checkpointer::Resumed Checkpointer::resume(learners::Learner* learner) {
     return resumed;
   }
   agree_on_checkpoint(world, chosen);
-
-  together(world, [&] {
-    // Rank 0 has verified every file when it chose; the others hash what they read.
-    const storage::Checkpoint checkpoint(chosen, storage::Checkpoint::Verify::kOnRead);
-    models::Transformer& model = job_.model();
-    if (!same_parameters(checkpoint.table(), model.table())) {
-      fail_usage(
-          "{} is of another model than model.path {}; set model.path back, or {}", chosen.string(),
-          job_.config.model().path(),
-          chosen.parent_path() == folder_ ? "use another run_dir" : "give another trainer.resume");
-    }
-    const bool imported = !checkpoint.info().state;
-    state =
-        checkpoint.info().state.value_or(storage::TrainState{});  // none: an imported model, step 0
-    const ResumeAnswer answer =
-        check_resume({checkpoint.info(), chosen.string(), /*own=*/chosen.parent_path() == folder_,
-                      job_.config, config_yaml_, job_.inputs,
-                      models::model_config_json(checkpoint.config(), "") ==
-                          models::model_config_json(model.config(), "")});
-    if (!answer.keep_scores) state.val_before = state.val_after = std::nullopt;
-    resumed.older_program = answer.older_program;
-    resumed.warnings = answer.warnings;
-    if (chosen.parent_path() == folder_ && !imported && !answer.older_program)
-      saved_step_ = state.step();
-    checkpoint.read(0, checkpoint.flat_size(), model.parameters(), {}, {});
-    double moment = 0;
-    if (learner != nullptr) {
-      learners::ShardedAdamW& optimizer = learner->optimizer();
-      int64_t at = 0;
-      for (const Extent& e : optimizer.extents()) {
-        const Extent moments{at, at + e.size()};
-        checkpoint.read(e.begin, e.end, {}, part_of(optimizer.m(), moments),
-                        part_of(optimizer.v(), moments));
-        at = moments.end;
-      }
-      optimizer.set_t(state.adam_t);
-      moment = std::max(largest(job_.ctx, optimizer.m()), largest(job_.ctx, optimizer.v()));
-    }
-    const double weight = largest(job_.ctx, std::as_const(model).parameters());
-    if (imported) state.start_largest = weight;
-    // An older checkpoint does not say what its stage began with: SFT began with the
-    // model's own weights.
-    const double limit = state.start_largest
-                             ? largest_sound_weight(*state.start_largest, state.adam_t)
-                             : largest_sound_weight(initial, state.sft_step + state.adam_t);
-    const std::string problem = state_problem(weight, moment, limit);
-    if (!problem.empty()) {
-      fail_usage(
-          "{}: the policy had diverged when it was saved: {}; "
-          "remove it, so that an earlier one is taken, "
-          "or name one with trainer.resume in another run_dir",
-          chosen.string(), problem);
-    }
-    if (!state.start_largest) state.start_largest = std::max(initial, weight);
-    model.pack(job_.ctx);
-  });
+  together(world, [&] { load(chosen, initial, learner, resumed); });
   resumed.news.push_back(
       fmt::format("resumed from {} at {}", chosen.string(), storage::step_text(state)));
   return resumed;
+}
+
+void Checkpointer::load(const fs::path& chosen, double initial, learners::Learner* learner,
+                        Resumed& resumed) {
+  // Rank 0 has verified every file when it chose; the others hash what they read.
+  const storage::Checkpoint checkpoint(chosen, storage::Checkpoint::Verify::kOnRead);
+  const bool own = chosen.parent_path() == folder_;
+  models::Transformer& model = job_.model();
+  if (!same_parameters(checkpoint.table(), model.table())) {
+    fail_usage("{} is of another model than model.path {}; set model.path back, or {}",
+               chosen.string(), job_.config.model().path(),
+               own ? "use another run_dir" : "give another trainer.resume");
+  }
+  storage::TrainState& state = resumed.state;
+  const bool imported = !checkpoint.info().state;  // a model, of step 0
+  state = checkpoint.info().state.value_or(storage::TrainState{});
+  const ResumeAnswer answer =
+      check_resume({checkpoint.info(), chosen.string(), own, job_.config, config_yaml_, job_.inputs,
+                    models::model_config_json(checkpoint.config(), "") ==
+                        models::model_config_json(model.config(), "")});
+  if (!answer.keep_scores) state.val_before = state.val_after = std::nullopt;
+  resumed.older_program = answer.older_program;
+  resumed.warnings = answer.warnings;
+  if (own && !imported && !answer.older_program) saved_step_ = state.step();
+  checkpoint.read(0, checkpoint.flat_size(), model.parameters(), {}, {});
+  const double weight = largest(job_.ctx, std::as_const(model).parameters());
+  if (imported) state.start_largest = weight;
+  const double moment = learner != nullptr ? load_moments(checkpoint, state.adam_t, *learner) : 0;
+  // An older checkpoint does not say what its stage began with: SFT began with the
+  // model's own weights.
+  const double limit = state.start_largest
+                           ? largest_sound_weight(*state.start_largest, state.adam_t)
+                           : largest_sound_weight(initial, state.sft_step + state.adam_t);
+  const std::string problem = state_problem(weight, moment, limit);
+  if (!problem.empty()) {
+    fail_usage(
+        "{}: the policy had diverged when it was saved: {}; "
+        "remove it, so that an earlier one is taken, "
+        "or name one with trainer.resume in another run_dir",
+        chosen.string(), problem);
+  }
+  if (!state.start_largest) state.start_largest = std::max(initial, weight);
+  model.pack(job_.ctx);
+}
+
+double Checkpointer::load_moments(const storage::Checkpoint& checkpoint, int64_t adam_t,
+                                  learners::Learner& learner) const {
+  learners::ShardedAdamW& optimizer = learner.optimizer();
+  int64_t at = 0;
+  for (const Extent& e : optimizer.extents()) {
+    const Extent moments{at, at + e.size()};
+    checkpoint.read(e.begin, e.end, {}, part_of(optimizer.m(), moments),
+                    part_of(optimizer.v(), moments));
+    at = moments.end;
+  }
+  optimizer.set_t(adam_t);
+  return std::max(largest(job_.ctx, optimizer.m()), largest(job_.ctx, optimizer.v()));
 }
 
 }  // namespace orrery::experiments

@@ -17,14 +17,14 @@
 
 namespace orrery::experiments {
 
-/// The newest checkpoint in `folder` that can be used, each newer one told as passed
-/// over; empty when there is none at all. Where there are some and none can be used, a
-/// usage Error that says why of the newest, and `advice`: nobody's checkpoints are
-/// overwritten by a run that begins anew beside them.
+/// The newest checkpoint in `folder` that can be used, or an empty path when there is
+/// no checkpoint at all. Logs each newer one that is passed over. When there are
+/// checkpoints but none can be used, a usage Error says why for the newest ones, and
+/// then `advice`: a run that begins anew must not overwrite them.
 std::filesystem::path newest_usable_checkpoint(const std::filesystem::path& folder,
                                                const std::string& advice);
 
-/// The same tensors at the same places.
+/// Whether both have the same tensors at the same places.
 bool same_parameters(const models::ParameterTable& a, const models::ParameterTable& b);
 
 class Checkpointer {
@@ -47,8 +47,8 @@ class Checkpointer {
   /// learners.
   bool has(int64_t step);
 
-  /// Waits for the save under way. For the end of a run. `must`: its failure is an
-  /// Error, else it is told.
+  /// Waits for the save under way, at the end of a run. `must`: its failure is an
+  /// Error; otherwise it is logged.
   void finish(bool must = true);
 
   /// Seconds in the background of the longest save that has ended since the last call;
@@ -70,7 +70,16 @@ class Checkpointer {
 
  private:
   std::filesystem::path choose(std::vector<std::string>& news) const;
-  void settle(bool must);
+  /// The checkpoint `chosen`, checked and read. `initial`: the largest weight of the
+  /// model's own.
+  void load(const std::filesystem::path& chosen, double initial, learners::Learner* learner,
+            Resumed& resumed);
+  /// This learner's part. Returns the largest.
+  double load_moments(const storage::Checkpoint& checkpoint, int64_t adam_t,
+                      learners::Learner& learner) const;
+  /// Waits for the save under way. `must`: its failure is an Error; otherwise it is
+  /// logged.
+  void wait_for_save(bool must);
 
   Job& job_;
   std::string config_yaml_;

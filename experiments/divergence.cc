@@ -31,7 +31,7 @@ float largest(const Context& ctx, std::span<const float> values) {
   parallel_for(ctx, std::ssize(values), 1 << 18, [&](int64_t begin, int64_t end) {
     uint32_t mine = 0;
     for (int64_t i = begin; i < end; ++i) {
-      mine = std::max(mine, std::bit_cast<uint32_t>(values[static_cast<size_t>(i)]) & kMagnitude);
+      mine = std::max(mine, std::bit_cast<uint32_t>(values[i]) & kMagnitude);
     }
     const std::lock_guard lock(mutex);
     most = std::max(most, mine);
@@ -41,8 +41,7 @@ float largest(const Context& ctx, std::span<const float> values) {
 }
 
 double largest_sound_weight(double start_largest, int64_t updates) {
-  const double growth =
-      std::min(kGrowth + kGrowthOfAnUpdate * static_cast<double>(updates), kMostGrowth);
+  const double growth = std::min(kGrowth + kGrowthOfAnUpdate * updates, kMostGrowth);
   return growth * std::max(1.0, start_largest);
 }
 

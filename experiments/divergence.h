@@ -18,7 +18,8 @@ namespace orrery::experiments {
 /// Steps in a row that taught nothing: a run of them does not recover.
 inline constexpr int64_t kMaxSkippedSteps = 5;
 
-/// The largest absolute value, or infinity when one is not finite; 0 of none.
+/// The largest absolute value: infinity when a value is not finite, 0 when there are no
+/// values.
 float largest(const Context& ctx, std::span<const float> values);
 
 /// The largest weight that a sound policy can have after so many optimizer steps of a
@@ -27,15 +28,15 @@ float largest(const Context& ctx, std::span<const float> values);
 /// step, so that no rate up to 0.1 comes near it.
 double largest_sound_weight(double start_largest, int64_t updates);
 
-/// What is wrong with weights or moments of which these are the largest, or empty.
-/// `limit`: of the weights.
+/// Says what is wrong when these are the largest weight and the largest moment, or
+/// returns an empty text. `limit`: the largest weight that is sound.
 std::string state_problem(double weight, double moment, double limit);
 
 /// Whether a step's gradient says that the policy is dead: exactly 0 where there was
-/// something to learn, of a policy that is not sure already of every token (its
-/// probabilities then have a gradient). So it is once activations have overflowed and a
-/// normalisation has made zeros of them. `signal`: an advantage, or an SFT loss, that
-/// is not 0.
+/// something to learn and the policy is not sure already of every token (its
+/// probabilities then have a gradient). That happens once activations have overflowed
+/// and a normalisation has made zeros of them. `signal`: there is an advantage, or an
+/// SFT loss, that is not 0.
 bool is_dead_gradient(double grad_norm, double entropy, bool signal);
 
 /// What the policy is tried on: a sample of the last step.
@@ -45,21 +46,21 @@ struct PolicyProbe {
   float temperature = 1;
 };
 
-/// Of a learner's policy. Not thread-safe.
+/// Looks for divergence of a learner's policy. Not thread-safe.
 class DivergenceCheck {
  public:
-  /// `weights`: the model's; `start_largest`: of them, when the stage began. All must
-  /// outlive it.
+  /// `weights`: the model's. `start_largest`: the largest of them when the stage began.
+  /// Everything must outlive the check.
   DivergenceCheck(const Context& ctx, comm::Communicator& learners, std::span<const float> weights,
                   learners::Learner& learner, double start_largest);
 
   /// A stage begins with the weights as they are, which are sound. Returns the largest.
   double begin_stage();
 
-  /// What is wrong with the weights and moments ("its weights are not finite"), or
-  /// empty. Without a probe the policy is not tried. Collective over the learners,
-  /// alike on all. Reads everything that a checkpoint holds once, and computes one
-  /// sample's log-probs; no training state is changed.
+  /// Says what is wrong with the weights and moments ("its weights are not finite"), or
+  /// returns an empty text. Without a probe the policy is not tried. Collective over
+  /// the learners, with the same result on all. Reads everything a checkpoint holds
+  /// once, and computes one sample's log-probs. Changes no training state.
   std::string problem(const std::optional<PolicyProbe>& probe) const;
 
  private:
@@ -70,9 +71,9 @@ class DivergenceCheck {
   double start_largest_;
 };
 
-/// Why a run with so many steps in a row that taught nothing, in a stage of `total`
-/// steps, ends; or empty. `dead`: the last one's gradient was that of a dead policy,
-/// else not finite.
+/// Says why a run ends after so many steps in a row that taught nothing, in a stage of
+/// `total` steps, or returns an empty text when it goes on. `dead`: the last step's
+/// gradient was that of a dead policy; otherwise it was not finite.
 std::string skipped_too_often(int64_t skipped_steps, int64_t total, bool dead = false);
 
 /// Collective: the text of the lowest rank that has one.

@@ -18,14 +18,15 @@
 #include "core/file.h"
 #include "core/log.h"
 #include "core/pipes.h"
-#include "core/timer.h"
+#include "core/span.h"
 #include "experiments/agreement.h"
 #include "experiments/checkpointing.h"
+#include "experiments/generation.h"
 #include "experiments/job.h"
-#include "experiments/rl_stage.h"
 #include "experiments/rollout_records.h"
 #include "experiments/together.h"
 #include "experiments/validation_metrics.h"
+#include "launch/stop_signal.h"
 #include "storage/checkpoint.h"
 
 namespace orrery::experiments {
@@ -114,54 +115,113 @@ std::string samples_as_lines(std::span<const rollout::Group> groups,
   return lines;
 }
 
+/// The model that is evaluated: config as it is read, and the checkpoint, if it is one.
+struct Evaluated {
+  proto::Config config;
+  std::filesystem::path checkpoint;  ///< empty: a Hugging Face folder
+};
+
+/// Collective. Usage Error before anything is generated when something cannot be.
+Evaluated choose_model(const proto::Config& given, const EvaluationOptions& options,
+                       comm::Communicator& world) {
+  const std::string& named = options.checkpoint;
+  Evaluated chosen{given, {}};
+  proto::Config& config = chosen.config;
+  config.mutable_data()->clear_train_files();  // held-out items only
+  config.mutable_sft()->clear_text_files();
+  together(world, [&] {
+    if (world.rank() == 0 && options.out)
+      check_output(*options.out, given, options.config_file, named);
+    if (named.empty() && config.model().from_scratch()) {
+      fail_usage("model.from_scratch is set, so there is nothing to evaluate without --checkpoint");
+    }
+    // Rank 0 chooses: a run that lives may save or remove one while the ranks look.
+    if (world.rank() == 0 && !named.empty()) chosen.checkpoint = find_checkpoint(named);
+  });
+  chosen.checkpoint = world.all_gather_bytes(chosen.checkpoint.string()).front();
+  if (chosen.checkpoint.empty() && !named.empty()) {
+    config.mutable_model()->set_path(named);
+    config.mutable_model()->set_from_scratch(false);
+  }
+  return chosen;
+}
+
+/// Collective. The checkpoint's weights, in place of those that the job was made with.
+/// Returns their version.
+int64_t load_checkpoint(const std::filesystem::path& folder, Job& job) {
+  agree_on_checkpoint(job.world, folder);
+  int64_t version = 0;
+  together(job.world, [&] {
+    const storage::Checkpoint checkpoint(folder);
+    if (!same_parameters(checkpoint.table(), job.model().table())) {
+      fail_usage("{} is of another model than model.path {}", folder.string(),
+                 job.config.model().path());
+    }
+    version = checkpoint.info().step;
+    checkpoint.read(0, checkpoint.flat_size(), job.model().parameters(), {}, {});
+    job.model().pack(job.ctx);
+  });
+  return version;
+}
+
+/// What the samples say, `n` asked for of each prompt.
+struct Scores {
+  Summary rewards, tokens;
+  std::map<int, Summary> pass;
+  int64_t wrong = 0;
+
+  Scores(Span<const rollout::Group> groups, int n) {
+    for (const rollout::Group& group : groups) {
+      int right = 0;
+      for (const rollout::Trajectory& t : group.samples) {
+        rewards.add(t.reward);
+        tokens.add(std::ssize(t.tokens));
+        right += is_correct(t) ? 1 : 0;
+        wrong += is_correct(t) ? 0 : 1;
+      }
+      const int have = std::ssize(group.samples);
+      pass[1].add(pass_at_k(have, right, 1));
+      for (const int k : subset_sizes(n)) {
+        if (k <= have) pass[k].add(pass_at_k(have, right, k));
+      }
+    }
+  }
+};
+
+void print_summary(const nlohmann::ordered_json& summary, const EvaluationOptions& options,
+                   const Scores& scores, bool written) {
+  if (options.json) {
+    std::printf("%s\n",
+                summary.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+    return;
+  }
+  for (const auto& [key, value] : summary.items()) {
+    std::printf("%-22s %s\n", key.c_str(),
+                value.is_string() ? value.get<std::string>().c_str() : value.dump().c_str());
+  }
+  if (written) {
+    const std::string line =
+        fmt::format("{} of {} answers are wrong; to see them: grep '\"correct\":false' {}\n",
+                    scores.wrong, scores.rewards.count(), *options.out);
+    std::fputs(line.c_str(), stdout);
+  }
+}
+
 }  // namespace
 
 int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
                    comm::Communicator& world, int local_ranks) {
   ignore_closed_pipes();  // its output comes last; environments may have pipes of their own
-  const std::string& checkpoint = options.checkpoint;
-  proto::Config config = given;
-  config.mutable_data()->clear_train_files();  // held-out items only
-  config.mutable_sft()->clear_text_files();
-  std::filesystem::path found;
-  together(world, [&] {
-    if (world.rank() == 0 && options.out)
-      check_output(*options.out, given, options.config_file, checkpoint);
-    if (checkpoint.empty() && config.model().from_scratch()) {
-      fail_usage("model.from_scratch is set, so there is nothing to evaluate without --checkpoint");
-    }
-    // Rank 0 chooses: a run that lives may save or remove one while the ranks look.
-    if (world.rank() == 0 && !checkpoint.empty()) found = find_checkpoint(checkpoint);
-  });
-  found = world.all_gather_bytes(found.string()).front();
-  if (found.empty() && !checkpoint.empty()) {
-    config.mutable_model()->set_path(checkpoint);
-    config.mutable_model()->set_from_scratch(false);
-  }
-  uint64_t version = 0;
+  const Evaluated chosen = choose_model(given, options, world);
+  const proto::Config& config = chosen.config;
   const std::unique_ptr<Job> job = make_job(config, world, local_ranks, {0, true}, nullptr);
-  if (!found.empty()) {
-    agree_on_checkpoint(world, found);
-    together(world, [&] {
-      const storage::Checkpoint opened(found);
-      if (!same_parameters(opened.table(), job->model().table())) {
-        fail_usage("{} is of another model than model.path {}", found.string(),
-                   config.model().path());
-      }
-      version = static_cast<uint64_t>(opened.info().step);
-      opened.read(0, opened.flat_size(), job->model().parameters(), {}, {});
-      job->model().pack(job->ctx);
-    });
-  }
-  RlStage stage(*job, nullptr);
-  stage.publish(version);
-  const Timer timer;
-  const auto samples = stage.generate_validation(0);
+  const int64_t version = chosen.checkpoint.empty() ? 0 : load_checkpoint(chosen.checkpoint, *job);
+  Generation generation(*job, {}, /*steps_before=*/0, launch::stop_requested);
+  generation.set_weight_version(version);
+  const auto samples = generation.validate(0);
   // No handler is installed here: a signal ends an evaluation, which has nothing to
   // save.
   ORRERY_CHECK(samples, "an evaluation was asked to stop");
-  const std::vector<rollout::Group>& groups = *samples;
-  const double seconds = timer.seconds();
   if (world.rank() != 0) return kExitOk;
 
   // Written first, so that the summary can say so; but an hour's scores are not lost to
@@ -169,58 +229,32 @@ int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
   std::exception_ptr not_written;
   if (options.out) {
     try {
-      write_file_atomic(output_path(*options.out), samples_as_lines(groups, job->tokenizer));
+      write_file_atomic(output_path(*options.out),
+                        samples_as_lines(samples->groups, job->tokenizer));
     } catch (const Error&) {
       not_written = std::current_exception();
     }
   }
-  const int n = static_cast<int>(config.rollout().val_n());
-  Summary rewards, tokens;
-  std::map<int, Summary> pass;
-  int64_t wrong = 0;
-  for (const rollout::Group& group : groups) {
-    int right = 0;
-    for (const rollout::Trajectory& t : group.samples) {
-      rewards.add(t.reward);
-      tokens.add(static_cast<double>(t.tokens.size()));
-      right += is_correct(t) ? 1 : 0;
-      wrong += is_correct(t) ? 0 : 1;
-    }
-    const auto have = static_cast<int>(group.samples.size());
-    pass[1].add(pass_at_k(have, right, 1));
-    for (const int k : subset_sizes(n)) {
-      if (k <= have) pass[k].add(pass_at_k(have, right, k));
-    }
-  }
-  const double total_tokens = tokens.mean() * static_cast<double>(tokens.count());
-  nlohmann::ordered_json result = {
-      {"checkpoint", !found.empty() ? found.string() : config.model().path()},
-      {"prompts", groups.size()},
+  const bool written = options.out && !not_written;
+  const int n = config.rollout().val_n();
+  const Scores scores(samples->groups, n);
+  const double tokens = scores.tokens.mean() * scores.tokens.count();
+  nlohmann::ordered_json summary = {
+      {"checkpoint",
+       chosen.checkpoint.empty() ? config.model().path() : chosen.checkpoint.string()},
+      {"prompts", samples->groups.size()},
       {"samples_per_prompt", n},
       {"temperature", config.rollout().val_temperature()},
-      {"mean_reward", rewards.mean()}};
+      {"mean_reward", scores.rewards.mean()}};
   if (config.data().env() == proto::DataSection::EXTERNAL)
-    result["dropped_samples"] = stage.dropped().samples;
-  for (const auto& [k, summary] : pass) result[fmt::format("pass@{}", k)] = summary.mean();
-  result["response_length_mean"] = tokens.mean();
-  result["seconds"] = seconds;
-  result["tokens_per_s"] = total_tokens / std::max(seconds, 1e-9);
-  result["wrong"] = wrong;
-  if (options.out && !not_written) result["out"] = *options.out;
-  if (options.json) {
-    std::printf("%s\n",
-                result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
-  } else {
-    for (const auto& [key, value] : result.items()) {
-      std::printf("%-22s %s\n", key.c_str(),
-                  value.is_string() ? value.get<std::string>().c_str() : value.dump().c_str());
-    }
-    if (options.out && !not_written) {
-      std::printf("%lld of %lld answers are wrong; to see them: grep '\"correct\":false' %s\n",
-                  static_cast<long long>(wrong), static_cast<long long>(rewards.count()),
-                  options.out->c_str());
-    }
-  }
+    summary["dropped_samples"] = samples->dropped.samples;
+  for (const auto& [k, pass] : scores.pass) summary[fmt::format("pass@{}", k)] = pass.mean();
+  summary["response_length_mean"] = scores.tokens.mean();
+  summary["seconds"] = samples->seconds;
+  summary["tokens_per_s"] = tokens / std::max(samples->seconds, 1e-9);
+  summary["wrong"] = scores.wrong;
+  if (written) summary["out"] = *options.out;
+  print_summary(summary, options, scores, written);
   if (not_written) std::rethrow_exception(not_written);
   return kExitOk;
 }

@@ -52,6 +52,8 @@ class NoEnvironment final : public actors::Environment {
   }
 };
 
+constexpr double kGib = 1 << 30;
+
 bool generates(const actors::PromptUse& use) { return use.train_prompts > 0 || use.val; }
 
 }  // namespace
@@ -89,7 +91,7 @@ models::ModelConfig read_job_model(const proto::Config& config, const actors::Pr
 
 int resolve_threads(const proto::Config& config, int local_ranks) {
   const int cpus = available_cpus();
-  const auto wanted = static_cast<int>(config.cluster().threads());
+  const int wanted = config.cluster().threads();
   if (wanted == 0) return std::max(1, cpus / std::max(1, local_ranks));
   if (wanted > cpus) {
     spdlog::warn(
@@ -132,8 +134,10 @@ void warn_of_threads(const proto::Config& config) {
 
 actors::PromptUse training_prompts(const proto::Config& config) {
   const int64_t steps = config.trainer().total_training_steps();
-  return {static_cast<uint64_t>(steps * config.data().train_batch_size()),
-          steps > 0 && config.trainer().test_freq() != 0};
+  actors::PromptUse use;
+  use.train_prompts = steps * config.data().train_batch_size();
+  use.val = steps > 0 && config.trainer().test_freq() != 0;
+  return use;
 }
 
 actors::CheckSetup check_setup(const Job& job) {
@@ -146,9 +150,8 @@ std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& w
   const comm::Placement placement = config.cluster().placement() == proto::ClusterSection::SPLIT
                                         ? comm::Placement::kSplit
                                         : comm::Placement::kColocated;
-  const comm::Topology topology =
-      comm::make_topology(placement, world.size(), static_cast<int>(config.cluster().learners()),
-                          static_cast<int>(config.cluster().gradient_shards()));
+  const comm::Topology topology = comm::make_topology(
+      placement, world.size(), config.cluster().learners(), config.cluster().gradient_shards());
   Context ctx;
   ctx.threads = resolve_threads(config, local_ranks);
   std::unique_ptr<comm::Communicator> learners =
@@ -169,9 +172,9 @@ std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& w
     job->env = make_job_environment(config, use);
     job->source = std::make_unique<actors::PromptSource>(config.data(), *job->env, job->tokenizer,
                                                          config.seed(), check_setup(*job), use);
-    const uint64_t rows = job->source->train_size();
-    if (use.train_prompts > 0 && rows > 0 && world.rank() == 0 &&
-        rows < static_cast<uint64_t>(config.data().train_batch_size())) {
+    const int64_t rows = job->source->train_size();
+    if (use.train_prompts > 0 && rows > 0 && job->is_main() &&
+        rows < config.data().train_batch_size()) {
       spdlog::warn(
           "data.train_batch_size is {} but there are {} training prompts: "
           "a step has some more than once",
@@ -201,11 +204,11 @@ void Job::phase(const std::string& text) const {
 
 kernels::AdamWParams adamw_params(const proto::OptimSection& optim) {
   kernels::AdamWParams params;
-  params.lr = static_cast<float>(optim.lr());
-  params.beta1 = static_cast<float>(optim.beta1());
-  params.beta2 = static_cast<float>(optim.beta2());
-  params.eps = static_cast<float>(optim.eps());
-  params.weight_decay = static_cast<float>(optim.weight_decay());
+  params.lr = optim.lr();
+  params.beta1 = optim.beta1();
+  params.beta2 = optim.beta2();
+  params.eps = optim.eps();
+  params.weight_decay = optim.weight_decay();
   return params;
 }
 
@@ -233,7 +236,7 @@ rollout::EngineConfig engine_config(const proto::Config& config, const models::M
   rollout::EngineConfig engine;
   engine.max_num_seqs = config.rollout().max_num_seqs();
   engine.max_num_batched_tokens = config.rollout().max_num_batched_tokens();
-  engine.kv_cache_bytes = static_cast<size_t>(config.rollout().kv_cache_gb() * (1 << 30));
+  engine.kv_cache_bytes = config.rollout().kv_cache_gb() * (1 << 30);
   engine.max_model_len =
       std::min(model.max_position_embeddings,
                config.data().max_prompt_length() + config.data().max_response_length());
@@ -244,7 +247,7 @@ size_t kv_cache_bytes_per_sequence(const proto::Config& config, const models::Mo
   const int64_t blocks =
       rollout::BlockManager::blocks_for(engine_config(config, model).max_model_len) +
       1;  // a group keeps its prompt's last block
-  return models::KvCache::bytes_per_block(model) * static_cast<size_t>(blocks);
+  return models::KvCache::bytes_per_block(model) * blocks;
 }
 
 void check_kv_cache(const proto::Config& config, const models::ModelConfig& model) {
@@ -255,17 +258,22 @@ void check_kv_cache(const proto::Config& config, const models::ModelConfig& mode
       "rollout.kv_cache_gb is {}, too little for the keys and values of one sequence of "
       "data.max_prompt_length + data.max_response_length = {} tokens of this model: "
       "give at least {}",
-      config.rollout().kv_cache_gb(), engine.max_model_len,
-      std::ceil(static_cast<double>(bytes) / (1 << 30) * 1e6) / 1e6);
+      config.rollout().kv_cache_gb(), engine.max_model_len, std::ceil(bytes / kGib * 1e6) / 1e6);
 }
 
 kernels::SamplingParams train_sampling(const proto::RolloutSection& rollout) {
-  return {static_cast<float>(rollout.temperature()), static_cast<int32_t>(rollout.top_k()),
-          static_cast<float>(rollout.top_p()), static_cast<float>(rollout.min_p())};
+  kernels::SamplingParams params;
+  params.temperature = rollout.temperature();
+  params.top_k = rollout.top_k();
+  params.top_p = rollout.top_p();
+  params.min_p = rollout.min_p();
+  return params;
 }
 
 kernels::SamplingParams val_sampling(const proto::RolloutSection& rollout) {
-  return {static_cast<float>(rollout.val_temperature()), 0, 1.0f, 0.0f};
+  kernels::SamplingParams params;
+  params.temperature = rollout.val_temperature();
+  return params;
 }
 
 }  // namespace orrery::experiments

@@ -39,12 +39,14 @@ struct Job {
 
   comm::Watchdog* watchdog = nullptr;  ///< training only
 
-  /// What this rank does from now on, as a user knows it ("update step 12"): for the
-  /// watchdog and the flight recorder.
+  /// Tells the watchdog and the flight recorder what this rank does from now on, in a
+  /// user's words ("update step 12").
   void phase(const std::string& text) const;
   void progress() const {
     if (watchdog != nullptr) watchdog->progress();
   }
+  /// Rank 0, which reports for all.
+  bool is_main() const { return world.rank() == 0; }
   bool is_learner() const { return topology.is_learner(world.rank()); }
   bool is_actor() const { return topology.is_actor(world.rank()); }
   models::Transformer& model() { return *transformer; }
@@ -71,21 +73,22 @@ models::ModelConfig read_job_model(const proto::Config& config, const actors::Pr
 std::unique_ptr<actors::Environment> make_job_environment(const proto::Config& config,
                                                           const actors::PromptUse& use);
 
-/// Calls work(). An Error of exit code 1 becomes a usage one: what is wrong with a
-/// model's folder or with data stays wrong. Not so a SystemError: the system could not
-/// read it.
+/// Calls work(). Makes a usage Error of an Error of exit code 1, as what is wrong with
+/// a model's folder or with data stays wrong. A SystemError stays what it is: the
+/// system could not read the file this time.
 void final_unless_unread(const std::function<void()>& work);
 
 /// The prompts that a training run asks for; an evaluation asks for {0, true}.
 actors::PromptUse training_prompts(const proto::Config& config);
 
-/// How this rank checks data: rank 0 speaks, each shows its progress.
+/// How this rank checks data: rank 0 prints warnings, each rank shows its progress.
 actors::CheckSetup check_setup(const Job& job);
 
-/// A line when cluster.threads is more than twice what this machine has.
+/// Prints a warning when cluster.threads is more than twice the CPUs of this machine.
 void warn_of_threads(const proto::Config& config);
 
-/// Threads of a rank: cluster.threads, or this host's CPUs shared by its ranks.
+/// Threads of a rank: cluster.threads, or where that is 0 an equal share of this host's
+/// CPUs.
 int resolve_threads(const proto::Config& config, int local_ranks);
 
 /// Whether SFT learns from the environment's demonstrations, and not from files of its
@@ -96,10 +99,10 @@ bool learns_demonstrations(const proto::Config& config);
 kernels::AdamWParams adamw_params(const proto::OptimSection& optim);
 learners::LrSchedule lr_schedule(const proto::OptimSection& optim, int64_t total_steps);
 rollout::EngineConfig engine_config(const proto::Config& config, const models::ModelConfig& model);
-/// A usage Error when engine_config's KV cache does not hold one sequence of the
-/// greatest length: known before any step.
+/// Usage Error when engine_config's KV cache does not hold one sequence of the greatest
+/// length, so that this is known before any step.
 void check_kv_cache(const proto::Config& config, const models::ModelConfig& model);
-/// Tokens of the greatest length.
+/// Bytes of KV cache that one sequence of the greatest length takes.
 size_t kv_cache_bytes_per_sequence(const proto::Config& config, const models::ModelConfig& model);
 kernels::SamplingParams train_sampling(const proto::RolloutSection& rollout);
 kernels::SamplingParams val_sampling(const proto::RolloutSection& rollout);

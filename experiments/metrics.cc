@@ -87,17 +87,16 @@ NewestEvents newest_events(const std::filesystem::path& folder) {
 int64_t last_event_step(const std::filesystem::path& path) {
   constexpr std::streamoff kHead = 12,
                            kTail = 4;  // a length with its checksum; the record's checksum
-  constexpr uint64_t kLargest = 1 << 28;
+  constexpr int64_t kLargest = 1 << 28;
   std::ifstream file(path, std::ios::binary | std::ios::ate);
   const std::streamoff end = file.tellg();
   std::streamoff last = -1;
-  uint64_t size = 0, last_size = 0;
-  for (std::streamoff at = 0; at + kHead <= end;
-       at += kHead + static_cast<std::streamoff>(size) + kTail) {
+  int64_t size = 0, last_size = 0;
+  for (std::streamoff at = 0; at + kHead <= end; at += kHead + size + kTail) {
     char length[sizeof size];
     if (!file.seekg(at) || !file.read(length, sizeof length)) break;
     std::memcpy(&size, length, sizeof size);
-    if (size > kLargest || at + kHead + static_cast<std::streamoff>(size) + kTail > end) break;
+    if (size < 0 || size > kLargest || at + kHead + size + kTail > end) break;
     last = at + kHead;
     last_size = size;
   }
@@ -105,9 +104,8 @@ int64_t last_event_step(const std::filesystem::path& path) {
   file.clear();
   std::string record(last_size, '\0');
   proto::Event event;
-  const bool read = file.seekg(last) &&
-                    file.read(record.data(), static_cast<std::streamsize>(last_size)) &&
-                    event.ParseFromString(record);
+  const bool read =
+      file.seekg(last) && file.read(record.data(), last_size) && event.ParseFromString(record);
   return read ? event.step() : 0;
 }
 
@@ -167,7 +165,7 @@ class MetricsWriter::EventFile {
     const NewestEvents newest = newest_events(folder);
     from = newest.time == 0 ? 0 : std::min(from, last_event_step(newest.path));
     // TensorBoard reads the files in the order of their names.
-    const int64_t time = std::max(static_cast<int64_t>(wall_time()), newest.time + 1);
+    const int64_t now = wall_time(), time = std::max(now, newest.time + 1);
     char host[256] = "host";
     ::gethostname(host, sizeof host - 1);
     file_.open(folder / fmt::format("{}{}.{}.{}", kEventPrefix, time, host, ::getpid()),
@@ -192,7 +190,7 @@ class MetricsWriter::EventFile {
     for (const auto& [name, value] : metrics) {
       auto* entry = event.mutable_summary()->add_value();
       entry->set_tag(name);
-      entry->set_simple_value(static_cast<float>(value));
+      entry->set_simple_value(value);
     }
     write(event, time);
   }
@@ -201,7 +199,7 @@ class MetricsWriter::EventFile {
   void write(proto::Event& event, double time) {
     event.set_wall_time(time);
     const std::string record = event.SerializeAsString();
-    const std::string length = raw_bytes(static_cast<uint64_t>(record.size()));
+    const std::string length = raw_bytes<uint64_t>(record.size());
     file_ << length << raw_bytes(masked_crc32c(length)) << record
           << raw_bytes(masked_crc32c(record));
     file_.flush();
@@ -269,7 +267,7 @@ void Summary::add(double value, int64_t times) {
   const bool first = count_ == 0;
   if (first || std::isnan(value) || value < min_) min_ = value;
   if (first || std::isnan(value) || value > max_) max_ = value;
-  sum_ += value * static_cast<double>(times);
+  sum_ += value * times;
   count_ += times;
 }
 
@@ -281,7 +279,7 @@ void Summary::write(Metrics& metrics, const std::string& name) const {
 }
 
 std::string format_duration(double seconds) {
-  const auto total = static_cast<int64_t>(std::llround(std::max(0.0, seconds)));
+  const int64_t total = std::llround(std::max(0.0, seconds));
   const int64_t hours = total / 3600, minutes = total / 60 % 60, rest = total % 60;
   return hours > 0 ? fmt::format("{}:{:02}:{:02}", hours, minutes, rest)
                    : fmt::format("{}:{:02}", minutes, rest);
@@ -296,7 +294,8 @@ std::string format_count(double value) {
 double peak_memory_gib() {
   struct rusage usage {};
   ::getrusage(RUSAGE_SELF, &usage);
-  return static_cast<double>(usage.ru_maxrss) / (1 << 20);
+  constexpr double kKibibytes = 1 << 20;  // of a GiB
+  return usage.ru_maxrss / kKibibytes;
 }
 
 }  // namespace orrery::experiments

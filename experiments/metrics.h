@@ -13,6 +13,11 @@ namespace orrery::experiments {
 
 using Metrics = std::map<std::string, double>;
 
+/// The stage of SFT's lines in metrics.jsonl, as it is called everywhere on disk. RL's
+/// is rollout::kRlStage ("grpo", whatever the estimator), a validation's
+/// kValidationStage.
+inline constexpr const char* kSftStage = "sft";
+
 /// Wall-clock seconds of a step's phases, under verl's names (timing_s/...).
 using Timings = std::map<std::string, double>;
 
@@ -48,7 +53,7 @@ class Summary {
  public:
   void add(double value, int64_t times = 1);
   void write(Metrics& metrics, const std::string& name) const;
-  double mean() const { return count_ > 0 ? sum_ / static_cast<double>(count_) : 0; }
+  double mean() const { return count_ > 0 ? sum_ / count_ : 0; }
   double max() const { return max_; }
   double min() const { return min_; }
   int64_t count() const { return count_; }

@@ -104,7 +104,7 @@ PolicyUpdate::PolicyUpdate(Job& job, learners::Learner& learner, int64_t steps_b
     : job_(job), learner_(learner), steps_before_(steps_before) {}
 
 std::string PolicyUpdate::run(int64_t step, std::span<const rollout::Group> groups,
-                              uint64_t version, Metrics& metrics, Timings& timings) {
+                              uint64_t version, StepReport& report, Timings& timings) {
   const proto::Config& config = job_.config;
   job_.phase(fmt::format("update step {}", steps_before_ + step + 1));
   const std::vector<learners::GroupRewards> rewards = group_rewards(groups);
@@ -113,7 +113,7 @@ std::string PolicyUpdate::run(int64_t step, std::span<const rollout::Group> grou
     const ScopedTimer timer(timings["adv"]);
     advantages = learners::compute_advantages(rewards, config.algorithm());
   }
-  add_advantage_metrics(metrics, rewards, advantages);
+  report.stats.signal = add_advantage_metrics(report.metrics, rewards, advantages);
   // Until the first optimizer step nothing has changed. More ranks than one would have
   // to agree.
   const MayGiveUp phase(may_give_up_, job_.world.size() == 1);
@@ -153,9 +153,10 @@ std::string PolicyUpdate::run(int64_t step, std::span<const rollout::Group> grou
       updates.add(result, /*first_epoch=*/epoch == 0);
     }
   }
-  updates.write(metrics, timings);
+  updates.write(report.metrics, timings);
+  updates.fill(report.stats);
   // After the updates' own comparison, which this replaces where it recomputed.
-  correction.write(metrics);
+  correction.write(report.metrics);
   return "";
 }
 

@@ -8,6 +8,7 @@
 
 #include "experiments/job.h"
 #include "experiments/metrics.h"
+#include "experiments/step_stats.h"
 #include "learners/learner.h"
 #include "rollout/trajectory.h"
 
@@ -24,7 +25,7 @@ class PolicyUpdate {
   /// with the batch when it was refused (alike on all learners), or nothing. What the
   /// learner's progress throws passes through.
   std::string run(int64_t step, std::span<const rollout::Group> groups, uint64_t version,
-                  Metrics& metrics, Timings& timings);
+                  StepReport& report, Timings& timings);
 
   /// Whether an update is under way that has changed nothing, here or elsewhere: it may
   /// be left by an exception.

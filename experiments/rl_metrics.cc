@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/log.h"
+#include "core/span.h"
 
 namespace orrery::experiments {
 namespace {
@@ -13,18 +14,17 @@ int64_t loss_tokens(const rollout::Trajectory& t) {
 }
 
 double sequence_tokens(const rollout::Trajectory& t) {
-  return static_cast<double>(t.prompt_tokens.size() + t.tokens.size());
+  return t.prompt_tokens.size() + t.tokens.size();
 }
 
 /// Sums of the sequences' tokens over consecutive parts, as if samples were dealt to
 /// the learners in order.
-void add_unbalanced_seqlen(Metrics& metrics, const std::vector<double>& sequences, int parts) {
+void add_unbalanced_seqlen(Metrics& metrics, Span<const double> sequences, int parts) {
   Summary sums;
-  const auto count = static_cast<size_t>(parts);
-  for (size_t part = 0; part < count; ++part) {
+  for (int64_t part = 0; part < parts; ++part) {
     double sum = 0;
-    for (size_t i = part * sequences.size() / count; i < (part + 1) * sequences.size() / count; ++i)
-      sum += sequences[i];
+    const int64_t end = (part + 1) * sequences.size() / parts;
+    for (int64_t i = part * sequences.size() / parts; i < end; ++i) sum += sequences[i];
     sums.add(sum);
   }
   metrics["global_seqlen/min"] = sums.min();
@@ -44,6 +44,42 @@ void add_timings(Metrics& metrics, const std::map<std::string, double>& timings,
     }
   }
 }
+
+/// What a step's samples add up to, in prompt and sample order.
+struct SampleSums {
+  Summary rewards, responses, prompts, entropy, turns;
+  std::map<std::string, Summary> extras;
+  Array<double> sequences;  // tokens of each
+  double full_responses = 0, full_prompts = 0, empty = 0, uniform_groups = 0;
+  double all_tokens = 0, response_tokens = 0;
+
+  void add(const rollout::Group& group, const proto::DataSection& data) {
+    bool uniform = true;
+    for (const rollout::Trajectory& t : group.samples) {
+      add(t, data);
+      uniform = uniform && t.reward == group.samples.front().reward;
+    }
+    uniform_groups += uniform ? 1 : 0;
+  }
+
+  void add(const rollout::Trajectory& t, const proto::DataSection& data) {
+    const int64_t response = std::ssize(t.tokens), prompt = std::ssize(t.prompt_tokens);
+    if (response > 0) rewards.add(t.reward);  // an empty response is an aborted one to verl
+    responses.add(response);
+    prompts.add(prompt);
+    sequences.push_back(sequence_tokens(t));
+    all_tokens += sequences.back();
+    response_tokens += response;
+    full_responses += response == data.max_response_length() ? 1 : 0;
+    full_prompts += prompt == data.max_prompt_length() ? 1 : 0;
+    empty += response == 0 ? 1 : 0;
+    for (int64_t i = 0; i < response; ++i) {
+      if (t.loss_mask[i] != 0) entropy.add(t.entropies[i]);
+    }
+    turns.add(count_turns(t));
+    for (const auto& [name, value] : t.reward_extra) extras[name].add(value);
+  }
+};
 
 }  // namespace
 
@@ -67,71 +103,46 @@ int count_turns(const rollout::Trajectory& sample) {
   return turns;
 }
 
-void add_step_metrics(Metrics& metrics, std::span<const rollout::Group> groups,
-                      const std::map<std::string, double>& timings, const proto::Config& config,
-                      const comm::Topology& topology) {
-  Summary rewards, responses, prompts, entropy, turns;
-  std::map<std::string, Summary> extras;
-  std::vector<double> sequences;
-  double full_responses = 0, full_prompts = 0, empty = 0, uniform_groups = 0;
-  double total_tokens = 0, response_tokens = 0;
-  for (const rollout::Group& group : groups) {
-    bool uniform = true;
-    for (const rollout::Trajectory& t : group.samples) {
-      const auto response = static_cast<int64_t>(t.tokens.size()),
-                 prompt = static_cast<int64_t>(t.prompt_tokens.size());
-      if (response > 0) rewards.add(t.reward);  // an empty response is an aborted one to verl
-      responses.add(static_cast<double>(response));
-      prompts.add(static_cast<double>(prompt));
-      sequences.push_back(sequence_tokens(t));
-      total_tokens += sequences.back();
-      response_tokens += static_cast<double>(response);
-      full_responses += response == config.data().max_response_length() ? 1 : 0;
-      full_prompts += prompt == config.data().max_prompt_length() ? 1 : 0;
-      empty += response == 0 ? 1 : 0;
-      uniform = uniform && t.reward == group.samples.front().reward;
-      for (size_t i = 0; i < t.tokens.size(); ++i) {
-        if (t.loss_mask[i] != 0) entropy.add(t.entropies[i]);
-      }
-      turns.add(count_turns(t));
-      for (const auto& [name, value] : t.reward_extra) extras[name].add(value);
-    }
-    uniform_groups += uniform ? 1 : 0;
-  }
-  rewards.write(metrics, "critic/score");
-  rewards.write(metrics, "critic/rewards");
-  responses.write(metrics, "response_length");
-  prompts.write(metrics, "prompt_length");
-  turns.write(metrics, "num_turns");
-  const auto samples = static_cast<double>(std::max<int64_t>(responses.count(), 1));
-  metrics["response_length/clip_ratio"] = full_responses / samples;
-  metrics["prompt_length/clip_ratio"] = full_prompts / samples;
-  metrics["response/aborted_ratio"] = empty / samples;
+SampleMeans add_step_metrics(Metrics& metrics, std::span<const rollout::Group> groups,
+                             const std::map<std::string, double>& timings,
+                             const proto::Config& config, const comm::Topology& topology) {
+  SampleSums sums;
+  for (const rollout::Group& group : groups) sums.add(group, config.data());
+  sums.rewards.write(metrics, "critic/score");
+  sums.rewards.write(metrics, "critic/rewards");
+  sums.responses.write(metrics, "response_length");
+  sums.prompts.write(metrics, "prompt_length");
+  sums.turns.write(metrics, "num_turns");
+  const double samples = std::max<int64_t>(sums.responses.count(), 1);
+  metrics["response_length/clip_ratio"] = sums.full_responses / samples;
+  metrics["prompt_length/clip_ratio"] = sums.full_prompts / samples;
+  metrics["response/aborted_ratio"] = sums.empty / samples;
   metrics["training/filter_groups/uniform_reward_ratio"] =
-      uniform_groups / static_cast<double>(std::max<size_t>(groups.size(), 1));
-  metrics["rollout/entropy"] = entropy.mean();
-  for (const auto& [name, summary] : extras)
+      sums.uniform_groups / std::max<int64_t>(std::ssize(groups), 1);
+  metrics["rollout/entropy"] = sums.entropy.mean();
+  for (const auto& [name, summary] : sums.extras)
     metrics["reward_extra/" + name + "/mean"] = summary.mean();
-  add_unbalanced_seqlen(metrics, sequences, topology.learners);
+  add_unbalanced_seqlen(metrics, sums.sequences, topology.learners);
 
-  add_timings(metrics, timings, std::max(response_tokens, 1.0), std::max(total_tokens, 1.0));
+  add_timings(metrics, timings, std::max(sums.response_tokens, 1.0),
+              std::max(sums.all_tokens, 1.0));
   const double step_seconds = timings.at("step"), gen_seconds = timings.at("gen");
-  metrics["perf/total_num_tokens"] = total_tokens;
+  metrics["perf/total_num_tokens"] = sums.all_tokens;
   metrics["perf/time_per_step"] = step_seconds;
-  metrics["perf/throughput"] = total_tokens / step_seconds / topology.ranks;
-  metrics["perf/rollout_tokens_per_s"] = response_tokens / std::max(gen_seconds, 1e-9);
+  metrics["perf/throughput"] = sums.all_tokens / step_seconds / topology.ranks;
+  metrics["perf/rollout_tokens_per_s"] = sums.response_tokens / std::max(gen_seconds, 1e-9);
   metrics["perf/peak_memory_gib"] = peak_memory_gib();
   metrics["training/global_batch_size_samples"] = samples;
-  metrics["training/global_batch_size_prompts"] = static_cast<double>(groups.size());
+  metrics["training/global_batch_size_prompts"] = groups.size();
   metrics["actor/kl_coef"] = config.actor().kl_loss_coef();
+  return {sums.rewards.mean(), sums.responses.mean(), sums.all_tokens / step_seconds};
 }
 
 void add_progress_metrics(Metrics& metrics, int64_t sft_steps, int64_t step,
                           int64_t train_batch_size, uint64_t train_items) {
-  metrics["training/global_step"] = static_cast<double>(sft_steps + step + 1);
-  const auto prompts = static_cast<uint64_t>(step) * static_cast<uint64_t>(train_batch_size);
-  const uint64_t passes = train_items == 0 ? 0 : prompts / train_items;
-  metrics["training/epoch"] = static_cast<double>(passes);
+  metrics["training/global_step"] = sft_steps + step + 1;
+  const uint64_t prompts = step * train_batch_size;
+  metrics["training/epoch"] = train_items == 0 ? 0 : prompts / train_items;
 }
 
 void add_mfu_metrics(Metrics& metrics, std::span<const rollout::Group> groups,
@@ -145,18 +156,17 @@ void add_mfu_metrics(Metrics& metrics, std::span<const rollout::Group> groups,
       squares += length * length;
     }
   }
-  const auto size = [](int64_t value) { return static_cast<double>(value); };
-  const double hidden = size(model.hidden_size), layers = size(model.num_hidden_layers);
-  const double mlp = 3 * hidden * size(model.intermediate_size);
-  const double attention = hidden * size(model.qkv_size() + model.q_size());
-  const double weights = (mlp + attention) * layers + 2 * size(model.vocab_size) * hidden;
-  const double flops = 6 * weights * tokens + 6 * squares * size(model.q_size()) * layers;
+  const double hidden = model.hidden_size, layers = model.num_hidden_layers, q = model.q_size();
+  const double mlp = 3 * hidden * model.intermediate_size;
+  const double attention = hidden * (model.qkv_size() + model.q_size());
+  const double weights = (mlp + attention) * layers + 2.0 * model.vocab_size * hidden;
+  const double flops = 6 * weights * tokens + 6 * squares * q * layers;
   metrics["perf/peak_gflops"] = peak_flops * 1e-9;
   metrics["perf/mfu/actor"] =
-      flops * size(epochs) / std::max(update_seconds, 1e-9) / peak_flops / learners;
+      flops * epochs / std::max(update_seconds, 1e-9) / peak_flops / learners;
 }
 
-void add_advantage_metrics(Metrics& metrics, std::span<const learners::GroupRewards> groups,
+bool add_advantage_metrics(Metrics& metrics, std::span<const learners::GroupRewards> groups,
                            std::span<const std::vector<float>> advantages) {
   Summary summary;
   for (size_t g = 0; g < groups.size(); ++g) {
@@ -167,6 +177,7 @@ void add_advantage_metrics(Metrics& metrics, std::span<const learners::GroupRewa
   summary.write(
       metrics,
       "critic/returns");  // without a critic an outcome's return is its advantage, as in verl
+  return summary.min() != 0 || summary.max() != 0;
 }
 
 void write_logprob_difference(Metrics& metrics, const learners::LogprobDifference& difference,
@@ -205,6 +216,11 @@ void UpdateMetrics::add(const learners::UpdateResult& r, bool first_epoch) {
       rank_tokens_[rank] += r.rank_tokens[rank];
   }
   if (r.skipped) spdlog::warn("{}", learners::skipped_update_text(r));
+  totals_.loss += r.sums.loss;
+  totals_.grad_norm += r.grad_norm;
+  totals_.entropy += r.sums.entropy;
+  totals_.lr = r.lr;
+  totals_.skipped_updates += r.skipped ? 1 : 0;
 }
 
 void UpdateMetrics::write(Metrics& metrics, std::map<std::string, double>& timings) const {
@@ -232,6 +248,15 @@ void UpdateMetrics::write(Metrics& metrics, std::map<std::string, double>& timin
   timings["update_actor/reduce"] = reduce_seconds_;
   timings["update_actor/optimizer"] = optimizer_seconds_;
   timings["update_actor/pack"] = pack_seconds_;
+}
+
+void UpdateMetrics::fill(StepStats& stats) const {
+  const double n = std::max<int64_t>(updates_, 1);
+  stats.loss = totals_.loss / n;
+  stats.grad_norm = totals_.grad_norm / n;
+  stats.entropy = totals_.entropy / n;
+  stats.lr = totals_.lr;
+  stats.skipped_updates = totals_.skipped_updates;
 }
 
 }  // namespace orrery::experiments

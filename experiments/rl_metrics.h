@@ -10,6 +10,7 @@
 
 #include "comm/topology.h"
 #include "experiments/metrics.h"
+#include "experiments/step_stats.h"
 #include "learners/advantage.h"
 #include "learners/learner.h"
 #include "models/config.h"
@@ -25,11 +26,18 @@ std::vector<learners::GroupRewards> group_rewards(std::span<const rollout::Group
 /// tokens or of an observation's (verl's count: 2 for a question and its answer).
 int count_turns(const rollout::Trajectory& sample);
 
+/// Of a step's samples, as its line on the console shows them.
+struct SampleMeans {
+  double reward = 0;
+  double response_length = 0;  ///< tokens
+  double tokens_per_s = 0;     ///< prompt and response tokens over the step's time, all ranks
+};
+
 /// Rewards, lengths, turns, entropy of the rollout, reward parts, throughput and
 /// timings of one step.
-void add_step_metrics(Metrics& metrics, std::span<const rollout::Group> groups,
-                      const std::map<std::string, double>& timings, const proto::Config& config,
-                      const comm::Topology& topology);
+SampleMeans add_step_metrics(Metrics& metrics, std::span<const rollout::Group> groups,
+                             const std::map<std::string, double>& timings,
+                             const proto::Config& config, const comm::Topology& topology);
 
 /// training/global_step (the run's step number: of SFT too, this one included) and
 /// training/epoch: passes over the `train_items` (0: endless) that were complete before
@@ -44,8 +52,9 @@ void add_mfu_metrics(Metrics& metrics, std::span<const rollout::Group> groups,
                      const models::ModelConfig& model, int64_t epochs, double update_seconds,
                      double peak_flops, int learners);
 
-/// critic/advantages/* and critic/returns/*, over loss tokens.
-void add_advantage_metrics(Metrics& metrics, std::span<const learners::GroupRewards> groups,
+/// critic/advantages/* and critic/returns/*, over loss tokens. Whether one of them is
+/// not 0, so that there is something to learn.
+bool add_advantage_metrics(Metrics& metrics, std::span<const learners::GroupRewards> groups,
                            std::span<const std::vector<float>> advantages);
 
 /// training/rollout_probs_diff_* and rollout/logprob_diff_max, over `tokens` tokens.
@@ -62,6 +71,8 @@ class UpdateMetrics {
   /// timings["update_actor"] loses the reference model's time, which stands alone as
   /// timings["ref"].
   void write(Metrics& metrics, std::map<std::string, double>& timings) const;
+  /// What the run is steered by: the same means, and updates that were skipped.
+  void fill(StepStats& stats) const;
 
  private:
   learners::LossSums first_;
@@ -71,6 +82,7 @@ class UpdateMetrics {
          pack_seconds_ = 0;
   int64_t updates_ = 0, skipped_ = 0, rows_ = 0;
   std::vector<double> rank_tokens_;
+  StepStats totals_;  // sums over the updates
 };
 
 }  // namespace orrery::experiments

@@ -29,8 +29,7 @@ void keep_rollouts(const Job& job, const storage::TrainState& state, const char*
     std::filesystem::create_directories(path.parent_path(), error);
     if (error) fail("cannot create {}: {}", path.parent_path().string(), error.message());
     const std::vector<std::string> texts = prompt_texts(groups, job.tokenizer);
-    rollout::write_rollout_file(path, static_cast<uint64_t>(state.step()), groups,
-                                static_cast<uint64_t>(state.rl_step), {stage, texts});
+    rollout::write_rollout_file(path, state.step(), groups, state.rl_step, {stage, texts});
   } catch (const Error& error) {
     spdlog::error("the rollouts of {}{} are not kept, training goes on: {}",
                   validation ? "the validation at " : "", storage::step_text(state), error.what());

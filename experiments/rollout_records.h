@@ -19,13 +19,14 @@ std::vector<std::string> prompt_texts(std::span<const rollout::Group> groups,
                                       const text::Tokenizer& tokenizer);
 
 /// Writes rollouts/step_*.h5 (`stage` is kRlStage) or val_step_*.h5 (kValidationStage)
-/// of the run's folder. What cannot be written is told, and training goes on. Rank 0.
+/// of the run's folder, on rank 0. When that fails an error is logged and training goes
+/// on.
 void keep_rollouts(const Job& job, const storage::TrainState& state, const char* stage,
                    std::span<const rollout::Group> groups);
 
-/// Of a sample what a person wants to know: prompt, response, truth, reward and its
-/// parts, finish reason, data row and place in the data order. What is not known is
-/// null. `prompt_text` may be null too.
+/// What a person wants to know of a sample: prompt, response, truth, reward and its
+/// parts, finish reason, data row and place in the data order. Unknown values are null.
+/// `prompt_text` may be null.
 nlohmann::ordered_json sample_to_json(const rollout::Trajectory& sample,
                                       const std::string* prompt_text);
 
@@ -33,7 +34,8 @@ nlohmann::ordered_json sample_to_json(const rollout::Trajectory& sample,
 /// terminal.
 std::string json_line(const nlohmann::ordered_json& object);
 
-/// As reward part "correct" says; where there is none, a reward of 1 or more is right.
+/// Whether the reward's part "correct" is above one half. Without such a part, whether
+/// the reward is at least 1.
 bool is_correct(const rollout::Trajectory& sample);
 
 }  // namespace orrery::experiments

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/log.h"
+#include "core/span.h"
 #include "core/timer.h"
 
 namespace orrery::experiments {
@@ -35,13 +36,13 @@ struct Weights {
 
   explicit Weights(std::span<const SftExample> examples) {
     for (const SftExample& example : examples) largest = std::max(largest, example.weight);
-    for (const SftExample& example : examples)
-      total += of(example) * static_cast<double>(example.loss_tokens());
+    for (const SftExample& example : examples) total += of(example) * example.loss_tokens();
   }
   double of(const SftExample& example) const { return largest > 0 ? example.weight / largest : 0; }
   /// Of each token in the loss: 1 over the number of tokens when all weights are equal.
   float in_loss(const SftExample& example) const {
-    return total > 0 ? static_cast<float>(of(example) / total) : 0.0F;
+    if (total == 0) return 0;
+    return of(example) / total;
   }
 };
 
@@ -78,58 +79,76 @@ std::optional<PolicyProbe> SftStage::probe() const {
   return PolicyProbe{probe_.prompt, probe_.response, probe_mask_, 1.0F};
 }
 
-Metrics SftStage::step(int64_t step) {
+StepReport SftStage::step(int64_t step) {
   const Timer timer;
   job_.phase(fmt::format("sft step {}", step + 1));
   const proto::SftSection& sft = job_.config.sft();
-  const auto size = static_cast<size_t>(sft.train_batch_size());
-  std::vector<SftExample> examples(size);
-  for (size_t i = 0; i < size; ++i)
-    examples[i] = data_.example(static_cast<uint64_t>(step) * size + i);
+  const int64_t size = sft.train_batch_size(), first = step * size;
+  Array<SftExample> examples(size);
+  for (int64_t i = 0; i < size; ++i) examples[i] = data_.example(first + i);
   const FullMask mask(examples);
   const Weights weights(examples);
   std::vector<learners::Tree> trees;
   trees.reserve(size);
   int64_t sequence_tokens = 0;
   const SftExample* tried = &examples.front();
-  for (size_t i = 0; i < size; ++i) {
+  for (int64_t i = 0; i < size; ++i) {
     const float weight = weights.in_loss(examples[i]);
     if (weight == 0) continue;  // it would be computed for nothing
     if (trees.empty()) tried = &examples[i];
-    trees.push_back(tree_of(examples[i], mask, weight, static_cast<uint64_t>(step) * size + i));
+    trees.push_back(tree_of(examples[i], mask, weight, first + i));
     sequence_tokens += examples[i].tokens();
   }
-  const learners::LrSchedule schedule = lr_schedule(sft.optim(), sft.total_training_steps());
-  kernels::AdamWParams params = adamw_params(sft.optim());
-  params.lr = static_cast<float>(learners::learning_rate(schedule, step));
-  learners::UpdateResult update;
-  update.lr = params.lr;
-  if (!trees.empty()) {
-    update = learner_.update(trees, learners::sft_objective(), params, sft.optim().clip_grad());
-    if (update.skipped) spdlog::warn("{}", learners::skipped_update_text(update));
-  } else if (job_.learners->rank() == 0) {
-    spdlog::warn("all rows of sft step {} have weight 0: nothing was learned from it", step + 1);
-  }
-
+  const learners::UpdateResult update = learn(step, trees);
   probe_ = *tried;
   const auto probe_mask = mask.of(probe_);
   probe_mask_.assign(probe_mask.begin(), probe_mask.end());
-  const double seconds = timer.seconds();
-  Metrics metrics;
-  metrics["train/loss"] = update.sums.loss;
-  metrics["train/entropy"] = update.sums.entropy;
-  metrics["train/lr"] = update.lr;
-  metrics["train/grad_norm"] = update.grad_norm;
-  metrics["train/skipped_updates"] = update.skipped ? 1 : 0;
+  return report(update, sequence_tokens, timer.seconds());
+}
+
+learners::UpdateResult SftStage::learn(int64_t step, Span<learners::Tree> trees) {
+  const proto::OptimSection& optim = job_.config.sft().optim();
+  const learners::LrSchedule schedule =
+      lr_schedule(optim, job_.config.sft().total_training_steps());
+  kernels::AdamWParams params = adamw_params(optim);
+  params.lr = learners::learning_rate(schedule, step);
+  learners::UpdateResult update;
+  update.lr = params.lr;
+  if (!trees.empty()) {
+    update = learner_.update(trees, learners::sft_objective(), params, optim.clip_grad());
+    if (update.skipped) spdlog::warn("{}", skipped_update_text(update));
+  } else if (job_.learners->rank() == 0) {
+    spdlog::warn("all rows of sft step {} have weight 0: nothing was learned from it", step + 1);
+  }
+  return update;
+}
+
+StepReport SftStage::report(const learners::UpdateResult& update, int64_t sequence_tokens,
+                            double seconds) const {
+  StepReport report;
+  StepStats& stats = report.stats;
+  stats.loss = update.sums.loss;
+  stats.lr = update.lr;
+  stats.grad_norm = update.grad_norm;
+  stats.entropy = update.sums.entropy;
+  stats.skipped_updates = update.skipped ? 1 : 0;
+  stats.signal = stats.loss != 0;
+  const double tokens = sequence_tokens, tokens_a_rank = tokens / seconds / job_.learners->size();
+  stats.tokens_per_s = tokens_a_rank * job_.learners->size();
+  Metrics& metrics = report.metrics;
+  metrics["train/loss"] = stats.loss;
+  metrics["train/entropy"] = stats.entropy;
+  metrics["train/lr"] = stats.lr;
+  metrics["train/grad_norm"] = stats.grad_norm;
+  metrics["train/skipped_updates"] = stats.skipped_updates;
   metrics["train/not_finite_tokens"] = update.sums.not_finite.count;
   metrics["train/loss_tokens"] = update.sums.tokens;
-  metrics["perf/total_num_tokens"] = static_cast<double>(sequence_tokens);
-  metrics["perf/throughput"] =
-      static_cast<double>(sequence_tokens) / seconds / job_.learners->size();
+  metrics["perf/total_num_tokens"] = tokens;
+  metrics["perf/throughput"] = tokens_a_rank;
   metrics["perf/learner_gflops_per_s"] =
       update.gradient_seconds > 0 ? update.model_flops / update.gradient_seconds * 1e-9 : 0;
   metrics["timing_s/step"] = seconds;
-  return metrics;
+  return report;
 }
 
 bool SftStage::validation_due(int64_t done) const {
@@ -139,7 +158,7 @@ bool SftStage::validation_due(int64_t done) const {
          (freq > 0 && done % freq == 0);
 }
 
-Metrics SftStage::validate() {
+SftStage::Validation SftStage::validate() {
   const Timer timer;
   const std::vector<SftExample>& rows = data_.val()->examples();
   const FullMask mask(rows);
@@ -166,14 +185,14 @@ Metrics SftStage::validate() {
     for (size_t i = 0; i < trees.size(); ++i) {
       const learners::Leaf& leaf = trees[i].leaves.front();
       for (size_t token = 0; token < leaf.tokens.size(); ++token) {
-        if (leaf.loss_mask[token] != 0) loss -= shares[i] * static_cast<double>(logprobs[i][token]);
+        if (leaf.loss_mask[token] != 0) loss -= shares[i] * logprobs[i][token];
       }
     }
   }
-  Metrics metrics;
-  metrics["val/loss"] = loss / weights.total;
-  metrics["timing_s/testing"] = timer.seconds();
-  return metrics;
+  Validation validation{loss / weights.total, std::ssize(rows), {}};
+  validation.metrics["val/loss"] = validation.loss;
+  validation.metrics["timing_s/testing"] = timer.seconds();
+  return validation;
 }
 
 }  // namespace orrery::experiments

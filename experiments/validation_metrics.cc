@@ -17,7 +17,7 @@ constexpr const char* kAccuracy = "acc";  // verl's name for what our environmen
 double mean(const std::vector<double>& values) {
   double sum = 0;
   for (const double v : values) sum += v;
-  return sum / static_cast<double>(values.size());
+  return sum / values.size();
 }
 
 /// Over all of them, as numpy.std has it.
@@ -25,7 +25,7 @@ double population_std(const std::vector<double>& values) {
   const double center = mean(values);
   double squares = 0;
   for (const double v : values) squares += (v - center) * (v - center);
-  return std::sqrt(squares / static_cast<double>(values.size()));
+  return std::sqrt(squares / values.size());
 }
 
 /// One variable's figures of one prompt, under the last part of their names, to be
@@ -33,13 +33,13 @@ double population_std(const std::vector<double>& values) {
 /// failed; names are those of all samples.
 void add_prompt(std::map<std::string, Summary>& figures, const std::string& variable,
                 const std::vector<double>& values, int dropped) {
-  const auto have = static_cast<int>(values.size()), n = have + dropped;
+  const int have = values.size(), n = have + dropped;
   figures[fmt::format("mean@{}", n)].add(mean(values));
   if (n == 1) return;
   if (have > 1) figures[fmt::format("std@{}", n)].add(population_std(values));
   std::vector<double> negated;
   for (const double v : values) negated.push_back(-v);
-  const auto right = std::count_if(values.begin(), values.end(), [](double v) { return v > 0.5; });
+  const int right = std::count_if(values.begin(), values.end(), [](double v) { return v > 0.5; });
   for (const int k : subset_sizes(n)) {
     const DrawSummary best = best_of_draws(values, k), worst = best_of_draws(negated, k);
     figures[fmt::format("best@{}/mean", k)].add(best.mean);
@@ -47,7 +47,7 @@ void add_prompt(std::map<std::string, Summary>& figures, const std::string& vari
     figures[fmt::format("worst@{}/mean", k)].add(-worst.mean);
     figures[fmt::format("worst@{}/std", k)].add(worst.std);
     if (variable == kAccuracy && k <= have)
-      figures[fmt::format("pass@{}", k)].add(pass_at_k(have, static_cast<int>(right), k));
+      figures[fmt::format("pass@{}", k)].add(pass_at_k(have, right, k));
   }
 }
 
@@ -56,7 +56,8 @@ void add_prompt(std::map<std::string, Summary>& figures, const std::string& vari
 double pass_at_k(int n, int correct, int k) {
   if (n - correct < k) return 1.0;
   double miss = 1.0;
-  for (int i = n - correct + 1; i <= n; ++i) miss *= 1.0 - static_cast<double>(k) / i;
+  const double draws = k;
+  for (int i = n - correct + 1; i <= n; ++i) miss *= 1.0 - draws / i;
   return 1.0 - miss;
 }
 
@@ -69,10 +70,10 @@ std::vector<int> subset_sizes(int n) {
 
 DrawSummary best_of_draws(std::vector<double> values, int k) {
   std::sort(values.begin(), values.end());
-  const auto n = static_cast<double>(values.size());
+  const double n = values.size();
   double first = 0, second = 0, below = 0;  // below: all k draws are among the values before
   for (size_t i = 0; i < values.size(); ++i) {
-    const double up_to = std::pow(static_cast<double>(i + 1) / n, k);
+    const double up_to = std::pow((i + 1) / n, k);
     first += values[i] * (up_to - below);
     second += values[i] * values[i] * (up_to - below);
     below = up_to;
@@ -101,7 +102,7 @@ void summarize_validation(std::span<const rollout::Group> groups, Metrics& metri
     }
     auto& source = sources[group.samples.front().data_source];
     for (const auto& [name, values] : variables)
-      add_prompt(source[name], name, values, static_cast<int>(group.dropped));
+      add_prompt(source[name], name, values, group.dropped);
   }
   for (const auto& [source, variables] : sources) {
     const std::string core = variables.contains(kAccuracy) ? kAccuracy : "reward";

@@ -11,8 +11,7 @@
 namespace orrery::experiments {
 
 /// Unbiased estimate that at least one of k draws is right, given c right of n (Chen et
-/// al. 2021): 1 - C(n-c,
-/// k) / C(n, k).
+/// al. 2021): 1 - C(n - c, k) / C(n, k).
 double pass_at_k(int n, int correct, int k);
 
 /// How many of n samples best@, worst@ and pass@ are given for, as verl has it: 2, 4,
@@ -28,9 +27,9 @@ struct DrawSummary {
 DrawSummary best_of_draws(std::vector<double> values, int k);
 
 /// val-core/ and val-aux/ metrics by data source and variable (reward, acc, other
-/// reward parts), means over prompts. Samples that were dropped count nowhere; a prompt
-/// that has fewer than k left is not in pass@k. `reward`: mean over all samples;
-/// `accuracy`: mean of "correct", -1 when no sample has it.
+/// reward parts), means over prompts. Samples that were dropped are in no figure; a
+/// prompt with fewer than k samples left is not in pass@k. `reward`: mean over all
+/// samples; `accuracy`: mean of "correct", -1 when no sample has it.
 void summarize_validation(std::span<const rollout::Group> groups, Metrics& metrics, double& reward,
                           double& accuracy);
 

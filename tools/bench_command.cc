@@ -1,11 +1,14 @@
 #include <algorithm>
 #include <cstdio>
+#include <exception>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
 #include "core/plain_error.h"
 #include "experiments/agreement.h"
+#include "experiments/together.h"
 #include "tools/bench/bench.h"
 #include "tools/commands.h"
 #include "tools/model_options.h"
@@ -28,7 +31,8 @@ nlohmann::ordered_json to_json(const Breakdown::Row& row) {
 nlohmann::ordered_json to_json(const Breakdown& breakdown) {
   auto phases = nlohmann::ordered_json::array();
   for (const Breakdown::Phase& phase : breakdown.phases) {
-    nlohmann::ordered_json one = to_json(static_cast<const Breakdown::Row&>(phase));
+    const Breakdown::Row& row = phase;
+    nlohmann::ordered_json one = to_json(row);
     one["ops"] = nlohmann::ordered_json::array();
     for (const Breakdown::Row& op : phase.ops) one["ops"].push_back(to_json(op));
     phases.push_back(std::move(one));
@@ -122,6 +126,32 @@ BenchReport run_bench(BenchReport (*bench)(const BenchOptions&, comm::Communicat
   }
 }
 
+/// One of `orrery bench`'s commands.
+struct Measured {
+  std::string name;
+  const CLI::App* command;
+  BenchReport (*bench)(const BenchOptions&, comm::Communicator&);
+};
+
+int run_one(const Measured& what, const std::shared_ptr<Options>& options) {
+  BenchOptions& bench = options->bench;
+  bench.model = options->model.folder;
+  bench.compute_dtype = options->model.compute_dtype();
+  bench.ctx = options->model.context();
+  check_options(bench, what.name);
+  Ranks ranks;
+  try {
+    experiments::agree(ranks.world(), facts(*what.command, *options));
+    if (options->model.threads == 0)
+      bench.ctx.threads = std::max(1, bench.ctx.threads / std::max(1, ranks.local_ranks()));
+    const BenchReport report = run_bench(what.bench, bench, ranks.world(), what.name);
+    if (ranks.is_main()) print(report, options->json);
+    return kExitOk;
+  } catch (const std::exception& error) {
+    return ranks.fail(error);
+  }
+}
+
 void add_one(CLI::App& parent, Command& run, const std::string& name, const std::string& help,
              const std::string& example,
              BenchReport (*bench)(const BenchOptions&, comm::Communicator&)) {
@@ -154,22 +184,7 @@ void add_one(CLI::App& parent, Command& run, const std::string& name, const std:
            10'000);
   command->add_flag("--json", options->json, "Print one JSON object");
   command->callback([=, &run] {
-    run = [=] {
-      options->bench.model = options->model.folder;
-      options->bench.compute_dtype = options->model.compute_dtype();
-      options->bench.ctx = options->model.context();
-      check_options(options->bench, name);
-      return run_on_ranks([&](comm::CommWorld& ranks) {
-        experiments::agree(ranks.world(), facts(*command, *options));
-        if (options->model.threads == 0) {
-          Context& ctx = options->bench.ctx;
-          ctx.threads = std::max(1, ctx.threads / std::max(1, ranks.local_ranks()));
-        }
-        const BenchReport report = run_bench(bench, options->bench, ranks.world(), name);
-        if (ranks.world().rank() == 0) print(report, options->json);
-        return kExitOk;
-      });
-    };
+    run = std::bind_front(run_one, Measured{name, command, bench}, options);
   });
 }
 

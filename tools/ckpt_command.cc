@@ -35,7 +35,7 @@ struct Options {
 
 std::string size_text(int64_t bytes) {
   constexpr const char* kUnits[] = {"B", "kB", "MB", "GB", "TB"};
-  double value = static_cast<double>(bytes);
+  double value = bytes;
   size_t unit = 0;
   for (; value >= 1000 && unit + 1 < std::size(kUnits); ++unit) value /= 1000;
   return unit == 0 ? fmt::format("{} B", bytes) : fmt::format("{:.1f} {}", value, kUnits[unit]);
@@ -344,7 +344,7 @@ DType dtype_of(const std::string& name) {
 
 void export_checkpoint(const Options& options) {
   const storage::Checkpoint c = open_good(options.path);
-  std::vector<float> weights(static_cast<size_t>(c.flat_size()));
+  std::vector<float> weights(c.flat_size());
   c.read(0, c.flat_size(), weights, {}, {});
   storage::save_hf_folder(options.other, c.config(), c.table(), weights, dtype_of(options.dtype),
                           c.tokenizer_folder());
@@ -374,7 +374,7 @@ void import_folder(const Options& options) {
   }
   const models::ModelConfig config = models::load_model_config(source);
   const models::ParameterTable table(config);
-  const auto size = static_cast<size_t>(table.flat_size());
+  const size_t size = table.flat_size();
   std::vector<float> weights(size);
   storage::load_hf_weights({}, source, config, table, weights);
   const std::vector<float> zeros(size);

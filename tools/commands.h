@@ -16,7 +16,7 @@
 
 namespace orrery::tools {
 
-/// Of --ranks: more than any job has.
+/// The largest --ranks, more than any job has.
 inline constexpr int64_t kMostRanks = 1 << 20;
 
 /// What the chosen subcommand does.
@@ -40,8 +40,8 @@ void add_rollouts_command(CLI::App& app, Command& run);
 std::vector<std::string> words_to_parse(const CLI::App& app, int argc, const char* const* argv);
 
 /// A text option that may be given several times, one value each, which is taken as it
-/// stands: CLI11 would split
-/// "[INST] a, b [/INST]" at its comma and take the brackets off.
+/// stands: CLI11 would split "[INST] a, b [/INST]" at its comma and take the brackets
+/// off.
 inline CLI::Option* add_texts(CLI::App& command, const std::string& name,
                               std::vector<std::string>& values, const std::string& help) {
   return command.add_option(name, values, help)->allow_extra_args(false);
@@ -64,7 +64,7 @@ inline CLI::Validator whole_number(int64_t least, int64_t most = INT64_MAX) {
       ">=" + std::to_string(least));
 }
 
-/// As whole_number, of numbers with a fraction; "nan" and "inf" are none.
+/// As whole_number, for numbers with a fraction. "nan" and "inf" are refused.
 inline CLI::Validator number_in(double least, double most) {
   return CLI::Validator(
       [least, most](std::string& text) {

@@ -104,23 +104,23 @@ void check(const GenerateOptions& options) {
   }
 }
 
-int generate(const GenerateOptions& options) {
-  check(options);
-  const Timer timer;
-  const Context ctx = options.model.context();
-  const experiments::ModelSource source(options.model.folder, "--model");
-  const text::Tokenizer tokenizer = source.tokenizer(options.input.template_file);
-  if (options.input.chat && tokenizer.chat_template().empty()) {
-    const bool of_chat =
-        options.prompts.empty() || options.input.system || !options.input.tools_file.empty();
-    fail_usage(
-        "--chat: {} has no chat template; {}", source.name(),
-        of_chat
-            ? "give one: --chat-template FILE, or a model that has one"
-            : "leave --chat out to continue the prompt as text, or give one: --chat-template FILE");
-  }
-  if (options.print_prompt) return print_prompts(options, tokenizer);
-  std::vector<std::vector<int32_t>> prompts;
+using Prompts = std::vector<std::vector<int32_t>>;
+
+/// Usage Error when --chat finds no template.
+void check_template(const GenerateOptions& options, const text::Tokenizer& tokenizer,
+                    const std::string& model) {
+  if (!options.input.chat || !tokenizer.chat_template().empty()) return;
+  const bool of_chat =
+      options.prompts.empty() || options.input.system || !options.input.tools_file.empty();
+  fail_usage(
+      "--chat: {} has no chat template; {}", model,
+      of_chat
+          ? "give one: --chat-template FILE, or a model that has one"
+          : "leave --chat out to continue the prompt as text, or give one: --chat-template FILE");
+}
+
+Prompts read_prompts(const GenerateOptions& options, const text::Tokenizer& tokenizer) {
+  Prompts prompts;
   if (options.input.chat) {
     const text::ChatTemplate chat(tokenizer, template_arguments(options.input.template_args));
     for (const Conversation& one : read_conversations(options.input, options.prompts))
@@ -130,27 +130,11 @@ int generate(const GenerateOptions& options) {
     for (const std::string& prompt : options.prompts)
       prompts.push_back(text_tokens(tokenizer, prompt));
   }
-  // Known before the model is built: its RoPE table need not cover the whole context.
-  int64_t longest = 0;
-  for (const auto& ids : prompts) longest = std::max(longest, static_cast<int64_t>(ids.size()));
-  if (!options.input.chat && !tokenizer.chat_template().empty() && !options.json) {
-    spdlog::info("this model has a chat template; --chat asks it as a user would");
-  }
-  const models::ModelConfig model_config = source.config();
-  const int64_t positions = model_config.max_position_embeddings;
-  if (longest >= positions) {
-    fail_usage("the longest prompt has {} tokens, but {} handles {} positions; shorten it", longest,
-               source.name(), positions);
-  }
-  rollout::EngineConfig config;
-  config.max_num_seqs = std::min<int64_t>(static_cast<int64_t>(prompts.size()) * options.n, 64);
-  config.max_model_len = std::min(positions, longest + options.max_new_tokens);
-  config.kv_cache_bytes = std::max(
-      config.kv_cache_bytes,
-      experiments::longest_sequence_bytes(model_config, config.max_model_len, "--max-new-tokens"));
-  const std::unique_ptr<models::Transformer> model = source.transformer(
-      ctx, tokenizer, options.model.compute_dtype(), longest + options.max_new_tokens);
-  rollout::Engine engine(ctx, *model, &tokenizer, config);
+  return prompts;
+}
+
+void submit_all(rollout::Engine& engine, const GenerateOptions& options, const Prompts& prompts,
+                const text::Tokenizer& tokenizer) {
   for (size_t i = 0; i < prompts.size(); ++i) {
     rollout::GenerateRequest request;
     request.seed = options.seed;
@@ -163,48 +147,91 @@ int generate(const GenerateOptions& options) {
     request.stop_strings = options.stop;
     engine.submit(std::move(request));
   }
-  const double ready = timer.seconds();
-  double first_token = 0;
+}
+
+/// `alone`: there is no other sample that it could be taken for.
+void print_sample(const GenerateOptions& options, const Prompts& prompts,
+                  const rollout::GenerateResult& result, const std::string& text,
+                  double first_token, bool alone) {
+  if (options.json) {
+    const nlohmann::ordered_json row = {
+        {"prompt_index", result.prompt_index},
+        {"sample_index", result.sample_index},
+        {"prompt_ids", prompts[result.prompt_index]},
+        {"ids", result.tokens},
+        {"logprobs", result.logprobs},
+        {"entropies", result.entropies},
+        {"finish_reason", rollout::finish_reason_name(result.finish_reason)},
+        {"text", text},
+        {"first_token_s", first_token}};
+    std::printf("%s\n", row.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
+    return;
+  }
+  const size_t prompt = result.prompt_index;
+  if (!alone) std::printf("=== prompt %zu, sample %u\n", prompt, result.sample_index);
+  std::printf("%s%s\n", options.input.chat ? "" : options.prompts[prompt].c_str(), text.c_str());
+}
+
+/// Samples of all requests by prompt and sample, and when the first token was there.
+std::vector<rollout::GenerateResult> run_engine(rollout::Engine& engine, const Timer& timer,
+                                                double& first_token) {
   std::vector<rollout::GenerateResult> results;
   while (engine.has_work()) {
     for (rollout::GenerateResult& result : engine.step()) results.push_back(std::move(result));
     if (first_token == 0) first_token = timer.seconds();
   }
-  const double seconds = timer.seconds() - ready;
   std::sort(results.begin(), results.end(),
             [](const rollout::GenerateResult& a, const rollout::GenerateResult& b) {
               return std::tie(a.prompt_index, a.sample_index) <
                      std::tie(b.prompt_index, b.sample_index);
             });
+  return results;
+}
+
+int generate(const GenerateOptions& options) {
+  check(options);
+  const Timer timer;
+  const Context ctx = options.model.context();
+  const experiments::ModelSource source(options.model.folder, "--model");
+  const text::Tokenizer tokenizer = source.tokenizer(options.input.template_file);
+  check_template(options, tokenizer, source.name());
+  if (options.print_prompt) return print_prompts(options, tokenizer);
+  const Prompts prompts = read_prompts(options, tokenizer);
+  // Known before the model is built: its RoPE table need not cover the whole context.
+  int64_t longest = 0;
+  for (const auto& ids : prompts) longest = std::max<int64_t>(longest, std::ssize(ids));
+  if (!options.input.chat && !tokenizer.chat_template().empty() && !options.json) {
+    spdlog::info("this model has a chat template; --chat asks it as a user would");
+  }
+  const models::ModelConfig model_config = source.config();
+  const int64_t positions = model_config.max_position_embeddings;
+  if (longest >= positions) {
+    fail_usage("the longest prompt has {} tokens, but {} handles {} positions; shorten it", longest,
+               source.name(), positions);
+  }
+  rollout::EngineConfig config;
+  config.max_num_seqs = std::min<int64_t>(std::ssize(prompts) * options.n, 64);
+  config.max_model_len = std::min(positions, longest + options.max_new_tokens);
+  config.kv_cache_bytes = std::max(
+      config.kv_cache_bytes,
+      experiments::longest_sequence_bytes(model_config, config.max_model_len, "--max-new-tokens"));
+  const std::unique_ptr<models::Transformer> model = source.transformer(
+      ctx, tokenizer, options.model.compute_dtype(), longest + options.max_new_tokens);
+  rollout::Engine engine(ctx, *model, &tokenizer, config);
+  submit_all(engine, options, prompts, tokenizer);
+  const double ready = timer.seconds();
+  double first_token = 0;
+  const auto results = run_engine(engine, timer, first_token);
+  const double seconds = timer.seconds() - ready;
   size_t tokens = 0;
   for (const rollout::GenerateResult& result : results) {
     tokens += result.tokens.size();
     const std::string text = tokenizer.decode(result.text_tokens(), /*skip_special_tokens=*/true);
-    if (options.json) {
-      const nlohmann::ordered_json row = {
-          {"prompt_index", result.prompt_index},
-          {"sample_index", result.sample_index},
-          {"prompt_ids", prompts[result.prompt_index]},
-          {"ids", result.tokens},
-          {"logprobs", result.logprobs},
-          {"entropies", result.entropies},
-          {"finish_reason", rollout::finish_reason_name(result.finish_reason)},
-          {"text", text},
-          {"first_token_s", first_token}};
-      std::printf("%s\n",
-                  row.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace).c_str());
-    } else {
-      if (results.size() > 1)
-        std::printf("=== prompt %zu, sample %u\n", static_cast<size_t>(result.prompt_index),
-                    result.sample_index);
-      std::printf("%s%s\n", options.input.chat ? "" : options.prompts[result.prompt_index].c_str(),
-                  text.c_str());
-    }
+    print_sample(options, prompts, result, text, first_token, /*alone=*/results.size() == 1);
   }
   if (!options.json) {
     spdlog::info("{} tokens in {:.2f} s ({:.1f} tokens/s), first token {:.3f} s after the start",
-                 tokens, seconds, static_cast<double>(tokens) / std::max(seconds, 1e-9),
-                 first_token);
+                 tokens, seconds, tokens / std::max(seconds, 1e-9), first_token);
   }
   return kExitOk;
 }

@@ -22,7 +22,7 @@ std::vector<int32_t> read_ids(const std::string& path, int64_t vocab) {
   const auto add = [&](int64_t id) {
     if (id < 0 || id >= vocab)
       fail("{}: id {} (number {}) is outside the vocabulary of {}", path, id, ids.size(), vocab);
-    ids.push_back(static_cast<int32_t>(id));
+    ids.push_back(id);
   };
   auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!json.is_discarded()) refuse_duplicate_keys(text, path);
@@ -57,7 +57,7 @@ int logprobs(const ModelOptions& options, const std::string& path, double temper
   const text::Tokenizer tokenizer = source.tokenizer();
   const models::ModelConfig config = source.config();
   const std::vector<int32_t> ids = read_ids(path, config.vocab_size);
-  if (static_cast<int64_t>(ids.size()) > config.max_position_embeddings) {
+  if (std::ssize(ids) > config.max_position_embeddings) {
     fail("{}: {} ids, but the model handles {} positions", path, ids.size(),
          config.max_position_embeddings);
   }
@@ -72,8 +72,7 @@ int logprobs(const ModelOptions& options, const std::string& path, double temper
   learners::append_tree(batch, tree);
   std::vector<float> logp(mask.size()), entropy(mask.size());
   Arena arena;
-  learners::batch_logprobs(ctx, *model, static_cast<float>(temperature), batch, logp, entropy,
-                           arena);
+  learners::batch_logprobs(ctx, *model, temperature, batch, logp, entropy, arena);
   double sum = 0;
   for (const float value : logp) sum += value;
   if (json) {
@@ -84,12 +83,11 @@ int logprobs(const ModelOptions& options, const std::string& path, double temper
     std::printf("%8s %8s %14s %10s  token\n", "position", "id", "logprob", "entropy");
     for (size_t i = 0; i < logp.size(); ++i) {
       const std::string token(tokenizer.id_to_token(ids[i + 1]));
-      std::printf("%8zu %8d %14.8f %10.6f  %s\n", i + 1, ids[i + 1], static_cast<double>(logp[i]),
-                  static_cast<double>(entropy[i]), token.c_str());
+      std::printf("%8zu %8d %14.8f %10.6f  %s\n", i + 1, ids[i + 1], logp[i], entropy[i],
+                  token.c_str());
     }
-    std::printf("sum %.6f, mean %.6f, perplexity %.4f\n", sum,
-                sum / static_cast<double>(logp.size()),
-                std::exp(-sum / static_cast<double>(logp.size())));
+    std::printf("sum %.6f, mean %.6f, perplexity %.4f\n", sum, sum / logp.size(),
+                std::exp(-sum / logp.size()));
   }
   return kExitOk;
 }

@@ -18,6 +18,7 @@
 #include "tools/commands.h"
 #include "tools/usage.h"
 
+namespace orrery::tools {
 namespace {
 
 /// The innermost command that was named.
@@ -26,59 +27,85 @@ const CLI::App& named_command(const CLI::App& app) {
   return chosen.empty() ? app : named_command(*chosen.front());
 }
 
-int run_main(int argc, char** argv) {
-  CLI::App app{
+/// What a command line asks for.
+class CommandLine {
+ public:
+  /// Usage Error when it makes no sense. --help and --version are answered here.
+  CommandLine(int argc, char** argv);
+  CommandLine(const CommandLine&) = delete;
+  CommandLine& operator=(const CommandLine&) = delete;
+
+  /// Null: it is answered.
+  const Command& command() const { return command_; }
+
+ private:
+  CLI::App app_{
       "Orrery: reinforcement-learning post-training of language models.\n"
       "Exit codes: 0 done, 1 run-time failure, 2 bad command line, configuration, model or data,\n"
       "3 the policy that is trained has diverged.\n"
       "ORRERY_CPU_TARGET=avx2|avx512|neon restricts the instruction set (results do not change)."};
-  app.name("orrery");
-  app.set_version_flag("--version", ORRERY_VERSION);
-  app.require_subcommand(1);
-  orrery::tools::Command command;
-  orrery::tools::add_train_command(app, command);
+  Command command_;
+};
+
+CommandLine::CommandLine(int argc, char** argv) {
+  app_.name("orrery");
+  app_.set_version_flag("--version", ORRERY_VERSION);
+  app_.require_subcommand(1);
+  add_train_command(app_, command_);
   // What follows -- in `orrery launch` are mpirun's words: CLI11 would look for our
   // options among them.
-  int own = argc;
-  if (argc > 1 && std::string_view(argv[1]) == "launch") {
-    own = static_cast<int>(std::find(argv, argv + argc, std::string_view("--")) - argv);
-  }
-  orrery::tools::add_launch_command(app, command, {argv + std::min(own + 1, argc), argv + argc});
-  orrery::tools::add_eval_command(app, command);
-  orrery::tools::add_generate_command(app, command);
-  orrery::tools::add_logprobs_command(app, command);
-  orrery::tools::add_config_command(app, command);
-  orrery::tools::add_bench_command(app, command);
-  orrery::tools::add_ckpt_command(app, command);
-  orrery::tools::add_rollouts_command(app, command);
+  char** const end = argv + argc;
+  char** own_end = end;
+  if (argc > 1 && std::string_view(argv[1]) == "launch")
+    own_end = std::find(argv, end, std::string_view("--"));
+  add_launch_command(app_, command_, {std::min(own_end + 1, end), end});
+  add_eval_command(app_, command_);
+  add_generate_command(app_, command_);
+  add_logprobs_command(app_, command_);
+  add_config_command(app_, command_);
+  add_bench_command(app_, command_);
+  add_ckpt_command(app_, command_);
+  add_rollouts_command(app_, command_);
   try {
-    app.parse(orrery::tools::words_to_parse(app, own, argv));
+    app_.parse(words_to_parse(app_, own_end - argv, argv));
   } catch (const CLI::ParseError& error) {
-    if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-    orrery::fail_usage("{}", orrery::tools::usage_text(named_command(app), error));
+    if (error.get_exit_code() != 0) fail_usage("{}", usage_text(named_command(app_), error));
+    app_.exit(error);  // --help, --version
+    command_ = nullptr;
   }
-  orrery::init_log(0, 1);
-  if (const char* faults = std::getenv("ORRERY_FAULT")) orrery::arm_faults(faults);
-  orrery::end_on_closed_pipes();
-  orrery::kernels::require_cpu_support();
-  if (const char* target = std::getenv("ORRERY_CPU_TARGET"))
-    orrery::kernels::set_cpu_target(target);
-  const int code = command();
-  if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
-    if (orrery::reader_is_gone(STDOUT_FILENO)) return code;  // it has what it wanted
-    orrery::fail("the output could not be written (is the disk full?)");
-  }
-  return code;
+}
+
+/// Before any command.
+void set_up_process() {
+  init_log(0, 1);
+  if (const char* faults = std::getenv("ORRERY_FAULT")) arm_faults(faults);
+  end_on_closed_pipes();
+  kernels::require_cpu_support();
+  if (const char* target = std::getenv("ORRERY_CPU_TARGET")) kernels::set_cpu_target(target);
+}
+
+/// After it: an Error when what it printed is lost.
+void finish_output() {
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return;
+  if (reader_is_gone(STDOUT_FILENO)) return;  // it has what it wanted
+  fail("the output could not be written (is the disk full?)");
 }
 
 }  // namespace
+}  // namespace orrery::tools
 
 int main(int argc, char** argv) {
-  return orrery::run_with_enough_stack([=] {
+  using namespace orrery;
+  return run_with_enough_stack([=] {
     try {
-      return run_main(argc, argv);
+      const tools::CommandLine line(argc, argv);
+      if (!line.command()) return kExitOk;
+      tools::set_up_process();
+      const int code = line.command()();
+      tools::finish_output();
+      return code;
     } catch (const std::exception& error) {
-      const orrery::PlainError plain = orrery::plain_error(error);
+      const PlainError plain = plain_error(error);
       std::fprintf(stderr, "orrery: %s\n", plain.text.c_str());
       return plain.exit_code;
     }

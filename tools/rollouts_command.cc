@@ -117,7 +117,7 @@ class Listing {
   explicit Listing(const RolloutsOptions& options) : options_(options) {
     if (options.reward) filter_.reward = parse_reward_filter(*options.reward);
     if (options.step) filter_.step = parse_step_filter(*options.step);
-    if (options.prompt_index) filter_.prompt_index = static_cast<uint64_t>(*options.prompt_index);
+    if (options.prompt_index) filter_.prompt_index = *options.prompt_index;
     if (options.grep && options.grep->empty())
       fail_usage("--grep is empty; give a text to look for");
     filter_.grep = options.grep;
@@ -132,8 +132,7 @@ class Listing {
         ++found_;
         // A name that says another step need not be opened.
         const bool named = file.step >= 0;
-        if (named && filter_.step && !filter_.step->matches(static_cast<uint64_t>(file.step)))
-          continue;
+        if (named && filter_.step && !filter_.step->matches(file.step)) continue;
         if (named && filter_.stage &&
             (*filter_.stage == rollout::kValidationStage) != file.validation)
           continue;
@@ -156,8 +155,10 @@ class Listing {
       if (is_done()) break;
     }
     if (shown_ == 0 && code == kExitOk) {
-      std::fprintf(stderr, "orrery: no sample matches; %lld in %zu of %zu file(s) were looked at\n",
-                   static_cast<long long>(seen_), files_.size(), found_);
+      const std::string line =
+          fmt::format("orrery: no sample matches; {} in {} of {} file(s) were looked at\n", seen_,
+                      files_.size(), found_);
+      std::fputs(line.c_str(), stderr);
     }
     return code;
   }

@@ -1,5 +1,8 @@
 #include <cstdio>
+#include <exception>
+#include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "config/config.h"
@@ -10,28 +13,95 @@
 #include "experiments/config_files.h"
 #include "experiments/evaluate.h"
 #include "experiments/job.h"
+#include "experiments/together.h"
 #include "experiments/train.h"
+#include "launch/stop_signal.h"
 #include "tools/commands.h"
 #include "tools/ranks.h"
 
 namespace orrery::tools {
 namespace {
 
-/// As run_on_ranks, with the config, checked for `use`: work(config, ranks).
-/// Error when the ranks were not given the same.
-template <class Work>
-int run_config_on_ranks(const std::string& command, const std::string& config_path,
-                        const std::vector<std::string>& overrides, experiments::ConfigUse use,
-                        Work&& work) {
-  return run_on_ranks([&](comm::CommWorld& ranks) {
-    proto::Config config;
-    experiments::together(ranks.world(),
-                          [&] { config = config::load_config(config_path, overrides); });
-    experiments::agree_on_config(ranks.world(), command, config);
-    experiments::together(ranks.world(),
-                          [&] { experiments::check_config(config, ranks.world().size(), use); });
-    return work(config, ranks);
-  });
+/// A config as a command line names it.
+struct ConfigOptions {
+  std::string file;
+  std::vector<std::string> overrides;
+
+  CLI::Option* add_to(CLI::App& command) {
+    CLI::Option* option = command.add_option("config", file, "YAML file");
+    command.add_option("overrides", overrides, "key=value pairs that replace values of the file");
+    return option;
+  }
+};
+
+/// The config, checked for `use`. Collective over `world`. Error, alike on all ranks,
+/// when they were not given the same or it is wrong. `command`: what they were called
+/// with.
+proto::Config read_config(comm::Communicator& world, const std::string& command,
+                          const ConfigOptions& options, experiments::ConfigUse use) {
+  proto::Config config;
+  experiments::together(world,
+                        [&] { config = config::load_config(options.file, options.overrides); });
+  experiments::agree_on_config(world, command, config);
+  experiments::together(world, [&] { experiments::check_config(config, world.size(), use); });
+  return config;
+}
+
+/// `orrery train`, on one rank.
+int train(const std::shared_ptr<ConfigOptions>& options) {
+  launch::catch_early_stop();
+  Ranks ranks;
+  try {
+    const proto::Config config =
+        read_config(ranks.world(), "train", *options, experiments::ConfigUse::kTraining);
+    return experiments::run_training(config, ranks.all());
+  } catch (const std::exception& error) {
+    return ranks.fail(error);
+  }
+}
+
+/// `orrery eval`, on one rank.
+int evaluate(const std::shared_ptr<ConfigOptions>& options,
+             const std::shared_ptr<experiments::EvaluationOptions>& evaluation) {
+  Ranks ranks;
+  try {
+    const std::string& checkpoint = evaluation->checkpoint;
+    const std::string called =
+        fmt::format("eval{}{}", checkpoint.empty() ? "" : " --checkpoint ", checkpoint);
+    const proto::Config config =
+        read_config(ranks.world(), called, *options, experiments::ConfigUse::kEvaluation);
+    evaluation->config_file = options->file;
+    return experiments::run_evaluation(config, *evaluation, ranks.world(), ranks.local_ranks());
+  } catch (const std::exception& error) {
+    return ranks.fail(error);
+  }
+}
+
+struct CheckOptions {
+  ConfigOptions config;
+  int ranks = 1;
+  bool files = false, faults = false;
+};
+
+/// `orrery config`
+int check(const std::shared_ptr<CheckOptions>& options) {
+  if (options->faults) {
+    std::printf("%s", describe_faults().c_str());
+    return kExitOk;
+  }
+  const ConfigOptions& given = options->config;
+  if (given.file.empty()) fail_usage("config: CONFIG is missing; see orrery config --help");
+  const proto::Config config = config::load_config(given.file, given.overrides);
+  experiments::check_config(config, options->ranks);
+  experiments::warn_of_threads(config);
+  if (options->files) {
+    std::printf("%s", experiments::describe_files(config).c_str());
+    return kExitOk;
+  }
+  std::printf("%s", config::config_to_yaml(config).c_str());
+  std::fflush(stdout);
+  std::fprintf(stderr, "%s\n", experiments::describe_batch(config, options->ranks).c_str());
+  return kExitOk;
 }
 
 }  // namespace
@@ -48,20 +118,9 @@ void add_train_command(CLI::App& app, Command& run) {
       "a second SIGTERM,\n"
       "SIGINT or SIGHUP a second later or more ends it at once, with exit code 128 + signal.\n"
       "Exit code 3: the policy has diverged; the checkpoints are from before.");
-  auto config = std::make_shared<std::string>();
-  auto overrides = std::make_shared<std::vector<std::string>>();
-  command->add_option("config", *config, "YAML file")->required();
-  command->add_option("overrides", *overrides, "key=value pairs that replace values of the file");
-  command->callback([=, &run] {
-    run = [=] {
-      launch::catch_early_stop();
-      return run_config_on_ranks("train", *config, *overrides, experiments::ConfigUse::kTraining,
-                                 [](const proto::Config& c, comm::CommWorld& ranks) {
-                                   return experiments::run_training(c, config::config_to_yaml(c),
-                                                                    ranks);
-                                 });
-    };
-  });
+  const auto options = std::make_shared<ConfigOptions>();
+  options->add_to(*command)->required();
+  command->callback([=, &run] { run = std::bind_front(train, options); });
 }
 
 void add_eval_command(CLI::App& app, Command& run) {
@@ -75,30 +134,17 @@ void add_eval_command(CLI::App& app, Command& run) {
       "up to rollout.val_n, and the mean reward. "
       "--out keeps the samples themselves, a JSON object a line, with prompt, response, truth, "
       "reward and whether the answer is correct.");
-  auto config = std::make_shared<std::string>();
-  auto options = std::make_shared<experiments::EvaluationOptions>();
-  auto overrides = std::make_shared<std::vector<std::string>>();
-  command->add_option("config", *config, "YAML file")->required();
-  command->add_option("overrides", *overrides, "key=value pairs that replace values of the file");
+  const auto options = std::make_shared<ConfigOptions>();
+  const auto evaluation = std::make_shared<experiments::EvaluationOptions>();
+  options->add_to(*command)->required();
   command->add_option(
-      "--checkpoint", options->checkpoint,
+      "--checkpoint", evaluation->checkpoint,
       "Checkpoint folder, run folder (its newest checkpoint), or Hugging Face folder (default: "
       "model.path)");
-  command->add_option("--out", options->out,
+  command->add_option("--out", evaluation->out,
                       "Write the samples to this JSONL file (replaced if it is there)");
-  command->add_flag("--json", options->json, "Print one JSON object");
-  command->callback([=, &run] {
-    run = [=] {
-      options->config_file = *config;
-      const std::string called = fmt::format(
-          "eval{}{}", options->checkpoint.empty() ? "" : " --checkpoint ", options->checkpoint);
-      return run_config_on_ranks(called, *config, *overrides, experiments::ConfigUse::kEvaluation,
-                                 [=](const proto::Config& c, comm::CommWorld& ranks) {
-                                   return experiments::run_evaluation(c, *options, ranks.world(),
-                                                                      ranks.local_ranks());
-                                 });
-    };
-  });
+  command->add_flag("--json", evaluation->json, "Print one JSON object");
+  command->callback([=, &run] { run = std::bind_front(evaluate, options, evaluation); });
 }
 
 void add_config_command(CLI::App& app, Command& run) {
@@ -108,40 +154,16 @@ void add_config_command(CLI::App& app, Command& run) {
       "Examples:\n  orrery config experiments/quickstart.yaml rollout.n=16 --ranks 4\n"
       "  orrery config experiments/quickstart.yaml --files\n"
       "Every key: docs/config.md. Coming from verl, TRL, OpenRLHF: docs/migration.md.");
-  auto config = std::make_shared<std::string>();
-  auto overrides = std::make_shared<std::vector<std::string>>();
-  auto ranks = std::make_shared<int>(1);
-  auto faults = std::make_shared<bool>(false);
-  auto files = std::make_shared<bool>(false);
-  command->add_option("config", *config, "YAML file");
-  command->add_option("overrides", *overrides, "key=value pairs that replace values of the file");
-  command->add_option("--ranks", *ranks, "Ranks to check it for")
+  const auto options = std::make_shared<CheckOptions>();
+  options->config.add_to(*command);
+  command->add_option("--ranks", options->ranks, "Ranks to check it for")
       ->check(whole_number(1, kMostRanks));
   command->add_flag(
-      "--files", *files,
+      "--files", options->files,
       "Read the files, too: model, data and texts, every prompt measured; say what was found");
-  command->add_flag("--faults", *faults,
+  command->add_flag("--faults", options->faults,
                     "List the points and actions of ORRERY_FAULT (fault injection)");
-  command->callback([=, &run] {
-    run = [=] {
-      if (*faults) {
-        std::printf("%s", describe_faults().c_str());
-        return kExitOk;
-      }
-      if (config->empty()) fail_usage("config: CONFIG is missing; see orrery config --help");
-      const proto::Config resolved = config::load_config(*config, *overrides);
-      experiments::check_config(resolved, *ranks);
-      experiments::warn_of_threads(resolved);
-      if (*files) {
-        std::printf("%s", experiments::describe_files(resolved).c_str());
-        return kExitOk;
-      }
-      std::printf("%s", config::config_to_yaml(resolved).c_str());
-      std::fflush(stdout);
-      std::fprintf(stderr, "%s\n", experiments::describe_batch(resolved, *ranks).c_str());
-      return kExitOk;
-    };
-  });
+  command->callback([=, &run] { run = std::bind_front(check, options); });
 }
 
 }  // namespace orrery::tools

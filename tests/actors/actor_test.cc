@@ -78,9 +78,9 @@ TEST(Actor, RewardsThatAreNotFiniteEndTheRunWhereverTheyStand) {
     config.n = kSamples;
     config.split = split;
     config.max_response_length = 3;
-    Actor actor(engine, tokenizer, env, source, config);
+    Actor actor(engine, tokenizer, env, source);
     LocalLeases leases(7, 8);
-    actor.run(0, leases);
+    actor.run(0, config, leases);
     return leases.take();
   };
   for (const Split split : {Split::kTrain, Split::kVal}) {
@@ -171,17 +171,16 @@ class ActorOutside : public testing::Test {
         model_(models::load_model_config(kFolder), {}, DType::kF32) {
     models::initialize_parameters(model_.config(), model_.table(), 3, model_.parameters());
     model_.pack({});
+    config_.n = kSamples;
+    config_.max_response_length = 12;
+    config_.stop_token_ids = tokenizer_.eos_ids();
   }
-  std::vector<rollout::Group> run(const Outside& env, Stoppable& leases, int64_t max_groups = 0) {
+  std::vector<rollout::Group> run(const Outside& env, LocalLeases& leases, int64_t max_groups = 0) {
     const PromptSource source(data_, env, tokenizer_, 1);
-    rollout::Engine engine({}, model_, &tokenizer_, {});
-    ActorConfig config;
-    config.n = kSamples;
-    config.max_response_length = 12;
-    config.max_groups = max_groups;
-    config.stop_token_ids = tokenizer_.eos_ids();
-    Actor actor(engine, tokenizer_, env, source, config);
-    actor.run(0, leases);
+    rollout::Engine engine({}, model_, &tokenizer_, engine_);
+    config_.max_groups = max_groups;
+    Actor actor(engine, tokenizer_, env, source);
+    actor.run(0, config_, leases);
     EXPECT_FALSE(engine.has_work());
     return leases.take();
   }
@@ -195,6 +194,8 @@ class ActorOutside : public testing::Test {
   text::Tokenizer tokenizer_;
   models::Transformer model_;
   proto::DataSection data_;
+  rollout::EngineConfig engine_;
+  ActorConfig config_;
 };
 
 TEST_F(ActorOutside, SamplesThatWaitMakeRoomAndTheirOrderChangesNothing) {
@@ -265,6 +266,155 @@ TEST_F(ActorOutside, WhatIsInHandIsDroppedWhenTheJobIsToStop) {
   int steps = 0;
   generating.polled = [&] { generating.stop = ++steps == 3; };  // while the engine works
   EXPECT_TRUE(run(idle, generating).empty());
+}
+
+/// Leases that give prompts out from the last to the first, and count those in hand.
+class BackwardLeases : public LocalLeases {
+ public:
+  BackwardLeases(uint64_t begin, uint64_t end) : LocalLeases(begin, end), sum_(begin + end - 1) {}
+  std::optional<uint64_t> try_lease() override {
+    const std::optional<uint64_t> prompt = LocalLeases::try_lease();
+    if (!prompt) return std::nullopt;
+    most_in_hand = std::max(most_in_hand, ++in_hand_);
+    return sum_ - *prompt;
+  }
+  void deliver(rollout::Group group) override {
+    --in_hand_;
+    delivered.push_back(group.prompt_index);
+    LocalLeases::deliver(std::move(group));
+  }
+  int64_t most_in_hand = 0;
+  std::vector<uint64_t> delivered;
+
+ private:
+  uint64_t sum_;
+  int64_t in_hand_ = 0;
+};
+
+void expect_same(const std::vector<rollout::Group>& a, const std::vector<rollout::Group>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t g = 0; g < a.size(); ++g) {
+    EXPECT_EQ(group_to_proto(a[g]).SerializeAsString(), group_to_proto(b[g]).SerializeAsString())
+        << g;
+  }
+}
+
+/// At once, by the length of the response; even samples after one observation.
+std::optional<StepResult> by_length(const Outside::Turn& turn) {
+  StepResult result;
+  result.done = turn.turn > 0 || turn.sample % 2 != 0;
+  if (result.done) {
+    result.reward = static_cast<float>(turn.response.size());
+  } else {
+    result.observation = "+";
+  }
+  return result;
+}
+
+TEST_F(ActorOutside, WhichPromptComesFirstChangesNoSample) {
+  const Outside env(by_length);
+  LocalLeases forward(3, 9);
+  BackwardLeases backward(3, 9);
+  const std::vector<rollout::Group> expected = run(env, forward, /*max_groups=*/6);
+  expect_same(run(env, backward, /*max_groups=*/2), expected);
+  EXPECT_NE(backward.delivered.front(), 3u);
+}
+
+TEST_F(ActorOutside, NoMoreGroupsAreInTheEngineThanItMayHave) {
+  const Outside env([](const Outside::Turn& turn) { return std::optional(reward(turn.prompt)); });
+  for (const int64_t most : {1, 3}) {
+    BackwardLeases leases(0, 8);
+    EXPECT_EQ(run(env, leases, most).size(), 8u);
+    EXPECT_EQ(leases.most_in_hand, most);
+  }
+  BackwardLeases leases(0, 8);
+  engine_.max_num_seqs = int64_t{2} * kSamples + 1;  // as many as fill its places, kSamples each
+  run(env, leases, /*max_groups=*/0);
+  EXPECT_EQ(leases.most_in_hand, 2);
+}
+
+TEST_F(ActorOutside, AnEpisodeOfSeveralTurnsIsOneSample) {
+  constexpr int kTurns = 3;
+  const Outside env([](const Outside::Turn& turn) {
+    StepResult result = reward(static_cast<float>(turn.turn));
+    result.done = turn.turn == kTurns - 1;
+    if (!result.done) result.observation = "+";
+    return std::optional(result);
+  });
+  // Ending on any digit makes turns short, so that several fit.
+  for (const char* token : {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"})
+    config_.stop_token_ids.push_back(*tokenizer_.token_to_id(token));
+  config_.max_response_length = 7;
+  LocalLeases leases(0, 6);
+  int whole = 0, cut = 0;
+  for (const rollout::Group& group : run(env, leases)) {
+    for (const rollout::Trajectory& t : group.samples) {
+      ASSERT_EQ(t.loss_mask.size(), t.tokens.size());
+      EXPECT_LE(t.tokens.size(), 7u);
+      int observations = 0;
+      for (size_t i = 0; i < t.tokens.size(); ++i) {
+        if (t.loss_mask[i] != 0) continue;
+        ++observations;
+        EXPECT_EQ(t.logprobs[i], 0.0f);
+        EXPECT_GT(i, 0u) << "an observation comes after a turn";
+      }
+      // A turn that was cut, or an observation for which no room was left, ends the
+      // episode with the reward so far.
+      EXPECT_EQ(t.reward, static_cast<float>(observations));
+      (observations == kTurns - 1 ? whole : cut) += 1;
+    }
+  }
+  EXPECT_GT(whole, 0);
+  EXPECT_GT(cut, 0);
+}
+
+TEST_F(ActorOutside, OneActorServesBatchesOfEveryKindAsANewOneWould) {
+  const Outside env(by_length);
+  const PromptSource source(data_, env, tokenizer_, 1);
+  rollout::Engine engine({}, model_, &tokenizer_, {});
+  Actor lasting(engine, tokenizer_, env, source);
+  ActorConfig greedy = config_;
+  greedy.split = Split::kVal;
+  greedy.n = 1;
+  greedy.sampling.temperature = 0;
+  greedy.max_response_length = 9;
+  const auto samples = [](Actor& actor, uint64_t step, const ActorConfig& config) {
+    LocalLeases leases(step, step + 3);
+    actor.run(step, config, leases);
+    return leases.take();
+  };
+  for (uint64_t step = 0; step < 3; ++step) {
+    for (const ActorConfig& config : {config_, greedy}) {
+      rollout::Engine another({}, model_, &tokenizer_, {});
+      Actor fresh(another, tokenizer_, env, source);
+      expect_same(samples(lasting, step, config), samples(fresh, step, config));
+    }
+  }
+}
+
+TEST_F(ActorOutside, ARunThatWasStoppedOrFailedLeavesNothingToTheNext) {
+  bool answers = false, bad = false;
+  const Outside env([&](const Outside::Turn& turn) -> std::optional<StepResult> {
+    if (!answers) return std::nullopt;
+    StepResult result = by_length(turn).value();
+    if (bad && turn.prompt == 2) result.reward = std::numeric_limits<float>::quiet_NaN();
+    return result;
+  });
+  const PromptSource source(data_, env, tokenizer_, 1);
+  rollout::Engine engine({}, model_, &tokenizer_, {});
+  Actor actor(engine, tokenizer_, env, source);
+  Stoppable stopped(0, 4);
+  stopped.polled = [&] { stopped.stop = env.polls > 20; };
+  actor.run(0, config_, stopped);
+  EXPECT_TRUE(stopped.take().empty());
+  answers = bad = true;
+  LocalLeases failing(0, 4);
+  EXPECT_THAT(error_of([&] { actor.run(0, config_, failing); }), HasSubstr("for prompt 2 sample"));
+  bad = false;
+  LocalLeases again(0, 4), expected(0, 4);
+  actor.run(0, config_, again);
+  EXPECT_FALSE(engine.has_work());
+  expect_same(again.take(), run(env, expected));
 }
 
 }  // namespace

@@ -355,9 +355,9 @@ class Play : public testing::Test {
     proto::DataSection data;
     const PromptSource source(data, env, tokenizer_, 1);
     rollout::Engine engine({}, model_, &tokenizer_, {});
-    Actor actor(engine, tokenizer_, env, source, config_);
+    Actor actor(engine, tokenizer_, env, source);
     LocalLeases leases(10, 13);
-    actor.run(0, leases);
+    actor.run(0, config_, leases);
     return leases.take();
   }
 

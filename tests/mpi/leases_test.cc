@@ -35,27 +35,35 @@ void act(actors::LeaseSource& leases, uint64_t step, uint64_t finish) {
   }
 }
 
-/// One batch on all ranks; whether it was completed. Ranks below `learners` do not act
+/// A rank's leases, for one batch after the other. Ranks below `learners` do not act
 /// where there are others.
-bool batch(uint64_t step, int learners, uint64_t finish, const experiments::StopAsked& asked) {
-  comm::Communicator& comm = world();
-  const bool split = learners > 0 && comm.size() > learners;
-  const bool acts = !split || comm.rank() >= learners;
-  const int remote_actors = split ? comm.size() - learners : comm.size() - 1;
-  if (comm.rank() != 0) {
-    experiments::RemoteLeases leases(comm, step, 2, asked);
-    if (acts) act(leases, step, finish);
-    return leases.await_end();
+class Side {
+ public:
+  explicit Side(int learners) {
+    const int size = world().size();
+    const bool split = learners > 0 && size > learners;
+    acts_ = !split || world().rank() >= learners;
+    leases_ = experiments::make_leases(world(), split ? size - learners : size - 1,
+                                       [this] { return asked_(); });
   }
-  experiments::LeaseBook book(comm, step, 0, kPrompts, remote_actors, asked);
-  if (acts) act(book, step, finish);
-  const auto groups = book.collect();
-  if (groups) {
-    EXPECT_EQ(groups->size(), kPrompts);
+
+  /// One batch on all ranks; whether it was completed.
+  bool batch(uint64_t step, uint64_t finish, const experiments::StopAsked& asked) {
+    asked_ = asked;
+    leases_->begin_batch({step, 0, kPrompts}, 2);
+    if (acts_) act(*leases_, step, finish);
+    const auto groups = leases_->end_batch();
+    if (!groups) return false;
+    EXPECT_EQ(groups->size(), world().rank() == 0 ? kPrompts : 0);
     for (uint64_t i = 0; i < groups->size(); ++i) EXPECT_EQ((*groups)[i].prompt_index, i);
+    return true;
   }
-  return groups.has_value();
-}
+
+ private:
+  bool acts_ = true;
+  experiments::StopAsked asked_;
+  std::unique_ptr<experiments::Leases> leases_;
+};
 
 void expect_nothing_unread() {
   comm::Communicator& comm = world();
@@ -69,7 +77,8 @@ const experiments::StopAsked kNever = [] { return false; };
 
 TEST(Leases, EveryRankHearsThatABatchIsComplete) {
   for (const int learners : {0, 1, 2}) {
-    for (uint64_t step = 0; step < 5; ++step) EXPECT_TRUE(batch(step, learners, kPrompts, kNever));
+    Side side(learners);
+    for (uint64_t step = 0; step < 5; ++step) EXPECT_TRUE(side.batch(step, kPrompts, kNever));
     expect_nothing_unread();
   }
 }
@@ -77,6 +86,7 @@ TEST(Leases, EveryRankHearsThatABatchIsComplete) {
 TEST(Leases, WhicheverRankIsAskedAllStop) {
   comm::Communicator& comm = world();
   for (const int learners : {0, 1, 2}) {
+    Side side(learners);
     for (int asked_rank = 0; asked_rank < comm.size(); ++asked_rank) {
       for (const int milliseconds : {0, 5, 20}) {
         // Nobody finishes all: without the stop this would never end.
@@ -85,22 +95,23 @@ TEST(Leases, WhicheverRankIsAskedAllStop) {
           return comm.rank() == asked_rank && std::chrono::steady_clock::now() - begin >=
                                                   std::chrono::milliseconds(milliseconds);
         };
-        EXPECT_FALSE(batch(7, learners, /*finish=*/1, asked));
+        EXPECT_FALSE(side.batch(7, /*finish=*/1, asked));
         expect_nothing_unread();
       }
     }
-    EXPECT_TRUE(batch(8, learners, kPrompts, kNever));
+    EXPECT_TRUE(side.batch(8, kPrompts, kNever));
     expect_nothing_unread();
   }
 }
 
 TEST(Leases, AllRanksMayBeAskedAtOnce) {
-  EXPECT_FALSE(batch(7, 0, 1, [] { return true; }));
+  EXPECT_FALSE(Side(0).batch(7, 1, [] { return true; }));
   expect_nothing_unread();
 }
 
 TEST(Leases, AStopAsTheBatchEndsIsOneOrTheOtherOnAllRanks) {
   comm::Communicator& comm = world();
+  Side side(0);
   for (int turn = 0; turn < 50; ++turn) {
     const auto begin = std::chrono::steady_clock::now();
     const int asked_rank = turn % comm.size();
@@ -109,7 +120,7 @@ TEST(Leases, AStopAsTheBatchEndsIsOneOrTheOtherOnAllRanks) {
              std::chrono::steady_clock::now() - begin >= std::chrono::microseconds(100 * turn);
     };
     double flags[2] = {0, 0};
-    flags[batch(static_cast<uint64_t>(turn), 0, kPrompts, asked) ? 0 : 1] = 1;
+    flags[side.batch(turn, kPrompts, asked) ? 0 : 1] = 1;
     comm.all_reduce_max(flags);
     EXPECT_EQ(flags[0] + flags[1], 1) << turn;
     comm.barrier();

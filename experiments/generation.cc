@@ -1,0 +1,142 @@
+#include "experiments/generation.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "comm/mailbox.h"
+#include "core/error.h"
+#include "core/log.h"
+#include "core/timer.h"
+#include "experiments/together.h"
+
+namespace orrery::experiments {
+namespace {
+
+using actors::Split;
+using rollout::Group;
+
+/// Keeps the random streams of held-out samples apart from those of training.
+constexpr uint64_t kValidationSeed = 0x76616C5F73656564;
+
+}  // namespace
+
+Generation::Generation(Job& job, Span<float> idle_memory, int64_t steps_before, StopAsked asked)
+    : job_(job), steps_before_(steps_before) {
+  const int remote_actors = job.topology.actors() - (job.topology.is_actor(0) ? 1 : 0);
+  leases_ = make_leases(job.world, remote_actors, std::move(asked));
+  if (!job.is_actor()) return;
+  rollout::EngineConfig config = engine_config(job.config, job.model().config());
+  config.kv_memory = idle_memory;  // a rank generates or learns
+  engine_ = std::make_unique<rollout::Engine>(job.ctx, job.model(), &job.tokenizer, config);
+  actor_ = std::make_unique<actors::Actor>(*engine_, job.tokenizer, *job.env, *job.source);
+}
+
+void Generation::set_weight_version(uint64_t version) {
+  if (engine_) engine_->set_weight_version(version);
+}
+
+std::optional<Generation::Samples> Generation::train(int64_t step) {
+  const uint64_t now = step, size = job_.config.data().train_batch_size();
+  return run({Split::kTrain,
+              {now, now * size, now * size + size},
+              fmt::format("generate step {}", steps_before_ + step + 1)});
+}
+
+std::optional<Generation::Samples> Generation::validate(int64_t step) {
+  const uint64_t now = step;
+  return run({Split::kVal,
+              {now, 0, job_.source->val_size()},
+              fmt::format("validate step {}", steps_before_ + step)});
+}
+
+std::optional<Generation::Samples> Generation::run(const Batch& batch) {
+  const Timer timer;
+  try {
+    std::optional<Samples> samples = generate(batch);
+    if (samples) samples->seconds = timer.seconds();
+    return samples;
+  } catch (const rollout::NotFiniteError& error) {
+    // One rank's: the others hear of it when the job ends. Without a watchdog nothing
+    // is trained.
+    if (job_.watchdog == nullptr) throw;
+    throw Error(
+        fmt::format("{}: the policy has diverged: {}; lower actor.optim.lr, or sft.optim.lr, "
+                    "and go on from an earlier checkpoint",
+                    batch.label, error.what()),
+        kExitDiverged);
+  }
+}
+
+std::optional<Generation::Samples> Generation::generate(const Batch& batch) {
+  const actors::ActorConfig config = actor_config(batch);
+  leases_->begin_batch(batch.prompts, config.max_groups);
+  if (actor_) {
+    WatchedLeases watched(*leases_, job_, batch.label);
+    actor_->run(batch.prompts.step, config, watched);
+  } else if (!job_.is_main()) {
+    job_.phase(batch.label);
+  }
+  Samples samples;
+  {
+    const comm::Watchdog::Wait wait(job_.watchdog, "collect");
+    std::optional<std::vector<Group>> groups = leases_->end_batch();
+    if (!groups) return std::nullopt;
+    samples.groups = std::move(*groups);
+  }
+  if (actor_ && job_.is_main()) samples.reward_seconds = actor_->reward_seconds();
+  if (job_.config.data().env() == proto::DataSection::EXTERNAL) leave_out_dropped(batch, samples);
+  share_with_learners(samples.groups);
+  return samples;
+}
+
+actors::ActorConfig Generation::actor_config(const Batch& batch) const {
+  const proto::Config& config = job_.config;
+  const bool train = batch.split == Split::kTrain;
+  actors::ActorConfig actor;
+  actor.split = batch.split;
+  actor.seed = train ? config.seed() : config.seed() ^ kValidationSeed;
+  actor.n = train ? config.rollout().n() : config.rollout().val_n();
+  actor.sampling = train ? train_sampling(config.rollout()) : val_sampling(config.rollout());
+  actor.max_response_length = config.data().max_response_length();
+  actor.stop_token_ids = job_.tokenizer.eos_ids();
+  actor.stop_strings.assign(config.rollout().stop().begin(), config.rollout().stop().end());
+  if (!engine_) return actor;
+  // An even share of the prompts, so that the first to ask does not take all.
+  const int64_t prompts = batch.prompts.end - batch.prompts.begin;
+  const int64_t share = (prompts + job_.topology.actors() - 1) / job_.topology.actors();
+  actor.max_groups = std::max<int64_t>(1, std::min(share, engine_->max_num_seqs() / actor.n));
+  return actor;
+}
+
+void Generation::leave_out_dropped(const Batch& batch, Samples& samples) {
+  const std::vector<std::string> troubles = job_.world.all_gather_bytes(job_.env->take_trouble());
+  together(job_.world, [&] {
+    if (!job_.is_main()) return;
+    // A sample that is compared with no other teaches nothing.
+    const bool compared = batch.split == Split::kTrain && job_.config.rollout().n() > 1;
+    samples.dropped = drop_small_groups(samples.groups, compared ? 2 : 1);
+    const bool troubled =
+        std::ranges::any_of(troubles, [](const std::string& text) { return !text.empty(); });
+    const std::string text = dropped_text(batch.label, samples.dropped, troubles);
+    if (samples.groups.empty()) fail("{}: nothing is left; mend data.external.command", text);
+    if (troubled || samples.dropped.samples > 0) spdlog::warn("{}", text);
+  });
+}
+
+void Generation::share_with_learners(std::vector<Group>& groups) {
+  if (!job_.is_learner() || job_.learners->size() == 1) return;
+  std::string mine;
+  if (job_.learners->rank() == 0) {
+    proto::GroupsMessage message;
+    for (const Group& group : groups) *message.add_groups() = group_to_proto(group);
+    mine = comm::seal(message);
+  }
+  std::vector<std::string> all = job_.learners->all_gather_bytes(mine);
+  if (job_.learners->rank() == 0) return;
+  const auto message =
+      comm::unseal<proto::GroupsMessage>(job_.learners->rank(), 0, std::move(all.front()));
+  for (const proto::Group& group : message.groups())
+    groups.push_back(rollout::group_from_proto(group));
+}
+
+}  // namespace orrery::experiments

@@ -1,0 +1,66 @@
+// The samples of a batch of prompts: leased to the ranks that act, generated and
+// rewarded there, collected on rank 0 and shared with the learners.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "actors/actor.h"
+#include "core/span.h"
+#include "experiments/dropped_samples.h"
+#include "experiments/job.h"
+#include "experiments/leases.h"
+#include "rollout/engine.h"
+
+namespace orrery::experiments {
+
+/// On every rank, for a whole stage: engine, actor and leases are made once.
+class Generation {
+ public:
+  /// `idle_memory`: of a learner on the same rank, lent to the engine for keys and
+  /// values; may be empty. `steps_before`: of SFT, for the run's step number in
+  /// messages. `job` must outlive it.
+  Generation(Job& job, Span<float> idle_memory, int64_t steps_before, StopAsked asked);
+
+  struct Samples {
+    std::vector<rollout::Group> groups;  ///< by prompt index; on learners
+    DroppedSamples dropped;              ///< on rank 0
+    double seconds = 0;                  ///< in all
+    /// Of it in the environment, or waiting for it with nothing else to do; on rank 0,
+    /// where it acts.
+    std::optional<double> reward_seconds;
+  };
+
+  /// A batch of training prompts, for RL step `step` (from 0), or all held-out prompts
+  /// after `step` steps. Collective over all ranks. Nothing, alike on all ranks, when
+  /// any was asked to stop. Error of exit code 3 when the policy yields NaN in a
+  /// training run; an Error of all ranks when all samples were dropped.
+  std::optional<Samples> train(int64_t step);
+  std::optional<Samples> validate(int64_t step);
+
+  /// The engine's weights have changed: they are of this version from now on.
+  void set_weight_version(uint64_t version);
+
+ private:
+  struct Batch {
+    actors::Split split;
+    LeaseBatch prompts;
+    std::string label;  // "generate step 606"
+  };
+  std::optional<Samples> run(const Batch& batch);
+  std::optional<Samples> generate(const Batch& batch);
+  actors::ActorConfig actor_config(const Batch& batch) const;
+  void leave_out_dropped(const Batch& batch, Samples& samples);
+  void share_with_learners(std::vector<rollout::Group>& groups);
+
+  Job& job_;
+  const int64_t steps_before_;
+  std::unique_ptr<rollout::Engine> engine_;  // null on ranks that only learn, as is the actor
+  std::unique_ptr<actors::Actor> actor_;
+  std::unique_ptr<Leases> leases_;
+};
+
+}  // namespace orrery::experiments

@@ -1,0 +1,66 @@
+#include "experiments/reference.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "config/config.h"
+#include "core/error.h"
+#include "core/plain_error.h"
+#include "storage/checkpoint.h"
+#include "storage/hf_folder.h"
+
+namespace orrery::experiments {
+namespace {
+
+bool is_needed(const Job& job) {
+  return job.config.actor().kl_loss_coef() != 0 && job.is_learner();
+}
+
+std::unique_ptr<models::Transformer> same_shape(const Job& job) {
+  return std::make_unique<models::Transformer>(job.model().config(), job.ctx.device,
+                                               config::compute_dtype(job.config));
+}
+
+}  // namespace
+
+std::unique_ptr<models::Transformer> load_reference(const Job& job, bool after_sft,
+                                                    const storage::TrainState& state) {
+  if (!is_needed(job)) return nullptr;
+  const std::filesystem::path kept = job.run_dir / "reference";
+  const bool as_loaded = !after_sft && !job.config.model().from_scratch();
+  const bool goes_on =
+      state.rl_step > 0 && !storage::list_checkpoints(job.run_dir / "checkpoints").empty();
+  if (!as_loaded && goes_on && !std::filesystem::exists(kept)) {
+    fail_usage(
+        "actor.kl_loss_coef is {} but was 0 when RL began in {}, so that the policy it began "
+        "from was not kept: set it to 0, or begin another run with trainer.resume={} in "
+        "another run_dir",
+        job.config.actor().kl_loss_coef(), job.run_dir.string(), job.run_dir.string());
+  }
+  if (!as_loaded && !goes_on) return nullptr;
+  auto reference = same_shape(job);
+  const std::filesystem::path folder =
+      as_loaded ? std::filesystem::path(job.config.model().path()) : kept;
+  storage::load_hf_weights(job.ctx, folder, reference->config(), reference->table(),
+                           reference->parameters());
+  reference->pack(job.ctx);
+  return reference;
+}
+
+std::unique_ptr<models::Transformer> keep_reference(const Job& job) {
+  if (!is_needed(job)) return nullptr;
+  const std::filesystem::path kept = job.run_dir / "reference";
+  auto reference = same_shape(job);
+  std::ranges::copy(job.model().parameters(), reference->parameters().begin());
+  if (job.learners->rank() == 0) {
+    std::error_code error;
+    std::filesystem::remove_all(kept, error);
+    if (error) fail("cannot remove {}: {}", kept.string(), system_reason(error.value()));
+    storage::save_hf_folder(kept, reference->config(), reference->table(), reference->parameters(),
+                            DType::kF32, {});
+  }
+  reference->pack(job.ctx);
+  return reference;
+}
+
+}  // namespace orrery::experiments
