@@ -4,7 +4,10 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <iterator>
 #include <span>
+
+#include "core/span.h"
 
 namespace orrery {
 
@@ -22,19 +25,18 @@ inline int64_t total_size(std::span<const Extent> extents) {
   return total;
 }
 
-/// Told that a buffer is final from element `begin` on: a backward pass knows the last
-/// layer's gradient first, and tells falling numbers.
+/// Called when a buffer has become final from element `begin` on. Calls come with
+/// falling numbers, since a backward pass finishes the last layer's gradient first.
 using FinalFrom = std::function<void(int64_t begin)>;
 
-/// Where a flat buffer's elements are while it is being written: all there, or region
-/// by region in a window. A window holds the first region throughout and one of the
-/// others at a time, behind it; the owner takes a region out (and zeroes its place)
-/// when it is told that the region is final.
+/// Where the elements of a flat buffer are while it is being written. Either the whole
+/// buffer is in memory, or a window that shows one region after another: it holds the
+/// first region all the time and, behind it, one of the other regions. When a region is
+/// final (FinalFrom), the owner of the window takes it out and zeroes its place.
 class FlatView {
  public:
-  FlatView(std::span<float>
-               whole)  // NOLINT(google-explicit-constructor): a whole buffer is a view of itself
-      : data_(whole.data()), size_(static_cast<int64_t>(whole.size())) {}
+  /// A whole buffer is a view of itself.
+  FlatView(std::span<float> whole) : data_(whole.data()), size_(std::ssize(whole)) {}
   /// regions: rising bounds, from 0 to the flat buffer's size. window:
   /// window_size(regions) elements. Neither is copied.
   FlatView(std::span<float> window, std::span<const int64_t> regions)
@@ -61,9 +63,14 @@ class FlatView {
   std::span<const int64_t> regions_;  // empty: whole
 };
 
+/// The elements of `extent`. REQUIRES: they lie inside `flat`.
+template <class T>
+Span<T> part_of(Span<T> flat, const Extent& extent) {
+  return flat.subspan(extent.begin, extent.size());
+}
 template <class T>
 std::span<T> part_of(std::span<T> flat, const Extent& extent) {
-  return flat.subspan(static_cast<size_t>(extent.begin), static_cast<size_t>(extent.size()));
+  return part_of(Span<T>(flat), extent);
 }
 
 }  // namespace orrery
