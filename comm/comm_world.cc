@@ -17,8 +17,8 @@ namespace {
 
 using mpi::check;
 
-/// An error that every rank meets (a bad config) is printed by the lowest rank, which
-/// then ends the others.
+/// An error that every rank meets (a bad config) is printed by the lowest rank only,
+/// because it waits the shortest time and then ends the others.
 constexpr auto kAbortStagger = std::chrono::milliseconds(150);
 
 constexpr unsigned kAbortSeconds = 15;
@@ -101,8 +101,8 @@ void CommWorld::abort(int exit_code, const std::string& line) {
 }
 
 void CommWorld::abort(int exit_code) {
-  if (mpi_)
-    alarm(kAbortSeconds);  // ends this rank, and so the job, should output or MPI itself be stuck
+  // Should output or MPI itself be stuck, the alarm ends this rank, and so the job.
+  if (mpi_) alarm(kAbortSeconds);
   spdlog::default_logger()->flush();
   std::fflush(nullptr);
   if (mpi_) MPI_Abort(MPI_COMM_WORLD, exit_code);

@@ -1,5 +1,5 @@
-// A world of one rank: collectives copy or do nothing, messages to oneself wait in a
-// queue.
+// The communicator of one rank: collectives copy or do nothing, and messages to oneself
+// wait in a queue.
 #include <algorithm>
 #include <deque>
 #include <mutex>
@@ -12,7 +12,7 @@
 namespace orrery::comm {
 namespace {
 
-/// Everything is this rank's own.
+/// Hands the rank's own elements to the sink at once.
 class LocalAllToAll final : public Communicator::AllToAll {
  public:
   explicit LocalAllToAll(const Communicator::AllToAllBuffers& buffers) : buffers_(buffers) {

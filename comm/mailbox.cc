@@ -4,15 +4,17 @@
 #include <cstring>
 #include <limits>
 
+#include "core/ascii.h"
 #include "core/error.h"
 #include "core/fault.h"
 
 namespace orrery::comm {
 namespace {
 
-constexpr uint32_t kMagic = 0x4C59524F;  // "ORYL" in memory
+constexpr uint32_t kMagic = 0x4C59524F;                         // "ORYL" in memory
+constexpr size_t kMostBytes = std::numeric_limits<int>::max();  // of a Protobuf message
 
-/// Before the payload. Ranks of one job have one byte order.
+/// Stands before the payload. All ranks of a job have the same byte order.
 struct LetterHeader {
   uint32_t magic;
   uint32_t kind;
@@ -35,19 +37,18 @@ constexpr std::array<uint32_t, 256> make_crc_table() {
 uint32_t crc32(std::string_view bytes) {
   static constexpr std::array<uint32_t, 256> kTable = make_crc_table();
   uint32_t crc = 0xFFFFFFFFu;
-  for (const char c : bytes)
-    crc = (crc >> 8) ^ kTable[(crc ^ static_cast<unsigned char>(c)) & 0xFFu];
+  for (const char c : bytes) crc = (crc >> 8) ^ kTable[(crc ^ byte_of(c)) & 0xFFu];
   return ~crc;
 }
 
+int tag_of(MessageKind kind) { return static_cast<int>(kind); }
+
 std::optional<MessageKind> kind_of_tag(int tag) {
-  if (tag < static_cast<int>(MessageKind::kLeaseRequest) ||
-      tag > static_cast<int>(MessageKind::kRankStatus))
-    return {};
-  return static_cast<MessageKind>(tag);
+  if (tag < tag_of(MessageKind::kLeaseRequest) || tag > tag_of(MessageKind::kRankStatus)) return {};
+  return MessageKind{tag};
 }
 
-/// Checks the envelope; the payload is what the sender sent, or this throws.
+/// Checks the envelope: returns the payload as the sender sent it, or throws.
 Letter verify(int receiver, Communicator::Message&& message) {
   const std::optional<MessageKind> kind = kind_of_tag(message.tag);
   if (!kind) {
@@ -70,8 +71,8 @@ Letter verify(int receiver, Communicator::Message&& message) {
   std::memcpy(&header, message.bytes.data(), sizeof header);
   if (header.magic != kMagic || header.reserved != 0)
     damaged("it does not begin as a message does");
-  if (header.kind != static_cast<uint32_t>(*kind))
-    damaged(fmt::format("its header says kind {}", header.kind));
+  const uint32_t expected = tag_of(*kind);
+  if (header.kind != expected) damaged(fmt::format("its header says kind {}", header.kind));
   const uint64_t came = message.bytes.size() - sizeof header;
   if (header.bytes != came) damaged(fmt::format("{} bytes came of {}", came, header.bytes));
   message.bytes.erase(0, sizeof header);
@@ -120,8 +121,7 @@ void Letter::open_into(MessageKind expected, google::protobuf::MessageLite& mess
     fail("rank {} sent a {} message where a {} message was expected", source, message_name(kind),
          message_name(expected));
   }
-  if (payload.size() > static_cast<size_t>(std::numeric_limits<int>::max()) ||
-      !message.ParseFromArray(payload.data(), static_cast<int>(payload.size()))) {
+  if (payload.size() > kMostBytes || !message.ParseFromArray(payload.data(), payload.size())) {
     fail(
         "a {} message from rank {} ({} bytes) cannot be parsed: all ranks must run the same orrery",
         message_name(kind), source, payload.size());
@@ -130,7 +130,7 @@ void Letter::open_into(MessageKind expected, google::protobuf::MessageLite& mess
 
 std::string detail::seal(MessageKind kind, const google::protobuf::MessageLite& message) {
   const size_t size = message.ByteSizeLong();
-  if (size > static_cast<size_t>(std::numeric_limits<int>::max())) {
+  if (size > kMostBytes) {
     fail("a {} message has {} bytes, more than Protobuf's 2 GiB: send it in parts",
          message_name(kind), size);
   }
@@ -139,7 +139,7 @@ std::string detail::seal(MessageKind kind, const google::protobuf::MessageLite& 
                message_name(kind));
   LetterHeader header{};
   header.magic = kMagic;
-  header.kind = static_cast<uint32_t>(kind);
+  header.kind = tag_of(kind);
   header.bytes = bytes.size() - sizeof header;
   header.crc = crc32(std::string_view(bytes).substr(sizeof header));
   std::memcpy(bytes.data(), &header, sizeof header);
@@ -148,20 +148,20 @@ std::string detail::seal(MessageKind kind, const google::protobuf::MessageLite& 
 }
 
 Letter detail::unseal(MessageKind kind, int receiver, int source, std::string bytes) {
-  return verify(receiver, {source, static_cast<int>(kind), std::move(bytes)});
+  return verify(receiver, {source, tag_of(kind), std::move(bytes)});
 }
 
 void Mailbox::send_message(int destination, MessageKind kind,
                            const google::protobuf::MessageLite& message) {
-  comm_.send(destination, static_cast<int>(kind), detail::seal(kind, message));
+  comm_.send(destination, tag_of(kind), detail::seal(kind, message));
 }
 
 Letter Mailbox::receive_letter(int source, MessageKind kind) {
-  return verify(comm_.rank(), comm_.receive(source, static_cast<int>(kind)));
+  return verify(comm_.rank(), comm_.receive(source, tag_of(kind)));
 }
 
 std::optional<Letter> Mailbox::try_receive_letter(int source, MessageKind kind) {
-  auto message = comm_.try_receive(source, static_cast<int>(kind));
+  auto message = comm_.try_receive(source, tag_of(kind));
   if (!message) return std::nullopt;
   return verify(comm_.rank(), std::move(*message));
 }

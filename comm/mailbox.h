@@ -1,8 +1,9 @@
-// Typed messages between ranks: Protobuf over Communicator's point-to-point. Every
-// message carries its kind, length and CRC-32; a damaged or foreign one is an Error
-// naming sender and kind, never a half-parsed record. Messages of one kind between two
-// ranks arrive in the order sent. Thread-safety is the communicator's. Limit: 2 GiB - 1
-// a message, which is Protobuf's; send large batches in parts.
+// Typed messages between ranks: Protobuf over the Communicator's point-to-point calls.
+// Every message carries its kind, length and CRC-32. A damaged or foreign one is an
+// Error that names sender and kind, never a half-parsed record. Messages of one kind
+// between two ranks arrive in the order in which they were sent. As thread-safe as the
+// communicator. A message has at most 2 GiB - 1 bytes, which is Protobuf's limit; send
+// large batches in parts.
 #pragma once
 
 #include <optional>
@@ -15,8 +16,8 @@
 
 namespace orrery::comm {
 
-/// Its value is the tag on the communicator, so a mailbox may share one with other
-/// users of small tags.
+/// The value is the tag on the communicator, so a mailbox may share a communicator with
+/// other users of small tags.
 enum class MessageKind : int {
   kLeaseRequest = 1001,
   kLease = 1002,
@@ -57,7 +58,7 @@ struct Letter {
   MessageKind kind = MessageKind::kControl;
   std::string payload;
 
-  /// Parses it. Error when it is of another kind or not a valid M.
+  /// Parses the payload. Error when the message is of another kind or not a valid M.
   template <class M>
   M open() const {
     M message;
@@ -74,7 +75,7 @@ std::string seal(MessageKind kind, const google::protobuf::MessageLite& message)
 Letter unseal(MessageKind kind, int receiver, int source, std::string bytes);
 }  // namespace detail
 
-/// The bytes of a message as a mailbox sends them, for those that travel by a
+/// The bytes of a message as a mailbox sends them, for messages that travel in a
 /// collective.
 template <class M>
 std::string seal(const M& message) {
@@ -116,8 +117,8 @@ class Mailbox {
     return letter->open<M>();
   }
 
-  /// As above for any kind: look at Letter::kind, then open<M>(). Every message on the
-  /// communicator must be a mailbox's.
+  /// As above, but for a message of any kind: look at Letter::kind, then call
+  /// open<M>(). Every message on the communicator must be a mailbox's.
   Letter receive_any(int source = Communicator::kAnySource);
   std::optional<Letter> try_receive_any(int source = Communicator::kAnySource);
 

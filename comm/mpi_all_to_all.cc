@@ -11,9 +11,9 @@ namespace {
 
 constexpr const char* kOperation = "all_to_all";
 
-/// Pieces on their way while this rank only waits: one is summed while the next one
-/// comes, and both stay in the cache.
-constexpr size_t kPiecesWhenWaiting = 2;
+/// Pieces that are posted while this rank only waits: one is summed while the next one
+/// arrives, and both stay in the cache.
+constexpr int64_t kPiecesWhenWaiting = 2;
 
 }  // namespace
 
@@ -25,13 +25,12 @@ MpiAllToAll::MpiAllToAll(MPI_Comm comm, int rank, int size, std::shared_ptr<Wait
       waiting_(std::move(waiting)),
       buffers_(buffers),
       sends_(comm, rank),
-      parts_(static_cast<size_t>(size)) {
-  ORRERY_CHECK(
-      buffers.piece > 0 && static_cast<size_t>(2 * size * buffers.piece) <= buffers.scratch.size(),
-      "all_to_all: {} elements of scratch for pieces of {}", buffers.scratch.size(), buffers.piece);
-  for (size_t slot = buffers.scratch.size() / static_cast<size_t>(size * buffers.piece); slot > 0;
-       --slot)
-    free_slots_.push_back(slot - 1);
+      parts_(size) {
+  ORRERY_CHECK(buffers.piece > 0 && 2 * size * buffers.piece <= buffers.scratch.size(),
+               "all_to_all: {} elements of scratch for pieces of {}", buffers.scratch.size(),
+               buffers.piece);
+  const int64_t slots = buffers.scratch.size() / (size * buffers.piece);
+  for (int64_t slot = slots - 1; slot >= 0; --slot) free_slots_.push_back(slot);
 }
 
 void MpiAllToAll::add(std::span<const int64_t> offsets) {
@@ -39,31 +38,30 @@ void MpiAllToAll::add(std::span<const int64_t> offsets) {
   record_event("{} of {} ranks: elements {} to {}", kOperation, size_, offsets.front(),
                offsets.back());
   const auto cut = [&](int owner, auto&& body) {
-    const Extent all{offsets[static_cast<size_t>(owner)], offsets[static_cast<size_t>(owner) + 1]};
+    const Extent all{offsets[owner], offsets[owner + 1]};
     for (int64_t at = all.begin; at < all.end; at += buffers_.piece)
       body(Extent{at, std::min(at + buffers_.piece, all.end)});
   };
   cut(rank_, [&](const Extent& piece) { expected_.push_back(piece); });
-  post(posted_.size() + free_slots_.size());
-  for (int step = 1; step < size_; ++step) {
+  post_all();
+  for (int step = 1; step < size_; ++step) {  // 1, 3
     const int to = (rank_ + step) % size_;
     cut(to, [&](const Extent& piece) {
-      sends_.send(to, std::as_bytes(part_of(buffers_.send, piece)), kOperation);
+      sends_.send(to, as_bytes(part_of(buffers_.send, piece)), kOperation);
     });
   }
 }
 
-void MpiAllToAll::post(size_t most) {
-  while (!expected_.empty() && !free_slots_.empty() && posted_.size() < most) {
+void MpiAllToAll::post(int64_t most) {
+  while (!expected_.empty() && !free_slots_.empty() && std::ssize(posted_) < most) {  // 1, 2
     posted_.push_back({expected_.front(), free_slots_.back(), Transfers(comm_, rank_)});
     expected_.pop_front();
     free_slots_.pop_back();
     Round& round = posted_.back();
     for (int step = 1; step < size_; ++step) {
       const int from = (rank_ - step + size_) % size_;
-      const std::span<float> into(place(round.slot, from),
-                                  static_cast<size_t>(round.extent.size()));
-      round.receives.receive(from, std::as_writable_bytes(into), kOperation);
+      const Span<float> into(place(round.slot, from), round.extent.size());
+      round.receives.receive(from, as_writable_bytes(into), kOperation);
     }
   }
 }
@@ -71,7 +69,7 @@ void MpiAllToAll::post(size_t most) {
 void MpiAllToAll::release() {
   if (!lent_) return;
   lent_ = false;
-  free_slots_.push_back(posted_.front().slot);
+  free_slots_.push_back(posted_.front().slot);  // 2
   posted_.pop_front();
 }
 
@@ -86,7 +84,7 @@ std::optional<Communicator::Piece> MpiAllToAll::take() {
 
 std::optional<Communicator::Piece> MpiAllToAll::poll() {
   release();
-  post(posted_.size() + free_slots_.size());
+  post_all();
   if (posted_.empty()) return std::nullopt;
   return take();
 }
@@ -96,7 +94,7 @@ std::optional<Communicator::Piece> MpiAllToAll::wait() {
   release();
   post(kPiecesWhenWaiting);
   if (posted_.empty()) {
-    // The others have sent everything, so they are about to take what is left.
+    // The other ranks have sent everything, so they are about to take what is left (4).
     sends_.finish(kOperation);
     return std::nullopt;
   }

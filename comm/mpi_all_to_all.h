@@ -1,15 +1,29 @@
-// The communicator's all-to-all beside other work, over MPI: point-to-point transfers
-// in pieces, with a window of receives posted, which are moved on whenever poll() is
-// called (MPI does little outside its calls; where the network card fetches data by
-// itself, it does so meanwhile).
+// The communicator's all-to-all beside other work, over MPI. It sends point to point in
+// pieces and keeps a window of receives posted, which move on whenever poll() is
+// called: MPI does little outside its calls, except where the network card fetches data
+// by itself.
+//
+// A piece of what this rank owns goes through three stages: expected (its offsets were
+// added), posted (a round receives it from every other rank), lent to the caller until it
+// asks for the next one. Invariants, to which mpi_all_to_all.cc refers by number:
+//   1. Pieces pass each stage in the order in which they were added. All ranks add the
+//      same offsets in the same order and cut them alike, and MPI keeps the order of
+//      messages between two ranks. So the n-th receive from a rank meets its n-th send.
+//   2. A slot of the scratch memory belongs to one round, from posting until its piece
+//      was given back, or it is in free_slots_. So no receive writes to memory that
+//      another round or the caller still uses.
+//   3. A rank's own part is read from `send` itself and is never sent.
+//   4. wait() gives nothing once every piece was lent here and every send has ended. Each
+//      rank takes all that it is sent before it waits for its own sends, so no two
+//      ranks wait for each other.
 #pragma once
 
 #include <cstdint>
 #include <deque>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <span>
-#include <vector>
 
 #include "comm/mpi_support.h"
 
@@ -24,20 +38,24 @@ class MpiAllToAll final : public Communicator::AllToAll {
   std::optional<Communicator::Piece> wait() override;
 
  private:
-  /// A piece of what this rank owns, from every rank.
+  /// One piece of what this rank owns, on its way from every other rank.
   struct Round {
     Extent extent;
-    size_t slot = 0;  ///< of the scratch memory
+    int64_t slot = 0;  ///< of the scratch memory
     Transfers receives;
   };
-  /// Posts receives for the next pieces while at most `most` are under way.
-  void post(size_t most);
-  /// Lends the oldest piece to the caller, if it is there.
+  /// Posts receives for expected pieces until `most` are posted, or slots or pieces run
+  /// out.
+  void post(int64_t most);
+  /// Posts receives for as many expected pieces as there are free slots.
+  void post_all() { post(std::ssize(posted_) + free_slots_.size()); }
+  /// Lends the oldest posted piece to the caller; nothing when it has not arrived yet.
   std::optional<Communicator::Piece> take();
   /// Takes a lent piece back.
   void release();
-  float* place(size_t slot, int from) const {
-    return buffers_.scratch.data() + (static_cast<int64_t>(slot) * size_ + from) * buffers_.piece;
+  /// Where a round with this slot receives what rank `from` sends.
+  float* place(int64_t slot, int from) const {
+    return buffers_.scratch.data() + (slot * size_ + from) * buffers_.piece;
   }
 
   MPI_Comm comm_;
@@ -45,12 +63,12 @@ class MpiAllToAll final : public Communicator::AllToAll {
   std::shared_ptr<WaitState> waiting_;
   Communicator::AllToAllBuffers buffers_;
   Transfers sends_;
-  std::deque<Extent> expected_;  // not yet posted
+  std::deque<Extent> expected_;
   std::deque<Round> posted_;
-  bool lent_ = false;                // the first of them, to the caller
-  std::vector<const float*> parts_;  // of the lent piece
-  // The last one used is the first one used again: the cache holds it.
-  std::vector<size_t> free_slots_;
+  bool lent_ = false;          // the first of them, to the caller
+  Array<const float*> parts_;  // of the lent piece
+  // The slot that was used last is used again first: the cache still holds it.
+  Array<int64_t> free_slots_;
 };
 
 }  // namespace orrery::comm::mpi

@@ -20,8 +20,8 @@
 namespace orrery::comm::mpi {
 namespace {
 
-/// A message on the wire: this header, then the bytes; the parts after the first
-/// kChunkBytes follow as messages of the same tag.
+/// A message on the wire is this header, then the bytes. What does not fit into the
+/// first kChunkBytes follows in messages of the same tag.
 struct WireHeader {
   uint64_t total_bytes;
 };
@@ -70,14 +70,20 @@ class MpiCommunicator final : public Communicator {
   void broadcast(std::span<std::byte> data, int root) override {
     ORRERY_CHECK(root >= 0 && root < size_, "broadcast: rank {} of {}", root, size_);
     const WaitState::Scope moving = arrive("broadcast");
-    for_chunks(data, [&](std::byte* part, int count) {
-      check(MPI_Bcast(part, count, MPI_BYTE, root, comm_), "MPI_Bcast", rank_, root);
+    for_chunks(std::ssize(data), [&](int64_t begin, int count) {
+      check(MPI_Bcast(data.data() + begin, count, MPI_BYTE, root, comm_), "MPI_Bcast", rank_, root);
     });
   }
 
-  void all_reduce_sum(std::span<float> data) override { all_reduce(data, MPI_FLOAT, MPI_SUM); }
-  void all_reduce_sum(std::span<double> data) override { all_reduce(data, MPI_DOUBLE, MPI_SUM); }
-  void all_reduce_max(std::span<double> data) override { all_reduce(data, MPI_DOUBLE, MPI_MAX); }
+  void all_reduce_sum(std::span<float> data) override {
+    all_reduce<float>(data, MPI_FLOAT, MPI_SUM);
+  }
+  void all_reduce_sum(std::span<double> data) override {
+    all_reduce<double>(data, MPI_DOUBLE, MPI_SUM);
+  }
+  void all_reduce_max(std::span<double> data) override {
+    all_reduce<double>(data, MPI_DOUBLE, MPI_MAX);
+  }
 
   void all_gather(std::span<float> all, std::span<const std::vector<Extent>> owned) override {
     check_extents(owned, size_, all.size());
@@ -85,11 +91,11 @@ class MpiCommunicator final : public Communicator {
     Transfers transfers(comm_, rank_);
     for (int step = 1; step < size_; ++step) {
       const int from = (rank_ - step + size_) % size_;
-      for (const Extent& e : owned[static_cast<size_t>(from)])
+      for (const Extent& e : owned[from])
         transfers.receive(from, std::as_writable_bytes(part_of(all, e)), "all_gather");
     }
     for (int step = 1; step < size_; ++step) {
-      for (const Extent& e : owned[static_cast<size_t>(rank_)])
+      for (const Extent& e : owned[rank_])
         transfers.send((rank_ + step) % size_, std::as_bytes(part_of(all, e)), "all_gather");
     }
     transfers.finish("all_gather");
@@ -101,23 +107,23 @@ class MpiCommunicator final : public Communicator {
 
   std::vector<std::string> all_gather_bytes(const std::string& mine) override {
     const WaitState::Scope moving = arrive("all_gather_bytes");
-    std::vector<uint64_t> sizes(static_cast<size_t>(size_));
+    Array<uint64_t> sizes(size_);
     const uint64_t own_size = mine.size();
     check(MPI_Allgather(&own_size, 1, MPI_UINT64_T, sizes.data(), 1, MPI_UINT64_T, comm_),
           "MPI_Allgather", rank_);
-    std::vector<std::string> all(static_cast<size_t>(size_));
+    Array<std::string> all(size_);
     Transfers transfers(comm_, rank_);
     for (int step = 1; step < size_; ++step) {
       const int from = (rank_ - step + size_) % size_;
-      std::string& text = all[static_cast<size_t>(from)];
-      text.resize(sizes[static_cast<size_t>(from)]);
+      std::string& text = all[from];
+      text.resize(sizes[from]);
       transfers.receive(from, std::as_writable_bytes(std::span(text)), "all_gather_bytes");
     }
     for (int step = 1; step < size_; ++step)
       transfers.send((rank_ + step) % size_, std::as_bytes(std::span(mine)), "all_gather_bytes");
     transfers.finish("all_gather_bytes");
-    all[static_cast<size_t>(rank_)] = mine;
-    return all;
+    all[rank_] = mine;
+    return std::move(all.vector());
   }
 
   void send(int destination, int tag, const std::string& bytes) override {
@@ -125,25 +131,23 @@ class MpiCommunicator final : public Communicator {
     check_tag(tag, "send");
     const std::lock_guard lock(message_mutex_);
     PendingSend pending;
-    const size_t wire_bytes = sizeof(WireHeader) + bytes.size();
+    const int64_t wire_bytes = sizeof(WireHeader) + bytes.size();
     pending.bytes = std::make_unique_for_overwrite<char[]>(wire_bytes);
     const WireHeader header{bytes.size()};
     std::memcpy(pending.bytes.get(), &header, sizeof header);
     std::memcpy(pending.bytes.get() + sizeof header, bytes.data(), bytes.size());
-    for (size_t done = 0; done < wire_bytes;) {
-      const size_t part = std::min(wire_bytes - done, kChunkBytes);
+    for_chunks(wire_bytes, [&](int64_t begin, int count) {
       MPI_Request request = MPI_REQUEST_NULL;
-      check(MPI_Isend(pending.bytes.get() + done, static_cast<int>(part), MPI_BYTE, destination,
-                      tag, message_comm_, &request),
+      check(MPI_Isend(pending.bytes.get() + begin, count, MPI_BYTE, destination, tag, message_comm_,
+                      &request),
             "MPI_Isend", rank_, destination);
       pending.requests.push_back(request);
-      done += part;
-    }
+    });
     pending.destination = destination;
     pending_.push_back(std::move(pending));
-    // MPI moves data only inside its calls. A large message needs a few of them; a
-    // receiver that is already waiting takes it within this time, and a busy one finds
-    // the rest moved by our next call.
+    // MPI moves data only inside its calls, and a large message needs a few of them. A
+    // receiver that is already waiting takes the message within this time; for a busy
+    // one our next call moves the rest.
     const auto deadline = Clock::now() + std::chrono::milliseconds(2);
     for (Backoff backoff; !reap_sends() && Clock::now() < deadline; backoff.pause()) {
     }
@@ -196,9 +200,9 @@ class MpiCommunicator final : public Communicator {
   };
 
   /// Waits for every rank, leaving the core to others. MPI's blocking calls spin, and
-  /// nearly all of their waiting is for ranks that come late; after this they only move
-  /// data, for as long as the result lives. That is waiting too: a rank may stop with
-  /// its data half moved.
+  /// nearly all of their waiting is for ranks that come late, so after this they only
+  /// move data. As long as the result lives, that counts as waiting too: a rank may
+  /// stop with its data half moved.
   WaitState::Scope arrive(const char* operation) {
     await_all(operation);
     fault_point(FaultPoint::kCollectiveMove);
@@ -217,20 +221,12 @@ class MpiCommunicator final : public Communicator {
     }
   }
 
-  template <class Body>
-  static void for_chunks(std::span<std::byte> data, Body&& body) {
-    for (size_t done = 0; done < data.size();) {
-      const size_t part = std::min(data.size() - done, kChunkBytes);
-      body(data.data() + done, static_cast<int>(part));
-      done += part;
-    }
-  }
-
   template <class T>
-  void all_reduce(std::span<T> data, MPI_Datatype type, MPI_Op op) {
+  void all_reduce(Span<T> data, MPI_Datatype type, MPI_Op op) {
     const WaitState::Scope moving = arrive("all_reduce");
-    for_chunks(std::as_writable_bytes(data), [&](std::byte* part, int bytes) {
-      check(MPI_Allreduce(MPI_IN_PLACE, part, bytes / static_cast<int>(sizeof(T)), type, op, comm_),
+    std::byte* bytes = as_writable_bytes(data).data();
+    for_chunks(data.size_bytes(), [&](int64_t begin, int count) {
+      check(MPI_Allreduce(MPI_IN_PLACE, bytes + begin, count / int{sizeof(T)}, type, op, comm_),
             "MPI_Allreduce", rank_);
     });
   }
@@ -248,21 +244,20 @@ class MpiCommunicator final : public Communicator {
     const int source = status.MPI_SOURCE, tag = status.MPI_TAG;
     int count = 0;
     check(MPI_Get_count(&status, MPI_BYTE, &count), "MPI_Get_count", rank_, source);
-    if (count < static_cast<int>(sizeof(WireHeader))) {
+    if (count < int{sizeof(WireHeader)}) {
       fail(
           "rank {} got a message of {} bytes with tag {} from rank {}: too short to be one of ours",
           rank_, count, tag, source);
     }
-    const auto first = std::make_unique_for_overwrite<char[]>(static_cast<size_t>(count));
+    const auto first = std::make_unique_for_overwrite<char[]>(count);
     check(MPI_Mrecv(first.get(), count, MPI_BYTE, &matched, MPI_STATUS_IGNORE), "MPI_Mrecv", rank_,
           source);
     WireHeader header{};
     std::memcpy(&header, first.get(), sizeof header);
-    size_t done = static_cast<size_t>(count) - sizeof header;
-    // All parts but the last are full, so a size that lies is seen before memory is
+    const size_t done = count - sizeof header;
+    // Every message but the last is full, so a wrong size is seen before memory is
     // taken for it.
-    if (header.total_bytes < done ||
-        (header.total_bytes > done && static_cast<size_t>(count) != kChunkBytes)) {
+    if (header.total_bytes < done || (header.total_bytes > done && count != kChunkBytes)) {
       fail(
           "rank {} got a damaged message with tag {} from rank {}: "
           "{} bytes came, its header says {}",
@@ -271,21 +266,20 @@ class MpiCommunicator final : public Communicator {
     Message message{source, tag, {}};
     message.bytes.resize(header.total_bytes);
     std::memcpy(message.bytes.data(), first.get() + sizeof header, done);
-    while (done < message.bytes.size()) {
-      const size_t part = std::min(message.bytes.size() - done, kChunkBytes);
-      check(MPI_Recv(message.bytes.data() + done, static_cast<int>(part), MPI_BYTE, source, tag,
-                     message_comm_, MPI_STATUS_IGNORE),
+    char* rest = message.bytes.data() + done;
+    for_chunks(message.bytes.size() - done, [&](int64_t begin, int chunk) {
+      check(MPI_Recv(rest + begin, chunk, MPI_BYTE, source, tag, message_comm_, MPI_STATUS_IGNORE),
             "MPI_Recv", rank_, source);
-      done += part;
-    }
+    });
     return message;
   }
 
-  /// Frees sends that are done; true when none is left. message_mutex_ is held.
+  /// Frees sends that are done; true when none is left. The caller holds
+  /// message_mutex_.
   bool reap_sends() {
     for (auto it = pending_.begin(); it != pending_.end();) {
       int done = 0;
-      check(MPI_Testall(static_cast<int>(it->requests.size()), it->requests.data(), &done,
+      check(MPI_Testall(mpi_count(it->requests.size()), it->requests.data(), &done,
                         MPI_STATUSES_IGNORE),
             "sending a message", rank_, it->destination);
       it = done != 0 ? pending_.erase(it) : std::next(it);
@@ -294,8 +288,9 @@ class MpiCommunicator final : public Communicator {
   }
 
   MPI_Comm comm_;
-  MPI_Comm message_comm_ =
-      MPI_COMM_NULL;  // so that receiving any tag never takes a collective's data
+  // Messages have a communicator of their own, so that receiving any tag never takes a
+  // collective's data.
+  MPI_Comm message_comm_ = MPI_COMM_NULL;
   int rank_ = 0, size_ = 1;
   std::shared_ptr<WaitState> waiting_;
   std::mutex message_mutex_;  // parts of one message must stay together

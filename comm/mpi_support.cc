@@ -1,5 +1,6 @@
 #include "comm/mpi_support.h"
 
+#include <climits>
 #include <string>
 
 #include "core/error.h"
@@ -7,21 +8,17 @@
 namespace orrery::comm::mpi {
 namespace {
 
-/// A peer that dies often reaches us first as a failed call. The launcher is then about
-/// to end this rank too; waiting a moment lets the rank that failed be the only one
-/// that speaks.
+/// Often the first sign of a peer's death is a call that fails here. The launcher is
+/// then about to end this rank too. Waiting a moment leaves the message to the rank
+/// that failed.
 constexpr auto kGraceForTheFirstError = std::chrono::milliseconds(1500);
 
-template <class Bytes, class Body>
-void for_chunks(Bytes data, Body&& body) {
-  for (size_t done = 0; done < data.size();) {
-    const size_t part = std::min(data.size() - done, kChunkBytes);
-    body(data.data() + done, static_cast<int>(part));
-    done += part;
-  }
-}
-
 }  // namespace
+
+int mpi_count(int64_t count) {
+  ORRERY_CHECK(count >= 0 && count <= INT_MAX, "a count of {} in one MPI call", count);
+  return static_cast<int>(count);
+}
 
 void check(int code, const char* operation, int rank, int peer) {
   if (code == MPI_SUCCESS) return;
@@ -29,7 +26,7 @@ void check(int code, const char* operation, int rank, int peer) {
   int length = 0;
   if (MPI_Error_string(code, text, &length) != MPI_SUCCESS) length = 0;
   const std::string reason =
-      length > 0 ? std::string(text, static_cast<size_t>(length)) : fmt::format("code {}", code);
+      length > 0 ? std::string(text, text + length) : fmt::format("code {}", code);
   std::this_thread::sleep_for(kGraceForTheFirstError);
   if (peer == kNoPeer)
     fail("{} failed on rank {}: {}; see the other ranks' messages above", operation, rank, reason);
@@ -42,18 +39,20 @@ void Transfers::add(MPI_Request request, int peer) {
   peers_.push_back(peer);
 }
 
-void Transfers::receive(int peer, std::span<std::byte> into, const char* operation) {
-  for_chunks(into, [&](std::byte* part, int count) {
+void Transfers::receive(int peer, Span<std::byte> into, const char* operation) {
+  for_chunks(into.size(), [&](int64_t begin, int count) {
     MPI_Request request = MPI_REQUEST_NULL;
-    check(MPI_Irecv(part, count, MPI_BYTE, peer, kTag, comm_, &request), operation, rank_, peer);
+    check(MPI_Irecv(into.data() + begin, count, MPI_BYTE, peer, kTag, comm_, &request), operation,
+          rank_, peer);
     add(request, peer);
   });
 }
 
-void Transfers::send(int peer, std::span<const std::byte> data, const char* operation) {
-  for_chunks(data, [&](const std::byte* part, int count) {
+void Transfers::send(int peer, Span<const std::byte> data, const char* operation) {
+  for_chunks(data.size(), [&](int64_t begin, int count) {
     MPI_Request request = MPI_REQUEST_NULL;
-    check(MPI_Isend(part, count, MPI_BYTE, peer, kTag, comm_, &request), operation, rank_, peer);
+    check(MPI_Isend(data.data() + begin, count, MPI_BYTE, peer, kTag, comm_, &request), operation,
+          rank_, peer);
     add(request, peer);
   });
 }
@@ -74,7 +73,7 @@ bool Transfers::test(const char* operation) {
   std::vector<MPI_Status> statuses(requests_.size());
   int done = 0;
   const int code =
-      MPI_Testall(static_cast<int>(requests_.size()), requests_.data(), &done, statuses.data());
+      MPI_Testall(mpi_count(requests_.size()), requests_.data(), &done, statuses.data());
   check_all(code, statuses, operation);
   if (done == 0) return false;
   requests_.clear();
@@ -84,8 +83,8 @@ bool Transfers::test(const char* operation) {
 
 void Transfers::finish(const char* operation) {
   std::vector<MPI_Status> statuses(requests_.size());
-  check_all(MPI_Waitall(static_cast<int>(requests_.size()), requests_.data(), statuses.data()),
-            statuses, operation);
+  check_all(MPI_Waitall(mpi_count(requests_.size()), requests_.data(), statuses.data()), statuses,
+            operation);
   requests_.clear();
   peers_.clear();
 }

@@ -1,6 +1,5 @@
-// What the communicator over MPI is made of: checked calls, waiting that leaves the
-// core to others, and transfers under way. Together with its users the only code that
-// sees mpi.h.
+// The parts of the communicator over MPI: checked calls, waiting that leaves the core
+// to others, and transfers under way. Only this header's users see mpi.h.
 #pragma once
 
 #define OMPI_SKIP_MPICXX 1  // the C interface only
@@ -18,23 +17,36 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "core/span.h"
 
 namespace orrery::comm::mpi {
 
 using Clock = std::chrono::steady_clock;
 
-/// Bytes of one MPI call. MPI's counts are 32-bit, so larger data goes in pieces; and
-/// pieces keep a library's temporary buffers small.
-inline constexpr size_t kChunkBytes = size_t{64} << 20;
+/// The most bytes that one MPI call moves. MPI's counts are 32-bit, so larger data goes
+/// in chunks, which also keep a library's temporary buffers small.
+inline constexpr int64_t kChunkBytes = int64_t{64} << 20;
 
 inline constexpr int kNoPeer = -1;
 
-/// Error naming the operation, this rank and the peer unless the code is MPI_SUCCESS.
+/// Throws an Error that names the operation, this rank and the peer, unless the code is
+/// MPI_SUCCESS.
 void check(int code, const char* operation, int rank, int peer = kNoPeer);
 
-/// Pauses of a polling loop: yields for as long as a peer in step would take, then
-/// sleeps that grow to a millisecond, so that a rank that waits leaves its core to
-/// those that work.
+/// A count as MPI takes it. REQUIRES: it fits.
+int mpi_count(int64_t count);
+
+/// Calls body(begin, count) for one chunk of `size` bytes after the other; `count` is
+/// at most kChunkBytes.
+template <class Body>
+void for_chunks(int64_t size, Body&& body) {
+  for (int64_t begin = 0; begin < size; begin += kChunkBytes)
+    body(begin, mpi_count(std::min(size - begin, kChunkBytes)));
+}
+
+/// The pauses of a polling loop. It yields for as long as a peer that keeps pace would
+/// take, and then sleeps for times that grow to a millisecond, so that a rank that
+/// waits leaves its core to those that work.
 class Backoff {
  public:
   void pause() {
@@ -53,9 +65,9 @@ class Backoff {
   std::chrono::nanoseconds sleep_ = std::chrono::microseconds(10);
 };
 
-/// Operation that a rank waits in, and since when: written by the thread that waits,
-/// read by a watchdog's. Shared by a communicator and those split from it, for a rank
-/// waits in one of them at a time.
+/// The operation that a rank waits in, and since when. The thread that waits writes it;
+/// a watchdog's thread reads it. A communicator shares it with those split from it,
+/// because a rank waits in only one of them at a time.
 class WaitState {
  public:
   class Scope {
@@ -83,17 +95,19 @@ class WaitState {
   std::atomic<Clock::rep> since_ = 0;
 };
 
-/// Sends and receives under way, which belong together.
+/// A set of sends and receives under way.
 class Transfers {
  public:
   explicit Transfers(MPI_Comm comm, int rank) : comm_(comm), rank_(rank) {}
 
-  /// The memory must stay until the transfer is finished. Larger data than an MPI call
+  /// The memory must stay until the transfer is finished. Data larger than one MPI call
   /// takes goes in chunks.
-  void receive(int peer, std::span<std::byte> into, const char* operation);
-  void send(int peer, std::span<const std::byte> data, const char* operation);
-  bool test(const char* operation);    ///< whether all are finished, and then forgotten
-  void finish(const char* operation);  ///< waits for all, spinning, and forgets them
+  void receive(int peer, Span<std::byte> into, const char* operation);
+  void send(int peer, Span<const std::byte> data, const char* operation);
+  /// Whether all are finished; forgets them if they are.
+  bool test(const char* operation);
+  /// Waits for all, spinning, and forgets them.
+  void finish(const char* operation);
 
  private:
   void add(MPI_Request request, int peer);
@@ -106,7 +120,7 @@ class Transfers {
   std::vector<int> peers_;
 };
 
-/// Takes the communicator over; collective over it.
+/// Collective over `comm`, which the result then owns.
 std::unique_ptr<Communicator> make_communicator(MPI_Comm comm);
 
 }  // namespace orrery::comm::mpi

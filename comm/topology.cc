@@ -1,17 +1,13 @@
 #include "comm/topology.h"
 
-#include <bit>
-
 #include "core/error.h"
 
 namespace orrery::comm {
 namespace {
 
-bool is_power_of_two(int value) {
-  return value > 0 && std::has_single_bit(static_cast<unsigned>(value));
-}
+bool is_power_of_two(int value) { return value > 0 && (value & (value - 1)) == 0; }
 
-/// Largest learner count that `shards` allows and that is at most `limit`.
+/// The largest number of learners that `shards` allows and that is at most `limit`.
 int best_learners(int limit, int shards) {
   int learners = 1;
   while (learners * 2 <= limit && shards % (learners * 2) == 0) learners *= 2;

@@ -1,4 +1,4 @@
-// Which rank does what.
+// Which ranks learn and which ranks act.
 #pragma once
 
 #include <string>
@@ -8,7 +8,7 @@ namespace orrery::comm {
 enum class Placement { kColocated, kSplit };
 
 /// Ranks [0, learners) learn. Colocated: every rank acts, and as many as the gradient
-/// shards allow learn too. Split: the ranks that do not learn act.
+/// shards allow also learn. Split: the ranks that do not learn act.
 struct Topology {
   Placement placement = Placement::kColocated;
   int ranks = 1;
@@ -20,10 +20,10 @@ struct Topology {
   int actors() const { return placement == Placement::kColocated ? ranks : ranks - learners; }
 };
 
-/// Any number of ranks. configured_learners 0: as many of the ranks (colocated), or of
-/// half of them (split), as form a power of two that divides gradient_shards. Another
-/// number must be such a power and, when split, leave an actor. Usage Error says how to
-/// fix it.
+/// The topology of any number of ranks. With configured_learners 0 there are as many
+/// learners as possible: at most all ranks (colocated) or half of them (split), and a
+/// power of two that divides gradient_shards. Another number must be such a power and,
+/// when split, leave an actor; otherwise a usage Error says how to fix it.
 Topology make_topology(Placement placement, int ranks, int configured_learners,
                        int gradient_shards);
 

@@ -14,7 +14,7 @@
 namespace orrery::comm {
 namespace {
 
-/// A wait this short is part of working.
+/// A wait this short (in seconds) is part of working.
 constexpr double kBriefWait = 1.0;
 
 /// "rank 3" or "ranks 0, 1, 2".
@@ -24,8 +24,8 @@ std::string name_ranks(const std::vector<int>& ranks) {
   return text;
 }
 
-/// A deadline shorter than the time to the first warning brings that forward. Without
-/// warnings the deadline is the first thing that is said.
+/// A deadline that is shorter than the time to the first warning brings the warning
+/// forward. Without warnings the deadline's report is the first one.
 WatchdogOptions sensible(WatchdogOptions options) {
   if (options.warn_seconds == 0) options.warn_seconds = std::numeric_limits<double>::infinity();
   if (options.fatal_seconds > 0)
@@ -42,19 +42,19 @@ std::string watchdog_line(const std::vector<proto::RankStatus>& statuses,
   std::map<std::string, std::vector<int>> waiting;  // by operation
   double shortest_wait = 0, longest_cause = 0;
   bool all_wait = !statuses.empty();
-  for (size_t r = 0; r < statuses.size(); ++r) {
+  for (int r = 0; r < std::ssize(statuses); ++r) {
     const proto::RankStatus& status = statuses[r];
     const double age = ages[r];
     const bool waits = status.waiting_seconds() > kBriefWait;
-    if (status.leaving()) continue;
-    if (age > warn_seconds) {
+    if (status.leaving()) continue;  // 6
+    if (age > warn_seconds) {        // 3
       causes.push_back(fmt::format("rank {} has been silent for {:.0f} s, last in '{}'", r, age,
                                    status.phase()));
       longest_cause = std::max(longest_cause, age);
-    } else if (waits) {
+    } else if (waits) {  // 4
       const double wait = status.waiting_seconds() + age;
       shortest_wait = shortest_wait == 0 ? wait : std::min(shortest_wait, wait);
-      waiting[status.waiting_in()].push_back(static_cast<int>(r));
+      waiting[status.waiting_in()].push_back(r);
       continue;
     } else if (status.still_seconds() + age > warn_seconds) {
       const double still = status.still_seconds() + age;
@@ -64,7 +64,7 @@ std::string watchdog_line(const std::vector<proto::RankStatus>& statuses,
     }
     all_wait = false;
   }
-  // Every rank in a wait, and none of them short: they wait for each other.
+  // Every rank waits, and even the shortest wait is long (5).
   const bool deadlock = all_wait && shortest_wait > warn_seconds;
   stuck_seconds = deadlock ? shortest_wait : longest_cause;
   if (causes.empty() && !deadlock) return "";
@@ -87,7 +87,7 @@ Watchdog::Watchdog(Communicator& world, const WatchdogOptions& options, Report r
       next_report_(options_.warn_seconds),
       host_(host_name()) {
   const auto now = Clock::now();
-  if (comm_->rank() == 0) seen_.resize(static_cast<size_t>(comm_->size()), {{}, now});
+  if (comm_->rank() == 0) seen_.resize(comm_->size(), {{}, now});
   for (Seen& seen : seen_) seen.status.set_phase("start");
   thread_ = std::thread([this] { run(); });
 }
@@ -96,7 +96,8 @@ Watchdog::~Watchdog() {
   {
     const std::lock_guard lock(mutex_);
     stop_ = true;
-    // Peers of a rank that fails may be gone, or busy until the job is aborted.
+    // When an error unwinds, the other ranks may be gone, or busy until the job is
+    // aborted, so nobody waits for them.
     drain_ = std::uncaught_exceptions() == 0;
   }
   wake_.notify_all();
@@ -136,7 +137,8 @@ proto::RankStatus Watchdog::own_status() {
   status.set_host(host_);
   Communicator::Waiting waiting = world_.waiting();
   if (waiting.operation == nullptr) waiting = {wait_, seconds_since(wait_since_)};
-  // The others' delay must not be held against this rank when its wait is over.
+  // A wait counts as progress, so that the others' delay is not held against this rank
+  // when its wait is over (2).
   if (waiting.operation != nullptr && waiting.seconds > kBriefWait) progress();
   const double still = seconds_since(progress_at_);
   const std::lock_guard lock(mutex_);
@@ -156,7 +158,7 @@ proto::RankStatus Watchdog::own_status() {
 void Watchdog::take_statuses() {
   int from = 0;
   while (auto status = mailbox_.try_receive<proto::RankStatus>(Communicator::kAnySource, &from)) {
-    seen_[static_cast<size_t>(from)] = {std::move(*status), Clock::now()};
+    seen_[from] = {std::move(*status), Clock::now()};
   }
 }
 
@@ -215,7 +217,8 @@ void Watchdog::run() {
       if (stop_) break;
     }
     if (!drain_) return;
-    // Rank 0 takes every message, so that none is left when the communicator goes.
+    // Rank 0 takes every message, so that none is left when the communicator is freed
+    // (6).
     if (!collects) {
       proto::RankStatus last = own_status();
       last.set_leaving(true);

@@ -1,7 +1,21 @@
-// Says which rank holds the others up, and in what, when a job stands still. Every
-// rank's thread tells rank 0 what the rank is doing once a period; rank 0 looks for a
-// rank that shows no progress for too long, that went silent, or for ranks that all
-// wait for each other. Costs a rank one sleeping thread.
+// Says which rank holds the others up, and in what, when a job stands still. Once per
+// period a thread of every rank tells rank 0 what the rank is doing. Rank 0 looks for a
+// rank that has shown no progress for too long or has gone silent, and for ranks that
+// all wait for each other. It costs a rank one sleeping thread.
+//
+// How a rank is judged, by number; the code refers to it:
+//   1. A rank's status says its phase, for how long it has shown no progress ("still"),
+//      and the operation it waits in, if any, with the time waited. The status ages
+//      until the next one arrives; all times below include that age.
+//   2. A rank that waits longer than a moment shows progress as long as it waits. So
+//      when the wait ends, its time without progress starts at 0.
+//   3. A rank whose status is older than the limit is silent, and a cause of the delay.
+//   4. Otherwise a rank that waits is not a cause: some other rank keeps it waiting. A
+//      rank that does not wait and has been still beyond the limit is a cause.
+//   5. If every rank waits, and even the shortest of the waits is beyond the limit,
+//      they wait for each other.
+//   6. A rank that ends says so with its last status and is judged no more. Rank 0 ends
+//      last: it takes statuses until every rank has said so.
 #pragma once
 
 #include <atomic>
@@ -21,27 +35,28 @@
 namespace orrery::comm {
 
 struct WatchdogOptions {
-  double warn_seconds =
-      300;  ///< without progress until the first report; then at 2, 4, 8, ... times; 0: never
-  double fatal_seconds = 0;  ///< until the report that is fatal; 0: never
+  /// Seconds without progress until the first report; further reports come after 2, 4,
+  /// 8, ... times as long. 0: never.
+  double warn_seconds = 300;
+  double fatal_seconds = 0;  ///< seconds without progress until the fatal report; 0: never
   std::chrono::milliseconds period{1000};
 
-  // Called from the watchdog's thread; each may be empty.
-  /// Rank 0, once a period: what each rank said last, and seconds since then.
+  // The watchdog's thread calls these; each may be empty.
+  /// On rank 0, once per period: what each rank said last, and the seconds since then.
   std::function<void(std::span<const proto::RankStatus> statuses, std::span<const double> ages)>
       observe;
-  /// Every rank that still runs, after the fatal report: the place to print what it did
-  /// last.
+  /// On every rank that still runs, after the fatal report: the place to print what the
+  /// rank did last.
   std::function<void()> last_words;
-  /// Rank 0, when the others have had time for their last words: the place to end the
-  /// job.
+  /// On rank 0, when the others have had time for their last words: the place to end
+  /// the job.
   std::function<void()> end;
 };
 
 class Watchdog {
  public:
-  /// One line naming ranks, phases and times. Called on rank 0 from the watchdog's
-  /// thread; a fatal one is the last.
+  /// Is given one line that names ranks, phases and times. Called on rank 0 from the
+  /// watchdog's thread; a fatal report is the last one.
   using Report = std::function<void(const std::string& line, bool fatal)>;
 
   /// Collective over `world`, which must outlive it.
@@ -51,17 +66,17 @@ class Watchdog {
   Watchdog(const Watchdog&) = delete;
   Watchdog& operator=(const Watchdog&) = delete;
 
-  /// This rank begins a phase ("generate"), or goes on with it: a call is a sign of
+  /// This rank begins a phase ("generate") or goes on with it; a call is a sign of
   /// progress. Cheap; thread-safe.
   void phase(const std::string& name);
   /// A sign of progress within the phase. Cheaper; thread-safe.
   void progress() { progress_at_.store(now(), std::memory_order_relaxed); }
-  /// Steps done, in all and of the stage under way (a literal), for whoever reads the
-  /// statuses. Thread-safe.
+  /// Sets the steps done, in all and of the stage under way (a literal), for whoever
+  /// reads the statuses. Thread-safe.
   void set_step(int64_t step, const char* stage, int64_t stage_step);
 
-  /// While it lives this rank waits for other ranks, so that it is not the one to
-  /// blame. Not nested. `watchdog` may be null; `operation` is a literal.
+  /// While it lives, this rank counts as waiting for other ranks, so that it is not
+  /// blamed. Must not be nested. `watchdog` may be null; `operation` is a literal.
   class Wait {
    public:
     Wait(Watchdog* watchdog, const char* operation);
@@ -96,7 +111,7 @@ class Watchdog {
   const Report report_;
   std::unique_ptr<Communicator> comm_;
   Mailbox mailbox_;
-  std::vector<Seen> seen_;  // rank 0: by rank
+  std::vector<Seen> seen_;  // on rank 0: by rank
   double next_report_;
   bool ended_ = false;  // the fatal report was given
   const std::string host_;
@@ -114,9 +129,9 @@ class Watchdog {
   std::thread thread_;
 };
 
-/// The report over all ranks' statuses, or an empty line while something moves. `ages`:
-/// seconds since each status was true. `stuck_seconds`: how long the worst has lasted
-/// (0 when all is well). Exposed for tests.
+/// The report about all ranks' statuses, or an empty line while something moves. `ages`
+/// are the seconds since each status was true. `stuck_seconds` becomes the time for
+/// which the worst has lasted (0 when all is well). Exposed for tests.
 std::string watchdog_line(const std::vector<proto::RankStatus>& statuses,
                           const std::vector<double>& ages, double warn_seconds,
                           double& stuck_seconds);

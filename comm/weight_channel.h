@@ -1,6 +1,6 @@
 // Publishes weights by version from learners to actors (placement: split). Every
-// delivery carries a checksum of its bytes, verified at the receiver: a mismatch is an
-// Error, never a silent wrong policy.
+// delivery carries a checksum of its bytes, which the receiver verifies: a mismatch is
+// an Error, never a silently wrong policy.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,8 @@
 
 namespace orrery::comm {
 
-/// Checksum of float bits: two 64-bit sums (Fletcher-like) over 32-bit words,
-/// independent of threads; ~memory speed.
+/// A checksum of the bits of floats: two 64-bit sums over 32-bit words, as Fletcher's.
+/// Does not depend on threads; runs at about the speed of memory.
 struct WeightChecksum {
   uint64_t low = 0, high = 0;
   bool operator==(const WeightChecksum&) const = default;

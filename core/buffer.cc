@@ -20,8 +20,8 @@ size_t round_up(size_t value, size_t multiple) {
 /// Whether a block of this size gets pages of its own.
 bool mapped(size_t bytes) { return bytes >= 2 * kHugePage; }
 
-/// Fresh zero pages at a 2 MiB boundary, huge ones where the system gives them; null
-/// when there are none.
+/// Maps fresh zero pages at a 2 MiB boundary, huge ones where the system has them. Null
+/// when there is no memory.
 void* map_pages(size_t bytes) {
   const size_t size = round_up(bytes, kHugePage);
   void* raw = ::mmap(nullptr, size + kHugePage, PROT_READ | PROT_WRITE,
@@ -40,14 +40,14 @@ void* map_pages(size_t bytes) {
 
 Buffer::Buffer(Device device, size_t bytes) : device_(device), bytes_(bytes) {
   if (device.type != DeviceType::kCpu)
-    fail("this build has no {} support; set device: cpu", "CUDA");
+    fail("this build has no CUDA support: a buffer must be on the CPU");
   if (bytes == 0) return;
   data_ = mapped(bytes) ? map_pages(bytes) : std::aligned_alloc(kAlign, round_up(bytes, kAlign));
   if (data_ == nullptr) {
     fail(
         "out of memory: cannot allocate {:.1f} MiB on the host; "
         "use a smaller batch, token budget or KV cache",
-        static_cast<double>(bytes) / (1 << 20));
+        bytes * 0x1p-20);
   }
 }
 

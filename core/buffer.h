@@ -8,13 +8,14 @@
 #include <vector>
 
 #include "core/context.h"
+#include "core/span.h"
 #include "core/tensor.h"
 
 namespace orrery {
 
-/// A block of memory on a device: 64-byte aligned; on the CPU blocks of 4 MiB and more
-/// are 2 MiB aligned and ask for huge pages. Not initialised. Throws Error naming the
-/// size when the memory cannot be had. Move-only.
+/// A block of memory on a device, not initialised. It is 64-byte aligned; on the CPU a
+/// block of 4 MiB or more is 2 MiB aligned and asks for huge pages. Throws an Error
+/// that names the size when there is no memory. Move-only.
 class Buffer {
  public:
   Buffer() = default;
@@ -49,9 +50,10 @@ class Buffer {
   size_t bytes_ = 0;
 };
 
-/// Bump allocator. Blocks live until the Mark they were taken under is released (or
-/// reset()). When a step outgrows it, it takes another chunk; reset() then merges the
-/// chunks, so steps of equal size allocate nothing from the system.
+/// A bump allocator. A block lives until a Mark that was set before it is released, or
+/// until reset(). When a step outgrows the arena, the arena takes another chunk;
+/// reset() merges the chunks, so later steps of the same size take nothing from the
+/// system.
 class Arena {
  public:
   explicit Arena(Device device = {}, size_t initial_bytes = 0);
@@ -59,11 +61,11 @@ class Arena {
   /// `count` elements of T, 64-byte aligned, not initialised.
   template <class T>
   T* alloc(int64_t count) {
-    return static_cast<T*>(alloc_bytes(static_cast<size_t>(count) * sizeof(T)));
+    return static_cast<T*>(alloc_bytes(count * sizeof(T)));
   }
   template <class T>
   std::span<T> span(int64_t count) {
-    return {alloc<T>(count), static_cast<size_t>(count)};
+    return Span<T>(alloc<T>(count), count);
   }
   template <class T>
   Mat<T> mat(int64_t rows, int64_t cols) {
@@ -90,7 +92,7 @@ class Arena {
   size_t chunk_ = 0, offset_ = 0;
 };
 
-/// Releases on scope exit what was allocated from the arena inside the scope.
+/// Releases, on scope exit, what was allocated from the arena inside the scope.
 class ArenaScope {
  public:
   explicit ArenaScope(Arena& arena) : arena_(arena), mark_(arena.mark()) {}

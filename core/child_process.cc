@@ -20,21 +20,22 @@ extern char** environ;
 namespace orrery {
 namespace {
 
-/// Own descriptors stand above those that a child is given, so that giving one
-/// overwrites none.
+/// Our own descriptors have higher numbers than those that a child is given, so that
+/// giving it one overwrites none of ours.
 constexpr int kLowest = 10;
-/// In the child.
+/// The number of the lifeline in the child.
 constexpr int kLifeline = 3;
 
-/// The guard reads the lifeline, on which nothing ever comes: its end is the end of the
-/// process that holds the other side. The command itself does not have it.
+/// The guard reads the lifeline, a pipe to which nobody ever writes. Reading ends when
+/// the process that holds the other side ends. The command itself does not have the
+/// lifeline.
 constexpr const char* kScript =
     "{ read -r _ <&3; kill -s KILL 0; } </dev/null >/dev/null 2>&1 &\n"
     "exec 3<&-\n"
     "eval \"$1\"\n";
 
-/// By these a program that loads an MPI library (mpi4py) would take itself for this
-/// very rank.
+/// With these variables, a program that loads an MPI library (mpi4py) would take itself
+/// for this very rank.
 constexpr std::array<std::string_view, 4> kHiddenVariables = {"OMPI_", "PMIX_", "PRTE_", "PMI_"};
 
 struct Pipe {
@@ -65,7 +66,7 @@ Pipe make_pipe() {
 void never_block(const Descriptor& fd) {
   ::fcntl(fd.get(), F_SETFL, ::fcntl(fd.get(), F_GETFL) | O_NONBLOCK);
 #ifdef F_SETPIPE_SZ
-  constexpr int kPipeBytes = 1 << 20;  // fewer waits; a system that refuses it has small ones
+  constexpr int kPipeBytes = 1 << 20;  // for fewer waits; the system may refuse it
   ::fcntl(fd.get(), F_SETPIPE_SZ, kPipeBytes);
 #endif
 }
@@ -122,7 +123,8 @@ ChildProcess::ChildProcess(const std::string& command) {
   posix_spawn_file_actions_adddup2(&setup.files, out.write.get(), STDOUT_FILENO);
   posix_spawn_file_actions_adddup2(&setup.files, err.write.get(), STDERR_FILENO);
   posix_spawn_file_actions_adddup2(&setup.files, life.read.get(), kLifeline);
-  // Sockets of the MPI library and the like are not all made to be closed by exec.
+  // Not every descriptor is closed by exec, for example not every socket of the MPI
+  // library.
   posix_spawn_file_actions_addclosefrom_np(&setup.files, kLifeline + 1);
   sigset_t all, none;
   sigfillset(&all);
@@ -155,8 +157,8 @@ ChildProcess::~ChildProcess() { kill_group(); }
 bool ChildProcess::ended() {
   if (ended_ || pid_ < 0) return true;
   siginfo_t info{};
-  // Not reaped: its number still names the group.
-  if (::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) != 0) {
+  // The child is not reaped here, so that its number still names the group.
+  if (::waitid(P_PID, pid_, &info, WEXITED | WNOHANG | WNOWAIT) != 0) {
     ended_ = errno == ECHILD;  // where SIGCHLD is ignored, the system keeps no status
     reaped_ = ended_;
     return ended_;
@@ -176,7 +178,7 @@ bool ChildProcess::ended() {
 
 void ChildProcess::kill_group() {
   if (pid_ < 0) return;
-  ended();  // for its status
+  ended();  // reads its status, which is lost once it is reaped
   ::kill(-pid_, SIGKILL);
   in_.close();
   out_.close();

@@ -1,9 +1,9 @@
-// A program that runs beside this one, spoken to through pipes that never block. It
-// runs by /bin/sh in a process group of its own, with nothing inherited but its three
+// A program that runs beside this one and is spoken to through pipes that never block.
+// /bin/sh runs it in a process group of its own. It inherits nothing but its three
 // pipes: signals and their mask are the system's defaults, no other file is open, and
-// what tells a program of an MPI job that it is one of its ranks is not in its
-// environment. Whatever ends this process, also SIGKILL, ends the group: a guard in it
-// waits for that. (What has left the group by setsid is on its own.)
+// its environment lacks what would tell a program that it is a rank of an MPI job. When
+// this process ends, by SIGKILL too, a guard in the group ends the group. (A process
+// that has left the group by setsid is on its own.)
 //
 // Not thread-safe; a child may be started while other threads run.
 #pragma once
@@ -27,7 +27,6 @@ class Descriptor {
   Descriptor(const Descriptor&) = delete;
   Descriptor& operator=(const Descriptor&) = delete;
   int get() const { return fd_; }
-  bool is_open() const { return fd_ >= 0; }
   int release();
   void close();
 
@@ -40,12 +39,12 @@ class ChildProcess {
   /// Starts `command`. Error when the system has no process or descriptor left; a
   /// command that is not found ends with status 127, as the shell says.
   explicit ChildProcess(const std::string& command);
-  /// Kills the group, unless that was done.
+  /// Kills the group, unless kill_group() has done so.
   ~ChildProcess();
   ChildProcess(const ChildProcess&) = delete;
   ChildProcess& operator=(const ChildProcess&) = delete;
 
-  // What the program reads and writes; -1 once closed.
+  // Our ends of what the program reads and writes; -1 once closed.
   int in() const { return in_.get(); }
   int out() const { return out_.get(); }
   int err() const { return err_.get(); }
@@ -55,11 +54,11 @@ class ChildProcess {
 
   /// The command itself has ended; what it has started may go on. Does not wait.
   bool ended();
-  /// SIGKILL to all of the group.
+  /// Sends SIGKILL to the whole group.
   void kill_group();
   /// The exit status; nothing when it ended by a signal, is not known or has not ended.
   std::optional<int> exit_status() const { return exit_status_; }
-  /// "exit status 1", "signal 9 (Killed)"; of a process that has ended.
+  /// How the process ended: "exit status 1", "signal 9 (Killed)". Valid once it has.
   std::string end_text() const;
 
  private:
@@ -70,8 +69,8 @@ class ChildProcess {
   int signal_ = 0;
 };
 
-/// As write(2), but that a reader who is gone is EPIPE and no signal, whatever SIGPIPE
-/// does in this process.
+/// As write(2), except that a reader who is gone gives EPIPE and never a signal,
+/// whatever SIGPIPE does in this process.
 ssize_t write_without_signal(int fd, std::string_view bytes);
 
 }  // namespace orrery

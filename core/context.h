@@ -1,5 +1,5 @@
-// Where and how an op runs. Every op takes a Context first; no op assumes that pointers
-// are host memory.
+// Where and how an op runs. Every op takes a Context first. Today every op runs on the
+// CPU and refuses another device, so the pointers that ops take are host memory.
 #pragma once
 
 #include <cstdint>
@@ -14,21 +14,21 @@ struct Device {
   bool operator==(const Device&) const = default;
 };
 
-/// An in-order queue of work on a device. The CPU's work runs before the call returns,
-/// so its handle is null.
+/// An in-order queue of work on a device. Work on the CPU is done when the call
+/// returns, so its handle is null.
 struct Stream {
   void* handle = nullptr;
 };
 
 class Profile;
 
-/// Cheap to copy. `threads`: size of the CPU team an op may use; results never depend
-/// on it.
+/// Cheap to copy. `threads` is the most CPU threads that an op may use; results never
+/// depend on it.
 struct Context {
   Device device;
   Stream stream;
   int threads = 1;
-  Profile* profile = nullptr;  ///< where ops record their time (core/profile.h); null: nowhere
+  Profile* profile = nullptr;  ///< where ops record their time (core/profile.h), or null
 };
 
 }  // namespace orrery

@@ -22,12 +22,12 @@ template <class... Args>
 }  // namespace
 
 void write_fully(int fd, std::span<const std::byte> bytes, const std::filesystem::path& path) {
-  constexpr size_t kMaxWrite = size_t{1} << 28;  // Linux writes at most 2 GiB a call
+  constexpr size_t kMaxWrite = size_t{1} << 28;  // Linux writes at most 2 GiB per call
   while (!bytes.empty()) {
     const ssize_t n = ::write(fd, bytes.data(), std::min(bytes.size(), kMaxWrite));
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) fail_system("cannot write {}: {}", path.string(), std::strerror(errno));
-    bytes = bytes.subspan(static_cast<size_t>(n));
+    bytes = bytes.subspan(n);
   }
 }
 

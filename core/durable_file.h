@@ -1,6 +1,6 @@
-// A file written piece by piece and published at the end: the bytes go to path.tmp,
-// commit() makes them durable and renames. Until then readers see the old file or none.
-// For what is too large for write_file_atomic's one buffer.
+// A file that is written piece by piece and published at the end: the bytes go to
+// path.tmp, then commit() makes them durable and renames the file. Until then readers
+// see the old file, or none. Meant for files too large for write_file_atomic's buffer.
 #pragma once
 
 #include <cstddef>

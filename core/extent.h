@@ -3,7 +3,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <iterator>
 #include <span>
+
+#include "core/span.h"
 
 namespace orrery {
 
@@ -21,15 +24,14 @@ inline int64_t total_size(std::span<const Extent> extents) {
   return total;
 }
 
-/// Where a flat buffer's elements are while it is being written: all there, or region
-/// by region in a window. A window holds the first region throughout and one of the
-/// others at a time, behind it; the owner takes a region out (and zeroes its place)
-/// when it is told that the region is final.
+/// Where the elements of a flat buffer are while it is being written. Either the whole
+/// buffer is in memory, or a window that shows one region after another: it holds the
+/// first region all the time and, behind it, one of the other regions. When the owner
+/// of the window is told that a region is final, it takes it out and zeroes its place.
 class FlatView {
  public:
-  FlatView(std::span<float>
-               whole)  // NOLINT(google-explicit-constructor): a whole buffer is a view of itself
-      : data_(whole.data()), size_(static_cast<int64_t>(whole.size())) {}
+  /// A whole buffer is a view of itself.
+  FlatView(std::span<float> whole) : data_(whole.data()), size_(std::ssize(whole)) {}
   /// regions: rising bounds, from 0 to the flat buffer's size. window:
   /// window_size(regions) elements. Neither is copied.
   FlatView(std::span<float> window, std::span<const int64_t> regions)
@@ -56,9 +58,14 @@ class FlatView {
   std::span<const int64_t> regions_;  // empty: whole
 };
 
+/// The elements of `extent`. REQUIRES: they lie inside `flat`.
+template <class T>
+Span<T> part_of(Span<T> flat, const Extent& extent) {
+  return flat.subspan(extent.begin, extent.size());
+}
 template <class T>
 std::span<T> part_of(std::span<T> flat, const Extent& extent) {
-  return flat.subspan(static_cast<size_t>(extent.begin), static_cast<size_t>(extent.size()));
+  return part_of(Span<T>(flat), extent);
 }
 
 }  // namespace orrery

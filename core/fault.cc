@@ -32,10 +32,11 @@ constexpr std::array kActionNames = {
 };
 
 constexpr bool table_is_in_order() {
-  for (size_t i = 0; i < kFaultPoints.size(); ++i) {
-    if (static_cast<size_t>(kFaultPoints[i].point) != i) return false;
+  uint8_t place = 0;
+  for (const FaultPointInfo& info : kFaultPoints) {
+    if (info.point != FaultPoint{place++}) return false;
   }
-  return static_cast<size_t>(FaultPoint::kOptimizerStep) + 1 == kFaultPoints.size();
+  return kFaultPoints.back().point == FaultPoint::kOptimizerStep;
 }
 static_assert(table_is_in_order());
 
@@ -48,7 +49,7 @@ struct Rule {
   std::atomic<int64_t> visits = 0;
 };
 
-/// What the process's environment asked for; written before other threads start.
+/// The rules that the process's environment gave; written before other threads start.
 struct Armed {
   std::vector<std::unique_ptr<Rule>> rules;
   std::atomic<int> rank = 0;
@@ -129,7 +130,7 @@ std::unique_ptr<Rule> parse_rule(std::string_view text) {
   return rule;
 }
 
-/// Carries out what can be done anywhere; the rest is the caller's.
+/// Carries out the actions that can be done anywhere; the caller does the others.
 FaultAction carry_out(const Rule& rule, int64_t visit) {
   const std::string what =
       fmt::format("{} injected at {} (visit {})", rule.action.name, rule.info->name, visit);

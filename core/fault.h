@@ -4,11 +4,18 @@
 //
 //   ORRERY_FAULT=point:action[@N|@N+][,rank=R][;...]
 //
-// N: the Nth time that this process comes by (default: the first; slow: every time);
-// N+: from then on. A process that is started again counts anew. R: this rank only.
-// crash: SIGKILL. hang: for ever. slow: 100 ms. error: an Error. torn: half of the
-// bytes are written, then crash. short-read: half of the bytes are there. enospc: the
-// disk is full. corrupt: one bit is wrong.
+//   N            at the Nth time that this process comes by (default: the first time;
+//                slow: every time); a process that is started again counts anew
+//   N+           at the Nth time and at every time after it
+//   R            only on this rank
+//   crash        SIGKILL
+//   hang         never goes on
+//   slow         waits 100 ms
+//   error        throws an Error
+//   torn         writes half of the bytes, then crashes
+//   short-read   half of the bytes are there
+//   enospc       the disk is full
+//   corrupt      one bit is wrong
 #pragma once
 
 #include <array>
@@ -107,20 +114,20 @@ inline constexpr std::array kFaultPoints = {
 /// Whether any fault is armed. Written by arm_faults() only.
 inline bool faults_armed = false;
 
-/// Arms what ORRERY_FAULT's text says, and forgets what was armed before; empty:
-/// nothing. A usage Error names an unknown point or action and the known ones. Call it
-/// while no other thread runs.
+/// Arms the faults that `text` (of ORRERY_FAULT) names, none when it is empty, in place
+/// of those armed before. A usage Error names an unknown point or action and the known
+/// ones. Call it while no other thread runs.
 void arm_faults(std::string_view text);
 
-/// This process's rank, for rules with rank=; 0 until told.
+/// Sets this process's rank, for rules with rank=. It is 0 until then.
 void set_fault_rank(int rank);
 
 /// Counts the visit and carries out what is due: crash, hang and slow here, error by
-/// throwing. Returns an action that only the caller can carry out. Thread-safe.
+/// throwing. Returns the actions that only the caller can carry out. Thread-safe.
 FaultAction fault_reached(FaultPoint point);
 
-/// To be called where the point's thing happens. kNone, or one of kTorn, kShortRead,
-/// kNoSpace, kCorrupt where the table allows it.
+/// Call it where the thing that the point stands for happens. Returns kNone, or one of
+/// kTorn, kShortRead, kNoSpace and kCorrupt where the table allows it.
 inline FaultAction fault_point(FaultPoint point) {
   if (!faults_armed) [[likely]]
     return FaultAction::kNone;

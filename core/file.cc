@@ -38,14 +38,14 @@ size_t regular_file_size(int fd, const std::filesystem::path& path) {
   if (::fstat(fd, &info) != 0)
     fail_system("cannot stat {}: {}", path.string(), std::strerror(errno));
   if (!S_ISREG(info.st_mode)) fail("{} is not a regular file", path.string());
-  return static_cast<size_t>(info.st_size);
+  return info.st_size;
 }
 
 }  // namespace
 
 std::string read_file(const std::filesystem::path& path) {
-  const Fd file(::open(path.c_str(),
-                       O_RDONLY | O_CLOEXEC | O_NONBLOCK));  // a FIFO must not block: it is refused
+  // O_NONBLOCK, because opening a FIFO would wait for a writer. It is refused below.
+  const Fd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   if (file.fd < 0) fail_system("cannot open {}: {}", path.string(), std::strerror(errno));
   std::string contents(regular_file_size(file.fd, path), '\0');
   size_t done = 0;
@@ -54,7 +54,7 @@ std::string read_file(const std::filesystem::path& path) {
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) fail_system("cannot read {}: {}", path.string(), std::strerror(errno));
     if (n == 0) fail_system("{} became shorter while it was read", path.string());
-    done += static_cast<size_t>(n);
+    done += n;
   }
   return contents;
 }
@@ -70,7 +70,8 @@ void write_file_atomic(const std::filesystem::path& path, std::string_view conte
   const bool durable = durability == Durability::kDurable;
   std::filesystem::path temporary = path;
   temporary += ".tmp";
-  // Visits are counted: only what a run writes at known moments, and keeps, is one.
+  // Fault points count their visits, so only writes that a run makes at known moments,
+  // and keeps, may be visits.
   const FaultAction fault = durable ? fault_point(FaultPoint::kFileWrite) : FaultAction::kNone;
   {
     const Fd file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
@@ -88,7 +89,7 @@ void write_file_atomic(const std::filesystem::path& path, std::string_view conte
         ::unlink(temporary.c_str());
         fail_system("cannot write {}: {}", path.string(), std::strerror(reason));
       }
-      done += static_cast<size_t>(n);
+      done += n;
     }
     if (fault == FaultAction::kTorn) fault_crash();
     if (durable && ::fsync(file.fd) != 0)

@@ -13,9 +13,9 @@
 
 namespace orrery {
 
-/// What the system refused (a disk's error, a file system that is gone for a moment),
-/// unlike what is wrong with a file's contents: it may not happen again. Thrown by
-/// whatever reads a file here.
+/// The system refused a request (a disk's error, a file system that is gone for a
+/// moment), which may not happen again. What is wrong with a file's contents is a plain
+/// Error. Thrown by everything here that reads a file.
 class SystemError : public Error {
  public:
   using Error::Error;
@@ -25,8 +25,8 @@ class SystemError : public Error {
 std::string read_file(const std::filesystem::path& path);
 
 enum class Durability {
-  kDurable,  ///< fsync of the file, then of its folder: what was written outlives a power cut
-  kVisible   ///< for readers on a running system only, at no cost in disk writes
+  kDurable,  ///< fsync of the file, then of its folder: the contents outlive a power cut
+  kVisible   ///< only for readers on a running system; costs no disk writes
 };
 
 /// Writes path.tmp and renames it over `path`: readers see the old bytes or the new
@@ -54,9 +54,9 @@ class MappedFile {
   size_t size_ = 0;
 };
 
-/// Holds an exclusive lock on a file (made when absent) until destruction or the
-/// process's end, however it ends. Error when another process still holds it after
-/// `patience`; on file systems without locks it holds nothing.
+/// Holds an exclusive lock on a file (which is made when absent) until destruction or
+/// until the process ends, however it ends. Error when another process still holds the
+/// lock after `patience`. On file systems without locks it holds nothing.
 class FileLock {
  public:
   explicit FileLock(const std::filesystem::path& path, std::chrono::milliseconds patience);

@@ -7,6 +7,8 @@
 #include <csignal>
 #include <cstring>
 
+#include "core/ascii.h"
+
 namespace orrery {
 namespace {
 
@@ -17,7 +19,7 @@ constexpr size_t kPrinted = 16;
 int64_t now_nanoseconds() {
   timespec now{};
   clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<int64_t>(now.tv_sec) * 1'000'000'000 + now.tv_nsec;
+  return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
 }
 
 /// A line built without allocation or locale.
@@ -32,7 +34,7 @@ class Line {
     char digits[20];
     size_t count = 0;
     for (; number > 0 || count < width; number /= 10) {
-      digits[count++] = static_cast<char>('0' + number % 10);
+      digits[count++] = "0123456789"[number % 10];
       if (count == sizeof digits) break;
     }
     std::reverse(digits, digits + count);
@@ -77,7 +79,7 @@ void on_fatal_signal(int signal) {
   line.add("orrery: ");
   if (g_rank >= 0) {
     line.add("rank ");
-    line.add(static_cast<uint64_t>(g_rank));
+    line.add(g_rank);
     line.add(": ");
   }
   line.add("ended by ");
@@ -96,8 +98,7 @@ void on_fatal_signal(int signal) {
 void FlightRecorder::record(std::string_view text) {
   char bytes[kTextBytes] = {};
   const size_t size = std::min(text.size(), kTextBytes);
-  for (size_t i = 0; i < size; ++i)
-    bytes[i] = static_cast<unsigned char>(text[i]) < 0x20 ? ' ' : text[i];
+  for (size_t i = 0; i < size; ++i) bytes[i] = is_control(text[i]) ? ' ' : text[i];
   std::array<uint64_t, kWords> words;
   std::memcpy(words.data(), bytes, sizeof bytes);
 
@@ -118,7 +119,7 @@ void FlightRecorder::record(std::string_view text) {
   slot.number.store(0);
   slot.nanoseconds.store(now);
   slot.times.store(1);
-  slot.bytes.store(static_cast<uint32_t>(size));
+  slot.bytes.store(size);
   for (size_t i = 0; i < kWords; ++i) slot.text[i].store(words[i]);
   slot.number.store(newest + 1);
   newest_.store(newest + 1);
@@ -144,22 +145,20 @@ std::vector<FlightRecorder::Event> FlightRecorder::events() const {
   Copy copy;
   for (uint64_t i = newest < kEvents ? 1 : newest - kEvents + 1; i <= newest; ++i) {
     if (!read(i, copy)) continue;
-    events.push_back({static_cast<double>(std::max<int64_t>(now - copy.nanoseconds, 0)) * 1e-9,
-                      copy.times, std::string(copy.text, copy.bytes)});
+    events.push_back({std::max<int64_t>(now - copy.nanoseconds, 0) * 1e-9, copy.times,
+                      std::string(copy.text, copy.bytes)});
   }
   return events;
 }
 
 void FlightRecorder::dump(int fd, std::string_view prefix, size_t count) const {
   const uint64_t newest = newest_.load();
-  const uint64_t shown =
-      std::min({newest, static_cast<uint64_t>(count), static_cast<uint64_t>(kEvents)});
+  const uint64_t shown = std::min<uint64_t>({newest, count, kEvents});
   const int64_t now = now_nanoseconds();
   Copy copy;
   for (uint64_t i = newest - shown + 1; i <= newest; ++i) {
     if (!read(i, copy)) continue;
-    const auto milliseconds =
-        static_cast<uint64_t>(std::max<int64_t>(now - copy.nanoseconds, 0) / 1'000'000);
+    const uint64_t milliseconds = std::max<int64_t>(now - copy.nanoseconds, 0) / 1'000'000;
     Line line;
     line.add(prefix);
     line.add(" ");
@@ -187,7 +186,7 @@ void print_flight_recorder(int rank) {
   prefix.add("  flight recorder");
   if (rank >= 0) {
     prefix.add(", rank ");
-    prefix.add(static_cast<uint64_t>(rank));
+    prefix.add(rank);
   }
   prefix.add(":");
   flight_recorder().dump(STDERR_FILENO, prefix.text(), kPrinted);

@@ -1,10 +1,10 @@
-// The last things that this process did, for the moment it fails: a fixed ring of short
-// texts with their times. Recording costs some hundred nanoseconds and allocates
-// nothing that stays. Thread-safe. The ring can be read at any time, also by a signal
-// handler, without a lock: an event that is being written is left out.
+// Remembers the last things that this process did, for the moment it fails: a fixed
+// ring of short texts with their times. Recording costs some hundred nanoseconds and
+// leaves no memory allocated. Thread-safe. The ring can be read at any time and without
+// a lock, by a signal handler too; an event that is being written is left out.
 //
-// One ring a process, reached through record_event: a handler of SIGSEGV is given
-// nothing to find it by.
+// A process has one ring, reached through record_event, because a handler of SIGSEGV is
+// given nothing to find another one by.
 #pragma once
 
 #include <fmt/format.h>
@@ -25,26 +25,26 @@ class FlightRecorder {
   static constexpr size_t kEvents = 64;
   static constexpr size_t kTextBytes = 96;
 
-  /// Keeps the first kTextBytes of `text` (control characters become spaces). A text
-  /// equal to the newest event's is counted there and takes no place of its own.
+  /// Keeps the first kTextBytes of `text` (control characters become spaces). When the
+  /// text equals the newest event's, that event is counted once more instead.
   void record(std::string_view text);
 
   struct Event {
-    double seconds_ago = 0;  ///< since it was last recorded
+    double seconds_ago = 0;  ///< when it was last recorded
     uint64_t times = 1;
     std::string text;
   };
   /// Oldest first.
   std::vector<Event> events() const;
 
-  /// Writes the newest `count` events, oldest first, one line each with "`prefix` "
-  /// before it. Calls nothing but clock_gettime and write: for signal handlers.
+  /// Writes the newest `count` events, oldest first, one per line with "`prefix` "
+  /// before it. For signal handlers: calls nothing but clock_gettime and write.
   void dump(int fd, std::string_view prefix, size_t count) const;
 
  private:
   static constexpr size_t kWords = kTextBytes / sizeof(uint64_t);
   struct Slot {
-    std::atomic<uint64_t> number = 0;  // of the event, from 1; 0: empty or being written
+    std::atomic<uint64_t> number = 0;  // the event's, from 1; 0: empty or being written
     std::atomic<int64_t> nanoseconds = 0;
     std::atomic<uint64_t> times = 0;
     std::atomic<uint32_t> bytes = 0;
@@ -71,15 +71,16 @@ void record_event(fmt::format_string<Args...> format, Args&&... args) {
   std::array<char, FlightRecorder::kTextBytes> text;
   const auto end =
       fmt::format_to_n(text.begin(), text.size(), format, std::forward<Args>(args)...).out;
-  flight_recorder().record({text.data(), static_cast<size_t>(end - text.begin())});
+  flight_recorder().record({text.begin(), end});
 }
 
-/// Prints the newest events on stderr; `rank` < 0: without one. Async-signal-safe.
+/// Prints the newest events on stderr, with the rank's number unless `rank` < 0.
+/// Async-signal-safe.
 void print_flight_recorder(int rank);
 
-/// SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGABRT print one line and the recorder, then do
-/// what they did before this call. Once a process, after libraries have installed
-/// handlers of their own.
+/// Makes SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGABRT print one line and the recorder
+/// before they do what they did before this call. Call it once per process, after
+/// libraries have installed handlers of their own.
 void install_crash_handlers(int rank);
 
 }  // namespace orrery

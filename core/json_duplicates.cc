@@ -5,12 +5,13 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "core/ascii.h"
 #include "core/error.h"
 
 namespace orrery {
 namespace {
 
-constexpr size_t kFew = 12;
+constexpr int64_t kFew = 12;  // keys that are compared pair by pair; more are sorted
 constexpr size_t kShown = 60;
 
 class Finder {
@@ -55,7 +56,7 @@ class Finder {
     bool is_object;
   };
 
-  /// `at`: its first quote. Returns the place of its last one.
+  /// Reads the string whose first quote is at `at`; returns the place of its last one.
   size_t string(size_t at) {
     const size_t begin = at + 1;
     bool escapes = false;
@@ -73,7 +74,7 @@ class Finder {
     return end;
   }
 
-  /// Equal keys may be written otherwise.
+  /// The key without its escapes: two spellings may be one key.
   std::string_view unescaped(size_t begin, size_t end) {
     const auto json =
         nlohmann::json::parse(text_.substr(begin - 1, end - begin + 2), nullptr, false);
@@ -81,11 +82,11 @@ class Finder {
     return texts_.emplace_back(json.get<std::string>());
   }
 
+  /// A key that the innermost open object gives twice.
   std::optional<std::string> of_object() {
     if (open_.empty()) return std::nullopt;
-    const auto begin = keys_.begin() + static_cast<std::ptrdiff_t>(open_.back().first_key),
-               end = keys_.end();
-    if (static_cast<size_t>(end - begin) > kFew) {
+    const auto begin = keys_.begin() + open_.back().first_key, end = keys_.end();
+    if (end - begin > kFew) {
       std::sort(begin, end);
       const auto twice = std::adjacent_find(begin, end);
       return twice == end ? std::nullopt : std::optional<std::string>(*twice);
@@ -98,8 +99,8 @@ class Finder {
 
   std::string_view text_;
   std::vector<Open> open_;
-  std::vector<std::string_view> keys_;  // of the open objects
-  std::deque<std::string> texts_;       // of keys with escapes
+  std::vector<std::string_view> keys_;  // of all open objects, outermost first
+  std::deque<std::string> texts_;       // keys that had escapes
   bool key_comes_ = false;
 };
 
@@ -110,7 +111,7 @@ std::optional<std::string> duplicate_key(std::string_view text) { return Finder(
 void refuse_duplicate_keys(std::string_view text, const std::string& where) {
   std::optional<std::string> key = duplicate_key(text);
   if (!key) return;
-  for (char& c : *key) c = static_cast<unsigned char>(c) < 0x20 ? ' ' : c;
+  for (char& c : *key) c = is_control(c) ? ' ' : c;
   if (key->size() > kShown) *key = key->substr(0, kShown) + "...";
   fail("{}: key \"{}\" is given twice in one object; leave one of them out", where, *key);
 }

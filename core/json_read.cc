@@ -5,6 +5,7 @@
 #include <set>
 #include <vector>
 
+#include "core/ascii.h"
 #include "core/error.h"
 
 namespace orrery {
@@ -14,7 +15,7 @@ constexpr size_t kExcerptBytes = 80;
 
 std::string shortened(std::string text) {
   for (char& c : text) {
-    if (static_cast<unsigned char>(c) < 0x20) c = ' ';
+    if (is_control(c)) c = ' ';
   }
   if (text.size() > kExcerptBytes) {
     text.resize(kExcerptBytes);
@@ -38,7 +39,7 @@ std::string json_excerpt_nested(const nlohmann::json& value) {
 
 nlohmann::json parse_json_strictly(std::string_view text, const std::string& where, int max_depth) {
   using Event = nlohmann::json::parse_event_t;
-  std::vector<std::set<std::string>> keys;  // of the objects that are open
+  std::vector<std::set<std::string>> keys;  // one set per object that is open
   const auto callback = [&](int depth, Event event, nlohmann::json& value) {
     switch (event) {
       case Event::object_start:
@@ -73,14 +74,13 @@ nlohmann::json parse_json_strictly(std::string_view text, const std::string& whe
 
 std::optional<int64_t> json_integer(const nlohmann::json& value) {
   if (value.is_number_unsigned()) {
-    const auto u = value.get<uint64_t>();
-    if (u > static_cast<uint64_t>(INT64_MAX)) return std::nullopt;
-    return static_cast<int64_t>(u);
+    if (value.get<uint64_t>() > uint64_t{INT64_MAX}) return std::nullopt;
+    return value.get<int64_t>();
   }
   if (value.is_number_integer()) return value.get<int64_t>();
   if (value.is_number_float()) {
     const double d = value.get<double>();
-    if (std::floor(d) == d && std::abs(d) < 0x1p53) return static_cast<int64_t>(d);
+    if (std::floor(d) == d && std::abs(d) < 0x1p53) return value.get<int64_t>();
   }
   return std::nullopt;
 }

@@ -1,6 +1,6 @@
-// Strict reading of JSON from outside: one-line Errors that name the source and the
-// key, repeated keys and deep nesting rejected, integers checked against a range. Used
-// for config.json, safetensors headers and manifests.
+// Strict reading of JSON from outside. Errors are one line that names the source and
+// the key; repeated keys and deep nesting are rejected; integers are checked against a
+// range. Used for config.json, safetensors headers and manifests.
 #pragma once
 
 #include <cstdint>
@@ -54,10 +54,11 @@ class JsonObject {
 /// int64).
 std::optional<int64_t> json_integer(const nlohmann::json& value);
 
-/// A value as short text for an error message; of a list or an object, its kind.
+/// A value as short text for an error message. A list or an object is named by its
+/// kind.
 std::string json_excerpt(const nlohmann::json& value);
-/// As json_excerpt, with the beginning of what a list or an object holds: for values
-/// whose depth is bounded, as parse_json_strictly does.
+/// As json_excerpt, but shows the beginning of what a list or an object holds. Only for
+/// values of bounded depth, such as those of parse_json_strictly.
 std::string json_excerpt_nested(const nlohmann::json& value);
 
 }  // namespace orrery

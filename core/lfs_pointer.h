@@ -1,5 +1,5 @@
-// Git LFS keeps large files elsewhere: a clone without it holds small text files in
-// their place, which no reader of ours understands.
+// Git LFS keeps large files elsewhere. A clone without Git LFS holds small text files
+// in their place, which no reader of ours understands.
 #pragma once
 
 #include <filesystem>
@@ -9,10 +9,11 @@
 
 namespace orrery {
 
-/// Error that says how to fetch the file when `content`, of `path`, is such a stand-in.
+/// Error that says how to fetch the file, when `content` (of the file at `path`) is
+/// such a stand-in.
 void refuse_lfs_pointer(std::string_view content, const std::filesystem::path& path);
 
-/// read_file of a file of a model, which is no stand-in.
+/// read_file() for a file of a model; Error when it is a stand-in.
 std::string read_model_file(const std::filesystem::path& path);
 
 }  // namespace orrery

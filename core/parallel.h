@@ -1,5 +1,5 @@
-// Loop parallelism inside an op. Not for results that depend on the split: bodies write
-// disjoint outputs.
+// Loop parallelism inside an op. Bodies must write disjoint outputs, and no result may
+// depend on how the loop was split.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,7 @@
 namespace orrery {
 
 /// Calls body(begin, end) for contiguous parts of [0, count), at most ctx.threads at
-/// once. `grain`: the least work worth a thread (items). An exception of any part is
+/// once. `grain` is the least number of items worth a thread. An exception of a part is
 /// rethrown in the caller. Nested calls run serially.
 template <class Body>
 void parallel_for(const Context& ctx, int64_t count, int64_t grain, Body&& body) {
@@ -29,9 +29,9 @@ void parallel_for(const Context& ctx, int64_t count, int64_t grain, Body&& body)
   });
 }
 
-/// As parallel_for, but each thread takes the next free item: body(item). For items of
-/// uneven cost. After an exception some of the items that nobody had begun may be left
-/// out.
+/// As parallel_for, except that each thread takes the next free item and calls
+/// body(item). Meant for items of uneven cost. After an exception some of the items
+/// that nobody had begun may be left out.
 template <class Body>
 void parallel_items(const Context& ctx, int64_t count, Body&& body) {
   const int64_t wanted = std::min({int64_t{ctx.threads}, count, kMostParts});
@@ -48,7 +48,8 @@ void parallel_items(const Context& ctx, int64_t count, Body&& body) {
   });
 }
 
-/// CPUs this process may run on (its affinity mask), at least 1.
+/// The number of CPUs that this process may run on, by its affinity mask and by the
+/// quotas of its control groups; at least 1.
 int available_cpus();
 
 }  // namespace orrery

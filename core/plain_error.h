@@ -1,6 +1,6 @@
-// Any exception as the line a user should read. Our own errors say it themselves; what
-// a library or the system throws (std::filesystem, std::bad_alloc, std::system_error)
-// is put into words of ours: what, where, what to do. Thread-safe.
+// Turns any exception into the line that a user should read. Our own errors say it
+// themselves; what a library or the system throws (std::filesystem, std::bad_alloc,
+// std::system_error) is put into our words: what, where, what to do. Thread-safe.
 #pragma once
 
 #include <fmt/format.h>
@@ -16,19 +16,19 @@ namespace orrery {
 struct PlainError {
   std::string text;
   int exit_code = kExitFailure;
-  /// Neither the user nor the system is the cause, or it cannot be known: what the
-  /// process did last may tell (core/flight_recorder.h).
+  /// Neither the user nor the system is the cause, or the cause cannot be known. Then
+  /// what the process did last may help (core/flight_recorder.h).
   bool unexpected = false;
 };
 
 PlainError plain_error(const std::exception& error);
 
-/// What the system's reason `code` (an errno) calls for: "Read-only file system: give
+/// The text of `code` (an errno) with what to do about it: "Read-only file system: give
 /// another path".
 std::string system_reason(int code);
 
-/// A run-time failure whose cause is the user's (a reward that is not a number): its
-/// line says all.
+/// A run-time failure that the user's input or code caused (a reward that is not a
+/// number): its line says everything.
 class UserError : public Error {
  public:
   using Error::Error;

@@ -15,12 +15,12 @@
 namespace orrery {
 namespace {
 
-/// CPUs by two numbers, quota and period in microseconds; "max" or -1 as quota is no
-/// limit.
+/// The CPUs that a quota allows per period, both in microseconds. A quota of "max" or
+/// -1 is no limit.
 int cpus_of(std::istream&& quota, std::istream&& period) {
   double used = 0, whole = 0;
   if (!(quota >> used) || !(period >> whole) || used <= 0 || whole <= 0) return INT_MAX;
-  return static_cast<int>(std::clamp(std::ceil(used / whole), 1.0, 1e6));
+  return std::clamp(std::ceil(used / whole), 1.0, 1e6);
 }
 
 int cpus_of_v2(const std::filesystem::path& folder) {
@@ -55,7 +55,8 @@ std::optional<ProcessStat> process_stat(pid_t pid) {
 
 size_t physical_memory() {
   const long pages = sysconf(_SC_PHYS_PAGES), size = sysconf(_SC_PAGESIZE);
-  return pages > 0 && size > 0 ? static_cast<size_t>(pages) * static_cast<size_t>(size) : SIZE_MAX;
+  if (pages <= 0 || size <= 0) return SIZE_MAX;
+  return pages * size;
 }
 
 int quota_cpus(const std::filesystem::path& groups, const std::filesystem::path& mount) {
@@ -69,8 +70,8 @@ int quota_cpus(const std::filesystem::path& groups, const std::filesystem::path&
     const std::string controllers = "," + line.substr(first + 1, second - first - 1) + ",";
     const bool v2 = controllers == ",,";
     if (!v2 && controllers.find(",cpu,") == std::string::npos) continue;
-    // Each group above has a quota too. In a container the path may be the host's, and
-    // what is mounted its own part.
+    // The groups above this one have quotas too. In a container the path may be the
+    // host's while only the container's own part is mounted.
     std::filesystem::path group = std::filesystem::path(line.substr(second + 1)).relative_path();
     for (;; group = group.parent_path()) {
       least = std::min(least, v2 ? cpus_of_v2(mount / group) : cpus_of_v1(mount / "cpu" / group));

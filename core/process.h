@@ -1,4 +1,4 @@
-// What the system says of processes and of this host.
+// What the system knows about processes and about this host.
 #pragma once
 
 #include <sys/types.h>
@@ -14,17 +14,19 @@ namespace orrery {
 std::string host_name();
 
 struct ProcessStat {
-  char state =
-      '?';  ///< the kernel's letter: R runs, S sleeps, D waits for a device, T or t stopped, Z ended
+  /// The kernel's letter: R runs, S sleeps, D waits for a device, T or t stopped, Z
+  /// ended.
+  char state = '?';
   pid_t parent = 0;
 
   bool stopped() const { return state == 'T' || state == 't'; }
 };
 
-/// Of a process on this host, by /proc. Nothing when there is no such process.
+/// State and parent of a process on this host, read from /proc. Nothing when there is
+/// no such process.
 std::optional<ProcessStat> process_stat(pid_t pid);
 
-/// Bytes of memory of this host.
+/// The memory of this host in bytes.
 size_t physical_memory();
 
 /// CPUs that the quotas of this process's control groups allow it (a container's

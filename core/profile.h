@@ -5,19 +5,21 @@
 // branch. With one it costs two readings of the clock. Scopes read and write only their
 // Profile: no result depends on them.
 //
-//   Phase: a part of the step. Phases nest; time belongs to the innermost one that is open, so the phases'
-//          times add up to the whole between start() and stop() exactly. Outside of all: kNoPhase.
-//   Op:    one call of a kernel. An op inside another gives its operations and bytes to the outermost one,
-//          which alone is timed. Ops do not overlap, so in each phase their times add up to at most the
-//          phase's.
+//   Phase: a part of the step. Phases nest; time belongs to the innermost phase that is
+//          open, so the phases' times add up exactly to the time between start() and
+//          stop(). Time outside every phase belongs to kNoPhase.
+//   Op:    one call of a kernel. An op inside another adds its operations and bytes to
+//          the outermost one, and only that one is timed. Ops do not overlap, so within
+//          a phase their times add up to at most the phase's time.
 //
-// Operations are those of the arithmetic as a formula states it (2 a multiply-add;
-// causal attention counts the pairs that are seen; a backward's recomputation is not
-// counted). Bytes are those of each operand read once and each result written once:
-// what must move if no cache held anything before the call and everything during it.
+// Operations are counted as the formula of the arithmetic states them: a multiply-add
+// counts 2, causal attention counts the pairs that a query sees, and what a backward
+// pass recomputes is not counted. Bytes count each operand read once and each result
+// written once: the traffic of a call if the caches were empty before it and held
+// everything during it.
 //
-// Names are string literals. Not thread-safe: the thread that runs a step's ops is the
-// only one with scopes.
+// Names are string literals. Not thread-safe: only the thread that runs a step's ops
+// may open scopes.
 #pragma once
 
 #include <chrono>
@@ -47,7 +49,7 @@ class Profile {
   };
 
   /// Measures from now until stop(), in addition to what was measured before. No scope
-  /// may be open at either.
+  /// may be open when either is called.
   void start();
   void stop();
   /// In the order in which they were first met; kNoPhase is the first.
@@ -56,18 +58,18 @@ class Profile {
  private:
   friend class PhaseScope;
   friend class ProfileScope;
-  size_t open_phase(const char* name);  ///< returns what was open before
+  size_t open_phase(const char* name);  ///< returns the phase that was open before
   void close_phase(size_t previous);
   void open_op(const char* name, double flops, double bytes);
   void close_op();
-  void charge();  ///< the open phase with the time since the last change of phase
+  void charge();  ///< adds the time since the last change of phase to the open phase
 
   bool running_ = false;
   std::vector<Phase> phases_{Phase{kNoPhase}};
   size_t phase_ = 0;
   Clock::time_point phase_since_;
   int op_depth_ = 0;
-  Op op_{nullptr};  ///< the one that is open
+  Op op_{nullptr};  ///< the op that is open
   Clock::time_point op_since_;
 };
 
@@ -103,10 +105,10 @@ class ProfileScope {
   Profile* profile_;
 };
 
-/// Bytes of so many float32.
+/// Bytes that `count` float32 values take.
 template <class Count>
 double f32_bytes(Count count) {
-  return static_cast<double>(count) * static_cast<double>(sizeof(float));
+  return count * double{sizeof(float)};
 }
 
 }  // namespace orrery

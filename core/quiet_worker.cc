@@ -13,7 +13,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int kShare = 16;  // of the time of run(), which it may work itself
+constexpr int kShare = 16;  // run() works itself for 1 / kShare of its time
 constexpr auto kMostCredit = std::chrono::milliseconds(100);
 
 }  // namespace
@@ -23,7 +23,7 @@ void run_at_once(const std::function<void()>& piece) { piece(); }
 void lower_thread_priority() {
   const sched_param none{};
   if (sched_setscheduler(0, SCHED_IDLE, &none) == 0) return;  // 0: the calling thread
-  [[maybe_unused]] const int refused = setpriority(PRIO_PROCESS, static_cast<id_t>(gettid()), 19);
+  [[maybe_unused]] const int refused = setpriority(PRIO_PROCESS, gettid(), 19);
 }
 
 QuietWorker::~QuietWorker() {

@@ -1,10 +1,10 @@
-// Work in the background that gives way: pieces of it run on a thread of the lowest
-// priority, which gets only what others leave of the CPUs, so that a team of threads
-// that computes beside it does not wait for one of its members. A process without
-// privileges cannot take such a thread back to normal priority; so whoever has the work
-// to do hands it over piece by piece, and does the pieces itself when somebody waits
-// for the end (hurry()), or when others leave nothing: 1/16 of its time it then works
-// at its own priority, so that the work does end.
+// Background work that gives way to other work. Its pieces run on a thread of the
+// lowest priority, which gets only the CPU time that others leave, so that a team of
+// threads that computes beside it does not wait for one of its members. A process
+// without privileges cannot raise such a thread to normal priority again. So the thread
+// that has the work to do hands it over piece by piece, and does pieces itself when
+// somebody waits for the end (hurry()) or when others leave no CPU time: it then works
+// for 1/16 of its time at its own priority, so that the work does end.
 #pragma once
 
 #include <atomic>
@@ -17,13 +17,13 @@
 
 namespace orrery {
 
-/// Runs a piece of work and returns when it is done, passing on what it throws.
+/// Runs a piece of work and returns when it is done; passes on what it throws.
 using PieceRunner = std::function<void(const std::function<void()>& piece)>;
 
-/// Here and now.
+/// The PieceRunner that runs a piece at once, on the calling thread.
 void run_at_once(const std::function<void()>& piece);
 
-/// From now on the calling thread gets only what others leave of the CPUs. Where the
+/// From now on the calling thread gets only the CPU time that others leave. Where the
 /// system refuses, nothing changes.
 void lower_thread_priority();
 
@@ -34,13 +34,14 @@ class QuietWorker {
   QuietWorker(const QuietWorker&) = delete;
   QuietWorker& operator=(const QuietWorker&) = delete;
 
-  /// A new work begins; not beside run(). Its first tenth of a second is done at
-  /// run()'s own priority: so little disturbs nobody, and a small work is done as soon
-  /// as ever.
+  /// Begins new work. Must not be called while run() is under way. The first tenth of a
+  /// second is done at the priority of run()'s caller: so little disturbs nobody, and
+  /// small work is done without delay.
   void begin();
 
-  /// A PieceRunner, for one thread at a time. Pieces should be short (a millisecond):
-  /// one that was handed over must be waited for. The thread is started by the first.
+  /// A PieceRunner, for one thread at a time. Pieces should be short (a millisecond),
+  /// because the caller waits for a piece that it has handed over. The first one that
+  /// is handed over starts the thread.
   void run(const std::function<void()>& piece);
 
   /// Whether somebody waits for the work. Thread-safe.
@@ -50,7 +51,7 @@ class QuietWorker {
   void serve();
 
   std::atomic<bool> hurry_ = false;
-  std::chrono::steady_clock::duration credit_{0};  // of run()'s own thread
+  std::chrono::steady_clock::duration credit_{0};  // time that run() may work itself
   std::mutex mutex_;                               // guards the rest
   std::condition_variable wake_, finished_;
   const std::function<void()>* piece_ = nullptr;

@@ -10,8 +10,7 @@ PhiloxBlock philox4x32(PhiloxBlock c, std::array<uint32_t, 2> k) {
   constexpr uint32_t kWeyl0 = 0x9E3779B9u, kWeyl1 = 0xBB67AE85u;
   for (int round = 0; round < 10; ++round) {
     const uint64_t p0 = kMul0 * c[0], p1 = kMul1 * c[2];
-    c = {static_cast<uint32_t>(p1 >> 32) ^ c[1] ^ k[0], static_cast<uint32_t>(p1),
-         static_cast<uint32_t>(p0 >> 32) ^ c[3] ^ k[1], static_cast<uint32_t>(p0)};
+    c = {high_half(p1) ^ c[1] ^ k[0], low_half(p1), high_half(p0) ^ c[3] ^ k[1], low_half(p0)};
     k[0] += kWeyl0;
     k[1] += kWeyl1;
   }
@@ -19,9 +18,8 @@ PhiloxBlock philox4x32(PhiloxBlock c, std::array<uint32_t, 2> k) {
 }
 
 PhiloxBlock philox_block(uint64_t seed, RngPurpose purpose, uint64_t a, uint32_t b) {
-  return philox4x32(
-      {static_cast<uint32_t>(a), static_cast<uint32_t>(a >> 32), b, static_cast<uint32_t>(purpose)},
-      {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+  return philox4x32({low_half(a), high_half(a), b, static_cast<uint32_t>(purpose)},
+                    {low_half(seed), high_half(seed)});
 }
 
 Philox::result_type Philox::operator()() {
@@ -30,9 +28,9 @@ Philox::result_type Philox::operator()() {
 }
 
 float Philox::normal() {
-  const double u1 = (static_cast<double>((*this)()) + 1.0) * 0x1p-32;  // in (0, 1]
-  const double u2 = static_cast<double>((*this)()) * 0x1p-32;
-  return static_cast<float>(std::sqrt(-2.0 * std::log(u1)) * std::cos(2.0 * std::numbers::pi * u2));
+  const double u1 = ((*this)() + 1.0) * 0x1p-32;  // in (0, 1]
+  const double u2 = (*this)() * 0x1p-32;
+  return std::sqrt(-2.0 * std::log(u1)) * std::cos(2.0 * std::numbers::pi * u2);
 }
 
 }  // namespace orrery

@@ -10,10 +10,15 @@ namespace orrery {
 
 using PhiloxBlock = std::array<uint32_t, 4>;
 
+/// The two halves of a 64-bit word, as Philox takes them.
+constexpr uint32_t low_half(uint64_t word) { return static_cast<uint32_t>(word); }
+constexpr uint32_t high_half(uint64_t word) { return static_cast<uint32_t>(word >> 32); }
+
 /// Ten rounds of Philox4x32.
 PhiloxBlock philox4x32(PhiloxBlock counter, std::array<uint32_t, 2> key);
 
-/// What a stream is for. Values are part of the numerics contract: never renumber.
+/// What a stream of random numbers is for. The values are part of the numerics
+/// contract: never renumber them.
 enum class RngPurpose : uint32_t {
   kInit = 1,
   kSample = 2,
@@ -27,7 +32,7 @@ enum class RngPurpose : uint32_t {
 PhiloxBlock philox_block(uint64_t seed, RngPurpose purpose, uint64_t a, uint32_t b);
 
 /// Uniform in [0, 1) with 24 bits, exact in float32.
-inline float uniform_float(uint32_t bits) { return static_cast<float>(bits >> 8) * 0x1p-24f; }
+inline float uniform_float(uint32_t bits) { return (bits >> 8) * 0x1p-24f; }
 
 /// Sequential draws for code that wants a generator (data generation, initialisation).
 /// Satisfies UniformRandomBitGenerator; copyable; equal arguments give equal sequences
@@ -41,9 +46,7 @@ class Philox {
   static constexpr result_type max() { return 0xFFFFFFFFu; }
   result_type operator()();
   /// Uniform integer in [0, bound), bound >= 1, without modulo bias beyond 2^-32.
-  uint32_t below(uint32_t bound) {
-    return static_cast<uint32_t>((static_cast<uint64_t>((*this)()) * bound) >> 32);
-  }
+  uint32_t below(uint32_t bound) { return high_half(uint64_t{(*this)()} * bound); }
   float uniform() { return uniform_float((*this)()); }
   /// Standard normal by Box-Muller in double precision, rounded once.
   float normal();

@@ -3,6 +3,7 @@
 // Both hold host memory only.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <initializer_list>
 #include <iterator>
@@ -31,7 +32,8 @@ class Span {
            std::ranges::contiguous_range<Range> && std::ranges::sized_range<Range> &&
            (std::ranges::borrowed_range<Range> || std::is_const_v<T>)&&std::is_convertible_v<
                std::remove_reference_t<std::ranges::range_reference_t<Range>> (*)[], T (*)[]>)
-      // NOLINTNEXTLINE(bugprone-forwarding-reference-overload): the requires clause leaves copies alone.
+      // The requires clause leaves copies to the copy constructor.
+      // NOLINTNEXTLINE(bugprone-forwarding-reference-overload)
       constexpr Span(Range&& range)
       : data_(std::ranges::data(range)), size_(static_cast<int64_t>(std::ranges::size(range))) {}
 
@@ -58,6 +60,16 @@ class Span {
 
 template <class Range>
 Span(Range&&) -> Span<std::remove_reference_t<std::ranges::range_reference_t<Range>>>;
+
+/// The memory of a view as bytes, as std::as_bytes() and std::as_writable_bytes() are.
+template <class T>
+Span<const std::byte> as_bytes(Span<T> view) {
+  return {reinterpret_cast<const std::byte*>(view.data()), view.size_bytes()};
+}
+template <class T>
+Span<std::byte> as_writable_bytes(Span<T> view) {
+  return {reinterpret_cast<std::byte*>(view.data()), view.size_bytes()};
+}
 
 /// A std::vector whose sizes and indices are int64_t. `vector()` lends it to what wants
 /// a std::vector.

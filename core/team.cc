@@ -22,8 +22,9 @@
 namespace orrery {
 namespace {
 
-constexpr int kPausesPerLook = 32;  // at the clock, which costs as much as one or two of them
-constexpr size_t kLine = 128;       // two cache lines, since they are fetched in pairs
+// Pauses between two looks at the clock; a look costs as much as one or two pauses.
+constexpr int kPausesPerLook = 32;
+constexpr size_t kLine = 128;  // two cache lines, since they are fetched in pairs
 
 constinit thread_local bool t_inside_part = false;
 
@@ -46,8 +47,8 @@ void futex_wake(std::atomic<uint32_t>& word) {
   syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1, nullptr, nullptr, 0);
 }
 
-/// Returns when ready() holds: spins for the bound, then calls sleep(), after which it
-/// is worth another look.
+/// Returns when ready() holds, or when sleep() has returned, after which the caller
+/// looks again. Spins for the bound first.
 template <class Ready, class Sleep>
 void wait(SpinBound& bound, const Ready& ready, const Sleep& sleep) {
   for (int i = 0; i < kPausesPerLook; ++i) {
@@ -67,23 +68,26 @@ void wait(SpinBound& bound, const Ready& ready, const Sleep& sleep) {
   bound.slept(std::chrono::steady_clock::now() - start);
 }
 
-// What holds at any time, by number; the code below refers to it.
-//  1. A region (function_, body_, error_) is written by the caller alone, while no slot is open and no part
-//     that was begun is unfinished.
-//  2. A slot is opened by the caller alone, after 1 (release). It stops being open by a claim alone, a
-//     compare-and-exchange (acquire): so each part is begun once, and by a thread that sees the region.
-//     Nobody reads the region without a claim, so it does not matter how late a member is, nor which region
-//     it thinks this is.
-//  3. unfinished_ counts the parts that have not ended. Who claimed a part takes it off after its end
-//     (release). The caller leaves the region when it has seen 0 (acquire): all that the parts wrote is
-//     there, and none touches the region any more.
-//  4. unclaimed_ is at least the number of open slots: it is lowered after the claim, and before 3. So 0
-//     means that no slot is open, and it is exactly 0 between regions.
-//  5. Slot i becomes kAsleep by its own member alone, and only from kIdle. The caller, who alone replaces
-//     kAsleep, then wakes the member. The kernel looks at the word once more before it lets a thread sleep,
-//     so no opening is slept through.
-//  6. The caller sets kCallerSleeps in unfinished_ before it sleeps on that word; who brings the count to 0
-//     and finds the bit wakes it. Being woken once too often is harmless: all sleeps are loops.
+// Invariants, by number; the code below refers to them. A region is one call of run().
+//  1. Only the caller writes the region (function_, body_, error_), and only while no
+//     slot is open and no part that was begun is unfinished.
+//  2. Only the caller opens a slot, after 1 (release). Only a claim closes it, which is
+//     a compare-and-exchange (acquire). So each part is begun once, by a thread that
+//     sees the region. Nobody reads the region without a claim, so it does not matter
+//     how late a member is, nor which region it takes this one for.
+//  3. unfinished_ counts the parts that have not ended. The thread that claimed a part
+//     subtracts it after the part's end (release). The caller leaves the region when it
+//     has seen 0 (acquire): all that the parts wrote is visible then, and no thread
+//     touches the region any more.
+//  4. unclaimed_ is at least the number of open slots: it is lowered after the claim
+//     and before 3. So 0 means that no slot is open, and it is exactly 0 between
+//     regions.
+//  5. Only a slot's own member sets it to kAsleep, and only from kIdle. Only the caller
+//     replaces kAsleep, and it then wakes the member. The kernel looks at the word once
+//     more before it lets a thread sleep, so no opening is slept through.
+//  6. The caller sets kCallerSleeps in unfinished_ before it sleeps on that word. The
+//     thread that brings the count to 0 and finds the bit wakes the caller. Waking it
+//     once too often is harmless, since every sleep is in a loop.
 //  7. Slots and counters live until the members have been joined.
 class Team {
  public:
@@ -100,7 +104,7 @@ class Team {
 
   struct alignas(kLine) Slot {
     std::atomic<uint32_t> state = kIdle;
-    Team* team = nullptr;  // of the member with this slot's number; the caller has number 0
+    Team* team = nullptr;  // the team whose member has this slot's number; the caller is 0
     uint32_t number = 0;
     pthread_t thread{};
   };
@@ -127,7 +131,7 @@ class Team {
   std::array<Slot, kMostParts> slots_;
 };
 
-Team::Team() : process_(getpid()), most_members_(static_cast<uint32_t>(most_team_members())) {}
+Team::Team() : process_(getpid()), most_members_(most_team_members()) {}
 
 Team::~Team() {
   if (getpid() != process_) return;  // fork() copied no members
@@ -138,7 +142,7 @@ Team::~Team() {
   for (uint32_t i = 1; i < members_; ++i) pthread_join(slots_[i].thread, nullptr);
 }
 
-/// Starts members until there are so many, or the system refuses.
+/// Starts members until there are `members` of them, or the system refuses.
 void Team::grow(uint32_t members) {
   pthread_attr_t attributes;
   if (pthread_attr_init(&attributes) != 0) return;
@@ -161,7 +165,7 @@ void Team::grow(uint32_t members) {
       members_ + 1, members, std::strerror(error));
 }
 
-/// A member's life.
+/// What a member's thread runs until it is told to quit.
 void* Team::serve(void* argument) {
   Slot& slot = *static_cast<Slot*>(argument);
   pthread_setname_np(pthread_self(), "orrery team");  // for top -H
@@ -211,7 +215,7 @@ void Team::finish(uint32_t parts) {
 }
 
 void Team::run(int64_t parts, PartFunction function, void* body) {
-  const auto count = static_cast<uint32_t>(parts);
+  const uint32_t count = parts;  // at most kMostParts
   const uint32_t wanted = std::min(count, most_members_);
   if (wanted > members_ && !refused_) grow(wanted);
 
@@ -224,9 +228,9 @@ void Team::run(int64_t parts, PartFunction function, void* body) {
   size_t sleepers = 0;
   for (uint32_t i = 0; i < count; ++i) {
     if (slots_[i].state.exchange(kOpen, std::memory_order_acq_rel) != kAsleep) continue;  // 2
-    asleep[sleepers++] = static_cast<uint16_t>(i);
+    asleep[sleepers++] = i;
   }
-  // Only now that those who spin are at work: a wake is a system call.
+  // A wake is a system call, so those who spin are given their work first.
   for (size_t i = 0; i < sleepers; ++i) futex_wake(slots_[asleep[i]].state);  // 5
 
   t_inside_part = true;
@@ -247,10 +251,7 @@ void Team::run(int64_t parts, PartFunction function, void* body) {
 
 }  // namespace
 
-int most_team_members() {
-  return static_cast<int>(
-      std::min<int64_t>(kMostParts, int64_t{kMembersPerCpu} * available_cpus()));
-}
+int most_team_members() { return std::min(int{kMostParts}, kMembersPerCpu * available_cpus()); }
 
 bool inside_part() { return t_inside_part; }
 

@@ -21,7 +21,6 @@ struct Mat {
   operator Mat<const T>() const requires(!std::is_const_v<T>) { return {data, rows, cols, stride}; }
 
   T* row(int64_t r) const { return data + r * stride; }
-  bool contiguous() const { return stride == cols; }
   int64_t size() const { return rows * cols; }
   Mat row_range(int64_t begin, int64_t end) const {
     return {row(begin), end - begin, cols, stride};

@@ -15,13 +15,13 @@
 namespace orrery::launch {
 namespace {
 
-/// Seconds that what a rank said is as good as new.
+/// For so many seconds, what a rank said counts as new.
 constexpr double kNews = 2;
 
 /// "; its process 123 is stopped" when the kernel says so.
 std::string process_state(const proto::RankStatus& rank) {
   if (rank.pid() <= 0 || rank.host() != host_name()) return "";
-  const std::optional<ProcessStat> stat = process_stat(static_cast<pid_t>(rank.pid()));
+  const std::optional<ProcessStat> stat = process_stat(rank.pid());
   if (!stat) return fmt::format("; its process {} is gone", rank.pid());
   if (stat->stopped()) return fmt::format("; its process {} is stopped", rank.pid());
   if (stat->state == 'D')
@@ -48,7 +48,7 @@ bool replace(const std::filesystem::path& path, const nlohmann::ordered_json& js
   }
 }
 
-/// Nothing where there is no such file, or not one of ours.
+/// The file's object; nothing when there is no such file, or it is not one of ours.
 std::optional<nlohmann::ordered_json> read_object(const std::filesystem::path& path) {
   try {
     auto json = nlohmann::ordered_json::parse(read_file(path));
@@ -71,7 +71,7 @@ void set_state(nlohmann::ordered_json& json, const RunState& state) {
   }
 }
 
-/// " as of 5 s before" for what is no longer news.
+/// " as of 5 s before" for what is no longer new.
 std::string as_of(double age) {
   return age > kNews ? fmt::format(" as of {:.0f} s before", age) : "";
 }
@@ -143,7 +143,7 @@ bool write_final_state(const std::filesystem::path& path, const RunState& state)
 bool write_failure(const std::filesystem::path& path, int exit_code, const std::string& error) {
   nlohmann::ordered_json json = read_object(path).value_or(nlohmann::ordered_json::object());
   set_state(json, {"failed", exit_code, error});
-  // Rank 0 may be about to replace the file, by a temporary one of its own.
+  // Rank 0 may be about to replace the file by a temporary file of its own.
   std::filesystem::path beside = path;
   beside += ".failed";
   if (!replace(beside, json)) return false;

@@ -33,13 +33,14 @@ using Clock = std::chrono::steady_clock;
 constexpr auto kTick = std::chrono::milliseconds(50);
 constexpr auto kLookEvery = std::chrono::milliseconds(500);
 
-/// Rank 0's own watchdog speaks first, unless it is rank 0 that stands still.
+/// The launcher's deadline is so much later than the ranks' own, so that rank 0's
+/// watchdog speaks first, unless rank 0 itself stands still.
 constexpr double kGraceSeconds = 10;
 
-/// An mpirun that ends so soon, without a sign of a rank, will do so again.
+/// An mpirun that ends so soon, without a sign of a rank, would do so again.
 constexpr double kStartSeconds = 2;
 
-// All that a signal handler can reach.
+// A signal handler can reach nothing else.
 std::atomic<bool> g_asked_again = false;
 static_assert(std::atomic<bool>::is_always_lock_free);
 
@@ -64,8 +65,8 @@ std::string own_executable() {
   return path.string();
 }
 
-/// The whole checkpoints of a run: step and time, so that one written again counts as
-/// another.
+/// The whole checkpoints of a run, by step and time, so that one that is written again
+/// counts as another.
 using Published = std::set<std::pair<int64_t, std::filesystem::file_time_type>>;
 
 Published published(const std::filesystem::path& run_dir) {
@@ -86,8 +87,8 @@ bool has_more(const Published& now, const Published& before) {
                              [&](const auto& checkpoint) { return !before.contains(checkpoint); });
 }
 
-/// What status.json says during one attempt. A file from before it is passed over: only
-/// a change counts.
+/// What status.json says during one attempt. Only a change of the file counts, so a
+/// file from before the attempt is passed over.
 class Monitor {
  public:
   explicit Monitor(const std::filesystem::path& run_dir)
@@ -100,11 +101,12 @@ class Monitor {
     changed_ = Clock::now();
     if (auto heartbeat = Heartbeat::parse(text)) heartbeat_ = std::move(heartbeat);
   }
-  /// Ranks are up and answer signals.
+  /// Whether ranks are up and answer signals.
   bool started() const { return heartbeat_.has_value(); }
   int64_t step() const { return heartbeat_ ? heartbeat_->step : 0; }
 
-  /// A line while the job hangs. Deadlines as diagnose's.
+  /// A line while the job hangs, else an empty one. The deadlines are those of
+  /// diagnose().
   std::string hang(double file_deadline, double rank_deadline) const {
     if (heartbeat_)
       return diagnose(*heartbeat_, seconds_since(changed_), file_deadline, rank_deadline);
@@ -138,7 +140,7 @@ class Launcher {
         at_start_(published(run_dir_)),
         rank_deadline_(options.hang_timeout ? *options.hang_timeout
                                             : config.cluster().hang_timeout_s()) {
-    // With a deadline given for this launch, that of the ranks is the same.
+    // A deadline that is given for this launch holds for the ranks too.
     file_deadline_ = rank_deadline_;
     if (file_deadline_ > 0 && !options.hang_timeout) file_deadline_ += kGraceSeconds;
     if (rank_deadline_ > 0) rank_deadline_ = file_deadline_ + kGraceSeconds;
@@ -150,8 +152,8 @@ class Launcher {
     handle_stop_signals(on_signal);
     ignore_closed_pipes();
     const int code = run_to_the_end();
-    // Only what is this run's own: a job that could not start must not touch the file
-    // of one that lives.
+    // Only the file of this run is changed: a job that could not start must not touch
+    // the file of a job that is alive.
     if (ran_) {
       const char* const ended_well = asked_to_stop() ? "stopped" : "done";
       write_final_state(run_dir_ / kStatusFile, {code == kExitOk ? ended_well : "failed", code,
@@ -195,9 +197,9 @@ class Launcher {
     if (options_.hang_timeout) {
       program.push_back(fmt::format("cluster.hang_timeout_s={}", *options_.hang_timeout));
     }
-    // A run that began anew goes on once this launch has published a checkpoint. One
-    // that began from a path does so by itself, and its run_dir must go on saying that
-    // it began there.
+    // A run that began anew is resumed once this launch has published a checkpoint. A
+    // run that began from a path resumes by itself, and its run_dir must go on saying
+    // that it began there.
     if (resume_ == "off" && goes_on()) program.emplace_back("trainer.resume=auto");
     const MpirunOptions mpirun{options_.ranks, options_.mpirun_arguments, available_cpus(),
                                hosts_are_given(options_.mpirun_arguments)};
@@ -237,8 +239,8 @@ class Launcher {
         before_stop_ = published(run_dir_);
       }
       if (!monitor.started()) look();
-      // Before the ranks are up the signal would kill them, which loses nothing but
-      // looks like a failure.
+      // Before the ranks are up, the signal would kill them. That would lose nothing,
+      // but it would look like a failure.
       if (!asked && monitor.started()) {
         spdlog::info("asked to stop: the ranks save and end (again after a second: at once)");
         job.send_signal(SIGUSR1);
@@ -278,8 +280,8 @@ class Launcher {
                    cause_.c_str());
       return kExitDiverged;
     }
-    // By another signal than ours, or at a second request, the job may end otherwise
-    // than it was asked to.
+    // Another signal than ours, or a second request, may end the job in another way
+    // than it was asked to end.
     const Published now = published(run_dir_);
     if (before_stop_ && has_more(now, *before_stop_) && newest_step(now) >= outcome.step) {
       spdlog::warn("stopped as asked and saved, then the job ended otherwise (exit code {}): {}",
@@ -302,7 +304,7 @@ class Launcher {
     return !asked_to_stop();
   }
 
-  /// This launch has published a checkpoint.
+  /// Whether this launch has published a checkpoint.
   bool goes_on() const { return has_more(published(run_dir_), at_start_); }
 
   /// Where the next attempt begins.
@@ -326,8 +328,8 @@ class Launcher {
   std::optional<Published> before_stop_;  // when the running attempt was asked to stop
   double file_deadline_ = 0, rank_deadline_;
   int attempts_ = 0;
-  bool ran_ = false;   // some attempt's ranks were up
-  std::string cause_;  // of the last attempt's end
+  bool ran_ = false;   // the ranks of some attempt were up
+  std::string cause_;  // why the last attempt ended
 };
 
 }  // namespace

@@ -19,20 +19,20 @@ struct LaunchOptions {
   std::vector<std::string> mpirun_arguments;
   int ranks = 1;
   RestartOptions restart;
-  /// Seconds without progress until a job is ended and restarted; 0: never. Absent:
-  /// cluster.hang_timeout_s.
+  /// Seconds without progress until a job is ended and restarted; 0: never. When
+  /// absent, cluster.hang_timeout_s counts.
   std::optional<double> hang_timeout;
   double stop_timeout = 600;  ///< seconds that ranks have for save-and-exit
 };
 
-/// Runs the job to its end; returns the exit code. A stop signal (launch/stop_signal.h)
-/// to this process: the ranks save and exit, the code is 0; a second SIGTERM, SIGINT or
-/// SIGHUP a second later or more ends the job at once (one that comes sooner is the
-/// same request: who signals a process group often signals the process too).
-/// kExitDiverged when
-/// the policy has diverged, which is never restarted. `config` is that of the options,
-/// checked for so many ranks. Error when the job cannot be started. run_dir/status.json
-/// ends with how the run ended.
+/// Runs the job to its end and returns the exit code. On a stop signal
+/// (launch/stop_signal.h) to this process the ranks save and exit, and the code is 0. A
+/// second SIGTERM, SIGINT or SIGHUP, a second later or more, ends the job at once. (One
+/// that comes sooner is the same request: who signals a process group often signals the
+/// process too.) The code is kExitDiverged when the policy has diverged; such a job is
+/// never restarted. `config` is the one of the options, checked for so many ranks.
+/// Error when the job cannot be started. In the end run_dir/status.json says how the
+/// run ended.
 int run_launch(const LaunchOptions& options, const proto::Config& config);
 
 }  // namespace orrery::launch

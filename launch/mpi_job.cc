@@ -28,14 +28,14 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// mpirun ends its ranks within a second of SIGTERM; one that does not is ended with
-/// them.
+/// mpirun ends its ranks within a second of SIGTERM. When it does not, it is ended
+/// together with them.
 constexpr auto kPatience = std::chrono::seconds(4);
-/// A process that SIGKILL does not end waits for hardware; the restart does not wait
+/// A process that SIGKILL does not end waits for hardware. The restart does not wait
 /// for it.
 constexpr auto kOrphanPatience = std::chrono::seconds(15);
 
-/// Of mpirun's own words, that make one cause.
+/// The most lines of mpirun's own words that make up a cause.
 constexpr int kProseLines = 4;
 constexpr std::string_view kNotStarted = "orrery: mpirun could not be started";
 
@@ -65,7 +65,7 @@ std::vector<pid_t> children() {
   for (const auto& entry : std::filesystem::directory_iterator("/proc", code)) {
     const std::string name = entry.path().filename().string();
     if (name.find_first_not_of("0123456789") != std::string::npos) continue;
-    const auto pid = static_cast<pid_t>(std::atoi(name.c_str()));
+    const pid_t pid = std::atoi(name.c_str());
     const std::optional<ProcessStat> stat = process_stat(pid);
     if (stat && stat->parent == self) found.push_back(pid);
   }
@@ -96,12 +96,12 @@ std::vector<std::string> mpirun_command(const MpirunOptions& options,
   // Open MPI binds jobs of one or two ranks to one core each.
   if (!given("--bind-to") && !given("-bind-to"))
     command.insert(command.end(), {"--bind-to", "none"});
-  // Copies between processes by ptrace rights, which containers withhold: messages and
-  // failed calls.
+  // This way of copying between processes needs ptrace rights. Containers withhold
+  // them, which leads to messages and failed calls.
   command.insert(command.end(), {"--mca", "btl_vader_single_copy_mechanism", "none"});
   if (!options.allocated) {
-    // Without an allocation a host has as many places as cores, hardware threads not
-    // counted.
+    // Without an allocation a host has as many places as cores; hardware threads do not
+    // count.
     command.emplace_back(options.ranks > options.cpus ? "--oversubscribe" : "--use-hwthread-cpus");
   }
   command.insert(command.end(), {"-x", kSupervision});
@@ -119,8 +119,8 @@ MpiJob::MpiJob(const std::vector<std::string>& command) {
     setenv("OMPI_ALLOW_RUN_AS_ROOT", "1", 0);
     setenv("OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1", 0);
   }
-  // Ranks outlive a killed mpirun for a moment, a stopped one for ever: they become our
-  // children, to end.
+  // Ranks outlive a killed mpirun for a moment, and stopped ones stay for ever. They
+  // become our children, so that we can end them.
   prctl(PR_SET_CHILD_SUBREAPER, 1);
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) fail("cannot make a pipe: {}", std::strerror(errno));
@@ -164,7 +164,7 @@ bool MpiJob::run_for(std::chrono::milliseconds time) {
   if (stderr_ < 0) {
     std::this_thread::sleep_for(time);
   } else {
-    poll(&wait, 1, static_cast<int>(time.count()));
+    poll(&wait, 1, time.count());
     read_stderr();
   }
   if (!reap(/*block=*/false)) return true;
@@ -246,8 +246,8 @@ void MpiJob::read_stderr() {
       stderr_ = -1;
       return;
     }
-    std::fwrite(buffer, 1, static_cast<size_t>(n), stderr);
-    for (const char c : std::string_view(buffer, static_cast<size_t>(n))) {
+    std::fwrite(buffer, 1, n, stderr);
+    for (const char c : std::string_view(buffer, n)) {
       if (c != '\n') {
         if (line_.size() < 4096) line_ += c;
         continue;
@@ -270,7 +270,7 @@ void MpiJob::take_line(const std::string& line) {
                   node, &signal) == 4) {
     killed_ = !is_program_fault(signal);
     rank_seen_ = true;
-    // What other ranks say about it is its consequence.
+    // What other ranks say after it is a consequence.
     if (killed_ || cause_.empty() || announced_) {
       announced_ = false;
       cause_ = fmt::format("rank {} on {} was killed by signal {} ({})", rank, node, signal,
@@ -281,7 +281,7 @@ void MpiJob::take_line(const std::string& line) {
   if (line.starts_with(kOurs)) {
     rank_seen_ = rank_seen_ || line != kNotStarted;
     if (line.starts_with("orrery: asked to stop") || (!cause_.empty() && !announced_)) return;
-    // The error that an injected fault leads to says more, when there is one.
+    // When an injected fault leads to an error, the error says more.
     const bool announcement =
         line.find(" injected at ") != std::string::npos && !line.ends_with("asks");
     if (announcement && announced_) return;
@@ -306,8 +306,7 @@ void MpiJob::take_prose(const std::string& line) {
     in_block_ = false;
     return;
   }
-  // Once ranks run, a line that is not in a block may be the rest of what one of them
-  // logged.
+  // Once ranks run, a line outside a block may be the rest of what a rank logged.
   if (prose_lines_ >= kProseLines || (rank_seen_ && !in_block_)) return;
   prose_ += (prose_lines_ > 0 ? " " : "") +
             line.substr(begin, line.find_last_not_of(" \t\r") + 1 - begin);

@@ -1,5 +1,5 @@
-// mpirun as a child process: its command line, what it and the ranks say on stderr, and
-// the certain end of all its processes on this host.
+// Runs mpirun as a child process: makes its command line, reads what it and the ranks
+// say on stderr, and ends all its processes on this host for certain.
 #pragma once
 
 #include <sys/types.h>
@@ -21,16 +21,16 @@ struct MpirunOptions {
 std::vector<std::string> mpirun_command(const MpirunOptions& options,
                                         const std::vector<std::string>& program);
 
-/// Whether a batch system's allocation (by the environment) or `extra` says where ranks
+/// Whether `extra`, or a batch system's allocation in the environment, says where ranks
 /// run.
 bool hosts_are_given(const std::vector<std::string>& extra);
 
 class MpiJob {
  public:
-  /// Starts the command in a process group of its own, without stdin. Should this
-  /// process die, mpirun is told to end. This process becomes the one that inherits the
-  /// orphans of its descendants, and must have no other children. Error when there is
-  /// no such program on PATH.
+  /// Starts the command in a process group of its own, without stdin. If this process
+  /// dies, mpirun is told to end. From now on this process inherits the orphans of its
+  /// descendants; it must have no other children. Error when there is no such program
+  /// on PATH.
   explicit MpiJob(const std::vector<std::string>& command);
   /// Ends what still runs.
   ~MpiJob();
@@ -41,16 +41,17 @@ class MpiJob {
   /// ended and nothing of the job is left on this host.
   bool run_for(std::chrono::milliseconds time);
 
-  /// To mpirun, which forwards SIGUSR1 and SIGUSR2 to the ranks and ends them on
-  /// SIGTERM.
+  /// Sends a signal to mpirun, which forwards SIGUSR1 and SIGUSR2 to the ranks and ends
+  /// them on SIGTERM.
   void send_signal(int signal);
 
-  /// SIGTERM to mpirun; a moment later SIGKILL to it and to every process of the job on
-  /// this host, stopped ones too. Returns when none is left.
+  /// Sends SIGTERM to mpirun and, a moment later, SIGKILL to it and to every process of
+  /// the job on this host, stopped ones too. Returns when none is left.
   void end();
 
-  /// How it ended; valid once run_for returned false or after end().
-  int exit_code() const { return exit_code_; }  ///< as a shell's: 128 + signal
+  // How the job ended; valid once run_for() has returned false, or after end().
+  /// The exit code as a shell gives it: 128 + the number where a signal ended the job.
+  int exit_code() const { return exit_code_; }
   /// What the user should read: the first error line of a rank, or how mpirun says that
   /// a rank ended, or the first lines that mpirun says itself.
   const std::string& cause() const { return cause_; }
@@ -58,10 +59,10 @@ class MpiJob {
   /// of its own.
   bool killed() const { return killed_; }
 
-  /// A rank has shown itself: by a line on stderr, or by how it ended.
+  /// True once a rank has shown itself, by a line on stderr or by how it ended.
   bool rank_seen() const { return rank_seen_; }
   pid_t pid() const { return pid_; }
-  /// mpirun itself is stopped now (SIGSTOP, a debugger).
+  /// Whether mpirun itself is stopped now (SIGSTOP, a debugger).
   bool stopped() const;
 
  private:

@@ -5,20 +5,20 @@
 #include <cmath>
 #include <string_view>
 
+#include "core/ascii.h"
 #include "core/error.h"
 
 namespace orrery::launch {
 namespace {
 
-bool is_word(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0; }
-bool is_digit(char c) { return std::isdigit(static_cast<unsigned char>(c)) != 0; }
+bool is_word(char c) { return std::isalnum(byte_of(c)) != 0; }
+bool is_digit(char c) { return std::isdigit(byte_of(c)) != 0; }
 
 /// "42", "3f9a", "0x7ffc", "1e".
 bool is_number(std::string_view word) {
   if (word.starts_with("0x")) return true;
-  return std::ranges::any_of(word, is_digit) && std::ranges::all_of(word, [](char c) {
-           return std::isxdigit(static_cast<unsigned char>(c)) != 0;
-         });
+  return std::ranges::any_of(word, is_digit) &&
+         std::ranges::all_of(word, [](char c) { return std::isxdigit(byte_of(c)) != 0; });
 }
 
 }  // namespace

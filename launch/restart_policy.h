@@ -1,4 +1,5 @@
-// When a job that ended is started again. Pure: no clock, no process.
+// Decides whether a job that ended is started again. Pure: knows no clock and no
+// process.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +9,7 @@ namespace orrery::launch {
 
 struct RestartOptions {
   int max_restarts = 10;  ///< in a row without a new checkpoint
-  double backoff = 1.0;  ///< seconds before the first restart; doubled by each one without progress
+  double backoff = 1.0;  ///< seconds before the first restart; each one without progress doubles it
 };
 
 class RestartPolicy {
@@ -17,13 +18,12 @@ class RestartPolicy {
 
   struct Outcome {
     int exit_code = 0;
-    /// What the job said it failed of. Empty when what ended it came from outside (a
-    /// killed rank, a lost host): that may well not happen again.
+    /// The reason that the job gave for its failure. Empty when the cause came from
+    /// outside (a killed rank, a lost host), which may well not happen again.
     std::string error;
-    int64_t published =
-        0;             ///< step of the newest good checkpoint, 0: none; a further one is progress
-    int64_t step = 0;  ///< that the ranks last said to have done; as much as a second old
-    bool seen = true;  ///< false when mpirun ended without any sign of a rank
+    int64_t published = 0;  ///< step of the newest good checkpoint (0: none); a new one is progress
+    int64_t step = 0;       ///< the last step that the ranks reported, up to a second old
+    bool seen = true;       ///< false when mpirun ended without any sign of a rank
   };
   struct Decision {
     bool restart = false;
@@ -35,8 +35,8 @@ class RestartPolicy {
   Decision after(const Outcome& outcome);
 
   static constexpr double kMaxBackoff = 60;
-  static constexpr int kSameFailures =
-      3;  ///< the same error this often in a row, without a new checkpoint, is the end
+  /// The same error so many times in a row, without a new checkpoint, is the end.
+  static constexpr int kSameFailures = 3;
 
  private:
   const RestartOptions options_;
@@ -46,8 +46,8 @@ class RestartPolicy {
   int same_failures_ = 0;
 };
 
-/// The text with every number, size and id masked: those differ from one attempt to the
-/// next.
+/// The text with every number, size and id masked, because those differ from one
+/// attempt to the next.
 std::string without_numbers(const std::string& text);
 
 }  // namespace orrery::launch

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <iterator>
 #include <set>
 #include <string>
 #include <string_view>
@@ -48,7 +49,7 @@ std::vector<FolderEntry> folder_entries(const std::filesystem::path& folder) {
     name.remove_prefix(kStepPrefix.size());
     const char* const end = name.data() + name.size();
     const auto [rest, error] = std::from_chars(name.data(), end, entry.step);
-    const std::string_view suffix(rest, static_cast<size_t>(end - rest));
+    const std::string_view suffix(rest, end);
     if (error != std::errc() || !suffix.starts_with(kRolloutSuffix)) continue;
     entry.is_samples = suffix == kRolloutSuffix;
     entries.push_back(std::move(entry));
@@ -57,7 +58,7 @@ std::vector<FolderEntry> folder_entries(const std::filesystem::path& folder) {
   return entries;
 }
 
-/// Nothing when it is gone.
+/// Does nothing when the file is gone already.
 void remove_file(const std::filesystem::path& path) {
   std::error_code error;
   std::filesystem::remove(path, error);
@@ -101,23 +102,24 @@ int64_t remove_rollouts_after(const std::filesystem::path& run_dir, int64_t step
     remove_file(entry.path);
     if (entry.is_samples) steps.insert(entry.step);
   }
-  return static_cast<int64_t>(steps.size());
+  return std::ssize(steps);
 }
 
 int64_t renumber_older_rollouts(const std::filesystem::path& run_dir, int64_t sft_steps) {
-  if (sft_steps <= 0) return 0;  // both numbers are the same
+  if (sft_steps <= 0) return 0;  // the two numberings are the same
   std::vector<RolloutEntry> entries = list_rollouts(run_dir / kRolloutFolder);
   std::erase_if(entries, [](const RolloutEntry& entry) { return entry.validation; });
-  // The last first: its new name may be the old one of another.
+  // The last file comes first: its new name may be the old name of another.
   std::ranges::reverse(entries);
   int64_t count = 0;
   for (const RolloutEntry& entry : entries) {
     try {
       const rollout::RolloutFile file = rollout::read_rollout_file(entry.path);
       if (file.step != file.stage_step) continue;  // after SFT these differ
-      const auto step = static_cast<uint64_t>(sft_steps) + file.stage_step;
-      const std::filesystem::path path = rollout_path(run_dir, static_cast<int64_t>(step));
-      // One that is there is of this run's newer part, which did the step again.
+      const uint64_t step = sft_steps + file.stage_step;
+      const std::filesystem::path path = rollout_path(run_dir, step);
+      // A file that is there already comes from this run's newer part, which did the
+      // step again.
       if (!std::filesystem::exists(path)) {
         rollout::write_rollout_file(path, step, file.groups, file.stage_step,
                                     {file.stage, file.prompt_texts});
@@ -152,8 +154,8 @@ void RunFolder::take(bool make) {
           path_.string());
     }
   }
-  // Ranks of a killed mpirun notice a moment later: a run resumed at once waits for
-  // them.
+  // Ranks of a killed mpirun notice its end a moment later. A run that is resumed at
+  // once waits for them.
   lock_ = std::make_unique<FileLock>(path_ / ".lock", std::chrono::seconds(5));
   forget_failure(path_ / kStatusFile);
   taken_ = true;

@@ -11,46 +11,47 @@
 
 namespace orrery::launch {
 
-/// Makes it where it is absent. Usage Error when that cannot be.
+/// Makes the folder where it is absent. Usage Error when it cannot be made.
 void make_run_dir(const std::filesystem::path& path);
 
-/// Removes the rollouts of steps after `step`, which the run does again, those of
-/// validations too, and their checksums; says of how many steps there were samples. -1:
-/// all. Error when one cannot be removed.
+/// Removes the rollouts of the steps after `step` (-1: of all steps), because the run
+/// does them again: those of validations too, and the checksums. Returns the number of
+/// steps that had samples. Error when a file cannot be removed.
 int64_t remove_rollouts_after(const std::filesystem::path& run_dir, int64_t step);
 
-/// Older programs named the rollouts of a run with `sft_steps` steps of SFT by RL's
-/// steps alone: rewrites those under the run's steps, and says how many. One that is
-/// interrupted may be run again. A file that cannot be read stays as it is, and is
-/// told. They wrote none of validations.
+/// Older programs named the rollouts of a run with `sft_steps` steps of SFT by the RL
+/// steps alone. This rewrites such files under the run's steps and returns their
+/// number. It may be run again after an interruption. A file that cannot be read stays
+/// as it is, with a warning. Older programs wrote no rollouts of validations.
 int64_t renumber_older_rollouts(const std::filesystem::path& run_dir, int64_t sft_steps);
 
-/// rollouts/step_000123.h5, of a validation rollouts/val_step_000123.h5.
+/// rollouts/step_000123.h5, or of a validation rollouts/val_step_000123.h5.
 std::filesystem::path rollout_path(const std::filesystem::path& run_dir, int64_t step,
                                    bool validation = false);
 
-/// A file of samples, by its name.
+/// A file of samples, as its name describes it.
 struct RolloutEntry {
   std::filesystem::path path;
   int64_t step = 0;
   bool validation = false;
 };
 
-/// Those in `folder` (a run's rollouts/) in the order in which a run makes them: by
-/// step, and a step's validation after what the step learned from.
+/// The files of samples in `folder` (a run's rollouts/), in the order in which a run
+/// makes them: by step, and a step's validation after what the step learned from.
 std::vector<RolloutEntry> list_rollouts(const std::filesystem::path& folder);
 
-/// The run's folder, which rank 0 takes for the job, from when on it is this run's and
-/// no other's.
+/// The run's folder. Rank 0 takes it for the job; from then on it belongs to this run
+/// and no other.
 class RunFolder {
  public:
   explicit RunFolder(std::filesystem::path path);
 
-  /// Locks it. Not `make`: only when it is there already, so that a run that cannot
-  /// start leaves nothing. Error when another run has it, be it one that `orrery
-  /// launch` is about to start again.
+  /// Locks the folder, and makes it when `make` is set. Without `make` it does nothing
+  /// where there is no folder, so that a run that cannot start leaves nothing behind.
+  /// Error when another run has the folder, even one that `orrery launch` is about to
+  /// start again.
   void take(bool make);
-  /// On another rank than 0: rank 0 has taken it.
+  /// For the other ranks: rank 0 has taken the folder.
   void note_taken() { taken_ = true; }
   const std::filesystem::path& path() const { return path_; }
   bool taken() const { return taken_; }  ///< from any thread

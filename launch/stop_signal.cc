@@ -12,12 +12,12 @@
 namespace orrery::launch {
 namespace {
 
-/// Two signals in less time are one request.
+/// Two signals within this time are one request.
 constexpr int64_t kSecondRequestNs = 1'000'000'000;
 
 // A signal handler can reach nothing but globals.
 std::atomic<bool> g_stop = false;
-std::atomic<int64_t> g_first_ns = 0;  // of what is not SIGUSR1; 0: none has come
+std::atomic<int64_t> g_first_ns = 0;  // when the first other than SIGUSR1 came; 0: none has
 std::atomic<bool> g_tell = false;
 static_assert(std::atomic<int64_t>::is_always_lock_free && std::atomic<bool>::is_always_lock_free);
 
@@ -50,8 +50,8 @@ void on_signal(int signal) {
   const int saved = errno;
   switch (note_stop_signal(signal)) {
     case StopRequest::kFirst:
-      // After a crash mpirun sends SIGTERM to the ranks that are left: the name says
-      // that nobody need have asked.
+      // After a crash mpirun sends SIGTERM to the ranks that are left. So the line
+      // names the signal: perhaps no person has asked for a stop.
       if (g_tell)
         say("orrery: asked to stop by ", signal,
             ": saving, then the end (again after a second: at once)\n");
@@ -61,8 +61,8 @@ void on_signal(int signal) {
     case StopRequest::kNow:
       say("orrery: asked to stop again, by ", signal,
           ": ending at once; checkpoints on disk stay whole\n");
-      // Not by the signal itself, which the first process of a container would not die
-      // of.
+      // The process does not end by the signal itself, because the first process of a
+      // container would not die of it.
       ::_exit(128 + signal);
   }
   errno = saved;

@@ -1,7 +1,8 @@
-// SIGTERM, SIGINT, SIGHUP and SIGUSR1 (Slurm's --signal=USR1@60) ask for "save and
-// exit". A second one of the first three, at least a second after the first of them,
-// ends the process at once. SIGUSR1 never does: it is what `orrery launch` and batch
-// systems pass on, also beside a SIGTERM that they have sent already.
+// The signals that ask a run to save and exit: SIGTERM, SIGINT, SIGHUP and SIGUSR1
+// (Slurm's --signal=USR1@60). A second one of the first three, at least a second after
+// the first of them, ends the process at once. SIGUSR1 never does, because `orrery
+// launch` and batch systems pass it on, sometimes beside a SIGTERM that they have sent
+// already.
 #pragma once
 
 #include <array>
@@ -11,19 +12,19 @@
 
 namespace orrery::launch {
 
-/// The signals that ask for it. SIGHUP does unless it was ignored when the program
-/// started, as by nohup.
+/// The signals that ask for a stop. SIGHUP does not when it was ignored at the
+/// program's start, as by nohup.
 inline constexpr std::array kStopSignals = {SIGTERM, SIGINT, SIGUSR1, SIGHUP};
 
-/// From now on they call `handler`; interrupted system calls go on.
+/// From now on these signals call `handler`; interrupted system calls go on.
 void handle_stop_signals(void (*handler)(int));
 
-/// Default actions again, for a child between fork and exec: what handle_stop_signals()
-/// left ignored stays so. Async-signal-safe.
+/// Gives the signals their default actions again, for a child between fork and exec.
+/// What handle_stop_signals() left ignored stays ignored. Async-signal-safe.
 void reset_stop_signals();
 
-/// What a signal says, of all that have come to this process. For handlers:
-/// async-signal-safe.
+/// What a signal means, in view of those that have come to this process before it. For
+/// handlers: async-signal-safe.
 enum class StopRequest {
   kFirst,  ///< stop
   kAgain,  ///< the same request: `timeout` and batch systems signal a process and its group
@@ -31,20 +32,20 @@ enum class StopRequest {
 };
 StopRequest note_stop_signal(int signal);
 
-/// Handlers of a rank: the first request is remembered, a second one ends the process
-/// with exit code 128 + signal. `tell`: this rank says so of the first (one rank is
-/// enough).
+/// Installs a rank's handlers: the first request is remembered, and a second one ends
+/// the process with exit code 128 + signal. With `tell` this rank prints a line about
+/// the first request (one rank is enough).
 void install_stop_handlers(bool tell);
 
-/// For the time before that, when MPI starts: mpirun passes a SIGUSR1 on whatever its
-/// ranks are at, and they would die of it.
+/// For the time before that, while MPI starts: mpirun passes a SIGUSR1 on whatever its
+/// ranks are doing, and they would die of it.
 void catch_early_stop();
 
 /// True in this process once a signal has come.
 bool stop_requested();
 
-/// True on every rank of `comm` when any was asked to stop. Collective, so that all
-/// leave the loop at the same step.
+/// True on every rank of `comm` when any of them was asked to stop. Collective, so that
+/// all leave the loop at the same step.
 bool agree_to_stop(comm::Communicator& comm);
 
 }  // namespace orrery::launch

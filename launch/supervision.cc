@@ -29,7 +29,7 @@ int supervised_attempt(const std::filesystem::path& run_dir) {
   const std::string_view text(value);
   int attempt = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), attempt);
-  const std::string_view rest = text.substr(static_cast<size_t>(end - text.data()));
+  const std::string_view rest(end, text.data() + text.size());
   return error == std::errc() && rest.starts_with(':') && rest.substr(1) == whole(run_dir) ? attempt
                                                                                            : 0;
 }

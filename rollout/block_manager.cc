@@ -6,59 +6,58 @@ namespace orrery::rollout {
 
 BlockManager::BlockManager(int64_t blocks) {
   ORRERY_CHECK(blocks >= 1 && blocks <= INT32_MAX, "{} KV blocks", blocks);
-  reference_counts_.assign(static_cast<size_t>(blocks), 0);
-  free_.reserve(static_cast<size_t>(blocks));
-  for (int64_t block = blocks - 1; block >= 0; --block)
-    free_.push_back(static_cast<int32_t>(block));
+  reference_counts_.assign(blocks, 0);
+  free_.reserve(blocks);
+  for (int64_t block = blocks - 1; block >= 0; --block) free_.push_back(block);
 }
 
 int32_t BlockManager::reference_count(int32_t block) const {
   ORRERY_CHECK(block >= 0 && block < blocks(), "block {} of {}", block, blocks());
-  return reference_counts_[static_cast<size_t>(block)];
+  return reference_counts_[block];
 }
 
-void BlockManager::allocate(std::vector<int32_t>& table, int64_t count) {
+void BlockManager::allocate(BlockTable& table, int64_t count) {
   ORRERY_CHECK(can_allocate(count), "{} blocks wanted, {} free", count, free_blocks());
   for (int64_t i = 0; i < count; ++i) {
     const int32_t block = free_.back();
     free_.pop_back();
-    int32_t& references = reference_counts_[static_cast<size_t>(block)];
-    ORRERY_CHECK(references == 0, "free block {} has {} references", block, references);
+    int32_t& references = reference_counts_[block];
+    ORRERY_CHECK(references == 0, "free block {} has {} references", block, references);  // 1, 3
     references = 1;
     table.push_back(block);
   }
 }
 
-bool BlockManager::can_append(std::span<const int32_t> table, int64_t tokens) const {
-  return can_allocate(blocks_for(tokens) - static_cast<int64_t>(table.size()));
+bool BlockManager::can_append(Span<const int32_t> table, int64_t tokens) const {
+  return can_allocate(blocks_for(tokens) - table.size());
 }
 
-void BlockManager::may_append(std::vector<int32_t>& table, int64_t tokens) {
-  const int64_t missing = blocks_for(tokens) - static_cast<int64_t>(table.size());
+void BlockManager::may_append(BlockTable& table, int64_t tokens) {
+  const int64_t missing = blocks_for(tokens) - table.size();
   if (missing > 0) allocate(table, missing);
 }
 
-std::optional<BlockCopy> BlockManager::fork(std::vector<int32_t>& child,
-                                            std::span<const int32_t> parent, int64_t tokens) {
+std::optional<BlockCopy> BlockManager::fork(BlockTable& child, Span<const int32_t> parent,
+                                            int64_t tokens) {
   ORRERY_CHECK(child.empty(), "a fork fills an empty table, this one has {} blocks", child.size());
-  ORRERY_CHECK(blocks_for(tokens) <= static_cast<int64_t>(parent.size()), "{} tokens in {} blocks",
-               tokens, parent.size());
-  const size_t full = static_cast<size_t>(tokens / kernels::kKvBlock);
+  ORRERY_CHECK(blocks_for(tokens) <= parent.size(), "{} tokens in {} blocks", tokens,
+               parent.size());
+  const int64_t full = tokens / kernels::kKvBlock;
   for (const int32_t block : parent.first(full)) {
     ORRERY_CHECK(reference_count(block) > 0, "block {} is shared after it was freed", block);
-    ++reference_counts_[static_cast<size_t>(block)];
+    ++reference_counts_[block];
     child.push_back(block);
   }
   const int64_t rest = tokens % kernels::kKvBlock;
   if (rest == 0) return std::nullopt;
-  allocate(child, 1);
+  allocate(child, 1);  // 3: the child will write to it
   return BlockCopy{parent[full], child.back(), rest};
 }
 
-void BlockManager::release(std::vector<int32_t>& table) {
+void BlockManager::release(BlockTable& table) {
   for (const int32_t block : table) {
-    ORRERY_CHECK(reference_count(block) > 0, "block {} is freed twice", block);
-    if (--reference_counts_[static_cast<size_t>(block)] == 0) free_.push_back(block);
+    ORRERY_CHECK(reference_count(block) > 0, "block {} is freed twice", block);  // 2
+    if (--reference_counts_[block] == 0) free_.push_back(block);
   }
   table.clear();
 }

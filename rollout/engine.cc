@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <tuple>
 #include <unordered_map>
 #include <utility>
@@ -20,7 +21,7 @@
 namespace orrery::rollout {
 namespace {
 
-constexpr size_t kLogitsBytes = size_t{64} << 20;  ///< at most this much of [rows, vocab] at once
+constexpr int64_t kLogitsBytes = int64_t{64} << 20;  // the most logits [rows, vocab] at a time
 constexpr uint32_t kMaxSamples = 1u << 20;
 
 EngineConfig resolve(EngineConfig config, const models::ModelConfig& model) {
@@ -38,13 +39,13 @@ EngineConfig resolve(EngineConfig config, const models::ModelConfig& model) {
   if (config.max_model_len == 0) config.max_model_len = model.max_position_embeddings;
   if (config.kv_blocks == 0) {
     const size_t block_bytes = models::KvCache::bytes_per_block(model);
-    const auto affordable = static_cast<int64_t>(config.kv_cache_bytes / block_bytes);
+    const int64_t affordable = config.kv_cache_bytes / block_bytes;
     if (affordable < 1) {
       fail_usage("engine: kv_cache_bytes {} is less than one KV block of this model, {} bytes",
                  config.kv_cache_bytes, block_bytes);
     }
-    // One more a sequence: a group keeps its prompt's last block beside its samples'
-    // copies.
+    // One more block per sequence: a group keeps its prompt's last block beside the
+    // copies that its samples have.
     const int64_t each = BlockManager::blocks_for(config.max_model_len) + 1;
     config.kv_blocks =
         config.max_num_seqs > affordable / each ? affordable : config.max_num_seqs * each;
@@ -60,18 +61,16 @@ float inv_temperature(const kernels::SamplingParams& sampling) {
 }
 
 uint32_t sample_index(const Sequence& sample) {
-  return sample.group->request.first_sample + static_cast<uint32_t>(sample.sample);
+  return sample.group->request.first_sample + sample.sample;
 }
 
-/// Row i of `logits` becomes a copy of row source[i] of its first rows. source rises by
-/// 0 or 1 from source[0]
-/// = 0, so going backwards overwrites no row still to be read.
-void spread_rows(Mat<float> logits, std::span<const int32_t> source) {
+/// Row i of `logits` becomes a copy of row source[i] - source[0]. `source` rises by 0
+/// or 1 from entry to entry, so going backwards overwrites no row that is still to be
+/// read.
+void spread_rows(Mat<float> logits, Span<const int32_t> source) {
   for (int64_t i = logits.rows - 1; i >= 0; --i) {
-    const int64_t from = source[static_cast<size_t>(i)] - source[0];
-    if (from != i)
-      std::memcpy(logits.row(i), logits.row(from),
-                  static_cast<size_t>(logits.cols) * sizeof(float));
+    const int64_t from = source[i] - source[0];
+    if (from != i) std::memcpy(logits.row(i), logits.row(from), logits.cols * sizeof(float));
   }
 }
 
@@ -110,7 +109,7 @@ struct Engine::Impl {
   void prepare(const Schedule& schedule);
   void draw_tokens(Mat<const float> hidden);
   void check_draws() const;
-  void append_token(Sequence& sample, size_t draw);
+  void append_token(Sequence& sample, int64_t draw);
   void postprocess(const Schedule& schedule, std::vector<GenerateResult>& results);
   std::vector<GenerateResult> step();
 
@@ -125,18 +124,18 @@ struct Engine::Impl {
   uint64_t weight_version = 0;
   std::unordered_map<const SequenceGroup*, std::unique_ptr<SequenceGroup>> groups;
 
-  // The batch of a step; kept to reuse their memory.
-  std::vector<int32_t> tokens, positions, output_rows;
-  std::vector<kernels::KvSegment> segments;
-  // One entry a token to draw: its sample, and the output row that holds its logits.
-  std::vector<Sequence*> draw_samples;
-  std::vector<int32_t> draw_rows, drawn;
-  std::vector<float> uniforms, inv_temperatures, logprobs, entropies;
-  std::vector<kernels::SamplingParams> sampling;
+  // The batch of a step; kept between steps so that the memory is used again.
+  Array<int32_t> tokens, positions, output_rows;
+  Array<kernels::KvSegment> segments;
+  // One entry per token to draw: its sample, and the output row that holds its logits.
+  Array<Sequence*> draw_samples;
+  Array<int32_t> draw_rows, drawn;
+  Array<float> uniforms, inv_temperatures, logprobs, entropies;
+  Array<kernels::SamplingParams> sampling;
 };
 
 void Engine::Impl::check(const GenerateRequest& request) const {
-  const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
+  const int64_t prompt_tokens = std::ssize(request.prompt);
   const uint64_t index = request.prompt_index;
   if (prompt_tokens == 0)
     fail("prompt {} is empty: it needs at least one token, for example BOS", index);
@@ -187,10 +186,10 @@ void Engine::Impl::submit(GenerateRequest request) {
   group->max_tokens = std::min(r.max_new_tokens, config.max_model_len - group->prompt_tokens());
   group->prompt.group = group.get();
   group->samples.resize(r.n);
-  for (size_t i = 0; i < group->samples.size(); ++i) {
-    Sequence& sample = group->samples[i];
+  int64_t place = 0;
+  for (Sequence& sample : group->samples) {
     sample.group = group.get();
-    sample.sample = static_cast<int64_t>(i);
+    sample.sample = place++;
     if (!r.stop_strings.empty()) sample.stop_matcher.emplace(*tokenizer, group->stop_strings);
   }
   SequenceGroup* raw = group.get();
@@ -210,17 +209,16 @@ void Engine::Impl::prepare(const Schedule& schedule) {
   draw_rows.clear();
   for (const ScheduledRows& item : schedule.items) {
     Sequence& sequence = *item.sequence;
-    segments.push_back(
-        {static_cast<int64_t>(tokens.size()), item.rows, sequence.computed, sequence.blocks});
+    segments.push_back({tokens.size(), item.rows, sequence.computed, sequence.blocks});
     for (int64_t p = sequence.computed; p < sequence.computed + item.rows; ++p) {
       tokens.push_back(sequence.token_at(p));
-      positions.push_back(static_cast<int32_t>(p));
+      positions.push_back(p);
     }
     const bool decodes = item.rows == 1 && !sequence.tokens.empty() && item.wants_logits;
     (decodes ? stats.decode_tokens : stats.prefill_tokens) += item.rows;
     if (!item.wants_logits) continue;
-    const auto row = static_cast<int32_t>(output_rows.size());
-    output_rows.push_back(static_cast<int32_t>(tokens.size()) - 1);
+    const int32_t row = output_rows.size();
+    output_rows.push_back(tokens.size() - 1);
     const auto add_draw = [&](Sequence& sample) {
       draw_samples.push_back(&sample);
       draw_rows.push_back(row);
@@ -235,13 +233,13 @@ void Engine::Impl::prepare(const Schedule& schedule) {
 
 /// Draws a token from the logits of each draw's row, with its log-prob and entropy.
 void Engine::Impl::draw_tokens(Mat<const float> hidden) {
-  const size_t draws = draw_samples.size();
+  const int64_t draws = draw_samples.size();
   sampling.clear();
   uniforms.clear();
   inv_temperatures.clear();
   for (const Sequence* sample : draw_samples) {
     const GenerateRequest& r = sample->group->request;
-    const auto position = static_cast<uint32_t>(r.generated_before + sample->tokens.size());
+    const uint32_t position = r.generated_before + sample->tokens.size();
     sampling.push_back(r.sampling);
     uniforms.push_back(
         sample_uniform(r.seed, r.step, r.prompt_index, sample_index(*sample), position));
@@ -252,21 +250,20 @@ void Engine::Impl::draw_tokens(Mat<const float> hidden) {
   entropies.resize(draws);
 
   const int64_t vocab = model.config().vocab_size;
-  const size_t chunk =
-      std::max<size_t>(1, kLogitsBytes / (static_cast<size_t>(vocab) * sizeof(float)));
-  for (size_t begin = 0; begin < draws; begin += chunk) {
-    const size_t count = std::min(chunk, draws - begin);
+  const int64_t chunk = std::max<int64_t>(1, kLogitsBytes / (vocab * int64_t{sizeof(float)}));
+  for (int64_t begin = 0; begin < draws; begin += chunk) {
+    const int64_t count = std::min(chunk, draws - begin);
     const ArenaScope scope(arena);
-    const Mat<float> logits = arena.mat<float>(static_cast<int64_t>(count), vocab);
-    const std::span<const int32_t> rows = std::span(draw_rows).subspan(begin, count);
+    const Mat<float> logits = arena.mat<float>(count, vocab);
+    const Span<const int32_t> rows = Span(draw_rows).subspan(begin, count);
     const int64_t first = rows.front(), last = rows.back();
     models::lm_head_forward(ctx, model, logits.row_range(0, last - first + 1),
                             hidden.row_range(first, last + 1));
     spread_rows(logits, rows);
-    const auto part = [&](auto& values) { return std::span(values).subspan(begin, count); };
+    const auto part = [&](auto& values) { return Span(values).subspan(begin, count); };
     kernels::sample_forward(ctx, part(drawn), logits, part(sampling), part(uniforms), arena);
-    // A row of NaN draws -1; any id will do to ask for its log-prob, which is NaN as
-    // well.
+    // A row of NaN draws -1. Its log-prob is asked for with any other id, since it is
+    // NaN as well.
     for (int32_t& id : part(drawn)) id = std::max(id, 0);
     kernels::logprob_forward(ctx, part(logprobs), part(entropies), {}, logits, part(drawn),
                              part(inv_temperatures));
@@ -274,7 +271,7 @@ void Engine::Impl::draw_tokens(Mat<const float> hidden) {
 }
 
 void Engine::Impl::check_draws() const {
-  for (size_t i = 0; i < draw_samples.size(); ++i) {
+  for (int64_t i = 0; i < draw_samples.size(); ++i) {
     if (!std::isnan(logprobs[i]) && !std::isnan(entropies[i])) continue;
     const Sequence& sample = *draw_samples[i];
     throw NotFiniteError(fmt::format(
@@ -285,14 +282,13 @@ void Engine::Impl::check_draws() const {
   }
 }
 
-void Engine::Impl::append_token(Sequence& sample, size_t draw) {
+void Engine::Impl::append_token(Sequence& sample, int64_t draw) {
   const SequenceGroup& group = *sample.group;
   if (sample.tokens.empty()) {
-    const auto most = static_cast<size_t>(group.max_tokens);
-    sample.tokens.reserve(most);
-    sample.logprobs.reserve(most);
-    sample.entropies.reserve(most);
-    sample.weight_versions.reserve(most);
+    sample.tokens.reserve(group.max_tokens);
+    sample.logprobs.reserve(group.max_tokens);
+    sample.entropies.reserve(group.max_tokens);
+    sample.weight_versions.reserve(group.max_tokens);
   }
   const int32_t id = drawn[draw];
   sample.tokens.push_back(id);
@@ -305,23 +301,22 @@ void Engine::Impl::append_token(Sequence& sample, size_t draw) {
       std::ranges::find(request.stop_token_ids, id) != request.stop_token_ids.end();
   const bool stop =
       sample.ends_in_stop_id || (sample.stop_matcher && sample.stop_matcher->push(id));
-  if (stop || static_cast<int64_t>(sample.tokens.size()) == group.max_tokens) {
+  if (stop || std::ssize(sample.tokens) == group.max_tokens) {
     sample.finish_reason = stop ? FinishReason::kStop : FinishReason::kLength;
     scheduler.finish(&sample);
   }
 }
 
-/// Appends the drawn tokens, moves finished samples to `results` and forgets groups
-/// that are through.
+/// Appends the drawn tokens, moves finished samples to `results`, and forgets groups
+/// whose samples have all been handed out.
 void Engine::Impl::postprocess(const Schedule& schedule, std::vector<GenerateResult>& results) {
   for (const ScheduledRows& item : schedule.items) Scheduler::mark_computed(item);
-  for (size_t i = 0; i < draw_samples.size(); ++i) append_token(*draw_samples[i], i);
+  for (int64_t i = 0; i < draw_samples.size(); ++i) append_token(*draw_samples[i], i);
   for (const ScheduledRows& item : schedule.items) {
     SequenceGroup& group = *item.sequence->group;
     if (!item.sequence->is_prompt() || item.sequence->computed < group.prompt_tokens()) continue;
     if (!group.first_tokens_drawn) {
-      stats.shared_prompt_tokens +=
-          group.prompt_tokens() * (static_cast<int64_t>(group.samples.size()) - 1);
+      stats.shared_prompt_tokens += group.prompt_tokens() * (std::ssize(group.samples) - 1);
       group.first_tokens_drawn = true;
     }
     scheduler.prompt_computed(&group);
@@ -333,7 +328,7 @@ void Engine::Impl::postprocess(const Schedule& schedule, std::vector<GenerateRes
                        std::move(sample->tokens), std::move(sample->logprobs),
                        std::move(sample->entropies), std::move(sample->weight_versions),
                        sample->finish_reason, sample->ends_in_stop_id});
-    if (++group->delivered == static_cast<int64_t>(group->samples.size())) groups.erase(group);
+    if (++group->delivered == std::ssize(group->samples)) groups.erase(group);
   }
 }
 
@@ -347,8 +342,7 @@ std::vector<GenerateResult> Engine::Impl::step() {
   const bool corrupt = fault_point(FaultPoint::kEngineStep) == FaultAction::kCorrupt;
   arena.reset();
   prepare(schedule);
-  const Mat<float> hidden =
-      arena.mat<float>(static_cast<int64_t>(output_rows.size()), model.config().hidden_size);
+  const Mat<float> hidden = arena.mat<float>(output_rows.size(), model.config().hidden_size);
   {
     const ScopedTimer timer(stats.forward_seconds);
     models::transformer_forward(ctx, model, {tokens, positions, segments}, cache, output_rows,
@@ -415,15 +409,14 @@ size_t Engine::memory_bytes() const { return impl_->cache.own_bytes() + impl_->a
 
 float sample_uniform(uint64_t seed, uint64_t step, uint64_t prompt_index, uint32_t sample_index,
                      uint32_t position) {
-  // Philox is a bijection of its 128-bit counter, so `stream` is different for every
+  // Philox is a bijection of its 128-bit counter. So `stream` differs for every
   // (prompt_index, step < 2^56) of a seed, and (stream, sample_index, position) fill
-  // key and counter of the draw: no two draws share a block. Purposes are below 256, so
-  // kSample's counters stay apart from theirs.
-  const PhiloxBlock stream = philox4x32(
-      {static_cast<uint32_t>(prompt_index), static_cast<uint32_t>(prompt_index >> 32),
-       static_cast<uint32_t>(step),
-       static_cast<uint32_t>(RngPurpose::kSample) | static_cast<uint32_t>(step >> 32) << 8},
-      {static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32)});
+  // the key and the counter of the draw: no two draws share a block. Purposes are below
+  // 256, so the counters of kSample stay apart from those of other purposes.
+  const PhiloxBlock stream =
+      philox4x32({low_half(prompt_index), high_half(prompt_index), low_half(step),
+                  static_cast<uint32_t>(RngPurpose::kSample) | high_half(step) << 8},
+                 {low_half(seed), high_half(seed)});
   return uniform_float(
       philox4x32({sample_index, position, stream[2], stream[3]}, {stream[0], stream[1]})[0]);
 }

@@ -1,22 +1,22 @@
 // The rollout engine: continuous batching over a paged KV cache. A group's prompt is
-// computed once and its full blocks are shared by its n samples (the last, partly
-// filled block is copied). step() = schedule, run, postprocess.
+// computed once, and its n samples share its full blocks (the last, partly filled block
+// is copied). step() schedules rows, runs the model over them, and postprocesses: draws
+// tokens and hands out finished samples.
 //
-// A sample's tokens depend on (seed, step, prompt_index, sample index, weights, prompt,
-// sampling) alone: not on what else is in the batch, chunking, preemption or threads.
-// Not thread-safe.
+// A sample's tokens depend only on (seed, step, prompt_index, sample index, weights,
+// prompt, sampling): not on what else is in the batch, nor on chunking, preemption or
+// threads. Not thread-safe.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "core/context.h"
 #include "core/error.h"
-#include "kernels/sampling.h"
 #include "models/transformer.h"
+#include "rollout/request.h"
 #include "rollout/trajectory.h"
 #include "text/tokenizer.h"
 
@@ -25,49 +25,16 @@ namespace orrery::rollout {
 struct EngineConfig {
   int64_t max_num_seqs = 128;             ///< sequences decoded at once
   int64_t max_num_batched_tokens = 1024;  ///< rows of one forward (prefill chunks + decodes)
-  int64_t kv_blocks =
-      0;  ///< blocks of kKvBlock tokens; 0: enough for max_num_seqs * max_model_len, at most kv_cache_bytes
+  /// Blocks of kKvBlock tokens. 0: enough for max_num_seqs sequences of max_model_len,
+  /// but no more than kv_cache_bytes.
+  int64_t kv_blocks = 0;
   size_t kv_cache_bytes = size_t{1} << 30;  ///< upper limit when kv_blocks is 0
-  int64_t max_model_len = 0;  ///< longest prompt + response; 0: the model's max_position_embeddings
-  /// Memory for keys and values that others use while the engine has no work, up to the
-  /// next set_weight_version: a colocated learner's gradients. Must outlive the engine;
-  /// where it is too small the engine takes its own.
+  /// Longest prompt and response together. 0: the model's max_position_embeddings.
+  int64_t max_model_len = 0;
+  /// Memory for keys and values that others may use while the engine has no work, until
+  /// the next set_weight_version: a colocated learner keeps its gradients there. Must
+  /// outlive the engine. Where it is too small, the engine takes memory of its own.
   std::span<float> kv_memory;
-};
-
-/// One prompt, n samples of it.
-struct GenerateRequest {
-  uint64_t seed = 0;
-  uint64_t step = 0;
-  uint64_t prompt_index = 0;
-  uint32_t first_sample = 0;  ///< sample index of the first of n
-  uint32_t n = 1;
-  std::vector<int32_t> prompt;  ///< at least one token
-  uint32_t generated_before =
-      0;  ///< response tokens already in `prompt` (a later turn): offsets the RNG position
-  kernels::SamplingParams sampling;
-  int64_t max_new_tokens = 16;
-  std::vector<int32_t>
-      stop_token_ids;  ///< kept as the last token of the sample, but no part of its text
-  std::vector<std::string>
-      stop_strings;  ///< generation ends when the response contains one (rollout/stop.h)
-};
-
-/// One finished sample. Arrays have one entry a token.
-struct GenerateResult {
-  uint64_t prompt_index = 0;
-  uint32_t sample_index = 0;
-  std::vector<int32_t> tokens;
-  std::vector<float> logprobs, entropies;
-  std::vector<uint64_t> weight_versions;
-  FinishReason finish_reason = FinishReason::kStop;
-  bool ends_in_stop_id =
-      false;  ///< the last token is one of stop_token_ids, or a stop string as an id
-
-  /// The tokens whose text is the response: all but a stop id.
-  std::span<const int32_t> text_tokens() const {
-    return std::span(tokens).first(tokens.size() - (ends_in_stop_id ? 1 : 0));
-  }
 };
 
 struct EngineStats {
@@ -77,7 +44,7 @@ struct EngineStats {
   double forward_seconds = 0, sample_seconds = 0;
 };
 
-/// The model yields NaN: its weights hold NaN, or its activations overflow.
+/// The model yields NaN, because its weights hold NaN or its activations overflow.
 class NotFiniteError : public Error {
  public:
   using Error::Error;
@@ -107,9 +74,9 @@ class Engine {
   /// Runs step() until no work is left; results sorted by (prompt_index, sample_index).
   std::vector<GenerateResult> run();
 
-  /// Weights changed (after Transformer::pack): later tokens carry this version. Must
-  /// be called with no work in flight: KV of old weights is never reused, and
-  /// config.kv_memory may have been written to.
+  /// Call it when the weights have changed (after Transformer::pack) and no work is in
+  /// flight: keys and values of old weights are never reused, and config.kv_memory may
+  /// have been written to. Later tokens carry this version.
   void set_weight_version(uint64_t version);
 
   /// Drops all work and frees its blocks.
@@ -118,17 +85,18 @@ class Engine {
   int64_t max_num_seqs() const;
   const EngineStats& stats() const;
   Fingerprint fingerprint() const;
-  size_t memory_bytes() const;  ///< KV cache, unless it is lent, and temporaries
+  size_t memory_bytes() const;  ///< of temporaries and, unless it is lent, the KV cache
 
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
 
-/// The draw of a token: pure function of these five numbers. `position`: index in the
-/// response. Two Philox calls: the first makes (prompt_index, step) a 128-bit stream of
-/// the seed's, the second draws at (sample_index, position) of that stream. Distinct
-/// numbers never share a Philox block while step < 2^56.
+/// The uniform number by which a token is drawn: a pure function of these five numbers,
+/// where `position` is the token's index in the response. It takes two Philox calls.
+/// The first turns (prompt_index, step) into a 128-bit stream of the seed; the second
+/// draws at (sample_index, position) of that stream. Distinct arguments never share a
+/// Philox block while step < 2^56.
 float sample_uniform(uint64_t seed, uint64_t step, uint64_t prompt_index, uint32_t sample_index,
                      uint32_t position);
 

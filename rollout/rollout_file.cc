@@ -1,6 +1,7 @@
 #include "rollout/rollout_file.h"
 
 #include <algorithm>
+#include <iterator>
 #include <limits>
 #include <set>
 
@@ -15,13 +16,13 @@
 namespace orrery::rollout {
 namespace {
 
-using namespace rollout_layout;
+using namespace layout;
 
 std::string fingerprint_text(const Fingerprint& f) {
   return fmt::format("{}/{}/{}", f.backend, f.kernel_version, dtype_name(f.compute_dtype));
 }
 
-/// Valid UTF-8, whatever the bytes of a file's name are: readers in other languages
+/// The bytes as valid UTF-8, whatever a file's name holds: readers in other languages
 /// count on it.
 std::string lossy(const std::string& bytes) {
   std::string text;
@@ -39,7 +40,7 @@ void add_sample(Columns& c, const Trajectory& t) {
   ORRERY_CHECK(t.logprobs.size() == n && t.entropies.size() == n && t.loss_mask.size() == n &&
                    t.weight_versions.size() == n,
                "prompt {} sample {}: arrays of different lengths", t.prompt_index, t.sample_index);
-  c.group.push_back(static_cast<int64_t>(c.prompt_offsets.size()) - 2);
+  c.group.push_back(std::ssize(c.prompt_offsets) - 2);
   c.prompt_index.push_back(t.prompt_index);
   c.sample_index.push_back(t.sample_index);
   c.request_step.push_back(t.step);
@@ -48,7 +49,7 @@ void add_sample(Columns& c, const Trajectory& t) {
   append(c.entropies, t.entropies);
   append(c.loss_mask, t.loss_mask);
   append(c.weight_versions, t.weight_versions);
-  c.token_offsets.push_back(static_cast<int64_t>(c.tokens.size()));
+  c.token_offsets.push_back(std::ssize(c.tokens));
   c.rewards.push_back(t.reward);
   c.finish_reason.push_back(static_cast<int8_t>(t.finish_reason));
   c.response_text.push_back(lossy(t.response_text));
@@ -64,7 +65,7 @@ void add_sample(Columns& c, const Trajectory& t) {
   const std::string fingerprint = fingerprint_text(t.fingerprint);
   const auto known = std::ranges::find(c.fingerprints, fingerprint);
   ORRERY_CHECK(known - c.fingerprints.begin() < 255, "more than 255 fingerprints in one step");
-  c.fingerprint_index.push_back(static_cast<uint8_t>(known - c.fingerprints.begin()));
+  c.fingerprint_index.push_back(known - c.fingerprints.begin());
   if (known == c.fingerprints.end()) c.fingerprints.push_back(fingerprint);
 }
 
@@ -85,7 +86,7 @@ Columns make_columns(std::span<const Group> groups, std::span<const std::string>
     if (!prompt_texts.empty()) c.prompt_text.push_back(lossy(prompt_texts[g]));
     c.dropped.push_back(group.dropped);
     append(c.prompt_tokens, group.samples.front().prompt_tokens);
-    c.prompt_offsets.push_back(static_cast<int64_t>(c.prompt_tokens.size()));
+    c.prompt_offsets.push_back(std::ssize(c.prompt_tokens));
     for (const Trajectory& t : group.samples) {
       ORRERY_CHECK(t.prompt_tokens == group.samples.front().prompt_tokens,
                    "prompt {}: samples of different prompts", t.prompt_index);
@@ -102,7 +103,6 @@ void write_rollout_file(const std::filesystem::path& path, uint64_t step,
                         const RolloutNotes& notes) {
   fault_point(FaultPoint::kRolloutWrite);
   const Columns c = make_columns(groups, notes.prompt_texts);
-  const auto samples = static_cast<int64_t>(c.group.size());
   storage::Hdf5Writer out(path);
   out.attribute("format", std::vector<std::string>{kFormat});
   out.attribute("format_version", kFormatVersion);
@@ -126,7 +126,7 @@ void write_rollout_file(const std::filesystem::path& path, uint64_t step,
   if (!c.reward_extra_names.empty()) {
     out.attribute("reward_extra_names", c.reward_extra_names);
     out.write("reward_extra", c.reward_extra,
-              {samples, static_cast<int64_t>(c.reward_extra_names.size())});
+              {std::ssize(c.group), std::ssize(c.reward_extra_names)});
   }
   std::vector<std::string> reasons;
   for (const FinishReason reason : kFinishReasons) reasons.emplace_back(finish_reason_name(reason));

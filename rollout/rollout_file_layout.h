@@ -8,7 +8,7 @@
 
 #include "rollout/trajectory.h"
 
-namespace orrery::rollout::rollout_layout {
+namespace orrery::rollout::layout {
 
 inline constexpr const char* kFormat = "orrery-rollouts";
 inline constexpr uint32_t kFormatVersion = 2;
@@ -29,4 +29,4 @@ struct Columns {
       reward_extra_names;
 };
 
-}  // namespace orrery::rollout::rollout_layout
+}  // namespace orrery::rollout::layout

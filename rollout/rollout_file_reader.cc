@@ -10,6 +10,7 @@
 #include <csignal>
 #include <cstring>
 #include <fstream>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -23,7 +24,7 @@
 namespace orrery::rollout {
 namespace {
 
-using namespace rollout_layout;
+using namespace layout;
 
 Fingerprint fingerprint_from_text(const std::string& text, const std::string& path) {
   const size_t first = text.find('/'), last = text.rfind('/');
@@ -35,7 +36,7 @@ Fingerprint fingerprint_from_text(const std::string& text, const std::string& pa
                         std::ranges::all_of(version, [](char c) { return c >= '0' && c <= '9'; });
     for (const DType dtype : {DType::kF32, DType::kBF16}) {
       if (!number || text.substr(last + 1) != dtype_name(dtype)) continue;
-      f.kernel_version = static_cast<uint32_t>(std::stoul(version));
+      f.kernel_version = std::stoul(version);
       f.compute_dtype = dtype;
       return f;
     }
@@ -44,10 +45,9 @@ Fingerprint fingerprint_from_text(const std::string& text, const std::string& pa
        path, text);
 }
 
-void check_offsets(const std::vector<int64_t>& offsets, size_t total, const char* name,
+void check_offsets(const std::vector<int64_t>& offsets, int64_t total, const char* name,
                    const std::string& path) {
-  const bool good = !offsets.empty() && offsets.front() == 0 &&
-                    offsets.back() == static_cast<int64_t>(total) &&
+  const bool good = !offsets.empty() && offsets.front() == 0 && offsets.back() == total &&
                     std::ranges::is_sorted(offsets);
   if (!good) fail("{}: {} must rise from 0 to {}, the length of its data", path, name, total);
 }
@@ -109,15 +109,14 @@ Trajectory sample_of(const Columns& c, size_t s, const std::vector<Fingerprint>&
   const int64_t group = c.group[s];
   const int64_t previous = s == 0 ? -1 : c.group[s - 1];
   const bool next = group == previous || group == previous + 1;
-  if (!next || group < 0 || group >= static_cast<int64_t>(c.prompt_offsets.size()) - 1)
-    out_of_range("group", group);
+  if (!next || group < 0 || group >= std::ssize(c.prompt_offsets) - 1) out_of_range("group", group);
   if (c.finish_reason[s] < 0 || c.finish_reason[s] >= std::ssize(kFinishReasons)) {
     out_of_range("finish_reason", c.finish_reason[s]);
   }
   if (c.fingerprint_index[s] >= fingerprints.size())
     out_of_range("fingerprint_index", c.fingerprint_index[s]);
 
-  const auto slice = [](const auto& flat, const std::vector<int64_t>& offsets, size_t row) {
+  const auto slice = [](const auto& flat, const std::vector<int64_t>& offsets, int64_t row) {
     return std::remove_cvref_t<decltype(flat)>(flat.begin() + offsets[row],
                                                flat.begin() + offsets[row + 1]);
   };
@@ -125,14 +124,14 @@ Trajectory sample_of(const Columns& c, size_t s, const std::vector<Fingerprint>&
   t.step = c.request_step[s];
   t.prompt_index = c.prompt_index[s];
   t.sample_index = c.sample_index[s];
-  t.prompt_tokens = slice(c.prompt_tokens, c.prompt_offsets, static_cast<size_t>(group));
+  t.prompt_tokens = slice(c.prompt_tokens, c.prompt_offsets, group);
   t.tokens = slice(c.tokens, c.token_offsets, s);
   t.logprobs = slice(c.logprobs, c.token_offsets, s);
   t.entropies = slice(c.entropies, c.token_offsets, s);
   t.loss_mask = slice(c.loss_mask, c.token_offsets, s);
   t.weight_versions = slice(c.weight_versions, c.token_offsets, s);
   t.reward = c.rewards[s];
-  t.finish_reason = kFinishReasons[static_cast<uint8_t>(c.finish_reason[s])];
+  t.finish_reason = kFinishReasons[c.finish_reason[s]];
   t.data_source = c.data_source[s];
   t.response_text = c.response_text[s];
   t.truth = c.truth[s];
@@ -176,7 +175,7 @@ RolloutFile read_columns_of(const std::filesystem::path& path) {
   for (size_t s = 0; s < c.group.size(); ++s) {
     Trajectory sample = sample_of(c, s, fingerprints, in.path());
     if (s == 0 || c.group[s] != c.group[s - 1]) {
-      const auto group = static_cast<size_t>(c.group[s]);
+      const int64_t group = c.group[s];
       file.groups.push_back({sample.step, sample.prompt_index, {}, c.dropped[group]});
       if (!c.prompt_text.empty()) file.prompt_texts.push_back(c.prompt_text[group]);
     }
@@ -185,8 +184,8 @@ RolloutFile read_columns_of(const std::filesystem::path& path) {
   return file;
 }
 
-/// The HDF5 library crashes on some damaged files, so none is parsed here before its
-/// digest is right.
+/// The HDF5 library crashes on some damaged files, so no file is parsed in this process
+/// before its digest is right.
 void verify_checksum(const std::filesystem::path& path, const std::filesystem::path& beside) {
   const std::string digest = sha256_hex(MappedFile(path).bytes());
   if (!read_file(beside).starts_with(digest)) {
@@ -195,7 +194,7 @@ void verify_checksum(const std::filesystem::path& path, const std::filesystem::p
   }
 }
 
-/// In the child: what reads a file must not take the machine with it.
+/// Limits the child, so that reading a file cannot take the machine with it.
 void limit_child(uint64_t file_bytes) {
   const auto lower = [](auto resource, rlim_t value) {
     rlimit limit{};
@@ -207,22 +206,22 @@ void limit_child(uint64_t file_bytes) {
   uint64_t pages = 0;
   std::ifstream("/proc/self/statm") >> pages;
   if (pages > 0) {
-    const auto now = pages * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+    const uint64_t now = pages * sysconf(_SC_PAGESIZE);
     lower(RLIMIT_AS, now + 16 * file_bytes + (uint64_t{1} << 30));
   }
-  // Damage can send the library round in circles. By its own time, as the machine may
-  // be busy.
+  // Damage can send the library round in circles. The limit counts the child's own
+  // time, because the machine may be busy.
   constexpr uint64_t kBytesPerSecond = 20'000'000;
   const uint64_t seconds = 5 + file_bytes / kBytesPerSecond;
   lower(RLIMIT_CPU, seconds);
-  alarm(static_cast<unsigned>(60 + 10 * seconds));
+  alarm(60 + 10 * seconds);
   for (const int number : {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL, SIGALRM, SIGXCPU})
-    static_cast<void>(std::signal(number, SIG_DFL));
+    std::signal(number, SIG_DFL);
   if (const int nowhere = open("/dev/null", O_WRONLY); nowhere >= 0) dup2(nowhere, STDERR_FILENO);
 }
 
-/// Fails as reading the file in a child process does: here the library would be left in
-/// a bad state by some.
+/// Reads the file in a child process, and fails here as the child does. In this process
+/// some damaged files would leave the library in a bad state.
 void read_in_child(const std::filesystem::path& path) {
   std::error_code error;
   const uint64_t bytes = std::filesystem::file_size(path, error);
@@ -244,15 +243,14 @@ void read_in_child(const std::filesystem::path& path) {
     } catch (...) {  // out of memory
       code = 1;
     }
-    if (write(ends[1], problem.data(), problem.size()) != static_cast<ssize_t>(problem.size()))
-      code = 1;
+    if (write(ends[1], problem.data(), problem.size()) != std::ssize(problem)) code = 1;
     _exit(code);
   }
   close(ends[1]);
   std::string problem;
   char buffer[4096];
   for (ssize_t n = 0; (n = read(ends[0], buffer, sizeof(buffer))) != 0;) {
-    if (n > 0) problem.append(buffer, static_cast<size_t>(n));
+    if (n > 0) problem.append(buffer, n);
     if (n < 0 && errno != EINTR) break;
   }
   close(ends[0]);

@@ -1,9 +1,26 @@
 #include "rollout/scheduler.h"
 
 #include <algorithm>
+#include <iterator>
+#include <utility>
 
 #include "core/error.h"
 
+// Invariants, by number; the code refers to them. They hold between the public calls.
+//   1. waiting_ and running_ rise in id. A sequence is in waiting_ exactly when it is
+//      kWaiting, and then it owns no blocks. It is in running_ exactly when it is
+//      kRunning, and then its table holds at least its computed tokens.
+//   2. While a prompt is kQueued or kComputing, no sample of its group is running, and
+//      all unfinished ones are kParked. While it is kHeld, they are waiting or running.
+//      While it is kGone, at most one is left, and it is running.
+//   3. group.running counts the group's samples in running_, running_samples_ those of
+//      all groups, and reserved_slots_ the unfinished samples of the prompts in
+//      running_. running_samples_ is at most max_num_seqs_.
+//   4. Rows that were given are not taken back: only the newest running sequence is
+//      preempted, and within schedule() it has not been given rows yet.
+//   5. Rows are written only to blocks that no other table holds.
+//   6. A newcomer is admitted beside others only when it leaves blocks for what they
+//      will take in their next few steps. Otherwise a preemption would soon follow.
 namespace orrery::rollout {
 namespace {
 
@@ -17,15 +34,15 @@ Scheduler::Scheduler(int64_t max_num_seqs, int64_t max_num_batched_tokens, int64
       blocks_(kv_blocks) {
   ORRERY_CHECK(max_num_seqs >= 1 && max_num_batched_tokens >= 1, "{} sequences, {} tokens a step",
                max_num_seqs, max_num_batched_tokens);
-  // A running sequence takes at least one row to be admitted, so prompts and samples
-  // together stay below this.
-  running_.reserve(static_cast<size_t>(max_num_seqs) + 64);
+  // A sequence takes at least one row when it is admitted, so prompts and samples
+  // together stay below this number.
+  running_.reserve(max_num_seqs + 64);
   schedule_.items.reserve(running_.capacity());
   schedule_.copies.reserve(running_.capacity());
 }
 
 int64_t Scheduler::min_blocks(int64_t prompt_tokens, int64_t max_tokens, int64_t samples) {
-  // The last token drawn is never an input.
+  // The token that is drawn last is never an input.
   const int64_t longest = BlockManager::blocks_for(prompt_tokens + max_tokens - 1);
   return longest + (samples > 1 && prompt_tokens % kernels::kKvBlock != 0 ? 1 : 0);
 }
@@ -35,7 +52,7 @@ void Scheduler::submit(SequenceGroup* group) {
                "a group without samples or tokens");
   group->prompt.id = next_id_++;
   for (Sequence& sample : group->samples) sample.id = next_id_++;
-  group->unfinished = static_cast<int64_t>(group->samples.size());
+  group->unfinished = std::ssize(group->samples);
   queue_prompt(*group);
 }
 
@@ -53,10 +70,10 @@ const Schedule& Scheduler::schedule() {
       if (reclaim_prompt_blocks(sequence.group)) continue;
       ORRERY_CHECK(running_.size() > 1, "prompt {} does not fit the KV cache alone",
                    sequence.group->request.prompt_index);
-      preempt_newest();
+      preempt_newest();  // 4
       preempted = true;
     }
-    if (i == running_.size()) break;  // it was the newest itself
+    if (i == running_.size()) break;  // this sequence was the newest and is preempted
     blocks_.may_append(sequence.blocks, sequence.computed + rows);
     add_rows(sequence, rows);
   }
@@ -76,9 +93,9 @@ void Scheduler::add_rows(Sequence& sequence, int64_t rows) {
   const int64_t end = sequence.computed + rows;
   for (int64_t block = sequence.computed / kernels::kKvBlock; block * kernels::kKvBlock < end;
        ++block) {
-    const int32_t id = sequence.blocks[static_cast<size_t>(block)];
+    const int32_t id = sequence.blocks[block];
     ORRERY_CHECK(blocks_.reference_count(id) == 1,
-                 "sequence {} would write block {}, which is shared", sequence.id, id);
+                 "sequence {} would write block {}, which is shared", sequence.id, id);  // 5
   }
   const bool complete = end == sequence.total_tokens();
   const bool wants_logits =
@@ -99,9 +116,9 @@ bool Scheduler::admit(Sequence& sequence) {
 
 bool Scheduler::admit_prompt(Sequence& prompt) {
   SequenceGroup& group = *prompt.group;
-  const int64_t free_slots = max_num_seqs_ - running_samples_ - reserved_slots_;
+  const int64_t free_slots = max_num_seqs_ - running_samples_ - reserved_slots_;  // 3
   if (free_slots <= 0) return false;
-  // Its samples will each want a block as soon as the prompt is there.
+  // Each of its samples will want a block as soon as the prompt is computed.
   const int64_t needed = BlockManager::blocks_for(group.prompt_tokens());
   if (!reserve(needed, std::min(group.unfinished, free_slots), &group)) return false;
   blocks_.allocate(prompt.blocks, needed);
@@ -115,15 +132,13 @@ bool Scheduler::admit_sample(Sequence& sample) {
   ORRERY_CHECK(group.prompt_state == PromptState::kHeld, "a sample waits without its prompt");
   if (running_samples_ >= max_num_seqs_) return false;
   const int64_t prompt_tokens = group.prompt_tokens();
-  sample.blocks.reserve(
-      static_cast<size_t>(BlockManager::blocks_for(prompt_tokens + group.max_tokens)));
+  sample.blocks.reserve(BlockManager::blocks_for(prompt_tokens + group.max_tokens));
   const int64_t total_blocks = BlockManager::blocks_for(sample.total_tokens());
   const bool last = group.unfinished == 1;
-  const int64_t inherited =
-      last ? static_cast<int64_t>(group.prompt_blocks.size()) : prompt_tokens / kernels::kKvBlock;
+  const int64_t inherited = last ? group.prompt_blocks.size() : prompt_tokens / kernels::kKvBlock;
   if (!reserve(total_blocks - inherited, 0, &group)) return false;
   if (last) {  // nobody else will need the prompt: no copy
-    sample.blocks.assign(group.prompt_blocks.begin(), group.prompt_blocks.end());
+    sample.blocks.append(group.prompt_blocks);
     group.prompt_blocks.clear();
     give_up_prompt_blocks(group, PromptState::kGone);
   } else if (const auto copy = blocks_.fork(sample.blocks, group.prompt_blocks, prompt_tokens)) {
@@ -136,12 +151,12 @@ bool Scheduler::admit_sample(Sequence& sample) {
   return true;
 }
 
-/// Whether `needed` blocks are free for a newcomer. While others run, it leaves `spare`
-/// blocks and what the running sequences will take in their next few steps; alone, it
-/// may take back prompts of other groups.
+/// Whether `needed` blocks are free for a newcomer. While others run, it must leave
+/// `spare` blocks and what the running sequences will take in their next few steps (6).
+/// When nothing runs, it may take back prompts of other groups.
 bool Scheduler::reserve(int64_t needed, int64_t spare, const SequenceGroup* requester) {
   if (!running_.empty()) {
-    const int64_t soon = (static_cast<int64_t>(running_.size()) + 7) / 8;
+    const int64_t soon = (std::ssize(running_) + 7) / 8;
     return blocks_.can_allocate(needed + spare + soon);
   }
   while (!blocks_.can_allocate(needed)) {
@@ -152,8 +167,8 @@ bool Scheduler::reserve(int64_t needed, int64_t spare, const SequenceGroup* requ
   return true;
 }
 
-/// Takes the prompt blocks of the newest group that is not running; false when there is
-/// none.
+/// Takes back the prompt blocks of the newest group that has no sample running; false
+/// when there is no such group.
 bool Scheduler::reclaim_prompt_blocks(const SequenceGroup* requester) {
   SequenceGroup* newest = nullptr;
   for (SequenceGroup* group : held_) {
@@ -163,7 +178,7 @@ bool Scheduler::reclaim_prompt_blocks(const SequenceGroup* requester) {
   if (newest == nullptr) return false;
   std::erase_if(waiting_, [&](const Sequence* sequence) { return sequence->group == newest; });
   for (Sequence& sample : newest->samples) {
-    if (sample.state == SequenceState::kWaiting) sample.state = SequenceState::kParked;
+    if (sample.state == SequenceState::kWaiting) sample.state = SequenceState::kParked;  // 2
   }
   give_up_prompt_blocks(*newest, PromptState::kQueued);
   queue_prompt(*newest);
@@ -189,7 +204,7 @@ void Scheduler::prompt_computed(SequenceGroup* group) {
   ORRERY_CHECK(
       group->prompt_state == PromptState::kComputing && prompt.computed == group->prompt_tokens(),
       "prompt {} is not computed", group->request.prompt_index);
-  group->prompt_blocks.swap(prompt.blocks);
+  std::swap(group->prompt_blocks, prompt.blocks);
   stop_running(prompt);
   prompt.state = SequenceState::kFinished;
   group->prompt_state = PromptState::kHeld;
@@ -212,7 +227,7 @@ void Scheduler::finish(Sequence* sample) {
   }
   sample->state = SequenceState::kFinished;
   --group.unfinished;
-  // One running sample owns all that it needs.
+  // A last sample that is running owns all the blocks that it needs (2).
   if (group.prompt_state == PromptState::kHeld && group.unfinished <= 1 &&
       group.unfinished == group.running) {
     give_up_prompt_blocks(group, PromptState::kGone);

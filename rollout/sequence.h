@@ -1,24 +1,27 @@
-// What is being generated: a request becomes one SequenceGroup with n samples, each a
-// Sequence, and one more Sequence that computes the prompt's keys and values for all of
-// them. Plain state, changed by the scheduler (places in queues, blocks) and the engine
-// (tokens).
+// What is being generated. A request becomes one SequenceGroup with n samples, each of
+// them a Sequence, and one more Sequence that computes the prompt's keys and values for
+// all samples. Plain state: the scheduler changes places in queues and blocks, the
+// engine changes tokens.
 //
-// Life of a group:
-//   prompt kQueued -> kComputing (its Sequence is running, in chunks) -> kHeld: the group owns the prompt's
-//   blocks and its samples are in the queue, each to be forked from them -> kGone when no more than one
-//   sample is left and that one is running, owning all its blocks. Back to kQueued when the blocks are taken
-//   away (rollout/scheduler.h).
+// The states of a group's prompt:
+//   kQueued     the prompt's Sequence waits in the queue
+//   kComputing  the prompt's Sequence is running, in chunks
+//   kHeld       the group owns the prompt's blocks; its samples wait in the queue, each
+//               to be forked from these blocks, or are running
+//   kGone       at most one sample is left, and it is running and owns all its blocks
+// A prompt goes through them in this order, and back to kQueued when the blocks that it
+// needs are taken away (rollout/scheduler.h).
 #pragma once
 
 #include <cstdint>
+#include <iterator>
 #include <optional>
-#include <string>
 #include <vector>
 
-#include "rollout/engine.h"
+#include "rollout/block_manager.h"
+#include "rollout/request.h"
 #include "rollout/stop.h"
 #include "rollout/trajectory.h"
-#include "text/tokenizer.h"
 
 namespace orrery::rollout {
 
@@ -36,10 +39,10 @@ struct Sequence {
 
   SequenceGroup* group = nullptr;
   int64_t sample = kPrompt;  ///< place in the group
-  uint64_t id = 0;           ///< age: smaller is older, first served and last preempted
+  uint64_t id = 0;           ///< smaller is older: served earlier and preempted later
   SequenceState state = SequenceState::kParked;
-  int64_t computed = 0;  ///< tokens, from the first on, whose keys and values are in the cache
-  std::vector<int32_t> blocks;  ///< block table
+  int64_t computed = 0;  ///< so many tokens, from the first on, have keys and values in the cache
+  BlockTable blocks;
 
   std::vector<int32_t> tokens;  ///< response so far
   std::vector<float> logprobs, entropies;
@@ -58,30 +61,29 @@ enum class PromptState : uint8_t { kQueued, kComputing, kHeld, kGone };
 struct SequenceGroup {
   GenerateRequest request;
   StopStrings stop_strings;
-  int64_t max_tokens =
-      0;  ///< response tokens at most: max_new_tokens, or less at the context limit
+  /// The most response tokens: max_new_tokens, or less where the context ends before.
+  int64_t max_tokens = 0;
   Sequence prompt;
   std::vector<Sequence> samples;
 
   PromptState prompt_state = PromptState::kQueued;
-  std::vector<int32_t>
-      prompt_blocks;                ///< while kHeld: all blocks of the prompt, one reference each
-  bool first_tokens_drawn = false;  ///< a prompt computed again draws nothing
-  int64_t unfinished = 0;           ///< samples
-  int64_t running = 0;              ///< samples
+  BlockTable prompt_blocks;         ///< while kHeld: all blocks of the prompt, one reference each
+  bool first_tokens_drawn = false;  ///< then a prompt that is computed again draws nothing
+  int64_t unfinished = 0;           ///< samples that are not finished
+  int64_t running = 0;              ///< samples that are running
   int64_t delivered = 0;            ///< samples whose results were handed out
 
-  int64_t prompt_tokens() const { return static_cast<int64_t>(request.prompt.size()); }
+  int64_t prompt_tokens() const { return std::ssize(request.prompt); }
 };
 
 inline int64_t Sequence::total_tokens() const {
-  return group->prompt_tokens() + static_cast<int64_t>(tokens.size());
+  return group->prompt_tokens() + std::ssize(tokens);
 }
 
 inline int32_t Sequence::token_at(int64_t position) const {
   const int64_t prompt_tokens = group->prompt_tokens();
-  return position < prompt_tokens ? group->request.prompt[static_cast<size_t>(position)]
-                                  : tokens[static_cast<size_t>(position - prompt_tokens)];
+  return position < prompt_tokens ? group->request.prompt[position]
+                                  : tokens[position - prompt_tokens];
 }
 
 }  // namespace orrery::rollout

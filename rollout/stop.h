@@ -1,11 +1,11 @@
-// Where a response ends because its request says so: ids, and texts that arrive piece
-// by piece.
+// Where a response ends because its request says so: at an id, or at a text, which
+// arrives piece by piece.
 //
 // A stop string ends a response when it is in the response's text. Special tokens are
-// no part of that text, so a stop string that names one is looked for where it can be
-// found: one that is exactly a special token ("<|im_end|>") becomes a stop id, one that
-// holds a special token among other text ("<|im_end|>\n") is sought in the text with
-// special tokens spelled out.
+// not part of that text, so a stop string that names one is looked for elsewhere. One
+// that is exactly a special token ("<|im_end|>") becomes a stop id. One that holds a
+// special token among other text ("<|im_end|>\n") is sought in the text with special
+// tokens spelled out.
 #pragma once
 
 #include <cstdint>
@@ -18,16 +18,16 @@
 
 namespace orrery::rollout {
 
-/// Adds `text` to a response whose end is `tail` and says whether one of `stop_strings`
-/// (none empty) is now in it, wherever it began. Keeps of the tail only what the
-/// beginning of a later match may need.
+/// Adds `text` to a response whose end is `tail`, and returns whether one of
+/// `stop_strings` (none empty) is now in it, wherever it begins. Keeps only as much of
+/// the tail as the beginning of a later match may need.
 bool find_stop_string(std::string& tail, std::string_view text,
                       std::span<const std::string> stop_strings);
 
 /// The stop strings of a request, by where they are looked for.
 struct StopStrings {
-  std::vector<int32_t> ids;          ///< of those that are a special token each
-  std::vector<std::string> strings;  ///< all of them: sought in the text without special tokens
+  std::vector<int32_t> ids;          ///< of the strings that are exactly a special token
+  std::vector<std::string> strings;  ///< all strings: sought in the text without special tokens
   std::vector<std::string> spelled;  ///< sought in the text with special tokens spelled out
 };
 
@@ -46,7 +46,7 @@ class StopMatcher {
  private:
   const StopStrings* stops_;
   text::IncrementalDecoder decoder_, spelled_decoder_;
-  std::string tail_, spelled_tail_;  // ends of the texts, enough to find a stop string in
+  std::string tail_, spelled_tail_;  // the ends of the texts, as find_stop_string() keeps them
 };
 
 }  // namespace orrery::rollout

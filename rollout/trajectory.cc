@@ -157,7 +157,7 @@ Group group_from_proto(const proto::Group& message) {
   group.step = message.step();
   group.prompt_index = message.prompt_index();
   group.dropped = message.dropped();
-  group.samples.reserve(static_cast<size_t>(message.samples_size()));
+  group.samples.reserve(message.samples_size());
   for (const proto::Trajectory& sample : message.samples()) {
     const std::string place = where(message, sample);
     if (sample.prompt_index() != message.prompt_index()) {

@@ -1,5 +1,5 @@
-// One sample of the policy and a prompt's group of them: what actors make and learners
-// consume. Plain values.
+// One sample of the policy, and the group of a prompt's samples: what actors make and
+// learners consume. Plain values.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +20,7 @@ enum class FinishReason : uint8_t {
 };
 const char* finish_reason_name(FinishReason reason);
 
-/// What numbers a log-prob was computed with; equal fingerprints mean equal bits
-/// (docs/numerics.md).
+/// How a log-prob was computed; equal fingerprints mean equal bits (docs/numerics.md).
 struct Fingerprint {
   std::string backend = "cpu";
   uint32_t kernel_version = 0;
@@ -29,12 +28,14 @@ struct Fingerprint {
   bool operator==(const Fingerprint&) const = default;
 };
 
-/// Of what a model with these compute weights gives in this build on this device.
+/// The fingerprint of what a model with weights of `compute_dtype` computes in this
+/// build on this device.
 Fingerprint fingerprint_of(Device device, DType compute_dtype);
 
-/// Arrays with one entry a response token all have tokens.size() entries.
+/// The vectors with one entry per response token all have tokens.size() entries.
 struct Trajectory {
-  uint64_t step = 0;  ///< RL step, from 0, that the sample is drawn in: part of its random stream
+  /// The RL step, from 0, in which the sample is drawn: part of its random stream.
+  uint64_t step = 0;
   uint64_t prompt_index = 0;  ///< global index of the prompt in the data order
   uint32_t sample_index = 0;  ///< 0 .. n-1 in the group
   std::vector<int32_t> prompt_tokens;
@@ -42,16 +43,16 @@ struct Trajectory {
   std::vector<float> logprobs;     ///< under softmax(logits / temperature), untruncated
   std::vector<float> entropies;    ///< nats
   std::vector<uint8_t> loss_mask;  ///< 0 for observation tokens
-  std::vector<uint64_t>
-      weight_versions;  ///< of each token: steps (SFT and RL) the weights had behind them
+  /// For each token, the number of steps (SFT and RL) that the weights had behind them.
+  std::vector<uint64_t> weight_versions;
   float reward = 0;
   FinishReason finish_reason = FinishReason::kStop;
   std::string data_source;
   Fingerprint fingerprint;
   std::map<std::string, double> reward_extra;
   std::string response_text;
-  /// For people: the right answer as the data row has it, and where the row stands (its
-  /// line, from 1). Empty and 0 where there is none.
+  /// For people: the right answer as the data row has it, the row's file, and its line
+  /// there, from 1. Empty and 0 where there is none.
   std::string truth, data_file;
   uint64_t data_row = 0;
 };

@@ -70,8 +70,8 @@ fs::path parent_of(const fs::path& path) {
   return parent.empty() ? fs::path(".") : parent;
 }
 
-/// Renames over an existing checkpoint without an instant at which neither is there
-/// (where the file system can).
+/// Renames over an existing checkpoint. Where the file system can exchange folders,
+/// there is no moment at which neither is there.
 void replace_folder(const fs::path& temporary, const fs::path& target) {
   if (!fs::exists(target)) {
     rename_folder(temporary, target);
@@ -102,8 +102,8 @@ void remove_temporaries(const fs::path& folder) {
   for (const fs::path& path : temporaries) remove_folder(path);
 }
 
-/// The canonical digest; read(kind, begin, end) gives a stretch of weights (0), adam_m
-/// (1) or adam_v (2).
+/// The canonical digest. read(kind, begin, end) gives elements [begin, end) of weights
+/// (kind 0), adam_m (1) or adam_v (2).
 template <class Read>
 std::string canonical_hash(int64_t step, const models::ParameterTable& table, Read&& read) {
   static constexpr std::array<const char*, 3> kKinds = {"weights", "adam_m", "adam_v"};
@@ -240,7 +240,7 @@ std::vector<CheckpointSummary> list_checkpoints(const fs::path& folder) {
     try {
       const Manifest manifest = read_manifest(path);
       summary.info = manifest.info;
-      summary.saving_ranks = static_cast<int64_t>(manifest.slices.size());
+      summary.saving_ranks = std::ssize(manifest.slices);
       for (const auto* list : {&manifest.slices, &manifest.tokenizer}) {
         for (const CheckpointFileEntry& entry : *list) summary.bytes += entry.bytes;
       }
@@ -285,13 +285,13 @@ void remove_old_checkpoints(const fs::path& folder, int64_t keep, std::set<fs::p
   };
   const auto folders = step_folders(folder);
   int64_t good = 0;
-  // Without more folders than are kept there is nothing to find out.
+  // When there are no more folders than are kept, none needs to be verified.
   const bool may_remove = keep > 0 && std::ssize(folders) > keep;
   for (auto it = folders.rbegin(); may_remove && it != folders.rend(); ++it) {
     const auto& [step, path] = *it;
     if (!is_good(path, step) || ++good <= keep) continue;
-    // Renamed first, so that a kill during the removal leaves no half of a checkpoint
-    // under its name.
+    // The folder is renamed first, so that a kill during the removal does not leave
+    // half a checkpoint under its name.
     const fs::path doomed = with_mark(path, "removed");
     remove_folder(doomed);
     rename_folder(path, doomed);
@@ -305,7 +305,7 @@ std::string checkpoint_hash(const Checkpoint& checkpoint) {
   std::vector<float> chunk;
   return canonical_hash(checkpoint.info().step, checkpoint.table(),
                         [&](size_t kind, int64_t begin, int64_t end) {
-                          chunk.resize(static_cast<size_t>(end - begin));
+                          chunk.resize(end - begin);
                           std::array<std::span<float>, 3> out;
                           out[kind] = chunk;
                           checkpoint.read(begin, end, out[0], out[1], out[2]);
@@ -318,7 +318,7 @@ std::string checkpoint_hash(int64_t step, const models::ParameterTable& table,
                             std::span<const float> adam_v) {
   const std::array<std::span<const float>, 3> buffers = {weights, adam_m, adam_v};
   return canonical_hash(step, table, [&](size_t kind, int64_t begin, int64_t end) {
-    return buffers[kind].subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
+    return part_of(buffers[kind], {begin, end});
   });
 }
 

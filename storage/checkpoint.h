@@ -1,26 +1,34 @@
-// Checkpoints: one folder a step, one HDF5 file a saving rank, a manifest with sizes
-// and digests, published by a rename.
+// Checkpoints: one folder per step, with one HDF5 file per saving rank and a manifest
+// of sizes and digests, published by a rename.
 //
-//   RUN/checkpoints/step_000123/{manifest.json, manifest.sha256, rank_0000_of_0004.h5 ..., tokenizer/...}
+//   RUN/checkpoints/step_000123/
+//     manifest.json
+//     manifest.sha256
+//     rank_0000_of_0004.h5 ...
+//     tokenizer/...
 //
-// Saving, on N ranks (barriers are the caller's; nothing here knows MPI):
-//   1. rank 0: tmp = prepare_checkpoint(folder, step)         -> "step_000123.tmp-save", empty
-//   2. each:   entry = write_checkpoint_slice(tmp, rank, N, flat_size, slice); entries go to rank 0
-//   3. rank 0: publish_checkpoint(tmp, folder / checkpoint_name(step), info, table, entries, tokenizer
-//   folder)
-// Where a PieceRunner can be given, hashing and writing are done in pieces, which may
-// give way to other work.
+// Saving on N ranks (nothing here knows MPI, so the caller provides the barriers):
+//   1. Rank 0 makes an empty folder "step_000123.tmp-save":
+//        tmp = prepare_checkpoint(folder, step)
+//   2. Each rank writes its file, and sends the entry to rank 0:
+//        entry = write_checkpoint_slice(tmp, rank, N, flat_size, slice)
+//   3. Rank 0 publishes the folder:
+//        publish_checkpoint(tmp, folder / checkpoint_name(step), info, table, entries,
+//                           tokenizer_folder)
+// Functions that take a PieceRunner hash and write in pieces, which may give way to
+// other work.
 //
-// A failure anywhere (a full disk, a kill) leaves every earlier checkpoint whole and at
-// most a *.tmp-* folder, which readers ignore and remove_old_checkpoints() removes.
+// A failure anywhere (a full disk, a kill) leaves every earlier checkpoint whole, and
+// at most a *.tmp-* folder, which readers ignore and remove_old_checkpoints() removes.
 //
-// Reading trusts nothing before its SHA-256 agrees. A checkpoint loads on any number of
-// ranks: read() takes any range.
+// A reader trusts nothing before its SHA-256 agrees. A checkpoint loads on any number
+// of ranks, since read() takes any range.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <iterator>
 #include <optional>
 #include <set>
 #include <span>
@@ -36,8 +44,9 @@ namespace orrery::storage {
 /// "step_000123"
 std::string checkpoint_name(int64_t step);
 
-/// Creates the empty temporary folder of a save (and `folder` where missing), removing
-/// what killed or failed saves left in `folder`: one save at a time.
+/// Creates the empty temporary folder of a save (and `folder` where it is missing).
+/// Removes what killed or failed saves left in `folder`, so only one save may be under
+/// way.
 std::filesystem::path prepare_checkpoint(const std::filesystem::path& folder, int64_t step);
 
 /// Writes this rank's file into the temporary folder and returns its manifest entry.
@@ -47,10 +56,11 @@ CheckpointFileEntry write_checkpoint_slice(const std::filesystem::path& temporar
                                            const CheckpointSlice& slice,
                                            const PieceRunner& run_piece = run_at_once);
 
-/// Copies the tokenizer's files (of a Hugging Face folder; empty path: none), writes
-/// the manifest, makes all durable and renames. entries: all ranks', in rank order. An
-/// existing checkpoint at `target` is replaced in one exchange. A chat template that is
-/// not empty takes the place of the copied ones, as chat_template.jinja.
+/// Copies the tokenizer's files (from a Hugging Face folder; empty path: none), writes
+/// the manifest, makes everything durable and renames the folder. `entries` are those
+/// of all ranks, in rank order. An existing checkpoint at `target` is replaced in one
+/// exchange. A chat template that is not empty takes the place of the copied ones, as
+/// chat_template.jinja.
 void publish_checkpoint(const std::filesystem::path& temporary, const std::filesystem::path& target,
                         const CheckpointInfo& info, const models::ParameterTable& table,
                         const std::vector<CheckpointFileEntry>& entries,
@@ -62,9 +72,12 @@ void publish_checkpoint(const std::filesystem::path& temporary, const std::files
 class Checkpoint {
  public:
   enum class Verify {
-    kAll,  ///< hash every file when opening, and check that each slice holds what the manifest says
-    kOnRead  ///< hash each slice file before its first read: for ranks that need a part of what rank 0
-             ///< verified
+    /// Hash every file when opening, and check that each slice holds what the manifest
+    /// says.
+    kAll,
+    /// Hash each slice file before its first read. Meant for ranks that need a part of
+    /// what rank 0 has verified.
+    kOnRead
   };
   /// Error naming the file and the reason when anything is missing, damaged or not
   /// understood.
@@ -77,13 +90,13 @@ class Checkpoint {
   const models::ModelConfig& config() const { return manifest_.config; }
   const models::ParameterTable& table() const { return table_; }
   int64_t flat_size() const { return manifest_.flat_size; }
-  int64_t saving_ranks() const { return static_cast<int64_t>(manifest_.slices.size()); }
+  int64_t saving_ranks() const { return std::ssize(manifest_.slices); }
   int64_t bytes() const;  ///< of all files listed
   /// Where tokenizer.json and its companions are; empty when the checkpoint has none.
   std::filesystem::path tokenizer_folder() const;
 
-  /// Elements [begin, end) of the flat buffers. Each span has end - begin elements, or
-  /// none to skip it.
+  /// Reads elements [begin, end) of the flat buffers. Each span has end - begin
+  /// elements, or none to skip that buffer.
   void read(int64_t begin, int64_t end, std::span<float> weights, std::span<float> adam_m,
             std::span<float> adam_v) const;
 
@@ -94,35 +107,36 @@ class Checkpoint {
   mutable std::vector<bool> verified_;  // by slice
 };
 
-/// A line of `orrery ckpt ls`.
+/// What one line of `orrery ckpt ls` shows.
 struct CheckpointSummary {
   std::filesystem::path folder;
   int64_t step = 0;  ///< by the folder's name
   int64_t bytes = 0;
   int64_t saving_ranks = 0;
   CheckpointInfo info;
-  std::string
-      problem;  ///< empty when the manifest and the sizes are right (digests are not computed)
+  /// Empty when the manifest and the sizes are right; digests are not computed.
+  std::string problem;
 };
 
-/// All step_* folders in rising step; empty when `folder` does not exist.
+/// All step_* folders in the order of steps; empty when `folder` does not exist.
 std::vector<CheckpointSummary> list_checkpoints(const std::filesystem::path& folder);
 
 /// Called for each checkpoint that is passed over, with the reason.
 using RejectedCheckpoint =
     std::function<void(const std::filesystem::path& folder, const std::string& reason)>;
 
-/// The newest checkpoint that opens with Verify::kAll and is of its folder's step, or
-/// nothing.
+/// The newest checkpoint that opens with Verify::kAll and whose step is its folder's,
+/// or nothing.
 std::optional<Checkpoint> latest_good_checkpoint(const std::filesystem::path& folder,
                                                  const RejectedCheckpoint& rejected,
                                                  const PieceRunner& run_piece = run_at_once);
 
-/// Keeps the `keep` newest good checkpoints (0: all), removes the good ones before
-/// them, and all *.tmp-* folders. One that is not good (torn, damaged, of another step)
-/// does not count and is never removed: nobody but its owner knows what it may still be
-/// worth. `verified`: those that have been found good before, by this function, which
-/// opens none of them again. Not while a save is going on in the same folder.
+/// Keeps the `keep` newest good checkpoints (0: all), and removes the good ones before
+/// them and all *.tmp-* folders. A checkpoint that is not good (torn, damaged, of
+/// another step) does not count and is never removed: only its owner knows what it may
+/// still be worth. `verified` holds the checkpoints that this function has found good
+/// before; it opens none of them again. Must not be called while a save is under way in
+/// the folder.
 void remove_old_checkpoints(const std::filesystem::path& folder, int64_t keep,
                             std::set<std::filesystem::path>* verified = nullptr,
                             const PieceRunner& run_piece = run_at_once);
@@ -131,7 +145,7 @@ void remove_old_checkpoints(const std::filesystem::path& folder, int64_t keep,
 /// independent of how many ranks saved, of the time and of the run's configuration.
 std::string checkpoint_hash(const Checkpoint& checkpoint);
 
-/// The same digest of buffers in memory (each flat_size elements).
+/// The same digest, of buffers in memory (flat_size elements each).
 std::string checkpoint_hash(int64_t step, const models::ParameterTable& table,
                             std::span<const float> weights, std::span<const float> adam_m,
                             std::span<const float> adam_v);

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -16,6 +17,7 @@
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/sha256.h"
+#include "core/span.h"
 #include "storage/hdf5_lock.h"
 
 namespace orrery::storage {
@@ -103,10 +105,9 @@ void check_extents(hid_t file, const fs::path& path, std::span<const Extent> exp
                          fmt::format("open {} of {}", kExtents, path.string()));
   const Handle space(H5Aget_space(attribute), H5Sclose, "read a dataspace");
   std::vector<Extent> found(expected.size());
-  const bool same =
-      H5Sget_simple_extent_npoints(space) == 2 * static_cast<hssize_t>(expected.size()) &&
-      (expected.empty() || H5Aread(attribute, H5T_NATIVE_INT64, found.data()) >= 0) &&
-      std::equal(found.begin(), found.end(), expected.begin());
+  const bool same = H5Sget_simple_extent_npoints(space) == 2 * std::ssize(expected) &&
+                    (expected.empty() || H5Aread(attribute, H5T_NATIVE_INT64, found.data()) >= 0) &&
+                    std::equal(found.begin(), found.end(), expected.begin());
   if (!same) fail("{}: its extents are not those in the manifest", path.string());
 }
 
@@ -121,8 +122,8 @@ struct Descriptor {
   }
 };
 
-/// What HDF5 wrote into memory: the first `size` bytes of a file. Bytes beyond are
-/// numbers, or padding.
+/// What HDF5 wrote into memory: the first `size` bytes of a file. The bytes beyond are
+/// numbers or padding.
 struct Image {
   std::byte* data = nullptr;
   size_t size = 0;
@@ -149,9 +150,8 @@ H5FD_file_image_callbacks_t keep_image(Image& image) {
     kept.size = size;
     return bytes;
   };
-  callbacks.image_free = [](void*, H5FD_file_image_op_t, void*) -> herr_t {
-    return 0;
-  };  // Image frees it
+  // Image frees the memory.
+  callbacks.image_free = [](void*, H5FD_file_image_op_t, void*) -> herr_t { return 0; };
   callbacks.udata_copy = [](void* user) { return user; };
   callbacks.udata_free = [](void*) -> herr_t { return 0; };
   callbacks.udata = &image;
@@ -165,19 +165,18 @@ struct Structure {
 };
 
 /// Lets HDF5 lay out the file in memory, without the numbers. HDF5 does not touch the
-/// disk: when a disk fails it, HDF5 1.10 cannot close its file and crashes at exit. The
-/// real file gets plain writes, whose failures are plain.
+/// disk, because HDF5 1.10 cannot close its file when a disk fails, and crashes at
+/// exit. The real file gets plain writes, whose failures are plain.
 Structure create_structure(const fs::path& path, int64_t flat_size, std::span<const Extent> extents,
                            Image& image) {
   const Hdf5Lock lock;
   const QuietHdf5 quiet;
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "create a property list");
   H5FD_file_image_callbacks_t callbacks = keep_image(image);
+  // All structure is in one block before the numbers, so that the image stays small.
   const bool configured = H5Pset_fapl_core(access, kStructureBytes, /*backing_store=*/false) >= 0 &&
                           H5Pset_file_image_callbacks(access, &callbacks) >= 0 &&
                           H5Pset_alignment(access, kAlignment, kAlignment) >= 0 &&
-                          // All structure in one block before the numbers, so that the
-                          // image stays small.
                           H5Pset_meta_block_size(access, kStructureBytes) >= 0;
   check(configured, path, "be configured");
   Handle file(H5Fcreate((path.string() + ".structure").c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access),
@@ -192,7 +191,7 @@ Structure create_structure(const fs::path& path, int64_t flat_size, std::span<co
       H5Pset_fill_time(layout, H5D_FILL_TIME_NEVER) >= 0 &&
       H5Pset_obj_track_times(layout, false) >= 0;  // equal contents give equal files
   check(planned, path, "be configured");
-  const hsize_t count = static_cast<hsize_t>(total_size(extents));
+  const hsize_t count = total_size(extents);
   const Handle space(H5Screate_simple(1, &count, nullptr), H5Sclose, "create a dataspace");
   Structure structure;
   for (size_t i = 0; i < kDatasets.size(); ++i) {
@@ -202,50 +201,49 @@ Structure create_structure(const fs::path& path, int64_t flat_size, std::span<co
     if (count == 0) continue;
     const haddr_t offset = H5Dget_offset(dataset);
     check(offset != HADDR_UNDEF, path, "allocate a dataset");
-    structure.offsets[i] = static_cast<int64_t>(offset);
+    structure.offsets[i] = offset;
     ORRERY_CHECK(i == 0 || structure.offsets[i] > structure.offsets[i - 1],
                  "datasets of {} out of order", path.string());
   }
   hsize_t bytes = 0;
   check(H5Fget_filesize(file, &bytes) >= 0, path, "tell the size");
   check(file.close() && image.data != nullptr, path, "write the structure");
-  structure.bytes = std::max(static_cast<int64_t>(bytes), static_cast<int64_t>(kStructureBytes));
+  structure.bytes = std::max<int64_t>(bytes, kStructureBytes);
   return structure;
 }
 
-/// Takes the space before the first byte is written, where the file system can: a full
-/// disk then shows at once.
+/// Takes the space before the first byte is written, where the file system can do that,
+/// so that a full disk shows at once.
 void reserve(int fd, const fs::path& path, int64_t bytes) {
   rlimit limit{};
-  int reason = ::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < static_cast<rlim_t>(bytes)
-                   ? EFBIG
-                   : 0;
+  const rlim_t needed = bytes;
+  int reason = ::getrlimit(RLIMIT_FSIZE, &limit) == 0 && limit.rlim_cur < needed ? EFBIG : 0;
   if (reason == 0 && ::fallocate(fd, 0, 0, bytes) != 0) reason = errno;
   if (reason == ENOSPC || reason == EDQUOT || reason == EFBIG) {
     fail("cannot write {}, {} bytes: {}", path.string(), bytes, std::strerror(reason));
   }
 }
 
-constexpr size_t kBlock = size_t{8} << 20;
+constexpr int64_t kBlock = int64_t{8} << 20;
 
 /// Writes and hashes a file from its start.
 class HashedWriter {
  public:
   HashedWriter(int fd, const fs::path& path, const PieceRunner& run_piece)
       : fd_(fd), path_(path), run_piece_(run_piece) {}
-  void append(std::span<const std::byte> bytes) {
+  void append(Span<const std::byte> bytes) {
     while (!bytes.empty()) {
       const auto block = bytes.first(std::min(kBlock, bytes.size()));
       write(block);
-      at_ += static_cast<int64_t>(block.size());
+      at_ += block.size();
       flush();
       bytes = bytes.subspan(block.size());
     }
   }
   /// Appends the image's bytes up to position `end` (zeros beyond the image).
   void append_structure(const Image& image, int64_t end) {
-    std::vector<std::byte> buffer(static_cast<size_t>(end - at_));
-    const auto at = static_cast<size_t>(at_);
+    std::vector<std::byte> buffer(end - at_);
+    const size_t at = at_;
     if (at < image.size)
       std::memcpy(buffer.data(), image.data + at, std::min(buffer.size(), image.size - at));
     append(buffer);
@@ -253,7 +251,7 @@ class HashedWriter {
   std::string hex() { return sha_.hex(); }
 
  private:
-  void write(std::span<const std::byte> block) {
+  void write(Span<const std::byte> block) {
     const FaultAction fault = fault_point(FaultPoint::kCheckpointWrite);
     if (fault == FaultAction::kNoSpace)
       fail("cannot write {}: {}", path_.string(), std::strerror(ENOSPC));
@@ -268,7 +266,7 @@ class HashedWriter {
       write_fully(fd_, wrong, path_);
       return;
     }
-    constexpr size_t kPiece = size_t{1} << 19;  // a millisecond's work, read once from memory
+    constexpr int64_t kPiece = int64_t{1} << 19;  // a millisecond's work, read once from memory
     while (!block.empty()) {
       const auto piece = block.first(std::min(kPiece, block.size()));
       run_piece_([&] {
@@ -279,12 +277,12 @@ class HashedWriter {
     }
   }
 
-  /// Sends to the disk what was written, and waits for what was sent some blocks ago:
-  /// no flood of unwritten pages, which others' writes and the sync at the end would
-  /// wait for. Where it cannot be done the sync does it all.
+  /// Sends to the disk what was written, and waits for what was sent some blocks ago.
+  /// Otherwise unwritten pages would pile up, and the writes of others and the sync at
+  /// the end would wait for them. Where this cannot be done, the sync does it all.
   void flush() {
-    constexpr auto kBehind = static_cast<int64_t>(4 * kBlock);
-    if (at_ < sent_ + static_cast<int64_t>(kBlock)) return;
+    constexpr int64_t kBehind = 4 * kBlock;
+    if (at_ < sent_ + kBlock) return;
     sent_ = at_;
     const int64_t settled = std::max<int64_t>(at_ - kBehind, 0) / 4096 * 4096;
     send(settled, at_, SYNC_FILE_RANGE_WRITE);
@@ -295,7 +293,7 @@ class HashedWriter {
     }
   }
   void send(int64_t begin, int64_t end, unsigned flags) const {
-    // What failed is told once: the sync at the end would not hear of it.
+    // The system reports a failure only once, so the sync at the end would not see it.
     if (::sync_file_range(fd_, begin, end - begin, flags) != 0 &&
         (errno == EIO || errno == ENOSPC || errno == EDQUOT))
       fail("cannot write {}: {}", path_.string(), std::strerror(errno));
@@ -313,8 +311,7 @@ SliceFile write_file(const fs::path& path, int64_t flat_size, const CheckpointSl
   const Descriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
   if (file.fd < 0) fail("cannot create {}: {}", path.string(), std::strerror(errno));
   const std::array<std::span<const float>, 3> values = {slice.weights, slice.adam_m, slice.adam_v};
-  reserve(file.fd, path,
-          static_cast<int64_t>(2 * kStructureBytes + values.size() * slice.weights.size_bytes()));
+  reserve(file.fd, path, 2 * kStructureBytes + values.size() * slice.weights.size_bytes());
 
   Image image;
   const Structure structure = create_structure(path, flat_size, slice.extents, image);
@@ -331,7 +328,7 @@ SliceFile write_file(const fs::path& path, int64_t flat_size, const CheckpointSl
   return {structure.bytes, writer.hex()};
 }
 
-/// A slice file, open, that says of itself what its manifest does.
+/// An open slice file whose attributes say the same as its manifest.
 struct SliceReader {
   SliceReader(const fs::path& p, std::span<const Extent> extents, int64_t flat_size)
       : path(p),
@@ -343,7 +340,7 @@ struct SliceReader {
   }
   const fs::path& path;
   const Handle file;
-  const int64_t held;  ///< elements of each dataset
+  const hsize_t held;  ///< elements of each dataset
 };
 
 struct SliceDataset {
@@ -355,8 +352,7 @@ struct SliceDataset {
     hsize_t stored = 0;
     const bool fits = H5Sget_simple_extent_ndims(space) == 1 &&
                       H5Sget_simple_extent_dims(space, &stored, nullptr) == 1 &&
-                      stored == static_cast<hsize_t>(reader.held) &&
-                      H5Tequal(type, H5T_IEEE_F32LE) > 0;
+                      stored == reader.held && H5Tequal(type, H5T_IEEE_F32LE) > 0;
     if (!fits) fail("{}: {} is not {} float32 values", reader.path.string(), name, reader.held);
   }
   const Handle dataset, space;
@@ -366,17 +362,17 @@ struct SliceDataset {
 
 SliceFile write_slice_file(const fs::path& path, int64_t flat_size, const CheckpointSlice& slice,
                            const PieceRunner& run_piece) {
-  const auto count = static_cast<size_t>(total_size(slice.extents));
+  const int64_t count = total_size(slice.extents);
   int64_t end = 0;
   for (const Extent& e : slice.extents) {
     ORRERY_CHECK(end <= e.begin && e.begin <= e.end && e.end <= flat_size,
                  "extent [{}, {}) after {} of {}", e.begin, e.end, end, flat_size);
     end = e.end;
   }
-  ORRERY_CHECK(
-      slice.weights.size() == count && slice.adam_m.size() == count && slice.adam_v.size() == count,
-      "{}, {} and {} values for {} elements", slice.weights.size(), slice.adam_m.size(),
-      slice.adam_v.size(), count);
+  ORRERY_CHECK(std::ssize(slice.weights) == count && std::ssize(slice.adam_m) == count &&
+                   std::ssize(slice.adam_v) == count,
+               "{}, {} and {} values for {} elements", slice.weights.size(), slice.adam_m.size(),
+               slice.adam_v.size(), count);
   try {
     return write_file(path, flat_size, slice, run_piece);
   } catch (const Error& error) {
@@ -400,16 +396,16 @@ void read_slice_file(const fs::path& path, std::span<const Extent> extents, int6
   const SliceReader reader(path, extents, flat_size);
   for (size_t i = 0; i < kDatasets.size(); ++i) {
     if (out[i].empty()) continue;
-    ORRERY_CHECK(static_cast<int64_t>(out[i].size()) == wanted.size(), "{} elements into {}",
-                 wanted.size(), out[i].size());
+    ORRERY_CHECK(std::ssize(out[i]) == wanted.size(), "{} elements into {}", wanted.size(),
+                 out[i].size());
     const SliceDataset dataset(reader, kDatasets[i]);
-    int64_t at = 0;  // of an extent in the dataset
+    int64_t at = 0;  // where the extent begins in the dataset
     for (const Extent& e : extents) {
       const Extent part{std::max(e.begin, wanted.begin), std::min(e.end, wanted.end)};
-      const auto start = static_cast<hsize_t>(at + part.begin - e.begin);
+      const hsize_t start = at + part.begin - e.begin;
       at += e.size();
       if (part.begin >= part.end) continue;
-      const auto count = static_cast<hsize_t>(part.size());
+      const hsize_t count = part.size();
       const std::span<float> into =
           part_of(out[i], {part.begin - wanted.begin, part.end - wanted.begin});
       const Handle memory(H5Screate_simple(1, &count, nullptr), H5Sclose, "create a dataspace");

@@ -41,7 +41,7 @@ std::vector<TensorStats> weight_stats(const Checkpoint& checkpoint) {
   std::vector<TensorStats> result;
   std::vector<float> values;
   for (const models::Parameter& p : checkpoint.table().parameters()) {
-    values.resize(static_cast<size_t>(p.size));
+    values.resize(p.size);
     checkpoint.read(p.offset, p.offset + p.size, values, {}, {});
     result.push_back(stats_of(p, values));
   }
@@ -54,8 +54,8 @@ ArrayDiff diff_arrays(std::span<const float> a, std::span<const float> b) {
   for (size_t i = 0; i < a.size(); ++i) {
     if (std::bit_cast<uint32_t>(a[i]) == std::bit_cast<uint32_t>(b[i])) continue;
     ++diff.differing;
-    if (a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i])))
-      continue;  // zeros or NaNs of other bits
+    // Zeros and NaNs may differ in their bits alone.
+    if (a[i] == b[i] || (std::isnan(a[i]) && std::isnan(b[i]))) continue;
     const double x = a[i], y = b[i];
     const double distance = std::abs(x - y);
     const bool finite = std::isfinite(distance);
@@ -88,7 +88,7 @@ CheckpointDiff diff_checkpoints(const Checkpoint& a, const Checkpoint& b) {
       continue;
     }
     TensorDiff diff{p.name, p.shape, {}, {}, {}};
-    std::vector<float> x(static_cast<size_t>(p.size)), y(x.size());
+    std::vector<float> x(p.size), y(p.size);
     const auto compare = [&](size_t kind) {
       const auto read = [&](const Checkpoint& c, const models::Parameter& at,
                             std::vector<float>& out) {

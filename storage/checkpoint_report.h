@@ -1,5 +1,5 @@
-// What `orrery ckpt show` and `diff` tell about a checkpoint's tensors. Tensors are
-// read one at a time: memory for three of the largest.
+// What `orrery ckpt show` and `orrery ckpt diff` say about a checkpoint's tensors.
+// Tensors are read one at a time, which takes memory for three of the largest.
 #pragma once
 
 #include <cstdint>

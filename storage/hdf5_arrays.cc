@@ -2,6 +2,7 @@
 
 #include <hdf5.h>
 
+#include <iterator>
 #include <string_view>
 #include <type_traits>
 #include <utility>
@@ -83,7 +84,7 @@ Handle string_type() {
 
 Handle make_space(const std::vector<int64_t>& shape) {
   std::vector<hsize_t> dims(shape.begin(), shape.end());
-  return {H5Screate_simple(static_cast<int>(dims.size()), dims.data(), nullptr), H5Sclose};
+  return {H5Screate_simple(dims.size(), dims.data(), nullptr), H5Sclose};
 }
 
 Handle make_dataset(hid_t file, const std::string& path, const char* name, hid_t type,
@@ -97,7 +98,7 @@ Handle make_dataset(hid_t file, const std::string& path, const char* name, hid_t
   return dataset;
 }
 
-/// Pointers to texts without NULs, as the library takes variable-length strings.
+/// Texts as the library takes variable-length strings: pointers, and no NUL inside.
 class CStrings {
  public:
   explicit CStrings(const std::vector<std::string>& texts) : texts_(texts) {
@@ -114,15 +115,15 @@ class CStrings {
   std::vector<const char*> pointers_;
 };
 
-/// Elements of a dataspace; Error when they are more than `limit`.
-hsize_t count_elements(hid_t space, hsize_t limit, const std::string& path,
+/// The number of elements of a dataspace; Error when there are more than `limit`.
+hsize_t count_elements(hid_t space, hssize_t limit, const std::string& path,
                        const std::string& name) {
   const hssize_t count = H5Sget_simple_extent_npoints(space);
-  if (count < 0 || static_cast<hsize_t>(count) > limit) {
+  if (count < 0 || count > limit) {
     fail("{}: {} claims {} elements, more than the file can hold: it is damaged", path, name,
          count);
   }
-  return static_cast<hsize_t>(count);
+  return count;
 }
 
 /// Reads texts of a dataset or attribute with `read(type, pointers)` and frees what the
@@ -149,7 +150,7 @@ std::vector<std::string> take_strings(hid_t file_type, hid_t space, hsize_t coun
   return texts;
 }
 
-/// A dataset whose numbers lie in this file, in one piece.
+/// Opens a dataset; Error unless its numbers lie in this file, in one piece.
 Handle open_dataset(hid_t file, const std::string& path, const char* name) {
   Handle dataset(H5Dopen2(file, name, H5P_DEFAULT), H5Dclose);
   need(dataset >= 0, path, "open dataset", name);
@@ -168,7 +169,7 @@ Hdf5Writer::Hdf5Writer(std::filesystem::path path) : path_(std::move(path)) {
   const QuietErrors quiet;
   const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   H5Pset_fapl_core(access, size_t{1} << 20, false);
-  // Nothing of this name is touched: the file lives in memory until publish().
+  // No file of this name is touched: ours lives in memory until publish().
   file_ = H5Fcreate((path_.string() + ".image").c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access);
   need(file_ >= 0, path_.string(), "create", "a file in memory");
 }
@@ -180,7 +181,7 @@ Hdf5Writer::~Hdf5Writer() {
 template <class T>
 void Hdf5Writer::write(const char* name, const std::vector<T>& values, std::vector<int64_t> shape) {
   const QuietErrors quiet;
-  if (shape.empty()) shape = {static_cast<int64_t>(values.size())};
+  if (shape.empty()) shape = {std::ssize(values)};
   const Handle dataset = make_dataset(file_, path_.string(), name, file_type<T>(), shape);
   if (values.empty()) return;
   need(H5Dwrite(dataset, memory_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) >= 0,
@@ -190,8 +191,7 @@ void Hdf5Writer::write(const char* name, const std::vector<T>& values, std::vect
 void Hdf5Writer::write(const char* name, const std::vector<std::string>& texts) {
   const QuietErrors quiet;
   const Handle type = string_type();
-  const Handle dataset =
-      make_dataset(file_, path_.string(), name, type, {static_cast<int64_t>(texts.size())});
+  const Handle dataset = make_dataset(file_, path_.string(), name, type, {std::ssize(texts)});
   if (texts.empty()) return;
   const CStrings strings(texts);
   need(H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, strings.data()) >= 0, path_.string(),
@@ -214,8 +214,8 @@ void Hdf5Writer::attribute(const char* name, const std::vector<std::string>& tex
   const Handle owner(H5Oopen(file_, dataset.empty() ? "/" : dataset.c_str(), H5P_DEFAULT),
                      H5Oclose);
   const Handle type = string_type();
-  const Handle space = texts.size() == 1 ? Handle(H5Screate(H5S_SCALAR), H5Sclose)
-                                         : make_space({static_cast<int64_t>(texts.size())});
+  const Handle space =
+      texts.size() == 1 ? Handle(H5Screate(H5S_SCALAR), H5Sclose) : make_space({std::ssize(texts)});
   const Handle attribute(H5Acreate2(owner, name, type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
   const CStrings strings(texts);
   need(attribute >= 0 && (texts.empty() || H5Awrite(attribute, type, strings.data()) >= 0),
@@ -227,7 +227,7 @@ void Hdf5Writer::publish() {
   need(H5Fflush(file_, H5F_SCOPE_GLOBAL) >= 0, path_.string(), "flush", "the file");
   const ssize_t size = H5Fget_file_image(file_, nullptr, 0);
   need(size > 0, path_.string(), "give", "the file's image");
-  std::string image(static_cast<size_t>(size), '\0');
+  std::string image(size, '\0');
   need(H5Fget_file_image(file_, image.data(), image.size()) == size, path_.string(), "give",
        "the file's image");
   write_file_atomic(path_, image);
@@ -271,10 +271,11 @@ void Hdf5Reader::read(const char* name, std::vector<std::string>& texts) const {
   const Handle dataset = open_dataset(file_, path_, name);
   const Handle type(H5Dget_type(dataset), H5Tclose);
   const Handle space(H5Dget_space(dataset), H5Sclose);
-  // A variable-length string takes at least 16 bytes: its length and the place of its
-  // bytes.
+  // A variable-length string takes at least 16 bytes in the file, for its length and
+  // the place of its bytes.
   const hsize_t count = count_elements(space, bytes_ / 16, path_, name);
-  // Many of them may be said to be the same bytes of the file.
+  // In a damaged file many strings may claim the same bytes, so their sum is checked
+  // too.
   hsize_t total = 0;
   if (count > 0 && H5Tis_variable_str(type) > 0) {
     need(H5Dvlen_get_buf_size(dataset, type, space, &total) >= 0, path_, "measure", name);

@@ -1,7 +1,7 @@
-// The little of HDF5 that rollout files need: one-dimensional (and one two-dimensional)
-// arrays of numbers, strings and attributes, all in the root group. Errors name the
-// file and the object. A writer or reader belongs to one thread and holds the process's
-// HDF5 lock (storage/hdf5_lock.h) as long as it lives.
+// The small part of HDF5 that rollout files need: one-dimensional (and one
+// two-dimensional) arrays of numbers, strings and attributes, all in the root group.
+// Errors name the file and the object. A writer or reader belongs to one thread and
+// holds the process's HDF5 lock (storage/hdf5_lock.h) as long as it lives.
 #pragma once
 
 #include <cstdint>
@@ -22,16 +22,17 @@ class Hdf5Writer {
   Hdf5Writer(const Hdf5Writer&) = delete;
   Hdf5Writer& operator=(const Hdf5Writer&) = delete;
 
-  /// T: int8_t, uint8_t, int32_t, uint32_t, int64_t, uint64_t, float or double. `shape`
-  /// empty: one dimension.
+  /// T is int8_t, uint8_t, int32_t, uint32_t, int64_t, uint64_t, float or double. An
+  /// empty shape means one dimension.
   template <class T>
   void write(const char* name, const std::vector<T>& values, std::vector<int64_t> shape = {});
   void write(const char* name, const std::vector<std::string>& texts);
 
-  /// Scalars: uint32_t or uint64_t.
+  /// Writes a scalar. T is uint32_t or uint64_t.
   template <class T>
   void attribute(const char* name, T value);
-  /// One text is stored as a scalar, several as an array. `dataset` empty: of the file.
+  /// Stores one text as a scalar, several as an array. The attribute belongs to the
+  /// file when `dataset` is empty.
   void attribute(const char* name, const std::vector<std::string>& texts,
                  const std::string& dataset = "");
 
@@ -54,8 +55,8 @@ class Hdf5Reader {
 
   const std::string& path() const { return path_; }
 
-  /// All elements, whatever the shape. Error when the type's class, size or sign is
-  /// another.
+  /// Reads all elements, whatever the shape. Error when the type in the file differs in
+  /// class, size or sign.
   template <class T>
   void read(const char* name, std::vector<T>& values) const;
   void read(const char* name, std::vector<std::string>& texts) const;

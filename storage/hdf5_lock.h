@@ -1,15 +1,15 @@
-// One thread at a time in the HDF5 library: a build of it need not be thread-safe, and
-// a checkpoint is written by a thread of its own beside the main one that writes
-// rollouts. Whoever calls HDF5 holds an Hdf5Lock while it has a file open; disk writes
-// of ours happen outside (the files are laid out in memory).
+// Keeps all but one thread out of the HDF5 library. A build of the library need not be
+// thread-safe, and one thread writes a checkpoint while the main thread writes
+// rollouts. Code that calls HDF5 holds an Hdf5Lock while it has a file open. Our disk
+// writes happen outside the lock, since the files are laid out in memory.
 #pragma once
 
 #include <mutex>
 
 namespace orrery::storage {
 
-/// Holds the process's HDF5 lock. The same thread may hold it more than once (a file
-/// open for reading while another is written).
+/// Holds the process's HDF5 lock. A thread may hold it more than once, for example
+/// while it reads one file and writes another.
 class Hdf5Lock {
  public:
   Hdf5Lock();

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <iterator>
 #include <map>
 #include <set>
 
@@ -26,7 +27,7 @@ constexpr std::string_view kSingleFile = "model.safetensors";
 constexpr std::string_view kIndexFile = "model.safetensors.index.json";
 constexpr std::string_view kEmbedding = "model.embed_tokens.weight";
 constexpr std::string_view kLmHead = "lm_head.weight";
-constexpr int64_t kReadingElements = 1 << 20;  // read at a time by one thread
+constexpr int64_t kReadingElements = 1 << 20;  // one thread reads so many at a time
 
 /// A name that stays inside its folder.
 bool is_plain_name(const std::string& name) {
@@ -105,29 +106,29 @@ FolderTensors open_tensors(const fs::path& folder) {
   return result;
 }
 
-/// Buffers that old exporters wrote and that are computed from the config.
+/// Whether a tensor is a buffer that old exporters wrote and we compute from the
+/// config.
 bool is_computed_buffer(std::string_view name) { return name.ends_with(".rotary_emb.inv_freq"); }
 
 std::string shape_text(const std::vector<int64_t>& shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));
 }
 
-/// `first`: index of values[0] in its tensor.
+/// `first` is the index of values[0] in its tensor.
 void check_finite(const fs::path& path, std::string_view name, int64_t first,
-                  std::span<const float> values) {
+                  Span<const float> values) {
   constexpr uint32_t kExponent = 0x7F800000u;
   const auto finite = [](float v) { return (std::bit_cast<uint32_t>(v) & kExponent) != kExponent; };
-  constexpr size_t kBlock = 256;  // a loop of constant length is vectorised
-  size_t at = 0;
+  constexpr int64_t kBlock = 256;  // a loop of constant length is vectorised
+  int64_t at = 0;
   for (; at + kBlock <= values.size(); at += kBlock) {
     uint32_t bad = 0;
-    for (size_t i = 0; i < kBlock; ++i) bad |= finite(values[at + i]) ? 0u : 1u;
+    for (int64_t i = 0; i < kBlock; ++i) bad |= finite(values[at + i]) ? 0u : 1u;
     if (bad != 0) break;
   }
   while (at < values.size() && finite(values[at])) ++at;
   if (at == values.size()) return;
-  fail("{}: {}[{}] is {}; the weights are damaged", path.string(), name,
-       first + static_cast<int64_t>(at), values[at]);
+  fail("{}: {}[{}] is {}; the weights are damaged", path.string(), name, first + at, values[at]);
 }
 
 void check_shape(const FolderTensors::Place& place, const models::Parameter& parameter) {
@@ -188,15 +189,14 @@ std::vector<Shard> cut_into_shards(const models::ParameterTable& table, std::spa
   std::vector<Shard> shards(1);
   int64_t bytes = 0;
   for (const models::Parameter& p : table.parameters()) {
-    const int64_t size = p.size * static_cast<int64_t>(dtype_bytes(dtype));
+    const int64_t size = p.size * dtype_bytes(dtype);
     if (bytes > 0 && bytes + size > max_bytes) {
       shards.emplace_back();
       bytes = 0;
     }
     bytes += size;
     shards.back().tensors.push_back(
-        {p.name, p.shape,
-         flat.subspan(static_cast<size_t>(p.offset), static_cast<size_t>(p.size))});
+        {p.name, p.shape, part_of(flat, {p.offset, p.offset + p.size})});
   }
   for (size_t i = 0; i < shards.size(); ++i) {
     shards[i].name = shards.size() == 1
@@ -247,8 +247,7 @@ void check_hf_weights(const fs::path& folder, const models::ModelConfig& config,
 
 void load_hf_weights(const Context& ctx, const fs::path& folder, const models::ModelConfig& config,
                      const models::ParameterTable& table, std::span<float> flat) {
-  ORRERY_CHECK(static_cast<int64_t>(flat.size()) == table.flat_size(), "flat buffer of {} elements",
-               flat.size());
+  ORRERY_CHECK(std::ssize(flat) == table.flat_size(), "flat buffer of {} elements", flat.size());
   const FolderTensors tensors = open_tensors(folder);
   reject_unknown_tensors(folder, config, table, tensors);
   std::vector<Reading> readings;
@@ -269,8 +268,7 @@ void load_hf_weights(const Context& ctx, const fs::path& folder, const models::M
     second_head = head;
   }
   std::fill(flat.begin() + filled, flat.end(), 0.0f);
-  parallel_items(ctx, std::ssize(readings),
-                 [&](int64_t i) { readings[static_cast<size_t>(i)].run(); });
+  parallel_items(ctx, std::ssize(readings), [&](int64_t i) { readings[i].run(); });
 
   if (second_head == nullptr) return;
   const models::Parameter& embedding = *table.find(kEmbedding);
@@ -311,8 +309,7 @@ std::vector<std::string_view> copy_companion_files(const fs::path& from, const f
 void save_hf_folder(const fs::path& out, const models::ModelConfig& config,
                     const models::ParameterTable& table, std::span<const float> flat, DType dtype,
                     const fs::path& tokenizer_source, int64_t max_shard_bytes) {
-  ORRERY_CHECK(static_cast<int64_t>(flat.size()) == table.flat_size(), "flat buffer of {} elements",
-               flat.size());
+  ORRERY_CHECK(std::ssize(flat) == table.flat_size(), "flat buffer of {} elements", flat.size());
   const fs::path target = (out.has_filename() ? out : out.parent_path()).lexically_normal();
   if (fs::exists(target) && (!fs::is_directory(target) || !fs::is_empty(target))) {
     fail("{} exists and is not an empty folder; name a new one", target.string());
@@ -335,8 +332,7 @@ void save_hf_folder(const fs::path& out, const models::ModelConfig& config,
     write_safetensors(temporary / shard.name, shard.tensors, dtype, {{"format", "pt"}});
   }
   if (shards.size() > 1) {
-    write_index(temporary / kIndexFile, shards,
-                table.parameter_count() * static_cast<int64_t>(dtype_bytes(dtype)));
+    write_index(temporary / kIndexFile, shards, table.parameter_count() * dtype_bytes(dtype));
   }
   fs::rename(temporary, target, error);
   if (error)

@@ -16,12 +16,12 @@
 
 namespace orrery::storage {
 
-/// True when the folder holds model.safetensors or an index of shards. (Without, a
-/// caller may use random weights.)
+/// True when the folder holds model.safetensors or an index of shards. (Where it does
+/// not, a caller may use random weights.)
 bool has_weights(const std::filesystem::path& folder);
 
-/// As load_hf_weights, by the files' headers alone: every parameter is there with its
-/// shape, and nothing else.
+/// Makes the checks of load_hf_weights that the files' headers allow: every parameter
+/// is there with its shape, and nothing else is.
 void check_hf_weights(const std::filesystem::path& folder, const models::ModelConfig& config,
                       const models::ParameterTable& table);
 
@@ -29,15 +29,14 @@ void check_hf_weights(const std::filesystem::path& folder, const models::ModelCo
 /// table.flat_size() elements; gaps become zero).
 ///
 /// Every parameter must be there with its shape, finite, as F32, BF16 or F16. A tensor
-/// the table lacks is an Error, except buffers that old exporters wrote and nobody
-/// reads (rotary inv_freq). With tied embeddings the file may hold either name, or both
-/// when they are equal.
+/// that the table lacks is an Error, except for buffers that old exporters wrote and
+/// nobody reads (rotary inv_freq). With tied embeddings the file may hold either name,
+/// or both when they are equal.
 void load_hf_weights(const Context& ctx, const std::filesystem::path& folder,
                      const models::ModelConfig& config, const models::ParameterTable& table,
                      std::span<float> flat);
 
-/// The largest model.safetensors written in one piece, and the size of a shard above
-/// it.
+/// A model.safetensors larger than this is written as shards of at most this size.
 inline constexpr int64_t kMaxShardBytes = 5'000'000'000;
 
 /// Writes a folder that transformers loads: config.json, the weights as `dtype` (kF32,

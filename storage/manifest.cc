@@ -6,8 +6,10 @@
 #include <array>
 #include <chrono>
 #include <cmath>
+#include <iterator>
 #include <utility>
 
+#include "core/ascii.h"
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/file.h"
@@ -37,7 +39,7 @@ std::string iso_time(int64_t unix_time) {
   return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(unix_time));
 }
 
-/// Every element is in one extent of one slice.
+/// Throws an Error unless every element is in exactly one extent of one slice.
 void check_cover(const std::string& where, const std::vector<CheckpointFileEntry>& slices,
                  int64_t flat_size) {
   std::vector<std::pair<Extent, const CheckpointFileEntry*>> all;
@@ -112,7 +114,7 @@ bool is_training(const std::string& stage) {
   return std::find(kTrainingStages.begin(), kTrainingStages.end(), stage) != kTrainingStages.end();
 }
 
-/// `state`, which is there exactly when a training run has saved.
+/// Reads `state`, which is there exactly when a training run has saved.
 std::optional<TrainState> read_state(const JsonObject& object, const std::string& stage,
                                      int64_t step) {
   const json* value = object.find("state");
@@ -139,11 +141,11 @@ std::optional<TrainState> read_state(const JsonObject& object, const std::string
   return state;
 }
 
-/// A text of `object` that may be shown in a line of its own.
+/// A text of `object` that fits into one line.
 std::string plain_text(const JsonObject& object, const std::string& key) {
   const std::string text = object.text(key);
   const bool plain = !text.empty() && std::none_of(text.begin(), text.end(), [](char c) {
-    return static_cast<unsigned char>(c) < 32 || c == 127;
+    return is_control(c) || c == 127;
   });
   if (!plain) object.reject(key, "a text without control characters is needed");
   return text;
@@ -195,17 +197,17 @@ CheckpointFileEntry describe_file(const fs::path& folder, const std::string& nam
     run_piece([&] { sha.update(piece); });
     rest = rest.subspan(piece.size());
   }
-  return {name, static_cast<int64_t>(file.bytes().size()), sha.hex()};
+  return {name, std::ssize(file.bytes()), sha.hex()};
 }
 
-/// What a failing disk makes of a file.
+/// Describes a file as a failing disk would give it.
 CheckpointFileEntry describe_damaged(const fs::path& folder, const std::string& name,
                                      FaultAction fault) {
   const MappedFile file(folder / name);
   std::vector<std::byte> bytes(file.bytes().begin(), file.bytes().end());
   if (fault == FaultAction::kShortRead) bytes.resize(bytes.size() / 2);
   if (fault == FaultAction::kCorrupt && !bytes.empty()) bytes[bytes.size() / 2] ^= std::byte{1};
-  return {name, static_cast<int64_t>(bytes.size()), sha256_hex(bytes)};
+  return {name, std::ssize(bytes), sha256_hex(bytes)};
 }
 
 void verify_file(const fs::path& folder, const CheckpointFileEntry& entry,
@@ -311,17 +313,16 @@ Manifest read_manifest(const fs::path& folder) {
   check_table(object, models::ParameterTable(manifest.config), manifest.flat_size);
 
   const json& files = list_field(object, "files");
-  const int64_t ranks = static_cast<int64_t>(files.size());
+  const int64_t ranks = files.size();
   if (ranks < 1 || ranks > kMaxRanks)
     object.reject("files", "the slices of at least one rank are needed");
-  for (int64_t rank = 0; rank < ranks; ++rank) {
-    manifest.slices.push_back(read_entry(files[static_cast<size_t>(rank)],
-                                         path.string() + ": files",
-                                         checkpoint_slice_name(rank, ranks)));
+  for (const json& file : files) {
+    const std::string name = checkpoint_slice_name(std::ssize(manifest.slices), ranks);
+    manifest.slices.push_back(read_entry(file, path.string() + ": files", name));
   }
   check_cover(path.string(), manifest.slices, manifest.flat_size);
   const auto companions = companion_files();
-  size_t next = 0;  // names come in the order of companion_files(), each at most once
+  size_t next = 0;  // the names come in the order of companion_files(), each at most once
   for (const json& value : list_field(object, "tokenizer_files")) {
     const std::string where = path.string() + ": tokenizer_files";
     const std::string name = JsonObject(value, where).text("name");
@@ -337,9 +338,9 @@ Manifest read_manifest(const fs::path& folder) {
   for (const auto* list : {&manifest.slices, &manifest.tokenizer}) {
     for (const CheckpointFileEntry& entry : *list) {
       std::error_code error;
-      const auto bytes = fs::file_size(folder / entry.name, error);
+      const int64_t bytes = fs::file_size(folder / entry.name, error);
       if (error) fail("{}: {}", (folder / entry.name).string(), error.message());
-      if (bytes != static_cast<uintmax_t>(entry.bytes)) {
+      if (bytes != entry.bytes) {
         fail("{}: {} bytes, its manifest says {}", (folder / entry.name).string(), bytes,
              entry.bytes);
       }

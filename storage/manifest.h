@@ -16,25 +16,26 @@
 
 namespace orrery::storage {
 
-/// Something from outside that a run learns from, by what it holds.
+/// An input of a run, identified by a digest of its contents.
 struct InputDigest {
   std::string key;     ///< of the config: "data.train_files", "model.path"
-  std::string name;    ///< path of a data file; in a model folder: the file's name, or "weights"
-  std::string digest;  ///< "sha256:..." or, of weights in memory, "sums:..."
+  std::string name;    ///< a data file's path; in a model folder a file's name, or "weights"
+  std::string digest;  ///< "sha256:...", or "sums:..." of weights in memory
 
   bool operator==(const InputDigest&) const = default;
 };
 
-/// What a run wants to find again, beside the numbers.
+/// What a run needs to find again, besides the numbers.
 struct CheckpointInfo {
   int64_t step = 0;
   std::string stage;                ///< "sft", "grpo", "import" (kImportStage)
   std::string run_config_yaml;      ///< the resolved configuration
   std::string model_config_json;    ///< text of the model's config.json
-  std::optional<TrainState> state;  ///< of `step`; none: an imported model, of step 0
+  std::optional<TrainState> state;  ///< at `step`; none for an imported model, of step 0
   std::optional<double> reward;     ///< mean reward of the step
-  int64_t unix_time = 0;            ///< seconds; 0 when saving: now
-  /// What the run read; none: the checkpoint is an import, or older than this field.
+  int64_t unix_time = 0;            ///< seconds; 0 when saving means now
+  /// What the run read. None when the checkpoint is an import, or older than this
+  /// field.
   std::optional<std::vector<InputDigest>> inputs;
 };
 
@@ -43,14 +44,14 @@ struct CheckpointFileEntry {
   std::string name;  ///< relative to the folder
   int64_t bytes = 0;
   std::string sha256;
-  std::vector<Extent> extents;  ///< of the flat buffers, rising; none for tokenizer files
+  std::vector<Extent> extents;  ///< rising, of the flat buffers; none for tokenizer files
 };
 
 struct Manifest {
   CheckpointInfo info;
   int64_t flat_size = 0;
-  std::vector<CheckpointFileEntry>
-      slices;  ///< in rank order; together they hold every element once
+  /// In rank order; together they hold every element once.
+  std::vector<CheckpointFileEntry> slices;
   std::vector<CheckpointFileEntry> tokenizer;  ///< "tokenizer/..."
   models::ModelConfig config;                  ///< parsed from info.model_config_json
 };
@@ -63,7 +64,7 @@ inline constexpr const char* kImportStage = "import";
 /// "rank_0000_of_0004.h5"
 std::string checkpoint_slice_name(int64_t rank, int64_t ranks);
 
-/// Name, size and digest of a file that is there.
+/// The entry of an existing file: name, size and digest.
 CheckpointFileEntry describe_file(const std::filesystem::path& folder, const std::string& name,
                                   const PieceRunner& run_piece = run_at_once);
 
@@ -71,15 +72,16 @@ CheckpointFileEntry describe_file(const std::filesystem::path& folder, const std
 void verify_file(const std::filesystem::path& folder, const CheckpointFileEntry& entry,
                  const PieceRunner& run_piece = run_at_once);
 
-/// Writes both files, durably, into the folder. Checks that the slices cover the
-/// table's flat buffer, and that stage, step and state belong together.
+/// Writes manifest.json and manifest.sha256, durably, into the folder. Checks that the
+/// slices cover the table's flat buffer, and that stage, step and state belong
+/// together.
 void write_manifest(const std::filesystem::path& folder, const Manifest& manifest,
                     const models::ParameterTable& table);
 
-/// Reads the manifest after checking its own digest; checks every field, that the
-/// parameter table is the one this program makes of the model's config, and that the
-/// files have the stated sizes (their digests: verify_file; what slices say of
-/// themselves: check_slice_file).
+/// Reads the manifest after checking its own digest. Checks every field, that the
+/// parameter table is the one that this program makes of the model's config, and that
+/// the files have the stated sizes. It does not check the files' digests (verify_file
+/// does) nor what the slices themselves say (check_slice_file does).
 Manifest read_manifest(const std::filesystem::path& folder);
 
 }  // namespace orrery::storage

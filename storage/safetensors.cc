@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <optional>
 
 #include "core/durable_file.h"
@@ -22,10 +23,10 @@ using nlohmann::json;
 constexpr size_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
 constexpr size_t kMaxRank = 16;
 constexpr int64_t kMaxElements = int64_t{1} << 48;
-constexpr size_t kChunkElements = size_t{1} << 18;
+constexpr int64_t kChunkElements = int64_t{1} << 18;
 
-/// Bits of an element, or nothing for a dtype unknown here (its size is then not
-/// checked, and it cannot be read).
+/// The bits of an element, or nothing for a dtype that is not known here. A tensor of
+/// such a type cannot be read, and its size is not checked.
 std::optional<int64_t> dtype_bits(const std::string& dtype) {
   static constexpr std::pair<std::string_view, int64_t> kBits[] = {
       {"F64", 64}, {"I64", 64}, {"U64", 64},    {"F32", 32},    {"I32", 32},
@@ -38,7 +39,7 @@ std::optional<int64_t> dtype_bits(const std::string& dtype) {
 }
 
 SafetensorsTensor parse_tensor(const std::string& name, const json& entry, const std::string& where,
-                               size_t data_bytes) {
+                               int64_t data_bytes) {
   const JsonObject object(entry, fmt::format("{}: tensor {}", where, json_excerpt(json(name))));
   object.only_keys({"dtype", "shape", "data_offsets"});
   SafetensorsTensor tensor;
@@ -67,14 +68,14 @@ SafetensorsTensor parse_tensor(const std::string& name, const json& entry, const
   if (!begin || !end || *begin < 0 || *end < *begin) {
     object.reject("data_offsets", "two rising byte positions are needed");
   }
-  tensor.begin = static_cast<size_t>(*begin);
-  tensor.end = static_cast<size_t>(*end);
+  tensor.begin = *begin;
+  tensor.end = *end;
   if (tensor.end > data_bytes) {
     fail("{}: its bytes {} to {} are outside the file's {} bytes of data; is the file truncated?",
          object.where(), tensor.begin, tensor.end, data_bytes);
   }
   const auto bits = dtype_bits(tensor.dtype);
-  if (bits && tensor.size * *bits != static_cast<int64_t>(tensor.end - tensor.begin) * 8) {
+  if (bits && tensor.size * *bits != (tensor.end - tensor.begin) * 8) {
     fail("{}: {} bytes do not hold {} elements of {}", object.where(), tensor.end - tensor.begin,
          tensor.size, tensor.dtype);
   }
@@ -101,34 +102,35 @@ std::string_view safetensors_dtype(DType dtype) {
 /// Appends `values` rounded to a 16-bit type, a chunk at a time.
 template <uint16_t (*Round)(float), uint16_t kInfinity>
 void append_rounded(DurableFile& file, const SafetensorsOutput& tensor, std::string_view dtype) {
-  std::vector<uint16_t> chunk;
-  for (size_t at = 0; at < tensor.values.size(); at += chunk.size()) {
-    chunk.resize(std::min(kChunkElements, tensor.values.size() - at));
-    for (size_t i = 0; i < chunk.size(); ++i) {
-      const float value = tensor.values[at + i];
+  const Span<const float> values = tensor.values;
+  Array<uint16_t> chunk;
+  for (int64_t at = 0; at < values.size(); at += chunk.size()) {
+    chunk.resize(std::min(kChunkElements, values.size() - at));
+    for (int64_t i = 0; i < chunk.size(); ++i) {
+      const float value = values[at + i];
       chunk[i] = Round(value);
       if ((chunk[i] & 0x7FFFu) == kInfinity && std::isfinite(value)) {
         fail("{}: {}[{}] is {}, which is too large for {}; save as f32", file.path().string(),
              tensor.name, at + i, value, dtype);
       }
     }
-    file.append(std::as_bytes(std::span(chunk)));
+    file.append(as_bytes(Span(chunk)));
   }
 }
 
-/// out = each 16-bit value of bytes as a float.
+/// Each element of `out` becomes a 16-bit value of `bytes`, as a float.
 template <class Widen>
-void widen(const std::byte* bytes, std::span<float> out, Widen&& to_float) {
-  constexpr size_t kBlock = 256;  // a loop of constant length is vectorised
+void widen(const std::byte* bytes, Span<float> out, Widen&& to_float) {
+  constexpr int64_t kBlock = 256;  // a loop of constant length is vectorised
   uint16_t block[kBlock];
-  size_t at = 0;
+  int64_t at = 0;
   for (; at + kBlock <= out.size(); at += kBlock) {
     std::memcpy(block, bytes + 2 * at, sizeof block);
     float* to = out.data() + at;
-    for (size_t i = 0; i < kBlock; ++i) to[i] = to_float(block[i]);
+    for (int64_t i = 0; i < kBlock; ++i) to[i] = to_float(block[i]);
   }
   std::memcpy(block, bytes + 2 * at, 2 * (out.size() - at));
-  for (size_t i = 0; at < out.size(); ++i, ++at) out[at] = to_float(block[i]);
+  for (int64_t i = 0; at < out.size(); ++i, ++at) out[at] = to_float(block[i]);
 }
 
 }  // namespace
@@ -168,7 +170,7 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& path) : path_(path
             [](const SafetensorsTensor& a, const SafetensorsTensor& b) {
               return std::tie(a.begin, a.end, a.name) < std::tie(b.begin, b.end, b.name);
             });
-  size_t cursor = 0;
+  int64_t cursor = 0;
   for (const SafetensorsTensor& tensor : tensors_) {
     if (tensor.begin != cursor) {
       fail("{}: tensor {} begins at byte {} where {} was expected: bytes {}", where, tensor.name,
@@ -190,9 +192,9 @@ const SafetensorsTensor* SafetensorsFile::find(std::string_view name) const {
 }
 
 void SafetensorsFile::read_f32(const SafetensorsTensor& tensor, int64_t begin,
-                               std::span<float> out) const {
-  ORRERY_CHECK(begin >= 0 && static_cast<int64_t>(out.size()) <= tensor.size - begin,
-               "{} elements from {} of {}", out.size(), begin, tensor.size);
+                               Span<float> out) const {
+  ORRERY_CHECK(begin >= 0 && out.size() <= tensor.size - begin, "{} elements from {} of {}",
+               out.size(), begin, tensor.size);
   const std::byte* bytes = data_.data() + tensor.begin;  // not necessarily aligned
   if (tensor.dtype == "F32") {
     if (!out.empty()) std::memcpy(out.data(), bytes + 4 * begin, out.size_bytes());
@@ -212,17 +214,16 @@ uint16_t f32_to_f16(float value) {
   const uint32_t magnitude = bits & 0x7FFFFFFFu;
   constexpr uint32_t kInf32 = 0x7F800000u, kInf16 = 0x7C00u,
                      kSmallestNormal = 0x38800000u;  // 2^-14
-  if (magnitude > kInf32) return static_cast<uint16_t>(sign | 0x7E00u);
+  if (magnitude > kInf32) return sign | 0x7E00u;
   if (magnitude < kSmallestNormal) {
-    // Adding 0.5 to |x| leaves x in units of 2^-24 in the low bits of the sum, rounded
-    // to nearest even by the addition.
+    // Adding 0.5 to |x| leaves |x| in units of 2^-24 in the low bits of the sum; the
+    // addition rounds it to nearest even.
     const float sum = std::bit_cast<float>(magnitude) + 0.5f;
-    return static_cast<uint16_t>(sign |
-                                 (std::bit_cast<uint32_t>(sum) - std::bit_cast<uint32_t>(0.5f)));
+    return sign | (std::bit_cast<uint32_t>(sum) - std::bit_cast<uint32_t>(0.5f));
   }
   const uint32_t rounded = magnitude + 0xFFFu + ((magnitude >> 13) & 1u);
   const uint32_t half = (rounded >> 13) - (112u << 10);
-  return static_cast<uint16_t>(sign | std::min(half, kInf16));
+  return sign | std::min(half, kInf16);
 }
 
 void write_safetensors(const std::filesystem::path& path,
@@ -235,10 +236,9 @@ void write_safetensors(const std::filesystem::path& path,
   for (const SafetensorsOutput& tensor : tensors) {
     int64_t size = 1;
     for (const int64_t d : tensor.shape) size *= d;
-    ORRERY_CHECK(
-        size == static_cast<int64_t>(tensor.values.size()) && !header.contains(tensor.name),
-        "tensor {} of shape {} with {} values", tensor.name, shape_text(tensor.shape),
-        tensor.values.size());
+    ORRERY_CHECK(size == std::ssize(tensor.values) && !header.contains(tensor.name),
+                 "tensor {} of shape {} with {} values", tensor.name, shape_text(tensor.shape),
+                 tensor.values.size());
     const size_t bytes = tensor.values.size() * dtype_bytes(dtype);
     header[tensor.name] = {
         {"dtype", name}, {"shape", tensor.shape}, {"data_offsets", {cursor, cursor + bytes}}};

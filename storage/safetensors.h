@@ -18,17 +18,17 @@
 
 #include "core/dtype.h"
 #include "core/file.h"
+#include "core/span.h"
 
 namespace orrery::storage {
 
-/// One tensor of a file, as its header states it (checked).
+/// One tensor of a file, as its header states it and after checks.
 struct SafetensorsTensor {
   std::string name;
-  std::string dtype;  ///< as written: "F32", "BF16", "F16", or another, which read_f32 rejects
+  std::string dtype;  ///< as written: "F32", "BF16", "F16", or one that read_f32 rejects
   std::vector<int64_t> shape;
-  int64_t size = 0;  ///< elements
-  size_t begin = 0;  ///< first byte, from the start of the data
-  size_t end = 0;
+  int64_t size = 0;            ///< elements
+  int64_t begin = 0, end = 0;  ///< bytes, from the start of the data
 };
 
 /// A mapped file. Const calls are thread-safe. The file must not be cut while it is
@@ -38,20 +38,19 @@ class SafetensorsFile {
   explicit SafetensorsFile(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const { return path_; }
-  std::span<const SafetensorsTensor> tensors() const {
-    return tensors_;
-  }                                                            ///< in the order of their bytes
+  /// In the order of their bytes.
+  std::span<const SafetensorsTensor> tensors() const { return tensors_; }
   const SafetensorsTensor* find(std::string_view name) const;  ///< null when there is none
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
   /// out = values [begin, begin + out.size()) as float32, exact. Error when the dtype
   /// is none of F32, BF16, F16. Thread-safe.
-  void read_f32(const SafetensorsTensor& tensor, int64_t begin, std::span<float> out) const;
+  void read_f32(const SafetensorsTensor& tensor, int64_t begin, Span<float> out) const;
 
  private:
   std::filesystem::path path_;
   MappedFile file_;
-  std::span<const std::byte> data_;
+  Span<const std::byte> data_;
   std::vector<SafetensorsTensor> tensors_;
   std::unordered_map<std::string_view, size_t> by_name_;
   std::map<std::string, std::string> metadata_;

@@ -7,6 +7,9 @@
 #include <numeric>
 #include <span>
 
+#include "core/ascii.h"
+#include "core/extent.h"
+
 namespace orrery {
 namespace {
 
@@ -52,6 +55,29 @@ TEST(Span, PartsAreViewsOfTheSameMemory) {
   EXPECT_EQ(vector[3], 30);
   EXPECT_TRUE(all.subspan(5).empty());
   EXPECT_TRUE(Span<int>().empty());
+}
+
+TEST(Span, BytesAreThoseOfItsMemory) {
+  std::vector<uint16_t> vector = {0, 0xFFFF};
+  const Span<uint16_t> all = vector;
+  EXPECT_EQ(as_bytes(all).size(), 4);
+  as_writable_bytes(all)[1] = std::byte{1};
+  EXPECT_EQ(vector[0], 0x0100);
+  EXPECT_EQ(as_bytes(all)[3], std::byte{0xFF});
+}
+
+TEST(Span, PartOfIsAnExtent) {
+  std::vector<int> vector = {0, 1, 2, 3, 4};
+  EXPECT_THAT(part_of(Span<int>(vector), {1, 3}), ElementsAre(1, 2));
+  EXPECT_THAT(part_of(std::span(vector), {4, 5}), ElementsAre(4));
+  EXPECT_TRUE(part_of(Span<int>(vector), {5, 5}).empty());
+}
+
+TEST(Ascii, BytesHaveNoSign) {
+  EXPECT_EQ(byte_of('\xFF'), 255);
+  EXPECT_TRUE(is_control('\t'));
+  EXPECT_FALSE(is_control(' '));
+  EXPECT_FALSE(is_control('\xC3')) << "the first byte of a letter in UTF-8";
 }
 
 TEST(Array, IsAVectorWithSignedSizes) {

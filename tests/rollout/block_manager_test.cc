@@ -20,11 +20,11 @@ TEST(BlockManager, CountsBlocksForTokens) {
 
 TEST(BlockManager, AppendsOnlyWhenATableIsFull) {
   BlockManager manager(2);
-  std::vector<int32_t> table;
+  BlockTable table;
   manager.may_append(table, 1);
-  EXPECT_EQ(table.size(), 1u);
+  EXPECT_EQ(table.size(), 1);
   manager.may_append(table, kernels::kKvBlock);
-  EXPECT_EQ(table.size(), 1u);
+  EXPECT_EQ(table.size(), 1);
   EXPECT_TRUE(manager.can_append(table, 2 * kernels::kKvBlock));
   EXPECT_FALSE(manager.can_append(table, 2 * kernels::kKvBlock + 1));
   EXPECT_THROW(manager.may_append(table, 2 * kernels::kKvBlock + 1), Error);
@@ -32,7 +32,7 @@ TEST(BlockManager, AppendsOnlyWhenATableIsFull) {
 
 TEST(BlockManager, ForkSharesFullBlocksAndCopiesThePartlyFilledOne) {
   BlockManager manager(8);
-  std::vector<int32_t> parent, child, exact;
+  BlockTable parent, child, exact;
   manager.allocate(parent, 3);
   const auto copy = manager.fork(child, parent, 2 * kernels::kKvBlock + 5);
   ASSERT_TRUE(copy.has_value());
@@ -45,7 +45,7 @@ TEST(BlockManager, ForkSharesFullBlocksAndCopiesThePartlyFilledOne) {
   EXPECT_EQ(manager.reference_count(parent[0]), 2);
   EXPECT_EQ(manager.reference_count(child[2]), 1);
   EXPECT_FALSE(manager.fork(exact, parent, 2 * kernels::kKvBlock).has_value());
-  EXPECT_EQ(exact.size(), 2u);
+  EXPECT_EQ(exact.size(), 2);
   manager.release(parent);
   EXPECT_EQ(manager.free_blocks(), 5);  // only the parent's own third block came back
   manager.release(child);
@@ -55,16 +55,16 @@ TEST(BlockManager, ForkSharesFullBlocksAndCopiesThePartlyFilledOne) {
 
 TEST(BlockManager, DetectsDoubleFreeAndUseAfterFree) {
   BlockManager manager(4);
-  std::vector<int32_t> table;
+  BlockTable table;
   manager.allocate(table, 2);
-  std::vector<int32_t> stale = table;
+  BlockTable stale = table;
   manager.release(table);
   EXPECT_TRUE(table.empty());
-  std::vector<int32_t> again = stale;
+  BlockTable again = stale;
   EXPECT_THROW(manager.release(again), Error);
-  std::vector<int32_t> child;
+  BlockTable child;
   EXPECT_THROW(manager.fork(child, stale, 2 * kernels::kKvBlock), Error);
-  std::vector<int32_t> wild = {7};
+  BlockTable wild = {7};
   EXPECT_THROW(manager.release(wild), Error);
   EXPECT_THROW(BlockManager(0), Error);
 }
@@ -74,13 +74,13 @@ TEST(BlockManager, KeepsItsInvariantsUnderRandomUse) {
   constexpr int64_t kBlocks = 40;
   Philox random(3, RngPurpose::kTest);
   BlockManager manager(kBlocks);
-  std::vector<std::vector<int32_t>> tables;
+  std::vector<BlockTable> tables;
   std::vector<int64_t> lengths;
   for (int round = 0; round < 20000; ++round) {
     const uint32_t action = random.below(4);
     if (action == 0) {
       const auto tokens = 1 + static_cast<int64_t>(random.below(5 * kernels::kKvBlock));
-      std::vector<int32_t> table;
+      BlockTable table;
       if (manager.can_append(table, tokens)) {
         manager.may_append(table, tokens);
         tables.push_back(table);
@@ -91,12 +91,12 @@ TEST(BlockManager, KeepsItsInvariantsUnderRandomUse) {
     } else if (!tables.empty()) {
       const size_t i = random.below(static_cast<uint32_t>(tables.size()));
       if (action == 1 && manager.can_allocate(1)) {
-        std::vector<int32_t> child;
+        BlockTable child;
         const auto tokens =
             static_cast<int64_t>(random.below(static_cast<uint32_t>(lengths[i]) + 1));
         const auto copy = manager.fork(child, tables[i], tokens);
         ASSERT_EQ(copy.has_value(), tokens % kernels::kKvBlock != 0);
-        ASSERT_EQ(static_cast<int64_t>(child.size()), BlockManager::blocks_for(tokens));
+        ASSERT_EQ(child.size(), BlockManager::blocks_for(tokens));
         tables.push_back(child);
         lengths.push_back(tokens);
       } else if (action == 2 && manager.can_append(tables[i], lengths[i] + 1)) {
@@ -110,7 +110,7 @@ TEST(BlockManager, KeepsItsInvariantsUnderRandomUse) {
     std::map<int32_t, int32_t> references;
     for (const auto& table : tables) {
       for (const int32_t block : table) ++references[block];
-      ASSERT_EQ(std::set<int32_t>(table.begin(), table.end()).size(), table.size())
+      ASSERT_EQ(std::ssize(std::set<int32_t>(table.begin(), table.end())), table.size())
           << "a block twice in a table";
     }
     ASSERT_EQ(manager.blocks_in_use(), static_cast<int64_t>(references.size()));

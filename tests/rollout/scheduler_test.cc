@@ -129,8 +129,7 @@ class PretendedEngine {
     return slots_[static_cast<size_t>(static_cast<int64_t>(block) * kernels::kKvBlock + index)];
   }
   int32_t& slot_of(const Sequence& s, int64_t position) {
-    return slot(s.blocks[static_cast<size_t>(position / kernels::kKvBlock)],
-                position % kernels::kKvBlock);
+    return slot(s.blocks[position / kernels::kKvBlock], position % kernels::kKvBlock);
   }
   int32_t next_token() { return ++token_; }
 
