@@ -13,8 +13,8 @@
 #include "core/process.h"
 #include "core/sha256.h"
 #include "experiments/inputs.h"
+#include "experiments/on_all_ranks.h"
 #include "experiments/resume_rules.h"
-#include "experiments/together.h"
 #include "kernels/numerics.h"
 
 namespace orrery::experiments {

@@ -16,7 +16,7 @@
 #include "core/parallel.h"
 #include "core/quiet_worker.h"
 #include "core/timer.h"
-#include "experiments/together.h"
+#include "experiments/on_all_ranks.h"
 
 namespace orrery::experiments {
 namespace {
@@ -154,7 +154,7 @@ std::filesystem::path CheckpointWriter::publish(Save& save) {
   };
   const std::filesystem::path target = to.folder / storage::checkpoint_name(save.info.step);
   std::filesystem::path temporary;
-  together(comm, [&] {
+  on_all_ranks(comm, [&] {
     if (const std::exception_ptr copying = std::exchange(save.error, nullptr))
       std::rethrow_exception(copying);
     if (first) temporary = storage::prepare_checkpoint(to.folder, save.info.step);
@@ -162,7 +162,7 @@ std::filesystem::path CheckpointWriter::publish(Save& save) {
   temporary = comm.all_gather_bytes(temporary.string()).front();
 
   storage::CheckpointFileEntry entry;
-  together(comm, [&] {
+  on_all_ranks(comm, [&] {
     entry = storage::write_checkpoint_slice(
         temporary, comm.rank(), comm.size(), to.table.flat_size(),
         {to.extents, save.part(0), save.part(1), save.part(2)}, quietly);
@@ -176,7 +176,7 @@ std::filesystem::path CheckpointWriter::publish(Save& save) {
     for (const auto& pair : json.value("extents", nlohmann::json::array()))
       entries.back().extents.push_back({pair[0], pair[1]});
   }
-  together(comm, [&] {
+  on_all_ranks(comm, [&] {
     if (!first) return;
     storage::publish_checkpoint(temporary, target, save.info, to.table, entries, to.tokenizer,
                                 to.chat_template);

@@ -11,8 +11,8 @@
 #include "core/timer.h"
 #include "experiments/agreement.h"
 #include "experiments/divergence.h"
+#include "experiments/on_all_ranks.h"
 #include "experiments/resume_check.h"
-#include "experiments/together.h"
 
 namespace orrery::experiments {
 namespace {
@@ -176,7 +176,7 @@ Checkpointer::Resumed Checkpointer::resume(learners::Learner* learner) {
   storage::TrainState& state = resumed.state;
   const double initial = largest(job_.ctx, std::as_const(job_.model()).parameters());
   fs::path chosen;
-  together(world, [&] {
+  on_all_ranks(world, [&] {
     if (world.rank() == 0) chosen = choose(resumed.news);
   });
   chosen = world.all_gather_bytes(chosen.string()).front();
@@ -186,7 +186,7 @@ Checkpointer::Resumed Checkpointer::resume(learners::Learner* learner) {
     return resumed;
   }
   agree_on_checkpoint(world, chosen);
-  together(world, [&] { load(chosen, initial, learner, resumed); });
+  on_all_ranks(world, [&] { load(chosen, initial, learner, resumed); });
   resumed.news.push_back(
       fmt::format("resumed from {} at {}", chosen.string(), storage::step_text(state)));
   return resumed;

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "core/parallel.h"
-#include "experiments/together.h"
+#include "experiments/on_all_ranks.h"
 
 namespace orrery::experiments {
 namespace {

@@ -23,8 +23,8 @@
 #include "experiments/checkpointing.h"
 #include "experiments/generation.h"
 #include "experiments/job.h"
+#include "experiments/on_all_ranks.h"
 #include "experiments/rollout_records.h"
-#include "experiments/together.h"
 #include "experiments/validation_metrics.h"
 #include "launch/stop_signal.h"
 #include "storage/checkpoint.h"
@@ -129,7 +129,7 @@ Evaluated choose_model(const proto::Config& given, const EvaluationOptions& opti
   proto::Config& config = chosen.config;
   config.mutable_data()->clear_train_files();  // held-out items only
   config.mutable_sft()->clear_text_files();
-  together(world, [&] {
+  on_all_ranks(world, [&] {
     if (world.rank() == 0 && options.out)
       check_output(*options.out, given, options.config_file, named);
     if (named.empty() && config.model().from_scratch()) {
@@ -151,7 +151,7 @@ Evaluated choose_model(const proto::Config& given, const EvaluationOptions& opti
 int64_t load_checkpoint(const std::filesystem::path& folder, Job& job) {
   agree_on_checkpoint(job.world, folder);
   int64_t version = 0;
-  together(job.world, [&] {
+  on_all_ranks(job.world, [&] {
     const storage::Checkpoint checkpoint(folder);
     if (!same_parameters(checkpoint.table(), job.model().table())) {
       fail_usage("{} is of another model than model.path {}", folder.string(),

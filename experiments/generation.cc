@@ -7,7 +7,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/timer.h"
-#include "experiments/together.h"
+#include "experiments/on_all_ranks.h"
 
 namespace orrery::experiments {
 namespace {
@@ -110,7 +110,7 @@ actors::ActorConfig Generation::actor_config(const Batch& batch) const {
 
 void Generation::leave_out_dropped(const Batch& batch, Samples& samples) {
   const std::vector<std::string> troubles = job_.world.all_gather_bytes(job_.env->take_trouble());
-  together(job_.world, [&] {
+  on_all_ranks(job_.world, [&] {
     if (!job_.is_main()) return;
     // A sample that is compared with no other teaches nothing.
     const bool compared = batch.split == Split::kTrain && job_.config.rollout().n() > 1;

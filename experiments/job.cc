@@ -13,7 +13,7 @@
 #include "experiments/agreement.h"
 #include "experiments/inputs.h"
 #include "experiments/model_source.h"
-#include "experiments/together.h"
+#include "experiments/on_all_ranks.h"
 #include "rollout/block_manager.h"
 #include "storage/hf_folder.h"
 
@@ -189,7 +189,7 @@ std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& w
       job->transformer = load_transformer(ctx, folder, job->tokenizer, dtype, 0);
     }
   };
-  together(world, [&] { final_unless_unread(make); });
+  on_all_ranks(world, [&] { final_unless_unread(make); });
   const storage::InputDigest weights = weights_input(job->model().parameters());
   agree_on_inputs(world, {&weights, 1});
   // Random ones follow from the seed.

@@ -6,8 +6,8 @@
 #include "comm/weight_channel.h"
 #include "core/error.h"
 #include "core/timer.h"
+#include "experiments/on_all_ranks.h"
 #include "experiments/rl_metrics.h"
-#include "experiments/together.h"
 #include "experiments/validation_metrics.h"
 #include "kernels/peak.h"
 
@@ -74,7 +74,7 @@ bool RlStage::update(int64_t step, StepReport& report, Timings& timings) {
   if (!job_.config.algorithm().verify_logprobs()) return true;
   // Learners that refuse the batch do so alike; those who only generate hear of it
   // here.
-  together(job_.world, [&] {
+  on_all_ranks(job_.world, [&] {
     if (!refusal.empty()) fail("{}", refusal);
   });
   return true;

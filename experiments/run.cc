@@ -3,8 +3,8 @@
 #include <utility>
 
 #include "core/log.h"
+#include "experiments/on_all_ranks.h"
 #include "experiments/reference.h"
-#include "experiments/together.h"
 #include "rollout/rollout_file.h"
 
 namespace orrery::experiments {
@@ -18,11 +18,11 @@ RunLength run_length(const proto::Config& config) {
 
 Run::Run(Job& its_job, const std::string& config_yaml, launch::RunFolder& folder)
     : job(its_job), length(run_length(job.config)), checkpointer(job, config_yaml) {
-  together(job.world, [&] {
+  on_all_ranks(job.world, [&] {
     if (length.rl > 0) check_kv_cache(job.config, job.model().config());
   });
   make_learner();
-  together(job.world, [&] {
+  on_all_ranks(job.world, [&] {
     if (job.is_main()) folder.take(/*make=*/true);
   });
   folder.note_taken();
@@ -35,7 +35,7 @@ Run::Run(Job& its_job, const std::string& config_yaml, launch::RunFolder& folder
                        state.start_largest.value_or(1));
   }
   check_what_may_refuse();
-  together(job.world, [&] {
+  on_all_ranks(job.world, [&] {
     reporter =
         make_reporter(job, config_yaml, length, resumed, validates_first() || state.validation_due);
   });
@@ -55,18 +55,18 @@ void Run::make_learner() {
 void Run::check_what_may_refuse() {
   if (!sft_is_done()) {
     job.phase("read the supervised data");
-    together(job.world, [&] {
+    on_all_ranks(job.world, [&] {
       if (job.is_learner()) sft.emplace(job, *learner);
     });
   }
   // A reward program that cannot even start is better known before SFT than after it.
   if (length.rl > 0 && !sft_is_done()) {
-    together(job.world, [&] {
+    on_all_ranks(job.world, [&] {
       if (job.is_actor()) job.env->try_out();
     });
   }
   if (length.rl > 0 && !is_complete())
-    together(job.world, [&] { reference = load_reference(job, length.sft > 0, state); });
+    on_all_ranks(job.world, [&] { reference = load_reference(job, length.sft > 0, state); });
 }
 
 bool Run::is_complete() const {

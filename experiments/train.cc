@@ -10,9 +10,9 @@
 #include "experiments/config_check.h"
 #include "experiments/job.h"
 #include "experiments/metrics.h"
+#include "experiments/on_all_ranks.h"
 #include "experiments/run.h"
 #include "experiments/run_status.h"
-#include "experiments/together.h"
 #include "experiments/train_rl.h"
 #include "experiments/train_sft.h"
 #include "launch/stop_signal.h"
@@ -48,7 +48,7 @@ int run_training(const proto::Config& config, comm::CommWorld& ranks) {
   try {
     storage::TrainState state;
     bool complete = false;
-    together(world, [&] {
+    on_all_ranks(world, [&] {
       if (world.rank() == 0) status.folder().take(/*make=*/false);
     });
     {

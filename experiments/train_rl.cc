@@ -3,9 +3,9 @@
 #include <optional>
 #include <string>
 
+#include "experiments/on_all_ranks.h"
 #include "experiments/reference.h"
 #include "experiments/rl_stage.h"
-#include "experiments/together.h"
 #include "launch/stop_signal.h"
 
 namespace orrery::experiments {
@@ -15,7 +15,7 @@ constexpr const char* kRateKey = "actor.optim.lr";
 
 /// Before the stage: the reference, and what begins with the stage's first step.
 void begin_stage(Run& run) {
-  together(run.job.world, [&] {
+  on_all_ranks(run.job.world, [&] {
     if (!run.reference) run.reference = keep_reference(run.job);
   });
   if (run.learner) run.learner->set_reference(run.reference.get());

@@ -8,7 +8,7 @@
 #include "core/error.h"
 #include "core/plain_error.h"
 #include "experiments/agreement.h"
-#include "experiments/together.h"
+#include "experiments/on_all_ranks.h"
 #include "tools/bench/bench.h"
 #include "tools/commands.h"
 #include "tools/model_options.h"

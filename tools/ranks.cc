@@ -6,7 +6,7 @@
 #include "core/flight_recorder.h"
 #include "core/log.h"
 #include "core/plain_error.h"
-#include "experiments/together.h"
+#include "experiments/on_all_ranks.h"
 #include "launch/stop_signal.h"
 
 namespace orrery::tools {

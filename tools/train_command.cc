@@ -13,7 +13,7 @@
 #include "experiments/config_files.h"
 #include "experiments/evaluate.h"
 #include "experiments/job.h"
-#include "experiments/together.h"
+#include "experiments/on_all_ranks.h"
 #include "experiments/train.h"
 #include "launch/stop_signal.h"
 #include "tools/commands.h"
@@ -40,10 +40,10 @@ struct ConfigOptions {
 proto::Config read_config(comm::Communicator& world, const std::string& command,
                           const ConfigOptions& options, experiments::ConfigUse use) {
   proto::Config config;
-  experiments::together(world,
-                        [&] { config = config::load_config(options.file, options.overrides); });
+  experiments::on_all_ranks(world,
+                            [&] { config = config::load_config(options.file, options.overrides); });
   experiments::agree_on_config(world, command, config);
-  experiments::together(world, [&] { experiments::check_config(config, world.size(), use); });
+  experiments::on_all_ranks(world, [&] { experiments::check_config(config, world.size(), use); });
   return config;
 }
 

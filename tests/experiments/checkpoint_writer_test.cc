@@ -5,7 +5,7 @@
 
 #include "core/error.h"
 #include "core/fault.h"
-#include "experiments/together.h"
+#include "experiments/on_all_ranks.h"
 #include "rollout/rollout_file.h"
 #include "tests/support/scratch.h"
 #include "tests/support/tiny_config.h"

@@ -9,7 +9,7 @@
 #include <limits>
 
 #include "core/error.h"
-#include "experiments/together.h"
+#include "experiments/on_all_ranks.h"
 #include "tests/learners/tiny_model.h"
 
 namespace orrery::experiments {

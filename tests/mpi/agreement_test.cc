@@ -7,7 +7,7 @@
 #include "config/yaml_to_proto.h"
 #include "core/error.h"
 #include "experiments/inputs.h"
-#include "experiments/together.h"
+#include "experiments/on_all_ranks.h"
 #include "tests/mpi/world.h"
 
 namespace orrery {

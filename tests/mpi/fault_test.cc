@@ -14,7 +14,7 @@
 #include "core/error.h"
 #include "core/fault.h"
 #include "experiments/checkpoint_writer.h"
-#include "experiments/together.h"
+#include "experiments/on_all_ranks.h"
 #include "learners/ordered_reducer.h"
 #include "tests/mpi/world.h"
 #include "tests/support/scratch.h"

@@ -3,7 +3,7 @@
 
 #include "comm/mailbox.h"
 #include "core/timer.h"
-#include "experiments/together.h"
+#include "experiments/on_all_ranks.h"
 #include "rollout/trajectory.h"
 #include "tools/bench/bench_parts.h"
 
@@ -85,7 +85,7 @@ BenchReport bench_step(const BenchOptions& options, comm::Communicator& comm) {
   bench::Model loaded;
   std::optional<rollout::Engine> engine;
   std::optional<learners::Learner> learner;
-  experiments::together(comm, [&] {
+  experiments::on_all_ranks(comm, [&] {
     loaded = bench::load(options, options.prompt_len + options.gen_len, bench::kLengths);
     learner.emplace(ctx, *loaded.transformer, comm, bench::learner_config(options, comm));
     rollout::EngineConfig config =

@@ -1,7 +1,7 @@
 #include <optional>
 
 #include "core/timer.h"
-#include "experiments/together.h"
+#include "experiments/on_all_ranks.h"
 #include "tools/bench/bench_parts.h"
 
 namespace orrery::tools {
@@ -13,7 +13,7 @@ BenchReport bench_train(const BenchOptions& options, comm::Communicator& comm) {
   ctx.profile = &profile;
   bench::Model loaded;
   std::optional<learners::Learner> learner;
-  experiments::together(comm, [&] {
+  experiments::on_all_ranks(comm, [&] {
     loaded = bench::load(options, options.seq_len, "--seq-len");
     learner.emplace(ctx, *loaded.transformer, comm, bench::learner_config(options, comm));
   });

@@ -22,7 +22,7 @@ class AgreedError : public Error {
 /// the error of the lowest one (its text and exit code). `work` must not contain a
 /// collective that another rank would miss.
 template <class Work>
-void together(comm::Communicator& comm, Work&& work) {
+void on_all_ranks(comm::Communicator& comm, Work&& work) {
   std::string problem;  // exit code and text
   try {
     work();
