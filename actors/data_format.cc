@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "core/ascii.h"
 #include "core/error.h"
 
 namespace orrery::actors {
@@ -52,7 +53,7 @@ constexpr Format kFormats[] = {
 /// A path inside a command, or NAME where quoting would be needed.
 std::string in_command(const std::string& path, const std::string& name) {
   const auto plain = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+    return is_letter(c) || is_digit(c) ||
            std::string_view("/._-+=@,").find(c) != std::string_view::npos;
   };
   return path.size() <= 200 && std::all_of(path.begin(), path.end(), plain) ? path : name;
@@ -72,19 +73,13 @@ std::string converted(const std::string& path) {
   fail_usage("{} is {}, and {}; convert it: {}", path, format, wanted, command);
 }
 
-std::string lower_extension(const std::string& path) {
-  std::string extension = std::filesystem::path(path).extension().string();
-  for (char& c : extension) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  return extension;
-}
-
 /// A line of names with separators between: the header of a table.
 char header_separator(std::string_view line) {
   for (const char separator : {',', '\t'}) {
     if (line.find(separator) == std::string_view::npos) continue;
     const bool names = std::all_of(line.begin(), line.end(), [&](char c) {
-      return c == separator || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-             (c >= '0' && c <= '9') || std::string_view("_-. \"").find(c) != std::string_view::npos;
+      return c == separator || is_letter(c) || is_digit(c) ||
+             std::string_view("_-. \"").find(c) != std::string_view::npos;
     });
     if (names) return separator;
   }
@@ -92,7 +87,7 @@ char header_separator(std::string_view line) {
 }
 
 void refuse_table(std::string_view line, bool more, const std::string& path) {
-  const std::string extension = lower_extension(path);
+  const std::string extension = to_lower(std::filesystem::path(path).extension().string());
   char separator = extension == ".csv" ? ',' : extension == ".tsv" ? '\t' : '\0';
   if (line.starts_with('{') || line.starts_with('[')) return;
   if (separator == '\0' && more) separator = header_separator(line);

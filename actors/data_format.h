@@ -1,6 +1,5 @@
-// Data files in another format than the one that is read: named, with the command that
-// converts them.
-// Pure functions of the bytes and the path; thread-safe.
+// Recognises data files in a format that is not read, and names the command that
+// converts them. Pure functions of the bytes and the path; thread-safe.
 #pragma once
 
 #include <string>
@@ -8,14 +7,15 @@
 
 namespace orrery::actors {
 
-/// Usage Error when a file that begins with `bytes` is no plain text: Parquet, Arrow,
-/// HDF5, something compressed, an archive, a pickle, a web page, UTF-16, a pointer of
-/// Git LFS. `wanted` says what is read from it: "data is read from JSON Lines (an
-/// object a line)".
+/// Throws a usage Error when a file that begins with `bytes` is not plain text:
+/// Parquet, Arrow, HDF5, something compressed, an archive, a pickle, a web page,
+/// UTF-16, or a Git LFS pointer. `wanted` says what should be there: "data is read from
+/// JSON Lines (an object a line)".
 void refuse_binary_format(std::string_view bytes, const std::string& path, std::string_view wanted);
 
-/// Usage Error for these and for text in rows of another kind: CSV, TSV, JSON or YAML
-/// over the whole file. `line` is the first that is not blank; `more` lines follow.
+/// Throws the same Error, and also one for text whose rows are not JSON Lines: CSV,
+/// TSV, and JSON that spans the whole file. `line` is the file's first line that is not
+/// blank; `more` says whether other lines follow it.
 void refuse_other_rows(std::string_view line, bool more, const std::string& path);
 
 }  // namespace orrery::actors

@@ -25,7 +25,7 @@ std::unique_ptr<Environment> make_environment(const proto::DataSection& data, ui
     case proto::DataSection::EXTERNAL:
       return make_external(data);
   }
-  fail_usage("data.env: unknown environment {}", static_cast<int>(data.env()));
+  fail_usage("data.env: unknown environment {}", int{data.env()});
 }
 
 }  // namespace orrery::actors

@@ -1,14 +1,15 @@
-// What a policy is trained on. reset() starts an episode on one item; step() takes the
-// policy's text and answers with a reward or with an observation that the policy sees
-// next (multi-turn). Tokens of observations are masked in the loss.
+// An environment is what a policy is trained on. reset() starts an episode on one item;
+// step() takes the policy's text and returns a reward, or an observation that the
+// policy sees next (multi-turn). The loss masks the tokens of observations.
 //
-// Environments are immutable and thread-safe, but for what is said to be for the
-// actor's thread alone; an Episode belongs to one thread. Item `index` of a split is a
-// pure function of (config, seed, index): random access, no state to save.
+// Environments are immutable and thread-safe, except for the methods that are marked as
+// the actor thread's own. An Episode belongs to one thread. Item `index` of a split is
+// a pure function of (config, seed, index), so items are read in any order and there is
+// no state to save.
 //
-// Most environments answer at once. One that asks a program outside (data.env:
-// external) takes its time: the actor hands a turn over by submit(), goes on with other
-// samples, and looks for the answer by try_result().
+// Most environments answer at once. One that asks an external program (data.env:
+// external) takes longer: the actor hands a turn over with submit(), goes on with other
+// samples, and asks for the answer with try_result().
 #pragma once
 
 #include <chrono>
@@ -29,15 +30,17 @@ enum class Split { kTrain, kVal };
 
 struct StepResult {
   bool done = true;
-  float reward = 0;                     ///< of the episode, when done
-  std::string observation;              ///< text for the policy, when not done
-  std::map<std::string, double> extra;  ///< parts of the reward, for metrics ("correct", "format")
-  bool dropped = false;  ///< the environment failed: there is no reward, and no sample
+  float reward = 0;         ///< the episode's reward, when done
+  std::string observation;  ///< text for the policy, when not done
+  /// Parts of the reward, for metrics ("correct", "format").
+  std::map<std::string, double> extra;
+  /// The environment failed: there is no reward, and the sample is dropped.
+  bool dropped = false;
 };
 
-/// A sample of a run, for an environment that names it to others.
+/// Identifies a sample of a run to a program outside.
 struct SampleId {
-  uint64_t step = 0;  ///< RL steps done when it was requested
+  uint64_t step = 0;  ///< RL steps that were done when the sample was requested
   uint64_t prompt_index = 0;
   uint32_t sample_index = 0;
 };
@@ -45,24 +48,26 @@ struct SampleId {
 class Episode {
  public:
   virtual ~Episode() = default;
-  /// The conversation so far: system and user messages for a chat model.
+  /// The conversation at the start, as a chat model gets it: system, user and further
+  /// messages.
   virtual const std::vector<text::ChatMessage>& messages() const = 0;
-  /// Null, or the tools that a chat template tells the model of, a list of JSON
-  /// schemas.
+  /// The tools that the chat template presents to the model, as a list of JSON schemas;
+  /// null when there are none.
   virtual const text::OrderedJson& tools() const {
     static const text::OrderedJson kNone;
     return kNone;
   }
-  /// The same as one plain text for a base model.
+  /// The conversation as one plain text, for a base model.
   virtual const std::string& prompt() const = 0;
   virtual const std::string& data_source() const = 0;
-  /// The right answer as the data row has it, for people; empty where there is none.
+  /// The right answer as the data row writes it, for people to read; empty when there
+  /// is none.
   virtual std::string truth() const { return ""; }
   virtual StepResult step(const std::string& response) = 0;
 
-  /// As step(), whose result is there when try_result() gives it; one turn at a time.
-  /// `tokens_left`: what an observation and further turns may have together; 0: the
-  /// episode ends with this turn.
+  /// Begins what step() does; try_result() returns its result once there is one. Only
+  /// one turn may be under way. `tokens_left` is how many tokens an observation and all
+  /// further turns may have together; with 0 the episode ends with this turn.
   virtual void submit(const std::string& response, int64_t tokens_left) {
     (void)tokens_left;
     result_ = step(response);
@@ -73,14 +78,14 @@ class Episode {
   std::optional<StepResult> result_;
 };
 
-/// A supervised example: what a teacher would answer.
+/// A supervised example: a prompt and the answer that a teacher would give.
 struct Demonstration {
   std::string prompt;
   std::string response;
 };
 
-/// The line of a data file that an item was read from, from 1. Empty and 0: it was not
-/// read from a file.
+/// The line of a data file that an item was read from; lines count from 1. An item that
+/// was not read from a file has an empty name and line 0.
 struct DataRow {
   std::string file;
   uint64_t line = 0;
@@ -89,42 +94,47 @@ struct DataRow {
 class Environment {
  public:
   virtual ~Environment() = default;
-  /// Items of a split; 0: unlimited (generated by index).
+  /// The number of items in a split; 0 when items are generated and there is no limit.
   virtual uint64_t size(Split split) const = 0;
-  /// Error naming file and line, or the index, when the item cannot be used.
+  /// Starts an episode. Throws an Error that names file and line, or the index, when
+  /// the item cannot be used.
   virtual std::unique_ptr<Episode> reset(Split split, uint64_t index) const = 0;
-  /// reset() for a sample of a run.
+  /// The same as reset(), for a sample of a run.
   virtual std::unique_ptr<Episode> begin(Split split, uint64_t index, const SampleId& id) const {
     (void)id;
     return reset(split, index);
   }
-  /// Where an item comes from, for messages: "file:line", or its index.
+  /// Says where an item comes from, for messages: "file:line", or its index.
   virtual std::string where(Split split, uint64_t index) const;
   virtual DataRow data_row(Split split, uint64_t index) const;
-  /// Nothing when the environment has no teacher for this item.
+  /// The teacher's answer to a training item; nothing when there is none.
   virtual std::optional<Demonstration> demonstration(uint64_t index) const = 0;
 
-  // Of environments that answer later, for the thread of the actor alone.
+  // The methods below are for environments that answer later. Only the actor's thread
+  // calls them.
 
-  /// Turns will be submitted soon.
+  /// Prepares for turns that will be submitted soon.
   virtual void warm_up() const {}
-  /// A moment's trial, long before that: Error when the environment cannot work at all.
+  /// Tries for a moment whether the environment works. Throws an Error when it cannot
+  /// work at all.
   virtual void try_out() const {}
-  /// Lets submitted turns go on; when none has a result, waits up to `timeout` for one.
-  /// True when some may have one now. Error when the environment cannot work at all.
+  /// Lets submitted turns make progress. When none has a result, waits up to `timeout`
+  /// for one. Returns whether some turn may have a result now. Throws an Error when the
+  /// environment cannot work at all.
   virtual bool poll(std::chrono::milliseconds timeout) const {
     (void)timeout;
     return true;
   }
-  /// Forgets all that was submitted.
+  /// Forgets every turn that was submitted.
   virtual void cancel() const {}
-  /// What has failed since the last call, for a warning; empty: nothing.
+  /// Describes what has failed since the last call, for a warning; empty when nothing
+  /// has.
   virtual std::string take_trouble() const { return ""; }
 };
 
-/// The environment that data.env names. Reads data.train_files / val_files. Rows that
-/// cannot be used are an Error with file:line, or skipped and counted in a warning, as
-/// data.on_error says.
+/// Makes the environment that data.env names. Reads data.train_files and
+/// data.val_files. A row that cannot be used is an Error with file:line, or is skipped
+/// and counted in a warning, as data.on_error says.
 std::unique_ptr<Environment> make_environment(const proto::DataSection& data, uint64_t seed);
 
 }  // namespace orrery::actors

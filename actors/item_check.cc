@@ -10,7 +10,8 @@
 namespace orrery::actors {
 namespace {
 
-constexpr uint64_t kPart = 2048;  // items between two looks at the clock
+/// How many items are checked between two looks at the clock.
+constexpr uint64_t kPart = 2048;
 
 }  // namespace
 
@@ -23,9 +24,8 @@ UsableItems find_usable(const CheckSetup& setup, const ItemCheck& check) {
   while (done < check.count && done - left_out < check.wanted) {
     const uint64_t size = std::min({kPart, check.count - done, check.wanted - (done - left_out)});
     std::vector<ItemProblem> problems(size);
-    parallel_items(setup.ctx, static_cast<int64_t>(size), [&](int64_t i) {
-      problems[static_cast<size_t>(i)] = check.problem(done + static_cast<uint64_t>(i));
-    });
+    parallel_items(setup.ctx, std::ssize(problems),
+                   [&](uint64_t i) { problems[i] = check.problem(done + i); });
     for (ItemProblem& problem : problems) {
       if (problem.text.empty()) {
         if (left_out > 0) usable.items_.push_back(done);
@@ -60,8 +60,7 @@ UsableItems find_usable(const CheckSetup& setup, const ItemCheck& check) {
   return usable;
 }
 
-std::string grouped(uint64_t number) {
-  const std::string digits = std::to_string(number);
+std::string grouped_digits(const std::string& digits) {
   std::string text;
   for (size_t i = 0; i < digits.size(); ++i) {
     if (i > 0 && (digits.size() - i) % 3 == 0) text += ',';

@@ -1,7 +1,8 @@
-// Which items of a data set can be used, found out before the first step: a row that
+// Finds out before the first step which items of a data set can be used: a row that
 // does not fit must not end a run hours later, nor vanish without a word.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <functional>
 #include <string>
@@ -11,26 +12,30 @@
 
 namespace orrery::actors {
 
-/// How items are checked, and who speaks.
+/// How items are checked, and whether this rank logs.
 struct CheckSetup {
-  Context ctx;                  ///< its threads
-  bool tell = true;             ///< log progress and what is left out: one rank of many
-  std::function<void()> alive;  ///< called between parts of the work, for a watchdog; may be empty
-  double tell_every_seconds = 4;  ///< how far the check is; a shorter one says nothing
+  Context ctx;       ///< gives the threads
+  bool tell = true;  ///< whether to log progress and what is left out; set on one rank
+  /// Called between parts of the work, for a watchdog; may be empty.
+  std::function<void()> alive;
+  /// Seconds between two lines about progress; a shorter check logs none.
+  double tell_every_seconds = 4;
 };
 
-/// Why an item cannot be used. An empty text: it can.
+/// Why an item cannot be used. The text is empty when it can.
 struct ItemProblem {
   std::string text;       ///< begins with where the item stands ("file:line: ")
-  bool too_long = false;  ///< a limit that the text names last could be raised
+  bool too_long = false;  ///< raising the limit that the text names last would help
 };
 
 struct ItemCheck {
-  std::string noun;     ///< what the items are, many: "training prompts"
-  uint64_t count = 0;   ///< items there are, numbered from 0
-  uint64_t wanted = 0;  ///< how many that can be used are needed: later items are not looked at
-  bool skip = false;    ///< leave an item out that cannot be used, instead of an Error
-  /// Called by several threads at once, in any order. What it throws ends the check.
+  std::string noun;    ///< what the items are, in the plural: "training prompts"
+  uint64_t count = 0;  ///< how many items there are; they are numbered from 0
+  /// How many usable items are needed; the check stops when it has found them.
+  uint64_t wanted = 0;
+  bool skip = false;  ///< leave an unusable item out, instead of throwing an Error
+  /// Says what is wrong with an item. Several threads call it at once, in any order.
+  /// What it throws ends the check.
   std::function<ItemProblem(uint64_t item)> problem;
 };
 
@@ -43,26 +48,27 @@ class UsableItems {
 
  private:
   friend UsableItems find_usable(const CheckSetup& setup, const ItemCheck& check);
-  uint64_t all_ = 0;             // items [0, all_) can all be used, or
-  std::vector<uint64_t> items_;  // these
+  uint64_t all_ = 0;             // items [0, all_) can all be used, unless
+  std::vector<uint64_t> items_;  // lists the ones that can
 };
 
-/// Looks at items in order until `wanted` can be used or there are no more. Without
-/// skip the first that cannot be used is a usage Error, which the lowest such item
-/// gives whatever the threads do; so is it when none can be used. With skip one warning
-/// says how many were left out and why the first. A check of many seconds says now and
-/// then how far it is.
+/// Checks items in order until `wanted` usable ones are found or there are no more.
+/// Without skip the first unusable item is a usage Error; it is the lowest such item,
+/// whatever the threads do. With skip one warning says how many items were left out and
+/// why the first was. It is a usage Error when no item can be used. A check that takes
+/// many seconds logs its progress now and then.
 UsableItems find_usable(const CheckSetup& setup, const ItemCheck& check);
 
-/// Items of an environment that generates them are endless and cannot be checked in
-/// advance: this many are looked at.
+/// How many items are checked of an environment that generates them, which never end.
 inline constexpr uint64_t kGeneratedSample = 1000;
-/// One that cannot be used is replaced: by item redrawn(item, 1), else redrawn(item, 2)
-/// and so on, which are no other prompt's.
+/// A generated item that cannot be used is replaced by item redrawn(item, 1), else by
+/// redrawn(item, 2), and so on. No other prompt has these.
 inline constexpr uint64_t kMaxRedraws = 1000;
 inline uint64_t redrawn(uint64_t item, uint64_t attempt) { return item + (attempt << 48); }
 
-/// "7,473,000".
-std::string grouped(uint64_t number);
+/// Writes the digits "7473000" as "7,473,000".
+std::string grouped_digits(const std::string& digits);
+/// Does the same for a whole number that is not negative.
+std::string grouped(std::integral auto number) { return grouped_digits(std::to_string(number)); }
 
 }  // namespace orrery::actors

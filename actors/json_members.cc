@@ -10,7 +10,7 @@ namespace {
 constexpr std::string_view kSpace = " \t\r\n";
 constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
-/// Where the string ends that begins at `at`, behind its closing quote. Of valid JSON.
+/// The offset behind the closing quote of the string that begins at `at` in valid JSON.
 size_t end_of_string(std::string_view text, size_t at) {
   for (++at; text[at] != '"'; ++at) {
     if (text[at] == '\\') ++at;
@@ -18,7 +18,7 @@ size_t end_of_string(std::string_view text, size_t at) {
   return at + 1;
 }
 
-/// Where the value ends that begins at `at`: at the comma or bracket after it.
+/// The offset of the comma or bracket that ends the value that begins at `at`.
 size_t end_of_value(std::string_view text, size_t at) {
   size_t depth = 0;
   for (;; ++at) {

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <span>
 #include <utility>
 
 #include "actors/data_format.h"
@@ -15,8 +16,7 @@
 namespace orrery::actors {
 namespace {
 
-/// Collects numbers as they are written, at one place of an object or in the list
-/// there.
+/// Collects the texts of the numbers at one place of an object, or in the list there.
 class NumberTexts final : public nlohmann::json_sax<nlohmann::json> {
  public:
   explicit NumberTexts(const std::vector<std::string>& path) : path_(path), keys_(path.size()) {}
@@ -44,8 +44,7 @@ class NumberTexts final : public nlohmann::json_sax<nlohmann::json> {
     keys_[depth - 1] = name;
     for (size_t i = depth; i < keys_.size(); ++i) keys_[i].clear();
     // Of equal keys the last one counts, as for the parsed object.
-    if (std::equal(keys_.begin(), keys_.begin() + static_cast<std::ptrdiff_t>(depth),
-                   path_.begin()))
+    if (std::ranges::equal(std::span(keys_).first(depth), std::span(path_).first(depth)))
       texts.clear();
     return true;
   }
@@ -71,8 +70,8 @@ class NumberTexts final : public nlohmann::json_sax<nlohmann::json> {
   }
 
   const std::vector<std::string>& path_;
-  std::vector<std::string> keys_;  // of the objects around, as deep as the path
-  std::string inside_;             // the objects and lists around
+  std::vector<std::string> keys_;  // keys of the objects around, as deep as the path
+  std::string inside_;             // kinds of the objects and lists around
 };
 
 }  // namespace

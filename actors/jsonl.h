@@ -1,4 +1,4 @@
-// JSON Lines data: one object a line. Every problem is reported with file:line.
+// Reads JSON Lines: one object per line. Every problem is reported with file:line.
 #pragma once
 
 #include <functional>
@@ -9,26 +9,28 @@
 
 namespace orrery::actors {
 
-/// Calls row(object, "file:line", line) for every non-empty line. A line that is not a
-/// JSON object, and an Error that `row` throws, is an Error with file:line; with `skip`
-/// such lines are left out, and one warning says how many and why the first, but a
-/// usage error of `row` (exit code 2) is passed on: no bad row, but a configuration
-/// that fits none. A file of another format (Parquet, CSV, gzip ...) is refused by name
-/// (data_format.h).
-/// Error when a file cannot be read or holds no usable row. Exit code 2 for all but a
-/// failing disk: starting again mends no data.
+/// Calls row(object, "file:line", line) for every non-empty line.
+///
+/// A line that is not a JSON object is an Error with file:line, and so is a line for
+/// which `row` throws an Error. With `skip` such lines are left out, and one warning
+/// says how many there were and what was wrong with the first. A usage Error of `row`
+/// (exit code 2) is always passed on: it is about a configuration that fits no row. A
+/// file of another format (Parquet, CSV, gzip, ...) is refused by name (data_format.h).
+///
+/// Throws an Error when a file cannot be read or holds no usable row. The exit code is
+/// 2 unless the disk fails, because starting again mends no data.
 void read_jsonl(const std::vector<std::string>& files, bool skip,
                 const std::function<void(const nlohmann::json& object, const std::string& where,
                                          std::string_view line)>& row);
 
-/// The numbers at object[path[0]][path[1]]..., or in the list there, in order and as
-/// the text of `line` has them: a parsed number may have been rounded. `line` is a JSON
+/// Returns the numbers at object[path[0]][path[1]]..., or in the list there, in order
+/// and as `line` writes them: a parsed number may have been rounded. `line` is a JSON
 /// object.
 std::vector<std::string> json_number_texts(std::string_view line,
                                            const std::vector<std::string>& path);
 
-/// object[key] as a string; Error naming `where` and the key when absent or of another
-/// type.
+/// Returns object[key], which must be a string. Throws an Error that names `where` and
+/// the key when it is absent or has another type.
 std::string json_string(const nlohmann::json& object, const std::string& key,
                         const std::string& where);
 

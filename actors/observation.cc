@@ -1,5 +1,5 @@
-// What a chat template prints between a turn of the policy and the next:
-// PromptSource::observation_tokens.
+// PromptSource::observation_tokens: what a chat template prints between one turn of the
+// policy and the next.
 #include <algorithm>
 
 #include "actors/envs/text.h"
@@ -9,9 +9,9 @@
 namespace orrery::actors {
 namespace {
 
-/// Stands for what the policy has said. Its own text would do less well: templates trim
-/// it, and some leave out what a model thought in an earlier turn, while the policy's
-/// tokens stay as they are.
+/// Takes the place of the policy's text in the template. The text itself would not do:
+/// templates trim it, and some leave out what a model thought in an earlier turn, while
+/// the policy's tokens stay as they are.
 constexpr const char* kTurn = "ORRERY-TURN";
 
 }  // namespace
@@ -28,7 +28,7 @@ std::vector<int32_t> PromptSource::observation_tokens(const Episode& episode,
   while (is_in(observation) ||
          std::any_of(conversation.begin(), conversation.end(),
                      [&](const text::ChatMessage& m) { return is_in(m.content); })) {
-    turn += "-";  // a text that is its own
+    turn += "-";  // until no message contains it
   }
   conversation.push_back({"assistant", turn});
   conversation.push_back({"user", observation});
@@ -48,8 +48,8 @@ std::vector<int32_t> PromptSource::observation_tokens(const Episode& episode,
   }
   std::vector<int32_t> ids = tokenizer_.encode(std::string_view(text).substr(at + turn.size()),
                                                /*add_special_tokens=*/false);
-  // Some templates print a space before the end of the turn; what the policy has said
-  // stands.
+  // Some templates print a space before the end of the turn. It is dropped, as the
+  // policy's tokens are not changed.
   const auto end = said_end ? std::find(ids.begin(), ids.end(), *said_end) : ids.end();
   const std::vector<int32_t> before(ids.begin(), end);
   if (end != ids.end() && strip(tokenizer_.decode(before, /*skip_special_tokens=*/false)).empty()) {

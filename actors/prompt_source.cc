@@ -14,11 +14,11 @@ namespace orrery::actors {
 namespace {
 
 constexpr uint64_t kUnlimitedValidation = 500;
-constexpr int kFeistelRounds = 4;
+constexpr uint32_t kFeistelRounds = 4;
 
-/// Held-out items to use, were all of them good.
+/// How many held-out items are used if none of them has to be left out.
 uint64_t wanted_val_size(const proto::DataSection& data, const Environment& env) {
-  const auto wanted = static_cast<uint64_t>(data.val_size());
+  const uint64_t wanted = data.val_size();
   const uint64_t rows = env.size(Split::kVal);
   if (wanted > 0) return rows > 0 ? std::min(wanted, rows) : wanted;
   return rows > 0 ? rows : kUnlimitedValidation;
@@ -37,11 +37,10 @@ uint64_t permuted_index(uint64_t seed, uint64_t epoch, uint64_t size, uint64_t i
   uint64_t value = index;
   do {
     uint64_t left = value >> half_bits, right = value & mask;
-    for (int round = 0; round < kFeistelRounds; ++round) {
+    for (uint32_t round = 0; round < kFeistelRounds; ++round) {
       const PhiloxBlock block =
-          philox_block(seed ^ (epoch * 0x9E3779B97F4A7C15ull), RngPurpose::kShuffle, right,
-                       static_cast<uint32_t>(round));
-      const uint64_t mixed = left ^ (((static_cast<uint64_t>(block[1]) << 32) | block[0]) & mask);
+          philox_block(seed ^ (epoch * 0x9E3779B97F4A7C15ull), RngPurpose::kShuffle, right, round);
+      const uint64_t mixed = left ^ (((uint64_t{block[1]} << 32) | block[0]) & mask);
       left = right;
       right = mixed;
     }
@@ -91,7 +90,7 @@ UsableItems PromptSource::check(Split split, uint64_t wanted, const CheckSetup& 
     try {
       const std::vector<int32_t> prompt = tokens(*env_.reset(split, item));
       ItemProblem found = problem(split, item, prompt);
-      const auto length = static_cast<int64_t>(prompt.size());
+      const int64_t length = std::ssize(prompt);
       for (int64_t old = longest;
            found.text.empty() && old < length && !longest.compare_exchange_weak(old, length);)
         continue;
@@ -108,7 +107,7 @@ UsableItems PromptSource::check(Split split, uint64_t wanted, const CheckSetup& 
 ItemProblem PromptSource::problem(Split split, uint64_t item,
                                   const std::vector<int32_t>& tokens) const {
   if (tokens.empty()) return {fmt::format("{}: the prompt has no tokens", env_.where(split, item))};
-  if (static_cast<int64_t>(tokens.size()) <= data_.max_prompt_length()) return {};
+  if (std::ssize(tokens) <= data_.max_prompt_length()) return {};
   return {fmt::format("{}: the prompt has {} tokens, more than data.max_prompt_length {}",
                       env_.where(split, item), tokens.size(), data_.max_prompt_length()),
           /*too_long=*/true};

@@ -4,6 +4,7 @@
 #include <string_view>
 #include <utility>
 
+#include "core/ascii.h"
 #include "core/error.h"
 
 namespace orrery::actors {
@@ -16,25 +17,21 @@ std::string_view placeholder(const std::string& pattern) {
   return pattern.find(kNamed) != std::string::npos ? kNamed : kBare;
 }
 
-/// For a message: one short line.
+/// A template in a message: one short line.
 std::string shown(const std::string& text) {
   constexpr size_t kLongest = 60;
   std::string out;
-  for (const char c : text.substr(0, kLongest)) {
+  for (const char c : first_characters(text, kLongest)) {
     if (c == '\n') {
       out += "\\n";
     } else {
-      out += static_cast<unsigned char>(c) < 32 ? ' ' : c;
+      out += is_control(c) ? ' ' : c;
     }
   }
-  if (text.size() <= kLongest) return out;
-  // Not in the middle of a UTF-8 character.
-  while (!out.empty() && (static_cast<unsigned char>(out.back()) & 0xC0) == 0x80) out.pop_back();
-  if (!out.empty() && (static_cast<unsigned char>(out.back()) & 0x80) != 0) out.pop_back();
-  return out + "...";
+  return text.size() <= kLongest ? out : out + "...";
 }
 
-/// What stands before the prompt, and behind it.
+/// The template's text before the prompt, and its text behind it.
 std::pair<std::string, std::string> halves(const std::string& pattern) {
   const std::string_view place = placeholder(pattern);
   const size_t at = pattern.find(place);
@@ -42,7 +39,8 @@ std::pair<std::string, std::string> halves(const std::string& pattern) {
   return {pattern.substr(0, at), pattern.substr(at + place.size())};
 }
 
-/// `message` between `before` and `behind`; its further keys stay as they are.
+/// Puts `before` and `behind` around the message's text; its other keys stay as they
+/// are.
 void wrap(text::ChatMessage& message, const std::string& before, const std::string& behind) {
   const auto parts = message.more.is_object() ? message.more.find("content") : message.more.end();
   if (parts == message.more.end() || parts->is_null() || parts->is_string()) {
@@ -50,8 +48,8 @@ void wrap(text::ChatMessage& message, const std::string& before, const std::stri
     if (parts != message.more.end()) {
       *parts = message.content;
     } else if (message.more.is_object() && message.more.contains("role")) {
-      message.more["content"] =
-          message.content;  // a whole message without content: it is this text now
+      // A whole message without content: it is this text now.
+      message.more["content"] = message.content;
     }
     return;
   }

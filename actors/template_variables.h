@@ -1,4 +1,4 @@
-// data.chat_template_kwargs as the chat template takes it.
+// data.chat_template_kwargs in the form that a chat template takes.
 #pragma once
 
 #include "proto/config.pb.h"
@@ -6,7 +6,8 @@
 
 namespace orrery::actors {
 
-/// The variables as a JSON object, in the order of their names.
+/// Returns the variables as a JSON object, sorted by name. Throws a usage Error when a
+/// value is not JSON.
 text::OrderedJson template_variables(const proto::DataSection& data);
 
 }  // namespace orrery::actors

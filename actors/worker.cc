@@ -13,8 +13,9 @@ namespace orrery::actors {
 namespace {
 
 constexpr size_t kShownLines = 8, kShownBytes = 300;
-/// Read of one worker before others have their turn.
+/// How long a worker may have closed its stdout without having ended.
 constexpr std::chrono::milliseconds kEndDelay{500};
+/// The pieces that are read from one worker's stderr before others have their turn.
 constexpr size_t kPiece = size_t{64} << 10, kPieces = 64;
 
 }  // namespace
@@ -25,7 +26,7 @@ std::string printable(std::string_view text, size_t limit) {
   text::append_lossy_utf8(text.substr(0, limit), /*more_follows=*/cut, valid);
   std::string out;
   for (size_t at = 0; at < valid.size();) {
-    const auto length = static_cast<size_t>(text::utf8_length(valid[at]));
+    const size_t length = text::utf8_length(valid[at]);
     const uint32_t code = text::utf8_code_point(valid, at);
     const bool control =
         code < 0x20 || (code >= 0x7F && code < 0xA0) || code == 0x2028 || code == 0x2029;
@@ -39,7 +40,7 @@ void LastLines::add(std::string_view bytes) {
   while (!bytes.empty()) {
     // A progress bar ends its lines by a carriage return.
     const size_t end = std::min(bytes.find_first_of("\r\n"), bytes.size());
-    // One byte more than is shown, so that a line that was cut can be told.
+    // One byte more than is shown, so that text() can tell a line that was cut.
     const size_t room = kShownBytes + 1 - std::min(open_.size(), kShownBytes + 1);
     open_ += bytes.substr(0, std::min(end, room));
     if (end == bytes.size()) return;
@@ -76,11 +77,11 @@ void Worker::write_pending() {
     const ssize_t written =
         write_without_signal(process_.in(), std::string_view(pending_).substr(written_));
     if (written >= 0) {
-      written_ += static_cast<size_t>(written);
+      written_ += written;
       continue;
     }
     if (errno == EINTR) continue;
-    // A reader who is gone shows in what can be read, or in the process's end.
+    // If the reader is gone, reading its output or its exit status will show it.
     if (errno != EAGAIN) process_.close_in();
     return;
   }
@@ -109,7 +110,7 @@ void Worker::read_answers() {
   while (process_.out() >= 0 && answers_.size() - taken_ <= kLongestLine) {
     const ssize_t count = ::read(process_.out(), piece.data(), piece.size());
     if (count > 0) {
-      answers_.append(piece.data(), static_cast<size_t>(count));
+      answers_.append(piece.data(), count);
       continue;
     }
     if (count < 0 && errno == EINTR) continue;
@@ -124,7 +125,7 @@ void Worker::read_errors() {
   for (size_t i = 0; i < kPieces && process_.err() >= 0; ++i) {
     const ssize_t count = ::read(process_.err(), piece.data(), piece.size());
     if (count > 0) {
-      errors_.add({piece.data(), static_cast<size_t>(count)});
+      errors_.add(std::string_view(piece.begin(), piece.begin() + count));
       continue;
     }
     if (count < 0 && (errno == EAGAIN || errno == EINTR)) return;
@@ -161,7 +162,7 @@ std::string Worker::problem() {
     if (answers_.find('\n', taken_) != std::string::npos) return "";
     return fmt::format("ended with {}{}", process_.end_text(), where);
   }
-  // Most often it ends, which the system tells a moment later.
+  // Most often the process ends too, and the system reports that a moment later.
   if (out_ended_ && std::chrono::steady_clock::now() - *out_ended_ > kEndDelay)
     return fmt::format("closed its stdout{}", where);
   return "";

@@ -16,20 +16,20 @@ namespace {
 
 using std::chrono::milliseconds;
 
-/// Failures that a warning each is written of; all are counted.
+/// How many failures get a warning of their own; all are counted.
 constexpr int64_t kToldFailures = 5;
-/// Processes that fail before any has ever answered: then it is the command.
+/// When this many processes have failed and none has ever answered, the command is
+/// wrong.
 constexpr int64_t kHopeless = 3;
-/// Requests dropped in a row after which the program is taken for dead.
+/// When this many requests in a row have been dropped, the program is taken for dead.
 constexpr int64_t kDead = 200;
 constexpr std::chrono::seconds kTellEvery{30};
 constexpr milliseconds kFirstPause{50}, kLongestPause{1000};
-/// Between two looks at whether processes have ended whose pipes are held open by
-/// others.
+/// How often to look for processes that have ended while others hold their pipes open.
 constexpr milliseconds kLookEvery{20};
-/// Until the system tells that a process has ended whose pipes are closed.
+/// How soon the system reports the end of a process that has closed its pipes.
 constexpr milliseconds kSoon{5};
-/// For a worker to end when its input does.
+/// How long workers may take to end when their input does.
 constexpr milliseconds kGrace{2000};
 constexpr size_t kShownLine = 120;
 
@@ -41,7 +41,7 @@ bool is_blank(const std::string& line) {
   return line.find_first_not_of(" \t\r") == std::string::npos;
 }
 
-/// Why the answer is not one to request `id`; nothing when it is.
+/// Says why the answer is not one to request `id`; empty when it is.
 std::string wrong_id(const std::vector<JsonMember>& answer, uint64_t id) {
   const JsonMember* found = find_member(answer, "id");
   if (found == nullptr)
@@ -54,7 +54,7 @@ std::string wrong_id(const std::vector<JsonMember>& answer, uint64_t id) {
 }  // namespace
 
 WorkerPool::WorkerPool(WorkerPoolConfig config)
-    : config_(std::move(config)), slots_(static_cast<size_t>(config_.workers)) {}
+    : config_(std::move(config)), slots_(config_.workers) {}
 
 WorkerPool::~WorkerPool() {
   const bool patient = std::uncaught_exceptions() == 0;
@@ -110,8 +110,7 @@ void WorkerPool::start(Slot& slot) {
 }
 
 void WorkerPool::give_out() {
-  // Those that run come first: another process is started only when all of them are at
-  // work.
+  // Running workers come first: another process is started only when all are busy.
   for (const bool running : {true, false}) {
     for (Slot& slot : slots_) {
       if (queue_.empty()) return;
@@ -157,23 +156,23 @@ int WorkerPool::wait_time(milliseconds timeout) const {
 
 void WorkerPool::look_for_events(milliseconds timeout) {
   std::vector<pollfd> fds;
-  std::vector<size_t> slot_of;
-  for (size_t i = 0; i < slots_.size(); ++i) {
+  Array<int64_t> slot_of;  // of each of fds
+  for (int64_t i = 0; i < slots_.size(); ++i) {
     if (slots_[i].worker) slots_[i].worker->add_to(fds);
-    slot_of.resize(fds.size(), i);
+    slot_of.resize(std::ssize(fds), i);
   }
   ::poll(fds.data(), fds.size(), timeout.count() > 0 ? wait_time(timeout) : 0);
   const bool look = Clock::now() - looked_ >= kLookEvery;
   if (look) looked_ = Clock::now();
-  std::vector<bool> touched(slots_.size(), look);
-  for (size_t i = 0; i < slots_.size(); ++i) {
+  Array<uint8_t> touched(slots_.size(), look);
+  for (int64_t i = 0; i < slots_.size(); ++i) {
     if (slots_[i].worker && slots_[i].worker->is_closing()) touched[i] = true;
   }
-  for (size_t i = 0; i < fds.size(); ++i) {
+  for (int64_t i = 0; i < slot_of.size(); ++i) {
     if (fds[i].revents != 0) touched[slot_of[i]] = true;
   }
-  for (size_t i = 0; i < slots_.size(); ++i) {
-    if (slots_[i].worker && touched[i]) read_from(slots_[i]);
+  for (int64_t i = 0; i < slots_.size(); ++i) {
+    if (slots_[i].worker && touched[i] != 0) read_from(slots_[i]);
     if (slots_[i].request) check_deadline(slots_[i]);
   }
 }
@@ -187,7 +186,8 @@ void WorkerPool::read_from(Slot& slot) {
     if (!is_blank(*line)) take_answer(slot, *line);
   }
   if (!slot.worker) return;
-  if (problem.empty()) problem = slot.worker->problem();  // what is left of a line that is too long
+  // Taking lines may have found one that is too long.
+  if (problem.empty()) problem = slot.worker->problem();
   if (!problem.empty()) worker_ended(slot, problem);
 }
 
@@ -239,9 +239,9 @@ void WorkerPool::check_deadline(Slot& slot) {
 }
 
 void WorkerPool::worker_ended(Slot& slot, const std::string& what) {
-  // A program that has answered may end between requests, and it may not have known of
-  // one that came then. Each such end has been paid for by an answer, so that this goes
-  // on for ever with none.
+  // A program that has answered may end between requests, and may not have seen a
+  // request that came at that moment, so the request is not counted as failed. Each
+  // such end follows an answer, so this cannot go on for ever without one.
   if (slot.answered > 0 && slot.worker->ended_well()) {
     slot.worker.reset();
     if (slot.request) queue_.push_front(std::move(slot.request));

@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "config/config_effect.h"
+#include "config/yaml_document.h"
 #include "config/yaml_to_proto.h"
 #include "core/error.h"
 #include "core/file.h"
@@ -11,7 +12,7 @@
 namespace orrery::config {
 namespace {
 
-/// ${NAME} and a leading ~/.
+/// Replaces ${NAME} and a leading ~/.
 std::string expand(const std::string& path, const std::string& key, const std::string& where) {
   std::string out;
   size_t at = 0;
@@ -39,7 +40,7 @@ std::string expand(const std::string& path, const std::string& key, const std::s
   }
 }
 
-/// runs/NAME, for a run that names no folder.
+/// Returns runs/NAME, for a run that names no folder.
 std::string default_run_dir(const std::string& name) {
   const std::filesystem::path relative(name);
   const bool inside = relative.is_relative() &&
@@ -55,7 +56,7 @@ std::string default_run_dir(const std::string& name) {
   return (std::filesystem::path("runs") / relative).string();
 }
 
-/// Turns what was written into what readers open.
+/// Turns the paths that were written into the paths that readers open.
 class PathResolver {
  public:
   PathResolver(const ConfigReader& reader, const std::filesystem::path& config)
@@ -85,9 +86,9 @@ class PathResolver {
   std::filesystem::path folder_;
 };
 
-/// data.prompt_template from data.prompt_template_file, whose path is not kept: the
-/// resolved config has the text, so that what a run was given does not change with the
-/// file.
+/// Reads data.prompt_template from data.prompt_template_file, whose path is not kept.
+/// The resolved config has the text itself, so a later change of the file does not
+/// change what a run was given.
 void read_prompt_template(proto::Config& config, const ConfigReader& reader,
                           const PathResolver& resolver) {
   constexpr const char *kText = "data.prompt_template", *kFile = "data.prompt_template_file";
@@ -115,7 +116,7 @@ void read_prompt_template(proto::Config& config, const ConfigReader& reader,
   }
   std::string text = read_file(file);
   check_config_text(text, where);
-  // What an editor ends a file with is not part of the prompt.
+  // The new line at the end comes from an editor and is not part of the prompt.
   if (text.ends_with('\n')) text.pop_back();
   if (text.ends_with('\r')) text.pop_back();
   data.set_prompt_template(text);
@@ -153,8 +154,7 @@ proto::Config load_config(const std::filesystem::path& path,
   for (const std::string& assignment : overrides) reader.read_override(assignment);
   const PathResolver resolver(reader, path);
   read_prompt_template(config, reader, resolver);
-  // The key is of a message that actor.optim shares, whose default is a policy
-  // gradient's.
+  // actor.optim has a message of the same type, whose default is for a policy gradient.
   if (!config.sft().optim().has_lr())
     config.mutable_sft()->mutable_optim()->set_lr(kSftLearningRate);
   fill_defaults(config);

@@ -12,16 +12,16 @@ namespace orrery::config {
 namespace {
 
 enum class Kind {
-  kSwitch,  ///< set explicitly it may turn the keys off
-  kStrict   ///< the two never go together
+  kSwitch,  ///< `by` may turn the keys off if it was set, too
+  kStrict   ///< the keys are an Error even then
 };
 
 struct EffectRule {
-  std::string_view key;  ///< one that ends in '.' is a section and all in it
-  std::string_view by;   ///< what decides
+  std::string_view key;  ///< a key, or with '.' at its end a section and all keys in it
+  std::string_view by;   ///< the key that decides whether they have an effect
   Kind kind;
   bool (*idle)(const proto::Config& config);
-  std::string_view why;  ///< and what to do
+  std::string_view why;  ///< why they have none, and what to do
 };
 
 using proto::Config;
@@ -96,8 +96,8 @@ bool is_about(const EffectRule& rule, std::string_view key) {
   return rule.key.ends_with('.') ? key.starts_with(rule.key) && key != rule.by : key == rule.key;
 }
 
-/// What the file says of environments that the command line did not choose, back to its
-/// defaults.
+/// Puts the file's sections of environments that the command line did not choose back
+/// to their defaults.
 void drop_other_environments(proto::Config& config, const ConfigReader& reader) {
   if (reader.source("data.env") != ConfigReader::kCommandLine) return;
   const auto drop = [&](google::protobuf::Message& section, const std::string& name) {

@@ -1,16 +1,12 @@
 #include "config/config_external.h"
 
-#include <algorithm>
-
+#include "core/ascii.h"
 #include "core/error.h"
 
 namespace orrery::config {
 
 std::string env_name(const proto::DataSection& data) {
-  std::string name = proto::DataSection::Env_Name(data.env());
-  std::transform(name.begin(), name.end(), name.begin(),
-                 [](char c) { return c >= 'A' && c <= 'Z' ? c + 32 : c; });
-  return name;
+  return to_lower(proto::DataSection::Env_Name(data.env()));
 }
 
 void check_external(const proto::DataSection& data) {

@@ -1,4 +1,4 @@
-// What data.external says, checked with the rest of the data section.
+// Checks data.external, together with the rest of the data section.
 #pragma once
 
 #include <string>
@@ -7,11 +7,11 @@
 
 namespace orrery::config {
 
-/// "gsm8k", as a config has it.
+/// The word that a config has for its environment: "gsm8k".
 std::string env_name(const proto::DataSection& data);
 
-/// Usage Error when data.env external has no command to run, or another environment has
-/// keys of it.
+/// Throws a usage Error when data.env is external without a command to run, or when
+/// data.external has keys set and data.env is another.
 void check_external(const proto::DataSection& data);
 
 }  // namespace orrery::config

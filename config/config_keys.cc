@@ -4,6 +4,8 @@
 #include <limits>
 #include <numeric>
 
+#include "core/ascii.h"
+
 namespace orrery::config {
 namespace {
 
@@ -20,14 +22,14 @@ void collect(const Descriptor& schema, const std::string& prefix, std::vector<st
   }
 }
 
-/// How far a word is from a name, or a large number when nobody would confuse them.
+/// How far a word is from a name; a large number when nobody would confuse them.
 size_t distance(std::string_view word, std::string_view name) {
   constexpr size_t kFar = 1000, kShort = 4, kPartOf = 3;
   if (word == name) return 0;
   const size_t edits = edit_distance(word, name);
   const size_t allowed = word.size() <= 2 ? 0 : std::max<size_t>(1, word.size() / 3);
   if (edits <= allowed) return edits;
-  // mini_batch_size for ppo_mini_batch_size.
+  // A part of the name may do, as mini_batch_size for ppo_mini_batch_size.
   const bool part =
       name.find(word) != std::string_view::npos || word.find(name) != std::string_view::npos;
   return part && std::min(word.size(), name.size()) >= kShort ? kPartOf : kFar;
@@ -63,7 +65,7 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 }
 
 std::string suggest_key(const Descriptor& schema, std::string_view section, std::string_view key) {
-  // A key's length is the file's choice; no name is near a very long one.
+  // A file may have a key of any length. No name is close to a very long one.
   if (key.size() > 100) return "";
   std::string best;
   size_t best_score = std::numeric_limits<size_t>::max();
@@ -97,8 +99,7 @@ std::string list_keys(const Descriptor& section) {
 
 std::string enum_word(const google::protobuf::EnumValueDescriptor& value) {
   std::string word = value.name();
-  for (char& c : word)
-    c = c == '_' ? '-' : static_cast<char>(c >= 'A' && c <= 'Z' ? c - 'A' + 'a' : c);
+  for (char& c : word) c = c == '_' ? '-' : to_lower(c);
   return word;
 }
 

@@ -1,4 +1,5 @@
-// Names of the keys of a Protobuf schema, and what a mistyped one may have meant.
+// The names of a Protobuf schema's keys, and what a mistyped one may have meant. Pure
+// functions, thread-safe.
 #pragma once
 
 #include <google/protobuf/descriptor.h>
@@ -9,27 +10,28 @@
 
 namespace orrery::config {
 
-/// "section.key", or "key" when the section is the root ("").
+/// Returns "section.key", or "key" when the section is the root ("").
 std::string join_key(std::string_view section, std::string_view key);
 
-/// Dotted names of all sections and keys, in schema order.
+/// Returns the dotted names of all sections and keys, in the schema's order.
 std::vector<std::string> all_keys(const google::protobuf::Descriptor& schema);
 
-/// Insertions, deletions, substitutions and swaps of neighbours between two words.
+/// Counts the insertions, deletions, substitutions and swaps of neighbours that turn
+/// one word into the other.
 size_t edit_distance(std::string_view a, std::string_view b);
 
-/// The dotted name that `key` in `section` most likely means: a similar name there,
-/// else the same or a similar name in another section. Empty: nothing is close.
+/// Returns the dotted name that `key` in `section` most likely means: a similar name
+/// there, else the same or a similar name in another section. Empty when none is close.
 std::string suggest_key(const google::protobuf::Descriptor& schema, std::string_view section,
                         std::string_view key);
 
-/// Keys of one section: "a, b, c".
+/// Lists the keys of one section: "a, b, c".
 std::string list_keys(const google::protobuf::Descriptor& section);
 
-/// An enum value as it is written in YAML: lower case, - for _.
+/// Returns an enum value as YAML has it: in lower case, with - for _.
 std::string enum_word(const google::protobuf::EnumValueDescriptor& value);
 
-/// All words of an enum: "a, b or c".
+/// Lists all words of an enum: "a, b or c".
 std::string list_enum_words(const google::protobuf::EnumDescriptor& type);
 
 }  // namespace orrery::config

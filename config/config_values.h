@@ -1,5 +1,5 @@
-// A resolved config as the list of its keys and their values' text: for comparing one
-// config with another.
+// A resolved config as a list of keys with the texts of their values, for comparing
+// configs.
 #pragma once
 
 #include <map>
@@ -7,8 +7,8 @@
 
 namespace orrery::config {
 
-/// "section.key" -> the value as YAML, of what config_to_yaml writes (a line for each
-/// key).
+/// Maps "section.key" to the value as YAML. Reads what config_to_yaml() writes, which
+/// has one line per key.
 std::map<std::string, std::string> config_values(const std::string& yaml);
 
 }  // namespace orrery::config

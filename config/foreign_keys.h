@@ -1,26 +1,30 @@
-// Keys and words of other programs' configs, and what they are here: one table, for
-// messages about unknown keys and for docs/migration.md, which a test compares with it.
+// Keys and words of other programs' configs, and what they are here. Messages about
+// unknown keys come from this table, and a test compares docs/migration.md with it.
 // Pure functions, thread-safe.
 #pragma once
 
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace orrery::config {
 
 struct ForeignKey {
   std::string_view program;  ///< "verl", "TRL", "OpenRLHF" or "NeMo-RL"
-  std::string_view
-      key;  ///< as it is written there; one that ends in '.' is a section and all in it
-  std::string_view ours;  ///< keys of proto/config.proto, with ", " between; empty: there is none
-  std::string_view note;  ///< what to know or to do instead; may be empty where `ours` says it all
+  /// The key as it is written there; with '.' at its end, a section and all keys in it.
+  std::string_view key;
+  /// Keys of proto/config.proto with ", " between them; empty when there is none.
+  std::string_view ours;
+  /// What to know, or what to do instead; empty where `ours` says it all.
+  std::string_view note;
 };
 
-/// The table, by program.
-std::span<const ForeignKey> foreign_keys();
+/// Returns the table, program by program.
+std::vector<ForeignKey> foreign_keys();
 
-/// A word that another program has for a value of one of our keys.
+/// A word that another program has for a value of one of our keys, and what we say of
+/// it.
 struct ForeignValue {
   std::string_view key;   ///< ours
   std::string_view word;  ///< theirs, with - for _
@@ -28,14 +32,15 @@ struct ForeignValue {
 };
 std::span<const ForeignValue> foreign_values();
 
-/// What to say of an unknown key, the whole dotted name as it was written: "verl's
-/// actor.clip_ratio is actor.clip_ratio_low and actor.clip_ratio_high here; ...".
-/// Empty: none of the table's. `exact`: the name itself, two words or more of its end
-/// (verl's actor_rollout_ref. may be left out) or a section it is in; otherwise its
-/// last word alone.
+/// Returns what to say about an unknown key: "verl's actor.clip_ratio is
+/// actor.clip_ratio_low and actor.clip_ratio_high here: ...". Empty when the table does
+/// not have it. `name` is the whole dotted name as it was written. With `exact` it must
+/// be a key's name, two words or more of its end (verl's actor_rollout_ref. may be left
+/// out), or be in a section of the table; without, only its last word is compared.
 std::string foreign_key_advice(std::string_view name, bool exact);
 
-/// Of a value, by the key's dotted name; empty: nothing is known.
+/// Returns what to say about a word for the value of one of our keys, given by its
+/// dotted name. Empty when the table does not have it.
 std::string foreign_value_advice(std::string_view key, std::string_view word);
 
 }  // namespace orrery::config

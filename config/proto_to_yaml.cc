@@ -3,6 +3,7 @@
 
 #include "config/config_keys.h"
 #include "config/yaml_to_proto.h"
+#include "core/ascii.h"
 #include "core/error.h"
 
 namespace orrery::config {
@@ -12,7 +13,8 @@ using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 using google::protobuf::Reflection;
 
-/// A double-quoted YAML scalar: JSON's escapes, and \x for other control characters.
+/// Writes a double-quoted YAML scalar, with JSON's escapes, and \x for other control
+/// characters.
 std::string quoted(const std::string& text) {
   std::string out = "\"";
   for (const char c : text) {
@@ -33,8 +35,8 @@ std::string quoted(const std::string& text) {
         out += "\\t";
         break;
       default:
-        if (static_cast<unsigned char>(c) < 32 || c == 127) {
-          out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+        if (is_control(c) || c == kDelete) {
+          out += fmt::format("\\x{:02x}", byte_of(c));
         } else {
           out += c;
         }
@@ -50,7 +52,7 @@ std::string shortest(double value) {
   return {text, result.ptr};
 }
 
-/// One value; `index` < 0: of a key that is no list.
+/// Writes one value of a list, or with `index` < 0 the value of a key that is no list.
 std::string value_text(const Message& message, const FieldDescriptor& field, int index) {
   const Reflection& r = *message.GetReflection();
   const bool list = index >= 0;
@@ -80,8 +82,8 @@ std::string value_text(const Message& message, const FieldDescriptor& field, int
   return "";
 }
 
-/// A mapping by its names' order, which the message does not keep. The values are JSON,
-/// which is YAML too.
+/// Writes a mapping sorted by name, as the message keeps no order. The values are JSON,
+/// which is YAML, too.
 void write_map(const Message& message, const FieldDescriptor& field, std::string& out) {
   const Reflection& r = *message.GetReflection();
   std::map<std::string, std::string> entries;
@@ -92,8 +94,7 @@ void write_map(const Message& message, const FieldDescriptor& field, std::string
     };
     entries[part(field.message_type()->map_key())] = part(field.message_type()->map_value());
   }
-  // On one line, so that a key is a line: what compares configs (config_values.h) takes
-  // the mapping as one value.
+  // It is on one line, because config_values() expects one line per key.
   std::string text;
   for (const auto& [name, json] : entries)
     text += (text.empty() ? "" : ", ") + quoted(name) + ": " + json;

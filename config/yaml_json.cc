@@ -5,6 +5,7 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "core/ascii.h"
 #include "core/error.h"
 
 namespace orrery::config {
@@ -27,9 +28,8 @@ Json word(const std::string& text, const std::string& key, const std::string& wh
   if (text == "false" || text == "False" || text == "FALSE") return false;
   const bool starts_number =
       !text.empty() &&
-      (std::isdigit(static_cast<unsigned char>(text[0])) != 0 ||
-       ((text[0] == '-' || text[0] == '+' || text[0] == '.') && text.size() > 1 &&
-        (std::isdigit(static_cast<unsigned char>(text[1])) != 0 || text[1] == '.')));
+      (is_digit(text[0]) || ((text[0] == '-' || text[0] == '+' || text[0] == '.') &&
+                             text.size() > 1 && (is_digit(text[1]) || text[1] == '.')));
   if (!starts_number) return text;
   int64_t whole = 0;
   if (parses(text, whole)) return whole;

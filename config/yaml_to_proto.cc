@@ -1,23 +1,17 @@
 #include "config/yaml_to_proto.h"
 
-#include <utf8proc.h>
-#include <yaml-cpp/depthguard.h>
-#include <yaml-cpp/eventhandler.h>
 #include <yaml-cpp/yaml.h>
 
-#include <charconv>
-#include <cmath>
-#include <limits>
 #include <optional>
 #include <set>
-#include <sstream>
-#include <vector>
+#include <utility>
 
 #include "config/config_keys.h"
 #include "config/foreign_keys.h"
+#include "config/yaml_document.h"
 #include "config/yaml_json.h"
+#include "config/yaml_scalar.h"
 #include "core/error.h"
-#include "proto/config.pb.h"
 
 namespace orrery::config {
 namespace {
@@ -31,225 +25,11 @@ constexpr size_t kMaxFileBytes = 1 << 18;
 constexpr size_t kMaxListItems = 10'000;
 constexpr size_t kMaxEntryName = 200;
 
-/// A scalar as it was written.
-struct Scalar {
-  std::string text;
-  bool quoted = false;
-  bool null = false;
-};
-
-/// The text for a message: one short line.
-std::string shown(const std::string& text) {
-  constexpr size_t kLongest = 60;
-  std::string out;
-  for (const char c : text.substr(0, kLongest)) out += static_cast<unsigned char>(c) < 32 ? ' ' : c;
-  // Not in the middle of a UTF-8 character.
-  if (text.size() > kLongest) {
-    while (!out.empty() && (static_cast<unsigned char>(out.back()) & 0xC0) == 0x80) out.pop_back();
-    if (!out.empty() && (static_cast<unsigned char>(out.back()) & 0x80) != 0) out.pop_back();
-    out += "...";
-  }
-  return out;
-}
-
-[[noreturn]] void fail_at(const std::string& where, const std::string& message) {
-  fail_usage("{}: {}", where, message);
-}
-
-/// "; verl's low_var_kl is k3", where another program's word is known.
-std::string advice_of_value(const std::string& key, const std::string& word) {
-  const std::string advice = foreign_value_advice(key, word);
-  return advice.empty() ? "" : "; " + advice;
-}
-
-/// A range of proto/config.proto: "> 0", ">= 1", "[0, 1)".
-void check_range(const FieldDescriptor& field, double value, const std::string& text,
-                 const std::string& key, const std::string& where) {
-  const std::string& range = field.options().GetExtension(proto::range);
-  if (range.empty()) return;
-  const auto bound = [&](size_t at) { return std::stod(range.substr(at)); };
-  bool good = false;
-  if (range.starts_with(">=")) {
-    good = value >= bound(2);
-  } else if (range.starts_with(">")) {
-    good = value > bound(1);
-  } else {
-    const size_t comma = range.find(',');
-    ORRERY_CHECK((range[0] == '[' || range[0] == '(') && comma != std::string::npos,
-                 "range '{}' of {}", range, key);
-    const double low = bound(1), high = bound(comma + 1);
-    good = (range[0] == '[' ? value >= low : value > low) &&
-           (range.back() == ']' ? value <= high : value < high);
-  }
-  if (!good) {
-    fail_at(where, fmt::format("{} is {}: it must be {}{}{}", key, shown(text),
-                               range[0] == '>' ? "" : "in ", range, advice_of_value(key, text)));
-  }
-}
-
-[[noreturn]] void wrong_type(const Scalar& value, const std::string& expected,
-                             const std::string& key, const std::string& where) {
-  if (value.null) fail_at(where, fmt::format("{} has no value: expected {}", key, expected));
-  fail_at(where, fmt::format("{} is {}'{}': expected {}{}", key, value.quoted ? "the text " : "",
-                             shown(value.text), expected, value.quoted ? " without quotes" : ""));
-}
-
-template <class Int>
-Int parse_int(const Scalar& value, const std::string& key, const std::string& where) {
-  const char* end = value.text.data() + value.text.size();
-  Int number = 0;
-  const auto [stop, code] = std::from_chars(value.text.data(), end, number);
-  const bool digits =
-      !value.text.empty() && value.text.find_first_not_of("-0123456789") == std::string::npos;
-  if (!value.quoted && !value.null && digits && code == std::errc::result_out_of_range) {
-    fail_at(where, fmt::format("{} is {}: it must be at most {}", key, shown(value.text),
-                               std::numeric_limits<Int>::max()));
-  }
-  if (value.quoted || value.null || code != std::errc() || stop != end) {
-    wrong_type(value,
-               std::numeric_limits<Int>::is_signed ? "a whole number"
-                                                   : "a whole number that is not negative",
-               key, where);
-  }
-  return number;
-}
-
-double parse_double(const Scalar& value, const std::string& key, const std::string& where) {
-  const std::string& text = value.text;
-  if (value.quoted || value.null || text.empty()) wrong_type(value, "a number", key, where);
-  double number = 0;
-  const char* begin = text.data() + (text[0] == '+' ? 1 : 0);
-  const char* end = text.data() + text.size();
-  const auto [stop, code] = std::from_chars(begin, end, number);
-  const bool yaml_special =
-      text.find(".inf") != std::string::npos || text.find(".nan") != std::string::npos;
-  if (code == std::errc() && stop != end && !yaml_special)
-    wrong_type(value, "a number", key, where);
-  if (code == std::errc::invalid_argument && !yaml_special)
-    wrong_type(value, "a number", key, where);
-  // Larger values would be infinite where they are used, as float32.
-  if (yaml_special || code == std::errc::result_out_of_range || !std::isfinite(number) ||
-      std::abs(number) > std::numeric_limits<float>::max()) {
-    fail_at(where,
-            fmt::format("{} is {}: expected a finite number that fits float32", key, shown(text)));
-  }
-  return number;
-}
-
-const google::protobuf::EnumValueDescriptor& parse_enum(
-    const google::protobuf::EnumDescriptor& type, const Scalar& value, const std::string& key,
-    const std::string& where) {
-  std::string word = value.text;
-  for (char& c : word) c = c == '_' ? '-' : c;
-  if (!value.null) {
-    for (int i = 0; i < type.value_count(); ++i) {
-      if (word == enum_word(*type.value(i))) return *type.value(i);
-    }
-  }
-  for (char& c : word) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  wrong_type({value.text, false, value.null}, list_enum_words(type) + advice_of_value(key, word),
-             key, where);
-}
-
-/// Sets a key, or appends to a list, from one scalar.
-void set_scalar(Message& message, const FieldDescriptor& field, const Scalar& value,
-                const std::string& key, const std::string& where) {
-  const Reflection& reflection = *message.GetReflection();
-  const bool list = field.is_repeated();
-  switch (field.cpp_type()) {
-    case FieldDescriptor::CPPTYPE_INT64: {
-      const auto number = parse_int<int64_t>(value, key, where);
-      check_range(field, static_cast<double>(number), value.text, key, where);
-      list ? reflection.AddInt64(&message, &field, number)
-           : reflection.SetInt64(&message, &field, number);
-      return;
-    }
-    case FieldDescriptor::CPPTYPE_UINT64: {
-      const auto number = parse_int<uint64_t>(value, key, where);
-      check_range(field, static_cast<double>(number), value.text, key, where);
-      list ? reflection.AddUInt64(&message, &field, number)
-           : reflection.SetUInt64(&message, &field, number);
-      return;
-    }
-    case FieldDescriptor::CPPTYPE_DOUBLE: {
-      const double number = parse_double(value, key, where);
-      check_range(field, number, value.text, key, where);
-      list ? reflection.AddDouble(&message, &field, number)
-           : reflection.SetDouble(&message, &field, number);
-      return;
-    }
-    case FieldDescriptor::CPPTYPE_BOOL: {
-      // YAML's own three spellings of each; Python's is one.
-      const bool yes = value.text == "true" || value.text == "True" || value.text == "TRUE";
-      const bool no = value.text == "false" || value.text == "False" || value.text == "FALSE";
-      if (value.quoted || value.null || (!yes && !no))
-        wrong_type(value, "true or false", key, where);
-      list ? reflection.AddBool(&message, &field, yes) : reflection.SetBool(&message, &field, yes);
-      return;
-    }
-    case FieldDescriptor::CPPTYPE_ENUM: {
-      const auto& word = parse_enum(*field.enum_type(), value, key, where);
-      list ? reflection.AddEnum(&message, &field, &word)
-           : reflection.SetEnum(&message, &field, &word);
-      return;
-    }
-    case FieldDescriptor::CPPTYPE_STRING: {
-      if (value.null && !list && !field.has_default_value()) {
-        reflection.ClearField(&message, &field);
-        return;
-      }
-      if (value.null) wrong_type(value, "text (\"\" for none)", key, where);
-      if (value.text.size() > kMaxConfigText) {
-        fail_at(where, fmt::format("{} has {} bytes: at most {} are allowed", key,
-                                   value.text.size(), kMaxConfigText));
-      }
-      if (value.text.find('\0') != std::string::npos)
-        fail_at(where, fmt::format("{} has a NUL character", key));
-      list ? reflection.AddString(&message, &field, value.text)
-           : reflection.SetString(&message, &field, value.text);
-      return;
-    }
-    default:
-      ORRERY_CHECK(false, "{} has a type that YAML keys cannot have", key);
-  }
-}
-
-std::string place(const std::string& name, const YAML::Mark& mark) {
-  return mark.line < 0 || name == ConfigReader::kCommandLine
-             ? name
-             : fmt::format("{}:{}", name, mark.line + 1);
-}
-
-std::optional<Scalar> scalar_of(const YAML::Node& node, const std::string& key,
-                                const std::string& where) {
-  if (node.IsNull()) return Scalar{"", false, true};
-  if (!node.IsScalar()) return std::nullopt;
-  const std::string& tag = node.Tag();
-  if (!tag.empty() && tag != "?" && tag != "!")
-    fail_at(where, fmt::format("{} has the YAML tag {}: remove it", key, tag));
-  return Scalar{node.Scalar(), tag == "!", false};
-}
-
-/// `expected` is what the schema wants where a list or a section stands.
+/// Fails where a node has another shape than the schema asks for, which is `expected`.
 [[noreturn]] void wrong_shape(const YAML::Node& node, const std::string& expected,
                               const std::string& key, const std::string& where) {
   const char* given = node.IsSequence() ? "a list" : node.IsMap() ? "a section" : "a single value";
   fail_at(where, fmt::format("{} is {}: expected {}", key, given, expected));
-}
-
-std::string expected_scalar(const FieldDescriptor& field) {
-  switch (field.cpp_type()) {
-    case FieldDescriptor::CPPTYPE_BOOL:
-      return "true or false";
-    case FieldDescriptor::CPPTYPE_ENUM:
-      return list_enum_words(*field.enum_type());
-    case FieldDescriptor::CPPTYPE_STRING:
-      return "text";
-    case FieldDescriptor::CPPTYPE_DOUBLE:
-      return "a number";
-    default:
-      return "a whole number";
-  }
 }
 
 void read_list(Message& message, const FieldDescriptor& field, const YAML::Node& node,
@@ -303,7 +83,7 @@ void check_entry_name(const std::string& name, const std::string& key, const std
     fail_at(where, fmt::format("{} has a name of {} bytes", key, name.size()));
 }
 
-/// All of a mapping, in place of what was there.
+/// Reads all of a mapping, in place of what was there.
 void read_map(Message& message, const FieldDescriptor& field, const YAML::Node& node,
               const std::string& key, const std::string& where) {
   message.GetReflection()->ClearField(&message, &field);
@@ -325,7 +105,7 @@ void read_map(Message& message, const FieldDescriptor& field, const YAML::Node& 
   }
 }
 
-/// `written`: the whole dotted name, of which `key` in `section` is unknown.
+/// `written` is the whole dotted name, in which `key` in `section` is unknown.
 [[noreturn]] void unknown_key(const Descriptor& schema, const std::string& section,
                               const std::string& key, const Descriptor& section_schema,
                               const std::string& where, const std::string& written) {
@@ -394,79 +174,81 @@ struct YamlReader {
   }
 };
 
-/// Notes where the documents of a YAML text begin, and nothing else.
-class DocumentMarks final : public YAML::EventHandler {
- public:
-  std::vector<YAML::Mark> marks;
-
-  void OnDocumentStart(const YAML::Mark& mark) override { marks.push_back(mark); }
-  void OnDocumentEnd() override {}
-  void OnNull(const YAML::Mark&, YAML::anchor_t) override {}
-  void OnAlias(const YAML::Mark&, YAML::anchor_t) override {}
-  void OnScalar(const YAML::Mark&, const std::string&, YAML::anchor_t,
-                const std::string&) override {}
-  void OnSequenceStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
-                       YAML::EmitterStyle::value) override {}
-  void OnSequenceEnd() override {}
-  void OnMapStart(const YAML::Mark&, const std::string&, YAML::anchor_t,
-                  YAML::EmitterStyle::value) override {}
-  void OnMapEnd() override {}
-};
-
-/// The only document of a YAML text.
-YAML::Node parse(const std::string& text, const std::string& name) {
-  try {
-    // Not YAML::LoadAll: yaml-cpp 0.7 finds documents without end where a tag is
-    // malformed ("!a,b\n=").
-    std::istringstream stream(text);
-    YAML::Parser parser(stream);
-    DocumentMarks documents;
-    for (int i = 0; i < 2 && parser.HandleNextDocument(documents); ++i) continue;
-    if (documents.marks.size() > 1) {
-      fail_at(place(name, documents.marks[1]),
-              "a second document begins (---): a config is one document");
-    }
-    return documents.marks.empty() ? YAML::Node() : YAML::Load(text);
-  } catch (const YAML::DeepRecursion& e) {
-    fail_at(place(name, e.mark), "nested too deeply for a config");
-  } catch (const YAML::Exception& e) {
-    fail_at(place(name, e.mark),
-            fmt::format("not valid YAML: {} (column {})", e.msg, e.mark.column + 1));
-  }
-}
-
 bool looks_quoted(const std::string& text) {
   return text.size() >= 2 && (text[0] == '"' || text[0] == '\'');
 }
 
-}  // namespace
+/// Whether an override's text stands for no value.
+bool is_null(const std::string& text) { return text == "null" || text == "~"; }
 
-void check_config_text(const std::string& text, const std::string& where) {
-  for (size_t at = 0; at < text.size();) {
-    utf8proc_int32_t codepoint = 0;
-    const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(text.data() + at);
-    const auto length =
-        utf8proc_iterate(bytes, static_cast<utf8proc_ssize_t>(text.size() - at), &codepoint);
-    if (length <= 0)
-      fail_at(where, fmt::format("byte {} is not UTF-8: save the file as UTF-8", at));
-    if (codepoint == 0) fail_at(where, fmt::format("byte {} is NUL: this is not a text file", at));
-    at += static_cast<size_t>(length);
+/// Where the key of an override leads.
+struct Target {
+  Message* section;
+  const FieldDescriptor* field;
+  std::string key;                   ///< the field's dotted name
+  std::optional<std::string> entry;  ///< of a mapping, what stands behind its name
+};
+
+/// Error for a key that the schema does not have, and for one that is a section.
+Target find_target(Message& root, const std::string& key, const std::string& where) {
+  Message* message = &root;
+  std::string section;
+  for (size_t begin = 0;;) {
+    const size_t dot = key.find('.', begin);
+    const bool last = dot == std::string::npos;
+    const std::string name = key.substr(begin, last ? dot : dot - begin);
+    const FieldDescriptor* field = message->GetDescriptor()->FindFieldByName(name);
+    if (field == nullptr)
+      unknown_key(*root.GetDescriptor(), section, name, *message->GetDescriptor(), where, key);
+    const std::string found = join_key(section, name);
+    if (field->is_map()) {
+      Target target{message, field, found, std::nullopt};
+      if (!last) target.entry = key.substr(dot + 1);
+      return target;
+    }
+    const bool is_section = field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE;
+    if (last && is_section) {
+      fail_at(where, fmt::format("{} is a section: set one of its keys, such as {}.{}=...", key,
+                                 key, field->message_type()->field(0)->name()));
+    }
+    if (last) return {message, field, found, std::nullopt};
+    if (!is_section)
+      fail_at(where, fmt::format("'{}' in '{}' is not a section", found, shown(key)));
+    message = message->GetReflection()->MutableMessage(message, field);
+    section = found;
+    begin = dot + 1;
   }
 }
 
-void ConfigReader::read_yaml(const std::string& text, const std::string& name) {
-  if (text.size() > kMaxFileBytes) {
-    fail_usage("{}: {} bytes are too many for a config (at most {}); is this the right file?", name,
-               text.size(), kMaxFileBytes);
-  }
-  check_config_text(text, name);
-  YamlReader reader{*root_.GetDescriptor(), name, sources_};
-  reader.read_section(root_, parse(text, name), "", name);
+/// Sets the whole of a mapping, or one entry of it.
+void set_map(const Target& target, const std::string& text, const std::string& key,
+             const std::string& where) {
+  const YAML::Node value = parse_yaml(text, where);
+  if (!target.entry) return read_map(*target.section, *target.field, value, key, where);
+  check_entry_name(*target.entry, target.key, where);
+  set_entry(*target.section, *target.field, *target.entry, yaml_as_json(value, key, where));
 }
 
-void ConfigReader::read_override(const std::string& assignment) {
-  const std::string where = kCommandLine;
-  // Hydra's marks, which verl's command lines have.
+void set_target(const Target& target, const std::string& text, const std::string& key,
+                const std::string& where) {
+  Message& section = *target.section;
+  const FieldDescriptor& field = *target.field;
+  if (field.is_map()) return set_map(target, text, key, where);
+  if (field.is_repeated()) {
+    // Text as it stands is a list of one.
+    const bool yaml = text.starts_with('[') || looks_quoted(text) || is_null(text);
+    read_list(section, field, yaml ? parse_yaml(text, where) : YAML::Node(text), key, where);
+  } else if (looks_quoted(text)) {
+    const auto value = scalar_of(parse_yaml(text, where), key, where);
+    set_scalar(section, field, value.value_or(Scalar{text, true, false}), key, where);
+  } else {
+    set_scalar(section, field, {text, false, is_null(text)}, key, where);
+  }
+}
+
+/// Where the "=" of an override is. Error when it is none, or has Hydra's marks, which
+/// verl's command lines have.
+size_t find_equals(const std::string& assignment, const std::string& where) {
   const size_t mark = assignment.find_first_not_of('+');
   if (assignment.starts_with('+') && mark != std::string::npos) {
     fail_at(where, fmt::format("'{}' begins with {}: write {}", shown(assignment),
@@ -482,57 +264,28 @@ void ConfigReader::read_override(const std::string& assignment) {
             fmt::format("'{}' is not an override: write key=value, such as actor.optim.lr=1e-5",
                         shown(assignment)));
   }
+  return equals;
+}
+
+}  // namespace
+
+void ConfigReader::read_yaml(const std::string& text, const std::string& name) {
+  if (text.size() > kMaxFileBytes) {
+    fail_usage("{}: {} bytes are too many for a config (at most {}); is this the right file?", name,
+               text.size(), kMaxFileBytes);
+  }
+  check_config_text(text, name);
+  YamlReader reader{*root_.GetDescriptor(), name, sources_};
+  reader.read_section(root_, parse_yaml(text, name), "", name);
+}
+
+void ConfigReader::read_override(const std::string& assignment) {
+  const std::string where = kCommandLine;
+  const size_t equals = find_equals(assignment, where);
   check_config_text(assignment, where);
   const std::string key = assignment.substr(0, equals), text = assignment.substr(equals + 1);
-  Message* message = &root_;
-  std::string section;
-  for (size_t begin = 0;;) {
-    const size_t dot = key.find('.', begin);
-    const std::string name = key.substr(begin, dot == std::string::npos ? dot : dot - begin);
-    const FieldDescriptor* field = message->GetDescriptor()->FindFieldByName(name);
-    if (field == nullptr)
-      unknown_key(*root_.GetDescriptor(), section, name, *message->GetDescriptor(), where, key);
-    if (field->is_map()) {
-      const std::string entry = dot == std::string::npos ? "" : key.substr(dot + 1);
-      const YAML::Node value = parse(text, where);
-      if (dot == std::string::npos) {
-        read_map(*message, *field, value, key, where);
-      } else {
-        check_entry_name(entry, join_key(section, name), where);
-        set_entry(*message, *field, entry, yaml_as_json(value, key, where));
-      }
-      sources_[key] = where;
-      return;
-    }
-    const bool is_section = field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE;
-    if (dot != std::string::npos) {
-      if (!is_section)
-        fail_at(where,
-                fmt::format("'{}' in '{}' is not a section", join_key(section, name), shown(key)));
-      message = message->GetReflection()->MutableMessage(message, field);
-      section = join_key(section, name);
-      begin = dot + 1;
-      continue;
-    }
-    if (is_section) {
-      fail_at(where, fmt::format("{} is a section: set one of its keys, such as {}.{}=...", key,
-                                 key, field->message_type()->field(0)->name()));
-    }
-    if (field->is_repeated()) {
-      // Text as it stands is a list of one.
-      const bool yaml = text.starts_with('[') || looks_quoted(text);
-      const bool null = text == "null" || text == "~";
-      read_list(*message, *field, yaml || null ? parse(text, where) : YAML::Node(text), key, where);
-    } else if (looks_quoted(text)) {
-      const auto value = scalar_of(parse(text, where), key, where);
-      set_scalar(*message, *field, value.value_or(Scalar{text, true, false}), key, where);
-    } else {
-      const bool null = text == "null" || text == "~";
-      set_scalar(*message, *field, {text, false, null}, key, where);
-    }
-    sources_[key] = where;
-    return;
-  }
+  set_target(find_target(root_, key, where), text, key, where);
+  sources_[key] = where;
 }
 
 std::string ConfigReader::source(const std::string& key) const {

@@ -1,5 +1,5 @@
-// Strict reading of YAML and key=value overrides into a Protobuf message, by its
-// schema. All errors are usage Errors that begin with file:line or "command line".
+// Reads YAML and key=value overrides strictly into a Protobuf message, by its schema.
+// All errors are usage Errors that begin with file:line or "command line".
 #pragma once
 
 #include <google/protobuf/message.h>
@@ -9,25 +9,19 @@
 
 namespace orrery::config {
 
-/// The most bytes of a text in a config.
-inline constexpr size_t kMaxConfigText = 1 << 16;
-
-/// Usage Error that begins with `where` unless `text` is UTF-8 without NUL.
-void check_config_text(const std::string& text, const std::string& where);
-
 class ConfigReader {
  public:
   /// Fills `root`, which must outlive the reader.
   explicit ConfigReader(google::protobuf::Message& root) : root_(root) {}
 
-  /// One YAML document. `name` stands for the file in messages.
+  /// Reads one YAML document. `name` stands for the file in messages.
   void read_yaml(const std::string& text, const std::string& name);
 
-  /// "section.key=value". Text is taken as it stands unless it is quoted; lists are [a,
-  /// b]. A later override wins.
+  /// Reads "section.key=value". Text is taken as it stands unless it is quoted; a list
+  /// is written [a, b]. A later override wins.
   void read_override(const std::string& assignment);
 
-  /// Where a key was set: "file:line" or kCommandLine; empty when it was not.
+  /// Says where a key was set: "file:line" or kCommandLine; empty when it was not.
   std::string source(const std::string& key) const;
   static constexpr const char* kCommandLine = "command line";
 
@@ -39,7 +33,7 @@ class ConfigReader {
 /// Sets every absent key that has a default and makes every section present.
 void fill_defaults(google::protobuf::Message& message);
 
-/// The message as YAML with every key of its schema; an absent text is null.
+/// Returns the message as YAML with every key of its schema; an absent text is null.
 std::string proto_to_yaml(const google::protobuf::Message& message);
 
 }  // namespace orrery::config

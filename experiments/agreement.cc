@@ -39,7 +39,7 @@ Values by_name(const std::vector<Fact>& facts) {
   return values;
 }
 
-/// Names of the facts that differ or that only one of them has.
+/// Names the facts that differ or that only one of the two has.
 std::vector<std::string> differences(const Values& a, const Values& b) {
   std::vector<std::string> names;
   for (const auto& [name, fact] : a) {
@@ -131,8 +131,8 @@ void agree_on_config(comm::Communicator& world, const std::string& command,
                          key == "cluster.threads" || key == "run_dir";
     if (!of_host) facts.push_back({key, value, ""});
   }
-  // Each rank's is relative to where it was started. A checkpoint's files from several
-  // ranks go into one folder.
+  // run_dir is relative to where a rank was started, but several ranks write the files
+  // of one checkpoint into one folder, so the absolute path is compared.
   if (command == "train") {
     facts.push_back(
         {"run_dir", std::filesystem::absolute(config.run_dir()).lexically_normal().string(), ""});

@@ -1,6 +1,7 @@
 // Ranks that were not started alike (another config on one host, another copy of the
-// data) would run through and mix two experiments. They compare what each has before
-// they begin: one collective over a digest, and a second one only to say what differs.
+// data) would run to the end and mix two experiments. So they compare what each of them
+// has before they begin: one collective over a digest, and a second one only to say
+// what differs.
 #pragma once
 
 #include <span>
@@ -13,39 +14,41 @@
 
 namespace orrery::experiments {
 
-/// Something that all ranks must have alike.
+/// Something that must be the same on all ranks.
 struct Fact {
   std::string name;   ///< "seed", "data.train_files[0]"
-  std::string value;  ///< compared
-  std::string
-      shown;  ///< in the message, instead of a value that says nothing to people; empty: the value
+  std::string value;  ///< what is compared
+  /// What the message shows in place of a value that says nothing to people; empty to
+  /// show the value.
+  std::string shown;
 };
 
-/// Collective. When the ranks' facts are not all the same, an AgreedError on every rank
-/// with exit code 2: it names rank, host and fact of the ranks that differ from most
-/// (of as many: from rank 0), and both values.
+/// Collective. When the ranks' facts are not all the same, throws an AgreedError with
+/// exit code 2 on every rank. It names the ranks that differ from the largest group of
+/// equal ones (of several as large, from the one with the lowest rank), their hosts,
+/// their facts and both values.
 void agree(comm::Communicator& world, const std::vector<Fact>& facts);
 
-/// As agree(), of what `command` was called with: the resolved config, but for paths of
-/// files, which are compared by what they hold, and cluster.threads, which a host may
-/// need otherwise.
+/// agree() on what `command` was called with: the resolved config, except for paths of
+/// files, which are compared by their contents, and cluster.threads, which may differ
+/// from host to host.
 void agree_on_config(comm::Communicator& world, const std::string& command,
                      const proto::Config& config);
 
-/// As agree(), of the content of files and weights.
+/// agree() on the contents of files and weights.
 void agree_on_inputs(comm::Communicator& world, std::span<const storage::InputDigest> inputs);
 
-/// As agree(), of a checkpoint that every rank opens by the same path: it must be the
-/// same one everywhere.
+/// agree() on a checkpoint that every rank opens by the same path: it must be the same
+/// one everywhere.
 void agree_on_checkpoint(comm::Communicator& world, const std::filesystem::path& checkpoint);
 
-/// One rank's part, as the message needs it.
+/// What one rank has, as the message needs it.
 struct RankFacts {
   std::string host;
   std::vector<Fact> facts;
 };
 
-/// The message when they are not all alike; empty when they are.
+/// Returns the message when the ranks are not all alike; empty when they are.
 std::string disagreement(std::span<const RankFacts> ranks);
 
 }  // namespace orrery::experiments

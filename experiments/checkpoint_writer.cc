@@ -2,8 +2,8 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <exception>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -15,6 +15,7 @@
 #include "core/log.h"
 #include "core/parallel.h"
 #include "core/quiet_worker.h"
+#include "core/span.h"
 #include "core/timer.h"
 #include "experiments/on_all_ranks.h"
 
@@ -24,8 +25,9 @@ namespace {
 constexpr auto kPatienceWhileUnwinding = std::chrono::seconds(5);
 constexpr auto kPoll = std::chrono::milliseconds(5);
 
-/// Gives every page of the buffer memory, without touching what is in it: others may
-/// write there meanwhile. Where the system cannot, pages come as they are written to.
+/// Backs every page of the buffer with memory without touching its contents, as another
+/// thread may write there meanwhile. Where the system cannot do that, pages come when
+/// they are first written to.
 void fill_with_pages(const Buffer& buffer, const std::atomic<bool>& enough) {
 #ifdef MADV_POPULATE_WRITE
   constexpr size_t kStretch = size_t{2} << 20;
@@ -36,11 +38,10 @@ void fill_with_pages(const Buffer& buffer, const std::atomic<bool>& enough) {
 #endif
 }
 
-void copy_values(const Context& ctx, std::span<float> to, std::span<const float> from) {
+void copy_values(const Context& ctx, Span<float> to, Span<const float> from) {
   ORRERY_CHECK(from.size() == to.size(), "{} values for {}", from.size(), to.size());
-  parallel_for(ctx, std::ssize(to), 1 << 18, [&](int64_t begin, int64_t end) {
-    std::memcpy(to.data() + begin, from.data() + begin,
-                static_cast<size_t>(end - begin) * sizeof(float));
+  parallel_for(ctx, to.size(), 1 << 18, [&](int64_t begin, int64_t end) {
+    std::copy_n(from.data() + begin, end - begin, to.data() + begin);
   });
 }
 
@@ -53,14 +54,14 @@ struct CheckpointWriter::Save {
   Target target;
   std::unique_ptr<comm::Communicator> comm;
   QuietWorker quiet;
-  Buffer copy;  // weights, adam_m, adam_v of this rank's part, one after the other
+  Buffer copy;  // this rank's part of weights, adam_m and adam_v, one after the other
   storage::CheckpointInfo info;
-  std::exception_ptr error;  // of the copy, then of the save
+  std::exception_ptr error;  // what the copy threw, then what the save threw
   double seconds = 0;
   std::atomic<bool> done = false;
-  std::set<std::filesystem::path> verified;  // of remove_old_checkpoints()
+  std::set<std::filesystem::path> verified;  // for remove_old_checkpoints()
 
-  size_t count() const { return static_cast<size_t>(total_size(target.extents)); }
+  size_t count() const { return total_size(target.extents); }
   std::span<float> part(size_t index) {
     return copy.span<float>().subspan(index * count(), count());
   }
@@ -73,8 +74,8 @@ CheckpointWriter::CheckpointWriter(Device device, comm::Communicator& learners, 
   if (bytes < kLarge) return;  // start() takes it in no time
   try {
     save_->copy = Buffer(device, bytes);
-    // At normal priority: beside a team that computes it would not be done when the
-    // first save comes.
+    // The thread has normal priority. At a lower one, beside a team that computes, it
+    // would not be done when the first save comes.
     pages_ = std::thread([this] { fill_with_pages(save_->copy, enough_pages_); });
   } catch (const std::exception&) {  // start() tries again, and tells
   }
@@ -144,7 +145,7 @@ double CheckpointWriter::wait() {
   return save_->seconds;
 }
 
-/// On the thread of every learner.
+/// Runs on the background thread of every learner.
 std::filesystem::path CheckpointWriter::publish(Save& save) {
   comm::Communicator& comm = *save.comm;
   const Target& to = save.target;

@@ -1,7 +1,7 @@
 // Writes checkpoints in the background. start() copies this rank's part of weights and
-// moments; a thread of this rank's then writes and hashes its file, exchanges the
-// files' entries with the other learners over a communicator of its own, and publishes.
-// One save at a time. The methods are for one thread.
+// moments. A thread of this rank then writes and hashes its file, exchanges the files'
+// entries with the other learners over a communicator of its own, and publishes the
+// checkpoint. There is one save at a time. Only one thread may call the methods.
 //
 // Writing and hashing give way to whatever else computes (core/quiet_worker.h), until
 // wait() is called.
@@ -22,43 +22,43 @@ namespace orrery::experiments {
 
 class CheckpointWriter {
  public:
-  /// The same for every save of a run.
+  /// What is the same for every save of a run.
   struct Target {
     std::filesystem::path folder;     ///< RUN/checkpoints
     std::filesystem::path tokenizer;  ///< Hugging Face folder whose companion files are copied
     models::ParameterTable table;
-    std::vector<Extent> extents;  ///< this rank's part, rising
-    int64_t keep = 0;             ///< of remove_old_checkpoints()
-    std::string chat_template;    ///< in place of the tokenizer folder's; empty: as it is there
+    std::vector<Extent> extents;  ///< this rank's part, in rising order
+    int64_t keep = 0;             ///< how many checkpoints remove_old_checkpoints() keeps
+    std::string chat_template;    ///< replaces the tokenizer folder's, unless it is empty
   };
 
-  /// Collective over `learners`; of no further use for it. Takes the memory of the copy
-  /// and has it filled with pages in the background, so that the first save, too, only
-  /// copies.
+  /// Collective over `learners`, which is not used afterwards. Allocates the memory for
+  /// the copy and has its pages filled in the background, so that the first save, too,
+  /// only has to copy.
   CheckpointWriter(Device device, comm::Communicator& learners, Target target);
-  /// Waits for the save under way. While an error unwinds, other ranks may never do
-  /// their part: after some seconds the thread is then left to the end of the process,
-  /// which is near.
+  /// Waits for the save under way. While an exception unwinds, other ranks may never do
+  /// their part of it, so after some seconds the thread is left to the end of the
+  /// process, which is near.
   ~CheckpointWriter();
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
-  /// What is saved: all weights, of which this rank writes its part, and that part's
-  /// moments one after the other.
+  /// What is saved: all weights, of which this rank writes its part, and the moments of
+  /// that part, one after the other.
   struct Values {
     std::span<const float> weights, adam_m, adam_v;
   };
-  /// Every learner calls it; none waits for another. Begins a save of the values, which
-  /// are copied before it returns. Only when no save is under way. Failures, of the
-  /// copy too, are wait()'s to tell.
+  /// Begins a save of the values, which are copied before it returns. Every learner
+  /// calls it, and none waits for another. wait() reports failures, including those of
+  /// the copy. REQUIRES: no save is under way.
   void start(const Context& ctx, const storage::CheckpointInfo& info, const Values& values);
 
   bool busy() const { return thread_.joinable(); }  ///< started and not waited for
   bool done() const;                                ///< busy, but wait() would not block
 
-  /// Waits for the save under way and returns the seconds that it took. An AgreedError,
-  /// alike on every rank, when it failed on any: earlier checkpoints are whole. Another
-  /// error is this rank's own: the job cannot go on.
+  /// Waits for the save under way and returns the seconds that it took. Throws the same
+  /// AgreedError on every rank when the save failed on any; earlier checkpoints are
+  /// then still whole. Any other error is this rank's own, and the job cannot go on.
   double wait();
 
  private:

@@ -1,7 +1,6 @@
 #include "experiments/config_check.h"
 
 #include <algorithm>
-#include <bit>
 
 #include "actors/prompt_template.h"
 #include "comm/topology.h"
@@ -19,8 +18,7 @@ comm::Topology topology_of(const proto::Config& config, int ranks) {
   const comm::Placement placement = cluster.placement() == proto::ClusterSection::SPLIT
                                         ? comm::Placement::kSplit
                                         : comm::Placement::kColocated;
-  return comm::make_topology(placement, ranks, static_cast<int>(cluster.learners()),
-                             static_cast<int>(cluster.gradient_shards()));
+  return comm::make_topology(placement, ranks, cluster.learners(), cluster.gradient_shards());
 }
 
 int64_t mini_batch_prompts(const proto::Config& config) {
@@ -28,8 +26,8 @@ int64_t mini_batch_prompts(const proto::Config& config) {
   return size == 0 ? config.data().train_batch_size() : size;
 }
 
-/// The divisor of `whole`, of at least `least`, nearest to `wanted`, which lies between
-/// the two.
+/// The divisor of `whole` that is at least `least` and nearest to `wanted`, which lies
+/// between the two.
 int64_t nearest_divisor(int64_t whole, int64_t wanted, int64_t least) {
   for (int64_t away = 0;; ++away) {
     if (wanted - away >= least && whole % (wanted - away) == 0) return wanted - away;
@@ -86,7 +84,8 @@ void check_sft(const proto::Config& config, const comm::Topology& topology) {
   }
 }
 
-/// As the engine has it, in float32; what rounds to 0 there is not meant to be greedy.
+/// Checks the temperature in float32, as the engine has it. A value that rounds to 0
+/// there is refused, as it is not meant to be greedy.
 void check_temperature(const char* key, double value) {
   if (value == 0 || static_cast<float>(value) >= kernels::kMinTemperature) return;
   fail_usage(
@@ -133,7 +132,7 @@ void check_rl(const proto::Config& config, const comm::Topology& topology) {
   }
 }
 
-/// The JSONL files that must be there.
+/// Checks that the JSONL files which are needed are given.
 void check_files(const proto::Config& config, ConfigUse use) {
   const proto::DataSection& data = config.data();
   if (use == ConfigUse::kEvaluation) {
@@ -201,7 +200,7 @@ void check_data(const proto::Config& config, ConfigUse use) {
   }
   if (data.env() != proto::DataSection::CONSTRAINT) return;
   const proto::ConstraintSection& constraint = data.constraint();
-  // Without words of its own the environment brings a list.
+  // The environment has a list of its own for a config without words.
   if (constraint.words_size() > 0 && constraint.words_per_prompt() > constraint.words_size()) {
     fail_usage(
         "data.constraint.words_per_prompt is {} but data.constraint.words lists {} word(s): "
@@ -236,10 +235,11 @@ std::string sft_data_text(const proto::SftSection& sft) {
   return text;
 }
 
-/// A share that may not be whole.
+/// One of `parts` equal shares, which may not be a whole number.
 std::string share(int64_t whole, int64_t parts) {
   if (whole % parts == 0) return std::to_string(whole / parts);
-  return fmt::format("about {:.1f}", static_cast<double>(whole) / static_cast<double>(parts));
+  const double numerator = whole, denominator = parts;
+  return fmt::format("about {:.1f}", numerator / denominator);
 }
 
 }  // namespace
@@ -271,15 +271,21 @@ void check_config(const proto::Config& config, int ranks, ConfigUse use) {
 
 namespace {
 
-/// Prompts fill the first gradient shards, one each, so that few of them leave the last
-/// ranks without work.
+/// The largest power of two that is at most `limit`, which is 1 or more.
+int64_t power_of_two_within(int64_t limit) {
+  int64_t power = 1;
+  while (power <= limit / 2) power *= 2;
+  return power;
+}
+
+/// Says how many ranks have no work. Prompts fill the first gradient shards, one each,
+/// so with few prompts the last ranks have none.
 std::string idle_learners(int64_t prompts, int64_t shards, int64_t learners) {
   const int64_t each = shards / learners, working = (prompts + each - 1) / each;
   if (working >= learners) return "";
-  return fmt::format(
-      "; {} of {} ranks have no work: lower cluster.gradient_shards to {}", learners - working,
-      learners,
-      std::max(std::bit_floor(static_cast<uint64_t>(prompts)), static_cast<uint64_t>(learners)));
+  return fmt::format("; {} of {} ranks have no work: lower cluster.gradient_shards to {}",
+                     learners - working, learners,
+                     std::max(power_of_two_within(prompts), learners));
 }
 
 }  // namespace

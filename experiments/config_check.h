@@ -1,5 +1,5 @@
-// What only several keys of a config together tell, and what it comes to in prompts and
-// samples.
+// Checks what only several keys of a config together can tell, and says what a config
+// comes to in prompts and samples.
 #pragma once
 
 #include <string>
@@ -8,15 +8,18 @@
 
 namespace orrery::experiments {
 
-/// What no single key can tell: sizes that do not divide, sections that contradict each
-/// other, ranks without work. Usage Error naming the keys and what to do. `ranks`: of
-/// the job. An evaluation asks only for what it reads: held-out items, not training
-/// files nor batch sizes.
+/// What a config is checked for. An evaluation needs held-out items, but neither
+/// training files nor batch sizes.
 enum class ConfigUse { kTraining, kEvaluation };
+
+/// Throws a usage Error, which names the keys and says what to do, for what no single
+/// key can tell: sizes that do not divide, sections that contradict each other, ranks
+/// without work. `ranks` is the number of the job's ranks.
 void check_config(const proto::Config& config, int ranks, ConfigUse use = ConfigUse::kTraining);
 
-/// Sizes in prompts and samples, per step, mini-batch, learner rank and gradient shard;
-/// some lines of text for a person. REQUIRES: check_config(config, ranks) passed.
+/// Describes in some lines for a person how many prompts and samples there are per
+/// step, mini-batch, learner rank and gradient shard. REQUIRES: check_config(config,
+/// ranks) passed.
 std::string describe_batch(const proto::Config& config, int ranks);
 
 }  // namespace orrery::experiments

@@ -24,8 +24,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// The name of a program in a command line for /bin/sh, after assignments (A=b python3
-/// x.py); empty where the shell would have to be asked.
+/// The name of the program in a command line for /bin/sh, behind assignments (A=b
+/// python3 x.py); empty where only the shell could tell.
 std::string first_word(const std::string& command) {
   std::istringstream words(command);
   for (std::string word; words >> word;) {
@@ -42,7 +42,7 @@ bool is_program(const fs::path& path) {
 }
 
 void check_command(const std::string& command) {
-  // What the shell itself does.
+  // Words that the shell runs by itself.
   constexpr const char* kBuiltIn[] = {"cd",    "exec", "exit", "export", "set", "ulimit",
                                       "umask", "if",   "for",  "while",  "."};
   const std::string word = first_word(command);
@@ -117,7 +117,8 @@ void describe_prompts(const proto::Config& config, const actors::PromptSource& s
                           data.max_prompt_length()));
 }
 
-/// A pipe would be used up by the check, and a device read without end.
+/// Refuses files that are not regular: the check would use up a pipe, and read a device
+/// without end.
 void check_regular(const proto::Config& config) {
   const auto check = [](const char* key, const auto& paths) {
     for (const std::string& path : paths) {
@@ -147,27 +148,22 @@ std::string describe(const proto::Config& config) {
   check_vocabulary(folder, tokenizer, model);
   const models::ParameterTable table(model);
   if (!config.model().from_scratch()) storage::check_hf_weights(folder, model, table);
-  report.line(
-      "model",
-      fmt::format("{}: {}, {} parameters, {}, {} positions", folder.string(), model.model_type,
-                  actors::grouped(static_cast<uint64_t>(table.parameter_count())),
-                  config.model().from_scratch() ? "weights drawn from the seed"
-                                                : "headers of its weights read",
-                  actors::grouped(static_cast<uint64_t>(model.max_position_embeddings))));
-  report.line(
-      "tokenizer",
-      fmt::format("{} ids; {}", actors::grouped(static_cast<uint64_t>(tokenizer.vocab_size())),
-                  !config.data().apply_chat_template()
-                      ? std::string("no chat template is applied")
-                      : "chat template of " + tokenizer.chat_template_file()));
+  report.line("model", fmt::format("{}: {}, {} parameters, {}, {} positions", folder.string(),
+                                   model.model_type, actors::grouped(table.parameter_count()),
+                                   config.model().from_scratch() ? "weights drawn from the seed"
+                                                                 : "headers of its weights read",
+                                   actors::grouped(model.max_position_embeddings)));
+  report.line("tokenizer", fmt::format("{} ids; {}", actors::grouped(tokenizer.vocab_size()),
+                                       !config.data().apply_chat_template()
+                                           ? std::string("no chat template is applied")
+                                           : "chat template of " + tokenizer.chat_template_file()));
   if (rl) {
     check_kv_cache(config, model);
-    const double sequences = static_cast<double>(engine_config(config, model).kv_cache_bytes) /
-                             static_cast<double>(kv_cache_bytes_per_sequence(config, model));
-    report.line(
-        "KV cache",
-        fmt::format("{} GiB: {} sequences of {} tokens", config.rollout().kv_cache_gb(),
-                    static_cast<int64_t>(sequences), engine_config(config, model).max_model_len));
+    const rollout::EngineConfig engine = engine_config(config, model);
+    report.line("KV cache",
+                fmt::format("{} GiB: {} sequences of {} tokens", config.rollout().kv_cache_gb(),
+                            engine.kv_cache_bytes / kv_cache_bytes_per_sequence(config, model),
+                            engine.max_model_len));
   }
   if (config.data().env() == proto::DataSection::EXTERNAL)
     check_command(config.data().external().command());

@@ -1,4 +1,4 @@
-// Whether the files of a config are there and fit: `orrery config --files`.
+// Checks that the files of a config exist and fit: `orrery config --files`.
 #pragma once
 
 #include <string>
@@ -7,14 +7,14 @@
 
 namespace orrery::experiments {
 
-/// Reads what a training run would before its first step, but for the weights, of which
-/// only the headers are read: the model's folder, the chat template, data and text
-/// files with every prompt measured, the folder of trainer.resume and, of data.env
-/// external, the program's first word. Held-out files are read whether or not the run
-/// validates. Makes nothing and touches no run folder.
+/// Reads what a training run would read before its first step: the model's folder, the
+/// chat template, data and text files with every prompt measured, the folder of
+/// trainer.resume and, for data.env external, the first word of the program's command.
+/// Of the weights only the headers are read. Held-out files are read whether or not the
+/// run validates. Nothing is created, and no run folder is touched.
 ///
-/// Lines of text for a person: what was found. Otherwise the Error that training would
-/// end with. REQUIRES: check_config passed.
+/// Returns lines of text for a person that say what was found, or throws the Error that
+/// training would end with. REQUIRES: check_config passed.
 std::string describe_files(const proto::Config& config);
 
 }  // namespace orrery::experiments

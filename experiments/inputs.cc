@@ -9,6 +9,7 @@
 #include <map>
 
 #include "comm/weight_channel.h"
+#include "core/ascii.h"
 #include "core/error.h"
 #include "core/sha256.h"
 #include "storage/hf_folder.h"
@@ -25,11 +26,10 @@ constexpr const char* kModelKey = "model.path";
 constexpr size_t kPiece = size_t{1} << 20;
 constexpr size_t kShownDigits = 12;
 
-/// For messages, and for manifests, whose texts have no control characters.
+/// Replaces control characters, which neither messages nor manifests may have.
 std::string plain(std::string text) {
-  std::replace_if(
-      text.begin(), text.end(),
-      [](char c) { return static_cast<unsigned char>(c) < 32 || c == 127; }, '?');
+  std::ranges::replace_if(
+      text, [](char c) { return is_control(c) || c == kDelete; }, '?');
   return text.empty() ? "?" : text;
 }
 
@@ -43,15 +43,15 @@ std::string file_digest(const fs::path& path) {
   Sha256 hash;
   std::string piece(kPiece, '\0');
   while (file) {
-    file.read(piece.data(), static_cast<std::streamsize>(piece.size()));
-    hash.update(std::string_view(piece).substr(0, static_cast<size_t>(file.gcount())));
+    file.read(piece.data(), std::ssize(piece));
+    hash.update(std::string_view(piece).substr(0, file.gcount()));
   }
   if (file.bad()) return kUnreadable + std::string(std::strerror(errno));
   return "sha256:" + hash.hex();
 }
 
-/// Of what is read of it, so that a model's folder that another program rewrote is the
-/// same as before.
+/// The digest of what is read from config.json, so that a folder which another program
+/// has rewritten is still the same.
 std::string model_config_digest(const fs::path& folder) {
   try {
     const std::string text =
@@ -99,9 +99,7 @@ storage::InputDigest weights_input(std::span<const float> weights) {
 std::string input_label(std::span<const storage::InputDigest> inputs, size_t at) {
   const storage::InputDigest& input = inputs[at];
   if (is_of_model(input)) return input.key + "/" + input.name;
-  const auto before =
-      std::count_if(inputs.begin(), inputs.begin() + static_cast<std::ptrdiff_t>(at),
-                    [&](const storage::InputDigest& other) { return other.key == input.key; });
+  const auto before = std::ranges::count(inputs.first(at), input.key, &storage::InputDigest::key);
   return fmt::format("{}[{}]", input.key, before);
 }
 

@@ -23,7 +23,8 @@ bool is_folder(const fs::path& path) {
   return fs::is_directory(path, error);
 }
 
-/// The folder of step_* folders that `path` holds, or is; empty: none.
+/// The folder of step_* folders that `path` has inside or is itself; empty when there
+/// is none.
 fs::path checkpoints_in(const fs::path& path) {
   if (is_folder(path / "checkpoints")) return path / "checkpoints";
   return storage::list_checkpoints(path).empty() ? fs::path() : path;
@@ -45,8 +46,8 @@ ModelSource::ModelSource(const fs::path& path, const std::string& option) : fold
         "{} {}: not a folder; give a Hugging Face model folder, a checkpoint or a run's folder",
         option, path.string());
   }
-  // Part of a model may do, or is missed by name later: a prompt can be printed by the
-  // tokenizer alone.
+  // A part of a model may be enough: the tokenizer alone can print a prompt. What is
+  // missing is named when it is needed.
   if (is_there(path / "config.json") || is_there(path / "tokenizer.json") ||
       orrery::storage::has_weights(path))
     return;
@@ -129,16 +130,15 @@ std::unique_ptr<models::Transformer> ModelSource::transformer(const Context& ctx
 
 size_t longest_sequence_bytes(const models::ModelConfig& config, int64_t tokens,
                               const std::string& options) {
-  const int64_t blocks =
-      rollout::BlockManager::blocks_for(tokens) + 1;  // a group keeps its prompt's last block
-  const size_t bytes = models::KvCache::bytes_per_block(config) * static_cast<size_t>(blocks);
+  // One more, as a group keeps its prompt's last block.
+  const size_t blocks = rollout::BlockManager::blocks_for(tokens) + 1;
+  const size_t bytes = models::KvCache::bytes_per_block(config) * blocks;
   if (bytes <= physical_memory()) return bytes;
-  constexpr double kGib = 1 << 30;
+  const auto gib = [](double count) { return count / (1 << 30); };
   fail_usage(
       "the keys and values of one sequence of {} tokens take {:.1f} GiB and this machine has "
       "{:.1f}; lower {}",
-      tokens, static_cast<double>(bytes) / kGib, static_cast<double>(physical_memory()) / kGib,
-      options);
+      tokens, gib(bytes), gib(physical_memory()), options);
 }
 
 std::string not_a_model_hint(const fs::path& path) {

@@ -1,6 +1,6 @@
-// What `--model` names: a Hugging Face folder, a checkpoint, or a run's folder (its
-// newest good checkpoint). A checkpoint's weights come with the tokenizer's files
-// beside them and the model's config of its manifest.
+// What `--model` names: a Hugging Face folder, a checkpoint, or a run's folder, which
+// stands for its newest good checkpoint. A checkpoint's weights come with the
+// tokenizer's files beside them and with the model's config in its manifest.
 #pragma once
 
 #include <cstddef>
@@ -23,24 +23,25 @@ namespace orrery::experiments {
 
 class ModelSource {
  public:
-  /// Usage Error, which begins with `option`, when `path` is none of the three, or
-  /// holds no good checkpoint. Says which checkpoint a run's folder means, and which
-  /// ones are passed over.
+  /// Throws a usage Error that begins with `option` when `path` is none of the three,
+  /// or holds no good checkpoint. Logs which checkpoint is taken from a run's folder,
+  /// and which ones are passed over.
   ModelSource(const std::filesystem::path& path, const std::string& option);
 
-  /// For messages: the folder itself, or the checkpoint that was chosen.
+  /// The name for messages: the folder itself, or the checkpoint that was chosen.
   std::string name() const { return folder_.string(); }
 
-  /// Error when a checkpoint was saved without a tokenizer. A file of Jinja text
-  /// replaces its chat templates.
+  /// Loads the tokenizer. `chat_template_file` is a file of Jinja text that replaces
+  /// its chat templates. Throws a usage Error when a checkpoint was saved without a
+  /// tokenizer.
   text::Tokenizer tokenizer(const std::filesystem::path& chat_template_file = {}) const;
   models::ModelConfig config() const;
   bool has_weights() const;
-  /// As load_hf_weights.
+  /// Reads the weights into `flat`, as load_hf_weights() does.
   void read_weights(const Context& ctx, const models::ModelConfig& config,
                     const models::ParameterTable& table, std::span<float> flat) const;
-  /// Config and weights, packed. Error when the tokenizer has ids that the model lacks.
-  /// max_positions: as Transformer's.
+  /// Returns the model with its weights, packed. `max_positions` is Transformer's.
+  /// Throws an Error when the tokenizer has ids that the model lacks.
   std::unique_ptr<models::Transformer> transformer(const Context& ctx,
                                                    const text::Tokenizer& tokenizer,
                                                    DType compute_dtype,
@@ -51,17 +52,17 @@ class ModelSource {
   std::optional<storage::Checkpoint> checkpoint_;
 };
 
-/// Of the keys and values of one sequence of so many tokens. Usage Error when this
-/// machine cannot hold them, which says to lower `options`.
+/// The bytes of the keys and values of one sequence of `tokens` tokens. Throws a usage
+/// Error, which says to lower `options`, when this machine cannot hold them.
 size_t longest_sequence_bytes(const models::ModelConfig& config, int64_t tokens,
                               const std::string& options);
 
-/// Error when the tokenizer has ids that the model lacks.
+/// Throws an Error when the tokenizer has ids that the model lacks.
 void check_vocabulary(const std::filesystem::path& folder, const text::Tokenizer& tokenizer,
                       const models::ModelConfig& model);
 
-/// "; it is a run's folder: ...": what to do with a path that should be a Hugging Face
-/// folder and is a checkpoint or a run; else empty.
+/// Says what to do with a path that should be a Hugging Face folder and is a checkpoint
+/// or a run: "; it is a run's folder: ...". Empty for any other path.
 std::string not_a_model_hint(const std::filesystem::path& path);
 
 }  // namespace orrery::experiments

@@ -20,12 +20,13 @@ constexpr const char* kSftSteps = "sft.total_training_steps";
 constexpr const char* kRlSteps = "trainer.total_training_steps";
 constexpr const char* kSftValFiles = "sft.val_files";
 
-/// What else helps: with trainer.resume=PATH another run_dir would begin there as well.
+/// What else helps. With trainer.resume=PATH another run_dir would not, as the run
+/// would begin from the same checkpoint.
 const char* another(const ResumeQuestion& q) {
   return q.own ? "use another run_dir" : "give another trainer.resume";
 }
 
-/// Steps that cannot be reached, whatever else changed.
+/// Refuses totals that the checkpoint has already passed, whatever else has changed.
 void check_steps(const ResumeQuestion& q, const storage::TrainState& state) {
   const int64_t sft_total = q.config.sft().total_training_steps();
   const int64_t rl_total = q.config.trainer().total_training_steps();
@@ -47,7 +48,8 @@ bool sft_is_over(const ResumeQuestion& q, const storage::TrainState& state) {
   return state.rl_step > 0 || state.sft_step >= q.config.sft().total_training_steps();
 }
 
-/// What a stage that is over was given cannot change any more.
+/// Whether a change is one to another experiment. What a stage that is over has learned
+/// from cannot change any more.
 bool is_fixed(const ResumeQuestion& q, const storage::TrainState& state,
               const ConfigChange& change) {
   if (change.rule == ResumeRule::kFixed) return true;
@@ -57,16 +59,16 @@ bool is_fixed(const ResumeQuestion& q, const storage::TrainState& state,
   return sft_is_over(q, state);
 }
 
-/// A change of no effect, for which nobody is to be refused: a program before had
-/// another default.
+/// Whether a change is only that of a default in an older version of the program, and
+/// has no effect. It must not be an error.
 bool is_unused_default(const ResumeQuestion& q, const storage::TrainState& state,
                        const ConfigChange& change) {
   return change.key == "sft.optim.lr" && change.before == "1e-06" && change.after == "1e-05" &&
          sft_is_over(q, state);
 }
 
-/// Takes what SFT's loss is measured on out of the inputs. How it differs, unless SFT
-/// is over.
+/// Takes what SFT's loss is measured on out of the inputs. Returns how it differs,
+/// unless SFT is over.
 std::vector<std::string> measured_changes(const ResumeQuestion& q, const storage::TrainState& state,
                                           std::vector<storage::InputDigest>& before,
                                           std::vector<storage::InputDigest>& after) {
@@ -82,7 +84,8 @@ std::vector<std::string> measured_changes(const ResumeQuestion& q, const storage
   return sft_is_over(q, state) ? std::vector<std::string>() : input_changes(was, is);
 }
 
-/// What SFT has learned from may be gone once it is over.
+/// Takes what SFT has learned from out of the inputs if SFT is over and its files are
+/// gone, which is allowed.
 void drop_unneeded_texts(const ResumeQuestion& q, const storage::TrainState& state,
                          std::vector<storage::InputDigest>& before,
                          std::vector<storage::InputDigest>& after) {
@@ -102,8 +105,8 @@ bool nothing_left(const ResumeQuestion& q, const storage::TrainState& state) {
          state.rl_step >= q.config.trainer().total_training_steps();
 }
 
-/// What a word of the config means otherwise than to a program that did not note
-/// inputs: a clause for each.
+/// Says, with a clause for each, which words of the config mean something else than
+/// they did to a program that did not record inputs.
 std::string changed_definitions(const proto::Config& config) {
   std::string text;
   const bool rl = config.trainer().total_training_steps() > 0;
@@ -115,6 +118,30 @@ std::string changed_definitions(const proto::Config& config) {
         "; the gsm8k environment reads and compares answers by other rules now, "
         "so that rewards differ";
   return text;
+}
+
+/// How the config has changed, by what the changes mean.
+struct Changes {
+  std::vector<ConfigChange> fixed, told, paths;
+  bool measure = false;      ///< some change how held-out scores are taken
+  bool lengths_only = true;  ///< all of `told` change only how many steps there are
+};
+
+Changes find_changes(const ResumeQuestion& q, const storage::TrainState& state) {
+  Changes changes;
+  for (const ConfigChange& change : config_changes(q.saved.run_config_yaml, q.config_yaml)) {
+    if (change.key == kSftValFiles || is_unused_default(q, state, change)) continue;
+    if (change.rule == ResumeRule::kMeasure) changes.measure = true;
+    if (change.rule == ResumeRule::kContent) {
+      changes.paths.push_back(change);
+    } else if (is_fixed(q, state, change)) {
+      changes.fixed.push_back(change);
+    } else {
+      changes.told.push_back(change);
+      if (change.key != kSftSteps && change.key != kRlSteps) changes.lengths_only = false;
+    }
+  }
+  return changes;
 }
 
 std::string joined(const std::string& a, const std::string& b) {
@@ -129,21 +156,8 @@ ResumeAnswer check_resume(const ResumeQuestion& q) {
   const storage::TrainState& state = *q.saved.state;
   check_steps(q, state);
 
-  std::vector<ConfigChange> fixed, told, paths;
-  bool other_lengths_only = true;
-  for (const ConfigChange& change : config_changes(q.saved.run_config_yaml, q.config_yaml)) {
-    if (change.key == kSftValFiles || is_unused_default(q, state, change)) continue;
-    if (change.rule == ResumeRule::kContent) {
-      paths.push_back(change);
-    } else if (is_fixed(q, state, change)) {
-      fixed.push_back(change);
-    } else {
-      told.push_back(change);
-      other_lengths_only =
-          other_lengths_only && (change.key == kSftSteps || change.key == kRlSteps);
-    }
-    if (change.rule == ResumeRule::kMeasure) answer.keep_scores = false;
-  }
+  Changes changes = find_changes(q, state);
+  if (changes.measure) answer.keep_scores = false;
   std::vector<std::string> content, measured;
   if (!q.same_model_config)
     content.emplace_back("model.path: its config.json describes another model");
@@ -153,7 +167,7 @@ ResumeAnswer check_resume(const ResumeQuestion& q) {
     drop_unneeded_texts(q, state, before, after);
     measured = measured_changes(q, state, before, after);
     for (std::string& change : input_changes(before, after)) content.push_back(std::move(change));
-    paths.clear();  // what they hold was compared
+    changes.paths.clear();  // what they hold was compared
   } else {
     answer.older_program = true;
     answer.warnings.push_back(fmt::format(
@@ -162,7 +176,8 @@ ResumeAnswer check_resume(const ResumeQuestion& q) {
         "weight_versions of its rollouts were counted otherwise{}",
         q.checkpoint, changed_definitions(q.config)));
   }
-  const std::string other = joined(to_text(fixed), fmt::format("{}", fmt::join(content, ", ")));
+  const std::string other =
+      joined(to_text(changes.fixed), fmt::format("{}", fmt::join(content, ", ")));
 
   if (q.own && !other.empty()) {
     fail_usage(
@@ -171,9 +186,11 @@ ResumeAnswer check_resume(const ResumeQuestion& q) {
         "or begin from its weights with another run_dir and trainer.resume={}",
         q.config.run_dir(), state.step(), other, q.config.run_dir());
   }
-  const std::string all = joined(joined(joined(other, to_text(told)), to_text(paths)),
-                                 fmt::format("{}", fmt::join(measured, ", ")));
-  if (nothing_left(q, state) && (!other.empty() || (!told.empty() && !other_lengths_only))) {
+  const std::string all =
+      joined(joined(joined(other, to_text(changes.told)), to_text(changes.paths)),
+             fmt::format("{}", fmt::join(measured, ", ")));
+  if (nothing_left(q, state) &&
+      (!other.empty() || (!changes.told.empty() && !changes.lengths_only))) {
     fail_usage(
         "{} is at the last step of a run that is complete (trainer.total_training_steps {}), "
         "so that this would have no effect: {}; raise trainer.total_training_steps, or {}",

@@ -16,22 +16,21 @@ constexpr const char* kValFiles = "sft.val_files";
 
 struct Document {
   std::string text;
-  size_t line = 1;  // where it begins
+  int64_t line = 1;  // the line of the file where it begins
 };
 
 std::vector<Document> split_documents(const std::string& text, const std::string& separator) {
   std::vector<Document> documents;
-  size_t begin = 0, line = 1, counted = 0;
+  size_t begin = 0, counted = 0;
+  int64_t line = 1;
   while (begin <= text.size()) {
     const size_t end = separator.empty() ? std::string::npos : text.find(separator, begin);
     std::string document = text.substr(begin, end == std::string::npos ? end : end - begin);
     const size_t first = document.find_first_not_of(" \r\n\t");
     if (first != std::string::npos) {
-      const auto at = [&text](size_t offset) {
-        return text.begin() + static_cast<ptrdiff_t>(offset);
-      };
-      line += static_cast<size_t>(std::count(at(counted), at(begin + first), '\n'));
-      counted = begin + first;
+      const size_t here = begin + first;
+      line += std::ranges::count(std::string_view(text).substr(counted, here - counted), '\n');
+      counted = here;
       documents.push_back(
           {document.substr(first, document.find_last_not_of(" \r\n\t") - first + 1), line});
     }
@@ -41,7 +40,7 @@ std::vector<Document> split_documents(const std::string& text, const std::string
   return documents;
 }
 
-/// To at least `value`, by any thread.
+/// Raises `largest` to at least `value`. Any thread may call it.
 void raise(std::atomic<int64_t>& largest, int64_t value) {
   int64_t before = largest;
   while (before < value && !largest.compare_exchange_weak(before, value)) continue;
@@ -78,15 +77,14 @@ void SftData::tell_rows() const {
     tokens += example.tokens();
     if (example.weight > 0) learned += example.loss_tokens();
   }
-  const auto rows = static_cast<double>(size());
-  const auto batch = static_cast<double>(config_.sft().train_batch_size());
-  const int64_t steps = config_.sft().total_training_steps();
+  const double rows = size(), batch = config_.sft().train_batch_size();
+  const double steps = config_.sft().total_training_steps();
   spdlog::info(
       "{}: {} rows of {} tokens, {} of them learned; "
       "an epoch is {:.4g} steps of {} rows, {} steps are {:.4g} epochs",
-      kTrainFiles, actors::grouped(size()), actors::grouped(static_cast<uint64_t>(tokens)),
-      actors::grouped(static_cast<uint64_t>(learned)), rows / batch,
-      config_.sft().train_batch_size(), steps, static_cast<double>(steps) * batch / rows);
+      kTrainFiles, actors::grouped(size()), actors::grouped(tokens), actors::grouped(learned),
+      rows / batch, config_.sft().train_batch_size(), config_.sft().total_training_steps(),
+      steps * batch / rows);
   if (rows < batch) {
     spdlog::warn("sft.train_batch_size is {} but there are {} rows: a step has some more than once",
                  config_.sft().train_batch_size(), size());
@@ -99,7 +97,7 @@ void SftData::read_documents(const std::string& file, const actors::CheckSetup& 
   actors::refuse_binary_format(text, file, "sft.text_files are plain text");
   const std::vector<Document> documents = split_documents(text, config_.sft().text_separator());
   const auto where = [&](uint64_t i) { return fmt::format("{}:{}", file, documents[i].line); };
-  const auto limit = static_cast<size_t>(config_.sft().max_length());
+  const int64_t limit = config_.sft().max_length();
   std::vector<std::vector<int32_t>> all(documents.size());
   Cuts cuts(documents.size());
   actors::ItemCheck check;
@@ -114,8 +112,8 @@ void SftData::read_documents(const std::string& file, const actors::CheckSetup& 
       return {fmt::format("{}: {}", where(i), error.what())};
     }
     if (!tokenizer_.eos_ids().empty()) tokens.push_back(tokenizer_.eos_ids().front());
-    if (tokens.size() > limit) {
-      cuts.add(i, tokens.size());
+    if (std::ssize(tokens) > limit) {
+      cuts.add(i, std::ssize(tokens));
       tokens.resize(limit);
     }
     return {};
@@ -126,7 +124,7 @@ void SftData::read_documents(const std::string& file, const actors::CheckSetup& 
     // A lone token has none to be predicted from.
     std::vector<int32_t>& tokens = all[usable[i]];
     if (tokens.size() < 2) continue;
-    longest_ = std::max(longest_, static_cast<int64_t>(tokens.size()));
+    longest_ = std::max<int64_t>(longest_, std::ssize(tokens));
     documents_.push_back(std::move(tokens));
   }
   const size_t kept = documents_.size() - before;
@@ -136,7 +134,7 @@ void SftData::read_documents(const std::string& file, const actors::CheckSetup& 
     spdlog::warn("{} of {} documents of {} left out: they have fewer than two tokens",
                  actors::grouped(usable.size() - kept), actors::grouped(documents.size()), file);
   }
-  cuts.tell(check.noun.c_str(), config_.sft().max_length(), where);
+  cuts.tell(check.noun.c_str(), limit, where);
 }
 
 void SftData::check_demonstrations(const actors::CheckSetup& setup) {
@@ -149,8 +147,7 @@ void SftData::check_demonstrations(const actors::CheckSetup& setup) {
         "give sft.train_files or sft.text_files, or set it to 0",
         config_.sft().total_training_steps());
   }
-  const auto examples = static_cast<uint64_t>(config_.sft().total_training_steps() *
-                                              config_.sft().train_batch_size());
+  const uint64_t examples = config_.sft().total_training_steps() * config_.sft().train_batch_size();
   actors::ItemCheck check;
   check.noun = size == 0 ? "generated demonstrations" : "demonstrations";
   check.count = check.wanted = size == 0 ? std::min(examples, actors::kGeneratedSample) : size;
@@ -161,10 +158,10 @@ void SftData::check_demonstrations(const actors::CheckSetup& setup) {
     try {
       const text::ChatExample example = demonstration(item);
       actors::ItemProblem found = problem(item, example);
-      const size_t length = example.prompt.size() + example.response.size();
+      const int64_t length = std::ssize(example.prompt) + std::ssize(example.response);
       if (!found.text.empty()) return found;
-      if (static_cast<int64_t>(length) > config_.sft().max_length()) cuts.add(item, length);
-      raise(longest, std::min(static_cast<int64_t>(length), config_.sft().max_length()));
+      if (length > config_.sft().max_length()) cuts.add(item, length);
+      raise(longest, std::min(length, config_.sft().max_length()));
       return found;
     } catch (const Error& error) {
       return {fmt::format("{}: {}", env_.where(actors::Split::kTrain, item), error.what())};

@@ -1,4 +1,4 @@
-// What the supervised stage learns from: rows of one's own, plain text, or an
+// What the supervised stage learns from: the user's own rows, plain text, or an
 // environment's demonstrations.
 #pragma once
 
@@ -17,37 +17,40 @@
 
 namespace orrery::experiments {
 
-/// Supervised examples by number; a function of (config, seed, index), so the data
-/// cursor is the step. Immutable and thread-safe.
+/// Supervised examples by number. They are a function of (config, seed, index), so the
+/// data cursor is the step. Immutable and thread-safe.
 class SftData {
  public:
-  /// Reads sft.train_files (experiments/sft_rows.h) or sft.text_files, or without them
-  /// measures every demonstration (of an environment that generates them, the first
-  /// kGeneratedSample). What is longer than sft.max_length is cut at its end, and a
-  /// line says how many were. A demonstration that cannot be used, because its prompt
-  /// leaves no room for a response or is refused by the chat template, or because the
-  /// row has none, is a usage Error naming the row (file:line); with data.on_error:
-  /// skip such rows are left out and counted in a warning. So is a document that is not
-  /// UTF-8. The rows of sft.val_files are read and checked as those of sft.train_files.
-  /// Error when there is nothing to learn from. Everything must outlive the object.
+  /// Reads sft.train_files (experiments/sft_rows.h) or sft.text_files. Without them, it
+  /// measures every demonstration of the environment, or the first kGeneratedSample if
+  /// the environment generates them. What is longer than sft.max_length is cut at its
+  /// end, and a line says how much was cut.
+  ///
+  /// A demonstration cannot be used if its prompt leaves no room for a response, if the
+  /// chat template refuses it, or if the row has none. It is then a usage Error that
+  /// names the row (file:line); with data.on_error: skip such rows are left out and
+  /// counted in a warning. The same goes for a document that is not UTF-8. The rows of
+  /// sft.val_files are read and checked like those of sft.train_files. It is an Error
+  /// when there is nothing to learn from. All arguments but `setup` must outlive the
+  /// object.
   SftData(const proto::Config& config, const actors::Environment& env,
           const actors::PromptSource& source, const text::Tokenizer& tokenizer,
           const actors::CheckSetup& setup);
 
-  /// Example `index` of the run: of the ones that can be used, in an order drawn anew
-  /// for each epoch.
+  /// Returns example `index` of the run. The usable examples come in an order that is
+  /// drawn anew for each epoch.
   SftExample example(uint64_t index) const;
-  uint64_t size() const;  ///< of an epoch; 0: unlimited
-  /// Of the examples that were measured, the longest as it is learned.
+  uint64_t size() const;  ///< examples in an epoch; 0 when there is no limit
+  /// The tokens of the longest example that was measured, after it was cut.
   int64_t longest() const { return longest_; }
-  /// Rows of sft.val_files; null without such files.
+  /// The rows of sft.val_files; null without such files.
   const SftRows* val() const { return val_ ? &*val_ : nullptr; }
 
  private:
   void read_documents(const std::string& file, const actors::CheckSetup& setup);
   void tell_rows() const;
   void check_demonstrations(const actors::CheckSetup& setup);
-  /// Not yet cut.
+  /// Reads a demonstration, which is not cut yet.
   text::ChatExample demonstration(uint64_t item) const;
   actors::ItemProblem problem(uint64_t item, const text::ChatExample& example) const;
   SftExample cut(text::ChatExample example) const;
@@ -57,11 +60,11 @@ class SftData {
   const actors::Environment& env_;
   const actors::PromptSource& source_;
   const text::Tokenizer& tokenizer_;
-  std::optional<SftRows> own_;                   // of sft.train_files
-  std::optional<SftRows> val_;                   // of sft.val_files
-  std::vector<std::vector<int32_t>> documents_;  // tokens of sft.text_files; empty: demonstrations
+  std::optional<SftRows> own_;                   // rows of sft.train_files
+  std::optional<SftRows> val_;                   // rows of sft.val_files
+  std::vector<std::vector<int32_t>> documents_;  // tokens of sft.text_files, if there are any
   int64_t longest_ = 0;
-  actors::UsableItems rows_;  // of an environment with so many items
+  actors::UsableItems rows_;  // usable demonstrations of an environment with finite rows
 };
 
 }  // namespace orrery::experiments

@@ -9,6 +9,7 @@
 
 #include "actors/envs/single_turn.h"
 #include "actors/jsonl.h"
+#include "core/ascii.h"
 #include "core/error.h"
 
 namespace orrery::experiments {
@@ -16,7 +17,8 @@ namespace {
 
 constexpr std::array<std::string_view, 4> kRoles = {"system", "user", "assistant", "tool"};
 constexpr const char* kAssistant = "assistant";
-constexpr size_t kRowsBetweenSigns = 1000;  // of life, for a watchdog
+/// How many rows are read between two signs of life for the watchdog.
+constexpr size_t kRowsBetweenSigns = 1000;
 
 /// A row as it stands in its file.
 struct Row {
@@ -54,7 +56,7 @@ bool has_calls(const text::ChatMessage& message) {
          !found->empty();
 }
 
-/// Reads rows; `key` names the files.
+/// Reads rows. `key` names the files in messages.
 class RowReader {
  public:
   RowReader(const std::string& key, bool chat) : key_(key), chat_(chat) {}
@@ -175,7 +177,7 @@ class RowReader {
       fail("{}: the first message is the assistant's, so there is nothing that it answers",
            row.where);
     row.answer = std::move(*last);
-    row.messages.resize(static_cast<size_t>(row.messages.rend() - last) - 1);
+    row.messages.erase(std::prev(last.base()), row.messages.end());
     row.turns = text::LearnedTurns::kAll;
   }
 
@@ -226,8 +228,8 @@ class RowReader {
   bool chat_;
 };
 
-/// Without what would stand behind the first token that ends a sequence: a text may end
-/// with its own.
+/// Cuts what stands behind the first end-of-sequence token, as a text may bring its
+/// own.
 void end_at_first_end(const text::Tokenizer& tokenizer, std::vector<int32_t>& response) {
   const auto end = std::find_if(response.begin(), response.end(),
                                 [&](int32_t id) { return tokenizer.is_eos(id); });
@@ -267,7 +269,8 @@ SftRows::SftRows(const std::string& key, const std::vector<std::string>& files,
     try {
       const actors::SingleTurnEpisode episode(std::move(row.messages), std::move(row.prompt), "sft",
                                               {}, std::move(row.tools));
-      static_cast<text::ChatExample&>(example) = source.example(episode, row.answer, row.turns);
+      text::ChatExample& tokens = example;
+      tokens = source.example(episode, row.answer, row.turns);
     } catch (const Error& error) {
       return {fmt::format("{}: {}", row.where, error.what())};
     }
@@ -275,7 +278,7 @@ SftRows::SftRows(const std::string& key, const std::vector<std::string>& files,
     if (!source.is_chat()) end_at_first_end(tokenizer, example.response);
     actors::ItemProblem found = sft_problem(example, max_length, row.where, "the response");
     if (found.text.empty() && example.tokens() > max_length) {
-      cuts.add(i, static_cast<size_t>(example.tokens()));
+      cuts.add(i, example.tokens());
       cut_example(example, max_length);
     }
     return found;
@@ -295,9 +298,7 @@ SftRows::SftRows(const std::string& key, const std::vector<std::string>& files,
 
 void check_plain_text(const std::string& file, const std::string& text) {
   constexpr int kLines = 10;
-  std::string extension = std::filesystem::path(file).extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  const std::string extension = to_lower(std::filesystem::path(file).extension().string());
   bool json = extension == ".jsonl" || extension == ".json" || extension == ".ndjson";
   if (!json) {
     std::istringstream lines(text);

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "core/ascii.h"
 #include "text/tokenizer_utf8.h"
 
 namespace orrery::experiments {
@@ -12,10 +13,11 @@ namespace {
 
 constexpr uint32_t kNonJoiner = 0x200C, kJoiner = 0x200D;  // parts of words and of emoji
 
-/// Moves the cursor, turns the writing direction, or leaves no trace.
+/// Whether a character moves the cursor, turns the writing direction, or leaves no
+/// trace.
 bool is_hidden(uint32_t code_point) {
   if (code_point == kNonJoiner || code_point == kJoiner) return false;
-  switch (utf8proc_category(static_cast<utf8proc_int32_t>(code_point))) {
+  switch (utf8proc_category(code_point)) {
     case UTF8PROC_CATEGORY_CC:
     case UTF8PROC_CATEGORY_CF:
     case UTF8PROC_CATEGORY_ZL:
@@ -39,10 +41,10 @@ void append_visible(uint32_t code_point, std::string_view bytes, std::string& ou
   }
 }
 
-/// Of valid UTF-8.
+/// Appends text that is valid UTF-8.
 void append_visible(std::string_view text, size_t indent, std::string& out) {
   for (size_t at = 0; at < text.size();) {
-    const auto length = static_cast<size_t>(text::utf8_length(text[at]));
+    const size_t length = text::utf8_length(text[at]);
     if (text[at] == '\n') {
       out += '\n';
       out.append(indent, ' ');
@@ -64,7 +66,7 @@ std::string visible_text(std::string_view text, size_t indent) {
     append_visible(text.substr(0, good), indent, out);
     text.remove_prefix(good);
     if (text.empty()) break;
-    out += fmt::format("\\x{:02x}", static_cast<unsigned char>(text.front()));
+    out += fmt::format("\\x{:02x}", byte_of(text.front()));
     text.remove_prefix(1);
   }
   return out;

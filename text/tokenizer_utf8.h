@@ -8,6 +8,8 @@
 #include <string>
 #include <string_view>
 
+#include "core/ascii.h"
+
 namespace orrery::text {
 
 /// U+FFFD, which replaces bytes that are not UTF-8.
@@ -17,12 +19,9 @@ inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";
 /// no overlong forms), else npos.
 size_t find_invalid_utf8(std::string_view text);
 
-/// The byte that `c` holds, 0 to 255, whether char has a sign or not.
-inline uint8_t byte_of(char c) { return static_cast<uint8_t>(c); }
 /// The char that holds the lowest eight bits of `byte`.
 inline char char_of(uint32_t byte) { return static_cast<char>(byte); }
 
-inline bool is_ascii(char c) { return byte_of(c) < 0x80; }
 /// Whether `c` is a byte of a character in valid text, but not its first.
 inline bool continues_character(char c) { return (byte_of(c) & 0xC0) == 0x80; }
 

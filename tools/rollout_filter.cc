@@ -66,7 +66,7 @@ RewardFilter parse_reward_filter(const std::string& text) {
   }
   while (rest.starts_with(' ')) rest.remove_prefix(1);
   if (rest.starts_with('+')) rest.remove_prefix(1);
-  // As a float, which a reward is: 0.1 then is the 0.1 of the file.
+  // Rewards are floats, so the value is read as one: 0.1 is then the 0.1 of the file.
   const std::optional<float> value = read_whole<float>(rest);
   if (!value || std::isnan(*value)) {
     fail_usage(

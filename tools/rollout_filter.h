@@ -1,4 +1,4 @@
-// Which samples `orrery rollouts` shows.
+// Selects the samples that `orrery rollouts` shows.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 
 namespace orrery::tools {
 
-/// "0", "<0.5", ">=1", "!=0"
+/// A condition on the reward: "0", "<0.5", ">=1", "!=0".
 struct RewardFilter {
   enum class Relation { kEqual, kNotEqual, kBelow, kAtMost, kAbove, kAtLeast };
   Relation relation = Relation::kEqual;
@@ -18,27 +18,29 @@ struct RewardFilter {
   bool matches(float reward) const;
 };
 
-/// "600", "600..800", "600..", "..800"; both ends belong to it.
+/// A step or a range of steps: "600", "600..800", "600..", "..800". Both ends belong to
+/// it.
 struct StepFilter {
   uint64_t first = 0, last = UINT64_MAX;
 
   bool matches(uint64_t step) const { return first <= step && step <= last; }
 };
 
-/// Usage Error naming the option when `text` is something else.
+/// Reads a condition. Throws a usage Error that names the option when `text` is
+/// something else.
 RewardFilter parse_reward_filter(const std::string& text);
 StepFilter parse_step_filter(const std::string& text);
 
-/// All that are given must match.
+/// Conditions on a sample. Those that are given must all hold.
 struct RolloutFilter {
   std::optional<RewardFilter> reward;
   std::optional<StepFilter> step;
   std::optional<uint64_t> prompt_index;
-  std::optional<std::string> grep;   ///< a part of prompt, response or truth, letter by letter
+  std::optional<std::string> grep;   ///< a text inside prompt, response or truth
   std::optional<std::string> stage;  ///< kRlStage or kValidationStage
 
   bool matches(const rollout::RolloutFile& file) const;
-  /// A sample of a file that matches. `prompt_text` may be null.
+  /// Whether a sample matches, in a file that does. `prompt_text` may be null.
   bool matches(const rollout::Trajectory& sample, const std::string* prompt_text) const;
 };
 

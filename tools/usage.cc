@@ -4,9 +4,9 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cctype>
 
 #include "config/config_keys.h"
+#include "core/ascii.h"
 #include "core/error.h"
 
 namespace orrery::tools {
@@ -43,9 +43,7 @@ std::string alternatives(const std::vector<std::string>& names) {
 /// A positional word as --help shows it.
 std::string shown(const std::string& name) {
   if (name.starts_with('-')) return name;
-  std::string upper = name;
-  for (char& c : upper) c = static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
-  return upper;
+  return to_upper(name);
 }
 
 /// "ckpt show: "; every message begins with "orrery: " anyway.

@@ -8,14 +8,14 @@
 namespace orrery::tools {
 namespace {
 
-/// Null when `app` has none of this name.
+/// Returns the subcommand of this name; null when `app` has none.
 const CLI::App* find_subcommand(const CLI::App& app, const std::string& name) {
   const auto found =
       app.get_subcommands([&](const CLI::App* one) { return one->get_name() == name; });
   return found.empty() ? nullptr : found.front();
 }
 
-/// `name` with its dashes.
+/// Whether an option takes a value. `name` comes with its dashes.
 bool takes_value(const CLI::App& app, const std::string& name) {
   const CLI::Option* option = app.get_option_no_throw(name);
   return option != nullptr && option->get_items_expected_max() > 0;
@@ -25,7 +25,7 @@ bool takes_overrides(const CLI::App& app) {
   return app.get_option_no_throw("overrides") != nullptr;
 }
 
-/// It does nothing by itself.
+/// Whether a command does nothing by itself.
 bool needs_command(const CLI::App& app) { return app.get_require_subcommand_min() > 0; }
 
 bool is_list(std::string_view word) {
@@ -71,8 +71,8 @@ std::vector<std::string> words_to_parse(const CLI::App& app, int argc, const cha
       continue;
     }
     words.push_back(word);
-    if (takes && equals == std::string::npos && i + 1 < argc)
-      words.emplace_back(argv[++i]);  // whatever it looks like
+    // The next word is the value, whatever it looks like.
+    if (takes && equals == std::string::npos && i + 1 < argc) words.emplace_back(argv[++i]);
   }
   const bool asks = std::ranges::any_of(words, [](const std::string& word) {
     return word == "--help" || word == "-h" || word == "--version";

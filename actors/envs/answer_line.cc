@@ -1,7 +1,6 @@
 #include "actors/envs/answer_line.h"
 
 #include <algorithm>
-#include <cctype>
 #include <iterator>
 #include <optional>
 #include <string>
@@ -25,12 +24,6 @@ bool is_one_of(std::string_view characters, char c) {
 }
 
 char char_at(std::string_view text, size_t i) { return i < text.size() ? text[i] : '\0'; }
-
-std::string lower(std::string_view text) {
-  std::string result(text);
-  for (char& c : result) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return result;
-}
 
 std::string_view word_at(std::string_view text, size_t at) {
   size_t end = at;
@@ -148,8 +141,7 @@ bool is_numbered_heading(std::string_view line, bool is_last) {
   if (marked) return true;
   const bool dash = line[words] == '-';
   const size_t title = skip(dash ? skip(words, "-") : words, " \t*_`");
-  if (title >= line.size() || std::isupper(static_cast<unsigned char>(line[title])) == 0)
-    return false;
+  if (title >= line.size() || !is_upper(line[title])) return false;
   return dash || (!is_last && unit_name(word_at(line, title)).empty());
 }
 
@@ -161,7 +153,7 @@ bool is_label(std::string_view word) {
       "stage",    "phase",    "round",    "no",      "number",  "item",   "task",
       "exercise", "approach", "scenario", "level",   "lesson",  "note",   "figure",
       "table",    "equation", "line",     "page",    "version"};
-  return contains(kLabels, lower(word));
+  return contains(kLabels, to_lower(word));
 }
 
 /// Whether "left = right" gives a value: left is a name, words or a computation, but no
@@ -257,7 +249,7 @@ AnswerLine read_answer_line(std::string_view line, bool is_last) {
         false,
         (equation ? value_of_equation(line) : leading_number(line)).value_or(std::string_view{})};
   }
-  const std::string words = lower(line);
+  const std::string words = to_lower(line);
   const bool answer = words.find("answer") != std::string::npos;
   const size_t first = std::min(line.find_first_not_of(" \t*_`"), line.size());
   if (!is_last && !answer && is_label(word_at(line, first))) return other;

@@ -13,7 +13,7 @@
 namespace orrery::actors {
 namespace {
 
-constexpr uint32_t kHeldOutShare = 5;  // one pair in so many is held out
+constexpr uint32_t kHeldOutShare = 5;  // one pair of operands in five is held out
 constexpr uint32_t kMaxDraws = 1000;
 
 struct Problem {
@@ -61,17 +61,16 @@ class Arithmetic final : public Environment {
   }
 
  private:
-  /// The index-th problem of a split: draws until the pair belongs to the split.
+  /// Draws the index-th problem of a split, until the pair belongs to the split.
   Problem draw(Split split, uint64_t index) const {
     for (uint32_t attempt = 0; attempt < kMaxDraws; ++attempt) {
       const auto purpose_index = index * 2 + (split == Split::kVal ? 1 : 0);
       const PhiloxBlock bits =
           philox_block(seed_, RngPurpose::kEnvironment, purpose_index, attempt);
       Problem problem;
-      problem.a = static_cast<int64_t>(
-          (static_cast<uint64_t>(bits[0]) * static_cast<uint64_t>(limit_)) >> 32);
-      problem.b = static_cast<int64_t>(
-          (static_cast<uint64_t>(bits[1]) * static_cast<uint64_t>(limit_)) >> 32);
+      // At most 9 digits, so that 32 bits times the limit are below 2^63.
+      problem.a = (int64_t{bits[0]} * limit_) >> 32;
+      problem.b = (int64_t{bits[1]} * limit_) >> 32;
       switch (config_.operation()) {
         case proto::ArithmeticSection::ADD:
           break;
@@ -85,11 +84,9 @@ class Arithmetic final : public Environment {
           problem.operation = "+-*"[bits[2] % 3];
           break;
       }
+      const int64_t pair = problem.a * limit_ + problem.b;
       const PhiloxBlock hash =
-          philox_block(seed_, RngPurpose::kShuffle,
-                       static_cast<uint64_t>(problem.a) * static_cast<uint64_t>(limit_) +
-                           static_cast<uint64_t>(problem.b),
-                       0xA717u);
+          philox_block(seed_, RngPurpose::kShuffle, static_cast<uint64_t>(pair), 0xA717u);
       const bool held_out = hash[0] % kHeldOutShare == 0;
       if (held_out == (split == Split::kVal)) return problem;
     }
@@ -120,7 +117,7 @@ class Arithmetic final : public Environment {
     return (value < 0 ? "-" : "+") + padded(std::abs(value), config_.digits());
   }
 
-  /// What a pupil who forgets every carry (or borrow) answers: digit by digit, modulo
+  /// The answer of a pupil who forgets every carry or borrow: digit by digit, modulo
   /// ten.
   std::string without_carries(const Problem& p) const {
     if (p.operation == '*') return answer({p.a, p.b % 10, '*'});  // only the first partial product

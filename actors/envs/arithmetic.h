@@ -1,12 +1,12 @@
 // Generated arithmetic problems. Item (split, index) is a pure function of (seed,
-// split, index); operand pairs are split by a keyed hash into training and held-out
-// ones, so the two never meet.
+// split, index). A keyed hash splits the pairs of operands into training and held-out
+// ones, so the two sets never meet.
 //
-// Bare form (default): prompt "07+15=", answer "022": operands with leading zeros to
-// `digits`, sums to digits
-// + 1, products to 2 * digits, differences with a sign ("+08", "-08") when zero_pad; plain numbers otherwise.
-// The response must equal the answer. In words: "What is 7 + 15? ...", and the
-// response's last number must.
+// The bare form is the default: prompt "07+15=", answer "022". With zero_pad, operands
+// have leading zeros up to `digits` digits, sums up to digits + 1 and products up to 2
+// * digits, and differences have a sign ("+08", "-08"); without it, numbers are plain.
+// The response must equal the answer. The other form is in words, "What is 7 plus 15?
+// ...", and the response's last number must equal the answer.
 #pragma once
 
 #include "actors/environment.h"

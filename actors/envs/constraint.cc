@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 
 #include "actors/envs/single_turn.h"
 #include "actors/envs/text.h"
+#include "core/ascii.h"
 #include "core/error.h"
 #include "core/rng.h"
 
@@ -16,16 +16,10 @@ constexpr std::array kWords = {"dog", "ball", "tree", "happy",  "park",  "flower
                                "sun", "box",  "red",  "friend", "water", "big",    "smile", "home"};
 constexpr std::array kPrompts = {"Once upon a time", "One day, a little girl named Lily",
                                  "There was a boy named Tim.", "One sunny day,"};
-constexpr uint64_t kHeldOutOffset = uint64_t{1}
-                                    << 40;  // held-out items are drawn from their own indices
+/// Held-out items are drawn from indices of their own.
+constexpr uint64_t kHeldOutOffset = uint64_t{1} << 40;
 
-std::string lower(std::string_view text) {
-  std::string result(text);
-  for (char& c : result) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return result;
-}
-
-bool is_word_char(char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0; }
+bool is_word_char(char c) { return is_letter(c) || is_digit(c); }
 
 bool contains_word(const std::string& lower_text, const std::string& lower_word) {
   for (size_t at = lower_text.find(lower_word); at != std::string::npos;
@@ -43,11 +37,15 @@ int64_t count_words(std::string_view text) {
   int64_t words = 0;
   bool inside = false;
   for (const char c : text) {
-    const bool space = std::isspace(static_cast<unsigned char>(c)) != 0;
-    words += !space && !inside ? 1 : 0;
-    inside = !space;
+    words += !is_space(c) && !inside ? 1 : 0;
+    inside = !is_space(c);
   }
   return words;
+}
+
+/// The index of one of `count` things.
+uint32_t draw(Philox& generator, int64_t count) {
+  return generator.below(static_cast<uint32_t>(count));
 }
 
 /// "a, b and c"
@@ -73,11 +71,12 @@ StepResult score(const std::string& response, const std::vector<std::string>& wo
     all = all && value >= 1;
   };
   if (!words.empty()) {
-    const std::string text = lower(response);
-    const auto found = std::count_if(words.begin(), words.end(), [&](const std::string& word) {
-      return contains_word(text, lower(word));
+    const std::string text = to_lower(response);
+    const double wanted = std::ssize(words);
+    const double found = std::count_if(words.begin(), words.end(), [&](const std::string& word) {
+      return contains_word(text, to_lower(word));
     });
-    add("contains", static_cast<double>(found) / static_cast<double>(words.size()));
+    add("contains", found / wanted);
   }
   if (config.min_words() > 0 || config.max_words() > 0) {
     const int64_t count = count_words(response);
@@ -121,14 +120,12 @@ class Constraint final : public Environment {
   std::unique_ptr<Episode> reset(Split split, uint64_t index) const override {
     const uint64_t item = split == Split::kVal ? index + kHeldOutOffset : index;
     Philox generator(seed_, RngPurpose::kEnvironment, item);
-    std::string prompt = config_.prompts(
-        static_cast<int>(generator.below(static_cast<uint32_t>(config_.prompts_size()))));
+    std::string prompt = config_.prompts().begin()[draw(generator, config_.prompts_size())];
     std::vector<std::string> pool(config_.words().begin(), config_.words().end()), words;
     for (int64_t i = 0; i < config_.words_per_prompt(); ++i) {
-      const auto at =
-          config_.fixed_words() ? 0 : generator.below(static_cast<uint32_t>(pool.size()));
+      const uint32_t at = config_.fixed_words() ? 0 : draw(generator, std::ssize(pool));
       words.push_back(pool[at]);
-      pool.erase(pool.begin() + static_cast<std::ptrdiff_t>(at));
+      pool.erase(pool.begin() + at);
     }
     if (const size_t at = prompt.find("{words}"); at != std::string::npos)
       prompt.replace(at, 7, join(words));

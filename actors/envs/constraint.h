@@ -1,8 +1,9 @@
-// Stories with constraints that a program can check: contain given words, keep to a
-// length, end with a text. For models that can write stories and nothing else.
+// Stories with constraints that a program can check: they contain given words, keep to
+// a length, end with a text. They are for models that can write stories and nothing
+// else.
 //
-// Reward: the mean over the active constraints; "contains" counts as the share of
-// required words found (whole words, any case).
+// The reward is the mean over the active constraints. "contains" counts as the share of
+// the required words that are found (as whole words, in any case).
 #pragma once
 
 #include "actors/environment.h"

@@ -1,7 +1,6 @@
 #include "actors/envs/expression.h"
 
 #include <algorithm>
-#include <cctype>
 #include <iterator>
 
 #include "actors/envs/latex_text.h"
@@ -27,7 +26,7 @@ size_t group_end(std::string_view text, size_t at) {
   return std::string_view::npos;
 }
 
-/// Bytes of \text{.} and the like at the end: punctuation that was set as text.
+/// The bytes of \text{.} and the like at the end: punctuation that was set as text.
 size_t punctuation_group(std::string_view text) {
   if (!text.ends_with('}')) return 0;
   const size_t open = text.find_last_not_of(" .,;", text.size() - 2);
@@ -40,7 +39,7 @@ size_t punctuation_group(std::string_view text) {
   return text.size() - command;
 }
 
-/// Cuts what stands around an answer and is no part of it.
+/// Cuts off what stands around an answer without being part of it.
 std::string_view bare(std::string_view text) {
   constexpr std::string_view kBefore[] = {"$", "\\(", "\\[", "**", "`", "\""};
   constexpr std::string_view kAfter[] = {"$", "\\)", "\\]", "**", "`", "\"", ".", ";", ","};
@@ -54,7 +53,7 @@ std::string_view bare(std::string_view text) {
       if (text.starts_with(mark)) text.remove_prefix(mark.size());
     }
     if (text.size() > 1 && text.front() == '=') text.remove_prefix(1);
-    // Of a whole group like \text{} nothing is punctuation.
+    // A group like \text{.} that is the whole text is not punctuation.
     if (const size_t length = punctuation_group(text); length < text.size())
       text.remove_suffix(length);
     for (const std::string_view mark : kAfter) {
@@ -66,7 +65,7 @@ std::string_view bare(std::string_view text) {
   return text;
 }
 
-/// Braces, or a command like \text with them, around all of an answer.
+/// Cuts off braces around all of an answer, and a command like \text with them.
 std::string_view unwrapped(std::string_view text) {
   constexpr int kDeepest = 8;
   text = bare(text);
@@ -79,8 +78,8 @@ std::string_view unwrapped(std::string_view text) {
   return text;
 }
 
-/// "x=" of "x = 5" with `text` moved behind it: one or two letters or a Greek one,
-/// perhaps with an index.
+/// Takes "x=" from "x = 5" and leaves the rest in `text`. A name is one or two letters
+/// or a Greek one, perhaps with an index.
 std::string take_name(std::string_view& text) {
   constexpr std::string_view kGreek[] = {"alpha", "beta", "gamma", "delta", "theta", "lambda",
                                          "mu",    "phi",  "rho",   "sigma", "omega"};
@@ -110,7 +109,7 @@ std::string take_name(std::string_view& text) {
   return canonical_latex(name) + (in ? "\\in " : "=");
 }
 
-/// Bytes of what separates elements at `at`: a comma, a parenthesis, the end of a
+/// The bytes of what separates elements at `at`: a comma, a parenthesis, the end of a
 /// matrix's row, ...
 size_t delimiter(std::string_view text, size_t at) {
   if (std::string_view(",;()[]&").find(text[at]) != std::string_view::npos) return 1;
@@ -163,7 +162,8 @@ std::vector<Expression::Element> split(std::string_view text) {
   return elements;
 }
 
-/// Inside the parentheses around all of `text`; empty without them. Not of "(a)(b)".
+/// What is inside the parentheses around all of `text`; empty without such parentheses,
+/// as in "(a)(b)".
 std::string_view in_parentheses(std::string_view text) {
   const auto cut = [&](std::string_view before, std::string_view after) {
     if (text.size() < before.size() + after.size() || !text.starts_with(before) ||
@@ -176,15 +176,14 @@ std::string_view in_parentheses(std::string_view text) {
   return text.find_first_of("()") == std::string_view::npos ? unwrapped(text) : std::string_view{};
 }
 
-/// What stands behind "Answer:", "The answer is".
+/// Cuts off "Answer:", "The answer is" and the like.
 std::string_view without_announcement(std::string_view text) {
   for (const std::string_view words :
        {"the final answer is", "the answer is", "final answer:", "answer:"}) {
     const std::string_view head = text.substr(0, words.size());
-    const bool same = head.size() == words.size() &&
-                      std::equal(head.begin(), head.end(), words.begin(), [](char a, char b) {
-                        return std::tolower(static_cast<unsigned char>(a)) == b;
-                      });
+    const bool same =
+        head.size() == words.size() && std::equal(head.begin(), head.end(), words.begin(),
+                                                  [](char a, char b) { return to_lower(a) == b; });
     if (same && text.size() > words.size() && !is_letter(text[words.size()])) {
       text.remove_prefix(words.size());
       while (text.starts_with(':') || text.starts_with(' ')) text.remove_prefix(1);

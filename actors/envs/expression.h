@@ -1,7 +1,8 @@
-// What an answer says, in a form that can be compared: as a number with its unit where
-// it is one, else as LaTeX, element by element. 0.5 equals \frac12, (1, 0.5) equals
-// \left(1,\frac{1}{2}\right), x = 5 equals 5, 5\text{ cm} equals 5 but not 5 m. Text
-// that is written alike is equal; two answers that mean different things never are.
+// An answer in a form that can be compared: a number with its unit if it is one, else
+// LaTeX, element by element. 0.5 equals \frac12, (1, 0.5) equals
+// \left(1,\frac{1}{2}\right), x = 5 equals 5, and 5\text{ cm} equals 5 but not 5 m.
+// Texts that are written alike are equal; two answers that mean different things never
+// are.
 #pragma once
 
 #include <optional>
@@ -18,18 +19,19 @@ struct Expression {
     std::string text;  ///< canonical_latex
     std::optional<Quantity> quantity;
   };
-  std::string name;                  ///< of "x = ...", "x \in ..."; mostly empty
-  std::optional<Quantity> quantity;  ///< of the whole
-  std::string unit;                  ///< of another expression than a quantity: 16\pi\text{ cm}
-  std::vector<Element>
-      elements;  ///< of a list, a tuple, an interval, a matrix, with what stands between them
+  std::string name;                  ///< "x=" of "x = ...", "x\in " of "x \in ..."; mostly empty
+  std::optional<Quantity> quantity;  ///< the whole as a quantity, if it is one
+  std::string unit;                  ///< the unit of any other expression: 16\pi\text{ cm}
+  /// The elements of a list, a tuple, an interval or a matrix, and what stands between
+  /// them.
+  std::vector<Element> elements;
   bool empty() const;
 };
 
-/// Takes plain_text().
+/// Reads an answer, which is plain_text().
 Expression parse_expression(std::string_view plain);
 
-/// Never true of empty ones.
+/// Whether two answers say the same. An empty one never does.
 bool same(const Expression& a, const Expression& b);
 
 }  // namespace orrery::actors

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "actors/envs/external_protocol.h"
+#include "actors/envs/row_files.h"
 #include "actors/envs/row_prompt.h"
 #include "actors/jsonl.h"
 #include "actors/worker.h"
@@ -16,7 +17,7 @@ namespace {
 constexpr std::array kPromptKeys = {"prompt", "messages", "question", "problem"};
 constexpr std::array kSolutionKeys = {"response", "solution"};
 constexpr std::chrono::milliseconds kLongWait{1000};
-/// For a program that cannot run to fail three times.
+/// How long a program that cannot run takes to fail three times.
 constexpr std::chrono::milliseconds kTrial{1500};
 constexpr size_t kShownResponse = 60;
 
@@ -28,13 +29,14 @@ struct Row {
   std::optional<std::string> solution;  // a teacher's answer
 };
 
-/// For people: a text without its quotes.
+/// A JSON value for people to read: a text comes without its quotes.
 std::string plain(std::string_view json) {
   if (json == "null") return "";
   return json.starts_with('"') ? nlohmann::json::parse(json).get<std::string>() : std::string(json);
 }
 
-/// verl's place for it, else the row's own key, else what GSM8K and MATH call it.
+/// The ground truth's JSON: in verl's place for it, else under the row's own key, else
+/// under the key that GSM8K and MATH have for it.
 std::string_view ground_truth_of(const std::vector<JsonMember>& members) {
   const JsonMember* model = find_member(members, "reward_model");
   if (model != nullptr && model->value.starts_with('{')) {
@@ -78,7 +80,7 @@ Row parse_row(const nlohmann::json& object, const std::string& where, std::strin
   return row;
 }
 
-/// The actor's, made when it is first used.
+/// The worker pool, which is made when it is first used.
 class Pool {
  public:
   explicit Pool(const proto::ExternalSection& section)
@@ -171,15 +173,10 @@ class ExternalEpisode final : public Episode {
 
 class External final : public Environment {
  public:
-  explicit External(const proto::DataSection& data) : pool_(data.external()) {
-    load({data.train_files().begin(), data.train_files().end()}, data, train_);
-    load({data.val_files().begin(), data.val_files().end()}, data, val_);
-    if (train_.empty() && val_.empty()) {
-      fail_usage("data.env is external but neither data.train_files nor data.val_files is set");
-    }
-  }
+  explicit External(const proto::DataSection& data)
+      : rows_(data, "external", parse_row), pool_(data.external()) {}
 
-  uint64_t size(Split split) const override { return rows(split).size(); }
+  uint64_t size(Split split) const override { return rows_.of(split).size(); }
 
   std::unique_ptr<Episode> reset(Split split, uint64_t index) const override {
     return begin(split, index, {});
@@ -194,8 +191,9 @@ class External final : public Environment {
   }
 
   std::optional<Demonstration> demonstration(uint64_t index) const override {
-    if (index >= train_.size() || !train_[index].solution) return std::nullopt;
-    return Demonstration{train_[index].prompt.text, *train_[index].solution};
+    const auto& train = rows_.of(Split::kTrain);
+    if (index >= train.size() || !train[index].solution) return std::nullopt;
+    return Demonstration{train[index].prompt.text, *train[index].solution};
   }
 
   void warm_up() const override { pool_.get().warm_up(); }
@@ -216,9 +214,8 @@ class External final : public Environment {
   }
 
  private:
-  const std::vector<Row>& rows(Split split) const { return split == Split::kTrain ? train_ : val_; }
   const Row& row(Split split, uint64_t index) const {
-    const auto& all = rows(split);
+    const auto& all = rows_.of(split);
     if (index >= all.size()) {
       fail("item {}: data.{} has {} rows", index,
            split == Split::kVal ? "val_files" : "train_files", all.size());
@@ -226,15 +223,7 @@ class External final : public Environment {
     return all[index];
   }
 
-  static void load(const std::vector<std::string>& files, const proto::DataSection& data,
-                   std::vector<Row>& rows) {
-    read_jsonl(files, data.on_error() == proto::DataSection::SKIP,
-               [&](const nlohmann::json& object, const std::string& where, std::string_view line) {
-                 rows.push_back(parse_row(object, where, line));
-               });
-  }
-
-  std::vector<Row> train_, val_;
+  RowFiles<Row> rows_;
   mutable Pool pool_;
 };
 

@@ -1,10 +1,10 @@
-// data.env: external: rows of any keys, whose responses a program of the user's rewards
-// or answers (docs/formats.md, "Rewards from a program"). A row has its prompt under
-// the first of these keys that it has: prompt (text or messages), messages, question,
-// problem. The program is given the row as it stands.
+// data.env: external. Rows have any keys, and a program of the user's rewards or
+// answers the responses (docs/formats.md, "Rewards from a program"). A row's prompt is
+// under the first of these keys that it has: prompt (text or messages), messages,
+// question, problem. The program gets the row as it stands in the file.
 //
-// The processes of the program are started by the thread of the actor when it needs
-// them, and live as long as the environment.
+// The actor's thread starts the program's processes when it needs them. They live as
+// long as the environment.
 #pragma once
 
 #include <memory>
@@ -13,7 +13,8 @@
 
 namespace orrery::actors {
 
-/// Reads data.train_files and data.val_files; as make_environment. `data` is copied.
+/// Reads data.train_files and data.val_files, as make_environment does. `data` need not
+/// outlive the environment.
 std::unique_ptr<Environment> make_external(const proto::DataSection& data);
 
 }  // namespace orrery::actors

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "core/ascii.h"
 #include "core/error.h"
 
 namespace orrery::actors {
@@ -11,11 +12,11 @@ namespace {
 
 constexpr size_t kMostParts = 64, kLongestName = 64;
 
-/// Nothing when the value is neither a number nor a boolean.
+/// Reads a number or a boolean; nothing when the value is neither.
 std::optional<double> number_of(std::string_view value) {
   if (value == "true") return 1;
   if (value == "false") return 0;
-  if (value.front() != '-' && (value.front() < '0' || value.front() > '9')) return std::nullopt;
+  if (value.front() != '-' && !is_digit(value.front())) return std::nullopt;
   return nlohmann::json::parse(value).get<double>();
 }
 
@@ -37,14 +38,14 @@ const char* kind_of(std::string_view value) {
 float reward_of(std::string_view value) {
   const auto reward = number_of(value);
   if (!reward) fail("has a reward that is {}, not a number", kind_of(value));
-  if (!std::isfinite(static_cast<float>(*reward)))
-    fail("has a reward beyond float32, {:g}", *reward);
-  return static_cast<float>(*reward);
+  const auto single = static_cast<float>(*reward);
+  if (!std::isfinite(single)) fail("has a reward beyond float32, {:g}", *reward);
+  return single;
 }
 
 bool is_name(const std::string& key) {
   bool good = !key.empty() && key.size() <= kLongestName;
-  for (const char c : key) good = good && static_cast<unsigned char>(c) > 0x20 && c != 0x7F;
+  for (const char c : key) good = good && !is_control(c) && c != ' ' && c != kDelete;
   return good;
 }
 

@@ -2,6 +2,7 @@
 
 #include "actors/envs/answer.h"
 #include "actors/envs/reward_rule.h"
+#include "actors/envs/row_files.h"
 #include "actors/envs/row_prompt.h"
 #include "actors/envs/single_turn.h"
 #include "actors/envs/text.h"
@@ -17,13 +18,13 @@ struct Row {
   std::vector<text::ChatMessage> messages;
   text::OrderedJson tools;  // null where the row has none
   std::string prompt, data_source;
-  std::vector<std::string> truths;  // each of them is right
+  std::vector<std::string> truths;  // answers, each of which is right
   proto::RewardRule rule = proto::GSM8K;
   std::optional<std::string> solution;  // a teacher's answer
   std::string where;                    // file:line
 };
 
-/// A file's text inside a message: one line, not too long.
+/// A file's text in a message: on one line, and short.
 std::string in_quotes(const std::string& text) {
   constexpr size_t kShown = 80;
   return nlohmann::json(text.substr(0, kShown))
@@ -50,8 +51,8 @@ std::string without_calculator_notes(const std::string& text) {
   return result.append(text, at, std::string::npos);
 }
 
-/// A ground truth: text, a number as it is written in the file, or a list of such of
-/// which any is right.
+/// Reads a ground truth: a text, a number as the file writes it, or a list of these in
+/// which each is right.
 std::vector<std::string> truths_at(const nlohmann::json& truth,
                                    const std::vector<std::string>& path, const Source& source) {
   // Before anything is printed: printing recurses, and a list may be nested a million
@@ -131,7 +132,8 @@ Row parse_verl(const Source& source) {
   return row;
 }
 
-/// A whole row of verl's has its meaning whatever other keys stand beside it.
+/// Reads a row by its layout. A row that has all of verl's keys is verl's, whatever
+/// other keys it has.
 Row parse_layout(const Source& source) {
   const nlohmann::json& object = source.object;
   if (object.contains("prompt") && object.contains("reward_model")) return parse_verl(source);
@@ -178,18 +180,17 @@ Row parse_row(const Source& source, const proto::DataSection& data) {
 
 class Gsm8k final : public Environment {
  public:
-  explicit Gsm8k(const proto::DataSection& data) : extraction_(data.answer_extraction()) {
-    load({data.train_files().begin(), data.train_files().end()}, data, train_);
-    load({data.val_files().begin(), data.val_files().end()}, data, val_);
-    if (train_.empty() && val_.empty()) {
-      fail_usage("data.env is gsm8k but neither data.train_files nor data.val_files is set");
-    }
-  }
+  explicit Gsm8k(const proto::DataSection& data)
+      : extraction_(data.answer_extraction()),
+        rows_(data, "gsm8k",
+              [&](const nlohmann::json& object, const std::string& where, std::string_view line) {
+                return parse_row({object, line, where}, data);
+              }) {}
 
-  uint64_t size(Split split) const override { return rows(split).size(); }
+  uint64_t size(Split split) const override { return rows_.of(split).size(); }
 
   std::unique_ptr<Episode> reset(Split split, uint64_t index) const override {
-    const auto& all = rows(split);
+    const auto& all = rows_.of(split);
     if (index >= all.size()) {
       fail("item {} of {}; data.{} has {} rows", index,
            split == Split::kVal ? "the held-out set" : "the training set",
@@ -209,30 +210,23 @@ class Gsm8k final : public Environment {
         row.tools, fmt::format("{}", fmt::join(row.truths, " or ")));
   }
 
-  std::string where(Split split, uint64_t index) const override { return rows(split)[index].where; }
+  std::string where(Split split, uint64_t index) const override {
+    return rows_.of(split)[index].where;
+  }
 
   DataRow data_row(Split split, uint64_t index) const override {
-    return data_row_at(rows(split)[index].where);
+    return data_row_at(where(split, index));
   }
 
   std::optional<Demonstration> demonstration(uint64_t index) const override {
-    if (index >= train_.size() || !train_[index].solution) return std::nullopt;
-    return Demonstration{train_[index].prompt, *train_[index].solution};
+    const auto& train = rows_.of(Split::kTrain);
+    if (index >= train.size() || !train[index].solution) return std::nullopt;
+    return Demonstration{train[index].prompt, *train[index].solution};
   }
 
  private:
-  const std::vector<Row>& rows(Split split) const { return split == Split::kTrain ? train_ : val_; }
-
-  static void load(const std::vector<std::string>& files, const proto::DataSection& data,
-                   std::vector<Row>& rows) {
-    read_jsonl(files, data.on_error() == proto::DataSection::SKIP,
-               [&](const nlohmann::json& object, const std::string& where, std::string_view line) {
-                 rows.push_back(parse_row({object, line, where}, data));
-               });
-  }
-
   proto::DataSection::AnswerExtraction extraction_;
-  std::vector<Row> train_, val_;
+  RowFiles<Row> rows_;
 };
 
 }  // namespace

@@ -8,8 +8,8 @@
 namespace orrery::actors {
 namespace {
 
-/// Another name of the same thing; without one, the command itself with a space behind,
-/// which ends its name.
+/// The one name for what a command says; for most, the command itself with a space
+/// behind it, which ends its name.
 std::string spelled(std::string_view name) {
   constexpr std::pair<std::string_view, std::string_view> kSame[] = {{"dfrac", "\\frac "},
                                                                      {"tfrac", "\\frac "},
@@ -110,7 +110,7 @@ class Speller {
     }
   }
 
-  /// x^10 for x^{10}
+  /// Gives a power or an index of several digits its braces: x^{10} for x^10.
   void script() {
     push(std::string(1, text_[at_]));
     size_t end = ++at_;

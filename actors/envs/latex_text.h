@@ -1,10 +1,10 @@
-// One spelling of a piece of LaTeX, so that two pieces which are printed alike, or
-// differ in nothing that is meant, are equal as strings. Conservative: it never
-// rewrites mathematics.
+// One spelling for a piece of LaTeX, so that two pieces which print alike, or which
+// mean the same, are equal as strings. It is conservative and never rewrites
+// mathematics.
 //
-// Left out: spaces (but one between two digits), \left, \right and sizes, $ signs,
-// braces around one thing,
-// \text{} and its kind around their argument. \dfrac and \tfrac become \frac, \le \leq, .5 0.5, x^10 x^{10}.
+// It leaves out spaces (except between two digits), \left, \right and sizes, $ signs,
+// braces around one thing, and \text{} and the like around their argument. \dfrac and
+// \tfrac become \frac, \le becomes \leq, .5 becomes 0.5, and x^10 becomes x^{10}.
 #pragma once
 
 #include <string>
@@ -12,7 +12,7 @@
 
 namespace orrery::actors {
 
-/// Takes plain_text(); linear in its length.
+/// Spells `plain`, which is plain_text(), in time linear in its length.
 std::string canonical_latex(std::string_view plain);
 
 }  // namespace orrery::actors

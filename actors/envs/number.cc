@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "core/ascii.h"
+
 namespace orrery::actors {
 namespace {
 
@@ -10,19 +12,20 @@ std::string_view without_leading_zeros(std::string_view digits) {
   return digits.substr(std::min(digits.find_first_not_of('0'), digits.size()));
 }
 
-/// Digit strings, most significant digit first; the result may have leading zeros.
+/// Multiplies strings of digits, most significant digit first. The result may have
+/// leading zeros.
 std::string multiply(std::string_view a, std::string_view b) {
-  std::vector<uint64_t> sums(a.size() + b.size(), 0);
+  std::vector<int64_t> sums(a.size() + b.size(), 0);
   for (size_t i = 0; i < a.size(); ++i) {
     for (size_t j = 0; j < b.size(); ++j) {
-      sums[i + j + 1] += static_cast<uint64_t>(a[i] - '0') * static_cast<uint64_t>(b[j] - '0');
+      sums[i + j + 1] += digit_value(a[i]) * digit_value(b[j]);
     }
   }
   std::string result(sums.size(), '0');
-  uint64_t carry = 0;
+  int64_t carry = 0;
   for (size_t i = sums.size(); i-- > 0;) {
     carry += sums[i];
-    result[i] = static_cast<char>('0' + carry % 10);
+    result[i] = to_digit(carry % 10);
     carry /= 10;
   }
   return result;
@@ -32,9 +35,9 @@ std::string add(std::string_view a, std::string_view b) {
   std::string result(std::max(a.size(), b.size()) + 1, '0');
   int carry = 0;
   for (size_t i = 0; i < result.size(); ++i) {
-    if (i < a.size()) carry += a[a.size() - 1 - i] - '0';
-    if (i < b.size()) carry += b[b.size() - 1 - i] - '0';
-    result[result.size() - 1 - i] = static_cast<char>('0' + carry % 10);
+    if (i < a.size()) carry += digit_value(a[a.size() - 1 - i]);
+    if (i < b.size()) carry += digit_value(b[b.size() - 1 - i]);
+    result[result.size() - 1 - i] = to_digit(carry % 10);
     carry /= 10;
   }
   return result;
@@ -56,8 +59,8 @@ Decimal make_decimal(std::string_view digits, int64_t exponent) {
   digits = without_leading_zeros(digits);
   const size_t last = digits.find_last_not_of('0');
   if (last == std::string_view::npos) return {};
-  const size_t zeros = digits.size() - last - 1;
-  return {std::string(digits.substr(0, last + 1)), exponent + static_cast<int64_t>(zeros)};
+  const std::string_view kept = digits.substr(0, last + 1);
+  return {std::string(kept), exponent + std::ssize(digits) - std::ssize(kept)};
 }
 
 bool operator==(const Number& a, const Number& b) {

@@ -20,7 +20,7 @@ std::string_view command_before(std::string_view text, size_t end) {
                                                              : std::string_view{};
 }
 
-/// Letters from `at` on.
+/// The letters that begin at `at`.
 std::string_view word_at(std::string_view text, size_t at) {
   size_t end = at;
   while (end < text.size() && is_letter(text[end])) ++end;
@@ -37,8 +37,8 @@ bool is_function(std::string_view word) {
   return std::find(std::begin(kFunctions), std::end(kFunctions), word) != std::end(kFunctions);
 }
 
-/// Something that an operator before it works on: a number, a variable, a parenthesis,
-/// a command. A word is none.
+/// Whether an operator that stands before `at` works on what begins there: a number, a
+/// variable, a parenthesis, a command. A word is no operand.
 bool is_operand(std::string_view text, size_t at, bool spaced) {
   if (char_at(text, at) == '\\' && char_at(text, at + 1) == '$') ++at;
   if (char_at(text, at) == '$' && (is_digit(char_at(text, at + 1)) || char_at(text, at + 1) == '.'))
@@ -51,7 +51,7 @@ bool is_operand(std::string_view text, size_t at, bool spaced) {
   return is_function(word);
 }
 
-/// ^\circ, ^{\circ}, ^{th}: no power.
+/// Whether what stands behind "^" is no power: ^\circ, ^{\circ}, ^{th}.
 bool is_mark_above(std::string_view text, size_t at) {
   const bool braced = char_at(text, at) == '{';
   if (braced) at = skip_spaces(text, at + 1);

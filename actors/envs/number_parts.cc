@@ -1,7 +1,6 @@
-// The unsigned parts of numbers: digits in groups, a decimal point, an exponent, a
-// power of ten, a word like "million".
+// Reads the unsigned parts of numbers: digits in groups, a decimal point, an exponent,
+// a power of ten, a word like "million".
 #include <algorithm>
-#include <cctype>
 
 #include "actors/envs/latex_words.h"
 #include "actors/envs/number_scanner.h"
@@ -12,7 +11,7 @@ namespace {
 constexpr size_t kGroup = 3;
 constexpr size_t kMaxExponentDigits = 15;
 
-/// Digits as an exponent; nothing when there are none or the exponent is absurd.
+/// Reads digits as an exponent; nothing when there are none or the exponent is absurd.
 std::optional<int64_t> to_exponent(std::string_view digits, bool negative) {
   if (digits.empty()) return std::nullopt;
   digits.remove_prefix(std::min(digits.find_first_not_of('0'), digits.size()));
@@ -24,7 +23,7 @@ std::optional<int64_t> to_exponent(std::string_view digits, bool negative) {
 
 }  // namespace
 
-/// Bytes of the thousands separator at i that has a digit behind it, else 0.
+/// The bytes of the thousands separator at i; 0 unless a digit follows it.
 size_t NumberScanner::separator(size_t i) const {
   const std::string_view rest = text_.substr(std::min(i, text_.size()));
   size_t length = 0;
@@ -49,12 +48,12 @@ size_t NumberScanner::separator(size_t i) const {
   return is_digit(at(i + length)) ? length : 0;
 }
 
-/// Takes further groups into a part that has its first: all of a chain are of three
-/// digits, or none belongs to it.
+/// Adds further groups to a part that has its first. All groups of a chain have three
+/// digits, or none of them belongs to the number.
 void NumberScanner::grouped_digits(Part& part) const {
   const size_t first = part.end - part.begin;
   if (first > kGroup || at(part.begin) == '0') return;
-  // Not in the middle of a chain that was refused.
+  // A chain that was refused is not read from its middle on.
   if (const size_t length = separator(previous_end_);
       previous_end_ > 0 && length > 0 && previous_end_ + length == part.begin) {
     return;
@@ -97,8 +96,9 @@ NumberScanner::Part NumberScanner::part(size_t begin) {
   grouped_digits(part);
   if (at(part.end) == '.' && is_digit(at(part.end + 1))) {
     const size_t end = digits_end(text_, part.end + 1);
-    part.digits.append(text_.substr(part.end + 1, end - part.end - 1));
-    part.exponent = -static_cast<int64_t>(end - part.end - 1);
+    const std::string_view decimals = text_.substr(part.end + 1, end - part.end - 1);
+    part.digits.append(decimals);
+    part.exponent = -std::ssize(decimals);
     part.integer = false;
     part.end = end;
   }
@@ -113,7 +113,7 @@ NumberScanner::Part NumberScanner::part(size_t begin) {
   return part;
 }
 
-/// 5, -5, {5} or { -5 } from i on, which then stands behind it.
+/// Reads 5, -5, {5} or { -5 } at i and moves i behind it.
 std::optional<int64_t> NumberScanner::integer_exponent(size_t& i) const {
   size_t begin = i;
   const bool braced = at(begin) == '{';
@@ -131,7 +131,7 @@ std::optional<int64_t> NumberScanner::integer_exponent(size_t& i) const {
   return value;
 }
 
-/// 10^5, or 3 \times 10^5, of which `part` is the first number.
+/// Reads the rest of 10^5 or 3 \times 10^5, whose first number `part` is.
 bool NumberScanner::power_of_ten(Part& part) const {
   size_t i = part.end;
   const bool ten =
@@ -166,7 +166,7 @@ bool NumberScanner::power_of_ten(Part& part) const {
   return true;
 }
 
-/// 1.5 million, 2\text{ thousand}
+/// Reads the word of 1.5 million or 2\text{ thousand}.
 bool NumberScanner::scale_word(Part& part) const {
   struct Scale {
     std::string_view word;
@@ -180,10 +180,7 @@ bool NumberScanner::scale_word(Part& part) const {
   if (braced) i = skip_spaces(text_, i + command.size() + 2);
   for (const Scale& scale : kScales) {
     size_t length = 0;
-    while (length < scale.word.size() &&
-           std::tolower(static_cast<unsigned char>(at(i + length))) == scale.word[length]) {
-      ++length;
-    }
+    while (length < scale.word.size() && to_lower(at(i + length)) == scale.word[length]) ++length;
     if (length < scale.word.size() || is_letter(at(i + length))) continue;
     i += length;
     if (braced) {

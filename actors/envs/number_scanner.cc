@@ -1,7 +1,6 @@
 #include "actors/envs/number_scanner.h"
 
 #include <algorithm>
-#include <cctype>
 
 #include "actors/envs/latex_words.h"
 #include "actors/envs/number_context.h"
@@ -29,7 +28,7 @@ std::optional<NumberScanner::Fraction> NumberScanner::slash_fraction(const Part&
   return fraction;
 }
 
-/// {-1.5} or one digit from i on, which then stands behind it.
+/// Reads {-1.5} or one digit at i and moves i behind it.
 std::optional<NumberScanner::Part> NumberScanner::latex_argument(size_t& i, bool& negative) {
   i = skip_spaces(text_, i);
   if (is_digit(at(i))) {
@@ -67,7 +66,7 @@ std::optional<NumberScanner::Fraction> NumberScanner::latex_fraction(size_t begi
   return fraction;
 }
 
-/// Takes the fraction behind a whole number into the token: 1 1/2, 1\frac{1}{2}.
+/// Adds the fraction behind a whole number to the token: 1 1/2, 1\frac{1}{2}.
 bool NumberScanner::mixed(const Part& whole, NumberToken& token) {
   size_t i = skip_spaces(text_, whole.end);
   if (style_ != NumberStyle::kProse && text_.substr(std::min(i, text_.size()), 4) == "and ") {
@@ -99,8 +98,7 @@ bool NumberScanner::mixed(const Part& whole, NumberToken& token) {
 bool NumberScanner::operand_before(size_t begin) const {
   if (begin == 0) return false;
   const char c = at(begin - 1);
-  return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
-         std::string_view(")]}%!").find(c) != std::string_view::npos;
+  return is_letter(c) || is_digit(c) || std::string_view(")]}%!").find(c) != std::string_view::npos;
 }
 
 /// Where the number begins with its sign, which may stand before or behind a currency

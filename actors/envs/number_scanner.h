@@ -1,13 +1,13 @@
-// Finding and reading numbers in text. All functions take plain_text(): ASCII and
-// LaTeX.
+// Finds and reads numbers in text. All functions but read_number() take plain_text():
+// ASCII and LaTeX.
 //
-// Read as one number: 42, -5, 1,234 (a comma, {,}, apostrophe, \, or the like between
-// groups of three digits), 2.50, .5, 1e3, 3 \times 10^5, 10^{-2}, 1.5 million, 4/2,
-// \frac{1}{2}, \frac12, and mixed numbers 1 1/2, 1\frac{1}{2}. A comma with a space
-// behind it separates two numbers. A minus sign counts unless it stands between two
-// operands (7-15).
+// These are read as one number: 42, -5, 1,234 (with a comma, {,}, an apostrophe, \, or
+// the like between groups of three digits), 2.50, .5, 1e3, 3 \times 10^5, 10^{-2}, 1.5
+// million, 4/2, \frac{1}{2}, \frac12, and the mixed numbers 1 1/2 and 1\frac{1}{2}. A
+// comma with a space behind it separates two numbers. A minus sign counts unless it
+// stands between two operands (7-15).
 //
-// Digits that are part of something else are no number: 12:30, 1.2.3, 1/2/2020, 2^5,
+// Digits that are part of something else are not a number: 12:30, 1.2.3, 1/2/2020, 2^5,
 // 52_8, 3\sqrt{2}, 2\pi, 5x, 6 - 5i, \sqrt{5}, x/2, \pm 5, 4/0. The scanner reports
 // such a token without a value.
 #pragma once
@@ -22,7 +22,7 @@
 namespace orrery::actors {
 
 struct NumberToken {
-  size_t begin = 0, end = 0;  ///< with its sign
+  size_t begin = 0, end = 0;  ///< includes the sign
   std::optional<Number> number;
 };
 
@@ -33,8 +33,8 @@ enum class NumberStyle {
   kSpacedGroups,  ///< also "1 234 567"
 };
 
-/// The tokens of a text that begin with digits (or a sign, a point or \frac), from left
-/// to right; all of them in time linear in the text's length.
+/// Finds the tokens of a text that begin with digits (or a sign, a point or \frac),
+/// from left to right. All of them together take time linear in the text's length.
 class NumberScanner {
  public:
   explicit NumberScanner(std::string_view plain, NumberStyle style = NumberStyle::kProse)
@@ -42,7 +42,7 @@ class NumberScanner {
   std::optional<NumberToken> next();
 
  private:
-  /// Unsigned digits with what belongs to them: 1,234.5e6.
+  /// Unsigned digits and what belongs to them: 1,234.5e6.
   struct Part {
     size_t begin = 0, end = 0;
     std::string digits;  // without separators and point
@@ -80,12 +80,12 @@ class NumberScanner {
   size_t at_ = 0, previous_end_ = 0;
 };
 
-/// The last token's number: nothing when the text has no token, or when its last one is
-/// no number.
+/// Returns the last token's number; nothing when the text has no token, or when its
+/// last token is not a number.
 std::optional<Number> last_number(std::string_view plain);
 
-/// The number that all of `text` is, as written by people (not plain_text yet): for
-/// tests and generated problems.
+/// Reads all of `text` as one number, as people write it (it need not be plain_text()).
+/// For tests and generated problems.
 std::optional<Number> read_number(std::string_view text);
 
 }  // namespace orrery::actors

@@ -4,6 +4,7 @@
 #include <array>
 #include <cstdint>
 
+#include "core/ascii.h"
 #include "text/tokenizer_utf8.h"
 
 namespace orrery::actors {
@@ -105,32 +106,32 @@ static_assert(std::is_sorted(std::begin(kSpellings), std::end(kSpellings),
                                return a.code_point < b.code_point;
                              }));
 
-/// A digit of another script, or -1.
-int digit_of(uint32_t c) {
+/// The ASCII digit of one of another script; NUL for anything else.
+char digit_of(uint32_t c) {
   constexpr uint32_t kZeros[] = {0x0660, 0x06F0, 0x0966, 0x09E6, 0xFF10};
   for (const uint32_t zero : kZeros) {
-    if (c >= zero && c < zero + 10) return static_cast<int>(c - zero);
+    if (c >= zero && c < zero + 10) return to_digit(c - zero);
   }
-  if (c >= 0x1D7CE && c <= 0x1D7FF)
-    return static_cast<int>((c - 0x1D7CE) % 10);  // bold, double-struck, ...
-  return -1;
+  // Bold, double-struck, and the like.
+  if (c >= 0x1D7CE && c <= 0x1D7FF) return to_digit((c - 0x1D7CE) % 10);
+  return '\0';
 }
 
-/// What a raised or lowered character is on the line, or 0.
+/// What a raised or lowered character is on the line; NUL for anything else.
 char raised(uint32_t c) {
   if (c == 0x00B9) return '1';
-  if (c == 0x00B2 || c == 0x00B3) return static_cast<char>('0' + (c - 0x00B0));
-  if (c == 0x2070 || (c >= 0x2074 && c <= 0x2079)) return static_cast<char>('0' + (c - 0x2070));
+  if (c == 0x00B2 || c == 0x00B3) return to_digit(c - 0x00B0);
+  if (c == 0x2070 || (c >= 0x2074 && c <= 0x2079)) return to_digit(c - 0x2070);
   return c == 0x207B ? '-' : (c == 0x207A ? '+' : '\0');
 }
 char lowered(uint32_t c) {
-  if (c >= 0x2080 && c <= 0x2089) return static_cast<char>('0' + (c - 0x2080));
+  if (c >= 0x2080 && c <= 0x2089) return to_digit(c - 0x2080);
   return c == 0x208B ? '-' : '\0';
 }
 
-/// Bytes of the well-formed character at `at`; 0 when there is none.
+/// The bytes of the well-formed character at `at`; 0 when there is none.
 size_t well_formed(std::string_view text, size_t at) {
-  const auto length = static_cast<size_t>(text::utf8_length(text[at]));
+  const size_t length = text::utf8_length(text[at]);
   if (length == 0 || at + length > text.size()) return 0;
   return text::find_invalid_utf8(text.substr(at, length)) >= length ? length : 0;
 }
@@ -139,8 +140,8 @@ void append_plain(uint32_t c, std::string_view bytes, std::string& out) {
   const auto* spelling =
       std::lower_bound(std::begin(kSpellings), std::end(kSpellings), c,
                        [](const Spelling& s, uint32_t value) { return s.code_point < value; });
-  if (const int digit = digit_of(c); digit >= 0) {
-    out += static_cast<char>('0' + digit);
+  if (const char digit = digit_of(c); digit != '\0') {
+    out += digit;
   } else if (spelling != std::end(kSpellings) && spelling->code_point == c) {
     out += spelling->plain;
   } else if (c >= 0xFF01 && c <= 0xFF5E) {  // full-width ASCII
@@ -163,7 +164,7 @@ std::string plain_text(std::string_view text) {
   out.reserve(text.size());
   char script = '\0';  // '^' or '_' while a run of raised or lowered characters lasts
   for (size_t at = 0; at < text.size();) {
-    const bool ascii = static_cast<unsigned char>(text[at]) < 0x80;
+    const bool ascii = is_ascii(text[at]);
     const size_t length = ascii ? 1 : well_formed(text, at);
     const uint32_t c = ascii || length == 0 ? 0 : text::utf8_code_point(text, at);
     const char up = raised(c), down = lowered(c);
@@ -182,7 +183,7 @@ std::string plain_text(std::string_view text) {
       append_plain(c, bytes, out);
       // A root sign covers all digits behind it, unlike \sqrt.
       size_t end = at + bytes.size();
-      while (c == kRootSign && end < text.size() && text[end] >= '0' && text[end] <= '9') ++end;
+      while (c == kRootSign && end < text.size() && is_digit(text[end])) ++end;
       if (end > at + bytes.size()) {
         out.append(1, '{').append(text.substr(at + bytes.size(), end - at - bytes.size())) += '}';
         at = end;

@@ -1,5 +1,5 @@
-// Text as people and models type it, in plain ASCII and LaTeX, so that the readers of
-// numbers and answers need to know one spelling of each thing.
+// Turns text as people and models type it into plain ASCII and LaTeX, so that the
+// readers of numbers and answers need to know only one spelling of each thing.
 //
 // Dashes and the minus sign become "-", full-width and other scripts' digits become 0
 // to 9, no-break and thin spaces become "\,", ½ becomes \frac{1}{2}, 10⁵ becomes

@@ -16,8 +16,8 @@ bool contains(const std::string_view (&words)[N], std::string_view word) {
   return std::find(std::begin(words), std::end(words), word) != std::end(words);
 }
 
-/// A currency sign at `at`: its bytes and its name. A bare "$" is mostly the end of a
-/// formula, so it has no name.
+/// The bytes and the name of a currency sign at `at`. A bare "$" has no name, as it is
+/// mostly the end of a formula.
 struct Currency {
   size_t length = 0;
   std::string_view name;
@@ -30,7 +30,7 @@ Currency currency_at(std::string_view text, size_t at) {
   return contains(kNames, command) ? Currency{1 + command.size(), command} : Currency{};
 }
 
-/// ^2, ^{3} at `at`: of a unit.
+/// The bytes of a unit's power at `at`: ^2, ^{3}.
 size_t power_at(std::string_view text, size_t at) {
   if (at >= text.size() || text[at] != '^') return 0;
   const bool braced = text.substr(at + 1, 1) == "{";
@@ -45,7 +45,7 @@ std::string currency_unit(std::string_view name) {
   return unit.empty() ? std::string(name) : unit;
 }
 
-/// a.m, p.m: their words.
+/// "am" for a.m, "pm" for p.m, empty for anything else.
 std::string_view half_of_day(std::string_view text, size_t at) {
   const std::string_view three = text.substr(at, 3);
   if (three == "a.m" || three == "A.M") return "am";
@@ -69,7 +69,8 @@ struct Token {
   bool spaced = false;    // space before it
 };
 
-/// Tokens up to the first thing that belongs to no unit; `end` says where that is.
+/// Returns the tokens up to the first thing that belongs to no unit, and in `end` where
+/// that is.
 std::vector<Token> tokenize(std::string_view text, size_t& end) {
   constexpr size_t kMost = 12;
   std::vector<Token> tokens;
@@ -133,7 +134,7 @@ class UnitReader {
 
   size_t at() const { return at_; }
 
-  /// The unit, empty when there is none; at() is behind it.
+  /// Reads the unit, after which at() is behind it; empty when there is none.
   std::string read() {
     if (tokens_.empty()) return "";
     const Token& first = tokens_.front();
@@ -181,8 +182,8 @@ class UnitReader {
     return "°";
   }
 
-  /// A letter is a unit where it cannot be a variable: upright and apart from the
-  /// number, in "m/s", and below the line.
+  /// A letter is a unit where it cannot be a variable: if it is upright and apart from
+  /// the number, in "m/s", and below the line.
   std::string letter(const Token& token) const {
     const bool over = at_ + 1 < tokens_.size() && tokens_[at_ + 1].kind == Token::Kind::kSlash;
     const bool speed = over && token.text == "m" && word(at_ + 2) == "s";
@@ -191,7 +192,7 @@ class UnitReader {
     return std::string(letter_unit(token.text.front()));
   }
 
-  /// cm, square feet, m^2, different ways
+  /// Reads one factor of a unit: cm, square feet, m^2, different ways.
   std::string factor() {
     const size_t begin = at_;
     char power = '\0';
@@ -235,7 +236,8 @@ class UnitReader {
   size_t at_ = 0;
 };
 
-/// What may stand before a number: a currency sign and space. Its name goes to `unit`.
+/// Whether only a currency sign and space stand before a number. Adds its name to
+/// `unit`.
 bool only_currency(std::string_view text, std::string& unit) {
   size_t at = skip_spaces(text, 0);
   while (at < text.size()) {
@@ -247,7 +249,7 @@ bool only_currency(std::string_view text, std::string& unit) {
   return true;
 }
 
-/// 1 234 567: blanks between groups of three digits at the beginning.
+/// Whether blanks separate groups of three digits at the beginning, as in 1 234 567.
 bool has_spaced_groups(std::string_view text) {
   const size_t begin = std::min(text.find_first_of("0123456789"), text.size());
   size_t at = begin;
@@ -272,7 +274,7 @@ std::optional<Quantity> read_quantity(std::string_view plain) {
   UnitReader reader(tokens, !before.empty());
   const std::string unit = reader.read();
   if (reader.at() < tokens.size()) return std::nullopt;
-  // \$5 is not a length: behind it may stand its own name, or what it is paid for.
+  // \$5 is not a length: only its own name may follow it, or what it is paid for.
   if (before.empty() || unit == before) return Quantity{*token->number, unit};
   if (!unit.empty() && unit.front() != '/') return std::nullopt;
   return Quantity{*token->number, before + unit};

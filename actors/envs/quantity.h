@@ -1,10 +1,11 @@
-// A number with what may stand beside it in an answer: a currency or percent sign,
-// degrees, a unit.
+// A number together with what may stand beside it in an answer: a currency or percent
+// sign, degrees, a unit.
 //
-// Only what units.h lists is a unit. A single letter is one when it is upright and
-// apart from the number (5\text{ m}, 5\,\mathrm{g}) and never when it may be a variable
-// (5m, 5\mathrm{m}, 3i); italic letters right behind the digits only where they are a
-// known abbreviation (3cm). With any other word there is no quantity, but text.
+// Only what units.h lists is a unit. A single letter is a unit when it is upright and
+// apart from the number (5\text{ m}, 5\,\mathrm{g}), and never when it may be a
+// variable (5m, 5\mathrm{m}, 3i). Italic letters right behind the digits are a unit
+// only if they are a known abbreviation (3cm). A number with any other word is text and
+// not a quantity.
 #pragma once
 
 #include <optional>
@@ -20,22 +21,22 @@ struct Quantity {
   std::string unit;  ///< "centimeter", "foot^2", "mile/hour", "°", "%", "$"; empty without one
 };
 
-/// The quantity that all of `plain` is; nothing when it is not exactly one number with,
+/// Reads all of `plain` as a quantity; nothing when it is not exactly one number with,
 /// at most, a unit.
 std::optional<Quantity> read_quantity(std::string_view plain);
 
-/// An expression with digits without the upright unit behind it, which goes to `unit`:
-/// 16\pi\text{ cm}^2.
+/// Cuts off the upright unit behind an expression with digits, as in
+/// 16\pi\text{ cm}^2, and stores it in `unit`.
 std::string_view without_unit(std::string_view plain, std::string& unit);
 
-/// What a sentence that goes on behind a number begins with.
+/// The beginning of a sentence that goes on behind a number.
 struct LeadingUnit {
-  std::string unit;    ///< empty when it is none
+  std::string unit;    ///< empty when it does not begin with a unit
   bool words = false;  ///< whether it begins with words at all
 };
 LeadingUnit leading_unit(std::string_view plain);
 
-/// Same number, and not two different units.
+/// Whether the numbers are the same and the units do not differ.
 bool same(const Quantity& a, const Quantity& b);
 
 }  // namespace orrery::actors

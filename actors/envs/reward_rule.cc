@@ -1,24 +1,25 @@
 #include "actors/envs/reward_rule.h"
 
 #include <algorithm>
-#include <cctype>
 #include <iterator>
 
 #include "actors/envs/answer.h"
 #include "actors/envs/number_scanner.h"
 #include "actors/envs/plain_text.h"
+#include "core/ascii.h"
 
 namespace orrery::actors {
 namespace {
 
-constexpr size_t kShortResponse = 4096;  // up to here a bare response is compared as a whole, too
+/// The longest response that is also compared as a whole when it has no mark.
+constexpr size_t kShortResponse = 4096;
 
 struct Source {
   std::string_view name;
   proto::RewardRule rule;
 };
 
-// In lower case. verl's names, and those under which the same problems are published or
+// Names in lower case: verl's, and those under which the same problems are published or
 // passed around. verl grades "math", "math_dapo" and aime by a rule of another kind, so
 // they are not here.
 constexpr Source kSources[] = {
@@ -42,7 +43,7 @@ std::optional<MarkedAnswer> find_mark(proto::RewardRule rule, std::string_view p
   return rule == proto::MATH_BOXED ? last_boxed_answer(plain) : last_marked_answer(plain);
 }
 
-/// The lines behind "####" cut: the number of a heading is no answer.
+/// Cuts the lines behind "####", as the number of a heading is no answer.
 std::string without_headings(std::string_view plain) {
   std::string rest;
   for (size_t at = 0; at < plain.size();) {
@@ -53,17 +54,16 @@ std::string without_headings(std::string_view plain) {
   return rest;
 }
 
-/// A unit of words asks for the same words; signs such as % and $ do not.
+/// Whether the unit is a word. Words behind the answer's number must then name the same
+/// unit; for signs such as % and $ they need not.
 bool has_unit_of_words(const Quantity& quantity) {
-  return !quantity.unit.empty() &&
-         std::isalpha(static_cast<unsigned char>(quantity.unit.front())) != 0;
+  return !quantity.unit.empty() && is_letter(quantity.unit.front());
 }
 
 }  // namespace
 
 std::optional<proto::RewardRule> rule_of_source(std::string_view data_source) {
-  std::string name(data_source);
-  for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  const std::string name = to_lower(data_source);
   for (const Source& source : kSources) {
     if (name == source.name) return source.rule;
   }
@@ -96,11 +96,11 @@ bool Grader::right(const Expression& answer) const {
                      [&](const Expression& truth) { return same(answer, truth); });
 }
 
-/// Behind "####": the line as a whole, or the number that it says.
+/// Whether the line behind "####" is right as a whole, or by the number that it says.
 bool Grader::right_line(std::string_view line, std::string_view value) const {
   const Expression whole = parse_expression(line);
   if (right(whole)) return true;
-  if (whole.quantity) return false;  // of another number, or unit
+  if (whole.quantity) return false;  // another number, or another unit
   NumberScanner scanner(value, NumberStyle::kAnswer);
   const auto token = scanner.next();
   if (!token || !token->number) return false;

@@ -1,12 +1,12 @@
 // The rules that grade an answer against a ground truth, and which data_source has
-// which.
+// which rule.
 //
-//   gsm8k       the last marked answer (answer.h). Behind "####" the number that the line says counts, in a
-//   box the
-//               whole of it; what is no number is compared as text. Flexible: a response without a mark
-//               answers with its last number.
-//   math-boxed  the last \boxed{} (or \fbox{}), as a number or as LaTeX. Flexible: as above.
+//   gsm8k       The last marked answer (answer.h) counts: behind "####" the number that
+//               the line says, in a box the whole of it. What is not a number is
+//               compared as text.
+//   math-boxed  The last \boxed{} (or \fbox{}) counts, as a number or as LaTeX.
 //
+// With flexible extraction, a response without a mark answers with its last number.
 // Numbers, units and LaTeX are compared as expression.h says. A ground truth may itself
 // be marked: "#### 5", "so \boxed{5}".
 #pragma once
@@ -21,10 +21,10 @@
 
 namespace orrery::actors {
 
-/// The rule of a data_source (any case), or nothing; never AUTO.
+/// Returns the rule of a data_source, in any case, or nothing; never AUTO.
 std::optional<proto::RewardRule> rule_of_source(std::string_view data_source);
 
-/// The names that rule_of_source() knows, for a message.
+/// Returns the names that rule_of_source() knows, for a message.
 std::string known_sources();
 
 struct Grade {
@@ -35,15 +35,16 @@ struct Grade {
 /// Grades responses to one question. Immutable.
 class Grader {
  public:
-  /// `truths`: answers each of which is right. `extraction` AUTO: the rule's own.
+  /// `truths` are answers, each of which is right. With `extraction` AUTO the rule
+  /// decides: gsm8k is flexible, math-boxed is not.
   Grader(proto::RewardRule rule, proto::DataSection::AnswerExtraction extraction,
          const std::vector<std::string>& truths);
 
-  /// Takes time linear in the response's length.
+  /// Grades a response in time linear in its length.
   Grade grade(std::string_view response) const;
 
-  /// Whether a response that gives `truth` as its answer can earn anything: an empty
-  /// truth never does.
+  /// Whether a response that answers with `truth` can earn the reward. With an empty
+  /// truth it never can.
   bool can_be_met(std::string_view truth) const;
 
  private:

@@ -1,4 +1,4 @@
-// An episode of one question and one answer: most verifiable rewards.
+// An episode of one question and one answer, as most verifiable rewards have it.
 #pragma once
 
 #include <functional>
@@ -12,7 +12,7 @@ namespace orrery::actors {
 
 class SingleTurnEpisode final : public Episode {
  public:
-  /// Reward of a response; done is always set.
+  /// Rewards a response. Its result always has `done` set.
   using Score = std::function<StepResult(const std::string& response)>;
 
   SingleTurnEpisode(std::string prompt, std::string data_source, Score score,

@@ -1,9 +1,10 @@
 #include "actors/envs/units.h"
 
 #include <algorithm>
-#include <cctype>
 #include <iterator>
 #include <utility>
+
+#include "core/ascii.h"
 
 namespace orrery::actors {
 namespace {
@@ -23,7 +24,7 @@ std::string_view find(const Pair (&pairs)[N], std::string_view word) {
   return {};
 }
 
-// As they are written: mW is not MW.
+// Case counts here: mW is not MW.
 constexpr Pair kAbbreviations[] = {{"nm", "nanometer"},
                                    {"mm", "millimeter"},
                                    {"cm", "centimeter"},
@@ -129,7 +130,7 @@ constexpr std::string_view kPlainAbbreviations[] = {"mm",  "cm",   "km", "kg",  
                                                     "lb",  "lbs",  "ft", "kWh", "mph", "kph",
                                                     "hrs", "kmph", "oz", "yd"};
 
-// All below in lower case.
+// All words below are in lower case.
 constexpr std::string_view kPrefixes[] = {"nano",  "micro", "milli", "centi", "deci",
                                           "hecto", "kilo",  "mega",  "giga"};
 constexpr std::string_view kPrefixed[] = {"meter",  "gram",  "liter",  "second", "watt",  "volt",
@@ -145,7 +146,7 @@ constexpr std::string_view kMeasures[] = {
     "won",    "penny",       "nickel",     "dime",       "peso",   "franc",   "yuan",   "buck",
     "kelvin", "kilowatthour"};
 
-// What word problems count.
+// Things that word problems count.
 constexpr std::string_view kThings[] = {
     "animal", "ant", "app", "apple", "baby", "bag", "ball", "balloon", "banana", "basket", "batch",
     "bead", "bear", "bedroom", "bee", "berry", "bike", "bicycle", "bill", "bird", "biscuit",
@@ -177,7 +178,8 @@ constexpr std::string_view kThings[] = {
     "edge", "element", "handshake", "integer", "outcome", "permutation", "polygon", "possibility",
     "rectangle", "selection", "sequence", "solution", "subset", "triangle", "value", "way"};
 
-// Only so, as the singular says something else: "12 point five", "2 root", "3 square".
+// Only the plural counts, as the singular says something else: "12 point five",
+// "2 root", "3 square".
 constexpr std::string_view kPlurals[] = {
     "points",  "roots",         "squares", "cubes",   "times",   "numbers", "digits",   "multiples",
     "factors", "primes",        "lines",   "circles", "faces",   "terms",   "vertices", "angles",
@@ -197,13 +199,7 @@ constexpr Pair kOtherForms[] = {{"feet", "foot"},      {"inches", "inch"},   {"p
 constexpr std::string_view kIdle[] = {"different", "distinct", "possible", "total",
                                       "ordered",   "positive", "such"};
 
-std::string lower(std::string_view word) {
-  std::string result(word);
-  for (char& c : result) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  return result;
-}
-
-/// A unit or a thing in the singular.
+/// Whether a word is a unit or a thing in the singular.
 bool is_known(std::string_view word) { return is_measure(word) || contains(kThings, word); }
 
 }  // namespace
@@ -212,7 +208,7 @@ std::string unit_name(std::string_view word) {
   constexpr size_t kLongest = 24;
   if (word.size() < 2 || word.size() > kLongest) return "";
   if (const auto name = find(kAbbreviations, word); !name.empty()) return std::string(name);
-  std::string name = lower(word);
+  std::string name = to_lower(word);
   for (const std::string_view british : {"metre", "litre"}) {
     if (const size_t at = name.find(british); at != std::string::npos)
       name.replace(at + 3, 2, "er");
@@ -249,6 +245,6 @@ bool is_measure(std::string_view name) {
   });
 }
 
-bool is_idle_adjective(std::string_view word) { return contains(kIdle, lower(word)); }
+bool is_idle_adjective(std::string_view word) { return contains(kIdle, to_lower(word)); }
 
 }  // namespace orrery::actors

@@ -49,9 +49,9 @@ Model load(const BenchOptions& options, int64_t positions, const char* length_op
 std::vector<int32_t> random_prompt(const BenchOptions& options, int64_t vocab, uint64_t index,
                                    int64_t length) {
   Philox generator(options.seed, RngPurpose::kData, index);
-  std::vector<int32_t> tokens(static_cast<size_t>(length));
-  for (int32_t& token : tokens)
-    token = static_cast<int32_t>(generator.below(static_cast<uint32_t>(vocab)));
+  const auto ids = static_cast<uint32_t>(vocab);
+  std::vector<int32_t> tokens(length);
+  for (int32_t& token : tokens) token = generator.below(ids);
   return tokens;
 }
 
@@ -72,9 +72,9 @@ std::vector<rollout::GenerateResult> rollout(const BenchOptions& options, rollou
     rollout::GenerateRequest request;
     request.seed = options.seed;
     request.step = step;
-    request.prompt_index = static_cast<uint64_t>(i);
+    request.prompt_index = i;
     request.n = static_cast<uint32_t>(options.samples);
-    request.prompt = random_prompt(options, vocab, static_cast<uint64_t>(i), options.prompt_len);
+    request.prompt = random_prompt(options, vocab, request.prompt_index, options.prompt_len);
     request.max_new_tokens = new_tokens;
     engine.submit(std::move(request));
   }
@@ -88,8 +88,9 @@ double rollout_flops(const BenchOptions& options, const models::ModelConfig& con
   const models::ForwardFlops a = models::forward_flops(config, std::span(&prompt, 1), 1);
   const models::ForwardFlops b =
       models::forward_flops(config, std::span(&response, 1), options.gen_len - 1);
-  return static_cast<double>(prompts) * (a.matmul + a.attention_causal + a.head) +
-         static_cast<double>(prompts * options.samples) * (b.matmul + b.attention_causal + b.head);
+  const double prompt_flops = a.matmul + a.attention_causal + a.head;
+  const double response_flops = b.matmul + b.attention_causal + b.head;
+  return prompts * prompt_flops + (prompts * options.samples) * response_flops;
 }
 
 learners::LearnerConfig learner_config(const BenchOptions& options,
@@ -146,8 +147,8 @@ void Limits::finish(BenchReport& report, const Profile& profile, double expected
   double own_after = 0;
   const double after = measure(own_after);
   std::array<double, 3> sums = {expected_bytes / kGib, experiments::peak_memory_gib(), 0};
-  const double bandwidth =
-      kernels::measure_memory_bandwidth(options_.ctx);  // after the peak of memory is known
+  // Last, as it takes memory of its own and the peak is known by now.
+  const double bandwidth = kernels::measure_memory_bandwidth(options_.ctx);
   sums[2] = bandwidth;
   comm_.all_reduce_sum(std::span<double>(sums));
   report.figures.emplace_back("gemm_peak_gflops_before", all_ * 1e-9);

@@ -1,4 +1,4 @@
-// What the benchmarks share.
+// Parts that the benchmarks share.
 #pragma once
 
 #include <cstdint>
@@ -16,60 +16,63 @@ namespace orrery::tools::bench {
 
 double median(std::vector<double> values);
 
-/// Collective: the largest of the ranks' values.
+/// Collective. Returns the largest of the ranks' values.
 double slowest(comm::Communicator& comm, double seconds);
 
 struct Model {
   std::unique_ptr<models::Transformer> transformer;
   std::string note;
 };
-/// For sequences of so many positions; packed. `length_options`: the options that say
-/// how many, for messages.
+/// Loads and packs a model for sequences of `positions` tokens. `length_options` names
+/// the options that say how many, for messages.
 Model load(const BenchOptions& options, int64_t positions, const char* length_options);
 
 std::vector<int32_t> random_prompt(const BenchOptions& options, int64_t vocab, uint64_t index,
                                    int64_t length);
 
-/// Of a bench that generates.
+/// The length options of a benchmark that generates.
 inline constexpr const char* kLengths = "--prompt-len or --gen-len";
 rollout::EngineConfig engine_config(const BenchOptions& options, const models::ModelConfig& model,
                                     int64_t sequences);
 
-/// Generates for prompts [begin, end); results by prompt and sample.
+/// Generates for prompts [begin, end). Results are ordered by prompt and sample.
 std::vector<rollout::GenerateResult> rollout(const BenchOptions& options, rollout::Engine& engine,
                                              int64_t vocab, int64_t begin, int64_t end,
                                              int64_t new_tokens, uint64_t step);
 
-/// FLOPs of generating: each sequence's tokens once, the head for generated ones.
+/// The FLOPs of generating: every token of a sequence counts once, and the head counts
+/// for generated tokens.
 double rollout_flops(const BenchOptions& options, const models::ModelConfig& config,
                      int64_t prompts);
 
-/// An error for shards that cannot be shared by the ranks.
+/// Throws a usage Error when the ranks cannot share the gradient shards evenly.
 learners::LearnerConfig learner_config(const BenchOptions& options, const comm::Communicator& comm);
 
-/// One update at the default learning rate, clipped at 1; a phase of its own.
+/// Runs one update at the default learning rate, clipped at 1, as a phase of its own.
 learners::UpdateResult update(const Context& ctx, learners::Learner& learner,
                               std::span<learners::Tree> trees,
                               const learners::Objective& objective);
 
-/// Parts of the measured updates, of the slowest rank; reduce, what backward did not
-/// hide of the reduction, of the rank that waited least.
+/// Seconds of the parts of the measured updates, on the slowest rank. `reduce` is what
+/// backward did not hide of the reduction, on the rank that waited least.
 struct UpdateSeconds {
   std::vector<double> gradient, reduce, optimizer, pack;
   void add(comm::Communicator& comm, const learners::UpdateResult& result);
 };
 
-/// Where the work runs ("2 threads", "2 ranks of 1 thread").
+/// Says where the work runs: "2 thread(s)", "2 ranks of 1 thread(s)".
 std::string layout(const BenchOptions& options, const comm::Communicator& comm);
 
-/// The machine's limits, measured by all ranks at once, before and after; the model's
-/// memory. `options.ctx` has no profile: what it runs is in none.
+/// Measures the machine's limits on all ranks at once, before and after the benchmark,
+/// and reports memory. `options.ctx` has no profile, so that these measurements are in
+/// none.
 class Limits {
  public:
   Limits(const BenchOptions& options, comm::Communicator& comm);
-  double product_peak() const { return all_; }  ///< all ranks together, before
-  /// Adds the closing figures and the breakdown. expected_bytes: what this rank needs
-  /// by formula.
+  /// The peak of matrix products before the benchmark, all ranks together, in FLOP/s.
+  double product_peak() const { return all_; }
+  /// Adds the last figures and the breakdown. `expected_bytes` is the memory that this
+  /// rank needs by formula.
   void finish(BenchReport& report, const Profile& profile, double expected_bytes);
 
  private:

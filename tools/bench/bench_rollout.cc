@@ -27,18 +27,18 @@ BenchReport bench_rollout(const BenchOptions& options, comm::Communicator& comm)
   for (int64_t i = 0; i <= options.repeats; ++i) {
     const bool measured = i > 0;  // the first is a warm-up
     const Timer first;
-    bench::rollout(options, engine, vocab, 0, groups, 1, static_cast<uint64_t>(2 * i));
+    bench::rollout(options, engine, vocab, 0, groups, 1, 2 * i);
     const double prefill_seconds = first.seconds();
     if (measured) profile.start();
     const Timer second;
-    bench::rollout(options, engine, vocab, 0, groups, options.gen_len,
-                   static_cast<uint64_t>(2 * i + 1));
+    bench::rollout(options, engine, vocab, 0, groups, options.gen_len, 2 * i + 1);
     if (!measured) continue;
     total.push_back(second.seconds());
     profile.stop();
     prefill.push_back(prefill_seconds);
   }
-  const auto sequences = static_cast<double>(groups * options.samples);
+  const double prompt_tokens = groups * options.prompt_len;
+  const double sequences = groups * options.samples;
   const double prefill_seconds = bench::median(prefill), seconds = bench::median(total);
   const double decode_seconds = std::max(seconds - prefill_seconds, 1e-9);
   BenchReport report;
@@ -46,17 +46,15 @@ BenchReport bench_rollout(const BenchOptions& options, comm::Communicator& comm)
       fmt::format("rollout: {} prompts x {} samples, {} in + {} out, {}", groups, options.samples,
                   options.prompt_len, options.gen_len, bench::layout(options, comm));
   report.note = loaded.note;
-  report.figures = {
-      {"tokens_per_s", sequences * static_cast<double>(options.gen_len) / seconds},
-      {"prefill_tokens_per_s", static_cast<double>(groups * options.prompt_len) / prefill_seconds},
-      {"decode_tokens_per_s",
-       sequences * static_cast<double>(options.gen_len - 1) / decode_seconds},
-      {"prefill_seconds", prefill_seconds},
-      {"decode_seconds", decode_seconds},
-      {"total_seconds", seconds},
-      {"mfu",
-       bench::rollout_flops(options, model.config(), groups) / seconds / limits.product_peak()}};
-  limits.finish(report, profile, static_cast<double>(model.memory_bytes() + engine.memory_bytes()));
+  report.figures = {{"tokens_per_s", sequences * options.gen_len / seconds},
+                    {"prefill_tokens_per_s", prompt_tokens / prefill_seconds},
+                    {"decode_tokens_per_s", sequences * (options.gen_len - 1) / decode_seconds},
+                    {"prefill_seconds", prefill_seconds},
+                    {"decode_seconds", decode_seconds},
+                    {"total_seconds", seconds},
+                    {"mfu", bench::rollout_flops(options, model.config(), groups) / seconds /
+                                limits.product_peak()}};
+  limits.finish(report, profile, model.memory_bytes() + engine.memory_bytes());
   return report;
 }
 

@@ -42,8 +42,7 @@ std::vector<rollout::Group> share(const Context& ctx, comm::Communicator& comm,
   std::vector<std::string> parts = comm.all_gather_bytes(comm::seal(message));
   std::vector<rollout::Group> all;
   for (int rank = 0; rank < comm.size(); ++rank) {
-    const auto part = comm::unseal<proto::GroupsMessage>(
-        comm.rank(), rank, std::move(parts[static_cast<size_t>(rank)]));
+    const auto part = comm::unseal<proto::GroupsMessage>(comm.rank(), rank, std::move(parts[rank]));
     for (const proto::Group& group : part.groups()) all.push_back(rollout::group_from_proto(group));
   }
   return all;
@@ -54,8 +53,7 @@ std::vector<learners::Tree> as_trees(const std::vector<rollout::Group>& groups,
                                      std::span<const float> better, std::span<const float> worse) {
   int64_t tokens = 0;
   for (const rollout::Group& group : groups) {
-    for (const rollout::Trajectory& t : group.samples)
-      tokens += static_cast<int64_t>(t.tokens.size());
+    for (const rollout::Trajectory& t : group.samples) tokens += std::ssize(t.tokens);
   }
   std::vector<learners::Tree> trees;
   for (const rollout::Group& group : groups) {
@@ -66,11 +64,45 @@ std::vector<learners::Tree> as_trees(const std::vector<rollout::Group>& groups,
       leaf.loss_mask = t.loss_mask;
       leaf.old_logprobs = t.logprobs;
       leaf.advantages = (t.sample_index % 2 == 0 ? better : worse).first(t.tokens.size());
-      leaf.weight = static_cast<float>(1.0 / static_cast<double>(tokens));
+      leaf.weight = static_cast<float>(1.0 / tokens);
       trees.back().leaves.push_back(std::move(leaf));
     }
   }
   return trees;
+}
+
+/// Seconds of the measured steps, and what one of them comes to.
+struct StepMeasures {
+  std::vector<double> total, gen;
+  bench::UpdateSeconds update;
+  double train_flops = 0, mismatch = 0;
+};
+
+BenchReport step_report(const BenchOptions& options, const comm::Communicator& comm,
+                        const models::ModelConfig& config, const StepMeasures& measured,
+                        double product_peak) {
+  const double samples = options.prompts * options.samples;
+  const double gen_tokens = samples * options.gen_len;
+  const double tokens = gen_tokens + samples * options.prompt_len;
+  const double seconds = bench::median(measured.total), gen = bench::median(measured.gen);
+  const double gradient = bench::median(measured.update.gradient);
+  const double rollout_flops = bench::rollout_flops(options, config, options.prompts);
+  BenchReport report;
+  report.title = fmt::format("GRPO step: {} prompts x {} samples, {} in + {} out, {}",
+                             options.prompts, options.samples, options.prompt_len, options.gen_len,
+                             bench::layout(options, comm));
+  report.figures = {{"step_seconds", seconds},
+                    {"tokens_per_s", tokens / seconds},
+                    {"gen_seconds", gen},
+                    {"gen_tokens_per_s", gen_tokens / gen},
+                    {"forward_backward_seconds", gradient},
+                    {"reduce_seconds", bench::median(measured.update.reduce)},
+                    {"optimizer_seconds", bench::median(measured.update.optimizer)},
+                    {"pack_seconds", bench::median(measured.update.pack)},
+                    {"mfu_rollout", rollout_flops / gen / product_peak},
+                    {"mfu_learner", measured.train_flops / gradient / product_peak},
+                    {"logprob_diff_max", measured.mismatch}};
+  return report;
 }
 
 }  // namespace
@@ -95,17 +127,14 @@ BenchReport bench_step(const BenchOptions& options, comm::Communicator& comm) {
     engine.emplace(ctx, *loaded.transformer, nullptr, config);
   });
   const models::ModelConfig& config = loaded.transformer->config();
-  std::vector<double> gen, total;
-  bench::UpdateSeconds seconds;
-  double train_flops = 0, mismatch = 0;
-  const std::vector<float> better(static_cast<size_t>(options.gen_len), 1.0f),
-      worse(better.size(), -1.0f);
+  StepMeasures measures;
+  const std::vector<float> better(options.gen_len, 1.0f), worse(options.gen_len, -1.0f);
   for (int64_t i = 0; i <= options.repeats; ++i) {
     const bool measured = i > 0;  // the first is a warm-up
     comm.barrier();
     if (measured) profile.start();
     const Timer timer;
-    const auto step = static_cast<uint64_t>(i);
+    const uint64_t step = i;
     engine->set_weight_version(step);
     std::vector<rollout::GenerateResult> results =
         bench::rollout(options, *engine, config.vocab_size, begin, end, options.gen_len, step);
@@ -116,38 +145,19 @@ BenchReport bench_step(const BenchOptions& options, comm::Communicator& comm) {
     const learners::UpdateResult result =
         bench::update(ctx, *learner, trees, learners::policy_objective({}));
     const double step_seconds = timer.seconds();
-    mismatch = std::max(mismatch, result.sums.logprob_diff_max);
+    measures.mismatch = std::max(measures.mismatch, result.sums.logprob_diff_max);
     if (!measured) continue;
     profile.stop();
-    total.push_back(bench::slowest(comm, step_seconds));
-    gen.push_back(bench::slowest(comm, gen_seconds));
-    seconds.add(comm, result);
-    train_flops = result.model_flops;
+    measures.total.push_back(bench::slowest(comm, step_seconds));
+    measures.gen.push_back(bench::slowest(comm, gen_seconds));
+    measures.update.add(comm, result);
+    measures.train_flops = result.model_flops;
   }
-  const auto samples = static_cast<double>(options.prompts * options.samples);
-  const auto gen_tokens = samples * static_cast<double>(options.gen_len),
-             tokens = gen_tokens + samples * static_cast<double>(options.prompt_len);
-  const double gradient = bench::median(seconds.gradient);
-  BenchReport report;
-  report.title = fmt::format("GRPO step: {} prompts x {} samples, {} in + {} out, {}",
-                             options.prompts, options.samples, options.prompt_len, options.gen_len,
-                             bench::layout(options, comm));
+  BenchReport report = step_report(options, comm, config, measures, limits.product_peak());
   report.note = loaded.note;
-  report.figures = {{"step_seconds", bench::median(total)},
-                    {"tokens_per_s", tokens / bench::median(total)},
-                    {"gen_seconds", bench::median(gen)},
-                    {"gen_tokens_per_s", gen_tokens / bench::median(gen)},
-                    {"forward_backward_seconds", gradient},
-                    {"reduce_seconds", bench::median(seconds.reduce)},
-                    {"optimizer_seconds", bench::median(seconds.optimizer)},
-                    {"pack_seconds", bench::median(seconds.pack)},
-                    {"mfu_rollout", bench::rollout_flops(options, config, options.prompts) /
-                                        bench::median(gen) / limits.product_peak()},
-                    {"mfu_learner", train_flops / gradient / limits.product_peak()},
-                    {"logprob_diff_max", mismatch}};
-  limits.finish(report, profile,
-                static_cast<double>(loaded.transformer->memory_bytes() + learner->memory_bytes() +
-                                    engine->memory_bytes()));
+  limits.finish(
+      report, profile,
+      loaded.transformer->memory_bytes() + learner->memory_bytes() + engine->memory_bytes());
   return report;
 }
 

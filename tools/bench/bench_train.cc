@@ -5,6 +5,25 @@
 #include "tools/bench/bench_parts.h"
 
 namespace orrery::tools {
+namespace {
+
+/// Trees of one sequence each, every token of which but the first is trained.
+std::vector<learners::Tree> as_trees(const std::vector<std::vector<int32_t>>& sequences,
+                                     const std::vector<uint8_t>& mask) {
+  const int64_t tokens = std::ssize(sequences) * std::ssize(mask);
+  std::vector<learners::Tree> trees;
+  for (const std::vector<int32_t>& sequence : sequences) {
+    learners::Leaf leaf;
+    leaf.tokens = std::span(sequence).subspan(1);
+    leaf.loss_mask = mask;
+    leaf.weight = static_cast<float>(1.0 / tokens);
+    trees.push_back({std::span(sequence).first(1), {}});
+    trees.back().leaves.push_back(std::move(leaf));
+  }
+  return trees;
+}
+
+}  // namespace
 
 BenchReport bench_train(const BenchOptions& options, comm::Communicator& comm) {
   bench::Limits limits(options, comm);
@@ -21,23 +40,14 @@ BenchReport bench_train(const BenchOptions& options, comm::Communicator& comm) {
   const learners::Objective objective = learners::sft_objective();
   std::vector<std::vector<int32_t>> sequences;
   for (int64_t i = 0; i < options.batch; ++i)
-    sequences.push_back(
-        bench::random_prompt(options, vocab, static_cast<uint64_t>(i), options.seq_len + 1));
-  const std::vector<uint8_t> mask(static_cast<size_t>(options.seq_len), 1);
+    sequences.push_back(bench::random_prompt(options, vocab, i, options.seq_len + 1));
+  const std::vector<uint8_t> mask(options.seq_len, 1);
   bench::UpdateSeconds seconds;
   std::vector<double> total;
   double flops = 0;
   for (int64_t i = 0; i <= options.repeats; ++i) {
     const bool measured = i > 0;  // the first is a warm-up
-    std::vector<learners::Tree> trees;
-    for (const auto& tokens : sequences) {
-      learners::Leaf leaf;
-      leaf.tokens = std::span(tokens).subspan(1);
-      leaf.loss_mask = mask;
-      leaf.weight = static_cast<float>(1.0 / static_cast<double>(options.batch * options.seq_len));
-      trees.push_back({std::span(tokens).first(1), {}});
-      trees.back().leaves.push_back(std::move(leaf));
-    }
+    std::vector<learners::Tree> trees = as_trees(sequences, mask);
     comm.barrier();
     if (measured) profile.start();
     const Timer timer;
@@ -49,7 +59,7 @@ BenchReport bench_train(const BenchOptions& options, comm::Communicator& comm) {
     seconds.add(comm, result);
     flops = result.model_flops;
   }
-  const auto tokens = static_cast<double>(options.batch * options.seq_len);
+  const double tokens = options.batch * options.seq_len;
   const double gradient = bench::median(seconds.gradient);
   BenchReport report;
   report.title =
@@ -63,8 +73,7 @@ BenchReport bench_train(const BenchOptions& options, comm::Communicator& comm) {
                     {"optimizer_seconds", bench::median(seconds.optimizer)},
                     {"pack_seconds", bench::median(seconds.pack)},
                     {"mfu", flops / gradient / limits.product_peak()}};
-  limits.finish(report, profile,
-                static_cast<double>(loaded.transformer->memory_bytes() + learner->memory_bytes()));
+  limits.finish(report, profile, loaded.transformer->memory_bytes() + learner->memory_bytes());
   return report;
 }
 

@@ -31,7 +31,7 @@ std::string line(const Breakdown::Row& row, const char* indent) {
 Breakdown make_breakdown(const Profile& profile, int64_t steps, double product_peak,
                          double memory_bandwidth) {
   ORRERY_CHECK(steps >= 1, "a breakdown of {} steps", steps);
-  const auto count = static_cast<double>(steps);
+  const double count = steps;
   Breakdown result;
   for (const Profile::Phase& phase : profile.phases())
     result.seconds += seconds_of(phase.time) / count;
@@ -54,7 +54,7 @@ Breakdown make_breakdown(const Profile& profile, int64_t steps, double product_p
     for (const Profile::Op& op : phase.ops) {
       Breakdown::Row row;
       fill(row, op.name, seconds_of(op.time), op.flops, op.bytes);
-      row.calls = static_cast<double>(op.calls) / count;
+      row.calls = op.calls / count;
       out.ops.push_back(row);
       flops += op.flops;
       bytes += op.bytes;
