@@ -150,6 +150,7 @@ TEST_F(ConfigFile, ResolvedYamlReadsBackEqual) {
   // Of the environments the chosen one's section counts.
   odd.mutable_data()->clear_arithmetic();
   odd.mutable_data()->clear_constraint();
+  odd.mutable_actor()->clear_clip_ratio_c();  // of the other loss
   fill_defaults(odd);
   const std::string yaml = config_to_yaml(odd);
   proto::Config back = load(yaml);
