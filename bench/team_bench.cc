@@ -1,7 +1,8 @@
 // What a parallel loop costs beside its work: our team (core/team.h) and libgomp's in
 // turns, by the work of a part and the serial time between two loops. For tuning
 // core/spin_bound.h on an idle machine.
-//   bench_team [--threads 2] [--parts-us 0,2,10,50,200] [--gaps-us 0,5,20,60,250,1000,5000] [--turns 11]
+//   bench_team [--threads 2] [--parts-us 0,2,10,50,200]
+//              [--gaps-us 0,5,20,60,250,1000,5000] [--turns 11]
 #include <CLI/CLI.hpp>
 #include <vector>
 

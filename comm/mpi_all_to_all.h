@@ -4,8 +4,9 @@
 // by itself.
 //
 // A piece of what this rank owns goes through three stages: expected (its offsets were
-// added), posted (a round receives it from every other rank), lent to the caller until it
-// asks for the next one. Invariants, to which mpi_all_to_all.cc refers by number:
+// added), posted (a round receives it from every other rank), and lent to the caller
+// until it asks for the next one. mpi_all_to_all.cc refers to these invariants by
+// number:
 //   1. Pieces pass each stage in the order in which they were added. All ranks add the
 //      same offsets in the same order and cut them alike, and MPI keeps the order of
 //      messages between two ranks. So the n-th receive from a rank meets its n-th send.
@@ -13,9 +14,9 @@
 //      was given back, or it is in free_slots_. So no receive writes to memory that
 //      another round or the caller still uses.
 //   3. A rank's own part is read from `send` itself and is never sent.
-//   4. wait() gives nothing once every piece was lent here and every send has ended. Each
-//      rank takes all that it is sent before it waits for its own sends, so no two
-//      ranks wait for each other.
+//   4. wait() gives nothing once every piece was lent here and every send has ended.
+//      Each rank takes all that it is sent before it waits for its own sends, so no
+//      two ranks wait for each other.
 #pragma once
 
 #include <cstdint>

@@ -25,8 +25,8 @@ void logprob_forward(const Context& ctx, std::span<float> logprobs, std::span<fl
 
 /// In place: logits [r, vocab] become dlogits, given dL/dlogp [r] and dL/dentropy [r]
 /// (may be empty: 0):
-///   dz_j = dlogp * (1[j = t] - p_j) - dentropy * p_j * (z_j - lse + H),   dlogit_j = dz_j * (1 /
-///   temperature),
+///   dz_j = dlogp * (1[j = t] - p_j) - dentropy * p_j * (z_j - lse + H)
+///   dlogit_j = dz_j * (1 / temperature)
 /// in float32 fma(dlogp, 1[j = t] - p_j, -((dentropy * p_j) * ((z_j - lse) + H))). A
 /// row whose dlogp and dentropy are both 0 (a masked token) becomes 0, whatever its
 /// logits. `entropies` is read only where dentropy is given.

@@ -30,8 +30,7 @@ struct Options {
   bool json = false;
 };
 
-// ---- text
-// -----------------------------------------------------------------------------------------------------------
+// ---- text ----------------------------------------------------------------------
 
 std::string size_text(int64_t bytes) {
   constexpr const char* kUnits[] = {"B", "kB", "MB", "GB", "TB"};
@@ -98,8 +97,7 @@ void print_indented(const std::string& text) {
   }
 }
 
-// ---- which checkpoint
-// -----------------------------------------------------------------------------------------------
+// ---- which checkpoint ----------------------------------------------------------
 
 /// The folder of step_* folders that a run folder (or that folder itself) means.
 fs::path checkpoints_of(const fs::path& path) {
@@ -131,8 +129,7 @@ storage::Checkpoint open_good(const fs::path& path) {
   return std::move(*good);
 }
 
-// ---- commands
-// -------------------------------------------------------------------------------------------------------
+// ---- commands ------------------------------------------------------------------
 
 void list(const Options& options) {
   const fs::path folder = checkpoints_of(options.path);
@@ -408,8 +405,7 @@ void import_folder(const Options& options) {
   }
 }
 
-// ---- command line
-// ---------------------------------------------------------------------------------------------------
+// ---- command line --------------------------------------------------------------
 
 using Action = void (*)(const Options&);
 
