@@ -255,6 +255,14 @@ class Launcher {
       }
     }
     look();
+    return outcome_of(job, monitor, begin, hang, ended_for);
+  }
+
+  /// What an attempt came to that began at `begin` and has ended. `hang`, `ended_for`:
+  /// why the launcher ended it, if it did.
+  RestartPolicy::Outcome outcome_of(const MpiJob& job, const Monitor& monitor,
+                                    Clock::time_point begin, const std::string& hang,
+                                    const std::string& ended_for) {
     RestartPolicy::Outcome outcome;
     outcome.exit_code = job.exit_code();
     outcome.step = monitor.step();
