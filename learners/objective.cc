@@ -5,6 +5,7 @@
 #include "learners/losses/policy.h"
 #include "learners/losses/ppo.h"
 #include "learners/losses/sft.h"
+#include "proto/config.pb.h"
 
 namespace orrery::learners {
 namespace {

@@ -4,7 +4,10 @@
 #include <memory>
 
 #include "learners/loss.h"
-#include "proto/config.pb.h"
+
+namespace orrery::proto {
+class Config;
+}
 
 namespace orrery::learners {
 

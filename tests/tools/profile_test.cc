@@ -11,6 +11,7 @@
 
 #include "comm/communicator.h"
 #include "learners/learner.h"
+#include "proto/config.pb.h"
 #include "rollout/engine.h"
 #include "tests/learners/tiny_model.h"
 #include "tools/bench/breakdown.h"

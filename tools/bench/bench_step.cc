@@ -4,6 +4,7 @@
 #include "comm/mailbox.h"
 #include "core/timer.h"
 #include "experiments/on_all_ranks.h"
+#include "proto/config.pb.h"
 #include "rollout/trajectory.h"
 #include "tools/bench/bench_parts.h"
 
