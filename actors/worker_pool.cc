@@ -323,6 +323,7 @@ void WorkerPool::cancel() {
 }
 
 std::string WorkerPool::take_trouble() {
+  ever_answered_ = true;
   if (failures_ == 0) return "";
   const std::string text =
       fmt::format("{} request(s) failed, {} of them for good, the last because {}", failures_,

@@ -73,8 +73,10 @@ class WorkerPool {
   /// Forgets all requests, and kills the workers that are busy with one.
   void cancel();
 
-  /// Says, for a warning, how many requests have failed since the last call, how many
-  /// of them were dropped, and why the last one failed. Empty when none has.
+  /// At the end of a batch of all ranks. Says, for a warning, how many requests have
+  /// failed since the last call, how many of them were dropped, and why the last one
+  /// failed. Empty when none has. The program has answered by now, if not here then on
+  /// another rank, so that processes that fail later are no sign that it cannot run.
   std::string take_trouble();
 
  private:
@@ -107,7 +109,7 @@ class WorkerPool {
   std::deque<std::shared_ptr<Request>> queue_;
   uint64_t next_id_ = 1;
   bool changed_ = false;                // a request has ended since poll() last said so
-  bool ever_answered_ = false;          // some process has answered
+  bool ever_answered_ = false;          // some process, here or on another rank
   int64_t early_failures_ = 0;          // processes that failed before that
   int64_t told_ = 0;                    // warnings written about failures
   int64_t failures_ = 0, dropped_ = 0;  // requests since take_trouble()

@@ -198,6 +198,17 @@ TEST(WorkerPool, ACommandThatCannotRunIsAUsageErrorAtOnce) {
   }
 }
 
+TEST(WorkerPool, AProgramThatAnsweredOnAnotherRankIsNotTakenForOneThatCannotRun) {
+  WorkerPoolConfig c = config("exit 5", 2);
+  c.retries = 0;
+  WorkerPool pool(c);
+  EXPECT_EQ(pool.take_trouble(), "");  // a batch has ended in which this rank had no work
+  std::vector<Answer> answers;
+  for (int i = 0; i < 8; ++i) answers.push_back(say(pool, i));
+  settle(pool, answers);  // throws nothing: they are dropped
+  EXPECT_THAT(pool.take_trouble(), HasSubstr("8 request(s) failed, 8 of them for good"));
+}
+
 TEST(WorkerPool, ACommandThatNeverAnswersIsAUsageErrorWithItsLastWords) {
   for (const char* command :
        {"echo fail >&2; exit 1", "echo fail >&2; true", "echo fail >&2; kill -9 $$",
