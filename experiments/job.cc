@@ -141,7 +141,7 @@ actors::PromptUse training_prompts(const proto::Config& config) {
 }
 
 actors::CheckSetup check_setup(const Job& job) {
-  return {job.ctx, job.world.rank() == 0, [&job] { job.progress(); }};
+  return {job.ctx, job.is_main(), [&job] { job.progress(); }};
 }
 
 std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& world,

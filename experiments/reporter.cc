@@ -156,7 +156,7 @@ class RunReporter final : public Reporter {
 std::unique_ptr<Reporter> make_reporter(const Job& job, const std::string& config_yaml,
                                         RunLength length, const Checkpointer::Resumed& resumed,
                                         bool validates_again) {
-  if (job.world.rank() != 0) return std::make_unique<Reporter>();
+  if (!job.is_main()) return std::make_unique<Reporter>();
   const int64_t step = resumed.from_step_0 ? -1 : resumed.state.step();
   for (const std::string& text : resumed.warnings) spdlog::warn("{}", text);
   for (const std::string& text : resumed.news) spdlog::info("{}", text);

@@ -174,9 +174,8 @@ bool add_advantage_metrics(Metrics& metrics, std::span<const learners::GroupRewa
       summary.add(advantages[g][i], groups[g].loss_tokens[i]);
   }
   summary.write(metrics, "critic/advantages");
-  summary.write(
-      metrics,
-      "critic/returns");  // without a critic an outcome's return is its advantage, as in verl
+  // Without a critic an outcome's return is its advantage, as in verl.
+  summary.write(metrics, "critic/returns");
   return summary.min() != 0 || summary.max() != 0;
 }
 
@@ -195,14 +194,9 @@ void write_logprob_difference(Metrics& metrics, const learners::LogprobDifferenc
 void UpdateMetrics::add(const learners::UpdateResult& r, bool first_epoch) {
   if (updates_ == 0) first_ = r.sums;
   ++updates_;
-  skipped_ += r.skipped ? 1 : 0;
-  sums_["actor/loss"] += r.sums.loss;
-  sums_["actor/entropy"] += r.sums.entropy;
   for (const learners::TermSum& term : r.sums.terms)
-    sums_[fmt::format("actor/{}", term.term.name)] += r.sums.value(term);
-  sums_["actor/grad_norm"] += r.grad_norm;
+    terms_[fmt::format("actor/{}", term.term.name)] += r.sums.value(term);
   not_finite_ += r.sums.not_finite.count;
-  lr_ = r.lr;
   rows_ += r.rows;
   flops_ += r.model_flops;
   reference_seconds_ += r.reference_seconds;
@@ -224,10 +218,15 @@ void UpdateMetrics::add(const learners::UpdateResult& r, bool first_epoch) {
 }
 
 void UpdateMetrics::write(Metrics& metrics, std::map<std::string, double>& timings) const {
-  const auto n = static_cast<double>(std::max<int64_t>(updates_, 1));
-  for (const auto& [name, sum] : sums_) metrics[name] = sum / n;
-  metrics["actor/lr"] = lr_;
-  metrics["actor/skipped_updates"] = static_cast<double>(skipped_);
+  StepStats means;
+  fill(means);
+  metrics["actor/loss"] = means.loss;
+  metrics["actor/entropy"] = means.entropy;
+  metrics["actor/grad_norm"] = means.grad_norm;
+  metrics["actor/lr"] = means.lr;
+  metrics["actor/skipped_updates"] = means.skipped_updates;
+  const double n = std::max<int64_t>(updates_, 1);
+  for (const auto& [name, sum] : terms_) metrics[name] = sum / n;
   metrics["actor/not_finite_tokens"] = not_finite_;
   write_logprob_difference(metrics, first_, first_.tokens);
   metrics["rollout/logprob_mismatches"] = first_.mismatches.count;

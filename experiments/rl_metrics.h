@@ -76,13 +76,13 @@ class UpdateMetrics {
 
  private:
   learners::LossSums first_;
-  Metrics sums_;  // over updates, of what is reported as a mean over them
-  double lr_ = 0, flops_ = 0, not_finite_ = 0;
+  StepStats totals_;  // sums over the updates; the last learning rate
+  Metrics terms_;     // of the loss's own terms, likewise
+  double flops_ = 0, not_finite_ = 0;
   double reference_seconds_ = 0, gradient_seconds_ = 0, reduce_seconds_ = 0, optimizer_seconds_ = 0,
          pack_seconds_ = 0;
-  int64_t updates_ = 0, skipped_ = 0, rows_ = 0;
+  int64_t updates_ = 0, rows_ = 0;
   std::vector<double> rank_tokens_;
-  StepStats totals_;  // sums over the updates
 };
 
 }  // namespace orrery::experiments

@@ -15,12 +15,14 @@
 #include "comm/weight_channel.h"
 #include "core/error.h"
 #include "core/rng.h"
+#include "tests/support/random_floats.h"
 
 namespace orrery::comm {
 namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing_support::random_floats;
 
 template <class Body>
 std::string error_of(Body&& body, int exit_code = kExitFailure) {
@@ -31,13 +33,6 @@ std::string error_of(Body&& body, int exit_code = kExitFailure) {
     return e.what();
   }
   return "no error";
-}
-
-std::vector<float> random_floats(size_t count, uint64_t stream) {
-  Philox generator(11, RngPurpose::kTest, stream);
-  std::vector<float> values(count);
-  for (float& v : values) v = static_cast<float>(generator.normal());
-  return values;
 }
 
 TEST(LocalCommunicator, CollectivesOfOneRankCopy) {

@@ -13,30 +13,13 @@
 #include "comm/communicator.h"
 #include "core/error.h"
 #include "core/rng.h"
+#include "tests/support/random_floats.h"
 
 namespace orrery::learners {
 namespace {
 
 using testing::ElementsAre;
-using testing::HasSubstr;
-
-template <class Body>
-std::string error_of(Body&& body, int exit_code = kExitFailure) {
-  try {
-    body();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.exit_code(), exit_code);
-    return e.what();
-  }
-  return "no error";
-}
-
-std::vector<float> random_floats(size_t count, uint64_t stream) {
-  Philox generator(11, RngPurpose::kTest, stream);
-  std::vector<float> values(count);
-  for (float& v : values) v = static_cast<float>(generator.normal());
-  return values;
-}
+using testing_support::random_floats;
 
 TEST(SlicePlan, CoversEverythingEvenlyAtChunkBounds) {
   using Buckets = std::vector<std::vector<int64_t>>;

@@ -14,20 +14,15 @@
 #include "core/rng.h"
 #include "learners/ordered_reducer.h"
 #include "tests/mpi/world.h"
+#include "tests/support/random_floats.h"
 
 namespace orrery {
 namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing_support::random_floats;
 using testing_support::world;
-
-std::vector<float> random_floats(size_t count, uint64_t stream) {
-  Philox generator(12, RngPurpose::kTest, stream);
-  std::vector<float> values(count);
-  for (float& v : values) v = static_cast<float>(generator.normal());
-  return values;
-}
 
 bool same_bits(std::span<const float> a, std::span<const float> b) {
   return std::ranges::equal(std::as_bytes(a), std::as_bytes(b));
