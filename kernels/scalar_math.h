@@ -31,13 +31,19 @@ inline constexpr float kLn2Low = -0x1.05c61p-29f;
 /// Adding it rounds to an integer, found in the low bits of the sum (|x| < 2^22).
 inline constexpr float kRoundMagic = 0x1.8p+23f;
 
-/// exp(r) = 1 + r + kExpPoly[0] r^2 + ... + kExpPoly[4] r^6.
-inline constexpr float kExpPoly[5] = {0x1.fffffcp-2f, 0x1.55549p-3f, 0x1.5558f8p-5f, 0x1.123b02p-7f,
-                                      0x1.6a2256p-10f};
-/// log(1 + f) = f - f^2 / 2 + f^3 (kLogPoly[0] + ... + kLogPoly[7] f^7).
-inline constexpr float kLogPoly[8] = {0x1.555554p-2f,  -0x1.00022ap-2f, 0x1.99a028p-3f,
-                                      -0x1.54712cp-3f, 0x1.22d64ep-3f,  -0x1.0d8cacp-3f,
-                                      0x1.057bep-3f,   -0x1.38e07cp-4f};
+// Functions rather than arrays: device code cannot name an array of the namespace.
+/// exp(r) = 1 + r + exp_poly(0) r^2 + ... + exp_poly(4) r^6.
+ORRERY_DEVICE_FN constexpr float exp_poly(int i) {
+  constexpr float kPoly[5] = {0x1.fffffcp-2f, 0x1.55549p-3f, 0x1.5558f8p-5f, 0x1.123b02p-7f,
+                              0x1.6a2256p-10f};
+  return kPoly[i];
+}
+/// log(1 + f) = f - f^2 / 2 + f^3 (log_poly(0) + ... + log_poly(7) f^7).
+ORRERY_DEVICE_FN constexpr float log_poly(int i) {
+  constexpr float kPoly[8] = {0x1.555554p-2f, -0x1.00022ap-2f, 0x1.99a028p-3f, -0x1.54712cp-3f,
+                              0x1.22d64ep-3f, -0x1.0d8cacp-3f, 0x1.057bep-3f,  -0x1.38e07cp-4f};
+  return kPoly[i];
+}
 /// Bits of the float below which m would leave [sqrt(1/2), sqrt(2)).
 inline constexpr int32_t kSqrtHalfBits = 0x3f3504f3;
 
@@ -49,8 +55,8 @@ ORRERY_DEVICE_FN inline float exp_f32(float x) {
   const float n = t - kRoundMagic;
   float r = std::fma(n, -kLn2High, x);
   r = std::fma(n, -kLn2Low, r);
-  float p = kExpPoly[4];
-  for (int i = 3; i >= 0; --i) p = std::fma(p, r, kExpPoly[i]);
+  float p = exp_poly(4);
+  for (int i = 3; i >= 0; --i) p = std::fma(p, r, exp_poly(i));
   p = std::fma(p, r, 1.0f);
   p = std::fma(p, r, 1.0f);
   const uint32_t exponent =
@@ -58,7 +64,7 @@ ORRERY_DEVICE_FN inline float exp_f32(float x) {
   return p * std::bit_cast<float>(exponent);
 }
 
-inline float log_f32(float x) {
+ORRERY_DEVICE_FN inline float log_f32(float x) {
   if (x != x) return x;
   if (x < 0.0f) return std::numeric_limits<float>::quiet_NaN();
   if (x < std::numeric_limits<float>::min()) return -std::numeric_limits<float>::infinity();
@@ -66,8 +72,8 @@ inline float log_f32(float x) {
   const int32_t offset = std::bit_cast<int32_t>(x) - kSqrtHalfBits;
   const float e = static_cast<float>(offset >> 23);
   const float f = std::bit_cast<float>((offset & 0x7fffff) + kSqrtHalfBits) - 1.0f;
-  float p = kLogPoly[7];
-  for (int i = 6; i >= 0; --i) p = std::fma(p, f, kLogPoly[i]);
+  float p = log_poly(7);
+  for (int i = 6; i >= 0; --i) p = std::fma(p, f, log_poly(i));
   p = std::fma(p, f, -0.5f);
   const float tail = std::fma(e, kLn2Low, p * (f * f));
   return std::fma(e, kLn2High, f + tail);

@@ -24,10 +24,10 @@ HWY_INLINE V exp_f32(D d, V x) {
   V r = hn::MulAdd(n, hn::Set(d, -kLn2High), x);
   r = hn::MulAdd(n, hn::Set(d, -kLn2Low), r);
   const V one = hn::Set(d, 1.0f);
-  V p = hn::MulAdd(hn::Set(d, kExpPoly[4]), r, hn::Set(d, kExpPoly[3]));
-  p = hn::MulAdd(p, r, hn::Set(d, kExpPoly[2]));
-  p = hn::MulAdd(p, r, hn::Set(d, kExpPoly[1]));
-  p = hn::MulAdd(p, r, hn::Set(d, kExpPoly[0]));
+  V p = hn::MulAdd(hn::Set(d, exp_poly(4)), r, hn::Set(d, exp_poly(3)));
+  p = hn::MulAdd(p, r, hn::Set(d, exp_poly(2)));
+  p = hn::MulAdd(p, r, hn::Set(d, exp_poly(1)));
+  p = hn::MulAdd(p, r, hn::Set(d, exp_poly(0)));
   p = hn::MulAdd(p, r, one);
   p = hn::MulAdd(p, r, one);
   // The magic number's own low bits are 0 after the shift, 127 of bias are not.
@@ -45,13 +45,13 @@ HWY_INLINE V log_f32(D d, V x) {
   const V e = hn::ConvertTo(d, hn::ShiftRight<23>(offset));
   const V m = hn::BitCast(d, hn::Add(hn::And(offset, hn::Set(di, 0x7fffff)), sqrt_half));
   const V f = hn::Sub(m, hn::Set(d, 1.0f));
-  V p = hn::MulAdd(hn::Set(d, kLogPoly[7]), f, hn::Set(d, kLogPoly[6]));
-  p = hn::MulAdd(p, f, hn::Set(d, kLogPoly[5]));
-  p = hn::MulAdd(p, f, hn::Set(d, kLogPoly[4]));
-  p = hn::MulAdd(p, f, hn::Set(d, kLogPoly[3]));
-  p = hn::MulAdd(p, f, hn::Set(d, kLogPoly[2]));
-  p = hn::MulAdd(p, f, hn::Set(d, kLogPoly[1]));
-  p = hn::MulAdd(p, f, hn::Set(d, kLogPoly[0]));
+  V p = hn::MulAdd(hn::Set(d, log_poly(7)), f, hn::Set(d, log_poly(6)));
+  p = hn::MulAdd(p, f, hn::Set(d, log_poly(5)));
+  p = hn::MulAdd(p, f, hn::Set(d, log_poly(4)));
+  p = hn::MulAdd(p, f, hn::Set(d, log_poly(3)));
+  p = hn::MulAdd(p, f, hn::Set(d, log_poly(2)));
+  p = hn::MulAdd(p, f, hn::Set(d, log_poly(1)));
+  p = hn::MulAdd(p, f, hn::Set(d, log_poly(0)));
   p = hn::MulAdd(p, f, hn::Set(d, -0.5f));
   const V tail = hn::MulAdd(e, hn::Set(d, kLn2Low), hn::Mul(p, hn::Mul(f, f)));
   V y = hn::MulAdd(e, hn::Set(d, kLn2High), hn::Add(f, tail));
