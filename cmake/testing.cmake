@@ -3,7 +3,8 @@
 # scripts. tests/mpi/*_test.cc become test_mpi, run whole at 1, 2 and 4 ranks. tests/e2e/*_test.py
 # drive the built command. tests/fuzz/*_fuzz.cc become libFuzzer programs in fuzz/ of the build
 # (preset asan-ubsan), run by tools/fuzz.sh; the target fuzz_targets builds all of them.
-# Labels: unit, mpi, e2e, slow (gpu from the first device code on).
+# tests/gpu holds the self-test of a GPU, which needs nvcc alone.
+# Labels: unit, mpi, e2e, gpu, slow.
 include(GoogleTest)
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
 
@@ -87,6 +88,10 @@ endif()
 # Exit code 77 and a reason where the cross compiler, qemu or Highway for arm64 is absent.
 add_test(NAME slow.aarch64 COMMAND ${CMAKE_SOURCE_DIR}/tools/aarch64_tests.sh)
 set_tests_properties(slow.aarch64 PROPERTIES LABELS slow TIMEOUT 3000 PROCESSORS 4 SKIP_RETURN_CODE 77)
+
+# Builds with nvcc alone where that is, and runs where a device of compute capability 9.0 is.
+add_test(NAME gpu.selftest COMMAND ${CMAKE_SOURCE_DIR}/tests/gpu/run_selftest.sh ${CMAKE_BINARY_DIR}/gpu)
+set_tests_properties(gpu.selftest PROPERTIES LABELS gpu TIMEOUT 600 SKIP_RETURN_CODE 77)
 
 if(ORRERY_FUZZ)
   add_custom_target(fuzz_targets)
