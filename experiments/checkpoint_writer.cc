@@ -13,8 +13,8 @@
 #include "core/buffer.h"
 #include "core/fault.h"
 #include "core/log.h"
+#include "core/low_priority_worker.h"
 #include "core/parallel.h"
-#include "core/quiet_worker.h"
 #include "core/span.h"
 #include "core/timer.h"
 #include "experiments/on_all_ranks.h"
@@ -53,7 +53,7 @@ struct CheckpointWriter::Save {
 
   Target target;
   std::unique_ptr<comm::Communicator> comm;
-  QuietWorker quiet;
+  LowPriorityWorker quiet;
   Buffer copy;  // this rank's part of weights, adam_m and adam_v, one after the other
   storage::CheckpointInfo info;
   std::exception_ptr error;  // what the copy threw, then what the save threw
@@ -85,7 +85,7 @@ CheckpointWriter::~CheckpointWriter() {
   enough_pages_ = true;
   if (pages_.joinable()) pages_.join();
   if (!thread_.joinable()) return;
-  save_->quiet.hurry(true);
+  save_->quiet.set_urgent(true);
   if (std::uncaught_exceptions() > 0 && save_->comm->size() > 1) {
     for (const auto deadline = std::chrono::steady_clock::now() + kPatienceWhileUnwinding;
          !save_->done && std::chrono::steady_clock::now() < deadline;)
@@ -115,7 +115,8 @@ void CheckpointWriter::start(const Context& ctx, const storage::CheckpointInfo& 
                  values.weights.size());
     int64_t at = 0;
     for (const Extent& e : save.target.extents) {
-      copy_values(ctx, part_of(save.part(0), {at, at + e.size()}), part_of(values.weights, e));
+      copy_values(ctx, elements_of(save.part(0), {at, at + e.size()}),
+                  elements_of(values.weights, e));
       at += e.size();
     }
     copy_values(ctx, save.part(1), values.adam_m);
@@ -139,7 +140,7 @@ void CheckpointWriter::start(const Context& ctx, const storage::CheckpointInfo& 
 
 double CheckpointWriter::wait() {
   if (!thread_.joinable()) return 0;
-  save_->quiet.hurry(true);
+  save_->quiet.set_urgent(true);
   thread_.join();
   if (save_->error) std::rethrow_exception(std::exchange(save_->error, nullptr));
   return save_->seconds;

@@ -106,7 +106,7 @@ PolicyUpdate::PolicyUpdate(Job& job, learners::Learner& learner, int64_t steps_b
 std::string PolicyUpdate::run(int64_t step, std::span<const rollout::Group> groups,
                               uint64_t version, StepReport& report, Timings& timings) {
   const proto::Config& config = job_.config;
-  job_.phase(fmt::format("update step {}", steps_before_ + step + 1));
+  job_.begin_phase(fmt::format("update step {}", steps_before_ + step + 1));
   const std::vector<learners::GroupRewards> rewards = group_rewards(groups);
   std::vector<std::vector<float>> advantages;
   {
@@ -116,7 +116,7 @@ std::string PolicyUpdate::run(int64_t step, std::span<const rollout::Group> grou
   report.stats.signal = add_advantage_metrics(report.metrics, rewards, advantages);
   // Until the first optimizer step nothing has changed. More ranks than one would have
   // to agree.
-  const MayGiveUp phase(may_give_up_, job_.world.size() == 1);
+  const MayGiveUp begin_phase(may_give_up_, job_.world.size() == 1);
 
   const RolloutCorrection correction = [&] {
     const ScopedTimer timer(timings["old_log_prob"]);

@@ -22,12 +22,12 @@ constexpr const char* kSftValFiles = "sft.val_files";
 
 /// What else helps. With trainer.resume=PATH another run_dir would not, as the run
 /// would begin from the same checkpoint.
-const char* another(const ResumeQuestion& q) {
+const char* another(const ResumeRequest& q) {
   return q.own ? "use another run_dir" : "give another trainer.resume";
 }
 
 /// Refuses totals that the checkpoint has already passed, whatever else has changed.
-void check_steps(const ResumeQuestion& q, const storage::TrainState& state) {
+void check_steps(const ResumeRequest& q, const storage::TrainState& state) {
   const int64_t sft_total = q.config.sft().total_training_steps();
   const int64_t rl_total = q.config.trainer().total_training_steps();
   if (state.rl_step > 0 && state.sft_step < sft_total) {
@@ -44,13 +44,13 @@ void check_steps(const ResumeQuestion& q, const storage::TrainState& state) {
   }
 }
 
-bool sft_is_over(const ResumeQuestion& q, const storage::TrainState& state) {
+bool sft_is_over(const ResumeRequest& q, const storage::TrainState& state) {
   return state.rl_step > 0 || state.sft_step >= q.config.sft().total_training_steps();
 }
 
 /// Whether a change is one to another experiment. What a stage that is over has learned
 /// from cannot change any more.
-bool is_fixed(const ResumeQuestion& q, const storage::TrainState& state,
+bool is_fixed(const ResumeRequest& q, const storage::TrainState& state,
               const ConfigChange& change) {
   if (change.rule == ResumeRule::kFixed) return true;
   if (!change.key.starts_with("sft.")) return false;
@@ -61,7 +61,7 @@ bool is_fixed(const ResumeQuestion& q, const storage::TrainState& state,
 
 /// Whether a change is only that of a default in an older version of the program, and
 /// has no effect. It must not be an error.
-bool is_unused_default(const ResumeQuestion& q, const storage::TrainState& state,
+bool is_unused_default(const ResumeRequest& q, const storage::TrainState& state,
                        const ConfigChange& change) {
   return change.key == "sft.optim.lr" && change.before == "1e-06" && change.after == "1e-05" &&
          sft_is_over(q, state);
@@ -69,7 +69,7 @@ bool is_unused_default(const ResumeQuestion& q, const storage::TrainState& state
 
 /// Takes what SFT's loss is measured on out of the inputs. Returns how it differs,
 /// unless SFT is over.
-std::vector<std::string> measured_changes(const ResumeQuestion& q, const storage::TrainState& state,
+std::vector<std::string> measured_changes(const ResumeRequest& q, const storage::TrainState& state,
                                           std::vector<storage::InputDigest>& before,
                                           std::vector<storage::InputDigest>& after) {
   const auto take = [](std::vector<storage::InputDigest>& inputs) {
@@ -86,7 +86,7 @@ std::vector<std::string> measured_changes(const ResumeQuestion& q, const storage
 
 /// Takes what SFT has learned from out of the inputs if SFT is over and its files are
 /// gone, which is allowed.
-void drop_unneeded_texts(const ResumeQuestion& q, const storage::TrainState& state,
+void drop_unneeded_texts(const ResumeRequest& q, const storage::TrainState& state,
                          std::vector<storage::InputDigest>& before,
                          std::vector<storage::InputDigest>& after) {
   const auto is_text = [](const storage::InputDigest& input) {
@@ -100,7 +100,7 @@ void drop_unneeded_texts(const ResumeQuestion& q, const storage::TrainState& sta
   std::erase_if(after, is_text);
 }
 
-bool nothing_left(const ResumeQuestion& q, const storage::TrainState& state) {
+bool nothing_left(const ResumeRequest& q, const storage::TrainState& state) {
   return state.sft_step >= q.config.sft().total_training_steps() &&
          state.rl_step >= q.config.trainer().total_training_steps();
 }
@@ -127,7 +127,7 @@ struct Changes {
   bool lengths_only = true;  ///< all of `told` change only how many steps there are
 };
 
-Changes find_changes(const ResumeQuestion& q, const storage::TrainState& state) {
+Changes find_changes(const ResumeRequest& q, const storage::TrainState& state) {
   Changes changes;
   for (const ConfigChange& change : config_changes(q.saved.run_config_yaml, q.config_yaml)) {
     if (change.key == kSftValFiles || is_unused_default(q, state, change)) continue;
@@ -150,8 +150,8 @@ std::string joined(const std::string& a, const std::string& b) {
 
 }  // namespace
 
-ResumeAnswer check_resume(const ResumeQuestion& q) {
-  ResumeAnswer answer;
+ResumeDecision check_resume(const ResumeRequest& q) {
+  ResumeDecision answer;
   if (!q.saved.state) return answer;  // an imported model: no run has begun
   const storage::TrainState& state = *q.saved.state;
   check_steps(q, state);

@@ -103,8 +103,8 @@ StopRequest note_stop_signal(int signal) {
   return now - before >= kSecondRequestNs ? StopRequest::kNow : StopRequest::kAgain;
 }
 
-void install_stop_handlers(bool tell) {
-  g_tell = tell;
+void install_stop_handlers(bool announce) {
+  g_tell = announce;
   handle_stop_signals(on_signal);
 }
 

@@ -21,7 +21,7 @@ std::span<const float> inverse_temperatures(float temperature, int64_t rows, Are
   return values;
 }
 
-LossToken loss_token(const MicroBatch::Source& source, float logp, float entropy) {
+LossToken loss_token(const MicroBatch::LossRow& source, float logp, float entropy) {
   const Leaf& leaf = *source.leaf;
   LossToken token;
   token.logp = logp;
@@ -46,7 +46,7 @@ bool is_finite(const LossToken& token, float weight, const TokenLoss& loss, int6
 }
 
 /// Adds one token to the sums.
-void add_token(LossSums& sums, const MicroBatch::Source& source, const LossToken& token,
+void add_token(LossSums& sums, const MicroBatch::LossRow& source, const LossToken& token,
                const TokenLoss& loss) {
   const Leaf& leaf = *source.leaf;
   const double weight = leaf.weight;
@@ -79,15 +79,15 @@ void differentiate(const Loss& loss, const MicroBatch& batch, std::span<const fl
   const int64_t rows = std::ssize(chunk.logprobs);
   for (int64_t begin = 0; begin < rows; begin += kLossTokens) {
     const int64_t count = std::min(kLossTokens, rows - begin);
-    const auto sources = batch.sources.begin() + chunk.begin + begin;
+    const auto loss_rows = batch.loss_rows.begin() + chunk.begin + begin;
     for (int64_t i = 0; i < count; ++i) {
-      tokens[i] = loss_token(sources[i], chunk.logprobs[begin + i], chunk.entropies[begin + i]);
+      tokens[i] = loss_token(loss_rows[i], chunk.logprobs[begin + i], chunk.entropies[begin + i]);
       if (!coefficients.empty()) tokens[i].coefficient = coefficients[chunk.begin + begin + i];
     }
     loss.evaluate({tokens.data(), count}, {losses.data(), count});
     for (int64_t i = 0; i < count; ++i) {
-      add_token(sums, sources[i], tokens[i], losses[i]);
-      const float weight = sources[i].leaf->weight;
+      add_token(sums, loss_rows[i], tokens[i], losses[i]);
+      const float weight = loss_rows[i].leaf->weight;
       chunk.dlogp[begin + i] = weight * losses[i].dlogp;
       chunk.dentropy[begin + i] = weight * losses[i].dentropy;
     }
@@ -99,13 +99,13 @@ void differentiate(const Loss& loss, const MicroBatch& batch, std::span<const fl
 std::vector<float> coefficients_of(const Loss& loss, const MicroBatch& batch,
                                    std::span<const float> logprobs,
                                    std::span<const float> entropies) {
-  const int64_t rows = std::ssize(batch.sources);
+  const int64_t rows = std::ssize(batch.loss_rows);
   std::vector<LossToken> tokens;
   for (int64_t i = 0; i < rows; ++i)
-    tokens.push_back(loss_token(batch.sources[i], logprobs[i], entropies[i]));
+    tokens.push_back(loss_token(batch.loss_rows[i], logprobs[i], entropies[i]));
   std::vector<float> coefficients(rows);
   for (int64_t begin = 0, end = 0; begin < rows; begin = end) {
-    while (end < rows && batch.sources[end].leaf == batch.sources[begin].leaf) ++end;
+    while (end < rows && batch.loss_rows[end].leaf == batch.loss_rows[begin].leaf) ++end;
     loss.couple({tokens.data() + begin, end - begin}, {coefficients.data() + begin, end - begin});
   }
   return coefficients;
@@ -204,7 +204,7 @@ void reference_logprobs(const Context& ctx, const models::Transformer& reference
     const Span<float> logprobs = arena.span<float>(std::ssize(batch.output_rows));
     batch_logprobs(ctx, reference, temperature, batch, logprobs, {}, arena);
     for (int64_t i = 0; i < logprobs.size(); ++i) {
-      const auto& [leaf, token] = batch.sources[i];
+      const auto& [leaf, token] = batch.loss_rows[i];
       leaf->ref_logprobs.resize(leaf->tokens.size(), 0.0f);
       leaf->ref_logprobs[token] = logprobs[i];
     }

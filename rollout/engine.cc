@@ -207,7 +207,7 @@ void Engine::Impl::prepare(const Schedule& schedule) {
   segments.clear();
   draw_samples.clear();
   draw_rows.clear();
-  for (const ScheduledRows& item : schedule.items) {
+  for (const ScheduledRows& item : schedule.entries) {
     Sequence& sequence = *item.sequence;
     segments.push_back({tokens.size(), item.rows, sequence.computed, sequence.blocks});
     for (int64_t p = sequence.computed; p < sequence.computed + item.rows; ++p) {
@@ -310,9 +310,9 @@ void Engine::Impl::append_token(Sequence& sample, int64_t draw) {
 /// Appends the drawn tokens, moves finished samples to `results`, and forgets groups
 /// whose samples have all been handed out.
 void Engine::Impl::postprocess(const Schedule& schedule, std::vector<GenerateResult>& results) {
-  for (const ScheduledRows& item : schedule.items) Scheduler::mark_computed(item);
+  for (const ScheduledRows& item : schedule.entries) Scheduler::mark_computed(item);
   for (int64_t i = 0; i < draw_samples.size(); ++i) append_token(*draw_samples[i], i);
-  for (const ScheduledRows& item : schedule.items) {
+  for (const ScheduledRows& item : schedule.entries) {
     SequenceGroup& group = *item.sequence->group;
     if (!item.sequence->is_prompt() || item.sequence->computed < group.prompt_tokens()) continue;
     if (!group.first_tokens_drawn) {
@@ -337,8 +337,8 @@ std::vector<GenerateResult> Engine::Impl::step() {
   const Schedule& schedule = scheduler.schedule();
   if (schedule.rows == 0) return results;
   const bool decodes =
-      std::ranges::all_of(schedule.items, [](const ScheduledRows& i) { return i.rows == 1; });
-  const PhaseScope phase(ctx, decodes ? "decode" : "prefill");
+      std::ranges::all_of(schedule.entries, [](const ScheduledRows& i) { return i.rows == 1; });
+  const ProfilePhaseScope phase(ctx, decodes ? "decode" : "prefill");
   const bool corrupt = fault_point(FaultPoint::kEngineStep) == FaultAction::kCorrupt;
   arena.reset();
   prepare(schedule);

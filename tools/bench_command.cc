@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "core/plain_error.h"
+#include "core/error_report.h"
 #include "experiments/agreement.h"
 #include "experiments/on_all_ranks.h"
 #include "tools/bench/bench.h"
@@ -113,7 +113,7 @@ BenchReport run_bench(BenchReport (*bench)(const BenchOptions&, comm::Communicat
   try {
     return bench(options, world);
   } catch (const std::exception& error) {
-    const PlainError plain = plain_error(error);
+    const ErrorReport plain = describe_error(error);
     if (!plain.text.starts_with("out of memory")) throw;
     const std::string text = fmt::format(
         "{}; lower {}", plain.text.substr(0, plain.text.find(';')),

@@ -2,10 +2,10 @@
 
 #include <cstdio>
 
+#include "core/error_report.h"
 #include "core/fault.h"
 #include "core/flight_recorder.h"
 #include "core/log.h"
-#include "core/plain_error.h"
 #include "experiments/on_all_ranks.h"
 #include "launch/stop_signal.h"
 
@@ -24,7 +24,7 @@ int Ranks::fail(const std::exception& error) {
     if (is_main()) std::fprintf(stderr, "orrery: %s\n", agreed->what());
     return agreed->exit_code();
   }
-  const PlainError failure = plain_error(error);
+  const ErrorReport failure = describe_error(error);
   if (shown_rank_ >= 0) {
     std::fprintf(stderr, "orrery: rank %d: %s\n", shown_rank_, failure.text.c_str());
   } else {

@@ -405,11 +405,11 @@ void forward_run(const AttentionForward& op, Span<const KvSegment> run, int64_t 
   using namespace attention;  // NOLINT(google-build-using-namespace)
   const int64_t head_dim = op.pool.head_dim;
   const int64_t ldo = padded_head_dim(head_dim);
-  const int group = op.q.heads / op.pool.kv_heads;  // at most kRunGroup
+  const int group = op.q.heads / op.pool.kv_heads;  // at most kMaxPrefixGroup
   alignas(64) float q_scratch[kForwardScratch];
   alignas(64) float o_scratch[kForwardScratch];
-  alignas(64) float own_q[kRunGroup * kMaxHeadDim];
-  alignas(64) float own_o[kRunGroup * kMaxHeadDim];
+  alignas(64) float own_q[kMaxPrefixGroup * kMaxHeadDim];
+  alignas(64) float own_o[kMaxPrefixGroup * kMaxHeadDim];
   Weights w;
   QueryTile together[kForwardQueries / kRows];
   const auto last_tile = [](const KvSegment& segment) { return segment.position / kTile; };
@@ -523,8 +523,8 @@ void attention_forward_item(const AttentionForward& op, const KvSegment& segment
   HWY_DYNAMIC_DISPATCH(forward_item)(op, segment, item);
 }
 
-void attention_forward_run(const AttentionForward& op, Span<const KvSegment> run, int64_t shared,
-                           int64_t kv_head) {
+void attention_forward_shared_prefix(const AttentionForward& op, Span<const KvSegment> run,
+                                     int64_t shared, int64_t kv_head) {
   HWY_DYNAMIC_DISPATCH(forward_run)(op, run, shared, kv_head);
 }
 

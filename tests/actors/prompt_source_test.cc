@@ -229,10 +229,10 @@ TEST_F(PromptLengths, APromptTemplateStandsAroundTheUserMessageOfAChat) {
 }
 
 TEST(Grouped, SeparatesThousands) {
-  EXPECT_EQ(grouped(0), "0");
-  EXPECT_EQ(grouped(999), "999");
-  EXPECT_EQ(grouped(1000), "1,000");
-  EXPECT_EQ(grouped(7473000), "7,473,000");
+  EXPECT_EQ(with_thousands_separators(0), "0");
+  EXPECT_EQ(with_thousands_separators(999), "999");
+  EXPECT_EQ(with_thousands_separators(1000), "1,000");
+  EXPECT_EQ(with_thousands_separators(7473000), "7,473,000");
 }
 
 TEST(PromptSource, TemplateHoldsThePromptOnce) {

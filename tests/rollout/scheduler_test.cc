@@ -58,7 +58,7 @@ class PretendedEngine {
       for (int64_t i = 0; i < copy.count; ++i) slot(copy.to, i) = slot(copy.from, i);
     }
     int64_t rows = 0;
-    for (const ScheduledRows& item : schedule.items) {
+    for (const ScheduledRows& item : schedule.entries) {
       const Sequence& s = *item.sequence;
       rows += item.rows;
       prefill_rows_ += s.tokens.empty() ? item.rows : 0;
@@ -66,16 +66,16 @@ class PretendedEngine {
     }
     ASSERT_EQ(rows, schedule.rows);
     for (const ScheduledRows& item :
-         schedule.items) {  // after all writes: nobody overwrote another's
+         schedule.entries) {  // after all writes: nobody overwrote another's
       for (int64_t p = 0; p < item.sequence->computed + item.rows; ++p) {
         ASSERT_EQ(slot_of(*item.sequence, p), item.sequence->token_at(p))
             << "group " << item.sequence->group->request.prompt_index << " sample "
             << item.sequence->sample << " position " << p;
       }
     }
-    const std::vector<ScheduledRows> items = schedule.items;
-    for (const ScheduledRows& item : items) Scheduler::mark_computed(item);
-    for (const ScheduledRows& item : items) postprocess(item);
+    const std::vector<ScheduledRows> entries = schedule.entries;
+    for (const ScheduledRows& item : entries) Scheduler::mark_computed(item);
+    for (const ScheduledRows& item : entries) postprocess(item);
     ++steps_;
   }
 
@@ -170,11 +170,11 @@ TEST(Scheduler, MixesPrefillChunksWithDecodes) {
   engine.step();
   engine.submit({100, 2, 1});
   const Schedule& schedule = engine.scheduler().schedule();
-  ASSERT_EQ(schedule.items.size(), 3u);
-  EXPECT_EQ(schedule.items[0].rows, 1);
-  EXPECT_EQ(schedule.items[1].rows, 1);
-  EXPECT_EQ(schedule.items[2].rows, 14);
-  EXPECT_FALSE(schedule.items[2].wants_logits);
+  ASSERT_EQ(schedule.entries.size(), 3u);
+  EXPECT_EQ(schedule.entries[0].rows, 1);
+  EXPECT_EQ(schedule.entries[1].rows, 1);
+  EXPECT_EQ(schedule.entries[2].rows, 14);
+  EXPECT_FALSE(schedule.entries[2].wants_logits);
 }
 
 TEST(Scheduler, FinishesEqualRequestsInTheOrderTheyCame) {

@@ -21,12 +21,12 @@ TEST(CheckpointFile, TheDigestIsOfWhatIsOnTheDiskWhoeverWritesThePieces) {
   const CheckpointSlice slice{extents, values, values, values};
 
   const SliceFile plain = write_slice_file(scratch.path() / "plain.h5", kCount + 10, slice);
-  QuietWorker worker;
+  LowPriorityWorker worker;
   int pieces = 0;
   const SliceFile quiet =
       write_slice_file(scratch.path() / "quiet.h5", kCount + 10, slice, [&](const auto& piece) {
         worker.run(piece);
-        worker.hurry(++pieces > 60);  // somebody begins to wait in the middle
+        worker.set_urgent(++pieces > 60);  // somebody begins to wait in the middle
       });
   EXPECT_GE(pieces, 120);
   EXPECT_EQ(quiet.sha256, plain.sha256);
