@@ -91,18 +91,18 @@ void Actor::take_waiting_answers(LeaseClient& leases, std::chrono::milliseconds 
   }
 }
 
-void Actor::deliver_if_finished(OpenGroups::iterator open, LeaseClient& leases) {
-  if (open->second.unfinished > 0) return;
-  rollout::Group group{step_, open->first, {}};
-  for (OpenSample& sample : open->second.samples) {
+void Actor::deliver_if_finished(OpenGroups::iterator group, LeaseClient& leases) {
+  if (group->second.unfinished > 0) return;
+  rollout::Group finished{step_, group->first, {}};
+  for (OpenSample& sample : group->second.samples) {
     if (sample.state == SampleState::kDropped) {
-      ++group.dropped;
+      ++finished.dropped;
     } else {
-      group.samples.push_back(std::move(sample.trajectory));
+      finished.samples.push_back(std::move(sample.trajectory));
     }
   }
-  open_groups_.erase(open);
-  leases.deliver(std::move(group));
+  open_groups_.erase(group);
+  leases.deliver(std::move(finished));
 }
 
 void Actor::drop_all() {
@@ -117,8 +117,8 @@ void Actor::start(uint64_t prompt_index) {
   const Prompt prompt = config_.split == Split::kTrain ? source_.train_prompt(prompt_index)
                                                        : source_.val_prompt(prompt_index);
   const DataRow row = env_.data_row(config_.split, prompt.item);
-  OpenGroup open;
-  open.unfinished = open.in_engine = config_.n;
+  OpenGroup group;
+  group.unfinished = group.in_engine = config_.n;
   ++groups_in_engine_;
   for (uint32_t i = 0; i < config_.n; ++i) {
     OpenSample sample;
@@ -132,10 +132,10 @@ void Actor::start(uint64_t prompt_index) {
     sample.trajectory.data_file = row.file;
     sample.trajectory.data_row = row.line;
     sample.trajectory.fingerprint = engine_.fingerprint();
-    open.samples.push_back(std::move(sample));
+    group.samples.push_back(std::move(sample));
   }
-  submit(open.samples.front(), config_.n);
-  open_groups_.emplace(prompt_index, std::move(open));
+  submit(group.samples.front(), config_.n);
+  open_groups_.emplace(prompt_index, std::move(group));
 }
 
 void Actor::submit(const OpenSample& sample, uint32_t n) {
@@ -156,11 +156,11 @@ void Actor::submit(const OpenSample& sample, uint32_t n) {
   engine_.submit(std::move(request));
 }
 
-void Actor::leave_engine(OpenGroup& open) {
-  if (--open.in_engine == 0) --groups_in_engine_;
+void Actor::leave_engine(OpenGroup& group) {
+  if (--group.in_engine == 0) --groups_in_engine_;
 }
 
-void Actor::finish_turn(OpenGroup& open, OpenSample& sample, rollout::GenerateResult&& turn) {
+void Actor::finish_turn(OpenGroup& group, OpenSample& sample, rollout::GenerateResult&& turn) {
   rollout::Trajectory& t = sample.trajectory;
   t.tokens.insert(t.tokens.end(), turn.tokens.begin(), turn.tokens.end());
   t.logprobs.insert(t.logprobs.end(), turn.logprobs.begin(), turn.logprobs.end());
@@ -170,7 +170,7 @@ void Actor::finish_turn(OpenGroup& open, OpenSample& sample, rollout::GenerateRe
   t.loss_mask.resize(t.tokens.size(), 1);
   t.finish_reason = turn.finish_reason;
   sample.end_token = turn.ends_in_stop_id ? std::optional(turn.tokens.back()) : std::nullopt;
-  leave_engine(open);
+  leave_engine(group);
 
   const ScopedTimer timer(reward_seconds_);
   // For the environment: without special tokens, and without the id that ended it,
@@ -179,10 +179,10 @@ void Actor::finish_turn(OpenGroup& open, OpenSample& sample, rollout::GenerateRe
   t.response_text += sample.text;
   sample.episode->submit(sample.text,
                          turn.finish_reason == rollout::FinishReason::kStop ? room(t) : 0);
-  take_answer(open, sample);
+  take_answer(group, sample);
 }
 
-void Actor::take_answer(OpenGroup& open, OpenSample& sample) {
+void Actor::take_answer(OpenGroup& group, OpenSample& sample) {
   rollout::Trajectory& t = sample.trajectory;
   const std::pair<uint64_t, uint32_t> name(t.prompt_index, t.sample_index);
   std::optional<StepResult> result = sample.episode->try_result();
@@ -195,14 +195,14 @@ void Actor::take_answer(OpenGroup& open, OpenSample& sample) {
   if (!result->dropped && !result->done && t.finish_reason == rollout::FinishReason::kStop) {
     if (continue_episode(sample, result->observation)) {
       sample.state = SampleState::kEngine;
-      if (open.in_engine++ == 0) ++groups_in_engine_;
+      if (group.in_engine++ == 0) ++groups_in_engine_;
       return;
     }
     t.finish_reason =
         rollout::FinishReason::kLength;  // no room for the observation: the episode ends with
                                          // the reward so far
   }
-  --open.unfinished;
+  --group.unfinished;
   sample.state = result->dropped ? SampleState::kDropped : SampleState::kDone;
   if (result->dropped) return;
   check_reward(t, *result, sample.text);

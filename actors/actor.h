@@ -21,7 +21,8 @@
 
 namespace orrery::actors {
 
-/// Where an actor's prompts come from and its groups go. Calls do not block.
+/// An actor's side of the leases: where its prompts come from and its groups go. Calls
+/// do not block.
 class LeaseClient {
  public:
   virtual ~LeaseClient() = default;
@@ -33,7 +34,7 @@ class LeaseClient {
   /// The job was asked to stop: what is in hand is dropped, and nothing more is
   /// delivered.
   virtual bool stopping() { return false; }
-  /// Called between engine steps, whether or not a lease is wanted: a source may serve
+  /// Called between engine steps, whether or not a lease is wanted: rank 0 serves the
   /// other ranks here.
   virtual void poll() {}
 };
@@ -92,16 +93,16 @@ class Actor {
   void start(uint64_t prompt_index);
   void submit(const OpenSample& sample, uint32_t n);
   /// A turn has ended: it goes to the environment.
-  void finish_turn(OpenGroup& open, OpenSample& sample, rollout::GenerateResult&& turn);
+  void finish_turn(OpenGroup& group, OpenSample& sample, rollout::GenerateResult&& turn);
   /// Takes the environment's answer when it is there: the sample is done, dropped or
   /// has its next turn.
-  void take_answer(OpenGroup& open, OpenSample& sample);
+  void take_answer(OpenGroup& group, OpenSample& sample);
   /// True when the observation has room, and the sample is back in the engine.
   bool continue_episode(OpenSample& sample, const std::string& observation);
-  void leave_engine(OpenGroup& open);
+  void leave_engine(OpenGroup& group);
   /// Looks at all samples that wait for the environment.
   void take_waiting_answers(LeaseClient& leases, std::chrono::milliseconds patience);
-  void deliver_if_finished(OpenGroups::iterator open, LeaseClient& leases);
+  void deliver_if_finished(OpenGroups::iterator group, LeaseClient& leases);
   void drop_all();
 
   rollout::Engine& engine_;

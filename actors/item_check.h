@@ -61,9 +61,10 @@ UsableItems find_usable(const CheckSetup& setup, const ItemCheck& check);
 
 /// How many items are checked of an environment that generates them, which never end.
 inline constexpr uint64_t kGeneratedItemsChecked = 1000;
-/// A generated item that cannot be used is replaced by item redrawn(item, 1), else by
-/// redrawn(item, 2), and so on. No other prompt has these.
 inline constexpr uint64_t kMaxRedraws = 1000;
+/// The item that replaces a generated one that cannot be used. Attempts are 1, 2, and
+/// so on until one can be used; attempt 0 is the item itself. No other prompt has
+/// these.
 inline uint64_t replacement_item(uint64_t item, uint64_t attempt) { return item + (attempt << 48); }
 
 /// Writes the digits "7473000" as "7,473,000".

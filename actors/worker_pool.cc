@@ -17,13 +17,13 @@ namespace {
 using std::chrono::milliseconds;
 
 /// How many failures get a warning of their own; all are counted.
-constexpr int64_t kToldFailures = 5;
+constexpr int64_t kWarnedFailures = 5;
 /// When this many processes have failed and none has ever answered, the command is
 /// wrong.
 constexpr int64_t kHopeless = 3;
 /// When this many requests in a row have been dropped, the program is taken for dead.
 constexpr int64_t kDead = 200;
-constexpr std::chrono::seconds kTellEvery{30};
+constexpr std::chrono::seconds kWarnEvery{30};
 constexpr milliseconds kFirstPause{50}, kLongestPause{1000};
 /// How often to look for processes that have ended while others hold their pipes open.
 constexpr milliseconds kLookEvery{20};
@@ -252,12 +252,12 @@ void WorkerPool::worker_ended(Slot& slot, const std::string& what) {
 }
 
 void WorkerPool::failed(Slot& slot, const std::string& what, bool not_found) {
-  slot.worker->pump();  // its last words
-  const std::string words = slot.worker->last_stderr();
+  slot.worker->pump();  // what it wrote last
+  const std::string last_stderr = slot.worker->last_stderr();
   const std::string text = fmt::format(
       "a process of data.external.command '{}' {}{}; {}", printable(config_.command, kShownLine),
       what, slot.request && !slot.request->about.empty() ? ", at " + slot.request->about : "",
-      words.empty() ? "it wrote nothing to stderr" : "its stderr: " + words);
+      last_stderr.empty() ? "it wrote nothing to stderr" : "its stderr: " + last_stderr);
   slot.worker->kill();
   slot.worker.reset();
   if (slot.answered == 0) {
@@ -279,16 +279,16 @@ void WorkerPool::failed(Slot& slot, const std::string& what, bool not_found) {
     slot.request.reset();
   }
   give_up_if_hopeless(text, not_found);
-  if (told_ < kToldFailures) {
-    ++told_;
+  if (warned_ < kWarnedFailures) {
+    ++warned_;
     spdlog::warn("{}{}", text,
-                 told_ == kToldFailures ? " (further failures are only counted)" : "");
+                 warned_ == kWarnedFailures ? " (further failures are only counted)" : "");
   }
 }
 
 void WorkerPool::warn_periodically() {
-  if (failures_ == 0 || Clock::now() - told_at_ < kTellEvery) return;
-  told_at_ = Clock::now();
+  if (failures_ == 0 || Clock::now() - warned_at_ < kWarnEvery) return;
+  warned_at_ = Clock::now();
   spdlog::warn(
       "{} request(s) to data.external.command failed so far, {} of them for good; {} wait: {}",
       failures_, dropped_, queue_.size(), last_failure_);

@@ -111,10 +111,10 @@ class WorkerPool {
   bool changed_ = false;                // a request has ended since poll() last said so
   bool ever_answered_ = false;          // some process, here or on another rank
   int64_t early_failures_ = 0;          // processes that failed before that
-  int64_t told_ = 0;                    // warnings written about failures
+  int64_t warned_ = 0;                  // warnings written about failures
   int64_t failures_ = 0, dropped_ = 0;  // requests since take_failure_text()
   int64_t dropped_in_a_row_ = 0;
-  Clock::time_point told_at_ = Clock::now();
+  Clock::time_point warned_at_ = Clock::now();
   std::string last_failure_;
   Clock::time_point looked_;  // when it last looked whether processes have ended
 };

@@ -11,8 +11,8 @@
 namespace orrery::comm {
 namespace {
 
-constexpr uint32_t kMagic = 0x4C59524F;                         // "ORYL" in memory
-constexpr size_t kMostBytes = std::numeric_limits<int>::max();  // of a Protobuf message
+constexpr uint32_t kMagic = 0x4C59524F;                        // "ORYL" in memory
+constexpr size_t kMaxBytes = std::numeric_limits<int>::max();  // of a Protobuf message
 
 /// Stands before the payload. All ranks of a job have the same byte order.
 struct EnvelopeHeader {
@@ -48,7 +48,7 @@ std::optional<MessageKind> kind_of_tag(int tag) {
   return MessageKind{tag};
 }
 
-/// Checks the envelope: returns the payload as the sender sent it, or throws.
+/// Checks the header and the CRC: returns the payload as the sender sent it, or throws.
 Envelope verify(int receiver, Communicator::Message&& message) {
   const std::optional<MessageKind> kind = kind_of_tag(message.tag);
   if (!kind) {
@@ -121,7 +121,7 @@ void Envelope::open_into(MessageKind expected, google::protobuf::MessageLite& me
     fail("rank {} sent a {} message where a {} message was expected", source, message_name(kind),
          message_name(expected));
   }
-  if (payload.size() > kMostBytes || !message.ParseFromArray(payload.data(), payload.size())) {
+  if (payload.size() > kMaxBytes || !message.ParseFromArray(payload.data(), payload.size())) {
     fail(
         "a {} message from rank {} ({} bytes) cannot be parsed: all ranks must run the same orrery",
         message_name(kind), source, payload.size());
@@ -130,7 +130,7 @@ void Envelope::open_into(MessageKind expected, google::protobuf::MessageLite& me
 
 std::string detail::seal(MessageKind kind, const google::protobuf::MessageLite& message) {
   const size_t size = message.ByteSizeLong();
-  if (size > kMostBytes) {
+  if (size > kMaxBytes) {
     fail("a {} message has {} bytes, more than Protobuf's 2 GiB: send it in parts",
          message_name(kind), size);
   }

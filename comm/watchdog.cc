@@ -87,8 +87,8 @@ Watchdog::Watchdog(Communicator& world, const WatchdogOptions& options, Report r
       next_report_(options_.warn_seconds),
       host_(host_name()) {
   const auto now = Clock::now();
-  if (comm_->rank() == 0) last_reports_.resize(comm_->size(), {{}, now});
-  for (LastReport& seen : last_reports_) seen.status.set_phase("start");
+  if (comm_->rank() == 0) last_statuses_.resize(comm_->size(), {{}, now});
+  for (LastStatus& last : last_statuses_) last.status.set_phase("start");
   thread_ = std::thread([this] { run(); });
 }
 
@@ -158,18 +158,18 @@ proto::RankStatus Watchdog::own_status() {
 void Watchdog::receive_statuses() {
   int from = 0;
   while (auto status = mailbox_.try_receive<proto::RankStatus>(Communicator::kAnySource, &from)) {
-    last_reports_[from] = {std::move(*status), Clock::now()};
+    last_statuses_[from] = {std::move(*status), Clock::now()};
   }
 }
 
 void Watchdog::check_ranks() {
-  last_reports_[0] = {own_status(), Clock::now()};
+  last_statuses_[0] = {own_status(), Clock::now()};
   receive_statuses();
   std::vector<proto::RankStatus> statuses;
   std::vector<double> ages;
-  for (const LastReport& seen : last_reports_) {
-    statuses.push_back(seen.status);
-    ages.push_back(std::chrono::duration<double>(Clock::now() - seen.at).count());
+  for (const LastStatus& last : last_statuses_) {
+    statuses.push_back(last.status);
+    ages.push_back(std::chrono::duration<double>(Clock::now() - last.at).count());
   }
   if (options_.observe) options_.observe(statuses, ages);
   double stuck = 0;
@@ -225,9 +225,9 @@ void Watchdog::run() {
       mailbox_.send(0, last);
       return;
     }
-    last_reports_[0].status.set_leaving(true);
-    while (!std::all_of(last_reports_.begin(), last_reports_.end(),
-                        [](const LastReport& s) { return s.status.leaving(); })) {
+    last_statuses_[0].status.set_leaving(true);
+    while (!std::all_of(last_statuses_.begin(), last_statuses_.end(),
+                        [](const LastStatus& s) { return s.status.leaving(); })) {
       receive_statuses();
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }

@@ -94,7 +94,7 @@ class Watchdog {
   static double seconds_since(Clock::rep then) {
     return std::chrono::duration<double>(Clock::duration(now() - then)).count();
   }
-  struct LastReport {
+  struct LastStatus {
     proto::RankStatus status;
     Clock::time_point at;
   };
@@ -111,7 +111,7 @@ class Watchdog {
   const Report report_;
   std::unique_ptr<Communicator> comm_;
   Mailbox mailbox_;
-  std::vector<LastReport> last_reports_;  // on rank 0: by rank
+  std::vector<LastStatus> last_statuses_;  // on rank 0: by rank
   double next_report_;
   bool ended_ = false;  // the fatal report was given
   const std::string host_;

@@ -14,7 +14,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kShare = 16;  // run() works itself for 1 / kShare of its time
-constexpr auto kMostCredit = std::chrono::milliseconds(100);
+constexpr auto kMaxCredit = std::chrono::milliseconds(100);
 
 }  // namespace
 
@@ -37,7 +37,7 @@ LowPriorityWorker::~LowPriorityWorker() {
 
 void LowPriorityWorker::begin() {
   urgent_ = false;
-  credit_ = kMostCredit;
+  credit_ = kMaxCredit;
 }
 
 void LowPriorityWorker::run(const std::function<void()>& piece) {
@@ -62,7 +62,7 @@ void LowPriorityWorker::run(const std::function<void()>& piece) {
   finished_.wait(lock, [this] { return piece_ == nullptr; });
   const std::exception_ptr error = std::exchange(error_, nullptr);
   lock.unlock();
-  credit_ = std::min<Clock::duration>(credit_ + (Clock::now() - begin) / kShare, kMostCredit);
+  credit_ = std::min<Clock::duration>(credit_ + (Clock::now() - begin) / kShare, kMaxCredit);
   if (error) std::rethrow_exception(error);
 }
 

@@ -20,7 +20,7 @@ namespace orrery {
 /// Runs a piece of work and returns when it is done; passes on what it throws.
 using PieceRunner = std::function<void(const std::function<void()>& piece)>;
 
-/// The PieceRunner that runs a piece at once, on the calling thread.
+/// The PieceRunner that runs a piece on the calling thread, without delay.
 void run_inline(const std::function<void()>& piece);
 
 /// From now on the calling thread gets only the CPU time that others leave. Where the
@@ -44,8 +44,9 @@ class LowPriorityWorker {
   /// is handed over starts the thread.
   void run(const std::function<void()>& piece);
 
-  /// Whether somebody waits for the work. Thread-safe.
-  void set_urgent(bool waits) { urgent_ = waits; }
+  /// Sets whether somebody waits for the work: run() then does the pieces itself.
+  /// Thread-safe.
+  void set_urgent(bool urgent) { urgent_ = urgent; }
 
  private:
   void serve();

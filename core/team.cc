@@ -115,7 +115,7 @@ class Team {
   void finish(uint32_t parts);
 
   const pid_t process_;
-  const uint32_t most_members_;  // the caller is one
+  const uint32_t max_members_;  // the caller is one
   uint32_t members_ = 1;
   bool refused_ = false;  // the system gave no further thread
 
@@ -131,7 +131,7 @@ class Team {
   std::array<Slot, kMaxParts> slots_;
 };
 
-Team::Team() : process_(getpid()), most_members_(max_team_members()) {}
+Team::Team() : process_(getpid()), max_members_(max_team_members()) {}
 
 Team::~Team() {
   if (getpid() != process_) return;  // fork() copied no members
@@ -216,7 +216,7 @@ void Team::finish(uint32_t parts) {
 
 void Team::run(int64_t parts, PartFunction function, void* body) {
   const uint32_t count = parts;  // at most kMaxParts
-  const uint32_t wanted = std::min(count, most_members_);
+  const uint32_t wanted = std::min(count, max_members_);
   if (wanted > members_ && !refused_) grow(wanted);
 
   function_ = function;  // 1

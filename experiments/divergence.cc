@@ -15,7 +15,7 @@ namespace orrery::experiments {
 namespace {
 
 /// Of the largest weight at the stage's start, or 1. docs/design.md says why.
-constexpr double kGrowth = 3, kGrowthOfAnUpdate = 0.1, kMostGrowth = 1000;
+constexpr double kGrowth = 3, kGrowthOfAnUpdate = 0.1, kMaxGrowth = 1000;
 
 /// Below it a policy counts as sure of its tokens: their gradient may be too small for
 /// a float.
@@ -41,7 +41,7 @@ float max_abs(const Context& ctx, std::span<const float> values) {
 }
 
 double largest_sound_weight(double start_largest, int64_t updates) {
-  const double growth = std::min(kGrowth + kGrowthOfAnUpdate * updates, kMostGrowth);
+  const double growth = std::min(kGrowth + kGrowthOfAnUpdate * updates, kMaxGrowth);
   return growth * std::max(1.0, start_largest);
 }
 

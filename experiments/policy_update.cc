@@ -116,7 +116,7 @@ std::string PolicyUpdate::run(int64_t step, std::span<const rollout::Group> grou
   report.stats.signal = add_advantage_metrics(report.metrics, rewards, advantages);
   // Until the first optimizer step nothing has changed. More ranks than one would have
   // to agree.
-  const MayGiveUp begin_phase(may_give_up_, job_.world.size() == 1);
+  const MayGiveUp phase(may_give_up_, job_.world.size() == 1);
 
   const RolloutCorrection correction = [&] {
     const ScopedTimer timer(timings["old_log_prob"]);

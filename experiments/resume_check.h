@@ -30,8 +30,8 @@ struct ResumeDecision {
 /// Throws a usage Error that names the keys and files when the run's own folder holds
 /// another experiment (docs/resume.md), or when nothing is left to do of what the
 /// config asks for. Any experiment may begin from another folder's checkpoint; the
-/// answer's warnings then say how the two differ.
-ResumeDecision check_resume(const ResumeRequest& question);
+/// decision's warnings then say how the two differ.
+ResumeDecision check_resume(const ResumeRequest& request);
 
 /// Checks a run folder without checkpoints: throws a usage Error when it holds metrics
 /// or rollouts of another experiment.

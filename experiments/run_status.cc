@@ -56,8 +56,8 @@ void RunStatus::fail(const std::exception& error) const {
   // Rank 0 tells of an error that all ranks agree on.
   const bool mine = is_main() || dynamic_cast<const AgreedError*>(&error) == nullptr;
   if (!mine || !folder_.taken() || launch::says_failed(path())) return;
-  const ErrorReport plain = describe_error(error);
-  launch::write_failure(path(), plain.exit_code, plain.text);
+  const ErrorReport report = describe_error(error);
+  launch::write_failure(path(), report.exit_code, report.text);
 }
 
 void RunStatus::end(const storage::TrainState& state, bool complete) {

@@ -41,7 +41,7 @@ void describe(const Job& job) {
 
 int run_training(const proto::Config& config, comm::CommWorld& ranks) {
   comm::Communicator& world = ranks.world();
-  launch::install_stop_handlers(/*tell=*/world.rank() == 0);
+  launch::install_stop_handlers(/*announce=*/world.rank() == 0);
   ignore_closed_pipes();
   record_event("start of {} rank(s)", world.size());
   RunStatus status(config, ranks);

@@ -68,7 +68,7 @@ struct MicroBatch {
     Leaf* leaf;
     int32_t token;  ///< index in the response
   };
-  std::vector<LossRow> loss_rows;  ///< of each loss row
+  std::vector<LossRow> loss_rows;  ///< whose logits the output rows give
 
   models::TrainBatch view() const { return {tokens, positions, segments, output_rows}; }
 };

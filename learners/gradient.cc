@@ -21,15 +21,15 @@ std::span<const float> inverse_temperatures(float temperature, int64_t rows, Are
   return values;
 }
 
-LossToken loss_token(const MicroBatch::LossRow& source, float logp, float entropy) {
-  const Leaf& leaf = *source.leaf;
+LossToken loss_token(const MicroBatch::LossRow& row, float logp, float entropy) {
+  const Leaf& leaf = *row.leaf;
   LossToken token;
   token.logp = logp;
   token.entropy = entropy;
-  if (!leaf.old_logprobs.empty()) token.old_logp = leaf.old_logprobs[source.token];
-  if (!leaf.ref_logprobs.empty()) token.ref_logp = leaf.ref_logprobs[source.token];
-  if (!leaf.advantages.empty()) token.advantage = leaf.advantages[source.token];
-  if (!leaf.is_weights.empty()) token.is_weight = leaf.is_weights[source.token];
+  if (!leaf.old_logprobs.empty()) token.old_logp = leaf.old_logprobs[row.token];
+  if (!leaf.ref_logprobs.empty()) token.ref_logp = leaf.ref_logprobs[row.token];
+  if (!leaf.advantages.empty()) token.advantage = leaf.advantages[row.token];
+  if (!leaf.is_weights.empty()) token.is_weight = leaf.is_weights[row.token];
   return token;
 }
 
@@ -46,9 +46,9 @@ bool is_finite(const LossToken& token, float weight, const TokenLoss& loss, int6
 }
 
 /// Adds one token to the sums.
-void add_token(LossSums& sums, const MicroBatch::LossRow& source, const LossToken& token,
+void add_token(LossSums& sums, const MicroBatch::LossRow& row, const LossToken& token,
                const TokenLoss& loss) {
-  const Leaf& leaf = *source.leaf;
+  const Leaf& leaf = *row.leaf;
   const double weight = leaf.weight;
   sums.tokens += 1;
   sums.loss += weight * loss.loss;
@@ -61,8 +61,8 @@ void add_token(LossSums& sums, const MicroBatch::LossRow& source, const LossToke
   const bool compared = !leaf.old_logprobs.empty();
   const TokenPlace place{leaf.prompt_index,
                          leaf.sample_index,
-                         source.token,
-                         leaf.tokens[source.token],
+                         row.token,
+                         leaf.tokens[row.token],
                          compared ? token.old_logp : token.logp,
                          token.logp};
   if (compared) sums.compare(token.logp, token.old_logp);

@@ -105,9 +105,9 @@ int main(int argc, char** argv) {
       tools::finish_output();
       return code;
     } catch (const std::exception& error) {
-      const ErrorReport plain = describe_error(error);
-      std::fprintf(stderr, "orrery: %s\n", plain.text.c_str());
-      return plain.exit_code;
+      const ErrorReport report = describe_error(error);
+      std::fprintf(stderr, "orrery: %s\n", report.text.c_str());
+      return report.exit_code;
     }
   });
 }

@@ -3,7 +3,7 @@
 // throughout, and gives its bits:
 //   1. A query meets its tiles in rising order, each once. After tile t its m, l and o
 //      are those of the recurrence after tile t. They belong to the query: moving them
-//      to another register tile (forward_run) changes nothing.
+//      to another register tile (forward_shared_prefix) changes nothing.
 //   2. Tiles come in batches of up to kBatchTiles. The scores and weights of a batch
 //      are computed before its outputs, which then stay in registers over the batch.
 //      Only the order between independent operations differs from tile by tile: m after
@@ -400,8 +400,8 @@ void copy_sums(const attention::QueryTile& from, int64_t query, int64_t ldo,
   std::copy_n(from.o + query * ldo, ldo, to.o + i * ldo);
 }
 
-void forward_run(const AttentionForward& op, Span<const KvSegment> run, int64_t shared,
-                 int64_t kv_head) {
+void forward_shared_prefix(const AttentionForward& op, Span<const KvSegment> run, int64_t shared,
+                           int64_t kv_head) {
   using namespace attention;  // NOLINT(google-build-using-namespace)
   const int64_t head_dim = op.pool.head_dim;
   const int64_t ldo = padded_head_dim(head_dim);
@@ -499,7 +499,7 @@ namespace orrery::kernels {
 
 HWY_EXPORT(write_segment);
 HWY_EXPORT(forward_item);
-HWY_EXPORT(forward_run);
+HWY_EXPORT(forward_shared_prefix);
 
 void kv_write_segment(const KvPool& pool, Heads<const float> k, Heads<const float> v,
                       const KvSegment& segment) {
@@ -525,7 +525,7 @@ void attention_forward_item(const AttentionForward& op, const KvSegment& segment
 
 void attention_forward_shared_prefix(const AttentionForward& op, Span<const KvSegment> run,
                                      int64_t shared, int64_t kv_head) {
-  HWY_DYNAMIC_DISPATCH(forward_run)(op, run, shared, kv_head);
+  HWY_DYNAMIC_DISPATCH(forward_shared_prefix)(op, run, shared, kv_head);
 }
 
 }  // namespace orrery::kernels

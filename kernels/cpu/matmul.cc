@@ -49,7 +49,7 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 /// Where the chains start from.
 enum class Start { kZero, kBias, kOutput };
 
-/// How multiply_part gets at A.
+/// Where multiply_part finds element (i, p) of A.
 enum class OperandLayout {
   kRows,     ///< element (i, p) is a[i * a_stride + p]
   kColumns,  ///< element (i, p) is a[p * a_stride + i]

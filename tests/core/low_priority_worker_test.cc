@@ -32,9 +32,9 @@ TEST(LowPriorityWorker, PiecesGiveWay) {
 TEST(LowPriorityWorker, ThoseThatSomebodyWaitsForDoNot) {
   LowPriorityWorker worker;
   worker.set_urgent(true);
-  const Seen hurried = look(worker);
-  EXPECT_EQ(hurried.thread, std::this_thread::get_id());
-  EXPECT_EQ(hurried.policy, SCHED_OTHER);
+  const Seen urgent = look(worker);
+  EXPECT_EQ(urgent.thread, std::this_thread::get_id());
+  EXPECT_EQ(urgent.policy, SCHED_OTHER);
   worker.set_urgent(false);
   EXPECT_EQ(look(worker).policy, SCHED_IDLE);
 }
@@ -59,8 +59,8 @@ TEST(LowPriorityWorker, ASmallWorkIsDoneAtOnce) {
 
 TEST(LowPriorityWorker, ErrorsAreTheCallers) {
   LowPriorityWorker worker;
-  for (const bool hurry : {false, true, false}) {
-    worker.set_urgent(hurry);
+  for (const bool urgent : {false, true, false}) {
+    worker.set_urgent(urgent);
     EXPECT_THROW(worker.run([] { throw std::runtime_error("no"); }), std::runtime_error);
     int done = 0;
     worker.run([&] { ++done; });
@@ -68,7 +68,7 @@ TEST(LowPriorityWorker, ErrorsAreTheCallers) {
   }
 }
 
-TEST(LowPriorityWorker, HurryMayComeWhileAPieceIsDone) {
+TEST(LowPriorityWorker, SomebodyMayBeginToWaitWhileAPieceIsDone) {
   LowPriorityWorker worker;
   std::thread other([&] {
     std::this_thread::sleep_for(milliseconds(5));

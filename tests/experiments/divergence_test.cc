@@ -121,7 +121,7 @@ TEST(Divergence, APolicyWhoseLogProbsOverflowIsOne) {
   EXPECT_EQ(policy.problem(), "the log-probs that it gives are not finite");
 }
 
-TEST(Divergence, LargestIsByMagnitude) {
+TEST(Divergence, MaxAbsIsByMagnitude) {
   const std::vector<float> values = {0.0F, -3.0F, 2.0F};
   EXPECT_EQ(max_abs({}, values), 3.0F);
   EXPECT_EQ(max_abs({}, {}), 0.0F);

@@ -161,18 +161,18 @@ TEST(Messages, LargeOnesCrossWithoutDeadlockAndKeepOrder) {
   constexpr size_t kLarge = (size_t{150} << 20) + 5;
   if (comm.rank() < 2) {
     const int peer = 1 - comm.rank();
-    const auto envelope = [](int rank, size_t size) {
+    const auto text_of = [](int rank, size_t size) {
       std::string text(size, static_cast<char>('A' + rank));
       if (size > 0) text.back() = '!';
       return text;
     };
-    comm.send(peer, 7, envelope(comm.rank(), kLarge));
-    comm.send(peer, 7, envelope(comm.rank(), 0));
+    comm.send(peer, 7, text_of(comm.rank(), kLarge));
+    comm.send(peer, 7, text_of(comm.rank(), 0));
     comm.send(peer, 8, "small");
     EXPECT_EQ(comm.receive(peer, 8).bytes, "small");
     const auto large = comm.receive(comm::Communicator::kAnySource, 7);
     EXPECT_EQ(large.source, peer);
-    EXPECT_TRUE(large.bytes == envelope(peer, kLarge));
+    EXPECT_TRUE(large.bytes == text_of(peer, kLarge));
     EXPECT_EQ(comm.receive(peer, 7).bytes, "");
   }
   comm.barrier();
