@@ -6,7 +6,7 @@
 #include <thread>
 
 #include "core/error.h"
-#include "core/plain_error.h"
+#include "core/error_report.h"
 #include "core/timer.h"
 
 namespace orrery::actors {
@@ -19,7 +19,7 @@ constexpr auto kPatience = std::chrono::milliseconds(2);
 void check_reward(const rollout::Trajectory& t, const StepResult& result, const std::string& text) {
   const auto check = [&](const std::string& what, double value) {
     if (std::isfinite(value)) return;
-    fail_as_users(
+    fail_user_error(
         "the {} of {} is {} for prompt {} sample {} (response: \"{:.80}\"); "
         "it must be a finite number: fix the environment or the data row",
         what, t.data_source, value, t.prompt_index, t.sample_index, text);
@@ -39,8 +39,8 @@ int64_t Actor::most_groups() const {
   return std::max<int64_t>(1, engine_.max_num_seqs() / config_.n);
 }
 
-void Actor::run(uint64_t step, const ActorConfig& config, LeaseSource& leases) {
-  if (!work_.empty()) drop_all();  // of a run that an error ended
+void Actor::run(uint64_t step, const ActorConfig& config, LeaseClient& leases) {
+  if (!open_groups_.empty()) drop_all();  // of a run that an error ended
   config_ = config;
   step_ = step;
   reward_seconds_ = 0;
@@ -62,14 +62,14 @@ void Actor::run(uint64_t step, const ActorConfig& config, LeaseSource& leases) {
         take_waiting_answers(leases, kPatience);
         continue;
       }
-      if (work_.empty() && leases.exhausted()) return;
+      if (open_groups_.empty() && leases.exhausted()) return;
       // Waiting for a lease: leave the core to other ranks.
       std::this_thread::sleep_for(kIdleSleep);
       continue;
     }
     for (rollout::GenerateResult& turn : engine_.step()) {
-      const auto it = work_.find(turn.prompt_index);
-      ORRERY_CHECK(it != work_.end() && turn.sample_index < it->second.samples.size(),
+      const auto it = open_groups_.find(turn.prompt_index);
+      ORRERY_CHECK(it != open_groups_.end() && turn.sample_index < it->second.samples.size(),
                    "the engine returned sample {} of prompt {}, which nobody asked for",
                    turn.sample_index, turn.prompt_index);
       finish_turn(it->second, it->second.samples[turn.sample_index], std::move(turn));
@@ -79,37 +79,37 @@ void Actor::run(uint64_t step, const ActorConfig& config, LeaseSource& leases) {
   }
 }
 
-void Actor::take_waiting_answers(LeaseSource& leases, std::chrono::milliseconds patience) {
+void Actor::take_waiting_answers(LeaseClient& leases, std::chrono::milliseconds patience) {
   {
     const ScopedTimer timer(reward_seconds_);
     if (!env_.poll(patience)) return;
   }
   for (const auto& [prompt_index, sample_index] : std::vector(waiting_.begin(), waiting_.end())) {
-    const auto it = work_.find(prompt_index);
+    const auto it = open_groups_.find(prompt_index);
     take_answer(it->second, it->second.samples[sample_index]);
     deliver_if_finished(it, leases);
   }
 }
 
-void Actor::deliver_if_finished(WorkMap::iterator work, LeaseSource& leases) {
-  if (work->second.unfinished > 0) return;
-  rollout::Group group{step_, work->first, {}};
-  for (Sample& sample : work->second.samples) {
-    if (sample.place == Place::kDropped) {
-      ++group.dropped;
+void Actor::deliver_if_finished(OpenGroups::iterator group, LeaseClient& leases) {
+  if (group->second.unfinished > 0) return;
+  rollout::Group finished{step_, group->first, {}};
+  for (OpenSample& sample : group->second.samples) {
+    if (sample.state == SampleState::kDropped) {
+      ++finished.dropped;
     } else {
-      group.samples.push_back(std::move(sample.trajectory));
+      finished.samples.push_back(std::move(sample.trajectory));
     }
   }
-  work_.erase(work);
-  leases.deliver(std::move(group));
+  open_groups_.erase(group);
+  leases.deliver(std::move(finished));
 }
 
 void Actor::drop_all() {
   engine_.abort_all();
   env_.cancel();
   waiting_.clear();
-  work_.clear();
+  open_groups_.clear();
   groups_in_engine_ = 0;
 }
 
@@ -117,11 +117,11 @@ void Actor::start(uint64_t prompt_index) {
   const Prompt prompt = config_.split == Split::kTrain ? source_.train_prompt(prompt_index)
                                                        : source_.val_prompt(prompt_index);
   const DataRow row = env_.data_row(config_.split, prompt.item);
-  Work work;
-  work.unfinished = work.in_engine = config_.n;
+  OpenGroup group;
+  group.unfinished = group.in_engine = config_.n;
   ++groups_in_engine_;
   for (uint32_t i = 0; i < config_.n; ++i) {
-    Sample sample;
+    OpenSample sample;
     sample.episode = env_.begin(config_.split, prompt.item, {step_, prompt_index, i});
     sample.trajectory.step = step_;
     sample.trajectory.prompt_index = prompt_index;
@@ -132,13 +132,13 @@ void Actor::start(uint64_t prompt_index) {
     sample.trajectory.data_file = row.file;
     sample.trajectory.data_row = row.line;
     sample.trajectory.fingerprint = engine_.fingerprint();
-    work.samples.push_back(std::move(sample));
+    group.samples.push_back(std::move(sample));
   }
-  submit(work.samples.front(), config_.n);
-  work_.emplace(prompt_index, std::move(work));
+  submit(group.samples.front(), config_.n);
+  open_groups_.emplace(prompt_index, std::move(group));
 }
 
-void Actor::submit(const Sample& sample, uint32_t n) {
+void Actor::submit(const OpenSample& sample, uint32_t n) {
   const rollout::Trajectory& t = sample.trajectory;
   rollout::GenerateRequest request;
   request.seed = config_.seed;
@@ -156,11 +156,11 @@ void Actor::submit(const Sample& sample, uint32_t n) {
   engine_.submit(std::move(request));
 }
 
-void Actor::leave_engine(Work& work) {
-  if (--work.in_engine == 0) --groups_in_engine_;
+void Actor::leave_engine(OpenGroup& group) {
+  if (--group.in_engine == 0) --groups_in_engine_;
 }
 
-void Actor::finish_turn(Work& work, Sample& sample, rollout::GenerateResult&& turn) {
+void Actor::finish_turn(OpenGroup& group, OpenSample& sample, rollout::GenerateResult&& turn) {
   rollout::Trajectory& t = sample.trajectory;
   t.tokens.insert(t.tokens.end(), turn.tokens.begin(), turn.tokens.end());
   t.logprobs.insert(t.logprobs.end(), turn.logprobs.begin(), turn.logprobs.end());
@@ -169,8 +169,8 @@ void Actor::finish_turn(Work& work, Sample& sample, rollout::GenerateResult&& tu
                            turn.weight_versions.end());
   t.loss_mask.resize(t.tokens.size(), 1);
   t.finish_reason = turn.finish_reason;
-  sample.said_end = turn.ends_in_stop_id ? std::optional(turn.tokens.back()) : std::nullopt;
-  leave_engine(work);
+  sample.end_token = turn.ends_in_stop_id ? std::optional(turn.tokens.back()) : std::nullopt;
+  leave_engine(group);
 
   const ScopedTimer timer(reward_seconds_);
   // For the environment: without special tokens, and without the id that ended it,
@@ -179,41 +179,41 @@ void Actor::finish_turn(Work& work, Sample& sample, rollout::GenerateResult&& tu
   t.response_text += sample.text;
   sample.episode->submit(sample.text,
                          turn.finish_reason == rollout::FinishReason::kStop ? room(t) : 0);
-  take_answer(work, sample);
+  take_answer(group, sample);
 }
 
-void Actor::take_answer(Work& work, Sample& sample) {
+void Actor::take_answer(OpenGroup& group, OpenSample& sample) {
   rollout::Trajectory& t = sample.trajectory;
   const std::pair<uint64_t, uint32_t> name(t.prompt_index, t.sample_index);
   std::optional<StepResult> result = sample.episode->try_result();
   if (!result) {
-    if (sample.place != Place::kEnvironment) waiting_.insert(name);
-    sample.place = Place::kEnvironment;
+    if (sample.state != SampleState::kEnvironment) waiting_.insert(name);
+    sample.state = SampleState::kEnvironment;
     return;
   }
-  if (sample.place == Place::kEnvironment) waiting_.erase(name);
+  if (sample.state == SampleState::kEnvironment) waiting_.erase(name);
   if (!result->dropped && !result->done && t.finish_reason == rollout::FinishReason::kStop) {
-    if (go_on(sample, result->observation)) {
-      sample.place = Place::kEngine;
-      if (work.in_engine++ == 0) ++groups_in_engine_;
+    if (continue_episode(sample, result->observation)) {
+      sample.state = SampleState::kEngine;
+      if (group.in_engine++ == 0) ++groups_in_engine_;
       return;
     }
     t.finish_reason =
         rollout::FinishReason::kLength;  // no room for the observation: the episode ends with
                                          // the reward so far
   }
-  --work.unfinished;
-  sample.place = result->dropped ? Place::kDropped : Place::kDone;
+  --group.unfinished;
+  sample.state = result->dropped ? SampleState::kDropped : SampleState::kDone;
   if (result->dropped) return;
   check_reward(t, *result, sample.text);
   t.reward = result->reward;
   t.reward_extra = std::move(result->extra);
 }
 
-bool Actor::go_on(Sample& sample, const std::string& observation) {
+bool Actor::continue_episode(OpenSample& sample, const std::string& observation) {
   rollout::Trajectory& t = sample.trajectory;
   const std::vector<int32_t> tokens =
-      source_.observation_tokens(*sample.episode, observation, sample.said_end);
+      source_.observation_tokens(*sample.episode, observation, sample.end_token);
   if (std::ssize(tokens) >= room(t)) return false;
   t.tokens.insert(t.tokens.end(), tokens.begin(), tokens.end());
   t.logprobs.resize(t.tokens.size(), 0.0f);

@@ -21,10 +21,11 @@
 
 namespace orrery::actors {
 
-/// Where an actor's prompts come from and its groups go. Calls do not block.
-class LeaseSource {
+/// An actor's side of the leases: where its prompts come from and its groups go. Calls
+/// do not block.
+class LeaseClient {
  public:
-  virtual ~LeaseSource() = default;
+  virtual ~LeaseClient() = default;
   /// A prompt index to work on; nothing when none is to be had just now.
   virtual std::optional<uint64_t> try_lease() = 0;
   /// No lease will ever come again.
@@ -33,7 +34,7 @@ class LeaseSource {
   /// The job was asked to stop: what is in hand is dropped, and nothing more is
   /// delivered.
   virtual bool stopping() { return false; }
-  /// Called between engine steps, whether or not a lease is wanted: a source may serve
+  /// Called between engine steps, whether or not a lease is wanted: rank 0 serves the
   /// other ranks here.
   virtual void poll() {}
 };
@@ -63,26 +64,26 @@ class Actor {
   /// is missing from its group, which counts it. Error when an environment fails or
   /// yields a reward, or a part of one, that is not finite (names source, prompt and
   /// sample); what was in hand is then dropped when run() is called again.
-  void run(uint64_t step, const ActorConfig& config, LeaseSource& leases);
+  void run(uint64_t step, const ActorConfig& config, LeaseClient& leases);
 
   /// Seconds that the last run() spent on rewards: in the environment, or waiting for
   /// it with nothing else to do.
   double reward_seconds() const { return reward_seconds_; }
 
  private:
-  enum class Place : uint8_t { kEngine, kEnvironment, kDone, kDropped };
-  struct Sample {
+  enum class SampleState : uint8_t { kEngine, kEnvironment, kDone, kDropped };
+  struct OpenSample {
     std::unique_ptr<Episode> episode;
     rollout::Trajectory trajectory;
-    Place place = Place::kEngine;
-    std::string text;                 // of the last turn
-    std::optional<int32_t> said_end;  // the token that ended it, when it is one for that
+    SampleState state = SampleState::kEngine;
+    std::string text;                  // of the last turn
+    std::optional<int32_t> end_token;  // the token that ended it, when it is one for that
   };
-  struct Work {
-    std::vector<Sample> samples;
+  struct OpenGroup {
+    std::vector<OpenSample> samples;
     size_t unfinished = 0, in_engine = 0;
   };
-  using WorkMap = std::map<uint64_t, Work>;  // by prompt index
+  using OpenGroups = std::map<uint64_t, OpenGroup>;  // by prompt index
 
   int64_t most_groups() const;
   /// Tokens that a sample may have yet.
@@ -90,18 +91,18 @@ class Actor {
     return config_.max_response_length - std::ssize(t.tokens);
   }
   void start(uint64_t prompt_index);
-  void submit(const Sample& sample, uint32_t n);
+  void submit(const OpenSample& sample, uint32_t n);
   /// A turn has ended: it goes to the environment.
-  void finish_turn(Work& work, Sample& sample, rollout::GenerateResult&& turn);
+  void finish_turn(OpenGroup& group, OpenSample& sample, rollout::GenerateResult&& turn);
   /// Takes the environment's answer when it is there: the sample is done, dropped or
   /// has its next turn.
-  void take_answer(Work& work, Sample& sample);
+  void take_answer(OpenGroup& group, OpenSample& sample);
   /// True when the observation has room, and the sample is back in the engine.
-  bool go_on(Sample& sample, const std::string& observation);
-  void leave_engine(Work& work);
+  bool continue_episode(OpenSample& sample, const std::string& observation);
+  void leave_engine(OpenGroup& group);
   /// Looks at all samples that wait for the environment.
-  void take_waiting_answers(LeaseSource& leases, std::chrono::milliseconds patience);
-  void deliver_if_finished(WorkMap::iterator work, LeaseSource& leases);
+  void take_waiting_answers(LeaseClient& leases, std::chrono::milliseconds patience);
+  void deliver_if_finished(OpenGroups::iterator group, LeaseClient& leases);
   void drop_all();
 
   rollout::Engine& engine_;
@@ -110,14 +111,14 @@ class Actor {
   const PromptSource& source_;
   ActorConfig config_;  // of the batch under way, as are the rest
   uint64_t step_ = 0;
-  WorkMap work_;
+  OpenGroups open_groups_;
   int64_t groups_in_engine_ = 0;
   std::set<std::pair<uint64_t, uint32_t>> waiting_;  // for the environment: prompt index and sample
   double reward_seconds_ = 0;
 };
 
 /// Prompts [begin, end) for one actor alone: evaluation and single-process use.
-class LocalLeases : public LeaseSource {
+class LocalLeases : public LeaseClient {
  public:
   LocalLeases(uint64_t begin, uint64_t end) : next_(begin), end_(end) {}
   std::optional<uint64_t> try_lease() override {

@@ -117,7 +117,7 @@ class Environment {
   virtual void warm_up() const {}
   /// Tries for a moment whether the environment works. Throws an Error when it cannot
   /// work at all.
-  virtual void try_out() const {}
+  virtual void check_starts() const {}
   /// Lets submitted turns make progress. When none has a result, waits up to `timeout`
   /// for one. Returns whether some turn may have a result now. Throws an Error when the
   /// environment cannot work at all.
@@ -129,7 +129,7 @@ class Environment {
   virtual void cancel() const {}
   /// Describes what has failed since the last call, for a warning; empty when nothing
   /// has.
-  virtual std::string take_trouble() const { return ""; }
+  virtual std::string take_failure_text() const { return ""; }
 };
 
 /// Makes the environment that data.env names. Reads data.train_files and

@@ -42,20 +42,21 @@ UsableItems find_usable(const CheckSetup& setup, const ItemCheck& check) {
       }
       ++done;
     }
-    if (setup.alive) setup.alive();
-    if (setup.tell && done < check.count && timer.seconds() - told > setup.tell_every_seconds) {
+    if (setup.on_progress) setup.on_progress();
+    if (setup.tell && done < check.count && timer.seconds() - told > setup.log_every_seconds) {
       told = timer.seconds();
-      spdlog::info("checked {} of {} {}", grouped(done), grouped(check.count), check.noun);
+      spdlog::info("checked {} of {} {}", with_thousands_separators(done),
+                   with_thousands_separators(check.count), check.noun);
     }
   }
   usable.all_ = done - left_out;
   if (usable.all_ == 0 && left_out > 0) {
-    fail_usage("none of {} {} can be used, the first because: {}", grouped(done), check.noun,
-               first_problem);
+    fail_usage("none of {} {} can be used, the first because: {}", with_thousands_separators(done),
+               check.noun, first_problem);
   }
   if (left_out > 0 && setup.tell) {
-    spdlog::warn("{} of {} {} left out, the first because: {}", grouped(left_out), grouped(done),
-                 check.noun, first_problem);
+    spdlog::warn("{} of {} {} left out, the first because: {}", with_thousands_separators(left_out),
+                 with_thousands_separators(done), check.noun, first_problem);
   }
   return usable;
 }

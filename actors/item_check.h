@@ -17,9 +17,9 @@ struct CheckSetup {
   Context ctx;       ///< gives the threads
   bool tell = true;  ///< whether to log progress and what is left out; set on one rank
   /// Called between parts of the work, for a watchdog; may be empty.
-  std::function<void()> alive;
+  std::function<void()> on_progress;
   /// Seconds between two lines about progress; a shorter check logs none.
-  double tell_every_seconds = 4;
+  double log_every_seconds = 4;
 };
 
 /// Why an item cannot be used. The text is empty when it can.
@@ -60,15 +60,18 @@ class UsableItems {
 UsableItems find_usable(const CheckSetup& setup, const ItemCheck& check);
 
 /// How many items are checked of an environment that generates them, which never end.
-inline constexpr uint64_t kGeneratedSample = 1000;
-/// A generated item that cannot be used is replaced by item redrawn(item, 1), else by
-/// redrawn(item, 2), and so on. No other prompt has these.
+inline constexpr uint64_t kGeneratedItemsChecked = 1000;
 inline constexpr uint64_t kMaxRedraws = 1000;
-inline uint64_t redrawn(uint64_t item, uint64_t attempt) { return item + (attempt << 48); }
+/// The item that replaces a generated one that cannot be used. Attempts are 1, 2, and
+/// so on until one can be used; attempt 0 is the item itself. No other prompt has
+/// these.
+inline uint64_t replacement_item(uint64_t item, uint64_t attempt) { return item + (attempt << 48); }
 
 /// Writes the digits "7473000" as "7,473,000".
 std::string grouped_digits(const std::string& digits);
 /// Does the same for a whole number that is not negative.
-std::string grouped(std::integral auto number) { return grouped_digits(std::to_string(number)); }
+std::string with_thousands_separators(std::integral auto number) {
+  return grouped_digits(std::to_string(number));
+}
 
 }  // namespace orrery::actors

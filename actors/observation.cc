@@ -18,7 +18,7 @@ constexpr const char* kTurn = "ORRERY-TURN";
 
 std::vector<int32_t> PromptSource::observation_tokens(const Episode& episode,
                                                       const std::string& observation,
-                                                      std::optional<int32_t> said_end) const {
+                                                      std::optional<int32_t> end_token) const {
   if (!chat_template_) return tokenizer_.encode(observation, /*add_special_tokens=*/false);
   std::vector<text::ChatMessage> conversation = messages(episode);
   std::string turn = kTurn;
@@ -50,7 +50,7 @@ std::vector<int32_t> PromptSource::observation_tokens(const Episode& episode,
                                                /*add_special_tokens=*/false);
   // Some templates print a space before the end of the turn. It is dropped, as the
   // policy's tokens are not changed.
-  const auto end = said_end ? std::find(ids.begin(), ids.end(), *said_end) : ids.end();
+  const auto end = end_token ? std::find(ids.begin(), ids.end(), *end_token) : ids.end();
   const std::vector<int32_t> before(ids.begin(), end);
   if (end != ids.end() && strip(tokenizer_.decode(before, /*skip_special_tokens=*/false)).empty()) {
     ids.erase(ids.begin(), end + 1);

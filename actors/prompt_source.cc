@@ -82,7 +82,7 @@ UsableItems PromptSource::check(Split split, uint64_t wanted, const CheckSetup& 
   ItemCheck check;
   check.noun =
       fmt::format("{}{} prompts", rows == 0 ? "generated " : "", train ? "training" : "held-out");
-  check.count = rows > 0 ? rows : std::min(wanted, kGeneratedSample);
+  check.count = rows > 0 ? rows : std::min(wanted, kGeneratedItemsChecked);
   check.wanted = wanted;
   check.skip = skips();
   std::atomic<int64_t> longest{0};
@@ -172,7 +172,7 @@ Prompt PromptSource::prompt(Split split, uint64_t item) const {
 Prompt PromptSource::generated(Split split, uint64_t index) const {
   if (!skips()) return prompt(split, index);
   for (uint64_t attempt = 0; attempt < kMaxRedraws; ++attempt) {
-    Prompt prompt{redrawn(index, attempt), {}};
+    Prompt prompt{replacement_item(index, attempt), {}};
     prompt.tokens = tokens(*env_.reset(split, prompt.item));
     if (problem(split, prompt.item, prompt.tokens).text.empty()) return prompt;
   }

@@ -34,9 +34,9 @@ struct PromptUse {
 /// Immutable and thread-safe.
 class PromptSource {
  public:
-  /// Renders and measures all prompts that `use` asks for (the first kGeneratedSample
-  /// of an environment that generates them). `data`, `env` and `tokenizer` must outlive
-  /// the source.
+  /// Renders and measures all prompts that `use` asks for (the first
+  /// kGeneratedItemsChecked of an environment that generates them). `data`, `env` and
+  /// `tokenizer` must outlive the source.
   ///
   /// A prompt cannot be used when it is longer than data.max_prompt_length, has no
   /// token, or is refused by the chat template. It is then a usage Error that names the
@@ -81,11 +81,11 @@ class PromptSource {
   /// Returns the tokens that follow a turn of the policy when the environment answers
   /// it with `observation`. Outside a chat these are the observation's own. In a chat
   /// they are what the template prints between this assistant's text and the next one,
-  /// with the observation as the user's message (actors/observation.cc). `said_end` is
+  /// with the observation as the user's message (actors/observation.cc). `end_token` is
   /// the token that ended the turn, if that was an end-of-sequence token; it is not
   /// repeated. Throws a usage Error when the template prints no such text.
   std::vector<int32_t> observation_tokens(const Episode& episode, const std::string& observation,
-                                          std::optional<int32_t> said_end) const;
+                                          std::optional<int32_t> end_token) const;
 
   /// Returns the tokens of the prompt and of a teacher's answer to it. The answer's are
   /// what the chat template prints for it (text/chat_training.h), or its text and the

@@ -64,7 +64,7 @@ class Worker {
   /// (126).
   bool was_not_found();
   /// The last lines that the process wrote to stderr, as LastLines returns them.
-  std::string last_words() const { return errors_.text(); }
+  std::string last_stderr() const { return errors_.text(); }
 
   void kill();
 

@@ -8,8 +8,8 @@
 #include <utility>
 
 #include "core/error.h"
+#include "core/error_report.h"
 #include "core/log.h"
-#include "core/plain_error.h"
 
 namespace orrery::actors {
 namespace {
@@ -17,13 +17,13 @@ namespace {
 using std::chrono::milliseconds;
 
 /// How many failures get a warning of their own; all are counted.
-constexpr int64_t kToldFailures = 5;
+constexpr int64_t kWarnedFailures = 5;
 /// When this many processes have failed and none has ever answered, the command is
 /// wrong.
 constexpr int64_t kHopeless = 3;
 /// When this many requests in a row have been dropped, the program is taken for dead.
 constexpr int64_t kDead = 200;
-constexpr std::chrono::seconds kTellEvery{30};
+constexpr std::chrono::seconds kWarnEvery{30};
 constexpr milliseconds kFirstPause{50}, kLongestPause{1000};
 /// How often to look for processes that have ended while others hold their pipes open.
 constexpr milliseconds kLookEvery{20};
@@ -88,7 +88,7 @@ std::shared_ptr<const WorkerPool::Request> WorkerPool::submit(std::string rest, 
   request->accept = std::move(accept);
   request->about = std::move(about);
   queue_.push_back(request);
-  give_out();
+  assign_requests();
   return request;
 }
 
@@ -109,7 +109,7 @@ void WorkerPool::start(Slot& slot) {
   }
 }
 
-void WorkerPool::give_out() {
+void WorkerPool::assign_requests() {
   // Running workers come first: another process is started only when all are busy.
   for (const bool running : {true, false}) {
     for (Slot& slot : slots_) {
@@ -133,12 +133,12 @@ void WorkerPool::give_out() {
 }
 
 bool WorkerPool::poll(milliseconds timeout) {
-  tell_now_and_then();
-  look_for_events(milliseconds(0));
-  give_out();
+  warn_periodically();
+  wait_for_events(milliseconds(0));
+  assign_requests();
   if (!changed_ && timeout.count() > 0) {
-    look_for_events(timeout);
-    give_out();
+    wait_for_events(timeout);
+    assign_requests();
   }
   return std::exchange(changed_, false);
 }
@@ -154,7 +154,7 @@ int WorkerPool::wait_time(milliseconds timeout) const {
   return static_cast<int>(std::clamp(left, milliseconds(0), timeout).count());
 }
 
-void WorkerPool::look_for_events(milliseconds timeout) {
+void WorkerPool::wait_for_events(milliseconds timeout) {
   std::vector<pollfd> fds;
   Array<int64_t> slot_of;  // of each of fds
   for (int64_t i = 0; i < slots_.size(); ++i) {
@@ -252,12 +252,12 @@ void WorkerPool::worker_ended(Slot& slot, const std::string& what) {
 }
 
 void WorkerPool::failed(Slot& slot, const std::string& what, bool not_found) {
-  slot.worker->pump();  // its last words
-  const std::string words = slot.worker->last_words();
+  slot.worker->pump();  // what it wrote last
+  const std::string last_stderr = slot.worker->last_stderr();
   const std::string text = fmt::format(
       "a process of data.external.command '{}' {}{}; {}", printable(config_.command, kShownLine),
       what, slot.request && !slot.request->about.empty() ? ", at " + slot.request->about : "",
-      words.empty() ? "it wrote nothing to stderr" : "its stderr: " + words);
+      last_stderr.empty() ? "it wrote nothing to stderr" : "its stderr: " + last_stderr);
   slot.worker->kill();
   slot.worker.reset();
   if (slot.answered == 0) {
@@ -279,16 +279,16 @@ void WorkerPool::failed(Slot& slot, const std::string& what, bool not_found) {
     slot.request.reset();
   }
   give_up_if_hopeless(text, not_found);
-  if (told_ < kToldFailures) {
-    ++told_;
+  if (warned_ < kWarnedFailures) {
+    ++warned_;
     spdlog::warn("{}{}", text,
-                 told_ == kToldFailures ? " (further failures are only counted)" : "");
+                 warned_ == kWarnedFailures ? " (further failures are only counted)" : "");
   }
 }
 
-void WorkerPool::tell_now_and_then() {
-  if (failures_ == 0 || Clock::now() - told_at_ < kTellEvery) return;
-  told_at_ = Clock::now();
+void WorkerPool::warn_periodically() {
+  if (failures_ == 0 || Clock::now() - warned_at_ < kWarnEvery) return;
+  warned_at_ = Clock::now();
   spdlog::warn(
       "{} request(s) to data.external.command failed so far, {} of them for good; {} wait: {}",
       failures_, dropped_, queue_.size(), last_failure_);
@@ -296,7 +296,7 @@ void WorkerPool::tell_now_and_then() {
 
 void WorkerPool::give_up_if_hopeless(const std::string& last, bool not_found) {
   if (dropped_in_a_row_ >= kDead) {
-    fail_as_users(
+    fail_user_error(
         "{} requests in a row had no answer, the last: {}; "
         "mend the program, or what it relies on, and start again",
         dropped_in_a_row_, last);
@@ -322,7 +322,7 @@ void WorkerPool::cancel() {
   }
 }
 
-std::string WorkerPool::take_trouble() {
+std::string WorkerPool::take_failure_text() {
   ever_answered_ = true;
   if (failures_ == 0) return "";
   const std::string text =

@@ -77,7 +77,7 @@ class WorkerPool {
   /// failed since the last call, how many of them were dropped, and why the last one
   /// failed. Empty when none has. The program has answered by now, if not here then on
   /// another rank, so that processes that fail later are no sign that it cannot run.
-  std::string take_trouble();
+  std::string take_failure_text();
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -92,9 +92,9 @@ class WorkerPool {
   };
 
   int wait_time(std::chrono::milliseconds timeout) const;
-  void look_for_events(std::chrono::milliseconds timeout);
+  void wait_for_events(std::chrono::milliseconds timeout);
   void start(Slot& slot);
-  void give_out();
+  void assign_requests();
   void read_from(Slot& slot);
   void take_answer(Slot& slot, const std::string& line);
   void check_deadline(Slot& slot);
@@ -102,7 +102,7 @@ class WorkerPool {
   /// Kills the worker, logs why, and sends its request again or drops it.
   void failed(Slot& slot, const std::string& what, bool not_found = false);
   void give_up_if_hopeless(const std::string& last, bool not_found);
-  void tell_now_and_then();
+  void warn_periodically();
 
   WorkerPoolConfig config_;
   Array<Slot> slots_;
@@ -111,10 +111,10 @@ class WorkerPool {
   bool changed_ = false;                // a request has ended since poll() last said so
   bool ever_answered_ = false;          // some process, here or on another rank
   int64_t early_failures_ = 0;          // processes that failed before that
-  int64_t told_ = 0;                    // warnings written about failures
-  int64_t failures_ = 0, dropped_ = 0;  // requests since take_trouble()
+  int64_t warned_ = 0;                  // warnings written about failures
+  int64_t failures_ = 0, dropped_ = 0;  // requests since take_failure_text()
   int64_t dropped_in_a_row_ = 0;
-  Clock::time_point told_at_ = Clock::now();
+  Clock::time_point warned_at_ = Clock::now();
   std::string last_failure_;
   Clock::time_point looked_;  // when it last looked whether processes have ended
 };

@@ -15,7 +15,7 @@ namespace {
 
 // Enough to come from memory, as a whole model does, without taking as much memory as
 // a whole model.
-constexpr int64_t kMostElements = 16 << 20;
+constexpr int64_t kMaxElements = 16 << 20;
 constexpr int64_t kShards = 8;
 
 void run_adamw(benchmark::State& state, const Machine& machine, int64_t n) {
@@ -74,7 +74,7 @@ void run_shard_tree(benchmark::State& state, const Machine& machine, int64_t n) 
 }  // namespace
 
 void add_flat_cases(const Registry& registry, const ModelShape& model) {
-  const int64_t n = std::min(model.parameters(), kMostElements);
+  const int64_t n = std::min(model.parameters(), kMaxElements);
   const auto add = [&](const char* op, auto run) {
     registry.add(fmt::format("{}/{}/N:{}", model.name, op, n),
                  [=](benchmark::State& state, const Machine& machine) { run(state, machine, n); });

@@ -11,11 +11,11 @@
 namespace orrery::comm {
 namespace {
 
-constexpr uint32_t kMagic = 0x4C59524F;                         // "ORYL" in memory
-constexpr size_t kMostBytes = std::numeric_limits<int>::max();  // of a Protobuf message
+constexpr uint32_t kMagic = 0x4C59524F;                        // "ORYL" in memory
+constexpr size_t kMaxBytes = std::numeric_limits<int>::max();  // of a Protobuf message
 
 /// Stands before the payload. All ranks of a job have the same byte order.
-struct LetterHeader {
+struct EnvelopeHeader {
   uint32_t magic;
   uint32_t kind;
   uint64_t bytes;
@@ -48,8 +48,8 @@ std::optional<MessageKind> kind_of_tag(int tag) {
   return MessageKind{tag};
 }
 
-/// Checks the envelope: returns the payload as the sender sent it, or throws.
-Letter verify(int receiver, Communicator::Message&& message) {
+/// Checks the header and the CRC: returns the payload as the sender sent it, or throws.
+Envelope verify(int receiver, Communicator::Message&& message) {
   const std::optional<MessageKind> kind = kind_of_tag(message.tag);
   if (!kind) {
     fail(
@@ -63,7 +63,7 @@ Letter verify(int receiver, Communicator::Message&& message) {
         "check the memory and network of both hosts",
         receiver, message_name(*kind), message.source, how);
   };
-  LetterHeader header{};
+  EnvelopeHeader header{};
   if (message.bytes.size() < sizeof header) {
     damaged(fmt::format("{} bytes are fewer than its header's {}", message.bytes.size(),
                         sizeof header));
@@ -79,11 +79,11 @@ Letter verify(int receiver, Communicator::Message&& message) {
   const uint32_t crc = crc32(message.bytes);
   if (crc != header.crc)
     damaged(fmt::format("CRC-32 is {:08x} instead of {:08x}", crc, header.crc));
-  Letter letter;
-  letter.source = message.source;
-  letter.kind = *kind;
-  letter.payload = std::move(message.bytes);
-  return letter;
+  Envelope envelope;
+  envelope.source = message.source;
+  envelope.kind = *kind;
+  envelope.payload = std::move(message.bytes);
+  return envelope;
 }
 
 FaultAction fault_at(MessageKind kind) {
@@ -116,12 +116,12 @@ std::string_view message_name(MessageKind kind) {
   return "unknown";
 }
 
-void Letter::open_into(MessageKind expected, google::protobuf::MessageLite& message) const {
+void Envelope::open_into(MessageKind expected, google::protobuf::MessageLite& message) const {
   if (kind != expected) {
     fail("rank {} sent a {} message where a {} message was expected", source, message_name(kind),
          message_name(expected));
   }
-  if (payload.size() > kMostBytes || !message.ParseFromArray(payload.data(), payload.size())) {
+  if (payload.size() > kMaxBytes || !message.ParseFromArray(payload.data(), payload.size())) {
     fail(
         "a {} message from rank {} ({} bytes) cannot be parsed: all ranks must run the same orrery",
         message_name(kind), source, payload.size());
@@ -130,14 +130,14 @@ void Letter::open_into(MessageKind expected, google::protobuf::MessageLite& mess
 
 std::string detail::seal(MessageKind kind, const google::protobuf::MessageLite& message) {
   const size_t size = message.ByteSizeLong();
-  if (size > kMostBytes) {
+  if (size > kMaxBytes) {
     fail("a {} message has {} bytes, more than Protobuf's 2 GiB: send it in parts",
          message_name(kind), size);
   }
-  std::string bytes(sizeof(LetterHeader), '\0');
+  std::string bytes(sizeof(EnvelopeHeader), '\0');
   ORRERY_CHECK(message.AppendToString(&bytes), "a {} message cannot be serialised",
                message_name(kind));
-  LetterHeader header{};
+  EnvelopeHeader header{};
   header.magic = kMagic;
   header.kind = tag_of(kind);
   header.bytes = bytes.size() - sizeof header;
@@ -147,7 +147,7 @@ std::string detail::seal(MessageKind kind, const google::protobuf::MessageLite& 
   return bytes;
 }
 
-Letter detail::unseal(MessageKind kind, int receiver, int source, std::string bytes) {
+Envelope detail::unseal(MessageKind kind, int receiver, int source, std::string bytes) {
   return verify(receiver, {source, tag_of(kind), std::move(bytes)});
 }
 
@@ -156,21 +156,21 @@ void Mailbox::send_message(int destination, MessageKind kind,
   comm_.send(destination, tag_of(kind), detail::seal(kind, message));
 }
 
-Letter Mailbox::receive_letter(int source, MessageKind kind) {
+Envelope Mailbox::receive_envelope(int source, MessageKind kind) {
   return verify(comm_.rank(), comm_.receive(source, tag_of(kind)));
 }
 
-std::optional<Letter> Mailbox::try_receive_letter(int source, MessageKind kind) {
+std::optional<Envelope> Mailbox::try_receive_envelope(int source, MessageKind kind) {
   auto message = comm_.try_receive(source, tag_of(kind));
   if (!message) return std::nullopt;
   return verify(comm_.rank(), std::move(*message));
 }
 
-Letter Mailbox::receive_any(int source) {
+Envelope Mailbox::receive_any(int source) {
   return verify(comm_.rank(), comm_.receive(source, Communicator::kAnyTag));
 }
 
-std::optional<Letter> Mailbox::try_receive_any(int source) {
+std::optional<Envelope> Mailbox::try_receive_any(int source) {
   auto message = comm_.try_receive(source, Communicator::kAnyTag);
   if (!message) return std::nullopt;
   return verify(comm_.rank(), std::move(*message));

@@ -53,7 +53,7 @@ struct KindOf<proto::RankStatus> {
 };
 
 /// A verified message that is not parsed yet.
-struct Letter {
+struct Envelope {
   int source = 0;
   MessageKind kind = MessageKind::kControl;
   std::string payload;
@@ -72,7 +72,7 @@ struct Letter {
 
 namespace detail {
 std::string seal(MessageKind kind, const google::protobuf::MessageLite& message);
-Letter unseal(MessageKind kind, int receiver, int source, std::string bytes);
+Envelope unseal(MessageKind kind, int receiver, int source, std::string bytes);
 }  // namespace detail
 
 /// The bytes of a message as a mailbox sends them, for messages that travel in a
@@ -103,30 +103,30 @@ class Mailbox {
   /// the sender.
   template <class M>
   M receive(int source = Communicator::kAnySource, int* from = nullptr) {
-    const Letter letter = receive_letter(source, KindOf<M>::kValue);
-    if (from != nullptr) *from = letter.source;
-    return letter.open<M>();
+    const Envelope envelope = receive_envelope(source, KindOf<M>::kValue);
+    if (from != nullptr) *from = envelope.source;
+    return envelope.open<M>();
   }
 
   /// The next message of this type, or nothing when none waits.
   template <class M>
   std::optional<M> try_receive(int source = Communicator::kAnySource, int* from = nullptr) {
-    const std::optional<Letter> letter = try_receive_letter(source, KindOf<M>::kValue);
-    if (!letter) return std::nullopt;
-    if (from != nullptr) *from = letter->source;
-    return letter->open<M>();
+    const std::optional<Envelope> envelope = try_receive_envelope(source, KindOf<M>::kValue);
+    if (!envelope) return std::nullopt;
+    if (from != nullptr) *from = envelope->source;
+    return envelope->open<M>();
   }
 
-  /// As above, but for a message of any kind: look at Letter::kind, then call
+  /// As above, but for a message of any kind: look at Envelope::kind, then call
   /// open<M>(). Every message on the communicator must be a mailbox's.
-  Letter receive_any(int source = Communicator::kAnySource);
-  std::optional<Letter> try_receive_any(int source = Communicator::kAnySource);
+  Envelope receive_any(int source = Communicator::kAnySource);
+  std::optional<Envelope> try_receive_any(int source = Communicator::kAnySource);
 
  private:
   void send_message(int destination, MessageKind kind,
                     const google::protobuf::MessageLite& message);
-  Letter receive_letter(int source, MessageKind kind);
-  std::optional<Letter> try_receive_letter(int source, MessageKind kind);
+  Envelope receive_envelope(int source, MessageKind kind);
+  std::optional<Envelope> try_receive_envelope(int source, MessageKind kind);
 
   Communicator& comm_;
 };

@@ -47,7 +47,7 @@ void MpiAllToAll::add(std::span<const int64_t> offsets) {
   for (int step = 1; step < size_; ++step) {  // 1, 3
     const int to = (rank_ + step) % size_;
     cut(to, [&](const Extent& piece) {
-      sends_.send(to, as_bytes(part_of(buffers_.send, piece)), kOperation);
+      sends_.send(to, as_bytes(elements_of(buffers_.send, piece)), kOperation);
     });
   }
 }

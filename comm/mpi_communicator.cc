@@ -21,7 +21,7 @@ namespace orrery::comm::mpi {
 namespace {
 
 /// A message on the wire is this header, then the bytes. What does not fit into the
-/// first kChunkBytes follows in messages of the same tag.
+/// first kMaxCallBytes follows in messages of the same tag.
 struct WireHeader {
   uint64_t total_bytes;
 };
@@ -92,11 +92,11 @@ class MpiCommunicator final : public Communicator {
     for (int step = 1; step < size_; ++step) {
       const int from = (rank_ - step + size_) % size_;
       for (const Extent& e : owned[from])
-        transfers.receive(from, std::as_writable_bytes(part_of(all, e)), "all_gather");
+        transfers.receive(from, std::as_writable_bytes(elements_of(all, e)), "all_gather");
     }
     for (int step = 1; step < size_; ++step) {
       for (const Extent& e : owned[rank_])
-        transfers.send((rank_ + step) % size_, std::as_bytes(part_of(all, e)), "all_gather");
+        transfers.send((rank_ + step) % size_, std::as_bytes(elements_of(all, e)), "all_gather");
     }
     transfers.finish("all_gather");
   }
@@ -257,7 +257,7 @@ class MpiCommunicator final : public Communicator {
     const size_t done = count - sizeof header;
     // Every message but the last is full, so a wrong size is seen before memory is
     // taken for it.
-    if (header.total_bytes < done || (header.total_bytes > done && count != kChunkBytes)) {
+    if (header.total_bytes < done || (header.total_bytes > done && count != kMaxCallBytes)) {
       fail(
           "rank {} got a damaged message with tag {} from rank {}: "
           "{} bytes came, its header says {}",

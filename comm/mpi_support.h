@@ -25,7 +25,7 @@ using Clock = std::chrono::steady_clock;
 
 /// The most bytes that one MPI call moves. MPI's counts are 32-bit, so larger data goes
 /// in chunks, which also keep a library's temporary buffers small.
-inline constexpr int64_t kChunkBytes = int64_t{64} << 20;
+inline constexpr int64_t kMaxCallBytes = int64_t{64} << 20;
 
 inline constexpr int kNoPeer = -1;
 
@@ -37,11 +37,11 @@ void check(int code, const char* operation, int rank, int peer = kNoPeer);
 int mpi_count(int64_t count);
 
 /// Calls body(begin, count) for one chunk of `size` bytes after the other; `count` is
-/// at most kChunkBytes.
+/// at most kMaxCallBytes.
 template <class Body>
 void for_chunks(int64_t size, Body&& body) {
-  for (int64_t begin = 0; begin < size; begin += kChunkBytes)
-    body(begin, mpi_count(std::min(size - begin, kChunkBytes)));
+  for (int64_t begin = 0; begin < size; begin += kMaxCallBytes)
+    body(begin, mpi_count(std::min(size - begin, kMaxCallBytes)));
 }
 
 /// The pauses of a polling loop. It yields for as long as a peer that keeps pace would

@@ -87,8 +87,8 @@ Watchdog::Watchdog(Communicator& world, const WatchdogOptions& options, Report r
       next_report_(options_.warn_seconds),
       host_(host_name()) {
   const auto now = Clock::now();
-  if (comm_->rank() == 0) seen_.resize(comm_->size(), {{}, now});
-  for (Seen& seen : seen_) seen.status.set_phase("start");
+  if (comm_->rank() == 0) last_statuses_.resize(comm_->size(), {{}, now});
+  for (LastStatus& last : last_statuses_) last.status.set_phase("start");
   thread_ = std::thread([this] { run(); });
 }
 
@@ -104,8 +104,8 @@ Watchdog::~Watchdog() {
   thread_.join();
 }
 
-void Watchdog::phase(const std::string& name) {
-  progress();
+void Watchdog::begin_phase(const std::string& name) {
+  note_progress();
   const std::lock_guard lock(mutex_);
   if (phase_ == name) return;
   phase_ = name;
@@ -128,7 +128,7 @@ Watchdog::Wait::Wait(Watchdog* watchdog, const char* operation) : watchdog_(watc
 Watchdog::Wait::~Wait() {
   if (watchdog_ == nullptr) return;
   watchdog_->wait_ = nullptr;
-  watchdog_->progress();
+  watchdog_->note_progress();
 }
 
 proto::RankStatus Watchdog::own_status() {
@@ -139,7 +139,7 @@ proto::RankStatus Watchdog::own_status() {
   if (waiting.operation == nullptr) waiting = {wait_, seconds_since(wait_since_)};
   // A wait counts as progress, so that the others' delay is not held against this rank
   // when its wait is over (2).
-  if (waiting.operation != nullptr && waiting.seconds > kBriefWait) progress();
+  if (waiting.operation != nullptr && waiting.seconds > kBriefWait) note_progress();
   const double still = seconds_since(progress_at_);
   const std::lock_guard lock(mutex_);
   status.set_step(step_);
@@ -155,21 +155,21 @@ proto::RankStatus Watchdog::own_status() {
   return status;
 }
 
-void Watchdog::take_statuses() {
+void Watchdog::receive_statuses() {
   int from = 0;
   while (auto status = mailbox_.try_receive<proto::RankStatus>(Communicator::kAnySource, &from)) {
-    seen_[from] = {std::move(*status), Clock::now()};
+    last_statuses_[from] = {std::move(*status), Clock::now()};
   }
 }
 
-void Watchdog::look() {
-  seen_[0] = {own_status(), Clock::now()};
-  take_statuses();
+void Watchdog::check_ranks() {
+  last_statuses_[0] = {own_status(), Clock::now()};
+  receive_statuses();
   std::vector<proto::RankStatus> statuses;
   std::vector<double> ages;
-  for (const Seen& seen : seen_) {
-    statuses.push_back(seen.status);
-    ages.push_back(std::chrono::duration<double>(Clock::now() - seen.at).count());
+  for (const LastStatus& last : last_statuses_) {
+    statuses.push_back(last.status);
+    ages.push_back(std::chrono::duration<double>(Clock::now() - last.at).count());
   }
   if (options_.observe) options_.observe(statuses, ages);
   double stuck = 0;
@@ -196,7 +196,7 @@ void Watchdog::end_job() {
   if (options_.end) options_.end();
 }
 
-void Watchdog::hear_of_the_end() {
+void Watchdog::await_end() {
   while (const auto control = mailbox_.try_receive<proto::Control>(0)) {
     if (control->kind() == proto::Control::ERROR && options_.last_words) options_.last_words();
   }
@@ -208,9 +208,9 @@ void Watchdog::run() {
     for (;;) {
       if (!collects) {
         mailbox_.send(0, own_status());
-        hear_of_the_end();
+        await_end();
       } else if (!ended_) {
-        look();
+        check_ranks();
       }
       std::unique_lock lock(mutex_);
       wake_.wait_for(lock, options_.period, [this] { return stop_; });
@@ -225,10 +225,10 @@ void Watchdog::run() {
       mailbox_.send(0, last);
       return;
     }
-    seen_[0].status.set_leaving(true);
-    while (!std::all_of(seen_.begin(), seen_.end(),
-                        [](const Seen& s) { return s.status.leaving(); })) {
-      take_statuses();
+    last_statuses_[0].status.set_leaving(true);
+    while (!std::all_of(last_statuses_.begin(), last_statuses_.end(),
+                        [](const LastStatus& s) { return s.status.leaving(); })) {
+      receive_statuses();
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
   } catch (const std::exception& e) {

@@ -68,9 +68,9 @@ class Watchdog {
 
   /// This rank begins a phase ("generate") or goes on with it; a call is a sign of
   /// progress. Cheap; thread-safe.
-  void phase(const std::string& name);
+  void begin_phase(const std::string& name);
   /// A sign of progress within the phase. Cheaper; thread-safe.
-  void progress() { progress_at_.store(now(), std::memory_order_relaxed); }
+  void note_progress() { progress_at_.store(now(), std::memory_order_relaxed); }
   /// Sets the steps done, in all and of the stage under way (a literal), for whoever
   /// reads the statuses. Thread-safe.
   void set_step(int64_t step, const char* stage, int64_t stage_step);
@@ -94,24 +94,24 @@ class Watchdog {
   static double seconds_since(Clock::rep then) {
     return std::chrono::duration<double>(Clock::duration(now() - then)).count();
   }
-  struct Seen {
+  struct LastStatus {
     proto::RankStatus status;
     Clock::time_point at;
   };
 
   void run();
   proto::RankStatus own_status();
-  void take_statuses();
-  void look();
+  void receive_statuses();
+  void check_ranks();
   void end_job();
-  void hear_of_the_end();
+  void await_end();
 
   Communicator& world_;
   const WatchdogOptions options_;
   const Report report_;
   std::unique_ptr<Communicator> comm_;
   Mailbox mailbox_;
-  std::vector<Seen> seen_;  // on rank 0: by rank
+  std::vector<LastStatus> last_statuses_;  // on rank 0: by rank
   double next_report_;
   bool ended_ = false;  // the fatal report was given
   const std::string host_;

@@ -60,12 +60,12 @@ class FlatView {
 
 /// The elements of `extent`. REQUIRES: they lie inside `flat`.
 template <class T>
-Span<T> part_of(Span<T> flat, const Extent& extent) {
+Span<T> elements_of(Span<T> flat, const Extent& extent) {
   return flat.subspan(extent.begin, extent.size());
 }
 template <class T>
-std::span<T> part_of(std::span<T> flat, const Extent& extent) {
-  return part_of(Span<T>(flat), extent);
+std::span<T> elements_of(std::span<T> flat, const Extent& extent) {
+  return elements_of(Span<T>(flat), extent);
 }
 
 }  // namespace orrery

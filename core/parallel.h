@@ -17,7 +17,7 @@ namespace orrery {
 template <class Body>
 void parallel_for(const Context& ctx, int64_t count, int64_t grain, Body&& body) {
   const int64_t wanted =
-      std::min({int64_t{ctx.threads}, count / std::max<int64_t>(grain, 1), kMostParts});
+      std::min({int64_t{ctx.threads}, count / std::max<int64_t>(grain, 1), kMaxParts});
   if (wanted <= 1 || inside_part()) {
     if (count > 0) body(int64_t{0}, count);
     return;
@@ -34,7 +34,7 @@ void parallel_for(const Context& ctx, int64_t count, int64_t grain, Body&& body)
 /// that nobody had begun may be left out.
 template <class Body>
 void parallel_items(const Context& ctx, int64_t count, Body&& body) {
-  const int64_t wanted = std::min({int64_t{ctx.threads}, count, kMostParts});
+  const int64_t wanted = std::min({int64_t{ctx.threads}, count, kMaxParts});
   if (wanted <= 1 || inside_part()) {
     for (int64_t i = 0; i < count; ++i) body(i);
     return;

@@ -56,8 +56,8 @@ class Profile {
   const std::vector<Phase>& phases() const { return phases_; }
 
  private:
-  friend class PhaseScope;
-  friend class ProfileScope;
+  friend class ProfilePhaseScope;
+  friend class ProfileOpScope;
   size_t open_phase(const char* name);  ///< returns the phase that was open before
   void close_phase(size_t previous);
   void open_op(const char* name, double flops, double bytes);
@@ -73,33 +73,33 @@ class Profile {
   Clock::time_point op_since_;
 };
 
-class PhaseScope {
+class ProfilePhaseScope {
  public:
-  PhaseScope(const Context& ctx, const char* name) : profile_(ctx.profile) {
+  ProfilePhaseScope(const Context& ctx, const char* name) : profile_(ctx.profile) {
     if (profile_ != nullptr) previous_ = profile_->open_phase(name);
   }
-  ~PhaseScope() {
+  ~ProfilePhaseScope() {
     if (profile_ != nullptr) profile_->close_phase(previous_);
   }
-  PhaseScope(const PhaseScope&) = delete;
-  PhaseScope& operator=(const PhaseScope&) = delete;
+  ProfilePhaseScope(const ProfilePhaseScope&) = delete;
+  ProfilePhaseScope& operator=(const ProfilePhaseScope&) = delete;
 
  private:
   Profile* profile_;
   size_t previous_ = 0;
 };
 
-class ProfileScope {
+class ProfileOpScope {
  public:
-  ProfileScope(const Context& ctx, const char* op, double flops, double bytes)
+  ProfileOpScope(const Context& ctx, const char* op, double flops, double bytes)
       : profile_(ctx.profile) {
     if (profile_ != nullptr) profile_->open_op(op, flops, bytes);
   }
-  ~ProfileScope() {
+  ~ProfileOpScope() {
     if (profile_ != nullptr) profile_->close_op();
   }
-  ProfileScope(const ProfileScope&) = delete;
-  ProfileScope& operator=(const ProfileScope&) = delete;
+  ProfileOpScope(const ProfileOpScope&) = delete;
+  ProfileOpScope& operator=(const ProfileOpScope&) = delete;
 
  private:
   Profile* profile_;

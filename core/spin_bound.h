@@ -19,11 +19,11 @@ class SpinBound {
 
   // bench/team_bench.cc and bench/busy.sh show what these bounds do.
   /// The gaps between the loops of a step take up to 250 microseconds.
-  static constexpr Duration kMost = std::chrono::microseconds(500);
+  static constexpr Duration kMaxBound = std::chrono::microseconds(500);
   /// Less than it costs to sleep and be woken.
-  static constexpr Duration kLeast = std::chrono::microseconds(10);
+  static constexpr Duration kMinBound = std::chrono::microseconds(10);
   /// Sleeps between two trials of a longer spin, at most.
-  static constexpr int kMostPenalty = 63;
+  static constexpr int kMaxPenalty = 63;
 
   Duration get() const { return bound_; }
 
@@ -31,28 +31,28 @@ class SpinBound {
   void spun(Duration waited) {
     trying_ = false;
     penalty_ /= 2;
-    if (2 * waited > bound_) bound_ = std::min(2 * bound_, kMost);
+    if (2 * waited > bound_) bound_ = std::min(2 * bound_, kMaxBound);
   }
 
   /// The wait ended while sleeping, `waited` after its beginning.
   void slept(Duration waited) {
     if (trying_) {
       trying_ = false;
-      penalty_ = std::min(2 * penalty_ + 1, kMostPenalty);
+      penalty_ = std::min(2 * penalty_ + 1, kMaxPenalty);
       untried_ = penalty_;
-      bound_ = kLeast;
-    } else if (waited > kMost) {
-      bound_ = std::max(bound_ / 2, kLeast);
+      bound_ = kMinBound;
+    } else if (waited > kMaxBound) {
+      bound_ = std::max(bound_ / 2, kMinBound);
     } else if (untried_ > 0) {
       --untried_;
     } else {
       trying_ = true;
-      bound_ = std::min(2 * waited, kMost);
+      bound_ = std::min(2 * waited, kMaxBound);
     }
   }
 
  private:
-  Duration bound_ = kMost;
+  Duration bound_ = kMaxBound;
   bool trying_ = false;  // the bound has just grown after a sleep
   int penalty_ = 0;      // sleeps without a trial after a trial that failed
   int untried_ = 0;      // how many of those sleeps are left

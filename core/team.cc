@@ -115,7 +115,7 @@ class Team {
   void finish(uint32_t parts);
 
   const pid_t process_;
-  const uint32_t most_members_;  // the caller is one
+  const uint32_t max_members_;  // the caller is one
   uint32_t members_ = 1;
   bool refused_ = false;  // the system gave no further thread
 
@@ -128,10 +128,10 @@ class Team {
 
   alignas(kLine) std::atomic<uint32_t> unclaimed_ = 0;
   std::atomic<uint32_t> unfinished_ = 0;
-  std::array<Slot, kMostParts> slots_;
+  std::array<Slot, kMaxParts> slots_;
 };
 
-Team::Team() : process_(getpid()), most_members_(most_team_members()) {}
+Team::Team() : process_(getpid()), max_members_(max_team_members()) {}
 
 Team::~Team() {
   if (getpid() != process_) return;  // fork() copied no members
@@ -215,8 +215,8 @@ void Team::finish(uint32_t parts) {
 }
 
 void Team::run(int64_t parts, PartFunction function, void* body) {
-  const uint32_t count = parts;  // at most kMostParts
-  const uint32_t wanted = std::min(count, most_members_);
+  const uint32_t count = parts;  // at most kMaxParts
+  const uint32_t wanted = std::min(count, max_members_);
   if (wanted > members_ && !refused_) grow(wanted);
 
   function_ = function;  // 1
@@ -224,7 +224,7 @@ void Team::run(int64_t parts, PartFunction function, void* body) {
   parts_.store(count, std::memory_order_relaxed);
   unclaimed_.store(count, std::memory_order_relaxed);
   unfinished_.store(count, std::memory_order_relaxed);
-  std::array<uint16_t, kMostParts> asleep;  // NOLINT: written below as far as it is read
+  std::array<uint16_t, kMaxParts> asleep;  // NOLINT: written below as far as it is read
   size_t sleepers = 0;
   for (uint32_t i = 0; i < count; ++i) {
     if (slots_[i].state.exchange(kOpen, std::memory_order_acq_rel) != kAsleep) continue;  // 2
@@ -251,12 +251,12 @@ void Team::run(int64_t parts, PartFunction function, void* body) {
 
 }  // namespace
 
-int most_team_members() { return std::min(int{kMostParts}, kMembersPerCpu * available_cpus()); }
+int max_team_members() { return std::min(int{kMaxParts}, kMembersPerCpu * available_cpus()); }
 
 bool inside_part() { return t_inside_part; }
 
 void run_parts(int64_t parts, PartFunction function, void* body) {
-  ORRERY_CHECK(parts >= 1 && parts <= kMostParts && !t_inside_part, "{} parts", parts);
+  ORRERY_CHECK(parts >= 1 && parts <= kMaxParts && !t_inside_part, "{} parts", parts);
   thread_local std::unique_ptr<Team> team;
   if (!team) team = std::make_unique<Team>();
   team->run(parts, function, body);

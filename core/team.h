@@ -22,7 +22,7 @@
 namespace orrery {
 
 /// The most parts that one call of run_parts() may have.
-inline constexpr int64_t kMostParts = 512;
+inline constexpr int64_t kMaxParts = 512;
 /// The most members per CPU; where there are fewer members than parts, parts wait.
 inline constexpr int kMembersPerCpu = 4;
 /// As much as a main thread has by default.
@@ -30,7 +30,7 @@ inline constexpr size_t kTeamStackBytes = size_t{8} << 20;
 
 /// The most members that a team may have on this host, counting the caller. More would
 /// only take each other's CPU.
-int most_team_members();
+int max_team_members();
 
 /// Whether this thread is inside a part. run_parts() must not be called there: parallel
 /// loops then run serially.
@@ -39,7 +39,7 @@ bool inside_part();
 using PartFunction = void (*)(void* body, int64_t part);
 
 /// Calls function(body, part) once for every part in [0, parts), at most `parts` calls
-/// at a time, and returns when all have ended. REQUIRES: 1 <= parts <= kMostParts. When
+/// at a time, and returns when all have ended. REQUIRES: 1 <= parts <= kMaxParts. When
 /// parts throw, the first exception is rethrown after all have ended. Parts must not
 /// wait for each other.
 void run_parts(int64_t parts, PartFunction function, void* body);

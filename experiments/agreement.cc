@@ -65,7 +65,7 @@ std::string rank_name(std::span<const RankFacts> ranks, size_t rank) {
 
 }  // namespace
 
-std::string disagreement(std::span<const RankFacts> ranks) {
+std::string describe_disagreement(std::span<const RankFacts> ranks) {
   std::map<std::string, size_t> votes;
   std::vector<std::string> digests;
   for (const RankFacts& rank : ranks) ++votes[digests.emplace_back(digest_of(rank.facts))];
@@ -117,7 +117,7 @@ void agree(comm::Communicator& world, const std::vector<Fact>& facts) {
     for (const auto& fact : rank["facts"])
       ranks.back().facts.push_back({fact[0], fact[1], fact[2]});
   }
-  const std::string text = disagreement(ranks);
+  const std::string text = describe_disagreement(ranks);
   throw AgreedError(text.empty() ? "the ranks' configs differ in a text that is not UTF-8" : text,
                     kExitUsage);
 }

@@ -49,6 +49,6 @@ struct RankFacts {
 };
 
 /// Returns the message when the ranks are not all alike; empty when they are.
-std::string disagreement(std::span<const RankFacts> ranks);
+std::string describe_disagreement(std::span<const RankFacts> ranks);
 
 }  // namespace orrery::experiments

@@ -13,8 +13,8 @@
 #include "core/buffer.h"
 #include "core/fault.h"
 #include "core/log.h"
+#include "core/low_priority_worker.h"
 #include "core/parallel.h"
-#include "core/quiet_worker.h"
 #include "core/span.h"
 #include "core/timer.h"
 #include "experiments/on_all_ranks.h"
@@ -53,7 +53,7 @@ struct CheckpointWriter::Save {
 
   Target target;
   std::unique_ptr<comm::Communicator> comm;
-  QuietWorker quiet;
+  LowPriorityWorker worker;
   Buffer copy;  // this rank's part of weights, adam_m and adam_v, one after the other
   storage::CheckpointInfo info;
   std::exception_ptr error;  // what the copy threw, then what the save threw
@@ -85,7 +85,7 @@ CheckpointWriter::~CheckpointWriter() {
   enough_pages_ = true;
   if (pages_.joinable()) pages_.join();
   if (!thread_.joinable()) return;
-  save_->quiet.hurry(true);
+  save_->worker.set_urgent(true);
   if (std::uncaught_exceptions() > 0 && save_->comm->size() > 1) {
     for (const auto deadline = std::chrono::steady_clock::now() + kPatienceWhileUnwinding;
          !save_->done && std::chrono::steady_clock::now() < deadline;)
@@ -107,7 +107,7 @@ void CheckpointWriter::start(const Context& ctx, const storage::CheckpointInfo& 
   save.info = info;
   save.error = nullptr;
   save.done = false;
-  save.quiet.begin();
+  save.worker.begin();
   try {
     fault_point(FaultPoint::kCheckpointCopy);
     if (save.copy.bytes() == 0) save.copy = Buffer(ctx.device, 3 * save.count() * sizeof(float));
@@ -115,7 +115,8 @@ void CheckpointWriter::start(const Context& ctx, const storage::CheckpointInfo& 
                  values.weights.size());
     int64_t at = 0;
     for (const Extent& e : save.target.extents) {
-      copy_values(ctx, part_of(save.part(0), {at, at + e.size()}), part_of(values.weights, e));
+      copy_values(ctx, elements_of(save.part(0), {at, at + e.size()}),
+                  elements_of(values.weights, e));
       at += e.size();
     }
     copy_values(ctx, save.part(1), values.adam_m);
@@ -139,7 +140,7 @@ void CheckpointWriter::start(const Context& ctx, const storage::CheckpointInfo& 
 
 double CheckpointWriter::wait() {
   if (!thread_.joinable()) return 0;
-  save_->quiet.hurry(true);
+  save_->worker.set_urgent(true);
   thread_.join();
   if (save_->error) std::rethrow_exception(std::exchange(save_->error, nullptr));
   return save_->seconds;
@@ -150,8 +151,8 @@ std::filesystem::path CheckpointWriter::publish(Save& save) {
   comm::Communicator& comm = *save.comm;
   const Target& to = save.target;
   const bool first = comm.rank() == 0;
-  const PieceRunner quietly = [&save](const std::function<void()>& piece) {
-    save.quiet.run(piece);
+  const PieceRunner giving_way = [&save](const std::function<void()>& piece) {
+    save.worker.run(piece);
   };
   const std::filesystem::path target = to.folder / storage::checkpoint_name(save.info.step);
   std::filesystem::path temporary;
@@ -166,7 +167,7 @@ std::filesystem::path CheckpointWriter::publish(Save& save) {
   on_all_ranks(comm, [&] {
     entry = storage::write_checkpoint_slice(
         temporary, comm.rank(), comm.size(), to.table.flat_size(),
-        {to.extents, save.part(0), save.part(1), save.part(2)}, quietly);
+        {to.extents, save.part(0), save.part(1), save.part(2)}, giving_way);
   });
   nlohmann::json mine = {{"name", entry.name}, {"bytes", entry.bytes}, {"sha256", entry.sha256}};
   for (const Extent& e : entry.extents) mine["extents"].push_back({e.begin, e.end});
@@ -182,7 +183,7 @@ std::filesystem::path CheckpointWriter::publish(Save& save) {
     storage::publish_checkpoint(temporary, target, save.info, to.table, entries, to.tokenizer,
                                 to.chat_template);
     save.verified.erase(target);
-    storage::remove_old_checkpoints(to.folder, to.keep, &save.verified, quietly);
+    storage::remove_old_checkpoints(to.folder, to.keep, &save.verified, giving_way);
   });
   return target;
 }

@@ -3,8 +3,8 @@
 // entries with the other learners over a communicator of its own, and publishes the
 // checkpoint. There is one save at a time. Only one thread may call the methods.
 //
-// Writing and hashing give way to whatever else computes (core/quiet_worker.h), until
-// wait() is called.
+// Writing and hashing give way to whatever else computes (core/low_priority_worker.h),
+// until wait() is called.
 #pragma once
 
 #include <atomic>

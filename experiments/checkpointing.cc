@@ -174,7 +174,7 @@ Checkpointer::Resumed Checkpointer::resume(learners::Learner* learner) {
   comm::Communicator& world = job_.world;
   Resumed resumed;
   storage::TrainState& state = resumed.state;
-  const double initial = largest(job_.ctx, std::as_const(job_.model()).parameters());
+  const double initial = max_abs(job_.ctx, std::as_const(job_.model()).parameters());
   fs::path chosen;
   on_all_ranks(world, [&] {
     if (world.rank() == 0) chosen = choose(resumed.news);
@@ -206,7 +206,7 @@ void Checkpointer::load(const fs::path& chosen, double initial, learners::Learne
   storage::TrainState& state = resumed.state;
   const bool imported = !checkpoint.info().state;  // a model, of step 0
   state = checkpoint.info().state.value_or(storage::TrainState{});
-  const ResumeAnswer answer =
+  const ResumeDecision answer =
       check_resume({checkpoint.info(), chosen.string(), own, job_.config, config_yaml_, job_.inputs,
                     models::model_config_json(checkpoint.config(), "") ==
                         models::model_config_json(model.config(), "")});
@@ -215,7 +215,7 @@ void Checkpointer::load(const fs::path& chosen, double initial, learners::Learne
   resumed.warnings = answer.warnings;
   if (own && !imported && !answer.older_program) saved_step_ = state.step();
   checkpoint.read(0, checkpoint.flat_size(), model.parameters(), {}, {});
-  const double weight = largest(job_.ctx, std::as_const(model).parameters());
+  const double weight = max_abs(job_.ctx, std::as_const(model).parameters());
   if (imported) state.start_largest = weight;
   const double moment = learner != nullptr ? load_moments(checkpoint, state.adam_t, *learner) : 0;
   // An older checkpoint does not say what its stage began with: SFT began with the
@@ -241,12 +241,12 @@ double Checkpointer::load_moments(const storage::Checkpoint& checkpoint, int64_t
   int64_t at = 0;
   for (const Extent& e : optimizer.extents()) {
     const Extent moments{at, at + e.size()};
-    checkpoint.read(e.begin, e.end, {}, part_of(optimizer.m(), moments),
-                    part_of(optimizer.v(), moments));
+    checkpoint.read(e.begin, e.end, {}, elements_of(optimizer.m(), moments),
+                    elements_of(optimizer.v(), moments));
     at = moments.end;
   }
   optimizer.set_t(adam_t);
-  return std::max(largest(job_.ctx, optimizer.m()), largest(job_.ctx, optimizer.v()));
+  return std::max(max_abs(job_.ctx, optimizer.m()), max_abs(job_.ctx, optimizer.v()));
 }
 
 }  // namespace orrery::experiments

@@ -109,8 +109,9 @@ void describe_prompts(const proto::Config& config, const actors::PromptSource& s
   const uint64_t size = train ? source.train_size() : source.val_size();
   const int count = train ? data.train_files_size() : data.val_files_size();
   const std::string what =
-      count == 0 ? "generated"
-                 : fmt::format("{} prompts of {}", actors::grouped(size), files(count));
+      count == 0
+          ? "generated"
+          : fmt::format("{} prompts of {}", actors::with_thousands_separators(size), files(count));
   report.line(train ? "training data" : "held-out data",
               fmt::format("{}, the longest {} of {} tokens", what,
                           source.longest(train ? actors::Split::kTrain : actors::Split::kVal),
@@ -148,15 +149,18 @@ std::string describe(const proto::Config& config) {
   check_vocabulary(folder, tokenizer, model);
   const models::ParameterTable table(model);
   if (!config.model().from_scratch()) storage::check_hf_weights(folder, model, table);
-  report.line("model", fmt::format("{}: {}, {} parameters, {}, {} positions", folder.string(),
-                                   model.model_type, actors::grouped(table.parameter_count()),
-                                   config.model().from_scratch() ? "weights drawn from the seed"
-                                                                 : "headers of its weights read",
-                                   actors::grouped(model.max_position_embeddings)));
-  report.line("tokenizer", fmt::format("{} ids; {}", actors::grouped(tokenizer.vocab_size()),
-                                       !config.data().apply_chat_template()
-                                           ? std::string("no chat template is applied")
-                                           : "chat template of " + tokenizer.chat_template_file()));
+  report.line(
+      "model",
+      fmt::format("{}: {}, {} parameters, {}, {} positions", folder.string(), model.model_type,
+                  actors::with_thousands_separators(table.parameter_count()),
+                  config.model().from_scratch() ? "weights drawn from the seed"
+                                                : "headers of its weights read",
+                  actors::with_thousands_separators(model.max_position_embeddings)));
+  report.line("tokenizer",
+              fmt::format("{} ids; {}", actors::with_thousands_separators(tokenizer.vocab_size()),
+                          !config.data().apply_chat_template()
+                              ? std::string("no chat template is applied")
+                              : "chat template of " + tokenizer.chat_template_file()));
   if (rl) {
     check_kv_cache(config, model);
     const rollout::EngineConfig engine = engine_config(config, model);
@@ -168,7 +172,7 @@ std::string describe(const proto::Config& config) {
   if (config.data().env() == proto::DataSection::EXTERNAL)
     check_command(config.data().external().command());
   const std::unique_ptr<actors::Environment> env = make_job_environment(config, use);
-  env->try_out();
+  env->check_starts();
   actors::CheckSetup setup;
   setup.ctx.threads = std::max(1, available_cpus());
   const actors::PromptSource source(config.data(), *env, tokenizer, config.seed(), setup, use);
@@ -176,12 +180,13 @@ std::string describe(const proto::Config& config) {
   if (use.val) describe_prompts(config, source, /*train=*/false, report);
   if (config.sft().total_training_steps() > 0) {
     const SftData sft(config, *env, source, tokenizer, setup);
-    report.line("SFT data", sft.size() == 0
-                                ? std::string("generated demonstrations")
-                                : fmt::format("{} examples", actors::grouped(sft.size())));
+    report.line("SFT data",
+                sft.size() == 0
+                    ? std::string("generated demonstrations")
+                    : fmt::format("{} examples", actors::with_thousands_separators(sft.size())));
     if (sft.val() != nullptr)
-      report.line("SFT held-out",
-                  fmt::format("{} examples", actors::grouped(sft.val()->examples().size())));
+      report.line("SFT held-out", fmt::format("{} examples", actors::with_thousands_separators(
+                                                                 sft.val()->examples().size())));
   }
   std::string resumed;
   check_resume_path(config, table, resumed);
@@ -193,7 +198,7 @@ std::string describe(const proto::Config& config) {
 
 std::string describe_files(const proto::Config& config) {
   std::string text;
-  final_unless_unread([&] { text = describe(config); });
+  as_usage_errors([&] { text = describe(config); });
   return text;
 }
 

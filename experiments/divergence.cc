@@ -15,7 +15,7 @@ namespace orrery::experiments {
 namespace {
 
 /// Of the largest weight at the stage's start, or 1. docs/design.md says why.
-constexpr double kGrowth = 3, kGrowthOfAnUpdate = 0.1, kMostGrowth = 1000;
+constexpr double kGrowth = 3, kGrowthOfAnUpdate = 0.1, kMaxGrowth = 1000;
 
 /// Below it a policy counts as sure of its tokens: their gradient may be too small for
 /// a float.
@@ -23,7 +23,7 @@ constexpr double kSure = 1e-3;
 
 }  // namespace
 
-float largest(const Context& ctx, std::span<const float> values) {
+float max_abs(const Context& ctx, std::span<const float> values) {
   constexpr uint32_t kMagnitude =
       0x7FFFFFFF;  // bits of |x|, which rise with it; NaN's are above infinity's
   std::mutex mutex;
@@ -41,7 +41,7 @@ float largest(const Context& ctx, std::span<const float> values) {
 }
 
 double largest_sound_weight(double start_largest, int64_t updates) {
-  const double growth = std::min(kGrowth + kGrowthOfAnUpdate * updates, kMostGrowth);
+  const double growth = std::min(kGrowth + kGrowthOfAnUpdate * updates, kMaxGrowth);
   return growth * std::max(1.0, start_largest);
 }
 
@@ -67,13 +67,13 @@ DivergenceCheck::DivergenceCheck(const Context& ctx, comm::Communicator& learner
       learner_(learner),
       start_largest_(start_largest) {}
 
-double DivergenceCheck::begin_stage() { return start_largest_ = largest(ctx_, weights_); }
+double DivergenceCheck::begin_stage() { return start_largest_ = max_abs(ctx_, weights_); }
 
 std::string DivergenceCheck::problem(const std::optional<PolicyProbe>& probe) const {
   learners::ShardedAdamW& optimizer = learner_.optimizer();
-  double most[2] = {0, std::max(largest(ctx_, optimizer.m()), largest(ctx_, optimizer.v()))};
+  double most[2] = {0, std::max(max_abs(ctx_, optimizer.m()), max_abs(ctx_, optimizer.v()))};
   for (const Extent& e : optimizer.extents()) {
-    most[0] = std::max<double>(most[0], largest(ctx_, part_of(weights_, e)));
+    most[0] = std::max<double>(most[0], max_abs(ctx_, elements_of(weights_, e)));
   }
   learners_.all_reduce_max(most);
   std::string wrong =
@@ -86,12 +86,12 @@ std::string DivergenceCheck::problem(const std::optional<PolicyProbe>& probe) co
   learners::Tree tree{probe->prompt, {}};
   tree.leaves.push_back(std::move(leaf));
   for (const auto& values : learner_.logprobs(std::span(&tree, 1), probe->temperature)) {
-    if (!std::isfinite(largest(ctx_, values))) return "the log-probs that it gives are not finite";
+    if (!std::isfinite(max_abs(ctx_, values))) return "the log-probs that it gives are not finite";
   }
   return "";
 }
 
-std::string skipped_too_often(int64_t skipped_steps, int64_t total, bool dead) {
+std::string skipped_steps_problem(int64_t skipped_steps, int64_t total, bool dead) {
   if (skipped_steps < std::min(kMaxSkippedSteps, total)) return "";
   if (dead) {
     return fmt::format(
@@ -102,7 +102,7 @@ std::string skipped_too_often(int64_t skipped_steps, int64_t total, bool dead) {
   return fmt::format("{} step(s) in a row had a gradient that is not finite", skipped_steps);
 }
 
-std::string first_text(comm::Communicator& comm, const std::string& mine) {
+std::string text_of_lowest_rank(comm::Communicator& comm, const std::string& mine) {
   for (std::string& text : comm.all_gather_bytes(mine)) {
     if (!text.empty()) return std::move(text);
   }

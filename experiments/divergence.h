@@ -20,7 +20,7 @@ inline constexpr int64_t kMaxSkippedSteps = 5;
 
 /// The largest absolute value: infinity when a value is not finite, 0 when there are no
 /// values.
-float largest(const Context& ctx, std::span<const float> values);
+float max_abs(const Context& ctx, std::span<const float> values);
 
 /// The largest weight that a sound policy can have after so many optimizer steps of a
 /// stage that began with `start_largest`: 3 times as much (or 3), and 0.1 times as much
@@ -74,10 +74,10 @@ class DivergenceCheck {
 /// Says why a run ends after so many steps in a row that taught nothing, in a stage of
 /// `total` steps, or returns an empty text when it goes on. `dead`: the last step's
 /// gradient was that of a dead policy; otherwise it was not finite.
-std::string skipped_too_often(int64_t skipped_steps, int64_t total, bool dead = false);
+std::string skipped_steps_problem(int64_t skipped_steps, int64_t total, bool dead = false);
 
 /// Collective: the text of the lowest rank that has one.
-std::string first_text(comm::Communicator& comm, const std::string& mine);
+std::string text_of_lowest_rank(comm::Communicator& comm, const std::string& mine);
 
 /// Throws the AgreedError that a diverged run ends with, alike on every rank. `where`:
 /// "step 606 (grpo 6)".

@@ -21,7 +21,7 @@ struct DroppedSamples {
 DroppedSamples drop_small_groups(std::vector<rollout::Group>& groups, size_t least);
 
 /// "generate step 12: 3 of 256 samples are dropped, ...". `troubles`: what each rank's
-/// environment says (Environment::take_trouble).
+/// environment says (Environment::take_failure_text).
 std::string dropped_text(const std::string& label, const DroppedSamples& dropped,
                          std::span<const std::string> troubles);
 

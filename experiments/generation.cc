@@ -74,7 +74,7 @@ std::optional<Generation::Samples> Generation::generate(const Batch& batch) {
     WatchedLeases watched(*leases_, job_, batch.label);
     actor_->run(batch.prompts.step, config, watched);
   } else if (!job_.is_main()) {
-    job_.phase(batch.label);
+    job_.begin_phase(batch.label);
   }
   Samples samples;
   {
@@ -109,7 +109,8 @@ actors::ActorConfig Generation::actor_config(const Batch& batch) const {
 }
 
 void Generation::leave_out_dropped(const Batch& batch, Samples& samples) {
-  const std::vector<std::string> troubles = job_.world.all_gather_bytes(job_.env->take_trouble());
+  const std::vector<std::string> troubles =
+      job_.world.all_gather_bytes(job_.env->take_failure_text());
   on_all_ranks(job_.world, [&] {
     if (!job_.is_main()) return;
     // A sample that is compared with no other teaches nothing.

@@ -58,7 +58,7 @@ bool generates(const actors::PromptUse& use) { return use.train_prompts > 0 || u
 
 }  // namespace
 
-void final_unless_unread(const std::function<void()>& work) {
+void as_usage_errors(const std::function<void()>& work) {
   try {
     work();
   } catch (const SystemError&) {
@@ -108,7 +108,7 @@ int resolve_threads(const proto::Config& config, int local_ranks) {
         wanted, local_ranks, all, host);
   }
   return std::min(wanted,
-                  most_team_members());  // ops keep scratch for each thread that they are told of
+                  max_team_members());  // ops keep scratch for each thread that they are told of
 }
 
 bool learns_demonstrations(const proto::Config& config) {
@@ -123,7 +123,7 @@ std::unique_ptr<actors::Environment> make_job_environment(const proto::Config& c
   return std::make_unique<NoEnvironment>();
 }
 
-void warn_of_threads(const proto::Config& config) {
+void warn_about_threads(const proto::Config& config) {
   const int64_t wanted = config.cluster().threads(), cpus = available_cpus();
   if (wanted <= 2 * cpus) return;
   spdlog::warn(
@@ -141,7 +141,7 @@ actors::PromptUse training_prompts(const proto::Config& config) {
 }
 
 actors::CheckSetup check_setup(const Job& job) {
-  return {job.ctx, job.is_main(), [&job] { job.progress(); }};
+  return {job.ctx, job.is_main(), [&job] { job.note_progress(); }};
 }
 
 std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& world,
@@ -189,7 +189,7 @@ std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& w
       job->transformer = load_transformer(ctx, folder, job->tokenizer, dtype, 0);
     }
   };
-  on_all_ranks(world, [&] { final_unless_unread(make); });
+  on_all_ranks(world, [&] { as_usage_errors(make); });
   const storage::InputDigest weights = weights_input(job->model().parameters());
   agree_on_inputs(world, {&weights, 1});
   // Random ones follow from the seed.
@@ -197,9 +197,9 @@ std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& w
   return job;
 }
 
-void Job::phase(const std::string& text) const {
+void Job::begin_phase(const std::string& text) const {
   record_event("{}", text);
-  if (watchdog != nullptr) watchdog->phase(text);
+  if (watchdog != nullptr) watchdog->begin_phase(text);
 }
 
 kernels::AdamWParams adamw_params(const proto::OptimSection& optim) {

@@ -41,9 +41,9 @@ struct Job {
 
   /// Tells the watchdog and the flight recorder what this rank does from now on, in a
   /// user's words ("update step 12").
-  void phase(const std::string& text) const;
-  void progress() const {
-    if (watchdog != nullptr) watchdog->progress();
+  void begin_phase(const std::string& text) const;
+  void note_progress() const {
+    if (watchdog != nullptr) watchdog->note_progress();
   }
   /// Rank 0, which reports for all.
   bool is_main() const { return world.rank() == 0; }
@@ -76,7 +76,7 @@ std::unique_ptr<actors::Environment> make_job_environment(const proto::Config& c
 /// Calls work(). Makes a usage Error of an Error of exit code 1, as what is wrong with
 /// a model's folder or with data stays wrong. A SystemError stays what it is: the
 /// system could not read the file this time.
-void final_unless_unread(const std::function<void()>& work);
+void as_usage_errors(const std::function<void()>& work);
 
 /// The prompts that a training run asks for; an evaluation asks for {0, true}.
 actors::PromptUse training_prompts(const proto::Config& config);
@@ -85,7 +85,7 @@ actors::PromptUse training_prompts(const proto::Config& config);
 actors::CheckSetup check_setup(const Job& job);
 
 /// Prints a warning when cluster.threads is more than twice the CPUs of this machine.
-void warn_of_threads(const proto::Config& config);
+void warn_about_threads(const proto::Config& config);
 
 /// Threads of a rank: cluster.threads, or where that is 0 an equal share of this host's
 /// CPUs.

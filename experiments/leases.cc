@@ -21,10 +21,10 @@ LeaseBook::LeaseBook(comm::Communicator& comm, int remote_actors, StopAsked aske
       remote_actors_(remote_actors),
       asked_to_stop_(std::move(asked)) {}
 
-void LeaseBook::begin_batch(const LeaseBatch& batch, int64_t /*appetite*/) {
+void LeaseBook::begin_batch(const LeaseBatch& batch, int64_t /*max_prompts*/) {
   batch_ = batch;
   expected_ = batch.end - batch.begin;
-  dismissed_ = 0;
+  actors_told_ = 0;
   groups_.clear();
   stopping_ = false;
   silent_.clear();
@@ -59,7 +59,7 @@ void LeaseBook::answer(const proto::LeaseRequest& request, int from) {
     lease.add_prompt_index(batch_.begin++);
   lease.set_done(lease.prompt_index_size() == 0);
   if (lease.done()) {
-    ++dismissed_;
+    ++actors_told_;
   } else {
     record_event("prompts {}..{} leased to rank {}", *lease.prompt_index().begin(),
                  *lease.prompt_index().rbegin(), from);
@@ -117,13 +117,13 @@ std::optional<std::vector<rollout::Group>> LeaseBook::end_batch() {
 RemoteLeases::RemoteLeases(comm::Communicator& comm, StopAsked asked)
     : mailbox_(comm), rank_(comm.rank()), asked_to_stop_(std::move(asked)) {}
 
-void RemoteLeases::begin_batch(const LeaseBatch& batch, int64_t appetite) {
-  appetite_ = std::max<int64_t>(appetite, 1);
+void RemoteLeases::begin_batch(const LeaseBatch& batch, int64_t max_prompts) {
+  max_prompts_ = std::max<int64_t>(max_prompts, 1);
   now_ = {.step = batch.step};
   queue_.clear();
 }
 
-void RemoteLeases::hear() {
+void RemoteLeases::read_messages() {
   while (!now_.ended) {
     const auto lease = mailbox_.try_receive<proto::Lease>(0);
     if (!lease) return;
@@ -141,7 +141,7 @@ void RemoteLeases::hear() {
   }
 }
 
-void RemoteLeases::fall_silent() {
+void RemoteLeases::announce_stop() {
   proto::LeaseRequest request;
   request.set_rank(rank_);
   request.set_stop(true);
@@ -150,13 +150,13 @@ void RemoteLeases::fall_silent() {
 }
 
 void RemoteLeases::poll() {
-  hear();
-  if (!now_.ended && !now_.silent && asked_to_stop_()) fall_silent();
+  read_messages();
+  if (!now_.ended && !now_.silent && asked_to_stop_()) announce_stop();
 }
 
 std::optional<std::vector<rollout::Group>> RemoteLeases::end_batch() {
   for (poll(); !now_.ended; poll()) std::this_thread::sleep_for(kPollSleep);
-  if (now_.stopped && !now_.silent) fall_silent();
+  if (now_.stopped && !now_.silent) announce_stop();
   if (now_.stopped) return std::nullopt;
   return std::vector<rollout::Group>();
 }
@@ -166,11 +166,11 @@ std::optional<uint64_t> RemoteLeases::try_lease() {
     if (!now_.asked) {
       proto::LeaseRequest request;
       request.set_rank(rank_);
-      request.set_groups(appetite_);
+      request.set_groups(max_prompts_);
       mailbox_.send(0, request);
       now_.asked = true;
     }
-    hear();
+    read_messages();
   }
   if (queue_.empty()) return std::nullopt;
   const uint64_t next = queue_.front();
@@ -190,9 +190,9 @@ std::unique_ptr<Leases> make_leases(comm::Communicator& comm, int remote_actors,
   return std::make_unique<RemoteLeases>(comm, std::move(asked));
 }
 
-WatchedLeases::WatchedLeases(actors::LeaseSource& leases, const Job& job, std::string label)
+WatchedLeases::WatchedLeases(actors::LeaseClient& leases, const Job& job, std::string label)
     : leases_(leases), job_(job), label_(std::move(label)) {
-  job_.phase(label_);
+  job_.begin_phase(label_);
 }
 
 std::optional<uint64_t> WatchedLeases::try_lease() {
@@ -212,21 +212,21 @@ void WatchedLeases::deliver(rollout::Group group) {
 
 void WatchedLeases::poll() {
   // Waiting for a lease is no progress: an answer that never comes must be noticed.
-  if (!in_hand_.empty()) job_.progress();
+  if (!in_hand_.empty()) job_.note_progress();
   leases_.poll();
 }
 
 void WatchedLeases::tell_in_hand() {
   if (job_.watchdog == nullptr) return;
   if (in_hand_.empty()) {
-    job_.watchdog->phase(label_);
+    job_.watchdog->begin_phase(label_);
     return;
   }
   const uint64_t first = *in_hand_.begin(), last = *in_hand_.rbegin();
   const char* gaps = last - first + 1 == in_hand_.size() ? "" : " in part";
-  job_.watchdog->phase(first == last
-                           ? fmt::format("{}, prompt {}", label_, first)
-                           : fmt::format("{}, prompts {}..{}{}", label_, first, last, gaps));
+  job_.watchdog->begin_phase(first == last
+                                 ? fmt::format("{}, prompt {}", label_, first)
+                                 : fmt::format("{}, prompts {}..{}{}", label_, first, last, gaps));
 }
 
 }  // namespace orrery::experiments

@@ -36,16 +36,16 @@ struct LeaseBatch {
 };
 
 /// A rank's side. All ranks begin the same batches and end each of them.
-class Leases : public actors::LeaseSource {
+class Leases : public actors::LeaseClient {
  public:
-  /// `appetite`: prompts that this rank's actor can take at a time.
-  virtual void begin_batch(const LeaseBatch& batch, int64_t appetite) = 0;
+  /// `max_prompts`: prompts that this rank's actor can take at a time.
+  virtual void begin_batch(const LeaseBatch& batch, int64_t max_prompts) = 0;
   /// Waits until the batch has ended on all ranks. On rank 0 the groups by prompt
   /// index, elsewhere none. Nothing, on all ranks, when any was asked to stop.
   virtual std::optional<std::vector<rollout::Group>> end_batch() = 0;
 };
 
-/// Rank 0's side. As a LeaseSource it also feeds the actor on rank 0 itself (placement:
+/// Rank 0's side. As a LeaseClient it also feeds the actor on rank 0 itself (placement:
 /// colocated).
 class LeaseBook final : public Leases {
  public:
@@ -53,7 +53,7 @@ class LeaseBook final : public Leases {
   /// is given out. Every other rank of `comm` has RemoteLeases.
   LeaseBook(comm::Communicator& comm, int remote_actors, StopAsked asked = launch::stop_requested);
 
-  void begin_batch(const LeaseBatch& batch, int64_t appetite) override;
+  void begin_batch(const LeaseBatch& batch, int64_t max_prompts) override;
   std::optional<uint64_t> try_lease() override;
   bool exhausted() override { return batch_.begin == batch_.end; }
   void deliver(rollout::Group group) override;
@@ -63,7 +63,7 @@ class LeaseBook final : public Leases {
   std::optional<std::vector<rollout::Group>> end_batch() override;
 
  private:
-  bool complete() const { return groups_.size() == expected_ && dismissed_ == remote_actors_; }
+  bool complete() const { return groups_.size() == expected_ && actors_told_ == remote_actors_; }
   void answer(const proto::LeaseRequest& request, int from);
   void take_deliveries();
   void tell_the_end();
@@ -74,7 +74,7 @@ class LeaseBook final : public Leases {
   const StopAsked asked_to_stop_;
   LeaseBatch batch_;     // from `begin` on prompts are not given out yet
   size_t expected_ = 0;  // groups of the batch
-  int dismissed_ = 0;    // remote actors that were told that all is given out
+  int actors_told_ = 0;  // remote actors that were told that all is given out
   std::vector<rollout::Group> groups_;
   bool stopping_ = false;
   std::set<int> silent_;  // ranks that send nothing more, as they stop
@@ -85,7 +85,7 @@ class RemoteLeases final : public Leases {
  public:
   explicit RemoteLeases(comm::Communicator& comm, StopAsked asked = launch::stop_requested);
 
-  void begin_batch(const LeaseBatch& batch, int64_t appetite) override;
+  void begin_batch(const LeaseBatch& batch, int64_t max_prompts) override;
   std::optional<uint64_t> try_lease() override;
   bool exhausted() override { return (now_.done || now_.ended) && queue_.empty(); }
   void deliver(rollout::Group group) override;
@@ -94,8 +94,8 @@ class RemoteLeases final : public Leases {
   std::optional<std::vector<rollout::Group>> end_batch() override;
 
  private:
-  void hear();
-  void fall_silent();
+  void read_messages();
+  void announce_stop();
 
   /// Of the batch under way.
   struct State {
@@ -110,7 +110,7 @@ class RemoteLeases final : public Leases {
   comm::Mailbox mailbox_;
   const int rank_;
   const StopAsked asked_to_stop_;
-  uint32_t appetite_ = 1;
+  uint32_t max_prompts_ = 1;
   State now_;
   std::deque<uint64_t> queue_;
 };
@@ -120,10 +120,10 @@ std::unique_ptr<Leases> make_leases(comm::Communicator& comm, int remote_actors,
 
 /// Passes everything on and tells the watchdog which prompts this rank has in hand:
 /// "`label`, prompts 8..15".
-class WatchedLeases final : public actors::LeaseSource {
+class WatchedLeases final : public actors::LeaseClient {
  public:
   /// Begins the phase `label`. `leases` and `job` must outlive it.
-  WatchedLeases(actors::LeaseSource& leases, const Job& job, std::string label);
+  WatchedLeases(actors::LeaseClient& leases, const Job& job, std::string label);
 
   std::optional<uint64_t> try_lease() override;
   bool exhausted() override { return leases_.exhausted(); }
@@ -134,7 +134,7 @@ class WatchedLeases final : public actors::LeaseSource {
  private:
   void tell_in_hand();
 
-  actors::LeaseSource& leases_;
+  actors::LeaseClient& leases_;
   const Job& job_;
   std::string label_;
   std::set<uint64_t> in_hand_;

@@ -7,7 +7,7 @@
 
 #include "comm/communicator.h"
 #include "core/error.h"
-#include "core/plain_error.h"
+#include "core/error_report.h"
 
 namespace orrery::experiments {
 
@@ -27,8 +27,8 @@ void on_all_ranks(comm::Communicator& comm, Work&& work) {
   try {
     work();
   } catch (const std::exception& error) {
-    const PlainError plain = plain_error(error);
-    problem = std::to_string(plain.exit_code) + plain.text;
+    const ErrorReport report = describe_error(error);
+    problem = std::to_string(report.exit_code) + report.text;
   }
   for (const std::string& text : comm.all_gather_bytes(problem)) {
     if (!text.empty()) throw AgreedError(text.substr(1), text.front() - '0');

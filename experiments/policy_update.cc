@@ -106,7 +106,7 @@ PolicyUpdate::PolicyUpdate(Job& job, learners::Learner& learner, int64_t steps_b
 std::string PolicyUpdate::run(int64_t step, std::span<const rollout::Group> groups,
                               uint64_t version, StepReport& report, Timings& timings) {
   const proto::Config& config = job_.config;
-  job_.phase(fmt::format("update step {}", steps_before_ + step + 1));
+  job_.begin_phase(fmt::format("update step {}", steps_before_ + step + 1));
   const std::vector<learners::GroupRewards> rewards = group_rewards(groups);
   std::vector<std::vector<float>> advantages;
   {

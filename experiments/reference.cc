@@ -5,7 +5,7 @@
 
 #include "config/config.h"
 #include "core/error.h"
-#include "core/plain_error.h"
+#include "core/error_report.h"
 #include "storage/checkpoint.h"
 #include "storage/hf_folder.h"
 

@@ -22,54 +22,55 @@ constexpr const char* kSftValFiles = "sft.val_files";
 
 /// What else helps. With trainer.resume=PATH another run_dir would not, as the run
 /// would begin from the same checkpoint.
-const char* another(const ResumeQuestion& q) {
-  return q.own ? "use another run_dir" : "give another trainer.resume";
+const char* another(const ResumeRequest& request) {
+  return request.own ? "use another run_dir" : "give another trainer.resume";
 }
 
 /// Refuses totals that the checkpoint has already passed, whatever else has changed.
-void check_steps(const ResumeQuestion& q, const storage::TrainState& state) {
-  const int64_t sft_total = q.config.sft().total_training_steps();
-  const int64_t rl_total = q.config.trainer().total_training_steps();
+void check_steps(const ResumeRequest& request, const storage::TrainState& state) {
+  const int64_t sft_total = request.config.sft().total_training_steps();
+  const int64_t rl_total = request.config.trainer().total_training_steps();
   if (state.rl_step > 0 && state.sft_step < sft_total) {
     fail_usage(
         "{} is past SFT, which took {} steps; sft.total_training_steps is {} now: "
         "set it back, or {}",
-        q.checkpoint, state.sft_step, sft_total, another(q));
+        request.checkpoint, state.sft_step, sft_total, another(request));
   }
   if (state.rl_step > rl_total) {
     fail_usage(
         "{} is at RL step {} and trainer.total_training_steps is {}: "
         "raise it to go on from there, or {}",
-        q.checkpoint, state.rl_step, rl_total, another(q));
+        request.checkpoint, state.rl_step, rl_total, another(request));
   }
 }
 
-bool sft_is_over(const ResumeQuestion& q, const storage::TrainState& state) {
-  return state.rl_step > 0 || state.sft_step >= q.config.sft().total_training_steps();
+bool sft_is_over(const ResumeRequest& request, const storage::TrainState& state) {
+  return state.rl_step > 0 || state.sft_step >= request.config.sft().total_training_steps();
 }
 
 /// Whether a change is one to another experiment. What a stage that is over has learned
 /// from cannot change any more.
-bool is_fixed(const ResumeQuestion& q, const storage::TrainState& state,
+bool is_fixed(const ResumeRequest& request, const storage::TrainState& state,
               const ConfigChange& change) {
   if (change.rule == ResumeRule::kFixed) return true;
   if (!change.key.starts_with("sft.")) return false;
   if (change.key == kSftSteps)
-    return state.rl_step > 0 || state.sft_step > q.config.sft().total_training_steps();
-  return sft_is_over(q, state);
+    return state.rl_step > 0 || state.sft_step > request.config.sft().total_training_steps();
+  return sft_is_over(request, state);
 }
 
 /// Whether a change is only that of a default in an older version of the program, and
 /// has no effect. It must not be an error.
-bool is_unused_default(const ResumeQuestion& q, const storage::TrainState& state,
+bool is_unused_default(const ResumeRequest& request, const storage::TrainState& state,
                        const ConfigChange& change) {
   return change.key == "sft.optim.lr" && change.before == "1e-06" && change.after == "1e-05" &&
-         sft_is_over(q, state);
+         sft_is_over(request, state);
 }
 
 /// Takes what SFT's loss is measured on out of the inputs. Returns how it differs,
 /// unless SFT is over.
-std::vector<std::string> measured_changes(const ResumeQuestion& q, const storage::TrainState& state,
+std::vector<std::string> measured_changes(const ResumeRequest& request,
+                                          const storage::TrainState& state,
                                           std::vector<storage::InputDigest>& before,
                                           std::vector<storage::InputDigest>& after) {
   const auto take = [](std::vector<storage::InputDigest>& inputs) {
@@ -81,12 +82,12 @@ std::vector<std::string> measured_changes(const ResumeQuestion& q, const storage
     return taken;
   };
   const std::vector<storage::InputDigest> was = take(before), is = take(after);
-  return sft_is_over(q, state) ? std::vector<std::string>() : input_changes(was, is);
+  return sft_is_over(request, state) ? std::vector<std::string>() : input_changes(was, is);
 }
 
 /// Takes what SFT has learned from out of the inputs if SFT is over and its files are
 /// gone, which is allowed.
-void drop_unneeded_texts(const ResumeQuestion& q, const storage::TrainState& state,
+void drop_unneeded_texts(const ResumeRequest& request, const storage::TrainState& state,
                          std::vector<storage::InputDigest>& before,
                          std::vector<storage::InputDigest>& after) {
   const auto is_text = [](const storage::InputDigest& input) {
@@ -95,14 +96,14 @@ void drop_unneeded_texts(const ResumeQuestion& q, const storage::TrainState& sta
   const bool gone = std::any_of(after.begin(), after.end(), [&](const storage::InputDigest& input) {
     return is_text(input) && !is_readable(input);
   });
-  if (!gone || state.sft_step < q.config.sft().total_training_steps()) return;
+  if (!gone || state.sft_step < request.config.sft().total_training_steps()) return;
   std::erase_if(before, is_text);
   std::erase_if(after, is_text);
 }
 
-bool nothing_left(const ResumeQuestion& q, const storage::TrainState& state) {
-  return state.sft_step >= q.config.sft().total_training_steps() &&
-         state.rl_step >= q.config.trainer().total_training_steps();
+bool nothing_left(const ResumeRequest& request, const storage::TrainState& state) {
+  return state.sft_step >= request.config.sft().total_training_steps() &&
+         state.rl_step >= request.config.trainer().total_training_steps();
 }
 
 /// Says, with a clause for each, which words of the config mean something else than
@@ -127,14 +128,15 @@ struct Changes {
   bool lengths_only = true;  ///< all of `told` change only how many steps there are
 };
 
-Changes find_changes(const ResumeQuestion& q, const storage::TrainState& state) {
+Changes find_changes(const ResumeRequest& request, const storage::TrainState& state) {
   Changes changes;
-  for (const ConfigChange& change : config_changes(q.saved.run_config_yaml, q.config_yaml)) {
-    if (change.key == kSftValFiles || is_unused_default(q, state, change)) continue;
+  for (const ConfigChange& change :
+       config_changes(request.saved.run_config_yaml, request.config_yaml)) {
+    if (change.key == kSftValFiles || is_unused_default(request, state, change)) continue;
     if (change.rule == ResumeRule::kMeasure) changes.measure = true;
     if (change.rule == ResumeRule::kContent) {
       changes.paths.push_back(change);
-    } else if (is_fixed(q, state, change)) {
+    } else if (is_fixed(request, state, change)) {
       changes.fixed.push_back(change);
     } else {
       changes.told.push_back(change);
@@ -150,61 +152,61 @@ std::string joined(const std::string& a, const std::string& b) {
 
 }  // namespace
 
-ResumeAnswer check_resume(const ResumeQuestion& q) {
-  ResumeAnswer answer;
-  if (!q.saved.state) return answer;  // an imported model: no run has begun
-  const storage::TrainState& state = *q.saved.state;
-  check_steps(q, state);
+ResumeDecision check_resume(const ResumeRequest& request) {
+  ResumeDecision decision;
+  if (!request.saved.state) return decision;  // an imported model: no run has begun
+  const storage::TrainState& state = *request.saved.state;
+  check_steps(request, state);
 
-  Changes changes = find_changes(q, state);
-  if (changes.measure) answer.keep_scores = false;
+  Changes changes = find_changes(request, state);
+  if (changes.measure) decision.keep_scores = false;
   std::vector<std::string> content, measured;
-  if (!q.same_model_config)
+  if (!request.same_model_config)
     content.emplace_back("model.path: its config.json describes another model");
-  if (q.saved.inputs) {
-    std::vector<storage::InputDigest> before = *q.saved.inputs,
-                                      after(q.inputs.begin(), q.inputs.end());
-    drop_unneeded_texts(q, state, before, after);
-    measured = measured_changes(q, state, before, after);
+  if (request.saved.inputs) {
+    std::vector<storage::InputDigest> before = *request.saved.inputs,
+                                      after(request.inputs.begin(), request.inputs.end());
+    drop_unneeded_texts(request, state, before, after);
+    measured = measured_changes(request, state, before, after);
     for (std::string& change : input_changes(before, after)) content.push_back(std::move(change));
     changes.paths.clear();  // what they hold was compared
   } else {
-    answer.older_program = true;
-    answer.warnings.push_back(fmt::format(
+    decision.older_program = true;
+    decision.warnings.push_back(fmt::format(
         "{} is of an older version of the program, which did not note what the data and the "
         "tokenizer's files held: whether they changed since is not known; "
         "weight_versions of its rollouts were counted otherwise{}",
-        q.checkpoint, changed_definitions(q.config)));
+        request.checkpoint, changed_definitions(request.config)));
   }
   const std::string other =
       joined(to_text(changes.fixed), fmt::format("{}", fmt::join(content, ", ")));
 
-  if (q.own && !other.empty()) {
+  if (request.own && !other.empty()) {
     fail_usage(
         "run_dir {} holds another experiment, now at step {}: {}; "
         "put that back to go on with it, use another run_dir, "
         "or begin from its weights with another run_dir and trainer.resume={}",
-        q.config.run_dir(), state.step(), other, q.config.run_dir());
+        request.config.run_dir(), state.step(), other, request.config.run_dir());
   }
   const std::string all =
       joined(joined(joined(other, to_text(changes.told)), to_text(changes.paths)),
              fmt::format("{}", fmt::join(measured, ", ")));
-  if (nothing_left(q, state) &&
+  if (nothing_left(request, state) &&
       (!other.empty() || (!changes.told.empty() && !changes.lengths_only))) {
     fail_usage(
         "{} is at the last step of a run that is complete (trainer.total_training_steps {}), "
         "so that this would have no effect: {}; raise trainer.total_training_steps, or {}",
-        q.checkpoint, q.config.trainer().total_training_steps(), all, another(q));
+        request.checkpoint, request.config.trainer().total_training_steps(), all, another(request));
   }
-  if (!other.empty()) answer.keep_scores = false;
+  if (!other.empty()) decision.keep_scores = false;
   if (!all.empty()) {
-    const bool drops = !answer.keep_scores && state.val_before;
-    answer.warnings.push_back(fmt::format(
+    const bool drops = !decision.keep_scores && state.val_before;
+    decision.warnings.push_back(fmt::format(
         "the config differs from the one that was saved; the run goes on with the new values: {}{}",
         all,
         drops ? "; held-out scores from before are of another measurement and are dropped" : ""));
   }
-  return answer;
+  return decision;
 }
 
 void check_run_folder(const std::string& run_dir, const std::string& config_yaml) {

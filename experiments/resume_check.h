@@ -11,7 +11,7 @@
 namespace orrery::experiments {
 
 /// A checkpoint, and the run that is to go on from it.
-struct ResumeQuestion {
+struct ResumeRequest {
   const storage::CheckpointInfo& saved;
   std::string checkpoint;  ///< its path, for messages
   bool own;                ///< it is in this run's folder; otherwise trainer.resume names it
@@ -21,7 +21,7 @@ struct ResumeQuestion {
   bool same_model_config;                        ///< both read the same from config.json
 };
 
-struct ResumeAnswer {
+struct ResumeDecision {
   std::vector<std::string> warnings;  ///< for rank 0 to log
   bool keep_scores = true;            ///< earlier held-out scores come from the same measurement
   bool older_program = false;         ///< the checkpoint was saved before `inputs` were recorded
@@ -30,8 +30,8 @@ struct ResumeAnswer {
 /// Throws a usage Error that names the keys and files when the run's own folder holds
 /// another experiment (docs/resume.md), or when nothing is left to do of what the
 /// config asks for. Any experiment may begin from another folder's checkpoint; the
-/// answer's warnings then say how the two differ.
-ResumeAnswer check_resume(const ResumeQuestion& question);
+/// decision's warnings then say how the two differ.
+ResumeDecision check_resume(const ResumeRequest& request);
 
 /// Checks a run folder without checkpoints: throws a usage Error when it holds metrics
 /// or rollouts of another experiment.

@@ -38,11 +38,11 @@ RlStage::RlStage(Job& job, learners::Learner* learner, int64_t steps_before, Sto
 }
 
 RlStage::~RlStage() {
-  if (learner_ != nullptr) learner_->set_progress([&job = job_] { job.progress(); });
+  if (learner_ != nullptr) learner_->set_progress([&job = job_] { job.note_progress(); });
 }
 
 void RlStage::show_progress() {
-  job_.progress();
+  job_.note_progress();
   if (update_->may_give_up() && asked_to_stop_()) throw GivenUp();
 }
 
@@ -101,7 +101,7 @@ void RlStage::add_metrics(int64_t step, const DroppedSamples& dropped, Timings& 
 }
 
 void RlStage::publish(uint64_t version) {
-  job_.phase("publish");
+  job_.begin_phase("publish");
   version_ = version;
   if (job_.topology.has_followers()) {
     // The learners hold the same weights already; the actors follow rank 0's. Every

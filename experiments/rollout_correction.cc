@@ -46,7 +46,8 @@ RolloutCorrection::RolloutCorrection(learners::Learner& learner, const rollout::
   }
 }
 
-void RolloutCorrection::weigh(const rollout::Trajectory& recorded, Sample& sample, float cap) {
+void RolloutCorrection::weigh(const rollout::Trajectory& recorded, CorrectedSample& sample,
+                              float cap) {
   sample.weights.assign(sample.old_logprobs.size(), 1.0f);
   for (size_t i = 0; i < sample.weights.size(); ++i) {
     if (recorded.loss_mask[i] == 0) continue;
@@ -63,7 +64,7 @@ void RolloutCorrection::weigh(const rollout::Trajectory& recorded, Sample& sampl
   }
 }
 
-const RolloutCorrection::Sample& RolloutCorrection::at(size_t group, size_t sample) const {
+const RolloutCorrection::CorrectedSample& RolloutCorrection::at(size_t group, size_t sample) const {
   return samples_[group][sample];
 }
 

@@ -36,13 +36,13 @@ class RolloutCorrection {
   void write(Metrics& metrics) const;
 
  private:
-  struct Sample {
+  struct CorrectedSample {
     std::vector<float> old_logprobs, weights;
   };
-  void weigh(const rollout::Trajectory& recorded, Sample& sample, float cap);
-  const Sample& at(size_t group, size_t sample) const;
+  void weigh(const rollout::Trajectory& recorded, CorrectedSample& sample, float cap);
+  const CorrectedSample& at(size_t group, size_t sample) const;
 
-  std::vector<std::vector<Sample>> samples_;
+  std::vector<std::vector<CorrectedSample>> samples_;
   double tokens_ = 0, corrected_ = 0, clipped_ = 0;
   double mismatches_ = 0;
   learners::LogprobDifference difference_;

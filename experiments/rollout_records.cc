@@ -20,7 +20,7 @@ std::vector<std::string> prompt_texts(std::span<const rollout::Group> groups,
   return texts;
 }
 
-void keep_rollouts(const Job& job, const storage::TrainState& state, const char* stage,
+void save_rollouts(const Job& job, const storage::TrainState& state, const char* stage,
                    std::span<const rollout::Group> groups) {
   const bool validation = std::string_view(stage) == rollout::kValidationStage;
   const std::filesystem::path path = launch::rollout_path(job.run_dir, state.step(), validation);

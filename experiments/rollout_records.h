@@ -21,7 +21,7 @@ std::vector<std::string> prompt_texts(std::span<const rollout::Group> groups,
 /// Writes rollouts/step_*.h5 (`stage` is kRlStage) or val_step_*.h5 (kValidationStage)
 /// of the run's folder, on rank 0. When that fails an error is logged and training goes
 /// on.
-void keep_rollouts(const Job& job, const storage::TrainState& state, const char* stage,
+void save_rollouts(const Job& job, const storage::TrainState& state, const char* stage,
                    std::span<const rollout::Group> groups);
 
 /// What a person wants to know of a sample: prompt, response, truth, reward and its

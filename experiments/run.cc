@@ -25,8 +25,8 @@ Run::Run(Job& its_job, const std::string& config_yaml, launch::RunFolder& folder
   on_all_ranks(job.world, [&] {
     if (job.is_main()) folder.take(/*make=*/true);
   });
-  folder.note_taken();
-  job.phase("resume");
+  folder.mark_taken();
+  job.begin_phase("resume");
   const Checkpointer::Resumed resumed = checkpointer.resume(learner.get());
   state = resumed.state;
   report_step();
@@ -49,12 +49,12 @@ void Run::make_learner() {
                                        job.config.actor().ppo_max_token_len_per_gpu(),
                                        cluster.reduce() == proto::ClusterSection::FAST};
   learner = std::make_unique<learners::Learner>(job.ctx, job.model(), *job.learners, config);
-  learner->set_progress([&job = job] { job.progress(); });
+  learner->set_progress([&job = job] { job.note_progress(); });
 }
 
 void Run::check_what_may_refuse() {
   if (!sft_is_done()) {
-    job.phase("read the supervised data");
+    job.begin_phase("read the supervised data");
     on_all_ranks(job.world, [&] {
       if (job.is_learner()) sft.emplace(job, *learner);
     });
@@ -62,7 +62,7 @@ void Run::check_what_may_refuse() {
   // A reward program that cannot even start is better known before SFT than after it.
   if (length.rl > 0 && !sft_is_done()) {
     on_all_ranks(job.world, [&] {
-      if (job.is_actor()) job.env->try_out();
+      if (job.is_actor()) job.env->check_starts();
     });
   }
   if (length.rl > 0 && !is_complete())
@@ -99,7 +99,7 @@ std::string Run::why_end(const StepStats& step, int64_t stage_total, bool try_po
                          const std::optional<PolicyProbe>& probe) {
   const bool dead = is_dead_gradient(step.grad_norm, step.entropy, step.signal);
   state.skipped_steps = step.skipped_updates > 0 || dead ? state.skipped_steps + 1 : 0;
-  std::string why = skipped_too_often(state.skipped_steps, stage_total, dead);
+  std::string why = skipped_steps_problem(state.skipped_steps, stage_total, dead);
   if (why.empty() && try_policy) why = divergence->problem(probe);
   return why;
 }
@@ -123,13 +123,13 @@ void Run::save_at_the_end() {
 }
 
 void Run::save(bool must) {
-  job.phase(fmt::format("save step {}", state.step()));
+  job.begin_phase(fmt::format("save step {}", state.step()));
   state.adam_t = learner ? learner->optimizer().t() : 0;
   reporter->saved(checkpointer.save(state, learner.get(), must));
 }
 
 void Run::finish(bool complete) {
-  job.phase("finish the last save");
+  job.begin_phase("finish the last save");
   checkpointer.finish();
   if (complete) {
     reporter->complete(state);

@@ -43,8 +43,8 @@ struct Run {
   std::string why_end(const StepStats& step, int64_t stage_total, bool try_policy,
                       const std::optional<PolicyProbe>& probe);
   /// Ends the run, alike on every rank, after the save under way: it is of a sound
-  /// policy, and the last. `why`: as first_text() gave it; `rate_key`: the learning
-  /// rate to lower.
+  /// policy, and the last. `why`: as text_of_lowest_rank() gave it; `rate_key`: the
+  /// learning rate to lower.
   [[noreturn]] void end_diverged(const std::string& why, const char* rate_key);
 
   /// A checkpoint that is due in the middle of a stage, unless the last steps taught

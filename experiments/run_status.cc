@@ -3,9 +3,9 @@
 #include <cstdio>
 
 #include "core/error.h"
+#include "core/error_report.h"
 #include "core/flight_recorder.h"
 #include "core/log.h"
-#include "core/plain_error.h"
 #include "experiments/on_all_ranks.h"
 #include "launch/heartbeat.h"
 
@@ -56,8 +56,8 @@ void RunStatus::fail(const std::exception& error) const {
   // Rank 0 tells of an error that all ranks agree on.
   const bool mine = is_main() || dynamic_cast<const AgreedError*>(&error) == nullptr;
   if (!mine || !folder_.taken() || launch::says_failed(path())) return;
-  const PlainError plain = plain_error(error);
-  launch::write_failure(path(), plain.exit_code, plain.text);
+  const ErrorReport report = describe_error(error);
+  launch::write_failure(path(), report.exit_code, report.text);
 }
 
 void RunStatus::end(const storage::TrainState& state, bool complete) {

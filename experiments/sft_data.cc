@@ -82,7 +82,8 @@ void SftData::tell_rows() const {
   spdlog::info(
       "{}: {} rows of {} tokens, {} of them learned; "
       "an epoch is {:.4g} steps of {} rows, {} steps are {:.4g} epochs",
-      kTrainFiles, actors::grouped(size()), actors::grouped(tokens), actors::grouped(learned),
+      kTrainFiles, actors::with_thousands_separators(size()),
+      actors::with_thousands_separators(tokens), actors::with_thousands_separators(learned),
       rows / batch, config_.sft().train_batch_size(), config_.sft().total_training_steps(),
       steps * batch / rows);
   if (rows < batch) {
@@ -132,7 +133,8 @@ void SftData::read_documents(const std::string& file, const actors::CheckSetup& 
   if (!setup.tell) return;
   if (kept < usable.size()) {
     spdlog::warn("{} of {} documents of {} left out: they have fewer than two tokens",
-                 actors::grouped(usable.size() - kept), actors::grouped(documents.size()), file);
+                 actors::with_thousands_separators(usable.size() - kept),
+                 actors::with_thousands_separators(documents.size()), file);
   }
   cuts.tell(check.noun.c_str(), limit, where);
 }
@@ -150,7 +152,8 @@ void SftData::check_demonstrations(const actors::CheckSetup& setup) {
   const uint64_t examples = config_.sft().total_training_steps() * config_.sft().train_batch_size();
   actors::ItemCheck check;
   check.noun = size == 0 ? "generated demonstrations" : "demonstrations";
-  check.count = check.wanted = size == 0 ? std::min(examples, actors::kGeneratedSample) : size;
+  check.count = check.wanted =
+      size == 0 ? std::min(examples, actors::kGeneratedItemsChecked) : size;
   check.skip = skips();
   Cuts cuts(check.count);
   std::atomic<int64_t> longest = 0;
@@ -208,7 +211,7 @@ SftExample SftData::example(uint64_t index) const {
   }
   actors::ItemProblem found;
   for (uint64_t attempt = 0; attempt < (skips() ? actors::kMaxRedraws : 1); ++attempt) {
-    const uint64_t item = actors::redrawn(index, attempt);
+    const uint64_t item = actors::replacement_item(index, attempt);
     text::ChatExample example = demonstration(item);
     actors::ItemProblem problem_now = problem(item, example);
     if (problem_now.text.empty()) return cut(std::move(example));

@@ -22,9 +22,9 @@ namespace orrery::experiments {
 class SftData {
  public:
   /// Reads sft.train_files (experiments/sft_rows.h) or sft.text_files. Without them, it
-  /// measures every demonstration of the environment, or the first kGeneratedSample if
-  /// the environment generates them. What is longer than sft.max_length is cut at its
-  /// end, and a line says how much was cut.
+  /// measures every demonstration of the environment, or the first
+  /// kGeneratedItemsChecked if the environment generates them. What is longer than
+  /// sft.max_length is cut at its end, and a line says how much was cut.
   ///
   /// A demonstration cannot be used if its prompt leaves no room for a response, if the
   /// chat template refuses it, or if the row has none. It is then a usage Error that

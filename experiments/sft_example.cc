@@ -43,8 +43,8 @@ void Cuts::tell(const char* what, int64_t limit,
   const auto first = std::find_if(lengths_.begin(), lengths_.end(), is_cut);
   spdlog::warn(
       "{} of {} {} are cut to sft.max_length {} tokens and lose their end; the first: {} with {}",
-      actors::grouped(count), actors::grouped(lengths_.size()), what, limit,
-      where(first - lengths_.begin()), *first);
+      actors::with_thousands_separators(count), actors::with_thousands_separators(lengths_.size()),
+      what, limit, where(first - lengths_.begin()), *first);
 }
 
 }  // namespace orrery::experiments

@@ -253,7 +253,7 @@ SftRows::SftRows(const std::string& key, const std::vector<std::string>& files,
       files, skip,
       [&](const nlohmann::json& object, const std::string& where, std::string_view line) {
         rows.push_back(reader.read(object, where, line));
-        if (setup.alive && rows.size() % kRowsBetweenSigns == 0) setup.alive();
+        if (setup.on_progress && rows.size() % kRowsBetweenSigns == 0) setup.on_progress();
       });
 
   std::vector<SftExample> all(rows.size());

@@ -81,7 +81,7 @@ std::optional<PolicyProbe> SftStage::probe() const {
 
 StepReport SftStage::step(int64_t step) {
   const Timer timer;
-  job_.phase(fmt::format("sft step {}", step + 1));
+  job_.begin_phase(fmt::format("sft step {}", step + 1));
   const proto::SftSection& sft = job_.config.sft();
   const int64_t size = sft.train_batch_size(), first = step * size;
   Array<SftExample> examples(size);
@@ -180,7 +180,7 @@ SftStage::Validation SftStage::validate() {
       shares.push_back(share);
     }
     if (trees.empty()) break;
-    job_.phase(fmt::format("sft validation, rows {}..{}", begin, end - 1));
+    job_.begin_phase(fmt::format("sft validation, rows {}..{}", begin, end - 1));
     const std::vector<std::vector<float>> logprobs = learner_.logprobs(trees, /*temperature=*/1.0F);
     for (size_t i = 0; i < trees.size(); ++i) {
       const learners::Leaf& leaf = trees[i].leaves.front();

@@ -41,7 +41,7 @@ void describe(const Job& job) {
 
 int run_training(const proto::Config& config, comm::CommWorld& ranks) {
   comm::Communicator& world = ranks.world();
-  launch::install_stop_handlers(/*tell=*/world.rank() == 0);
+  launch::install_stop_handlers(/*announce=*/world.rank() == 0);
   ignore_closed_pipes();
   record_event("start of {} rank(s)", world.size());
   RunStatus status(config, ranks);
@@ -53,7 +53,7 @@ int run_training(const proto::Config& config, comm::CommWorld& ranks) {
     });
     {
       comm::Watchdog watchdog(world, status.watchdog_options(), status.watchdog_report());
-      watchdog.phase("load");
+      watchdog.begin_phase("load");
       const std::unique_ptr<Job> job =
           make_job(config, world, ranks.local_ranks(), training_prompts(config), &watchdog);
       describe(*job);
@@ -61,7 +61,7 @@ int run_training(const proto::Config& config, comm::CommWorld& ranks) {
       complete = train_sft(run) && train_rl(run);
       run.finish(complete);
       state = run.state;
-      job->phase("end");
+      job->begin_phase("end");
     }
     status.end(state, complete);
   } catch (const std::exception& error) {

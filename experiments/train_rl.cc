@@ -43,8 +43,8 @@ bool validate(Run& run, RlStage& stage) {
 /// asked to stop.
 bool stop(Run& run, const RlStage& stage) {
   const bool saved = !run.learner || run.checkpointer.has(run.state.step());
-  const std::string why =
-      first_text(run.job.world, saved ? std::string() : run.divergence->problem(stage.probe()));
+  const std::string why = text_of_lowest_rank(
+      run.job.world, saved ? std::string() : run.divergence->problem(stage.probe()));
   if (!why.empty()) run.end_diverged(why, kRateKey);
   if (!saved) run.save(/*must=*/true);
   return false;
@@ -71,7 +71,7 @@ bool step(Run& run, RlStage& stage) {
   std::string why;
   if (run.learner)
     why = run.why_end(step->stats, run.length.rl, /*try_policy=*/last || due, stage.probe());
-  why = first_text(run.job.world, why);
+  why = text_of_lowest_rank(run.job.world, why);
   if (!why.empty()) {
     run.reporter->rl_step(state, *step, stage.last_groups());
     run.end_diverged(why, kRateKey);

@@ -49,7 +49,8 @@ bool train_sft(Run& run) {
   End end;
   if (run.sft) end = learners_part(run, *run.sft);
   run.sft.reset();
-  const std::string why = first_text(run.job.world, end.why);  // ranks that only act wait here
+  const std::string why =
+      text_of_lowest_rank(run.job.world, end.why);  // ranks that only act wait here
   if (!why.empty()) run.end_diverged(why, "sft.optim.lr");
   double stopped[1] = {end.stopped ? 1.0 : 0.0};
   run.job.world.all_reduce_max(stopped);

@@ -104,7 +104,7 @@ void kv_write(const Context& ctx, const KvPool& pool, Heads<const float> k, Head
   check_heads("kv_write", "k", k, k.tokens, pool.kv_heads, pool.head_dim);
   check_heads("kv_write", "v", v, k.tokens, pool.kv_heads, pool.head_dim);
   check_segments("kv_write", segments, k.tokens, pool, false);
-  const ProfileScope profile(ctx, "kv write", 0, f32_bytes(2 * (k.size() + v.size())));
+  const ProfileOpScope profile(ctx, "kv write", 0, f32_bytes(2 * (k.size() + v.size())));
   const int64_t per_row = pool.kv_heads * pool.head_dim;
   parallel_for(ctx, segments.size(), 1 + kColdElements / per_row, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) kv_write_segment(pool, k, v, segments[i]);
@@ -119,8 +119,8 @@ void kv_copy(const Context& ctx, const KvPool& pool, int32_t from, int32_t to, i
   }
   if (count < 0 || count > kKvBlock) fail("kv_copy: {} slots: a block has {}", count, kKvBlock);
   if (from == to || count == 0) return;
-  const ProfileScope profile(ctx, "kv copy", 0,
-                             f32_bytes(4 * count * pool.kv_heads * pool.head_dim));
+  const ProfileOpScope profile(ctx, "kv copy", 0,
+                               f32_bytes(4 * count * pool.kv_heads * pool.head_dim));
   kv_copy_block(pool, from, to, count);
 }
 
@@ -147,8 +147,8 @@ void attention_forward(const Context& ctx, Heads<float> out, Mat<float> lse, Hea
       keys += s.rows > 0 ? s.position + s.rows : 0;
     }
   }
-  const ProfileScope profile(ctx, "attention forward", flops,
-                             f32_bytes(2 * q.size() + 2 * keys * pool.kv_heads * pool.head_dim));
+  const ProfileOpScope profile(ctx, "attention forward", flops,
+                               f32_bytes(2 * q.size() + 2 * keys * pool.kv_heads * pool.head_dim));
   attention_forward_cpu(ctx, {out, lse, q, pool, scale}, segments);
 }
 
@@ -191,8 +191,8 @@ void attention_backward(const Context& ctx, Heads<float> dq, Heads<float> dk, He
     for (const AttentionSegment& s : segments)
       flops += 2 * pair_flops(s.rows, s.position, q.heads, q.head_dim);
   }
-  const ProfileScope profile(ctx, "attention backward", flops,
-                             f32_bytes(4 * (q.size() + k.size())));
+  const ProfileOpScope profile(ctx, "attention backward", flops,
+                               f32_bytes(4 * (q.size() + k.size())));
   attention_backward_cpu(ctx, {dq, dk, dv, dout, out, q, k, v, lse, segments, scale}, arena);
 }
 

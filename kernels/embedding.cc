@@ -27,7 +27,7 @@ void embedding_forward(const Context& ctx, Mat<float> out, Mat<const float> tabl
   require_mat(kOp, "out", out, ids.size(), table.cols);
   require_mat(kOp, "table", table, table.rows, table.cols);
   check_ids(kOp, ids, table.rows);
-  const ProfileScope profile(ctx, "embedding", 0, f32_bytes(2 * out.size()));
+  const ProfileOpScope profile(ctx, "embedding", 0, f32_bytes(2 * out.size()));
   embedding_forward_cpu(ctx, out, table, ids);
 }
 
@@ -38,7 +38,7 @@ void embedding_backward(const Context& ctx, Mat<float> dtable, Mat<const float> 
   require_mat(kOp, "dout", dout, ids.size(), dtable.cols);
   require_mat(kOp, "dtable", dtable, dtable.rows, dtable.cols);
   check_ids(kOp, ids, dtable.rows);
-  const ProfileScope profile(ctx, "embedding backward", 0, f32_bytes(3 * dout.size()));
+  const ProfileOpScope profile(ctx, "embedding backward", 0, f32_bytes(3 * dout.size()));
   embedding_backward_cpu(ctx, dtable, dout, ids);
 }
 

@@ -40,7 +40,7 @@ int64_t lm_head_chunk_rows(int64_t vocab, int64_t rows) {
 
 void lm_head_logprob(const Context& ctx, Span<float> logprobs, Span<float> entropies,
                      const LmHeadRows& rows, const PackedWeight& w, Arena& arena) {
-  const PhaseScope phase(ctx, "head and loss");
+  const ProfilePhaseScope phase(ctx, "head and loss");
   check(rows, w, logprobs, entropies);
   const ArenaScope scope(arena);
   const int64_t chunk = lm_head_chunk_rows(w.n, rows.hidden.rows);

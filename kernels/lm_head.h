@@ -56,7 +56,7 @@ class LmHeadWalk {
 
  private:
   Context ctx_;
-  PhaseScope phase_;
+  ProfilePhaseScope phase_;
   const LmHeadRows& rows_;
   const PackedWeight& w_;
   Span<float> logprobs_, entropies_;

@@ -38,7 +38,7 @@ void logprob_forward(const Context& ctx, std::span<float> logprobs, std::span<fl
   require_size(kOp, "logprobs", logprobs.size(), logits.rows);
   if (!entropies.empty()) require_size(kOp, "entropies", entropies.size(), logits.rows);
   if (!lse.empty()) require_size(kOp, "lse", lse.size(), logits.rows);
-  const ProfileScope profile(ctx, "log-prob and entropy", 0, f32_bytes(logits.size()));
+  const ProfileOpScope profile(ctx, "log-prob and entropy", 0, f32_bytes(logits.size()));
   logprob_forward_cpu(ctx, logprobs, entropies, lse, logits, targets, inv_temperature);
 }
 
@@ -55,7 +55,7 @@ void logprob_backward(const Context& ctx, Mat<float> logits, std::span<const int
     require_size(kOp, "dentropy", dentropy.size(), logits.rows);
     require_size(kOp, "entropies", entropies.size(), logits.rows);
   }
-  const ProfileScope profile(ctx, "log-prob backward", 0, f32_bytes(2 * logits.size()));
+  const ProfileOpScope profile(ctx, "log-prob backward", 0, f32_bytes(2 * logits.size()));
   logprob_backward_cpu(ctx, logits, targets, lse, entropies, dlogp, dentropy, inv_temperature);
 }
 

@@ -53,7 +53,7 @@ PackedWeight pack_weight(const Context& ctx, Mat<const float> w, DType dtype, vo
   check_weight("pack_weight", packed);
   ORRERY_CHECK(reinterpret_cast<uintptr_t>(memory) % 64 == 0,
                "pack_weight: memory is not 64-byte aligned");
-  const ProfileScope profile(ctx, "pack weights", 0, f32_bytes(w.size()) + weight_bytes(packed));
+  const ProfileOpScope profile(ctx, "pack weights", 0, f32_bytes(w.size()) + weight_bytes(packed));
   pack_weight_cpu(ctx, w, dtype, memory);
   return packed;
 }
@@ -69,7 +69,7 @@ void matmul_forward(const Context& ctx, Mat<float> y, Mat<const float> x, const 
   ORRERY_CHECK(bias.empty() || !accumulate,
                "matmul_forward: a bias cannot be given when accumulating");
   if (y.size() == 0) return;
-  const ProfileScope profile(
+  const ProfileOpScope profile(
       ctx, "matmul forward", product_flops(y.rows, w.n, w.k),
       f32_bytes(x.size() + y.size() * (accumulate ? 2 : 1)) + weight_bytes(w));
   matmul_forward_cpu(ctx, y, x, w, bias, accumulate);
@@ -83,7 +83,7 @@ void matmul_backward_input(const Context& ctx, Mat<float> dx, Mat<const float> d
   check_mat("matmul_backward_input", "dx", dx, dy.rows, w.k);
   if (dx.size() == 0) return;
   const ArenaScope scope(arena);
-  const ProfileScope profile(
+  const ProfileOpScope profile(
       ctx, "matmul dX", product_flops(dy.rows, w.n, w.k),
       f32_bytes(dy.size() + dx.size() * (accumulate ? 2 : 1)) + weight_bytes(w));
   matmul_backward_input_cpu(ctx, dx, dy, w, accumulate, arena);
@@ -97,15 +97,15 @@ void matmul_backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> 
   check_mat("matmul_backward_weight", "dw", dw, dy.cols, x.cols);
   if (dw.size() == 0) return;
   const ArenaScope scope(arena);
-  const ProfileScope profile(ctx, "matmul dW", product_flops(dy.rows, dy.cols, x.cols),
-                             f32_bytes(dy.size() + x.size() + 2 * dw.size()));
+  const ProfileOpScope profile(ctx, "matmul dW", product_flops(dy.rows, dy.cols, x.cols),
+                               f32_bytes(dy.size() + x.size() + 2 * dw.size()));
   matmul_backward_weight_cpu(ctx, dw, dy, x, arena);
 }
 
 void bias_backward(const Context& ctx, Span<float> db, Mat<const float> dy) {
   check_cpu("bias_backward", ctx);
   check_mat("bias_backward", "dy", dy, dy.rows, db.size());
-  const ProfileScope profile(ctx, "bias backward", 0, f32_bytes(dy.size()));
+  const ProfileOpScope profile(ctx, "bias backward", 0, f32_bytes(dy.size()));
   bias_backward_cpu(ctx, db, dy);
 }
 

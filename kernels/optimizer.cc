@@ -56,7 +56,7 @@ void adamw_step(const Context& ctx, Span<float> w, Span<float> m, Span<float> v,
       .inv_sqrt_bias2 = static_cast<float>(1.0 / std::sqrt(1.0 - power(params.beta2, t))),
       .decay = static_cast<float>(lr * params.weight_decay),
   };
-  const ProfileScope profile(ctx, "adamw", 0, f32_bytes(7 * w.size()));
+  const ProfileOpScope profile(ctx, "adamw", 0, f32_bytes(7 * w.size()));
   adamw_step_cpu(ctx, w, m, v, grad, constants);
 }
 
@@ -64,7 +64,7 @@ void sum_squares_chunks(const Context& ctx, Span<float> sums, Span<const float> 
   constexpr const char* kOp = "sum_squares_chunks";
   require_cpu(ctx, kOp);
   require_size(kOp, "sums", sums.size(), (x.size() + kNormChunk - 1) / kNormChunk);
-  const ProfileScope profile(ctx, "gradient norm", 0, f32_bytes(x.size()));
+  const ProfileOpScope profile(ctx, "gradient norm", 0, f32_bytes(x.size()));
   sum_squares_chunks_cpu(ctx, sums, x);
 }
 
@@ -72,7 +72,7 @@ void accumulate(const Context& ctx, Span<float> y, Span<const float> x) {
   constexpr const char* kOp = "accumulate";
   require_cpu(ctx, kOp);
   require_size(kOp, "x", x.size(), y.size());
-  const ProfileScope profile(ctx, "accumulate", 0, f32_bytes(3 * y.size()));
+  const ProfileOpScope profile(ctx, "accumulate", 0, f32_bytes(3 * y.size()));
   accumulate_cpu(ctx, y, x);
 }
 

@@ -37,7 +37,7 @@ void rmsnorm_forward(const Context& ctx, Mat<float> y, Span<float> rstd, Mat<con
   require_size(kOp, "weight", weight.size(), x.cols);
   if (!rstd.empty()) require_size(kOp, "rstd", rstd.size(), x.rows);
   check_eps(kOp, eps);
-  const ProfileScope profile(ctx, "rmsnorm", 0, f32_bytes(2 * x.size()));
+  const ProfileOpScope profile(ctx, "rmsnorm", 0, f32_bytes(2 * x.size()));
   rmsnorm_forward_cpu(ctx, {.y = one_head(y),
                             .rstd = one_column(rstd),
                             .x = one_head(x),
@@ -60,7 +60,7 @@ void rmsnorm_residual_forward(const Context& ctx, Mat<float> h, Mat<float> y, Sp
   require_size(kOp, "weight", weight.size(), x.cols);
   if (!rstd.empty()) require_size(kOp, "rstd", rstd.size(), x.rows);
   check_eps(kOp, eps);
-  const ProfileScope profile(ctx, "rmsnorm", 0, f32_bytes(4 * x.size()));
+  const ProfileOpScope profile(ctx, "rmsnorm", 0, f32_bytes(4 * x.size()));
   rmsnorm_forward_cpu(ctx, {.y = one_head(y),
                             .rstd = one_column(rstd),
                             .x = one_head(x),
@@ -81,7 +81,7 @@ void rmsnorm_backward(const Context& ctx, Mat<float> dx, Span<float> dweight, Ma
   require_size(kOp, "weight", weight.size(), x.cols);
   require_size(kOp, "dweight", dweight.size(), x.cols);
   require_size(kOp, "rstd", rstd.size(), x.rows);
-  const ProfileScope profile(ctx, "rmsnorm backward", 0, f32_bytes(4 * x.size()));
+  const ProfileOpScope profile(ctx, "rmsnorm backward", 0, f32_bytes(4 * x.size()));
   rmsnorm_backward_cpu(ctx, {.dx = one_head(dx),
                              .dweight = dweight.data(),
                              .dy = one_head(dy),
@@ -101,7 +101,7 @@ void rmsnorm_heads_forward(const Context& ctx, Heads<float> y, Mat<float> rstd,
   require_size(kOp, "weight", weight.size(), x.head_dim);
   if (rstd.data != nullptr || rstd.size() != 0) require_mat(kOp, "rstd", rstd, x.tokens, x.heads);
   check_eps(kOp, eps);
-  const ProfileScope profile(ctx, "rmsnorm", 0, f32_bytes(2 * x.size()));
+  const ProfileOpScope profile(ctx, "rmsnorm", 0, f32_bytes(2 * x.size()));
   rmsnorm_forward_cpu(
       ctx,
       {.y = y, .rstd = rstd, .x = x, .delta = {}, .h = {}, .weight = weight.data(), .eps = eps});
@@ -119,7 +119,7 @@ void rmsnorm_heads_backward(const Context& ctx, Heads<float> dx, Span<float> dwe
   require_mat(kOp, "rstd", rstd, x.tokens, x.heads);
   require_size(kOp, "weight", weight.size(), x.head_dim);
   require_size(kOp, "dweight", dweight.size(), x.head_dim);
-  const ProfileScope profile(ctx, "rmsnorm backward", 0, f32_bytes(3 * x.size()));
+  const ProfileOpScope profile(ctx, "rmsnorm backward", 0, f32_bytes(3 * x.size()));
   rmsnorm_backward_cpu(ctx, {.dx = dx,
                              .dweight = dweight.data(),
                              .dy = dy,

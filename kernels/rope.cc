@@ -197,14 +197,14 @@ RopeTable build_rope_table(const RopeConfig& config, int64_t positions) {
 void rope_forward(const Context& ctx, Heads<float> x, Span<const int32_t> positions,
                   const RopeTable& table) {
   check_rotation("rope_forward", ctx, x, positions, table);
-  const ProfileScope profile(ctx, "rope", 0, f32_bytes(2 * x.size()));
+  const ProfileOpScope profile(ctx, "rope", 0, f32_bytes(2 * x.size()));
   rope_forward_cpu(ctx, x, positions, table);
 }
 
 void rope_backward(const Context& ctx, Heads<float> dx, Span<const int32_t> positions,
                    const RopeTable& table) {
   check_rotation("rope_backward", ctx, dx, positions, table);
-  const ProfileScope profile(ctx, "rope backward", 0, f32_bytes(2 * dx.size()));
+  const ProfileOpScope profile(ctx, "rope backward", 0, f32_bytes(2 * dx.size()));
   rope_backward_cpu(ctx, dx, positions, table);
 }
 

@@ -38,7 +38,7 @@ void sample_forward(const Context& ctx, Span<int32_t> ids, Mat<const float> logi
       fail("{}: row {} has draw {}; it must be in [0, 1)", kOp, i, uniform[i]);
     }
   }
-  const ProfileScope profile(ctx, "sampling", 0, f32_bytes(logits.size()));
+  const ProfileOpScope profile(ctx, "sampling", 0, f32_bytes(logits.size()));
   sample_forward_cpu(ctx, ids, logits, params, uniform, arena);
 }
 

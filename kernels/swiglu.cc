@@ -11,7 +11,7 @@ void swiglu_forward(const Context& ctx, Mat<float> out, Mat<const float> gate_up
   require_cpu(ctx, kOp);
   require_mat(kOp, "out", out, out.rows, out.cols);
   require_mat(kOp, "gate_up", gate_up, out.rows, 2 * out.cols);
-  const ProfileScope profile(ctx, "swiglu", 0, f32_bytes(3 * out.size()));
+  const ProfileOpScope profile(ctx, "swiglu", 0, f32_bytes(3 * out.size()));
   swiglu_forward_cpu(ctx, out, gate_up);
 }
 
@@ -22,7 +22,7 @@ void swiglu_backward(const Context& ctx, Mat<float> d_gate_up, Mat<const float> 
   require_mat(kOp, "dout", dout, dout.rows, dout.cols);
   require_mat(kOp, "gate_up", gate_up, dout.rows, 2 * dout.cols);
   require_mat(kOp, "d_gate_up", d_gate_up, dout.rows, 2 * dout.cols);
-  const ProfileScope profile(ctx, "swiglu backward", 0, f32_bytes(5 * dout.size()));
+  const ProfileOpScope profile(ctx, "swiglu backward", 0, f32_bytes(5 * dout.size()));
   swiglu_backward_cpu(ctx, d_gate_up, dout, gate_up);
 }
 

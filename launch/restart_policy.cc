@@ -23,7 +23,7 @@ bool is_number(std::string_view word) {
 
 }  // namespace
 
-std::string without_numbers(const std::string& text) {
+std::string mask_numbers(const std::string& text) {
   std::string out;
   const auto mask = [&out] {
     // "1.5", "1e-05" and "10:31:07" are one number each.
@@ -85,7 +85,7 @@ RestartPolicy::Decision RestartPolicy::after(const Outcome& outcome) {
     published_ = outcome.published;
     last_error_.clear();
   }
-  const std::string error = without_numbers(outcome.error);
+  const std::string error = mask_numbers(outcome.error);
   const bool same = !error.empty() && error == last_error_;
   same_failures_ = same ? same_failures_ + 1 : 1;
   last_error_ = error;

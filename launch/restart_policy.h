@@ -48,6 +48,6 @@ class RestartPolicy {
 
 /// The text with every number, size and id masked, because those differ from one
 /// attempt to the next.
-std::string without_numbers(const std::string& text);
+std::string mask_numbers(const std::string& text);
 
 }  // namespace orrery::launch

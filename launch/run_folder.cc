@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/error_report.h"
 #include "core/log.h"
-#include "core/plain_error.h"
 #include "launch/heartbeat.h"
 #include "launch/supervision.h"
 #include "rollout/rollout_file.h"
@@ -148,7 +148,7 @@ void RunFolder::take(bool make) {
       launch_lock_ = std::make_unique<FileLock>(path_ / kLaunchLock, std::chrono::seconds(5));
     } catch (const SystemError& busy) {
       if (!std::string_view(busy.what()).starts_with("another run")) throw;
-      fail_as_users(
+      fail_user_error(
           "another run is using {}, or orrery launch is, about to start its ranks again; "
           "wait for it, stop it, or choose another folder",
           path_.string());

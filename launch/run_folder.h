@@ -52,7 +52,7 @@ class RunFolder {
   /// start again.
   void take(bool make);
   /// For the other ranks: rank 0 has taken the folder.
-  void note_taken() { taken_ = true; }
+  void mark_taken() { taken_ = true; }
   const std::filesystem::path& path() const { return path_; }
   bool taken() const { return taken_; }  ///< from any thread
 

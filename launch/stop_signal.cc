@@ -18,7 +18,7 @@ constexpr int64_t kSecondRequestNs = 1'000'000'000;
 // A signal handler can reach nothing but globals.
 std::atomic<bool> g_stop = false;
 std::atomic<int64_t> g_first_ns = 0;  // when the first other than SIGUSR1 came; 0: none has
-std::atomic<bool> g_tell = false;
+std::atomic<bool> g_announce = false;
 static_assert(std::atomic<int64_t>::is_always_lock_free && std::atomic<bool>::is_always_lock_free);
 
 std::string_view signal_name(int signal) {
@@ -52,7 +52,7 @@ void on_signal(int signal) {
     case StopRequest::kFirst:
       // After a crash mpirun sends SIGTERM to the ranks that are left. So the line
       // names the signal: perhaps no person has asked for a stop.
-      if (g_tell)
+      if (g_announce)
         say("orrery: asked to stop by ", signal,
             ": saving, then the end (again after a second: at once)\n");
       break;
@@ -103,8 +103,8 @@ StopRequest note_stop_signal(int signal) {
   return now - before >= kSecondRequestNs ? StopRequest::kNow : StopRequest::kAgain;
 }
 
-void install_stop_handlers(bool tell) {
-  g_tell = tell;
+void install_stop_handlers(bool announce) {
+  g_announce = announce;
   handle_stop_signals(on_signal);
 }
 

@@ -33,9 +33,9 @@ enum class StopRequest {
 StopRequest note_stop_signal(int signal);
 
 /// Installs a rank's handlers: the first request is remembered, and a second one ends
-/// the process with exit code 128 + signal. With `tell` this rank prints a line about
-/// the first request (one rank is enough).
-void install_stop_handlers(bool tell);
+/// the process with exit code 128 + signal. With `announce` this rank prints a line
+/// about the first request (one rank is enough).
+void install_stop_handlers(bool announce);
 
 /// For the time before that, while MPI starts: mpirun passes a SIGUSR1 on whatever its
 /// ranks are doing, and they would die of it.

@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "core/error.h"
-#include "core/plain_error.h"
+#include "core/error_report.h"
 #include "learners/advantages/grpo.h"
 #include "learners/advantages/reinforce_plus_plus_baseline.h"
 #include "learners/advantages/rloo.h"
@@ -27,8 +27,8 @@ void refuse_if_not_finite(std::span<const GroupRewards> groups, const char* what
     }
   }
   if (count == 0) return;
-  fail_as_users("{} of the batch's {} {}s are not finite numbers, first that of {}: {}", count, all,
-                what, first, todo);
+  fail_user_error("{} of the batch's {} {}s are not finite numbers, first that of {}: {}", count,
+                  all, what, first, todo);
 }
 
 std::vector<std::vector<float>> estimate(std::span<const GroupRewards> groups,

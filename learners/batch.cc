@@ -78,7 +78,7 @@ void append_tree(MicroBatch& batch, Tree& tree) {
       const int64_t row = i == 0 ? prompt_begin + prompt_rows - 1 : begin + i - 1;
       batch.output_rows.push_back(static_cast<int32_t>(row));
       batch.targets.push_back(leaf.tokens[i]);
-      batch.sources.push_back({&leaf, i});
+      batch.loss_rows.push_back({&leaf, i});
     }
   }
 }

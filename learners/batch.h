@@ -64,11 +64,11 @@ struct MicroBatch {
   std::vector<int32_t> tokens, positions;
   std::vector<kernels::AttentionSegment> segments;
   std::vector<int32_t> output_rows, targets;
-  struct Source {
+  struct LossRow {
     Leaf* leaf;
     int32_t token;  ///< index in the response
   };
-  std::vector<Source> sources;  ///< of each loss row
+  std::vector<LossRow> loss_rows;  ///< whose logits the output rows give
 
   models::TrainBatch view() const { return {tokens, positions, segments, output_rows}; }
 };

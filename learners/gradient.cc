@@ -21,15 +21,15 @@ std::span<const float> inverse_temperatures(float temperature, int64_t rows, Are
   return values;
 }
 
-LossToken loss_token(const MicroBatch::Source& source, float logp, float entropy) {
-  const Leaf& leaf = *source.leaf;
+LossToken loss_token(const MicroBatch::LossRow& row, float logp, float entropy) {
+  const Leaf& leaf = *row.leaf;
   LossToken token;
   token.logp = logp;
   token.entropy = entropy;
-  if (!leaf.old_logprobs.empty()) token.old_logp = leaf.old_logprobs[source.token];
-  if (!leaf.ref_logprobs.empty()) token.ref_logp = leaf.ref_logprobs[source.token];
-  if (!leaf.advantages.empty()) token.advantage = leaf.advantages[source.token];
-  if (!leaf.is_weights.empty()) token.is_weight = leaf.is_weights[source.token];
+  if (!leaf.old_logprobs.empty()) token.old_logp = leaf.old_logprobs[row.token];
+  if (!leaf.ref_logprobs.empty()) token.ref_logp = leaf.ref_logprobs[row.token];
+  if (!leaf.advantages.empty()) token.advantage = leaf.advantages[row.token];
+  if (!leaf.is_weights.empty()) token.is_weight = leaf.is_weights[row.token];
   return token;
 }
 
@@ -46,9 +46,9 @@ bool is_finite(const LossToken& token, float weight, const TokenLoss& loss, int6
 }
 
 /// Adds one token to the sums.
-void add_token(LossSums& sums, const MicroBatch::Source& source, const LossToken& token,
+void add_token(LossSums& sums, const MicroBatch::LossRow& row, const LossToken& token,
                const TokenLoss& loss) {
-  const Leaf& leaf = *source.leaf;
+  const Leaf& leaf = *row.leaf;
   const double weight = leaf.weight;
   sums.tokens += 1;
   sums.loss += weight * loss.loss;
@@ -61,8 +61,8 @@ void add_token(LossSums& sums, const MicroBatch::Source& source, const LossToken
   const bool compared = !leaf.old_logprobs.empty();
   const TokenPlace place{leaf.prompt_index,
                          leaf.sample_index,
-                         source.token,
-                         leaf.tokens[source.token],
+                         row.token,
+                         leaf.tokens[row.token],
                          compared ? token.old_logp : token.logp,
                          token.logp};
   if (compared) sums.compare(token.logp, token.old_logp);
@@ -79,15 +79,15 @@ void differentiate(const Loss& loss, const MicroBatch& batch, std::span<const fl
   const int64_t rows = std::ssize(chunk.logprobs);
   for (int64_t begin = 0; begin < rows; begin += kLossTokens) {
     const int64_t count = std::min(kLossTokens, rows - begin);
-    const auto sources = batch.sources.begin() + chunk.begin + begin;
+    const auto loss_rows = batch.loss_rows.begin() + chunk.begin + begin;
     for (int64_t i = 0; i < count; ++i) {
-      tokens[i] = loss_token(sources[i], chunk.logprobs[begin + i], chunk.entropies[begin + i]);
+      tokens[i] = loss_token(loss_rows[i], chunk.logprobs[begin + i], chunk.entropies[begin + i]);
       if (!coefficients.empty()) tokens[i].coefficient = coefficients[chunk.begin + begin + i];
     }
     loss.evaluate({tokens.data(), count}, {losses.data(), count});
     for (int64_t i = 0; i < count; ++i) {
-      add_token(sums, sources[i], tokens[i], losses[i]);
-      const float weight = sources[i].leaf->weight;
+      add_token(sums, loss_rows[i], tokens[i], losses[i]);
+      const float weight = loss_rows[i].leaf->weight;
       chunk.dlogp[begin + i] = weight * losses[i].dlogp;
       chunk.dentropy[begin + i] = weight * losses[i].dentropy;
     }
@@ -99,13 +99,13 @@ void differentiate(const Loss& loss, const MicroBatch& batch, std::span<const fl
 std::vector<float> coefficients_of(const Loss& loss, const MicroBatch& batch,
                                    std::span<const float> logprobs,
                                    std::span<const float> entropies) {
-  const int64_t rows = std::ssize(batch.sources);
+  const int64_t rows = std::ssize(batch.loss_rows);
   std::vector<LossToken> tokens;
   for (int64_t i = 0; i < rows; ++i)
-    tokens.push_back(loss_token(batch.sources[i], logprobs[i], entropies[i]));
+    tokens.push_back(loss_token(batch.loss_rows[i], logprobs[i], entropies[i]));
   std::vector<float> coefficients(rows);
   for (int64_t begin = 0, end = 0; begin < rows; begin = end) {
-    while (end < rows && batch.sources[end].leaf == batch.sources[begin].leaf) ++end;
+    while (end < rows && batch.loss_rows[end].leaf == batch.loss_rows[begin].leaf) ++end;
     loss.couple({tokens.data() + begin, end - begin}, {coefficients.data() + begin, end - begin});
   }
   return coefficients;
@@ -204,7 +204,7 @@ void reference_logprobs(const Context& ctx, const models::Transformer& reference
     const Span<float> logprobs = arena.span<float>(std::ssize(batch.output_rows));
     batch_logprobs(ctx, reference, temperature, batch, logprobs, {}, arena);
     for (int64_t i = 0; i < logprobs.size(); ++i) {
-      const auto& [leaf, token] = batch.sources[i];
+      const auto& [leaf, token] = batch.loss_rows[i];
       leaf->ref_logprobs.resize(leaf->tokens.size(), 0.0f);
       leaf->ref_logprobs[token] = logprobs[i];
     }

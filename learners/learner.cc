@@ -85,8 +85,8 @@ Learner::Learner(const Context& ctx, models::Transformer& model, comm::Communica
       shard_tree_(ctx.device, model.table().regions(), shards_per_rank(config, comm)),
       arena_(ctx.device) {}
 
-Learner::Work Learner::assign_to_shards(std::span<Tree> trees) const {
-  Work work;
+Learner::ShardWork Learner::assign_to_shards(std::span<Tree> trees) const {
+  ShardWork work;
   std::vector<int64_t> rows;
   for (const Tree& tree : trees) {
     rows.push_back(tree.rows());
@@ -104,7 +104,7 @@ Learner::Work Learner::assign_to_shards(std::span<Tree> trees) const {
 }
 
 std::vector<std::vector<float>> Learner::logprobs(std::span<Tree> trees, float temperature) {
-  const Work work = assign_to_shards(trees);
+  const ShardWork work = assign_to_shards(trees);
   arena_.reset();
   std::string mine;  // of this rank's loss rows, in order
   for (const auto& shard : work.batches) {
@@ -154,7 +154,7 @@ void Learner::gradient(Span<const std::vector<MicroBatch>> shards, const Objecti
     while (pass.forward()) {
       pass.head_backward(objective, sums[s]);
       {
-        const PhaseScope phase(ctx_, "backward");
+        const ProfilePhaseScope phase(ctx_, "backward");
         while (const auto final_from = pass.backward_layer()) {
           shard_tree_.merge(*final_from);
           exchange.send(shard_tree_.final_from());
@@ -172,7 +172,7 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective,
                              kernels::AdamWParams params, double clip_grad) {
   UpdateResult result;
   result.lr = params.lr;
-  const Work work = assign_to_shards(trees);
+  const ShardWork work = assign_to_shards(trees);
   const auto& batches = work.batches;
   result.rows = work.rows;
   result.rank_tokens = tokens_of_ranks(trees, work.assignment, comm_.size());
@@ -194,7 +194,7 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective,
   }
   {
     const ScopedTimer timer(result.reduce_seconds);
-    const PhaseScope phase(ctx_, "reduce");
+    const ProfilePhaseScope phase(ctx_, "reduce");
     exchange.finish();
     result.sums = gather_sums(comm_, sums, objective.loss->terms());
     if (objective.verify_logprobs && result.sums.mismatches.count > 0) {
@@ -208,7 +208,7 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective,
     result.skipped = true;
   } else {
     const ScopedTimer timer(result.optimizer_seconds);
-    const PhaseScope phase(ctx_, "optimizer");
+    const ProfilePhaseScope phase(ctx_, "optimizer");
     const ShardedAdamW::Result step =
         optimizer_.step(ctx_, comm_, model_.parameters(), shard_tree_.result(), params, clip_grad);
     result.grad_norm = step.grad_norm;

@@ -83,13 +83,13 @@ class Learner {
 
  private:
   /// Which trees are in which shard, and this rank's shards packed.
-  struct Work {
+  struct ShardWork {
     std::vector<std::vector<int64_t>> assignment;  ///< indices of each shard's trees
     int64_t first = 0;                             ///< this rank's first shard
     std::vector<std::vector<MicroBatch>> batches;
     int64_t rows = 0;  ///< of all trees
   };
-  Work assign_to_shards(std::span<Tree> trees) const;
+  ShardWork assign_to_shards(std::span<Tree> trees) const;
   /// Sums this rank's shards in shard_tree_, and hands the sum to the exchange as it
   /// becomes final.
   void gradient(Span<const std::vector<MicroBatch>> shards, const Objective& objective,

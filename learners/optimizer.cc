@@ -38,8 +38,8 @@ ShardedAdamW::Result ShardedAdamW::step(const Context& ctx, comm::Communicator& 
   ORRERY_CHECK(std::ssize(gradient) == plan_.elements(), "gradient of {}, not {}", gradient.size(),
                plan_.elements());
   for (size_t i = 0; i < extents().size(); ++i) {
-    kernels::sum_squares_chunks(ctx, part_of(std::span(chunk_sums_), owned_chunks_[rank_][i]),
-                                part_of(gradient, extents()[i]));
+    kernels::sum_squares_chunks(ctx, elements_of(std::span(chunk_sums_), owned_chunks_[rank_][i]),
+                                elements_of(gradient, extents()[i]));
   }
   comm.all_gather(chunk_sums_, owned_chunks_);
   double total = 0;
@@ -57,8 +57,9 @@ ShardedAdamW::Result ShardedAdamW::step(const Context& ctx, comm::Communicator& 
   int64_t at = 0;
   for (const Extent& e : extents()) {
     const Extent moments{at, at + e.size()};
-    kernels::adamw_step(ctx, part_of(parameters, e), part_of(m(), moments), part_of(v(), moments),
-                        part_of(gradient, e), params, t_, static_cast<float>(scale));
+    kernels::adamw_step(ctx, elements_of(parameters, e), elements_of(m(), moments),
+                        elements_of(v(), moments), elements_of(gradient, e), params, t_,
+                        static_cast<float>(scale));
     at = moments.end;
   }
   fault_point(FaultPoint::kOptimizerStep);

@@ -38,7 +38,7 @@ size_t byte_size(int64_t floats) { return static_cast<size_t>(floats) * sizeof(f
 
 /// left += right
 void add(const Context& ctx, std::span<float> left, const float* right) {
-  const ProfileScope profile(ctx, "add shards", 0, f32_bytes(3 * left.size()));
+  const ProfileOpScope profile(ctx, "add shards", 0, f32_bytes(3 * left.size()));
   parallel_for(ctx, std::ssize(left), kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t at = begin; at < end; at += kBlock) {
       float* l = left.data() + at;
@@ -48,7 +48,7 @@ void add(const Context& ctx, std::span<float> left, const float* right) {
 }
 
 void zero(const Context& ctx, std::span<float> data) {
-  const ProfileScope profile(ctx, "zero gradient", 0, f32_bytes(data.size()));
+  const ProfileOpScope profile(ctx, "zero gradient", 0, f32_bytes(data.size()));
   parallel_for(ctx, std::ssize(data), kGrain, [&](int64_t begin, int64_t end) {
     std::memset(data.data() + begin, 0, byte_size(end - begin));
   });
@@ -96,7 +96,7 @@ ShardTree::ShardTree(Device device, std::vector<int64_t> regions, int64_t count)
 
 std::span<float> ShardTree::buffer(int64_t index) const {
   const int64_t begin = index * elements();
-  return part_of(memory_.span<float>(), {begin, begin + elements()});
+  return elements_of(memory_.span<float>(), {begin, begin + elements()});
 }
 
 std::span<float> ShardTree::last_buffer(int64_t size) {
@@ -105,7 +105,7 @@ std::span<float> ShardTree::last_buffer(int64_t size) {
     last_ = Buffer();  // before the larger one is taken
     last_ = Buffer(device_, bytes);
   }
-  return part_of(last_.span<float>(), {0, size});
+  return elements_of(last_.span<float>(), {0, size});
 }
 
 // The buffers are a stack of finished subtrees, which grows and shrinks as a binary
@@ -149,9 +149,9 @@ FlatView ShardTree::begin_shard(bool by_region) {
 
 void ShardTree::add_to_stack(const Extent& extent) {
   if (merges_ == 0) return;
-  add(ctx_, part_of(buffer(height_ - 1), extent), leaf_.at(extent.begin));
+  add(ctx_, elements_of(buffer(height_ - 1), extent), leaf_.at(extent.begin));
   for (int64_t right = height_ - 1; right > height_ - merges_; --right)
-    add(ctx_, part_of(buffer(right - 1), extent), part_of(buffer(right), extent).data());
+    add(ctx_, elements_of(buffer(right - 1), extent), elements_of(buffer(right), extent).data());
 }
 
 void ShardTree::merge(int64_t begin) {
@@ -201,7 +201,7 @@ OrderedReduceScatter::OrderedReduceScatter(const Context& ctx, comm::Communicato
 
 void OrderedReduceScatter::send(int64_t begin) {
   if (!exchange_) return;
-  const PhaseScope phase(ctx_, "reduce");
+  const ProfilePhaseScope phase(ctx_, "reduce");
   for (; waiting_buckets_ > 0; --waiting_buckets_) {
     const auto& last = plan_.buckets[waiting_buckets_ - 1];
     if (last.front() < begin) break;
@@ -213,7 +213,7 @@ void OrderedReduceScatter::send(int64_t begin) {
 // A rank is never sent its own slice, so the sum may go there while the others' slices
 // are still being sent.
 void OrderedReduceScatter::sum(const comm::Communicator::Piece& piece) {
-  tree_sum(ctx_, piece.parts, part_of(gradient_, piece.extent));
+  tree_sum(ctx_, piece.parts, elements_of(gradient_, piece.extent));
 }
 
 void OrderedReduceScatter::finish() {

@@ -44,7 +44,7 @@ class ShardTree {
 
   /// After the last shard: the sum over all shards in tree order. Memory of the tree,
   /// overwritten by the next sum.
-  std::span<float> result() const { return part_of(memory_.span<float>(), {0, elements()}); }
+  std::span<float> result() const { return elements_of(memory_.span<float>(), {0, elements()}); }
   /// All of the tree's buffers one after the other, result() first. Free for other use
   /// between the use of a result and the next begin().
   std::span<float> memory() const { return memory_.span<float>(); }

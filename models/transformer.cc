@@ -40,7 +40,7 @@ Transformer::Transformer(const ModelConfig& config, Device device, DType compute
 }
 
 void Transformer::pack(const Context& ctx) {
-  const PhaseScope phase(ctx, "pack");
+  const ProfilePhaseScope phase(ctx, "pack");
   const int64_t d = config_.hidden_size, f = config_.intermediate_size;
   float* flat = parameters_.span<float>().data();
   std::byte* memory = packed_.span<std::byte>().data();

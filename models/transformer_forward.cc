@@ -106,7 +106,7 @@ void transformer_forward(const Context& ctx, const Transformer& model, const For
 
 Activations transformer_forward_train(const Context& ctx, const Transformer& model,
                                       const TrainBatch& batch, Mat<float> hidden, Arena& arena) {
-  const PhaseScope phase(ctx, "forward");
+  const ProfilePhaseScope phase(ctx, "forward");
   const ModelConfig& config = model.config();
   check_batch(config, batch.tokens.size(), batch.positions.size(), batch.output_rows, hidden);
   const int64_t t = batch.tokens.size();
@@ -162,7 +162,7 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
 
 void lm_head_forward(const Context& ctx, const Transformer& model, Mat<float> logits,
                      Mat<const float> hidden) {
-  const ProfileScope profile(ctx, "lm head", 0, 0);  // the product adds its own
+  const ProfileOpScope profile(ctx, "lm head", 0, 0);  // the product adds its own
   kernels::matmul_forward(ctx, logits, hidden, model.lm_head());
 }
 

@@ -207,16 +207,16 @@ void Engine::Impl::prepare(const Schedule& schedule) {
   segments.clear();
   draw_samples.clear();
   draw_rows.clear();
-  for (const ScheduledRows& item : schedule.items) {
-    Sequence& sequence = *item.sequence;
-    segments.push_back({tokens.size(), item.rows, sequence.computed, sequence.blocks});
-    for (int64_t p = sequence.computed; p < sequence.computed + item.rows; ++p) {
+  for (const ScheduledRows& entry : schedule.entries) {
+    Sequence& sequence = *entry.sequence;
+    segments.push_back({tokens.size(), entry.rows, sequence.computed, sequence.blocks});
+    for (int64_t p = sequence.computed; p < sequence.computed + entry.rows; ++p) {
       tokens.push_back(sequence.token_at(p));
       positions.push_back(p);
     }
-    const bool decodes = item.rows == 1 && !sequence.tokens.empty() && item.wants_logits;
-    (decodes ? stats.decode_tokens : stats.prefill_tokens) += item.rows;
-    if (!item.wants_logits) continue;
+    const bool decodes = entry.rows == 1 && !sequence.tokens.empty() && entry.wants_logits;
+    (decodes ? stats.decode_tokens : stats.prefill_tokens) += entry.rows;
+    if (!entry.wants_logits) continue;
     const int32_t row = output_rows.size();
     output_rows.push_back(tokens.size() - 1);
     const auto add_draw = [&](Sequence& sample) {
@@ -310,11 +310,11 @@ void Engine::Impl::append_token(Sequence& sample, int64_t draw) {
 /// Appends the drawn tokens, moves finished samples to `results`, and forgets groups
 /// whose samples have all been handed out.
 void Engine::Impl::postprocess(const Schedule& schedule, std::vector<GenerateResult>& results) {
-  for (const ScheduledRows& item : schedule.items) Scheduler::mark_computed(item);
+  for (const ScheduledRows& entry : schedule.entries) Scheduler::mark_computed(entry);
   for (int64_t i = 0; i < draw_samples.size(); ++i) append_token(*draw_samples[i], i);
-  for (const ScheduledRows& item : schedule.items) {
-    SequenceGroup& group = *item.sequence->group;
-    if (!item.sequence->is_prompt() || item.sequence->computed < group.prompt_tokens()) continue;
+  for (const ScheduledRows& entry : schedule.entries) {
+    SequenceGroup& group = *entry.sequence->group;
+    if (!entry.sequence->is_prompt() || entry.sequence->computed < group.prompt_tokens()) continue;
     if (!group.first_tokens_drawn) {
       stats.shared_prompt_tokens += group.prompt_tokens() * (std::ssize(group.samples) - 1);
       group.first_tokens_drawn = true;
@@ -337,8 +337,8 @@ std::vector<GenerateResult> Engine::Impl::step() {
   const Schedule& schedule = scheduler.schedule();
   if (schedule.rows == 0) return results;
   const bool decodes =
-      std::ranges::all_of(schedule.items, [](const ScheduledRows& i) { return i.rows == 1; });
-  const PhaseScope phase(ctx, decodes ? "decode" : "prefill");
+      std::ranges::all_of(schedule.entries, [](const ScheduledRows& i) { return i.rows == 1; });
+  const ProfilePhaseScope phase(ctx, decodes ? "decode" : "prefill");
   const bool corrupt = fault_point(FaultPoint::kEngineStep) == FaultAction::kCorrupt;
   arena.reset();
   prepare(schedule);

@@ -37,7 +37,7 @@ Scheduler::Scheduler(int64_t max_num_seqs, int64_t max_num_batched_tokens, int64
   // A sequence takes at least one row when it is admitted, so prompts and samples
   // together stay below this number.
   running_.reserve(max_num_seqs + 64);
-  schedule_.items.reserve(running_.capacity());
+  schedule_.entries.reserve(running_.capacity());
   schedule_.copies.reserve(running_.capacity());
 }
 
@@ -57,7 +57,7 @@ void Scheduler::submit(SequenceGroup* group) {
 }
 
 const Schedule& Scheduler::schedule() {
-  schedule_.items.clear();
+  schedule_.entries.clear();
   schedule_.copies.clear();
   schedule_.rows = 0;
   bool preempted = false;
@@ -100,7 +100,7 @@ void Scheduler::add_rows(Sequence& sequence, int64_t rows) {
   const bool complete = end == sequence.total_tokens();
   const bool wants_logits =
       complete && !(sequence.is_prompt() && sequence.group->first_tokens_drawn);
-  schedule_.items.push_back({&sequence, rows, wants_logits});
+  schedule_.entries.push_back({&sequence, rows, wants_logits});
   schedule_.rows += rows;
 }
 
@@ -140,7 +140,7 @@ bool Scheduler::admit_sample(Sequence& sample) {
   if (last) {  // nobody else will need the prompt: no copy
     sample.blocks.append(group.prompt_blocks);
     group.prompt_blocks.clear();
-    give_up_prompt_blocks(group, PromptState::kGone);
+    release_prompt_blocks(group, PromptState::kGone);
   } else if (const auto copy = blocks_.fork(sample.blocks, group.prompt_blocks, prompt_tokens)) {
     schedule_.copies.push_back(*copy);
   }
@@ -180,7 +180,7 @@ bool Scheduler::reclaim_prompt_blocks(const SequenceGroup* requester) {
   for (Sequence& sample : newest->samples) {
     if (sample.state == SequenceState::kWaiting) sample.state = SequenceState::kParked;  // 2
   }
-  give_up_prompt_blocks(*newest, PromptState::kQueued);
+  release_prompt_blocks(*newest, PromptState::kQueued);
   queue_prompt(*newest);
   return true;
 }
@@ -209,7 +209,7 @@ void Scheduler::prompt_computed(SequenceGroup* group) {
   prompt.state = SequenceState::kFinished;
   group->prompt_state = PromptState::kHeld;
   held_.push_back(group);
-  if (group->unfinished == 0) give_up_prompt_blocks(*group, PromptState::kGone);
+  if (group->unfinished == 0) release_prompt_blocks(*group, PromptState::kGone);
   for (Sequence& sample : group->samples) {
     if (sample.state == SequenceState::kParked) enqueue(sample);
   }
@@ -230,7 +230,7 @@ void Scheduler::finish(Sequence* sample) {
   // A last sample that is running owns all the blocks that it needs (2).
   if (group.prompt_state == PromptState::kHeld && group.unfinished <= 1 &&
       group.unfinished == group.running) {
-    give_up_prompt_blocks(group, PromptState::kGone);
+    release_prompt_blocks(group, PromptState::kGone);
   }
 }
 
@@ -258,7 +258,7 @@ void Scheduler::stop_running(Sequence& sequence) {
   }
 }
 
-void Scheduler::give_up_prompt_blocks(SequenceGroup& group, PromptState next) {
+void Scheduler::release_prompt_blocks(SequenceGroup& group, PromptState next) {
   blocks_.release(group.prompt_blocks);
   std::erase(held_, &group);
   group.prompt_state = next;

@@ -36,7 +36,7 @@ struct ScheduledRows {
 };
 
 struct Schedule {
-  std::vector<ScheduledRows> items;
+  std::vector<ScheduledRows> entries;
   std::vector<BlockCopy> copies;  ///< to be made before the forward
   int64_t rows = 0;
 };
@@ -88,7 +88,7 @@ class Scheduler {
   void preempt_newest();
   void enqueue(Sequence& sequence);
   void queue_prompt(SequenceGroup& group);
-  void give_up_prompt_blocks(SequenceGroup& group, PromptState next);
+  void release_prompt_blocks(SequenceGroup& group, PromptState next);
   void stop_running(Sequence& sequence);
 
   int64_t max_num_seqs_;

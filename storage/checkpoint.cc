@@ -11,9 +11,9 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "core/error_report.h"
 #include "core/fault.h"
 #include "core/file.h"
-#include "core/plain_error.h"
 #include "core/sha256.h"
 #include "storage/hf_folder.h"
 
@@ -247,7 +247,7 @@ std::vector<CheckpointSummary> list_checkpoints(const fs::path& folder) {
       if (manifest.info.step != step)
         summary.problem = fmt::format("its manifest is of step {}", manifest.info.step);
     } catch (const std::exception& error) {
-      summary.problem = plain_error(error).text;
+      summary.problem = describe_error(error).text;
     }
     result.push_back(std::move(summary));
   }
@@ -264,7 +264,7 @@ std::optional<Checkpoint> latest_good_checkpoint(const fs::path& folder,
       if (checkpoint.info().step == it->first) return checkpoint;
       rejected(it->second, fmt::format("its manifest is of step {}", checkpoint.info().step));
     } catch (const std::exception& error) {
-      rejected(it->second, plain_error(error).text);
+      rejected(it->second, describe_error(error).text);
     }
   }
   return std::nullopt;
@@ -318,7 +318,7 @@ std::string checkpoint_hash(int64_t step, const models::ParameterTable& table,
                             std::span<const float> adam_v) {
   const std::array<std::span<const float>, 3> buffers = {weights, adam_m, adam_v};
   return canonical_hash(step, table, [&](size_t kind, int64_t begin, int64_t end) {
-    return part_of(buffers[kind], {begin, end});
+    return elements_of(buffers[kind], {begin, end});
   });
 }
 

@@ -35,7 +35,7 @@
 #include <string>
 #include <vector>
 
-#include "core/quiet_worker.h"
+#include "core/low_priority_worker.h"
 #include "storage/checkpoint_file.h"
 #include "storage/manifest.h"
 
@@ -54,7 +54,7 @@ std::filesystem::path prepare_checkpoint(const std::filesystem::path& folder, in
 CheckpointFileEntry write_checkpoint_slice(const std::filesystem::path& temporary, int64_t rank,
                                            int64_t ranks, int64_t flat_size,
                                            const CheckpointSlice& slice,
-                                           const PieceRunner& run_piece = run_at_once);
+                                           const PieceRunner& run_piece = run_inline);
 
 /// Copies the tokenizer's files (from a Hugging Face folder; empty path: none), writes
 /// the manifest, makes everything durable and renames the folder. `entries` are those
@@ -82,7 +82,7 @@ class Checkpoint {
   /// Error naming the file and the reason when anything is missing, damaged or not
   /// understood.
   explicit Checkpoint(const std::filesystem::path& folder, Verify verify = Verify::kAll,
-                      const PieceRunner& run_piece = run_at_once);
+                      const PieceRunner& run_piece = run_inline);
 
   const std::filesystem::path& folder() const { return folder_; }
   const CheckpointInfo& info() const { return manifest_.info; }
@@ -129,7 +129,7 @@ using RejectedCheckpoint =
 /// or nothing.
 std::optional<Checkpoint> latest_good_checkpoint(const std::filesystem::path& folder,
                                                  const RejectedCheckpoint& rejected,
-                                                 const PieceRunner& run_piece = run_at_once);
+                                                 const PieceRunner& run_piece = run_inline);
 
 /// Keeps the `keep` newest good checkpoints (0: all), and removes the good ones before
 /// them and all *.tmp-* folders. A checkpoint that is not good (torn, damaged, of
@@ -139,7 +139,7 @@ std::optional<Checkpoint> latest_good_checkpoint(const std::filesystem::path& fo
 /// the folder.
 void remove_old_checkpoints(const std::filesystem::path& folder, int64_t keep,
                             std::set<std::filesystem::path>* verified = nullptr,
-                            const PieceRunner& run_piece = run_at_once);
+                            const PieceRunner& run_piece = run_inline);
 
 /// SHA-256 over step, weights and moments, tensor by tensor in the table's order:
 /// independent of how many ranks saved, of the time and of the run's configuration.

@@ -407,7 +407,7 @@ void read_slice_file(const fs::path& path, std::span<const Extent> extents, int6
       if (part.begin >= part.end) continue;
       const hsize_t count = part.size();
       const std::span<float> into =
-          part_of(out[i], {part.begin - wanted.begin, part.end - wanted.begin});
+          elements_of(out[i], {part.begin - wanted.begin, part.end - wanted.begin});
       const Handle memory(H5Screate_simple(1, &count, nullptr), H5Sclose, "create a dataspace");
       const bool ok = H5Sselect_hyperslab(dataset.space, H5S_SELECT_SET, &start, nullptr, &count,
                                           nullptr) >= 0 &&

@@ -15,7 +15,7 @@
 #include <string>
 
 #include "core/extent.h"
-#include "core/quiet_worker.h"
+#include "core/low_priority_worker.h"
 
 namespace orrery::storage {
 
@@ -35,8 +35,7 @@ struct SliceFile {
 /// Writes, hashes and fsyncs the file, in pieces. On failure (a full disk too) removes
 /// the file and throws an Error. Besides the slice it takes very little memory.
 SliceFile write_slice_file(const std::filesystem::path& path, int64_t flat_size,
-                           const CheckpointSlice& slice,
-                           const PieceRunner& run_piece = run_at_once);
+                           const CheckpointSlice& slice, const PieceRunner& run_piece = run_inline);
 
 /// Throws an Error unless the file agrees with its manifest: it has these extents, this
 /// flat_size, and three datasets of as many float32 values. Reads no numbers. The

@@ -196,7 +196,7 @@ std::vector<Shard> cut_into_shards(const models::ParameterTable& table, std::spa
     }
     bytes += size;
     shards.back().tensors.push_back(
-        {p.name, p.shape, part_of(flat, {p.offset, p.offset + p.size})});
+        {p.name, p.shape, elements_of(flat, {p.offset, p.offset + p.size})});
   }
   for (size_t i = 0; i < shards.size(); ++i) {
     shards[i].name = shards.size() == 1
@@ -260,7 +260,7 @@ void load_hf_weights(const Context& ctx, const fs::path& folder, const models::M
     filled = p.offset + p.size;
     for (int64_t at = 0; at < p.size; at += kReadingElements) {
       const Extent extent{p.offset + at, p.offset + std::min(at + kReadingElements, p.size)};
-      readings.push_back({place, at, part_of(flat, extent)});
+      readings.push_back({place, at, elements_of(flat, extent)});
     }
     const auto* head = tied ? tensors.find(kLmHead) : nullptr;
     if (head == nullptr || head->tensor == place->tensor) continue;
@@ -272,7 +272,7 @@ void load_hf_weights(const Context& ctx, const fs::path& folder, const models::M
 
   if (second_head == nullptr) return;
   const models::Parameter& embedding = *table.find(kEmbedding);
-  const auto values = part_of(flat, {embedding.offset, embedding.offset + embedding.size});
+  const auto values = elements_of(flat, {embedding.offset, embedding.offset + embedding.size});
   std::vector<float> second(values.size());
   Reading{second_head, 0, second}.run();
   const auto differ = std::mismatch(values.begin(), values.end(), second.begin());
@@ -315,7 +315,7 @@ void save_hf_folder(const fs::path& out, const models::ModelConfig& config,
     fail("{} exists and is not an empty folder; name a new one", target.string());
   }
   for (const models::Parameter& p : table.parameters()) {
-    check_finite(target, p.name, 0, part_of(flat, {p.offset, p.offset + p.size}));
+    check_finite(target, p.name, 0, elements_of(flat, {p.offset, p.offset + p.size}));
   }
   fs::path temporary = target;
   temporary += fmt::format(".tmp-{}", ::getpid());

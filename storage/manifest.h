@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "core/extent.h"
-#include "core/quiet_worker.h"
+#include "core/low_priority_worker.h"
 #include "models/parameters.h"
 #include "storage/train_state.h"
 
@@ -66,11 +66,11 @@ std::string checkpoint_slice_name(int64_t rank, int64_t ranks);
 
 /// The entry of an existing file: name, size and digest.
 CheckpointFileEntry describe_file(const std::filesystem::path& folder, const std::string& name,
-                                  const PieceRunner& run_piece = run_at_once);
+                                  const PieceRunner& run_piece = run_inline);
 
 /// Throws Error unless the file has the entry's size and digest.
 void verify_file(const std::filesystem::path& folder, const CheckpointFileEntry& entry,
-                 const PieceRunner& run_piece = run_at_once);
+                 const PieceRunner& run_piece = run_inline);
 
 /// Writes manifest.json and manifest.sha256, durably, into the folder. Checks that the
 /// slices cover the table's flat buffer, and that stage, step and state belong

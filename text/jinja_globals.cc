@@ -113,11 +113,11 @@ Value date_function(const std::string& date) {
   when.tm_isdst = 0;
   return Value::callable("strftime_now", [when](Machine&, const Arguments& arguments) {
     const std::string format = Bound("strftime_now", arguments, {"format"}, 1).text(0, "");
-    constexpr size_t kMost = 1000;
-    if (format.size() > kMost)
+    constexpr size_t kMaxFormatBytes = 1000;
+    if (format.size() > kMaxFormatBytes)
       fail_unsupported("strftime_now with a format of {} bytes is not supported", format.size());
     if (format.empty()) return Value(std::string());
-    std::string out(kMost * 20, '\0');
+    std::string out(kMaxFormatBytes * 20, '\0');
     out.resize(std::strftime(out.data(), out.size(), format.c_str(), &when));
     return Value(out);
   });

@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
-#include "core/plain_error.h"
+#include "core/error_report.h"
 #include "experiments/agreement.h"
 #include "experiments/on_all_ranks.h"
 #include "tools/bench/bench.h"
@@ -62,9 +62,9 @@ struct Options {
 };
 
 /// Of one option; more than any machine does in a day.
-constexpr int64_t kMostOfOne = int64_t{1} << 24;
+constexpr int64_t kMaxOptionValue = int64_t{1} << 24;
 /// Of all sequences together.
-constexpr int64_t kMostTokens = int64_t{1} << 28;
+constexpr int64_t kMaxTokens = int64_t{1} << 28;
 
 /// What the option parser does not see.
 void check_options(const BenchOptions& b, const std::string& name) {
@@ -76,13 +76,13 @@ void check_options(const BenchOptions& b, const std::string& name) {
   }
   const int64_t sequences = name == "step" ? b.prompts * b.samples : b.batch,
                 length = name == "train" ? b.seq_len : b.prompt_len + b.gen_len;
-  if (sequences > kMostTokens / length) {
+  if (sequences > kMaxTokens / length) {
     const char* const lower = name == "step" ? "--prompts, --samples, --prompt-len or --gen-len"
                               : name == "rollout" ? "--batch, --prompt-len or --gen-len"
                                                   : "--batch or --seq-len";
     fail_usage(
         "{} sequences of {} tokens are more than the {} tokens that bench measures; lower {}",
-        sequences, length, kMostTokens, lower);
+        sequences, length, kMaxTokens, lower);
   }
 }
 
@@ -113,16 +113,16 @@ BenchReport run_bench(BenchReport (*bench)(const BenchOptions&, comm::Communicat
   try {
     return bench(options, world);
   } catch (const std::exception& error) {
-    const PlainError plain = plain_error(error);
-    if (!plain.text.starts_with("out of memory")) throw;
+    const ErrorReport report = describe_error(error);
+    if (!report.text.starts_with("out of memory")) throw;
     const std::string text = fmt::format(
-        "{}; lower {}", plain.text.substr(0, plain.text.find(';')),
+        "{}; lower {}", report.text.substr(0, report.text.find(';')),
         name == "rollout" ? "--batch, --prompt-len or --gen-len"
         : name == "step"  ? "--max-token-len, --prompts, --samples, --prompt-len or --gen-len"
                           : "--max-token-len, --batch or --seq-len");
     if (dynamic_cast<const experiments::AgreedError*>(&error) != nullptr)
-      throw experiments::AgreedError(text, plain.exit_code);
-    throw UserError(text, plain.exit_code);
+      throw experiments::AgreedError(text, report.exit_code);
+    throw UserError(text, report.exit_code);
   }
 }
 
@@ -161,7 +161,7 @@ void add_one(CLI::App& parent, Command& run, const std::string& name, const std:
   BenchOptions& b = options->bench;
   options->model.add_to(*command);
   const auto positive = [&](const std::string& flag, int64_t& value, const std::string& text,
-                            int64_t most = kMostOfOne) {
+                            int64_t most = kMaxOptionValue) {
     command->add_option(flag, value, text)->check(whole_number(1, most))->capture_default_str();
   };
   if (name == "train") {

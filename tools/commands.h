@@ -17,7 +17,7 @@
 namespace orrery::tools {
 
 /// The largest --ranks, more than any job has.
-inline constexpr int64_t kMostRanks = 1 << 20;
+inline constexpr int64_t kMaxRanks = 1 << 20;
 
 /// What the chosen subcommand does.
 using Command = std::function<int()>;

@@ -34,7 +34,7 @@ void add_launch_command(CLI::App& app, Command& run, const std::vector<std::stri
       "key=value pairs that replace values of the file; after --: words for mpirun");
   command->add_option("-n,--ranks", options->ranks, "Ranks to start")
       ->required()
-      ->check(whole_number(1, kMostRanks));
+      ->check(whole_number(1, kMaxRanks));
   command
       ->add_option("--max-restarts", options->restart.max_restarts,
                    "Restarts in a row without a new checkpoint until it gives up")

@@ -8,10 +8,10 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "core/error_report.h"
 #include "core/fault.h"
 #include "core/log.h"
 #include "core/pipes.h"
-#include "core/plain_error.h"
 #include "core/stack.h"
 #include "kernels/numerics.h"
 #include "tools/ckpt_command.h"
@@ -105,9 +105,9 @@ int main(int argc, char** argv) {
       tools::finish_output();
       return code;
     } catch (const std::exception& error) {
-      const PlainError plain = plain_error(error);
-      std::fprintf(stderr, "orrery: %s\n", plain.text.c_str());
-      return plain.exit_code;
+      const ErrorReport report = describe_error(error);
+      std::fprintf(stderr, "orrery: %s\n", report.text.c_str());
+      return report.exit_code;
     }
   });
 }

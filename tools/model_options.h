@@ -31,7 +31,7 @@ struct ModelOptions {
   DType compute_dtype() const { return dtype == "bf16" ? DType::kBF16 : DType::kF32; }
   Context context() const {
     Context ctx;
-    ctx.threads = threads > 0 ? std::min(threads, most_team_members()) : available_cpus();
+    ctx.threads = threads > 0 ? std::min(threads, max_team_members()) : available_cpus();
     return ctx;
   }
 };

@@ -2,10 +2,10 @@
 
 #include <cstdio>
 
+#include "core/error_report.h"
 #include "core/fault.h"
 #include "core/flight_recorder.h"
 #include "core/log.h"
-#include "core/plain_error.h"
 #include "experiments/on_all_ranks.h"
 #include "launch/stop_signal.h"
 
@@ -20,19 +20,19 @@ Ranks::Ranks() : shown_rank_(world().size() > 1 ? world().rank() : -1) {
 int Ranks::fail(const std::exception& error) {
   if (const auto* agreed = dynamic_cast<const experiments::AgreedError*>(&error)) {
     // mpirun sends SIGTERM to the rank that is the last to leave.
-    launch::install_stop_handlers(/*tell=*/false);
+    launch::install_stop_handlers(/*announce=*/false);
     if (is_main()) std::fprintf(stderr, "orrery: %s\n", agreed->what());
     return agreed->exit_code();
   }
-  const PlainError failure = plain_error(error);
+  const ErrorReport report = describe_error(error);
   if (shown_rank_ >= 0) {
-    std::fprintf(stderr, "orrery: rank %d: %s\n", shown_rank_, failure.text.c_str());
+    std::fprintf(stderr, "orrery: rank %d: %s\n", shown_rank_, report.text.c_str());
   } else {
-    std::fprintf(stderr, "orrery: %s\n", failure.text.c_str());
+    std::fprintf(stderr, "orrery: %s\n", report.text.c_str());
   }
-  if (failure.unexpected) print_flight_recorder(shown_rank_);
-  if (world().size() > 1) all_.abort(failure.exit_code);
-  return failure.exit_code;
+  if (report.unexpected) print_flight_recorder(shown_rank_);
+  if (world().size() > 1) all_.abort(report.exit_code);
+  return report.exit_code;
 }
 
 }  // namespace orrery::tools

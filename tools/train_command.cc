@@ -93,7 +93,7 @@ int check(const std::shared_ptr<CheckOptions>& options) {
   if (given.file.empty()) fail_usage("config: CONFIG is missing; see orrery config --help");
   const proto::Config config = config::load_config(given.file, given.overrides);
   experiments::check_config(config, options->ranks);
-  experiments::warn_of_threads(config);
+  experiments::warn_about_threads(config);
   if (options->files) {
     std::printf("%s", experiments::describe_files(config).c_str());
     return kExitOk;
@@ -157,7 +157,7 @@ void add_config_command(CLI::App& app, Command& run) {
   const auto options = std::make_shared<CheckOptions>();
   options->config.add_to(*command);
   command->add_option("--ranks", options->ranks, "Ranks to check it for")
-      ->check(whole_number(1, kMostRanks));
+      ->check(whole_number(1, kMaxRanks));
   command->add_flag(
       "--files", options->files,
       "Read the files, too: model, data and texts, every prompt measured; say what was found");

@@ -121,7 +121,7 @@ std::optional<std::string_view> leading_number(std::string_view segment) {
 /// "2. Compute", "1) Add", "3: Check", "2 - Answer", and in the middle of a response
 /// "1.2 Compute".
 bool is_numbered_heading(std::string_view line, bool is_last) {
-  constexpr size_t kMostDigits = 2;
+  constexpr size_t kMaxDigits = 2;
   constexpr std::string_view kEmphasis = "*_`";
   const auto skip = [&](size_t at, std::string_view characters) {
     return std::min(line.find_first_not_of(characters, at), line.size());
@@ -129,7 +129,7 @@ bool is_numbered_heading(std::string_view line, bool is_last) {
   size_t at = skip(0, " \t*_`");
   for (bool more = true; more;) {
     const size_t end = digits_end(line, at);
-    if (end == at || end - at > kMostDigits) return false;
+    if (end == at || end - at > kMaxDigits) return false;
     more = char_at(line, end) == '.' && is_digit(char_at(line, end + 1));
     at = end + (more ? 1 : 0);
   }

@@ -197,7 +197,7 @@ class External final : public Environment {
   }
 
   void warm_up() const override { pool_.get().warm_up(); }
-  void try_out() const override {
+  void check_starts() const override {
     const auto end = std::chrono::steady_clock::now() + kTrial;
     while (std::chrono::steady_clock::now() < end) {
       pool_.get().warm_up();
@@ -208,9 +208,9 @@ class External final : public Environment {
   void cancel() const override {
     if (WorkerPool* pool = pool_.if_made()) pool->cancel();
   }
-  std::string take_trouble() const override {
+  std::string take_failure_text() const override {
     WorkerPool* pool = pool_.if_made();
-    return pool != nullptr ? pool->take_trouble() : "";
+    return pool != nullptr ? pool->take_failure_text() : "";
   }
 
  private:

@@ -10,7 +10,7 @@
 namespace orrery::actors {
 namespace {
 
-constexpr size_t kMostParts = 64, kLongestName = 64;
+constexpr size_t kMaxRewardParts = 64, kLongestName = 64;
 
 /// Reads a number or a boolean; nothing when the value is neither.
 std::optional<double> number_of(std::string_view value) {
@@ -67,7 +67,8 @@ std::map<std::string, double> parts_of(const std::vector<JsonMember>& answer) {
     const std::string name = member.key == "acc" ? "correct" : member.key;
     if (!parts.emplace(name, *number).second)
       fail("has both \"acc\" and \"correct\", which are the same");
-    if (parts.size() > kMostParts) fail("has more than {} parts of the reward", kMostParts);
+    if (parts.size() > kMaxRewardParts)
+      fail("has more than {} parts of the reward", kMaxRewardParts);
   }
   return parts;
 }

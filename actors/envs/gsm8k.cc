@@ -31,7 +31,7 @@ std::string in_quotes(const std::string& text) {
       .dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 
-struct Source {
+struct SourceLine {
   const nlohmann::json& object;
   std::string_view line;
   const std::string& where;
@@ -54,7 +54,7 @@ std::string without_calculator_notes(const std::string& text) {
 /// Reads a ground truth: a text, a number as the file writes it, or a list of these in
 /// which each is right.
 std::vector<std::string> truths_at(const nlohmann::json& truth,
-                                   const std::vector<std::string>& path, const Source& source) {
+                                   const std::vector<std::string>& path, const SourceLine& source) {
   // Before anything is printed: printing recurses, and a list may be nested a million
   // levels deep.
   const auto check = [&](const nlohmann::json& value) {
@@ -87,7 +87,7 @@ Row question_row(const std::string& question, const std::string& data_source,
   return row;
 }
 
-Row parse_gsm8k(const Source& source) {
+Row parse_gsm8k(const SourceLine& source) {
   Row row =
       question_row(json_string(source.object, "question", source.where), "gsm8k", proto::GSM8K);
   const std::string answer = json_string(source.object, "answer", source.where);
@@ -101,7 +101,7 @@ Row parse_gsm8k(const Source& source) {
   return row;
 }
 
-Row parse_math(const Source& source) {
+Row parse_math(const SourceLine& source) {
   Row row =
       question_row(json_string(source.object, "problem", source.where), "math", proto::MATH_BOXED);
   if (source.object.contains("solution"))
@@ -116,7 +116,7 @@ Row parse_math(const Source& source) {
   return row;
 }
 
-Row parse_verl(const Source& source) {
+Row parse_verl(const SourceLine& source) {
   Row row;
   const auto& [object, line, where] = source;
   RowPrompt prompt = row_prompt(object, "prompt", line, where);
@@ -134,7 +134,7 @@ Row parse_verl(const Source& source) {
 
 /// Reads a row by its layout. A row that has all of verl's keys is verl's, whatever
 /// other keys it has.
-Row parse_layout(const Source& source) {
+Row parse_layout(const SourceLine& source) {
   const nlohmann::json& object = source.object;
   if (object.contains("prompt") && object.contains("reward_model")) return parse_verl(source);
   if (object.contains("question")) return parse_gsm8k(source);
@@ -144,7 +144,7 @@ Row parse_layout(const Source& source) {
        source.where);
 }
 
-Row parse_row(const Source& source, const proto::DataSection& data) {
+Row parse_row(const SourceLine& source, const proto::DataSection& data) {
   const std::string& where = source.where;
   Row row = parse_layout(source);
   row.where = where;

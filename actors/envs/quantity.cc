@@ -72,7 +72,7 @@ struct Token {
 /// Returns the tokens up to the first thing that belongs to no unit, and in `end` where
 /// that is.
 std::vector<Token> tokenize(std::string_view text, size_t& end) {
-  constexpr size_t kMost = 12;
+  constexpr size_t kMaxTokens = 12;
   std::vector<Token> tokens;
   bool upright = false, spaced = false;
   size_t at = 0;
@@ -81,7 +81,7 @@ std::vector<Token> tokenize(std::string_view text, size_t& end) {
     spaced = false;
     at += length;
   };
-  for (end = 0; at < text.size() && tokens.size() < kMost; end = at) {
+  for (end = 0; at < text.size() && tokens.size() < kMaxTokens; end = at) {
     const std::string_view command = command_at(text, at);
     const size_t open = at + 1 + command.size();
     if (const size_t space = space_at(text, at); space > 0) {

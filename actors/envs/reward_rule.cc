@@ -14,7 +14,7 @@ namespace {
 /// The longest response that is also compared as a whole when it has no mark.
 constexpr size_t kShortResponse = 4096;
 
-struct Source {
+struct SourceRule {
   std::string_view name;
   proto::RewardRule rule;
 };
@@ -22,7 +22,7 @@ struct Source {
 // Names in lower case: verl's, and those under which the same problems are published or
 // passed around. verl grades "math", "math_dapo" and aime by a rule of another kind, so
 // they are not here.
-constexpr Source kSources[] = {
+constexpr SourceRule kSourceRules[] = {
     {"gsm8k", proto::GSM8K},
     {"openai/gsm8k", proto::GSM8K},
     {"math500", proto::MATH_BOXED},
@@ -64,7 +64,7 @@ bool has_unit_of_words(const Quantity& quantity) {
 
 std::optional<proto::RewardRule> rule_of_source(std::string_view data_source) {
   const std::string name = to_lower(data_source);
-  for (const Source& source : kSources) {
+  for (const SourceRule& source : kSourceRules) {
     if (name == source.name) return source.rule;
   }
   return std::nullopt;
@@ -72,7 +72,7 @@ std::optional<proto::RewardRule> rule_of_source(std::string_view data_source) {
 
 std::string known_sources() {
   std::string names;
-  for (const Source& source : kSources) {
+  for (const SourceRule& source : kSourceRules) {
     names += names.empty() ? "" : ", ";
     names += source.name;
   }

@@ -55,14 +55,14 @@ void attention_forward_item(const AttentionForward& op, const KvSegment& segment
 
 /// Decoding sequences are taken together for at most so many query heads per kv head;
 /// more fill a register tile by themselves.
-inline constexpr int64_t kRunGroup = 6;
+inline constexpr int64_t kMaxPrefixGroup = 6;
 
 /// A run of decoding segments (one row each) whose tables begin with the same `shared`
 /// >= 1 blocks, of which every row sees all positions. These blocks are read once for
 /// all segments. REQUIRES: the run has at most forward_item_queries queries of a kv
-/// head, and a kv head at most kRunGroup query heads.
-void attention_forward_run(const AttentionForward& op, Span<const KvSegment> run, int64_t shared,
-                           int64_t kv_head);
+/// head, and a kv head at most kMaxPrefixGroup query heads.
+void attention_forward_shared_prefix(const AttentionForward& op, Span<const KvSegment> run,
+                                     int64_t shared, int64_t kv_head);
 
 /// The whole forward: cuts it into items and runs, and spreads them over threads.
 void attention_forward_cpu(const Context& ctx, const AttentionForward& op,

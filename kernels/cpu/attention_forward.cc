@@ -3,7 +3,7 @@
 // throughout, and gives its bits:
 //   1. A query meets its tiles in rising order, each once. After tile t its m, l and o
 //      are those of the recurrence after tile t. They belong to the query: moving them
-//      to another register tile (forward_run) changes nothing.
+//      to another register tile (forward_shared_prefix) changes nothing.
 //   2. Tiles come in batches of up to kBatchTiles. The scores and weights of a batch
 //      are computed before its outputs, which then stay in registers over the batch.
 //      Only the order between independent operations differs from tile by tile: m after
@@ -400,16 +400,16 @@ void copy_sums(const attention::QueryTile& from, int64_t query, int64_t ldo,
   std::copy_n(from.o + query * ldo, ldo, to.o + i * ldo);
 }
 
-void forward_run(const AttentionForward& op, Span<const KvSegment> run, int64_t shared,
-                 int64_t kv_head) {
+void forward_shared_prefix(const AttentionForward& op, Span<const KvSegment> run, int64_t shared,
+                           int64_t kv_head) {
   using namespace attention;  // NOLINT(google-build-using-namespace)
   const int64_t head_dim = op.pool.head_dim;
   const int64_t ldo = padded_head_dim(head_dim);
-  const int group = op.q.heads / op.pool.kv_heads;  // at most kRunGroup
+  const int group = op.q.heads / op.pool.kv_heads;  // at most kMaxPrefixGroup
   alignas(64) float q_scratch[kForwardScratch];
   alignas(64) float o_scratch[kForwardScratch];
-  alignas(64) float own_q[kRunGroup * kMaxHeadDim];
-  alignas(64) float own_o[kRunGroup * kMaxHeadDim];
+  alignas(64) float own_q[kMaxPrefixGroup * kMaxHeadDim];
+  alignas(64) float own_o[kMaxPrefixGroup * kMaxHeadDim];
   Weights w;
   QueryTile together[kForwardQueries / kRows];
   const auto last_tile = [](const KvSegment& segment) { return segment.position / kTile; };
@@ -499,7 +499,7 @@ namespace orrery::kernels {
 
 HWY_EXPORT(write_segment);
 HWY_EXPORT(forward_item);
-HWY_EXPORT(forward_run);
+HWY_EXPORT(forward_shared_prefix);
 
 void kv_write_segment(const KvPool& pool, Heads<const float> k, Heads<const float> v,
                       const KvSegment& segment) {
@@ -523,9 +523,9 @@ void attention_forward_item(const AttentionForward& op, const KvSegment& segment
   HWY_DYNAMIC_DISPATCH(forward_item)(op, segment, item);
 }
 
-void attention_forward_run(const AttentionForward& op, Span<const KvSegment> run, int64_t shared,
-                           int64_t kv_head) {
-  HWY_DYNAMIC_DISPATCH(forward_run)(op, run, shared, kv_head);
+void attention_forward_shared_prefix(const AttentionForward& op, Span<const KvSegment> run,
+                                     int64_t shared, int64_t kv_head) {
+  HWY_DYNAMIC_DISPATCH(forward_shared_prefix)(op, run, shared, kv_head);
 }
 
 }  // namespace orrery::kernels

@@ -49,7 +49,7 @@ constexpr int64_t kGroupTiles = 4;
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /// Consecutive segments that are taken together, or one segment.
-struct Run {
+struct PrefixRun {
   int64_t first = 0;
   int64_t count = 1;
   int64_t shared = 0;    ///< leading blocks that all share and see wholly; 0 for one segment
@@ -66,8 +66,8 @@ int64_t shared_blocks(const KvSegment& a, const KvSegment& b) {
 /// The run of at most `most` segments that begins with the first of `segments`. Only
 /// segments of one row are taken together. The first two set `shared`; others join
 /// while they share at least as much.
-Run next_run(Span<const KvSegment> segments, int64_t most) {
-  Run run;
+PrefixRun next_run(Span<const KvSegment> segments, int64_t most) {
+  PrefixRun run;
   const auto joins = [&](int64_t i) {
     return i < most && i < segments.size() && segments[i].rows == 1;
   };
@@ -175,7 +175,7 @@ bool walk_whole(const Trees& trees, int64_t kv_heads, int64_t threads, Arena& ar
 
 /// Calls body(slot, item) for all items. A slot is one thread's own meanwhile.
 template <class Body>
-void slot_items(const Context& ctx, int64_t slots, int64_t items, Body&& body) {
+void parallel_slots(const Context& ctx, int64_t slots, int64_t items, Body&& body) {
   std::atomic<int64_t> next = 0;
   parallel_items(ctx, slots, [&](int64_t slot) {
     for (int64_t item = next++; item < items; item = next++) body(slot, item);
@@ -211,31 +211,31 @@ void attention_forward_cpu(const Context& ctx, const AttentionForward& op,
     int64_t run_queries = item_queries;
     if (team.threads > 1)
       run_queries = std::min(run_queries, size * group * kv_heads / (4 * team.threads));
-    const int64_t most = group <= kRunGroup ? run_queries / group : 1;
+    const int64_t most = group <= kMaxPrefixGroup ? run_queries / group : 1;
     const auto blocks_of = [&](const KvSegment& s) {
       return (s.rows * group + item_queries - 1) / item_queries;
     };
     const auto heads_of = [&](const KvSegment& s) {
       return whole && blocks_of(s) == 1 ? kv_heads : 1;
     };
-    std::array<Run, kSegmentBatch> runs;  // NOLINT: as many as there are, filled just below
+    std::array<PrefixRun, kSegmentBatch> runs;  // NOLINT: as many as there are, filled just below
     int64_t run_count = 0, items = 0;
     for (int64_t i = 0; i < size; i += runs[run_count++].count) {
-      Run run = next_run(batch.subspan(i), most);
+      PrefixRun run = next_run(batch.subspan(i), most);
       run.first = i;
       items += run.count > 1 ? kv_heads : kv_heads / heads_of(batch[i]) * blocks_of(batch[i]);
       run.end_item = items;
       runs[run_count] = run;
     }
-    const auto run_of = [&](int64_t index) -> const Run& {
+    const auto run_of = [&](int64_t index) -> const PrefixRun& {
       return *std::upper_bound(runs.begin(), runs.begin() + run_count, index,
-                               [](int64_t i, const Run& r) { return i < r.end_item; });
+                               [](int64_t i, const PrefixRun& r) { return i < r.end_item; });
     };
     parallel_items(team, items, [&](int64_t index) {
-      const Run& run = run_of(index);
+      const PrefixRun& run = run_of(index);
       const int64_t left = run.end_item - 1 - index;  // invariant 2
       if (run.count > 1) {
-        attention_forward_run(op, batch.subspan(run.first, run.count), run.shared, left);
+        attention_forward_shared_prefix(op, batch.subspan(run.first, run.count), run.shared, left);
         return;
       }
       const KvSegment& segment = batch[run.first];
@@ -249,7 +249,7 @@ void attention_forward_cpu(const Context& ctx, const AttentionForward& op,
       // between.
       const int64_t next_index = index + team.threads;
       if (blocks == 1 && next_index < items) {
-        const Run& next = run_of(next_index);
+        const PrefixRun& next = run_of(next_index);
         item.next = &batch[next.first];
         item.next_kv_head =
             (next.end_item - 1 - next_index) / std::max<int64_t>(blocks_of(*item.next), 1);
@@ -289,7 +289,7 @@ void attention_backward_cpu(const Context& ctx, const AttentionBackward& op, Are
   if (whole) {
     auto packs = arena.span<AttentionPack>(slots);
     for (auto& p : packs) p = make_pack(op, trees.max_tiles, arena);
-    slot_items(ctx, slots, units, [&](int64_t slot, int64_t unit) {
+    parallel_slots(ctx, slots, units, [&](int64_t slot, int64_t unit) {
       const int64_t tree = unit / kv_heads;
       const Span<const int32_t> members(trees.segments + trees.begin[tree],
                                         trees.begin[tree + 1] - trees.begin[tree]);
@@ -332,7 +332,7 @@ void attention_backward_cpu(const Context& ctx, const AttentionBackward& op, Are
     items += ceil_div(op.segments[s].rows * group, kBackwardQueries);
     item_end[s] = items;
   }
-  slot_items(ctx, slots, items * kv_heads, [&](int64_t slot, int64_t item) {
+  parallel_slots(ctx, slots, items * kv_heads, [&](int64_t slot, int64_t item) {
     const int64_t s = std::upper_bound(item_end, item_end + n, item / kv_heads) - item_end;
     const int64_t rows = op.segments[s].rows;
     const int64_t tree = trees.of_segment[s];

@@ -49,14 +49,14 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 /// Where the chains start from.
 enum class Start { kZero, kBias, kOutput };
 
-/// How multiply_part gets at A.
-enum class Source {
+/// Where multiply_part finds element (i, p) of A.
+enum class OperandLayout {
   kRows,     ///< element (i, p) is a[i * a_stride + p]
   kColumns,  ///< element (i, p) is a[p * a_stride + i]
 };
 
 /// C [m, n] (+)= A [m, k] B [k, n], B in panels.
-template <Source kSource, class B>
+template <OperandLayout kLayout, class B>
 struct Product {
   int64_t m = 0, n = 0, k = 0;
   const float* a = nullptr;
@@ -95,8 +95,8 @@ void plan_prefetch(Tile<B>& tile, int64_t rows, int64_t slices, const B* next_sl
 /// One thread's part: rows [row_begin, row_end) and the columns of panels [panel_begin,
 /// panel_end), over all k. Loops, from the outside: blocks of row tiles whose packed A
 /// fits kPackedA; blocks of k; slices of columns; row tiles of the block.
-template <Source kSource, class B>
-void multiply_part(const Product<kSource, B>& product, int64_t row_begin, int64_t row_end,
+template <OperandLayout kLayout, class B>
+void multiply_part(const Product<kLayout, B>& product, int64_t row_begin, int64_t row_end,
                    int64_t panel_begin, int64_t panel_end) {
   static constexpr float kZeros[kMaxSlices * kTileCols] = {};
   alignas(64) float a_packed[kPackedA + kPackSlack];
@@ -126,7 +126,7 @@ void multiply_part(const Product<kSource, B>& product, int64_t row_begin, int64_
       const auto a_of = [&](int64_t t) HWY_ATTR {
         return a_packed + (t - tile_begin) * (kTileRows * inner + kPackSlack);
       };
-      if constexpr (kSource == Source::kRows) {
+      if constexpr (kLayout == OperandLayout::kRows) {
         for (int64_t t = tile_begin; t < tile_end; ++t) {
           const int64_t row = tile_row(t), rows = tile_row(t + 1) - row;
           pack_rows(a_of(t), product.a + row * product.a_stride + k0, product.a_stride, rows,
@@ -211,8 +211,8 @@ void multiply_part(const Product<kSource, B>& product, int64_t row_begin, int64_
 
 /// Shares the product among threads: by panels, or by rows where there are few panels
 /// and enough rows.
-template <Source kSource, class B>
-void multiply(const Context& ctx, const Product<kSource, B>& product) {
+template <OperandLayout kLayout, class B>
+void multiply(const Context& ctx, const Product<kLayout, B>& product) {
   const int64_t panels = ceil_div(product.n, kPanelWidth);
   const int64_t tiles = ceil_div(product.m, kTileRows);
   const int64_t work = product.m * std::max<int64_t>(product.k, 1) * kPanelWidth;  // of a panel
@@ -257,7 +257,7 @@ void pack_weight_bf16(const Context& ctx, Mat<const float> w, uint16_t* out) {
 template <class B>
 void forward(const Context& ctx, Mat<float> y, Mat<const float> x, const B* w, const float* bias,
              bool accumulate) {
-  Product<Source::kRows, B> product;
+  Product<OperandLayout::kRows, B> product;
   product.m = y.rows, product.n = y.cols, product.k = x.cols;
   product.a = x.data, product.a_stride = x.stride;
   product.b = w, product.panel_stride = x.cols * kPanelWidth;
@@ -280,7 +280,7 @@ void backward_input(const Context& ctx, Mat<float> dx, Mat<const float> dy, cons
       std::max<int64_t>(ceil_div(ceil_div(n, blocks), kPanelWidth), 1) * kPanelWidth;
   float* const packed = arena.alloc<float>(panels * kPanelWidth * block);
   const Context& team = dy.rows * n * k < kGrain ? Context{.threads = 1} : ctx;
-  Product<Source::kRows, float> product;
+  Product<OperandLayout::kRows, float> product;
   product.m = dx.rows, product.n = k;
   product.a_stride = dy.stride;
   product.b = packed;
@@ -312,7 +312,7 @@ void backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> dy, Mat
   const int64_t panels = ceil_div(x.cols, kPanelWidth);
   const int64_t block = std::min(kBackwardInner, m);
   float* const packed = arena.alloc<float>(panels * kPanelWidth * block);
-  Product<Source::kColumns, float> product;
+  Product<OperandLayout::kColumns, float> product;
   product.m = dw.rows, product.n = dw.cols;
   product.a_stride = dy.stride;
   product.b = packed;

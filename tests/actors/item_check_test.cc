@@ -89,12 +89,12 @@ TEST(FindUsable, SaysHowFarItIsAndThatItLives) {
   Log log;
   int signs = 0;
   CheckSetup setup;
-  setup.alive = [&] { ++signs; };
+  setup.on_progress = [&] { ++signs; };
   const ItemCheck check = check_of(5000, [](uint64_t) { return true; });
   find_usable(setup, check);
   EXPECT_EQ(log.take(), "") << "over in no time";
   EXPECT_GT(signs, 2);
-  setup.tell_every_seconds = 0;
+  setup.log_every_seconds = 0;
   find_usable(setup, check);
   EXPECT_EQ(log.take(), "info checked 2,048 of 5,000 things\ninfo checked 4,096 of 5,000 things\n");
 }

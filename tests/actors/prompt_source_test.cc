@@ -228,11 +228,11 @@ TEST_F(PromptLengths, APromptTemplateStandsAroundTheUserMessageOfAChat) {
   EXPECT_EQ(source.longest(Split::kVal), static_cast<int64_t>(source.val_prompt(1).tokens.size()));
 }
 
-TEST(Grouped, SeparatesThousands) {
-  EXPECT_EQ(grouped(0), "0");
-  EXPECT_EQ(grouped(999), "999");
-  EXPECT_EQ(grouped(1000), "1,000");
-  EXPECT_EQ(grouped(7473000), "7,473,000");
+TEST(WithThousandsSeparators, PutsACommaBeforeThreeDigits) {
+  EXPECT_EQ(with_thousands_separators(0), "0");
+  EXPECT_EQ(with_thousands_separators(999), "999");
+  EXPECT_EQ(with_thousands_separators(1000), "1,000");
+  EXPECT_EQ(with_thousands_separators(7473000), "7,473,000");
 }
 
 TEST(PromptSource, TemplateHoldsThePromptOnce) {

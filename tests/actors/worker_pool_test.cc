@@ -77,7 +77,7 @@ TEST(WorkerPool, AnswersComeBackToTheirRequests) {
   for (int i = 0; i < 200; ++i) answers.push_back(say(pool, i));
   settle(pool, answers);
   for (int i = 0; i < 200; ++i) EXPECT_EQ(*answers[static_cast<size_t>(i)].said, std::to_string(i));
-  EXPECT_EQ(pool.take_trouble(), "");
+  EXPECT_EQ(pool.take_failure_text(), "");
 }
 
 TEST(WorkerPool, ARequestThatIsLargeGoesThroughWhileTheWorkerDoesNotRead) {
@@ -99,9 +99,9 @@ TEST(WorkerPool, WhatFailsOnceIsSentToAnotherProcess) {
   for (int i = 0; i < 10; ++i) answers.push_back(make_do(pool, dies));
   settle(pool, answers);
   for (const Answer& answer : answers) EXPECT_EQ(answer.request->state, State::kAnswered);
-  EXPECT_THAT(pool.take_trouble(), AllOf(HasSubstr("4 request(s) failed, 0 of them for good"),
-                                         HasSubstr("ended with exit status 7")));
-  EXPECT_EQ(pool.take_trouble(), "");
+  EXPECT_THAT(pool.take_failure_text(), AllOf(HasSubstr("4 request(s) failed, 0 of them for good"),
+                                              HasSubstr("ended with exit status 7")));
+  EXPECT_EQ(pool.take_failure_text(), "");
 }
 
 /// What becomes of one request that does this, after one that was answered; and of one
@@ -117,7 +117,8 @@ void expect_dropped(const std::string& python, const std::string& why, double ti
   EXPECT_EQ(bad.request->state, State::kDropped) << python;
   EXPECT_THAT(bad.request->why, HasSubstr(why)) << python;
   EXPECT_EQ(*good.said, "2") << python;
-  EXPECT_THAT(pool.take_trouble(), HasSubstr("1 request(s) failed, 1 of them for good")) << python;
+  EXPECT_THAT(pool.take_failure_text(), HasSubstr("1 request(s) failed, 1 of them for good"))
+      << python;
 }
 
 TEST(WorkerPool, NonsenseIsDroppedWithTheReason) {
@@ -202,11 +203,11 @@ TEST(WorkerPool, AProgramThatAnsweredOnAnotherRankIsNotTakenForOneThatCannotRun)
   WorkerPoolConfig c = config("exit 5", 2);
   c.retries = 0;
   WorkerPool pool(c);
-  EXPECT_EQ(pool.take_trouble(), "");  // a batch has ended in which this rank had no work
+  EXPECT_EQ(pool.take_failure_text(), "");  // a batch has ended in which this rank had no work
   std::vector<Answer> answers;
   for (int i = 0; i < 8; ++i) answers.push_back(say(pool, i));
   settle(pool, answers);  // throws nothing: they are dropped
-  EXPECT_THAT(pool.take_trouble(), HasSubstr("8 request(s) failed, 8 of them for good"));
+  EXPECT_THAT(pool.take_failure_text(), HasSubstr("8 request(s) failed, 8 of them for good"));
 }
 
 TEST(WorkerPool, ACommandThatNeverAnswersIsAUsageErrorWithItsLastWords) {

@@ -90,10 +90,10 @@ TEST(Mailbox, CarriesTypedMessagesAndNamesDamage) {
   proto::Control control;
   control.set_kind(proto::Control::STOP);
   mailbox.send(0, control);
-  const Letter letter = mailbox.receive_any();
-  EXPECT_EQ(letter.kind, MessageKind::kControl);
-  EXPECT_EQ(letter.open<proto::Control>().kind(), proto::Control::STOP);
-  EXPECT_THAT(error_of([&] { letter.open<proto::Lease>(); }),
+  const Envelope envelope = mailbox.receive_any();
+  EXPECT_EQ(envelope.kind, MessageKind::kControl);
+  EXPECT_EQ(envelope.open<proto::Control>().kind(), proto::Control::STOP);
+  EXPECT_THAT(error_of([&] { envelope.open<proto::Lease>(); }),
               HasSubstr("rank 0 sent a control message where a lease message was expected"));
 
   // Every single damaged byte is seen: header, length, checksum or payload.
@@ -194,7 +194,7 @@ TEST(Watchdog, WithoutWarningsOnlyTheDeadlineSpeaks) {
     {
       Watchdog watchdog(*comm, options,
                         [&](const std::string&, bool fatal) { ++(fatal ? ends : warnings); });
-      watchdog.phase("generate");
+      watchdog.begin_phase("generate");
       for (int i = 0; i < (fatal_seconds > 0 ? 300 : 5) && ends == 0; ++i)
         std::this_thread::sleep_for(std::chrono::milliseconds(100));
     }
@@ -220,7 +220,7 @@ TEST(Watchdog, WorksOnOneRankAndProgressResetsIt) {
       fatal_seen = fatal;
     });
     for (int i = 0; i < 150; ++i) {
-      watchdog.phase("generate");
+      watchdog.begin_phase("generate");
       std::this_thread::sleep_for(std::chrono::milliseconds(10));
     }
     const auto reports = [&] {
@@ -228,7 +228,7 @@ TEST(Watchdog, WorksOnOneRankAndProgressResetsIt) {
       return lines.size();
     };
     EXPECT_EQ(reports(), 0u);
-    watchdog.phase("reward");
+    watchdog.begin_phase("reward");
     for (int i = 0; i < 300 && reports() < 2; ++i)
       std::this_thread::sleep_for(std::chrono::milliseconds(100));
     std::this_thread::sleep_for(std::chrono::milliseconds(100));

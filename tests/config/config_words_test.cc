@@ -222,7 +222,7 @@ TEST(ForeignKeys, DocsMigrationHasTheTable) {
   std::string text = read_file(path);
   for (const char* name : {"verl", "TRL", "OpenRLHF", "NeMo-RL", "values"}) {
     const std::string table = std::string_view(name) == "values" ? values_table() : table_of(name);
-    const std::string marker = fmt::format("<!-- {}: written by test_experiments -->\n", name),
+    const std::string marker = fmt::format("<!-- {}: written by test_config -->\n", name),
                       end = "<!-- end -->";
     const size_t begin = text.find(marker);
     ASSERT_NE(begin, std::string::npos) << marker;

@@ -380,7 +380,7 @@ TEST(SpinBound, GapsOfAUsualLengthAreSpunThrough) {
 TEST(SpinBound, NoWorkIsNotSpunFor) {
   SpinBound bound;
   for (int i = 0; i < 10; ++i) wait_for(bound, std::chrono::milliseconds(20));
-  EXPECT_EQ(bound.get(), SpinBound::kLeast);
+  EXPECT_EQ(bound.get(), SpinBound::kMinBound);
   wait_for(bound, std::chrono::microseconds(60));  // and then there is again
   EXPECT_TRUE(wait_for(bound, std::chrono::microseconds(60)));
 }
@@ -393,11 +393,11 @@ TEST(SpinBound, WhoeverSpinsOnTheCpuThatIsNeededSoonSleeps) {
     spun += bound.get();
     bound.slept(bound.get() + std::chrono::microseconds(60));
   }
-  EXPECT_LT(spun / 1000, 3 * SpinBound::kLeast);
+  EXPECT_LT(spun / 1000, 3 * SpinBound::kMinBound);
   // The first gap after that is slept through, the others are not for long.
   int slept = 0;
   for (int i = 0; i < 1000; ++i) slept += !wait_for(bound, std::chrono::microseconds(60));
-  EXPECT_LE(slept, SpinBound::kMostPenalty + 1);
+  EXPECT_LE(slept, SpinBound::kMaxPenalty + 1);
 }
 
 }  // namespace

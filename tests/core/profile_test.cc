@@ -27,10 +27,10 @@ TEST(Profile, NestedPhasesShareTheTimeOfTheWhole) {
   profile.start();
   wait_a_little();
   {
-    const PhaseScope outer(ctx, "outer");
+    const ProfilePhaseScope outer(ctx, "outer");
     wait_a_little();
     {
-      const PhaseScope inner(ctx, "inner");
+      const ProfilePhaseScope inner(ctx, "inner");
       wait_a_little();
     }
     wait_a_little();
@@ -51,13 +51,13 @@ TEST(Profile, AnOpInsideAnotherGivesItsCountsToTheOuterOne) {
   ctx.profile = &profile;
   profile.start();
   {
-    const PhaseScope phase_scope(ctx, "work");
+    const ProfilePhaseScope phase_scope(ctx, "work");
     for (int i = 0; i < 3; ++i) {
-      const ProfileScope outer(ctx, "outer", 1, 10);
-      const ProfileScope inner(ctx, "inner", 2, 20);
+      const ProfileOpScope outer(ctx, "outer", 1, 10);
+      const ProfileOpScope inner(ctx, "inner", 2, 20);
       wait_a_little();
     }
-    const ProfileScope inner(ctx, "inner", 5, 7);
+    const ProfileOpScope inner(ctx, "inner", 5, 7);
   }
   profile.stop();
   const Profile::Phase& work = phase(profile, "work");
@@ -77,8 +77,8 @@ TEST(Profile, CountsOnlyWhileItRuns) {
   Context ctx;
   ctx.profile = &profile;
   const auto work = [&] {
-    const PhaseScope phase_scope(ctx, "work");
-    const ProfileScope op(ctx, "op", 1, 1);
+    const ProfilePhaseScope phase_scope(ctx, "work");
+    const ProfileOpScope op(ctx, "op", 1, 1);
   };
   work();
   for (int i = 0; i < 2; ++i) {
@@ -98,7 +98,7 @@ TEST(Profile, EqualNamesAtOtherAddressesAreOneEntry) {
   const std::string one = "op", two = "op";
   profile.start();
   for (const std::string* name : {&one, &two, &one})
-    const ProfileScope op(ctx, name->c_str(), 1, 1);
+    const ProfileOpScope op(ctx, name->c_str(), 1, 1);
   profile.stop();
   ASSERT_EQ(profile.phases()[0].ops.size(), 1u);
   EXPECT_EQ(profile.phases()[0].ops[0].calls, 3);
@@ -111,8 +111,8 @@ TEST(Profile, IsClosedByAnErrorThatPasses) {
   profile.start();
   EXPECT_THROW(
       {
-        const PhaseScope phase_scope(ctx, "work");
-        const ProfileScope op(ctx, "op", 1, 1);
+        const ProfilePhaseScope phase_scope(ctx, "work");
+        const ProfileOpScope op(ctx, "op", 1, 1);
         fail("no");
       },
       Error);
@@ -125,7 +125,7 @@ TEST(Profile, StartsAndStopsOutsideOfPhasesOnly) {
   Context ctx;
   ctx.profile = &profile;
   EXPECT_THROW(profile.stop(), Error);
-  const PhaseScope phase_scope(ctx, "work");
+  const ProfilePhaseScope phase_scope(ctx, "work");
   EXPECT_THROW(profile.start(), Error);
 }
 

@@ -66,11 +66,11 @@ TEST(Span, BytesAreThoseOfItsMemory) {
   EXPECT_EQ(as_bytes(all)[3], std::byte{0xFF});
 }
 
-TEST(Span, PartOfIsAnExtent) {
+TEST(Span, ElementsOfIsAnExtent) {
   std::vector<int> vector = {0, 1, 2, 3, 4};
-  EXPECT_THAT(part_of(Span<int>(vector), {1, 3}), ElementsAre(1, 2));
-  EXPECT_THAT(part_of(std::span(vector), {4, 5}), ElementsAre(4));
-  EXPECT_TRUE(part_of(Span<int>(vector), {5, 5}).empty());
+  EXPECT_THAT(elements_of(Span<int>(vector), {1, 3}), ElementsAre(1, 2));
+  EXPECT_THAT(elements_of(std::span(vector), {4, 5}), ElementsAre(4));
+  EXPECT_TRUE(elements_of(Span<int>(vector), {5, 5}).empty());
 }
 
 TEST(Ascii, BytesHaveNoSign) {

@@ -33,7 +33,7 @@ struct Policy {
   Policy() {
     randomize(model, 5, ctx);
     check.emplace(ctx, *comm, std::as_const(model).parameters(), learner,
-                  largest(ctx, model.parameters()));
+                  max_abs(ctx, model.parameters()));
   }
   PolicyProbe probe() const { return {prompt, response, mask, 1.0F}; }
   std::string problem() { return check->problem(probe()); }
@@ -121,24 +121,24 @@ TEST(Divergence, APolicyWhoseLogProbsOverflowIsOne) {
   EXPECT_EQ(policy.problem(), "the log-probs that it gives are not finite");
 }
 
-TEST(Divergence, LargestIsByMagnitude) {
+TEST(Divergence, MaxAbsIsByMagnitude) {
   const std::vector<float> values = {0.0F, -3.0F, 2.0F};
-  EXPECT_EQ(largest({}, values), 3.0F);
-  EXPECT_EQ(largest({}, {}), 0.0F);
+  EXPECT_EQ(max_abs({}, values), 3.0F);
+  EXPECT_EQ(max_abs({}, {}), 0.0F);
   std::vector<float> many(1 << 20, 0.5F);
   Context threads;
   threads.threads = 2;
   many[many.size() - 3] = -std::nanf("");
-  EXPECT_EQ(largest(threads, many), kInf);
+  EXPECT_EQ(max_abs(threads, many), kInf);
 }
 
 TEST(Divergence, FiveSkippedStepsInARowAreTheEndOrAllOfAShorterStage) {
-  EXPECT_EQ(skipped_too_often(4, 100), "");
-  EXPECT_THAT(skipped_too_often(5, 100), HasSubstr("5 step(s) in a row"));
-  EXPECT_EQ(skipped_too_often(1, 2), "");
-  EXPECT_NE(skipped_too_often(2, 2), "");
-  EXPECT_EQ(skipped_too_often(0, 1), "");
-  EXPECT_THAT(skipped_too_often(5, 100, /*dead=*/true), HasSubstr("the gradient is exactly 0"));
+  EXPECT_EQ(skipped_steps_problem(4, 100), "");
+  EXPECT_THAT(skipped_steps_problem(5, 100), HasSubstr("5 step(s) in a row"));
+  EXPECT_EQ(skipped_steps_problem(1, 2), "");
+  EXPECT_NE(skipped_steps_problem(2, 2), "");
+  EXPECT_EQ(skipped_steps_problem(0, 1), "");
+  EXPECT_THAT(skipped_steps_problem(5, 100, /*dead=*/true), HasSubstr("the gradient is exactly 0"));
 }
 
 TEST(Divergence, TheEndHasAnExitCodeOfItsOwnAndSaysWhatToDo) {

@@ -91,7 +91,7 @@ TEST_F(LeasesTest, ARankThatAsksIsServedUntilNothingIsLeft) {
   for (uint64_t step = 1; step <= 2; ++step) {
     const uint64_t first = 10 * step;
     book.begin_batch({step, first, first + 5}, 1);
-    remote.begin_batch({step, first, first + 5}, /*appetite=*/2);
+    remote.begin_batch({step, first, first + 5}, /*max_prompts=*/2);
     std::vector<uint64_t> got;
     for (int turn = 0; !remote.exhausted(); ++turn) {
       ASSERT_LT(turn, 10);
@@ -112,7 +112,7 @@ TEST_F(LeasesTest, ARankThatAsksIsServedUntilNothingIsLeft) {
 
 TEST_F(LeasesTest, ARankAsksOnceForAsManyAsItCanTake) {
   RemoteLeases remote(*comm_, stop_asked_);
-  remote.begin_batch({4, 0, 9}, /*appetite=*/3);
+  remote.begin_batch({4, 0, 9}, /*max_prompts=*/3);
   for (int i = 0; i < 3; ++i) EXPECT_FALSE(remote.try_lease().has_value());
   const auto asked = request();
   ASSERT_TRUE(asked.has_value());

@@ -176,7 +176,7 @@ class ResumeCheck : public testing::Test {
     saved_.state->sft_step = sft;
     saved_.state->rl_step = rl;
   }
-  ResumeAnswer ask(bool own = true) const {
+  ResumeDecision ask(bool own = true) const {
     return check_resume({saved_, "runs/a/checkpoints/step_9", own, config_,
                          config::config_to_yaml(config_), inputs_, same_model_});
   }
@@ -205,7 +205,7 @@ TEST_F(ResumeCheck, FixedKeysAndContentMakeAnotherExperiment) {
             "run_dir runs/a holds another experiment, now at step 9: seed: 1 -> 5; "
             "put that back to go on with it, use another run_dir, "
             "or begin from its weights with another run_dir and trainer.resume=runs/a");
-  const ResumeAnswer elsewhere = ask(/*own=*/false);
+  const ResumeDecision elsewhere = ask(/*own=*/false);
   EXPECT_THAT(elsewhere.warnings, ElementsAre(AllOf(HasSubstr("seed: 1 -> 5"),
                                                     HasSubstr("actor.entropy_coeff: 0 -> 1"))));
   EXPECT_FALSE(elsewhere.keep_scores);
@@ -287,7 +287,7 @@ TEST_F(ResumeCheck, AnOlderDefaultRateOfSftRefusesNobody) {
 TEST_F(ResumeCheck, AnotherMeasurementDropsTheScores) {
   config_.mutable_rollout()->set_val_n(4);
   saved_.state->val_before = 0.5;
-  const ResumeAnswer answer = ask();
+  const ResumeDecision answer = ask();
   EXPECT_FALSE(answer.keep_scores);
   EXPECT_THAT(answer.warnings,
               ElementsAre(AllOf(HasSubstr("rollout.val_n: 1 -> 4"), HasSubstr("dropped"))));

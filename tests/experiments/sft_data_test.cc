@@ -122,8 +122,8 @@ TEST_F(Sft, ALongResponseIsCutAtItsEnd) {
 TEST_F(Sft, AGeneratedExampleThatDoesNotFitIsReplaced) {
   const Teacher env({{1, 1}, {20, 1}}, /*endless=*/true);
   EXPECT_THAT(refusal(env), HasSubstr("training item 1: the prompt has 21 tokens"));
-  // redrawn() keeps the remainder by two, so there is nothing else for the odd ones
-  // here.
+  // replacement_item() keeps the remainder by two, so there is nothing else for the odd
+  // ones here.
   skip();
   const SftData found = data(env);
   EXPECT_EQ(found.size(), 0u);

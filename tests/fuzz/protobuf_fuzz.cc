@@ -21,21 +21,21 @@ void take_groups(const proto::GroupsMessage& message) {
   }
 }
 
-void open(const comm::Letter& letter) {
-  switch (letter.kind) {
+void open(const comm::Envelope& envelope) {
+  switch (envelope.kind) {
     case comm::MessageKind::kLeaseRequest:
-      letter.open<proto::LeaseRequest>();
+      envelope.open<proto::LeaseRequest>();
       return;
     case comm::MessageKind::kLease:
-      letter.open<proto::Lease>();
+      envelope.open<proto::Lease>();
       return;
     case comm::MessageKind::kGroups:
-      return take_groups(letter.open<proto::GroupsMessage>());
+      return take_groups(envelope.open<proto::GroupsMessage>());
     case comm::MessageKind::kControl:
-      letter.open<proto::Control>();
+      envelope.open<proto::Control>();
       return;
     case comm::MessageKind::kRankStatus:
-      letter.open<proto::RankStatus>();
+      envelope.open<proto::RankStatus>();
       return;
   }
 }
@@ -51,11 +51,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     comm::Mailbox mailbox(*comm);
     comm->send(0, kind, payload);
     fuzzing::accepted([&] {
-      if (const std::optional<comm::Letter> letter = mailbox.try_receive_any()) open(*letter);
+      if (const std::optional<comm::Envelope> envelope = mailbox.try_receive_any()) open(*envelope);
     });
   } else {
     fuzzing::accepted([&] {
-      open(comm::Letter{0, static_cast<comm::MessageKind>(kind), payload});
+      open(comm::Envelope{0, static_cast<comm::MessageKind>(kind), payload});
     });
   }
   return 0;

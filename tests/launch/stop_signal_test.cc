@@ -13,8 +13,8 @@ namespace {
 constexpr int kAsked = 10, kNotAsked = 11;
 
 /// Sends the signals, with pauses of 1.1 s for 0, and leaves.
-[[noreturn]] void send(std::initializer_list<int> signals, bool tell = true) {
-  install_stop_handlers(tell);
+[[noreturn]] void send(std::initializer_list<int> signals, bool announce = true) {
+  install_stop_handlers(announce);
   for (const int signal : signals) {
     if (signal == 0) {
       usleep(1'100'000);
@@ -32,7 +32,7 @@ TEST(StopSignalDeathTest, EachAsks) {
   EXPECT_EXIT(send({SIGINT}), testing::ExitedWithCode(kAsked), "asked to stop by SIGINT: saving");
   EXPECT_EXIT(send({SIGHUP}), testing::ExitedWithCode(kAsked), "asked to stop by SIGHUP: saving");
   EXPECT_EXIT(send({SIGUSR1}), testing::ExitedWithCode(kAsked), "asked to stop by SIGUSR1: saving");
-  EXPECT_EXIT(send({SIGTERM}, /*tell=*/false), testing::ExitedWithCode(kAsked), "^$");
+  EXPECT_EXIT(send({SIGTERM}, /*announce=*/false), testing::ExitedWithCode(kAsked), "^$");
 }
 
 TEST(StopSignalDeathTest, TwoWithinASecondAreOneRequest) {
@@ -45,7 +45,7 @@ TEST(StopSignalDeathTest, ASecondOneEndsItNow) {
               "again, by SIGTERM: ending at once");
   EXPECT_EXIT(send({SIGTERM, 0, SIGINT}), testing::ExitedWithCode(128 + SIGINT),
               "again, by SIGINT");
-  EXPECT_EXIT(send({SIGINT, SIGINT, 0, SIGHUP}, /*tell=*/false),
+  EXPECT_EXIT(send({SIGINT, SIGINT, 0, SIGHUP}, /*announce=*/false),
               testing::ExitedWithCode(128 + SIGHUP), "again, by SIGHUP");
 }
 
@@ -68,7 +68,7 @@ TEST(StopSignalDeathTest, AHangUpThatWasIgnoredStaysSo) {
 TEST(StopSignalDeathTest, AChildStartsWithDefaultsButForWhatWasIgnored) {
   EXPECT_EXIT(
       {
-        install_stop_handlers(/*tell=*/false);
+        install_stop_handlers(/*announce=*/false);
         reset_stop_signals();
         std::raise(SIGTERM);
         _exit(0);
@@ -77,7 +77,7 @@ TEST(StopSignalDeathTest, AChildStartsWithDefaultsButForWhatWasIgnored) {
   EXPECT_EXIT(
       {
         std::signal(SIGHUP, SIG_IGN);
-        install_stop_handlers(/*tell=*/false);
+        install_stop_handlers(/*announce=*/false);
         reset_stop_signals();
         std::raise(SIGHUP);
         _exit(0);

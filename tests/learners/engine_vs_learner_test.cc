@@ -286,8 +286,8 @@ std::string difference_from_learner(const models::Transformer& model, const Work
       batch_logprobs(ctx, model, temperature, batch, logprobs, entropies, arena);
       compared += logprobs.size();
       for (size_t i = 0; i < logprobs.size(); ++i) {
-        const Leaf& leaf = *batch.sources[i].leaf;
-        const auto token = static_cast<size_t>(batch.sources[i].token);
+        const Leaf& leaf = *batch.loss_rows[i].leaf;
+        const auto token = static_cast<size_t>(batch.loss_rows[i].token);
         const rollout::GenerateResult& r = results.at({leaf.prompt_index, leaf.sample_index});
         if (same_bits(r.logprobs[token], logprobs[i]) &&
             same_bits(r.entropies[token], entropies[i]))

@@ -62,12 +62,12 @@ TEST(Collectives, BroadcastReduceAndGather) {
     owned.push_back({{at, at + p}, {100 + 2 * p, 101 + 2 * p}});
   std::vector<float> all(200, -1);
   for (const Extent& e : owned[static_cast<size_t>(r)])
-    for (float& value : part_of(std::span(all), e)) value = static_cast<float>(r);
+    for (float& value : elements_of(std::span(all), e)) value = static_cast<float>(r);
   comm.all_gather(all, owned);
   std::vector<float> expected(200, -1);
   for (int p = 0; p < n; ++p)
     for (const Extent& e : owned[static_cast<size_t>(p)])
-      for (float& value : part_of(std::span(expected), e)) value = static_cast<float>(p);
+      for (float& value : elements_of(std::span(expected), e)) value = static_cast<float>(p);
   EXPECT_EQ(all, expected);
   const std::string text(static_cast<size_t>(3 * r), static_cast<char>('a' + r));
   const auto texts = comm.all_gather_bytes(text);
@@ -161,18 +161,18 @@ TEST(Messages, LargeOnesCrossWithoutDeadlockAndKeepOrder) {
   constexpr size_t kLarge = (size_t{150} << 20) + 5;
   if (comm.rank() < 2) {
     const int peer = 1 - comm.rank();
-    const auto letter = [](int rank, size_t size) {
+    const auto text_of = [](int rank, size_t size) {
       std::string text(size, static_cast<char>('A' + rank));
       if (size > 0) text.back() = '!';
       return text;
     };
-    comm.send(peer, 7, letter(comm.rank(), kLarge));
-    comm.send(peer, 7, letter(comm.rank(), 0));
+    comm.send(peer, 7, text_of(comm.rank(), kLarge));
+    comm.send(peer, 7, text_of(comm.rank(), 0));
     comm.send(peer, 8, "small");
     EXPECT_EQ(comm.receive(peer, 8).bytes, "small");
     const auto large = comm.receive(comm::Communicator::kAnySource, 7);
     EXPECT_EQ(large.source, peer);
-    EXPECT_TRUE(large.bytes == letter(peer, kLarge));
+    EXPECT_TRUE(large.bytes == text_of(peer, kLarge));
     EXPECT_EQ(comm.receive(peer, 7).bytes, "");
   }
   comm.barrier();
@@ -213,26 +213,26 @@ TEST(Mailbox, ActorsPullLeasesAndSendGroups) {
     uint64_t groups = 0;
     int idle = 0;
     while (idle < comm.size() - 1 || groups < kPrompts) {
-      const comm::Letter letter = mailbox.receive_any();
-      if (letter.kind == comm::MessageKind::kGroups) {
-        const auto message = letter.open<proto::GroupsMessage>();
+      const comm::Envelope envelope = mailbox.receive_any();
+      if (envelope.kind == comm::MessageKind::kGroups) {
+        const auto message = envelope.open<proto::GroupsMessage>();
         for (const auto& group : message.groups()) {
           ++seen[group.prompt_index()];
           ++groups;
           EXPECT_EQ(group.samples(0).tokens_size(), 1000);
-          EXPECT_EQ(group.samples(0).tokens(999), letter.source);
+          EXPECT_EQ(group.samples(0).tokens(999), envelope.source);
         }
         continue;
       }
-      const auto request = letter.open<proto::LeaseRequest>();
-      EXPECT_EQ(request.rank(), letter.source);
+      const auto request = envelope.open<proto::LeaseRequest>();
+      EXPECT_EQ(request.rank(), envelope.source);
       proto::Lease lease;
       lease.set_step(4);
       for (uint32_t i = 0; i < request.groups() && next < kPrompts; ++i)
         lease.add_prompt_index(next++);
       lease.set_done(lease.prompt_index_size() == 0);
       if (lease.done()) ++idle;
-      mailbox.send(letter.source, lease);
+      mailbox.send(envelope.source, lease);
     }
     EXPECT_THAT(seen, testing::Each(1));
   } else {
@@ -321,7 +321,7 @@ TEST(OrderedReduceScatter, EightShardsHaveTheSameBitsOnAnyNumberOfRanks) {
     }
     reduce.finish();
     for (const Extent& e : extents) {
-      const auto expected = part_of(serial.result(), e), found = part_of(tree.result(), e);
+      const auto expected = elements_of(serial.result(), e), found = elements_of(tree.result(), e);
       if (!fast) {
         EXPECT_TRUE(same_bits(found, expected)) << "from " << e.begin;
         continue;
@@ -357,7 +357,7 @@ TEST(OrderedReduceScatter, SumsWhatIsFinalWhileTheRestIsNotYetThere) {
   reduce.send(0);
   reduce.finish();
   for (const Extent& e : plan.extents(comm.rank()))
-    EXPECT_THAT(part_of(std::span<const float>(gradient), e), testing::Each(sum));
+    EXPECT_THAT(elements_of(std::span<const float>(gradient), e), testing::Each(sum));
 }
 
 TEST(Watchdog, SeesWhoWorksAndWhoWaits) {
@@ -382,7 +382,7 @@ TEST(Watchdog, SeesWhoWorksAndWhoWaits) {
       comm.send(slow, kSeen, text);
     });
     const auto part = comm.split(0);  // waiting in a part of the world counts too
-    watchdog.phase(comm.rank() == slow ? "reward" : "update");
+    watchdog.begin_phase(comm.rank() == slow ? "reward" : "update");
     if (comm.rank() == slow) {
       std::optional<comm::Communicator::Message> seen;
       for (int i = 0; i < 600 && !seen; ++i) {

@@ -18,7 +18,7 @@ constexpr uint64_t kPrompts = 12;
 
 /// As an actor: takes prompts and delivers them, `finish` times; then holds what it
 /// takes for ever.
-void act(actors::LeaseSource& leases, uint64_t step, uint64_t finish) {
+void act(actors::LeaseClient& leases, uint64_t step, uint64_t finish) {
   std::deque<uint64_t> in_hand;
   while (true) {
     leases.poll();

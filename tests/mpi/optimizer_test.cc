@@ -32,7 +32,7 @@ bool same_bits(std::span<const float> a, std::span<const float> b) {
 std::vector<float> owned(std::span<const float> whole, std::span<const Extent> extents) {
   std::vector<float> result;
   for (const Extent& e : extents) {
-    const auto part = part_of(whole, e);
+    const auto part = elements_of(whole, e);
     result.insert(result.end(), part.begin(), part.end());
   }
   return result;

@@ -58,24 +58,24 @@ class PretendedEngine {
       for (int64_t i = 0; i < copy.count; ++i) slot(copy.to, i) = slot(copy.from, i);
     }
     int64_t rows = 0;
-    for (const ScheduledRows& item : schedule.items) {
-      const Sequence& s = *item.sequence;
-      rows += item.rows;
-      prefill_rows_ += s.tokens.empty() ? item.rows : 0;
-      for (int64_t p = s.computed; p < s.computed + item.rows; ++p) slot_of(s, p) = s.token_at(p);
+    for (const ScheduledRows& entry : schedule.entries) {
+      const Sequence& s = *entry.sequence;
+      rows += entry.rows;
+      prefill_rows_ += s.tokens.empty() ? entry.rows : 0;
+      for (int64_t p = s.computed; p < s.computed + entry.rows; ++p) slot_of(s, p) = s.token_at(p);
     }
     ASSERT_EQ(rows, schedule.rows);
-    for (const ScheduledRows& item :
-         schedule.items) {  // after all writes: nobody overwrote another's
-      for (int64_t p = 0; p < item.sequence->computed + item.rows; ++p) {
-        ASSERT_EQ(slot_of(*item.sequence, p), item.sequence->token_at(p))
-            << "group " << item.sequence->group->request.prompt_index << " sample "
-            << item.sequence->sample << " position " << p;
+    for (const ScheduledRows& entry :
+         schedule.entries) {  // after all writes: nobody overwrote another's
+      for (int64_t p = 0; p < entry.sequence->computed + entry.rows; ++p) {
+        ASSERT_EQ(slot_of(*entry.sequence, p), entry.sequence->token_at(p))
+            << "group " << entry.sequence->group->request.prompt_index << " sample "
+            << entry.sequence->sample << " position " << p;
       }
     }
-    const std::vector<ScheduledRows> items = schedule.items;
-    for (const ScheduledRows& item : items) Scheduler::mark_computed(item);
-    for (const ScheduledRows& item : items) postprocess(item);
+    const std::vector<ScheduledRows> entries = schedule.entries;
+    for (const ScheduledRows& entry : entries) Scheduler::mark_computed(entry);
+    for (const ScheduledRows& entry : entries) postprocess(entry);
     ++steps_;
   }
 
@@ -101,17 +101,17 @@ class PretendedEngine {
   const std::vector<std::pair<uint64_t, int64_t>>& finished() const { return finished_; }
 
  private:
-  void postprocess(const ScheduledRows& item) {
-    Sequence& s = *item.sequence;
+  void postprocess(const ScheduledRows& entry) {
+    Sequence& s = *entry.sequence;
     SequenceGroup& group = *s.group;
-    ASSERT_EQ(item.wants_logits,
+    ASSERT_EQ(entry.wants_logits,
               s.computed == s.total_tokens() && !(s.is_prompt() && group.first_tokens_drawn));
     if (!s.is_prompt()) {
-      if (item.wants_logits) draw(s);
+      if (entry.wants_logits) draw(s);
       return;
     }
     if (s.computed < group.prompt_tokens()) return;
-    if (item.wants_logits) {
+    if (entry.wants_logits) {
       for (Sequence& sample : group.samples) draw(sample);
       group.first_tokens_drawn = true;
     }
@@ -170,11 +170,11 @@ TEST(Scheduler, MixesPrefillChunksWithDecodes) {
   engine.step();
   engine.submit({100, 2, 1});
   const Schedule& schedule = engine.scheduler().schedule();
-  ASSERT_EQ(schedule.items.size(), 3u);
-  EXPECT_EQ(schedule.items[0].rows, 1);
-  EXPECT_EQ(schedule.items[1].rows, 1);
-  EXPECT_EQ(schedule.items[2].rows, 14);
-  EXPECT_FALSE(schedule.items[2].wants_logits);
+  ASSERT_EQ(schedule.entries.size(), 3u);
+  EXPECT_EQ(schedule.entries[0].rows, 1);
+  EXPECT_EQ(schedule.entries[1].rows, 1);
+  EXPECT_EQ(schedule.entries[2].rows, 14);
+  EXPECT_FALSE(schedule.entries[2].wants_logits);
 }
 
 TEST(Scheduler, FinishesEqualRequestsInTheOrderTheyCame) {

@@ -21,16 +21,16 @@ TEST(CheckpointFile, TheDigestIsOfWhatIsOnTheDiskWhoeverWritesThePieces) {
   const CheckpointSlice slice{extents, values, values, values};
 
   const SliceFile plain = write_slice_file(scratch.path() / "plain.h5", kCount + 10, slice);
-  QuietWorker worker;
+  LowPriorityWorker worker;
   int pieces = 0;
-  const SliceFile quiet =
+  const SliceFile by_worker =
       write_slice_file(scratch.path() / "quiet.h5", kCount + 10, slice, [&](const auto& piece) {
         worker.run(piece);
-        worker.hurry(++pieces > 60);  // somebody begins to wait in the middle
+        worker.set_urgent(++pieces > 60);  // somebody begins to wait in the middle
       });
   EXPECT_GE(pieces, 120);
-  EXPECT_EQ(quiet.sha256, plain.sha256);
-  EXPECT_EQ(quiet.bytes, plain.bytes);
+  EXPECT_EQ(by_worker.sha256, plain.sha256);
+  EXPECT_EQ(by_worker.bytes, plain.bytes);
   for (const char* name : {"plain.h5", "quiet.h5"}) {
     const std::string bytes = read_file(scratch.path() / name);
     EXPECT_EQ(std::ssize(bytes), plain.bytes);

@@ -68,7 +68,7 @@ struct Update {
     trees = batch.trees();
     if (profile != nullptr) profile->start();
     {
-      const PhaseScope phase(ctx, "update");
+      const ProfilePhaseScope phase(ctx, "update");
       result = learner.update(trees, learners::policy_objective({}), {}, 1.0);
     }
     if (profile != nullptr) profile->stop();

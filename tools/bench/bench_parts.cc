@@ -108,7 +108,7 @@ learners::LearnerConfig learner_config(const BenchOptions& options,
 learners::UpdateResult update(const Context& ctx, learners::Learner& learner,
                               std::span<learners::Tree> trees,
                               const learners::Objective& objective) {
-  const PhaseScope phase(ctx, "update");
+  const ProfilePhaseScope phase(ctx, "update");
   return learner.update(trees, objective, {}, 1.0);
 }
 

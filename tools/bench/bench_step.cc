@@ -37,7 +37,7 @@ std::vector<rollout::Group> as_groups(const BenchOptions& options, int64_t vocab
 std::vector<rollout::Group> share(const Context& ctx, comm::Communicator& comm,
                                   std::vector<rollout::Group> mine) {
   if (comm.size() == 1) return mine;
-  const PhaseScope phase(ctx, "exchange");
+  const ProfilePhaseScope phase(ctx, "exchange");
   proto::GroupsMessage message;
   for (const rollout::Group& group : mine) *message.add_groups() = rollout::group_to_proto(group);
   std::vector<std::string> parts = comm.all_gather_bytes(comm::seal(message));

@@ -1,4 +1,4 @@
-#include "core/plain_error.h"
+#include "core/error_report.h"
 
 #include <cerrno>
 #include <cstring>
@@ -64,7 +64,7 @@ std::string system_reason(int code) {
   return fmt::format("{}{}{}", std::strerror(code), what_to_do.empty() ? "" : ": ", what_to_do);
 }
 
-PlainError plain_error(const std::exception& error) {
+ErrorReport describe_error(const std::exception& error) {
   if (const auto* ours = dynamic_cast<const Error*>(&error)) {
     const bool known = dynamic_cast<const SystemError*>(ours) != nullptr ||
                        dynamic_cast<const UserError*>(ours) != nullptr;

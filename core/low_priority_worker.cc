@@ -1,4 +1,4 @@
-#include "core/quiet_worker.h"
+#include "core/low_priority_worker.h"
 
 #include <sched.h>
 #include <sys/resource.h>
@@ -14,11 +14,11 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kShare = 16;  // run() works itself for 1 / kShare of its time
-constexpr auto kMostCredit = std::chrono::milliseconds(100);
+constexpr auto kMaxCredit = std::chrono::milliseconds(100);
 
 }  // namespace
 
-void run_at_once(const std::function<void()>& piece) { piece(); }
+void run_inline(const std::function<void()>& piece) { piece(); }
 
 void lower_thread_priority() {
   const sched_param none{};
@@ -26,7 +26,7 @@ void lower_thread_priority() {
   [[maybe_unused]] const int refused = setpriority(PRIO_PROCESS, gettid(), 19);
 }
 
-QuietWorker::~QuietWorker() {
+LowPriorityWorker::~LowPriorityWorker() {
   {
     const std::lock_guard lock(mutex_);
     end_ = true;
@@ -35,14 +35,14 @@ QuietWorker::~QuietWorker() {
   if (thread_.joinable()) thread_.join();
 }
 
-void QuietWorker::begin() {
-  hurry_ = false;
-  credit_ = kMostCredit;
+void LowPriorityWorker::begin() {
+  urgent_ = false;
+  credit_ = kMaxCredit;
 }
 
-void QuietWorker::run(const std::function<void()>& piece) {
+void LowPriorityWorker::run(const std::function<void()>& piece) {
   const Clock::time_point begin = Clock::now();
-  if (hurry_ || credit_ > Clock::duration::zero()) {
+  if (urgent_ || credit_ > Clock::duration::zero()) {
     piece();
     credit_ = std::max(credit_ - (Clock::now() - begin), Clock::duration::zero());
     return;
@@ -62,11 +62,11 @@ void QuietWorker::run(const std::function<void()>& piece) {
   finished_.wait(lock, [this] { return piece_ == nullptr; });
   const std::exception_ptr error = std::exchange(error_, nullptr);
   lock.unlock();
-  credit_ = std::min<Clock::duration>(credit_ + (Clock::now() - begin) / kShare, kMostCredit);
+  credit_ = std::min<Clock::duration>(credit_ + (Clock::now() - begin) / kShare, kMaxCredit);
   if (error) std::rethrow_exception(error);
 }
 
-void QuietWorker::serve() {
+void LowPriorityWorker::serve() {
   lower_thread_priority();
   std::unique_lock lock(mutex_);
   while (true) {

@@ -13,7 +13,7 @@
 
 namespace orrery {
 
-struct PlainError {
+struct ErrorReport {
   std::string text;
   int exit_code = kExitFailure;
   /// Neither the user nor the system is the cause, or the cause cannot be known. Then
@@ -21,7 +21,7 @@ struct PlainError {
   bool unexpected = false;
 };
 
-PlainError plain_error(const std::exception& error);
+ErrorReport describe_error(const std::exception& error);
 
 /// The text of `code` (an errno) with what to do about it: "Read-only file system: give
 /// another path".
@@ -35,7 +35,7 @@ class UserError : public Error {
 };
 
 template <class... Args>
-[[noreturn]] void fail_as_users(fmt::format_string<Args...> format, Args&&... args) {
+[[noreturn]] void fail_user_error(fmt::format_string<Args...> format, Args&&... args) {
   throw UserError(fmt::format(format, std::forward<Args>(args)...));
 }
 
