@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "core/parallel.h"
-#include "kernels/cpu/add.h"
+#include "kernels/cpu/elementwise.h"
 #include "kernels/cpu/columns.h"
 
 namespace orrery::kernels {
