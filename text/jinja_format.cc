@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdio>
 
+#include "core/ascii.h"
 #include "core/error.h"
 #include "text/jinja_error.h"
 #include "text/jinja_operations.h"
@@ -76,7 +77,7 @@ std::string padded_number(const std::string& sign, std::string digits, const Spe
 std::string real_digits(double value, const Spec& spec, char kind) {
   const double positive = std::abs(value);
   if (!std::isfinite(value)) {
-    const bool capital = kind >= 'A' && kind <= 'Z';
+    const bool capital = is_upper(kind);
     return std::isnan(value) ? (capital ? "NAN" : "nan") : (capital ? "INF" : "inf");
   }
   return format_real(positive, kind, spec.precision < 0 ? 6 : spec.precision, spec.alternate);
@@ -143,7 +144,7 @@ class Percent {
       const Value value = take();
       if (!value.whole(out) || out < 0) fail("* in the text of % wants a whole number");
     } else {
-      while (peek() >= '0' && peek() <= '9' && out <= most) out = out * 10 + (format_[at_++] - '0');
+      while (is_digit(peek()) && out <= most) out = out * 10 + digit_value(format_[at_++]);
     }
     if (out > most) fail_unsupported("a width or precision above {} is not supported", most);
     return out;
@@ -388,7 +389,7 @@ class Braces {
     const auto number = [&](int64_t most) {
       int64_t out = 0;
       while (const char c = accept("0123456789")) {
-        out = out * 10 + (c - '0');
+        out = out * 10 + digit_value(c);
         if (out > most) fail_unsupported("a width or precision above {} is not supported", most);
       }
       return out;
