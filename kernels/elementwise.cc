@@ -1,7 +1,5 @@
 #include "kernels/elementwise.h"
 
-#include <bit>
-
 #include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/elementwise.h"
@@ -25,10 +23,11 @@ void accumulate(const Context& ctx, Span<float> y, Span<const float> x) {
 void tree_sum(const Context& ctx, Span<float> out, Span<const float* const> parts) {
   constexpr const char* kOp = "tree_sum";
   require_cpu(ctx, kOp);
-  const auto count = static_cast<uint64_t>(parts.size());
-  if (count < 2 || !std::has_single_bit(count) || count > uint64_t{1} << kMaxTreeLevels) {
+  constexpr int64_t kMostParts = int64_t{1} << kMaxTreeLevels;
+  const int64_t count = parts.size();
+  if (count < 2 || count > kMostParts || (count & (count - 1)) != 0) {
     fail("{}: there are {} parts; there must be a power of two, at least 2 and at most {}", kOp,
-         parts.size(), int64_t{1} << kMaxTreeLevels);
+         count, kMostParts);
   }
   tree_sum_cpu(ctx, out, parts);
 }
