@@ -16,8 +16,8 @@ int best_learners(int limit, int shards) {
 
 }  // namespace
 
-Topology make_topology(Placement placement, int ranks, int configured_learners,
-                       int gradient_shards) {
+Topology make_topology(const proto::ClusterSection& cluster, int ranks) {
+  const int configured_learners = cluster.learners(), gradient_shards = cluster.gradient_shards();
   ORRERY_CHECK(ranks >= 1, "{} ranks", ranks);
   if (!is_power_of_two(gradient_shards)) {
     fail_usage("cluster.gradient_shards is {}: it must be a power of two (1, 2, 4, 8, ...)",
@@ -28,9 +28,9 @@ Topology make_topology(Placement placement, int ranks, int configured_learners,
                configured_learners);
   }
   Topology topology;
-  topology.placement = placement;
+  topology.placement = cluster.placement();
   topology.ranks = ranks;
-  const bool split = placement == Placement::kSplit;
+  const bool split = topology.placement == proto::ClusterSection::SPLIT;
   if (split && ranks < 2) {
     fail_usage(
         "cluster.placement: split needs at least 2 ranks (one learner, one actor) but there is 1: "

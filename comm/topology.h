@@ -1,30 +1,32 @@
 // Which ranks learn and which ranks act.
 #pragma once
 
-#include <string>
+#include "proto/config.pb.h"
 
 namespace orrery::comm {
-
-enum class Placement { kColocated, kSplit };
 
 /// Ranks [0, learners) learn. Colocated: every rank acts, and as many as the gradient
 /// shards allow also learn. Split: the ranks that do not learn act.
 struct Topology {
-  Placement placement = Placement::kColocated;
+  proto::ClusterSection::PlacementMode placement = proto::ClusterSection::COLOCATED;
   int ranks = 1;
   int learners = 1;
   bool is_learner(int rank) const { return rank < learners; }
-  bool is_actor(int rank) const { return placement == Placement::kColocated || rank >= learners; }
+  bool is_actor(int rank) const {
+    return placement == proto::ClusterSection::COLOCATED || rank >= learners;
+  }
   /// Some ranks follow the learners' weights without learning.
   bool has_followers() const { return learners < ranks; }
-  int actors() const { return placement == Placement::kColocated ? ranks : ranks - learners; }
+  int actors() const {
+    return placement == proto::ClusterSection::COLOCATED ? ranks : ranks - learners;
+  }
 };
 
-/// The topology of any number of ranks. With configured_learners 0 there are as many
-/// learners as possible: at most all ranks (colocated) or half of them (split), and a
-/// power of two that divides gradient_shards. Another number must be such a power and,
-/// when split, leave an actor; otherwise a usage Error says how to fix it.
-Topology make_topology(Placement placement, int ranks, int configured_learners,
-                       int gradient_shards);
+/// The topology of any number of ranks, as the config wants it. With cluster.learners 0
+/// there are as many learners as possible: at most all ranks (colocated) or half of
+/// them (split), and a power of two that divides gradient_shards. Another number must
+/// be such a power and, when split, leave an actor; otherwise a usage Error says how to
+/// fix it.
+Topology make_topology(const proto::ClusterSection& cluster, int ranks);
 
 }  // namespace orrery::comm

@@ -13,14 +13,6 @@
 namespace orrery::experiments {
 namespace {
 
-comm::Topology topology_of(const proto::Config& config, int ranks) {
-  const proto::ClusterSection& cluster = config.cluster();
-  const comm::Placement placement = cluster.placement() == proto::ClusterSection::SPLIT
-                                        ? comm::Placement::kSplit
-                                        : comm::Placement::kColocated;
-  return comm::make_topology(placement, ranks, cluster.learners(), cluster.gradient_shards());
-}
-
 int64_t mini_batch_prompts(const proto::Config& config) {
   const int64_t size = config.actor().ppo_mini_batch_size();
   return size == 0 ? config.data().train_batch_size() : size;
@@ -97,7 +89,7 @@ void check_temperature(const char* key, double value) {
 void check_rl(const proto::Config& config, const comm::Topology& topology) {
   const proto::RolloutSection& rollout = config.rollout();
   if (config::rollout_compute_dtype(config) != config::compute_dtype(config) &&
-      topology.placement != comm::Placement::kSplit) {
+      topology.placement != proto::ClusterSection::SPLIT) {
     fail_usage(
         "rollout.compute_dtype is {} but model.compute_dtype is {}: "
         "colocated ranks generate with the very weights they learn on, so leave it `same`, "
@@ -253,7 +245,7 @@ void check_config(const proto::Config& config, int ranks, ConfigUse use) {
   if (config.has_run_dir() && config.run_dir().empty())
     fail_usage("run_dir is empty: give the folder for metrics, rollouts and checkpoints");
   if (config.experiment_name().empty()) fail_usage("experiment_name is empty: give the run a name");
-  const comm::Topology topology = topology_of(config, ranks);
+  const comm::Topology topology = comm::make_topology(config.cluster(), ranks);
   check_data(config, use);
   for (const std::string& stop : config.rollout().stop()) {
     if (stop.empty())
@@ -291,7 +283,7 @@ std::string idle_learners(int64_t prompts, int64_t shards, int64_t learners) {
 }  // namespace
 
 std::string describe_batch(const proto::Config& config, int ranks) {
-  const comm::Topology topology = topology_of(config, ranks);
+  const comm::Topology topology = comm::make_topology(config.cluster(), ranks);
   const int64_t learners = topology.learners, shards = config.cluster().gradient_shards();
   const int64_t prompts = config.data().train_batch_size(), n = config.rollout().n();
   const int64_t mini = mini_batch_prompts(config), epochs = config.actor().ppo_epochs();
@@ -303,7 +295,7 @@ std::string describe_batch(const proto::Config& config, int ranks) {
 
   line("ranks",
        fmt::format("{}: {} learning, {} generating ({})", ranks, learners, topology.actors(),
-                   topology.placement == comm::Placement::kSplit ? "split" : "colocated"));
+                   topology.placement == proto::ClusterSection::SPLIT ? "split" : "colocated"));
   if (config::rollout_compute_dtype(config) != config::compute_dtype(config)) {
     line("rollout dtype",
          fmt::format("{}, learners {}: log-probs are recomputed, importance weights capped at {}",

@@ -147,11 +147,7 @@ actors::CheckSetup check_setup(const Job& job) {
 std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& world,
                               int local_ranks, const actors::PromptUse& use,
                               comm::Watchdog* watchdog) {
-  const comm::Placement placement = config.cluster().placement() == proto::ClusterSection::SPLIT
-                                        ? comm::Placement::kSplit
-                                        : comm::Placement::kColocated;
-  const comm::Topology topology = comm::make_topology(
-      placement, world.size(), config.cluster().learners(), config.cluster().gradient_shards());
+  const comm::Topology topology = comm::make_topology(config.cluster(), world.size());
   Context ctx;
   ctx.threads = resolve_threads(config, local_ranks);
   std::unique_ptr<comm::Communicator> learners =
@@ -216,19 +212,9 @@ learners::LrSchedule lr_schedule(const proto::OptimSection& optim, int64_t total
   learners::LrSchedule schedule;
   schedule.lr = optim.lr();
   schedule.warmup_steps = optim.lr_warmup_steps();
+  schedule.scheduler = optim.lr_scheduler_type();
   schedule.min_lr_ratio = optim.min_lr_ratio();
   schedule.total_steps = total_steps;
-  switch (optim.lr_scheduler_type()) {
-    case proto::OptimSection::CONSTANT:
-      schedule.scheduler = learners::LrScheduler::kConstant;
-      break;
-    case proto::OptimSection::COSINE:
-      schedule.scheduler = learners::LrScheduler::kCosine;
-      break;
-    case proto::OptimSection::LINEAR:
-      schedule.scheduler = learners::LrScheduler::kLinear;
-      break;
-  }
   return schedule;
 }
 

@@ -68,12 +68,4 @@ void sum_squares_chunks(const Context& ctx, Span<float> sums, Span<const float> 
   sum_squares_chunks_cpu(ctx, sums, x);
 }
 
-void accumulate(const Context& ctx, Span<float> y, Span<const float> x) {
-  constexpr const char* kOp = "accumulate";
-  require_cpu(ctx, kOp);
-  require_size(kOp, "x", x.size(), y.size());
-  const ProfileOpScope profile(ctx, "accumulate", 0, f32_bytes(3 * y.size()));
-  accumulate_cpu(ctx, y, x);
-}
-
 }  // namespace orrery::kernels

@@ -45,7 +45,4 @@ inline constexpr int64_t kNormChunk = 65536;
 /// bits.
 void sum_squares_chunks(const Context& ctx, Span<float> sums, Span<const float> x);
 
-/// y += x, elementwise (one rounded add each): the gradient tree's only operation.
-void accumulate(const Context& ctx, Span<float> y, Span<const float> x);
-
 }  // namespace orrery::kernels

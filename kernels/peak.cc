@@ -4,8 +4,8 @@
 
 #include "core/buffer.h"
 #include "core/timer.h"
+#include "kernels/elementwise.h"
 #include "kernels/matmul.h"
-#include "kernels/optimizer.h"
 
 namespace orrery::kernels {
 

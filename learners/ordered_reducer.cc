@@ -1,81 +1,22 @@
 #include "learners/ordered_reducer.h"
 
 #include <algorithm>
-#include <array>
 #include <bit>
-#include <cstring>
 
 #include "core/error.h"
-#include "core/parallel.h"
 #include "core/profile.h"
+#include "kernels/elementwise.h"
 
 namespace orrery::learners {
 namespace {
 
-constexpr int64_t kGrain = 1 << 15;  // elements worth a thread: 128 KiB
-constexpr int64_t kBlock = 512;
-constexpr int64_t kMaxLevels = 16;  // at most 65,536 ranks
 /// Elements summed per call, over all ranks. Sized so that a piece stays in the
 /// second-level cache after it arrives.
 constexpr int64_t kPieceElements = 1 << 18;
 /// Pieces that may arrive while this rank computes: 16 MiB.
 constexpr int64_t kPiecesUnderWay = 16;
 
-/// out = left + right, one rounded add per element; out may be left or right. A loop of
-/// constant length is vectorised by compilers that are not asked to favour speed.
-void add_block(float* out, const float* left, const float* right, int64_t count) {
-  if (count == kBlock) {
-#ifndef __clang__  // which does not know it, and is here for sanitizers, not for speed
-#pragma GCC ivdep
-#endif
-    for (int64_t i = 0; i < kBlock; ++i) out[i] = left[i] + right[i];
-  } else {
-    for (int64_t i = 0; i < count; ++i) out[i] = left[i] + right[i];
-  }
-}
-
 size_t byte_size(int64_t floats) { return static_cast<size_t>(floats) * sizeof(float); }
-
-/// left += right
-void add(const Context& ctx, std::span<float> left, const float* right) {
-  const ProfileOpScope profile(ctx, "add shards", 0, f32_bytes(3 * left.size()));
-  parallel_for(ctx, std::ssize(left), kGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t at = begin; at < end; at += kBlock) {
-      float* l = left.data() + at;
-      add_block(l, l, right + at, std::min(kBlock, end - at));
-    }
-  });
-}
-
-void zero(const Context& ctx, std::span<float> data) {
-  const ProfileOpScope profile(ctx, "zero gradient", 0, f32_bytes(data.size()));
-  parallel_for(ctx, std::ssize(data), kGrain, [&](int64_t begin, int64_t end) {
-    std::memset(data.data() + begin, 0, byte_size(end - begin));
-  });
-}
-
-/// out = the sum of a power of two of parts, at least two, in tree order, in one pass
-/// over memory: a block of every part at a time. scratch: two blocks for each level of
-/// the tree. out may be one of the parts.
-void tree_sum_block(std::span<const float* const> parts, int64_t begin, int64_t count, float* out,
-                    float* scratch) {
-  const size_t half = parts.size() / 2;
-  if (half == 1) {
-    add_block(out, parts[0] + begin, parts[1] + begin, count);
-    return;
-  }
-  tree_sum_block(parts.first(half), begin, count, scratch, scratch + 2 * kBlock);
-  tree_sum_block(parts.subspan(half), begin, count, scratch + kBlock, scratch + 2 * kBlock);
-  add_block(out, scratch, scratch + kBlock, count);
-}
-
-void tree_sum(const Context& ctx, std::span<const float* const> parts, std::span<float> out) {
-  parallel_for(ctx, std::ssize(out), kGrain, [&](int64_t begin, int64_t end) {
-    std::array<float, 2 * kBlock * kMaxLevels> scratch;
-    for (int64_t at = begin; at < end; at += kBlock)
-      tree_sum_block(parts, at, std::min(kBlock, end - at), out.data() + at, scratch.data());
-  });
-}
 
 /// Zero bits below the lowest one-bit of value > 0.
 int64_t trailing_zeros(int64_t value) { return std::countr_zero(static_cast<uint64_t>(value)); }
@@ -141,7 +82,7 @@ FlatView ShardTree::begin_shard(bool by_region) {
       merges_ == 0 ? buffer(height_)
                    : last_buffer(windowed_ ? FlatView::window_size(regions_) : elements());
   leaf_ = windowed_ ? FlatView(memory, regions_) : FlatView(memory);
-  zero(ctx_, memory);
+  kernels::zero(ctx_, memory);
   known_ = elements();
   region_ = std::ssize(regions_) - 1;
   return leaf_;
@@ -149,9 +90,12 @@ FlatView ShardTree::begin_shard(bool by_region) {
 
 void ShardTree::add_to_stack(const Extent& extent) {
   if (merges_ == 0) return;
-  add(ctx_, elements_of(buffer(height_ - 1), extent), leaf_.at(extent.begin));
-  for (int64_t right = height_ - 1; right > height_ - merges_; --right)
-    add(ctx_, elements_of(buffer(right - 1), extent), elements_of(buffer(right), extent).data());
+  Span<const float> right(leaf_.at(extent.begin), extent.size());
+  for (int64_t left = height_ - 1; left >= height_ - merges_; --left) {
+    const Span<float> sum = elements_of(buffer(left), extent);
+    kernels::accumulate(ctx_, sum, right);
+    right = sum;
+  }
 }
 
 void ShardTree::merge(int64_t begin) {
@@ -161,7 +105,7 @@ void ShardTree::merge(int64_t begin) {
     ORRERY_CHECK(begin <= bound, "final from {}, within a region", begin);
     const Extent region{bound, known_};
     add_to_stack(region);
-    if (region_ > 0) zero(ctx_, {leaf_.at(bound), leaf_.at(bound) + region.size()});
+    if (region_ > 0) kernels::zero(ctx_, {leaf_.at(bound), region.size()});
     known_ = bound;
   }
   if (begin < known_) add_to_stack({begin, known_});
@@ -190,7 +134,7 @@ OrderedReduceScatter::OrderedReduceScatter(const Context& ctx, comm::Communicato
                "slices of {} elements for {} ranks, there are {} and {}", plan.elements(),
                plan.ranks(), gradient.size(), ranks);
   if (ranks == 1 || fast) return;
-  ORRERY_CHECK(is_power_of_two(ranks) && ranks <= 1 << kMaxLevels,
+  ORRERY_CHECK(is_power_of_two(ranks) && ranks <= int64_t{1} << kernels::kMaxTreeLevels,
                "an ordered sum over {} ranks: not a power of two", ranks);
   // The largest bucket is the first one.
   const int64_t slice = (plan.buckets.front().back() + ranks - 1) / ranks;
@@ -213,7 +157,7 @@ void OrderedReduceScatter::send(int64_t begin) {
 // A rank is never sent its own slice, so the sum may go there while the others' slices
 // are still being sent.
 void OrderedReduceScatter::sum(const comm::Communicator::Piece& piece) {
-  tree_sum(ctx_, piece.parts, elements_of(gradient_, piece.extent));
+  kernels::tree_sum(ctx_, elements_of(gradient_, piece.extent), piece.parts);
 }
 
 void OrderedReduceScatter::finish() {

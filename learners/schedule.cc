@@ -12,11 +12,11 @@ double learning_rate(const LrSchedule& s, int64_t step) {
   const auto span = static_cast<double>(std::max<int64_t>(s.total_steps - s.warmup_steps, 1));
   const double progress = std::min(1.0, static_cast<double>(step - s.warmup_steps) / span);
   switch (s.scheduler) {
-    case LrScheduler::kConstant:
+    case proto::OptimSection::CONSTANT:
       return s.lr;
-    case LrScheduler::kLinear:
+    case proto::OptimSection::LINEAR:
       return s.lr * (1.0 - (1.0 - s.min_lr_ratio) * progress);
-    case LrScheduler::kCosine:
+    case proto::OptimSection::COSINE:
       break;
   }
   return s.lr * (s.min_lr_ratio +

@@ -3,14 +3,14 @@
 
 #include <cstdint>
 
-namespace orrery::learners {
+#include "proto/config.pb.h"
 
-enum class LrScheduler { kConstant, kCosine, kLinear };
+namespace orrery::learners {
 
 struct LrSchedule {
   double lr = 1e-6;
   int64_t warmup_steps = 0;
-  LrScheduler scheduler = LrScheduler::kConstant;
+  proto::OptimSection::Scheduler scheduler = proto::OptimSection::CONSTANT;
   double min_lr_ratio = 0;  ///< cosine and linear end at lr * min_lr_ratio
   int64_t total_steps = 1;
 };

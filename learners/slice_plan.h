@@ -15,8 +15,7 @@ namespace orrery::learners {
 
 struct SlicePlan {
   /// Rising and without gaps. Each: ranks + 1 offsets into the flat buffer; slice r is
-  /// [offsets[r], offsets[r
-  /// + 1]), which may be empty.
+  /// [offsets[r], offsets[r + 1]), which may be empty.
   std::vector<std::vector<int64_t>> buckets;
 
   int64_t elements() const { return buckets.empty() ? 0 : buckets.back().back(); }

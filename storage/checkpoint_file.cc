@@ -1,7 +1,6 @@
 #include "storage/checkpoint_file.h"
 
 #include <fcntl.h>
-#include <hdf5.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -10,7 +9,6 @@
 #include <cstdlib>
 #include <cstring>
 #include <iterator>
-#include <utility>
 #include <vector>
 
 #include "core/durable_file.h"
@@ -18,6 +16,7 @@
 #include "core/fault.h"
 #include "core/sha256.h"
 #include "core/span.h"
+#include "storage/hdf5_handle.h"
 #include "storage/hdf5_lock.h"
 
 namespace orrery::storage {
@@ -31,58 +30,21 @@ static_assert(sizeof(Extent) == 2 * sizeof(int64_t));  // as HDF5 takes a list o
 constexpr hsize_t kAlignment = 4096;
 constexpr size_t kStructureBytes = 32 << 10;  // more than HDF5 needs beside the numbers
 
-/// An HDF5 identifier with its close function.
-class Handle {
- public:
-  Handle(hid_t id, herr_t (*closer)(hid_t), const std::string& what) : id_(id), closer_(closer) {
-    if (id_ < 0) fail("HDF5 cannot {}", what);
-  }
-  ~Handle() {
-    if (id_ >= 0) closer_(id_);
-  }
-  Handle(const Handle&) = delete;
-  Handle& operator=(const Handle&) = delete;
-  operator hid_t() const { return id_; }
-  /// Closes now and tells whether that worked (for a file: whether its bytes were
-  /// written).
-  bool close() { return closer_(std::exchange(id_, -1)) >= 0; }
-
- private:
-  hid_t id_;
-  herr_t (*closer_)(hid_t);
-};
-
-/// HDF5 prints its error stack to stderr unless told otherwise; ours is one line.
-class QuietHdf5 {
- public:
-  QuietHdf5() {
-    H5Eget_auto2(H5E_DEFAULT, &function_, &data_);
-    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-  }
-  ~QuietHdf5() { H5Eset_auto2(H5E_DEFAULT, function_, data_); }
-  QuietHdf5(const QuietHdf5&) = delete;
-  QuietHdf5& operator=(const QuietHdf5&) = delete;
-
- private:
-  H5E_auto2_t function_ = nullptr;
-  void* data_ = nullptr;
-};
-
 void check(bool ok, const fs::path& path, const char* what) {
   if (!ok) fail("{}: HDF5 cannot {}", path.string(), what);
 }
 
 void write_attribute(hid_t file, const fs::path& path, const char* name, int64_t value) {
-  const Handle space(H5Screate(H5S_SCALAR), H5Sclose, "create a dataspace");
-  const Handle attribute(H5Acreate2(file, name, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT),
-                         H5Aclose, "create an attribute");
+  const Hdf5Handle space(H5Screate(H5S_SCALAR), H5Sclose, "create a dataspace");
+  const Hdf5Handle attribute(H5Acreate2(file, name, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT),
+                             H5Aclose, "create an attribute");
   check(H5Awrite(attribute, H5T_NATIVE_INT64, &value) >= 0, path, "write an attribute");
 }
 
 void check_attribute(hid_t file, const fs::path& path, const char* name, int64_t expected) {
-  const Handle attribute(H5Aopen(file, name, H5P_DEFAULT), H5Aclose,
-                         fmt::format("open {} of {}", name, path.string()));
-  const Handle space(H5Aget_space(attribute), H5Sclose, "read a dataspace");
+  const Hdf5Handle attribute(H5Aopen(file, name, H5P_DEFAULT), H5Aclose,
+                             fmt::format("open {} of {}", name, path.string()));
+  const Hdf5Handle space(H5Aget_space(attribute), H5Sclose, "read a dataspace");
   int64_t value = -1;
   check(
       H5Sget_simple_extent_npoints(space) == 1 && H5Aread(attribute, H5T_NATIVE_INT64, &value) >= 0,
@@ -93,17 +55,19 @@ void check_attribute(hid_t file, const fs::path& path, const char* name, int64_t
 
 void write_extents(hid_t file, const fs::path& path, std::span<const Extent> extents) {
   const std::array<hsize_t, 2> shape = {extents.size(), 2};
-  const Handle space(H5Screate_simple(2, shape.data(), nullptr), H5Sclose, "create a dataspace");
-  const Handle attribute(H5Acreate2(file, kExtents, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT),
-                         H5Aclose, "create an attribute");
+  const Hdf5Handle space(H5Screate_simple(2, shape.data(), nullptr), H5Sclose,
+                         "create a dataspace");
+  const Hdf5Handle attribute(
+      H5Acreate2(file, kExtents, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose,
+      "create an attribute");
   check(extents.empty() || H5Awrite(attribute, H5T_NATIVE_INT64, extents.data()) >= 0, path,
         "write an attribute");
 }
 
 void check_extents(hid_t file, const fs::path& path, std::span<const Extent> expected) {
-  const Handle attribute(H5Aopen(file, kExtents, H5P_DEFAULT), H5Aclose,
-                         fmt::format("open {} of {}", kExtents, path.string()));
-  const Handle space(H5Aget_space(attribute), H5Sclose, "read a dataspace");
+  const Hdf5Handle attribute(H5Aopen(file, kExtents, H5P_DEFAULT), H5Aclose,
+                             fmt::format("open {} of {}", kExtents, path.string()));
+  const Hdf5Handle space(H5Aget_space(attribute), H5Sclose, "read a dataspace");
   std::vector<Extent> found(expected.size());
   const bool same = H5Sget_simple_extent_npoints(space) == 2 * std::ssize(expected) &&
                     (expected.empty() || H5Aread(attribute, H5T_NATIVE_INT64, found.data()) >= 0) &&
@@ -171,7 +135,7 @@ Structure create_structure(const fs::path& path, int64_t flat_size, std::span<co
                            Image& image) {
   const Hdf5Lock lock;
   const QuietHdf5 quiet;
-  const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "create a property list");
+  const Hdf5Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "create a property list");
   H5FD_file_image_callbacks_t callbacks = keep_image(image);
   // All structure is in one block before the numbers, so that the image stays small.
   const bool configured = H5Pset_fapl_core(access, kStructureBytes, /*backing_store=*/false) >= 0 &&
@@ -179,12 +143,13 @@ Structure create_structure(const fs::path& path, int64_t flat_size, std::span<co
                           H5Pset_alignment(access, kAlignment, kAlignment) >= 0 &&
                           H5Pset_meta_block_size(access, kStructureBytes) >= 0;
   check(configured, path, "be configured");
-  Handle file(H5Fcreate((path.string() + ".structure").c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access),
-              H5Fclose, fmt::format("lay out {}", path.string()));
+  Hdf5Handle file(
+      H5Fcreate((path.string() + ".structure").c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access),
+      H5Fclose, fmt::format("lay out {}", path.string()));
   write_extents(file, path, extents);
   write_attribute(file, path, "flat_size", flat_size);
 
-  const Handle layout(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, "create a property list");
+  const Hdf5Handle layout(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, "create a property list");
   const bool planned =
       H5Pset_layout(layout, H5D_CONTIGUOUS) >= 0 &&
       H5Pset_alloc_time(layout, H5D_ALLOC_TIME_EARLY) >= 0 &&
@@ -192,10 +157,10 @@ Structure create_structure(const fs::path& path, int64_t flat_size, std::span<co
       H5Pset_obj_track_times(layout, false) >= 0;  // equal contents give equal files
   check(planned, path, "be configured");
   const hsize_t count = total_size(extents);
-  const Handle space(H5Screate_simple(1, &count, nullptr), H5Sclose, "create a dataspace");
+  const Hdf5Handle space(H5Screate_simple(1, &count, nullptr), H5Sclose, "create a dataspace");
   Structure structure;
   for (size_t i = 0; i < kDatasets.size(); ++i) {
-    const Handle dataset(
+    const Hdf5Handle dataset(
         H5Dcreate2(file, kDatasets[i], H5T_IEEE_F32LE, space, H5P_DEFAULT, layout, H5P_DEFAULT),
         H5Dclose, fmt::format("create {} in {}", kDatasets[i], path.string()));
     if (count == 0) continue;
@@ -339,7 +304,7 @@ struct SliceReader {
     check_attribute(file, path, "flat_size", flat_size);
   }
   const fs::path& path;
-  const Handle file;
+  const Hdf5Handle file;
   const hsize_t held;  ///< elements of each dataset
 };
 
@@ -348,14 +313,14 @@ struct SliceDataset {
       : dataset(H5Dopen2(reader.file, name, H5P_DEFAULT), H5Dclose,
                 fmt::format("open {} of {}", name, reader.path.string())),
         space(H5Dget_space(dataset), H5Sclose, "read a dataspace") {
-    const Handle type(H5Dget_type(dataset), H5Tclose, "read a type");
+    const Hdf5Handle type(H5Dget_type(dataset), H5Tclose, "read a type");
     hsize_t stored = 0;
     const bool fits = H5Sget_simple_extent_ndims(space) == 1 &&
                       H5Sget_simple_extent_dims(space, &stored, nullptr) == 1 &&
                       stored == reader.held && H5Tequal(type, H5T_IEEE_F32LE) > 0;
     if (!fits) fail("{}: {} is not {} float32 values", reader.path.string(), name, reader.held);
   }
-  const Handle dataset, space;
+  const Hdf5Handle dataset, space;
 };
 
 }  // namespace
@@ -408,7 +373,7 @@ void read_slice_file(const fs::path& path, std::span<const Extent> extents, int6
       const hsize_t count = part.size();
       const std::span<float> into =
           elements_of(out[i], {part.begin - wanted.begin, part.end - wanted.begin});
-      const Handle memory(H5Screate_simple(1, &count, nullptr), H5Sclose, "create a dataspace");
+      const Hdf5Handle memory(H5Screate_simple(1, &count, nullptr), H5Sclose, "create a dataspace");
       const bool ok = H5Sselect_hyperslab(dataset.space, H5S_SELECT_SET, &start, nullptr, &count,
                                           nullptr) >= 0 &&
                       H5Dread(dataset.dataset, H5T_NATIVE_FLOAT, memory, dataset.space, H5P_DEFAULT,

@@ -1,7 +1,5 @@
 #include "storage/hdf5_arrays.h"
 
-#include <hdf5.h>
-
 #include <iterator>
 #include <string_view>
 #include <type_traits>
@@ -9,43 +7,10 @@
 
 #include "core/error.h"
 #include "core/file.h"
+#include "storage/hdf5_handle.h"
 
 namespace orrery::storage {
 namespace {
-
-/// An HDF5 id closed on scope exit.
-class Handle {
- public:
-  Handle(hid_t id, herr_t (*close)(hid_t)) : id_(id), close_(close) {}
-  ~Handle() {
-    if (id_ >= 0) close_(id_);
-  }
-  Handle(Handle&& other) noexcept : id_(std::exchange(other.id_, -1)), close_(other.close_) {}
-  Handle(const Handle&) = delete;
-  Handle& operator=(const Handle&) = delete;
-  Handle& operator=(Handle&&) = delete;
-  operator hid_t() const { return id_; }
-
- private:
-  hid_t id_;
-  herr_t (*close_)(hid_t);
-};
-
-/// Keeps the library from printing its error stack: our errors say what matters.
-class QuietErrors {
- public:
-  QuietErrors() {
-    H5Eget_auto2(H5E_DEFAULT, &function_, &data_);
-    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-  }
-  ~QuietErrors() { H5Eset_auto2(H5E_DEFAULT, function_, data_); }
-  QuietErrors(const QuietErrors&) = delete;
-  QuietErrors& operator=(const QuietErrors&) = delete;
-
- private:
-  H5E_auto2_t function_ = nullptr;
-  void* data_ = nullptr;
-};
 
 void need(bool good, const std::string& path, const char* what, const std::string& name) {
   if (!good) fail("{}: HDF5 cannot {} {}", path, what, name);
@@ -75,25 +40,25 @@ hid_t memory_type() {
   if constexpr (std::is_same_v<T, double>) return H5T_NATIVE_DOUBLE;
 }
 
-Handle string_type() {
-  Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
+Hdf5Handle string_type() {
+  Hdf5Handle type(H5Tcopy(H5T_C_S1), H5Tclose);
   H5Tset_size(type, H5T_VARIABLE);
   H5Tset_cset(type, H5T_CSET_UTF8);
   return type;
 }
 
-Handle make_space(const std::vector<int64_t>& shape) {
+Hdf5Handle make_space(const std::vector<int64_t>& shape) {
   std::vector<hsize_t> dims(shape.begin(), shape.end());
   return {H5Screate_simple(dims.size(), dims.data(), nullptr), H5Sclose};
 }
 
-Handle make_dataset(hid_t file, const std::string& path, const char* name, hid_t type,
-                    const std::vector<int64_t>& shape) {
-  const Handle space = make_space(shape);
-  const Handle properties(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+Hdf5Handle make_dataset(hid_t file, const std::string& path, const char* name, hid_t type,
+                        const std::vector<int64_t>& shape) {
+  const Hdf5Handle space = make_space(shape);
+  const Hdf5Handle properties(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
   H5Pset_obj_track_times(properties, false);  // the same samples give the same bytes
-  Handle dataset(H5Dcreate2(file, name, type, space, H5P_DEFAULT, properties, H5P_DEFAULT),
-                 H5Dclose);
+  Hdf5Handle dataset(H5Dcreate2(file, name, type, space, H5P_DEFAULT, properties, H5P_DEFAULT),
+                     H5Dclose);
   need(space >= 0 && dataset >= 0, path, "create dataset", name);
   return dataset;
 }
@@ -135,7 +100,7 @@ std::vector<std::string> take_strings(hid_t file_type, hid_t space, hsize_t coun
   if (H5Tget_class(file_type) != H5T_STRING || H5Tis_variable_str(file_type) <= 0) {
     fail("{}: {} does not hold variable-length strings", path, name);
   }
-  const Handle type(H5Tcopy(file_type), H5Tclose);
+  const Hdf5Handle type(H5Tcopy(file_type), H5Tclose);
   std::vector<char*> pointers(count, nullptr);
   std::vector<std::string> texts(count);
   if (count == 0) return texts;
@@ -151,10 +116,10 @@ std::vector<std::string> take_strings(hid_t file_type, hid_t space, hsize_t coun
 }
 
 /// Opens a dataset; Error unless its numbers lie in this file, in one piece.
-Handle open_dataset(hid_t file, const std::string& path, const char* name) {
-  Handle dataset(H5Dopen2(file, name, H5P_DEFAULT), H5Dclose);
+Hdf5Handle open_dataset(hid_t file, const std::string& path, const char* name) {
+  Hdf5Handle dataset(H5Dopen2(file, name, H5P_DEFAULT), H5Dclose);
   need(dataset >= 0, path, "open dataset", name);
-  const Handle properties(H5Dget_create_plist(dataset), H5Pclose);
+  const Hdf5Handle properties(H5Dget_create_plist(dataset), H5Pclose);
   const H5D_layout_t layout = H5Pget_layout(properties);
   if ((layout != H5D_CONTIGUOUS && layout != H5D_COMPACT) ||
       H5Pget_external_count(properties) != 0) {
@@ -166,8 +131,8 @@ Handle open_dataset(hid_t file, const std::string& path, const char* name) {
 }  // namespace
 
 Hdf5Writer::Hdf5Writer(std::filesystem::path path) : path_(std::move(path)) {
-  const QuietErrors quiet;
-  const Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
+  const QuietHdf5 quiet;
+  const Hdf5Handle access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
   H5Pset_fapl_core(access, size_t{1} << 20, false);
   // No file of this name is touched: ours lives in memory until publish().
   file_ = H5Fcreate((path_.string() + ".image").c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, access);
@@ -180,18 +145,18 @@ Hdf5Writer::~Hdf5Writer() {
 
 template <class T>
 void Hdf5Writer::write(const char* name, const std::vector<T>& values, std::vector<int64_t> shape) {
-  const QuietErrors quiet;
+  const QuietHdf5 quiet;
   if (shape.empty()) shape = {std::ssize(values)};
-  const Handle dataset = make_dataset(file_, path_.string(), name, file_type<T>(), shape);
+  const Hdf5Handle dataset = make_dataset(file_, path_.string(), name, file_type<T>(), shape);
   if (values.empty()) return;
   need(H5Dwrite(dataset, memory_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) >= 0,
        path_.string(), "write", name);
 }
 
 void Hdf5Writer::write(const char* name, const std::vector<std::string>& texts) {
-  const QuietErrors quiet;
-  const Handle type = string_type();
-  const Handle dataset = make_dataset(file_, path_.string(), name, type, {std::ssize(texts)});
+  const QuietHdf5 quiet;
+  const Hdf5Handle type = string_type();
+  const Hdf5Handle dataset = make_dataset(file_, path_.string(), name, type, {std::ssize(texts)});
   if (texts.empty()) return;
   const CStrings strings(texts);
   need(H5Dwrite(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, strings.data()) >= 0, path_.string(),
@@ -200,30 +165,31 @@ void Hdf5Writer::write(const char* name, const std::vector<std::string>& texts) 
 
 template <class T>
 void Hdf5Writer::attribute(const char* name, T value) {
-  const QuietErrors quiet;
-  const Handle space(H5Screate(H5S_SCALAR), H5Sclose);
-  const Handle attribute(H5Acreate2(file_, name, file_type<T>(), space, H5P_DEFAULT, H5P_DEFAULT),
-                         H5Aclose);
+  const QuietHdf5 quiet;
+  const Hdf5Handle space(H5Screate(H5S_SCALAR), H5Sclose);
+  const Hdf5Handle attribute(
+      H5Acreate2(file_, name, file_type<T>(), space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
   need(attribute >= 0 && H5Awrite(attribute, memory_type<T>(), &value) >= 0, path_.string(),
        "write attribute", name);
 }
 
 void Hdf5Writer::attribute(const char* name, const std::vector<std::string>& texts,
                            const std::string& dataset) {
-  const QuietErrors quiet;
-  const Handle owner(H5Oopen(file_, dataset.empty() ? "/" : dataset.c_str(), H5P_DEFAULT),
-                     H5Oclose);
-  const Handle type = string_type();
-  const Handle space =
-      texts.size() == 1 ? Handle(H5Screate(H5S_SCALAR), H5Sclose) : make_space({std::ssize(texts)});
-  const Handle attribute(H5Acreate2(owner, name, type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose);
+  const QuietHdf5 quiet;
+  const Hdf5Handle owner(H5Oopen(file_, dataset.empty() ? "/" : dataset.c_str(), H5P_DEFAULT),
+                         H5Oclose);
+  const Hdf5Handle type = string_type();
+  const Hdf5Handle space = texts.size() == 1 ? Hdf5Handle(H5Screate(H5S_SCALAR), H5Sclose)
+                                             : make_space({std::ssize(texts)});
+  const Hdf5Handle attribute(H5Acreate2(owner, name, type, space, H5P_DEFAULT, H5P_DEFAULT),
+                             H5Aclose);
   const CStrings strings(texts);
   need(attribute >= 0 && (texts.empty() || H5Awrite(attribute, type, strings.data()) >= 0),
        path_.string(), "write attribute", name);
 }
 
 void Hdf5Writer::publish() {
-  const QuietErrors quiet;
+  const QuietHdf5 quiet;
   need(H5Fflush(file_, H5F_SCOPE_GLOBAL) >= 0, path_.string(), "flush", "the file");
   const ssize_t size = H5Fget_file_image(file_, nullptr, 0);
   need(size > 0, path_.string(), "give", "the file's image");
@@ -237,7 +203,7 @@ Hdf5Reader::Hdf5Reader(const std::filesystem::path& path) : path_(path.string())
   std::error_code error;
   bytes_ = std::filesystem::file_size(path, error);
   if (error) fail("cannot open {}: {}", path_, error.message());
-  const QuietErrors quiet;
+  const QuietHdf5 quiet;
   file_ = H5Fopen(path_.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
   if (file_ < 0) fail("cannot open {}: it is not an HDF5 file, or a damaged one", path_);
 }
@@ -248,9 +214,9 @@ Hdf5Reader::~Hdf5Reader() {
 
 template <class T>
 void Hdf5Reader::read(const char* name, std::vector<T>& values) const {
-  const QuietErrors quiet;
-  const Handle dataset = open_dataset(file_, path_, name);
-  const Handle type(H5Dget_type(dataset), H5Tclose);
+  const QuietHdf5 quiet;
+  const Hdf5Handle dataset = open_dataset(file_, path_, name);
+  const Hdf5Handle type(H5Dget_type(dataset), H5Tclose);
   const H5T_class_t wanted = std::is_floating_point_v<T> ? H5T_FLOAT : H5T_INTEGER;
   const bool sign_differs = wanted == H5T_INTEGER &&
                             H5Tget_sign(type) != (std::is_signed_v<T> ? H5T_SGN_2 : H5T_SGN_NONE);
@@ -259,7 +225,7 @@ void Hdf5Reader::read(const char* name, std::vector<T>& values) const {
          std::is_floating_point_v<T> ? "float" : (std::is_signed_v<T> ? "int" : "uint"),
          sizeof(T) * 8);
   }
-  const Handle space(H5Dget_space(dataset), H5Sclose);
+  const Hdf5Handle space(H5Dget_space(dataset), H5Sclose);
   values.resize(count_elements(space, bytes_ / sizeof(T), path_, name));
   if (values.empty()) return;
   need(H5Dread(dataset, memory_type<T>(), H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) >= 0, path_,
@@ -267,10 +233,10 @@ void Hdf5Reader::read(const char* name, std::vector<T>& values) const {
 }
 
 void Hdf5Reader::read(const char* name, std::vector<std::string>& texts) const {
-  const QuietErrors quiet;
-  const Handle dataset = open_dataset(file_, path_, name);
-  const Handle type(H5Dget_type(dataset), H5Tclose);
-  const Handle space(H5Dget_space(dataset), H5Sclose);
+  const QuietHdf5 quiet;
+  const Hdf5Handle dataset = open_dataset(file_, path_, name);
+  const Hdf5Handle type(H5Dget_type(dataset), H5Tclose);
+  const Hdf5Handle space(H5Dget_space(dataset), H5Sclose);
   // A variable-length string takes at least 16 bytes in the file, for its length and
   // the place of its bytes.
   const hsize_t count = count_elements(space, bytes_ / 16, path_, name);
@@ -288,21 +254,21 @@ void Hdf5Reader::read(const char* name, std::vector<std::string>& texts) const {
 }
 
 bool Hdf5Reader::has_dataset(const char* name) const {
-  const QuietErrors quiet;
+  const QuietHdf5 quiet;
   return H5Lexists(file_, name, H5P_DEFAULT) > 0;
 }
 
 bool Hdf5Reader::has_attribute(const char* name) const {
-  const QuietErrors quiet;
+  const QuietHdf5 quiet;
   return H5Aexists(file_, name) > 0;
 }
 
 uint64_t Hdf5Reader::integer_attribute(const char* name) const {
-  const QuietErrors quiet;
-  const Handle attribute(H5Aopen(file_, name, H5P_DEFAULT), H5Aclose);
+  const QuietHdf5 quiet;
+  const Hdf5Handle attribute(H5Aopen(file_, name, H5P_DEFAULT), H5Aclose);
   need(attribute >= 0, path_, "open attribute", name);
-  const Handle type(H5Aget_type(attribute), H5Tclose);
-  const Handle space(H5Aget_space(attribute), H5Sclose);
+  const Hdf5Handle type(H5Aget_type(attribute), H5Tclose);
+  const Hdf5Handle space(H5Aget_space(attribute), H5Sclose);
   uint64_t value = 0;
   const bool good = H5Tget_class(type) == H5T_INTEGER && H5Sget_simple_extent_npoints(space) == 1 &&
                     H5Aread(attribute, H5T_NATIVE_UINT64, &value) >= 0;
@@ -311,11 +277,11 @@ uint64_t Hdf5Reader::integer_attribute(const char* name) const {
 }
 
 std::vector<std::string> Hdf5Reader::string_attribute(const char* name) const {
-  const QuietErrors quiet;
-  const Handle attribute(H5Aopen(file_, name, H5P_DEFAULT), H5Aclose);
+  const QuietHdf5 quiet;
+  const Hdf5Handle attribute(H5Aopen(file_, name, H5P_DEFAULT), H5Aclose);
   need(attribute >= 0, path_, "open attribute", name);
-  const Handle type(H5Aget_type(attribute), H5Tclose);
-  const Handle space(H5Aget_space(attribute), H5Sclose);
+  const Hdf5Handle type(H5Aget_type(attribute), H5Tclose);
+  const Hdf5Handle space(H5Aget_space(attribute), H5Sclose);
   const hsize_t count = count_elements(space, bytes_ / 16, path_, name);
   return take_strings(type, space, count, path_, name,
                       [&](hid_t t, void* pointers) { return H5Aread(attribute, t, pointers); });

@@ -4,6 +4,7 @@
 #include <array>
 #include <set>
 
+#include "core/ascii.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "text/jinja_error.h"
@@ -34,7 +35,7 @@ std::string beginning(const std::string& jinja) {
     if (c == '\n') {
       out += "\\n";
     } else {
-      out.push_back(byte_of(c) < 0x20 ? ' ' : c);
+      out.push_back(is_control(c) ? ' ' : c);
     }
   }
   return out;
@@ -44,7 +45,7 @@ std::string beginning(const std::string& jinja) {
 std::string one_line(const Error& error) {
   std::string out;
   append_lossy_utf8(error.what(), /*more_follows=*/false, out);
-  for (char& c : out) c = byte_of(c) < 0x20 ? ' ' : c;
+  for (char& c : out) c = is_control(c) ? ' ' : c;
   return out;
 }
 

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <memory>
 
+#include "core/ascii.h"
 #include "core/error.h"
 #include "text/jinja_error.h"
 #include "text/jinja_text.h"
@@ -295,7 +296,7 @@ std::string text_ascii_digits(std::string_view text) {
     // follow those of another without a gap.
     uint32_t before = 0;
     while (before < 60 && is_decimal(c - before - 1)) ++before;
-    out += char_of('0' + before % 10);
+    out += to_digit(before % 10);
   });
   return out;
 }

@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "core/ascii.h"
 #include "core/error.h"
 #include "text/jinja_error.h"
 #include "text/jinja_filters.h"
@@ -28,11 +29,13 @@ std::string text_of(Machine& machine, const Value& value) {
   return print(value);
 }
 
+bool is_letter_or_digit(char c) { return is_letter(c) || is_digit(c); }
+
 std::string plain_digits(std::string_view text) {
   std::string out;
   for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '_' && i > 0 && i + 1 < text.size() && std::isalnum(byte_of(text[i - 1])) != 0 &&
-        std::isalnum(byte_of(text[i + 1])) != 0)
+    if (text[i] == '_' && i > 0 && i + 1 < text.size() && is_letter_or_digit(text[i - 1]) &&
+        is_letter_or_digit(text[i + 1]))
       continue;
     out += text[i];
   }
@@ -187,9 +190,9 @@ std::string file_size(const Value& value, bool binary) {
 std::string url_quoted(std::string_view text, bool query) {
   std::string out;
   for (const char c : text) {
-    const bool safe = std::isalnum(byte_of(c)) != 0 || c == '_' || c == '.' || c == '-' ||
-                      c == '~' || (c == '/' && !query);
-    if (safe && is_ascii(c)) {
+    const bool safe = is_letter_or_digit(c) || c == '_' || c == '.' || c == '-' || c == '~' ||
+                      (c == '/' && !query);
+    if (safe) {
       out += c;
     } else if (c == ' ' && query) {
       out += '+';

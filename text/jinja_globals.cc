@@ -4,6 +4,7 @@
 #include <ctime>
 #include <memory>
 
+#include "core/ascii.h"
 #include "core/error.h"
 #include "text/jinja_error.h"
 #include "text/jinja_filters.h"
@@ -75,7 +76,7 @@ Value raise_exception(Machine&, const Arguments& arguments) {
   const Bound bound("raise_exception", arguments, {"message"}, 1);
   std::string message = print(bound[0]);
   message.resize(text_offset(message, 200));
-  for (char& c : message) c = byte_of(c) < 0x20 ? ' ' : c;
+  for (char& c : message) c = is_control(c) ? ' ' : c;
   fail("the template says: {}", message);
 }
 

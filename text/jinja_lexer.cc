@@ -4,6 +4,7 @@
 #include <array>
 #include <charconv>
 
+#include "core/ascii.h"
 #include "core/error.h"
 #include "text/jinja_text.h"
 #include "text/tokenizer_utf8.h"
@@ -11,10 +12,7 @@
 namespace orrery::text::jinja {
 namespace {
 
-bool is_digit(char c) { return c >= '0' && c <= '9'; }
-bool is_name_start(char c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || !is_ascii(c);
-}
+bool is_name_start(char c) { return is_letter(c) || c == '_' || !is_ascii(c); }
 
 class Lexer {
  public:

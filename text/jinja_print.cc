@@ -4,6 +4,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "core/ascii.h"
 #include "core/error.h"
 #include "text/jinja_error.h"
 #include "text/jinja_text.h"
@@ -222,7 +223,7 @@ std::string print_real(double value) {
   std::string digits;
   const bool negative = text[0] == '-';
   for (const char c : text.substr(0, e)) {
-    if (c >= '0' && c <= '9') digits += c;
+    if (is_digit(c)) digits += c;
   }
   std::string out = negative ? "-" : "";
   const int64_t count = std::ssize(digits);

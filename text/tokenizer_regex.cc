@@ -5,8 +5,8 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 
+#include "core/ascii.h"
 #include "core/error.h"
 #include "text/tokenizer_utf8.h"
 
@@ -116,7 +116,7 @@ class Translator {
         if (!in_class_) return copy(2);
         refuse("an anchor in a class");
       default:
-        if (is_ascii(c) && std::isalnum(byte_of(c)) == 0) return copy(2);
+        if (is_ascii(c) && !is_letter(c) && !is_digit(c)) return copy(2);
         refuse(in_.substr(at_, 2));
     }
   }

@@ -1,6 +1,6 @@
 // Register tiles of attention for one SIMD target: score tiles (lanes are keys), chains
 // over keys or queries (lanes are the head dimension), and the lanes sum. Included by
-// attention_forward.cc and attention_backward.cc.
+// attention_queries-inl.h, attention_backward.cc and kv_pool.cc.
 #include "kernels/attention.h"
 #include "kernels/cpu/simd-inl.h"
 

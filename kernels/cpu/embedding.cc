@@ -3,8 +3,8 @@
 #include <cstring>
 
 #include "core/parallel.h"
-#include "kernels/cpu/add.h"
 #include "kernels/cpu/columns.h"
+#include "kernels/cpu/elementwise.h"
 
 namespace orrery::kernels {
 

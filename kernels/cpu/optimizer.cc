@@ -44,7 +44,6 @@ HWY_AFTER_NAMESPACE();
 
 #include "core/parallel.h"
 #include "kernels/checks.h"
-#include "kernels/cpu/add.h"
 #include "kernels/optimizer.h"
 
 namespace orrery::kernels {
@@ -67,12 +66,6 @@ void sum_squares_chunks_cpu(const Context& ctx, Span<float> sums, Span<const flo
       const int64_t count = std::min(kNormChunk, x.size() - first);
       sums[c] = HWY_DYNAMIC_DISPATCH(sum_of_squares)(x.data() + first, count);
     }
-  });
-}
-
-void accumulate_cpu(const Context& ctx, Span<float> y, Span<const float> x) {
-  parallel_for(ctx, y.size(), kStreamGrain, [&](int64_t begin, int64_t end) {
-    add_cpu(y.data() + begin, y.data() + begin, x.data() + begin, end - begin);
   });
 }
 

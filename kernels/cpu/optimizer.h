@@ -19,6 +19,5 @@ struct AdamWConstants {
 void adamw_step_cpu(const Context& ctx, Span<float> w, Span<float> m, Span<float> v,
                     Span<const float> grad, const AdamWConstants& constants);
 void sum_squares_chunks_cpu(const Context& ctx, Span<float> sums, Span<const float> x);
-void accumulate_cpu(const Context& ctx, Span<float> y, Span<const float> x);
 
 }  // namespace orrery::kernels

@@ -238,43 +238,54 @@ TEST(Watchdog, WorksOnOneRankAndProgressResetsIt) {
   EXPECT_THAT(lines[0], HasSubstr("rank 0 has been in 'reward' for 1 s"));
 }
 
+using Placement = proto::ClusterSection::PlacementMode;
+constexpr Placement kColocated = proto::ClusterSection::COLOCATED;
+constexpr Placement kSplit = proto::ClusterSection::SPLIT;
+
+Topology topology_of(Placement placement, int ranks, int learners, int shards) {
+  proto::ClusterSection cluster;
+  cluster.set_placement(placement);
+  cluster.set_learners(learners);
+  cluster.set_gradient_shards(shards);
+  return make_topology(cluster, ranks);
+}
+
 TEST(Topology, ChoosesRolesAndExplainsWhatDoesNotFit) {
-  const Topology colocated = make_topology(Placement::kColocated, 4, 0, 8);
+  const Topology colocated = topology_of(kColocated, 4, 0, 8);
   EXPECT_EQ(colocated.learners, 4);
   EXPECT_EQ(colocated.actors(), 4);
   EXPECT_TRUE(colocated.is_learner(3) && colocated.is_actor(3));
   EXPECT_FALSE(colocated.has_followers());
-  const Topology three = make_topology(Placement::kColocated, 3, 0, 8);
+  const Topology three = topology_of(kColocated, 3, 0, 8);
   EXPECT_EQ(three.learners, 2);
   EXPECT_EQ(three.actors(), 3);
   EXPECT_TRUE(three.has_followers());
-  EXPECT_EQ(make_topology(Placement::kColocated, 16, 0, 8).learners, 8);
-  EXPECT_EQ(make_topology(Placement::kColocated, 4, 2, 8).learners, 2);
-  const Topology split = make_topology(Placement::kSplit, 7, 0, 8);
+  EXPECT_EQ(topology_of(kColocated, 16, 0, 8).learners, 8);
+  EXPECT_EQ(topology_of(kColocated, 4, 2, 8).learners, 2);
+  const Topology split = topology_of(kSplit, 7, 0, 8);
   EXPECT_EQ(split.learners, 2);  // half is 3: the next power of two below
   EXPECT_EQ(split.actors(), 5);
   EXPECT_TRUE(split.is_learner(1) && !split.is_learner(2) && split.is_actor(2) &&
               !split.is_actor(0));
-  EXPECT_EQ(make_topology(Placement::kSplit, 4, 1, 8).actors(), 3);
+  EXPECT_EQ(topology_of(kSplit, 4, 1, 8).actors(), 3);
 
   const auto refused = [](Placement placement, int ranks, int learners, int shards) {
-    return error_of([&] { make_topology(placement, ranks, learners, shards); }, kExitUsage);
+    return error_of([&] { topology_of(placement, ranks, learners, shards); }, kExitUsage);
   };
   EXPECT_EQ(
-      refused(Placement::kSplit, 1, 0, 8),
+      refused(kSplit, 1, 0, 8),
       "cluster.placement: split needs at least 2 ranks (one learner, one actor) but there is 1: "
       "start with mpirun -n 2 or more, or set cluster.placement: colocated");
-  EXPECT_EQ(refused(Placement::kSplit, 4, 4, 8),
+  EXPECT_EQ(refused(kSplit, 4, 4, 8),
             "cluster.learners is 4 of 4 ranks, which leaves no actor: "
             "set cluster.learners to at most 2, or start more ranks");
-  EXPECT_EQ(refused(Placement::kSplit, 4, 3, 8),
+  EXPECT_EQ(refused(kSplit, 4, 3, 8),
             "cluster.learners is 3, which cannot share cluster.gradient_shards = 8: "
             "use a power of two that is at most 8 (for example 2)");
-  EXPECT_THAT(refused(Placement::kColocated, 4, 4, 2),
-              HasSubstr("or raise cluster.gradient_shards"));
-  EXPECT_THAT(refused(Placement::kColocated, 4, 8, 8), HasSubstr("there are 4 ranks"));
-  EXPECT_THAT(refused(Placement::kColocated, 1, 0, 6), HasSubstr("cluster.gradient_shards is 6"));
-  EXPECT_THAT(refused(Placement::kSplit, 4, -1, 8), HasSubstr("cluster.learners is -1"));
+  EXPECT_THAT(refused(kColocated, 4, 4, 2), HasSubstr("or raise cluster.gradient_shards"));
+  EXPECT_THAT(refused(kColocated, 4, 8, 8), HasSubstr("there are 4 ranks"));
+  EXPECT_THAT(refused(kColocated, 1, 0, 6), HasSubstr("cluster.gradient_shards is 6"));
+  EXPECT_THAT(refused(kSplit, 4, -1, 8), HasSubstr("cluster.learners is -1"));
 }
 
 }  // namespace

@@ -100,7 +100,6 @@ TEST(AdamW, BadArgumentsAreErrors) {
   expect_error(step({.weight_decay = -1.0f}, 1, 1.0f), "weight_decay is -1");
   expect_error([&] { adamw_step({}, w, m, v, three, {}, 1, 1.0f); },
                "grad has 3 elements; it must have 4");
-  expect_error([&] { accumulate({}, w, three); }, "x has 3 elements");
 }
 
 TEST(SumSquares, ChunksAreLanesSums) {
@@ -125,19 +124,6 @@ TEST(SumSquares, ChunksAreLanesSums) {
     });
     std::vector<float> wrong(expected.size() + 1);
     expect_error([&] { sum_squares_chunks({}, wrong, x); }, "sums has");
-  }
-}
-
-TEST(Accumulate, AddsElementwise) {
-  for (const int64_t count : {1, 31, 100003}) {
-    const std::vector<float> x = random_vector(count, 1), y = random_vector(count, 2);
-    std::vector<float> expected = y;
-    for (size_t i = 0; i < expected.size(); ++i) expected[i] += x[i];
-    on_every_target([&](const Context& ctx) {
-      std::vector<float> got = y;
-      accumulate(ctx, got, x);
-      EXPECT_TRUE(same_bits(got, expected));
-    });
   }
 }
 

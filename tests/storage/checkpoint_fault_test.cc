@@ -2,13 +2,21 @@
 // half-made is taken for one.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/statvfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <csignal>
+#include <cstdio>
 #include <functional>
+#include <thread>
 
 #include "core/error.h"
 #include "core/fault.h"
 #include "storage/checkpoint.h"
+#include "tests/storage/checkpoint_fixture.h"
 #include "tests/support/scratch.h"
 #include "tests/support/tiny_config.h"
 
@@ -20,6 +28,7 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing_support::checkpoint_info;
 using testing_support::error_of;
+using testing_support::open_error;
 using testing_support::tiny_checkpoint_config;
 
 class CheckpointFaultTest : public testing::Test {
@@ -135,6 +144,123 @@ TEST_F(CheckpointFaultTest, ADiskThatReadsWronglyIsTold) {
   arm_faults("checkpoint.read:error");
   EXPECT_THAT(error_of([&] { Checkpoint c(path); }),
               HasSubstr("error injected at checkpoint.read"));
+}
+
+// From here on the failures are the real ones of a disk and of a process.
+
+TEST_F(CheckpointTest, FullDiskIsOneErrorAndKeepsTheEarlierCheckpoint) {
+  fs::create_directories(checkpoints());
+  const auto mount_pages = [&](int64_t pages, unsigned long flags) {
+    const std::string options = fmt::format("size={}", pages * 4096);
+    return ::mount("tmpfs", checkpoints().c_str(), "tmpfs", flags, options.c_str()) == 0;
+  };
+  constexpr int64_t kRoomy = 256;
+  if (!mount_pages(kRoomy, 0)) GTEST_SKIP() << "needs the right to mount a tmpfs";
+  struct Unmount {
+    fs::path path;
+    ~Unmount() { ::umount2(path.c_str(), MNT_DETACH); }
+  } const unmount{checkpoints()};
+  const Buffers b = buffers(1);
+  const fs::path good = save(1, b);
+  struct statvfs status {};
+  ASSERT_EQ(::statvfs(checkpoints().c_str(), &status), 0);
+  const auto used = static_cast<int64_t>(status.f_blocks - status.f_bfree);
+  int failed = 0, saved = 0;
+  for (int64_t spare = 0; spare <= 2 * used + 8; ++spare) {  // full at every point of a save
+    ASSERT_TRUE(mount_pages(used + spare, MS_REMOUNT));
+    try {
+      save(2, b);
+      ++saved;
+      fs::remove_all(checkpoints() / "step_000002");
+    } catch (const Error& e) {
+      ++failed;
+      EXPECT_THAT(e.what(), HasSubstr("No space left on device")) << spare;
+      EXPECT_EQ(std::string(e.what()).find('\n'), std::string::npos);
+      EXPECT_EQ(open_error(good), "");
+      EXPECT_EQ(list_checkpoints(checkpoints()).size(), 1u);
+    }
+  }
+  EXPECT_GT(failed, 3);
+  EXPECT_GT(saved, 0);
+  EXPECT_EQ(load(good).weights, b.weights);
+}
+
+// The child meets "file too large" at several lengths of the file.
+TEST_F(CheckpointTest, FailedWriteIsOneErrorAndKeepsTheEarlierCheckpoint) {
+  const Buffers b = buffers(1);
+  const fs::path good = save(1, b);
+  const auto whole = static_cast<rlim_t>(fs::file_size(good / checkpoint_slice_name(0, 1)));
+  for (const rlim_t limit : {rlim_t{0}, rlim_t{100}, rlim_t{3000}, whole / 2, whole - 1}) {
+    int ends[2];
+    ASSERT_EQ(::pipe(ends), 0);
+    std::fflush(nullptr);  // or the child prints the buffer too
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      std::signal(SIGXFSZ, SIG_IGN);
+      const rlimit size{limit, limit};
+      ::setrlimit(RLIMIT_FSIZE, &size);
+      std::string text = "no error";
+      try {
+        save(2, b);
+      } catch (const Error& e) {
+        text = e.what();
+      }
+      const ssize_t written = ::write(ends[1], text.data(), text.size());
+      std::exit(written == static_cast<ssize_t>(text.size()) ? 0 : 3);  // with HDF5's own clean-up
+    }
+    ::close(ends[1]);
+    std::string text(4096, '\0');
+    const ssize_t n = ::read(ends[0], text.data(), text.size());
+    ::close(ends[0]);
+    text.resize(static_cast<size_t>(std::max<ssize_t>(n, 0)));
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        << "limit " << limit << " status " << status;
+    EXPECT_THAT(text,
+                AllOf(HasSubstr("File too large"), HasSubstr("earlier checkpoints are untouched")))
+        << limit;
+    EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 0);
+    EXPECT_EQ(latest_good_checkpoint(checkpoints(), [](const fs::path&, const std::string&) {})
+                  ->info()
+                  .step,
+              1);
+    EXPECT_EQ(load(good).weights, b.weights);
+  }
+}
+
+TEST_F(CheckpointTest, KillDuringASaveLeavesAnEarlierCheckpoint) {
+  const std::vector<Buffers> all = {buffers(0), buffers(1)};
+  save(1, all[1]);
+  for (int round = 0; round < 12; ++round) {
+    std::fflush(nullptr);  // or the child prints the buffer too
+    const pid_t child = ::fork();
+    ASSERT_GE(child, 0);
+    if (child == 0) {
+      for (int64_t step = 1;;
+           ++step) {  // the same two steps again and again: replacing is tested too
+        save(1 + step % 2, all[static_cast<size_t>((1 + step % 2) % 2)], {100, 200, 300});
+        remove_old_checkpoints(checkpoints(), 2);
+      }
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(5 + 7 * round));
+    ::kill(child, SIGKILL);
+    int status = 0;
+    ASSERT_EQ(::waitpid(child, &status, 0), child);
+    EXPECT_TRUE(WIFSIGNALED(status));
+    const auto good =
+        latest_good_checkpoint(checkpoints(), [](const fs::path& path, const std::string& reason) {
+          ADD_FAILURE() << "a published checkpoint is bad: " << path << ": " << reason;
+        });
+    ASSERT_TRUE(good.has_value());
+    EXPECT_EQ(load(good->folder()).weights,
+              all[static_cast<size_t>(good->info().step % 2)].weights);
+    remove_old_checkpoints(checkpoints(), 2);
+    for (const auto& entry : fs::directory_iterator(checkpoints())) {
+      EXPECT_EQ(entry.path().string().find(".tmp-"), std::string::npos);
+    }
+  }
 }
 
 }  // namespace

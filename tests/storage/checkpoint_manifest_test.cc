@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "storage/checkpoint.h"
+#include "tests/storage/checkpoint_fixture.h"
 #include "tests/support/scratch.h"
 #include "tests/support/tiny_checkpoint.h"
 
@@ -175,6 +176,41 @@ TEST_F(CheckpointManifestTest, SlicesThatHoldOtherExtentsAreFoundBeforeTheyAreUs
   other["files"][0]["sha256"] = describe_file(path, checkpoint_slice_name(0, 3)).sha256;
   write_file_atomic(b, bytes_b);
   expect_refused(other, "HDF5 cannot open");
+}
+
+TEST_F(CheckpointTest, ManifestThatLiesIsRejected) {
+  const fs::path path = save(4, buffers(4), {500});
+  const std::string good = read_file(path / kManifestFile);
+  const auto with = [&](const std::string& from, const std::string& to) {
+    std::string text = good;
+    const size_t at = text.find(from);
+    EXPECT_NE(at, std::string::npos) << from;
+    text.replace(at, from.size(), to);
+    rewrite_manifest(path, text);
+    return open_error(path);
+  };
+  EXPECT_EQ(with("grpo", "sft"), "");
+  EXPECT_EQ(with("\"format_version\": 2", "\"format_version\": 1"),
+            path.string() + " is of format version 1; this program reads version 2");
+  EXPECT_THAT(with("rank_0001_of_0002.h5", "../rank_0001_of_02.h5"), HasSubstr("name"));
+  EXPECT_THAT(with("tokenizer/tokenizer.json", "tokenizer/../../../x"),
+              HasSubstr("tokenizer file"));
+  EXPECT_THAT(with("     500\n", "     501\n"), HasSubstr("where an extent from 501 was expected"));
+  EXPECT_THAT(
+      with("     500\n", "     \"500\"\n"),
+      HasSubstr("extents of rank_0000_of_0002.h5 hold [0,\"500\"]; a list of [begin, end]"));
+  EXPECT_THAT(with("     500\n", "     500, 501\n"),
+              HasSubstr("hold [0,500,501]; a list of [begin, end]"));
+  EXPECT_THAT(with("     500\n", "     \"" + std::string(999, 'x') + "\"\n"),
+              HasSubstr("xxx...; a list of"));
+  EXPECT_THAT(with("     500\n", "     -1\n"), HasSubstr("do not rise"));
+  EXPECT_THAT(with("\"hidden_size\": 12", "\"hidden_size\": 16"), HasSubstr("tensors"));
+  EXPECT_THAT(with("\"hidden_size\": 12", "\"hidden_size\": -1"), HasSubstr("hidden_size"));
+  EXPECT_THAT(with("\"flat_size\": ", "\"flat_size\": 9"), HasSubstr("manifest.json"));
+  EXPECT_THAT(with("\"step\": 4", "\"step\": -4"), HasSubstr("step"));
+  EXPECT_THAT(with("\"step\": 4", "\"step\": 1e99"), HasSubstr("step"));
+  EXPECT_THAT(with("\"offset\": 0", "\"offset\": 16"), HasSubstr("tensors"));
+  EXPECT_THAT(with("{", "["), HasSubstr("JSON"));
 }
 
 }  // namespace

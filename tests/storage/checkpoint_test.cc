@@ -1,26 +1,13 @@
 #include "storage/checkpoint.h"
 
-#include <fcntl.h>
 #include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <sys/mount.h>
-#include <sys/resource.h>
-#include <sys/statvfs.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <cmath>
-#include <csignal>
-#include <cstdio>
-#include <fstream>
-#include <thread>
+#include <set>
 
 #include "core/error.h"
 #include "core/file.h"
-#include "core/rng.h"
-#include "storage/checkpoint_report.h"
-#include "tests/support/scratch.h"
-#include "tests/support/tiny_checkpoint.h"
+#include "tests/storage/checkpoint_fixture.h"
 
 namespace orrery::storage {
 namespace {
@@ -29,97 +16,7 @@ namespace fs = std::filesystem;
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::IsEmpty;
-using testing_support::checkpoint_info;
 using testing_support::open_error;
-using testing_support::rewrite_manifest;
-using testing_support::tiny_checkpoint_config;
-
-class CheckpointTest : public testing::Test {
- protected:
-  CheckpointTest()
-      : scratch_("orrery_checkpoint_"), config_(tiny_checkpoint_config(2)), table_(config_) {
-    fs::create_directories(folder_ / "model");
-    write_file_atomic(folder_ / "model" / "tokenizer.json", R"({"model": {}})");
-    write_file_atomic(folder_ / "model" / "generation_config.json", "{}");
-  }
-
-  fs::path checkpoints() const { return folder_ / "run" / "checkpoints"; }
-
-  /// Weights and moments that are a function of the seed.
-  struct Buffers {
-    std::vector<float> weights, m, v;
-  };
-  Buffers buffers(uint64_t seed) const {
-    const auto n = static_cast<size_t>(table_.flat_size());
-    Buffers b{std::vector<float>(n), std::vector<float>(n), std::vector<float>(n)};
-    uint64_t stream = 0;
-    for (auto* values : {&b.weights, &b.m, &b.v}) {
-      Philox random(seed, RngPurpose::kTest, stream++);
-      for (const models::Parameter& p : table_.parameters()) {
-        for (int64_t i = 0; i < p.size; ++i)
-          (*values)[static_cast<size_t>(p.offset + i)] = random.normal();
-      }
-    }
-    return b;
-  }
-
-  CheckpointInfo info(int64_t step) const {
-    CheckpointInfo i = checkpoint_info(step, config_);
-    i.run_config_yaml = "seed: 1\nname: \"\xC3\xA9\"\n";
-    i.state->adam_t = 3;
-    i.state->val_before = 0.1;
-    i.reward = 0.25;
-    return i;
-  }
-
-  /// Saves cut at `cuts` (0 and flat_size added): a rank for each part, or `ranks`
-  /// taking turns.
-  fs::path save(int64_t step, const Buffers& b, std::vector<int64_t> cuts = {},
-                const CheckpointInfo* with = nullptr, int64_t ranks = 0) const {
-    cuts.insert(cuts.begin(), 0);
-    cuts.push_back(table_.flat_size());
-    if (ranks == 0) ranks = static_cast<int64_t>(cuts.size()) - 1;
-    const fs::path temporary = prepare_checkpoint(checkpoints(), step);
-    std::vector<CheckpointFileEntry> entries;
-    for (int64_t r = 0; r < ranks; ++r) {
-      std::vector<Extent> extents;
-      Buffers part;
-      for (size_t i = static_cast<size_t>(r); i + 1 < cuts.size();
-           i += static_cast<size_t>(ranks)) {
-        if (cuts[i] == cuts[i + 1]) continue;
-        extents.push_back({cuts[i], cuts[i + 1]});
-        const auto append = [&](std::vector<float>& to, const std::vector<float>& all) {
-          to.insert(to.end(), all.begin() + cuts[i], all.begin() + cuts[i + 1]);
-        };
-        append(part.weights, b.weights);
-        append(part.m, b.m);
-        append(part.v, b.v);
-      }
-      entries.push_back(write_checkpoint_slice(temporary, r, ranks, table_.flat_size(),
-                                               {extents, part.weights, part.m, part.v}));
-    }
-    const fs::path target = checkpoints() / checkpoint_name(step);
-    publish_checkpoint(temporary, target, with != nullptr ? *with : info(step), table_, entries,
-                       folder_ / "model");
-    return target;
-  }
-
-  Buffers load(const fs::path& path) const {
-    const Checkpoint c(path);
-    Buffers b = buffers(0);
-    c.read(0, c.flat_size(), b.weights, b.m, b.v);
-    return b;
-  }
-
-  static void overwrite(const fs::path& path, const std::string& bytes) {  // without the fsyncs
-    std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
-  }
-
-  const testing_support::ScratchPath scratch_;
-  const fs::path& folder_ = scratch_.path();
-  models::ModelConfig config_;
-  models::ParameterTable table_;
-};
 
 TEST_F(CheckpointTest, HoldsEverythingThatWasSaved) {
   const Buffers b = buffers(1);
@@ -240,41 +137,6 @@ TEST_F(CheckpointTest, DamagedSliceIsNotParsedOnRead) {
   }
 }
 
-TEST_F(CheckpointTest, ManifestThatLiesIsRejected) {
-  const fs::path path = save(4, buffers(4), {500});
-  const std::string good = read_file(path / kManifestFile);
-  const auto with = [&](const std::string& from, const std::string& to) {
-    std::string text = good;
-    const size_t at = text.find(from);
-    EXPECT_NE(at, std::string::npos) << from;
-    text.replace(at, from.size(), to);
-    rewrite_manifest(path, text);
-    return open_error(path);
-  };
-  EXPECT_EQ(with("grpo", "sft"), "");
-  EXPECT_EQ(with("\"format_version\": 2", "\"format_version\": 1"),
-            path.string() + " is of format version 1; this program reads version 2");
-  EXPECT_THAT(with("rank_0001_of_0002.h5", "../rank_0001_of_02.h5"), HasSubstr("name"));
-  EXPECT_THAT(with("tokenizer/tokenizer.json", "tokenizer/../../../x"),
-              HasSubstr("tokenizer file"));
-  EXPECT_THAT(with("     500\n", "     501\n"), HasSubstr("where an extent from 501 was expected"));
-  EXPECT_THAT(
-      with("     500\n", "     \"500\"\n"),
-      HasSubstr("extents of rank_0000_of_0002.h5 hold [0,\"500\"]; a list of [begin, end]"));
-  EXPECT_THAT(with("     500\n", "     500, 501\n"),
-              HasSubstr("hold [0,500,501]; a list of [begin, end]"));
-  EXPECT_THAT(with("     500\n", "     \"" + std::string(999, 'x') + "\"\n"),
-              HasSubstr("xxx...; a list of"));
-  EXPECT_THAT(with("     500\n", "     -1\n"), HasSubstr("do not rise"));
-  EXPECT_THAT(with("\"hidden_size\": 12", "\"hidden_size\": 16"), HasSubstr("tensors"));
-  EXPECT_THAT(with("\"hidden_size\": 12", "\"hidden_size\": -1"), HasSubstr("hidden_size"));
-  EXPECT_THAT(with("\"flat_size\": ", "\"flat_size\": 9"), HasSubstr("manifest.json"));
-  EXPECT_THAT(with("\"step\": 4", "\"step\": -4"), HasSubstr("step"));
-  EXPECT_THAT(with("\"step\": 4", "\"step\": 1e99"), HasSubstr("step"));
-  EXPECT_THAT(with("\"offset\": 0", "\"offset\": 16"), HasSubstr("tensors"));
-  EXPECT_THAT(with("{", "["), HasSubstr("JSON"));
-}
-
 TEST_F(CheckpointTest, FallsBackToTheNewestGoodOneAndSaysWhy) {
   for (int64_t step : {1, 2, 3}) save(step, buffers(static_cast<uint64_t>(step)));
   fs::create_directories(checkpoints() / "step_000009.tmp-save");
@@ -365,44 +227,6 @@ TEST_F(CheckpointTest, UnusableFoldersDoNotCountAndStay) {
   EXPECT_EQ(steps(), (std::vector<int64_t>{2, 4, 6, 7, 10}));
 }
 
-TEST_F(CheckpointTest, ReportsStatisticsAndDifferences) {
-  Buffers a = buffers(1), b = a;
-  const models::Parameter& p = table_.parameters()[2];
-  const auto at = [&](std::vector<float>& values, int64_t i) -> float& {
-    return values[static_cast<size_t>(p.offset + i)];
-  };
-  at(a.weights, 0) = 3.0f;
-  at(b.weights, 0) = 4.0f;
-  at(a.weights, 1) = 0.0f;
-  at(b.weights, 1) = -0.0f;
-  at(b.v, 5) = NAN;
-  at(a.weights, 2) = at(b.weights, 2) = NAN;
-  const Checkpoint x(save(1, a, {50})), y(save(2, b));
-  const CheckpointDiff diff = diff_checkpoints(x, y);
-  EXPECT_FALSE(diff.equal_tensors());
-  EXPECT_EQ(diff.tensors.size(), table_.parameters().size());
-  for (const TensorDiff& t : diff.tensors) EXPECT_EQ(t.equal(), t.name != p.name);
-  const TensorDiff& t = diff.tensors[2];
-  EXPECT_EQ(t.weights.differing, 2);
-  EXPECT_EQ(t.weights.max_abs, 1.0);
-  EXPECT_EQ(t.weights.max_rel, 0.25);
-  EXPECT_EQ(t.adam_m.differing, 0);
-  EXPECT_EQ(t.adam_v.differing, 1);
-  EXPECT_TRUE(std::isinf(t.adam_v.max_abs));
-  EXPECT_TRUE(diff_checkpoints(x, x).equal_tensors());
-
-  const TensorStats stats = weight_stats(x)[2];
-  EXPECT_EQ(stats.name, p.name);
-  EXPECT_EQ(stats.nan_count, 1);
-  double squares = 0;
-  for (int64_t i = 0; i < p.size; ++i) {
-    const double v = at(a.weights, i);
-    if (i != 2) squares += v * v;
-  }
-  EXPECT_DOUBLE_EQ(stats.norm, std::sqrt(squares));
-  EXPECT_GE(stats.max, 3.0);
-}
-
 TEST_F(CheckpointTest, SavingAgainReplaces) {
   const fs::path path = save(6, buffers(1), {77});
   const Buffers b = buffers(2);
@@ -435,121 +259,6 @@ TEST_F(CheckpointTest, WhatCannotBePublishedIsAnError) {
   const fs::path temporary = prepare_checkpoint(checkpoints(), 1);
   EXPECT_THROW(
       publish_checkpoint(temporary, checkpoints() / "step_000001", info(1), table_, {}, {}), Error);
-}
-
-TEST_F(CheckpointTest, FullDiskIsOneErrorAndKeepsTheEarlierCheckpoint) {
-  fs::create_directories(checkpoints());
-  const auto mount_pages = [&](int64_t pages, unsigned long flags) {
-    const std::string options = fmt::format("size={}", pages * 4096);
-    return ::mount("tmpfs", checkpoints().c_str(), "tmpfs", flags, options.c_str()) == 0;
-  };
-  constexpr int64_t kRoomy = 256;
-  if (!mount_pages(kRoomy, 0)) GTEST_SKIP() << "needs the right to mount a tmpfs";
-  struct Unmount {
-    fs::path path;
-    ~Unmount() { ::umount2(path.c_str(), MNT_DETACH); }
-  } const unmount{checkpoints()};
-  const Buffers b = buffers(1);
-  const fs::path good = save(1, b);
-  struct statvfs status {};
-  ASSERT_EQ(::statvfs(checkpoints().c_str(), &status), 0);
-  const auto used = static_cast<int64_t>(status.f_blocks - status.f_bfree);
-  int failed = 0, saved = 0;
-  for (int64_t spare = 0; spare <= 2 * used + 8; ++spare) {  // full at every point of a save
-    ASSERT_TRUE(mount_pages(used + spare, MS_REMOUNT));
-    try {
-      save(2, b);
-      ++saved;
-      fs::remove_all(checkpoints() / "step_000002");
-    } catch (const Error& e) {
-      ++failed;
-      EXPECT_THAT(e.what(), HasSubstr("No space left on device")) << spare;
-      EXPECT_EQ(std::string(e.what()).find('\n'), std::string::npos);
-      EXPECT_EQ(open_error(good), "");
-      EXPECT_EQ(list_checkpoints(checkpoints()).size(), 1u);
-    }
-  }
-  EXPECT_GT(failed, 3);
-  EXPECT_GT(saved, 0);
-  EXPECT_EQ(load(good).weights, b.weights);
-}
-
-// The child meets "file too large" at several lengths of the file.
-TEST_F(CheckpointTest, FailedWriteIsOneErrorAndKeepsTheEarlierCheckpoint) {
-  const Buffers b = buffers(1);
-  const fs::path good = save(1, b);
-  const auto whole = static_cast<rlim_t>(fs::file_size(good / checkpoint_slice_name(0, 1)));
-  for (const rlim_t limit : {rlim_t{0}, rlim_t{100}, rlim_t{3000}, whole / 2, whole - 1}) {
-    int ends[2];
-    ASSERT_EQ(::pipe(ends), 0);
-    std::fflush(nullptr);  // or the child prints the buffer too
-    const pid_t child = ::fork();
-    ASSERT_GE(child, 0);
-    if (child == 0) {
-      std::signal(SIGXFSZ, SIG_IGN);
-      const rlimit size{limit, limit};
-      ::setrlimit(RLIMIT_FSIZE, &size);
-      std::string text = "no error";
-      try {
-        save(2, b);
-      } catch (const Error& e) {
-        text = e.what();
-      }
-      const ssize_t written = ::write(ends[1], text.data(), text.size());
-      std::exit(written == static_cast<ssize_t>(text.size()) ? 0 : 3);  // with HDF5's own clean-up
-    }
-    ::close(ends[1]);
-    std::string text(4096, '\0');
-    const ssize_t n = ::read(ends[0], text.data(), text.size());
-    ::close(ends[0]);
-    text.resize(static_cast<size_t>(std::max<ssize_t>(n, 0)));
-    int status = 0;
-    ASSERT_EQ(::waitpid(child, &status, 0), child);
-    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0)
-        << "limit " << limit << " status " << status;
-    EXPECT_THAT(text,
-                AllOf(HasSubstr("File too large"), HasSubstr("earlier checkpoints are untouched")))
-        << limit;
-    EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 0);
-    EXPECT_EQ(latest_good_checkpoint(checkpoints(), [](const fs::path&, const std::string&) {})
-                  ->info()
-                  .step,
-              1);
-    EXPECT_EQ(load(good).weights, b.weights);
-  }
-}
-
-TEST_F(CheckpointTest, KillDuringASaveLeavesAnEarlierCheckpoint) {
-  const std::vector<Buffers> all = {buffers(0), buffers(1)};
-  save(1, all[1]);
-  for (int round = 0; round < 12; ++round) {
-    std::fflush(nullptr);  // or the child prints the buffer too
-    const pid_t child = ::fork();
-    ASSERT_GE(child, 0);
-    if (child == 0) {
-      for (int64_t step = 1;;
-           ++step) {  // the same two steps again and again: replacing is tested too
-        save(1 + step % 2, all[static_cast<size_t>((1 + step % 2) % 2)], {100, 200, 300});
-        remove_old_checkpoints(checkpoints(), 2);
-      }
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(5 + 7 * round));
-    ::kill(child, SIGKILL);
-    int status = 0;
-    ASSERT_EQ(::waitpid(child, &status, 0), child);
-    EXPECT_TRUE(WIFSIGNALED(status));
-    const auto good =
-        latest_good_checkpoint(checkpoints(), [](const fs::path& path, const std::string& reason) {
-          ADD_FAILURE() << "a published checkpoint is bad: " << path << ": " << reason;
-        });
-    ASSERT_TRUE(good.has_value());
-    EXPECT_EQ(load(good->folder()).weights,
-              all[static_cast<size_t>(good->info().step % 2)].weights);
-    remove_old_checkpoints(checkpoints(), 2);
-    for (const auto& entry : fs::directory_iterator(checkpoints())) {
-      EXPECT_EQ(entry.path().string().find(".tmp-"), std::string::npos);
-    }
-  }
 }
 
 }  // namespace

@@ -1,5 +1,3 @@
-// Expected texts come from Python's jinja2, set up as Hugging Face transformers does
-// (trim_blocks, lstrip_blocks).
 #include "text/chat_template.h"
 
 #include <gmock/gmock.h>
@@ -7,6 +5,7 @@
 
 #include "core/error.h"
 #include "tests/support/assets.h"
+#include "tests/text/chat_template_cases.h"
 #include "tests/text/tokenizer_fixtures.h"
 
 namespace orrery::text {
@@ -14,311 +13,31 @@ namespace {
 
 using testing::HasSubstr;
 using namespace testing_support;  // NOLINT(google-build-using-namespace)
-using Conversation = std::vector<ChatMessage>;
-
-const std::map<std::string, std::string>& templates() {
-  static const std::map<std::string, std::string> kTemplates = {
-      {"chatml",
-       R"J({% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %})J"},
-      {"chatml with a default system prompt",
-       R"J({% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a test.<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %})J"},
-      {"chatml over lines, with tools", R"J({%- if tools %}
-    {{- '<|im_start|>system\n' }}
-    {%- for tool in tools %}
-        {{- tool | tojson }}
-    {%- endfor %}
-{%- else %}
-    {%- if messages[0].role == 'system' %}
-        {{- '<|im_start|>system\n' + messages[0].content + '<|im_end|>\n' }}
-    {%- else %}
-        {{- '<|im_start|>system\nYou are a test.<|im_end|>\n' }}
-    {%- endif %}
-{%- endif %}
-{%- for message in messages %}
-    {%- if (message.role == "user") or (message.role == "system" and not loop.first) or (message.role == "assistant" and not message.tool_calls) %}
-        {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}
-    {%- elif message.role == "tool" %}
-        {%- if (loop.index0 == 0) or (messages[loop.index0 - 1].role != "tool") %}
-            {{- '<|im_start|>user' }}
-        {%- endif %}
-        {{- '\n[' }}
-        {{- message.content }}
-        {{- ']' }}
-        {%- if loop.last or (messages[loop.index0 + 1].role != "tool") %}
-            {{- '<|im_end|>\n' }}
-        {%- endif %}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|im_start|>assistant\n' }}
-{%- endif %}
-)J"},
-      {"llama 3",
-       R"J({% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>
-
-'+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>
-
-' }}{% endif %})J"},
-      {"llama 3.2", R"J({{- bos_token }}
-{%- if not date_string is defined %}
-    {%- if strftime_now is defined %}
-        {%- set date_string = strftime_now("%d %b %Y") %}
-    {%- else %}
-        {%- set date_string = "26 Jul 2024" %}
-    {%- endif %}
-{%- endif %}
-{%- if not tools is defined %}
-    {%- set tools = none %}
-{%- endif %}
-
-{#- The system message goes into the header. #}
-{%- if messages[0]['role'] == 'system' %}
-    {%- set system_message = messages[0]['content']|trim %}
-    {%- set messages = messages[1:] %}
-{%- else %}
-    {%- set system_message = "" %}
-{%- endif %}
-{{- "<|start_header_id|>system<|end_header_id|>\n\n" }}
-{{- "Cutting Knowledge Date: December 2023\n" }}
-{{- "Today Date: " + date_string + "\n\n" }}
-{{- system_message }}
-{{- "<|eot_id|>" }}
-{%- for message in messages %}
-    {%- if not (message.role == 'ipython' or message.role == 'tool' or 'tool_calls' in message) %}
-        {{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' }}
-    {%- elif 'tool_calls' in message %}
-        {{- raise_exception("no tools") }}
-    {%- endif %}
-{%- endfor %}
-{%- if add_generation_prompt %}
-    {{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}
-{%- endif %}
-)J"},
-      {"white space and comments", R"J({# a comment #}
-  {% for m in messages %}
-  {{ m.role }}: {{ m.content }} {# inline #} !
-    {%+ if m.role == 'user' %}U{% endif +%}
- {%- if loop.last -%}  
-
-   end   {%- endif %}
-)J"
-                                   "\t"
-                                   R"J({% endfor %} tail {{- ' x ' -}}   
-
-)J"},
-      {"language", R"J({%- set ns = namespace(found=false, n=0) -%}
-{%- for m in messages[::-1] if m.role != 'system' -%}
-{%- set ns.n = ns.n + 1 -%}
-{%- if not ns.found and m.role == "user" -%}{%- set ns.found = true -%}[{{ loop.index0 }}/{{ loop.length }} {{ m.content.split('</think>')[-1].lstrip('\n') }}]{%- endif -%}
-{%- else -%}nobody{%- endfor -%}
-{%- for k, v in messages[0].items() -%}{{ k ~ '=' ~ (v | length) }};{%- endfor -%}
-{%- for m in messages -%}{%- if loop.index == 3 -%}{%- break -%}{%- endif -%}{%- if m.role == 'system' -%}{%- continue -%}{%- endif -%}{{ m.role[0] | upper }}{{ ',' if not loop.last }}{%- endfor -%}
-{{ missing }}{{ missing is defined }}{{ none }}{{ 7 // 2 }}{{ -7 % 3 }}{{ 'b' in 'abc' and 'x' not in ['y'] }}{{ messages[0].nothing is none }}{{ [1, 2] | length }}{{ {'a': 'b'}['a'] }}
-{%- set x %}  block {{ ns.n }}{% endset %}{{ x | trim }}{{ missing | default('d') }}{{ 'a' 'b' }}{{ "q\"t\t" }}{{ messages[-1].content is string }}{{ '%s' | replace('s', 'r') }}{{ range(3) | join('-') }}{{ (1 if false) is undefined }}
-{%- for i in [1, 2] %}{{ y is defined }}{% set y = i %}{% endfor %}{{ y is defined }}
-)J"},
-  };
-  return kTemplates;
-}
 
 ChatTemplate make_template(const std::string& jinja) {
   return {jinja, "test.json", {{"bos_token", "<BOS>"}, {"eos_token", "<EOS>"}}};
 }
 
-const std::vector<Conversation>& conversations() {
-  static const std::vector<Conversation> kConversations = {
-      {{"user", "Hi"}},
-      {{"system", " Be brief. "},
-       {"user", " What is 2+2?\n"},
-       {"assistant", "4"},
-       {"user", "你好 <think>a</think>\n\nb"}},
-      {{"user", "a"}, {"tool", "t1"}, {"tool", "t2"}, {"assistant", ""}}};
-  return kConversations;
+/// The template over one message, which is JSON as in a row of a data set.
+std::string render_message(const char* jinja, const char* message, const char* variables = "null") {
+  ChatOptions options;
+  options.variables = OrderedJson::parse(variables);
+  return make_template(jinja).render(
+      Conversation{chat_message_from_json(OrderedJson::parse(message), "row")}, options);
 }
 
-struct RenderCase {
-  const char* name;
-  size_t conversation;
-  bool add_generation_prompt;
-  std::string text;
-};
+/// What the template says against the conversation; empty when it renders.
+std::string render_error(const std::string& jinja, const Conversation& conversation) {
+  try {
+    make_template(jinja).render(conversation);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
 
 TEST(ChatTemplate, RendersAsJinjaDoes) {
-  const std::vector<RenderCase> cases = {
-      {"chatml", 0, true, "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"},
-      {"chatml", 1, true,
-       "<|im_start|>system\n"
-       " Be brief. <|im_end|>\n"
-       "<|im_start|>user\n"
-       " What is 2+2?\n"
-       "<|im_end|>\n"
-       "<|im_start|>assistant\n"
-       "4<|im_end|>\n"
-       "<|im_start|>user\n"
-       "你好 <think>a</think>\n"
-       "\n"
-       "b<|im_end|>\n"
-       "<|im_start|>assistant\n"},
-      {"chatml", 2, false,
-       "<|im_start|>user\n"
-       "a<|im_end|>\n"
-       "<|im_start|>tool\n"
-       "t1<|im_end|>\n"
-       "<|im_start|>tool\n"
-       "t2<|im_end|>\n"
-       "<|im_start|>assistant\n"
-       "<|im_end|>\n"},
-      {"chatml with a default system prompt", 0, true,
-       "<|im_start|>system\n"
-       "You are a test.<|im_end|>\n"
-       "<|im_start|>user\n"
-       "Hi<|im_end|>\n"
-       "<|im_start|>assistant\n"},
-      {"chatml with a default system prompt", 1, true,
-       "<|im_start|>system\n"
-       " Be brief. <|im_end|>\n"
-       "<|im_start|>user\n"
-       " What is 2+2?\n"
-       "<|im_end|>\n"
-       "<|im_start|>assistant\n"
-       "4<|im_end|>\n"
-       "<|im_start|>user\n"
-       "你好 <think>a</think>\n"
-       "\n"
-       "b<|im_end|>\n"
-       "<|im_start|>assistant\n"},
-      {"chatml with a default system prompt", 2, false,
-       "<|im_start|>system\n"
-       "You are a test.<|im_end|>\n"
-       "<|im_start|>user\n"
-       "a<|im_end|>\n"
-       "<|im_start|>tool\n"
-       "t1<|im_end|>\n"
-       "<|im_start|>tool\n"
-       "t2<|im_end|>\n"
-       "<|im_start|>assistant\n"
-       "<|im_end|>\n"},
-      {"chatml over lines, with tools", 0, true,
-       "<|im_start|>system\n"
-       "You are a test.<|im_end|>\n"
-       "<|im_start|>user\n"
-       "Hi<|im_end|>\n"
-       "<|im_start|>assistant\n"},
-      {"chatml over lines, with tools", 1, true,
-       "<|im_start|>system\n"
-       " Be brief. <|im_end|>\n"
-       "<|im_start|>user\n"
-       " What is 2+2?\n"
-       "<|im_end|>\n"
-       "<|im_start|>assistant\n"
-       "4<|im_end|>\n"
-       "<|im_start|>user\n"
-       "你好 <think>a</think>\n"
-       "\n"
-       "b<|im_end|>\n"
-       "<|im_start|>assistant\n"},
-      {"chatml over lines, with tools", 2, false,
-       "<|im_start|>system\n"
-       "You are a test.<|im_end|>\n"
-       "<|im_start|>user\n"
-       "a<|im_end|>\n"
-       "<|im_start|>user\n"
-       "[t1]\n"
-       "[t2]<|im_end|>\n"
-       "<|im_start|>assistant\n"
-       "<|im_end|>\n"},
-      {"llama 3", 0, true,
-       "<BOS><|start_header_id|>user<|end_header_id|>\n"
-       "\n"
-       "Hi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n"
-       "\n"},
-      {"llama 3", 1, true,
-       "<BOS><|start_header_id|>system<|end_header_id|>\n"
-       "\n"
-       "Be brief.<|eot_id|><|start_header_id|>user<|end_header_id|>\n"
-       "\n"
-       "What is 2+2?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n"
-       "\n"
-       "4<|eot_id|><|start_header_id|>user<|end_header_id|>\n"
-       "\n"
-       "你好 <think>a</think>\n"
-       "\n"
-       "b<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n"
-       "\n"},
-      {"llama 3", 2, false,
-       "<BOS><|start_header_id|>user<|end_header_id|>\n"
-       "\n"
-       "a<|eot_id|><|start_header_id|>tool<|end_header_id|>\n"
-       "\n"
-       "t1<|eot_id|><|start_header_id|>tool<|end_header_id|>\n"
-       "\n"
-       "t2<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n"
-       "\n"
-       "<|eot_id|>"},
-      {"llama 3.2", 0, true,
-       "<BOS><|start_header_id|>system<|end_header_id|>\n"
-       "\n"
-       "Cutting Knowledge Date: December 2023\n"
-       "Today Date: 26 Jul 2024\n"
-       "\n"
-       "<|eot_id|><|start_header_id|>user<|end_header_id|>\n"
-       "\n"
-       "Hi<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n"
-       "\n"},
-      {"llama 3.2", 1, true,
-       "<BOS><|start_header_id|>system<|end_header_id|>\n"
-       "\n"
-       "Cutting Knowledge Date: December 2023\n"
-       "Today Date: 26 Jul 2024\n"
-       "\n"
-       "Be brief.<|eot_id|><|start_header_id|>user<|end_header_id|>\n"
-       "\n"
-       "What is 2+2?<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n"
-       "\n"
-       "4<|eot_id|><|start_header_id|>user<|end_header_id|>\n"
-       "\n"
-       "你好 <think>a</think>\n"
-       "\n"
-       "b<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n"
-       "\n"},
-      {"llama 3.2", 2, false,
-       "<BOS><|start_header_id|>system<|end_header_id|>\n"
-       "\n"
-       "Cutting Knowledge Date: December 2023\n"
-       "Today Date: 26 Jul 2024\n"
-       "\n"
-       "<|eot_id|><|start_header_id|>user<|end_header_id|>\n"
-       "\n"
-       "a<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n"
-       "\n"
-       "<|eot_id|>"},
-      {"white space and comments", 0, true, "  user: Hi  !\n    Uend tail x "},
-      {"white space and comments", 1, true,
-       "  system:  Be brief.   !\n"
-       "      user:  What is 2+2?\n"
-       "  !\n"
-       "    U  assistant: 4  !\n"
-       "      user: 你好 <think>a</think>\n"
-       "\n"
-       "b  !\n"
-       "    Uend tail x "},
-      {"white space and comments", 2, false,
-       "  user: a  !\n"
-       "    U  tool: t1  !\n"
-       "      tool: t2  !\n"
-       "      assistant:   !\n"
-       "    end tail x "},
-      {"language", 0, true,
-       "[0/1 Hi]role=4;content=2;UFalseNone32TrueFalse2bblock "
-       "1dabq\"t\tTrue%r0-1-2TrueFalseFalseFalse"},
-      {"language", 1, true,
-       "[0/3 b]role=6;content=11;U,FalseNone32TrueFalse2bblock "
-       "3dabq\"t\tTrue%r0-1-2TrueFalseFalseFalse"},
-      {"language", 2, false,
-       "[3/4 a]role=4;content=1;U,T,FalseNone32TrueFalse2bblock "
-       "4dabq\"t\tTrue%r0-1-2TrueFalseFalseFalse"},
-  };
-  for (const RenderCase& c : cases) {
+  for (const RenderCase& c : render_cases()) {
     const ChatTemplate chat = make_template(templates().at(c.name));
     EXPECT_EQ(chat.render(conversations()[c.conversation], {c.add_generation_prompt, {}, {}}),
               c.text)
@@ -370,33 +89,28 @@ struct BadTemplate {
 };
 
 TEST(ChatTemplate, WhatAConversationMustHaveIsKnownWhenItIsThere) {
-  const auto render = [](const char* jinja, const char* message, const char* variables = "null") {
-    ChatOptions options;
-    options.variables = OrderedJson::parse(variables);
-    return make_template(jinja).render(
-        std::vector<ChatMessage>{chat_message_from_json(OrderedJson::parse(message), "row")},
-        options);
-  };
-  EXPECT_EQ(render("{{ messages[0].name.upper() }}",
-                   R"({"role": "user", "content": "x", "name": "bob"})"),
+  EXPECT_EQ(render_message("{{ messages[0].name.upper() }}",
+                           R"({"role": "user", "content": "x", "name": "bob"})"),
             "BOB");
+  EXPECT_EQ(render_message("{{ '%03d' % messages[0].idx }}",
+                           R"({"role": "user", "content": "x", "idx": 4})"),
+            "004");
   EXPECT_EQ(
-      render("{{ '%03d' % messages[0].idx }}", R"({"role": "user", "content": "x", "idx": 4})"),
-      "004");
-  EXPECT_EQ(render("{{ (messages | selectattr('role', 'equalto', 'judge') | first).content }}",
-                   R"({"role": "judge", "content": "t"})"),
-            "t");
-  EXPECT_EQ(render("{{ strftime_now('%d %B %Y') }}|{{ date_string.split('-')[0] }}",
-                   R"({"role": "user", "content": "x"})",
-                   R"({"strftime_now": "2025-07-26", "date_string": "2024-01"})"),
+      render_message("{{ (messages | selectattr('role', 'equalto', 'judge') | first).content }}",
+                     R"({"role": "judge", "content": "t"})"),
+      "t");
+  EXPECT_EQ(render_message("{{ strftime_now('%d %B %Y') }}|{{ date_string.split('-')[0] }}",
+                           R"({"role": "user", "content": "x"})",
+                           R"({"strftime_now": "2025-07-26", "date_string": "2024-01"})"),
             "26 July 2025|2024");
   EXPECT_EQ(
-      render("{% if messages[0].role == 'user' %}{{ raise_exception('user is not supported') }}{% "
-             "endif %}x",
-             R"({"role": "judge", "content": "t"})"),
+      render_message(
+          "{% if messages[0].role == 'user' %}{{ raise_exception('user is not supported') }}{% "
+          "endif %}x",
+          R"({"role": "judge", "content": "t"})"),
       "x");
-  EXPECT_EQ(render("{{ messages[0]['not supported'].x }}",
-                   R"({"role": "user", "content": "t", "not supported": {"x": "y"}})"),
+  EXPECT_EQ(render_message("{{ messages[0]['not supported'].x }}",
+                           R"({"role": "user", "content": "t", "not supported": {"x": "y"}})"),
             "y")
       << "the samples lack the key, and the error that names it is no refusal";
   EXPECT_THROW(make_template("{{ messages | pprint }}"), Error)
@@ -405,9 +119,7 @@ TEST(ChatTemplate, WhatAConversationMustHaveIsKnownWhenItIsThere) {
 
 TEST(ChatTemplate, ReasoningStandsWhereTransformersPutsIt) {
   const auto render = [](const char* message) {
-    return make_template("{{ messages[0] }}")
-        .render(
-            std::vector<ChatMessage>{chat_message_from_json(OrderedJson::parse(message), "row")});
+    return render_message("{{ messages[0] }}", message);
   };
   EXPECT_EQ(render(R"({"role": "assistant", "thinking": "t", "content": "c"})"),
             "{'thinking': 't', 'role': 'assistant', 'content': 'c', 'reasoning_content': 't'}");
@@ -484,12 +196,7 @@ TEST(ChatTemplate, RefusesWhatItCannotRender) {
        "%}{% for i in range(9999) %}{% set y = (n.x + 'y') in n.x %}{% endfor %}",
        "does not come to an end"}};
   for (const BadTemplate& c : cases) {
-    std::string message;
-    try {
-      make_template(c.jinja).render(std::vector<ChatMessage>{{"user", "Hello"}});
-    } catch (const Error& error) {
-      message = error.what();
-    }
+    const std::string message = render_error(c.jinja, {{"user", "Hello"}});
     EXPECT_THAT(message, HasSubstr(c.message)) << c.jinja.substr(0, 80);
     if (*c.message != 0) {
       EXPECT_THAT(message, HasSubstr("test.json")) << c.jinja.substr(0, 80);
@@ -500,17 +207,12 @@ TEST(ChatTemplate, RefusesWhatItCannotRender) {
 }
 
 TEST(ChatTemplate, RefusalOfAConversationNamesTheFile) {
-  const ChatTemplate chat = make_template(
+  const std::string jinja =
       "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% "
-      "endif %}ok");
-  EXPECT_EQ(chat.render(conversations()[0]), "ok");
-  try {
-    chat.render(conversations()[1]);
-    ADD_FAILURE() << "no error";
-  } catch (const Error& error) {
-    EXPECT_STREQ(error.what(),
-                 "test.json: chat template: the template says: System role not supported");
-  }
+      "endif %}ok";
+  EXPECT_EQ(make_template(jinja).render(conversations()[0]), "ok");
+  EXPECT_EQ(render_error(jinja, conversations()[1]),
+            "test.json: chat template: the template says: System role not supported");
 }
 
 ChatTemplate asset_template(const char* tokenizer) {

@@ -1,0 +1,105 @@
+#include "kernels/elementwise.h"
+
+#include <array>
+
+#include "tests/kernels/kernel_testing.h"
+
+namespace orrery::kernels {
+namespace {
+using namespace kernel_testing;
+
+TEST(Zero, LeavesPositiveZerosAndTouchesNothingElse) {
+  for (const int64_t count : {0, 1, 31, 100003}) {
+    on_every_target([&](const Context& ctx) {
+      std::vector<float> got(count + 2, kNan);
+      zero(ctx, Span<float>(got).subspan(1, count));
+      EXPECT_TRUE(std::isnan(got.front()) && std::isnan(got.back()));
+      const std::vector<float> inner(got.begin() + 1, got.end() - 1);
+      EXPECT_TRUE(same_bits(inner, std::vector<float>(count)));
+    });
+  }
+}
+
+TEST(Accumulate, AddsElementwise) {
+  for (const int64_t count : {1, 31, 100003}) {
+    const std::vector<float> x = random_vector(count, 1), y = random_vector(count, 2);
+    std::vector<float> expected = y;
+    for (size_t i = 0; i < expected.size(); ++i) expected[i] += x[i];
+    on_every_target([&](const Context& ctx) {
+      std::vector<float> got = y;
+      accumulate(ctx, got, x);
+      EXPECT_TRUE(same_bits(got, expected));
+    });
+  }
+}
+
+TEST(Accumulate, OtherLengthsAreAnError) {
+  std::vector<float> y(4), three(3);
+  expect_error([&] { accumulate({}, y, three); }, "x has 3 elements");
+}
+
+/// The definition: leaves of a complete binary tree, every node left + right.
+float tree_sum_of(Span<const float* const> parts, int64_t element) {
+  if (parts.size() == 1) return parts[0][element];
+  const int64_t half = parts.size() / 2;
+  const float left = tree_sum_of(parts.first(half), element);
+  const float right = tree_sum_of(parts.subspan(half), element);
+  return left + right;
+}
+
+using Values = std::vector<std::vector<float>>;
+
+std::vector<const float*> pointers(const Values& values) {
+  std::vector<const float*> parts;
+  for (const auto& part : values) parts.push_back(part.data());
+  return parts;
+}
+
+class TreeSumTest : public testing::TestWithParam<int64_t> {};  // parts
+
+TEST_P(TreeSumTest, HasTheBitsOfTheScalarTree) {
+  const int64_t parts = GetParam();
+  for (const int64_t count : {0, 1, 15, 16, 512, 529, 70001}) {
+    Values values;
+    for (int64_t p = 0; p < parts; ++p) values.push_back(random_vector(count, 1 + p));
+    std::vector<float> expected(count);
+    const std::vector<const float*> leaves = pointers(values);
+    for (int64_t i = 0; i < count; ++i) expected[i] = tree_sum_of(leaves, i);
+    on_every_target([&](const Context& ctx) {
+      std::vector<float> got(count, kNan);
+      tree_sum(ctx, got, leaves);
+      EXPECT_TRUE(same_bits(got, expected));
+      for (const int64_t place : {int64_t{0}, parts / 2, parts - 1}) {
+        Values own = values;
+        tree_sum(ctx, own[place], pointers(own));
+        EXPECT_TRUE(same_bits(own[place], expected)) << "into part " << place;
+      }
+    });
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Parts, TreeSumTest, testing::Values(2, 4, 8, 32));
+
+TEST(TreeSum, TakesTheDeepestTree) {
+  // Every leaf is one of 256 numbers, whose pattern repeats: the sum of each subtree of
+  // 256 leaves is the same, so that the levels above it only double.
+  const std::vector<float> numbers = random_vector(256, 1);
+  std::vector<const float*> parts;
+  for (int64_t p = 0; p < int64_t{1} << kMaxTreeLevels; ++p)
+    parts.push_back(numbers.data() + p % 256);
+  std::array<float, 1> got;
+  tree_sum({}, got, parts);
+  EXPECT_EQ(got[0], 256.0f * tree_sum_of(Span<const float* const>(parts).first(256), 0));
+}
+
+TEST(TreeSum, OtherNumbersOfPartsAreErrors) {
+  std::vector<float> out(4);
+  for (const int64_t count : {0, 1, 3, 6, 2 << kMaxTreeLevels}) {
+    const std::vector<const float*> parts(count, out.data());
+    expect_error([&] { tree_sum({}, out, parts); }, "tree_sum: there are " + std::to_string(count) +
+                                                        " parts; there must be a power of two");
+  }
+}
+
+}  // namespace
+}  // namespace orrery::kernels

@@ -1,0 +1,34 @@
+// What the subcommands of `orrery ckpt` do, and what they share. Each action prints its
+// result, as JSON with options.json. Throws Error.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "storage/checkpoint.h"
+
+namespace orrery::tools {
+
+struct CkptOptions {
+  std::string path;   ///< a checkpoint or run folder; of an import, the model's folder
+  std::string other;  ///< the second checkpoint of a comparison, or the folder to create
+  std::string format = "hf", dtype = "f32";
+  bool json = false;
+};
+
+// ckpt_inspect.cc
+void ckpt_list(const CkptOptions& options);
+void ckpt_show(const CkptOptions& options);
+void ckpt_verify(const CkptOptions& options);
+void ckpt_hash(const CkptOptions& options);
+// ckpt_diff.cc
+void ckpt_diff(const CkptOptions& options);
+// ckpt_convert.cc
+void ckpt_export(const CkptOptions& options);
+void ckpt_import(const CkptOptions& options);
+
+/// Opens a checkpoint folder, or the newest good one of a run folder, saying which ones
+/// it passed over.
+storage::Checkpoint open_good(const std::filesystem::path& path);
+
+}  // namespace orrery::tools
