@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "core/closed_memory.h"
 #include "core/error.h"
 
 namespace orrery {
@@ -39,10 +40,14 @@ void* map_pages(size_t bytes) {
 }  // namespace
 
 Buffer::Buffer(Device device, size_t bytes) : device_(device), bytes_(bytes) {
-  if (device.type != DeviceType::kCpu)
-    fail("this build has no CUDA support: a buffer must be on the CPU");
+  if (device.type == DeviceType::kCuda)
+    fail("this build has no backend for device {}: use cpu", device_name(device));
   if (bytes == 0) return;
-  data_ = mapped(bytes) ? map_pages(bytes) : std::aligned_alloc(kAlign, round_up(bytes, kAlign));
+  if (device.type == DeviceType::kDebug) {
+    data_ = allocate_closed(bytes);
+  } else {
+    data_ = mapped(bytes) ? map_pages(bytes) : std::aligned_alloc(kAlign, round_up(bytes, kAlign));
+  }
   if (data_ == nullptr) {
     fail(
         "out of memory: cannot allocate {:.1f} MiB on the host; "
@@ -53,7 +58,9 @@ Buffer::Buffer(Device device, size_t bytes) : device_(device), bytes_(bytes) {
 
 Buffer::~Buffer() {
   if (data_ == nullptr) return;
-  if (mapped(bytes_)) {
+  if (device_.type == DeviceType::kDebug) {
+    free_closed(data_, bytes_);
+  } else if (mapped(bytes_)) {
     ::munmap(data_, round_up(bytes_, kHugePage));
   } else {
     std::free(data_);
@@ -62,7 +69,7 @@ Buffer::~Buffer() {
 
 Buffer Buffer::zeroed(Device device, size_t bytes) {
   Buffer buffer(device, bytes);
-  if (bytes > 0 && !mapped(bytes))
+  if (device.type == DeviceType::kCpu && bytes > 0 && !mapped(bytes))
     std::memset(buffer.data(), 0, bytes);  // fresh pages are zero: none is touched before use
   return buffer;
 }

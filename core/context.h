@@ -1,18 +1,23 @@
-// Where and how an op runs. Every op takes a Context first. Today every op runs on the
-// CPU and refuses another device, so the pointers that ops take are host memory.
+// Where and how an op runs. Every op takes a Context first.
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 namespace orrery {
 
-enum class DeviceType : uint8_t { kCpu, kCuda };
+/// kDebug: the CPU's kernels on memory that is closed to the host outside ops, uploads and
+/// downloads (core/closed_memory.h), so that a host access to device memory faults.
+enum class DeviceType : uint8_t { kCpu, kDebug, kCuda };
 
 struct Device {
   DeviceType type = DeviceType::kCpu;
   int index = 0;
   bool operator==(const Device&) const = default;
 };
+
+/// "cpu", "debug", "cuda:1".
+std::string device_name(Device device);
 
 /// An in-order queue of work on a device. Work on the CPU is done when the call
 /// returns, so its handle is null.

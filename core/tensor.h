@@ -1,11 +1,39 @@
-// Views of row-major memory. They own nothing; the memory may be on any device.
+// Views of device memory, row-major. They own nothing and give no element: on the host
+// nothing may follow their pointers but kernels/cpu/ and the uploads and downloads of
+// core/transfer.h. Span<T> (core/span.h) is the view of host memory.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <span>
 #include <type_traits>
 
+#include "core/dtype.h"
+#include "core/error.h"
+#include "core/span.h"
+
 namespace orrery {
+
+/// `size` elements of T, contiguous.
+template <class T>
+struct Vec {
+  T* data = nullptr;
+  int64_t size = 0;
+
+  Vec() = default;
+  Vec(T* d, int64_t count) : data(d), size(count) {}
+  // TRANSITION: until every op takes Vec, host views and device views convert.
+  Vec(Span<T> host) : data(host.data()), size(host.size()) {}
+  template <class U>
+  requires(std::is_const_v<T>&& std::is_same_v<U, std::remove_const_t<T>>) Vec(Span<U> host)
+      : data(host.data()), size(host.size()) {}
+  operator Span<T>() const { return {data, size}; }
+  operator Span<const T>() const requires(!std::is_const_v<T>) { return {data, size}; }
+  operator Vec<const T>() const requires(!std::is_const_v<T>) { return {data, size}; }
+
+  bool empty() const { return size == 0; }
+  /// Elements [begin, begin + count). REQUIRES: they lie inside.
+  Vec part(int64_t begin, int64_t count) const { return {data + begin, count}; }
+};
 
 /// A matrix view: element (r, c) is data[r * stride + c], stride >= cols.
 template <class T>
@@ -50,5 +78,50 @@ struct Heads {
   int64_t size() const { return tokens * heads * head_dim; }
   T* at(int64_t token, int64_t head) const { return data + token * stride + head * head_dim; }
 };
+
+/// A matrix of activations, whose element type is known at run time: f32 now, bf16 to
+/// come. Element (r, c) is element r * stride + c of data.
+template <bool kConst>
+struct BasicActMat {
+  using Pointer = std::conditional_t<kConst, const void*, void*>;
+  Pointer data = nullptr;
+  DType dtype = DType::kF32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t stride = 0;
+
+  BasicActMat() = default;
+  BasicActMat(Pointer d, DType type, int64_t r, int64_t c, int64_t s)
+      : data(d), dtype(type), rows(r), cols(c), stride(s) {}
+  template <class T>
+  requires std::is_same_v < std::remove_const_t<T>,
+  float > BasicActMat(Mat<T> m)  // an f32 matrix
+      : data(m.data),
+  rows(m.rows), cols(m.cols), stride(m.stride) {}
+  operator BasicActMat<true>() const requires(!kConst) { return {data, dtype, rows, cols, stride}; }
+
+  int64_t size() const { return rows * cols; }
+  BasicActMat row_range(int64_t begin, int64_t end) const {
+    return {element(begin * stride), dtype, end - begin, cols, stride};
+  }
+  BasicActMat col_range(int64_t begin, int64_t end) const {
+    return {element(begin), dtype, rows, end - begin, stride};
+  }
+  /// The matrix as elements of T (float). Error where it holds others.
+  template <class T>
+  Mat<T> as() const {
+    static_assert(std::is_same_v<std::remove_const_t<T>, float>);
+    if (dtype != DType::kF32) fail("activations are {}; this op takes f32", dtype_name(dtype));
+    return {static_cast<T*>(data), rows, cols, stride};
+  }
+
+ private:
+  Pointer element(int64_t index) const {
+    using Byte = std::conditional_t<kConst, const std::byte, std::byte>;
+    return static_cast<Byte*>(data) + index * static_cast<int64_t>(dtype_bytes(dtype));
+  }
+};
+using ActMat = BasicActMat<false>;
+using ConstActMat = BasicActMat<true>;
 
 }  // namespace orrery

@@ -1,0 +1,38 @@
+#include "core/transfer.h"
+
+#include <cstring>
+
+#include "core/closed_memory.h"
+
+namespace orrery {
+namespace {
+
+/// A copy of a few MiB on one thread costs less than starting a team.
+void copy(const Context& ctx, void* to, const void* from, int64_t bytes) {
+  if (bytes == 0) return;
+  switch (ctx.device.type) {
+    case DeviceType::kCpu:
+      std::memcpy(to, from, static_cast<size_t>(bytes));
+      return;
+    case DeviceType::kDebug: {
+      const OpenMemory open;
+      std::memcpy(to, from, static_cast<size_t>(bytes));
+      return;
+    }
+    case DeviceType::kCuda:
+      break;
+  }
+  fail("this build has no backend for device {}: use cpu", device_name(ctx.device));
+}
+
+}  // namespace
+
+void upload_bytes(const Context& ctx, void* device, const void* host, int64_t bytes) {
+  copy(ctx, device, host, bytes);
+}
+
+void download_bytes(const Context& ctx, void* host, const void* device, int64_t bytes) {
+  copy(ctx, host, device, bytes);
+}
+
+}  // namespace orrery

@@ -1,0 +1,31 @@
+// The only bridges between host memory (Span) and device memory (Vec, Mat).
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "core/context.h"
+#include "core/error.h"
+#include "core/span.h"
+#include "core/tensor.h"
+
+namespace orrery {
+
+/// Copies `bytes` to or from the device, in order with ctx's stream; they are there when
+/// the call returns. Error for a device that this build lacks.
+void upload_bytes(const Context& ctx, void* device, const void* host, int64_t bytes);
+void download_bytes(const Context& ctx, void* host, const void* device, int64_t bytes);
+
+/// to = from. Error for unequal lengths.
+template <class T>
+void upload(const Context& ctx, Vec<T> to, Span<const std::type_identity_t<T>> from) {
+  ORRERY_CHECK(to.size == from.size(), "upload of {} elements to {}", from.size(), to.size);
+  upload_bytes(ctx, to.data, from.data(), from.size_bytes());
+}
+template <class T>
+void download(const Context& ctx, Span<T> to, Vec<const std::type_identity_t<T>> from) {
+  ORRERY_CHECK(to.size() == from.size, "download of {} elements to {}", from.size, to.size());
+  download_bytes(ctx, to.data(), from.data, to.size_bytes());
+}
+
+}  // namespace orrery
