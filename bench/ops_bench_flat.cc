@@ -7,6 +7,7 @@
 #include "bench/ops_bench.h"
 #include "bench/turns.h"
 #include "core/parallel.h"
+#include "kernels/elementwise.h"
 #include "kernels/optimizer.h"
 #include "learners/ordered_reducer.h"
 
