@@ -23,7 +23,7 @@ void begin_stage(Run& run) {
   run.state.skipped_steps = 0;
   if (!run.learner) return;
   // RL starts with fresh moments: SFT's belong to another objective and learning rate.
-  run.learner->optimizer().reset();
+  run.learner->optimizer().reset(run.job.ctx);
   run.state.start_largest = run.divergence->begin_stage();
 }
 

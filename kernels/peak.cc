@@ -32,13 +32,15 @@ double measure_memory_bandwidth(const Context& ctx, double seconds) {
   constexpr size_t kBytes = size_t{256} << 20;  // more than caches hold
   const Buffer x(ctx.device, kBytes), y(ctx.device, kBytes);
   // Written once, so that x has pages of its own and not the zero page.
-  std::fill(x.span<float>().begin(), x.span<float>().end(), 0.0f);
-  std::fill(y.span<float>().begin(), y.span<float>().end(), 0.0f);
+  constexpr int64_t kCount = kBytes / sizeof(float);
+  const Vec<float> from(x.span<float>().data(), kCount), to(y.span<float>().data(), kCount);
+  fill(ctx, {.y = from});
+  fill(ctx, {.y = to});
   const Timer total;
   double best = 0;
   do {
     const Timer timer;
-    accumulate(ctx, y.span<float>(), x.span<const float>());
+    accumulate(ctx, {.y = to, .x = from});
     best = std::max(best, 3.0 * kBytes / timer.seconds());
   } while (total.seconds() < seconds);
   return best;

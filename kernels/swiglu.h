@@ -6,11 +6,17 @@
 
 namespace orrery::kernels {
 
-/// gate_up [t, 2 f]: columns [0, f) gate, [f, 2 f) up. out [t, f].
-void swiglu_forward(const Context& ctx, Mat<float> out, Mat<const float> gate_up);
+struct SwigluForward {
+  ActMat out;           ///< [t, f]
+  ConstActMat gate_up;  ///< [t, 2 f]: columns [0, f) gate, [f, 2 f) up
+};
+void swiglu_forward(const Context& ctx, const SwigluForward& op);
 
-/// d_gate_up [t, 2 f] is overwritten (may be gate_up itself).
-void swiglu_backward(const Context& ctx, Mat<float> d_gate_up, Mat<const float> dout,
-                     Mat<const float> gate_up);
+struct SwigluBackward {
+  ActMat d_gate_up;     ///< [t, 2 f], overwritten; may be gate_up itself
+  ConstActMat dout;     ///< [t, f]
+  ConstActMat gate_up;  ///< [t, 2 f]
+};
+void swiglu_backward(const Context& ctx, const SwigluBackward& op);
 
 }  // namespace orrery::kernels

@@ -180,7 +180,9 @@ void ShardPass::embedding_backward() {
   int64_t row = 0;
   for (const MicroBatch& batch : batches_) {
     const int64_t rows = std::ssize(batch.tokens);
-    kernels::embedding_backward(ctx_, dtable, dembedding_.row_range(row, row + rows), batch.tokens);
+    const Vec<const int32_t> ids(batch.tokens.data(), rows);
+    kernels::embedding_backward(
+        ctx_, {.dtable = dtable, .dout = dembedding_.row_range(row, row + rows), .ids = ids});
     row += rows;
   }
 }

@@ -1,8 +1,8 @@
 #include "models/transformer.h"
 
 #include "core/error.h"
-#include "core/parallel.h"
 #include "core/profile.h"
+#include "kernels/elementwise.h"
 
 namespace orrery::models {
 namespace {
@@ -36,7 +36,7 @@ Transformer::Transformer(const ModelConfig& config, Device device, DType compute
             aligned(kernels::packed_weight_bytes(compute_dtype, d, f)));
   packed_ = Buffer(device, bytes);
   layers_.resize(config.num_hidden_layers);
-  rope_ = kernels::build_rope_table(config_.rope, config_.max_position_embeddings);
+  rope_ = kernels::build_rope_table(device, config_.rope, config_.max_position_embeddings);
 }
 
 void Transformer::pack(const Context& ctx) {
@@ -98,11 +98,7 @@ KvCache::KvCache(const ModelConfig& config, Device device, int64_t blocks, Span<
   }
 }
 
-void KvCache::clear_lent(const Context& ctx) {
-  parallel_for(ctx, lent_.size(), int64_t{1} << 16, [&](int64_t begin, int64_t end) {
-    std::fill(lent_.data() + begin, lent_.data() + end, 0.0f);
-  });
-}
+void KvCache::clear_lent(const Context& ctx) { kernels::fill(ctx, {.y = lent_}); }
 
 void KvCache::copy_block(const Context& ctx, int32_t from, int32_t to, int64_t count) {
   for (const kernels::KvPool& pool : layers_) kernels::kv_copy(ctx, pool, from, to, count);

@@ -7,6 +7,7 @@
 #include "core/profile.h"
 #include "kernels/embedding.h"
 #include "kernels/rmsnorm.h"
+#include "kernels/rows.h"
 #include "kernels/swiglu.h"
 #include "models/transformer.h"
 #include "models/transformer_internal.h"
@@ -26,30 +27,51 @@ void layer_forward(const Context& ctx, const Transformer& model, int64_t index,
   const Transformer::Layer& layer = model.layer(index);
   kernels::matmul_forward(ctx, at.qkv, x_norm, layer.qkv, layer.qkv_bias);
   const QkvHeads heads = split_qkv(config, at.qkv);
+  const ActMat q = queries(config, at.qkv), k = keys(config, at.qkv);
   if (config.qk_norm) {
-    if (at.qk_raw.data != nullptr) copy_rows(ctx, at.qk_raw, at.qkv.col_range(0, at.qk_raw.cols));
-    kernels::rmsnorm_heads_forward(ctx, heads.q, at.rstd_q, heads.q, layer.q_norm,
-                                   config.rms_norm_eps);
-    kernels::rmsnorm_heads_forward(ctx, heads.k, at.rstd_k, heads.k, layer.k_norm,
-                                   config.rms_norm_eps);
+    if (at.qk_raw.data != nullptr) {
+      kernels::copy_rows(ctx, {.to = at.qk_raw, .from = at.qkv.col_range(0, at.qk_raw.cols)});
+    }
+    kernels::rmsnorm_forward(ctx, {.y = q,
+                                   .rstd = as_vec(at.rstd_q),
+                                   .x = q,
+                                   .weight = layer.q_norm,
+                                   .eps = config.rms_norm_eps,
+                                   .heads = config.num_attention_heads});
+    kernels::rmsnorm_forward(ctx, {.y = k,
+                                   .rstd = as_vec(at.rstd_k),
+                                   .x = k,
+                                   .weight = layer.k_norm,
+                                   .eps = config.rms_norm_eps,
+                                   .heads = config.num_key_value_heads});
   }
-  kernels::rope_forward(ctx, heads.q, positions, model.rope());
-  kernels::rope_forward(ctx, heads.k, positions, model.rope());
+  const kernels::RopeTable& rope = model.rope();
+  kernels::rope_forward(ctx, {.x = q,
+                              .heads = config.num_attention_heads,
+                              .positions = positions,
+                              .cos = rope.cos,
+                              .sin = rope.sin});
+  kernels::rope_forward(ctx, {.x = k,
+                              .heads = config.num_key_value_heads,
+                              .positions = positions,
+                              .cos = rope.cos,
+                              .sin = rope.sin});
   kernels::kv_write(ctx, pool, heads.k, heads.v, segments);
   for (const KvCopies::Copy& copy : copies.copies)
     kernels::kv_copy(ctx, pool, copy.from, copy.to, copy.count);
   kernels::attention_forward(ctx, as_heads(at.attention, config.num_attention_heads), at.lse,
                              heads.q, pool, segments, attention_scale(config));
   kernels::matmul_forward(ctx, delta, at.attention, layer.o);
-  kernels::rmsnorm_residual_forward(ctx, at.middle, x_post, at.rstd_post, at.input, delta,
-                                    layer.post_norm, config.rms_norm_eps);
+  kernels::rmsnorm_residual_forward(ctx, {.h = at.middle,
+                                          .y = x_post,
+                                          .rstd = at.rstd_post,
+                                          .x = at.input,
+                                          .delta = delta,
+                                          .weight = layer.post_norm,
+                                          .eps = config.rms_norm_eps});
   kernels::matmul_forward(ctx, at.gate_up, x_post, layer.gate_up);
-  kernels::swiglu_forward(ctx, act, at.gate_up);
+  kernels::swiglu_forward(ctx, {.out = act, .gate_up = at.gate_up});
   kernels::matmul_forward(ctx, delta, act, layer.down);
-}
-
-void gather_rows(Mat<float> out, Mat<const float> in, Span<const int32_t> rows) {
-  for (int64_t i = 0; i < rows.size(); ++i) std::copy_n(in.row(rows[i]), in.cols, out.row(i));
 }
 
 void check_batch(const ModelConfig& config, int64_t tokens, int64_t positions,
@@ -83,14 +105,20 @@ void transformer_forward(const Context& ctx, const Transformer& model, const For
   const Mat<float> act = arena.mat<float>(t, config.intermediate_size);
   const KvCopies no_copies;
 
-  kernels::embedding_forward(ctx, at.input, model.embedding(), batch.tokens);
+  kernels::embedding_forward(ctx,
+                             {.out = at.input, .table = model.embedding(), .ids = batch.tokens});
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
     if (i == 0) {
-      kernels::rmsnorm_forward(ctx, x, {}, at.input, model.layer(0).input_norm,
-                               config.rms_norm_eps);
+      kernels::rmsnorm_forward(
+          ctx,
+          {.y = x, .x = at.input, .weight = model.layer(0).input_norm, .eps = config.rms_norm_eps});
     } else {
-      kernels::rmsnorm_residual_forward(ctx, at.input, x, {}, at.input, delta,
-                                        model.layer(i).input_norm, config.rms_norm_eps);
+      kernels::rmsnorm_residual_forward(ctx, {.h = at.input,
+                                              .y = x,
+                                              .x = at.input,
+                                              .delta = delta,
+                                              .weight = model.layer(i).input_norm,
+                                              .eps = config.rms_norm_eps});
     }
     layer_forward(ctx, model, i, at, x, batch.positions, cache.layer(i), batch.segments, no_copies,
                   x, act, delta);
@@ -98,10 +126,14 @@ void transformer_forward(const Context& ctx, const Transformer& model, const For
   const int64_t r = output_rows.size();
   if (r == 0) return;
   const Mat<float> last = arena.mat<float>(r, d), last_delta = arena.mat<float>(r, d);
-  gather_rows(last, at.input, output_rows);
-  gather_rows(last_delta, delta, output_rows);
-  kernels::rmsnorm_residual_forward(ctx, last, hidden, {}, last, last_delta, model.final_norm(),
-                                    config.rms_norm_eps);
+  kernels::gather_rows(ctx, {.to = last, .from = at.input, .rows = output_rows});
+  kernels::gather_rows(ctx, {.to = last_delta, .from = delta, .rows = output_rows});
+  kernels::rmsnorm_residual_forward(ctx, {.h = last,
+                                          .y = hidden,
+                                          .x = last,
+                                          .delta = last_delta,
+                                          .weight = model.final_norm(),
+                                          .eps = config.rms_norm_eps});
 }
 
 Activations transformer_forward_train(const Context& ctx, const Transformer& model,
@@ -137,26 +169,40 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
   const TrainKv kv = make_train_kv(config, batch.segments, arena);
   const Mat<float> x = arena.mat<float>(t, d), delta = arena.mat<float>(t, d);
   const Mat<float> act = arena.mat<float>(t, config.intermediate_size);
-  kernels::embedding_forward(ctx, result.layers[0].input, model.embedding(), batch.tokens);
+  kernels::embedding_forward(
+      ctx, {.out = result.layers[0].input, .table = model.embedding(), .ids = batch.tokens});
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
     const Activations::Layer& at = result.layers[i];
     if (i == 0) {
-      kernels::rmsnorm_forward(ctx, x, at.rstd_input, at.input, model.layer(0).input_norm,
-                               config.rms_norm_eps);
+      kernels::rmsnorm_forward(ctx, {.y = x,
+                                     .rstd = at.rstd_input,
+                                     .x = at.input,
+                                     .weight = model.layer(0).input_norm,
+                                     .eps = config.rms_norm_eps});
     } else {
-      kernels::rmsnorm_residual_forward(ctx, at.input, x, at.rstd_input,
-                                        result.layers[i - 1].middle, delta,
-                                        model.layer(i).input_norm, config.rms_norm_eps);
+      kernels::rmsnorm_residual_forward(ctx, {.h = at.input,
+                                              .y = x,
+                                              .rstd = at.rstd_input,
+                                              .x = result.layers[i - 1].middle,
+                                              .delta = delta,
+                                              .weight = model.layer(i).input_norm,
+                                              .eps = config.rms_norm_eps});
     }
     layer_forward(ctx, model, i, at, x, batch.positions, kv.pool, kv.segments, kv.copies, x, act,
                   delta);
   }
   const Mat<float> last_delta = arena.mat<float>(r, d);
-  gather_rows(result.final_input, result.layers.back().middle, batch.output_rows);
-  gather_rows(last_delta, delta, batch.output_rows);
-  kernels::rmsnorm_residual_forward(ctx, result.final_input, hidden, result.rstd_final,
-                                    result.final_input, last_delta, model.final_norm(),
-                                    config.rms_norm_eps);
+  kernels::gather_rows(
+      ctx,
+      {.to = result.final_input, .from = result.layers.back().middle, .rows = batch.output_rows});
+  kernels::gather_rows(ctx, {.to = last_delta, .from = delta, .rows = batch.output_rows});
+  kernels::rmsnorm_residual_forward(ctx, {.h = result.final_input,
+                                          .y = hidden,
+                                          .rstd = result.rstd_final,
+                                          .x = result.final_input,
+                                          .delta = last_delta,
+                                          .weight = model.final_norm(),
+                                          .eps = config.rms_norm_eps});
   return result;
 }
 

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <vector>
 
-#include "core/parallel.h"
 #include "core/span.h"
 #include "models/transformer.h"
 
@@ -22,20 +21,19 @@ inline QkvHeads split_qkv(const ModelConfig& config, Mat<float> qkv) {
           view(config.q_size() + config.kv_size(), config.num_key_value_heads)};
 }
 
-template <class T>
-Heads<T> as_heads(Mat<T> m, int64_t heads) {
-  return {m.data, m.rows, heads, m.cols / heads, m.stride};
+/// The columns of queries and keys in rows of q, k, v.
+template <class Matrix>
+Matrix queries(const ModelConfig& config, const Matrix& qkv) {
+  return qkv.col_range(0, config.q_size());
+}
+template <class Matrix>
+Matrix keys(const ModelConfig& config, const Matrix& qkv) {
+  return qkv.col_range(config.q_size(), config.q_size() + config.kv_size());
 }
 
 inline float attention_scale(const ModelConfig& config) {
   const double head_dim = config.head_dim;
   return static_cast<float>(1.0 / std::sqrt(head_dim));
-}
-
-inline void copy_rows(const Context& ctx, Mat<float> out, Mat<const float> in) {
-  parallel_for(ctx, in.rows, 64, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) std::copy_n(in.row(r), in.cols, out.row(r));
-  });
 }
 
 /// Copies of shared, partly filled blocks, in order.

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <iterator>
 #include <tuple>
 #include <unordered_map>
@@ -13,7 +12,9 @@
 #include "core/profile.h"
 #include "core/rng.h"
 #include "core/timer.h"
+#include "core/transfer.h"
 #include "kernels/logprob.h"
+#include "kernels/rows.h"
 #include "rollout/scheduler.h"
 #include "rollout/sequence.h"
 #include "rollout/stop.h"
@@ -62,16 +63,6 @@ float inv_temperature(const kernels::SamplingParams& sampling) {
 
 uint32_t sample_index(const Sequence& sample) {
   return sample.group->request.first_sample + sample.sample;
-}
-
-/// Row i of `logits` becomes a copy of row source[i] - source[0]. `source` rises by 0
-/// or 1 from entry to entry, so going backwards overwrites no row that is still to be
-/// read.
-void spread_rows(Mat<float> logits, Span<const int32_t> source) {
-  for (int64_t i = logits.rows - 1; i >= 0; --i) {
-    const int64_t from = source[i] - source[0];
-    if (from != i) std::memcpy(logits.row(i), logits.row(from), logits.cols * sizeof(float));
-  }
 }
 
 void check_sampling(const GenerateRequest& request) {
@@ -259,7 +250,9 @@ void Engine::Impl::draw_tokens(Mat<const float> hidden) {
     const int64_t first = rows.front(), last = rows.back();
     models::lm_head_forward(ctx, model, logits.row_range(0, last - first + 1),
                             hidden.row_range(first, last + 1));
-    spread_rows(logits, rows);
+    const Vec<int32_t> source(arena.alloc<int32_t>(count), count);
+    upload(ctx, source, rows);
+    kernels::spread_rows(ctx, {.y = logits, .source = source});
     const auto part = [&](auto& values) { return Span(values).subspan(begin, count); };
     kernels::sample_forward(ctx, part(drawn), logits, part(sampling), part(uniforms), arena);
     // A row of NaN draws -1. Its log-prob is asked for with any other id, since it is

@@ -17,7 +17,8 @@ inline void shard_gradient(const Context& ctx, const models::Transformer& model,
                            const learners::Objective& objective,
                            std::span<const learners::MicroBatch> batches, std::span<float> gradient,
                            learners::LossSums& sums, Arena& arena) {
-  learners::ShardPass pass(ctx, model, batches, gradient, arena);
+  const Vec<float> whole(gradient.data(), std::ssize(gradient));
+  learners::ShardPass pass(ctx, model, batches, whole, arena);
   while (pass.forward()) {
     pass.head_backward(objective, sums);
     while (pass.backward_layer()) {
