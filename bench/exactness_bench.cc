@@ -90,12 +90,13 @@ class Products {
 
   void ours() {
     for (Product& p : products_) {
-      kernels::matmul_forward(ctx_, y(p), x(p), p.weight);
+      kernels::matmul_forward(ctx_, {.y = y(p), .x = x(p), .weight = p.weight});
       if (!train_) continue;
-      kernels::matmul_backward_input(ctx_, x(p), y(p), p.weight, /*accumulate=*/false, arena_);
+      kernels::matmul_backward_input(ctx_, {.dx = x(p), .dy = y(p), .weight = p.weight});
       kernels::matmul_backward_weight(
-          ctx_, {gradients_.span<float>().data() + p.offset, p.weight.n, p.weight.k}, y(p), x(p),
-          arena_);
+          ctx_, {.dw = {gradients_.span<float>().data() + p.offset, p.weight.n, p.weight.k},
+                 .dy = y(p),
+                 .x = x(p)});
     }
   }
   void theirs() {
@@ -131,7 +132,6 @@ class Products {
   int64_t head_rows_ = 0;
   bool train_;
   Buffer x_, y_, gradients_;
-  Arena arena_;
   std::vector<Product> products_;
 };
 

@@ -82,9 +82,10 @@ void run_lm_head(benchmark::State& state, const Machine& machine, const ModelSha
   const int64_t d = model.dim, vocab = model.vocab;
   const Buffer hidden = random_buffer(r * d, 1), dhidden = random_buffer(r * d, 2);
   const Buffer plain = random_buffer(vocab * d, 3), dw = random_buffer(vocab * d, 4);
-  const Buffer packed(Device{}, kernels::packed_weight_bytes(DType::kF32, vocab, d));
+  const Buffer packed(Device{}, kernels::packed_weight_bytes(Device{}, DType::kF32, vocab, d));
   const kernels::PackedWeight w = kernels::pack_weight(
-      ctx, Mat<const float>(plain.span<float>().data(), vocab, d), DType::kF32, packed.data());
+      ctx,
+      {.weight = Mat<const float>(plain.span<float>().data(), vocab, d), .memory = packed.data()});
   const std::vector<int32_t> targets = random_ids(r, vocab, 5);
   const std::vector<float> inv_temperature(r, 1.0f);
   std::vector<float> logprobs(r), entropies(r);

@@ -48,7 +48,7 @@ void lm_head_logprob(const Context& ctx, Span<float> logprobs, Span<float> entro
   for (int64_t begin = 0; begin < rows.hidden.rows; begin += chunk) {
     const int64_t count = std::min(chunk, rows.hidden.rows - begin);
     const Mat<float> z = logits.row_range(0, count);
-    matmul_forward(ctx, z, rows.hidden.row_range(begin, begin + count), w);
+    matmul_forward(ctx, {.y = z, .x = rows.hidden.row_range(begin, begin + count), .weight = w});
     logprob_forward(ctx, part(logprobs, begin, count), part(entropies, begin, count), {}, z,
                     part(rows.targets, begin, count), part(rows.inv_temperature, begin, count));
   }
@@ -62,7 +62,6 @@ LmHeadWalk::LmHeadWalk(const Context& ctx, const LmHeadRows& rows, const PackedW
       w_(w),
       logprobs_(logprobs),
       entropies_(entropies),
-      arena_(arena),
       scope_(arena) {
   check(rows, w, logprobs, entropies);
   ORRERY_CHECK(!entropies.empty() || rows.hidden.rows == 0, "the backward needs entropies");
@@ -79,7 +78,7 @@ std::optional<LmHeadChunk> LmHeadWalk::next() {
   next_ += count;
   const auto logp = part(logprobs_, begin, count), entropy = part(entropies_, begin, count);
   const Mat<float> z = logits_.row_range(0, count);
-  matmul_forward(ctx_, z, rows_.hidden.row_range(begin, begin + count), w_);
+  matmul_forward(ctx_, {.y = z, .x = rows_.hidden.row_range(begin, begin + count), .weight = w_});
   logprob_forward(ctx_, logp, entropy, part(lse_, 0, count), z, part(rows_.targets, begin, count),
                   part(rows_.inv_temperature, begin, count));
   return LmHeadChunk{begin, logp, entropy, part(dlogp_, 0, count), part(dentropy_, 0, count)};
@@ -91,9 +90,10 @@ void LmHeadWalk::backward(const LmHeadChunk& chunk, Mat<float> dhidden, Mat<floa
   logprob_backward(ctx_, z, part(rows_.targets, begin, count), part(lse_, 0, count),
                    chunk.entropies, chunk.dlogp, chunk.dentropy,
                    part(rows_.inv_temperature, begin, count));
-  matmul_backward_input(ctx_, dhidden.row_range(begin, begin + count), z, w_, /*accumulate=*/false,
-                        arena_);
-  matmul_backward_weight(ctx_, dw, z, rows_.hidden.row_range(begin, begin + count), arena_);
+  matmul_backward_input(ctx_,
+                        {.dx = dhidden.row_range(begin, begin + count), .dy = z, .weight = w_});
+  matmul_backward_weight(ctx_,
+                         {.dw = dw, .dy = z, .x = rows_.hidden.row_range(begin, begin + count)});
 }
 
 }  // namespace orrery::kernels

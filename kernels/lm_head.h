@@ -60,7 +60,6 @@ class LmHeadWalk {
   const LmHeadRows& rows_;
   const PackedWeight& w_;
   Span<float> logprobs_, entropies_;
-  Arena& arena_;
   ArenaScope scope_;
   Mat<float> logits_;
   Span<float> lse_, dlogp_, dentropy_;

@@ -24,7 +24,8 @@ void layer_forward(const Context& ctx, const Transformer& model, int64_t index,
                    Mat<float> x_post, Mat<float> act, Mat<float> delta) {
   const ModelConfig& config = model.config();
   const Transformer::Layer& layer = model.layer(index);
-  kernels::matmul_forward(ctx, at.qkv, x_norm, layer.qkv, layer.qkv_bias);
+  kernels::matmul_forward(ctx,
+                          {.y = at.qkv, .x = x_norm, .weight = layer.qkv, .bias = layer.qkv_bias});
   const QkvHeads heads = split_qkv(config, at.qkv);
   if (config.qk_norm) {
     if (at.qk_raw.data != nullptr) copy_rows(ctx, at.qk_raw, at.qkv.col_range(0, at.qk_raw.cols));
@@ -40,12 +41,12 @@ void layer_forward(const Context& ctx, const Transformer& model, int64_t index,
     kernels::kv_copy(ctx, pool, copy.from, copy.to, copy.count);
   kernels::attention_forward(ctx, as_heads(at.attention, config.num_attention_heads), at.lse,
                              heads.q, pool, segments, attention_scale(config));
-  kernels::matmul_forward(ctx, delta, at.attention, layer.o);
+  kernels::matmul_forward(ctx, {.y = delta, .x = at.attention, .weight = layer.o});
   kernels::rmsnorm_residual_forward(ctx, at.middle, x_post, at.rstd_post, at.input, delta,
                                     layer.post_norm, config.rms_norm_eps);
-  kernels::matmul_forward(ctx, at.gate_up, x_post, layer.gate_up);
+  kernels::matmul_forward(ctx, {.y = at.gate_up, .x = x_post, .weight = layer.gate_up});
   kernels::swiglu_forward(ctx, act, at.gate_up);
-  kernels::matmul_forward(ctx, delta, act, layer.down);
+  kernels::matmul_forward(ctx, {.y = delta, .x = act, .weight = layer.down});
 }
 
 void gather_rows(Mat<float> out, Mat<const float> in, Span<const int32_t> rows) {
@@ -163,7 +164,7 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
 void lm_head_forward(const Context& ctx, const Transformer& model, Mat<float> logits,
                      Mat<const float> hidden) {
   const ProfileOpScope profile(ctx, "lm head", 0, 0);  // the product adds its own
-  kernels::matmul_forward(ctx, logits, hidden, model.lm_head());
+  kernels::matmul_forward(ctx, {.y = logits, .x = hidden, .weight = model.lm_head()});
 }
 
 }  // namespace orrery::models

@@ -33,8 +33,9 @@ struct Result {
 class LmHead : public testing::Test {
  protected:
   LmHead() {
-    memory_ = Buffer({}, packed_weight_bytes(DType::kF32, kVocab, kHidden));
-    w_ = pack_weight(ctx_, {weights_.data(), kVocab, kHidden}, DType::kF32, memory_.data());
+    memory_ = Buffer({}, packed_weight_bytes(Device{}, DType::kF32, kVocab, kHidden));
+    w_ =
+        pack_weight(ctx_, {.weight = {weights_.data(), kVocab, kHidden}, .memory = memory_.data()});
     Philox random(4, RngPurpose::kTest);
     for (int64_t i = 0; i < kRows; ++i)
       targets_.push_back(static_cast<int32_t>(random.below(kVocab)));
@@ -101,7 +102,7 @@ TEST_F(LmHead, HasTheBitsOfItsParts) {
   Result parts;
   const Mat<float> z(logits.data(), kRows, kVocab);
   const Mat<const float> hidden(hidden_.data(), kRows, kHidden);
-  matmul_forward(ctx_, z, hidden, w_);
+  matmul_forward(ctx_, {.y = z, .x = hidden, .weight = w_});
   logprob_forward(ctx_, parts.logprobs, parts.entropies, lse, z, targets_, inv_temperature_);
   for (int64_t i = 0; i < kRows; ++i) {
     const auto at = static_cast<size_t>(i);
@@ -109,8 +110,9 @@ TEST_F(LmHead, HasTheBitsOfItsParts) {
     dentropy[at] = parts.entropies[at] * 0.1f;
   }
   logprob_backward(ctx_, z, targets_, lse, parts.entropies, dlogp, dentropy, inv_temperature_);
-  matmul_backward_input(ctx_, {parts.dhidden.data(), kRows, kHidden}, z, w_, false, arena_);
-  matmul_backward_weight(ctx_, {parts.dw.data(), kVocab, kHidden}, z, hidden, arena_);
+  matmul_backward_input(
+      ctx_, {.dx = Mat<float>(parts.dhidden.data(), kRows, kHidden), .dy = z, .weight = w_});
+  matmul_backward_weight(ctx_, {.dw = {parts.dw.data(), kVocab, kHidden}, .dy = z, .x = hidden});
   expect_same_bits(fused.logprobs, parts.logprobs, "log-probs");
   expect_same_bits(fused.entropies, parts.entropies, "entropies");
   expect_same_bits(fused.dhidden, parts.dhidden, "dhidden");
