@@ -70,7 +70,7 @@ class Products {
     const int64_t widest = std::max(2 * c.intermediate_size, c.qkv_size());
     // Head and loss go in chunks of rows, the gradient of a product has the size of its
     // operand.
-    head_rows_ = train ? kernels::lm_head_chunk_rows(c.vocab_size, rows) : rows;
+    head_rows_ = train ? kernels::lm_head_chunk_rows(ctx.device, c.vocab_size, rows) : rows;
     x_ = random_buffer(rows * widest, 1);
     y_ = random_buffer(std::max(rows * widest, head_rows_ * c.vocab_size), 2);
     if (train)
@@ -90,12 +90,13 @@ class Products {
 
   void ours() {
     for (Product& p : products_) {
-      kernels::matmul_forward(ctx_, y(p), x(p), p.weight);
+      kernels::matmul_forward(ctx_, {.y = y(p), .x = x(p), .weight = p.weight});
       if (!train_) continue;
-      kernels::matmul_backward_input(ctx_, x(p), y(p), p.weight, /*accumulate=*/false, arena_);
+      kernels::matmul_backward_input(ctx_, {.dx = x(p), .dy = y(p), .weight = p.weight});
       kernels::matmul_backward_weight(
-          ctx_, {gradients_.span<float>().data() + p.offset, p.weight.n, p.weight.k}, y(p), x(p),
-          arena_);
+          ctx_, {.dw = {gradients_.span<float>().data() + p.offset, p.weight.n, p.weight.k},
+                 .dy = y(p),
+                 .x = x(p)});
     }
   }
   void theirs() {
@@ -131,7 +132,6 @@ class Products {
   int64_t head_rows_ = 0;
   bool train_;
   Buffer x_, y_, gradients_;
-  Arena arena_;
   std::vector<Product> products_;
 };
 
@@ -173,7 +173,10 @@ class DecodeStep {
                                 output_rows_, hidden, arena_);
     const Mat<float> logits = arena_.mat<float>(batch, model_.config().vocab_size);
     models::lm_head_forward(ctx_, model_, logits, hidden);
-    kernels::sample_forward(ctx_, drawn_, logits, sampling_, uniforms_, arena_);
+    kernels::sample_forward(ctx_, {.ids = {drawn_.data(), batch},
+                                   .logits = logits,
+                                   .params = {sampling_.data(), batch},
+                                   .uniform = {uniforms_.data(), batch}});
   }
 
  private:

@@ -110,9 +110,9 @@ std::vector<std::vector<float>> Learner::logprobs(std::span<Tree> trees, float t
   for (const auto& shard : work.batches) {
     for (const MicroBatch& batch : shard) {
       const ArenaScope scope(arena_);
-      const auto values = arena_.span<float>(std::ssize(batch.output_rows));
-      batch_logprobs(ctx_, model_, temperature, batch, values, {}, arena_);
-      mine.append(reinterpret_cast<const char*>(values.data()), values.size_bytes());
+      Array<float> values(std::ssize(batch.output_rows));
+      batch_logprobs(ctx_, model_, temperature, batch, Span<float>(values), {}, arena_);
+      mine.append(reinterpret_cast<const char*>(values.data()), Span(values).size_bytes());
       progress_();
     }
   }

@@ -28,12 +28,12 @@ Transformer::Transformer(const ModelConfig& config, Device device, DType compute
       compute_dtype_(compute_dtype),
       parameters_(Buffer::zeroed(device, table_.flat_size() * sizeof(float))) {
   const int64_t d = config.hidden_size, f = config.intermediate_size;
-  size_t bytes = aligned(kernels::packed_weight_bytes(compute_dtype, config.vocab_size, d));
+  size_t bytes = aligned(kernels::packed_weight_bytes(device, compute_dtype, config.vocab_size, d));
   bytes += config.num_hidden_layers *
-           (aligned(kernels::packed_weight_bytes(compute_dtype, config.qkv_size(), d)) +
-            aligned(kernels::packed_weight_bytes(compute_dtype, d, config.q_size())) +
-            aligned(kernels::packed_weight_bytes(compute_dtype, 2 * f, d)) +
-            aligned(kernels::packed_weight_bytes(compute_dtype, d, f)));
+           (aligned(kernels::packed_weight_bytes(device, compute_dtype, config.qkv_size(), d)) +
+            aligned(kernels::packed_weight_bytes(device, compute_dtype, d, config.q_size())) +
+            aligned(kernels::packed_weight_bytes(device, compute_dtype, 2 * f, d)) +
+            aligned(kernels::packed_weight_bytes(device, compute_dtype, d, f)));
   packed_ = Buffer(device, bytes);
   layers_.resize(config.num_hidden_layers);
   rope_ = kernels::build_rope_table(device, config_.rope, config_.max_position_embeddings);
@@ -46,8 +46,10 @@ void Transformer::pack(const Context& ctx) {
   std::byte* memory = packed_.span<std::byte>().data();
   const auto pack_one = [&](int64_t offset, int64_t n, int64_t k) {
     const kernels::PackedWeight packed =
-        kernels::pack_weight(ctx, Mat<const float>(flat + offset, n, k), compute_dtype_, memory);
-    memory += aligned(kernels::packed_weight_bytes(compute_dtype_, n, k));
+        kernels::pack_weight(ctx, {.weight = Mat<const float>(flat + offset, n, k),
+                                   .dtype = compute_dtype_,
+                                   .memory = memory});
+    memory += aligned(kernels::packed_weight_bytes(ctx.device, compute_dtype_, n, k));
     return packed;
   };
   const auto vector = [&](int64_t offset, int64_t size) {

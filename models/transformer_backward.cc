@@ -116,13 +116,15 @@ void TransformerBackward::layer_backward(int64_t index) {
   const LayerOffsets& offset = model_.table().layer(index);
 
   kernels::swiglu_forward(ctx_, {.out = act_, .gate_up = at.gate_up});
-  kernels::matmul_backward_weight(ctx_, grad(offset.down, d, f), dresidual_, act_, arena_);
-  kernels::matmul_backward_input(ctx_, dact_, dresidual_, layer.down, /*accumulate=*/false, arena_);
+  kernels::matmul_backward_weight(ctx_,
+                                  {.dw = grad(offset.down, d, f), .dy = dresidual_, .x = act_});
+  kernels::matmul_backward_input(ctx_, {.dx = dact_, .dy = dresidual_, .weight = layer.down});
   kernels::swiglu_backward(ctx_, {.d_gate_up = dgate_up_, .dout = dact_, .gate_up = at.gate_up});
   kernels::rmsnorm_forward(
       ctx_, {.y = x_, .x = at.middle, .weight = layer.post_norm, .eps = config.rms_norm_eps});
-  kernels::matmul_backward_weight(ctx_, grad(offset.gate_up, 2 * f, d), dgate_up_, x_, arena_);
-  kernels::matmul_backward_input(ctx_, dx_, dgate_up_, layer.gate_up, /*accumulate=*/false, arena_);
+  kernels::matmul_backward_weight(ctx_,
+                                  {.dw = grad(offset.gate_up, 2 * f, d), .dy = dgate_up_, .x = x_});
+  kernels::matmul_backward_input(ctx_, {.dx = dx_, .dy = dgate_up_, .weight = layer.gate_up});
   kernels::rmsnorm_backward(ctx_, {.dx = dresidual_,
                                    .dweight = grad_vector(offset.post_norm, d),
                                    .dy = dx_,
@@ -131,10 +133,9 @@ void TransformerBackward::layer_backward(int64_t index) {
                                    .weight = layer.post_norm,
                                    .accumulate = true});
 
-  kernels::matmul_backward_weight(ctx_, grad(offset.o, d, config.q_size()), dresidual_,
-                                  at.attention, arena_);
-  kernels::matmul_backward_input(ctx_, dattention_, dresidual_, layer.o, /*accumulate=*/false,
-                                 arena_);
+  kernels::matmul_backward_weight(
+      ctx_, {.dw = grad(offset.o, d, config.q_size()), .dy = dresidual_, .x = at.attention});
+  kernels::matmul_backward_input(ctx_, {.dx = dattention_, .dy = dresidual_, .weight = layer.o});
   const QkvHeads heads = split_qkv(config, at.qkv), dheads = split_qkv(config, dqkv_);
   kernels::attention_backward(ctx_, dheads.q, dheads.k, dheads.v,
                               as_heads<const float>(dattention_, config.num_attention_heads),
@@ -170,11 +171,13 @@ void TransformerBackward::layer_backward(int64_t index) {
                                      .heads = config.num_key_value_heads});
   }
   if (config.qkv_bias)
-    kernels::bias_backward(ctx_, grad_vector(offset.qkv_bias, config.qkv_size()), dqkv_);
+    kernels::bias_backward(ctx_,
+                           {.db = grad_vector(offset.qkv_bias, config.qkv_size()), .dy = dqkv_});
   kernels::rmsnorm_forward(
       ctx_, {.y = x_, .x = at.input, .weight = layer.input_norm, .eps = config.rms_norm_eps});
-  kernels::matmul_backward_weight(ctx_, grad(offset.qkv, config.qkv_size(), d), dqkv_, x_, arena_);
-  kernels::matmul_backward_input(ctx_, dx_, dqkv_, layer.qkv, /*accumulate=*/false, arena_);
+  kernels::matmul_backward_weight(
+      ctx_, {.dw = grad(offset.qkv, config.qkv_size(), d), .dy = dqkv_, .x = x_});
+  kernels::matmul_backward_input(ctx_, {.dx = dx_, .dy = dqkv_, .weight = layer.qkv});
   kernels::rmsnorm_backward(ctx_, {.dx = dresidual_,
                                    .dweight = grad_vector(offset.input_norm, d),
                                    .dy = dx_,

@@ -25,7 +25,8 @@ void layer_forward(const Context& ctx, const Transformer& model, int64_t index,
                    Mat<float> x_post, Mat<float> act, Mat<float> delta) {
   const ModelConfig& config = model.config();
   const Transformer::Layer& layer = model.layer(index);
-  kernels::matmul_forward(ctx, at.qkv, x_norm, layer.qkv, layer.qkv_bias);
+  kernels::matmul_forward(ctx,
+                          {.y = at.qkv, .x = x_norm, .weight = layer.qkv, .bias = layer.qkv_bias});
   const QkvHeads heads = split_qkv(config, at.qkv);
   const ActMat q = queries(config, at.qkv), k = keys(config, at.qkv);
   if (config.qk_norm) {
@@ -61,7 +62,7 @@ void layer_forward(const Context& ctx, const Transformer& model, int64_t index,
     kernels::kv_copy(ctx, pool, copy.from, copy.to, copy.count);
   kernels::attention_forward(ctx, as_heads(at.attention, config.num_attention_heads), at.lse,
                              heads.q, pool, segments, attention_scale(config));
-  kernels::matmul_forward(ctx, delta, at.attention, layer.o);
+  kernels::matmul_forward(ctx, {.y = delta, .x = at.attention, .weight = layer.o});
   kernels::rmsnorm_residual_forward(ctx, {.h = at.middle,
                                           .y = x_post,
                                           .rstd = at.rstd_post,
@@ -69,9 +70,9 @@ void layer_forward(const Context& ctx, const Transformer& model, int64_t index,
                                           .delta = delta,
                                           .weight = layer.post_norm,
                                           .eps = config.rms_norm_eps});
-  kernels::matmul_forward(ctx, at.gate_up, x_post, layer.gate_up);
+  kernels::matmul_forward(ctx, {.y = at.gate_up, .x = x_post, .weight = layer.gate_up});
   kernels::swiglu_forward(ctx, {.out = act, .gate_up = at.gate_up});
-  kernels::matmul_forward(ctx, delta, act, layer.down);
+  kernels::matmul_forward(ctx, {.y = delta, .x = act, .weight = layer.down});
 }
 
 void check_batch(const ModelConfig& config, int64_t tokens, int64_t positions,
@@ -209,7 +210,7 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
 void lm_head_forward(const Context& ctx, const Transformer& model, Mat<float> logits,
                      Mat<const float> hidden) {
   const ProfileOpScope profile(ctx, "lm head", 0, 0);  // the product adds its own
-  kernels::matmul_forward(ctx, logits, hidden, model.lm_head());
+  kernels::matmul_forward(ctx, {.y = logits, .x = hidden, .weight = model.lm_head()});
 }
 
 }  // namespace orrery::models

@@ -65,6 +65,14 @@ uint32_t sample_index(const Sequence& sample) {
   return sample.group->request.first_sample + sample.sample;
 }
 
+/// A copy of `values` in the arena's memory.
+template <class T>
+Vec<T> uploaded(const Context& ctx, Arena& arena, const Array<T>& values) {
+  const Vec<T> copy(arena.alloc<T>(values.size()), values.size());
+  upload(ctx, copy, values);
+  return copy;
+}
+
 void check_sampling(const GenerateRequest& request) {
   const kernels::SamplingParams& s = request.sampling;
   if (!kernels::is_temperature(s.temperature)) {
@@ -236,9 +244,13 @@ void Engine::Impl::draw_tokens(Mat<const float> hidden) {
         sample_uniform(r.seed, r.step, r.prompt_index, sample_index(*sample), position));
     inv_temperatures.push_back(inv_temperature(r.sampling));
   }
-  drawn.resize(draws);
-  logprobs.resize(draws);
-  entropies.resize(draws);
+  const ArenaScope draw_scope(arena);
+  const auto sampling_vec = uploaded(ctx, arena, sampling);
+  const auto uniform_vec = uploaded(ctx, arena, uniforms);
+  const auto inv_temperature_vec = uploaded(ctx, arena, inv_temperatures);
+  const Vec<int32_t> drawn_vec(arena.alloc<int32_t>(draws), draws);
+  const Vec<float> logprob_vec(arena.alloc<float>(draws), draws);
+  const Vec<float> entropy_vec(arena.alloc<float>(draws), draws);
 
   const int64_t vocab = model.config().vocab_size;
   const int64_t chunk = std::max<int64_t>(1, kLogitsBytes / (vocab * int64_t{sizeof(float)}));
@@ -253,19 +265,27 @@ void Engine::Impl::draw_tokens(Mat<const float> hidden) {
     const Vec<int32_t> source(arena.alloc<int32_t>(count), count);
     upload(ctx, source, rows);
     kernels::spread_rows(ctx, {.y = logits, .source = source});
-    const auto part = [&](auto& values) { return Span(values).subspan(begin, count); };
-    kernels::sample_forward(ctx, part(drawn), logits, part(sampling), part(uniforms), arena);
-    // A row of NaN draws -1. Its log-prob is asked for with any other id, since it is
-    // NaN as well.
-    for (int32_t& id : part(drawn)) id = std::max(id, 0);
-    kernels::logprob_forward(ctx, part(logprobs), part(entropies), {}, logits, part(drawn),
-                             part(inv_temperatures));
+    kernels::sample_forward(ctx, {.ids = drawn_vec.part(begin, count),
+                                  .logits = logits,
+                                  .params = sampling_vec.part(begin, count),
+                                  .uniform = uniform_vec.part(begin, count)});
+    kernels::logprob_forward(ctx, {.logprobs = logprob_vec.part(begin, count),
+                                   .entropies = entropy_vec.part(begin, count),
+                                   .logits = logits,
+                                   .targets = drawn_vec.part(begin, count),
+                                   .inv_temperature = inv_temperature_vec.part(begin, count)});
   }
+  drawn.resize(draws);
+  logprobs.resize(draws);
+  entropies.resize(draws);
+  download(ctx, Span<int32_t>(drawn), drawn_vec);
+  download(ctx, Span<float>(logprobs), logprob_vec);
+  download(ctx, Span<float>(entropies), entropy_vec);
 }
 
 void Engine::Impl::check_draws() const {
   for (int64_t i = 0; i < draw_samples.size(); ++i) {
-    if (!std::isnan(logprobs[i]) && !std::isnan(entropies[i])) continue;
+    if (drawn[i] >= 0 && !std::isnan(logprobs[i]) && !std::isnan(entropies[i])) continue;
     const Sequence& sample = *draw_samples[i];
     throw NotFiniteError(fmt::format(
         "the model yields NaN for prompt {} sample {} at response token {} (weight version {}): "

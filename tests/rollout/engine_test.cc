@@ -105,7 +105,11 @@ Scores score(const models::Transformer& model, const models::TrainBatch& batch,
   scores.logprobs.resize(targets.size());
   scores.entropies.resize(targets.size());
   const std::vector<float> inv(targets.size(), inv_temperature);
-  kernels::logprob_forward(ctx, scores.logprobs, scores.entropies, {}, logits, targets, inv);
+  kernels::logprob_forward(ctx, {.logprobs = Span(scores.logprobs),
+                                 .entropies = Span(scores.entropies),
+                                 .logits = logits,
+                                 .targets = Span(targets),
+                                 .inv_temperature = Span(inv)});
   for (int64_t i = 0; i < rows; ++i) {
     const float* row = logits.row(i);
     scores.argmax.push_back(static_cast<int32_t>(std::max_element(row, row + logits.cols) - row));
@@ -403,7 +407,9 @@ TEST_F(EngineTest, RefusesBadRequests) {
       {"temperature 1e-45", [](GenerateRequest& r) { r.sampling.temperature = 1e-45f; }},
       {"at least 1e-06", [](GenerateRequest& r) { r.sampling.temperature = 1e-10f; }},
       {"top_p 0", [](GenerateRequest& r) { r.sampling.top_p = 0; }},
+      {"top_p 1.5", [](GenerateRequest& r) { r.sampling.top_p = 1.5f; }},
       {"min_p 2", [](GenerateRequest& r) { r.sampling.min_p = 2; }},
+      {"min_p -0.5", [](GenerateRequest& r) { r.sampling.min_p = -0.5f; }},
       {"stop string is empty", [](GenerateRequest& r) { r.stop_strings = {""}; }},
       {"need a tokenizer", [](GenerateRequest& r) { r.stop_strings = {"x"}; }},
   };
