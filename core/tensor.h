@@ -87,7 +87,7 @@ Heads<T> as_heads(Mat<T> m, int64_t heads) {
   return {m.data, m.rows, heads, m.cols / heads, m.stride};
 }
 
-/// The elements of a matrix whose rows follow one another. REQUIRES: m.stride == m.cols.
+/// The elements of a matrix. REQUIRES: its rows follow one another without gaps.
 template <class T>
 Vec<T> as_vec(Mat<T> m) {
   ORRERY_CHECK(m.stride == m.cols, "rows of {} elements at a stride of {}", m.cols, m.stride);
