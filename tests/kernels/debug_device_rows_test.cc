@@ -117,7 +117,7 @@ void run_flat(DeviceArrays& a, std::vector<double>& numbers) {
              max_abs(a.ctx(), {.x = w})};
 }
 
-TEST(DebugDevice, TheOpsFollowNoPointerOnTheHost) {
+TEST(DebugDeviceRows, TheOpsFollowNoPointerOnTheHost) {
   std::vector<float> values[2];
   std::vector<double> numbers[2];
   for (int i = 0; i < 2; ++i) {
