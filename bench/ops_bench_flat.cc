@@ -18,10 +18,7 @@ namespace {
 constexpr int64_t kMaxElements = 16 << 20;
 constexpr int64_t kShards = 8;
 
-Vec<float> elements(const Buffer& buffer) {
-  const std::span<float> all = buffer.span<float>();
-  return {all.data(), std::ssize(all)};
-}
+Vec<float> elements(const Buffer& buffer) { return as_vec(buffer.span<float>()); }
 
 void run_adamw(benchmark::State& state, const Machine& machine, int64_t n) {
   const Buffer w = random_buffer(n, 1), m = random_buffer(n, 2), v = random_buffer(n, 3),

@@ -5,6 +5,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
+#include <span>
 #include <type_traits>
 
 #include "core/dtype.h"
@@ -85,11 +87,17 @@ Heads<T> as_heads(Mat<T> m, int64_t heads) {
   return {m.data, m.rows, heads, m.cols / heads, m.stride};
 }
 
-/// The elements of a matrix whose rows follow one another. REQUIRES: m.stride == m.cols.
+/// The elements of a matrix. REQUIRES: its rows follow one another without gaps.
 template <class T>
 Vec<T> as_vec(Mat<T> m) {
   ORRERY_CHECK(m.stride == m.cols, "rows of {} elements at a stride of {}", m.cols, m.stride);
   return {m.data, m.size()};
+}
+
+// TRANSITION: until parameters, gradients and moments are Vec where they are owned.
+template <class T>
+Vec<T> as_vec(std::span<T> device) {
+  return {device.data(), std::ssize(device)};
 }
 
 /// A matrix of activations, whose element type is known at run time: f32 now, bf16 to

@@ -30,8 +30,8 @@ inline constexpr int64_t kMaxTreeLevels = 16;
 /// tree, every inner node is left + right, elementwise. One pass over memory.
 struct TreeSum {
   Vec<float> out;  ///< may be one of the parts
-  /// A list in host memory of arrays in device memory, each as long as `out`: a power of
-  /// two, at least 2 and at most 2^kMaxTreeLevels.
+  /// A list in host memory of arrays in device memory, each as long as `out`. Their
+  /// number must be a power of two, at least 2 and at most 2^kMaxTreeLevels.
   Span<const float* const> parts;
 };
 void tree_sum(const Context& ctx, const TreeSum& op);

@@ -24,8 +24,8 @@ struct GatherRows {
 };
 void gather_rows(const Context& ctx, const GatherRows& op);
 
-/// to[rows[i]] += from[i], for i in rising order (plain adds). The bits are the same for
-/// any thread count, and for one call or two over the same rows.
+/// to[rows[i]] += from[i], for i in rising order (plain adds). The bits are the same
+/// for any thread count, and for one call or two over the same rows.
 struct ScatterAddRows {
   Mat<float> to;            ///< [n, d]
   Mat<const float> from;    ///< [r, d]; must not overlap `to`

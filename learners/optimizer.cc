@@ -28,7 +28,7 @@ ShardedAdamW::ShardedAdamW(Device device, int64_t flat_size, int ranks, int rank
 }
 
 Vec<float> ShardedAdamW::moments(const Buffer& buffer) const {
-  return {buffer.span<float>().data(), total_size(extents())};
+  return as_vec(buffer.span<float>());
 }
 
 void ShardedAdamW::reset(const Context& ctx) {
@@ -44,8 +44,8 @@ ShardedAdamW::Result ShardedAdamW::step(const Context& ctx, comm::Communicator& 
   ORRERY_CHECK(std::ssize(gradient) == plan_.elements(), "gradient of {}, not {}", gradient.size(),
                plan_.elements());
   const std::span<float> sums = chunk_sums_.span<float>();
-  const Vec<float> device_sums(sums.data(), std::ssize(sums));
-  const Vec<const float> device_gradient(gradient.data(), std::ssize(gradient));
+  const Vec<float> device_sums = as_vec(sums);
+  const Vec<const float> device_gradient = as_vec(gradient);
   for (size_t i = 0; i < extents().size(); ++i) {
     kernels::sum_squares_chunks(ctx, {.sums = elements_of(device_sums, owned_chunks_[rank_][i]),
                                       .x = elements_of(device_gradient, extents()[i])});
@@ -65,7 +65,7 @@ ShardedAdamW::Result ShardedAdamW::step(const Context& ctx, comm::Communicator& 
   const double scale =
       clip_grad > 0 && result.grad_norm > clip_grad ? clip_grad / (result.grad_norm + 1e-6) : 1.0;
   ++t_;
-  const Vec<float> device_parameters(parameters.data(), std::ssize(parameters));
+  const Vec<float> device_parameters = as_vec(parameters);
   int64_t at = 0;
   for (const Extent& e : extents()) {
     kernels::adamw_step(ctx, {.w = elements_of(device_parameters, e),

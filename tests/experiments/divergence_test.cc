@@ -10,6 +10,7 @@
 
 #include "core/error.h"
 #include "experiments/on_all_ranks.h"
+#include "kernels/reductions.h"
 #include "tests/learners/tiny_model.h"
 
 namespace orrery::experiments {
@@ -33,7 +34,7 @@ struct Policy {
   Policy() {
     randomize(model, 5, ctx);
     check.emplace(ctx, *comm, std::as_const(model).parameters(), learner,
-                  max_abs(ctx, model.parameters()));
+                  kernels::max_abs(ctx, {.x = as_vec(model.parameters())}));
   }
   PolicyProbe probe() const { return {prompt, response, mask, 1.0F}; }
   std::string problem() { return check->problem(probe()); }
@@ -119,17 +120,6 @@ TEST(Divergence, APolicyWhoseLogProbsOverflowIsOne) {
   policy.check->begin_stage();
   EXPECT_EQ(policy.check->problem(std::nullopt), "");
   EXPECT_EQ(policy.problem(), "the log-probs that it gives are not finite");
-}
-
-TEST(Divergence, MaxAbsIsByMagnitude) {
-  const std::vector<float> values = {0.0F, -3.0F, 2.0F};
-  EXPECT_EQ(max_abs({}, values), 3.0F);
-  EXPECT_EQ(max_abs({}, {}), 0.0F);
-  std::vector<float> many(1 << 20, 0.5F);
-  Context threads;
-  threads.threads = 2;
-  many[many.size() - 3] = -std::nanf("");
-  EXPECT_EQ(max_abs(threads, many), kInf);
 }
 
 TEST(Divergence, FiveSkippedStepsInARowAreTheEndOrAllOfAShorterStage) {

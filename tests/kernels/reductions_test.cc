@@ -1,4 +1,4 @@
-#include "kernels/checksum.h"
+#include "kernels/reductions.h"
 
 #include <bit>
 
@@ -35,6 +35,15 @@ TEST(Checksum, SeesAFlippedBitAndASwap) {
   std::swap(x[3], x[900]);
   x[500] = std::bit_cast<float>(std::bit_cast<uint32_t>(x[500]) ^ 1u);
   EXPECT_NE(checksum({}, {.x = vec(x)}), sums);
+}
+
+TEST(MaxAbs, IsByMagnitude) {
+  const std::vector<float> few = {0.0f, -3.0f, 2.0f};
+  EXPECT_EQ(max_abs({}, {.x = vec(few)}), 3.0f);
+  EXPECT_EQ(max_abs({}, {}), 0.0f);
+  std::vector<float> many(1 << 20, 0.5f);
+  many[many.size() - 3] = -kNan;
+  on_every_target([&](const Context& ctx) { EXPECT_EQ(max_abs(ctx, {.x = vec(many)}), kInf); });
 }
 
 }  // namespace

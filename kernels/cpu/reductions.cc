@@ -1,12 +1,15 @@
-#include "kernels/cpu/checksum.h"
+#include "kernels/cpu/reductions.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <cstring>
+#include <limits>
+#include <mutex>
 
 #include "core/parallel.h"
 #include "core/span.h"
-#include "kernels/checks.h"
 #include "kernels/cpu/host.h"
 
 namespace orrery::kernels::cpu {
@@ -65,6 +68,23 @@ FletcherSums checksum(const Context& ctx, const Checksum& op) {
     total.high += sums[part].high + behind * sums[part].low;
   }
   return total;
+}
+
+float max_abs(const Context& ctx, const MaxAbs& op) {
+  constexpr uint32_t kMagnitude =
+      0x7FFFFFFF;  // bits of |x|, which rise with it; NaN's are above infinity's
+  const Span<const float> x = host(op.x);
+  std::mutex mutex;
+  uint32_t most = 0;
+  parallel_for(ctx, x.size(), 1 << 18, [&](int64_t begin, int64_t end) {
+    uint32_t mine = 0;
+    for (int64_t i = begin; i < end; ++i)
+      mine = std::max(mine, std::bit_cast<uint32_t>(x[i]) & kMagnitude);
+    const std::lock_guard lock(mutex);
+    most = std::max(most, mine);
+  });
+  const float value = std::bit_cast<float>(most);
+  return std::isfinite(value) ? value : std::numeric_limits<float>::infinity();
 }
 
 }  // namespace orrery::kernels::cpu
