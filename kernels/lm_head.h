@@ -14,9 +14,9 @@
 
 namespace orrery::kernels {
 
-/// Rows of hidden whose next token is `targets`, under softmax(logits * inv_temperature)
-/// (kernels/logprob.h, whose check_logprob_rows says what the ops require of targets and
-/// temperatures).
+/// Log-probs and entropies of rows of hidden whose next token is `targets`, under
+/// softmax(logits * inv_temperature). check_logprob_rows (kernels/logprob.h) says what
+/// targets and temperatures must be.
 struct LmHeadForward {
   ConstActMat hidden;                ///< [R, D]
   PackedWeight weight;               ///< [vocab, D]
@@ -45,8 +45,8 @@ struct LmHeadChunk {
 class LmHeadWalk {
  public:
   /// op.logprobs and op.entropies, which must not be empty, are filled chunk by chunk.
-  /// Temporaries come from `arena` and stay there until the walk is gone. All arguments,
-  /// and the memory that op views, must outlive it.
+  /// Temporaries come from `arena` and stay there until the walk is gone. The arena and
+  /// the memory that op views must outlive it.
   LmHeadWalk(const Context& ctx, const LmHeadForward& op, Arena& arena);
   /// Logits, log-probs and entropies of the next rows; nothing when all rows are done.
   std::optional<LmHeadChunk> next();
@@ -64,8 +64,8 @@ class LmHeadWalk {
   int64_t next_ = 0;
 };
 
-/// Rows of logits alive at once on `device`, of `rows`: chunks of nearly equal size, for
-/// each walks through all of the weights.
+/// Rows of logits alive at once on `device`, of `rows`: chunks of nearly equal size,
+/// for each walks through all of the weights.
 int64_t lm_head_chunk_rows(Device device, int64_t vocab, int64_t rows);
 
 }  // namespace orrery::kernels

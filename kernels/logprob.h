@@ -16,8 +16,8 @@
 namespace orrery::kernels {
 
 /// Throws Error for a target outside the vocabulary and an inverse temperature that is
-/// not a positive number, naming the row. What the ops below require of device memory is
-/// checked with this, before it is uploaded.
+/// not a positive number, naming the row. What the ops below require of device memory
+/// is checked with this, before it is uploaded.
 void check_logprob_rows(Span<const int32_t> targets, Span<const float> inv_temperature,
                         int64_t vocab);
 
@@ -29,8 +29,8 @@ struct LogprobForward {
   Vec<float> entropies{};   ///< [r] or empty
   Vec<float> lse{};         ///< [r] or empty
   Mat<const float> logits;  ///< [r, vocab]
-  /// [r], in the vocabulary. -1, which sample_forward gives where no token can be drawn,
-  /// is read as 0: the log-prob of such a row is NaN whatever its target.
+  /// [r], in the vocabulary. -1, which sample_forward gives where no token can be
+  /// drawn, is read as 0: the log-prob of such a row is NaN whatever its target.
   Vec<const int32_t> targets;
   Vec<const float> inv_temperature;  ///< [r], positive
 };

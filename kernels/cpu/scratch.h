@@ -1,6 +1,6 @@
 // Host memory for what a CPU kernel needs only while it runs: packed operands, a
-// thread's work areas. It belongs to the kernels, apart from the arenas of device memory
-// that a step plans.
+// thread's work areas. It belongs to the kernels, apart from the arenas of device
+// memory that a step plans.
 #pragma once
 
 #include <cstddef>
@@ -12,9 +12,9 @@
 
 namespace orrery::kernels::cpu {
 
-/// A bump allocator of the thread that calls an op; the members of its team may use what
-/// it gives. It keeps its memory between ops, so that ops of the same size take nothing
-/// from the system. Reached through ScratchScope alone.
+/// A bump allocator of the thread that calls an op; the members of its team may use
+/// what it gives. It keeps its memory between ops, so that ops of the same size take
+/// nothing from the system. Reached through ScratchScope alone.
 class Scratch {
  public:
   /// This thread's.
@@ -35,8 +35,8 @@ class Scratch {
   size_t chunk_ = 0, offset_ = 0;
 };
 
-/// Gives scratch memory that lives as long as the scope. Scopes nest; only the innermost
-/// one of a thread may give memory. For the thread that made it.
+/// Gives scratch memory that lives as long as the scope. Scopes nest; only the
+/// innermost one of a thread may give memory. For the thread that made it.
 class ScratchScope {
  public:
   ScratchScope() : scratch_(Scratch::of_this_thread()), mark_(scratch_.mark()) {}

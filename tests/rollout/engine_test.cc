@@ -105,11 +105,11 @@ Scores score(const models::Transformer& model, const models::TrainBatch& batch,
   scores.logprobs.resize(targets.size());
   scores.entropies.resize(targets.size());
   const std::vector<float> inv(targets.size(), inv_temperature);
-  kernels::logprob_forward(ctx, {.logprobs = Span(scores.logprobs),
-                                 .entropies = Span(scores.entropies),
+  kernels::logprob_forward(ctx, {.logprobs = {scores.logprobs.data(), rows},
+                                 .entropies = {scores.entropies.data(), rows},
                                  .logits = logits,
-                                 .targets = Span(targets),
-                                 .inv_temperature = Span(inv)});
+                                 .targets = {targets.data(), rows},
+                                 .inv_temperature = {inv.data(), rows}});
   for (int64_t i = 0; i < rows; ++i) {
     const float* row = logits.row(i);
     scores.argmax.push_back(static_cast<int32_t>(std::max_element(row, row + logits.cols) - row));
