@@ -79,6 +79,12 @@ struct Heads {
   T* at(int64_t token, int64_t head) const { return data + token * stride + head * head_dim; }
 };
 
+/// The columns of a matrix as `heads` vectors a row. REQUIRES: `heads` divides m.cols.
+template <class T>
+Heads<T> as_heads(Mat<T> m, int64_t heads) {
+  return {m.data, m.rows, heads, m.cols / heads, m.stride};
+}
+
 /// A matrix of activations, whose element type is known at run time: f32 now, bf16 to
 /// come. Element (r, c) is element r * stride + c of data.
 template <bool kConst>

@@ -22,11 +22,6 @@ inline QkvHeads split_qkv(const ModelConfig& config, Mat<float> qkv) {
           view(config.q_size() + config.kv_size(), config.num_key_value_heads)};
 }
 
-template <class T>
-Heads<T> as_heads(Mat<T> m, int64_t heads) {
-  return {m.data, m.rows, heads, m.cols / heads, m.stride};
-}
-
 inline float attention_scale(const ModelConfig& config) {
   const double head_dim = config.head_dim;
   return static_cast<float>(1.0 / std::sqrt(head_dim));
