@@ -20,8 +20,8 @@ struct GivenUp {};
 /// A few milliseconds for perf/mfu/actor, once a run.
 constexpr int kPeakTurns = 50;
 
-Span<float> idle_memory(const learners::Learner* learner) {
-  return learner != nullptr ? Span<float>(learner->idle_memory()) : Span<float>();
+Vec<float> idle_memory(const learners::Learner* learner) {
+  return learner != nullptr ? learner->idle_memory() : Vec<float>();
 }
 
 }  // namespace

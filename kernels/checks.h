@@ -20,8 +20,9 @@ inline void require_cpu(const Context& ctx, const char* op) {
     fail("{}: this build has CPU kernels only; use device cpu", op);
 }
 
-template <class T>
-void require_mat(const char* op, const char* name, Mat<T> m, int64_t rows, int64_t cols) {
+/// m: a Mat or an ActMat.
+template <class Matrix>
+void require_mat(const char* op, const char* name, const Matrix& m, int64_t rows, int64_t cols) {
   if (m.rows != rows || m.cols != cols) {
     fail("{}: {} is [{}, {}]; it must be [{}, {}]", op, name, m.rows, m.cols, rows, cols);
   }

@@ -138,7 +138,8 @@ bool ShardPass::forward() {
   dhidden_ = arena_.mat<float>(rows, d);
   logprobs_ = arena_.span<float>(rows);
   entropies_ = arena_.span<float>(rows);
-  activations_ = transformer_forward_train(ctx_, model_, batch_->view(), hidden_, arena_);
+  plan_ = plan_training(ctx_, model_, batch_->view(), arena_);
+  activations_ = transformer_forward_train(ctx_, model_, plan_, hidden_, arena_);
   return true;
 }
 
@@ -165,7 +166,7 @@ void ShardPass::head_backward(const Objective& objective, LossSums& sums) {
 std::optional<int64_t> ShardPass::backward_layer() {
   if (!backward_) {
     const int64_t rows = std::ssize(batch_->tokens);
-    backward_.emplace(ctx_, model_, batch_->view(), activations_, dhidden_, gradients_,
+    backward_.emplace(ctx_, model_, plan_, activations_, dhidden_, gradients_,
                       dembedding_.row_range(row_, row_ + rows), arena_);
   }
   const std::optional<int64_t> final_from = backward_->next();
@@ -191,7 +192,8 @@ void batch_logprobs(const Context& ctx, const models::Transformer& model, float 
   const ArenaScope scope(arena);
   const Mat<float> hidden =
       arena.mat<float>(std::ssize(batch.output_rows), model.config().hidden_size);
-  models::transformer_forward_train(ctx, model, batch.view(), hidden, arena);
+  const models::BatchPlan plan = models::plan_training(ctx, model, batch.view(), arena);
+  models::transformer_forward_train(ctx, model, plan, hidden, arena);
   const kernels::LmHeadRows head{
       hidden, batch.targets, inverse_temperatures(temperature, std::ssize(batch.targets), arena)};
   kernels::lm_head_logprob(ctx, logprobs, entropies, head, model.lm_head(), arena);

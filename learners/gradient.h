@@ -62,6 +62,7 @@ class ShardPass {
   std::optional<ArenaScope> batch_scope_;
   Mat<float> hidden_, dhidden_;
   std::span<float> logprobs_, entropies_;
+  models::BatchPlan plan_;
   models::Activations activations_;
   std::optional<models::TransformerBackward> backward_;
 };

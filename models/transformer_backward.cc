@@ -9,44 +9,13 @@
 
 namespace orrery::models {
 
-TrainKv make_train_kv(const ModelConfig& config, Span<const kernels::AttentionSegment> segments,
-                      Arena& arena) {
-  TrainKv kv;
-  int32_t next = 0;
-  for (const kernels::AttentionSegment& s : segments) {
-    std::vector<int32_t> table;
-    const int64_t shared = s.position / kernels::kKvBlock;
-    const int64_t partial = s.position % kernels::kKvBlock;
-    if (s.parent >= 0) {
-      const std::vector<int32_t>& parent = kv.tables[s.parent];
-      table.assign(parent.begin(), parent.begin() + shared);
-      if (partial > 0) kv.copies.copies.push_back({parent[shared], next, partial});
-    } else {
-      ORRERY_CHECK(s.position == 0, "a segment without a parent starts at position {}", s.position);
-    }
-    const int64_t tiles = (s.position + s.rows + kernels::kKvBlock - 1) / kernels::kKvBlock;
-    while (std::ssize(table) < tiles) table.push_back(next++);
-    kv.tables.push_back(std::move(table));
-  }
-  for (int64_t i = 0; i < segments.size(); ++i) {
-    kv.segments.push_back(
-        {segments[i].row_begin, segments[i].rows, segments[i].position, kv.tables[i]});
-  }
-  kv.pool = {nullptr, nullptr, next, config.num_key_value_heads, config.head_dim};
-  kv.pool.k = arena.alloc<float>(next * kv.pool.block_elements());
-  kv.pool.v = arena.alloc<float>(next * kv.pool.block_elements());
-  std::fill_n(kv.pool.k, next * kv.pool.block_elements(), 0.0f);  // no slot may hold a NaN pattern
-  std::fill_n(kv.pool.v, next * kv.pool.block_elements(), 0.0f);
-  return kv;
-}
-
 TransformerBackward::TransformerBackward(const Context& ctx, const Transformer& model,
-                                         const TrainBatch& batch, const Activations& activations,
+                                         const BatchPlan& plan, const Activations& activations,
                                          Mat<const float> dhidden, const FlatView& gradients,
                                          Mat<float> dembedding, Arena& arena)
     : ctx_(ctx),
       model_(model),
-      batch_(batch),
+      plan_(plan),
       activations_(activations),
       dhidden_(dhidden),
       gradients_(gradients),
@@ -55,9 +24,8 @@ TransformerBackward::TransformerBackward(const Context& ctx, const Transformer& 
       scope_(arena),
       layers_left_(model.config().num_hidden_layers) {
   ORRERY_CHECK(gradients.size() == model.table().flat_size(), "gradients of {}", gradients.size());
-  ORRERY_CHECK(
-      dembedding.rows == std::ssize(batch.tokens) && dembedding.cols == model.config().hidden_size,
-      "dembedding {} x {}", dembedding.rows, dembedding.cols);
+  ORRERY_CHECK(dembedding.rows == plan.rows() && dembedding.cols == model.config().hidden_size,
+               "dembedding {} x {}", dembedding.rows, dembedding.cols);
 }
 
 std::optional<int64_t> TransformerBackward::next() {
@@ -92,7 +60,7 @@ void TransformerBackward::final_norm_backward() {
                               model_.final_norm());
     // In output order: a row may be named by several responses.
     for (int64_t i = 0; i < dlast.rows; ++i) {
-      float* to = dresidual_.row(batch_.output_rows[i]);
+      float* to = dresidual_.row(Span<const int32_t>(plan_.output_rows)[i]);
       const float* from = dlast.row(i);
       for (int64_t c = 0; c < d; ++c) to[c] += from[c];
     }
@@ -127,14 +95,20 @@ void TransformerBackward::layer_backward(int64_t index) {
                                   at.attention, arena_);
   kernels::matmul_backward_input(ctx_, dattention_, dresidual_, layer.o, /*accumulate=*/false,
                                  arena_);
-  const QkvHeads heads = split_qkv(config, at.qkv), dheads = split_qkv(config, dqkv_);
-  kernels::attention_backward(ctx_, dheads.q, dheads.k, dheads.v,
-                              as_heads<const float>(dattention_, config.num_attention_heads),
-                              as_heads<const float>(at.attention, config.num_attention_heads),
-                              heads.q, heads.k, heads.v, at.lse, batch_.segments,
-                              attention_scale(config), arena_);
-  kernels::rope_backward(ctx_, dheads.q, batch_.positions, model_.rope());
-  kernels::rope_backward(ctx_, dheads.k, batch_.positions, model_.rope());
+  const QkvHeads dheads = split_qkv(config, dqkv_);
+  kernels::attention_backward(ctx_, {.dq = queries(config, dqkv_),
+                                     .dk = keys(config, dqkv_),
+                                     .dv = values(config, dqkv_),
+                                     .dout = dattention_,
+                                     .out = at.attention,
+                                     .q = queries(config, at.qkv),
+                                     .k = keys(config, at.qkv),
+                                     .v = values(config, at.qkv),
+                                     .lse = at.lse,
+                                     .plan = plan_.backward,
+                                     .scale = attention_scale(config)});
+  kernels::rope_backward(ctx_, dheads.q, plan_.positions, model_.rope());
+  kernels::rope_backward(ctx_, dheads.k, plan_.positions, model_.rope());
   if (config.qk_norm) {
     const Mat<float> q_raw = at.qk_raw.col_range(0, config.q_size());
     const Mat<float> k_raw =

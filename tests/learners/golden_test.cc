@@ -85,7 +85,8 @@ TEST_P(Golden, LogitsLossAndGradients) {
   // Logits, through the same forward.
   Arena arena;
   const Mat<float> hidden = arena.mat<float>(static_cast<int64_t>(tokens), config.hidden_size);
-  models::transformer_forward_train(ctx, model, batch.view(), hidden, arena);
+  const models::BatchPlan plan = models::plan_training(ctx, model, batch.view(), arena);
+  models::transformer_forward_train(ctx, model, plan, hidden, arena);
   const Mat<float> logits = arena.mat<float>(static_cast<int64_t>(tokens), config.vocab_size);
   models::lm_head_forward(ctx, model, logits, hidden);
   std::vector<float> logprobs(tokens), entropies(tokens);
