@@ -259,7 +259,7 @@ nlohmann::json run_case(const std::string& name, int threads, const Options& opt
   omp_set_num_threads(threads);  // oneDNN's team
   const Context ctx{.threads = threads};
   models::Transformer model(model_config(options.layers), {}, DType::kF32);
-  models::initialize_parameters(model.config(), model.table(), 1, model.parameters());
+  models::initialize_parameters(model.config(), model.table(), 1, model.write_parameters());
   model.pack(ctx);
   long long a = 0, b = 0;
   if (std::sscanf(name.c_str(), "decode:%lld", &a) == 1 && a >= 1 && a <= 4096) {

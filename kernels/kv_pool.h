@@ -1,7 +1,7 @@
-// Keys and values of one layer, in blocks of kKvBlock positions. A sequence's block table
-// names the block of each tile of attention (kernels/attention.h): position p is in
-// table[p / kKvBlock], slot p % kKvBlock. How a block's elements lie in memory is the
-// device's own affair.
+// Keys and values of one layer, in blocks of kKvBlock positions. A sequence's block
+// table names the block of each tile of attention (kernels/attention.h): position p is
+// in table[p / kKvBlock], slot p % kKvBlock. How a block's elements lie in memory is
+// the device's own affair.
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,5 @@
-// Batches as callers describe them, in host memory, and as a forward reads them: checked
-// and uploaded once, so that the ops of the layers check shapes alone.
+// Batches as callers describe them, in host memory, and as a forward reads them:
+// checked and uploaded once, so that the ops of the layers check shapes alone.
 //
 // Shapes: T rows (tokens of a batch), R rows whose logits are wanted.
 #pragma once

@@ -69,6 +69,7 @@ void Transformer::pack(const Context& ctx) {
     layer.down = pack_one(at.down, d, f);
   }
   lm_head_ = pack_one(table_.lm_head(), config_.vocab_size, d);
+  stale_ = false;
 }
 
 Mat<const float> Transformer::embedding() const {

@@ -14,6 +14,7 @@
 
 #include "core/buffer.h"
 #include "core/context.h"
+#include "core/error.h"
 #include "core/extent.h"
 #include "core/span.h"
 #include "kernels/attention.h"
@@ -25,10 +26,11 @@
 
 namespace orrery::models {
 
-/// A model's parameters (float32, flat) and their packed form. The flat buffer may be
-/// written by its owner (optimizer, weight channel, loader); pack() then makes the
-/// change visible to forward. Forward calls are const and may share one Transformer,
-/// but not while pack() runs.
+/// A model's parameters (float32, flat) and their packed form: one version at a time.
+/// The flat buffer may be written by its owner (optimizer, weight channel, loader),
+/// which makes the model stale until pack(). A forward or backward of a stale model is
+/// a broken invariant: norms and embedding would be new, matrices old. Forward calls
+/// are const and may share one Transformer, but not while it is written or packed.
 class Transformer {
  public:
   /// compute_dtype: kF32, or kBF16 to round the matrices that enter products to bf16.
@@ -40,11 +42,22 @@ class Transformer {
   const ModelConfig& config() const { return config_; }
   const ParameterTable& table() const { return table_; }
   DType compute_dtype() const { return compute_dtype_; }
-  std::span<float> parameters() { return parameters_.span<float>(); }
   std::span<const float> parameters() const { return parameters_.span<const float>(); }
+  /// To be written at once: the model is stale from here on, until pack().
+  std::span<float> write_parameters() {
+    stale_ = true;
+    return parameters_.span<float>();
+  }
 
-  /// Packs the weights for the products; once after every change of parameters().
+  /// As write_parameters(), for a write that leaves every bit as it is (what is
+  /// received where the same weights are): the model does not become stale.
+  std::span<float> rewrite_parameters() { return parameters_.span<float>(); }
+
+  /// Packs the weights for the products; once after every write_parameters().
   void pack(const Context& ctx);
+  bool is_stale() const { return stale_; }
+  /// Throws for a stale model.
+  void check_packed() const { ORRERY_CHECK(!stale_, "weights were written and not packed"); }
 
   struct Layer {
     /// Those that the model has none of are empty.
@@ -65,13 +78,14 @@ class Transformer {
   DType compute_dtype_;
   Buffer parameters_;
   Buffer packed_;
+  bool stale_ = true;
   Array<Layer> layers_;
   kernels::PackedWeight lm_head_;
   kernels::RopeTable rope_;
 };
 
-/// Writes the rows' keys and values into the cache and hidden [R, D] = final norm of the
-/// output rows. The plan was made for this model and cache. Temporaries come from
+/// Writes the rows' keys and values into the cache and hidden [R, D] = final norm of
+/// the output rows. The plan was made for this model and cache. Temporaries come from
 /// `arena` and are released.
 void transformer_forward(const Context& ctx, const Transformer& model, const BatchPlan& plan,
                          const KvCache& cache, Mat<float> hidden, Arena& arena);
@@ -99,9 +113,9 @@ struct Activations {
   Span<float> rstd_final;  ///< [R]
 };
 
-/// Training forward: as transformer_forward for the same tokens, same bits. `plan` is of
-/// plan_training. Activations are taken from `arena` and live until the caller releases
-/// it (after the backward).
+/// Training forward: as transformer_forward for the same tokens, same bits. `plan` is
+/// of plan_training. Activations are taken from `arena` and live until the caller
+/// releases it (after the backward).
 Activations transformer_forward_train(const Context& ctx, const Transformer& model,
                                       const BatchPlan& plan, Mat<float> hidden, Arena& arena);
 

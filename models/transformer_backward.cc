@@ -23,6 +23,7 @@ TransformerBackward::TransformerBackward(const Context& ctx, const Transformer& 
       arena_(arena),
       scope_(arena),
       layers_left_(model.config().num_hidden_layers) {
+  model.check_packed();
   ORRERY_CHECK(gradients.size() == model.table().flat_size(), "gradients of {}", gradients.size());
   ORRERY_CHECK(dembedding.rows == plan.rows() && dembedding.cols == model.config().hidden_size,
                "dembedding {} x {}", dembedding.rows, dembedding.cols);

@@ -58,6 +58,7 @@ void gather_rows(Mat<float> out, Mat<const float> in, Span<const int32_t> rows) 
 }
 
 void check_hidden(const Transformer& model, const BatchPlan& plan, Mat<const float> hidden) {
+  model.check_packed();
   ORRERY_CHECK(hidden.rows == plan.output_rows.size && hidden.cols == model.config().hidden_size,
                "hidden is {} x {}", hidden.rows, hidden.cols);
 }

@@ -1,9 +1,9 @@
 // Who owns which block of the paged KV cache. Pure bookkeeping: it never touches keys
 // or values.
 //
-// A block holds the cache's block_tokens() consecutive positions of one or more sequences. Its reference
-// count is the number of tables that hold it; it is free when that is 0. Invariants, by
-// number (the code refers to them; a broken one throws):
+// A block holds the cache's block_tokens() consecutive positions of one or more
+// sequences. Its reference count is the number of tables that hold it; it is free when
+// that is 0. Invariants, by number (the code refers to them; a broken one throws):
 //   1. A block is in free_ exactly when its count is 0. So the free blocks and those
 //      with a positive count add up to blocks().
 //   2. A table gives up a reference only while it has one: a block is released at most

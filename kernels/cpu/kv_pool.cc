@@ -1,5 +1,5 @@
-// Keys and values into the blocks of the KV cache (kernels/cpu/kv_pool.h has the layout:
-// keys transposed, values row by row).
+// Keys and values into the blocks of the KV cache (kernels/cpu/kv_pool.h has the
+// layout: keys transposed, values row by row).
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/kv_pool.cc"
 #include "kernels/cpu/kv_pool.h"

@@ -52,7 +52,7 @@ TEST_P(Golden, LogitsLossAndGradients) {
   ctx.threads = 2;
   const models::ModelConfig config = models::load_model_config(folder_);
   models::Transformer model(config, {}, DType::kF32);
-  storage::load_hf_weights({}, folder_, config, model.table(), model.parameters());
+  storage::load_hf_weights({}, folder_, config, model.table(), model.write_parameters());
   model.pack(ctx);
   const storage::SafetensorsFile golden(folder_ / "golden.safetensors");
 

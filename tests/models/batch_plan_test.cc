@@ -1,4 +1,5 @@
-// What a plan refuses, and what it brings to the device.
+// What a plan refuses, what it brings to the device, and that a model whose weights
+// were written runs nothing before they are packed.
 #include "models/batch_plan.h"
 
 #include <gmock/gmock.h>
@@ -51,7 +52,7 @@ struct Group {
 class BatchPlanTest : public testing::Test {
  protected:
   BatchPlanTest() {
-    initialize_parameters(model_.config(), model_.table(), 1, model_.parameters());
+    initialize_parameters(model_.config(), model_.table(), 1, model_.write_parameters());
     model_.pack(ctx_);
   }
   template <class T>
@@ -138,6 +139,22 @@ TEST_F(BatchPlanTest, PrefillGivesTheTrainingForwardsBits) {
             host<float>(Vec<const float>(trained.data, 16)));
   EXPECT_EQ(host<float>(Vec<const float>(prefilled.data + 16, 16)),
             host<float>(Vec<const float>(trained.data + 48, 16)));
+}
+
+TEST_F(BatchPlanTest, WeightsThatWereWrittenRunOnlyWhenPacked) {
+  const Group group;
+  const Mat<float> hidden = arena_.mat<float>(4, 16);
+  const BatchPlan plan = plan_training(ctx_, model_, group.view(), arena_);
+  const auto run = [&] { transformer_forward_train(ctx_, model_, plan, hidden, arena_); };
+  model_.rewrite_parameters();
+  run();
+  model_.write_parameters();
+  EXPECT_THAT(run, ThrowsMessage<Error>(HasSubstr("written and not packed")));
+  EXPECT_TRUE(model_.is_stale());
+  model_.pack(ctx_);
+  run();
+  const Transformer fresh(tiny_config(), {}, DType::kF32);
+  EXPECT_TRUE(fresh.is_stale());
 }
 
 }  // namespace

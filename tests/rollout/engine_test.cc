@@ -363,7 +363,7 @@ TEST_F(EngineTest, AbortsAndGoesOn) {
 }
 
 TEST_F(EngineTest, SaysWhichSampleYieldsNan) {
-  model_.parameters()[static_cast<size_t>(model_.table().layer(1).down)] =
+  model_.write_parameters()[static_cast<size_t>(model_.table().layer(1).down)] =
       std::numeric_limits<float>::quiet_NaN();
   model_.pack(ctx_);
   Engine engine(ctx_, model_, nullptr, {});
