@@ -158,9 +158,10 @@ class DecodeStep {
       std::vector<int32_t>& table = tables_[static_cast<size_t>(i)];
       for (int64_t b = 0; b < kBlocks; ++b) table.push_back(static_cast<int32_t>(i * kBlocks + b));
       const kernels::KvSegment prefill{0, kContext, 0, table};
-      models::transformer_forward(ctx, model, {prompt, prompt_positions, std::span(&prefill, 1)},
-                                  cache_, {}, Mat<float>(nullptr, 0, model.config().hidden_size),
-                                  arena_);
+      const models::BatchPlan plan = models::plan_forward(
+          ctx, model, {prompt, prompt_positions, std::span(&prefill, 1), {}}, cache_, arena_);
+      models::transformer_forward(ctx, model, plan, cache_,
+                                  Mat<float>(nullptr, 0, model.config().hidden_size), arena_);
       segments_.push_back({i, 1, kContext, table});
     }
   }
@@ -169,8 +170,9 @@ class DecodeStep {
     arena_.reset();
     const auto batch = static_cast<int64_t>(tokens_.size());
     const Mat<float> hidden = arena_.mat<float>(batch, model_.config().hidden_size);
-    models::transformer_forward(ctx_, model_, {tokens_, positions_, segments_}, cache_,
-                                output_rows_, hidden, arena_);
+    const models::BatchPlan plan = models::plan_forward(
+        ctx_, model_, {tokens_, positions_, segments_, output_rows_}, cache_, arena_);
+    models::transformer_forward(ctx_, model_, plan, cache_, hidden, arena_);
     const Mat<float> logits = arena_.mat<float>(batch, model_.config().vocab_size);
     models::lm_head_forward(ctx_, model_, logits, hidden);
     kernels::sample_forward(ctx_, {.ids = {drawn_.data(), batch},
@@ -260,7 +262,7 @@ nlohmann::json run_case(const std::string& name, int threads, const Options& opt
   omp_set_num_threads(threads);  // oneDNN's team
   const Context ctx{.threads = threads};
   models::Transformer model(model_config(options.layers), {}, DType::kF32);
-  models::initialize_parameters(model.config(), model.table(), 1, model.parameters());
+  models::initialize_parameters(model.config(), model.table(), 1, model.write_parameters());
   model.pack(ctx);
   long long a = 0, b = 0;
   if (std::sscanf(name.c_str(), "decode:%lld", &a) == 1 && a >= 1 && a <= 4096) {

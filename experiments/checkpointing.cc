@@ -219,7 +219,7 @@ void Checkpointer::load(const fs::path& chosen, double initial, learners::Learne
   resumed.older_program = answer.older_program;
   resumed.warnings = answer.warnings;
   if (own && !imported && !answer.older_program) saved_step_ = state.step();
-  checkpoint.read(0, checkpoint.flat_size(), model.parameters(), {}, {});
+  checkpoint.read(0, checkpoint.flat_size(), model.write_parameters(), {}, {});
   const double weight = largest(job_.ctx, std::as_const(model).parameters());
   if (imported) state.start_largest = weight;
   const double moment = learner != nullptr ? load_moments(checkpoint, state.adam_t, *learner) : 0;

@@ -158,7 +158,7 @@ int64_t load_checkpoint(const std::filesystem::path& folder, Job& job) {
                  job.config.model().path());
     }
     version = checkpoint.info().step;
-    checkpoint.read(0, checkpoint.flat_size(), job.model().parameters(), {}, {});
+    checkpoint.read(0, checkpoint.flat_size(), job.model().write_parameters(), {}, {});
     job.model().pack(job.ctx);
   });
   return version;

@@ -20,7 +20,7 @@ constexpr uint64_t kValidationSeed = 0x76616C5F73656564;
 
 }  // namespace
 
-Generation::Generation(Job& job, Span<float> idle_memory, int64_t steps_before, StopAsked asked)
+Generation::Generation(Job& job, Vec<float> idle_memory, int64_t steps_before, StopAsked asked)
     : job_(job), steps_before_(steps_before) {
   const int remote_actors = job.topology.actors() - (job.topology.is_actor(0) ? 1 : 0);
   leases_ = make_leases(job.world, remote_actors, std::move(asked));

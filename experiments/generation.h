@@ -23,7 +23,7 @@ class Generation {
   /// `idle_memory`: of a learner on the same rank, lent to the engine for keys and
   /// values; may be empty. `steps_before`: of SFT, for the run's step number in
   /// messages. `job` must outlive it.
-  Generation(Job& job, Span<float> idle_memory, int64_t steps_before, StopAsked asked);
+  Generation(Job& job, Vec<float> idle_memory, int64_t steps_before, StopAsked asked);
 
   struct Samples {
     std::vector<rollout::Group> groups;  ///< by prompt index; on learners

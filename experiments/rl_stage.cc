@@ -20,8 +20,8 @@ struct GivenUp {};
 /// A few milliseconds for perf/mfu/actor, once a run.
 constexpr int kPeakTurns = 50;
 
-Span<float> idle_memory(const learners::Learner* learner) {
-  return learner != nullptr ? Span<float>(learner->idle_memory()) : Span<float>();
+Vec<float> idle_memory(const learners::Learner* learner) {
+  return learner != nullptr ? learner->idle_memory() : Vec<float>();
 }
 
 }  // namespace
@@ -106,10 +106,13 @@ void RlStage::publish(uint64_t version) {
   if (job_.topology.has_followers()) {
     // The learners hold the same weights already; the actors follow rank 0's. Every
     // rank takes part in the broadcast.
-    const uint64_t sent = comm::publish_weights(job_.world, 0, version_, job_.model().parameters());
+    models::Transformer& model = job_.model();
+    const uint64_t sent = comm::publish_weights(
+        job_.world, 0, version_,
+        job_.is_learner() ? model.rewrite_parameters() : model.write_parameters());
     ORRERY_CHECK(sent == version_, "rank {} expects weights of version {}, rank 0 sends version {}",
                  job_.world.rank(), version_, sent);
-    if (!job_.is_learner()) job_.model().pack(job_.ctx);
+    if (!job_.is_learner()) model.pack(job_.ctx);
   }
   generation_.set_weight_version(version_);
 }

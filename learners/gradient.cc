@@ -172,7 +172,8 @@ bool ShardPass::forward() {
   const int64_t rows = std::ssize(batch_->output_rows), d = model_.config().hidden_size;
   hidden_ = arena_.mat<float>(rows, d);
   dhidden_ = arena_.mat<float>(rows, d);
-  activations_ = transformer_forward_train(ctx_, model_, batch_->view(), hidden_, arena_);
+  plan_ = plan_training(ctx_, model_, batch_->view(), arena_);
+  activations_ = transformer_forward_train(ctx_, model_, plan_, hidden_, arena_);
   return true;
 }
 
@@ -204,7 +205,7 @@ void ShardPass::head_backward(const Objective& objective, LossSums& sums) {
 std::optional<int64_t> ShardPass::backward_layer() {
   if (!backward_) {
     const int64_t rows = std::ssize(batch_->tokens);
-    backward_.emplace(ctx_, model_, batch_->view(), activations_, dhidden_, gradients_,
+    backward_.emplace(ctx_, model_, plan_, activations_, dhidden_, gradients_,
                       dembedding_.row_range(row_, row_ + rows), arena_);
   }
   const std::optional<int64_t> final_from = backward_->next();
@@ -232,7 +233,8 @@ void batch_logprobs(const Context& ctx, const models::Transformer& model, float 
   const ArenaScope scope(arena);
   const Mat<float> hidden =
       arena.mat<float>(std::ssize(batch.output_rows), model.config().hidden_size);
-  models::transformer_forward_train(ctx, model, batch.view(), hidden, arena);
+  const models::BatchPlan plan = models::plan_training(ctx, model, batch.view(), arena);
+  models::transformer_forward_train(ctx, model, plan, hidden, arena);
   const kernels::LmHeadForward head =
       head_of(ctx, model, batch, temperature, hidden, !entropies.empty(), arena);
   kernels::lm_head_logprob(ctx, head, arena);

@@ -209,14 +209,14 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective,
   } else {
     const ScopedTimer timer(result.optimizer_seconds);
     const ProfilePhaseScope phase(ctx_, "optimizer");
-    const ShardedAdamW::Result step =
-        optimizer_.step(ctx_, comm_, model_.parameters(), shard_tree_.result(), params, clip_grad);
+    const ShardedAdamW::Result step = optimizer_.step(ctx_, comm_, model_.write_parameters(),
+                                                      shard_tree_.result(), params, clip_grad);
     result.grad_norm = step.grad_norm;
     result.skipped = step.skipped;
   }
   {
     const ScopedTimer timer(result.pack_seconds);
-    if (!result.skipped) model_.pack(ctx_);
+    if (model_.is_stale()) model_.pack(ctx_);
   }
   double flops[1] = {step_flops(model_.config(), batches)};
   comm_.all_reduce_sum(std::span<double>(flops));

@@ -78,7 +78,7 @@ class Learner {
 
   ShardedAdamW& optimizer() { return optimizer_; }
   /// Gradient memory. Free for other use between updates; every update overwrites it.
-  std::span<float> idle_memory() const { return shard_tree_.memory(); }
+  Vec<float> idle_memory() const { return Span<float>(shard_tree_.memory()); }
   size_t memory_bytes() const;  ///< gradients, moments, temporaries
 
  private:

@@ -1,5 +1,7 @@
 #include "models/transformer.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 #include "core/profile.h"
 #include "kernels/elementwise.h"
@@ -71,6 +73,7 @@ void Transformer::pack(const Context& ctx) {
     layer.down = pack_one(at.down, d, f);
   }
   lm_head_ = pack_one(table_.lm_head(), config_.vocab_size, d);
+  stale_ = false;
 }
 
 Mat<const float> Transformer::embedding() const {
@@ -79,35 +82,6 @@ Mat<const float> Transformer::embedding() const {
 
 Span<const float> Transformer::final_norm() const {
   return {parameters().data() + table_.final_norm(), config_.hidden_size};
-}
-
-KvCache::KvCache(const ModelConfig& config, Device device, int64_t blocks, Span<float> memory)
-    : blocks_(blocks) {
-  const int64_t bytes = bytes_per_block(config) * blocks;
-  if (memory.size_bytes() >= bytes) {
-    lent_ = memory.first(bytes / int64_t{sizeof(float)});
-  } else {
-    own_ = Buffer::zeroed(device, bytes);
-  }
-  float* at = lent_.empty() ? own_.span<float>().data() : lent_.data();
-  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
-    kernels::KvPool pool{nullptr, nullptr, blocks, config.num_key_value_heads, config.head_dim};
-    pool.k = at;
-    at += blocks * pool.block_elements();
-    pool.v = at;
-    at += blocks * pool.block_elements();
-    layers_.push_back(pool);
-  }
-}
-
-void KvCache::clear_lent(const Context& ctx) { kernels::fill(ctx, {.y = lent_}); }
-
-void KvCache::copy_block(const Context& ctx, int32_t from, int32_t to, int64_t count) {
-  for (const kernels::KvPool& pool : layers_) kernels::kv_copy(ctx, pool, from, to, count);
-}
-
-size_t KvCache::bytes_per_block(const ModelConfig& config) {
-  return 2 * config.num_hidden_layers * config.kv_size() * kernels::kKvBlock * sizeof(float);
 }
 
 ForwardFlops forward_flops(const ModelConfig& config,

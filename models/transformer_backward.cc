@@ -11,44 +11,13 @@
 
 namespace orrery::models {
 
-TrainKv make_train_kv(const ModelConfig& config, Span<const kernels::AttentionSegment> segments,
-                      Arena& arena) {
-  TrainKv kv;
-  int32_t next = 0;
-  for (const kernels::AttentionSegment& s : segments) {
-    std::vector<int32_t> table;
-    const int64_t shared = s.position / kernels::kKvBlock;
-    const int64_t partial = s.position % kernels::kKvBlock;
-    if (s.parent >= 0) {
-      const std::vector<int32_t>& parent = kv.tables[s.parent];
-      table.assign(parent.begin(), parent.begin() + shared);
-      if (partial > 0) kv.copies.copies.push_back({parent[shared], next, partial});
-    } else {
-      ORRERY_CHECK(s.position == 0, "a segment without a parent starts at position {}", s.position);
-    }
-    const int64_t tiles = (s.position + s.rows + kernels::kKvBlock - 1) / kernels::kKvBlock;
-    while (std::ssize(table) < tiles) table.push_back(next++);
-    kv.tables.push_back(std::move(table));
-  }
-  for (int64_t i = 0; i < segments.size(); ++i) {
-    kv.segments.push_back(
-        {segments[i].row_begin, segments[i].rows, segments[i].position, kv.tables[i]});
-  }
-  kv.pool = {nullptr, nullptr, next, config.num_key_value_heads, config.head_dim};
-  kv.pool.k = arena.alloc<float>(next * kv.pool.block_elements());
-  kv.pool.v = arena.alloc<float>(next * kv.pool.block_elements());
-  std::fill_n(kv.pool.k, next * kv.pool.block_elements(), 0.0f);  // no slot may hold a NaN pattern
-  std::fill_n(kv.pool.v, next * kv.pool.block_elements(), 0.0f);
-  return kv;
-}
-
 TransformerBackward::TransformerBackward(const Context& ctx, const Transformer& model,
-                                         const TrainBatch& batch, const Activations& activations,
+                                         const BatchPlan& plan, const Activations& activations,
                                          Mat<const float> dhidden, const FlatView& gradients,
                                          Mat<float> dembedding, Arena& arena)
     : ctx_(ctx),
       model_(model),
-      batch_(batch),
+      plan_(plan),
       activations_(activations),
       dhidden_(dhidden),
       gradients_(gradients),
@@ -56,10 +25,10 @@ TransformerBackward::TransformerBackward(const Context& ctx, const Transformer& 
       arena_(arena),
       scope_(arena),
       layers_left_(model.config().num_hidden_layers) {
+  model.check_packed();
   ORRERY_CHECK(gradients.size() == model.table().flat_size(), "gradients of {}", gradients.size());
-  ORRERY_CHECK(
-      dembedding.rows == std::ssize(batch.tokens) && dembedding.cols == model.config().hidden_size,
-      "dembedding {} x {}", dembedding.rows, dembedding.cols);
+  ORRERY_CHECK(dembedding.rows == plan.rows() && dembedding.cols == model.config().hidden_size,
+               "dembedding {} x {}", dembedding.rows, dembedding.cols);
 }
 
 std::optional<int64_t> TransformerBackward::next() {
@@ -97,7 +66,7 @@ void TransformerBackward::final_norm_backward() {
                                      .weight = model_.final_norm(),
                                      .accumulate = true});
     // In output order: a row may be named by several responses.
-    kernels::scatter_add_rows(ctx_, {.to = dresidual_, .from = dlast, .rows = batch_.output_rows});
+    kernels::scatter_add_rows(ctx_, {.to = dresidual_, .from = dlast, .rows = plan_.output_rows});
   }
   x_ = arena_.mat<float>(t, d);
   dx_ = arena_.mat<float>(t, d);
@@ -136,22 +105,27 @@ void TransformerBackward::layer_backward(int64_t index) {
   kernels::matmul_backward_weight(
       ctx_, {.dw = grad(offset.o, d, config.q_size()), .dy = dresidual_, .x = at.attention});
   kernels::matmul_backward_input(ctx_, {.dx = dattention_, .dy = dresidual_, .weight = layer.o});
-  const QkvHeads heads = split_qkv(config, at.qkv), dheads = split_qkv(config, dqkv_);
-  kernels::attention_backward(ctx_, dheads.q, dheads.k, dheads.v,
-                              as_heads<const float>(dattention_, config.num_attention_heads),
-                              as_heads<const float>(at.attention, config.num_attention_heads),
-                              heads.q, heads.k, heads.v, at.lse, batch_.segments,
-                              attention_scale(config), arena_);
+  kernels::attention_backward(ctx_, {.dq = queries(config, dqkv_),
+                                     .dk = keys(config, dqkv_),
+                                     .dv = values(config, dqkv_),
+                                     .dout = dattention_,
+                                     .out = at.attention,
+                                     .q = queries(config, at.qkv),
+                                     .k = keys(config, at.qkv),
+                                     .v = values(config, at.qkv),
+                                     .lse = at.lse,
+                                     .plan = plan_.backward,
+                                     .scale = attention_scale(config)});
   const ActMat dq = queries(config, dqkv_), dk = keys(config, dqkv_);
   const kernels::RopeTable& rope = model_.rope();
   kernels::rope_backward(ctx_, {.x = dq,
                                 .heads = config.num_attention_heads,
-                                .positions = batch_.positions,
+                                .positions = plan_.positions,
                                 .cos = rope.cos,
                                 .sin = rope.sin});
   kernels::rope_backward(ctx_, {.x = dk,
                                 .heads = config.num_key_value_heads,
-                                .positions = batch_.positions,
+                                .positions = plan_.positions,
                                 .cos = rope.cos,
                                 .sin = rope.sin});
   if (config.qk_norm) {

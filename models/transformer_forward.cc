@@ -19,16 +19,14 @@ namespace {
 /// inference overwrites them). In: residual stream h (at.input). Out: at.middle is the
 /// stream after attention, `delta` what the MLP adds to it.
 void layer_forward(const Context& ctx, const Transformer& model, int64_t index,
-                   const Activations::Layer& at, Mat<const float> x_norm,
-                   Span<const int32_t> positions, const kernels::KvPool& pool,
-                   Span<const kernels::KvSegment> segments, const KvCopies& copies,
-                   Mat<float> x_post, Mat<float> act, Mat<float> delta) {
+                   const Activations::Layer& at, Mat<const float> x_norm, const BatchPlan& plan,
+                   const kernels::KvPool& pool, Mat<float> x_post, Mat<float> act,
+                   Mat<float> delta) {
   const ModelConfig& config = model.config();
   const Transformer::Layer& layer = model.layer(index);
   kernels::matmul_forward(ctx,
                           {.y = at.qkv, .x = x_norm, .weight = layer.qkv, .bias = layer.qkv_bias});
-  const QkvHeads heads = split_qkv(config, at.qkv);
-  const ActMat q = queries(config, at.qkv), k = keys(config, at.qkv);
+  const ActMat q = queries(config, at.qkv), k = keys(config, at.qkv), v = values(config, at.qkv);
   if (config.qk_norm) {
     if (at.qk_raw.data != nullptr) {
       kernels::copy_rows(ctx, {.to = at.qk_raw, .from = at.qkv.col_range(0, at.qk_raw.cols)});
@@ -49,19 +47,22 @@ void layer_forward(const Context& ctx, const Transformer& model, int64_t index,
   const kernels::RopeTable& rope = model.rope();
   kernels::rope_forward(ctx, {.x = q,
                               .heads = config.num_attention_heads,
-                              .positions = positions,
+                              .positions = plan.positions,
                               .cos = rope.cos,
                               .sin = rope.sin});
   kernels::rope_forward(ctx, {.x = k,
                               .heads = config.num_key_value_heads,
-                              .positions = positions,
+                              .positions = plan.positions,
                               .cos = rope.cos,
                               .sin = rope.sin});
-  kernels::kv_write(ctx, pool, heads.k, heads.v, segments);
-  for (const KvCopies::Copy& copy : copies.copies)
-    kernels::kv_copy(ctx, pool, copy.from, copy.to, copy.count);
-  kernels::attention_forward(ctx, as_heads(at.attention, config.num_attention_heads), at.lse,
-                             heads.q, pool, segments, attention_scale(config));
+  kernels::kv_write(ctx, {.pool = pool, .k = k, .v = v, .plan = plan.attention});
+  kernels::kv_copy(ctx, {.pool = pool, .plan = plan.copies});
+  kernels::attention_forward(ctx, {.out = at.attention,
+                                   .lse = at.lse,
+                                   .q = q,
+                                   .pool = pool,
+                                   .plan = plan.attention,
+                                   .scale = attention_scale(config)});
   kernels::matmul_forward(ctx, {.y = delta, .x = at.attention, .weight = layer.o});
   kernels::rmsnorm_residual_forward(ctx, {.h = at.middle,
                                           .y = x_post,
@@ -75,24 +76,19 @@ void layer_forward(const Context& ctx, const Transformer& model, int64_t index,
   kernels::matmul_forward(ctx, {.y = delta, .x = act, .weight = layer.down});
 }
 
-void check_batch(const ModelConfig& config, int64_t tokens, int64_t positions,
-                 Span<const int32_t> output_rows, Mat<const float> hidden) {
-  ORRERY_CHECK(tokens == positions, "{} tokens, {} positions", tokens, positions);
-  ORRERY_CHECK(hidden.rows == output_rows.size() && hidden.cols == config.hidden_size,
+void check_hidden(const Transformer& model, const BatchPlan& plan, Mat<const float> hidden) {
+  model.check_packed();
+  ORRERY_CHECK(hidden.rows == plan.output_rows.size && hidden.cols == model.config().hidden_size,
                "hidden is {} x {}", hidden.rows, hidden.cols);
-  for (const int32_t row : output_rows) {
-    ORRERY_CHECK(row >= 0 && row < tokens, "output row {} of {}", row, tokens);
-  }
 }
 
 }  // namespace
 
-void transformer_forward(const Context& ctx, const Transformer& model, const ForwardBatch& batch,
-                         KvCache& cache, Span<const int32_t> output_rows, Mat<float> hidden,
-                         Arena& arena) {
+void transformer_forward(const Context& ctx, const Transformer& model, const BatchPlan& plan,
+                         const KvCache& cache, Mat<float> hidden, Arena& arena) {
   const ModelConfig& config = model.config();
-  check_batch(config, batch.tokens.size(), batch.positions.size(), output_rows, hidden);
-  const int64_t t = batch.tokens.size();
+  check_hidden(model, plan, hidden);
+  const int64_t t = plan.rows();
   if (t == 0) return;
   const ArenaScope scope(arena);
   const auto d = config.hidden_size;
@@ -104,10 +100,9 @@ void transformer_forward(const Context& ctx, const Transformer& model, const For
   at.gate_up = arena.mat<float>(t, 2 * config.intermediate_size);
   const Mat<float> x = arena.mat<float>(t, d), delta = arena.mat<float>(t, d);
   const Mat<float> act = arena.mat<float>(t, config.intermediate_size);
-  const KvCopies no_copies;
 
   kernels::embedding_forward(ctx,
-                             {.out = at.input, .table = model.embedding(), .ids = batch.tokens});
+                             {.out = at.input, .table = model.embedding(), .ids = plan.tokens});
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
     if (i == 0) {
       kernels::rmsnorm_forward(
@@ -121,14 +116,13 @@ void transformer_forward(const Context& ctx, const Transformer& model, const For
                                               .weight = model.layer(i).input_norm,
                                               .eps = config.rms_norm_eps});
     }
-    layer_forward(ctx, model, i, at, x, batch.positions, cache.layer(i), batch.segments, no_copies,
-                  x, act, delta);
+    layer_forward(ctx, model, i, at, x, plan, cache.layer(i), x, act, delta);
   }
-  const int64_t r = output_rows.size();
+  const int64_t r = plan.output_rows.size;
   if (r == 0) return;
   const Mat<float> last = arena.mat<float>(r, d), last_delta = arena.mat<float>(r, d);
-  kernels::gather_rows(ctx, {.to = last, .from = at.input, .rows = output_rows});
-  kernels::gather_rows(ctx, {.to = last_delta, .from = delta, .rows = output_rows});
+  kernels::gather_rows(ctx, {.to = last, .from = at.input, .rows = plan.output_rows});
+  kernels::gather_rows(ctx, {.to = last_delta, .from = delta, .rows = plan.output_rows});
   kernels::rmsnorm_residual_forward(ctx, {.h = last,
                                           .y = hidden,
                                           .x = last,
@@ -138,12 +132,12 @@ void transformer_forward(const Context& ctx, const Transformer& model, const For
 }
 
 Activations transformer_forward_train(const Context& ctx, const Transformer& model,
-                                      const TrainBatch& batch, Mat<float> hidden, Arena& arena) {
+                                      const BatchPlan& plan, Mat<float> hidden, Arena& arena) {
   const ProfilePhaseScope phase(ctx, "forward");
   const ModelConfig& config = model.config();
-  check_batch(config, batch.tokens.size(), batch.positions.size(), batch.output_rows, hidden);
-  const int64_t t = batch.tokens.size();
-  const int64_t r = batch.output_rows.size();
+  check_hidden(model, plan, hidden);
+  const int64_t t = plan.rows();
+  const int64_t r = plan.output_rows.size;
   const auto d = config.hidden_size;
 
   Activations result;
@@ -167,11 +161,18 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
   result.rstd_final = arena.span<float>(r);
 
   const ArenaScope scope(arena);
-  const TrainKv kv = make_train_kv(config, batch.segments, arena);
+  // One pool of keys and values, which the layers use in turn.
+  const int64_t blocks = plan.attention.pool_blocks;
+  const auto pool_bytes = static_cast<int64_t>(kernels::kv_pool_bytes(
+      ctx.device, DType::kF32, blocks, config.num_key_value_heads, config.head_dim));
+  const kernels::KvPool pool =
+      kernels::make_kv_pool(ctx.device, DType::kF32, blocks, config.num_key_value_heads,
+                            config.head_dim, arena.alloc<std::byte>(pool_bytes));
+  kernels::kv_clear(ctx, {.pool = pool});  // no slot may hold a NaN pattern
   const Mat<float> x = arena.mat<float>(t, d), delta = arena.mat<float>(t, d);
   const Mat<float> act = arena.mat<float>(t, config.intermediate_size);
   kernels::embedding_forward(
-      ctx, {.out = result.layers[0].input, .table = model.embedding(), .ids = batch.tokens});
+      ctx, {.out = result.layers[0].input, .table = model.embedding(), .ids = plan.tokens});
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
     const Activations::Layer& at = result.layers[i];
     if (i == 0) {
@@ -189,14 +190,13 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
                                               .weight = model.layer(i).input_norm,
                                               .eps = config.rms_norm_eps});
     }
-    layer_forward(ctx, model, i, at, x, batch.positions, kv.pool, kv.segments, kv.copies, x, act,
-                  delta);
+    layer_forward(ctx, model, i, at, x, plan, pool, x, act, delta);
   }
   const Mat<float> last_delta = arena.mat<float>(r, d);
   kernels::gather_rows(
       ctx,
-      {.to = result.final_input, .from = result.layers.back().middle, .rows = batch.output_rows});
-  kernels::gather_rows(ctx, {.to = last_delta, .from = delta, .rows = batch.output_rows});
+      {.to = result.final_input, .from = result.layers.back().middle, .rows = plan.output_rows});
+  kernels::gather_rows(ctx, {.to = last_delta, .from = delta, .rows = plan.output_rows});
   kernels::rmsnorm_residual_forward(ctx, {.h = result.final_input,
                                           .y = hidden,
                                           .rstd = result.rstd_final,

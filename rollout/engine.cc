@@ -168,7 +168,8 @@ void Engine::Impl::check(const GenerateRequest& request) const {
     fail(
         "prompt {}: {} tokens and up to {} new ones need {} KV blocks of {} tokens, "
         "and the cache has {}: raise the KV cache's size or lower max_new_tokens",
-        index, prompt_tokens, max_tokens, needed, kernels::kKvBlock, config.kv_blocks);
+        index, prompt_tokens, max_tokens, needed, models::KvCache::block_tokens(),
+        config.kv_blocks);
   }
 }
 
@@ -198,8 +199,7 @@ void Engine::Impl::submit(GenerateRequest request) {
 
 /// Lays out the rows of the scheduled sequences and lists the tokens to draw.
 void Engine::Impl::prepare(const Schedule& schedule) {
-  for (const BlockCopy& copy : schedule.copies)
-    cache.copy_block(ctx, copy.from, copy.to, copy.count);
+  cache.copy_blocks(ctx, schedule.copies, arena);
   tokens.clear();
   positions.clear();
   output_rows.clear();
@@ -358,8 +358,9 @@ std::vector<GenerateResult> Engine::Impl::step() {
   const Mat<float> hidden = arena.mat<float>(output_rows.size(), model.config().hidden_size);
   {
     const ScopedTimer timer(stats.forward_seconds);
-    models::transformer_forward(ctx, model, {tokens, positions, segments}, cache, output_rows,
-                                hidden, arena);
+    const models::BatchPlan plan =
+        models::plan_forward(ctx, model, {tokens, positions, segments, output_rows}, cache, arena);
+    models::transformer_forward(ctx, model, plan, cache, hidden, arena);
   }
   {
     const ScopedTimer timer(stats.sample_seconds);

@@ -53,7 +53,7 @@ TEST(Divergence, EveryElementOfWeightsAndMomentsCounts) {
   Policy policy;
   for (const float bad : {std::nanf(""), -std::nanf(""), kInf, -kInf}) {
     for (const auto& [values, says] :
-         {std::pair{policy.model.parameters(), "weights are not finite"},
+         {std::pair{policy.model.write_parameters(), "weights are not finite"},
           std::pair{policy.learner.optimizer().m(), "moments are not finite"},
           std::pair{policy.learner.optimizer().v(), "moments are not finite"}}) {
       for (const size_t at : {size_t{0}, values.size() / 2, values.size() - 1}) {
@@ -64,12 +64,13 @@ TEST(Divergence, EveryElementOfWeightsAndMomentsCounts) {
       }
     }
   }
+  policy.model.pack(policy.ctx);
   EXPECT_EQ(policy.problem(), "");
 }
 
 TEST(Divergence, AWeightThatNoTrainingMakesIsOne) {
   Policy policy;
-  float& weight = policy.model.parameters()[7];
+  float& weight = policy.model.write_parameters()[7];
   weight = -2.9F;
   EXPECT_EQ(policy.check->problem(std::nullopt), "");
   weight = -1e30F;  // its square overflows: normalised it is 0, and so is every gradient
@@ -111,11 +112,11 @@ TEST(Divergence, AGradientOfZeroIsOneWhereThereWasSomethingToLearn) {
 
 TEST(Divergence, APolicyWhoseLogProbsOverflowIsOne) {
   Policy policy;
-  for (float& weight : policy.model.parameters()) weight = std::copysign(2.5F, weight);
+  for (float& weight : policy.model.write_parameters()) weight = std::copysign(2.5F, weight);
   policy.model.pack(policy.ctx);
   EXPECT_EQ(policy.problem(), "") << "large, but sums of it are finite";
   // Allowed in size, as the stage begins with it; but activations overflow.
-  for (float& weight : policy.model.parameters()) weight = std::copysign(1e15F, weight);
+  for (float& weight : policy.model.write_parameters()) weight = std::copysign(1e15F, weight);
   policy.model.pack(policy.ctx);
   policy.check->begin_stage();
   EXPECT_EQ(policy.check->problem(std::nullopt), "");

@@ -98,7 +98,8 @@ Scores score(const models::Transformer& model, const models::TrainBatch& batch,
   Arena arena;
   const auto rows = static_cast<int64_t>(batch.output_rows.size());
   const Mat<float> hidden = arena.mat<float>(rows, model.config().hidden_size);
-  models::transformer_forward_train(ctx, model, batch, hidden, arena);
+  const models::BatchPlan plan = models::plan_training(ctx, model, batch, arena);
+  models::transformer_forward_train(ctx, model, plan, hidden, arena);
   const Mat<float> logits = arena.mat<float>(rows, model.config().vocab_size);
   models::lm_head_forward(ctx, model, logits, hidden);
   Scores scores;
@@ -320,10 +321,10 @@ TEST_F(EngineTest, UsesLentMemoryWhateverWasLeftInIt) {
   config.kv_blocks = 40;
   const size_t needed = 40 * models::KvCache::bytes_per_block(model_.config()) / sizeof(float);
   std::vector<float> lent(needed + 5, std::numeric_limits<float>::quiet_NaN());
-  config.kv_memory = lent;
+  config.kv_memory = Span<float>(lent);
   Engine engine(ctx_, model_, nullptr, config);
   EngineConfig own = config;
-  own.kv_memory = std::span(lent).first(needed - 1);  // too small
+  own.kv_memory = Span<float>(lent).first(static_cast<int64_t>(needed) - 1);  // too small
   EXPECT_EQ(Engine(ctx_, model_, nullptr, own).memory_bytes() - engine.memory_bytes(),
             needed * sizeof(float));
   for (int round = 0; round < 2; ++round) {
@@ -366,7 +367,7 @@ TEST_F(EngineTest, AbortsAndGoesOn) {
 }
 
 TEST_F(EngineTest, SaysWhichSampleYieldsNan) {
-  model_.parameters()[static_cast<size_t>(model_.table().layer(1).down)] =
+  model_.write_parameters()[static_cast<size_t>(model_.table().layer(1).down)] =
       std::numeric_limits<float>::quiet_NaN();
   model_.pack(ctx_);
   Engine engine(ctx_, model_, nullptr, {});
