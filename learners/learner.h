@@ -1,6 +1,7 @@
 // One optimizer step over a mini-batch, on all learner ranks at once: shard gradients,
 // ordered reduction, clipping, AdamW, packing of the new weights. The result depends on
-// the trees alone: not on ranks, threads or token budget.
+// the trees and on gradient_shards: not on ranks, threads or token budget. Under
+// fast_reduce it depends on the number of ranks, too.
 #pragma once
 
 #include <cstdint>
