@@ -91,10 +91,10 @@ class Learner {
     int64_t rows = 0;  ///< of all trees
   };
   ShardWork assign_to_shards(std::span<Tree> trees) const;
-  /// Sums this rank's shards in shard_tree_, and hands the sum to the exchange as it
-  /// becomes final.
-  void gradient(Span<const std::vector<MicroBatch>> shards, const Objective& objective,
-                Span<LossSums> sums, OrderedReduceScatter& exchange);
+  void compute_reference(Span<const std::vector<MicroBatch>> batches, const Objective& objective,
+                         UpdateResult& result);
+  /// Clips and AdamW, and packs the new weights; or skips.
+  void take_step(const kernels::AdamWParams& params, double clip_grad, UpdateResult& result);
 
   Context ctx_;
   models::Transformer& model_;
