@@ -48,13 +48,19 @@ void RlStage::show_progress() {
 
 std::optional<StepReport> RlStage::step(int64_t step) {
   const Timer timer;
-  std::optional<Generation::Samples> samples = generation_.train(step);  // and their rewards
+  std::optional<Generation::Samples> samples = generation_.run(generation_.train_batch(step));
   if (!samples) return std::nullopt;
   groups_ = std::move(samples->groups);
   StepReport report;
   Timings timings = {{"gen", samples->seconds}};
   if (samples->reward_seconds) timings["gen/reward"] = *samples->reward_seconds;
-  if (!update(step, report, timings)) return std::nullopt;
+  std::string refusal;
+  try {
+    if (update_) refusal = update_->run(step, groups_, version_, report, timings);
+  } catch (const GivenUp&) {
+    return std::nullopt;
+  }
+  agree_on_refusal(refusal);
   {
     const ScopedTimer publishing(timings["update_weights"]);
     publish(version_ + 1);
@@ -64,20 +70,11 @@ std::optional<StepReport> RlStage::step(int64_t step) {
   return report;
 }
 
-bool RlStage::update(int64_t step, StepReport& report, Timings& timings) {
-  std::string refusal;
-  try {
-    if (update_) refusal = update_->run(step, groups_, version_, report, timings);
-  } catch (const GivenUp&) {
-    return false;
-  }
-  if (!job_.config.algorithm().verify_logprobs()) return true;
-  // Learners that refuse the batch do so alike; those who only generate hear of it
-  // here.
+void RlStage::agree_on_refusal(const std::string& refusal) {
+  if (!job_.config.algorithm().verify_logprobs()) return;
   on_all_ranks(job_.world, [&] {
     if (!refusal.empty()) fail("{}", refusal);
   });
-  return true;
 }
 
 void RlStage::add_metrics(int64_t step, const DroppedSamples& dropped, Timings& timings,
@@ -131,7 +128,7 @@ std::optional<PolicyProbe> RlStage::probe() const {
 
 std::optional<RlStage::Validation> RlStage::validate(int64_t step) {
   const Timer timer;
-  std::optional<Generation::Samples> samples = generation_.validate(step);
+  std::optional<Generation::Samples> samples = generation_.run(generation_.val_batch(step));
   if (!samples) return std::nullopt;
   Validation validation;
   if (!job_.is_main()) return validation;

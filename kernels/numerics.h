@@ -11,7 +11,8 @@
 
 namespace orrery::kernels {
 
-/// Part of a trajectory's fingerprint: raised whenever any op's bits change.
+/// Part of a trajectory's fingerprint. It goes up with any change of the bits of an op,
+/// or of the order of the sums in learners/.
 inline constexpr uint32_t kNumericsVersion = 1;
 
 /// Number of partial sums of a lanes sum.

@@ -110,7 +110,7 @@ struct Engine::Impl {
   void check_draws() const;
   void append_token(Sequence& sample, int64_t draw);
   void postprocess(const Schedule& schedule, std::vector<GenerateResult>& results);
-  std::vector<GenerateResult> step();
+  void count_step();
 
   Context ctx;
   const models::Transformer& model;
@@ -345,34 +345,10 @@ void Engine::Impl::postprocess(const Schedule& schedule, std::vector<GenerateRes
   }
 }
 
-std::vector<GenerateResult> Engine::Impl::step() {
-  std::vector<GenerateResult> results;
-  const Schedule& schedule = scheduler.schedule();
-  if (schedule.rows == 0) return results;
-  const bool decodes =
-      std::ranges::all_of(schedule.entries, [](const ScheduledRows& i) { return i.rows == 1; });
-  const ProfilePhaseScope phase(ctx, decodes ? "decode" : "prefill");
-  const bool corrupt = fault_point(FaultPoint::kEngineStep) == FaultAction::kCorrupt;
-  arena.reset();
-  prepare(schedule);
-  const Mat<float> hidden = arena.mat<float>(output_rows.size(), model.config().hidden_size);
-  {
-    const ScopedTimer timer(stats.forward_seconds);
-    const models::BatchPlan plan =
-        models::plan_forward(ctx, model, {tokens, positions, segments, output_rows}, cache, arena);
-    models::transformer_forward(ctx, model, plan, cache, hidden, arena);
-  }
-  {
-    const ScopedTimer timer(stats.sample_seconds);
-    draw_tokens(hidden);
-    check_draws();
-  }
-  if (corrupt && !logprobs.empty()) logprobs.front() = std::nextafter(logprobs.front(), -1e30f);
-  postprocess(schedule, results);
+void Engine::Impl::count_step() {
   ++stats.steps;
   stats.preemptions = scheduler.preemptions();
   stats.kv_blocks_in_use = scheduler.blocks().blocks_in_use();
-  return results;
 }
 
 Engine::Engine(const Context& ctx, const models::Transformer& model,
@@ -384,7 +360,38 @@ void Engine::submit(GenerateRequest request) { impl_->submit(std::move(request))
 
 bool Engine::has_work() const { return impl_->scheduler.has_work(); }
 
-std::vector<GenerateResult> Engine::step() { return impl_->step(); }
+std::vector<GenerateResult> Engine::step() {
+  Impl& engine = *impl_;
+  std::vector<GenerateResult> results;
+  const Schedule& schedule = engine.scheduler.schedule();
+  if (schedule.rows == 0) return results;
+  const bool decodes =
+      std::ranges::all_of(schedule.entries, [](const ScheduledRows& i) { return i.rows == 1; });
+  const ProfilePhaseScope phase(engine.ctx, decodes ? "decode" : "prefill");
+  const bool corrupt = fault_point(FaultPoint::kEngineStep) == FaultAction::kCorrupt;
+  engine.arena.reset();
+  engine.prepare(schedule);
+  const Mat<float> hidden =
+      engine.arena.mat<float>(engine.output_rows.size(), engine.model.config().hidden_size);
+  {
+    const ScopedTimer timer(engine.stats.forward_seconds);
+    const models::BatchPlan plan =
+        models::plan_forward(engine.ctx, engine.model,
+                             {engine.tokens, engine.positions, engine.segments, engine.output_rows},
+                             engine.cache, engine.arena);
+    models::transformer_forward(engine.ctx, engine.model, plan, engine.cache, hidden, engine.arena);
+  }
+  {
+    const ScopedTimer timer(engine.stats.sample_seconds);
+    engine.draw_tokens(hidden);
+    engine.check_draws();
+  }
+  if (corrupt && !engine.logprobs.empty())
+    engine.logprobs.front() = std::nextafter(engine.logprobs.front(), -1e30f);
+  engine.postprocess(schedule, results);
+  engine.count_step();
+  return results;
+}
 
 std::vector<GenerateResult> Engine::run() {
   std::vector<GenerateResult> all;

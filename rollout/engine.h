@@ -1,7 +1,8 @@
 // The rollout engine: continuous batching over a paged KV cache. A group's prompt is
 // computed once, and its n samples share its full blocks (the last, partly filled block
-// is copied). step() schedules rows, runs the model over them, and postprocesses: draws
-// tokens and hands out finished samples.
+// is copied). step() schedules rows, runs the model over them, draws tokens from the
+// logits, and postprocesses: appends the tokens to their samples and hands out those
+// that are finished.
 //
 // A sample's tokens depend only on (seed, step, prompt_index, sample index, weights,
 // prompt, sampling): not on what else is in the batch, nor on chunking, preemption or
