@@ -14,7 +14,8 @@ struct RowsCase {
 class RowsTest : public testing::TestWithParam<RowsCase> {};
 
 TEST_P(RowsTest, GatherCopiesAndScatterAddsInOrder) {
-  const auto& [from_rows, dim, rows] = GetParam();
+  const int64_t from_rows = GetParam().from_rows, dim = GetParam().dim;
+  const std::vector<int32_t>& rows = GetParam().rows;
   const int64_t count = std::ssize(rows);
   const Matrix table = Matrix::random(from_rows, dim, 1), start = Matrix::random(from_rows, dim, 2);
   Matrix gathered(count, dim), sums = start;
