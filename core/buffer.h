@@ -71,6 +71,9 @@ class Arena {
   Mat<T> mat(int64_t rows, int64_t cols) {
     return {alloc<T>(rows * cols), rows, cols};
   }
+  ActMat act_mat(DType dtype, int64_t rows, int64_t cols) {
+    return {alloc_bytes(rows * cols * dtype_bytes(dtype)), dtype, rows, cols, cols};
+  }
 
   struct Mark {
     size_t chunk = 0, offset = 0;

@@ -170,8 +170,8 @@ bool ShardPass::forward() {
   batch_ = batch_ == nullptr ? &batches_.front() : batch_ + 1;
   batch_scope_.emplace(arena_);
   const int64_t rows = std::ssize(batch_->output_rows), d = model_.config().hidden_size;
-  hidden_ = arena_.mat<float>(rows, d);
-  dhidden_ = arena_.mat<float>(rows, d);
+  hidden_ = arena_.act_mat(models::Transformer::activation_dtype(), rows, d);
+  dhidden_ = arena_.act_mat(models::Transformer::activation_dtype(), rows, d);
   plan_ = plan_training(ctx_, model_, batch_->view(), arena_);
   activations_ = transformer_forward_train(ctx_, model_, plan_, hidden_, arena_);
   return true;
@@ -231,8 +231,8 @@ void batch_logprobs(const Context& ctx, const models::Transformer& model, float 
                     const MicroBatch& batch, std::span<float> logprobs, std::span<float> entropies,
                     Arena& arena) {
   const ArenaScope scope(arena);
-  const Mat<float> hidden =
-      arena.mat<float>(std::ssize(batch.output_rows), model.config().hidden_size);
+  const ActMat hidden = arena.act_mat(models::Transformer::activation_dtype(),
+                                      std::ssize(batch.output_rows), model.config().hidden_size);
   const models::BatchPlan plan = models::plan_training(ctx, model, batch.view(), arena);
   models::transformer_forward_train(ctx, model, plan, hidden, arena);
   const kernels::LmHeadForward head =

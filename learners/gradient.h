@@ -60,7 +60,7 @@ class ShardPass {
   const MicroBatch* batch_ = nullptr;
   int64_t row_ = 0;  // of dembedding_, the batch's first one
   std::optional<ArenaScope> batch_scope_;
-  Mat<float> hidden_, dhidden_;
+  ActMat hidden_, dhidden_;
   models::BatchPlan plan_;
   models::Activations activations_;
   std::optional<models::TransformerBackward> backward_;

@@ -42,6 +42,9 @@ class Transformer {
   const ModelConfig& config() const { return config_; }
   const ParameterTable& table() const { return table_; }
   DType compute_dtype() const { return compute_dtype_; }
+  /// Of what the layers hand on to products and attention. The residual stream and sums
+  /// are float32.
+  static DType activation_dtype() { return DType::kF32; }
   std::span<const float> parameters() const { return parameters_.span<const float>(); }
   /// To be written at once: the model is stale from here on, until pack().
   std::span<float> write_parameters() {
@@ -88,11 +91,11 @@ class Transformer {
 /// the output rows. The plan was made for this model and cache. Temporaries come from
 /// `arena` and are released.
 void transformer_forward(const Context& ctx, const Transformer& model, const BatchPlan& plan,
-                         const KvCache& cache, Mat<float> hidden, Arena& arena);
+                         const KvCache& cache, ActMat hidden, Arena& arena);
 
 /// logits [R, vocab] = hidden [R, D] W^T.
 void lm_head_forward(const Context& ctx, const Transformer& model, Mat<float> logits,
-                     Mat<const float> hidden);
+                     ConstActMat hidden);
 
 /// What the forward keeps for the backward. Its memory is in the arena it was made
 /// from. Norms' and SwiGLU's outputs are computed again in the backward: they are
@@ -100,11 +103,11 @@ void lm_head_forward(const Context& ctx, const Transformer& model, Mat<float> lo
 struct Activations {
   struct Layer {
     Mat<float> input;                   ///< [T, D] residual stream entering the layer
-    Mat<float> qkv;                     ///< [T, q + 2 kv] after bias, QK-norm and RoPE
-    Mat<float> qk_raw;                  ///< [T, q + kv] before QK-norm; only with qk_norm
-    Mat<float> attention;               ///< [T, q]
+    ActMat qkv;                         ///< [T, q + 2 kv] after bias, QK-norm and RoPE
+    ActMat qk_raw;                      ///< [T, q + kv] before QK-norm; only with qk_norm
+    ActMat attention;                   ///< [T, q]
     Mat<float> middle;                  ///< [T, D] residual stream after attention
-    Mat<float> gate_up;                 ///< [T, 2 F]
+    ActMat gate_up;                     ///< [T, 2 F]
     Mat<float> lse, rstd_q, rstd_k;     ///< [T, heads], [T, heads], [T, kv_heads]
     Span<float> rstd_input, rstd_post;  ///< [T]
   };
@@ -117,7 +120,7 @@ struct Activations {
 /// of plan_training. Activations are taken from `arena` and live until the caller
 /// releases it (after the backward).
 Activations transformer_forward_train(const Context& ctx, const Transformer& model,
-                                      const BatchPlan& plan, Mat<float> hidden, Arena& arena);
+                                      const BatchPlan& plan, ActMat hidden, Arena& arena);
 
 /// The backward of one batch, a layer at a time: gradients of a loss given dhidden
 /// [R, D]. They are added into the flat `gradients` (layout of model.table()) in chain
@@ -130,7 +133,7 @@ class TransformerBackward {
   /// Temporaries come from `arena` and stay there until this is gone. All arguments
   /// must outlive it.
   TransformerBackward(const Context& ctx, const Transformer& model, const BatchPlan& plan,
-                      const Activations& activations, Mat<const float> dhidden,
+                      const Activations& activations, ConstActMat dhidden,
                       const FlatView& gradients, Mat<float> dembedding, Arena& arena);
   /// One step down: the final norm, then the layers from the last to the first. Gives
   /// the begin of the one of table().regions() that is now whole; with the first layer
@@ -147,14 +150,14 @@ class TransformerBackward {
   const Transformer& model_;
   const BatchPlan& plan_;
   const Activations& activations_;
-  Mat<const float> dhidden_;
+  ConstActMat dhidden_;
   FlatView gradients_;
   Mat<float> dresidual_;  // carried down to the embedding
   Arena& arena_;
   ArenaScope scope_;
   bool begun_ = false;
   int64_t layers_left_;
-  Mat<float> x_, dx_, act_, dact_, dgate_up_, dqkv_, dattention_;  // of one layer
+  ActMat x_, dx_, act_, dact_, dgate_up_, dqkv_, dattention_;  // of one layer
 };
 
 /// Floating-point operations of one forward over T tokens (2 per multiply-add): matmuls

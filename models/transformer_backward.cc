@@ -13,7 +13,7 @@ namespace orrery::models {
 
 TransformerBackward::TransformerBackward(const Context& ctx, const Transformer& model,
                                          const BatchPlan& plan, const Activations& activations,
-                                         Mat<const float> dhidden, const FlatView& gradients,
+                                         ConstActMat dhidden, const FlatView& gradients,
                                          Mat<float> dembedding, Arena& arena)
     : ctx_(ctx),
       model_(model),
@@ -68,13 +68,14 @@ void TransformerBackward::final_norm_backward() {
     // In output order: a row may be named by several responses.
     kernels::scatter_add_rows(ctx_, {.to = dresidual_, .from = dlast, .rows = plan_.output_rows});
   }
-  x_ = arena_.mat<float>(t, d);
-  dx_ = arena_.mat<float>(t, d);
-  act_ = arena_.mat<float>(t, f);
-  dact_ = arena_.mat<float>(t, f);
-  dgate_up_ = arena_.mat<float>(t, 2 * f);
-  dqkv_ = arena_.mat<float>(t, config.qkv_size());
-  dattention_ = arena_.mat<float>(t, config.q_size());
+  const DType dtype = Transformer::activation_dtype();
+  x_ = arena_.act_mat(dtype, t, d);
+  dx_ = arena_.act_mat(dtype, t, d);
+  act_ = arena_.act_mat(dtype, t, f);
+  dact_ = arena_.act_mat(dtype, t, f);
+  dgate_up_ = arena_.act_mat(dtype, t, 2 * f);
+  dqkv_ = arena_.act_mat(dtype, t, config.qkv_size());
+  dattention_ = arena_.act_mat(dtype, t, config.q_size());
 }
 
 void TransformerBackward::layer_backward(int64_t index) {

@@ -19,9 +19,8 @@ namespace {
 /// inference overwrites them). In: residual stream h (at.input). Out: at.middle is the
 /// stream after attention, `delta` what the MLP adds to it.
 void layer_forward(const Context& ctx, const Transformer& model, int64_t index,
-                   const Activations::Layer& at, Mat<const float> x_norm, const BatchPlan& plan,
-                   const kernels::KvPool& pool, Mat<float> x_post, Mat<float> act,
-                   Mat<float> delta) {
+                   const Activations::Layer& at, ConstActMat x_norm, const BatchPlan& plan,
+                   const kernels::KvPool& pool, ActMat x_post, ActMat act, Mat<float> delta) {
   const ModelConfig& config = model.config();
   const Transformer::Layer& layer = model.layer(index);
   kernels::matmul_forward(ctx,
@@ -76,7 +75,7 @@ void layer_forward(const Context& ctx, const Transformer& model, int64_t index,
   kernels::matmul_forward(ctx, {.y = delta, .x = act, .weight = layer.down});
 }
 
-void check_hidden(const Transformer& model, const BatchPlan& plan, Mat<const float> hidden) {
+void check_hidden(const Transformer& model, const BatchPlan& plan, ConstActMat hidden) {
   model.check_packed();
   ORRERY_CHECK(hidden.rows == plan.output_rows.size && hidden.cols == model.config().hidden_size,
                "hidden is {} x {}", hidden.rows, hidden.cols);
@@ -85,21 +84,23 @@ void check_hidden(const Transformer& model, const BatchPlan& plan, Mat<const flo
 }  // namespace
 
 void transformer_forward(const Context& ctx, const Transformer& model, const BatchPlan& plan,
-                         const KvCache& cache, Mat<float> hidden, Arena& arena) {
+                         const KvCache& cache, ActMat hidden, Arena& arena) {
   const ModelConfig& config = model.config();
   check_hidden(model, plan, hidden);
   const int64_t t = plan.rows();
   if (t == 0) return;
   const ArenaScope scope(arena);
   const auto d = config.hidden_size;
+  const DType dtype = Transformer::activation_dtype();
   // One set of buffers for all layers; the residual stream is updated in place.
   Activations::Layer at;
   at.input = at.middle = arena.mat<float>(t, d);
-  at.qkv = arena.mat<float>(t, config.qkv_size());
-  at.attention = arena.mat<float>(t, config.q_size());
-  at.gate_up = arena.mat<float>(t, 2 * config.intermediate_size);
-  const Mat<float> x = arena.mat<float>(t, d), delta = arena.mat<float>(t, d);
-  const Mat<float> act = arena.mat<float>(t, config.intermediate_size);
+  at.qkv = arena.act_mat(dtype, t, config.qkv_size());
+  at.attention = arena.act_mat(dtype, t, config.q_size());
+  at.gate_up = arena.act_mat(dtype, t, 2 * config.intermediate_size);
+  const ActMat x = arena.act_mat(dtype, t, d);
+  const Mat<float> delta = arena.mat<float>(t, d);
+  const ActMat act = arena.act_mat(dtype, t, config.intermediate_size);
 
   kernels::embedding_forward(ctx,
                              {.out = at.input, .table = model.embedding(), .ids = plan.tokens});
@@ -132,27 +133,28 @@ void transformer_forward(const Context& ctx, const Transformer& model, const Bat
 }
 
 Activations transformer_forward_train(const Context& ctx, const Transformer& model,
-                                      const BatchPlan& plan, Mat<float> hidden, Arena& arena) {
+                                      const BatchPlan& plan, ActMat hidden, Arena& arena) {
   const ProfilePhaseScope phase(ctx, "forward");
   const ModelConfig& config = model.config();
   check_hidden(model, plan, hidden);
   const int64_t t = plan.rows();
   const int64_t r = plan.output_rows.size;
   const auto d = config.hidden_size;
+  const DType dtype = Transformer::activation_dtype();
 
   Activations result;
   result.layers.resize(config.num_hidden_layers);
   for (Activations::Layer& at : result.layers) {
     at.input = arena.mat<float>(t, d);
-    at.qkv = arena.mat<float>(t, config.qkv_size());
+    at.qkv = arena.act_mat(dtype, t, config.qkv_size());
     if (config.qk_norm) {
-      at.qk_raw = arena.mat<float>(t, config.q_size() + config.kv_size());
+      at.qk_raw = arena.act_mat(dtype, t, config.q_size() + config.kv_size());
       at.rstd_q = arena.mat<float>(t, config.num_attention_heads);
       at.rstd_k = arena.mat<float>(t, config.num_key_value_heads);
     }
-    at.attention = arena.mat<float>(t, config.q_size());
+    at.attention = arena.act_mat(dtype, t, config.q_size());
     at.middle = arena.mat<float>(t, d);
-    at.gate_up = arena.mat<float>(t, 2 * config.intermediate_size);
+    at.gate_up = arena.act_mat(dtype, t, 2 * config.intermediate_size);
     at.lse = arena.mat<float>(t, config.num_attention_heads);
     at.rstd_input = arena.span<float>(t);
     at.rstd_post = arena.span<float>(t);
@@ -169,8 +171,9 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
       kernels::make_kv_pool(ctx.device, DType::kF32, blocks, config.num_key_value_heads,
                             config.head_dim, arena.alloc<std::byte>(pool_bytes));
   kernels::kv_clear(ctx, {.pool = pool});  // no slot may hold a NaN pattern
-  const Mat<float> x = arena.mat<float>(t, d), delta = arena.mat<float>(t, d);
-  const Mat<float> act = arena.mat<float>(t, config.intermediate_size);
+  const ActMat x = arena.act_mat(dtype, t, d);
+  const Mat<float> delta = arena.mat<float>(t, d);
+  const ActMat act = arena.act_mat(dtype, t, config.intermediate_size);
   kernels::embedding_forward(
       ctx, {.out = result.layers[0].input, .table = model.embedding(), .ids = plan.tokens});
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
@@ -208,7 +211,7 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
 }
 
 void lm_head_forward(const Context& ctx, const Transformer& model, Mat<float> logits,
-                     Mat<const float> hidden) {
+                     ConstActMat hidden) {
   const ProfileOpScope profile(ctx, "lm head", 0, 0);  // the product adds its own
   kernels::matmul_forward(ctx, {.y = logits, .x = hidden, .weight = model.lm_head()});
 }

@@ -106,7 +106,7 @@ struct Engine::Impl {
   void check(const GenerateRequest& request) const;
   void submit(GenerateRequest request);
   void prepare(const Schedule& schedule);
-  void draw_tokens(Mat<const float> hidden);
+  void draw_tokens(ConstActMat hidden);
   void check_draws() const;
   void append_token(Sequence& sample, int64_t draw);
   void postprocess(const Schedule& schedule, std::vector<GenerateResult>& results);
@@ -231,7 +231,7 @@ void Engine::Impl::prepare(const Schedule& schedule) {
 }
 
 /// Draws a token from the logits of each draw's row, with its log-prob and entropy.
-void Engine::Impl::draw_tokens(Mat<const float> hidden) {
+void Engine::Impl::draw_tokens(ConstActMat hidden) {
   const int64_t draws = draw_samples.size();
   sampling.clear();
   uniforms.clear();
@@ -355,7 +355,8 @@ std::vector<GenerateResult> Engine::Impl::step() {
   const bool corrupt = fault_point(FaultPoint::kEngineStep) == FaultAction::kCorrupt;
   arena.reset();
   prepare(schedule);
-  const Mat<float> hidden = arena.mat<float>(output_rows.size(), model.config().hidden_size);
+  const ActMat hidden = arena.act_mat(models::Transformer::activation_dtype(), output_rows.size(),
+                                      model.config().hidden_size);
   {
     const ScopedTimer timer(stats.forward_seconds);
     const models::BatchPlan plan =
