@@ -93,6 +93,10 @@ class Transformer {
 void transformer_forward(const Context& ctx, const Transformer& model, const BatchPlan& plan,
                          const KvCache& cache, ActMat hidden, Arena& arena);
 
+/// Takes from `arena`, which measures, what plan_forward and transformer_forward take
+/// for the batch. What the plan takes is not released.
+void measure_forward(const Transformer& model, const ForwardBatch& batch, Arena& arena);
+
 /// logits [R, vocab] = hidden [R, D] W^T.
 void lm_head_forward(const Context& ctx, const Transformer& model, Mat<float> logits,
                      ConstActMat hidden);
@@ -122,6 +126,10 @@ struct Activations {
 Activations transformer_forward_train(const Context& ctx, const Transformer& model,
                                       const BatchPlan& plan, ActMat hidden, Arena& arena);
 
+/// Takes from `arena`, which measures, what plan_training and transformer_forward_train
+/// take for the batch. What the plan and the activations take is not released.
+void measure_forward_train(const Transformer& model, const TrainBatch& batch, Arena& arena);
+
 /// The backward of one batch, a layer at a time: gradients of a loss given dhidden
 /// [R, D]. They are added into the flat `gradients` (layout of model.table()) in chain
 /// order over rows, so two batches in a row give the bits of one batch holding both.
@@ -140,7 +148,16 @@ class TransformerBackward {
   /// that is everything but the embedding. Nothing: that was done already.
   std::optional<int64_t> next();
 
+  /// Takes from `arena`, which measures, what the backward of the batch takes, and
+  /// releases it.
+  static void measure(const Transformer& model, const TrainBatch& batch, Arena& arena);
+
  private:
+  /// Of one layer.
+  struct Buffers {
+    ActMat x, dx, act, dact, dgate_up, dqkv, dattention;
+  };
+  static Buffers allocate(const ModelConfig& config, int64_t t, Arena& arena);
   void final_norm_backward();
   void layer_backward(int64_t index);
   Mat<float> grad(int64_t offset, int64_t rows, int64_t cols) const;
@@ -157,7 +174,7 @@ class TransformerBackward {
   ArenaScope scope_;
   bool begun_ = false;
   int64_t layers_left_;
-  ActMat x_, dx_, act_, dact_, dgate_up_, dqkv_, dattention_;  // of one layer
+  ActMat x_, dx_, act_, dact_, dgate_up_, dqkv_, dattention_;  // of Buffers
 };
 
 /// Floating-point operations of one forward over T tokens (2 per multiply-add): matmuls

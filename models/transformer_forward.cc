@@ -75,73 +75,34 @@ void layer_forward(const Context& ctx, const Transformer& model, int64_t index,
   kernels::matmul_forward(ctx, {.y = delta, .x = act, .weight = layer.down});
 }
 
-void check_hidden(const Transformer& model, const BatchPlan& plan, ConstActMat hidden) {
-  model.check_packed();
-  ORRERY_CHECK(hidden.rows == plan.output_rows.size && hidden.cols == model.config().hidden_size,
-               "hidden is {} x {}", hidden.rows, hidden.cols);
-}
-
-}  // namespace
-
-void transformer_forward(const Context& ctx, const Transformer& model, const BatchPlan& plan,
-                         const KvCache& cache, ActMat hidden, Arena& arena) {
-  const ModelConfig& config = model.config();
-  check_hidden(model, plan, hidden);
-  const int64_t t = plan.rows();
-  if (t == 0) return;
-  const ArenaScope scope(arena);
-  const auto d = config.hidden_size;
-  const DType dtype = Transformer::activation_dtype();
-  // One set of buffers for all layers; the residual stream is updated in place.
+/// What transformer_forward takes: one set of buffers for all layers, as the residual
+/// stream is updated in place.
+struct ForwardBuffers {
   Activations::Layer at;
+  ActMat x, act;
+  Mat<float> delta, last, last_delta;
+};
+
+ForwardBuffers allocate_forward(const ModelConfig& config, int64_t t, int64_t r, Arena& arena) {
+  const DType dtype = Transformer::activation_dtype();
+  const int64_t d = config.hidden_size;
+  ForwardBuffers buffers;
+  Activations::Layer& at = buffers.at;
   at.input = at.middle = arena.mat<float>(t, d);
   at.qkv = arena.act_mat(dtype, t, config.qkv_size());
   at.attention = arena.act_mat(dtype, t, config.q_size());
   at.gate_up = arena.act_mat(dtype, t, 2 * config.intermediate_size);
-  const ActMat x = arena.act_mat(dtype, t, d);
-  const Mat<float> delta = arena.mat<float>(t, d);
-  const ActMat act = arena.act_mat(dtype, t, config.intermediate_size);
-
-  kernels::embedding_forward(ctx,
-                             {.out = at.input, .table = model.embedding(), .ids = plan.tokens});
-  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
-    if (i == 0) {
-      kernels::rmsnorm_forward(
-          ctx,
-          {.y = x, .x = at.input, .weight = model.layer(0).input_norm, .eps = config.rms_norm_eps});
-    } else {
-      kernels::rmsnorm_residual_forward(ctx, {.h = at.input,
-                                              .y = x,
-                                              .x = at.input,
-                                              .delta = delta,
-                                              .weight = model.layer(i).input_norm,
-                                              .eps = config.rms_norm_eps});
-    }
-    layer_forward(ctx, model, i, at, x, plan, cache.layer(i), x, act, delta);
-  }
-  const int64_t r = plan.output_rows.size;
-  if (r == 0) return;
-  const Mat<float> last = arena.mat<float>(r, d), last_delta = arena.mat<float>(r, d);
-  kernels::gather_rows(ctx, {.to = last, .from = at.input, .rows = plan.output_rows});
-  kernels::gather_rows(ctx, {.to = last_delta, .from = delta, .rows = plan.output_rows});
-  kernels::rmsnorm_residual_forward(ctx, {.h = last,
-                                          .y = hidden,
-                                          .x = last,
-                                          .delta = last_delta,
-                                          .weight = model.final_norm(),
-                                          .eps = config.rms_norm_eps});
+  buffers.x = arena.act_mat(dtype, t, d);
+  buffers.delta = arena.mat<float>(t, d);
+  buffers.act = arena.act_mat(dtype, t, config.intermediate_size);
+  buffers.last = arena.mat<float>(r, d);
+  buffers.last_delta = arena.mat<float>(r, d);
+  return buffers;
 }
 
-Activations transformer_forward_train(const Context& ctx, const Transformer& model,
-                                      const BatchPlan& plan, ActMat hidden, Arena& arena) {
-  const ProfilePhaseScope phase(ctx, "forward");
-  const ModelConfig& config = model.config();
-  check_hidden(model, plan, hidden);
-  const int64_t t = plan.rows();
-  const int64_t r = plan.output_rows.size;
-  const auto d = config.hidden_size;
+Activations allocate_activations(const ModelConfig& config, int64_t t, int64_t r, Arena& arena) {
   const DType dtype = Transformer::activation_dtype();
-
+  const int64_t d = config.hidden_size;
   Activations result;
   result.layers.resize(config.num_hidden_layers);
   for (Activations::Layer& at : result.layers) {
@@ -161,19 +122,91 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
   }
   result.final_input = arena.mat<float>(r, d);
   result.rstd_final = arena.span<float>(r);
+  return result;
+}
+
+/// What transformer_forward_train takes besides, for as long as it runs.
+struct TrainBuffers {
+  kernels::KvPool pool;  ///< of one layer: the layers use it in turn
+  ActMat x, act;
+  Mat<float> delta, last_delta;
+};
+
+TrainBuffers allocate_train(const ModelConfig& config, Device device, int64_t blocks, int64_t t,
+                            int64_t r, Arena& arena) {
+  const DType dtype = Transformer::activation_dtype();
+  const int64_t d = config.hidden_size, kv_heads = config.num_key_value_heads;
+  TrainBuffers buffers;
+  const auto bytes = static_cast<int64_t>(
+      kernels::kv_pool_bytes(device, dtype, blocks, kv_heads, config.head_dim));
+  buffers.pool = kernels::make_kv_pool(device, dtype, blocks, kv_heads, config.head_dim,
+                                       arena.alloc<std::byte>(bytes));
+  buffers.x = arena.act_mat(dtype, t, d);
+  buffers.delta = arena.mat<float>(t, d);
+  buffers.act = arena.act_mat(dtype, t, config.intermediate_size);
+  buffers.last_delta = arena.mat<float>(r, d);
+  return buffers;
+}
+
+void check_hidden(const Transformer& model, const BatchPlan& plan, ConstActMat hidden) {
+  model.check_packed();
+  ORRERY_CHECK(hidden.rows == plan.output_rows.size && hidden.cols == model.config().hidden_size,
+               "hidden is {} x {}", hidden.rows, hidden.cols);
+}
+
+}  // namespace
+
+void transformer_forward(const Context& ctx, const Transformer& model, const BatchPlan& plan,
+                         const KvCache& cache, ActMat hidden, Arena& arena) {
+  const ModelConfig& config = model.config();
+  check_hidden(model, plan, hidden);
+  const int64_t t = plan.rows();
+  if (t == 0) return;
+  const ArenaScope scope(arena);
+  const auto [at, x, act, delta, last, last_delta] =
+      allocate_forward(config, t, plan.output_rows.size, arena);
+
+  kernels::embedding_forward(ctx,
+                             {.out = at.input, .table = model.embedding(), .ids = plan.tokens});
+  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
+    if (i == 0) {
+      kernels::rmsnorm_forward(
+          ctx,
+          {.y = x, .x = at.input, .weight = model.layer(0).input_norm, .eps = config.rms_norm_eps});
+    } else {
+      kernels::rmsnorm_residual_forward(ctx, {.h = at.input,
+                                              .y = x,
+                                              .x = at.input,
+                                              .delta = delta,
+                                              .weight = model.layer(i).input_norm,
+                                              .eps = config.rms_norm_eps});
+    }
+    layer_forward(ctx, model, i, at, x, plan, cache.layer(i), x, act, delta);
+  }
+  if (plan.output_rows.empty()) return;
+  kernels::gather_rows(ctx, {.to = last, .from = at.input, .rows = plan.output_rows});
+  kernels::gather_rows(ctx, {.to = last_delta, .from = delta, .rows = plan.output_rows});
+  kernels::rmsnorm_residual_forward(ctx, {.h = last,
+                                          .y = hidden,
+                                          .x = last,
+                                          .delta = last_delta,
+                                          .weight = model.final_norm(),
+                                          .eps = config.rms_norm_eps});
+}
+
+Activations transformer_forward_train(const Context& ctx, const Transformer& model,
+                                      const BatchPlan& plan, ActMat hidden, Arena& arena) {
+  const ProfilePhaseScope phase(ctx, "forward");
+  const ModelConfig& config = model.config();
+  check_hidden(model, plan, hidden);
+  const int64_t t = plan.rows();
+  const int64_t r = plan.output_rows.size;
+  Activations result = allocate_activations(config, t, r, arena);
 
   const ArenaScope scope(arena);
-  // One pool of keys and values, which the layers use in turn.
-  const int64_t blocks = plan.attention.pool_blocks;
-  const auto pool_bytes = static_cast<int64_t>(kernels::kv_pool_bytes(
-      ctx.device, DType::kF32, blocks, config.num_key_value_heads, config.head_dim));
-  const kernels::KvPool pool =
-      kernels::make_kv_pool(ctx.device, DType::kF32, blocks, config.num_key_value_heads,
-                            config.head_dim, arena.alloc<std::byte>(pool_bytes));
+  const auto [pool, x, act, delta, last_delta] =
+      allocate_train(config, ctx.device, plan.attention.pool_blocks, t, r, arena);
   kernels::kv_clear(ctx, {.pool = pool});  // no slot may hold a NaN pattern
-  const ActMat x = arena.act_mat(dtype, t, d);
-  const Mat<float> delta = arena.mat<float>(t, d);
-  const ActMat act = arena.act_mat(dtype, t, config.intermediate_size);
   kernels::embedding_forward(
       ctx, {.out = result.layers[0].input, .table = model.embedding(), .ids = plan.tokens});
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
@@ -195,7 +228,6 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
     }
     layer_forward(ctx, model, i, at, x, plan, pool, x, act, delta);
   }
-  const Mat<float> last_delta = arena.mat<float>(r, d);
   kernels::gather_rows(
       ctx,
       {.to = result.final_input, .from = result.layers.back().middle, .rows = plan.output_rows});
@@ -208,6 +240,20 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
                                           .weight = model.final_norm(),
                                           .eps = config.rms_norm_eps});
   return result;
+}
+
+void measure_forward(const Transformer& model, const ForwardBatch& batch, Arena& arena) {
+  measure_plan(batch, arena);
+  const ArenaScope scope(arena);
+  allocate_forward(model.config(), batch.tokens.size(), batch.output_rows.size(), arena);
+}
+
+void measure_forward_train(const Transformer& model, const TrainBatch& batch, Arena& arena) {
+  const int64_t blocks = measure_plan(batch, arena);
+  const int64_t t = batch.tokens.size(), r = batch.output_rows.size();
+  allocate_activations(model.config(), t, r, arena);
+  const ArenaScope scope(arena);
+  allocate_train(model.config(), arena.device(), blocks, t, r, arena);
 }
 
 void lm_head_forward(const Context& ctx, const Transformer& model, Mat<float> logits,
