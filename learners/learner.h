@@ -90,6 +90,9 @@ class Learner {
     int64_t rows = 0;  ///< of all trees
   };
   ShardWork assign_to_shards(std::span<Tree> trees) const;
+  /// Reserve what logprobs() and update() will take.
+  void reserve_logprobs(Span<const std::vector<MicroBatch>> shards);
+  void reserve_update(Span<const std::vector<MicroBatch>> shards, bool reference);
   /// Sums this rank's shards in shard_tree_, and hands the sum to the exchange as it
   /// becomes final.
   void gradient(Span<const std::vector<MicroBatch>> shards, const Objective& objective,

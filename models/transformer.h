@@ -106,18 +106,18 @@ void lm_head_forward(const Context& ctx, const Transformer& model, Mat<float> lo
 /// cheap, and a quarter of the memory.
 struct Activations {
   struct Layer {
-    Mat<float> input;                   ///< [T, D] residual stream entering the layer
-    ActMat qkv;                         ///< [T, q + 2 kv] after bias, QK-norm and RoPE
-    ActMat qk_raw;                      ///< [T, q + kv] before QK-norm; only with qk_norm
-    ActMat attention;                   ///< [T, q]
-    Mat<float> middle;                  ///< [T, D] residual stream after attention
-    ActMat gate_up;                     ///< [T, 2 F]
-    Mat<float> lse, rstd_q, rstd_k;     ///< [T, heads], [T, heads], [T, kv_heads]
-    Span<float> rstd_input, rstd_post;  ///< [T]
+    Mat<float> input;                  ///< [T, D] residual stream entering the layer
+    ActMat qkv;                        ///< [T, q + 2 kv] after bias, QK-norm and RoPE
+    ActMat qk_raw;                     ///< [T, q + kv] before QK-norm; only with qk_norm
+    ActMat attention;                  ///< [T, q]
+    Mat<float> middle;                 ///< [T, D] residual stream after attention
+    ActMat gate_up;                    ///< [T, 2 F]
+    Mat<float> lse, rstd_q, rstd_k;    ///< [T, heads], [T, heads], [T, kv_heads]
+    Vec<float> rstd_input, rstd_post;  ///< [T]
   };
   Array<Layer> layers;
   Mat<float> final_input;  ///< [R, D] output rows before the final norm
-  Span<float> rstd_final;  ///< [R]
+  Vec<float> rstd_final;   ///< [R]
 };
 
 /// Training forward: as transformer_forward for the same tokens, same bits. `plan` is

@@ -117,11 +117,11 @@ Activations allocate_activations(const ModelConfig& config, int64_t t, int64_t r
     at.middle = arena.mat<float>(t, d);
     at.gate_up = arena.act_mat(dtype, t, 2 * config.intermediate_size);
     at.lse = arena.mat<float>(t, config.num_attention_heads);
-    at.rstd_input = arena.span<float>(t);
-    at.rstd_post = arena.span<float>(t);
+    at.rstd_input = {arena.alloc<float>(t), t};
+    at.rstd_post = {arena.alloc<float>(t), t};
   }
   result.final_input = arena.mat<float>(r, d);
-  result.rstd_final = arena.span<float>(r);
+  result.rstd_final = {arena.alloc<float>(r), r};
   return result;
 }
 

@@ -146,10 +146,18 @@ TEST_F(BatchPlanTest, TakesWhatWasMeasured) {
   const Mat<float> hidden = arena_.mat<float>(4, 16);
   Arena measuring = Arena::measuring({});
   measure_forward_train(model_, group.view(), measuring);
+  TransformerBackward::measure(model_, group.view(), measuring);
   Arena exact;
   exact.reserve(measuring.peak(), "training", "nothing");
   const BatchPlan plan = plan_training(ctx_, model_, group.view(), exact);
-  transformer_forward_train(ctx_, model_, plan, hidden, exact);
+  const Activations activations = transformer_forward_train(ctx_, model_, plan, hidden, exact);
+  std::vector<float> flat(static_cast<size_t>(model_.table().flat_size()), 0.0f);
+  const Vec<float> whole(flat.data(), std::ssize(flat));
+  const FlatView gradients(whole);
+  TransformerBackward backward(ctx_, model_, plan, activations, hidden, gradients,
+                               arena_.mat<float>(75, 16), exact);
+  while (backward.next()) {
+  }
   EXPECT_EQ(exact.peak(), measuring.peak());
 
   const std::vector<int32_t> table{0, 1}, outputs{39};
