@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -78,21 +79,64 @@ Arena::Arena(Device device, size_t initial_bytes) : device_(device) {
   if (initial_bytes > 0) chunks_.emplace_back(device, initial_bytes);
 }
 
+Arena Arena::measuring(Device device) {
+  Arena arena(device);
+  arena.measuring_ = true;
+  return arena;
+}
+
+void Arena::reserve(size_t bytes, const char* what, const char* keys) {
+  ORRERY_CHECK(!measuring_, "an arena that measures holds no memory");
+  reset();
+  reserved_ = true;
+  what_ = what;
+  keys_ = keys;
+  if (bytes <= capacity() && !chunks_.empty()) return;
+  // By an eighth at least, so that steps that grow little by little take new memory
+  // rarely. What it held goes first: both together may be too much.
+  bytes = std::max({bytes, capacity() + capacity() / 8, kAlign});
+  chunks_.clear();
+  try {
+    chunks_.emplace_back(device_, bytes);
+  } catch (const Error&) {
+    fail("out of memory: {} needs {:.1f} MiB of temporary memory on {}; lower {}", what_,
+         bytes * 0x1p-20, device_name(device_), keys_);
+  }
+}
+
 void* Arena::alloc_bytes(size_t bytes) {
   bytes = round_up(bytes, kAlign);
+  if (measuring_) {
+    offset_ += bytes;
+    count_peak();
+    return reinterpret_cast<void*>(kAlign + offset_ - bytes);  // NOLINT: an address of nothing
+  }
   while (chunk_ < chunks_.size()) {
     Buffer& chunk = chunks_[chunk_];
     if (offset_ + bytes <= chunk.bytes()) {
       void* result = static_cast<char*>(chunk.data()) + offset_;
       offset_ += bytes;
+      count_peak();
       return result;
     }
+    if (reserved_) break;
     ++chunk_;
     offset_ = 0;
   }
+  if (reserved_) {
+    fail("{} needs {} bytes more than the {:.1f} MiB of temporary memory planned for it; lower {}",
+         what_, offset_ + bytes - capacity(), capacity() * 0x1p-20, keys_);
+  }
   chunks_.emplace_back(device_, std::max(bytes, std::max<size_t>(size_t{1} << 20, capacity() / 2)));
   offset_ = bytes;
+  count_peak();
   return chunks_.back().data();
+}
+
+void Arena::count_peak() {
+  size_t used = offset_;
+  for (size_t i = 0; i < chunk_; ++i) used += chunks_[i].bytes();
+  peak_ = std::max(peak_, used);
 }
 
 void Arena::reset() {

@@ -51,12 +51,22 @@ class Buffer {
 };
 
 /// A bump allocator. A block lives until a Mark that was set before it is released, or
-/// until reset(). When a step outgrows the arena, the arena takes another chunk;
-/// reset() merges the chunks, so later steps of the same size take nothing from the
-/// system.
+/// until reset(). What a step will take is counted on an arena of measuring(), and
+/// reserved before the step; the arena then never grows in mid-step. Without a
+/// reservation (tests, tools) it takes another chunk when it is outgrown, and reset()
+/// merges the chunks.
 class Arena {
  public:
   explicit Arena(Device device = {}, size_t initial_bytes = 0);
+  /// Has no memory and counts: peak() is what an arena needs for the same calls. Nobody
+  /// may touch what it gives.
+  static Arena measuring(Device device);
+  bool is_measuring() const { return measuring_; }
+
+  /// Between steps: empties the arena and gives it room for `bytes` at least. `what`
+  /// names the step and `keys` the settings that make it smaller, for errors: there is
+  /// no memory, or (a bug) the step takes more. Both are literals.
+  void reserve(size_t bytes, const char* what, const char* keys);
 
   /// `count` elements of T, 64-byte aligned, not initialised.
   template <class T>
@@ -71,6 +81,9 @@ class Arena {
   Mat<T> mat(int64_t rows, int64_t cols) {
     return {alloc<T>(rows * cols), rows, cols};
   }
+  ActMat act_mat(DType dtype, int64_t rows, int64_t cols) {
+    return {alloc_bytes(rows * cols * dtype_bytes(dtype)), dtype, rows, cols, cols};
+  }
 
   struct Mark {
     size_t chunk = 0, offset = 0;
@@ -82,14 +95,21 @@ class Arena {
   }
   void reset();
 
-  size_t capacity() const;  ///< bytes held
+  size_t capacity() const;               ///< bytes held
+  size_t peak() const { return peak_; }  ///< most bytes in use at once
   Device device() const { return device_; }
 
  private:
   void* alloc_bytes(size_t bytes);
+  void count_peak();
+
   Device device_;
+  bool measuring_ = false, reserved_ = false;
+  const char* what_ = "";  // of the reservation
+  const char* keys_ = "";
   std::vector<Buffer> chunks_;
   size_t chunk_ = 0, offset_ = 0;
+  size_t peak_ = 0;
 };
 
 /// Releases, on scope exit, what was allocated from the arena inside the scope.

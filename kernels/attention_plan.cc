@@ -102,6 +102,13 @@ AttentionPlan make_attention_plan(const Context& ctx, const AttentionShape& shap
   return plan;
 }
 
+void measure_attention_plan(Span<const KvSegment> segments, Arena& arena) {
+  int64_t tables = 0;
+  for (const KvSegment& s : segments) tables += s.blocks.size();
+  arena.alloc<PlannedSegment>(segments.size());
+  arena.alloc<int32_t>(tables);
+}
+
 AttentionBackwardPlan make_attention_backward_plan(const Context& ctx, const AttentionShape& shape,
                                                    int64_t rows,
                                                    Span<const AttentionSegment> segments,

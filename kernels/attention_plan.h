@@ -68,6 +68,10 @@ AttentionPlan make_attention_plan(const Context& ctx, const AttentionShape& shap
                                   int64_t pool_blocks, Span<const KvSegment> segments,
                                   Arena& arena);
 
+/// Takes from `arena`, which measures, what make_attention_plan takes, or a little
+/// more.
+void measure_attention_plan(Span<const KvSegment> segments, Arena& arena);
+
 /// A run of tokens with at most one parent. Its first token stands at `position`; it
 /// sees all tokens of its ancestors, then its own. A parent precedes its children in
 /// the list, and position == parent.position + parent.rows (0 without a parent).

@@ -41,6 +41,21 @@ kernels::LmHeadForward head_of(const Context& ctx, const models::Transformer& mo
           .entropies = entropies ? device_vec<float>(rows, arena) : Vec<float>()};
 }
 
+/// Takes from `arena`, which measures, what head_of and the walk over these rows take.
+void measure_head(const Context& ctx, const models::Transformer& model, int64_t rows,
+                  Arena& arena) {
+  for (int i = 0; i < 4; ++i) arena.alloc<float>(rows);
+  const ArenaScope walk(arena);
+  const int64_t chunk = kernels::lm_head_chunk_rows(ctx.device, model.config().vocab_size, rows);
+  arena.mat<float>(chunk, model.config().vocab_size);
+  for (int i = 0; i < 3; ++i) arena.alloc<float>(chunk);
+}
+
+ActMat hidden_of(const models::Transformer& model, const MicroBatch& batch, Arena& arena) {
+  return arena.act_mat(models::Transformer::activation_dtype(), std::ssize(batch.output_rows),
+                       model.config().hidden_size);
+}
+
 /// Log-probs and entropies of a chunk of loss rows, and what the loss makes of them, in
 /// host memory.
 struct HostChunk {
@@ -162,6 +177,25 @@ ShardPass::ShardPass(const Context& ctx, const models::Transformer& model,
   dembedding_ = arena.mat<float>(rows, model.config().hidden_size);
 }
 
+void ShardPass::measure(const Context& ctx, const models::Transformer& model,
+                        std::span<const MicroBatch> batches, Arena& arena) {
+  const ArenaScope scope(arena);
+  int64_t rows = 0, most = 0;
+  for (const MicroBatch& batch : batches) {
+    rows += std::ssize(batch.tokens);
+    most = std::max<int64_t>(most, std::ssize(batch.tokens));
+  }
+  arena.mat<float>(rows, model.config().hidden_size);
+  for (const MicroBatch& batch : batches) {
+    const ArenaScope batch_scope(arena);
+    for (int i = 0; i < 2; ++i) hidden_of(model, batch, arena);
+    models::measure_forward_train(model, batch.view(), arena);
+    measure_head(ctx, model, std::ssize(batch.output_rows), arena);
+    models::TransformerBackward::measure(model, batch.view(), arena);
+  }
+  arena.alloc<int32_t>(most);  // the embedding's backward
+}
+
 bool ShardPass::forward() {
   backward_.reset();
   batch_scope_.reset();
@@ -170,8 +204,8 @@ bool ShardPass::forward() {
   batch_ = batch_ == nullptr ? &batches_.front() : batch_ + 1;
   batch_scope_.emplace(arena_);
   const int64_t rows = std::ssize(batch_->output_rows), d = model_.config().hidden_size;
-  hidden_ = arena_.mat<float>(rows, d);
-  dhidden_ = arena_.mat<float>(rows, d);
+  hidden_ = arena_.act_mat(models::Transformer::activation_dtype(), rows, d);
+  dhidden_ = arena_.act_mat(models::Transformer::activation_dtype(), rows, d);
   plan_ = plan_training(ctx_, model_, batch_->view(), arena_);
   activations_ = transformer_forward_train(ctx_, model_, plan_, hidden_, arena_);
   return true;
@@ -220,19 +254,28 @@ void ShardPass::embedding_backward() {
   int64_t row = 0;
   for (const MicroBatch& batch : batches_) {
     const int64_t rows = std::ssize(batch.tokens);
-    const Vec<const int32_t> ids(batch.tokens.data(), rows);
+    const ArenaScope scope(arena_);
+    const Vec<const int32_t> ids = upload_into(ctx_, arena_, Span<const int32_t>(batch.tokens));
     kernels::embedding_backward(
         ctx_, {.dtable = dtable, .dout = dembedding_.row_range(row, row + rows), .ids = ids});
     row += rows;
   }
 }
 
+void measure_logprobs(const Context& ctx, const models::Transformer& model, const MicroBatch& batch,
+                      Arena& arena) {
+  const ArenaScope scope(arena);
+  hidden_of(model, batch, arena);
+  models::measure_forward_train(model, batch.view(), arena);
+  measure_head(ctx, model, std::ssize(batch.output_rows), arena);
+}
+
 void batch_logprobs(const Context& ctx, const models::Transformer& model, float temperature,
                     const MicroBatch& batch, std::span<float> logprobs, std::span<float> entropies,
                     Arena& arena) {
   const ArenaScope scope(arena);
-  const Mat<float> hidden =
-      arena.mat<float>(std::ssize(batch.output_rows), model.config().hidden_size);
+  const ActMat hidden = arena.act_mat(models::Transformer::activation_dtype(),
+                                      std::ssize(batch.output_rows), model.config().hidden_size);
   const models::BatchPlan plan = models::plan_training(ctx, model, batch.view(), arena);
   models::transformer_forward_train(ctx, model, plan, hidden, arena);
   const kernels::LmHeadForward head =

@@ -32,6 +32,11 @@ class ShardPass {
   ShardPass(const Context& ctx, const models::Transformer& model,
             std::span<const MicroBatch> batches, const FlatView& gradients, Arena& arena);
 
+  /// Takes from `arena`, which measures, what a pass over the batches takes, and
+  /// releases it.
+  static void measure(const Context& ctx, const models::Transformer& model,
+                      std::span<const MicroBatch> batches, Arena& arena);
+
   /// Forward of the next micro-batch; false: there is none.
   bool forward();
   /// The loss of the batch's rows, and its gradient back through the head. Adds to
@@ -60,7 +65,7 @@ class ShardPass {
   const MicroBatch* batch_ = nullptr;
   int64_t row_ = 0;  // of dembedding_, the batch's first one
   std::optional<ArenaScope> batch_scope_;
-  Mat<float> hidden_, dhidden_;
+  ActMat hidden_, dhidden_;
   models::BatchPlan plan_;
   models::Activations activations_;
   std::optional<models::TransformerBackward> backward_;
@@ -69,6 +74,11 @@ class ShardPass {
 /// Fills leaf.ref_logprobs of the batches' loss rows from a frozen model.
 void reference_logprobs(const Context& ctx, const models::Transformer& reference, float temperature,
                         std::span<const MicroBatch> batches, Arena& arena);
+
+/// Takes from `arena`, which measures, what batch_logprobs takes for the batch, and
+/// releases it.
+void measure_logprobs(const Context& ctx, const models::Transformer& model, const MicroBatch& batch,
+                      Arena& arena);
 
 /// Log-probs and entropies of a batch's loss rows through the training forward. Spans
 /// have one entry a loss row; entropies may be empty.

@@ -11,6 +11,9 @@
 namespace orrery::learners {
 namespace {
 
+/// What makes the learner's temporaries smaller.
+constexpr const char* kArenaKeys = "actor.ppo_max_token_len_per_gpu";
+
 int64_t shards_per_rank(const LearnerConfig& config, const comm::Communicator& comm) {
   ORRERY_CHECK(config.gradient_shards % comm.size() == 0, "{} gradient shards on {} learners",
                config.gradient_shards, comm.size());
@@ -103,9 +106,28 @@ Learner::ShardWork Learner::assign_to_shards(std::span<Tree> trees) const {
   return work;
 }
 
+void Learner::reserve_logprobs(Span<const std::vector<MicroBatch>> shards) {
+  Arena count = Arena::measuring(ctx_.device);
+  for (const auto& batches : shards) {
+    for (const MicroBatch& batch : batches) measure_logprobs(ctx_, model_, batch, count);
+  }
+  arena_.reserve(count.peak(), "a forward of the learner", kArenaKeys);
+}
+
+void Learner::reserve_update(Span<const std::vector<MicroBatch>> shards, bool reference) {
+  Arena count = Arena::measuring(ctx_.device);
+  for (const auto& batches : shards) {
+    if (!reference) break;
+    for (const MicroBatch& batch : batches) measure_logprobs(ctx_, *reference_, batch, count);
+  }
+  OrderedReduceScatter::measure(comm_.size(), optimizer_.plan(), config_.fast_reduce, count);
+  for (const auto& batches : shards) ShardPass::measure(ctx_, model_, batches, count);
+  arena_.reserve(count.peak(), "an update of the learner", kArenaKeys);
+}
+
 std::vector<std::vector<float>> Learner::logprobs(std::span<Tree> trees, float temperature) {
   const ShardWork work = assign_to_shards(trees);
-  arena_.reset();
+  reserve_logprobs(work.batches);
   std::string mine;  // of this rank's loss rows, in order
   for (const auto& shard : work.batches) {
     for (const MicroBatch& batch : shard) {
@@ -180,7 +202,7 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective,
   const ShardWork work = assign_to_shards(trees);
   result.rows = work.rows;
   result.rank_tokens = tokens_of_ranks(trees, work.assignment, comm_.size());
-  arena_.reset();
+  reserve_update(work.batches, reference_ != nullptr && objective.loss->uses_reference());
   compute_reference(work.batches, objective, result);
 
   Array<LossSums> sums(std::ssize(work.batches), LossSums(objective.loss->terms()));

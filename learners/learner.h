@@ -91,6 +91,9 @@ class Learner {
     int64_t rows = 0;  ///< of all trees
   };
   ShardWork assign_to_shards(std::span<Tree> trees) const;
+  /// Reserve what logprobs() and update() will take.
+  void reserve_logprobs(Span<const std::vector<MicroBatch>> shards);
+  void reserve_update(Span<const std::vector<MicroBatch>> shards, bool reference);
   void compute_reference(Span<const std::vector<MicroBatch>> batches, const Objective& objective,
                          UpdateResult& result);
   /// Clips and AdamW, and packs the new weights; or skips.

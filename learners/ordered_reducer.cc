@@ -123,6 +123,22 @@ void ShardTree::end_shard() {
                count_);
 }
 
+namespace {
+
+/// Elements that a rank sends another at once, at most.
+int64_t piece_elements(int ranks, const SlicePlan& plan) {
+  // The largest bucket is the first one.
+  const int64_t slice = (plan.buckets.front().back() + ranks - 1) / ranks;
+  return std::max<int64_t>(std::min(kPieceElements / ranks, slice), 1);
+}
+
+}  // namespace
+
+void OrderedReduceScatter::measure(int ranks, const SlicePlan& plan, bool fast, Arena& arena) {
+  if (ranks == 1 || fast) return;
+  arena.span<float>(kPiecesUnderWay * ranks * piece_elements(ranks, plan));
+}
+
 OrderedReduceScatter::OrderedReduceScatter(const Context& ctx, comm::Communicator& comm,
                                            std::span<float> gradient, const SlicePlan& plan,
                                            bool fast, Arena& arena)
@@ -139,9 +155,7 @@ OrderedReduceScatter::OrderedReduceScatter(const Context& ctx, comm::Communicato
   if (ranks == 1 || fast) return;
   ORRERY_CHECK(is_power_of_two(ranks) && ranks <= int64_t{1} << kernels::kMaxTreeLevels,
                "an ordered sum over {} ranks: not a power of two", ranks);
-  // The largest bucket is the first one.
-  const int64_t slice = (plan.buckets.front().back() + ranks - 1) / ranks;
-  const int64_t piece = std::max<int64_t>(std::min(kPieceElements / ranks, slice), 1);
+  const int64_t piece = piece_elements(ranks, plan);
   exchange_ =
       comm.all_to_all({gradient, piece, arena.span<float>(kPiecesUnderWay * ranks * piece)});
 }

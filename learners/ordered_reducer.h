@@ -85,6 +85,8 @@ class OrderedReduceScatter {
   /// Temporaries come from `arena` and must be left there until finish() has returned.
   OrderedReduceScatter(const Context& ctx, comm::Communicator& comm, std::span<float> gradient,
                        const SlicePlan& plan, bool fast, Arena& arena);
+  /// Takes from `arena`, which measures, what the constructor takes.
+  static void measure(int ranks, const SlicePlan& plan, bool fast, Arena& arena);
   /// This rank's gradient is final from `begin` on. Starts to send the buckets that are
   /// whole, and sums what has come from the other ranks; never waits for them.
   void send(int64_t begin);

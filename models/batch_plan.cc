@@ -70,6 +70,13 @@ TrainBlocks assign_blocks(Span<const kernels::AttentionSegment> segments) {
   return blocks;
 }
 
+/// Of the tokens, their positions and the output rows, in the order of the plan.
+void measure_rows(int64_t rows, int64_t output_rows, Arena& arena) {
+  arena.alloc<int32_t>(rows);
+  arena.alloc<int32_t>(rows);
+  arena.alloc<int32_t>(output_rows);
+}
+
 }  // namespace
 
 BatchPlan plan_forward(const Context& ctx, const Transformer& model, const ForwardBatch& batch,
@@ -100,6 +107,20 @@ BatchPlan plan_training(const Context& ctx, const Transformer& model, const Trai
       kernels::make_attention_plan(ctx, shape, plan.rows(), blocks.count, blocks.segments, arena);
   plan.copies = kernels::make_copy_plan(ctx, blocks.count, blocks.copies, arena);
   return plan;
+}
+
+void measure_plan(const ForwardBatch& batch, Arena& arena) {
+  measure_rows(batch.tokens.size(), batch.output_rows.size(), arena);
+  kernels::measure_attention_plan(batch.segments, arena);
+}
+
+int64_t measure_plan(const TrainBatch& batch, Arena& arena) {
+  measure_rows(batch.tokens.size(), batch.output_rows.size(), arena);
+  arena.alloc<kernels::AttentionSegment>(batch.segments.size());
+  const TrainBlocks blocks = assign_blocks(batch.segments);
+  kernels::measure_attention_plan(blocks.segments, arena);
+  arena.alloc<kernels::BlockCopy>(blocks.copies.size());
+  return blocks.count;
 }
 
 }  // namespace orrery::models

@@ -60,4 +60,9 @@ BatchPlan plan_forward(const Context& ctx, const Transformer& model, const Forwa
 BatchPlan plan_training(const Context& ctx, const Transformer& model, const TrainBatch& batch,
                         Arena& arena);
 
+/// Takes from `arena`, which measures, what the two functions above take, or a little
+/// more. The second gives the blocks of the training batch's pool.
+void measure_plan(const ForwardBatch& batch, Arena& arena);
+int64_t measure_plan(const TrainBatch& batch, Arena& arena);
+
 }  // namespace orrery::models

@@ -42,6 +42,9 @@ class Transformer {
   const ModelConfig& config() const { return config_; }
   const ParameterTable& table() const { return table_; }
   DType compute_dtype() const { return compute_dtype_; }
+  /// Of what the layers hand on to products and attention. The residual stream and sums
+  /// are float32.
+  static DType activation_dtype() { return DType::kF32; }
   std::span<const float> parameters() const { return parameters_.span<const float>(); }
   /// To be written at once: the model is stale from here on, until pack().
   std::span<float> write_parameters() {
@@ -88,36 +91,44 @@ class Transformer {
 /// the output rows. The plan was made for this model and cache. Temporaries come from
 /// `arena` and are released.
 void transformer_forward(const Context& ctx, const Transformer& model, const BatchPlan& plan,
-                         const KvCache& cache, Mat<float> hidden, Arena& arena);
+                         const KvCache& cache, ActMat hidden, Arena& arena);
+
+/// Takes from `arena`, which measures, what plan_forward and transformer_forward take
+/// for the batch. What the plan takes is not released.
+void measure_forward(const Transformer& model, const ForwardBatch& batch, Arena& arena);
 
 /// logits [R, vocab] = hidden [R, D] W^T.
 void lm_head_forward(const Context& ctx, const Transformer& model, Mat<float> logits,
-                     Mat<const float> hidden);
+                     ConstActMat hidden);
 
 /// What the forward keeps for the backward. Its memory is in the arena it was made
 /// from. Norms' and SwiGLU's outputs are computed again in the backward: they are
 /// cheap, and a quarter of the memory.
 struct Activations {
   struct Layer {
-    Mat<float> input;                   ///< [T, D] residual stream entering the layer
-    Mat<float> qkv;                     ///< [T, q + 2 kv] after bias, QK-norm and RoPE
-    Mat<float> qk_raw;                  ///< [T, q + kv] before QK-norm; only with qk_norm
-    Mat<float> attention;               ///< [T, q]
-    Mat<float> middle;                  ///< [T, D] residual stream after attention
-    Mat<float> gate_up;                 ///< [T, 2 F]
-    Mat<float> lse, rstd_q, rstd_k;     ///< [T, heads], [T, heads], [T, kv_heads]
-    Span<float> rstd_input, rstd_post;  ///< [T]
+    Mat<float> input;                  ///< [T, D] residual stream entering the layer
+    ActMat qkv;                        ///< [T, q + 2 kv] after bias, QK-norm and RoPE
+    ActMat qk_raw;                     ///< [T, q + kv] before QK-norm; only with qk_norm
+    ActMat attention;                  ///< [T, q]
+    Mat<float> middle;                 ///< [T, D] residual stream after attention
+    ActMat gate_up;                    ///< [T, 2 F]
+    Mat<float> lse, rstd_q, rstd_k;    ///< [T, heads], [T, heads], [T, kv_heads]
+    Vec<float> rstd_input, rstd_post;  ///< [T]
   };
   Array<Layer> layers;
   Mat<float> final_input;  ///< [R, D] output rows before the final norm
-  Span<float> rstd_final;  ///< [R]
+  Vec<float> rstd_final;   ///< [R]
 };
 
 /// Training forward: as transformer_forward for the same tokens, same bits. `plan` is
 /// of plan_training. Activations are taken from `arena` and live until the caller
 /// releases it (after the backward).
 Activations transformer_forward_train(const Context& ctx, const Transformer& model,
-                                      const BatchPlan& plan, Mat<float> hidden, Arena& arena);
+                                      const BatchPlan& plan, ActMat hidden, Arena& arena);
+
+/// Takes from `arena`, which measures, what plan_training and transformer_forward_train
+/// take for the batch. What the plan and the activations take is not released.
+void measure_forward_train(const Transformer& model, const TrainBatch& batch, Arena& arena);
 
 /// The backward of one batch, a layer at a time: gradients of a loss given dhidden
 /// [R, D]. They are added into the flat `gradients` (layout of model.table()) in chain
@@ -130,14 +141,23 @@ class TransformerBackward {
   /// Temporaries come from `arena` and stay there until this is gone. All arguments
   /// must outlive it.
   TransformerBackward(const Context& ctx, const Transformer& model, const BatchPlan& plan,
-                      const Activations& activations, Mat<const float> dhidden,
+                      const Activations& activations, ConstActMat dhidden,
                       const FlatView& gradients, Mat<float> dembedding, Arena& arena);
   /// One step down: the final norm, then the layers from the last to the first. Gives
   /// the begin of the one of table().regions() that is now whole; with the first layer
   /// that is everything but the embedding. Nothing: that was done already.
   std::optional<int64_t> next();
 
+  /// Takes from `arena`, which measures, what the backward of the batch takes, and
+  /// releases it.
+  static void measure(const Transformer& model, const TrainBatch& batch, Arena& arena);
+
  private:
+  /// Of one layer.
+  struct Buffers {
+    ActMat x, dx, act, dact, dgate_up, dqkv, dattention;
+  };
+  static Buffers allocate(const ModelConfig& config, int64_t t, Arena& arena);
   void final_norm_backward();
   void layer_backward(int64_t index);
   Mat<float> grad(int64_t offset, int64_t rows, int64_t cols) const;
@@ -147,14 +167,14 @@ class TransformerBackward {
   const Transformer& model_;
   const BatchPlan& plan_;
   const Activations& activations_;
-  Mat<const float> dhidden_;
+  ConstActMat dhidden_;
   FlatView gradients_;
   Mat<float> dresidual_;  // carried down to the embedding
   Arena& arena_;
   ArenaScope scope_;
   bool begun_ = false;
   int64_t layers_left_;
-  Mat<float> x_, dx_, act_, dact_, dgate_up_, dqkv_, dattention_;  // of one layer
+  ActMat x_, dx_, act_, dact_, dgate_up_, dqkv_, dattention_;  // of Buffers
 };
 
 /// Floating-point operations of one forward over T tokens (2 per multiply-add): matmuls

@@ -13,7 +13,7 @@ namespace orrery::models {
 
 TransformerBackward::TransformerBackward(const Context& ctx, const Transformer& model,
                                          const BatchPlan& plan, const Activations& activations,
-                                         Mat<const float> dhidden, const FlatView& gradients,
+                                         ConstActMat dhidden, const FlatView& gradients,
                                          Mat<float> dembedding, Arena& arena)
     : ctx_(ctx),
       model_(model),
@@ -52,7 +52,7 @@ Span<float> TransformerBackward::grad_vector(int64_t offset, int64_t size) const
 
 void TransformerBackward::final_norm_backward() {
   const ModelConfig& config = model_.config();
-  const int64_t t = dresidual_.rows, d = config.hidden_size, f = config.intermediate_size;
+  const int64_t t = dresidual_.rows, d = config.hidden_size;
   kernels::fill(ctx_, {.y = as_vec(dresidual_)});
   {
     const ArenaScope head(arena_);
@@ -68,13 +68,38 @@ void TransformerBackward::final_norm_backward() {
     // In output order: a row may be named by several responses.
     kernels::scatter_add_rows(ctx_, {.to = dresidual_, .from = dlast, .rows = plan_.output_rows});
   }
-  x_ = arena_.mat<float>(t, d);
-  dx_ = arena_.mat<float>(t, d);
-  act_ = arena_.mat<float>(t, f);
-  dact_ = arena_.mat<float>(t, f);
-  dgate_up_ = arena_.mat<float>(t, 2 * f);
-  dqkv_ = arena_.mat<float>(t, config.qkv_size());
-  dattention_ = arena_.mat<float>(t, config.q_size());
+  const Buffers b = allocate(config, t, arena_);
+  x_ = b.x;
+  dx_ = b.dx;
+  act_ = b.act;
+  dact_ = b.dact;
+  dgate_up_ = b.dgate_up;
+  dqkv_ = b.dqkv;
+  dattention_ = b.dattention;
+}
+
+TransformerBackward::Buffers TransformerBackward::allocate(const ModelConfig& config, int64_t t,
+                                                           Arena& arena) {
+  const DType dtype = Transformer::activation_dtype();
+  const int64_t d = config.hidden_size, f = config.intermediate_size;
+  Buffers buffers;
+  buffers.x = arena.act_mat(dtype, t, d);
+  buffers.dx = arena.act_mat(dtype, t, d);
+  buffers.act = arena.act_mat(dtype, t, f);
+  buffers.dact = arena.act_mat(dtype, t, f);
+  buffers.dgate_up = arena.act_mat(dtype, t, 2 * f);
+  buffers.dqkv = arena.act_mat(dtype, t, config.qkv_size());
+  buffers.dattention = arena.act_mat(dtype, t, config.q_size());
+  return buffers;
+}
+
+void TransformerBackward::measure(const Transformer& model, const TrainBatch& batch, Arena& arena) {
+  const ArenaScope scope(arena);
+  {
+    const ArenaScope head(arena);
+    arena.mat<float>(batch.output_rows.size(), model.config().hidden_size);
+  }
+  allocate(model.config(), batch.tokens.size(), arena);
 }
 
 void TransformerBackward::layer_backward(int64_t index) {

@@ -65,14 +65,6 @@ uint32_t sample_index(const Sequence& sample) {
   return sample.group->request.first_sample + sample.sample;
 }
 
-/// A copy of `values` in the arena's memory.
-template <class T>
-Vec<T> uploaded(const Context& ctx, Arena& arena, const Array<T>& values) {
-  const Vec<T> copy(arena.alloc<T>(values.size()), values.size());
-  upload(ctx, copy, values);
-  return copy;
-}
-
 void check_sampling(const GenerateRequest& request) {
   const kernels::SamplingParams& s = request.sampling;
   if (!kernels::is_temperature(s.temperature)) {
@@ -106,7 +98,10 @@ struct Engine::Impl {
   void check(const GenerateRequest& request) const;
   void submit(GenerateRequest request);
   void prepare(const Schedule& schedule);
-  void draw_tokens(Mat<const float> hidden);
+  models::ForwardBatch batch() const { return {tokens, positions, segments, output_rows}; }
+  int64_t draws_at_once() const;
+  void reserve(const Schedule& schedule);
+  void draw_tokens(ConstActMat hidden);
   void check_draws() const;
   void append_token(Sequence& sample, int64_t draw);
   void postprocess(const Schedule& schedule, std::vector<GenerateResult>& results);
@@ -199,7 +194,6 @@ void Engine::Impl::submit(GenerateRequest request) {
 
 /// Lays out the rows of the scheduled sequences and lists the tokens to draw.
 void Engine::Impl::prepare(const Schedule& schedule) {
-  cache.copy_blocks(ctx, schedule.copies, arena);
   tokens.clear();
   positions.clear();
   output_rows.clear();
@@ -230,8 +224,33 @@ void Engine::Impl::prepare(const Schedule& schedule) {
   }
 }
 
+/// Draws whose logits are in memory at once.
+int64_t Engine::Impl::draws_at_once() const {
+  const int64_t row = model.config().vocab_size * int64_t{sizeof(float)};
+  return std::min(draw_samples.size(), std::max<int64_t>(1, kLogitsBytes / row));
+}
+
+/// Counts what the step will take, in its order, and reserves it.
+void Engine::Impl::reserve(const Schedule& schedule) {
+  Arena count = Arena::measuring(ctx.device);
+  {
+    const ArenaScope scope(count);
+    count.alloc<BlockCopy>(std::ssize(schedule.copies));
+  }
+  count.act_mat(models::Transformer::activation_dtype(), output_rows.size(),
+                model.config().hidden_size);
+  models::measure_forward(model, batch(), count);
+  const int64_t draws = draw_samples.size(), at_once = draws_at_once();
+  count.alloc<kernels::SamplingParams>(draws);
+  for (int i = 0; i < 5; ++i) count.alloc<float>(draws);
+  count.mat<float>(at_once, model.config().vocab_size);
+  count.alloc<int32_t>(at_once);
+  arena.reserve(count.peak(), "a step of the rollout engine",
+                "rollout.max_num_batched_tokens or rollout.max_num_seqs");
+}
+
 /// Draws a token from the logits of each draw's row, with its log-prob and entropy.
-void Engine::Impl::draw_tokens(Mat<const float> hidden) {
+void Engine::Impl::draw_tokens(ConstActMat hidden) {
   const int64_t draws = draw_samples.size();
   sampling.clear();
   uniforms.clear();
@@ -245,15 +264,15 @@ void Engine::Impl::draw_tokens(Mat<const float> hidden) {
     inv_temperatures.push_back(inv_temperature(r.sampling));
   }
   const ArenaScope draw_scope(arena);
-  const auto sampling_vec = uploaded(ctx, arena, sampling);
-  const auto uniform_vec = uploaded(ctx, arena, uniforms);
-  const auto inv_temperature_vec = uploaded(ctx, arena, inv_temperatures);
+  const auto sampling_vec = upload_into(ctx, arena, Span<const kernels::SamplingParams>(sampling));
+  const auto uniform_vec = upload_into(ctx, arena, Span<const float>(uniforms));
+  const auto inv_temperature_vec = upload_into(ctx, arena, Span<const float>(inv_temperatures));
   const Vec<int32_t> drawn_vec(arena.alloc<int32_t>(draws), draws);
   const Vec<float> logprob_vec(arena.alloc<float>(draws), draws);
   const Vec<float> entropy_vec(arena.alloc<float>(draws), draws);
 
   const int64_t vocab = model.config().vocab_size;
-  const int64_t chunk = std::max<int64_t>(1, kLogitsBytes / (vocab * int64_t{sizeof(float)}));
+  const int64_t chunk = draws_at_once();
   for (int64_t begin = 0; begin < draws; begin += chunk) {
     const int64_t count = std::min(chunk, draws - begin);
     const ArenaScope scope(arena);
@@ -369,16 +388,16 @@ std::vector<GenerateResult> Engine::step() {
       std::ranges::all_of(schedule.entries, [](const ScheduledRows& i) { return i.rows == 1; });
   const ProfilePhaseScope phase(engine.ctx, decodes ? "decode" : "prefill");
   const bool corrupt = fault_point(FaultPoint::kEngineStep) == FaultAction::kCorrupt;
-  engine.arena.reset();
   engine.prepare(schedule);
-  const Mat<float> hidden =
-      engine.arena.mat<float>(engine.output_rows.size(), engine.model.config().hidden_size);
+  engine.reserve(schedule);
+  engine.cache.copy_blocks(engine.ctx, schedule.copies, engine.arena);
+  const ActMat hidden =
+      engine.arena.act_mat(models::Transformer::activation_dtype(), engine.output_rows.size(),
+                           engine.model.config().hidden_size);
   {
     const ScopedTimer timer(engine.stats.forward_seconds);
     const models::BatchPlan plan =
-        models::plan_forward(engine.ctx, engine.model,
-                             {engine.tokens, engine.positions, engine.segments, engine.output_rows},
-                             engine.cache, engine.arena);
+        models::plan_forward(engine.ctx, engine.model, engine.batch(), engine.cache, engine.arena);
     models::transformer_forward(engine.ctx, engine.model, plan, engine.cache, hidden, engine.arena);
   }
   {

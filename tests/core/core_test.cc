@@ -74,6 +74,49 @@ TEST(Arena, MergesChunksAndThenAllocatesNothing) {
   EXPECT_EQ(arena.capacity(), capacity);
 }
 
+TEST(Arena, WhatWasReservedIsAllThatItGives) {
+  const auto step = [](Arena& arena) {
+    arena.alloc<float>(1000);
+    {
+      const ArenaScope scope(arena);
+      arena.alloc<char>(1);
+      arena.mat<float>(300, 100);
+    }
+    arena.span<double>(70);
+    arena.alloc<float>(0);
+  };
+  Arena measuring = Arena::measuring({});
+  step(measuring);
+  EXPECT_EQ(measuring.peak(), 4032u + 64u + 120'000u);
+  EXPECT_EQ(measuring.capacity(), 0u);
+
+  Arena arena;
+  arena.reserve(measuring.peak(), "a step", "the.key");
+  step(arena);
+  EXPECT_EQ(arena.peak(), measuring.peak());
+  EXPECT_EQ(arena.capacity(), measuring.peak());
+  arena.reserve(1000, "a smaller step", "the.key");
+  EXPECT_EQ(arena.capacity(), measuring.peak()) << "it is kept";
+  arena.alloc<char>(100'000);
+  try {
+    arena.alloc<char>(30'000);
+    FAIL() << "the arena grew";
+  } catch (const Error& error) {
+    EXPECT_STREQ(
+        error.what(),
+        "a smaller step needs 5952 bytes more than the 0.1 MiB of temporary memory planned "
+        "for it; lower the.key");
+  }
+  try {
+    arena.reserve(size_t{1} << 60, "a step too large", "the.key or other.key");
+    FAIL() << "there is so much memory";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(),
+                 "out of memory: a step too large needs 1099511627776.0 MiB of temporary memory on "
+                 "cpu; lower the.key or other.key");
+  }
+}
+
 TEST(Process, CpusOfAQuota) {
   const testing_support::ScratchFolder scratch;
   const std::filesystem::path mount = scratch.path() / "mount", groups = scratch.path() / "cgroup";

@@ -1,5 +1,5 @@
-// What a plan refuses, what it brings to the device, and that a model whose weights
-// were written runs nothing before they are packed.
+// What a plan refuses, what it brings to the device and takes of an arena, and that a
+// model whose weights were written runs nothing before they are packed.
 #include "models/batch_plan.h"
 
 #include <gmock/gmock.h>
@@ -139,6 +139,39 @@ TEST_F(BatchPlanTest, PrefillGivesTheTrainingForwardsBits) {
             host<float>(Vec<const float>(trained.data, 16)));
   EXPECT_EQ(host<float>(Vec<const float>(prefilled.data + 16, 16)),
             host<float>(Vec<const float>(trained.data + 48, 16)));
+}
+
+TEST_F(BatchPlanTest, TakesWhatWasMeasured) {
+  const Group group;
+  const Mat<float> hidden = arena_.mat<float>(4, 16);
+  Arena measuring = Arena::measuring({});
+  measure_forward_train(model_, group.view(), measuring);
+  TransformerBackward::measure(model_, group.view(), measuring);
+  Arena exact;
+  exact.reserve(measuring.peak(), "training", "nothing");
+  const BatchPlan plan = plan_training(ctx_, model_, group.view(), exact);
+  const Activations activations = transformer_forward_train(ctx_, model_, plan, hidden, exact);
+  std::vector<float> flat(static_cast<size_t>(model_.table().flat_size()), 0.0f);
+  const Vec<float> whole(flat.data(), std::ssize(flat));
+  const FlatView gradients(whole);
+  TransformerBackward backward(ctx_, model_, plan, activations, hidden, gradients,
+                               arena_.mat<float>(75, 16), exact);
+  while (backward.next()) {
+  }
+  EXPECT_EQ(exact.peak(), measuring.peak());
+
+  const std::vector<int32_t> table{0, 1}, outputs{39};
+  const std::vector<kernels::KvSegment> segments{{0, 40, 0, table}};
+  const KvCache cache(model_.config(), {}, 2);
+  const auto first = [](const std::vector<int32_t>& all) { return Span(all).first(40); };
+  const ForwardBatch batch{first(group.tokens), first(group.positions), segments, outputs};
+  measuring = Arena::measuring({});
+  measure_forward(model_, batch, measuring);
+  exact = Arena();
+  exact.reserve(measuring.peak(), "prefill", "nothing");
+  const BatchPlan prefill = plan_forward(ctx_, model_, batch, cache, exact);
+  transformer_forward(ctx_, model_, prefill, cache, hidden.row_range(0, 1), exact);
+  EXPECT_EQ(exact.peak(), measuring.peak());
 }
 
 TEST_F(BatchPlanTest, WeightsThatWereWrittenRunOnlyWhenPacked) {

@@ -13,6 +13,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/transfer.h"
 #include "kernels/logprob.h"
 #include "tests/rollout/tiny_model.h"
 
@@ -319,23 +320,31 @@ TEST_F(EngineTest, UsesLentMemoryWhateverWasLeftInIt) {
   const auto expected = generate(model_, requests, {});
   EngineConfig config;
   config.kv_blocks = 40;
-  const size_t needed = 40 * models::KvCache::bytes_per_block(model_.config()) / sizeof(float);
-  std::vector<float> lent(needed + 5, std::numeric_limits<float>::quiet_NaN());
-  config.kv_memory = Span<float>(lent);
+  const auto needed =
+      static_cast<int64_t>(40 * models::KvCache::bytes_per_block(model_.config()) / sizeof(float));
+  std::vector<float> host(static_cast<size_t>(needed + 5));
+  const Buffer lent(ctx_.device, host.size() * sizeof(float));
+  const Vec<float> memory(static_cast<float*>(lent.data()), needed + 5);
+  const auto fill_with_nan = [&] {  // a learner's gradient that overflowed
+    std::ranges::fill(host, std::numeric_limits<float>::quiet_NaN());
+    upload(ctx_, memory, host);
+  };
+  fill_with_nan();
+  config.kv_memory = memory;
   Engine engine(ctx_, model_, nullptr, config);
   EngineConfig own = config;
-  own.kv_memory = Span<float>(lent).first(static_cast<int64_t>(needed) - 1);  // too small
+  own.kv_memory = memory.part(0, needed - 1);  // too small
   EXPECT_EQ(Engine(ctx_, model_, nullptr, own).memory_bytes() - engine.memory_bytes(),
-            needed * sizeof(float));
+            static_cast<size_t>(needed) * sizeof(float));
   for (int round = 0; round < 2; ++round) {
     for (const GenerateRequest& request : requests) engine.submit(request);
     expect_same_bits(engine.run(), expected, "lent memory");
-    std::ranges::fill(
-        lent, std::numeric_limits<float>::quiet_NaN());  // a learner's gradient that overflowed
+    fill_with_nan();
     engine.set_weight_version(0);
   }
-  EXPECT_TRUE(std::ranges::all_of(std::span(lent).first(needed), [](float v) { return v == 0; }));
-  EXPECT_TRUE(std::isnan(lent[needed])) << "beyond what the cache needs";
+  download(ctx_, Span<float>(host), memory);
+  EXPECT_TRUE(std::all_of(host.begin(), host.begin() + needed, [](float v) { return v == 0; }));
+  EXPECT_TRUE(std::isnan(host[static_cast<size_t>(needed)])) << "beyond what the cache needs";
 }
 
 TEST_F(EngineTest, StampsWeightVersionsAndRefusesThemInFlight) {
