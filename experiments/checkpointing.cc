@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "config/config.h"
 #include "config/config_values.h"
 #include "core/error.h"
 #include "core/file.h"
@@ -13,6 +14,7 @@
 #include "experiments/divergence.h"
 #include "experiments/on_all_ranks.h"
 #include "experiments/resume_check.h"
+#include "rollout/fingerprint.h"
 
 namespace orrery::experiments {
 namespace {
@@ -20,6 +22,12 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kReasons = 3;  // of refused checkpoints, in one line
+
+/// What the job's learners compute in.
+std::string learner_numerics(const Job& job) {
+  return rollout::fingerprint_text(
+      rollout::fingerprint_of(job.ctx.device, config::compute_dtype(job.config)));
+}
 
 }  // namespace
 
@@ -82,6 +90,8 @@ double Checkpointer::save(const storage::TrainState& state, learners::Learner* l
   info.model_config_json = models::model_config_json(job_.model().config(), "float32");
   info.state = state;
   info.inputs = job_.inputs;
+  info.numerics = learner_numerics(job_);
+  info.device = device_name(job_.ctx.device);
   if (state.rl_step > 0) info.reward = state.reward;
   saving_step_ = state.step();
   writer_->start(job_.ctx, info, {job_.model().parameters(), optimizer.m(), optimizer.v()});
@@ -209,7 +219,8 @@ void Checkpointer::load(const fs::path& chosen, double initial, learners::Learne
   const ResumeDecision answer =
       check_resume({checkpoint.info(), chosen.string(), own, job_.config, config_yaml_, job_.inputs,
                     models::model_config_json(checkpoint.config(), "") ==
-                        models::model_config_json(model.config(), "")});
+                        models::model_config_json(model.config(), ""),
+                    learner_numerics(job_)});
   if (!answer.keep_scores) state.val_before = state.val_after = std::nullopt;
   resumed.older_program = answer.older_program;
   resumed.warnings = answer.warnings;
