@@ -1,11 +1,14 @@
 #include "comm/weight_channel.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cstring>
 
 #include "core/error.h"
 #include "core/fault.h"
+#include "core/span.h"
+#include "core/transfer.h"
 
 namespace orrery::comm {
 namespace {
@@ -14,6 +17,16 @@ struct DeliveryHeader {
   uint64_t version, count;
   WeightChecksum checksum;
 };
+
+/// Flips the lowest bit of the byte in the middle.
+void flip_middle_bit(const Context& ctx, Vec<float> weights) {
+  const int64_t bytes = weights.size * int64_t{sizeof(float)};
+  const Vec<float> place = weights.part(bytes / 2 / int64_t{sizeof(float)}, 1);
+  std::array<std::byte, sizeof(float)> value;
+  download_bytes(ctx, value.data(), place.data, std::ssize(value));
+  value[bytes / 2 % std::ssize(value)] ^= std::byte{1};
+  upload_bytes(ctx, place.data, value.data(), std::ssize(value));
+}
 
 }  // namespace
 
@@ -47,25 +60,46 @@ WeightChecksum weight_checksum(std::span<const float> weights) {
   return checksum;
 }
 
-uint64_t publish_weights(Communicator& comm, int root, uint64_t version, std::span<float> weights) {
+// The words of a piece that starts at `begin` count once more in `high` for each word
+// after the piece.
+WeightChecksum weight_checksum(const Context& ctx, Vec<const float> weights) {
+  if (ctx.device.type == DeviceType::kCpu)
+    return weight_checksum(std::span(weights.data, weights.size));
+  constexpr int64_t kPiece = int64_t{1} << 20;
+  Array<float> piece(std::min(kPiece, weights.size));
+  WeightChecksum all;
+  for (int64_t begin = 0; begin < weights.size; begin += kPiece) {
+    const int64_t count = std::min(kPiece, weights.size - begin);
+    const Span<float> words = Span<float>(piece).first(count);
+    download(ctx, words, weights.part(begin, count));
+    const WeightChecksum part = weight_checksum(words);
+    const uint64_t after = weights.size - begin - count;
+    all.low += part.low;
+    all.high += part.high + after * part.low;
+  }
+  return all;
+}
+
+uint64_t publish_weights(const Context& ctx, Communicator& comm, int root, uint64_t version,
+                         Vec<float> weights) {
+  const uint64_t count = weights.size;
   DeliveryHeader header{};
-  if (comm.rank() == root) header = {version, weights.size(), weight_checksum(weights)};
+  if (comm.rank() == root) header = {version, count, weight_checksum(ctx, weights)};
   comm.broadcast(std::as_writable_bytes(std::span(&header, 1)), root);
-  if (header.count != weights.size()) {
+  if (header.count != count) {
     fail(
         "weights of version {}: rank {} sends {} values but rank {} holds {}: "
         "both must load the same model",
-        header.version, root, header.count, comm.rank(), weights.size());
+        header.version, root, header.count, comm.rank(), count);
   }
   // What is sent is wrong, what the root keeps is right.
   const bool corrupt = fault_point(FaultPoint::kWeightsPublish) == FaultAction::kCorrupt &&
                        comm.rank() == root && !weights.empty();
-  const auto bytes = std::as_writable_bytes(weights);
-  if (corrupt) bytes[bytes.size() / 2] ^= std::byte{1};
-  comm.broadcast(bytes, root);
-  if (corrupt) bytes[bytes.size() / 2] ^= std::byte{1};
+  if (corrupt) flip_middle_bit(ctx, weights);
+  comm.data(ctx.device).broadcast(ctx, weights, root);
+  if (corrupt) flip_middle_bit(ctx, weights);
   if (comm.rank() != root) {
-    const WeightChecksum received = weight_checksum(weights);
+    const WeightChecksum received = weight_checksum(ctx, weights);
     if (received != header.checksum) {
       fail(
           "weights of version {} reached rank {} damaged: "

@@ -7,6 +7,8 @@
 #include <span>
 
 #include "comm/communicator.h"
+#include "core/context.h"
+#include "core/tensor.h"
 
 namespace orrery::comm {
 
@@ -17,9 +19,13 @@ struct WeightChecksum {
   bool operator==(const WeightChecksum&) const = default;
 };
 WeightChecksum weight_checksum(std::span<const float> weights);
+/// Of weights in device memory; downloads them in pieces where the host cannot read
+/// them.
+WeightChecksum weight_checksum(const Context& ctx, Vec<const float> weights);
 
 /// Collective over `comm`: rank `root` sends version and weights, others receive in
 /// place and verify. Returns the version.
-uint64_t publish_weights(Communicator& comm, int root, uint64_t version, std::span<float> weights);
+uint64_t publish_weights(const Context& ctx, Communicator& comm, int root, uint64_t version,
+                         Vec<float> weights);
 
 }  // namespace orrery::comm

@@ -91,8 +91,8 @@ std::vector<storage::InputDigest> read_inputs(const proto::Config& config) {
   return inputs;
 }
 
-storage::InputDigest weights_input(std::span<const float> weights) {
-  const comm::WeightChecksum sum = comm::weight_checksum(weights);
+storage::InputDigest weights_input(const Context& ctx, Vec<const float> weights) {
+  const comm::WeightChecksum sum = comm::weight_checksum(ctx, weights);
   return {kModelKey, "weights", fmt::format("sums:{:016x}{:016x}", sum.high, sum.low)};
 }
 

@@ -22,7 +22,7 @@ namespace orrery::experiments {
 std::vector<storage::InputDigest> read_inputs(const proto::Config& config);
 
 /// Returns the digest of weights in memory.
-storage::InputDigest weights_input(std::span<const float> weights);
+storage::InputDigest weights_input(const Context& ctx, Vec<const float> weights);
 
 /// Returns a name for inputs[at] that is the same on all ranks: "data.train_files[1]",
 /// "model.path/tokenizer.json".

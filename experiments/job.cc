@@ -187,7 +187,8 @@ std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& w
     }
   };
   on_all_ranks(world, [&] { as_usage_errors(make); });
-  const storage::InputDigest weights = weights_input(job->model().parameters());
+  const storage::InputDigest weights =
+      weights_input(ctx, Span<const float>(job->model().parameters()));
   agree_on_inputs(world, {&weights, 1});
   // Random ones follow from the seed.
   if (!config.model().from_scratch()) job->inputs.push_back(weights);

@@ -106,7 +106,8 @@ void RlStage::publish(uint64_t version) {
   if (job_.topology.has_followers()) {
     // The learners hold the same weights already; the actors follow rank 0's. Every
     // rank takes part in the broadcast.
-    const uint64_t sent = comm::publish_weights(job_.world, 0, version_, job_.model().parameters());
+    const uint64_t sent = comm::publish_weights(job_.ctx, job_.world, 0, version_,
+                                                Span<float>(job_.model().parameters()));
     ORRERY_CHECK(sent == version_, "rank {} expects weights of version {}, rank 0 sends version {}",
                  job_.world.rank(), version_, sent);
     if (!job_.is_learner()) job_.model().pack(job_.ctx);

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "core/fault.h"
+#include "core/transfer.h"
 
 namespace orrery::learners {
 
@@ -18,7 +19,8 @@ ShardedAdamW::ShardedAdamW(Device device, int64_t flat_size, int ranks, int rank
   const auto chunk = [](int64_t element) {
     return (element + kernels::kNormChunk - 1) / kernels::kNormChunk;
   };
-  chunk_sums_.resize(chunk(flat_size));
+  norm_terms_.resize(chunk(flat_size));
+  chunk_sums_ = Buffer(device, Span<float>(norm_terms_).size_bytes());
   for (const auto& extents : owned_) {
     owned_chunks_.emplace_back();
     for (const Extent& e : extents) owned_chunks_.back().push_back({chunk(e.begin), chunk(e.end)});
@@ -37,13 +39,17 @@ ShardedAdamW::Result ShardedAdamW::step(const Context& ctx, comm::Communicator& 
                                         const kernels::AdamWParams& params, double clip_grad) {
   ORRERY_CHECK(std::ssize(gradient) == plan_.elements(), "gradient of {}, not {}", gradient.size(),
                plan_.elements());
+  comm::DataPlane& plane = comm.data(ctx.device);
+  const Vec<float> sums(static_cast<float*>(chunk_sums_.data()), norm_terms_.size());
   for (size_t i = 0; i < extents().size(); ++i) {
-    kernels::sum_squares_chunks(ctx, elements_of(std::span(chunk_sums_), owned_chunks_[rank_][i]),
+    const Extent& chunks = owned_chunks_[rank_][i];
+    kernels::sum_squares_chunks(ctx, sums.part(chunks.begin, chunks.size()),
                                 elements_of(gradient, extents()[i]));
   }
-  comm.all_gather(chunk_sums_, owned_chunks_);
+  plane.all_gather(ctx, sums, owned_chunks_);
+  download(ctx, Span<float>(norm_terms_), sums);
   double total = 0;
-  for (const float sum : chunk_sums_) total += sum;
+  for (const float sum : norm_terms_) total += sum;
 
   Result result;
   result.grad_norm = std::sqrt(total);
@@ -63,7 +69,7 @@ ShardedAdamW::Result ShardedAdamW::step(const Context& ctx, comm::Communicator& 
     at = moments.end;
   }
   fault_point(FaultPoint::kOptimizerStep);
-  comm.all_gather(parameters, owned_);
+  plane.all_gather(ctx, Vec<float>(Span<float>(parameters)), owned_);
   return result;
 }
 

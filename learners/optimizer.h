@@ -50,7 +50,8 @@ class ShardedAdamW {
       owned_chunks_;  // of each rank, in elements and in chunks
   int64_t t_ = 0;
   Buffer m_, v_;
-  std::vector<float> chunk_sums_;
+  Buffer chunk_sums_;        // of all ranks, on the device
+  Array<float> norm_terms_;  // the same, where the norm is computed
 };
 
 }  // namespace orrery::learners

@@ -139,8 +139,11 @@ OrderedReduceScatter::OrderedReduceScatter(const Context& ctx, comm::Communicato
   // The largest bucket is the first one.
   const int64_t slice = (plan.buckets.front().back() + ranks - 1) / ranks;
   const int64_t piece = std::max<int64_t>(std::min(kPieceElements / ranks, slice), 1);
+  const Span<float> scratch = arena.span<float>(kPiecesUnderWay * ranks * piece);
   exchange_ =
-      comm.all_to_all({gradient, piece, arena.span<float>(kPiecesUnderWay * ranks * piece)});
+      comm.data(ctx.device)
+          .all_to_all(ctx,
+                      {.send = Span<const float>(gradient), .piece = piece, .scratch = scratch});
 }
 
 void OrderedReduceScatter::send(int64_t begin) {
@@ -156,12 +159,12 @@ void OrderedReduceScatter::send(int64_t begin) {
 
 // A rank is never sent its own slice, so the sum may go there while the others' slices
 // are still being sent.
-void OrderedReduceScatter::sum(const comm::Communicator::Piece& piece) {
+void OrderedReduceScatter::sum(const comm::DataPlane::Piece& piece) {
   kernels::tree_sum(ctx_, elements_of(gradient_, piece.extent), piece.parts);
 }
 
 void OrderedReduceScatter::finish() {
-  if (fast_) comm_.all_reduce_sum(gradient_);
+  if (fast_) comm_.data(ctx_.device).all_reduce_sum(ctx_, Vec<float>(Span<float>(gradient_)));
   if (!exchange_) return;
   ORRERY_CHECK(waiting_buckets_ == 0, "the first {} buckets of the gradient are not final",
                waiting_buckets_);

@@ -15,6 +15,7 @@
 #include "comm/weight_channel.h"
 #include "core/error.h"
 #include "core/rng.h"
+#include "tests/support/device_floats.h"
 #include "tests/support/random_floats.h"
 
 namespace orrery::comm {
@@ -41,11 +42,15 @@ TEST(LocalCommunicator, CollectivesOfOneRankCopy) {
   EXPECT_EQ(comm->size(), 1);
   comm->barrier();
   std::vector<float> all = {0, 1, 2, 3, 0};
+  const Vec<float> memory = Span<float>(all);
   const std::vector<std::vector<Extent>> owned = {{{1, 2}, {3, 4}}};
-  comm->all_gather(all, owned);
+  const Context ctx;
+  DataPlane& plane = comm->data(ctx.device);
+  EXPECT_EQ(&plane, &comm->data(ctx.device));
+  plane.all_gather(ctx, memory, owned);
   EXPECT_THAT(all, ElementsAre(0, 1, 2, 3, 0));
   std::vector<float> received;
-  const auto exchange = comm->all_to_all({all, 2, {}});
+  const auto exchange = plane.all_to_all(ctx, {memory, 2, {}});
   exchange->add(std::vector<int64_t>{1, 4});
   while (const auto piece = exchange->poll()) {
     EXPECT_EQ(piece->extent.begin, 1 + static_cast<int64_t>(received.size()));
@@ -56,8 +61,12 @@ TEST(LocalCommunicator, CollectivesOfOneRankCopy) {
   EXPECT_THAT(comm->all_gather_bytes("me"), ElementsAre("me"));
   EXPECT_EQ(comm->split(-1), nullptr);
   EXPECT_EQ(comm->split(3)->size(), 1);
-  EXPECT_THROW(comm->all_gather(all, std::vector<std::vector<Extent>>{{{0, 9}}}), Error);
-  EXPECT_THROW(comm->all_gather(all, std::vector<std::vector<Extent>>{{{0, 1}}, {{1, 2}}}), Error);
+  using Owned = std::vector<std::vector<Extent>>;
+  EXPECT_THROW(plane.all_gather(ctx, memory, Owned{{{0, 9}}}), Error);
+  EXPECT_THROW(plane.all_gather(ctx, memory, Owned{{{0, 1}}, {{1, 2}}}), Error);
+  EXPECT_THROW(plane.broadcast(ctx, memory, 1), Error);
+  EXPECT_THAT(error_of([&] { comm->data({DeviceType::kCuda}); }),
+              HasSubstr("this build has no collectives for device cuda:0: use cpu"));
   EXPECT_THROW(exchange->add(std::vector<int64_t>{0, 9}), Error);
 }
 
@@ -137,6 +146,17 @@ TEST(WeightChecksum, EqualsItsDefinitionAndSeesChangesAndSwaps) {
                                         0x80000000u);  // a sign, as 0.0 to -0.0
       EXPECT_NE(weight_checksum(weights), sum);
       weights[i] = old;
+    }
+  }
+}
+
+TEST(WeightChecksum, OfDeviceMemoryIsTheSame) {
+  const std::vector<float> weights = random_floats((size_t{2} << 20) + 12345, 6);
+  for (const size_t n : {size_t{0}, size_t{1}, size_t{1} << 20, weights.size()}) {
+    const std::vector<float> some(weights.begin(), weights.begin() + static_cast<ptrdiff_t>(n));
+    for (const Context& ctx : testing_support::kTestDevices) {
+      const testing_support::DeviceFloats device(ctx, some);
+      EXPECT_EQ(weight_checksum(ctx, device.vec()), weight_checksum(some)) << n;
     }
   }
 }

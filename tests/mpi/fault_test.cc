@@ -72,7 +72,8 @@ TEST_F(MpiFaultTest, DamagedWeightsAreNoticedAndTheRootsStayRight) {
   const std::vector<float> expected(1000, 0.5f);
   std::vector<float> weights = expected;
   arm_faults("weights.publish:corrupt");
-  const std::string problem = error_of([&] { comm::publish_weights(comm, 0, 3, weights); });
+  const std::string problem =
+      error_of([&] { comm::publish_weights({}, comm, 0, 3, Span<float>(weights)); });
   if (comm.rank() == 0) {
     EXPECT_EQ(problem, "no error");
     EXPECT_EQ(weights, expected);
@@ -80,7 +81,7 @@ TEST_F(MpiFaultTest, DamagedWeightsAreNoticedAndTheRootsStayRight) {
     EXPECT_THAT(problem, HasSubstr(fmt::format("weights of version 3 reached rank {} damaged",
                                                comm.rank())));
   }
-  comm::publish_weights(comm, 0, 4, weights);
+  comm::publish_weights({}, comm, 0, 4, Span<float>(weights));
   EXPECT_EQ(weights, expected);
 }
 
@@ -102,9 +103,13 @@ TEST_F(MpiFaultTest, WaitingForDataOfARankThatHasComeIsWaiting) {
     return longest;
   };
   std::vector<float> data(100, 1.0f);
+  double value[1] = {1};
+  const Context ctx;
+  comm::DataPlane& plane = comm.data(ctx.device);
+  const Vec<float> all = Span<float>(data);
   const std::vector<std::function<void()>> operations = {
-      [&] { comm.all_gather_bytes("mine"); }, [&] { comm.all_reduce_sum(std::span<float>(data)); },
-      [&] { comm.broadcast(std::as_writable_bytes(std::span(data)), late); }};
+      [&] { comm.all_gather_bytes("mine"); }, [&] { comm.all_reduce_max(value); },
+      [&] { plane.all_reduce_sum(ctx, all); }, [&] { plane.broadcast(ctx, all, late); }};
   arm_faults(fmt::format("collective.move:slow,rank={}", late));  // 100 ms
   for (const auto& operation : operations) {
     const double waited = longest_wait(operation);
@@ -135,8 +140,8 @@ TEST_F(MpiFaultTest, ASaveFailsOnAllRanksOrOnNone) {
       const bool fails = *fault != '\0';
       arm_faults(fails ? fmt::format("{},rank={}", fault, comm.size() - 1) : "");
       writer.start({}, info, {all, mine, mine});
-      std::vector<float> busy(1000, 1);  // the learners' own collectives go on beside the save
-      for (int i = 0; i < 20; ++i) comm.all_reduce_sum(std::span<float>(busy).first(1));
+      std::vector<double> busy(1, 1);  // the learners' own collectives go on beside the save
+      for (int i = 0; i < 20; ++i) comm.all_reduce_sum(busy);
       std::string problem = "no error";
       try {
         writer.wait();
