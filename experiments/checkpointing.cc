@@ -74,7 +74,7 @@ void Checkpointer::prepare(learners::Learner* learner) {
                                   job_.config.model().has_chat_template_file()
                                       ? job_.tokenizer.chat_template()
                                       : std::string()};
-  writer_ = std::make_unique<CheckpointWriter>(job_.ctx.device, *job_.learners, std::move(target));
+  writer_ = std::make_unique<CheckpointWriter>(*job_.learners, std::move(target));
 }
 
 double Checkpointer::save(const storage::TrainState& state, learners::Learner* learner, bool must) {
@@ -94,7 +94,10 @@ double Checkpointer::save(const storage::TrainState& state, learners::Learner* l
   info.device = device_name(job_.ctx.device);
   if (state.rl_step > 0) info.reward = state.reward;
   saving_step_ = state.step();
-  writer_->start(job_.ctx, info, {job_.model().parameters(), optimizer.m(), optimizer.v()});
+  writer_->start(job_.ctx, info,
+                 {.weights = Span<const float>(job_.model().parameters()),
+                  .adam_m = Span<const float>(optimizer.m()),
+                  .adam_v = Span<const float>(optimizer.v())});
   if (must) wait_for_save(must);
   return timer.seconds();
 }

@@ -134,12 +134,13 @@ TEST_F(MpiFaultTest, ASaveFailsOnAllRanksOrOnNone) {
       mine(static_cast<size_t>(total_size(extents)), 1.5f);
   storage::CheckpointInfo info = testing_support::checkpoint_info(0, config);
   {
-    experiments::CheckpointWriter writer({}, comm, {folder, {}, table, extents, 0});
+    experiments::CheckpointWriter writer(comm, {folder, {}, table, extents, 0});
     for (const char* fault : {"checkpoint.copy:error", "checkpoint.write:enospc@2", ""}) {
       info.state->rl_step = ++info.step;
       const bool fails = *fault != '\0';
       arm_faults(fails ? fmt::format("{},rank={}", fault, comm.size() - 1) : "");
-      writer.start({}, info, {all, mine, mine});
+      const Vec<const float> moments = Span<const float>(mine);
+      writer.start({}, info, {Span<const float>(all), moments, moments});
       std::vector<double> busy(1, 1);  // the learners' own collectives go on beside the save
       for (int i = 0; i < 20; ++i) comm.all_reduce_sum(busy);
       std::string problem = "no error";
