@@ -30,7 +30,11 @@ enum class Split { kTrain, kVal };
 
 struct StepResult {
   bool done = true;
-  float reward = 0;         ///< the episode's reward, when done
+  /// The episode's reward when done. It also counts when not done, but the response was
+  /// cut off or the observation has no room left, as the episode then ends with it; so
+  /// an environment of several turns gives what has been earned so far. (External
+  /// ones cannot: they get 0, docs/formats.md.)
+  float reward = 0;
   std::string observation;  ///< text for the policy, when not done
   /// Parts of the reward, for metrics ("correct", "format").
   std::map<std::string, double> extra;

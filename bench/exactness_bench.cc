@@ -70,7 +70,7 @@ class Products {
     const int64_t widest = std::max(2 * c.intermediate_size, c.qkv_size());
     // Head and loss go in chunks of rows, the gradient of a product has the size of its
     // operand.
-    head_rows_ = train ? kernels::lm_head_chunk_rows(c.vocab_size, rows) : rows;
+    head_rows_ = train ? kernels::lm_head_chunk_rows(ctx.device, c.vocab_size, rows) : rows;
     x_ = random_buffer(rows * widest, 1);
     y_ = random_buffer(std::max(rows * widest, head_rows_ * c.vocab_size), 2);
     if (train)
@@ -90,12 +90,13 @@ class Products {
 
   void ours() {
     for (Product& p : products_) {
-      kernels::matmul_forward(ctx_, y(p), x(p), p.weight);
+      kernels::matmul_forward(ctx_, {.y = y(p), .x = x(p), .weight = p.weight});
       if (!train_) continue;
-      kernels::matmul_backward_input(ctx_, x(p), y(p), p.weight, /*accumulate=*/false, arena_);
+      kernels::matmul_backward_input(ctx_, {.dx = x(p), .dy = y(p), .weight = p.weight});
       kernels::matmul_backward_weight(
-          ctx_, {gradients_.span<float>().data() + p.offset, p.weight.n, p.weight.k}, y(p), x(p),
-          arena_);
+          ctx_, {.dw = {gradients_.span<float>().data() + p.offset, p.weight.n, p.weight.k},
+                 .dy = y(p),
+                 .x = x(p)});
     }
   }
   void theirs() {
@@ -131,7 +132,6 @@ class Products {
   int64_t head_rows_ = 0;
   bool train_;
   Buffer x_, y_, gradients_;
-  Arena arena_;
   std::vector<Product> products_;
 };
 
@@ -158,9 +158,10 @@ class DecodeStep {
       std::vector<int32_t>& table = tables_[static_cast<size_t>(i)];
       for (int64_t b = 0; b < kBlocks; ++b) table.push_back(static_cast<int32_t>(i * kBlocks + b));
       const kernels::KvSegment prefill{0, kContext, 0, table};
-      models::transformer_forward(ctx, model, {prompt, prompt_positions, std::span(&prefill, 1)},
-                                  cache_, {}, Mat<float>(nullptr, 0, model.config().hidden_size),
-                                  arena_);
+      const models::BatchPlan plan = models::plan_forward(
+          ctx, model, {prompt, prompt_positions, std::span(&prefill, 1), {}}, cache_, arena_);
+      models::transformer_forward(ctx, model, plan, cache_,
+                                  Mat<float>(nullptr, 0, model.config().hidden_size), arena_);
       segments_.push_back({i, 1, kContext, table});
     }
   }
@@ -169,11 +170,15 @@ class DecodeStep {
     arena_.reset();
     const auto batch = static_cast<int64_t>(tokens_.size());
     const Mat<float> hidden = arena_.mat<float>(batch, model_.config().hidden_size);
-    models::transformer_forward(ctx_, model_, {tokens_, positions_, segments_}, cache_,
-                                output_rows_, hidden, arena_);
+    const models::BatchPlan plan = models::plan_forward(
+        ctx_, model_, {tokens_, positions_, segments_, output_rows_}, cache_, arena_);
+    models::transformer_forward(ctx_, model_, plan, cache_, hidden, arena_);
     const Mat<float> logits = arena_.mat<float>(batch, model_.config().vocab_size);
     models::lm_head_forward(ctx_, model_, logits, hidden);
-    kernels::sample_forward(ctx_, drawn_, logits, sampling_, uniforms_, arena_);
+    kernels::sample_forward(ctx_, {.ids = {drawn_.data(), batch},
+                                   .logits = logits,
+                                   .params = {sampling_.data(), batch},
+                                   .uniform = {uniforms_.data(), batch}});
   }
 
  private:
@@ -257,7 +262,7 @@ nlohmann::json run_case(const std::string& name, int threads, const Options& opt
   omp_set_num_threads(threads);  // oneDNN's team
   const Context ctx{.threads = threads};
   models::Transformer model(model_config(options.layers), {}, DType::kF32);
-  models::initialize_parameters(model.config(), model.table(), 1, model.parameters());
+  models::initialize_parameters(model.config(), model.table(), 1, model.write_parameters());
   model.pack(ctx);
   long long a = 0, b = 0;
   if (std::sscanf(name.c_str(), "decode:%lld", &a) == 1 && a >= 1 && a <= 4096) {

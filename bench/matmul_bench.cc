@@ -85,9 +85,9 @@ void run_case(benchmark::State& state, Op op, int64_t m, const Shape& shape, int
   const Mat<float> y_mat(y.span<float>().data(), m, n);
   const double flops =
       2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-  Arena arena;
-  Buffer packed(Device{}, kernels::packed_weight_bytes(DType::kF32, n, k));
-  const kernels::PackedWeight weight = kernels::pack_weight(ctx, w_mat, DType::kF32, packed.data());
+  Buffer packed(Device{}, kernels::packed_weight_bytes(Device{}, DType::kF32, n, k));
+  const kernels::PackedWeight weight =
+      kernels::pack_weight(ctx, {.weight = w_mat, .memory = packed.data()});
   switch (op) {
     case Op::kForward:
     case Op::kForwardCold: {
@@ -99,14 +99,18 @@ void run_case(benchmark::State& state, Op op, int64_t m, const Shape& shape, int
       for (int64_t i = 0; i < copies; ++i) {
         if (i > 0) {
           more.emplace_back(Device{}, packed.bytes());
-          weights.push_back(kernels::pack_weight(ctx, w_mat, DType::kF32, more.back().data()));
+          weights.push_back(
+              kernels::pack_weight(ctx, {.weight = w_mat, .memory = more.back().data()}));
         }
         theirs.emplace_back(m, n, k, x_mat.data, false, w_mat.data, true, y_mat.data, true, false);
       }
       size_t our_turn = 0, their_turn = 0;
       compare(
           state, threads, flops,
-          [&] { kernels::matmul_forward(ctx, y_mat, x_mat, weights[our_turn++ % weights.size()]); },
+          [&] {
+            kernels::matmul_forward(
+                ctx, {.y = y_mat, .x = x_mat, .weight = weights[our_turn++ % weights.size()]});
+          },
           [&] { theirs[their_turn++ % theirs.size()].run(); });
       break;
     }
@@ -116,7 +120,9 @@ void run_case(benchmark::State& state, Op op, int64_t m, const Shape& shape, int
                          op == Op::kBackwardInputPacked, false);
       compare(
           state, threads, flops,
-          [&] { kernels::matmul_backward_input(ctx, x_mat, y_mat, weight, false, arena); },
+          [&] {
+            kernels::matmul_backward_input(ctx, {.dx = x_mat, .dy = y_mat, .weight = weight});
+          },
           [&] { theirs.run(); });
       break;
     }
@@ -124,7 +130,7 @@ void run_case(benchmark::State& state, Op op, int64_t m, const Shape& shape, int
       DnnlProduct theirs(n, k, m, y_mat.data, true, x_mat.data, false, w_mat.data, false, true);
       compare(
           state, threads, flops,
-          [&] { kernels::matmul_backward_weight(ctx, w_mat, y_mat, x_mat, arena); },
+          [&] { kernels::matmul_backward_weight(ctx, {.dw = w_mat, .dy = y_mat, .x = x_mat}); },
           [&] { theirs.run(); });
       break;
     }

@@ -95,18 +95,19 @@ struct Pools {
   std::vector<kernels::KvPool> pools;
 
   Pools(const ModelShape& model, int64_t blocks, int64_t copies) {
+    const size_t bytes =
+        kernels::kv_pool_bytes({}, DType::kF32, blocks, model.kv_heads, model.head_dim);
     for (int64_t i = 0; i < copies; ++i) {
-      kernels::KvPool pool{nullptr, nullptr, blocks, model.kv_heads, model.head_dim};
-      memory.push_back(random_buffer(2 * blocks * pool.block_elements(), static_cast<uint32_t>(i)));
-      pool.k = memory.back().span<float>().data();
-      pool.v = pool.k + blocks * pool.block_elements();
-      pools.push_back(pool);
+      memory.push_back(
+          random_buffer(static_cast<int64_t>(bytes / sizeof(float)), static_cast<uint32_t>(i)));
+      pools.push_back(kernels::make_kv_pool({}, DType::kF32, blocks, model.kv_heads, model.head_dim,
+                                            memory.back().data()));
     }
   }
 };
 
-Heads<float> heads_at(Mat<float> m, int64_t column, int64_t heads, int64_t head_dim) {
-  return {m.data + column, m.rows, heads, head_dim, m.stride};
+kernels::AttentionShape shape_of(const ModelShape& model) {
+  return {model.heads, model.kv_heads, model.head_dim};
 }
 
 float scale_of(const ModelShape& model) {
@@ -136,12 +137,17 @@ void run_forward(benchmark::State& state, const Machine& machine, const ModelSha
   const Mat<float> out_mat(out.span<float>().data(), rows, model.q_size());
   const Mat<float> lse_mat =
       lse ? Mat<float>(lse_memory.span<float>().data(), rows, model.heads) : Mat<float>();
+  Arena arena;
+  const kernels::AttentionPlan plan =
+      kernels::make_attention_plan(ctx, shape_of(model), rows, batch.blocks, batch.segments, arena);
   size_t turn = 0;
   measure(state, machine, cost, [&] {
-    kernels::attention_forward(ctx, heads_at(out_mat, 0, model.heads, model.head_dim), lse_mat,
-                               heads_at(qkv_mat, 0, model.heads, model.head_dim),
-                               pools.pools[turn++ % pools.pools.size()], batch.segments,
-                               scale_of(model));
+    kernels::attention_forward(ctx, {.out = out_mat,
+                                     .lse = lse_mat,
+                                     .q = qkv_mat.col_range(0, model.q_size()),
+                                     .pool = pools.pools[turn++ % pools.pools.size()],
+                                     .plan = plan,
+                                     .scale = scale_of(model)});
   });
 }
 
@@ -162,13 +168,12 @@ void run_backward(benchmark::State& state, const Machine& machine, const ModelSh
   const Buffer lse(Device{}, static_cast<size_t>(rows * model.heads) * sizeof(float));
   // As after about a hundred keys.
   std::fill(lse.span<float>().begin(), lse.span<float>().end(), 5.0f);
-  const auto part = [&](const Buffer& buffer, int64_t column, int64_t heads) {
+  const auto part = [&](const Buffer& buffer, int64_t column, int64_t columns) {
     const Mat<float> all(buffer.span<float>().data(), rows, model.qkv_size());
-    return heads_at(all, column, heads, model.head_dim);
+    return all.col_range(column, column + columns);
   };
   const auto whole = [&](const Buffer& buffer) {
-    return heads_at(Mat<float>(buffer.span<float>().data(), rows, model.q_size()), 0, model.heads,
-                    model.head_dim);
+    return Mat<float>(buffer.span<float>().data(), rows, model.q_size());
   };
   Cost cost;
   cost.flops = 10.0 * pairs_of(batch.segments) * static_cast<double>(model.q_size());
@@ -177,13 +182,21 @@ void run_backward(benchmark::State& state, const Machine& machine, const ModelSh
   const int64_t k_at = model.q_size(), v_at = model.q_size() + model.kv_size();
   const Context ctx = context_of(machine);
   Arena arena;
+  const kernels::AttentionBackwardPlan plan =
+      kernels::make_attention_backward_plan(ctx, shape_of(model), rows, segments, arena);
   measure(state, machine, cost, [&] {
-    kernels::attention_backward(ctx, part(dqkv, 0, model.heads), part(dqkv, k_at, model.kv_heads),
-                                part(dqkv, v_at, model.kv_heads), whole(dout), whole(out),
-                                part(qkv, 0, model.heads), part(qkv, k_at, model.kv_heads),
-                                part(qkv, v_at, model.kv_heads),
-                                Mat<const float>(lse.span<float>().data(), rows, model.heads),
-                                segments, scale_of(model), arena);
+    kernels::attention_backward(
+        ctx, {.dq = part(dqkv, 0, model.q_size()),
+              .dk = part(dqkv, k_at, model.kv_size()),
+              .dv = part(dqkv, v_at, model.kv_size()),
+              .dout = whole(dout),
+              .out = whole(out),
+              .q = part(qkv, 0, model.q_size()),
+              .k = part(qkv, k_at, model.kv_size()),
+              .v = part(qkv, v_at, model.kv_size()),
+              .lse = Mat<const float>(lse.span<float>().data(), rows, model.heads),
+              .plan = plan,
+              .scale = scale_of(model)});
   });
 }
 
@@ -196,11 +209,15 @@ void run_kv_write(benchmark::State& state, const Machine& machine, const ModelSh
   const Buffer qkv = random_buffer(rows * model.qkv_size(), 1);
   const Mat<float> all(qkv.span<float>().data(), rows, model.qkv_size());
   const double bytes = as_bytes(rows * 2 * model.kv_size());
+  const int64_t k_at = model.q_size(), v_at = k_at + model.kv_size();
+  Arena arena;
+  const kernels::AttentionPlan plan =
+      kernels::make_attention_plan(ctx, shape_of(model), rows, batch.blocks, batch.segments, arena);
   measure(state, machine, {.read = bytes, .written = bytes}, [&] {
-    kernels::kv_write(
-        ctx, pools.pools[0], heads_at(all, model.q_size(), model.kv_heads, model.head_dim),
-        heads_at(all, model.q_size() + model.kv_size(), model.kv_heads, model.head_dim),
-        batch.segments);
+    kernels::kv_write(ctx, {.pool = pools.pools[0],
+                            .k = all.col_range(k_at, v_at),
+                            .v = all.col_range(v_at, v_at + model.kv_size()),
+                            .plan = plan});
   });
 }
 
@@ -209,8 +226,11 @@ void run_kv_copy(benchmark::State& state, const Machine& machine, const ModelSha
   const Context ctx = context_of(machine);
   const Pools pools(model, 2, 1);
   const double bytes = as_bytes(kCount * 2 * model.kv_size());
+  Arena arena;
+  const std::vector<kernels::BlockCopy> copies{{0, 1, kCount}};
+  const kernels::CopyPlan plan = kernels::make_copy_plan(ctx, 2, copies, arena);
   measure(state, machine, {.read = bytes, .written = bytes},
-          [&] { kernels::kv_copy(ctx, pools.pools[0], 0, 1, kCount); });
+          [&] { kernels::kv_copy(ctx, {.pool = pools.pools[0], .plan = plan}); });
 }
 
 std::string describe(const Groups& groups) {

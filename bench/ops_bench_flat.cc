@@ -6,7 +6,7 @@
 
 #include "bench/ops_bench.h"
 #include "bench/turns.h"
-#include "core/parallel.h"
+#include "kernels/elementwise.h"
 #include "kernels/optimizer.h"
 #include "learners/ordered_reducer.h"
 
@@ -18,6 +18,8 @@ namespace {
 constexpr int64_t kMaxElements = 16 << 20;
 constexpr int64_t kShards = 8;
 
+Vec<float> elements(const Buffer& buffer) { return as_vec(buffer.span<float>()); }
+
 void run_adamw(benchmark::State& state, const Machine& machine, int64_t n) {
   const Buffer w = random_buffer(n, 1), m = random_buffer(n, 2), v = random_buffer(n, 3),
                grad = random_buffer(n, 4);
@@ -27,16 +29,21 @@ void run_adamw(benchmark::State& state, const Machine& machine, int64_t n) {
                   .written = as_bytes(3 * n),
                   .working_set = as_bytes(4 * n)};
   measure(state, machine, cost, [&] {
-    kernels::adamw_step(context_of(machine), w.span<float>(), m.span<float>(), v.span<float>(),
-                        grad.span<float>(), {}, 3, 0.5f);
+    kernels::adamw_step(context_of(machine), {.w = elements(w),
+                                              .m = elements(m),
+                                              .v = elements(v),
+                                              .grad = elements(grad),
+                                              .t = 3,
+                                              .grad_scale = 0.5f});
   });
 }
 
 void run_sum_squares(benchmark::State& state, const Machine& machine, int64_t n) {
-  const Buffer x = random_buffer(n, 1);
-  std::vector<float> sums(static_cast<size_t>((n + kernels::kNormChunk - 1) / kernels::kNormChunk));
-  measure(state, machine, {.flops = 2.0 * static_cast<double>(n), .read = as_bytes(n)},
-          [&] { kernels::sum_squares_chunks(context_of(machine), sums, x.span<float>()); });
+  const int64_t chunks = (n + kernels::kNormChunk - 1) / kernels::kNormChunk;
+  const Buffer x = random_buffer(n, 1), sums(Device{}, chunks * sizeof(float));
+  measure(state, machine, {.flops = 2.0 * static_cast<double>(n), .read = as_bytes(n)}, [&] {
+    kernels::sum_squares_chunks(context_of(machine), {.sums = elements(sums), .x = elements(x)});
+  });
 }
 
 void run_accumulate(benchmark::State& state, const Machine& machine, int64_t n) {
@@ -46,7 +53,7 @@ void run_accumulate(benchmark::State& state, const Machine& machine, int64_t n) 
                   .written = as_bytes(n),
                   .working_set = as_bytes(2 * n)};
   measure(state, machine, cost,
-          [&] { kernels::accumulate(context_of(machine), y.span<float>(), x.span<float>()); });
+          [&] { kernels::accumulate(context_of(machine), {.y = elements(y), .x = elements(x)}); });
 }
 
 /// What a rank that walks all shards adds to computing their gradients, which here is a
@@ -63,9 +70,7 @@ void run_shard_tree(benchmark::State& state, const Machine& machine, int64_t n) 
     tree.begin(ctx);
     for (int64_t s = 0; s < kShards; ++s) {
       const FlatView buffer = tree.begin_shard(/*by_region=*/false);
-      parallel_for(ctx, n, kernels::kNormChunk, [&](int64_t begin, int64_t end) {
-        std::fill(buffer.at(begin), buffer.at(begin) + (end - begin), 1.0f);
-      });
+      kernels::fill(ctx, {.y = {buffer.at(0), n}, .value = 1.0f});
       tree.end_shard();
     }
   });

@@ -26,9 +26,11 @@ struct Weights {
   Weights(const Context& ctx, DType dtype, int64_t n, int64_t k, int64_t copies) {
     const Buffer plain = random_buffer(n * k, 2);
     for (int64_t i = 0; i < copies; ++i) {
-      memory.emplace_back(Device{}, kernels::packed_weight_bytes(dtype, n, k));
-      packed.push_back(kernels::pack_weight(ctx, Mat<const float>(plain.span<float>().data(), n, k),
-                                            dtype, memory.back().data()));
+      memory.emplace_back(Device{}, kernels::packed_weight_bytes(Device{}, dtype, n, k));
+      packed.push_back(
+          kernels::pack_weight(ctx, {.weight = Mat<const float>(plain.span<float>().data(), n, k),
+                                     .dtype = dtype,
+                                     .memory = memory.back().data()}));
     }
   }
 };
@@ -37,21 +39,21 @@ void run_product(benchmark::State& state, const Machine& machine, Op op, const M
                  const Product& product, int64_t m, DType dtype) {
   const Context ctx = context_of(machine);
   const int64_t n = product.n, k = product.k;
-  const auto weight_bytes = static_cast<double>(kernels::packed_weight_bytes(dtype, n, k));
+  const auto weight_bytes =
+      static_cast<double>(kernels::packed_weight_bytes(Device{}, dtype, n, k));
   const Buffer x = random_buffer(m * k, 1), y = random_buffer(m * n, 3);
   const Mat<float> x_mat(x.span<float>().data(), m, k), y_mat(y.span<float>().data(), m, n);
   const double x_bytes = as_bytes(m * k), y_bytes = as_bytes(m * n);
   Cost cost;
   cost.flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-  Arena arena;
   if (op == Op::kBackwardWeight) {
     const Buffer dw = random_buffer(n * k, 4);
     cost.read = x_bytes + y_bytes + as_bytes(n * k);
     cost.written = as_bytes(n * k);
     cost.working_set = cost.read;
     measure(state, machine, cost, [&] {
-      kernels::matmul_backward_weight(ctx, Mat<float>(dw.span<float>().data(), n, k), y_mat, x_mat,
-                                      arena);
+      kernels::matmul_backward_weight(
+          ctx, {.dw = Mat<float>(dw.span<float>().data(), n, k), .dy = y_mat, .x = x_mat});
     });
     return;
   }
@@ -65,9 +67,9 @@ void run_product(benchmark::State& state, const Machine& machine, Op op, const M
   measure(state, machine, cost, [&] {
     const kernels::PackedWeight& w = weights.packed[turn++ % weights.packed.size()];
     if (forward) {
-      kernels::matmul_forward(ctx, y_mat, x_mat, w);
+      kernels::matmul_forward(ctx, {.y = y_mat, .x = x_mat, .weight = w});
     } else {
-      kernels::matmul_backward_input(ctx, x_mat, y_mat, w, false, arena);
+      kernels::matmul_backward_input(ctx, {.dx = x_mat, .dy = y_mat, .weight = w});
     }
   });
 }
@@ -77,11 +79,12 @@ void run_pack(benchmark::State& state, const Machine& machine, const Product& pr
   const Context ctx = context_of(machine);
   const int64_t n = product.n, k = product.k;
   const Buffer plain = random_buffer(n * k, 1);
-  const Buffer packed(Device{}, kernels::packed_weight_bytes(dtype, n, k));
+  const Buffer packed(Device{}, kernels::packed_weight_bytes(Device{}, dtype, n, k));
   const Cost cost{.read = as_bytes(n * k), .written = static_cast<double>(packed.bytes())};
   measure(state, machine, cost, [&] {
-    kernels::pack_weight(ctx, Mat<const float>(plain.span<float>().data(), n, k), dtype,
-                         packed.data());
+    kernels::pack_weight(ctx, {.weight = Mat<const float>(plain.span<float>().data(), n, k),
+                               .dtype = dtype,
+                               .memory = packed.data()});
   });
 }
 
@@ -92,8 +95,9 @@ void run_bias(benchmark::State& state, const Machine& machine, int64_t n) {
             .written = as_bytes(n)};
   cost.working_set = cost.read;
   measure(state, machine, cost, [&] {
-    kernels::bias_backward(context_of(machine), db.span<float>(),
-                           Mat<const float>(dy.span<float>().data(), kGroupTokens, n));
+    kernels::bias_backward(context_of(machine),
+                           {.db = {db.span<float>().data(), n},
+                            .dy = Mat<const float>(dy.span<float>().data(), kGroupTokens, n)});
   });
 }
 

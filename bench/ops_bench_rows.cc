@@ -24,6 +24,7 @@ struct Rows {
   Rows(int64_t rows, int64_t cols, uint32_t seed)
       : memory(random_buffer(rows * cols, seed)), mat(memory.span<float>().data(), rows, cols) {}
   double bytes() const { return as_bytes(mat.size()); }
+  Vec<float> vec() const { return as_vec(mat); }
 };
 
 /// The cost of `flops` for each of `elements` numbers.
@@ -35,8 +36,9 @@ void run_rmsnorm_forward(benchmark::State& state, const Machine& machine, int64_
   const Rows x(t, d, 1), y(t, d, 2), weight(1, d, 3), rstd(1, t, 4);
   const Cost cost = cost_of(4, t * d, x.bytes() + weight.bytes(), y.bytes() + rstd.bytes());
   measure(state, machine, cost, [&] {
-    kernels::rmsnorm_forward(context_of(machine), y.mat, rstd.memory.span<float>(), x.mat,
-                             weight.memory.span<float>(), kEps);
+    kernels::rmsnorm_forward(
+        context_of(machine),
+        {.y = y.mat, .rstd = rstd.vec(), .x = x.mat, .weight = weight.vec(), .eps = kEps});
   });
 }
 
@@ -45,8 +47,13 @@ void run_rmsnorm_residual(benchmark::State& state, const Machine& machine, int64
   const Cost cost = cost_of(5, t * d, x.bytes() + delta.bytes() + weight.bytes(),
                             h.bytes() + y.bytes() + rstd.bytes());
   measure(state, machine, cost, [&] {
-    kernels::rmsnorm_residual_forward(context_of(machine), h.mat, y.mat, rstd.memory.span<float>(),
-                                      x.mat, delta.mat, weight.memory.span<float>(), kEps);
+    kernels::rmsnorm_residual_forward(context_of(machine), {.h = h.mat,
+                                                            .y = y.mat,
+                                                            .rstd = rstd.vec(),
+                                                            .x = x.mat,
+                                                            .delta = delta.mat,
+                                                            .weight = weight.vec(),
+                                                            .eps = kEps});
   });
 }
 
@@ -56,13 +63,14 @@ void run_rmsnorm_backward(benchmark::State& state, const Machine& machine, int64
       cost_of(11, t * d, x.bytes() + dy.bytes() + dx.bytes() + 2 * weight.bytes() + rstd.bytes(),
               dx.bytes() + dweight.bytes(), x.bytes() + dy.bytes() + dx.bytes());
   measure(state, machine, cost, [&] {
-    kernels::rmsnorm_backward(context_of(machine), dx.mat, dweight.memory.span<float>(), dy.mat,
-                              x.mat, rstd.memory.span<float>(), weight.memory.span<float>());
+    kernels::rmsnorm_backward(context_of(machine), {.dx = dx.mat,
+                                                    .dweight = dweight.vec(),
+                                                    .dy = dy.mat,
+                                                    .x = x.mat,
+                                                    .rstd = rstd.vec(),
+                                                    .weight = weight.vec(),
+                                                    .accumulate = true});
   });
-}
-
-Heads<float> as_heads(const Rows& rows, int64_t column, int64_t heads, int64_t head_dim) {
-  return {rows.mat.data + column, rows.mat.rows, heads, head_dim, rows.mat.stride};
 }
 
 /// The norm of queries and keys that Qwen3 has.
@@ -70,22 +78,28 @@ void run_rmsnorm_heads(benchmark::State& state, const Machine& machine, const Mo
                        int64_t t, bool backward) {
   const Rows x(t, model.q_size(), 1), y(t, model.q_size(), 2), rstd(t, model.heads, 3);
   const Rows weight(1, model.head_dim, 4), dweight(1, model.head_dim, 5);
-  const auto heads = [&](const Rows& rows) {
-    return as_heads(rows, 0, model.heads, model.head_dim);
-  };
   if (backward) {
     const Cost cost = cost_of(9, x.mat.size(), x.bytes() + y.bytes() + rstd.bytes(), y.bytes(),
                               x.bytes() + y.bytes() + rstd.bytes());
     measure(state, machine, cost, [&] {
-      kernels::rmsnorm_heads_backward(context_of(machine), heads(y), dweight.memory.span<float>(),
-                                      heads(y), heads(x), rstd.mat, weight.memory.span<float>());
+      kernels::rmsnorm_backward(context_of(machine), {.dx = y.mat,
+                                                      .dweight = dweight.vec(),
+                                                      .dy = y.mat,
+                                                      .x = x.mat,
+                                                      .rstd = rstd.vec(),
+                                                      .weight = weight.vec(),
+                                                      .heads = model.heads});
     });
     return;
   }
   const Cost cost = cost_of(4, x.mat.size(), x.bytes(), y.bytes() + rstd.bytes());
   measure(state, machine, cost, [&] {
-    kernels::rmsnorm_heads_forward(context_of(machine), heads(y), rstd.mat, heads(x),
-                                   weight.memory.span<float>(), kEps);
+    kernels::rmsnorm_forward(context_of(machine), {.y = y.mat,
+                                                   .rstd = rstd.vec(),
+                                                   .x = x.mat,
+                                                   .weight = weight.vec(),
+                                                   .eps = kEps,
+                                                   .heads = model.heads});
   });
 }
 
@@ -95,24 +109,31 @@ void run_rope(benchmark::State& state, const Machine& machine, const ModelShape&
   const Context ctx = context_of(machine);
   const Rows qkv(t, model.qkv_size(), 1);
   const kernels::RopeTable table =
-      kernels::build_rope_table({.head_dim = model.head_dim, .scaling = {}}, 2048);
+      kernels::build_rope_table({}, {.head_dim = model.head_dim, .scaling = {}}, 2048);
   std::vector<int32_t> positions(static_cast<size_t>(t));
   std::iota(positions.begin(), positions.end(), 0);
-  const Heads<float> q = as_heads(qkv, 0, model.heads, model.head_dim);
-  const Heads<float> k = as_heads(qkv, model.q_size(), model.kv_heads, model.head_dim);
+  const kernels::Rope q{.x = qkv.mat.col_range(0, model.q_size()),
+                        .heads = model.heads,
+                        .positions = {positions.data(), t},
+                        .cos = table.cos,
+                        .sin = table.sin};
+  kernels::Rope k = q;
+  k.x = qkv.mat.col_range(model.q_size(), model.q_size() + model.kv_size());
+  k.heads = model.kv_heads;
   const int64_t elements = t * (model.q_size() + model.kv_size());
   const double bytes = as_bytes(elements), angles = as_bytes(t * model.head_dim);
   measure(state, machine, cost_of(3, elements, bytes + angles, bytes, bytes + angles), [&] {
     const auto rotate = backward ? kernels::rope_backward : kernels::rope_forward;
-    rotate(ctx, q, positions, table);
-    rotate(ctx, k, positions, table);
+    rotate(ctx, q);
+    rotate(ctx, k);
   });
 }
 
 void run_swiglu_forward(benchmark::State& state, const Machine& machine, int64_t t, int64_t f) {
   const Rows gate_up(t, 2 * f, 1), out(t, f, 2);
-  measure(state, machine, cost_of(kExpFlops + 3, t * f, gate_up.bytes(), out.bytes()),
-          [&] { kernels::swiglu_forward(context_of(machine), out.mat, gate_up.mat); });
+  measure(state, machine, cost_of(kExpFlops + 3, t * f, gate_up.bytes(), out.bytes()), [&] {
+    kernels::swiglu_forward(context_of(machine), {.out = out.mat, .gate_up = gate_up.mat});
+  });
 }
 
 void run_swiglu_backward(benchmark::State& state, const Machine& machine, int64_t t, int64_t f) {
@@ -120,7 +141,9 @@ void run_swiglu_backward(benchmark::State& state, const Machine& machine, int64_
   const Cost cost =
       cost_of(kExpFlops + 10, t * f, gate_up.bytes() + dout.bytes(), d_gate_up.bytes());
   measure(state, machine, cost, [&] {
-    kernels::swiglu_backward(context_of(machine), d_gate_up.mat, dout.mat, gate_up.mat);
+    kernels::swiglu_backward(
+        context_of(machine),
+        {.d_gate_up = d_gate_up.mat, .dout = dout.mat, .gate_up = gate_up.mat});
   });
 }
 
@@ -136,12 +159,11 @@ void run_embedding(benchmark::State& state, const Machine& machine, const ModelS
                             rows.bytes(), touched + rows.bytes());
   int64_t turn = 0;
   measure(state, machine, cost, [&] {
-    const auto first = static_cast<size_t>(turn++ % 64 * t);
-    const std::span<const int32_t> some = std::span(ids).subspan(first, static_cast<size_t>(t));
+    const Vec<const int32_t> some(ids.data() + turn++ % 64 * t, t);
     if (backward) {
-      kernels::embedding_backward(ctx, table.mat, rows.mat, some);
+      kernels::embedding_backward(ctx, {.dtable = table.mat, .dout = rows.mat, .ids = some});
     } else {
-      kernels::embedding_forward(ctx, rows.mat, table.mat, some);
+      kernels::embedding_forward(ctx, {.out = rows.mat, .table = table.mat, .ids = some});
     }
   });
 }

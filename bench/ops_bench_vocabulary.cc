@@ -2,10 +2,9 @@
 // them.
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "bench/ops_bench.h"
 #include "bench/turns.h"
+#include "core/transfer.h"
 #include "kernels/lm_head.h"
 #include "kernels/logprob.h"
 #include "kernels/sampling.h"
@@ -17,6 +16,15 @@ constexpr double kExpFlops = 20;                 // of the polynomial
 constexpr double kLogprobFlops = kExpFlops + 6;  // a logit, with entropy
 constexpr double kLogprobBackFlops = kExpFlops + 10;
 constexpr int64_t kResponseTokens = 8 * 128;  // of a group
+
+template <class T>
+Vec<T> vec(std::vector<T>& v) {
+  return {v.data(), std::ssize(v)};
+}
+template <class T>
+Vec<const T> vec(const std::vector<T>& v) {
+  return {v.data(), std::ssize(v)};
+}
 
 /// Few tokens hold most of the probability, as a language model's do.
 Buffer random_logits(int64_t count) {
@@ -40,7 +48,12 @@ void run_logprob(benchmark::State& state, const Machine& machine, int64_t vocab,
       .written = backward ? bytes : 0.0,
       .working_set = bytes};
   const auto forward = [&] {
-    kernels::logprob_forward(ctx, logprobs, entropies, lse, mat, targets, inv_temperature);
+    kernels::logprob_forward(ctx, {.logprobs = vec(logprobs),
+                                   .entropies = vec(entropies),
+                                   .lse = vec(lse),
+                                   .logits = mat,
+                                   .targets = vec(targets),
+                                   .inv_temperature = vec(inv_temperature)});
   };
   forward();
   if (!backward) {
@@ -50,7 +63,13 @@ void run_logprob(benchmark::State& state, const Machine& machine, int64_t vocab,
   // Logits become gradients, then gradients of those: numbers of no meaning, but all
   // finite.
   measure(state, machine, cost, [&] {
-    kernels::logprob_backward(ctx, mat, targets, lse, entropies, dlogp, dentropy, inv_temperature);
+    kernels::logprob_backward(ctx, {.logits = mat,
+                                    .targets = vec(targets),
+                                    .lse = vec(lse),
+                                    .entropies = vec(entropies),
+                                    .dlogp = vec(dlogp),
+                                    .dentropy = vec(dentropy),
+                                    .inv_temperature = vec(inv_temperature)});
   });
 }
 
@@ -68,10 +87,11 @@ void run_sampling(benchmark::State& state, const Machine& machine, int64_t vocab
   const bool sums = how.temperature > 0 && how.top_k == 0 && how.min_p == 0;
   const Cost cost{.flops = static_cast<double>(r * vocab) * (sums ? kExpFlops + 3 : 1),
                   .read = as_bytes(r * vocab)};
-  Arena arena;
   measure(state, machine, cost, [&] {
-    kernels::sample_forward(ctx, ids, Mat<const float>(logits.span<float>().data(), r, vocab),
-                            params, uniform, arena);
+    kernels::sample_forward(ctx, {.ids = vec(ids),
+                                  .logits = {logits.span<float>().data(), r, vocab},
+                                  .params = vec(params),
+                                  .uniform = vec(uniform)});
   });
 }
 
@@ -82,24 +102,29 @@ void run_lm_head(benchmark::State& state, const Machine& machine, const ModelSha
   const int64_t d = model.dim, vocab = model.vocab;
   const Buffer hidden = random_buffer(r * d, 1), dhidden = random_buffer(r * d, 2);
   const Buffer plain = random_buffer(vocab * d, 3), dw = random_buffer(vocab * d, 4);
-  const Buffer packed(Device{}, kernels::packed_weight_bytes(DType::kF32, vocab, d));
+  const Buffer packed(Device{}, kernels::packed_weight_bytes(Device{}, DType::kF32, vocab, d));
   const kernels::PackedWeight w = kernels::pack_weight(
-      ctx, Mat<const float>(plain.span<float>().data(), vocab, d), DType::kF32, packed.data());
+      ctx,
+      {.weight = Mat<const float>(plain.span<float>().data(), vocab, d), .memory = packed.data()});
   const std::vector<int32_t> targets = random_ids(r, vocab, 5);
   const std::vector<float> inv_temperature(r, 1.0f);
   std::vector<float> logprobs(r), entropies(r);
-  const kernels::LmHeadRows rows{Mat<const float>(hidden.span<float>().data(), r, d), targets,
-                                 inv_temperature};
+  const std::vector<float> dlogp(r, 1e-3f), dentropy(r, 1e-4f);
+  const kernels::LmHeadForward op{.hidden = Mat<const float>(hidden.span<float>().data(), r, d),
+                                  .weight = w,
+                                  .targets = vec(targets),
+                                  .inv_temperature = vec(inv_temperature),
+                                  .logprobs = vec(logprobs),
+                                  .entropies = vec(entropies)};
   const auto logits = static_cast<double>(r * vocab);
   const double product = 2.0 * logits * static_cast<double>(d), weight_bytes = as_bytes(vocab * d);
-  const double chunk = as_bytes(kernels::lm_head_chunk_rows(vocab, r) * vocab);
+  const double chunk = as_bytes(kernels::lm_head_chunk_rows(ctx.device, vocab, r) * vocab);
   Arena arena;
   if (!backward) {
     const Cost cost{.flops = product + logits * kLogprobFlops,
                     .read = weight_bytes + as_bytes(r * d),
                     .working_set = weight_bytes + as_bytes(r * d) + chunk};
-    measure(state, machine, cost,
-            [&] { kernels::lm_head_logprob(ctx, logprobs, entropies, rows, w, arena); });
+    measure(state, machine, cost, [&] { kernels::lm_head_logprob(ctx, op, arena); });
     return;
   }
   const Cost cost{.flops = 3 * product + logits * (kLogprobFlops + kLogprobBackFlops),
@@ -107,10 +132,10 @@ void run_lm_head(benchmark::State& state, const Machine& machine, const ModelSha
                   .written = weight_bytes + as_bytes(r * d),
                   .working_set = 2 * weight_bytes + 2 * as_bytes(r * d) + chunk};
   measure(state, machine, cost, [&] {
-    kernels::LmHeadWalk walk(ctx, rows, w, logprobs, entropies, arena);
+    kernels::LmHeadWalk walk(ctx, op, arena);
     while (const auto part = walk.next()) {
-      std::fill(part->dlogp.begin(), part->dlogp.end(), 1e-3f);
-      std::fill(part->dentropy.begin(), part->dentropy.end(), 1e-4f);
+      upload(ctx, part->dlogp, Span(dlogp).first(part->dlogp.size));
+      upload(ctx, part->dentropy, Span(dentropy).first(part->dentropy.size));
       walk.backward(*part, Mat<float>(dhidden.span<float>().data(), r, d),
                     Mat<float>(dw.span<float>().data(), vocab, d));
     }

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "core/span.h"
+#include "core/tensor.h"
 
 namespace orrery {
 
@@ -31,11 +32,11 @@ inline int64_t total_size(std::span<const Extent> extents) {
 class FlatView {
  public:
   /// A whole buffer is a view of itself.
-  FlatView(std::span<float> whole) : data_(whole.data()), size_(std::ssize(whole)) {}
+  FlatView(Vec<float> whole) : data_(whole.data), size_(whole.size) {}
   /// regions: rising bounds, from 0 to the flat buffer's size. window:
   /// window_size(regions) elements. Neither is copied.
-  FlatView(std::span<float> window, std::span<const int64_t> regions)
-      : data_(window.data()), size_(regions.back()), regions_(regions) {}
+  FlatView(Vec<float> window, std::span<const int64_t> regions)
+      : data_(window.data), size_(regions.back()), regions_(regions) {}
 
   static int64_t window_size(std::span<const int64_t> regions) {
     int64_t largest = 0;
@@ -62,6 +63,10 @@ class FlatView {
 template <class T>
 Span<T> elements_of(Span<T> flat, const Extent& extent) {
   return flat.subspan(extent.begin, extent.size());
+}
+template <class T>
+Vec<T> elements_of(Vec<T> flat, const Extent& extent) {
+  return flat.part(extent.begin, extent.size());
 }
 template <class T>
 std::span<T> elements_of(std::span<T> flat, const Extent& extent) {

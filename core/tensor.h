@@ -5,6 +5,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
+#include <span>
 #include <type_traits>
 
 #include "core/dtype.h"
@@ -78,6 +80,25 @@ struct Heads {
   int64_t size() const { return tokens * heads * head_dim; }
   T* at(int64_t token, int64_t head) const { return data + token * stride + head * head_dim; }
 };
+
+/// The columns of a matrix as `heads` vectors a row. REQUIRES: `heads` divides m.cols.
+template <class T>
+Heads<T> as_heads(Mat<T> m, int64_t heads) {
+  return {m.data, m.rows, heads, m.cols / heads, m.stride};
+}
+
+/// The elements of a matrix. REQUIRES: its rows follow one another without gaps.
+template <class T>
+Vec<T> as_vec(Mat<T> m) {
+  ORRERY_CHECK(m.stride == m.cols, "rows of {} elements at a stride of {}", m.cols, m.stride);
+  return {m.data, m.size()};
+}
+
+// TRANSITION: until parameters, gradients and moments are Vec where they are owned.
+template <class T>
+Vec<T> as_vec(std::span<T> device) {
+  return {device.data(), std::ssize(device)};
+}
 
 /// A matrix of activations, whose element type is known at run time: f32 now, bf16 to
 /// come. Element (r, c) is element r * stride + c of data.

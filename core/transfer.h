@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "core/buffer.h"
 #include "core/context.h"
 #include "core/error.h"
 #include "core/span.h"
@@ -26,6 +27,14 @@ template <class T>
 void download(const Context& ctx, Span<T> to, Vec<const std::type_identity_t<T>> from) {
   ORRERY_CHECK(to.size() == from.size, "download of {} elements to {}", from.size, to.size());
   download_bytes(ctx, to.data(), from.data, to.size_bytes());
+}
+
+/// A copy of `from` in memory of the arena, which is on ctx's device.
+template <class T>
+Vec<T> upload_into(const Context& ctx, Arena& arena, Span<const T> from) {
+  const Vec<T> to(arena.alloc<T>(from.size()), from.size());
+  upload(ctx, to, from);
+  return to;
 }
 
 }  // namespace orrery

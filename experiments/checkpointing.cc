@@ -14,6 +14,7 @@
 #include "experiments/divergence.h"
 #include "experiments/on_all_ranks.h"
 #include "experiments/resume_check.h"
+#include "kernels/reductions.h"
 #include "rollout/fingerprint.h"
 
 namespace orrery::experiments {
@@ -27,6 +28,10 @@ constexpr size_t kReasons = 3;  // of refused checkpoints, in one line
 std::string learner_numerics(const Job& job) {
   return rollout::fingerprint_text(
       rollout::fingerprint_of(job.ctx.device, config::compute_dtype(job.config)));
+}
+
+double largest(const Context& ctx, std::span<const float> values) {
+  return kernels::max_abs(ctx, {.x = as_vec(values)});
 }
 
 }  // namespace
@@ -187,7 +192,7 @@ Checkpointer::Resumed Checkpointer::resume(learners::Learner* learner) {
   comm::Communicator& world = job_.world;
   Resumed resumed;
   storage::TrainState& state = resumed.state;
-  const double initial = max_abs(job_.ctx, std::as_const(job_.model()).parameters());
+  const double initial = largest(job_.ctx, std::as_const(job_.model()).parameters());
   fs::path chosen;
   on_all_ranks(world, [&] {
     if (world.rank() == 0) chosen = choose(resumed.news);
@@ -228,8 +233,8 @@ void Checkpointer::load(const fs::path& chosen, double initial, learners::Learne
   resumed.older_program = answer.older_program;
   resumed.warnings = answer.warnings;
   if (own && !imported && !answer.older_program) saved_step_ = state.step();
-  checkpoint.read(0, checkpoint.flat_size(), model.parameters(), {}, {});
-  const double weight = max_abs(job_.ctx, std::as_const(model).parameters());
+  checkpoint.read(0, checkpoint.flat_size(), model.write_parameters(), {}, {});
+  const double weight = largest(job_.ctx, std::as_const(model).parameters());
   if (imported) state.start_largest = weight;
   const double moment = learner != nullptr ? load_moments(checkpoint, state.adam_t, *learner) : 0;
   // An older checkpoint does not say what its stage began with: SFT began with the
@@ -260,7 +265,7 @@ double Checkpointer::load_moments(const storage::Checkpoint& checkpoint, int64_t
     at = moments.end;
   }
   optimizer.set_t(adam_t);
-  return std::max(max_abs(job_.ctx, optimizer.m()), max_abs(job_.ctx, optimizer.v()));
+  return std::max(largest(job_.ctx, optimizer.m()), largest(job_.ctx, optimizer.v()));
 }
 
 }  // namespace orrery::experiments

@@ -124,6 +124,19 @@ void check_rl(const proto::Config& config, const comm::Topology& topology) {
   }
 }
 
+/// Whether the environment makes its problems itself, so that it reads no files.
+bool generates_problems(proto::DataSection::Env env) {
+  switch (env) {
+    case proto::DataSection::ARITHMETIC:
+    case proto::DataSection::CONSTRAINT:
+      return true;
+    case proto::DataSection::GSM8K:
+    case proto::DataSection::EXTERNAL:
+      return false;
+  }
+  fail_usage("data.env: unknown environment {}", int{env});
+}
+
 /// Checks that the JSONL files which are needed are given.
 void check_files(const proto::Config& config, ConfigUse use) {
   const proto::DataSection& data = config.data();
@@ -179,16 +192,13 @@ void check_data(const proto::Config& config, ConfigUse use) {
         "set it, or leave the variables out");
   }
   config::check_external(data);
-  if (data.env() == proto::DataSection::GSM8K || data.env() == proto::DataSection::EXTERNAL) {
+  if (!generates_problems(data.env())) {
     check_files(config, use);
-  }
-  const bool generated =
-      data.env() == proto::DataSection::ARITHMETIC || data.env() == proto::DataSection::CONSTRAINT;
-  if (generated && !(data.train_files().empty() && data.val_files().empty())) {
+  } else if (!data.train_files().empty() || !data.val_files().empty()) {
     fail_usage(
         "data.env {} generates its problems, so data.train_files and data.val_files would be "
         "ignored: remove them, or set data.env to gsm8k, or to external for a reward of your own",
-        data.env() == proto::DataSection::ARITHMETIC ? "arithmetic" : "constraint");
+        config::env_name(data));
   }
   if (data.env() != proto::DataSection::CONSTRAINT) return;
   const proto::ConstraintSection& constraint = data.constraint();

@@ -1,15 +1,12 @@
 #include "experiments/divergence.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
-#include <limits>
-#include <mutex>
 #include <utility>
 #include <vector>
 
-#include "core/parallel.h"
 #include "experiments/on_all_ranks.h"
+#include "kernels/reductions.h"
 
 namespace orrery::experiments {
 namespace {
@@ -22,23 +19,6 @@ constexpr double kGrowth = 3, kGrowthOfAnUpdate = 0.1, kMaxGrowth = 1000;
 constexpr double kSure = 1e-3;
 
 }  // namespace
-
-float max_abs(const Context& ctx, std::span<const float> values) {
-  constexpr uint32_t kMagnitude =
-      0x7FFFFFFF;  // bits of |x|, which rise with it; NaN's are above infinity's
-  std::mutex mutex;
-  uint32_t most = 0;
-  parallel_for(ctx, std::ssize(values), 1 << 18, [&](int64_t begin, int64_t end) {
-    uint32_t mine = 0;
-    for (int64_t i = begin; i < end; ++i) {
-      mine = std::max(mine, std::bit_cast<uint32_t>(values[i]) & kMagnitude);
-    }
-    const std::lock_guard lock(mutex);
-    most = std::max(most, mine);
-  });
-  const float value = std::bit_cast<float>(most);
-  return std::isfinite(value) ? value : std::numeric_limits<float>::infinity();
-}
 
 double largest_sound_weight(double start_largest, int64_t updates) {
   const double growth = std::min(kGrowth + kGrowthOfAnUpdate * updates, kMaxGrowth);
@@ -67,14 +47,18 @@ DivergenceCheck::DivergenceCheck(const Context& ctx, comm::Communicator& learner
       learner_(learner),
       start_largest_(start_largest) {}
 
-double DivergenceCheck::begin_stage() { return start_largest_ = max_abs(ctx_, weights_); }
+double DivergenceCheck::begin_stage() {
+  return start_largest_ = kernels::max_abs(ctx_, {.x = as_vec(weights_)});
+}
 
 std::string DivergenceCheck::problem(const std::optional<PolicyProbe>& probe) const {
   learners::ShardedAdamW& optimizer = learner_.optimizer();
-  double most[2] = {0, std::max(max_abs(ctx_, optimizer.m()), max_abs(ctx_, optimizer.v()))};
-  for (const Extent& e : optimizer.extents()) {
-    most[0] = std::max<double>(most[0], max_abs(ctx_, elements_of(weights_, e)));
-  }
+  const auto largest = [&](std::span<const float> values) {
+    return double{kernels::max_abs(ctx_, {.x = as_vec(values)})};
+  };
+  double most[2] = {0, std::max(largest(optimizer.m()), largest(optimizer.v()))};
+  for (const Extent& e : optimizer.extents())
+    most[0] = std::max(most[0], largest(elements_of(weights_, e)));
   learners_.all_reduce_max(most);
   std::string wrong =
       state_problem(most[0], most[1], largest_sound_weight(start_largest_, optimizer.t()));
@@ -86,7 +70,8 @@ std::string DivergenceCheck::problem(const std::optional<PolicyProbe>& probe) co
   learners::Tree tree{probe->prompt, {}};
   tree.leaves.push_back(std::move(leaf));
   for (const auto& values : learner_.logprobs(std::span(&tree, 1), probe->temperature)) {
-    if (!std::isfinite(max_abs(ctx_, values))) return "the log-probs that it gives are not finite";
+    if (!std::ranges::all_of(values, [](float value) { return std::isfinite(value); }))
+      return "the log-probs that it gives are not finite";
   }
   return "";
 }

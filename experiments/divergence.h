@@ -18,10 +18,6 @@ namespace orrery::experiments {
 /// Steps in a row that taught nothing: a run of them does not recover.
 inline constexpr int64_t kMaxSkippedSteps = 5;
 
-/// The largest absolute value: infinity when a value is not finite, 0 when there are no
-/// values.
-float max_abs(const Context& ctx, std::span<const float> values);
-
 /// The largest weight that a sound policy can have after so many optimizer steps of a
 /// stage that began with `start_largest`: 3 times as much (or 3), and 0.1 times as much
 /// more for each, at most 1000 times. AdamW moves a weight by about its learning rate a

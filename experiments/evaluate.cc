@@ -158,7 +158,7 @@ int64_t load_checkpoint(const std::filesystem::path& folder, Job& job) {
                  job.config.model().path());
     }
     version = checkpoint.info().step;
-    checkpoint.read(0, checkpoint.flat_size(), job.model().parameters(), {}, {});
+    checkpoint.read(0, checkpoint.flat_size(), job.model().write_parameters(), {}, {});
     job.model().pack(job.ctx);
   });
   return version;
@@ -218,7 +218,7 @@ int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
   const int64_t version = chosen.checkpoint.empty() ? 0 : load_checkpoint(chosen.checkpoint, *job);
   Generation generation(*job, {}, /*steps_before=*/0, launch::stop_requested);
   generation.set_weight_version(version);
-  const auto samples = generation.validate(0);
+  const auto samples = generation.run(generation.val_batch(0));
   // No handler is installed here: a signal ends an evaluation, which has nothing to
   // save.
   ORRERY_CHECK(samples, "an evaluation was asked to stop");

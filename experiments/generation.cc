@@ -20,7 +20,7 @@ constexpr uint64_t kValidationSeed = 0x76616C5F73656564;
 
 }  // namespace
 
-Generation::Generation(Job& job, Span<float> idle_memory, int64_t steps_before, StopAsked asked)
+Generation::Generation(Job& job, Vec<float> idle_memory, int64_t steps_before, StopAsked asked)
     : job_(job), steps_before_(steps_before) {
   const int remote_actors = job.topology.actors() - (job.topology.is_actor(0) ? 1 : 0);
   leases_ = make_leases(job.world, remote_actors, std::move(asked));
@@ -35,44 +35,41 @@ void Generation::set_weight_version(uint64_t version) {
   if (engine_) engine_->set_weight_version(version);
 }
 
-std::optional<Generation::Samples> Generation::train(int64_t step) {
+Generation::Batch Generation::train_batch(int64_t step) const {
   const uint64_t now = step, size = job_.config.data().train_batch_size();
-  return run({Split::kTrain,
-              {now, now * size, now * size + size},
-              fmt::format("generate step {}", steps_before_ + step + 1)});
+  return {Split::kTrain,
+          {now, now * size, now * size + size},
+          fmt::format("generate step {}", steps_before_ + step + 1)};
 }
 
-std::optional<Generation::Samples> Generation::validate(int64_t step) {
+Generation::Batch Generation::val_batch(int64_t step) const {
   const uint64_t now = step;
-  return run({Split::kVal,
-              {now, 0, job_.source->val_size()},
-              fmt::format("validate step {}", steps_before_ + step)});
+  return {Split::kVal,
+          {now, 0, job_.source->val_size()},
+          fmt::format("validate step {}", steps_before_ + step)};
+}
+
+void Generation::fail_diverged(const Batch& batch, const char* why) const {
+  throw Error(fmt::format("{}: the policy has diverged: {}; lower actor.optim.lr, or sft.optim.lr, "
+                          "and go on from an earlier checkpoint",
+                          batch.label, why),
+              kExitDiverged);
 }
 
 std::optional<Generation::Samples> Generation::run(const Batch& batch) {
   const Timer timer;
-  try {
-    std::optional<Samples> samples = generate(batch);
-    if (samples) samples->seconds = timer.seconds();
-    return samples;
-  } catch (const rollout::NotFiniteError& error) {
-    // One rank's: the others hear of it when the job ends. Without a watchdog nothing
-    // is trained.
-    if (job_.watchdog == nullptr) throw;
-    throw Error(
-        fmt::format("{}: the policy has diverged: {}; lower actor.optim.lr, or sft.optim.lr, "
-                    "and go on from an earlier checkpoint",
-                    batch.label, error.what()),
-        kExitDiverged);
-  }
-}
-
-std::optional<Generation::Samples> Generation::generate(const Batch& batch) {
   const actors::ActorConfig config = actor_config(batch);
   leases_->begin_batch(batch.prompts, config.max_groups);
   if (actor_) {
     WatchedLeases watched(*leases_, job_, batch.label);
-    actor_->run(batch.prompts.step, config, watched);
+    try {
+      actor_->run(batch.prompts.step, config, watched);
+    } catch (const rollout::NotFiniteError& error) {
+      // One rank's: the others hear of it when the job ends. Without a watchdog nothing
+      // is trained.
+      if (job_.watchdog == nullptr) throw;
+      fail_diverged(batch, error.what());
+    }
   } else if (!job_.is_main()) {
     job_.begin_phase(batch.label);
   }
@@ -86,6 +83,7 @@ std::optional<Generation::Samples> Generation::generate(const Batch& batch) {
   if (actor_ && job_.is_main()) samples.reward_seconds = actor_->reward_seconds();
   if (job_.config.data().env() == proto::DataSection::EXTERNAL) leave_out_dropped(batch, samples);
   share_with_learners(samples.groups);
+  samples.seconds = timer.seconds();
   return samples;
 }
 

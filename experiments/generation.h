@@ -23,7 +23,7 @@ class Generation {
   /// `idle_memory`: of a learner on the same rank, lent to the engine for keys and
   /// values; may be empty. `steps_before`: of SFT, for the run's step number in
   /// messages. `job` must outlive it.
-  Generation(Job& job, Span<float> idle_memory, int64_t steps_before, StopAsked asked);
+  Generation(Job& job, Vec<float> idle_memory, int64_t steps_before, StopAsked asked);
 
   struct Samples {
     std::vector<rollout::Group> groups;  ///< by prompt index; on learners
@@ -34,24 +34,26 @@ class Generation {
     std::optional<double> reward_seconds;
   };
 
-  /// A batch of training prompts, for RL step `step` (from 0), or all held-out prompts
-  /// after `step` steps. Collective over all ranks. Nothing, alike on all ranks, when
-  /// any was asked to stop. Error of exit code 3 when the policy yields NaN in a
-  /// training run; an Error of all ranks when all samples were dropped.
-  std::optional<Samples> train(int64_t step);
-  std::optional<Samples> validate(int64_t step);
+  struct Batch {
+    actors::Split split;
+    LeaseBatch prompts;
+    std::string label;  ///< "generate step 606"
+  };
+  /// The training prompts of RL step `step` (from 0).
+  Batch train_batch(int64_t step) const;
+  /// All held-out prompts, after `step` steps.
+  Batch val_batch(int64_t step) const;
+
+  /// Samples of a batch and their rewards. Collective over all ranks. Nothing, alike on
+  /// all ranks, when any was asked to stop. Error of exit code 3 when the policy yields
+  /// NaN in a training run; an Error of all ranks when all samples were dropped.
+  std::optional<Samples> run(const Batch& batch);
 
   /// The engine's weights have changed: they are of this version from now on.
   void set_weight_version(uint64_t version);
 
  private:
-  struct Batch {
-    actors::Split split;
-    LeaseBatch prompts;
-    std::string label;  // "generate step 606"
-  };
-  std::optional<Samples> run(const Batch& batch);
-  std::optional<Samples> generate(const Batch& batch);
+  [[noreturn]] void fail_diverged(const Batch& batch, const char* why) const;
   actors::ActorConfig actor_config(const Batch& batch) const;
   void leave_out_dropped(const Batch& batch, Samples& samples);
   void share_with_learners(std::vector<rollout::Group>& groups);

@@ -8,10 +8,10 @@
 #include <fstream>
 #include <map>
 
-#include "comm/weight_channel.h"
 #include "core/ascii.h"
 #include "core/error.h"
 #include "core/sha256.h"
+#include "kernels/reductions.h"
 #include "storage/hf_folder.h"
 
 namespace orrery::experiments {
@@ -92,7 +92,7 @@ std::vector<storage::InputDigest> read_inputs(const proto::Config& config) {
 }
 
 storage::InputDigest weights_input(const Context& ctx, Vec<const float> weights) {
-  const comm::WeightChecksum sum = comm::weight_checksum(ctx, weights);
+  const kernels::FletcherSums sum = kernels::checksum(ctx, {.x = weights});
   return {kModelKey, "weights", fmt::format("sums:{:016x}{:016x}", sum.high, sum.low)};
 }
 

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "core/context.h"
+#include "core/tensor.h"
 #include "proto/config.pb.h"
 #include "storage/manifest.h"
 
@@ -21,7 +23,7 @@ namespace orrery::experiments {
 /// digest that says so and equals any other.
 std::vector<storage::InputDigest> read_inputs(const proto::Config& config);
 
-/// Returns the digest of weights in memory.
+/// Returns the digest of weights in device memory.
 storage::InputDigest weights_input(const Context& ctx, Vec<const float> weights);
 
 /// Returns a name for inputs[at] that is the same on all ranks: "data.train_files[1]",

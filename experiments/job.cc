@@ -34,7 +34,7 @@ std::unique_ptr<models::Transformer> load_transformer(const Context& ctx,
                                                       const text::Tokenizer& tokenizer,
                                                       DType compute_dtype, int64_t max_positions) {
   auto model = make_transformer(folder, tokenizer, ctx.device, compute_dtype, max_positions);
-  storage::load_hf_weights(ctx, folder, model->config(), model->table(), model->parameters());
+  storage::load_hf_weights(ctx, folder, model->config(), model->table(), model->write_parameters());
   model->pack(ctx);
   return model;
 }
@@ -180,15 +180,14 @@ std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& w
     if (config.model().from_scratch()) {
       job->transformer = make_transformer(folder, job->tokenizer, ctx.device, dtype, 0);
       models::initialize_parameters(job->model().config(), job->model().table(), config.seed(),
-                                    job->model().parameters());
+                                    job->model().write_parameters());
       job->model().pack(ctx);
     } else {
       job->transformer = load_transformer(ctx, folder, job->tokenizer, dtype, 0);
     }
   };
   on_all_ranks(world, [&] { as_usage_errors(make); });
-  const storage::InputDigest weights =
-      weights_input(ctx, Span<const float>(job->model().parameters()));
+  const storage::InputDigest weights = weights_input(ctx, as_vec(job->model().parameters()));
   agree_on_inputs(world, {&weights, 1});
   // Random ones follow from the seed.
   if (!config.model().from_scratch()) job->inputs.push_back(weights);

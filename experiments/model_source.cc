@@ -123,7 +123,7 @@ std::unique_ptr<models::Transformer> ModelSource::transformer(const Context& ctx
   check_vocabulary(folder_, tokenizer, model_config);
   auto model =
       std::make_unique<models::Transformer>(model_config, ctx.device, compute_dtype, max_positions);
-  read_weights(ctx, model_config, model->table(), model->parameters());
+  read_weights(ctx, model_config, model->table(), model->write_parameters());
   model->pack(ctx);
   return model;
 }

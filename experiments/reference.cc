@@ -42,7 +42,7 @@ std::unique_ptr<models::Transformer> load_reference(const Job& job, bool after_s
   const std::filesystem::path folder =
       as_loaded ? std::filesystem::path(job.config.model().path()) : kept;
   storage::load_hf_weights(job.ctx, folder, reference->config(), reference->table(),
-                           reference->parameters());
+                           reference->write_parameters());
   reference->pack(job.ctx);
   return reference;
 }
@@ -51,7 +51,7 @@ std::unique_ptr<models::Transformer> keep_reference(const Job& job) {
   if (!is_needed(job)) return nullptr;
   const std::filesystem::path kept = job.run_dir / "reference";
   auto reference = same_shape(job);
-  std::ranges::copy(job.model().parameters(), reference->parameters().begin());
+  std::ranges::copy(job.model().parameters(), reference->write_parameters().begin());
   if (job.learners->rank() == 0) {
     std::error_code error;
     std::filesystem::remove_all(kept, error);

@@ -20,8 +20,8 @@ struct GivenUp {};
 /// A few milliseconds for perf/mfu/actor, once a run.
 constexpr int kPeakTurns = 50;
 
-Span<float> idle_memory(const learners::Learner* learner) {
-  return learner != nullptr ? Span<float>(learner->idle_memory()) : Span<float>();
+Vec<float> idle_memory(const learners::Learner* learner) {
+  return learner != nullptr ? learner->idle_memory() : Vec<float>();
 }
 
 }  // namespace
@@ -48,13 +48,19 @@ void RlStage::show_progress() {
 
 std::optional<StepReport> RlStage::step(int64_t step) {
   const Timer timer;
-  std::optional<Generation::Samples> samples = generation_.train(step);  // and their rewards
+  std::optional<Generation::Samples> samples = generation_.run(generation_.train_batch(step));
   if (!samples) return std::nullopt;
   groups_ = std::move(samples->groups);
   StepReport report;
   Timings timings = {{"gen", samples->seconds}};
   if (samples->reward_seconds) timings["gen/reward"] = *samples->reward_seconds;
-  if (!update(step, report, timings)) return std::nullopt;
+  std::string refusal;
+  try {
+    if (update_) refusal = update_->run(step, groups_, version_, report, timings);
+  } catch (const GivenUp&) {
+    return std::nullopt;
+  }
+  agree_on_refusal(refusal);
   {
     const ScopedTimer publishing(timings["update_weights"]);
     publish(version_ + 1);
@@ -64,20 +70,11 @@ std::optional<StepReport> RlStage::step(int64_t step) {
   return report;
 }
 
-bool RlStage::update(int64_t step, StepReport& report, Timings& timings) {
-  std::string refusal;
-  try {
-    if (update_) refusal = update_->run(step, groups_, version_, report, timings);
-  } catch (const GivenUp&) {
-    return false;
-  }
-  if (!job_.config.algorithm().verify_logprobs()) return true;
-  // Learners that refuse the batch do so alike; those who only generate hear of it
-  // here.
+void RlStage::agree_on_refusal(const std::string& refusal) {
+  if (!job_.config.algorithm().verify_logprobs()) return;
   on_all_ranks(job_.world, [&] {
     if (!refusal.empty()) fail("{}", refusal);
   });
-  return true;
 }
 
 void RlStage::add_metrics(int64_t step, const DroppedSamples& dropped, Timings& timings,
@@ -106,11 +103,13 @@ void RlStage::publish(uint64_t version) {
   if (job_.topology.has_followers()) {
     // The learners hold the same weights already; the actors follow rank 0's. Every
     // rank takes part in the broadcast.
-    const uint64_t sent = comm::publish_weights(job_.ctx, job_.world, 0, version_,
-                                                Span<float>(job_.model().parameters()));
+    models::Transformer& model = job_.model();
+    const uint64_t sent = comm::publish_weights(
+        job_.ctx, job_.world, 0, version_,
+        as_vec(job_.is_learner() ? model.rewrite_parameters() : model.write_parameters()));
     ORRERY_CHECK(sent == version_, "rank {} expects weights of version {}, rank 0 sends version {}",
                  job_.world.rank(), version_, sent);
-    if (!job_.is_learner()) job_.model().pack(job_.ctx);
+    if (!job_.is_learner()) model.pack(job_.ctx);
   }
   generation_.set_weight_version(version_);
 }
@@ -129,7 +128,7 @@ std::optional<PolicyProbe> RlStage::probe() const {
 
 std::optional<RlStage::Validation> RlStage::validate(int64_t step) {
   const Timer timer;
-  std::optional<Generation::Samples> samples = generation_.validate(step);
+  std::optional<Generation::Samples> samples = generation_.run(generation_.val_batch(step));
   if (!samples) return std::nullopt;
   Validation validation;
   if (!job_.is_main()) return validation;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "experiments/divergence.h"
@@ -61,9 +62,9 @@ class RlStage {
   void publish(uint64_t version);
 
  private:
-  /// Advantages and updates, on learners. False when it was given up for a stop.
-  /// An Error of all ranks when the learners refuse the batch.
-  bool update(int64_t step, StepReport& report, Timings& timings);
+  /// An Error of all ranks when the learners have refused the batch, which they do
+  /// alike: those who only generate hear of it here.
+  void agree_on_refusal(const std::string& refusal);
   /// What is said of a step beside its updates.
   void add_metrics(int64_t step, const DroppedSamples& dropped, Timings& timings,
                    StepReport& report);

@@ -23,7 +23,7 @@ void begin_stage(Run& run) {
   run.state.skipped_steps = 0;
   if (!run.learner) return;
   // RL starts with fresh moments: SFT's belong to another objective and learning rate.
-  run.learner->optimizer().reset();
+  run.learner->optimizer().reset(run.job.ctx);
   run.state.start_largest = run.divergence->begin_stage();
 }
 
@@ -57,23 +57,20 @@ void end_without_rl(Run& run) {
     run.save_at_the_end();
 }
 
-/// One step, and what is due after it. False when asked to stop.
-bool step(Run& run, RlStage& stage) {
-  if (launch::agree_to_stop(run.job.world)) return false;
+/// What is due after a step. False when asked to stop.
+bool after_step(Run& run, RlStage& stage, const StepReport& report) {
   storage::TrainState& state = run.state;
-  const std::optional<StepReport> step = stage.step(state.rl_step);
-  if (!step) return false;
   ++state.rl_step;
   run.report_step();
-  state.reward = step->stats.reward;
+  state.reward = report.stats.reward;
   const bool last = state.rl_step == run.length.rl,
              due = run.save_due(state.rl_step, run.length.rl);
   std::string why;
   if (run.learner)
-    why = run.why_end(step->stats, run.length.rl, /*try_policy=*/last || due, stage.probe());
+    why = run.why_end(report.stats, run.length.rl, /*try_policy=*/last || due, stage.probe());
   why = text_of_lowest_rank(run.job.world, why);
   if (!why.empty()) {
-    run.reporter->rl_step(state, *step, stage.last_groups());
+    run.reporter->rl_step(state, report, stage.last_groups());
     run.end_diverged(why, kRateKey);
   }
   const int64_t test_freq = run.job.config.trainer().test_freq();
@@ -82,7 +79,7 @@ bool step(Run& run, RlStage& stage) {
     validate(run, stage);
   }
   run.reporter->tell_of_saves(run.checkpointer.poll());
-  run.reporter->rl_step(state, *step, stage.last_groups());
+  run.reporter->rl_step(state, report, stage.last_groups());
   if (state.validation_due) return false;
   if (due) run.save_if_learned(last, /*must=*/last);
   return true;
@@ -113,7 +110,9 @@ bool train_rl(Run& run) {
 
   run.reporter->begin_stage(state.rl_step);
   while (state.rl_step < run.length.rl) {
-    if (!step(run, stage)) return stop(run, stage);
+    if (launch::agree_to_stop(run.job.world)) return stop(run, stage);
+    const std::optional<StepReport> report = stage.step(state.rl_step);
+    if (!report || !after_step(run, stage, *report)) return stop(run, stage);
   }
   return true;
 }

@@ -20,8 +20,9 @@ inline void require_cpu(const Context& ctx, const char* op) {
     fail("{}: this build has CPU kernels only; use device cpu", op);
 }
 
-template <class T>
-void require_mat(const char* op, const char* name, Mat<T> m, int64_t rows, int64_t cols) {
+/// m: a Mat or an ActMat.
+template <class Matrix>
+void require_mat(const char* op, const char* name, const Matrix& m, int64_t rows, int64_t cols) {
   if (m.rows != rows || m.cols != cols) {
     fail("{}: {} is [{}, {}]; it must be [{}, {}]", op, name, m.rows, m.cols, rows, cols);
   }
@@ -45,6 +46,13 @@ void require_heads(const char* op, const char* name, Heads<T> x, int64_t tokens,
 
 inline void require_size(const char* op, const char* name, int64_t size, int64_t expected) {
   if (size != expected) fail("{}: {} has {} elements; it must have {}", op, name, size, expected);
+}
+
+/// v: a Vec.
+template <class T>
+void require_vec(const char* op, const char* name, Vec<T> v, int64_t expected) {
+  require_size(op, name, v.size, expected);
+  if (v.data == nullptr && v.size > 0) fail("{}: {} has no memory", op, name);
 }
 
 inline void require_positive(const char* op, const char* name, int64_t value) {

@@ -3,33 +3,35 @@
 #include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/dispatch.h"
 
 namespace orrery::kernels {
 
-void zero(const Context& ctx, Span<float> y) {
-  require_cpu(ctx, "zero");
-  const ProfileOpScope profile(ctx, "zero gradient", 0, f32_bytes(y.size()));
-  zero_cpu(ctx, y);
+void fill(const Context& ctx, const Fill& op) {
+  constexpr const char* kOp = "fill";
+  require_vec(kOp, "y", op.y, op.y.size);
+  const ProfileOpScope profile(ctx, kOp, 0, f32_bytes(op.y.size));
+  dispatch(ctx, kOp, op, cpu::fill);
 }
 
-void accumulate(const Context& ctx, Span<float> y, Span<const float> x) {
+void accumulate(const Context& ctx, const Accumulate& op) {
   constexpr const char* kOp = "accumulate";
-  require_cpu(ctx, kOp);
-  require_size(kOp, "x", x.size(), y.size());
-  const ProfileOpScope profile(ctx, "add shards", 0, f32_bytes(3 * y.size()));
-  accumulate_cpu(ctx, y, x);
+  require_vec(kOp, "y", op.y, op.y.size);
+  require_vec(kOp, "x", op.x, op.y.size);
+  const ProfileOpScope profile(ctx, "add shards", 0, f32_bytes(3 * op.y.size));
+  dispatch(ctx, kOp, op, cpu::accumulate);
 }
 
-void tree_sum(const Context& ctx, Span<float> out, Span<const float* const> parts) {
+void tree_sum(const Context& ctx, const TreeSum& op) {
   constexpr const char* kOp = "tree_sum";
-  require_cpu(ctx, kOp);
   constexpr int64_t kMostParts = int64_t{1} << kMaxTreeLevels;
-  const int64_t count = parts.size();
+  const int64_t count = op.parts.size();
   if (count < 2 || count > kMostParts || (count & (count - 1)) != 0) {
     fail("{}: there are {} parts; there must be a power of two, at least 2 and at most {}", kOp,
          count, kMostParts);
   }
-  tree_sum_cpu(ctx, out, parts);
+  require_vec(kOp, "out", op.out, op.out.size);
+  dispatch(ctx, kOp, op, cpu::tree_sum);
 }
 
 }  // namespace orrery::kernels

@@ -1,20 +1,29 @@
-// Token embedding. An id outside [0, table.rows) is an Error that names its position
-// and the id.
+// Token embedding. Ids lie in device memory and are not checked: each must be inside
+// the table.
 #pragma once
 
+#include <cstdint>
+
 #include "core/context.h"
-#include "core/span.h"
 #include "core/tensor.h"
 
 namespace orrery::kernels {
 
-/// out [t, d] = table [vocab, d] at ids [t].
-void embedding_forward(const Context& ctx, Mat<float> out, Mat<const float> table,
-                       Span<const int32_t> ids);
+/// out = table at ids.
+struct EmbeddingForward {
+  ActMat out;              ///< [t, d]
+  Mat<const float> table;  ///< [vocab, d]
+  Vec<const int32_t> ids;  ///< [t]
+};
+void embedding_forward(const Context& ctx, const EmbeddingForward& op);
 
 /// dtable[ids[i]] += dout[i], for i in rising order (plain adds). The bits are the same
 /// for any thread count, and for one call or two over the same tokens.
-void embedding_backward(const Context& ctx, Mat<float> dtable, Mat<const float> dout,
-                        Span<const int32_t> ids);
+struct EmbeddingBackward {
+  Mat<float> dtable;       ///< [vocab, d]
+  Mat<const float> dout;   ///< [t, d]
+  Vec<const int32_t> ids;  ///< [t]
+};
+void embedding_backward(const Context& ctx, const EmbeddingBackward& op);
 
 }  // namespace orrery::kernels

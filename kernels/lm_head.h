@@ -9,34 +9,34 @@
 #include "core/buffer.h"
 #include "core/context.h"
 #include "core/profile.h"
-#include "core/span.h"
 #include "core/tensor.h"
 #include "kernels/matmul.h"
 
 namespace orrery::kernels {
 
-/// Rows of hidden [R, D] whose next token is targets [R], under softmax(logits *
-/// inv_temperature) (kernels/logprob.h).
-struct LmHeadRows {
-  Mat<const float> hidden;
-  Span<const int32_t> targets;
-  Span<const float> inv_temperature;
+/// Log-probs and entropies of rows of hidden whose next token is `targets`, under
+/// softmax(logits * inv_temperature). check_logprob_rows (kernels/logprob.h) says what
+/// targets and temperatures must be.
+struct LmHeadForward {
+  ConstActMat hidden;                ///< [R, D]
+  PackedWeight weight;               ///< [vocab, D]
+  Vec<const int32_t> targets;        ///< [R]
+  Vec<const float> inv_temperature;  ///< [R]
+  Vec<float> logprobs;               ///< [R]
+  Vec<float> entropies{};            ///< [R] or empty
 };
+void lm_head_logprob(const Context& ctx, const LmHeadForward& op, Arena& arena);
 
-/// logprobs [R], entropies [R] (may be empty).
-void lm_head_logprob(const Context& ctx, Span<float> logprobs, Span<float> entropies,
-                     const LmHeadRows& rows, const PackedWeight& w, Arena& arena);
-
-/// Rows [begin, begin + size) of a walk.
+/// Rows [begin, begin + logprobs.size) of a walk.
 struct LmHeadChunk {
   int64_t begin = 0;
-  Span<const float> logprobs, entropies;
-  Span<float> dlogp, dentropy;  ///< dL/dlogp, dL/dentropy: for the caller to set
+  Vec<const float> logprobs, entropies;
+  Vec<float> dlogp, dentropy;  ///< dL/dlogp, dL/dentropy: for the caller to set
 };
 
 /// The head's forward and backward in one walk over the rows:
 ///   while (const auto chunk = walk.next()) {
-///     ...  set the chunk's dlogp and dentropy
+///     ...  download the chunk's logprobs and entropies; upload its dlogp and dentropy
 ///     walk.backward(*chunk, dhidden, dw);
 ///   }
 /// What the loss makes of a chunk's log-probs is needed before its logits are gone, so
@@ -44,31 +44,28 @@ struct LmHeadChunk {
 /// into chunks or walks.
 class LmHeadWalk {
  public:
-  /// logprobs, entropies [R] are filled chunk by chunk. Temporaries come from `arena`
-  /// and stay there until the walk is gone. All arguments must outlive it.
-  LmHeadWalk(const Context& ctx, const LmHeadRows& rows, const PackedWeight& w,
-             Span<float> logprobs, Span<float> entropies, Arena& arena);
+  /// op.logprobs and op.entropies, which must not be empty, are filled chunk by chunk.
+  /// Temporaries come from `arena` and stay there until the walk is gone. The arena and
+  /// the memory that op views must outlive it.
+  LmHeadWalk(const Context& ctx, const LmHeadForward& op, Arena& arena);
   /// Logits, log-probs and entropies of the next rows; nothing when all rows are done.
   std::optional<LmHeadChunk> next();
   /// The backward of the chunk that next() gave: its rows of dhidden [R, D] are
   /// overwritten, dw [vocab, D] += (chain over rows).
-  void backward(const LmHeadChunk& chunk, Mat<float> dhidden, Mat<float> dw);
+  void backward(const LmHeadChunk& chunk, ActMat dhidden, Mat<float> dw);
 
  private:
   Context ctx_;
   ProfilePhaseScope phase_;
-  const LmHeadRows& rows_;
-  const PackedWeight& w_;
-  Span<float> logprobs_, entropies_;
-  Arena& arena_;
+  LmHeadForward op_;
   ArenaScope scope_;
   Mat<float> logits_;
-  Span<float> lse_, dlogp_, dentropy_;
+  Vec<float> lse_, dlogp_, dentropy_;
   int64_t next_ = 0;
 };
 
-/// Rows of logits alive at once, of `rows`: chunks of nearly equal size, for each walks
-/// through all of the weights.
-int64_t lm_head_chunk_rows(int64_t vocab, int64_t rows);
+/// Rows of logits alive at once on `device`, of `rows`: chunks of nearly equal size,
+/// for each walks through all of the weights.
+int64_t lm_head_chunk_rows(Device device, int64_t vocab, int64_t rows);
 
 }  // namespace orrery::kernels

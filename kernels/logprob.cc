@@ -5,58 +5,60 @@
 #include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/logprob.h"
+#include "kernels/dispatch.h"
 
 namespace orrery::kernels {
 namespace {
 
-void check_rows(const char* op, Mat<const float> logits, std::span<const int32_t> targets,
-                std::span<const float> inv_temperature) {
+void check_shapes(const char* op, Mat<const float> logits, int64_t targets,
+                  int64_t inv_temperatures) {
   require_positive(op, "vocabulary", logits.cols);
   require_mat(op, "logits", logits, logits.rows, logits.cols);
-  require_size(op, "targets", targets.size(), logits.rows);
-  require_size(op, "inv_temperature", inv_temperature.size(), logits.rows);
-  for (size_t i = 0; i < targets.size(); ++i) {
-    if (targets[i] < 0 || targets[i] >= logits.cols) {
-      fail("{}: row {} has target {}, outside the vocabulary of {}", op, i, targets[i],
-           logits.cols);
+  require_size(op, "targets", targets, logits.rows);
+  require_size(op, "inv_temperature", inv_temperatures, logits.rows);
+}
+
+}  // namespace
+
+void check_logprob_rows(Span<const int32_t> targets, Span<const float> inv_temperature,
+                        int64_t vocab) {
+  for (int64_t i = 0; i < targets.size(); ++i) {
+    if (targets[i] < 0 || targets[i] >= vocab) {
+      fail("logprob_forward: row {} has target {}, outside the vocabulary of {}", i, targets[i],
+           vocab);
     }
+  }
+  for (int64_t i = 0; i < inv_temperature.size(); ++i) {
     if (!(std::isfinite(inv_temperature[i]) && inv_temperature[i] > 0.0f)) {
-      fail("{}: row {} has inverse temperature {}; it must be a positive number", op, i,
+      fail("logprob_forward: row {} has inverse temperature {}; it must be a positive number", i,
            inv_temperature[i]);
     }
   }
 }
 
-}  // namespace
-
-void logprob_forward(const Context& ctx, std::span<float> logprobs, std::span<float> entropies,
-                     std::span<float> lse, Mat<const float> logits,
-                     std::span<const int32_t> targets, std::span<const float> inv_temperature) {
+void logprob_forward(const Context& ctx, const LogprobForward& op) {
   constexpr const char* kOp = "logprob_forward";
-  require_cpu(ctx, kOp);
-  check_rows(kOp, logits, targets, inv_temperature);
-  require_size(kOp, "logprobs", logprobs.size(), logits.rows);
-  if (!entropies.empty()) require_size(kOp, "entropies", entropies.size(), logits.rows);
-  if (!lse.empty()) require_size(kOp, "lse", lse.size(), logits.rows);
-  const ProfileOpScope profile(ctx, "log-prob and entropy", 0, f32_bytes(logits.size()));
-  logprob_forward_cpu(ctx, logprobs, entropies, lse, logits, targets, inv_temperature);
+  const int64_t rows = op.logits.rows;
+  check_shapes(kOp, op.logits, op.targets.size, op.inv_temperature.size);
+  require_size(kOp, "logprobs", op.logprobs.size, rows);
+  if (!op.entropies.empty()) require_size(kOp, "entropies", op.entropies.size, rows);
+  if (!op.lse.empty()) require_size(kOp, "lse", op.lse.size, rows);
+  const ProfileOpScope profile(ctx, "log-prob and entropy", 0, f32_bytes(op.logits.size()));
+  dispatch(ctx, kOp, op, cpu::logprob_forward);
 }
 
-void logprob_backward(const Context& ctx, Mat<float> logits, std::span<const int32_t> targets,
-                      std::span<const float> lse, std::span<const float> entropies,
-                      std::span<const float> dlogp, std::span<const float> dentropy,
-                      std::span<const float> inv_temperature) {
+void logprob_backward(const Context& ctx, const LogprobBackward& op) {
   constexpr const char* kOp = "logprob_backward";
-  require_cpu(ctx, kOp);
-  check_rows(kOp, logits, targets, inv_temperature);
-  require_size(kOp, "lse", lse.size(), logits.rows);
-  require_size(kOp, "dlogp", dlogp.size(), logits.rows);
-  if (!dentropy.empty()) {
-    require_size(kOp, "dentropy", dentropy.size(), logits.rows);
-    require_size(kOp, "entropies", entropies.size(), logits.rows);
+  const int64_t rows = op.logits.rows;
+  check_shapes(kOp, op.logits, op.targets.size, op.inv_temperature.size);
+  require_size(kOp, "lse", op.lse.size, rows);
+  require_size(kOp, "dlogp", op.dlogp.size, rows);
+  if (!op.dentropy.empty()) {
+    require_size(kOp, "dentropy", op.dentropy.size, rows);
+    require_size(kOp, "entropies", op.entropies.size, rows);
   }
-  const ProfileOpScope profile(ctx, "log-prob backward", 0, f32_bytes(2 * logits.size()));
-  logprob_backward_cpu(ctx, logits, targets, lse, entropies, dlogp, dentropy, inv_temperature);
+  const ProfileOpScope profile(ctx, "log-prob backward", 0, f32_bytes(2 * op.logits.size()));
+  dispatch(ctx, kOp, op, cpu::logprob_backward);
 }
 
 }  // namespace orrery::kernels

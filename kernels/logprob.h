@@ -7,32 +7,50 @@
 //   entropy = lse - (lanes sum, with fma, of exp(z_j - m) * z_j) / s          [nats]
 #pragma once
 
-#include <span>
+#include <cstdint>
 
 #include "core/context.h"
+#include "core/span.h"
 #include "core/tensor.h"
 
 namespace orrery::kernels {
 
-/// logits [r, vocab]; targets, logprobs, entropies, lse: [r]; inv_temperature: [r].
-/// entropies and lse may be empty. A logit of -inf is a token of probability 0. A row
-/// with a NaN or +inf, or with no finite logit, gives NaN (the caller decides what that
-/// means). Throws Error for shapes, targets outside the vocabulary and inverse
-/// temperatures that are not positive.
-void logprob_forward(const Context& ctx, std::span<float> logprobs, std::span<float> entropies,
-                     std::span<float> lse, Mat<const float> logits,
-                     std::span<const int32_t> targets, std::span<const float> inv_temperature);
+/// Throws Error for a target outside the vocabulary and an inverse temperature that is
+/// not a positive number, naming the row. What the ops below require of device memory
+/// is checked with this, before it is uploaded.
+void check_logprob_rows(Span<const int32_t> targets, Span<const float> inv_temperature,
+                        int64_t vocab);
 
-/// In place: logits [r, vocab] become dlogits, given dL/dlogp [r] and dL/dentropy [r]
-/// (may be empty: 0):
+/// A logit of -inf is a token of probability 0. A row with a NaN or +inf, or with no
+/// finite logit, gives NaN (the caller decides what that means). Throws Error for
+/// shapes.
+struct LogprobForward {
+  Vec<float> logprobs;      ///< [r]
+  Vec<float> entropies{};   ///< [r] or empty
+  Vec<float> lse{};         ///< [r] or empty
+  Mat<const float> logits;  ///< [r, vocab]
+  /// [r], in the vocabulary. -1, which sample_forward gives where no token can be
+  /// drawn, is read as 0: the log-prob of such a row is NaN whatever its target.
+  Vec<const int32_t> targets;
+  Vec<const float> inv_temperature;  ///< [r], positive
+};
+void logprob_forward(const Context& ctx, const LogprobForward& op);
+
+/// In place: logits become dlogits, given dL/dlogp and dL/dentropy:
 ///   dz_j = dlogp * (1[j = t] - p_j) - dentropy * p_j * (z_j - lse + H)
 ///   dlogit_j = dz_j * (1 / temperature)
 /// in float32 fma(dlogp, 1[j = t] - p_j, -((dentropy * p_j) * ((z_j - lse) + H))). A
 /// row whose dlogp and dentropy are both 0 (a masked token) becomes 0, whatever its
-/// logits. `entropies` is read only where dentropy is given.
-void logprob_backward(const Context& ctx, Mat<float> logits, std::span<const int32_t> targets,
-                      std::span<const float> lse, std::span<const float> entropies,
-                      std::span<const float> dlogp, std::span<const float> dentropy,
-                      std::span<const float> inv_temperature);
+/// logits. Throws Error for shapes.
+struct LogprobBackward {
+  Mat<float> logits;                 ///< [r, vocab]
+  Vec<const int32_t> targets;        ///< [r], in the vocabulary
+  Vec<const float> lse;              ///< [r]
+  Vec<const float> entropies{};      ///< [r]; read only where dentropy is given
+  Vec<const float> dlogp;            ///< [r]
+  Vec<const float> dentropy{};       ///< [r]; empty: 0
+  Vec<const float> inv_temperature;  ///< [r], positive
+};
+void logprob_backward(const Context& ctx, const LogprobBackward& op);
 
 }  // namespace orrery::kernels

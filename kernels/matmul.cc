@@ -1,17 +1,17 @@
 #include "kernels/matmul.h"
 
 #include <cstdint>
-#include <limits>
 
 #include "core/error.h"
 #include "core/profile.h"
 #include "kernels/cpu/matmul.h"
+#include "kernels/dispatch.h"
 
 namespace orrery::kernels {
 namespace {
 
-template <class T>
-void check_mat(const char* op, const char* name, Mat<T> mat, int64_t rows, int64_t cols) {
+template <class Matrix>
+void check_mat(const char* op, const char* name, const Matrix& mat, int64_t rows, int64_t cols) {
   ORRERY_CHECK(mat.rows == rows && mat.cols == cols, "{}: {} is [{}, {}], expected [{}, {}]", op,
                name, mat.rows, mat.cols, rows, cols);
   ORRERY_CHECK(rows >= 0 && cols >= 0 && mat.stride >= cols, "{}: {} is [{}, {}] with stride {}",
@@ -27,86 +27,74 @@ void check_weight(const char* op, const PackedWeight& w) {
                "{}: weight [{}, {}] is not packed", op, w.n, w.k);
 }
 
-void check_cpu(const char* op, const Context& ctx) {
-  ORRERY_CHECK(ctx.device.type == DeviceType::kCpu, "{}: no implementation for this device", op);
-}
-
 double product_flops(int64_t m, int64_t n, int64_t k) { return 2.0 * m * n * k; }
 
 double weight_bytes(const PackedWeight& w) { return 1.0 * w.n * w.k * dtype_bytes(w.dtype); }
 
+double mat_bytes(const ConstActMat& mat) { return 1.0 * mat.size() * dtype_bytes(mat.dtype); }
+
 }  // namespace
 
-size_t packed_weight_bytes(DType dtype, int64_t n, int64_t k) {
+size_t packed_weight_bytes(Device device, DType dtype, int64_t n, int64_t k) {
   ORRERY_CHECK(n >= 0 && k >= 0, "packed_weight_bytes: weight [{}, {}]", n, k);
-  const int64_t panels = n / kPanelWidth + (n % kPanelWidth != 0);
-  const int64_t panel_bytes = kPanelWidth * dtype_bytes(dtype);
-  ORRERY_CHECK(k == 0 || panels <= std::numeric_limits<int64_t>::max() / panel_bytes / k,
-               "packed_weight_bytes: weight [{}, {}] is too large", n, k);
-  return panels * k * panel_bytes;
+  return dispatch(Context{.device = device}, "packed_weight_bytes",
+                  cpu::PackedWeightBytes{.dtype = dtype, .n = n, .k = k}, cpu::packed_weight_bytes);
 }
 
-PackedWeight pack_weight(const Context& ctx, Mat<const float> w, DType dtype, void* memory) {
-  check_cpu("pack_weight", ctx);
-  check_mat("pack_weight", "w", w, w.rows, w.cols);
-  const PackedWeight packed{dtype, w.rows, w.cols, memory};
+PackedWeight pack_weight(const Context& ctx, const PackWeight& op) {
+  check_mat("pack_weight", "w", op.weight, op.weight.rows, op.weight.cols);
+  const PackedWeight packed{op.dtype, op.weight.rows, op.weight.cols, op.memory};
   check_weight("pack_weight", packed);
-  ORRERY_CHECK(reinterpret_cast<uintptr_t>(memory) % 64 == 0,
+  ORRERY_CHECK(reinterpret_cast<uintptr_t>(op.memory) % 64 == 0,
                "pack_weight: memory is not 64-byte aligned");
-  const ProfileOpScope profile(ctx, "pack weights", 0, f32_bytes(w.size()) + weight_bytes(packed));
-  pack_weight_cpu(ctx, w, dtype, memory);
+  const ProfileOpScope profile(ctx, "pack weights", 0,
+                               f32_bytes(op.weight.size()) + weight_bytes(packed));
+  dispatch(ctx, "pack_weight", op, cpu::pack_weight);
   return packed;
 }
 
-void matmul_forward(const Context& ctx, Mat<float> y, Mat<const float> x, const PackedWeight& w,
-                    Span<const float> bias, bool accumulate) {
-  check_cpu("matmul_forward", ctx);
+void matmul_forward(const Context& ctx, const MatmulForward& op) {
+  const PackedWeight& w = op.weight;
   check_weight("matmul_forward", w);
-  check_mat("matmul_forward", "x", x, x.rows, w.k);
-  check_mat("matmul_forward", "y", y, x.rows, w.n);
-  ORRERY_CHECK(bias.empty() || bias.size() == w.n, "matmul_forward: bias of {}, expected {}",
-               bias.size(), w.n);
-  ORRERY_CHECK(bias.empty() || !accumulate,
+  check_mat("matmul_forward", "x", op.x, op.x.rows, w.k);
+  check_mat("matmul_forward", "y", op.y, op.x.rows, w.n);
+  ORRERY_CHECK(op.bias.empty() || op.bias.size == w.n, "matmul_forward: bias of {}, expected {}",
+               op.bias.size, w.n);
+  ORRERY_CHECK(op.bias.empty() || !op.accumulate,
                "matmul_forward: a bias cannot be given when accumulating");
-  if (y.size() == 0) return;
+  if (op.y.size() == 0) return;
   const ProfileOpScope profile(
-      ctx, "matmul forward", product_flops(y.rows, w.n, w.k),
-      f32_bytes(x.size() + y.size() * (accumulate ? 2 : 1)) + weight_bytes(w));
-  matmul_forward_cpu(ctx, y, x, w, bias, accumulate);
+      ctx, "matmul forward", product_flops(op.y.rows, w.n, w.k),
+      mat_bytes(op.x) + mat_bytes(op.y) * (op.accumulate ? 2 : 1) + weight_bytes(w));
+  dispatch(ctx, "matmul_forward", op, cpu::matmul_forward);
 }
 
-void matmul_backward_input(const Context& ctx, Mat<float> dx, Mat<const float> dy,
-                           const PackedWeight& w, bool accumulate, Arena& arena) {
-  check_cpu("matmul_backward_input", ctx);
+void matmul_backward_input(const Context& ctx, const MatmulBackwardInput& op) {
+  const PackedWeight& w = op.weight;
   check_weight("matmul_backward_input", w);
-  check_mat("matmul_backward_input", "dy", dy, dy.rows, w.n);
-  check_mat("matmul_backward_input", "dx", dx, dy.rows, w.k);
-  if (dx.size() == 0) return;
-  const ArenaScope scope(arena);
+  check_mat("matmul_backward_input", "dy", op.dy, op.dy.rows, w.n);
+  check_mat("matmul_backward_input", "dx", op.dx, op.dy.rows, w.k);
+  if (op.dx.size() == 0) return;
   const ProfileOpScope profile(
-      ctx, "matmul dX", product_flops(dy.rows, w.n, w.k),
-      f32_bytes(dy.size() + dx.size() * (accumulate ? 2 : 1)) + weight_bytes(w));
-  matmul_backward_input_cpu(ctx, dx, dy, w, accumulate, arena);
+      ctx, "matmul dX", product_flops(op.dy.rows, w.n, w.k),
+      mat_bytes(op.dy) + mat_bytes(op.dx) * (op.accumulate ? 2 : 1) + weight_bytes(w));
+  dispatch(ctx, "matmul_backward_input", op, cpu::matmul_backward_input);
 }
 
-void matmul_backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> dy,
-                            Mat<const float> x, Arena& arena) {
-  check_cpu("matmul_backward_weight", ctx);
-  check_mat("matmul_backward_weight", "dy", dy, dy.rows, dy.cols);
-  check_mat("matmul_backward_weight", "x", x, dy.rows, x.cols);
-  check_mat("matmul_backward_weight", "dw", dw, dy.cols, x.cols);
-  if (dw.size() == 0) return;
-  const ArenaScope scope(arena);
-  const ProfileOpScope profile(ctx, "matmul dW", product_flops(dy.rows, dy.cols, x.cols),
-                               f32_bytes(dy.size() + x.size() + 2 * dw.size()));
-  matmul_backward_weight_cpu(ctx, dw, dy, x, arena);
+void matmul_backward_weight(const Context& ctx, const MatmulBackwardWeight& op) {
+  check_mat("matmul_backward_weight", "dy", op.dy, op.dy.rows, op.dy.cols);
+  check_mat("matmul_backward_weight", "x", op.x, op.dy.rows, op.x.cols);
+  check_mat("matmul_backward_weight", "dw", op.dw, op.dy.cols, op.x.cols);
+  if (op.dw.size() == 0) return;
+  const ProfileOpScope profile(ctx, "matmul dW", product_flops(op.dy.rows, op.dy.cols, op.x.cols),
+                               mat_bytes(op.dy) + mat_bytes(op.x) + 2 * f32_bytes(op.dw.size()));
+  dispatch(ctx, "matmul_backward_weight", op, cpu::matmul_backward_weight);
 }
 
-void bias_backward(const Context& ctx, Span<float> db, Mat<const float> dy) {
-  check_cpu("bias_backward", ctx);
-  check_mat("bias_backward", "dy", dy, dy.rows, db.size());
-  const ProfileOpScope profile(ctx, "bias backward", 0, f32_bytes(dy.size()));
-  bias_backward_cpu(ctx, db, dy);
+void bias_backward(const Context& ctx, const BiasBackward& op) {
+  check_mat("bias_backward", "dy", op.dy, op.dy.rows, op.db.size);
+  const ProfileOpScope profile(ctx, "bias backward", 0, mat_bytes(op.dy));
+  dispatch(ctx, "bias_backward", op, cpu::bias_backward);
 }
 
 }  // namespace orrery::kernels

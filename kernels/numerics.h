@@ -24,7 +24,9 @@ enum class NumericsClass : uint8_t {
 struct NumericsClassInfo {
   NumericsClass numerics;
   const char* name;  ///< as files have it
-  uint32_t version;  ///< raised whenever the bits of any op of the class change
+  /// It goes up with any change of the bits of an op of the class, or of the order of
+  /// the sums in learners/.
+  uint32_t version;
 };
 inline constexpr NumericsClassInfo kNumericsClasses[] = {
     {NumericsClass::kF32Chain, "f32-chain", 1},

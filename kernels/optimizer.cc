@@ -5,6 +5,7 @@
 #include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/optimizer.h"
+#include "kernels/dispatch.h"
 
 namespace orrery::kernels {
 namespace {
@@ -35,37 +36,40 @@ void check_params(const char* op, const AdamWParams& p, int64_t t, float grad_sc
 
 }  // namespace
 
-void adamw_step(const Context& ctx, Span<float> w, Span<float> m, Span<float> v,
-                Span<const float> grad, const AdamWParams& params, int64_t t, float grad_scale) {
-  constexpr const char* kOp = "adamw_step";
-  require_cpu(ctx, kOp);
-  check_params(kOp, params, t, grad_scale);
-  const int64_t count = w.size();
-  require_size(kOp, "m", m.size(), count);
-  require_size(kOp, "v", v.size(), count);
-  require_size(kOp, "grad", grad.size(), count);
+AdamWConstants adamw_constants(const AdamwStep& op) {
+  const AdamWParams& params = op.params;
   const double lr = params.lr;
-  const AdamWConstants constants{
+  return {
       .beta1 = params.beta1,
       .one_minus_beta1 = 1.0f - params.beta1,
       .beta2 = params.beta2,
       .one_minus_beta2 = 1.0f - params.beta2,
       .eps = params.eps,
-      .grad_scale = grad_scale,
-      .step_size = static_cast<float>(lr / (1.0 - power(params.beta1, t))),
-      .inv_sqrt_bias2 = static_cast<float>(1.0 / std::sqrt(1.0 - power(params.beta2, t))),
+      .grad_scale = op.grad_scale,
+      .step_size = static_cast<float>(lr / (1.0 - power(params.beta1, op.t))),
+      .inv_sqrt_bias2 = static_cast<float>(1.0 / std::sqrt(1.0 - power(params.beta2, op.t))),
       .decay = static_cast<float>(lr * params.weight_decay),
   };
-  const ProfileOpScope profile(ctx, "adamw", 0, f32_bytes(7 * w.size()));
-  adamw_step_cpu(ctx, w, m, v, grad, constants);
 }
 
-void sum_squares_chunks(const Context& ctx, Span<float> sums, Span<const float> x) {
+void adamw_step(const Context& ctx, const AdamwStep& op) {
+  constexpr const char* kOp = "adamw_step";
+  check_params(kOp, op.params, op.t, op.grad_scale);
+  const int64_t count = op.w.size;
+  require_vec(kOp, "w", op.w, count);
+  require_vec(kOp, "m", op.m, count);
+  require_vec(kOp, "v", op.v, count);
+  require_vec(kOp, "grad", op.grad, count);
+  const ProfileOpScope profile(ctx, "adamw", 0, f32_bytes(7 * count));
+  dispatch(ctx, kOp, op, cpu::adamw_step);
+}
+
+void sum_squares_chunks(const Context& ctx, const SumSquaresChunks& op) {
   constexpr const char* kOp = "sum_squares_chunks";
-  require_cpu(ctx, kOp);
-  require_size(kOp, "sums", sums.size(), (x.size() + kNormChunk - 1) / kNormChunk);
-  const ProfileOpScope profile(ctx, "gradient norm", 0, f32_bytes(x.size()));
-  sum_squares_chunks_cpu(ctx, sums, x);
+  require_vec(kOp, "x", op.x, op.x.size);
+  require_vec(kOp, "sums", op.sums, (op.x.size + kNormChunk - 1) / kNormChunk);
+  const ProfileOpScope profile(ctx, "gradient norm", 0, f32_bytes(op.x.size));
+  dispatch(ctx, kOp, op, cpu::sum_squares_chunks);
 }
 
 }  // namespace orrery::kernels

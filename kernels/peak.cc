@@ -14,15 +14,16 @@ double measure_gemm_peak(const Context& ctx, double seconds) {
   const Buffer x = Buffer::zeroed(ctx.device, sizeof(float) * kRows * kIn);
   const Buffer w = Buffer::zeroed(ctx.device, sizeof(float) * kOut * kIn);
   const Buffer y(ctx.device, sizeof(float) * kRows * kOut);
-  const Buffer memory(ctx.device, packed_weight_bytes(DType::kF32, kOut, kIn));
+  const Buffer memory(ctx.device, packed_weight_bytes(ctx.device, DType::kF32, kOut, kIn));
   const PackedWeight packed = pack_weight(
-      ctx, Mat<const float>(w.span<const float>().data(), kOut, kIn), DType::kF32, memory.data());
+      ctx, {.weight = {static_cast<const float*>(w.data()), kOut, kIn}, .memory = memory.data()});
+  const Mat<float> y_mat(static_cast<float*>(y.data()), kRows, kOut);
+  const Mat<const float> x_mat(static_cast<const float*>(x.data()), kRows, kIn);
   const Timer total;
   double best = 0;
   do {
     const Timer timer;
-    matmul_forward(ctx, Mat<float>(y.span<float>().data(), kRows, kOut),
-                   Mat<const float>(x.span<const float>().data(), kRows, kIn), packed);
+    matmul_forward(ctx, {.y = y_mat, .x = x_mat, .weight = packed});
     best = std::max(best, 2.0 * kRows * kOut * kIn / timer.seconds());
   } while (total.seconds() < seconds);
   return best;
@@ -32,13 +33,15 @@ double measure_memory_bandwidth(const Context& ctx, double seconds) {
   constexpr size_t kBytes = size_t{256} << 20;  // more than caches hold
   const Buffer x(ctx.device, kBytes), y(ctx.device, kBytes);
   // Written once, so that x has pages of its own and not the zero page.
-  std::fill(x.span<float>().begin(), x.span<float>().end(), 0.0f);
-  std::fill(y.span<float>().begin(), y.span<float>().end(), 0.0f);
+  constexpr int64_t kCount = kBytes / sizeof(float);
+  const Vec<float> from(x.span<float>().data(), kCount), to(y.span<float>().data(), kCount);
+  fill(ctx, {.y = from});
+  fill(ctx, {.y = to});
   const Timer total;
   double best = 0;
   do {
     const Timer timer;
-    accumulate(ctx, y.span<float>(), x.span<const float>());
+    accumulate(ctx, {.y = to, .x = from});
     best = std::max(best, 3.0 * kBytes / timer.seconds());
   } while (total.seconds() < seconds);
   return best;

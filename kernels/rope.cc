@@ -2,12 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <new>
 #include <numbers>
 
 #include "core/profile.h"
+#include "core/transfer.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/rope.h"
+#include "kernels/dispatch.h"
 
 namespace orrery::kernels {
 namespace {
@@ -110,58 +111,57 @@ double yarn_attention_factor(const RopeScaling& s) {
   return both ? scale(*s.mscale) / scale(*s.mscale_all_dim) : scale(1.0);
 }
 
+/// Positions per upload.
+constexpr int64_t kStep = 64;
+
 /// cos and sin of p * frequency as the product of two rotations, by 64 * (p / 64) and
 /// by p % 64 steps: a long context needs few calls of the library, and double leaves
 /// room for the product's rounding.
-void fill_table(RopeTable& table, const Array<double>& freqs, double scale) {
-  constexpr int64_t kStep = 64;
-  const int64_t half = freqs.size();
-  Array<double> fine_cos(kStep * half), fine_sin(kStep * half);
-  Array<double> coarse_cos(half), coarse_sin(half);
-  for (int64_t p = 0; p < std::min(kStep, table.positions); ++p) {
-    for (int64_t i = 0; i < half; ++i) {
-      fine_cos[p * half + i] = std::cos(p * freqs[i]);
-      fine_sin[p * half + i] = std::sin(p * freqs[i]);
-    }
-  }
-  int64_t out = 0;
-  for (int64_t p = 0; p < table.positions; ++p) {
-    const int64_t fine = p % kStep * half;
-    for (int64_t i = 0; i < half; ++i, ++out) {
-      if (fine == 0) {
-        coarse_cos[i] = std::cos(p * freqs[i]);
-        coarse_sin[i] = std::sin(p * freqs[i]);
+class TableRows {
+ public:
+  TableRows(const Array<double>& freqs, double scale)
+      : freqs_(freqs), scale_(scale), fine_cos_(kStep * half()), fine_sin_(kStep * half()) {
+    for (int64_t p = 0; p < kStep; ++p) {
+      for (int64_t i = 0; i < half(); ++i) {
+        fine_cos_[p * half() + i] = std::cos(p * freqs_[i]);
+        fine_sin_[p * half() + i] = std::sin(p * freqs_[i]);
       }
-      const double c = coarse_cos[i] * fine_cos[fine + i] - coarse_sin[i] * fine_sin[fine + i];
-      const double s = coarse_sin[i] * fine_cos[fine + i] + coarse_cos[i] * fine_sin[fine + i];
-      table.cos[out] = static_cast<float>(scale * c);
-      table.sin[out] = static_cast<float>(scale * s);
     }
   }
-}
 
-void check_rotation(const char* op, const Context& ctx, Heads<float> x,
-                    Span<const int32_t> positions, const RopeTable& table) {
-  require_cpu(ctx, op);
-  require_heads(op, "x", x, positions.size(), x.heads, 2 * table.half_dim);
-  const int64_t elements = table.positions * table.half_dim;
-  if (table.cos.size() != elements || table.sin.size() != elements) {
-    fail("{}: the table holds {} cosines for {} positions of {}; use build_rope_table", op,
-         table.cos.size(), table.positions, table.half_dim);
-  }
-  for (int64_t i = 0; i < positions.size(); ++i) {
-    if (positions[i] < 0 || positions[i] >= table.positions) {
-      fail(
-          "{}: token {} is at position {}, outside the table of {}; "
-          "the sequence is longer than the model's context",
-          op, i, positions[i], table.positions);
+  /// Rows [begin, begin + kStep) of the table. begin: a multiple of kStep.
+  void compute(int64_t begin, Array<float>& cos, Array<float>& sin) const {
+    for (int64_t i = 0; i < half(); ++i) {
+      const double coarse_cos = std::cos(begin * freqs_[i]);
+      const double coarse_sin = std::sin(begin * freqs_[i]);
+      for (int64_t at = i; at < kStep * half(); at += half()) {
+        const double c = coarse_cos * fine_cos_[at] - coarse_sin * fine_sin_[at];
+        const double s = coarse_sin * fine_cos_[at] + coarse_cos * fine_sin_[at];
+        cos[at] = static_cast<float>(scale_ * c);
+        sin[at] = static_cast<float>(scale_ * s);
+      }
     }
   }
+
+ private:
+  int64_t half() const { return freqs_.size(); }
+  const Array<double>& freqs_;
+  double scale_;
+  Array<double> fine_cos_, fine_sin_;
+};
+
+void check_rotation(const char* op, const Rope& rope) {
+  const ActMat& x = rope.x;
+  require_positive(op, "heads", rope.heads);
+  require_mat(op, "x", x, rope.positions.size, rope.heads * 2 * rope.cos.cols);
+  require_vec(op, "positions", rope.positions, x.rows);
+  require_mat(op, "cos", rope.cos, rope.cos.rows, rope.cos.cols);
+  require_mat(op, "sin", rope.sin, rope.cos.rows, rope.cos.cols);
 }
 
 }  // namespace
 
-RopeTable build_rope_table(const RopeConfig& config, int64_t positions) {
+RopeTable build_rope_table(Device device, const RopeConfig& config, int64_t positions) {
   check_config(config, positions);
   const int64_t half = config.head_dim / 2;
   Array<double> freqs(half);
@@ -182,30 +182,37 @@ RopeTable build_rope_table(const RopeConfig& config, int64_t positions) {
       scale = yarn_attention_factor(config.scaling);
       break;
   }
-  RopeTable table{.positions = positions, .half_dim = half, .cos = {}, .sin = {}};
-  try {
-    table.cos.resize(positions * half);
-    table.sin.resize(positions * half);
-  } catch (const std::bad_alloc&) {
-    fail("build_rope_table: no memory for {} positions of head_dim {}; lower the maximum length",
-         positions, config.head_dim);
+  const int64_t elements = positions * half;
+  RopeTable table;
+  table.memory = Buffer(device, 2 * elements * sizeof(float));
+  float* const memory = table.memory.span<float>().data();
+  table.cos = {memory, positions, half};
+  table.sin = {memory + elements, positions, half};
+
+  const Context ctx{.device = device};
+  const TableRows rows(freqs, scale);
+  Array<float> cos(kStep * half), sin(kStep * half);
+  for (int64_t p = 0; p < positions; p += kStep) {
+    rows.compute(p, cos, sin);
+    const int64_t begin = p * half, count = std::min(kStep * half, elements - begin);
+    upload(ctx, Vec<float>(memory + begin, count), Span<const float>(cos).first(count));
+    upload(ctx, Vec<float>(memory + elements + begin, count), Span<const float>(sin).first(count));
   }
-  fill_table(table, freqs, scale);
   return table;
 }
 
-void rope_forward(const Context& ctx, Heads<float> x, Span<const int32_t> positions,
-                  const RopeTable& table) {
-  check_rotation("rope_forward", ctx, x, positions, table);
-  const ProfileOpScope profile(ctx, "rope", 0, f32_bytes(2 * x.size()));
-  rope_forward_cpu(ctx, x, positions, table);
+void rope_forward(const Context& ctx, const Rope& op) {
+  constexpr const char* kOp = "rope_forward";
+  check_rotation(kOp, op);
+  const ProfileOpScope profile(ctx, "rope", 0, f32_bytes(2 * op.x.size()));
+  dispatch(ctx, kOp, op, cpu::rope_forward);
 }
 
-void rope_backward(const Context& ctx, Heads<float> dx, Span<const int32_t> positions,
-                   const RopeTable& table) {
-  check_rotation("rope_backward", ctx, dx, positions, table);
-  const ProfileOpScope profile(ctx, "rope backward", 0, f32_bytes(2 * dx.size()));
-  rope_backward_cpu(ctx, dx, positions, table);
+void rope_backward(const Context& ctx, const Rope& op) {
+  constexpr const char* kOp = "rope_backward";
+  check_rotation(kOp, op);
+  const ProfileOpScope profile(ctx, "rope backward", 0, f32_bytes(2 * op.x.size()));
+  dispatch(ctx, kOp, op, cpu::rope_backward);
 }
 
 }  // namespace orrery::kernels

@@ -8,8 +8,8 @@
 #include <cstdint>
 #include <optional>
 
+#include "core/buffer.h"
 #include "core/context.h"
-#include "core/span.h"
 #include "core/tensor.h"
 
 namespace orrery::kernels {
@@ -33,21 +33,24 @@ struct RopeConfig {
 };
 
 /// cos and sin for positions [0, positions), computed in double and rounded once, times
-/// YaRN's attention factor. Rows of head_dim / 2. build_rope_table throws Error for an
-/// odd head_dim and for scaling keys that are missing or out of range.
+/// YaRN's attention factor. Device memory.
 struct RopeTable {
-  int64_t positions = 0;
-  int64_t half_dim = 0;
-  Array<float> cos, sin;
+  Mat<const float> cos, sin;  ///< [positions, head_dim / 2]
+  Buffer memory;
 };
-RopeTable build_rope_table(const RopeConfig& config, int64_t positions);
+/// Computes the table on the host and uploads it. Throws Error for an odd head_dim and
+/// for scaling keys that are missing or out of range.
+RopeTable build_rope_table(Device device, const RopeConfig& config, int64_t positions);
 
-/// Rotates x [t, heads, head_dim] in place; positions [t] must be inside the table.
-void rope_forward(const Context& ctx, Heads<float> x, Span<const int32_t> positions,
-                  const RopeTable& table);
-
-/// Gradient of rope_forward, in place: the inverse rotation (times the table's scale).
-void rope_backward(const Context& ctx, Heads<float> dx, Span<const int32_t> positions,
-                   const RopeTable& table);
+/// The forward rotates x in place. The backward, its gradient, is the inverse rotation
+/// (times the table's scale), in place too.
+struct Rope {
+  ActMat x;  ///< [t, heads * head_dim]
+  int64_t heads = 1;
+  Vec<const int32_t> positions;  ///< [t]; not checked: each must be inside the table
+  Mat<const float> cos, sin;     ///< RopeTable's
+};
+void rope_forward(const Context& ctx, const Rope& op);
+void rope_backward(const Context& ctx, const Rope& op);
 
 }  // namespace orrery::kernels

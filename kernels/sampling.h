@@ -4,9 +4,7 @@
 #include <cfloat>
 #include <cstdint>
 
-#include "core/buffer.h"
 #include "core/context.h"
-#include "core/span.h"
 #include "core/tensor.h"
 
 namespace orrery::kernels {
@@ -33,10 +31,15 @@ inline constexpr float kMinTemperature = 1e-6f;
 /// 0, or a number that float32 logits can be divided by.
 inline bool is_temperature(float t) { return t == 0.0f || (t >= kMinTemperature && t <= FLT_MAX); }
 
-/// ids [r] from logits [r, vocab]. uniform [r] holds draws in [0, 1), which the caller
-/// takes from the counter RNG, so that a row's token depends on its logits, params and
-/// draw alone. The draw is the inverse CDF in rising id order over the kept tokens,
-/// with weights p = exp(z - max z):
+/// Tokens per partial sum of the inverse CDF without a filter.
+inline constexpr int64_t kSampleBlock = 256;
+/// Largest vocabulary: weights of at most 2^40 units each then sum to at most 2^62.
+inline constexpr int64_t kMaxSamplingVocab = int64_t{1} << 22;
+
+/// Draws a token from each row of logits. `uniform` holds numbers that the caller takes
+/// from the counter RNG, so that a row's token depends on its logits, params and number
+/// alone. The draw is the inverse CDF in rising id order over the kept tokens, with
+/// weights p = exp(z - max z):
 ///   without a filter  Lanes sums of p over blocks of 256 tokens, added in order in
 ///                     double, choose the block; inside it p is added token by token,
 ///                     in double.
@@ -45,10 +48,14 @@ inline bool is_temperature(float t) { return t == 0.0f || (t >= kMinTemperature 
 ///                     times the sum over the tokens that top_k left; without top_k,
 ///                     times the sum of the blocks above.
 /// A token with p = 0 is never drawn. A row with a NaN or +inf, or with no finite
-/// logit, yields id -1. Throws Error for shapes, temperatures that are not
-/// is_temperature, top_p or min_p outside [0, 1], draws outside [0, 1). `arena` holds
-/// temporaries, released on return.
-void sample_forward(const Context& ctx, Span<int32_t> ids, Mat<const float> logits,
-                    Span<const SamplingParams> params, Span<const float> uniform, Arena& arena);
+/// logit, yields id -1. Throws Error for shapes.
+struct SampleForward {
+  Vec<int32_t> ids;         ///< [r]
+  Mat<const float> logits;  ///< [r, vocab]
+  /// [r], with a temperature that is_temperature, top_p and min_p in [0, 1]
+  Vec<const SamplingParams> params;
+  Vec<const float> uniform;  ///< [r], in [0, 1)
+};
+void sample_forward(const Context& ctx, const SampleForward& op);
 
 }  // namespace orrery::kernels

@@ -4,8 +4,10 @@
 #include <array>
 #include <cmath>
 
+#include "core/transfer.h"
 #include "kernels/embedding.h"
 #include "kernels/lm_head.h"
+#include "kernels/logprob.h"
 
 namespace orrery::learners {
 namespace {
@@ -13,12 +15,46 @@ namespace {
 /// Tokens that a loss is asked for at once.
 constexpr int64_t kLossTokens = 256;
 
-/// Loss rows' inverse temperatures: the rollout's 1 / T rounded once, as the engine
+template <class T>
+Vec<T> device_vec(int64_t size, Arena& arena) {
+  return {arena.alloc<T>(size), size};
+}
+
+/// The head over a batch's loss rows, whose targets and temperatures are checked and
+/// uploaded. The inverse temperature is the rollout's 1 / T rounded once, as the engine
 /// does.
-std::span<const float> inverse_temperatures(float temperature, int64_t rows, Arena& arena) {
-  const auto values = arena.span<float>(rows);
-  std::fill(values.begin(), values.end(), 1.0f / temperature);
-  return values;
+kernels::LmHeadForward head_of(const Context& ctx, const models::Transformer& model,
+                               const MicroBatch& batch, float temperature, ConstActMat hidden,
+                               bool entropies, Arena& arena) {
+  const int64_t rows = std::ssize(batch.targets);
+  const Array<float> inv_temperature(rows, 1.0f / temperature);
+  kernels::check_logprob_rows(batch.targets, inv_temperature, model.config().vocab_size);
+  const auto targets = device_vec<int32_t>(rows, arena);
+  const auto inv_temperatures = device_vec<float>(rows, arena);
+  upload(ctx, targets, batch.targets);
+  upload(ctx, inv_temperatures, inv_temperature);
+  return {.hidden = hidden,
+          .weight = model.lm_head(),
+          .targets = targets,
+          .inv_temperature = inv_temperatures,
+          .logprobs = device_vec<float>(rows, arena),
+          .entropies = entropies ? device_vec<float>(rows, arena) : Vec<float>()};
+}
+
+/// Log-probs and entropies of a chunk of loss rows, and what the loss makes of them, in
+/// host memory.
+struct HostChunk {
+  int64_t begin = 0;
+  Array<float> logprobs, entropies, dlogp, dentropy;
+};
+
+HostChunk download_chunk(const Context& ctx, const kernels::LmHeadChunk& chunk) {
+  const int64_t rows = chunk.logprobs.size;
+  HostChunk host{chunk.begin, Array<float>(rows), Array<float>(rows), Array<float>(rows),
+                 Array<float>(rows)};
+  download(ctx, Span<float>(host.logprobs), chunk.logprobs);
+  download(ctx, Span<float>(host.entropies), chunk.entropies);
+  return host;
 }
 
 LossToken loss_token(const MicroBatch::LossRow& row, float logp, float entropy) {
@@ -73,10 +109,10 @@ void add_token(LossSums& sums, const MicroBatch::LossRow& row, const LossToken& 
 /// Asks the loss for the derivatives of a chunk's rows, and multiplies them by the
 /// aggregation weights. coefficients: of all the batch's rows, or empty.
 void differentiate(const Loss& loss, const MicroBatch& batch, std::span<const float> coefficients,
-                   const kernels::LmHeadChunk& chunk, LossSums& sums) {
+                   HostChunk& chunk, LossSums& sums) {
   std::array<LossToken, kLossTokens> tokens;
   std::array<TokenLoss, kLossTokens> losses;
-  const int64_t rows = std::ssize(chunk.logprobs);
+  const int64_t rows = chunk.logprobs.size();
   for (int64_t begin = 0; begin < rows; begin += kLossTokens) {
     const int64_t count = std::min(kLossTokens, rows - begin);
     const auto loss_rows = batch.loss_rows.begin() + chunk.begin + begin;
@@ -136,28 +172,32 @@ bool ShardPass::forward() {
   const int64_t rows = std::ssize(batch_->output_rows), d = model_.config().hidden_size;
   hidden_ = arena_.mat<float>(rows, d);
   dhidden_ = arena_.mat<float>(rows, d);
-  logprobs_ = arena_.span<float>(rows);
-  entropies_ = arena_.span<float>(rows);
-  activations_ = transformer_forward_train(ctx_, model_, batch_->view(), hidden_, arena_);
+  plan_ = plan_training(ctx_, model_, batch_->view(), arena_);
+  activations_ = transformer_forward_train(ctx_, model_, plan_, hidden_, arena_);
   return true;
 }
 
 void ShardPass::head_backward(const Objective& objective, LossSums& sums) {
   const models::ModelConfig& config = model_.config();
   const Loss& loss = *objective.loss;
-  const kernels::LmHeadRows rows{
-      hidden_, batch_->targets,
-      inverse_temperatures(objective.temperature, std::ssize(batch_->targets), arena_)};
+  const kernels::LmHeadForward head =
+      head_of(ctx_, model_, *batch_, objective.temperature, hidden_, /*entropies=*/true, arena_);
   std::vector<float> coefficients;
   if (loss.is_coupled()) {
-    lm_head_logprob(ctx_, logprobs_, entropies_, rows, model_.lm_head(), arena_);
-    coefficients = coefficients_of(loss, *batch_, logprobs_, entropies_);
+    kernels::lm_head_logprob(ctx_, head, arena_);
+    Array<float> logprobs(head.logprobs.size), entropies(head.entropies.size);
+    download(ctx_, Span<float>(logprobs), head.logprobs);
+    download(ctx_, Span<float>(entropies), head.entropies);
+    coefficients = coefficients_of(loss, *batch_, logprobs, entropies);
   }
   const Mat<float> dhead(gradients_.at(model_.table().lm_head()), config.vocab_size,
                          config.hidden_size);
-  kernels::LmHeadWalk walk(ctx_, rows, model_.lm_head(), logprobs_, entropies_, arena_);
+  kernels::LmHeadWalk walk(ctx_, head, arena_);
   while (const auto chunk = walk.next()) {
-    differentiate(loss, *batch_, coefficients, *chunk, sums);
+    HostChunk host = download_chunk(ctx_, *chunk);
+    differentiate(loss, *batch_, coefficients, host, sums);
+    upload(ctx_, chunk->dlogp, host.dlogp);
+    upload(ctx_, chunk->dentropy, host.dentropy);
     walk.backward(*chunk, dhidden_, dhead);
   }
 }
@@ -165,7 +205,7 @@ void ShardPass::head_backward(const Objective& objective, LossSums& sums) {
 std::optional<int64_t> ShardPass::backward_layer() {
   if (!backward_) {
     const int64_t rows = std::ssize(batch_->tokens);
-    backward_.emplace(ctx_, model_, batch_->view(), activations_, dhidden_, gradients_,
+    backward_.emplace(ctx_, model_, plan_, activations_, dhidden_, gradients_,
                       dembedding_.row_range(row_, row_ + rows), arena_);
   }
   const std::optional<int64_t> final_from = backward_->next();
@@ -180,7 +220,9 @@ void ShardPass::embedding_backward() {
   int64_t row = 0;
   for (const MicroBatch& batch : batches_) {
     const int64_t rows = std::ssize(batch.tokens);
-    kernels::embedding_backward(ctx_, dtable, dembedding_.row_range(row, row + rows), batch.tokens);
+    const Vec<const int32_t> ids(batch.tokens.data(), rows);
+    kernels::embedding_backward(
+        ctx_, {.dtable = dtable, .dout = dembedding_.row_range(row, row + rows), .ids = ids});
     row += rows;
   }
 }
@@ -191,18 +233,21 @@ void batch_logprobs(const Context& ctx, const models::Transformer& model, float 
   const ArenaScope scope(arena);
   const Mat<float> hidden =
       arena.mat<float>(std::ssize(batch.output_rows), model.config().hidden_size);
-  models::transformer_forward_train(ctx, model, batch.view(), hidden, arena);
-  const kernels::LmHeadRows head{
-      hidden, batch.targets, inverse_temperatures(temperature, std::ssize(batch.targets), arena)};
-  kernels::lm_head_logprob(ctx, logprobs, entropies, head, model.lm_head(), arena);
+  const models::BatchPlan plan = models::plan_training(ctx, model, batch.view(), arena);
+  models::transformer_forward_train(ctx, model, plan, hidden, arena);
+  const kernels::LmHeadForward head =
+      head_of(ctx, model, batch, temperature, hidden, !entropies.empty(), arena);
+  kernels::lm_head_logprob(ctx, head, arena);
+  download(ctx, Span<float>(logprobs), head.logprobs);
+  download(ctx, Span<float>(entropies), head.entropies);
 }
 
 void reference_logprobs(const Context& ctx, const models::Transformer& reference, float temperature,
                         std::span<const MicroBatch> batches, Arena& arena) {
   for (const MicroBatch& batch : batches) {
     const ArenaScope scope(arena);
-    const Span<float> logprobs = arena.span<float>(std::ssize(batch.output_rows));
-    batch_logprobs(ctx, reference, temperature, batch, logprobs, {}, arena);
+    Array<float> logprobs(std::ssize(batch.output_rows));
+    batch_logprobs(ctx, reference, temperature, batch, Span<float>(logprobs), {}, arena);
     for (int64_t i = 0; i < logprobs.size(); ++i) {
       const auto& [leaf, token] = batch.loss_rows[i];
       leaf->ref_logprobs.resize(leaf->tokens.size(), 0.0f);

@@ -61,7 +61,7 @@ class ShardPass {
   int64_t row_ = 0;  // of dembedding_, the batch's first one
   std::optional<ArenaScope> batch_scope_;
   Mat<float> hidden_, dhidden_;
-  std::span<float> logprobs_, entropies_;
+  models::BatchPlan plan_;
   models::Activations activations_;
   std::optional<models::TransformerBackward> backward_;
 };
@@ -71,7 +71,7 @@ void reference_logprobs(const Context& ctx, const models::Transformer& reference
                         std::span<const MicroBatch> batches, Arena& arena);
 
 /// Log-probs and entropies of a batch's loss rows through the training forward. Spans
-/// have one entry a loss row.
+/// have one entry a loss row; entropies may be empty.
 void batch_logprobs(const Context& ctx, const models::Transformer& model, float temperature,
                     const MicroBatch& batch, std::span<float> logprobs, std::span<float> entropies,
                     Arena& arena);

@@ -110,9 +110,9 @@ std::vector<std::vector<float>> Learner::logprobs(std::span<Tree> trees, float t
   for (const auto& shard : work.batches) {
     for (const MicroBatch& batch : shard) {
       const ArenaScope scope(arena_);
-      const auto values = arena_.span<float>(std::ssize(batch.output_rows));
-      batch_logprobs(ctx_, model_, temperature, batch, values, {}, arena_);
-      mine.append(reinterpret_cast<const char*>(values.data()), values.size_bytes());
+      Array<float> values(std::ssize(batch.output_rows));
+      batch_logprobs(ctx_, model_, temperature, batch, Span<float>(values), {}, arena_);
+      mine.append(reinterpret_cast<const char*>(values.data()), Span(values).size_bytes());
       progress_();
     }
   }
@@ -145,27 +145,32 @@ std::vector<std::vector<float>> Learner::logprobs(std::span<Tree> trees, float t
   return result;
 }
 
-void Learner::gradient(Span<const std::vector<MicroBatch>> shards, const Objective& objective,
-                       Span<LossSums> sums, OrderedReduceScatter& exchange) {
-  shard_tree_.begin(ctx_);
-  for (int64_t s = 0; s < shards.size(); ++s) {
-    const bool by_layer = shards[s].size() <= 1;  // several batches add up late
-    ShardPass pass(ctx_, model_, shards[s], shard_tree_.begin_shard(by_layer), arena_);
-    while (pass.forward()) {
-      pass.head_backward(objective, sums[s]);
-      {
-        const ProfilePhaseScope phase(ctx_, "backward");
-        while (const auto final_from = pass.backward_layer()) {
-          shard_tree_.merge(*final_from);
-          exchange.send(shard_tree_.final_from());
-        }
-      }
-      progress_();
-    }
-    pass.embedding_backward();
-    shard_tree_.end_shard();
-    exchange.send(shard_tree_.final_from());
+void Learner::compute_reference(Span<const std::vector<MicroBatch>> batches,
+                                const Objective& objective, UpdateResult& result) {
+  if (reference_ == nullptr || !objective.loss->uses_reference()) return;
+  const ScopedTimer timer(result.reference_seconds);
+  for (const auto& shard : batches) {
+    reference_logprobs(ctx_, *reference_, objective.temperature, shard, arena_);
+    progress_();
   }
+}
+
+void Learner::take_step(const kernels::AdamWParams& params, double clip_grad,
+                        UpdateResult& result) {
+  fault_point(FaultPoint::kLearnerUpdate);
+  if (result.sums.not_finite.count > 0) {  // alike on every rank
+    result.grad_norm = std::numeric_limits<double>::quiet_NaN();
+    result.skipped = true;
+  } else {
+    const ScopedTimer timer(result.optimizer_seconds);
+    const ProfilePhaseScope phase(ctx_, "optimizer");
+    const ShardedAdamW::Result step = optimizer_.step(ctx_, comm_, model_.write_parameters(),
+                                                      shard_tree_.result(), params, clip_grad);
+    result.grad_norm = step.grad_norm;
+    result.skipped = step.skipped;
+  }
+  const ScopedTimer timer(result.pack_seconds);
+  if (model_.is_stale()) model_.pack(ctx_);
 }
 
 UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective,
@@ -173,24 +178,36 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective,
   UpdateResult result;
   result.lr = params.lr;
   const ShardWork work = assign_to_shards(trees);
-  const auto& batches = work.batches;
   result.rows = work.rows;
   result.rank_tokens = tokens_of_ranks(trees, work.assignment, comm_.size());
-
   arena_.reset();
-  if (reference_ != nullptr && objective.loss->uses_reference()) {
-    const ScopedTimer timer(result.reference_seconds);
-    for (const auto& shard : batches) {
-      reference_logprobs(ctx_, *reference_, objective.temperature, shard, arena_);
-      progress_();
-    }
-  }
-  Array<LossSums> sums(std::ssize(batches), LossSums(objective.loss->terms()));
+  compute_reference(work.batches, objective, result);
+
+  Array<LossSums> sums(std::ssize(work.batches), LossSums(objective.loss->terms()));
   OrderedReduceScatter exchange(ctx_, comm_, shard_tree_.result(), optimizer_.plan(),
                                 config_.fast_reduce, arena_);
   {
     const ScopedTimer timer(result.gradient_seconds);
-    gradient(batches, objective, sums, exchange);
+    shard_tree_.begin(ctx_);
+    for (int64_t s = 0; s < sums.size(); ++s) {
+      const std::vector<MicroBatch>& shard = work.batches[s];
+      const bool by_layer = shard.size() <= 1;  // several batches add up late
+      ShardPass pass(ctx_, model_, shard, shard_tree_.begin_shard(by_layer), arena_);
+      while (pass.forward()) {
+        pass.head_backward(objective, sums[s]);
+        {
+          const ProfilePhaseScope phase(ctx_, "backward");
+          while (const auto final_from = pass.backward_layer()) {
+            shard_tree_.merge(*final_from);
+            exchange.send(shard_tree_.final_from());
+          }
+        }
+        progress_();
+      }
+      pass.embedding_backward();
+      shard_tree_.end_shard();
+      exchange.send(shard_tree_.final_from());
+    }
   }
   {
     const ScopedTimer timer(result.reduce_seconds);
@@ -202,23 +219,8 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective,
       return result;
     }
   }
-  fault_point(FaultPoint::kLearnerUpdate);
-  if (result.sums.not_finite.count > 0) {  // alike on every rank
-    result.grad_norm = std::numeric_limits<double>::quiet_NaN();
-    result.skipped = true;
-  } else {
-    const ScopedTimer timer(result.optimizer_seconds);
-    const ProfilePhaseScope phase(ctx_, "optimizer");
-    const ShardedAdamW::Result step =
-        optimizer_.step(ctx_, comm_, model_.parameters(), shard_tree_.result(), params, clip_grad);
-    result.grad_norm = step.grad_norm;
-    result.skipped = step.skipped;
-  }
-  {
-    const ScopedTimer timer(result.pack_seconds);
-    if (!result.skipped) model_.pack(ctx_);
-  }
-  double flops[1] = {step_flops(model_.config(), batches)};
+  take_step(params, clip_grad, result);
+  double flops[1] = {step_flops(model_.config(), work.batches)};
   comm_.all_reduce_sum(std::span<double>(flops));
   result.model_flops = flops[0];
   return result;

@@ -1,6 +1,7 @@
 // One optimizer step over a mini-batch, on all learner ranks at once: shard gradients,
 // ordered reduction, clipping, AdamW, packing of the new weights. The result depends on
-// the trees alone: not on ranks, threads or token budget.
+// the trees and on gradient_shards: not on ranks, threads or token budget. Under
+// fast_reduce it depends on the number of ranks, too.
 #pragma once
 
 #include <cstdint>
@@ -78,7 +79,7 @@ class Learner {
 
   ShardedAdamW& optimizer() { return optimizer_; }
   /// Gradient memory. Free for other use between updates; every update overwrites it.
-  std::span<float> idle_memory() const { return shard_tree_.memory(); }
+  Vec<float> idle_memory() const { return Span<float>(shard_tree_.memory()); }
   size_t memory_bytes() const;  ///< gradients, moments, temporaries
 
  private:
@@ -90,10 +91,10 @@ class Learner {
     int64_t rows = 0;  ///< of all trees
   };
   ShardWork assign_to_shards(std::span<Tree> trees) const;
-  /// Sums this rank's shards in shard_tree_, and hands the sum to the exchange as it
-  /// becomes final.
-  void gradient(Span<const std::vector<MicroBatch>> shards, const Objective& objective,
-                Span<LossSums> sums, OrderedReduceScatter& exchange);
+  void compute_reference(Span<const std::vector<MicroBatch>> batches, const Objective& objective,
+                         UpdateResult& result);
+  /// Clips and AdamW, and packs the new weights; or skips.
+  void take_step(const kernels::AdamWParams& params, double clip_grad, UpdateResult& result);
 
   Context ctx_;
   models::Transformer& model_;

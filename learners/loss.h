@@ -5,7 +5,9 @@
 // gradient, in the one walk through the head that computes both (kernels/lm_head.h).
 // A *coupled loss* needs whole sequences: a first walk through the head computes their
 // log-probs, couple() makes one coefficient per token of them, and from then on it is a
-// token loss, of tokens that have a coefficient.
+// token loss, of tokens that have a coefficient. The coefficient is a constant for the
+// gradient: what a loss is differentiated by is a token's own log-prob, and operator()
+// says by how much (TokenLoss::dlogp).
 #pragma once
 
 #include <memory>
@@ -33,6 +35,12 @@ class Loss {
   virtual void evaluate(Span<const LossToken> tokens, Span<TokenLoss> losses) const = 0;
 };
 
+/// Whether a loss has a couple() at all, static or not.
+template <class TokenFunction>
+concept HasCouple = requires(TokenFunction& loss, Span<const LossToken> tokens, Span<float> out) {
+  loss.couple(tokens, out);
+};
+
 /// A Loss of a struct of settings that has an operator() from LossToken to TokenLoss,
 /// terms() and uses_reference().
 template <class TokenFunction>
@@ -51,6 +59,9 @@ class LossOf final : public Loss {
 
  private:
   static constexpr bool kCoupled = CouplesTokens<TokenFunction>;
+  // Another couple() would never be called, and nobody would hear of it.
+  static_assert(kCoupled || !HasCouple<TokenFunction>,
+                "couple() must be static (learners/losses/token.h)");
   TokenFunction function_;
   std::vector<Term> terms_;
 };

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/fault.h"
 #include "core/transfer.h"
+#include "kernels/elementwise.h"
 
 namespace orrery::learners {
 
@@ -19,17 +20,20 @@ ShardedAdamW::ShardedAdamW(Device device, int64_t flat_size, int ranks, int rank
   const auto chunk = [](int64_t element) {
     return (element + kernels::kNormChunk - 1) / kernels::kNormChunk;
   };
-  norm_terms_.resize(chunk(flat_size));
-  chunk_sums_ = Buffer(device, Span<float>(norm_terms_).size_bytes());
+  chunk_sums_ = Buffer(device, chunk(flat_size) * sizeof(float));
   for (const auto& extents : owned_) {
     owned_chunks_.emplace_back();
     for (const Extent& e : extents) owned_chunks_.back().push_back({chunk(e.begin), chunk(e.end)});
   }
 }
 
-void ShardedAdamW::reset() {
-  std::fill(m().begin(), m().end(), 0.0f);
-  std::fill(v().begin(), v().end(), 0.0f);
+Vec<float> ShardedAdamW::moments(const Buffer& buffer) const {
+  return as_vec(buffer.span<float>());
+}
+
+void ShardedAdamW::reset(const Context& ctx) {
+  kernels::fill(ctx, {.y = moments(m_)});
+  kernels::fill(ctx, {.y = moments(v_)});
   t_ = 0;
 }
 
@@ -40,16 +44,17 @@ ShardedAdamW::Result ShardedAdamW::step(const Context& ctx, comm::Communicator& 
   ORRERY_CHECK(std::ssize(gradient) == plan_.elements(), "gradient of {}, not {}", gradient.size(),
                plan_.elements());
   comm::DataPlane& plane = comm.data(ctx.device);
-  const Vec<float> sums(static_cast<float*>(chunk_sums_.data()), norm_terms_.size());
+  const Vec<float> device_sums = as_vec(chunk_sums_.span<float>());
+  const Vec<const float> device_gradient = as_vec(gradient);
   for (size_t i = 0; i < extents().size(); ++i) {
-    const Extent& chunks = owned_chunks_[rank_][i];
-    kernels::sum_squares_chunks(ctx, sums.part(chunks.begin, chunks.size()),
-                                elements_of(gradient, extents()[i]));
+    kernels::sum_squares_chunks(ctx, {.sums = elements_of(device_sums, owned_chunks_[rank_][i]),
+                                      .x = elements_of(device_gradient, extents()[i])});
   }
-  plane.all_gather(ctx, sums, owned_chunks_);
-  download(ctx, Span<float>(norm_terms_), sums);
+  plane.all_gather(ctx, device_sums, owned_chunks_);
+  Array<float> chunk_sums(device_sums.size);
+  download(ctx, Span<float>(chunk_sums), device_sums);
   double total = 0;
-  for (const float sum : norm_terms_) total += sum;
+  for (const float sum : chunk_sums) total += sum;
 
   Result result;
   result.grad_norm = std::sqrt(total);
@@ -60,16 +65,20 @@ ShardedAdamW::Result ShardedAdamW::step(const Context& ctx, comm::Communicator& 
   const double scale =
       clip_grad > 0 && result.grad_norm > clip_grad ? clip_grad / (result.grad_norm + 1e-6) : 1.0;
   ++t_;
+  const Vec<float> device_parameters = as_vec(parameters);
   int64_t at = 0;
   for (const Extent& e : extents()) {
-    const Extent moments{at, at + e.size()};
-    kernels::adamw_step(ctx, elements_of(parameters, e), elements_of(m(), moments),
-                        elements_of(v(), moments), elements_of(gradient, e), params, t_,
-                        static_cast<float>(scale));
-    at = moments.end;
+    kernels::adamw_step(ctx, {.w = elements_of(device_parameters, e),
+                              .m = moments(m_).part(at, e.size()),
+                              .v = moments(v_).part(at, e.size()),
+                              .grad = elements_of(device_gradient, e),
+                              .params = params,
+                              .t = t_,
+                              .grad_scale = static_cast<float>(scale)});
+    at += e.size();
   }
   fault_point(FaultPoint::kOptimizerStep);
-  plane.all_gather(ctx, Vec<float>(Span<float>(parameters)), owned_);
+  plane.all_gather(ctx, device_parameters, owned_);
   return result;
 }
 

@@ -40,18 +40,19 @@ class ShardedAdamW {
 
   int64_t t() const { return t_; }  ///< updates done
   void set_t(int64_t t) { t_ = t; }
-  void reset();  ///< moments and t to zero: a new stage
+  void reset(const Context& ctx);  ///< moments and t to zero: a new stage
   size_t memory_bytes() const { return m_.bytes() + v_.bytes(); }
 
  private:
+  Vec<float> moments(const Buffer& buffer) const;
+
   int rank_;
   SlicePlan plan_;
   std::vector<std::vector<Extent>> owned_,
       owned_chunks_;  // of each rank, in elements and in chunks
   int64_t t_ = 0;
   Buffer m_, v_;
-  Buffer chunk_sums_;        // of all ranks, on the device
-  Array<float> norm_terms_;  // the same, where the norm is computed
+  Buffer chunk_sums_;
 };
 
 }  // namespace orrery::learners

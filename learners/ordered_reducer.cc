@@ -31,22 +31,20 @@ ShardTree::ShardTree(Device device, std::vector<int64_t> regions, int64_t count)
                    std::is_sorted(regions_.begin(), regions_.end()),
                "{} bounds of regions", regions_.size());
   ORRERY_CHECK(is_power_of_two(count), "{} shards on a rank: not a power of two", count);
-  ORRERY_CHECK(device.type == DeviceType::kCpu, "the ordered sum runs on the CPU only");
   memory_ = Buffer(device, byte_size(std::max<int64_t>(trailing_zeros(count), 1) * elements()));
 }
 
-std::span<float> ShardTree::buffer(int64_t index) const {
-  const int64_t begin = index * elements();
-  return elements_of(memory_.span<float>(), {begin, begin + elements()});
+Vec<float> ShardTree::buffer(int64_t index) const {
+  return {memory_.span<float>().data() + index * elements(), elements()};
 }
 
-std::span<float> ShardTree::last_buffer(int64_t size) {
+Vec<float> ShardTree::last_buffer(int64_t size) {
   const size_t bytes = byte_size(size);
   if (last_.bytes() < bytes) {
     last_ = Buffer();  // before the larger one is taken
     last_ = Buffer(device_, bytes);
   }
-  return elements_of(last_.span<float>(), {0, size});
+  return {last_.span<float>().data(), size};
 }
 
 // The buffers are a stack of finished subtrees, which grows and shrinks as a binary
@@ -78,22 +76,27 @@ FlatView ShardTree::begin_shard(bool by_region) {
   ++shard_;
   merges_ = trailing_zeros(shard_);
   windowed_ = merges_ > 0 && by_region;
-  const std::span<float> memory =
+  const Vec<float> memory =
       merges_ == 0 ? buffer(height_)
                    : last_buffer(windowed_ ? FlatView::window_size(regions_) : elements());
   leaf_ = windowed_ ? FlatView(memory, regions_) : FlatView(memory);
-  kernels::zero(ctx_, memory);
+  zero(memory);
   known_ = elements();
   region_ = std::ssize(regions_) - 1;
   return leaf_;
 }
 
+void ShardTree::zero(Vec<float> part) const {
+  const ProfileOpScope profile(ctx_, "zero gradient", 0, 0);  // the fill adds its own
+  kernels::fill(ctx_, {.y = part});
+}
+
 void ShardTree::add_to_stack(const Extent& extent) {
   if (merges_ == 0) return;
-  Span<const float> right(leaf_.at(extent.begin), extent.size());
+  Vec<const float> right(leaf_.at(extent.begin), extent.size());
   for (int64_t left = height_ - 1; left >= height_ - merges_; --left) {
-    const Span<float> sum = elements_of(buffer(left), extent);
-    kernels::accumulate(ctx_, sum, right);
+    const Vec<float> sum = elements_of(buffer(left), extent);
+    kernels::accumulate(ctx_, {.y = sum, .x = right});
     right = sum;
   }
 }
@@ -105,7 +108,7 @@ void ShardTree::merge(int64_t begin) {
     ORRERY_CHECK(begin <= bound, "final from {}, within a region", begin);
     const Extent region{bound, known_};
     add_to_stack(region);
-    if (region_ > 0) kernels::zero(ctx_, {leaf_.at(bound), region.size()});
+    if (region_ > 0) zero({leaf_.at(bound), region.size()});
     known_ = bound;
   }
   if (begin < known_) add_to_stack({begin, known_});
@@ -160,7 +163,8 @@ void OrderedReduceScatter::send(int64_t begin) {
 // A rank is never sent its own slice, so the sum may go there while the others' slices
 // are still being sent.
 void OrderedReduceScatter::sum(const comm::DataPlane::Piece& piece) {
-  kernels::tree_sum(ctx_, elements_of(gradient_, piece.extent), piece.parts);
+  float* const sum = gradient_.data() + piece.extent.begin;
+  kernels::tree_sum(ctx_, {.out = {sum, piece.extent.size()}, .parts = piece.parts});
 }
 
 void OrderedReduceScatter::finish() {

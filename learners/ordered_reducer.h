@@ -13,6 +13,7 @@
 #include "core/buffer.h"
 #include "core/context.h"
 #include "core/span.h"
+#include "core/tensor.h"
 #include "learners/slice_plan.h"
 
 namespace orrery::learners {
@@ -52,8 +53,9 @@ class ShardTree {
 
  private:
   int64_t elements() const { return regions_.back(); }
-  std::span<float> buffer(int64_t index) const;
-  std::span<float> last_buffer(int64_t size);
+  Vec<float> buffer(int64_t index) const;
+  Vec<float> last_buffer(int64_t size);
+  void zero(Vec<float> part) const;
   void add_to_stack(const Extent& extent);
 
   Device device_;
@@ -67,7 +69,7 @@ class ShardTree {
   int64_t height_ = 0;     // buffers on the stack, without the shard being written
   int64_t merges_ = 0;     // subtrees that this shard ends
   bool windowed_ = false;  // it is written to a window
-  FlatView leaf_{std::span<float>()};
+  FlatView leaf_{Vec<float>()};
   int64_t known_ = 0;       // it is final from here on
   int64_t region_ = 0;      // index of the first bound that is not below known_
   int64_t final_from_ = 0;  // the result is final from here on

@@ -14,8 +14,9 @@
 namespace orrery::learners {
 
 struct SlicePlan {
-  /// Rising and without gaps. Each: ranks + 1 offsets into the flat buffer; slice r is
-  /// [offsets[r], offsets[r + 1]), which may be empty.
+  /// The buckets, rising and without gaps. Each is a list of ranks + 1 offsets into the
+  /// flat buffer. Rank r's slice of it begins at offset r and ends before offset r + 1;
+  /// it may be empty.
   std::vector<std::vector<int64_t>> buckets;
 
   int64_t elements() const { return buckets.empty() ? 0 : buckets.back().back(); }

@@ -1,8 +1,10 @@
 #include "models/transformer.h"
 
+#include <algorithm>
+
 #include "core/error.h"
-#include "core/parallel.h"
 #include "core/profile.h"
+#include "kernels/elementwise.h"
 
 namespace orrery::models {
 namespace {
@@ -28,15 +30,15 @@ Transformer::Transformer(const ModelConfig& config, Device device, DType compute
       compute_dtype_(compute_dtype),
       parameters_(Buffer::zeroed(device, table_.flat_size() * sizeof(float))) {
   const int64_t d = config.hidden_size, f = config.intermediate_size;
-  size_t bytes = aligned(kernels::packed_weight_bytes(compute_dtype, config.vocab_size, d));
+  size_t bytes = aligned(kernels::packed_weight_bytes(device, compute_dtype, config.vocab_size, d));
   bytes += config.num_hidden_layers *
-           (aligned(kernels::packed_weight_bytes(compute_dtype, config.qkv_size(), d)) +
-            aligned(kernels::packed_weight_bytes(compute_dtype, d, config.q_size())) +
-            aligned(kernels::packed_weight_bytes(compute_dtype, 2 * f, d)) +
-            aligned(kernels::packed_weight_bytes(compute_dtype, d, f)));
+           (aligned(kernels::packed_weight_bytes(device, compute_dtype, config.qkv_size(), d)) +
+            aligned(kernels::packed_weight_bytes(device, compute_dtype, d, config.q_size())) +
+            aligned(kernels::packed_weight_bytes(device, compute_dtype, 2 * f, d)) +
+            aligned(kernels::packed_weight_bytes(device, compute_dtype, d, f)));
   packed_ = Buffer(device, bytes);
   layers_.resize(config.num_hidden_layers);
-  rope_ = kernels::build_rope_table(config_.rope, config_.max_position_embeddings);
+  rope_ = kernels::build_rope_table(device, config_.rope, config_.max_position_embeddings);
 }
 
 void Transformer::pack(const Context& ctx) {
@@ -46,8 +48,10 @@ void Transformer::pack(const Context& ctx) {
   std::byte* memory = packed_.span<std::byte>().data();
   const auto pack_one = [&](int64_t offset, int64_t n, int64_t k) {
     const kernels::PackedWeight packed =
-        kernels::pack_weight(ctx, Mat<const float>(flat + offset, n, k), compute_dtype_, memory);
-    memory += aligned(kernels::packed_weight_bytes(compute_dtype_, n, k));
+        kernels::pack_weight(ctx, {.weight = Mat<const float>(flat + offset, n, k),
+                                   .dtype = compute_dtype_,
+                                   .memory = memory});
+    memory += aligned(kernels::packed_weight_bytes(ctx.device, compute_dtype_, n, k));
     return packed;
   };
   const auto vector = [&](int64_t offset, int64_t size) {
@@ -69,6 +73,7 @@ void Transformer::pack(const Context& ctx) {
     layer.down = pack_one(at.down, d, f);
   }
   lm_head_ = pack_one(table_.lm_head(), config_.vocab_size, d);
+  stale_ = false;
 }
 
 Mat<const float> Transformer::embedding() const {
@@ -77,39 +82,6 @@ Mat<const float> Transformer::embedding() const {
 
 Span<const float> Transformer::final_norm() const {
   return {parameters().data() + table_.final_norm(), config_.hidden_size};
-}
-
-KvCache::KvCache(const ModelConfig& config, Device device, int64_t blocks, Span<float> memory)
-    : blocks_(blocks) {
-  const int64_t bytes = bytes_per_block(config) * blocks;
-  if (memory.size_bytes() >= bytes) {
-    lent_ = memory.first(bytes / int64_t{sizeof(float)});
-  } else {
-    own_ = Buffer::zeroed(device, bytes);
-  }
-  float* at = lent_.empty() ? own_.span<float>().data() : lent_.data();
-  for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
-    kernels::KvPool pool{nullptr, nullptr, blocks, config.num_key_value_heads, config.head_dim};
-    pool.k = at;
-    at += blocks * pool.block_elements();
-    pool.v = at;
-    at += blocks * pool.block_elements();
-    layers_.push_back(pool);
-  }
-}
-
-void KvCache::clear_lent(const Context& ctx) {
-  parallel_for(ctx, lent_.size(), int64_t{1} << 16, [&](int64_t begin, int64_t end) {
-    std::fill(lent_.data() + begin, lent_.data() + end, 0.0f);
-  });
-}
-
-void KvCache::copy_block(const Context& ctx, int32_t from, int32_t to, int64_t count) {
-  for (const kernels::KvPool& pool : layers_) kernels::kv_copy(ctx, pool, from, to, count);
-}
-
-size_t KvCache::bytes_per_block(const ModelConfig& config) {
-  return 2 * config.num_hidden_layers * config.kv_size() * kernels::kKvBlock * sizeof(float);
 }
 
 ForwardFlops forward_flops(const ModelConfig& config,

@@ -14,19 +14,23 @@
 
 #include "core/buffer.h"
 #include "core/context.h"
+#include "core/error.h"
 #include "core/extent.h"
 #include "core/span.h"
 #include "kernels/attention.h"
 #include "kernels/matmul.h"
+#include "models/batch_plan.h"
 #include "models/config.h"
+#include "models/kv_cache.h"
 #include "models/parameters.h"
 
 namespace orrery::models {
 
-/// A model's parameters (float32, flat) and their packed form. The flat buffer may be
-/// written by its owner (optimizer, weight channel, loader); pack() then makes the
-/// change visible to forward. Forward calls are const and may share one Transformer,
-/// but not while pack() runs.
+/// A model's parameters (float32, flat) and their packed form: one version at a time.
+/// The flat buffer may be written by its owner (optimizer, weight channel, loader),
+/// which makes the model stale until pack(). A forward or backward of a stale model is
+/// a broken invariant: norms and embedding would be new, matrices old. Forward calls
+/// are const and may share one Transformer, but not while it is written or packed.
 class Transformer {
  public:
   /// compute_dtype: kF32, or kBF16 to round the matrices that enter products to bf16.
@@ -38,11 +42,22 @@ class Transformer {
   const ModelConfig& config() const { return config_; }
   const ParameterTable& table() const { return table_; }
   DType compute_dtype() const { return compute_dtype_; }
-  std::span<float> parameters() { return parameters_.span<float>(); }
   std::span<const float> parameters() const { return parameters_.span<const float>(); }
+  /// To be written at once: the model is stale from here on, until pack().
+  std::span<float> write_parameters() {
+    stale_ = true;
+    return parameters_.span<float>();
+  }
 
-  /// Packs the weights for the products; once after every change of parameters().
+  /// As write_parameters(), for a write that leaves every bit as it is (what is
+  /// received where the same weights are): the model does not become stale.
+  std::span<float> rewrite_parameters() { return parameters_.span<float>(); }
+
+  /// Packs the weights for the products; once after every write_parameters().
   void pack(const Context& ctx);
+  bool is_stale() const { return stale_; }
+  /// Throws for a stale model.
+  void check_packed() const { ORRERY_CHECK(!stale_, "weights were written and not packed"); }
 
   struct Layer {
     /// Those that the model has none of are empty.
@@ -63,63 +78,21 @@ class Transformer {
   DType compute_dtype_;
   Buffer parameters_;
   Buffer packed_;
+  bool stale_ = true;
   Array<Layer> layers_;
   kernels::PackedWeight lm_head_;
   kernels::RopeTable rope_;
 };
 
-/// Key and value blocks of all layers. One block id stands for that block in every
-/// layer.
-class KvCache {
- public:
-  /// memory: used when it is large enough, and must then outlive the cache; else the
-  /// cache takes its own.
-  KvCache(const ModelConfig& config, Device device, int64_t blocks, Span<float> memory = {});
-  const kernels::KvPool& layer(int64_t index) const { return layers_[index]; }
-  int64_t blocks() const { return blocks_; }
-  /// Copies slots [0, count) of a block in every layer.
-  void copy_block(const Context& ctx, int32_t from, int32_t to, int64_t count);
-  /// Zeroes lent memory, into which others may have written: no slot may hold a NaN
-  /// pattern, whatever a kernel reads past the valid keys. Nothing to do for memory of
-  /// its own.
-  void clear_lent(const Context& ctx);
-  size_t own_bytes() const { return own_.bytes(); }
-  static size_t bytes_per_block(const ModelConfig& config);
-
- private:
-  int64_t blocks_;
-  Buffer own_;        // empty when memory is lent
-  Span<float> lent_;  // the part of it that is used
-  Array<kernels::KvPool> layers_;
-};
-
-/// Rows of a batch for prefill and decode: any mix of segments, each some consecutive
-/// tokens of one sequence.
-struct ForwardBatch {
-  Span<const int32_t> tokens;               ///< [T]
-  Span<const int32_t> positions;            ///< [T]
-  Span<const kernels::KvSegment> segments;  ///< cover the rows in order
-};
-
 /// Writes the rows' keys and values into the cache and hidden [R, D] = final norm of
-/// rows `output_rows` [R] (each < T). Temporaries come from `arena` and are released.
-void transformer_forward(const Context& ctx, const Transformer& model, const ForwardBatch& batch,
-                         KvCache& cache, Span<const int32_t> output_rows, Mat<float> hidden,
-                         Arena& arena);
+/// the output rows. The plan was made for this model and cache. Temporaries come from
+/// `arena` and are released.
+void transformer_forward(const Context& ctx, const Transformer& model, const BatchPlan& plan,
+                         const KvCache& cache, Mat<float> hidden, Arena& arena);
 
 /// logits [R, vocab] = hidden [R, D] W^T.
 void lm_head_forward(const Context& ctx, const Transformer& model, Mat<float> logits,
                      Mat<const float> hidden);
-
-/// A packed training batch: trees of segments (a group's prompt is one segment, its
-/// responses are children).
-struct TrainBatch {
-  Span<const int32_t> tokens;                      ///< [T]
-  Span<const int32_t> positions;                   ///< [T]
-  Span<const kernels::AttentionSegment> segments;  ///< parents before children, rows in order
-  /// [R], may repeat: a prompt's last row predicts every response's first token.
-  Span<const int32_t> output_rows;
-};
 
 /// What the forward keeps for the backward. Its memory is in the arena it was made
 /// from. Norms' and SwiGLU's outputs are computed again in the backward: they are
@@ -140,10 +113,11 @@ struct Activations {
   Span<float> rstd_final;  ///< [R]
 };
 
-/// Training forward: as transformer_forward for the same tokens, same bits. Activations
-/// are taken from `arena` and live until the caller releases it (after the backward).
+/// Training forward: as transformer_forward for the same tokens, same bits. `plan` is
+/// of plan_training. Activations are taken from `arena` and live until the caller
+/// releases it (after the backward).
 Activations transformer_forward_train(const Context& ctx, const Transformer& model,
-                                      const TrainBatch& batch, Mat<float> hidden, Arena& arena);
+                                      const BatchPlan& plan, Mat<float> hidden, Arena& arena);
 
 /// The backward of one batch, a layer at a time: gradients of a loss given dhidden
 /// [R, D]. They are added into the flat `gradients` (layout of model.table()) in chain
@@ -155,7 +129,7 @@ class TransformerBackward {
  public:
   /// Temporaries come from `arena` and stay there until this is gone. All arguments
   /// must outlive it.
-  TransformerBackward(const Context& ctx, const Transformer& model, const TrainBatch& batch,
+  TransformerBackward(const Context& ctx, const Transformer& model, const BatchPlan& plan,
                       const Activations& activations, Mat<const float> dhidden,
                       const FlatView& gradients, Mat<float> dembedding, Arena& arena);
   /// One step down: the final norm, then the layers from the last to the first. Gives
@@ -171,7 +145,7 @@ class TransformerBackward {
 
   Context ctx_;
   const Transformer& model_;
-  TrainBatch batch_;
+  const BatchPlan& plan_;
   const Activations& activations_;
   Mat<const float> dhidden_;
   FlatView gradients_;

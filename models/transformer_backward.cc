@@ -2,51 +2,22 @@
 
 #include "core/error.h"
 #include "core/profile.h"
+#include "kernels/elementwise.h"
 #include "kernels/rmsnorm.h"
+#include "kernels/rows.h"
 #include "kernels/swiglu.h"
 #include "models/transformer.h"
 #include "models/transformer_internal.h"
 
 namespace orrery::models {
 
-TrainKv make_train_kv(const ModelConfig& config, Span<const kernels::AttentionSegment> segments,
-                      Arena& arena) {
-  TrainKv kv;
-  int32_t next = 0;
-  for (const kernels::AttentionSegment& s : segments) {
-    std::vector<int32_t> table;
-    const int64_t shared = s.position / kernels::kKvBlock;
-    const int64_t partial = s.position % kernels::kKvBlock;
-    if (s.parent >= 0) {
-      const std::vector<int32_t>& parent = kv.tables[s.parent];
-      table.assign(parent.begin(), parent.begin() + shared);
-      if (partial > 0) kv.copies.copies.push_back({parent[shared], next, partial});
-    } else {
-      ORRERY_CHECK(s.position == 0, "a segment without a parent starts at position {}", s.position);
-    }
-    const int64_t tiles = (s.position + s.rows + kernels::kKvBlock - 1) / kernels::kKvBlock;
-    while (std::ssize(table) < tiles) table.push_back(next++);
-    kv.tables.push_back(std::move(table));
-  }
-  for (int64_t i = 0; i < segments.size(); ++i) {
-    kv.segments.push_back(
-        {segments[i].row_begin, segments[i].rows, segments[i].position, kv.tables[i]});
-  }
-  kv.pool = {nullptr, nullptr, next, config.num_key_value_heads, config.head_dim};
-  kv.pool.k = arena.alloc<float>(next * kv.pool.block_elements());
-  kv.pool.v = arena.alloc<float>(next * kv.pool.block_elements());
-  std::fill_n(kv.pool.k, next * kv.pool.block_elements(), 0.0f);  // no slot may hold a NaN pattern
-  std::fill_n(kv.pool.v, next * kv.pool.block_elements(), 0.0f);
-  return kv;
-}
-
 TransformerBackward::TransformerBackward(const Context& ctx, const Transformer& model,
-                                         const TrainBatch& batch, const Activations& activations,
+                                         const BatchPlan& plan, const Activations& activations,
                                          Mat<const float> dhidden, const FlatView& gradients,
                                          Mat<float> dembedding, Arena& arena)
     : ctx_(ctx),
       model_(model),
-      batch_(batch),
+      plan_(plan),
       activations_(activations),
       dhidden_(dhidden),
       gradients_(gradients),
@@ -54,10 +25,10 @@ TransformerBackward::TransformerBackward(const Context& ctx, const Transformer& 
       arena_(arena),
       scope_(arena),
       layers_left_(model.config().num_hidden_layers) {
+  model.check_packed();
   ORRERY_CHECK(gradients.size() == model.table().flat_size(), "gradients of {}", gradients.size());
-  ORRERY_CHECK(
-      dembedding.rows == std::ssize(batch.tokens) && dembedding.cols == model.config().hidden_size,
-      "dembedding {} x {}", dembedding.rows, dembedding.cols);
+  ORRERY_CHECK(dembedding.rows == plan.rows() && dembedding.cols == model.config().hidden_size,
+               "dembedding {} x {}", dembedding.rows, dembedding.cols);
 }
 
 std::optional<int64_t> TransformerBackward::next() {
@@ -82,20 +53,20 @@ Span<float> TransformerBackward::grad_vector(int64_t offset, int64_t size) const
 void TransformerBackward::final_norm_backward() {
   const ModelConfig& config = model_.config();
   const int64_t t = dresidual_.rows, d = config.hidden_size, f = config.intermediate_size;
-  for (int64_t row = 0; row < t; ++row) std::fill_n(dresidual_.row(row), d, 0.0f);
+  kernels::fill(ctx_, {.y = as_vec(dresidual_)});
   {
     const ArenaScope head(arena_);
     const Mat<float> dlast = arena_.mat<float>(dhidden_.rows, d);
-    std::fill_n(dlast.data, dlast.size(), 0.0f);
-    kernels::rmsnorm_backward(ctx_, dlast, grad_vector(model_.table().final_norm(), d), dhidden_,
-                              activations_.final_input, activations_.rstd_final,
-                              model_.final_norm());
+    kernels::fill(ctx_, {.y = as_vec(dlast)});
+    kernels::rmsnorm_backward(ctx_, {.dx = dlast,
+                                     .dweight = grad_vector(model_.table().final_norm(), d),
+                                     .dy = dhidden_,
+                                     .x = activations_.final_input,
+                                     .rstd = activations_.rstd_final,
+                                     .weight = model_.final_norm(),
+                                     .accumulate = true});
     // In output order: a row may be named by several responses.
-    for (int64_t i = 0; i < dlast.rows; ++i) {
-      float* to = dresidual_.row(batch_.output_rows[i]);
-      const float* from = dlast.row(i);
-      for (int64_t c = 0; c < d; ++c) to[c] += from[c];
-    }
+    kernels::scatter_add_rows(ctx_, {.to = dresidual_, .from = dlast, .rows = plan_.output_rows});
   }
   x_ = arena_.mat<float>(t, d);
   dx_ = arena_.mat<float>(t, d);
@@ -113,46 +84,81 @@ void TransformerBackward::layer_backward(int64_t index) {
   const Transformer::Layer& layer = model_.layer(index);
   const LayerOffsets& offset = model_.table().layer(index);
 
-  kernels::swiglu_forward(ctx_, act_, at.gate_up);
-  kernels::matmul_backward_weight(ctx_, grad(offset.down, d, f), dresidual_, act_, arena_);
-  kernels::matmul_backward_input(ctx_, dact_, dresidual_, layer.down, /*accumulate=*/false, arena_);
-  kernels::swiglu_backward(ctx_, dgate_up_, dact_, at.gate_up);
-  kernels::rmsnorm_forward(ctx_, x_, {}, at.middle, layer.post_norm, config.rms_norm_eps);
-  kernels::matmul_backward_weight(ctx_, grad(offset.gate_up, 2 * f, d), dgate_up_, x_, arena_);
-  kernels::matmul_backward_input(ctx_, dx_, dgate_up_, layer.gate_up, /*accumulate=*/false, arena_);
-  kernels::rmsnorm_backward(ctx_, dresidual_, grad_vector(offset.post_norm, d), dx_, at.middle,
-                            at.rstd_post, layer.post_norm);
+  kernels::swiglu_forward(ctx_, {.out = act_, .gate_up = at.gate_up});
+  kernels::matmul_backward_weight(ctx_,
+                                  {.dw = grad(offset.down, d, f), .dy = dresidual_, .x = act_});
+  kernels::matmul_backward_input(ctx_, {.dx = dact_, .dy = dresidual_, .weight = layer.down});
+  kernels::swiglu_backward(ctx_, {.d_gate_up = dgate_up_, .dout = dact_, .gate_up = at.gate_up});
+  kernels::rmsnorm_forward(
+      ctx_, {.y = x_, .x = at.middle, .weight = layer.post_norm, .eps = config.rms_norm_eps});
+  kernels::matmul_backward_weight(ctx_,
+                                  {.dw = grad(offset.gate_up, 2 * f, d), .dy = dgate_up_, .x = x_});
+  kernels::matmul_backward_input(ctx_, {.dx = dx_, .dy = dgate_up_, .weight = layer.gate_up});
+  kernels::rmsnorm_backward(ctx_, {.dx = dresidual_,
+                                   .dweight = grad_vector(offset.post_norm, d),
+                                   .dy = dx_,
+                                   .x = at.middle,
+                                   .rstd = at.rstd_post,
+                                   .weight = layer.post_norm,
+                                   .accumulate = true});
 
-  kernels::matmul_backward_weight(ctx_, grad(offset.o, d, config.q_size()), dresidual_,
-                                  at.attention, arena_);
-  kernels::matmul_backward_input(ctx_, dattention_, dresidual_, layer.o, /*accumulate=*/false,
-                                 arena_);
-  const QkvHeads heads = split_qkv(config, at.qkv), dheads = split_qkv(config, dqkv_);
-  kernels::attention_backward(ctx_, dheads.q, dheads.k, dheads.v,
-                              as_heads<const float>(dattention_, config.num_attention_heads),
-                              as_heads<const float>(at.attention, config.num_attention_heads),
-                              heads.q, heads.k, heads.v, at.lse, batch_.segments,
-                              attention_scale(config), arena_);
-  kernels::rope_backward(ctx_, dheads.q, batch_.positions, model_.rope());
-  kernels::rope_backward(ctx_, dheads.k, batch_.positions, model_.rope());
+  kernels::matmul_backward_weight(
+      ctx_, {.dw = grad(offset.o, d, config.q_size()), .dy = dresidual_, .x = at.attention});
+  kernels::matmul_backward_input(ctx_, {.dx = dattention_, .dy = dresidual_, .weight = layer.o});
+  kernels::attention_backward(ctx_, {.dq = queries(config, dqkv_),
+                                     .dk = keys(config, dqkv_),
+                                     .dv = values(config, dqkv_),
+                                     .dout = dattention_,
+                                     .out = at.attention,
+                                     .q = queries(config, at.qkv),
+                                     .k = keys(config, at.qkv),
+                                     .v = values(config, at.qkv),
+                                     .lse = at.lse,
+                                     .plan = plan_.backward,
+                                     .scale = attention_scale(config)});
+  const ActMat dq = queries(config, dqkv_), dk = keys(config, dqkv_);
+  const kernels::RopeTable& rope = model_.rope();
+  kernels::rope_backward(ctx_, {.x = dq,
+                                .heads = config.num_attention_heads,
+                                .positions = plan_.positions,
+                                .cos = rope.cos,
+                                .sin = rope.sin});
+  kernels::rope_backward(ctx_, {.x = dk,
+                                .heads = config.num_key_value_heads,
+                                .positions = plan_.positions,
+                                .cos = rope.cos,
+                                .sin = rope.sin});
   if (config.qk_norm) {
-    const Mat<float> q_raw = at.qk_raw.col_range(0, config.q_size());
-    const Mat<float> k_raw =
-        at.qk_raw.col_range(config.q_size(), config.q_size() + config.kv_size());
-    kernels::rmsnorm_heads_backward(
-        ctx_, dheads.q, grad_vector(offset.q_norm, config.head_dim), dheads.q,
-        as_heads<const float>(q_raw, config.num_attention_heads), at.rstd_q, layer.q_norm);
-    kernels::rmsnorm_heads_backward(
-        ctx_, dheads.k, grad_vector(offset.k_norm, config.head_dim), dheads.k,
-        as_heads<const float>(k_raw, config.num_key_value_heads), at.rstd_k, layer.k_norm);
+    kernels::rmsnorm_backward(ctx_, {.dx = dq,
+                                     .dweight = grad_vector(offset.q_norm, config.head_dim),
+                                     .dy = dq,
+                                     .x = queries(config, at.qk_raw),
+                                     .rstd = as_vec(at.rstd_q),
+                                     .weight = layer.q_norm,
+                                     .heads = config.num_attention_heads});
+    kernels::rmsnorm_backward(ctx_, {.dx = dk,
+                                     .dweight = grad_vector(offset.k_norm, config.head_dim),
+                                     .dy = dk,
+                                     .x = keys(config, at.qk_raw),
+                                     .rstd = as_vec(at.rstd_k),
+                                     .weight = layer.k_norm,
+                                     .heads = config.num_key_value_heads});
   }
   if (config.qkv_bias)
-    kernels::bias_backward(ctx_, grad_vector(offset.qkv_bias, config.qkv_size()), dqkv_);
-  kernels::rmsnorm_forward(ctx_, x_, {}, at.input, layer.input_norm, config.rms_norm_eps);
-  kernels::matmul_backward_weight(ctx_, grad(offset.qkv, config.qkv_size(), d), dqkv_, x_, arena_);
-  kernels::matmul_backward_input(ctx_, dx_, dqkv_, layer.qkv, /*accumulate=*/false, arena_);
-  kernels::rmsnorm_backward(ctx_, dresidual_, grad_vector(offset.input_norm, d), dx_, at.input,
-                            at.rstd_input, layer.input_norm);
+    kernels::bias_backward(ctx_,
+                           {.db = grad_vector(offset.qkv_bias, config.qkv_size()), .dy = dqkv_});
+  kernels::rmsnorm_forward(
+      ctx_, {.y = x_, .x = at.input, .weight = layer.input_norm, .eps = config.rms_norm_eps});
+  kernels::matmul_backward_weight(
+      ctx_, {.dw = grad(offset.qkv, config.qkv_size(), d), .dy = dqkv_, .x = x_});
+  kernels::matmul_backward_input(ctx_, {.dx = dx_, .dy = dqkv_, .weight = layer.qkv});
+  kernels::rmsnorm_backward(ctx_, {.dx = dresidual_,
+                                   .dweight = grad_vector(offset.input_norm, d),
+                                   .dy = dx_,
+                                   .x = at.input,
+                                   .rstd = at.rstd_input,
+                                   .weight = layer.input_norm,
+                                   .accumulate = true});
 }
 
 }  // namespace orrery::models

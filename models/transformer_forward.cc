@@ -7,6 +7,7 @@
 #include "core/profile.h"
 #include "kernels/embedding.h"
 #include "kernels/rmsnorm.h"
+#include "kernels/rows.h"
 #include "kernels/swiglu.h"
 #include "models/transformer.h"
 #include "models/transformer_internal.h"
@@ -18,58 +19,76 @@ namespace {
 /// inference overwrites them). In: residual stream h (at.input). Out: at.middle is the
 /// stream after attention, `delta` what the MLP adds to it.
 void layer_forward(const Context& ctx, const Transformer& model, int64_t index,
-                   const Activations::Layer& at, Mat<const float> x_norm,
-                   Span<const int32_t> positions, const kernels::KvPool& pool,
-                   Span<const kernels::KvSegment> segments, const KvCopies& copies,
-                   Mat<float> x_post, Mat<float> act, Mat<float> delta) {
+                   const Activations::Layer& at, Mat<const float> x_norm, const BatchPlan& plan,
+                   const kernels::KvPool& pool, Mat<float> x_post, Mat<float> act,
+                   Mat<float> delta) {
   const ModelConfig& config = model.config();
   const Transformer::Layer& layer = model.layer(index);
-  kernels::matmul_forward(ctx, at.qkv, x_norm, layer.qkv, layer.qkv_bias);
-  const QkvHeads heads = split_qkv(config, at.qkv);
+  kernels::matmul_forward(ctx,
+                          {.y = at.qkv, .x = x_norm, .weight = layer.qkv, .bias = layer.qkv_bias});
+  const ActMat q = queries(config, at.qkv), k = keys(config, at.qkv), v = values(config, at.qkv);
   if (config.qk_norm) {
-    if (at.qk_raw.data != nullptr) copy_rows(ctx, at.qk_raw, at.qkv.col_range(0, at.qk_raw.cols));
-    kernels::rmsnorm_heads_forward(ctx, heads.q, at.rstd_q, heads.q, layer.q_norm,
-                                   config.rms_norm_eps);
-    kernels::rmsnorm_heads_forward(ctx, heads.k, at.rstd_k, heads.k, layer.k_norm,
-                                   config.rms_norm_eps);
+    if (at.qk_raw.data != nullptr) {
+      kernels::copy_rows(ctx, {.to = at.qk_raw, .from = at.qkv.col_range(0, at.qk_raw.cols)});
+    }
+    kernels::rmsnorm_forward(ctx, {.y = q,
+                                   .rstd = as_vec(at.rstd_q),
+                                   .x = q,
+                                   .weight = layer.q_norm,
+                                   .eps = config.rms_norm_eps,
+                                   .heads = config.num_attention_heads});
+    kernels::rmsnorm_forward(ctx, {.y = k,
+                                   .rstd = as_vec(at.rstd_k),
+                                   .x = k,
+                                   .weight = layer.k_norm,
+                                   .eps = config.rms_norm_eps,
+                                   .heads = config.num_key_value_heads});
   }
-  kernels::rope_forward(ctx, heads.q, positions, model.rope());
-  kernels::rope_forward(ctx, heads.k, positions, model.rope());
-  kernels::kv_write(ctx, pool, heads.k, heads.v, segments);
-  for (const KvCopies::Copy& copy : copies.copies)
-    kernels::kv_copy(ctx, pool, copy.from, copy.to, copy.count);
-  kernels::attention_forward(ctx, as_heads(at.attention, config.num_attention_heads), at.lse,
-                             heads.q, pool, segments, attention_scale(config));
-  kernels::matmul_forward(ctx, delta, at.attention, layer.o);
-  kernels::rmsnorm_residual_forward(ctx, at.middle, x_post, at.rstd_post, at.input, delta,
-                                    layer.post_norm, config.rms_norm_eps);
-  kernels::matmul_forward(ctx, at.gate_up, x_post, layer.gate_up);
-  kernels::swiglu_forward(ctx, act, at.gate_up);
-  kernels::matmul_forward(ctx, delta, act, layer.down);
+  const kernels::RopeTable& rope = model.rope();
+  kernels::rope_forward(ctx, {.x = q,
+                              .heads = config.num_attention_heads,
+                              .positions = plan.positions,
+                              .cos = rope.cos,
+                              .sin = rope.sin});
+  kernels::rope_forward(ctx, {.x = k,
+                              .heads = config.num_key_value_heads,
+                              .positions = plan.positions,
+                              .cos = rope.cos,
+                              .sin = rope.sin});
+  kernels::kv_write(ctx, {.pool = pool, .k = k, .v = v, .plan = plan.attention});
+  kernels::kv_copy(ctx, {.pool = pool, .plan = plan.copies});
+  kernels::attention_forward(ctx, {.out = at.attention,
+                                   .lse = at.lse,
+                                   .q = q,
+                                   .pool = pool,
+                                   .plan = plan.attention,
+                                   .scale = attention_scale(config)});
+  kernels::matmul_forward(ctx, {.y = delta, .x = at.attention, .weight = layer.o});
+  kernels::rmsnorm_residual_forward(ctx, {.h = at.middle,
+                                          .y = x_post,
+                                          .rstd = at.rstd_post,
+                                          .x = at.input,
+                                          .delta = delta,
+                                          .weight = layer.post_norm,
+                                          .eps = config.rms_norm_eps});
+  kernels::matmul_forward(ctx, {.y = at.gate_up, .x = x_post, .weight = layer.gate_up});
+  kernels::swiglu_forward(ctx, {.out = act, .gate_up = at.gate_up});
+  kernels::matmul_forward(ctx, {.y = delta, .x = act, .weight = layer.down});
 }
 
-void gather_rows(Mat<float> out, Mat<const float> in, Span<const int32_t> rows) {
-  for (int64_t i = 0; i < rows.size(); ++i) std::copy_n(in.row(rows[i]), in.cols, out.row(i));
-}
-
-void check_batch(const ModelConfig& config, int64_t tokens, int64_t positions,
-                 Span<const int32_t> output_rows, Mat<const float> hidden) {
-  ORRERY_CHECK(tokens == positions, "{} tokens, {} positions", tokens, positions);
-  ORRERY_CHECK(hidden.rows == output_rows.size() && hidden.cols == config.hidden_size,
+void check_hidden(const Transformer& model, const BatchPlan& plan, Mat<const float> hidden) {
+  model.check_packed();
+  ORRERY_CHECK(hidden.rows == plan.output_rows.size && hidden.cols == model.config().hidden_size,
                "hidden is {} x {}", hidden.rows, hidden.cols);
-  for (const int32_t row : output_rows) {
-    ORRERY_CHECK(row >= 0 && row < tokens, "output row {} of {}", row, tokens);
-  }
 }
 
 }  // namespace
 
-void transformer_forward(const Context& ctx, const Transformer& model, const ForwardBatch& batch,
-                         KvCache& cache, Span<const int32_t> output_rows, Mat<float> hidden,
-                         Arena& arena) {
+void transformer_forward(const Context& ctx, const Transformer& model, const BatchPlan& plan,
+                         const KvCache& cache, Mat<float> hidden, Arena& arena) {
   const ModelConfig& config = model.config();
-  check_batch(config, batch.tokens.size(), batch.positions.size(), output_rows, hidden);
-  const int64_t t = batch.tokens.size();
+  check_hidden(model, plan, hidden);
+  const int64_t t = plan.rows();
   if (t == 0) return;
   const ArenaScope scope(arena);
   const auto d = config.hidden_size;
@@ -81,36 +100,44 @@ void transformer_forward(const Context& ctx, const Transformer& model, const For
   at.gate_up = arena.mat<float>(t, 2 * config.intermediate_size);
   const Mat<float> x = arena.mat<float>(t, d), delta = arena.mat<float>(t, d);
   const Mat<float> act = arena.mat<float>(t, config.intermediate_size);
-  const KvCopies no_copies;
 
-  kernels::embedding_forward(ctx, at.input, model.embedding(), batch.tokens);
+  kernels::embedding_forward(ctx,
+                             {.out = at.input, .table = model.embedding(), .ids = plan.tokens});
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
     if (i == 0) {
-      kernels::rmsnorm_forward(ctx, x, {}, at.input, model.layer(0).input_norm,
-                               config.rms_norm_eps);
+      kernels::rmsnorm_forward(
+          ctx,
+          {.y = x, .x = at.input, .weight = model.layer(0).input_norm, .eps = config.rms_norm_eps});
     } else {
-      kernels::rmsnorm_residual_forward(ctx, at.input, x, {}, at.input, delta,
-                                        model.layer(i).input_norm, config.rms_norm_eps);
+      kernels::rmsnorm_residual_forward(ctx, {.h = at.input,
+                                              .y = x,
+                                              .x = at.input,
+                                              .delta = delta,
+                                              .weight = model.layer(i).input_norm,
+                                              .eps = config.rms_norm_eps});
     }
-    layer_forward(ctx, model, i, at, x, batch.positions, cache.layer(i), batch.segments, no_copies,
-                  x, act, delta);
+    layer_forward(ctx, model, i, at, x, plan, cache.layer(i), x, act, delta);
   }
-  const int64_t r = output_rows.size();
+  const int64_t r = plan.output_rows.size;
   if (r == 0) return;
   const Mat<float> last = arena.mat<float>(r, d), last_delta = arena.mat<float>(r, d);
-  gather_rows(last, at.input, output_rows);
-  gather_rows(last_delta, delta, output_rows);
-  kernels::rmsnorm_residual_forward(ctx, last, hidden, {}, last, last_delta, model.final_norm(),
-                                    config.rms_norm_eps);
+  kernels::gather_rows(ctx, {.to = last, .from = at.input, .rows = plan.output_rows});
+  kernels::gather_rows(ctx, {.to = last_delta, .from = delta, .rows = plan.output_rows});
+  kernels::rmsnorm_residual_forward(ctx, {.h = last,
+                                          .y = hidden,
+                                          .x = last,
+                                          .delta = last_delta,
+                                          .weight = model.final_norm(),
+                                          .eps = config.rms_norm_eps});
 }
 
 Activations transformer_forward_train(const Context& ctx, const Transformer& model,
-                                      const TrainBatch& batch, Mat<float> hidden, Arena& arena) {
+                                      const BatchPlan& plan, Mat<float> hidden, Arena& arena) {
   const ProfilePhaseScope phase(ctx, "forward");
   const ModelConfig& config = model.config();
-  check_batch(config, batch.tokens.size(), batch.positions.size(), batch.output_rows, hidden);
-  const int64_t t = batch.tokens.size();
-  const int64_t r = batch.output_rows.size();
+  check_hidden(model, plan, hidden);
+  const int64_t t = plan.rows();
+  const int64_t r = plan.output_rows.size;
   const auto d = config.hidden_size;
 
   Activations result;
@@ -134,36 +161,56 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
   result.rstd_final = arena.span<float>(r);
 
   const ArenaScope scope(arena);
-  const TrainKv kv = make_train_kv(config, batch.segments, arena);
+  // One pool of keys and values, which the layers use in turn.
+  const int64_t blocks = plan.attention.pool_blocks;
+  const auto pool_bytes = static_cast<int64_t>(kernels::kv_pool_bytes(
+      ctx.device, DType::kF32, blocks, config.num_key_value_heads, config.head_dim));
+  const kernels::KvPool pool =
+      kernels::make_kv_pool(ctx.device, DType::kF32, blocks, config.num_key_value_heads,
+                            config.head_dim, arena.alloc<std::byte>(pool_bytes));
+  kernels::kv_clear(ctx, {.pool = pool});  // no slot may hold a NaN pattern
   const Mat<float> x = arena.mat<float>(t, d), delta = arena.mat<float>(t, d);
   const Mat<float> act = arena.mat<float>(t, config.intermediate_size);
-  kernels::embedding_forward(ctx, result.layers[0].input, model.embedding(), batch.tokens);
+  kernels::embedding_forward(
+      ctx, {.out = result.layers[0].input, .table = model.embedding(), .ids = plan.tokens});
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
     const Activations::Layer& at = result.layers[i];
     if (i == 0) {
-      kernels::rmsnorm_forward(ctx, x, at.rstd_input, at.input, model.layer(0).input_norm,
-                               config.rms_norm_eps);
+      kernels::rmsnorm_forward(ctx, {.y = x,
+                                     .rstd = at.rstd_input,
+                                     .x = at.input,
+                                     .weight = model.layer(0).input_norm,
+                                     .eps = config.rms_norm_eps});
     } else {
-      kernels::rmsnorm_residual_forward(ctx, at.input, x, at.rstd_input,
-                                        result.layers[i - 1].middle, delta,
-                                        model.layer(i).input_norm, config.rms_norm_eps);
+      kernels::rmsnorm_residual_forward(ctx, {.h = at.input,
+                                              .y = x,
+                                              .rstd = at.rstd_input,
+                                              .x = result.layers[i - 1].middle,
+                                              .delta = delta,
+                                              .weight = model.layer(i).input_norm,
+                                              .eps = config.rms_norm_eps});
     }
-    layer_forward(ctx, model, i, at, x, batch.positions, kv.pool, kv.segments, kv.copies, x, act,
-                  delta);
+    layer_forward(ctx, model, i, at, x, plan, pool, x, act, delta);
   }
   const Mat<float> last_delta = arena.mat<float>(r, d);
-  gather_rows(result.final_input, result.layers.back().middle, batch.output_rows);
-  gather_rows(last_delta, delta, batch.output_rows);
-  kernels::rmsnorm_residual_forward(ctx, result.final_input, hidden, result.rstd_final,
-                                    result.final_input, last_delta, model.final_norm(),
-                                    config.rms_norm_eps);
+  kernels::gather_rows(
+      ctx,
+      {.to = result.final_input, .from = result.layers.back().middle, .rows = plan.output_rows});
+  kernels::gather_rows(ctx, {.to = last_delta, .from = delta, .rows = plan.output_rows});
+  kernels::rmsnorm_residual_forward(ctx, {.h = result.final_input,
+                                          .y = hidden,
+                                          .rstd = result.rstd_final,
+                                          .x = result.final_input,
+                                          .delta = last_delta,
+                                          .weight = model.final_norm(),
+                                          .eps = config.rms_norm_eps});
   return result;
 }
 
 void lm_head_forward(const Context& ctx, const Transformer& model, Mat<float> logits,
                      Mat<const float> hidden) {
   const ProfileOpScope profile(ctx, "lm head", 0, 0);  // the product adds its own
-  kernels::matmul_forward(ctx, logits, hidden, model.lm_head());
+  kernels::matmul_forward(ctx, {.y = logits, .x = hidden, .weight = model.lm_head()});
 }
 
 }  // namespace orrery::models

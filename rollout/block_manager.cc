@@ -42,13 +42,13 @@ std::optional<BlockCopy> BlockManager::fork(BlockTable& child, Span<const int32_
   ORRERY_CHECK(child.empty(), "a fork fills an empty table, this one has {} blocks", child.size());
   ORRERY_CHECK(blocks_for(tokens) <= parent.size(), "{} tokens in {} blocks", tokens,
                parent.size());
-  const int64_t full = tokens / kernels::kKvBlock;
+  const int64_t full = tokens / models::KvCache::block_tokens();
   for (const int32_t block : parent.first(full)) {
     ORRERY_CHECK(reference_count(block) > 0, "block {} is shared after it was freed", block);
     ++reference_counts_[block];
     child.push_back(block);
   }
-  const int64_t rest = tokens % kernels::kKvBlock;
+  const int64_t rest = tokens % models::KvCache::block_tokens();
   if (rest == 0) return std::nullopt;
   allocate(child, 1);  // 3: the child will write to it
   return BlockCopy{parent[full], child.back(), rest};

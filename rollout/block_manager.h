@@ -1,9 +1,9 @@
 // Who owns which block of the paged KV cache. Pure bookkeeping: it never touches keys
 // or values.
 //
-// A block holds kKvBlock consecutive positions of one or more sequences. Its reference
-// count is the number of tables that hold it; it is free when that is 0. Invariants, by
-// number (the code refers to them; a broken one throws):
+// A block holds the cache's block_tokens() consecutive positions of one or more
+// sequences. Its reference count is the number of tables that hold it; it is free when
+// that is 0. Invariants, by number (the code refers to them; a broken one throws):
 //   1. A block is in free_ exactly when its count is 0. So the free blocks and those
 //      with a positive count add up to blocks().
 //   2. A table gives up a reference only while it has one: a block is released at most
@@ -17,19 +17,15 @@
 #include <optional>
 
 #include "core/span.h"
-#include "kernels/attention.h"
+#include "models/kv_cache.h"
 
 namespace orrery::rollout {
 
 /// The ids of the blocks of a sequence, in the order of its positions.
 using BlockTable = Array<int32_t>;
 
-/// Slots [0, count) of block `from` are to be copied to block `to`, in every layer.
-struct BlockCopy {
-  int32_t from = 0;
-  int32_t to = 0;
-  int64_t count = 0;
-};
+/// To be made in every layer.
+using BlockCopy = kernels::BlockCopy;
 
 class BlockManager {
  public:
@@ -42,7 +38,8 @@ class BlockManager {
 
   /// The number of blocks that `tokens` positions fill, the last one perhaps partly.
   static int64_t blocks_for(int64_t tokens) {
-    return (tokens + kernels::kKvBlock - 1) / kernels::kKvBlock;
+    const int64_t block = models::KvCache::block_tokens();
+    return (tokens + block - 1) / block;
   }
 
   bool can_allocate(int64_t count) const { return count <= free_blocks(); }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <iterator>
 #include <tuple>
 #include <unordered_map>
@@ -13,7 +12,9 @@
 #include "core/profile.h"
 #include "core/rng.h"
 #include "core/timer.h"
+#include "core/transfer.h"
 #include "kernels/logprob.h"
+#include "kernels/rows.h"
 #include "rollout/scheduler.h"
 #include "rollout/sequence.h"
 #include "rollout/stop.h"
@@ -64,14 +65,12 @@ uint32_t sample_index(const Sequence& sample) {
   return sample.group->request.first_sample + sample.sample;
 }
 
-/// Row i of `logits` becomes a copy of row source[i] - source[0]. `source` rises by 0
-/// or 1 from entry to entry, so going backwards overwrites no row that is still to be
-/// read.
-void spread_rows(Mat<float> logits, Span<const int32_t> source) {
-  for (int64_t i = logits.rows - 1; i >= 0; --i) {
-    const int64_t from = source[i] - source[0];
-    if (from != i) std::memcpy(logits.row(i), logits.row(from), logits.cols * sizeof(float));
-  }
+/// A copy of `values` in the arena's memory.
+template <class T>
+Vec<T> uploaded(const Context& ctx, Arena& arena, const Array<T>& values) {
+  const Vec<T> copy(arena.alloc<T>(values.size()), values.size());
+  upload(ctx, copy, values);
+  return copy;
 }
 
 void check_sampling(const GenerateRequest& request) {
@@ -111,7 +110,7 @@ struct Engine::Impl {
   void check_draws() const;
   void append_token(Sequence& sample, int64_t draw);
   void postprocess(const Schedule& schedule, std::vector<GenerateResult>& results);
-  std::vector<GenerateResult> step();
+  void count_step();
 
   Context ctx;
   const models::Transformer& model;
@@ -169,7 +168,8 @@ void Engine::Impl::check(const GenerateRequest& request) const {
     fail(
         "prompt {}: {} tokens and up to {} new ones need {} KV blocks of {} tokens, "
         "and the cache has {}: raise the KV cache's size or lower max_new_tokens",
-        index, prompt_tokens, max_tokens, needed, kernels::kKvBlock, config.kv_blocks);
+        index, prompt_tokens, max_tokens, needed, models::KvCache::block_tokens(),
+        config.kv_blocks);
   }
 }
 
@@ -199,8 +199,7 @@ void Engine::Impl::submit(GenerateRequest request) {
 
 /// Lays out the rows of the scheduled sequences and lists the tokens to draw.
 void Engine::Impl::prepare(const Schedule& schedule) {
-  for (const BlockCopy& copy : schedule.copies)
-    cache.copy_block(ctx, copy.from, copy.to, copy.count);
+  cache.copy_blocks(ctx, schedule.copies, arena);
   tokens.clear();
   positions.clear();
   output_rows.clear();
@@ -245,9 +244,13 @@ void Engine::Impl::draw_tokens(Mat<const float> hidden) {
         sample_uniform(r.seed, r.step, r.prompt_index, sample_index(*sample), position));
     inv_temperatures.push_back(inv_temperature(r.sampling));
   }
-  drawn.resize(draws);
-  logprobs.resize(draws);
-  entropies.resize(draws);
+  const ArenaScope draw_scope(arena);
+  const auto sampling_vec = uploaded(ctx, arena, sampling);
+  const auto uniform_vec = uploaded(ctx, arena, uniforms);
+  const auto inv_temperature_vec = uploaded(ctx, arena, inv_temperatures);
+  const Vec<int32_t> drawn_vec(arena.alloc<int32_t>(draws), draws);
+  const Vec<float> logprob_vec(arena.alloc<float>(draws), draws);
+  const Vec<float> entropy_vec(arena.alloc<float>(draws), draws);
 
   const int64_t vocab = model.config().vocab_size;
   const int64_t chunk = std::max<int64_t>(1, kLogitsBytes / (vocab * int64_t{sizeof(float)}));
@@ -259,20 +262,30 @@ void Engine::Impl::draw_tokens(Mat<const float> hidden) {
     const int64_t first = rows.front(), last = rows.back();
     models::lm_head_forward(ctx, model, logits.row_range(0, last - first + 1),
                             hidden.row_range(first, last + 1));
-    spread_rows(logits, rows);
-    const auto part = [&](auto& values) { return Span(values).subspan(begin, count); };
-    kernels::sample_forward(ctx, part(drawn), logits, part(sampling), part(uniforms), arena);
-    // A row of NaN draws -1. Its log-prob is asked for with any other id, since it is
-    // NaN as well.
-    for (int32_t& id : part(drawn)) id = std::max(id, 0);
-    kernels::logprob_forward(ctx, part(logprobs), part(entropies), {}, logits, part(drawn),
-                             part(inv_temperatures));
+    const Vec<int32_t> source(arena.alloc<int32_t>(count), count);
+    upload(ctx, source, rows);
+    kernels::spread_rows(ctx, {.y = logits, .source = source});
+    kernels::sample_forward(ctx, {.ids = drawn_vec.part(begin, count),
+                                  .logits = logits,
+                                  .params = sampling_vec.part(begin, count),
+                                  .uniform = uniform_vec.part(begin, count)});
+    kernels::logprob_forward(ctx, {.logprobs = logprob_vec.part(begin, count),
+                                   .entropies = entropy_vec.part(begin, count),
+                                   .logits = logits,
+                                   .targets = drawn_vec.part(begin, count),
+                                   .inv_temperature = inv_temperature_vec.part(begin, count)});
   }
+  drawn.resize(draws);
+  logprobs.resize(draws);
+  entropies.resize(draws);
+  download(ctx, Span<int32_t>(drawn), drawn_vec);
+  download(ctx, Span<float>(logprobs), logprob_vec);
+  download(ctx, Span<float>(entropies), entropy_vec);
 }
 
 void Engine::Impl::check_draws() const {
   for (int64_t i = 0; i < draw_samples.size(); ++i) {
-    if (!std::isnan(logprobs[i]) && !std::isnan(entropies[i])) continue;
+    if (drawn[i] >= 0 && !std::isnan(logprobs[i]) && !std::isnan(entropies[i])) continue;
     const Sequence& sample = *draw_samples[i];
     throw NotFiniteError(fmt::format(
         "the model yields NaN for prompt {} sample {} at response token {} (weight version {}): "
@@ -332,33 +345,10 @@ void Engine::Impl::postprocess(const Schedule& schedule, std::vector<GenerateRes
   }
 }
 
-std::vector<GenerateResult> Engine::Impl::step() {
-  std::vector<GenerateResult> results;
-  const Schedule& schedule = scheduler.schedule();
-  if (schedule.rows == 0) return results;
-  const bool decodes =
-      std::ranges::all_of(schedule.entries, [](const ScheduledRows& i) { return i.rows == 1; });
-  const ProfilePhaseScope phase(ctx, decodes ? "decode" : "prefill");
-  const bool corrupt = fault_point(FaultPoint::kEngineStep) == FaultAction::kCorrupt;
-  arena.reset();
-  prepare(schedule);
-  const Mat<float> hidden = arena.mat<float>(output_rows.size(), model.config().hidden_size);
-  {
-    const ScopedTimer timer(stats.forward_seconds);
-    models::transformer_forward(ctx, model, {tokens, positions, segments}, cache, output_rows,
-                                hidden, arena);
-  }
-  {
-    const ScopedTimer timer(stats.sample_seconds);
-    draw_tokens(hidden);
-    check_draws();
-  }
-  if (corrupt && !logprobs.empty()) logprobs.front() = std::nextafter(logprobs.front(), -1e30f);
-  postprocess(schedule, results);
+void Engine::Impl::count_step() {
   ++stats.steps;
   stats.preemptions = scheduler.preemptions();
   stats.kv_blocks_in_use = scheduler.blocks().blocks_in_use();
-  return results;
 }
 
 Engine::Engine(const Context& ctx, const models::Transformer& model,
@@ -370,7 +360,38 @@ void Engine::submit(GenerateRequest request) { impl_->submit(std::move(request))
 
 bool Engine::has_work() const { return impl_->scheduler.has_work(); }
 
-std::vector<GenerateResult> Engine::step() { return impl_->step(); }
+std::vector<GenerateResult> Engine::step() {
+  Impl& engine = *impl_;
+  std::vector<GenerateResult> results;
+  const Schedule& schedule = engine.scheduler.schedule();
+  if (schedule.rows == 0) return results;
+  const bool decodes =
+      std::ranges::all_of(schedule.entries, [](const ScheduledRows& i) { return i.rows == 1; });
+  const ProfilePhaseScope phase(engine.ctx, decodes ? "decode" : "prefill");
+  const bool corrupt = fault_point(FaultPoint::kEngineStep) == FaultAction::kCorrupt;
+  engine.arena.reset();
+  engine.prepare(schedule);
+  const Mat<float> hidden =
+      engine.arena.mat<float>(engine.output_rows.size(), engine.model.config().hidden_size);
+  {
+    const ScopedTimer timer(engine.stats.forward_seconds);
+    const models::BatchPlan plan =
+        models::plan_forward(engine.ctx, engine.model,
+                             {engine.tokens, engine.positions, engine.segments, engine.output_rows},
+                             engine.cache, engine.arena);
+    models::transformer_forward(engine.ctx, engine.model, plan, engine.cache, hidden, engine.arena);
+  }
+  {
+    const ScopedTimer timer(engine.stats.sample_seconds);
+    engine.draw_tokens(hidden);
+    engine.check_draws();
+  }
+  if (corrupt && !engine.logprobs.empty())
+    engine.logprobs.front() = std::nextafter(engine.logprobs.front(), -1e30f);
+  engine.postprocess(schedule, results);
+  engine.count_step();
+  return results;
+}
 
 std::vector<GenerateResult> Engine::run() {
   std::vector<GenerateResult> all;

@@ -1,7 +1,8 @@
 // The rollout engine: continuous batching over a paged KV cache. A group's prompt is
 // computed once, and its n samples share its full blocks (the last, partly filled block
-// is copied). step() schedules rows, runs the model over them, and postprocesses: draws
-// tokens and hands out finished samples.
+// is copied). step() schedules rows, runs the model over them, draws tokens from the
+// logits, and postprocesses: appends the tokens to their samples and hands out those
+// that are finished.
 //
 // A sample's tokens depend only on (seed, step, prompt_index, sample index, weights,
 // prompt, sampling): not on what else is in the batch, nor on chunking, preemption or
@@ -25,8 +26,8 @@ namespace orrery::rollout {
 struct EngineConfig {
   int64_t max_num_seqs = 128;             ///< sequences decoded at once
   int64_t max_num_batched_tokens = 1024;  ///< rows of one forward (prefill chunks + decodes)
-  /// Blocks of kKvBlock tokens. 0: enough for max_num_seqs sequences of max_model_len,
-  /// but no more than kv_cache_bytes.
+  /// Blocks of KvCache::block_tokens() tokens. 0: enough for max_num_seqs sequences of
+  /// max_model_len, but no more than kv_cache_bytes.
   int64_t kv_blocks = 0;
   size_t kv_cache_bytes = size_t{1} << 30;  ///< upper limit when kv_blocks is 0
   /// Longest prompt and response together. 0: the model's max_position_embeddings.
@@ -34,7 +35,7 @@ struct EngineConfig {
   /// Memory for keys and values that others may use while the engine has no work, until
   /// the next set_weight_version: a colocated learner keeps its gradients there. Must
   /// outlive the engine. Where it is too small, the engine takes memory of its own.
-  std::span<float> kv_memory;
+  Vec<float> kv_memory;
 };
 
 struct EngineStats {

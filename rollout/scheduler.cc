@@ -44,7 +44,7 @@ Scheduler::Scheduler(int64_t max_num_seqs, int64_t max_num_batched_tokens, int64
 int64_t Scheduler::min_blocks(int64_t prompt_tokens, int64_t max_tokens, int64_t samples) {
   // The token that is drawn last is never an input.
   const int64_t longest = BlockManager::blocks_for(prompt_tokens + max_tokens - 1);
-  return longest + (samples > 1 && prompt_tokens % kernels::kKvBlock != 0 ? 1 : 0);
+  return longest + (samples > 1 && prompt_tokens % models::KvCache::block_tokens() != 0 ? 1 : 0);
 }
 
 void Scheduler::submit(SequenceGroup* group) {
@@ -91,8 +91,8 @@ const Schedule& Scheduler::schedule() {
 void Scheduler::add_rows(Sequence& sequence, int64_t rows) {
   ORRERY_CHECK(rows >= 1, "sequence {} has no token to compute", sequence.id);
   const int64_t end = sequence.computed + rows;
-  for (int64_t block = sequence.computed / kernels::kKvBlock; block * kernels::kKvBlock < end;
-       ++block) {
+  const int64_t block_tokens = models::KvCache::block_tokens();
+  for (int64_t block = sequence.computed / block_tokens; block * block_tokens < end; ++block) {
     const int32_t id = sequence.blocks[block];
     ORRERY_CHECK(blocks_.reference_count(id) == 1,
                  "sequence {} would write block {}, which is shared", sequence.id, id);  // 5
@@ -135,7 +135,8 @@ bool Scheduler::admit_sample(Sequence& sample) {
   sample.blocks.reserve(BlockManager::blocks_for(prompt_tokens + group.max_tokens));
   const int64_t total_blocks = BlockManager::blocks_for(sample.total_tokens());
   const bool last = group.unfinished == 1;
-  const int64_t inherited = last ? group.prompt_blocks.size() : prompt_tokens / kernels::kKvBlock;
+  const int64_t inherited =
+      last ? group.prompt_blocks.size() : prompt_tokens / models::KvCache::block_tokens();
   if (!reserve(total_blocks - inherited, 0, &group)) return false;
   if (last) {  // nobody else will need the prompt: no copy
     sample.blocks.append(group.prompt_blocks);

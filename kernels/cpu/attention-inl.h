@@ -20,6 +20,7 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace orrery::kernels::HWY_NAMESPACE {
+using namespace cpu;  // NOLINT(google-build-using-namespace)
 namespace attention {
 
 using D = hn::ScalableTag<float>;

@@ -1,18 +1,19 @@
-// The CPU side of kernels/attention.h. attention_schedule.cc cuts an op into work items
-// and spreads them over threads; attention_forward.cc and attention_backward.cc compute
-// an item; kv_pool.cc fills the blocks of keys and values. Arguments are already
-// checked.
+// The CPU side of kernels/attention.h. attention_schedule.cc cuts a plan into work
+// items and spreads them over threads; attention_forward.cc and attention_backward.cc
+// compute an item; kv_pool.cc fills the blocks of keys and values. Arguments are
+// already checked.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 
 #include "kernels/attention.h"
+#include "kernels/cpu/host.h"
+#include "kernels/cpu/kv_pool.h"
 
-namespace orrery::kernels {
+namespace orrery::kernels::cpu {
 
-/// Largest head_dim: an item's queries and outputs live on a thread's stack.
-inline constexpr int64_t kMaxHeadDim = 1024;
 /// Most queries of a forward item.
 inline constexpr int64_t kForwardQueries = 48;
 /// Floats of queries, and of outputs, that a forward item holds.
@@ -28,15 +29,16 @@ inline int64_t forward_item_queries(int64_t head_dim) {
                              kForwardQueries);
 }
 
-void kv_write_segment(const KvPool& pool, Heads<const float> k, Heads<const float> v,
-                      const KvSegment& segment);
-void kv_copy_block(const KvPool& pool, int64_t from, int64_t to, int64_t count);
-
-struct AttentionForward {
+/// As the public ops' arguments, with their matrices cut into heads.
+struct ForwardArgs {
   Heads<float> out;
   Mat<float> lse;
   Heads<const float> q;
-  KvPool pool;
+  const float* keys = nullptr;    ///< the pool's
+  const float* values = nullptr;  ///< the pool's
+  const int32_t* tables = nullptr;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
   float scale = 1.0f;
 };
 
@@ -47,11 +49,11 @@ struct ForwardItem {
   int64_t begin = 0, end = 0;
   /// The segment whose first tiles are worth fetching into the cache meanwhile, or
   /// null.
-  const KvSegment* next = nullptr;
+  const PlannedSegment* next = nullptr;
   int64_t next_kv_head = 0;
 };
 
-void attention_forward_item(const AttentionForward& op, const KvSegment& segment,
+void attention_forward_item(const ForwardArgs& op, const PlannedSegment& segment,
                             const ForwardItem& item);
 
 /// Decoding sequences are taken together for at most so many query heads per kv head;
@@ -62,14 +64,10 @@ inline constexpr int64_t kMaxPrefixGroup = 6;
 /// >= 1 blocks, of which every row sees all positions. These blocks are read once for
 /// all segments. REQUIRES: the run has at most forward_item_queries queries of a kv
 /// head, and a kv head at most kMaxPrefixGroup query heads.
-void attention_forward_shared_prefix(const AttentionForward& op, Span<const KvSegment> run,
+void attention_forward_shared_prefix(const ForwardArgs& op, Span<const PlannedSegment> run,
                                      int64_t shared, int64_t kv_head);
 
-/// The whole forward: cuts it into items and runs, and spreads them over threads.
-void attention_forward_cpu(const Context& ctx, const AttentionForward& op,
-                           Span<const KvSegment> segments);
-
-struct AttentionBackward {
+struct BackwardArgs {
   Heads<float> dq, dk, dv;
   Heads<const float> dout, out, q, k, v;
   Mat<const float> lse;
@@ -114,19 +112,35 @@ struct BackwardBlock {
   bool keys = true;     ///< adds to the pack's dk and dv
 };
 
-void attention_backward_block(const AttentionBackward& op, const BackwardBlock& work,
+void attention_backward_block(const BackwardArgs& op, const BackwardBlock& work,
                               const AttentionPack& pack, const AttentionScratch& scratch);
 
 /// Fills the segment's tiles of the pack from k and v, and zeroes their dk and dv.
-void attention_backward_pack(const AttentionBackward& op, int64_t segment, int64_t first_tile,
+void attention_backward_pack(const BackwardArgs& op, int64_t segment, int64_t first_tile,
                              int64_t kv_head, const AttentionPack& pack);
 
 /// Writes the sums of the segment's rows [row_begin, row_end) to dk and dv.
-void attention_backward_store(const AttentionBackward& op, int64_t segment, int64_t first_tile,
+void attention_backward_store(const BackwardArgs& op, int64_t segment, int64_t first_tile,
                               int64_t kv_head, int64_t row_begin, int64_t row_end,
                               const AttentionPack& pack);
 
-/// The whole backward: cuts it into blocks and spreads them over threads.
-void attention_backward_cpu(const Context& ctx, const AttentionBackward& op, Arena& arena);
+/// The columns of m as heads.
+template <class T>
+Heads<T> heads_of(Mat<T> m, int64_t heads, int64_t head_dim) {
+  return {m.data, m.rows, heads, head_dim, m.stride};
+}
 
-}  // namespace orrery::kernels
+/// What of the cut into items and runs depends on the plan alone: made once, for all
+/// layers.
+std::shared_ptr<const ForwardSchedule> schedule_forward(const Context& ctx,
+                                                        const AttentionShape& shape,
+                                                        Span<const PlannedSegment> segments,
+                                                        Span<const int32_t> tables);
+std::shared_ptr<const BackwardSchedule> schedule_backward(const Context& ctx,
+                                                          const AttentionShape& shape,
+                                                          Span<const AttentionSegment> segments);
+
+void attention_forward(const Context& ctx, const AttentionForward& op);
+void attention_backward(const Context& ctx, const AttentionBackward& op);
+
+}  // namespace orrery::kernels::cpu

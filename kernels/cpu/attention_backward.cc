@@ -75,7 +75,7 @@ HWY_INLINE float lanes_dot(const float* a, const float* b, int64_t count) {
 
 /// Packs queries [begin, end) of a segment: transposed by register tile for the scores,
 /// by row for the chains.
-void pack_block(const AttentionBackward& op, const AttentionSegment& segment, int64_t kv_head,
+void pack_block(const BackwardArgs& op, const AttentionSegment& segment, int64_t kv_head,
                 int64_t begin, int64_t end, const AttentionScratch& scratch, QueryBlock& block) {
   const int64_t group = op.q.heads / op.k.heads;
   const int64_t head_dim = op.q.head_dim;
@@ -88,10 +88,11 @@ void pack_block(const AttentionBackward& op, const AttentionSegment& segment, in
   for (int64_t i = 0; i < block.count; ++i) {
     const int64_t token = segment.row_begin + row;
     block.row[i] = row;
-    block.lse[i] = op.lse.row(token)[head];
-    block.delta[i] = lanes_dot(op.dout.at(token, head), op.out.at(token, head), head_dim);
-    q[i] = op.q.at(token, head);
-    dout[i] = op.dout.at(token, head);
+    block.lse[i] = cpu::row(op.lse, token)[head];
+    block.delta[i] =
+        lanes_dot(cpu::at(op.dout, token, head), cpu::at(op.out, token, head), head_dim);
+    q[i] = cpu::at(op.q, token, head);
+    dout[i] = cpu::at(op.dout, token, head);
     std::copy_n(q[i], head_dim, scratch.q_rows + i * ld);
     std::copy_n(dout[i], head_dim, scratch.dout_rows + i * ld);
     std::fill(scratch.q_rows + i * ld + head_dim, scratch.q_rows + (i + 1) * ld, 0.0f);
@@ -112,7 +113,7 @@ void pack_block(const AttentionBackward& op, const AttentionSegment& segment, in
 
 /// p and ds of register tile [first, first + count) of queries against a tile of keys.
 template <int kMr>
-HWY_INLINE void weigh_tile(const AttentionBackward& op, const KeyTile& tile, const float* k_tile,
+HWY_INLINE void weigh_tile(const BackwardArgs& op, const KeyTile& tile, const float* k_tile,
                            const float* v_tile, int64_t first, int64_t count,
                            const AttentionScratch& scratch, QueryBlock& block) {
   const D d;
@@ -185,8 +186,8 @@ HWY_INLINE void key_gradients(const KeyTile& tile, const float* weights, const f
 
 }  // namespace attention
 
-void backward_pack(const AttentionBackward& op, int64_t segment, int64_t first_tile,
-                   int64_t kv_head, const AttentionPack& pack) {
+void backward_pack(const BackwardArgs& op, int64_t segment, int64_t first_tile, int64_t kv_head,
+                   const AttentionPack& pack) {
   const AttentionSegment& s = op.segments[segment];
   const int64_t head_dim = op.k.head_dim;
   const int64_t ld = padded_head_dim(head_dim);
@@ -198,8 +199,8 @@ void backward_pack(const AttentionBackward& op, int64_t segment, int64_t first_t
     float* k_rows = pack.k_rows + tile * kKvBlock * ld;
     // Lanes beyond the segment repeat its last key; nothing reads them.
     for (int64_t j = 0; j < kKvBlock; ++j) {
-      k[j] = op.k.at(s.row_begin + row + std::min(j, keys - 1), kv_head);
-      v[j] = op.v.at(s.row_begin + row + std::min(j, keys - 1), kv_head);
+      k[j] = cpu::at(op.k, s.row_begin + row + std::min(j, keys - 1), kv_head);
+      v[j] = cpu::at(op.v, s.row_begin + row + std::min(j, keys - 1), kv_head);
     }
     for (int64_t j = 0; j < keys; ++j) {
       std::copy_n(k[j], head_dim, k_rows + j * ld);
@@ -214,8 +215,8 @@ void backward_pack(const AttentionBackward& op, int64_t segment, int64_t first_t
   }
 }
 
-void backward_block(const AttentionBackward& op, const BackwardBlock& work,
-                    const AttentionPack& pack, const AttentionScratch& scratch) {
+void backward_block(const BackwardArgs& op, const BackwardBlock& work, const AttentionPack& pack,
+                    const AttentionScratch& scratch) {
   using namespace attention;  // NOLINT(google-build-using-namespace)
   const AttentionSegment& segment = op.segments[work.segment];
   const int64_t group = op.q.heads / op.k.heads;
@@ -265,7 +266,8 @@ void backward_block(const AttentionBackward& op, const BackwardBlock& work,
   if (!work.queries) return;
   for (int64_t i = 0; i < block.count; ++i) {
     const int64_t query = work.begin + i;
-    float* to = op.dq.at(segment.row_begin + query / group, work.kv_head * group + query % group);
+    float* to =
+        cpu::at(op.dq, segment.row_begin + query / group, work.kv_head * group + query % group);
     std::copy(scratch.dq_rows + i * ld, scratch.dq_rows + i * ld + head_dim, to);
   }
 }
@@ -274,22 +276,22 @@ void backward_block(const AttentionBackward& op, const BackwardBlock& work,
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-namespace orrery::kernels {
+namespace orrery::kernels::cpu {
 
 HWY_EXPORT(backward_pack);
 HWY_EXPORT(backward_block);
 
-void attention_backward_block(const AttentionBackward& op, const BackwardBlock& work,
+void attention_backward_block(const BackwardArgs& op, const BackwardBlock& work,
                               const AttentionPack& pack, const AttentionScratch& scratch) {
   HWY_DYNAMIC_DISPATCH(backward_block)(op, work, pack, scratch);
 }
 
-void attention_backward_pack(const AttentionBackward& op, int64_t segment, int64_t first_tile,
+void attention_backward_pack(const BackwardArgs& op, int64_t segment, int64_t first_tile,
                              int64_t kv_head, const AttentionPack& pack) {
   HWY_DYNAMIC_DISPATCH(backward_pack)(op, segment, first_tile, kv_head, pack);
 }
 
-void attention_backward_store(const AttentionBackward& op, int64_t segment, int64_t first_tile,
+void attention_backward_store(const BackwardArgs& op, int64_t segment, int64_t first_tile,
                               int64_t kv_head, int64_t row_begin, int64_t row_end,
                               const AttentionPack& pack) {
   const AttentionSegment& s = op.segments[segment];
@@ -297,10 +299,12 @@ void attention_backward_store(const AttentionBackward& op, int64_t segment, int6
   const int64_t ld = padded_head_dim(head_dim);
   for (int64_t row = row_begin; row < row_end; ++row) {
     const int64_t from = (first_tile * kKvBlock + row) * ld;
-    std::copy(pack.dk + from, pack.dk + from + head_dim, op.dk.at(s.row_begin + row, kv_head));
-    std::copy(pack.dv + from, pack.dv + from + head_dim, op.dv.at(s.row_begin + row, kv_head));
+    std::copy(pack.dk + from, pack.dk + from + head_dim,
+              cpu::at(op.dk, s.row_begin + row, kv_head));
+    std::copy(pack.dv + from, pack.dv + from + head_dim,
+              cpu::at(op.dv, s.row_begin + row, kv_head));
   }
 }
 
-}  // namespace orrery::kernels
+}  // namespace orrery::kernels::cpu
 #endif

@@ -13,27 +13,27 @@ HWY_BEFORE_NAMESPACE();
 namespace orrery::kernels::HWY_NAMESPACE {
 namespace attention {
 
-void pack_queries(const AttentionForward& op, const KvSegment& segment, int64_t kv_head,
+void pack_queries(const ForwardArgs& op, const PlannedSegment& segment, int64_t kv_head,
                   QueryTile& queries) {
-  const int64_t group = op.q.heads / op.pool.kv_heads;
-  const int64_t head_dim = op.pool.head_dim;
+  const int64_t group = op.q.heads / op.kv_heads;
+  const int64_t head_dim = op.head_dim;
   const float* from[kRows];
   int64_t row = queries.first / group;
   int64_t head = queries.first % group;
   for (int i = 0; i < queries.rows; ++i) {
     queries.position[i] = segment.position + row;
-    from[i] = op.q.at(segment.row_begin + row, kv_head * group + head);
+    from[i] = cpu::at(op.q, segment.row_begin + row, kv_head * group + head);
     if (i + 1 < queries.count && ++head == group) head = 0, ++row;
   }
   transpose_rows(from, queries.rows, head_dim, queries.q, queries.rows);
   reset_sums(queries);
 }
 
-void store_outputs(const AttentionForward& op, const KvSegment& segment, int64_t kv_head,
+void store_outputs(const ForwardArgs& op, const PlannedSegment& segment, int64_t kv_head,
                    QueryTile& queries) {
   const D d;
-  const int64_t group = op.q.heads / op.pool.kv_heads;
-  const int64_t head_dim = op.pool.head_dim;
+  const int64_t group = op.q.heads / op.kv_heads;
+  const int64_t head_dim = op.head_dim;
   const int64_t ldo = padded_head_dim(head_dim);
   alignas(64) float lse[kRowsPadded];
   for (int x = 0; x < kRowsPadded; x += kLanes) {
@@ -43,10 +43,10 @@ void store_outputs(const AttentionForward& op, const KvSegment& segment, int64_t
   int64_t row = segment.row_begin + queries.first / group;
   int64_t head = kv_head * group + queries.first % group;
   for (int i = 0; i < queries.count; ++i) {
-    if (op.lse.data != nullptr) op.lse.row(row)[head] = lse[i];
+    if (op.lse.data != nullptr) cpu::row(op.lse, row)[head] = lse[i];
     const V l = hn::Set(d, queries.l[i]);
     const float* from = queries.o + i * ldo;
-    float* to = op.out.at(row, head);
+    float* to = cpu::at(op.out, row, head);
     int64_t x = 0;
     for (; x + kLanes <= head_dim; x += kLanes)
       hn::StoreU(hn::Div(hn::LoadU(d, from + x), l), d, to + x);
@@ -59,17 +59,17 @@ void store_outputs(const AttentionForward& op, const KvSegment& segment, int64_t
 
 }  // namespace attention
 
-void forward_item(const AttentionForward& op, const KvSegment& segment, const ForwardItem& item) {
+void forward_item(const ForwardArgs& op, const PlannedSegment& segment, const ForwardItem& item) {
   using namespace attention;  // NOLINT(google-build-using-namespace)
-  const int64_t head_dim = op.pool.head_dim;
-  const int64_t group = op.q.heads / op.pool.kv_heads;
+  const int64_t head_dim = op.head_dim;
+  const int64_t group = op.q.heads / op.kv_heads;
   alignas(64) float q_scratch[kForwardScratch];
   alignas(64) float o_scratch[kForwardScratch];
   Weights w;
   QueryTile query_tiles[kForwardQueries / kRows];
   const int64_t key_tiles = (segment.position + (item.end - 1) / group) / kTile + 1;
-  const auto slab = [&](const KvSegment& of, int64_t kv_head, int64_t tile) {
-    return (of.blocks[tile] * op.pool.kv_heads + kv_head) * head_dim * kTile;
+  const auto slab = [&](const PlannedSegment& of, int64_t kv_head, int64_t tile) {
+    return (op.tables[of.table + tile] * op.kv_heads + kv_head) * head_dim * kTile;
   };
   // Where the tile lies that comes `tile` tiles after a head's first. It may be another
   // head's, or the next item's.
@@ -99,10 +99,10 @@ void forward_item(const AttentionForward& op, const KvSegment& segment, const Fo
         // Fetched one batch ahead of the arithmetic: decoding is bound by memory.
         const int64_t here = slab(segment, kv_head, tile + t),
                       next = ahead(kv_head, tile + t + kBatchTiles);
-        batch.k[t] = op.pool.k + here;
-        batch.v[t] = op.pool.v + here;
-        batch.next_k[t] = op.pool.k + next;
-        batch.next_v[t] = op.pool.v + next;
+        batch.k[t] = op.keys + here;
+        batch.v[t] = op.values + here;
+        batch.next_k[t] = op.keys + next;
+        batch.next_v[t] = op.values + next;
       }
       for (int i = 0; i < count; ++i) {
         QueryTile& queries = query_tiles[i];
@@ -117,11 +117,11 @@ void forward_item(const AttentionForward& op, const KvSegment& segment, const Fo
 
 /// Packs a run's queries of a kv head into register tiles and returns how many. Query f
 /// is head f % group of segment f / group.
-int pack_run(const AttentionForward& op, Span<const KvSegment> run, int64_t shared, int64_t kv_head,
+int pack_run(const ForwardArgs& op, Span<const PlannedSegment> run, int64_t shared, int64_t kv_head,
              attention::QueryTile* tiles, float* q_scratch, float* o_scratch) {
   using namespace attention;  // NOLINT(google-build-using-namespace)
-  const int64_t head_dim = op.pool.head_dim;
-  const int64_t group = op.q.heads / op.pool.kv_heads;
+  const int64_t head_dim = op.head_dim;
+  const int64_t group = op.q.heads / op.kv_heads;
   const int64_t total = run.size() * group;
   int count = 0;
   for (int64_t first = 0; first < total; first += kRows, ++count) {
@@ -133,7 +133,7 @@ int pack_run(const AttentionForward& op, Span<const KvSegment> run, int64_t shar
     const float* from[kRows];
     for (int i = 0; i < queries.rows; ++i) {
       const int64_t f = std::min(first + i, total - 1);
-      from[i] = op.q.at(run[f / group].row_begin, kv_head * group + f % group);
+      from[i] = cpu::at(op.q, run[f / group].row_begin, kv_head * group + f % group);
       queries.position[i] = shared * kTile - 1;
     }
     transpose_rows(from, queries.rows, head_dim, queries.q, queries.rows);
@@ -150,21 +150,21 @@ void copy_sums(const attention::QueryTile& from, int64_t query, int64_t ldo,
   std::copy_n(from.o + query * ldo, ldo, to.o + i * ldo);
 }
 
-void forward_shared_prefix(const AttentionForward& op, Span<const KvSegment> run, int64_t shared,
+void forward_shared_prefix(const ForwardArgs& op, Span<const PlannedSegment> run, int64_t shared,
                            int64_t kv_head) {
   using namespace attention;  // NOLINT(google-build-using-namespace)
-  const int64_t head_dim = op.pool.head_dim;
+  const int64_t head_dim = op.head_dim;
   const int64_t ldo = padded_head_dim(head_dim);
-  const int group = op.q.heads / op.pool.kv_heads;  // at most kMaxPrefixGroup
+  const int group = op.q.heads / op.kv_heads;  // at most kMaxPrefixGroup
   alignas(64) float q_scratch[kForwardScratch];
   alignas(64) float o_scratch[kForwardScratch];
   alignas(64) float own_q[kMaxPrefixGroup * kMaxHeadDim];
   alignas(64) float own_o[kMaxPrefixGroup * kMaxHeadDim];
   Weights w;
   QueryTile together[kForwardQueries / kRows];
-  const auto last_tile = [](const KvSegment& segment) { return segment.position / kTile; };
-  const auto slab = [&](const KvSegment& segment, int64_t tile) {
-    return (segment.blocks[tile] * op.pool.kv_heads + kv_head) * head_dim * kTile;
+  const auto last_tile = [](const PlannedSegment& segment) { return segment.position / kTile; };
+  const auto slab = [&](const PlannedSegment& segment, int64_t tile) {
+    return (op.tables[segment.table + tile] * op.kv_heads + kv_head) * head_dim * kTile;
   };
   // Where the tile lies that comes `tile` - `shared` tiles after the first one that is
   // segment s's own. It may be a later segment's.
@@ -179,10 +179,10 @@ void forward_shared_prefix(const AttentionForward& op, Span<const KvSegment> run
     batch.tiles = at_most(end - tile, kBatchTiles);
     for (int t = 0; t < batch.tiles; ++t) {
       const int64_t here = slab(run[s], tile + t), next = ahead(s, tile + t + kBatchTiles);
-      batch.k[t] = op.pool.k + here;
-      batch.v[t] = op.pool.v + here;
-      batch.next_k[t] = op.pool.k + next;
-      batch.next_v[t] = op.pool.v + next;
+      batch.k[t] = op.keys + here;
+      batch.v[t] = op.values + here;
+      batch.next_k[t] = op.keys + next;
+      batch.next_v[t] = op.values + next;
     }
     return batch;
   };
@@ -202,7 +202,7 @@ void forward_shared_prefix(const AttentionForward& op, Span<const KvSegment> run
   own.q = own_q;
   own.o = own_o;
   for (int64_t s = 0; s < run.size(); ++s) {
-    const KvSegment& segment = run[s];
+    const PlannedSegment& segment = run[s];
     pack_queries(op, segment, kv_head, own);
     for (int i = 0; i < own.rows; ++i) {
       const int64_t f = s * group + std::min(i, group - 1);
@@ -222,20 +222,20 @@ void forward_shared_prefix(const AttentionForward& op, Span<const KvSegment> run
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-namespace orrery::kernels {
+namespace orrery::kernels::cpu {
 
 HWY_EXPORT(forward_item);
 HWY_EXPORT(forward_shared_prefix);
 
-void attention_forward_item(const AttentionForward& op, const KvSegment& segment,
+void attention_forward_item(const ForwardArgs& op, const PlannedSegment& segment,
                             const ForwardItem& item) {
   HWY_DYNAMIC_DISPATCH(forward_item)(op, segment, item);
 }
 
-void attention_forward_shared_prefix(const AttentionForward& op, Span<const KvSegment> run,
+void attention_forward_shared_prefix(const ForwardArgs& op, Span<const PlannedSegment> run,
                                      int64_t shared, int64_t kv_head) {
   HWY_DYNAMIC_DISPATCH(forward_shared_prefix)(op, run, shared, kv_head);
 }
 
-}  // namespace orrery::kernels
+}  // namespace orrery::kernels::cpu
 #endif

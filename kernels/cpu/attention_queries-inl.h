@@ -234,9 +234,9 @@ HWY_INLINE void value_rest(const float* p, const float* v, int64_t head_dim, int
 /// Takes a register tile of queries past the batch of tiles that begins with
 /// `first_tile`.
 template <int kMr>
-HWY_NOINLINE void attend(const AttentionForward& op, const TileBatch& batch, int64_t first_tile,
+HWY_NOINLINE void attend(const ForwardArgs& op, const TileBatch& batch, int64_t first_tile,
                          QueryTile& queries, Weights& w) {
-  const int64_t head_dim = op.pool.head_dim;
+  const int64_t head_dim = op.head_dim;
   const int64_t ldo = padded_head_dim(head_dim);
   int whole = 0;  // leading tiles of which all queries see all keys
   const int tiles =

@@ -1,4 +1,5 @@
-// How attention is spread over threads.
+// How attention is spread over threads. What depends on the plan alone (runs, items,
+// trees) is worked out once, for the calls of all layers.
 //
 // Forward: a segment's queries are cut into items. In decoding each sequence has a
 // handful of queries against a long table, so consecutive sequences that begin with the
@@ -7,9 +8,9 @@
 //   1. Each query (a row and head) is in exactly one item, which alone writes its
 //      output and lse. Its bits do not depend on the item (attention_queries-inl.h), so
 //      neither threads nor the cut into items nor runs change the result.
-//   2. The items of a batch of segments are numbered run by run: run r's are those from
-//      the end_item of the run before to its own. Within a run they count down, so that
-//      a kv head's last queries, which see the most keys, are handed out first.
+//   2. Items are numbered run by run: run r's are those from the end_item of the run
+//      before to its own. Within a run they count down, so that a kv head's last
+//      queries, which see the most keys, are handed out first.
 //   3. A run of one segment has kv_heads / heads_of items for each of its blocks_of
 //      blocks of queries; a run of several segments has one item per kv head.
 //   4. A run's segments all begin with its `shared` blocks, and its queries of one kv
@@ -28,18 +29,15 @@
 //   7. Items that run at the same time write different rows of dq, dk and dv, and
 //      different tiles of a pack's dk and dv. A slot's scratch is its thread's own.
 #include <algorithm>
-#include <array>
 #include <atomic>
 
 #include "core/parallel.h"
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/scratch.h"
 
-namespace orrery::kernels {
+namespace orrery::kernels::cpu {
 namespace {
 
-// Segments whose items are handed out together. Bounds the list of runs, which lies on
-// the stack.
-constexpr int64_t kSegmentBatch = 512;
 // Multiply-adds worth a thread: about 10 microseconds of decoding, several times what
 // starting a team costs.
 constexpr int64_t kThreadWork = 250'000;
@@ -57,120 +55,123 @@ struct PrefixRun {
 };
 
 /// How many leading blocks both tables share, of which both rows see all positions.
-int64_t shared_blocks(const KvSegment& a, const KvSegment& b) {
+int64_t shared_blocks(const PlannedSegment& a, const PlannedSegment& b,
+                      Span<const int32_t> tables) {
   const int64_t whole = (std::min(a.position, b.position) + 1) / kKvBlock;
-  const auto end = a.blocks.begin() + whole;
-  return std::mismatch(a.blocks.begin(), end, b.blocks.begin()).first - a.blocks.begin();
+  const auto begin = tables.begin() + a.table;
+  return std::mismatch(begin, begin + whole, tables.begin() + b.table).first - begin;
 }
 
 /// The run of at most `most` segments that begins with the first of `segments`. Only
 /// segments of one row are taken together. The first two set `shared`; others join
 /// while they share at least as much.
-PrefixRun next_run(Span<const KvSegment> segments, int64_t most) {
+PrefixRun next_run(Span<const PlannedSegment> segments, Span<const int32_t> tables, int64_t most) {
   PrefixRun run;
   const auto joins = [&](int64_t i) {
     return i < most && i < segments.size() && segments[i].rows == 1;
   };
   if (segments[0].rows != 1 || !joins(1)) return run;
-  run.shared = shared_blocks(segments[0], segments[1]);
+  run.shared = shared_blocks(segments[0], segments[1], tables);
   if (run.shared == 0) return run;
   run.count = 2;
-  while (joins(run.count) && shared_blocks(segments[0], segments[run.count]) >= run.shared)
+  while (joins(run.count) && shared_blocks(segments[0], segments[run.count], tables) >= run.shared)
     ++run.count;
   return run;
 }
 
 /// The trees that the segments form, numbered by their roots in list order.
 struct Trees {
-  int32_t count = 0;
-  int64_t depth = 0;              ///< most segments on a path
-  int64_t max_tiles = 0;          ///< most tiles of one tree
-  int64_t tiles = 0;              ///< tiles of all trees
-  int32_t* of_segment = nullptr;  ///< [segment], its tree
-  int64_t* first_tile = nullptr;  ///< [segment], within its tree
-  int32_t* segments = nullptr;    ///< sorted by tree, in list order within one
-  int64_t* begin = nullptr;       ///< [count + 1], into `segments`
-  int64_t* tile_begin = nullptr;  ///< [count + 1], over all trees
-  double* cost = nullptr;         ///< [count], pairs of a query and a key
+  int64_t count = 0;
+  int64_t depth = 0;          ///< most segments on a path
+  int64_t max_tiles = 0;      ///< most tiles of one tree
+  Array<int32_t> of_segment;  ///< [segment], its tree
+  Array<int64_t> first_tile;  ///< [segment], within its tree
+  Array<int32_t> segments;    ///< sorted by tree, in list order within one
+  Array<int64_t> begin;       ///< [count + 1], into `segments`
+  Array<int64_t> tile_begin;  ///< [count + 1], over all trees
+  Array<double> cost;         ///< [count], pairs of a query and a key
+
+  int64_t tiles(int64_t tree) const { return tile_begin[tree + 1] - tile_begin[tree]; }
+  Span<const int32_t> members(int64_t tree) const {
+    return Span(segments).subspan(begin[tree], begin[tree + 1] - begin[tree]);
+  }
 };
 
-Trees make_trees(Span<const AttentionSegment> segments, Arena& arena) {
+Trees make_trees(Span<const AttentionSegment> segments) {
   const int64_t n = segments.size();
   Trees trees;
-  trees.of_segment = arena.alloc<int32_t>(n);
-  trees.first_tile = arena.alloc<int64_t>(n);
-  trees.segments = arena.alloc<int32_t>(n);
-  trees.begin = arena.alloc<int64_t>(n + 2);
-  trees.tile_begin = arena.alloc<int64_t>(n + 1);
-  trees.cost = arena.alloc<double>(n + 1);
-  int32_t* depth = arena.alloc<int32_t>(n);
-  int64_t* tiles = arena.alloc<int64_t>(n);
-  std::fill(trees.begin, trees.begin + n + 2, 0);
+  trees.of_segment.resize(n);
+  trees.first_tile.resize(n);
+  trees.segments.resize(n);
+  trees.begin.assign(2, 0);
+  Array<int64_t> depth(n), tiles;
   for (int32_t i = 0; i < n; ++i) {
     const AttentionSegment& s = segments[i];
     const bool root = s.parent < 0;
-    const int32_t tree = root ? trees.count++ : trees.of_segment[s.parent];
-    if (root) tiles[tree] = 0, trees.cost[tree] = 0;
+    if (root) {
+      tiles.push_back(0);
+      trees.cost.push_back(0);
+      trees.begin.push_back(0);
+    }
+    const int32_t tree = root ? static_cast<int32_t>(trees.count++) : trees.of_segment[s.parent];
     trees.of_segment[i] = tree;
     depth[i] = root ? 1 : depth[s.parent] + 1;
-    trees.depth = std::max<int64_t>(trees.depth, depth[i]);
+    trees.depth = std::max(trees.depth, depth[i]);
     trees.first_tile[i] = tiles[tree];
     tiles[tree] += ceil_div(s.rows, kKvBlock);
     trees.cost[tree] += s.rows * (s.position + 0.5 * s.rows + 0.5);
     ++trees.begin[tree + 2];
   }
-  trees.tile_begin[0] = 0;
+  trees.tile_begin.push_back(0);
   for (int64_t t = 0; t < trees.count; ++t) {
     trees.begin[t + 2] += trees.begin[t + 1];
-    trees.tile_begin[t + 1] = trees.tile_begin[t] + tiles[t];
+    trees.tile_begin.push_back(trees.tile_begin[t] + tiles[t]);
     trees.max_tiles = std::max(trees.max_tiles, tiles[t]);
   }
-  trees.tiles = trees.tile_begin[trees.count];
   // A counting sort by tree. So far begin[t + 1] is where tree t's segments start;
   // placing them moves it to where they end, which is where the next tree's start.
   for (int32_t i = 0; i < n; ++i) trees.segments[trees.begin[trees.of_segment[i] + 1]++] = i;
   return trees;
 }
 
-AttentionPack make_pack(const AttentionBackward& op, int64_t tiles, Arena& arena) {
+AttentionPack make_pack(const BackwardArgs& op, int64_t tiles, ScratchScope& memory) {
   const int64_t packed = tiles * kKvBlock * op.k.head_dim;
   const int64_t padded = tiles * kKvBlock * padded_head_dim(op.k.head_dim);
   AttentionPack pack;
-  pack.k_tiles = arena.alloc<float>(packed);
-  pack.v_tiles = arena.alloc<float>(packed);
-  pack.k_rows = arena.alloc<float>(padded);
-  pack.dk = arena.alloc<float>(padded);
-  pack.dv = arena.alloc<float>(padded);
+  pack.k_tiles = memory.alloc<float>(packed);
+  pack.v_tiles = memory.alloc<float>(packed);
+  pack.k_rows = memory.alloc<float>(padded);
+  pack.dk = memory.alloc<float>(padded);
+  pack.dv = memory.alloc<float>(padded);
   return pack;
 }
 
-AttentionScratch make_scratch(const AttentionBackward& op, int64_t depth, Arena& arena) {
+AttentionScratch make_scratch(const BackwardArgs& op, int64_t depth, ScratchScope& memory) {
   const int64_t packed = kBackwardQueries * op.k.head_dim;
   const int64_t padded = kBackwardQueries * padded_head_dim(op.k.head_dim);
   AttentionScratch scratch;
-  scratch.q_tiles = arena.alloc<float>(packed);
-  scratch.dout_tiles = arena.alloc<float>(packed);
-  scratch.q_rows = arena.alloc<float>(padded);
-  scratch.dout_rows = arena.alloc<float>(padded);
-  scratch.dq_rows = arena.alloc<float>(padded);
-  scratch.path = arena.alloc<int64_t>(depth);
+  scratch.q_tiles = memory.alloc<float>(packed);
+  scratch.dout_tiles = memory.alloc<float>(packed);
+  scratch.q_rows = memory.alloc<float>(padded);
+  scratch.dout_rows = memory.alloc<float>(padded);
+  scratch.dq_rows = memory.alloc<float>(padded);
+  scratch.path = memory.alloc<int64_t>(depth);
   return scratch;
 }
 
 /// Whether walking each (tree, kv head) whole is expected to be faster. That takes 5
 /// matrix products, but is only as parallel as there are trees; the other way takes 7,
 /// which spread evenly. Each unit goes to the thread with the least load so far.
-bool walk_whole(const Trees& trees, int64_t kv_heads, int64_t threads, Arena& arena) {
+bool walks_whole(const Trees& trees, int64_t kv_heads, int64_t threads) {
   if (threads <= 1) return true;
-  double* load = arena.alloc<double>(threads);
-  std::fill(load, load + threads, 0.0);
+  Array<double> load(threads, 0.0);
   double total = 0;
   for (int64_t unit = 0; unit < trees.count * kv_heads; ++unit) {
     const double cost = trees.cost[unit / kv_heads];
-    *std::min_element(load, load + threads) += cost;
+    *std::min_element(load.begin(), load.end()) += cost;
     total += cost;
   }
-  return 5 * *std::max_element(load, load + threads) <= 7 * total / threads;
+  return 5 * *std::max_element(load.begin(), load.end()) <= 7 * total / threads;
 }
 
 /// Calls body(slot, item) for all items. A slot is one thread's own meanwhile.
@@ -190,164 +191,219 @@ bool descends(Span<const AttentionSegment> segments, int64_t segment, int64_t an
 
 }  // namespace
 
-void attention_forward_cpu(const Context& ctx, const AttentionForward& op,
-                           Span<const KvSegment> segments) {
-  const int64_t kv_heads = op.pool.kv_heads;
-  const int64_t group = op.q.heads / kv_heads;
-  const int64_t item_queries = forward_item_queries(op.pool.head_dim);
-  int64_t pairs = 0;
-  for (const KvSegment& s : segments) pairs += s.rows * (s.position + s.rows);
-  const double work = 2.0 * (pairs * op.q.heads) * op.pool.head_dim;
-  Context team = ctx;
-  team.threads =
-      static_cast<int>(std::clamp<double>(work / kThreadWork, 1.0, std::max(ctx.threads, 1)));
-  for (int64_t start = 0; start < segments.size(); start += kSegmentBatch) {
-    const int64_t size = std::min(kSegmentBatch, segments.size() - start);
-    const Span<const KvSegment> batch = segments.subspan(start, size);
-    // An item takes all kv heads of a short segment (decoding) where there are enough
-    // segments for the threads: less overhead, longer reads.
-    const bool whole = size >= 4 * team.threads;
-    // Runs are short enough to leave several items for every thread.
-    int64_t run_queries = item_queries;
-    if (team.threads > 1)
-      run_queries = std::min(run_queries, size * group * kv_heads / (4 * team.threads));
-    const int64_t most = group <= kMaxPrefixGroup ? run_queries / group : 1;
-    const auto blocks_of = [&](const KvSegment& s) {
-      return (s.rows * group + item_queries - 1) / item_queries;
-    };
-    const auto heads_of = [&](const KvSegment& s) {
-      return whole && blocks_of(s) == 1 ? kv_heads : 1;
-    };
-    std::array<PrefixRun, kSegmentBatch> runs;  // NOLINT: as many as there are, filled just below
-    int64_t run_count = 0, items = 0;
-    for (int64_t i = 0; i < size; i += runs[run_count++].count) {
-      PrefixRun run = next_run(batch.subspan(i), most);
-      run.first = i;
-      items += run.count > 1 ? kv_heads : kv_heads / heads_of(batch[i]) * blocks_of(batch[i]);
-      run.end_item = items;
-      runs[run_count] = run;
-    }
-    const auto run_of = [&](int64_t index) -> const PrefixRun& {
-      return *std::upper_bound(runs.begin(), runs.begin() + run_count, index,
-                               [](int64_t i, const PrefixRun& r) { return i < r.end_item; });
-    };
-    parallel_items(team, items, [&](int64_t index) {
-      const PrefixRun& run = run_of(index);
-      const int64_t left = run.end_item - 1 - index;  // invariant 2
-      if (run.count > 1) {
-        attention_forward_shared_prefix(op, batch.subspan(run.first, run.count), run.shared, left);
-        return;
-      }
-      const KvSegment& segment = batch[run.first];
-      const int64_t blocks = blocks_of(segment);
-      ForwardItem item;
-      item.kv_head_begin = left / blocks;
-      item.kv_head_end = item.kv_head_begin + heads_of(segment);
-      item.begin = left % blocks * item_queries;
-      item.end = std::min(segment.rows * group, item.begin + item_queries);
-      // The item that this thread will probably take next: the others take those
-      // between.
-      const int64_t next_index = index + team.threads;
-      if (blocks == 1 && next_index < items) {
-        const PrefixRun& next = run_of(next_index);
-        item.next = &batch[next.first];
-        item.next_kv_head =
-            (next.end_item - 1 - next_index) / std::max<int64_t>(blocks_of(*item.next), 1);
-      }
-      attention_forward_item(op, segment, item);
-    });
+struct ForwardSchedule {
+  int threads = 1;           ///< as many as the work is worth
+  int64_t item_queries = 0;  ///< most queries of an item
+  /// An item takes all kv heads of a short segment (decoding): where there are enough
+  /// segments for the threads, that is less overhead and longer reads.
+  bool whole = false;
+  int64_t items = 0;
+  Array<PrefixRun> runs;
+
+  int64_t blocks_of(const PlannedSegment& s, int64_t group) const {
+    return ceil_div(s.rows * group, item_queries);
   }
+  int64_t heads_of(const PlannedSegment& s, const AttentionShape& shape) const {
+    return whole && blocks_of(s, shape.heads / shape.kv_heads) == 1 ? shape.kv_heads : 1;
+  }
+  const PrefixRun& run_of(int64_t item) const {
+    return *std::upper_bound(runs.begin(), runs.end(), item,
+                             [](int64_t i, const PrefixRun& r) { return i < r.end_item; });
+  }
+};
+
+struct BackwardSchedule {
+  Trees trees;
+  bool whole = true;  ///< one thread walks a whole (tree, kv head)
+  /// [segment], one past its last item of a kv head: first its groups of key tiles (dk,
+  /// dv), then its query blocks (dq). Where the trees are not walked whole.
+  Array<int64_t> item_end;
+};
+
+std::shared_ptr<const ForwardSchedule> schedule_forward(const Context& ctx,
+                                                        const AttentionShape& shape,
+                                                        Span<const PlannedSegment> segments,
+                                                        Span<const int32_t> tables) {
+  auto schedule = std::make_shared<ForwardSchedule>();
+  const int64_t kv_heads = shape.kv_heads;
+  const int64_t group = shape.heads / kv_heads;
+  const int64_t size = segments.size();
+  schedule->item_queries = forward_item_queries(shape.head_dim);
+  int64_t pairs = 0;
+  for (const PlannedSegment& s : segments) pairs += s.rows * (s.position + s.rows);
+  const double work = 2.0 * (pairs * shape.heads) * shape.head_dim;
+  const int threads =
+      static_cast<int>(std::clamp<double>(work / kThreadWork, 1.0, std::max(ctx.threads, 1)));
+  schedule->threads = threads;
+  schedule->whole = size >= 4 * threads;
+  // Runs are short enough to leave several items for every thread.
+  int64_t run_queries = schedule->item_queries;
+  if (threads > 1) run_queries = std::min(run_queries, size * group * kv_heads / (4 * threads));
+  const int64_t most = group <= kMaxPrefixGroup ? run_queries / group : 1;
+  for (int64_t i = 0; i < size; i += schedule->runs.back().count) {
+    const PlannedSegment& s = segments[i];
+    PrefixRun run = next_run(segments.subspan(i), tables, most);
+    run.first = i;
+    schedule->items +=
+        run.count > 1 ? kv_heads
+                      : kv_heads / schedule->heads_of(s, shape) * schedule->blocks_of(s, group);
+    run.end_item = schedule->items;
+    schedule->runs.push_back(run);
+  }
+  return schedule;
 }
 
-void attention_backward_cpu(const Context& ctx, const AttentionBackward& op, Arena& arena) {
-  ArenaScope scope(arena);
-  const int64_t kv_heads = op.k.heads;
-  const int64_t group = op.q.heads / kv_heads;
-  const int64_t threads = std::max(ctx.threads, 1);
-  const Trees trees = make_trees(op.segments, arena);
-  const bool whole = walk_whole(trees, kv_heads, threads, arena);
-  const int64_t units = trees.count * kv_heads;
-  const int64_t slots = whole ? std::min(threads, units) : threads;
-  auto scratch = arena.span<AttentionScratch>(slots);
-  for (auto& s : scratch) s = make_scratch(op, trees.depth, arena);
+std::shared_ptr<const BackwardSchedule> schedule_backward(const Context& ctx,
+                                                          const AttentionShape& shape,
+                                                          Span<const AttentionSegment> segments) {
+  auto schedule = std::make_shared<BackwardSchedule>();
+  schedule->trees = make_trees(segments);
+  schedule->whole = walks_whole(schedule->trees, shape.kv_heads, std::max(ctx.threads, 1));
+  if (schedule->whole) return schedule;
+  const int64_t group = shape.heads / shape.kv_heads;
+  int64_t items = 0;
+  for (const AttentionSegment& s : segments) {
+    items += ceil_div(s.rows, kGroupTiles * kKvBlock);
+    items += ceil_div(s.rows * group, kBackwardQueries);
+    schedule->item_end.push_back(items);
+  }
+  return schedule;
+}
 
-  BackwardBlock all;
-  all.first_tile = trees.first_tile;
-  // Calls body(block) for the blocks of a segment's queries, from the one that holds
-  // `row` on. Queries of that block before `row` add nothing to keys from `row` on, as
-  // they do not see them.
-  const auto for_blocks = [&](BackwardBlock block, int64_t segment, int64_t row, auto&& body) {
-    const int64_t queries = op.segments[segment].rows * group;
+void attention_forward(const Context& ctx, const AttentionForward& op) {
+  const AttentionShape& shape = op.plan.shape;
+  const ForwardSchedule& schedule = *op.plan.cpu;
+  const int64_t group = shape.heads / shape.kv_heads;
+  const ForwardArgs args{heads_of(op.out.as<float>(), shape.heads, shape.head_dim),
+                         op.lse,
+                         heads_of(op.q.as<const float>(), shape.heads, shape.head_dim),
+                         keys(op.pool),
+                         values(op.pool),
+                         op.plan.tables.data,
+                         shape.kv_heads,
+                         shape.head_dim,
+                         op.scale};
+  const Span<const PlannedSegment> segments = host(op.plan.segments);
+  Context team = ctx;
+  team.threads = std::min(schedule.threads, std::max(ctx.threads, 1));
+  parallel_items(team, schedule.items, [&](int64_t index) {
+    const PrefixRun& run = schedule.run_of(index);
+    const int64_t left = run.end_item - 1 - index;  // invariant 2
+    if (run.count > 1) {
+      attention_forward_shared_prefix(args, segments.subspan(run.first, run.count), run.shared,
+                                      left);
+      return;
+    }
+    const PlannedSegment& segment = segments[run.first];
+    const int64_t blocks = schedule.blocks_of(segment, group);
+    ForwardItem item;
+    item.kv_head_begin = left / blocks;
+    item.kv_head_end = item.kv_head_begin + schedule.heads_of(segment, shape);
+    item.begin = left % blocks * schedule.item_queries;
+    item.end = std::min(segment.rows * group, item.begin + schedule.item_queries);
+    // The item that this thread will probably take next: the others take those between.
+    const int64_t next_index = index + team.threads;
+    if (blocks == 1 && next_index < schedule.items) {
+      const PrefixRun& next = schedule.run_of(next_index);
+      item.next = &segments[next.first];
+      item.next_kv_head = (next.end_item - 1 - next_index) /
+                          std::max<int64_t>(schedule.blocks_of(*item.next, group), 1);
+    }
+    attention_forward_item(args, segment, item);
+  });
+}
+
+namespace {
+
+/// A backward in the making.
+struct Backward {
+  const Context& ctx;
+  const BackwardArgs& args;
+  const BackwardSchedule& schedule;
+  int64_t kv_heads = 0;
+  int64_t group = 0;
+  int64_t slots = 0;
+  Span<AttentionScratch> scratch;  ///< [slots]
+  ScratchScope& memory;
+
+  /// Calls body(block) for the blocks of a segment's queries, from the one that holds
+  /// `row` on. Queries of that block before `row` add nothing to keys from `row` on, as
+  /// they do not see them.
+  template <class Body>
+  void for_blocks(BackwardBlock block, int64_t segment, int64_t row, Body&& body) const {
+    const int64_t queries = args.segments[segment].rows * group;
     block.segment = segment;
     for (block.begin = row * group / kBackwardQueries * kBackwardQueries; block.begin < queries;
          block.begin += kBackwardQueries) {
       block.end = std::min(queries, block.begin + kBackwardQueries);
       body(block);
     }
-  };
-
-  if (whole) {
-    auto packs = arena.span<AttentionPack>(slots);
-    for (auto& p : packs) p = make_pack(op, trees.max_tiles, arena);
-    parallel_slots(ctx, slots, units, [&](int64_t slot, int64_t unit) {
-      const int64_t tree = unit / kv_heads;
-      const Span<const int32_t> members(trees.segments + trees.begin[tree],
-                                        trees.begin[tree + 1] - trees.begin[tree]);
-      BackwardBlock block = all;
-      block.kv_head = unit % kv_heads;
-      block.tile_end = trees.tile_begin[tree + 1] - trees.tile_begin[tree];
-      for (const int32_t s : members) {
-        attention_backward_pack(op, s, trees.first_tile[s], block.kv_head, packs[slot]);
-      }
-      for (const int32_t s : members) {
-        for_blocks(block, s, 0, [&](const BackwardBlock& b) {
-          attention_backward_block(op, b, packs[slot], scratch[slot]);
-        });
-      }
-      for (const int32_t s : members) {
-        attention_backward_store(op, s, trees.first_tile[s], block.kv_head, 0, op.segments[s].rows,
-                                 packs[slot]);
-      }
-    });
-    return;
   }
+};
 
-  const int64_t n = op.segments.size();
-  auto packs = arena.span<AttentionPack>(units);
-  for (int64_t u = 0; u < units; ++u) {
-    const int64_t tree = u / kv_heads;
-    packs[u] = make_pack(op, trees.tile_begin[tree + 1] - trees.tile_begin[tree], arena);
-  }
-  parallel_items(ctx, n * kv_heads, [&](int64_t item) {
+/// One thread walks all of a (tree, kv head).
+void backward_whole(const Backward& work) {
+  const BackwardArgs& op = work.args;
+  const Trees& trees = work.schedule.trees;
+  const int64_t kv_heads = work.kv_heads;
+  Array<AttentionPack> packs(work.slots);
+  for (AttentionPack& p : packs) p = make_pack(op, trees.max_tiles, work.memory);
+  parallel_slots(work.ctx, work.slots, trees.count * kv_heads, [&](int64_t slot, int64_t unit) {
+    const int64_t tree = unit / kv_heads;
+    const Span<const int32_t> members = trees.members(tree);
+    BackwardBlock block;
+    block.first_tile = trees.first_tile.data();
+    block.kv_head = unit % kv_heads;
+    block.tile_end = trees.tiles(tree);
+    for (const int32_t s : members) {
+      attention_backward_pack(op, s, trees.first_tile[s], block.kv_head, packs[slot]);
+    }
+    for (const int32_t s : members) {
+      work.for_blocks(block, s, 0, [&](const BackwardBlock& b) {
+        attention_backward_block(op, b, packs[slot], work.scratch[slot]);
+      });
+    }
+    for (const int32_t s : members) {
+      attention_backward_store(op, s, trees.first_tile[s], block.kv_head, 0, op.segments[s].rows,
+                               packs[slot]);
+    }
+  });
+}
+
+/// Groups of key tiles (dk, dv) and query blocks (dq) are items of their own.
+void backward_in_items(const Backward& work) {
+  const BackwardArgs& op = work.args;
+  const Trees& trees = work.schedule.trees;
+  const Array<int64_t>& item_end = work.schedule.item_end;
+  const int64_t kv_heads = work.kv_heads, n = op.segments.size();
+  Array<AttentionPack> packs(trees.count * kv_heads);
+  for (int64_t u = 0; u < trees.count * kv_heads; ++u)
+    packs[u] = make_pack(op, trees.tiles(u / kv_heads), work.memory);
+  parallel_items(work.ctx, n * kv_heads, [&](int64_t item) {
     const int64_t s = item / kv_heads;
     const int64_t kv_head = item % kv_heads;
     attention_backward_pack(op, s, trees.first_tile[s], kv_head,
                             packs[trees.of_segment[s] * kv_heads + kv_head]);
   });
-  // A segment's items are its groups of key tiles (dk, dv), then its query blocks (dq).
-  int64_t* item_end = arena.alloc<int64_t>(n);
-  int64_t items = 0;
-  for (int64_t s = 0; s < n; ++s) {
-    items += ceil_div(op.segments[s].rows, kGroupTiles * kKvBlock);
-    items += ceil_div(op.segments[s].rows * group, kBackwardQueries);
-    item_end[s] = items;
-  }
-  parallel_slots(ctx, slots, items * kv_heads, [&](int64_t slot, int64_t item) {
-    const int64_t s = std::upper_bound(item_end, item_end + n, item / kv_heads) - item_end;
+  const int64_t items = n == 0 ? 0 : item_end.back() * kv_heads;
+  parallel_slots(work.ctx, work.slots, items, [&](int64_t slot, int64_t item) {
+    const int64_t s =
+        std::upper_bound(item_end.begin(), item_end.end(), item / kv_heads) - item_end.begin();
     const int64_t rows = op.segments[s].rows;
     const int64_t tree = trees.of_segment[s];
     const int64_t key_groups = ceil_div(rows, kGroupTiles * kKvBlock);
     const int64_t part = item / kv_heads - (s == 0 ? 0 : item_end[s - 1]);
-    BackwardBlock block = all;
+    BackwardBlock block;
+    block.first_tile = trees.first_tile.data();
     block.kv_head = item % kv_heads;
     const AttentionPack& pack = packs[tree * kv_heads + block.kv_head];
     if (part >= key_groups) {
       block.keys = false;
       block.segment = s;
-      block.tile_end = trees.tile_begin[tree + 1] - trees.tile_begin[tree];
+      block.tile_end = trees.tiles(tree);
       block.begin = (part - key_groups) * kBackwardQueries;
-      block.end = std::min(rows * group, block.begin + kBackwardQueries);
-      attention_backward_block(op, block, pack, scratch[slot]);
+      block.end = std::min(rows * work.group, block.begin + kBackwardQueries);
+      attention_backward_block(op, block, pack, work.scratch[slot]);
       return;
     }
     const int64_t row_begin = part * kGroupTiles * kKvBlock;
@@ -355,15 +411,43 @@ void attention_backward_cpu(const Context& ctx, const AttentionBackward& op, Are
     block.queries = false;
     block.tile_begin = trees.first_tile[s] + part * kGroupTiles;
     block.tile_end = block.tile_begin + ceil_div(row_end - row_begin, kKvBlock);
-    for (int64_t i = trees.begin[tree]; i < trees.begin[tree + 1]; ++i) {
-      const int64_t reader = trees.segments[i];
+    for (const int32_t reader : trees.members(tree)) {
       if (!descends(op.segments, reader, s)) continue;
-      for_blocks(block, reader, reader == s ? row_begin : 0, [&](const BackwardBlock& b) {
-        attention_backward_block(op, b, pack, scratch[slot]);
+      work.for_blocks(block, reader, reader == s ? row_begin : 0, [&](const BackwardBlock& b) {
+        attention_backward_block(op, b, pack, work.scratch[slot]);
       });
     }
     attention_backward_store(op, s, trees.first_tile[s], block.kv_head, row_begin, row_end, pack);
   });
 }
 
-}  // namespace orrery::kernels
+}  // namespace
+
+void attention_backward(const Context& ctx, const AttentionBackward& op) {
+  const AttentionShape& shape = op.plan.shape;
+  const BackwardSchedule& schedule = *op.plan.cpu;
+  const auto queries = [&](auto m) { return heads_of(m, shape.heads, shape.head_dim); };
+  const auto kv = [&](auto m) { return heads_of(m, shape.kv_heads, shape.head_dim); };
+  const BackwardArgs args{queries(op.dq.as<float>()),
+                          kv(op.dk.as<float>()),
+                          kv(op.dv.as<float>()),
+                          queries(op.dout.as<const float>()),
+                          queries(op.out.as<const float>()),
+                          queries(op.q.as<const float>()),
+                          kv(op.k.as<const float>()),
+                          kv(op.v.as<const float>()),
+                          op.lse,
+                          host(op.plan.segments),
+                          op.scale};
+  ScratchScope memory;
+  const int64_t threads = std::max(ctx.threads, 1);
+  const int64_t units = schedule.trees.count * shape.kv_heads;
+  const int64_t slots = schedule.whole ? std::min(threads, units) : threads;
+  Array<AttentionScratch> scratch(slots);
+  for (AttentionScratch& s : scratch) s = make_scratch(args, schedule.trees.depth, memory);
+  const Backward work{ctx,   args,    schedule, shape.kv_heads, shape.heads / shape.kv_heads,
+                      slots, scratch, memory};
+  schedule.whole ? backward_whole(work) : backward_in_items(work);
+}
+
+}  // namespace orrery::kernels::cpu

@@ -6,7 +6,6 @@
 // After targets.h.
 #include "hwy/foreach_target.h"
 #include "kernels/cpu/lanes-inl.h"
-#include "kernels/elementwise.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace orrery::kernels::HWY_NAMESPACE {
@@ -14,7 +13,7 @@ namespace orrery::kernels::HWY_NAMESPACE {
 /// Elements of a part that tree_sum_block takes at a time.
 inline constexpr int64_t kTreeBlock = 512;
 
-void add_elements(float* y, const float* a, const float* b, int64_t count) {
+void sum_elements(float* y, const float* a, const float* b, int64_t count) {
   for_each16(count, [&](int64_t i, auto io)
                         HWY_ATTR { io.store(y + i, add(io.load(a + i), io.load(b + i))); });
 }
@@ -26,13 +25,13 @@ void tree_sum_block(Span<const float* const> parts, int64_t begin, int64_t count
                     float* scratch) {
   const int64_t half = parts.size() / 2;
   if (half == 1) {
-    add_elements(out, parts[0] + begin, parts[1] + begin, count);
+    sum_elements(out, parts[0] + begin, parts[1] + begin, count);
     return;
   }
   float *left = scratch, *right = scratch + kTreeBlock, *below = scratch + 2 * kTreeBlock;
   tree_sum_block(parts.first(half), begin, count, left, below);
   tree_sum_block(parts.subspan(half), begin, count, right, below);
-  add_elements(out, left, right, count);
+  sum_elements(out, left, right, count);
 }
 
 /// Elements [begin, end) of the sum. A block of every part at a time, so that what lies
@@ -48,36 +47,45 @@ HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 
+#include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "core/parallel.h"
 #include "kernels/checks.h"
+#include "kernels/cpu/host.h"
 
-namespace orrery::kernels {
-HWY_EXPORT(add_elements);
+namespace orrery::kernels::cpu {
+HWY_EXPORT(sum_elements);
 HWY_EXPORT(tree_sum_elements);
 
-void zero_cpu(const Context& ctx, Span<float> y) {
-  parallel_for(ctx, y.size(), kStreamGrain, [&](int64_t begin, int64_t end) {
-    std::memset(y.data() + begin, 0, (end - begin) * sizeof(float));
+void fill(const Context& ctx, const Fill& op) {
+  parallel_for(ctx, op.y.size, kStreamGrain, [&](int64_t begin, int64_t end) {
+    float* y = op.y.data + begin;
+    if (std::bit_cast<uint32_t>(op.value) == 0) {
+      std::memset(y, 0, (end - begin) * sizeof(float));
+    } else {
+      std::fill_n(y, end - begin, op.value);
+    }
   });
 }
 
-void accumulate_cpu(const Context& ctx, Span<float> y, Span<const float> x) {
-  parallel_for(ctx, y.size(), kStreamGrain, [&](int64_t begin, int64_t end) {
-    add_cpu(y.data() + begin, y.data() + begin, x.data() + begin, end - begin);
+void accumulate(const Context& ctx, const Accumulate& op) {
+  parallel_for(ctx, op.y.size, kStreamGrain, [&](int64_t begin, int64_t end) {
+    float* y = op.y.data + begin;
+    add_elements(y, y, op.x.data + begin, end - begin);
   });
 }
 
-void tree_sum_cpu(const Context& ctx, Span<float> out, Span<const float* const> parts) {
-  parallel_for(ctx, out.size(), kStreamGrain, [&](int64_t begin, int64_t end) {
-    HWY_DYNAMIC_DISPATCH(tree_sum_elements)(parts, begin, end, out.data());
+void tree_sum(const Context& ctx, const TreeSum& op) {
+  parallel_for(ctx, op.out.size, kStreamGrain, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(tree_sum_elements)(op.parts, begin, end, op.out.data);
   });
 }
 
-void add_cpu(float* y, const float* a, const float* b, int64_t count) {
-  HWY_DYNAMIC_DISPATCH(add_elements)(y, a, b, count);
+void add_elements(float* y, const float* a, const float* b, int64_t count) {
+  HWY_DYNAMIC_DISPATCH(sum_elements)(y, a, b, count);
 }
 
-}  // namespace orrery::kernels
+}  // namespace orrery::kernels::cpu
 #endif

@@ -4,16 +4,15 @@
 
 #include <cstdint>
 
-#include "core/context.h"
-#include "core/span.h"
+#include "kernels/elementwise.h"
 
-namespace orrery::kernels {
+namespace orrery::kernels::cpu {
 
-void zero_cpu(const Context& ctx, Span<float> y);
-void accumulate_cpu(const Context& ctx, Span<float> y, Span<const float> x);
-void tree_sum_cpu(const Context& ctx, Span<float> out, Span<const float* const> parts);
+void fill(const Context& ctx, const Fill& op);
+void accumulate(const Context& ctx, const Accumulate& op);
+void tree_sum(const Context& ctx, const TreeSum& op);
 
 /// y = a + b on the calling thread. y may be a or b.
-void add_cpu(float* y, const float* a, const float* b, int64_t count);
+void add_elements(float* y, const float* a, const float* b, int64_t count);
 
-}  // namespace orrery::kernels
+}  // namespace orrery::kernels::cpu

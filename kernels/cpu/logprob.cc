@@ -14,6 +14,9 @@
 HWY_BEFORE_NAMESPACE();
 namespace orrery::kernels::HWY_NAMESPACE {
 
+using cpu::LogprobRow;
+using cpu::LogprobRowGrad;
+
 /// The largest logit * inv; -inf for NaN alone. The order does not matter, so four run
 /// side by side.
 HWY_INLINE float row_max(const float* logits, int64_t vocab, Lanes inv) {
@@ -97,47 +100,53 @@ HWY_AFTER_NAMESPACE();
 
 #include "core/parallel.h"
 #include "kernels/checks.h"
+#include "kernels/cpu/host.h"
 
-namespace orrery::kernels {
+namespace orrery::kernels::cpu {
 HWY_EXPORT(logprob_row);
 HWY_EXPORT(logprob_row_backward);
 
-void logprob_forward_cpu(const Context& ctx, std::span<float> logprobs, std::span<float> entropies,
-                         std::span<float> lse, Mat<const float> logits,
-                         std::span<const int32_t> targets, std::span<const float> inv_temperature) {
-  parallel_for(ctx, logits.rows, kExpGrain / logits.cols, [&](int64_t begin, int64_t end) {
+void logprob_forward(const Context& ctx, const LogprobForward& op) {
+  const Span<float> logprobs = host(op.logprobs), entropies = host(op.entropies),
+                    lse = host(op.lse);
+  const Span<const int32_t> targets = host(op.targets);
+  const Span<const float> inv_temperature = host(op.inv_temperature);
+  const int64_t vocab = op.logits.cols;
+  parallel_for(ctx, op.logits.rows, kExpGrain / vocab, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const auto r = static_cast<size_t>(i);
-      const LogprobRow row = HWY_DYNAMIC_DISPATCH(logprob_row)(
-          logits.row(i), logits.cols, targets[r], inv_temperature[r], !entropies.empty());
-      logprobs[r] = row.logprob;
-      if (!entropies.empty()) entropies[r] = row.entropy;
-      if (!lse.empty()) lse[r] = row.lse;
+      const int64_t target = std::max(targets[i], 0);  // -1: the row gives NaN anyway
+      const LogprobRow result = HWY_DYNAMIC_DISPATCH(logprob_row)(
+          row(op.logits, i), vocab, target, inv_temperature[i], !entropies.empty());
+      logprobs[i] = result.logprob;
+      if (!entropies.empty()) entropies[i] = result.entropy;
+      if (!lse.empty()) lse[i] = result.lse;
     }
   });
 }
 
-void logprob_backward_cpu(const Context& ctx, Mat<float> logits, std::span<const int32_t> targets,
-                          std::span<const float> lse, std::span<const float> entropies,
-                          std::span<const float> dlogp, std::span<const float> dentropy,
-                          std::span<const float> inv_temperature) {
-  parallel_for(ctx, logits.rows, kExpGrain / logits.cols, [&](int64_t begin, int64_t end) {
+void logprob_backward(const Context& ctx, const LogprobBackward& op) {
+  const Span<const int32_t> targets = host(op.targets);
+  const Span<const float> lse = host(op.lse), entropies = host(op.entropies),
+                          dlogp = host(op.dlogp), dentropy = host(op.dentropy),
+                          inv_temperature = host(op.inv_temperature);
+  const int64_t vocab = op.logits.cols;
+  parallel_for(ctx, op.logits.rows, kExpGrain / vocab, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const auto r = static_cast<size_t>(i);
-      const LogprobRowGrad grad{.target = targets[r],
-                                .lse = lse[r],
-                                .entropy = dentropy.empty() ? 0.0f : entropies[r],
-                                .dlogp = dlogp[r],
-                                .dentropy = dentropy.empty() ? 0.0f : dentropy[r],
-                                .inv_temperature = inv_temperature[r]};
+      const LogprobRowGrad grad{.target = targets[i],
+                                .lse = lse[i],
+                                .entropy = dentropy.empty() ? 0.0f : entropies[i],
+                                .dlogp = dlogp[i],
+                                .dentropy = dentropy.empty() ? 0.0f : dentropy[i],
+                                .inv_temperature = inv_temperature[i]};
+      float* const logits = row(op.logits, i);
       if (grad.dlogp == 0.0f && grad.dentropy == 0.0f) {
-        std::fill_n(logits.row(i), logits.cols, 0.0f);
+        std::fill_n(logits, vocab, 0.0f);
       } else {
-        HWY_DYNAMIC_DISPATCH(logprob_row_backward)(logits.row(i), logits.cols, grad);
+        HWY_DYNAMIC_DISPATCH(logprob_row_backward)(logits, vocab, grad);
       }
     }
   });
 }
 
-}  // namespace orrery::kernels
+}  // namespace orrery::kernels::cpu
 #endif

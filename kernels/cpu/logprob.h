@@ -1,12 +1,9 @@
-// CPU half of kernels/logprob.h; arguments are already checked.
+// The CPU's log-probs; arguments are already checked (kernels/logprob.h).
 #pragma once
 
-#include <span>
+#include "kernels/logprob.h"
 
-#include "core/context.h"
-#include "core/tensor.h"
-
-namespace orrery::kernels {
+namespace orrery::kernels::cpu {
 
 struct LogprobRow {
   float logprob, entropy, lse;
@@ -18,14 +15,7 @@ struct LogprobRowGrad {
   float lse, entropy, dlogp, dentropy, inv_temperature;
 };
 
-void logprob_forward_cpu(const Context& ctx, std::span<float> logprobs, std::span<float> entropies,
-                         std::span<float> lse, Mat<const float> logits,
-                         std::span<const int32_t> targets, std::span<const float> inv_temperature);
+void logprob_forward(const Context& ctx, const LogprobForward& op);
+void logprob_backward(const Context& ctx, const LogprobBackward& op);
 
-/// `entropies` and `dentropy` may both be empty.
-void logprob_backward_cpu(const Context& ctx, Mat<float> logits, std::span<const int32_t> targets,
-                          std::span<const float> lse, std::span<const float> entropies,
-                          std::span<const float> dlogp, std::span<const float> dentropy,
-                          std::span<const float> inv_temperature);
-
-}  // namespace orrery::kernels
+}  // namespace orrery::kernels::cpu

@@ -28,9 +28,13 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 
 #include "core/dtype.h"
+#include "core/error.h"
 #include "core/parallel.h"
+#include "kernels/cpu/host.h"
+#include "kernels/cpu/scratch.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace orrery::kernels::HWY_NAMESPACE {
@@ -233,8 +237,8 @@ void pack_weight_f32(const Context& ctx, Mat<const float> w, float* out) {
   parallel_for(ctx, ceil_div(w.rows, kPanelWidth), 4, [&](int64_t begin, int64_t end) {
     for (int64_t panel = begin; panel < end; ++panel) {
       const int64_t row = panel * kPanelWidth;
-      pack_panel(out + row * w.cols, w.row(row), w.stride, std::min(w.rows - row, kPanelWidth),
-                 w.cols);
+      pack_panel(out + row * w.cols, cpu::row(w, row), w.stride,
+                 std::min(w.rows - row, kPanelWidth), w.cols);
     }
   });
 }
@@ -247,7 +251,8 @@ void pack_weight_bf16(const Context& ctx, Mat<const float> w, uint16_t* out) {
       const int64_t row = panel * kPanelWidth;
       for (int64_t p = 0; p < w.cols; p += kColumns) {
         const int64_t cols = std::min(kColumns, w.cols - p);
-        pack_panel(block, w.row(row) + p, w.stride, std::min(w.rows - row, kPanelWidth), cols);
+        pack_panel(block, cpu::row(w, row) + p, w.stride, std::min(w.rows - row, kPanelWidth),
+                   cols);
         round_to_bf16(out + row * w.cols + p * kPanelWidth, block, cols * kPanelWidth);
       }
     }
@@ -272,13 +277,14 @@ void forward(const Context& ctx, Mat<float> y, Mat<const float> x, const B* w, c
 /// kBackwardInner rows at a time, so that they stay in the cache.
 template <class W>
 void backward_input(const Context& ctx, Mat<float> dx, Mat<const float> dy, const W* w,
-                    bool accumulate, Arena& arena) {
+                    bool accumulate) {
   const int64_t n = dy.cols, k = dx.cols;
   const int64_t panels = ceil_div(k, kPanelWidth);
   const int64_t blocks = std::max<int64_t>(ceil_div(n, kBackwardInner), 1);
   const int64_t block =
       std::max<int64_t>(ceil_div(ceil_div(n, blocks), kPanelWidth), 1) * kPanelWidth;
-  float* const packed = arena.alloc<float>(panels * kPanelWidth * block);
+  cpu::ScratchScope scratch;
+  float* const packed = scratch.alloc<float>(panels * kPanelWidth * block);
   const Context& team = dy.rows * n * k < kGrain ? Context{.threads = 1} : ctx;
   Product<OperandLayout::kRows, float> product;
   product.m = dx.rows, product.n = k;
@@ -306,12 +312,12 @@ void backward_input(const Context& ctx, Mat<float> dx, Mat<const float> dy, cons
 }
 
 /// dw += dy^T x: dy's columns are the rows of A, the rows of x are B.
-void backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> dy, Mat<const float> x,
-                     Arena& arena) {
+void backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> dy, Mat<const float> x) {
   const int64_t m = dy.rows;
   const int64_t panels = ceil_div(x.cols, kPanelWidth);
   const int64_t block = std::min(kBackwardInner, m);
-  float* const packed = arena.alloc<float>(panels * kPanelWidth * block);
+  cpu::ScratchScope scratch;
+  float* const packed = scratch.alloc<float>(panels * kPanelWidth * block);
   Product<OperandLayout::kColumns, float> product;
   product.m = dw.rows, product.n = dw.cols;
   product.a_stride = dy.stride;
@@ -320,13 +326,13 @@ void backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> dy, Mat
   product.c = dw.data, product.c_stride = dw.stride;
   for (int64_t m0 = 0; m0 < m; m0 += block) {
     const int64_t inner = std::min(block, m - m0);
-    product.k = inner, product.a = dy.row(m0), product.panel_stride = inner * kPanelWidth;
+    product.k = inner, product.a = cpu::row(dy, m0), product.panel_stride = inner * kPanelWidth;
     parallel_for(ctx, panels, ceil_div(kGrain / 16, inner * kPanelWidth),
                  [&](int64_t begin, int64_t end) {
                    for (int64_t panel = begin; panel < end; ++panel) {
                      const int64_t p = panel * kPanelWidth;
-                     copy_panel(packed + panel * product.panel_stride, x.row(m0) + p, x.stride,
-                                std::min(x.cols - p, kPanelWidth), inner);
+                     copy_panel(packed + panel * product.panel_stride, cpu::row(x, m0) + p,
+                                x.stride, std::min(x.cols - p, kPanelWidth), inner);
                    }
                  });
     multiply(ctx, product);
@@ -342,12 +348,12 @@ void forward_bf16(const Context& ctx, Mat<float> y, Mat<const float> x, const ui
   forward(ctx, y, x, w, bias, accumulate);
 }
 void backward_input_f32(const Context& ctx, Mat<float> dx, Mat<const float> dy, const float* w,
-                        bool accumulate, Arena& arena) {
-  backward_input(ctx, dx, dy, w, accumulate, arena);
+                        bool accumulate) {
+  backward_input(ctx, dx, dy, w, accumulate);
 }
 void backward_input_bf16(const Context& ctx, Mat<float> dx, Mat<const float> dy, const uint16_t* w,
-                         bool accumulate, Arena& arena) {
-  backward_input(ctx, dx, dy, w, accumulate, arena);
+                         bool accumulate) {
+  backward_input(ctx, dx, dy, w, accumulate);
 }
 
 /// sum [cols] += the rows in order. Each thread takes columns of its own.
@@ -357,11 +363,12 @@ void add_rows(const Context& ctx, float* sum, Mat<const float> rows) {
     const Floats d;
     const int64_t column_end = std::min(end * kColumns, rows.cols);
     for (int64_t r = 0; r < rows.rows; ++r) {
+      const float* const row = cpu::row(rows, r);
       int64_t j = begin * kColumns;
       for (; j + kLanes <= column_end; j += kLanes) {
-        hn::StoreU(hn::Add(hn::LoadU(d, sum + j), hn::LoadU(d, rows.row(r) + j)), d, sum + j);
+        hn::StoreU(hn::Add(hn::LoadU(d, sum + j), hn::LoadU(d, row + j)), d, sum + j);
       }
-      for (; j < column_end; ++j) sum[j] += rows.row(r)[j];
+      for (; j < column_end; ++j) sum[j] += row[j];
     }
   });
 }
@@ -370,7 +377,7 @@ void add_rows(const Context& ctx, float* sum, Mat<const float> rows) {
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-namespace orrery::kernels {
+namespace orrery::kernels::cpu {
 
 HWY_EXPORT(pack_weight_f32);
 HWY_EXPORT(pack_weight_bf16);
@@ -390,44 +397,55 @@ const T* elements(const PackedWeight& w) {
 
 }  // namespace
 
-void pack_weight_cpu(const Context& ctx, Mat<const float> w, DType dtype, void* memory) {
-  if (dtype == DType::kBF16) {
-    HWY_DYNAMIC_DISPATCH(pack_weight_bf16)(ctx, w, static_cast<uint16_t*>(memory));
+size_t packed_weight_bytes(const Context& /*ctx*/, const PackedWeightBytes& op) {
+  const int64_t panels = op.n / kPanelWidth + (op.n % kPanelWidth != 0);
+  const int64_t panel_bytes = kPanelWidth * dtype_bytes(op.dtype);
+  ORRERY_CHECK(op.k == 0 || panels <= std::numeric_limits<int64_t>::max() / panel_bytes / op.k,
+               "packed_weight_bytes: weight [{}, {}] is too large", op.n, op.k);
+  return panels * op.k * panel_bytes;
+}
+
+void pack_weight(const Context& ctx, const PackWeight& op) {
+  if (op.dtype == DType::kBF16) {
+    HWY_DYNAMIC_DISPATCH(pack_weight_bf16)(ctx, op.weight, static_cast<uint16_t*>(op.memory));
   } else {
-    HWY_DYNAMIC_DISPATCH(pack_weight_f32)(ctx, w, static_cast<float*>(memory));
+    HWY_DYNAMIC_DISPATCH(pack_weight_f32)(ctx, op.weight, static_cast<float*>(op.memory));
   }
 }
 
-void matmul_forward_cpu(const Context& ctx, Mat<float> y, Mat<const float> x, const PackedWeight& w,
-                        Span<const float> bias, bool accumulate) {
-  const float* const b = bias.empty() ? nullptr : bias.data();
-  if (w.dtype == DType::kBF16) {
+void matmul_forward(const Context& ctx, const MatmulForward& op) {
+  const Mat<float> y = op.y.as<float>();
+  const Mat<const float> x = op.x.as<const float>();
+  const float* const bias = op.bias.empty() ? nullptr : op.bias.data;
+  if (op.weight.dtype == DType::kBF16) {
     HWY_DYNAMIC_DISPATCH(forward_bf16)
-    (ctx, y, x, elements<uint16_t>(w), b, accumulate);
+    (ctx, y, x, elements<uint16_t>(op.weight), bias, op.accumulate);
   } else {
-    HWY_DYNAMIC_DISPATCH(forward_f32)(ctx, y, x, elements<float>(w), b, accumulate);
+    HWY_DYNAMIC_DISPATCH(forward_f32)
+    (ctx, y, x, elements<float>(op.weight), bias, op.accumulate);
   }
 }
 
-void matmul_backward_input_cpu(const Context& ctx, Mat<float> dx, Mat<const float> dy,
-                               const PackedWeight& w, bool accumulate, Arena& arena) {
-  if (w.dtype == DType::kBF16) {
+void matmul_backward_input(const Context& ctx, const MatmulBackwardInput& op) {
+  const Mat<float> dx = op.dx.as<float>();
+  const Mat<const float> dy = op.dy.as<const float>();
+  if (op.weight.dtype == DType::kBF16) {
     HWY_DYNAMIC_DISPATCH(backward_input_bf16)
-    (ctx, dx, dy, elements<uint16_t>(w), accumulate, arena);
+    (ctx, dx, dy, elements<uint16_t>(op.weight), op.accumulate);
   } else {
     HWY_DYNAMIC_DISPATCH(backward_input_f32)
-    (ctx, dx, dy, elements<float>(w), accumulate, arena);
+    (ctx, dx, dy, elements<float>(op.weight), op.accumulate);
   }
 }
 
-void matmul_backward_weight_cpu(const Context& ctx, Mat<float> dw, Mat<const float> dy,
-                                Mat<const float> x, Arena& arena) {
-  HWY_DYNAMIC_DISPATCH(backward_weight)(ctx, dw, dy, x, arena);
+void matmul_backward_weight(const Context& ctx, const MatmulBackwardWeight& op) {
+  HWY_DYNAMIC_DISPATCH(backward_weight)
+  (ctx, op.dw, op.dy.as<const float>(), op.x.as<const float>());
 }
 
-void bias_backward_cpu(const Context& ctx, Span<float> db, Mat<const float> dy) {
-  HWY_DYNAMIC_DISPATCH(add_rows)(ctx, db.data(), dy);
+void bias_backward(const Context& ctx, const BiasBackward& op) {
+  HWY_DYNAMIC_DISPATCH(add_rows)(ctx, op.db.data, op.dy.as<const float>());
 }
 
-}  // namespace orrery::kernels
+}  // namespace orrery::kernels::cpu
 #endif  // HWY_ONCE

@@ -1,22 +1,31 @@
-// CPU side of kernels/matmul.h, which has the contracts and validates: these functions
-// trust their arguments.
+// The CPU's matrix products; arguments are already checked (kernels/matmul.h).
+//
+// A packed weight [n, k] is panels of 32 output features, k-major inside a panel.
+// Element (j, p) is in panel j / 32 at offset p * 32 + j % 32; the last panel is padded
+// with zeros.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
-#include "core/buffer.h"
-#include "core/span.h"
 #include "kernels/matmul.h"
 
-namespace orrery::kernels {
+namespace orrery::kernels::cpu {
 
-void pack_weight_cpu(const Context& ctx, Mat<const float> w, DType dtype, void* memory);
-void matmul_forward_cpu(const Context& ctx, Mat<float> y, Mat<const float> x, const PackedWeight& w,
-                        Span<const float> bias, bool accumulate);
-void matmul_backward_input_cpu(const Context& ctx, Mat<float> dx, Mat<const float> dy,
-                               const PackedWeight& w, bool accumulate, Arena& arena);
-void matmul_backward_weight_cpu(const Context& ctx, Mat<float> dw, Mat<const float> dy,
-                                Mat<const float> x, Arena& arena);
-void bias_backward_cpu(const Context& ctx, Span<float> db, Mat<const float> dy);
+/// Columns of W^T (output features) in one panel of a packed weight.
+inline constexpr int64_t kPanelWidth = 32;
 
-}  // namespace orrery::kernels
+struct PackedWeightBytes {
+  DType dtype = DType::kF32;
+  int64_t n = 0, k = 0;
+};
+/// Error where that is more than an int64_t holds.
+size_t packed_weight_bytes(const Context& ctx, const PackedWeightBytes& op);
+
+void pack_weight(const Context& ctx, const PackWeight& op);
+void matmul_forward(const Context& ctx, const MatmulForward& op);
+void matmul_backward_input(const Context& ctx, const MatmulBackwardInput& op);
+void matmul_backward_weight(const Context& ctx, const MatmulBackwardWeight& op);
+void bias_backward(const Context& ctx, const BiasBackward& op);
+
+}  // namespace orrery::kernels::cpu

@@ -22,11 +22,12 @@
 #include <utility>
 
 #include "hwy/cache_control.h"
-#include "kernels/matmul.h"
+#include "kernels/cpu/matmul.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace orrery::kernels::HWY_NAMESPACE {
 
+using cpu::kPanelWidth;
 inline constexpr int kLanes = HWY_LANES(float);
 using Floats = hn::FixedTag<float, kLanes>;
 

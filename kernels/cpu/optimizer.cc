@@ -44,30 +44,29 @@ HWY_AFTER_NAMESPACE();
 
 #include "core/parallel.h"
 #include "kernels/checks.h"
-#include "kernels/optimizer.h"
 
-namespace orrery::kernels {
+namespace orrery::kernels::cpu {
 HWY_EXPORT(adamw_elements);
 HWY_EXPORT(sum_of_squares);
 
-void adamw_step_cpu(const Context& ctx, Span<float> w, Span<float> m, Span<float> v,
-                    Span<const float> grad, const AdamWConstants& constants) {
-  parallel_for(ctx, w.size(), kExpGrain, [&](int64_t begin, int64_t end) {
+void adamw_step(const Context& ctx, const AdamwStep& op) {
+  const AdamWConstants constants = adamw_constants(op);
+  parallel_for(ctx, op.w.size, kExpGrain, [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(adamw_elements)
-    (w.data() + begin, m.data() + begin, v.data() + begin, grad.data() + begin, end - begin,
+    (op.w.data + begin, op.m.data + begin, op.v.data + begin, op.grad.data + begin, end - begin,
      constants);
   });
 }
 
-void sum_squares_chunks_cpu(const Context& ctx, Span<float> sums, Span<const float> x) {
-  parallel_for(ctx, sums.size(), 1, [&](int64_t begin, int64_t end) {
+void sum_squares_chunks(const Context& ctx, const SumSquaresChunks& op) {
+  parallel_for(ctx, op.sums.size, 1, [&](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; ++c) {
       const int64_t first = c * kNormChunk;
-      const int64_t count = std::min(kNormChunk, x.size() - first);
-      sums[c] = HWY_DYNAMIC_DISPATCH(sum_of_squares)(x.data() + first, count);
+      const int64_t count = std::min(kNormChunk, op.x.size - first);
+      op.sums.data[c] = HWY_DYNAMIC_DISPATCH(sum_of_squares)(op.x.data + first, count);
     }
   });
 }
 
-}  // namespace orrery::kernels
+}  // namespace orrery::kernels::cpu
 #endif

@@ -1,23 +1,11 @@
 // CPU half of kernels/optimizer.h; arguments are already checked.
 #pragma once
 
-#include "core/context.h"
-#include "core/span.h"
+#include "kernels/optimizer.h"
 
-namespace orrery::kernels {
+namespace orrery::kernels::cpu {
 
-/// The step's constants, each rounded once from double.
-struct AdamWConstants {
-  float beta1, one_minus_beta1, beta2, one_minus_beta2;
-  float eps;
-  float grad_scale;
-  float step_size;       ///< lr / (1 - beta1^t)
-  float inv_sqrt_bias2;  ///< 1 / sqrt(1 - beta2^t)
-  float decay;           ///< lr * weight_decay
-};
+void adamw_step(const Context& ctx, const AdamwStep& op);
+void sum_squares_chunks(const Context& ctx, const SumSquaresChunks& op);
 
-void adamw_step_cpu(const Context& ctx, Span<float> w, Span<float> m, Span<float> v,
-                    Span<const float> grad, const AdamWConstants& constants);
-void sum_squares_chunks_cpu(const Context& ctx, Span<float> sums, Span<const float> x);
-
-}  // namespace orrery::kernels
+}  // namespace orrery::kernels::cpu

@@ -1,33 +1,31 @@
-// CPU half of kernels/rmsnorm.h; arguments are already checked. A row of a matrix is
-// one head of a token.
+// CPU half of kernels/rmsnorm.h; arguments are already checked.
 #pragma once
 
-#include "core/context.h"
-#include "core/tensor.h"
+#include "kernels/rmsnorm.h"
 
-namespace orrery::kernels {
+namespace orrery::kernels::cpu {
 
-struct RmsnormForward {
+void rmsnorm_forward(const Context& ctx, const RmsnormForward& op);
+void rmsnorm_residual_forward(const Context& ctx, const RmsnormResidualForward& op);
+void rmsnorm_backward(const Context& ctx, const RmsnormBackward& op);
+
+/// What the kernels of both forward ops walk over.
+struct NormVectors {
   Heads<float> y;
-  Mat<float> rstd;  ///< not wanted where its data is null
+  Heads<float> h;  ///< of the residual form only, as delta
   Heads<const float> x;
-  Heads<const float> delta;  ///< where its data is null there is no residual, and no h
-  Heads<float> h;
+  Heads<const float> delta;  ///< where its data is null there is no residual
+  float* rstd = nullptr;     ///< [tokens * heads]; null where it is not wanted
   const float* weight = nullptr;
   float eps = 0.0f;
 };
 
-struct RmsnormBackward {
+struct NormGradients {
   Heads<float> dx;
+  Heads<const float> dy, x;
   float* dweight = nullptr;
-  Heads<const float> dy;
-  Heads<const float> x;
-  Mat<const float> rstd;
-  const float* weight = nullptr;
-  bool accumulate = false;  ///< dx += instead of dx =
+  const float *rstd = nullptr, *weight = nullptr;
+  bool accumulate = false;
 };
 
-void rmsnorm_forward_cpu(const Context& ctx, const RmsnormForward& op);
-void rmsnorm_backward_cpu(const Context& ctx, const RmsnormBackward& op);
-
-}  // namespace orrery::kernels
+}  // namespace orrery::kernels::cpu

@@ -60,37 +60,35 @@ HWY_AFTER_NAMESPACE();
 
 #include "core/parallel.h"
 #include "kernels/checks.h"
+#include "kernels/cpu/host.h"
 
-namespace orrery::kernels {
+namespace orrery::kernels::cpu {
 HWY_EXPORT(rope_rotate);
 HWY_EXPORT(rope_rotate_back);
 
 namespace {
 
 template <class Rotate>
-void rotate_tokens(const Context& ctx, Heads<float> x, Span<const int32_t> positions,
-                   const RopeTable& table, const Rotate& rotate) {
-  const int64_t width = std::max<int64_t>(x.heads * x.head_dim, 1);
-  parallel_for(ctx, x.tokens, kStreamGrain / width, [&](int64_t begin, int64_t end) {
-    for (int64_t t = begin; t < end; ++t) {
-      const int64_t offset = positions[t] * table.half_dim;
-      rotate(x.at(t, 0), x.heads, table.half_dim, table.cos.data() + offset,
-             table.sin.data() + offset);
-    }
-  });
+void rotate_tokens(const Context& ctx, const Rope& op, const Rotate& rotate) {
+  const auto x = op.x.as<float>();
+  parallel_for(
+      ctx, x.rows, kStreamGrain / std::max<int64_t>(x.cols, 1), [&](int64_t begin, int64_t end) {
+        for (int64_t t = begin; t < end; ++t) {
+          const int64_t position = op.positions.data[t];
+          rotate(row(x, t), op.heads, op.cos.cols, row(op.cos, position), row(op.sin, position));
+        }
+      });
 }
 
 }  // namespace
 
-void rope_forward_cpu(const Context& ctx, Heads<float> x, Span<const int32_t> positions,
-                      const RopeTable& table) {
-  rotate_tokens(ctx, x, positions, table, HWY_DYNAMIC_DISPATCH(rope_rotate));
+void rope_forward(const Context& ctx, const Rope& op) {
+  rotate_tokens(ctx, op, HWY_DYNAMIC_DISPATCH(rope_rotate));
 }
 
-void rope_backward_cpu(const Context& ctx, Heads<float> dx, Span<const int32_t> positions,
-                       const RopeTable& table) {
-  rotate_tokens(ctx, dx, positions, table, HWY_DYNAMIC_DISPATCH(rope_rotate_back));
+void rope_backward(const Context& ctx, const Rope& op) {
+  rotate_tokens(ctx, op, HWY_DYNAMIC_DISPATCH(rope_rotate_back));
 }
 
-}  // namespace orrery::kernels
+}  // namespace orrery::kernels::cpu
 #endif

@@ -1,14 +1,11 @@
 // CPU half of kernels/rope.h; arguments are already checked.
 #pragma once
 
-#include "core/span.h"
 #include "kernels/rope.h"
 
-namespace orrery::kernels {
+namespace orrery::kernels::cpu {
 
-void rope_forward_cpu(const Context& ctx, Heads<float> x, Span<const int32_t> positions,
-                      const RopeTable& table);
-void rope_backward_cpu(const Context& ctx, Heads<float> dx, Span<const int32_t> positions,
-                       const RopeTable& table);
+void rope_forward(const Context& ctx, const Rope& op);
+void rope_backward(const Context& ctx, const Rope& op);
 
-}  // namespace orrery::kernels
+}  // namespace orrery::kernels::cpu

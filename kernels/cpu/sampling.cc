@@ -140,8 +140,10 @@ HWY_AFTER_NAMESPACE();
 
 #include "core/parallel.h"
 #include "kernels/checks.h"
+#include "kernels/cpu/host.h"
+#include "kernels/cpu/scratch.h"
 
-namespace orrery::kernels {
+namespace orrery::kernels::cpu {
 HWY_EXPORT(sampling_max);
 HWY_EXPORT(first_equal);
 HWY_EXPORT(sampling_weights);
@@ -160,7 +162,7 @@ struct Row {
 };
 
 /// One thread's memory.
-struct Scratch {
+struct WorkArea {
   float* block_sums = nullptr;
   float* z = nullptr;        ///< candidates' scaled logits
   int32_t* ids = nullptr;    ///< candidates' tokens, rising
@@ -173,22 +175,22 @@ struct Scratch {
 int64_t fixed(float p) { return static_cast<int64_t>(p * 0x1p40); }
 
 /// Fills block_sums; returns their sum, added in order.
-double sum_blocks(const Row& row, const Scratch& scratch) {
+double sum_blocks(const Row& row, const WorkArea& area) {
   HWY_DYNAMIC_DISPATCH(sampling_block_sums)
-  (scratch.block_sums, row.logits, row.vocab, row.inv_temperature, row.max);
+  (area.block_sums, row.logits, row.vocab, row.inv_temperature, row.max);
   double total = 0.0;
-  for (int64_t b = 0; b * kSampleBlock < row.vocab; ++b) total += scratch.block_sums[b];
+  for (int64_t b = 0; b * kSampleBlock < row.vocab; ++b) total += area.block_sums[b];
   return total;
 }
 
 /// Inverse CDF over the whole vocabulary: first the block, then the token in it.
-int32_t draw_from_all(const Row& row, const Scratch& scratch, float uniform) {
-  const double target = uniform * sum_blocks(row, scratch);
+int32_t draw_from_all(const Row& row, const WorkArea& area, float uniform) {
+  const double target = uniform * sum_blocks(row, area);
   const int64_t blocks = (row.vocab + kSampleBlock - 1) / kSampleBlock;
   double before = 0.0;
   int64_t block = 0;
   for (; block + 1 < blocks; ++block) {
-    const double after = before + scratch.block_sums[block];
+    const double after = before + area.block_sums[block];
     if (after > target) break;
     before = after;
   }
@@ -209,8 +211,8 @@ int32_t draw_from_all(const Row& row, const Scratch& scratch, float uniform) {
   return static_cast<int32_t>(first + last);
 }
 
-int64_t collect(const Row& row, const Scratch& scratch, float threshold) {
-  return HWY_DYNAMIC_DISPATCH(collect_candidates)(scratch.z, scratch.ids, row.logits, 0, row.vocab,
+int64_t collect(const Row& row, const WorkArea& area, float threshold) {
+  return HWY_DYNAMIC_DISPATCH(collect_candidates)(area.z, area.ids, row.logits, 0, row.vocab,
                                                   row.inv_temperature, threshold);
 }
 
@@ -231,13 +233,13 @@ uint32_t rank_key(float z) {
 /// bits and goes on inside the bin where the sum reaches `needed`. At the end all keys
 /// in `active` are equal, so it is in rank order.
 template <class Weight>
-int32_t last_to_keep(const Scratch& scratch, int64_t count, int64_t needed, const Weight& weight) {
+int32_t last_to_keep(const WorkArea& area, int64_t count, int64_t needed, const Weight& weight) {
   constexpr uint32_t kBins = 2048;
-  int32_t* active = scratch.order;
+  int32_t* active = area.order;
   std::iota(active, active + count, 0);
   for (const int shift : {21, 10, 0}) {
     int64_t bins[kBins] = {};
-    const auto bin_of = [&](int32_t i) { return (rank_key(scratch.z[i]) >> shift) % kBins; };
+    const auto bin_of = [&](int32_t i) { return (rank_key(area.z[i]) >> shift) % kBins; };
     for (int64_t i = 0; i < count; ++i) bins[bin_of(active[i])] += weight(active[i]);
     uint32_t bin = 0;
     while (bin + 1 < kBins && bins[bin] < needed) needed -= bins[bin++];
@@ -256,100 +258,100 @@ int32_t last_to_keep(const Scratch& scratch, int64_t count, int64_t needed, cons
 
 /// Drops the candidates that rank after candidate `last`. The others keep their order;
 /// their weights are to be computed again. Returns how many stay.
-int64_t keep_through(const Scratch& scratch, int64_t count, int32_t last) {
-  const float last_z = scratch.z[last];
+int64_t keep_through(const WorkArea& area, int64_t count, int32_t last) {
+  const float last_z = area.z[last];
   int64_t kept = 0;
   for (int64_t i = 0; i < count; ++i) {
-    const float z = scratch.z[i];
-    scratch.z[kept] = z;
-    scratch.ids[kept] = scratch.ids[i];
+    const float z = area.z[i];
+    area.z[kept] = z;
+    area.ids[kept] = area.ids[i];
     kept += int{z > last_z} | (int{z == last_z} & int{i <= last});
   }
   return kept;
 }
 
 /// Keeps the k best of `count` candidates. Returns how many stay.
-int64_t keep_best(const Scratch& scratch, int64_t count, int64_t k) {
+int64_t keep_best(const WorkArea& area, int64_t count, int64_t k) {
   if (count <= k) return count;
   const auto one = [](int32_t /*candidate*/) { return int64_t{1}; };
-  return keep_through(scratch, count, last_to_keep(scratch, count, k, one));
+  return keep_through(area, count, last_to_keep(area, count, k, one));
 }
 
 /// Collects the k best tokens of the vocabulary. Tokens below the k-th best of those
 /// seen so far are not worth collecting.
-int64_t collect_top_k(const Row& row, const Scratch& scratch, int64_t k) {
+int64_t collect_top_k(const Row& row, const WorkArea& area, int64_t k) {
   constexpr int64_t kChunk = 4096;
   float threshold = -std::numeric_limits<float>::infinity();
   int64_t count = 0;
   for (int64_t begin = 0; begin < row.vocab; begin += kChunk) {
-    count += HWY_DYNAMIC_DISPATCH(collect_candidates)(
-        scratch.z + count, scratch.ids + count, row.logits, begin,
-        std::min(begin + kChunk, row.vocab), row.inv_temperature, threshold);
+    count += HWY_DYNAMIC_DISPATCH(collect_candidates)(area.z + count, area.ids + count, row.logits,
+                                                      begin, std::min(begin + kChunk, row.vocab),
+                                                      row.inv_temperature, threshold);
     if (count > 2 * k + 512) {
-      count = keep_best(scratch, count, k);
-      threshold = *std::min_element(scratch.z, scratch.z + count);
+      count = keep_best(area, count, k);
+      threshold = *std::min_element(area.z, area.z + count);
     }
   }
-  return keep_best(scratch, count, k);
+  return keep_best(area, count, k);
 }
 
-void weigh(const Row& row, const Scratch& scratch, int64_t count) {
-  HWY_DYNAMIC_DISPATCH(candidate_weights)(scratch.p, scratch.z, count, row.max);
+void weigh(const Row& row, const WorkArea& area, int64_t count) {
+  HWY_DYNAMIC_DISPATCH(candidate_weights)(area.p, area.z, count, row.max);
 }
 
-int64_t mass_of(const Scratch& scratch, int64_t count) {
+int64_t mass_of(const WorkArea& area, int64_t count) {
   int64_t mass = 0;
-  for (int64_t i = 0; i < count; ++i) mass += fixed(scratch.p[i]);
+  for (int64_t i = 0; i < count; ++i) mass += fixed(area.p[i]);
   return mass;
 }
 
 /// Keeps the fewest best candidates whose weights reach `needed` (see last_to_keep).
-int64_t keep_mass(const Scratch& scratch, int64_t count, int64_t needed) {
-  const auto weight = [&](int32_t candidate) { return fixed(scratch.p[candidate]); };
-  return keep_through(scratch, count, last_to_keep(scratch, count, needed, weight));
+int64_t keep_mass(const WorkArea& area, int64_t count, int64_t needed) {
+  const auto weight = [&](int32_t candidate) { return fixed(area.p[candidate]); };
+  return keep_through(area, count, last_to_keep(area, count, needed, weight));
 }
 
 /// Collects the fewest best tokens of the vocabulary whose probability reaches top_p.
 /// Tries falling thresholds until the tokens above one weigh enough (invariant 3); a
 /// language model rarely needs more than the first. `needed` comes from the float sums
 /// of all blocks and may exceed what the units make of them: then all tokens stay.
-int64_t collect_top_p(const Row& row, const Scratch& scratch, float top_p) {
-  const double total = sum_blocks(row, scratch);
+int64_t collect_top_p(const Row& row, const WorkArea& area, float top_p) {
+  const double total = sum_blocks(row, area);
   const int64_t needed = std::max<int64_t>(1, static_cast<int64_t>(top_p * total * 0x1p40));
   for (const float share : {0x1p-10f, 0x1p-14f, 0x1p-18f, 0.0f}) {
     const float threshold = row.max + log_f32(static_cast<float>(total) * share);  // share 0: -inf
-    const int64_t count = collect(row, scratch, threshold);
-    weigh(row, scratch, count);
-    if (mass_of(scratch, count) >= needed) return keep_mass(scratch, count, needed);
+    const int64_t count = collect(row, area, threshold);
+    weigh(row, area, count);
+    if (mass_of(area, count) >= needed) return keep_mass(area, count, needed);
     if (share == 0.0f) return count;
   }
   return 0;
 }
 
 /// Collects the tokens with p >= min_p, and perhaps a few more.
-int64_t collect_min_p(const Row& row, const Scratch& scratch, float min_p) {
+int64_t collect_min_p(const Row& row, const WorkArea& area, float min_p) {
   // z - max is rounded before the exponential, and so is its result. Hence a margin;
   // the caller then tests p itself.
   const double log_min_p = log_f32(min_p);
   const double bound = row.max + log_min_p * (1.0 + 1e-6) - 1e-6;
   const float threshold =
       std::nextafter(static_cast<float>(bound), -std::numeric_limits<float>::infinity());
-  return collect(row, scratch, threshold);
+  return collect(row, area, threshold);
 }
 
-int32_t draw_from_candidates(const Scratch& scratch, int64_t count, float uniform) {
-  const double total = mass_of(scratch, count);
+int32_t draw_from_candidates(const WorkArea& area, int64_t count, float uniform) {
+  const double total = mass_of(area, count);
   const auto target = static_cast<int64_t>(uniform * total);
   int64_t sum = 0;
   int64_t last = 0;
   for (int64_t i = 0; i < count; ++i) {
-    const int64_t mass = fixed(scratch.p[i]);
+    const int64_t mass = fixed(area.p[i]);
     if (mass == 0) continue;
     last = i;
     sum += mass;
     if (sum > target) break;
   }
-  return scratch.ids[last];
+  return area.ids[last];
 }
 
 bool has_filter(const SamplingParams& p, int64_t vocab) {
@@ -357,66 +359,68 @@ bool has_filter(const SamplingParams& p, int64_t vocab) {
 }
 
 int32_t sample_row(const float* logits, int64_t vocab, const SamplingParams& params, float uniform,
-                   const Scratch& scratch) {
+                   const WorkArea& area) {
   const bool greedy = params.temperature == 0.0f;
   const float inv_temperature = greedy ? 1.0f : 1.0f / params.temperature;
   const float max = HWY_DYNAMIC_DISPATCH(sampling_max)(logits, vocab, inv_temperature);
   if (std::isnan(max)) return -1;
   if (greedy) return static_cast<int32_t>(HWY_DYNAMIC_DISPATCH(first_equal)(logits, vocab, max));
   const Row row{logits, vocab, inv_temperature, max};
-  if (!has_filter(params, vocab)) return draw_from_all(row, scratch, uniform);
+  if (!has_filter(params, vocab)) return draw_from_all(row, area, uniform);
 
   int64_t count = 0;
   if (params.top_k > 0 && params.top_k < vocab) {
-    count = collect_top_k(row, scratch, params.top_k);
+    count = collect_top_k(row, area, params.top_k);
     if (params.top_p < 1.0f) {
-      weigh(row, scratch, count);
-      const double total = mass_of(scratch, count);
+      weigh(row, area, count);
+      const double total = mass_of(area, count);
       const auto needed = static_cast<int64_t>(params.top_p * total);
-      count = keep_mass(scratch, count, std::max<int64_t>(1, needed));
+      count = keep_mass(area, count, std::max<int64_t>(1, needed));
     }
   } else if (params.top_p < 1.0f) {
-    count = collect_top_p(row, scratch, params.top_p);
+    count = collect_top_p(row, area, params.top_p);
   } else {
-    count = collect_min_p(row, scratch, params.min_p);
+    count = collect_min_p(row, area, params.min_p);
   }
-  weigh(row, scratch, count);
+  weigh(row, area, count);
   for (int64_t i = 0; i < count; ++i) {
-    if (scratch.p[i] < params.min_p) scratch.p[i] = 0.0f;  // the best has p = 1 and stays
+    if (area.p[i] < params.min_p) area.p[i] = 0.0f;  // the best has p = 1 and stays
   }
-  return draw_from_candidates(scratch, count, uniform);
+  return draw_from_candidates(area, count, uniform);
 }
 
 }  // namespace
 
-void sample_forward_cpu(const Context& ctx, Span<int32_t> ids, Mat<const float> logits,
-                        Span<const SamplingParams> params, Span<const float> uniform,
-                        Arena& arena) {
-  const ArenaScope scope(arena);
-  const int64_t vocab = logits.cols;
+void sample_forward(const Context& ctx, const SampleForward& op) {
+  const Span<int32_t> ids = host(op.ids);
+  const Span<const SamplingParams> params = host(op.params);
+  const Span<const float> uniform = host(op.uniform);
+  const int64_t rows = op.logits.rows, vocab = op.logits.cols;
   const bool filtered = std::any_of(params.begin(), params.end(),
                                     [&](const SamplingParams& p) { return has_filter(p, vocab); });
-  const int64_t worth = std::max<int64_t>(logits.rows * vocab / kExpGrain, 1);
-  const int64_t team = std::max<int64_t>(std::min({int64_t{ctx.threads}, logits.rows, worth}), 1);
-  auto* scratch = arena.alloc<Scratch>(team);
+  const int64_t worth = std::max<int64_t>(rows * vocab / kExpGrain, 1);
+  const int64_t team = std::max<int64_t>(std::min({int64_t{ctx.threads}, rows, worth}), 1);
+  ScratchScope memory;
+  auto* const work_areas = memory.alloc<WorkArea>(team);
   for (int64_t i = 0; i < team; ++i) {
-    scratch[i] = {};
-    scratch[i].block_sums = arena.alloc<float>(vocab / kSampleBlock + 1);
+    WorkArea& area = work_areas[i];
+    area = {};
+    area.block_sums = memory.alloc<float>(vocab / kSampleBlock + 1);
     if (!filtered) continue;
     const int64_t room = vocab + kSumLanes;
-    scratch[i].z = arena.alloc<float>(room);
-    scratch[i].ids = arena.alloc<int32_t>(room);
-    scratch[i].p = arena.alloc<float>(room);
-    scratch[i].order = arena.alloc<int32_t>(room);
+    area.z = memory.alloc<float>(room);
+    area.ids = memory.alloc<int32_t>(room);
+    area.p = memory.alloc<float>(room);
+    area.order = memory.alloc<int32_t>(room);
   }
   parallel_for(ctx, team, 1, [&](int64_t begin, int64_t end) {
     for (int64_t member = begin; member < end; ++member) {
-      for (int64_t i = member; i < logits.rows; i += team) {
-        ids[i] = sample_row(logits.row(i), vocab, params[i], uniform[i], scratch[member]);
+      for (int64_t i = member; i < rows; i += team) {
+        ids[i] = sample_row(row(op.logits, i), vocab, params[i], uniform[i], work_areas[member]);
       }
     }
   });
 }
 
-}  // namespace orrery::kernels
+}  // namespace orrery::kernels::cpu
 #endif

@@ -41,32 +41,38 @@ HWY_AFTER_NAMESPACE();
 
 #include "core/parallel.h"
 #include "kernels/checks.h"
+#include "kernels/cpu/host.h"
 
-namespace orrery::kernels {
+namespace orrery::kernels::cpu {
 HWY_EXPORT(swiglu_row);
 HWY_EXPORT(swiglu_row_backward);
 
-void swiglu_forward_cpu(const Context& ctx, Mat<float> out, Mat<const float> gate_up) {
+void swiglu_forward(const Context& ctx, const SwigluForward& op) {
+  const auto out = op.out.as<float>();
+  const auto gate_up = op.gate_up.as<const float>();
   const int64_t f = out.cols;
   parallel_for(ctx, out.rows, kExpGrain / std::max<int64_t>(f, 1), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      HWY_DYNAMIC_DISPATCH(swiglu_row)(out.row(i), gate_up.row(i), gate_up.row(i) + f, f);
+      const float* gate = row(gate_up, i);
+      HWY_DYNAMIC_DISPATCH(swiglu_row)(row(out, i), gate, gate + f, f);
     }
   });
 }
 
-void swiglu_backward_cpu(const Context& ctx, Mat<float> d_gate_up, Mat<const float> dout,
-                         Mat<const float> gate_up) {
+void swiglu_backward(const Context& ctx, const SwigluBackward& op) {
+  const auto d_gate_up = op.d_gate_up.as<float>();
+  const auto dout = op.dout.as<const float>(), gate_up = op.gate_up.as<const float>();
   const int64_t f = dout.cols;
   parallel_for(ctx, dout.rows, kExpGrain / std::max<int64_t>(f, 1),
                [&](int64_t begin, int64_t end) {
                  for (int64_t i = begin; i < end; ++i) {
+                   float* dgate = row(d_gate_up, i);
+                   const float* gate = row(gate_up, i);
                    HWY_DYNAMIC_DISPATCH(swiglu_row_backward)
-                   (d_gate_up.row(i), d_gate_up.row(i) + f, dout.row(i), gate_up.row(i),
-                    gate_up.row(i) + f, f);
+                   (dgate, dgate + f, row(dout, i), gate, gate + f, f);
                  }
                });
 }
 
-}  // namespace orrery::kernels
+}  // namespace orrery::kernels::cpu
 #endif

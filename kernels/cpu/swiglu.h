@@ -1,13 +1,11 @@
 // CPU half of kernels/swiglu.h; arguments are already checked.
 #pragma once
 
-#include "core/context.h"
-#include "core/tensor.h"
+#include "kernels/swiglu.h"
 
-namespace orrery::kernels {
+namespace orrery::kernels::cpu {
 
-void swiglu_forward_cpu(const Context& ctx, Mat<float> out, Mat<const float> gate_up);
-void swiglu_backward_cpu(const Context& ctx, Mat<float> d_gate_up, Mat<const float> dout,
-                         Mat<const float> gate_up);
+void swiglu_forward(const Context& ctx, const SwigluForward& op);
+void swiglu_backward(const Context& ctx, const SwigluBackward& op);
 
-}  // namespace orrery::kernels
+}  // namespace orrery::kernels::cpu

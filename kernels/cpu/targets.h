@@ -21,7 +21,7 @@
 //   #if HWY_ONCE
 //   namespace orrery::kernels {
 //   HWY_EXPORT(swiglu_rows);
-//   void swiglu_forward_cpu(...) { HWY_DYNAMIC_DISPATCH(swiglu_rows)(y, x, count); }
+//   void swiglu_forward(...) { HWY_DYNAMIC_DISPATCH(swiglu_rows)(y, x, count); }
 //   }  // namespace orrery::kernels
 //   #endif
 //

@@ -67,6 +67,10 @@ struct Policy {
  private:
   static constexpr int kOwnTerms = sizeof(PolicyTermOf::kTerms) / sizeof(Term);
   static_assert(kOwnTerms <= kMaxPolicyTerms);
+  // Another couple() would never be called, and nobody would hear of it.
+  static_assert(
+      !requires { &PolicyTermOf::couple; } || CouplesTokens<PolicyTermOf>,
+      "couple() must be static, of the arguments that CouplesTokens names");
 };
 
 }  // namespace orrery::learners

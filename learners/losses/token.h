@@ -42,7 +42,8 @@ struct Term {
   Mean mean;
 };
 
-/// Whether a loss needs whole sequences (learners/loss.h).
+/// Whether a loss needs whole sequences (learners/loss.h). couple() is static: it sees
+/// the tokens and no settings, which are operator()'s.
 template <class T>
 concept CouplesTokens = requires(Span<const LossToken> tokens, Span<float> out) {
   T::couple(tokens, out);

@@ -340,7 +340,7 @@ class Play : public testing::Test {
   Play()
       : tokenizer_(text::Tokenizer::load(quickstart_model())),
         model_(models::load_model_config(quickstart_model()), {}, DType::kF32) {
-    models::initialize_parameters(model_.config(), model_.table(), 3, model_.parameters());
+    models::initialize_parameters(model_.config(), model_.table(), 3, model_.write_parameters());
     model_.pack({});
     config_.n = 4;
     config_.seed = 9;

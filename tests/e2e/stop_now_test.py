@@ -318,7 +318,8 @@ class ClosedPipes(Case):
             run_dir = self.folder / name
             code, stderr = self.read_of(*words, QUICKSTART, f"run_dir={run_dir}", *LEARNS,
                                         lines=1 if name == "alone" else 0, ranks=ranks)
-            self.assertEqual(code, 0, stderr)
+            # mpirun itself takes no SIGPIPE any more once it is clearing up.
+            self.assertIn(code, (0, -signal.SIGPIPE) if ranks else (0,), stderr)
             self.assertEqual(json.loads((run_dir / "status.json").read_text())["state"], "done")
             self.assertNotIn("could not be written", stderr)
 

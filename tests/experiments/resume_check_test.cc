@@ -435,7 +435,7 @@ TEST(Inputs, AreReadOnceAndNeverAnError) {
   EXPECT_EQ(labels()["sft.train_files[0]"], found["data.train_files[0]"]);
   EXPECT_EQ(labels()["sft.val_files[0]"], found["data.train_files[0]"]);
   const float weights[] = {1, 2}, swapped[] = {2, 1};
-  const auto digest = [](Span<const float> of) { return weights_input({}, of).digest; };
+  const auto digest = [](const float* values) { return weights_input({}, {values, 2}).digest; };
   EXPECT_EQ(digest(weights), digest(weights));
   EXPECT_NE(digest(weights), digest(swapped));
 }

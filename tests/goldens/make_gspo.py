@@ -6,7 +6,7 @@
     v/bin/python tests/goldens/make_gspo.py verl tests/goldens/gspo.json
 
 Runs verl's own compute_policy_loss_gspo and what it calls, in float64 on values that float32 holds. The functions are taken out of
-verl's files one by one, so that nothing else of verl need be installed. tests/learners/gspo_test.cc reads the file.
+verl's files one by one, so that nothing else of verl need be installed. tests/learners/losses/gspo_test.cc reads the file.
 """
 import ast
 import json

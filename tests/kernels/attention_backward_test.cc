@@ -124,17 +124,22 @@ Batch make_batch(const Case& c) {
 
 Gradients run_backward(const Context& ctx, const Batch& b) {
   Gradients g{Floats(b.q.size(), 7.0f), Floats(b.k.size(), 7.0f), Floats(b.v.size(), 7.0f)};
-  const auto queries = [&](auto* x) {
-    return Heads(x, b.rows, b.shape.heads, b.shape.head_dim, b.q_row());
-  };
-  const auto keys = [&](auto* x) {
-    return Heads(x, b.rows, b.shape.kv_heads, b.shape.head_dim, b.kv_row());
-  };
+  const auto queries = [&](auto* x) { return Mat(x, b.rows, b.q_row()); };
+  const auto keys = [&](auto* x) { return Mat(x, b.rows, b.kv_row()); };
   Arena arena;
-  attention_backward(ctx, queries(g.dq.data()), keys(g.dk.data()), keys(g.dv.data()),
-                     queries(b.dout.data()), queries(b.out.data()), queries(b.q.data()),
-                     keys(b.k.data()), keys(b.v.data()), {b.lse.data(), b.rows, b.shape.heads},
-                     b.segments, b.scale, arena);
+  const AttentionBackwardPlan plan =
+      make_attention_backward_plan(ctx, b.shape.plan(), b.rows, b.segments, arena);
+  attention_backward(ctx, {.dq = queries(g.dq.data()),
+                           .dk = keys(g.dk.data()),
+                           .dv = keys(g.dv.data()),
+                           .dout = queries(b.dout.data()),
+                           .out = queries(b.out.data()),
+                           .q = queries(b.q.data()),
+                           .k = keys(b.k.data()),
+                           .v = keys(b.v.data()),
+                           .lse = {b.lse.data(), b.rows, b.shape.heads},
+                           .plan = plan,
+                           .scale = b.scale});
   return g;
 }
 
@@ -330,8 +335,6 @@ TEST_F(AttentionBackwardTest, TreeForwardThenBackwardThroughThePool) {
   const std::vector<int32_t> prompt = pool.take(45);
   std::vector<std::vector<int32_t>> tables{prompt};
   std::vector<KvSegment> segments;
-  const Heads<const float> k(tree.k.data(), tree.rows, 2, 16, 32),
-      v(tree.v.data(), tree.rows, 2, 16, 32);
   for (int i = 1; i <= 2; ++i) {
     tables.push_back({prompt[0]});
     for (const int32_t b : pool.take(64)) tables.back().push_back(b);
@@ -340,12 +343,26 @@ TEST_F(AttentionBackwardTest, TreeForwardThenBackwardThroughThePool) {
     const AttentionSegment& s = tree.segments[i];
     segments.push_back({s.row_begin, s.rows, s.position, tables[i]});
   }
-  kv_write({}, pool.view(), k, v, std::span(segments).first(1));
-  for (int i = 1; i <= 2; ++i) kv_copy({}, pool.view(), prompt[1], tables[i][1], 45 % kKvBlock);
-  kv_write({}, pool.view(), k, v, std::span(segments).subspan(1));
+  Arena arena;
+  const auto plan_of = [&](std::span<const KvSegment> part) {
+    return make_attention_plan({.threads = 2}, tree.shape.plan(), tree.rows, 10, part, arena);
+  };
+  const auto write = [&](std::span<const KvSegment> part) {
+    kv_write({}, {.pool = pool.view(),
+                  .k = Mat<const float>(tree.k.data(), tree.rows, 32),
+                  .v = Mat<const float>(tree.v.data(), tree.rows, 32),
+                  .plan = plan_of(part)});
+  };
+  write(std::span(segments).first(1));
+  for (int i = 1; i <= 2; ++i) copy_slots(pool, prompt[1], tables[i][1], 45 % kKvBlock);
+  write(std::span(segments).subspan(1));
   Floats out(tree.q.size()), lse(tree.lse.size());
-  attention_forward({.threads = 2}, {out.data(), tree.rows, 6, 16, 96}, {lse.data(), tree.rows, 6},
-                    {tree.q.data(), tree.rows, 6, 16, 96}, pool.view(), segments, tree.scale);
+  attention_forward({.threads = 2}, {.out = Mat<float>(out.data(), tree.rows, 96),
+                                     .lse = {lse.data(), tree.rows, 6},
+                                     .q = Mat<const float>(tree.q.data(), tree.rows, 96),
+                                     .pool = pool.view(),
+                                     .plan = plan_of(segments),
+                                     .scale = tree.scale});
   EXPECT_EQ(first_difference(out, tree.out), -1);
   EXPECT_EQ(first_difference(lse, tree.lse), -1);
 }

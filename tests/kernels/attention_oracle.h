@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "core/buffer.h"
 #include "kernels/attention.h"
 #include "kernels/scalar_math.h"
 
@@ -44,6 +45,7 @@ struct Shape {
   int64_t kv_heads = 1;
   int64_t head_dim = 8;
   int64_t group() const { return heads / kv_heads; }
+  AttentionShape plan() const { return {heads, kv_heads, head_dim}; }
 };
 
 /// A sequence: q [length, heads, head_dim], k and v [length, kv_heads, head_dim].
@@ -139,15 +141,10 @@ inline double exact_row(const Shape& shape, const Sequence& s, int64_t position,
 /// A pool of `blocks` blocks, all NaN, handed out in a shuffled order.
 class Pool {
  public:
-  Pool(const Shape& shape, int64_t blocks, uint32_t seed = 1) {
-    view_.blocks = blocks;
-    view_.kv_heads = shape.kv_heads;
-    view_.head_dim = shape.head_dim;
-    k_.assign(static_cast<size_t>(blocks * view_.block_elements()),
-              std::numeric_limits<float>::quiet_NaN());
-    v_ = k_;
-    view_.k = k_.data();
-    view_.v = v_.data();
+  Pool(const Shape& shape, int64_t blocks, uint32_t seed = 1)
+      : memory_({}, kv_pool_bytes({}, DType::kF32, blocks, shape.kv_heads, shape.head_dim)) {
+    std::ranges::fill(memory_.span<float>(), std::numeric_limits<float>::quiet_NaN());
+    view_ = make_kv_pool({}, DType::kF32, blocks, shape.kv_heads, shape.head_dim, memory_.data());
     free_.resize(static_cast<size_t>(blocks));
     std::iota(free_.begin(), free_.end(), 0);
     std::shuffle(free_.begin(), free_.end(), std::mt19937(seed));
@@ -166,10 +163,17 @@ class Pool {
   }
 
  private:
+  Buffer memory_;
   KvPool view_;
-  Floats k_, v_;
   std::vector<int32_t> free_;
 };
+
+/// Copies slots [0, count) of a block to another.
+inline void copy_slots(const Pool& pool, int32_t from, int32_t to, int64_t count) {
+  Arena arena;
+  const std::vector<BlockCopy> copies{{from, to, count}};
+  kv_copy({}, {.pool = pool.view(), .plan = make_copy_plan({}, pool.view().blocks, copies, arena)});
+}
 
 /// Rows [begin, end) of sequence `sequence`.
 struct Chunk {
@@ -199,13 +203,20 @@ inline Result run_chunks(const Context& ctx, const Shape& shape,
     v.insert(v.end(), s.v.begin() + chunk.begin * kv_row, s.v.begin() + chunk.end * kv_row);
     rows += chunk.end - chunk.begin;
   }
-  kv_write(ctx, pool.view(), {k.data(), rows, shape.kv_heads, shape.head_dim, kv_row},
-           {v.data(), rows, shape.kv_heads, shape.head_dim, kv_row}, segments);
+  Arena arena;
+  const AttentionPlan plan =
+      make_attention_plan(ctx, shape.plan(), rows, pool.view().blocks, segments, arena);
+  kv_write(ctx, {.pool = pool.view(),
+                 .k = Mat<const float>(k.data(), rows, kv_row),
+                 .v = Mat<const float>(v.data(), rows, kv_row),
+                 .plan = plan});
   Result r{Floats(q.size()), Floats(static_cast<size_t>(rows * shape.heads))};
-  attention_forward(ctx, {r.out.data(), rows, shape.heads, shape.head_dim, q_row},
-                    {r.lse.data(), rows, shape.heads},
-                    {q.data(), rows, shape.heads, shape.head_dim, q_row}, pool.view(), segments,
-                    scale);
+  attention_forward(ctx, {.out = Mat<float>(r.out.data(), rows, q_row),
+                          .lse = {r.lse.data(), rows, shape.heads},
+                          .q = Mat<const float>(q.data(), rows, q_row),
+                          .pool = pool.view(),
+                          .plan = plan,
+                          .scale = scale});
   return r;
 }
 

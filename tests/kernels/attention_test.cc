@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
+#include "kernels/cpu/kv_pool.h"
 #include "kernels/numerics.h"
 #include "tests/kernels/attention_oracle.h"
 
@@ -244,7 +245,7 @@ TEST_F(AttentionTest, SharedPromptWithCopiedPartialBlockEqualsSeparateSequences)
   std::vector<std::vector<int32_t>> tables{pool.take(length), pool.take(length)};
   tables[1][0] = tables[0][0];
   run_chunks({}, shape, sequences, tables, pool, {{0, 0, prompt}}, 0.3f);
-  kv_copy({}, pool.view(), tables[0][1], tables[1][1], prompt % kKvBlock);
+  copy_slots(pool, tables[0][1], tables[1][1], prompt % kKvBlock);
   const Result shared = run_chunks({.threads = 2}, shape, sequences, tables, pool,
                                    {{0, prompt, length}, {1, prompt, length}}, 0.3f);
   const int64_t row = shape.heads * shape.head_dim, rows = length - prompt;
@@ -378,11 +379,20 @@ TEST_F(AttentionTest, StridedRowsAndNoLse) {
   Pool pool(shape, 2);
   const std::vector<int32_t> table = pool.take(40);
   const std::vector<KvSegment> segments{{0, 40, 0, table}};
-  kv_write({}, pool.view(), {rows.data() + 16, 40, 1, 8, stride},
-           {rows.data() + 24, 40, 1, 8, stride}, segments);
+  Arena arena;
+  const AttentionPlan plan =
+      make_attention_plan({}, shape.plan(), 40, pool.view().blocks, segments, arena);
+  kv_write({}, {.pool = pool.view(),
+                .k = Mat<const float>(rows.data() + 16, 40, 8, stride),
+                .v = Mat<const float>(rows.data() + 24, 40, 8, stride),
+                .plan = plan});
   Floats out(static_cast<size_t>(40 * 20), -1.0f);
-  attention_forward({}, {out.data(), 40, 2, 8, 20}, {}, {rows.data(), 40, 2, 8, stride},
-                    pool.view(), segments, 0.4f);
+  attention_forward({}, {.out = Mat<float>(out.data(), 40, 16, 20),
+                         .lse = {},
+                         .q = Mat<const float>(rows.data(), 40, 16, stride),
+                         .pool = pool.view(),
+                         .plan = plan,
+                         .scale = 0.4f});
   Floats expected(8);
   for (int64_t t = 0; t < 40; ++t) {
     for (int64_t head = 0; head < 2; ++head) {
@@ -394,45 +404,57 @@ TEST_F(AttentionTest, StridedRowsAndNoLse) {
 }
 
 TEST_F(AttentionTest, KvCopyTakesOnlyTheFirstSlots) {
-  const Shape shape{1, 2, 4};
+  const Shape shape{2, 2, 4};
   std::mt19937 rng(23);
   Pool pool(shape, 2);
   const std::vector<int32_t> table{0};
   const Floats k = random_floats(rng, 32 * 8), v = random_floats(rng, 32 * 8);
-  kv_write({}, pool.view(), {k.data(), 32, 2, 4, 8}, {v.data(), 32, 2, 4, 8},
-           std::vector<KvSegment>{{0, 32, 0, table}});
-  kv_copy({}, pool.view(), 0, 1, 5);
-  const KvPool& p = pool.view();
+  Arena arena;
+  const std::vector<KvSegment> segments{{0, 32, 0, table}};
+  kv_write({}, {.pool = pool.view(),
+                .k = Mat<const float>(k.data(), 32, 8),
+                .v = Mat<const float>(v.data(), 32, 8),
+                .plan = make_attention_plan({}, shape.plan(), 32, 2, segments, arena)});
+  copy_slots(pool, 0, 1, 5);
+  const float* keys = cpu::keys(pool.view());
+  const float* values = cpu::values(pool.view());
+  const int64_t block = cpu::block_elements(2, 4);
   for (int64_t head = 0; head < 2; ++head) {
     for (int64_t slot = 0; slot < 32; ++slot) {
       for (int64_t d = 0; d < 4; ++d) {
         const int64_t k_at = (head * 4 + d) * kKvBlock + slot,
                       v_at = (head * kKvBlock + slot) * 4 + d;
-        EXPECT_EQ(p.k[k_at], k[slot * 8 + head * 4 + d]);
+        EXPECT_EQ(keys[k_at], k[slot * 8 + head * 4 + d]);
         if (slot < 5) {
-          EXPECT_EQ(p.k[p.block_elements() + k_at], p.k[k_at]);
-          EXPECT_EQ(p.v[p.block_elements() + v_at], p.v[v_at]);
+          EXPECT_EQ(keys[block + k_at], keys[k_at]);
+          EXPECT_EQ(values[block + v_at], values[v_at]);
         } else {
-          EXPECT_TRUE(std::isnan(p.k[p.block_elements() + k_at]) &&
-                      std::isnan(p.v[p.block_elements() + v_at]));
+          EXPECT_TRUE(std::isnan(keys[block + k_at]) && std::isnan(values[block + v_at]));
         }
       }
     }
   }
 }
 
+TEST_F(AttentionTest, ClearZeroesThePool) {
+  const Shape shape{1, 2, 4};
+  Pool pool(shape, 3);
+  kv_clear({.threads = 2}, {.pool = pool.view()});
+  const float* keys = cpu::keys(pool.view());
+  EXPECT_TRUE(
+      std::all_of(keys, keys + 2 * 3 * cpu::block_elements(2, 4), [](float x) { return x == 0; }));
+}
+
 TEST_F(AttentionTest, BadInputIsNamed) {
   const Shape shape{2, 1, 4};
   Pool pool(shape, 3);
-  Floats q(10 * 8), kv(10 * 4);
-  const Heads<const float> keys(kv.data(), 10, 1, 4, 4), queries(q.data(), 10, 2, 4, 8);
+  Floats q(10 * 8);
+  Arena arena;
   const std::vector<int32_t> table{0, 1}, beyond{0, 3}, negative{-1};
-  const auto write = [&](const KvSegment& s) {
-    kv_write({}, pool.view(), keys, keys, std::vector{s});
+  const auto forward = [&](const std::vector<KvSegment>& s) {
+    make_attention_plan({}, shape.plan(), 10, 3, s, arena);
   };
-  const auto forward = [&](std::vector<KvSegment> s) {
-    attention_forward({}, {q.data(), 10, 2, 4, 8}, {}, queries, pool.view(), s, 1.0f);
-  };
+  const auto write = [&](const KvSegment& s) { forward({s}); };
   EXPECT_THAT(
       [&] {
         write({0, 11, 0, table});
@@ -488,24 +510,48 @@ TEST_F(AttentionTest, BadInputIsNamed) {
         forward({{0, 3, 0, table}, {2, 1, 0, table}});
       },
       ThrowsMessage<Error>(HasSubstr("share rows")));
+  for (const AttentionShape& bad : {AttentionShape{2, 0, 4}, AttentionShape{3, 2, 4}}) {
+    EXPECT_THAT([&] { make_attention_plan({}, bad, 10, 3, {}, arena); },
+                ThrowsMessage<Error>(HasSubstr("cannot share")));
+  }
+  for (const int64_t head_dim : {0, 1025}) {
+    EXPECT_THAT(
+        [&] {
+          make_attention_plan({}, {2, 1, head_dim}, 10, 3, {}, arena);
+        },
+        ThrowsMessage<Error>(HasSubstr("need 1 to 1024")));
+  }
+  const auto run = [&](Mat<float> out, Mat<float> lse, int64_t pool_blocks) {
+    attention_forward({},
+                      {.out = out,
+                       .lse = lse,
+                       .q = Mat<const float>(q.data(), 10, 8),
+                       .pool = pool.view(),
+                       .plan = make_attention_plan({}, shape.plan(), 10, pool_blocks, {}, arena)});
+  };
+  const Mat<float> good(q.data(), 10, 8);
   EXPECT_THAT(
       [&] {
-        attention_forward({}, {q.data(), 10, 2, 4, 8}, {q.data(), 10, 1}, queries, pool.view(), {},
-                          1.0f);
+        run(good, {q.data(), 10, 1}, 3);
       },
       ThrowsMessage<Error>(HasSubstr("lse is [10, 1]; expected [10, 2]")));
   EXPECT_THAT(
       [&] {
-        attention_forward({}, {q.data(), 10, 1, 8, 8}, {}, queries, pool.view(), {}, 1.0f);
+        run({q.data(), 9, 8}, {}, 3);
       },
-      ThrowsMessage<Error>(HasSubstr("out is [10, 1, 8]")));
-  EXPECT_THAT([&] { kv_copy({}, pool.view(), 0, 3, 1); },
+      ThrowsMessage<Error>(HasSubstr("out is [9, 8]; it must be [10, 8]")));
+  EXPECT_THAT([&] { run(good, {}, 4); },
+              ThrowsMessage<Error>(HasSubstr("the plan is for 4 blocks")));
+  EXPECT_THAT([&] { copy_slots(pool, 0, 3, 1); },
               ThrowsMessage<Error>(HasSubstr("outside the pool of 3")));
-  EXPECT_THAT([&] { kv_copy({}, pool.view(), 0, 1, 33); },
-              ThrowsMessage<Error>(HasSubstr("33 slots")));
+  EXPECT_THAT([&] { copy_slots(pool, 0, 1, 33); }, ThrowsMessage<Error>(HasSubstr("33 slots")));
   const Context gpu{.device = {DeviceType::kCuda, 0}};
-  EXPECT_THAT([&] { kv_copy(gpu, pool.view(), 0, 1, 1); },
-              ThrowsMessage<Error>(HasSubstr("no kernel for this device")));
+  EXPECT_THAT([&] { make_attention_plan(gpu, shape.plan(), 10, 3, {}, arena); },
+              ThrowsMessage<Error>(HasSubstr("no kernels for device cuda:0")));
+  EXPECT_THAT([&] { kv_clear(gpu, {.pool = pool.view()}); },
+              ThrowsMessage<Error>(HasSubstr("no kernels for device cuda:0")));
+  EXPECT_THAT([] { kv_pool_bytes({}, DType::kBF16, 1, 1, 8); },
+              ThrowsMessage<Error>(HasSubstr("no kernels for bf16 keys and values")));
 }
 
 }  // namespace

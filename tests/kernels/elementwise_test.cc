@@ -1,22 +1,22 @@
 #include "kernels/elementwise.h"
 
-#include <array>
-
 #include "tests/kernels/kernel_testing.h"
 
 namespace orrery::kernels {
 namespace {
 using namespace kernel_testing;
 
-TEST(Zero, LeavesPositiveZerosAndTouchesNothingElse) {
-  for (const int64_t count : {0, 1, 31, 100003}) {
-    on_every_target([&](const Context& ctx) {
-      std::vector<float> got(count + 2, kNan);
-      zero(ctx, Span<float>(got).subspan(1, count));
-      EXPECT_TRUE(std::isnan(got.front()) && std::isnan(got.back()));
-      const std::vector<float> inner(got.begin() + 1, got.end() - 1);
-      EXPECT_TRUE(same_bits(inner, std::vector<float>(count)));
-    });
+TEST(Fill, WritesEveryElementAndTouchesNothingElse) {
+  for (const float value : {0.0f, -0.0f, 2.5f}) {
+    for (const int64_t count : {0, 1, 31, 100003}) {
+      on_every_target([&](const Context& ctx) {
+        std::vector<float> got(count + 2, kNan);
+        fill(ctx, {.y = vec(got).part(1, count), .value = value});
+        EXPECT_TRUE(std::isnan(got.front()) && std::isnan(got.back()));
+        const std::vector<float> inner(got.begin() + 1, got.end() - 1);
+        EXPECT_TRUE(same_bits(inner, std::vector<float>(count, value)));
+      });
+    }
   }
 }
 
@@ -27,7 +27,7 @@ TEST(Accumulate, AddsElementwise) {
     for (size_t i = 0; i < expected.size(); ++i) expected[i] += x[i];
     on_every_target([&](const Context& ctx) {
       std::vector<float> got = y;
-      accumulate(ctx, got, x);
+      accumulate(ctx, {.y = vec(got), .x = vec(x)});
       EXPECT_TRUE(same_bits(got, expected));
     });
   }
@@ -35,7 +35,7 @@ TEST(Accumulate, AddsElementwise) {
 
 TEST(Accumulate, OtherLengthsAreAnError) {
   std::vector<float> y(4), three(3);
-  expect_error([&] { accumulate({}, y, three); }, "x has 3 elements");
+  expect_error([&] { accumulate({}, {.y = vec(y), .x = vec(three)}); }, "x has 3 elements");
 }
 
 /// The definition: leaves of a complete binary tree, every node left + right.
@@ -67,11 +67,12 @@ TEST_P(TreeSumTest, HasTheBitsOfTheScalarTree) {
     for (int64_t i = 0; i < count; ++i) expected[i] = tree_sum_of(leaves, i);
     on_every_target([&](const Context& ctx) {
       std::vector<float> got(count, kNan);
-      tree_sum(ctx, got, leaves);
+      tree_sum(ctx, {.out = vec(got), .parts = leaves});
       EXPECT_TRUE(same_bits(got, expected));
       for (const int64_t place : {int64_t{0}, parts / 2, parts - 1}) {
         Values own = values;
-        tree_sum(ctx, own[place], pointers(own));
+        const std::vector<const float*> own_leaves = pointers(own);
+        tree_sum(ctx, {.out = vec(own[place]), .parts = own_leaves});
         EXPECT_TRUE(same_bits(own[place], expected)) << "into part " << place;
       }
     });
@@ -87,8 +88,8 @@ TEST(TreeSum, TakesTheDeepestTree) {
   std::vector<const float*> parts;
   for (int64_t p = 0; p < int64_t{1} << kMaxTreeLevels; ++p)
     parts.push_back(numbers.data() + p % 256);
-  std::array<float, 1> got;
-  tree_sum({}, got, parts);
+  std::vector<float> got(1);
+  tree_sum({}, {.out = vec(got), .parts = parts});
   EXPECT_EQ(got[0], 256.0f * tree_sum_of(Span<const float* const>(parts).first(256), 0));
 }
 
@@ -96,8 +97,9 @@ TEST(TreeSum, OtherNumbersOfPartsAreErrors) {
   std::vector<float> out(4);
   for (const int64_t count : {0, 1, 3, 6, 2 << kMaxTreeLevels}) {
     const std::vector<const float*> parts(count, out.data());
-    expect_error([&] { tree_sum({}, out, parts); }, "tree_sum: there are " + std::to_string(count) +
-                                                        " parts; there must be a power of two");
+    expect_error(
+        [&] { tree_sum({}, {.out = vec(out), .parts = parts}); },
+        "tree_sum: there are " + std::to_string(count) + " parts; there must be a power of two");
   }
 }
 

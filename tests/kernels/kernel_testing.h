@@ -26,6 +26,16 @@ namespace orrery::kernels::kernel_testing {
 inline constexpr float kInf = std::numeric_limits<float>::infinity();
 inline constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
+/// A vector's memory as an op on the CPU sees it.
+template <class T>
+Vec<T> vec(std::vector<T>& v) {
+  return {v.data(), std::ssize(v)};
+}
+template <class T>
+Vec<const T> vec(const std::vector<T>& v) {
+  return {v.data(), std::ssize(v)};
+}
+
 /// A matrix that owns its memory, with three elements of padding a row that no op may
 /// touch.
 struct Matrix {
@@ -53,12 +63,6 @@ struct Matrix {
   }
   Mat<float> mat() { return {values.data(), rows, cols, cols + kPadding}; }
   Mat<const float> mat() const { return {values.data(), rows, cols, cols + kPadding}; }
-  Heads<float> heads(int64_t count) {
-    return {values.data(), rows, count, cols / count, cols + kPadding};
-  }
-  Heads<const float> heads(int64_t count) const {
-    return {values.data(), rows, count, cols / count, cols + kPadding};
-  }
 };
 
 inline std::vector<float> random_vector(int64_t count, uint64_t seed, float scale = 1.0f) {

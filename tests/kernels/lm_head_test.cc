@@ -8,10 +8,13 @@
 #include <vector>
 
 #include "core/rng.h"
+#include "core/transfer.h"
 #include "kernels/logprob.h"
+#include "tests/kernels/kernel_testing.h"
 
 namespace orrery::kernels {
 namespace {
+using kernel_testing::vec;
 
 // A vocabulary of which a chunk holds 70 rows, and rows for three chunks, the last one
 // short.
@@ -33,8 +36,9 @@ struct Result {
 class LmHead : public testing::Test {
  protected:
   LmHead() {
-    memory_ = Buffer({}, packed_weight_bytes(DType::kF32, kVocab, kHidden));
-    w_ = pack_weight(ctx_, {weights_.data(), kVocab, kHidden}, DType::kF32, memory_.data());
+    memory_ = Buffer({}, packed_weight_bytes(Device{}, DType::kF32, kVocab, kHidden));
+    w_ =
+        pack_weight(ctx_, {.weight = {weights_.data(), kVocab, kHidden}, .memory = memory_.data()});
     Philox random(4, RngPurpose::kTest);
     for (int64_t i = 0; i < kRows; ++i)
       targets_.push_back(static_cast<int32_t>(random.below(kVocab)));
@@ -42,19 +46,31 @@ class LmHead : public testing::Test {
 
   /// The rows' derivatives depend on the row, so that a wrong `begin` shows.
   void run(Result& result, int64_t begin, int64_t end) {
-    const auto part = [&](auto& values) { return std::span(values).subspan(begin, end - begin); };
+    const auto part = [&](auto& values) { return vec(values).part(begin, end - begin); };
     const Mat<const float> hidden(hidden_.data() + begin * kHidden, end - begin, kHidden);
-    const LmHeadRows rows{hidden, part(targets_), part(inv_temperature_)};
     int64_t next = 0;
-    LmHeadWalk walk(ctx_, rows, w_, part(result.logprobs), part(result.entropies), arena_);
+    const LmHeadForward op{.hidden = hidden,
+                           .weight = w_,
+                           .targets = part(targets_),
+                           .inv_temperature = part(inv_temperature_),
+                           .logprobs = part(result.logprobs),
+                           .entropies = part(result.entropies)};
+    LmHeadWalk walk(ctx_, op, arena_);
     while (const auto chunk = walk.next()) {
       EXPECT_EQ(chunk->begin, next);
-      next += chunk->logprobs.size();
-      for (int64_t i = 0; i < chunk->logprobs.size(); ++i) {
-        chunk->dlogp[i] = chunk->logprobs[i] * 0.01f * static_cast<float>(begin + chunk->begin + i);
-        chunk->dentropy[i] = chunk->entropies[i] * 0.1f;
+      const int64_t count = chunk->logprobs.size;
+      next += count;
+      Array<float> logprobs(count), entropies(count), dlogp(count), dentropy(count);
+      download(ctx_, Span<float>(logprobs), chunk->logprobs);
+      download(ctx_, Span<float>(entropies), chunk->entropies);
+      for (int64_t i = 0; i < count; ++i) {
+        dlogp[i] = logprobs[i] * 0.01f * static_cast<float>(begin + chunk->begin + i);
+        dentropy[i] = entropies[i] * 0.1f;
       }
-      walk.backward(*chunk, {result.dhidden.data() + begin * kHidden, end - begin, kHidden},
+      upload(ctx_, chunk->dlogp, dlogp);
+      upload(ctx_, chunk->dentropy, dentropy);
+      walk.backward(*chunk,
+                    Mat<float>(result.dhidden.data() + begin * kHidden, end - begin, kHidden),
                     {result.dw.data(), kVocab, kHidden});
     }
     EXPECT_EQ(next, end - begin);
@@ -76,7 +92,7 @@ void expect_same_bits(const std::vector<float>& a, const std::vector<float>& b, 
 }
 
 TEST_F(LmHead, ChunksAndCallsDoNotChangeTheBits) {
-  ASSERT_LT(lm_head_chunk_rows(kVocab, kRows), kRows);
+  ASSERT_LT(lm_head_chunk_rows({}, kVocab, kRows), kRows);
   Result whole, cut;
   run(whole, 0, kRows);
   run(cut, 0, 41);
@@ -88,8 +104,14 @@ TEST_F(LmHead, ChunksAndCallsDoNotChangeTheBits) {
   expect_same_bits(whole.dw, cut.dw, "dw");
 
   std::vector<float> logprobs(kRows), entropies(kRows);
-  lm_head_logprob(ctx_, logprobs, entropies,
-                  {{hidden_.data(), kRows, kHidden}, targets_, inv_temperature_}, w_, arena_);
+  lm_head_logprob(ctx_,
+                  {.hidden = Mat<const float>(hidden_.data(), kRows, kHidden),
+                   .weight = w_,
+                   .targets = vec(targets_),
+                   .inv_temperature = vec(inv_temperature_),
+                   .logprobs = vec(logprobs),
+                   .entropies = vec(entropies)},
+                  arena_);
   expect_same_bits(whole.logprobs, logprobs, "log-probs without a backward");
   expect_same_bits(whole.entropies, entropies, "entropies without a backward");
 }
@@ -101,16 +123,28 @@ TEST_F(LmHead, HasTheBitsOfItsParts) {
   Result parts;
   const Mat<float> z(logits.data(), kRows, kVocab);
   const Mat<const float> hidden(hidden_.data(), kRows, kHidden);
-  matmul_forward(ctx_, z, hidden, w_);
-  logprob_forward(ctx_, parts.logprobs, parts.entropies, lse, z, targets_, inv_temperature_);
+  matmul_forward(ctx_, {.y = z, .x = hidden, .weight = w_});
+  logprob_forward(ctx_, {.logprobs = vec(parts.logprobs),
+                         .entropies = vec(parts.entropies),
+                         .lse = vec(lse),
+                         .logits = z,
+                         .targets = vec(targets_),
+                         .inv_temperature = vec(inv_temperature_)});
   for (int64_t i = 0; i < kRows; ++i) {
     const auto at = static_cast<size_t>(i);
     dlogp[at] = parts.logprobs[at] * 0.01f * static_cast<float>(i);
     dentropy[at] = parts.entropies[at] * 0.1f;
   }
-  logprob_backward(ctx_, z, targets_, lse, parts.entropies, dlogp, dentropy, inv_temperature_);
-  matmul_backward_input(ctx_, {parts.dhidden.data(), kRows, kHidden}, z, w_, false, arena_);
-  matmul_backward_weight(ctx_, {parts.dw.data(), kVocab, kHidden}, z, hidden, arena_);
+  logprob_backward(ctx_, {.logits = z,
+                          .targets = vec(targets_),
+                          .lse = vec(lse),
+                          .entropies = vec(parts.entropies),
+                          .dlogp = vec(dlogp),
+                          .dentropy = vec(dentropy),
+                          .inv_temperature = vec(inv_temperature_)});
+  matmul_backward_input(
+      ctx_, {.dx = Mat<float>(parts.dhidden.data(), kRows, kHidden), .dy = z, .weight = w_});
+  matmul_backward_weight(ctx_, {.dw = {parts.dw.data(), kVocab, kHidden}, .dy = z, .x = hidden});
   expect_same_bits(fused.logprobs, parts.logprobs, "log-probs");
   expect_same_bits(fused.entropies, parts.entropies, "entropies");
   expect_same_bits(fused.dhidden, parts.dhidden, "dhidden");
@@ -120,9 +154,9 @@ TEST_F(LmHead, HasTheBitsOfItsParts) {
 TEST(LmHeadChunks, AreEvenAndFit) {
   for (const int64_t vocab :
        {int64_t{7}, int64_t{6400}, int64_t{49'152}, kVocab, int64_t{1} << 40}) {
-    const int64_t most = lm_head_chunk_rows(vocab, int64_t{1} << 40);
+    const int64_t most = lm_head_chunk_rows({}, vocab, int64_t{1} << 40);
     for (const int64_t rows : {0, 1, 13, 14, 15, 256, 378, 379, 1024, 100'000}) {
-      const int64_t chunk = lm_head_chunk_rows(vocab, rows);
+      const int64_t chunk = lm_head_chunk_rows({}, vocab, rows);
       ASSERT_LE(chunk, std::min(most, rows));
       if (rows == 0) continue;
       ASSERT_GT(chunk, 0);
@@ -130,7 +164,7 @@ TEST(LmHeadChunks, AreEvenAndFit) {
       EXPECT_EQ(chunks, (rows + most - 1) / most) << "as few as can be: " << vocab << ", " << rows;
     }
   }
-  EXPECT_EQ(lm_head_chunk_rows(49'152, 1024), 350)
+  EXPECT_EQ(lm_head_chunk_rows({}, 49'152, 1024), 350)
       << "three chunks, of whole register tiles but for the last";
 }
 

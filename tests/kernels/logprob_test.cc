@@ -90,12 +90,20 @@ TEST_P(LogprobTest, ForwardHasTheBitsOfScalarCodeAndAgreesWithDouble) {
   on_every_target([&](const Context& ctx) {
     std::vector<float> got(logprobs.size()), got_entropies(logprobs.size()),
         got_lse(logprobs.size());
-    logprob_forward(ctx, got, got_entropies, got_lse, logits_.mat(), targets_, inv_);
+    logprob_forward(ctx, {.logprobs = vec(got),
+                          .entropies = vec(got_entropies),
+                          .lse = vec(got_lse),
+                          .logits = logits_.mat(),
+                          .targets = vec(targets_),
+                          .inv_temperature = vec(inv_)});
     EXPECT_TRUE(same_bits(got, logprobs));
     EXPECT_TRUE(same_bits(got_entropies, entropies));
     EXPECT_TRUE(same_bits(got_lse, lse));
     std::vector<float> alone(logprobs.size());
-    logprob_forward(ctx, alone, {}, {}, logits_.mat(), targets_, inv_);
+    logprob_forward(ctx, {.logprobs = vec(alone),
+                          .logits = logits_.mat(),
+                          .targets = vec(targets_),
+                          .inv_temperature = vec(inv_)});
     EXPECT_TRUE(same_bits(alone, logprobs));
   });
 }
@@ -133,9 +141,19 @@ TEST_P(LogprobTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences
   }
   on_every_target([&](const Context& ctx) {
     Matrix got = logits_, got_without = logits_;
-    logprob_backward(ctx, got.mat(), targets_, lse, entropies, dlogp_, dentropy_, inv_);
+    logprob_backward(ctx, {.logits = got.mat(),
+                           .targets = vec(targets_),
+                           .lse = vec(lse),
+                           .entropies = vec(entropies),
+                           .dlogp = vec(dlogp_),
+                           .dentropy = vec(dentropy_),
+                           .inv_temperature = vec(inv_)});
     EXPECT_TRUE(same_bits(got.values, expected.values));
-    logprob_backward(ctx, got_without.mat(), targets_, lse, {}, dlogp_, {}, inv_);
+    logprob_backward(ctx, {.logits = got_without.mat(),
+                           .targets = vec(targets_),
+                           .lse = vec(lse),
+                           .dlogp = vec(dlogp_),
+                           .inv_temperature = vec(inv_)});
     EXPECT_TRUE(same_bits(got_without.values, without_entropy.values));
   });
 }
@@ -157,13 +175,27 @@ TEST(Logprob, MaskedTokensCountAsImpossible) {
   const ExactRow truth = exact(kept, 1, 1.0);
   on_every_target([&](const Context& ctx) {
     std::vector<float> logprob(1), entropy(1), lse(1), logprob2(1);
-    logprob_forward(ctx, logprob, entropy, lse, logits.mat(), target, one);
+    logprob_forward(ctx, {.logprobs = vec(logprob),
+                          .entropies = vec(entropy),
+                          .lse = vec(lse),
+                          .logits = logits.mat(),
+                          .targets = vec(target),
+                          .inv_temperature = vec(one)});
     EXPECT_NEAR(logprob[0], truth.logprob, 1e-6);
     EXPECT_NEAR(entropy[0], truth.entropy, 2e-6);
-    logprob_forward(ctx, logprob2, {}, {}, logits.mat(), impossible, one);
+    logprob_forward(ctx, {.logprobs = vec(logprob2),
+                          .logits = logits.mat(),
+                          .targets = vec(impossible),
+                          .inv_temperature = vec(one)});
     EXPECT_EQ(logprob2[0], -kInf);
     Matrix dlogits = logits;
-    logprob_backward(ctx, dlogits.mat(), target, lse, entropy, one, one, one);
+    logprob_backward(ctx, {.logits = dlogits.mat(),
+                           .targets = vec(target),
+                           .lse = vec(lse),
+                           .entropies = vec(entropy),
+                           .dlogp = vec(one),
+                           .dentropy = vec(one),
+                           .inv_temperature = vec(one)});
     for (int64_t j = 0; j < vocab; ++j) {
       EXPECT_TRUE(std::isfinite(dlogits(0, j)));
       if (j % 2 == 0) {
@@ -179,11 +211,16 @@ TEST(Logprob, NanAndHopelessRowsGiveNanAndLeaveOthersAlone) {
     logits(0, vocab - 1) = kNan;
     logits(1, 0) = kInf;
     for (int64_t j = 0; j < vocab; ++j) logits(2, j) = -kInf;
-    const std::vector<int32_t> targets(4, 1);
+    const std::vector<int32_t> targets = {1, -1, 1, 1};  // -1: no token could be drawn
     const std::vector<float> inv(4, 1.0f);
     on_every_target([&](const Context& ctx) {
       std::vector<float> logprobs(4), entropies(4), lse(4);
-      logprob_forward(ctx, logprobs, entropies, lse, logits.mat(), targets, inv);
+      logprob_forward(ctx, {.logprobs = vec(logprobs),
+                            .entropies = vec(entropies),
+                            .lse = vec(lse),
+                            .logits = logits.mat(),
+                            .targets = vec(targets),
+                            .inv_temperature = vec(inv)});
       for (size_t r = 0; r < 3; ++r) {
         EXPECT_TRUE(std::isnan(logprobs[r])) << r;
         EXPECT_TRUE(std::isnan(entropies[r])) << r;
@@ -193,31 +230,49 @@ TEST(Logprob, NanAndHopelessRowsGiveNanAndLeaveOthersAlone) {
   }
 }
 
-TEST(Logprob, BadTargetsTemperaturesAndShapesAreErrors) {
-  Matrix logits = Matrix::random(2, 5, 1), none(2, 0);
-  const Matrix before = logits;
-  std::vector<float> out(2), inv = {1.0f, 1.0f}, three(3);
+TEST(Logprob, BadTargetsAndTemperaturesAreErrors) {
+  const std::vector<float> inv = {1.0f, 1.0f};
   const std::vector<int32_t> good = {0, 4}, high = {0, 5}, negative = {-1, 0};
-  const auto forward = [&](std::span<const int32_t> targets,
-                           std::span<const float> inv_temperature) {
-    return [&out, &logits, targets, inv_temperature] {
-      logprob_forward({}, out, {}, {}, logits.mat(), targets, inv_temperature);
-    };
-  };
-  expect_error(forward(high, inv), "row 1 has target 5");
-  expect_error(forward(negative, inv), "row 0 has target -1");
-  expect_error(forward(good, three), "inv_temperature has 3 elements");
+  check_logprob_rows(good, inv, 5);
+  expect_error([&] { check_logprob_rows(high, inv, 5); }, "row 1 has target 5");
+  expect_error([&] { check_logprob_rows(negative, inv, 5); }, "row 0 has target -1");
   for (const float bad : {0.0f, -1.0f, kInf, kNan}) {
     const std::vector<float> temperatures = {1.0f, bad};
-    expect_error(forward(good, temperatures), "row 1 has inverse temperature");
+    expect_error([&] { check_logprob_rows(good, temperatures, 5); },
+                 "row 1 has inverse temperature");
   }
-  expect_error([&] { logprob_forward({}, three, {}, {}, logits.mat(), good, inv); },
-               "logprobs has 3");
-  expect_error([&] { logprob_forward({}, out, {}, {}, none.mat(), good, inv); }, "vocabulary is 0");
-  expect_error([&] { logprob_backward({}, logits.mat(), good, out, {}, out, out, inv); },
-               "entropies has 0");
-  expect_error([&] { logprob_backward({}, logits.mat(), good, three, {}, out, {}, inv); },
-               "lse has 3");
+}
+
+TEST(Logprob, WrongShapesAreErrors) {
+  Matrix logits = Matrix::random(2, 5, 1), none(2, 0);
+  const Matrix before = logits;
+  std::vector<float> out(2), three(3);
+  const std::vector<float> inv = {1.0f, 1.0f};
+  const std::vector<int32_t> targets = {0, 4};
+  const LogprobForward forward{.logprobs = vec(out),
+                               .logits = logits.mat(),
+                               .targets = vec(targets),
+                               .inv_temperature = vec(inv)};
+  const LogprobBackward backward{.logits = logits.mat(),
+                                 .targets = vec(targets),
+                                 .lse = vec(out),
+                                 .dlogp = vec(out),
+                                 .inv_temperature = vec(inv)};
+  LogprobForward op = forward;
+  op.inv_temperature = vec(three);
+  expect_error([&] { logprob_forward({}, op); }, "inv_temperature has 3 elements");
+  op = forward;
+  op.logprobs = vec(three);
+  expect_error([&] { logprob_forward({}, op); }, "logprobs has 3");
+  op = forward;
+  op.logits = none.mat();
+  expect_error([&] { logprob_forward({}, op); }, "vocabulary is 0");
+  LogprobBackward back = backward;
+  back.dentropy = vec(out);
+  expect_error([&] { logprob_backward({}, back); }, "entropies has 0");
+  back = backward;
+  back.lse = vec(three);
+  expect_error([&] { logprob_backward({}, back); }, "lse has 3");
   EXPECT_TRUE(same_bits(logits.values, before.values));
 }
 

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "core/buffer.h"
 #include "core/error.h"
 #include "kernels/numerics.h"
 
@@ -50,6 +51,9 @@ Matrix random_matrix(int64_t rows, int64_t cols, uint64_t seed, int64_t padding 
   }
   return m;
 }
+
+/// The vector's memory as an op on the CPU sees it.
+Vec<float> vec(std::vector<float>& v) { return {v.data(), std::ssize(v)}; }
 
 std::vector<uint32_t> bits(const Matrix& m) {
   std::vector<uint32_t> result;
@@ -93,8 +97,9 @@ void backward_weight_oracle(Matrix& dw, const Matrix& dy, const Matrix& x) {
 
 struct Weight {
   Weight(const Matrix& w, DType dtype, int threads = 1)
-      : memory(Device{}, packed_weight_bytes(dtype, w.rows, w.cols)),
-        packed(pack_weight(Context{.threads = threads}, w.mat(), dtype, memory.data())) {}
+      : memory(Device{}, packed_weight_bytes(Device{}, dtype, w.rows, w.cols)),
+        packed(pack_weight(Context{.threads = threads},
+                           {.weight = w.mat(), .dtype = dtype, .memory = memory.data()})) {}
   Buffer memory;
   PackedWeight packed;
 };
@@ -192,7 +197,11 @@ TEST_P(Matmul, ForwardHasTheBitsOfTheScalarChain) {
   for_each_target([&](const Context& ctx) {
     const Weight weight(w_, c.dtype, ctx.threads);
     Matrix y = y_;
-    matmul_forward(ctx, y.mat(), x_.mat(), weight.packed, bias, c.accumulate);
+    matmul_forward(ctx, {.y = y.mat(),
+                         .x = x_.mat(),
+                         .weight = weight.packed,
+                         .bias = vec(bias),
+                         .accumulate = c.accumulate});
     EXPECT_EQ(bits(y), bits(expected));
   });
 }
@@ -203,10 +212,10 @@ TEST_P(Matmul, BackwardInputHasTheBitsOfTheScalarChain) {
   backward_input_oracle(expected, y_, c.dtype == DType::kBF16 ? rounded_to_bf16(w_) : w_,
                         c.accumulate);
   for_each_target([&](const Context& ctx) {
-    Arena arena;
     const Weight weight(w_, c.dtype, ctx.threads);
     Matrix dx = x_;
-    matmul_backward_input(ctx, dx.mat(), y_.mat(), weight.packed, c.accumulate, arena);
+    matmul_backward_input(
+        ctx, {.dx = dx.mat(), .dy = y_.mat(), .weight = weight.packed, .accumulate = c.accumulate});
     EXPECT_EQ(bits(dx), bits(expected));
   });
 }
@@ -215,9 +224,8 @@ TEST_P(Matmul, BackwardWeightHasTheBitsOfTheScalarChain) {
   Matrix expected = w_;
   backward_weight_oracle(expected, y_, x_);
   for_each_target([&](const Context& ctx) {
-    Arena arena;
     Matrix dw = w_;
-    matmul_backward_weight(ctx, dw.mat(), y_.mat(), x_.mat(), arena);
+    matmul_backward_weight(ctx, {.dw = dw.mat(), .dy = y_.mat(), .x = x_.mat()});
     EXPECT_EQ(bits(dw), bits(expected));
   });
 }
@@ -231,12 +239,14 @@ TEST(MatmulRows, DoNotDependOnTheBatchTheyAreIn) {
   for_each_target([&](const Context& ctx) {
     const Weight weight(w, DType::kF32);
     Matrix whole(kRows, kN);
-    matmul_forward(ctx, whole.mat(), x.mat(), weight.packed);
+    matmul_forward(ctx, {.y = whole.mat(), .x = x.mat(), .weight = weight.packed});
     for (const int64_t batch : {1, 2, 3, 5, 8, 13, 14, 15, 33, 64}) {
       Matrix cut(kRows, kN);
       for (int64_t r = 0; r < kRows; r += batch) {
         const int64_t end = std::min(r + batch, kRows);
-        matmul_forward(ctx, cut.mat().row_range(r, end), x.mat().row_range(r, end), weight.packed);
+        matmul_forward(ctx, {.y = cut.mat().row_range(r, end),
+                             .x = x.mat().row_range(r, end),
+                             .weight = weight.packed});
       }
       EXPECT_EQ(bits(cut), bits(whole)) << "batches of " << batch;
     }
@@ -247,13 +257,13 @@ TEST(MatmulBackwardWeight, OverTwoPartsOfABatchIsThatOfTheWhole) {
   constexpr int64_t kRows = 90, kN = 50, kK = 37;
   const Matrix x = random_matrix(kRows, kK, 1), dy = random_matrix(kRows, kN, 2);
   for_each_target([&](const Context& ctx) {
-    Arena arena;
     Matrix whole = random_matrix(kN, kK, 3);
     Matrix cut = whole;
-    matmul_backward_weight(ctx, whole.mat(), dy.mat(), x.mat(), arena);
+    matmul_backward_weight(ctx, {.dw = whole.mat(), .dy = dy.mat(), .x = x.mat()});
     for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 1}, {1, 45}, {45, 90}}) {
-      matmul_backward_weight(ctx, cut.mat(), dy.mat().row_range(begin, end),
-                             x.mat().row_range(begin, end), arena);
+      matmul_backward_weight(ctx, {.dw = cut.mat(),
+                                   .dy = dy.mat().row_range(begin, end),
+                                   .x = x.mat().row_range(begin, end)});
     }
     EXPECT_EQ(bits(cut), bits(whole));
   });
@@ -270,19 +280,18 @@ TEST(MatmulBackward, IsTheGradientOfForward) {
   const auto loss = [&] {
     const Weight weight(w, DType::kF32);
     Matrix y(kM, kN);
-    matmul_forward(ctx, y.mat(), x.mat(), weight.packed, bias);
+    matmul_forward(ctx, {.y = y.mat(), .x = x.mat(), .weight = weight.packed, .bias = vec(bias)});
     double sum = 0;
     for (size_t i = 0; i < y.values.size(); ++i) sum += double{y.values[i]} * double{dy.values[i]};
     return sum;
   };
-  Arena arena;
   const Weight weight(w, DType::kF32);
   Matrix dx(kM, kK), dw(kN, kK);
   dw.values.assign(dw.values.size(), 0.0f);
   std::vector<float> db(kN, 0.0f);
-  matmul_backward_input(ctx, dx.mat(), dy.mat(), weight.packed, false, arena);
-  matmul_backward_weight(ctx, dw.mat(), dy.mat(), x.mat(), arena);
-  bias_backward(ctx, db, dy.mat());
+  matmul_backward_input(ctx, {.dx = dx.mat(), .dy = dy.mat(), .weight = weight.packed});
+  matmul_backward_weight(ctx, {.dw = dw.mat(), .dy = dy.mat(), .x = x.mat()});
+  bias_backward(ctx, {.db = vec(db), .dy = dy.mat()});
   const auto check = [&](std::vector<float>& values, const std::vector<float>& gradient,
                          const char* name) {
     for (size_t i = 0; i < values.size(); ++i) {
@@ -305,13 +314,12 @@ TEST(MatmulBackward, AgreesWithDoublePrecision) {
   const Matrix x = random_matrix(kM, kK, 1), w = random_matrix(kN, kK, 2),
                dy = random_matrix(kM, kN, 3);
   const Context ctx{.threads = 2};
-  Arena arena;
   const Weight weight(w, DType::kF32);
   Matrix y(kM, kN), dx(kM, kK), dw(kN, kK);
   dw.values.assign(dw.values.size(), 0.0f);
-  matmul_forward(ctx, y.mat(), x.mat(), weight.packed);
-  matmul_backward_input(ctx, dx.mat(), dy.mat(), weight.packed, false, arena);
-  matmul_backward_weight(ctx, dw.mat(), dy.mat(), x.mat(), arena);
+  matmul_forward(ctx, {.y = y.mat(), .x = x.mat(), .weight = weight.packed});
+  matmul_backward_input(ctx, {.dx = dx.mat(), .dy = dy.mat(), .weight = weight.packed});
+  matmul_backward_weight(ctx, {.dw = dw.mat(), .dy = dy.mat(), .x = x.mat()});
   const auto sum = [](int64_t count, auto term) {
     double total = 0;
     for (int64_t i = 0; i < count; ++i) total += term(i);
@@ -345,7 +353,7 @@ TEST(BiasBackward, AddsRowsInOrder) {
   }
   for_each_target([&](const Context& ctx) {
     std::vector<float> db = start;
-    bias_backward(ctx, db, dy.mat());
+    bias_backward(ctx, {.db = vec(db), .dy = dy.mat()});
     EXPECT_EQ(db, expected);
   });
 }
@@ -357,10 +365,9 @@ TEST(MatmulForward, KeepsInfinitiesAndNansWhereTheyBelong) {
   x.at(9, 0) = std::numeric_limits<float>::quiet_NaN();
   w.at(36, 2) = -kInf;  // in the panel that is padded
   for_each_target([&](const Context& ctx) {
-    Arena arena;
     const Weight weight(w, DType::kF32);
     Matrix y(16, 37), dx(16, 20);
-    matmul_forward(ctx, y.mat(), x.mat(), weight.packed);
+    matmul_forward(ctx, {.y = y.mat(), .x = x.mat(), .weight = weight.packed});
     for (int64_t i = 0; i < 16; ++i) {
       for (int64_t j = 0; j < 37; ++j) {
         if (i == 9) {
@@ -373,7 +380,7 @@ TEST(MatmulForward, KeepsInfinitiesAndNansWhereTheyBelong) {
       }
     }
     const Matrix dy = random_matrix(16, 37, 3);
-    matmul_backward_input(ctx, dx.mat(), dy.mat(), weight.packed, false, arena);
+    matmul_backward_input(ctx, {.dx = dx.mat(), .dy = dy.mat(), .weight = weight.packed});
     for (int64_t i = 0; i < 16; ++i) {
       for (int64_t p = 0; p < 20; ++p)
         EXPECT_EQ(std::isfinite(dx.at(i, p)), p != 2) << i << " " << p;
@@ -425,7 +432,6 @@ TEST(MatmulChecks, NameTheMatrixWhoseShapeIsWrong) {
   const Matrix w = random_matrix(6, 4, 1);
   const Weight weight(w, DType::kF32);
   Matrix x(3, 4), y(3, 6), narrow(3, 5), few(2, 6);
-  Arena arena;
   std::vector<float> bias(5);
   const auto message = [](auto call) -> std::string {
     try {
@@ -436,21 +442,42 @@ TEST(MatmulChecks, NameTheMatrixWhoseShapeIsWrong) {
     return "no error";
   };
   using ::testing::HasSubstr;
-  EXPECT_THAT(message([&] { matmul_forward(ctx, y.mat(), narrow.mat(), weight.packed); }),
+  EXPECT_THAT(message([&] {
+                matmul_forward(ctx, {.y = y.mat(), .x = narrow.mat(), .weight = weight.packed});
+              }),
               HasSubstr("x is [3, 5]"));
-  EXPECT_THAT(message([&] { matmul_forward(ctx, few.mat(), x.mat(), weight.packed); }),
+  EXPECT_THAT(message([&] {
+                matmul_forward(ctx, {.y = few.mat(), .x = x.mat(), .weight = weight.packed});
+              }),
               HasSubstr("y is [2, 6]"));
-  EXPECT_THAT(message([&] { matmul_forward(ctx, y.mat(), x.mat(), weight.packed, bias); }),
+  EXPECT_THAT(message([&] {
+                matmul_forward(
+                    ctx, {.y = y.mat(), .x = x.mat(), .weight = weight.packed, .bias = vec(bias)});
+              }),
               HasSubstr("bias of 5"));
   EXPECT_THAT(message([&] {
-                matmul_backward_input(ctx, x.mat(), narrow.mat(), weight.packed, false, arena);
+                matmul_backward_input(ctx,
+                                      {.dx = x.mat(), .dy = narrow.mat(), .weight = weight.packed});
               }),
               HasSubstr("dy is [3, 5]"));
-  EXPECT_THAT(message([&] { matmul_backward_weight(ctx, narrow.mat(), y.mat(), x.mat(), arena); }),
+  EXPECT_THAT(message([&] {
+                matmul_backward_weight(ctx, {.dw = narrow.mat(), .dy = y.mat(), .x = x.mat()});
+              }),
               HasSubstr("dw is [3, 5]"));
+  EXPECT_THAT(message([&] {
+                packed_weight_bytes(Device{}, DType::kF32, int64_t{1} << 40, int64_t{1} << 40);
+              }),
+              HasSubstr("too large"));
+  const ConstActMat bf16(x.values.data(), DType::kBF16, 3, 4, 4);
   EXPECT_THAT(
-      message([&] { packed_weight_bytes(DType::kF32, int64_t{1} << 40, int64_t{1} << 40); }),
-      HasSubstr("too large"));
+      message([&] { matmul_forward(ctx, {.y = y.mat(), .x = bf16, .weight = weight.packed}); }),
+      HasSubstr("activations are bf16; this op takes f32"));
+  const Context cuda{.device = {DeviceType::kCuda}};
+  EXPECT_THAT(
+      message([&] { matmul_forward(cuda, {.y = y.mat(), .x = x.mat(), .weight = weight.packed}); }),
+      HasSubstr("matmul_forward: this build has no kernels for device cuda:0"));
+  EXPECT_THAT(message([&] { packed_weight_bytes(cuda.device, DType::kF32, 6, 4); }),
+              HasSubstr("packed_weight_bytes: this build has no kernels for device cuda:0"));
 }
 
 TEST(CpuTarget, IsChosenByNameAndRestored) {

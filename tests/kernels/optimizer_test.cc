@@ -53,7 +53,14 @@ TEST_P(AdamWTest, HasTheBitsOfScalarCodeAndAgreesWithDouble) {
   on_every_target([&](const Context& ctx) {
     std::vector<float> got_w = start, got_m(start.size()), got_v(start.size());
     for (int64_t t = 1; t <= kSteps; ++t) {
-      adamw_step(ctx, got_w, got_m, got_v, gradient(t), params, t, grad_scale);
+      const std::vector<float> grad = gradient(t);
+      adamw_step(ctx, {.w = vec(got_w),
+                       .m = vec(got_m),
+                       .v = vec(got_v),
+                       .grad = vec(grad),
+                       .params = params,
+                       .t = t,
+                       .grad_scale = grad_scale});
     }
     EXPECT_TRUE(same_bits(got_w, w));
     EXPECT_TRUE(same_bits(got_m, m));
@@ -65,14 +72,19 @@ INSTANTIATE_TEST_SUITE_P(Sizes, AdamWTest, testing::Values(1, 15, 16, 1003, 4001
 
 TEST(AdamW, SlicesGiveTheBitsOfTheWhole) {
   const int64_t count = 5000, cut = 1234;
+  const auto whole = [](std::vector<float>& w, std::vector<float>& m, std::vector<float>& v,
+                        const std::vector<float>& grad) {
+    return AdamwStep{.w = vec(w), .m = vec(m), .v = vec(v), .grad = vec(grad), .t = 3};
+  };
   const std::vector<float> grad = random_vector(count, 2);
   std::vector<float> w = random_vector(count, 1), m(w.size()), v(w.size());
   std::vector<float> w2 = w, m2 = m, v2 = v;
-  adamw_step({}, w, m, v, grad, {}, 3, 1.0f);
-  for (const auto& [begin, size] : {std::pair<size_t, size_t>{0, cut}, {cut, count - cut}}) {
-    adamw_step({}, std::span(w2).subspan(begin, size), std::span(m2).subspan(begin, size),
-               std::span(v2).subspan(begin, size), std::span(grad).subspan(begin, size), {}, 3,
-               1.0f);
+  adamw_step({}, whole(w, m, v, grad));
+  for (const auto& [begin, size] : {std::pair<int64_t, int64_t>{0, cut}, {cut, count - cut}}) {
+    AdamwStep op = whole(w2, m2, v2, grad);
+    for (Vec<float>* values : {&op.w, &op.m, &op.v}) *values = values->part(begin, size);
+    op.grad = op.grad.part(begin, size);
+    adamw_step({}, op);
   }
   EXPECT_TRUE(same_bits(w2, w));
   EXPECT_TRUE(same_bits(m2, m));
@@ -81,15 +93,27 @@ TEST(AdamW, SlicesGiveTheBitsOfTheWhole) {
 
 TEST(AdamW, ZeroGradientOnlyDecays) {
   std::vector<float> w = {2.0f, -4.0f}, m(2), v(2);
-  adamw_step({}, w, m, v, std::vector<float>(2), {.lr = 0.5f, .weight_decay = 0.25f}, 1, 1.0f);
+  const std::vector<float> grad(2);
+  adamw_step({}, {.w = vec(w),
+                  .m = vec(m),
+                  .v = vec(v),
+                  .grad = vec(grad),
+                  .params = {.lr = 0.5f, .weight_decay = 0.25f},
+                  .t = 1});
   EXPECT_EQ(w, (std::vector<float>{1.75f, -3.5f}));
 }
 
 TEST(AdamW, BadArgumentsAreErrors) {
   std::vector<float> w(4), m(4), v(4), grad(4), three(3);
   const auto step = [&](AdamWParams params, int64_t t, float scale) {
-    return
-        [&w, &m, &v, &grad, params, t, scale] { adamw_step({}, w, m, v, grad, params, t, scale); };
+    const AdamwStep op{.w = vec(w),
+                       .m = vec(m),
+                       .v = vec(v),
+                       .grad = vec(std::as_const(grad)),
+                       .params = params,
+                       .t = t,
+                       .grad_scale = scale};
+    return [op] { adamw_step({}, op); };
   };
   expect_error(step({}, 0, 1.0f), "step is 0");
   expect_error(step({}, 1, kNan), "grad_scale is nan");
@@ -98,8 +122,9 @@ TEST(AdamW, BadArgumentsAreErrors) {
   expect_error(step({.beta2 = -0.1f}, 1, 1.0f), "beta2 is -0.1");
   expect_error(step({.eps = 0.0f}, 1, 1.0f), "eps is 0");
   expect_error(step({.weight_decay = -1.0f}, 1, 1.0f), "weight_decay is -1");
-  expect_error([&] { adamw_step({}, w, m, v, three, {}, 1, 1.0f); },
-               "grad has 3 elements; it must have 4");
+  expect_error(
+      [&] { adamw_step({}, {.w = vec(w), .m = vec(m), .v = vec(v), .grad = vec(three), .t = 1}); },
+      "grad has 3 elements; it must have 4");
 }
 
 TEST(SumSquares, ChunksAreLanesSums) {
@@ -116,14 +141,14 @@ TEST(SumSquares, ChunksAreLanesSums) {
     }
     on_every_target([&](const Context& ctx) {
       std::vector<float> got(expected.size());
-      sum_squares_chunks(ctx, got, x);
+      sum_squares_chunks(ctx, {.sums = vec(got), .x = vec(x)});
       EXPECT_TRUE(same_bits(got, expected));
       double sum = 0.0;
       for (const float part : got) sum += part;
       EXPECT_NEAR(sum, total, 1e-4 * total);
     });
     std::vector<float> wrong(expected.size() + 1);
-    expect_error([&] { sum_squares_chunks({}, wrong, x); }, "sums has");
+    expect_error([&] { sum_squares_chunks({}, {.sums = vec(wrong), .x = vec(x)}); }, "sums has");
   }
 }
 

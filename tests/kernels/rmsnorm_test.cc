@@ -54,12 +54,13 @@ TEST_P(RmsnormTest, ForwardHasTheBitsOfScalarCodeAndAgreesWithDouble) {
   const double tolerance = GetParam().tolerance;
   const Matrix x = Matrix::random(tokens, heads * dim, 1);
   const std::vector<float> weight = random_vector(dim, 2);
-  Matrix y(tokens, heads * dim), rstd(tokens, heads);
+  Matrix y(tokens, heads * dim);
+  std::vector<float> rstd;
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t h = 0; h < heads; ++h) {
-      rstd(t, h) =
-          norm_vector(&y(t, h * dim), &x.values[0] + t * (x.cols + Matrix::kPadding) + h * dim,
-                      weight.data(), dim, kEps);
+      rstd.push_back(norm_vector(&y(t, h * dim),
+                                 &x.values[0] + t * (x.cols + Matrix::kPadding) + h * dim,
+                                 weight.data(), dim, kEps));
       double sum = 0.0;
       for (int64_t i = 0; i < dim; ++i)
         sum += std::pow(static_cast<double>(x(t, h * dim + i)), 2.0);
@@ -72,18 +73,22 @@ TEST_P(RmsnormTest, ForwardHasTheBitsOfScalarCodeAndAgreesWithDouble) {
     }
   }
   on_every_target([&](const Context& ctx) {
-    Matrix got(tokens, heads * dim), got_rstd(tokens, heads), in_place = x;
-    rmsnorm_heads_forward(ctx, got.heads(heads), got_rstd.mat(), x.heads(heads), weight, kEps);
+    Matrix got(tokens, heads * dim), in_place = x;
+    std::vector<float> got_rstd(rstd.size());
+    rmsnorm_forward(ctx, {.y = got.mat(),
+                          .rstd = vec(got_rstd),
+                          .x = x.mat(),
+                          .weight = vec(weight),
+                          .eps = kEps,
+                          .heads = heads});
     EXPECT_TRUE(same_bits(got.values, y.values));
-    EXPECT_TRUE(same_bits(got_rstd.values, rstd.values));
-    rmsnorm_heads_forward(ctx, in_place.heads(heads), {}, in_place.heads(heads), weight, kEps);
+    EXPECT_TRUE(same_bits(got_rstd, rstd));
+    rmsnorm_forward(ctx, {.y = in_place.mat(),
+                          .x = in_place.mat(),
+                          .weight = vec(weight),
+                          .eps = kEps,
+                          .heads = heads});
     EXPECT_TRUE(same_bits(in_place.values, y.values));
-    if (heads != 1) return;
-    Matrix flat(tokens, dim);
-    std::vector<float> flat_rstd(static_cast<size_t>(tokens));
-    rmsnorm_forward(ctx, flat.mat(), flat_rstd, x.mat(), weight, kEps);
-    EXPECT_TRUE(same_bits(flat.values, y.values));
-    for (int64_t t = 0; t < tokens; ++t) EXPECT_EQ(flat_rstd[static_cast<size_t>(t)], rstd(t, 0));
   });
 }
 
@@ -101,13 +106,22 @@ TEST_P(RmsnormTest, ResidualFormHasTheBitsOfItsTwoSteps) {
   on_every_target([&](const Context& ctx) {
     Matrix got_h(tokens, cols), got_y(tokens, cols), stream = x, got_y2(tokens, cols);
     std::vector<float> got_rstd(static_cast<size_t>(tokens));
-    rmsnorm_residual_forward(ctx, got_h.mat(), got_y.mat(), got_rstd, x.mat(), delta.mat(), weight,
-                             kEps);
+    rmsnorm_residual_forward(ctx, {.h = got_h.mat(),
+                                   .y = got_y.mat(),
+                                   .rstd = vec(got_rstd),
+                                   .x = x.mat(),
+                                   .delta = delta.mat(),
+                                   .weight = vec(weight),
+                                   .eps = kEps});
     EXPECT_TRUE(same_bits(got_h.values, h.values));
     EXPECT_TRUE(same_bits(got_y.values, y.values));
     EXPECT_TRUE(same_bits(got_rstd, rstd));
-    rmsnorm_residual_forward(ctx, stream.mat(), got_y2.mat(), {}, stream.mat(), delta.mat(), weight,
-                             kEps);
+    rmsnorm_residual_forward(ctx, {.h = stream.mat(),
+                                   .y = got_y2.mat(),
+                                   .x = stream.mat(),
+                                   .delta = delta.mat(),
+                                   .weight = vec(weight),
+                                   .eps = kEps});
     EXPECT_TRUE(same_bits(stream.values, h.values));
     EXPECT_TRUE(same_bits(got_y2.values, y.values));
   });
@@ -119,29 +133,31 @@ TEST_P(RmsnormTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences
   const Matrix x = Matrix::random(tokens, cols, 1), dy = Matrix::random(tokens, cols, 2);
   const Matrix dx_start = Matrix::random(tokens, cols, 5);
   const std::vector<float> weight = random_vector(dim, 3), dweight_start = random_vector(dim, 4);
-  Matrix dx(tokens, cols), dx_added = dx_start, rstd(tokens, heads), y(tokens, cols);
+  Matrix dx(tokens, cols), dx_added = dx_start, y(tokens, cols);
+  std::vector<float> rstds;  // of (token, head)
   std::vector<float> dweight = dweight_start;
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t h = 0; h < heads; ++h) {
       const int64_t at = t * stride + h * dim;
       const float* xv = x.values.data() + at;
       const float* dyv = dy.values.data() + at;
-      rstd(t, h) = norm_vector(&y(t, h * dim), xv, weight.data(), dim, kEps);
-      const auto plain = norm_vector_gradient(dyv, xv, weight.data(), rstd(t, h), dim, nullptr);
-      const auto added = norm_vector_gradient(dyv, xv, weight.data(), rstd(t, h), dim,
-                                              dx_start.values.data() + at);
+      const float rstd = norm_vector(&y(t, h * dim), xv, weight.data(), dim, kEps);
+      rstds.push_back(rstd);
+      const auto plain = norm_vector_gradient(dyv, xv, weight.data(), rstd, dim, nullptr);
+      const auto added =
+          norm_vector_gradient(dyv, xv, weight.data(), rstd, dim, dx_start.values.data() + at);
       const std::vector<double> point(xv, xv + dim);
       for (int64_t i = 0; i < dim; ++i) {
         const auto u = static_cast<size_t>(i);
         dx(t, h * dim + i) = plain[u];
         dx_added(t, h * dim + i) = added[u];
-        dweight[u] = std::fma(dyv[i], xv[i] * rstd(t, h), dweight[u]);
+        dweight[u] = std::fma(dyv[i], xv[i] * rstd, dweight[u]);
         const double slope = numeric_gradient(
             [&](const std::vector<double>& v) { return norm_loss(v, dyv, weight.data(), kEps); },
             point, u);
         // A single element normalises to its sign: the gradient is nearly 0 and large
         // terms cancel.
-        ASSERT_NEAR(plain[u], slope, 2e-5 * std::max(1.0f, rstd(t, h) * 4.0f))
+        ASSERT_NEAR(plain[u], slope, 2e-5 * std::max(1.0f, rstd * 4.0f))
             << t << " " << h << " " << i;
       }
     }
@@ -150,7 +166,8 @@ TEST_P(RmsnormTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences
     double slope = dweight_start[static_cast<size_t>(i)];
     for (int64_t t = 0; t < tokens; ++t) {
       for (int64_t h = 0; h < heads; ++h) {
-        slope += static_cast<double>(dy(t, h * dim + i)) * x(t, h * dim + i) * rstd(t, h);
+        slope += static_cast<double>(dy(t, h * dim + i)) * x(t, h * dim + i) *
+                 rstds[static_cast<size_t>(t * heads + h)];
       }
     }
     ASSERT_NEAR(dweight[static_cast<size_t>(i)], slope, 1e-4);
@@ -158,29 +175,42 @@ TEST_P(RmsnormTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences
   on_every_target([&](const Context& ctx) {
     Matrix got(tokens, cols), in_place = dy;
     std::vector<float> got_dweight = dweight_start, again = dweight_start;
-    rmsnorm_heads_backward(ctx, got.heads(heads), got_dweight, dy.heads(heads), x.heads(heads),
-                           rstd.mat(), weight);
+    rmsnorm_backward(ctx, {.dx = got.mat(),
+                           .dweight = vec(got_dweight),
+                           .dy = dy.mat(),
+                           .x = x.mat(),
+                           .rstd = vec(std::as_const(rstds)),
+                           .weight = vec(weight),
+                           .heads = heads});
     EXPECT_TRUE(same_bits(got.values, dx.values));
     EXPECT_TRUE(same_bits(got_dweight, dweight));
-    rmsnorm_heads_backward(ctx, in_place.heads(heads), again, in_place.heads(heads), x.heads(heads),
-                           rstd.mat(), weight);
+    rmsnorm_backward(ctx, {.dx = in_place.mat(),
+                           .dweight = vec(again),
+                           .dy = in_place.mat(),
+                           .x = x.mat(),
+                           .rstd = vec(std::as_const(rstds)),
+                           .weight = vec(weight),
+                           .heads = heads});
     EXPECT_TRUE(same_bits(in_place.values, dx.values));
     EXPECT_TRUE(same_bits(again, dweight));
-    if (heads != 1) return;
-    std::vector<float> flat_rstd;
-    for (int64_t t = 0; t < tokens; ++t) flat_rstd.push_back(rstd(t, 0));
-    Matrix flat = dx_start;
-    std::vector<float> flat_dweight = dweight_start;
+
     // Two calls over parts of the rows give the bits of one.
+    Matrix added = dx_start;
+    std::vector<float> added_dweight = dweight_start;
     const int64_t cut = tokens / 2;
-    const std::span<const float> all(flat_rstd);
-    rmsnorm_backward(ctx, flat.mat().row_range(0, cut), flat_dweight, dy.mat().row_range(0, cut),
-                     x.mat().row_range(0, cut), all.first(static_cast<size_t>(cut)), weight);
-    rmsnorm_backward(ctx, flat.mat().row_range(cut, tokens), flat_dweight,
-                     dy.mat().row_range(cut, tokens), x.mat().row_range(cut, tokens),
-                     all.subspan(static_cast<size_t>(cut)), weight);
-    EXPECT_TRUE(same_bits(flat.values, dx_added.values));
-    EXPECT_TRUE(same_bits(flat_dweight, dweight));
+    for (const auto& [begin, end] : {std::pair{int64_t{0}, cut}, {cut, tokens}}) {
+      rmsnorm_backward(
+          ctx, {.dx = added.mat().row_range(begin, end),
+                .dweight = vec(added_dweight),
+                .dy = dy.mat().row_range(begin, end),
+                .x = x.mat().row_range(begin, end),
+                .rstd = vec(std::as_const(rstds)).part(begin * heads, (end - begin) * heads),
+                .weight = vec(weight),
+                .accumulate = true,
+                .heads = heads});
+    }
+    EXPECT_TRUE(same_bits(added.values, dx_added.values));
+    EXPECT_TRUE(same_bits(added_dweight, dweight));
   });
 }
 
@@ -201,11 +231,13 @@ TEST(Rmsnorm, ProductsThatUnderflowKeepTheirSign) {
   const auto expected =
       norm_vector_gradient(dy.values.data(), x.values.data(), weight.data(), 1.0f, dim, nullptr);
   on_every_target([&](const Context& ctx) {
-    Matrix rstd_mat(1, 1);
-    rstd_mat(0, 0) = 1.0f;
     std::vector<float> dweight(static_cast<size_t>(dim), 0.0f);
-    rmsnorm_heads_backward(ctx, dx.heads(1), dweight, dy.heads(1), x.heads(1), rstd_mat.mat(),
-                           weight);
+    rmsnorm_backward(ctx, {.dx = dx.mat(),
+                           .dweight = vec(dweight),
+                           .dy = dy.mat(),
+                           .x = x.mat(),
+                           .rstd = vec(rstd),
+                           .weight = vec(weight)});
     const std::vector<float> got(dx.values.begin(), dx.values.begin() + dim);
     EXPECT_TRUE(same_bits(got, expected));
   });
@@ -214,29 +246,57 @@ TEST(Rmsnorm, ProductsThatUnderflowKeepTheirSign) {
 TEST(Rmsnorm, BadShapesAreErrors) {
   Matrix x(2, 8), y(2, 8), other(3, 8), none(2, 0);
   std::vector<float> weight(8, 1.0f), rstd(2), wrong(5);
-  expect_error([&] { rmsnorm_forward({}, other.mat(), rstd, x.mat(), weight, 1e-5f); },
-               "y is [3, 8]");
-  expect_error([&] { rmsnorm_forward({}, y.mat(), wrong, x.mat(), weight, 1e-5f); },
-               "rstd has 5 elements");
-  expect_error([&] { rmsnorm_forward({}, y.mat(), rstd, x.mat(), wrong, 1e-5f); },
-               "weight has 5 elements");
-  expect_error([&] { rmsnorm_forward({}, y.mat(), rstd, x.mat(), weight, kNan); }, "eps is nan");
-  expect_error([&] { rmsnorm_forward({}, none.mat(), rstd, none.mat(), {}, 1e-5f); },
-               "must be at least 1");
+  const RmsnormForward good{
+      .y = y.mat(), .rstd = vec(rstd), .x = x.mat(), .weight = vec(weight), .eps = 1e-5f};
+  const auto forward = [&](auto&& change) {
+    return [&good, change] {
+      RmsnormForward op = good;
+      change(op);
+      rmsnorm_forward({}, op);
+    };
+  };
+  using Op = RmsnormForward;
+  EXPECT_NO_THROW(forward([](Op&) {})());
+  expect_error(forward([&](Op& op) { op.y = other.mat(); }), "y is [3, 8]");
+  expect_error(forward([&](Op& op) { op.rstd = vec(wrong); }), "rstd has 5 elements");
+  expect_error(forward([&](Op& op) { op.weight = vec(wrong); }), "weight has 5 elements");
+  expect_error(forward([&](Op& op) { op.eps = kNan; }), "eps is nan");
+  expect_error(forward([&](Op& op) { op.x = none.mat(); }), "must be at least 1");
+  expect_error(forward([&](Op& op) { op.heads = 3; }), "x has 8 columns for 3 heads");
+  expect_error(forward([&](Op& op) { op.heads = 4; }), "weight has 8 elements; it must have 2");
+  expect_error(forward([&](Op& op) { op.x.dtype = DType::kBF16; }), "activations are bf16");
   expect_error(
       [&] {
-        rmsnorm_residual_forward({}, y.mat(), y.mat(), rstd, x.mat(), other.mat(), weight, 1e-5f);
+        rmsnorm_residual_forward({}, {.h = y.mat(),
+                                      .y = y.mat(),
+                                      .rstd = vec(rstd),
+                                      .x = x.mat(),
+                                      .delta = other.mat(),
+                                      .weight = vec(weight),
+                                      .eps = 1e-5f});
       },
       "delta is [3, 8]");
-  expect_error([&] { rmsnorm_backward({}, y.mat(), weight, x.mat(), x.mat(), wrong, weight); },
-               "rstd has 5");
-  expect_error([&] { rmsnorm_heads_forward({}, y.heads(2), {}, x.heads(4), weight, 1e-5f); },
-               "y is [2, 2, 4]");
   expect_error(
       [&] {
-        rmsnorm_heads_backward({}, y.heads(1), weight, x.heads(1), x.heads(1), x.mat(), weight);
+        rmsnorm_backward({}, {.dx = y.mat(),
+                              .dweight = vec(weight),
+                              .dy = x.mat(),
+                              .x = x.mat(),
+                              .rstd = vec(wrong),
+                              .weight = vec(weight)});
       },
-      "rstd is [2, 8]");
+      "rstd has 5");
+}
+
+TEST(Rmsnorm, AMissingBackendIsNamed) {
+  const Context gpu{.device = {DeviceType::kCuda, 0}};
+  Matrix x(2, 8);
+  std::vector<float> weight(8);
+  expect_error(
+      [&] {
+        rmsnorm_forward(gpu, {.y = x.mat(), .x = x.mat(), .weight = vec(weight), .eps = 1e-5f});
+      },
+      "rmsnorm_forward: this build has no kernels for device cuda:0: use cpu");
 }
 
 }  // namespace

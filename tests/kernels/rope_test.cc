@@ -1,5 +1,6 @@
 #include "kernels/rope.h"
 
+#include "core/transfer.h"
 #include "tests/kernels/kernel_testing.h"
 
 namespace orrery::kernels {
@@ -131,15 +132,36 @@ const std::vector<Golden>& goldens() {
   return list;
 }
 
+/// A table and its copy in host memory.
+struct HostTable {
+  HostTable(const RopeConfig& config, int64_t positions)
+      : device(build_rope_table({}, config, positions)),
+        cos(device.cos.size()),
+        sin(device.sin.size()) {
+    download({}, Span<float>(cos), as_vec(device.cos));
+    download({}, Span<float>(sin), as_vec(device.sin));
+  }
+  Rope rope(Matrix& x, int64_t heads, const std::vector<int32_t>& positions) const {
+    return {.x = x.mat(),
+            .heads = heads,
+            .positions = vec(positions),
+            .cos = device.cos,
+            .sin = device.sin};
+  }
+
+  RopeTable device;
+  Array<float> cos, sin;
+};
+
 TEST(RopeTable, MatchesTransformers) {
   for (const Golden& golden : goldens()) {
     SCOPED_TRACE(golden.name);
-    const RopeTable table = build_rope_table(golden.config, 1000);
-    ASSERT_EQ(table.half_dim, golden.config.head_dim / 2);
-    ASSERT_EQ(table.cos.size(), 1000 * table.half_dim);
+    const HostTable table(golden.config, 1000);
+    const int64_t half = golden.config.head_dim / 2;
+    ASSERT_EQ(table.cos.size(), 1000 * half);
     for (const int64_t position : {0, 1, 63, 64, 129, 999}) {
       for (const auto& [i, frequency] : golden.frequencies) {
-        const int64_t at = position * table.half_dim + i;
+        const int64_t at = position * half + i;
         const double angle = position * frequency;
         // Theirs has float32 frequencies.
         const double tolerance = golden.scale * (2e-7 + 5e-7 * angle);
@@ -153,11 +175,11 @@ TEST(RopeTable, MatchesTransformers) {
 }
 
 TEST(RopeTable, IsTheRoundedDoubleAtLongContexts) {
-  const RopeTable table = build_rope_table({.head_dim = 8, .theta = 10000.0, .scaling = {}}, 70000);
+  const HostTable table({.head_dim = 8, .theta = 10000.0, .scaling = {}}, 70000);
   for (int64_t p = 0; p < 70000; p += 331) {
     for (int64_t i = 0; i < 4; ++i) {
       const double angle = static_cast<double>(p) / std::pow(10000.0, static_cast<double>(i) / 4.0);
-      const auto at = static_cast<size_t>(p * 4 + i);
+      const int64_t at = p * 4 + i;
       ASSERT_NEAR(table.cos[at], std::cos(angle), 6e-8) << p << " " << i;
       ASSERT_NEAR(table.sin[at], std::sin(angle), 6e-8) << p << " " << i;
     }
@@ -166,7 +188,7 @@ TEST(RopeTable, IsTheRoundedDoubleAtLongContexts) {
 
 TEST(RopeTable, BadConfigsAreErrors) {
   const auto build = [](RopeConfig config, int64_t positions) {
-    return [=] { build_rope_table(config, positions); };
+    return [=] { build_rope_table({}, config, positions); };
   };
   const RopeConfig good{.head_dim = 8, .theta = 10000.0, .scaling = {}};
   const auto with = [&](RopeScaling scaling) {
@@ -207,8 +229,7 @@ TEST_P(RopeTest, RotatesWithTheBitsOfScalarCodeAndBackwardIsItsTranspose) {
   const int64_t tokens = GetParam().tokens, heads = GetParam().heads,
                 head_dim = GetParam().head_dim;
   const int64_t half = head_dim / 2, positions = 300;
-  const RopeTable table =
-      build_rope_table({.head_dim = head_dim, .theta = 10000.0, .scaling = {}}, positions);
+  const HostTable table({.head_dim = head_dim, .theta = 10000.0, .scaling = {}}, positions);
   const Matrix x = Matrix::random(tokens, heads * head_dim, 1),
                dy = Matrix::random(tokens, heads * head_dim, 2);
   std::vector<int32_t> at;
@@ -218,7 +239,7 @@ TEST_P(RopeTest, RotatesWithTheBitsOfScalarCodeAndBackwardIsItsTranspose) {
     double forward_dot = 0.0, backward_dot = 0.0;
     for (int64_t h = 0; h < heads; ++h) {
       for (int64_t i = 0; i < half; ++i) {
-        const auto angle = static_cast<size_t>(at[static_cast<size_t>(t)] * half + i);
+        const int64_t angle = at[static_cast<size_t>(t)] * half + i;
         const float c = table.cos[angle], s = table.sin[angle];
         const int64_t lo = h * head_dim + i, hi = lo + half;
         y(t, lo) = std::fma(-x(t, hi), s, x(t, lo) * c);
@@ -238,9 +259,9 @@ TEST_P(RopeTest, RotatesWithTheBitsOfScalarCodeAndBackwardIsItsTranspose) {
   }
   on_every_target([&](const Context& ctx) {
     Matrix got = x, dgot = dy;
-    rope_forward(ctx, got.heads(heads), at, table);
+    rope_forward(ctx, table.rope(got, heads, at));
     EXPECT_TRUE(same_bits(got.values, y.values));
-    rope_backward(ctx, dgot.heads(heads), at, table);
+    rope_backward(ctx, table.rope(dgot, heads, at));
     EXPECT_TRUE(same_bits(dgot.values, dx.values));
   });
 }
@@ -250,19 +271,21 @@ INSTANTIATE_TEST_SUITE_P(Shapes, RopeTest,
                                          RopeCase{5, 1, 34}, RopeCase{131, 9, 64},
                                          RopeCase{300, 3, 128}));
 
-TEST(Rope, BadPositionsAndShapesAreErrors) {
-  const RopeTable table = build_rope_table({.head_dim = 4, .theta = 10000.0, .scaling = {}}, 6);
+TEST(Rope, BadShapesAreErrors) {
+  const HostTable table({.head_dim = 4, .theta = 10000.0, .scaling = {}}, 6);
   Matrix x = Matrix::random(2, 8, 1);
   const Matrix before = x;
-  const std::vector<int32_t> high = {0, 6}, negative = {-1, 0}, three = {0, 1, 2}, good = {0, 1};
-  expect_error([&] { rope_forward({}, x.heads(2), high, table); }, "token 1 is at position 6");
-  expect_error([&] { rope_backward({}, x.heads(2), negative, table); },
-               "token 0 is at position -1");
-  expect_error([&] { rope_forward({}, x.heads(2), three, table); }, "x is [2, 2, 4]");
-  expect_error([&] { rope_forward({}, x.heads(1), good, table); }, "x is [2, 1, 8]");
-  RopeTable broken = table;
-  broken.positions = 1000;
-  expect_error([&] { rope_forward({}, x.heads(2), good, broken); }, "build_rope_table");
+  const std::vector<int32_t> three = {0, 1, 2}, good = {0, 1};
+  expect_error([&] { rope_forward({}, table.rope(x, 2, three)); }, "x is [2, 8]");
+  expect_error([&] { rope_backward({}, table.rope(x, 1, good)); },
+               "x is [2, 8]; it must be [2, 4]");
+  expect_error(
+      [&] {
+        Rope op = table.rope(x, 2, good);
+        op.sin = op.sin.row_range(0, 5);
+        rope_forward({}, op);
+      },
+      "sin is [5, 2]; it must be [6, 2]");
   EXPECT_TRUE(same_bits(x.values, before.values));
 }
 

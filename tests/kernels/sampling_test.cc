@@ -142,9 +142,10 @@ TEST_P(SamplingTest, DrawsTheTokenOfTheDefinitionOnEveryTarget) {
     ASSERT_GT(logits(r, expected.back()), -kInf);
   }
   on_every_target([&](const Context& ctx) {
-    Arena arena;
     std::vector<int32_t> ids(params.size(), -5);
-    sample_forward(ctx, ids, logits.mat(), params, uniform, arena);
+    sample_forward(
+        ctx,
+        {.ids = vec(ids), .logits = logits.mat(), .params = vec(params), .uniform = vec(uniform)});
     for (size_t r = 0; r < ids.size(); ++r) {
       const SamplingParams& p = params[r];
       ASSERT_EQ(ids[r], expected[r])
@@ -155,8 +156,10 @@ TEST_P(SamplingTest, DrawsTheTokenOfTheDefinitionOnEveryTarget) {
     for (size_t r = 0; r < ids.size(); r += 11) {
       int32_t id = -5;
       const auto row = static_cast<int64_t>(r);
-      sample_forward(ctx, {&id, 1}, logits.mat().row_range(row, row + 1),
-                     std::span(params).subspan(r, 1), std::span(uniform).subspan(r, 1), arena);
+      sample_forward(ctx, {.ids = {&id, 1},
+                           .logits = logits.mat().row_range(row, row + 1),
+                           .params = vec(params).part(row, 1),
+                           .uniform = vec(uniform).part(row, 1)});
       ASSERT_EQ(id, ids[r]) << r;
     }
   });
@@ -177,11 +180,13 @@ void expect_distribution(const Matrix& logits, const SamplingParams& params) {
   const Definition definition(logits.values.data(), vocab, params);
   Philox rng(9, RngPurpose::kTest);
   std::vector<int64_t> counts(static_cast<size_t>(vocab));
-  Arena arena;
   for (int64_t n = 0; n < kDraws; ++n) {
     const float uniform = rng.uniform();
     int32_t id = -5;
-    sample_forward({}, {&id, 1}, logits.mat().row_range(0, 1), {&params, 1}, {&uniform, 1}, arena);
+    sample_forward({}, {.ids = {&id, 1},
+                        .logits = logits.mat().row_range(0, 1),
+                        .params = {&params, 1},
+                        .uniform = {&uniform, 1}});
     ASSERT_TRUE(definition.kept().contains(id)) << id;
     ++counts[static_cast<size_t>(id)];
   }
@@ -214,11 +219,13 @@ TEST(Sampling, FiltersKeepExactlyTheirTokens) {
   for (int64_t j = 0; j < 4; ++j) logits(0, j) = std::log(p[static_cast<size_t>(j)]);
   const auto kept = [&](const SamplingParams& params) {
     std::vector<int32_t> seen;
-    Arena arena;
     for (int i = 0; i < 1000; ++i) {
       const float uniform = static_cast<float>(i) / 1000.0f;
       int32_t id = -5;
-      sample_forward({}, {&id, 1}, logits.mat(), {&params, 1}, {&uniform, 1}, arena);
+      sample_forward({}, {.ids = {&id, 1},
+                          .logits = logits.mat(),
+                          .params = {&params, 1},
+                          .uniform = {&uniform, 1}});
       if (seen.empty() || seen.back() != id) seen.push_back(id);  // ids rise with the draw
     }
     return seen;
@@ -244,15 +251,20 @@ TEST(Sampling, EqualLogitsRankByLowerId) {
     Matrix logits(1, vocab);
     for (int64_t j = 0; j < vocab; ++j) logits(0, j) = j >= 2 ? 1.5f : -1.0f;
     on_every_target([&](const Context& ctx) {
-      Arena arena;
       const SamplingParams greedy{.temperature = 0.0f}, two{.top_k = 2};
       const float low = 0.0f, high = 0x1.fffffep-1f;
       int32_t id = -5;
-      sample_forward(ctx, {&id, 1}, logits.mat(), {&greedy, 1}, {&high, 1}, arena);
+      sample_forward(
+          ctx,
+          {.ids = {&id, 1}, .logits = logits.mat(), .params = {&greedy, 1}, .uniform = {&high, 1}});
       EXPECT_EQ(id, 2);
-      sample_forward(ctx, {&id, 1}, logits.mat(), {&two, 1}, {&low, 1}, arena);
+      sample_forward(
+          ctx,
+          {.ids = {&id, 1}, .logits = logits.mat(), .params = {&two, 1}, .uniform = {&low, 1}});
       EXPECT_EQ(id, 2);
-      sample_forward(ctx, {&id, 1}, logits.mat(), {&two, 1}, {&high, 1}, arena);
+      sample_forward(
+          ctx,
+          {.ids = {&id, 1}, .logits = logits.mat(), .params = {&two, 1}, .uniform = {&high, 1}});
       EXPECT_EQ(id, 3);
     });
   }
@@ -265,14 +277,15 @@ TEST(Sampling, BrokenRowsYieldMinusOneAndLeaveOthersAlone) {
   logits(1, 20) = kInf;
   for (int64_t j = 0; j < vocab; ++j) logits(2, j) = -kInf;
   on_every_target([&](const Context& ctx) {
-    Arena arena;
     for (const SamplingParams& params :
          {SamplingParams{}, SamplingParams{.temperature = 0.0f}, SamplingParams{.top_k = 3},
           SamplingParams{.top_p = 0.5f}, SamplingParams{.min_p = 0.5f}}) {
       const std::vector<SamplingParams> each(4, params);
       const std::vector<float> uniform(4, 0.5f);
       std::vector<int32_t> ids(4, -5);
-      sample_forward(ctx, ids, logits.mat(), each, uniform, arena);
+      sample_forward(
+          ctx,
+          {.ids = vec(ids), .logits = logits.mat(), .params = vec(each), .uniform = vec(uniform)});
       EXPECT_EQ(ids[0], -1);
       EXPECT_EQ(ids[1], -1);
       EXPECT_EQ(ids[2], -1);
@@ -284,7 +297,6 @@ TEST(Sampling, BrokenRowsYieldMinusOneAndLeaveOthersAlone) {
 TEST(Sampling, LargeVocabulariesAgreeWithTheDefinition) {
   const int64_t vocab = 151936;
   Matrix logits = Matrix::random(1, vocab, 1, 2.5f);
-  Arena arena;
   for (const SamplingParams& params :
        {SamplingParams{}, SamplingParams{.top_k = 50}, SamplingParams{.top_p = 0.9f},
         SamplingParams{.top_p = 0.999f}, SamplingParams{.temperature = 30.0f, .top_p = 0.95f},
@@ -292,7 +304,10 @@ TEST(Sampling, LargeVocabulariesAgreeWithTheDefinition) {
     const Definition definition(logits.values.data(), vocab, params);
     for (const float uniform : {0.0f, 0.1f, 0.5f, 0.77f, 0.9999f}) {
       int32_t id = -5;
-      sample_forward({}, {&id, 1}, logits.mat(), {&params, 1}, {&uniform, 1}, arena);
+      sample_forward({}, {.ids = {&id, 1},
+                          .logits = logits.mat(),
+                          .params = {&params, 1},
+                          .uniform = {&uniform, 1}});
       ASSERT_EQ(id, definition.draw(uniform))
           << params.top_k << " " << params.top_p << " " << uniform;
     }
@@ -303,49 +318,25 @@ TEST(Sampling, LargeVocabulariesAgreeWithTheDefinition) {
   const Definition definition(logits.values.data(), vocab, params);
   for (const float uniform : {0.0f, 0.5f, 0.99f}) {
     int32_t id = -5;
-    sample_forward({}, {&id, 1}, logits.mat(), {&params, 1}, {&uniform, 1}, arena);
+    sample_forward({}, {.ids = {&id, 1},
+                        .logits = logits.mat(),
+                        .params = {&params, 1},
+                        .uniform = {&uniform, 1}});
     ASSERT_EQ(id, definition.draw(uniform));
   }
 }
 
-TEST(Sampling, ReleasesItsTemporaries) {
-  const Matrix logits = Matrix::random(3, 1000, 1);
-  const std::vector<SamplingParams> params(3, {.top_p = 0.9f});
-  const std::vector<float> uniform(3, 0.3f);
-  std::vector<int32_t> ids(3);
-  Arena arena;
-  sample_forward({}, ids, logits.mat(), params, uniform, arena);
-  const size_t capacity = arena.capacity();
-  const Arena::Mark mark = arena.mark();
-  for (int i = 0; i < 100; ++i) sample_forward({}, ids, logits.mat(), params, uniform, arena);
-  EXPECT_EQ(arena.capacity(), capacity);
-  EXPECT_EQ(arena.mark().offset, mark.offset);
-}
-
-TEST(Sampling, BadParametersAreErrors) {
-  const Matrix logits = Matrix::random(2, 5, 1);
+TEST(Sampling, WrongShapesAreErrors) {
+  const Matrix logits = Matrix::random(2, 5, 1), none(2, 0);
   std::vector<int32_t> ids(2), three(3);
-  Arena arena;
-  const auto with = [&](SamplingParams bad, float uniform) {
-    return [&, bad, uniform] {
-      sample_forward({}, ids, logits.mat(), std::vector<SamplingParams>{{}, bad},
-                     std::vector<float>{0.0f, uniform}, arena);
-    };
-  };
-  expect_error(with({.temperature = -1.0f}, 0.0f), "row 1 has temperature -1");
-  expect_error(with({.temperature = 1e-9f}, 0.0f), "row 1 has temperature");
-  expect_error(with({.temperature = kNan}, 0.0f), "row 1 has temperature nan");
-  expect_error(with({.top_p = 1.5f}, 0.0f), "row 1 has top_p 1.5");
-  expect_error(with({.min_p = -0.5f}, 0.0f), "row 1 has min_p -0.5");
-  expect_error(with({}, 1.0f), "row 1 has draw 1");
-  expect_error(with({}, kNan), "row 1 has draw nan");
   const std::vector<SamplingParams> params(2);
   const std::vector<float> uniform(2);
-  expect_error([&] { sample_forward({}, three, logits.mat(), params, uniform, arena); },
-               "ids has 3 elements");
-  const Matrix none(2, 0);
-  expect_error([&] { sample_forward({}, ids, none.mat(), params, uniform, arena); },
-               "vocabulary is 0");
+  SampleForward op{
+      .ids = vec(three), .logits = logits.mat(), .params = vec(params), .uniform = vec(uniform)};
+  expect_error([&] { sample_forward({}, op); }, "ids has 3 elements");
+  op.ids = vec(ids);
+  op.logits = none.mat();
+  expect_error([&] { sample_forward({}, op); }, "vocabulary is 0");
 }
 
 }  // namespace

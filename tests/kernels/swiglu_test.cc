@@ -45,12 +45,13 @@ TEST_P(SwigluTest, HasTheBitsOfScalarCodeAndAgreesWithDouble) {
   }
   on_every_target([&](const Context& ctx) {
     Matrix got(tokens, width), dgot(tokens, 2 * width);
-    swiglu_forward(ctx, got.mat(), x.mat());
+    swiglu_forward(ctx, {.out = got.mat(), .gate_up = x.mat()});
     EXPECT_TRUE(same_bits(got.values, out.values));
-    swiglu_backward(ctx, dgot.mat(), dout.mat(), x.mat());
+    swiglu_backward(ctx, {.d_gate_up = dgot.mat(), .dout = dout.mat(), .gate_up = x.mat()});
     EXPECT_TRUE(same_bits(dgot.values, dx.values));
     Matrix in_place = x;
-    swiglu_backward(ctx, in_place.mat(), dout.mat(), in_place.mat());
+    swiglu_backward(ctx,
+                    {.d_gate_up = in_place.mat(), .dout = dout.mat(), .gate_up = in_place.mat()});
     EXPECT_TRUE(same_bits(in_place.values, dx.values));
   });
 }
@@ -68,8 +69,8 @@ TEST(Swiglu, ExtremeGatesStayFinite) {
     x(0, 17 + j) = 2.0f;
     dout(0, j) = 1.0f;
   }
-  swiglu_forward({}, out.mat(), x.mat());
-  swiglu_backward({}, dx.mat(), dout.mat(), x.mat());
+  swiglu_forward({}, {.out = out.mat(), .gate_up = x.mat()});
+  swiglu_backward({}, {.d_gate_up = dx.mat(), .dout = dout.mat(), .gate_up = x.mat()});
   for (int64_t j = 0; j < 17; ++j) {
     EXPECT_EQ(out(0, j), j % 2 == 0 ? 0.0f : 2e4f);
     EXPECT_EQ(dx(0, j), j % 2 == 0 ? 0.0f : 2.0f);
@@ -79,14 +80,20 @@ TEST(Swiglu, ExtremeGatesStayFinite) {
 
 TEST(Swiglu, BadShapesAreErrors) {
   Matrix x(2, 6), odd(2, 7), out(2, 3), short_out(1, 3);
-  expect_error([&] { swiglu_forward({}, out.mat(), odd.mat()); },
+  expect_error([&] { swiglu_forward({}, {.out = out.mat(), .gate_up = odd.mat()}); },
                "gate_up is [2, 7]; it must be [2, 6]");
-  expect_error([&] { swiglu_forward({}, short_out.mat(), x.mat()); },
+  expect_error([&] { swiglu_forward({}, {.out = short_out.mat(), .gate_up = x.mat()}); },
                "gate_up is [2, 6]; it must be [1, 6]");
-  expect_error([&] { swiglu_backward({}, odd.mat(), out.mat(), x.mat()); }, "d_gate_up is [2, 7]");
-  expect_error([&] { swiglu_forward({}, Mat<float>(nullptr, 2, 3), x.mat()); }, "no memory");
-  expect_error([&] { swiglu_forward({}, Mat<float>(out.values.data(), 2, 3, 2), x.mat()); },
-               "stride 2");
+  expect_error(
+      [&] { swiglu_backward({}, {.d_gate_up = odd.mat(), .dout = out.mat(), .gate_up = x.mat()}); },
+      "d_gate_up is [2, 7]");
+  expect_error([&] { swiglu_forward({}, {.out = Mat<float>(nullptr, 2, 3), .gate_up = x.mat()}); },
+               "no memory");
+  expect_error(
+      [&] {
+        swiglu_forward({}, {.out = Mat<float>(out.values.data(), 2, 3, 2), .gate_up = x.mat()});
+      },
+      "stride 2");
 }
 
 }  // namespace

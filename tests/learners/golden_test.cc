@@ -52,7 +52,7 @@ TEST_P(Golden, LogitsLossAndGradients) {
   ctx.threads = 2;
   const models::ModelConfig config = models::load_model_config(folder_);
   models::Transformer model(config, {}, DType::kF32);
-  storage::load_hf_weights({}, folder_, config, model.table(), model.parameters());
+  storage::load_hf_weights({}, folder_, config, model.table(), model.write_parameters());
   model.pack(ctx);
   const storage::SafetensorsFile golden(folder_ / "golden.safetensors");
 
@@ -85,7 +85,8 @@ TEST_P(Golden, LogitsLossAndGradients) {
   // Logits, through the same forward.
   Arena arena;
   const Mat<float> hidden = arena.mat<float>(static_cast<int64_t>(tokens), config.hidden_size);
-  models::transformer_forward_train(ctx, model, batch.view(), hidden, arena);
+  const models::BatchPlan plan = models::plan_training(ctx, model, batch.view(), arena);
+  models::transformer_forward_train(ctx, model, plan, hidden, arena);
   const Mat<float> logits = arena.mat<float>(static_cast<int64_t>(tokens), config.vocab_size);
   models::lm_head_forward(ctx, model, logits, hidden);
   std::vector<float> logprobs(tokens), entropies(tokens);

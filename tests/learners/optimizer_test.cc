@@ -115,7 +115,7 @@ TEST(ShardedAdamW, GoesOnFromSavedMomentsAsIfNeverStopped) {
   EXPECT_TRUE(same_floats(second.optimizer.m(), whole.optimizer.m()));
   EXPECT_EQ(second.optimizer.t(), 5);
 
-  second.optimizer.reset();
+  second.optimizer.reset(second.ctx);
   second.w = random_floats(1);
   Fixture fresh;
   EXPECT_EQ(second.optimizer.t(), 0);

@@ -17,7 +17,8 @@ inline void shard_gradient(const Context& ctx, const models::Transformer& model,
                            const learners::Objective& objective,
                            std::span<const learners::MicroBatch> batches, std::span<float> gradient,
                            learners::LossSums& sums, Arena& arena) {
-  learners::ShardPass pass(ctx, model, batches, gradient, arena);
+  const Vec<float> whole(gradient.data(), std::ssize(gradient));
+  learners::ShardPass pass(ctx, model, batches, whole, arena);
   while (pass.forward()) {
     pass.head_backward(objective, sums);
     while (pass.backward_layer()) {
@@ -71,10 +72,10 @@ inline void expect_finite_differences(models::Transformer& model,
     const auto loss_at = [&](double step) {
       std::vector<float> saved(model.parameters().begin(), model.parameters().end());
       for (int64_t i = p.offset; i < p.offset + p.size; ++i)
-        model.parameters()[i] += static_cast<float>(step * gradient[i] / norm);
+        model.write_parameters()[i] += static_cast<float>(step * gradient[i] / norm);
       model.pack(ctx);
       const double loss = gradient_of(model, objective, trees, 1 << 20).sums.loss;
-      std::copy(saved.begin(), saved.end(), model.parameters().begin());
+      std::copy(saved.begin(), saved.end(), model.write_parameters().begin());
       model.pack(ctx);
       return loss;
     };

@@ -39,12 +39,12 @@ inline std::vector<int32_t> random_tokens(Philox& generator, int64_t count, int6
 /// Weights with noise everywhere, biases and norms included, so that no gradient is
 /// trivially zero.
 inline void randomize(models::Transformer& model, uint64_t seed, const Context& ctx) {
-  models::initialize_parameters(model.config(), model.table(), seed, model.parameters());
+  models::initialize_parameters(model.config(), model.table(), seed, model.write_parameters());
   Philox generator(seed, RngPurpose::kTest, 1);
   for (const models::Parameter& p : model.table().parameters()) {
     if (p.shape.size() == 2) continue;
     for (int64_t i = 0; i < p.size; ++i) {
-      model.parameters()[static_cast<size_t>(p.offset + i)] += 0.1f * generator.normal();
+      model.write_parameters()[static_cast<size_t>(p.offset + i)] += 0.1f * generator.normal();
     }
   }
   model.pack(ctx);

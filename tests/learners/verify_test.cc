@@ -184,7 +184,7 @@ TEST(NotFinite, WeightsOfTheModelSkipAnImitationStepToo) {
   Fixture f;
   auto trees = f.trees();
   f.objective = sft_objective();
-  f.model.parameters()[5] = std::numeric_limits<float>::quiet_NaN();
+  f.model.write_parameters()[5] = std::numeric_limits<float>::quiet_NaN();
   f.model.pack(f.ctx);
   const UpdateResult result = f.learner.update(trees, f.objective, {}, 1.0);
   EXPECT_TRUE(result.skipped);

@@ -14,8 +14,8 @@ namespace {
 TEST(BlockManager, CountsBlocksForTokens) {
   EXPECT_EQ(BlockManager::blocks_for(0), 0);
   EXPECT_EQ(BlockManager::blocks_for(1), 1);
-  EXPECT_EQ(BlockManager::blocks_for(kernels::kKvBlock), 1);
-  EXPECT_EQ(BlockManager::blocks_for(kernels::kKvBlock + 1), 2);
+  EXPECT_EQ(BlockManager::blocks_for(models::KvCache::block_tokens()), 1);
+  EXPECT_EQ(BlockManager::blocks_for(models::KvCache::block_tokens() + 1), 2);
 }
 
 TEST(BlockManager, AppendsOnlyWhenATableIsFull) {
@@ -23,18 +23,18 @@ TEST(BlockManager, AppendsOnlyWhenATableIsFull) {
   BlockTable table;
   manager.may_append(table, 1);
   EXPECT_EQ(table.size(), 1);
-  manager.may_append(table, kernels::kKvBlock);
+  manager.may_append(table, models::KvCache::block_tokens());
   EXPECT_EQ(table.size(), 1);
-  EXPECT_TRUE(manager.can_append(table, 2 * kernels::kKvBlock));
-  EXPECT_FALSE(manager.can_append(table, 2 * kernels::kKvBlock + 1));
-  EXPECT_THROW(manager.may_append(table, 2 * kernels::kKvBlock + 1), Error);
+  EXPECT_TRUE(manager.can_append(table, 2 * models::KvCache::block_tokens()));
+  EXPECT_FALSE(manager.can_append(table, 2 * models::KvCache::block_tokens() + 1));
+  EXPECT_THROW(manager.may_append(table, 2 * models::KvCache::block_tokens() + 1), Error);
 }
 
 TEST(BlockManager, ForkSharesFullBlocksAndCopiesThePartlyFilledOne) {
   BlockManager manager(8);
   BlockTable parent, child, exact;
   manager.allocate(parent, 3);
-  const auto copy = manager.fork(child, parent, 2 * kernels::kKvBlock + 5);
+  const auto copy = manager.fork(child, parent, 2 * models::KvCache::block_tokens() + 5);
   ASSERT_TRUE(copy.has_value());
   EXPECT_EQ(copy->from, parent[2]);
   EXPECT_EQ(copy->to, child[2]);
@@ -44,7 +44,7 @@ TEST(BlockManager, ForkSharesFullBlocksAndCopiesThePartlyFilledOne) {
   EXPECT_NE(child[2], parent[2]);
   EXPECT_EQ(manager.reference_count(parent[0]), 2);
   EXPECT_EQ(manager.reference_count(child[2]), 1);
-  EXPECT_FALSE(manager.fork(exact, parent, 2 * kernels::kKvBlock).has_value());
+  EXPECT_FALSE(manager.fork(exact, parent, 2 * models::KvCache::block_tokens()).has_value());
   EXPECT_EQ(exact.size(), 2);
   manager.release(parent);
   EXPECT_EQ(manager.free_blocks(), 5);  // only the parent's own third block came back
@@ -63,7 +63,7 @@ TEST(BlockManager, DetectsDoubleFreeAndUseAfterFree) {
   BlockTable again = stale;
   EXPECT_THROW(manager.release(again), Error);
   BlockTable child;
-  EXPECT_THROW(manager.fork(child, stale, 2 * kernels::kKvBlock), Error);
+  EXPECT_THROW(manager.fork(child, stale, 2 * models::KvCache::block_tokens()), Error);
   BlockTable wild = {7};
   EXPECT_THROW(manager.release(wild), Error);
   EXPECT_THROW(BlockManager(0), Error);
@@ -79,7 +79,8 @@ TEST(BlockManager, KeepsItsInvariantsUnderRandomUse) {
   for (int round = 0; round < 20000; ++round) {
     const uint32_t action = random.below(4);
     if (action == 0) {
-      const auto tokens = 1 + static_cast<int64_t>(random.below(5 * kernels::kKvBlock));
+      const auto tokens =
+          1 + static_cast<int64_t>(random.below(5 * models::KvCache::block_tokens()));
       BlockTable table;
       if (manager.can_append(table, tokens)) {
         manager.may_append(table, tokens);
@@ -95,7 +96,7 @@ TEST(BlockManager, KeepsItsInvariantsUnderRandomUse) {
         const auto tokens =
             static_cast<int64_t>(random.below(static_cast<uint32_t>(lengths[i]) + 1));
         const auto copy = manager.fork(child, tables[i], tokens);
-        ASSERT_EQ(copy.has_value(), tokens % kernels::kKvBlock != 0);
+        ASSERT_EQ(copy.has_value(), tokens % models::KvCache::block_tokens() != 0);
         ASSERT_EQ(child.size(), BlockManager::blocks_for(tokens));
         tables.push_back(child);
         lengths.push_back(tokens);

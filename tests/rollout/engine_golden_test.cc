@@ -22,7 +22,7 @@ void expect_golden(const std::filesystem::path& folder) {
   ctx.threads = 2;
   const models::ModelConfig config = models::load_model_config(folder);
   models::Transformer model(config, ctx.device, DType::kF32);
-  storage::load_hf_weights({}, folder, config, model.table(), model.parameters());
+  storage::load_hf_weights({}, folder, config, model.table(), model.write_parameters());
   model.pack(ctx);
   Engine engine(ctx, model, nullptr, {});
   GenerateRequest request;

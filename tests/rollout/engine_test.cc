@@ -98,14 +98,19 @@ Scores score(const models::Transformer& model, const models::TrainBatch& batch,
   Arena arena;
   const auto rows = static_cast<int64_t>(batch.output_rows.size());
   const Mat<float> hidden = arena.mat<float>(rows, model.config().hidden_size);
-  models::transformer_forward_train(ctx, model, batch, hidden, arena);
+  const models::BatchPlan plan = models::plan_training(ctx, model, batch, arena);
+  models::transformer_forward_train(ctx, model, plan, hidden, arena);
   const Mat<float> logits = arena.mat<float>(rows, model.config().vocab_size);
   models::lm_head_forward(ctx, model, logits, hidden);
   Scores scores;
   scores.logprobs.resize(targets.size());
   scores.entropies.resize(targets.size());
   const std::vector<float> inv(targets.size(), inv_temperature);
-  kernels::logprob_forward(ctx, scores.logprobs, scores.entropies, {}, logits, targets, inv);
+  kernels::logprob_forward(ctx, {.logprobs = {scores.logprobs.data(), rows},
+                                 .entropies = {scores.entropies.data(), rows},
+                                 .logits = logits,
+                                 .targets = {targets.data(), rows},
+                                 .inv_temperature = {inv.data(), rows}});
   for (int64_t i = 0; i < rows; ++i) {
     const float* row = logits.row(i);
     scores.argmax.push_back(static_cast<int32_t>(std::max_element(row, row + logits.cols) - row));
@@ -316,10 +321,10 @@ TEST_F(EngineTest, UsesLentMemoryWhateverWasLeftInIt) {
   config.kv_blocks = 40;
   const size_t needed = 40 * models::KvCache::bytes_per_block(model_.config()) / sizeof(float);
   std::vector<float> lent(needed + 5, std::numeric_limits<float>::quiet_NaN());
-  config.kv_memory = lent;
+  config.kv_memory = Span<float>(lent);
   Engine engine(ctx_, model_, nullptr, config);
   EngineConfig own = config;
-  own.kv_memory = std::span(lent).first(needed - 1);  // too small
+  own.kv_memory = Span<float>(lent).first(static_cast<int64_t>(needed) - 1);  // too small
   EXPECT_EQ(Engine(ctx_, model_, nullptr, own).memory_bytes() - engine.memory_bytes(),
             needed * sizeof(float));
   for (int round = 0; round < 2; ++round) {
@@ -362,7 +367,7 @@ TEST_F(EngineTest, AbortsAndGoesOn) {
 }
 
 TEST_F(EngineTest, SaysWhichSampleYieldsNan) {
-  model_.parameters()[static_cast<size_t>(model_.table().layer(1).down)] =
+  model_.write_parameters()[static_cast<size_t>(model_.table().layer(1).down)] =
       std::numeric_limits<float>::quiet_NaN();
   model_.pack(ctx_);
   Engine engine(ctx_, model_, nullptr, {});
@@ -403,7 +408,9 @@ TEST_F(EngineTest, RefusesBadRequests) {
       {"temperature 1e-45", [](GenerateRequest& r) { r.sampling.temperature = 1e-45f; }},
       {"at least 1e-06", [](GenerateRequest& r) { r.sampling.temperature = 1e-10f; }},
       {"top_p 0", [](GenerateRequest& r) { r.sampling.top_p = 0; }},
+      {"top_p 1.5", [](GenerateRequest& r) { r.sampling.top_p = 1.5f; }},
       {"min_p 2", [](GenerateRequest& r) { r.sampling.min_p = 2; }},
+      {"min_p -0.5", [](GenerateRequest& r) { r.sampling.min_p = -0.5f; }},
       {"stop string is empty", [](GenerateRequest& r) { r.stop_strings = {""}; }},
       {"need a tokenizer", [](GenerateRequest& r) { r.stop_strings = {"x"}; }},
   };

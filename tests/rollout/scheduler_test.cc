@@ -27,7 +27,7 @@ class PretendedEngine {
   explicit PretendedEngine(Limits limits)
       : limits_(limits),
         scheduler_(limits.max_num_seqs, limits.max_num_batched_tokens, limits.kv_blocks),
-        slots_(static_cast<size_t>(limits.kv_blocks * kernels::kKvBlock), 0) {}
+        slots_(static_cast<size_t>(limits.kv_blocks * models::KvCache::block_tokens()), 0) {}
 
   void submit(Request request) {
     ASSERT_LE(Scheduler::min_blocks(request.prompt_tokens, request.max_tokens, request.samples),
@@ -126,10 +126,12 @@ class PretendedEngine {
   }
 
   int32_t& slot(int32_t block, int64_t index) {
-    return slots_[static_cast<size_t>(static_cast<int64_t>(block) * kernels::kKvBlock + index)];
+    return slots_[static_cast<size_t>(
+        static_cast<int64_t>(block) * models::KvCache::block_tokens() + index)];
   }
   int32_t& slot_of(const Sequence& s, int64_t position) {
-    return slot(s.blocks[position / kernels::kKvBlock], position % kernels::kKvBlock);
+    return slot(s.blocks[position / models::KvCache::block_tokens()],
+                position % models::KvCache::block_tokens());
   }
   int32_t next_token() { return ++token_; }
 

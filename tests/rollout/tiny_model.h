@@ -40,12 +40,12 @@ inline models::ModelConfig tiny_config(const Architecture& a) {
 
 /// Weights from the seed, packed; biases and norms are not left at 0 and 1.
 inline void randomize(const Context& ctx, models::Transformer& model, uint64_t seed) {
-  models::initialize_parameters(model.config(), model.table(), seed, model.parameters());
+  models::initialize_parameters(model.config(), model.table(), seed, model.write_parameters());
   Philox random(seed, RngPurpose::kTest);
   for (const models::Parameter& p : model.table().parameters()) {
     if (p.shape.size() != 1) continue;
     for (int64_t i = 0; i < p.size; ++i) {
-      model.parameters()[static_cast<size_t>(p.offset + i)] += 0.3f * random.normal();
+      model.write_parameters()[static_cast<size_t>(p.offset + i)] += 0.3f * random.normal();
     }
   }
   model.pack(ctx);

@@ -37,9 +37,9 @@ Model load(const BenchOptions& options, int64_t positions, const char* length_op
               ""};
   models::Transformer& t = *model.transformer;
   if (source.has_weights()) {
-    source.read_weights(options.ctx, config, t.table(), t.parameters());
+    source.read_weights(options.ctx, config, t.table(), t.write_parameters());
   } else {
-    models::initialize_parameters(config, t.table(), options.seed, t.parameters());
+    models::initialize_parameters(config, t.table(), options.seed, t.write_parameters());
     model.note = "no weights in the folder: random ones are used";
   }
   t.pack(options.ctx);

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks the house's floors over #include lines (docs/design.md, section 2) and the size of files
+"""Checks the house's floors over #include lines (docs/design.md, "The house") and the size of files
 and lines.
 
     tools/lint/layering.py [ROOT]
@@ -26,8 +26,8 @@ BELOW = {
     "learners": {"core", "proto", "kernels", "comm", "models", "rollout"},
     "launch": {"core", "proto", "comm", "config", "storage", "rollout"},
 }
-# The top floor sees everything below; tools also sees experiments. Tests and benchmarks see all:
-# what they link bounds them.
+# The two top floors see everything below them, so tools sees experiments, too. Tests and benchmarks
+# see all: what they link bounds them.
 BELOW["experiments"] = {*BELOW}
 BELOW["tools"] = {*BELOW}
 HOUSE = {*BELOW, "tests", "bench"}

@@ -1,0 +1,66 @@
+#include "kernels/kv_pool.h"
+
+#include "core/error.h"
+#include "core/profile.h"
+#include "kernels/checks.h"
+#include "kernels/cpu/kv_pool.h"
+#include "kernels/dispatch.h"
+
+namespace orrery::kernels {
+
+void check_pool(const char* op, const KvPool& pool, const AttentionPlan& plan) {
+  if (pool.blocks != plan.pool_blocks || pool.kv_heads != plan.shape.kv_heads ||
+      pool.head_dim != plan.shape.head_dim) {
+    fail("{}: pool of {} blocks, {} kv heads of {}; the plan is for {} blocks, {} kv heads of {}",
+         op, pool.blocks, pool.kv_heads, pool.head_dim, plan.pool_blocks, plan.shape.kv_heads,
+         plan.shape.head_dim);
+  }
+}
+
+size_t kv_pool_bytes(Device device, DType dtype, int64_t blocks, int64_t kv_heads,
+                     int64_t head_dim) {
+  if (device.type == DeviceType::kCuda || dtype != DType::kF32) {
+    fail("KV pool: this build has no kernels for {} keys and values on device {}: use f32 on cpu",
+         dtype_name(dtype), device_name(device));
+  }
+  if (blocks < 0 || kv_heads < 1 || head_dim < 1 || head_dim > cpu::kMaxHeadDim) {
+    fail(
+        "KV pool of {} blocks, {} kv heads, head_dim {}: "
+        "need at least 1 kv head and a head_dim of 1 to {}",
+        blocks, kv_heads, head_dim, cpu::kMaxHeadDim);
+  }
+  return cpu::kv_pool_bytes(blocks, kv_heads, head_dim);
+}
+
+KvPool make_kv_pool(Device device, DType dtype, int64_t blocks, int64_t kv_heads, int64_t head_dim,
+                    void* memory) {
+  if (kv_pool_bytes(device, dtype, blocks, kv_heads, head_dim) > 0 && memory == nullptr)
+    fail("KV pool of {} blocks without memory", blocks);
+  return {memory, dtype, blocks, kv_heads, head_dim};
+}
+
+void kv_clear(const Context& ctx, const KvClear& op) {
+  const KvPool& pool = op.pool;
+  const ProfileOpScope profile(
+      ctx, "kv clear", 0, f32_bytes(2 * kKvBlock * pool.blocks * pool.kv_heads * pool.head_dim));
+  dispatch(ctx, "kv_clear", op, cpu::kv_clear);
+}
+
+void kv_write(const Context& ctx, const KvWrite& op) {
+  constexpr const char* kOp = "kv_write";
+  const int64_t columns = op.plan.shape.kv_heads * op.plan.shape.head_dim;
+  check_pool(kOp, op.pool, op.plan);
+  require_mat(kOp, "k", op.k, op.plan.rows, columns);
+  require_mat(kOp, "v", op.v, op.plan.rows, columns);
+  const ProfileOpScope profile(ctx, "kv write", 0, f32_bytes(2 * (op.k.size() + op.v.size())));
+  dispatch(ctx, kOp, op, cpu::kv_write);
+}
+
+void kv_copy(const Context& ctx, const KvCopy& op) {
+  if (op.plan.copies.empty()) return;
+  const ProfileOpScope profile(ctx, "kv copy", 0,
+                               f32_bytes(4 * op.plan.slots * op.pool.kv_heads * op.pool.head_dim));
+  dispatch(ctx, "kv_copy", op, cpu::kv_copy);
+}
+
+}  // namespace orrery::kernels

@@ -1,0 +1,161 @@
+// What a plan refuses, what it brings to the device, and that a model whose weights
+// were written runs nothing before they are packed.
+#include "models/batch_plan.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <vector>
+
+#include "core/error.h"
+#include "core/transfer.h"
+#include "models/transformer.h"
+
+namespace orrery::models {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+using testing::ThrowsMessage;
+
+ModelConfig tiny_config() {
+  ModelConfig config;
+  config.model_type = "llama";
+  config.hidden_size = 16;
+  config.intermediate_size = 24;
+  config.num_hidden_layers = 2;
+  config.num_attention_heads = 4;
+  config.num_key_value_heads = 2;
+  config.head_dim = config.rope.head_dim = 8;
+  config.vocab_size = 50;
+  config.max_position_embeddings = 100;
+  config.tie_word_embeddings = true;
+  config.initializer_range = 0.25;
+  return config;
+}
+
+/// A prompt of 40 tokens and two responses of 5 and 30.
+struct Group {
+  std::vector<int32_t> tokens, positions, output_rows{39, 39, 44, 74};
+  std::vector<kernels::AttentionSegment> segments{{0, 40, 0, -1}, {40, 5, 40, 0}, {45, 30, 40, 0}};
+
+  Group() {
+    for (int32_t i = 0; i < 75; ++i) {
+      tokens.push_back(i * 7 % 50);
+      positions.push_back(i < 45 ? i : i - 5);
+    }
+  }
+  TrainBatch view() const { return {tokens, positions, segments, output_rows}; }
+};
+
+class BatchPlanTest : public testing::Test {
+ protected:
+  BatchPlanTest() {
+    initialize_parameters(model_.config(), model_.table(), 1, model_.write_parameters());
+    model_.pack(ctx_);
+  }
+  template <class T>
+  std::vector<T> host(Vec<const T> from) const {
+    std::vector<T> to(static_cast<size_t>(from.size));
+    download(ctx_, Span<T>(to), from);
+    return to;
+  }
+
+  Context ctx_;
+  Transformer model_{tiny_config(), {}, DType::kF32};
+  Arena arena_;
+};
+
+TEST_F(BatchPlanTest, OfATrainingBatchSharesFullBlocksAndCopiesThePartlyFilledOne) {
+  const Group group;
+  const BatchPlan plan = plan_training(ctx_, model_, group.view(), arena_);
+  EXPECT_EQ(plan.rows(), 75);
+  EXPECT_EQ(host<int32_t>(plan.tokens), group.tokens);
+  EXPECT_EQ(host<int32_t>(plan.positions), group.positions);
+  EXPECT_EQ(host<int32_t>(plan.output_rows), group.output_rows);
+  EXPECT_EQ(plan.attention.pool_blocks, 5);
+  EXPECT_THAT(host<int32_t>(plan.attention.tables), ElementsAre(0, 1, 0, 2, 0, 3, 4));
+  const std::vector<kernels::BlockCopy> copies = host<kernels::BlockCopy>(plan.copies.copies);
+  ASSERT_EQ(copies.size(), 2u);
+  for (size_t i = 0; i < 2; ++i) {
+    EXPECT_EQ(copies[i].from, 1);
+    EXPECT_EQ(copies[i].to, 2 + static_cast<int32_t>(i));
+    EXPECT_EQ(copies[i].count, 8);
+  }
+  const double pairs = 40 * 41 / 2.0 + (5 * 40 + 5 * 6 / 2.0) + (30 * 40 + 30 * 31 / 2.0);
+  EXPECT_EQ(plan.attention.pairs, pairs);
+  EXPECT_EQ(plan.backward.pairs, pairs);
+}
+
+TEST_F(BatchPlanTest, BadInputIsNamed) {
+  const auto with = [&](auto&& change) {
+    Group group;
+    change(group);
+    plan_training(ctx_, model_, group.view(), arena_);
+  };
+  EXPECT_THAT([&] { with([](Group& g) { g.tokens[3] = 50; }); },
+              ThrowsMessage<Error>(HasSubstr("token 3 has id 50, outside the vocabulary of 50")));
+  EXPECT_THAT([&] { with([](Group& g) { g.tokens[0] = -1; }); },
+              ThrowsMessage<Error>(HasSubstr("token 0 has id -1")));
+  EXPECT_THAT(
+      [&] { with([](Group& g) { g.positions[7] = 100; }); },
+      ThrowsMessage<Error>(HasSubstr("token 7 is at position 100, outside the table of 100")));
+  EXPECT_THAT([&] { with([](Group& g) { g.output_rows[1] = 75; }); },
+              ThrowsMessage<Error>(HasSubstr("output row 75 of 75")));
+  EXPECT_THAT([&] { with([](Group& g) { g.positions.pop_back(); }); },
+              ThrowsMessage<Error>(HasSubstr("75 tokens, 74 positions")));
+  EXPECT_THAT([&] { with([](Group& g) { g.segments[2].parent = 2; }); },
+              ThrowsMessage<Error>(HasSubstr("parent 2 does not precede it")));
+  const KvCache cache(model_.config(), {}, 2);
+  const Group group;
+  const std::vector<int32_t> table{0, 2};
+  const std::vector<kernels::KvSegment> segments{{0, 40, 0, table}};
+  EXPECT_THAT(
+      [&] {
+        plan_forward(ctx_, model_, {group.tokens, group.positions, segments, {}}, cache, arena_);
+      },
+      ThrowsMessage<Error>(HasSubstr("outside the pool of 2 blocks")));
+}
+
+TEST_F(BatchPlanTest, PrefillGivesTheTrainingForwardsBits) {
+  const Group group;
+  const Mat<float> trained = arena_.mat<float>(4, 16);
+  const BatchPlan plan = plan_training(ctx_, model_, group.view(), arena_);
+  transformer_forward_train(ctx_, model_, plan, trained, arena_);
+  // The prompt and the second response as one sequence.
+  std::vector<int32_t> tokens(group.tokens.begin(), group.tokens.begin() + 40), positions(70);
+  tokens.insert(tokens.end(), group.tokens.begin() + 45, group.tokens.end());
+  std::iota(positions.begin(), positions.end(), 0);
+  const std::vector<int32_t> table{2, 0, 1}, outputs{39, 69};
+  const std::vector<kernels::KvSegment> segments{{0, 70, 0, table}};
+  const KvCache cache(model_.config(), {}, 3);
+  const Mat<float> prefilled = arena_.mat<float>(2, 16);
+  transformer_forward(
+      ctx_, model_,
+      plan_forward(ctx_, model_, {tokens, positions, segments, outputs}, cache, arena_), cache,
+      prefilled, arena_);
+  EXPECT_EQ(host<float>(Vec<const float>(prefilled.data, 16)),
+            host<float>(Vec<const float>(trained.data, 16)));
+  EXPECT_EQ(host<float>(Vec<const float>(prefilled.data + 16, 16)),
+            host<float>(Vec<const float>(trained.data + 48, 16)));
+}
+
+TEST_F(BatchPlanTest, WeightsThatWereWrittenRunOnlyWhenPacked) {
+  const Group group;
+  const Mat<float> hidden = arena_.mat<float>(4, 16);
+  const BatchPlan plan = plan_training(ctx_, model_, group.view(), arena_);
+  const auto run = [&] { transformer_forward_train(ctx_, model_, plan, hidden, arena_); };
+  model_.rewrite_parameters();
+  run();
+  model_.write_parameters();
+  EXPECT_THAT(run, ThrowsMessage<Error>(HasSubstr("written and not packed")));
+  EXPECT_TRUE(model_.is_stale());
+  model_.pack(ctx_);
+  run();
+  const Transformer fresh(tiny_config(), {}, DType::kF32);
+  EXPECT_TRUE(fresh.is_stale());
+}
+
+}  // namespace
+}  // namespace orrery::models
