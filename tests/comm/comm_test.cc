@@ -1,7 +1,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <bit>
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -12,18 +11,14 @@
 #include "comm/mailbox.h"
 #include "comm/topology.h"
 #include "comm/watchdog.h"
-#include "comm/weight_channel.h"
 #include "core/error.h"
 #include "core/rng.h"
-#include "tests/support/device_floats.h"
-#include "tests/support/random_floats.h"
 
 namespace orrery::comm {
 namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
-using testing_support::random_floats;
 
 template <class Body>
 std::string error_of(Body&& body, int exit_code = kExitFailure) {
@@ -124,41 +119,6 @@ TEST(Mailbox, CarriesTypedMessagesAndNamesDamage) {
   comm->send(0, 5, good);
   EXPECT_THAT(error_of([&] { mailbox.try_receive_any(); }), HasSubstr("unknown tag 5 from rank 0"));
   EXPECT_FALSE(mailbox.try_receive_any());
-}
-
-TEST(WeightChecksum, EqualsItsDefinitionAndSeesChangesAndSwaps) {
-  for (const size_t n : {0u, 1u, 7u, 8u, 9u, 1000u}) {
-    std::vector<float> weights = random_floats(n, 5);
-    uint64_t low = 0, high = 0;
-    for (const float w : weights) {
-      low += std::bit_cast<uint32_t>(w);
-      high += low;
-    }
-    const WeightChecksum sum = weight_checksum(weights);
-    EXPECT_EQ(sum, (WeightChecksum{low, high})) << n;
-    if (n < 2) continue;
-    std::swap(weights[0], weights[n - 1]);
-    EXPECT_NE(weight_checksum(weights), sum);
-    std::swap(weights[0], weights[n - 1]);
-    for (size_t i = 0; i < n; i += 3) {
-      const float old = weights[i];
-      weights[i] = std::bit_cast<float>(std::bit_cast<uint32_t>(old) ^
-                                        0x80000000u);  // a sign, as 0.0 to -0.0
-      EXPECT_NE(weight_checksum(weights), sum);
-      weights[i] = old;
-    }
-  }
-}
-
-TEST(WeightChecksum, OfDeviceMemoryIsTheSame) {
-  const std::vector<float> weights = random_floats((size_t{2} << 20) + 12345, 6);
-  for (const size_t n : {size_t{0}, size_t{1}, size_t{1} << 20, weights.size()}) {
-    const std::vector<float> some(weights.begin(), weights.begin() + static_cast<ptrdiff_t>(n));
-    for (const Context& ctx : testing_support::kTestDevices) {
-      const testing_support::DeviceFloats device(ctx, some);
-      EXPECT_EQ(weight_checksum(ctx, device.vec()), weight_checksum(some)) << n;
-    }
-  }
 }
 
 proto::RankStatus status(const char* phase, double seconds, const char* waiting = "",

@@ -9,10 +9,10 @@
 
 #include "comm/mailbox.h"
 #include "comm/watchdog.h"
-#include "comm/weight_channel.h"
 #include "core/error.h"
 #include "core/rng.h"
 #include "learners/ordered_reducer.h"
+#include "learners/weight_channel.h"
 #include "tests/mpi/world.h"
 #include "tests/support/device_floats.h"
 #include "tests/support/random_floats.h"
@@ -530,7 +530,7 @@ TEST(WeightChannel, DeliversByVersionAndNoticesOneWrongBit) {
     SCOPED_TRACE(device_name(ctx.device));
     const DeviceFloats weights(ctx, comm.rank() == 0 ? expected : none);
     const auto publish = [&](comm::Communicator& link, uint64_t version) {
-      return comm::publish_weights(ctx, link, 0, version, weights.vec());
+      return learners::publish_weights(ctx, link, 0, version, weights.vec());
     };
     EXPECT_EQ(publish(comm, comm.rank() == 0 ? 41 : 0), 41u);
     EXPECT_TRUE(same_bits(weights.values(), expected));

@@ -10,12 +10,12 @@
 #include <thread>
 
 #include "comm/mailbox.h"
-#include "comm/weight_channel.h"
 #include "core/error.h"
 #include "core/fault.h"
 #include "experiments/checkpoint_writer.h"
 #include "experiments/on_all_ranks.h"
 #include "learners/ordered_reducer.h"
+#include "learners/weight_channel.h"
 #include "tests/mpi/world.h"
 #include "tests/support/scratch.h"
 #include "tests/support/tiny_config.h"
@@ -73,7 +73,7 @@ TEST_F(MpiFaultTest, DamagedWeightsAreNoticedAndTheRootsStayRight) {
   std::vector<float> weights = expected;
   arm_faults("weights.publish:corrupt");
   const std::string problem =
-      error_of([&] { comm::publish_weights({}, comm, 0, 3, Span<float>(weights)); });
+      error_of([&] { learners::publish_weights({}, comm, 0, 3, Span<float>(weights)); });
   if (comm.rank() == 0) {
     EXPECT_EQ(problem, "no error");
     EXPECT_EQ(weights, expected);
@@ -81,7 +81,7 @@ TEST_F(MpiFaultTest, DamagedWeightsAreNoticedAndTheRootsStayRight) {
     EXPECT_THAT(problem, HasSubstr(fmt::format("weights of version 3 reached rank {} damaged",
                                                comm.rank())));
   }
-  comm::publish_weights({}, comm, 0, 4, Span<float>(weights));
+  learners::publish_weights({}, comm, 0, 4, Span<float>(weights));
   EXPECT_EQ(weights, expected);
 }
 
