@@ -132,6 +132,7 @@ void Actor::start(uint64_t prompt_index) {
     sample.trajectory.data_file = row.file;
     sample.trajectory.data_row = row.line;
     sample.trajectory.fingerprint = engine_.fingerprint();
+    sample.trajectory.device = device_name(engine_.device());
     group.samples.push_back(std::move(sample));
   }
   submit(group.samples.front(), config_.n);

@@ -70,7 +70,7 @@ class Gradient {
   }
   void ordered() {
     reduce_scatter();
-    comm_.all_gather(values(), owned_);
+    comm_.data(ctx_.device).all_gather(ctx_, Vec<float>(Span<float>(values())), owned_);
   }
   void all_reduce() {
     MPI_Allreduce(MPI_IN_PLACE, values().data(), static_cast<int>(elements_), MPI_FLOAT, MPI_SUM,

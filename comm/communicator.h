@@ -1,8 +1,11 @@
-// How ranks talk to each other. There is one interface over a single process, MPI, and
-// later NCCL. All ranks of a communicator call its collectives in the same order. Every
-// MPI return code is checked; a failure throws an Error that names the operation and
-// the peer. Buffers are memory of the communicator's device, of any size: data beyond
-// MPI's 32-bit counts goes in pieces. A rank that waits leaves its core to others.
+// How ranks talk to each other: the control plane (messages, small values and texts in
+// host memory, waiting, splitting) and, through data(), the data plane (collectives
+// over device memory, comm/data_plane.h). There is one interface over a single process,
+// MPI, and later NCCL for the data. All ranks of a communicator call its collectives,
+// those of its data planes included, in the same order. Every MPI return code is
+// checked; a failure throws an Error that names the operation and the peer. A rank that
+// waits leaves its core to others.
+//
 // Thread-safety: collectives may be called from one thread at a time, messages from any
 // thread, also while a collective is under way.
 #pragma once
@@ -14,11 +17,12 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "comm/data_plane.h"
+#include "comm/waiting.h"
 #include "core/context.h"
-#include "core/extent.h"
-#include "core/span.h"
 
 namespace orrery::comm {
 
@@ -29,53 +33,11 @@ class Communicator {
   virtual int size() const = 0;
 
   virtual void barrier() = 0;
-  virtual void broadcast(std::span<std::byte> data, int root) = 0;
-  /// Each element becomes its sum over the ranks. A plain all-reduce: the library
+  virtual void broadcast(std::span<std::byte> data, int root) = 0;  ///< small: headers
+  /// Each element becomes the sum, or the largest, of the ranks' values. The library
   /// chooses the order of the sums.
-  virtual void all_reduce_sum(std::span<float> data) = 0;
   virtual void all_reduce_sum(std::span<double> data) = 0;
   virtual void all_reduce_max(std::span<double> data) = 0;
-  /// In place: owned[r] names the elements of `all` that rank r contributes. The lists
-  /// are the same on every rank and do not overlap.
-  virtual void all_gather(std::span<float> all, std::span<const std::vector<Extent>> owned) = 0;
-
-  /// Elements `extent` of what every rank sent: parts[p] is rank p's. Valid until the
-  /// exchange is asked for the next piece.
-  struct Piece {
-    Extent extent;
-    Span<const float* const> parts;
-  };
-
-  /// An exchange that goes on beside the rank's other work. One thread uses it. No
-  /// other collective of the communicator may be called between its creation and the
-  /// wait() that gives nothing. An exchange that is destroyed before is given up, and
-  /// the job with it.
-  class AllToAll {
-   public:
-    virtual ~AllToAll() = default;
-    /// Begins to send send[offsets[p] .. offsets[p + 1]) to every rank p. All ranks add
-    /// the same offsets (size() + 1 of them) in the same order, each at a time of its
-    /// own. What is sent must stay as it is until wait() gives nothing.
-    virtual void add(std::span<const int64_t> offsets) = 0;
-    /// The next piece for this rank, in the order in which pieces were added; nothing
-    /// when it has not arrived. Never waits. What is under way moves on only in here
-    /// and in wait(), so callers ask until there is nothing.
-    virtual std::optional<Piece> poll() = 0;
-    /// The next piece; waits for it. Nothing: all that was added has arrived here and
-    /// everywhere.
-    virtual std::optional<Piece> wait() = 0;
-  };
-  struct AllToAllBuffers {
-    Span<const float> send;
-    int64_t piece = 0;  ///< the most elements per rank in a Piece
-    /// At least 2 * size() * piece elements; with more, more arrives between two calls
-    /// of poll().
-    Span<float> scratch;
-  };
-  /// What comes for this rank are pieces of what it owns (offsets[rank()] ..
-  /// offsets[rank() + 1]). It may write there while it has the piece, because that is
-  /// sent to nobody.
-  virtual std::unique_ptr<AllToAll> all_to_all(const AllToAllBuffers& buffers) = 0;
   /// Every rank gets the bytes of every rank, in rank order.
   virtual std::vector<std::string> all_gather_bytes(const std::string& mine) = 0;
 
@@ -93,11 +55,11 @@ class Communicator {
 
   /// The operation that this rank waits in at the moment: on this communicator, on the
   /// one that it was split from, or on one that was split from it. For other threads.
-  struct Waiting {
-    const char* operation = nullptr;  ///< null when the rank does not wait
-    double seconds = 0;
-  };
   virtual Waiting waiting() const { return {}; }
+  /// Calls done() until it says so, and leaves the core to others meanwhile. That
+  /// counts as waiting in `operation`, a literal. For a data plane whose library is
+  /// polled.
+  virtual void wait(const char* operation, const std::function<bool()>& done) = 0;
 
   /// Collective. Ranks with the same color form a new communicator, in the order of
   /// their ranks here. A rank with color < 0 gets null.
@@ -106,6 +68,15 @@ class Communicator {
   /// Collective. A second communicator over the same ranks, for another thread of each
   /// rank: its collectives run beside this one's, and it has its own waiting().
   virtual std::unique_ptr<Communicator> duplicate() = 0;
+
+  /// The collectives over memory of `device`. They are these ranks', and live as long
+  /// as this communicator. The first call for a device makes them, and is collective;
+  /// an Error for a device that this build lacks.
+  DataPlane& data(Device device);
+
+ private:
+  virtual std::unique_ptr<DataPlane> make_data_plane(Device device) = 0;
+  std::vector<std::pair<Device, std::unique_ptr<DataPlane>>> planes_;
 };
 
 /// A communicator of one rank, without any library.

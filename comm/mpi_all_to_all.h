@@ -1,4 +1,4 @@
-// The communicator's all-to-all beside other work, over MPI. It sends point to point in
+// The data plane's all-to-all beside other work, over MPI. It sends point to point in
 // pieces and keeps a window of receives posted, which move on whenever poll() is
 // called: MPI does little outside its calls, except where the network card fetches data
 // by itself.
@@ -22,21 +22,20 @@
 #include <cstdint>
 #include <deque>
 #include <iterator>
-#include <memory>
 #include <optional>
-#include <span>
 
+#include "comm/host_image.h"
 #include "comm/mpi_support.h"
 
 namespace orrery::comm::mpi {
 
-class MpiAllToAll final : public Communicator::AllToAll {
+class MpiAllToAll final : public DataPlane::AllToAll {
  public:
-  MpiAllToAll(MPI_Comm comm, int rank, int size, std::shared_ptr<WaitState> waiting,
-              const Communicator::AllToAllBuffers& buffers);
-  void add(std::span<const int64_t> offsets) override;
-  std::optional<Communicator::Piece> poll() override;
-  std::optional<Communicator::Piece> wait() override;
+  MpiAllToAll(const Context& ctx, const RankGroup& group,
+              const DataPlane::AllToAllBuffers& buffers);
+  void add(Span<const int64_t> offsets) override;
+  std::optional<DataPlane::Piece> poll() override;
+  std::optional<DataPlane::Piece> wait() override;
 
  private:
   /// One piece of what this rank owns, on its way from every other rank.
@@ -51,18 +50,20 @@ class MpiAllToAll final : public Communicator::AllToAll {
   /// Posts receives for as many expected pieces as there are free slots.
   void post_all() { post(std::ssize(posted_) + free_slots_.size()); }
   /// Lends the oldest posted piece to the caller; nothing when it has not arrived yet.
-  std::optional<Communicator::Piece> take();
+  std::optional<DataPlane::Piece> take();
   /// Takes a lent piece back.
   void release();
-  /// Where a round with this slot receives what rank `from` sends.
-  float* place(int64_t slot, int from) const {
-    return buffers_.scratch.data() + (slot * size_ + from) * buffers_.piece;
+  /// Where in the scratch memory a round with this slot receives a piece of `size`
+  /// elements from rank `from`.
+  Extent place(int64_t slot, int from, int64_t size) const {
+    const int64_t begin = (slot * group_.size + from) * buffers_.piece;
+    return {begin, begin + size};
   }
 
-  MPI_Comm comm_;
-  int rank_, size_;
-  std::shared_ptr<WaitState> waiting_;
-  Communicator::AllToAllBuffers buffers_;
+  RankGroup group_;
+  DataPlane::AllToAllBuffers buffers_;
+  HostSource send_;    // of buffers_.send
+  HostImage scratch_;  // of buffers_.scratch
   Transfers sends_;
   std::deque<Extent> expected_;
   std::deque<Round> posted_;

@@ -1,4 +1,4 @@
-// Communicator over MPI.
+// The control plane over MPI.
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -11,7 +11,6 @@
 #include <utility>
 
 #include "comm/checks.h"
-#include "comm/mpi_all_to_all.h"
 #include "comm/mpi_support.h"
 #include "core/error.h"
 #include "core/fault.h"
@@ -30,13 +29,13 @@ class MpiCommunicator final : public Communicator {
  public:
   /// Collective over `comm`, which it then owns.
   MpiCommunicator(MPI_Comm comm, std::shared_ptr<WaitState> waiting)
-      : comm_(comm), waiting_(std::move(waiting)) {
-    check(MPI_Comm_set_errhandler(comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler", 0);
-    check(MPI_Comm_rank(comm_, &rank_), "MPI_Comm_rank", 0);
-    check(MPI_Comm_size(comm_, &size_), "MPI_Comm_size", rank_);
-    check(MPI_Comm_dup(comm_, &message_comm_), "MPI_Comm_dup", rank_);
+      : group_{comm, 0, 1, std::move(waiting)} {
+    check(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler", 0);
+    check(MPI_Comm_rank(comm, &group_.rank), "MPI_Comm_rank", 0);
+    check(MPI_Comm_size(comm, &group_.size), "MPI_Comm_size", group_.rank);
+    check(MPI_Comm_dup(comm, &message_comm_), "MPI_Comm_dup", group_.rank);
     check(MPI_Comm_set_errhandler(message_comm_, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler",
-          rank_);
+          group_.rank);
   }
   MpiCommunicator(const MpiCommunicator&) = delete;
   MpiCommunicator& operator=(const MpiCommunicator&) = delete;
@@ -53,76 +52,54 @@ class MpiCommunicator final : public Communicator {
       const std::lock_guard lock(message_mutex_);
       for (Backoff backoff; !reap_sends(); backoff.pause()) {
       }
-      check(MPI_Comm_free(&message_comm_), "MPI_Comm_free", rank_);
-      check(MPI_Comm_free(&comm_), "MPI_Comm_free", rank_);
+      check(MPI_Comm_free(&message_comm_), "MPI_Comm_free", group_.rank);
+      check(MPI_Comm_free(&group_.comm), "MPI_Comm_free", group_.rank);
     } catch (const std::exception& e) {
       spdlog::warn("closing a communicator: {}", e.what());
     }
   }
 
-  int rank() const override { return rank_; }
-  int size() const override { return size_; }
+  int rank() const override { return group_.rank; }
+  int size() const override { return group_.size; }
 
-  Waiting waiting() const override { return waiting_->get(); }
+  Waiting waiting() const override { return group_.waiting->get(); }
+  void wait(const char* operation, const std::function<bool()>& done) override {
+    wait_until(*group_.waiting, operation, done);
+  }
 
-  void barrier() override { await_all("barrier"); }
+  void barrier() override { group_.await_all("barrier"); }
 
   void broadcast(std::span<std::byte> data, int root) override {
-    ORRERY_CHECK(root >= 0 && root < size_, "broadcast: rank {} of {}", root, size_);
-    const WaitState::Scope moving = arrive("broadcast");
+    ORRERY_CHECK(root >= 0 && root < size(), "broadcast: rank {} of {}", root, size());
+    const WaitState::Scope moving = group_.arrive("broadcast");
     for_chunks(std::ssize(data), [&](int64_t begin, int count) {
-      check(MPI_Bcast(data.data() + begin, count, MPI_BYTE, root, comm_), "MPI_Bcast", rank_, root);
+      check(MPI_Bcast(data.data() + begin, count, MPI_BYTE, root, group_.comm), "MPI_Bcast",
+            group_.rank, root);
     });
   }
 
-  void all_reduce_sum(std::span<float> data) override {
-    all_reduce<float>(data, MPI_FLOAT, MPI_SUM);
-  }
-  void all_reduce_sum(std::span<double> data) override {
-    all_reduce<double>(data, MPI_DOUBLE, MPI_SUM);
-  }
-  void all_reduce_max(std::span<double> data) override {
-    all_reduce<double>(data, MPI_DOUBLE, MPI_MAX);
-  }
-
-  void all_gather(std::span<float> all, std::span<const std::vector<Extent>> owned) override {
-    check_extents(owned, size_, all.size());
-    const WaitState::Scope moving = arrive("all_gather");
-    Transfers transfers(comm_, rank_);
-    for (int step = 1; step < size_; ++step) {
-      const int from = (rank_ - step + size_) % size_;
-      for (const Extent& e : owned[from])
-        transfers.receive(from, std::as_writable_bytes(elements_of(all, e)), "all_gather");
-    }
-    for (int step = 1; step < size_; ++step) {
-      for (const Extent& e : owned[rank_])
-        transfers.send((rank_ + step) % size_, std::as_bytes(elements_of(all, e)), "all_gather");
-    }
-    transfers.finish("all_gather");
-  }
-
-  std::unique_ptr<AllToAll> all_to_all(const AllToAllBuffers& buffers) override {
-    return std::make_unique<MpiAllToAll>(comm_, rank_, size_, waiting_, buffers);
-  }
+  void all_reduce_sum(std::span<double> data) override { all_reduce(data, MPI_SUM); }
+  void all_reduce_max(std::span<double> data) override { all_reduce(data, MPI_MAX); }
 
   std::vector<std::string> all_gather_bytes(const std::string& mine) override {
-    const WaitState::Scope moving = arrive("all_gather_bytes");
-    Array<uint64_t> sizes(size_);
+    const WaitState::Scope moving = group_.arrive("all_gather_bytes");
+    Array<uint64_t> sizes(size());
     const uint64_t own_size = mine.size();
-    check(MPI_Allgather(&own_size, 1, MPI_UINT64_T, sizes.data(), 1, MPI_UINT64_T, comm_),
-          "MPI_Allgather", rank_);
-    Array<std::string> all(size_);
-    Transfers transfers(comm_, rank_);
-    for (int step = 1; step < size_; ++step) {
-      const int from = (rank_ - step + size_) % size_;
+    check(MPI_Allgather(&own_size, 1, MPI_UINT64_T, sizes.data(), 1, MPI_UINT64_T, group_.comm),
+          "MPI_Allgather", group_.rank);
+    Array<std::string> all(size());
+    Transfers transfers(group_.comm, group_.rank);
+    for (int step = 1; step < size(); ++step) {
+      const int from = (group_.rank - step + size()) % size();
       std::string& text = all[from];
       text.resize(sizes[from]);
       transfers.receive(from, std::as_writable_bytes(std::span(text)), "all_gather_bytes");
     }
-    for (int step = 1; step < size_; ++step)
-      transfers.send((rank_ + step) % size_, std::as_bytes(std::span(mine)), "all_gather_bytes");
+    for (int step = 1; step < size(); ++step)
+      transfers.send((group_.rank + step) % size(), std::as_bytes(std::span(mine)),
+                     "all_gather_bytes");
     transfers.finish("all_gather_bytes");
-    all[rank_] = mine;
+    all[rank()] = mine;
     return std::move(all.vector());
   }
 
@@ -140,7 +117,7 @@ class MpiCommunicator final : public Communicator {
       MPI_Request request = MPI_REQUEST_NULL;
       check(MPI_Isend(pending.bytes.get() + begin, count, MPI_BYTE, destination, tag, message_comm_,
                       &request),
-            "MPI_Isend", rank_, destination);
+            "MPI_Isend", group_.rank, destination);
       pending.requests.push_back(request);
     });
     pending.destination = destination;
@@ -155,10 +132,9 @@ class MpiCommunicator final : public Communicator {
 
   Message receive(int source, int tag) override {
     if (auto message = try_receive(source, tag)) return std::move(*message);
-    const WaitState::Scope scope(*waiting_, "receive");
-    for (Backoff backoff;; backoff.pause()) {
-      if (auto message = try_receive(source, tag)) return std::move(*message);
-    }
+    std::optional<Message> message;
+    wait("receive", [&] { return (message = try_receive(source, tag)).has_value(); });
+    return std::move(*message);
   }
 
   std::optional<Message> try_receive(int source, int tag) override {
@@ -171,24 +147,24 @@ class MpiCommunicator final : public Communicator {
     MPI_Status status;
     check(MPI_Improbe(source == kAnySource ? MPI_ANY_SOURCE : source,
                       tag == kAnyTag ? MPI_ANY_TAG : tag, message_comm_, &found, &matched, &status),
-          "MPI_Improbe", rank_, source == kAnySource ? kNoPeer : source);
+          "MPI_Improbe", group_.rank, source == kAnySource ? kNoPeer : source);
     if (found == 0) return std::nullopt;
     return read_message(matched, status);
   }
 
   std::unique_ptr<Communicator> split(int color) override {
-    const WaitState::Scope moving = arrive("split");
+    const WaitState::Scope moving = group_.arrive("split");
     MPI_Comm part = MPI_COMM_NULL;
-    check(MPI_Comm_split(comm_, color < 0 ? MPI_UNDEFINED : color, rank_, &part), "MPI_Comm_split",
-          rank_);
+    check(MPI_Comm_split(group_.comm, color < 0 ? MPI_UNDEFINED : color, group_.rank, &part),
+          "MPI_Comm_split", group_.rank);
     if (part == MPI_COMM_NULL) return nullptr;
-    return std::make_unique<MpiCommunicator>(part, waiting_);
+    return std::make_unique<MpiCommunicator>(part, group_.waiting);
   }
 
   std::unique_ptr<Communicator> duplicate() override {
-    const WaitState::Scope moving = arrive("duplicate");
+    const WaitState::Scope moving = group_.arrive("duplicate");
     MPI_Comm twin = MPI_COMM_NULL;
-    check(MPI_Comm_dup(comm_, &twin), "MPI_Comm_dup", rank_);
+    check(MPI_Comm_dup(group_.comm, &twin), "MPI_Comm_dup", group_.rank);
     return std::make_unique<MpiCommunicator>(twin, std::make_shared<WaitState>());
   }
 
@@ -199,40 +175,18 @@ class MpiCommunicator final : public Communicator {
     int destination = 0;
   };
 
-  /// Waits for every rank, leaving the core to others. MPI's blocking calls spin, and
-  /// nearly all of their waiting is for ranks that come late, so after this they only
-  /// move data. As long as the result lives, that counts as waiting too: a rank may
-  /// stop with its data half moved.
-  WaitState::Scope arrive(const char* operation) {
-    await_all(operation);
-    fault_point(FaultPoint::kCollectiveMove);
-    return WaitState::Scope(*waiting_, operation);
-  }
-
-  void await_all(const char* operation) {
-    const WaitState::Scope scope(*waiting_, operation);
-    record_event("{} of {} ranks", operation, size_);
-    MPI_Request request = MPI_REQUEST_NULL;
-    check(MPI_Ibarrier(comm_, &request), operation, rank_);
-    for (Backoff backoff;; backoff.pause()) {
-      int done = 0;
-      check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), operation, rank_);
-      if (done != 0) return;
-    }
-  }
-
-  template <class T>
-  void all_reduce(Span<T> data, MPI_Datatype type, MPI_Op op) {
-    const WaitState::Scope moving = arrive("all_reduce");
+  void all_reduce(Span<double> data, MPI_Op op) {
+    const WaitState::Scope moving = group_.arrive("all_reduce");
     std::byte* bytes = as_writable_bytes(data).data();
     for_chunks(data.size_bytes(), [&](int64_t begin, int count) {
-      check(MPI_Allreduce(MPI_IN_PLACE, bytes + begin, count / int{sizeof(T)}, type, op, comm_),
-            "MPI_Allreduce", rank_);
+      check(MPI_Allreduce(MPI_IN_PLACE, bytes + begin, count / int{sizeof(double)}, MPI_DOUBLE, op,
+                          group_.comm),
+            "MPI_Allreduce", group_.rank);
     });
   }
 
   void check_peer(int peer, const char* operation) const {
-    ORRERY_CHECK(peer >= 0 && peer < size_, "{}: rank {} of {}", operation, peer, size_);
+    ORRERY_CHECK(peer >= 0 && peer < size(), "{}: rank {} of {}", operation, peer, size());
   }
   static void check_tag(int tag, const char* operation) {
     ORRERY_CHECK(tag >= 0 && tag <= 32767, "{}: tag {} is outside what every MPI allows", operation,
@@ -240,17 +194,17 @@ class MpiCommunicator final : public Communicator {
   }
 
   Message read_message(MPI_Message matched, const MPI_Status& status) {
-    const WaitState::Scope moving(*waiting_, "receive");  // a long one comes in parts
+    const WaitState::Scope moving(*group_.waiting, "receive");  // a long one comes in parts
     const int source = status.MPI_SOURCE, tag = status.MPI_TAG;
     int count = 0;
-    check(MPI_Get_count(&status, MPI_BYTE, &count), "MPI_Get_count", rank_, source);
+    check(MPI_Get_count(&status, MPI_BYTE, &count), "MPI_Get_count", group_.rank, source);
     if (count < int{sizeof(WireHeader)}) {
       fail(
           "rank {} got a message of {} bytes with tag {} from rank {}: too short to be one of ours",
-          rank_, count, tag, source);
+          group_.rank, count, tag, source);
     }
     const auto first = std::make_unique_for_overwrite<char[]>(count);
-    check(MPI_Mrecv(first.get(), count, MPI_BYTE, &matched, MPI_STATUS_IGNORE), "MPI_Mrecv", rank_,
+    check(MPI_Mrecv(first.get(), count, MPI_BYTE, &matched, MPI_STATUS_IGNORE), "MPI_Mrecv", rank(),
           source);
     WireHeader header{};
     std::memcpy(&header, first.get(), sizeof header);
@@ -261,7 +215,7 @@ class MpiCommunicator final : public Communicator {
       fail(
           "rank {} got a damaged message with tag {} from rank {}: "
           "{} bytes came, its header says {}",
-          rank_, tag, source, done, header.total_bytes);
+          group_.rank, tag, source, done, header.total_bytes);
     }
     Message message{source, tag, {}};
     message.bytes.resize(header.total_bytes);
@@ -269,7 +223,7 @@ class MpiCommunicator final : public Communicator {
     char* rest = message.bytes.data() + done;
     for_chunks(message.bytes.size() - done, [&](int64_t begin, int chunk) {
       check(MPI_Recv(rest + begin, chunk, MPI_BYTE, source, tag, message_comm_, MPI_STATUS_IGNORE),
-            "MPI_Recv", rank_, source);
+            "MPI_Recv", group_.rank, source);
     });
     return message;
   }
@@ -281,18 +235,20 @@ class MpiCommunicator final : public Communicator {
       int done = 0;
       check(MPI_Testall(mpi_count(it->requests.size()), it->requests.data(), &done,
                         MPI_STATUSES_IGNORE),
-            "sending a message", rank_, it->destination);
+            "sending a message", group_.rank, it->destination);
       it = done != 0 ? pending_.erase(it) : std::next(it);
     }
     return pending_.empty();
   }
 
-  MPI_Comm comm_;
+  std::unique_ptr<DataPlane> make_data_plane(Device /*device*/) override {
+    return mpi::make_data_plane(group_);
+  }
+
+  RankGroup group_;
   // Messages have a communicator of their own, so that receiving any tag never takes a
   // collective's data.
   MPI_Comm message_comm_ = MPI_COMM_NULL;
-  int rank_ = 0, size_ = 1;
-  std::shared_ptr<WaitState> waiting_;
   std::mutex message_mutex_;  // parts of one message must stay together
   std::deque<PendingSend> pending_;
 };

@@ -4,6 +4,8 @@
 #include <string>
 
 #include "core/error.h"
+#include "core/fault.h"
+#include "core/flight_recorder.h"
 
 namespace orrery::comm::mpi {
 namespace {
@@ -32,6 +34,23 @@ void check(int code, const char* operation, int rank, int peer) {
     fail("{} failed on rank {}: {}; see the other ranks' messages above", operation, rank, reason);
   fail("{} failed on rank {} with rank {}: {}; see whether rank {} still runs", operation, rank,
        peer, reason, peer);
+}
+
+WaitState::Scope RankGroup::arrive(const char* operation) const {
+  await_all(operation);
+  fault_point(FaultPoint::kCollectiveMove);
+  return WaitState::Scope(*waiting, operation);
+}
+
+void RankGroup::await_all(const char* operation) const {
+  record_event("{} of {} ranks", operation, size);
+  MPI_Request request = MPI_REQUEST_NULL;
+  check(MPI_Ibarrier(comm, &request), operation, rank);
+  wait_until(*waiting, operation, [&] {
+    int done = 0;
+    check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), operation, rank);
+    return done != 0;
+  });
 }
 
 void Transfers::add(MPI_Request request, int peer) {

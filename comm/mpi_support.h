@@ -5,23 +5,19 @@
 #define OMPI_SKIP_MPICXX 1  // the C interface only
 #define MPICH_SKIP_MPICXX 1
 #include <mpi.h>
-#include <sched.h>
 
 #include <algorithm>
-#include <atomic>
-#include <chrono>
 #include <cstddef>
 #include <memory>
 #include <span>
-#include <thread>
 #include <vector>
 
 #include "comm/communicator.h"
+#include "comm/data_plane.h"
+#include "comm/waiting.h"
 #include "core/span.h"
 
 namespace orrery::comm::mpi {
-
-using Clock = std::chrono::steady_clock;
 
 /// The most bytes that one MPI call moves. MPI's counts are 32-bit, so larger data goes
 /// in chunks, which also keep a library's temporary buffers small.
@@ -44,55 +40,19 @@ void for_chunks(int64_t size, Body&& body) {
     body(begin, mpi_count(std::min(size - begin, kMaxCallBytes)));
 }
 
-/// The pauses of a polling loop. It yields for as long as a peer that keeps pace would
-/// take, and then sleeps for times that grow to a millisecond, so that a rank that
-/// waits leaves its core to those that work.
-class Backoff {
- public:
-  void pause() {
-    if (!sleeping_) {
-      sched_yield();
-      sleeping_ = Clock::now() - begin_ > std::chrono::microseconds(200);
-      return;
-    }
-    std::this_thread::sleep_for(sleep_);
-    sleep_ = std::min(sleep_ * 5 / 4, std::chrono::nanoseconds(std::chrono::milliseconds(1)));
-  }
+/// The ranks of an MPI communicator, as one of them sees them; of a control plane and
+/// the data planes that belong to it.
+struct RankGroup {
+  MPI_Comm comm = MPI_COMM_NULL;
+  int rank = 0, size = 1;
+  std::shared_ptr<WaitState> waiting;
 
- private:
-  Clock::time_point begin_ = Clock::now();
-  bool sleeping_ = false;
-  std::chrono::nanoseconds sleep_ = std::chrono::microseconds(10);
-};
-
-/// The operation that a rank waits in, and since when. The thread that waits writes it;
-/// a watchdog's thread reads it. A communicator shares it with those split from it,
-/// because a rank waits in only one of them at a time.
-class WaitState {
- public:
-  class Scope {
-   public:
-    Scope(WaitState& state, const char* operation) : state_(state) {
-      state_.since_ = Clock::now().time_since_epoch().count();
-      state_.operation_ = operation;
-    }
-    ~Scope() { state_.operation_ = nullptr; }
-    Scope(const Scope&) = delete;
-    Scope& operator=(const Scope&) = delete;
-
-   private:
-    WaitState& state_;
-  };
-  Communicator::Waiting get() const {
-    const char* operation = operation_;
-    if (operation == nullptr) return {};
-    const Clock::duration waited = Clock::now().time_since_epoch() - Clock::duration(since_.load());
-    return {operation, std::chrono::duration<double>(waited).count()};
-  }
-
- private:
-  std::atomic<const char*> operation_ = nullptr;
-  std::atomic<Clock::rep> since_ = 0;
+  /// Waits for every rank, leaving the core to others. MPI's blocking calls spin, and
+  /// nearly all of their waiting is for ranks that come late, so after this they only
+  /// move data. As long as the result lives, that counts as waiting too: a rank may
+  /// stop with its data half moved.
+  WaitState::Scope arrive(const char* operation) const;
+  void await_all(const char* operation) const;
 };
 
 /// A set of sends and receives under way.
@@ -122,5 +82,9 @@ class Transfers {
 
 /// Collective over `comm`, which the result then owns.
 std::unique_ptr<Communicator> make_communicator(MPI_Comm comm);
+
+/// The collectives over memory of the CPU or, through copies in host memory, of another
+/// device. `group` belongs to a communicator that outlives them.
+std::unique_ptr<DataPlane> make_data_plane(const RankGroup& group);
 
 }  // namespace orrery::comm::mpi

@@ -135,7 +135,7 @@ proto::RankStatus Watchdog::own_status() {
   proto::RankStatus status;
   status.set_pid(getpid());
   status.set_host(host_);
-  Communicator::Waiting waiting = world_.waiting();
+  Waiting waiting = world_.waiting();
   if (waiting.operation == nullptr) waiting = {wait_, seconds_since(wait_since_)};
   // A wait counts as progress, so that the others' delay is not held against this rank
   // when its wait is over (2).

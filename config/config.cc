@@ -6,6 +6,7 @@
 #include "config/config_effect.h"
 #include "config/yaml_document.h"
 #include "config/yaml_to_proto.h"
+#include "core/device.h"
 #include "core/error.h"
 #include "core/file.h"
 
@@ -182,6 +183,8 @@ proto::Config load_config(const std::filesystem::path& path,
 }
 
 std::string config_to_yaml(const proto::Config& config) { return proto_to_yaml(config); }
+
+Device device(const proto::Config& config) { return device_from_name("device", config.device()); }
 
 DType compute_dtype(const proto::Config& config) {
   return config.model().compute_dtype() == proto::ModelSection::BF16 ? DType::kBF16 : DType::kF32;

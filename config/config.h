@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 
+#include "core/context.h"
 #include "core/dtype.h"
 #include "proto/config.pb.h"
 
@@ -37,6 +38,9 @@ proto::Config load_config(const std::filesystem::path& path,
 /// Returns the resolved config as YAML with every key; absent text is null.
 /// load_config() reads an equal message from it.
 std::string config_to_yaml(const proto::Config& config);
+
+/// What the key `device` means. Usage Error for a device that this build lacks.
+Device device(const proto::Config& config);
 
 /// The compute type of learners, and of ranks that both learn and generate.
 DType compute_dtype(const proto::Config& config);

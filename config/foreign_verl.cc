@@ -214,7 +214,7 @@ constexpr ForeignKey kKeys[] = {
      "ranks are the launcher's: mpirun -n, orrery launch -n, or Slurm"},
     {"verl", "trainer.n_gpus_per_node", "",
      "ranks are the launcher's: mpirun -n, orrery launch -n, or Slurm"},
-    {"verl", "trainer.device", "", "it runs on CPUs: leave it out"},
+    {"verl", "trainer.device", "device", "cpu is the default"},
     {"verl", "trainer.resume_mode", "trainer.resume",
      "auto is the same; disable is off, resume_path is the path itself"},
     {"verl", "trainer.resume_from_path", "trainer.resume", "the path"},

@@ -124,8 +124,10 @@ void agree(comm::Communicator& world, const std::vector<Fact>& facts) {
 
 void agree_on_config(comm::Communicator& world, const std::string& command,
                      const proto::Config& config) {
-  std::vector<Fact> facts = {{"command", command, ""},
-                             {"kernels of version", std::to_string(kernels::kNumericsVersion), ""}};
+  std::string kernels;
+  for (const kernels::NumericsClassInfo& info : kernels::kNumericsClasses)
+    kernels += fmt::format("{}{}/{}", kernels.empty() ? "" : " ", info.name, info.version);
+  std::vector<Fact> facts = {{"command", command, ""}, {"kernels of version", kernels, ""}};
   for (const auto& [key, value] : config::config_values(config::config_to_yaml(config))) {
     const bool of_host = resume_rule(key) == ResumeRule::kContent || key == "sft.val_files" ||
                          key == "cluster.threads" || key == "run_dir";

@@ -17,12 +17,15 @@
 #include "core/parallel.h"
 #include "core/span.h"
 #include "core/timer.h"
+#include "core/transfer.h"
 #include "experiments/on_all_ranks.h"
 
 namespace orrery::experiments {
 namespace {
 
 constexpr auto kPatienceWhileUnwinding = std::chrono::seconds(5);
+/// Where Buffer takes host memory from.
+constexpr Device kHost{DeviceType::kCpu};
 constexpr auto kPoll = std::chrono::milliseconds(5);
 
 /// Backs every page of the buffer with memory without touching its contents, as another
@@ -38,10 +41,11 @@ void fill_with_pages(const Buffer& buffer, const std::atomic<bool>& enough) {
 #endif
 }
 
-void copy_values(const Context& ctx, Span<float> to, Span<const float> from) {
-  ORRERY_CHECK(from.size() == to.size(), "{} values for {}", from.size(), to.size());
+/// download() by all threads, which is faster where the device is the CPU.
+void copy_values(const Context& ctx, Span<float> to, Vec<const float> from) {
+  ORRERY_CHECK(from.size == to.size(), "{} values for {}", from.size, to.size());
   parallel_for(ctx, to.size(), 1 << 18, [&](int64_t begin, int64_t end) {
-    std::copy_n(from.data() + begin, end - begin, to.data() + begin);
+    download(ctx, to.subspan(begin, end - begin), from.part(begin, end - begin));
   });
 }
 
@@ -54,7 +58,7 @@ struct CheckpointWriter::Save {
   Target target;
   std::unique_ptr<comm::Communicator> comm;
   LowPriorityWorker worker;
-  Buffer copy;  // this rank's part of weights, adam_m and adam_v, one after the other
+  Buffer copy;  // host memory: this rank's part of weights, adam_m and adam_v, one after the other
   storage::CheckpointInfo info;
   std::exception_ptr error;  // what the copy threw, then what the save threw
   double seconds = 0;
@@ -67,13 +71,13 @@ struct CheckpointWriter::Save {
   }
 };
 
-CheckpointWriter::CheckpointWriter(Device device, comm::Communicator& learners, Target target)
+CheckpointWriter::CheckpointWriter(comm::Communicator& learners, Target target)
     : save_(std::make_shared<Save>(std::move(target), learners.duplicate())) {
   constexpr size_t kLarge = size_t{16} << 20;
   const size_t bytes = 3 * save_->count() * sizeof(float);
   if (bytes < kLarge) return;  // start() takes it in no time
   try {
-    save_->copy = Buffer(device, bytes);
+    save_->copy = Buffer(kHost, bytes);
     // The thread has normal priority. At a lower one, beside a team that computes, it
     // would not be done when the first save comes.
     pages_ = std::thread([this] { fill_with_pages(save_->copy, enough_pages_); });
@@ -110,13 +114,13 @@ void CheckpointWriter::start(const Context& ctx, const storage::CheckpointInfo& 
   save.worker.begin();
   try {
     fault_point(FaultPoint::kCheckpointCopy);
-    if (save.copy.bytes() == 0) save.copy = Buffer(ctx.device, 3 * save.count() * sizeof(float));
-    ORRERY_CHECK(std::ssize(values.weights) == save.target.table.flat_size(), "{} weights",
-                 values.weights.size());
+    if (save.copy.bytes() == 0) save.copy = Buffer(kHost, 3 * save.count() * sizeof(float));
+    ORRERY_CHECK(values.weights.size == save.target.table.flat_size(), "{} weights",
+                 values.weights.size);
     int64_t at = 0;
     for (const Extent& e : save.target.extents) {
       copy_values(ctx, elements_of(save.part(0), {at, at + e.size()}),
-                  elements_of(values.weights, e));
+                  values.weights.part(e.begin, e.size()));
       at += e.size();
     }
     copy_values(ctx, save.part(1), values.adam_m);

@@ -32,10 +32,10 @@ class CheckpointWriter {
     std::string chat_template;    ///< replaces the tokenizer folder's, unless it is empty
   };
 
-  /// Collective over `learners`, which is not used afterwards. Allocates the memory for
-  /// the copy and has its pages filled in the background, so that the first save, too,
-  /// only has to copy.
-  CheckpointWriter(Device device, comm::Communicator& learners, Target target);
+  /// Collective over `learners`, which is not used afterwards. Allocates host memory
+  /// for the copy and has its pages filled in the background, so that the first save,
+  /// too, only has to copy.
+  CheckpointWriter(comm::Communicator& learners, Target target);
   /// Waits for the save under way. While an exception unwinds, other ranks may never do
   /// their part of it, so after some seconds the thread is left to the end of the
   /// process, which is near.
@@ -43,10 +43,10 @@ class CheckpointWriter {
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
-  /// What is saved: all weights, of which this rank writes its part, and the moments of
-  /// that part, one after the other.
+  /// What is saved, device memory: all weights, of which this rank writes its part, and
+  /// the moments of that part, one after the other.
   struct Values {
-    std::span<const float> weights, adam_m, adam_v;
+    Vec<const float> weights, adam_m, adam_v;
   };
   /// Begins a save of the values, which are copied before it returns. Every learner
   /// calls it, and none waits for another. wait() reports failures, including those of

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "config/config.h"
 #include "config/config_values.h"
 #include "core/error.h"
 #include "core/file.h"
@@ -14,6 +15,7 @@
 #include "experiments/on_all_ranks.h"
 #include "experiments/resume_check.h"
 #include "kernels/reductions.h"
+#include "rollout/fingerprint.h"
 
 namespace orrery::experiments {
 namespace {
@@ -21,6 +23,12 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr size_t kReasons = 3;  // of refused checkpoints, in one line
+
+/// What the job's learners compute in.
+std::string learner_numerics(const Job& job) {
+  return rollout::fingerprint_text(
+      rollout::fingerprint_of(job.ctx.device, config::compute_dtype(job.config)));
+}
 
 double largest(const Context& ctx, std::span<const float> values) {
   return kernels::max_abs(ctx, {.x = as_vec(values)});
@@ -71,7 +79,7 @@ void Checkpointer::prepare(learners::Learner* learner) {
                                   job_.config.model().has_chat_template_file()
                                       ? job_.tokenizer.chat_template()
                                       : std::string()};
-  writer_ = std::make_unique<CheckpointWriter>(job_.ctx.device, *job_.learners, std::move(target));
+  writer_ = std::make_unique<CheckpointWriter>(*job_.learners, std::move(target));
 }
 
 double Checkpointer::save(const storage::TrainState& state, learners::Learner* learner, bool must) {
@@ -87,9 +95,14 @@ double Checkpointer::save(const storage::TrainState& state, learners::Learner* l
   info.model_config_json = models::model_config_json(job_.model().config(), "float32");
   info.state = state;
   info.inputs = job_.inputs;
+  info.numerics = learner_numerics(job_);
+  info.device = device_name(job_.ctx.device);
   if (state.rl_step > 0) info.reward = state.reward;
   saving_step_ = state.step();
-  writer_->start(job_.ctx, info, {job_.model().parameters(), optimizer.m(), optimizer.v()});
+  writer_->start(job_.ctx, info,
+                 {.weights = Span<const float>(job_.model().parameters()),
+                  .adam_m = Span<const float>(optimizer.m()),
+                  .adam_v = Span<const float>(optimizer.v())});
   if (must) wait_for_save(must);
   return timer.seconds();
 }
@@ -214,7 +227,8 @@ void Checkpointer::load(const fs::path& chosen, double initial, learners::Learne
   const ResumeDecision answer =
       check_resume({checkpoint.info(), chosen.string(), own, job_.config, config_yaml_, job_.inputs,
                     models::model_config_json(checkpoint.config(), "") ==
-                        models::model_config_json(model.config(), "")});
+                        models::model_config_json(model.config(), ""),
+                    learner_numerics(job_)});
   if (!answer.keep_scores) state.val_before = state.val_after = std::nullopt;
   resumed.older_program = answer.older_program;
   resumed.warnings = answer.warnings;

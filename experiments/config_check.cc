@@ -255,6 +255,7 @@ void check_config(const proto::Config& config, int ranks, ConfigUse use) {
   if (config.has_run_dir() && config.run_dir().empty())
     fail_usage("run_dir is empty: give the folder for metrics, rollouts and checkpoints");
   if (config.experiment_name().empty()) fail_usage("experiment_name is empty: give the run a name");
+  config::device(config);  // one that this build has
   const comm::Topology topology = comm::make_topology(config.cluster(), ranks);
   check_data(config, use);
   for (const std::string& stop : config.rollout().stop()) {

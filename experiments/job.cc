@@ -149,6 +149,7 @@ std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& w
                               comm::Watchdog* watchdog) {
   const comm::Topology topology = comm::make_topology(config.cluster(), world.size());
   Context ctx;
+  ctx.device = config::device(config);
   ctx.threads = resolve_threads(config, local_ranks);
   std::unique_ptr<comm::Communicator> learners =
       world.split(topology.is_learner(world.rank()) ? 0 : -1);

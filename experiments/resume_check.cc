@@ -146,6 +146,11 @@ Changes find_changes(const ResumeRequest& request, const storage::TrainState& st
   return changes;
 }
 
+/// "f32-chain" of "f32-chain/1".
+std::string_view class_of(std::string_view numerics) {
+  return numerics.substr(0, numerics.find('/'));
+}
+
 std::string joined(const std::string& a, const std::string& b) {
   return a + (a.empty() || b.empty() ? "" : ", ") + b;
 }
@@ -177,6 +182,14 @@ ResumeDecision check_resume(const ResumeRequest& request) {
         "tokenizer's files held: whether they changed since is not known; "
         "weight_versions of its rollouts were counted otherwise{}",
         request.checkpoint, changed_definitions(request.config)));
+  }
+  // Another class comes of another model.compute_dtype, which is told as that.
+  if (const auto& saved = request.saved.numerics;
+      saved && *saved != request.numerics && class_of(*saved) == class_of(request.numerics)) {
+    decision.warnings.push_back(fmt::format(
+        "{} was learned with numerics {} and this program's are {}: from here on results differ "
+        "in the last bits from those of the program that saved it",
+        request.checkpoint, *saved, request.numerics));
   }
   const std::string other =
       joined(to_text(changes.fixed), fmt::format("{}", fmt::join(content, ", ")));

@@ -19,6 +19,7 @@ struct ResumeRequest {
   std::string config_yaml;                       ///< the same config, resolved
   std::span<const storage::InputDigest> inputs;  ///< this run's inputs
   bool same_model_config;                        ///< both read the same from config.json
+  std::string numerics;  ///< what this run's learners compute in, "f32-chain/1"
 };
 
 struct ResumeDecision {

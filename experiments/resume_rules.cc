@@ -14,6 +14,7 @@ constexpr ResumeRuleOfKey kRules[] = {
     {"experiment_name", kFixed},
     {"run_dir", kFree},
     {"seed", kFixed},
+    {"device", kFree},
 
     {"model.", kFixed},
     {"model.path", kContent},

@@ -3,13 +3,13 @@
 #include <algorithm>
 #include <utility>
 
-#include "comm/weight_channel.h"
 #include "core/error.h"
 #include "core/timer.h"
 #include "experiments/on_all_ranks.h"
 #include "experiments/rl_metrics.h"
 #include "experiments/validation_metrics.h"
 #include "kernels/peak.h"
+#include "learners/weight_channel.h"
 
 namespace orrery::experiments {
 namespace {
@@ -104,9 +104,9 @@ void RlStage::publish(uint64_t version) {
     // The learners hold the same weights already; the actors follow rank 0's. Every
     // rank takes part in the broadcast.
     models::Transformer& model = job_.model();
-    const uint64_t sent = comm::publish_weights(
-        job_.world, 0, version_,
-        job_.is_learner() ? model.rewrite_parameters() : model.write_parameters());
+    const uint64_t sent = learners::publish_weights(
+        job_.ctx, job_.world, 0, version_,
+        as_vec(job_.is_learner() ? model.rewrite_parameters() : model.write_parameters()));
     ORRERY_CHECK(sent == version_, "rank {} expects weights of version {}, rank 0 sends version {}",
                  job_.world.rank(), version_, sent);
     if (!job_.is_learner()) model.pack(job_.ctx);

@@ -46,6 +46,26 @@ void fail_unsupported_cpu() {
 #endif
 }
 
+const NumericsClassInfo& numerics_class_info(NumericsClass numerics) {
+  for (const NumericsClassInfo& info : kNumericsClasses) {
+    if (info.numerics == numerics) return info;
+  }
+  fail("numerics class {} is not one of this build", static_cast<int>(numerics));
+}
+
+NumericsClass numerics_class(Device device, DType compute_dtype) {
+  if (device.type == DeviceType::kCuda)
+    fail("this build has no kernels for device {}: use cpu", device_name(device));
+  switch (compute_dtype) {
+    case DType::kF32:
+      return NumericsClass::kF32Chain;
+    case DType::kBF16:
+      return NumericsClass::kBf16Storage;
+    default:
+      fail("matrices of {}: a model computes with f32 or bf16", dtype_name(compute_dtype));
+  }
+}
+
 void require_cpu_support() {
   if (hardware_targets() == 0) fail_unsupported_cpu();
 }

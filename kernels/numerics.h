@@ -9,11 +9,34 @@
 #include <string>
 #include <vector>
 
+#include "core/context.h"
+#include "core/dtype.h"
+
 namespace orrery::kernels {
 
-/// Part of a trajectory's fingerprint. It goes up with any change of the bits of an op,
-/// or of the order of the sums in learners/.
-inline constexpr uint32_t kNumericsVersion = 1;
+/// An arithmetic in which a model's numbers are computed. Its definition names no
+/// device: wherever a class of one version runs, its bits are the same.
+enum class NumericsClass : uint8_t {
+  kF32Chain,     ///< f32 matrices; every sum a chain or in lanes
+  kBf16Storage,  ///< the same sums over matrices that are stored as bf16
+};
+
+struct NumericsClassInfo {
+  NumericsClass numerics;
+  const char* name;  ///< as files have it
+  /// It goes up with any change of the bits of an op of the class, or of the order of
+  /// the sums in learners/.
+  uint32_t version;
+};
+inline constexpr NumericsClassInfo kNumericsClasses[] = {
+    {NumericsClass::kF32Chain, "f32-chain", 1},
+    {NumericsClass::kBf16Storage, "bf16-storage", 1},
+};
+const NumericsClassInfo& numerics_class_info(NumericsClass numerics);
+
+/// The class in which a model with matrices of `compute_dtype` computes on `device`.
+/// Error for a device that this build has no kernels for, and for another type.
+NumericsClass numerics_class(Device device, DType compute_dtype);
 
 /// Number of partial sums of a lanes sum.
 inline constexpr int kSumLanes = 16;

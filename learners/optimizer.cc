@@ -43,14 +43,14 @@ ShardedAdamW::Result ShardedAdamW::step(const Context& ctx, comm::Communicator& 
                                         const kernels::AdamWParams& params, double clip_grad) {
   ORRERY_CHECK(std::ssize(gradient) == plan_.elements(), "gradient of {}, not {}", gradient.size(),
                plan_.elements());
-  const std::span<float> sums = chunk_sums_.span<float>();
-  const Vec<float> device_sums = as_vec(sums);
+  comm::DataPlane& plane = comm.data(ctx.device);
+  const Vec<float> device_sums = as_vec(chunk_sums_.span<float>());
   const Vec<const float> device_gradient = as_vec(gradient);
   for (size_t i = 0; i < extents().size(); ++i) {
     kernels::sum_squares_chunks(ctx, {.sums = elements_of(device_sums, owned_chunks_[rank_][i]),
                                       .x = elements_of(device_gradient, extents()[i])});
   }
-  comm.all_gather(sums, owned_chunks_);
+  plane.all_gather(ctx, device_sums, owned_chunks_);
   Array<float> chunk_sums(device_sums.size);
   download(ctx, Span<float>(chunk_sums), device_sums);
   double total = 0;
@@ -78,7 +78,7 @@ ShardedAdamW::Result ShardedAdamW::step(const Context& ctx, comm::Communicator& 
     at += e.size();
   }
   fault_point(FaultPoint::kOptimizerStep);
-  comm.all_gather(parameters, owned_);
+  plane.all_gather(ctx, device_parameters, owned_);
   return result;
 }
 

@@ -156,8 +156,11 @@ OrderedReduceScatter::OrderedReduceScatter(const Context& ctx, comm::Communicato
   ORRERY_CHECK(is_power_of_two(ranks) && ranks <= int64_t{1} << kernels::kMaxTreeLevels,
                "an ordered sum over {} ranks: not a power of two", ranks);
   const int64_t piece = piece_elements(ranks, plan);
+  const Span<float> scratch = arena.span<float>(kPiecesUnderWay * ranks * piece);
   exchange_ =
-      comm.all_to_all({gradient, piece, arena.span<float>(kPiecesUnderWay * ranks * piece)});
+      comm.data(ctx.device)
+          .all_to_all(ctx,
+                      {.send = Span<const float>(gradient), .piece = piece, .scratch = scratch});
 }
 
 void OrderedReduceScatter::send(int64_t begin) {
@@ -173,13 +176,13 @@ void OrderedReduceScatter::send(int64_t begin) {
 
 // A rank is never sent its own slice, so the sum may go there while the others' slices
 // are still being sent.
-void OrderedReduceScatter::sum(const comm::Communicator::Piece& piece) {
+void OrderedReduceScatter::sum(const comm::DataPlane::Piece& piece) {
   float* const sum = gradient_.data() + piece.extent.begin;
   kernels::tree_sum(ctx_, {.out = {sum, piece.extent.size()}, .parts = piece.parts});
 }
 
 void OrderedReduceScatter::finish() {
-  if (fast_) comm_.all_reduce_sum(gradient_);
+  if (fast_) comm_.data(ctx_.device).all_reduce_sum(ctx_, Vec<float>(Span<float>(gradient_)));
   if (!exchange_) return;
   ORRERY_CHECK(waiting_buckets_ == 0, "the first {} buckets of the gradient are not final",
                waiting_buckets_);

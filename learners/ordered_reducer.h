@@ -95,7 +95,7 @@ class OrderedReduceScatter {
   void finish();
 
  private:
-  void sum(const comm::Communicator::Piece& piece);
+  void sum(const comm::DataPlane::Piece& piece);
 
   Context ctx_;
   comm::Communicator& comm_;
@@ -103,7 +103,7 @@ class OrderedReduceScatter {
   const SlicePlan& plan_;
   bool fast_;
   int64_t waiting_buckets_;  // the first ones, which are not final yet
-  std::unique_ptr<comm::Communicator::AllToAll> exchange_;
+  std::unique_ptr<comm::DataPlane::AllToAll> exchange_;
 };
 
 }  // namespace orrery::learners

@@ -441,6 +441,7 @@ int64_t Engine::max_num_seqs() const { return impl_->config.max_num_seqs; }
 
 const EngineStats& Engine::stats() const { return impl_->stats; }
 
+Device Engine::device() const { return impl_->ctx.device; }
 Fingerprint Engine::fingerprint() const {
   return fingerprint_of(impl_->ctx.device, impl_->model.compute_dtype());
 }

@@ -85,6 +85,7 @@ class Engine {
 
   int64_t max_num_seqs() const;
   const EngineStats& stats() const;
+  Device device() const;
   Fingerprint fingerprint() const;
   size_t memory_bytes() const;  ///< of temporaries and, unless it is lent, the KV cache
 

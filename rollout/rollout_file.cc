@@ -18,10 +18,6 @@ namespace {
 
 using namespace layout;
 
-std::string fingerprint_text(const Fingerprint& f) {
-  return fmt::format("{}/{}/{}", f.backend, f.kernel_version, dtype_name(f.compute_dtype));
-}
-
 /// The bytes as valid UTF-8, whatever a file's name holds: readers in other languages
 /// count on it.
 std::string lossy(const std::string& bytes) {
@@ -33,6 +29,20 @@ std::string lossy(const std::string& bytes) {
 template <class T>
 void append(std::vector<T>& all, const std::vector<T>& part) {
   all.insert(all.end(), part.begin(), part.end());
+}
+
+/// Where the columns have this fingerprint and device; adds them where they have not.
+uint8_t fingerprint_index(Columns& c, const std::string& fingerprint, const std::string& device) {
+  size_t index = 0;
+  while (index < c.fingerprints.size() &&
+         (c.fingerprints[index] != fingerprint || c.devices[index] != device))
+    ++index;
+  ORRERY_CHECK(index < 255, "more than 255 fingerprints in one step");
+  if (index == c.fingerprints.size()) {
+    c.fingerprints.push_back(fingerprint);
+    c.devices.push_back(device);
+  }
+  return index;
 }
 
 void add_sample(Columns& c, const Trajectory& t) {
@@ -62,11 +72,7 @@ void add_sample(Columns& c, const Trajectory& t) {
     c.reward_extra.push_back(
         value == t.reward_extra.end() ? std::numeric_limits<double>::quiet_NaN() : value->second);
   }
-  const std::string fingerprint = fingerprint_text(t.fingerprint);
-  const auto known = std::ranges::find(c.fingerprints, fingerprint);
-  ORRERY_CHECK(known - c.fingerprints.begin() < 255, "more than 255 fingerprints in one step");
-  c.fingerprint_index.push_back(known - c.fingerprints.begin());
-  if (known == c.fingerprints.end()) c.fingerprints.push_back(fingerprint);
+  c.fingerprint_index.push_back(fingerprint_index(c, fingerprint_text(t.fingerprint), t.device));
 }
 
 Columns make_columns(std::span<const Group> groups, std::span<const std::string> prompt_texts) {
@@ -110,6 +116,7 @@ void write_rollout_file(const std::filesystem::path& path, uint64_t step,
   if (stage_step) out.attribute("stage_step", *stage_step);
   out.attribute("stage", std::vector<std::string>{notes.stage});
   out.attribute("fingerprint", c.fingerprints);
+  out.attribute("device", c.devices);
   out.write("group", c.group);
   out.write("prompt_offsets", c.prompt_offsets);
   out.write("prompt_tokens", c.prompt_tokens);

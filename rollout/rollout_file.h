@@ -5,13 +5,15 @@
 //
 // Attributes of the root group (one string is a scalar, several are an array):
 //   format              string   "orrery-rollouts"
-//   format_version      uint32   2
+//   format_version      uint32   3
 //   step                uint64   the step of the file: SFT and RL steps done
 //   stage_step          uint64   RL steps done (1)
 //   stage               string   "grpo", or "val" for held-out prompts under the
 //                                weights of `step`; optional
-//   fingerprint         strings  "backend/kernel_version/compute_dtype", one for each
-//                                that occurs
+//   fingerprint         strings  numerics class and its version, "f32-chain/1", one for
+//                                each that occurs (with a device)
+//   device              strings  "cpu": the device of each fingerprint's samples, which
+//                                nothing compares; optional
 //   reward_extra_names  strings  K of them; absent when K is 0
 // Datasets:
 //   group               int64    [S]      which prompt
@@ -49,9 +51,11 @@
 // (1) Absent in files of older programs, where `step` has this meaning.
 // (2) Variable-length strings, in which a NUL becomes U+FFFD.
 //
-// Format 1 has none of the last five and no `stage`. A reader takes 1 and 2, passes
-// over attributes and datasets that are not listed here, and treats optional ones that
-// are absent as absent. So an addition needs no new format number.
+// Format 1 has none of the last five and no `stage`. Formats 1 and 2 have no `device`,
+// and fingerprints are "backend/kernel_version/compute_dtype": the device, the version,
+// and f32 for the class f32-chain or bf16 for bf16-storage. A reader takes 1 to 3,
+// passes over attributes and datasets that are not listed here, and treats optional
+// ones that are absent as absent. So an addition needs no new format number.
 //
 // Thread-safe: the HDF5 library is called under the process's one lock
 // (storage/hdf5_lock.h).

@@ -11,7 +11,7 @@
 namespace orrery::rollout::layout {
 
 inline constexpr const char* kFormat = "orrery-rollouts";
-inline constexpr uint32_t kFormatVersion = 2;
+inline constexpr uint32_t kFormatVersion = 3;
 inline constexpr FinishReason kFinishReasons[] = {FinishReason::kStop, FinishReason::kLength,
                                                   FinishReason::kAbort};
 
@@ -26,7 +26,7 @@ struct Columns {
   std::vector<uint8_t> loss_mask, fingerprint_index;
   std::vector<int8_t> finish_reason;
   std::vector<std::string> response_text, data_source, truth, data_file, prompt_text, fingerprints,
-      reward_extra_names;
+      devices, reward_extra_names;
 };
 
 }  // namespace orrery::rollout::layout

@@ -26,23 +26,33 @@ namespace {
 
 using namespace layout;
 
-Fingerprint fingerprint_from_text(const std::string& text, const std::string& path) {
-  const size_t first = text.find('/'), last = text.rfind('/');
-  if (first != std::string::npos && first < last) {
-    Fingerprint f;
-    f.backend = text.substr(0, first);
-    const std::string version = text.substr(first + 1, last - first - 1);
-    const bool number = !version.empty() && version.size() <= 9 &&
-                        std::ranges::all_of(version, [](char c) { return c >= '0' && c <= '9'; });
-    for (const DType dtype : {DType::kF32, DType::kBF16}) {
-      if (!number || text.substr(last + 1) != dtype_name(dtype)) continue;
-      f.kernel_version = std::stoul(version);
-      f.compute_dtype = dtype;
-      return f;
+/// A fingerprint of the file, and the device beside it.
+struct Origin {
+  Fingerprint fingerprint;
+  std::string device;
+};
+
+std::vector<Origin> origins_of(const Columns& c, uint64_t version, const std::string& path) {
+  std::vector<Origin> origins;
+  for (const std::string& text : c.fingerprints) {
+    if (version < 3) {
+      const auto old = old_fingerprint_from_text(text);
+      if (!old) {
+        fail(
+            "{}: attribute fingerprint holds \"{}\": expected backend/kernel_version/compute_dtype",
+            path, text);
+      }
+      origins.push_back({old->fingerprint, old->device});
+      continue;
     }
+    const auto fingerprint = fingerprint_from_text(text);
+    if (!fingerprint) {
+      fail("{}: attribute fingerprint holds \"{}\": expected class/version, with class {}", path,
+           text, numerics_class_names());
+    }
+    origins.push_back({*fingerprint, c.devices.empty() ? "" : c.devices[origins.size()]});
   }
-  fail("{}: attribute fingerprint holds \"{}\": expected backend/kernel_version/compute_dtype",
-       path, text);
+  return origins;
 }
 
 void check_offsets(const std::vector<int64_t>& offsets, int64_t total, const char* name,
@@ -55,6 +65,13 @@ void check_offsets(const std::vector<int64_t>& offsets, int64_t total, const cha
 Columns read_columns(const storage::Hdf5Reader& in) {
   Columns c;
   c.fingerprints = in.string_attribute("fingerprint");
+  if (in.has_attribute("device")) {
+    c.devices = in.string_attribute("device");
+    if (c.devices.size() != c.fingerprints.size()) {
+      fail("{}: attribute device has {} entries, {} expected", in.path(), c.devices.size(),
+           c.fingerprints.size());
+    }
+  }
   if (in.has_attribute("reward_extra_names"))
     c.reward_extra_names = in.string_attribute("reward_extra_names");
   in.read("token_offsets", c.token_offsets);
@@ -101,7 +118,7 @@ Columns read_columns(const storage::Hdf5Reader& in) {
   return c;
 }
 
-Trajectory sample_of(const Columns& c, size_t s, const std::vector<Fingerprint>& fingerprints,
+Trajectory sample_of(const Columns& c, size_t s, const std::vector<Origin>& origins,
                      const std::string& path) {
   const auto out_of_range = [&](const char* name, int64_t value) {
     fail("{}: {}[{}] is {}, which is out of range", path, name, s, value);
@@ -113,7 +130,7 @@ Trajectory sample_of(const Columns& c, size_t s, const std::vector<Fingerprint>&
   if (c.finish_reason[s] < 0 || c.finish_reason[s] >= std::ssize(kFinishReasons)) {
     out_of_range("finish_reason", c.finish_reason[s]);
   }
-  if (c.fingerprint_index[s] >= fingerprints.size())
+  if (c.fingerprint_index[s] >= origins.size())
     out_of_range("fingerprint_index", c.fingerprint_index[s]);
 
   const auto slice = [](const auto& flat, const std::vector<int64_t>& offsets, int64_t row) {
@@ -137,7 +154,8 @@ Trajectory sample_of(const Columns& c, size_t s, const std::vector<Fingerprint>&
   t.truth = c.truth[s];
   t.data_file = c.data_file[s];
   t.data_row = c.data_row[s];
-  t.fingerprint = fingerprints[c.fingerprint_index[s]];
+  t.fingerprint = origins[c.fingerprint_index[s]].fingerprint;
+  t.device = origins[c.fingerprint_index[s]].device;
   const size_t extras = c.reward_extra_names.size();
   for (size_t k = 0; k < extras; ++k) {
     const double value = c.reward_extra[s * extras + k];
@@ -160,9 +178,7 @@ RolloutFile read_columns_of(const std::filesystem::path& path) {
         in.path(), version, kFormatVersion);
   }
   const Columns c = read_columns(in);
-  std::vector<Fingerprint> fingerprints;
-  for (const std::string& text : c.fingerprints)
-    fingerprints.push_back(fingerprint_from_text(text, in.path()));
+  const std::vector<Origin> origins = origins_of(c, version, in.path());
 
   RolloutFile file;
   file.step = in.integer_attribute("step");
@@ -173,7 +189,7 @@ RolloutFile read_columns_of(const std::filesystem::path& path) {
     file.stage = stage[0];
   }
   for (size_t s = 0; s < c.group.size(); ++s) {
-    Trajectory sample = sample_of(c, s, fingerprints, in.path());
+    Trajectory sample = sample_of(c, s, origins, in.path());
     if (s == 0 || c.group[s] != c.group[s - 1]) {
       const int64_t group = c.group[s];
       file.groups.push_back({sample.step, sample.prompt_index, {}, c.dropped[group]});

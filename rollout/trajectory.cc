@@ -4,7 +4,6 @@
 #include <string_view>
 
 #include "core/error.h"
-#include "kernels/numerics.h"
 
 namespace orrery::rollout {
 namespace {
@@ -23,11 +22,10 @@ FinishReason finish_reason_from_name(std::string_view name, const std::string& p
   fail("{}: finish_reason is \"{}\": it must be \"stop\", \"length\" or \"abort\"", place, name);
 }
 
-DType compute_dtype_from_name(std::string_view name, const std::string& place) {
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    if (name == dtype_name(dtype)) return dtype;
-  }
-  fail("{}: fingerprint.compute_dtype is \"{}\": it must be \"f32\" or \"bf16\"", place, name);
+Fingerprint fingerprint_from(const std::string& text, const std::string& place) {
+  if (const auto fingerprint = fingerprint_from_text(text)) return *fingerprint;
+  fail("{}: fingerprint is \"{}\": it must be class/version, with class {}", place, text,
+       numerics_class_names());
 }
 
 proto::Trajectory trajectory_to_proto(const Trajectory& sample) {
@@ -45,10 +43,8 @@ proto::Trajectory trajectory_to_proto(const Trajectory& sample) {
   message.set_reward(sample.reward);
   message.set_finish_reason(finish_reason_name(sample.finish_reason));
   message.set_data_source(sample.data_source);
-  proto::Fingerprint& fingerprint = *message.mutable_fingerprint();
-  fingerprint.set_backend(sample.fingerprint.backend);
-  fingerprint.set_kernel_version(sample.fingerprint.kernel_version);
-  fingerprint.set_compute_dtype(std::string(dtype_name(sample.fingerprint.compute_dtype)));
+  message.set_fingerprint(fingerprint_text(sample.fingerprint));
+  message.set_device(sample.device);
   for (const auto& [name, value] : sample.reward_extra)
     (*message.mutable_reward_extra())[name] = value;
   message.set_response_text(sample.response_text);
@@ -113,8 +109,8 @@ Trajectory trajectory_from_proto(const proto::Trajectory& message, const std::st
   sample.reward = message.reward();
   sample.finish_reason = finish_reason_from_name(message.finish_reason(), place);
   sample.data_source = message.data_source();
-  sample.fingerprint = {message.fingerprint().backend(), message.fingerprint().kernel_version(),
-                        compute_dtype_from_name(message.fingerprint().compute_dtype(), place)};
+  sample.fingerprint = fingerprint_from(message.fingerprint(), place);
+  sample.device = message.device();
   for (const auto& [name, value] : message.reward_extra()) sample.reward_extra[name] = value;
   sample.response_text = message.response_text();
   sample.truth = message.truth();
@@ -135,11 +131,6 @@ const char* finish_reason_name(FinishReason reason) {
       return "abort";
   }
   return "?";
-}
-
-Fingerprint fingerprint_of(Device device, DType compute_dtype) {
-  return {device.type == DeviceType::kCpu ? "cpu" : "cuda", kernels::kNumericsVersion,
-          compute_dtype};
 }
 
 proto::Group group_to_proto(const Group& group) {

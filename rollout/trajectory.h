@@ -7,9 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "core/context.h"
-#include "core/dtype.h"
 #include "proto/trajectory.pb.h"
+#include "rollout/fingerprint.h"
 
 namespace orrery::rollout {
 
@@ -19,18 +18,6 @@ enum class FinishReason : uint8_t {
   kAbort,   ///< the environment or the engine gave the sample up
 };
 const char* finish_reason_name(FinishReason reason);
-
-/// How a log-prob was computed; equal fingerprints mean equal bits (docs/numerics.md).
-struct Fingerprint {
-  std::string backend = "cpu";
-  uint32_t kernel_version = 0;
-  DType compute_dtype = DType::kF32;
-  bool operator==(const Fingerprint&) const = default;
-};
-
-/// The fingerprint of what a model with weights of `compute_dtype` computes in this
-/// build on this device.
-Fingerprint fingerprint_of(Device device, DType compute_dtype);
 
 /// The vectors with one entry per response token all have tokens.size() entries.
 struct Trajectory {
@@ -49,6 +36,7 @@ struct Trajectory {
   FinishReason finish_reason = FinishReason::kStop;
   std::string data_source;
   Fingerprint fingerprint;
+  std::string device = "cpu";  ///< that drew it, for people: nothing compares it
   std::map<std::string, double> reward_extra;
   std::string response_text;
   /// For people: the right answer as the data row has it, the row's file, and its line

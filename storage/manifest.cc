@@ -265,6 +265,8 @@ void write_manifest(const fs::path& folder, const Manifest& manifest,
     for (const InputDigest& input : *info.inputs)
       out["inputs"].push_back({{"key", input.key}, {"name", input.name}, {"digest", input.digest}});
   }
+  if (info.numerics) out["numerics"] = *info.numerics;
+  if (info.device) out["device"] = *info.device;
   out["model_config"] = ordered_json::parse(info.model_config_json);
   out["tensors"] = tensors_json(table);
   std::string text;
@@ -303,6 +305,8 @@ Manifest read_manifest(const fs::path& folder) {
   if (object.find("reward") != nullptr) info.reward = object.number("reward", -1e300, 1e300);
   info.run_config_yaml = object.text("run_config");
   info.inputs = read_inputs(object);
+  if (object.find("numerics") != nullptr) info.numerics = plain_text(object, "numerics");
+  if (object.find("device") != nullptr) info.device = plain_text(object, "device");
   info.state = read_state(object, info.stage, info.step);
   const auto ordered = ordered_json::parse(text);
   info.model_config_json =

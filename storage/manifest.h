@@ -37,6 +37,10 @@ struct CheckpointInfo {
   /// What the run read. None when the checkpoint is an import, or older than this
   /// field.
   std::optional<std::vector<InputDigest>> inputs;
+  /// What the learners computed in, "f32-chain/1" (rollout/fingerprint.h), and on which
+  /// device, which nothing compares. None when the checkpoint is an import, or older
+  /// than these fields.
+  std::optional<std::string> numerics, device;
 };
 
 /// One file of a checkpoint folder.

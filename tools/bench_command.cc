@@ -90,6 +90,7 @@ void check_options(const BenchOptions& b, const std::string& name) {
 std::vector<experiments::Fact> facts(const CLI::App& command, const Options& options) {
   const BenchOptions& b = options.bench;
   std::vector<experiments::Fact> all = {{"command", "bench " + command.get_name(), ""},
+                                        {"--device", options.model.device, ""},
                                         {"--dtype", options.model.dtype, ""}};
   for (const auto& [flag, value] : {std::pair<const char*, int64_t>{"--batch", b.batch},
                                     {"--seq-len", b.seq_len},

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "core/context.h"
+#include "core/device.h"
 #include "core/dtype.h"
 #include "core/parallel.h"
 #include "tools/commands.h"
@@ -14,6 +15,7 @@ namespace orrery::tools {
 
 struct ModelOptions {
   std::string folder;
+  std::string device = "cpu";
   std::string dtype = "f32";
   int threads = 0;
 
@@ -23,6 +25,9 @@ struct ModelOptions {
             "--model", folder,
             "Hugging Face model folder, checkpoint, or run's folder (its newest good checkpoint)")
         ->required();
+    command.add_option("--device", device,
+                       "Where the model is: cpu, or debug (the CPU's kernels, on memory that "
+                       "nothing else may touch; for tests of the program)");
     command.add_option("--dtype", dtype, "Type of the matrices in products: f32 or bf16")
         ->check(one_of({"f32", "bf16"}));
     command.add_option("--threads", threads, "CPU threads (default: all this process may use)")
@@ -31,6 +36,7 @@ struct ModelOptions {
   DType compute_dtype() const { return dtype == "bf16" ? DType::kBF16 : DType::kF32; }
   Context context() const {
     Context ctx;
+    ctx.device = device_from_name("--device", device);
     ctx.threads = threads > 0 ? std::min(threads, max_team_members()) : available_cpus();
     return ctx;
   }

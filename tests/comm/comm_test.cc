@@ -1,7 +1,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <bit>
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -12,17 +11,14 @@
 #include "comm/mailbox.h"
 #include "comm/topology.h"
 #include "comm/watchdog.h"
-#include "comm/weight_channel.h"
 #include "core/error.h"
 #include "core/rng.h"
-#include "tests/support/random_floats.h"
 
 namespace orrery::comm {
 namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
-using testing_support::random_floats;
 
 template <class Body>
 std::string error_of(Body&& body, int exit_code = kExitFailure) {
@@ -41,11 +37,15 @@ TEST(LocalCommunicator, CollectivesOfOneRankCopy) {
   EXPECT_EQ(comm->size(), 1);
   comm->barrier();
   std::vector<float> all = {0, 1, 2, 3, 0};
+  const Vec<float> memory = Span<float>(all);
   const std::vector<std::vector<Extent>> owned = {{{1, 2}, {3, 4}}};
-  comm->all_gather(all, owned);
+  const Context ctx;
+  DataPlane& plane = comm->data(ctx.device);
+  EXPECT_EQ(&plane, &comm->data(ctx.device));
+  plane.all_gather(ctx, memory, owned);
   EXPECT_THAT(all, ElementsAre(0, 1, 2, 3, 0));
   std::vector<float> received;
-  const auto exchange = comm->all_to_all({all, 2, {}});
+  const auto exchange = plane.all_to_all(ctx, {memory, 2, {}});
   exchange->add(std::vector<int64_t>{1, 4});
   while (const auto piece = exchange->poll()) {
     EXPECT_EQ(piece->extent.begin, 1 + static_cast<int64_t>(received.size()));
@@ -56,8 +56,12 @@ TEST(LocalCommunicator, CollectivesOfOneRankCopy) {
   EXPECT_THAT(comm->all_gather_bytes("me"), ElementsAre("me"));
   EXPECT_EQ(comm->split(-1), nullptr);
   EXPECT_EQ(comm->split(3)->size(), 1);
-  EXPECT_THROW(comm->all_gather(all, std::vector<std::vector<Extent>>{{{0, 9}}}), Error);
-  EXPECT_THROW(comm->all_gather(all, std::vector<std::vector<Extent>>{{{0, 1}}, {{1, 2}}}), Error);
+  using Owned = std::vector<std::vector<Extent>>;
+  EXPECT_THROW(plane.all_gather(ctx, memory, Owned{{{0, 9}}}), Error);
+  EXPECT_THROW(plane.all_gather(ctx, memory, Owned{{{0, 1}}, {{1, 2}}}), Error);
+  EXPECT_THROW(plane.broadcast(ctx, memory, 1), Error);
+  EXPECT_THAT(error_of([&] { comm->data({DeviceType::kCuda}); }),
+              HasSubstr("this build has no collectives for device cuda:0: use cpu"));
   EXPECT_THROW(exchange->add(std::vector<int64_t>{0, 9}), Error);
 }
 
@@ -115,30 +119,6 @@ TEST(Mailbox, CarriesTypedMessagesAndNamesDamage) {
   comm->send(0, 5, good);
   EXPECT_THAT(error_of([&] { mailbox.try_receive_any(); }), HasSubstr("unknown tag 5 from rank 0"));
   EXPECT_FALSE(mailbox.try_receive_any());
-}
-
-TEST(WeightChecksum, EqualsItsDefinitionAndSeesChangesAndSwaps) {
-  for (const size_t n : {0u, 1u, 7u, 8u, 9u, 1000u}) {
-    std::vector<float> weights = random_floats(n, 5);
-    uint64_t low = 0, high = 0;
-    for (const float w : weights) {
-      low += std::bit_cast<uint32_t>(w);
-      high += low;
-    }
-    const WeightChecksum sum = weight_checksum(weights);
-    EXPECT_EQ(sum, (WeightChecksum{low, high})) << n;
-    if (n < 2) continue;
-    std::swap(weights[0], weights[n - 1]);
-    EXPECT_NE(weight_checksum(weights), sum);
-    std::swap(weights[0], weights[n - 1]);
-    for (size_t i = 0; i < n; i += 3) {
-      const float old = weights[i];
-      weights[i] = std::bit_cast<float>(std::bit_cast<uint32_t>(old) ^
-                                        0x80000000u);  // a sign, as 0.0 to -0.0
-      EXPECT_NE(weight_checksum(weights), sum);
-      weights[i] = old;
-    }
-  }
 }
 
 proto::RankStatus status(const char* phase, double seconds, const char* waiting = "",

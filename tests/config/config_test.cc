@@ -102,8 +102,8 @@ TEST(ConfigText, BadInputGetsOneExactMessage) {
        "f.yaml:1: unknown key 'algorithm.zzzz'; section 'algorithm' has adv_estimator, "
        "norm_adv_by_std_in_grpo, verify_logprobs, rollout_is_threshold"},
       {"<<: {seed: 1}",
-       "f.yaml:1: unknown key '<<'; a config has experiment_name, run_dir, seed, model, data, sft, "
-       "rollout, algorithm, actor, trainer, cluster"},
+       "f.yaml:1: unknown key '<<'; a config has experiment_name, run_dir, seed, device, model, data, "
+       "sft, rollout, algorithm, actor, trainer, cluster"},
       {"seed: 1\nactor:\n  ppo_epochs: 1\nseed: 2\n",
        "f.yaml:4: duplicate key 'seed', first set at f.yaml:1: remove one"},
       {"rollout:\n  n: many\n", "f.yaml:2: rollout.n is 'many': expected a whole number"},
@@ -161,8 +161,8 @@ TEST(ConfigText, BadInputGetsOneExactMessage) {
        "f.yaml:1: algorithm is a list: expected keys (adv_estimator, norm_adv_by_std_in_grpo, "
        "verify_logprobs, rollout_is_threshold)"},
       {"- seed",
-       "f.yaml: the config is a list: expected keys (experiment_name, run_dir, seed, model, data, "
-       "sft, rollout, algorithm, actor, trainer, cluster)"},
+       "f.yaml: the config is a list: expected keys (experiment_name, run_dir, seed, device, model, "
+       "data, sft, rollout, algorithm, actor, trainer, cluster)"},
       {"seed: !!str 1", "f.yaml:1: seed has the YAML tag tag:yaml.org,2002:str: remove it"},
       {"? [a, b]\n: 1", "f.yaml:1: a key must be a plain word"},
       {"seed: 1\n---\nseed: 2\n",
@@ -253,8 +253,8 @@ TEST(ConfigOverrides, AreTypedAndTheLastWins) {
       {"data.train_files=[a",
        "command line: not valid YAML: end of sequence flow not found (column 1)"},
       {"..=4",
-       "command line: unknown key ''; a config has experiment_name, run_dir, seed, model, data, "
-       "sft, rollout, algorithm, actor, trainer, cluster"},
+       "command line: unknown key ''; a config has experiment_name, run_dir, seed, device, model, "
+       "data, sft, rollout, algorithm, actor, trainer, cluster"},
       {"seed=\xff", "command line: byte 5 is not UTF-8: save the file as UTF-8"},
   };
   for (const BadText& c : cases)

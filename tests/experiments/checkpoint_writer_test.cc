@@ -33,7 +33,8 @@ class CheckpointWriterTest : public testing::Test {
   void start(CheckpointWriter& writer, int64_t step) {
     std::fill(values_.begin(), values_.end(), static_cast<float>(step));
     const storage::CheckpointInfo info = testing_support::checkpoint_info(step, config_);
-    writer.start({}, info, {values_, values_, values_});
+    const Vec<const float> values = Span<const float>(values_);
+    writer.start({}, info, {values, values, values});
     std::fill(values_.begin(), values_.end(), -1.0f);  // as the next step does
   }
   /// The step of the newest good checkpoint, which holds what start() was given.
@@ -57,7 +58,7 @@ class CheckpointWriterTest : public testing::Test {
 };
 
 TEST_F(CheckpointWriterTest, SavesWhatWasThereWhenItWasStarted) {
-  CheckpointWriter writer({}, *comm_, target());
+  CheckpointWriter writer(*comm_, target());
   EXPECT_EQ(writer.wait(), 0);
   arm_faults("checkpoint.write:slow");  // at least 100 ms
   start(writer, 1);
@@ -77,7 +78,7 @@ TEST_F(CheckpointWriterTest, SavesWhatWasThereWhenItWasStarted) {
 }
 
 TEST_F(CheckpointWriterTest, AFailedSaveIsToldAndTheNextOneWorks) {
-  CheckpointWriter writer({}, *comm_, target());
+  CheckpointWriter writer(*comm_, target());
   start(writer, 1);
   writer.wait();
   for (const char* fault :
@@ -96,12 +97,12 @@ TEST_F(CheckpointWriterTest, AFailedSaveIsToldAndTheNextOneWorks) {
 TEST_F(CheckpointWriterTest, EndsItsWorkBeforeItGoes) {
   arm_faults("checkpoint.write:slow");
   {
-    CheckpointWriter writer({}, *comm_, target());
+    CheckpointWriter writer(*comm_, target());
     start(writer, 7);
   }
   EXPECT_EQ(newest(), 7);
   try {
-    CheckpointWriter writer({}, *comm_, target());
+    CheckpointWriter writer(*comm_, target());
     start(writer, 8);
     fail("something else went wrong");
   } catch (const Error& error) {
@@ -119,7 +120,7 @@ TEST_F(CheckpointWriterTest, RolloutsAreWrittenBesideIt) {
   t.loss_mask = {1, 1};
   t.weight_versions = {1, 1};
   t.response_text = "text";
-  CheckpointWriter writer({}, *comm_, target());
+  CheckpointWriter writer(*comm_, target());
   fs::create_directories(folder_);
   for (int64_t step = 1; step < 6; ++step) {
     start(writer, step);

@@ -28,6 +28,7 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
   check_config(usable({}), 1);
   check_config(usable({"actor.ppo_mini_batch_size=8"}), 4);
   check_config(usable({"cluster.placement=split"}), 3);
+  check_config(usable({"device=debug"}), 1);
   check_config(usable({"trainer.total_training_steps=0", "rollout.n=1", "rollout.temperature=0"}),
                1);
 
@@ -37,6 +38,8 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
   EXPECT_EQ(config::usage_error([] { check_config(config::parse(""), 1); }),
             "model.path is not set: give the folder of a Hugging Face model, "
             "such as model.path=models/SmolLM2-135M");
+  EXPECT_EQ(refused({"device=cuda"}),
+            "device is 'cuda', which this build has no kernels for: use cpu or debug");
   EXPECT_EQ(
       refused({"actor.ppo_mini_batch_size=12"}),
       "actor.ppo_mini_batch_size (12 prompts) does not divide data.train_batch_size (32 prompts): "

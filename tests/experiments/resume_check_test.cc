@@ -178,7 +178,7 @@ class ResumeCheck : public testing::Test {
   }
   ResumeDecision ask(bool own = true) const {
     return check_resume({saved_, "runs/a/checkpoints/step_9", own, config_,
-                         config::config_to_yaml(config_), inputs_, same_model_});
+                         config::config_to_yaml(config_), inputs_, same_model_, "f32-chain/2"});
   }
   std::string refusal(bool own = true) const {
     return error_of([&] { ask(own); });
@@ -237,6 +237,23 @@ TEST_F(ResumeCheck, TextsMayBeGoneOnceSftIsOver) {
   inputs_.back().digest = "sha256:4";
   at(5, 4);
   EXPECT_THAT(refusal(), HasSubstr("sft.text_files[0]"));
+}
+
+TEST_F(ResumeCheck, AnotherVersionOfTheNumericsIsTold) {
+  saved_.numerics = "f32-chain/2";
+  saved_.device = "debug";
+  EXPECT_THAT(ask().warnings, IsEmpty()) << "nobody compares devices";
+  saved_.numerics = "f32-chain/1";
+  ASSERT_EQ(ask().warnings.size(), 1u);
+  EXPECT_THAT(ask().warnings[0],
+              HasSubstr("learned with numerics f32-chain/1 and this program's are f32-chain/2"));
+  saved_.numerics = "bf16-storage/2";  // of another model.compute_dtype, which is compared
+  EXPECT_THAT(ask().warnings, IsEmpty());
+}
+
+TEST_F(ResumeCheck, TheDeviceMayChange) {
+  config_.set_device("debug");
+  EXPECT_THAT(ask().warnings, IsEmpty());
 }
 
 TEST_F(ResumeCheck, RowsOfSftAreComparedWhileItLearnsFromThem) {

@@ -9,11 +9,12 @@
 
 #include "comm/mailbox.h"
 #include "comm/watchdog.h"
-#include "comm/weight_channel.h"
 #include "core/error.h"
 #include "core/rng.h"
 #include "learners/ordered_reducer.h"
+#include "learners/weight_channel.h"
 #include "tests/mpi/world.h"
+#include "tests/support/device_floats.h"
 #include "tests/support/random_floats.h"
 
 namespace orrery {
@@ -21,6 +22,8 @@ namespace {
 
 using testing::ElementsAre;
 using testing::HasSubstr;
+using testing_support::DeviceFloats;
+using testing_support::kTestDevices;
 using testing_support::random_floats;
 using testing_support::world;
 
@@ -37,38 +40,20 @@ TEST(MpiWorld, EveryRankIsOnThisHost) {
   EXPECT_EQ(testing_support::comm_world().local_ranks(), world().size());
 }
 
-TEST(Collectives, BroadcastReduceAndGather) {
+TEST(Collectives, OfSmallValuesAndTexts) {
   comm::Communicator& comm = world();
   const int n = comm.size(), r = comm.rank();
   for (int root = 0; root < n; ++root) {
-    std::vector<float> data(1001);
-    for (size_t i = 0; i < data.size(); ++i) data[i] = stamp(r, i);
+    std::vector<int> data(7, r);
     comm.broadcast(std::as_writable_bytes(std::span(data)), root);
-    for (size_t i = 0; i < data.size(); ++i) ASSERT_EQ(data[i], stamp(root, i));
+    EXPECT_THAT(data, testing::Each(root));
   }
-  std::vector<float> ones(17, static_cast<float>(r + 1));
-  comm.all_reduce_sum(ones);
-  EXPECT_THAT(ones, testing::Each(0.5f * static_cast<float>(n * (n + 1))));
   std::vector<double> values = {static_cast<double>(r), -static_cast<double>(r)};
   comm.all_reduce_max(values);
   EXPECT_THAT(values, ElementsAre(n - 1, 0));
   values = {0.5};
-  comm.all_reduce_sum(std::span(values));
+  comm.all_reduce_sum(values);
   EXPECT_EQ(values[0], 0.5 * n);
-
-  // Rank r owns r elements here and one there, with gaps that nobody owns.
-  std::vector<std::vector<Extent>> owned;
-  for (int p = 0, at = 0; p < n; at += p, ++p)
-    owned.push_back({{at, at + p}, {100 + 2 * p, 101 + 2 * p}});
-  std::vector<float> all(200, -1);
-  for (const Extent& e : owned[static_cast<size_t>(r)])
-    for (float& value : elements_of(std::span(all), e)) value = static_cast<float>(r);
-  comm.all_gather(all, owned);
-  std::vector<float> expected(200, -1);
-  for (int p = 0; p < n; ++p)
-    for (const Extent& e : owned[static_cast<size_t>(p)])
-      for (float& value : elements_of(std::span(expected), e)) value = static_cast<float>(p);
-  EXPECT_EQ(all, expected);
   const std::string text(static_cast<size_t>(3 * r), static_cast<char>('a' + r));
   const auto texts = comm.all_gather_bytes(text);
   ASSERT_EQ(texts.size(), static_cast<size_t>(n));
@@ -77,6 +62,58 @@ TEST(Collectives, BroadcastReduceAndGather) {
               std::string(static_cast<size_t>(3 * p), static_cast<char>('a' + p)));
   }
   comm.barrier();
+}
+
+TEST(Collectives, BroadcastReduceAndGatherDeviceMemory) {
+  comm::Communicator& comm = world();
+  const int n = comm.size(), r = comm.rank();
+  // Rank r owns r elements here and one there, with gaps that nobody owns.
+  std::vector<std::vector<Extent>> owned;
+  for (int p = 0, at = 0; p < n; at += p, ++p)
+    owned.push_back({{at, at + p}, {100 + 2 * p, 101 + 2 * p}});
+  std::vector<float> mine(200, -1), expected(200, -1);
+  for (int p = 0; p < n; ++p) {
+    for (const Extent& e : owned[static_cast<size_t>(p)]) {
+      for (float& value : elements_of(std::span(expected), e)) value = static_cast<float>(p);
+      if (p != r) continue;
+      for (float& value : elements_of(std::span(mine), e)) value = static_cast<float>(p);
+    }
+  }
+  for (const Context& ctx : kTestDevices) {
+    SCOPED_TRACE(device_name(ctx.device));
+    comm::DataPlane& plane = comm.data(ctx.device);
+    EXPECT_EQ(&plane, &comm.data(ctx.device));
+    for (int root = 0; root < n; ++root) {
+      std::vector<float> data(1001), sent(1001);
+      for (size_t i = 0; i < data.size(); ++i) {
+        data[i] = stamp(r, i);
+        sent[i] = stamp(root, i);
+      }
+      const DeviceFloats device(ctx, data);
+      plane.broadcast(ctx, device.vec(), root);
+      ASSERT_EQ(device.values(), sent);
+    }
+    const DeviceFloats ones(ctx, std::vector<float>(17, static_cast<float>(r + 1)));
+    plane.all_reduce_sum(ctx, ones.vec());
+    EXPECT_THAT(ones.values(), testing::Each(0.5f * static_cast<float>(n * (n + 1))));
+    const DeviceFloats all(ctx, mine);
+    plane.all_gather(ctx, all.vec(), owned);
+    EXPECT_EQ(all.values(), expected);
+  }
+}
+
+TEST(Collectives, OtherTypesAreCopiedAndNotSummed) {
+  comm::Communicator& comm = world();
+  std::vector<uint16_t> bits = {static_cast<uint16_t>(comm.rank()), 7, 9};
+  const Context ctx;
+  comm::DataPlane& plane = comm.data(ctx.device);
+  const comm::DeviceArray array(bits.data(), DType::kBF16, std::ssize(bits));
+  plane.broadcast(ctx, array, comm.size() - 1);
+  EXPECT_THAT(bits, ElementsAre(comm.size() - 1, 7, 9));
+  if (comm.size() > 1) {
+    EXPECT_THROW(plane.all_reduce_sum(ctx, array), Error);
+  }
+  EXPECT_THROW(comm.data({DeviceType::kCuda}), Error);
 }
 
 TEST(Collectives, AllToAllInPiecesOfUnevenSlices) {
@@ -91,29 +128,34 @@ TEST(Collectives, AllToAllInPiecesOfUnevenSlices) {
   std::vector<float> send(static_cast<size_t>(high.back()));
   for (size_t i = 0; i < send.size(); ++i) send[i] = stamp(r, i);
   const int64_t own = low[static_cast<size_t>(r)], length = 7 * r;
-  for (const int64_t piece : {1, 5, 1000}) {
-    for (const int64_t pieces_under_way : {2, 3, 64}) {
-      std::vector<float> scratch(static_cast<size_t>(pieces_under_way * n * piece));
-      int64_t taken = 0;
-      const auto exchange = comm.all_to_all({send, piece, scratch});
-      const auto take = [&](const comm::Communicator::Piece& got) {
-        const auto [begin, end] = got.extent;
-        ASSERT_EQ(begin, taken < length ? low.back() + own + taken : own + taken - length)
-            << "pieces come in order";
-        ASSERT_LE(end - begin, piece);
-        ASSERT_EQ(got.parts.size(), static_cast<size_t>(n));
-        for (int p = 0; p < n; ++p) {
-          for (int64_t i = begin; i < end; ++i)
-            ASSERT_EQ(got.parts[static_cast<size_t>(p)][i - begin],
-                      stamp(p, static_cast<size_t>(i)));
-        }
-        taken += end - begin;
-      };
-      exchange->add(high);
-      while (const auto got = exchange->poll()) take(*got);
-      exchange->add(low);
-      while (const auto got = exchange->wait()) take(*got);
-      EXPECT_EQ(taken, 2 * length);
+  const auto exchange_all = [&](const Context& ctx, int64_t piece, int64_t pieces_under_way) {
+    const DeviceFloats sent(ctx, send),
+        scratch(ctx, std::vector<float>(static_cast<size_t>(pieces_under_way * n * piece)));
+    int64_t taken = 0;
+    const auto exchange = comm.data(ctx.device).all_to_all(ctx, {sent.vec(), piece, scratch.vec()});
+    const auto take = [&](const comm::DataPlane::Piece& got) {
+      const auto [begin, end] = got.extent;
+      ASSERT_EQ(begin, taken < length ? low.back() + own + taken : own + taken - length)
+          << "pieces come in order";
+      ASSERT_LE(end - begin, piece);
+      ASSERT_EQ(got.parts.size(), n);
+      for (int p = 0; p < n; ++p) {
+        const auto part = DeviceFloats::downloaded(ctx, {got.parts[p], end - begin});
+        for (int64_t i = begin; i < end; ++i)
+          ASSERT_EQ(part[static_cast<size_t>(i - begin)], stamp(p, static_cast<size_t>(i)));
+      }
+      taken += end - begin;
+    };
+    exchange->add(high);
+    while (const auto got = exchange->poll()) take(*got);
+    exchange->add(low);
+    while (const auto got = exchange->wait()) take(*got);
+    EXPECT_EQ(taken, 2 * length);
+  };
+  for (const Context& ctx : kTestDevices) {
+    SCOPED_TRACE(device_name(ctx.device));
+    for (const int64_t piece : {1, 5, 1000}) {
+      for (const int64_t pieces_under_way : {2, 3, 64}) exchange_all(ctx, piece, pieces_under_way);
     }
   }
 }
@@ -138,18 +180,21 @@ TEST(Collectives, DataLargerThanOnePiece) {
   const auto fill = [&] {
     for (size_t i = 0; i < kElements; ++i) data[i] = r == last ? stamped(i) : 0.0f;
   };
+  const Context ctx;
+  comm::DataPlane& plane = comm.data(ctx.device);
+  const Vec<float> all = Span<float>(data);
   fill();
-  comm.broadcast(std::as_writable_bytes(std::span(data)), last);
+  plane.broadcast(ctx, all, last);
   EXPECT_EQ(first_wrong(data, stamped), kElements);
 
   fill();
   std::vector<std::vector<Extent>> owned(static_cast<size_t>(n));
   owned.back() = {{0, kElements}};
-  comm.all_gather(data, owned);
+  plane.all_gather(ctx, all, owned);
   EXPECT_EQ(first_wrong(data, stamped), kElements);
 
   for (size_t i = 0; i < kElements; ++i) data[i] = static_cast<float>(i % 1024);
-  comm.all_reduce_sum(data);
+  plane.all_reduce_sum(ctx, all);
   const auto ranks = static_cast<float>(n);
   EXPECT_EQ(first_wrong(data, [&](size_t i) { return ranks * static_cast<float>(i % 1024); }),
             kElements);
@@ -264,7 +309,7 @@ TEST(Split, FormsCommunicatorsThatDoNotHearEachOther) {
   ASSERT_NE(part, nullptr);
   EXPECT_EQ(part->size(), (comm.size() + 1 - color) / 2);
   EXPECT_EQ(part->rank(), comm.rank() / 2);
-  std::vector<float> value = {static_cast<float>(comm.rank())};
+  std::vector<double> value = {static_cast<double>(comm.rank())};
   part->all_reduce_sum(value);
   float expected = 0;
   for (int p = color; p < comm.size(); p += 2) expected += static_cast<float>(p);
@@ -399,27 +444,58 @@ TEST(Watchdog, SeesWhoWorksAndWhoWaits) {
   comm.barrier();
 }
 
-/// A link that flips one bit of the weights (not of the small header) on their way to
-/// one rank.
+TEST(Waiting, OfWhatIsPolledIsSeenByOthersAndLeavesTheCore) {
+  comm::Communicator& comm = world();
+  int asked = 0;
+  comm.wait("polling", [&] {
+    const comm::Waiting seen = comm.waiting();
+    EXPECT_STREQ(seen.operation, "polling");
+    return ++asked == 3;
+  });
+  EXPECT_EQ(asked, 3);
+  EXPECT_EQ(comm.waiting().operation, nullptr);
+}
+
+/// A data plane that flips one bit of what is broadcast to one rank.
+class DamagingPlane final : public comm::DataPlane {
+ public:
+  DamagingPlane(comm::DataPlane& inner, bool damages) : inner_(inner), damages_(damages) {}
+  void broadcast(const Context& ctx, comm::DeviceArray data, int root) override {
+    inner_.broadcast(ctx, data, root);
+    if (!damages_) return;
+    std::byte* place = static_cast<std::byte*>(data.data) + 777;
+    std::byte value{};
+    download_bytes(ctx, &value, place, 1);
+    value ^= std::byte{4};
+    upload_bytes(ctx, place, &value, 1);
+  }
+  void all_reduce_sum(const Context& ctx, comm::DeviceArray data) override {
+    inner_.all_reduce_sum(ctx, data);
+  }
+  void all_gather(const Context& ctx, comm::DeviceArray all,
+                  Span<const std::vector<Extent>> owned) override {
+    inner_.all_gather(ctx, all, owned);
+  }
+  std::unique_ptr<AllToAll> all_to_all(const Context& ctx,
+                                       const AllToAllBuffers& buffers) override {
+    return inner_.all_to_all(ctx, buffers);
+  }
+
+ private:
+  comm::DataPlane& inner_;
+  bool damages_;
+};
+
+/// A link that flips one bit of the weights on their way to one rank.
 class DamagingLink final : public comm::Communicator {
  public:
   DamagingLink(comm::Communicator& inner, int victim) : inner_(inner), victim_(victim) {}
   int rank() const override { return inner_.rank(); }
   int size() const override { return inner_.size(); }
   void barrier() override { inner_.barrier(); }
-  void broadcast(std::span<std::byte> data, int root) override {
-    inner_.broadcast(data, root);
-    if (rank() == victim_ && data.size() > 1000) data[777] ^= std::byte{4};
-  }
-  void all_reduce_sum(std::span<float> data) override { inner_.all_reduce_sum(data); }
+  void broadcast(std::span<std::byte> data, int root) override { inner_.broadcast(data, root); }
   void all_reduce_sum(std::span<double> data) override { inner_.all_reduce_sum(data); }
   void all_reduce_max(std::span<double> data) override { inner_.all_reduce_max(data); }
-  void all_gather(std::span<float> all, std::span<const std::vector<Extent>> owned) override {
-    inner_.all_gather(all, owned);
-  }
-  std::unique_ptr<AllToAll> all_to_all(const AllToAllBuffers& buffers) override {
-    return inner_.all_to_all(buffers);
-  }
   std::vector<std::string> all_gather_bytes(const std::string& mine) override {
     return inner_.all_gather_bytes(mine);
   }
@@ -430,10 +506,17 @@ class DamagingLink final : public comm::Communicator {
   std::optional<Message> try_receive(int source, int tag) override {
     return inner_.try_receive(source, tag);
   }
+  void wait(const char* operation, const std::function<bool()>& done) override {
+    inner_.wait(operation, done);
+  }
   std::unique_ptr<comm::Communicator> split(int color) override { return inner_.split(color); }
   std::unique_ptr<comm::Communicator> duplicate() override { return inner_.duplicate(); }
 
  private:
+  std::unique_ptr<comm::DataPlane> make_data_plane(Device device) override {
+    return std::make_unique<DamagingPlane>(inner_.data(device), rank() == victim_);
+  }
+
   comm::Communicator& inner_;
   int victim_;
 };
@@ -441,26 +524,33 @@ class DamagingLink final : public comm::Communicator {
 TEST(WeightChannel, DeliversByVersionAndNoticesOneWrongBit) {
   comm::Communicator& comm = world();
   const auto expected = random_floats(50'001, 1);
-  std::vector<float> weights = comm.rank() == 0 ? expected : std::vector<float>(expected.size());
-  EXPECT_EQ(comm::publish_weights(comm, 0, comm.rank() == 0 ? 41 : 0, weights), 41u);
-  EXPECT_TRUE(same_bits(weights, expected));
-
+  const std::vector<float> none(expected.size());
   const int victim = comm.size() - 1;
-  if (victim == 0) return;
-  DamagingLink link(comm, victim);
-  std::string error;
-  try {
-    comm::publish_weights(link, 0, 42, weights);
-  } catch (const Error& e) {
-    error = e.what();
+  for (const Context& ctx : kTestDevices) {
+    SCOPED_TRACE(device_name(ctx.device));
+    const DeviceFloats weights(ctx, comm.rank() == 0 ? expected : none);
+    const auto publish = [&](comm::Communicator& link, uint64_t version) {
+      return learners::publish_weights(ctx, link, 0, version, weights.vec());
+    };
+    EXPECT_EQ(publish(comm, comm.rank() == 0 ? 41 : 0), 41u);
+    EXPECT_TRUE(same_bits(weights.values(), expected));
+
+    if (victim == 0) continue;
+    DamagingLink link(comm, victim);
+    std::string error;
+    try {
+      publish(link, 42);
+    } catch (const Error& e) {
+      error = e.what();
+    }
+    if (comm.rank() == victim) {
+      EXPECT_THAT(error,
+                  HasSubstr(fmt::format("weights of version 42 reached rank {} damaged", victim)));
+    } else {
+      EXPECT_EQ(error, "");
+    }
+    comm.barrier();
   }
-  if (comm.rank() == victim) {
-    EXPECT_THAT(error,
-                HasSubstr(fmt::format("weights of version 42 reached rank {} damaged", victim)));
-  } else {
-    EXPECT_EQ(error, "");
-  }
-  comm.barrier();
 }
 
 }  // namespace

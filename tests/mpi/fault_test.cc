@@ -10,12 +10,12 @@
 #include <thread>
 
 #include "comm/mailbox.h"
-#include "comm/weight_channel.h"
 #include "core/error.h"
 #include "core/fault.h"
 #include "experiments/checkpoint_writer.h"
 #include "experiments/on_all_ranks.h"
 #include "learners/ordered_reducer.h"
+#include "learners/weight_channel.h"
 #include "tests/mpi/world.h"
 #include "tests/support/scratch.h"
 #include "tests/support/tiny_config.h"
@@ -72,7 +72,8 @@ TEST_F(MpiFaultTest, DamagedWeightsAreNoticedAndTheRootsStayRight) {
   const std::vector<float> expected(1000, 0.5f);
   std::vector<float> weights = expected;
   arm_faults("weights.publish:corrupt");
-  const std::string problem = error_of([&] { comm::publish_weights(comm, 0, 3, weights); });
+  const std::string problem =
+      error_of([&] { learners::publish_weights({}, comm, 0, 3, Span<float>(weights)); });
   if (comm.rank() == 0) {
     EXPECT_EQ(problem, "no error");
     EXPECT_EQ(weights, expected);
@@ -80,7 +81,7 @@ TEST_F(MpiFaultTest, DamagedWeightsAreNoticedAndTheRootsStayRight) {
     EXPECT_THAT(problem, HasSubstr(fmt::format("weights of version 3 reached rank {} damaged",
                                                comm.rank())));
   }
-  comm::publish_weights(comm, 0, 4, weights);
+  learners::publish_weights({}, comm, 0, 4, Span<float>(weights));
   EXPECT_EQ(weights, expected);
 }
 
@@ -102,9 +103,13 @@ TEST_F(MpiFaultTest, WaitingForDataOfARankThatHasComeIsWaiting) {
     return longest;
   };
   std::vector<float> data(100, 1.0f);
+  double value[1] = {1};
+  const Context ctx;
+  comm::DataPlane& plane = comm.data(ctx.device);
+  const Vec<float> all = Span<float>(data);
   const std::vector<std::function<void()>> operations = {
-      [&] { comm.all_gather_bytes("mine"); }, [&] { comm.all_reduce_sum(std::span<float>(data)); },
-      [&] { comm.broadcast(std::as_writable_bytes(std::span(data)), late); }};
+      [&] { comm.all_gather_bytes("mine"); }, [&] { comm.all_reduce_max(value); },
+      [&] { plane.all_reduce_sum(ctx, all); }, [&] { plane.broadcast(ctx, all, late); }};
   arm_faults(fmt::format("collective.move:slow,rank={}", late));  // 100 ms
   for (const auto& operation : operations) {
     const double waited = longest_wait(operation);
@@ -129,14 +134,15 @@ TEST_F(MpiFaultTest, ASaveFailsOnAllRanksOrOnNone) {
       mine(static_cast<size_t>(total_size(extents)), 1.5f);
   storage::CheckpointInfo info = testing_support::checkpoint_info(0, config);
   {
-    experiments::CheckpointWriter writer({}, comm, {folder, {}, table, extents, 0});
+    experiments::CheckpointWriter writer(comm, {folder, {}, table, extents, 0});
     for (const char* fault : {"checkpoint.copy:error", "checkpoint.write:enospc@2", ""}) {
       info.state->rl_step = ++info.step;
       const bool fails = *fault != '\0';
       arm_faults(fails ? fmt::format("{},rank={}", fault, comm.size() - 1) : "");
-      writer.start({}, info, {all, mine, mine});
-      std::vector<float> busy(1000, 1);  // the learners' own collectives go on beside the save
-      for (int i = 0; i < 20; ++i) comm.all_reduce_sum(std::span<float>(busy).first(1));
+      const Vec<const float> moments = Span<const float>(mine);
+      writer.start({}, info, {Span<const float>(all), moments, moments});
+      std::vector<double> busy(1, 1);  // the learners' own collectives go on beside the save
+      for (int i = 0; i < 20; ++i) comm.all_reduce_sum(busy);
       std::string problem = "no error";
       try {
         writer.wait();

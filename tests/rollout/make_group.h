@@ -25,7 +25,9 @@ inline rollout::Group make_group(uint64_t step, uint64_t prompt_index, uint32_t 
     t.reward = 0.25f * static_cast<float>(s) - 0.5f;
     t.finish_reason = static_cast<rollout::FinishReason>(s % 3);
     t.data_source = "arithmetic";
-    t.fingerprint = {"cpu", 7, s % 2 == 0 ? DType::kF32 : DType::kBF16};
+    t.fingerprint = {
+        s % 2 == 0 ? kernels::NumericsClass::kF32Chain : kernels::NumericsClass::kBf16Storage, 7};
+    t.device = s < 2 ? "cpu" : "debug";
     t.reward_extra["accuracy"] = 0.5 * s;
     if (s == 1) t.reward_extra["format/strict"] = -1;
     t.response_text = "the answer is 4\xC3\xA9\n#### " + std::to_string(s);
@@ -59,6 +61,7 @@ inline void expect_equal(const rollout::Group& a, const rollout::Group& b) {
     EXPECT_EQ(x.finish_reason, y.finish_reason);
     EXPECT_EQ(x.data_source, y.data_source);
     EXPECT_EQ(x.fingerprint, y.fingerprint);
+    EXPECT_EQ(x.device, y.device);
     EXPECT_EQ(x.reward_extra, y.reward_extra);
     EXPECT_EQ(x.response_text, y.response_text);
     EXPECT_EQ(x.truth, y.truth);

@@ -120,7 +120,8 @@ TEST_F(RolloutFileTest, LaysOutFlatArraysWithOffsets) {
   EXPECT_EQ(tokens, (std::vector<int32_t>{0, 1, 10, 11, 12, 0, 1}));
   EXPECT_EQ(in.integer_attribute("step"), 7u);
   EXPECT_EQ(in.string_attribute("fingerprint"),
-            (std::vector<std::string>{"cpu/7/f32", "cpu/7/bf16"}));
+            (std::vector<std::string>{"f32-chain/7", "bf16-storage/7"}));
+  EXPECT_EQ(in.string_attribute("device"), (std::vector<std::string>{"cpu", "cpu"}));
 }
 
 void expect_rejected(const std::filesystem::path& path, const char* part) {
@@ -234,12 +235,12 @@ TEST_F(RolloutFileTest, RejectsInconsistentData) {
 /// may add to it.
 std::filesystem::path format_1(const std::filesystem::path& path,
                                const std::function<void(storage::Hdf5Writer&)>& more = {},
-                               uint32_t version = 1) {
+                               uint32_t version = 1, const std::string& fingerprint = "cpu/7/f32") {
   storage::Hdf5Writer out(path);
   out.attribute("format", std::vector<std::string>{"orrery-rollouts"});
   out.attribute("format_version", version);
   out.attribute("step", uint64_t{7});
-  out.attribute("fingerprint", std::vector<std::string>{"cpu/7/f32"});
+  out.attribute("fingerprint", std::vector<std::string>{fingerprint});
   out.write("group", std::vector<int64_t>{0, 0, 1});
   out.write("prompt_offsets", std::vector<int64_t>{0, 1, 3});
   out.write("prompt_tokens", std::vector<int32_t>{5, 6, 7});
@@ -282,6 +283,59 @@ TEST_F(RolloutFileTest, TakesFormat1) {
   EXPECT_EQ(sample.data_row, 0u);
 }
 
+TEST_F(RolloutFileTest, FingerprintsOfOlderFilesEqualTodays) {
+  const auto origin = [&](uint32_t version, const std::string& fingerprint,
+                          const std::function<void(storage::Hdf5Writer&)>& more = {}) {
+    const RolloutFile file =
+        read_rollout_file(format_1(temporary("old.h5"), more, version, fingerprint));
+    return file.groups[0].samples[0];
+  };
+  const Fingerprint chain = fingerprint_of({}, DType::kF32),
+                    stored = fingerprint_of({}, DType::kBF16);
+  EXPECT_EQ(origin(1, "cpu/1/f32").fingerprint, chain);
+  EXPECT_EQ(origin(2, "cpu/1/f32").fingerprint, chain);
+  EXPECT_EQ(origin(2, "cpu/1/bf16").fingerprint, stored);
+  EXPECT_EQ(origin(2, "cpu/1/bf16").device, "cpu");
+  EXPECT_FALSE(origin(2, "cpu/2/f32").fingerprint == chain);
+  EXPECT_EQ(origin(3, "f32-chain/1").fingerprint, chain);
+  EXPECT_EQ(origin(3, "f32-chain/1").device, "") << "optional";
+  const auto on_debug = [](storage::Hdf5Writer& out) {
+    out.attribute("device", std::vector<std::string>{"debug"});
+  };
+  EXPECT_EQ(origin(3, "bf16-storage/1", on_debug).fingerprint, stored);
+  EXPECT_EQ(origin(3, "bf16-storage/1", on_debug).device, "debug");
+}
+
+TEST_F(RolloutFileTest, RejectsFingerprintsThatItDoesNotKnow) {
+  const auto rejected = [&](uint32_t version, const std::string& fingerprint, const char* part) {
+    expect_rejected(format_1(temporary("unknown.h5"), {}, version, fingerprint), part);
+  };
+  rejected(2, "cpu/1", "\"cpu/1\": expected backend/kernel_version/compute_dtype");
+  rejected(2, "cpu/1/f64", "expected backend/kernel_version/compute_dtype");
+  rejected(2, "cpu/-1/f32", "expected backend/kernel_version/compute_dtype");
+  rejected(3, "cpu/1/f32", "\"cpu/1/f32\": expected class/version, with class f32-chain or bf16");
+  rejected(3, "f32-chain/", "expected class/version");
+  rejected(3, "f32-chain/99999999999", "expected class/version");
+  const auto two_devices = [](storage::Hdf5Writer& out) {
+    out.attribute("device", std::vector<std::string>{"cpu", "debug"});
+  };
+  expect_rejected(format_1(temporary("devices.h5"), two_devices, 3, "f32-chain/1"),
+                  "attribute device has 2 entries, 1 expected");
+}
+
+TEST_F(RolloutFileTest, DevicesAreKeptApartFromEqualFingerprints) {
+  const std::vector<Group> groups = {make_group(4, 10, 4)};
+  const auto path = temporary("devices.h5");
+  write_rollout_file(path, 7, groups);
+  const storage::Hdf5Reader in(path);
+  EXPECT_EQ(
+      in.string_attribute("fingerprint"),
+      (std::vector<std::string>{"f32-chain/7", "bf16-storage/7", "f32-chain/7", "bf16-storage/7"}));
+  EXPECT_EQ(in.string_attribute("device"),
+            (std::vector<std::string>{"cpu", "cpu", "debug", "debug"}));
+  expect_equal(read_rollout_file(path).groups[0], groups[0]);
+}
+
 TEST_F(RolloutFileTest, PassesOverWhatItDoesNotKnowAndTakesAbsentAsAbsent) {
   const RolloutFile file = read_rollout_file(format_1(
       temporary("later.h5"),
@@ -303,8 +357,8 @@ TEST_F(RolloutFileTest, PassesOverWhatItDoesNotKnowAndTakesAbsentAsAbsent) {
 }
 
 TEST_F(RolloutFileTest, RefusesANewerFormatByItsNumber) {
-  expect_rejected(format_1(temporary("three.h5"), {}, 3),
-                  "format_version is 3, and this program reads 1 to 2");
+  expect_rejected(format_1(temporary("four.h5"), {}, 4),
+                  "format_version is 4, and this program reads 1 to 3");
   expect_rejected(format_1(temporary("zero.h5"), {}, 0), "format_version is 0");
 }
 

@@ -141,6 +141,24 @@ TEST_F(CheckpointManifestTest, InputsAreOptionalAndPlain) {
   refused([](Json& inputs) { inputs[1]["key"] = "a\nb"; }, "without control characters");
 }
 
+TEST_F(CheckpointManifestTest, NumericsAndDeviceAreOptionalAndPlain) {
+  EXPECT_FALSE(Checkpoint(save(3)).info().numerics);
+  EXPECT_FALSE(Checkpoint(save(4)).info().device);
+  CheckpointInfo info = checkpoint_info(5, tiny_checkpoint_config());
+  info.numerics = "bf16-storage/1";
+  info.device = "debug";
+  const fs::path path = save_tiny_checkpoint(folder_, info);
+  EXPECT_EQ(Checkpoint(path).info().numerics, info.numerics);
+  EXPECT_EQ(Checkpoint(path).info().device, info.device);
+  nlohmann::json manifest = nlohmann::json::parse(read_file(path / kManifestFile));
+  manifest["numerics"] = "dot16-rz25/1";  // a later program's
+  rewrite_manifest(path, manifest.dump());
+  EXPECT_EQ(Checkpoint(path).info().numerics, "dot16-rz25/1");
+  manifest["device"] = "a\nb";
+  rewrite_manifest(path, manifest.dump());
+  EXPECT_THAT(open_error(path), HasSubstr("without control characters"));
+}
+
 // Every digest is right, and yet the files are not what the manifest says.
 TEST_F(CheckpointManifestTest, SlicesThatHoldOtherExtentsAreFoundBeforeTheyAreUsed) {
   save(3);

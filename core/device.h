@@ -1,0 +1,15 @@
+// Devices by the names that users give them.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "core/context.h"
+
+namespace orrery {
+
+/// The device that `name` means ("cpu", "debug"). Usage Error, naming `key` (a config's
+/// key or an option) and the devices there are, for one that this build lacks.
+Device device_from_name(std::string_view key, std::string_view name);
+
+}  // namespace orrery
