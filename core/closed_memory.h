@@ -2,8 +2,8 @@
 // op, an upload or a download has them open. A host access anywhere else is a fault
 // (SIGSEGV; EFAULT from a system call). No other file changes the protection of pages.
 //
-// All blocks open and close together. Openings nest, and all threads share the count, so
-// that ops on several threads may overlap. Thread-safe.
+// All blocks open and close together. Openings nest, and all threads share the count,
+// so that ops on several threads may overlap. Thread-safe.
 #pragma once
 
 #include <cstddef>

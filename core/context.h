@@ -6,8 +6,8 @@
 
 namespace orrery {
 
-/// kDebug: the CPU's kernels on memory that is closed to the host outside ops, uploads and
-/// downloads (core/closed_memory.h), so that a host access to device memory faults.
+/// kDebug: the CPU's kernels on memory that is closed to the host outside ops, uploads
+/// and downloads (core/closed_memory.h), so that a host access to device memory faults.
 enum class DeviceType : uint8_t { kCpu, kDebug, kCuda };
 
 struct Device {

@@ -12,8 +12,8 @@
 
 namespace orrery {
 
-/// Copies `bytes` to or from the device, in order with ctx's stream; they are there when
-/// the call returns. Error for a device that this build lacks.
+/// Copies `bytes` to or from the device, in order with ctx's stream; they are there
+/// when the call returns. Error for a device that this build lacks.
 void upload_bytes(const Context& ctx, void* device, const void* host, int64_t bytes);
 void download_bytes(const Context& ctx, void* host, const void* device, int64_t bytes);
 

@@ -1,4 +1,5 @@
 #include "experiments/checkpointing.h"
+#include "core/host_write.h"
 
 #include <algorithm>
 #include <utility>
@@ -233,7 +234,9 @@ void Checkpointer::load(const fs::path& chosen, double initial, learners::Learne
   resumed.older_program = answer.older_program;
   resumed.warnings = answer.warnings;
   if (own && !imported && !answer.older_program) saved_step_ = state.step();
-  checkpoint.read(0, checkpoint.flat_size(), model.write_parameters(), {}, {});
+  HostWrite weights(job_.ctx, as_vec(model.write_parameters()));
+  checkpoint.read(0, checkpoint.flat_size(), weights.values(), {}, {});
+  weights.commit();
   const double weight = largest(job_.ctx, std::as_const(model).parameters());
   if (imported) state.start_largest = weight;
   const double moment = learner != nullptr ? load_moments(checkpoint, state.adam_t, *learner) : 0;
@@ -257,13 +260,16 @@ void Checkpointer::load(const fs::path& chosen, double initial, learners::Learne
 double Checkpointer::load_moments(const storage::Checkpoint& checkpoint, int64_t adam_t,
                                   learners::Learner& learner) const {
   learners::ShardedAdamW& optimizer = learner.optimizer();
+  HostWrite m(job_.ctx, as_vec(optimizer.m())), v(job_.ctx, as_vec(optimizer.v()));
   int64_t at = 0;
   for (const Extent& e : optimizer.extents()) {
     const Extent moments{at, at + e.size()};
-    checkpoint.read(e.begin, e.end, {}, elements_of(optimizer.m(), moments),
-                    elements_of(optimizer.v(), moments));
+    checkpoint.read(e.begin, e.end, {}, elements_of(m.values(), moments),
+                    elements_of(v.values(), moments));
     at = moments.end;
   }
+  m.commit();
+  v.commit();
   optimizer.set_t(adam_t);
   return std::max(largest(job_.ctx, optimizer.m()), largest(job_.ctx, optimizer.v()));
 }

@@ -1,4 +1,5 @@
 #include "experiments/evaluate.h"
+#include "core/host_write.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -158,7 +159,9 @@ int64_t load_checkpoint(const std::filesystem::path& folder, Job& job) {
                  job.config.model().path());
     }
     version = checkpoint.info().step;
-    checkpoint.read(0, checkpoint.flat_size(), job.model().write_parameters(), {}, {});
+    HostWrite weights(job.ctx, as_vec(job.model().write_parameters()));
+    checkpoint.read(0, checkpoint.flat_size(), weights.values(), {}, {});
+    weights.commit();
     job.model().pack(job.ctx);
   });
   return version;

@@ -1,4 +1,5 @@
 #include "experiments/job.h"
+#include "core/host_write.h"
 
 #include <unistd.h>
 
@@ -34,7 +35,9 @@ std::unique_ptr<models::Transformer> load_transformer(const Context& ctx,
                                                       const text::Tokenizer& tokenizer,
                                                       DType compute_dtype, int64_t max_positions) {
   auto model = make_transformer(folder, tokenizer, ctx.device, compute_dtype, max_positions);
-  storage::load_hf_weights(ctx, folder, model->config(), model->table(), model->write_parameters());
+  HostWrite weights(ctx, as_vec(model->write_parameters()));
+  storage::load_hf_weights(ctx, folder, model->config(), model->table(), weights.values());
+  weights.commit();
   model->pack(ctx);
   return model;
 }
@@ -179,8 +182,10 @@ std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& w
     }
     if (config.model().from_scratch()) {
       job->transformer = make_transformer(folder, job->tokenizer, ctx.device, dtype, 0);
+      HostWrite weights(ctx, as_vec(job->model().write_parameters()));
       models::initialize_parameters(job->model().config(), job->model().table(), config.seed(),
-                                    job->model().write_parameters());
+                                    weights.values());
+      weights.commit();
       job->model().pack(ctx);
     } else {
       job->transformer = load_transformer(ctx, folder, job->tokenizer, dtype, 0);

@@ -1,4 +1,6 @@
 #include "experiments/reference.h"
+#include "core/host_write.h"
+#include "core/transfer.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -41,8 +43,10 @@ std::unique_ptr<models::Transformer> load_reference(const Job& job, bool after_s
   auto reference = same_shape(job);
   const std::filesystem::path folder =
       as_loaded ? std::filesystem::path(job.config.model().path()) : kept;
+  HostWrite weights(job.ctx, as_vec(reference->write_parameters()));
   storage::load_hf_weights(job.ctx, folder, reference->config(), reference->table(),
-                           reference->write_parameters());
+                           weights.values());
+  weights.commit();
   reference->pack(job.ctx);
   return reference;
 }
@@ -51,12 +55,14 @@ std::unique_ptr<models::Transformer> keep_reference(const Job& job) {
   if (!is_needed(job)) return nullptr;
   const std::filesystem::path kept = job.run_dir / "reference";
   auto reference = same_shape(job);
-  std::ranges::copy(job.model().parameters(), reference->write_parameters().begin());
+  HostWrite weights(job.ctx, as_vec(reference->write_parameters()));
+  download(job.ctx, weights.values(), as_vec(std::as_const(job.model()).parameters()));
+  weights.commit();
   if (job.learners->rank() == 0) {
     std::error_code error;
     std::filesystem::remove_all(kept, error);
     if (error) fail("cannot remove {}: {}", kept.string(), system_reason(error.value()));
-    storage::save_hf_folder(kept, reference->config(), reference->table(), reference->parameters(),
+    storage::save_hf_folder(kept, reference->config(), reference->table(), weights.values(),
                             DType::kF32, {});
   }
   reference->pack(job.ctx);

@@ -1,5 +1,5 @@
-// How the CPU's kernels reach the elements of device views. Device memory is host memory
-// to these kernels, and to nothing outside kernels/cpu/.
+// How the CPU's kernels reach the elements of device views. Device memory is host
+// memory to these kernels, and to nothing outside kernels/cpu/.
 #pragma once
 
 #include <cstdint>

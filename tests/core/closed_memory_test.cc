@@ -1,5 +1,5 @@
-// The debug device's memory: a host access outside an opening ends the process; openings
-// nest; uploads and downloads get through.
+// The debug device's memory: a host access outside an opening ends the process;
+// openings nest; uploads and downloads get through.
 #include "core/closed_memory.h"
 
 #include <gtest/gtest.h>

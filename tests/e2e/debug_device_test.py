@@ -1,0 +1,59 @@
+"""device=debug: the CPU's kernels on memory that only ops, uploads and downloads may touch. Any
+other access of the program to a model's memory ends it, so a run that ends well had none, and its
+bits are the CPU's."""
+import json
+import shutil
+import unittest
+
+from harness import QUICKSTART, SOURCE, Case, run
+
+MODEL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "head_dim": 8}
+OPTIONS = ["data.arithmetic.digits=1", "data.arithmetic.zero_pad=false", "data.arithmetic.flawed_fraction=0", "data.train_batch_size=4",
+           "data.val_size=4", "sft.total_training_steps=20", "sft.train_batch_size=16", "sft.optim.lr=0.01", "rollout.n=4",
+           "actor.kl_loss_coef=0.01", "actor.optim.lr=0.003", "trainer.total_training_steps=3", "trainer.save_freq=1",
+           "trainer.tensorboard=false", "cluster.threads=1"]
+
+
+class DebugDevice(Case):
+    def setUp(self):
+        super().setUp()
+        self.model = self.folder / "model"
+        shutil.copytree(SOURCE / "experiments/quickstart_model", self.model)
+        config = json.loads((self.model / "config.json").read_text())
+        (self.model / "config.json").write_text(json.dumps(config | MODEL))
+
+    def train(self, name, *options, ranks=0):
+        run_dir = self.folder / name
+        result = run("train", QUICKSTART, f"run_dir={run_dir}", f"model.path={self.model}",
+                     *OPTIONS, *options, ranks=ranks)
+        self.assertEqual(result.returncode, 0, f"{name}\n{result.stdout}\n{result.stderr}")
+        return self.checkpoint_hash(run_dir)
+
+    def test_runs_have_the_bits_of_the_cpu(self):
+        wanted = self.train("cpu")
+        self.assertEqual(self.train("debug", "device=debug"), wanted)
+        self.assertEqual(self.train("two", "device=debug", ranks=2), wanted)
+        self.assertEqual(self.train("split", "device=debug", "cluster.placement=split", ranks=2),
+                         wanted)
+        # From the other device's checkpoint, and rollouts in bf16.
+        shutil.copytree(self.folder / "cpu", self.folder / "resumed")
+        for folder in ("step_000023", "step_000022"):
+            shutil.rmtree(self.folder / "resumed/checkpoints" / folder)
+        self.assertEqual(self.train("resumed", "device=debug"), wanted)
+        self.train("bf16", "device=debug", "cluster.placement=split", "rollout.compute_dtype=bf16",
+                   ranks=2)
+
+    def test_commands(self):
+        self.train("run", "device=debug")
+        words = ("generate", "--model", self.folder / "run", "--prompt", "1+1=", "--temperature", "0",
+                 "--max-new-tokens", "4")
+        self.assertEqual(self.ok(*words, "--device", "debug").stdout, self.ok(*words).stdout)
+        result = run("generate", "--model", self.folder / "run", "--prompt", "1", "--device", "cuda")
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("--device is 'cuda', which this build has no kernels for: use cpu or debug",
+                      result.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
