@@ -155,6 +155,17 @@ std::string joined(const std::string& a, const std::string& b) {
   return a + (a.empty() || b.empty() ? "" : ", ") + b;
 }
 
+void warn_about_numerics(const ResumeRequest& request, ResumeDecision& decision) {
+  // Another class comes of another model.compute_dtype, which is told as that.
+  const auto& saved = request.saved.numerics;
+  if (!saved || *saved == request.numerics || class_of(*saved) != class_of(request.numerics))
+    return;
+  decision.warnings.push_back(fmt::format(
+      "{} was learned with numerics {} and this program's are {}: from here on results differ "
+      "in the last bits from those of the program that saved it",
+      request.checkpoint, *saved, request.numerics));
+}
+
 }  // namespace
 
 ResumeDecision check_resume(const ResumeRequest& request) {
@@ -183,14 +194,7 @@ ResumeDecision check_resume(const ResumeRequest& request) {
         "weight_versions of its rollouts were counted otherwise{}",
         request.checkpoint, changed_definitions(request.config)));
   }
-  // Another class comes of another model.compute_dtype, which is told as that.
-  if (const auto& saved = request.saved.numerics;
-      saved && *saved != request.numerics && class_of(*saved) == class_of(request.numerics)) {
-    decision.warnings.push_back(fmt::format(
-        "{} was learned with numerics {} and this program's are {}: from here on results differ "
-        "in the last bits from those of the program that saved it",
-        request.checkpoint, *saved, request.numerics));
-  }
+  warn_about_numerics(request, decision);
   const std::string other =
       joined(to_text(changes.fixed), fmt::format("{}", fmt::join(content, ", ")));
 

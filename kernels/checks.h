@@ -15,11 +15,6 @@ namespace orrery::kernels {
 inline constexpr int64_t kStreamGrain = 32768;
 inline constexpr int64_t kExpGrain = 8192;
 
-inline void require_cpu(const Context& ctx, const char* op) {
-  if (ctx.device.type != DeviceType::kCpu)
-    fail("{}: this build has CPU kernels only; use device cpu", op);
-}
-
 /// m: a Mat or an ActMat.
 template <class Matrix>
 void require_mat(const char* op, const char* name, const Matrix& m, int64_t rows, int64_t cols) {
