@@ -1,5 +1,7 @@
 #include "models/kv_cache.h"
 
+#include "core/error.h"
+
 namespace orrery::models {
 namespace {
 
@@ -15,7 +17,16 @@ KvCache::KvCache(const ModelConfig& config, Device device, int64_t blocks, Vec<f
   const size_t layer_bytes = pool_bytes(config, device, blocks);
   const size_t bytes = layer_bytes * config.num_hidden_layers;
   const bool lent = !memory.empty() && memory.size * sizeof(float) >= bytes;
-  if (!lent) own_ = Buffer::zeroed(device, bytes);
+  if (!lent) {
+    try {
+      own_ = Buffer::zeroed(device, bytes);
+    } catch (const Error&) {
+      fail(
+          "out of memory: cannot allocate the KV cache of {:.1f} MiB ({} blocks) on {}; "
+          "lower rollout.kv_cache_gb, or rollout.max_num_seqs",
+          static_cast<double>(bytes) * 0x1p-20, blocks, device_name(device));
+    }
+  }
   auto* at = static_cast<std::byte*>(lent ? memory.data : own_.data());
   for (int64_t i = 0; i < config.num_hidden_layers; ++i, at += layer_bytes) {
     layers_.push_back(kernels::make_kv_pool(device, DType::kF32, blocks, config.num_key_value_heads,

@@ -24,18 +24,18 @@ void* Scratch::alloc_bytes(size_t bytes) {
     offset_ += bytes;
     return result;
   }
-  chunks_.emplace_back(Device{}, std::max({bytes, kSmallestChunk, capacity() / 2}));
+  chunks_.emplace_back(Device{}, std::max({bytes, kSmallestChunk, capacity() / 2, wanted_}));
+  wanted_ = 0;
   offset_ = bytes;
   return chunks_.back().data();
 }
 
-void Scratch::release(Mark mark) {
+void Scratch::release(Mark mark) noexcept {
   chunk_ = mark.chunk;
   offset_ = mark.offset;
   if (chunk_ != 0 || offset_ != 0 || chunks_.size() < 2) return;
-  const size_t total = capacity();
+  wanted_ = capacity();  // for the next op to take: nothing may fail here
   chunks_.clear();
-  chunks_.emplace_back(Device{}, total);
 }
 
 size_t Scratch::capacity() const {

@@ -24,15 +24,16 @@ class Scratch {
     size_t chunk = 0, offset = 0;
   };
   Mark mark() const { return {chunk_, offset_}; }
-  /// Takes back what was given since `mark`. When nothing is left in use, chunks are
-  /// merged into one.
-  void release(Mark mark);
+  /// Takes back what was given since `mark`. When nothing is left in use, several
+  /// chunks are given up for one of their size, which the next op takes.
+  void release(Mark mark) noexcept;
   void* alloc_bytes(size_t bytes);
   size_t capacity() const;  ///< bytes held
 
  private:
   std::vector<Buffer> chunks_;
   size_t chunk_ = 0, offset_ = 0;
+  size_t wanted_ = 0;  // bytes of the next chunk, at least
 };
 
 /// Gives scratch memory that lives as long as the scope. Scopes nest; only the

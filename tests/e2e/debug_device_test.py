@@ -49,6 +49,10 @@ class DebugDevice(Case):
         words = ("generate", "--model", self.folder / "run", "--prompt", "1+1=", "--temperature", "0",
                  "--max-new-tokens", "4")
         self.assertEqual(self.ok(*words, "--device", "debug").stdout, self.ok(*words).stdout)
+        for words in (("rollout", "--prompt-len", "4", "--gen-len", "4"), ("train", "--batch", "1", "--seq-len", "4"),
+                      ("step", "--prompts", "2", "--samples", "2", "--prompt-len", "4", "--gen-len", "4")):
+            for model in (self.folder / "run", self.model):  # weights, and a config without any
+                self.ok("bench", *words, "--repeats", "1", "--model", model, "--device", "debug")
         result = run("generate", "--model", self.folder / "run", "--prompt", "1", "--device", "cuda")
         self.assertEqual(result.returncode, 2)
         self.assertIn("--device is 'cuda', which this build has no kernels for: use cpu or debug",

@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "core/error.h"
+#include "core/host_write.h"
 #include "core/rng.h"
 #include "experiments/metrics.h"
 #include "experiments/model_source.h"
@@ -36,12 +37,14 @@ Model load(const BenchOptions& options, int64_t positions, const char* length_op
                                                     options.compute_dtype, positions),
               ""};
   models::Transformer& t = *model.transformer;
+  HostWrite weights(options.ctx, as_vec(t.write_parameters()));
   if (source.has_weights()) {
-    source.read_weights(options.ctx, config, t.table(), t.write_parameters());
+    source.read_weights(options.ctx, config, t.table(), weights.values());
   } else {
-    models::initialize_parameters(config, t.table(), options.seed, t.write_parameters());
+    models::initialize_parameters(config, t.table(), options.seed, weights.values());
     model.note = "no weights in the folder: random ones are used";
   }
+  weights.commit();
   t.pack(options.ctx);
   return model;
 }
