@@ -29,10 +29,8 @@ kernels::LmHeadForward head_of(const Context& ctx, const models::Transformer& mo
   const int64_t rows = std::ssize(batch.targets);
   const Array<float> inv_temperature(rows, 1.0f / temperature);
   kernels::check_logprob_rows(batch.targets, inv_temperature, model.config().vocab_size);
-  const auto targets = device_vec<int32_t>(rows, arena);
-  const auto inv_temperatures = device_vec<float>(rows, arena);
-  upload(ctx, targets, batch.targets);
-  upload(ctx, inv_temperatures, inv_temperature);
+  const auto targets = upload_into(ctx, arena, Span<const int32_t>(batch.targets));
+  const auto inv_temperatures = upload_into(ctx, arena, Span<const float>(inv_temperature));
   return {.hidden = hidden,
           .weight = model.lm_head(),
           .targets = targets,

@@ -169,7 +169,6 @@ std::vector<std::vector<float>> Learner::logprobs(std::span<Tree> trees, float t
 
 void Learner::compute_reference(Span<const std::vector<MicroBatch>> batches,
                                 const Objective& objective, UpdateResult& result) {
-  if (reference_ == nullptr || !objective.loss->uses_reference()) return;
   const ScopedTimer timer(result.reference_seconds);
   for (const auto& shard : batches) {
     reference_logprobs(ctx_, *reference_, objective.temperature, shard, arena_);
@@ -202,8 +201,9 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective,
   const ShardWork work = assign_to_shards(trees);
   result.rows = work.rows;
   result.rank_tokens = tokens_of_ranks(trees, work.assignment, comm_.size());
-  reserve_update(work.batches, reference_ != nullptr && objective.loss->uses_reference());
-  compute_reference(work.batches, objective, result);
+  const bool needs_reference = reference_ != nullptr && objective.loss->uses_reference();
+  reserve_update(work.batches, needs_reference);
+  if (needs_reference) compute_reference(work.batches, objective, result);
 
   Array<LossSums> sums(std::ssize(work.batches), LossSums(objective.loss->terms()));
   OrderedReduceScatter exchange(ctx_, comm_, shard_tree_.result(), optimizer_.plan(),

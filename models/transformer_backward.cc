@@ -142,17 +142,8 @@ void TransformerBackward::layer_backward(int64_t index) {
                                      .plan = plan_.backward,
                                      .scale = attention_scale(config)});
   const ActMat dq = queries(config, dqkv_), dk = keys(config, dqkv_);
-  const kernels::RopeTable& rope = model_.rope();
-  kernels::rope_backward(ctx_, {.x = dq,
-                                .heads = config.num_attention_heads,
-                                .positions = plan_.positions,
-                                .cos = rope.cos,
-                                .sin = rope.sin});
-  kernels::rope_backward(ctx_, {.x = dk,
-                                .heads = config.num_key_value_heads,
-                                .positions = plan_.positions,
-                                .cos = rope.cos,
-                                .sin = rope.sin});
+  kernels::rope_backward(ctx_, rotation(model_, plan_, dq, config.num_attention_heads));
+  kernels::rope_backward(ctx_, rotation(model_, plan_, dk, config.num_key_value_heads));
   if (config.qk_norm) {
     kernels::rmsnorm_backward(ctx_, {.dx = dq,
                                      .dweight = grad_vector(offset.q_norm, config.head_dim),

@@ -43,17 +43,8 @@ void layer_forward(const Context& ctx, const Transformer& model, int64_t index,
                                    .eps = config.rms_norm_eps,
                                    .heads = config.num_key_value_heads});
   }
-  const kernels::RopeTable& rope = model.rope();
-  kernels::rope_forward(ctx, {.x = q,
-                              .heads = config.num_attention_heads,
-                              .positions = plan.positions,
-                              .cos = rope.cos,
-                              .sin = rope.sin});
-  kernels::rope_forward(ctx, {.x = k,
-                              .heads = config.num_key_value_heads,
-                              .positions = plan.positions,
-                              .cos = rope.cos,
-                              .sin = rope.sin});
+  kernels::rope_forward(ctx, rotation(model, plan, q, config.num_attention_heads));
+  kernels::rope_forward(ctx, rotation(model, plan, k, config.num_key_value_heads));
   kernels::kv_write(ctx, {.pool = pool, .k = k, .v = v, .plan = plan.attention});
   kernels::kv_copy(ctx, {.pool = pool, .plan = plan.copies});
   kernels::attention_forward(ctx, {.out = at.attention,

@@ -281,9 +281,7 @@ void Engine::Impl::draw_tokens(ConstActMat hidden) {
     const int64_t first = rows.front(), last = rows.back();
     models::lm_head_forward(ctx, model, logits.row_range(0, last - first + 1),
                             hidden.row_range(first, last + 1));
-    const Vec<int32_t> source(arena.alloc<int32_t>(count), count);
-    upload(ctx, source, rows);
-    kernels::spread_rows(ctx, {.y = logits, .source = source});
+    kernels::spread_rows(ctx, {.y = logits, .source = upload_into(ctx, arena, rows)});
     kernels::sample_forward(ctx, {.ids = drawn_vec.part(begin, count),
                                   .logits = logits,
                                   .params = sampling_vec.part(begin, count),

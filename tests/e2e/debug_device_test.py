@@ -1,14 +1,11 @@
 """device=debug: the CPU's kernels on memory that only ops, uploads and downloads may touch. Any
 other access of the program to a model's memory ends it, so a run that ends well had none, and its
 bits are the CPU's."""
-import json
 import shutil
 import unittest
 
-from harness import QUICKSTART, SOURCE, Case, run
+from harness import QUICKSTART, Case, run
 
-MODEL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-         "head_dim": 8}
 OPTIONS = ["data.arithmetic.digits=1", "data.arithmetic.zero_pad=false", "data.arithmetic.flawed_fraction=0", "data.train_batch_size=4",
            "data.val_size=4", "sft.total_training_steps=20", "sft.train_batch_size=16", "sft.optim.lr=0.01", "rollout.n=4",
            "actor.kl_loss_coef=0.01", "actor.optim.lr=0.003", "trainer.total_training_steps=3", "trainer.save_freq=1",
@@ -18,10 +15,7 @@ OPTIONS = ["data.arithmetic.digits=1", "data.arithmetic.zero_pad=false", "data.a
 class DebugDevice(Case):
     def setUp(self):
         super().setUp()
-        self.model = self.folder / "model"
-        shutil.copytree(SOURCE / "experiments/quickstart_model", self.model)
-        config = json.loads((self.model / "config.json").read_text())
-        (self.model / "config.json").write_text(json.dumps(config | MODEL))
+        self.model = self.tiny_model()
 
     def train(self, name, *options, ranks=0):
         run_dir = self.folder / name

@@ -20,6 +20,8 @@ sys.path.insert(0, str(SOURCE / "tests/support"))
 from scripted_model import ScriptedModel  # noqa: E402,F401 (for the tests)
 
 QUICKSTART = str(SOURCE / "experiments/quickstart.yaml")
+TINY_MODEL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+              "num_key_value_heads": 2, "head_dim": 8}
 # A run of seconds: the same stages as quickstart's, fewer steps. One digit and a high rate, so that
 # some samples are right in every RL step: without rewards that differ the policy gradient would be
 # zero, and equal hashes would say little.
@@ -119,6 +121,15 @@ class Case(unittest.TestCase):
     def setUp(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="orrery-e2e-"))
         self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def tiny_model(self):
+        """A folder with quickstart's tokenizer and a model of 11 thousand parameters: what takes
+        time is then starting the processes."""
+        model = self.folder / "model"
+        shutil.copytree(SOURCE / "experiments/quickstart_model", model)
+        config = json.loads((model / "config.json").read_text())
+        (model / "config.json").write_text(json.dumps(config | TINY_MODEL))
+        return model
 
     def ok(self, *args, **kwargs):
         result = run(*args, **kwargs)

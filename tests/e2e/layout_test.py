@@ -1,14 +1,9 @@
 """Promise P2: the final checkpoint of a run does not depend on placement, ranks, token budgets,
 batching or threads."""
-import json
-import shutil
 import unittest
 
-from harness import QUICKSTART, SOURCE, Case, metrics, run
+from harness import QUICKSTART, Case, metrics, run
 
-# A model of 11 thousand parameters: what takes time is starting the processes.
-MODEL = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
-         "head_dim": 8}
 # One digit and a little imitation, so that some samples of a group are right and others are not:
 # without a mix of rewards there would be no gradient to add up.
 OPTIONS = ["data.arithmetic.digits=1", "data.arithmetic.zero_pad=false", "data.arithmetic.flawed_fraction=0", "data.train_batch_size=8",
@@ -32,10 +27,7 @@ LAYOUTS = [
 class Layouts(Case):
     def setUp(self):
         super().setUp()
-        self.model = self.folder / "model"
-        shutil.copytree(SOURCE / "experiments/quickstart_model", self.model)
-        config = json.loads((self.model / "config.json").read_text())
-        (self.model / "config.json").write_text(json.dumps(config | MODEL))
+        self.model = self.tiny_model()
 
     def train(self, name, *options, ranks=0):
         """The final checkpoint's hash. Rewards must have varied, and on policy no log-prob may

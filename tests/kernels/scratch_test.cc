@@ -40,12 +40,11 @@ TEST(Scratch, IsKeptSoThatEqualCallsTakeNothing) {
     ScratchScope scratch;
     for (int i = 0; i < 5; ++i) scratch.alloc<float>(400'000);
   };
-  call();  // takes chunks, and gives them up for one of their size
   call();
-  const size_t capacity = Scratch::of_this_thread().capacity();
+  const size_t capacity = scratch_of_this_thread().capacity();
   EXPECT_GE(capacity, size_t{5 * 400'000 * 4});
   for (int i = 0; i < 10; ++i) call();
-  EXPECT_EQ(Scratch::of_this_thread().capacity(), capacity);
+  EXPECT_EQ(scratch_of_this_thread().capacity(), capacity);
 }
 
 TEST(Scratch, IsEachThreadsOwn) {
