@@ -1,33 +1,39 @@
 #include "kernels/embedding.h"
 
+#include "tests/kernels/cases/embedding_cases.h"
 #include "tests/kernels/kernel_testing.h"
 
 namespace orrery::kernels {
 namespace {
+using namespace cases;
 using namespace kernel_testing;
-
-struct EmbeddingCase {
-  int64_t vocab, dim;
-  std::vector<int32_t> ids;
-};
 
 class EmbeddingTest : public testing::TestWithParam<EmbeddingCase> {};
 
 TEST_P(EmbeddingTest, CopiesRowsAndAddsGradientsInTokenOrder) {
   const int64_t vocab = GetParam().vocab, dim = GetParam().dim;
-  const std::vector<int32_t>& ids = GetParam().ids;
-  const auto tokens = static_cast<int64_t>(ids.size());
-  const Matrix table = Matrix::random(vocab, dim, 1);
-  const Matrix dout = Matrix::random(tokens, dim, 2);
-  const Matrix start = Matrix::random(vocab, dim, 3);
+  const int64_t tokens = GetParam().tokens;
+  const uint64_t seed = GetParam().seed;
+  const std::vector<int32_t> ids = GetParam().ids();
+  const Matrix table = Matrix::random(vocab, dim, seed);
+  const Matrix dout = Matrix::random(tokens, dim, seed + 1);
+  const Matrix start = Matrix::random(vocab, dim, seed + 2);
+  double forward_dot = 0.0, backward_dot = 0.0;
   Matrix out(tokens, dim);
   Matrix dtable = start;
   for (size_t i = 0; i < ids.size(); ++i) {
     for (int64_t j = 0; j < dim; ++j) {
       out(static_cast<int64_t>(i), j) = table(ids[i], j);
       dtable(ids[i], j) += dout(static_cast<int64_t>(i), j);
+      forward_dot += double{out(static_cast<int64_t>(i), j)} * dout(static_cast<int64_t>(i), j);
     }
   }
+  for (int64_t id = 0; id < vocab; ++id) {
+    for (int64_t j = 0; j < dim; ++j)
+      backward_dot += (double{dtable(id, j)} - start(id, j)) * table(id, j);
+  }
+  // The lookup is linear in the table, so a difference of any size is its gradient.
+  EXPECT_NEAR(forward_dot, backward_dot, 2e-3);
   on_every_target([&](const Context& ctx) {
     Matrix got(tokens, dim);
     embedding_forward(ctx, {.out = got.mat(), .table = table.mat(), .ids = vec(ids)});
@@ -49,17 +55,8 @@ TEST_P(EmbeddingTest, CopiesRowsAndAddsGradientsInTokenOrder) {
   });
 }
 
-std::vector<int32_t> many_ids(int64_t count, int32_t vocab) {
-  std::vector<int32_t> ids;
-  for (int64_t i = 0; i < count; ++i) ids.push_back(static_cast<int32_t>((i * 37 + i * i) % vocab));
-  return ids;
-}
-
 INSTANTIATE_TEST_SUITE_P(Shapes, EmbeddingTest,
-                         testing::Values(EmbeddingCase{1, 1, {0}},
-                                         EmbeddingCase{5, 17, {4, 4, 0, 4, 1}},
-                                         EmbeddingCase{11, 64, many_ids(97, 11)},
-                                         EmbeddingCase{50, 200, many_ids(700, 50)}));
+                         testing::ValuesIn(cases_for(kEmbeddingCases, kTest)), CaseName());
 
 TEST(Embedding, NoTokensIsNothing) {
   const Matrix table = Matrix::random(3, 4, 1);

@@ -1,16 +1,12 @@
 #include "kernels/rmsnorm.h"
 
+#include "tests/kernels/cases/rmsnorm_cases.h"
 #include "tests/kernels/kernel_testing.h"
 
 namespace orrery::kernels {
 namespace {
+using namespace cases;
 using namespace kernel_testing;
-
-/// Rows of `heads` vectors; heads 1 drives the matrix form too.
-struct RmsnormCase {
-  int64_t tokens, heads, dim;
-  double tolerance;
-};
 
 class RmsnormTest : public testing::TestWithParam<RmsnormCase> {
  protected:
@@ -52,8 +48,9 @@ double norm_loss(const std::vector<double>& x, const float* dy, const float* wei
 TEST_P(RmsnormTest, ForwardHasTheBitsOfScalarCodeAndAgreesWithDouble) {
   const int64_t tokens = GetParam().tokens, heads = GetParam().heads, dim = GetParam().dim;
   const double tolerance = GetParam().tolerance;
-  const Matrix x = Matrix::random(tokens, heads * dim, 1);
-  const std::vector<float> weight = random_vector(dim, 2);
+  const uint64_t seed = GetParam().seed;
+  const Matrix x = Matrix::random(tokens, heads * dim, seed);
+  const std::vector<float> weight = random_vector(dim, seed + 1);
   Matrix y(tokens, heads * dim);
   std::vector<float> rstd;
   for (int64_t t = 0; t < tokens; ++t) {
@@ -95,8 +92,10 @@ TEST_P(RmsnormTest, ForwardHasTheBitsOfScalarCodeAndAgreesWithDouble) {
 TEST_P(RmsnormTest, ResidualFormHasTheBitsOfItsTwoSteps) {
   const int64_t tokens = GetParam().tokens, heads = GetParam().heads, dim = GetParam().dim;
   const int64_t cols = heads * dim;
-  const Matrix x = Matrix::random(tokens, cols, 1), delta = Matrix::random(tokens, cols, 3);
-  const std::vector<float> weight = random_vector(cols, 2);
+  const uint64_t seed = GetParam().seed;
+  const Matrix x = Matrix::random(tokens, cols, seed),
+               delta = Matrix::random(tokens, cols, seed + 2);
+  const std::vector<float> weight = random_vector(cols, seed + 1);
   Matrix h(tokens, cols), y(tokens, cols);
   std::vector<float> rstd;
   for (int64_t t = 0; t < tokens; ++t) {
@@ -130,9 +129,11 @@ TEST_P(RmsnormTest, ResidualFormHasTheBitsOfItsTwoSteps) {
 TEST_P(RmsnormTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences) {
   const int64_t tokens = GetParam().tokens, heads = GetParam().heads, dim = GetParam().dim;
   const int64_t cols = heads * dim, stride = cols + Matrix::kPadding;
-  const Matrix x = Matrix::random(tokens, cols, 1), dy = Matrix::random(tokens, cols, 2);
-  const Matrix dx_start = Matrix::random(tokens, cols, 5);
-  const std::vector<float> weight = random_vector(dim, 3), dweight_start = random_vector(dim, 4);
+  const uint64_t seed = GetParam().seed;
+  const Matrix x = Matrix::random(tokens, cols, seed), dy = Matrix::random(tokens, cols, seed + 1);
+  const Matrix dx_start = Matrix::random(tokens, cols, seed + 4);
+  const std::vector<float> weight = random_vector(dim, seed + 2),
+                           dweight_start = random_vector(dim, seed + 3);
   Matrix dx(tokens, cols), dx_added = dx_start, y(tokens, cols);
   std::vector<float> rstds;  // of (token, head)
   std::vector<float> dweight = dweight_start;
@@ -214,11 +215,8 @@ TEST_P(RmsnormTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, RmsnormTest,
-                         testing::Values(RmsnormCase{1, 1, 1, 1e-6}, RmsnormCase{3, 1, 7, 1e-6},
-                                         RmsnormCase{5, 1, 16, 1e-6}, RmsnormCase{2, 3, 17, 1e-6},
-                                         RmsnormCase{31, 4, 64, 1e-6},
-                                         RmsnormCase{130, 1, 577, 2e-6}));
+INSTANTIATE_TEST_SUITE_P(Shapes, RmsnormTest, testing::ValuesIn(cases_for(kRmsnormCases, kTest)),
+                         CaseName());
 
 TEST(Rmsnorm, ProductsThatUnderflowKeepTheirSign) {
   // Every product rounds to -0: a tail padded with +0 would lose the sign that the

@@ -1,10 +1,12 @@
 #include "kernels/rope.h"
 
 #include "core/transfer.h"
+#include "tests/kernels/cases/rope_cases.h"
 #include "tests/kernels/kernel_testing.h"
 
 namespace orrery::kernels {
 namespace {
+using namespace cases;
 using namespace kernel_testing;
 
 /// Inverse frequencies and attention factor that transformers 5.23
@@ -219,10 +221,6 @@ TEST(RopeTable, BadConfigsAreErrors) {
   expect_error(build(flat, 4), "greater than 1 for yarn");
 }
 
-struct RopeCase {
-  int64_t tokens, heads, head_dim;
-};
-
 class RopeTest : public testing::TestWithParam<RopeCase> {};
 
 TEST_P(RopeTest, RotatesWithTheBitsOfScalarCodeAndBackwardIsItsTranspose) {
@@ -230,8 +228,8 @@ TEST_P(RopeTest, RotatesWithTheBitsOfScalarCodeAndBackwardIsItsTranspose) {
                 head_dim = GetParam().head_dim;
   const int64_t half = head_dim / 2, positions = 300;
   const HostTable table({.head_dim = head_dim, .theta = 10000.0, .scaling = {}}, positions);
-  const Matrix x = Matrix::random(tokens, heads * head_dim, 1),
-               dy = Matrix::random(tokens, heads * head_dim, 2);
+  const Matrix x = Matrix::random(tokens, heads * head_dim, GetParam().seed),
+               dy = Matrix::random(tokens, heads * head_dim, GetParam().seed + 1);
   std::vector<int32_t> at;
   for (int64_t t = 0; t < tokens; ++t) at.push_back(static_cast<int32_t>((t * 41 + 7) % positions));
   Matrix y = x, dx = dy;
@@ -266,10 +264,8 @@ TEST_P(RopeTest, RotatesWithTheBitsOfScalarCodeAndBackwardIsItsTranspose) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, RopeTest,
-                         testing::Values(RopeCase{1, 1, 2}, RopeCase{3, 2, 10}, RopeCase{7, 3, 32},
-                                         RopeCase{5, 1, 34}, RopeCase{131, 9, 64},
-                                         RopeCase{300, 3, 128}));
+INSTANTIATE_TEST_SUITE_P(Shapes, RopeTest, testing::ValuesIn(cases_for(kRopeCases, kTest)),
+                         CaseName());
 
 TEST(Rope, BadShapesAreErrors) {
   const HostTable table({.head_dim = 4, .theta = 10000.0, .scaling = {}}, 6);

@@ -1,23 +1,22 @@
 #include "kernels/rows.h"
 
+#include "tests/kernels/cases/rows_cases.h"
 #include "tests/kernels/kernel_testing.h"
 
 namespace orrery::kernels {
 namespace {
+using namespace cases;
 using namespace kernel_testing;
-
-struct RowsCase {
-  int64_t from_rows, dim;
-  std::vector<int32_t> rows;
-};
 
 class RowsTest : public testing::TestWithParam<RowsCase> {};
 
 TEST_P(RowsTest, GatherCopiesAndScatterAddsInOrder) {
   const int64_t from_rows = GetParam().from_rows, dim = GetParam().dim;
-  const std::vector<int32_t>& rows = GetParam().rows;
-  const int64_t count = std::ssize(rows);
-  const Matrix table = Matrix::random(from_rows, dim, 1), start = Matrix::random(from_rows, dim, 2);
+  const int64_t count = GetParam().count;
+  const uint64_t seed = GetParam().seed;
+  const std::vector<int32_t> rows = GetParam().rows();
+  const Matrix table = Matrix::random(from_rows, dim, seed),
+               start = Matrix::random(from_rows, dim, seed + 1);
   Matrix gathered(count, dim), sums = start;
   for (int64_t i = 0; i < count; ++i) {
     const int32_t row = rows[static_cast<size_t>(i)];
@@ -38,17 +37,8 @@ TEST_P(RowsTest, GatherCopiesAndScatterAddsInOrder) {
   });
 }
 
-std::vector<int32_t> many_rows(int64_t count, int32_t bound) {
-  std::vector<int32_t> rows;
-  for (int64_t i = 0; i < count; ++i)
-    rows.push_back(static_cast<int32_t>((i * 37 + i * i) % bound));
-  return rows;
-}
-
-INSTANTIATE_TEST_SUITE_P(Shapes, RowsTest,
-                         testing::Values(RowsCase{1, 1, {0}}, RowsCase{3, 5, {}},
-                                         RowsCase{5, 17, {4, 4, 0, 4, 1}},
-                                         RowsCase{50, 200, many_rows(700, 50)}));
+INSTANTIATE_TEST_SUITE_P(Shapes, RowsTest, testing::ValuesIn(cases_for(kRowsCases, kOracle)),
+                         CaseName());
 
 TEST(GatherRows, CopiesElementsOfTwoBytes) {
   const std::vector<uint16_t> from = {1, 2, 3, 4, 5, 6};  // [3, 2]
@@ -61,12 +51,12 @@ TEST(GatherRows, CopiesElementsOfTwoBytes) {
 }
 
 TEST(SpreadRows, CopiesInPlaceWhatLaterRowsStillNeed) {
-  for (const int64_t dim : {1, 19, 30'000}) {
-    const std::vector<int32_t> source = {7, 7, 8, 9, 9, 9, 10};
-    const Matrix start = Matrix::random(std::ssize(source), dim, 1);
+  for (const SpreadCase& c : cases_for(kSpreadCases, kOracle)) {
+    const std::vector<int32_t> source(c.kSource.begin(), c.kSource.end());
+    const Matrix start = Matrix::random(std::ssize(source), c.dim, c.seed);
     Matrix expected = start;
     for (int64_t i = 0; i < expected.rows; ++i) {
-      for (int64_t j = 0; j < dim; ++j)
+      for (int64_t j = 0; j < c.dim; ++j)
         expected(i, j) = start(source[static_cast<size_t>(i)] - source[0], j);
     }
     on_every_target([&](const Context& ctx) {

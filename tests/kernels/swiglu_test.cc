@@ -1,17 +1,13 @@
 #include "kernels/swiglu.h"
 
 #include "kernels/scalar_math.h"
+#include "tests/kernels/cases/swiglu_cases.h"
 #include "tests/kernels/kernel_testing.h"
 
 namespace orrery::kernels {
 namespace {
+using namespace cases;
 using namespace kernel_testing;
-
-struct SwigluCase {
-  int64_t tokens, width;
-  float scale;
-  double tolerance;
-};
 
 class SwigluTest : public testing::TestWithParam<SwigluCase> {};
 
@@ -21,8 +17,8 @@ TEST_P(SwigluTest, HasTheBitsOfScalarCodeAndAgreesWithDouble) {
   const int64_t tokens = GetParam().tokens, width = GetParam().width;
   const float scale = GetParam().scale;
   const double tolerance = GetParam().tolerance;
-  const Matrix x = Matrix::random(tokens, 2 * width, 1, scale);
-  const Matrix dout = Matrix::random(tokens, width, 2);
+  const Matrix x = Matrix::random(tokens, 2 * width, GetParam().seed, scale);
+  const Matrix dout = Matrix::random(tokens, width, GetParam().seed + 1);
   Matrix out(tokens, width), dx(tokens, 2 * width);
   for (int64_t t = 0; t < tokens; ++t) {
     for (int64_t j = 0; j < width; ++j) {
@@ -56,11 +52,8 @@ TEST_P(SwigluTest, HasTheBitsOfScalarCodeAndAgreesWithDouble) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, SwigluTest,
-                         testing::Values(SwigluCase{1, 1, 1.0f, 1e-6}, SwigluCase{3, 7, 1.0f, 1e-6},
-                                         SwigluCase{5, 16, 3.0f, 1e-6},
-                                         SwigluCase{67, 173, 2.0f, 1e-6},
-                                         SwigluCase{33, 384, 30.0f, 1e-6}));
+INSTANTIATE_TEST_SUITE_P(Shapes, SwigluTest, testing::ValuesIn(cases_for(kSwigluCases, kTest)),
+                         CaseName());
 
 TEST(Swiglu, ExtremeGatesStayFinite) {
   Matrix x(1, 2 * 17), out(1, 17), dx(1, 2 * 17), dout(1, 17);

@@ -1,0 +1,32 @@
+// rmsnorm_forward, rmsnorm_residual_forward, rmsnorm_backward.
+#pragma once
+
+#include "tests/kernels/cases/case_table.h"
+
+namespace orrery::kernels::cases {
+
+/// Rows of `heads` vectors of `dim`: the norm of a layer has 1, that of queries and
+/// keys one a head.
+struct RmsnormCase : Case {
+  int64_t tokens, heads, dim;
+  double tolerance = 1e-6;
+};
+
+inline constexpr RmsnormCase kRmsnormCases[] = {
+    {{"one_element", kTest}, 1, 1, 1},
+    {{"less_than_a_vector", kTest}, 3, 1, 7},
+    {{"one_vector", kTest}, 5, 1, 16},
+    {{"heads_with_a_tail", kTest}, 2, 3, 17},
+    {{"heads", kTest}, 31, 4, 64},
+    {{"rows_for_threads", kTest}, 130, 1, 577, 2e-6},
+    {{"decode", kBenchForward, &k135M}, kDecodeRows, 1, k135M.dim},
+    {{"group", kBench, &k135M}, kGroupTokens, 1, k135M.dim},
+    {{"decode_heads", kBenchForward, &k135M}, kDecodeRows, k135M.heads, k135M.head_dim},
+    {{"group_heads", kBench, &k135M}, kGroupTokens, k135M.heads, k135M.head_dim},
+    {{"decode", kBenchForward, &k8M}, kDecodeRows, 1, k8M.dim},
+    {{"group", kBench, &k8M}, kGroupTokens, 1, k8M.dim},
+    {{"decode_heads", kBenchForward, &k8M}, kDecodeRows, k8M.heads, k8M.head_dim},
+    {{"group_heads", kBench, &k8M}, kGroupTokens, k8M.heads, k8M.head_dim},
+};
+
+}  // namespace orrery::kernels::cases
