@@ -1,14 +1,17 @@
 #include "kernels/elementwise.h"
 
+#include "tests/kernels/cases/flat_cases.h"
 #include "tests/kernels/kernel_testing.h"
 
 namespace orrery::kernels {
 namespace {
+using namespace cases;
 using namespace kernel_testing;
 
 TEST(Fill, WritesEveryElementAndTouchesNothingElse) {
   for (const float value : {0.0f, -0.0f, 2.5f}) {
-    for (const int64_t count : {0, 1, 31, 100003}) {
+    for (const FlatCase& c : cases_for(kFillCases, kOracle)) {
+      const int64_t count = c.count;
       on_every_target([&](const Context& ctx) {
         std::vector<float> got(count + 2, kNan);
         fill(ctx, {.y = vec(got).part(1, count), .value = value});
@@ -21,8 +24,10 @@ TEST(Fill, WritesEveryElementAndTouchesNothingElse) {
 }
 
 TEST(Accumulate, AddsElementwise) {
-  for (const int64_t count : {1, 31, 100003}) {
-    const std::vector<float> x = random_vector(count, 1), y = random_vector(count, 2);
+  for (const FlatCase& c : cases_for(kAccumulateCases, kOracle)) {
+    SCOPED_TRACE(c.name);
+    const std::vector<float> x = random_vector(c.count, c.seed),
+                             y = random_vector(c.count, c.seed + 1);
     std::vector<float> expected = y;
     for (size_t i = 0; i < expected.size(); ++i) expected[i] += x[i];
     on_every_target([&](const Context& ctx) {
@@ -55,13 +60,13 @@ std::vector<const float*> pointers(const Values& values) {
   return parts;
 }
 
-class TreeSumTest : public testing::TestWithParam<int64_t> {};  // parts
+class TreeSumTest : public testing::TestWithParam<TreeSumCase> {};
 
 TEST_P(TreeSumTest, HasTheBitsOfTheScalarTree) {
-  const int64_t parts = GetParam();
-  for (const int64_t count : {0, 1, 15, 16, 512, 529, 70001}) {
+  const int64_t parts = GetParam().parts;
+  for (const int64_t count : kTreeSumCounts) {
     Values values;
-    for (int64_t p = 0; p < parts; ++p) values.push_back(random_vector(count, 1 + p));
+    for (int64_t p = 0; p < parts; ++p) values.push_back(random_vector(count, GetParam().seed + p));
     std::vector<float> expected(count);
     const std::vector<const float*> leaves = pointers(values);
     for (int64_t i = 0; i < count; ++i) expected[i] = tree_sum_of(leaves, i);
@@ -79,7 +84,8 @@ TEST_P(TreeSumTest, HasTheBitsOfTheScalarTree) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Parts, TreeSumTest, testing::Values(2, 4, 8, 32));
+INSTANTIATE_TEST_SUITE_P(Parts, TreeSumTest, testing::ValuesIn(cases_for(kTreeSumCases, kOracle)),
+                         CaseName());
 
 TEST(TreeSum, TakesTheDeepestTree) {
   // Every leaf is one of 256 numbers, whose pattern repeats: the sum of each subtree of

@@ -10,15 +10,16 @@
 #include "core/rng.h"
 #include "core/transfer.h"
 #include "kernels/logprob.h"
+#include "tests/kernels/cases/vocabulary_cases.h"
 #include "tests/kernels/kernel_testing.h"
 
 namespace orrery::kernels {
 namespace {
 using kernel_testing::vec;
 
-// A vocabulary of which a chunk holds 70 rows, and rows for three chunks, the last one
-// short.
-constexpr int64_t kVocab = 262'144, kHidden = 5, kRows = 150;
+constexpr cases::LmHeadCase kCase = cases::kLmHeadCases[0];
+static_assert(kCase.use == cases::kOracle);
+constexpr int64_t kVocab = kCase.vocab, kHidden = kCase.hidden, kRows = kCase.rows;
 
 std::vector<float> random_floats(int64_t count, uint64_t seed) {
   Philox random(seed, RngPurpose::kTest);
@@ -30,7 +31,7 @@ std::vector<float> random_floats(int64_t count, uint64_t seed) {
 struct Result {
   std::vector<float> logprobs = std::vector<float>(kRows), entropies = std::vector<float>(kRows);
   std::vector<float> dhidden = std::vector<float>(kRows * kHidden),
-                     dw = random_floats(kVocab * kHidden, 3);
+                     dw = random_floats(kVocab * kHidden, kCase.seed + 2);
 };
 
 class LmHead : public testing::Test {
@@ -39,7 +40,7 @@ class LmHead : public testing::Test {
     memory_ = Buffer({}, packed_weight_bytes(Device{}, DType::kF32, kVocab, kHidden));
     w_ =
         pack_weight(ctx_, {.weight = {weights_.data(), kVocab, kHidden}, .memory = memory_.data()});
-    Philox random(4, RngPurpose::kTest);
+    Philox random(kCase.seed + 3, RngPurpose::kTest);
     for (int64_t i = 0; i < kRows; ++i)
       targets_.push_back(static_cast<int32_t>(random.below(kVocab)));
   }
@@ -80,8 +81,8 @@ class LmHead : public testing::Test {
   Arena arena_;
   Buffer memory_;
   PackedWeight w_;
-  std::vector<float> weights_ = random_floats(kVocab * kHidden, 1),
-                     hidden_ = random_floats(kRows * kHidden, 2);
+  std::vector<float> weights_ = random_floats(kVocab * kHidden, kCase.seed),
+                     hidden_ = random_floats(kRows * kHidden, kCase.seed + 1);
   std::vector<int32_t> targets_;
   std::vector<float> inv_temperature_ = std::vector<float>(kRows, 1.25f);
 };

@@ -1,17 +1,13 @@
 #include "kernels/logprob.h"
 
 #include "kernels/scalar_math.h"
+#include "tests/kernels/cases/vocabulary_cases.h"
 #include "tests/kernels/kernel_testing.h"
 
 namespace orrery::kernels {
 namespace {
+using namespace cases;
 using namespace kernel_testing;
-
-struct LogprobCase {
-  int64_t rows, vocab;
-  float scale;  ///< standard deviation of the logits
-  double tolerance;
-};
 
 struct RowResult {
   float logprob, entropy, lse;
@@ -59,13 +55,13 @@ class LogprobTest : public testing::TestWithParam<LogprobCase> {
  protected:
   void SetUp() override {
     const auto& p = GetParam();
-    logits_ = Matrix::random(p.rows, p.vocab, 1, p.scale);
+    logits_ = Matrix::random(p.rows, p.vocab, p.seed, p.scale);
     for (int64_t r = 0; r < p.rows; ++r) {
       targets_.push_back(static_cast<int32_t>((r * 7919 + 3) % p.vocab));
       inv_.push_back(r % 3 == 0 ? 1.0f : 1.0f / (0.5f + 0.25f * static_cast<float>(r % 5)));
     }
-    dlogp_ = random_vector(p.rows, 2);
-    dentropy_ = random_vector(p.rows, 3);
+    dlogp_ = random_vector(p.rows, p.seed + 1);
+    dentropy_ = random_vector(p.rows, p.seed + 2);
     if (p.rows > 1) dlogp_[1] = dentropy_[1] = 0.0f;  // a masked token
   }
   Matrix logits_;
@@ -158,11 +154,8 @@ TEST_P(LogprobTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Shapes, LogprobTest,
-    testing::Values(LogprobCase{1, 1, 1.0f, 1e-6}, LogprobCase{4, 7, 1.0f, 2e-6},
-                    LogprobCase{3, 16, 4.0f, 4e-6}, LogprobCase{6, 257, 8.0f, 1e-5},
-                    LogprobCase{17, 1009, 3.0f, 1e-5}, LogprobCase{2, 50257, 2.0f, 2e-5}));
+INSTANTIATE_TEST_SUITE_P(Shapes, LogprobTest, testing::ValuesIn(cases_for(kLogprobCases, kTest)),
+                         CaseName());
 
 TEST(Logprob, MaskedTokensCountAsImpossible) {
   const int64_t vocab = 21;

@@ -1,19 +1,21 @@
 #include "kernels/optimizer.h"
 
+#include "tests/kernels/cases/flat_cases.h"
 #include "tests/kernels/kernel_testing.h"
 
 namespace orrery::kernels {
 namespace {
+using namespace cases;
 using namespace kernel_testing;
 
-class AdamWTest : public testing::TestWithParam<int64_t> {};
+class AdamWTest : public testing::TestWithParam<FlatCase> {};
 
 TEST_P(AdamWTest, HasTheBitsOfScalarCodeAndAgreesWithDouble) {
-  const int64_t count = GetParam();
+  const int64_t count = GetParam().count;
   const AdamWParams params{
       .lr = 1e-3f, .beta1 = 0.9f, .beta2 = 0.95f, .eps = 1e-8f, .weight_decay = 0.1f};
   const float grad_scale = 0.37f;
-  const std::vector<float> start = random_vector(count, 1);
+  const std::vector<float> start = random_vector(count, GetParam().seed);
   std::vector<float> w = start, m(start.size()), v(start.size());
   std::vector<double> wd = to_double(start), md(start.size()), vd(start.size());
   const auto gradient = [&](int64_t t) {
@@ -68,7 +70,8 @@ TEST_P(AdamWTest, HasTheBitsOfScalarCodeAndAgreesWithDouble) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Sizes, AdamWTest, testing::Values(1, 15, 16, 1003, 40013));
+INSTANTIATE_TEST_SUITE_P(Sizes, AdamWTest, testing::ValuesIn(cases_for(kAdamwCases, kOracle)),
+                         CaseName());
 
 TEST(AdamW, SlicesGiveTheBitsOfTheWhole) {
   const int64_t count = 5000, cut = 1234;
@@ -128,8 +131,10 @@ TEST(AdamW, BadArgumentsAreErrors) {
 }
 
 TEST(SumSquares, ChunksAreLanesSums) {
-  for (const int64_t count : {int64_t{1}, int64_t{77}, kNormChunk, 3 * kNormChunk + 19}) {
-    const std::vector<float> x = random_vector(count, 1);
+  for (const FlatCase& c : cases_for(kSumSquaresCases, kOracle)) {
+    SCOPED_TRACE(c.name);
+    const int64_t count = c.count;
+    const std::vector<float> x = random_vector(count, c.seed);
     std::vector<float> expected;
     double total = 0.0;
     for (int64_t first = 0; first < count; first += kNormChunk) {

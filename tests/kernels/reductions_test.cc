@@ -2,10 +2,12 @@
 
 #include <bit>
 
+#include "tests/kernels/cases/flat_cases.h"
 #include "tests/kernels/kernel_testing.h"
 
 namespace orrery::kernels {
 namespace {
+using namespace cases;
 using namespace kernel_testing;
 
 /// The definition.
@@ -19,11 +21,11 @@ FletcherSums sums_of(const std::vector<float>& x) {
 }
 
 TEST(Checksum, IsTheTwoSumsOfTheDefinition) {
-  for (const int64_t count : {0, 1, 7, 8, 9, 1003, (3 << 20) + 5}) {
-    const std::vector<float> x = random_vector(count, 1);
+  for (const FlatCase& c : cases_for(kChecksumCases, kOracle)) {
+    const std::vector<float> x = random_vector(c.count, c.seed);
     const FletcherSums expected = sums_of(x);
     on_every_target(
-        [&](const Context& ctx) { EXPECT_EQ(checksum(ctx, {.x = vec(x)}), expected) << count; });
+        [&](const Context& ctx) { EXPECT_EQ(checksum(ctx, {.x = vec(x)}), expected) << c; });
   }
 }
 
@@ -41,9 +43,11 @@ TEST(MaxAbs, IsByMagnitude) {
   const std::vector<float> few = {0.0f, -3.0f, 2.0f};
   EXPECT_EQ(max_abs({}, {.x = vec(few)}), 3.0f);
   EXPECT_EQ(max_abs({}, {}), 0.0f);
-  std::vector<float> many(1 << 20, 0.5f);
-  many[many.size() - 3] = -kNan;
-  on_every_target([&](const Context& ctx) { EXPECT_EQ(max_abs(ctx, {.x = vec(many)}), kInf); });
+  for (const FlatCase& c : cases_for(kMaxAbsCases, kOracle)) {
+    std::vector<float> many(c.count, 0.5f);
+    many[many.size() - 3] = -kNan;
+    on_every_target([&](const Context& ctx) { EXPECT_EQ(max_abs(ctx, {.x = vec(many)}), kInf); });
+  }
 }
 
 }  // namespace

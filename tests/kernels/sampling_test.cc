@@ -4,10 +4,12 @@
 #include <numeric>
 
 #include "kernels/scalar_math.h"
+#include "tests/kernels/cases/vocabulary_cases.h"
 #include "tests/kernels/kernel_testing.h"
 
 namespace orrery::kernels {
 namespace {
+using namespace cases;
 using namespace kernel_testing;
 
 uint64_t fixed(float p) { return static_cast<uint64_t>(static_cast<double>(p) * 0x1p40); }
@@ -117,14 +119,13 @@ std::vector<SamplingParams> all_params() {
   return list;
 }
 
-class SamplingTest : public testing::TestWithParam<std::pair<int64_t, float>> {};
+class SamplingTest : public testing::TestWithParam<SamplingCase> {};
 
 TEST_P(SamplingTest, DrawsTheTokenOfTheDefinitionOnEveryTarget) {
-  const int64_t vocab = GetParam().first;
-  const float scale = GetParam().second;
+  const int64_t vocab = GetParam().vocab;
   const std::vector<SamplingParams> params = all_params();
   const auto rows = static_cast<int64_t>(params.size());
-  Matrix logits = Matrix::random(rows, vocab, 1, scale);
+  Matrix logits = Matrix::random(rows, vocab, GetParam().seed, GetParam().scale);
   Philox rng(5, RngPurpose::kTest);
   std::vector<float> uniform;
   std::vector<int32_t> expected;
@@ -166,11 +167,7 @@ TEST_P(SamplingTest, DrawsTheTokenOfTheDefinitionOnEveryTarget) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Vocabularies, SamplingTest,
-                         testing::Values(std::pair<int64_t, float>{1, 1.0f},
-                                         std::pair<int64_t, float>{7, 1.0f},
-                                         std::pair<int64_t, float>{256, 3.0f},
-                                         std::pair<int64_t, float>{1009, 2.0f},
-                                         std::pair<int64_t, float>{9001, 4.0f}));
+                         testing::ValuesIn(cases_for(kSamplingCases, kOracle)), CaseName());
 
 /// Draws `draws` tokens of one row and compares the counts with the kept tokens'
 /// probabilities.
