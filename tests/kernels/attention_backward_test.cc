@@ -9,45 +9,13 @@ namespace orrery::kernels {
 namespace {
 
 using namespace attention_test;  // NOLINT(google-build-using-namespace)
+using namespace cases;           // NOLINT(google-build-using-namespace)
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
-struct Node {
-  int64_t rows = 1;
-  int32_t parent = -1;
-};
-
-struct Case {
-  Shape shape;
-  std::vector<Node> nodes;
-  float size = 1.0f;  ///< of q and k
-};
-
-const std::vector<Case>& cases() {
-  static const std::vector<Case> all{
-      {{1, 1, 2}, {{1}}},
-      {{1, 1, 8}, {{70}}},
-      {{2, 1, 10}, {{33}, {5, 0}, {40, 0}}},
-      {{3, 3, 16}, {{65}, {7}, {20, 0}, {1, 1}}},
-      {{9, 3, 64}, {{45}, {33, 0}, {32, 0}, {70, 0}, {90}}},
-      {{14, 2, 64}, {{40}, {13, 0}, {25, 0}}},
-      {{5, 1, 80}, {{45}, {11, 0}}},
-      {{8, 2, 24},
-       {{10}, {20, 0}, {5, 0}, {35, 1}, {6, 2}, {31, 3}, {4, 1}, {9}, {2, 7}}},  // five levels deep
-      {{16, 1, 128}, {{20}, {15, 0}}},
-      {{4, 2, 16}, {{0}, {9, 0}, {0, 1}, {8, 2}, {0, 3}}},
-      {{60, 1, 24}, {{3}, {3, 0}}},
-      {{2, 1, 1024}, {{9}}},
-      {{2, 1, 16}, {{300}}},  // several groups of key tiles
-      {{4, 2, 32}, {{50}, {20, 0}}, 200.0f},
-      {{4, 2, 32}, {{40}}, 0.0f},
-  };
-  return all;
-}
-
 /// A batch: segments, activations by row, and the forward's out and lse.
 struct Batch {
-  Shape shape;
+  AttentionShape shape;
   std::vector<AttentionSegment> segments;
   int64_t rows = 0;
   float scale = 1.0f;
@@ -103,7 +71,7 @@ void fill_forward(Batch& b) {
   }
 }
 
-Batch make_batch(const Case& c) {
+Batch make_batch(const AttentionTreeCase& c) {
   std::mt19937 rng(29);
   Batch b;
   b.shape = c.shape;
@@ -128,7 +96,7 @@ Gradients run_backward(const Context& ctx, const Batch& b) {
   const auto keys = [&](auto* x) { return Mat(x, b.rows, b.kv_row()); };
   Arena arena;
   const AttentionBackwardPlan plan =
-      make_attention_backward_plan(ctx, b.shape.plan(), b.rows, b.segments, arena);
+      make_attention_backward_plan(ctx, b.shape, b.rows, b.segments, arena);
   attention_backward(ctx, {.dq = queries(g.dq.data()),
                            .dk = keys(g.dk.data()),
                            .dv = keys(g.dv.data()),
@@ -159,7 +127,7 @@ Gradients scalar_backward(const Batch& b) {
           lanes[d % 16] = std::fma(b.dout[at + d], b.out[at + d], lanes[d % 16]);
         const float delta = fold(lanes);
         for (const int64_t key : path) {
-          const int64_t kv = key * b.kv_row() + head / b.shape.group() * hd;
+          const int64_t kv = key * b.kv_row() + head / group_of(b.shape) * hd;
           const float p =
               exp_f32(score(&b.q[at], &b.k[kv], hd, b.scale) - b.lse[row * b.shape.heads + head]);
           const float ds = p * (score(&b.dout[at], &b.v[kv], hd, 1.0f) - delta) * b.scale;
@@ -206,7 +174,8 @@ class AttentionBackwardTest : public testing::Test {
 };
 
 TEST_F(AttentionBackwardTest, BitsOfTheHeadersArithmetic) {
-  for (const Case& c : cases()) {
+  for (const AttentionTreeCase& c : cases_for(kAttentionTreeCases, kOracle)) {
+    SCOPED_TRACE(c.name);
     const Batch b = make_batch(c);
     const Gradients expected = scalar_backward(b);
     for (const std::string& target : supported_cpu_targets()) {
@@ -221,8 +190,8 @@ TEST_F(AttentionBackwardTest, BitsOfTheHeadersArithmetic) {
 }
 
 TEST_F(AttentionBackwardTest, FiniteDifferences) {
-  for (const Case& c : {Case{{2, 1, 8}, {{13}, {5, 0}, {9, 0}, {4, 1}}},
-                        Case{{4, 2, 16}, {{35}, {3}}}, Case{{6, 2, 10}, {{4}, {3, 0}, {2, 1}}}}) {
+  for (const AttentionTreeCase& c : cases_for(kAttentionTreeCases, kDifferences)) {
+    SCOPED_TRACE(c.name);
     Batch b = make_batch(c);
     const Gradients g = run_backward({.threads = 2}, b);
     std::mt19937 rng(31);
@@ -246,7 +215,8 @@ TEST_F(AttentionBackwardTest, FiniteDifferences) {
 
 TEST_F(AttentionBackwardTest, OtherTreesAndPlacesInTheBatchChangeNothing) {
   // Two trees, interleaved in the list and in the rows.
-  const Case c{{6, 2, 16}, {{21}, {37}, {40, 0}, {12, 1}, {30, 0}, {5, 3}, {8, 2}}};
+  const AttentionTreeCase c{
+      {"batch", kOracle}, {6, 2, 16}, {{21}, {37}, {40, 0}, {12, 1}, {30, 0}, {5, 3}, {8, 2}}};
   const Batch both = make_batch(c);
   const Gradients together = run_backward({}, both);
   for (const std::vector<int32_t>& members :
@@ -293,7 +263,7 @@ TEST_F(AttentionBackwardTest, OtherTreesAndPlacesInTheBatchChangeNothing) {
 }
 
 TEST_F(AttentionBackwardTest, ChildrenGetTheGradientsOfSeparateSequences) {
-  const Case c{{6, 2, 16}, {{45}, {40, 0}, {33, 0}}};
+  const AttentionTreeCase c{{"batch", kOracle}, {6, 2, 16}, {{45}, {40, 0}, {33, 0}}};
   const Batch tree = make_batch(c);
   const Gradients g = run_backward({}, tree);
   for (int64_t child = 1; child <= 2; ++child) {
@@ -329,7 +299,7 @@ TEST_F(AttentionBackwardTest, ChildrenGetTheGradientsOfSeparateSequences) {
 TEST_F(AttentionBackwardTest, TreeForwardThenBackwardThroughThePool) {
   // What a learner does: prompt and responses as KV segments that share blocks, then
   // the backward of the same rows.
-  const Case c{{6, 2, 16}, {{45}, {40, 0}, {33, 0}}};
+  const AttentionTreeCase c{{"batch", kOracle}, {6, 2, 16}, {{45}, {40, 0}, {33, 0}}};
   const Batch tree = make_batch(c);
   Pool pool(tree.shape, 10);
   const std::vector<int32_t> prompt = pool.take(45);
@@ -345,7 +315,7 @@ TEST_F(AttentionBackwardTest, TreeForwardThenBackwardThroughThePool) {
   }
   Arena arena;
   const auto plan_of = [&](std::span<const KvSegment> part) {
-    return make_attention_plan({.threads = 2}, tree.shape.plan(), tree.rows, 10, part, arena);
+    return make_attention_plan({.threads = 2}, tree.shape, tree.rows, 10, part, arena);
   };
   const auto write = [&](std::span<const KvSegment> part) {
     kv_write({}, {.pool = pool.view(),
@@ -368,7 +338,7 @@ TEST_F(AttentionBackwardTest, TreeForwardThenBackwardThroughThePool) {
 }
 
 TEST_F(AttentionBackwardTest, LaterRowsDoNotLeakBack) {
-  Batch b = make_batch({{4, 2, 16}, {{40}}});
+  Batch b = make_batch({{"batch", kOracle}, {4, 2, 16}, {{40}}});
   const Gradients clean = run_backward({}, b);
   // Row 30's own value is infinite: rows before it neither see it nor get its gradients
   // from it.
@@ -383,7 +353,7 @@ TEST_F(AttentionBackwardTest, LaterRowsDoNotLeakBack) {
 }
 
 TEST_F(AttentionBackwardTest, RowsOutsideTheSegmentsAndTheArenaAreLeftAlone) {
-  Batch b = make_batch({{2, 1, 8}, {{5}, {6}, {3, 1}}});
+  Batch b = make_batch({{"batch", kOracle}, {2, 1, 8}, {{5}, {6}, {3, 1}}});
   b.segments.erase(b.segments.begin());
   b.segments[1].parent = 0;
   const Gradients g = run_backward({}, b);
@@ -395,7 +365,7 @@ TEST_F(AttentionBackwardTest, RowsOutsideTheSegmentsAndTheArenaAreLeftAlone) {
 }
 
 TEST_F(AttentionBackwardTest, BadInputIsNamed) {
-  const Batch good = make_batch({{2, 1, 4}, {{4}, {3, 0}}});
+  const Batch good = make_batch({{"batch", kOracle}, {2, 1, 4}, {{4}, {3, 0}}});
   const auto with = [&](const std::vector<AttentionSegment>& segments) {
     Batch b = good;
     b.segments = segments;

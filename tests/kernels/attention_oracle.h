@@ -18,6 +18,7 @@
 #include "core/buffer.h"
 #include "kernels/attention.h"
 #include "kernels/scalar_math.h"
+#include "tests/kernels/cases/attention_cases.h"
 
 namespace orrery::kernels::attention_test {
 
@@ -40,13 +41,8 @@ inline int64_t first_difference(std::span<const float> a, std::span<const float>
   return -1;
 }
 
-struct Shape {
-  int64_t heads = 1;
-  int64_t kv_heads = 1;
-  int64_t head_dim = 8;
-  int64_t group() const { return heads / kv_heads; }
-  AttentionShape plan() const { return {heads, kv_heads, head_dim}; }
-};
+/// Query heads of a key head.
+inline int64_t group_of(const AttentionShape& shape) { return shape.heads / shape.kv_heads; }
 
 /// A sequence: q [length, heads, head_dim], k and v [length, kv_heads, head_dim].
 struct Sequence {
@@ -54,7 +50,7 @@ struct Sequence {
   Floats q, k, v;
 };
 
-inline Sequence random_sequence(std::mt19937& rng, const Shape& shape, int64_t length,
+inline Sequence random_sequence(std::mt19937& rng, const AttentionShape& shape, int64_t length,
                                 float size = 1.0f) {
   const int64_t kv = length * shape.kv_heads * shape.head_dim;
   Sequence s{length, random_floats(rng, length * shape.heads * shape.head_dim, size), {}, {}};
@@ -78,12 +74,12 @@ inline float score(const float* q, const float* k, int64_t head_dim, float scale
 }
 
 /// Row `position` of a sequence, by the arithmetic of the header. Returns lse.
-inline float forward_row(const Shape& shape, const Sequence& s, int64_t position, int64_t head,
-                         float scale, float* out) {
+inline float forward_row(const AttentionShape& shape, const Sequence& s, int64_t position,
+                         int64_t head, float scale, float* out) {
   const int64_t hd = shape.head_dim;
   const float* q = s.q.data() + (position * shape.heads + head) * hd;
   const auto key = [&](const Floats& x, int64_t j) {
-    return x.data() + (j * shape.kv_heads + head / shape.group()) * hd;
+    return x.data() + (j * shape.kv_heads + head / group_of(shape)) * hd;
   };
   float m = -std::numeric_limits<float>::infinity(), l = 0;
   std::fill(out, out + hd, 0.0f);
@@ -114,15 +110,15 @@ inline float forward_row(const Shape& shape, const Sequence& s, int64_t position
 }
 
 /// Softmax attention of one row in double precision. Returns lse.
-inline double exact_row(const Shape& shape, const Sequence& s, int64_t position, int64_t head,
-                        double scale, double* out) {
+inline double exact_row(const AttentionShape& shape, const Sequence& s, int64_t position,
+                        int64_t head, double scale, double* out) {
   const int64_t hd = shape.head_dim;
   std::vector<double> p;
   for (int64_t j = 0; j <= position; ++j) {
     double sum = 0;
     for (int64_t d = 0; d < hd; ++d) {
       sum += static_cast<double>(s.q[(position * shape.heads + head) * hd + d]) *
-             s.k[(j * shape.kv_heads + head / shape.group()) * hd + d];
+             s.k[(j * shape.kv_heads + head / group_of(shape)) * hd + d];
     }
     p.push_back(sum * scale);
   }
@@ -132,7 +128,7 @@ inline double exact_row(const Shape& shape, const Sequence& s, int64_t position,
   for (int64_t d = 0; d < hd; ++d) {
     out[d] = 0;
     for (int64_t j = 0; j <= position; ++j) {
-      out[d] += p[j] / total * s.v[(j * shape.kv_heads + head / shape.group()) * hd + d];
+      out[d] += p[j] / total * s.v[(j * shape.kv_heads + head / group_of(shape)) * hd + d];
     }
   }
   return top + std::log(total);
@@ -141,7 +137,7 @@ inline double exact_row(const Shape& shape, const Sequence& s, int64_t position,
 /// A pool of `blocks` blocks, all NaN, handed out in a shuffled order.
 class Pool {
  public:
-  Pool(const Shape& shape, int64_t blocks, uint32_t seed = 1)
+  Pool(const AttentionShape& shape, int64_t blocks, uint32_t seed = 1)
       : memory_({}, kv_pool_bytes({}, DType::kF32, blocks, shape.kv_heads, shape.head_dim)) {
     std::ranges::fill(memory_.span<float>(), std::numeric_limits<float>::quiet_NaN());
     view_ = make_kv_pool({}, DType::kF32, blocks, shape.kv_heads, shape.head_dim, memory_.data());
@@ -187,7 +183,7 @@ struct Result {
 
 /// Writes the chunks' keys and values, then runs them as one batch; positions before a
 /// chunk must be there already.
-inline Result run_chunks(const Context& ctx, const Shape& shape,
+inline Result run_chunks(const Context& ctx, const AttentionShape& shape,
                          const std::vector<Sequence>& sequences,
                          const std::vector<std::vector<int32_t>>& tables, const Pool& pool,
                          const std::vector<Chunk>& chunks, float scale) {
@@ -205,7 +201,7 @@ inline Result run_chunks(const Context& ctx, const Shape& shape,
   }
   Arena arena;
   const AttentionPlan plan =
-      make_attention_plan(ctx, shape.plan(), rows, pool.view().blocks, segments, arena);
+      make_attention_plan(ctx, shape, rows, pool.view().blocks, segments, arena);
   kv_write(ctx, {.pool = pool.view(),
                  .k = Mat<const float>(k.data(), rows, kv_row),
                  .v = Mat<const float>(v.data(), rows, kv_row),

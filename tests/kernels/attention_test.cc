@@ -12,34 +12,9 @@ namespace orrery::kernels {
 namespace {
 
 using namespace attention_test;  // NOLINT(google-build-using-namespace)
+using namespace cases;           // NOLINT(google-build-using-namespace)
 using testing::HasSubstr;
 using testing::ThrowsMessage;
-
-struct Case {
-  Shape shape;
-  std::vector<std::pair<int64_t, int64_t>>
-      spans;          ///< [begin, end) of each sequence that the batch computes
-  float size = 1.0f;  ///< of q and k
-};
-
-std::vector<Case> cases() {
-  return {
-      {{1, 1, 2}, {{0, 1}}},
-      {{1, 1, 8}, {{0, 70}, {3, 4}}},
-      {{2, 1, 10}, {{0, 33}, {31, 34}}},
-      {{3, 3, 16}, {{0, 65}, {64, 65}, {20, 21}}},
-      {{9, 3, 64}, {{0, 130}, {200, 201}, {95, 96}, {40, 77}}},
-      {{14, 2, 64}, {{150, 151}, {0, 40}, {127, 129}}},
-      {{5, 1, 80}, {{0, 45}, {300, 301}}},
-      {{8, 1, 96}, {{0, 31}, {64, 65}}},
-      {{16, 1, 128}, {{0, 32}, {140, 142}}},
-      {{60, 1, 24}, {{0, 3}, {33, 34}}},
-      {{2, 2, 256}, {{0, 20}}},
-      {{2, 1, 1024}, {{0, 37}}},
-      {{4, 2, 32}, {{0, 150}}, 300.0f},
-      {{4, 2, 32}, {{0, 70}}, 0.0f},
-  };
-}
 
 struct Scene {
   std::vector<Sequence> sequences;
@@ -50,7 +25,7 @@ struct Scene {
 };
 
 /// Everything before the chunks written, the rest of the pool NaN.
-Scene make_scene(const Case& c, const Context& ctx, uint32_t pool_seed = 1) {
+Scene make_scene(const AttentionCase& c, const Context& ctx, uint32_t pool_seed = 1) {
   std::mt19937 rng(7);
   Scene s{{},
           {},
@@ -74,8 +49,9 @@ class AttentionTest : public testing::Test {
 };
 
 TEST_F(AttentionTest, BitsOfTheHeadersArithmetic) {
-  for (const Case& c : cases()) {
-    const Shape& shape = c.shape;
+  for (const AttentionCase& c : cases_for(kAttentionCases, kOracle)) {
+    SCOPED_TRACE(c.name);
+    const AttentionShape& shape = c.shape;
     const Scene given = make_scene(c, {});
     Result expected;
     for (const Chunk& chunk : given.chunks) {
@@ -104,8 +80,9 @@ TEST_F(AttentionTest, BitsOfTheHeadersArithmetic) {
 }
 
 TEST_F(AttentionTest, CloseToSoftmaxInDouble) {
-  for (const Case& c : cases()) {
-    const Shape& shape = c.shape;
+  for (const AttentionCase& c : cases_for(kAttentionCases, kOracle)) {
+    SCOPED_TRACE(c.name);
+    const AttentionShape& shape = c.shape;
     const Scene s = make_scene(c, {});
     const Result r = run_chunks({}, shape, s.sequences, s.tables, s.pool, s.chunks, s.scale);
     // Rounding of a score is relative to the sum of its terms' sizes, and moves p by as
@@ -133,7 +110,7 @@ TEST_F(AttentionTest, CloseToSoftmaxInDouble) {
 TEST_F(AttentionTest, LargeScoresStayFinite) {
   // Scores of +-1e4, rising and falling along the sequence: every rescaling from
   // exp(-2e4) = 0 to 1 occurs.
-  const Shape shape{2, 1, 16};
+  const AttentionShape shape{2, 1, 16};
   std::mt19937 rng(3);
   Sequence s = random_sequence(rng, shape, 200);
   for (int64_t j = 0; j < 200; ++j) {
@@ -153,7 +130,7 @@ TEST_F(AttentionTest, LargeScoresStayFinite) {
 }
 
 TEST_F(AttentionTest, AnyCutOfASequenceGivesTheSameBits) {
-  const Shape shape{6, 2, 32};
+  const AttentionShape shape{6, 2, 32};
   const int64_t length = 101;
   std::mt19937 rng(11);
   const std::vector<Sequence> sequences{random_sequence(rng, shape, length)};
@@ -185,7 +162,8 @@ TEST_F(AttentionTest, AnyCutOfASequenceGivesTheSameBits) {
 }
 
 TEST_F(AttentionTest, OtherSequencesInTheBatchChangeNothing) {
-  const Case batch{{4, 2, 16}, {{0, 40}, {60, 61}, {10, 33}, {99, 100}}};
+  const AttentionCase batch{
+      {"batch", kOracle}, {4, 2, 16}, {{0, 40}, {60, 61}, {10, 33}, {99, 100}}};
   Scene s = make_scene(batch, {});
   const Result together =
       run_chunks({}, batch.shape, s.sequences, s.tables, s.pool, s.chunks, s.scale);
@@ -200,7 +178,7 @@ TEST_F(AttentionTest, OtherSequencesInTheBatchChangeNothing) {
 }
 
 TEST_F(AttentionTest, ManySegmentsInOneCall) {
-  const Shape shape{2, 1, 8};
+  const AttentionShape shape{2, 1, 8};
   std::mt19937 rng(5);
   std::vector<Sequence> sequences;
   std::vector<std::vector<int32_t>> tables;
@@ -226,7 +204,7 @@ TEST_F(AttentionTest, ManySegmentsInOneCall) {
 }
 
 TEST_F(AttentionTest, SharedPromptWithCopiedPartialBlockEqualsSeparateSequences) {
-  const Shape shape{6, 2, 16};
+  const AttentionShape shape{6, 2, 16};
   const int64_t prompt = 45, length = 80;
   std::mt19937 rng(13);
   std::vector<Sequence> sequences{random_sequence(rng, shape, length),
@@ -268,8 +246,8 @@ TEST_F(AttentionTest, SamplesOfAPromptDecodeTogether) {
   for (int64_t i = 0; i < 21; ++i) many.push_back(71 + i * 13 % 150);
   const std::vector<Group> groups{
       {70, many}, {20, {40, 41, 60}}, {64, {64, 64, 65}}, {300, {301, 340}}, {32, {96}}};
-  for (const Shape& shape :
-       {Shape{9, 3, 64}, {6, 6, 48}, {6, 1, 20}, {5, 1, 8}, {7, 1, 16}, {2, 2, 300}}) {
+  for (const AttentionShape& shape :
+       {AttentionShape{9, 3, 64}, {6, 6, 48}, {6, 1, 20}, {5, 1, 8}, {7, 1, 16}, {2, 2, 300}}) {
     std::mt19937 rng(23);
     Pool pool(shape, 400);
     std::vector<Sequence> sequences;
@@ -326,7 +304,7 @@ TEST_F(AttentionTest, SamplesOfAPromptDecodeTogether) {
 TEST_F(AttentionTest, LaterKeysAndValuesDoNotLeakBack) {
   // A later row of the same batch holds infinities and NaN: the rows before it must not
   // see them.
-  const Shape shape{4, 1, 16};
+  const AttentionShape shape{4, 1, 16};
   std::mt19937 rng(17);
   std::vector<Sequence> sequences{random_sequence(rng, shape, 20)};
   Pool clean(shape, 1);
@@ -347,7 +325,7 @@ TEST_F(AttentionTest, LaterKeysAndValuesDoNotLeakBack) {
 }
 
 TEST_F(AttentionTest, NanIsNotHidden) {
-  const Shape shape{2, 1, 16};
+  const AttentionShape shape{2, 1, 16};
   std::mt19937 rng(37);
   std::vector<Sequence> sequences{random_sequence(rng, shape, 70)};
   sequences[0].q[40 * 32] = std::numeric_limits<float>::quiet_NaN();  // row 40, head 0
@@ -366,7 +344,7 @@ TEST_F(AttentionTest, NanIsNotHidden) {
 }
 
 TEST_F(AttentionTest, StridedRowsAndNoLse) {
-  const Shape shape{2, 1, 8};
+  const AttentionShape shape{2, 1, 8};
   std::mt19937 rng(19);
   const Sequence s = random_sequence(rng, shape, 40);
   const int64_t stride = 40;  // q, k and v side by side, then out
@@ -381,7 +359,7 @@ TEST_F(AttentionTest, StridedRowsAndNoLse) {
   const std::vector<KvSegment> segments{{0, 40, 0, table}};
   Arena arena;
   const AttentionPlan plan =
-      make_attention_plan({}, shape.plan(), 40, pool.view().blocks, segments, arena);
+      make_attention_plan({}, shape, 40, pool.view().blocks, segments, arena);
   kv_write({}, {.pool = pool.view(),
                 .k = Mat<const float>(rows.data() + 16, 40, 8, stride),
                 .v = Mat<const float>(rows.data() + 24, 40, 8, stride),
@@ -404,32 +382,35 @@ TEST_F(AttentionTest, StridedRowsAndNoLse) {
 }
 
 TEST_F(AttentionTest, KvCopyTakesOnlyTheFirstSlots) {
-  const Shape shape{2, 2, 4};
-  std::mt19937 rng(23);
-  Pool pool(shape, 2);
-  const std::vector<int32_t> table{0};
-  const Floats k = random_floats(rng, 32 * 8), v = random_floats(rng, 32 * 8);
-  Arena arena;
-  const std::vector<KvSegment> segments{{0, 32, 0, table}};
-  kv_write({}, {.pool = pool.view(),
-                .k = Mat<const float>(k.data(), 32, 8),
-                .v = Mat<const float>(v.data(), 32, 8),
-                .plan = make_attention_plan({}, shape.plan(), 32, 2, segments, arena)});
-  copy_slots(pool, 0, 1, 5);
-  const float* keys = cpu::keys(pool.view());
-  const float* values = cpu::values(pool.view());
-  const int64_t block = cpu::block_elements(2, 4);
-  for (int64_t head = 0; head < 2; ++head) {
-    for (int64_t slot = 0; slot < 32; ++slot) {
-      for (int64_t d = 0; d < 4; ++d) {
-        const int64_t k_at = (head * 4 + d) * kKvBlock + slot,
-                      v_at = (head * kKvBlock + slot) * 4 + d;
-        EXPECT_EQ(keys[k_at], k[slot * 8 + head * 4 + d]);
-        if (slot < 5) {
-          EXPECT_EQ(keys[block + k_at], keys[k_at]);
-          EXPECT_EQ(values[block + v_at], values[v_at]);
-        } else {
-          EXPECT_TRUE(std::isnan(keys[block + k_at]) && std::isnan(values[block + v_at]));
+  for (const KvCopyCase& c : cases_for(kKvCopyCases, kOracle)) {
+    const AttentionShape& shape = c.shape;
+    const int64_t heads = shape.kv_heads, dim = shape.head_dim, row = heads * dim;
+    std::mt19937 rng(23);
+    Pool pool(shape, 2);
+    const std::vector<int32_t> table{0};
+    const Floats k = random_floats(rng, kKvBlock * row), v = random_floats(rng, kKvBlock * row);
+    Arena arena;
+    const std::vector<KvSegment> segments{{0, kKvBlock, 0, table}};
+    kv_write({}, {.pool = pool.view(),
+                  .k = Mat<const float>(k.data(), kKvBlock, row),
+                  .v = Mat<const float>(v.data(), kKvBlock, row),
+                  .plan = make_attention_plan({}, shape, kKvBlock, 2, segments, arena)});
+    copy_slots(pool, 0, 1, c.slots);
+    const float* keys = cpu::keys(pool.view());
+    const float* values = cpu::values(pool.view());
+    const int64_t block = cpu::block_elements(heads, dim);
+    for (int64_t head = 0; head < heads; ++head) {
+      for (int64_t slot = 0; slot < kKvBlock; ++slot) {
+        for (int64_t d = 0; d < dim; ++d) {
+          const int64_t k_at = (head * dim + d) * kKvBlock + slot,
+                        v_at = (head * kKvBlock + slot) * dim + d;
+          EXPECT_EQ(keys[k_at], k[slot * row + head * dim + d]);
+          if (slot < c.slots) {
+            EXPECT_EQ(keys[block + k_at], keys[k_at]);
+            EXPECT_EQ(values[block + v_at], values[v_at]);
+          } else {
+            EXPECT_TRUE(std::isnan(keys[block + k_at]) && std::isnan(values[block + v_at]));
+          }
         }
       }
     }
@@ -437,22 +418,24 @@ TEST_F(AttentionTest, KvCopyTakesOnlyTheFirstSlots) {
 }
 
 TEST_F(AttentionTest, ClearZeroesThePool) {
-  const Shape shape{1, 2, 4};
-  Pool pool(shape, 3);
-  kv_clear({.threads = 2}, {.pool = pool.view()});
-  const float* keys = cpu::keys(pool.view());
-  EXPECT_TRUE(
-      std::all_of(keys, keys + 2 * 3 * cpu::block_elements(2, 4), [](float x) { return x == 0; }));
+  for (const KvClearCase& c : cases_for(kKvClearCases, kOracle)) {
+    Pool pool(c.shape, c.blocks);
+    kv_clear({.threads = 2}, {.pool = pool.view()});
+    const float* keys = cpu::keys(pool.view());
+    EXPECT_TRUE(std::all_of(
+        keys, keys + 2 * c.blocks * cpu::block_elements(c.shape.kv_heads, c.shape.head_dim),
+        [](float x) { return x == 0; }));
+  }
 }
 
 TEST_F(AttentionTest, BadInputIsNamed) {
-  const Shape shape{2, 1, 4};
+  const AttentionShape shape{2, 1, 4};
   Pool pool(shape, 3);
   Floats q(10 * 8);
   Arena arena;
   const std::vector<int32_t> table{0, 1}, beyond{0, 3}, negative{-1};
   const auto forward = [&](const std::vector<KvSegment>& s) {
-    make_attention_plan({}, shape.plan(), 10, 3, s, arena);
+    make_attention_plan({}, shape, 10, 3, s, arena);
   };
   const auto write = [&](const KvSegment& s) { forward({s}); };
   EXPECT_THAT(
@@ -522,12 +505,11 @@ TEST_F(AttentionTest, BadInputIsNamed) {
         ThrowsMessage<Error>(HasSubstr("need 1 to 1024")));
   }
   const auto run = [&](Mat<float> out, Mat<float> lse, int64_t pool_blocks) {
-    attention_forward({},
-                      {.out = out,
-                       .lse = lse,
-                       .q = Mat<const float>(q.data(), 10, 8),
-                       .pool = pool.view(),
-                       .plan = make_attention_plan({}, shape.plan(), 10, pool_blocks, {}, arena)});
+    attention_forward({}, {.out = out,
+                           .lse = lse,
+                           .q = Mat<const float>(q.data(), 10, 8),
+                           .pool = pool.view(),
+                           .plan = make_attention_plan({}, shape, 10, pool_blocks, {}, arena)});
   };
   const Mat<float> good(q.data(), 10, 8);
   EXPECT_THAT(
@@ -546,7 +528,7 @@ TEST_F(AttentionTest, BadInputIsNamed) {
               ThrowsMessage<Error>(HasSubstr("outside the pool of 3")));
   EXPECT_THAT([&] { copy_slots(pool, 0, 1, 33); }, ThrowsMessage<Error>(HasSubstr("33 slots")));
   const Context gpu{.device = {DeviceType::kCuda, 0}};
-  EXPECT_THAT([&] { make_attention_plan(gpu, shape.plan(), 10, 3, {}, arena); },
+  EXPECT_THAT([&] { make_attention_plan(gpu, shape, 10, 3, {}, arena); },
               ThrowsMessage<Error>(HasSubstr("no kernels for device cuda:0")));
   EXPECT_THAT([&] { kv_clear(gpu, {.pool = pool.view()}); },
               ThrowsMessage<Error>(HasSubstr("no kernels for device cuda:0")));

@@ -8,16 +8,17 @@
 #include <bit>
 #include <cmath>
 #include <limits>
-#include <ostream>
 #include <string>
 #include <vector>
 
 #include "core/buffer.h"
 #include "core/error.h"
 #include "kernels/numerics.h"
+#include "tests/kernels/cases/matmul_cases.h"
 
 namespace orrery::kernels {
 namespace {
+using namespace cases;
 
 /// A matrix that owns its memory; rows are `padding` elements apart, which must stay as
 /// they were.
@@ -109,63 +110,6 @@ Matrix rounded_to_bf16(Matrix w) {
   return w;
 }
 
-struct MatmulCase {
-  int64_t m, n, k;
-  DType dtype = DType::kF32;
-  bool bias = false;
-  bool accumulate = false;
-  int64_t padding = 0;
-};
-
-std::ostream& operator<<(std::ostream& out, const MatmulCase& c) {
-  return out << "m" << c.m << " n" << c.n << " k" << c.k << " " << dtype_name(c.dtype)
-             << (c.bias ? " bias" : "") << (c.accumulate ? " accumulate" : "") << " padding "
-             << c.padding;
-}
-
-const std::vector<MatmulCase>& cases() {
-  static const std::vector<MatmulCase> kCases = {
-      {1, 1, 1},
-      {1, 32, 1},
-      {1, 200, 40},
-      {1, 257, 131, DType::kBF16, true},
-      {2, 160, 33, DType::kF32, true},
-      {2, 320, 17, DType::kBF16},
-      {3, 97, 64, DType::kF32, false, true, 5},
-      {4, 70, 19},
-      {5, 96, 48, DType::kBF16, false, true},
-      {6, 129, 31, DType::kF32, true, false, 3},
-      {7, 31, 7},
-      {8, 33, 16, DType::kF32, false, true},
-      {9, 48, 50},
-      {10, 16, 12, DType::kBF16, true, false, 1},
-      {11, 47, 5},
-      {12, 15, 100},
-      {13, 64, 29, DType::kF32, true},
-      {14, 32, 64},
-      {15, 100, 67, DType::kF32, false, true, 9},
-      {16, 17, 3},
-      {27, 45, 2, DType::kBF16, false, true},
-      {28, 64, 96},
-      {29, 41, 769},  // more than one block of the inner index
-      {61, 67, 71, DType::kF32, true, false, 2},
-      {113, 37, 53, DType::kF32, false, true},
-      {257, 24, 600, DType::kF32, false, false, 7},  // more than one block of rows
-      {40, 545, 33},    // more than one block of the input gradient's inner index
-      {523, 20, 18},    // more than one block of the weight gradient's inner index
-      {200, 300, 100},  // enough work for several threads, by rows
-      {40, 2100, 65, DType::kBF16, true},  // by panels
-      {3, 4100, 64, DType::kF32, false, true},
-      {1, 9999, 60, DType::kF32, true},
-      {0, 5, 6},
-      {5, 0, 6},
-      {5, 6, 0},
-      {5, 40, 0, DType::kF32, true},
-      {5, 6, 0, DType::kBF16, false, true},
-  };
-  return kCases;
-}
-
 /// Runs `body(context)` on each instruction set of this machine with 1, 2 and 3
 /// threads.
 template <class Body>
@@ -182,15 +126,15 @@ void for_each_target(Body body) {
 
 class Matmul : public ::testing::TestWithParam<MatmulCase> {
  protected:
-  Matrix x_ = random_matrix(GetParam().m, GetParam().k, 1, GetParam().padding);
-  Matrix w_ = random_matrix(GetParam().n, GetParam().k, 2, GetParam().padding);
-  Matrix y_ = random_matrix(GetParam().m, GetParam().n, 3, GetParam().padding);
+  Matrix x_ = random_matrix(GetParam().m, GetParam().k, GetParam().seed, GetParam().padding);
+  Matrix w_ = random_matrix(GetParam().n, GetParam().k, GetParam().seed + 1, GetParam().padding);
+  Matrix y_ = random_matrix(GetParam().m, GetParam().n, GetParam().seed + 2, GetParam().padding);
 };
 
 TEST_P(Matmul, ForwardHasTheBitsOfTheScalarChain) {
   const MatmulCase& c = GetParam();
   std::vector<float> bias;
-  if (c.bias) bias = random_matrix(1, c.n, 4).values;
+  if (c.bias) bias = random_matrix(1, c.n, c.seed + 3).values;
   Matrix expected = y_;
   forward_oracle(expected, x_, c.dtype == DType::kBF16 ? rounded_to_bf16(w_) : w_, bias,
                  c.accumulate);
@@ -230,7 +174,8 @@ TEST_P(Matmul, BackwardWeightHasTheBitsOfTheScalarChain) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, Matmul, ::testing::ValuesIn(cases()));
+INSTANTIATE_TEST_SUITE_P(Shapes, Matmul, ::testing::ValuesIn(cases_for(kMatmulCases, kOracle)),
+                         CaseName());
 
 TEST(MatmulRows, DoNotDependOnTheBatchTheyAreIn) {
   constexpr int64_t kRows = 70, kN = 101, kK = 83;
@@ -269,26 +214,28 @@ TEST(MatmulBackwardWeight, OverTwoPartsOfABatchIsThatOfTheWhole) {
   });
 }
 
-TEST(MatmulBackward, IsTheGradientOfForward) {
+class MatmulGradient : public ::testing::TestWithParam<MatmulCase> {};
+
+TEST_P(MatmulGradient, IsTheGradientOfForward) {
   // L = sum of y * dy is linear in x, in w and in the bias, so a difference quotient is
   // exact up to rounding.
-  constexpr int64_t kM = 5, kN = 7, kK = 9;
-  Matrix x = random_matrix(kM, kK, 1), w = random_matrix(kN, kK, 2);
-  const Matrix dy = random_matrix(kM, kN, 3);
-  std::vector<float> bias = random_matrix(1, kN, 4).values;
+  const MatmulCase& c = GetParam();
+  Matrix x = random_matrix(c.m, c.k, c.seed), w = random_matrix(c.n, c.k, c.seed + 1);
+  const Matrix dy = random_matrix(c.m, c.n, c.seed + 2);
+  std::vector<float> bias = random_matrix(1, c.n, c.seed + 3).values;
   const Context ctx;
   const auto loss = [&] {
     const Weight weight(w, DType::kF32);
-    Matrix y(kM, kN);
+    Matrix y(c.m, c.n);
     matmul_forward(ctx, {.y = y.mat(), .x = x.mat(), .weight = weight.packed, .bias = vec(bias)});
     double sum = 0;
     for (size_t i = 0; i < y.values.size(); ++i) sum += double{y.values[i]} * double{dy.values[i]};
     return sum;
   };
   const Weight weight(w, DType::kF32);
-  Matrix dx(kM, kK), dw(kN, kK);
+  Matrix dx(c.m, c.k), dw(c.n, c.k);
   dw.values.assign(dw.values.size(), 0.0f);
-  std::vector<float> db(kN, 0.0f);
+  std::vector<float> db(bias.size(), 0.0f);
   matmul_backward_input(ctx, {.dx = dx.mat(), .dy = dy.mat(), .weight = weight.packed});
   matmul_backward_weight(ctx, {.dw = dw.mat(), .dy = dy.mat(), .x = x.mat()});
   bias_backward(ctx, {.db = vec(db), .dy = dy.mat()});
@@ -308,6 +255,9 @@ TEST(MatmulBackward, IsTheGradientOfForward) {
   check(w.values, dw.values, "w");
   check(bias, db, "bias");
 }
+
+INSTANTIATE_TEST_SUITE_P(Shapes, MatmulGradient,
+                         ::testing::ValuesIn(cases_for(kMatmulCases, kDifferences)), CaseName());
 
 TEST(MatmulBackward, AgreesWithDoublePrecision) {
   constexpr int64_t kM = 33, kN = 65, kK = 70;
@@ -345,17 +295,19 @@ TEST(MatmulBackward, AgreesWithDoublePrecision) {
 }
 
 TEST(BiasBackward, AddsRowsInOrder) {
-  const Matrix dy = random_matrix(19, 523, 1, 4);
-  const std::vector<float> start = random_matrix(1, 523, 2).values;
-  std::vector<float> expected = start;
-  for (int64_t i = 0; i < dy.rows; ++i) {
-    for (int64_t j = 0; j < dy.cols; ++j) expected[static_cast<size_t>(j)] += dy.at(i, j);
+  for (const BiasCase& c : cases_for(kBiasCases, kOracle)) {
+    const Matrix dy = random_matrix(c.m, c.n, c.seed, c.padding);
+    const std::vector<float> start = random_matrix(1, c.n, c.seed + 1).values;
+    std::vector<float> expected = start;
+    for (int64_t i = 0; i < dy.rows; ++i) {
+      for (int64_t j = 0; j < dy.cols; ++j) expected[static_cast<size_t>(j)] += dy.at(i, j);
+    }
+    for_each_target([&](const Context& ctx) {
+      std::vector<float> db = start;
+      bias_backward(ctx, {.db = vec(db), .dy = dy.mat()});
+      EXPECT_EQ(db, expected) << c;
+    });
   }
-  for_each_target([&](const Context& ctx) {
-    std::vector<float> db = start;
-    bias_backward(ctx, {.db = vec(db), .dy = dy.mat()});
-    EXPECT_EQ(db, expected);
-  });
 }
 
 TEST(MatmulForward, KeepsInfinitiesAndNansWhereTheyBelong) {
@@ -389,20 +341,23 @@ TEST(MatmulForward, KeepsInfinitiesAndNansWhereTheyBelong) {
 }
 
 TEST(PackedWeight, IsInPanelsOf32PaddedWithZeros) {
-  const Matrix w = random_matrix(70, 11, 1);
-  for_each_target([&](const Context& ctx) {
-    const Weight f32(w, DType::kF32, ctx.threads), bf16(w, DType::kBF16, ctx.threads);
-    ASSERT_EQ(f32.memory.bytes(), size_t{96 * 11 * 4});
-    ASSERT_EQ(bf16.memory.bytes(), size_t{96 * 11 * 2});
-    for (int64_t j = 0; j < 96; ++j) {
-      for (int64_t p = 0; p < 11; ++p) {
-        const auto at = static_cast<size_t>((j / 32 * 11 + p) * 32 + j % 32);
-        const float expected = j < 70 ? w.at(j, p) : 0.0f;
-        EXPECT_EQ(f32.memory.span<float>()[at], expected);
-        EXPECT_EQ(bf16.memory.span<uint16_t>()[at], f32_to_bf16(expected));
+  for (const PackCase& c : cases_for(kPackCases, kOracle)) {
+    const Matrix w = random_matrix(c.n, c.k, c.seed);
+    const int64_t padded = (c.n + 31) / 32 * 32;
+    for_each_target([&](const Context& ctx) {
+      const Weight f32(w, DType::kF32, ctx.threads), bf16(w, DType::kBF16, ctx.threads);
+      ASSERT_EQ(std::ssize(f32.memory.span<float>()), padded * c.k);
+      ASSERT_EQ(std::ssize(bf16.memory.span<uint16_t>()), padded * c.k);
+      for (int64_t j = 0; j < padded; ++j) {
+        for (int64_t p = 0; p < c.k; ++p) {
+          const int64_t at = (j / 32 * c.k + p) * 32 + j % 32;
+          const float expected = j < c.n ? w.at(j, p) : 0.0f;
+          EXPECT_EQ(f32.memory.span<float>()[at], expected);
+          EXPECT_EQ(bf16.memory.span<uint16_t>()[at], f32_to_bf16(expected));
+        }
       }
-    }
-  });
+    });
+  }
 }
 
 TEST(PackedWeight, Bf16RoundsEveryKindOfNumberAsTheScalarDoes) {
