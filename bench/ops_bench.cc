@@ -55,7 +55,7 @@ void measure(benchmark::State& state, const Machine& machine, const Cost& cost,
   state.SetLabel(arithmetic > traffic ? "arithmetic" : "traffic");
 }
 
-void Registry::add(const std::string& name, const Case& run) const {
+void Registry::add(const std::string& name, const Body& run) const {
   for (const Machine* machine : machines_) {
     const std::string full = name + "/threads:" + std::to_string(machine->threads);
     benchmark::RegisterBenchmark(full.c_str(),
@@ -92,13 +92,11 @@ int run(int argc, char** argv) {
   benchmark::AddCustomContext("1 thread", describe(one));
   benchmark::AddCustomContext("2 threads", describe(two));
   const Registry registry(one, two);
-  for (const ModelShape& model : kModels) {
-    add_matmul_cases(registry, model);
-    add_attention_cases(registry, model);
-    add_row_cases(registry, model);
-    add_vocabulary_cases(registry, model);
-    add_flat_cases(registry, model);
-  }
+  add_matmul_cases(registry);
+  add_attention_cases(registry);
+  add_row_cases(registry);
+  add_vocabulary_cases(registry);
+  add_flat_cases(registry);
   benchmark::RunSpecifiedBenchmarks();
   fmt::print(stderr, "FMA peak afterwards: 1 thread {:.0f} GFLOP/s, 2 threads {:.0f}\n",
              kernels::measure_fma_peak(1) * 1e-9, kernels::measure_fma_peak(2) * 1e-9);

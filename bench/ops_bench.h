@@ -1,8 +1,9 @@
-// What the cases of bench_ops share: the models' shapes, what a case costs, and how it
-// is measured against the roofline.
+// What the benchmarks of ops share: what a row of a case table (tests/kernels/cases)
+// costs, and how it is measured against the roofline.
 #pragma once
 
 #include <benchmark/benchmark.h>
+#include <fmt/format.h>
 
 #include <cstdint>
 #include <functional>
@@ -12,30 +13,13 @@
 #include "bench/bandwidth.h"
 #include "core/buffer.h"
 #include "core/context.h"
+#include "tests/kernels/cases/case_table.h"
 
 namespace orrery::bench {
 
-struct ModelShape {
-  const char* name;
-  int64_t dim, layers, heads, kv_heads, head_dim, ffn, vocab;
-  int64_t q_size() const { return heads * head_dim; }
-  int64_t kv_size() const { return kv_heads * head_dim; }
-  int64_t qkv_size() const { return q_size() + 2 * kv_size(); }
-  /// Parameters, embedding and head tied.
-  int64_t parameters() const {
-    return vocab * dim + layers * (dim * (qkv_size() + q_size() + 3 * ffn) + 2 * dim) + dim;
-  }
-};
+using kernels::cases::cases_for;
+using kernels::cases::ModelShape;
 
-inline constexpr ModelShape kModels[] = {
-    {"135M", 576, 30, 9, 3, 64, 1536, 49152},
-    {"8M", 288, 6, 6, 6, 48, 768, 6400},
-};
-
-/// Tokens of a group in training: a prompt of 60 and 8 responses of 128.
-inline constexpr int64_t kGroupTokens = 60 + 8 * 128;
-/// Sequences of a decoding batch, where an op's own cases name no other.
-inline constexpr int64_t kDecodeRows = 64;
 /// Bytes that cases whose operands come from memory walk through: more than any
 /// third-level cache.
 inline constexpr int64_t kColdBytes = 128 << 20;
@@ -66,13 +50,22 @@ struct Machine {
 void measure(benchmark::State& state, const Machine& machine, const Cost& cost,
              const std::function<void()>& run);
 
-using Case = std::function<void(benchmark::State&, const Machine&)>;
+using Body = std::function<void(benchmark::State&, const Machine&)>;
 
-/// Registers `name`/threads:1 and `name`/threads:2.
 class Registry {
  public:
   Registry(const Machine& one, const Machine& two) : machines_{&one, &two} {}
-  void add(const std::string& name, const Case& run) const;
+  /// Registers `name`/threads:1 and `name`/threads:2.
+  void add(const std::string& name, const Body& run) const;
+  /// For every row of `table` that has a `use`: name(row), after its model's, measures
+  /// run(state, machine, row).
+  template <class Row, size_t kRows, class Name, class RunRow>
+  void add_table(const Row (&table)[kRows], kernels::cases::Use use, Name name, RunRow run) const {
+    for (const Row& row : cases_for(table, use)) {
+      add(fmt::format("{}/{}", row.model->name, name(row)),
+          [=](benchmark::State& state, const Machine& machine) { run(state, machine, row); });
+    }
+  }
 
  private:
   const Machine* machines_[2];
@@ -85,10 +78,10 @@ inline double as_bytes(int64_t floats) { return static_cast<double>(floats) * si
 /// Token ids or positions: `count` numbers below `bound`, in no order.
 std::vector<int32_t> random_ids(int64_t count, int64_t bound, uint32_t seed);
 
-void add_matmul_cases(const Registry& registry, const ModelShape& model);
-void add_attention_cases(const Registry& registry, const ModelShape& model);
-void add_row_cases(const Registry& registry, const ModelShape& model);
-void add_vocabulary_cases(const Registry& registry, const ModelShape& model);
-void add_flat_cases(const Registry& registry, const ModelShape& model);
+void add_matmul_cases(const Registry& registry);
+void add_attention_cases(const Registry& registry);
+void add_row_cases(const Registry& registry);
+void add_vocabulary_cases(const Registry& registry);
+void add_flat_cases(const Registry& registry);
 
 }  // namespace orrery::bench

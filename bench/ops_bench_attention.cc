@@ -10,19 +10,12 @@
 #include "bench/ops_bench.h"
 #include "bench/turns.h"
 #include "kernels/attention.h"
+#include "tests/kernels/cases/attention_cases.h"
 
 namespace orrery::bench {
 namespace {
 
-/// For each of `groups`: `samples` runs of `rows` tokens after a prompt of `prompt`
-/// tokens that they share (0: none).
-struct Groups {
-  int64_t groups, prompt, samples, rows;
-  int64_t sequences() const { return groups * samples; }
-  int64_t tokens() const { return groups * (prompt + samples * rows); }
-};
-
-constexpr Groups kPrefill{1, 0, 1, 512}, kGroup{1, 60, 8, 128}, kPlain{1, 0, 8, 256};
+using namespace kernels::cases;
 
 /// Segments of a batch and their block tables. The whole blocks of a prompt are its
 /// samples' too.
@@ -40,7 +33,8 @@ struct Paged {
 
 /// One row per sequence, the last of `context` tokens. Blocks are taken in the order in
 /// which sequences that grow side by side take them.
-Paged decode_batch(const Groups& groups, int64_t context) {
+Paged decode_batch(const AttentionBatchCase& groups) {
+  const int64_t context = groups.context;
   Paged batch;
   for (int64_t g = 0; g < groups.groups; ++g) {
     std::vector<int32_t> prompt;
@@ -58,7 +52,7 @@ Paged decode_batch(const Groups& groups, int64_t context) {
 }
 
 /// All tokens of the groups: the prompt's, then each sample's.
-Paged training_batch(const Groups& groups) {
+Paged training_batch(const AttentionBatchCase& groups) {
   Paged batch;
   int64_t row = 0;
   const auto add = [&](std::vector<int32_t> table, int64_t position, int64_t rows) {
@@ -77,6 +71,10 @@ Paged training_batch(const Groups& groups) {
     for (int64_t s = 0; s < groups.samples; ++s) add(shared, groups.prompt, groups.rows);
   }
   return batch;
+}
+
+Paged batch_of(const AttentionBatchCase& groups) {
+  return groups.context > 0 ? decode_batch(groups) : training_batch(groups);
 }
 
 /// (query, key) pairs that a batch looks at.
@@ -106,10 +104,6 @@ struct Pools {
   }
 };
 
-kernels::AttentionShape shape_of(const ModelShape& model) {
-  return {model.heads, model.kv_heads, model.head_dim};
-}
-
 float scale_of(const ModelShape& model) {
   return static_cast<float>(1.0 / std::sqrt(static_cast<double>(model.head_dim)));
 }
@@ -138,8 +132,8 @@ void run_forward(benchmark::State& state, const Machine& machine, const ModelSha
   const Mat<float> lse_mat =
       lse ? Mat<float>(lse_memory.span<float>().data(), rows, model.heads) : Mat<float>();
   Arena arena;
-  const kernels::AttentionPlan plan =
-      kernels::make_attention_plan(ctx, shape_of(model), rows, batch.blocks, batch.segments, arena);
+  const kernels::AttentionPlan plan = kernels::make_attention_plan(
+      ctx, attention_shape(model), rows, batch.blocks, batch.segments, arena);
   size_t turn = 0;
   measure(state, machine, cost, [&] {
     kernels::attention_forward(ctx, {.out = out_mat,
@@ -152,7 +146,7 @@ void run_forward(benchmark::State& state, const Machine& machine, const ModelSha
 }
 
 void run_backward(benchmark::State& state, const Machine& machine, const ModelShape& model,
-                  const Groups& groups) {
+                  const AttentionBatchCase& groups) {
   const Paged batch = training_batch(groups);
   std::vector<kernels::AttentionSegment> segments;
   int32_t prompt = -1;
@@ -183,7 +177,7 @@ void run_backward(benchmark::State& state, const Machine& machine, const ModelSh
   const Context ctx = context_of(machine);
   Arena arena;
   const kernels::AttentionBackwardPlan plan =
-      kernels::make_attention_backward_plan(ctx, shape_of(model), rows, segments, arena);
+      kernels::make_attention_backward_plan(ctx, attention_shape(model), rows, segments, arena);
   measure(state, machine, cost, [&] {
     kernels::attention_backward(
         ctx, {.dq = part(dqkv, 0, model.q_size()),
@@ -211,8 +205,8 @@ void run_kv_write(benchmark::State& state, const Machine& machine, const ModelSh
   const double bytes = as_bytes(rows * 2 * model.kv_size());
   const int64_t k_at = model.q_size(), v_at = k_at + model.kv_size();
   Arena arena;
-  const kernels::AttentionPlan plan =
-      kernels::make_attention_plan(ctx, shape_of(model), rows, batch.blocks, batch.segments, arena);
+  const kernels::AttentionPlan plan = kernels::make_attention_plan(
+      ctx, attention_shape(model), rows, batch.blocks, batch.segments, arena);
   measure(state, machine, {.read = bytes, .written = bytes}, [&] {
     kernels::kv_write(ctx, {.pool = pools.pools[0],
                             .k = all.col_range(k_at, v_at),
@@ -221,74 +215,80 @@ void run_kv_write(benchmark::State& state, const Machine& machine, const ModelSh
   });
 }
 
-void run_kv_copy(benchmark::State& state, const Machine& machine, const ModelShape& model) {
-  constexpr int64_t kCount = 28;  // of a prompt of 60
+void run_kv_copy(benchmark::State& state, const Machine& machine, const KvCopyCase& c) {
   const Context ctx = context_of(machine);
-  const Pools pools(model, 2, 1);
-  const double bytes = as_bytes(kCount * 2 * model.kv_size());
+  const Pools pools(*c.model, 2, 1);
+  const double bytes = as_bytes(c.slots * 2 * c.model->kv_size());
   Arena arena;
-  const std::vector<kernels::BlockCopy> copies{{0, 1, kCount}};
+  const std::vector<kernels::BlockCopy> copies{{0, 1, c.slots}};
   const kernels::CopyPlan plan = kernels::make_copy_plan(ctx, 2, copies, arena);
   measure(state, machine, {.read = bytes, .written = bytes},
           [&] { kernels::kv_copy(ctx, {.pool = pools.pools[0], .plan = plan}); });
 }
 
-std::string describe(const Groups& groups) {
-  return groups.prompt > 0 ? fmt::format("{}x({}+{}x{})", groups.groups, groups.prompt,
-                                         groups.samples, groups.rows)
-                           : fmt::format("{}x{}", groups.sequences(), groups.rows);
+void run_kv_clear(benchmark::State& state, const Machine& machine, const KvClearCase& c) {
+  const Pools pools(*c.model, c.blocks, 1);
+  measure(state, machine, {.written = static_cast<double>(pools.memory[0].bytes())},
+          [&] { kernels::kv_clear(context_of(machine), {.pool = pools.pools[0]}); });
 }
 
-void add_decode(const Registry& registry, const ModelShape& model, const Groups& groups,
-                int64_t context) {
-  std::string name =
-      fmt::format("{}/attention_decode/B:{}/T:{}", model.name, groups.sequences(), context);
-  if (groups.prompt > 0) name += fmt::format("/groups:{}/shared:{}", groups.groups, groups.prompt);
-  const int64_t kv_tokens =
-      groups.groups * groups.prompt + groups.sequences() * (context - groups.prompt);
-  registry.add(name, [=, &model](benchmark::State& state, const Machine& machine) {
-    run_forward(state, machine, model, decode_batch(groups, context), kv_tokens, true, false);
-  });
+std::string describe_runs(const AttentionBatchCase& c) {
+  return c.prompt > 0 ? fmt::format("{}x({}+{}x{})", c.groups, c.prompt, c.samples, c.rows)
+                      : fmt::format("{}x{}", c.sequences(), c.rows);
+}
+
+/// The op and the batch.
+std::string describe(const AttentionBatchCase& c) {
+  if (c.context > 0) {
+    const std::string name = fmt::format("attention_decode/B:{}/T:{}", c.sequences(), c.context);
+    if (c.prompt == 0) return name;
+    return fmt::format("{}/groups:{}/shared:{}", name, c.groups, c.prompt);
+  }
+  const char* op = c.samples > 1 ? "attention_forward_train" : "attention_forward";
+  return fmt::format("{}/{}", op, describe_runs(c));
+}
+
+/// `kv_tokens` of run_forward.
+int64_t kv_tokens_of(const AttentionBatchCase& c) {
+  if (c.context == 0) return c.tokens();
+  return c.groups * c.prompt + c.sequences() * (c.context - c.prompt);
 }
 
 }  // namespace
 
-void add_attention_cases(const Registry& registry, const ModelShape& model) {
-  for (const int64_t context : {160, 576}) {
-    for (const int64_t batch : {1, 8, 64, 128}) {
-      add_decode(registry, model, {batch, 0, 1, 1}, context);
-      const int64_t samples = batch == 128 ? 16 : 8;
-      if (batch > 1)
-        add_decode(registry, model, {batch / samples, context == 160 ? 64 : 512, samples, 1},
-                   context);
+void add_attention_cases(const Registry& registry) {
+  for (const ModelShape* model : kModels) {
+    const auto add = [&](const std::string& name, auto run) {
+      registry.add(
+          fmt::format("{}/{}", model->name, name),
+          [=](benchmark::State& state, const Machine& machine) { run(state, machine, *model); });
+    };
+    using State = benchmark::State;
+    for (const AttentionBatchCase& c : cases_for(kAttentionBatchCases, kBench)) {
+      const bool decode = c.context > 0, training = !decode && c.samples > 1;
+      add(describe(c), [=](State& state, const Machine& machine, const ModelShape& shape) {
+        run_forward(state, machine, shape, batch_of(c), kv_tokens_of(c), decode, training);
+      });
+      if ((c.use & kBenchBackward) == 0) continue;
+      add(fmt::format("attention_backward/{}", describe_runs(c)),
+          [=](State& state, const Machine& machine, const ModelShape& shape) {
+            run_backward(state, machine, shape, c);
+          });
+    }
+    for (const AttentionBatchCase& c : cases_for(kKvWriteCases, kBench)) {
+      add(c.context > 0 ? fmt::format("kv_write/B:{}", c.sequences())
+                        : fmt::format("kv_write/T:{}", c.tokens()),
+          [=](State& state, const Machine& machine, const ModelShape& shape) {
+            run_kv_write(state, machine, shape, batch_of(c));
+          });
     }
   }
-  for (const Groups& groups : {kPrefill, kGroup, kPlain}) {
-    const bool training = groups.samples > 1;
-    registry.add(fmt::format("{}/attention_forward{}/{}", model.name, training ? "_train" : "",
-                             describe(groups)),
-                 [=, &model](benchmark::State& state, const Machine& machine) {
-                   run_forward(state, machine, model, training_batch(groups), groups.tokens(),
-                               false, training);
-                 });
-    if (!training) continue;
-    registry.add(fmt::format("{}/attention_backward/{}", model.name, describe(groups)),
-                 [=, &model](benchmark::State& state, const Machine& machine) {
-                   run_backward(state, machine, model, groups);
-                 });
-  }
-  registry.add(fmt::format("{}/kv_write/T:512", model.name),
-               [&model](benchmark::State& state, const Machine& machine) {
-                 run_kv_write(state, machine, model, training_batch(kPrefill));
-               });
-  registry.add(fmt::format("{}/kv_write/B:{}", model.name, kDecodeRows),
-               [&model](benchmark::State& state, const Machine& machine) {
-                 run_kv_write(state, machine, model, decode_batch({kDecodeRows, 0, 1, 1}, 160));
-               });
-  registry.add(fmt::format("{}/kv_copy", model.name),
-               [&model](benchmark::State& state, const Machine& machine) {
-                 run_kv_copy(state, machine, model);
-               });
+  registry.add_table(
+      kKvCopyCases, kBench, [](const KvCopyCase&) { return std::string("kv_copy"); }, run_kv_copy);
+  registry.add_table(
+      kKvClearCases, kBench,
+      [](const KvClearCase& c) { return fmt::format("kv_clear/blocks:{}", c.blocks); },
+      run_kv_clear);
 }
 
 }  // namespace orrery::bench

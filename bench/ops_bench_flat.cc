@@ -2,25 +2,23 @@
 // ordered sum of shards.
 #include <fmt/format.h>
 
-#include <algorithm>
-
 #include "bench/ops_bench.h"
 #include "bench/turns.h"
 #include "kernels/elementwise.h"
 #include "kernels/optimizer.h"
+#include "kernels/reductions.h"
 #include "learners/ordered_reducer.h"
+#include "tests/kernels/cases/flat_cases.h"
 
 namespace orrery::bench {
 namespace {
 
-// Enough to come from memory, as a whole model does, without taking as much memory as
-// a whole model.
-constexpr int64_t kMaxElements = 16 << 20;
-constexpr int64_t kShards = 8;
+using namespace kernels::cases;
 
 Vec<float> elements(const Buffer& buffer) { return as_vec(buffer.span<float>()); }
 
-void run_adamw(benchmark::State& state, const Machine& machine, int64_t n) {
+void run_adamw(benchmark::State& state, const Machine& machine, const FlatCase& c) {
+  const int64_t n = c.count;
   const Buffer w = random_buffer(n, 1), m = random_buffer(n, 2), v = random_buffer(n, 3),
                grad = random_buffer(n, 4);
   for (float& x : v.span<float>()) x *= x;
@@ -38,7 +36,8 @@ void run_adamw(benchmark::State& state, const Machine& machine, int64_t n) {
   });
 }
 
-void run_sum_squares(benchmark::State& state, const Machine& machine, int64_t n) {
+void run_sum_squares(benchmark::State& state, const Machine& machine, const FlatCase& c) {
+  const int64_t n = c.count;
   const int64_t chunks = (n + kernels::kNormChunk - 1) / kernels::kNormChunk;
   const Buffer x = random_buffer(n, 1), sums(Device{}, chunks * sizeof(float));
   measure(state, machine, {.flops = 2.0 * static_cast<double>(n), .read = as_bytes(n)}, [&] {
@@ -46,7 +45,8 @@ void run_sum_squares(benchmark::State& state, const Machine& machine, int64_t n)
   });
 }
 
-void run_accumulate(benchmark::State& state, const Machine& machine, int64_t n) {
+void run_accumulate(benchmark::State& state, const Machine& machine, const FlatCase& c) {
+  const int64_t n = c.count;
   const Buffer y = random_buffer(n, 1), x = random_buffer(n, 2);
   const Cost cost{.flops = static_cast<double>(n),
                   .read = as_bytes(2 * n),
@@ -58,17 +58,18 @@ void run_accumulate(benchmark::State& state, const Machine& machine, int64_t n) 
 
 /// What a rank that walks all shards adds to computing their gradients, which here is a
 /// write of each.
-void run_shard_tree(benchmark::State& state, const Machine& machine, int64_t n) {
+void run_shard_tree(benchmark::State& state, const Machine& machine, const TreeSumCase& c) {
+  const int64_t n = c.count;
   const Context ctx = context_of(machine);
-  learners::ShardTree tree(Device{}, {0, n}, kShards);
-  const auto additions = static_cast<double>(kShards - 1);
+  learners::ShardTree tree(Device{}, {0, n}, c.parts);
+  const auto additions = static_cast<double>(c.parts - 1);
   const Cost cost{.flops = additions * static_cast<double>(n),
                   .read = 2 * additions * as_bytes(n),
-                  .written = (additions + static_cast<double>(kShards)) * as_bytes(n),
+                  .written = (additions + static_cast<double>(c.parts)) * as_bytes(n),
                   .working_set = static_cast<double>(tree.memory_bytes())};
   measure(state, machine, cost, [&] {
     tree.begin(ctx);
-    for (int64_t s = 0; s < kShards; ++s) {
+    for (int64_t s = 0; s < c.parts; ++s) {
       const FlatView buffer = tree.begin_shard(/*by_region=*/false);
       kernels::fill(ctx, {.y = {buffer.at(0), n}, .value = 1.0f});
       tree.end_shard();
@@ -76,18 +77,54 @@ void run_shard_tree(benchmark::State& state, const Machine& machine, int64_t n) 
   });
 }
 
+/// The elements are all parts' together.
+void run_tree_sum(benchmark::State& state, const Machine& machine, const TreeSumCase& c) {
+  const int64_t n = c.count / c.parts;
+  const Buffer all = random_buffer(c.parts * n, 1), out = random_buffer(n, 2);
+  std::vector<const float*> parts;
+  for (int64_t p = 0; p < c.parts; ++p) parts.push_back(all.span<float>().data() + p * n);
+  const Cost cost{.flops = static_cast<double>((c.parts - 1) * n),
+                  .read = as_bytes(c.parts * n),
+                  .written = as_bytes(n)};
+  measure(state, machine, cost,
+          [&] { kernels::tree_sum(context_of(machine), {.out = elements(out), .parts = parts}); });
+}
+
+void run_fill(benchmark::State& state, const Machine& machine, const FlatCase& c) {
+  const Buffer y = random_buffer(c.count, 1);
+  measure(state, machine, {.written = as_bytes(c.count)},
+          [&] { kernels::fill(context_of(machine), {.y = elements(y), .value = 1.0f}); });
+}
+
+void run_checksum(benchmark::State& state, const Machine& machine, const FlatCase& c) {
+  const Buffer x = random_buffer(c.count, 1);
+  measure(state, machine, {.flops = 2.0 * static_cast<double>(c.count), .read = as_bytes(c.count)},
+          [&] {
+            benchmark::DoNotOptimize(kernels::checksum(context_of(machine), {.x = elements(x)}));
+          });
+}
+
+void run_max_abs(benchmark::State& state, const Machine& machine, const FlatCase& c) {
+  const Buffer x = random_buffer(c.count, 1);
+  measure(state, machine, {.flops = static_cast<double>(c.count), .read = as_bytes(c.count)}, [&] {
+    benchmark::DoNotOptimize(kernels::max_abs(context_of(machine), {.x = elements(x)}));
+  });
+}
+
 }  // namespace
 
-void add_flat_cases(const Registry& registry, const ModelShape& model) {
-  const int64_t n = std::min(model.parameters(), kMaxElements);
-  const auto add = [&](const char* op, auto run) {
-    registry.add(fmt::format("{}/{}/N:{}", model.name, op, n),
-                 [=](benchmark::State& state, const Machine& machine) { run(state, machine, n); });
+void add_flat_cases(const Registry& registry) {
+  const auto named = [](const char* op) {
+    return [=](const auto& c) { return fmt::format("{}/N:{}", op, c.count); };
   };
-  add("adamw_step", run_adamw);
-  add("sum_squares_chunks", run_sum_squares);
-  add("accumulate", run_accumulate);
-  add("shard_tree_sum", run_shard_tree);
+  registry.add_table(kAdamwCases, kBenchForward, named("adamw_step"), run_adamw);
+  registry.add_table(kSumSquaresCases, kBenchForward, named("sum_squares_chunks"), run_sum_squares);
+  registry.add_table(kAccumulateCases, kBenchForward, named("accumulate"), run_accumulate);
+  registry.add_table(kTreeSumCases, kBenchForward, named("shard_tree_sum"), run_shard_tree);
+  registry.add_table(kTreeSumCases, kBenchForward, named("tree_sum"), run_tree_sum);
+  registry.add_table(kFillCases, kBenchForward, named("fill"), run_fill);
+  registry.add_table(kChecksumCases, kBenchForward, named("checksum"), run_checksum);
+  registry.add_table(kMaxAbsCases, kBenchForward, named("max_abs"), run_max_abs);
 }
 
 }  // namespace orrery::bench

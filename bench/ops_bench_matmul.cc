@@ -6,15 +6,12 @@
 #include "bench/ops_bench.h"
 #include "bench/turns.h"
 #include "kernels/matmul.h"
+#include "tests/kernels/cases/matmul_cases.h"
 
 namespace orrery::bench {
 namespace {
 
-struct Product {
-  const char* name;
-  int64_t n, k;
-  bool head = false;
-};
+using namespace kernels::cases;
 
 enum class Op { kForward, kBackwardInput, kBackwardWeight };
 
@@ -35,8 +32,8 @@ struct Weights {
   }
 };
 
-void run_product(benchmark::State& state, const Machine& machine, Op op, const ModelShape& model,
-                 const Product& product, int64_t m, DType dtype) {
+void run_product(benchmark::State& state, const Machine& machine, Op op, const ProductCase& product,
+                 int64_t m, DType dtype) {
   const Context ctx = context_of(machine);
   const int64_t n = product.n, k = product.k;
   const auto weight_bytes =
@@ -57,7 +54,9 @@ void run_product(benchmark::State& state, const Machine& machine, Op op, const M
     });
     return;
   }
-  const int64_t copies = product.head ? 1 : cold_copies(model, weight_bytes);
+  // The head is one weight, not one a layer.
+  const bool head = n == product.model->vocab;
+  const int64_t copies = head ? 1 : cold_copies(*product.model, weight_bytes);
   const Weights weights(ctx, dtype, n, k, copies);
   const bool forward = op == Op::kForward;
   cost.read = weight_bytes + (forward ? x_bytes : y_bytes);
@@ -74,7 +73,7 @@ void run_product(benchmark::State& state, const Machine& machine, Op op, const M
   });
 }
 
-void run_pack(benchmark::State& state, const Machine& machine, const Product& product,
+void run_pack(benchmark::State& state, const Machine& machine, const PackCase& product,
               DType dtype) {
   const Context ctx = context_of(machine);
   const int64_t n = product.n, k = product.k;
@@ -88,56 +87,47 @@ void run_pack(benchmark::State& state, const Machine& machine, const Product& pr
   });
 }
 
-void run_bias(benchmark::State& state, const Machine& machine, int64_t n) {
-  const Buffer dy = random_buffer(kGroupTokens * n, 1), db = random_buffer(n, 2);
-  Cost cost{.flops = static_cast<double>(kGroupTokens * n),
-            .read = as_bytes(kGroupTokens * n + n),
-            .written = as_bytes(n)};
+void run_bias(benchmark::State& state, const Machine& machine, const BiasCase& c) {
+  const int64_t m = c.m, n = c.n;
+  const Buffer dy = random_buffer(m * n, 1), db = random_buffer(n, 2);
+  Cost cost{
+      .flops = static_cast<double>(m * n), .read = as_bytes(m * n + n), .written = as_bytes(n)};
   cost.working_set = cost.read;
   measure(state, machine, cost, [&] {
     kernels::bias_backward(context_of(machine),
                            {.db = {db.span<float>().data(), n},
-                            .dy = Mat<const float>(dy.span<float>().data(), kGroupTokens, n)});
+                            .dy = Mat<const float>(dy.span<float>().data(), m, n)});
   });
 }
 
 }  // namespace
 
-void add_matmul_cases(const Registry& registry, const ModelShape& model) {
-  const Product products[] = {{"qkv", model.qkv_size(), model.dim},
-                              {"out", model.dim, model.q_size()},
-                              {"gate_up", 2 * model.ffn, model.dim},
-                              {"down", model.dim, model.ffn},
-                              {"head", model.vocab, model.dim, true}};
-  const auto add = [&](const char* op_name, Op op, const Product& product, int64_t m, DType dtype) {
-    registry.add(
-        fmt::format("{}/{}{}/{}/M:{}/N:{}/K:{}", model.name, op_name,
-                    dtype == DType::kBF16 ? "_bf16" : "", product.name, m, product.n, product.k),
-        [=, &model](benchmark::State& state, const Machine& machine) {
-          run_product(state, machine, op, model, product, m, dtype);
-        });
+void add_matmul_cases(const Registry& registry) {
+  const auto suffix = [](DType dtype) { return dtype == DType::kBF16 ? "_bf16" : ""; };
+  const auto add = [&](const char* name, Op op, const ProductCase& c, int64_t m, DType dtype) {
+    registry.add(fmt::format("{}/{}{}/{}/M:{}/N:{}/K:{}", c.model->name, name, suffix(dtype),
+                             c.name, m, c.n, c.k),
+                 [=](benchmark::State& state, const Machine& machine) {
+                   run_product(state, machine, op, c, m, dtype);
+                 });
   };
-  for (const Product& product : products) {
-    for (const int64_t m : {int64_t{1}, int64_t{8}, kDecodeRows, int64_t{512}}) {
-      add("matmul_forward", Op::kForward, product, m, DType::kF32);
-    }
-    add("matmul_forward", Op::kForward, product, 1, DType::kBF16);
-    add("matmul_backward_input", Op::kBackwardInput, product, kGroupTokens, DType::kF32);
-    add("matmul_backward_weight", Op::kBackwardWeight, product, kGroupTokens, DType::kF32);
+  for (const ProductCase& c : cases_for(kProductCases, kBench)) {
+    for (const int64_t m : kMatmulBenchRows) add("matmul_forward", Op::kForward, c, m, DType::kF32);
+    add("matmul_forward", Op::kForward, c, 1, DType::kBF16);
+    add("matmul_backward_input", Op::kBackwardInput, c, kGroupTokens, DType::kF32);
+    add("matmul_backward_weight", Op::kBackwardWeight, c, kGroupTokens, DType::kF32);
   }
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    for (const Product& product : {products[2], products[4]}) {
-      registry.add(fmt::format("{}/pack_weight{}/{}", model.name,
-                               dtype == DType::kBF16 ? "_bf16" : "", product.name),
-                   [=](benchmark::State& state, const Machine& machine) {
-                     run_pack(state, machine, product, dtype);
-                   });
-    }
+    registry.add_table(
+        kPackCases, kBenchForward,
+        [=](const PackCase& c) { return fmt::format("pack_weight{}/{}", suffix(dtype), c.name); },
+        [=](benchmark::State& state, const Machine& machine, const PackCase& c) {
+          run_pack(state, machine, c, dtype);
+        });
   }
-  registry.add(fmt::format("{}/bias_backward/T:{}", model.name, kGroupTokens),
-               [&model](benchmark::State& state, const Machine& machine) {
-                 run_bias(state, machine, model.qkv_size());
-               });
+  registry.add_table(
+      kBiasCases, kBenchBackward,
+      [](const BiasCase& c) { return fmt::format("bias_backward/T:{}", c.m); }, run_bias);
 }
 
 }  // namespace orrery::bench

@@ -8,14 +8,16 @@
 #include "kernels/lm_head.h"
 #include "kernels/logprob.h"
 #include "kernels/sampling.h"
+#include "tests/kernels/cases/vocabulary_cases.h"
 
 namespace orrery::bench {
 namespace {
 
+using namespace kernels::cases;
+
 constexpr double kExpFlops = 20;                 // of the polynomial
 constexpr double kLogprobFlops = kExpFlops + 6;  // a logit, with entropy
 constexpr double kLogprobBackFlops = kExpFlops + 10;
-constexpr int64_t kResponseTokens = 8 * 128;  // of a group
 
 template <class T>
 Vec<T> vec(std::vector<T>& v) {
@@ -33,9 +35,10 @@ Buffer random_logits(int64_t count) {
   return logits;
 }
 
-void run_logprob(benchmark::State& state, const Machine& machine, int64_t vocab, bool backward) {
+void run_logprob(benchmark::State& state, const Machine& machine, const LogprobCase& c,
+                 bool backward) {
   const Context ctx = context_of(machine);
-  constexpr int64_t r = kDecodeRows;
+  const int64_t r = c.rows, vocab = c.vocab;
   const Buffer logits = random_logits(r * vocab);
   const Mat<float> mat(logits.span<float>().data(), r, vocab);
   const std::vector<int32_t> targets = random_ids(r, vocab, 2);
@@ -95,11 +98,10 @@ void run_sampling(benchmark::State& state, const Machine& machine, int64_t vocab
   });
 }
 
-void run_lm_head(benchmark::State& state, const Machine& machine, const ModelShape& model,
+void run_lm_head(benchmark::State& state, const Machine& machine, const LmHeadCase& c,
                  bool backward) {
   const Context ctx = context_of(machine);
-  constexpr int64_t r = kResponseTokens;
-  const int64_t d = model.dim, vocab = model.vocab;
+  const int64_t r = c.rows, d = c.hidden, vocab = c.vocab;
   const Buffer hidden = random_buffer(r * d, 1), dhidden = random_buffer(r * d, 2);
   const Buffer plain = random_buffer(vocab * d, 3), dw = random_buffer(vocab * d, 4);
   const Buffer packed(Device{}, kernels::packed_weight_bytes(Device{}, DType::kF32, vocab, d));
@@ -144,32 +146,35 @@ void run_lm_head(benchmark::State& state, const Machine& machine, const ModelSha
 
 }  // namespace
 
-void add_vocabulary_cases(const Registry& registry, const ModelShape& model) {
+void add_vocabulary_cases(const Registry& registry) {
   for (const bool backward : {false, true}) {
-    registry.add(fmt::format("{}/logprob_{}/R:{}", model.name, backward ? "backward" : "forward",
-                             kDecodeRows),
-                 [=, &model](benchmark::State& state, const Machine& machine) {
-                   run_logprob(state, machine, model.vocab, backward);
-                 });
-    registry.add(fmt::format("{}/lm_head_{}/R:{}", model.name,
-                             backward ? "forward_backward" : "logprob", kResponseTokens),
-                 [=, &model](benchmark::State& state, const Machine& machine) {
-                   run_lm_head(state, machine, model, backward);
-                 });
+    const Use use = backward ? kBenchBackward : kBenchForward;
+    registry.add_table(
+        kLogprobCases, use,
+        [=](const LogprobCase& c) {
+          return fmt::format("logprob_{}/R:{}", backward ? "backward" : "forward", c.rows);
+        },
+        [=](benchmark::State& state, const Machine& machine, const LogprobCase& c) {
+          run_logprob(state, machine, c, backward);
+        });
+    registry.add_table(
+        kLmHeadCases, use,
+        [=](const LmHeadCase& c) {
+          return fmt::format("lm_head_{}/R:{}", backward ? "forward_backward" : "logprob", c.rows);
+        },
+        [=](benchmark::State& state, const Machine& machine, const LmHeadCase& c) {
+          run_lm_head(state, machine, c, backward);
+        });
   }
-  const std::pair<const char*, kernels::SamplingParams> samplers[] = {
-      {"greedy", {.temperature = 0.0f}},
-      {"temperature", {.temperature = 0.7f}},
-      {"top_k", {.top_k = 50}},
-      {"top_p", {.top_p = 0.9f}},
-      {"top_k_top_p", {.top_k = 50, .top_p = 0.9f}},
-      {"min_p", {.min_p = 0.05f}},
-  };
-  for (const auto& [sampler_name, params] : samplers) {
-    registry.add(fmt::format("{}/sample/{}/R:{}", model.name, sampler_name, kDecodeRows),
-                 [params = params, &model](benchmark::State& state, const Machine& machine) {
-                   run_sampling(state, machine, model.vocab, params);
-                 });
+  for (const Sampler& sampler : kSamplers) {
+    registry.add_table(
+        kSamplingCases, kBenchForward,
+        [=](const SamplingCase&) {
+          return fmt::format("sample/{}/R:{}", sampler.name, kDecodeRows);
+        },
+        [=](benchmark::State& state, const Machine& machine, const SamplingCase& c) {
+          run_sampling(state, machine, c.vocab, sampler.params);
+        });
   }
 }
 
