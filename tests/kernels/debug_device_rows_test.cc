@@ -2,8 +2,6 @@
 // that followed a pointer into it would end the process. The bits are the CPU's.
 #include <gtest/gtest.h>
 
-#include "core/buffer.h"
-#include "core/transfer.h"
 #include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 #include "kernels/optimizer.h"
@@ -12,51 +10,15 @@
 #include "kernels/rope.h"
 #include "kernels/rows.h"
 #include "kernels/swiglu.h"
+#include "tests/kernels/device_arrays.h"
 #include "tests/kernels/kernel_testing.h"
 
 namespace orrery::kernels {
 namespace {
-using kernel_testing::random_vector;
+using kernel_testing::DeviceArrays;
 using kernel_testing::same_bits;
 
 constexpr int64_t kTokens = 6, kHeads = 3, kDim = 8, kCols = kHeads * kDim, kVocab = 11;
-
-/// Arrays on one device, filled with random numbers, that live as long as this.
-class DeviceArrays {
- public:
-  explicit DeviceArrays(Device device) : ctx_{.device = device}, arena_(device) {}
-
-  const Context& ctx() const { return ctx_; }
-  Vec<float> vec(int64_t size) {
-    const Vec<float> made(arena_.alloc<float>(size), size);
-    upload(ctx_, made, random_vector(size, ++seed_));
-    vecs_.push_back(made);
-    return made;
-  }
-  Mat<float> mat(int64_t rows, int64_t cols) { return {vec(rows * cols).data, rows, cols}; }
-  Vec<const int32_t> ids(const std::vector<int32_t>& values) {
-    const int64_t size = std::ssize(values);
-    const Vec<int32_t> made(arena_.alloc<int32_t>(size), size);
-    upload(ctx_, made, values);
-    return made;
-  }
-  /// All of them, one after the other.
-  std::vector<float> values() const {
-    std::vector<float> all;
-    for (const Vec<float>& v : vecs_) {
-      std::vector<float> host(static_cast<size_t>(v.size));
-      download(ctx_, Span<float>(host), v);
-      all.insert(all.end(), host.begin(), host.end());
-    }
-    return all;
-  }
-
- private:
-  Context ctx_;
-  Arena arena_;
-  std::vector<Vec<float>> vecs_;
-  uint64_t seed_ = 0;
-};
 
 void run_norms(DeviceArrays& a) {
   const Mat<float> x = a.mat(kTokens, kCols), y = a.mat(kTokens, kCols), h = a.mat(kTokens, kCols);
@@ -121,7 +83,7 @@ TEST(DebugDeviceRows, TheOpsFollowNoPointerOnTheHost) {
   std::vector<float> values[2];
   std::vector<double> numbers[2];
   for (int i = 0; i < 2; ++i) {
-    DeviceArrays arrays({i == 0 ? DeviceType::kCpu : DeviceType::kDebug});
+    DeviceArrays arrays({.device = {i == 0 ? DeviceType::kCpu : DeviceType::kDebug}});
     run_norms(arrays);
     run_rows(arrays);
     run_flat(arrays, numbers[i]);

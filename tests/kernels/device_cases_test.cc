@@ -1,0 +1,353 @@
+// Every row of every case table that is for an oracle, on every device that this build
+// has kernels for: the bits are the CPU's. On the debug device an access by the host
+// outside an op, an upload or a download would end the process.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+#include "kernels/attention.h"
+#include "kernels/elementwise.h"
+#include "kernels/embedding.h"
+#include "kernels/lm_head.h"
+#include "kernels/logprob.h"
+#include "kernels/matmul.h"
+#include "kernels/reductions.h"
+#include "kernels/rmsnorm.h"
+#include "kernels/rope.h"
+#include "kernels/rows.h"
+#include "kernels/swiglu.h"
+#include "tests/kernels/cases/all_cases.h"
+#include "tests/kernels/device_arrays.h"
+
+namespace orrery::kernels {
+namespace {
+using namespace cases;
+using kernel_testing::DeviceArrays;
+using kernel_testing::same_bits;
+
+constexpr DeviceType kOtherDevices[] = {DeviceType::kDebug};
+
+/// Numbers that ops return, and ids that they draw.
+using Answers = std::vector<double>;
+
+void run(DeviceArrays& a, const RmsnormCase& c, Answers&) {
+  const int64_t cols = c.heads * c.dim;
+  const Mat<float> x = a.mat(c.tokens, cols), y = a.mat(c.tokens, cols), h = a.mat(c.tokens, cols);
+  const Vec<float> rstd = a.vec(c.tokens * c.heads), weight = a.vec(c.dim), dweight = a.vec(c.dim);
+  rmsnorm_forward(a.ctx(),
+                  {.y = y, .rstd = rstd, .x = x, .weight = weight, .eps = 1e-5f, .heads = c.heads});
+  rmsnorm_backward(a.ctx(), {.dx = h,
+                             .dweight = dweight,
+                             .dy = y,
+                             .x = x,
+                             .rstd = rstd,
+                             .weight = weight,
+                             .accumulate = true,
+                             .heads = c.heads});
+  rmsnorm_residual_forward(a.ctx(), {.h = h,
+                                     .y = y,
+                                     .x = x,
+                                     .delta = a.mat(c.tokens, cols),
+                                     .weight = a.vec(cols),
+                                     .eps = 1e-5f});
+}
+
+void run(DeviceArrays& a, const RopeCase& c, Answers&) {
+  const RopeTable table =
+      build_rope_table(a.ctx().device, {.head_dim = c.head_dim, .scaling = {}}, 300);
+  const auto rope = [&] {
+    return Rope{.x = a.mat(c.tokens, c.heads * c.head_dim),
+                .heads = c.heads,
+                .positions = a.ids(scattered_ids(c.tokens, 300)),
+                .cos = table.cos,
+                .sin = table.sin};
+  };
+  rope_forward(a.ctx(), rope());
+  rope_backward(a.ctx(), rope());
+}
+
+void run(DeviceArrays& a, const SwigluCase& c, Answers&) {
+  const Mat<float> gate_up = a.mat(c.tokens, 2 * c.width, c.scale);
+  swiglu_forward(a.ctx(), {.out = a.mat(c.tokens, c.width), .gate_up = gate_up});
+  swiglu_backward(a.ctx(), {.d_gate_up = a.mat(c.tokens, 2 * c.width),
+                            .dout = a.mat(c.tokens, c.width),
+                            .gate_up = gate_up});
+}
+
+void run(DeviceArrays& a, const EmbeddingCase& c, Answers&) {
+  const Mat<float> table = a.mat(c.vocab, c.dim), rows = a.mat(c.tokens, c.dim);
+  const Vec<const int32_t> ids = a.ids(c.ids());
+  embedding_forward(a.ctx(), {.out = rows, .table = table, .ids = ids});
+  embedding_backward(a.ctx(), {.dtable = table, .dout = rows, .ids = ids});
+}
+
+void run(DeviceArrays& a, const RowsCase& c, Answers&) {
+  const Mat<float> all = a.mat(c.from_rows, c.dim), some = a.mat(c.count, c.dim);
+  const Vec<const int32_t> rows = a.ids(c.rows());
+  gather_rows(a.ctx(), {.to = some, .from = all, .rows = rows});
+  scatter_add_rows(a.ctx(), {.to = all, .from = some, .rows = rows});
+  copy_rows(a.ctx(), {.to = a.mat(c.from_rows, c.dim), .from = all});
+}
+
+void run(DeviceArrays& a, const SpreadCase& c, Answers&) {
+  spread_rows(a.ctx(), {.y = a.mat(c.kSource.size(), c.dim),
+                        .source = a.ids({c.kSource.begin(), c.kSource.end()})});
+}
+
+PackedWeight pack(DeviceArrays& a, int64_t n, int64_t k, DType dtype, int64_t padding = 0) {
+  const auto bytes = static_cast<int64_t>(packed_weight_bytes(a.ctx().device, dtype, n, k));
+  return pack_weight(a.ctx(), {.weight = a.mat(n, k, 1.0f, padding),
+                               .dtype = dtype,
+                               .memory = a.arena().alloc<char>(bytes)});
+}
+
+void run(DeviceArrays& a, const MatmulCase& c, Answers&) {
+  const PackedWeight weight = pack(a, c.n, c.k, c.dtype, c.padding);
+  const auto mat = [&](int64_t rows, int64_t cols) { return a.mat(rows, cols, 1.0f, c.padding); };
+  const Mat<float> x = mat(c.m, c.k), y = mat(c.m, c.n);
+  matmul_forward(a.ctx(), {.y = y,
+                           .x = x,
+                           .weight = weight,
+                           .bias = c.bias ? a.vec(c.n) : Vec<float>(),
+                           .accumulate = c.accumulate});
+  matmul_backward_weight(a.ctx(), {.dw = mat(c.n, c.k), .dy = y, .x = x});
+  matmul_backward_input(a.ctx(), {.dx = x, .dy = y, .weight = weight, .accumulate = c.accumulate});
+}
+
+void run(DeviceArrays& a, const PackCase& c, Answers&) {
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    const PackedWeight weight = pack(a, c.n, c.k, dtype);
+    matmul_forward(a.ctx(), {.y = a.mat(2, c.n), .x = a.mat(2, c.k), .weight = weight});
+  }
+}
+
+void run(DeviceArrays& a, const BiasCase& c, Answers&) {
+  bias_backward(a.ctx(), {.db = a.vec(c.n), .dy = a.mat(c.m, c.n, 1.0f, c.padding)});
+}
+
+void run(DeviceArrays& a, const LogprobCase& c, Answers&) {
+  const Mat<float> logits = a.mat(c.rows, c.vocab, c.scale);
+  const Vec<const int32_t> targets = a.ids(scattered_ids(c.rows, c.vocab));
+  const Vec<float> lse = a.vec(c.rows), entropies = a.vec(c.rows);
+  const Vec<float> inv_temperature = a.constant(c.rows, 1.25f);
+  logprob_forward(a.ctx(), {.logprobs = a.vec(c.rows),
+                            .entropies = entropies,
+                            .lse = lse,
+                            .logits = logits,
+                            .targets = targets,
+                            .inv_temperature = inv_temperature});
+  logprob_backward(a.ctx(), {.logits = logits,
+                             .targets = targets,
+                             .lse = lse,
+                             .entropies = entropies,
+                             .dlogp = a.vec(c.rows),
+                             .dentropy = a.vec(c.rows),
+                             .inv_temperature = inv_temperature});
+}
+
+void run(DeviceArrays& a, const LmHeadCase& c, Answers&) {
+  const PackedWeight weight = pack(a, c.vocab, c.hidden, DType::kF32);
+  lm_head_logprob(a.ctx(),
+                  {.hidden = a.mat(c.rows, c.hidden),
+                   .weight = weight,
+                   .targets = a.ids(scattered_ids(c.rows, c.vocab)),
+                   .inv_temperature = a.constant(c.rows, 1.25f),
+                   .logprobs = a.vec(c.rows),
+                   .entropies = a.vec(c.rows)},
+                  a.arena());
+}
+
+void run(DeviceArrays& a, const SamplingCase& c, Answers& answers) {
+  std::vector<SamplingParams> params;
+  std::vector<float> uniform;
+  for (const Sampler& sampler : kSamplers) {
+    params.push_back(sampler.params);
+    uniform.push_back(static_cast<float>(uniform.size()) / std::size(kSamplers));
+  }
+  const int64_t rows = std::ssize(params);
+  const Vec<int32_t> ids = a.upload(std::vector<int32_t>(params.size(), -5));
+  sample_forward(a.ctx(), {.ids = ids,
+                           .logits = a.mat(rows, c.vocab, c.scale),
+                           .params = a.upload(params),
+                           .uniform = a.upload(uniform)});
+  for (const int32_t id : a.download(ids)) answers.push_back(id);
+}
+
+KvPool random_pool(DeviceArrays& a, const AttentionShape& shape, int64_t blocks) {
+  const auto bytes = static_cast<int64_t>(
+      kv_pool_bytes(a.ctx().device, DType::kF32, blocks, shape.kv_heads, shape.head_dim));
+  const Vec<float> memory = a.vec(bytes / static_cast<int64_t>(sizeof(float)));
+  return make_kv_pool(a.ctx().device, DType::kF32, blocks, shape.kv_heads, shape.head_dim,
+                      memory.data);
+}
+
+/// Writes the keys and values of whole sequences, then computes their spans.
+void run(DeviceArrays& a, const AttentionCase& c, Answers&) {
+  std::vector<std::vector<int32_t>> tables;
+  std::vector<KvSegment> sequences, spans;
+  int64_t keys = 0, queries = 0;
+  int32_t blocks = 0;
+  tables.reserve(static_cast<size_t>(c.spans.size()));
+  for (const Positions& span : c.spans) {
+    std::vector<int32_t>& table = tables.emplace_back();
+    for (int64_t at = 0; at < span.end; at += kKvBlock) table.push_back(blocks++);
+    sequences.push_back({keys, span.end, 0, table});
+    spans.push_back({queries, span.end - span.begin, span.begin, table});
+    keys += span.end;
+    queries += span.end - span.begin;
+  }
+  const auto plan_of = [&](int64_t rows, const std::vector<KvSegment>& segments) {
+    return make_attention_plan(a.ctx(), c.shape, rows, blocks, segments, a.arena());
+  };
+  const int64_t q_row = c.shape.heads * c.shape.head_dim;
+  const int64_t kv_row = c.shape.kv_heads * c.shape.head_dim;
+  const KvPool pool = random_pool(a, c.shape, blocks);
+  kv_write(a.ctx(), {.pool = pool,
+                     .k = a.mat(keys, kv_row, c.size),
+                     .v = a.mat(keys, kv_row),
+                     .plan = plan_of(keys, sequences)});
+  attention_forward(a.ctx(), {.out = a.mat(queries, q_row),
+                              .lse = a.mat(queries, c.shape.heads),
+                              .q = a.mat(queries, q_row, c.size),
+                              .pool = pool,
+                              .plan = plan_of(queries, spans),
+                              .scale = 1.0f / std::sqrt(static_cast<float>(c.shape.head_dim))});
+}
+
+void run(DeviceArrays& a, const AttentionTreeCase& c, Answers&) {
+  std::vector<AttentionSegment> segments;
+  int64_t rows = 0;
+  for (const Node& node : c.nodes) {
+    const AttentionSegment* parent = node.parent < 0 ? nullptr : &segments[node.parent];
+    const int64_t position = parent == nullptr ? 0 : parent->position + parent->rows;
+    segments.push_back({rows, node.rows, position, node.parent});
+    rows += node.rows;
+  }
+  const int64_t q_row = c.shape.heads * c.shape.head_dim;
+  const int64_t kv_row = c.shape.kv_heads * c.shape.head_dim;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(c.shape.head_dim));
+  attention_backward(
+      a.ctx(), {.dq = a.mat(rows, q_row),
+                .dk = a.mat(rows, kv_row),
+                .dv = a.mat(rows, kv_row),
+                .dout = a.mat(rows, q_row),
+                .out = a.mat(rows, q_row),
+                .q = a.mat(rows, q_row, c.size),
+                .k = a.mat(rows, kv_row, c.size),
+                .v = a.mat(rows, kv_row),
+                .lse = a.mat(rows, c.shape.heads),
+                .plan = make_attention_backward_plan(a.ctx(), c.shape, rows, segments, a.arena()),
+                .scale = scale});
+}
+
+void run(DeviceArrays& a, const KvCopyCase& c, Answers&) {
+  const std::vector<BlockCopy> copies{{0, 1, c.slots}};
+  kv_copy(a.ctx(), {.pool = random_pool(a, c.shape, 2),
+                    .plan = make_copy_plan(a.ctx(), 2, copies, a.arena())});
+}
+
+void run(DeviceArrays& a, const KvClearCase& c, Answers&) {
+  kv_clear(a.ctx(), {.pool = random_pool(a, c.shape, c.blocks)});
+}
+
+void run(DeviceArrays& a, const TreeSumCase& c, Answers&) {
+  for (const int64_t count : kTreeSumCounts) {
+    std::vector<const float*> parts;
+    for (int64_t p = 0; p < c.parts; ++p) parts.push_back(a.vec(count).data);
+    tree_sum(a.ctx(), {.out = a.vec(count), .parts = parts});
+  }
+}
+
+void run_fill(DeviceArrays& a, const FlatCase& c, Answers&) {
+  fill(a.ctx(), {.y = a.vec(c.count), .value = 2.5f});
+}
+
+void run_accumulate(DeviceArrays& a, const FlatCase& c, Answers&) {
+  accumulate(a.ctx(), {.y = a.vec(c.count), .x = a.vec(c.count)});
+}
+
+void run_checksum(DeviceArrays& a, const FlatCase& c, Answers& answers) {
+  const FletcherSums sums = checksum(a.ctx(), {.x = a.vec(c.count)});
+  answers.push_back(static_cast<double>(sums.low));
+  answers.push_back(static_cast<double>(sums.high));
+}
+
+void run_max_abs(DeviceArrays& a, const FlatCase& c, Answers& answers) {
+  answers.push_back(max_abs(a.ctx(), {.x = a.vec(c.count)}));
+}
+
+void run_adamw(DeviceArrays& a, const FlatCase& c, Answers&) {
+  adamw_step(a.ctx(), {.w = a.vec(c.count),
+                       .m = a.vec(c.count),
+                       .v = a.constant(c.count, 0.25f),
+                       .grad = a.vec(c.count),
+                       .t = 3,
+                       .grad_scale = 0.5f});
+}
+
+void run_sum_squares(DeviceArrays& a, const FlatCase& c, Answers&) {
+  const int64_t chunks = (c.count + kNormChunk - 1) / kNormChunk;
+  sum_squares_chunks(a.ctx(), {.sums = a.vec(chunks), .x = a.vec(c.count)});
+}
+
+/// Runs every row of the table that is for an oracle on the CPU and on each other
+/// device.
+template <class Row, size_t kRows>
+void walk(const Row (&table)[kRows], void (*run_row)(DeviceArrays&, const Row&, Answers&)) {
+  for (const Row& row : cases_for(table, kOracle)) {
+    SCOPED_TRACE(row.name);
+    Answers expected;
+    DeviceArrays cpu(Context{}, row.seed);
+    run_row(cpu, row, expected);
+    for (const DeviceType device : kOtherDevices) {
+      SCOPED_TRACE(device_name({device}));
+      Answers answers;
+      DeviceArrays other({.device = {device}, .threads = 2}, row.seed);
+      run_row(other, row, answers);
+      EXPECT_TRUE(same_bits(other.values(), cpu.values()));
+      EXPECT_EQ(answers, expected);
+    }
+  }
+}
+
+TEST(DeviceCases, Rows) {
+  walk(kRmsnormCases, run);
+  walk(kRopeCases, run);
+  walk(kSwigluCases, run);
+  walk(kEmbeddingCases, run);
+  walk(kRowsCases, run);
+  walk(kSpreadCases, run);
+}
+
+TEST(DeviceCases, Products) {
+  walk(kMatmulCases, run);
+  walk(kPackCases, run);
+  walk(kBiasCases, run);
+}
+
+TEST(DeviceCases, Vocabulary) {
+  walk(kLogprobCases, run);
+  walk(kLmHeadCases, run);
+  walk(kSamplingCases, run);
+}
+
+TEST(DeviceCases, Attention) {
+  walk(kAttentionCases, run);
+  walk(kAttentionTreeCases, run);
+  walk(kKvCopyCases, run);
+  walk(kKvClearCases, run);
+}
+
+TEST(DeviceCases, FlatArrays) {
+  walk(kTreeSumCases, run);
+  walk(kFillCases, run_fill);
+  walk(kAccumulateCases, run_accumulate);
+  walk(kChecksumCases, run_checksum);
+  walk(kMaxAbsCases, run_max_abs);
+  walk(kAdamwCases, run_adamw);
+  walk(kSumSquaresCases, run_sum_squares);
+}
+
+}  // namespace
+}  // namespace orrery::kernels
