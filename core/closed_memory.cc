@@ -28,12 +28,24 @@ size_t whole_pages(size_t bytes) {
   return (bytes + page - 1) / page * page;
 }
 
-void protect(void* data, size_t bytes, int protection) {
-  ORRERY_CHECK(::mprotect(data, bytes, protection) == 0, "mprotect of {} bytes failed", bytes);
-}
-
+/// Blocks that lie side by side, as the system mostly gives them, change in one call.
 void protect_all(Blocks& all, int protection) {
-  for (const auto& [data, bytes] : all.sizes) protect(data, bytes, protection);
+  std::byte* begin = nullptr;
+  std::byte* end = nullptr;
+  const auto protect_run = [&] {
+    if (begin == end) return;
+    const auto bytes = static_cast<size_t>(end - begin);
+    ORRERY_CHECK(::mprotect(begin, bytes, protection) == 0, "mprotect of {} bytes failed", bytes);
+  };
+  for (const auto& [data, bytes] : all.sizes) {
+    auto* const block = static_cast<std::byte*>(data);
+    if (block != end) {
+      protect_run();
+      begin = block;
+    }
+    end = block + bytes;
+  }
+  protect_run();
 }
 
 }  // namespace
