@@ -26,6 +26,7 @@
 #include "bench/turns.h"
 #include "comm/communicator.h"
 #include "core/error.h"
+#include "core/host_write.h"
 #include "kernels/lm_head.h"
 #include "kernels/numerics.h"
 #include "kernels/sampling.h"
@@ -119,7 +120,7 @@ class Products {
            int64_t rows) {
     products_.push_back({weight, offset, rows, {}});
     Product& p = products_.back();
-    const float* plain = model.parameters().data() + offset;
+    const float* plain = model.parameters().data + offset;
     float *x_data = x_.span<float>().data(), *y_data = y_.span<float>().data();
     p.dnnl.emplace_back(rows, weight.n, weight.k, x_data, false, plain, true, y_data, true, false);
     if (!train_) return;
@@ -262,7 +263,9 @@ nlohmann::json run_case(const std::string& name, int threads, const Options& opt
   omp_set_num_threads(threads);  // oneDNN's team
   const Context ctx{.threads = threads};
   models::Transformer model(model_config(options.layers), {}, DType::kF32);
-  models::initialize_parameters(model.config(), model.table(), 1, model.write_parameters());
+  HostWrite weights(ctx, model.write_parameters());
+  models::initialize_parameters(model.config(), model.table(), 1, weights.values());
+  weights.commit();
   model.pack(ctx);
   long long a = 0, b = 0;
   if (std::sscanf(name.c_str(), "decode:%lld", &a) == 1 && a >= 1 && a <= 4096) {

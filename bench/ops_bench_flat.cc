@@ -15,7 +15,7 @@ namespace {
 
 using namespace kernels::cases;
 
-Vec<float> elements(const Buffer& buffer) { return as_vec(buffer.span<float>()); }
+Vec<float> elements(const Buffer& buffer) { return buffer.vec<float>(); }
 
 void run_adamw(benchmark::State& state, const Machine& machine, const FlatCase& c) {
   const int64_t n = c.count;

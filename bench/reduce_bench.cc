@@ -64,13 +64,14 @@ class Gradient {
 
   void reduce_scatter() {
     arena_.reset();
-    learners::OrderedReduceScatter reduce(ctx_, comm_, values(), plan_, /*fast=*/false, arena_);
+    learners::OrderedReduceScatter reduce(ctx_, comm_, gradient_.vec<float>(), plan_,
+                                          /*fast=*/false, arena_);
     reduce.send(0);
     reduce.finish();
   }
   void ordered() {
     reduce_scatter();
-    comm_.data(ctx_.device).all_gather(ctx_, Vec<float>(Span<float>(values())), owned_);
+    comm_.data(ctx_.device).all_gather(ctx_, gradient_.vec<float>(), owned_);
   }
   void all_reduce() {
     MPI_Allreduce(MPI_IN_PLACE, values().data(), static_cast<int>(elements_), MPI_FLOAT, MPI_SUM,

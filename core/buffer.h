@@ -38,6 +38,10 @@ class Buffer {
   std::span<T> span() const {
     return {static_cast<T*>(data_), bytes_ / sizeof(T)};
   }
+  template <class T>
+  Vec<T> vec() const {
+    return {static_cast<T*>(data_), static_cast<int64_t>(bytes_ / sizeof(T))};
+  }
 
  private:
   void swap(Buffer& other) noexcept {
@@ -76,6 +80,10 @@ class Arena {
   template <class T>
   std::span<T> span(int64_t count) {
     return Span<T>(alloc<T>(count), count);
+  }
+  template <class T>
+  Vec<T> vec(int64_t count) {
+    return {alloc<T>(count), count};
   }
   template <class T>
   Mat<T> mat(int64_t rows, int64_t cols) {

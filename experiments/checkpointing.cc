@@ -31,8 +31,8 @@ std::string learner_numerics(const Job& job) {
       rollout::fingerprint_of(job.ctx.device, config::compute_dtype(job.config)));
 }
 
-double largest(const Context& ctx, std::span<const float> values) {
-  return kernels::max_abs(ctx, {.x = as_vec(values)});
+double largest(const Context& ctx, Vec<const float> values) {
+  return kernels::max_abs(ctx, {.x = values});
 }
 
 }  // namespace
@@ -100,10 +100,9 @@ double Checkpointer::save(const storage::TrainState& state, learners::Learner* l
   info.device = device_name(job_.ctx.device);
   if (state.rl_step > 0) info.reward = state.reward;
   saving_step_ = state.step();
-  writer_->start(job_.ctx, info,
-                 {.weights = Span<const float>(job_.model().parameters()),
-                  .adam_m = Span<const float>(optimizer.m()),
-                  .adam_v = Span<const float>(optimizer.v())});
+  writer_->start(
+      job_.ctx, info,
+      {.weights = job_.model().parameters(), .adam_m = optimizer.m(), .adam_v = optimizer.v()});
   if (must) wait_for_save(must);
   return timer.seconds();
 }
@@ -234,7 +233,7 @@ void Checkpointer::load(const fs::path& chosen, double initial, learners::Learne
   resumed.older_program = answer.older_program;
   resumed.warnings = answer.warnings;
   if (own && !imported && !answer.older_program) saved_step_ = state.step();
-  HostWrite weights(job_.ctx, as_vec(model.write_parameters()));
+  HostWrite weights(job_.ctx, model.write_parameters());
   checkpoint.read(0, checkpoint.flat_size(), weights.values(), {}, {});
   weights.commit();
   const double weight = largest(job_.ctx, std::as_const(model).parameters());
@@ -260,7 +259,7 @@ void Checkpointer::load(const fs::path& chosen, double initial, learners::Learne
 double Checkpointer::load_moments(const storage::Checkpoint& checkpoint, int64_t adam_t,
                                   learners::Learner& learner) const {
   learners::ShardedAdamW& optimizer = learner.optimizer();
-  HostWrite m(job_.ctx, as_vec(optimizer.m())), v(job_.ctx, as_vec(optimizer.v()));
+  HostWrite m(job_.ctx, optimizer.m()), v(job_.ctx, optimizer.v());
   int64_t at = 0;
   for (const Extent& e : optimizer.extents()) {
     const Extent moments{at, at + e.size()};

@@ -39,7 +39,7 @@ bool is_dead_gradient(double grad_norm, double entropy, bool signal) {
 }
 
 DivergenceCheck::DivergenceCheck(const Context& ctx, comm::Communicator& learners,
-                                 std::span<const float> weights, learners::Learner& learner,
+                                 Vec<const float> weights, learners::Learner& learner,
                                  double start_largest)
     : ctx_(ctx),
       learners_(learners),
@@ -48,13 +48,13 @@ DivergenceCheck::DivergenceCheck(const Context& ctx, comm::Communicator& learner
       start_largest_(start_largest) {}
 
 double DivergenceCheck::begin_stage() {
-  return start_largest_ = kernels::max_abs(ctx_, {.x = as_vec(weights_)});
+  return start_largest_ = kernels::max_abs(ctx_, {.x = weights_});
 }
 
 std::string DivergenceCheck::problem(const std::optional<PolicyProbe>& probe) const {
   learners::ShardedAdamW& optimizer = learner_.optimizer();
-  const auto largest = [&](std::span<const float> values) {
-    return double{kernels::max_abs(ctx_, {.x = as_vec(values)})};
+  const auto largest = [&](Vec<const float> values) {
+    return double{kernels::max_abs(ctx_, {.x = values})};
   };
   double most[2] = {0, std::max(largest(optimizer.m()), largest(optimizer.v()))};
   for (const Extent& e : optimizer.extents())

@@ -47,7 +47,7 @@ class DivergenceCheck {
  public:
   /// `weights`: the model's. `start_largest`: the largest of them when the stage began.
   /// Everything must outlive the check.
-  DivergenceCheck(const Context& ctx, comm::Communicator& learners, std::span<const float> weights,
+  DivergenceCheck(const Context& ctx, comm::Communicator& learners, Vec<const float> weights,
                   learners::Learner& learner, double start_largest);
 
   /// A stage begins with the weights as they are, which are sound. Returns the largest.
@@ -62,7 +62,7 @@ class DivergenceCheck {
  private:
   const Context& ctx_;
   comm::Communicator& learners_;
-  std::span<const float> weights_;
+  Vec<const float> weights_;
   learners::Learner& learner_;
   double start_largest_;
 };

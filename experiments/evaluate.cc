@@ -159,7 +159,7 @@ int64_t load_checkpoint(const std::filesystem::path& folder, Job& job) {
                  job.config.model().path());
     }
     version = checkpoint.info().step;
-    HostWrite weights(job.ctx, as_vec(job.model().write_parameters()));
+    HostWrite weights(job.ctx, job.model().write_parameters());
     checkpoint.read(0, checkpoint.flat_size(), weights.values(), {}, {});
     weights.commit();
     job.model().pack(job.ctx);

@@ -35,7 +35,7 @@ std::unique_ptr<models::Transformer> load_transformer(const Context& ctx,
                                                       const text::Tokenizer& tokenizer,
                                                       DType compute_dtype, int64_t max_positions) {
   auto model = make_transformer(folder, tokenizer, ctx.device, compute_dtype, max_positions);
-  HostWrite weights(ctx, as_vec(model->write_parameters()));
+  HostWrite weights(ctx, model->write_parameters());
   storage::load_hf_weights(ctx, folder, model->config(), model->table(), weights.values());
   weights.commit();
   model->pack(ctx);
@@ -182,7 +182,7 @@ std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& w
     }
     if (config.model().from_scratch()) {
       job->transformer = make_transformer(folder, job->tokenizer, ctx.device, dtype, 0);
-      HostWrite weights(ctx, as_vec(job->model().write_parameters()));
+      HostWrite weights(ctx, job->model().write_parameters());
       models::initialize_parameters(job->model().config(), job->model().table(), config.seed(),
                                     weights.values());
       weights.commit();
@@ -192,7 +192,7 @@ std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& w
     }
   };
   on_all_ranks(world, [&] { as_usage_errors(make); });
-  const storage::InputDigest weights = weights_input(ctx, as_vec(job->model().parameters()));
+  const storage::InputDigest weights = weights_input(ctx, job->model().parameters());
   agree_on_inputs(world, {&weights, 1});
   // Random ones follow from the seed.
   if (!config.model().from_scratch()) job->inputs.push_back(weights);

@@ -43,7 +43,7 @@ std::unique_ptr<models::Transformer> load_reference(const Job& job, bool after_s
   auto reference = same_shape(job);
   const std::filesystem::path folder =
       as_loaded ? std::filesystem::path(job.config.model().path()) : kept;
-  HostWrite weights(job.ctx, as_vec(reference->write_parameters()));
+  HostWrite weights(job.ctx, reference->write_parameters());
   storage::load_hf_weights(job.ctx, folder, reference->config(), reference->table(),
                            weights.values());
   weights.commit();
@@ -55,8 +55,8 @@ std::unique_ptr<models::Transformer> keep_reference(const Job& job) {
   if (!is_needed(job)) return nullptr;
   const std::filesystem::path kept = job.run_dir / "reference";
   auto reference = same_shape(job);
-  HostWrite weights(job.ctx, as_vec(reference->write_parameters()));
-  download(job.ctx, weights.values(), as_vec(std::as_const(job.model()).parameters()));
+  HostWrite weights(job.ctx, reference->write_parameters());
+  download(job.ctx, weights.values(), std::as_const(job.model()).parameters());
   weights.commit();
   if (job.learners->rank() == 0) {
     std::error_code error;

@@ -33,8 +33,7 @@ double measure_memory_bandwidth(const Context& ctx, double seconds) {
   constexpr size_t kBytes = size_t{256} << 20;  // more than caches hold
   const Buffer x(ctx.device, kBytes), y(ctx.device, kBytes);
   // Written once, so that x has pages of its own and not the zero page.
-  constexpr int64_t kCount = kBytes / sizeof(float);
-  const Vec<float> from(x.span<float>().data(), kCount), to(y.span<float>().data(), kCount);
+  const Vec<float> from = x.vec<float>(), to = y.vec<float>();
   fill(ctx, {.y = from});
   fill(ctx, {.y = to});
   const Timer total;

@@ -185,7 +185,7 @@ RopeTable build_rope_table(Device device, const RopeConfig& config, int64_t posi
   const int64_t elements = positions * half;
   RopeTable table;
   table.memory = Buffer(device, 2 * elements * sizeof(float));
-  float* const memory = table.memory.span<float>().data();
+  float* const memory = table.memory.vec<float>().data;
   table.cos = {memory, positions, half};
   table.sin = {memory + elements, positions, half};
 

@@ -79,7 +79,7 @@ class Learner {
 
   ShardedAdamW& optimizer() { return optimizer_; }
   /// Gradient memory. Free for other use between updates; every update overwrites it.
-  Vec<float> idle_memory() const { return Span<float>(shard_tree_.memory()); }
+  Vec<float> idle_memory() const { return shard_tree_.memory(); }
   size_t memory_bytes() const;  ///< gradients, moments, temporaries
 
  private:

@@ -27,28 +27,22 @@ ShardedAdamW::ShardedAdamW(Device device, int64_t flat_size, int ranks, int rank
   }
 }
 
-Vec<float> ShardedAdamW::moments(const Buffer& buffer) const {
-  return as_vec(buffer.span<float>());
-}
-
 void ShardedAdamW::reset(const Context& ctx) {
-  kernels::fill(ctx, {.y = moments(m_)});
-  kernels::fill(ctx, {.y = moments(v_)});
+  kernels::fill(ctx, {.y = m()});
+  kernels::fill(ctx, {.y = v()});
   t_ = 0;
 }
 
 ShardedAdamW::Result ShardedAdamW::step(const Context& ctx, comm::Communicator& comm,
-                                        std::span<float> parameters,
-                                        std::span<const float> gradient,
+                                        Vec<float> parameters, Vec<const float> gradient,
                                         const kernels::AdamWParams& params, double clip_grad) {
-  ORRERY_CHECK(std::ssize(gradient) == plan_.elements(), "gradient of {}, not {}", gradient.size(),
+  ORRERY_CHECK(gradient.size == plan_.elements(), "gradient of {}, not {}", gradient.size,
                plan_.elements());
   comm::DataPlane& plane = comm.data(ctx.device);
-  const Vec<float> device_sums = as_vec(chunk_sums_.span<float>());
-  const Vec<const float> device_gradient = as_vec(gradient);
+  const Vec<float> device_sums = chunk_sums_.vec<float>();
   for (size_t i = 0; i < extents().size(); ++i) {
     kernels::sum_squares_chunks(ctx, {.sums = elements_of(device_sums, owned_chunks_[rank_][i]),
-                                      .x = elements_of(device_gradient, extents()[i])});
+                                      .x = elements_of(gradient, extents()[i])});
   }
   plane.all_gather(ctx, device_sums, owned_chunks_);
   Array<float> chunk_sums(device_sums.size);
@@ -65,20 +59,19 @@ ShardedAdamW::Result ShardedAdamW::step(const Context& ctx, comm::Communicator& 
   const double scale =
       clip_grad > 0 && result.grad_norm > clip_grad ? clip_grad / (result.grad_norm + 1e-6) : 1.0;
   ++t_;
-  const Vec<float> device_parameters = as_vec(parameters);
   int64_t at = 0;
   for (const Extent& e : extents()) {
-    kernels::adamw_step(ctx, {.w = elements_of(device_parameters, e),
-                              .m = moments(m_).part(at, e.size()),
-                              .v = moments(v_).part(at, e.size()),
-                              .grad = elements_of(device_gradient, e),
+    kernels::adamw_step(ctx, {.w = elements_of(parameters, e),
+                              .m = m().part(at, e.size()),
+                              .v = v().part(at, e.size()),
+                              .grad = elements_of(gradient, e),
                               .params = params,
                               .t = t_,
                               .grad_scale = static_cast<float>(scale)});
     at += e.size();
   }
   fault_point(FaultPoint::kOptimizerStep);
-  plane.all_gather(ctx, device_parameters, owned_);
+  plane.all_gather(ctx, parameters, owned_);
   return result;
 }
 

@@ -23,8 +23,8 @@ class ShardedAdamW {
   const SlicePlan& plan() const { return plan_; }
   /// This rank's part, rising. m and v hold its elements one after the other.
   std::span<const Extent> extents() const { return owned_[rank_]; }
-  std::span<float> m() { return m_.span<float>(); }
-  std::span<float> v() { return v_.span<float>(); }
+  Vec<float> m() const { return m_.vec<float>(); }
+  Vec<float> v() const { return v_.vec<float>(); }
 
   struct Result {
     double grad_norm = 0;  ///< before clipping
@@ -34,9 +34,8 @@ class ShardedAdamW {
   /// Collective. `gradient`: flat, holding the summed gradient at least in this rank's
   /// extents; `parameters`: the whole flat buffer, updated on every rank. clip_grad 0:
   /// no clipping.
-  Result step(const Context& ctx, comm::Communicator& comm, std::span<float> parameters,
-              std::span<const float> gradient, const kernels::AdamWParams& params,
-              double clip_grad);
+  Result step(const Context& ctx, comm::Communicator& comm, Vec<float> parameters,
+              Vec<const float> gradient, const kernels::AdamWParams& params, double clip_grad);
 
   int64_t t() const { return t_; }  ///< updates done
   void set_t(int64_t t) { t_ = t; }
@@ -44,8 +43,6 @@ class ShardedAdamW {
   size_t memory_bytes() const { return m_.bytes() + v_.bytes(); }
 
  private:
-  Vec<float> moments(const Buffer& buffer) const;
-
   int rank_;
   SlicePlan plan_;
   std::vector<std::vector<Extent>> owned_,

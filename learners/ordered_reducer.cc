@@ -35,7 +35,7 @@ ShardTree::ShardTree(Device device, std::vector<int64_t> regions, int64_t count)
 }
 
 Vec<float> ShardTree::buffer(int64_t index) const {
-  return {memory_.span<float>().data() + index * elements(), elements()};
+  return memory().part(index * elements(), elements());
 }
 
 Vec<float> ShardTree::last_buffer(int64_t size) {
@@ -44,7 +44,7 @@ Vec<float> ShardTree::last_buffer(int64_t size) {
     last_ = Buffer();  // before the larger one is taken
     last_ = Buffer(device_, bytes);
   }
-  return {last_.span<float>().data(), size};
+  return last_.vec<float>().part(0, size);
 }
 
 // The buffers are a stack of finished subtrees, which grows and shrinks as a binary
@@ -136,12 +136,12 @@ int64_t piece_elements(int ranks, const SlicePlan& plan) {
 
 void OrderedReduceScatter::measure(int ranks, const SlicePlan& plan, bool fast, Arena& arena) {
   if (ranks == 1 || fast) return;
-  arena.span<float>(kPiecesUnderWay * ranks * piece_elements(ranks, plan));
+  arena.vec<float>(kPiecesUnderWay * ranks * piece_elements(ranks, plan));
 }
 
 OrderedReduceScatter::OrderedReduceScatter(const Context& ctx, comm::Communicator& comm,
-                                           std::span<float> gradient, const SlicePlan& plan,
-                                           bool fast, Arena& arena)
+                                           Vec<float> gradient, const SlicePlan& plan, bool fast,
+                                           Arena& arena)
     : ctx_(ctx),
       comm_(comm),
       gradient_(gradient),
@@ -149,18 +149,16 @@ OrderedReduceScatter::OrderedReduceScatter(const Context& ctx, comm::Communicato
       fast_(fast),
       waiting_buckets_(std::ssize(plan.buckets)) {
   const int ranks = comm.size();
-  ORRERY_CHECK(plan.ranks() == ranks && plan.elements() == std::ssize(gradient),
+  ORRERY_CHECK(plan.ranks() == ranks && plan.elements() == gradient.size,
                "slices of {} elements for {} ranks, there are {} and {}", plan.elements(),
-               plan.ranks(), gradient.size(), ranks);
+               plan.ranks(), gradient.size, ranks);
   if (ranks == 1 || fast) return;
   ORRERY_CHECK(is_power_of_two(ranks) && ranks <= int64_t{1} << kernels::kMaxTreeLevels,
                "an ordered sum over {} ranks: not a power of two", ranks);
   const int64_t piece = piece_elements(ranks, plan);
-  const Span<float> scratch = arena.span<float>(kPiecesUnderWay * ranks * piece);
+  const Vec<float> scratch = arena.vec<float>(kPiecesUnderWay * ranks * piece);
   exchange_ =
-      comm.data(ctx.device)
-          .all_to_all(ctx,
-                      {.send = Span<const float>(gradient), .piece = piece, .scratch = scratch});
+      comm.data(ctx.device).all_to_all(ctx, {.send = gradient, .piece = piece, .scratch = scratch});
 }
 
 void OrderedReduceScatter::send(int64_t begin) {
@@ -177,12 +175,11 @@ void OrderedReduceScatter::send(int64_t begin) {
 // A rank is never sent its own slice, so the sum may go there while the others' slices
 // are still being sent.
 void OrderedReduceScatter::sum(const comm::DataPlane::Piece& piece) {
-  float* const sum = gradient_.data() + piece.extent.begin;
-  kernels::tree_sum(ctx_, {.out = {sum, piece.extent.size()}, .parts = piece.parts});
+  kernels::tree_sum(ctx_, {.out = elements_of(gradient_, piece.extent), .parts = piece.parts});
 }
 
 void OrderedReduceScatter::finish() {
-  if (fast_) comm_.data(ctx_.device).all_reduce_sum(ctx_, Vec<float>(Span<float>(gradient_)));
+  if (fast_) comm_.data(ctx_.device).all_reduce_sum(ctx_, gradient_);
   if (!exchange_) return;
   ORRERY_CHECK(waiting_buckets_ == 0, "the first {} buckets of the gradient are not final",
                waiting_buckets_);

@@ -45,10 +45,10 @@ class ShardTree {
 
   /// After the last shard: the sum over all shards in tree order. Memory of the tree,
   /// overwritten by the next sum.
-  std::span<float> result() const { return elements_of(memory_.span<float>(), {0, elements()}); }
+  Vec<float> result() const { return buffer(0); }
   /// All of the tree's buffers one after the other, result() first. Free for other use
   /// between the use of a result and the next begin().
-  std::span<float> memory() const { return memory_.span<float>(); }
+  Vec<float> memory() const { return memory_.vec<float>(); }
   size_t memory_bytes() const { return memory_.bytes() + last_.bytes(); }
 
  private:
@@ -83,7 +83,7 @@ class ShardTree {
 class OrderedReduceScatter {
  public:
   /// Temporaries come from `arena` and must be left there until finish() has returned.
-  OrderedReduceScatter(const Context& ctx, comm::Communicator& comm, std::span<float> gradient,
+  OrderedReduceScatter(const Context& ctx, comm::Communicator& comm, Vec<float> gradient,
                        const SlicePlan& plan, bool fast, Arena& arena);
   /// Takes from `arena`, which measures, what the constructor takes.
   static void measure(int ranks, const SlicePlan& plan, bool fast, Arena& arena);
@@ -99,7 +99,7 @@ class OrderedReduceScatter {
 
   Context ctx_;
   comm::Communicator& comm_;
-  std::span<float> gradient_;
+  Vec<float> gradient_;
   const SlicePlan& plan_;
   bool fast_;
   int64_t waiting_buckets_;  // the first ones, which are not final yet

@@ -44,8 +44,8 @@ Transformer::Transformer(const ModelConfig& config, Device device, DType compute
 void Transformer::pack(const Context& ctx) {
   const ProfilePhaseScope phase(ctx, "pack");
   const int64_t d = config_.hidden_size, f = config_.intermediate_size;
-  float* flat = parameters_.span<float>().data();
-  std::byte* memory = packed_.span<std::byte>().data();
+  float* flat = parameters_.vec<float>().data;
+  std::byte* memory = static_cast<std::byte*>(packed_.data());
   const auto pack_one = [&](int64_t offset, int64_t n, int64_t k) {
     const kernels::PackedWeight packed =
         kernels::pack_weight(ctx, {.weight = Mat<const float>(flat + offset, n, k),
@@ -55,7 +55,7 @@ void Transformer::pack(const Context& ctx) {
     return packed;
   };
   const auto vector = [&](int64_t offset, int64_t size) {
-    return Span<const float>(flat + offset, size);
+    return Vec<const float>(flat + offset, size);
   };
   for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
     const LayerOffsets& at = table_.layer(i);
@@ -77,11 +77,11 @@ void Transformer::pack(const Context& ctx) {
 }
 
 Mat<const float> Transformer::embedding() const {
-  return {parameters().data() + table_.embedding(), config_.vocab_size, config_.hidden_size};
+  return {parameters().data + table_.embedding(), config_.vocab_size, config_.hidden_size};
 }
 
-Span<const float> Transformer::final_norm() const {
-  return {parameters().data() + table_.final_norm(), config_.hidden_size};
+Vec<const float> Transformer::final_norm() const {
+  return parameters().part(table_.final_norm(), config_.hidden_size);
 }
 
 ForwardFlops forward_flops(const ModelConfig& config,

@@ -45,16 +45,16 @@ class Transformer {
   /// Of what the layers hand on to products and attention. The residual stream and sums
   /// are float32.
   static DType activation_dtype() { return DType::kF32; }
-  std::span<const float> parameters() const { return parameters_.span<const float>(); }
+  Vec<const float> parameters() const { return parameters_.vec<const float>(); }
   /// To be written at once: the model is stale from here on, until pack().
-  std::span<float> write_parameters() {
+  Vec<float> write_parameters() {
     stale_ = true;
-    return parameters_.span<float>();
+    return parameters_.vec<float>();
   }
 
   /// As write_parameters(), for a write that leaves every bit as it is (what is
   /// received where the same weights are): the model does not become stale.
-  std::span<float> rewrite_parameters() { return parameters_.span<float>(); }
+  Vec<float> rewrite_parameters() { return parameters_.vec<float>(); }
 
   /// Packs the weights for the products; once after every write_parameters().
   void pack(const Context& ctx);
@@ -64,12 +64,12 @@ class Transformer {
 
   struct Layer {
     /// Those that the model has none of are empty.
-    Span<const float> input_norm, post_norm, qkv_bias, q_norm, k_norm;
+    Vec<const float> input_norm, post_norm, qkv_bias, q_norm, k_norm;
     kernels::PackedWeight qkv, o, gate_up, down;
   };
   const Layer& layer(int64_t index) const { return layers_[index]; }
   Mat<const float> embedding() const;
-  Span<const float> final_norm() const;
+  Vec<const float> final_norm() const;
   const kernels::PackedWeight& lm_head() const { return lm_head_; }
   const kernels::RopeTable& rope() const { return rope_; }
 
@@ -161,7 +161,7 @@ class TransformerBackward {
   void final_norm_backward();
   void layer_backward(int64_t index);
   Mat<float> grad(int64_t offset, int64_t rows, int64_t cols) const;
-  Span<float> grad_vector(int64_t offset, int64_t size) const;
+  Vec<float> grad_vector(int64_t offset, int64_t size) const;
 
   Context ctx_;
   const Transformer& model_;

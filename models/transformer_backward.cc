@@ -46,7 +46,7 @@ Mat<float> TransformerBackward::grad(int64_t offset, int64_t rows, int64_t cols)
   return {gradients_.at(offset), rows, cols};
 }
 
-Span<float> TransformerBackward::grad_vector(int64_t offset, int64_t size) const {
+Vec<float> TransformerBackward::grad_vector(int64_t offset, int64_t size) const {
   return {gradients_.at(offset), size};
 }
 

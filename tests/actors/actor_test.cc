@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "models/config.h"
 #include "tests/support/scratch.h"
+#include "tests/support/weights.h"
 
 namespace orrery::actors {
 namespace {
@@ -65,7 +66,7 @@ TEST(Actor, RewardsThatAreNotFiniteEndTheRunWhereverTheyStand) {
   const std::string folder = ORRERY_SOURCE_DIR "/experiments/quickstart_model";
   const text::Tokenizer tokenizer = text::Tokenizer::load(folder);
   models::Transformer model(models::load_model_config(folder), {}, DType::kF32);
-  models::initialize_parameters(model.config(), model.table(), 3, model.write_parameters());
+  testing_support::initialize_weights({}, model, 3);
   model.pack({});
   const proto::DataSection data;
   const double inf = std::numeric_limits<double>::infinity(),
@@ -169,7 +170,7 @@ class ActorOutside : public testing::Test {
   ActorOutside()
       : tokenizer_(text::Tokenizer::load(kFolder)),
         model_(models::load_model_config(kFolder), {}, DType::kF32) {
-    models::initialize_parameters(model_.config(), model_.table(), 3, model_.write_parameters());
+    testing_support::initialize_weights({}, model_, 3);
     model_.pack({});
     config_.n = kSamples;
     config_.max_response_length = 12;

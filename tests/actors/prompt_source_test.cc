@@ -11,6 +11,7 @@
 #include "actors/envs/single_turn.h"
 #include "core/error.h"
 #include "tests/support/scratch.h"
+#include "tests/support/weights.h"
 #include "tests/text/tokenizer_fixtures.h"
 
 namespace orrery::actors {
@@ -340,7 +341,7 @@ class Play : public testing::Test {
   Play()
       : tokenizer_(text::Tokenizer::load(quickstart_model())),
         model_(models::load_model_config(quickstart_model()), {}, DType::kF32) {
-    models::initialize_parameters(model_.config(), model_.table(), 3, model_.write_parameters());
+    testing_support::initialize_weights({}, model_, 3);
     model_.pack({});
     config_.n = 4;
     config_.seed = 9;

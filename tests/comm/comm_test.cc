@@ -13,6 +13,7 @@
 #include "comm/watchdog.h"
 #include "core/error.h"
 #include "core/rng.h"
+#include "tests/support/device_values.h"
 
 namespace orrery::comm {
 namespace {
@@ -36,20 +37,21 @@ TEST(LocalCommunicator, CollectivesOfOneRankCopy) {
   EXPECT_EQ(comm->rank(), 0);
   EXPECT_EQ(comm->size(), 1);
   comm->barrier();
-  std::vector<float> all = {0, 1, 2, 3, 0};
-  const Vec<float> memory = Span<float>(all);
+  const Context ctx = testing_support::test_context();
+  const testing_support::DeviceFloats all(ctx, {0, 1, 2, 3, 0});
+  const Vec<float> memory = all.vec();
   const std::vector<std::vector<Extent>> owned = {{{1, 2}, {3, 4}}};
-  const Context ctx;
   DataPlane& plane = comm->data(ctx.device);
   EXPECT_EQ(&plane, &comm->data(ctx.device));
   plane.all_gather(ctx, memory, owned);
-  EXPECT_THAT(all, ElementsAre(0, 1, 2, 3, 0));
+  EXPECT_THAT(all.values(), ElementsAre(0, 1, 2, 3, 0));
   std::vector<float> received;
   const auto exchange = plane.all_to_all(ctx, {memory, 2, {}});
   exchange->add(std::vector<int64_t>{1, 4});
   while (const auto piece = exchange->poll()) {
     EXPECT_EQ(piece->extent.begin, 1 + static_cast<int64_t>(received.size()));
-    received.insert(received.end(), piece->parts[0], piece->parts[0] + piece->extent.size());
+    const Vec<const float> part(piece->parts[0], piece->extent.size());
+    for (const float value : testing_support::downloaded(ctx, part)) received.push_back(value);
   }
   EXPECT_FALSE(exchange->wait());
   EXPECT_THAT(received, ElementsAre(1, 2, 3));

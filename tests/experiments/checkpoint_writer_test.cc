@@ -7,6 +7,7 @@
 #include "core/fault.h"
 #include "experiments/on_all_ranks.h"
 #include "rollout/rollout_file.h"
+#include "tests/support/device_values.h"
 #include "tests/support/scratch.h"
 #include "tests/support/tiny_config.h"
 
@@ -23,7 +24,7 @@ class CheckpointWriterTest : public testing::Test {
       : scratch_("orrery_checkpoint_writer_"),
         config_(tiny_checkpoint_config()),
         table_(config_),
-        values_(static_cast<size_t>(table_.flat_size())),
+        values_(ctx_, std::vector<float>(static_cast<size_t>(table_.flat_size()))),
         comm_(comm::make_local_communicator()) {}
   ~CheckpointWriterTest() override { arm_faults(""); }
 
@@ -31,11 +32,13 @@ class CheckpointWriterTest : public testing::Test {
     return {folder_, {}, table_, {{0, table_.flat_size()}}, 2};
   }
   void start(CheckpointWriter& writer, int64_t step) {
-    std::fill(values_.begin(), values_.end(), static_cast<float>(step));
+    fill(static_cast<float>(step));
     const storage::CheckpointInfo info = testing_support::checkpoint_info(step, config_);
-    const Vec<const float> values = Span<const float>(values_);
-    writer.start({}, info, {values, values, values});
-    std::fill(values_.begin(), values_.end(), -1.0f);  // as the next step does
+    writer.start(ctx_, info, {values_.vec(), values_.vec(), values_.vec()});
+    fill(-1.0f);  // as the next step does
+  }
+  void fill(float value) {
+    values_.set(std::vector<float>(static_cast<size_t>(table_.flat_size()), value));
   }
   /// The step of the newest good checkpoint, which holds what start() was given.
   int64_t newest() const {
@@ -53,7 +56,8 @@ class CheckpointWriterTest : public testing::Test {
   const fs::path& folder_ = scratch_.path();
   models::ModelConfig config_;
   models::ParameterTable table_;
-  std::vector<float> values_;
+  Context ctx_ = testing_support::test_context();
+  testing_support::DeviceFloats values_;
   std::unique_ptr<comm::Communicator> comm_;
 };
 

@@ -17,14 +17,15 @@ namespace orrery::experiments {
 namespace {
 
 using testing::HasSubstr;
+using testing_support::change_weights;
 using testing_support::randomize;
 using testing_support::tiny_config;
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
 struct Policy {
-  Context ctx;
-  models::Transformer model{tiny_config("qwen3"), {}, DType::kF32};
+  Context ctx = testing_support::test_context();
+  models::Transformer model{tiny_config("qwen3"), ctx.device, DType::kF32};
   std::unique_ptr<comm::Communicator> comm = comm::make_local_communicator();
   learners::Learner learner{ctx, model, *comm, {4, 150, false}};
   std::vector<int32_t> prompt{1, 2, 3}, response{4, 5};
@@ -34,19 +35,23 @@ struct Policy {
   Policy() {
     randomize(model, 5, ctx);
     check.emplace(ctx, *comm, std::as_const(model).parameters(), learner,
-                  kernels::max_abs(ctx, {.x = as_vec(model.parameters())}));
+                  kernels::max_abs(ctx, {.x = std::as_const(model).parameters()}));
   }
   PolicyProbe probe() const { return {prompt, response, mask, 1.0F}; }
   std::string problem() { return check->problem(probe()); }
+  float exchange(Vec<float> values, int64_t at, float value) const {
+    const float was = testing_support::downloaded(ctx, values.part(at, 1)).front();
+    upload(ctx, values.part(at, 1), Span<const float>(&value, 1));
+    return was;
+  }
 };
 
 TEST(Divergence, ASoundPolicyHasNoProblemAndIsNotChanged) {
   Policy policy;
-  const std::vector<float> before(policy.model.parameters().begin(),
-                                  policy.model.parameters().end());
+  const std::vector<float> before = testing_support::weights_of(policy.ctx, policy.model);
   EXPECT_EQ(policy.problem(), "");
   EXPECT_EQ(policy.check->problem(std::nullopt), "");
-  EXPECT_TRUE(std::equal(before.begin(), before.end(), policy.model.parameters().begin()));
+  EXPECT_EQ(testing_support::weights_of(policy.ctx, policy.model), before);
 }
 
 TEST(Divergence, EveryElementOfWeightsAndMomentsCounts) {
@@ -56,11 +61,11 @@ TEST(Divergence, EveryElementOfWeightsAndMomentsCounts) {
          {std::pair{policy.model.write_parameters(), "weights are not finite"},
           std::pair{policy.learner.optimizer().m(), "moments are not finite"},
           std::pair{policy.learner.optimizer().v(), "moments are not finite"}}) {
-      for (const size_t at : {size_t{0}, values.size() / 2, values.size() - 1}) {
-        const float was = std::exchange(values[at], bad);
+      for (const int64_t at : {int64_t{0}, values.size / 2, values.size - 1}) {
+        const float was = policy.exchange(values, at, bad);
         EXPECT_THAT(policy.problem(), HasSubstr(says));
         EXPECT_THAT(policy.check->problem(std::nullopt), HasSubstr(says));
-        values[at] = was;
+        policy.exchange(values, at, was);
       }
     }
   }
@@ -70,13 +75,15 @@ TEST(Divergence, EveryElementOfWeightsAndMomentsCounts) {
 
 TEST(Divergence, AWeightThatNoTrainingMakesIsOne) {
   Policy policy;
-  float& weight = policy.model.write_parameters()[7];
-  weight = -2.9F;
+  const auto set_weight = [&](float value) {
+    policy.exchange(policy.model.write_parameters(), 7, value);
+  };
+  set_weight(-2.9F);
   EXPECT_EQ(policy.check->problem(std::nullopt), "");
-  weight = -1e30F;  // its square overflows: normalised it is 0, and so is every gradient
+  set_weight(-1e30F);  // its square overflows: normalised it is 0, and so is every gradient
   EXPECT_THAT(policy.check->problem(std::nullopt),
               HasSubstr("a weight has grown to 1e+30, where "));
-  weight = 300;
+  set_weight(300);
   policy.learner.optimizer().set_t(1);
   EXPECT_THAT(policy.check->problem(std::nullopt), HasSubstr("a weight has grown to 300"));
   policy.learner.optimizer().set_t(100'000);
@@ -112,11 +119,16 @@ TEST(Divergence, AGradientOfZeroIsOneWhereThereWasSomethingToLearn) {
 
 TEST(Divergence, APolicyWhoseLogProbsOverflowIsOne) {
   Policy policy;
-  for (float& weight : policy.model.write_parameters()) weight = std::copysign(2.5F, weight);
+  const auto set_sizes = [&](float size) {
+    change_weights(policy.ctx, policy.model, [size](std::vector<float>& weights) {
+      for (float& weight : weights) weight = std::copysign(size, weight);
+    });
+  };
+  set_sizes(2.5F);
   policy.model.pack(policy.ctx);
   EXPECT_EQ(policy.problem(), "") << "large, but sums of it are finite";
   // Allowed in size, as the stage begins with it; but activations overflow.
-  for (float& weight : policy.model.write_parameters()) weight = std::copysign(1e15F, weight);
+  set_sizes(1e15F);
   policy.model.pack(policy.ctx);
   policy.check->begin_stage();
   EXPECT_EQ(policy.check->problem(std::nullopt), "");

@@ -9,6 +9,7 @@
 
 #include "config/config.h"
 #include "tests/support/scratch.h"
+#include "tests/support/weights.h"
 
 namespace orrery::experiments {
 namespace {
@@ -64,14 +65,16 @@ class Lengths : public actors::Environment {
 /// Everything that a stage needs, from random weights.
 struct Rank {
   explicit Rank(Lengths::Dropped dropped = {}) {
-    const std::vector<std::string> overrides = {"data.train_batch_size=" + std::to_string(kPrompts),
-                                                "rollout.n=" + std::to_string(kSamples),
-                                                "data.val_size=" + std::to_string(kHeldOut),
-                                                "actor.optim.lr=1e-3",
-                                                "actor.optim.lr_warmup_steps=0",
-                                                "rollout.max_num_seqs=8",
-                                                "cluster.threads=1",
-                                                "run_dir=" + (scratch.path() / "run").string()};
+    const std::vector<std::string> overrides = {
+        "data.train_batch_size=" + std::to_string(kPrompts),
+        "rollout.n=" + std::to_string(kSamples),
+        "data.val_size=" + std::to_string(kHeldOut),
+        "actor.optim.lr=1e-3",
+        "actor.optim.lr_warmup_steps=0",
+        "rollout.max_num_seqs=8",
+        "cluster.threads=1",
+        "device=" + device_name(testing_support::test_device()),
+        "run_dir=" + (scratch.path() / "run").string()};
     config = config::load_config(ORRERY_SOURCE_DIR "/experiments/quickstart.yaml", overrides);
     const actors::PromptUse use = training_prompts(config);
     job = make_job(config, *comm, 1, use, nullptr);
@@ -87,10 +90,7 @@ struct Rank {
         std::make_unique<RlStage>(*job, learner.get(), 0, [this] { return ++asked == stop_at; });
     stage->publish(0);
   }
-  std::vector<float> weights() const {
-    const auto values = std::as_const(job->model()).parameters();
-    return {values.begin(), values.end()};
-  }
+  std::vector<float> weights() const { return testing_support::weights_of(job->ctx, job->model()); }
 
   testing_support::ScratchFolder scratch;
   proto::Config config;

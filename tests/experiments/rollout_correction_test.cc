@@ -62,8 +62,8 @@ std::vector<rollout::Group> make_groups(learners::Learner& learner,
 }
 
 struct Fixture {
-  Context ctx;
-  models::Transformer model{testing_support::tiny_config("llama"), {}, DType::kF32};
+  Context ctx = testing_support::test_context();
+  models::Transformer model{testing_support::tiny_config("llama"), ctx.device, DType::kF32};
   std::unique_ptr<comm::Communicator> comm = comm::make_local_communicator();
   learners::Learner learner{ctx, model, *comm, {4, 30, false}};
   rollout::Fingerprint own = rollout::fingerprint_of({}, DType::kF32);

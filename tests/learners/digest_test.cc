@@ -16,6 +16,8 @@ namespace orrery::learners {
 namespace {
 
 using testing_support::randomize;
+using testing_support::test_context;
+using testing_support::test_device;
 using testing_support::tiny_config;
 using testing_support::TinyBatch;
 
@@ -37,21 +39,21 @@ std::ostream& operator<<(std::ostream& out, const Digests& d) {
 }
 
 Digests run(const std::string& architecture, DType dtype) {
-  const Context ctx;
-  models::Transformer model(tiny_config(architecture), {}, dtype);
+  const Context ctx = test_context();
+  models::Transformer model(tiny_config(architecture), test_device(), dtype);
   randomize(model, 31, ctx);
   const auto comm = comm::make_local_communicator();
   Learner learner(ctx, model, *comm, {4, 128, false});
   const TinyBatch batch(17, model.config().vocab_size, {9, 35, 3, 17, 40, 1}, 3);
   const Objective objective{.loss = make_loss(Policy<Ppo>{{}, {}, 0.01f}), .temperature = 0.7f};
-  Digests result{digest(model.parameters()), digest({}), 0};
+  Digests result{digest(testing_support::weights_of(ctx, model)), digest({}), 0};
   auto trees = batch.trees();
   for (const auto& leaf : learner.logprobs(trees, objective.temperature))
     result.logprobs = digest(leaf, result.logprobs);
   kernels::AdamWParams params;
   params.lr = 1e-3f;
   for (int step = 0; step < 3; ++step) learner.update(trees, objective, params, 1.0);
-  result.trained = digest(model.parameters());
+  result.trained = digest(testing_support::weights_of(ctx, model));
   return result;
 }
 

@@ -15,6 +15,9 @@
 namespace orrery::learners {
 namespace {
 
+using testing_support::test_context;
+using testing_support::test_device;
+
 constexpr double kTolerance = 1e-5;  // relative, in the 2-norm of a tensor
 constexpr float kTemperature = 0.9f;
 
@@ -48,11 +51,12 @@ class Golden : public testing::TestWithParam<const char*> {
 };
 
 TEST_P(Golden, LogitsLossAndGradients) {
-  Context ctx;
-  ctx.threads = 2;
+  const Context ctx = test_context(2);
   const models::ModelConfig config = models::load_model_config(folder_);
-  models::Transformer model(config, {}, DType::kF32);
-  storage::load_hf_weights({}, folder_, config, model.table(), model.write_parameters());
+  models::Transformer model(config, test_device(), DType::kF32);
+  testing_support::change_weights(ctx, model, [&](std::vector<float>& weights) {
+    storage::load_hf_weights({}, folder_, config, model.table(), weights);
+  });
   model.pack(ctx);
   const storage::SafetensorsFile golden(folder_ / "golden.safetensors");
 
@@ -83,7 +87,7 @@ TEST_P(Golden, LogitsLossAndGradients) {
   append_tree(batch, trees[0]);
 
   // Logits, through the same forward.
-  Arena arena;
+  Arena arena(ctx.device);
   const Mat<float> hidden = arena.mat<float>(static_cast<int64_t>(tokens), config.hidden_size);
   const models::BatchPlan plan = models::plan_training(ctx, model, batch.view(), arena);
   models::transformer_forward_train(ctx, model, plan, hidden, arena);
@@ -95,8 +99,9 @@ TEST_P(Golden, LogitsLossAndGradients) {
   for (size_t i = 0; i < responses.size(); ++i) {
     const size_t count = responses[i].size();
     const auto name = std::to_string(i);
-    const std::span<const float> ours(logits.row(static_cast<int64_t>(row)),
-                                      count * static_cast<size_t>(config.vocab_size));
+    const auto first = static_cast<int64_t>(row);
+    const auto ours = testing_support::downloaded(
+        ctx, as_vec(logits.row_range(first, first + static_cast<int64_t>(count))));
     EXPECT_LE(relative_error(ours, read(golden, "logits." + name)), kTolerance)
         << "logits of response " << i;
     EXPECT_LE(
@@ -111,10 +116,12 @@ TEST_P(Golden, LogitsLossAndGradients) {
   const Objective objective{
       .loss = make_loss(Policy<Ppo>{{.clip_ratio_c = 0}, {.coefficient = 0.1f}, 0.02f}),
       .temperature = kTemperature};
-  std::vector<float> gradients(static_cast<size_t>(model.table().flat_size()), 0.0f);
+  const testing_support::DeviceFloats gradient(
+      ctx, std::vector<float>(static_cast<size_t>(model.table().flat_size())));
   LossSums sums(objective.loss->terms());
-  testing_support::shard_gradient(ctx, model, objective, std::span(&batch, 1), std::span(gradients),
-                                  sums, arena);
+  testing_support::shard_gradient(ctx, model, objective, std::span(&batch, 1), gradient.vec(), sums,
+                                  arena);
+  const std::vector<float> gradients = gradient.values();
   EXPECT_NEAR(sums.loss, read(golden, "loss")[0], 1e-5 * std::abs(read(golden, "loss")[0]) + 1e-6);
   EXPECT_GT(testing_support::term_sum(sums, "pg_clipfrac"), 0)
       << "the golden is meant to clip some tokens";

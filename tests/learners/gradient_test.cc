@@ -17,6 +17,8 @@ using testing_support::gradient_of;
 using testing_support::GradientResult;
 using testing_support::pointers;
 using testing_support::randomize;
+using testing_support::test_context;
+using testing_support::test_device;
 using testing_support::tiny_config;
 using testing_support::TinyBatch;
 
@@ -29,8 +31,8 @@ Objective test_objective() {
 class ModelGradient : public testing::TestWithParam<const char*> {};
 
 TEST_P(ModelGradient, MatchesFiniteDifferences) {
-  const Context ctx;
-  models::Transformer model(tiny_config(GetParam()), {}, DType::kF32);
+  const Context ctx = test_context();
+  models::Transformer model(tiny_config(GetParam()), test_device(), DType::kF32);
   randomize(model, 3, ctx);
   const TinyBatch batch(5, model.config().vocab_size, {9, 35}, 3);
   auto trees = batch.trees();
@@ -45,9 +47,9 @@ TEST_P(ModelGradient, MatchesFiniteDifferences) {
 }
 
 TEST_P(ModelGradient, SameBitsForAnyMicroBatchAndThreads) {
-  const Context ctx;
+  const Context ctx = test_context();
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    models::Transformer model(tiny_config(GetParam()), {}, dtype);
+    models::Transformer model(tiny_config(GetParam()), test_device(), dtype);
     randomize(model, 4, ctx);
     const TinyBatch batch(6, model.config().vocab_size, {5, 33, 64, 1, 40}, 4);
     auto trees = batch.trees();
@@ -66,8 +68,8 @@ TEST_P(ModelGradient, SameBitsForAnyMicroBatchAndThreads) {
 }
 
 TEST_P(ModelGradient, SharedPromptEqualsSeparateSequences) {
-  const Context ctx;
-  models::Transformer model(tiny_config(GetParam()), {}, DType::kF32);
+  const Context ctx = test_context();
+  models::Transformer model(tiny_config(GetParam()), test_device(), DType::kF32);
   randomize(model, 7, ctx);
   const TinyBatch batch(8, model.config().vocab_size, {5, 33}, 4);
   auto shared = batch.trees(), separate = batch.trees(/*split=*/true);
@@ -83,13 +85,13 @@ TEST_P(ModelGradient, SharedPromptEqualsSeparateSequences) {
 }
 
 TEST_P(ModelGradient, OtherTreesInTheBatchChangeNoLogprob) {
-  const Context ctx;
-  models::Transformer model(tiny_config(GetParam()), {}, DType::kF32);
+  const Context ctx = test_context();
+  models::Transformer model(tiny_config(GetParam()), test_device(), DType::kF32);
   randomize(model, 9, ctx);
   const TinyBatch batch(10, model.config().vocab_size, {7, 31, 32}, 3);
   auto trees = batch.trees();
   const auto order = pointers(trees);
-  Arena arena;
+  Arena arena(ctx.device);
   const MicroBatch all = pack(order, 1 << 20).front();
   std::vector<float> together(all.targets.size()), entropies(all.targets.size());
   batch_logprobs(ctx, model, 1.0f, all, together, entropies, arena);
@@ -119,8 +121,8 @@ struct CountingPpo {
 };
 
 TEST(CoupledLoss, SeesWholeSequencesAndTakesASecondWalkWithTheSameBits) {
-  const Context ctx;
-  models::Transformer model(tiny_config("qwen2"), {}, DType::kF32);
+  const Context ctx = test_context();
+  models::Transformer model(tiny_config("qwen2"), test_device(), DType::kF32);
   randomize(model, 13, ctx);
   const TinyBatch batch(14, model.config().vocab_size, {5, 33, 40}, 3);
   auto trees = batch.trees();
@@ -145,8 +147,8 @@ TEST(CoupledLoss, SeesWholeSequencesAndTakesASecondWalkWithTheSameBits) {
 }
 
 TEST(Sft, LossIsTheWeightedNegativeLogprob) {
-  const Context ctx;
-  models::Transformer model(tiny_config("llama"), {}, DType::kF32);
+  const Context ctx = test_context();
+  models::Transformer model(tiny_config("llama"), test_device(), DType::kF32);
   randomize(model, 11, ctx);
   const TinyBatch batch(12, model.config().vocab_size, {6}, 2);
   auto trees = batch.trees();
@@ -155,7 +157,7 @@ TEST(Sft, LossIsTheWeightedNegativeLogprob) {
   const auto order = pointers(trees);
   const MicroBatch packed = pack(order, 1 << 20).front();
   std::vector<float> logprobs(packed.targets.size());
-  Arena arena;
+  Arena arena(ctx.device);
   batch_logprobs(ctx, model, 1.0f, packed, logprobs, {}, arena);
   double expected = 0;
   for (const float logp : logprobs) expected -= 0.01f * logp;

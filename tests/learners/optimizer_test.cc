@@ -10,12 +10,14 @@
 #include <limits>
 
 #include "core/rng.h"
+#include "tests/support/device_values.h"
 
 namespace orrery::learners {
 namespace {
 
 using kernels::AdamWParams;
 using kernels::kNormChunk;
+using testing_support::DeviceFloats;
 
 constexpr int64_t kElements = 2 * kNormChunk + 1003;
 constexpr AdamWParams kParams{
@@ -75,28 +77,32 @@ bool same_floats(std::span<const float> a, std::span<const float> b) {
 }
 
 struct Fixture {
-  Context ctx{.threads = 2};
+  Context ctx = testing_support::test_context(2);
   std::unique_ptr<comm::Communicator> comm = comm::make_local_communicator();
-  ShardedAdamW optimizer{{}, kElements, 1, 0};
-  std::vector<float> w = random_floats(1);
+  ShardedAdamW optimizer{ctx.device, kElements, 1, 0};
+  DeviceFloats weights{ctx, random_floats(1)};
 
   ShardedAdamW::Result step(const std::vector<float>& gradient, double clip = 1) {
-    return optimizer.step(ctx, *comm, w, gradient, kParams, clip);
+    const DeviceFloats on_device(ctx, gradient);
+    return optimizer.step(ctx, *comm, weights.vec(), on_device.vec(), kParams, clip);
   }
+  std::vector<float> w() const { return weights.values(); }
+  std::vector<float> m() { return testing_support::downloaded(ctx, optimizer.m()); }
+  std::vector<float> v() { return testing_support::downloaded(ctx, optimizer.v()); }
 };
 
 TEST(ShardedAdamW, HasTheBitsOfScalarCode) {
   for (const double clip : {0.0, 1.0, 1e9}) {
     Fixture f;
-    Oracle oracle{f.w};
+    Oracle oracle{f.w()};
     for (uint64_t t = 1; t <= 4; ++t) {
       const std::vector<float> gradient = random_floats(100 + t);
       EXPECT_EQ(f.step(gradient, clip).grad_norm, Oracle::norm(gradient));
       oracle.step(gradient, kParams, clip);
     }
-    EXPECT_TRUE(same_floats(f.w, oracle.w)) << "clip " << clip;
-    EXPECT_TRUE(same_floats(f.optimizer.m(), oracle.m));
-    EXPECT_TRUE(same_floats(f.optimizer.v(), oracle.v));
+    EXPECT_TRUE(same_floats(f.w(), oracle.w)) << "clip " << clip;
+    EXPECT_TRUE(same_floats(f.m(), oracle.m));
+    EXPECT_TRUE(same_floats(f.v(), oracle.v));
     EXPECT_EQ(f.optimizer.t(), 4);
   }
 }
@@ -106,29 +112,28 @@ TEST(ShardedAdamW, GoesOnFromSavedMomentsAsIfNeverStopped) {
   for (uint64_t t = 1; t <= 5; ++t) whole.step(random_floats(t + 7));
   for (uint64_t t = 1; t <= 2; ++t) first.step(random_floats(t + 7));
   Fixture second;
-  second.w = first.w;
-  std::copy(first.optimizer.m().begin(), first.optimizer.m().end(), second.optimizer.m().begin());
-  std::copy(first.optimizer.v().begin(), first.optimizer.v().end(), second.optimizer.v().begin());
+  second.weights.set(first.w());
+  upload(second.ctx, second.optimizer.m(), first.m());
+  upload(second.ctx, second.optimizer.v(), first.v());
   second.optimizer.set_t(first.optimizer.t());
   for (uint64_t t = 3; t <= 5; ++t) second.step(random_floats(t + 7));
-  EXPECT_TRUE(same_floats(second.w, whole.w));
-  EXPECT_TRUE(same_floats(second.optimizer.m(), whole.optimizer.m()));
+  EXPECT_TRUE(same_floats(second.w(), whole.w()));
+  EXPECT_TRUE(same_floats(second.m(), whole.m()));
   EXPECT_EQ(second.optimizer.t(), 5);
 
   second.optimizer.reset(second.ctx);
-  second.w = random_floats(1);
+  second.weights.set(random_floats(1));
   Fixture fresh;
   EXPECT_EQ(second.optimizer.t(), 0);
   second.step(random_floats(8));
   fresh.step(random_floats(8));
-  EXPECT_TRUE(same_floats(second.w, fresh.w)) << "a new stage remembers nothing";
+  EXPECT_TRUE(same_floats(second.w(), fresh.w())) << "a new stage remembers nothing";
 }
 
 TEST(ShardedAdamW, AGradientThatIsNotFiniteChangesNothing) {
   Fixture f;
   f.step(random_floats(2));
-  const std::vector<float> w = f.w, m(f.optimizer.m().begin(), f.optimizer.m().end()),
-                           v(f.optimizer.v().begin(), f.optimizer.v().end());
+  const std::vector<float> w = f.w(), m = f.m(), v = f.v();
   for (const float bad :
        {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity(),
         std::numeric_limits<float>::max()}) {  // whose square is infinite
@@ -137,9 +142,7 @@ TEST(ShardedAdamW, AGradientThatIsNotFiniteChangesNothing) {
     const ShardedAdamW::Result result = f.step(gradient);
     EXPECT_TRUE(result.skipped) << bad;
     EXPECT_FALSE(std::isfinite(result.grad_norm));
-    EXPECT_TRUE(same_floats(f.w, w) && same_floats(f.optimizer.m(), m) &&
-                same_floats(f.optimizer.v(), v))
-        << bad;
+    EXPECT_TRUE(same_floats(f.w(), w) && same_floats(f.m(), m) && same_floats(f.v(), v)) << bad;
     EXPECT_EQ(f.optimizer.t(), 1);
   }
   EXPECT_FALSE(f.step(random_floats(4)).skipped);

@@ -14,12 +14,16 @@
 #include "core/error.h"
 #include "core/rng.h"
 #include "tests/support/random_floats.h"
+#include "tests/support/test_device.h"
 
 namespace orrery::learners {
 namespace {
 
 using testing::ElementsAre;
+using testing_support::downloaded;
 using testing_support::random_floats;
+using testing_support::test_context;
+using testing_support::test_device;
 
 TEST(SlicePlan, CoversEverythingEvenlyAtChunkBounds) {
   using Buckets = std::vector<std::vector<int64_t>>;
@@ -63,6 +67,16 @@ float tree_sum(const std::vector<std::vector<float>>& leaves, size_t first, size
   return left + right;
 }
 
+/// Adds elements [begin, end) of `values`, which lie in one region, to those of the
+/// buffer.
+void add(const Context& ctx, const FlatView& buffer, int64_t begin, int64_t end,
+         const std::vector<float>& values) {
+  const Vec<float> place(buffer.at(begin), end - begin);
+  std::vector<float> sums = downloaded(ctx, place);
+  for (size_t i = 0; i < sums.size(); ++i) sums[i] += values[static_cast<size_t>(begin) + i];
+  upload(ctx, place, Span<const float>(sums));
+}
+
 const auto kWhole = [](int64_t /*shard*/) { return false; };
 const auto kNobody = [](int64_t /*begin*/) {};
 
@@ -92,9 +106,8 @@ TEST(ShardTree, HasTheBitsOfTheRecursiveDefinition) {
   for (uint64_t s = 0; s < 16; ++s) leaves.push_back(random_floats(kElements, s));
   for (const int64_t count : {1, 2, 4, 8, 16}) {
     for (const int threads : {1, 3}) {
-      Context ctx;
-      ctx.threads = threads;
-      ShardTree tree({}, {0, kElements}, count);
+      const Context ctx = test_context(threads);
+      ShardTree tree(test_device(), {0, kElements}, count);
       std::vector<int64_t> order;
       // Twice: a used tree must not leak the last sum into the next.
       for (int round = 0; round < 2; ++round) {
@@ -104,13 +117,14 @@ TEST(ShardTree, HasTheBitsOfTheRecursiveDefinition) {
             tree, ctx, 100, count,
             [&](int64_t shard, const FlatView& buffer, const auto& merge) {
               order.push_back(shard);
-              for (size_t i = kElements; i-- > 0;) {  // from the end, telling now and then
-                *buffer.at(static_cast<int64_t>(i)) += leaves[static_cast<size_t>(shard - 100)][i];
-                if (shard % 2 == 1 && i % 20000 == 0 && i > 0) merge(static_cast<int64_t>(i));
+              // From the end, telling now and then.
+              for (int64_t end = kElements, begin = 60000; end > 0; end = begin, begin -= 20000) {
+                add(ctx, buffer, begin, end, leaves[static_cast<size_t>(shard - 100)]);
+                if (shard % 2 == 1 && begin > 0) merge(begin);
               }
             },
             kWhole, [&](int64_t begin) { told.push_back(begin); });
-        const std::span<const float> total = tree.result();
+        const std::vector<float> total = downloaded(ctx, tree.result());
         if (count == 1) {
           EXPECT_THAT(told, ElementsAre(0));
         } else {
@@ -129,7 +143,7 @@ TEST(ShardTree, HasTheBitsOfTheRecursiveDefinition) {
       EXPECT_EQ(order.back(), 100 + count - 1);
     }
   }
-  EXPECT_THROW(ShardTree({}, {0, 10}, 3), Error);
+  EXPECT_THROW(ShardTree(test_device(), {0, 10}, 3), Error);
 }
 
 TEST(ShardTree, AWindowHasTheBitsOfAWholeBuffer) {
@@ -140,24 +154,20 @@ TEST(ShardTree, AWindowHasTheBitsOfAWholeBuffer) {
   for (uint64_t s = 0; s < 8; ++s)
     leaves.push_back(random_floats(static_cast<size_t>(elements), s));
   leaves[3].assign(leaves[3].size(), -0.0f);  // as a shard without rows leaves it, but for the sign
-  const auto add = [&](int64_t shard, const FlatView& buffer, int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      *buffer.at(i) += leaves[static_cast<size_t>(shard)][static_cast<size_t>(i)];
-  };
-  Context ctx;
-  ctx.threads = 2;
+  const Context ctx = test_context(2);
   for (const int64_t count : {1, 2, 4, 8}) {
     for (const int64_t whole_shard :
          {int64_t{-1}, int64_t{1}, int64_t{3}}) {  // one that is not told by region
-      ShardTree windowed({}, regions, count), whole({}, {0, elements}, count);
+      ShardTree windowed(test_device(), regions, count), whole(test_device(), {0, elements}, count);
       const auto fill = [&](int64_t shard, const FlatView& buffer, const auto& merge) {
         if (shard == 5) return;  // a shard without rows
-        add(shard, buffer, 0, 2500);
+        const std::vector<float>& leaf = leaves[static_cast<size_t>(shard)];
+        add(ctx, buffer, 0, 2500, leaf);
         for (size_t r = regions.size() - 1; r > 1; --r) {
-          add(shard, buffer, regions[r - 1], regions[r]);
+          add(ctx, buffer, regions[r - 1], regions[r], leaf);
           if (shard != whole_shard) merge(regions[r - 1]);
         }
-        add(shard, buffer, 2500, 5000);
+        add(ctx, buffer, 2500, 5000, leaf);
       };
       for (int round = 0; round < 2; ++round) {
         std::vector<int64_t> told;
@@ -165,9 +175,9 @@ TEST(ShardTree, AWindowHasTheBitsOfAWholeBuffer) {
             windowed, ctx, 0, count, fill, [&](int64_t shard) { return shard != whole_shard; },
             [&](int64_t begin) { told.push_back(begin); });
         sum(whole, ctx, 0, count, fill, kWhole, kNobody);
-        EXPECT_EQ(std::memcmp(windowed.result().data(), whole.result().data(),
-                              whole.result().size_bytes()),
-                  0)
+        const auto found = downloaded(ctx, windowed.result()),
+                   expected = downloaded(ctx, whole.result());
+        EXPECT_EQ(std::memcmp(found.data(), expected.data(), expected.size() * sizeof(float)), 0)
             << count << " shards, whole " << whole_shard;
         EXPECT_EQ(told.back(), 0);
       }
@@ -183,8 +193,8 @@ TEST(ShardTree, AWindowHasTheBitsOfAWholeBuffer) {
 }
 
 TEST(ShardTree, RefusesAWindowThatIsNotToldByRegion) {
-  ShardTree tree({}, {0, 10, 20, 30}, 2);
-  tree.begin({});
+  ShardTree tree(test_device(), {0, 10, 20, 30}, 2);
+  tree.begin(test_context());
   tree.begin_shard(/*by_region=*/true);
   tree.end_shard();
   tree.begin_shard(/*by_region=*/true);
@@ -193,19 +203,21 @@ TEST(ShardTree, RefusesAWindowThatIsNotToldByRegion) {
 
 TEST(ShardTree, ASumThatWasGivenUpLeavesNothingBehind) {
   const int64_t elements = 100;
-  ShardTree tree({}, {0, 10, elements}, 4);
+  const Context ctx = test_context();
+  ShardTree tree(test_device(), {0, 10, elements}, 4);
   const auto fill = [&](int64_t shard, const FlatView& buffer, const auto& /*merge*/) {
-    for (int64_t i = 0; i < elements; ++i) *buffer.at(i) += static_cast<float>(shard + 1);
+    add(ctx, buffer, 0, elements,
+        std::vector<float>(static_cast<size_t>(elements), static_cast<float>(shard + 1)));
   };
   for (const int64_t shards : {1, 2, 3}) {  // done when the sum is given up
-    tree.begin({});
+    tree.begin(test_context());
     for (int64_t s = 0; s < shards; ++s) {
       fill(s, tree.begin_shard(/*by_region=*/false), kNobody);
       tree.end_shard();
     }
     tree.begin_shard(/*by_region=*/false);
-    sum(tree, Context(), 0, 4, fill, kWhole, kNobody);
-    EXPECT_THAT(tree.result(), testing::Each(10.0f));
+    sum(tree, test_context(), 0, 4, fill, kWhole, kNobody);
+    EXPECT_THAT(downloaded(ctx, tree.result()), testing::Each(10.0f));
   }
 }
 

@@ -9,16 +9,16 @@
 
 #include "learners/gradient.h"
 #include "tests/learners/tiny_model.h"
+#include "tests/support/device_values.h"
 
 namespace orrery::testing_support {
 
 /// Adds the objective's gradient over the batches, and its sums.
 inline void shard_gradient(const Context& ctx, const models::Transformer& model,
                            const learners::Objective& objective,
-                           std::span<const learners::MicroBatch> batches, std::span<float> gradient,
+                           std::span<const learners::MicroBatch> batches, Vec<float> gradient,
                            learners::LossSums& sums, Arena& arena) {
-  const Vec<float> whole(gradient.data(), std::ssize(gradient));
-  learners::ShardPass pass(ctx, model, batches, whole, arena);
+  learners::ShardPass pass(ctx, model, batches, gradient, arena);
   while (pass.forward()) {
     pass.head_backward(objective, sums);
     while (pass.backward_layer()) {
@@ -36,14 +36,15 @@ inline GradientResult gradient_of(const models::Transformer& model,
                                   const learners::Objective& objective,
                                   std::vector<learners::Tree>& trees, int64_t max_tokens,
                                   int threads = 1) {
-  Context ctx;
-  ctx.threads = threads;
-  Arena arena;
-  GradientResult result{std::vector<float>(model.parameters().size(), 0.0f),
-                        learners::LossSums(objective.loss->terms())};
+  const Context ctx = test_context(threads);
+  Arena arena(ctx.device);
+  const DeviceFloats gradient(ctx,
+                              std::vector<float>(static_cast<size_t>(model.table().flat_size())));
+  GradientResult result{{}, learners::LossSums(objective.loss->terms())};
   const auto order = pointers(trees);
   const auto batches = learners::pack(order, max_tokens);
-  shard_gradient(ctx, model, objective, batches, result.gradient, result.sums, arena);
+  shard_gradient(ctx, model, objective, batches, gradient.vec(), result.sums, arena);
+  result.gradient = gradient.values();
   return result;
 }
 
@@ -62,7 +63,8 @@ inline void expect_finite_differences(models::Transformer& model,
                                       const learners::Objective& objective,
                                       std::vector<learners::Tree>& trees,
                                       std::span<const float> gradient) {
-  const Context ctx;
+  const Context ctx = test_context();
+  const std::vector<float> weights = weights_of(ctx, model);
   for (const models::Parameter& p : model.table().parameters()) {
     double norm = 0;
     for (int64_t i = p.offset; i < p.offset + p.size; ++i)
@@ -70,12 +72,13 @@ inline void expect_finite_differences(models::Transformer& model,
     norm = std::sqrt(norm);
     ASSERT_GT(norm, 0) << p.name;
     const auto loss_at = [&](double step) {
-      std::vector<float> saved(model.parameters().begin(), model.parameters().end());
+      std::vector<float> moved = weights;
       for (int64_t i = p.offset; i < p.offset + p.size; ++i)
-        model.write_parameters()[i] += static_cast<float>(step * gradient[i] / norm);
+        moved[i] += static_cast<float>(step * gradient[i] / norm);
+      set_weights(ctx, model, moved);
       model.pack(ctx);
       const double loss = gradient_of(model, objective, trees, 1 << 20).sums.loss;
-      std::copy(saved.begin(), saved.end(), model.write_parameters().begin());
+      set_weights(ctx, model, weights);
       model.pack(ctx);
       return loss;
     };

@@ -6,6 +6,7 @@
 #include "core/rng.h"
 #include "learners/batch.h"
 #include "models/transformer.h"
+#include "tests/support/weights.h"
 
 namespace orrery::testing_support {
 
@@ -39,14 +40,15 @@ inline std::vector<int32_t> random_tokens(Philox& generator, int64_t count, int6
 /// Weights with noise everywhere, biases and norms included, so that no gradient is
 /// trivially zero.
 inline void randomize(models::Transformer& model, uint64_t seed, const Context& ctx) {
-  models::initialize_parameters(model.config(), model.table(), seed, model.write_parameters());
+  initialize_weights(ctx, model, seed);
   Philox generator(seed, RngPurpose::kTest, 1);
-  for (const models::Parameter& p : model.table().parameters()) {
-    if (p.shape.size() == 2) continue;
-    for (int64_t i = 0; i < p.size; ++i) {
-      model.write_parameters()[static_cast<size_t>(p.offset + i)] += 0.1f * generator.normal();
+  change_weights(ctx, model, [&](std::vector<float>& values) {
+    for (const models::Parameter& p : model.table().parameters()) {
+      if (p.shape.size() == 2) continue;
+      for (float& value : elements_of(Span<float>(values), {p.offset, p.offset + p.size}))
+        value += 0.1f * generator.normal();
     }
-  }
+  });
   model.pack(ctx);
 }
 

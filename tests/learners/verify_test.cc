@@ -17,6 +17,8 @@ namespace orrery::learners {
 namespace {
 
 using testing_support::randomize;
+using testing_support::test_context;
+using testing_support::test_device;
 using testing_support::tiny_config;
 using testing_support::TinyBatch;
 
@@ -24,8 +26,8 @@ constexpr float kTemperature = 0.7f;
 
 /// A learner and a batch whose recorded log-probs are its own.
 struct Fixture {
-  Context ctx;
-  models::Transformer model{tiny_config("qwen3"), {}, DType::kF32};
+  Context ctx = test_context();
+  models::Transformer model{tiny_config("qwen3"), test_device(), DType::kF32};
   std::unique_ptr<comm::Communicator> comm = comm::make_local_communicator();
   Learner learner{ctx, model, *comm, {4, 150, false}};
   TinyBatch batch{21, 37, {9, 35, 3, 17, 8}, 3};
@@ -57,9 +59,7 @@ struct Fixture {
     return learner.update(trees, objective, params, 1.0);
   }
 
-  std::vector<float> weights() const {
-    return {model.parameters().begin(), model.parameters().end()};
-  }
+  std::vector<float> weights() const { return testing_support::weights_of(ctx, model); }
 };
 
 TEST(VerifyLogprobs, EqualBitsAreLearnedFrom) {
@@ -184,7 +184,9 @@ TEST(NotFinite, WeightsOfTheModelSkipAnImitationStepToo) {
   Fixture f;
   auto trees = f.trees();
   f.objective = sft_objective();
-  f.model.write_parameters()[5] = std::numeric_limits<float>::quiet_NaN();
+  testing_support::change_weights(f.ctx, f.model, [](std::vector<float>& weights) {
+    weights[5] = std::numeric_limits<float>::quiet_NaN();
+  });
   f.model.pack(f.ctx);
   const UpdateResult result = f.learner.update(trees, f.objective, {}, 1.0);
   EXPECT_TRUE(result.skipped);
@@ -195,17 +197,18 @@ TEST(ImportanceWeight, EntersTheGradientOfItsTokens) {
   Fixture f;
   const auto gradient = [&](float weight) {
     auto trees = f.batch.trees();
-    std::vector<float> weights(64, weight),
-        result(static_cast<size_t>(f.model.table().flat_size()), 0.0f);
+    const std::vector<float> weights(64, weight);
+    const testing_support::DeviceFloats result(
+        f.ctx, std::vector<float>(static_cast<size_t>(f.model.table().flat_size())));
     for (Tree& tree : trees) {
       for (Leaf& leaf : tree.leaves) leaf.is_weights = std::span(weights).first(leaf.tokens.size());
     }
     LossSums sums(f.objective.loss->terms());
-    Arena arena;
+    Arena arena(f.ctx.device);
     const auto batches = pack(testing_support::pointers(trees), 1 << 20);
-    testing_support::shard_gradient(f.ctx, f.model, f.objective, batches, std::span(result), sums,
+    testing_support::shard_gradient(f.ctx, f.model, f.objective, batches, result.vec(), sums,
                                     arena);
-    return result;
+    return result.values();
   };
   const auto whole = gradient(1.0f), half = gradient(0.5f);
   for (size_t i = 0; i < whole.size(); ++i)

@@ -11,6 +11,8 @@
 #include "core/error.h"
 #include "core/transfer.h"
 #include "models/transformer.h"
+#include "tests/support/device_values.h"
+#include "tests/support/weights.h"
 
 namespace orrery::models {
 namespace {
@@ -18,6 +20,9 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
+using testing_support::DeviceFloats;
+using testing_support::test_context;
+using testing_support::test_device;
 
 ModelConfig tiny_config() {
   ModelConfig config;
@@ -52,19 +57,17 @@ struct Group {
 class BatchPlanTest : public testing::Test {
  protected:
   BatchPlanTest() {
-    initialize_parameters(model_.config(), model_.table(), 1, model_.write_parameters());
+    testing_support::initialize_weights(ctx_, model_, 1);
     model_.pack(ctx_);
   }
   template <class T>
   std::vector<T> host(Vec<const T> from) const {
-    std::vector<T> to(static_cast<size_t>(from.size));
-    download(ctx_, Span<T>(to), from);
-    return to;
+    return testing_support::downloaded(ctx_, from);
   }
 
-  Context ctx_;
-  Transformer model_{tiny_config(), {}, DType::kF32};
-  Arena arena_;
+  Context ctx_ = test_context();
+  Transformer model_{tiny_config(), test_device(), DType::kF32};
+  Arena arena_{test_device()};
 };
 
 TEST_F(BatchPlanTest, OfATrainingBatchSharesFullBlocksAndCopiesThePartlyFilledOne) {
@@ -107,7 +110,7 @@ TEST_F(BatchPlanTest, BadInputIsNamed) {
               ThrowsMessage<Error>(HasSubstr("75 tokens, 74 positions")));
   EXPECT_THAT([&] { with([](Group& g) { g.segments[2].parent = 2; }); },
               ThrowsMessage<Error>(HasSubstr("parent 2 does not precede it")));
-  const KvCache cache(model_.config(), {}, 2);
+  const KvCache cache(model_.config(), test_device(), 2);
   const Group group;
   const std::vector<int32_t> table{0, 2};
   const std::vector<kernels::KvSegment> segments{{0, 40, 0, table}};
@@ -129,7 +132,7 @@ TEST_F(BatchPlanTest, PrefillGivesTheTrainingForwardsBits) {
   std::iota(positions.begin(), positions.end(), 0);
   const std::vector<int32_t> table{2, 0, 1}, outputs{39, 69};
   const std::vector<kernels::KvSegment> segments{{0, 70, 0, table}};
-  const KvCache cache(model_.config(), {}, 3);
+  const KvCache cache(model_.config(), test_device(), 3);
   const Mat<float> prefilled = arena_.mat<float>(2, 16);
   transformer_forward(
       ctx_, model_,
@@ -144,16 +147,16 @@ TEST_F(BatchPlanTest, PrefillGivesTheTrainingForwardsBits) {
 TEST_F(BatchPlanTest, TakesWhatWasMeasured) {
   const Group group;
   const Mat<float> hidden = arena_.mat<float>(4, 16);
-  Arena measuring = Arena::measuring({});
+  Arena measuring = Arena::measuring(test_device());
   measure_forward_train(model_, group.view(), measuring);
   TransformerBackward::measure(model_, group.view(), measuring);
-  Arena exact;
+  Arena exact(test_device());
   exact.reserve(measuring.peak(), "training", "nothing");
   const BatchPlan plan = plan_training(ctx_, model_, group.view(), exact);
   const Activations activations = transformer_forward_train(ctx_, model_, plan, hidden, exact);
-  std::vector<float> flat(static_cast<size_t>(model_.table().flat_size()), 0.0f);
-  const Vec<float> whole(flat.data(), std::ssize(flat));
-  const FlatView gradients(whole);
+  const DeviceFloats flat(ctx_,
+                          std::vector<float>(static_cast<size_t>(model_.table().flat_size())));
+  const FlatView gradients(flat.vec());
   TransformerBackward backward(ctx_, model_, plan, activations, hidden, gradients,
                                arena_.mat<float>(75, 16), exact);
   while (backward.next()) {
@@ -162,12 +165,12 @@ TEST_F(BatchPlanTest, TakesWhatWasMeasured) {
 
   const std::vector<int32_t> table{0, 1}, outputs{39};
   const std::vector<kernels::KvSegment> segments{{0, 40, 0, table}};
-  const KvCache cache(model_.config(), {}, 2);
+  const KvCache cache(model_.config(), test_device(), 2);
   const auto first = [](const std::vector<int32_t>& all) { return Span(all).first(40); };
   const ForwardBatch batch{first(group.tokens), first(group.positions), segments, outputs};
-  measuring = Arena::measuring({});
+  measuring = Arena::measuring(test_device());
   measure_forward(model_, batch, measuring);
-  exact = Arena();
+  exact = Arena(test_device());
   exact.reserve(measuring.peak(), "prefill", "nothing");
   const BatchPlan prefill = plan_forward(ctx_, model_, batch, cache, exact);
   transformer_forward(ctx_, model_, prefill, cache, hidden.row_range(0, 1), exact);
@@ -186,7 +189,7 @@ TEST_F(BatchPlanTest, WeightsThatWereWrittenRunOnlyWhenPacked) {
   EXPECT_TRUE(model_.is_stale());
   model_.pack(ctx_);
   run();
-  const Transformer fresh(tiny_config(), {}, DType::kF32);
+  const Transformer fresh(tiny_config(), test_device(), DType::kF32);
   EXPECT_TRUE(fresh.is_stale());
 }
 

@@ -14,7 +14,7 @@
 #include "learners/ordered_reducer.h"
 #include "learners/weight_channel.h"
 #include "tests/mpi/world.h"
-#include "tests/support/device_floats.h"
+#include "tests/support/device_values.h"
 #include "tests/support/random_floats.h"
 
 namespace orrery {
@@ -23,8 +23,11 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 using testing_support::DeviceFloats;
-using testing_support::kTestDevices;
+using testing_support::DeviceValues;
+using testing_support::downloaded;
 using testing_support::random_floats;
+using testing_support::test_context;
+using testing_support::test_device;
 using testing_support::world;
 
 bool same_bits(std::span<const float> a, std::span<const float> b) {
@@ -79,37 +82,35 @@ TEST(Collectives, BroadcastReduceAndGatherDeviceMemory) {
       for (float& value : elements_of(std::span(mine), e)) value = static_cast<float>(p);
     }
   }
-  for (const Context& ctx : kTestDevices) {
-    SCOPED_TRACE(device_name(ctx.device));
-    comm::DataPlane& plane = comm.data(ctx.device);
-    EXPECT_EQ(&plane, &comm.data(ctx.device));
-    for (int root = 0; root < n; ++root) {
-      std::vector<float> data(1001), sent(1001);
-      for (size_t i = 0; i < data.size(); ++i) {
-        data[i] = stamp(r, i);
-        sent[i] = stamp(root, i);
-      }
-      const DeviceFloats device(ctx, data);
-      plane.broadcast(ctx, device.vec(), root);
-      ASSERT_EQ(device.values(), sent);
+  const Context ctx = test_context();
+  comm::DataPlane& plane = comm.data(ctx.device);
+  EXPECT_EQ(&plane, &comm.data(ctx.device));
+  for (int root = 0; root < n; ++root) {
+    std::vector<float> data(1001), sent(1001);
+    for (size_t i = 0; i < data.size(); ++i) {
+      data[i] = stamp(r, i);
+      sent[i] = stamp(root, i);
     }
-    const DeviceFloats ones(ctx, std::vector<float>(17, static_cast<float>(r + 1)));
-    plane.all_reduce_sum(ctx, ones.vec());
-    EXPECT_THAT(ones.values(), testing::Each(0.5f * static_cast<float>(n * (n + 1))));
-    const DeviceFloats all(ctx, mine);
-    plane.all_gather(ctx, all.vec(), owned);
-    EXPECT_EQ(all.values(), expected);
+    const DeviceFloats device(ctx, data);
+    plane.broadcast(ctx, device.vec(), root);
+    ASSERT_EQ(device.values(), sent);
   }
+  const DeviceFloats ones(ctx, std::vector<float>(17, static_cast<float>(r + 1)));
+  plane.all_reduce_sum(ctx, ones.vec());
+  EXPECT_THAT(ones.values(), testing::Each(0.5f * static_cast<float>(n * (n + 1))));
+  const DeviceFloats all(ctx, mine);
+  plane.all_gather(ctx, all.vec(), owned);
+  EXPECT_EQ(all.values(), expected);
 }
 
 TEST(Collectives, OtherTypesAreCopiedAndNotSummed) {
   comm::Communicator& comm = world();
-  std::vector<uint16_t> bits = {static_cast<uint16_t>(comm.rank()), 7, 9};
-  const Context ctx;
+  const Context ctx = test_context();
+  const DeviceValues<uint16_t> bits(ctx, {static_cast<uint16_t>(comm.rank()), 7, 9});
   comm::DataPlane& plane = comm.data(ctx.device);
-  const comm::DeviceArray array(bits.data(), DType::kBF16, std::ssize(bits));
+  const comm::DeviceArray array(bits.vec().data, DType::kBF16, bits.vec().size);
   plane.broadcast(ctx, array, comm.size() - 1);
-  EXPECT_THAT(bits, ElementsAre(comm.size() - 1, 7, 9));
+  EXPECT_THAT(bits.values(), ElementsAre(comm.size() - 1, 7, 9));
   if (comm.size() > 1) {
     EXPECT_THROW(plane.all_reduce_sum(ctx, array), Error);
   }
@@ -128,7 +129,8 @@ TEST(Collectives, AllToAllInPiecesOfUnevenSlices) {
   std::vector<float> send(static_cast<size_t>(high.back()));
   for (size_t i = 0; i < send.size(); ++i) send[i] = stamp(r, i);
   const int64_t own = low[static_cast<size_t>(r)], length = 7 * r;
-  const auto exchange_all = [&](const Context& ctx, int64_t piece, int64_t pieces_under_way) {
+  const Context ctx = test_context();
+  const auto exchange_all = [&](int64_t piece, int64_t pieces_under_way) {
     const DeviceFloats sent(ctx, send),
         scratch(ctx, std::vector<float>(static_cast<size_t>(pieces_under_way * n * piece)));
     int64_t taken = 0;
@@ -140,7 +142,7 @@ TEST(Collectives, AllToAllInPiecesOfUnevenSlices) {
       ASSERT_LE(end - begin, piece);
       ASSERT_EQ(got.parts.size(), n);
       for (int p = 0; p < n; ++p) {
-        const auto part = DeviceFloats::downloaded(ctx, {got.parts[p], end - begin});
+        const auto part = downloaded(ctx, Vec<const float>(got.parts[p], end - begin));
         for (int64_t i = begin; i < end; ++i)
           ASSERT_EQ(part[static_cast<size_t>(i - begin)], stamp(p, static_cast<size_t>(i)));
       }
@@ -152,11 +154,8 @@ TEST(Collectives, AllToAllInPiecesOfUnevenSlices) {
     while (const auto got = exchange->wait()) take(*got);
     EXPECT_EQ(taken, 2 * length);
   };
-  for (const Context& ctx : kTestDevices) {
-    SCOPED_TRACE(device_name(ctx.device));
-    for (const int64_t piece : {1, 5, 1000}) {
-      for (const int64_t pieces_under_way : {2, 3, 64}) exchange_all(ctx, piece, pieces_under_way);
-    }
+  for (const int64_t piece : {1, 5, 1000}) {
+    for (const int64_t pieces_under_way : {2, 3, 64}) exchange_all(piece, pieces_under_way);
   }
 }
 
@@ -176,28 +175,27 @@ TEST(Collectives, DataLargerThanOnePiece) {
   const int n = comm.size(), r = comm.rank(), last = n - 1;
   constexpr size_t kElements = (size_t{130} << 20) / sizeof(float) + 3;
   const auto stamped = [&](size_t i) { return stamp(last, i); };
-  std::vector<float> data(kElements);
-  const auto fill = [&] {
-    for (size_t i = 0; i < kElements; ++i) data[i] = r == last ? stamped(i) : 0.0f;
-  };
-  const Context ctx;
+  const Context ctx = test_context();
   comm::DataPlane& plane = comm.data(ctx.device);
-  const Vec<float> all = Span<float>(data);
-  fill();
+  std::vector<float> data(kElements);
+  for (size_t i = 0; i < kElements; ++i) data[i] = r == last ? stamped(i) : 0.0f;
+  DeviceFloats device(ctx, data);
+  const Vec<float> all = device.vec();
   plane.broadcast(ctx, all, last);
-  EXPECT_EQ(first_wrong(data, stamped), kElements);
+  EXPECT_EQ(first_wrong(device.values(), stamped), kElements);
 
-  fill();
+  device.set(data);
   std::vector<std::vector<Extent>> owned(static_cast<size_t>(n));
   owned.back() = {{0, kElements}};
   plane.all_gather(ctx, all, owned);
-  EXPECT_EQ(first_wrong(data, stamped), kElements);
+  EXPECT_EQ(first_wrong(device.values(), stamped), kElements);
 
   for (size_t i = 0; i < kElements; ++i) data[i] = static_cast<float>(i % 1024);
+  device.set(data);
   plane.all_reduce_sum(ctx, all);
   const auto ranks = static_cast<float>(n);
-  EXPECT_EQ(first_wrong(data, [&](size_t i) { return ranks * static_cast<float>(i % 1024); }),
-            kElements);
+  const auto summed = [&](size_t i) { return ranks * static_cast<float>(i % 1024); };
+  EXPECT_EQ(first_wrong(device.values(), summed), kElements);
 }
 
 TEST(Messages, LargeOnesCrossWithoutDeadlockAndKeepOrder) {
@@ -328,8 +326,7 @@ TEST(Split, FormsCommunicatorsThatDoNotHearEachOther) {
 TEST(OrderedReduceScatter, EightShardsHaveTheSameBitsOnAnyNumberOfRanks) {
   comm::Communicator& comm = world();
   constexpr int64_t kShards = 8, kElements = 700'003;  // several buckets of several pieces
-  Context ctx;
-  ctx.threads = 2;
+  const Context ctx = test_context(2);
   const int64_t mine = kShards / comm.size();
   // Known from the end, as in a backward pass, in steps that differ from rank to rank
   // and from the buckets.
@@ -338,11 +335,15 @@ TEST(OrderedReduceScatter, EightShardsHaveTheSameBitsOnAnyNumberOfRanks) {
     const int64_t step = 30'000 + 7'001 * comm.rank();
     for (int64_t end = kElements; end > 0; end -= std::min(end, step)) {
       const int64_t begin = end - std::min(end, step);
-      for (int64_t i = begin; i < end; ++i) *buffer.at(i) += values[static_cast<size_t>(i)];
+      const Vec<float> place(buffer.at(begin), end - begin);
+      std::vector<float> sums = downloaded(ctx, place);
+      for (int64_t i = begin; i < end; ++i)
+        sums[static_cast<size_t>(i - begin)] += values[static_cast<size_t>(i)];
+      upload(ctx, place, Span<const float>(sums));
       if (begin > 0) final_from(begin);
     }
   };
-  learners::ShardTree serial({}, {0, kElements}, kShards);
+  learners::ShardTree serial(test_device(), {0, kElements}, kShards);
   serial.begin(ctx);
   for (int64_t s = 0; s < kShards; ++s) {
     fill(s, serial.begin_shard(/*by_region=*/false), [](int64_t /*begin*/) {});
@@ -351,9 +352,9 @@ TEST(OrderedReduceScatter, EightShardsHaveTheSameBitsOnAnyNumberOfRanks) {
 
   const learners::SlicePlan plan = learners::plan_slices(kElements, 256, comm.size());
   const std::vector<Extent> extents = plan.extents(comm.rank());
-  learners::ShardTree tree({}, {0, kElements}, mine);
+  learners::ShardTree tree(test_device(), {0, kElements}, mine);
   for (const bool fast : {false, true}) {
-    Arena arena;
+    Arena arena(ctx.device);
     learners::OrderedReduceScatter reduce(ctx, comm, tree.result(), plan, fast, arena);
     tree.begin(ctx);
     for (int64_t s = 0; s < mine; ++s) {
@@ -366,7 +367,8 @@ TEST(OrderedReduceScatter, EightShardsHaveTheSameBitsOnAnyNumberOfRanks) {
     }
     reduce.finish();
     for (const Extent& e : extents) {
-      const auto expected = elements_of(serial.result(), e), found = elements_of(tree.result(), e);
+      const auto expected = downloaded(ctx, elements_of(serial.result(), e)),
+                 found = downloaded(ctx, elements_of(tree.result(), e));
       if (!fast) {
         EXPECT_TRUE(same_bits(found, expected)) << "from " << e.begin;
         continue;
@@ -383,26 +385,29 @@ TEST(OrderedReduceScatter, SumsWhatIsFinalWhileTheRestIsNotYetThere) {
   const learners::SlicePlan plan = learners::plan_slices(kElements, 64, comm.size());
   ASSERT_GT(plan.buckets.size(), 2u);
   const int64_t last_bucket = plan.buckets.back().front();
-  std::vector<float> gradient(kElements, 1.0f);
-  Arena arena;
-  Context ctx;
-  learners::OrderedReduceScatter reduce(ctx, comm, gradient, plan, /*fast=*/false, arena);
+  const Context ctx = test_context();
+  const DeviceFloats gradient(ctx, std::vector<float>(kElements, 1.0f));
+  Arena arena(ctx.device);
+  learners::OrderedReduceScatter reduce(ctx, comm, gradient.vec(), plan, /*fast=*/false, arena);
   reduce.send(last_bucket + 1);
   for (int i = 0; i < 100; ++i) reduce.send(last_bucket + 1);
   const auto owned = plan.buckets.back();
-  const auto first = static_cast<size_t>(owned[static_cast<size_t>(comm.rank())]);
-  ASSERT_LT(first, gradient.size());
-  EXPECT_EQ(gradient[first], 1.0f) << "the bucket's first element was not final";
+  const int64_t first = owned[static_cast<size_t>(comm.rank())];
+  ASSERT_LT(first, kElements);
+  const auto element = [&](int64_t i) {
+    return downloaded(ctx, gradient.vec().part(i, 1)).front();
+  };
+  EXPECT_EQ(element(first), 1.0f) << "the bucket's first element was not final";
   const auto sum = static_cast<float>(comm.size());
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
-  while (gradient[first] != sum && std::chrono::steady_clock::now() < deadline)
+  while (element(first) != sum && std::chrono::steady_clock::now() < deadline)
     reduce.send(last_bucket);
-  EXPECT_EQ(gradient[first], sum) << "summed before the rest was told";
-  EXPECT_EQ(gradient[0], 1.0f);
+  EXPECT_EQ(element(first), sum) << "summed before the rest was told";
+  EXPECT_EQ(element(0), 1.0f);
   reduce.send(0);
   reduce.finish();
   for (const Extent& e : plan.extents(comm.rank()))
-    EXPECT_THAT(elements_of(std::span<const float>(gradient), e), testing::Each(sum));
+    EXPECT_THAT(downloaded(ctx, elements_of(gradient.vec(), e)), testing::Each(sum));
 }
 
 TEST(Watchdog, SeesWhoWorksAndWhoWaits) {
@@ -526,31 +531,29 @@ TEST(WeightChannel, DeliversByVersionAndNoticesOneWrongBit) {
   const auto expected = random_floats(50'001, 1);
   const std::vector<float> none(expected.size());
   const int victim = comm.size() - 1;
-  for (const Context& ctx : kTestDevices) {
-    SCOPED_TRACE(device_name(ctx.device));
-    const DeviceFloats weights(ctx, comm.rank() == 0 ? expected : none);
-    const auto publish = [&](comm::Communicator& link, uint64_t version) {
-      return learners::publish_weights(ctx, link, 0, version, weights.vec());
-    };
-    EXPECT_EQ(publish(comm, comm.rank() == 0 ? 41 : 0), 41u);
-    EXPECT_TRUE(same_bits(weights.values(), expected));
+  const Context ctx = test_context();
+  const DeviceFloats weights(ctx, comm.rank() == 0 ? expected : none);
+  const auto publish = [&](comm::Communicator& link, uint64_t version) {
+    return learners::publish_weights(ctx, link, 0, version, weights.vec());
+  };
+  EXPECT_EQ(publish(comm, comm.rank() == 0 ? 41 : 0), 41u);
+  EXPECT_TRUE(same_bits(weights.values(), expected));
 
-    if (victim == 0) continue;
-    DamagingLink link(comm, victim);
-    std::string error;
-    try {
-      publish(link, 42);
-    } catch (const Error& e) {
-      error = e.what();
-    }
-    if (comm.rank() == victim) {
-      EXPECT_THAT(error,
-                  HasSubstr(fmt::format("weights of version 42 reached rank {} damaged", victim)));
-    } else {
-      EXPECT_EQ(error, "");
-    }
-    comm.barrier();
+  if (victim == 0) return;
+  DamagingLink link(comm, victim);
+  std::string error;
+  try {
+    publish(link, 42);
+  } catch (const Error& e) {
+    error = e.what();
   }
+  if (comm.rank() == victim) {
+    EXPECT_THAT(error,
+                HasSubstr(fmt::format("weights of version 42 reached rank {} damaged", victim)));
+  } else {
+    EXPECT_EQ(error, "");
+  }
+  comm.barrier();
 }
 
 }  // namespace

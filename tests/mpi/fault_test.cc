@@ -17,6 +17,7 @@
 #include "learners/ordered_reducer.h"
 #include "learners/weight_channel.h"
 #include "tests/mpi/world.h"
+#include "tests/support/device_values.h"
 #include "tests/support/scratch.h"
 #include "tests/support/tiny_config.h"
 
@@ -25,6 +26,7 @@ namespace {
 
 namespace fs = std::filesystem;
 using testing::HasSubstr;
+using testing_support::DeviceFloats;
 using testing_support::error_of;
 using testing_support::world;
 
@@ -70,19 +72,20 @@ TEST_F(MpiFaultTest, ADamagedMessageIsNoticed) {
 TEST_F(MpiFaultTest, DamagedWeightsAreNoticedAndTheRootsStayRight) {
   comm::Communicator& comm = world();
   const std::vector<float> expected(1000, 0.5f);
-  std::vector<float> weights = expected;
+  const Context ctx = testing_support::test_context();
+  const DeviceFloats weights(ctx, expected);
   arm_faults("weights.publish:corrupt");
   const std::string problem =
-      error_of([&] { learners::publish_weights({}, comm, 0, 3, Span<float>(weights)); });
+      error_of([&] { learners::publish_weights(ctx, comm, 0, 3, weights.vec()); });
   if (comm.rank() == 0) {
     EXPECT_EQ(problem, "no error");
-    EXPECT_EQ(weights, expected);
+    EXPECT_EQ(weights.values(), expected);
   } else {
     EXPECT_THAT(problem, HasSubstr(fmt::format("weights of version 3 reached rank {} damaged",
                                                comm.rank())));
   }
-  learners::publish_weights({}, comm, 0, 4, Span<float>(weights));
-  EXPECT_EQ(weights, expected);
+  learners::publish_weights(ctx, comm, 0, 4, weights.vec());
+  EXPECT_EQ(weights.values(), expected);
 }
 
 TEST_F(MpiFaultTest, WaitingForDataOfARankThatHasComeIsWaiting) {
@@ -102,11 +105,11 @@ TEST_F(MpiFaultTest, WaitingForDataOfARankThatHasComeIsWaiting) {
     watcher.join();
     return longest;
   };
-  std::vector<float> data(100, 1.0f);
   double value[1] = {1};
-  const Context ctx;
+  const Context ctx = testing_support::test_context();
   comm::DataPlane& plane = comm.data(ctx.device);
-  const Vec<float> all = Span<float>(data);
+  const DeviceFloats data(ctx, std::vector<float>(100, 1.0f));
+  const Vec<float> all = data.vec();
   const std::vector<std::function<void()>> operations = {
       [&] { comm.all_gather_bytes("mine"); }, [&] { comm.all_reduce_max(value); },
       [&] { plane.all_reduce_sum(ctx, all); }, [&] { plane.broadcast(ctx, all, late); }};
@@ -132,6 +135,8 @@ TEST_F(MpiFaultTest, ASaveFailsOnAllRanksOrOnNone) {
       learners::plan_slices(table.flat_size(), 16, comm.size()).extents(comm.rank());
   const std::vector<float> all(static_cast<size_t>(table.flat_size()), 1.5f),
       mine(static_cast<size_t>(total_size(extents)), 1.5f);
+  const Context ctx = testing_support::test_context();
+  const DeviceFloats weights(ctx, all), moments(ctx, mine);
   storage::CheckpointInfo info = testing_support::checkpoint_info(0, config);
   {
     experiments::CheckpointWriter writer(comm, {folder, {}, table, extents, 0});
@@ -139,8 +144,7 @@ TEST_F(MpiFaultTest, ASaveFailsOnAllRanksOrOnNone) {
       info.state->rl_step = ++info.step;
       const bool fails = *fault != '\0';
       arm_faults(fails ? fmt::format("{},rank={}", fault, comm.size() - 1) : "");
-      const Vec<const float> moments = Span<const float>(mine);
-      writer.start({}, info, {Span<const float>(all), moments, moments});
+      writer.start(ctx, info, {weights.vec(), moments.vec(), moments.vec()});
       std::vector<double> busy(1, 1);  // the learners' own collectives go on beside the save
       for (int i = 0; i < 20; ++i) comm.all_reduce_sum(busy);
       std::string problem = "no error";

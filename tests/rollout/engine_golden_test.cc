@@ -7,6 +7,7 @@
 #include "rollout/engine.h"
 #include "storage/hf_folder.h"
 #include "tests/support/assets.h"
+#include "tests/support/weights.h"
 
 namespace orrery::rollout {
 namespace {
@@ -18,11 +19,12 @@ void expect_golden(const std::filesystem::path& folder) {
   const auto logprobs = golden.at("logprobs").get<std::vector<double>>();
   const auto entropies = golden.at("entropies").get<std::vector<double>>();
 
-  Context ctx;
-  ctx.threads = 2;
+  const Context ctx = testing_support::test_context(2);
   const models::ModelConfig config = models::load_model_config(folder);
   models::Transformer model(config, ctx.device, DType::kF32);
-  storage::load_hf_weights({}, folder, config, model.table(), model.write_parameters());
+  testing_support::change_weights(ctx, model, [&](std::vector<float>& weights) {
+    storage::load_hf_weights({}, folder, config, model.table(), weights);
+  });
   model.pack(ctx);
   Engine engine(ctx, model, nullptr, {});
   GenerateRequest request;

@@ -16,6 +16,7 @@
 #include "core/transfer.h"
 #include "kernels/logprob.h"
 #include "tests/rollout/tiny_model.h"
+#include "tests/support/device_values.h"
 
 namespace orrery::rollout {
 namespace {
@@ -24,6 +25,8 @@ using testing::HasSubstr;
 using testing_support::Architecture;
 using testing_support::kArchitectures;
 using testing_support::randomize;
+using testing_support::test_context;
+using testing_support::test_device;
 using testing_support::tiny_config;
 
 GenerateRequest make_request(uint64_t prompt_index, int64_t prompt_tokens, uint32_t n,
@@ -61,8 +64,7 @@ std::vector<GenerateResult> generate(const models::Transformer& model,
                                      const std::vector<GenerateRequest>& requests,
                                      const EngineConfig& config, int threads = 1,
                                      EngineStats* stats = nullptr) {
-  Context ctx;
-  ctx.threads = threads;
+  const Context ctx = test_context(threads);
   Engine engine(ctx, model, nullptr, config);
   for (const GenerateRequest& request : requests) engine.submit(request);
   std::vector<GenerateResult> results = engine.run();
@@ -95,25 +97,27 @@ struct Scores {
 
 Scores score(const models::Transformer& model, const models::TrainBatch& batch,
              const std::vector<int32_t>& targets, float inv_temperature) {
-  const Context ctx;
-  Arena arena;
+  const Context ctx = test_context();
+  Arena arena(ctx.device);
   const auto rows = static_cast<int64_t>(batch.output_rows.size());
   const Mat<float> hidden = arena.mat<float>(rows, model.config().hidden_size);
   const models::BatchPlan plan = models::plan_training(ctx, model, batch, arena);
   models::transformer_forward_train(ctx, model, plan, hidden, arena);
   const Mat<float> logits = arena.mat<float>(rows, model.config().vocab_size);
   models::lm_head_forward(ctx, model, logits, hidden);
-  Scores scores;
-  scores.logprobs.resize(targets.size());
-  scores.entropies.resize(targets.size());
-  const std::vector<float> inv(targets.size(), inv_temperature);
-  kernels::logprob_forward(ctx, {.logprobs = {scores.logprobs.data(), rows},
-                                 .entropies = {scores.entropies.data(), rows},
+  const std::vector<float> zeros(targets.size());
+  const testing_support::DeviceFloats logprobs(ctx, zeros), entropies(ctx, zeros),
+      inverse(ctx, std::vector<float>(targets.size(), inv_temperature));
+  const testing_support::DeviceValues<int32_t> ids(ctx, targets);
+  kernels::logprob_forward(ctx, {.logprobs = logprobs.vec(),
+                                 .entropies = entropies.vec(),
                                  .logits = logits,
-                                 .targets = {targets.data(), rows},
-                                 .inv_temperature = {inv.data(), rows}});
+                                 .targets = ids.vec(),
+                                 .inv_temperature = inverse.vec()});
+  Scores scores{logprobs.values(), entropies.values(), {}};
+  const std::vector<float> all = testing_support::downloaded(ctx, as_vec(logits));
   for (int64_t i = 0; i < rows; ++i) {
-    const float* row = logits.row(i);
+    const float* row = all.data() + i * logits.cols;
     scores.argmax.push_back(static_cast<int32_t>(std::max_element(row, row + logits.cols) - row));
   }
   return scores;
@@ -147,8 +151,9 @@ Scores score_group(const models::Transformer& model, const GenerateRequest& requ
 
 class EngineBits : public testing::TestWithParam<std::tuple<Architecture, DType>> {
  protected:
-  EngineBits() : model_(tiny_config(std::get<0>(GetParam())), {}, std::get<1>(GetParam())) {
-    randomize({}, model_, 5);
+  EngineBits()
+      : model_(tiny_config(std::get<0>(GetParam())), test_device(), std::get<1>(GetParam())) {
+    randomize(test_context(), model_, 5);
   }
   models::Transformer model_;
 };
@@ -239,10 +244,10 @@ INSTANTIATE_TEST_SUITE_P(Models, EngineBits,
 
 class EngineTest : public testing::Test {
  protected:
-  EngineTest() : model_(tiny_config(kArchitectures[0]), {}, DType::kF32) {
+  EngineTest() : model_(tiny_config(kArchitectures[0]), test_device(), DType::kF32) {
     randomize(ctx_, model_, 5);
   }
-  Context ctx_;
+  Context ctx_ = test_context();
   models::Transformer model_;
 };
 
@@ -376,8 +381,10 @@ TEST_F(EngineTest, AbortsAndGoesOn) {
 }
 
 TEST_F(EngineTest, SaysWhichSampleYieldsNan) {
-  model_.write_parameters()[static_cast<size_t>(model_.table().layer(1).down)] =
-      std::numeric_limits<float>::quiet_NaN();
+  testing_support::change_weights(ctx_, model_, [&](std::vector<float>& weights) {
+    weights[static_cast<size_t>(model_.table().layer(1).down)] =
+        std::numeric_limits<float>::quiet_NaN();
+  });
   model_.pack(ctx_);
   Engine engine(ctx_, model_, nullptr, {});
   engine.submit(make_request(77, 10, 2, 5));

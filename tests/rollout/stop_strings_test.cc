@@ -94,9 +94,9 @@ TEST_F(StopOnSpecials, AreFoundInOneTextOrTheOther) {
 }
 
 TEST_F(StopOnSpecials, AStopIdIsKeptButIsNoText) {
-  const Context ctx;
-  models::Transformer model(testing_support::tiny_config(testing_support::kArchitectures[0]), {},
-                            DType::kF32);
+  const Context ctx = testing_support::test_context();
+  models::Transformer model(testing_support::tiny_config(testing_support::kArchitectures[0]),
+                            ctx.device, DType::kF32);
   testing_support::randomize(ctx, model, 6);
   GenerateRequest request;
   request.prompt = {3, 14, 15};

@@ -82,8 +82,8 @@ TEST(StopStrings, EndTheSampleWhenTheTextFirstContainsOne) {
   const testing_support::ScratchFolder scratch;
   write_tokenizer(scratch.path());
   const text::Tokenizer tokenizer = text::Tokenizer::load(scratch.path());
-  const Context ctx;
-  models::Transformer model(tiny_config(kArchitectures[0]), {}, DType::kF32);
+  const Context ctx = testing_support::test_context();
+  models::Transformer model(tiny_config(kArchitectures[0]), ctx.device, DType::kF32);
   randomize(ctx, model, 6);
   Engine engine(ctx, model, &tokenizer, {});
   GenerateRequest request;

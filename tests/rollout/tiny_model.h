@@ -6,6 +6,7 @@
 
 #include "core/rng.h"
 #include "models/transformer.h"
+#include "tests/support/weights.h"
 
 namespace orrery::testing_support {
 
@@ -40,14 +41,15 @@ inline models::ModelConfig tiny_config(const Architecture& a) {
 
 /// Weights from the seed, packed; biases and norms are not left at 0 and 1.
 inline void randomize(const Context& ctx, models::Transformer& model, uint64_t seed) {
-  models::initialize_parameters(model.config(), model.table(), seed, model.write_parameters());
+  initialize_weights(ctx, model, seed);
   Philox random(seed, RngPurpose::kTest);
-  for (const models::Parameter& p : model.table().parameters()) {
-    if (p.shape.size() != 1) continue;
-    for (int64_t i = 0; i < p.size; ++i) {
-      model.write_parameters()[static_cast<size_t>(p.offset + i)] += 0.3f * random.normal();
+  change_weights(ctx, model, [&](std::vector<float>& values) {
+    for (const models::Parameter& p : model.table().parameters()) {
+      if (p.shape.size() != 1) continue;
+      for (float& value : elements_of(Span<float>(values), {p.offset, p.offset + p.size}))
+        value += 0.3f * random.normal();
     }
-  }
+  });
   model.pack(ctx);
 }
 

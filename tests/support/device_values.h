@@ -1,4 +1,4 @@
-// Floats in a device's memory, with the values that they have as a vector of the
+// Elements in a device's memory, with the values that they have as a vector of the
 // host's.
 #pragma once
 
@@ -8,34 +8,28 @@
 #include "core/buffer.h"
 #include "core/context.h"
 #include "core/transfer.h"
+#include "tests/support/test_device.h"
 
 namespace orrery::testing_support {
 
-/// The devices whose memory tests can use: the CPU's, and memory that the host must not
-/// touch outside uploads, downloads and ops.
-inline const Context kTestDevices[] = {Context{}, Context{.device = {DeviceType::kDebug}}};
-
-class DeviceFloats {
+template <class T>
+class DeviceValues {
  public:
-  DeviceFloats(const Context& ctx, const std::vector<float>& values)
-      : ctx_(ctx), buffer_(ctx.device, values.size() * sizeof(float)) {
-    upload(ctx_, vec(), Span<const float>(values));
+  DeviceValues(const Context& ctx, const std::vector<T>& values)
+      : ctx_(ctx), buffer_(ctx.device, values.size() * sizeof(T)) {
+    upload(ctx_, vec(), Span<const T>(values));
   }
-  Vec<float> vec() const {
-    return {static_cast<float*>(buffer_.data()),
-            static_cast<int64_t>(buffer_.bytes() / sizeof(float))};
+  Vec<T> vec() const {
+    return {static_cast<T*>(buffer_.data()), static_cast<int64_t>(buffer_.bytes() / sizeof(T))};
   }
-  std::vector<float> values() const { return downloaded(ctx_, vec()); }
-
-  static std::vector<float> downloaded(const Context& ctx, Vec<const float> device) {
-    std::vector<float> values(static_cast<size_t>(device.size));
-    download(ctx, Span<float>(values), device);
-    return values;
-  }
+  std::vector<T> values() const { return downloaded(ctx_, vec()); }
+  void set(const std::vector<T>& values) { upload(ctx_, vec(), Span<const T>(values)); }
 
  private:
   Context ctx_;
   Buffer buffer_;
 };
+
+using DeviceFloats = DeviceValues<float>;
 
 }  // namespace orrery::testing_support

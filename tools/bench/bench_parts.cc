@@ -37,7 +37,7 @@ Model load(const BenchOptions& options, int64_t positions, const char* length_op
                                                     options.compute_dtype, positions),
               ""};
   models::Transformer& t = *model.transformer;
-  HostWrite weights(options.ctx, as_vec(t.write_parameters()));
+  HostWrite weights(options.ctx, t.write_parameters());
   if (source.has_weights()) {
     source.read_weights(options.ctx, config, t.table(), weights.values());
   } else {

@@ -16,6 +16,8 @@ namespace {
 
 using testing_support::gradient_of;
 using testing_support::randomize;
+using testing_support::test_context;
+using testing_support::test_device;
 using testing_support::tiny_config;
 using testing_support::TinyBatch;
 
@@ -100,8 +102,8 @@ Objective wide_objective() {
 }
 
 TEST(Gspo, GradientOfAModelMatchesFiniteDifferences) {
-  const Context ctx;
-  models::Transformer model(tiny_config("qwen3"), {}, DType::kF32);
+  const Context ctx = test_context();
+  models::Transformer model(tiny_config("qwen3"), test_device(), DType::kF32);
   randomize(model, 3, ctx);
   const TinyBatch batch(5, model.config().vocab_size, {9, 35}, 3);
   auto trees = batch.trees();
@@ -117,8 +119,8 @@ TEST(Gspo, GradientOfAModelMatchesFiniteDifferences) {
 }
 
 TEST(Gspo, SameBitsForAnyMicroBatchAndThreads) {
-  const Context ctx;
-  models::Transformer model(tiny_config("llama"), {}, DType::kF32);
+  const Context ctx = test_context();
+  models::Transformer model(tiny_config("llama"), test_device(), DType::kF32);
   randomize(model, 4, ctx);
   const TinyBatch batch(6, model.config().vocab_size, {5, 33, 64, 1, 40}, 4);
   auto trees = batch.trees();

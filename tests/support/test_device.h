@@ -1,0 +1,32 @@
+// The device that a test runs on, and what is in its memory.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <type_traits>
+#include <vector>
+
+#include "core/context.h"
+#include "core/device.h"
+#include "core/transfer.h"
+
+namespace orrery::testing_support {
+
+/// The device that ORRERY_TEST_DEVICE names (cpu, debug); the CPU where it is not set.
+inline Device test_device() {
+  const char* name = std::getenv("ORRERY_TEST_DEVICE");
+  return device_from_name("ORRERY_TEST_DEVICE", name != nullptr ? name : "cpu");
+}
+
+inline Context test_context(int threads = 1) {
+  return {.device = test_device(), .threads = threads};
+}
+
+template <class T>
+std::vector<std::remove_const_t<T>> downloaded(const Context& ctx, Vec<T> device) {
+  std::vector<std::remove_const_t<T>> values(static_cast<size_t>(device.size));
+  download(ctx, Span<std::remove_const_t<T>>(values), device);
+  return values;
+}
+
+}  // namespace orrery::testing_support
