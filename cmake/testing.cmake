@@ -4,7 +4,10 @@
 # drive the built command. tests/fuzz/*_fuzz.cc become libFuzzer programs in fuzz/ of the build
 # (preset asan-ubsan), run by tools/fuzz.sh; the target fuzz_targets builds all of them.
 # tests/gpu holds the self-test of a GPU, which needs nvcc alone.
-# Labels: unit, mpi, e2e, gpu, slow.
+# The suites that use a device run a second time with ORRERY_TEST_DEVICE=debug, whose memory no
+# host code may touch (core/closed_memory.h): their names begin with debug., and ctest's -L, which
+# takes a regular expression, finds their labels by unit or mpi as well as by debug.
+# Labels: unit, unit-debug, mpi, mpi-debug, e2e, gpu, slow.
 include(GoogleTest)
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
 
@@ -25,6 +28,8 @@ foreach(header ${headers})
     string(APPEND thread_words "|#include \"${header}\"")
   endif()
 endforeach()
+
+set(device_suites models rollout learners comm experiments)
 
 add_custom_target(unit_tests)
 foreach(folder core kernels comm text config models storage rollout actors learners launch experiments tools)
@@ -49,6 +54,11 @@ foreach(folder core kernels comm text config models storage rollout actors learn
     gtest_discover_tests(test_${folder} TEST_PREFIX ${folder}.
                          PROPERTIES LABELS unit
                          DISCOVERY_TIMEOUT 60 DISCOVERY_MODE PRE_TEST)
+    if(folder IN_LIST device_suites AND NOT ORRERY_SANITIZE)
+      gtest_discover_tests(test_${folder} TEST_PREFIX debug.${folder}. TEST_LIST test_${folder}_debug
+                           PROPERTIES LABELS unit-debug ENVIRONMENT ORRERY_TEST_DEVICE=debug
+                           DISCOVERY_TIMEOUT 60 DISCOVERY_MODE PRE_TEST)
+    endif()
     add_dependencies(unit_tests test_${folder})
   endif()
 endforeach()
@@ -66,11 +76,16 @@ if(mpi_sources)
   add_executable(test_mpi ${mpi_sources} tests/mpi/main.cc)
   target_link_libraries(test_mpi PRIVATE orrery_experiments orrery_test_support GTest::gtest)
   foreach(ranks 1 2 4)
-    add_test(NAME mpi.${ranks}_ranks
-             COMMAND ${MPIEXEC_EXECUTABLE} --allow-run-as-root --oversubscribe --bind-to none -n ${ranks}
-                     $<TARGET_FILE:test_mpi>)
+    set(command ${MPIEXEC_EXECUTABLE} --allow-run-as-root --oversubscribe --bind-to none -n ${ranks} $<TARGET_FILE:test_mpi>)
+    set(environment "OMPI_MCA_btl_vader_single_copy_mechanism=none")
+    add_test(NAME mpi.${ranks}_ranks COMMAND ${command})
     set_tests_properties(mpi.${ranks}_ranks PROPERTIES LABELS mpi TIMEOUT 300 PROCESSORS 4
-                         ENVIRONMENT "OMPI_MCA_btl_vader_single_copy_mechanism=none")
+                         ENVIRONMENT "${environment}")
+    if(NOT ORRERY_SANITIZE)
+      add_test(NAME debug.mpi.${ranks}_ranks COMMAND ${command})
+      set_tests_properties(debug.mpi.${ranks}_ranks PROPERTIES LABELS mpi-debug TIMEOUT 300 PROCESSORS 4
+                           ENVIRONMENT "${environment};ORRERY_TEST_DEVICE=debug")
+    endif()
   endforeach()
 endif()
 
