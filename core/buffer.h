@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/context.h"
+#include "core/error.h"
 #include "core/span.h"
 #include "core/tensor.h"
 
@@ -34,8 +35,11 @@ class Buffer {
   void* data() const { return data_; }
   size_t bytes() const { return bytes_; }
   Device device() const { return device_; }
+  /// The host's own view. REQUIRES: the CPU's memory.
   template <class T>
   std::span<T> span() const {
+    ORRERY_CHECK(device_.type == DeviceType::kCpu, "a host view of {}'s memory",
+                 device_name(device_));
     return {static_cast<T*>(data_), bytes_ / sizeof(T)};
   }
   template <class T>
@@ -76,10 +80,6 @@ class Arena {
   template <class T>
   T* alloc(int64_t count) {
     return static_cast<T*>(alloc_bytes(count * sizeof(T)));
-  }
-  template <class T>
-  std::span<T> span(int64_t count) {
-    return Span<T>(alloc<T>(count), count);
   }
   template <class T>
   Vec<T> vec(int64_t count) {

@@ -23,13 +23,6 @@ struct Vec {
 
   Vec() = default;
   Vec(T* d, int64_t count) : data(d), size(count) {}
-  // TRANSITION: until every op takes Vec, host views and device views convert.
-  Vec(Span<T> host) : data(host.data()), size(host.size()) {}
-  template <class U>
-  requires(std::is_const_v<T>&& std::is_same_v<U, std::remove_const_t<T>>) Vec(Span<U> host)
-      : data(host.data()), size(host.size()) {}
-  operator Span<T>() const { return {data, size}; }
-  operator Span<const T>() const requires(!std::is_const_v<T>) { return {data, size}; }
   operator Vec<const T>() const requires(!std::is_const_v<T>) { return {data, size}; }
 
   bool empty() const { return size == 0; }
@@ -50,10 +43,9 @@ struct Mat {
   Mat(T* d, int64_t r, int64_t c, int64_t s) : data(d), rows(r), cols(c), stride(s) {}
   operator Mat<const T>() const requires(!std::is_const_v<T>) { return {data, rows, cols, stride}; }
 
-  T* row(int64_t r) const { return data + r * stride; }
   int64_t size() const { return rows * cols; }
   Mat row_range(int64_t begin, int64_t end) const {
-    return {row(begin), end - begin, cols, stride};
+    return {data + begin * stride, end - begin, cols, stride};
   }
   Mat col_range(int64_t begin, int64_t end) const {
     return {data + begin, rows, end - begin, stride};
@@ -78,7 +70,6 @@ struct Heads {
   }
 
   int64_t size() const { return tokens * heads * head_dim; }
-  T* at(int64_t token, int64_t head) const { return data + token * stride + head * head_dim; }
 };
 
 /// The columns of a matrix as `heads` vectors a row. REQUIRES: `heads` divides m.cols.
@@ -92,12 +83,6 @@ template <class T>
 Vec<T> as_vec(Mat<T> m) {
   ORRERY_CHECK(m.stride == m.cols, "rows of {} elements at a stride of {}", m.cols, m.stride);
   return {m.data, m.size()};
-}
-
-// TRANSITION: until parameters, gradients and moments are Vec where they are owned.
-template <class T>
-Vec<T> as_vec(std::span<T> device) {
-  return {device.data(), std::ssize(device)};
 }
 
 /// A matrix of activations, whose element type is known at run time: f32 now, bf16 to

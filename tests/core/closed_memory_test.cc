@@ -60,6 +60,12 @@ TEST(ClosedMemory, UploadsAndDownloadsPass) {
   EXPECT_THROW(upload(ctx, device, Array<float>(2)), Error);
 }
 
+TEST(ClosedMemory, TheHostIsGivenNoView) {
+  const Buffer buffer(kDebugDevice, 8);
+  EXPECT_EQ(buffer.vec<float>().size, 2);
+  EXPECT_THROW(buffer.span<float>(), Error);
+}
+
 TEST(ClosedMemory, AMissingBackendIsNamed) {
   try {
     const Buffer buffer({DeviceType::kCuda, 1}, 8);

@@ -82,7 +82,7 @@ TEST(Arena, WhatWasReservedIsAllThatItGives) {
       arena.alloc<char>(1);
       arena.mat<float>(300, 100);
     }
-    arena.span<double>(70);
+    arena.vec<double>(70);
     arena.alloc<float>(0);
   };
   Arena measuring = Arena::measuring({});
