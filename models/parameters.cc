@@ -1,6 +1,8 @@
 #include "models/parameters.h"
 
+#include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "core/error.h"
 #include "core/rng.h"
@@ -18,7 +20,8 @@ int64_t product(const std::vector<int64_t>& shape) {
 
 }  // namespace
 
-ParameterTable::ParameterTable(const ModelConfig& config) {
+ParameterTable::ParameterTable(const ModelConfig& config, Module module)
+    : module_(std::move(module)) {
   int64_t cursor = 0;
   const auto group = [&] {
     cursor = (cursor + kGroupAlign - 1) / kGroupAlign * kGroupAlign;
@@ -27,7 +30,7 @@ ParameterTable::ParameterTable(const ModelConfig& config) {
   const auto add = [&](std::string name, std::vector<int64_t> shape) {
     const int64_t size = product(shape);
     by_name_.emplace(name, parameters_.size());
-    parameters_.push_back({std::move(name), std::move(shape), cursor, size});
+    parameters_.push_back({std::move(name), std::move(shape), cursor, size, module_.trainable});
     cursor += size;
     parameter_count_ += size;
   };
@@ -81,6 +84,31 @@ std::vector<int64_t> ParameterTable::regions() const {
   bounds.push_back(final_norm_);
   bounds.push_back(flat_size_);
   return bounds;
+}
+
+std::vector<HeldSlice> ParameterTable::slices(std::span<const Extent> stretches) const {
+  std::vector<HeldSlice> slices;
+  int64_t at = 0;
+  for (const Extent& stretch : stretches) {
+    // The first tensor that ends behind the stretch's begin.
+    auto p = std::upper_bound(
+        parameters_.begin(), parameters_.end(), stretch.begin,
+        [](int64_t begin, const Parameter& q) { return begin < q.offset + q.size; });
+    for (; p != parameters_.end() && p->offset < stretch.end; ++p) {
+      const int64_t begin = std::max(p->offset, stretch.begin);
+      const int64_t end = std::min(p->offset + p->size, stretch.end);
+      slices.push_back({p - parameters_.begin(),
+                        {begin - p->offset, end - p->offset},
+                        at + (begin - stretch.begin)});
+    }
+    at += stretch.size();
+  }
+  return slices;
+}
+
+std::vector<HeldSlice> ParameterTable::slices() const {
+  const Extent all{0, flat_size_};
+  return slices(std::span(&all, 1));
 }
 
 const Parameter* ParameterTable::find(std::string_view name) const {

@@ -24,9 +24,9 @@ ModelConfig limited(ModelConfig config, int64_t max_positions) {
 }  // namespace
 
 Transformer::Transformer(const ModelConfig& config, Device device, DType compute_dtype,
-                         int64_t max_positions)
+                         int64_t max_positions, const Module& module)
     : config_(limited(config, max_positions)),
-      table_(config_),
+      table_(config_, module),
       compute_dtype_(compute_dtype),
       parameters_(Buffer::zeroed(device, table_.flat_size() * sizeof(float))) {
   const int64_t d = config.hidden_size, f = config.intermediate_size;

@@ -35,9 +35,10 @@ class Transformer {
  public:
   /// compute_dtype: kF32, or kBF16 to round the matrices that enter products to bf16.
   /// max_positions: longest sequence that will be run (0: the config's). It sizes the
-  /// RoPE table, and config().max_position_embeddings is at most that.
+  /// RoPE table, and config().max_position_embeddings is at most that. module: which of
+  /// the job's it is.
   Transformer(const ModelConfig& config, Device device, DType compute_dtype,
-              int64_t max_positions = 0);
+              int64_t max_positions = 0, const Module& module = kPolicy);
 
   const ModelConfig& config() const { return config_; }
   const ParameterTable& table() const { return table_; }
