@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, builds everything and runs the whole test suite and the lint checks.
-#   tools/check.sh            everything
+#   tools/check.sh            everything but the tests labelled slow: what CI runs
+#   tools/check.sh --slow     with the slow tests
 #   tools/check.sh --quick    without clang-tidy and the sanitizer builds
 # Stops at the first stage that fails, with a summary. A second call redoes only what changed.
 set -euo pipefail
@@ -8,15 +9,17 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tools/lib.sh
 
 quick=false
+left_out=(-LE slow)
 case "${1:-}" in
   "") ;;
+  --slow) left_out=() ;;
   --quick) quick=true ;;
   -h | --help)
-    sed -n '2,5s/^# \{0,1\}//p' tools/check.sh
+    sed -n '2,6s/^# \{0,1\}//p' tools/check.sh
     exit 0
     ;;
   *)
-    echo "error: unknown argument '$1'; tools/check.sh [--quick]" >&2
+    echo "error: unknown argument '$1'; tools/check.sh [--slow | --quick]" >&2
     exit 2
     ;;
 esac
@@ -88,7 +91,7 @@ begin "headers stand alone"
 run cmake --build --preset release -j "$jobs" --target headers
 
 begin "tests: release"
-run ctest --preset release -j "$jobs"
+run ctest --preset release -j "$jobs" "${left_out[@]}"
 
 if ! $quick; then
   begin "clang-tidy"
