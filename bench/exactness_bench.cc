@@ -77,16 +77,14 @@ class Products {
     if (train)
       gradients_ =
           Buffer::zeroed({}, static_cast<size_t>(model.table().flat_size()) * sizeof(float));
-    for (int64_t i = 0; i < c.num_hidden_layers; ++i) {
-      const models::LayerOffsets& at = model.table().layer(i);
-      const models::Transformer::Layer& layer = model.layer(i);
-      add(model, layer.qkv, at.qkv, rows);
-      add(model, layer.o, at.o, rows);
-      add(model, layer.gate_up, at.gate_up, rows);
-      add(model, layer.down, at.down, rows);
+    for (const models::Block& block : model.blocks()) {
+      add(model, block.qkv(), rows);
+      add(model, block.o(), rows);
+      add(model, block.gate_up(), rows);
+      add(model, block.down(), rows);
     }
     for (int64_t begin = 0; begin < rows; begin += head_rows_)
-      add(model, model.lm_head(), model.table().lm_head(), std::min(head_rows_, rows - begin));
+      add(model, model.lm_head(), std::min(head_rows_, rows - begin));
   }
 
   void ours() {
@@ -94,10 +92,7 @@ class Products {
       kernels::matmul_forward(ctx_, {.y = y(p), .x = x(p), .weight = p.weight});
       if (!train_) continue;
       kernels::matmul_backward_input(ctx_, {.dx = x(p), .dy = y(p), .weight = p.weight});
-      kernels::matmul_backward_weight(
-          ctx_, {.dw = {gradients_.span<float>().data() + p.offset, p.weight.n, p.weight.k},
-                 .dy = y(p),
-                 .x = x(p)});
+      kernels::matmul_backward_weight(ctx_, {.dw = p.gradient, .dy = y(p), .x = x(p)});
     }
   }
   void theirs() {
@@ -109,24 +104,26 @@ class Products {
  private:
   struct Product {
     kernels::PackedWeight weight;
-    int64_t offset, rows;
+    Mat<float> gradient;  // training
+    int64_t rows;
     std::vector<DnnlProduct> dnnl;  // forward; training: input's gradient, weight's gradient
   };
 
   Mat<float> x(const Product& p) const { return {x_.span<float>().data(), p.rows, p.weight.k}; }
   Mat<float> y(const Product& p) const { return {y_.span<float>().data(), p.rows, p.weight.n}; }
 
-  void add(const models::Transformer& model, const kernels::PackedWeight& weight, int64_t offset,
-           int64_t rows) {
-    products_.push_back({weight, offset, rows, {}});
+  void add(const models::Transformer& model, const models::Linear& linear, int64_t rows) {
+    const kernels::PackedWeight& weight = linear.packed();
+    products_.push_back({weight, {}, rows, {}});
     Product& p = products_.back();
-    const float* plain = model.parameters().data + offset;
+    const float* plain = linear.weight().mat(model.parameters()).data;
     float *x_data = x_.span<float>().data(), *y_data = y_.span<float>().data();
     p.dnnl.emplace_back(rows, weight.n, weight.k, x_data, false, plain, true, y_data, true, false);
     if (!train_) return;
+    p.gradient = linear.weight().mat(gradients_.vec<float>());
     p.dnnl.emplace_back(rows, weight.k, weight.n, y_data, false, plain, false, x_data, true, false);
-    p.dnnl.emplace_back(weight.n, weight.k, rows, y_data, true, x_data, false,
-                        gradients_.span<float>().data() + offset, false, true);
+    p.dnnl.emplace_back(weight.n, weight.k, rows, y_data, true, x_data, false, p.gradient.data,
+                        false, true);
   }
 
   Context ctx_;

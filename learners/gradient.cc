@@ -32,7 +32,7 @@ kernels::LmHeadForward head_of(const Context& ctx, const models::Transformer& mo
   const auto targets = upload_into(ctx, arena, Span<const int32_t>(batch.targets));
   const auto inv_temperatures = upload_into(ctx, arena, Span<const float>(inv_temperature));
   return {.hidden = hidden,
-          .weight = model.lm_head(),
+          .weight = model.lm_head().packed(),
           .targets = targets,
           .inv_temperature = inv_temperatures,
           .logprobs = device_vec<float>(rows, arena),
@@ -210,7 +210,6 @@ bool ShardPass::forward() {
 }
 
 void ShardPass::head_backward(const Objective& objective, LossSums& sums) {
-  const models::ModelConfig& config = model_.config();
   const Loss& loss = *objective.loss;
   const kernels::LmHeadForward head =
       head_of(ctx_, model_, *batch_, objective.temperature, hidden_, /*entropies=*/true, arena_);
@@ -222,8 +221,7 @@ void ShardPass::head_backward(const Objective& objective, LossSums& sums) {
     download(ctx_, Span<float>(entropies), head.entropies);
     coefficients = coefficients_of(loss, *batch_, logprobs, entropies);
   }
-  const Mat<float> dhead(gradients_.at(model_.table().lm_head()), config.vocab_size,
-                         config.hidden_size);
+  const Mat<float> dhead = model_.lm_head().weight().mat(gradients_);
   kernels::LmHeadWalk walk(ctx_, head, arena_);
   while (const auto chunk = walk.next()) {
     HostChunk host = download_chunk(ctx_, *chunk);
@@ -246,9 +244,7 @@ std::optional<int64_t> ShardPass::backward_layer() {
 }
 
 void ShardPass::embedding_backward() {
-  const models::ModelConfig& config = model_.config();
-  const Mat<float> dtable(gradients_.at(model_.table().embedding()), config.vocab_size,
-                          config.hidden_size);
+  const Mat<float> dtable = model_.table().embedding().mat(gradients_);
   int64_t row = 0;
   for (const MicroBatch& batch : batches_) {
     const int64_t rows = std::ssize(batch.tokens);

@@ -12,84 +12,81 @@ namespace {
 
 constexpr int64_t kGroupAlign = 16;
 
-int64_t product(const std::vector<int64_t>& shape) {
-  int64_t size = 1;
-  for (const int64_t d : shape) size *= d;
-  return size;
+/// Of a group of vectors.
+constexpr std::nullopt_t kVector = std::nullopt;
+
+int64_t aligned(int64_t elements) {
+  return (elements + kGroupAlign - 1) / kGroupAlign * kGroupAlign;
 }
 
 }  // namespace
 
 ParameterTable::ParameterTable(const ModelConfig& config, Module module)
     : module_(std::move(module)) {
-  int64_t cursor = 0;
-  const auto group = [&] {
-    cursor = (cursor + kGroupAlign - 1) / kGroupAlign * kGroupAlign;
-    return cursor;
-  };
-  const auto add = [&](std::string name, std::vector<int64_t> shape) {
-    const int64_t size = product(shape);
-    by_name_.emplace(name, parameters_.size());
-    parameters_.push_back({std::move(name), std::move(shape), cursor, size, module_.trainable});
-    cursor += size;
-    parameter_count_ += size;
-  };
-  const int64_t d = config.hidden_size, f = config.intermediate_size;
-
-  embedding_ = group();
-  add("model.embed_tokens.weight", {config.vocab_size, d});
+  const int64_t d = config.hidden_size, vocab = config.vocab_size;
+  embedding_ = add_group(d, {{"model.embed_tokens.weight", vocab}});
+  regions_ = {0};
   for (int64_t i = 0; i < config.num_hidden_layers; ++i) {
-    const std::string prefix = fmt::format("model.layers.{}.", i);
-    LayerOffsets at{};
-    at.input_norm = group();
-    add(prefix + "input_layernorm.weight", {d});
-    at.qkv = group();
-    add(prefix + "self_attn.q_proj.weight", {config.q_size(), d});
-    add(prefix + "self_attn.k_proj.weight", {config.kv_size(), d});
-    add(prefix + "self_attn.v_proj.weight", {config.kv_size(), d});
-    at.qkv_bias = group();
-    if (config.qkv_bias) {
-      add(prefix + "self_attn.q_proj.bias", {config.q_size()});
-      add(prefix + "self_attn.k_proj.bias", {config.kv_size()});
-      add(prefix + "self_attn.v_proj.bias", {config.kv_size()});
-    }
-    at.q_norm = group();
-    if (config.qk_norm) add(prefix + "self_attn.q_norm.weight", {config.head_dim});
-    at.k_norm = group();
-    if (config.qk_norm) add(prefix + "self_attn.k_norm.weight", {config.head_dim});
-    at.o = group();
-    add(prefix + "self_attn.o_proj.weight", {d, config.q_size()});
-    at.post_norm = group();
-    add(prefix + "post_attention_layernorm.weight", {d});
-    at.gate_up = group();
-    add(prefix + "mlp.gate_proj.weight", {f, d});
-    add(prefix + "mlp.up_proj.weight", {f, d});
-    at.down = group();
-    add(prefix + "mlp.down_proj.weight", {d, f});
-    layers_.push_back(at);
+    layers_.push_back(add_layer(config, fmt::format("model.layers.{}.", i)));
+    regions_.push_back(layers_.back().input_norm.offset_);
   }
-  final_norm_ = group();
-  add("model.norm.weight", {d});
-  lm_head_ = embedding_;
-  if (!config.tie_word_embeddings) {
-    lm_head_ = group();
-    add("lm_head.weight", {config.vocab_size, d});
-  }
-  flat_size_ = group();
+  final_norm_ = add_group(kVector, {{"model.norm.weight", d}});
+  regions_.push_back(final_norm_.offset_);
+  lm_head_ = config.tie_word_embeddings ? embedding_ : add_group(d, {{"lm_head.weight", vocab}});
+  flat_size_ = aligned(flat_size_);
+  regions_.push_back(flat_size_);
 }
 
-std::vector<int64_t> ParameterTable::regions() const {
-  std::vector<int64_t> bounds = {0};
-  for (const LayerOffsets& at : layers_) bounds.push_back(at.input_norm);
-  bounds.push_back(final_norm_);
-  bounds.push_back(flat_size_);
-  return bounds;
+LayerGroups ParameterTable::add_layer(const ModelConfig& config, const std::string& prefix) {
+  const std::string attention = prefix + "self_attn.", mlp = prefix + "mlp.";
+  const int64_t d = config.hidden_size, f = config.intermediate_size;
+  const int64_t q = config.q_size(), kv = config.kv_size();
+  LayerGroups groups;
+  groups.input_norm = add_group(kVector, {{prefix + "input_layernorm.weight", d}});
+  groups.qkv = add_group(d, {{attention + "q_proj.weight", q},
+                             {attention + "k_proj.weight", kv},
+                             {attention + "v_proj.weight", kv}});
+  if (config.qkv_bias) {
+    groups.qkv_bias = add_group(kVector, {{attention + "q_proj.bias", q},
+                                          {attention + "k_proj.bias", kv},
+                                          {attention + "v_proj.bias", kv}});
+  }
+  if (config.qk_norm) {
+    groups.q_norm = add_group(kVector, {{attention + "q_norm.weight", config.head_dim}});
+    groups.k_norm = add_group(kVector, {{attention + "k_norm.weight", config.head_dim}});
+  }
+  groups.o = add_group(q, {{attention + "o_proj.weight", d}});
+  groups.post_norm = add_group(kVector, {{prefix + "post_attention_layernorm.weight", d}});
+  groups.gate_up = add_group(d, {{mlp + "gate_proj.weight", f}, {mlp + "up_proj.weight", f}});
+  groups.down = add_group(f, {{mlp + "down_proj.weight", d}});
+  return groups;
+}
+
+ParameterGroup ParameterTable::add_group(std::optional<int64_t> cols,
+                                         const std::vector<Rows>& tensors) {
+  ParameterGroup group(aligned(flat_size_), 0, cols.value_or(1));
+  for (const auto& [name, rows] : tensors) {
+    Parameter parameter;
+    parameter.name = name;
+    parameter.shape = {rows};
+    if (cols) parameter.shape.push_back(*cols);
+    parameter.offset = group.offset_ + group.rows_ * group.cols_;
+    parameter.size = rows * group.cols_;
+    parameter.trainable = module_.trainable;
+    by_name_.emplace(name, parameters_.size());
+    flat_size_ = parameter.offset + parameter.size;
+    parameter_count_ += parameter.size;
+    parameters_.push_back(std::move(parameter));
+    group.rows_ += rows;
+  }
+  return group;
 }
 
 std::vector<HeldSlice> ParameterTable::slices(std::span<const Extent> stretches) const {
   std::vector<HeldSlice> slices;
   int64_t at = 0;
   for (const Extent& stretch : stretches) {
+    if (stretch.size() == 0) continue;
     // The first tensor that ends behind the stretch's begin.
     auto p = std::upper_bound(
         parameters_.begin(), parameters_.end(), stretch.begin,
@@ -123,7 +120,7 @@ void initialize_parameters(const ModelConfig& config, const ParameterTable& tabl
   const double residual_scale = 1.0 / std::sqrt(2.0 * config.num_hidden_layers);
   uint64_t stream = 0;
   for (const Parameter& p : table.parameters()) {
-    const Span<float> values = flat.subspan(p.offset, p.size);
+    const Span<float> values = table.values(flat, p);
     const bool matrix = p.shape.size() == 2;
     if (matrix) {
       const bool into_residual =

@@ -6,9 +6,10 @@
 // row-major order. Checkpoints, hashes and deliveries of weights use addresses. Where a
 // tensor is in the flat buffer is a matter of this program alone.
 //
-// q, k, v of a layer are adjacent (one [q + 2 kv, hidden] matrix), so are their biases,
-// and gate, up: one product each. Groups start at multiples of 16 elements; the gaps
-// between are zero in every buffer and stay zero.
+// Tensors that enter one op are adjacent, a group: q, k, v of a layer (one [q + 2 kv,
+// hidden] matrix), their biases, and gate, up; any other tensor is a group of its own.
+// Groups start at multiples of 16 elements; the gaps between are zero in every buffer
+// and stay zero.
 #pragma once
 
 #include <cstdint>
@@ -55,9 +56,40 @@ struct HeldSlice {
   friend bool operator==(const HeldSlice&, const HeldSlice&) = default;
 };
 
-/// Offsets of one layer's groups.
-struct LayerOffsets {
-  int64_t input_norm, qkv, qkv_bias, q_norm, k_norm, o, post_norm, gate_up, down;
+/// Adjacent tensors that an op takes as one: the matrix [rows, cols] of a product, or a
+/// vector [rows], of one column. Gives their part of any buffer in the table's layout
+/// (weights, gradients), so that no one else needs to know where that is.
+class ParameterGroup {
+ public:
+  ParameterGroup() = default;  ///< empty: a group that the model has none of
+
+  int64_t rows() const { return rows_; }
+  int64_t cols() const { return cols_; }
+  bool empty() const { return rows_ == 0; }
+
+  template <class T>
+  Mat<T> mat(Vec<T> flat) const {
+    return {flat.data + offset_, rows_, cols_};
+  }
+  /// Empty for an empty group.
+  template <class T>
+  Vec<T> vec(Vec<T> flat) const {
+    return empty() ? Vec<T>() : flat.part(offset_, rows_ * cols_);
+  }
+  Mat<float> mat(const FlatView& flat) const { return {flat.at(offset_), rows_, cols_}; }
+  Vec<float> vec(const FlatView& flat) const { return {flat.at(offset_), rows_ * cols_}; }
+
+ private:
+  friend class ParameterTable;
+  ParameterGroup(int64_t offset, int64_t rows, int64_t cols)
+      : offset_(offset), rows_(rows), cols_(cols) {}
+
+  int64_t offset_ = 0, rows_ = 0, cols_ = 0;
+};
+
+/// One layer's groups. qkv_bias, q_norm and k_norm are empty in a model without them.
+struct LayerGroups {
+  ParameterGroup input_norm, qkv, qkv_bias, q_norm, k_norm, o, post_norm, gate_up, down;
 };
 
 class ParameterTable {
@@ -70,10 +102,10 @@ class ParameterTable {
   int64_t flat_size() const { return flat_size_; }              ///< elements, gaps included
   int64_t parameter_count() const { return parameter_count_; }  ///< elements, gaps excluded
 
-  const LayerOffsets& layer(int64_t index) const { return layers_[index]; }
-  int64_t embedding() const { return embedding_; }
-  int64_t final_norm() const { return final_norm_; }
-  int64_t lm_head() const { return lm_head_; }  ///< the embedding's when tied
+  const LayerGroups& layer(int64_t index) const { return layers_[index]; }
+  const ParameterGroup& embedding() const { return embedding_; }
+  const ParameterGroup& final_norm() const { return final_norm_; }
+  const ParameterGroup& lm_head() const { return lm_head_; }  ///< the embedding when tied
   /// The tensor's elements of a flat buffer (Span, Vec), in row-major order.
   template <class Flat>
   Flat values(Flat flat, const Parameter& parameter) const {
@@ -85,16 +117,26 @@ class ParameterTable {
   /// All of the flat buffer's: every tensor whole.
   std::vector<HeldSlice> slices() const;
   /// Bounds, from 0 to flat_size(), of the parts that a backward pass makes final one
-  /// after the other, from the last to the first: the embedding; each layer; the final
-  /// norm and an untied head.
-  std::vector<int64_t> regions() const;
+  /// after the other, from the last to the first: the embedding; each layer, of which
+  /// layer i begins at bound 1 + i; the final norm and an untied head.
+  const std::vector<int64_t>& regions() const { return regions_; }
 
  private:
+  struct Rows {
+    std::string name;
+    int64_t count = 0;
+  };
+  /// Appends the tensors of a group, [count, cols] each, or [count] without `cols`.
+  ParameterGroup add_group(std::optional<int64_t> cols, const std::vector<Rows>& tensors);
+  LayerGroups add_layer(const ModelConfig& config, const std::string& prefix);
+
   Module module_;
   std::vector<Parameter> parameters_;
   std::unordered_map<std::string, size_t> by_name_;
-  Array<LayerOffsets> layers_;
-  int64_t embedding_ = 0, final_norm_ = 0, lm_head_ = 0, flat_size_ = 0, parameter_count_ = 0;
+  Array<LayerGroups> layers_;
+  ParameterGroup embedding_, final_norm_, lm_head_;
+  std::vector<int64_t> regions_;
+  int64_t flat_size_ = 0, parameter_count_ = 0;
 };
 
 /// Fills a flat buffer for training from scratch: normal(0, initializer_range) for

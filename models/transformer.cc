@@ -4,14 +4,9 @@
 
 #include "core/error.h"
 #include "core/profile.h"
-#include "kernels/elementwise.h"
 
 namespace orrery::models {
 namespace {
-
-constexpr size_t kPackAlign = 64;
-
-size_t aligned(size_t bytes) { return (bytes + kPackAlign - 1) / kPackAlign * kPackAlign; }
 
 /// The config of a model that runs sequences of at most `max_positions` (0: any that
 /// the config allows).
@@ -28,60 +23,26 @@ Transformer::Transformer(const ModelConfig& config, Device device, DType compute
     : config_(limited(config, max_positions)),
       table_(config_, module),
       compute_dtype_(compute_dtype),
-      parameters_(Buffer::zeroed(device, table_.flat_size() * sizeof(float))) {
-  const int64_t d = config.hidden_size, f = config.intermediate_size;
-  size_t bytes = aligned(kernels::packed_weight_bytes(device, compute_dtype, config.vocab_size, d));
-  bytes += config.num_hidden_layers *
-           (aligned(kernels::packed_weight_bytes(device, compute_dtype, config.qkv_size(), d)) +
-            aligned(kernels::packed_weight_bytes(device, compute_dtype, d, config.q_size())) +
-            aligned(kernels::packed_weight_bytes(device, compute_dtype, 2 * f, d)) +
-            aligned(kernels::packed_weight_bytes(device, compute_dtype, d, f)));
+      parameters_(Buffer::zeroed(device, table_.flat_size() * sizeof(float))),
+      rope_(kernels::build_rope_table(device, config_.rope, config_.max_position_embeddings)),
+      lm_head_(table_.lm_head(), {}, parameters(), compute_dtype) {
+  size_t bytes = lm_head_.packed_bytes(device);
+  for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
+    bytes += blocks_.emplace_back(config_, table_.layer(i), parameters(), compute_dtype, rope_)
+                 .packed_bytes(device);
+  }
   packed_ = Buffer(device, bytes);
-  layers_.resize(config.num_hidden_layers);
-  rope_ = kernels::build_rope_table(device, config_.rope, config_.max_position_embeddings);
 }
 
 void Transformer::pack(const Context& ctx) {
   const ProfilePhaseScope phase(ctx, "pack");
-  const int64_t d = config_.hidden_size, f = config_.intermediate_size;
-  float* flat = parameters_.vec<float>().data;
-  std::byte* memory = static_cast<std::byte*>(packed_.data());
-  const auto pack_one = [&](int64_t offset, int64_t n, int64_t k) {
-    const kernels::PackedWeight packed =
-        kernels::pack_weight(ctx, {.weight = Mat<const float>(flat + offset, n, k),
-                                   .dtype = compute_dtype_,
-                                   .memory = memory});
-    memory += aligned(kernels::packed_weight_bytes(ctx.device, compute_dtype_, n, k));
-    return packed;
-  };
-  const auto vector = [&](int64_t offset, int64_t size) {
-    return Vec<const float>(flat + offset, size);
-  };
-  for (int64_t i = 0; i < config_.num_hidden_layers; ++i) {
-    const LayerOffsets& at = table_.layer(i);
-    Layer& layer = layers_[i];
-    layer.input_norm = vector(at.input_norm, d);
-    layer.post_norm = vector(at.post_norm, d);
-    if (config_.qkv_bias) layer.qkv_bias = vector(at.qkv_bias, config_.qkv_size());
-    if (config_.qk_norm) {
-      layer.q_norm = vector(at.q_norm, config_.head_dim);
-      layer.k_norm = vector(at.k_norm, config_.head_dim);
-    }
-    layer.qkv = pack_one(at.qkv, config_.qkv_size(), d);
-    layer.o = pack_one(at.o, d, config_.q_size());
-    layer.gate_up = pack_one(at.gate_up, 2 * f, d);
-    layer.down = pack_one(at.down, d, f);
+  std::byte* memory = packed_.vec<std::byte>().data;
+  for (Block& block : blocks_) {
+    block.pack(ctx, memory);
+    memory += block.packed_bytes(ctx.device);
   }
-  lm_head_ = pack_one(table_.lm_head(), config_.vocab_size, d);
+  lm_head_.pack(ctx, memory);
   stale_ = false;
-}
-
-Mat<const float> Transformer::embedding() const {
-  return {parameters().data + table_.embedding(), config_.vocab_size, config_.hidden_size};
-}
-
-Vec<const float> Transformer::final_norm() const {
-  return parameters().part(table_.final_norm(), config_.hidden_size);
 }
 
 ForwardFlops forward_flops(const ModelConfig& config,

@@ -1,7 +1,7 @@
-// The decoder: weights, and its three uses of one forward: prefill and decode over
-// paged KV, and training with an explicit backward. All three run the same ops on the
-// same packed weights, so a token's hidden state has the same bits in each
-// (docs/numerics.md).
+// The decoder: an embedding, a list of blocks (models/block.h), a final norm, a head;
+// its weights, and its three uses of one forward: prefill and decode over paged KV, and
+// training with an explicit backward. All three run the same ops on the same packed
+// weights, so a token's hidden state has the same bits in each (docs/numerics.md).
 //
 // Shapes: T rows (tokens of a batch), D hidden, R rows whose logits are wanted.
 #pragma once
@@ -18,10 +18,12 @@
 #include "core/extent.h"
 #include "core/span.h"
 #include "kernels/attention.h"
-#include "kernels/matmul.h"
+#include "kernels/rope.h"
 #include "models/batch_plan.h"
+#include "models/block.h"
 #include "models/config.h"
 #include "models/kv_cache.h"
+#include "models/linear.h"
 #include "models/parameters.h"
 
 namespace orrery::models {
@@ -45,7 +47,7 @@ class Transformer {
   DType compute_dtype() const { return compute_dtype_; }
   /// Of what the layers hand on to products and attention. The residual stream and sums
   /// are float32.
-  static DType activation_dtype() { return DType::kF32; }
+  static DType activation_dtype() { return Block::activation_dtype(); }
   Vec<const float> parameters() const { return parameters_.vec<const float>(); }
   /// To be written at once: the model is stale from here on, until pack().
   Vec<float> write_parameters() {
@@ -63,15 +65,11 @@ class Transformer {
   /// Throws for a stale model.
   void check_packed() const { ORRERY_CHECK(!stale_, "weights were written and not packed"); }
 
-  struct Layer {
-    /// Those that the model has none of are empty.
-    Vec<const float> input_norm, post_norm, qkv_bias, q_norm, k_norm;
-    kernels::PackedWeight qkv, o, gate_up, down;
-  };
-  const Layer& layer(int64_t index) const { return layers_[index]; }
-  Mat<const float> embedding() const;
-  Vec<const float> final_norm() const;
-  const kernels::PackedWeight& lm_head() const { return lm_head_; }
+  const Array<Block>& blocks() const { return blocks_; }
+  Mat<const float> embedding() const { return table_.embedding().mat(parameters()); }
+  Vec<const float> final_norm() const { return table_.final_norm().vec(parameters()); }
+  /// Its weight is the embedding when they are tied.
+  const Linear& lm_head() const { return lm_head_; }
   const kernels::RopeTable& rope() const { return rope_; }
 
   size_t memory_bytes() const { return parameters_.bytes() + packed_.bytes(); }
@@ -83,9 +81,9 @@ class Transformer {
   Buffer parameters_;
   Buffer packed_;
   bool stale_ = true;
-  Array<Layer> layers_;
-  kernels::PackedWeight lm_head_;
   kernels::RopeTable rope_;
+  Array<Block> blocks_;
+  Linear lm_head_;
 };
 
 /// Writes the rows' keys and values into the cache and hidden [R, D] = final norm of
@@ -103,20 +101,9 @@ void lm_head_forward(const Context& ctx, const Transformer& model, Mat<float> lo
                      ConstActMat hidden);
 
 /// What the forward keeps for the backward. Its memory is in the arena it was made
-/// from. Norms' and SwiGLU's outputs are computed again in the backward: they are
-/// cheap, and a quarter of the memory.
+/// from.
 struct Activations {
-  struct Layer {
-    Mat<float> input;                  ///< [T, D] residual stream entering the layer
-    ActMat qkv;                        ///< [T, q + 2 kv] after bias, QK-norm and RoPE
-    ActMat qk_raw;                     ///< [T, q + kv] before QK-norm; only with qk_norm
-    ActMat attention;                  ///< [T, q]
-    Mat<float> middle;                 ///< [T, D] residual stream after attention
-    ActMat gate_up;                    ///< [T, 2 F]
-    Mat<float> lse, rstd_q, rstd_k;    ///< [T, heads], [T, heads], [T, kv_heads]
-    Vec<float> rstd_input, rstd_post;  ///< [T]
-  };
-  Array<Layer> layers;
+  Array<BlockActivations> blocks;
   Mat<float> final_input;  ///< [R, D] output rows before the final norm
   Vec<float> rstd_final;   ///< [R]
 };
@@ -131,7 +118,7 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
 /// take for the batch. What the plan and the activations take is not released.
 void measure_forward_train(const Transformer& model, const TrainBatch& batch, Arena& arena);
 
-/// The backward of one batch, a layer at a time: gradients of a loss given dhidden
+/// The backward of one batch, a block at a time: gradients of a loss given dhidden
 /// [R, D]. They are added into the flat `gradients` (layout of model.table()) in chain
 /// order over rows, so two batches in a row give the bits of one batch holding both.
 /// dembedding [T, D] receives the gradient of the embedding rows, which the caller adds
@@ -144,8 +131,8 @@ class TransformerBackward {
   TransformerBackward(const Context& ctx, const Transformer& model, const BatchPlan& plan,
                       const Activations& activations, ConstActMat dhidden,
                       const FlatView& gradients, Mat<float> dembedding, Arena& arena);
-  /// One step down: the final norm, then the layers from the last to the first. Gives
-  /// the begin of the one of table().regions() that is now whole; with the first layer
+  /// One step down: the final norm, then the blocks from the last to the first. Gives
+  /// the begin of the one of table().regions() that is now whole; with the first block
   /// that is everything but the embedding. Nothing: that was done already.
   std::optional<int64_t> next();
 
@@ -154,15 +141,7 @@ class TransformerBackward {
   static void measure(const Transformer& model, const TrainBatch& batch, Arena& arena);
 
  private:
-  /// Of one layer.
-  struct Buffers {
-    ActMat x, dx, act, dact, dgate_up, dqkv, dattention;
-  };
-  static Buffers allocate(const ModelConfig& config, int64_t t, Arena& arena);
   void final_norm_backward();
-  void layer_backward(int64_t index);
-  Mat<float> grad(int64_t offset, int64_t rows, int64_t cols) const;
-  Vec<float> grad_vector(int64_t offset, int64_t size) const;
 
   Context ctx_;
   const Transformer& model_;
@@ -174,8 +153,8 @@ class TransformerBackward {
   Arena& arena_;
   ArenaScope scope_;
   bool begun_ = false;
-  int64_t layers_left_;
-  ActMat x_, dx_, act_, dact_, dgate_up_, dqkv_, dattention_;  // of Buffers
+  int64_t blocks_left_;
+  Block::BackwardBuffers buffers_;
 };
 
 /// Floating-point operations of one forward over T tokens (2 per multiply-add): matmuls

@@ -66,15 +66,16 @@ inline void expect_finite_differences(models::Transformer& model,
   const Context ctx = test_context();
   const std::vector<float> weights = weights_of(ctx, model);
   for (const models::Parameter& p : model.table().parameters()) {
+    const auto direction = model.table().values(gradient, p);
     double norm = 0;
-    for (int64_t i = p.offset; i < p.offset + p.size; ++i)
-      norm += double{gradient[i]} * gradient[i];
+    for (const float value : direction) norm += double{value} * value;
     norm = std::sqrt(norm);
     ASSERT_GT(norm, 0) << p.name;
     const auto loss_at = [&](double step) {
       std::vector<float> moved = weights;
-      for (int64_t i = p.offset; i < p.offset + p.size; ++i)
-        moved[i] += static_cast<float>(step * gradient[i] / norm);
+      const Span<float> values = model.table().values(Span<float>(moved), p);
+      for (int64_t i = 0; i < p.size; ++i)
+        values[i] += static_cast<float>(step * direction[i] / norm);
       set_weights(ctx, model, moved);
       model.pack(ctx);
       const double loss = gradient_of(model, objective, trees, 1 << 20).sums.loss;

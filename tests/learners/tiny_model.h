@@ -45,7 +45,7 @@ inline void randomize(models::Transformer& model, uint64_t seed, const Context& 
   change_weights(ctx, model, [&](std::vector<float>& values) {
     for (const models::Parameter& p : model.table().parameters()) {
       if (p.shape.size() == 2) continue;
-      for (float& value : elements_of(Span<float>(values), {p.offset, p.offset + p.size}))
+      for (float& value : model.table().values(Span<float>(values), p))
         value += 0.1f * generator.normal();
     }
   });

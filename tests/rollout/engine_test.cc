@@ -382,8 +382,9 @@ TEST_F(EngineTest, AbortsAndGoesOn) {
 
 TEST_F(EngineTest, SaysWhichSampleYieldsNan) {
   testing_support::change_weights(ctx_, model_, [&](std::vector<float>& weights) {
-    weights[static_cast<size_t>(model_.table().layer(1).down)] =
-        std::numeric_limits<float>::quiet_NaN();
+    const models::ParameterTable& table = model_.table();
+    const models::Parameter& down = *table.find("model.layers.1.mlp.down_proj.weight");
+    table.values(Span<float>(weights), down)[0] = std::numeric_limits<float>::quiet_NaN();
   });
   model_.pack(ctx_);
   Engine engine(ctx_, model_, nullptr, {});

@@ -46,7 +46,7 @@ inline void randomize(const Context& ctx, models::Transformer& model, uint64_t s
   change_weights(ctx, model, [&](std::vector<float>& values) {
     for (const models::Parameter& p : model.table().parameters()) {
       if (p.shape.size() != 1) continue;
-      for (float& value : elements_of(Span<float>(values), {p.offset, p.offset + p.size}))
+      for (float& value : model.table().values(Span<float>(values), p))
         value += 0.3f * random.normal();
     }
   });
