@@ -36,27 +36,27 @@ Topology make_topology(const proto::ClusterSection& cluster, int ranks) {
         "cluster.placement: split needs at least 2 ranks (one learner, one actor) but there is 1: "
         "start with mpirun -n 2 or more, or set cluster.placement: colocated");
   }
-  topology.learners = configured_learners == 0
-                          ? best_learners(split ? ranks / 2 : ranks, gradient_shards)
-                          : configured_learners;
-  if (topology.learners > ranks) {
+  const int learners = configured_learners == 0
+                           ? best_learners(split ? ranks / 2 : ranks, gradient_shards)
+                           : configured_learners;
+  if (learners > ranks) {
     fail_usage("cluster.learners is {} but there are {} ranks: lower it, or start more ranks",
-               topology.learners, ranks);
+               learners, ranks);
   }
-  if (split && topology.learners == ranks) {
+  if (split && learners == ranks) {
     fail_usage(
         "cluster.learners is {} of {} ranks, which leaves no actor: "
         "set cluster.learners to at most {}, or start more ranks",
-        topology.learners, ranks, best_learners(ranks - 1, gradient_shards));
+        learners, ranks, best_learners(ranks - 1, gradient_shards));
   }
-  if (!is_power_of_two(topology.learners) || gradient_shards % topology.learners != 0) {
+  if (!is_power_of_two(learners) || gradient_shards % learners != 0) {
     fail_usage(
         "cluster.learners is {}, which cannot share cluster.gradient_shards = {}: "
         "use a power of two that is at most {} (for example {}){}",
-        topology.learners, gradient_shards, gradient_shards,
-        best_learners(topology.learners, gradient_shards),
-        is_power_of_two(topology.learners) ? ", or raise cluster.gradient_shards" : "");
+        learners, gradient_shards, gradient_shards, best_learners(learners, gradient_shards),
+        is_power_of_two(learners) ? ", or raise cluster.gradient_shards" : "");
   }
+  topology.learners = Mesh({{Axis::kDp, learners}});
   return topology;
 }
 

@@ -1,24 +1,26 @@
 // Which ranks learn and which ranks act.
 #pragma once
 
+#include "comm/mesh.h"
 #include "proto/config.pb.h"
 
 namespace orrery::comm {
 
-/// Ranks [0, learners) learn. Colocated: every rank acts, and as many as the gradient
-/// shards allow also learn. Split: the ranks that do not learn act.
+/// Ranks [0, learners.size()) learn, and each has its own number in their mesh, too.
+/// Colocated: every rank acts, and as many as the gradient shards allow also learn.
+/// Split: the ranks that do not learn act.
 struct Topology {
   proto::ClusterSection::PlacementMode placement = proto::ClusterSection::COLOCATED;
   int ranks = 1;
-  int learners = 1;
-  bool is_learner(int rank) const { return rank < learners; }
+  Mesh learners;
+  bool is_learner(int rank) const { return rank < learners.size(); }
   bool is_actor(int rank) const {
-    return placement == proto::ClusterSection::COLOCATED || rank >= learners;
+    return placement == proto::ClusterSection::COLOCATED || rank >= learners.size();
   }
   /// Some ranks follow the learners' weights without learning.
-  bool has_followers() const { return learners < ranks; }
+  bool has_followers() const { return learners.size() < ranks; }
   int actors() const {
-    return placement == proto::ClusterSection::COLOCATED ? ranks : ranks - learners;
+    return placement == proto::ClusterSection::COLOCATED ? ranks : ranks - learners.size();
   }
 };
 

@@ -28,26 +28,26 @@ int64_t nearest_divisor(int64_t whole, int64_t wanted, int64_t least) {
 }
 
 void check_batches(const proto::Config& config, const comm::Topology& topology) {
+  const int learners = topology.learners.size(comm::Axis::kDp);  // that share samples
   const int64_t prompts = config.data().train_batch_size(), mini = mini_batch_prompts(config);
-  if (mini > prompts && prompts >= topology.learners) {
+  if (mini > prompts && prompts >= learners) {
     fail_usage(
         "actor.ppo_mini_batch_size is {} prompts but data.train_batch_size has only {} (both count "
         "prompts, not samples): lower the first to {} or less, or 0 for one update a step",
         mini, prompts, prompts);
   }
-  if (std::min(mini, prompts) < topology.learners) {
+  if (std::min(mini, prompts) < learners) {
     fail_usage(
         "{} learner ranks share mini-batches of {} prompt(s), so some would have no work: "
         "start fewer ranks, or raise {}",
-        topology.learners, std::min(mini, prompts),
+        learners, std::min(mini, prompts),
         mini >= prompts ? "data.train_batch_size" : "actor.ppo_mini_batch_size");
   }
   if (prompts % mini != 0) {
     fail_usage(
         "actor.ppo_mini_batch_size ({} prompts) does not divide data.train_batch_size ({} "
         "prompts): set it to {}, or train_batch_size to {}",
-        mini, prompts, nearest_divisor(prompts, mini, topology.learners),
-        (prompts / mini + 1) * mini);
+        mini, prompts, nearest_divisor(prompts, mini, learners), (prompts / mini + 1) * mini);
   }
   if (prompts < topology.actors()) {
     fail_usage(
@@ -59,11 +59,12 @@ void check_batches(const proto::Config& config, const comm::Topology& topology) 
 
 void check_sft(const proto::Config& config, const comm::Topology& topology) {
   const proto::SftSection& sft = config.sft();
-  if (sft.train_batch_size() < topology.learners) {
+  const int learners = topology.learners.size(comm::Axis::kDp);
+  if (sft.train_batch_size() < learners) {
     fail_usage(
         "{} learner ranks share sft.train_batch_size = {} example(s) a step, "
         "so some would have no work: start fewer ranks, or raise sft.train_batch_size",
-        topology.learners, sft.train_batch_size());
+        learners, sft.train_batch_size());
   }
   if (!sft.text_files().empty() && !sft.train_files().empty()) {
     fail_usage(
@@ -295,7 +296,8 @@ std::string idle_learners(int64_t prompts, int64_t shards, int64_t learners) {
 
 std::string describe_batch(const proto::Config& config, int ranks) {
   const comm::Topology topology = comm::make_topology(config.cluster(), ranks);
-  const int64_t learners = topology.learners, shards = config.cluster().gradient_shards();
+  const int64_t learners = topology.learners.size(comm::Axis::kDp),
+                shards = config.cluster().gradient_shards();
   const int64_t prompts = config.data().train_batch_size(), n = config.rollout().n();
   const int64_t mini = mini_batch_prompts(config), epochs = config.actor().ppo_epochs();
   const int64_t mini_batches = prompts / mini, updates = mini_batches * epochs;
@@ -305,7 +307,8 @@ std::string describe_batch(const proto::Config& config, int ranks) {
   };
 
   line("ranks",
-       fmt::format("{}: {} learning, {} generating ({})", ranks, learners, topology.actors(),
+       fmt::format("{}: {} learning, {} generating ({})", ranks, topology.learners.size(),
+                   topology.actors(),
                    topology.placement == proto::ClusterSection::SPLIT ? "split" : "colocated"));
   if (config::rollout_compute_dtype(config) != config::compute_dtype(config)) {
     line("rollout dtype",

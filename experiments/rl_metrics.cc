@@ -122,7 +122,7 @@ SampleMeans add_step_metrics(Metrics& metrics, std::span<const rollout::Group> g
   metrics["rollout/entropy"] = sums.entropy.mean();
   for (const auto& [name, summary] : sums.extras)
     metrics["reward_extra/" + name + "/mean"] = summary.mean();
-  add_unbalanced_seqlen(metrics, sums.sequences, topology.learners);
+  add_unbalanced_seqlen(metrics, sums.sequences, topology.learners.size(comm::Axis::kDp));
 
   add_timings(metrics, timings, std::max(sums.response_tokens, 1.0),
               std::max(sums.all_tokens, 1.0));

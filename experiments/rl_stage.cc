@@ -94,7 +94,7 @@ void RlStage::add_metrics(int64_t step, const DroppedSamples& dropped, Timings& 
   if (!job_.is_main()) return;
   if (peak_flops_ == 0) peak_flops_ = kernels::measure_fma_peak(job_.ctx.threads, kPeakTurns);
   add_mfu_metrics(report.metrics, groups_, job_.model().config(), config.actor().ppo_epochs(),
-                  timings["update_actor"], peak_flops_, job_.topology.learners);
+                  timings["update_actor"], peak_flops_, job_.topology.learners.size());
 }
 
 void RlStage::publish(uint64_t version) {

@@ -45,9 +45,9 @@ Run::Run(Job& its_job, const std::string& config_yaml, launch::RunFolder& folder
 void Run::make_learner() {
   if (!job.is_learner()) return;
   const proto::ClusterSection& cluster = job.config.cluster();
-  const learners::LearnerConfig config{cluster.gradient_shards(),
-                                       job.config.actor().ppo_max_token_len_per_gpu(),
-                                       cluster.reduce() == proto::ClusterSection::FAST};
+  const learners::LearnerConfig config{
+      cluster.gradient_shards(), job.config.actor().ppo_max_token_len_per_gpu(),
+      cluster.reduce() == proto::ClusterSection::FAST, job.topology.learners};
   learner = std::make_unique<learners::Learner>(job.ctx, job.model(), *job.learners, config);
   learner->set_progress([&job = job] { job.note_progress(); });
 }

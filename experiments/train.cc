@@ -28,8 +28,9 @@ void describe(const Job& job) {
   const double parameters = job.model().table().parameter_count();
   spdlog::info("model {}: {} parameters, {} rank(s) x {} thread(s), {} learner(s), {} actor(s)",
                job.config.model().path(), format_count(parameters), job.world.size(),
-               job.ctx.threads, job.topology.learners, job.topology.actors());
-  if (job.config.cluster().reduce() == proto::ClusterSection::FAST && job.topology.learners > 1) {
+               job.ctx.threads, job.topology.learners.size(), job.topology.actors());
+  if (job.config.cluster().reduce() == proto::ClusterSection::FAST &&
+      job.topology.learners.size() > 1) {
     spdlog::warn(
         "cluster.reduce is fast: gradients are added in the order the MPI library picks, "
         "so another number of learners, or another MPI, ends in other weights (in the "

@@ -14,10 +14,11 @@ namespace {
 /// What makes the learner's temporaries smaller.
 constexpr const char* kArenaKeys = "actor.ppo_max_token_len_per_gpu";
 
-int64_t shards_per_rank(const LearnerConfig& config, const comm::Communicator& comm) {
-  ORRERY_CHECK(config.gradient_shards % comm.size() == 0, "{} gradient shards on {} learners",
-               config.gradient_shards, comm.size());
-  return config.gradient_shards / comm.size();
+int64_t shards_per_rank(const LearnerConfig& config) {
+  const int ranks = config.mesh.size(comm::Axis::kDp);
+  ORRERY_CHECK(config.gradient_shards % ranks == 0, "{} gradient shards on {} learners",
+               config.gradient_shards, ranks);
+  return config.gradient_shards / ranks;
 }
 
 /// Adds the shards' sums in shard order, the same on every rank.
@@ -82,10 +83,10 @@ Learner::Learner(const Context& ctx, models::Transformer& model, comm::Communica
                  const LearnerConfig& config)
     : ctx_(ctx),
       model_(model),
-      comm_(comm),
       config_(config),
-      optimizer_(ctx.device, model.table().flat_size(), comm.size(), comm.rank()),
-      shard_tree_(ctx.device, model.table().regions(), shards_per_rank(config, comm)),
+      dp_(config.mesh, comm::Axis::kDp, comm),
+      optimizer_(ctx.device, model.table().flat_size(), dp_.size(), dp_.rank()),
+      shard_tree_(ctx.device, model.table().regions(), shards_per_rank(config)),
       arena_(ctx.device) {}
 
 Learner::ShardWork Learner::assign_to_shards(std::span<Tree> trees) const {
@@ -96,8 +97,8 @@ Learner::ShardWork Learner::assign_to_shards(std::span<Tree> trees) const {
     work.rows += rows.back();
   }
   work.assignment = assign_shards(rows, config_.gradient_shards);
-  const int64_t count = shards_per_rank(config_, comm_);
-  work.first = count * comm_.rank();
+  const int64_t count = shards_per_rank(config_);
+  work.first = count * dp_.rank();
   for (int64_t i = 0; i < count; ++i) {
     std::vector<Tree*> mine;
     for (const int64_t tree : work.assignment[work.first + i]) mine.push_back(&trees[tree]);
@@ -120,7 +121,7 @@ void Learner::reserve_update(Span<const std::vector<MicroBatch>> shards, bool re
     if (!reference) break;
     for (const MicroBatch& batch : batches) measure_logprobs(ctx_, *reference_, batch, count);
   }
-  OrderedReduceScatter::measure(comm_.size(), optimizer_.plan(), config_.fast_reduce, count);
+  OrderedReduceScatter::measure(dp_.size(), optimizer_.plan(), config_.fast_reduce, count);
   for (const auto& batches : shards) ShardPass::measure(ctx_, model_, batches, count);
   arena_.reserve(count.peak(), "an update of the learner", kArenaKeys);
 }
@@ -139,7 +140,7 @@ std::vector<std::vector<float>> Learner::logprobs(std::span<Tree> trees, float t
     }
   }
   std::string all;
-  for (const std::string& part : comm_.all_gather_bytes(mine)) all += part;
+  for (const std::string& part : dp_.comm().all_gather_bytes(mine)) all += part;
 
   std::vector<std::vector<float>> result;
   std::vector<size_t> first_leaf;
@@ -185,7 +186,7 @@ void Learner::take_step(const kernels::AdamWParams& params, double clip_grad,
   } else {
     const ScopedTimer timer(result.optimizer_seconds);
     const ProfilePhaseScope phase(ctx_, "optimizer");
-    const ShardedAdamW::Result step = optimizer_.step(ctx_, comm_, model_.write_parameters(),
+    const ShardedAdamW::Result step = optimizer_.step(ctx_, dp_.comm(), model_.write_parameters(),
                                                       shard_tree_.result(), params, clip_grad);
     result.grad_norm = step.grad_norm;
     result.skipped = step.skipped;
@@ -200,13 +201,13 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective,
   result.lr = params.lr;
   const ShardWork work = assign_to_shards(trees);
   result.rows = work.rows;
-  result.rank_tokens = tokens_of_ranks(trees, work.assignment, comm_.size());
+  result.rank_tokens = tokens_of_ranks(trees, work.assignment, dp_.size());
   const bool needs_reference = reference_ != nullptr && objective.loss->uses_reference();
   reserve_update(work.batches, needs_reference);
   if (needs_reference) compute_reference(work.batches, objective, result);
 
   Array<LossSums> sums(std::ssize(work.batches), LossSums(objective.loss->terms()));
-  OrderedReduceScatter exchange(ctx_, comm_, shard_tree_.result(), optimizer_.plan(),
+  OrderedReduceScatter exchange(ctx_, dp_.comm(), shard_tree_.result(), optimizer_.plan(),
                                 config_.fast_reduce, arena_);
   {
     const ScopedTimer timer(result.gradient_seconds);
@@ -235,7 +236,7 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective,
     const ScopedTimer timer(result.reduce_seconds);
     const ProfilePhaseScope phase(ctx_, "reduce");
     exchange.finish();
-    result.sums = gather_sums(comm_, sums, objective.loss->terms());
+    result.sums = gather_sums(dp_.comm(), sums, objective.loss->terms());
     if (objective.verify_logprobs && result.sums.mismatches.count > 0) {
       result.refused = true;  // alike on every rank
       return result;
@@ -243,7 +244,7 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective,
   }
   take_step(params, clip_grad, result);
   double flops[1] = {step_flops(model_.config(), work.batches)};
-  comm_.all_reduce_sum(std::span<double>(flops));
+  dp_.comm().all_reduce_sum(std::span<double>(flops));
   result.model_flops = flops[0];
   return result;
 }

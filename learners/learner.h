@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "comm/communicator.h"
+#include "comm/mesh.h"
 #include "core/span.h"
 #include "learners/gradient.h"
 #include "learners/loss_sums.h"
@@ -25,6 +26,9 @@ struct LearnerConfig {
   int64_t gradient_shards = 8;
   int64_t max_token_len = 4096;  ///< rows of one forward and backward
   bool fast_reduce = false;      ///< plain all-reduce instead of the ordered one
+  /// Of the learner ranks. Along dp they share the gradient shards and the optimizer's
+  /// slices.
+  comm::Mesh mesh = {};
 };
 
 struct UpdateResult {
@@ -53,8 +57,9 @@ std::string skipped_update_text(const UpdateResult& result);
 
 class Learner {
  public:
-  /// `model` is updated in place and packed; `comm` connects the learner ranks. Both
-  /// must outlive the learner.
+  /// `model` is updated in place and packed; `comm` connects the learner ranks, those of
+  /// config.mesh. Both must outlive the learner. Collective where the mesh has more axes
+  /// than dp.
   Learner(const Context& ctx, models::Transformer& model, comm::Communicator& comm,
           const LearnerConfig& config);
 
@@ -103,8 +108,8 @@ class Learner {
   models::Transformer& model_;
   const models::Transformer* reference_ = nullptr;
   std::function<void()> progress_ = [] {};
-  comm::Communicator& comm_;
   LearnerConfig config_;
+  comm::AxisGroup dp_;
   ShardedAdamW optimizer_;
   ShardTree shard_tree_;
   Arena arena_;

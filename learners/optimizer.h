@@ -1,5 +1,5 @@
-// AdamW with its state sharded over the learners (ZeRO-1, Rajbhandari et al. 2020):
-// each rank keeps the moments of its part of the flat parameters
+// AdamW with its state sharded over the ranks of a dp axis (ZeRO-1, Rajbhandari et al.
+// 2020): each rank keeps the moments of its part of the flat parameters
 // (learners/slice_plan.h), updates that part, and the parts are gathered.
 #pragma once
 
@@ -16,8 +16,8 @@ namespace orrery::learners {
 
 class ShardedAdamW {
  public:
-  /// Slices are cut at multiples of kNormChunk, so that the gradient norm's bits do not
-  /// depend on the number of ranks.
+  /// `rank` of `ranks` along the dp axis. Slices are cut at multiples of kNormChunk, so
+  /// that the gradient norm's bits do not depend on the number of ranks.
   ShardedAdamW(Device device, int64_t flat_size, int ranks, int rank);
 
   const SlicePlan& plan() const { return plan_; }
@@ -31,9 +31,9 @@ class ShardedAdamW {
     /// The norm was not finite: nothing was changed, t was not counted.
     bool skipped = false;
   };
-  /// Collective. `gradient`: flat, holding the summed gradient at least in this rank's
-  /// extents; `parameters`: the whole flat buffer, updated on every rank. clip_grad 0:
-  /// no clipping.
+  /// Collective over `comm`, the dp axis's ranks. `gradient`: flat, holding the summed
+  /// gradient at least in this rank's extents; `parameters`: the whole flat buffer,
+  /// updated on every rank. clip_grad 0: no clipping.
   Result step(const Context& ctx, comm::Communicator& comm, Vec<float> parameters,
               Vec<const float> gradient, const kernels::AdamWParams& params, double clip_grad);
 

@@ -1,4 +1,5 @@
-// Which rank owns which elements of a flat buffer (ZeRO, Rajbhandari et al. 2020).
+// Which rank of a dp axis owns which elements of a flat buffer (ZeRO, Rajbhandari et
+// al. 2020).
 //
 // The buffer is cut into buckets and every bucket into one slice per rank. A bucket is
 // what is reduced at a time while the rest of the gradient is still being computed; as

@@ -234,18 +234,18 @@ Topology topology_of(Placement placement, int ranks, int learners, int shards) {
 
 TEST(Topology, ChoosesRolesAndExplainsWhatDoesNotFit) {
   const Topology colocated = topology_of(kColocated, 4, 0, 8);
-  EXPECT_EQ(colocated.learners, 4);
+  EXPECT_EQ(colocated.learners.size(), 4);
   EXPECT_EQ(colocated.actors(), 4);
   EXPECT_TRUE(colocated.is_learner(3) && colocated.is_actor(3));
   EXPECT_FALSE(colocated.has_followers());
   const Topology three = topology_of(kColocated, 3, 0, 8);
-  EXPECT_EQ(three.learners, 2);
+  EXPECT_EQ(three.learners.size(), 2);
   EXPECT_EQ(three.actors(), 3);
   EXPECT_TRUE(three.has_followers());
-  EXPECT_EQ(topology_of(kColocated, 16, 0, 8).learners, 8);
-  EXPECT_EQ(topology_of(kColocated, 4, 2, 8).learners, 2);
+  EXPECT_EQ(topology_of(kColocated, 16, 0, 8).learners.size(), 8);
+  EXPECT_EQ(topology_of(kColocated, 4, 2, 8).learners.size(), 2);
   const Topology split = topology_of(kSplit, 7, 0, 8);
-  EXPECT_EQ(split.learners, 2);  // half is 3: the next power of two below
+  EXPECT_EQ(split.learners.size(), 2);  // half is 3: the next power of two below
   EXPECT_EQ(split.actors(), 5);
   EXPECT_TRUE(split.is_learner(1) && !split.is_learner(2) && split.is_actor(2) &&
               !split.is_actor(0));

@@ -49,7 +49,7 @@ std::vector<rollout::Group> make_groups() {
 Metrics step_metrics(const std::vector<rollout::Group>& groups, int learners) {
   comm::Topology topology;
   topology.ranks = 4;
-  topology.learners = learners;
+  topology.learners = comm::Mesh({{comm::Axis::kDp, learners}});
   Metrics metrics;
   add_step_metrics(
       metrics, groups,

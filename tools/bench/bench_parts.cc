@@ -105,7 +105,8 @@ learners::LearnerConfig learner_config(const BenchOptions& options,
                power ? fmt::format("give at least {}", comm.size())
                      : std::string("start a number of ranks that is a power of two"));
   }
-  return {options.gradient_shards, options.max_token_len, false};
+  return {options.gradient_shards, options.max_token_len, /*fast_reduce=*/false,
+          comm::Mesh({{comm::Axis::kDp, comm.size()}})};
 }
 
 learners::UpdateResult update(const Context& ctx, learners::Learner& learner,
