@@ -44,7 +44,7 @@ uint32_t crc32(std::string_view bytes) {
 int tag_of(MessageKind kind) { return static_cast<int>(kind); }
 
 std::optional<MessageKind> kind_of_tag(int tag) {
-  if (tag < tag_of(MessageKind::kLeaseRequest) || tag > tag_of(MessageKind::kRankStatus)) return {};
+  if (tag < tag_of(MessageKind::kLeaseRequest) || tag > tag_of(MessageKind::kWeights)) return {};
   return MessageKind{tag};
 }
 
@@ -112,6 +112,8 @@ std::string_view message_name(MessageKind kind) {
       return "control";
     case MessageKind::kRankStatus:
       return "rank status";
+    case MessageKind::kWeights:
+      return "weights";
   }
   return "unknown";
 }

@@ -23,7 +23,8 @@ enum class MessageKind : int {
   kLease = 1002,
   kGroups = 1003,
   kControl = 1004,
-  kRankStatus = 1005
+  kRankStatus = 1005,
+  kWeights = 1006
 };
 
 std::string_view message_name(MessageKind kind);
@@ -50,6 +51,11 @@ struct KindOf<proto::Control> {
 template <>
 struct KindOf<proto::RankStatus> {
   static constexpr MessageKind kValue = MessageKind::kRankStatus;
+};
+
+template <>
+struct KindOf<proto::WeightDelivery> {
+  static constexpr MessageKind kValue = MessageKind::kWeights;
 };
 
 /// A verified message that is not parsed yet.

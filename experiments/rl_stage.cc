@@ -105,7 +105,7 @@ void RlStage::publish(uint64_t version) {
     // rank takes part in the broadcast.
     models::Transformer& model = job_.model();
     const uint64_t sent = learners::publish_weights(
-        job_.ctx, job_.world, 0, version_,
+        job_.ctx, job_.world, 0, version_, model.table(),
         job_.is_learner() ? model.rewrite_parameters() : model.write_parameters());
     ORRERY_CHECK(sent == version_, "rank {} expects weights of version {}, rank 0 sends version {}",
                  job_.world.rank(), version_, sent);

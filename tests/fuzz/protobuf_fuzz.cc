@@ -37,6 +37,9 @@ void open(const comm::Envelope& envelope) {
     case comm::MessageKind::kRankStatus:
       envelope.open<proto::RankStatus>();
       return;
+    case comm::MessageKind::kWeights:
+      envelope.open<proto::WeightDelivery>();
+      return;
   }
 }
 
@@ -46,7 +49,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const std::unique_ptr<comm::Communicator> comm = comm::make_local_communicator();
   if (size == 0) return 0;
   const std::string payload(reinterpret_cast<const char*>(data) + 1, size - 1);
-  const int kind = static_cast<int>(comm::MessageKind::kLeaseRequest) + data[0] % 5;
+  const int kind = static_cast<int>(comm::MessageKind::kLeaseRequest) + data[0] % 6;
   if (data[0] == 0xFF) {
     comm::Mailbox mailbox(*comm);
     comm->send(0, kind, payload);

@@ -71,12 +71,13 @@ TEST_F(MpiFaultTest, ADamagedMessageIsNoticed) {
 
 TEST_F(MpiFaultTest, DamagedWeightsAreNoticedAndTheRootsStayRight) {
   comm::Communicator& comm = world();
-  const std::vector<float> expected(1000, 0.5f);
+  const models::ParameterTable table(testing_support::tiny_checkpoint_config());
+  const std::vector<float> expected(static_cast<size_t>(table.flat_size()), 0.5f);
   const Context ctx = testing_support::test_context();
   const DeviceFloats weights(ctx, expected);
   arm_faults("weights.publish:corrupt");
   const std::string problem =
-      error_of([&] { learners::publish_weights(ctx, comm, 0, 3, weights.vec()); });
+      error_of([&] { learners::publish_weights(ctx, comm, 0, 3, table, weights.vec()); });
   if (comm.rank() == 0) {
     EXPECT_EQ(problem, "no error");
     EXPECT_EQ(weights.values(), expected);
@@ -84,7 +85,7 @@ TEST_F(MpiFaultTest, DamagedWeightsAreNoticedAndTheRootsStayRight) {
     EXPECT_THAT(problem, HasSubstr(fmt::format("weights of version 3 reached rank {} damaged",
                                                comm.rank())));
   }
-  learners::publish_weights(ctx, comm, 0, 4, weights.vec());
+  learners::publish_weights(ctx, comm, 0, 4, table, weights.vec());
   EXPECT_EQ(weights.values(), expected);
 }
 
