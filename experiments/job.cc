@@ -1,5 +1,4 @@
 #include "experiments/job.h"
-#include "core/host_write.h"
 
 #include <unistd.h>
 
@@ -9,6 +8,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/flight_recorder.h"
+#include "core/host_write.h"
 #include "core/log.h"
 #include "core/parallel.h"
 #include "experiments/agreement.h"
@@ -167,7 +167,7 @@ std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& w
     job.reset(new Job{
         config, world, topology, ctx, config.run_dir(),
         text::Tokenizer::load(folder, {.chat_template_file = config.model().chat_template_file()}),
-        nullptr, nullptr, nullptr, std::move(learners), std::move(inputs)});
+        Modules{}, nullptr, nullptr, std::move(learners), std::move(inputs)});
     job->watchdog = watchdog;
     job->env = make_job_environment(config, use);
     job->source = std::make_unique<actors::PromptSource>(config.data(), *job->env, job->tokenizer,
@@ -181,14 +181,14 @@ std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& w
           config.data().train_batch_size(), rows);
     }
     if (config.model().from_scratch()) {
-      job->transformer = make_transformer(folder, job->tokenizer, ctx.device, dtype, 0);
+      job->modules.policy = make_transformer(folder, job->tokenizer, ctx.device, dtype, 0);
       HostWrite weights(ctx, job->model().write_parameters());
       models::initialize_parameters(job->model().config(), job->model().table(), config.seed(),
                                     weights.values());
       weights.commit();
       job->model().pack(ctx);
     } else {
-      job->transformer = load_transformer(ctx, folder, job->tokenizer, dtype, 0);
+      job->modules.policy = load_transformer(ctx, folder, job->tokenizer, dtype, 0);
     }
   };
   on_all_ranks(world, [&] { as_usage_errors(make); });

@@ -24,6 +24,16 @@
 
 namespace orrery::experiments {
 
+/// A job's models, one a module (models/parameters.h), each null where a rank has no
+/// use for it. A module that trains has a Learner of its own (experiments/run.h): a
+/// critic would be a member here, made where the policy is, and a second Learner there.
+struct Modules {
+  std::unique_ptr<models::Transformer> policy;  ///< kPolicy; on every rank
+  /// kReference; on learners whose loss compares with it, once RL has begun or where it
+  /// is known before (experiments/reference.h).
+  std::unique_ptr<models::Transformer> reference;
+};
+
 struct Job {
   const proto::Config& config;
   comm::Communicator& world;
@@ -31,7 +41,7 @@ struct Job {
   Context ctx;
   std::filesystem::path run_dir;
   text::Tokenizer tokenizer;
-  std::unique_ptr<models::Transformer> transformer;
+  Modules modules;
   std::unique_ptr<actors::Environment> env;
   std::unique_ptr<actors::PromptSource> source;
   std::unique_ptr<comm::Communicator> learners;  ///< null on ranks that only act
@@ -49,8 +59,8 @@ struct Job {
   bool is_main() const { return world.rank() == 0; }
   bool is_learner() const { return topology.is_learner(world.rank()); }
   bool is_actor() const { return topology.is_actor(world.rank()); }
-  models::Transformer& model() { return *transformer; }
-  const models::Transformer& model() const { return *transformer; }
+  models::Transformer& model() { return *modules.policy; }
+  const models::Transformer& model() const { return *modules.policy; }
 };
 
 /// Collective over world, whose ranks must have the same config. An error when they do

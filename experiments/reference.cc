@@ -1,13 +1,15 @@
 #include "experiments/reference.h"
-#include "core/host_write.h"
-#include "core/transfer.h"
 
 #include <algorithm>
 #include <filesystem>
+#include <memory>
+#include <utility>
 
 #include "config/config.h"
 #include "core/error.h"
 #include "core/error_report.h"
+#include "core/host_write.h"
+#include "core/transfer.h"
 #include "storage/checkpoint.h"
 #include "storage/hf_folder.h"
 
@@ -18,16 +20,16 @@ bool is_needed(const Job& job) {
   return job.config.actor().kl_loss_coef() != 0 && job.is_learner();
 }
 
-std::unique_ptr<models::Transformer> same_shape(const Job& job) {
+std::unique_ptr<models::Transformer> make_reference(const Job& job) {
   return std::make_unique<models::Transformer>(job.model().config(), job.ctx.device,
-                                               config::compute_dtype(job.config));
+                                               config::compute_dtype(job.config),
+                                               /*max_positions=*/0, models::kReference);
 }
 
 }  // namespace
 
-std::unique_ptr<models::Transformer> load_reference(const Job& job, bool after_sft,
-                                                    const storage::TrainState& state) {
-  if (!is_needed(job)) return nullptr;
+void load_reference(Job& job, bool after_sft, const storage::TrainState& state) {
+  if (!is_needed(job)) return;
   const std::filesystem::path kept = job.run_dir / "reference";
   const bool as_loaded = !after_sft && !job.config.model().from_scratch();
   const bool goes_on =
@@ -39,8 +41,8 @@ std::unique_ptr<models::Transformer> load_reference(const Job& job, bool after_s
         "another run_dir",
         job.config.actor().kl_loss_coef(), job.run_dir.string(), job.run_dir.string());
   }
-  if (!as_loaded && !goes_on) return nullptr;
-  auto reference = same_shape(job);
+  if (!as_loaded && !goes_on) return;
+  auto reference = make_reference(job);
   const std::filesystem::path folder =
       as_loaded ? std::filesystem::path(job.config.model().path()) : kept;
   HostWrite weights(job.ctx, reference->write_parameters());
@@ -48,13 +50,13 @@ std::unique_ptr<models::Transformer> load_reference(const Job& job, bool after_s
                            weights.values());
   weights.commit();
   reference->pack(job.ctx);
-  return reference;
+  job.modules.reference = std::move(reference);
 }
 
-std::unique_ptr<models::Transformer> keep_reference(const Job& job) {
-  if (!is_needed(job)) return nullptr;
+void keep_reference(Job& job) {
+  if (job.modules.reference || !is_needed(job)) return;
   const std::filesystem::path kept = job.run_dir / "reference";
-  auto reference = same_shape(job);
+  auto reference = make_reference(job);
   HostWrite weights(job.ctx, reference->write_parameters());
   download(job.ctx, weights.values(), std::as_const(job.model()).parameters());
   weights.commit();
@@ -66,7 +68,7 @@ std::unique_ptr<models::Transformer> keep_reference(const Job& job) {
                             DType::kF32, {});
   }
   reference->pack(job.ctx);
-  return reference;
+  job.modules.reference = std::move(reference);
 }
 
 }  // namespace orrery::experiments

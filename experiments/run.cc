@@ -66,7 +66,7 @@ void Run::check_what_may_refuse() {
     });
   }
   if (length.rl > 0 && !is_complete())
-    on_all_ranks(job.world, [&] { reference = load_reference(job, length.sft > 0, state); });
+    on_all_ranks(job.world, [&] { load_reference(job, length.sft > 0, state); });
 }
 
 bool Run::is_complete() const {

@@ -14,7 +14,6 @@
 #include "experiments/step_stats.h"
 #include "launch/run_folder.h"
 #include "learners/learner.h"
-#include "models/transformer.h"
 #include "storage/train_state.h"
 
 namespace orrery::experiments {
@@ -60,11 +59,9 @@ struct Run {
   const RunLength length;
   storage::TrainState state;
   Checkpointer checkpointer;
-  std::unique_ptr<learners::Learner> learner;  ///< null on ranks that only act
+  std::unique_ptr<learners::Learner> learner;  ///< of the policy; null on ranks that only act
   std::optional<DivergenceCheck> divergence;   ///< on learners
   std::optional<SftStage> sft;                 ///< on learners, while there are SFT steps left
-  std::unique_ptr<models::Transformer>
-      reference;  ///< null until RL begins where it is trained here
   std::unique_ptr<Reporter> reporter;
 
  private:

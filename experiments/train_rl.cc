@@ -15,10 +15,8 @@ constexpr const char* kRateKey = "actor.optim.lr";
 
 /// Before the stage: the reference, and what begins with the stage's first step.
 void begin_stage(Run& run) {
-  on_all_ranks(run.job.world, [&] {
-    if (!run.reference) run.reference = keep_reference(run.job);
-  });
-  if (run.learner) run.learner->set_reference(run.reference.get());
+  on_all_ranks(run.job.world, [&] { keep_reference(run.job); });
+  if (run.learner) run.learner->set_reference(run.job.modules.reference.get());
   if (run.state.rl_step > 0) return;
   run.state.skipped_steps = 0;
   if (!run.learner) return;

@@ -87,7 +87,20 @@ Learner::Learner(const Context& ctx, models::Transformer& model, comm::Communica
       dp_(config.mesh, comm::Axis::kDp, comm),
       optimizer_(ctx.device, model.table().flat_size(), dp_.size(), dp_.rank()),
       shard_tree_(ctx.device, model.table().regions(), shards_per_rank(config)),
-      arena_(ctx.device) {}
+      arena_(ctx.device) {
+  const models::Module& module = model.table().module();
+  ORRERY_CHECK(module.trainable, "a learner of the module '{}', which is not trainable",
+               module.name);
+}
+
+void Learner::set_reference(const models::Transformer* reference) {
+  if (reference != nullptr) {
+    const models::Module& module = reference->table().module();
+    ORRERY_CHECK(!module.trainable, "the module '{}' as a reference, and it is trainable",
+                 module.name);
+  }
+  reference_ = reference;
+}
 
 Learner::ShardWork Learner::assign_to_shards(std::span<Tree> trees) const {
   ShardWork work;

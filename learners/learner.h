@@ -57,14 +57,15 @@ std::string skipped_update_text(const UpdateResult& result);
 
 class Learner {
  public:
-  /// `model` is updated in place and packed; `comm` connects the learner ranks, those of
-  /// config.mesh. Both must outlive the learner. Collective where the mesh has more axes
-  /// than dp.
+  /// `model`, of a trainable module, is updated in place and packed; `comm` connects
+  /// the learner ranks, those of config.mesh. Both must outlive the learner. Collective
+  /// where the mesh has more axes than dp.
   Learner(const Context& ctx, models::Transformer& model, comm::Communicator& comm,
           const LearnerConfig& config);
 
-  /// Frozen model for the KL loss; null: none. It must outlive the learner.
-  void set_reference(const models::Transformer* reference) { reference_ = reference; }
+  /// Frozen model for the KL loss, of a module that is not trainable; null: none. It
+  /// must outlive the learner.
+  void set_reference(const models::Transformer* reference);
 
   /// Called whenever a part of an update is done, for a watchdog: after each
   /// micro-batch, and never once the optimizer has begun. What it throws ends the

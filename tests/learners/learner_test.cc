@@ -1,0 +1,53 @@
+// Which modules a learner takes.
+#include "learners/learner.h"
+
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+#include "tests/learners/tiny_model.h"
+
+namespace orrery::learners {
+namespace {
+
+using testing_support::test_context;
+using testing_support::tiny_config;
+
+template <class Body>
+std::string error_of(Body&& body) {
+  try {
+    body();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(Learner, TrainsTrainableModulesAndComparesWithFrozenOnes) {
+  const Context ctx = test_context();
+  const auto comm = comm::make_local_communicator();
+  models::Transformer policy(tiny_config("llama"), ctx.device, DType::kF32),
+      reference(tiny_config("llama"), ctx.device, DType::kF32, 0, models::kReference);
+  EXPECT_EQ(error_of([&] {
+              Learner(ctx, reference, *comm, {1, 64, false});
+            }),
+            "a learner of the module 'reference', which is not trainable");
+  Learner learner(ctx, policy, *comm, {1, 64, false});
+  learner.set_reference(&reference);
+  learner.set_reference(nullptr);
+  EXPECT_EQ(error_of([&] { learner.set_reference(&policy); }),
+            "the module 'policy' as a reference, and it is trainable");
+}
+
+TEST(Learner, IsOfTheRanksOfItsMesh) {
+  const Context ctx = test_context();
+  const auto comm = comm::make_local_communicator();
+  models::Transformer policy(tiny_config("llama"), ctx.device, DType::kF32);
+  const comm::Mesh two({{comm::Axis::kDp, 2}});
+  EXPECT_EQ(error_of([&] {
+              Learner(ctx, policy, *comm, {2, 64, false, two});
+            }),
+            "a mesh of 2 for 1 rank(s)");
+}
+
+}  // namespace
+}  // namespace orrery::learners
