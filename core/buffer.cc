@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "core/closed_memory.h"
+#include "core/device.h"
 #include "core/error.h"
 
 namespace orrery {
@@ -41,8 +42,7 @@ void* map_pages(size_t bytes) {
 }  // namespace
 
 Buffer::Buffer(Device device, size_t bytes) : device_(device), bytes_(bytes) {
-  if (device.type == DeviceType::kCuda)
-    fail("this build has no backend for device {}: use cpu", device_name(device));
+  if (device.type == DeviceType::kCuda) fail_no_backend(device);
   if (bytes == 0) return;
   if (device.type == DeviceType::kDebug) {
     data_ = allocate_closed(bytes);

@@ -1,4 +1,5 @@
-// Where and how an op runs. Every op takes a Context first.
+// Where and how work on device memory runs. Ops, transfers and collectives take a
+// Context first.
 #pragma once
 
 #include <cstdint>
@@ -19,21 +20,18 @@ struct Device {
 /// "cpu", "debug", "cuda:1".
 std::string device_name(Device device);
 
-/// An in-order queue of work on a device. Work on the CPU is done when the call
-/// returns, so its handle is null.
-struct Stream {
-  void* handle = nullptr;
-};
-
+class Stream;
 class Profile;
 
 /// Cheap to copy. `threads` is the most CPU threads that an op may use; results never
 /// depend on it.
 struct Context {
   Device device;
-  Stream stream;
   int threads = 1;
   Profile* profile = nullptr;  ///< where ops record their time (core/profile.h), or null
+
+  /// What the work is in order with: the device's own stream (core/stream.h).
+  Stream& stream() const;
 };
 
 }  // namespace orrery

@@ -21,4 +21,8 @@ Device device_from_name(std::string_view key, std::string_view name) {
              fmt::join(kBuilt, " or "));
 }
 
+void fail_no_backend(Device device) {
+  fail("this build has no backend for device {}: use cpu", device_name(device));
+}
+
 }  // namespace orrery

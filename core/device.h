@@ -12,4 +12,7 @@ namespace orrery {
 /// key or an option) and the devices there are, for one that this build lacks.
 Device device_from_name(std::string_view key, std::string_view name);
 
+/// The Error for a device that this build cannot work on.
+[[noreturn]] void fail_no_backend(Device device);
+
 }  // namespace orrery

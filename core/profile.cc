@@ -7,6 +7,10 @@
 namespace orrery {
 namespace {
 
+/// Intervals that wait to be read at once. So few that they stay in the cache, so many
+/// that waiting for the stream each time costs nothing.
+constexpr size_t kMaxIntervals = 256;
+
 /// Index of the entry of this name, which is added if there is none. The same literal
 /// mostly has the same address; in another source file it may have another one.
 template <class Entry>
@@ -27,24 +31,51 @@ void Profile::start() {
   ORRERY_CHECK(!running_ && phase_ == 0 && op_depth_ == 0, "a profile starts inside phase {}",
                phases_[phase_].name);
   running_ = true;
-  phase_since_ = Clock::now();
+  intervals_.reserve(kMaxIntervals);
+  phase_since_ = stream_.record_time();
 }
 
 void Profile::stop() {
   ORRERY_CHECK(running_ && phase_ == 0 && op_depth_ == 0, "a profile stops inside phase {}",
                phases_[phase_].name);
   charge();
+  read_intervals();
   running_ = false;
 }
 
 void Profile::charge() {
   if (!running_) return;
-  const Clock::time_point now = Clock::now();
-  phases_[phase_].time += now - phase_since_;
+  const Event now = stream_.record_time();
+  add({phase_, Op{nullptr}, phase_since_, now});
   phase_since_ = now;
 }
 
-size_t Profile::open_phase(const char* name) {
+void Profile::add(const Interval& interval) {
+  intervals_.push_back(interval);
+  if (intervals_.size() == kMaxIntervals) read_intervals();
+}
+
+void Profile::read_intervals() {
+  stream_.synchronize();
+  for (const Interval& interval : intervals_) {
+    Phase& phase = phases_[interval.phase];
+    const Clock::duration time = stream_.between(interval.begin, interval.end);
+    if (interval.op.name == nullptr) {
+      phase.time += time;
+      continue;
+    }
+    Op& op = phase.ops[find_or_add(phase.ops, interval.op.name)];
+    ++op.calls;
+    op.time += time;
+    op.flops += interval.op.flops;
+    op.bytes += interval.op.bytes;
+  }
+  intervals_.clear();
+}
+
+size_t Profile::open_phase(const Context& ctx, const char* name) {
+  ORRERY_CHECK(ctx.device == stream_.device(), "a profile of {} for work on {}",
+               device_name(stream_.device()), device_name(ctx.device));
   charge();
   const size_t previous = phase_;
   phase_ = find_or_add(phases_, name);
@@ -59,7 +90,7 @@ void Profile::close_phase(size_t previous) {
 void Profile::open_op(const char* name, double flops, double bytes) {
   if (op_depth_++ == 0) {
     op_ = {name};
-    op_since_ = Clock::now();
+    if (running_) op_since_ = stream_.record_time();
   }
   op_.flops += flops;
   op_.bytes += bytes;
@@ -67,13 +98,7 @@ void Profile::open_op(const char* name, double flops, double bytes) {
 
 void Profile::close_op() {
   if (--op_depth_ > 0 || !running_) return;
-  const Clock::duration time = Clock::now() - op_since_;
-  std::vector<Op>& ops = phases_[phase_].ops;
-  Op& op = ops[find_or_add(ops, op_.name)];
-  ++op.calls;
-  op.time += time;
-  op.flops += op_.flops;
-  op.bytes += op_.bytes;
+  add({phase_, op_, op_since_, stream_.record_time()});
 }
 
 }  // namespace orrery

@@ -2,7 +2,8 @@
 // operations and bytes.
 //
 // A Profile is reached through Context::profile; without one (the default) a scope is a
-// branch. With one it costs two readings of the clock. Scopes read and write only their
+// branch. With one it records two events on the device's stream (core/stream.h), so the
+// time is the device's, which may run behind the host. Scopes read and write only their
 // Profile: no result depends on them.
 //
 //   Phase: a part of the step. Phases nest; time belongs to the innermost phase that is
@@ -22,18 +23,18 @@
 // may open scopes.
 #pragma once
 
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
 #include "core/context.h"
+#include "core/stream.h"
 
 namespace orrery {
 
 class Profile {
  public:
-  using Clock = std::chrono::steady_clock;
+  using Clock = Event::Clock;
   static constexpr const char* kNoPhase = "rest";
 
   struct Op {
@@ -48,35 +49,50 @@ class Profile {
     std::vector<Op> ops;  ///< in the order in which they were first met
   };
 
+  /// Of the work on `stream`, which must outlive the profile.
+  explicit Profile(Stream& stream) : stream_(stream) {}
+
   /// Measures from now until stop(), in addition to what was measured before. No scope
-  /// may be open when either is called.
+  /// may be open when either is called. stop() waits for the stream.
   void start();
   void stop();
-  /// In the order in which they were first met; kNoPhase is the first.
+  /// As of the last stop(), in the order in which they were first met; first kNoPhase.
   const std::vector<Phase>& phases() const { return phases_; }
 
  private:
   friend class ProfilePhaseScope;
   friend class ProfileOpScope;
-  size_t open_phase(const char* name);  ///< returns the phase that was open before
+
+  /// Time between two events: an op's, or (without a name) some of a phase's.
+  struct Interval {
+    size_t phase;
+    Op op;
+    Event begin, end;
+  };
+
+  size_t open_phase(const Context& ctx, const char* name);  ///< returns the one open before
   void close_phase(size_t previous);
   void open_op(const char* name, double flops, double bytes);
   void close_op();
-  void charge();  ///< adds the time since the last change of phase to the open phase
+  void charge();  ///< gives the time since the last change of phase to the open phase
+  void add(const Interval& interval);
+  void read_intervals();  ///< waits for the stream and adds up what it has measured
 
+  Stream& stream_;
   bool running_ = false;
+  std::vector<Interval> intervals_;  // not read yet
   std::vector<Phase> phases_{Phase{kNoPhase}};
   size_t phase_ = 0;
-  Clock::time_point phase_since_;
+  Event phase_since_;
   int op_depth_ = 0;
   Op op_{nullptr};  ///< the op that is open
-  Clock::time_point op_since_;
+  Event op_since_;
 };
 
 class ProfilePhaseScope {
  public:
   ProfilePhaseScope(const Context& ctx, const char* name) : profile_(ctx.profile) {
-    if (profile_ != nullptr) previous_ = profile_->open_phase(name);
+    if (profile_ != nullptr) previous_ = profile_->open_phase(ctx, name);
   }
   ~ProfilePhaseScope() {
     if (profile_ != nullptr) profile_->close_phase(previous_);

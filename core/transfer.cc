@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "core/closed_memory.h"
+#include "core/device.h"
 
 namespace orrery {
 namespace {
@@ -22,7 +23,7 @@ void copy(const Context& ctx, void* to, const void* from, int64_t bytes) {
     case DeviceType::kCuda:
       break;
   }
-  fail("this build has no backend for device {}: use cpu", device_name(ctx.device));
+  fail_no_backend(ctx.device);
 }
 
 }  // namespace

@@ -20,8 +20,8 @@ const Profile::Phase& phase(const Profile& profile, const std::string& name) {
 }
 
 TEST(Profile, NestedPhasesShareTheTimeOfTheWhole) {
-  Profile profile;
   Context ctx;
+  Profile profile(ctx.stream());
   ctx.profile = &profile;
   const Profile::Clock::time_point begin = Profile::Clock::now();
   profile.start();
@@ -46,8 +46,8 @@ TEST(Profile, NestedPhasesShareTheTimeOfTheWhole) {
 }
 
 TEST(Profile, AnOpInsideAnotherGivesItsCountsToTheOuterOne) {
-  Profile profile;
   Context ctx;
+  Profile profile(ctx.stream());
   ctx.profile = &profile;
   profile.start();
   {
@@ -73,8 +73,8 @@ TEST(Profile, AnOpInsideAnotherGivesItsCountsToTheOuterOne) {
 }
 
 TEST(Profile, CountsOnlyWhileItRuns) {
-  Profile profile;
   Context ctx;
+  Profile profile(ctx.stream());
   ctx.profile = &profile;
   const auto work = [&] {
     const ProfilePhaseScope phase_scope(ctx, "work");
@@ -92,8 +92,8 @@ TEST(Profile, CountsOnlyWhileItRuns) {
 }
 
 TEST(Profile, EqualNamesAtOtherAddressesAreOneEntry) {
-  Profile profile;
   Context ctx;
+  Profile profile(ctx.stream());
   ctx.profile = &profile;
   const std::string one = "op", two = "op";
   profile.start();
@@ -105,8 +105,8 @@ TEST(Profile, EqualNamesAtOtherAddressesAreOneEntry) {
 }
 
 TEST(Profile, IsClosedByAnErrorThatPasses) {
-  Profile profile;
   Context ctx;
+  Profile profile(ctx.stream());
   ctx.profile = &profile;
   profile.start();
   EXPECT_THROW(
@@ -121,8 +121,8 @@ TEST(Profile, IsClosedByAnErrorThatPasses) {
 }
 
 TEST(Profile, StartsAndStopsOutsideOfPhasesOnly) {
-  Profile profile;
   Context ctx;
+  Profile profile(ctx.stream());
   ctx.profile = &profile;
   EXPECT_THROW(profile.stop(), Error);
   const ProfilePhaseScope phase_scope(ctx, "work");

@@ -126,7 +126,7 @@ inline void on_every_target(const std::function<void(const Context&)>& body) {
     set_cpu_target(target);
     for (int threads = 1; threads <= 3; ++threads) {
       SCOPED_TRACE(target + ", " + std::to_string(threads) + " threads");
-      body(Context{.device = {}, .stream = {}, .threads = threads});
+      body(Context{.device = {}, .threads = threads});
     }
   }
   set_cpu_target("best");

@@ -91,7 +91,7 @@ struct Update {
 class ProfileOf : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(ProfileOf, AnUpdateHasTheFormulasOperations) {
-  Profile profile;
+  Profile profile(Context{}.stream());
   const Update update(GetParam(), &profile);
   const models::ForwardFlops& expected = update.expected;
   EXPECT_DOUBLE_EQ(flops(profile, "forward", "matmul forward"), expected.matmul);
@@ -122,7 +122,7 @@ TEST_P(ProfileOf, AnUpdateHasTheFormulasOperations) {
 }
 
 TEST_P(ProfileOf, AnUpdateChangesNoBit) {
-  Profile profile;
+  Profile profile(Context{}.stream());
   const Update with(GetParam(), &profile), without(GetParam(), nullptr);
   EXPECT_TRUE(same(testing_support::weights_of({}, with.model),
                    testing_support::weights_of({}, without.model)));
@@ -161,7 +161,7 @@ std::vector<rollout::GenerateResult> generate(const models::Transformer& model, 
 TEST(Profile, ARolloutHasTheFormulasOperationsAndItsBits) {
   models::Transformer model(tiny_config("llama"), {}, DType::kF32);
   randomize(model, 3, Context{});
-  Profile profile;
+  Profile profile(Context{}.stream());
   const std::vector<rollout::GenerateResult> with = generate(model, &profile),
                                              without = generate(model, nullptr);
   ASSERT_EQ(with.size(), without.size());
@@ -186,7 +186,7 @@ TEST(Profile, ARolloutHasTheFormulasOperationsAndItsBits) {
 }
 
 TEST(Breakdown, IsOfOneStepAndAddsUp) {
-  Profile profile;
+  Profile profile(Context{}.stream());
   const Update update("llama", &profile);
   constexpr double kPeak = 1e9, kBandwidth = 1e10;
   const Breakdown one = make_breakdown(profile, 1, kPeak, kBandwidth),

@@ -18,7 +18,7 @@ BenchReport bench_rollout(const BenchOptions& options, comm::Communicator& comm)
   const models::Transformer& model = *loaded.transformer;
   const int64_t vocab = model.config().vocab_size,
                 groups = std::max<int64_t>(1, options.batch / options.samples);
-  Profile profile;
+  Profile profile(options.ctx.stream());
   Context ctx = options.ctx;
   ctx.profile = &profile;
   rollout::Engine engine(ctx, model, nullptr,

@@ -110,7 +110,7 @@ BenchReport step_report(const BenchOptions& options, const comm::Communicator& c
 
 BenchReport bench_step(const BenchOptions& options, comm::Communicator& comm) {
   bench::Limits limits(options, comm);
-  Profile profile;
+  Profile profile(options.ctx.stream());
   Context ctx = options.ctx;
   ctx.profile = &profile;
   const int64_t begin = options.prompts * comm.rank() / comm.size(),

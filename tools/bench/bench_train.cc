@@ -27,7 +27,7 @@ std::vector<learners::Tree> as_trees(const std::vector<std::vector<int32_t>>& se
 
 BenchReport bench_train(const BenchOptions& options, comm::Communicator& comm) {
   bench::Limits limits(options, comm);
-  Profile profile;
+  Profile profile(options.ctx.stream());
   Context ctx = options.ctx;
   ctx.profile = &profile;
   bench::Model loaded;
