@@ -26,7 +26,7 @@
 #include "bench/turns.h"
 #include "comm/communicator.h"
 #include "core/error.h"
-#include "core/host_write.h"
+#include "core/host_image.h"
 #include "kernels/lm_head.h"
 #include "kernels/numerics.h"
 #include "kernels/sampling.h"
@@ -260,7 +260,7 @@ nlohmann::json run_case(const std::string& name, int threads, const Options& opt
   omp_set_num_threads(threads);  // oneDNN's team
   const Context ctx{.threads = threads};
   models::Transformer model(model_config(options.layers), {}, DType::kF32);
-  HostWrite weights(ctx, model.write_parameters());
+  HostImage weights(ctx, model.write_parameters());
   models::initialize_parameters(model.config(), model.table(), 1, weights.values());
   weights.commit();
   model.pack(ctx);

@@ -10,6 +10,7 @@
 // operation and the peer. A rank that waits leaves its core to others.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -32,7 +33,12 @@ struct DeviceArray {
 
   DeviceArray(void* d, DType type, int64_t count) : data(d), dtype(type), size(count) {}
   DeviceArray(Vec<float> v) : data(v.data), size(v.size) {}  // NOLINT: a Vec is one
-  int64_t bytes() const { return size * static_cast<int64_t>(dtype_bytes(dtype)); }
+  int64_t element_bytes() const { return static_cast<int64_t>(dtype_bytes(dtype)); }
+  Vec<std::byte> bytes() const { return {static_cast<std::byte*>(data), size * element_bytes()}; }
+  /// Where in bytes() the elements are.
+  Extent bytes_of(const Extent& elements) const {
+    return {elements.begin * element_bytes(), elements.end * element_bytes()};
+  }
 };
 
 class DataPlane {

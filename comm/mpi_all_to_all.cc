@@ -19,8 +19,8 @@ MpiAllToAll::MpiAllToAll(const Context& ctx, const RankGroup& group,
                          const DataPlane::AllToAllBuffers& buffers)
     : group_(group),
       buffers_(buffers),
-      send_(ctx, buffers.send),
-      scratch_(ctx, buffers.scratch),
+      send_(ctx, buffers.send, HostUser::kLibrary),
+      scratch_(ctx, buffers.scratch, HostUser::kLibrary),
       sends_(group.comm, group.rank),
       parts_(group.size) {
   ORRERY_CHECK(buffers.piece > 0 && 2 * group.size * buffers.piece <= buffers.scratch.size,
@@ -43,7 +43,8 @@ void MpiAllToAll::add(Span<const int64_t> offsets) {
   post_all();
   for (int step = 1; step < group_.size; ++step) {  // 1, 3
     const int to = (group_.rank + step) % group_.size;
-    cut(to, [&](const Extent& piece) { sends_.send(to, send_.fetch(piece), kOperation); });
+    cut(to,
+        [&](const Extent& piece) { sends_.send(to, as_bytes(send_.fetch(piece)), kOperation); });
   }
 }
 
@@ -56,7 +57,7 @@ void MpiAllToAll::post(int64_t most) {
     for (int step = 1; step < group_.size; ++step) {
       const int from = (group_.rank - step + group_.size) % group_.size;
       const Extent into = place(round.slot, from, round.extent.size());
-      round.receives.receive(from, scratch_.room(into), kOperation);
+      round.receives.receive(from, as_writable_bytes(scratch_.values(into)), kOperation);
     }
   }
 }
@@ -78,7 +79,7 @@ std::optional<DataPlane::Piece> MpiAllToAll::take() {
       continue;
     }
     const Extent at = place(round.slot, p, round.extent.size());
-    scratch_.store(at);
+    scratch_.commit(at);
     parts_[p] = buffers_.scratch.data + at.begin;
   }
   return DataPlane::Piece{round.extent, parts_};

@@ -24,8 +24,8 @@
 #include <iterator>
 #include <optional>
 
-#include "comm/host_image.h"
 #include "comm/mpi_support.h"
+#include "core/host_image.h"
 
 namespace orrery::comm::mpi {
 
@@ -62,8 +62,8 @@ class MpiAllToAll final : public DataPlane::AllToAll {
 
   RankGroup group_;
   DataPlane::AllToAllBuffers buffers_;
-  HostSource send_;    // of buffers_.send
-  HostImage scratch_;  // of buffers_.scratch
+  HostImage<const float> send_;  // of buffers_.send
+  HostImage<float> scratch_;     // of buffers_.scratch
   Transfers sends_;
   std::deque<Extent> expected_;
   std::deque<Round> posted_;

@@ -1,5 +1,5 @@
 #include "experiments/checkpointing.h"
-#include "core/host_write.h"
+#include "core/host_image.h"
 
 #include <algorithm>
 #include <utility>
@@ -233,7 +233,7 @@ void Checkpointer::load(const fs::path& chosen, double initial, learners::Learne
   resumed.older_program = answer.older_program;
   resumed.warnings = answer.warnings;
   if (own && !imported && !answer.older_program) saved_step_ = state.step();
-  HostWrite weights(job_.ctx, model.write_parameters());
+  HostImage weights(job_.ctx, model.write_parameters());
   checkpoint.read(0, checkpoint.flat_size(), weights.values(), {}, {});
   weights.commit();
   const double weight = largest(job_.ctx, std::as_const(model).parameters());
@@ -259,7 +259,7 @@ void Checkpointer::load(const fs::path& chosen, double initial, learners::Learne
 double Checkpointer::load_moments(const storage::Checkpoint& checkpoint, int64_t adam_t,
                                   learners::Learner& learner) const {
   learners::ShardedAdamW& optimizer = learner.optimizer();
-  HostWrite m(job_.ctx, optimizer.m()), v(job_.ctx, optimizer.v());
+  HostImage m(job_.ctx, optimizer.m()), v(job_.ctx, optimizer.v());
   int64_t at = 0;
   for (const Extent& e : optimizer.extents()) {
     const Extent moments{at, at + e.size()};

@@ -1,5 +1,5 @@
 #include "experiments/evaluate.h"
-#include "core/host_write.h"
+#include "core/host_image.h"
 
 #include <fcntl.h>
 #include <unistd.h>
@@ -159,7 +159,7 @@ int64_t load_checkpoint(const std::filesystem::path& folder, Job& job) {
                  job.config.model().path());
     }
     version = checkpoint.info().step;
-    HostWrite weights(job.ctx, job.model().write_parameters());
+    HostImage weights(job.ctx, job.model().write_parameters());
     checkpoint.read(0, checkpoint.flat_size(), weights.values(), {}, {});
     weights.commit();
     job.model().pack(job.ctx);

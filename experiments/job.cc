@@ -8,7 +8,7 @@
 #include "core/error.h"
 #include "core/file.h"
 #include "core/flight_recorder.h"
-#include "core/host_write.h"
+#include "core/host_image.h"
 #include "core/log.h"
 #include "core/parallel.h"
 #include "experiments/agreement.h"
@@ -35,7 +35,7 @@ std::unique_ptr<models::Transformer> load_transformer(const Context& ctx,
                                                       const text::Tokenizer& tokenizer,
                                                       DType compute_dtype, int64_t max_positions) {
   auto model = make_transformer(folder, tokenizer, ctx.device, compute_dtype, max_positions);
-  HostWrite weights(ctx, model->write_parameters());
+  HostImage weights(ctx, model->write_parameters());
   storage::load_hf_weights(ctx, folder, model->config(), model->table(), weights.values());
   weights.commit();
   model->pack(ctx);
@@ -182,7 +182,7 @@ std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& w
     }
     if (config.model().from_scratch()) {
       job->modules.policy = make_transformer(folder, job->tokenizer, ctx.device, dtype, 0);
-      HostWrite weights(ctx, job->model().write_parameters());
+      HostImage weights(ctx, job->model().write_parameters());
       models::initialize_parameters(job->model().config(), job->model().table(), config.seed(),
                                     weights.values());
       weights.commit();

@@ -1,5 +1,5 @@
 #include "experiments/model_source.h"
-#include "core/host_write.h"
+#include "core/host_image.h"
 
 #include <system_error>
 
@@ -124,7 +124,7 @@ std::unique_ptr<models::Transformer> ModelSource::transformer(const Context& ctx
   check_vocabulary(folder_, tokenizer, model_config);
   auto model =
       std::make_unique<models::Transformer>(model_config, ctx.device, compute_dtype, max_positions);
-  HostWrite weights(ctx, model->write_parameters());
+  HostImage weights(ctx, model->write_parameters());
   read_weights(ctx, model_config, model->table(), weights.values());
   weights.commit();
   model->pack(ctx);

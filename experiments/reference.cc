@@ -8,7 +8,7 @@
 #include "config/config.h"
 #include "core/error.h"
 #include "core/error_report.h"
-#include "core/host_write.h"
+#include "core/host_image.h"
 #include "core/transfer.h"
 #include "storage/checkpoint.h"
 #include "storage/hf_folder.h"
@@ -45,7 +45,7 @@ void load_reference(Job& job, bool after_sft, const storage::TrainState& state) 
   auto reference = make_reference(job);
   const std::filesystem::path folder =
       as_loaded ? std::filesystem::path(job.config.model().path()) : kept;
-  HostWrite weights(job.ctx, reference->write_parameters());
+  HostImage weights(job.ctx, reference->write_parameters());
   storage::load_hf_weights(job.ctx, folder, reference->config(), reference->table(),
                            weights.values());
   weights.commit();
@@ -57,7 +57,7 @@ void keep_reference(Job& job) {
   if (job.modules.reference || !is_needed(job)) return;
   const std::filesystem::path kept = job.run_dir / "reference";
   auto reference = make_reference(job);
-  HostWrite weights(job.ctx, reference->write_parameters());
+  HostImage weights(job.ctx, reference->write_parameters());
   download(job.ctx, weights.values(), std::as_const(job.model()).parameters());
   weights.commit();
   if (job.learners->rank() == 0) {

@@ -5,7 +5,7 @@
 #include <string_view>
 
 #include "core/error.h"
-#include "core/host_write.h"
+#include "core/host_image.h"
 #include "core/rng.h"
 #include "experiments/metrics.h"
 #include "experiments/model_source.h"
@@ -37,7 +37,7 @@ Model load(const BenchOptions& options, int64_t positions, const char* length_op
                                                     options.compute_dtype, positions),
               ""};
   models::Transformer& t = *model.transformer;
-  HostWrite weights(options.ctx, t.write_parameters());
+  HostImage weights(options.ctx, t.write_parameters());
   if (source.has_weights()) {
     source.read_weights(options.ctx, config, t.table(), weights.values());
   } else {
