@@ -134,15 +134,15 @@ class Receiver {
     }
     if (!std::ranges::equal(parameter->shape, slice.shape())) {
       refuse(
-          "rank {} sends {} of shape [{}] but rank {} holds it as [{}]: both must load the same "
-          "model",
+          "rank {} sends {} of shape [{}] but rank {} holds it as [{}]: "
+          "both must load the same model",
           root_, slice.tensor(), fmt::join(slice.shape(), ", "), rank_,
           fmt::join(parameter->shape, ", "));
     }
     if (slice.begin() < 0 || slice.begin() > slice.end() || slice.end() > parameter->size) {
       refuse(
-          "rank {} sends elements {} to {} of {} but rank {} holds {}: all ranks must run the "
-          "same orrery",
+          "rank {} sends elements {} to {} of {} but rank {} holds {}: "
+          "all ranks must run the same orrery",
           root_, slice.begin(), slice.end(), slice.tensor(), rank_, parameter->size);
     }
     found_[parameter - table_.parameters().data()] += slice.end() - slice.begin();
@@ -155,8 +155,8 @@ class Receiver {
       const models::Parameter& parameter = table_.parameters()[i];
       if (!parameter.trainable || found_[i] == parameter.size) continue;
       refuse(
-          "rank {} holds {}, of which rank {} sends {} of {} values: both must load the same "
-          "model",
+          "rank {} holds {}, of which rank {} sends {} of {} values: "
+          "both must load the same model",
           rank_, parameter.name, root_, found_[i], parameter.size);
     }
   }
