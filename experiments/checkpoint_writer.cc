@@ -3,9 +3,9 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <exception>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 #include <vector>
@@ -52,29 +52,45 @@ void copy_values(const Context& ctx, Span<float> to, Vec<const float> from) {
 }  // namespace
 
 struct CheckpointWriter::Save {
+  static constexpr size_t kCopies = 3;
+
   Save(Target t, std::unique_ptr<comm::Communicator> c)
       : target(std::move(t)), comm(std::move(c)) {}
 
   Target target;
   std::unique_ptr<comm::Communicator> comm;
   LowPriorityWorker worker;
-  Buffer copy;  // host memory: this rank's part of weights, adam_m and adam_v, one after the other
+  Buffer copy;  // host memory: of each module this rank's part of weights, adam_m and adam_v
   storage::CheckpointInfo info;
   std::exception_ptr error;  // what the copy threw, then what the save threw
   double seconds = 0;
   std::atomic<bool> done = false;
   std::set<std::filesystem::path> verified;  // for remove_old_checkpoints()
 
-  size_t count() const { return total_size(target.extents); }
-  std::span<float> part(size_t index) {
-    return copy.span<float>().subspan(index * count(), count());
+  /// Of the copy.
+  size_t bytes() const {
+    int64_t count = 0;
+    for (const Module& module : target.modules) count += total_size(module.extents);
+    return kCopies * count * sizeof(float);
+  }
+  /// The copy, by module: weights, adam_m, adam_v.
+  std::vector<std::array<Span<float>, kCopies>> parts() {
+    std::vector<std::array<Span<float>, kCopies>> parts;
+    Span<float> rest = copy.span<float>();
+    for (const Module& module : target.modules) {
+      for (Span<float>& part : parts.emplace_back()) {
+        part = rest.first(total_size(module.extents));
+        rest = rest.subspan(part.size());
+      }
+    }
+    return parts;
   }
 };
 
 CheckpointWriter::CheckpointWriter(comm::Communicator& learners, Target target)
     : save_(std::make_shared<Save>(std::move(target), learners.duplicate())) {
   constexpr size_t kLarge = size_t{16} << 20;
-  const size_t bytes = 3 * save_->count() * sizeof(float);
+  const size_t bytes = save_->bytes();
   if (bytes < kLarge) return;  // start() takes it in no time
   try {
     save_->copy = Buffer(kHost, bytes);
@@ -105,7 +121,7 @@ CheckpointWriter::~CheckpointWriter() {
 bool CheckpointWriter::done() const { return busy() && save_->done; }
 
 void CheckpointWriter::start(const Context& ctx, const storage::CheckpointInfo& info,
-                             const Values& values) {
+                             std::span<const Values> values) {
   ORRERY_CHECK(!busy(), "a save is under way");
   Save& save = *save_;
   save.info = info;
@@ -114,17 +130,23 @@ void CheckpointWriter::start(const Context& ctx, const storage::CheckpointInfo& 
   save.worker.begin();
   try {
     fault_point(FaultPoint::kCheckpointCopy);
-    if (save.copy.bytes() == 0) save.copy = Buffer(kHost, 3 * save.count() * sizeof(float));
-    ORRERY_CHECK(values.weights.size == save.target.table.flat_size(), "{} weights",
-                 values.weights.size);
-    int64_t at = 0;
-    for (const Extent& e : save.target.extents) {
-      copy_values(ctx, elements_of(save.part(0), {at, at + e.size()}),
-                  values.weights.part(e.begin, e.size()));
-      at += e.size();
+    if (save.copy.bytes() == 0) save.copy = Buffer(kHost, save.bytes());
+    const auto parts = save.parts();
+    ORRERY_CHECK(values.size() == parts.size(), "values of {} modules, not of {}", values.size(),
+                 parts.size());
+    for (size_t i = 0; i < parts.size(); ++i) {
+      const Module& module = save.target.modules[i];
+      const auto& [weights, adam_m, adam_v] = parts[i];
+      ORRERY_CHECK(values[i].weights.size == module.table.flat_size(), "{} weights",
+                   values[i].weights.size);
+      int64_t at = 0;
+      for (const Extent& e : module.extents) {
+        copy_values(ctx, weights.subspan(at, e.size()), values[i].weights.part(e.begin, e.size()));
+        at += e.size();
+      }
+      copy_values(ctx, adam_m, values[i].adam_m);
+      copy_values(ctx, adam_v, values[i].adam_v);
     }
-    copy_values(ctx, save.part(1), values.adam_m);
-    copy_values(ctx, save.part(2), values.adam_v);
   } catch (...) {
     save.error = std::current_exception();  // the other ranks learn of it when they save
   }
@@ -168,23 +190,24 @@ std::filesystem::path CheckpointWriter::publish(Save& save) {
   temporary = comm.all_gather_bytes(temporary.string()).front();
 
   storage::CheckpointFileEntry entry;
+  std::vector<storage::StoredModule> modules;
+  for (const Module& module : to.modules) modules.push_back(storage::stored_module(module.table));
   on_all_ranks(comm, [&] {
-    entry = storage::write_checkpoint_slice(
-        temporary, comm.rank(), comm.size(), to.table.flat_size(),
-        {to.extents, save.part(0), save.part(1), save.part(2)}, giving_way);
+    std::vector<storage::ModulePart> parts;
+    const auto copies = save.parts();
+    for (size_t i = 0; i < modules.size(); ++i) {
+      const auto& [weights, adam_m, adam_v] = copies[i];
+      parts.push_back(
+          {modules[i], to.modules[i].table.slices(to.modules[i].extents), weights, adam_m, adam_v});
+    }
+    entry = storage::write_checkpoint_part(temporary, comm.rank(), comm.size(), parts, giving_way);
   });
-  nlohmann::json mine = {{"name", entry.name}, {"bytes", entry.bytes}, {"sha256", entry.sha256}};
-  for (const Extent& e : entry.extents) mine["extents"].push_back({e.begin, e.end});
   std::vector<storage::CheckpointFileEntry> entries;
-  for (const std::string& text : comm.all_gather_bytes(mine.dump())) {
-    const auto json = nlohmann::json::parse(text);
-    entries.push_back({json["name"], json["bytes"], json["sha256"], {}});
-    for (const auto& pair : json.value("extents", nlohmann::json::array()))
-      entries.back().extents.push_back({pair[0], pair[1]});
-  }
+  for (const std::string& text : comm.all_gather_bytes(storage::entry_text(entry)))
+    entries.push_back(storage::entry_from_text(text));
   on_all_ranks(comm, [&] {
     if (!first) return;
-    storage::publish_checkpoint(temporary, target, save.info, to.table, entries, to.tokenizer,
+    storage::publish_checkpoint(temporary, target, save.info, modules, entries, to.tokenizer,
                                 to.chat_template);
     save.verified.erase(target);
     storage::remove_old_checkpoints(to.folder, to.keep, &save.verified, giving_way);

@@ -1,7 +1,8 @@
-// Writes checkpoints in the background. start() copies this rank's part of weights and
-// moments. A thread of this rank then writes and hashes its file, exchanges the files'
-// entries with the other learners over a communicator of its own, and publishes the
-// checkpoint. There is one save at a time. Only one thread may call the methods.
+// Writes checkpoints in the background. start() copies this rank's part of the weights
+// and moments of every module that is trained. A thread of this rank then writes and
+// hashes its file, exchanges the files' entries with the other learners over a
+// communicator of its own, and publishes the checkpoint. There is one save at a time.
+// Only one thread may call the methods.
 //
 // Writing and hashing give way to whatever else computes (core/low_priority_worker.h),
 // until wait() is called.
@@ -22,14 +23,19 @@ namespace orrery::experiments {
 
 class CheckpointWriter {
  public:
+  /// A module that is trained, and the stretches of its flat buffers that are this
+  /// rank's, in rising order.
+  struct Module {
+    models::ParameterTable table;
+    std::vector<Extent> extents;
+  };
   /// What is the same for every save of a run.
   struct Target {
     std::filesystem::path folder;     ///< RUN/checkpoints
     std::filesystem::path tokenizer;  ///< Hugging Face folder whose companion files are copied
-    models::ParameterTable table;
-    std::vector<Extent> extents;  ///< this rank's part, in rising order
-    int64_t keep = 0;             ///< how many checkpoints remove_old_checkpoints() keeps
-    std::string chat_template;    ///< replaces the tokenizer folder's, unless it is empty
+    std::vector<Module> modules;      ///< the policy first
+    int64_t keep = 0;                 ///< how many checkpoints remove_old_checkpoints() keeps
+    std::string chat_template;        ///< replaces the tokenizer folder's, unless it is empty
   };
 
   /// Collective over `learners`, which is not used afterwards. Allocates host memory
@@ -43,15 +49,17 @@ class CheckpointWriter {
   CheckpointWriter(const CheckpointWriter&) = delete;
   CheckpointWriter& operator=(const CheckpointWriter&) = delete;
 
-  /// What is saved, device memory: all weights, of which this rank writes its part, and
-  /// the moments of that part, one after the other.
+  /// What is saved of a module, device memory: all weights, of which this rank writes
+  /// its part, and the moments of that part, one after the other.
   struct Values {
     Vec<const float> weights, adam_m, adam_v;
   };
-  /// Begins a save of the values, which are copied before it returns. Every learner
-  /// calls it, and none waits for another. wait() reports failures, including those of
-  /// the copy. REQUIRES: no save is under way.
-  void start(const Context& ctx, const storage::CheckpointInfo& info, const Values& values);
+  /// Begins a save of the values, one set for each of the target's modules, which are
+  /// copied before it returns. Every learner calls it, and none waits for another.
+  /// wait() reports failures, including those of the copy. REQUIRES: no save is under
+  /// way.
+  void start(const Context& ctx, const storage::CheckpointInfo& info,
+             std::span<const Values> values);
 
   bool busy() const { return thread_.joinable(); }  ///< started and not waited for
   bool done() const;                                ///< busy, but wait() would not block

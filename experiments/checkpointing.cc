@@ -62,7 +62,7 @@ bool same_parameters(const models::ParameterTable& a, const models::ParameterTab
   return std::equal(a.parameters().begin(), a.parameters().end(), b.parameters().begin(),
                     b.parameters().end(),
                     [](const models::Parameter& x, const models::Parameter& y) {
-                      return x.name == y.name && x.shape == y.shape && x.offset == y.offset;
+                      return x.name == y.name && x.shape == y.shape;
                     });
 }
 
@@ -72,14 +72,13 @@ Checkpointer::Checkpointer(Job& job, std::string config_yaml)
 void Checkpointer::prepare(learners::Learner* learner) {
   if (learner == nullptr || writer_) return;
   const learners::ShardedAdamW& optimizer = learner->optimizer();
-  CheckpointWriter::Target target{folder_,
-                                  job_.config.model().path(),
-                                  job_.model().table(),
-                                  {optimizer.extents().begin(), optimizer.extents().end()},
-                                  job_.config.trainer().max_ckpt_to_keep(),
-                                  job_.config.model().has_chat_template_file()
-                                      ? job_.tokenizer.chat_template()
-                                      : std::string()};
+  CheckpointWriter::Target target{
+      folder_,
+      job_.config.model().path(),
+      {{job_.model().table(), {optimizer.extents().begin(), optimizer.extents().end()}}},
+      job_.config.trainer().max_ckpt_to_keep(),
+      job_.config.model().has_chat_template_file() ? job_.tokenizer.chat_template()
+                                                   : std::string()};
   writer_ = std::make_unique<CheckpointWriter>(*job_.learners, std::move(target));
 }
 
@@ -100,9 +99,9 @@ double Checkpointer::save(const storage::TrainState& state, learners::Learner* l
   info.device = device_name(job_.ctx.device);
   if (state.rl_step > 0) info.reward = state.reward;
   saving_step_ = state.step();
-  writer_->start(
-      job_.ctx, info,
-      {.weights = job_.model().parameters(), .adam_m = optimizer.m(), .adam_v = optimizer.v()});
+  const CheckpointWriter::Values policy{
+      .weights = job_.model().parameters(), .adam_m = optimizer.m(), .adam_v = optimizer.v()};
+  writer_->start(job_.ctx, info, {&policy, 1});
   if (must) wait_for_save(must);
   return timer.seconds();
 }
@@ -234,7 +233,7 @@ void Checkpointer::load(const fs::path& chosen, double initial, learners::Learne
   resumed.warnings = answer.warnings;
   if (own && !imported && !answer.older_program) saved_step_ = state.step();
   HostImage weights(job_.ctx, model.write_parameters());
-  checkpoint.read(0, checkpoint.flat_size(), weights.values(), {}, {});
+  checkpoint.read(models::kPolicy.name, model.table().slices(), weights.values());
   weights.commit();
   const double weight = largest(job_.ctx, std::as_const(model).parameters());
   if (imported) state.start_largest = weight;
@@ -260,13 +259,8 @@ double Checkpointer::load_moments(const storage::Checkpoint& checkpoint, int64_t
                                   learners::Learner& learner) const {
   learners::ShardedAdamW& optimizer = learner.optimizer();
   HostImage m(job_.ctx, optimizer.m()), v(job_.ctx, optimizer.v());
-  int64_t at = 0;
-  for (const Extent& e : optimizer.extents()) {
-    const Extent moments{at, at + e.size()};
-    checkpoint.read(e.begin, e.end, {}, elements_of(m.values(), moments),
-                    elements_of(v.values(), moments));
-    at = moments.end;
-  }
+  checkpoint.read(models::kPolicy.name, job_.model().table().slices(optimizer.extents()), {},
+                  m.values(), v.values());
   m.commit();
   v.commit();
   optimizer.set_t(adam_t);

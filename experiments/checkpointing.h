@@ -19,12 +19,13 @@ namespace orrery::experiments {
 
 /// The newest checkpoint in `folder` that can be used, or an empty path when there is
 /// no checkpoint at all. Logs each newer one that is passed over. When there are
-/// checkpoints but none can be used, a usage Error says why for the newest ones, and
-/// then `advice`: a run that begins anew must not overwrite them.
+/// checkpoints but none can be used, a usage Error says why for the newest ones (or how
+/// those of the format before are converted), and then `advice`: a run that begins anew
+/// must not overwrite them.
 std::filesystem::path newest_usable_checkpoint(const std::filesystem::path& folder,
                                                const std::string& advice);
 
-/// Whether both have the same tensors at the same places.
+/// Whether both have the same tensors, in the same order.
 bool same_parameters(const models::ParameterTable& a, const models::ParameterTable& b);
 
 class Checkpointer {

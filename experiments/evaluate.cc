@@ -160,7 +160,7 @@ int64_t load_checkpoint(const std::filesystem::path& folder, Job& job) {
     }
     version = checkpoint.info().step;
     HostImage weights(job.ctx, job.model().write_parameters());
-    checkpoint.read(0, checkpoint.flat_size(), weights.values(), {}, {});
+    checkpoint.read(models::kPolicy.name, job.model().table().slices(), weights.values());
     weights.commit();
     job.model().pack(job.ctx);
   });

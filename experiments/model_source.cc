@@ -101,7 +101,7 @@ bool ModelSource::has_weights() const {
 void ModelSource::read_weights(const Context& ctx, const models::ModelConfig& config,
                                const models::ParameterTable& table, std::span<float> flat) const {
   if (checkpoint_) {
-    checkpoint_->read(0, checkpoint_->flat_size(), flat, {}, {});
+    checkpoint_->read(models::kPolicy.name, table.slices(), flat);
   } else {
     storage::load_hf_weights(ctx, folder_, config, table, flat);
   }

@@ -1,192 +1,51 @@
 #include "storage/checkpoint.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <array>
-#include <cerrno>
-#include <charconv>
-#include <cstdio>
-#include <cstring>
 
 #include "core/error.h"
-#include "core/error_report.h"
-#include "core/fault.h"
-#include "core/file.h"
 #include "core/sha256.h"
-#include "storage/hf_folder.h"
 
 namespace orrery::storage {
 namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::string_view kPrefix = "step_";
-constexpr std::string_view kTemporaryMark = ".tmp-";
-constexpr std::string_view kChatTemplateFile = "chat_template.jinja";
-
-/// The step of a folder named step_N, or nothing (temporary folders and others).
-std::optional<int64_t> step_of(const fs::path& folder) {
-  const std::string name = folder.filename().string();
-  if (!name.starts_with(kPrefix)) return std::nullopt;
-  int64_t step = 0;
-  const char *begin = name.data() + kPrefix.size(), *end = name.data() + name.size();
-  const auto [stop, error] = std::from_chars(begin, end, step);
-  if (error != std::errc() || stop != end || step < 0) return std::nullopt;
-  return step;
-}
-
-std::vector<std::pair<int64_t, fs::path>> step_folders(const fs::path& folder) {
-  std::vector<std::pair<int64_t, fs::path>> result;
-  if (!fs::is_directory(folder)) return result;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-    const auto step = step_of(entry.path());
-    if (step && entry.is_directory()) result.emplace_back(*step, entry.path());
-  }
-  std::sort(result.begin(), result.end());
-  return result;
-}
-
-void remove_folder(const fs::path& folder) {
-  std::error_code error;
-  fs::remove_all(folder, error);
-  if (error) fail("cannot remove {}: {}", folder.string(), error.message());
-}
-
-void rename_folder(const fs::path& from, const fs::path& to) {
-  std::error_code error;
-  fs::rename(from, to, error);
-  if (error) fail("cannot rename {} to {}: {}", from.string(), to.string(), error.message());
-}
-
-fs::path with_mark(fs::path folder, std::string_view what) {
-  folder += fmt::format("{}{}", kTemporaryMark, what);
-  return folder;
-}
-
-fs::path parent_of(const fs::path& path) {
-  const fs::path parent = path.parent_path();
-  return parent.empty() ? fs::path(".") : parent;
-}
-
-/// Renames over an existing checkpoint. Where the file system can exchange folders,
-/// there is no moment at which neither is there.
-void replace_folder(const fs::path& temporary, const fs::path& target) {
-  if (!fs::exists(target)) {
-    rename_folder(temporary, target);
-    return;
-  }
-  if (::renameat2(AT_FDCWD, temporary.c_str(), AT_FDCWD, target.c_str(), RENAME_EXCHANGE) == 0) {
-    sync_path(parent_of(target));
-    remove_folder(temporary);
-    return;
-  }
-  const fs::path old = with_mark(target, "replaced");
-  remove_folder(old);
-  rename_folder(target, old);
-  rename_folder(temporary, target);
-  sync_path(parent_of(target));
-  remove_folder(old);
-}
-
-/// Removes what killed or failed saves left.
-void remove_temporaries(const fs::path& folder) {
-  std::vector<fs::path> temporaries;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
-    const size_t mark = name.find(kTemporaryMark);
-    if (mark != std::string::npos && step_of(name.substr(0, mark)))
-      temporaries.push_back(entry.path());
-  }
-  for (const fs::path& path : temporaries) remove_folder(path);
-}
-
-/// The canonical digest. read(kind, begin, end) gives elements [begin, end) of weights
-/// (kind 0), adam_m (1) or adam_v (2).
+/// The canonical digest. read(kind, tensor, elements) gives elements of a tensor, which
+/// is an index in module.tensors.
 template <class Read>
-std::string canonical_hash(int64_t step, const models::ParameterTable& table, Read&& read) {
-  static constexpr std::array<const char*, 3> kKinds = {"weights", "adam_m", "adam_v"};
+std::string canonical_hash(int64_t step, const StoredModule& module, Read&& read) {
   constexpr int64_t kChunk = int64_t{1} << 22;
   Sha256 sha;
-  sha.update(fmt::format("orrery checkpoint 1\nstep {}\n", step));
-  for (size_t kind = 0; kind < kKinds.size(); ++kind) {
-    for (const models::Parameter& p : table.parameters()) {
-      sha.update(fmt::format("{} {} [{}]\n", kKinds[kind], p.name, fmt::join(p.shape, ", ")));
-      for (int64_t at = 0; at < p.size; at += kChunk) {
-        const int64_t end = std::min(p.size, at + kChunk);
-        sha.update(std::as_bytes(read(kind, p.offset + at, p.offset + end)));
+  sha.update("orrery checkpoint 1\n");
+  if (module.name != models::kPolicy.name) sha.update(fmt::format("module {}\n", module.name));
+  sha.update(fmt::format("step {}\n", step));
+  for (int64_t kind = 0; kind < module.kinds(); ++kind) {
+    for (int64_t tensor = 0; tensor < std::ssize(module.tensors); ++tensor) {
+      const StoredTensor& t = module.tensors[tensor];
+      sha.update(fmt::format("{} {} [{}]\n", kKinds[kind], t.name, fmt::join(t.shape, ", ")));
+      for (int64_t at = 0; at < t.size; at += kChunk) {
+        const Extent elements{at, std::min(t.size, at + kChunk)};
+        sha.update(std::as_bytes(read(kind, tensor, elements)));
       }
     }
   }
   return sha.hex();
 }
 
-void write_and_rename(const fs::path& temporary, const fs::path& target, const CheckpointInfo& info,
-                      const models::ParameterTable& table,
-                      const std::vector<CheckpointFileEntry>& entries,
-                      const fs::path& tokenizer_source, const std::string& chat_template) {
-  Manifest manifest;
-  manifest.info = info;
-  manifest.slices = entries;
-  const fs::path tokenizer = temporary / kTokenizerFolder;
-  if (!tokenizer_source.empty()) {
-    std::error_code error;
-    fs::create_directory(tokenizer, error);
-    if (error) fail("cannot create {}: {}", tokenizer.string(), error.message());
-    std::vector<std::string_view> names = copy_companion_files(tokenizer_source, tokenizer);
-    if (!chat_template.empty()) {
-      write_file_atomic(tokenizer / kChatTemplateFile, chat_template);
-      if (std::find(names.begin(), names.end(), kChatTemplateFile) == names.end())
-        names.push_back(kChatTemplateFile);
-    }
-    for (const std::string_view name : names) {
-      manifest.tokenizer.push_back(
-          describe_file(temporary, fmt::format("{}/{}", kTokenizerFolder, name)));
-    }
-    sync_path(tokenizer);
-  }
-  write_manifest(temporary, manifest, table);
-  sync_path(temporary);
-  fault_point(FaultPoint::kCheckpointPublish);
-  replace_folder(temporary, target);
-  sync_path(parent_of(target));
+/// Whether a file that holds this of a module has something of the slices.
+bool holds_any(const StoredModule& module, const HeldTensors& held,
+               std::span<const models::HeldSlice> wanted) {
+  return std::any_of(wanted.begin(), wanted.end(), [&](const models::HeldSlice& w) {
+    const auto slices = held.find(module.tensors[w.tensor].name);
+    return slices != held.end() &&
+           std::any_of(slices->second.begin(), slices->second.end(), [&](const Extent& e) {
+             return std::max(w.elements.begin, e.begin) < std::min(w.elements.end, e.end);
+           });
+  });
 }
 
 }  // namespace
-
-std::string checkpoint_name(int64_t step) { return fmt::format("{}{:06}", kPrefix, step); }
-
-fs::path prepare_checkpoint(const fs::path& folder, int64_t step) {
-  const fs::path temporary = with_mark(folder / checkpoint_name(step), "save");
-  std::error_code error;
-  fs::create_directories(folder, error);
-  if (!error) remove_temporaries(folder);
-  if (!error) fs::create_directory(temporary, error);
-  if (error) fail("cannot create {}: {}", temporary.string(), error.message());
-  return temporary;
-}
-
-CheckpointFileEntry write_checkpoint_slice(const fs::path& temporary, int64_t rank, int64_t ranks,
-                                           int64_t flat_size, const CheckpointSlice& slice,
-                                           const PieceRunner& run_piece) {
-  const std::string name = checkpoint_slice_name(rank, ranks);
-  SliceFile file = write_slice_file(temporary / name, flat_size, slice, run_piece);
-  return {name, file.bytes, std::move(file.sha256), {slice.extents.begin(), slice.extents.end()}};
-}
-
-void publish_checkpoint(const fs::path& temporary, const fs::path& target,
-                        const CheckpointInfo& info, const models::ParameterTable& table,
-                        const std::vector<CheckpointFileEntry>& entries,
-                        const fs::path& tokenizer_source, const std::string& chat_template) {
-  try {
-    write_and_rename(temporary, target, info, table, entries, tokenizer_source, chat_template);
-  } catch (const Error& error) {
-    std::error_code ignored;
-    fs::remove_all(temporary, ignored);  // what fills the disk goes at once
-    fail("{}; earlier checkpoints are untouched", error.what());
-  }
-}
 
 Checkpoint::Checkpoint(const fs::path& folder, Verify verify, const PieceRunner& run_piece)
     : folder_(folder), manifest_(read_manifest(folder)), table_(manifest_.config) {
@@ -194,9 +53,9 @@ Checkpoint::Checkpoint(const fs::path& folder, Verify verify, const PieceRunner&
   for (const CheckpointFileEntry& entry : manifest_.tokenizer) verify_file(folder_, entry);
   if (verify == Verify::kOnRead) return;
   for (size_t i = 0; i < manifest_.slices.size(); ++i) {
-    const CheckpointFileEntry& slice = manifest_.slices[i];
-    verify_file(folder_, slice, run_piece);
-    check_slice_file(folder_ / slice.name, slice.extents, flat_size());
+    const CheckpointFileEntry& file = manifest_.slices[i];
+    verify_file(folder_, file, run_piece);
+    check_rank_file(folder_ / file.name, manifest_.modules, file.slices);
     verified_[i] = true;
   }
 }
@@ -212,103 +71,56 @@ fs::path Checkpoint::tokenizer_folder() const {
   return manifest_.tokenizer.empty() ? fs::path() : folder_ / kTokenizerFolder;
 }
 
-void Checkpoint::read(int64_t begin, int64_t end, std::span<float> weights, std::span<float> adam_m,
+const StoredModule& Checkpoint::module(std::string_view name) const {
+  return find_module(manifest_.modules, name, folder_.string());
+}
+
+void Checkpoint::read(std::string_view module_name, std::span<const models::HeldSlice> wanted,
+                      std::span<float> weights, std::span<float> adam_m,
                       std::span<float> adam_v) const {
-  ORRERY_CHECK(0 <= begin && begin <= end && end <= flat_size(), "[{}, {}) of {}", begin, end,
-               flat_size());
+  const StoredModule& module = this->module(module_name);
+  const std::array<std::span<float>, 3> out = {weights, adam_m, adam_v};
+  for (int64_t kind = 0; kind < std::ssize(kKinds); ++kind) {
+    const Span<float> values = out[kind];
+    if (values.empty()) continue;
+    ORRERY_CHECK(kind < module.kinds(), "{} of {}, which is not trainable", kKinds[kind],
+                 module.name);
+    int64_t filled = 0;
+    for (const models::HeldSlice& w : wanted) {
+      ORRERY_CHECK(0 <= w.tensor && w.tensor < std::ssize(module.tensors), "tensor {} of {}",
+                   w.tensor, module.name);
+      ORRERY_CHECK(0 <= w.elements.begin && w.elements.begin <= w.elements.end &&
+                       w.elements.end <= module.tensors[w.tensor].size && filled <= w.at &&
+                       w.at + w.elements.size() <= values.size(),
+                   "[{}, {}) of {} elements, at {} of {}, {} filled", w.elements.begin,
+                   w.elements.end, module.tensors[w.tensor].size, w.at, values.size(), filled);
+      std::fill(values.begin() + filled, values.begin() + w.at, 0.0f);
+      filled = w.at + w.elements.size();
+    }
+    std::fill(values.begin() + filled, values.end(), 0.0f);
+  }
   for (size_t i = 0; i < manifest_.slices.size(); ++i) {
-    const CheckpointFileEntry& slice = manifest_.slices[i];
-    const bool holds = std::any_of(
-        slice.extents.begin(), slice.extents.end(),
-        [&](const Extent& e) { return std::max(begin, e.begin) < std::min(end, e.end); });
-    if (!holds) continue;
+    const CheckpointFileEntry& file = manifest_.slices[i];
+    const auto held = file.slices.find(module.name);
+    if (held == file.slices.end() || !holds_any(module, held->second, wanted)) continue;
     if (!verified_[i]) {
-      verify_file(folder_, slice);
+      verify_file(folder_, file);
       verified_[i] = true;
     }
-    read_slice_file(folder_ / slice.name, slice.extents, flat_size(), {begin, end},
-                    {weights, adam_m, adam_v});
+    read_rank_file(folder_ / file.name, module, held->second, wanted, out);
   }
 }
 
-std::vector<CheckpointSummary> list_checkpoints(const fs::path& folder) {
-  std::vector<CheckpointSummary> result;
-  for (const auto& [step, path] : step_folders(folder)) {
-    CheckpointSummary summary;
-    summary.folder = path;
-    summary.step = step;
-    try {
-      const Manifest manifest = read_manifest(path);
-      summary.info = manifest.info;
-      summary.saving_ranks = std::ssize(manifest.slices);
-      for (const auto* list : {&manifest.slices, &manifest.tokenizer}) {
-        for (const CheckpointFileEntry& entry : *list) summary.bytes += entry.bytes;
-      }
-      if (manifest.info.step != step)
-        summary.problem = fmt::format("its manifest is of step {}", manifest.info.step);
-    } catch (const std::exception& error) {
-      summary.problem = describe_error(error).text;
-    }
-    result.push_back(std::move(summary));
-  }
-  return result;
-}
-
-std::optional<Checkpoint> latest_good_checkpoint(const fs::path& folder,
-                                                 const RejectedCheckpoint& rejected,
-                                                 const PieceRunner& run_piece) {
-  auto folders = step_folders(folder);
-  for (auto it = folders.rbegin(); it != folders.rend(); ++it) {
-    try {
-      Checkpoint checkpoint(it->second, Checkpoint::Verify::kAll, run_piece);
-      if (checkpoint.info().step == it->first) return checkpoint;
-      rejected(it->second, fmt::format("its manifest is of step {}", checkpoint.info().step));
-    } catch (const std::exception& error) {
-      rejected(it->second, describe_error(error).text);
-    }
-  }
-  return std::nullopt;
-}
-
-void remove_old_checkpoints(const fs::path& folder, int64_t keep, std::set<fs::path>* verified,
-                            const PieceRunner& run_piece) {
-  if (!fs::is_directory(folder)) return;
-  const auto is_good = [&](const fs::path& path, int64_t step) {
-    if (verified != nullptr && verified->contains(path)) return true;
-    try {
-      if (Checkpoint(path, Checkpoint::Verify::kAll, run_piece).info().step != step) return false;
-    } catch (const std::exception&) {
-      return false;
-    }
-    if (verified != nullptr) verified->insert(path);
-    return true;
-  };
-  const auto folders = step_folders(folder);
-  int64_t good = 0;
-  // When there are no more folders than are kept, none needs to be verified.
-  const bool may_remove = keep > 0 && std::ssize(folders) > keep;
-  for (auto it = folders.rbegin(); may_remove && it != folders.rend(); ++it) {
-    const auto& [step, path] = *it;
-    if (!is_good(path, step) || ++good <= keep) continue;
-    // The folder is renamed first, so that a kill during the removal does not leave
-    // half a checkpoint under its name.
-    const fs::path doomed = with_mark(path, "removed");
-    remove_folder(doomed);
-    rename_folder(path, doomed);
-    if (verified != nullptr) verified->erase(path);
-    fault_point(FaultPoint::kCheckpointRemove);
-  }
-  remove_temporaries(folder);
-}
-
-std::string checkpoint_hash(const Checkpoint& checkpoint) {
+std::string checkpoint_hash(const Checkpoint& checkpoint, std::string_view module_name) {
+  const StoredModule& module = checkpoint.module(module_name);
   std::vector<float> chunk;
-  return canonical_hash(checkpoint.info().step, checkpoint.table(),
-                        [&](size_t kind, int64_t begin, int64_t end) {
-                          chunk.resize(end - begin);
+  return canonical_hash(checkpoint.info().step, module,
+                        [&](int64_t kind, int64_t tensor, const Extent& elements) {
+                          const models::HeldSlice wanted{tensor, elements, 0};
+                          chunk.resize(elements.size());
                           std::array<std::span<float>, 3> out;
                           out[kind] = chunk;
-                          checkpoint.read(begin, end, out[0], out[1], out[2]);
+                          checkpoint.read(module.name, {&wanted, 1}, out[0], out[1], out[2]);
                           return std::span<const float>(chunk);
                         });
 }
@@ -316,10 +128,12 @@ std::string checkpoint_hash(const Checkpoint& checkpoint) {
 std::string checkpoint_hash(int64_t step, const models::ParameterTable& table,
                             std::span<const float> weights, std::span<const float> adam_m,
                             std::span<const float> adam_v) {
-  const std::array<std::span<const float>, 3> buffers = {weights, adam_m, adam_v};
-  return canonical_hash(step, table, [&](size_t kind, int64_t begin, int64_t end) {
-    return elements_of(buffers[kind], {begin, end});
-  });
+  const std::array<Span<const float>, 3> buffers = {weights, adam_m, adam_v};
+  return canonical_hash(
+      step, stored_module(table), [&](int64_t kind, int64_t tensor, const Extent& elements) {
+        const models::Parameter& p = table.parameters()[tensor];
+        return std::span<const float>(elements_of(table.values(buffers[kind], p), elements));
+      });
 }
 
 }  // namespace orrery::storage

@@ -11,18 +11,19 @@
 //   1. Rank 0 makes an empty folder "step_000123.tmp-save":
 //        tmp = prepare_checkpoint(folder, step)
 //   2. Each rank writes its file, and sends the entry to rank 0:
-//        entry = write_checkpoint_slice(tmp, rank, N, flat_size, slice)
+//        entry = write_checkpoint_part(tmp, rank, N, parts)
 //   3. Rank 0 publishes the folder:
-//        publish_checkpoint(tmp, folder / checkpoint_name(step), info, table, entries,
-//                           tokenizer_folder)
+//        publish_checkpoint(tmp, folder / checkpoint_name(step), info, modules,
+//                           entries, tokenizer_folder)
 // Functions that take a PieceRunner hash and write in pieces, which may give way to
 // other work.
 //
 // A failure anywhere (a full disk, a kill) leaves every earlier checkpoint whole, and
 // at most a *.tmp-* folder, which readers ignore and remove_old_checkpoints() removes.
 //
-// A reader trusts nothing before its SHA-256 agrees. A checkpoint loads on any number
-// of ranks, since read() takes any range.
+// A reader trusts nothing before its SHA-256 agrees. Numbers are addressed by module,
+// tensor and slice, so a checkpoint loads on any number of ranks, however they lay out
+// their memory.
 #pragma once
 
 #include <cstdint>
@@ -33,6 +34,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "core/low_priority_worker.h"
@@ -49,20 +51,20 @@ std::string checkpoint_name(int64_t step);
 /// way.
 std::filesystem::path prepare_checkpoint(const std::filesystem::path& folder, int64_t step);
 
-/// Writes this rank's file into the temporary folder and returns its manifest entry.
-/// Ranks may call at the same time.
-CheckpointFileEntry write_checkpoint_slice(const std::filesystem::path& temporary, int64_t rank,
-                                           int64_t ranks, int64_t flat_size,
-                                           const CheckpointSlice& slice,
-                                           const PieceRunner& run_piece = run_inline);
+/// Writes this rank's file, a part of each module that it has something of, into the
+/// temporary folder and returns its manifest entry. Ranks may call at the same time.
+CheckpointFileEntry write_checkpoint_part(const std::filesystem::path& temporary, int64_t rank,
+                                          int64_t ranks, std::span<const ModulePart> parts,
+                                          const PieceRunner& run_piece = run_inline);
 
 /// Copies the tokenizer's files (from a Hugging Face folder; empty path: none), writes
-/// the manifest, makes everything durable and renames the folder. `entries` are those
-/// of all ranks, in rank order. An existing checkpoint at `target` is replaced in one
-/// exchange. A chat template that is not empty takes the place of the copied ones, as
-/// chat_template.jinja.
+/// the manifest, makes everything durable and renames the folder. `modules` are all
+/// that are saved, the policy (info.model_config_json's) among them, and `entries`
+/// those of all ranks, in rank order. An existing checkpoint at `target` is replaced in
+/// one exchange. A chat template that is not empty takes the place of the copied ones,
+/// as chat_template.jinja.
 void publish_checkpoint(const std::filesystem::path& temporary, const std::filesystem::path& target,
-                        const CheckpointInfo& info, const models::ParameterTable& table,
+                        const CheckpointInfo& info, std::span<const StoredModule> modules,
                         const std::vector<CheckpointFileEntry>& entries,
                         const std::filesystem::path& tokenizer_source,
                         const std::string& chat_template = {});
@@ -72,10 +74,10 @@ void publish_checkpoint(const std::filesystem::path& temporary, const std::files
 class Checkpoint {
  public:
   enum class Verify {
-    /// Hash every file when opening, and check that each slice holds what the manifest
-    /// says.
+    /// Hash every file when opening, and check that each rank's file holds what the
+    /// manifest says.
     kAll,
-    /// Hash each slice file before its first read. Meant for ranks that need a part of
+    /// Hash each rank's file before its first read. Meant for ranks that need a part of
     /// what rank 0 has verified.
     kOnRead
   };
@@ -88,23 +90,30 @@ class Checkpoint {
   const CheckpointInfo& info() const { return manifest_.info; }
   const Manifest& manifest() const { return manifest_; }
   const models::ModelConfig& config() const { return manifest_.config; }
+  /// The policy's table, which is in memory alone: the checkpoint has the tensors, in
+  /// this order, and not their places.
   const models::ParameterTable& table() const { return table_; }
-  int64_t flat_size() const { return manifest_.flat_size; }
+  std::span<const StoredModule> modules() const { return manifest_.modules; }
+  /// Error for an unknown module, which lists those that there are.
+  const StoredModule& module(std::string_view name) const;
   int64_t saving_ranks() const { return std::ssize(manifest_.slices); }
   int64_t bytes() const;  ///< of all files listed
   /// Where tokenizer.json and its companions are; empty when the checkpoint has none.
   std::filesystem::path tokenizer_folder() const;
 
-  /// Reads elements [begin, end) of the flat buffers. Each span has end - begin
-  /// elements, or none to skip that buffer.
-  void read(int64_t begin, int64_t end, std::span<float> weights, std::span<float> adam_m,
-            std::span<float> adam_v) const;
+  /// Reads these slices of a module's tensors (`tensor`: index in its list of tensors)
+  /// into their places of each span. Everything else of the spans becomes zero, as the
+  /// gaps of a flat buffer are. An empty span skips its kind. REQUIRES: the places rise
+  /// and do not overlap, and a module that is not trainable is asked for weights alone.
+  void read(std::string_view module, std::span<const models::HeldSlice> wanted,
+            std::span<float> weights, std::span<float> adam_m = {},
+            std::span<float> adam_v = {}) const;
 
  private:
   std::filesystem::path folder_;
   Manifest manifest_;
   models::ParameterTable table_;
-  mutable std::vector<bool> verified_;  // by slice
+  mutable std::vector<bool> verified_;  // by rank's file
 };
 
 /// What one line of `orrery ckpt ls` shows.
@@ -126,7 +135,8 @@ using RejectedCheckpoint =
     std::function<void(const std::filesystem::path& folder, const std::string& reason)>;
 
 /// The newest checkpoint that opens with Verify::kAll and whose step is its folder's,
-/// or nothing.
+/// or nothing. Where none does and some are of the version before (OldFormat), the
+/// newest one's error says it for all.
 std::optional<Checkpoint> latest_good_checkpoint(const std::filesystem::path& folder,
                                                  const RejectedCheckpoint& rejected,
                                                  const PieceRunner& run_piece = run_inline);
@@ -141,11 +151,13 @@ void remove_old_checkpoints(const std::filesystem::path& folder, int64_t keep,
                             std::set<std::filesystem::path>* verified = nullptr,
                             const PieceRunner& run_piece = run_inline);
 
-/// SHA-256 over step, weights and moments, tensor by tensor in the table's order:
-/// independent of how many ranks saved, of the time and of the run's configuration.
-std::string checkpoint_hash(const Checkpoint& checkpoint);
+/// SHA-256 over step, weights and moments of a module (the policy's by default), tensor
+/// by tensor in the order of the module's list: independent of how many ranks saved, of
+/// the time and of the run's configuration. docs/formats.md has the definition.
+std::string checkpoint_hash(const Checkpoint& checkpoint,
+                            std::string_view module = models::kPolicy.name);
 
-/// The same digest, of buffers in memory (flat_size elements each).
+/// The policy's digest, of buffers in memory (flat_size elements each).
 std::string checkpoint_hash(int64_t step, const models::ParameterTable& table,
                             std::span<const float> weights, std::span<const float> adam_m,
                             std::span<const float> adam_v);

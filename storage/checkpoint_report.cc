@@ -1,6 +1,7 @@
 #include "storage/checkpoint_report.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <limits>
@@ -11,10 +12,10 @@
 namespace orrery::storage {
 namespace {
 
-TensorStats stats_of(const models::Parameter& parameter, std::span<const float> values) {
+TensorStats stats_of(const StoredTensor& tensor, std::span<const float> values) {
   TensorStats stats;
-  stats.name = parameter.name;
-  stats.shape = parameter.shape;
+  stats.name = tensor.name;
+  stats.shape = tensor.shape;
   stats.sha256 = sha256_hex(std::as_bytes(values));
   double squares = 0, low = std::numeric_limits<double>::infinity(), high = -low;
   for (const float value : values) {
@@ -35,15 +36,27 @@ TensorStats stats_of(const models::Parameter& parameter, std::span<const float> 
   return stats;
 }
 
+/// Reads a whole tensor of the policy.
+void read_tensor(const Checkpoint& checkpoint, const std::string& name, size_t kind,
+                 std::vector<float>& values) {
+  const std::vector<StoredTensor>& tensors = checkpoint.module(models::kPolicy.name).tensors;
+  const auto found = std::find_if(tensors.begin(), tensors.end(),
+                                  [&](const StoredTensor& t) { return t.name == name; });
+  const models::HeldSlice whole{found - tensors.begin(), {0, found->size}, 0};
+  values.resize(found->size);
+  std::array<std::span<float>, 3> out;
+  out[kind] = values;
+  checkpoint.read(models::kPolicy.name, {&whole, 1}, out[0], out[1], out[2]);
+}
+
 }  // namespace
 
 std::vector<TensorStats> weight_stats(const Checkpoint& checkpoint) {
   std::vector<TensorStats> result;
   std::vector<float> values;
-  for (const models::Parameter& p : checkpoint.table().parameters()) {
-    values.resize(p.size);
-    checkpoint.read(p.offset, p.offset + p.size, values, {}, {});
-    result.push_back(stats_of(p, values));
+  for (const StoredTensor& t : checkpoint.module(models::kPolicy.name).tensors) {
+    read_tensor(checkpoint, t.name, /*kind=*/0, values);
+    result.push_back(stats_of(t, values));
   }
   return result;
 }
@@ -88,16 +101,10 @@ CheckpointDiff diff_checkpoints(const Checkpoint& a, const Checkpoint& b) {
       continue;
     }
     TensorDiff diff{p.name, p.shape, {}, {}, {}};
-    std::vector<float> x(p.size), y(p.size);
+    std::vector<float> x, y;
     const auto compare = [&](size_t kind) {
-      const auto read = [&](const Checkpoint& c, const models::Parameter& at,
-                            std::vector<float>& out) {
-        std::array<std::span<float>, 3> spans;
-        spans[kind] = out;
-        c.read(at.offset, at.offset + at.size, spans[0], spans[1], spans[2]);
-      };
-      read(a, p, x);
-      read(b, *q, y);
+      read_tensor(a, p.name, kind, x);
+      read_tensor(b, p.name, kind, y);
       return diff_arrays(x, y);
     };
     diff.weights = compare(0);

@@ -195,8 +195,7 @@ std::vector<Shard> cut_into_shards(const models::ParameterTable& table, std::spa
       bytes = 0;
     }
     bytes += size;
-    shards.back().tensors.push_back(
-        {p.name, p.shape, elements_of(flat, {p.offset, p.offset + p.size})});
+    shards.back().tensors.push_back({p.name, p.shape, table.values(Span(flat), p)});
   }
   for (size_t i = 0; i < shards.size(); ++i) {
     shards[i].name = shards.size() == 1
@@ -252,27 +251,28 @@ void load_hf_weights(const Context& ctx, const fs::path& folder, const models::M
   reject_unknown_tensors(folder, config, table, tensors);
   std::vector<Reading> readings;
   const FolderTensors::Place* second_head = nullptr;  // beside tied embeddings
-  int64_t filled = 0;
+  const Span<float> all = flat;
+  float* filled = all.begin();
   for (const models::Parameter& p : table.parameters()) {
     const auto* place = &place_of(folder, config, tensors, p);
     const bool tied = config.tie_word_embeddings && p.name == kEmbedding;
-    std::fill(flat.begin() + filled, flat.begin() + p.offset, 0.0f);  // the gap before it
-    filled = p.offset + p.size;
+    const Span<float> values = table.values(all, p);
+    std::fill(filled, values.begin(), 0.0f);  // the gap before it
+    filled = values.end();
     for (int64_t at = 0; at < p.size; at += kReadingElements) {
-      const Extent extent{p.offset + at, p.offset + std::min(at + kReadingElements, p.size)};
-      readings.push_back({place, at, elements_of(flat, extent)});
+      const Extent extent{at, std::min(at + kReadingElements, p.size)};
+      readings.push_back({place, at, elements_of(values, extent)});
     }
     const auto* head = tied ? tensors.find(kLmHead) : nullptr;
     if (head == nullptr || head->tensor == place->tensor) continue;
     check_shape(*head, p);
     second_head = head;
   }
-  std::fill(flat.begin() + filled, flat.end(), 0.0f);
+  std::fill(filled, all.end(), 0.0f);
   parallel_items(ctx, std::ssize(readings), [&](int64_t i) { readings[i].run(); });
 
   if (second_head == nullptr) return;
-  const models::Parameter& embedding = *table.find(kEmbedding);
-  const auto values = elements_of(flat, {embedding.offset, embedding.offset + embedding.size});
+  const std::span<const float> values = table.values(Span(flat), *table.find(kEmbedding));
   std::vector<float> second(values.size());
   Reading{second_head, 0, second}.run();
   const auto differ = std::mismatch(values.begin(), values.end(), second.begin());
@@ -315,7 +315,7 @@ void save_hf_folder(const fs::path& out, const models::ModelConfig& config,
     fail("{} exists and is not an empty folder; name a new one", target.string());
   }
   for (const models::Parameter& p : table.parameters()) {
-    check_finite(target, p.name, 0, elements_of(flat, {p.offset, p.offset + p.size}));
+    check_finite(target, p.name, 0, table.values(Span(flat), p));
   }
   fs::path temporary = target;
   temporary += fmt::format(".tmp-{}", ::getpid());

@@ -9,9 +9,10 @@
 #include <string>
 #include <vector>
 
-#include "core/extent.h"
+#include "core/error.h"
 #include "core/low_priority_worker.h"
-#include "models/parameters.h"
+#include "models/config.h"
+#include "storage/checkpoint_contents.h"
 #include "storage/train_state.h"
 
 namespace orrery::storage {
@@ -30,7 +31,7 @@ struct CheckpointInfo {
   int64_t step = 0;
   std::string stage;                ///< "sft", "grpo", "import" (kImportStage)
   std::string run_config_yaml;      ///< the resolved configuration
-  std::string model_config_json;    ///< text of the model's config.json
+  std::string model_config_json;    ///< text of the policy's config.json
   std::optional<TrainState> state;  ///< at `step`; none for an imported model, of step 0
   std::optional<double> reward;     ///< mean reward of the step
   int64_t unix_time = 0;            ///< seconds; 0 when saving means now
@@ -43,23 +44,24 @@ struct CheckpointInfo {
   std::optional<std::string> numerics, device;
 };
 
-/// One file of a checkpoint folder.
-struct CheckpointFileEntry {
-  std::string name;  ///< relative to the folder
-  int64_t bytes = 0;
-  std::string sha256;
-  std::vector<Extent> extents;  ///< rising, of the flat buffers; none for tokenizer files
-};
-
 struct Manifest {
   CheckpointInfo info;
-  int64_t flat_size = 0;
-  /// In rank order; together they hold every element once.
+  std::vector<StoredModule> modules;  ///< the policy is one of them
+  /// In rank order; together they hold every element of every tensor once.
   std::vector<CheckpointFileEntry> slices;
   std::vector<CheckpointFileEntry> tokenizer;  ///< "tokenizer/..."
   models::ModelConfig config;                  ///< parsed from info.model_config_json
 };
 
+inline constexpr const char* kManifestFormat = "orrery-checkpoint";
+inline constexpr int64_t kFormatVersion = 3;     ///< what is written and read
+inline constexpr int64_t kConvertedVersion = 2;  ///< what storage/checkpoint_v2.h reads
+
+/// A checkpoint of kConvertedVersion. The text has the command that converts it, or the
+/// run that it is of; a usage error, since to try again would not help.
+struct OldFormat : Error {
+  explicit OldFormat(const std::string& message) : Error(message, kExitUsage) {}
+};
 inline constexpr const char* kManifestFile = "manifest.json";
 inline constexpr const char* kManifestHashFile = "manifest.sha256";
 inline constexpr const char* kTokenizerFolder = "tokenizer";
@@ -76,16 +78,20 @@ CheckpointFileEntry describe_file(const std::filesystem::path& folder, const std
 void verify_file(const std::filesystem::path& folder, const CheckpointFileEntry& entry,
                  const PieceRunner& run_piece = run_inline);
 
+/// The entry of a rank's file as text, for another rank of the same program.
+std::string entry_text(const CheckpointFileEntry& entry);
+CheckpointFileEntry entry_from_text(const std::string& text);
+
 /// Writes manifest.json and manifest.sha256, durably, into the folder. Checks that the
-/// slices cover the table's flat buffer, and that stage, step and state belong
-/// together.
-void write_manifest(const std::filesystem::path& folder, const Manifest& manifest,
-                    const models::ParameterTable& table);
+/// slices cover the modules, that the policy is the one of the model's config, and that
+/// stage, step and state belong together. `manifest.config` is not used.
+void write_manifest(const std::filesystem::path& folder, const Manifest& manifest);
 
 /// Reads the manifest after checking its own digest. Checks every field, that the
-/// parameter table is the one that this program makes of the model's config, and that
-/// the files have the stated sizes. It does not check the files' digests (verify_file
-/// does) nor what the slices themselves say (check_slice_file does).
+/// policy has the tensors that this program makes of the model's config, and that the
+/// files have the stated sizes. It does not check the files' digests (verify_file does)
+/// nor what they themselves say (check_rank_file does). Another version is an Error
+/// that says what can be read (OldFormat where it can be converted).
 Manifest read_manifest(const std::filesystem::path& folder);
 
 }  // namespace orrery::storage

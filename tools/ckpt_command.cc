@@ -51,10 +51,10 @@ void add_ckpt_command(CLI::App& app, Command& run) {
       ckpt_list, [](CLI::App& sub, CkptOptions& o) {
         sub.add_option("RUN_DIR", o.path, "a run folder")->required();
       });
-  add(*ckpt, run, "show", "Show a checkpoint's configuration, state and tensors",
+  add(*ckpt, run, "show", "Show a checkpoint's configuration, state, modules and tensors",
       "show runs/quickstart/checkpoints/step_000100", ckpt_show, one);
   add(*ckpt, run, "verify",
-      "Check the manifest, and the size, SHA-256 and extents of every file (of a run folder: "
+      "Check the manifest, and the size, SHA-256 and slices of every file (of a run folder: "
       "its newest checkpoint)",
       "verify runs/quickstart", ckpt_verify, one);
   add(*ckpt, run, "diff",
@@ -66,7 +66,10 @@ void add_ckpt_command(CLI::App& app, Command& run) {
       });
   add(*ckpt, run, "hash",
       "One SHA-256 over step, weights and moments, whatever the number of ranks that saved",
-      "hash runs/quickstart", ckpt_hash, one);
+      "hash runs/quickstart", ckpt_hash, [&](CLI::App& sub, CkptOptions& o) {
+        one(sub, o);
+        sub.add_option("--module", o.module, "whose weights and moments")->capture_default_str();
+      });
   add(*ckpt, run, "export", "Write a checkpoint's model as a Hugging Face folder",
       "export --format hf --dtype bf16 runs/quickstart exported", ckpt_export,
       [&](CLI::App& sub, CkptOptions& o) {

@@ -20,16 +20,6 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
-/// The folder of step_* folders that a run folder (or that folder itself) means.
-fs::path checkpoints_of(const fs::path& path) {
-  if (!fs::is_directory(path)) fail_usage("'{}' is not a folder", path.string());
-  return fs::is_directory(path / "checkpoints") ? path / "checkpoints" : path;
-}
-
-bool is_checkpoint(const fs::path& path) {
-  return fs::exists(path / storage::kManifestFile) || path.filename().string().starts_with("step_");
-}
-
 /// A checkpoint folder as it is, or the newest one of a run folder, good or not.
 fs::path newest_checkpoint(const fs::path& path) {
   if (is_checkpoint(path)) return path;
@@ -38,7 +28,26 @@ fs::path newest_checkpoint(const fs::path& path) {
   return all.back().folder;
 }
 
+/// "policy (11 tensors), reference (11 tensors, not trainable)"
+std::string modules_text(std::span<const storage::StoredModule> modules) {
+  std::string text;
+  for (const storage::StoredModule& module : modules) {
+    text += fmt::format("{}{} ({} tensors{})", text.empty() ? "" : ", ", module.name,
+                        module.tensors.size(), module.trainable ? "" : ", not trainable");
+  }
+  return text;
+}
+
 }  // namespace
+
+fs::path checkpoints_of(const fs::path& path) {
+  if (!fs::is_directory(path)) fail_usage("'{}' is not a folder", path.string());
+  return fs::is_directory(path / "checkpoints") ? path / "checkpoints" : path;
+}
+
+bool is_checkpoint(const fs::path& path) {
+  return fs::exists(path / storage::kManifestFile) || path.filename().string().starts_with("step_");
+}
 
 storage::Checkpoint open_good(const fs::path& path) {
   if (is_checkpoint(path)) return storage::Checkpoint(path);
@@ -108,6 +117,11 @@ void ckpt_show(const CkptOptions& options) {
     out["bytes"] = c.bytes();
     out["parameters"] = c.table().parameter_count();
     out["hash"] = hash;
+    out["modules"] = ordered_json::array();
+    for (const storage::StoredModule& module : c.modules())
+      out["modules"].push_back({{"name", module.name},
+                                {"trainable", module.trainable},
+                                {"tensors", module.tensors.size()}});
     out["state"] = ordered_json::parse(state_text(info));
     out["run_config"] = info.run_config_yaml;
     out["model_config"] = ordered_json::parse(info.model_config_json);
@@ -129,8 +143,9 @@ void ckpt_show(const CkptOptions& options) {
       "checkpoint  {}\nstep        {} ({})\nsaved       {} by {} rank{}, {}\nreward      {}\n",
       c.folder().string(), info.step, stage_text(info), time_text(info.unix_time), c.saving_ranks(),
       c.saving_ranks() == 1 ? "" : "s", size_text(c.bytes()), reward_text(info.reward));
-  fmt::print("model       {}, {} parameters\nhash        {}\nstate       {}\n",
-             c.config().model_type, c.table().parameter_count(), hash, state_text(info));
+  fmt::print("model       {}, {} parameters\nmodules     {}\nhash        {}\nstate       {}\n",
+             c.config().model_type, c.table().parameter_count(), modules_text(c.modules()), hash,
+             state_text(info));
   fmt::print("run config\n");
   print_indented(info.run_config_yaml);
   fmt::print("model config\n");
@@ -157,7 +172,7 @@ void ckpt_verify(const CkptOptions& options) {
               {{"path", folder.string()}, {"good", true}, {"files", files}, {"bytes", c.bytes()}})
               .dump());
     } else {
-      fmt::print("{}: good: {} files, {}, every SHA-256 and extent as its manifest says\n",
+      fmt::print("{}: good: {} files, {}, every SHA-256 and slice as its manifest says\n",
                  folder.string(), files, size_text(c.bytes()));
     }
   } catch (const Error& error) {
@@ -173,12 +188,11 @@ void ckpt_verify(const CkptOptions& options) {
 
 void ckpt_hash(const CkptOptions& options) {
   const storage::Checkpoint c = open_good(options.path);
-  const std::string digest = storage::checkpoint_hash(c);
+  const std::string digest = storage::checkpoint_hash(c, options.module);
   if (options.json) {
-    fmt::print(
-        "{}\n",
-        ordered_json({{"path", c.folder().string()}, {"step", c.info().step}, {"hash", digest}})
-            .dump());
+    ordered_json out = {{"path", c.folder().string()}, {"step", c.info().step}, {"hash", digest}};
+    if (options.module != models::kPolicy.name) out["module"] = options.module;
+    fmt::print("{}\n", out.dump());
   } else {
     fmt::print("{}\n", digest);
   }

@@ -79,6 +79,11 @@ class CkptTest(unittest.TestCase):
         self.assertIn(shown["hash"], text)
         self.assertEqual(self.ckpt("hash", self.step).strip(), shown["hash"])
         self.assertTrue(json.loads(self.ckpt("verify", self.step, "--json"))["good"])
+        self.assertEqual(shown["modules"], [{"name": "policy", "trainable": True, "tensors": 11}])
+        self.assertIn("modules     policy (11 tensors)", text)
+        self.assertEqual(self.ckpt("hash", self.step, "--module", "policy").strip(), shown["hash"])
+        self.assertIn('step_000000 has no module "critic"; its modules are policy',
+                      self.ckpt("hash", self.step, "--module", "critic", code=1))
 
     def test_export_gives_the_same_weights_and_the_tokenizer(self):
         out = self.folder / "out"

@@ -2,6 +2,7 @@
 checkpoints from before."""
 import hashlib
 import json
+import math
 import re
 import shutil
 import signal
@@ -169,7 +170,8 @@ def rewrite_weights(checkpoint, change):
     path = checkpoint / "rank_0000_of_0001.h5"
     data = bytearray(path.read_bytes())
     manifest = json.loads((checkpoint / "manifest.json").read_text())
-    size = 4 * manifest["flat_size"]
+    # The numbers are the end of the file, kind after kind.
+    size = 4 * sum(math.prod(tensor["shape"]) for tensor in manifest["modules"][0]["tensors"])
     parts = [data[len(data) - (3 - i) * size:len(data) - (2 - i) * size] for i in range(3)]
     change(*parts)
     data[len(data) - 3 * size:] = b"".join(parts)

@@ -29,12 +29,13 @@ class CheckpointWriterTest : public testing::Test {
   ~CheckpointWriterTest() override { arm_faults(""); }
 
   CheckpointWriter::Target target() const {
-    return {folder_, {}, table_, {{0, table_.flat_size()}}, 2};
+    return {folder_, {}, {{table_, {{0, table_.flat_size()}}}}, 2, {}};
   }
   void start(CheckpointWriter& writer, int64_t step) {
     fill(static_cast<float>(step));
     const storage::CheckpointInfo info = testing_support::checkpoint_info(step, config_);
-    writer.start(ctx_, info, {values_.vec(), values_.vec(), values_.vec()});
+    const CheckpointWriter::Values values{values_.vec(), values_.vec(), values_.vec()};
+    writer.start(ctx_, info, {&values, 1});
     fill(-1.0f);  // as the next step does
   }
   void fill(float value) {
@@ -46,9 +47,12 @@ class CheckpointWriterTest : public testing::Test {
         storage::latest_good_checkpoint(folder_, [](const fs::path&, const std::string&) {});
     if (!found) return -1;
     std::vector<float> w(static_cast<size_t>(table_.flat_size())), m(w), v(w);
-    found->read(0, table_.flat_size(), w, m, v);
-    for (const auto& values : {w, m, v})
-      EXPECT_THAT(values, testing::Each(static_cast<float>(found->info().step)));
+    found->read(models::kPolicy.name, table_.slices(), w, m, v);
+    for (auto* values : {&w, &m, &v}) {
+      for (const models::Parameter& p : table_.parameters())
+        EXPECT_THAT(std::span<float>(table_.values(Span<float>(*values), p)),
+                    testing::Each(static_cast<float>(found->info().step)));
+    }
     return found->info().step;
   }
 

@@ -28,11 +28,11 @@ class UsableCheckpoint : public testing::Test {
 
   fs::path at(int64_t step) const { return folder_ / storage::checkpoint_name(step); }
 
-  /// Intact, but of the version before.
-  void make_older(int64_t step) const {
+  /// Intact, but of another version.
+  void make_older(int64_t step, int version = 1) const {
     std::string text = read_file(at(step) / storage::kManifestFile);
-    const std::string now = "\"format_version\": 2";
-    text.replace(text.find(now), now.size(), "\"format_version\": 1");
+    const std::string now = "\"format_version\": 3";
+    text.replace(text.find(now), now.size(), fmt::format("\"format_version\": {}", version));
     rewrite_manifest(at(step), text);
   }
 
@@ -64,10 +64,23 @@ TEST_F(UsableCheckpoint, NoneAtAllIsNoErrorButNoneThatCanBeUsedIs) {
     EXPECT_THAT(error.what(),
                 AllOf(HasSubstr(fmt::format("none of the 4 checkpoint(s) in {} can be used",
                                             folder_.string())),
-                      HasSubstr("step_000004 is of format version 1; this program reads version 2"),
+                      HasSubstr("step_000004 is of format version 1; this program reads version 3"),
                       HasSubstr("100 bytes"), Not(HasSubstr("step_000001")),
                       HasSubstr("; move them away")));
     EXPECT_THAT(error.what(), AllOf(Not(HasSubstr("damaged")), Not(HasSubstr("\n"))));
+  }
+}
+
+TEST_F(UsableCheckpoint, ThoseOfTheVersionBeforeAreToldOnceWithTheCommand) {
+  for (const int64_t step : {1, 2, 3, 4}) make_older(step, 2);
+  try {
+    newest_usable_checkpoint(folder_, "move them away");
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.exit_code(), kExitUsage);
+    EXPECT_THAT(error.what(),
+                AllOf(HasSubstr("step_000004 is of format version 2"),
+                      HasSubstr("convert it with orrery ckpt convert "), Not(HasSubstr("\n"))));
   }
 }
 

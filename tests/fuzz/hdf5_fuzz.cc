@@ -53,12 +53,13 @@ struct Written {
     const models::ParameterTable table(config);
     const std::vector<float> values(static_cast<size_t>(table.flat_size()), 0.5f);
     const auto temporary = storage::prepare_checkpoint(scratch.path(), 1);
-    const Extent all{0, table.flat_size()};
-    const storage::CheckpointFileEntry entry = storage::write_checkpoint_slice(
-        temporary, 0, 1, table.flat_size(), {std::span(&all, 1), values, values, values});
+    const storage::ModulePart all{storage::stored_module(table), table.slices(), values, values,
+                                  values};
+    const storage::CheckpointFileEntry entry =
+        storage::write_checkpoint_part(temporary, 0, 1, {&all, 1});
     const storage::CheckpointInfo info = testing_support::checkpoint_info(1, config);
     checkpoint = scratch.path() / storage::checkpoint_name(1);
-    storage::publish_checkpoint(temporary, checkpoint, info, table, {entry}, {});
+    storage::publish_checkpoint(temporary, checkpoint, info, {&all.module, 1}, {entry}, {});
 
     for (const std::filesystem::path& path :
          {rollouts, checkpoint / storage::checkpoint_slice_name(0, 1),
@@ -79,10 +80,16 @@ void read_all(const Written& written, bool rollouts) {
     return;
   }
   const storage::Checkpoint checkpoint(written.checkpoint);
-  std::vector<float> values(static_cast<size_t>(checkpoint.flat_size()));
-  checkpoint.read(0, checkpoint.flat_size(), values, values, values);
-  if (values != std::vector<float>(values.size(), 0.5f))
-    fuzzing::broken("a checkpoint that is read is what was written");
+  const models::ParameterTable& table = checkpoint.table();
+  std::vector<float> weights(static_cast<size_t>(table.flat_size())), m(weights), v(weights);
+  checkpoint.read(models::kPolicy.name, table.slices(), weights, m, v);
+  for (std::vector<float>* values : {&weights, &m, &v}) {
+    for (const models::Parameter& p : table.parameters()) {
+      for (const float value : table.values(Span<float>(*values), p)) {
+        if (value != 0.5f) fuzzing::broken("a checkpoint that is read is what was written");
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -23,10 +23,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       fmt::format("{}  {}\n", sha256_hex(std::as_bytes(std::span(text))), storage::kManifestFile));
   fuzzing::accepted([&] {
     const storage::Checkpoint checkpoint(scratch.path(), storage::Checkpoint::Verify::kOnRead);
-    if (checkpoint.flat_size() != checkpoint.table().flat_size())
-      fuzzing::broken("a manifest has its model's size");
+    if (checkpoint.module(models::kPolicy.name) != storage::stored_module(checkpoint.table()))
+      fuzzing::broken("a manifest has its model's tensors");
     std::vector<float> value(1);
-    const bool read = fuzzing::accepted([&] { checkpoint.read(0, 1, value, {}, {}); });
+    const models::HeldSlice first{0, {0, 1}, 0};
+    const bool read = fuzzing::accepted([&] {
+      checkpoint.read(models::kPolicy.name, {&first, 1}, value);
+    });
     if (read) fuzzing::broken("a file that is no HDF5 is not read");
   });
   return 0;

@@ -140,12 +140,14 @@ TEST_F(MpiFaultTest, ASaveFailsOnAllRanksOrOnNone) {
   const DeviceFloats weights(ctx, all), moments(ctx, mine);
   storage::CheckpointInfo info = testing_support::checkpoint_info(0, config);
   {
-    experiments::CheckpointWriter writer(comm, {folder, {}, table, extents, 0});
+    experiments::CheckpointWriter writer(comm, {folder, {}, {{table, extents}}, 0, {}});
     for (const char* fault : {"checkpoint.copy:error", "checkpoint.write:enospc@2", ""}) {
       info.state->rl_step = ++info.step;
       const bool fails = *fault != '\0';
       arm_faults(fails ? fmt::format("{},rank={}", fault, comm.size() - 1) : "");
-      writer.start(ctx, info, {weights.vec(), moments.vec(), moments.vec()});
+      const experiments::CheckpointWriter::Values values{weights.vec(), moments.vec(),
+                                                         moments.vec()};
+      writer.start(ctx, info, {&values, 1});
       std::vector<double> busy(1, 1);  // the learners' own collectives go on beside the save
       for (int i = 0; i < 20; ++i) comm.all_reduce_sum(busy);
       std::string problem = "no error";

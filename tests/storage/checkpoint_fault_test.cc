@@ -28,6 +28,7 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing_support::checkpoint_info;
 using testing_support::error_of;
+using testing_support::module_part;
 using testing_support::open_error;
 using testing_support::tiny_checkpoint_config;
 
@@ -39,16 +40,17 @@ class CheckpointFaultTest : public testing::Test {
   }
   ~CheckpointFaultTest() override { arm_faults(""); }
 
-  /// Weights and moments whose every element tells the step.
+  /// Weights and moments whose every element tells the step, but for the gaps between.
   void save(int64_t step) const {
     const std::vector<float> values(static_cast<size_t>(table_.flat_size()),
                                     static_cast<float>(step));
     const CheckpointInfo info = checkpoint_info(step, config_);
     const fs::path temporary = prepare_checkpoint(folder_, step);
     const Extent all{0, table_.flat_size()};
-    const auto entry = write_checkpoint_slice(temporary, 0, 1, table_.flat_size(),
-                                              {std::span(&all, 1), values, values, values});
-    publish_checkpoint(temporary, folder_ / checkpoint_name(step), info, table_, {entry}, {});
+    const ModulePart part = module_part(table_, {&all, 1}, values, values, values);
+    const auto entry = write_checkpoint_part(temporary, 0, 1, {&part, 1});
+    publish_checkpoint(temporary, folder_ / checkpoint_name(step), info, {&part.module, 1}, {entry},
+                       {});
     remove_old_checkpoints(folder_, 2);
   }
 
@@ -61,8 +63,11 @@ class CheckpointFaultTest : public testing::Test {
         [this](const fs::path& path, const std::string& why) { rejected_ += path.string() + why; });
     if (!found) return -1;
     std::vector<float> weights(static_cast<size_t>(table_.flat_size()));
-    found->read(0, table_.flat_size(), weights, {}, {});
-    EXPECT_THAT(weights, testing::Each(static_cast<float>(found->info().step)));
+    found->read(models::kPolicy.name, table_.slices(), weights);
+    for (const models::Parameter& p : table_.parameters()) {
+      EXPECT_THAT(std::span<float>(table_.values(Span<float>(weights), p)),
+                  testing::Each(static_cast<float>(found->info().step)));
+    }
     return found->info().step;
   }
 
@@ -139,7 +144,7 @@ TEST_F(CheckpointFaultTest, ADiskThatReadsWronglyIsTold) {
   arm_faults("checkpoint.read:corrupt");
   const Checkpoint late(path, Checkpoint::Verify::kOnRead);
   std::vector<float> weights(static_cast<size_t>(table_.flat_size()));
-  EXPECT_THAT(error_of([&] { late.read(0, table_.flat_size(), weights, {}, {}); }),
+  EXPECT_THAT(error_of([&] { late.read(models::kPolicy.name, table_.slices(), weights); }),
               HasSubstr("damaged"));
   arm_faults("checkpoint.read:error");
   EXPECT_THAT(error_of([&] { Checkpoint c(path); }),

@@ -41,8 +41,7 @@ class CheckpointTest : public testing::Test {
     for (auto* values : {&b.weights, &b.m, &b.v}) {
       Philox random(seed, RngPurpose::kTest, stream++);
       for (const models::Parameter& p : table_.parameters()) {
-        for (int64_t i = 0; i < p.size; ++i)
-          (*values)[static_cast<size_t>(p.offset + i)] = random.normal();
+        for (float& value : table_.values(Span<float>(*values), p)) value = random.normal();
       }
     }
     return b;
@@ -80,19 +79,21 @@ class CheckpointTest : public testing::Test {
         append(part.m, b.m);
         append(part.v, b.v);
       }
-      entries.push_back(write_checkpoint_slice(temporary, r, ranks, table_.flat_size(),
-                                               {extents, part.weights, part.m, part.v}));
+      const ModulePart rank_part =
+          testing_support::module_part(table_, extents, part.weights, part.m, part.v);
+      entries.push_back(write_checkpoint_part(temporary, r, ranks, {&rank_part, 1}));
     }
     const std::filesystem::path target = checkpoints() / checkpoint_name(step);
-    publish_checkpoint(temporary, target, with != nullptr ? *with : info(step), table_, entries,
-                       folder_ / "model");
+    const StoredModule policy = stored_module(table_);
+    publish_checkpoint(temporary, target, with != nullptr ? *with : info(step), {&policy, 1},
+                       entries, folder_ / "model");
     return target;
   }
 
   Buffers load(const std::filesystem::path& path) const {
     const Checkpoint c(path);
     Buffers b = buffers(0);
-    c.read(0, c.flat_size(), b.weights, b.m, b.v);
+    c.read(models::kPolicy.name, table_.slices(), b.weights, b.m, b.v);
     return b;
   }
 

@@ -11,7 +11,7 @@ TEST_F(CheckpointTest, ReportsStatisticsAndDifferences) {
   Buffers a = buffers(1), b = a;
   const models::Parameter& p = table_.parameters()[2];
   const auto at = [&](std::vector<float>& values, int64_t i) -> float& {
-    return values[static_cast<size_t>(p.offset + i)];
+    return table_.values(Span<float>(values), p)[i];
   };
   at(a.weights, 0) = 3.0f;
   at(b.weights, 0) = 4.0f;

@@ -40,7 +40,7 @@ TEST_F(CheckpointTest, HoldsEverythingThatWasSaved) {
   EXPECT_EQ(read.v, b.v);
 }
 
-TEST_F(CheckpointTest, LoadsAnyRangeWhateverTheSavingRanks) {
+TEST_F(CheckpointTest, LoadsAnyStretchesWhateverTheSavingRanks) {
   const Buffers b = buffers(2);
   const int64_t n = table_.flat_size();
   save(1, b, {n / 3, n / 2});
@@ -51,16 +51,27 @@ TEST_F(CheckpointTest, LoadsAnyRangeWhateverTheSavingRanks) {
     for (int64_t r = 0; r < ranks; ++r) {
       const int64_t begin = n * r / ranks, end = n * (r + 1) / ranks;
       std::vector<float> w(static_cast<size_t>(end - begin)), m(w), v(w);
-      c.read(begin, end, w, m, v);
+      const Extent part{begin, end};
+      c.read(models::kPolicy.name, table_.slices({&part, 1}), w, m, v);
       EXPECT_TRUE(std::equal(w.begin(), w.end(), b.weights.begin() + begin));
       EXPECT_TRUE(std::equal(m.begin(), m.end(), b.m.begin() + begin));
       EXPECT_TRUE(std::equal(v.begin(), v.end(), b.v.begin() + begin));
     }
   }
-  std::vector<float> v(10);
-  const Checkpoint c(checkpoints() / checkpoint_name(1), Checkpoint::Verify::kOnRead);
-  c.read(n / 3 - 5, n / 3 + 5, {}, {}, v);  // across two files, one dataset
-  EXPECT_TRUE(std::equal(v.begin(), v.end(), b.v.begin() + n / 3 - 5));
+}
+
+TEST_F(CheckpointTest, AReadFillsTheSlicesPlacesAndZeroesWhatIsBetween) {
+  const Buffers b = buffers(2);
+  const Checkpoint c(save(1, b, {table_.flat_size() / 3, table_.flat_size() / 2}));
+  const models::Parameter& p = table_.parameters()[0];  // 37 x 12
+  const Span<const float> saved = table_.values(Span<const float>(b.v), p);
+  const std::vector<models::HeldSlice> wanted = {{0, {7, 10}, 2}, {0, {100, 101}, 6}};
+  std::vector<float> v(9, 5.0f);
+  c.read(models::kPolicy.name, wanted, {}, {}, v);
+  EXPECT_EQ(v, (std::vector<float>{0, 0, saved[7], saved[8], saved[9], 0, saved[100], 0, 0}));
+  EXPECT_THROW(c.read(models::kPolicy.name, wanted, {}, {}, std::span(v).first(6)), Error);
+  const models::HeldSlice beyond{0, {p.size, p.size + 1}, 0};
+  EXPECT_THROW(c.read(models::kPolicy.name, {&beyond, 1}, v), Error);
 }
 
 TEST_F(CheckpointTest, HashDependsOnTheNumbersOnly) {
@@ -128,9 +139,10 @@ TEST_F(CheckpointTest, DamagedSliceIsNotParsedOnRead) {
   write_file_atomic(file, bytes);
   const Checkpoint c(path, Checkpoint::Verify::kOnRead);
   std::vector<float> w(500);
-  c.read(0, 500, w, {}, {});
+  const Extent undamaged{0, 500}, damaged{1, 501};
+  c.read(models::kPolicy.name, table_.slices({&undamaged, 1}), w);
   try {
-    c.read(1, 501, w, {}, {});
+    c.read(models::kPolicy.name, table_.slices({&damaged, 1}), w);
     FAIL() << "no error";
   } catch (const Error& e) {
     EXPECT_THAT(e.what(), AllOf(HasSubstr("rank_0001_of_0002.h5"), HasSubstr("damaged")));
@@ -154,7 +166,7 @@ TEST_F(CheckpointTest, FallsBackToTheNewestGoodOneAndSaysWhy) {
   ASSERT_EQ(summaries.size(), 3u);
   EXPECT_EQ(summaries[0].problem, "");
   EXPECT_EQ(summaries[0].info.reward, 0.25);
-  EXPECT_GT(summaries[0].bytes, table_.flat_size() * 12);
+  EXPECT_GT(summaries[0].bytes, table_.parameter_count() * 12);
   EXPECT_THAT(summaries[1].problem, HasSubstr("manifest.json is missing"));
   EXPECT_THAT(summaries[2].problem, HasSubstr("5000 bytes"));
 
@@ -257,8 +269,10 @@ TEST_F(CheckpointTest, WhatCannotBePublishedIsAnError) {
   EXPECT_THROW(save(1, b, {}, &bad), Error);
   EXPECT_THAT(list_checkpoints(checkpoints()), IsEmpty());
   const fs::path temporary = prepare_checkpoint(checkpoints(), 1);
+  const StoredModule policy = stored_module(table_);
   EXPECT_THROW(
-      publish_checkpoint(temporary, checkpoints() / "step_000001", info(1), table_, {}, {}), Error);
+      publish_checkpoint(temporary, checkpoints() / "step_000001", info(1), {&policy, 1}, {}, {}),
+      Error);
 }
 
 }  // namespace

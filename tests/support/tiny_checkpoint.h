@@ -13,6 +13,15 @@
 
 namespace orrery::testing_support {
 
+/// A rank's part of a module of which it has these stretches of the flat buffers.
+inline storage::ModulePart module_part(const models::ParameterTable& table,
+                                       std::span<const Extent> stretches,
+                                       std::span<const float> weights,
+                                       std::span<const float> adam_m,
+                                       std::span<const float> adam_v) {
+  return {storage::stored_module(table), table.slices(stretches), weights, adam_m, adam_v};
+}
+
 /// Saves into `folder`, every number 0.5, a rank for each part that `cuts` make of the
 /// flat buffers.
 inline std::filesystem::path save_tiny_checkpoint(const std::filesystem::path& folder,
@@ -28,10 +37,11 @@ inline std::filesystem::path save_tiny_checkpoint(const std::filesystem::path& f
   for (int64_t r = 0; r < ranks; ++r) {
     const Extent extent{cuts[static_cast<size_t>(r)], cuts[static_cast<size_t>(r) + 1]};
     const std::vector<float> values(static_cast<size_t>(extent.size()), 0.5f);
-    entries.push_back(storage::write_checkpoint_slice(
-        temporary, r, ranks, table.flat_size(), {std::span(&extent, 1), values, values, values}));
+    const storage::ModulePart part = module_part(table, {&extent, 1}, values, values, values);
+    entries.push_back(storage::write_checkpoint_part(temporary, r, ranks, {&part, 1}));
   }
-  storage::publish_checkpoint(temporary, target, info, table, entries, {});
+  const storage::StoredModule policy = storage::stored_module(table);
+  storage::publish_checkpoint(temporary, target, info, {&policy, 1}, entries, {});
   return target;
 }
 
