@@ -24,6 +24,8 @@ void ckpt_verify(const CkptOptions& options);
 void ckpt_hash(const CkptOptions& options);
 // ckpt_diff.cc
 void ckpt_diff(const CkptOptions& options);
+// ckpt_convert.cc
+void ckpt_convert(const CkptOptions& options);
 // ckpt_hf.cc
 void ckpt_export(const CkptOptions& options);
 void ckpt_import(const CkptOptions& options);

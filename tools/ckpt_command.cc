@@ -86,6 +86,14 @@ void add_ckpt_command(CLI::App& app, Command& run) {
         sub.add_option("HF_DIR", o.path, "a Hugging Face model folder")->required();
         sub.add_option("OUT", o.other, "the checkpoint folder to create")->required();
       });
+  add(*ckpt, run, "convert",
+      "Write a checkpoint of format version 2, which older programs saved, or a whole run with its "
+      "checkpoints, in this program's format; OLD stays as it is",
+      "convert runs/quickstart runs/quickstart_v3", ckpt_convert,
+      [](CLI::App& sub, CkptOptions& o) {
+        sub.add_option("OLD", o.path, "a checkpoint folder, or a run folder")->required();
+        sub.add_option("NEW", o.other, "the folder to create, of the same kind")->required();
+      });
 }
 
 }  // namespace orrery::tools

@@ -1,4 +1,4 @@
-// `orrery ckpt ls | show | verify | diff | hash | export | import`.
+// `orrery ckpt ls | show | verify | diff | hash | export | import | convert`.
 #pragma once
 
 #include "tools/commands.h"

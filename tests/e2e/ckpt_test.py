@@ -127,7 +127,7 @@ class CkptTest(unittest.TestCase):
         self.ckpt("export", "--format", "gguf", self.step, self.folder / "x", code=2)
         self.ckpt("import", self.folder / "a", self.step, code=2)
         self.assertIn("config.json", self.ckpt("import", self.folder, self.folder / "x", code=1))
-        for command in ("ls", "show", "verify", "diff", "hash", "export", "import"):
+        for command in ("ls", "show", "verify", "diff", "hash", "export", "import", "convert"):
             self.assertIn("Example:\n  orrery ckpt " + command, self.ckpt(command, "--help"))
 
 

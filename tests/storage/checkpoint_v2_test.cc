@@ -1,0 +1,201 @@
+// Checkpoints of format version 2, as older programs wrote them, and their conversion.
+#include "storage/checkpoint_v2.h"
+
+#include <gmock/gmock.h>
+
+#include <functional>
+#include <nlohmann/json.hpp>
+
+#include "core/error.h"
+#include "storage/hdf5_handle.h"
+#include "storage/hdf5_lock.h"
+#include "tests/storage/checkpoint_fixture.h"
+
+namespace orrery::storage {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using testing::HasSubstr;
+using testing::Not;
+using testing_support::error_of;
+using testing_support::open_error;
+using testing_support::rewrite_manifest;
+
+class CheckpointV2Test : public CheckpointTest {
+ protected:
+  /// Writes a rank's file as version 2 had it.
+  void write_v2(const fs::path& path, const std::vector<Extent>& extents,
+                const Buffers& all) const {
+    const Hdf5Lock lock;
+    const Hdf5Handle file(H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT),
+                          H5Fclose, "create");
+    const auto attribute = [&](const char* name, const std::vector<hsize_t>& shape,
+                               const void* values) {
+      const Hdf5Handle space(
+          H5Screate_simple(static_cast<int>(shape.size()), shape.data(), nullptr), H5Sclose, "a");
+      const Hdf5Handle a(H5Acreate2(file, name, H5T_STD_I64LE, space, H5P_DEFAULT, H5P_DEFAULT),
+                         H5Aclose, "b");
+      if (!extents.empty() || shape.size() == 1) H5Awrite(a, H5T_NATIVE_INT64, values);
+    };
+    const int64_t flat_size = table_.flat_size();
+    attribute("extents", {extents.size(), 2}, extents.data());
+    attribute("flat_size", {1}, &flat_size);
+    for (const auto& [name, values] :
+         {std::pair{"weights", &all.weights}, {"adam_m", &all.m}, {"adam_v", &all.v}}) {
+      std::vector<float> held;
+      for (const Extent& e : extents)
+        held.insert(held.end(), values->begin() + e.begin, values->begin() + e.end);
+      const hsize_t count = held.size();
+      const Hdf5Handle space(H5Screate_simple(1, &count, nullptr), H5Sclose, "c");
+      const Hdf5Handle dataset(
+          H5Dcreate2(file, name, H5T_IEEE_F32LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
+          H5Dclose, "d");
+      H5Dwrite(dataset, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, held.data());
+    }
+  }
+
+  /// A checkpoint of version 2 whose ranks hold these extents; the rest is as save()
+  /// has it.
+  fs::path save_v2(int64_t step, const Buffers& b,
+                   const std::vector<std::vector<Extent>>& ranks) const {
+    const fs::path path = save(step, b);
+    json manifest = json::parse(read_file(path / kManifestFile));
+    manifest.erase("modules");
+    manifest["format_version"] = 2;
+    manifest["flat_size"] = table_.flat_size();
+    manifest["tensors"] = json::array();
+    const Span<const float> flat = b.weights;
+    for (const models::Parameter& p : table_.parameters())
+      manifest["tensors"].push_back({{"name", p.name},
+                                     {"shape", p.shape},
+                                     {"offset", table_.values(flat, p).data() - flat.data()}});
+    manifest["files"] = json::array();
+    fs::remove(path / checkpoint_slice_name(0, 1));
+    for (size_t r = 0; r < ranks.size(); ++r) {
+      const std::string name = checkpoint_slice_name(static_cast<int64_t>(r), std::ssize(ranks));
+      write_v2(path / name, ranks[r], b);
+      const CheckpointFileEntry entry = describe_file(path, name);
+      json extents = json::array();
+      for (const Extent& e : ranks[r]) extents.push_back({e.begin, e.end});
+      manifest["files"].push_back(
+          {{"name", name}, {"bytes", entry.bytes}, {"sha256", entry.sha256}, {"extents", extents}});
+    }
+    rewrite_manifest(path, manifest.dump());
+    return path;
+  }
+
+  std::vector<std::vector<Extent>> cuts() const {
+    const int64_t n = table_.flat_size();
+    return {{{0, 5}, {1000, 1001}, {2000, n - 20}}, {}, {{5, 1000}, {1001, 2000}, {n - 20, n}}};
+  }
+};
+
+TEST_F(CheckpointV2Test, ConvertsEveryBitAndField) {
+  const Buffers b = buffers(1);
+  CheckpointInfo with = info(7);
+  with.inputs = {{"model.path", "weights", "sums:34"}};
+  with.numerics = "f32-chain/1";
+  with.device = "cpu";
+  with.unix_time = 1'700'000'123;
+  save(7, b, {}, &with);
+  const json expected = json::parse(read_file(checkpoints() / "step_000007" / kManifestFile));
+  const fs::path old = save_v2(7, b, cuts());
+  {
+    json manifest = json::parse(read_file(old / kManifestFile));
+    for (const auto& [key, value] : expected.items()) {
+      if (key != "modules" && key != "files" && key != "format_version") manifest[key] = value;
+    }
+    rewrite_manifest(old, manifest.dump());
+  }
+  EXPECT_THAT(open_error(old), HasSubstr("convert it with orrery ckpt convert "));
+  std::map<fs::path, std::string> before;
+  for (const auto& entry : fs::recursive_directory_iterator(old)) {
+    if (entry.is_regular_file()) before[entry.path()] = read_file(entry.path());
+  }
+  const fs::path made = folder_ / "new" / "step_000007";
+  convert_checkpoint_v2(old, made);
+  const Checkpoint c(made);
+  EXPECT_EQ(checkpoint_hash(c), checkpoint_hash(7, table_, b.weights, b.m, b.v));
+  EXPECT_EQ(c.saving_ranks(), 3);
+  const Buffers read = load(made);
+  EXPECT_EQ(read.weights, b.weights);
+  EXPECT_EQ(read.m, b.m);
+  EXPECT_EQ(read.v, b.v);
+  json now = json::parse(read_file(made / kManifestFile)), then = expected;
+  for (json* manifest : {&now, &then}) manifest->erase("files");
+  EXPECT_EQ(now, then);
+  for (const auto& [path, bytes] : before) EXPECT_EQ(read_file(path), bytes) << path;
+  EXPECT_EQ(std::distance(fs::directory_iterator(folder_ / "new"), {}), 1)
+      << "nothing is left over";
+  EXPECT_THAT(error_of([&] { convert_checkpoint_v2(old, made); }), HasSubstr("exists"));
+}
+
+TEST_F(CheckpointV2Test, WhatAnOlderProgramWroteKeepsItsHash) {
+  const fs::path old = fs::path(ORRERY_SOURCE_DIR) / "tests/data/run_v2/checkpoints/step_000003";
+  convert_checkpoint_v2(old, folder_ / "step_000003");
+  const Checkpoint c(folder_ / "step_000003");
+  EXPECT_EQ(checkpoint_hash(c), "1b8f9942e076a5c316b9292e6bddddb9b0f2694a054fa5837d4a6754bd531790");
+  EXPECT_EQ(c.info().state->adam_t, 3);
+  EXPECT_FALSE(c.tokenizer_folder().empty());
+}
+
+TEST_F(CheckpointV2Test, ARunOfThemSaysSoOnce) {
+  save_v2(7, buffers(1), cuts());
+  save_v2(8, buffers(1), cuts());
+  std::string rejected;
+  const auto note = [&](const fs::path& path, const std::string& why) {
+    rejected += path.filename().string() + ": " + why + "; ";
+  };
+  const std::string error = error_of([&] { latest_good_checkpoint(checkpoints(), note); });
+  EXPECT_THAT(error, HasSubstr("step_000008 is of format version 2; this program reads version 3"));
+  EXPECT_EQ(rejected, "");
+  EXPECT_THROW(latest_good_checkpoint(checkpoints(), note), OldFormat);
+  save(6, buffers(1));
+  EXPECT_EQ(latest_good_checkpoint(checkpoints(), note)->info().step, 6);
+  EXPECT_THAT(rejected,
+              testing::AllOf(testing::StartsWith("step_000008: "), HasSubstr("; step_000007: ")));
+}
+
+TEST_F(CheckpointV2Test, WhatIsNoneIsRefusedAndNothingIsLeft) {
+  const Buffers b = buffers(1);
+  const fs::path old = save_v2(7, b, cuts()), made = folder_ / "new" / "step_000007";
+  const std::string good = read_file(old / kManifestFile);
+  const auto refused = [&](const std::string& why) {
+    const std::string error = error_of([&] { convert_checkpoint_v2(old, made); });
+    EXPECT_THAT(error, testing::AllOf(HasSubstr(why), Not(HasSubstr("\n"))));
+    EXPECT_FALSE(fs::exists(made));
+    EXPECT_FALSE(fs::exists(made.string() + ".tmp-convert"));
+  };
+  const auto with = [&](const std::function<void(json&)>& change, const std::string& why) {
+    json manifest = json::parse(good);
+    change(manifest);
+    rewrite_manifest(old, manifest.dump());
+    refused(why);
+  };
+  with([](json& m) { m["format_version"] = 1; },
+       "is of format version 1; version 2 is what can be converted");
+  with([](json& m) { m["format_version"] = 3; }, "this program reads it as it is");
+  with([](json& m) { m["flat_size"] = 7; }, "not the one of its model_config");
+  with([](json& m) { m["tensors"][1]["offset"] = 0; }, "not the one of its model_config");
+  with([](json& m) { m["tensors"][1]["shape"] = {13}; }, "not the one of its model_config");
+  with([](json& m) { m["tensors"].erase(0); }, "not the one of its model_config");
+  with([](json& m) { m["files"][0]["extents"][0][1] = 6; }, "where one from 6 was expected");
+  with([](json& m) { m["files"][0]["extents"][0] = {5, 0}; }, "a rising list of [begin, end]");
+  with([](json& m) { m["files"][0]["extents"][0] = "x"; }, "a rising list of [begin, end]");
+  with([](json& m) { m["files"][0]["sha256"] = std::string(64, '0'); }, "damaged");
+  with(
+      [](json& m) {
+        m["files"][0]["extents"][0][1] = 4;
+        m["files"][2]["extents"][0][0] = 4;
+      },
+      "its extents are not those in the manifest");
+  rewrite_manifest(old, good);
+  write_file_atomic(old / "tokenizer" / "tokenizer.json", "{}");
+  refused("tokenizer.json: 2 bytes");
+  write_file_atomic(old / kManifestFile, good + " ");
+  refused("manifest.json: damaged");
+}
+
+}  // namespace
+}  // namespace orrery::storage
