@@ -25,11 +25,18 @@ void check(bool ok, const fs::path& path, const char* what) {
   if (!ok) fail("{}: HDF5 cannot {}", path.string(), what);
 }
 
-/// More than HDF5 1.10 needs for the structure: some 530 bytes for a dataset, beside
-/// longer names and attributes, which leave holes when HDF5 moves them.
+/// More than HDF5 1.10 needs for the structure: some 1100 bytes for a group, and 530 for
+/// a dataset, beside longer names and attributes, which leave holes when HDF5 moves them.
 int64_t estimate(std::span<const PlannedDataset> datasets) {
+  constexpr int64_t kGroup = 2 << 10;
   int64_t bytes = 16 << 10;
+  PlannedDataset before;
   for (const PlannedDataset& d : datasets) {
+    if (d.module != before.module)
+      bytes += 2 * kGroup;  // and its first kind's
+    else if (d.kind != before.kind)
+      bytes += kGroup;
+    before = d;
     bytes += 640 + 4 * std::ssize(d.tensor->name) +
              2 * (8 * std::ssize(d.tensor->shape) + 16 * std::ssize(d.slices));
   }

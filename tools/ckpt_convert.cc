@@ -67,7 +67,7 @@ void convert_or_copy(const fs::path& from, const fs::path& to) {
 /// Writes a run, or a folder of checkpoints, into `to`. Those that are not good are
 /// passed over.
 void convert_run(const fs::path& from, const fs::path& to) {
-  const fs::path old = checkpoints_of(from), relative = fs::relative(old, from);
+  const fs::path old = checkpoints_of(from), relative = old.lexically_relative(from);
   const auto all = storage::list_checkpoints(old);
   if (all.empty()) fail("{} is no checkpoint and holds none", from.string());
   int64_t written = 0;

@@ -99,6 +99,20 @@ TEST(CheckpointFile, TheStructureDoesNotGrowWithTheNumbers) {
   EXPECT_LT(layout_of(1, 16).image().size(), 32 << 10);
 }
 
+TEST(CheckpointFile, TheStructureOfManyModulesIsBeforeTheNumbers) {
+  std::vector<StoredModule> modules(100, module_of(1, 1000));
+  std::vector<PlannedDataset> datasets;
+  const Extent all{0, 1000};
+  for (size_t i = 0; i < modules.size(); ++i) {
+    modules[i].name = fmt::format("module{}", i);
+    for (int64_t kind = 0; kind < modules[i].kinds(); ++kind)
+      datasets.push_back({&modules[i], kind, modules[i].tensors.data(), {&all, 1}});
+  }
+  const FileLayout layout("layout", datasets);
+  EXPECT_LE(layout.image().size(), layout.offsets().front());
+  EXPECT_EQ(layout.bytes(), layout.offsets().front() + 300 * 4000);
+}
+
 TEST(CheckpointFile, ThousandsOfDatasetsAndSlicesWork) {
   layout_of(3000, 8);
   layout_of(20, 8, 3900);
