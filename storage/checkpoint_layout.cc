@@ -25,8 +25,9 @@ void check(bool ok, const fs::path& path, const char* what) {
   if (!ok) fail("{}: HDF5 cannot {}", path.string(), what);
 }
 
-/// More than HDF5 1.10 needs for the structure: some 1100 bytes for a group, and 530 for
-/// a dataset, beside longer names and attributes, which leave holes when HDF5 moves them.
+/// More than HDF5 1.10 needs for the structure: some 1100 bytes for a group, and 530
+/// for a dataset, beside longer names and attributes, which leave holes when HDF5 moves
+/// them.
 int64_t estimate(std::span<const PlannedDataset> datasets) {
   constexpr int64_t kGroup = 2 << 10;
   int64_t bytes = 16 << 10;

@@ -85,6 +85,31 @@ TEST_F(CheckpointWriterTest, SavesWhatWasThereWhenItWasStarted) {
   EXPECT_EQ(storage::list_checkpoints(folder_).size(), 2u);
 }
 
+TEST_F(CheckpointWriterTest, SavesEveryModuleOfTheTarget) {
+  const models::ParameterTable critic(config_, {"critic", /*trainable=*/true});
+  CheckpointWriter::Target both = target();
+  both.modules.push_back({critic, {{0, critic.flat_size()}}});
+  CheckpointWriter writer(*comm_, both);
+  const auto size = static_cast<size_t>(table_.flat_size());
+  const testing_support::DeviceFloats one(ctx_, std::vector<float>(size, 1)),
+      two(ctx_, std::vector<float>(size, 2));
+  const std::vector<CheckpointWriter::Values> values = {{one.vec(), one.vec(), one.vec()},
+                                                        {two.vec(), two.vec(), one.vec()}};
+  writer.start(ctx_, testing_support::checkpoint_info(3, config_), values);
+  writer.wait();
+  const storage::Checkpoint saved(folder_ / storage::checkpoint_name(3));
+  std::vector<float> w(size), m(w), v(w);
+  saved.read("critic", critic.slices(), w, m, v);
+  const models::Parameter& norm = *critic.find("model.norm.weight");
+  const auto first = [&](std::vector<float>& read) {
+    return critic.values(Span<float>(read), norm)[0];
+  };
+  EXPECT_EQ((std::vector{first(w), first(m), first(v)}), (std::vector<float>{2, 2, 1}));
+  EXPECT_EQ(storage::checkpoint_hash(saved),
+            storage::checkpoint_hash(3, table_, std::vector<float>(size, 1),
+                                     std::vector<float>(size, 1), std::vector<float>(size, 1)));
+}
+
 TEST_F(CheckpointWriterTest, AFailedSaveIsToldAndTheNextOneWorks) {
   CheckpointWriter writer(*comm_, target());
   start(writer, 1);

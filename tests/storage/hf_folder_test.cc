@@ -47,9 +47,7 @@ class HfFolder : public testing::Test {
   static std::vector<SafetensorsOutput> outputs(const Model& model) {
     std::vector<SafetensorsOutput> result;
     for (const models::Parameter& p : model.table.parameters()) {
-      result.push_back({p.name, p.shape,
-                        std::span(model.flat)
-                            .subspan(static_cast<size_t>(p.offset), static_cast<size_t>(p.size))});
+      result.push_back({p.name, p.shape, model.table.values(Span(model.flat), p)});
     }
     return result;
   }
@@ -162,7 +160,7 @@ TEST_F(HfFolder, WeightsThatAreNotFiniteAreNamed) {
   for (const float bad : {NAN, INFINITY, -INFINITY}) {
     Model model(tiny_config("qwen3", false));
     const models::Parameter& p = model.table.parameters()[3];
-    model.flat[static_cast<size_t>(p.offset) + 11] = bad;
+    model.table.values(Span(model.flat), p)[11] = bad;
     write(outputs(model));
     EXPECT_THAT(error(model), HasSubstr(p.name + "[11]"));
     EXPECT_THROW(
@@ -244,7 +242,7 @@ TEST_F(HfFolder, RealModelsLoad) {
     std::vector<float> values(static_cast<size_t>(tensor->size));
     file.read_f32(*tensor, 0, values);
     const models::Parameter* p = table.find(tensor->name);
-    EXPECT_TRUE(std::equal(values.begin(), values.end(), flat.begin() + p->offset));
+    EXPECT_TRUE(std::ranges::equal(values, table.values(Span(flat), *p)));
 
     const fs::path out = folder_ / fs::path(name).filename();
     save_hf_folder(out, config, table, flat, DType::kF32, source);
