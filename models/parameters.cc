@@ -70,11 +70,11 @@ ParameterGroup ParameterTable::add_group(std::optional<int64_t> cols,
     parameter.name = name;
     parameter.shape = {rows};
     if (cols) parameter.shape.push_back(*cols);
-    parameter.offset = group.offset_ + group.rows_ * group.cols_;
+    parameter.offset_ = group.offset_ + group.rows_ * group.cols_;
     parameter.size = rows * group.cols_;
     parameter.trainable = module_.trainable;
     by_name_.emplace(name, parameters_.size());
-    flat_size_ = parameter.offset + parameter.size;
+    flat_size_ = parameter.offset_ + parameter.size;
     parameter_count_ += parameter.size;
     parameters_.push_back(std::move(parameter));
     group.rows_ += rows;
@@ -90,12 +90,12 @@ std::vector<HeldSlice> ParameterTable::slices(std::span<const Extent> stretches)
     // The first tensor that ends behind the stretch's begin.
     auto p = std::upper_bound(
         parameters_.begin(), parameters_.end(), stretch.begin,
-        [](int64_t begin, const Parameter& q) { return begin < q.offset + q.size; });
-    for (; p != parameters_.end() && p->offset < stretch.end; ++p) {
-      const int64_t begin = std::max(p->offset, stretch.begin);
-      const int64_t end = std::min(p->offset + p->size, stretch.end);
+        [](int64_t begin, const Parameter& q) { return begin < q.offset_ + q.size; });
+    for (; p != parameters_.end() && p->offset_ < stretch.end; ++p) {
+      const int64_t begin = std::max(p->offset_, stretch.begin);
+      const int64_t end = std::min(p->offset_ + p->size, stretch.end);
       slices.push_back({p - parameters_.begin(),
-                        {begin - p->offset, end - p->offset},
+                        {begin - p->offset_, end - p->offset_},
                         at + (begin - stretch.begin)});
     }
     at += stretch.size();

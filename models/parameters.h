@@ -41,9 +41,12 @@ inline const Module kReference{"reference", /*trainable=*/false};
 struct Parameter {
   std::string name;            ///< "model.layers.0.self_attn.q_proj.weight"
   std::vector<int64_t> shape;  ///< [out, in] or [n]
-  int64_t offset = 0;          ///< elements from the start of the flat buffer
   int64_t size = 0;            ///< product of shape
   bool trainable = true;       ///< as its module
+
+ private:
+  friend class ParameterTable;
+  int64_t offset_ = 0;  // of the first element in the flat buffer
 };
 
 /// A slice of one tensor, and where its values are in an array that holds several
@@ -109,7 +112,7 @@ class ParameterTable {
   /// The tensor's elements of a flat buffer (Span, Vec), in row-major order.
   template <class Flat>
   Flat values(Flat flat, const Parameter& parameter) const {
-    return elements_of(flat, {parameter.offset, parameter.offset + parameter.size});
+    return elements_of(flat, {parameter.offset_, parameter.offset_ + parameter.size});
   }
   /// What of the tensors is in these stretches of the flat buffer, which an array holds
   /// one after the other: in the order of the array, the gaps left out.
