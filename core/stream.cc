@@ -18,7 +18,7 @@ Event Stream::record(Event::Kind kind) {
   return event;
 }
 
-void Stream::wait(const Event& event) const {
+void Stream::wait(const Event& event) {
   ORRERY_CHECK(event.is_recorded(), "a stream waits for an event that was not recorded");
   ORRERY_CHECK(event.device_ == device_, "a stream of {} waits for an event of {}",
                device_name(device_), device_name(event.device_));

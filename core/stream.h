@@ -47,7 +47,7 @@ class Stream {
 
   /// Work that is queued from now on begins after the event. An Error for one that was
   /// not recorded, as there is nothing to wait for, or is of another device.
-  void wait(const Event& event) const;
+  void wait(const Event& event);
   /// The host waits until all queued work has been done.
   void synchronize();
 
