@@ -24,7 +24,13 @@ void Stream::wait(const Event& event) {
                device_name(device_), device_name(event.device_));
 }
 
-void Stream::synchronize() { synchronized_ = recorded_.load(); }
+void Stream::synchronize() {
+  const int64_t now = recorded_;
+  // Never backwards: another thread may have synchronized later than this one looked.
+  int64_t before = synchronized_;
+  while (before < now && !synchronized_.compare_exchange_weak(before, now)) {
+  }
+}
 
 Event::Clock::duration Stream::between(const Event& from, const Event& to) const {
   check_time(from);
