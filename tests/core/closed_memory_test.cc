@@ -60,6 +60,15 @@ TEST(ClosedMemory, UploadsAndDownloadsPass) {
   EXPECT_THROW(upload(ctx, device, Array<float>(2)), Error);
 }
 
+TEST(ClosedMemory, AnUploadIntoAnArenaOfAnotherDeviceIsRefused) {
+  const Context ctx{.device = kDebugDevice};
+  const Array<float> values{1.0f, 2.0f};
+  Arena host, device(kDebugDevice);
+  EXPECT_THROW(upload_into<float>(ctx, host, values), Error);
+  EXPECT_THROW(upload_into<float>({}, device, values), Error);
+  EXPECT_EQ(upload_into<float>(ctx, device, values).size, 2);
+}
+
 TEST(ClosedMemory, TheHostIsGivenNoView) {
   const Buffer buffer(kDebugDevice, 8);
   EXPECT_EQ(buffer.vec<float>().size, 2);
