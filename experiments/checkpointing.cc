@@ -1,5 +1,4 @@
 #include "experiments/checkpointing.h"
-#include "core/host_image.h"
 
 #include <algorithm>
 #include <utility>
@@ -9,6 +8,7 @@
 #include "config/config_values.h"
 #include "core/error.h"
 #include "core/file.h"
+#include "core/host_image.h"
 #include "core/log.h"
 #include "core/timer.h"
 #include "experiments/agreement.h"

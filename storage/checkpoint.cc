@@ -49,11 +49,11 @@ bool holds_any(const StoredModule& module, const HeldTensors& held,
 
 Checkpoint::Checkpoint(const fs::path& folder, Verify verify, const PieceRunner& run_piece)
     : folder_(folder), manifest_(read_manifest(folder)), table_(manifest_.config) {
-  verified_.assign(manifest_.slices.size(), false);
+  verified_.assign(manifest_.rank_files.size(), false);
   for (const CheckpointFileEntry& entry : manifest_.tokenizer) verify_file(folder_, entry);
   if (verify == Verify::kOnRead) return;
-  for (size_t i = 0; i < manifest_.slices.size(); ++i) {
-    const CheckpointFileEntry& file = manifest_.slices[i];
+  for (size_t i = 0; i < manifest_.rank_files.size(); ++i) {
+    const CheckpointFileEntry& file = manifest_.rank_files[i];
     verify_file(folder_, file, run_piece);
     check_rank_file(folder_ / file.name, manifest_.modules, file.slices);
     verified_[i] = true;
@@ -62,7 +62,7 @@ Checkpoint::Checkpoint(const fs::path& folder, Verify verify, const PieceRunner&
 
 int64_t Checkpoint::bytes() const {
   int64_t total = 0;
-  for (const CheckpointFileEntry& entry : manifest_.slices) total += entry.bytes;
+  for (const CheckpointFileEntry& entry : manifest_.rank_files) total += entry.bytes;
   for (const CheckpointFileEntry& entry : manifest_.tokenizer) total += entry.bytes;
   return total;
 }
@@ -99,8 +99,8 @@ void Checkpoint::read(std::string_view module_name, std::span<const models::Held
     }
     std::fill(values.begin() + filled, values.end(), 0.0f);
   }
-  for (size_t i = 0; i < manifest_.slices.size(); ++i) {
-    const CheckpointFileEntry& file = manifest_.slices[i];
+  for (size_t i = 0; i < manifest_.rank_files.size(); ++i) {
+    const CheckpointFileEntry& file = manifest_.rank_files[i];
     const auto held = file.slices.find(module.name);
     if (held == file.slices.end() || !holds_any(module, held->second, wanted)) continue;
     if (!verified_[i]) {

@@ -96,7 +96,7 @@ class Checkpoint {
   std::span<const StoredModule> modules() const { return manifest_.modules; }
   /// Error for an unknown module, which lists those that there are.
   const StoredModule& module(std::string_view name) const;
-  int64_t saving_ranks() const { return std::ssize(manifest_.slices); }
+  int64_t saving_ranks() const { return std::ssize(manifest_.rank_files); }
   int64_t bytes() const;  ///< of all files listed
   /// Where tokenizer.json and its companions are; empty when the checkpoint has none.
   std::filesystem::path tokenizer_folder() const;

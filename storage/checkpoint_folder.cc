@@ -107,7 +107,7 @@ void write_and_rename(const fs::path& temporary, const fs::path& target, const C
   Manifest manifest;
   manifest.info = info;
   manifest.modules.assign(modules.begin(), modules.end());
-  manifest.slices = entries;
+  manifest.rank_files = entries;
   const fs::path tokenizer = temporary / kTokenizerFolder;
   if (!tokenizer_source.empty()) {
     std::error_code error;
@@ -149,7 +149,7 @@ fs::path prepare_checkpoint(const fs::path& folder, int64_t step) {
 CheckpointFileEntry write_checkpoint_part(const fs::path& temporary, int64_t rank, int64_t ranks,
                                           std::span<const ModulePart> parts,
                                           const PieceRunner& run_piece) {
-  const std::string name = checkpoint_slice_name(rank, ranks);
+  const std::string name = rank_file_name(rank, ranks);
   RankFile file = write_rank_file(temporary / name, parts, run_piece);
   return {name, file.bytes, std::move(file.sha256), held_modules(parts)};
 }
@@ -176,8 +176,8 @@ std::vector<CheckpointSummary> list_checkpoints(const fs::path& folder) {
     try {
       const Manifest manifest = read_manifest(path);
       summary.info = manifest.info;
-      summary.saving_ranks = std::ssize(manifest.slices);
-      for (const auto* list : {&manifest.slices, &manifest.tokenizer}) {
+      summary.saving_ranks = std::ssize(manifest.rank_files);
+      for (const auto* list : {&manifest.rank_files, &manifest.tokenizer}) {
         for (const CheckpointFileEntry& entry : *list) summary.bytes += entry.bytes;
       }
       if (manifest.info.step != step)

@@ -42,7 +42,7 @@ class UsableCheckpoint : public testing::Test {
 
 TEST_F(UsableCheckpoint, IsTheNewestGoodOne) {
   EXPECT_EQ(newest_usable_checkpoint(folder_, ""), at(4));
-  fs::resize_file(at(4) / storage::checkpoint_slice_name(0, 1), 100);
+  fs::resize_file(at(4) / storage::rank_file_name(0, 1), 100);
   make_older(3);
   EXPECT_EQ(newest_usable_checkpoint(folder_, ""), at(2));
 }
@@ -53,7 +53,7 @@ TEST_F(UsableCheckpoint, NoneAtAllIsNoErrorButNoneThatCanBeUsedIs) {
   EXPECT_EQ(newest_usable_checkpoint(folder_ / "empty", ""), fs::path());
 
   fs::remove(at(1) / storage::kManifestFile);
-  fs::resize_file(at(2) / storage::checkpoint_slice_name(0, 1), 100);
+  fs::resize_file(at(2) / storage::rank_file_name(0, 1), 100);
   make_older(3);
   make_older(4);
   try {

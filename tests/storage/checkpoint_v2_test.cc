@@ -71,9 +71,9 @@ class CheckpointV2Test : public CheckpointTest {
                                      {"shape", p.shape},
                                      {"offset", table_.values(flat, p).data() - flat.data()}});
     manifest["files"] = json::array();
-    fs::remove(path / checkpoint_slice_name(0, 1));
+    fs::remove(path / rank_file_name(0, 1));
     for (size_t r = 0; r < ranks.size(); ++r) {
-      const std::string name = checkpoint_slice_name(static_cast<int64_t>(r), std::ssize(ranks));
+      const std::string name = rank_file_name(static_cast<int64_t>(r), std::ssize(ranks));
       write_v2(path / name, ranks[r], b);
       const CheckpointFileEntry entry = describe_file(path, name);
       json extents = json::array();
