@@ -55,9 +55,22 @@ std::string convert_command(const fs::path& folder) {
     for (const char c : text) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
     return out + "'";
   };
-  const fs::path clean = (folder / "").lexically_normal().parent_path();
+  const auto normal = [](const fs::path& path) {
+    return (path / "").lexically_normal().parent_path();
+  };
+  const auto named = [](const fs::path& path) {
+    return path.has_filename() && path.filename() != "." && path.filename() != "..";
+  };
+  const auto is_of_run = [](const fs::path& path) {
+    return path.parent_path().filename() == "checkpoints";
+  };
+  fs::path clean = normal(folder);
+  // A relative path may end before the names that the command needs.
+  const bool complete = named(clean) && named(clean.parent_path()) &&
+                        (!is_of_run(clean) || named(clean.parent_path().parent_path()));
+  if (!complete) clean = normal(fs::absolute(folder));
   const fs::path parent = clean.parent_path(), run = parent.parent_path();
-  const bool of_run = parent.filename() == "checkpoints" && !run.empty();
+  const bool of_run = is_of_run(clean) && named(run);
   const fs::path from = of_run ? run : clean;
   const fs::path to = of_run ? fs::path(run.string() + "_v3") : parent / "v3" / clean.filename();
   return fmt::format("orrery ckpt convert {} {}", quoted(from.string()), quoted(to.string()));
