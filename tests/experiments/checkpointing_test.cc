@@ -84,5 +84,23 @@ TEST_F(UsableCheckpoint, ThoseOfTheVersionBeforeAreToldOnceWithTheCommand) {
   }
 }
 
+TEST(OtherModules, AreRefusedByAJobThatWouldDropThem) {
+  const storage::StoredModule policy{"policy", true, {}}, critic{"critic", true, {}};
+  const std::vector<storage::StoredModule> both = {policy, critic};
+  const std::vector<std::string> names = {"policy", "critic"};
+  refuse_other_modules("run/step_000001", {&policy, 1}, {names.data(), 1});
+  refuse_other_modules("run/step_000001", both, names);
+  try {
+    refuse_other_modules("run/step_000001", both, {names.data(), 1});
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.exit_code(), kExitUsage);
+    EXPECT_THAT(error.what(),
+                AllOf(HasSubstr("run/step_000001 has the module critic, which this job "
+                                "does not have"),
+                      HasSubstr("orrery ckpt export run/step_000001 MODEL")));
+  }
+}
+
 }  // namespace
 }  // namespace orrery::experiments
