@@ -11,28 +11,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// The canonical digest. read(kind, tensor, elements) gives elements of a tensor, which
-/// is an index in module.tensors.
-template <class Read>
-std::string canonical_hash(int64_t step, const StoredModule& module, Read&& read) {
-  constexpr int64_t kChunk = int64_t{1} << 22;
-  Sha256 sha;
-  sha.update("orrery checkpoint 1\n");
-  if (module.name != models::kPolicy.name) sha.update(fmt::format("module {}\n", module.name));
-  sha.update(fmt::format("step {}\n", step));
-  for (int64_t kind = 0; kind < module.kinds(); ++kind) {
-    for (int64_t tensor = 0; tensor < std::ssize(module.tensors); ++tensor) {
-      const StoredTensor& t = module.tensors[tensor];
-      sha.update(fmt::format("{} {} [{}]\n", kKinds[kind], t.name, fmt::join(t.shape, ", ")));
-      for (int64_t at = 0; at < t.size; at += kChunk) {
-        const Extent elements{at, std::min(t.size, at + kChunk)};
-        sha.update(std::as_bytes(read(kind, tensor, elements)));
-      }
-    }
-  }
-  return sha.hex();
-}
-
 /// Whether a file that holds this of a module has something of the slices.
 bool holds_any(const StoredModule& module, const HeldTensors& held,
                std::span<const models::HeldSlice> wanted) {
@@ -111,25 +89,44 @@ void Checkpoint::read(std::string_view module_name, std::span<const models::Held
   }
 }
 
+std::string checkpoint_hash(int64_t step, const StoredModule& module, const ReadElements& read) {
+  constexpr int64_t kChunk = int64_t{1} << 22;
+  Sha256 sha;
+  sha.update("orrery checkpoint 1\n");
+  if (module.name != models::kPolicy.name) sha.update(fmt::format("module {}\n", module.name));
+  sha.update(fmt::format("step {}\n", step));
+  for (int64_t kind = 0; kind < module.kinds(); ++kind) {
+    for (int64_t tensor = 0; tensor < std::ssize(module.tensors); ++tensor) {
+      const StoredTensor& t = module.tensors[tensor];
+      sha.update(fmt::format("{} {} [{}]\n", kKinds[kind], t.name, fmt::join(t.shape, ", ")));
+      for (int64_t at = 0; at < t.size; at += kChunk) {
+        const Extent elements{at, std::min(t.size, at + kChunk)};
+        sha.update(std::as_bytes(read(kind, tensor, elements)));
+      }
+    }
+  }
+  return sha.hex();
+}
+
 std::string checkpoint_hash(const Checkpoint& checkpoint, std::string_view module_name) {
   const StoredModule& module = checkpoint.module(module_name);
   std::vector<float> chunk;
-  return canonical_hash(checkpoint.info().step, module,
-                        [&](int64_t kind, int64_t tensor, const Extent& elements) {
-                          const models::HeldSlice wanted{tensor, elements, 0};
-                          chunk.resize(elements.size());
-                          std::array<std::span<float>, 3> out;
-                          out[kind] = chunk;
-                          checkpoint.read(module.name, {&wanted, 1}, out[0], out[1], out[2]);
-                          return std::span<const float>(chunk);
-                        });
+  return checkpoint_hash(checkpoint.info().step, module,
+                         [&](int64_t kind, int64_t tensor, const Extent& elements) {
+                           const models::HeldSlice wanted{tensor, elements, 0};
+                           chunk.resize(elements.size());
+                           std::array<std::span<float>, 3> out;
+                           out[kind] = chunk;
+                           checkpoint.read(module.name, {&wanted, 1}, out[0], out[1], out[2]);
+                           return std::span<const float>(chunk);
+                         });
 }
 
 std::string checkpoint_hash(int64_t step, const models::ParameterTable& table,
                             std::span<const float> weights, std::span<const float> adam_m,
                             std::span<const float> adam_v) {
   const std::array<Span<const float>, 3> buffers = {weights, adam_m, adam_v};
-  return canonical_hash(
+  return checkpoint_hash(
       step, stored_module(table), [&](int64_t kind, int64_t tensor, const Extent& elements) {
         const models::Parameter& p = table.parameters()[tensor];
         return std::span<const float>(elements_of(table.values(buffers[kind], p), elements));
