@@ -47,7 +47,7 @@ struct CheckpointInfo {
 struct Manifest {
   CheckpointInfo info;
   std::vector<StoredModule> modules;  ///< the policy is one of them
-  /// In rank order; together they hold every element of every tensor once.
+  /// The files are in rank order; together they hold each element of every tensor once.
   std::vector<CheckpointFileEntry> rank_files;
   std::vector<CheckpointFileEntry> tokenizer;  ///< "tokenizer/..."
   models::ModelConfig config;                  ///< parsed from info.model_config_json
