@@ -8,23 +8,15 @@
 #include <thread>
 
 #include "core/error.h"
+#include "tests/support/scratch.h"
 
 namespace orrery {
 namespace {
 
 using testing::HasSubstr;
+using testing_support::error_of;
 
 constexpr Device kDebugDevice{DeviceType::kDebug};
-
-template <class Body>
-std::string error_of(Body&& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 class StreamOf : public ::testing::TestWithParam<Device> {};
 
