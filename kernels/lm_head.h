@@ -9,6 +9,7 @@
 #include "core/buffer.h"
 #include "core/context.h"
 #include "core/profile.h"
+#include "core/span.h"
 #include "core/tensor.h"
 #include "kernels/matmul.h"
 
@@ -18,12 +19,14 @@ namespace orrery::kernels {
 /// softmax(logits * inv_temperature). check_logprob_rows (kernels/logprob.h) says what
 /// targets and temperatures must be.
 struct LmHeadForward {
-  ConstActMat hidden;                ///< [R, D]
+  ConstActMat hidden;                ///< [R, D], of the weight's element type
   PackedWeight weight;               ///< [vocab, D]
   Vec<const int32_t> targets;        ///< [R]
   Vec<const float> inv_temperature;  ///< [R]
   Vec<float> logprobs;               ///< [R]
   Vec<float> entropies{};            ///< [R] or empty
+  /// As MatmulBackwardWeight's, for the head's dW: the runs of the R rows.
+  Span<const int64_t> run_ends{};
 };
 void lm_head_logprob(const Context& ctx, const LmHeadForward& op, Arena& arena);
 
@@ -51,8 +54,8 @@ class LmHeadWalk {
   /// Logits, log-probs and entropies of the next rows; nothing when all rows are done.
   std::optional<LmHeadChunk> next();
   /// The backward of the chunk that next() gave: its rows of dhidden [R, D] are
-  /// overwritten, dw [vocab, D] += (chain over rows).
-  void backward(const LmHeadChunk& chunk, ActMat dhidden, Mat<float> dw);
+  /// overwritten, dw [vocab, D] += (summed over rows).
+  void backward(const LmHeadChunk& chunk, Mat<float> dhidden, Mat<float> dw);
 
  private:
   Context ctx_;
@@ -60,7 +63,8 @@ class LmHeadWalk {
   LmHeadForward op_;
   ArenaScope scope_;
   Mat<float> logits_;
-  Vec<float> lse_, dlogp_, dentropy_;
+  ActMat dlogits_;  // the logits' memory in f32, a matrix of its own in bf16
+  Vec<float> max_, log_sum_, dlogp_, dentropy_;
   int64_t next_ = 0;
 };
 

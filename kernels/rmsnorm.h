@@ -5,6 +5,9 @@
 //
 // A matrix [t, heads * d] is `heads` vectors of d elements a row: one for a layer's
 // norm, the heads of queries or keys for Qwen3's QK-norm.
+//
+// Matrices are f32 or bf16 where nothing else is said; all arithmetic is f32, and what is
+// written to a bf16 matrix is rounded to nearest even.
 #pragma once
 
 #include "core/context.h"
@@ -25,11 +28,11 @@ void rmsnorm_forward(const Context& ctx, const RmsnormForward& op);
 /// Residual form: h = x + delta, y = rmsnorm(h). One pass over memory, with the bits of
 /// the two steps.
 struct RmsnormResidualForward {
-  ActMat h;                 ///< [t, d]; may be x
+  Mat<float> h;             ///< [t, d]; may be x
   ActMat y;                 ///< [t, d]
   Vec<float> rstd;          ///< [t]; may be empty when no backward follows
-  ConstActMat x;            ///< [t, d]
-  ConstActMat delta;        ///< [t, d]
+  Mat<const float> x;       ///< [t, d]
+  Mat<const float> delta;   ///< [t, d]
   Vec<const float> weight;  ///< [d]
   float eps = 0.0f;         ///< finite, not negative
 };
@@ -43,7 +46,10 @@ void rmsnorm_residual_forward(const Context& ctx, const RmsnormResidualForward& 
 ///   dx = fma(-a, x, g) * rstd          where it is overwritten
 /// dweight [d] += the sum over (row, head) in rising order (chain).
 struct RmsnormBackward {
-  ActMat dx;                ///< [t, heads * d]; may be dy where it is overwritten
+  ActMat dx;                ///< [t, heads * d]; may be dy where it is overwritten. f32
+                            ///< where it is accumulated
+  ActMat dx_rounded{};      ///< [t, heads * d] bf16, or without memory: dx as the operand
+                            ///< of the products that follow
   Vec<float> dweight;       ///< [d]
   ConstActMat dy;           ///< [t, heads * d]
   ConstActMat x;            ///< [t, heads * d] the forward's input: h in the residual form

@@ -2,7 +2,8 @@
 // With half = head_dim / 2 and i < half,
 //   y[i]        = x[i] cos - x[i + half] sin
 //   y[i + half] = x[i + half] cos + x[i] sin
-// each written as one rounded product and one fma.
+// each written as one rounded product and one fma. x is f32 or bf16; what is written to
+// a bf16 matrix is rounded to nearest even.
 #pragma once
 
 #include <cstdint>
