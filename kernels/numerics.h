@@ -46,16 +46,22 @@ inline constexpr int kSumLanes = 16;
 /// start-up, before any op.
 void require_instruction_sets();
 
-/// Name of the instruction set that the kernels use here: "AVX-512", "AVX2", "NEON".
+/// Name of the instruction set that the kernels use here: "AVX-512 and AMX", "AVX-512",
+/// "AVX2", "NEON".
 std::string cpu_target_name();
 
-/// Restricts dispatch to one target: "avx2", "avx512", "neon", or "best" for no
-/// restriction. For tests and comparisons.
+/// Restricts dispatch to one target: "avx2", "avx512" (without AMX), "amx" (AVX-512 with
+/// AMX for bf16 products), "neon", or "best" for no restriction. For tests and
+/// comparisons; for tests alone there is "amx-emulated", AMX's kernels on AVX-512.
 /// Throws a usage Error for a name that is unknown or not supported by this CPU. Not
 /// thread-safe: call at start-up.
 void set_cpu_target(const std::string& name);
 
 /// Names that set_cpu_target accepts on this machine, without "best".
 std::vector<std::string> supported_cpu_targets();
+
+/// The same, and "amx-emulated" where it runs: the ways in which bf16 products are
+/// computed.
+std::vector<std::string> supported_pairs_targets();
 
 }  // namespace orrery::kernels
