@@ -50,8 +50,8 @@ void require_instruction_sets();
 /// "AVX2", "NEON".
 std::string cpu_target_name();
 
-/// Restricts dispatch to one target: "avx2", "avx512" (without AMX), "amx" (AVX-512 with
-/// AMX for bf16 products), "neon", or "best" for no restriction. For tests and
+/// Restricts dispatch to one target: "avx2", "avx512" (without AMX), "amx" (AVX-512,
+/// and AMX for bf16 products), "neon", or "best" for no restriction. For tests and
 /// comparisons; for tests alone there is "amx-emulated", AMX's kernels on AVX-512.
 /// Throws a usage Error for a name that is unknown or not supported by this CPU. Not
 /// thread-safe: call at start-up.

@@ -6,8 +6,8 @@
 // A matrix [t, heads * d] is `heads` vectors of d elements a row: one for a layer's
 // norm, the heads of queries or keys for Qwen3's QK-norm.
 //
-// Matrices are f32 or bf16 where nothing else is said; all arithmetic is f32, and what is
-// written to a bf16 matrix is rounded to nearest even.
+// Matrices are f32 or bf16 where nothing else is said; all arithmetic is f32, and what
+// is written to a bf16 matrix is rounded to nearest even.
 #pragma once
 
 #include "core/context.h"
