@@ -139,7 +139,7 @@ void run_case(benchmark::State& state, Op op, int64_t m, const Shape& shape, int
 
 void run_peak(benchmark::State& state, int threads) {
   for (auto _ : state) {
-    const double peak = kernels::measure_fma_peak(threads);
+    const double peak = kernels::measure_product_peak(threads, DType::kF32);
     state.SetIterationTime(1e-9);
     state.counters["GFLOP/s"] = peak * 1e-9;
   }

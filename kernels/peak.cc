@@ -9,16 +9,18 @@
 
 namespace orrery::kernels {
 
-double measure_gemm_peak(const Context& ctx, double seconds) {
+double measure_gemm_peak(const Context& ctx, DType dtype, double seconds) {
   constexpr int64_t kRows = 1792, kOut = 1024, kIn = 768;
-  const Buffer x = Buffer::zeroed(ctx.device, sizeof(float) * kRows * kIn);
+  const Buffer x = Buffer::zeroed(ctx.device, dtype_bytes(dtype) * kRows * kIn);
   const Buffer w = Buffer::zeroed(ctx.device, sizeof(float) * kOut * kIn);
   const Buffer y(ctx.device, sizeof(float) * kRows * kOut);
-  const Buffer memory(ctx.device, packed_weight_bytes(ctx.device, DType::kF32, kOut, kIn));
-  const PackedWeight packed = pack_weight(
-      ctx, {.weight = {static_cast<const float*>(w.data()), kOut, kIn}, .memory = memory.data()});
+  const Buffer memory(ctx.device, packed_weight_bytes(ctx.device, dtype, kOut, kIn));
+  const PackedWeight packed =
+      pack_weight(ctx, {.weight = {static_cast<const float*>(w.data()), kOut, kIn},
+                        .dtype = dtype,
+                        .memory = memory.data()});
   const Mat<float> y_mat(static_cast<float*>(y.data()), kRows, kOut);
-  const Mat<const float> x_mat(static_cast<const float*>(x.data()), kRows, kIn);
+  const ConstActMat x_mat(x.data(), dtype, kRows, kIn, kIn);
   const Timer total;
   double best = 0;
   do {

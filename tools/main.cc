@@ -43,7 +43,7 @@ class CommandLine {
       "Orrery: reinforcement-learning post-training of language models.\n"
       "Exit codes: 0 done, 1 run-time failure, 2 bad command line, configuration, model or data,\n"
       "3 the policy that is trained has diverged.\n"
-      "ORRERY_CPU_TARGET=avx2|avx512|neon restricts the instruction set (results do not change)."};
+      "ORRERY_CPU_TARGET=avx2|avx512|amx|neon restricts the instruction set (results do not change)."};
   Command command_;
 };
 

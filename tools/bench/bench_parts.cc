@@ -140,7 +140,7 @@ Limits::Limits(const BenchOptions& options, comm::Communicator& comm)
 
 double Limits::measure(double& own) const {
   comm_.barrier();
-  own = kernels::measure_gemm_peak(options_.ctx);
+  own = kernels::measure_gemm_peak(options_.ctx, options_.compute_dtype);
   std::array<double, 1> sum = {own};
   comm_.all_reduce_sum(std::span<double>(sum));
   return sum[0];
