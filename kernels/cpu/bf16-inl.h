@@ -33,7 +33,7 @@ HWY_INLINE void store_floats(V v, D d, float* p) {
   hn::StoreU(v, d, p);
 }
 template <class D, class V>
-HWY_INLINE void store_floats(V v, D d, Bf16* p) {
+HWY_INLINE void store_floats(V v, D /*d*/, Bf16* p) {
   const hn::RebindToUnsigned<D> d32;
   const hn::Rebind<uint16_t, D> d16;
   const auto bits = hn::BitCast(d32, v);
