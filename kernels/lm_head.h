@@ -25,7 +25,8 @@ struct LmHeadForward {
   Vec<const float> inv_temperature;  ///< [R]
   Vec<float> logprobs;               ///< [R]
   Vec<float> entropies{};            ///< [R] or empty
-  /// As MatmulBackwardWeight's, for the head's dW: the runs of the R rows.
+  /// As MatmulBackwardWeight's, for the head's dW: the runs of the R rows. Host memory,
+  /// read by a walk until it is gone.
   Span<const int64_t> run_ends{};
 };
 void lm_head_logprob(const Context& ctx, const LmHeadForward& op, Arena& arena);
@@ -68,8 +69,12 @@ class LmHeadWalk {
   int64_t next_ = 0;
 };
 
-/// Rows of logits alive at once on `device`, of `rows`: chunks of nearly equal size,
-/// for each walks through all of the weights.
-int64_t lm_head_chunk_rows(Device device, int64_t vocab, int64_t rows);
+/// Takes from `arena`, which measures, what a walk over `rows` rows takes at most, its
+/// operands not counted; lm_head_logprob takes no more. `dtype`: the weight's.
+void measure_lm_head(DType dtype, int64_t vocab, int64_t rows, Arena& arena);
+
+/// Rows of logits alive at once on `device`, of `rows`, the weight being of `dtype`:
+/// chunks of nearly equal size, for each walks through all of the weights.
+int64_t lm_head_chunk_rows(Device device, int64_t vocab, int64_t rows, DType dtype = DType::kF32);
 
 }  // namespace orrery::kernels

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/profile.h"
+#include "kernels/cpu/bias.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/dispatch.h"
 

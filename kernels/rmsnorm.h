@@ -16,7 +16,7 @@
 namespace orrery::kernels {
 
 struct RmsnormForward {
-  ActMat y;                 ///< [t, heads * d]; may be x
+  ActMat y;                 ///< [t, heads * d]; may be x; bf16 where x is
   Vec<float> rstd;          ///< [t * heads]; may be empty when no backward follows
   ConstActMat x;            ///< [t, heads * d]
   Vec<const float> weight;  ///< [d]
@@ -46,12 +46,12 @@ void rmsnorm_residual_forward(const Context& ctx, const RmsnormResidualForward& 
 ///   dx = fma(-a, x, g) * rstd          where it is overwritten
 /// dweight [d] += the sum over (row, head) in rising order (chain).
 struct RmsnormBackward {
-  ActMat dx;                ///< [t, heads * d]; may be dy where it is overwritten. f32
-                            ///< where it is accumulated
-  ActMat dx_rounded{};      ///< [t, heads * d] bf16, or without memory: dx as the operand
-                            ///< of the products that follow
+  ActMat dx;                ///< [t, heads * d], of x's element type, f32 where it is
+                            ///< accumulated; may be dy where it is overwritten
+  ActMat dx_rounded{};      ///< [t, heads * d] bf16, or without memory: dx, which is then
+                            ///< f32, as the operand of the products that follow
   Vec<float> dweight;       ///< [d]
-  ConstActMat dy;           ///< [t, heads * d]
+  ConstActMat dy;           ///< [t, heads * d], of x's element type
   ConstActMat x;            ///< [t, heads * d] the forward's input: h in the residual form
   Vec<const float> rstd;    ///< [t * heads]
   Vec<const float> weight;  ///< [d]

@@ -356,23 +356,6 @@ void backward_input_bf16(const Context& ctx, Mat<float> dx, Mat<const float> dy,
   backward_input(ctx, dx, dy, w, accumulate);
 }
 
-/// sum [cols] += the rows in order. Each thread takes columns of its own.
-void add_rows(const Context& ctx, float* sum, Mat<const float> rows) {
-  constexpr int64_t kColumns = 256;
-  parallel_for(ctx, ceil_div(rows.cols, kColumns), 1, [&](int64_t begin, int64_t end) {
-    const Floats d;
-    const int64_t column_end = std::min(end * kColumns, rows.cols);
-    for (int64_t r = 0; r < rows.rows; ++r) {
-      const float* const row = cpu::row(rows, r);
-      int64_t j = begin * kColumns;
-      for (; j + kLanes <= column_end; j += kLanes) {
-        hn::StoreU(hn::Add(hn::LoadU(d, sum + j), hn::LoadU(d, row + j)), d, sum + j);
-      }
-      for (; j < column_end; ++j) sum[j] += row[j];
-    }
-  });
-}
-
 }  // namespace orrery::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -386,7 +369,6 @@ HWY_EXPORT(forward_bf16);
 HWY_EXPORT(backward_input_f32);
 HWY_EXPORT(backward_input_bf16);
 HWY_EXPORT(backward_weight);
-HWY_EXPORT(add_rows);
 
 namespace {
 
@@ -441,10 +423,6 @@ void matmul_backward_input(const Context& ctx, const MatmulBackwardInput& op) {
 void matmul_backward_weight(const Context& ctx, const MatmulBackwardWeight& op) {
   HWY_DYNAMIC_DISPATCH(backward_weight)
   (ctx, op.dw, op.dy.as<const float>(), op.x.as<const float>());
-}
-
-void bias_backward(const Context& ctx, const BiasBackward& op) {
-  HWY_DYNAMIC_DISPATCH(add_rows)(ctx, op.db.data, op.dy.as<const float>());
 }
 
 }  // namespace orrery::kernels::cpu

@@ -26,6 +26,5 @@ void pack_weight(const Context& ctx, const PackWeight& op);
 void matmul_forward(const Context& ctx, const MatmulForward& op);
 void matmul_backward_input(const Context& ctx, const MatmulBackwardInput& op);
 void matmul_backward_weight(const Context& ctx, const MatmulBackwardWeight& op);
-void bias_backward(const Context& ctx, const BiasBackward& op);
 
 }  // namespace orrery::kernels::cpu

@@ -33,20 +33,37 @@ using Answers = std::vector<double>;
 
 void run(DeviceArrays& a, const RmsnormCase& c, Answers&) {
   const int64_t cols = c.heads * c.dim;
-  const Mat<float> x = a.mat(c.tokens, cols), y = a.mat(c.tokens, cols), h = a.mat(c.tokens, cols);
+  const bool bf16 = c.dtype == DType::kBF16;
+  const Mat<float> x = a.mat(c.tokens, cols), h = a.mat(c.tokens, cols);
+  const ActMat y = a.act_mat(c.dtype, c.tokens, cols);
   const Vec<float> rstd = a.vec(c.tokens * c.heads), weight = a.vec(c.dim), dweight = a.vec(c.dim);
-  rmsnorm_forward(a.ctx(),
-                  {.y = y, .rstd = rstd, .x = x, .weight = weight, .eps = 1e-5f, .heads = c.heads});
+  const RmsnormForward forward{
+      .y = y, .rstd = rstd, .x = x, .weight = weight, .eps = 1e-5f, .heads = c.heads};
+  rmsnorm_forward(a.ctx(), forward);
   rmsnorm_backward(a.ctx(), {.dx = h,
+                             .dx_rounded = bf16 ? y : ActMat(),
                              .dweight = dweight,
-                             .dy = y,
+                             .dy = a.mat(c.tokens, cols),
                              .x = x,
                              .rstd = rstd,
                              .weight = weight,
                              .accumulate = true,
                              .heads = c.heads});
+  if (bf16) {
+    RmsnormForward in_place = forward;
+    in_place.x = y;
+    rmsnorm_forward(a.ctx(), in_place);
+    const ActMat dx = a.act_mat(c.dtype, c.tokens, cols);
+    rmsnorm_backward(a.ctx(), {.dx = dx,
+                               .dweight = dweight,
+                               .dy = dx,
+                               .x = y,
+                               .rstd = rstd,
+                               .weight = weight,
+                               .heads = c.heads});
+  }
   rmsnorm_residual_forward(a.ctx(), {.h = h,
-                                     .y = y,
+                                     .y = a.act_mat(c.dtype, c.tokens, cols),
                                      .x = x,
                                      .delta = a.mat(c.tokens, cols),
                                      .weight = a.vec(cols),
@@ -57,7 +74,7 @@ void run(DeviceArrays& a, const RopeCase& c, Answers&) {
   const RopeTable table =
       build_rope_table(a.ctx().device, {.head_dim = c.head_dim, .scaling = {}}, 300);
   const auto rope = [&] {
-    return Rope{.x = a.mat(c.tokens, c.heads * c.head_dim),
+    return Rope{.x = a.act_mat(c.dtype, c.tokens, c.heads * c.head_dim),
                 .heads = c.heads,
                 .positions = a.ids(scattered_ids(c.tokens, 300)),
                 .cos = table.cos,
@@ -68,10 +85,10 @@ void run(DeviceArrays& a, const RopeCase& c, Answers&) {
 }
 
 void run(DeviceArrays& a, const SwigluCase& c, Answers&) {
-  const Mat<float> gate_up = a.mat(c.tokens, 2 * c.width, c.scale);
-  swiglu_forward(a.ctx(), {.out = a.mat(c.tokens, c.width), .gate_up = gate_up});
-  swiglu_backward(a.ctx(), {.d_gate_up = a.mat(c.tokens, 2 * c.width),
-                            .dout = a.mat(c.tokens, c.width),
+  const ActMat gate_up = a.act_mat(c.dtype, c.tokens, 2 * c.width, c.scale);
+  swiglu_forward(a.ctx(), {.out = a.act_mat(c.dtype, c.tokens, c.width), .gate_up = gate_up});
+  swiglu_backward(a.ctx(), {.d_gate_up = a.act_mat(c.dtype, c.tokens, 2 * c.width),
+                            .dout = a.act_mat(c.dtype, c.tokens, c.width),
                             .gate_up = gate_up});
 }
 
@@ -88,6 +105,11 @@ void run(DeviceArrays& a, const RowsCase& c, Answers&) {
   gather_rows(a.ctx(), {.to = some, .from = all, .rows = rows});
   scatter_add_rows(a.ctx(), {.to = all, .from = some, .rows = rows});
   copy_rows(a.ctx(), {.to = a.mat(c.from_rows, c.dim), .from = all});
+  const ActMat narrow = a.act_mat(DType::kBF16, c.from_rows, c.dim);
+  round_rows(a.ctx(), {.to = narrow, .from = all});
+  gather_rows(a.ctx(),
+              {.to = a.act_mat(DType::kBF16, c.count, c.dim), .from = narrow, .rows = rows});
+  copy_rows(a.ctx(), {.to = a.act_mat(DType::kBF16, c.from_rows, c.dim), .from = narrow});
 }
 
 void run(DeviceArrays& a, const SpreadCase& c, Answers&) {
@@ -124,22 +146,26 @@ void run(DeviceArrays& a, const PackCase& c, Answers&) {
 
 void run(DeviceArrays& a, const BiasCase& c, Answers&) {
   bias_backward(a.ctx(), {.db = a.vec(c.n), .dy = a.mat(c.m, c.n, 1.0f, c.padding)});
+  bias_backward(a.ctx(), {.db = a.vec(c.n), .dy = a.act_mat(DType::kBF16, c.m, c.n)});
 }
 
 void run(DeviceArrays& a, const LogprobCase& c, Answers&) {
   const Mat<float> logits = a.mat(c.rows, c.vocab, c.scale);
   const Vec<const int32_t> targets = a.ids(scattered_ids(c.rows, c.vocab));
-  const Vec<float> lse = a.vec(c.rows), entropies = a.vec(c.rows);
+  const Vec<float> max = a.vec(c.rows), log_sum = a.vec(c.rows), entropies = a.vec(c.rows);
   const Vec<float> inv_temperature = a.constant(c.rows, 1.25f);
   logprob_forward(a.ctx(), {.logprobs = a.vec(c.rows),
                             .entropies = entropies,
-                            .lse = lse,
+                            .max = max,
+                            .log_sum = log_sum,
                             .logits = logits,
                             .targets = targets,
                             .inv_temperature = inv_temperature});
-  logprob_backward(a.ctx(), {.logits = logits,
+  logprob_backward(a.ctx(), {.dlogits = a.act_mat(c.dtype, c.rows, c.vocab),
+                             .logits = logits,
                              .targets = targets,
-                             .lse = lse,
+                             .max = max,
+                             .log_sum = log_sum,
                              .entropies = entropies,
                              .dlogp = a.vec(c.rows),
                              .dentropy = a.vec(c.rows),
@@ -147,9 +173,9 @@ void run(DeviceArrays& a, const LogprobCase& c, Answers&) {
 }
 
 void run(DeviceArrays& a, const LmHeadCase& c, Answers&) {
-  const PackedWeight weight = pack(a, c.vocab, c.hidden, DType::kF32);
+  const PackedWeight weight = pack(a, c.vocab, c.hidden, c.dtype);
   lm_head_logprob(a.ctx(),
-                  {.hidden = a.mat(c.rows, c.hidden),
+                  {.hidden = a.act_mat(c.dtype, c.rows, c.hidden),
                    .weight = weight,
                    .targets = a.ids(scattered_ids(c.rows, c.vocab)),
                    .inv_temperature = a.constant(c.rows, 1.25f),

@@ -39,6 +39,7 @@ inline constexpr OpTable kOpTables[] = {
     {"embedding_forward", uses_of(kEmbeddingCases)},
     {"embedding_backward", uses_of(kEmbeddingCases)},
     {"copy_rows", uses_of(kRowsCases)},
+    {"round_rows", uses_of(kRowsCases)},
     {"gather_rows", uses_of(kRowsCases)},
     {"scatter_add_rows", uses_of(kRowsCases)},
     {"spread_rows", uses_of(kSpreadCases)},
