@@ -226,17 +226,22 @@ HWY_INLINE float scale_row(float* s, float scale, int64_t seen) {
 template <class Left>
 HWY_INLINE float weigh_row(const float* s, float m, Left* p) {
   const D d;
+  const pairs::U u;
   const V top = hn::Set(d, m);
   V e[kTileVecs];
   HWY_UNROLL(8)
   for (int v = 0; v < kTileVecs; ++v) {
     e[v] = exp_f32(d, hn::Sub(hn::LoadU(d, s + v * kLanes), top));
-    const pairs::VU rounded = pairs::rounded_words(e[v]);
+    // A NaN may round to any bits: it is in l, too, hence in the output.
+    const pairs::VU bits = hn::BitCast(u, e[v]);
+    const pairs::VU odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(u, 1));
+    const pairs::VU rounded = hn::Add(hn::Add(bits, hn::Set(u, 0x7FFF)), odd);
     if constexpr (std::is_same_v<Left, float>) {
-      hn::StoreU(hn::BitCast(d, hn::ShiftLeft<16>(rounded)), d, p + v * kLanes);
+      hn::StoreU(hn::BitCast(d, hn::And(rounded, hn::Set(u, 0xFFFF0000u))), d, p + v * kLanes);
     } else {
       const hn::Rebind<uint16_t, D> d16;
-      hn::StoreU(hn::TruncateTo(d16, rounded), d16, reinterpret_cast<uint16_t*>(p) + v * kLanes);
+      hn::StoreU(hn::TruncateTo(d16, hn::ShiftRight<16>(rounded)), d16,
+                 reinterpret_cast<uint16_t*>(p) + v * kLanes);
     }
   }
   V lanes[kTileVecs / 2];
