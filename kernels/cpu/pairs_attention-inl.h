@@ -44,15 +44,16 @@ using attention::kTileVecs;
 using attention::V;
 
 /// Most tiles of a batch, and most rows times tiles: their scores stay in the
-/// first-level cache.
-inline constexpr int kMostTiles = 8;
+/// first-level cache. With more tiles decoding waits for memory at their end.
+inline constexpr int kMostTiles = 4;
 inline constexpr int64_t kBatchRows = 4 * kForwardQueries;
 
 template <class Engine>
 constexpr int64_t whole_steps(int64_t rows) {
   return (rows + Engine::kRowStep - 1) / Engine::kRowStep * Engine::kRowStep;
 }
-/// Rows that hold `count` queries, from any of which on an engine multiplies whole steps.
+/// Rows that hold `count` queries, from any of which on an engine multiplies whole
+/// steps.
 template <class Engine>
 constexpr int64_t rows_of(int64_t count) {
   return count + Engine::kRowStep - 1;
@@ -152,8 +153,8 @@ HWY_INLINE void rescale(float* HWY_RESTRICT o, int64_t count, float c) {
     const V before = hn::LoadU(d, o + x);
     const V after = hn::Mul(before, factor);
 #if HWY_TARGET == HWY_NEON
-    // Arm decides before rounding what is tiny: a product that rounds up to the smallest
-    // normal number became zero.
+    // Arm decides before rounding what is tiny: a product that rounds up to the
+    // smallest normal number became zero.
     const V smallest = hn::Set(d, std::numeric_limits<float>::min());
     const auto tiny = hn::Le(hn::Abs(after), smallest);
     if (!hn::AllFalse(d, hn::And(tiny, hn::Ne(before, hn::Zero(d))))) {
@@ -250,8 +251,8 @@ HWY_INLINE float weigh_row(const float* s, float m, Left* p) {
   return attention::fold_lanes(d, lanes);
 }
 
-/// Online softmax of a batch's scores: w's become weights, and the queries' m and l move
-/// on past the tiles.
+/// Online softmax of a batch's scores: w's become weights, and the queries' m and l
+/// move on past the tiles.
 template <class Engine, int64_t kMost>
 HWY_NOINLINE void softmax_batch(const TileBatch& batch, float scale,
                                 Queries<Engine, kMost>& queries,

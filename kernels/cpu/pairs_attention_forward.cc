@@ -170,7 +170,8 @@ void forward_item(const PairsForwardArgs& op, const PlannedSegment& segment,
   }
 }
 
-/// Queries of a segment of a run continue from those of the run that begin with `first`.
+/// Queries of a segment of a run continue from those of the run that begin with
+/// `first`.
 template <class Engine>
 HWY_INLINE void copy_sums(const Queries<Engine, kForwardQueries>& from, int64_t first,
                           int64_t columns, Queries<Engine, kMaxPrefixGroup>& to) {

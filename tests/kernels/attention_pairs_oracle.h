@@ -101,8 +101,8 @@ inline float pairs_forward_row(const AttentionShape& shape, const Sequence& s, i
   return m + log_f32(l);
 }
 
-/// As run_chunks, with a bf16 pool. The rows of q, k and v, and of out, lie side by side
-/// in wider ones; what lies between must stay.
+/// As run_chunks, with a bf16 pool. The rows of q, k and v, and of out, lie side by
+/// side in wider ones; what lies between must stay.
 inline Result run_pairs_chunks(const Context& ctx, const AttentionShape& shape,
                                const std::vector<Sequence>& sequences,
                                const std::vector<std::vector<int32_t>>& tables, const Pool& pool,

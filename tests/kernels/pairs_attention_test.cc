@@ -168,8 +168,8 @@ TEST_F(PairsAttention, AnyCutOfASequenceGivesTheSameBits) {
   });
 }
 
-/// Samples of prompts that decode side by side read shared blocks once; each has its own
-/// copy of the prompt's last block, whose other slots the copy clears.
+/// Samples of prompts that decode side by side read shared blocks once; each has its
+/// own copy of the prompt's last block, whose other slots the copy clears.
 TEST_F(PairsAttention, SamplesOfAPromptDecodeTogether) {
   struct Group {
     int64_t prompt;
