@@ -33,7 +33,8 @@ void attention_forward(const Context& ctx, const AttentionForward& op) {
   if (op.lse.data != nullptr) check_lse(kOp, op.lse, plan.rows, shape.heads);
   const ProfileOpScope profile(
       ctx, "attention forward", pair_flops(plan.pairs, shape),
-      f32_bytes(2 * op.q.size() + 2 * plan.keys * shape.kv_heads * shape.head_dim));
+      static_cast<double>(2 * op.q.size() + 2 * plan.keys * shape.kv_heads * shape.head_dim) *
+          static_cast<double>(dtype_bytes(op.pool.dtype)));
   dispatch(ctx, kOp, op, cpu::attention_forward);
 }
 

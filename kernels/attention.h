@@ -15,8 +15,8 @@
 // as p_j = 0, and its v is not read.
 //
 // That is with an f32 pool. With a bf16 pool (q and out are bf16 too) the products are
-// sums in pairs, p is rounded to bf16 before it meets v, tiles are multiplied whole, and
-// out is o / l + 0, rounded: docs/numerics.md, "bf16", has the blocks.
+// sums in pairs, p is rounded to bf16 before it meets v, tiles are multiplied whole,
+// and out is o / l + 0, rounded: docs/numerics.md, "bf16", has the blocks.
 #pragma once
 
 #include "core/context.h"
@@ -54,9 +54,9 @@ void attention_forward(const Context& ctx, const AttentionForward& op);
 /// within a row. So the result depends on its tree alone, not on other trees in the
 /// batch, on where rows stand, on threads or vector width.
 ///
-/// All matrices but lse are f32, or all are bf16. In bf16 the chains but delta's are sums
-/// in pairs, in the blocks of docs/numerics.md; p and ds are rounded to bf16 before they
-/// enter dq, dk and dv, ds from the p that is not rounded.
+/// All matrices but lse are f32, or all are bf16. In bf16 the chains but delta's are
+/// sums in pairs, in the blocks of docs/numerics.md; p and ds are rounded to bf16
+/// before they enter dq, dk and dv, ds from the p that is not rounded.
 struct AttentionBackward {
   ActMat dq;                 ///< [rows, heads * head_dim]
   ActMat dk, dv;             ///< [rows, kv_heads * head_dim]

@@ -270,19 +270,23 @@ std::shared_ptr<const BackwardSchedule> schedule_backward(const Context& ctx,
   return schedule;
 }
 
-void attention_forward(const Context& ctx, const AttentionForward& op) {
+namespace {
+
+/// T: the pool's element type.
+template <class T>
+void forward_items(const Context& ctx, const AttentionForward& op) {
   const AttentionShape& shape = op.plan.shape;
   const ForwardSchedule& schedule = *op.plan.cpu;
   const int64_t group = shape.heads / shape.kv_heads;
-  const ForwardArgs args{heads_of(op.out.as<float>(), shape.heads, shape.head_dim),
-                         op.lse,
-                         heads_of(op.q.as<const float>(), shape.heads, shape.head_dim),
-                         keys(op.pool),
-                         values(op.pool),
-                         op.plan.tables.data,
-                         shape.kv_heads,
-                         shape.head_dim,
-                         op.scale};
+  const BasicForwardArgs<T> args{heads_of(op.out.as<T>(), shape.heads, shape.head_dim),
+                                 op.lse,
+                                 heads_of(op.q.as<const T>(), shape.heads, shape.head_dim),
+                                 keys<T>(op.pool),
+                                 values<T>(op.pool),
+                                 op.plan.tables.data,
+                                 shape.kv_heads,
+                                 shape.head_dim,
+                                 op.scale};
   const Span<const PlannedSegment> segments = host(op.plan.segments);
   Context team = ctx;
   team.threads = std::min(schedule.threads, std::max(ctx.threads, 1));
@@ -311,6 +315,12 @@ void attention_forward(const Context& ctx, const AttentionForward& op) {
     }
     attention_forward_item(args, segment, item);
   });
+}
+
+}  // namespace
+
+void attention_forward(const Context& ctx, const AttentionForward& op) {
+  op.pool.dtype == DType::kF32 ? forward_items<float>(ctx, op) : forward_items<Bf16>(ctx, op);
 }
 
 namespace {

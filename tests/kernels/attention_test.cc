@@ -396,9 +396,9 @@ TEST_F(AttentionTest, KvCopyTakesOnlyTheFirstSlots) {
                   .v = Mat<const float>(v.data(), kKvBlock, row),
                   .plan = make_attention_plan({}, shape, kKvBlock, 2, segments, arena)});
     copy_slots(pool, 0, 1, c.slots);
-    const float* keys = cpu::keys(pool.view());
-    const float* values = cpu::values(pool.view());
-    const int64_t block = cpu::block_elements(heads, dim);
+    const float* keys = cpu::keys<float>(pool.view());
+    const float* values = cpu::values<float>(pool.view());
+    const int64_t block = heads * cpu::key_elements(DType::kF32, dim);
     for (int64_t head = 0; head < heads; ++head) {
       for (int64_t slot = 0; slot < kKvBlock; ++slot) {
         for (int64_t d = 0; d < dim; ++d) {
@@ -421,9 +421,10 @@ TEST_F(AttentionTest, ClearZeroesThePool) {
   for (const KvClearCase& c : cases_for(kKvClearCases, kOracle)) {
     Pool pool(c.shape, c.blocks);
     kv_clear({.threads = 2}, {.pool = pool.view()});
-    const float* keys = cpu::keys(pool.view());
+    const float* keys = cpu::keys<float>(pool.view());
     EXPECT_TRUE(std::all_of(
-        keys, keys + 2 * c.blocks * cpu::block_elements(c.shape.kv_heads, c.shape.head_dim),
+        keys,
+        keys + cpu::kv_pool_elements(DType::kF32, c.blocks, c.shape.kv_heads, c.shape.head_dim),
         [](float x) { return x == 0; }));
   }
 }
@@ -532,8 +533,8 @@ TEST_F(AttentionTest, BadInputIsNamed) {
               ThrowsMessage<Error>(HasSubstr("no kernels for device cuda:0")));
   EXPECT_THAT([&] { kv_clear(gpu, {.pool = pool.view()}); },
               ThrowsMessage<Error>(HasSubstr("no kernels for device cuda:0")));
-  EXPECT_THAT([] { kv_pool_bytes({}, DType::kBF16, 1, 1, 8); },
-              ThrowsMessage<Error>(HasSubstr("no kernels for bf16 keys and values")));
+  EXPECT_THAT([] { kv_pool_bytes({}, DType::kF16, 1, 1, 8); },
+              ThrowsMessage<Error>(HasSubstr("no kernels for f16 keys and values")));
 }
 
 }  // namespace
