@@ -1,12 +1,12 @@
 // The backward of attention in bf16 for one SIMD target and one engine of
-// kernels/cpu/pairs-inl.h: a block of up to 64 queries, in halves of 32, against the key
-// tiles of its path. What holds, and gives the bits of kernels/attention.h:
-//   1. The path is walked from the root to the block's segment, tiles rising, a few at a
-//      time: their scores and dp in one flushed call, then p and ds, then what enters
+// kernels/cpu/pairs-inl.h: a block of up to 64 queries, in halves of 32, against the
+// key tiles of its path. What holds, and gives the bits of kernels/attention.h:
+//   1. The path is walked from the root to the block's segment, tiles rising, a few at
+//      a time: their scores and dp in one flushed call, then p and ds, then what enters
 //      dq, dk and dv in another.
 //   2. A half is a block of dk's and dv's sums, and what is left out is left out for
-//      whole halves: the ones of which no query sees a key of the tile. Queries rise
-//      with their rows, so these are the first ones of a tile, and the tiles that a half
+//      whole halves: those of which no query sees a key of the tile. Queries rise with
+//      their rows, so these are the first ones of a tile, and the tiles that a half
 //      sees are the first ones of its segment.
 //   3. p and ds are 0 for keys that a query does not see, for lanes beyond the tile's
 //      keys and for queries beyond the block's; rows of keys, queries and dout are 0

@@ -1,5 +1,5 @@
-// The CPU's backward of attention in bf16: what attention.h has for f32. The schedule is
-// the same one (attention_schedule.cc).
+// The CPU's backward of attention in bf16: what attention.h has for f32. The schedule
+// is the same one (attention_schedule.cc).
 #pragma once
 
 #include <cstdint>
