@@ -7,10 +7,12 @@
 #include <algorithm>
 #include <cmath>
 #include <deque>
+#include <type_traits>
 
 #include "bench/ops_bench.h"
 #include "bench/turns.h"
 #include "kernels/attention.h"
+#include "tests/kernels/cases/attention_backward_pairs_cases.h"
 #include "tests/kernels/cases/attention_cases.h"
 
 namespace orrery::bench {
@@ -162,6 +164,21 @@ void run_forward(benchmark::State& state, const Machine& machine, const ModelSha
   });
 }
 
+/// Random elements of T.
+template <class T>
+Buffer random_elements(int64_t count, uint32_t seed) {
+  Buffer values = random_buffer(count, seed);
+  if constexpr (std::is_same_v<T, float>) {
+    return values;
+  } else {
+    Buffer rounded(Device{}, static_cast<size_t>(count) * sizeof(T));
+    std::ranges::transform(values.span<float>(), rounded.span<T>().begin(), to_bf16);
+    return rounded;
+  }
+}
+
+/// Of elements of T.
+template <class T>
 void run_backward(benchmark::State& state, const Machine& machine, const ModelShape& model,
                   const AttentionBatchCase& groups) {
   const Paged batch = training_batch(groups);
@@ -172,24 +189,26 @@ void run_backward(benchmark::State& state, const Machine& machine, const ModelSh
     segments.push_back({s.row_begin, s.rows, s.position, s.position == 0 ? -1 : prompt});
   }
   const int64_t rows = groups.tokens();
-  const Buffer qkv = random_buffer(rows * model.qkv_size(), 1),
-               dqkv = random_buffer(rows * model.qkv_size(), 2);
-  const Buffer out = random_buffer(rows * model.q_size(), 3),
-               dout = random_buffer(rows * model.q_size(), 4);
+  const Buffer qkv = random_elements<T>(rows * model.qkv_size(), 1),
+               dqkv = random_elements<T>(rows * model.qkv_size(), 2);
+  const Buffer out = random_elements<T>(rows * model.q_size(), 3),
+               dout = random_elements<T>(rows * model.q_size(), 4);
   const Buffer lse(Device{}, static_cast<size_t>(rows * model.heads) * sizeof(float));
   // As after about a hundred keys.
   std::fill(lse.span<float>().begin(), lse.span<float>().end(), 5.0f);
   const auto part = [&](const Buffer& buffer, int64_t column, int64_t columns) {
-    const Mat<float> all(buffer.span<float>().data(), rows, model.qkv_size());
+    const Mat<T> all(buffer.span<T>().data(), rows, model.qkv_size());
     return all.col_range(column, column + columns);
   };
   const auto whole = [&](const Buffer& buffer) {
-    return Mat<float>(buffer.span<float>().data(), rows, model.q_size());
+    return Mat<T>(buffer.span<T>().data(), rows, model.q_size());
   };
   Cost cost;
   cost.flops = 10.0 * pairs_of(batch.segments) * static_cast<double>(model.q_size());
-  cost.read = as_bytes(rows * (model.qkv_size() + 2 * model.q_size() + model.heads));
-  cost.written = as_bytes(rows * model.qkv_size());
+  constexpr double kShare = static_cast<double>(sizeof(T)) / sizeof(float);
+  cost.read = as_bytes(rows * (model.qkv_size() + 2 * model.q_size())) * kShare +
+              as_bytes(rows * model.heads);
+  cost.written = as_bytes(rows * model.qkv_size()) * kShare;
   const int64_t k_at = model.q_size(), v_at = model.q_size() + model.kv_size();
   const Context ctx = context_of(machine);
   Arena arena;
@@ -295,7 +314,13 @@ void add_attention_cases(const Registry& registry) {
       if ((c.use & kBenchBackward) == 0) continue;
       add(fmt::format("attention_backward/{}", describe_runs(c)),
           [=](State& state, const Machine& machine, const ModelShape& shape) {
-            run_backward(state, machine, shape, c);
+            run_backward<float>(state, machine, shape, c);
+          });
+    }
+    for (const AttentionBatchCase& c : cases_for(kAttentionPairsBatchCases, kBenchBackward)) {
+      add(fmt::format("attention_backward_bf16/{}", describe_runs(c)),
+          [=](State& state, const Machine& machine, const ModelShape& shape) {
+            run_backward<Bf16>(state, machine, shape, c);
           });
     }
     for (const AttentionBatchCase& c : cases_for(kKvWriteCases, kBench)) {

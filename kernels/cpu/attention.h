@@ -75,13 +75,15 @@ void attention_forward_shared_prefix(const ForwardArgs& op, Span<const PlannedSe
 void attention_forward_shared_prefix(const PairsForwardArgs& op, Span<const PlannedSegment> run,
                                      int64_t shared, int64_t kv_head);
 
-struct BackwardArgs {
-  Heads<float> dq, dk, dv;
-  Heads<const float> dout, out, q, k, v;
+template <class T>
+struct BasicBackwardArgs {
+  Heads<T> dq, dk, dv;
+  Heads<const T> dout, out, q, k, v;
   Mat<const float> lse;
   Span<const AttentionSegment> segments;
   float scale = 1.0f;
 };
+using BackwardArgs = BasicBackwardArgs<float>;
 
 /// Packed keys and values of a (tree, kv head), and the gradients being summed. Rows
 /// are padded_head_dim apart.
@@ -114,7 +116,8 @@ struct BackwardBlock {
   const int64_t* first_tile = nullptr;
   int64_t segment = 0;
   int64_t kv_head = 0;
-  int64_t begin = 0, end = 0;  ///< queries, as in ForwardItem; at most kBackwardQueries
+  /// Queries, as in ForwardItem; at most kBackwardQueries, or kPairsBackwardQueries.
+  int64_t begin = 0, end = 0;
   int64_t tile_begin = 0, tile_end = 0;
   bool queries = true;  ///< writes dq; the tiles must then be all of the tree's
   bool keys = true;     ///< adds to the pack's dk and dv

@@ -1,6 +1,7 @@
 // The case tables of all ops, by the name under which an op is dispatched.
 #pragma once
 
+#include "tests/kernels/cases/attention_backward_pairs_cases.h"
 #include "tests/kernels/cases/attention_cases.h"
 #include "tests/kernels/cases/embedding_cases.h"
 #include "tests/kernels/cases/flat_cases.h"
@@ -25,7 +26,9 @@ inline constexpr OpTable kOpTables[] = {
     {"pack_weight", uses_of(kPackCases)},
     {"bias_backward", uses_of(kMatmulCases) | uses_of(kBiasCases)},
     {"attention_forward", uses_of(kAttentionCases) | uses_of(kAttentionBatchCases)},
-    {"attention_backward", uses_of(kAttentionTreeCases) | uses_of(kAttentionBatchCases)},
+    {"attention_backward", uses_of(kAttentionTreeCases) | uses_of(kAttentionBatchCases) |
+                               uses_of(kAttentionPairsTreeCases) |
+                               uses_of(kAttentionPairsBatchCases)},
     {"kv_write", uses_of(kAttentionCases) | uses_of(kKvWriteCases)},
     {"kv_copy", uses_of(kKvCopyCases)},
     {"kv_clear", uses_of(kKvClearCases)},
