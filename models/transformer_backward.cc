@@ -8,7 +8,7 @@ namespace orrery::models {
 
 TransformerBackward::TransformerBackward(const Context& ctx, const Transformer& model,
                                          const BatchPlan& plan, const Activations& activations,
-                                         ConstActMat dhidden, const FlatView& gradients,
+                                         Mat<const float> dhidden, const FlatView& gradients,
                                          Mat<float> dembedding, Arena& arena)
     : ctx_(ctx),
       model_(model),
@@ -62,6 +62,8 @@ void TransformerBackward::final_norm_backward() {
     kernels::scatter_add_rows(ctx_, {.to = dresidual_, .from = dlast, .rows = plan_.output_rows});
   }
   buffers_ = model_.blocks().front().allocate_backward(dresidual_.rows, arena_);
+  if (buffers_.drounded.data != nullptr)
+    kernels::round_rows(ctx_, {.to = buffers_.drounded, .from = dresidual_});
 }
 
 void TransformerBackward::measure(const Transformer& model, const TrainBatch& batch, Arena& arena) {

@@ -282,7 +282,8 @@ std::string difference_from_learner(const models::Transformer& model, const Work
   for (auto& [temperature, list] : trees) {
     std::vector<Tree*> order;
     for (Tree& tree : list) order.push_back(&tree);
-    for (const MicroBatch& batch : pack(order, schedule.batch_tokens)) {
+    // A forward has no runs: every cut between trees will do.
+    for (const MicroBatch& batch : pack(order, schedule.batch_tokens, 1)) {
       std::vector<float> logprobs(batch.targets.size()), entropies(batch.targets.size());
       batch_logprobs(ctx, model, temperature, batch, logprobs, entropies, arena);
       compared += logprobs.size();

@@ -42,7 +42,8 @@ inline GradientResult gradient_of(const models::Transformer& model,
                               std::vector<float>(static_cast<size_t>(model.table().flat_size())));
   GradientResult result{{}, learners::LossSums(objective.loss->terms())};
   const auto order = pointers(trees);
-  const auto batches = learners::pack(order, max_tokens);
+  const auto batches =
+      learners::pack(order, max_tokens, learners::min_run_rows(model.compute_dtype()));
   shard_gradient(ctx, model, objective, batches, gradient.vec(), result.sums, arena);
   result.gradient = gradient.values();
   return result;

@@ -32,7 +32,7 @@ Model load(const BenchOptions& options, int64_t positions, const char* length_op
                source.name(), config.max_position_embeddings, length_options);
   }
   if (std::string_view(length_options) == kLengths)
-    (void)experiments::longest_sequence_bytes(config, positions, kLengths);
+    (void)experiments::longest_sequence_bytes(config, options.compute_dtype, positions, kLengths);
   Model model{std::make_unique<models::Transformer>(config, options.ctx.device,
                                                     options.compute_dtype, positions),
               ""};
@@ -63,8 +63,9 @@ rollout::EngineConfig engine_config(const BenchOptions& options, const models::M
   rollout::EngineConfig config;
   config.max_num_seqs = sequences;
   config.max_model_len = options.prompt_len + options.gen_len;
-  config.kv_cache_bytes = std::max(
-      size_t{8} << 30, experiments::longest_sequence_bytes(model, config.max_model_len, kLengths));
+  config.kv_cache_bytes =
+      std::max(size_t{8} << 30, experiments::longest_sequence_bytes(
+                                    model, options.compute_dtype, config.max_model_len, kLengths));
   return config;
 }
 
