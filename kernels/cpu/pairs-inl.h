@@ -368,10 +368,9 @@ HWY_INLINE void transpose_words(const uint32_t* const* from, int64_t rows, int64
                                 uint32_t* HWY_RESTRICT to, int64_t to_stride) {
   const hn::FixedTag<uint32_t, 4> d;
   const hn::FixedTag<uint64_t, 2> d64;
-  int64_t i = 0;
-  for (; i + 4 <= rows; i += 4) {
-    int64_t p = 0;
-    for (; p + 4 <= count; p += 4) {
+  const int64_t whole_rows = rows / 4 * 4, whole = count / 4 * 4;
+  for (int64_t i = 0; i < whole_rows; i += 4) {
+    for (int64_t p = 0; p < whole; p += 4) {
       const auto r0 = hn::LoadU(d, from[i] + p), r1 = hn::LoadU(d, from[i + 1] + p);
       const auto r2 = hn::LoadU(d, from[i + 2] + p), r3 = hn::LoadU(d, from[i + 3] + p);
       const auto low01 = hn::BitCast(d64, hn::InterleaveLower(d, r0, r1));
@@ -386,11 +385,11 @@ HWY_INLINE void transpose_words(const uint32_t* const* from, int64_t rows, int64
       store(hn::InterleaveLower(d64, high01, high23), 2);
       store(hn::InterleaveUpper(d64, high01, high23), 3);
     }
-    for (; p < count; ++p) {
+    for (int64_t p = whole; p < count; ++p) {
       for (int64_t k = i; k < i + 4; ++k) to[p * to_stride + k] = from[k][p];
     }
   }
-  for (; i < rows; ++i) {
+  for (int64_t i = whole_rows; i < rows; ++i) {
     for (int64_t p = 0; p < count; ++p) to[p * to_stride + i] = from[i][p];
   }
 }
@@ -402,14 +401,14 @@ HWY_INLINE void zip_rows(const Bf16* low, const Bf16* high, int64_t count, Bf16*
   const auto* const l = reinterpret_cast<const uint16_t*>(low);
   const auto* const h = reinterpret_cast<const uint16_t*>(high);
   auto* const out = reinterpret_cast<uint16_t*>(to);
-  int64_t j = 0;
-  for (; j + 8 <= count; j += 8) {
+  const int64_t whole = count / 8 * 8;
+  for (int64_t j = 0; j < whole; j += 8) {
     const auto a = hn::LoadU(d, l + j);
     const auto b = h == nullptr ? hn::Zero(d) : hn::LoadU(d, h + j);
     hn::StoreU(hn::InterleaveLower(d, a, b), d, out + 2 * j);
     hn::StoreU(hn::InterleaveUpper(d, a, b), d, out + 2 * j + 8);
   }
-  for (; j < count; ++j) {
+  for (int64_t j = whole; j < count; ++j) {
     to[2 * j] = low[j];
     to[2 * j + 1] = high == nullptr ? Bf16{} : high[j];
   }
@@ -419,12 +418,12 @@ HWY_INLINE void zip_rows(const Bf16* low, const Bf16* high, int64_t count, Bf16*
 HWY_INLINE void expand(const Bf16* HWY_RESTRICT from, int64_t count, float* HWY_RESTRICT to) {
   const hn::Rebind<uint16_t, F> d16;
   const auto* const in = reinterpret_cast<const uint16_t*>(from);
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
+  const int64_t whole = count / kLanes * kLanes;
+  for (int64_t i = 0; i < whole; i += kLanes) {
     const VU words = hn::PromoteTo(U(), hn::LoadU(d16, in + i));
     hn::StoreU(hn::BitCast(F(), hn::ShiftLeft<16>(words)), F(), to + i);
   }
-  for (; i < count; ++i) to[i] = to_f32(from[i]);
+  for (int64_t i = whole; i < count; ++i) to[i] = to_f32(from[i]);
 }
 
 /// The bits of the nearest bf16 values, ties to even, in the lower halves; NaN stays
@@ -442,10 +441,10 @@ HWY_INLINE VU rounded_words(VF value) {
 HWY_INLINE void round(const float* HWY_RESTRICT from, int64_t count, Bf16* HWY_RESTRICT to) {
   const hn::Rebind<uint16_t, F> d16;
   auto* const out = reinterpret_cast<uint16_t*>(to);
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes)
+  const int64_t whole = count / kLanes * kLanes;
+  for (int64_t i = 0; i < whole; i += kLanes)
     hn::StoreU(hn::TruncateTo(d16, rounded_words(hn::LoadU(F(), from + i))), d16, out + i);
-  for (; i < count; ++i) to[i] = to_bf16(from[i]);
+  for (int64_t i = whole; i < count; ++i) to[i] = to_bf16(from[i]);
 }
 
 }  // namespace pairs
