@@ -123,8 +123,8 @@ TEST_F(PairsAttention, TinyNumbersAreFlushed) {
   EXPECT_TRUE(std::ranges::any_of(r.out, [](float x) { return x == 0; })) << "nothing was tiny";
 }
 
-/// Outputs that c takes just below the smallest normal number, so that rounding brings
-/// them back to it: they are not tiny, though Arm's flush takes them for it.
+/// Outputs that c takes just below the smallest normal number, so that rounding
+/// brings them back to it: they are not tiny, though Arm's flush takes them for it.
 TEST_F(PairsAttention, OutputsThatRoundUpToTheSmallestNormalStay) {
   const AttentionShape shape{8, 8, 16};
   constexpr int64_t kRow = 8 * 16;
@@ -139,7 +139,7 @@ TEST_F(PairsAttention, OutputsThatRoundUpToTheSmallestNormalStay) {
     const float rise = 28.0f + 0.25f * static_cast<float>(head);
     key(32, rise);
     // The first tile's output is the sum of the values of its first three keys: a float
-    // cut in three. It is the largest one whose product with c is below 2^-126, or less.
+    // cut in three. It is the largest whose product with c is below 2^-126, or less.
     const double quotient = 0x1p-126 / static_cast<double>(exp_f32(-rise));
     for (int64_t d = 0; d < 16; ++d) {
       float rest = static_cast<float>(quotient);
