@@ -6,8 +6,9 @@
 // same blocks (the samples of a prompt) are taken together as a run: the shared keys
 // and values are read once, by taller register tiles. What holds:
 //   1. Each query (a row and head) is in exactly one item, which alone writes its
-//      output and lse. Its bits do not depend on the item (attention_queries-inl.h), so
-//      neither threads nor the cut into items nor runs change the result.
+//      output and lse. Its bits do not depend on the item (attention_queries-inl.h,
+//      pairs_attention-inl.h), so neither threads nor the cut into items nor runs
+//      change the result.
 //   2. Items are numbered run by run: run r's are those from the end_item of the run
 //      before to its own. Within a run they count down, so that a kv head's last
 //      queries, which see the most keys, are handed out first.

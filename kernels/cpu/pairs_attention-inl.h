@@ -13,8 +13,8 @@
 //      tile that a query does not see have the score -inf, hence p = 0.
 //   5. Outputs are multiplied by c only where it is not 1: they are sums under the
 //      flush, so times 1 changes no bit. At tile 0 they start from zero.
-//   6. Engines multiply whole steps of rows. Rows from the last query on hold zeros, or
-//      sums of zeros, and are never stored.
+//   6. Engines multiply whole steps of rows. Rows from the last query on hold whatever
+//      their memory held; no other row reads them, and they are never stored.
 #include "kernels/cpu/attention-inl.h"
 #include "kernels/cpu/pairs-inl.h"
 
@@ -301,16 +301,10 @@ HWY_NOINLINE void softmax_batch(const TileBatch& batch, float scale,
 template <class Engine, int64_t kMost>
 HWY_INLINE void attend(const PairsForwardArgs& op, const TileBatch& batch,
                        Queries<Engine, kMost>& queries, Weights<typename Engine::Left>& w) {
-  using Left = typename Engine::Left;
   int64_t first = 0;
   for (int t = 0; t < batch.tiles; ++t) {
     while (visible(queries.position[first], batch.first_tile + t) == 0) ++first;
     w.first[t] = first;
-    const int64_t end = first + whole_steps<Engine>(queries.count - first);
-    if constexpr (Engine::kRowStep > 1) {
-      Left* const p = w.p() + t * queries.rows * kTile;
-      std::fill(p + queries.count * kTile, p + end * kTile, Left{});
-    }
   }
   score_batch_flushed<Engine, kMost>(batch, op.head_dim, queries, w);
   softmax_batch<Engine, kMost>(batch, op.scale, queries, w);

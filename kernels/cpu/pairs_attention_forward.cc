@@ -13,9 +13,6 @@ HWY_BEFORE_NAMESPACE();
 namespace orrery::kernels::HWY_NAMESPACE {
 namespace pairs_attention {
 
-/// Dimensions of a packed query: whole blocks of pairs.
-constexpr int64_t packed_head_dim(int64_t head_dim) { return (head_dim + 31) / 32 * 32; }
-
 /// Elements that an item's packed queries, and its outputs, take at most: those of
 /// forward_item_queries, at any head_dim, with a step of rows more.
 template <class Engine>
@@ -35,7 +32,7 @@ HWY_INLINE void pack_left(const Bf16* from, int64_t count, typename Engine::Left
 
 /// Begins a block of `count` queries in memory for them and their outputs.
 template <class Engine, int64_t kMost>
-HWY_INLINE void begin_queries(Queries<Engine, kMost>& queries, int64_t count, int64_t head_dim,
+HWY_INLINE void begin_queries(Queries<Engine, kMost>& queries, int64_t count,
                               typename Engine::Left* q, float* o) {
   queries.count = count;
   queries.rows = rows_of<Engine>(count);
@@ -45,12 +42,6 @@ HWY_INLINE void begin_queries(Queries<Engine, kMost>& queries, int64_t count, in
     queries.m[i] = i < count ? -std::numeric_limits<float>::infinity() : 0.0f;
     queries.l[i] = 0.0f;
   }
-  const int64_t padding = queries.rows - count, columns = value_columns(head_dim);
-  if (padding == 0) return;
-  for (int64_t block = 0; block < packed_head_dim(head_dim) / kTile; ++block)
-    std::fill_n(q + (block * queries.rows + count) * kTile, padding * kTile,
-                typename Engine::Left{});
-  std::fill_n(o + count * columns, padding * columns, 0.0f);
 }
 
 template <class Engine, int64_t kMost>
@@ -159,7 +150,7 @@ void forward_item(const PairsForwardArgs& op, const PlannedSegment& segment,
       return block(*item.next, item.next_kv_head,
                    std::min(tile % key_tiles, item.next->position / kTile));
     };
-    begin_queries(queries, item.end - item.begin, op.head_dim, q_scratch, o_scratch);
+    begin_queries(queries, item.end - item.begin, q_scratch, o_scratch);
     pack_queries(op, segment, kv_head, item.begin, queries);
     for (int64_t tile = 0; tile < key_tiles;) {
       const TileBatch batch = make_batch(op, queries.count, tile, key_tiles, here, ahead);
@@ -212,14 +203,14 @@ void forward_shared_prefix(const PairsForwardArgs& op, Span<const PlannedSegment
       tile += batch.tiles;
     }
   };
-  begin_queries(together, run.size() * group, op.head_dim, q_scratch, o_scratch);
+  begin_queries(together, run.size() * group, q_scratch, o_scratch);
   for (int64_t i = 0; i < together.count; ++i) {
     pack_query(cpu::at(op.q, run[i / group].row_begin, kv_head * group + i % group), i,
                shared * kTile - 1, op.head_dim, together);
   }
   walk(0, 0, shared, together);
   for (int64_t s = 0; s < run.size(); ++s) {
-    begin_queries(own, group, op.head_dim, own_q, own_o);
+    begin_queries(own, group, own_q, own_o);
     pack_queries(op, run[s], kv_head, 0, own);
     copy_sums(together, s * group, value_columns(op.head_dim), own);
     walk(s, shared, last_tile(run[s]) + 1, own);

@@ -395,21 +395,26 @@ TEST_F(AttentionTest, KvCopyTakesOnlyTheFirstSlots) {
                   .k = Mat<const float>(k.data(), kKvBlock, row),
                   .v = Mat<const float>(v.data(), kKvBlock, row),
                   .plan = make_attention_plan({}, shape, kKvBlock, 2, segments, arena)});
-    copy_slots(pool, 0, 1, c.slots);
     const float* keys = cpu::keys<float>(pool.view());
     const float* values = cpu::values<float>(pool.view());
     const int64_t block = heads * cpu::key_elements(DType::kF32, dim);
-    for (int64_t head = 0; head < heads; ++head) {
-      for (int64_t slot = 0; slot < kKvBlock; ++slot) {
-        for (int64_t d = 0; d < dim; ++d) {
-          const int64_t k_at = (head * dim + d) * kKvBlock + slot,
-                        v_at = (head * kKvBlock + slot) * dim + d;
-          EXPECT_EQ(keys[k_at], k[slot * row + head * dim + d]);
-          if (slot < c.slots) {
-            EXPECT_EQ(keys[block + k_at], keys[k_at]);
-            EXPECT_EQ(values[block + v_at], values[v_at]);
-          } else {
-            EXPECT_TRUE(std::isnan(keys[block + k_at]) && std::isnan(values[block + v_at]));
+    for (const bool clear_rest : {false, true}) {
+      copy_slots(pool, 0, 1, c.slots, clear_rest);
+      for (int64_t head = 0; head < heads; ++head) {
+        for (int64_t slot = 0; slot < kKvBlock; ++slot) {
+          for (int64_t d = 0; d < dim; ++d) {
+            const int64_t k_at = (head * dim + d) * kKvBlock + slot,
+                          v_at = (head * kKvBlock + slot) * dim + d;
+            const float key = keys[block + k_at], value = values[block + v_at];
+            EXPECT_EQ(keys[k_at], k[slot * row + head * dim + d]);
+            if (slot < c.slots) {
+              EXPECT_EQ(key, keys[k_at]);
+              EXPECT_EQ(value, values[v_at]);
+            } else if (clear_rest) {
+              EXPECT_TRUE(key == 0 && value == 0);
+            } else {
+              EXPECT_TRUE(std::isnan(key) && std::isnan(value));
+            }
           }
         }
       }

@@ -123,6 +123,42 @@ TEST_F(PairsAttention, TinyNumbersAreFlushed) {
   EXPECT_TRUE(std::ranges::any_of(r.out, [](float x) { return x == 0; })) << "nothing was tiny";
 }
 
+/// Outputs that c takes just below the smallest normal number, so that rounding
+/// brings them back to it: they are not tiny, though Arm's flush takes them for it.
+TEST_F(PairsAttention, OutputsThatRoundUpToTheSmallestNormalStay) {
+  const AttentionShape shape{8, 8, 16};
+  constexpr int64_t kRow = 8 * 16;
+  Sequence s{33, Floats(33 * kRow), Floats(33 * kRow), Floats(33 * kRow)};
+  for (int64_t head = 0; head < 8; ++head) {
+    const int64_t at = head * 16;
+    const auto key = [&](int64_t j, float score) { s.k[j * kRow + at] = 4.0f * score; };
+    for (int64_t j = 0; j < 33; ++j) {
+      s.q[j * kRow + at] = 1.0f;
+      key(j, j < 3 ? 0.0f : -200.0f);
+    }
+    const float rise = 28.0f + 0.25f * static_cast<float>(head);
+    key(32, rise);
+    // The first tile's output is the sum of the values of its first three keys: a float
+    // cut in three. It is the largest whose product with c is below 2^-126, or less.
+    const double quotient = 0x1p-126 / static_cast<double>(exp_f32(-rise));
+    for (int64_t d = 0; d < 16; ++d) {
+      float rest = static_cast<float>(quotient);
+      if (static_cast<double>(rest) >= quotient) rest = std::nextafter(rest, 0.0f);
+      for (int64_t below = 0; below < d / 4; ++below) rest = std::nextafter(rest, 0.0f);
+      for (const int64_t j : {0, 2, 1}) {
+        float& piece = s.v[j * kRow + at + d];
+        piece = std::bit_cast<float>(std::bit_cast<uint32_t>(rest) & 0xFFFF0000u);
+        rest -= piece;
+      }
+      ASSERT_EQ(rest, 0.0f);
+    }
+  }
+  expect_case(shape, {s}, {{0, 0, 33}});
+  const Result r = expected_chunks(shape, {s}, {{0, 32, 33}}, 0.25f);
+  EXPECT_TRUE(std::ranges::any_of(r.out, [](float x) { return x == 0x1p-126f; }));
+  EXPECT_TRUE(std::ranges::any_of(r.out, [](float x) { return x == 0.0f; }));
+}
+
 TEST_F(PairsAttention, CloseToSoftmaxInDouble) {
   const AttentionShape shape{6, 2, 64};
   std::mt19937 rng(17);
