@@ -86,7 +86,7 @@ void append_tree(MicroBatch& batch, Tree& tree);
 /// than 12, whereas larger runs would leave the token budget less to choose.
 int64_t min_run_rows(DType compute_dtype);
 
-/// Packs trees in order into micro-batches of whole runs, of min_run_rows rows or more
+/// Packs trees in order into micro-batches of whole runs of min_run_rows rows or more
 /// each (the last one may have fewer): a new micro-batch starts when the next run would
 /// exceed max_tokens. A run that exceeds it alone is a micro-batch by itself.
 std::vector<MicroBatch> pack(std::span<Tree* const> trees, int64_t max_tokens,
