@@ -82,11 +82,11 @@ void append_tree(MicroBatch& batch, Tree& tree);
 
 /// A run ends with the tree that brings it to this many rows or more. In f32 every tree
 /// is one. In bf16 a gradient's sum over rows is made in blocks of 32, which begin anew
-/// at each run: at 256 rows the ragged last block costs 6 % of the products, and no more
-/// than 12, whereas larger runs would leave the token budget less to choose.
+/// at each run: at 256 rows the ragged last block costs 6 % of the products, and no
+/// more than 12, whereas larger runs would leave the token budget less to choose.
 int64_t min_run_rows(DType compute_dtype);
 
-/// Packs trees in order into micro-batches of whole runs, of min_run_rows rows or more
+/// Packs trees in order into micro-batches of whole runs of min_run_rows rows or more
 /// each (the last one may have fewer): a new micro-batch starts when the next run would
 /// exceed max_tokens. A run that exceeds it alone is a micro-batch by itself.
 std::vector<MicroBatch> pack(std::span<Tree* const> trees, int64_t max_tokens,

@@ -34,8 +34,8 @@ struct TrainBatch {
   Span<const kernels::AttentionSegment> segments;  ///< parents before children, rows in order
   /// [R], may repeat: a prompt's last row predicts every response's first token.
   Span<const int32_t> output_rows;
-  /// Where the runs of the T rows end (docs/numerics.md), rising, the last one at T. Empty:
-  /// all rows are one run. They matter to bf16 gradients alone.
+  /// Where the runs of the T rows end (docs/numerics.md), rising, the last one at T.
+  /// Empty: all rows are one run. They matter to bf16 gradients alone.
   Span<const int64_t> run_ends{};
 };
 
@@ -54,8 +54,8 @@ struct BatchPlan {
 };
 
 /// Error for tokens outside the model's vocabulary, positions outside its context,
-/// segments that the batch or the cache does not hold, and ends of runs that do not rise
-/// to the batch's.
+/// segments that the batch or the cache does not hold, and ends of runs that do not
+/// rise to the batch's.
 BatchPlan plan_forward(const Context& ctx, const Transformer& model, const ForwardBatch& batch,
                        const KvCache& cache, Arena& arena);
 

@@ -17,8 +17,8 @@ namespace orrery::models {
 /// One block id stands for that block in every layer.
 class KvCache {
  public:
-  /// dtype: of keys and values, the model's compute dtype. memory: used when it is large
-  /// enough, and must then outlive the cache; else the cache takes its own.
+  /// dtype: of keys and values, the model's compute dtype. memory: used when it is
+  /// large enough, and must then outlive the cache; else the cache takes its own.
   KvCache(const ModelConfig& config, DType dtype, Device device, int64_t blocks,
           Vec<float> memory = {});
   const kernels::KvPool& layer(int64_t index) const { return layers_[index]; }

@@ -35,8 +35,8 @@ namespace orrery::models {
 /// are const and may share one Transformer, but not while it is written or packed.
 class Transformer {
  public:
-  /// compute_dtype: of what enters products and attention, weights and activations: kF32
-  /// or kBF16. The residual stream and sums are f32.
+  /// compute_dtype: of what enters products and attention, weights and activations:
+  /// kF32 or kBF16. The residual stream and sums are f32.
   /// max_positions: longest sequence that will be run (0: the config's). It sizes the
   /// RoPE table, and config().max_position_embeddings is at most that. module: which of
   /// the job's it is.
@@ -118,8 +118,8 @@ void measure_forward_train(const Transformer& model, const TrainBatch& batch, Ar
 
 /// The backward of one batch, a block at a time: gradients of a loss given dhidden
 /// [R, D]. They are added into the flat `gradients` (layout of model.table()) in order
-/// of the rows, so two batches in a row give the bits of one batch holding both; in bf16
-/// where the batches are cut between runs.
+/// of the rows, so two batches in a row give the bits of one batch holding both (in
+/// bf16 where the batches are cut between runs).
 /// dembedding [T, D] receives the gradient of the embedding rows, which the caller adds
 /// by embedding_backward after the head's part of tied weights is whole
 /// (learners/gradient.h).

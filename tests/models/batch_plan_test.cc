@@ -87,7 +87,7 @@ class BatchPlanOfType : public BatchPlanTest, public testing::WithParamInterface
   BatchPlanOfType() : BatchPlanTest(GetParam()) {}
 };
 INSTANTIATE_TEST_SUITE_P(Types, BatchPlanOfType, testing::Values(DType::kF32, DType::kBF16),
-                         [](const auto& info) { return std::string(dtype_name(info.param)); });
+                         [](const auto& type) { return std::string(dtype_name(type.param)); });
 
 TEST_F(BatchPlanTest, OfATrainingBatchSharesFullBlocksAndCopiesThePartlyFilledOne) {
   const Group group;

@@ -359,7 +359,7 @@ TEST_P(LentMemory, IsUsedWhateverWasLeftInIt) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, LentMemory, testing::Values(DType::kF32, DType::kBF16),
-                         [](const auto& info) { return std::string(dtype_name(info.param)); });
+                         [](const auto& type) { return std::string(dtype_name(type.param)); });
 
 TEST_F(EngineTest, StampsWeightVersionsAndRefusesThemInFlight) {
   Engine engine(ctx_, model_, nullptr, {});
