@@ -43,8 +43,8 @@ void logprob_forward(const Context& ctx, const LogprobForward& op);
 /// in float32 fma(dlogp, 1[j = t] - p_j, -((dentropy * p_j) * (log p_j + H))), with
 /// p_j = exp(log p_j). Where p_j is multiplied by it, a z_j - m of -inf counts as the
 /// lowest finite number, so that a token of probability 0 gets 0. A row whose dlogp and
-/// dentropy are both 0 (a masked token) becomes 0, whatever its logits. Throws Error for
-/// shapes and types.
+/// dentropy are both 0 (a masked token) becomes 0, whatever its logits. Throws Error
+/// for shapes and types.
 struct LogprobBackward {
   ActMat dlogits;                    ///< [r, vocab], f32 or bf16; may be the logits
   Mat<const float> logits;           ///< [r, vocab]
