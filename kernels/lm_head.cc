@@ -46,9 +46,9 @@ void forward_chunk(const Context& ctx, const LmHeadForward& op, int64_t begin, M
 /// Rows of a block of dW's sum in pairs.
 constexpr int64_t kBlockRows = 32;
 
-/// Where the chunk from `begin` ends, of at most `most` rows, at least kBlockRows unless
-/// the walk ends. In bf16 a block of dW lies in one chunk, so a chunk ends with a block
-/// or with a run.
+/// Where the chunk from `begin` ends, of at most `most` rows. In bf16 a block of dW
+/// lies in one chunk, so a chunk ends with a block or with a run. REQUIRES: `most` is
+/// at least kBlockRows, or the rest.
 int64_t chunk_end(const LmHeadForward& op, int64_t begin, int64_t most) {
   const int64_t rows = op.hidden.rows, end = std::min(begin + most, rows);
   if (op.weight.dtype != DType::kBF16) return end;

@@ -40,10 +40,11 @@ void logprob_forward(const Context& ctx, const LogprobForward& op);
 /// The gradient of the logits, given dL/dlogp and dL/dentropy:
 ///   dz_j = dlogp * (1[j = t] - p_j) - dentropy * p_j * (log p_j + H)
 ///   dlogit_j = dz_j * (1 / temperature)
-/// in float32 fma(dlogp, 1[j = t] - p_j, -((dentropy * p_j) * (log p_j + H))), with p_j =
-/// exp(log p_j), and log p_j (z_j - m) - log s with the lowest finite number for a z_j - m
-/// of -inf, so that a token of probability 0 gets 0. A row whose dlogp and dentropy are both 0 (a masked token) becomes 0,
-/// whatever its logits. Throws Error for shapes.
+/// in float32 fma(dlogp, 1[j = t] - p_j, -((dentropy * p_j) * (log p_j + H))), with
+/// p_j = exp(log p_j). Where p_j is multiplied by it, a z_j - m of -inf counts as the
+/// lowest finite number, so that a token of probability 0 gets 0. A row whose dlogp and
+/// dentropy are both 0 (a masked token) becomes 0, whatever its logits. Throws Error
+/// for shapes and types.
 struct LogprobBackward {
   ActMat dlogits;                    ///< [r, vocab], f32 or bf16; may be the logits
   Mat<const float> logits;           ///< [r, vocab]

@@ -34,8 +34,9 @@ HWY_INLINE float scale_by_rstd(Y* y, const X* x, float sum, const cpu::NormVecto
                                int64_t dim) {
   const float rstd = 1.0f / std::sqrt(sum / static_cast<float>(dim) + op.eps);
   const Lanes scale = set16(rstd);
+  const float* const weight = op.weight;
   for_each16(dim, [&](int64_t i, auto io) HWY_ATTR {
-    io.store(y + i, mul(mul(io.load(x + i), scale), io.load(op.weight + i)));
+    io.store(y + i, mul(mul(io.load(x + i), scale), io.load(weight + i)));
   });
   return rstd;
 }

@@ -126,21 +126,26 @@ PackedWeight pack(DeviceArrays& a, int64_t n, int64_t k, DType dtype, int64_t pa
 
 void run(DeviceArrays& a, const MatmulCase& c, Answers&) {
   const PackedWeight weight = pack(a, c.n, c.k, c.dtype, c.padding);
-  const auto mat = [&](int64_t rows, int64_t cols) { return a.mat(rows, cols, 1.0f, c.padding); };
-  const Mat<float> x = mat(c.m, c.k), y = mat(c.m, c.n);
-  matmul_forward(a.ctx(), {.y = y,
+  const auto sums = [&](int64_t rows, int64_t cols) { return a.mat(rows, cols, 1.0f, c.padding); };
+  const auto operand = [&](int64_t rows, int64_t cols) -> ActMat {
+    if (c.dtype == DType::kBF16) return a.act_mat(c.dtype, rows, cols);
+    return sums(rows, cols);
+  };
+  const ActMat x = operand(c.m, c.k), dy = operand(c.m, c.n);
+  matmul_forward(a.ctx(), {.y = sums(c.m, c.n),
                            .x = x,
                            .weight = weight,
                            .bias = c.bias ? a.vec(c.n) : Vec<float>(),
                            .accumulate = c.accumulate});
-  matmul_backward_weight(a.ctx(), {.dw = mat(c.n, c.k), .dy = y, .x = x});
-  matmul_backward_input(a.ctx(), {.dx = x, .dy = y, .weight = weight, .accumulate = c.accumulate});
+  matmul_backward_weight(a.ctx(), {.dw = sums(c.n, c.k), .dy = dy, .x = x});
+  matmul_backward_input(
+      a.ctx(), {.dx = sums(c.m, c.k), .dy = dy, .weight = weight, .accumulate = c.accumulate});
 }
 
 void run(DeviceArrays& a, const PackCase& c, Answers&) {
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     const PackedWeight weight = pack(a, c.n, c.k, dtype);
-    matmul_forward(a.ctx(), {.y = a.mat(2, c.n), .x = a.mat(2, c.k), .weight = weight});
+    matmul_forward(a.ctx(), {.y = a.mat(2, c.n), .x = a.act_mat(dtype, 2, c.k), .weight = weight});
   }
 }
 

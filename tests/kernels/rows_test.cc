@@ -62,8 +62,8 @@ INSTANTIATE_TEST_SUITE_P(Shapes, RowsTest, testing::ValuesIn(cases_for(kRowsCase
                          CaseName());
 
 /// Floats whose rounding is special: halves between neighbours of either parity,
-/// subnormals, the largest ones, infinities, and NaN of which the upper bits alone would
-/// be an infinity.
+/// subnormals, the largest ones, infinities, and NaN of which the upper bits alone
+/// would be an infinity.
 std::vector<uint32_t> special_bits() {
   std::vector<uint32_t> bits;
   for (const uint32_t high : {0x0000u, 0x0001u, 0x007Fu, 0x0080u, 0x3F80u, 0x3F81u, 0x7F7Fu}) {
