@@ -14,7 +14,7 @@ using PairsBackwardArgs = BasicBackwardArgs<Bf16>;
 /// Most queries of a block: whole blocks of 32 of dk's and dv's sums.
 inline constexpr int64_t kPairsBackwardQueries = 64;
 /// Most key tiles of a product: what it takes of them stays in the cache.
-inline constexpr int64_t kPairsBackwardTiles = 4;
+inline constexpr int64_t kPairsBackwardTiles = 2;
 
 /// The head dimension padded to whole blocks of pairs.
 inline int64_t pairs_head_dim(int64_t head_dim) { return (head_dim + 31) / 32 * 32; }
