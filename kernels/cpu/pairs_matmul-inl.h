@@ -197,7 +197,7 @@ inline void store_panel(const float* HWY_RESTRICT c, int64_t row, int64_t rows, 
 }
 
 /// One thread's part: rows [row_begin, row_end) and the columns of panels [panel_begin,
-/// panel_end). The left operand of a block of rows is packed once and meets every panel.
+/// panel_end). The left operand of a block of rows is packed once and meets each panel.
 template <class Engine>
 void multiply_part(const Product& product, int64_t row_begin, int64_t row_end, int64_t panel_begin,
                    int64_t panel_end) {
