@@ -32,8 +32,9 @@ inline constexpr int64_t kLeftBytes = 512 * 1024;
 inline constexpr int64_t kMaxInner = 4096;
 /// Most rows of a block.
 inline constexpr int64_t kMaxRows = 192;
-/// Blocks of pairs for which a row tile and a panel stay in the first-level cache.
-inline constexpr int64_t kBlocksAtOnce = 12;
+/// Most blocks of pairs that a row tile goes through at once: a panel's are 36 KiB,
+/// about a first-level cache. Found by trial.
+inline constexpr int64_t kBlocksAtOnce = 18;
 /// Multiply-adds that are worth a thread.
 inline constexpr int64_t kGrain = 1 << 17;
 
@@ -104,9 +105,11 @@ void fetch_tile(const Panel<Engine>& panel, int64_t tile, int64_t tiles) {
 template <class Engine>
 HWY_NOINLINE void multiply_panel(const Panel<Engine>& panel) {
   const int64_t tiles = tiles_of<Engine>(panel.rows);
-  const int64_t calls = tiles * ceil_div(panel.blocks, kBlocksAtOnce);
+  const int64_t parts = ceil_div(panel.blocks, kBlocksAtOnce);
+  const int64_t part = parts == 0 ? 0 : ceil_div(panel.blocks, parts);
+  const int64_t calls = tiles * parts;
   int64_t call = 0;
-  for (int64_t block = 0; block < panel.blocks; block += kBlocksAtOnce) {
+  for (int64_t block = 0; block < panel.blocks; block += part) {
     for (int64_t t = 0; t < tiles; ++t) {
       if (panel.next_b != nullptr && tiles > 1)
         fetch_share(panel.next_b, panel.blocks, call++, calls);
@@ -116,7 +119,7 @@ HWY_NOINLINE void multiply_panel(const Panel<Engine>& panel) {
       Multiply<typename Engine::Left> op;
       op.rows = tile_row<Engine>(panel.rows, t + 1) - row;
       op.cols = kPanelWidth;
-      op.blocks = std::min(panel.blocks - block, kBlocksAtOnce);
+      op.blocks = std::min(panel.blocks - block, part);
       op.c = panel.c + row * panel.c_stride, op.c_stride = panel.c_stride;
       op.accumulate = panel.accumulate || block > 0;
       op.a_block_stride = op.rows * kPairsBlock;
