@@ -1,6 +1,6 @@
 // Matrix products of linear layers in f32: packing, blocking and threads around the
-// register tiles of matmul_tile-inl.h (in bf16: pairs_matmul.cc). All products are C [m, n] (+)= A [m, k] B [k, n]. What
-// holds, and makes every element of C one chain:
+// register tiles of matmul_tile-inl.h (in bf16: pairs_matmul.cc). All products are
+// C [m, n] (+)= A [m, k] B [k, n]. What holds, and makes every element of C one chain:
 //   1. One thread computes an element of C, and runs over k in rising order.
 //   2. k is cut into blocks. In the first block the chain starts from zero, the bias or
 //      C itself; in the next ones from C, which the block before has written. Writing

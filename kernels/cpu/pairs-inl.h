@@ -145,6 +145,12 @@ HWY_NOINLINE void multiply_tile(const Multiply<float>& op, int64_t row, int64_t 
         HWY_UNROLL(8)
         for (int v = 0; v < kVectors; ++v) even[i][v] = hn::MulAdd(w, x[v], even[i][v]);
       }
+#if HWY_TARGET == HWY_AVX2
+      // No register is left to keep the words in: they are read again.
+      asm volatile("" ::: "memory");
+      HWY_UNROLL(8)
+      for (int v = 0; v < kVectors; ++v) words[v] = load_words(b + 2 * v * kLanes);
+#endif
       HWY_UNROLL(8)
       for (int v = 0; v < kVectors; ++v) x[v] = odd_of(words[v]);
       HWY_UNROLL(8)

@@ -32,8 +32,9 @@ inline constexpr int64_t kLeftBytes = 512 * 1024;
 inline constexpr int64_t kMaxInner = 4096;
 /// Most rows of a block.
 inline constexpr int64_t kMaxRows = 192;
-/// Blocks of pairs for which a row tile and a panel stay in the first-level cache.
-inline constexpr int64_t kBlocksAtOnce = 12;
+/// Most blocks of pairs that a row tile goes through at once: a panel's are 36 KiB,
+/// about a first-level cache. Found by trial.
+inline constexpr int64_t kBlocksAtOnce = 18;
 /// Multiply-adds that are worth a thread.
 inline constexpr int64_t kGrain = 1 << 17;
 
@@ -70,23 +71,57 @@ template <class Engine>
 struct Panel {
   const typename Engine::Left* left = nullptr;
   const Bf16* b = nullptr;
-  float* c = nullptr;  ///< [rows][kPanelWidth]
+  const Bf16* next_b = nullptr;  ///< the panel that comes next, to be fetched; or null
+  float* c = nullptr;            ///< [rows][kPanelWidth], rows c_stride apart
+  int64_t c_stride = kPanelWidth;
+  bool accumulate = true;  ///< start from c; else from 0
   int64_t rows = 0;
   int64_t blocks = 0;
 };
 
+/// Fetches share `index` of `count` of a panel. Where B comes from memory or the
+/// third-level cache, its row tiles share the work for the panel after theirs.
+inline void fetch_share(const Bf16* panel, int64_t blocks, int64_t index, int64_t count) {
+  constexpr int64_t kLine = 64 / sizeof(Bf16);
+  const int64_t lines = blocks * kSquare / kLine;
+  for (int64_t i = lines * index / count; i < lines * (index + 1) / count; ++i)
+    hwy::Prefetch(panel + i * kLine);
+}
+
+/// Fetches C of the row tile after the next, of this panel or of the one to the right;
+/// the address may lie past C, which is not read here.
+template <class Engine>
+void fetch_tile(const Panel<Engine>& panel, int64_t tile, int64_t tiles) {
+  const bool here = tile < tiles;
+  if (!here) tile = std::min(tile - tiles, tiles - 1);
+  const float* const c = panel.c + (here ? 0 : kPanelWidth);
+  for (int64_t row = tile_row<Engine>(panel.rows, tile);
+       row < tile_row<Engine>(panel.rows, tile + 1); ++row) {
+    hwy::Prefetch(c + row * panel.c_stride);
+    hwy::Prefetch(c + row * panel.c_stride + kPanelWidth / 2);
+  }
+}
+
 template <class Engine>
 HWY_NOINLINE void multiply_panel(const Panel<Engine>& panel) {
   const int64_t tiles = tiles_of<Engine>(panel.rows);
-  for (int64_t block = 0; block < panel.blocks; block += kBlocksAtOnce) {
+  const int64_t parts = ceil_div(panel.blocks, kBlocksAtOnce);
+  const int64_t part = parts == 0 ? 0 : ceil_div(panel.blocks, parts);
+  const int64_t calls = tiles * parts;
+  int64_t call = 0;
+  for (int64_t block = 0; block < panel.blocks; block += part) {
     for (int64_t t = 0; t < tiles; ++t) {
+      if (panel.next_b != nullptr && tiles > 1)
+        fetch_share(panel.next_b, panel.blocks, call++, calls);
       const int64_t row = tile_row<Engine>(panel.rows, t);
+      // The buffer, whose rows are kPanelWidth apart, is in the cache.
+      if (block == 0 && panel.c_stride != kPanelWidth) fetch_tile(panel, t + 2, tiles);
       Multiply<typename Engine::Left> op;
       op.rows = tile_row<Engine>(panel.rows, t + 1) - row;
       op.cols = kPanelWidth;
-      op.blocks = std::min(panel.blocks - block, kBlocksAtOnce);
-      op.c = panel.c + row * kPanelWidth, op.c_stride = kPanelWidth;
-      op.accumulate = true;
+      op.blocks = std::min(panel.blocks - block, part);
+      op.c = panel.c + row * panel.c_stride, op.c_stride = panel.c_stride;
+      op.accumulate = panel.accumulate || block > 0;
       op.a_block_stride = op.rows * kPairsBlock;
       op.a = panel.left + row * panel.blocks * kPairsBlock + block * op.a_block_stride;
       op.b = panel.b + block * kSquare, op.b_pair_stride = 2 * kPanelWidth;
@@ -165,7 +200,7 @@ inline void store_panel(const float* HWY_RESTRICT c, int64_t row, int64_t rows, 
 }
 
 /// One thread's part: rows [row_begin, row_end) and the columns of panels [panel_begin,
-/// panel_end). The left operand of a block of rows is packed once and meets every panel.
+/// panel_end). The left operand of a block of rows is packed once and meets each panel.
 template <class Engine>
 void multiply_part(const Product& product, int64_t row_begin, int64_t row_end, int64_t panel_begin,
                    int64_t panel_end) {
@@ -178,18 +213,31 @@ void multiply_part(const Product& product, int64_t row_begin, int64_t row_end, i
   const int64_t most = std::min(kLeftBytes / row_bytes / kTile * kTile, kMaxRows);
   const int64_t row_blocks = ceil_div(ceil_div(row_end - row_begin, kTile), most / kTile);
   const int64_t step = ceil_div(ceil_div(row_end - row_begin, row_blocks), kTile) * kTile;
+  // f32 sums that start from C or from zero need no buffer.
+  const bool in_place = product.c.dtype == DType::kF32 && product.bias == nullptr &&
+                        product.blocks > 0 &&
+                        (product.start.data == nullptr || product.start.data == product.c.data);
   for (int64_t row = row_begin; row < row_end; row += step) {
     const int64_t rows = std::min(row_end - row, step);
     const int64_t padded = tile_row<Engine>(rows, tiles_of<Engine>(rows));
     pack_left<Engine>(product, row, rows, left);
     for (int64_t p = panel_begin; p < panel_end; ++p) {
       const int64_t col = p * kPanelWidth, cols = std::min(product.c.cols - col, kPanelWidth);
+      Panel<Engine> panel{.left = left,
+                          .b = product.b + p * product.panel_stride,
+                          .rows = rows,
+                          .blocks = product.blocks};
+      if (p + 1 < panel_end) panel.next_b = panel.b + product.panel_stride;
+      if (in_place && cols == kPanelWidth && padded == rows) {
+        panel.c = static_cast<float*>(product.c.data) + row * product.c.stride + col;
+        panel.c_stride = product.c.stride;
+        panel.accumulate = product.start.data != nullptr;
+        multiply_panel_flushed(panel);
+        continue;
+      }
+      panel.c = c;
       load_panel(product, row, rows, padded, col, cols, c);
-      multiply_panel_flushed<Engine>({.left = left,
-                                      .b = product.b + p * product.panel_stride,
-                                      .c = c,
-                                      .rows = rows,
-                                      .blocks = product.blocks});
+      multiply_panel_flushed(panel);
       store_panel(c, row, rows, col, cols, product.c);
     }
   }

@@ -83,8 +83,8 @@ void pairs_forward(const Context& ctx, const MatmulForward& op) {
   });
 }
 
-/// dx = dy W: the rows of W in pairs are B. They come from the packed weight, a panel of
-/// which has 32 of them.
+/// dx = dy W: the rows of W in pairs are B. They come from the packed weight, a panel
+/// of which has 32 of them.
 void pairs_backward_input(const Context& ctx, const MatmulBackwardInput& op) {
   pairs::Product product;
   product.a = op.dy.as<const Bf16>();

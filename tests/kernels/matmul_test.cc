@@ -1,6 +1,6 @@
-// Every product of f32 operands must have the bits of a loop of std::fma in index order:
-// on each instruction set, for any number of threads, and however a batch is cut. (bf16:
-// pairs_matmul_test.cc.)
+// Every product of f32 operands must have the bits of a loop of std::fma in index
+// order: on each instruction set, for any number of threads, and however a batch is
+// cut. (bf16: pairs_matmul_test.cc.)
 #include "kernels/matmul.h"
 
 #include <gmock/gmock.h>

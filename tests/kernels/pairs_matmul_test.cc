@@ -1,6 +1,6 @@
-// Every product of bf16 operands must have the bits of the recipe of docs/numerics.md in
-// scalar code: on vectors of each instruction set, on tiles, for any number of threads,
-// and however a batch is cut.
+// Every product of bf16 operands must have the bits of the recipe of docs/numerics.md
+// in scalar code: on vectors of each instruction set, on tiles, for any number of
+// threads, and however a batch is cut.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -382,8 +382,8 @@ TEST(PairsPackedWeight, IsInPanelsOfPairsPaddedWithZeros) {
 }
 
 TEST(PairsPackedWeight, RoundsEveryKindOfNumberAsTheScalarDoes) {
-  // Halves beside even and odd values, what is near them, the largest, infinities, NaN of
-  // all sorts, subnormals, zeros.
+  // Halves beside even and odd values, what is near them, the largest, infinities, NaN
+  // of all sorts, subnormals, zeros.
   const std::vector<uint32_t> kinds = {0x3F808000, 0x3F818000, 0xBF808000, 0x3F807FFF, 0x3F808001,
                                        0x7F7FFFFF, 0xFF7FFFFF, 0x7F800000, 0xFF800000, 0x7F800001,
                                        0x7FBFFFFF, 0xFFFFFFFF, 0x7FC00000, 0x00000001, 0x00008000,
