@@ -13,9 +13,9 @@ namespace orrery::kernels {
 double measure_gemm_peak(const Context& ctx, DType dtype, double seconds = 0.3);
 
 /// Floating-point operations per second (2 per multiply-add) that `threads` threads do
-/// at most, in multiply-adds on registers: of vectors, and of AMX's tiles where products
-/// of `dtype` take those. The sum over threads of the best of `turns` runs of well under
-/// 0.1 ms each, by the thread's CPU time.
+/// at most, in multiply-adds on registers: of vectors, and of AMX's tiles where
+/// products of `dtype` take those. The sum over threads of the best of `turns` runs of
+/// well under 0.1 ms each, by the thread's CPU time.
 double measure_product_peak(int threads, DType dtype, int turns = 300);
 
 /// Bytes per second that y += x moves over 256 MiB each (two reads and one write per

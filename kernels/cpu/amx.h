@@ -58,8 +58,8 @@ struct AmxTiles {
 };
 
 /// Whether this CPU and system have AMX for bf16, the system has given this process
-/// leave to use it, and a tile gave the bits of the recipe. Asked once; a CPU whose tile
-/// differs is not trusted, which a warning says.
+/// leave to use it, and a tile gave the bits of the recipe. Asked once; a CPU whose
+/// tile differs is not trusted, which a warning says.
 bool has_amx();
 
 #else

@@ -289,8 +289,8 @@ struct EmulatedTiles {
   }
 };
 
-/// On tiles, AmxTiles or EmulatedTiles: 32 by 32 elements of c at a time, in four tiles,
-/// so that each operand that is loaded is used twice.
+/// On tiles, AmxTiles or EmulatedTiles: 32 by 32 elements of c at a time, in four
+/// tiles, so that each operand that is loaded is used twice.
 template <class Tiles>
 struct TileEngine {
   using Left = Bf16;

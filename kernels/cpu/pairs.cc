@@ -25,9 +25,9 @@ constexpr float kSmallest = std::numeric_limits<float>::min();
 
 float flush_subnormal(float x) { return std::fabs(x) < kSmallest ? std::copysign(0.0f, x) : x; }
 
-/// `result` unless it is tiny after rounding. `scaled` is the same operation on operands
-/// 2^64 larger, which rounds as if exponents had no lower bound. The thread may flush
-/// in its own way, so where it matters the result is taken from there.
+/// `result` unless it is tiny after rounding. `scaled` is the same operation on
+/// operands 2^64 larger, which rounds as if exponents had no lower bound. The thread
+/// may flush in its own way, so where it matters the result is taken from there.
 template <class Scaled>
 float flush_tiny(float result, const Scaled& scaled) {
   if (!(std::fabs(result) <= kSmallest)) return result;

@@ -20,8 +20,8 @@ enum class PairsEngine : uint8_t {
 PairsEngine pairs_engine();
 void set_pairs_engine(PairsEngine engine);
 
-/// One fma of the recipe: subnormal operands count as zeros, a result that is tiny after
-/// rounding becomes zero; on any machine, in any mode. a and b hold bf16 values.
+/// One fma of the recipe: subnormal operands count as zeros, a result that is tiny
+/// after rounding becomes zero; on any machine, in any mode. a and b hold bf16 values.
 float flushed_fma(float a, float b, float c);
 /// One add, likewise.
 float flushed_add(float a, float b);
