@@ -8,6 +8,7 @@
 // VectorEngine takes the left operand as floats that hold bf16 values, TileEngine as
 // Bf16; rows are padded to a multiple of Engine::kRowStep, columns to one of 16, the
 // inner dimension to one of 32. Engines need a FlushScope (kernels/cpu/flush.h).
+#include "kernels/cpu/bf16-inl.h"
 #include "kernels/cpu/simd-inl.h"
 
 #if defined(ORRERY_KERNELS_CPU_PAIRS_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -422,34 +423,15 @@ HWY_INLINE void zip_rows(const Bf16* low, const Bf16* high, int64_t count, Bf16*
 
 /// to = from, exactly.
 HWY_INLINE void expand(const Bf16* HWY_RESTRICT from, int64_t count, float* HWY_RESTRICT to) {
-  const hn::Rebind<uint16_t, F> d16;
-  const auto* const in = reinterpret_cast<const uint16_t*>(from);
   const int64_t whole = count / kLanes * kLanes;
-  for (int64_t i = 0; i < whole; i += kLanes) {
-    const VU words = hn::PromoteTo(U(), hn::LoadU(d16, in + i));
-    hn::StoreU(hn::BitCast(F(), hn::ShiftLeft<16>(words)), F(), to + i);
-  }
+  for (int64_t i = 0; i < whole; i += kLanes) hn::StoreU(load_floats(F(), from + i), F(), to + i);
   for (int64_t i = whole; i < count; ++i) to[i] = to_f32(from[i]);
-}
-
-/// The bits of the nearest bf16 values, ties to even, in the lower halves; NaN stays
-/// NaN.
-HWY_INLINE VU rounded_words(VF value) {
-  const VU bits = hn::BitCast(U(), value);
-  const VU high = hn::ShiftRight<16>(bits);
-  const VU to_even = hn::Add(hn::Set(U(), 0x7FFF), hn::And(high, hn::Set(U(), 1)));
-  const VU rounded = hn::ShiftRight<16>(hn::Add(bits, to_even));
-  return hn::IfThenElse(hn::RebindMask(U(), hn::IsNaN(value)), hn::Or(high, hn::Set(U(), 0x40)),
-                        rounded);
 }
 
 /// to = from, rounded to nearest even.
 HWY_INLINE void round(const float* HWY_RESTRICT from, int64_t count, Bf16* HWY_RESTRICT to) {
-  const hn::Rebind<uint16_t, F> d16;
-  auto* const out = reinterpret_cast<uint16_t*>(to);
   const int64_t whole = count / kLanes * kLanes;
-  for (int64_t i = 0; i < whole; i += kLanes)
-    hn::StoreU(hn::TruncateTo(d16, rounded_words(hn::LoadU(F(), from + i))), d16, out + i);
+  for (int64_t i = 0; i < whole; i += kLanes) store_floats(hn::LoadU(F(), from + i), F(), to + i);
   for (int64_t i = whole; i < count; ++i) to[i] = to_bf16(from[i]);
 }
 

@@ -69,19 +69,16 @@ void pack_queries(const PairsForwardArgs& op, const PlannedSegment& segment, int
 /// to = o / l + 0, rounded.
 HWY_INLINE void store_output(const float* from, float l, int64_t head_dim, Bf16* to) {
   const D d;
-  const hn::Rebind<uint16_t, D> d16;
   const V divisor = hn::Set(d, l);
-  auto* const out = reinterpret_cast<uint16_t*>(to);
   const auto output = [&](int64_t x) HWY_ATTR {
-    const V y = hn::Add(hn::Div(hn::LoadU(d, from + x), divisor), hn::Zero(d));
-    return hn::TruncateTo(d16, pairs::rounded_words(y));
+    return hn::Add(hn::Div(hn::LoadU(d, from + x), divisor), hn::Zero(d));
   };
   int64_t x = 0;
-  for (; x + kLanes <= head_dim; x += kLanes) hn::StoreU(output(x), d16, out + x);
+  for (; x + kLanes <= head_dim; x += kLanes) store_floats(output(x), d, to + x);
   if (x == head_dim) return;
-  alignas(64) uint16_t last[kLanes];
-  hn::Store(output(x), d16, last);
-  std::memcpy(out + x, last, (head_dim - x) * sizeof(uint16_t));
+  alignas(64) Bf16 last[kLanes];
+  store_floats(output(x), d, last);
+  std::memcpy(to + x, last, (head_dim - x) * sizeof(Bf16));
 }
 
 /// Outputs of queries [first, first + queries.count) of a segment.
