@@ -137,7 +137,8 @@ void run(DeviceArrays& a, const MatmulCase& c, Answers&) {
                            .weight = weight,
                            .bias = c.bias ? a.vec(c.n) : Vec<float>(),
                            .accumulate = c.accumulate});
-  matmul_backward_weight(a.ctx(), {.dw = sums(c.n, c.k), .dy = dy, .x = x});
+  const std::vector<int64_t> run_ends(c.run_ends.begin(), c.run_ends.end());
+  matmul_backward_weight(a.ctx(), {.dw = sums(c.n, c.k), .dy = dy, .x = x, .run_ends = run_ends});
   matmul_backward_input(
       a.ctx(), {.dx = sums(c.m, c.k), .dy = dy, .weight = weight, .accumulate = c.accumulate});
 }
@@ -205,16 +206,16 @@ void run(DeviceArrays& a, const SamplingCase& c, Answers& answers) {
   for (const int32_t id : a.download(ids)) answers.push_back(id);
 }
 
-KvPool random_pool(DeviceArrays& a, const AttentionShape& shape, int64_t blocks) {
+KvPool random_pool(DeviceArrays& a, const AttentionShape& shape, int64_t blocks, DType dtype) {
   const auto bytes = static_cast<int64_t>(
-      kv_pool_bytes(a.ctx().device, DType::kF32, blocks, shape.kv_heads, shape.head_dim));
-  const Vec<float> memory = a.vec(bytes / static_cast<int64_t>(sizeof(float)));
-  return make_kv_pool(a.ctx().device, DType::kF32, blocks, shape.kv_heads, shape.head_dim,
-                      memory.data);
+      kv_pool_bytes(a.ctx().device, dtype, blocks, shape.kv_heads, shape.head_dim));
+  const ActMat memory = a.act_mat(dtype, 1, bytes / static_cast<int64_t>(dtype_bytes(dtype)));
+  return make_kv_pool(a.ctx().device, dtype, blocks, shape.kv_heads, shape.head_dim, memory.data);
 }
 
 /// Writes the keys and values of whole sequences, then computes their spans.
-void run(DeviceArrays& a, const AttentionCase& c, Answers&) {
+template <DType kType>
+void run_attention(DeviceArrays& a, const AttentionCase& c, Answers&) {
   std::vector<std::vector<int32_t>> tables;
   std::vector<KvSegment> sequences, spans;
   int64_t keys = 0, queries = 0;
@@ -233,20 +234,21 @@ void run(DeviceArrays& a, const AttentionCase& c, Answers&) {
   };
   const int64_t q_row = c.shape.heads * c.shape.head_dim;
   const int64_t kv_row = c.shape.kv_heads * c.shape.head_dim;
-  const KvPool pool = random_pool(a, c.shape, blocks);
+  const KvPool pool = random_pool(a, c.shape, blocks, kType);
   kv_write(a.ctx(), {.pool = pool,
-                     .k = a.mat(keys, kv_row, c.size),
-                     .v = a.mat(keys, kv_row),
+                     .k = a.act_mat(kType, keys, kv_row, c.size),
+                     .v = a.act_mat(kType, keys, kv_row),
                      .plan = plan_of(keys, sequences)});
-  attention_forward(a.ctx(), {.out = a.mat(queries, q_row),
+  attention_forward(a.ctx(), {.out = a.act_mat(kType, queries, q_row),
                               .lse = a.mat(queries, c.shape.heads),
-                              .q = a.mat(queries, q_row, c.size),
+                              .q = a.act_mat(kType, queries, q_row, c.size),
                               .pool = pool,
                               .plan = plan_of(queries, spans),
                               .scale = 1.0f / std::sqrt(static_cast<float>(c.shape.head_dim))});
 }
 
-void run(DeviceArrays& a, const AttentionTreeCase& c, Answers&) {
+template <DType kType>
+void run_attention_tree(DeviceArrays& a, const AttentionTreeCase& c, Answers&) {
   std::vector<AttentionSegment> segments;
   int64_t rows = 0;
   for (const Node& node : c.nodes) {
@@ -259,14 +261,14 @@ void run(DeviceArrays& a, const AttentionTreeCase& c, Answers&) {
   const int64_t kv_row = c.shape.kv_heads * c.shape.head_dim;
   const float scale = 1.0f / std::sqrt(static_cast<float>(c.shape.head_dim));
   attention_backward(
-      a.ctx(), {.dq = a.mat(rows, q_row),
-                .dk = a.mat(rows, kv_row),
-                .dv = a.mat(rows, kv_row),
-                .dout = a.mat(rows, q_row),
-                .out = a.mat(rows, q_row),
-                .q = a.mat(rows, q_row, c.size),
-                .k = a.mat(rows, kv_row, c.size),
-                .v = a.mat(rows, kv_row),
+      a.ctx(), {.dq = a.act_mat(kType, rows, q_row),
+                .dk = a.act_mat(kType, rows, kv_row),
+                .dv = a.act_mat(kType, rows, kv_row),
+                .dout = a.act_mat(kType, rows, q_row),
+                .out = a.act_mat(kType, rows, q_row),
+                .q = a.act_mat(kType, rows, q_row, c.size),
+                .k = a.act_mat(kType, rows, kv_row, c.size),
+                .v = a.act_mat(kType, rows, kv_row),
                 .lse = a.mat(rows, c.shape.heads),
                 .plan = make_attention_backward_plan(a.ctx(), c.shape, rows, segments, a.arena()),
                 .scale = scale});
@@ -274,12 +276,18 @@ void run(DeviceArrays& a, const AttentionTreeCase& c, Answers&) {
 
 void run(DeviceArrays& a, const KvCopyCase& c, Answers&) {
   const std::vector<BlockCopy> copies{{0, 1, c.slots}};
-  kv_copy(a.ctx(), {.pool = random_pool(a, c.shape, 2),
-                    .plan = make_copy_plan(a.ctx(), 2, copies, a.arena())});
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const bool clear_rest : {false, true}) {
+      kv_copy(a.ctx(), {.pool = random_pool(a, c.shape, 2, dtype),
+                        .plan = make_copy_plan(a.ctx(), 2, copies, a.arena()),
+                        .clear_rest = clear_rest});
+    }
+  }
 }
 
 void run(DeviceArrays& a, const KvClearCase& c, Answers&) {
-  kv_clear(a.ctx(), {.pool = random_pool(a, c.shape, c.blocks)});
+  for (const DType dtype : {DType::kF32, DType::kBF16})
+    kv_clear(a.ctx(), {.pool = random_pool(a, c.shape, c.blocks, dtype)});
 }
 
 void run(DeviceArrays& a, const TreeSumCase& c, Answers&) {
@@ -353,6 +361,7 @@ TEST(DeviceCases, Rows) {
 
 TEST(DeviceCases, Products) {
   walk(kMatmulCases, run);
+  walk(kPairsMatmulCases, run);
   walk(kPackCases, run);
   walk(kBiasCases, run);
 }
@@ -364,8 +373,11 @@ TEST(DeviceCases, Vocabulary) {
 }
 
 TEST(DeviceCases, Attention) {
-  walk(kAttentionCases, run);
-  walk(kAttentionTreeCases, run);
+  walk(kAttentionCases, run_attention<DType::kF32>);
+  walk(kAttentionCases, run_attention<DType::kBF16>);
+  walk(kAttentionTreeCases, run_attention_tree<DType::kF32>);
+  walk(kAttentionTreeCases, run_attention_tree<DType::kBF16>);
+  walk(kAttentionPairsTreeCases, run_attention_tree<DType::kBF16>);
   walk(kKvCopyCases, run);
   walk(kKvClearCases, run);
 }

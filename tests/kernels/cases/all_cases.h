@@ -20,9 +20,11 @@ struct OpTable {
 };
 
 inline constexpr OpTable kOpTables[] = {
-    {"matmul_forward", uses_of(kMatmulCases) | uses_of(kProductCases)},
-    {"matmul_backward_input", uses_of(kMatmulCases) | uses_of(kProductCases)},
-    {"matmul_backward_weight", uses_of(kMatmulCases) | uses_of(kProductCases)},
+    {"matmul_forward", uses_of(kMatmulCases) | uses_of(kPairsMatmulCases) | uses_of(kProductCases)},
+    {"matmul_backward_input",
+     uses_of(kMatmulCases) | uses_of(kPairsMatmulCases) | uses_of(kProductCases)},
+    {"matmul_backward_weight",
+     uses_of(kMatmulCases) | uses_of(kPairsMatmulCases) | uses_of(kProductCases)},
     {"pack_weight", uses_of(kPackCases)},
     {"bias_backward", uses_of(kMatmulCases) | uses_of(kBiasCases)},
     {"attention_forward", uses_of(kAttentionCases) | uses_of(kAttentionBatchCases)},
