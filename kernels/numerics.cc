@@ -114,7 +114,7 @@ void set_cpu_target(const std::string& name) {
     }
   }
   std::string known = "best";
-  for (const std::string& key : supported_cpu_targets()) known += ", " + key;
+  for (const std::string& key : supported_pairs_targets()) known += ", " + key;
   fail_usage("CPU target '{}' is unknown or not supported by this CPU; choose one of: {}", name,
              known);
 }
