@@ -60,6 +60,7 @@ void run(DeviceArrays& a, const RmsnormCase& c, Answers&) {
                                .x = y,
                                .rstd = rstd,
                                .weight = weight,
+                               .accumulate_dweight = false,
                                .heads = c.heads});
   }
   rmsnorm_residual_forward(a.ctx(), {.h = h,
@@ -137,7 +138,10 @@ void run(DeviceArrays& a, const MatmulCase& c, Answers&) {
                            .weight = weight,
                            .bias = c.bias ? a.vec(c.n) : Vec<float>(),
                            .accumulate = c.accumulate});
-  matmul_backward_weight(a.ctx(), {.dw = sums(c.n, c.k), .dy = dy, .x = x});
+  for (const bool accumulate : {true, false}) {
+    matmul_backward_weight(a.ctx(),
+                           {.dw = sums(c.n, c.k), .dy = dy, .x = x, .accumulate = accumulate});
+  }
   matmul_backward_input(
       a.ctx(), {.dx = sums(c.m, c.k), .dy = dy, .weight = weight, .accumulate = c.accumulate});
 }
@@ -151,7 +155,8 @@ void run(DeviceArrays& a, const PackCase& c, Answers&) {
 
 void run(DeviceArrays& a, const BiasCase& c, Answers&) {
   bias_backward(a.ctx(), {.db = a.vec(c.n), .dy = a.mat(c.m, c.n, 1.0f, c.padding)});
-  bias_backward(a.ctx(), {.db = a.vec(c.n), .dy = a.act_mat(DType::kBF16, c.m, c.n)});
+  bias_backward(a.ctx(),
+                {.db = a.vec(c.n), .dy = a.act_mat(DType::kBF16, c.m, c.n), .accumulate = false});
 }
 
 void run(DeviceArrays& a, const LogprobCase& c, Answers&) {
