@@ -58,8 +58,9 @@ Vec<float> ShardTree::last_buffer(int64_t size) {
 //     whole, and is added to nothing yet.
 //  4. A shard that ends some is never on the stack. As a part of it becomes final it is
 //     added to the top's part, that to the part of the buffer below, and so on, merges_
-//     additions in all, each left + right. So its own memory is needed until the part
-//     is final and no longer, and a window is enough.
+//     additions in all, each left + right, and the sum goes to the lowest of these
+//     buffers: nobody needs what lies between. So the shard's own memory is needed
+//     until the part is final and no longer, and a window is enough.
 //  5. Parts become final from the end: of the shard that is being written, [known_,
 //     elements()) has been added. A part that lies in a window never reaches over a
 //     bound of regions_, and its place is zeroed for the region that comes there next.
@@ -93,12 +94,12 @@ void ShardTree::zero(Vec<float> part) const {
 
 void ShardTree::add_to_stack(const Extent& extent) {
   if (merges_ == 0) return;
-  Vec<const float> right(leaf_.at(extent.begin), extent.size());
-  for (int64_t left = height_ - 1; left >= height_ - merges_; --left) {
-    const Vec<float> sum = elements_of(buffer(left), extent);
-    kernels::accumulate(ctx_, {.y = sum, .x = right});
-    right = sum;
-  }
+  Array<const float*> parts(merges_ + 1);
+  for (int64_t i = 0; i < merges_; ++i)
+    parts[i] = elements_of(buffer(height_ - merges_ + i), extent).data;
+  parts[merges_] = leaf_.at(extent.begin);
+  const Vec<float> sum = elements_of(buffer(height_ - merges_), extent);
+  kernels::nested_sum(ctx_, {.out = sum, .parts = parts});
 }
 
 void ShardTree::merge(int64_t begin) {

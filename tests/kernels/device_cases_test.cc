@@ -287,20 +287,28 @@ void run(DeviceArrays& a, const KvClearCase& c, Answers&) {
   kv_clear(a.ctx(), {.pool = random_pool(a, c.shape, c.blocks)});
 }
 
-void run(DeviceArrays& a, const TreeSumCase& c, Answers&) {
-  for (const int64_t count : kTreeSumCounts) {
-    std::vector<const float*> parts;
-    for (int64_t p = 0; p < c.parts; ++p) parts.push_back(a.vec(count).data);
+std::vector<const float*> parts_of(DeviceArrays& a, const SumCase& c, int64_t count) {
+  std::vector<const float*> parts;
+  for (int64_t p = 0; p < c.parts; ++p) parts.push_back(a.vec(count).data);
+  return parts;
+}
+
+void run_nested_sum(DeviceArrays& a, const SumCase& c, Answers&) {
+  for (const int64_t count : kSumCounts) {
+    const std::vector<const float*> parts = parts_of(a, c, count);
+    nested_sum(a.ctx(), {.out = a.vec(count), .parts = parts});
+  }
+}
+
+void run_tree_sum(DeviceArrays& a, const SumCase& c, Answers&) {
+  for (const int64_t count : kSumCounts) {
+    const std::vector<const float*> parts = parts_of(a, c, count);
     tree_sum(a.ctx(), {.out = a.vec(count), .parts = parts});
   }
 }
 
 void run_fill(DeviceArrays& a, const FlatCase& c, Answers&) {
   fill(a.ctx(), {.y = a.vec(c.count), .value = 2.5f});
-}
-
-void run_accumulate(DeviceArrays& a, const FlatCase& c, Answers&) {
-  accumulate(a.ctx(), {.y = a.vec(c.count), .x = a.vec(c.count)});
 }
 
 void run_checksum(DeviceArrays& a, const FlatCase& c, Answers& answers) {
@@ -376,9 +384,9 @@ TEST(DeviceCases, Attention) {
 }
 
 TEST(DeviceCases, FlatArrays) {
-  walk(kTreeSumCases, run);
+  walk(kNestedSumCases, run_nested_sum);
+  walk(kTreeSumCases, run_tree_sum);
   walk(kFillCases, run_fill);
-  walk(kAccumulateCases, run_accumulate);
   walk(kChecksumCases, run_checksum);
   walk(kMaxAbsCases, run_max_abs);
   walk(kAdamwCases, run_adamw);
