@@ -142,7 +142,8 @@ std::optional<LmHeadChunk> LmHeadWalk::next() {
                      .dentropy = dentropy_.part(0, count)};
 }
 
-void LmHeadWalk::backward(const LmHeadChunk& chunk, Mat<float> dhidden, Mat<float> dw) {
+void LmHeadWalk::backward(const LmHeadChunk& chunk, Mat<float> dhidden, Mat<float> dw,
+                          bool accumulate) {
   const int64_t begin = chunk.begin, count = chunk.logprobs.size;
   const ActMat dlogits = dlogits_.row_range(0, count);
   logprob_backward(ctx_, {.dlogits = dlogits,
@@ -157,9 +158,11 @@ void LmHeadWalk::backward(const LmHeadChunk& chunk, Mat<float> dhidden, Mat<floa
   matmul_backward_input(
       ctx_, {.dx = dhidden.row_range(begin, begin + count), .dy = dlogits, .weight = op_.weight});
   const Array<int64_t> runs = runs_within(op_.run_ends, begin, begin + count);
-  matmul_backward_weight(
-      ctx_,
-      {.dw = dw, .dy = dlogits, .x = op_.hidden.row_range(begin, begin + count), .run_ends = runs});
+  matmul_backward_weight(ctx_, {.dw = dw,
+                                .dy = dlogits,
+                                .x = op_.hidden.row_range(begin, begin + count),
+                                .run_ends = runs,
+                                .accumulate = accumulate || begin > 0});
 }
 
 }  // namespace orrery::kernels

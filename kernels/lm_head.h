@@ -41,7 +41,7 @@ struct LmHeadChunk {
 /// The head's forward and backward in one walk over the rows:
 ///   while (const auto chunk = walk.next()) {
 ///     ...  download the chunk's logprobs and entropies; upload its dlogp and dentropy
-///     walk.backward(*chunk, dhidden, dw);
+///     walk.backward(*chunk, dhidden, dw, accumulate);
 ///   }
 /// What the loss makes of a chunk's log-probs is needed before its logits are gone, so
 /// the caller stands between the two halves. The bits do not depend on how rows are cut
@@ -55,8 +55,10 @@ class LmHeadWalk {
   /// Logits, log-probs and entropies of the next rows; nothing when all rows are done.
   std::optional<LmHeadChunk> next();
   /// The backward of the chunk that next() gave: its rows of dhidden [R, D] are
-  /// overwritten, dw [vocab, D] += (summed over rows).
-  void backward(const LmHeadChunk& chunk, Mat<float> dhidden, Mat<float> dw);
+  /// overwritten, dw [vocab, D] += (summed over rows). Without accumulate the first
+  /// chunk overwrites dw; a walk over no rows leaves it as it is.
+  void backward(const LmHeadChunk& chunk, Mat<float> dhidden, Mat<float> dw,
+                bool accumulate = true);
 
  private:
   Context ctx_;

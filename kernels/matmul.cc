@@ -126,8 +126,9 @@ void matmul_backward_weight(const Context& ctx, const MatmulBackwardWeight& op) 
   check_operand("matmul_backward_weight", "dy", op.dy, "x", op.x.dtype);
   if (op.x.dtype == DType::kBF16) check_runs("matmul_backward_weight", op.run_ends, op.dy.rows);
   if (op.dw.size() == 0) return;
-  const ProfileOpScope profile(ctx, "matmul dW", product_flops(op.dy.rows, op.dy.cols, op.x.cols),
-                               mat_bytes(op.dy) + mat_bytes(op.x) + 2 * f32_bytes(op.dw.size()));
+  const ProfileOpScope profile(
+      ctx, "matmul dW", product_flops(op.dy.rows, op.dy.cols, op.x.cols),
+      mat_bytes(op.dy) + mat_bytes(op.x) + f32_bytes(op.dw.size()) * (op.accumulate ? 2 : 1));
   dispatch(ctx, "matmul_backward_weight", op, cpu::matmul_backward_weight);
 }
 

@@ -1,9 +1,9 @@
 // Matrix products of a linear layer y = x W^T + b (docs/numerics.md). With f32 operands
 // element (i, j) of a product is a chain of fma over the inner index in rising order,
 // with bf16 operands a sum in pairs; both start from the value already there (the bias,
-// or the output when accumulating). Hence a row of the result depends on that row of
-// the input alone, not on the number of rows, on threads, blocking or vector width; and
-// accumulating dW over two batches gives the bits of one call over both.
+// or the output when accumulating) or from 0. Hence a row of the result depends on that
+// row of the input alone, not on the number of rows, on threads, blocking or vector
+// width; and accumulating dW over two batches gives the bits of one call over both.
 //
 // All matrices are row-major (Mat, ActMat: rows, cols, stride). Both operands are f32
 // or both are bf16, the weight included; the result is f32, or bf16 (rounded to nearest
@@ -62,8 +62,9 @@ struct MatmulBackwardInput {
 };
 void matmul_backward_input(const Context& ctx, const MatmulBackwardInput& op);
 
-/// dw += dy^T x, summed over the rows m: in f32 a chain, in bf16 in pairs whose blocks
-/// begin anew at each run of rows.
+/// dw += dy^T x, or without accumulate dw = dy^T x, summed over the rows m: in f32 a
+/// chain, in bf16 in pairs whose blocks begin anew at each run of rows. Overwriting has
+/// the bits of adding to zeros.
 struct MatmulBackwardWeight {
   Mat<float> dw;   ///< [n, k]
   ConstActMat dy;  ///< [m, n]
@@ -71,13 +72,16 @@ struct MatmulBackwardWeight {
   /// In host memory: where the runs of rows end, rising, the last one at m. Empty: all
   /// rows are one run. A run may be empty. Not read with f32 operands.
   Span<const int64_t> run_ends{};
+  bool accumulate = true;
 };
 void matmul_backward_weight(const Context& ctx, const MatmulBackwardWeight& op);
 
-/// db += the sum over the rows of dy, in row order (plain adds in f32).
+/// db += the rows of dy, one after the other (plain adds in f32). Without accumulate
+/// the sum starts from 0.
 struct BiasBackward {
   Vec<float> db;   ///< [n]
   ConstActMat dy;  ///< [m, n] f32 or bf16
+  bool accumulate = true;
 };
 void bias_backward(const Context& ctx, const BiasBackward& op);
 

@@ -44,7 +44,8 @@ void rmsnorm_residual_forward(const Context& ctx, const RmsnormResidualForward& 
 ///   a  = c / d * rstd * rstd
 ///   dx = fma(fma(-a, x, g), rstd, dx)  where it is accumulated,
 ///   dx = fma(-a, x, g) * rstd          where it is overwritten
-/// dweight [d] += the sum over (row, head) in rising order (chain).
+/// dweight [d] += the sum over (row, head) in rising order (chain), which starts from 0
+/// where dweight is overwritten.
 struct RmsnormBackward {
   ActMat dx;                ///< [t, heads * d], of x's element type, f32 where it is
                             ///< accumulated; may be dy where it is overwritten
@@ -55,7 +56,8 @@ struct RmsnormBackward {
   ConstActMat x;            ///< [t, heads * d] the forward's input: h in the residual form
   Vec<const float> rstd;    ///< [t * heads]
   Vec<const float> weight;  ///< [d]
-  bool accumulate = false;
+  bool accumulate = false;  ///< to dx
+  bool accumulate_dweight = true;
   int64_t heads = 1;
 };
 void rmsnorm_backward(const Context& ctx, const RmsnormBackward& op);

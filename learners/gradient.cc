@@ -4,7 +4,9 @@
 #include <array>
 #include <cmath>
 
+#include "core/profile.h"
 #include "core/transfer.h"
+#include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 #include "kernels/lm_head.h"
 #include "kernels/logprob.h"
@@ -230,23 +232,34 @@ void ShardPass::head_backward(const Objective& objective, LossSums& sums) {
     differentiate(loss, *batch_, coefficients, host, sums);
     upload(ctx_, chunk->dlogp, host.dlogp);
     upload(ctx_, chunk->dentropy, host.dentropy);
-    walk.backward(*chunk, dhidden_, dhead);
+    walk.backward(*chunk, dhidden_, dhead, /*accumulate=*/!is_first_batch());
   }
+  if (is_first_batch() && dhidden_.rows == 0) zero(as_vec(dhead));
 }
 
 std::optional<int64_t> ShardPass::backward_layer() {
   if (!backward_) {
     const int64_t rows = std::ssize(batch_->tokens);
     backward_.emplace(ctx_, model_, plan_, activations_, dhidden_, gradients_,
-                      dembedding_.row_range(row_, row_ + rows), arena_);
+                      /*accumulate=*/!is_first_batch(), dembedding_.row_range(row_, row_ + rows),
+                      arena_);
   }
   const std::optional<int64_t> final_from = backward_->next();
   if (final_from && !is_last_batch()) return gradients_.size();
   return final_from;
 }
 
+void ShardPass::zero(Vec<float> part) const {
+  const ProfileOpScope profile(ctx_, "zero gradient", 0, 0);  // the fill adds its own
+  kernels::fill(ctx_, {.y = part});
+}
+
 void ShardPass::embedding_backward() {
+  if (batches_.empty()) return zero(gradients_.memory());
   const Mat<float> dtable = model_.table().embedding().mat(gradients_);
+  // What follows adds to the rows of the tokens alone. A tied head has written to all.
+  if (!model_.config().tie_word_embeddings) zero(as_vec(dtable));
+  models::zero_gaps(ctx_, model_.table(), 0, gradients_);
   int64_t row = 0;
   for (const MicroBatch& batch : batches_) {
     const int64_t rows = std::ssize(batch.tokens);

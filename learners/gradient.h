@@ -1,5 +1,5 @@
 // Gradient of one shard: its micro-batches forward and backward, one after the other,
-// into one buffer.
+// into one buffer, which the first of them overwrites.
 #pragma once
 
 #include <optional>
@@ -20,11 +20,12 @@ namespace orrery::learners {
 ///     while (const auto final_from = pass.backward_layer()) ...
 ///   }
 ///   pass.embedding_backward();
-/// The gradient is added to `gradients` (flat, in the layout of model.table()) and does
-/// not depend on how the shard's runs are cut into batches, bit for bit: every
-/// parameter's gradient is one sum over the shard's rows in order, a chain or, of bf16
-/// products, blocks within runs. With tied weights the head's part comes first, then,
-/// after all batches, the embedding's, so that the two sums do not interleave.
+/// The gradient is written to `gradients` (flat, in the layout of model.table()), every
+/// element of it, whatever was there before: the first batch writes, the others add.
+/// It does not depend on how the shard's runs are cut into batches, bit for bit: every
+/// parameter's gradient is one sum over the shard's rows in order, from 0, a chain or,
+/// of bf16 products, blocks within runs. With tied weights the head's part comes first,
+/// then, after all batches, the embedding's, so that the two sums do not interleave.
 class ShardPass {
  public:
   /// `gradients` may be a window if there is one batch at most. Temporaries come from
@@ -48,11 +49,13 @@ class ShardPass {
   /// the batch is done.
   std::optional<int64_t> backward_layer();
   /// After the last batch: the embedding's gradient, which makes all of the shard's
-  /// final.
+  /// final. That of a shard without batches is zero.
   void embedding_backward();
 
  private:
+  bool is_first_batch() const { return batch_ == &batches_.front(); }
   bool is_last_batch() const { return batch_ == &batches_.back(); }
+  void zero(Vec<float> part) const;
 
   const Context& ctx_;
   const models::Transformer& model_;

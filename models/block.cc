@@ -170,18 +170,23 @@ void Block::attention_forward(const Context& ctx, const Forward& op) const {
 
 void Block::backward(const Context& ctx, const Backward& op, const FlatView& gradients) const {
   mlp_backward(ctx, op, gradients);
-  const auto& [plan, at, dresidual, buffers] = op;
+  const auto& [plan, at, dresidual, buffers, accumulate] = op;
   o_.backward(ctx,
               {.dx = buffers.dattention,
                .dy = residual_operand(op),
                .x = at.attention,
-               .run_ends = plan.run_ends},
+               .run_ends = plan.run_ends,
+               .accumulate = accumulate},
               gradients);
   attention_backward(ctx, op, gradients);
   kernels::rmsnorm_forward(
       ctx, {.y = buffers.x, .x = at.input, .weight = input_norm_.weight, .eps = eps_});
   qkv_.backward(ctx,
-                {.dx = buffers.dx, .dy = buffers.dqkv, .x = buffers.x, .run_ends = plan.run_ends},
+                {.dx = buffers.dx,
+                 .dy = buffers.dqkv,
+                 .x = buffers.x,
+                 .run_ends = plan.run_ends,
+                 .accumulate = accumulate},
                 gradients);
   kernels::rmsnorm_backward(ctx, {.dx = dresidual,
                                   .dx_rounded = buffers.drounded,
@@ -190,18 +195,26 @@ void Block::backward(const Context& ctx, const Backward& op, const FlatView& gra
                                   .x = at.input,
                                   .rstd = at.rstd_input,
                                   .weight = input_norm_.weight,
-                                  .accumulate = true});
+                                  .accumulate = true,
+                                  .accumulate_dweight = accumulate});
 }
 
 void Block::mlp_backward(const Context& ctx, const Backward& op, const FlatView& gradients) const {
-  const auto& [plan, at, dresidual, buffers] = op;
+  const auto& [plan, at, dresidual, buffers, accumulate] = op;
   const auto& [x, act, dact, dgate_up, dqkv, dattention, dx, drounded] = buffers;
   kernels::swiglu_forward(ctx, {.out = act, .gate_up = at.gate_up});
-  down_.backward(ctx, {.dx = dact, .dy = residual_operand(op), .x = act, .run_ends = plan.run_ends},
+  down_.backward(ctx,
+                 {.dx = dact,
+                  .dy = residual_operand(op),
+                  .x = act,
+                  .run_ends = plan.run_ends,
+                  .accumulate = accumulate},
                  gradients);
   kernels::swiglu_backward(ctx, {.d_gate_up = dgate_up, .dout = dact, .gate_up = at.gate_up});
   kernels::rmsnorm_forward(ctx, {.y = x, .x = at.middle, .weight = post_norm_.weight, .eps = eps_});
-  gate_up_.backward(ctx, {.dx = dx, .dy = dgate_up, .x = x, .run_ends = plan.run_ends}, gradients);
+  gate_up_.backward(
+      ctx, {.dx = dx, .dy = dgate_up, .x = x, .run_ends = plan.run_ends, .accumulate = accumulate},
+      gradients);
   kernels::rmsnorm_backward(ctx, {.dx = dresidual,
                                   .dx_rounded = drounded,
                                   .dweight = post_norm_.group.vec(gradients),
@@ -209,7 +222,8 @@ void Block::mlp_backward(const Context& ctx, const Backward& op, const FlatView&
                                   .x = at.middle,
                                   .rstd = at.rstd_post,
                                   .weight = post_norm_.weight,
-                                  .accumulate = true});
+                                  .accumulate = true,
+                                  .accumulate_dweight = accumulate});
 }
 
 /// From buffers.dattention to buffers.dqkv, the gradient of what the product gave.
@@ -238,6 +252,7 @@ void Block::attention_backward(const Context& ctx, const Backward& op,
                                   .x = queries(at.qk_raw),
                                   .rstd = as_vec(at.rstd_q),
                                   .weight = q_norm_.weight,
+                                  .accumulate_dweight = op.accumulate,
                                   .heads = heads_});
   kernels::rmsnorm_backward(ctx, {.dx = dk,
                                   .dweight = k_norm_.group.vec(gradients),
@@ -245,6 +260,7 @@ void Block::attention_backward(const Context& ctx, const Backward& op,
                                   .x = keys(at.qk_raw),
                                   .rstd = as_vec(at.rstd_k),
                                   .weight = k_norm_.weight,
+                                  .accumulate_dweight = op.accumulate,
                                   .heads = kv_heads_});
 }
 

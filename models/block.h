@@ -95,9 +95,10 @@ class Block {
     /// has memory, holds the same, rounded, in and out.
     Mat<float> dresidual;
     const BackwardBuffers& buffers;
+    bool accumulate = true;  ///< to the parameters' gradients; else they are overwritten
   };
   /// Adds the gradients of the block's parameters to `gradients` (flat, in the table's
-  /// layout), each in row order, the products' in the plan's runs.
+  /// layout), or writes them, each in row order, the products' in the plan's runs.
   void backward(const Context& ctx, const Backward& op, const FlatView& gradients) const;
 
  private:

@@ -44,9 +44,10 @@ class Linear {
     ConstActMat dy;                  ///< [T, outputs]
     ConstActMat x;                   ///< [T, inputs], of the forward
     Span<const int64_t> run_ends{};  ///< as kernels::MatmulBackwardWeight has them
+    bool accumulate = true;          ///< to the gradients; else they are overwritten
   };
   /// Adds the gradients of bias and weight to `gradients` (flat, in the table's
-  /// layout), each in row order; then dx = dy W.
+  /// layout), each in row order, or writes them there; then dx = dy W.
   void backward(const Context& ctx, const Backward& op, const FlatView& gradients) const;
 
  private:

@@ -119,7 +119,9 @@ void measure_forward_train(const Transformer& model, const TrainBatch& batch, Ar
 /// The backward of one batch, a block at a time: gradients of a loss given dhidden
 /// [R, D]. They are added into the flat `gradients` (layout of model.table()) in order
 /// of the rows, so two batches in a row give the bits of one batch holding both (in
-/// bf16 where the batches are cut between runs).
+/// bf16 where the batches are cut between runs). Without accumulate they are written
+/// there, with the bits of adding to zeros, and the gaps between them are zeroed; but
+/// for embedding and head, which are the caller's.
 /// dembedding [T, D] receives the gradient of the embedding rows, which the caller adds
 /// by embedding_backward after the head's part of tied weights is whole
 /// (learners/gradient.h).
@@ -129,7 +131,8 @@ class TransformerBackward {
   /// must outlive it.
   TransformerBackward(const Context& ctx, const Transformer& model, const BatchPlan& plan,
                       const Activations& activations, Mat<const float> dhidden,
-                      const FlatView& gradients, Mat<float> dembedding, Arena& arena);
+                      const FlatView& gradients, bool accumulate, Mat<float> dembedding,
+                      Arena& arena);
   /// One step down: the final norm, then the blocks from the last to the first. Gives
   /// the begin of the one of table().regions() that is now whole; with the first block
   /// that is everything but the embedding. Nothing: that was done already.
@@ -148,6 +151,7 @@ class TransformerBackward {
   const Activations& activations_;
   Mat<const float> dhidden_;
   FlatView gradients_;
+  bool accumulate_;
   Mat<float> dresidual_;  // carried down to the embedding
   Arena& arena_;
   ArenaScope scope_;
@@ -155,6 +159,10 @@ class TransformerBackward {
   int64_t blocks_left_;
   Block::BackwardBuffers buffers_;
 };
+
+/// Zeroes the gaps in a region of a gradient that is written group by group.
+void zero_gaps(const Context& ctx, const ParameterTable& table, int64_t region,
+               const FlatView& gradients);
 
 /// Floating-point operations of one forward over T tokens (2 per multiply-add): matmuls
 /// (without the head), and attention in the causal convention (half of the full

@@ -49,6 +49,7 @@ void bias_backward(const Context& ctx, const BiasBackward& op) {
   // Each thread takes columns of its own, so the order of a sum is that of the rows.
   parallel_for(ctx, (cols + kColumns - 1) / kColumns, 1, [&](int64_t begin, int64_t end) {
     const int64_t first = begin * kColumns, last = std::min(end * kColumns, cols);
+    if (!op.accumulate) std::fill(op.db.data + first, op.db.data + last, 0.0f);
     if (op.dy.dtype == DType::kBF16) {
       HWY_DYNAMIC_DISPATCH(add_columns_bf16)(op.db.data, op.dy.as<const Bf16>(), first, last);
     } else {

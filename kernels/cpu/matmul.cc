@@ -295,8 +295,9 @@ void backward_input(const Context& ctx, Mat<float> dx, Mat<const float> dy, cons
   }
 }
 
-/// dw += dy^T x: dy's columns are the rows of A, the rows of x are B.
-void backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> dy, Mat<const float> x) {
+/// dw (+)= dy^T x: dy's columns are the rows of A, the rows of x are B.
+void backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> dy, Mat<const float> x,
+                     bool accumulate) {
   const int64_t m = dy.rows;
   const int64_t panels = ceil_div(x.cols, kPanelWidth);
   const int64_t block = std::min(kBackwardInner, m);
@@ -306,7 +307,7 @@ void backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> dy, Mat
   product.m = dw.rows, product.n = dw.cols;
   product.a_stride = dy.stride;
   product.b = packed;
-  product.start = Start::kOutput;
+  product.start = accumulate ? Start::kOutput : Start::kZero;
   product.c = dw.data, product.c_stride = dw.stride;
   for (int64_t m0 = 0; m0 < m; m0 += block) {
     const int64_t inner = std::min(block, m - m0);
@@ -320,6 +321,7 @@ void backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> dy, Mat
                    }
                  });
     multiply(ctx, product);
+    product.start = Start::kOutput;
   }
 }
 
@@ -365,9 +367,14 @@ void matmul_backward_input(const Context& ctx, const MatmulBackwardInput& op) {
 }
 
 void matmul_backward_weight(const Context& ctx, const MatmulBackwardWeight& op) {
+  if (op.dy.rows == 0) {  // nothing is added
+    for (int64_t j = 0; !op.accumulate && j < op.dw.rows; ++j)
+      std::fill_n(row(op.dw, j), op.dw.cols, 0.0f);
+    return;
+  }
   if (op.dy.dtype == DType::kBF16) return pairs_matmul_backward_weight(ctx, op);
   HWY_DYNAMIC_DISPATCH(backward_weight)
-  (ctx, op.dw, op.dy.as<const float>(), op.x.as<const float>());
+  (ctx, op.dw, op.dy.as<const float>(), op.x.as<const float>(), op.accumulate);
 }
 
 }  // namespace orrery::kernels::cpu

@@ -123,7 +123,8 @@ void list_row_blocks(Span<const int64_t> run_ends, pairs::RowBlock* to) {
   }
 }
 
-/// dw += dy^T x: dy's columns are the rows of A, the rows of x in pairs are B.
+/// dw (+)= dy^T x: dy's columns are the rows of A, the rows of x in pairs are B.
+/// REQUIRES: one row at least.
 void pairs_backward_weight(const Context& ctx, const MatmulBackwardWeight& op) {
   const Mat<const Bf16> x = op.x.as<const Bf16>();
   const int64_t one_run[] = {x.rows};
@@ -135,12 +136,12 @@ void pairs_backward_weight(const Context& ctx, const MatmulBackwardWeight& op) {
   cpu::ScratchScope scratch;
   auto* const row_blocks = scratch.alloc<pairs::RowBlock>(blocks);
   list_row_blocks(run_ends, row_blocks);
-  const int64_t most = parts == 0 ? 0 : ceil_div(blocks, parts);
+  const int64_t most = ceil_div(blocks, parts);
   Bf16* const packed = scratch.alloc<Bf16>(panels * most * kSquare);
   pairs::Product product;
   product.a = op.dy.as<const Bf16>();
   product.b = packed;
-  product.start = op.dw;
+  if (op.accumulate) product.start = op.dw;
   product.c = op.dw;
   for (int64_t first = 0; first < blocks; first += most) {
     product.blocks = std::min(most, blocks - first);
@@ -156,6 +157,7 @@ void pairs_backward_weight(const Context& ctx, const MatmulBackwardWeight& op) {
                    }
                  });
     pairs::multiply(ctx, product);
+    product.start = op.dw;
   }
 }
 

@@ -1,5 +1,6 @@
 #include "kernels/cpu/rmsnorm.h"
 
+#include <algorithm>
 #include <cmath>
 
 #undef HWY_TARGET_INCLUDE
@@ -136,6 +137,7 @@ template <class T>
 HWY_INLINE void norm_columns_backward(const RmsnormBackward& op, int64_t begin, int64_t end) {
   const auto xs = as_heads(op.x.as<const T>(), op.heads);
   const auto dys = as_heads(op.dy.as<const T>(), op.heads);
+  if (!op.accumulate_dweight) std::fill(op.dweight.data + begin, op.dweight.data + end, 0.0f);
   for (int64_t t = 0; t < xs.tokens; ++t) {
     for (int64_t head = 0; head < op.heads; ++head) {
       const T* x = cpu::at(xs, t, head) + begin;

@@ -12,15 +12,17 @@ TEST(BiasBackward, AddsRowsOfBf16InOrder) {
   for (const BiasCase& c : cases_for(kBiasCases, kOracle)) {
     const Matrix dy = rounded(Matrix::random(c.m, c.n, c.seed));
     const std::vector<float> start = random_vector(c.n, c.seed + 1);
-    std::vector<float> expected = start;
-    for (int64_t i = 0; i < dy.rows; ++i) {
-      for (int64_t j = 0; j < dy.cols; ++j) expected[static_cast<size_t>(j)] += dy(i, j);
+    for (const bool accumulate : {true, false}) {
+      std::vector<float> expected = accumulate ? start : std::vector<float>(start.size());
+      for (int64_t i = 0; i < dy.rows; ++i) {
+        for (int64_t j = 0; j < dy.cols; ++j) expected[static_cast<size_t>(j)] += dy(i, j);
+      }
+      on_every_target([&](const Context& ctx) {
+        std::vector<float> db = accumulate ? start : std::vector<float>(start.size(), kNan);
+        bias_backward(ctx, {.db = vec(db), .dy = Bf16Matrix(dy).mat(), .accumulate = accumulate});
+        EXPECT_TRUE(same_bits(db, expected)) << c << ", accumulate " << accumulate;
+      });
     }
-    on_every_target([&](const Context& ctx) {
-      std::vector<float> db = start;
-      bias_backward(ctx, {.db = vec(db), .dy = Bf16Matrix(dy).mat()});
-      EXPECT_TRUE(same_bits(db, expected)) << c;
-    });
   }
 }
 

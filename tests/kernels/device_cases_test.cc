@@ -60,6 +60,7 @@ void run(DeviceArrays& a, const RmsnormCase& c, Answers&) {
                                .x = y,
                                .rstd = rstd,
                                .weight = weight,
+                               .accumulate_dweight = false,
                                .heads = c.heads});
   }
   rmsnorm_residual_forward(a.ctx(), {.h = h,
@@ -138,7 +139,11 @@ void run(DeviceArrays& a, const MatmulCase& c, Answers&) {
                            .bias = c.bias ? a.vec(c.n) : Vec<float>(),
                            .accumulate = c.accumulate});
   const std::vector<int64_t> run_ends(c.run_ends.begin(), c.run_ends.end());
-  matmul_backward_weight(a.ctx(), {.dw = sums(c.n, c.k), .dy = dy, .x = x, .run_ends = run_ends});
+  for (const bool accumulate : {true, false}) {
+    matmul_backward_weight(
+        a.ctx(),
+        {.dw = sums(c.n, c.k), .dy = dy, .x = x, .run_ends = run_ends, .accumulate = accumulate});
+  }
   matmul_backward_input(
       a.ctx(), {.dx = sums(c.m, c.k), .dy = dy, .weight = weight, .accumulate = c.accumulate});
 }
@@ -152,7 +157,8 @@ void run(DeviceArrays& a, const PackCase& c, Answers&) {
 
 void run(DeviceArrays& a, const BiasCase& c, Answers&) {
   bias_backward(a.ctx(), {.db = a.vec(c.n), .dy = a.mat(c.m, c.n, 1.0f, c.padding)});
-  bias_backward(a.ctx(), {.db = a.vec(c.n), .dy = a.act_mat(DType::kBF16, c.m, c.n)});
+  bias_backward(a.ctx(),
+                {.db = a.vec(c.n), .dy = a.act_mat(DType::kBF16, c.m, c.n), .accumulate = false});
 }
 
 void run(DeviceArrays& a, const LogprobCase& c, Answers&) {
@@ -290,20 +296,28 @@ void run(DeviceArrays& a, const KvClearCase& c, Answers&) {
     kv_clear(a.ctx(), {.pool = random_pool(a, c.shape, c.blocks, dtype)});
 }
 
-void run(DeviceArrays& a, const TreeSumCase& c, Answers&) {
-  for (const int64_t count : kTreeSumCounts) {
-    std::vector<const float*> parts;
-    for (int64_t p = 0; p < c.parts; ++p) parts.push_back(a.vec(count).data);
+std::vector<const float*> parts_of(DeviceArrays& a, const SumCase& c, int64_t count) {
+  std::vector<const float*> parts;
+  for (int64_t p = 0; p < c.parts; ++p) parts.push_back(a.vec(count).data);
+  return parts;
+}
+
+void run_nested_sum(DeviceArrays& a, const SumCase& c, Answers&) {
+  for (const int64_t count : kSumCounts) {
+    const std::vector<const float*> parts = parts_of(a, c, count);
+    nested_sum(a.ctx(), {.out = a.vec(count), .parts = parts});
+  }
+}
+
+void run_tree_sum(DeviceArrays& a, const SumCase& c, Answers&) {
+  for (const int64_t count : kSumCounts) {
+    const std::vector<const float*> parts = parts_of(a, c, count);
     tree_sum(a.ctx(), {.out = a.vec(count), .parts = parts});
   }
 }
 
 void run_fill(DeviceArrays& a, const FlatCase& c, Answers&) {
   fill(a.ctx(), {.y = a.vec(c.count), .value = 2.5f});
-}
-
-void run_accumulate(DeviceArrays& a, const FlatCase& c, Answers&) {
-  accumulate(a.ctx(), {.y = a.vec(c.count), .x = a.vec(c.count)});
 }
 
 void run_checksum(DeviceArrays& a, const FlatCase& c, Answers& answers) {
@@ -383,9 +397,9 @@ TEST(DeviceCases, Attention) {
 }
 
 TEST(DeviceCases, FlatArrays) {
-  walk(kTreeSumCases, run);
+  walk(kNestedSumCases, run_nested_sum);
+  walk(kTreeSumCases, run_tree_sum);
   walk(kFillCases, run_fill);
-  walk(kAccumulateCases, run_accumulate);
   walk(kChecksumCases, run_checksum);
   walk(kMaxAbsCases, run_max_abs);
   walk(kAdamwCases, run_adamw);

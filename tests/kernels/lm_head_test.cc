@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -46,7 +47,7 @@ class LmHead : public testing::Test {
   }
 
   /// The rows' derivatives depend on the row, so that a wrong `begin` shows.
-  void run(Result& result, int64_t begin, int64_t end) {
+  void run(Result& result, int64_t begin, int64_t end, bool accumulate = true) {
     const auto part = [&](auto& values) { return vec(values).part(begin, end - begin); };
     const Mat<const float> hidden(hidden_.data() + begin * kHidden, end - begin, kHidden);
     int64_t next = 0;
@@ -72,7 +73,7 @@ class LmHead : public testing::Test {
       upload(ctx_, chunk->dentropy, dentropy);
       walk.backward(*chunk,
                     Mat<float>(result.dhidden.data() + begin * kHidden, end - begin, kHidden),
-                    {result.dw.data(), kVocab, kHidden});
+                    {result.dw.data(), kVocab, kHidden}, accumulate);
     }
     EXPECT_EQ(next, end - begin);
   }
@@ -115,6 +116,18 @@ TEST_F(LmHead, ChunksAndCallsDoNotChangeTheBits) {
                   arena_);
   expect_same_bits(whole.logprobs, logprobs, "log-probs without a backward");
   expect_same_bits(whole.entropies, entropies, "entropies without a backward");
+}
+
+TEST_F(LmHead, TheFirstChunkOverwritesWhereItIsToldTo) {
+  Result added, written;
+  std::fill(added.dw.begin(), added.dw.end(), 0.0f);
+  std::fill(written.dw.begin(), written.dw.end(), kernel_testing::kNan);
+  run(added, 0, kRows);
+  run(written, 0, 99, /*accumulate=*/false);
+  run(written, 99, kRows);
+  expect_same_bits(written.dw, added.dw, "dw");
+  run(written, 7, 7, /*accumulate=*/false);
+  expect_same_bits(written.dw, added.dw, "dw of no rows");
 }
 
 TEST_F(LmHead, HasTheBitsOfItsParts) {

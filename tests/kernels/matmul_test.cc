@@ -54,6 +54,14 @@ Matrix random_matrix(int64_t rows, int64_t cols, uint64_t seed, int64_t padding 
   return m;
 }
 
+/// The same with NaN for its elements: what an op is to overwrite.
+Matrix poisoned(Matrix m) {
+  for (int64_t r = 0; r < m.rows; ++r) {
+    for (int64_t c = 0; c < m.cols; ++c) m.at(r, c) = std::numeric_limits<float>::quiet_NaN();
+  }
+  return m;
+}
+
 /// The vector's memory as an op on the CPU sees it.
 Vec<float> vec(std::vector<float>& v) { return {v.data(), std::ssize(v)}; }
 
@@ -87,10 +95,10 @@ void backward_input_oracle(Matrix& dx, const Matrix& dy, const Matrix& w, bool a
   }
 }
 
-void backward_weight_oracle(Matrix& dw, const Matrix& dy, const Matrix& x) {
+void backward_weight_oracle(Matrix& dw, const Matrix& dy, const Matrix& x, bool accumulate) {
   for (int64_t j = 0; j < dw.rows; ++j) {
     for (int64_t p = 0; p < dw.cols; ++p) {
-      float acc = dw.at(j, p);
+      float acc = accumulate ? dw.at(j, p) : 0.0f;
       for (int64_t i = 0; i < dy.rows; ++i) acc = std::fma(dy.at(i, j), x.at(i, p), acc);
       dw.at(j, p) = acc;
     }
@@ -159,13 +167,16 @@ TEST_P(Matmul, BackwardInputHasTheBitsOfTheScalarChain) {
 }
 
 TEST_P(Matmul, BackwardWeightHasTheBitsOfTheScalarChain) {
-  Matrix expected = w_;
-  backward_weight_oracle(expected, y_, x_);
-  for_each_target([&](const Context& ctx) {
-    Matrix dw = w_;
-    matmul_backward_weight(ctx, {.dw = dw.mat(), .dy = y_.mat(), .x = x_.mat()});
-    EXPECT_EQ(bits(dw), bits(expected));
-  });
+  for (const bool accumulate : {true, false}) {
+    Matrix expected = w_;
+    backward_weight_oracle(expected, y_, x_, accumulate);
+    for_each_target([&](const Context& ctx) {
+      Matrix dw = accumulate ? w_ : poisoned(w_);
+      matmul_backward_weight(
+          ctx, {.dw = dw.mat(), .dy = y_.mat(), .x = x_.mat(), .accumulate = accumulate});
+      EXPECT_EQ(bits(dw), bits(expected)) << "accumulate " << accumulate;
+    });
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, Matmul, ::testing::ValuesIn(cases_for(kMatmulCases, kOracle)),
@@ -205,6 +216,22 @@ TEST(MatmulBackwardWeight, OverTwoPartsOfABatchIsThatOfTheWhole) {
                                    .x = x.mat().row_range(begin, end)});
     }
     EXPECT_EQ(bits(cut), bits(whole));
+  });
+}
+
+TEST(MatmulBackwardWeight, OverwritingHasTheBitsOfAddingToZeros) {
+  // Products that round to -0 leave +0 as it is.
+  constexpr int64_t kN = 33, kK = 5;
+  Matrix dy = random_matrix(7, kN, 1), x = random_matrix(7, kK, 2);
+  for (float& v : dy.values) v = -std::fabs(v) * 1e-30f;
+  for (float& v : x.values) v = std::fabs(v) * 1e-30f;
+  for_each_target([&](const Context& ctx) {
+    Matrix added(kN, kK), written = poisoned(added);
+    added.values.assign(added.values.size(), 0.0f);
+    matmul_backward_weight(ctx, {.dw = added.mat(), .dy = dy.mat(), .x = x.mat()});
+    matmul_backward_weight(
+        ctx, {.dw = written.mat(), .dy = dy.mat(), .x = x.mat(), .accumulate = false});
+    EXPECT_EQ(bits(written), bits(added));
   });
 }
 
@@ -292,15 +319,18 @@ TEST(BiasBackward, AddsRowsInOrder) {
   for (const BiasCase& c : cases_for(kBiasCases, kOracle)) {
     const Matrix dy = random_matrix(c.m, c.n, c.seed, c.padding);
     const std::vector<float> start = random_matrix(1, c.n, c.seed + 1).values;
-    std::vector<float> expected = start;
-    for (int64_t i = 0; i < dy.rows; ++i) {
-      for (int64_t j = 0; j < dy.cols; ++j) expected[static_cast<size_t>(j)] += dy.at(i, j);
+    for (const bool accumulate : {true, false}) {
+      std::vector<float> expected = accumulate ? start : std::vector<float>(start.size());
+      for (int64_t i = 0; i < dy.rows; ++i) {
+        for (int64_t j = 0; j < dy.cols; ++j) expected[static_cast<size_t>(j)] += dy.at(i, j);
+      }
+      for_each_target([&](const Context& ctx) {
+        std::vector<float> db = start;
+        if (!accumulate) db.assign(db.size(), std::numeric_limits<float>::quiet_NaN());
+        bias_backward(ctx, {.db = vec(db), .dy = dy.mat(), .accumulate = accumulate});
+        EXPECT_EQ(db, expected) << c << ", accumulate " << accumulate;
+      });
     }
-    for_each_target([&](const Context& ctx) {
-      std::vector<float> db = start;
-      bias_backward(ctx, {.db = vec(db), .dy = dy.mat()});
-      EXPECT_EQ(db, expected) << c;
-    });
   }
 }
 

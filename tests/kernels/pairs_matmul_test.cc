@@ -50,6 +50,14 @@ Matrix<float> random_floats(int64_t rows, int64_t cols, uint64_t seed, int64_t p
   return m;
 }
 
+/// The same with NaN for its elements: what an op is to overwrite.
+Matrix<float> poisoned(Matrix<float> m) {
+  for (int64_t r = 0; r < m.rows; ++r) {
+    for (int64_t c = 0; c < m.cols; ++c) m.at(r, c) = std::numeric_limits<float>::quiet_NaN();
+  }
+  return m;
+}
+
 Matrix<Bf16> rounded(const Matrix<float>& m) {
   Matrix<Bf16> result{m.rows, m.cols, m.stride, {}};
   for (const float v : m.values) result.values.push_back(to_bf16(v));
@@ -123,10 +131,11 @@ void backward_input_oracle(Matrix<float>& dx, const Matrix<Bf16>& dy, const Matr
 }
 
 void backward_weight_oracle(Matrix<float>& dw, const Matrix<Bf16>& dy, const Matrix<Bf16>& x,
-                            std::vector<int64_t> run_ends) {
+                            std::vector<int64_t> run_ends, bool accumulate) {
   if (run_ends.empty()) run_ends = {x.rows};
   for (int64_t j = 0; j < dw.rows; ++j) {
     for (int64_t p = 0; p < dw.cols; ++p) {
+      if (!accumulate) dw.at(j, p) = 0.0f;
       int64_t begin = 0;
       for (const int64_t end : run_ends) {
         dw.at(j, p) = sum_in_pairs(
@@ -226,16 +235,19 @@ TEST_P(PairsMatmul, BackwardInputHasTheBitsOfTheRecipe) {
 
 TEST_P(PairsMatmul, BackwardWeightHasTheBitsOfTheRecipe) {
   const std::vector<int64_t> run_ends(c_.run_ends.begin(), c_.run_ends.end());
-  Matrix<float> expected = w_;
-  backward_weight_oracle(expected, dy_, x_, run_ends);
-  on_every_engine([&](const Context& ctx) {
-    Matrix<float> dw = w_;
-    matmul_backward_weight(ctx, {.dw = dw.mat(),
-                                 .dy = std::as_const(dy_).mat(),
-                                 .x = std::as_const(x_).mat(),
-                                 .run_ends = run_ends});
-    EXPECT_EQ(bits(dw), bits(expected));
-  });
+  for (const bool accumulate : {true, false}) {
+    Matrix<float> expected = w_;
+    backward_weight_oracle(expected, dy_, x_, run_ends, accumulate);
+    on_every_engine([&](const Context& ctx) {
+      Matrix<float> dw = accumulate ? w_ : poisoned(w_);
+      matmul_backward_weight(ctx, {.dw = dw.mat(),
+                                   .dy = std::as_const(dy_).mat(),
+                                   .x = std::as_const(x_).mat(),
+                                   .run_ends = run_ends,
+                                   .accumulate = accumulate});
+      EXPECT_EQ(bits(dw), bits(expected)) << "accumulate " << accumulate;
+    });
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, PairsMatmul,
@@ -264,7 +276,9 @@ TEST(PairsMatmulSubnormals, AreFlushedInsideAndKeptOutside) {
   forward_oracle(y, x, w_bf16, bias, false);
   EXPECT_NE(bits(y), bits(unflushed));
   backward_input_oracle(dx, dy, w_bf16, true);
-  backward_weight_oracle(dw, dy, x, {});
+  backward_weight_oracle(dw, dy, x, {}, true);
+  Matrix<float> dw_written = dw;
+  backward_weight_oracle(dw_written, dy, x, {}, false);
   on_every_engine([&](const Context& ctx) {
     const Weight weight(w);
     Matrix<float> y_got{kM, kN, kN, std::vector<float>(kM * kN)}, dx_got = dx_before,
@@ -277,6 +291,9 @@ TEST(PairsMatmulSubnormals, AreFlushedInsideAndKeptOutside) {
     EXPECT_EQ(bits(y_got), bits(y));
     EXPECT_EQ(bits(dx_got), bits(dx));
     EXPECT_EQ(bits(dw_got), bits(dw));
+    matmul_backward_weight(ctx,
+                           {.dw = dw_got.mat(), .dy = dy.mat(), .x = x.mat(), .accumulate = false});
+    EXPECT_EQ(bits(dw_got), bits(dw_written));
     volatile float tiny = 0x1p-130f;
     EXPECT_EQ(std::bit_cast<uint32_t>(tiny * 0.5f), std::bit_cast<uint32_t>(0x1p-131f));
   });

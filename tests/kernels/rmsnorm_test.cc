@@ -196,6 +196,22 @@ TEST_P(RmsnormTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences
     EXPECT_TRUE(same_bits(in_place.values, dx.values));
     EXPECT_TRUE(same_bits(again, dweight));
 
+    // Written over NaN, dweight is what it is when added to zeros.
+    std::vector<float> zeros(again.size(), 0.0f);
+    again.assign(again.size(), kNan);
+    for (std::vector<float>* const sum : {&zeros, &again}) {
+      rmsnorm_backward(ctx, {.dx = got.mat(),
+                             .dweight = vec(*sum),
+                             .dy = dy.mat(),
+                             .x = x.mat(),
+                             .rstd = vec(std::as_const(rstds)),
+                             .weight = vec(weight),
+                             .accumulate_dweight = sum == &zeros,
+                             .heads = heads});
+    }
+    EXPECT_TRUE(same_bits(again, zeros));
+    EXPECT_FALSE(same_bits(again, dweight));
+
     // Two calls over parts of the rows give the bits of one.
     Matrix added = dx_start;
     std::vector<float> added_dweight = dweight_start;
@@ -364,23 +380,28 @@ TEST_P(RmsnormBf16Test, BackwardOfQueriesAndKeysIsInPlace) {
   const Matrix x = rounded(random(0)), dy = rounded(random(1));
   const std::vector<float> weight = random_weight(2), dweight_start = random_weight(3);
   const Normed forward(x, weight, heads(), kEps);
-  Matrix dx = dy;
-  std::vector<float> dweight = dweight_start;
-  norm_gradients(dx, dweight, dy, x, weight, forward, heads(), false);
-  on_every_target([&](const Context& ctx) {
-    Bf16Matrix got(dy);
-    const Bf16Matrix narrow(x);
-    std::vector<float> got_dweight = dweight_start;
-    rmsnorm_backward(ctx, {.dx = got.mat(),
-                           .dweight = vec(got_dweight),
-                           .dy = got.mat(),
-                           .x = narrow.mat(),
-                           .rstd = vec(forward.rstd),
-                           .weight = vec(weight),
-                           .heads = heads()});
-    EXPECT_TRUE(same_bits(got.values(), rounded(dx).values));
-    EXPECT_TRUE(same_bits(got_dweight, dweight));
-  });
+  for (const bool accumulate : {true, false}) {
+    Matrix dx = dy;
+    std::vector<float> dweight = dweight_start;
+    if (!accumulate) dweight.assign(dweight.size(), 0.0f);
+    norm_gradients(dx, dweight, dy, x, weight, forward, heads(), false);
+    on_every_target([&](const Context& ctx) {
+      Bf16Matrix got(dy);
+      const Bf16Matrix narrow(x);
+      std::vector<float> got_dweight = dweight_start;
+      if (!accumulate) got_dweight.assign(got_dweight.size(), kNan);
+      rmsnorm_backward(ctx, {.dx = got.mat(),
+                             .dweight = vec(got_dweight),
+                             .dy = got.mat(),
+                             .x = narrow.mat(),
+                             .rstd = vec(forward.rstd),
+                             .weight = vec(weight),
+                             .accumulate_dweight = accumulate,
+                             .heads = heads()});
+      EXPECT_TRUE(same_bits(got.values(), rounded(dx).values));
+      EXPECT_TRUE(same_bits(got_dweight, dweight));
+    });
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, RmsnormBf16Test,

@@ -5,8 +5,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <string>
 
 #include "learners/losses/ppo.h"
@@ -70,6 +72,95 @@ TEST_P(ModelGradient, SameBitsForAnyMicroBatchAndThreads) {
         EXPECT_EQ(cut.sums.loss, whole.sums.loss);
       }
     }
+  }
+}
+
+bool equal_bits(std::span<const float> a, std::span<const float> b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
+}
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+/// As shard_gradient, through a window whose memory holds NaN before: what it shows of
+/// each region when that is final.
+std::vector<float> gradient_through_window(const Context& ctx, const models::Transformer& model,
+                                           std::span<const MicroBatch> batches) {
+  const std::vector<int64_t>& regions = model.table().regions();
+  std::vector<float> gradient;
+  const testing_support::DeviceFloats memory(
+      ctx, std::vector<float>(static_cast<size_t>(FlatView::window_size(regions)), kNan));
+  const FlatView window(memory.vec(), regions);
+  int64_t end = window.size();
+  const auto take = [&](int64_t begin) {
+    const std::vector<float> region =
+        testing_support::downloaded(ctx, Vec<float>(window.at(begin), end - begin));
+    gradient.insert(gradient.begin(), region.begin(), region.end());
+    end = begin;
+  };
+  Arena arena(ctx.device);
+  LossSums sums(test_objective().loss->terms());
+  ShardPass pass(ctx, model, batches, window, arena);
+  while (pass.forward()) {
+    pass.head_backward(test_objective(), sums);
+    while (const auto final_from = pass.backward_layer()) take(*final_from);
+  }
+  pass.embedding_backward();
+  for (size_t r = regions.size() - 1; r-- > 0;) {
+    if (regions[r] < end) take(regions[r]);
+  }
+  return gradient;
+}
+
+TEST_P(ModelGradient, IsWrittenOverWhateverWasThere) {
+  const Context ctx = test_context();
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    models::Transformer model(tiny_config(GetParam()), test_device(), dtype);
+    randomize(model, 4, ctx);
+    const TinyBatch batch(6, model.config().vocab_size, {5, 33, 64}, 4);
+    auto trees = batch.trees();
+    const GradientResult whole = gradient_of(model, test_objective(), trees, 1 << 20);
+    EXPECT_TRUE(std::ranges::none_of(whole.gradient, [](float g) { return std::isnan(g); }));
+    for (int64_t region = 0; region + 1 < std::ssize(model.table().regions()); ++region) {
+      for (const Extent& gap : model.table().gaps(region)) {
+        for (const float g : elements_of(Span<const float>(whole.gradient), gap))
+          EXPECT_EQ(std::bit_cast<uint32_t>(g), 0u) << "in a gap";
+      }
+    }
+    const auto order = pointers(trees);
+    const std::vector<float> windowed =
+        gradient_through_window(ctx, model, pack(order, 1 << 20, min_run_rows(dtype)));
+    EXPECT_TRUE(equal_bits(windowed, whole.gradient));
+  }
+}
+
+TEST_P(ModelGradient, OfNoBatchIsZero) {
+  const Context ctx = test_context();
+  models::Transformer model(tiny_config(GetParam()), test_device(), DType::kF32);
+  randomize(model, 4, ctx);
+  std::vector<Tree> none;
+  const std::vector<float> zeros(static_cast<size_t>(model.table().flat_size()), 0.0f);
+  EXPECT_TRUE(equal_bits(gradient_of(model, test_objective(), none, 100).gradient, zeros));
+  EXPECT_TRUE(equal_bits(gradient_through_window(ctx, model, {}), zeros));
+}
+
+TEST_P(ModelGradient, AFirstBatchWithoutLossRowsIsAsInOneBatch) {
+  const Context ctx = test_context();
+  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    models::Transformer model(tiny_config(GetParam()), test_device(), dtype);
+    randomize(model, 4, ctx);
+    TinyBatch batch(6, model.config().vocab_size, {5, 33, 64, 1, 40, 70, 50, 8}, 4);
+    auto trees = batch.trees();
+    int64_t rows = 0;
+    for (size_t tree = 0; rows < min_run_rows(dtype); rows += trees[tree++].rows()) {
+      for (auto& mask : batch.masks[tree]) std::ranges::fill(mask, uint8_t{0});
+    }
+    const auto order = pointers(trees);
+    const auto batches = pack(order, 1, min_run_rows(dtype));
+    ASSERT_TRUE(batches[0].loss_rows.empty() && !batches[1].loss_rows.empty());
+    const GradientResult cut = gradient_of(model, test_objective(), trees, 1);
+    const GradientResult whole = gradient_of(model, test_objective(), trees, 1 << 20);
+    EXPECT_TRUE(equal_bits(cut.gradient, whole.gradient));
+    EXPECT_TRUE(std::ranges::none_of(cut.gradient, [](float g) { return std::isnan(g); }));
   }
 }
 

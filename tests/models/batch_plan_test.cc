@@ -225,7 +225,7 @@ TEST_P(BatchPlanOfType, TakesWhatWasMeasured) {
   const FlatView gradients(flat.vec());
   const DeviceFloats dhidden(ctx_, std::vector<float>(4 * 16, 0.5f));
   TransformerBackward backward(ctx_, model_, plan, activations, {dhidden.vec().data, 4, 16},
-                               gradients, arena_.mat<float>(75, 16), exact);
+                               gradients, /*accumulate=*/false, arena_.mat<float>(75, 16), exact);
   while (backward.next()) {
   }
   EXPECT_EQ(exact.peak(), measuring.peak());

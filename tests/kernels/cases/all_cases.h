@@ -53,7 +53,7 @@ inline constexpr OpTable kOpTables[] = {
     {"lm_head_logprob", uses_of(kLmHeadCases)},
     {"sample_forward", uses_of(kSamplingCases)},
     {"fill", uses_of(kFillCases)},
-    {"accumulate", uses_of(kAccumulateCases)},
+    {"nested_sum", uses_of(kNestedSumCases)},
     {"tree_sum", uses_of(kTreeSumCases)},
     {"checksum", uses_of(kChecksumCases)},
     {"max_abs", uses_of(kMaxAbsCases)},
