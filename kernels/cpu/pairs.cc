@@ -119,7 +119,8 @@ bool tile_gives_the_recipe() {
   AmxTiles::load<6>(b.data(), 64);
   AmxTiles::multiply<0, 4, 6>();
   AmxTiles::store<0>(c.data(), 64);
-  return std::memcmp(c.data(), expected.data(), sizeof(c)) == 0;
+  using Bits = std::array<uint32_t, 256>;
+  return std::bit_cast<Bits>(c) == std::bit_cast<Bits>(expected);
 }
 
 }  // namespace
