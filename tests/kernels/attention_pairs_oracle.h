@@ -127,7 +127,7 @@ inline Result run_pairs_chunks(const Context& ctx, const AttentionShape& shape,
   constexpr Bf16 kUntouched{0x4321};
   std::vector<Bf16> out(static_cast<size_t>(rows * out_stride), kUntouched);
   const auto part = [&](int64_t column, int64_t columns) {
-    return Mat<const Bf16>(qkv.data() + column, rows, columns, in_stride);
+    return Mat<const Bf16>(rows == 0 ? nullptr : qkv.data() + column, rows, columns, in_stride);
   };
   Arena arena;
   const AttentionPlan plan =
