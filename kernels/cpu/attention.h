@@ -1,7 +1,7 @@
 // The CPU side of kernels/attention.h. attention_schedule.cc cuts a plan into work
-// items and spreads them over threads; attention_forward.cc, its bf16 counterpart
-// pairs_attention_forward.cc, and attention_backward.cc compute an item; kv_pool.cc
-// fills the blocks of keys and values. Arguments are already checked.
+// items and spreads them over threads; attention_forward.cc and attention_backward.cc,
+// in bf16 pairs_attention_forward.cc and pairs_attention_backward.cc, compute an item;
+// kv_pool.cc fills the blocks of keys and values. Arguments are already checked.
 #pragma once
 
 #include <algorithm>

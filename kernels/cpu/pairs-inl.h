@@ -370,6 +370,21 @@ struct TileEngine {
 
 #endif  // HWY_AVX3
 
+/// Calls f with an engine of the kind that was chosen.
+template <class F>
+HWY_INLINE void with_engine(F&& f) {
+  switch (cpu::pairs_engine()) {
+#if HWY_TARGET == HWY_AVX3
+    case cpu::PairsEngine::kAmx:
+      return f(TileEngine<AmxTiles>());
+    case cpu::PairsEngine::kAmxEmulated:
+      return f(TileEngine<EmulatedTiles>());
+#endif
+    default:
+      return f(VectorEngine());
+  }
+}
+
 /// to[p * to_stride + i] = from[i][p] for 32-bit words, i < rows, p < count.
 HWY_INLINE void transpose_words(const uint32_t* const* from, int64_t rows, int64_t count,
                                 uint32_t* HWY_RESTRICT to, int64_t to_stride) {

@@ -30,10 +30,7 @@ struct KeyPart {
   void pair_dimensions(Bf16* to) const {
     const uint32_t* rows[kTile];
     for (int j = 0; j < kTile; ++j) rows[j] = reinterpret_cast<const uint32_t*>(element[j]);
-    // Where g++ sees that the loop over rows beyond a multiple of 4 has none, it warns.
-    int64_t count = kTile;
-    asm volatile("" : "+r"(count));
-    pairs::transpose_words(rows, count, kPairsBlock / 2, reinterpret_cast<uint32_t*>(to), kTile);
+    pairs::transpose_words(rows, kTile, kPairsBlock / 2, reinterpret_cast<uint32_t*>(to), kTile);
   }
   /// As one whose inner dimension is keys.
   void pair_keys(int64_t width, int64_t stride, Bf16* to) const {
@@ -94,20 +91,11 @@ void pairs_backward_store(const PairsBackwardArgs& op, int64_t segment, int64_t 
   }
 }
 
-void pairs_backward_block(PairsEngine engine, const PairsBackwardArgs& op,
-                          const BackwardBlock& work, const PairsAttentionPack& pack,
-                          const PairsAttentionScratch& scratch) {
-  using attention::PairsQueries;
-  switch (engine) {
-#if HWY_TARGET == HWY_AVX3
-    case PairsEngine::kAmx:
-      return PairsQueries<pairs::TileEngine<AmxTiles>>(op, work, pack, scratch).run();
-    case PairsEngine::kAmxEmulated:
-      return PairsQueries<pairs::TileEngine<pairs::EmulatedTiles>>(op, work, pack, scratch).run();
-#endif
-    default:
-      return PairsQueries<pairs::VectorEngine>(op, work, pack, scratch).run();
-  }
+void pairs_backward_block(const PairsBackwardArgs& op, const BackwardBlock& work,
+                          const PairsAttentionPack& pack, const PairsAttentionScratch& scratch) {
+  pairs::with_engine([&](auto engine) {
+    attention::PairsQueries<decltype(engine)>(op, work, pack, scratch).run();
+  });
 }
 
 }  // namespace orrery::kernels::HWY_NAMESPACE
@@ -123,7 +111,7 @@ HWY_EXPORT(pairs_backward_block);
 void attention_backward_block(const PairsBackwardArgs& op, const BackwardBlock& work,
                               const PairsAttentionPack& pack,
                               const PairsAttentionScratch& scratch) {
-  HWY_DYNAMIC_DISPATCH(pairs_backward_block)(pairs_engine(), op, work, pack, scratch);
+  HWY_DYNAMIC_DISPATCH(pairs_backward_block)(op, work, pack, scratch);
 }
 
 void attention_backward_pack(const PairsBackwardArgs& op, int64_t segment, int64_t first_tile,

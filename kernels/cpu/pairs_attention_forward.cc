@@ -215,32 +215,17 @@ void forward_shared_prefix(const PairsForwardArgs& op, Span<const PlannedSegment
   }
 }
 
-/// Calls f with an engine of the kind that was chosen.
-template <class F>
-HWY_INLINE void with_engine(F&& f) {
-  switch (cpu::pairs_engine()) {
-#if HWY_TARGET == HWY_AVX3
-    case cpu::PairsEngine::kAmx:
-      return f(pairs::TileEngine<cpu::AmxTiles>());
-    case cpu::PairsEngine::kAmxEmulated:
-      return f(pairs::TileEngine<pairs::EmulatedTiles>());
-#endif
-    default:
-      return f(pairs::VectorEngine());
-  }
-}
-
 }  // namespace pairs_attention
 
 void pairs_forward_item(const PairsForwardArgs& op, const PlannedSegment& segment,
                         const ForwardItem& item) {
-  pairs_attention::with_engine(
+  pairs::with_engine(
       [&](auto engine) { pairs_attention::forward_item<decltype(engine)>(op, segment, item); });
 }
 
 void pairs_forward_shared_prefix(const PairsForwardArgs& op, Span<const PlannedSegment> run,
                                  int64_t shared, int64_t kv_head) {
-  pairs_attention::with_engine([&](auto engine) {
+  pairs::with_engine([&](auto engine) {
     pairs_attention::forward_shared_prefix<decltype(engine)>(op, run, shared, kv_head);
   });
 }

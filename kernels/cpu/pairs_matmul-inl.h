@@ -264,18 +264,9 @@ void multiply_with(const Context& ctx, const Product& product) {
   }
 }
 
-/// On the engine that is chosen.
+/// On the engine that was chosen.
 inline void multiply(const Context& ctx, const Product& product) {
-  switch (cpu::pairs_engine()) {
-#if HWY_TARGET == HWY_AVX3
-    case cpu::PairsEngine::kAmx:
-      return multiply_with<TileEngine<AmxTiles>>(ctx, product);
-    case cpu::PairsEngine::kAmxEmulated:
-      return multiply_with<TileEngine<EmulatedTiles>>(ctx, product);
-#endif
-    default:
-      return multiply_with<VectorEngine>(ctx, product);
-  }
+  with_engine([&](auto engine) { multiply_with<decltype(engine)>(ctx, product); });
 }
 
 }  // namespace pairs

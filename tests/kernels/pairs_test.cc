@@ -71,16 +71,7 @@ void multiply_with(PairsProduct& product) {
 }
 
 HWY_NOINLINE void multiply_pairs(PairsProduct& product) {
-  switch (cpu::pairs_engine()) {
-#if HWY_TARGET == HWY_AVX3
-    case cpu::PairsEngine::kAmx:
-      return multiply_with<pairs::TileEngine<cpu::AmxTiles>>(product);
-    case cpu::PairsEngine::kAmxEmulated:
-      return multiply_with<pairs::TileEngine<pairs::EmulatedTiles>>(product);
-#endif
-    default:
-      return multiply_with<pairs::VectorEngine>(product);
-  }
+  pairs::with_engine([&](auto engine) { multiply_with<decltype(engine)>(product); });
 }
 
 void transpose_words(const std::vector<std::vector<uint32_t>>& rows, std::vector<uint32_t>& to) {
