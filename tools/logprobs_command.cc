@@ -1,4 +1,5 @@
 #include <cctype>
+#include <cmath>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -51,6 +52,18 @@ std::vector<int32_t> read_ids(const std::string& path, int64_t vocab) {
   return ids;
 }
 
+/// Weights are finite when they are loaded; what they make of these ids may overflow.
+void check_finite(const std::string& model, const std::vector<int32_t>& ids,
+                  const std::vector<float>& logp, const std::vector<float>& entropy) {
+  for (size_t i = 0; i < logp.size(); ++i) {
+    if (std::isfinite(logp[i]) && std::isfinite(entropy[i])) continue;
+    fail(
+        "{}: the log-probability of id {} at position {} is not finite: the model's weights hold "
+        "NaN or overflow (`orrery ckpt show` lists a checkpoint's)",
+        model, ids[i + 1], i + 1);
+  }
+}
+
 int logprobs(const ModelOptions& options, const std::string& path, double temperature, bool json) {
   const Context ctx = options.context();
   const experiments::ModelSource source(options.folder, "--model");
@@ -73,6 +86,7 @@ int logprobs(const ModelOptions& options, const std::string& path, double temper
   std::vector<float> logp(mask.size()), entropy(mask.size());
   Arena arena(ctx.device);
   learners::batch_logprobs(ctx, *model, temperature, batch, logp, entropy, arena);
+  check_finite(options.folder, ids, logp, entropy);
   double sum = 0;
   for (const float value : logp) sum += value;
   if (json) {

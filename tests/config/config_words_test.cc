@@ -183,6 +183,7 @@ TEST(ForeignKeys, ValuesAreExplained) {
       {"actor.kl_loss_type=mse", "verl's mse is k2"},
       {"rollout.top_k=-1", "it must be in [0, 1000000000]; 0 turns it off"},
       {"model.compute_dtype=BFloat16", "it is bf16"},
+      {"rollout.compute_dtype=fp16", "there is no fp16 yet"},
       {"actor.loss_agg_mode=dr_grpo", "seq-mean-token-sum-norm"},
   };
   for (const auto& c : cases) EXPECT_THAT(error_of("", c.text), HasSubstr(c.says)) << c.text;

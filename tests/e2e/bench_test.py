@@ -27,7 +27,7 @@ class Bench(Case):
         self.check(self.ok(*STEP, "--json").stdout, ["prefill", "decode", *learner])
         self.check(self.ok("bench", "train", *MODEL, "--batch", "2", "--seq-len", "16", "--json").stdout, learner)
         rollout = self.ok("bench", "rollout", *MODEL, "--batch", "2", "--prompt-len", "9",
-                          "--gen-len", "8").stdout
+                          "--gen-len", "20").stdout
         for text in ("decode_tokens_per_s", "phase, op", "attention forward", "lm head"):
             self.assertIn(text, rollout)
 

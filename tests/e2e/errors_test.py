@@ -199,6 +199,18 @@ class Models(Case):
         self.rewrite(change)
         self.generate(1, "model.layers.1.mlp.up_proj.weight")
 
+    def test_overflow(self):
+        """Weights that are finite, and too large to compute with."""
+        def change(header, data):
+            begin, end = header["model.layers.1.mlp.down_proj.weight"]["data_offsets"]
+            data[begin:end] = struct.pack("<f", 3e38) * ((end - begin) // 4)
+        self.rewrite(change)
+        ids = self.folder / "ids.json"
+        ids.write_text("1 2 3")
+        for dtype in ("f32", "bf16"):
+            self.fails(1, "logprobs", "--model", self.model, "--ids", ids, "--dtype", dtype,
+                       says=[str(self.model), "at position 1 is not finite"])
+
     def test_configs(self):
         path = self.model / "config.json"
         config = json.loads(path.read_text())

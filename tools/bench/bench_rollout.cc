@@ -23,7 +23,7 @@ BenchReport bench_rollout(const BenchOptions& options, comm::Communicator& comm)
   ctx.profile = &profile;
   rollout::Engine engine(ctx, model, nullptr,
                          bench::engine_config(options, model.config(), options.batch));
-  std::vector<double> prefill, total;
+  std::vector<double> prefill, total, decode;
   for (int64_t i = 0; i <= options.repeats; ++i) {
     const bool measured = i > 0;  // the first is a warm-up
     const Timer first;
@@ -36,11 +36,12 @@ BenchReport bench_rollout(const BenchOptions& options, comm::Communicator& comm)
     total.push_back(second.seconds());
     profile.stop();
     prefill.push_back(prefill_seconds);
+    decode.push_back(total.back() - prefill_seconds);
   }
   const double prompt_tokens = groups * options.prompt_len;
   const double sequences = groups * options.samples;
   const double prefill_seconds = bench::median(prefill), seconds = bench::median(total);
-  const double decode_seconds = std::max(seconds - prefill_seconds, 1e-9);
+  const double decode_seconds = bench::median(decode);
   BenchReport report;
   report.title =
       fmt::format("rollout: {} prompts x {} samples, {} in + {} out, {}", groups, options.samples,
@@ -48,12 +49,20 @@ BenchReport bench_rollout(const BenchOptions& options, comm::Communicator& comm)
   report.note = loaded.note;
   report.figures = {{"tokens_per_s", sequences * options.gen_len / seconds},
                     {"prefill_tokens_per_s", prompt_tokens / prefill_seconds},
-                    {"decode_tokens_per_s", sequences * (options.gen_len - 1) / decode_seconds},
                     {"prefill_seconds", prefill_seconds},
-                    {"decode_seconds", decode_seconds},
                     {"total_seconds", seconds},
                     {"mfu", bench::rollout_flops(options, model.config(), groups) / seconds /
                                 limits.product_peak()}};
+  if (decode_seconds > 0) {
+    report.figures.emplace_back("decode_tokens_per_s",
+                                sequences * (options.gen_len - 1) / decode_seconds);
+    report.figures.emplace_back("decode_seconds", decode_seconds);
+  } else {
+    // A turn's whole was no slower than the prefill measured before it: noise has
+    // swallowed what was to be measured, and a rate out of it would be nonsense.
+    report.note += fmt::format("{}decode is too short to be told from prefill: raise --gen-len",
+                               report.note.empty() ? "" : "; ");
+  }
   limits.finish(report, profile, model.memory_bytes() + engine.memory_bytes());
   return report;
 }
