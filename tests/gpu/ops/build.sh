@@ -23,6 +23,7 @@ for source in kernels/cuda/*.cu tests/gpu/ops/tune.cu; do
 done
 defines=()
 [ -f kernels/cuda/attention.cu ] && defines+=(-DORRERY_ATTENTION)
+[ -f kernels/cuda/attention_backward.cu ] && defines+=(-DORRERY_ATTENTION_BACKWARD)
 [ -f kernels/cuda/sampling.cu ] && defines+=(-DORRERY_SAMPLING)
 nice -n 19 g++ -std=c++20 -O2 -ffp-contract=off "${defines[@]}" -ffunction-sections -I. -I"$cuda/include" \
   -c tests/gpu/ops/ops_check.cc -o "$objects/ops_check.main.o"

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <functional>
+#include <numeric>
 
 #include "core/parallel.h"
 #include "tests/gpu/ops/cases.h"

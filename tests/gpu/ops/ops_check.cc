@@ -9,6 +9,7 @@
 #include "kernels/numerics.h"
 #include "tests/gpu/ops/cases.h"
 #include "tests/gpu/ops/large.h"
+#include "tests/gpu/ops/large_attention.h"
 
 namespace orrery::ops_check {
 
@@ -104,12 +105,18 @@ int run_stage(const std::string& stage) {
 #ifdef ORRERY_ATTENTION
   } else if (stage == "attention_forward") {
     ORRERY_WALK(kAttentionCases);
+  } else if (stage == "large_attention") {
+    large_attention(bench);
+#endif
+#ifdef ORRERY_ATTENTION_BACKWARD
   } else if (stage == "attention_backward") {
     ORRERY_WALK(kAttentionTreeCases);
 #endif
 #ifdef ORRERY_SAMPLING
   } else if (stage == "sampling") {
     ORRERY_WALK(kSamplingCases);
+  } else if (stage == "large_sampling") {
+    large_sampling(bench);
 #endif
   } else {
     std::printf("no stage '%s'\n", stage.c_str());

@@ -3,8 +3,9 @@
 #   run.sh [STAGE ...]       results: stdout, and $OUT/ops_check.txt where OUT is set
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 stages=("$@")
-[ $# -gt 0 ] || stages=(device products large_products rows flat vocabulary kv large_rows large_vocabulary
-  tune)
+[ $# -gt 0 ] || stages=(device attention_forward sampling kv
+  large_attention large_sampling products rows flat vocabulary large_products large_rows
+  large_vocabulary tune)
 program=(./ops_check)
 if ! ./ops_check 2>/dev/null | grep -q usage; then
   # This system's C library is older than the one that the program was built with.

@@ -21,6 +21,7 @@ done
 echo 'namespace orrery::ops_check { void tune() {} }' >"$folder/tune.cc"
 defines=(-DORRERY_EMULATED)
 [ -f kernels/cuda/attention.cu ] && defines+=(-DORRERY_ATTENTION)
+[ -f kernels/cuda/attention_backward.cu ] && defines+=(-DORRERY_ATTENTION_BACKWARD)
 [ -f kernels/cuda/sampling.cu ] && defines+=(-DORRERY_SAMPLING)
 nice -n 19 g++ "${flags[@]}" "${defines[@]}" tests/gpu/ops/ops_check.cc "$folder/tune.cc" "${objects[@]}" -o "$folder/ops_check" \
   "$libraries/liborrery_kernels.a" "$libraries/liborrery_core.a" -Wl,--as-needed -lhwy -lspdlog -lfmt -lpthread

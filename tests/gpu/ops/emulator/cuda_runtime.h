@@ -57,7 +57,7 @@ inline unsigned alive = 0, arrived = 0;
 inline uint64_t generation = 0;
 inline std::vector<uint64_t> warp_arrivals;
 inline uint64_t slots[1024];
-inline bool votes[2];
+alignas(128) inline char dynamic_shared[232448];
 
 inline void yield() { swapcontext(&current->context, &scheduler); }
 inline void entry() {

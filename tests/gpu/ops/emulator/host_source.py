@@ -4,6 +4,8 @@ import re
 import sys
 
 text = open(sys.argv[1]).read()
+text = re.sub(r"extern __shared__ (?:__align__\(\d+\) )?(\w+) (\w+)\[\];",
+              r"\1* const \2 = reinterpret_cast<\1*>(simt::dynamic_shared);", text)
 out = []
 at = 0
 for match in re.finditer(r"([A-Za-z_]\w*(?:<[^<>;]*>)?)\s*<<<", text):
