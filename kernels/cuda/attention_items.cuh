@@ -29,25 +29,20 @@ struct ItemRange {
   int64_t min_queries = 0, max_queries = 0;
 };
 
-/// Queries [begin, begin + tile) of a segment, or segment -1.
-struct QueryItem {
+/// One of a segment's `count` items, or of segment -1.
+struct Item {
   int64_t segment = -1;
-  int64_t begin = 0;
+  int64_t index = 0;
+  int64_t count = 0;
 };
 
-/// The item number `index`, found by one warp. Items count by segment; in a segment they
-/// count down, as its last queries see the most keys.
-__device__ inline QueryItem find_item(Vec<const PlannedSegment> segments, int group,
-                                      const ItemRange& range, int64_t index) {
-  QueryItem item;
+/// The item number `index` where segment s has items_of(s) of them, found by one warp.
+template <class ItemsOf>
+__device__ Item find_item(int64_t segments, const ItemsOf& items_of, int64_t index) {
+  Item item;
   const int lane = threadIdx.x % kWarp;
-  for (int64_t first = 0; first < segments.size; first += kWarp) {
-    int64_t count = 0;
-    if (first + lane < segments.size) {
-      const int64_t queries = segments.data[first + lane].rows * group;
-      if (queries >= range.min_queries && queries <= range.max_queries)
-        count = ceil_div(queries, range.tile);
-    }
+  for (int64_t first = 0; first < segments; first += kWarp) {
+    const int64_t count = first + lane < segments ? items_of(first + lane) : 0;
     int64_t end = count;  // of the segments up to this lane's
 #pragma unroll
     for (int step = 1; step < kWarp; step *= 2) {
@@ -58,12 +53,33 @@ __device__ inline QueryItem find_item(Vec<const PlannedSegment> segments, int gr
     if (beyond != 0) {
       const int owner = __ffs(static_cast<int>(beyond)) - 1;
       item.segment = first + owner;
-      item.begin = (__shfl_sync(kAllThreads, end, owner) - 1 - index) * range.tile;
+      item.count = __shfl_sync(kAllThreads, count, owner);
+      item.index = index - (__shfl_sync(kAllThreads, end, owner) - item.count);
       return item;
     }
     index -= __shfl_sync(kAllThreads, end, kWarp - 1);
   }
   return item;
+}
+
+/// Queries [begin, begin + tile) of a segment, or segment -1.
+struct QueryItem {
+  int64_t segment = -1;
+  int64_t begin = 0;
+};
+
+/// The item number `index` of a range. In a segment they count down, as its last queries
+/// see the most keys.
+template <class Segment>
+__device__ QueryItem find_queries(Vec<const Segment> segments, int group, const ItemRange& range,
+                                  int64_t index) {
+  const auto items_of = [&](int64_t s) -> int64_t {
+    const int64_t queries = segments.data[s].rows * group;
+    const bool taken = queries >= range.min_queries && queries <= range.max_queries;
+    return taken ? ceil_div(queries, range.tile) : 0;
+  };
+  const Item item = find_item(segments.size, items_of, index);
+  return {item.segment, (item.count - 1 - item.index) * range.tile};
 }
 
 }  // namespace orrery::kernels::cuda

@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(Rows::kThreads)
   const int thread = threadIdx.x, warp = thread / kWarp, lane = thread % kWarp;
 
   QueryItem item{int64_t{blockIdx.x}, 0};
-  if (!item_is_segment) item = find_item(op.segments, op.group, range, blockIdx.x);
+  if (!item_is_segment) item = find_queries(op.segments, op.group, range, blockIdx.x);
   if (item.segment < 0) return;
   const PlannedSegment segment = op.segments.data[item.segment];
   const int64_t kv_head = blockIdx.y;

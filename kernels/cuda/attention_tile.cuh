@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
   // [key][query], of this warp
   float* const shared_p = shared_v + Tile::kSharedV + warp * (kKeys * Tile::kLdP);
 
-  const QueryItem item = find_item(op.segments, op.group, range, blockIdx.x);
+  const QueryItem item = find_queries(op.segments, op.group, range, blockIdx.x);
   if (item.segment < 0) return;
   const PlannedSegment segment = op.segments.data[item.segment];
   const int64_t kv_head = blockIdx.y;

@@ -10,11 +10,19 @@ mkdir -p "$folder" "$objects"
 cuda=${CUDA_HOME:-/usr/local/cuda}
 flags=(-std=c++20 -O3 -arch=sm_90 -fmad=false --expt-relaxed-constexpr -diag-suppress 554
   -DFMT_USE_CONSTEXPR=1 -Xcompiler -ffp-contract=off -Xptxas -v -I.)
-newer() { [ ! -f "$2" ] || [ -n "$(find "$1" kernels/cuda/*.cuh kernels/cuda/*.h -newer "$2" -print -quit)" ]; }
+# Whether the object is older than anything that it was made from.
+newer() {
+  [ -f "$1" ] && [ -f "$1.d" ] || return 0
+  local file
+  for file in $(sed -e 's/^[^:]*://' -e 's/\\$//' "$1.d"); do
+    if [ "$file" -nt "$1" ]; then return 0; fi
+  done
+  return 1
+}
 for source in kernels/cuda/*.cu tests/gpu/ops/tune.cu; do
   object=$objects/$(basename "$source" .cu).o
-  if newer "$source" "$object"; then
-    nice -n 19 nvcc "${flags[@]}" -c "$source" -o "$object" >"$object.log" 2>&1 || {
+  if newer "$object"; then
+    nice -n 19 nvcc "${flags[@]}" -MD -MF "$object.d" -c "$source" -o "$object" >"$object.log" 2>&1 || {
       grep -E "error|Error" "$object.log" | head -20
       exit 1
     }

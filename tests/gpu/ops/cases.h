@@ -359,23 +359,43 @@ void run(Arrays& a, const AttentionTreeCase& c) {
     plan.cpu = nullptr;
   }
   const Mat<float> dq = a.mat("dq", rows, q_row), dk = a.mat("dk", rows, kv_row),
-                   dv = a.mat("dv", rows, kv_row), dout = a.mat("dout", rows, q_row),
-                   out = a.mat("out", rows, q_row), q = a.mat("q", rows, q_row, c.size),
-                   k = a.mat("k", rows, kv_row, c.size), v = a.mat("v", rows, kv_row),
-                   lse = a.mat("lse", rows, c.shape.heads);
-  B::attention_backward(a.ctx(),
-                        {.dq = dq,
-                         .dk = dk,
-                         .dv = dv,
-                         .dout = dout,
-                         .out = out,
-                         .q = q,
-                         .k = k,
-                         .v = v,
-                         .lse = lse,
-                         .plan = plan,
-                         .scale = 1.0f / std::sqrt(static_cast<float>(c.shape.head_dim))});
-  a.step("attention_backward");
+                   dv = a.mat("dv", rows, kv_row), lse = a.mat("lse", rows, c.shape.heads),
+                   out = a.mat("out", rows, q_row);
+  const auto backward = [&](Mat<float> dout, Mat<float> q, Mat<float> k, Mat<float> v) {
+    B::attention_backward(a.ctx(),
+                          {.dq = dq,
+                           .dk = dk,
+                           .dv = dv,
+                           .dout = dout,
+                           .out = out,
+                           .q = q,
+                           .k = k,
+                           .v = v,
+                           .lse = lse,
+                           .plan = plan,
+                           .scale = 1.0f / std::sqrt(static_cast<float>(c.shape.head_dim))});
+    a.step("attention_backward");
+  };
+  backward(a.mat("dout", rows, q_row), a.mat("q", rows, q_row, c.size),
+           a.mat("k", rows, kv_row, c.size), a.mat("v", rows, kv_row));
+  // Zeros of both signs, denormals, and infinite keys and values at the end of segments,
+  // which the queries before them do not see.
+  const auto edges = [&](const char* name, int64_t cols, uint64_t seed, bool infinite) {
+    std::vector<float> values;
+    Philox rng(seed, RngPurpose::kTest);
+    for (int64_t i = 0; i < rows * cols; ++i) {
+      const float x = rng.normal();
+      const float scales[] = {-0.0f, 0.0f, 1e-42f, 1e-20f, 1.0f, 1.0f};
+      values.push_back(x * scales[rng.below(6)]);
+    }
+    for (const AttentionSegment& s : segments) {
+      if (infinite && s.rows > 1)
+        values[static_cast<size_t>((s.row_begin + s.rows) * cols - 1)] = INFINITY;
+    }
+    return Mat<float>(a.of(name, values).data, rows, cols);
+  };
+  backward(edges("dout", q_row, 11, false), edges("q", q_row, 12, false),
+           edges("k", kv_row, 13, true), edges("v", kv_row, 14, true));
 }
 
 template <class B>

@@ -128,8 +128,8 @@ inline void large_attention(Bench& bench) {
     on_gpu.segments = {reinterpret_cast<const AttentionSegment*>(uploaded.device),
                        plan.segments.size};
     on_gpu.cpu = nullptr;
-    const Both dq = bench.raw("dq", all * q_row), dk = bench.raw("dk", all * kv_row),
-               dv = bench.raw("dv", all * kv_row), dout = bench.random("dout", all * q_row),
+    const Both dq = bench.random("dq", all * q_row), dk = bench.random("dk", all * kv_row),
+               dv = bench.random("dv", all * kv_row), dout = bench.random("dout", all * q_row),
                out = bench.random("out", all * q_row), q = bench.random("q", all * q_row),
                k = bench.random("k", all * kv_row), v = bench.random("v", all * kv_row),
                lse = bench.constant("lse", all * shape.heads, 7.0f);

@@ -3,7 +3,7 @@
 #   run.sh [STAGE ...]       results: stdout, and $OUT/ops_check.txt where OUT is set
 cd "$(dirname "${BASH_SOURCE[0]}")" || exit 1
 stages=("$@")
-[ $# -gt 0 ] || stages=(device attention_forward sampling kv
+[ $# -gt 0 ] || stages=(device attention_backward attention_forward sampling kv
   large_attention large_sampling products rows flat vocabulary large_products large_rows
   large_vocabulary tune)
 program=(./ops_check)
