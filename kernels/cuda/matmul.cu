@@ -1,0 +1,192 @@
+// Matrix products of linear layers. Which tile computes a product depends on its shape;
+// its bits do not (matmul_tile.cuh).
+#include "kernels/cuda/matmul.h"
+
+#include "core/dtype.h"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/matmul_tile.cuh"
+
+namespace orrery::kernels::cuda {
+namespace {
+
+// For large products, for those with too few large tiles for the device, and for a few
+// rows.
+using LargeTile = TileShape<128, 128, 16, 32, 64, 4, 2>;
+using MediumTile = TileShape<64, 64, 16, 32, 32, 4, 4>;
+using RowsTile = TileShape<16, 64, 32, 16, 16, 4, 4>;
+
+/// What a tile's multiply-adds cost, those of a large tile being 1.
+constexpr double kMediumCost = 1.4, kRowsCost = 2.8;
+
+int64_t padded(int64_t k) { return ceil_div(k, 4) * 4; }
+
+bool aligned(const void* data, size_t bytes) {
+  return reinterpret_cast<uintptr_t>(data) % bytes == 0;
+}
+
+template <class T>
+Operand<T> operand(const T* data, int64_t ld, int64_t size) {
+  return {data, ld, size, ld % 4 == 0 && aligned(data, 4 * sizeof(T))};
+}
+
+template <class Shape>
+int64_t tiles_of(const Product& product) {
+  return ceil_div(product.m, Shape::kBm) * ceil_div(product.n, Shape::kBn);
+}
+
+/// About the time of the product by tiles of a shape.
+template <class Shape>
+double time_of(const Product& product, double cost) {
+  return cost * Shape::kBm * Shape::kBn * ceil_div(tiles_of<Shape>(product), kMultiprocessors);
+}
+
+template <class Shape, OperandOrder kOrderA, OperandOrder kOrderB, class B>
+void launch(const Context& ctx, const Product& product, const Operand<float>& a,
+            const Operand<B>& b) {
+  matmul_kernel<Shape, kOrderA, kOrderB, B>
+      <<<static_cast<unsigned>(tiles_of<Shape>(product)), Shape::kThreads, 0, stream_of(ctx)>>>(
+          product, a, b);
+}
+
+template <OperandOrder kOrderA, OperandOrder kOrderB, class B>
+void multiply(const Context& ctx, const char* op, Product product, const Operand<float>& a,
+              const Operand<B>& b) {
+  if (product.m == 0 || product.n == 0) return;
+  product.quads = product.ldc % 4 == 0 && aligned(product.c, 16);
+  const double large = time_of<LargeTile>(product, 1.0);
+  const double medium = time_of<MediumTile>(product, kMediumCost);
+  const double rows = time_of<RowsTile>(product, kRowsCost);
+  if (large <= medium && large <= rows) {
+    launch<LargeTile, kOrderA, kOrderB>(ctx, product, a, b);
+  } else if (medium <= rows) {
+    launch<MediumTile, kOrderA, kOrderB>(ctx, product, a, b);
+  } else {
+    launch<RowsTile, kOrderA, kOrderB>(ctx, product, a, b);
+  }
+  check_launch(op);
+}
+
+template <class W>
+Operand<W> weight_operand(const PackedWeight& w, int64_t size) {
+  return operand(static_cast<const W*>(w.data), padded(w.k), size);
+}
+
+template <class W>
+void forward(const Context& ctx, const MatmulForward& op) {
+  const Mat<float> y = op.y.as<float>();
+  const Mat<const float> x = op.x.as<const float>();
+  const Product product{.m = y.rows,
+                        .n = y.cols,
+                        .k = x.cols,
+                        .c = y.data,
+                        .ldc = y.stride,
+                        .bias = op.bias.empty() ? nullptr : op.bias.data,
+                        .accumulate = op.accumulate};
+  multiply<OperandOrder::kInner, OperandOrder::kInner>(ctx, "matmul_forward", product,
+                                                       operand(x.data, x.stride, x.rows),
+                                                       weight_operand<W>(op.weight, op.weight.n));
+}
+
+template <class W>
+void backward_input(const Context& ctx, const MatmulBackwardInput& op) {
+  const Mat<float> dx = op.dx.as<float>();
+  const Mat<const float> dy = op.dy.as<const float>();
+  const Product product{.m = dx.rows,
+                        .n = dx.cols,
+                        .k = dy.cols,
+                        .c = dx.data,
+                        .ldc = dx.stride,
+                        .accumulate = op.accumulate};
+  multiply<OperandOrder::kInner, OperandOrder::kOuter>(ctx, "matmul_backward_input", product,
+                                                       operand(dy.data, dy.stride, dy.rows),
+                                                       weight_operand<W>(op.weight, op.weight.k));
+}
+
+/// float32 to bf16 bits, as core/dtype.h's f32_to_bf16.
+__device__ uint16_t round_to_bf16(float value) {
+  const uint32_t u = __float_as_uint(value);
+  if ((u & 0x7FFFFFFFu) > 0x7F800000u) return static_cast<uint16_t>(u >> 16 | 0x40u);
+  return static_cast<uint16_t>((u + 0x7FFFu + (u >> 16 & 1u)) >> 16);
+}
+__device__ void convert(float from, float& to) { to = from; }
+__device__ void convert(float from, uint16_t& to) { to = round_to_bf16(from); }
+
+template <class W>
+struct PackElement {
+  Mat<const float> from;
+  W* to;
+  int64_t row;  ///< elements of a packed row
+  __device__ void operator()(int64_t i) const {
+    const int64_t r = i / row, c = i % row;
+    convert(c < from.cols ? from.data[r * from.stride + c] : 0.0f, to[i]);
+  }
+};
+
+template <class W>
+void pack(const Context& ctx, const PackWeight& op) {
+  const int64_t row = padded(op.weight.cols);
+  for_each_element(ctx, "pack_weight", op.weight.rows * row,
+                   PackElement<W>{op.weight, static_cast<W*>(op.memory), row});
+}
+
+constexpr int kBiasThreads = 64, kBiasAhead = 16;
+
+/// A thread a column, rows in order; the loads of kBiasAhead rows do not wait for the
+/// sum.
+__global__ void bias_kernel(float* db, Mat<const float> dy) {
+  const int64_t column = int64_t{blockIdx.x} * kBiasThreads + threadIdx.x;
+  if (column >= dy.cols) return;
+  float sum = db[column];
+  int64_t r = 0;
+  for (; r + kBiasAhead <= dy.rows; r += kBiasAhead) {
+    float values[kBiasAhead];
+#pragma unroll
+    for (int a = 0; a < kBiasAhead; ++a) values[a] = dy.data[(r + a) * dy.stride + column];
+#pragma unroll
+    for (int a = 0; a < kBiasAhead; ++a) sum = __fadd_rn(sum, values[a]);
+  }
+  for (; r < dy.rows; ++r) sum = __fadd_rn(sum, dy.data[r * dy.stride + column]);
+  db[column] = sum;
+}
+
+}  // namespace
+
+size_t packed_weight_bytes(const Context& /*ctx*/, const PackedWeightBytes& op) {
+  return static_cast<size_t>(op.n * padded(op.k)) * dtype_bytes(op.dtype);
+}
+
+void pack_weight(const Context& ctx, const PackWeight& op) {
+  op.dtype == DType::kBF16 ? pack<uint16_t>(ctx, op) : pack<float>(ctx, op);
+}
+
+void matmul_forward(const Context& ctx, const MatmulForward& op) {
+  op.weight.dtype == DType::kBF16 ? forward<uint16_t>(ctx, op) : forward<float>(ctx, op);
+}
+
+void matmul_backward_input(const Context& ctx, const MatmulBackwardInput& op) {
+  op.weight.dtype == DType::kBF16 ? backward_input<uint16_t>(ctx, op)
+                                  : backward_input<float>(ctx, op);
+}
+
+void matmul_backward_weight(const Context& ctx, const MatmulBackwardWeight& op) {
+  const Mat<const float> dy = op.dy.as<const float>(), x = op.x.as<const float>();
+  const Product product{.m = op.dw.rows,
+                        .n = op.dw.cols,
+                        .k = dy.rows,
+                        .c = op.dw.data,
+                        .ldc = op.dw.stride,
+                        .accumulate = true};
+  multiply<OperandOrder::kOuter, OperandOrder::kOuter>(ctx, "matmul_backward_weight", product,
+                                                       operand(dy.data, dy.stride, dy.cols),
+                                                       operand(x.data, x.stride, x.cols));
+}
+
+void bias_backward(const Context& ctx, const BiasBackward& op) {
+  const Mat<const float> dy = op.dy.as<const float>();
+  if (dy.cols == 0) return;
+  bias_kernel<<<static_cast<unsigned>(ceil_div(dy.cols, kBiasThreads)), kBiasThreads, 0,
+                stream_of(ctx)>>>(op.db.data, dy);
+  check_launch("bias_backward");
+}
+
+}  // namespace orrery::kernels::cuda

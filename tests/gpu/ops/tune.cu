@@ -1,0 +1,73 @@
+// Times of other tiles for the large products, to choose by.
+#include <cstdio>
+#include <algorithm>
+#include <vector>
+
+#include "kernels/cuda/matmul_tile.cuh"
+
+namespace orrery::ops_check {
+using namespace kernels::cuda;  // NOLINT
+
+template <class Shape, OperandOrder kOrderA, OperandOrder kOrderB>
+static void time_tile(const char* name, const char* product_name, int64_t m, int64_t n, int64_t k,
+                      const float* a, const float* b, float* c) {
+  const Operand<float> oa{a, kOrderA == OperandOrder::kInner ? k : m, m, true};
+  const Operand<float> ob{b, kOrderB == OperandOrder::kInner ? k : n, n, true};
+  const Product product{.m = m, .n = n, .k = k, .c = c, .ldc = n, .quads = true};
+  const int64_t tiles = ceil_div(m, Shape::kBm) * ceil_div(n, Shape::kBn);
+  cudaEvent_t begin, end;
+  cudaEventCreate(&begin);
+  cudaEventCreate(&end);
+  std::vector<float> times;
+  for (int i = 0; i < 6; ++i) {
+    cudaEventRecord(begin);
+    matmul_kernel<Shape, kOrderA, kOrderB, float>
+        <<<static_cast<unsigned>(tiles), Shape::kThreads>>>(product, oa, ob);
+    cudaEventRecord(end);
+    cudaEventSynchronize(end);
+    float ms = 0;
+    cudaEventElapsedTime(&ms, begin, end);
+    if (i > 0) times.push_back(ms);
+  }
+  std::sort(times.begin(), times.end());
+  const double ms = times[times.size() / 2];
+  std::printf("| %-28s | %-18s %5lldx%6lldx%5lld | %9.4f | %6.2f | %s\n", name, product_name,
+              static_cast<long long>(m), static_cast<long long>(n), static_cast<long long>(k), ms,
+              2e-9 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k) / ms,
+              cudaGetErrorString(cudaGetLastError()));
+  std::fflush(stdout);
+}
+
+void tune() {
+  const int64_t big = int64_t{151936} * 2048;
+  float *a, *b, *c;
+  if (cudaMalloc(&a, sizeof(float) * int64_t{4096} * 9728) != cudaSuccess ||
+      cudaMalloc(&b, sizeof(float) * int64_t{151936} * 896) != cudaSuccess ||
+      cudaMalloc(&c, sizeof(float) * big) != cudaSuccess)
+    return;
+  // Not zeros, which take less power: small bit patterns of every mantissa.
+  std::vector<float> noise(1 << 22);
+  unsigned x = 1;
+  for (float& f : noise) f = static_cast<float>((x = x * 1664525u + 1013904223u) >> 8) * 0x1p-24f - 0.5f;
+  for (int64_t i = 0; i + (1 << 22) <= int64_t{4096} * 9728; i += 1 << 22)
+    cudaMemcpy(a + i, noise.data(), noise.size() * 4, cudaMemcpyHostToDevice);
+  for (int64_t i = 0; i + (1 << 22) <= int64_t{151936} * 896; i += 1 << 22)
+    cudaMemcpy(b + i, noise.data(), noise.size() * 4, cudaMemcpyHostToDevice);
+  constexpr OperandOrder kI = OperandOrder::kInner, kO = OperandOrder::kOuter;
+  std::printf("\n| tile | product | ms | TFLOP/s |\n|---|---|---|---|\n");
+#define ORRERY_TILE(name, ...)                                                                  \
+  time_tile<TileShape<__VA_ARGS__>, kI, kI>(name, "forward", 2048, 9728, 896, a, b, c);         \
+  time_tile<TileShape<__VA_ARGS__>, kI, kI>(name, "forward", 2048, 896, 4864, a, b, c);         \
+  time_tile<TileShape<__VA_ARGS__>, kI, kI>(name, "forward", 4096, 4096, 4096, a, b, c);        \
+  time_tile<TileShape<__VA_ARGS__>, kI, kO>(name, "dx", 2048, 896, 9728, a, b, c);              \
+  time_tile<TileShape<__VA_ARGS__>, kO, kO>(name, "dw", 9728, 896, 2048, a, b, c);
+  ORRERY_TILE("128x128x16 32x64 /2", 128, 128, 16, 32, 64, 4, 2)
+  ORRERY_TILE("128x128x8 32x64 /2", 128, 128, 8, 32, 64, 4, 2)
+  ORRERY_TILE("256x128x8 64x64 /1", 256, 128, 8, 64, 64, 8, 1)
+  ORRERY_TILE("128x256x8 64x64 /1", 128, 256, 8, 64, 64, 4, 1)
+  ORRERY_TILE("128x64x8 32x64 /4", 128, 64, 8, 32, 64, 4, 4)
+  ORRERY_TILE("64x64x16 32x32 /4", 64, 64, 16, 32, 32, 4, 4)
+#undef ORRERY_TILE
+}
+
+}  // namespace orrery::ops_check
