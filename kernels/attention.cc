@@ -4,6 +4,7 @@
 #include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/attention.h"
+#include "kernels/cuda/attention.h"
 #include "kernels/dispatch.h"
 
 namespace orrery::kernels {
@@ -34,7 +35,7 @@ void attention_forward(const Context& ctx, const AttentionForward& op) {
   const ProfileOpScope profile(
       ctx, "attention forward", pair_flops(plan.pairs, shape),
       f32_bytes(2 * op.q.size() + 2 * plan.keys * shape.kv_heads * shape.head_dim));
-  dispatch(ctx, kOp, op, cpu::attention_forward);
+  dispatch<cpu::attention_forward, cuda::attention_forward>(ctx, kOp, op);
 }
 
 void attention_backward(const Context& ctx, const AttentionBackward& op) {
@@ -54,7 +55,7 @@ void attention_backward(const Context& ctx, const AttentionBackward& op) {
   check_lse(kOp, op.lse, plan.rows, shape.heads);
   const ProfileOpScope profile(ctx, "attention backward", 2 * pair_flops(plan.pairs, shape),
                                f32_bytes(4 * (op.q.size() + op.k.size())));
-  dispatch(ctx, kOp, op, cpu::attention_backward);
+  dispatch<cpu::attention_backward, cuda::attention_backward>(ctx, kOp, op);
 }
 
 }  // namespace orrery::kernels

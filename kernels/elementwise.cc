@@ -3,6 +3,7 @@
 #include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cuda/elementwise.h"
 #include "kernels/dispatch.h"
 
 namespace orrery::kernels {
@@ -11,7 +12,7 @@ void fill(const Context& ctx, const Fill& op) {
   constexpr const char* kOp = "fill";
   require_vec(kOp, "y", op.y, op.y.size);
   const ProfileOpScope profile(ctx, kOp, 0, f32_bytes(op.y.size));
-  dispatch(ctx, kOp, op, cpu::fill);
+  dispatch<cpu::fill, cuda::fill>(ctx, kOp, op);
 }
 
 void accumulate(const Context& ctx, const Accumulate& op) {
@@ -19,7 +20,7 @@ void accumulate(const Context& ctx, const Accumulate& op) {
   require_vec(kOp, "y", op.y, op.y.size);
   require_vec(kOp, "x", op.x, op.y.size);
   const ProfileOpScope profile(ctx, "add shards", 0, f32_bytes(3 * op.y.size));
-  dispatch(ctx, kOp, op, cpu::accumulate);
+  dispatch<cpu::accumulate, cuda::accumulate>(ctx, kOp, op);
 }
 
 void tree_sum(const Context& ctx, const TreeSum& op) {
@@ -31,7 +32,7 @@ void tree_sum(const Context& ctx, const TreeSum& op) {
          count, kMostParts);
   }
   require_vec(kOp, "out", op.out, op.out.size);
-  dispatch(ctx, kOp, op, cpu::tree_sum);
+  dispatch<cpu::tree_sum, cuda::tree_sum>(ctx, kOp, op);
 }
 
 }  // namespace orrery::kernels

@@ -4,6 +4,7 @@
 #include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/kv_pool.h"
+#include "kernels/cuda/kv_pool.h"
 #include "kernels/dispatch.h"
 
 namespace orrery::kernels {
@@ -19,7 +20,7 @@ void check_pool(const char* op, const KvPool& pool, const AttentionPlan& plan) {
 
 size_t kv_pool_bytes(Device device, DType dtype, int64_t blocks, int64_t kv_heads,
                      int64_t head_dim) {
-  if (device.type == DeviceType::kCuda || dtype != DType::kF32) {
+  if ((device.type == DeviceType::kCuda && !kCudaBuilt) || dtype != DType::kF32) {
     fail("KV pool: this build has no kernels for {} keys and values on device {}: use f32 on cpu",
          dtype_name(dtype), device_name(device));
   }
@@ -29,7 +30,8 @@ size_t kv_pool_bytes(Device device, DType dtype, int64_t blocks, int64_t kv_head
         "need at least 1 kv head and a head_dim of 1 to {}",
         blocks, kv_heads, head_dim, cpu::kMaxHeadDim);
   }
-  return cpu::kv_pool_bytes(blocks, kv_heads, head_dim);
+  return dispatch<cpu::kv_pool_bytes, cuda::kv_pool_bytes>(
+      Context{.device = device}, "kv_pool_bytes", KvPoolBytes{blocks, kv_heads, head_dim});
 }
 
 KvPool make_kv_pool(Device device, DType dtype, int64_t blocks, int64_t kv_heads, int64_t head_dim,
@@ -43,7 +45,7 @@ void kv_clear(const Context& ctx, const KvClear& op) {
   const KvPool& pool = op.pool;
   const ProfileOpScope profile(
       ctx, "kv clear", 0, f32_bytes(2 * kKvBlock * pool.blocks * pool.kv_heads * pool.head_dim));
-  dispatch(ctx, "kv_clear", op, cpu::kv_clear);
+  dispatch<cpu::kv_clear, cuda::kv_clear>(ctx, "kv_clear", op);
 }
 
 void kv_write(const Context& ctx, const KvWrite& op) {
@@ -53,14 +55,14 @@ void kv_write(const Context& ctx, const KvWrite& op) {
   require_mat(kOp, "k", op.k, op.plan.rows, columns);
   require_mat(kOp, "v", op.v, op.plan.rows, columns);
   const ProfileOpScope profile(ctx, "kv write", 0, f32_bytes(2 * (op.k.size() + op.v.size())));
-  dispatch(ctx, kOp, op, cpu::kv_write);
+  dispatch<cpu::kv_write, cuda::kv_write>(ctx, kOp, op);
 }
 
 void kv_copy(const Context& ctx, const KvCopy& op) {
   if (op.plan.copies.empty()) return;
   const ProfileOpScope profile(ctx, "kv copy", 0,
                                f32_bytes(4 * op.plan.slots * op.pool.kv_heads * op.pool.head_dim));
-  dispatch(ctx, "kv_copy", op, cpu::kv_copy);
+  dispatch<cpu::kv_copy, cuda::kv_copy>(ctx, "kv_copy", op);
 }
 
 }  // namespace orrery::kernels

@@ -5,6 +5,7 @@
 #include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/logprob.h"
+#include "kernels/cuda/logprob.h"
 #include "kernels/dispatch.h"
 
 namespace orrery::kernels {
@@ -44,7 +45,7 @@ void logprob_forward(const Context& ctx, const LogprobForward& op) {
   if (!op.entropies.empty()) require_size(kOp, "entropies", op.entropies.size, rows);
   if (!op.lse.empty()) require_size(kOp, "lse", op.lse.size, rows);
   const ProfileOpScope profile(ctx, "log-prob and entropy", 0, f32_bytes(op.logits.size()));
-  dispatch(ctx, kOp, op, cpu::logprob_forward);
+  dispatch<cpu::logprob_forward, cuda::logprob_forward>(ctx, kOp, op);
 }
 
 void logprob_backward(const Context& ctx, const LogprobBackward& op) {
@@ -58,7 +59,7 @@ void logprob_backward(const Context& ctx, const LogprobBackward& op) {
     require_size(kOp, "entropies", op.entropies.size, rows);
   }
   const ProfileOpScope profile(ctx, "log-prob backward", 0, f32_bytes(2 * op.logits.size()));
-  dispatch(ctx, kOp, op, cpu::logprob_backward);
+  dispatch<cpu::logprob_backward, cuda::logprob_backward>(ctx, kOp, op);
 }
 
 }  // namespace orrery::kernels

@@ -5,6 +5,7 @@
 #include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/rmsnorm.h"
+#include "kernels/cuda/rmsnorm.h"
 #include "kernels/dispatch.h"
 
 namespace orrery::kernels {
@@ -35,7 +36,7 @@ void rmsnorm_forward(const Context& ctx, const RmsnormForward& op) {
   if (!op.rstd.empty()) require_vec(kOp, "rstd", op.rstd, x.rows * op.heads);
   check_eps(kOp, op.eps);
   const ProfileOpScope profile(ctx, "rmsnorm", 0, f32_bytes(2 * x.size()));
-  dispatch(ctx, kOp, op, cpu::rmsnorm_forward);
+  dispatch<cpu::rmsnorm_forward, cuda::rmsnorm_forward>(ctx, kOp, op);
 }
 
 void rmsnorm_residual_forward(const Context& ctx, const RmsnormResidualForward& op) {
@@ -50,7 +51,7 @@ void rmsnorm_residual_forward(const Context& ctx, const RmsnormResidualForward& 
   if (!op.rstd.empty()) require_vec(kOp, "rstd", op.rstd, x.rows);
   check_eps(kOp, op.eps);
   const ProfileOpScope profile(ctx, "rmsnorm", 0, f32_bytes(4 * x.size()));
-  dispatch(ctx, kOp, op, cpu::rmsnorm_residual_forward);
+  dispatch<cpu::rmsnorm_residual_forward, cuda::rmsnorm_residual_forward>(ctx, kOp, op);
 }
 
 void rmsnorm_backward(const Context& ctx, const RmsnormBackward& op) {
@@ -65,7 +66,7 @@ void rmsnorm_backward(const Context& ctx, const RmsnormBackward& op) {
   require_vec(kOp, "rstd", op.rstd, x.rows * op.heads);
   const int64_t passes = op.accumulate ? 4 : 3;
   const ProfileOpScope profile(ctx, "rmsnorm backward", 0, f32_bytes(passes * x.size()));
-  dispatch(ctx, kOp, op, cpu::rmsnorm_backward);
+  dispatch<cpu::rmsnorm_backward, cuda::rmsnorm_backward>(ctx, kOp, op);
 }
 
 }  // namespace orrery::kernels

@@ -3,6 +3,7 @@
 #include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/swiglu.h"
+#include "kernels/cuda/swiglu.h"
 #include "kernels/dispatch.h"
 
 namespace orrery::kernels {
@@ -13,7 +14,7 @@ void swiglu_forward(const Context& ctx, const SwigluForward& op) {
   require_mat(kOp, "out", out, out.rows, out.cols);
   require_mat(kOp, "gate_up", op.gate_up, out.rows, 2 * out.cols);
   const ProfileOpScope profile(ctx, "swiglu", 0, f32_bytes(3 * out.size()));
-  dispatch(ctx, kOp, op, cpu::swiglu_forward);
+  dispatch<cpu::swiglu_forward, cuda::swiglu_forward>(ctx, kOp, op);
 }
 
 void swiglu_backward(const Context& ctx, const SwigluBackward& op) {
@@ -23,7 +24,7 @@ void swiglu_backward(const Context& ctx, const SwigluBackward& op) {
   require_mat(kOp, "gate_up", op.gate_up, dout.rows, 2 * dout.cols);
   require_mat(kOp, "d_gate_up", op.d_gate_up, dout.rows, 2 * dout.cols);
   const ProfileOpScope profile(ctx, "swiglu backward", 0, f32_bytes(5 * dout.size()));
-  dispatch(ctx, kOp, op, cpu::swiglu_backward);
+  dispatch<cpu::swiglu_backward, cuda::swiglu_backward>(ctx, kOp, op);
 }
 
 }  // namespace orrery::kernels

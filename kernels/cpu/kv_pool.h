@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/device_sizes.h"
 #include "kernels/kv_pool.h"
 
 namespace orrery::kernels::cpu {
@@ -19,8 +20,8 @@ inline int64_t block_elements(int64_t kv_heads, int64_t head_dim) {
   return kv_heads * head_dim * kKvBlock;
 }
 
-inline size_t kv_pool_bytes(int64_t blocks, int64_t kv_heads, int64_t head_dim) {
-  return 2 * blocks * block_elements(kv_heads, head_dim) * sizeof(float);
+inline size_t kv_pool_bytes(const Context& /*ctx*/, const KvPoolBytes& op) {
+  return 2 * op.blocks * block_elements(op.kv_heads, op.head_dim) * sizeof(float);
 }
 
 inline float* keys(const KvPool& pool) { return static_cast<float*>(pool.data); }

@@ -9,6 +9,7 @@
 #include "core/context.h"
 #include "core/device_fn.h"
 #include "core/error.h"
+#include "core/stream.h"
 
 namespace orrery::kernels::cuda {
 
@@ -19,7 +20,7 @@ inline constexpr int kWarp = 32;
 inline constexpr int64_t kMultiprocessors = 132;
 
 inline cudaStream_t stream_of(const Context& ctx) {
-  return static_cast<cudaStream_t>(ctx.stream.handle);
+  return static_cast<cudaStream_t>(ctx.stream().handle());
 }
 
 /// Error, naming the op, when the launch before it failed.

@@ -7,14 +7,11 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/device_sizes.h"
 #include "kernels/matmul.h"
 
 namespace orrery::kernels::cuda {
 
-struct PackedWeightBytes {
-  DType dtype = DType::kF32;
-  int64_t n = 0, k = 0;
-};
 size_t packed_weight_bytes(const Context& ctx, const PackedWeightBytes& op);
 
 void pack_weight(const Context& ctx, const PackWeight& op);

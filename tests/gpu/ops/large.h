@@ -251,7 +251,7 @@ inline void large_products(Bench& bench) {
 inline void large_rows(Bench& bench) {
   Bench::heading();
   const auto side = [&](auto on_gpu, auto on_cpu, const auto& op, bool gpu) {
-    gpu ? on_gpu(Context{}, op) : on_cpu(bench.cpu, op);
+    gpu ? on_gpu(Context{.device = {DeviceType::kCuda}}, op) : on_cpu(bench.cpu, op);
   };
   {
     const Both x = bench.random("x", kTokens * kDim), y = bench.raw("y", kTokens * kDim),
