@@ -20,9 +20,9 @@ void check_capability(Device device) {
   cudaDeviceProp properties;
   check(device, "cudaGetDeviceProperties", cudaGetDeviceProperties(&properties, device.index));
   if (properties.major == kCapabilityMajor && properties.minor == kCapabilityMinor) return;
-  fail("device {} is an {} of compute capability {}.{}; this build's kernels are for {}.{}",
-       device_name(device), properties.name, properties.major, properties.minor, kCapabilityMajor,
-       kCapabilityMinor);
+  fail_usage("device {} is an {} of compute capability {}.{}; this build's kernels are for {}.{}",
+             device_name(device), properties.name, properties.major, properties.minor,
+             kCapabilityMajor, kCapabilityMinor);
 }
 
 cudaStream_t as_stream(void* stream) { return static_cast<cudaStream_t>(stream); }
@@ -33,9 +33,24 @@ cudaEvent_t as_event(void* event) { return static_cast<cudaEvent_t>(event); }
 void use(Device device) {
   thread_local int used = -1;
   if (device.index == used) return;
-  check(device, "cudaSetDevice", cudaSetDevice(device.index));
+  const cudaError_t result = cudaSetDevice(device.index);
+  if (result != cudaSuccess) {
+    cudaGetLastError();
+    fail_usage("device {}: {}: use another device", device_name(device),
+               cudaGetErrorString(result));
+  }
   check_capability(device);
   used = device.index;
+}
+
+double f32_peak(Device device) {
+  constexpr double kPerClock = 2 * 128;  // of a multiprocessor of compute capability 9.0
+  int processors = 0, kilohertz = 0;
+  check(device, "cudaDeviceGetAttribute",
+        cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device.index));
+  check(device, "cudaDeviceGetAttribute",
+        cudaDeviceGetAttribute(&kilohertz, cudaDevAttrClockRate, device.index));
+  return kPerClock * processors * kilohertz * 1e3;
 }
 
 void* allocate(Device device, size_t bytes) {

@@ -27,6 +27,10 @@ namespace cuda_api {
 /// this build's kernels do not run on.
 void use(Device device);
 
+/// Floating-point operations per second (2 per multiply-add) at the device's highest
+/// clock.
+double f32_peak(Device device);
+
 /// Not initialised, 256-byte aligned. Null when there is no memory.
 void* allocate(Device device, size_t bytes);
 /// Waits for the work that is under way. Never fails: at the end of the program the

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/buffer.h"
+#include "core/cuda_api.h"
 #include "core/stream.h"
 #include "core/timer.h"
 #include "kernels/elementwise.h"
@@ -42,6 +43,13 @@ double measure_gemm_peak(const Context& ctx, double seconds) {
     best = std::max(best, 2.0 * kRows * kOut * kIn / seconds_of);
   } while (total.seconds() < seconds);
   return best;
+}
+
+double arithmetic_peak(const Context& ctx, int turns) {
+  if constexpr (kCudaBuilt) {
+    if (ctx.device.type == DeviceType::kCuda) return cuda_api::f32_peak(ctx.device);
+  }
+  return measure_fma_peak(ctx.threads, turns);
 }
 
 double measure_memory_bandwidth(const Context& ctx, double seconds) {
