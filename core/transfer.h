@@ -29,9 +29,12 @@ void download(const Context& ctx, Span<T> to, Vec<const std::type_identity_t<T>>
   download_bytes(ctx, to.data(), from.data, to.size_bytes());
 }
 
-/// A copy of `from` in memory of the arena, which is on ctx's device.
+/// A copy of `from` in memory of the arena. Error for an arena of another device than
+/// ctx's.
 template <class T>
 Vec<T> upload_into(const Context& ctx, Arena& arena, Span<const T> from) {
+  ORRERY_CHECK(arena.device() == ctx.device, "an upload to {} into an arena of {}",
+               device_name(ctx.device), device_name(arena.device()));
   const Vec<T> to(arena.alloc<T>(from.size()), from.size());
   upload(ctx, to, from);
   return to;

@@ -71,7 +71,7 @@ int logprobs(const ModelOptions& options, const std::string& path, double temper
   learners::MicroBatch batch;
   learners::append_tree(batch, tree);
   std::vector<float> logp(mask.size()), entropy(mask.size());
-  Arena arena;
+  Arena arena(ctx.device);
   learners::batch_logprobs(ctx, *model, temperature, batch, logp, entropy, arena);
   double sum = 0;
   for (const float value : logp) sum += value;

@@ -43,14 +43,18 @@ class DebugDevice(Case):
         words = ("generate", "--model", self.folder / "run", "--prompt", "1+1=", "--temperature", "0",
                  "--max-new-tokens", "4")
         self.assertEqual(self.ok(*words, "--device", "debug").stdout, self.ok(*words).stdout)
+        (self.folder / "ids.json").write_text("[1, 5, 6, 3, 9]")
+        words = ("logprobs", "--model", self.folder / "run", "--ids", self.folder / "ids.json", "--json")
+        self.assertEqual(self.ok(*words, "--device", "debug").stdout, self.ok(*words).stdout)
         for words in (("rollout", "--prompt-len", "4", "--gen-len", "4"), ("train", "--batch", "1", "--seq-len", "4"),
                       ("step", "--prompts", "2", "--samples", "2", "--prompt-len", "4", "--gen-len", "4")):
             for model in (self.folder / "run", self.model):  # weights, and a config without any
                 self.ok("bench", *words, "--repeats", "1", "--model", model, "--device", "debug")
-        result = run("generate", "--model", self.folder / "run", "--prompt", "1", "--device", "cuda")
+        # A build that has CUDA takes its name, and finds no such device.
+        result = run("generate", "--model", self.folder / "run", "--prompt", "1", "--device", "cuda:63")
         self.assertEqual(result.returncode, 2)
-        self.assertIn("--device is 'cuda', which this build has no kernels for: use cpu or debug",
-                      result.stderr)
+        self.assertRegex(result.stderr, "--device is 'cuda:63', which this build has no kernels for: "
+                         "use cpu or debug|device cuda:63: .*: use another device")
 
 
 if __name__ == "__main__":
