@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "config/config.h"
+#include "core/cuda_api.h"
 #include "tests/config/config_file.h"
 
 namespace orrery::experiments {
@@ -38,8 +39,9 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
   EXPECT_EQ(config::usage_error([] { check_config(config::parse(""), 1); }),
             "model.path is not set: give the folder of a Hugging Face model, "
             "such as model.path=models/SmolLM2-135M");
-  EXPECT_EQ(refused({"device=cuda"}),
-            "device is 'cuda', which this build has no kernels for: use cpu or debug");
+  EXPECT_EQ(refused({"device=cuda:x"}),
+            kCudaBuilt ? "device is 'cuda:x', which is no device: use cpu or debug or cuda"
+                       : "device is 'cuda:x', which is no device: use cpu or debug");
   EXPECT_EQ(
       refused({"actor.ppo_mini_batch_size=12"}),
       "actor.ppo_mini_batch_size (12 prompts) does not divide data.train_batch_size (32 prompts): "
