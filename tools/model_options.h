@@ -26,8 +26,9 @@ struct ModelOptions {
             "Hugging Face model folder, checkpoint, or run's folder (its newest good checkpoint)")
         ->required();
     command.add_option("--device", device,
-                       "Where the model is: cpu, or debug (the CPU's kernels, on memory that "
-                       "nothing else may touch; for tests of the program)");
+                       "Where the model is: cpu; in a CUDA build also cuda, cuda:1; or debug (the "
+                       "CPU's kernels, on memory that nothing else may touch; for tests of the "
+                       "program)");
     command.add_option("--dtype", dtype, "Type of the matrices in products: f32 or bf16")
         ->check(one_of({"f32", "bf16"}));
     command.add_option("--threads", threads, "CPU threads (default: all this process may use)")
