@@ -15,8 +15,8 @@ namespace orrery::kernels {
 namespace {
 using namespace cases;
 
-/// The functions that kernels/*.cc hand to dispatch() for an op's context: of the CPU and
-/// of CUDA, by one name.
+/// The functions that kernels/*.cc hand to dispatch() for an op's context: of the CPU
+/// and of CUDA, by one name.
 std::set<std::string> dispatched_ops() {
   static const std::regex kCall(R"(dispatch<cpu::(\w+), cuda::\1>\(\s*ctx,)");
   std::set<std::string> ops;

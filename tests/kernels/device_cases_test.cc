@@ -1,6 +1,6 @@
-// Every row of every case table that is for an oracle, on the debug device and on the one
-// that ORRERY_TEST_DEVICE names: the bits are the CPU's. On the debug device an access by
-// the host outside an op, an upload or a download would end the process.
+// Every row of every case table that is for an oracle, on the debug device and on the
+// one that ORRERY_TEST_DEVICE names: the bits are the CPU's. On the debug device an
+// access by the host outside an op, an upload or a download would end the process.
 #include <gtest/gtest.h>
 
 #include <cmath>
