@@ -299,7 +299,7 @@ int run(int argc, char** argv) {
       ->check(CLI::Range(1, 30));
   app.add_flag("--json", options.json, "one JSON array instead of lines");
   CLI11_PARSE(app, argc, argv);
-  kernels::require_cpu_support();
+  kernels::require_instruction_sets();
   nlohmann::json all = nlohmann::json::array();
   for (const int threads : options.threads) {
     for (const std::string& name : options.cases) {

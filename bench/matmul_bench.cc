@@ -186,7 +186,7 @@ void register_all() {
 
 int main(int argc, char** argv) {
   const auto run = [](int count, char** arguments) {
-    orrery::kernels::require_cpu_support();
+    orrery::kernels::require_instruction_sets();
     orrery::bench::take_cpu_target();
     benchmark::Initialize(&count, arguments);
     if (benchmark::ReportUnrecognizedArguments(count, arguments)) return 2;

@@ -81,7 +81,7 @@ std::string describe(const Machine& machine) {
 }
 
 int run(int argc, char** argv) {
-  kernels::require_cpu_support();
+  kernels::require_instruction_sets();
   take_cpu_target();
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;

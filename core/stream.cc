@@ -55,10 +55,14 @@ void Stream::wait(const Event& event) {
 }
 
 void Stream::synchronize() {
+  const int64_t now = recorded_;
   if constexpr (kCudaBuilt) {
     if (cuda_ != nullptr) cuda_api::synchronize(device_, cuda_);
   }
-  synchronized_ = recorded_.load();
+  // Never backwards: another thread may have synchronized later than this one looked.
+  int64_t before = synchronized_;
+  while (before < now && !synchronized_.compare_exchange_weak(before, now)) {
+  }
 }
 
 Event::Clock::duration Stream::between(const Event& from, const Event& to) const {

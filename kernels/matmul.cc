@@ -34,20 +34,23 @@ double weight_bytes(const PackedWeight& w) { return 1.0 * w.n * w.k * dtype_byte
 
 double mat_bytes(const ConstActMat& mat) { return 1.0 * mat.size() * dtype_bytes(mat.dtype); }
 
+constexpr size_t kPackAlign = 64;
+
 }  // namespace
 
 size_t packed_weight_bytes(Device device, DType dtype, int64_t n, int64_t k) {
   ORRERY_CHECK(n >= 0 && k >= 0, "packed_weight_bytes: weight [{}, {}]", n, k);
-  return dispatch<cpu::packed_weight_bytes, cuda::packed_weight_bytes>(
+  const auto bytes = dispatch<cpu::packed_weight_bytes, cuda::packed_weight_bytes>(
       Context{.device = device}, "packed_weight_bytes", PackedWeightBytes{dtype, n, k});
+  return (bytes + kPackAlign - 1) / kPackAlign * kPackAlign;
 }
 
 PackedWeight pack_weight(const Context& ctx, const PackWeight& op) {
   check_mat("pack_weight", "w", op.weight, op.weight.rows, op.weight.cols);
   const PackedWeight packed{op.dtype, op.weight.rows, op.weight.cols, op.memory};
   check_weight("pack_weight", packed);
-  ORRERY_CHECK(reinterpret_cast<uintptr_t>(op.memory) % 64 == 0,
-               "pack_weight: memory is not 64-byte aligned");
+  ORRERY_CHECK(reinterpret_cast<uintptr_t>(op.memory) % kPackAlign == 0,
+               "pack_weight: memory is not {}-byte aligned", kPackAlign);
   const ProfileOpScope profile(ctx, "pack weights", 0,
                                f32_bytes(op.weight.size()) + weight_bytes(packed));
   dispatch<cpu::pack_weight, cuda::pack_weight>(ctx, "pack_weight", op);

@@ -27,7 +27,8 @@ struct PackedWeight {
   const void* data = nullptr;
 };
 
-/// Bytes of a packed [n, k] weight on `device`.
+/// Bytes of a packed [n, k] weight on `device`: a multiple of its alignment, so that
+/// packed weights may stand one behind the other.
 size_t packed_weight_bytes(Device device, DType dtype, int64_t n, int64_t k);
 
 /// Packs a weight into memory of the caller's.

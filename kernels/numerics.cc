@@ -72,7 +72,7 @@ NumericsClass numerics_class(Device device, DType compute_dtype) {
   }
 }
 
-void require_cpu_support() {
+void require_instruction_sets() {
   if (hardware_targets() == 0) fail_unsupported_cpu();
 }
 

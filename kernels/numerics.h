@@ -44,7 +44,7 @@ inline constexpr int kSumLanes = 16;
 /// Throws Error naming what is missing when this CPU has none of the instruction sets
 /// that the kernels are built for (x86-64: AVX2 + FMA; Arm: NEON). Call once at
 /// start-up, before any op.
-void require_cpu_support();
+void require_instruction_sets();
 
 /// Name of the instruction set that the kernels use here: "AVX-512", "AVX2", "NEON".
 std::string cpu_target_name();

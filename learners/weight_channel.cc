@@ -145,7 +145,14 @@ class Receiver {
           "all ranks must run the same orrery",
           root_, slice.begin(), slice.end(), slice.tensor(), rank_, parameter->size);
     }
-    found_[parameter - table_.parameters().data()] += slice.end() - slice.begin();
+    int64_t& found = found_[parameter - table_.parameters().data()];
+    if (slice.begin() != found) {
+      refuse(
+          "rank {} sends {} from element {} on where {} was expected: "
+          "all ranks must run the same orrery",
+          root_, slice.tensor(), slice.begin(), found);
+    }
+    found = slice.end();
     return elements_of(table_.values(weights_, *parameter), {slice.begin(), slice.end()});
   }
 
@@ -167,7 +174,7 @@ class Receiver {
   Vec<float> weights_;
   std::vector<Vec<float>> broadcasts_;
   std::vector<Arrival> arrivals_;
-  Array<int64_t> found_;  // elements of each tensor of the table
+  Array<int64_t> found_;  // of each tensor of the table: its elements [0, found) come
 };
 
 /// Flips the lowest bit of the byte in the middle.

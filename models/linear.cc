@@ -3,11 +3,6 @@
 #include "core/error.h"
 
 namespace orrery::models {
-namespace {
-
-constexpr size_t kPackAlign = 64;
-
-}  // namespace
 
 Linear::Linear(const ParameterGroup& weight, const ParameterGroup& bias,
                Vec<const float> parameters, DType dtype)
@@ -21,8 +16,7 @@ Linear::Linear(const ParameterGroup& weight, const ParameterGroup& bias,
 }
 
 size_t Linear::packed_bytes(Device device) const {
-  const size_t bytes = kernels::packed_weight_bytes(device, dtype_, weight_.rows(), weight_.cols());
-  return (bytes + kPackAlign - 1) / kPackAlign * kPackAlign;
+  return kernels::packed_weight_bytes(device, dtype_, weight_.rows(), weight_.cols());
 }
 
 void Linear::pack(const Context& ctx, void* memory) {

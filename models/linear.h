@@ -26,7 +26,7 @@ class Linear {
   /// For ops that have the product inside. REQUIRES: pack().
   const kernels::PackedWeight& packed() const { return packed_; }
 
-  /// What pack() needs, a multiple of 64.
+  /// What pack() needs.
   size_t packed_bytes(Device device) const;
   /// Packs the weight's values into `memory`, 64-byte aligned. To be called again after
   /// each change of the values. The bias is read where it is.

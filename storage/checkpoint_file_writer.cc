@@ -48,74 +48,75 @@ void reserve(int fd, const fs::path& path, int64_t bytes) {
 
 constexpr int64_t kBlock = int64_t{8} << 20;
 
-/// Writes and hashes a file from its start. Numbers of small tensors are gathered, so
-/// that pieces of work do not become small.
+/// Writes and hashes a file from its start, in blocks and pieces that do not depend on
+/// how small the tensors are.
 class HashedWriter {
  public:
   HashedWriter(int fd, const fs::path& path, const PieceRunner& run_piece)
       : fd_(fd), path_(path), run_piece_(run_piece) {}
-  void append_numbers(Span<const std::byte> bytes) {
-    if (bytes.size() < kSmall) {
-      if (std::ssize(small_) + bytes.size() > kPiece) finish();
-      small_.insert(small_.end(), bytes.begin(), bytes.end());
-      return;
+  /// Appends bytes, which must stay until finish().
+  void append(Span<const std::byte> bytes) {
+    while (!bytes.empty()) {
+      const auto part = bytes.first(std::min(kBlock - block_bytes_, bytes.size()));
+      block_.push_back(part);
+      block_bytes_ += part.size();
+      if (block_bytes_ == kBlock) finish();
+      bytes = bytes.subspan(part.size());
     }
-    finish();
-    append(bytes);
   }
   /// Appends the image's bytes up to position `end` (zeros beyond the image).
   void append_structure(Span<const std::byte> image, int64_t end) {
-    const int64_t at = at_ + std::ssize(small_);
+    const int64_t at = at_ + block_bytes_;
     if (at == end) return;
     finish();
     std::vector<std::byte> buffer(end - at);
     if (at < image.size())
       std::memcpy(buffer.data(), image.data() + at, std::min(end, image.size()) - at);
     append(buffer);
+    finish();
   }
-  /// Writes what has been gathered.
+  /// Writes what has been appended.
   void finish() {
-    append(small_);
-    small_.clear();
+    if (block_bytes_ == 0) return;
+    write_block();
+    at_ += block_bytes_;
+    block_.clear();
+    block_bytes_ = 0;
+    flush();
   }
   std::string hex() { return sha_.hex(); }
 
  private:
-  static constexpr int64_t kPiece = int64_t{1}
-                                    << 19;  // a millisecond's work, read once from memory
-  static constexpr int64_t kSmall = kPiece / 8;
-
-  void append(Span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-      const auto block = bytes.first(std::min(kBlock, bytes.size()));
-      write(block);
-      at_ += block.size();
-      flush();
-      bytes = bytes.subspan(block.size());
-    }
-  }
-  void write(Span<const std::byte> block) {
+  void write_block() {
     const FaultAction fault = fault_point(FaultPoint::kCheckpointWrite);
     if (fault == FaultAction::kNoSpace)
       fail("cannot write {}: {}", path_.string(), std::strerror(ENOSPC));
-    if (fault == FaultAction::kTorn) {
-      write_fully(fd_, block.first(block.size() / 2), path_);
-      fault_crash();
-    }
-    if (fault == FaultAction::kCorrupt) {
-      std::vector<std::byte> wrong(block.begin(), block.end());
-      wrong[wrong.size() / 2] ^= std::byte{1};
-      sha_.update(block);
-      write_fully(fd_, wrong, path_);
+    if (fault == FaultAction::kTorn || fault == FaultAction::kCorrupt) {
+      std::vector<std::byte> whole;
+      for (const auto& part : block_) whole.insert(whole.end(), part.begin(), part.end());
+      sha_.update(whole);
+      const size_t middle = whole.size() / 2;
+      if (fault == FaultAction::kTorn) {
+        whole.resize(middle);
+        write_fully(fd_, whole, path_);
+        fault_crash();
+      }
+      whole[middle] ^= std::byte{1};
+      write_fully(fd_, whole, path_);
       return;
     }
-    while (!block.empty()) {
-      const auto piece = block.first(std::min(kPiece, block.size()));
+    constexpr int64_t kPiece = int64_t{1} << 19;  // a millisecond's work, read once from memory
+    for (auto next = block_.begin(); next != block_.end();) {
       run_piece_([&] {
-        sha_.update(piece);
-        write_fully(fd_, piece, path_);
+        for (int64_t left = kPiece; left > 0 && next != block_.end();) {
+          const auto part = next->first(std::min(left, next->size()));
+          sha_.update(part);
+          write_fully(fd_, part, path_);
+          left -= part.size();
+          *next = next->subspan(part.size());
+          if (next->empty()) ++next;
+        }
       });
-      block = block.subspan(piece.size());
     }
   }
 
@@ -145,7 +146,8 @@ class HashedWriter {
   const fs::path& path_;
   const PieceRunner& run_piece_;
   Sha256 sha_;
-  std::vector<std::byte> small_;  // gathered and not yet written
+  std::vector<Span<const std::byte>> block_;  // appended and not yet written
+  int64_t block_bytes_ = 0;
   int64_t at_ = 0, sent_ = 0, settled_ = 0;
 };
 
@@ -222,7 +224,7 @@ RankFile write_file(const fs::path& path, std::span<const ModulePart> parts,
     writer.append_structure(layout.image(), layout.offsets()[i]);
     const auto& [tensor, array] = numbers[i];
     for (size_t s = 0; s < tensor->slices.size(); ++s) {
-      writer.append_numbers(as_bytes(Span(array + tensor->places[s], tensor->slices[s].size())));
+      writer.append(as_bytes(Span(array + tensor->places[s], tensor->slices[s].size())));
     }
   }
   writer.append_structure(layout.image(), layout.bytes());

@@ -80,7 +80,7 @@ void set_up_process() {
   init_log(0, 1);
   if (const char* faults = std::getenv("ORRERY_FAULT")) arm_faults(faults);
   end_on_closed_pipes();
-  kernels::require_cpu_support();
+  kernels::require_instruction_sets();
   if (const char* target = std::getenv("ORRERY_CPU_TARGET")) kernels::set_cpu_target(target);
 }
 

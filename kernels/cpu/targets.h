@@ -53,7 +53,7 @@
 
 namespace orrery::kernels {
 
-/// Throws the Error of require_cpu_support(): what a dispatch does on a CPU that has
+/// Throws the Error of require_instruction_sets(): what a dispatch does on a CPU that has
 /// none of the targets.
 [[noreturn]] void fail_unsupported_cpu();
 

@@ -174,7 +174,7 @@ class Injected(Kills):
     def test_a_wrong_bit_on_the_disk_is_passed_over(self):
         run_dir = self.folder / "run"
         result = train(run_dir, ALONE,
-                       "checkpoint.write:corrupt@20+")  # from the third or fourth save on
+                       "checkpoint.write:corrupt@12+")  # from the third save on
         self.assertEqual(result.returncode, 0, result.stderr)
         self.fails(1, "ckpt", "verify", run_dir, says=["damaged"])
         result = train(run_dir, ALONE)

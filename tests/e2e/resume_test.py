@@ -146,11 +146,13 @@ class Folder(Base):
         self.assertEqual(self.checkpoint_hash(other), self.checkpoint_hash(whole))
 
     def test_whatever_refuses_comes_before_anything_is_written(self):
-        # Killed 3 steps after a save: rollouts and metrics of these would go if it went on.
+        # Killed 3 steps after a save: rollouts and metrics of these would go if it went on. The steps are slow, so
+        # that the save, which is in the background, is there before.
         self.fails(-9, *self.words("trainer.save_freq=2", "trainer.total_training_steps=5", "trainer.tensorboard=true"),
-                   env={"ORRERY_FAULT": "learner.update:crash@6"})
+                   env={"ORRERY_FAULT": "engine.step:slow;learner.update:crash@6"})
         before = self.contents()
         self.assertIn("step_000005.h5", {path.name for path in before})
+        self.assertIn("step_000004", {path.parent.name for path in before})
         more = ["trainer.save_freq=2", "trainer.total_training_steps=5"]
         config = self.folder / "model"
         shutil.copytree(SOURCE / "experiments/quickstart_model", config)

@@ -33,7 +33,7 @@ class CommandLines(Case):
 
     def test_a_missing_command_lists_them(self):
         self.line(says=["a command is missing: train, launch", "or rollouts", "orrery --help"])
-        self.line("ckpt", says=["ckpt: a command is missing: ls, show", "or import"])
+        self.line("ckpt", says=["ckpt: a command is missing: ls, show", "or convert"])
         self.line("bench", says=["bench: a command is missing: rollout, train or step"])
         self.assertIn("ls", self.ok("ckpt", "--help").stdout)
 

@@ -438,7 +438,7 @@ TEST(MatmulChecks, NameTheMatrixWhoseShapeIsWrong) {
 }
 
 TEST(CpuTarget, IsChosenByNameAndRestored) {
-  require_cpu_support();
+  require_instruction_sets();
   const std::string best = cpu_target_name();
   const std::vector<std::string> names = supported_cpu_targets();
   ASSERT_FALSE(names.empty());

@@ -245,6 +245,15 @@ TEST_F(WeightChannel, RefusesSlicesAndPlacesThatAreNotItsOwn) {
   EXPECT_THAT(
       refusal(table_, [](auto& d) { d.mutable_broadcasts(0)->mutable_slices(0)->set_begin(-1); }),
       StartsWith("weights of version 7: rank 0 sends elements -1 to 444"));
+  // The second half twice is as many values as the tensor has.
+  EXPECT_EQ(refusal(table_,
+                    [](auto& d) {
+                      auto& first = *d.mutable_broadcasts(0)->mutable_slices(0);
+                      first.set_begin(222);
+                      *d.add_broadcasts()->add_slices() = first;
+                    }),
+            "weights of version 7: rank 0 sends model.embed_tokens.weight from element 222 on "
+            "where 0 was expected: all ranks must run the same orrery");
 }
 
 }  // namespace
