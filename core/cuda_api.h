@@ -1,7 +1,7 @@
-// NVIDIA's runtime, for host code that launches nothing. Only CUDA builds (the CMake option
-// ORRERY_CUDA) define what is declared here, so callers stand behind
-// `if constexpr (kCudaBuilt)`. An Error of the runtime names the device, the call and what
-// the runtime says of it. Thread-safe.
+// NVIDIA's runtime, for host code that launches nothing. Only CUDA builds (the CMake
+// option ORRERY_CUDA) define what is declared here, so callers stand behind
+// `if constexpr (kCudaBuilt)`. An Error of the runtime names the device, the call and
+// what the runtime says of it. Thread-safe.
 #pragma once
 
 #include <chrono>

@@ -1,5 +1,5 @@
-// What a backend decides by itself of sizes in memory, as ops that each backend answers.
-// Callers outside kernels/ ask by the functions of the ops' own headers.
+// What a backend decides by itself of sizes in memory, as ops that each backend
+// answers. Callers outside kernels/ ask by the functions of the ops' own headers.
 #pragma once
 
 #include <cstdint>

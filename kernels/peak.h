@@ -16,9 +16,9 @@ double measure_gemm_peak(const Context& ctx, double seconds = 0.3);
 /// `turns` runs of well under 0.1 ms each, by the thread's CPU time.
 double measure_fma_peak(int threads, int turns = 300);
 
-/// The most floating-point operations per second (2 per multiply-add) of ctx's device in
-/// f32: measure_fma_peak(ctx.threads, turns) of the CPU's, what its clock allows of a
-/// CUDA device.
+/// The most floating-point operations per second (2 per multiply-add) of ctx's device
+/// in f32: measure_fma_peak(ctx.threads, turns) of the CPU's, what its clock allows of
+/// a CUDA device.
 double arithmetic_peak(const Context& ctx, int turns = 300);
 
 /// Bytes per second that y += x moves over 256 MiB each (two reads and one write per

@@ -53,8 +53,8 @@
 
 namespace orrery::kernels {
 
-/// Throws the Error of require_instruction_sets(): what a dispatch does on a CPU that has
-/// none of the targets.
+/// Throws the Error of require_instruction_sets(): what a dispatch does on a CPU that
+/// has none of the targets.
 [[noreturn]] void fail_unsupported_cpu();
 
 /// Stands in a dispatch table, in place of `Function`, for CPUs that have none of the

@@ -1,6 +1,6 @@
 // Operands of ops in host or device memory, and what the ops left there: a sequence of
-// ops runs on the CPU first, which keeps a copy of all arrays after each op, and then on
-// the GPU, whose arrays are compared with those copies and set to them.
+// ops runs on the CPU first, which keeps a copy of all arrays after each op, and then
+// on the GPU, whose arrays are compared with those copies and set to them.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -1,4 +1,5 @@
-// Every row of the case tables that is for an oracle, as a sequence of ops on a backend.
+// Every row of the case tables that is for an oracle, as a sequence of ops on a
+// backend.
 #pragma once
 
 #include <cmath>
@@ -272,17 +273,15 @@ void run(Arrays& a, const SamplingCase& c) {
   const Mat<float> logits = a.mat("logits", rows, c.vocab, c.scale);
   const Vec<SamplingParams> device_params = a.upload(params.data(), rows);
   const Vec<float> device_uniform = a.of("uniform", uniform);
-  B::sample_forward(a.ctx(), {.ids = ids,
-                              .logits = logits,
-                              .params = device_params,
-                              .uniform = device_uniform});
+  B::sample_forward(
+      a.ctx(), {.ids = ids, .logits = logits, .params = device_params, .uniform = device_uniform});
   a.step("sample_forward");
 }
 
 /// A pool of the layout that both backends share.
 inline KvPool random_pool(Arrays& a, const AttentionShape& shape, int64_t blocks) {
-  const auto bytes = static_cast<int64_t>(
-      kv_pool_bytes({}, DType::kF32, blocks, shape.kv_heads, shape.head_dim));
+  const auto bytes =
+      static_cast<int64_t>(kv_pool_bytes({}, DType::kF32, blocks, shape.kv_heads, shape.head_dim));
   const Vec<float> memory = a.vec("pool", bytes / 4);
   return {memory.data, DType::kF32, blocks, shape.kv_heads, shape.head_dim};
 }
@@ -327,13 +326,12 @@ void run(Arrays& a, const AttentionCase& c) {
   const AttentionPlan reads = plan_for(a, arena, c.shape, queries, blocks, spans);
   B::kv_write(a.ctx(), {.pool = pool, .k = k, .v = v, .plan = writes});
   a.step("kv_write");
-  B::attention_forward(a.ctx(),
-                       {.out = out,
-                        .lse = lse,
-                        .q = q,
-                        .pool = pool,
-                        .plan = reads,
-                        .scale = 1.0f / std::sqrt(static_cast<float>(c.shape.head_dim))});
+  B::attention_forward(a.ctx(), {.out = out,
+                                 .lse = lse,
+                                 .q = q,
+                                 .pool = pool,
+                                 .plan = reads,
+                                 .scale = 1.0f / std::sqrt(static_cast<float>(c.shape.head_dim))});
   a.step("attention_forward");
 }
 
@@ -378,8 +376,8 @@ void run(Arrays& a, const AttentionTreeCase& c) {
   };
   backward(a.mat("dout", rows, q_row), a.mat("q", rows, q_row, c.size),
            a.mat("k", rows, kv_row, c.size), a.mat("v", rows, kv_row));
-  // Zeros of both signs, denormals, and infinite keys and values at the end of segments,
-  // which the queries before them do not see.
+  // Zeros of both signs, denormals, and infinite keys and values at the end of
+  // segments, which the queries before them do not see.
   const auto edges = [&](const char* name, int64_t cols, uint64_t seed, bool infinite) {
     std::vector<float> values;
     Philox rng(seed, RngPurpose::kTest);

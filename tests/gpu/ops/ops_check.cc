@@ -1,6 +1,6 @@
-// The ops on the GPU against the CPU's, bit for bit: the case tables' rows, and shapes of
-// a model of 0.5B parameters with the GPU's times. One stage a call, so that an error of
-// the device ends that stage alone:
+// The ops on the GPU against the CPU's, bit for bit: the case tables' rows, and shapes
+// of a model of 0.5B parameters with the GPU's times. One stage a call, so that an
+// error of the device ends that stage alone:
 //   ops_check STAGE
 // Exit code 0: no bit differs; 1: some do; 3: an error of CUDA; 77: no device.
 #include <cstring>

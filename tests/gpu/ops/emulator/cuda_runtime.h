@@ -168,7 +168,8 @@ inline unsigned __ballot_sync(unsigned, int predicate) {
   const unsigned base = simt::current->index / 32 * 32;
   simt::slots[simt::current->index] = predicate != 0;
   simt::sync_warp();
-  for (unsigned i = 0; i < 32; ++i) result |= static_cast<unsigned>(simt::slots[base + i] != 0) << i;
+  for (unsigned i = 0; i < 32; ++i)
+    result |= static_cast<unsigned>(simt::slots[base + i] != 0) << i;
   simt::sync_warp();
   return result;
 }
