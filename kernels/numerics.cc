@@ -58,7 +58,7 @@ NumericsClass numerics_class(Device device, DType compute_dtype) {
   if (device.type == DeviceType::kCuda) {
     if (!kCudaBuilt) fail("this build has no kernels for device {}: use cpu", device_name(device));
     if (compute_dtype == DType::kBF16) {
-      fail_usage("device {} computes in f32 alone so far: use compute_dtype f32, or device cpu",
+      fail_usage("device {} computes in f32 alone so far: use f32 instead of bf16, or device cpu",
                  device_name(device));
     }
   }

@@ -9,6 +9,7 @@
 #include "core/device.h"
 #include "core/dtype.h"
 #include "core/parallel.h"
+#include "kernels/numerics.h"
 #include "tools/commands.h"
 
 namespace orrery::tools {
@@ -38,6 +39,7 @@ struct ModelOptions {
   Context context() const {
     Context ctx;
     ctx.device = device_from_name("--device", device);
+    kernels::numerics_class(ctx.device, compute_dtype());  // one that the device computes in
     ctx.threads = threads > 0 ? std::min(threads, max_team_members()) : available_cpus();
     return ctx;
   }

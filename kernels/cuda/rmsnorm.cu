@@ -89,33 +89,76 @@ __global__ void __launch_bounds__(kThreads) gradient_kernel(NormGradients op) {
   }
 }
 
-constexpr int kColumnThreads = 32, kRowsAhead = 16;
+/// dweight: a column is a chain over tokens and heads, which one thread sums. The other
+/// threads of its block are there to load ahead of it.
+struct WeightTile {
+  static constexpr int kColumns = 16, kThreads = 256;
+  static constexpr int kApart = kThreads / kColumns;  // vectors between two of a thread's
+  static constexpr int kEach = 8;                     // vectors that a thread loads
+  static constexpr int kVectors = kApart * kEach;
+};
 
-/// dweight of a column: a chain over tokens and heads, by one thread.
-__global__ void __launch_bounds__(kColumnThreads) weight_kernel(NormGradients op) {
-  const int64_t column = int64_t{blockIdx.x} * kColumnThreads + threadIdx.x;
-  if (column >= op.x.head_dim) return;
-  const int64_t vectors = op.x.tokens * op.x.heads;
-  const auto load = [&](int64_t index, float& normed, float& dy) {
-    const int64_t token = index / op.x.heads, head = index % op.x.heads;
-    normed = __fmul_rn(vector_at(op.x, token, head)[column], op.rstd[index]);
-    dy = vector_at(op.dy, token, head)[column];
+/// The block reads a tile of vectors into registers while its chains walk over the tile
+/// before, which is in shared memory; so a tile is written where no chain reads, and
+/// one wait a tile is enough.
+__global__ void __launch_bounds__(WeightTile::kThreads) weight_kernel(NormGradients op) {
+  using Tile = WeightTile;
+  struct Factors {
+    float dy, normed;
   };
-  float sum = op.dweight[column];
-  int64_t index = 0;
-  for (; index + kRowsAhead <= vectors; index += kRowsAhead) {
-    float normed[kRowsAhead], dy[kRowsAhead];
+  __shared__ Factors tiles[2][Tile::kVectors][Tile::kColumns];
+  const int64_t vectors = op.x.tokens * op.x.heads, heads = op.x.heads;
+  const int mine = threadIdx.x % Tile::kColumns, first = threadIdx.x / Tile::kColumns;
+  const int64_t column = int64_t{blockIdx.x} * Tile::kColumns + mine;
+  const bool there = column < op.x.head_dim;
+  // The next vector to load, by number and by place: a division for each would cost
+  // more than its loads.
+  int64_t next = first, token = first / heads, head = first % heads;
+  const int64_t more_tokens = Tile::kApart / heads, more_heads = Tile::kApart % heads;
+  float x[Tile::kEach], dy[Tile::kEach], rstd[Tile::kEach];
+  const auto load = [&] {
 #pragma unroll
-    for (int a = 0; a < kRowsAhead; ++a) load(index + a, normed[a], dy[a]);
+    for (int e = 0; e < Tile::kEach; ++e) {
+      const bool loads = there && next < vectors;
+      x[e] = loads ? vector_at(op.x, token, head)[column] : 0.0f;
+      dy[e] = loads ? vector_at(op.dy, token, head)[column] : 0.0f;
+      rstd[e] = loads ? op.rstd[next] : 0.0f;
+      next += Tile::kApart;
+      token += more_tokens;
+      head += more_heads;
+      if (head >= heads) {
+        head -= heads;
+        ++token;
+      }
+    }
+  };
+  const auto store = [&](int64_t tile) {
 #pragma unroll
-    for (int a = 0; a < kRowsAhead; ++a) sum = __fmaf_rn(dy[a], normed[a], sum);
+    for (int e = 0; e < Tile::kEach; ++e)
+      tiles[tile % 2][first + e * Tile::kApart][mine] = {dy[e], __fmul_rn(x[e], rstd[e])};
+  };
+  const bool sums = there && first == 0;
+  float sum = sums ? op.dweight[column] : 0.0f;
+  const int64_t count = ceil_div(vectors, Tile::kVectors);
+  load();
+  store(0);
+  __syncthreads();
+  for (int64_t tile = 0; tile < count; ++tile) {
+    const bool more = tile + 1 < count;
+    if (more) load();
+    if (sums) {
+      const int64_t left = vectors - tile * Tile::kVectors;
+      const int rows = left < Tile::kVectors ? static_cast<int>(left) : Tile::kVectors;
+#pragma unroll 16
+      for (int v = 0; v < rows; ++v) {
+        const Factors f = tiles[tile % 2][v][mine];
+        sum = __fmaf_rn(f.dy, f.normed, sum);
+      }
+    }
+    if (more) store(tile + 1);
+    __syncthreads();
   }
-  for (; index < vectors; ++index) {
-    float normed, dy;
-    load(index, normed, dy);
-    sum = __fmaf_rn(dy, normed, sum);
-  }
-  op.dweight[column] = sum;
+  if (sums) op.dweight[column] = sum;
 }
 
 unsigned blocks_of(int64_t vectors) {
@@ -162,8 +205,8 @@ void rmsnorm_backward(const Context& ctx, const RmsnormBackward& op) {
   const int64_t vectors = norm.x.tokens * norm.x.heads;
   if (vectors == 0 || norm.x.head_dim == 0) return;
   // dweight first: it needs dy, which dx may overwrite.
-  weight_kernel<<<static_cast<unsigned>(ceil_div(norm.x.head_dim, kColumnThreads)), kColumnThreads,
-                  0, stream_of(ctx)>>>(norm);
+  weight_kernel<<<static_cast<unsigned>(ceil_div(norm.x.head_dim, WeightTile::kColumns)),
+                  WeightTile::kThreads, 0, stream_of(ctx)>>>(norm);
   gradient_kernel<<<blocks_of(vectors), kThreads, 0, stream_of(ctx)>>>(norm);
   check_launch("rmsnorm_backward");
 }

@@ -42,6 +42,13 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
   EXPECT_EQ(refused({"device=cuda:x"}),
             kCudaBuilt ? "device is 'cuda:x', which is no device: use cpu or debug or cuda"
                        : "device is 'cuda:x', which is no device: use cpu or debug");
+  for (const char* key : {"model.compute_dtype=bf16", "rollout.compute_dtype=bf16"}) {
+    EXPECT_EQ(refused({"device=cuda:7", key}),
+              kCudaBuilt ? "device cuda:7 computes in f32 alone so far: "
+                           "use f32 instead of bf16, or device cpu"
+                         : "device is 'cuda:7', which this build has no kernels for: "
+                           "use cpu or debug");
+  }
   EXPECT_EQ(
       refused({"actor.ppo_mini_batch_size=12"}),
       "actor.ppo_mini_batch_size (12 prompts) does not divide data.train_batch_size (32 prompts): "

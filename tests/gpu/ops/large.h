@@ -21,7 +21,7 @@ struct Both {
 
 /// What a stage of large shapes needs to know.
 struct Bench {
-  Context cpu;
+  Context cpu, gpu;
   Results* results;
   std::vector<Both> arrays;
   uint64_t seed = 1;
@@ -207,7 +207,7 @@ inline void bench_product(Bench& bench, const char* name, int64_t m, int64_t n, 
       [&](bool gpu) {
         const MatmulForward op{
             .y = mat_of(y, gpu, m, n), .x = mat_of(x, gpu, m, k), .weight = gpu ? on_gpu : on_cpu};
-        gpu ? Cuda::matmul_forward({}, op) : Cpu::matmul_forward(bench.cpu, op);
+        gpu ? Cuda::matmul_forward(bench.gpu, op) : Cpu::matmul_forward(bench.cpu, op);
       },
       {y}, flops, bytes);
   if (backward) {
@@ -218,7 +218,8 @@ inline void bench_product(Bench& bench, const char* name, int64_t m, int64_t n, 
           const MatmulBackwardInput op{.dx = mat_of(dx, gpu, m, k),
                                        .dy = mat_of(dy, gpu, m, n),
                                        .weight = gpu ? on_gpu : on_cpu};
-          gpu ? Cuda::matmul_backward_input({}, op) : Cpu::matmul_backward_input(bench.cpu, op);
+          gpu ? Cuda::matmul_backward_input(bench.gpu, op)
+              : Cpu::matmul_backward_input(bench.cpu, op);
         },
         {dx}, flops, bytes);
     bench.run(
@@ -226,7 +227,8 @@ inline void bench_product(Bench& bench, const char* name, int64_t m, int64_t n, 
         [&](bool gpu) {
           const MatmulBackwardWeight op{
               .dw = mat_of(w, gpu, n, k), .dy = mat_of(dy, gpu, m, n), .x = mat_of(x, gpu, m, k)};
-          gpu ? Cuda::matmul_backward_weight({}, op) : Cpu::matmul_backward_weight(bench.cpu, op);
+          gpu ? Cuda::matmul_backward_weight(bench.gpu, op)
+              : Cpu::matmul_backward_weight(bench.cpu, op);
         },
         {w}, flops, bytes + 4.0 * static_cast<double>(n * k));
   }
@@ -253,7 +255,7 @@ inline void large_products(Bench& bench) {
 inline void large_rows(Bench& bench) {
   Bench::heading();
   const auto side = [&](auto on_gpu, auto on_cpu, const auto& op, bool gpu) {
-    gpu ? on_gpu(Context{.device = {DeviceType::kCuda}}, op) : on_cpu(bench.cpu, op);
+    gpu ? on_gpu(bench.gpu, op) : on_cpu(bench.cpu, op);
   };
   {
     const Both x = bench.random("x", kTokens * kDim), y = bench.raw("y", kTokens * kDim),
@@ -452,7 +454,8 @@ inline void large_rows(Bench& bench) {
         "checksum", "64M",
         [&](bool gpu) {
           const Checksum op{vec_of(grad, gpu)};
-          const FletcherSums sums = gpu ? Cuda::checksum({}, op) : Cpu::checksum(bench.cpu, op);
+          const FletcherSums sums =
+              gpu ? Cuda::checksum(bench.gpu, op) : Cpu::checksum(bench.cpu, op);
           if (gpu) {
             require(cudaMemcpy(low.device, &sums, 16, cudaMemcpyHostToDevice), "upload");
           } else {
@@ -483,7 +486,7 @@ inline void large_vocabulary(Bench& bench) {
                                   .logits = mat_of(logits, gpu, rows, kVocab),
                                   .targets = ids_of(targets, gpu),
                                   .inv_temperature = vec_of(inv, gpu)};
-          gpu ? Cuda::logprob_forward({}, op) : Cpu::logprob_forward(bench.cpu, op);
+          gpu ? Cuda::logprob_forward(bench.gpu, op) : Cpu::logprob_forward(bench.cpu, op);
         },
         {logprobs, entropies, lse}, 0, bytes);
     bench.run(
@@ -496,7 +499,7 @@ inline void large_vocabulary(Bench& bench) {
                                    .dlogp = vec_of(dlogp, gpu),
                                    .dentropy = vec_of(dentropy, gpu),
                                    .inv_temperature = vec_of(inv, gpu)};
-          gpu ? Cuda::logprob_backward({}, op) : Cpu::logprob_backward(bench.cpu, op);
+          gpu ? Cuda::logprob_backward(bench.gpu, op) : Cpu::logprob_backward(bench.cpu, op);
         },
         {logits}, 0, 2 * bytes);
     bench.clear();

@@ -82,7 +82,7 @@ inline void large_attention(Bench& bench) {
             const KvPool to = pool_of(gpu);
             const KvWrite op{to, mat_of(k, gpu, all, kv_row), mat_of(v, gpu, all, kv_row),
                              gpu ? on_gpu : plan};
-            gpu ? Cuda::kv_write({}, op) : Cpu::kv_write(bench.cpu, op);
+            gpu ? Cuda::kv_write(bench.gpu, op) : Cpu::kv_write(bench.cpu, op);
           },
           {pool}, 0, 16.0 * static_cast<double>(all * kv_row));
     }
@@ -96,13 +96,12 @@ inline void large_attention(Bench& bench) {
                                     .pool = from,
                                     .plan = gpu ? on_gpu : plan,
                                     .scale = 0.125f};
-          gpu ? Cuda::attention_forward({}, op) : Cpu::attention_forward(bench.cpu, op);
+          gpu ? Cuda::attention_forward(bench.gpu, op) : Cpu::attention_forward(bench.cpu, op);
         },
         {out, lse}, 4.0 * plan.pairs * static_cast<double>(q_row),
         8.0 * static_cast<double>(all * q_row + plan.keys * kv_row));
     bench.clear();
   }
-#ifdef ORRERY_ATTENTION_BACKWARD
   for (const bool grouped : {false, true}) {
     Arena arena;
     std::vector<AttentionSegment> segments;
@@ -149,16 +148,14 @@ inline void large_attention(Bench& bench) {
                                      .lse = mat(lse),
                                      .plan = gpu ? on_gpu : plan,
                                      .scale = 0.125f};
-          gpu ? Cuda::attention_backward({}, op) : Cpu::attention_backward(bench.cpu, op);
+          gpu ? Cuda::attention_backward(bench.gpu, op) : Cpu::attention_backward(bench.cpu, op);
         },
         {dq, dk, dv}, 10.0 * plan.pairs * static_cast<double>(q_row),
         16.0 * static_cast<double>(all * (q_row + kv_row)));
     bench.clear();
   }
-#endif
 }
 
-#ifdef ORRERY_SAMPLING
 inline void large_sampling(Bench& bench) {
   Bench::heading();
   for (const int64_t rows : {kSampled / 32 + 1, kSampled}) {
@@ -190,7 +187,7 @@ inline void large_sampling(Bench& bench) {
                                                     gpu ? words.device : words.host),
                                                 rows},
                                      .uniform = vec_of(numbers, gpu)};
-              gpu ? Cuda::sample_forward({}, op) : Cpu::sample_forward(bench.cpu, op);
+              gpu ? Cuda::sample_forward(bench.gpu, op) : Cpu::sample_forward(bench.cpu, op);
             },
             {ids}, 0, 4.0 * static_cast<double>(rows * kVocab));
       }
@@ -198,6 +195,5 @@ inline void large_sampling(Bench& bench) {
     }
   }
 }
-#endif
 
 }  // namespace orrery::ops_check

@@ -23,6 +23,8 @@ Context cpu_context() {
   return ctx;
 }
 
+Context gpu_context() { return {.device = {DeviceType::kCuda}}; }
+
 template <class Row, size_t kRows>
 void walk(Results& results, const Row (&table)[kRows], void (*on_cpu)(Arrays&, const Row&),
           void (*on_gpu)(Arrays&, const Row&)) {
@@ -33,8 +35,7 @@ void walk(Results& results, const Row (&table)[kRows], void (*on_cpu)(Arrays&, c
       Arrays arrays(cpu_context(), row.seed, &snapshots, nullptr, nullptr, row.name);
       on_cpu(arrays, row);
     }
-    Arrays arrays(Context{.device = {DeviceType::kCuda}}, row.seed, nullptr, &snapshots, &results,
-                  row.name);
+    Arrays arrays(gpu_context(), row.seed, nullptr, &snapshots, &results, row.name);
     on_gpu(arrays, row);
   }
 }
@@ -55,7 +56,7 @@ void report(const Results& results) {
 
 int run_stage(const std::string& stage) {
   Results results;
-  Bench bench{cpu_context(), &results, {}};
+  Bench bench{.cpu = cpu_context(), .gpu = gpu_context(), .results = &results};
   if (stage == "tune") {
     tune();
     return 0;
@@ -102,22 +103,16 @@ int run_stage(const std::string& stage) {
   } else if (stage == "kv") {
     ORRERY_WALK(kKvCopyCases);
     ORRERY_WALK(kKvClearCases);
-#ifdef ORRERY_ATTENTION
   } else if (stage == "attention_forward") {
     ORRERY_WALK(kAttentionCases);
   } else if (stage == "large_attention") {
     large_attention(bench);
-#endif
-#ifdef ORRERY_ATTENTION_BACKWARD
   } else if (stage == "attention_backward") {
     ORRERY_WALK(kAttentionTreeCases);
-#endif
-#ifdef ORRERY_SAMPLING
   } else if (stage == "sampling") {
     ORRERY_WALK(kSamplingCases);
   } else if (stage == "large_sampling") {
     large_sampling(bench);
-#endif
   } else {
     std::printf("no stage '%s'\n", stage.c_str());
     return 2;

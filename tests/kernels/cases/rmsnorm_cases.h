@@ -19,6 +19,8 @@ inline constexpr RmsnormCase kRmsnormCases[] = {
     {{"heads_with_a_tail", kTest}, 2, 3, 17},
     {{"heads", kTest}, 31, 4, 64},
     {{"rows_for_threads", kTest}, 130, 1, 577, 2e-6},
+    {{"long_chains", kTest}, 277, 5, 24, 4e-6},  // of dweight
+    {{"more_heads_than_tokens", kTest}, 9, 40, 16, 2e-6},
     {{"decode", kBenchForward, &k135M}, kDecodeRows, 1, k135M.dim},
     {{"group", kBench, &k135M}, kGroupTokens, 1, k135M.dim},
     {{"decode_heads", kBenchForward, &k135M}, kDecodeRows, k135M.heads, k135M.head_dim},
