@@ -119,10 +119,12 @@ __global__ void __launch_bounds__(WeightTile::kThreads) weight_kernel(NormGradie
   const auto load = [&] {
 #pragma unroll
     for (int e = 0; e < Tile::kEach; ++e) {
-      const bool loads = there && next < vectors;
-      x[e] = loads ? vector_at(op.x, token, head)[column] : 0.0f;
-      dy[e] = loads ? vector_at(op.dy, token, head)[column] : 0.0f;
-      rstd[e] = loads ? op.rstd[next] : 0.0f;
+      x[e] = dy[e] = rstd[e] = 0.0f;
+      if (there && next < vectors) {
+        x[e] = vector_at(op.x, token, head)[column];
+        dy[e] = vector_at(op.dy, token, head)[column];
+        rstd[e] = op.rstd[next];
+      }
       next += Tile::kApart;
       token += more_tokens;
       head += more_heads;

@@ -196,7 +196,7 @@ inline void bench_product(Bench& bench, const char* name, int64_t m, int64_t n, 
   const PackedWeight on_cpu = Cpu::pack_weight(
       bench.cpu, {.weight = mat_of(w, false, n, k), .dtype = dtype, .memory = cpu_packed.host});
   const PackedWeight on_gpu = Cuda::pack_weight(
-      {}, {.weight = mat_of(w, true, n, k), .dtype = dtype, .memory = gpu_packed.device});
+      bench.gpu, {.weight = mat_of(w, true, n, k), .dtype = dtype, .memory = gpu_packed.device});
   const Both y = bench.raw("y", m * n);
   const double flops =
       2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
