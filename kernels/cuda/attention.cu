@@ -20,8 +20,7 @@ void launch_rows(const Context& ctx, const ForwardOp& op, int64_t kv_heads, int6
   const ItemRange range{Rows::kQueries, 1, max_queries};
   // One row each: the segments are the items.
   const bool single = op.segments.size == rows && op.group <= Rows::kQueries;
-  const int64_t items =
-      single ? rows : rows * op.group / Rows::kQueries + op.segments.size;
+  const int64_t items = single ? rows : rows * op.group / Rows::kQueries + op.segments.size;
   cudaFuncSetAttribute(attention_rows_kernel<Rows>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                        static_cast<int>(Rows::kBytes));
   const dim3 grid(static_cast<unsigned>(items), static_cast<unsigned>(kv_heads));
@@ -36,8 +35,7 @@ void launch_tiles(const Context& ctx, const ForwardOp& op, int64_t kv_heads, int
   cudaFuncSetAttribute(attention_tile_kernel<Tile>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                        static_cast<int>(Tile::kBytes));
   const dim3 grid(static_cast<unsigned>(items), static_cast<unsigned>(kv_heads));
-  attention_tile_kernel<Tile>
-      <<<grid, Tile::kThreads, Tile::kBytes, stream_of(ctx)>>>(op, range);
+  attention_tile_kernel<Tile><<<grid, Tile::kThreads, Tile::kBytes, stream_of(ctx)>>>(op, range);
 }
 
 /// Many queries by Tile, few by Rows.
@@ -45,8 +43,7 @@ template <class Tile, class Rows>
 void launch_both(const Context& ctx, const ForwardOp& op, int64_t kv_heads, int64_t rows) {
   const bool single = op.segments.size == rows;
   if (!single || op.group > kFewQueries) launch_tiles<Tile>(ctx, op, kv_heads, rows);
-  if (!single || op.group <= kFewQueries)
-    launch_rows<Rows>(ctx, op, kv_heads, rows, kFewQueries);
+  if (!single || op.group <= kFewQueries) launch_rows<Rows>(ctx, op, kv_heads, rows, kFewQueries);
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
-// dk and dv: a block owns a tile of a segment's keys and walks over the queries that see
-// them, in the contract's order: the segment's own, then those of its descendants. Two of
-// its warps sum dv, two dk; a thread has eight keys and some columns.
+// dk and dv: a block owns a tile of a segment's keys and walks over the queries that
+// see them, in the contract's order: the segment's own, then those of its descendants.
+// Two of its warps sum dv, two dk; a thread has eight keys and some columns.
 #pragma once
 
 #include "kernels/cuda/attention_backward_tile.cuh"

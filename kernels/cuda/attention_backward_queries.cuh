@@ -1,6 +1,6 @@
-// dq: a block owns a tile of a segment's queries and walks over the keys that they see, by
-// position. A warp has queries of its own; a thread sums some columns of a few of them.
-// Slice 0, whose column 0 overwrites delta, is launched last.
+// dq: a block owns a tile of a segment's queries and walks over the keys that they see,
+// by position. A warp has queries of its own; a thread sums some columns of a few of
+// them. Slice 0, whose column 0 overwrites delta, is launched last.
 #pragma once
 
 #include "kernels/cuda/attention_backward_tile.cuh"

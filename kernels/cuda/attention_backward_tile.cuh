@@ -7,10 +7,10 @@
 //      the keys x, x + 8, x + 16, x + 24, each a chain over d by one fma a step.
 //   2. Shared memory has columns up to a multiple of four: what lies beyond head_dim is
 //      -0 in q and dout and +0 in k and v, so it adds -0, which changes no float.
-//   3. Weights of queries that do not see a key, and of rows beyond a tile's, are numbers
-//      without meaning. No sum visits them.
-//   4. A head wider than a tile comes in slices, which are one chain; the block sums the
-//      columns of one slice and leaves the others to other blocks.
+//   3. Weights of queries that do not see a key, and of rows beyond a tile's, are
+//      numbers without meaning. No sum visits them.
+//   4. A head wider than a tile comes in slices, which are one chain; the block sums
+//      the columns of one slice and leaves the others to other blocks.
 #pragma once
 
 #include <type_traits>

@@ -68,8 +68,8 @@ struct QueryItem {
   int64_t begin = 0;
 };
 
-/// The item number `index` of a range. In a segment they count down, as its last queries
-/// see the most keys.
+/// The item number `index` of a range. In a segment they count down, as its last
+/// queries see the most keys.
 template <class Segment>
 __device__ QueryItem find_queries(Vec<const Segment> segments, int group, const ItemRange& range,
                                   int64_t index) {

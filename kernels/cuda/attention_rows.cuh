@@ -1,9 +1,10 @@
 // The forward of attention for a few queries of a segment, such as a row that is being
-// decoded: bound by the reads of keys and values, a batch of tiles at a time. A warp takes
-// a tile of the batch, its threads the keys, for the scores and their weights; then a warp
-// takes half of the queries and every other 32 columns for the outputs. The bits are those
-// of kernels/attention.h, by the rules 2 to 4 of attention_tile.cuh; a thread holds the
-// score of one key, so the steps 16 to 1 of a lanes sum are a butterfly.
+// decoded: bound by the reads of keys and values, a batch of tiles at a time. A warp
+// takes a tile of the batch, its threads the keys, for the scores and their weights;
+// then a warp takes half of the queries and every other 32 columns for the outputs. The
+// bits are those of kernels/attention.h, by the rules 2 to 4 of attention_tile.cuh; a
+// thread holds the score of one key, so the steps 16 to 1 of a lanes sum are a
+// butterfly.
 #pragma once
 
 #include <limits>
@@ -98,8 +99,8 @@ __global__ void __launch_bounds__(Rows::kThreads)
     if (mine) {
 #pragma unroll
       for (int i = 0; i < kQueries; ++i) s[i] = 0.0f;
-      const float* keys = Rows::kStaged ? shared_k + warp * tile_size
-                                        : op.pool.key_tile(table[tile], kv_head);
+      const float* keys =
+          Rows::kStaged ? shared_k + warp * tile_size : op.pool.key_tile(table[tile], kv_head);
       keys += lane;
 #pragma unroll 8
       for (int d = 0; d < head_dim; ++d) {
@@ -130,8 +131,7 @@ __global__ void __launch_bounds__(Rows::kThreads)
         float before = running_m[i];
         for (int t = 0; t < warp; ++t) before = fmaxf(before, tops[t][i]);
         m[i] = fmaxf(before, tops[warp][i]);
-        if (lane == i)
-          factors[warp][i] = tile == 0 ? 0.0f : exp_f32(__fsub_rn(before, m[i]));
+        if (lane == i) factors[warp][i] = tile == 0 ? 0.0f : exp_f32(__fsub_rn(before, m[i]));
       }
 #pragma unroll
       for (int i = 0; i < kQueries; ++i) {
@@ -157,14 +157,13 @@ __global__ void __launch_bounds__(Rows::kThreads)
       running_l[thread] = l;
     }
     for (int t = 0; t < in_batch; ++t) {
-      const float* const values = Rows::kStaged ? shared_v + t * tile_size
-                                                : op.pool.value_tile(table[begin + t], kv_head);
+      const float* const values =
+          Rows::kStaged ? shared_v + t * tile_size : op.pool.value_tile(table[begin + t], kv_head);
       const int64_t key0 = int64_t{begin + t} * kKeys;
       int visible[kHalf];
 #pragma unroll
       for (int i = 0; i < kHalf; ++i) {
-        visible[i] = static_cast<int>(
-            min(int64_t{kKeys}, position_of(half_first + i) + 1 - key0));
+        visible[i] = static_cast<int>(min(int64_t{kKeys}, position_of(half_first + i) + 1 - key0));
         const float c = factors[t][half_first + i];
 #pragma unroll
         for (int n = 0; n < kSteps; ++n) out[i][n] = __fmul_rn(out[i][n], c);

@@ -2,13 +2,14 @@
 // the tiles of keys with its queries; each warp has queries of its own. What holds, and
 // gives the bits of kernels/attention.h:
 //   1. Thread (y, x) of a warp, y < 4, x < 8, holds the scores of its queries and the
-//      keys x, x + 8, x + 16, x + 24, each a chain over d by one fma a step. So the first
-//      two steps of a lanes sum are its own, and the steps 4, 2, 1 are a butterfly.
+//      keys x, x + 8, x + 16, x + 24, each a chain over d by one fma a step. So the
+//      first two steps of a lanes sum are its own, and the steps 4, 2, 1 are a
+//      butterfly.
 //   2. It then holds columns of the outputs of the same queries: chains over keys.
 //   3. A query that sees no key of a tile, but shares its warp with one that does, has
 //      p = 0 for all keys and c = 1, which changes nothing.
-//   4. The value of a key that a query does not see enters no sum: fma(0, v, o) is not o
-//      for o = -0 and where v is memory that nobody wrote.
+//   4. The value of a key that a query does not see enters no sum: fma(0, v, o) is not
+//      o for o = -0 and where v is memory that nobody wrote.
 // Keys and values of a tile lie in shared memory. The next keys are on their way while
 // the outputs are summed, the values while the scores are.
 #pragma once
@@ -29,7 +30,8 @@ struct AttentionTile {
   static constexpr int kBlockQueries = kWarps * kWarpQueries;
   static constexpr int kKeys = int{kKvBlock};
   static constexpr int kLdQ = kBlockQueries + 4, kLdP = kWarpQueries + 4;
-  /// Floats of shared memory. A thread may read values up to kDims beyond the last key's.
+  /// Floats of shared memory. A thread may read values up to kDims beyond the last
+  /// key's.
   static constexpr int kSharedQ = kDims * kLdQ, kSharedK = kDims * kKeys,
                        kSharedV = kDims * (kKeys + 1), kSharedP = kWarps * kKeys * kLdP;
   static constexpr size_t kBytes =
@@ -51,7 +53,7 @@ __global__ void __launch_bounds__(Tile::kThreads)
   constexpr int kQueries = Tile::kQueries, kKeys = Tile::kKeys, kColumns = Tile::kDims / 8;
   constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
   extern __shared__ __align__(16) float tile_memory[];
-  float* const shared_q = tile_memory;  // [d][query]
+  float* const shared_q = tile_memory;                // [d][query]
   float* const shared_k = shared_q + Tile::kSharedQ;  // [d][key], keys in the order of (1)
   float* const shared_v = shared_k + Tile::kSharedK;  // [key][d]
   const int thread = threadIdx.x, warp = thread / kWarp, x = thread % 8, y = thread % kWarp / 8;
@@ -73,9 +75,8 @@ __global__ void __launch_bounds__(Tile::kThreads)
   for (int i = thread; i < Tile::kBlockQueries * head_dim; i += Tile::kThreads) {
     const int d = i % head_dim, local = i / head_dim;
     const int f = min(first + local, end - 1);
-    shared_q[d * Tile::kLdQ + local] =
-        op.q.data[(segment.row_begin + f / group) * op.q.stride +
-                  (kv_head * group + f % group) * head_dim + d];
+    shared_q[d * Tile::kLdQ + local] = op.q.data[(segment.row_begin + f / group) * op.q.stride +
+                                                 (kv_head * group + f % group) * head_dim + d];
   }
   const auto fetch_keys = [&](int tile) {
     const float* const from = op.pool.key_tile(table[tile], kv_head);

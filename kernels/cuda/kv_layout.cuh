@@ -1,4 +1,5 @@
-// Where the KV pool's elements lie on a CUDA device: as on the CPU (kernels/cpu/kv_pool.h).
+// Where the KV pool's elements lie on a CUDA device: as on the CPU
+// (kernels/cpu/kv_pool.h).
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,6 @@
 // Keys and values into the blocks of the KV cache. The layout is the CPU's: keys
-// [block][kv_head][head_dim][kKvBlock], then values [block][kv_head][kKvBlock][head_dim].
+// [block][kv_head][head_dim][kKvBlock], then values
+// [block][kv_head][kKvBlock][head_dim].
 #include "kernels/cuda/kv_pool.h"
 
 #include "kernels/cuda/kv_layout.cuh"
@@ -57,8 +58,8 @@ struct CopyBlockElement {
 
 void kv_clear(const Context& ctx, const KvClear& op) {
   const KvBlocks pool = blocks_of(op.pool);
-  const size_t bytes = static_cast<size_t>(2 * op.pool.blocks * pool.block_elements()) *
-                       sizeof(float);
+  const size_t bytes =
+      static_cast<size_t>(2 * op.pool.blocks * pool.block_elements()) * sizeof(float);
   const cudaError_t result = cudaMemsetAsync(op.pool.data, 0, bytes, stream_of(ctx));
   if (result != cudaSuccess) fail("kv_clear: {}", cudaGetErrorString(result));
 }
@@ -73,8 +74,7 @@ void kv_write(const Context& ctx, const KvWrite& op) {
 
 void kv_copy(const Context& ctx, const KvCopy& op) {
   const KvBlocks pool = blocks_of(op.pool);
-  for_each_element(ctx, "kv_copy", pool.block_elements(),
-                   CopyBlockElement{pool, op.plan.copies});
+  for_each_element(ctx, "kv_copy", pool.block_elements(), CopyBlockElement{pool, op.plan.copies});
 }
 
 }  // namespace orrery::kernels::cuda

@@ -14,8 +14,8 @@ namespace orrery::kernels::cuda {
 
 /// Threads of a warp.
 inline constexpr int kWarp = 32;
-/// Multiprocessors that a choice between kernels counts on: an H100's. Bits never depend
-/// on it.
+/// Multiprocessors that a choice between kernels counts on: an H100's. Bits never
+/// depend on it.
 inline constexpr int64_t kMultiprocessors = 132;
 
 inline cudaStream_t stream_of(const Context& ctx) {
@@ -54,7 +54,7 @@ void for_each_element(const Context& ctx, const char* op, int64_t count, const B
   if (count == 0) return;
   const int64_t blocks = ceil_div(count, kElementThreads * kElementsEach);
   element_kernel<<<static_cast<unsigned>(blocks), kElementThreads, 0, stream_of(ctx)>>>(count,
-                                                                                       body);
+                                                                                        body);
   check_launch(op);
 }
 

@@ -1,5 +1,5 @@
-// A block takes a row of logits. All its threads compute weights, a piece of the row at a
-// time; the two halves of one warp are the lanes of the two sums.
+// A block takes a row of logits. All its threads compute weights, a piece of the row at
+// a time; the two halves of one warp are the lanes of the two sums.
 #include "kernels/cuda/logprob.h"
 
 #include <limits>

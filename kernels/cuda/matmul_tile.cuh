@@ -6,8 +6,8 @@
 //   2. Slices of A and B, kBk deep, come through shared memory, k-major; the next slice
 //      is on its way from global memory while this one is used.
 //   3. What a slice lacks of k is -0 in A and +0 in B: their product is -0, and adding
-//      -0 changes no float, -0 and NaN included. Rows and columns outside C are computed
-//      and dropped.
+//      -0 changes no float, -0 and NaN included. Rows and columns outside C are
+//      computed and dropped.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@ template <class T>
 struct Operand {
   const T* data = nullptr;
   int64_t ld = 0;
-  int64_t size = 0;  ///< rows of A or columns of B
+  int64_t size = 0;    ///< rows of A or columns of B
   bool quads = false;  ///< groups of four elements are aligned
 };
 

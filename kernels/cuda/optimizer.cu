@@ -16,8 +16,7 @@ struct AdamwElement {
     const float g = __fmul_rn(grad[i], c.grad_scale);
     const float new_m = __fmaf_rn(c.beta1, m[i], __fmul_rn(c.one_minus_beta1, g));
     const float new_v = __fmaf_rn(c.beta2, v[i], __fmul_rn(__fmul_rn(c.one_minus_beta2, g), g));
-    const float update =
-        __fdiv_rn(new_m, __fmaf_rn(__fsqrt_rn(new_v), c.inv_sqrt_bias2, c.eps));
+    const float update = __fdiv_rn(new_m, __fmaf_rn(__fsqrt_rn(new_v), c.inv_sqrt_bias2, c.eps));
     const float old_w = w[i];
     m[i] = new_m;
     v[i] = new_v;
@@ -29,8 +28,7 @@ constexpr int kNormThreads = 64;  // of a block: four chunks
 
 __global__ void __launch_bounds__(kNormThreads)
     sum_squares_kernel(float* sums, int64_t chunks, const float* __restrict__ x, int64_t size) {
-  const int64_t chunk =
-      (int64_t{blockIdx.x} * kNormThreads + threadIdx.x) / kSumLanes;
+  const int64_t chunk = (int64_t{blockIdx.x} * kNormThreads + threadIdx.x) / kSumLanes;
   const int64_t first = chunk * kNormChunk;
   const int64_t count = chunk < chunks ? min(int64_t{kNormChunk}, size - first) : 0;
   const int lane = threadIdx.x % kSumLanes;

@@ -34,12 +34,10 @@ __global__ void __launch_bounds__(kThreads) norm_kernel(Norm op) {
   const int64_t token = index / op.x.heads, head = index % op.x.heads;
   const float* const x = vector_at(op.x, token, head);
   const float* const delta = vector_at(op.delta, token, head);
-  const auto element = [&](int64_t i) {
-    return kResidual ? __fadd_rn(x[i], delta[i]) : x[i];
-  };
-  const float acc = lane_chain<kAhead>(
-      lane, there ? dim : 0, element,
-      [](float value, float sum) { return __fmaf_rn(value, value, sum); });
+  const auto element = [&](int64_t i) { return kResidual ? __fadd_rn(x[i], delta[i]) : x[i]; };
+  const float acc = lane_chain<kAhead>(lane, there ? dim : 0, element, [](float value, float sum) {
+    return __fmaf_rn(value, value, sum);
+  });
   const float mean = __fdiv_rn(sum16(acc), static_cast<float>(dim));
   const float rstd = __fdiv_rn(1.0f, __fsqrt_rn(__fadd_rn(mean, op.eps)));
   if (!there) return;
@@ -76,9 +74,8 @@ __global__ void __launch_bounds__(kThreads) gradient_kernel(NormGradients op) {
     float g, x;
   };
   const auto pair = [&](int64_t i) { return Pair{__fmul_rn(dy[i], op.weight[i]), x[i]}; };
-  const float acc = lane_chain<kAhead>(
-      lane, there ? dim : 0, pair,
-      [](Pair p, float sum) { return __fmaf_rn(p.g, p.x, sum); });
+  const float acc = lane_chain<kAhead>(lane, there ? dim : 0, pair,
+                                       [](Pair p, float sum) { return __fmaf_rn(p.g, p.x, sum); });
   const float sum = sum16(acc);
   if (!there) return;
   const float rstd = op.rstd[index];
@@ -165,8 +162,8 @@ void rmsnorm_backward(const Context& ctx, const RmsnormBackward& op) {
   const int64_t vectors = norm.x.tokens * norm.x.heads;
   if (vectors == 0 || norm.x.head_dim == 0) return;
   // dweight first: it needs dy, which dx may overwrite.
-  weight_kernel<<<static_cast<unsigned>(ceil_div(norm.x.head_dim, kColumnThreads)),
-                  kColumnThreads, 0, stream_of(ctx)>>>(norm);
+  weight_kernel<<<static_cast<unsigned>(ceil_div(norm.x.head_dim, kColumnThreads)), kColumnThreads,
+                  0, stream_of(ctx)>>>(norm);
   gradient_kernel<<<blocks_of(vectors), kThreads, 0, stream_of(ctx)>>>(norm);
   check_launch("rmsnorm_backward");
 }

@@ -43,8 +43,8 @@ constexpr int kScatterThreads = 256;
 
 /// A block stands for a row of `from`. That of the first row with some target adds all
 /// of the target's rows in order; the others leave. What makes the sum's order that of
-/// the rows: candidates are looked at kScatterThreads at a time, rising, and those found
-/// are added by rising number.
+/// the rows: candidates are looked at kScatterThreads at a time, rising, and those
+/// found are added by rising number.
 __global__ void __launch_bounds__(kScatterThreads)
     scatter_kernel(Mat<float> to, Mat<const float> from, const int32_t* __restrict__ rows) {
   __shared__ unsigned found[kScatterThreads / kWarp];

@@ -37,8 +37,8 @@ struct SampleOp {
 
 struct Kept {
   unsigned key = 0xffffffffu;
-  int equals = kAll;   ///< tokens of that key that stay
-  int last = kAll;     ///< the id of the last of them
+  int equals = kAll;  ///< tokens of that key that stay
+  int last = kAll;    ///< the id of the last of them
 };
 
 /// What the threads of a block share.
@@ -139,7 +139,8 @@ struct Sampler {
 #pragma unroll
       for (int i = 0; i < kBlockSize / kSumLanes; ++i) {
         const int j = begin + lane + i * kSumLanes;
-        // exp(-inf) is what a missing token counts as: adding 0 changes no sum of weights.
+        // exp(-inf) is what a missing token counts as: adding 0 changes no sum of
+        // weights.
         if (j < end) sum = __fadd_rn(sum, weight_of(z_of(j)));
       }
       sum = sum16(sum);
@@ -193,8 +194,8 @@ struct Sampler {
     if (high != 0) atomicAdd(&shared.high[bin][copy], high);
   }
 
-  /// Keeps the fewest best tokens that weigh `needed` (>= 1), or all where all weigh less.
-  /// weigh(z): a token's weight.
+  /// Keeps the fewest best tokens that weigh `needed` (>= 1), or all where all weigh
+  /// less. weigh(z): a token's weight.
   template <class Weigh>
   __device__ void select(Units needed, const Weigh& weigh) {
     unsigned prefix = 0, mask = 0;
@@ -237,8 +238,8 @@ struct Sampler {
     return __uint_as_float((key & 0x80000000u) != 0 ? key : key ^ 0x7fffffffu);
   }
 
-  /// By one warp: the first bin where the sum reaches `needed`, or the last; what is left
-  /// of `needed` after the bins before it; and the sum of all bins.
+  /// By one warp: the first bin where the sum reaches `needed`, or the last; what is
+  /// left of `needed` after the bins before it; and the sum of all bins.
   __device__ void choose_bin(Units needed) const {
     constexpr int kEach = kBins / kWarp;
     const int lane = threadIdx.x;
@@ -316,7 +317,8 @@ struct Sampler {
     const auto target = static_cast<long long>(
         __dmul_rn(uniform, static_cast<double>(static_cast<long long>(total))));
     if (threadIdx.x == 0) {
-      // The block where the sum passes the target; the last one with a weight otherwise.
+      // The block where the sum passes the target; the last one with a weight
+      // otherwise.
       Units before = 0, before_chosen = 0;
       int chosen = 0;
       for (int b = 0; b < blocks(); ++b) {

@@ -16,8 +16,7 @@ struct SwigluElement {
     const int64_t row = i / out.cols, column = i % out.cols;
     const float* const gate = gate_up.data + row * gate_up.stride + column;
     const float g = gate[0];
-    out.data[row * out.stride + column] =
-        __fmul_rn(__fdiv_rn(g, silu_divisor(g)), gate[out.cols]);
+    out.data[row * out.stride + column] = __fmul_rn(__fdiv_rn(g, silu_divisor(g)), gate[out.cols]);
   }
 };
 

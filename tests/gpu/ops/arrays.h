@@ -1,6 +1,6 @@
 // Operands of ops in host or device memory, and what the ops left there: a sequence of
-// ops runs on the CPU first, which keeps a copy of all arrays after each op, and then on
-// the GPU, whose arrays are compared with those copies and set to them.
+// ops runs on the CPU first, which keeps a copy of all arrays after each op, and then
+// on the GPU, whose arrays are compared with those copies and set to them.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -154,8 +154,6 @@ class Arrays {
   }
   /// A number that an op returned.
   void answer(const char* name, double value) {
-    const std::vector<float> halves{static_cast<float>(value)};
-    (void)halves;
     uint64_t bits;
     std::memcpy(&bits, &value, 8);
     const std::vector<int32_t> words{static_cast<int32_t>(bits), static_cast<int32_t>(bits >> 32)};

@@ -18,38 +18,38 @@
 
 namespace orrery::ops_check {
 
-#define ORRERY_OPS(OP)                                        \
-  OP(matmul_forward, MatmulForward)                           \
-  OP(matmul_backward_input, MatmulBackwardInput)              \
-  OP(matmul_backward_weight, MatmulBackwardWeight)            \
-  OP(bias_backward, BiasBackward)                             \
-  OP(attention_forward, AttentionForward)                     \
-  OP(attention_backward, AttentionBackward)                   \
-  OP(kv_write, KvWrite)                                       \
-  OP(kv_copy, KvCopy)                                         \
-  OP(kv_clear, KvClear)                                       \
-  OP(rmsnorm_forward, RmsnormForward)                         \
-  OP(rmsnorm_residual_forward, RmsnormResidualForward)        \
-  OP(rmsnorm_backward, RmsnormBackward)                       \
-  OP(rope_forward, Rope)                                      \
-  OP(rope_backward, Rope)                                     \
-  OP(swiglu_forward, SwigluForward)                           \
-  OP(swiglu_backward, SwigluBackward)                         \
-  OP(embedding_forward, EmbeddingForward)                     \
-  OP(embedding_backward, EmbeddingBackward)                   \
-  OP(copy_rows, CopyRows)                                     \
-  OP(gather_rows, GatherRows)                                 \
-  OP(scatter_add_rows, ScatterAddRows)                        \
-  OP(spread_rows, SpreadRows)                                 \
-  OP(logprob_forward, LogprobForward)                         \
-  OP(logprob_backward, LogprobBackward)                       \
-  OP(sample_forward, SampleForward)                           \
-  OP(fill, Fill)                                              \
-  OP(accumulate, Accumulate)                                  \
-  OP(tree_sum, TreeSum)                                       \
-  OP(checksum, Checksum)                                      \
-  OP(max_abs, MaxAbs)                                         \
-  OP(adamw_step, AdamwStep)                                   \
+#define ORRERY_OPS(OP)                                 \
+  OP(matmul_forward, MatmulForward)                    \
+  OP(matmul_backward_input, MatmulBackwardInput)       \
+  OP(matmul_backward_weight, MatmulBackwardWeight)     \
+  OP(bias_backward, BiasBackward)                      \
+  OP(attention_forward, AttentionForward)              \
+  OP(attention_backward, AttentionBackward)            \
+  OP(kv_write, KvWrite)                                \
+  OP(kv_copy, KvCopy)                                  \
+  OP(kv_clear, KvClear)                                \
+  OP(rmsnorm_forward, RmsnormForward)                  \
+  OP(rmsnorm_residual_forward, RmsnormResidualForward) \
+  OP(rmsnorm_backward, RmsnormBackward)                \
+  OP(rope_forward, Rope)                               \
+  OP(rope_backward, Rope)                              \
+  OP(swiglu_forward, SwigluForward)                    \
+  OP(swiglu_backward, SwigluBackward)                  \
+  OP(embedding_forward, EmbeddingForward)              \
+  OP(embedding_backward, EmbeddingBackward)            \
+  OP(copy_rows, CopyRows)                              \
+  OP(gather_rows, GatherRows)                          \
+  OP(scatter_add_rows, ScatterAddRows)                 \
+  OP(spread_rows, SpreadRows)                          \
+  OP(logprob_forward, LogprobForward)                  \
+  OP(logprob_backward, LogprobBackward)                \
+  OP(sample_forward, SampleForward)                    \
+  OP(fill, Fill)                                       \
+  OP(accumulate, Accumulate)                           \
+  OP(tree_sum, TreeSum)                                \
+  OP(checksum, Checksum)                               \
+  OP(max_abs, MaxAbs)                                  \
+  OP(adamw_step, AdamwStep)                            \
   OP(sum_squares_chunks, SumSquaresChunks)
 
 /// The product's ops, on the CPU.
@@ -67,9 +67,9 @@ struct Cpu {
 };
 
 struct Cuda {
-#define ORRERY_OP(name, Op)                                            \
-  static auto name(const Context& ctx, const kernels::Op& op) {        \
-    return kernels::cuda::name(ctx, op);                               \
+#define ORRERY_OP(name, Op)                                     \
+  static auto name(const Context& ctx, const kernels::Op& op) { \
+    return kernels::cuda::name(ctx, op);                        \
   }
   ORRERY_OPS(ORRERY_OP)
 #undef ORRERY_OP

@@ -1,4 +1,10 @@
-// Every row of the case tables that is for an oracle, as a sequence of ops on a backend.
+// A row of each case table as a sequence of ops on a backend: run<Cpu> and run<Cuda>.
+//
+// How a table is added: a run() for its row. It makes operands by name from the Arrays,
+// which give both backends the same contents and seeds (arrays.h); calls ops by
+// B::name; and after each op calls step() with the op's name, where every array is kept
+// or compared. Memory that only one backend lays out (packed weights, plans) comes from
+// bytes() and upload(), and is not compared.
 #pragma once
 
 #include <cmath>
@@ -37,6 +43,18 @@ void run(Arrays& a, const MatmulCase& c) {
                            {.dx = x, .dy = y, .weight = weight, .accumulate = c.accumulate});
   a.step("matmul_backward_input");
 }
+
+/// Products of few rows whose inner index takes many slices.
+inline constexpr MatmulCase kDeepProducts[] = {
+    {{"deep_m1", kOracle}, 1, 77, 1100},
+    {{"deep_m1_bf16_bias", kOracle}, 1, 61, 1096, DType::kBF16, true},
+    {{"deep_m7_accumulate", kOracle}, 7, 45, 900, DType::kF32, false, true, 4},
+    {{"deep_m8_bf16", kOracle}, 8, 8450, 328, DType::kBF16},
+    {{"deep_m8_wide", kOracle}, 8, 8461, 340},
+    {{"deep_m50_bias", kOracle}, 50, 70, 500, DType::kF32, true},
+    {{"deep_m64_bf16_accumulate", kOracle}, 64, 33, 1032, DType::kBF16, false, true},
+    {{"deep_m64_bf16_unaligned", kOracle}, 64, 33, 1028, DType::kBF16},
+};
 
 /// Sums of which many are -0, NaN or infinite, and k that no slice divides.
 struct EdgeProduct : Case {
@@ -272,17 +290,15 @@ void run(Arrays& a, const SamplingCase& c) {
   const Mat<float> logits = a.mat("logits", rows, c.vocab, c.scale);
   const Vec<SamplingParams> device_params = a.upload(params.data(), rows);
   const Vec<float> device_uniform = a.of("uniform", uniform);
-  B::sample_forward(a.ctx(), {.ids = ids,
-                              .logits = logits,
-                              .params = device_params,
-                              .uniform = device_uniform});
+  B::sample_forward(
+      a.ctx(), {.ids = ids, .logits = logits, .params = device_params, .uniform = device_uniform});
   a.step("sample_forward");
 }
 
 /// A pool of the layout that both backends share.
 inline KvPool random_pool(Arrays& a, const AttentionShape& shape, int64_t blocks) {
-  const auto bytes = static_cast<int64_t>(
-      kv_pool_bytes({}, DType::kF32, blocks, shape.kv_heads, shape.head_dim));
+  const auto bytes =
+      static_cast<int64_t>(kv_pool_bytes({}, DType::kF32, blocks, shape.kv_heads, shape.head_dim));
   const Vec<float> memory = a.vec("pool", bytes / 4);
   return {memory.data, DType::kF32, blocks, shape.kv_heads, shape.head_dim};
 }
@@ -327,13 +343,12 @@ void run(Arrays& a, const AttentionCase& c) {
   const AttentionPlan reads = plan_for(a, arena, c.shape, queries, blocks, spans);
   B::kv_write(a.ctx(), {.pool = pool, .k = k, .v = v, .plan = writes});
   a.step("kv_write");
-  B::attention_forward(a.ctx(),
-                       {.out = out,
-                        .lse = lse,
-                        .q = q,
-                        .pool = pool,
-                        .plan = reads,
-                        .scale = 1.0f / std::sqrt(static_cast<float>(c.shape.head_dim))});
+  B::attention_forward(a.ctx(), {.out = out,
+                                 .lse = lse,
+                                 .q = q,
+                                 .pool = pool,
+                                 .plan = reads,
+                                 .scale = 1.0f / std::sqrt(static_cast<float>(c.shape.head_dim))});
   a.step("attention_forward");
 }
 
@@ -378,8 +393,8 @@ void run(Arrays& a, const AttentionTreeCase& c) {
   };
   backward(a.mat("dout", rows, q_row), a.mat("q", rows, q_row, c.size),
            a.mat("k", rows, kv_row, c.size), a.mat("v", rows, kv_row));
-  // Zeros of both signs, denormals, and infinite keys and values at the end of segments,
-  // which the queries before them do not see.
+  // Zeros of both signs, denormals, and infinite keys and values at the end of
+  // segments, which the queries before them do not see.
   const auto edges = [&](const char* name, int64_t cols, uint64_t seed, bool infinite) {
     std::vector<float> values;
     Philox rng(seed, RngPurpose::kTest);

@@ -1,4 +1,9 @@
 // Large operands on both sides, and ops on them: bits, and the median time on the GPU.
+//
+// How a shape is added: operands from the Bench, which have the same contents on both
+// sides; then Bench::run() with a function that runs the op on either side, what it
+// writes, and its multiply-adds times two and bytes for the rates. clear() ends the
+// operands. The emulator has sizes of its own (ORRERY_EMULATED).
 #pragma once
 
 #include <atomic>
@@ -60,9 +65,9 @@ struct Bench {
         x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9ull;
         x = (x ^ x >> 27) * 0x94d049bb133111ebull;
         x ^= x >> 31;
-        const int sum = static_cast<int>((x & 0xffff) + (x >> 16 & 0xffff) + (x >> 32 & 0xffff) +
-                                         (x >> 48)) -
-                        131070;
+        const int sum =
+            static_cast<int>((x & 0xffff) + (x >> 16 & 0xffff) + (x >> 32 & 0xffff) + (x >> 48)) -
+            131070;
         const float value = static_cast<float>(sum) / 37837.0f * scale;
         std::memcpy(b.host + i, &value, 4);
       }
@@ -117,11 +122,12 @@ struct Bench {
       if (found != 0 && result.first.empty()) {
         char text[300];
         const int64_t i = first;
-        std::snprintf(text, sizeof text,
-                      "%s, array %s: %lld of %lld differ, first [%lld]: gpu %08x %.9g, cpu %08x %.9g",
-                      shape.c_str(), out.name, static_cast<long long>(found.load()),
-                      static_cast<long long>(out.size), static_cast<long long>(i), got[i],
-                      as_float(got[i]), out.host[i], as_float(out.host[i]));
+        std::snprintf(
+            text, sizeof text,
+            "%s, array %s: %lld of %lld differ, first [%lld]: gpu %08x %.9g, cpu %08x %.9g",
+            shape.c_str(), out.name, static_cast<long long>(found.load()),
+            static_cast<long long>(out.size), static_cast<long long>(i), got[i], as_float(got[i]),
+            out.host[i], as_float(out.host[i]));
         result.first = text;
       }
     }
@@ -158,8 +164,9 @@ struct Bench {
     std::fflush(stdout);
   }
   static void heading() {
-    std::printf("\n| large op | shape | elements | differ | GPU median ms | TFLOP/s | GB/s | CPU s |\n"
-                "|---|---|---|---|---|---|---|---|\n");
+    std::printf(
+        "\n| large op | shape | elements | differ | GPU median ms | TFLOP/s | GB/s | CPU s |\n"
+        "|---|---|---|---|---|---|---|---|\n");
   }
 };
 
@@ -196,14 +203,15 @@ inline void bench_product(Bench& bench, const char* name, int64_t m, int64_t n, 
   const PackedWeight on_gpu = Cuda::pack_weight(
       {}, {.weight = mat_of(w, true, n, k), .dtype = dtype, .memory = gpu_packed.device});
   const Both y = bench.raw("y", m * n);
-  const double flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-  const double bytes = static_cast<double>(n * k * static_cast<int64_t>(dtype_bytes(dtype)) + 4 * m * (n + k));
+  const double flops =
+      2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+  const double bytes =
+      static_cast<double>(n * k * static_cast<int64_t>(dtype_bytes(dtype)) + 4 * m * (n + k));
   bench.run(
       "matmul_forward", shape,
       [&](bool gpu) {
-        const MatmulForward op{.y = mat_of(y, gpu, m, n),
-                               .x = mat_of(x, gpu, m, k),
-                               .weight = gpu ? on_gpu : on_cpu};
+        const MatmulForward op{
+            .y = mat_of(y, gpu, m, n), .x = mat_of(x, gpu, m, k), .weight = gpu ? on_gpu : on_cpu};
         gpu ? Cuda::matmul_forward({}, op) : Cpu::matmul_forward(bench.cpu, op);
       },
       {y}, flops, bytes);
@@ -221,9 +229,8 @@ inline void bench_product(Bench& bench, const char* name, int64_t m, int64_t n, 
     bench.run(
         "matmul_backward_weight", shape,
         [&](bool gpu) {
-          const MatmulBackwardWeight op{.dw = mat_of(w, gpu, n, k),
-                                        .dy = mat_of(dy, gpu, m, n),
-                                        .x = mat_of(x, gpu, m, k)};
+          const MatmulBackwardWeight op{
+              .dw = mat_of(w, gpu, n, k), .dy = mat_of(dy, gpu, m, n), .x = mat_of(x, gpu, m, k)};
           gpu ? Cuda::matmul_backward_weight({}, op) : Cpu::matmul_backward_weight(bench.cpu, op);
         },
         {w}, flops, bytes + 4.0 * static_cast<double>(n * k));
@@ -264,8 +271,11 @@ inline void large_rows(Bench& bench) {
         "rmsnorm_forward", "2048x896",
         [&](bool gpu) {
           side(Cuda::rmsnorm_forward, Cpu::rmsnorm_forward,
-               RmsnormForward{.y = m(y, gpu), .rstd = vec_of(rstd, gpu), .x = m(x, gpu),
-                              .weight = vec_of(weight, gpu), .eps = 1e-6f},
+               RmsnormForward{.y = m(y, gpu),
+                              .rstd = vec_of(rstd, gpu),
+                              .x = m(x, gpu),
+                              .weight = vec_of(weight, gpu),
+                              .eps = 1e-6f},
                gpu);
         },
         {y, rstd}, 0, 2 * bytes);
@@ -273,9 +283,13 @@ inline void large_rows(Bench& bench) {
         "rmsnorm_backward", "2048x896",
         [&](bool gpu) {
           side(Cuda::rmsnorm_backward, Cpu::rmsnorm_backward,
-               RmsnormBackward{.dx = m(dx, gpu), .dweight = vec_of(dweight, gpu), .dy = m(y, gpu),
-                               .x = m(x, gpu), .rstd = vec_of(rstd, gpu),
-                               .weight = vec_of(weight, gpu), .accumulate = true},
+               RmsnormBackward{.dx = m(dx, gpu),
+                               .dweight = vec_of(dweight, gpu),
+                               .dy = m(y, gpu),
+                               .x = m(x, gpu),
+                               .rstd = vec_of(rstd, gpu),
+                               .weight = vec_of(weight, gpu),
+                               .accumulate = true},
                gpu);
         },
         {dx, dweight}, 0, 4 * bytes);
@@ -283,9 +297,13 @@ inline void large_rows(Bench& bench) {
         "rmsnorm_residual_forward", "2048x896",
         [&](bool gpu) {
           side(Cuda::rmsnorm_residual_forward, Cpu::rmsnorm_residual_forward,
-               RmsnormResidualForward{.h = m(dx, gpu), .y = m(y, gpu), .rstd = vec_of(rstd, gpu),
-                                      .x = m(x, gpu), .delta = m(delta, gpu),
-                                      .weight = vec_of(weight, gpu), .eps = 1e-6f},
+               RmsnormResidualForward{.h = m(dx, gpu),
+                                      .y = m(y, gpu),
+                                      .rstd = vec_of(rstd, gpu),
+                                      .x = m(x, gpu),
+                                      .delta = m(delta, gpu),
+                                      .weight = vec_of(weight, gpu),
+                                      .eps = 1e-6f},
                gpu);
         },
         {dx, y, rstd}, 0, 4 * bytes);
@@ -318,8 +336,8 @@ inline void large_rows(Bench& bench) {
         "swiglu_backward", "2048x4864",
         [&](bool gpu) {
           side(Cuda::swiglu_backward, Cpu::swiglu_backward,
-               SwigluBackward{.d_gate_up = m(d, gpu), .dout = m(dout, gpu),
-                              .gate_up = m(gate_up, gpu)},
+               SwigluBackward{
+                   .d_gate_up = m(d, gpu), .dout = m(dout, gpu), .gate_up = m(gate_up, gpu)},
                gpu);
         },
         {d}, 0, 5 * bytes);
@@ -329,7 +347,8 @@ inline void large_rows(Bench& bench) {
     const Both x = bench.random("x", kTokens * kQkv), cos = bench.random("cos", kTokens * 32),
                sin = bench.random("sin", kTokens * 32);
     std::vector<int32_t> positions;
-    for (int32_t i = 0; i < kTokens; ++i) positions.push_back(i * 7 % static_cast<int32_t>(kTokens));
+    for (int32_t i = 0; i < kTokens; ++i)
+      positions.push_back(i * 7 % static_cast<int32_t>(kTokens));
     const Both at = bench.ids("positions", positions);
     for (const bool back : {false, true}) {
       bench.run(
@@ -348,7 +367,8 @@ inline void large_rows(Bench& bench) {
     bench.clear();
   }
   {
-    const Both table = bench.random("table", kVocab * kDim), rows = bench.raw("rows", kTokens * kDim);
+    const Both table = bench.random("table", kVocab * kDim),
+               rows = bench.raw("rows", kTokens * kDim);
     std::vector<int32_t> ids = scattered_ids(kTokens, kVocab);
     for (size_t i = 0; i < ids.size(); i += 5) ids[i] = 13;  // a frequent token
     const Both at = bench.ids("ids", ids);
@@ -386,15 +406,19 @@ inline void large_rows(Bench& bench) {
   }
   {
     const int64_t n = kFlat;
-    const Both w = bench.random("w", n), m = bench.random("m", n), v = bench.constant("v", n, 0.25f),
-               grad = bench.random("grad", n);
+    const Both w = bench.random("w", n), m = bench.random("m", n),
+               v = bench.constant("v", n, 0.25f), grad = bench.random("grad", n);
     const double bytes = 4.0 * static_cast<double>(n);
     bench.run(
         "adamw_step", "64M",
         [&](bool gpu) {
           side(Cuda::adamw_step, Cpu::adamw_step,
-               AdamwStep{.w = vec_of(w, gpu), .m = vec_of(m, gpu), .v = vec_of(v, gpu),
-                         .grad = vec_of(grad, gpu), .t = 3, .grad_scale = 0.5f},
+               AdamwStep{.w = vec_of(w, gpu),
+                         .m = vec_of(m, gpu),
+                         .v = vec_of(v, gpu),
+                         .grad = vec_of(grad, gpu),
+                         .t = 3,
+                         .grad_scale = 0.5f},
                gpu);
         },
         {w, m, v}, 0, 7 * bytes);

@@ -18,10 +18,10 @@ inline constexpr LargeBatch kLargeBatches[] = {
 inline constexpr int64_t kTreeRows = 70, kTrees = 2, kSampled = 3;
 #else
 inline constexpr LargeBatch kLargeBatches[] = {
-    {"prefill", 1, 0, 2048, true},        {"train", 4, 0, 1024, true},
-    {"chunk", 1, 1536, 2048, true},       {"decode", 256, 1023, 1024, true},
-    {"decode", 64, 1023, 1024, false},    {"decode", 8, 1023, 1024, false},
-    {"decode", 1, 1023, 1024, false},     {"decode", 256, 159, 160, false}};
+    {"prefill", 1, 0, 2048, true},     {"train", 4, 0, 1024, true},
+    {"chunk", 1, 1536, 2048, true},    {"decode", 256, 1023, 1024, true},
+    {"decode", 64, 1023, 1024, false}, {"decode", 8, 1023, 1024, false},
+    {"decode", 1, 1023, 1024, false},  {"decode", 256, 159, 160, false}};
 inline constexpr int64_t kTreeRows = 1024, kTrees = 4, kSampled = 256;
 #endif
 inline constexpr AttentionShape kLargeShape{14, 2, 64};
@@ -29,13 +29,13 @@ inline constexpr AttentionShape kLargeShape{14, 2, 64};
 /// A plan on the GPU with the segments of the CPU's, in memory of the bench's.
 inline AttentionPlan gpu_plan(Bench& bench, const AttentionPlan& plan) {
   AttentionPlan on_gpu = plan;
-  const Both segments = bench.raw(
-      "segments", plan.segments.size * static_cast<int64_t>(sizeof(PlannedSegment) / 4));
+  const Both segments =
+      bench.raw("segments", plan.segments.size * static_cast<int64_t>(sizeof(PlannedSegment) / 4));
   std::memcpy(segments.host, plan.segments.data, static_cast<size_t>(segments.size) * 4);
   bench.upload(segments);
   on_gpu.segments = {reinterpret_cast<const PlannedSegment*>(segments.device), plan.segments.size};
-  on_gpu.tables = ids_of(bench.ids("tables", {plan.tables.data,
-                                              plan.tables.data + plan.tables.size}), true);
+  on_gpu.tables =
+      ids_of(bench.ids("tables", {plan.tables.data, plan.tables.data + plan.tables.size}), true);
   on_gpu.cpu = nullptr;
   return on_gpu;
 }
@@ -59,11 +59,11 @@ inline void large_attention(Bench& bench) {
     }
     for (int64_t s = 0; s < batch.sequences; ++s)
       segments.push_back({s * rows, rows, batch.begin, tables[static_cast<size_t>(s)]});
-    const AttentionPlan plan =
-        make_attention_plan(bench.cpu, shape, all, blocks, segments, arena);
+    const AttentionPlan plan = make_attention_plan(bench.cpu, shape, all, blocks, segments, arena);
     const AttentionPlan on_gpu = gpu_plan(bench, plan);
-    const int64_t pool_size =
-        static_cast<int64_t>(kv_pool_bytes({}, DType::kF32, blocks, shape.kv_heads, shape.head_dim)) / 4;
+    const int64_t pool_size = static_cast<int64_t>(kv_pool_bytes({}, DType::kF32, blocks,
+                                                                 shape.kv_heads, shape.head_dim)) /
+                              4;
     const Both pool = bench.random("pool", pool_size), q = bench.random("q", all * q_row, 2.0f),
                k = bench.random("k", all * kv_row), v = bench.random("v", all * kv_row),
                out = bench.raw("out", all * q_row), lse = bench.raw("lse", all * shape.heads);
@@ -102,7 +102,6 @@ inline void large_attention(Bench& bench) {
         8.0 * static_cast<double>(all * q_row + plan.keys * kv_row));
     bench.clear();
   }
-#ifdef ORRERY_ATTENTION_BACKWARD
   for (const bool grouped : {false, true}) {
     Arena arena;
     std::vector<AttentionSegment> segments;
@@ -116,7 +115,8 @@ inline void large_attention(Bench& bench) {
       }
       const auto prompt = static_cast<int32_t>(segments.size());
       segments.push_back({row, quarter, 0, -1});
-      for (int64_t a = 1; a < 4; ++a) segments.push_back({row + a * quarter, quarter, quarter, prompt});
+      for (int64_t a = 1; a < 4; ++a)
+        segments.push_back({row + a * quarter, quarter, quarter, prompt});
     }
     const AttentionBackwardPlan plan =
         make_attention_backward_plan(bench.cpu, shape, all, segments, arena);
@@ -134,8 +134,7 @@ inline void large_attention(Bench& bench) {
                k = bench.random("k", all * kv_row), v = bench.random("v", all * kv_row),
                lse = bench.constant("lse", all * shape.heads, 7.0f);
     bench.run(
-        "attention_backward",
-        grouped ? "4 prompts of 256, 3 answers each" : "train 4x1024 14/2x64",
+        "attention_backward", grouped ? "4 prompts of 256, 3 answers each" : "train 4x1024 14/2x64",
         [&](bool gpu) {
           const auto mat = [&](const Both& b) { return mat_of(b, gpu, all, b.size / all); };
           const AttentionBackward op{.dq = mat(dq),
@@ -155,10 +154,8 @@ inline void large_attention(Bench& bench) {
         16.0 * static_cast<double>(all * (q_row + kv_row)));
     bench.clear();
   }
-#endif
 }
 
-#ifdef ORRERY_SAMPLING
 inline void large_sampling(Bench& bench) {
   Bench::heading();
   for (const int64_t rows : {kSampled / 32 + 1, kSampled}) {
@@ -184,13 +181,12 @@ inline void large_sampling(Bench& bench) {
         bench.run(
             "sample_forward", name,
             [&](bool gpu) {
-              const SampleForward op{
-                  .ids = ids_of(ids, gpu),
-                  .logits = mat_of(logits, gpu, rows, kVocab),
-                  .params = {reinterpret_cast<const SamplingParams*>(gpu ? words.device
-                                                                         : words.host),
-                             rows},
-                  .uniform = vec_of(numbers, gpu)};
+              const SampleForward op{.ids = ids_of(ids, gpu),
+                                     .logits = mat_of(logits, gpu, rows, kVocab),
+                                     .params = {reinterpret_cast<const SamplingParams*>(
+                                                    gpu ? words.device : words.host),
+                                                rows},
+                                     .uniform = vec_of(numbers, gpu)};
               gpu ? Cuda::sample_forward({}, op) : Cpu::sample_forward(bench.cpu, op);
             },
             {ids}, 0, 4.0 * static_cast<double>(rows * kVocab));
@@ -199,6 +195,5 @@ inline void large_sampling(Bench& bench) {
     }
   }
 }
-#endif
 
 }  // namespace orrery::ops_check

@@ -1,6 +1,6 @@
 // Times of other tiles for the large products, to choose by.
-#include <cstdio>
 #include <algorithm>
+#include <cstdio>
 #include <vector>
 
 #include "kernels/cuda/matmul_tile.cuh"
@@ -48,18 +48,19 @@ void tune() {
   // Not zeros, which take less power: small bit patterns of every mantissa.
   std::vector<float> noise(1 << 22);
   unsigned x = 1;
-  for (float& f : noise) f = static_cast<float>((x = x * 1664525u + 1013904223u) >> 8) * 0x1p-24f - 0.5f;
+  for (float& f : noise)
+    f = static_cast<float>((x = x * 1664525u + 1013904223u) >> 8) * 0x1p-24f - 0.5f;
   for (int64_t i = 0; i + (1 << 22) <= int64_t{4096} * 9728; i += 1 << 22)
     cudaMemcpy(a + i, noise.data(), noise.size() * 4, cudaMemcpyHostToDevice);
   for (int64_t i = 0; i + (1 << 22) <= int64_t{151936} * 896; i += 1 << 22)
     cudaMemcpy(b + i, noise.data(), noise.size() * 4, cudaMemcpyHostToDevice);
   constexpr OperandOrder kI = OperandOrder::kInner, kO = OperandOrder::kOuter;
   std::printf("\n| tile | product | ms | TFLOP/s |\n|---|---|---|---|\n");
-#define ORRERY_TILE(name, ...)                                                                  \
-  time_tile<TileShape<__VA_ARGS__>, kI, kI>(name, "forward", 2048, 9728, 896, a, b, c);         \
-  time_tile<TileShape<__VA_ARGS__>, kI, kI>(name, "forward", 2048, 896, 4864, a, b, c);         \
-  time_tile<TileShape<__VA_ARGS__>, kI, kI>(name, "forward", 4096, 4096, 4096, a, b, c);        \
-  time_tile<TileShape<__VA_ARGS__>, kI, kO>(name, "dx", 2048, 896, 9728, a, b, c);              \
+#define ORRERY_TILE(name, ...)                                                           \
+  time_tile<TileShape<__VA_ARGS__>, kI, kI>(name, "forward", 2048, 9728, 896, a, b, c);  \
+  time_tile<TileShape<__VA_ARGS__>, kI, kI>(name, "forward", 2048, 896, 4864, a, b, c);  \
+  time_tile<TileShape<__VA_ARGS__>, kI, kI>(name, "forward", 4096, 4096, 4096, a, b, c); \
+  time_tile<TileShape<__VA_ARGS__>, kI, kO>(name, "dx", 2048, 896, 9728, a, b, c);       \
   time_tile<TileShape<__VA_ARGS__>, kO, kO>(name, "dw", 9728, 896, 2048, a, b, c);
   ORRERY_TILE("128x128x16 32x64 /2", 128, 128, 16, 32, 64, 4, 2)
   ORRERY_TILE("128x128x8 32x64 /2", 128, 128, 8, 32, 64, 4, 2)
