@@ -1,9 +1,10 @@
 // Matrix products of linear layers. Which tile computes a product depends on its shape;
-// its bits do not (matmul_tile.cuh).
+// its bits do not (matmul_tile.cuh, matmul_rows.cuh).
 #include "kernels/cuda/matmul.h"
 
 #include "core/dtype.h"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/matmul_rows.cuh"
 #include "kernels/cuda/matmul_tile.cuh"
 
 namespace orrery::kernels::cuda {
@@ -71,6 +72,49 @@ Operand<W> weight_operand(const PackedWeight& w, int64_t size) {
   return operand(static_cast<const W*>(w.data), padded(w.k), size);
 }
 
+// For decoding one sequence, and a few of them: the fewer columns a tile has, the more
+// multiprocessors share a weight, and the more often x is read. Chosen by counting
+// copies and steps of the chain; tests/gpu/ops/tune.cu times them beside others.
+using OneRowTile = FewRowsTile<1, 8, 1, 1, 128, 6>;
+using EightRowsTile = FewRowsTile<8, 8, 1, 2, 128, 4>;
+using EightRowsWideTile = FewRowsTile<8, 32, 2, 4, 64, 4>;
+using SixteenRowsTile = FewRowsTile<16, 32, 4, 2, 64, 3>;
+constexpr int64_t kMostFewRows = 64;
+
+template <class Tile, class W>
+void launch_few_rows(const Context& ctx, const Product& product, const Operand<float>& x,
+                     const Operand<W>& weight) {
+  constexpr size_t kBytes = Tile::template kBytes<W>;
+  static_assert(kBytes <= 48 << 10);  // more would have to be asked for
+  const dim3 tiles(static_cast<unsigned>(ceil_div(product.n, Tile::kBn)),
+                   static_cast<unsigned>(ceil_div(product.m, Tile::kBm)));
+  few_rows_kernel<Tile, W><<<tiles, Tile::kThreads, kBytes, stream_of(ctx)>>>(product, x, weight);
+  check_launch("matmul_forward");
+}
+
+/// Launches the product by a tile for a few rows, or returns false where that is no
+/// gain or an operand is not aligned for it.
+template <class W>
+bool multiply_few_rows(const Context& ctx, const Product& product, const Operand<float>& x,
+                       const Operand<W>& weight) {
+  const bool can_copy =
+      x.quads && product.k % 4 == 0 && aligned(weight.data, 16) && weight.ld * sizeof(W) % 16 == 0;
+  if (!can_copy || product.m == 0 || product.n == 0 || product.m > kMostFewRows) return false;
+  if (product.m == 1) {
+    launch_few_rows<OneRowTile>(ctx, product, x, weight);
+  } else if (product.m <= EightRowsTile::kBm) {
+    const bool wide = product.n >= 2 * kMultiprocessors * EightRowsWideTile::kBn;
+    wide ? launch_few_rows<EightRowsWideTile>(ctx, product, x, weight)
+         : launch_few_rows<EightRowsTile>(ctx, product, x, weight);
+  } else {
+    // Larger tiles do more with each read, where they are enough for half of the
+    // device.
+    if (tiles_of<MediumTile>(product) > kMultiprocessors / 2) return false;
+    launch_few_rows<SixteenRowsTile>(ctx, product, x, weight);
+  }
+  return true;
+}
+
 template <class W>
 void forward(const Context& ctx, const MatmulForward& op) {
   const Mat<float> y = op.y.as<float>();
@@ -82,9 +126,11 @@ void forward(const Context& ctx, const MatmulForward& op) {
                         .ldc = y.stride,
                         .bias = op.bias.empty() ? nullptr : op.bias.data,
                         .accumulate = op.accumulate};
-  multiply<OperandOrder::kInner, OperandOrder::kInner>(ctx, "matmul_forward", product,
-                                                       operand(x.data, x.stride, x.rows),
-                                                       weight_operand<W>(op.weight, op.weight.n));
+  const Operand<float> rows = operand(x.data, x.stride, x.rows);
+  const Operand<W> weight = weight_operand<W>(op.weight, op.weight.n);
+  if (!multiply_few_rows(ctx, product, rows, weight))
+    multiply<OperandOrder::kInner, OperandOrder::kInner>(ctx, "matmul_forward", product, rows,
+                                                         weight);
 }
 
 template <class W>

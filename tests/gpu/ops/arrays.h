@@ -154,8 +154,6 @@ class Arrays {
   }
   /// A number that an op returned.
   void answer(const char* name, double value) {
-    const std::vector<float> halves{static_cast<float>(value)};
-    (void)halves;
     uint64_t bits;
     std::memcpy(&bits, &value, 8);
     const std::vector<int32_t> words{static_cast<int32_t>(bits), static_cast<int32_t>(bits >> 32)};

@@ -1,5 +1,10 @@
-// Every row of the case tables that is for an oracle, as a sequence of ops on a
-// backend.
+// A row of each case table as a sequence of ops on a backend: run<Cpu> and run<Cuda>.
+//
+// How a table is added: a run() for its row. It makes operands by name from the Arrays,
+// which give both backends the same contents and seeds (arrays.h); calls ops by
+// B::name; and after each op calls step() with the op's name, where every array is kept
+// or compared. Memory that only one backend lays out (packed weights, plans) comes from
+// bytes() and upload(), and is not compared.
 #pragma once
 
 #include <cmath>
@@ -38,6 +43,18 @@ void run(Arrays& a, const MatmulCase& c) {
                            {.dx = x, .dy = y, .weight = weight, .accumulate = c.accumulate});
   a.step("matmul_backward_input");
 }
+
+/// Products of few rows whose inner index takes many slices.
+inline constexpr MatmulCase kDeepProducts[] = {
+    {{"deep_m1", kOracle}, 1, 77, 1100},
+    {{"deep_m1_bf16_bias", kOracle}, 1, 61, 1096, DType::kBF16, true},
+    {{"deep_m7_accumulate", kOracle}, 7, 45, 900, DType::kF32, false, true, 4},
+    {{"deep_m8_bf16", kOracle}, 8, 8450, 328, DType::kBF16},
+    {{"deep_m8_wide", kOracle}, 8, 8461, 340},
+    {{"deep_m50_bias", kOracle}, 50, 70, 500, DType::kF32, true},
+    {{"deep_m64_bf16_accumulate", kOracle}, 64, 33, 1032, DType::kBF16, false, true},
+    {{"deep_m64_bf16_unaligned", kOracle}, 64, 33, 1028, DType::kBF16},
+};
 
 /// Sums of which many are -0, NaN or infinite, and k that no slice divides.
 struct EdgeProduct : Case {

@@ -1,4 +1,9 @@
 // Large operands on both sides, and ops on them: bits, and the median time on the GPU.
+//
+// How a shape is added: operands from the Bench, which have the same contents on both
+// sides; then Bench::run() with a function that runs the op on either side, what it
+// writes, and its multiply-adds times two and bytes for the rates. clear() ends the
+// operands. The emulator has sizes of its own (ORRERY_EMULATED).
 #pragma once
 
 #include <atomic>

@@ -1,8 +1,17 @@
-// The ops on the GPU against the CPU's, bit for bit: the case tables' rows, and shapes
-// of a model of 0.5B parameters with the GPU's times. One stage a call, so that an
-// error of the device ends that stage alone:
-//   ops_check STAGE
-// Exit code 0: no bit differs; 1: some do; 3: an error of CUDA; 77: no device.
+// The ops on the GPU against the CPU's, bit for bit: the case tables' rows
+// (tests/kernels/cases), then shapes of a model of 0.5B parameters, with the GPU's
+// times. Every op runs on the CPU, by the product's own code, and on the GPU, from the
+// same operands; then all arrays are compared, those that the op was only to read as
+// well.
+//   ops_check STAGE    one stage, so that an error of the device ends it alone
+//   ops_check stages   the names of the stages, save `tune`, which only measures
+// Exit code 0: no bit differs; 1: some do; 2: no such stage; 3: an error of CUDA; 4:
+// another error; 77: no device. tests/gpu/run_ops_check.sh builds it and runs all
+// stages.
+//
+// How a case is added: a row of the op's table is walked by itself. A table is walked
+// by a line of ORRERY_WALK in kStages below, which needs a run() of the table's row
+// (cases.h). A new op is named once in backends.h. Large shapes: large.h.
 #include <cstring>
 
 #include "core/parallel.h"
@@ -13,7 +22,11 @@
 
 namespace orrery::ops_check {
 
+#ifdef ORRERY_EMULATED
+void tune() {}
+#else
 void tune();
+#endif
 
 namespace {
 
@@ -40,8 +53,8 @@ void walk(Results& results, const Row (&table)[kRows], void (*on_cpu)(Arrays&, c
   }
 }
 
-#define ORRERY_WALK(table) walk(results, table, run<Cpu>, run<Cuda>)
-#define ORRERY_WALK_BY(table, run) walk(results, table, run<Cpu>, run<Cuda>)
+#define ORRERY_WALK(table) walk(*bench.results, table, run<Cpu>, run<Cuda>)
+#define ORRERY_WALK_BY(table, run) walk(*bench.results, table, run<Cpu>, run<Cuda>)
 
 void report(const Results& results) {
   std::printf("\n| op | cases | elements | differing | failed cases |\n|---|---|---|---|---|\n");
@@ -54,73 +67,99 @@ void report(const Results& results) {
   std::fflush(stdout);
 }
 
-int run_stage(const std::string& stage) {
+void print_device(Bench& bench) {
+  cudaDeviceProp device{};
+  require(cudaGetDeviceProperties(&device, 0), "cudaGetDeviceProperties");
+  int driver = 0;
+  require(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
+  std::printf("%s, compute capability %d.%d, %d multiprocessors, driver %d; CPU %s, %d threads\n",
+              device.name, device.major, device.minor, device.multiProcessorCount, driver,
+              cpu_target_name().c_str(), bench.cpu.threads);
+}
+
+struct Stage {
+  const char* name;
+  void (*run)(Bench&);
+  bool by_default = true;
+};
+constexpr Stage kStages[] = {
+    {"device", print_device},
+    {"products",
+     [](Bench& bench) {
+       ORRERY_WALK(kMatmulCases);
+       ORRERY_WALK(kDeepProducts);
+       ORRERY_WALK(kEdgeProducts);
+       ORRERY_WALK(kPackCases);
+       ORRERY_WALK(kBiasCases);
+     }},
+    {"rows",
+     [](Bench& bench) {
+       ORRERY_WALK(kRmsnormCases);
+       ORRERY_WALK(kRopeCases);
+       ORRERY_WALK(kSwigluCases);
+       ORRERY_WALK(kEmbeddingCases);
+       ORRERY_WALK(kRowsCases);
+       ORRERY_WALK(kSpreadCases);
+     }},
+    {"flat",
+     [](Bench& bench) {
+       ORRERY_WALK(kTreeSumCases);
+       ORRERY_WALK_BY(kFillCases, run_fill);
+       ORRERY_WALK_BY(kAccumulateCases, run_accumulate);
+       ORRERY_WALK_BY(kAdamwCases, run_adamw);
+       ORRERY_WALK_BY(kSumSquaresCases, run_sum_squares);
+       ORRERY_WALK_BY(kChecksumCases, run_checksum);
+       ORRERY_WALK_BY(kMaxAbsCases, run_max_abs);
+     }},
+    {"vocabulary",
+     [](Bench& bench) {
+       ORRERY_WALK(kLogprobCases);
+       ORRERY_WALK(kLmHeadCases);
+     }},
+    {"kv",
+     [](Bench& bench) {
+       ORRERY_WALK(kKvCopyCases);
+       ORRERY_WALK(kKvClearCases);
+     }},
+    {"attention_forward", [](Bench& bench) { ORRERY_WALK(kAttentionCases); }},
+    {"attention_backward", [](Bench& bench) { ORRERY_WALK(kAttentionTreeCases); }},
+    {"sampling", [](Bench& bench) { ORRERY_WALK(kSamplingCases); }},
+    {"large_products", large_products},
+    {"large_rows", large_rows},
+    {"large_vocabulary", large_vocabulary},
+    {"large_attention", large_attention},
+    {"large_sampling", large_sampling},
+    {"tune", [](Bench& /*bench*/) { tune(); }, false},
+};
+
+int run_stage(const Stage& stage) {
   Results results;
   Bench bench{.cpu = cpu_context(), .gpu = gpu_context(), .results = &results};
-  if (stage == "tune") {
-    tune();
-    return 0;
-  }
-  if (stage == "device") {
-    cudaDeviceProp device{};
-    require(cudaGetDeviceProperties(&device, 0), "cudaGetDeviceProperties");
-    int driver = 0;
-    require(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
-    std::printf("%s, compute capability %d.%d, %d multiprocessors, driver %d; CPU %s, %d threads\n",
-                device.name, device.major, device.minor, device.multiProcessorCount, driver,
-                cpu_target_name().c_str(), cpu_context().threads);
-    return 0;
-  }
-  if (stage == "products") {
-    ORRERY_WALK(kMatmulCases);
-    ORRERY_WALK(kEdgeProducts);
-    ORRERY_WALK(kPackCases);
-    ORRERY_WALK(kBiasCases);
-  } else if (stage == "large_products") {
-    large_products(bench);
-  } else if (stage == "rows") {
-    ORRERY_WALK(kRmsnormCases);
-    ORRERY_WALK(kRopeCases);
-    ORRERY_WALK(kSwigluCases);
-    ORRERY_WALK(kEmbeddingCases);
-    ORRERY_WALK(kRowsCases);
-    ORRERY_WALK(kSpreadCases);
-  } else if (stage == "flat") {
-    ORRERY_WALK(kTreeSumCases);
-    ORRERY_WALK_BY(kFillCases, run_fill);
-    ORRERY_WALK_BY(kAccumulateCases, run_accumulate);
-    ORRERY_WALK_BY(kAdamwCases, run_adamw);
-    ORRERY_WALK_BY(kSumSquaresCases, run_sum_squares);
-    ORRERY_WALK_BY(kChecksumCases, run_checksum);
-    ORRERY_WALK_BY(kMaxAbsCases, run_max_abs);
-  } else if (stage == "vocabulary") {
-    ORRERY_WALK(kLogprobCases);
-    ORRERY_WALK(kLmHeadCases);
-  } else if (stage == "large_rows") {
-    large_rows(bench);
-  } else if (stage == "large_vocabulary") {
-    large_vocabulary(bench);
-  } else if (stage == "kv") {
-    ORRERY_WALK(kKvCopyCases);
-    ORRERY_WALK(kKvClearCases);
-  } else if (stage == "attention_forward") {
-    ORRERY_WALK(kAttentionCases);
-  } else if (stage == "large_attention") {
-    large_attention(bench);
-  } else if (stage == "attention_backward") {
-    ORRERY_WALK(kAttentionTreeCases);
-  } else if (stage == "sampling") {
-    ORRERY_WALK(kSamplingCases);
-  } else if (stage == "large_sampling") {
-    large_sampling(bench);
-  } else {
-    std::printf("no stage '%s'\n", stage.c_str());
-    return 2;
-  }
-  report(results);
+  stage.run(bench);
+  if (!results.empty()) report(results);
   int64_t differing = 0;
   for (const auto& [op, r] : results) differing += r.differing;
   return differing == 0 ? 0 : 1;
+}
+
+int run_named(const std::string& name) {
+  if (name == "stages") {
+    for (const Stage& stage : kStages) {
+      if (stage.by_default) std::printf("%s\n", stage.name);
+    }
+    return 0;
+  }
+  for (const Stage& stage : kStages) {
+    if (name != stage.name) continue;
+    int devices = 0;
+    if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
+      std::printf("skipped: no CUDA device\n");
+      return 77;
+    }
+    return run_stage(stage);
+  }
+  std::printf("error: no stage '%s'; `ops_check stages` lists them\n", name.c_str());
+  return 2;
 }
 
 }  // namespace
@@ -128,16 +167,11 @@ int run_stage(const std::string& stage) {
 
 int main(int argc, char** argv) {
   if (argc != 2) {
-    std::printf("usage: ops_check STAGE\n");
+    std::printf("usage: ops_check STAGE | stages\n");
     return 2;
   }
-  int devices = 0;
-  if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) {
-    std::printf("skipped: no CUDA device\n");
-    return 77;
-  }
   try {
-    return orrery::ops_check::run_stage(argv[1]);
+    return orrery::ops_check::run_named(argv[1]);
   } catch (const std::exception& error) {
     std::printf("error: %s\n", error.what());
     return 4;

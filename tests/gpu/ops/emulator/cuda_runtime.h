@@ -1,7 +1,19 @@
-// Stands in for CUDA's header where .cu files are compiled for the host: a kernel's
-// threads are fibers that take turns, blocks run one after the other, and device memory
-// is host memory. For checks of bits and indices without a GPU; it knows what the
-// kernels here use and no more.
+// Stands in for CUDA's header where .cu files are compiled for the host (host_source.py
+// rewrites their launches). A kernel's threads are fibers that take turns at barriers,
+// in rising order and in falling order by turns; blocks run one after the other; device
+// memory is host memory. It knows what the kernels here use and no more.
+//
+// What it sees: the bits that a kernel computes, on the IEEE arithmetic of the host;
+// its indices, and with SANITIZE=-fsanitize=address accesses outside the arrays;
+// barriers that not all running threads of a block, or not all 32 of a warp, reach, as
+// a deadlock; many a missing barrier, by the two orders of the threads.
+//
+// What it does not see: races that no order of whole turns shows; a missing wait for an
+// asynchronous copy, which is done at once here; masks of threads that __syncwarp() and
+// shuffles are given; addresses that are not aligned as their vector is; shared memory
+// that nobody wrote, or more of it, of registers or of threads than a device has; host
+// memory that a kernel reads; what nvcc makes of the arithmetic; and times, which are
+// all printed as 1 ms.
 #pragma once
 
 #include <ucontext.h>
