@@ -90,11 +90,17 @@ if(mpi_sources)
 endif()
 
 file(GLOB e2e_sources CONFIGURE_DEPENDS tests/e2e/*_test.py)
+# The longest ones, which tools/check.sh runs with --slow only.
+set(slow_e2e diverge_test)
 if(TARGET orrery)
   foreach(script ${e2e_sources})
     get_filename_component(stem ${script} NAME_WE)
     add_test(NAME e2e.${stem} COMMAND ${Python3_EXECUTABLE} ${script} -v)
-    set_tests_properties(e2e.${stem} PROPERTIES LABELS e2e TIMEOUT 900 PROCESSORS 2
+    set(labels e2e)
+    if(stem IN_LIST slow_e2e)
+      list(APPEND labels slow)
+    endif()
+    set_tests_properties(e2e.${stem} PROPERTIES LABELS "${labels}" TIMEOUT 900 PROCESSORS 2
       SKIP_REGULAR_EXPRESSION "^SKIP ALL"
       ENVIRONMENT "ORRERY_BIN=$<TARGET_FILE:orrery>;ORRERY_SOURCE_DIR=${CMAKE_SOURCE_DIR}")
   endforeach()

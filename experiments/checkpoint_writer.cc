@@ -67,7 +67,7 @@ struct CheckpointWriter::Save {
   std::atomic<bool> done = false;
   std::set<std::filesystem::path> verified;  // for remove_old_checkpoints()
 
-  /// Of the copy.
+  /// How many bytes the copy takes.
   size_t bytes() const {
     int64_t count = 0;
     for (const Module& module : target.modules) count += total_size(module.extents);

@@ -1,5 +1,4 @@
 #include "experiments/checkpointing.h"
-#include "core/host_image.h"
 
 #include <algorithm>
 #include <utility>
@@ -9,6 +8,7 @@
 #include "config/config_values.h"
 #include "core/error.h"
 #include "core/file.h"
+#include "core/host_image.h"
 #include "core/log.h"
 #include "core/timer.h"
 #include "experiments/agreement.h"
@@ -64,6 +64,19 @@ bool same_parameters(const models::ParameterTable& a, const models::ParameterTab
                     [](const models::Parameter& x, const models::Parameter& y) {
                       return x.name == y.name && x.shape == y.shape;
                     });
+}
+
+void refuse_other_modules(const fs::path& path, std::span<const storage::StoredModule> modules,
+                          std::span<const std::string> of_job) {
+  for (const storage::StoredModule& module : modules) {
+    if (std::find(of_job.begin(), of_job.end(), module.name) != of_job.end()) continue;
+    fail_usage(
+        "{} has the module {}, which this job does not have and would drop; "
+        "go on with the program and configuration that saved it, "
+        "or begin a new run from its policy alone: "
+        "orrery ckpt export {} MODEL, then model.path=MODEL",
+        path.string(), module.name, path.string());
+  }
 }
 
 Checkpointer::Checkpointer(Job& job, std::string config_yaml)
@@ -214,6 +227,8 @@ void Checkpointer::load(const fs::path& chosen, double initial, learners::Learne
   // Rank 0 has verified every file when it chose; the others hash what they read.
   const storage::Checkpoint checkpoint(chosen, storage::Checkpoint::Verify::kOnRead);
   const bool own = chosen.parent_path() == folder_;
+  const std::string policy = models::kPolicy.name;
+  refuse_other_modules(chosen, checkpoint.modules(), {&policy, 1});
   models::Transformer& model = job_.model();
   if (!same_parameters(checkpoint.table(), model.table())) {
     fail_usage("{} is of another model than model.path {}; set model.path back, or {}",

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -27,6 +28,12 @@ std::filesystem::path newest_usable_checkpoint(const std::filesystem::path& fold
 
 /// Whether both have the same tensors, in the same order.
 bool same_parameters(const models::ParameterTable& a, const models::ParameterTable& b);
+
+/// Usage Error when the checkpoint `path` has a module that is none of the job's, since
+/// the next save would be without it.
+void refuse_other_modules(const std::filesystem::path& path,
+                          std::span<const storage::StoredModule> modules,
+                          std::span<const std::string> of_job);
 
 class Checkpointer {
  public:

@@ -1,6 +1,11 @@
 #include "launch/run_folder.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <chrono>
 #include <iterator>
@@ -22,6 +27,7 @@
 namespace orrery::launch {
 namespace {
 
+constexpr const char* kLock = ".lock";
 constexpr const char* kRolloutFolder = "rollouts";
 constexpr std::string_view kStepPrefix = "step_", kValidationPrefix = "val_",
                            kRolloutSuffix = ".h5";
@@ -56,6 +62,15 @@ std::vector<FolderEntry> folder_entries(const std::filesystem::path& folder) {
   }
   if (failure) fail("cannot list {}: {}", folder.string(), failure.message());
   return entries;
+}
+
+/// Whether somebody holds a FileLock on the file.
+bool is_locked(const std::filesystem::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  const bool locked = ::flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  ::close(fd);
+  return locked;
 }
 
 /// Does nothing when the file is gone already.
@@ -137,6 +152,17 @@ int64_t renumber_older_rollouts(const std::filesystem::path& run_dir, int64_t sf
   return count;
 }
 
+bool is_run_lock(const std::filesystem::path& file) {
+  return file.filename() == kLock || file.filename() == kLaunchLock;
+}
+
+bool run_folder_in_use(const std::filesystem::path& run_dir) {
+  for (const char* name : {kLock, kLaunchLock}) {
+    if (is_locked(run_dir / name)) return true;
+  }
+  return false;
+}
+
 RunFolder::RunFolder(std::filesystem::path path) : path_(std::move(path)) {}
 
 void RunFolder::take(bool make) {
@@ -156,7 +182,7 @@ void RunFolder::take(bool make) {
   }
   // Ranks of a killed mpirun notice its end a moment later. A run that is resumed at
   // once waits for them.
-  lock_ = std::make_unique<FileLock>(path_ / ".lock", std::chrono::seconds(5));
+  lock_ = std::make_unique<FileLock>(path_ / kLock, std::chrono::seconds(5));
   forget_failure(path_ / kStatusFile);
   taken_ = true;
 }

@@ -40,6 +40,13 @@ struct RolloutEntry {
 /// makes them: by step, and a step's validation after what the step learned from.
 std::vector<RolloutEntry> list_rollouts(const std::filesystem::path& folder);
 
+/// Whether the file says, by its name, who may use the run's folder that it lies in.
+bool is_run_lock(const std::filesystem::path& file);
+
+/// Whether a run, or `orrery launch`, holds the run's folder at this moment. Writes
+/// nothing.
+bool run_folder_in_use(const std::filesystem::path& run_dir);
+
 /// The run's folder. Rank 0 takes it for the job; from then on it belongs to this run
 /// and no other.
 class RunFolder {

@@ -57,12 +57,19 @@ CheckpointFileEntry write_checkpoint_part(const std::filesystem::path& temporary
                                           int64_t ranks, std::span<const ModulePart> parts,
                                           const PieceRunner& run_piece = run_inline);
 
-/// Copies the tokenizer's files (from a Hugging Face folder; empty path: none), writes
-/// the manifest, makes everything durable and renames the folder. `modules` are all
-/// that are saved, the policy (info.model_config_json's) among them, and `entries`
-/// those of all ranks, in rank order. An existing checkpoint at `target` is replaced in
-/// one exchange. A chat template that is not empty takes the place of the copied ones,
-/// as chat_template.jinja.
+/// Makes the folder, which has the ranks' files, a whole and durable checkpoint: copies
+/// the tokenizer's files (from a Hugging Face folder; empty path: none) and writes the
+/// manifest. `modules` are all that are saved, the policy (info.model_config_json's)
+/// among them, and `entries` those of all ranks, in rank order. A chat template that is
+/// not empty takes the place of the copied ones, as chat_template.jinja.
+void complete_checkpoint(const std::filesystem::path& folder, const CheckpointInfo& info,
+                         std::span<const StoredModule> modules,
+                         const std::vector<CheckpointFileEntry>& entries,
+                         const std::filesystem::path& tokenizer_source,
+                         const std::string& chat_template = {});
+
+/// Completes the checkpoint and renames the folder. An existing checkpoint at `target`
+/// is replaced in one exchange.
 void publish_checkpoint(const std::filesystem::path& temporary, const std::filesystem::path& target,
                         const CheckpointInfo& info, std::span<const StoredModule> modules,
                         const std::vector<CheckpointFileEntry>& entries,
@@ -96,7 +103,7 @@ class Checkpoint {
   std::span<const StoredModule> modules() const { return manifest_.modules; }
   /// Error for an unknown module, which lists those that there are.
   const StoredModule& module(std::string_view name) const;
-  int64_t saving_ranks() const { return std::ssize(manifest_.slices); }
+  int64_t saving_ranks() const { return std::ssize(manifest_.rank_files); }
   int64_t bytes() const;  ///< of all files listed
   /// Where tokenizer.json and its companions are; empty when the checkpoint has none.
   std::filesystem::path tokenizer_folder() const;
@@ -156,6 +163,12 @@ void remove_old_checkpoints(const std::filesystem::path& folder, int64_t keep,
 /// the time and of the run's configuration. docs/formats.md has the definition.
 std::string checkpoint_hash(const Checkpoint& checkpoint,
                             std::string_view module = models::kPolicy.name);
+
+/// The digest of a module whose numbers read() gives: of one kind, the elements of the
+/// tensor of this index. They must stay until the next call.
+using ReadElements =
+    std::function<std::span<const float>(int64_t kind, int64_t tensor, const Extent& elements)>;
+std::string checkpoint_hash(int64_t step, const StoredModule& module, const ReadElements& read);
 
 /// The policy's digest, of buffers in memory (flat_size elements each).
 std::string checkpoint_hash(int64_t step, const models::ParameterTable& table,

@@ -17,11 +17,12 @@ using nlohmann::ordered_json;
 
 constexpr int64_t kMaxElements = int64_t{1} << 60;
 constexpr size_t kMaxDimensions = 8;
+constexpr size_t kMaxName = 256;  // characters
 
 /// Whether the text can name an object of an HDF5 file: it is letters, digits and
-/// `others`, and not dots alone.
+/// `others`, not too many, and not dots alone.
 bool is_name(std::string_view text, std::string_view others) {
-  return text.find_first_not_of('.') != std::string_view::npos &&
+  return text.size() <= kMaxName && text.find_first_not_of('.') != std::string_view::npos &&
          std::all_of(text.begin(), text.end(), [&](char c) {
            return is_letter(c) || is_digit(c) || others.find(c) != std::string_view::npos;
          });
@@ -32,7 +33,8 @@ StoredTensor read_tensor(const json& value, const std::string& where) {
   StoredTensor tensor;
   tensor.name = object.text("name");
   if (!is_name(tensor.name, "._-"))
-    object.reject("name", "letters, digits, '.', '_' and '-' are needed");
+    object.reject("name",
+                  fmt::format("1 to {} letters, digits, '.', '_' and '-' are needed", kMaxName));
   const std::string of = fmt::format("{}: {}", where, tensor.name);
   const json* shape = object.find("shape");
   if (shape == nullptr || !shape->is_array() || shape->empty() || shape->size() > kMaxDimensions)
@@ -59,7 +61,8 @@ StoredModule read_module(const json& value, const std::string& where) {
   const JsonObject object(value, where);
   StoredModule module;
   module.name = object.text("name");
-  if (!is_name(module.name, "_-")) object.reject("name", "letters, digits, '_' and '-' are needed");
+  if (!is_name(module.name, "_-"))
+    object.reject("name", fmt::format("1 to {} letters, digits, '_' and '-' are needed", kMaxName));
   module.trainable = object.boolean("trainable");
   const std::string of = fmt::format("{}: {}", where, module.name);
   const json* tensors = object.find("tensors");

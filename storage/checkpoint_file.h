@@ -27,7 +27,7 @@ struct ModulePart {
   /// `tensor` is an index in module.tensors; `at` is a place in each of the arrays,
   /// which may hold more than the slices. The slices of a tensor rise.
   std::vector<models::HeldSlice> slices;
-  /// Of one size; no moments when the module is not trainable.
+  /// The arrays have one size; a module that is not trainable has no moments.
   std::span<const float> weights, adam_m, adam_v;
 };
 

@@ -6,7 +6,7 @@
 
 #include "core/error.h"
 #include "storage/checkpoint_file.h"
-#include "storage/hdf5_handle.h"
+#include "storage/hdf5_dataset.h"
 #include "storage/hdf5_lock.h"
 
 namespace orrery::storage {
@@ -14,34 +14,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-Hdf5Handle open_file(const fs::path& path) {
-  return {H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose,
-          fmt::format("open {}", path.string())};
-}
-
 /// The group /<module>/<kind>, which lies in the file itself, as all that is opened.
 Hdf5Handle open_kind(hid_t file, const fs::path& path, const std::string& module, int64_t kind) {
   const std::string name = fmt::format("/{}/{}", module, kKinds[kind]);
-  H5L_info_t link;
-  const auto is_here = [&](const std::string& object) {
-    return H5Lget_info(file, object.c_str(), &link, H5P_DEFAULT) >= 0 && link.type == H5L_TYPE_HARD;
-  };
-  const bool here = is_here("/" + module) && is_here(name);
+  const bool here = is_in_file(file, "/" + module) && is_in_file(file, name);
   return {here ? H5Gopen2(file, name.c_str(), H5P_DEFAULT) : -1, H5Gclose,
           fmt::format("open {} of {}", name, path.string())};
-}
-
-/// The integers of an attribute that has `count` of them; empty when it has not.
-std::vector<int64_t> integers(hid_t dataset, const char* name, int64_t count) {
-  const Hdf5Handle attribute(H5Aopen(dataset, name, H5P_DEFAULT), H5Aclose);
-  if (attribute < 0) return {};
-  const Hdf5Handle space(H5Aget_space(attribute), H5Sclose), type(H5Aget_type(attribute), H5Tclose);
-  std::vector<int64_t> values(count);
-  const bool read = H5Sget_simple_extent_npoints(space) == count &&
-                    H5Tget_class(type) == H5T_INTEGER &&
-                    H5Aread(attribute, H5T_NATIVE_INT64, values.data()) >= 0;
-  if (!read) values.clear();
-  return values;
 }
 
 /// The attribute `dtype`; empty when there is none that could be one.
@@ -60,71 +38,24 @@ std::string dtype_of(hid_t dataset) {
   return text;
 }
 
-std::string type_text(hid_t type) {
-  const H5T_class_t kind = H5Tget_class(type);
-  return fmt::format("{} of {} bytes",
-                     kind == H5T_FLOAT     ? "floating-point numbers"
-                     : kind == H5T_INTEGER ? "integers"
-                                           : "other values",
-                     H5Tget_size(type));
+/// Opens a tensor's dataset. Error unless it is what the manifest says.
+FloatDataset open_tensor(hid_t group, const fs::path& path, const StoredModule& module,
+                         int64_t kind, const StoredTensor& tensor, std::span<const Extent> slices) {
+  FloatDataset dataset(group, tensor.name, path,
+                       fmt::format("/{}/{}/{}", module.name, kKinds[kind], tensor.name));
+  const std::string dtype = dtype_of(dataset.id());
+  if (dtype != kStoredType)
+    dataset.refuse(fmt::format("its dtype is {}; this program reads \"{}\"",
+                               json_excerpt(nlohmann::json(dtype)), kStoredType));
+  if (integer_attribute(dataset.id(), "shape", std::ssize(tensor.shape)) != tensor.shape)
+    dataset.refuse("its shape is not the one in the manifest");
+  std::vector<int64_t> bounds;
+  for (const Extent& slice : slices) bounds.insert(bounds.end(), {slice.begin, slice.end});
+  if (integer_attribute(dataset.id(), "slices", std::ssize(bounds)) != bounds)
+    dataset.refuse("its slices are not those in the manifest");
+  dataset.check(total_size(slices));
+  return dataset;
 }
-
-/// An open dataset that is what the manifest says.
-struct TensorDataset {
-  TensorDataset(hid_t group, const fs::path& path, const StoredModule& module, int64_t kind,
-                const StoredTensor& tensor, std::span<const Extent> slices)
-      : name(fmt::format("/{}/{}/{}", module.name, kKinds[kind], tensor.name)),
-        dataset(open(group, path, tensor.name, name)),
-        space(H5Dget_space(dataset), H5Sclose, "read a dataspace") {
-    const auto refuse = [&](const std::string& what) {
-      fail("{}: {}: {}", path.string(), name, what);
-    };
-    const std::string dtype = dtype_of(dataset);
-    if (dtype != kStoredType)
-      refuse(fmt::format("its dtype is {}; this program reads \"{}\"",
-                         json_excerpt(nlohmann::json(dtype)), kStoredType));
-    const Hdf5Handle type(H5Dget_type(dataset), H5Tclose, "read a type");
-    if (H5Tequal(type, H5T_IEEE_F32LE) <= 0)
-      refuse(fmt::format("it holds {}, not float32 values", type_text(type)));
-    if (integers(dataset, "shape", std::ssize(tensor.shape)) != tensor.shape)
-      refuse("its shape is not the one in the manifest");
-    std::vector<int64_t> bounds;
-    for (const Extent& slice : slices) bounds.insert(bounds.end(), {slice.begin, slice.end});
-    if (integers(dataset, "slices", std::ssize(bounds)) != bounds)
-      refuse("its slices are not those in the manifest");
-    const hsize_t held = total_size(slices);
-    hsize_t stored = 0;
-    const bool fits = H5Sget_simple_extent_ndims(space) == 1 &&
-                      H5Sget_simple_extent_dims(space, &stored, nullptr) == 1 && stored == held;
-    if (!fits) refuse(fmt::format("it has not the {} values of its slices", held));
-    const Hdf5Handle plan(H5Dget_create_plist(dataset), H5Pclose, "read a property list");
-    if (H5Pget_layout(plan) != H5D_CONTIGUOUS || H5Pget_external_count(plan) != 0)
-      refuse("its values are not in one piece");
-  }
-
-  /// Reads `out.size()` values from the dataset's value `start` on.
-  void read(const fs::path& path, int64_t start, Span<float> out) const {
-    const hsize_t from = start, count = out.size();
-    const Hdf5Handle memory(H5Screate_simple(1, &count, nullptr), H5Sclose, "create a dataspace");
-    const bool ok =
-        H5Sselect_hyperslab(space, H5S_SELECT_SET, &from, nullptr, &count, nullptr) >= 0 &&
-        H5Dread(dataset, H5T_NATIVE_FLOAT, memory, space, H5P_DEFAULT, out.data()) >= 0;
-    if (!ok) fail("{}: HDF5 cannot read {}", path.string(), name);
-  }
-
-  const std::string name;
-  const Hdf5Handle dataset, space;
-
- private:
-  static Hdf5Handle open(hid_t group, const fs::path& path, const std::string& tensor,
-                         const std::string& name) {
-    H5L_info_t link;
-    const bool here =
-        H5Lget_info(group, tensor.c_str(), &link, H5P_DEFAULT) >= 0 && link.type == H5L_TYPE_HARD;
-    return {here ? H5Dopen2(group, tensor.c_str(), H5P_DEFAULT) : -1, H5Dclose,
-            fmt::format("open {} of {}", name, path.string())};
-  }
-};
 
 }  // namespace
 
@@ -132,7 +63,7 @@ void check_rank_file(const fs::path& path, std::span<const StoredModule> modules
                      const HeldModules& held) {
   const Hdf5Lock lock;
   const QuietHdf5 quiet;
-  const Hdf5Handle file = open_file(path);
+  const Hdf5Handle file = open_hdf5(path);
   for (const auto& [name, tensors] : held) {
     const StoredModule& module = find_module(modules, name, path.string());
     for (int64_t kind = 0; kind < module.kinds(); ++kind) {
@@ -140,7 +71,7 @@ void check_rank_file(const fs::path& path, std::span<const StoredModule> modules
       for (const StoredTensor& tensor : module.tensors) {
         const auto slices = tensors.find(tensor.name);
         if (slices == tensors.end()) continue;
-        const TensorDataset dataset(group, path, module, kind, tensor, slices->second);
+        open_tensor(group, path, module, kind, tensor, slices->second);
       }
     }
   }
@@ -151,7 +82,7 @@ void read_rank_file(const fs::path& path, const StoredModule& module, const Held
                     std::array<std::span<float>, 3> out) {
   const Hdf5Lock lock;
   const QuietHdf5 quiet;
-  const Hdf5Handle file = open_file(path);
+  const Hdf5Handle file = open_hdf5(path);
   for (int64_t kind = 0; kind < module.kinds(); ++kind) {
     if (out[kind].empty()) continue;
     const Span<float> values = out[kind];
@@ -160,14 +91,15 @@ void read_rank_file(const fs::path& path, const StoredModule& module, const Held
       const StoredTensor& tensor = module.tensors[want.tensor];
       const auto slices = held.find(tensor.name);
       if (slices == held.end()) continue;
-      std::optional<TensorDataset> dataset;
+      std::optional<FloatDataset> dataset;
       int64_t start = 0;  // where the slice begins in the dataset
       for (const Extent& slice : slices->second) {
         const int64_t begin = std::max(slice.begin, want.elements.begin);
         const int64_t end = std::min(slice.end, want.elements.end);
         if (begin < end) {
-          if (!dataset) dataset.emplace(group, path, module, kind, tensor, slices->second);
-          dataset->read(path, start + begin - slice.begin,
+          if (!dataset)
+            dataset.emplace(open_tensor(group, path, module, kind, tensor, slices->second));
+          dataset->read(start + begin - slice.begin,
                         values.subspan(want.at + begin - want.elements.begin, end - begin));
         }
         start += slice.size();

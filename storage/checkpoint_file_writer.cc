@@ -249,10 +249,10 @@ RankFile write_rank_file(const fs::path& path, std::span<const ModulePart> parts
   for (const ModulePart& part : parts) check_part(part);
   try {
     return write_file(path, parts, run_piece);
-  } catch (const Error& error) {
+  } catch (const Error&) {
     std::error_code ignored;
     fs::remove(path, ignored);
-    fail("{}; earlier checkpoints are untouched", error.what());
+    throw;
   }
 }
 

@@ -100,38 +100,6 @@ void remove_temporaries(const fs::path& folder) {
   for (const fs::path& path : temporaries) remove_folder(path);
 }
 
-void write_and_rename(const fs::path& temporary, const fs::path& target, const CheckpointInfo& info,
-                      std::span<const StoredModule> modules,
-                      const std::vector<CheckpointFileEntry>& entries,
-                      const fs::path& tokenizer_source, const std::string& chat_template) {
-  Manifest manifest;
-  manifest.info = info;
-  manifest.modules.assign(modules.begin(), modules.end());
-  manifest.slices = entries;
-  const fs::path tokenizer = temporary / kTokenizerFolder;
-  if (!tokenizer_source.empty()) {
-    std::error_code error;
-    fs::create_directory(tokenizer, error);
-    if (error) fail("cannot create {}: {}", tokenizer.string(), error.message());
-    std::vector<std::string_view> names = copy_companion_files(tokenizer_source, tokenizer);
-    if (!chat_template.empty()) {
-      write_file_atomic(tokenizer / kChatTemplateFile, chat_template);
-      if (std::find(names.begin(), names.end(), kChatTemplateFile) == names.end())
-        names.push_back(kChatTemplateFile);
-    }
-    for (const std::string_view name : names) {
-      manifest.tokenizer.push_back(
-          describe_file(temporary, fmt::format("{}/{}", kTokenizerFolder, name)));
-    }
-    sync_path(tokenizer);
-  }
-  write_manifest(temporary, manifest);
-  sync_path(temporary);
-  fault_point(FaultPoint::kCheckpointPublish);
-  replace_folder(temporary, target);
-  sync_path(parent_of(target));
-}
-
 }  // namespace
 
 std::string checkpoint_name(int64_t step) { return fmt::format("{}{:06}", kPrefix, step); }
@@ -149,9 +117,42 @@ fs::path prepare_checkpoint(const fs::path& folder, int64_t step) {
 CheckpointFileEntry write_checkpoint_part(const fs::path& temporary, int64_t rank, int64_t ranks,
                                           std::span<const ModulePart> parts,
                                           const PieceRunner& run_piece) {
-  const std::string name = checkpoint_slice_name(rank, ranks);
-  RankFile file = write_rank_file(temporary / name, parts, run_piece);
-  return {name, file.bytes, std::move(file.sha256), held_modules(parts)};
+  const std::string name = rank_file_name(rank, ranks);
+  try {
+    RankFile file = write_rank_file(temporary / name, parts, run_piece);
+    return {name, file.bytes, std::move(file.sha256), held_modules(parts)};
+  } catch (const Error& error) {
+    fail("{}; earlier checkpoints are untouched", error.what());
+  }
+}
+
+void complete_checkpoint(const fs::path& folder, const CheckpointInfo& info,
+                         std::span<const StoredModule> modules,
+                         const std::vector<CheckpointFileEntry>& entries,
+                         const fs::path& tokenizer_source, const std::string& chat_template) {
+  Manifest manifest;
+  manifest.info = info;
+  manifest.modules.assign(modules.begin(), modules.end());
+  manifest.rank_files = entries;
+  const fs::path tokenizer = folder / kTokenizerFolder;
+  if (!tokenizer_source.empty()) {
+    std::error_code error;
+    fs::create_directory(tokenizer, error);
+    if (error) fail("cannot create {}: {}", tokenizer.string(), error.message());
+    std::vector<std::string_view> names = copy_companion_files(tokenizer_source, tokenizer);
+    if (!chat_template.empty()) {
+      write_file_atomic(tokenizer / kChatTemplateFile, chat_template);
+      if (std::find(names.begin(), names.end(), kChatTemplateFile) == names.end())
+        names.push_back(kChatTemplateFile);
+    }
+    for (const std::string_view name : names) {
+      manifest.tokenizer.push_back(
+          describe_file(folder, fmt::format("{}/{}", kTokenizerFolder, name)));
+    }
+    sync_path(tokenizer);
+  }
+  write_manifest(folder, manifest);
+  sync_path(folder);
 }
 
 void publish_checkpoint(const fs::path& temporary, const fs::path& target,
@@ -159,7 +160,10 @@ void publish_checkpoint(const fs::path& temporary, const fs::path& target,
                         const std::vector<CheckpointFileEntry>& entries,
                         const fs::path& tokenizer_source, const std::string& chat_template) {
   try {
-    write_and_rename(temporary, target, info, modules, entries, tokenizer_source, chat_template);
+    complete_checkpoint(temporary, info, modules, entries, tokenizer_source, chat_template);
+    fault_point(FaultPoint::kCheckpointPublish);
+    replace_folder(temporary, target);
+    sync_path(parent_of(target));
   } catch (const Error& error) {
     std::error_code ignored;
     fs::remove_all(temporary, ignored);  // what fills the disk goes at once
@@ -176,8 +180,8 @@ std::vector<CheckpointSummary> list_checkpoints(const fs::path& folder) {
     try {
       const Manifest manifest = read_manifest(path);
       summary.info = manifest.info;
-      summary.saving_ranks = std::ssize(manifest.slices);
-      for (const auto* list : {&manifest.slices, &manifest.tokenizer}) {
+      summary.saving_ranks = std::ssize(manifest.rank_files);
+      for (const auto* list : {&manifest.rank_files, &manifest.tokenizer}) {
         for (const CheckpointFileEntry& entry : *list) summary.bytes += entry.bytes;
       }
       if (manifest.info.step != step)

@@ -30,8 +30,9 @@ struct ArrayDiff {
 };
 
 struct TensorDiff {
-  std::string name;
+  std::string name;  ///< of another module than the policy with its name, "critic/b"
   std::vector<int64_t> shape;
+  /// Moments that only one of them has differ in every element.
   ArrayDiff weights, adam_m, adam_v;
   bool equal() const {
     return weights.differing == 0 && adam_m.differing == 0 && adam_v.differing == 0;
@@ -40,8 +41,10 @@ struct TensorDiff {
 
 struct CheckpointDiff {
   std::vector<TensorDiff> tensors;  ///< those in both with one shape
+  /// Tensors of modules that both have, named as in TensorDiff.
   std::vector<std::string> only_a, only_b, reshaped;
-  bool equal_tensors() const;  ///< the same tensors with the same bits
+  std::vector<std::string> modules_only_a, modules_only_b;
+  bool equal_tensors() const;  ///< the same modules and tensors with the same bits
 };
 
 CheckpointDiff diff_checkpoints(const Checkpoint& a, const Checkpoint& b);

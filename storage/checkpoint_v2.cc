@@ -2,14 +2,16 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "core/error.h"
-#include "storage/hdf5_handle.h"
+#include "core/fault.h"
+#include "storage/hdf5_dataset.h"
 #include "storage/hdf5_lock.h"
 #include "storage/manifest_fields.h"
+#include "storage/new_folder.h"
 
 namespace orrery::storage {
 namespace {
@@ -18,10 +20,14 @@ namespace fs = std::filesystem;
 using nlohmann::json;
 
 constexpr int64_t kMaxElements = int64_t{1} << 60;
+constexpr int64_t kAlign = 16;  // elements of the flat buffers
+
+int64_t aligned(int64_t elements) { return (elements + kAlign - 1) / kAlign * kAlign; }
 
 struct FileV2 {
   CheckpointFileEntry entry;
-  std::vector<Extent> extents;  // of the flat buffers, rising
+  std::vector<Extent> extents;            // of the flat buffers, rising
+  std::vector<models::HeldSlice> slices;  // of the tensors; `at`: place in the datasets
 };
 
 struct ManifestV2 {
@@ -34,7 +40,7 @@ struct ManifestV2 {
 };
 
 FileV2 read_file_v2(const JsonObject& object, const std::string& name) {
-  FileV2 file{read_file_entry(object, name), {}};
+  FileV2 file{read_file_entry(object, name), {}, {}};
   int64_t end = 0;
   for (const json& pair : list_field(object, "extents")) {
     const bool two = pair.is_array() && pair.size() == 2;
@@ -69,7 +75,8 @@ void check_extents_cover(const std::string& where, const ManifestV2& manifest) {
 }
 
 /// Throws an Error unless `tensors` is the policy's, at offsets that rise without
-/// overlap.
+/// overlap and with no larger gaps than the programs of then left: a manifest must not
+/// ask for more memory than there are numbers.
 void read_offsets(const JsonObject& object, ManifestV2& manifest) {
   int64_t end = 0;
   const json& list = list_field(object, "tensors");
@@ -80,11 +87,11 @@ void read_offsets(const JsonObject& object, ManifestV2& manifest) {
     const int64_t offset = tensor.integer("offset", 0, kMaxElements);
     const json* shape = tensor.find("shape");
     same = tensor.text("name") == expected.name && shape != nullptr &&
-           *shape == json(expected.shape) && offset >= end;
+           *shape == json(expected.shape) && end <= offset && offset <= aligned(end);
     end = offset + expected.size;
     manifest.offsets.push_back(offset);
   }
-  if (!same || end > manifest.flat_size)
+  if (!same || manifest.flat_size < end || manifest.flat_size > aligned(end))
     fail("{}: its table of tensors is not the one of its model_config", object.where());
 }
 
@@ -107,12 +114,10 @@ ManifestV2 read_manifest_v2(const fs::path& folder) {
   });
   check_extents_cover(source.path, manifest);
   manifest.tokenizer = read_tokenizer_entries(object);
-  for (const FileV2& file : manifest.files) verify_file(folder, file.entry);
-  for (const CheckpointFileEntry& entry : manifest.tokenizer) verify_file(folder, entry);
   return manifest;
 }
 
-/// What of the tensors a file holds, and where in its datasets.
+/// The slices of the tensors that a file holds, each with its place in the datasets.
 std::vector<models::HeldSlice> slices_of(const ManifestV2& manifest, const FileV2& file) {
   std::vector<models::HeldSlice> slices;
   int64_t at = 0, tensor = 0;
@@ -131,96 +136,121 @@ std::vector<models::HeldSlice> slices_of(const ManifestV2& manifest, const FileV
   return slices;
 }
 
-/// The three datasets, whole.
-std::array<std::vector<float>, 3> read_numbers_v2(const fs::path& path, const FileV2& file,
-                                                  int64_t flat_size) {
-  const Hdf5Lock lock;
-  const QuietHdf5 quiet;
-  const Hdf5Handle h5(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose,
-                      fmt::format("open {}", path.string()));
-  const auto integers = [&](const char* name, int64_t count) {
-    const Hdf5Handle attribute(H5Aopen(h5, name, H5P_DEFAULT), H5Aclose,
-                               fmt::format("open {} of {}", name, path.string()));
-    const Hdf5Handle space(H5Aget_space(attribute), H5Sclose, "read a dataspace");
-    std::vector<int64_t> values(count);
-    const bool ok = H5Sget_simple_extent_npoints(space) == count &&
-                    (count == 0 || H5Aread(attribute, H5T_NATIVE_INT64, values.data()) >= 0);
-    if (!ok) values.clear();
-    return values;
-  };
-  std::vector<int64_t> bounds;
-  for (const Extent& e : file.extents) bounds.insert(bounds.end(), {e.begin, e.end});
-  if (integers("extents", std::ssize(bounds)) != bounds ||
-      integers("flat_size", 1) != std::vector{flat_size})
-    fail("{}: its extents are not those in the manifest", path.string());
-  std::array<std::vector<float>, 3> numbers;
-  const hsize_t held = total_size(file.extents);
-  for (size_t kind = 0; kind < kKinds.size(); ++kind) {
-    const Hdf5Handle dataset(H5Dopen2(h5, kKinds[kind], H5P_DEFAULT), H5Dclose,
-                             fmt::format("open {} of {}", kKinds[kind], path.string()));
-    const Hdf5Handle space(H5Dget_space(dataset), H5Sclose, "read a dataspace");
-    const Hdf5Handle type(H5Dget_type(dataset), H5Tclose, "read a type");
-    hsize_t stored = 0;
-    const bool fits = H5Sget_simple_extent_ndims(space) == 1 &&
-                      H5Sget_simple_extent_dims(space, &stored, nullptr) == 1 && stored == held &&
-                      H5Tequal(type, H5T_IEEE_F32LE) > 0;
-    if (!fits) fail("{}: {} is not {} float32 values", path.string(), kKinds[kind], held);
-    numbers[kind].resize(held);
-    if (held > 0 &&
-        H5Dread(dataset, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, numbers[kind].data()) < 0)
-      fail("{}: HDF5 cannot read {}", path.string(), kKinds[kind]);
-  }
-  return numbers;
-}
-
-/// Reads the file that was written of `part` and compares the bits.
-void check_written(const fs::path& path, const ModulePart& part, const HeldModules& held) {
-  const auto tensors = held.find(part.module.name);
-  if (tensors == held.end()) return;
-  const std::array<std::span<const float>, 3> numbers = {part.weights, part.adam_m, part.adam_v};
-  std::vector<float> read(part.weights.size());
-  for (size_t kind = 0; kind < kKinds.size(); ++kind) {
-    std::array<std::span<float>, 3> out;
-    out[kind] = read;
-    read_rank_file(path, part.module, tensors->second, part.slices, out);
-    for (const models::HeldSlice& s : part.slices) {
-      const size_t bytes = s.elements.size() * sizeof(float);
-      if (std::memcmp(read.data() + s.at, numbers[kind].data() + s.at, bytes) != 0)
-        fail("{}: what was written of {} is read back otherwise", path.string(),
-             part.module.tensors[s.tensor].name);
+/// An open file of a checkpoint, which has what the manifest says.
+class OpenFileV2 {
+ public:
+  OpenFileV2(const fs::path& path, const FileV2& file, int64_t flat_size) : file_(open_hdf5(path)) {
+    std::vector<int64_t> bounds;
+    for (const Extent& e : file.extents) bounds.insert(bounds.end(), {e.begin, e.end});
+    if (integer_attribute(file_, "extents", std::ssize(bounds)) != bounds ||
+        integer_attribute(file_, "flat_size", 1) != std::vector{flat_size})
+      fail("{}: its extents are not those in the manifest", path.string());
+    for (const char* kind : kKinds) {
+      datasets_.emplace_back(file_, kind, path, kind);
+      datasets_.back().check(total_size(file.extents));
     }
   }
-}
+  void read(int64_t kind, int64_t start, Span<float> out) const {
+    if (!out.empty()) datasets_[kind].read(start, out);
+  }
+
+ private:
+  const Hdf5Lock lock_;
+  const QuietHdf5 quiet_;
+  const Hdf5Handle file_;
+  std::vector<FloatDataset> datasets_;  // by kind
+};
 
 }  // namespace
 
 int64_t checkpoint_version(const fs::path& folder) { return read_manifest_text(folder).version; }
 
-void convert_checkpoint_v2(const fs::path& from, const fs::path& to) {
-  const ManifestV2 manifest = read_manifest_v2(from);
-  if (fs::exists(to)) fail("{} exists; name a new folder", to.string());
-  fs::path temporary = to;
-  temporary += ".tmp-convert";
-  std::error_code error;
-  fs::remove_all(temporary, error);
-  fs::create_directories(temporary, error);
-  if (error) fail("cannot create {}: {}", temporary.string(), error.message());
-  try {
-    const int64_t ranks = std::ssize(manifest.files);
-    std::vector<CheckpointFileEntry> entries;
-    for (const FileV2& file : manifest.files) {
-      const auto numbers = read_numbers_v2(from / file.entry.name, file, manifest.flat_size);
-      const ModulePart part{manifest.policy, slices_of(manifest, file), numbers[0], numbers[1],
-                            numbers[2]};
-      entries.push_back(write_checkpoint_part(temporary, std::ssize(entries), ranks, {&part, 1}));
-      check_written(temporary / entries.back().name, part, entries.back().slices);
+struct CheckpointV2::Source : ManifestV2 {
+  fs::path folder;
+
+  std::array<std::vector<float>, 3> numbers(const FileV2& file) const {
+    const OpenFileV2 open(folder / file.entry.name, file, flat_size);
+    std::array<std::vector<float>, 3> all;
+    for (int64_t kind = 0; kind < std::ssize(kKinds); ++kind) {
+      all[kind].resize(total_size(file.extents));
+      open.read(kind, 0, all[kind]);
     }
-    publish_checkpoint(temporary, to, manifest.info, {&manifest.policy, 1}, entries,
-                       manifest.tokenizer.empty() ? fs::path() : from / kTokenizerFolder);
-  } catch (...) {
-    fs::remove_all(temporary, error);
-    throw;
+    return all;
   }
+
+  /// Reads the files anew, tensor by tensor.
+  std::string hash() const {
+    std::vector<float> chunk;
+    std::optional<OpenFileV2> open;
+    const FileV2* opened = nullptr;
+    return checkpoint_hash(info.step, policy, [&](int64_t kind, int64_t tensor, const Extent& e) {
+      chunk.resize(e.size());
+      for (const FileV2& file : files) {
+        const auto by_tensor = [](const auto& a, const auto& b) { return a.tensor < b.tensor; };
+        const auto [first, last] = std::equal_range(file.slices.begin(), file.slices.end(),
+                                                    models::HeldSlice{tensor, {}, 0}, by_tensor);
+        for (auto slice = first; slice != last; ++slice) {
+          const Extent& held = slice->elements;
+          const int64_t begin = std::max(e.begin, held.begin), end = std::min(e.end, held.end);
+          if (begin >= end) continue;
+          if (opened != &file) open.emplace(folder / file.entry.name, file, flat_size);
+          opened = &file;
+          open->read(kind, slice->at + begin - held.begin,
+                     Span<float>(chunk).subspan(begin - e.begin, end - begin));
+        }
+      }
+      return std::span<const float>(chunk);
+    });
+  }
+};
+
+CheckpointV2::CheckpointV2(const fs::path& folder) {
+  Source source{read_manifest_v2(folder), folder};
+  for (FileV2& file : source.files) {
+    verify_file(folder, file.entry);
+    const OpenFileV2 checked(folder / file.entry.name, file, source.flat_size);
+    file.slices = slices_of(source, file);
+  }
+  for (const CheckpointFileEntry& entry : source.tokenizer) verify_file(folder, entry);
+  source_ = std::make_unique<const Source>(std::move(source));
+}
+
+CheckpointV2::~CheckpointV2() = default;
+
+int64_t CheckpointV2::step() const { return source_->info.step; }
+
+std::string CheckpointV2::convert(const fs::path& to) const {
+  NewFolder made(to);
+  const fs::path& folder = made.temporary();
+  const int64_t ranks = std::ssize(source_->files);
+  std::vector<CheckpointFileEntry> entries;
+  for (const FileV2& file : source_->files) {
+    const auto numbers = source_->numbers(file);
+    const ModulePart part{source_->policy, file.slices, numbers[0], numbers[1], numbers[2]};
+    const std::string name = rank_file_name(std::ssize(entries), ranks);
+    RankFile made_file = write_rank_file(folder / name, {&part, 1});
+    entries.push_back(
+        {name, made_file.bytes, std::move(made_file.sha256), held_modules({&part, 1})});
+  }
+  complete_checkpoint(folder, source_->info, {&source_->policy, 1}, entries,
+                      source_->tokenizer.empty() ? fs::path() : source_->folder / kTokenizerFolder);
+  const Checkpoint written(folder);
+  std::string hash = checkpoint_hash(written);
+  if (hash != source_->hash()) {
+    fail("{}: the numbers that were written are not those of {}", folder.string(),
+         source_->folder.string());
+  }
+  for (const CheckpointFileEntry& entry : source_->tokenizer) {
+    const auto& copies = written.manifest().tokenizer;
+    if (std::none_of(copies.begin(), copies.end(), [&](const CheckpointFileEntry& copy) {
+          return copy.name == entry.name && copy.sha256 == entry.sha256;
+        }))
+      fail("{}: {} is not a copy of the one in {}", folder.string(), entry.name,
+           source_->folder.string());
+  }
+  fault_point(FaultPoint::kCheckpointPublish);
+  made.publish();
+  return hash;
 }
 
 }  // namespace orrery::storage

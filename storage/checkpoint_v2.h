@@ -8,19 +8,38 @@
 // the buffer, in place of `modules` and `slices`.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
+#include <memory>
+#include <string>
 
 #include "storage/checkpoint.h"
 
 namespace orrery::storage {
 
-/// Writes the checkpoint `from`, of version 2, as `to`, which appears whole, by a
-/// rename. Each rank's file becomes one. Every number keeps its bits, so the hash
-/// stays, and what the manifest says of the run stays too. `from` is not changed. What
-/// is written is read again and compared. Takes memory for the numbers of one rank's
-/// file, and a third of that. Error when `from` is not a good checkpoint of version 2,
-/// or when `to` exists.
-void convert_checkpoint_v2(const std::filesystem::path& from, const std::filesystem::path& to);
+class CheckpointV2 {
+ public:
+  /// Opens the checkpoint: the manifest and the digests and structure of all files are
+  /// checked. Error when it is not a good checkpoint of version 2.
+  explicit CheckpointV2(const std::filesystem::path& folder);
+  ~CheckpointV2();
+  CheckpointV2(const CheckpointV2&) = delete;
+  CheckpointV2& operator=(const CheckpointV2&) = delete;
+
+  int64_t step() const;
+
+  /// Writes it as `to`, of this program's version, which appears whole, by a rename.
+  /// Each rank's file becomes one. Every number keeps its bits, so the hash stays, and
+  /// what the manifest says of the run stays too. Before the rename the new checkpoint
+  /// is verified, and its hash compared with that of the old one's numbers, which are
+  /// read again. Returns the hash. Takes memory for the numbers of one rank's file.
+  /// Error when `to` exists, or when anything cannot be written.
+  std::string convert(const std::filesystem::path& to) const;
+
+ private:
+  struct Source;
+  std::unique_ptr<const Source> source_;
+};
 
 /// The format version that the manifest states; its digest must be right.
 int64_t checkpoint_version(const std::filesystem::path& folder);

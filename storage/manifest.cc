@@ -55,9 +55,22 @@ std::string convert_command(const fs::path& folder) {
     for (const char c : text) out += c == '\'' ? std::string("'\\''") : std::string(1, c);
     return out + "'";
   };
-  const fs::path clean = (folder / "").lexically_normal().parent_path();
+  const auto normal = [](const fs::path& path) {
+    return (path / "").lexically_normal().parent_path();
+  };
+  const auto named = [](const fs::path& path) {
+    return path.has_filename() && path.filename() != "." && path.filename() != "..";
+  };
+  const auto is_of_run = [](const fs::path& path) {
+    return path.parent_path().filename() == "checkpoints";
+  };
+  fs::path clean = normal(folder);
+  // A relative path may end before the names that the command needs.
+  const bool complete = named(clean) && named(clean.parent_path()) &&
+                        (!is_of_run(clean) || named(clean.parent_path().parent_path()));
+  if (!complete) clean = normal(fs::absolute(folder));
   const fs::path parent = clean.parent_path(), run = parent.parent_path();
-  const bool of_run = parent.filename() == "checkpoints" && !run.empty();
+  const bool of_run = is_of_run(clean) && named(run);
   const fs::path from = of_run ? run : clean;
   const fs::path to = of_run ? fs::path(run.string() + "_v3") : parent / "v3" / clean.filename();
   return fmt::format("orrery ckpt convert {} {}", quoted(from.string()), quoted(to.string()));
@@ -88,7 +101,7 @@ CheckpointFileEntry entry_from_text(const std::string& text) {
 void write_manifest(const fs::path& folder, const Manifest& manifest) {
   const CheckpointInfo& info = manifest.info;
   const std::string where = (folder / kManifestFile).string();
-  check_cover(where, manifest.modules, manifest.slices);
+  check_cover(where, manifest.modules, manifest.rank_files);
   const bool consistent = info.state
                               ? is_training_stage(info.stage) && info.state->step() == info.step
                               : info.stage == kImportStage && info.step == 0;
@@ -112,7 +125,7 @@ void write_manifest(const fs::path& folder, const Manifest& manifest) {
   out["reward"] = info.reward && std::isfinite(*info.reward) ? ordered_json(*info.reward)
                                                              : ordered_json(nullptr);
   out["files"] = ordered_json::array();
-  for (const CheckpointFileEntry& entry : manifest.slices)
+  for (const CheckpointFileEntry& entry : manifest.rank_files)
     out["files"].push_back(rank_file_json(entry));
   out["tokenizer_files"] = ordered_json::array();
   for (const CheckpointFileEntry& entry : manifest.tokenizer)
@@ -149,12 +162,12 @@ Manifest read_manifest(const fs::path& folder) {
   manifest.modules = read_modules(object);
   check_policy(source.path, manifest.modules, manifest.config);
   for_each_rank_file(object, [&](const JsonObject& file, const std::string& name) {
-    manifest.slices.push_back(read_file_entry(file, name));
-    manifest.slices.back().slices = read_slices(file);
+    manifest.rank_files.push_back(read_file_entry(file, name));
+    manifest.rank_files.back().slices = read_slices(file);
   });
-  check_cover(source.path, manifest.modules, manifest.slices);
+  check_cover(source.path, manifest.modules, manifest.rank_files);
   manifest.tokenizer = read_tokenizer_entries(object);
-  for (const auto* list : {&manifest.slices, &manifest.tokenizer}) {
+  for (const auto* list : {&manifest.rank_files, &manifest.tokenizer}) {
     for (const CheckpointFileEntry& entry : *list) check_file_size(folder, entry);
   }
   return manifest;

@@ -47,8 +47,8 @@ struct CheckpointInfo {
 struct Manifest {
   CheckpointInfo info;
   std::vector<StoredModule> modules;  ///< the policy is one of them
-  /// In rank order; together they hold every element of every tensor once.
-  std::vector<CheckpointFileEntry> slices;
+  /// The files are in rank order; together they hold each element of every tensor once.
+  std::vector<CheckpointFileEntry> rank_files;
   std::vector<CheckpointFileEntry> tokenizer;  ///< "tokenizer/..."
   models::ModelConfig config;                  ///< parsed from info.model_config_json
 };
@@ -68,7 +68,7 @@ inline constexpr const char* kTokenizerFolder = "tokenizer";
 inline constexpr const char* kImportStage = "import";
 
 /// "rank_0000_of_0004.h5"
-std::string checkpoint_slice_name(int64_t rank, int64_t ranks);
+std::string rank_file_name(int64_t rank, int64_t ranks);
 
 /// The entry of an existing file: name, size and digest.
 CheckpointFileEntry describe_file(const std::filesystem::path& folder, const std::string& name,

@@ -47,7 +47,7 @@ void for_each_rank_file(const JsonObject& object, Read&& read) {
     object.reject("files", "the slices of at least one rank are needed");
   int64_t rank = 0;
   for (const nlohmann::json& file : files)
-    read(JsonObject(file, object.where() + ": files"), checkpoint_slice_name(rank++, ranks));
+    read(JsonObject(file, object.where() + ": files"), rank_file_name(rank++, ranks));
 }
 
 std::vector<CheckpointFileEntry> read_tokenizer_entries(const JsonObject& object);

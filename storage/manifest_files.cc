@@ -24,7 +24,7 @@ CheckpointFileEntry describe_damaged(const fs::path& folder, const std::string& 
 
 }  // namespace
 
-std::string checkpoint_slice_name(int64_t rank, int64_t ranks) {
+std::string rank_file_name(int64_t rank, int64_t ranks) {
   return fmt::format("rank_{:04}_of_{:04}.h5", rank, ranks);
 }
 

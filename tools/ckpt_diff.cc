@@ -36,6 +36,12 @@ std::string diff_verdict(const storage::CheckpointDiff& d, int64_t step_a, int64
       fmt::format("of {} tensors in both, {} differ in weights, {} in adam_m, {} in adam_v",
                   d.tensors.size(), count(&storage::TensorDiff::weights),
                   count(&storage::TensorDiff::adam_m), count(&storage::TensorDiff::adam_v));
+  const auto add_modules = [&](const std::vector<std::string>& names, const char* which) {
+    if (!names.empty())
+      text += fmt::format("; only the {} has the module(s) {}", which, fmt::join(names, ", "));
+  };
+  add_modules(d.modules_only_a, "first");
+  add_modules(d.modules_only_b, "second");
   const auto add = [&](const std::vector<std::string>& names, const char* what) {
     if (!names.empty())
       text += fmt::format("; {} {} ({}{})", names.size(), what, names[0],
@@ -59,7 +65,9 @@ void ckpt_diff(const CkptOptions& options) {
                         {"identical", d.equal_tensors() && a.info().step == b.info().step},
                         {"only_a", d.only_a},
                         {"only_b", d.only_b},
-                        {"reshaped", d.reshaped}};
+                        {"reshaped", d.reshaped},
+                        {"modules_only_a", d.modules_only_a},
+                        {"modules_only_b", d.modules_only_b}};
     out["tensors"] = ordered_json::array();
     for (const storage::TensorDiff& t : d.tensors) {
       out["tensors"].push_back({{"name", t.name},

@@ -164,7 +164,7 @@ void ckpt_verify(const CkptOptions& options) {
   const fs::path folder = newest_checkpoint(options.path);
   try {
     const storage::Checkpoint c(folder);
-    const size_t files = c.manifest().slices.size() + c.manifest().tokenizer.size() + 1;
+    const size_t files = c.manifest().rank_files.size() + c.manifest().tokenizer.size() + 1;
     if (options.json) {
       fmt::print(
           "{}\n",

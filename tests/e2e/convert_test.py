@@ -1,12 +1,17 @@
 #!/usr/bin/env python3
 """Runs of older programs, whose checkpoints are of format version 2: what says so, and how they
 go on. tests/data/run_v2 is such a run after 3 of its 6 steps, saved by two ranks."""
+import fcntl
+import hashlib
 import json
+import os
 import pathlib
 import shutil
+import subprocess
 import unittest
+from unittest import mock
 
-from harness import QUICKSTART, SOURCE, Case
+from harness import QUICKSTART, SOURCE, Case, command, environment
 
 OLD = SOURCE / "tests/data/run_v2"
 # As the run was begun.
@@ -34,6 +39,27 @@ class Convert(Case):
         self.model = self.folder / "model"
         shutil.copytree(self.old / "checkpoints/step_000003/tokenizer", self.model)
         shutil.copy(self.old / "model/config.json", self.model)
+
+    def add_checkpoint(self, step):
+        """One more in the old run: the numbers of step 3, of another step."""
+        made = self.old / f"checkpoints/step_{step:06}"
+        shutil.copytree(self.old / "checkpoints/step_000003", made)
+        manifest = json.loads((made / "manifest.json").read_text())
+        manifest["step"] = manifest["state"]["sft_step"] = step
+        text = json.dumps(manifest).encode()
+        (made / "manifest.json").write_bytes(text)
+        (made / "manifest.sha256").write_text(f"{hashlib.sha256(text).hexdigest()}  manifest.json\n")
+        return made
+
+    def damage(self, step):
+        path = step / "rank_0001_of_0002.h5"
+        blob = bytearray(path.read_bytes())
+        blob[-100] ^= 1
+        path.write_bytes(blob)
+
+    def nothing_is_left(self, new):
+        self.assertFalse(new.exists())
+        self.assertEqual(list(self.folder.glob("*.tmp-*")), [])
 
     def train(self, run_dir, *words):
         return ["train", QUICKSTART, *WORDS, f"model.path={self.model}", f"run_dir={run_dir}", *words]
@@ -88,14 +114,103 @@ class Convert(Case):
         self.ok("ckpt", "convert", step, self.folder / "step_000003")
         self.fails(1, "ckpt", "convert", self.folder / "step_000003", self.folder / "again",
                    says=["is of format version 3; version 2 is what can be converted, and this program reads it as it is"])
-        damaged = step / "rank_0001_of_0002.h5"
-        blob = bytearray(damaged.read_bytes())
-        blob[-100] ^= 1
-        damaged.write_bytes(blob)
+        self.fails(2, "ckpt", "convert", self.old, "", says=["NEW is empty; name the folder to create"])
+        self.damage(step)
         self.fails(1, "ckpt", "convert", self.old, self.folder / "x",
                    says=["step_000003 is passed over", "damaged", "none of the 1 checkpoint(s)"])
         self.assertFalse((self.folder / "x").exists())
-        self.assertFalse((self.folder / "x.tmp-convert").exists())
+        self.assertEqual(list(self.folder.glob("*.tmp-*")), [])
+
+    def test_checkpoints_that_are_not_good_are_counted(self):
+        new = self.folder / "new"
+        self.damage(self.add_checkpoint(5))
+        self.add_checkpoint(4)
+        shutil.copytree(self.old / "checkpoints/step_000003", self.old / "checkpoints/step_000002")
+        result = self.ok("ckpt", "convert", self.old, new)
+        self.assertIn("step_000002 is passed over", result.stderr)
+        self.assertIn("its manifest is of step 3", result.stderr)
+        self.assertIn(f"in format version 3, with 2 of 4 checkpoint(s); passed over: step_000002, step_000005; go on with run_dir={new}\n",
+                      result.stdout)
+        self.ok("ckpt", "verify", new)
+        told = json.loads(self.ok("ckpt", "convert", self.old, self.folder / "again", "--json").stdout)
+        self.assertEqual([c["step"] for c in told["checkpoints"]], [3, 4])
+        self.assertEqual([pathlib.Path(p["path"]).name for p in told["passed_over"]], ["step_000002", "step_000005"])
+        self.assertIn("damaged", told["passed_over"][1]["reason"])
+        # The new run is of version 3, whose checkpoints are copied.
+        self.damage(new / "checkpoints/step_000003")
+        told = json.loads(self.ok("ckpt", "convert", new, self.folder / "third", "--json").stdout)
+        self.assertEqual(([c["step"] for c in told["checkpoints"]], len(told["passed_over"])), ([4], 1))
+        self.ok("ckpt", "verify", self.folder / "third")
+
+    def test_a_failure_to_write_fails_the_whole_conversion(self):
+        self.add_checkpoint(4)
+        new = self.folder / "new"
+        step = self.old / "checkpoints/step_000003"
+        for fault, says in (("checkpoint.write:enospc", "No space left"), ("checkpoint.write:enospc@7", "No space left"),
+                            ("file.write:enospc@6", "No space left"), ("checkpoint.write:corrupt@7", "damaged"),
+                            ("checkpoint.publish:error@2", "checkpoint.publish")):
+            with mock.patch.dict(os.environ, {"ORRERY_FAULT": fault}):
+                result = self.fails(1, "ckpt", "convert", self.old, new, says=[says])
+            self.assertNotIn("passed over", result.stderr, fault)
+            self.assertNotIn("earlier checkpoints", result.stderr, fault)
+            self.assertNotIn("is a copy", result.stdout, fault)
+            self.nothing_is_left(new)
+        with mock.patch.dict(os.environ, {"ORRERY_FAULT": "checkpoint.write:corrupt@2"}):
+            self.fails(1, "ckpt", "convert", step, new, says=["damaged"])
+        self.nothing_is_left(new)
+
+    def test_two_at_once(self):
+        new = self.folder / "new"
+        for old in (self.old, self.old / "checkpoints/step_000003"):
+            both = [subprocess.Popen(command("ckpt", "convert", old, new), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                     env=environment()) for _ in range(2)]
+            told = [process.communicate() for process in both]
+            self.assertEqual([process.returncode for process in both].count(0), 1, told)
+            self.ok("ckpt", "verify", new)
+            self.assertEqual(self.ok("ckpt", "hash", new).stdout.strip(), HASH_3)
+            self.assertEqual(list(self.folder.glob("*.tmp-*")), [])
+            shutil.rmtree(new)
+
+    def test_a_folder_of_checkpoints(self):
+        new = self.folder / "new"
+        told = self.ok("ckpt", "convert", self.old / "checkpoints", new).stdout
+        self.assertIn(f"go on with trainer.resume={new}/step_000003\n", told)
+        self.assertNotIn("run_dir", told)
+        self.assertEqual(self.ok("ckpt", "hash", new / "step_000003").stdout.strip(), HASH_3)
+
+    def test_new_lies_outside_old_and_has_all_of_it(self):
+        (self.old / ".notes").write_text("mine")
+        (self.old / "..sub").mkdir()
+        (self.old / "..sub/file").write_text("too")
+        (self.old / ".lock").touch()
+        (self.old / "checkpoints/step_000009.tmp-save").mkdir()
+        (self.old / "checkpoints/notes").write_text("also mine")
+        self.fails(2, "ckpt", "convert", self.old, self.old / "..new", says=["which stays as it is"])
+        new = self.folder / "..new"
+        self.ok("ckpt", "convert", self.old, new)
+        found = contents(new)
+        for name in (".notes", "..sub/file", "checkpoints/notes"):
+            self.assertEqual(found[pathlib.Path(name)], (self.old / name).read_bytes())
+        self.assertFalse((new / ".lock").exists())
+        self.assertFalse((new / "checkpoints/step_000009.tmp-save").exists())
+
+    def test_a_run_that_goes_on_is_not_converted(self):
+        new = self.folder / "new"
+        for name in (".lock", ".launch.lock"):
+            with open(self.old / name, "w", encoding="utf-8") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                for old in (self.old, self.old / "checkpoints"):
+                    self.fails(2, "ckpt", "convert", old, new, says=[f"a run is using {self.old}; convert it when that has ended"])
+            self.nothing_is_left(new)
+        self.ok("ckpt", "convert", self.old, new)
+
+    def test_the_command_that_is_told_works_from_anywhere(self):
+        for place, words in ((self.old, "."), (self.old / "checkpoints", "step_000003"), (self.old / "checkpoints/step_000003", ".")):
+            result = subprocess.run(command("ckpt", "hash", words), capture_output=True, text=True, env=environment(), cwd=place)
+            told = result.stderr.strip().split("convert it with ")[-1].split()
+            self.assertEqual(told, ["orrery", "ckpt", "convert", str(self.old), f"{self.old}_v3"])
+            subprocess.run(command(*told[1:]), check=True, capture_output=True, env=environment(), cwd=place)
+            shutil.rmtree(f"{self.old}_v3")
 
 
 if __name__ == "__main__":

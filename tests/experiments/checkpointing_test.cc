@@ -42,7 +42,7 @@ class UsableCheckpoint : public testing::Test {
 
 TEST_F(UsableCheckpoint, IsTheNewestGoodOne) {
   EXPECT_EQ(newest_usable_checkpoint(folder_, ""), at(4));
-  fs::resize_file(at(4) / storage::checkpoint_slice_name(0, 1), 100);
+  fs::resize_file(at(4) / storage::rank_file_name(0, 1), 100);
   make_older(3);
   EXPECT_EQ(newest_usable_checkpoint(folder_, ""), at(2));
 }
@@ -53,7 +53,7 @@ TEST_F(UsableCheckpoint, NoneAtAllIsNoErrorButNoneThatCanBeUsedIs) {
   EXPECT_EQ(newest_usable_checkpoint(folder_ / "empty", ""), fs::path());
 
   fs::remove(at(1) / storage::kManifestFile);
-  fs::resize_file(at(2) / storage::checkpoint_slice_name(0, 1), 100);
+  fs::resize_file(at(2) / storage::rank_file_name(0, 1), 100);
   make_older(3);
   make_older(4);
   try {
@@ -81,6 +81,24 @@ TEST_F(UsableCheckpoint, ThoseOfTheVersionBeforeAreToldOnceWithTheCommand) {
     EXPECT_THAT(error.what(),
                 AllOf(HasSubstr("step_000004 is of format version 2"),
                       HasSubstr("convert it with orrery ckpt convert "), Not(HasSubstr("\n"))));
+  }
+}
+
+TEST(OtherModules, AreRefusedByAJobThatWouldDropThem) {
+  const storage::StoredModule policy{"policy", true, {}}, critic{"critic", true, {}};
+  const std::vector<storage::StoredModule> both = {policy, critic};
+  const std::vector<std::string> names = {"policy", "critic"};
+  refuse_other_modules("run/step_000001", {&policy, 1}, {names.data(), 1});
+  refuse_other_modules("run/step_000001", both, names);
+  try {
+    refuse_other_modules("run/step_000001", both, {names.data(), 1});
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.exit_code(), kExitUsage);
+    EXPECT_THAT(error.what(),
+                AllOf(HasSubstr("run/step_000001 has the module critic, which this job "
+                                "does not have"),
+                      HasSubstr("orrery ckpt export run/step_000001 MODEL")));
   }
 }
 

@@ -62,8 +62,8 @@ struct Written {
     storage::publish_checkpoint(temporary, checkpoint, info, {&all.module, 1}, {entry}, {});
 
     for (const std::filesystem::path& path :
-         {rollouts, checkpoint / storage::checkpoint_slice_name(0, 1),
-          checkpoint / storage::kManifestFile, checkpoint / storage::kManifestHashFile,
+         {rollouts, checkpoint / storage::rank_file_name(0, 1), checkpoint / storage::kManifestFile,
+          checkpoint / storage::kManifestHashFile,
           std::filesystem::path(rollouts.string() + ".sha256")}) {
       files.push_back({path, read_file(path)});
     }

@@ -11,7 +11,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   static const fuzzing::Scratch scratch;
   static const bool made = [] {
     std::filesystem::create_directories(scratch.path() / storage::kTokenizerFolder);
-    scratch.write(storage::checkpoint_slice_name(0, 1), "no HDF5 file\n");
+    scratch.write(storage::rank_file_name(0, 1), "no HDF5 file\n");
     scratch.write(std::string(storage::kTokenizerFolder) + "/tokenizer.json", "{}\n");
     return true;
   }();

@@ -127,6 +127,8 @@ TEST_F(CheckpointTest, ModulesThatAreNoneAreRefused) {
   EXPECT_THAT(with([](Json& m) { m[0]["trainable"] = false; }), HasSubstr("the tensors of its"));
   EXPECT_THAT(with([](Json& m) { m[0].erase("tensors"); }), HasSubstr("a list of tensors"));
   EXPECT_THAT(with([&](Json& m) { first(m)["name"] = "a/b"; }), HasSubstr("letters, digits, '.'"));
+  EXPECT_THAT(with([&](Json& m) { first(m)["name"] = std::string(257, 'a'); }),
+              HasSubstr("1 to 256 letters, digits, '.'"));
   EXPECT_THAT(with([&](Json& m) { first(m)["name"] = "."; }), HasSubstr("letters, digits, '.'"));
   EXPECT_THAT(with([&](Json& m) {
                 first(m)["shape"] = {36, 12};
@@ -169,6 +171,25 @@ TEST_F(CheckpointTest, AnotherVersionIsRefusedWithWhatCanBeRead) {
   EXPECT_THAT(open_error(apart),
               testing::EndsWith(fmt::format("orrery ckpt convert '{}' '{}'", apart.string(),
                                             (folder_ / "a b/v3/step_000004").string())));
+  fs::rename(apart, path);
+  // From inside, a relative path has not the names that the command needs.
+  const fs::path before = fs::current_path();
+  const std::pair<const char*, const char*> places[] = {
+      {"run", "checkpoints/step_000004"},
+      {"run", "./checkpoints/step_000004"},
+      {"run/checkpoints", "step_000004"},
+      {"run/checkpoints/step_000004", "."},
+      {"run/checkpoints/step_000004/tokenizer", ".."}};
+  for (const auto& [place, relative] : places) {
+    fs::current_path(folder_ / place);
+    EXPECT_THAT(open_error(relative),
+                testing::EndsWith(fmt::format("orrery ckpt convert {} {}_v3", run, run)))
+        << place << " " << relative;
+  }
+  fs::current_path(folder_);
+  EXPECT_THAT(open_error("run/checkpoints/step_000004"),
+              testing::EndsWith("orrery ckpt convert run run_v3"));
+  fs::current_path(before);
 }
 
 }  // namespace

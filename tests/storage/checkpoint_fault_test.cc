@@ -194,7 +194,7 @@ TEST_F(CheckpointTest, FullDiskIsOneErrorAndKeepsTheEarlierCheckpoint) {
 TEST_F(CheckpointTest, FailedWriteIsOneErrorAndKeepsTheEarlierCheckpoint) {
   const Buffers b = buffers(1);
   const fs::path good = save(1, b);
-  const auto whole = static_cast<rlim_t>(fs::file_size(good / checkpoint_slice_name(0, 1)));
+  const auto whole = static_cast<rlim_t>(fs::file_size(good / rank_file_name(0, 1)));
   for (const rlim_t limit : {rlim_t{0}, rlim_t{100}, rlim_t{3000}, whole / 2, whole - 1}) {
     int ends[2];
     ASSERT_EQ(::pipe(ends), 0);

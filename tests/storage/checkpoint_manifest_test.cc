@@ -186,7 +186,7 @@ TEST_F(CheckpointManifestTest, FilesThatHoldOtherSlicesAreFoundBeforeTheyAreUsed
   embedding(moved, 1)[0][0] = 190;
   expect_refused(moved, other_slices);
 
-  const fs::path a = path / checkpoint_slice_name(0, 3), b = path / checkpoint_slice_name(1, 3);
+  const fs::path a = path / rank_file_name(0, 3), b = path / rank_file_name(1, 3);
   const std::string bytes_a = read_file(a), bytes_b = read_file(b);
   write_file_atomic(a, bytes_b);
   write_file_atomic(b, bytes_a);
@@ -198,7 +198,7 @@ TEST_F(CheckpointManifestTest, FilesThatHoldOtherSlicesAreFoundBeforeTheyAreUsed
   write_file_atomic(a, "no HDF5");
   nlohmann::json other = good;
   other["files"][0]["bytes"] = 7;
-  other["files"][0]["sha256"] = describe_file(path, checkpoint_slice_name(0, 3)).sha256;
+  other["files"][0]["sha256"] = describe_file(path, rank_file_name(0, 3)).sha256;
   write_file_atomic(b, bytes_b);
   expect_refused(other, "HDF5 cannot open");
 }

@@ -6,6 +6,7 @@
 #include "core/error.h"
 #include "core/sha256.h"
 #include "storage/checkpoint.h"
+#include "storage/checkpoint_report.h"
 #include "tests/storage/checkpoint_fixture.h"
 
 namespace orrery::storage {
@@ -130,6 +131,23 @@ TEST_F(CheckpointModulesTest, EachHasAHashOfItsOwn) {
   EXPECT_THAT(error_of([&] { checkpoint_hash(again, "actor"); }),
               HasSubstr("step_000005 has no module \"actor\"; its modules are policy, critic, "
                         "reference"));
+}
+
+TEST_F(CheckpointModulesTest, ADifferenceNamesModules) {
+  const Checkpoint all(save_all());
+  Buffers b = buffers(0);
+  all.read("policy", table_.slices(), b.weights, b.m, b.v);
+  const Checkpoint policy(save(6, b));
+  const CheckpointDiff more = diff_checkpoints(all, policy), less = diff_checkpoints(policy, all);
+  EXPECT_THAT(more.modules_only_a, testing::ElementsAre("critic", "reference"));
+  EXPECT_THAT(less.modules_only_b, testing::ElementsAre("critic", "reference"));
+  EXPECT_TRUE(more.modules_only_b.empty() && less.modules_only_a.empty());
+  EXPECT_FALSE(more.equal_tensors() || less.equal_tensors());
+  for (const TensorDiff& t : more.tensors) EXPECT_TRUE(t.equal()) << t.name;
+  const CheckpointDiff same = diff_checkpoints(all, all);
+  EXPECT_TRUE(same.equal_tensors());
+  EXPECT_EQ(same.tensors.size(), 2 * policy_.tensors.size() + critic_.tensors.size());
+  EXPECT_EQ(same.tensors[policy_.tensors.size()].name, "critic/value_head.weight");
 }
 
 TEST_F(CheckpointModulesTest, APolicyOfAnotherModelIsNotPublished) {

@@ -133,7 +133,7 @@ TEST_F(CheckpointTest, EveryBitFlipAndTruncationIsDetected) {
 
 TEST_F(CheckpointTest, DamagedSliceIsNotParsedOnRead) {
   const fs::path path = save(4, buffers(4), {500});
-  const fs::path file = path / checkpoint_slice_name(1, 2);
+  const fs::path file = path / rank_file_name(1, 2);
   std::string bytes = read_file(file);
   bytes[3] ^= 1;
   write_file_atomic(file, bytes);
@@ -160,7 +160,7 @@ TEST_F(CheckpointTest, FallsBackToTheNewestGoodOneAndSaysWhy) {
   EXPECT_EQ(latest_good_checkpoint(checkpoints(), note)->info().step, 3);
   EXPECT_THAT(reasons, IsEmpty());
 
-  fs::resize_file(checkpoints() / "step_000003" / checkpoint_slice_name(0, 1), 5000);
+  fs::resize_file(checkpoints() / "step_000003" / rank_file_name(0, 1), 5000);
   fs::remove(checkpoints() / "step_000002" / kManifestFile);
   const auto summaries = list_checkpoints(checkpoints());
   ASSERT_EQ(summaries.size(), 3u);
@@ -196,7 +196,7 @@ TEST_F(CheckpointTest, OldOnesGoAndTheNewestGoodOneStays) {
   remove_old_checkpoints(checkpoints(), 3);
   EXPECT_EQ(steps(), (std::vector<int64_t>{3, 4, 5}));
   for (const char* bad : {"step_000004", "step_000005"}) {
-    fs::remove(checkpoints() / bad / checkpoint_slice_name(0, 1));
+    fs::remove(checkpoints() / bad / rank_file_name(0, 1));
   }
   remove_old_checkpoints(checkpoints(), 1);
   EXPECT_EQ(steps(), (std::vector<int64_t>{3, 4, 5}));
@@ -218,9 +218,9 @@ TEST_F(CheckpointTest, UnusableFoldersDoNotCountAndStay) {
     bytes[bytes.size() / 2] = static_cast<char>(bytes[bytes.size() / 2] ^ 1);
     write_file_atomic(path, bytes);
   };
-  flip(of(2) / checkpoint_slice_name(0, 1));  // the right size, another digest
-  fs::remove(of(4) / kManifestFile);          // torn
-  fs::resize_file(of(6) / checkpoint_slice_name(0, 1), 100);
+  flip(of(2) / rank_file_name(0, 1));  // the right size, another digest
+  fs::remove(of(4) / kManifestFile);   // torn
+  fs::resize_file(of(6) / rank_file_name(0, 1), 100);
   fs::remove_all(of(7));
   fs::create_directory(of(7));  // empty
   fs::remove_all(of(8));
@@ -244,7 +244,7 @@ TEST_F(CheckpointTest, SavingAgainReplaces) {
   const Buffers b = buffers(2);
   EXPECT_EQ(save(6, b), path);
   EXPECT_EQ(load(path).weights, b.weights);
-  EXPECT_FALSE(fs::exists(path / checkpoint_slice_name(1, 2)));
+  EXPECT_FALSE(fs::exists(path / rank_file_name(1, 2)));
   size_t entries = 0;
   for ([[maybe_unused]] const auto& entry : fs::directory_iterator(checkpoints())) ++entries;
   EXPECT_EQ(entries, 1u);

@@ -71,9 +71,9 @@ class CheckpointV2Test : public CheckpointTest {
                                      {"shape", p.shape},
                                      {"offset", table_.values(flat, p).data() - flat.data()}});
     manifest["files"] = json::array();
-    fs::remove(path / checkpoint_slice_name(0, 1));
+    fs::remove(path / rank_file_name(0, 1));
     for (size_t r = 0; r < ranks.size(); ++r) {
-      const std::string name = checkpoint_slice_name(static_cast<int64_t>(r), std::ssize(ranks));
+      const std::string name = rank_file_name(static_cast<int64_t>(r), std::ssize(ranks));
       write_v2(path / name, ranks[r], b);
       const CheckpointFileEntry entry = describe_file(path, name);
       json extents = json::array();
@@ -83,6 +83,22 @@ class CheckpointV2Test : public CheckpointTest {
     }
     rewrite_manifest(path, manifest.dump());
     return path;
+  }
+
+  /// Changes the first rank's file and then has the manifest agree with it.
+  static void change_file(const fs::path& path, const std::function<void(hid_t)>& change) {
+    json manifest = json::parse(read_file(path / kManifestFile));
+    const std::string name = manifest["files"][0]["name"];
+    {
+      const Hdf5Lock lock;
+      const Hdf5Handle file(H5Fopen((path / name).c_str(), H5F_ACC_RDWR, H5P_DEFAULT), H5Fclose,
+                            "open");
+      change(file);
+    }
+    const CheckpointFileEntry entry = describe_file(path, name);
+    manifest["files"][0]["bytes"] = entry.bytes;
+    manifest["files"][0]["sha256"] = entry.sha256;
+    rewrite_manifest(path, manifest.dump());
   }
 
   std::vector<std::vector<Extent>> cuts() const {
@@ -114,8 +130,9 @@ TEST_F(CheckpointV2Test, ConvertsEveryBitAndField) {
     if (entry.is_regular_file()) before[entry.path()] = read_file(entry.path());
   }
   const fs::path made = folder_ / "new" / "step_000007";
-  convert_checkpoint_v2(old, made);
+  const std::string hash = CheckpointV2(old).convert(made);
   const Checkpoint c(made);
+  EXPECT_EQ(checkpoint_hash(c), hash);
   EXPECT_EQ(checkpoint_hash(c), checkpoint_hash(7, table_, b.weights, b.m, b.v));
   EXPECT_EQ(c.saving_ranks(), 3);
   const Buffers read = load(made);
@@ -128,12 +145,12 @@ TEST_F(CheckpointV2Test, ConvertsEveryBitAndField) {
   for (const auto& [path, bytes] : before) EXPECT_EQ(read_file(path), bytes) << path;
   EXPECT_EQ(std::distance(fs::directory_iterator(folder_ / "new"), {}), 1)
       << "nothing is left over";
-  EXPECT_THAT(error_of([&] { convert_checkpoint_v2(old, made); }), HasSubstr("exists"));
+  EXPECT_THAT(error_of([&] { CheckpointV2(old).convert(made); }), HasSubstr("exists"));
 }
 
 TEST_F(CheckpointV2Test, WhatAnOlderProgramWroteKeepsItsHash) {
   const fs::path old = fs::path(ORRERY_SOURCE_DIR) / "tests/data/run_v2/checkpoints/step_000003";
-  convert_checkpoint_v2(old, folder_ / "step_000003");
+  CheckpointV2(old).convert(folder_ / "step_000003");
   const Checkpoint c(folder_ / "step_000003");
   EXPECT_EQ(checkpoint_hash(c), "1b8f9942e076a5c316b9292e6bddddb9b0f2694a054fa5837d4a6754bd531790");
   EXPECT_EQ(c.info().state->adam_t, 3);
@@ -162,10 +179,10 @@ TEST_F(CheckpointV2Test, WhatIsNoneIsRefusedAndNothingIsLeft) {
   const fs::path old = save_v2(7, b, cuts()), made = folder_ / "new" / "step_000007";
   const std::string good = read_file(old / kManifestFile);
   const auto refused = [&](const std::string& why) {
-    const std::string error = error_of([&] { convert_checkpoint_v2(old, made); });
+    const std::string error = error_of([&] { CheckpointV2(old).convert(made); });
     EXPECT_THAT(error, testing::AllOf(HasSubstr(why), Not(HasSubstr("\n"))));
     EXPECT_FALSE(fs::exists(made));
-    EXPECT_FALSE(fs::exists(made.string() + ".tmp-convert"));
+    EXPECT_FALSE(fs::exists(made.parent_path()) && !fs::is_empty(made.parent_path()));
   };
   const auto with = [&](const std::function<void(json&)>& change, const std::string& why) {
     json manifest = json::parse(good);
@@ -177,6 +194,9 @@ TEST_F(CheckpointV2Test, WhatIsNoneIsRefusedAndNothingIsLeft) {
        "is of format version 1; version 2 is what can be converted");
   with([](json& m) { m["format_version"] = 3; }, "this program reads it as it is");
   with([](json& m) { m["flat_size"] = 7; }, "not the one of its model_config");
+  with([](json& m) { m["flat_size"] = m["flat_size"].get<int64_t>() + 16; },
+       "not the one of its model_config");
+  with([](json& m) { m["flat_size"] = int64_t{1} << 59; }, "not the one of its model_config");
   with([](json& m) { m["tensors"][1]["offset"] = 0; }, "not the one of its model_config");
   with([](json& m) { m["tensors"][1]["shape"] = {13}; }, "not the one of its model_config");
   with([](json& m) { m["tensors"].erase(0); }, "not the one of its model_config");
@@ -195,6 +215,58 @@ TEST_F(CheckpointV2Test, WhatIsNoneIsRefusedAndNothingIsLeft) {
   refused("tokenizer.json: 2 bytes");
   write_file_atomic(old / kManifestFile, good + " ");
   refused("manifest.json: damaged");
+}
+
+// What a file of this version may hold is as narrow as in version 3.
+TEST_F(CheckpointV2Test, ADatasetOfAnotherKindIsRefused) {
+  const int64_t n = table_.flat_size();
+  const hsize_t count = n;
+  /// The error after /weights was made anew with this plan and in this shape.
+  const auto error_with = [&](const std::function<void(hid_t plan)>& set_up,
+                              std::vector<hsize_t> shape, hid_t type = H5T_IEEE_F32LE) {
+    const fs::path old = save_v2(7, buffers(1), {{{0, n}}});
+    change_file(old, [&](hid_t file) {
+      H5Ldelete(file, "weights", H5P_DEFAULT);
+      const Hdf5Handle plan(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, "a");
+      set_up(plan);
+      const Hdf5Handle space(
+          H5Screate_simple(static_cast<int>(shape.size()), shape.data(), nullptr), H5Sclose, "b");
+      const Hdf5Handle dataset(
+          H5Dcreate2(file, "weights", type, space, H5P_DEFAULT, plan, H5P_DEFAULT), H5Dclose, "c");
+    });
+    return error_of([&] { CheckpointV2 opened(old); });
+  };
+  const auto plain = [](hid_t) {};
+  EXPECT_EQ(error_with(plain, {count}), "no error");
+  EXPECT_THAT(error_with(plain, {count - 1}), HasSubstr("values in 1 dimension(s)"));
+  EXPECT_THAT(error_with(plain, {count / 2, 2}), HasSubstr("values in 2 dimension(s)"));
+  EXPECT_THAT(error_with(plain, {count}, H5T_IEEE_F64LE),
+              HasSubstr("weights: it holds floating-point numbers of 8 bytes"));
+  EXPECT_THAT(error_with(
+                  [&](hid_t plan) {
+                    H5Pset_chunk(plan, 1, &count);
+                    H5Pset_shuffle(plan);
+                  },
+                  {count}),
+              HasSubstr("weights: its values are not in one piece"));
+  EXPECT_THAT(error_with([](hid_t plan) { H5Pset_external(plan, "/etc/passwd", 0, H5F_UNLIMITED); },
+                         {count}),
+              HasSubstr("weights: its values are not in one piece"));
+  for (const bool external : {false, true}) {
+    const fs::path old = save_v2(7, buffers(1), {{{0, n}}});
+    const fs::path other = old / rank_file_name(0, 1);
+    fs::copy_file(other, folder_ / "other.h5", fs::copy_options::overwrite_existing);
+    change_file(old, [&](hid_t file) {
+      H5Ldelete(file, "weights", H5P_DEFAULT);
+      if (external) {
+        H5Lcreate_external((folder_ / "other.h5").c_str(), "/weights", file, "weights", H5P_DEFAULT,
+                           H5P_DEFAULT);
+      } else {
+        H5Lcreate_soft("/adam_m", file, "weights", H5P_DEFAULT, H5P_DEFAULT);
+      }
+    });
+    EXPECT_THAT(error_of([&] { CheckpointV2 opened(old); }), HasSubstr("open weights of"));
+  }
 }
 
 }  // namespace
