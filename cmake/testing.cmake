@@ -119,6 +119,7 @@ add_test(NAME gpu.ops COMMAND ${ops_check})
 set_tests_properties(gpu.ops PROPERTIES LABELS gpu TIMEOUT 3000 SKIP_RETURN_CODE 77)
 add_test(NAME slow.emulated_ops COMMAND ${ops_check} --emulated)
 set_tests_properties(slow.emulated_ops PROPERTIES LABELS slow TIMEOUT 3000 PROCESSORS 4)
+set_tests_properties(gpu.ops slow.emulated_ops PROPERTIES RESOURCE_LOCK gpu_ops)
 
 if(ORRERY_FUZZ)
   add_custom_target(fuzz_targets)
