@@ -84,8 +84,9 @@ void Stream::check_time(const Event& event) const {
 
 namespace {
 
-/// A CUDA device's own stream, made on first use and never destroyed.
-Stream& cuda_stream(Device device) {
+/// A CUDA device's own stream, made on first use and never destroyed. Other builds have
+/// no use for it.
+[[maybe_unused]] Stream& cuda_stream(Device device) {
   static std::array<std::atomic<Stream*>, kMostCudaDevices> streams{};
   ORRERY_CHECK(device.index >= 0 && device.index < kMostCudaDevices, "device {}",
                device_name(device));
