@@ -1,6 +1,6 @@
-// Every row of every case table that is for an oracle, on every device that this build
-// has kernels for: the bits are the CPU's. On the debug device an access by the host
-// outside an op, an upload or a download would end the process.
+// Every row of every case table that is for an oracle, on the debug device and on the
+// one that ORRERY_TEST_DEVICE names: the bits are the CPU's. On the debug device an
+// access by the host outside an op, an upload or a download would end the process.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -24,9 +24,8 @@ namespace orrery::kernels {
 namespace {
 using namespace cases;
 using kernel_testing::DeviceArrays;
+using kernel_testing::other_devices;
 using kernel_testing::same_bits;
-
-constexpr DeviceType kOtherDevices[] = {DeviceType::kDebug};
 
 /// Numbers that ops return, and ids that they draw.
 using Answers = std::vector<double>;
@@ -353,10 +352,10 @@ void walk(const Row (&table)[kRows], void (*run_row)(DeviceArrays&, const Row&, 
     Answers expected;
     DeviceArrays cpu(Context{}, row.seed);
     run_row(cpu, row, expected);
-    for (const DeviceType device : kOtherDevices) {
-      SCOPED_TRACE(device_name({device}));
+    for (const Device device : other_devices()) {
+      SCOPED_TRACE(device_name(device));
       Answers answers;
-      DeviceArrays other({.device = {device}, .threads = 2}, row.seed);
+      DeviceArrays other({.device = device, .threads = 2}, row.seed);
       run_row(other, row, answers);
       EXPECT_TRUE(same_bits(other.values(), cpu.values()));
       EXPECT_EQ(answers, expected);
