@@ -423,8 +423,12 @@ TEST(MatmulChecks, NameTheMatrixWhoseShapeIsWrong) {
                 packed_weight_bytes(Device{}, DType::kF32, int64_t{1} << 40, int64_t{1} << 40);
               }),
               HasSubstr("too large"));
-  if (kCudaBuilt) return;  // no backend is missing
   const Context cuda{.device = {DeviceType::kCuda}};
+  if (kCudaBuilt) {  // no backend is missing
+    EXPECT_THAT(message([&] { packed_weight_bytes(cuda.device, DType::kBF16, 6, 4); }),
+                HasSubstr("the weight holds bf16; it must hold f32"));
+    return;
+  }
   EXPECT_THAT(
       message([&] { matmul_forward(cuda, {.y = y.mat(), .x = x.mat(), .weight = weight.packed}); }),
       HasSubstr("matmul_forward: this build has no kernels for device cuda:0"));
