@@ -274,7 +274,7 @@ void run(Arrays& a, const LogprobCase& c) {
     const float edges[] = {-INFINITY, -3e38f, x * 1e4f, x * 100.0f, x, x, x};
     values.push_back(rng.below(1000) == 0 ? INFINITY : edges[rng.below(7)]);
   }
-  compute(Mat<float>(a.of("edges", values).data, c.rows, c.vocab), dlogp, zeros);
+  compute(Mat<float>(a.of("edges", values).data, c.rows, c.vocab), dlogp, dentropy);
   compute(a.mat("masked", c.rows, c.vocab), zeros, zeros);
 }
 
