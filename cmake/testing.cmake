@@ -3,7 +3,7 @@
 # scripts. tests/mpi/*_test.cc become test_mpi, run whole at 1, 2 and 4 ranks. tests/e2e/*_test.py
 # drive the built command. tests/fuzz/*_fuzz.cc become libFuzzer programs in fuzz/ of the build
 # (preset asan-ubsan), run by tools/fuzz.sh; the target fuzz_targets builds all of them.
-# tests/gpu holds the self-test of a GPU, which needs nvcc alone.
+# tests/gpu holds what checks a GPU, which nvcc builds.
 # The suites that use a device run a second time with ORRERY_TEST_DEVICE=debug, whose memory no
 # host code may touch (core/closed_memory.h): their names begin with debug., and ctest's -L, which
 # takes a regular expression, finds their labels by unit or mpi as well as by debug.
@@ -113,6 +113,13 @@ set_tests_properties(slow.aarch64 PROPERTIES LABELS slow TIMEOUT 3000 PROCESSORS
 # Builds with nvcc alone where that is, and runs where a device of compute capability 9.0 is.
 add_test(NAME gpu.selftest COMMAND ${CMAKE_SOURCE_DIR}/tests/gpu/run_selftest.sh ${CMAKE_BINARY_DIR}/gpu)
 set_tests_properties(gpu.selftest PROPERTIES LABELS gpu TIMEOUT 600 SKIP_RETURN_CODE 77)
+# The ops of the CUDA backend against the CPU's: on a device, and as host code without one.
+set(ops_check ${CMAKE_SOURCE_DIR}/tests/gpu/run_ops_check.sh ${CMAKE_BINARY_DIR}/gpu_ops)
+add_test(NAME gpu.ops COMMAND ${ops_check})
+set_tests_properties(gpu.ops PROPERTIES LABELS gpu TIMEOUT 3000 SKIP_RETURN_CODE 77)
+add_test(NAME slow.emulated_ops COMMAND ${ops_check} --emulated)
+set_tests_properties(slow.emulated_ops PROPERTIES LABELS slow TIMEOUT 3000 PROCESSORS 4)
+set_tests_properties(gpu.ops slow.emulated_ops PROPERTIES RESOURCE_LOCK gpu_ops)
 
 if(ORRERY_FUZZ)
   add_custom_target(fuzz_targets)

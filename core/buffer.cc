@@ -7,8 +7,10 @@
 #include <cstring>
 
 #include "core/closed_memory.h"
+#include "core/cuda_api.h"
 #include "core/device.h"
 #include "core/error.h"
+#include "core/stream.h"
 
 namespace orrery {
 namespace {
@@ -39,21 +41,30 @@ void* map_pages(size_t bytes) {
   return begin + before;
 }
 
+/// Null when there is no memory.
+void* allocate(Device device, size_t bytes) {
+  switch (device.type) {
+    case DeviceType::kCpu:
+      return mapped(bytes) ? map_pages(bytes) : std::aligned_alloc(kAlign, round_up(bytes, kAlign));
+    case DeviceType::kDebug:
+      return allocate_closed(bytes);
+    case DeviceType::kCuda:
+      if constexpr (kCudaBuilt) return cuda_api::allocate(device, bytes);
+      break;
+  }
+  fail_no_backend(device);
+}
+
 }  // namespace
 
 Buffer::Buffer(Device device, size_t bytes) : device_(device), bytes_(bytes) {
-  if (device.type == DeviceType::kCuda) fail_no_backend(device);
   if (bytes == 0) return;
-  if (device.type == DeviceType::kDebug) {
-    data_ = allocate_closed(bytes);
-  } else {
-    data_ = mapped(bytes) ? map_pages(bytes) : std::aligned_alloc(kAlign, round_up(bytes, kAlign));
-  }
+  data_ = allocate(device, bytes);
   if (data_ == nullptr) {
     fail(
-        "out of memory: cannot allocate {:.1f} MiB on the host; "
+        "out of memory: cannot allocate {:.1f} MiB on {}; "
         "use a smaller batch, token budget or KV cache",
-        bytes * 0x1p-20);
+        bytes * 0x1p-20, device.type == DeviceType::kCuda ? device_name(device) : "the host");
   }
 }
 
@@ -61,6 +72,8 @@ Buffer::~Buffer() {
   if (data_ == nullptr) return;
   if (device_.type == DeviceType::kDebug) {
     free_closed(data_, bytes_);
+  } else if (device_.type == DeviceType::kCuda) {
+    if constexpr (kCudaBuilt) cuda_api::release(device_, data_);
   } else if (mapped(bytes_)) {
     ::munmap(data_, round_up(bytes_, kHugePage));
   } else {
@@ -72,6 +85,10 @@ Buffer Buffer::zeroed(Device device, size_t bytes) {
   Buffer buffer(device, bytes);
   if (device.type == DeviceType::kCpu && bytes > 0 && !mapped(bytes))
     std::memset(buffer.data(), 0, bytes);  // fresh pages are zero: none is touched before use
+  if constexpr (kCudaBuilt) {
+    if (device.type == DeviceType::kCuda && bytes > 0)
+      cuda_api::zero(device, device_stream(device).handle(), buffer.data(), bytes);
+  }
   return buffer;
 }
 

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <memory>
 
 #include "core/context.h"
 
@@ -24,21 +25,25 @@ class Event {
   Kind kind_ = Kind::kNone;
   Device device_;
   int64_t number_ = 0;  // on the debug device: how many its stream had recorded by then
+  std::shared_ptr<void> cuda_;
   Clock::time_point time_;
 };
 
 /// An in-order queue of work on a device. Ops of the CPU and the debug device end
 /// before they return, so there an event is done when it is recorded, and nothing ever
 /// waits; what would be wrong on a device that runs behind the host is an Error all the
-/// same. Thread-safe.
+/// same. A CUDA device's work goes on behind the host. Thread-safe.
 class Stream {
  public:
   /// An Error for a device that this build lacks.
   explicit Stream(Device device);
+  ~Stream();
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
 
   Device device() const { return device_; }
+  /// Of a CUDA device, which becomes the calling thread's: the cudaStream_t.
+  void* handle() const;
 
   /// The point behind all work that has been queued by now.
   Event record() { return record(Event::Kind::kOrder); }
@@ -61,6 +66,7 @@ class Stream {
   void check_time(const Event& event) const;
 
   const Device device_;
+  void* cuda_ = nullptr;                                  // the cudaStream_t
   std::atomic<int64_t> recorded_ = 0, synchronized_ = 0;  // events, on the debug device
 };
 

@@ -8,6 +8,7 @@
 #include "config/config_external.h"
 #include "core/error.h"
 #include "experiments/job.h"
+#include "kernels/numerics.h"
 #include "kernels/sampling.h"
 
 namespace orrery::experiments {
@@ -256,7 +257,10 @@ void check_config(const proto::Config& config, int ranks, ConfigUse use) {
   if (config.has_run_dir() && config.run_dir().empty())
     fail_usage("run_dir is empty: give the folder for metrics, rollouts and checkpoints");
   if (config.experiment_name().empty()) fail_usage("experiment_name is empty: give the run a name");
-  config::device(config);  // one that this build has
+  // A device that this build has, and one that computes with these types.
+  const Device device = config::device(config);
+  for (const DType dtype : {config::compute_dtype(config), config::rollout_compute_dtype(config)})
+    kernels::numerics_class(device, dtype);
   const comm::Topology topology = comm::make_topology(config.cluster(), ranks);
   check_data(config, use);
   for (const std::string& stop : config.rollout().stop()) {

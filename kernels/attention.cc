@@ -6,6 +6,7 @@
 #include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/attention.h"
+#include "kernels/cuda/attention.h"
 #include "kernels/dispatch.h"
 
 namespace orrery::kernels {
@@ -37,7 +38,7 @@ void attention_forward(const Context& ctx, const AttentionForward& op) {
       ctx, "attention forward", pair_flops(plan.pairs, shape),
       static_cast<double>(2 * op.q.size() + 2 * plan.keys * shape.kv_heads * shape.head_dim) *
           static_cast<double>(dtype_bytes(op.pool.dtype)));
-  dispatch(ctx, kOp, op, cpu::attention_forward);
+  dispatch<cpu::attention_forward, cuda::attention_forward>(ctx, kOp, op);
 }
 
 void attention_backward(const Context& ctx, const AttentionBackward& op) {
@@ -66,7 +67,7 @@ void attention_backward(const Context& ctx, const AttentionBackward& op) {
   const double element = static_cast<double>(dtype_bytes(op.q.dtype));
   const ProfileOpScope profile(ctx, "attention backward", 2 * pair_flops(plan.pairs, shape),
                                element * 4 * (op.q.size() + op.k.size()));
-  dispatch(ctx, kOp, op, cpu::attention_backward);
+  dispatch<cpu::attention_backward, cuda::attention_backward>(ctx, kOp, op);
 }
 
 }  // namespace orrery::kernels

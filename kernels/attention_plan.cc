@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/transfer.h"
 #include "kernels/cpu/attention.h"
+#include "kernels/dispatch.h"
 #include "kernels/kv_pool.h"
 
 namespace orrery::kernels {
@@ -18,11 +19,12 @@ void check_shape(const char* op, const AttentionShape& shape) {
     fail("{}: head_dim {}: need 1 to {}", op, shape.head_dim, cpu::kMaxHeadDim);
 }
 
-/// The CPU's kernels serve the debug device as well.
 void check_device(const Context& ctx, const char* op) {
-  if (ctx.device.type == DeviceType::kCuda)
-    fail("{}: this build has no kernels for device {}: use cpu", op, device_name(ctx.device));
+  if (ctx.device.type == DeviceType::kCuda && !kCudaBuilt) fail_no_kernels(op, ctx.device);
 }
+
+/// The CPU's kernels serve the debug device as well.
+bool runs_on_cpu(const Context& ctx) { return ctx.device.type != DeviceType::kCuda; }
 
 /// A segment's rows must lie in the batch.
 template <class Segment>
@@ -98,7 +100,7 @@ AttentionPlan make_attention_plan(const Context& ctx, const AttentionShape& shap
   check_disjoint(kOp, segments);
   plan.segments = upload_into<PlannedSegment>(ctx, arena, planned);
   plan.tables = upload_into<int32_t>(ctx, arena, tables);
-  plan.cpu = cpu::schedule_forward(ctx, shape, planned, tables);
+  if (runs_on_cpu(ctx)) plan.cpu = cpu::schedule_forward(ctx, shape, planned, tables);
   return plan;
 }
 
@@ -132,7 +134,7 @@ AttentionBackwardPlan make_attention_backward_plan(const Context& ctx, const Att
   }
   check_disjoint(kOp, segments);
   plan.segments = upload_into<AttentionSegment>(ctx, arena, segments);
-  plan.cpu = cpu::schedule_backward(ctx, shape, segments);
+  if (runs_on_cpu(ctx)) plan.cpu = cpu::schedule_backward(ctx, shape, segments);
   return plan;
 }
 

@@ -3,6 +3,7 @@
 #include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/elementwise.h"
+#include "kernels/cuda/elementwise.h"
 #include "kernels/dispatch.h"
 
 namespace orrery::kernels {
@@ -11,7 +12,7 @@ void fill(const Context& ctx, const Fill& op) {
   constexpr const char* kOp = "fill";
   require_vec(kOp, "y", op.y, op.y.size);
   const ProfileOpScope profile(ctx, kOp, 0, f32_bytes(op.y.size));
-  dispatch(ctx, kOp, op, cpu::fill);
+  dispatch<cpu::fill, cuda::fill>(ctx, kOp, op);
 }
 
 void nested_sum(const Context& ctx, const NestedSum& op) {
@@ -20,7 +21,7 @@ void nested_sum(const Context& ctx, const NestedSum& op) {
   if (count < 2) fail("{}: there are {} parts; there must be at least 2", kOp, count);
   require_vec(kOp, "out", op.out, op.out.size);
   const ProfileOpScope profile(ctx, "add shards", 0, f32_bytes((count + 1) * op.out.size));
-  dispatch(ctx, kOp, op, cpu::nested_sum);
+  dispatch<cpu::nested_sum, cuda::nested_sum>(ctx, kOp, op);
 }
 
 void tree_sum(const Context& ctx, const TreeSum& op) {
@@ -32,7 +33,7 @@ void tree_sum(const Context& ctx, const TreeSum& op) {
          count, kMostParts);
   }
   require_vec(kOp, "out", op.out, op.out.size);
-  dispatch(ctx, kOp, op, cpu::tree_sum);
+  dispatch<cpu::tree_sum, cuda::tree_sum>(ctx, kOp, op);
 }
 
 }  // namespace orrery::kernels

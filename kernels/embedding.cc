@@ -3,6 +3,7 @@
 #include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/embedding.h"
+#include "kernels/cuda/embedding.h"
 #include "kernels/dispatch.h"
 
 namespace orrery::kernels {
@@ -13,7 +14,7 @@ void embedding_forward(const Context& ctx, const EmbeddingForward& op) {
   require_mat(kOp, "table", op.table, op.table.rows, op.table.cols);
   require_vec(kOp, "ids", op.ids, op.out.rows);
   const ProfileOpScope profile(ctx, "embedding", 0, f32_bytes(2 * op.out.size()));
-  dispatch(ctx, kOp, op, cpu::embedding_forward);
+  dispatch<cpu::embedding_forward, cuda::embedding_forward>(ctx, kOp, op);
 }
 
 void embedding_backward(const Context& ctx, const EmbeddingBackward& op) {
@@ -22,7 +23,7 @@ void embedding_backward(const Context& ctx, const EmbeddingBackward& op) {
   require_mat(kOp, "dtable", op.dtable, op.dtable.rows, op.dtable.cols);
   require_vec(kOp, "ids", op.ids, op.dout.rows);
   const ProfileOpScope profile(ctx, "embedding backward", 0, f32_bytes(3 * op.dout.size()));
-  dispatch(ctx, kOp, op, cpu::embedding_backward);
+  dispatch<cpu::embedding_backward, cuda::embedding_backward>(ctx, kOp, op);
 }
 
 }  // namespace orrery::kernels

@@ -4,6 +4,7 @@
 #include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/kv_pool.h"
+#include "kernels/cuda/kv_pool.h"
 #include "kernels/dispatch.h"
 
 namespace orrery::kernels {
@@ -27,8 +28,9 @@ void check_pool(const char* op, const KvPool& pool, const AttentionPlan& plan) {
 
 size_t kv_pool_bytes(Device device, DType dtype, int64_t blocks, int64_t kv_heads,
                      int64_t head_dim) {
-  const bool computed = dtype == DType::kF32 || dtype == DType::kBF16;
-  if (device.type == DeviceType::kCuda || !computed) {
+  const bool cuda = device.type == DeviceType::kCuda;
+  const bool computed = dtype == DType::kF32 || (dtype == DType::kBF16 && !cuda);
+  if ((cuda && !kCudaBuilt) || !computed) {
     fail(
         "KV pool: this build has no kernels for {} keys and values on device {}: "
         "use f32 or bf16 on cpu",
@@ -40,7 +42,8 @@ size_t kv_pool_bytes(Device device, DType dtype, int64_t blocks, int64_t kv_head
         "need at least 1 kv head and a head_dim of 1 to {}",
         blocks, kv_heads, head_dim, cpu::kMaxHeadDim);
   }
-  return cpu::kv_pool_bytes(dtype, blocks, kv_heads, head_dim);
+  return dispatch<cpu::kv_pool_bytes, cuda::kv_pool_bytes>(
+      Context{.device = device}, "kv_pool_bytes", KvPoolBytes{dtype, blocks, kv_heads, head_dim});
 }
 
 KvPool make_kv_pool(Device device, DType dtype, int64_t blocks, int64_t kv_heads, int64_t head_dim,
@@ -55,7 +58,7 @@ void kv_clear(const Context& ctx, const KvClear& op) {
   const ProfileOpScope profile(
       ctx, "kv clear", 0,
       element_bytes(pool, 2 * kKvBlock * pool.blocks * pool.kv_heads * pool.head_dim));
-  dispatch(ctx, "kv_clear", op, cpu::kv_clear);
+  dispatch<cpu::kv_clear, cuda::kv_clear>(ctx, "kv_clear", op);
 }
 
 void kv_write(const Context& ctx, const KvWrite& op) {
@@ -66,7 +69,7 @@ void kv_write(const Context& ctx, const KvWrite& op) {
   require_mat(kOp, "v", op.v, op.plan.rows, columns);
   const ProfileOpScope profile(ctx, "kv write", 0,
                                element_bytes(op.pool, 2 * (op.k.size() + op.v.size())));
-  dispatch(ctx, kOp, op, cpu::kv_write);
+  dispatch<cpu::kv_write, cuda::kv_write>(ctx, kOp, op);
 }
 
 void kv_copy(const Context& ctx, const KvCopy& op) {
@@ -74,7 +77,7 @@ void kv_copy(const Context& ctx, const KvCopy& op) {
   const ProfileOpScope profile(
       ctx, "kv copy", 0,
       element_bytes(op.pool, 4 * op.plan.slots * op.pool.kv_heads * op.pool.head_dim));
-  dispatch(ctx, "kv_copy", op, cpu::kv_copy);
+  dispatch<cpu::kv_copy, cuda::kv_copy>(ctx, "kv_copy", op);
 }
 
 }  // namespace orrery::kernels

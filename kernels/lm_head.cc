@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "kernels/cpu/lm_head.h"
+#include "kernels/cuda/lm_head.h"
 #include "kernels/dispatch.h"
 #include "kernels/logprob.h"
 
@@ -97,9 +98,9 @@ void measure_lm_head(DType dtype, int64_t vocab, int64_t rows, Arena& arena) {
 }
 
 int64_t lm_head_chunk_rows(Device device, int64_t vocab, int64_t rows, DType dtype) {
-  return dispatch(Context{.device = device}, "lm_head_chunk_rows",
-                  cpu::LmHeadChunkRows{.vocab = vocab, .rows = rows, .dtype = dtype},
-                  cpu::lm_head_chunk_rows);
+  return dispatch<cpu::lm_head_chunk_rows, cuda::lm_head_chunk_rows>(
+      Context{.device = device}, "lm_head_chunk_rows",
+      LmHeadChunkRows{.vocab = vocab, .rows = rows, .dtype = dtype});
 }
 
 void lm_head_logprob(const Context& ctx, const LmHeadForward& op, Arena& arena) {

@@ -5,6 +5,7 @@
 #include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/logprob.h"
+#include "kernels/cuda/logprob.h"
 #include "kernels/dispatch.h"
 
 namespace orrery::kernels {
@@ -45,7 +46,7 @@ void logprob_forward(const Context& ctx, const LogprobForward& op) {
   if (!op.max.empty()) require_size(kOp, "max", op.max.size, rows);
   if (!op.log_sum.empty()) require_size(kOp, "log_sum", op.log_sum.size, rows);
   const ProfileOpScope profile(ctx, "log-prob and entropy", 0, f32_bytes(op.logits.size()));
-  dispatch(ctx, kOp, op, cpu::logprob_forward);
+  dispatch<cpu::logprob_forward, cuda::logprob_forward>(ctx, kOp, op);
 }
 
 void logprob_backward(const Context& ctx, const LogprobBackward& op) {
@@ -63,7 +64,7 @@ void logprob_backward(const Context& ctx, const LogprobBackward& op) {
   }
   const ProfileOpScope profile(ctx, "log-prob backward", 0,
                                f32_bytes(op.logits.size()) + mat_bytes(op.dlogits));
-  dispatch(ctx, kOp, op, cpu::logprob_backward);
+  dispatch<cpu::logprob_backward, cuda::logprob_backward>(ctx, kOp, op);
 }
 
 }  // namespace orrery::kernels

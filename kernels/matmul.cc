@@ -6,6 +6,7 @@
 #include "core/profile.h"
 #include "kernels/cpu/bias.h"
 #include "kernels/cpu/matmul.h"
+#include "kernels/cuda/matmul.h"
 #include "kernels/dispatch.h"
 
 namespace orrery::kernels {
@@ -67,9 +68,8 @@ constexpr size_t kPackAlign = 64;
 
 size_t packed_weight_bytes(Device device, DType dtype, int64_t n, int64_t k) {
   ORRERY_CHECK(n >= 0 && k >= 0, "packed_weight_bytes: weight [{}, {}]", n, k);
-  const size_t bytes =
-      dispatch(Context{.device = device}, "packed_weight_bytes",
-               cpu::PackedWeightBytes{.dtype = dtype, .n = n, .k = k}, cpu::packed_weight_bytes);
+  const auto bytes = dispatch<cpu::packed_weight_bytes, cuda::packed_weight_bytes>(
+      Context{.device = device}, "packed_weight_bytes", PackedWeightBytes{dtype, n, k});
   return (bytes + kPackAlign - 1) / kPackAlign * kPackAlign;
 }
 
@@ -81,7 +81,7 @@ PackedWeight pack_weight(const Context& ctx, const PackWeight& op) {
                "pack_weight: memory is not {}-byte aligned", kPackAlign);
   const ProfileOpScope profile(ctx, "pack weights", 0,
                                f32_bytes(op.weight.size()) + weight_bytes(packed));
-  dispatch(ctx, "pack_weight", op, cpu::pack_weight);
+  dispatch<cpu::pack_weight, cuda::pack_weight>(ctx, "pack_weight", op);
   return packed;
 }
 
@@ -100,7 +100,7 @@ void matmul_forward(const Context& ctx, const MatmulForward& op) {
   const ProfileOpScope profile(
       ctx, "matmul forward", product_flops(op.y.rows, w.n, w.k),
       mat_bytes(op.x) + mat_bytes(op.y) * (op.accumulate ? 2 : 1) + weight_bytes(w));
-  dispatch(ctx, "matmul_forward", op, cpu::matmul_forward);
+  dispatch<cpu::matmul_forward, cuda::matmul_forward>(ctx, "matmul_forward", op);
 }
 
 void matmul_backward_input(const Context& ctx, const MatmulBackwardInput& op) {
@@ -114,7 +114,8 @@ void matmul_backward_input(const Context& ctx, const MatmulBackwardInput& op) {
   const ProfileOpScope profile(
       ctx, "matmul dX", product_flops(op.dy.rows, w.n, w.k),
       mat_bytes(op.dy) + mat_bytes(op.dx) * (op.accumulate ? 2 : 1) + weight_bytes(w));
-  dispatch(ctx, "matmul_backward_input", op, cpu::matmul_backward_input);
+  dispatch<cpu::matmul_backward_input, cuda::matmul_backward_input>(ctx, "matmul_backward_input",
+                                                                    op);
 }
 
 void matmul_backward_weight(const Context& ctx, const MatmulBackwardWeight& op) {
@@ -129,13 +130,14 @@ void matmul_backward_weight(const Context& ctx, const MatmulBackwardWeight& op) 
   const ProfileOpScope profile(
       ctx, "matmul dW", product_flops(op.dy.rows, op.dy.cols, op.x.cols),
       mat_bytes(op.dy) + mat_bytes(op.x) + f32_bytes(op.dw.size()) * (op.accumulate ? 2 : 1));
-  dispatch(ctx, "matmul_backward_weight", op, cpu::matmul_backward_weight);
+  dispatch<cpu::matmul_backward_weight, cuda::matmul_backward_weight>(ctx, "matmul_backward_weight",
+                                                                      op);
 }
 
 void bias_backward(const Context& ctx, const BiasBackward& op) {
   check_mat("bias_backward", "dy", op.dy, op.dy.rows, op.db.size);
   const ProfileOpScope profile(ctx, "bias backward", 0, mat_bytes(op.dy));
-  dispatch(ctx, "bias_backward", op, cpu::bias_backward);
+  dispatch<cpu::bias_backward, cuda::bias_backward>(ctx, "bias_backward", op);
 }
 
 }  // namespace orrery::kernels

@@ -1,5 +1,6 @@
 #include "kernels/numerics.h"
 
+#include "core/cuda_api.h"
 #include "core/error.h"
 #include "kernels/cpu/amx.h"
 #include "kernels/cpu/pairs.h"
@@ -67,8 +68,13 @@ const NumericsClassInfo& numerics_class_info(NumericsClass numerics) {
 }
 
 NumericsClass numerics_class(Device device, DType compute_dtype) {
-  if (device.type == DeviceType::kCuda)
-    fail("this build has no kernels for device {}: use cpu", device_name(device));
+  if (device.type == DeviceType::kCuda) {
+    if (!kCudaBuilt) fail("this build has no kernels for device {}: use cpu", device_name(device));
+    if (compute_dtype == DType::kBF16) {
+      fail_usage("device {} computes in f32 alone so far: use f32 instead of bf16, or device cpu",
+                 device_name(device));
+    }
+  }
   switch (compute_dtype) {
     case DType::kF32:
       return NumericsClass::kF32Chain;

@@ -5,6 +5,7 @@
 #include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/optimizer.h"
+#include "kernels/cuda/optimizer.h"
 #include "kernels/dispatch.h"
 
 namespace orrery::kernels {
@@ -61,7 +62,7 @@ void adamw_step(const Context& ctx, const AdamwStep& op) {
   require_vec(kOp, "v", op.v, count);
   require_vec(kOp, "grad", op.grad, count);
   const ProfileOpScope profile(ctx, "adamw", 0, f32_bytes(7 * count));
-  dispatch(ctx, kOp, op, cpu::adamw_step);
+  dispatch<cpu::adamw_step, cuda::adamw_step>(ctx, kOp, op);
 }
 
 void sum_squares_chunks(const Context& ctx, const SumSquaresChunks& op) {
@@ -69,7 +70,7 @@ void sum_squares_chunks(const Context& ctx, const SumSquaresChunks& op) {
   require_vec(kOp, "x", op.x, op.x.size);
   require_vec(kOp, "sums", op.sums, (op.x.size + kNormChunk - 1) / kNormChunk);
   const ProfileOpScope profile(ctx, "gradient norm", 0, f32_bytes(op.x.size));
-  dispatch(ctx, kOp, op, cpu::sum_squares_chunks);
+  dispatch<cpu::sum_squares_chunks, cuda::sum_squares_chunks>(ctx, kOp, op);
 }
 
 }  // namespace orrery::kernels

@@ -3,11 +3,27 @@
 #include <algorithm>
 
 #include "core/buffer.h"
+#include "core/cuda_api.h"
+#include "core/stream.h"
 #include "core/timer.h"
 #include "kernels/elementwise.h"
 #include "kernels/matmul.h"
 
 namespace orrery::kernels {
+namespace {
+
+/// Of the device's work that `body` queues.
+template <class Body>
+double time_of(const Context& ctx, Body&& body) {
+  Stream& stream = ctx.stream();
+  const Event begin = stream.record_time();
+  body();
+  const Event end = stream.record_time();
+  stream.synchronize();
+  return std::chrono::duration<double>(stream.between(begin, end)).count();
+}
+
+}  // namespace
 
 double measure_gemm_peak(const Context& ctx, DType dtype, double seconds) {
   constexpr int64_t kRows = 1792, kOut = 1024, kIn = 768;
@@ -24,11 +40,18 @@ double measure_gemm_peak(const Context& ctx, DType dtype, double seconds) {
   const Timer total;
   double best = 0;
   do {
-    const Timer timer;
-    matmul_forward(ctx, {.y = y_mat, .x = x_mat, .weight = packed});
-    best = std::max(best, 2.0 * kRows * kOut * kIn / timer.seconds());
+    const double seconds_of =
+        time_of(ctx, [&] { matmul_forward(ctx, {.y = y_mat, .x = x_mat, .weight = packed}); });
+    best = std::max(best, 2.0 * kRows * kOut * kIn / seconds_of);
   } while (total.seconds() < seconds);
   return best;
+}
+
+double arithmetic_peak(const Context& ctx, DType dtype, int turns) {
+  if constexpr (kCudaBuilt) {
+    if (ctx.device.type == DeviceType::kCuda) return cuda_api::f32_peak(ctx.device);
+  }
+  return measure_product_peak(ctx.threads, dtype, turns);
 }
 
 double measure_memory_bandwidth(const Context& ctx, double seconds) {
@@ -42,9 +65,8 @@ double measure_memory_bandwidth(const Context& ctx, double seconds) {
   const Timer total;
   double best = 0;
   do {
-    const Timer timer;
-    nested_sum(ctx, {.out = to, .parts = parts});
-    best = std::max(best, 3.0 * kBytes / timer.seconds());
+    const double seconds_of = time_of(ctx, [&] { nested_sum(ctx, {.out = to, .parts = parts}); });
+    best = std::max(best, 3.0 * kBytes / seconds_of);
   } while (total.seconds() < seconds);
   return best;
 }

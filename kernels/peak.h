@@ -18,6 +18,11 @@ double measure_gemm_peak(const Context& ctx, DType dtype, double seconds = 0.3);
 /// well under 0.1 ms each, by the thread's CPU time.
 double measure_product_peak(int threads, DType dtype, int turns = 300);
 
+/// The most floating-point operations per second (2 per multiply-add) of ctx's device
+/// with operands of `dtype`: measure_product_peak() of the CPU's; what its clock allows
+/// of a CUDA device, which computes in f32 alone.
+double arithmetic_peak(const Context& ctx, DType dtype, int turns = 300);
+
 /// Bytes per second that y += x moves over 256 MiB each (two reads and one write per
 /// element): the best of several runs within about `seconds`.
 double measure_memory_bandwidth(const Context& ctx, double seconds = 0.3);

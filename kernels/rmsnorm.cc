@@ -5,6 +5,7 @@
 #include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/rmsnorm.h"
+#include "kernels/cuda/rmsnorm.h"
 #include "kernels/dispatch.h"
 
 namespace orrery::kernels {
@@ -51,7 +52,7 @@ void rmsnorm_forward(const Context& ctx, const RmsnormForward& op) {
   require_f32_or_bf16(kOp, "y", op.y.dtype);
   if (x.dtype == DType::kBF16) require_dtype(kOp, "y", op.y.dtype, DType::kBF16);
   const ProfileOpScope profile(ctx, "rmsnorm", 0, mat_bytes(x) + mat_bytes(op.y));
-  dispatch(ctx, kOp, op, cpu::rmsnorm_forward);
+  dispatch<cpu::rmsnorm_forward, cuda::rmsnorm_forward>(ctx, kOp, op);
 }
 
 void rmsnorm_residual_forward(const Context& ctx, const RmsnormResidualForward& op) {
@@ -67,7 +68,7 @@ void rmsnorm_residual_forward(const Context& ctx, const RmsnormResidualForward& 
   check_eps(kOp, op.eps);
   require_f32_or_bf16(kOp, "y", op.y.dtype);
   const ProfileOpScope profile(ctx, "rmsnorm", 0, f32_bytes(3 * x.size()) + mat_bytes(op.y));
-  dispatch(ctx, kOp, op, cpu::rmsnorm_residual_forward);
+  dispatch<cpu::rmsnorm_residual_forward, cuda::rmsnorm_residual_forward>(ctx, kOp, op);
 }
 
 void rmsnorm_backward(const Context& ctx, const RmsnormBackward& op) {
@@ -85,7 +86,7 @@ void rmsnorm_backward(const Context& ctx, const RmsnormBackward& op) {
                                mat_bytes(x) + mat_bytes(op.dy) +
                                    mat_bytes(op.dx) * (op.accumulate ? 2 : 1) +
                                    mat_bytes(op.dx_rounded));
-  dispatch(ctx, kOp, op, cpu::rmsnorm_backward);
+  dispatch<cpu::rmsnorm_backward, cuda::rmsnorm_backward>(ctx, kOp, op);
 }
 
 }  // namespace orrery::kernels

@@ -8,6 +8,7 @@
 #include "core/transfer.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/rope.h"
+#include "kernels/cuda/rope.h"
 #include "kernels/dispatch.h"
 
 namespace orrery::kernels {
@@ -206,14 +207,14 @@ void rope_forward(const Context& ctx, const Rope& op) {
   constexpr const char* kOp = "rope_forward";
   check_rotation(kOp, op);
   const ProfileOpScope profile(ctx, "rope", 0, 2 * mat_bytes(op.x));
-  dispatch(ctx, kOp, op, cpu::rope_forward);
+  dispatch<cpu::rope_forward, cuda::rope_forward>(ctx, kOp, op);
 }
 
 void rope_backward(const Context& ctx, const Rope& op) {
   constexpr const char* kOp = "rope_backward";
   check_rotation(kOp, op);
   const ProfileOpScope profile(ctx, "rope backward", 0, 2 * mat_bytes(op.x));
-  dispatch(ctx, kOp, op, cpu::rope_backward);
+  dispatch<cpu::rope_backward, cuda::rope_backward>(ctx, kOp, op);
 }
 
 }  // namespace orrery::kernels

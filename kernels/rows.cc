@@ -3,6 +3,7 @@
 #include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/rows.h"
+#include "kernels/cuda/rows.h"
 #include "kernels/dispatch.h"
 
 namespace orrery::kernels {
@@ -21,7 +22,7 @@ void copy_rows(const Context& ctx, const CopyRows& op) {
   constexpr const char* kOp = "copy_rows";
   check_copy(kOp, op.to, op.from, op.from.rows);
   const ProfileOpScope profile(ctx, "copy rows", 0, 2 * mat_bytes(op.to));
-  dispatch(ctx, kOp, op, cpu::copy_rows);
+  dispatch<cpu::copy_rows, cuda::copy_rows>(ctx, kOp, op);
 }
 
 void round_rows(const Context& ctx, const RoundRows& op) {
@@ -30,7 +31,7 @@ void round_rows(const Context& ctx, const RoundRows& op) {
   require_mat(kOp, "from", op.from, op.from.rows, op.from.cols);
   require_dtype(kOp, "to", op.to.dtype, DType::kBF16);
   const ProfileOpScope profile(ctx, "round rows", 0, mat_bytes(op.to) + f32_bytes(op.from.size()));
-  dispatch(ctx, kOp, op, cpu::round_rows);
+  dispatch<cpu::round_rows, cuda::round_rows>(ctx, kOp, op);
 }
 
 void gather_rows(const Context& ctx, const GatherRows& op) {
@@ -38,7 +39,7 @@ void gather_rows(const Context& ctx, const GatherRows& op) {
   check_copy(kOp, op.to, op.from, op.rows.size);
   require_vec(kOp, "rows", op.rows, op.to.rows);
   const ProfileOpScope profile(ctx, "gather rows", 0, 2 * mat_bytes(op.to));
-  dispatch(ctx, kOp, op, cpu::gather_rows);
+  dispatch<cpu::gather_rows, cuda::gather_rows>(ctx, kOp, op);
 }
 
 void scatter_add_rows(const Context& ctx, const ScatterAddRows& op) {
@@ -47,7 +48,7 @@ void scatter_add_rows(const Context& ctx, const ScatterAddRows& op) {
   require_mat(kOp, "from", op.from, op.rows.size, op.to.cols);
   require_vec(kOp, "rows", op.rows, op.from.rows);
   const ProfileOpScope profile(ctx, "scatter rows", 0, f32_bytes(3 * op.from.size()));
-  dispatch(ctx, kOp, op, cpu::scatter_add_rows);
+  dispatch<cpu::scatter_add_rows, cuda::scatter_add_rows>(ctx, kOp, op);
 }
 
 void spread_rows(const Context& ctx, const SpreadRows& op) {
@@ -55,7 +56,7 @@ void spread_rows(const Context& ctx, const SpreadRows& op) {
   require_mat(kOp, "y", op.y, op.source.size, op.y.cols);
   require_vec(kOp, "source", op.source, op.y.rows);
   const ProfileOpScope profile(ctx, "spread rows", 0, f32_bytes(2 * op.y.size()));
-  dispatch(ctx, kOp, op, cpu::spread_rows);
+  dispatch<cpu::spread_rows, cuda::spread_rows>(ctx, kOp, op);
 }
 
 }  // namespace orrery::kernels

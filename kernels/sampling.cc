@@ -3,6 +3,7 @@
 #include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/sampling.h"
+#include "kernels/cuda/sampling.h"
 #include "kernels/dispatch.h"
 
 namespace orrery::kernels {
@@ -19,7 +20,7 @@ void sample_forward(const Context& ctx, const SampleForward& op) {
   require_size(kOp, "params", op.params.size, rows);
   require_size(kOp, "uniform", op.uniform.size, rows);
   const ProfileOpScope profile(ctx, "sampling", 0, f32_bytes(op.logits.size()));
-  dispatch(ctx, kOp, op, cpu::sample_forward);
+  dispatch<cpu::sample_forward, cuda::sample_forward>(ctx, kOp, op);
 }
 
 }  // namespace orrery::kernels

@@ -3,6 +3,7 @@
 #include "core/profile.h"
 #include "kernels/checks.h"
 #include "kernels/cpu/swiglu.h"
+#include "kernels/cuda/swiglu.h"
 #include "kernels/dispatch.h"
 
 namespace orrery::kernels {
@@ -15,7 +16,7 @@ void swiglu_forward(const Context& ctx, const SwigluForward& op) {
   require_f32_or_bf16(kOp, "out", out.dtype);
   require_dtype(kOp, "gate_up", op.gate_up.dtype, out.dtype);
   const ProfileOpScope profile(ctx, "swiglu", 0, 3 * mat_bytes(out));
-  dispatch(ctx, kOp, op, cpu::swiglu_forward);
+  dispatch<cpu::swiglu_forward, cuda::swiglu_forward>(ctx, kOp, op);
 }
 
 void swiglu_backward(const Context& ctx, const SwigluBackward& op) {
@@ -28,7 +29,7 @@ void swiglu_backward(const Context& ctx, const SwigluBackward& op) {
   require_dtype(kOp, "gate_up", op.gate_up.dtype, dout.dtype);
   require_dtype(kOp, "d_gate_up", op.d_gate_up.dtype, dout.dtype);
   const ProfileOpScope profile(ctx, "swiglu backward", 0, 5 * mat_bytes(dout));
-  dispatch(ctx, kOp, op, cpu::swiglu_backward);
+  dispatch<cpu::swiglu_backward, cuda::swiglu_backward>(ctx, kOp, op);
 }
 
 }  // namespace orrery::kernels

@@ -9,6 +9,7 @@
 #include "core/device.h"
 #include "core/dtype.h"
 #include "core/parallel.h"
+#include "kernels/numerics.h"
 #include "tools/commands.h"
 
 namespace orrery::tools {
@@ -26,8 +27,9 @@ struct ModelOptions {
             "Hugging Face model folder, checkpoint, or run's folder (its newest good checkpoint)")
         ->required();
     command.add_option("--device", device,
-                       "Where the model is: cpu, or debug (the CPU's kernels, on memory that "
-                       "nothing else may touch; for tests of the program)");
+                       "Where the model is: cpu; in a CUDA build also cuda, cuda:1; or debug (the "
+                       "CPU's kernels, on memory that nothing else may touch; for tests of the "
+                       "program)");
     command.add_option("--dtype", dtype, "Type of the matrices in products: f32 or bf16")
         ->check(one_of({"f32", "bf16"}));
     command.add_option("--threads", threads, "CPU threads (default: all this process may use)")
@@ -37,6 +39,7 @@ struct ModelOptions {
   Context context() const {
     Context ctx;
     ctx.device = device_from_name("--device", device);
+    kernels::numerics_class(ctx.device, compute_dtype());  // one that the device computes in
     ctx.threads = threads > 0 ? std::min(threads, max_team_members()) : available_cpus();
     return ctx;
   }

@@ -234,7 +234,8 @@ HWY_EXPORT(write_pairs_segment);
 
 void kv_clear(const Context& ctx, const KvClear& op) {
   const KvPool& pool = op.pool;
-  const size_t bytes = kv_pool_bytes(pool.dtype, pool.blocks, pool.kv_heads, pool.head_dim);
+  const size_t bytes =
+      kv_pool_bytes(ctx, KvPoolBytes{pool.dtype, pool.blocks, pool.kv_heads, pool.head_dim});
   // All bits zero is the number zero in both types.
   std::byte* const data = static_cast<std::byte*>(pool.data);
   parallel_for(ctx, static_cast<int64_t>(bytes), int64_t{1} << 18,

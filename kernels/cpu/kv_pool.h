@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/device_sizes.h"
 #include "kernels/kv_pool.h"
 
 namespace orrery::kernels::cpu {
@@ -36,8 +37,8 @@ inline int64_t kv_pool_elements(DType dtype, int64_t blocks, int64_t kv_heads, i
   return blocks * kv_heads * (key_elements(dtype, head_dim) + value_elements(dtype, head_dim));
 }
 
-inline size_t kv_pool_bytes(DType dtype, int64_t blocks, int64_t kv_heads, int64_t head_dim) {
-  return kv_pool_elements(dtype, blocks, kv_heads, head_dim) * dtype_bytes(dtype);
+inline size_t kv_pool_bytes(const Context& /*ctx*/, const KvPoolBytes& op) {
+  return kv_pool_elements(op.dtype, op.blocks, op.kv_heads, op.head_dim) * dtype_bytes(op.dtype);
 }
 
 /// T: what pool.dtype says.

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/device_sizes.h"
 #include "kernels/matmul.h"
 
 namespace orrery::kernels::cpu {
@@ -16,10 +17,6 @@ namespace orrery::kernels::cpu {
 /// Columns of W^T (output features) in one panel of a packed weight.
 inline constexpr int64_t kPanelWidth = 32;
 
-struct PackedWeightBytes {
-  DType dtype = DType::kF32;
-  int64_t n = 0, k = 0;
-};
 /// Error where that is more than an int64_t holds.
 size_t packed_weight_bytes(const Context& ctx, const PackedWeightBytes& op);
 

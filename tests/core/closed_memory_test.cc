@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "core/buffer.h"
+#include "core/cuda_api.h"
 #include "core/transfer.h"
 
 namespace orrery {
@@ -76,6 +77,7 @@ TEST(ClosedMemory, TheHostIsGivenNoView) {
 }
 
 TEST(ClosedMemory, AMissingBackendIsNamed) {
+  if (kCudaBuilt) GTEST_SKIP() << "no backend is missing";
   try {
     const Buffer buffer({DeviceType::kCuda, 1}, 8);
     FAIL();

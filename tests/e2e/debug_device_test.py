@@ -50,10 +50,17 @@ class DebugDevice(Case):
                       ("step", "--prompts", "2", "--samples", "2", "--prompt-len", "4", "--gen-len", "4")):
             for model in (self.folder / "run", self.model):  # weights, and a config without any
                 self.ok("bench", *words, "--repeats", "1", "--model", model, "--device", "debug")
-        result = run("generate", "--model", self.folder / "run", "--prompt", "1", "--device", "cuda")
+        # A build that has CUDA takes its name, and finds no such device.
+        result = run("generate", "--model", self.folder / "run", "--prompt", "1", "--device", "cuda:63")
         self.assertEqual(result.returncode, 2)
-        self.assertIn("--device is 'cuda', which this build has no kernels for: use cpu or debug",
-                      result.stderr)
+        self.assertRegex(result.stderr, "--device is 'cuda:63', which this build has no kernels for: "
+                         "use cpu or debug|device cuda:63: .*: use another device")
+        # Refused before the device is looked for.
+        for words in (("generate", "--prompt", "1"), ("bench", "train", "--batch", "1", "--seq-len", "8")):
+            result = run(*words, "--model", self.folder / "run", "--device", "cuda:63", "--dtype", "bf16")
+            self.assertEqual(result.returncode, 2)
+            self.assertRegex(result.stderr, "no kernels for: use cpu or debug|device cuda:63 computes in f32 "
+                             "alone so far: use f32 instead of bf16, or device cpu")
 
 
 if __name__ == "__main__":

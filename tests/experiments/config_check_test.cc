@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "config/config.h"
+#include "core/cuda_api.h"
 #include "tests/config/config_file.h"
 
 namespace orrery::experiments {
@@ -38,8 +39,16 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
   EXPECT_EQ(config::usage_error([] { check_config(config::parse(""), 1); }),
             "model.path is not set: give the folder of a Hugging Face model, "
             "such as model.path=models/SmolLM2-135M");
-  EXPECT_EQ(refused({"device=cuda"}),
-            "device is 'cuda', which this build has no kernels for: use cpu or debug");
+  EXPECT_EQ(refused({"device=cuda:x"}),
+            kCudaBuilt ? "device is 'cuda:x', which is no device: use cpu or debug or cuda"
+                       : "device is 'cuda:x', which is no device: use cpu or debug");
+  for (const char* key : {"model.compute_dtype=bf16", "rollout.compute_dtype=bf16"}) {
+    EXPECT_EQ(refused({"device=cuda:7", key}),
+              kCudaBuilt ? "device cuda:7 computes in f32 alone so far: "
+                           "use f32 instead of bf16, or device cpu"
+                         : "device is 'cuda:7', which this build has no kernels for: "
+                           "use cpu or debug");
+  }
   EXPECT_EQ(
       refused({"actor.ppo_mini_batch_size=12"}),
       "actor.ppo_mini_batch_size (12 prompts) does not divide data.train_batch_size (32 prompts): "

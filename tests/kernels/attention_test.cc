@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "core/cuda_api.h"
 #include "core/error.h"
 #include "kernels/cpu/kv_pool.h"
 #include "kernels/numerics.h"
@@ -533,13 +534,16 @@ TEST_F(AttentionTest, BadInputIsNamed) {
   EXPECT_THAT([&] { copy_slots(pool, 0, 3, 1); },
               ThrowsMessage<Error>(HasSubstr("outside the pool of 3")));
   EXPECT_THAT([&] { copy_slots(pool, 0, 1, 33); }, ThrowsMessage<Error>(HasSubstr("33 slots")));
+  EXPECT_THAT([] { kv_pool_bytes({}, DType::kF16, 1, 1, 8); },
+              ThrowsMessage<Error>(HasSubstr("no kernels for f16 keys and values")));
   const Context gpu{.device = {DeviceType::kCuda, 0}};
+  EXPECT_THAT([&] { kv_pool_bytes(gpu.device, DType::kBF16, 1, 1, 8); },
+              ThrowsMessage<Error>(HasSubstr("no kernels for bf16 keys and values")));
+  if (kCudaBuilt) return;  // no backend is missing
   EXPECT_THAT([&] { make_attention_plan(gpu, shape, 10, 3, {}, arena); },
               ThrowsMessage<Error>(HasSubstr("no kernels for device cuda:0")));
   EXPECT_THAT([&] { kv_clear(gpu, {.pool = pool.view()}); },
               ThrowsMessage<Error>(HasSubstr("no kernels for device cuda:0")));
-  EXPECT_THAT([] { kv_pool_bytes({}, DType::kF16, 1, 1, 8); },
-              ThrowsMessage<Error>(HasSubstr("no kernels for f16 keys and values")));
 }
 
 }  // namespace

@@ -15,9 +15,10 @@ namespace orrery::kernels {
 namespace {
 using namespace cases;
 
-/// The functions that kernels/*.cc hand to dispatch() for an op's context.
+/// The functions that kernels/*.cc hand to dispatch() for an op's context: of the CPU
+/// and of CUDA, by one name.
 std::set<std::string> dispatched_ops() {
-  static const std::regex kCall(R"(dispatch\(\s*ctx,[^;]*\bcpu::(\w+)\))");
+  static const std::regex kCall(R"(dispatch<cpu::(\w+), cuda::\1>\(\s*ctx,)");
   std::set<std::string> ops;
   for (const auto& entry :
        std::filesystem::directory_iterator(std::string(ORRERY_SOURCE_DIR) + "/kernels")) {

@@ -6,8 +6,18 @@
 #include "core/buffer.h"
 #include "core/transfer.h"
 #include "tests/kernels/kernel_testing.h"
+#include "tests/support/test_device.h"
 
 namespace orrery::kernels::kernel_testing {
+
+/// The devices whose bits are to be the CPU's: the debug device, and the one that
+/// ORRERY_TEST_DEVICE names.
+inline std::vector<Device> other_devices() {
+  std::vector<Device> devices{{DeviceType::kDebug}};
+  const Device named = testing_support::test_device();
+  if (named.type == DeviceType::kCuda) devices.push_back(named);
+  return devices;
+}
 
 /// Arrays on one device, filled with random numbers, that live as long as this.
 class DeviceArrays {

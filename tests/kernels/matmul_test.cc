@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/buffer.h"
+#include "core/cuda_api.h"
 #include "core/error.h"
 #include "kernels/numerics.h"
 #include "tests/kernels/cases/matmul_cases.h"
@@ -423,6 +424,11 @@ TEST(MatmulChecks, NameTheMatrixWhoseShapeIsWrong) {
               }),
               HasSubstr("too large"));
   const Context cuda{.device = {DeviceType::kCuda}};
+  if (kCudaBuilt) {  // no backend is missing
+    EXPECT_THAT(message([&] { packed_weight_bytes(cuda.device, DType::kBF16, 6, 4); }),
+                HasSubstr("the weight holds bf16; it must hold f32"));
+    return;
+  }
   EXPECT_THAT(
       message([&] { matmul_forward(cuda, {.y = y.mat(), .x = x.mat(), .weight = weight.packed}); }),
       HasSubstr("matmul_forward: this build has no kernels for device cuda:0"));

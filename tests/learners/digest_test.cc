@@ -4,6 +4,7 @@
 // purpose, the class's version in kernels/numerics.h goes up with them.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "comm/communicator.h"
@@ -78,9 +79,12 @@ TEST(Digest, OfLogprobsAndUpdatesIsTheSameOnEveryMachine) {
   ASSERT_EQ(numerics_class_info(kernels::NumericsClass::kPairs).version, 1u);
   for (const std::string& target : kernels::supported_pairs_targets()) {
     kernels::set_cpu_target(target);
-    for (const Case& c : kCases)
+    for (const Case& c : kCases) {
+      const auto types = testing_support::test_dtypes();
+      if (std::ranges::find(types, c.dtype) == types.end()) continue;
       EXPECT_EQ(run(c.architecture, c.dtype), c.expected)
           << c.architecture << ' ' << dtype_name(c.dtype) << ' ' << target;
+    }
   }
   kernels::set_cpu_target("best");
 }

@@ -366,7 +366,7 @@ TEST_P(EngineVsLearner, RandomSchedulesChangeNoBit) {
 
 INSTANTIATE_TEST_SUITE_P(Models, EngineVsLearner,
                          testing::Combine(testing::ValuesIn(models()),
-                                          testing::Values(DType::kF32, DType::kBF16)),
+                                          testing::ValuesIn(testing_support::test_dtypes())),
                          [](const auto& param_info) {
                            return std::string(std::get<0>(param_info.param).name) + "_" +
                                   std::string(dtype_name(std::get<1>(param_info.param)));

@@ -52,7 +52,7 @@ TEST_P(ModelGradient, MatchesFiniteDifferences) {
 
 TEST_P(ModelGradient, SameBitsForAnyMicroBatchAndThreads) {
   const Context ctx = test_context();
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+  for (const DType dtype : testing_support::test_dtypes()) {
     models::Transformer model(tiny_config(GetParam()), test_device(), dtype);
     randomize(model, 4, ctx);
     // In bf16 these are three runs, of which the last has fewer than 256 rows.
@@ -113,7 +113,7 @@ std::vector<float> gradient_through_window(const Context& ctx, const models::Tra
 
 TEST_P(ModelGradient, IsWrittenOverWhateverWasThere) {
   const Context ctx = test_context();
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+  for (const DType dtype : testing_support::test_dtypes()) {
     models::Transformer model(tiny_config(GetParam()), test_device(), dtype);
     randomize(model, 4, ctx);
     const TinyBatch batch(6, model.config().vocab_size, {5, 33, 64}, 4);
@@ -145,7 +145,7 @@ TEST_P(ModelGradient, OfNoBatchIsZero) {
 
 TEST_P(ModelGradient, AFirstBatchWithoutLossRowsIsAsInOneBatch) {
   const Context ctx = test_context();
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+  for (const DType dtype : testing_support::test_dtypes()) {
     models::Transformer model(tiny_config(GetParam()), test_device(), dtype);
     randomize(model, 4, ctx);
     TinyBatch batch(6, model.config().vocab_size, {5, 33, 64, 1, 40, 70, 50, 8}, 4);
@@ -177,6 +177,7 @@ double relative_distance(std::span<const float> a, std::span<const float> b) {
 }
 
 TEST_P(ModelGradient, OfBf16IsNearThatOfF32InEveryTensor) {
+  if (testing_support::test_dtypes().size() == 1) GTEST_SKIP() << "the device has no bf16";
   const Context ctx = test_context();
   const auto gradient = [&](DType dtype) {
     models::Transformer model(tiny_config(GetParam()), test_device(), dtype);
@@ -198,6 +199,7 @@ TEST_P(ModelGradient, OfBf16IsNearThatOfF32InEveryTensor) {
 }
 
 TEST_P(ModelGradient, OfBf16DependsOnWhereRunsEnd) {
+  if (testing_support::test_dtypes().size() == 1) GTEST_SKIP() << "the device has no bf16";
   const Context ctx = test_context();
   models::Transformer model(tiny_config(GetParam()), test_device(), DType::kBF16);
   randomize(model, 4, ctx);
@@ -228,7 +230,7 @@ TEST_P(ModelGradient, OfBf16DependsOnWhereRunsEnd) {
 
 TEST_P(ModelGradient, TakesWhatWasMeasured) {
   const Context ctx = test_context();
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+  for (const DType dtype : testing_support::test_dtypes()) {
     models::Transformer model(tiny_config(GetParam()), test_device(), dtype);
     randomize(model, 4, ctx);
     const TinyBatch batch(6, model.config().vocab_size, {5, 33, 64, 1, 40, 70, 50, 8}, 4);

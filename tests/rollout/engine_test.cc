@@ -236,7 +236,7 @@ TEST_P(EngineBits, AreThoseOfTheTrainingForward) {
 
 INSTANTIATE_TEST_SUITE_P(Models, EngineBits,
                          testing::Combine(testing::ValuesIn(kArchitectures),
-                                          testing::Values(DType::kF32, DType::kBF16)),
+                                          testing::ValuesIn(testing_support::test_dtypes())),
                          [](const auto& param_info) {
                            return std::get<0>(param_info.param).model_type + "_" +
                                   std::string(dtype_name(std::get<1>(param_info.param)));
@@ -358,7 +358,7 @@ TEST_P(LentMemory, IsUsedWhateverWasLeftInIt) {
   EXPECT_TRUE(std::isnan(host[static_cast<size_t>(needed)])) << "beyond what the cache needs";
 }
 
-INSTANTIATE_TEST_SUITE_P(Types, LentMemory, testing::Values(DType::kF32, DType::kBF16),
+INSTANTIATE_TEST_SUITE_P(Types, LentMemory, testing::ValuesIn(testing_support::test_dtypes()),
                          [](const auto& type) { return std::string(dtype_name(type.param)); });
 
 TEST_F(EngineTest, StampsWeightVersionsAndRefusesThemInFlight) {

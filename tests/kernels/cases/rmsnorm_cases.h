@@ -23,6 +23,8 @@ inline constexpr RmsnormCase kRmsnormCases[] = {
     {{"heads_with_a_tail", kTest}, 2, 3, 17},
     {{"heads", kTest}, 31, 4, 64},
     {{"rows_for_threads", kTest}, 130, 1, 577, 2e-6},
+    {{"long_chains", kTest}, 277, 5, 24, 4e-6},  // of dweight
+    {{"more_heads_than_tokens", kTest}, 9, 40, 16, 2e-6},
     {{"bf16_one_element", kOracle}, 1, 1, 1, 0, DType::kBF16},
     {{"bf16_less_than_a_vector", kOracle}, 3, 1, 7, 0, DType::kBF16},
     {{"bf16_heads_with_a_tail", kOracle}, 2, 3, 17, 0, DType::kBF16},

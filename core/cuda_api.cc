@@ -1,0 +1,126 @@
+#include "core/cuda_api.h"
+
+#include <cuda_runtime.h>
+
+#include "core/error.h"
+
+namespace orrery::cuda_api {
+namespace {
+
+/// What the kernels are compiled for (CMakeLists.txt).
+constexpr int kCapabilityMajor = 9, kCapabilityMinor = 0;
+
+void check(Device device, const char* call, cudaError_t result) {
+  if (result == cudaSuccess) return;
+  cudaGetLastError();  // an error that was reported is not the next call's
+  fail("device {}: {}: {}", device_name(device), call, cudaGetErrorString(result));
+}
+
+void check_capability(Device device) {
+  cudaDeviceProp properties;
+  check(device, "cudaGetDeviceProperties", cudaGetDeviceProperties(&properties, device.index));
+  if (properties.major == kCapabilityMajor && properties.minor == kCapabilityMinor) return;
+  fail_usage("device {} is an {} of compute capability {}.{}; this build's kernels are for {}.{}",
+             device_name(device), properties.name, properties.major, properties.minor,
+             kCapabilityMajor, kCapabilityMinor);
+}
+
+cudaStream_t as_stream(void* stream) { return static_cast<cudaStream_t>(stream); }
+cudaEvent_t as_event(void* event) { return static_cast<cudaEvent_t>(event); }
+
+}  // namespace
+
+void use(Device device) {
+  thread_local int used = -1;
+  if (device.index == used) return;
+  const cudaError_t result = cudaSetDevice(device.index);
+  if (result != cudaSuccess) {
+    cudaGetLastError();
+    fail_usage("device {}: {}: use another device", device_name(device),
+               cudaGetErrorString(result));
+  }
+  check_capability(device);
+  used = device.index;
+}
+
+double f32_peak(Device device) {
+  constexpr double kPerClock = 2 * 128;  // of a multiprocessor of compute capability 9.0
+  int processors = 0, kilohertz = 0;
+  check(device, "cudaDeviceGetAttribute",
+        cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device.index));
+  check(device, "cudaDeviceGetAttribute",
+        cudaDeviceGetAttribute(&kilohertz, cudaDevAttrClockRate, device.index));
+  return kPerClock * processors * kilohertz * 1e3;
+}
+
+void* allocate(Device device, size_t bytes) {
+  use(device);
+  void* data = nullptr;
+  const cudaError_t result = cudaMalloc(&data, bytes);
+  if (result == cudaErrorMemoryAllocation) {
+    cudaGetLastError();
+    return nullptr;
+  }
+  check(device, "cudaMalloc", result);
+  return data;
+}
+
+void release(Device /*device*/, void* data) noexcept { cudaFree(data); }
+
+void* make_stream(Device device) {
+  use(device);
+  cudaStream_t stream = nullptr;
+  check(device, "cudaStreamCreate", cudaStreamCreate(&stream));
+  return stream;
+}
+
+void release_stream(Device /*device*/, void* stream) noexcept {
+  cudaStreamDestroy(as_stream(stream));
+}
+
+void synchronize(Device device, void* stream) {
+  use(device);
+  check(device, "cudaStreamSynchronize", cudaStreamSynchronize(as_stream(stream)));
+}
+
+void copy(Device device, void* stream, void* to, const void* from, size_t bytes,
+          Direction direction) {
+  use(device);
+  const bool up = direction == Direction::kUpload;
+  check(device, up ? "an upload's cudaMemcpyAsync" : "a download's cudaMemcpyAsync",
+        cudaMemcpyAsync(to, from, bytes, up ? cudaMemcpyHostToDevice : cudaMemcpyDeviceToHost,
+                        as_stream(stream)));
+  check(device, up ? "an upload's cudaStreamSynchronize" : "a download's cudaStreamSynchronize",
+        cudaStreamSynchronize(as_stream(stream)));
+}
+
+void zero(Device device, void* stream, void* data, size_t bytes) {
+  use(device);
+  check(device, "cudaMemsetAsync", cudaMemsetAsync(data, 0, bytes, as_stream(stream)));
+}
+
+std::shared_ptr<void> record(Device device, void* stream, bool timed) {
+  use(device);
+  cudaEvent_t event = nullptr;
+  check(device, "cudaEventCreate",
+        cudaEventCreateWithFlags(&event, timed ? cudaEventDefault : cudaEventDisableTiming));
+  std::shared_ptr<void> owner(event, [](void* e) { cudaEventDestroy(as_event(e)); });
+  check(device, "cudaEventRecord", cudaEventRecord(event, as_stream(stream)));
+  return owner;
+}
+
+void wait(Device device, void* stream, void* event) {
+  use(device);
+  check(device, "cudaStreamWaitEvent", cudaStreamWaitEvent(as_stream(stream), as_event(event), 0));
+}
+
+std::chrono::nanoseconds between(Device device, void* from, void* to) {
+  use(device);
+  float milliseconds = 0;
+  check(device, "cudaEventElapsedTime",
+        cudaEventElapsedTime(&milliseconds, as_event(from), as_event(to)));
+  return std::chrono::round<std::chrono::nanoseconds>(
+      std::chrono::duration<double, std::milli>(milliseconds));
+}
+
+}  // namespace orrery::cuda_api

@@ -1,0 +1,61 @@
+// NVIDIA's runtime, for host code that launches nothing. Only CUDA builds (the CMake
+// option ORRERY_CUDA) define what is declared here, so callers stand behind
+// `if constexpr (kCudaBuilt)`. An Error of the runtime names the device, the call and
+// what the runtime says of it. Thread-safe.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "core/context.h"
+
+namespace orrery {
+
+/// Whether this build has the CUDA backend.
+#ifdef ORRERY_CUDA
+inline constexpr bool kCudaBuilt = true;
+#else
+inline constexpr bool kCudaBuilt = false;
+#endif
+
+namespace cuda_api {
+
+/// Makes the device the calling thread's: what the runtime does next, it does there.
+/// Everything below does so itself. Error where there is no such device, or one that
+/// this build's kernels do not run on.
+void use(Device device);
+
+/// Floating-point operations per second (2 per multiply-add) at the device's highest
+/// clock.
+double f32_peak(Device device);
+
+/// Not initialised, 256-byte aligned. Null when there is no memory.
+void* allocate(Device device, size_t bytes);
+/// Waits for the work that is under way. Never fails: at the end of the program the
+/// runtime may be gone already.
+void release(Device device, void* data) noexcept;
+
+/// An in-order queue of work.
+void* make_stream(Device device);
+void release_stream(Device device, void* stream) noexcept;
+/// The host waits until the stream's work has been done.
+void synchronize(Device device, void* stream);
+
+enum class Direction { kUpload, kDownload };
+/// In order with the stream; done when it returns.
+void copy(Device device, void* stream, void* to, const void* from, size_t bytes,
+          Direction direction);
+/// Zeroes memory in order with the stream.
+void zero(Device device, void* stream, void* data, size_t bytes);
+
+/// The point behind the work that the stream has been given; with its time, if `timed`.
+std::shared_ptr<void> record(Device device, void* stream, bool timed);
+/// What the stream is given from now on begins after the event.
+void wait(Device device, void* stream, void* event);
+/// REQUIRES: both were recorded with their times, and are done.
+std::chrono::nanoseconds between(Device device, void* from, void* to);
+
+}  // namespace cuda_api
+}  // namespace orrery

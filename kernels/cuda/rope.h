@@ -1,0 +1,11 @@
+// CUDA half of kernels/rope.h; arguments are already checked.
+#pragma once
+
+#include "kernels/rope.h"
+
+namespace orrery::kernels::cuda {
+
+void rope_forward(const Context& ctx, const Rope& op);
+void rope_backward(const Context& ctx, const Rope& op);
+
+}  // namespace orrery::kernels::cuda

@@ -1,0 +1,223 @@
+// Operands of ops in host or device memory, and what the ops left there: a sequence of
+// ops runs on the CPU first, which keeps a copy of all arrays after each op, and then
+// on the GPU, whose arrays are compared with those copies and set to them.
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "core/context.h"
+#include "core/rng.h"
+#include "core/tensor.h"
+
+namespace orrery::ops_check {
+
+inline void require(cudaError_t result, const char* what) {
+  if (result == cudaSuccess) return;
+  std::printf("CUDA error: %s: %s\n", what, cudaGetErrorString(result));
+  std::fflush(stdout);
+  std::_Exit(3);
+}
+
+/// What is known of an op's checks so far.
+struct OpResult {
+  int64_t cases = 0, elements = 0, differing = 0, failed_cases = 0;
+  std::string first;  ///< the first difference
+};
+using Results = std::map<std::string, OpResult>;
+
+/// Words that differ; two NaNs are equal.
+inline int64_t differences(const uint32_t* a, const uint32_t* b, int64_t count, bool floats,
+                           int64_t* first) {
+  int64_t found = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    if (a[i] == b[i]) continue;
+    if (floats && (a[i] & 0x7fffffffu) > 0x7f800000u && (b[i] & 0x7fffffffu) > 0x7f800000u)
+      continue;
+    if (found++ == 0) *first = i;
+  }
+  return found;
+}
+
+inline float as_float(uint32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, 4);
+  return x;
+}
+
+/// Arrays of 4-byte elements with names.
+class Arrays {
+ public:
+  struct Snapshot {
+    std::string op;
+    std::vector<std::vector<uint32_t>> arrays;
+  };
+
+  /// With `expected` the arrays are the GPU's and are compared.
+  Arrays(const Context& ctx, uint64_t seed, std::vector<Snapshot>* record,
+         const std::vector<Snapshot>* expected, Results* results, std::string case_name)
+      : ctx_(ctx),
+        seed_(seed),
+        record_(record),
+        expected_(expected),
+        results_(results),
+        case_(std::move(case_name)) {}
+  ~Arrays() {
+    for (const Entry& e : entries_) release(e.data);
+    for (void* p : bytes_) release(p);
+  }
+  Arrays(const Arrays&) = delete;
+  Arrays& operator=(const Arrays&) = delete;
+
+  const Context& ctx() const { return ctx_; }
+  bool gpu() const { return expected_ != nullptr; }
+
+  Vec<float> vec(const char* name, int64_t size, float scale = 1.0f) {
+    std::vector<float> values(static_cast<size_t>(size));
+    Philox rng(seed_++, RngPurpose::kTest);
+    for (float& x : values) x = scale * rng.normal();
+    return {static_cast<float*>(add(name, values.data(), size, true)), size};
+  }
+  Vec<float> constant(const char* name, int64_t size, float value) {
+    const std::vector<float> values(static_cast<size_t>(size), value);
+    return {static_cast<float*>(add(name, values.data(), size, true)), size};
+  }
+  Vec<float> of(const char* name, const std::vector<float>& values) {
+    const auto size = static_cast<int64_t>(values.size());
+    return {static_cast<float*>(add(name, values.data(), size, true)), size};
+  }
+  Mat<float> mat(const char* name, int64_t rows, int64_t cols, float scale = 1.0f,
+                 int64_t padding = 0) {
+    const int64_t stride = cols + padding;
+    return {vec(name, rows * stride, scale).data, rows, cols, stride};
+  }
+  Vec<int32_t> ids(const char* name, const std::vector<int32_t>& values) {
+    const auto size = static_cast<int64_t>(values.size());
+    return {static_cast<int32_t*>(add(name, values.data(), size, false)), size};
+  }
+  /// Memory that is not compared.
+  void* bytes(int64_t size) {
+    bytes_.push_back(allocate(size));
+    return bytes_.back();
+  }
+  template <class T>
+  Vec<T> upload(const T* values, int64_t count) {
+    T* const data = static_cast<T*>(bytes(count * static_cast<int64_t>(sizeof(T))));
+    copy(data, values, count * static_cast<int64_t>(sizeof(T)));
+    return {data, count};
+  }
+
+  /// After an op: keeps its results, or compares with those that were kept.
+  void step(const char* op) {
+    if (!gpu()) {
+      Snapshot snapshot{op, {}};
+      for (const Entry& e : entries_) snapshot.arrays.push_back(host(e));
+      record_->push_back(std::move(snapshot));
+      return;
+    }
+    require(cudaGetLastError(), op);
+    require(cudaDeviceSynchronize(), op);
+    const Snapshot& wanted = expected_->at(step_++);
+    OpResult& result = (*results_)[op];
+    ++result.cases;
+    bool failed = false;
+    for (size_t i = 0; i < entries_.size(); ++i) {
+      const Entry& e = entries_[i];
+      const std::vector<uint32_t> got = host(e), &want = wanted.arrays[i];
+      int64_t first = 0;
+      const int64_t found = differences(got.data(), want.data(), e.size, e.floats, &first);
+      result.elements += e.size;
+      if (found == 0) continue;
+      result.differing += found;
+      failed = true;
+      if (result.first.empty()) {
+        char text[400];
+        std::snprintf(text, sizeof text,
+                      "case %s, array %s (of %lld): %lld differ, first [%lld]: gpu %08x %.9g, cpu "
+                      "%08x %.9g",
+                      case_.c_str(), e.name.c_str(), static_cast<long long>(e.size),
+                      static_cast<long long>(found), static_cast<long long>(first), got[first],
+                      as_float(got[first]), want[first], as_float(want[first]));
+        result.first = text;
+      }
+      copy(e.data, want.data(), e.size * 4);
+    }
+    result.failed_cases += failed;
+  }
+  /// A number that an op returned.
+  void answer(const char* name, double value) {
+    uint64_t bits;
+    std::memcpy(&bits, &value, 8);
+    const std::vector<int32_t> words{static_cast<int32_t>(bits), static_cast<int32_t>(bits >> 32)};
+    ids(name, words);
+  }
+
+ private:
+  struct Entry {
+    std::string name;
+    void* data;
+    int64_t size;
+    bool floats;
+  };
+  void* add(const char* name, const void* values, int64_t size, bool floats) {
+    void* const data = allocate(size * 4);
+    copy(data, values, size * 4);
+    entries_.push_back({name, data, size, floats});
+    return data;
+  }
+  void* allocate(int64_t size) {
+    void* data = nullptr;
+    const size_t bytes = (static_cast<size_t>(size) + 127) / 64 * 64;
+    if (gpu()) {
+      require(cudaMalloc(&data, bytes), "cudaMalloc");
+    } else {
+      data = std::aligned_alloc(64, bytes);
+    }
+    return data;
+  }
+  void release(void* data) {
+    if (gpu()) {
+      cudaFree(data);
+    } else {
+      std::free(data);
+    }
+  }
+  void copy(void* to, const void* from, int64_t size) {
+    if (size == 0) return;
+    if (gpu()) {
+      require(cudaMemcpy(to, from, static_cast<size_t>(size), cudaMemcpyHostToDevice), "upload");
+    } else {
+      std::memcpy(to, from, static_cast<size_t>(size));
+    }
+  }
+  std::vector<uint32_t> host(const Entry& e) const {
+    std::vector<uint32_t> out(static_cast<size_t>(e.size));
+    if (e.size == 0) return out;
+    if (gpu()) {
+      require(cudaMemcpy(out.data(), e.data, out.size() * 4, cudaMemcpyDeviceToHost), "download");
+    } else {
+      std::memcpy(out.data(), e.data, out.size() * 4);
+    }
+    return out;
+  }
+
+  Context ctx_;
+  uint64_t seed_;
+  std::vector<Snapshot>* record_;
+  const std::vector<Snapshot>* expected_;
+  Results* results_;
+  std::string case_;
+  size_t step_ = 0;
+  std::vector<Entry> entries_;
+  std::vector<void*> bytes_;
+};
+
+}  // namespace orrery::ops_check
