@@ -84,6 +84,9 @@ struct Product {
 void plan_prefetch(Tile& tile, int64_t rows, int64_t slices, const float* next_slices,
                    int64_t index, int64_t count, int64_t bytes) {
   constexpr int64_t kAhead = 64, kAheadOfSlices = 16;  // rows of B, found by trial
+  // The tile's loop ends after as many steps: a short one is predicted, one of 36 is
+  // not. So the first tiles of many fetch all of it.
+  constexpr int64_t kMostSteps = 16;
   tile.next_b = nullptr;
   tile.next_b_step = std::max<int64_t>(tile.k, 1);
   if (count == 1) {
@@ -92,8 +95,10 @@ void plan_prefetch(Tile& tile, int64_t rows, int64_t slices, const float* next_s
     tile.next_b_step = 1;
     tile.next_b = tile.b + (slices == 1 ? kAhead : kAheadOfSlices) * kPanelWidth;
   } else if (next_slices != nullptr) {
-    tile.next_b_step = count;
-    tile.next_b = next_slices + ceil_div(tile.k, count) * index * kPanelWidth;
+    const int64_t step = std::min(count, kMostSteps), begin = ceil_div(tile.k, step) * index;
+    if (begin >= tile.k) return;
+    tile.next_b_step = step;
+    tile.next_b = next_slices + begin * kPanelWidth;
   }
 }
 
@@ -127,6 +132,9 @@ void multiply_part(const Product<kLayout>& product, int64_t row_begin, int64_t r
     const int64_t tile_begin = tiles * block / blocks;
     const int64_t tile_end = tiles * (block + 1) / blocks;
     const int64_t block_row = tile_row(tile_begin);
+    uint8_t tile_rows[kPackedA / kTileRows];  // tile_row divides: not in a loop over k
+    for (int64_t t = tile_begin; t < tile_end; ++t)
+      tile_rows[t - tile_begin] = static_cast<uint8_t>(tile_row(t + 1) - tile_row(t));
     for (int64_t k0 = 0; k0 < product.k || k0 == 0; k0 += k_block) {
       const int64_t inner = std::min(k_block, product.k - k0);
       const auto a_of = [&](int64_t t) HWY_ATTR {
@@ -141,12 +149,14 @@ void multiply_part(const Product<kLayout>& product, int64_t row_begin, int64_t r
       } else {  // tiles inside, so that memory is read in order
         constexpr int64_t kRowsAhead = 8;
         for (int64_t p = 0; p < inner; ++p) {
-          const float* const from = product.a + (k0 + p) * product.a_stride;
+          const float* from = product.a + (k0 + p) * product.a_stride + block_row;
+          // It lies in another page, where the hardware does not prefetch.
+          const float* ahead = from + kRowsAhead * product.a_stride;
           for (int64_t t = tile_begin; t < tile_end; ++t) {
-            const int64_t row = tile_row(t), rows = tile_row(t + 1) - row;
-            // It lies in another page, where the hardware does not prefetch.
-            hwy::Prefetch(from + row + kRowsAhead * product.a_stride);
-            copy_row(a_of(t) + p * rows, from + row, rows);
+            const int64_t rows = tile_rows[t - tile_begin];
+            hwy::Prefetch(ahead);
+            copy_row(a_of(t) + p * rows, from, rows);
+            from += rows, ahead += rows;
           }
         }
       }
