@@ -101,6 +101,8 @@ function(orrery_test_library name source definition)
   endforeach()
 endfunction()
 orrery_test_library(small_library tests/core/small_library.cc ORRERY_SMALL_LIBRARY test_core)
+orrery_test_library(fake_nccl tests/mpi/fake_nccl/fake_nccl.cc ORRERY_FAKE_NCCL test_comm test_mpi)
+target_link_libraries(fake_nccl PRIVATE MPI::MPI_CXX)
 
 file(GLOB e2e_sources CONFIGURE_DEPENDS tests/e2e/*_test.py)
 # The longest ones, which tools/check.sh runs with --slow only.
