@@ -11,6 +11,7 @@
 #include "comm/plane_choice.h"
 #include "core/error.h"
 #include "tests/mpi/fake_nccl/fake_nccl.h"
+#include "tests/support/device_values.h"
 
 namespace orrery::comm {
 namespace {
@@ -224,6 +225,35 @@ TEST(Nccl, TheRealLibraryTakesTheGroupsArguments) {
   const std::string error = error_of([&] { nccl::make_data_plane(*comm, kDevice, api, 60); });
   EXPECT_THAT(error, AllOf(StartsWith("start of NCCL failed on rank 0 of 1 ("),
                            HasSubstr("unhandled cuda error")));
+}
+
+/// With a device (ORRERY_TEST_DEVICE=cuda): all that one rank can call.
+TEST(Nccl, TheRealLibraryMovesDeviceMemory) {
+  const Context ctx = testing_support::test_context();
+  if (ctx.device.type != DeviceType::kCuda) GTEST_SKIP() << "the tests' device is not cuda";
+  const auto comm = make_local_communicator();
+  const auto api = nccl::open_api();
+  const testing_support::DeviceFloats values(ctx, {1, 2, 3, 4}), copy(ctx, {0, 0, 0, 0});
+  {
+    const auto plane = nccl::make_data_plane(*comm, ctx.device, api, 60);
+    plane->broadcast(ctx, values.vec(), 0);
+    plane->all_reduce_sum(ctx, values.vec());
+    plane->all_gather(ctx, values.vec(), std::vector<std::vector<Extent>>{{{0, 4}}});
+    const auto exchange = plane->all_to_all(ctx, {values.vec(), 2, copy.vec()});
+    exchange->add(std::vector<int64_t>{0, 4});
+    int pieces = 0;
+    while (exchange->wait()) ++pieces;
+    EXPECT_EQ(pieces, 2);
+  }
+  EXPECT_THAT(values.values(), ElementsAre(1, 2, 3, 4));
+  nccl::Group group(*comm, ctx.device, api, 60);
+  Stream& stream = ctx.stream();
+  group.begin("a copy to oneself", stream);
+  group.send(0, DeviceArray(values.vec()).bytes());
+  group.receive(0, DeviceArray(copy.vec()).bytes());
+  group.end();
+  group.await_calls(stream);
+  EXPECT_THAT(copy.values(), ElementsAre(1, 2, 3, 4));
 }
 
 proto::RankDevice gpu_rank(const char* host, int index, const char* gpu) {
