@@ -89,6 +89,21 @@ if(mpi_sources)
   endforeach()
 endif()
 
+# Libraries that tests open at run time; each test program knows its own by a path.
+function(orrery_test_library name source definition)
+  add_library(${name} MODULE ${source})
+  target_link_libraries(${name} PRIVATE orrery_flags)
+  foreach(test ${ARGN})
+    if(TARGET ${test})
+      target_compile_definitions(${test} PRIVATE ${definition}="$<TARGET_FILE:${name}>")
+      add_dependencies(${test} ${name})
+    endif()
+  endforeach()
+endfunction()
+orrery_test_library(small_library tests/core/small_library.cc ORRERY_SMALL_LIBRARY test_core)
+orrery_test_library(fake_nccl tests/mpi/fake_nccl/fake_nccl.cc ORRERY_FAKE_NCCL test_comm test_mpi)
+target_link_libraries(fake_nccl PRIVATE MPI::MPI_CXX)
+
 file(GLOB e2e_sources CONFIGURE_DEPENDS tests/e2e/*_test.py)
 # The longest ones, which tools/check.sh runs with --slow only.
 set(slow_e2e diverge_test)

@@ -76,7 +76,8 @@ CommWorld::CommWorld() {
   MPI_Comm host = MPI_COMM_NULL;
   check(MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, rank, MPI_INFO_NULL, &host),
         "MPI_Comm_split_type", rank);
-  check(MPI_Comm_size(host, &local_ranks_), "MPI_Comm_size", rank);
+  check(MPI_Comm_size(host, &local_.size), "MPI_Comm_size", rank);
+  check(MPI_Comm_rank(host, &local_.rank), "MPI_Comm_rank", rank);
   check(MPI_Comm_free(&host), "MPI_Comm_free", rank);
 }
 

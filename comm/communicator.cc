@@ -9,10 +9,12 @@ DataPlane& Communicator::data(Device device) {
   for (const auto& [its, plane] : planes_) {
     if (its == device) return *plane;
   }
-  // NCCL's are made here, from the control plane alone.
   if (device.type == DeviceType::kCuda && !kCudaBuilt)
     fail("this build has no collectives for device {}: use cpu", device_name(device));
-  return *planes_.emplace_back(device, make_data_plane(device)).second;
+  std::unique_ptr<DataPlane> plane;
+  if (plane_maker_) plane = plane_maker_(*this, device);
+  if (!plane) plane = make_data_plane(device);
+  return *planes_.emplace_back(device, std::move(plane)).second;
 }
 
 }  // namespace orrery::comm

@@ -1,10 +1,10 @@
 // How ranks talk to each other: the control plane (messages, small values and texts in
 // host memory, waiting, splitting) and, through data(), the data plane (collectives
 // over device memory, comm/data_plane.h). There is one interface over a single process,
-// MPI, and later NCCL for the data. All ranks of a communicator call its collectives,
-// those of its data planes included, in the same order. Every MPI return code is
-// checked; a failure throws an Error that names the operation and the peer. A rank that
-// waits leaves its core to others.
+// MPI, and NCCL for the data (comm/plane_choice.h). All ranks of a communicator call
+// its collectives, those of its data planes included, in the same order. Every MPI
+// return code is checked; a failure throws an Error that names the operation and the
+// peer. A rank that waits leaves its core to others.
 //
 // Thread-safety: collectives may be called from one thread at a time, messages from any
 // thread, also while a collective is under way.
@@ -23,6 +23,7 @@
 #include "comm/data_plane.h"
 #include "comm/waiting.h"
 #include "core/context.h"
+#include "core/device.h"
 
 namespace orrery::comm {
 
@@ -74,8 +75,25 @@ class Communicator {
   /// an Error for a device that this build lacks.
   DataPlane& data(Device device);
 
+  /// Makes a plane of another library for the device, or null where it has none for it.
+  /// Collective over the communicator.
+  using PlaneMaker = std::function<std::unique_ptr<DataPlane>(Communicator&, Device)>;
+  /// Collective in that all ranks set the same. Counts where data() has made no plane
+  /// yet, here and in communicators that are split or duplicated from this one from now
+  /// on. Without it planes are of the communicator's own library, which for a CUDA
+  /// device goes through host memory.
+  void set_plane_maker(PlaneMaker maker) { plane_maker_ = std::move(maker); }
+
+ protected:
+  /// `made`, which comes of this communicator, with its plane maker.
+  std::unique_ptr<Communicator> as_offspring(std::unique_ptr<Communicator> made) const {
+    made->plane_maker_ = plane_maker_;
+    return made;
+  }
+
  private:
   virtual std::unique_ptr<DataPlane> make_data_plane(Device device) = 0;
+  PlaneMaker plane_maker_;
   std::vector<std::pair<Device, std::unique_ptr<DataPlane>>> planes_;
 };
 
@@ -98,13 +116,13 @@ class CommWorld {
   CommWorld(const CommWorld&) = delete;
   CommWorld& operator=(const CommWorld&) = delete;
   Communicator& world() { return *world_; }
-  int local_ranks() const { return local_ranks_; }  ///< ranks on this host
+  LocalRank local() const { return local_; }  ///< among the ranks on this host
   [[noreturn]] void abort(int exit_code);
   [[noreturn]] void abort(int exit_code, const std::string& line);
 
  private:
   std::unique_ptr<Communicator> world_;
-  int local_ranks_ = 1;
+  LocalRank local_;
   bool mpi_ = false;
 };
 

@@ -100,9 +100,11 @@ class LocalCommunicator final : public Communicator {
   }
 
   std::unique_ptr<Communicator> split(int color) override {
-    return color < 0 ? nullptr : make_local_communicator();
+    return color < 0 ? nullptr : as_offspring(make_local_communicator());
   }
-  std::unique_ptr<Communicator> duplicate() override { return make_local_communicator(); }
+  std::unique_ptr<Communicator> duplicate() override {
+    return as_offspring(make_local_communicator());
+  }
 
  private:
   std::unique_ptr<DataPlane> make_data_plane(Device /*device*/) override {

@@ -158,14 +158,14 @@ class MpiCommunicator final : public Communicator {
     check(MPI_Comm_split(group_.comm, color < 0 ? MPI_UNDEFINED : color, group_.rank, &part),
           "MPI_Comm_split", group_.rank);
     if (part == MPI_COMM_NULL) return nullptr;
-    return std::make_unique<MpiCommunicator>(part, group_.waiting);
+    return as_offspring(std::make_unique<MpiCommunicator>(part, group_.waiting));
   }
 
   std::unique_ptr<Communicator> duplicate() override {
     const WaitState::Scope moving = group_.arrive("duplicate");
     MPI_Comm twin = MPI_COMM_NULL;
     check(MPI_Comm_dup(group_.comm, &twin), "MPI_Comm_dup", group_.rank);
-    return std::make_unique<MpiCommunicator>(twin, std::make_shared<WaitState>());
+    return as_offspring(std::make_unique<MpiCommunicator>(twin, std::make_shared<WaitState>()));
   }
 
  private:

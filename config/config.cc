@@ -184,7 +184,9 @@ proto::Config load_config(const std::filesystem::path& path,
 
 std::string config_to_yaml(const proto::Config& config) { return proto_to_yaml(config); }
 
-Device device(const proto::Config& config) { return device_from_name("device", config.device()); }
+Device device(const proto::Config& config, LocalRank local) {
+  return device_from_name("device", config.device(), local);
+}
 
 DType compute_dtype(const proto::Config& config) {
   return config.model().compute_dtype() == proto::ModelSection::BF16 ? DType::kBF16 : DType::kF32;

@@ -8,7 +8,7 @@
 #include <span>
 #include <string>
 
-#include "core/context.h"
+#include "core/device.h"
 #include "core/dtype.h"
 #include "proto/config.pb.h"
 
@@ -40,7 +40,7 @@ proto::Config load_config(const std::filesystem::path& path,
 std::string config_to_yaml(const proto::Config& config);
 
 /// What the key `device` means. Usage Error for a device that this build lacks.
-Device device(const proto::Config& config);
+Device device(const proto::Config& config, LocalRank local = {});
 
 /// The compute type of learners, and of ranks that both learn and generate.
 DType compute_dtype(const proto::Config& config);

@@ -16,19 +16,41 @@ void check(Device device, const char* call, cudaError_t result) {
   fail("device {}: {}: {}", device_name(device), call, cudaGetErrorString(result));
 }
 
-void check_capability(Device device) {
+cudaDeviceProp properties_of(Device device) {
   cudaDeviceProp properties;
   check(device, "cudaGetDeviceProperties", cudaGetDeviceProperties(&properties, device.index));
-  if (properties.major == kCapabilityMajor && properties.minor == kCapabilityMinor) return;
-  fail_usage("device {} is an {} of compute capability {}.{}; this build's kernels are for {}.{}",
-             device_name(device), properties.name, properties.major, properties.minor,
-             kCapabilityMajor, kCapabilityMinor);
+  return properties;
 }
 
 cudaStream_t as_stream(void* stream) { return static_cast<cudaStream_t>(stream); }
 cudaEvent_t as_event(void* event) { return static_cast<cudaEvent_t>(event); }
 
 }  // namespace
+
+int device_count() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
+  cudaGetLastError();
+  return 0;
+}
+
+Identity identity(Device device) {
+  const cudaDeviceProp properties = properties_of(device);
+  Identity found{.model = properties.name, .uuid = ""};
+  for (const char byte : properties.uuid.bytes) {
+    const auto bits = static_cast<unsigned char>(byte);
+    found.uuid += fmt::format("{:02x}", bits);
+  }
+  return found;
+}
+
+std::string misfit(Device device) {
+  const cudaDeviceProp properties = properties_of(device);
+  if (properties.major == kCapabilityMajor && properties.minor == kCapabilityMinor) return "";
+  return fmt::format("is an {} of compute capability {}.{}; this build's kernels are for {}.{}",
+                     properties.name, properties.major, properties.minor, kCapabilityMajor,
+                     kCapabilityMinor);
+}
 
 void use(Device device) {
   thread_local int used = -1;
@@ -39,7 +61,8 @@ void use(Device device) {
     fail_usage("device {}: {}: use another device", device_name(device),
                cudaGetErrorString(result));
   }
-  check_capability(device);
+  if (const std::string why = misfit(device); !why.empty())
+    fail_usage("device {} {}", device_name(device), why);
   used = device.index;
 }
 
@@ -107,6 +130,17 @@ std::shared_ptr<void> record(Device device, void* stream, bool timed) {
   std::shared_ptr<void> owner(event, [](void* e) { cudaEventDestroy(as_event(e)); });
   check(device, "cudaEventRecord", cudaEventRecord(event, as_stream(stream)));
   return owner;
+}
+
+bool is_done(Device device, void* event) {
+  use(device);
+  const cudaError_t result = cudaEventQuery(as_event(event));
+  if (result == cudaErrorNotReady) {
+    cudaGetLastError();
+    return false;
+  }
+  check(device, "cudaEventQuery", result);
+  return true;
 }
 
 void wait(Device device, void* stream, void* event) {

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <string>
 
 #include "core/context.h"
 
@@ -21,6 +22,17 @@ inline constexpr bool kCudaBuilt = false;
 #endif
 
 namespace cuda_api {
+
+/// The devices that this process sees; 0 where there is no driver.
+int device_count();
+/// Its name, and what tells it from every other device of any host.
+struct Identity {
+  std::string model, uuid;
+};
+Identity identity(Device device);
+/// Why this build's kernels do not run on it, as the end of a sentence that begins with
+/// its name; empty where they do.
+std::string misfit(Device device);
 
 /// Makes the device the calling thread's: what the runtime does next, it does there.
 /// Everything below does so itself. Error where there is no such device, or one that
@@ -52,6 +64,8 @@ void zero(Device device, void* stream, void* data, size_t bytes);
 
 /// The point behind the work that the stream has been given; with its time, if `timed`.
 std::shared_ptr<void> record(Device device, void* stream, bool timed);
+/// Whether the event is done. Never waits.
+bool is_done(Device device, void* event);
 /// What the stream is given from now on begins after the event.
 void wait(Device device, void* stream, void* event);
 /// REQUIRES: both were recorded with their times, and are done.

@@ -12,17 +12,25 @@
 namespace orrery {
 namespace {
 
-constexpr std::string_view kCpu = "cpu", kDebug = "debug", kCuda = "cuda";
+constexpr std::string_view kCpu = "cpu", kDebug = "debug", kCuda = "cuda", kAuto = "auto";
 
 std::vector<std::string_view> built() {
-  std::vector<std::string_view> names = {kCpu, kDebug};
+  std::vector<std::string_view> names = {kCpu, kDebug, kAuto};
   if (kCudaBuilt) names.push_back(kCuda);
   return names;
 }
 
-/// The index of "cuda" or "cuda:N".
+/// The device of "cuda". Rank 0's is known without a look at the machine.
+Device cuda_device(LocalRank local) {
+  int index = 0;
+  if constexpr (kCudaBuilt) {
+    if (local.rank > 0) index = device_of(local, cuda_api::device_count());
+  }
+  return {DeviceType::kCuda, index};
+}
+
+/// The index of "cuda:N".
 std::optional<int> cuda_index(std::string_view name) {
-  if (name == kCuda) return 0;
   if (!name.starts_with("cuda:")) return std::nullopt;
   const std::string_view digits = name.substr(kCuda.size() + 1);
   int index = 0;
@@ -34,13 +42,29 @@ std::optional<int> cuda_index(std::string_view name) {
 
 }  // namespace
 
-Device device_from_name(std::string_view key, std::string_view name) {
+int device_of(LocalRank local, int devices) { return devices > 0 ? local.rank % devices : 0; }
+
+AutoDevice auto_device(LocalRank local) {
+  if constexpr (kCudaBuilt) {
+    if (cuda_api::device_count() == 0) return {{DeviceType::kCpu}, "there is no CUDA device"};
+    const Device device = cuda_device(local);
+    const std::string why = cuda_api::misfit(device);
+    if (why.empty()) return {device, "an " + cuda_api::identity(device).model};
+    return {{DeviceType::kCpu}, fmt::format("{} {}", device_name(device), why)};
+  }
+  return {{DeviceType::kCpu}, "this build has no kernels for cuda"};
+}
+
+Device device_from_name(std::string_view key, std::string_view name, LocalRank local) {
   if (name == kCpu) return {DeviceType::kCpu};
   if (name == kDebug) return {DeviceType::kDebug};
+  if (name == kAuto) return auto_device(local).device;
+  const bool unnumbered = name == kCuda;
   const std::optional<int> index = cuda_index(name);
+  if (kCudaBuilt && unnumbered) return cuda_device(local);
   if (kCudaBuilt && index) return {DeviceType::kCuda, *index};
   fail_usage("{} is '{}', {}: use {}", key, name,
-             index ? "which this build has no kernels for" : "which is no device",
+             unnumbered || index ? "which this build has no kernels for" : "which is no device",
              fmt::join(built(), " or "));
 }
 

@@ -11,11 +11,30 @@ namespace orrery {
 /// CUDA devices are cuda:0 to the one before this.
 inline constexpr int kMostCudaDevices = 64;
 
-/// The device that `name` means: "cpu", "debug"; in a CUDA build "cuda", which is
-/// "cuda:0", and "cuda:1" (whether the machine has it shows on first use). Usage Error,
-/// naming `key` (a config's key or an option) and the devices there are, for one that
-/// this build lacks.
-Device device_from_name(std::string_view key, std::string_view name);
+/// A process among those of a job on its host, which share the host's devices.
+struct LocalRank {
+  int rank = 0, size = 1;
+};
+
+/// The device that `name` means: "cpu", "debug", "auto"; in a CUDA build "cuda", and
+/// "cuda:1" (whether the machine has it shows on first use). "cuda" is the device of
+/// the local rank, where a process has one to itself as long as there are enough, and
+/// else they share them round robin. "auto" is auto_device(). Usage Error, naming `key`
+/// (a config's key or an option) and the devices there are, for one that this build
+/// lacks.
+Device device_from_name(std::string_view key, std::string_view name, LocalRank local = {});
+
+/// What "auto" means for a process here: the device that "cuda" means, if this build
+/// has kernels for it and there is one, and else the CPU.
+struct AutoDevice {
+  Device device;
+  std::string why;  ///< for a log line: "an NVIDIA H100", "there is no CUDA device"
+};
+AutoDevice auto_device(LocalRank local = {});
+
+/// The index of the CUDA device for a local rank, where the process sees `devices` of
+/// them; 0 where it sees none.
+int device_of(LocalRank local, int devices);
 
 /// The Error for a device that this build cannot work on.
 [[noreturn]] void fail_no_backend(Device device);

@@ -54,6 +54,16 @@ void Stream::wait(const Event& event) {
   }
 }
 
+bool Stream::is_done(const Event& event) const {
+  ORRERY_CHECK(event.is_recorded() && event.device_ == device_,
+               "whether an event is done that was not recorded on a stream of {}",
+               device_name(device_));
+  if constexpr (kCudaBuilt) {
+    if (cuda_ != nullptr) return cuda_api::is_done(device_, event.cuda_.get());
+  }
+  return true;
+}
+
 void Stream::synchronize() {
   const int64_t now = recorded_;
   if constexpr (kCudaBuilt) {

@@ -53,6 +53,8 @@ class Stream {
   /// Work that is queued from now on begins after the event. An Error for one that was
   /// not recorded, as there is nothing to wait for, or is of another device.
   void wait(const Event& event);
+  /// Whether the event, of this stream, is done. Never waits.
+  bool is_done(const Event& event) const;
   /// The host waits until all queued work has been done.
   void synchronize();
 

@@ -261,6 +261,13 @@ void check_config(const proto::Config& config, int ranks, ConfigUse use) {
   const Device device = config::device(config);
   for (const DType dtype : {config::compute_dtype(config), config::rollout_compute_dtype(config)})
     kernels::numerics_class(device, dtype);
+  if (config.cluster().data_plane() == proto::ClusterSection::NCCL &&
+      device.type != DeviceType::kCuda) {
+    fail_usage(
+        "cluster.data_plane is nccl but device is {}, and NCCL is for CUDA devices: "
+        "set device to cuda, or cluster.data_plane to auto",
+        device_name(device));
+  }
   const comm::Topology topology = comm::make_topology(config.cluster(), ranks);
   check_data(config, use);
   for (const std::string& stop : config.rollout().stop()) {

@@ -213,11 +213,11 @@ void print_summary(const nlohmann::ordered_json& summary, const EvaluationOption
 }  // namespace
 
 int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
-                   comm::Communicator& world, int local_ranks) {
+                   comm::Communicator& world, LocalRank local) {
   ignore_closed_pipes();  // its output comes last; environments may have pipes of their own
   const Evaluated chosen = choose_model(given, options, world);
   const proto::Config& config = chosen.config;
-  const std::unique_ptr<Job> job = make_job(config, world, local_ranks, {0, true}, nullptr);
+  const std::unique_ptr<Job> job = make_job(config, world, local, {0, true}, nullptr);
   const int64_t version = chosen.checkpoint.empty() ? 0 : load_checkpoint(chosen.checkpoint, *job);
   Generation generation(*job, {}, /*steps_before=*/0, launch::stop_requested);
   generation.set_weight_version(version);

@@ -23,6 +23,6 @@ struct EvaluationOptions {
 /// Error before anything is generated when `out` cannot be written or is a file that
 /// the config reads.
 int run_evaluation(const proto::Config& config, const EvaluationOptions& options,
-                   comm::Communicator& world, int local_ranks);
+                   comm::Communicator& world, LocalRank local);
 
 }  // namespace orrery::experiments

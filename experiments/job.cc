@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "comm/plane_choice.h"
 #include "core/error.h"
 #include "core/file.h"
 #include "core/flight_recorder.h"
@@ -147,13 +148,25 @@ actors::CheckSetup check_setup(const Job& job) {
   return {job.ctx, job.is_main(), [&job] { job.note_progress(); }};
 }
 
+void set_up_data_plane(comm::Communicator& world, const proto::ClusterSection& cluster,
+                       Device device) {
+  proto::RankDevice mine;
+  on_all_ranks(world, [&] { mine = comm::describe_rank(cluster, device, world.size()); });
+  std::string way;
+  on_all_ranks(world, [&] { way = comm::set_up_data_plane(world, cluster, mine); });
+  if (!way.empty() && world.rank() == 0) spdlog::info("data plane: {}", way);
+}
+
 std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& world,
-                              int local_ranks, const actors::PromptUse& use,
+                              LocalRank local, const actors::PromptUse& use,
                               comm::Watchdog* watchdog) {
   const comm::Topology topology = comm::make_topology(config.cluster(), world.size());
   Context ctx;
-  ctx.device = config::device(config);
-  ctx.threads = resolve_threads(config, local_ranks);
+  on_all_ranks(world, [&] { ctx.device = config::device(config, local); });
+  if (config.device() == "auto" && world.rank() == 0)
+    spdlog::info("device: auto is {} ({})", device_name(ctx.device), auto_device(local).why);
+  set_up_data_plane(world, config.cluster(), ctx.device);
+  ctx.threads = resolve_threads(config, local.size);
   std::unique_ptr<comm::Communicator> learners =
       world.split(topology.is_learner(world.rank()) ? 0 : -1);
   const DType dtype = topology.is_learner(world.rank()) ? config::compute_dtype(config)

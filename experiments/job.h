@@ -66,12 +66,18 @@ struct Job {
 /// Collective over world, whose ranks must have the same config. An error when they do
 /// not read the same files and weights (experiments/agreement.h). Usage Error when the
 /// model's folder or the data is wrong, damaged or not supported; an Error of exit code
-/// 1 when it could not be read. `local_ranks`: ranks on this host, for the number of
-/// threads. `use`: what will be asked of the source. `watchdog` may be null. The data
-/// are read and checked before the weights are.
+/// 1 when it could not be read. `local`: this rank on its host, for the device and the
+/// number of threads. `use`: what will be asked of the source. `watchdog` may be null.
+/// The data are read and checked before the weights are.
 std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& world,
-                              int local_ranks, const actors::PromptUse& use,
+                              LocalRank local, const actors::PromptUse& use,
                               comm::Watchdog* watchdog);
+
+/// Collective. Chooses what moves data between the devices of all ranks, by
+/// cluster.data_plane, for communicators that are split from `world` from then on, too
+/// (comm/plane_choice.h). Usage Error on all ranks when that cannot be.
+void set_up_data_plane(comm::Communicator& world, const proto::ClusterSection& cluster,
+                       Device device);
 
 /// config.json of model.path. Usage Error when there is no such folder, or when the
 /// longest prompt and response do not fit the model's positions (where prompts are

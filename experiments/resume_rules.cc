@@ -82,6 +82,7 @@ constexpr ResumeRuleOfKey kRules[] = {
     {"cluster.threads", kFree},
     {"cluster.gradient_shards", kTold},  // part of the last bits, as is the next
     {"cluster.reduce", kTold},
+    {"cluster.data_plane", kFree},
     {"cluster.hang_warn_s", kFree},
     {"cluster.hang_timeout_s", kFree},
 };

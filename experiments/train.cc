@@ -62,7 +62,7 @@ int run_training(const proto::Config& config, comm::CommWorld& ranks) {
       comm::Watchdog watchdog(world, status.watchdog_options(), status.watchdog_report());
       watchdog.begin_phase("load");
       const std::unique_ptr<Job> job =
-          make_job(config, world, ranks.local_ranks(), training_prompts(config), &watchdog);
+          make_job(config, world, ranks.local(), training_prompts(config), &watchdog);
       describe(*job);
       Run run(*job, config::config_to_yaml(config), status.folder());
       complete = train_sft(run) && train_rl(run);

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/error_report.h"
 #include "experiments/agreement.h"
+#include "experiments/job.h"
 #include "experiments/on_all_ranks.h"
 #include "tools/bench/bench.h"
 #include "tools/commands.h"
@@ -138,13 +139,15 @@ int run_one(const Measured& what, const std::shared_ptr<Options>& options) {
   BenchOptions& bench = options->bench;
   bench.model = options->model.folder;
   bench.compute_dtype = options->model.compute_dtype();
-  bench.ctx = options->model.context();
   check_options(bench, what.name);
   Ranks ranks;
   try {
     experiments::agree(ranks.world(), facts(*what.command, *options));
+    experiments::on_all_ranks(ranks.world(),
+                              [&] { bench.ctx = options->model.context(ranks.local()); });
+    experiments::set_up_data_plane(ranks.world(), proto::ClusterSection(), bench.ctx.device);
     if (options->model.threads == 0)
-      bench.ctx.threads = std::max(1, bench.ctx.threads / std::max(1, ranks.local_ranks()));
+      bench.ctx.threads = std::max(1, bench.ctx.threads / std::max(1, ranks.local().size));
     const BenchReport report = run_bench(what.bench, bench, ranks.world(), what.name);
     if (ranks.is_main()) print(report, options->json);
     return kExitOk;

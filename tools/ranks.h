@@ -25,7 +25,7 @@ class Ranks {
 
   comm::CommWorld& all() { return all_; }
   comm::Communicator& world() { return all_.world(); }
-  int local_ranks() const { return all_.local_ranks(); }  ///< ranks on this host
+  LocalRank local() const { return all_.local(); }  ///< among the ranks on this host
   bool is_main() { return world().rank() == 0; }
 
   /// The exit code of a command that `error` ends. An error that all ranks agree on is

@@ -71,7 +71,7 @@ int evaluate(const std::shared_ptr<ConfigOptions>& options,
     const proto::Config config =
         read_config(ranks.world(), called, *options, experiments::ConfigUse::kEvaluation);
     evaluation->config_file = options->file;
-    return experiments::run_evaluation(config, *evaluation, ranks.world(), ranks.local_ranks());
+    return experiments::run_evaluation(config, *evaluation, ranks.world(), ranks.local());
   } catch (const std::exception& error) {
     return ranks.fail(error);
   }

@@ -30,6 +30,8 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
   check_config(usable({"actor.ppo_mini_batch_size=8"}), 4);
   check_config(usable({"cluster.placement=split"}), 3);
   check_config(usable({"device=debug"}), 1);
+  check_config(usable({"device=auto"}), 2);
+  check_config(usable({"cluster.data_plane=mpi"}), 2);
   check_config(usable({"trainer.total_training_steps=0", "rollout.n=1", "rollout.temperature=0"}),
                1);
 
@@ -40,14 +42,17 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
             "model.path is not set: give the folder of a Hugging Face model, "
             "such as model.path=models/SmolLM2-135M");
   EXPECT_EQ(refused({"device=cuda:x"}),
-            kCudaBuilt ? "device is 'cuda:x', which is no device: use cpu or debug or cuda"
-                       : "device is 'cuda:x', which is no device: use cpu or debug");
+            kCudaBuilt ? "device is 'cuda:x', which is no device: use cpu or debug or auto or cuda"
+                       : "device is 'cuda:x', which is no device: use cpu or debug or auto");
+  EXPECT_EQ(refused({"device=debug", "cluster.data_plane=nccl"}),
+            "cluster.data_plane is nccl but device is debug, and NCCL is for CUDA devices: "
+            "set device to cuda, or cluster.data_plane to auto");
   for (const char* key : {"model.compute_dtype=bf16", "rollout.compute_dtype=bf16"}) {
     EXPECT_EQ(refused({"device=cuda:7", key}),
               kCudaBuilt ? "device cuda:7 computes in f32 alone so far: "
                            "use f32 instead of bf16, or device cpu"
                          : "device is 'cuda:7', which this build has no kernels for: "
-                           "use cpu or debug");
+                           "use cpu or debug or auto");
   }
   EXPECT_EQ(
       refused({"actor.ppo_mini_batch_size=12"}),

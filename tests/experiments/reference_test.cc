@@ -18,7 +18,7 @@ namespace {
 using testing_support::weights_of;
 
 std::unique_ptr<Job> job_of(const proto::Config& config, comm::Communicator& comm) {
-  return make_job(config, comm, 1, training_prompts(config), nullptr);
+  return make_job(config, comm, {}, training_prompts(config), nullptr);
 }
 
 TEST(Reference, IsAFrozenModuleOfTheJob) {

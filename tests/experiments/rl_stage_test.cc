@@ -77,7 +77,7 @@ struct Rank {
         "run_dir=" + (scratch.path() / "run").string()};
     config = config::load_config(ORRERY_SOURCE_DIR "/experiments/quickstart.yaml", overrides);
     const actors::PromptUse use = training_prompts(config);
-    job = make_job(config, *comm, 1, use, nullptr);
+    job = make_job(config, *comm, {}, use, nullptr);
     auto env = std::make_unique<Lengths>(std::move(dropped));
     job->source = std::make_unique<actors::PromptSource>(config.data(), *env, job->tokenizer,
                                                          config.seed(), check_setup(*job), use);

@@ -39,7 +39,8 @@ float stamp(int rank, size_t index) {
 }
 
 TEST(MpiWorld, EveryRankIsOnThisHost) {
-  EXPECT_EQ(testing_support::comm_world().local_ranks(), world().size());
+  EXPECT_EQ(testing_support::comm_world().local().size, world().size());
+  EXPECT_EQ(testing_support::comm_world().local().rank, world().rank());
 }
 
 TEST(Collectives, OfSmallValuesAndTexts) {
