@@ -36,6 +36,7 @@ KIND = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_:]+)*")
 SPILLS_ALLOWED = [
     ("attention_rows_kernel", 40, "timed so on an H100 (bench/gpu/RESULTS.md), where its widest rows "
                                   "hold 255 registers, the most there are"),
+    ("16CopyBlockElement", 24, "copies wait for memory; registers are saved around divisions of int64"),
     ("attention_backward_queries_kernel", 8, "timed so on an H100 (bench/gpu/RESULTS.md)"),
 ]
 # A kernel of these files is to keep all it works on in registers and shared memory.
