@@ -83,6 +83,15 @@ check_cuda() {
     run cmake --preset release -DORRERY_CUDA_CHECK=ON
   run cmake --build --preset release -j "$jobs" --target cuda_check
   run build/release/bin/cuda_check --version
+  [ -e /dev/nvidiactl ] || check_no_driver
+}
+
+check_no_driver() {
+  local said code=0
+  said=$(run build/release/bin/cuda_check generate --model experiments/quickstart_model --prompt 1+1= --device cuda 2>&1) || code=$?
+  echo "$said"
+  [ "$code" -eq 2 ] && grep -q 'there is no NVIDIA driver on this machine' <<<"$said" ||
+    die "a machine without a driver is to get one clear error and exit code 2, not $code"
 }
 
 begin "packages"
