@@ -61,7 +61,8 @@ export OMPI_MCA_btl_vader_single_copy_mechanism=none
 mkdir -p "$out" || exit 2
 out=$(cd "$out" && pwd)
 runs=$(mktemp -d "$out/runs.XXXXXX")
-trap 'rm -rf "$runs"' EXIT
+building=
+trap 'rm -rf "$runs"; [ -z "$building" ] || kill "$building" 2>/dev/null' EXIT
 table=$out/gpu_suite.md
 
 # --- runs and what they are compared by ---
@@ -124,8 +125,12 @@ stage_device() {
   "$orrery" --version || return 1
   grep -m1 'model name' /proc/cpuinfo
   nproc
-  nvidia-smi --query-gpu=name,compute_cap,driver_version,memory.total,clocks.max.sm --format=csv,noheader 2>&1 ||
-    { $rehearse && return 77; }
+  local wanted=name,compute_cap,driver_version,memory.total,clocks.max.sm
+  if ! nvidia-smi "--query-gpu=$wanted" --format=csv,noheader; then
+    echo "no GPU: nvidia-smi finds none (--rehearse does what needs none)"
+    ! $rehearse || return 77
+    return 1
+  fi
 }
 stage_selftest() {
   timeout 200 "$tree/tests/gpu/run_selftest.sh" "$out/build/selftest"
@@ -133,6 +138,7 @@ stage_selftest() {
 stage_ops() {
   local mode=()
   ! $rehearse || mode=(--emulated)
+  while [ -n "$building" ] && kill -0 "$building" 2>/dev/null; do sleep 1; done
   timeout 1200 "$tree/tests/gpu/run_ops_check.sh" "$out/build/ops" "${mode[@]}"
 }
 # from_sft NAME RANKS KEY=VALUE ...: RL from the checkpoint that SFT on the CPU left (step 80).
@@ -177,20 +183,22 @@ stage_commands() {
     compare "eval's samples" "$runs/samples.cpu" "$runs/samples.$device"
 }
 stage_sanitizer() {
-  local program=$out/build/ops/device/ops_check tool part
-  local sanitizer
+  local program=$out/build/ops/device/ops_check tool sanitizer
   sanitizer=$(command -v compute-sanitizer || echo "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer")
   if $rehearse || [ ! -x "$sanitizer" ]; then
     echo "skipped: no device, or no compute-sanitizer here"
     return 77
   fi
   [ -x "$program" ] || { echo "skipped: the stage ops has not built $program"; return 77; }
-  for tool in memcheck racecheck; do
-    for part in flat rows kv sampling vocabulary attention_forward attention_backward products; do
-      timeout 25 "$sanitizer" --tool "$tool" --error-exitcode 3 --print-limit 4 "$program" "$part"
+  local part seconds end=$((SECONDS + 60))
+  for part in flat rows kv sampling vocabulary attention_forward attention_backward products; do
+    for tool in memcheck racecheck; do
+      seconds=$((end - SECONDS))
+      if [ "$seconds" -le 0 ]; then echo "not reached in 60 s: $tool of $part" && continue; fi
+      timeout "$seconds" "$sanitizer" --tool "$tool" --error-exitcode 3 --print-limit 4 "$program" "$part"
       case $? in
         0) echo "clean: $tool of $part" ;;
-        124) echo "$tool of $part was stopped after 25 s, without a finding so far" ;;
+        124) echo "stopped after 60 s without a finding: $tool of $part" ;;
         *) return 1 ;;
       esac
     done
@@ -215,6 +223,11 @@ what_ran() {
   echo "|---|---|---:|---|"
 } >"$table"
 echo "results: $table"
+# nvcc is at work while the self-test runs.
+if ! $rehearse && [[ " ${stages[*]} " == *" ops "* ]]; then
+  "$tree/tests/gpu/run_ops_check.sh" "$out/build/ops" --compile-only >"$out/ops_build.log" 2>&1 &
+  building=$!
+fi
 failed=
 for stage in "${stages[@]}"; do
   printf '\n== %s ==\n' "$stage"

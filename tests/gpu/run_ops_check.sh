@@ -136,7 +136,7 @@ else
     -DFMT_USE_CONSTEXPR=1 -Xcompiler -ffp-contract=off -Xptxas -v -I.)
   for source in kernels/cuda/*.cu tests/gpu/ops/tune.cu; do
     objects+=("$(object "$built" "$source")")
-    echo "${objects[-1]} $nvcc ${flags[*]} -c $source"
+    echo "${objects[-1]} $nvcc ${flags[*]} ${packages[*]} -c $source"
   done >"$built/commands"
   objects+=("$built/ops_check.o")
   echo "$built/ops_check.o ${cxx[*]} ${packages[*]} -I. -O2 -isystem $cuda/include -c tests/gpu/ops/ops_check.cc" \
