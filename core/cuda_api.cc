@@ -2,18 +2,42 @@
 
 #include <cuda_runtime.h>
 
+#include "core/cuda_capability.h"
 #include "core/error.h"
 
 namespace orrery::cuda_api {
 namespace {
 
-/// What the kernels are compiled for (CMakeLists.txt).
-constexpr int kCapabilityMajor = 9, kCapabilityMinor = 0;
+/// What the kernels are compiled for (cmake/cuda.cmake), in CMake's words.
+#ifdef ORRERY_CUDA_ARCHITECTURES
+constexpr const char* kArchitectures = ORRERY_CUDA_ARCHITECTURES;
+#else
+constexpr const char* kArchitectures = "90-real";
+#endif
+/// The version of the runtime that is linked; 0 where there is none.
+#ifdef CUDART_VERSION
+constexpr int kRuntime = CUDART_VERSION;
+#else
+constexpr int kRuntime = 0;
+#endif
+
+/// After some errors, such as a kernel's access to memory that is not its own, every
+/// call fails until the process ends; they show at whatever call comes next.
+bool is_lost() {
+  const bool lost = cudaDeviceSynchronize() != cudaSuccess;
+  cudaGetLastError();
+  return lost;
+}
 
 void check(Device device, const char* call, cudaError_t result) {
   if (result == cudaSuccess) return;
   cudaGetLastError();  // an error that was reported is not the next call's
-  fail("device {}: {}: {}", device_name(device), call, cudaGetErrorString(result));
+  const char* const lost =
+      is_lost() ? ", by work that was queued before; this process has lost the device, and the "
+                  "last checkpoint is whole: start again from it (with CUDA_LAUNCH_BLOCKING=1 in "
+                  "the environment the error names the op)"
+                : "";
+  fail("device {}: {}: {}{}", device_name(device), call, cudaGetErrorString(result), lost);
 }
 
 cudaDeviceProp properties_of(Device device) {
@@ -44,12 +68,14 @@ Identity identity(Device device) {
   return found;
 }
 
+/// Every capability that the kernels run on gives the same bits: they are IEEE f32
+/// arithmetic in an order that is written down, and tools/lint/ptx_lint.py holds each
+/// architecture's code to it.
 std::string misfit(Device device) {
   const cudaDeviceProp properties = properties_of(device);
-  if (properties.major == kCapabilityMajor && properties.minor == kCapabilityMinor) return "";
-  return fmt::format("is an {} of compute capability {}.{}; this build's kernels are for {}.{}",
-                     properties.name, properties.major, properties.minor, kCapabilityMajor,
-                     kCapabilityMinor);
+  const CudaCapability capability{properties.major, properties.minor};
+  if (runs_on(kArchitectures, capability)) return "";
+  return not_built_for(kArchitectures, properties.name, capability);
 }
 
 void use(Device device) {
@@ -58,22 +84,26 @@ void use(Device device) {
   const cudaError_t result = cudaSetDevice(device.index);
   if (result != cudaSuccess) {
     cudaGetLastError();
-    fail_usage("device {}: {}: use another device", device_name(device),
-               cudaGetErrorString(result));
+    int driver = 0;
+    cudaDriverGetVersion(&driver);
+    fail_usage("{}",
+               no_cuda_device(device_name(device), cudaGetErrorString(result), driver, kRuntime));
   }
   if (const std::string why = misfit(device); !why.empty())
-    fail_usage("device {} {}", device_name(device), why);
+    fail_usage("device {} {}: use another device, or cpu", device_name(device), why);
   used = device.index;
 }
 
 double f32_peak(Device device) {
-  constexpr double kPerClock = 2 * 128;  // of a multiprocessor of compute capability 9.0
+  const cudaDeviceProp properties = properties_of(device);
+  const bool half = properties.major == 8 && properties.minor == 0;
+  const double per_clock = 2 * (half ? 64 : 128);  // of a multiprocessor
   int processors = 0, kilohertz = 0;
   check(device, "cudaDeviceGetAttribute",
         cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device.index));
   check(device, "cudaDeviceGetAttribute",
         cudaDeviceGetAttribute(&kilohertz, cudaDevAttrClockRate, device.index));
-  return kPerClock * processors * kilohertz * 1e3;
+  return per_clock * processors * kilohertz * 1e3;
 }
 
 void* allocate(Device device, size_t bytes) {

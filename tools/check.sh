@@ -73,6 +73,27 @@ check_scripts() {
     xargs -r python3 -c 'import ast, sys; [ast.parse(open(name, "rb").read(), name) for name in sys.argv[1:]]'
 }
 
+# The command with the CUDA backend: objects, what tools/lint/ptx_lint.py says of them, a start.
+check_cuda() {
+  if ! command -v nvcc >/dev/null && [ ! -x /usr/local/cuda/bin/nvcc ]; then
+    echo "nvcc is absent (neither on the PATH nor in /usr/local/cuda/bin): the CUDA backend is not compiled here"
+    return
+  fi
+  grep -qs '^ORRERY_CUDA_CHECK:BOOL=ON' build/release/CMakeCache.txt ||
+    run cmake --preset release -DORRERY_CUDA_CHECK=ON
+  run cmake --build --preset release -j "$jobs" --target cuda_check
+  run build/release/bin/cuda_check --version
+  [ -e /dev/nvidiactl ] || check_no_driver
+}
+
+check_no_driver() {
+  local said code=0
+  said=$(run build/release/bin/cuda_check generate --model experiments/quickstart_model --prompt 1+1= --device cuda 2>&1) || code=$?
+  echo "$said"
+  [ "$code" -eq 2 ] && grep -q 'there is no NVIDIA driver on this machine' <<<"$said" ||
+    die "a machine without a driver is to get one clear error and exit code 2, not $code"
+}
+
 begin "packages"
 install_packages check
 mpi_environment
@@ -89,6 +110,9 @@ run cmake --build --preset release -j "$jobs"
 
 begin "headers stand alone"
 run cmake --build --preset release -j "$jobs" --target headers
+
+begin "build: CUDA"
+check_cuda
 
 begin "tests: release"
 run ctest --preset release -j "$jobs" "${left_out[@]}"

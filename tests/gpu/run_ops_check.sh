@@ -59,8 +59,14 @@ host=$folder/host built=$folder/device
 [ "$mode" != --emulated ] || built=$folder/emulated
 mkdir -p "$host" "$built"
 jobs=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
-read -r -a packages <<<"$(pkg-config --cflags spdlog fmt libhwy)"
-read -r -a libraries <<<"$(pkg-config --libs spdlog fmt libhwy)"
+if [ -d third_party ]; then  # in a bundle (tools/bundle.sh), which carries them
+  read -r -a packages <<<"$(cat third_party/flags) -isystem third_party/include"
+  libraries=(-Lthird_party/lib "-Wl,-rpath-link,$PWD/../lib" -lspdlog -lfmt -lhwy)
+  export LD_LIBRARY_PATH="$PWD/../lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+else
+  read -r -a packages <<<"$(pkg-config --cflags spdlog fmt libhwy)"
+  read -r -a libraries <<<"$(pkg-config --libs spdlog fmt libhwy)"
+fi
 cxx=(g++ -std=c++20 -ffp-contract=off -pthread -Wall -Wextra -Wno-missing-field-initializers)
 
 # Whether an object is older than anything that it was made from.
@@ -130,7 +136,7 @@ else
     -DFMT_USE_CONSTEXPR=1 -Xcompiler -ffp-contract=off -Xptxas -v -I.)
   for source in kernels/cuda/*.cu tests/gpu/ops/tune.cu; do
     objects+=("$(object "$built" "$source")")
-    echo "${objects[-1]} $nvcc ${flags[*]} -c $source"
+    echo "${objects[-1]} $nvcc ${flags[*]} ${packages[*]} -c $source"
   done >"$built/commands"
   objects+=("$built/ops_check.o")
   echo "$built/ops_check.o ${cxx[*]} ${packages[*]} -I. -O2 -isystem $cuda/include -c tests/gpu/ops/ops_check.cc" \
