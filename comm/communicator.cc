@@ -1,6 +1,6 @@
 #include "comm/communicator.h"
 
-#include "core/cuda_api.h"
+#include "core/device.h"
 #include "core/error.h"
 
 namespace orrery::comm {
@@ -10,7 +10,7 @@ DataPlane& Communicator::data(Device device) {
     if (its == device) return *plane;
   }
   // NCCL's are made here, from the control plane alone.
-  if (device.type == DeviceType::kCuda && !kCudaBuilt)
+  if (!has_backend(device))
     fail("this build has no collectives for device {}: use cpu", device_name(device));
   return *planes_.emplace_back(device, make_data_plane(device)).second;
 }

@@ -17,6 +17,8 @@ inline constexpr int kMostCudaDevices = 64;
 /// this build lacks.
 Device device_from_name(std::string_view key, std::string_view name);
 
+/// Whether this build can work on the device, if the machine has it.
+bool has_backend(Device device);
 /// The Error for a device that this build cannot work on.
 [[noreturn]] void fail_no_backend(Device device);
 
