@@ -14,7 +14,7 @@ EMULATED = os.environ.get("ORRERY_EMULATED_BIN", str(pathlib.Path(harness.BIN).p
 OPTIONS = ["data.arithmetic.digits=1", "data.arithmetic.zero_pad=false", "data.arithmetic.flawed_fraction=0",
            "data.max_prompt_length=5", "data.max_response_length=3", "data.train_batch_size=4", "data.val_size=1",
            "sft.total_training_steps=60", "sft.train_batch_size=64", "sft.optim.lr=5e-3", "sft.optim.lr_warmup_steps=3",
-           "rollout.n=8", "actor.optim.lr=1e-3", "actor.optim.lr_warmup_steps=1", "trainer.total_training_steps=3",
+           "rollout.n=8", "rollout.max_num_seqs=32", "actor.optim.lr=1e-3", "actor.optim.lr_warmup_steps=1", "trainer.total_training_steps=3",
            "trainer.save_freq=1", "trainer.max_ckpt_to_keep=4", "trainer.tensorboard=false", "cluster.threads=1"]
 
 

@@ -13,6 +13,8 @@
 #include <map>
 #include <numeric>
 
+#include "tests/gpu/emulator/memory.h"
+
 namespace simt {
 
 Block block;

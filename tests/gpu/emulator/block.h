@@ -57,22 +57,10 @@ void run(const Config& config, const Launch& launch);
 [[noreturn]] void fail_program(const std::string& what);
 std::string name_of_thread(unsigned index);
 
-// memory.cc
-extern char shared_arena[kSharedArena];
 /// Forgets the shared variables of the launch before; takes `dynamic` bytes of it.
 void begin_shared(size_t dynamic);
 /// The block's shared memory holds nothing of use.
 void poison_shared();
-/// Memory that kernels may use; of whole launches, not of their threads.
-void add_allocation(void* data, size_t bytes);
-void remove_allocation(void* data);
-/// Whether all of it lies in one allocation or device variable.
-bool is_device_memory(const void* data, size_t bytes);
-/// Whether any of it does.
-bool touches_device_memory(const void* data, size_t bytes);
-/// Checks an access of the thread that runs, and notes it for races.
-enum class Access { kRead, kWrite, kAtomic };
-void access(const void* data, size_t bytes, Access kind);
 
 /// Numbers from ORRERY_EMULATOR_SEED.
 uint64_t draw();

@@ -1,10 +1,10 @@
 // The functions that code compiled with -fsanitize=thread and -fsanitize=alignment
-// calls. Outside kernels they do what the access itself does, and no more.
-#include "tests/gpu/emulator/block.h"
+// calls; their libraries are not linked. Outside kernels they do what the access itself does, and no more.
+#include "tests/gpu/emulator/memory.h"
 
 namespace {
 
-inline void touch(const void* data, size_t bytes, simt::Access kind) {
+[[gnu::always_inline]] inline void touch(const void* data, size_t bytes, simt::Access kind) {
   if (simt::in_kernel) simt::access(data, bytes, kind);
 }
 

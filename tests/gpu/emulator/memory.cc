@@ -1,13 +1,12 @@
-// What a kernel may touch, and in which order its threads touch it. Kernels are compiled
-// with -fsanitize=thread, so that each of their accesses calls a function below
-// (callbacks.cc); libtsan is not linked.
+#include "tests/gpu/emulator/memory.h"
+
 #include <sys/mman.h>
 
-#include <array>
+#include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <map>
 
-#include "tests/gpu/emulator/block.h"
 
 extern "C" {
 // Of the linker: the program's constants lie before __bss_start, and device variables
@@ -20,19 +19,11 @@ extern char __stop_emulated_device __attribute__((weak));
 namespace simt {
 
 alignas(256) char shared_arena[kSharedArena];
+uint8_t shared_owned[kSharedArena / 4];
+Cell shared_cells[kSharedArena / 4];
+Hit hits[kHits];
 
 namespace {
-
-/// The last accesses of four bytes. Masks say which of them.
-struct Cell {
-  struct Use {
-    unsigned serial = 0, epoch = 0, warp_epoch = 0;
-    uint16_t thread = 0;
-    uint8_t mask = 0;
-    bool atomic = false;
-  };
-  Use write, read, other_read;
-};
 
 struct Allocation {
   uintptr_t end = 0;
@@ -40,15 +31,6 @@ struct Allocation {
 };
 struct Memory {
   std::map<uintptr_t, Allocation> allocations;
-  struct Hit {
-    uintptr_t begin = 1, end = 0;
-    Cell* cells = nullptr;
-  };
-  std::array<Hit, 64> hits;
-  // Of the shared arena, per four bytes: which of them belong to a variable, and what
-  // was done there.
-  std::array<uint8_t, kSharedArena / 4> owned{};
-  std::array<Cell, kSharedArena / 4> cells{};
   size_t shared_used = 0, shared_static = 0, dynamic = 0;
   std::vector<std::pair<const void*, void*>> variables;
 };
@@ -142,13 +124,11 @@ void note(Cell& cell, uint8_t mask, const void* data, size_t bytes, Access kind,
   if (kind == Access::kRead) {
     Cell::Use& last = cell.read;
     const bool is_mine = last.serial == now.serial && last.thread == now.thread;
-    if (!is_mine && !ordered(last, global)) {
-      // Of two kept reads one is another warp's, where there was one.
-      Cell::Use& other = cell.other_read;
-      if (ordered(other, global) || !same_warp(last.thread, now.thread) ||
-          last.serial != now.serial || same_warp(other.thread, now.thread))
-        other = last;
-    }
+    // As the quick way has it.
+    if (!is_mine && !ordered(last, global) &&
+        (ordered(cell.other_read, global) || !same_warp(last.thread, now.thread) ||
+         last.serial != now.serial))
+      cell.other_read = last;
     const uint8_t before = is_mine && last.epoch == now.epoch ? last.mask : 0;
     last = now;
     last.mask |= before;
@@ -176,30 +156,29 @@ void for_each_cell(size_t offset, size_t bytes, const Body& body) {
 }
 
 void access_shared(const void* data, size_t offset, size_t bytes, Access kind) {
-  Memory& m = memory();
   if (offset + bytes > kSharedArena) fail_access(data, bytes, kind);
   for_each_cell(offset, bytes, [&](size_t i, uint8_t mask) {
-    if ((mask & ~m.owned[i]) != 0)
+    if ((mask & ~shared_owned[i]) != 0)
       fail_thread(described(data, bytes, kind) + ", which is shared memory + " +
                   std::to_string(offset) + ", beyond the end of a variable");
-    note(m.cells[i], mask, data, bytes, kind, false);
+    note(shared_cells[i], mask, data, bytes, kind, false);
   });
 }
 
 void own(size_t offset, size_t bytes) {
-  for_each_cell(offset, bytes, [](size_t i, uint8_t mask) { memory().owned[i] |= mask; });
+  for_each_cell(offset, bytes, [](size_t i, uint8_t mask) { shared_owned[i] |= mask; });
 }
 
 }  // namespace
 
-void access(const void* data, size_t bytes, Access kind) {
+void access_slowly(const void* data, size_t bytes, Access kind) {
   const auto at = reinterpret_cast<uintptr_t>(data);
   if (within(at, bytes, block.thread->stack, kStackBytes)) return;
   if (const uintptr_t offset = at - reinterpret_cast<uintptr_t>(shared_arena);
       offset < kSharedArena)
     return access_shared(data, offset, bytes, kind);
   Memory& m = memory();
-  Memory::Hit& hit = m.hits[at >> 12 & 63];
+  Hit& hit = hits[at >> 12 & (kHits - 1)];
   if (at < hit.begin || at + bytes > hit.end) {
     auto it = m.allocations.upper_bound(at);
     if (it == m.allocations.begin() || at + bytes > (--it)->second.end) {
@@ -221,7 +200,7 @@ void access(const void* data, size_t bytes, Access kind) {
 void begin_shared(size_t dynamic) {
   Memory& m = memory();
   m.variables.clear();
-  m.owned.fill(0);
+  std::memset(shared_owned, 0, sizeof shared_owned);
   m.dynamic = dynamic;
   m.shared_static = 0;
   own(0, dynamic);
@@ -261,7 +240,7 @@ void add_allocation(void* data, size_t bytes) {
     if (shadow != MAP_FAILED) cells = static_cast<Cell*>(shadow);
   }
   m.allocations[begin] = {begin + bytes, cells};
-  m.hits.fill({});
+  std::fill(std::begin(hits), std::end(hits), Hit{});
 }
 
 void remove_allocation(void* data) {
@@ -269,7 +248,7 @@ void remove_allocation(void* data) {
   const auto it = m.allocations.find(reinterpret_cast<uintptr_t>(data));
   if (it->second.cells != nullptr) ::munmap(it->second.cells, cells_of(it->second.end - it->first));
   m.allocations.erase(it);
-  m.hits.fill({});
+  std::fill(std::begin(hits), std::end(hits), Hit{});
 }
 
 bool is_device_memory(const void* data, size_t bytes) {

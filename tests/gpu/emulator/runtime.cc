@@ -14,8 +14,8 @@
 #include <utility>
 
 #include "core/closed_memory.h"
-#include "tests/gpu/emulator/block.h"
 #include "tests/gpu/emulator/cuda_runtime.h"
+#include "tests/gpu/emulator/memory.h"
 
 namespace simt {
 namespace {
