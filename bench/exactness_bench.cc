@@ -140,7 +140,7 @@ class DecodeStep {
   DecodeStep(const Context& ctx, const models::Transformer& model, int64_t batch)
       : ctx_(ctx),
         model_(model),
-        cache_(model.config(), {}, batch * kBlocks),
+        cache_(model.config(), model.compute_dtype(), {}, batch * kBlocks),
         tables_(static_cast<size_t>(batch)),
         tokens_(static_cast<size_t>(batch), 7),
         positions_(static_cast<size_t>(batch), static_cast<int32_t>(kContext)),

@@ -11,6 +11,9 @@
 // the weight packed for the forward; oneDNN starts from the plain one (backward_input),
 // or from one packed beforehand for this product too, a second copy that ours does not
 // need (backward_input_packed).
+//
+// bf16_forward, bf16_backward_input and bf16_backward_weight are our products of bf16
+// operands (with results in bf16, but for the weight's gradient) beside our own of f32.
 #include <benchmark/benchmark.h>
 #include <omp.h>
 
@@ -33,6 +36,7 @@ namespace orrery::bench {
 namespace {
 
 enum class Op { kForward, kForwardCold, kBackwardInput, kBackwardInputPacked, kBackwardWeight };
+enum class PairsOp { kForward, kBackwardInput, kBackwardWeight };
 
 struct Shape {
   const char* name;
@@ -51,7 +55,7 @@ constexpr Shape kShapes[] = {
 constexpr int64_t kColdBytes = 128 << 20;
 
 void compare(benchmark::State& state, int threads, double flops, const std::function<void()>& ours,
-             const std::function<void()>& theirs) {
+             const std::function<void()>& theirs, const char* their_name = "oneDNN") {
   constexpr double kTurn = 0.5e-3, kTotal = 0.4;  // seconds
   constexpr size_t kPairs = 9;
   ours();
@@ -71,7 +75,7 @@ void compare(benchmark::State& state, int threads, double flops, const std::func
     }
     state.SetIterationTime(median(our_times));
     state.counters["ours"] = flops / median(our_times) * 1e-9;
-    state.counters["oneDNN"] = flops / median(their_times) * 1e-9;
+    state.counters[their_name] = flops / median(their_times) * 1e-9;
     state.counters["ratio"] = median(ratios);
   }
 }
@@ -137,12 +141,69 @@ void run_case(benchmark::State& state, Op op, int64_t m, const Shape& shape, int
   }
 }
 
+Buffer rounded(const Buffer& floats) {
+  const Span<const float> values = floats.span<float>();
+  Buffer result(Device{}, static_cast<size_t>(values.size()) * sizeof(Bf16));
+  std::transform(values.begin(), values.end(), result.span<Bf16>().begin(), to_bf16);
+  return result;
+}
+
+/// Both sides of a forward product take another copy of the weight in each call.
+void run_pairs(benchmark::State& state, PairsOp op, int64_t m, const Shape& shape, int threads) {
+  const Context ctx{.threads = threads};
+  const int64_t n = shape.n, k = shape.k;
+  const DType dtypes[] = {DType::kBF16, DType::kF32};
+  const Buffer x = random_buffer(m * k, 1), w = random_buffer(n * k, 2),
+               y = random_buffer(m * n, 3);
+  const Buffer x_bf16 = rounded(x), y_bf16 = rounded(y), dw = random_buffer(n * k, 4);
+  const ActMat x_mat[] = {{x_bf16.data(), DType::kBF16, m, k, k}, {x.data(), DType::kF32, m, k, k}};
+  const ActMat y_mat[] = {{y_bf16.data(), DType::kBF16, m, n, n}, {y.data(), DType::kF32, m, n, n}};
+  std::vector<Buffer> memory;
+  std::vector<kernels::PackedWeight> weights[2];
+  const int64_t copies =
+      op == PairsOp::kForward ? 1 + kColdBytes / (n * k * int64_t{sizeof(float)}) : 1;
+  for (const int side : {0, 1}) {
+    for (int64_t i = 0; i < copies; ++i) {
+      memory.emplace_back(Device{}, kernels::packed_weight_bytes(Device{}, dtypes[side], n, k));
+      weights[side].push_back(
+          kernels::pack_weight(ctx, {.weight = Mat<const float>(w.span<float>().data(), n, k),
+                                     .dtype = dtypes[side],
+                                     .memory = memory.back().data()}));
+    }
+  }
+  size_t turns[2] = {};
+  const auto run = [&](int side) {
+    const kernels::PackedWeight& weight = weights[side][turns[side]++ % weights[side].size()];
+    switch (op) {
+      case PairsOp::kForward:
+        return kernels::matmul_forward(ctx, {.y = y_mat[side], .x = x_mat[side], .weight = weight});
+      case PairsOp::kBackwardInput:
+        return kernels::matmul_backward_input(
+            ctx, {.dx = x_mat[side], .dy = y_mat[side], .weight = weight});
+      case PairsOp::kBackwardWeight:
+        return kernels::matmul_backward_weight(
+            ctx,
+            {.dw = Mat<float>(dw.span<float>().data(), n, k), .dy = y_mat[side], .x = x_mat[side]});
+    }
+  };
+  const double flops =
+      2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+  compare(
+      state, threads, flops, [&] { run(0); }, [&] { run(1); }, "f32");
+}
+
 void run_peak(benchmark::State& state, int threads) {
   for (auto _ : state) {
-    const double peak = kernels::measure_fma_peak(threads);
+    const double peak = kernels::measure_product_peak(threads, DType::kF32);
     state.SetIterationTime(1e-9);
     state.counters["GFLOP/s"] = peak * 1e-9;
   }
+}
+
+std::string name_of(const char* op, const Shape& shape, int64_t m, int threads) {
+  return std::string(op) + "/" + shape.name + "/M:" + std::to_string(m) +
+         "/N:" + std::to_string(shape.n) + "/K:" + std::to_string(shape.k) +
+         "/threads:" + std::to_string(threads);
 }
 
 void register_all() {
@@ -168,12 +229,25 @@ void register_all() {
           // Training runs on batches, decoding on few rows.
           if (op != Op::kForward && op != Op::kForwardCold && m < 64) continue;
           if (op == Op::kForwardCold && m > 64) continue;
-          const std::string name = std::string(op_name) + "/" + shape.name +
-                                   "/M:" + std::to_string(m) + "/N:" + std::to_string(shape.n) +
-                                   "/K:" + std::to_string(shape.k) +
-                                   "/threads:" + std::to_string(threads);
-          add(name, [op = op, m, shape, threads](benchmark::State& state) {
-            run_case(state, op, m, shape, threads);
+          add(name_of(op_name, shape, m, threads),
+              [op = op, m, shape, threads](benchmark::State& state) {
+                run_case(state, op, m, shape, threads);
+              });
+        }
+      }
+    }
+  }
+  const std::pair<PairsOp, const char*> pairs_ops[] = {
+      {PairsOp::kForward, "bf16_forward"},
+      {PairsOp::kBackwardInput, "bf16_backward_input"},
+      {PairsOp::kBackwardWeight, "bf16_backward_weight"}};
+  for (const auto& [op, op_name] : pairs_ops) {
+    for (const int threads : {1, 2}) {
+      for (const Shape& shape : kShapes) {
+        for (const int64_t m : {1, 8, 64, 512, 2048}) {
+          if (op != PairsOp::kForward && m < 64) continue;
+          add(name_of(op_name, shape, m, threads), [op = op, m, shape, threads](auto& state) {
+            run_pairs(state, op, m, shape, threads);
           });
         }
       }

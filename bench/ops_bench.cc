@@ -86,8 +86,8 @@ int run(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
 
-  const Machine one{1, kernels::measure_fma_peak(1), BandwidthCurve(1)};
-  const Machine two{2, kernels::measure_fma_peak(2), BandwidthCurve(2)};
+  const Machine one{1, kernels::measure_product_peak(1, DType::kF32), BandwidthCurve(1)};
+  const Machine two{2, kernels::measure_product_peak(2, DType::kF32), BandwidthCurve(2)};
   benchmark::AddCustomContext("kernels", kernels::cpu_target_name());
   benchmark::AddCustomContext("1 thread", describe(one));
   benchmark::AddCustomContext("2 threads", describe(two));
@@ -99,7 +99,8 @@ int run(int argc, char** argv) {
   add_flat_cases(registry);
   benchmark::RunSpecifiedBenchmarks();
   fmt::print(stderr, "FMA peak afterwards: 1 thread {:.0f} GFLOP/s, 2 threads {:.0f}\n",
-             kernels::measure_fma_peak(1) * 1e-9, kernels::measure_fma_peak(2) * 1e-9);
+             kernels::measure_product_peak(1, DType::kF32) * 1e-9,
+             kernels::measure_product_peak(2, DType::kF32) * 1e-9);
   benchmark::Shutdown();
   return 0;
 }

@@ -4,12 +4,15 @@
 // step takes another layer's pool, so that they come from memory.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <deque>
+#include <type_traits>
 
 #include "bench/ops_bench.h"
 #include "bench/turns.h"
 #include "kernels/attention.h"
+#include "tests/kernels/cases/attention_backward_pairs_cases.h"
 #include "tests/kernels/cases/attention_cases.h"
 
 namespace orrery::bench {
@@ -87,19 +90,37 @@ double pairs_of(std::span<const kernels::KvSegment> segments) {
   return pairs;
 }
 
+/// Random elements of `dtype`.
+struct Elements {
+  Buffer memory;
+  DType dtype;
+
+  Elements(DType type, int64_t count, uint32_t seed)
+      : memory(random_buffer(count, seed)), dtype(type) {
+    if (dtype == DType::kF32) return;
+    Buffer rounded(Device{}, static_cast<size_t>(count) * sizeof(Bf16));
+    std::ranges::transform(memory.span<float>(), rounded.span<Bf16>().begin(), to_bf16);
+    memory = std::move(rounded);
+  }
+  ActMat mat(int64_t rows, int64_t cols) const { return {memory.data(), dtype, rows, cols, cols}; }
+};
+
+double bytes_of(DType dtype, int64_t elements) {
+  return static_cast<double>(elements) * static_cast<double>(dtype_bytes(dtype));
+}
+
 /// Pools of keys and values, one for each layer walked through.
 struct Pools {
-  std::vector<Buffer> memory;
+  std::vector<Elements> memory;
   std::vector<kernels::KvPool> pools;
 
-  Pools(const ModelShape& model, int64_t blocks, int64_t copies) {
-    const size_t bytes =
-        kernels::kv_pool_bytes({}, DType::kF32, blocks, model.kv_heads, model.head_dim);
+  Pools(DType dtype, const ModelShape& model, int64_t blocks, int64_t copies) {
+    const size_t bytes = kernels::kv_pool_bytes({}, dtype, blocks, model.kv_heads, model.head_dim);
     for (int64_t i = 0; i < copies; ++i) {
-      memory.push_back(
-          random_buffer(static_cast<int64_t>(bytes / sizeof(float)), static_cast<uint32_t>(i)));
-      pools.push_back(kernels::make_kv_pool({}, DType::kF32, blocks, model.kv_heads, model.head_dim,
-                                            memory.back().data()));
+      memory.emplace_back(dtype, static_cast<int64_t>(bytes / dtype_bytes(dtype)),
+                          static_cast<uint32_t>(i));
+      pools.push_back(kernels::make_kv_pool({}, dtype, blocks, model.kv_heads, model.head_dim,
+                                            memory.back().memory.data()));
     }
   }
 };
@@ -110,25 +131,23 @@ float scale_of(const ModelShape& model) {
 
 /// `kv_tokens`: keys and values that are there, shared ones once.
 void run_forward(benchmark::State& state, const Machine& machine, const ModelShape& model,
-                 const Paged& batch, int64_t kv_tokens, bool cold, bool lse) {
+                 DType dtype, const Paged& batch, int64_t kv_tokens, bool cold, bool lse) {
   int64_t rows = 0;
   for (const kernels::KvSegment& s : batch.segments) rows += s.rows;
   Cost cost;
   cost.flops = 4.0 * pairs_of(batch.segments) * static_cast<double>(model.q_size());
-  const double kv_bytes = as_bytes(kv_tokens * 2 * model.kv_size()),
-               q_bytes = as_bytes(rows * model.q_size());
+  const double kv_bytes = bytes_of(dtype, kv_tokens * 2 * model.kv_size()),
+               q_bytes = bytes_of(dtype, rows * model.q_size());
   cost.read = kv_bytes + q_bytes;
   cost.written = q_bytes + (lse ? as_bytes(rows * model.heads) : 0.0);
   const int64_t copies = cold ? cold_copies(model, kv_bytes) : 1;
   cost.working_set = kv_bytes * static_cast<double>(copies) + q_bytes + cost.written;
 
   const Context ctx = context_of(machine);
-  const Pools pools(model, batch.blocks, copies);
-  const Buffer qkv = random_buffer(rows * model.qkv_size(), 1),
-               out = random_buffer(rows * model.q_size(), 2);
+  const Pools pools(dtype, model, batch.blocks, copies);
+  const Elements qkv(dtype, rows * model.qkv_size(), 1), out(dtype, rows * model.q_size(), 2);
   const Buffer lse_memory = random_buffer(rows * model.heads, 3);
-  const Mat<float> qkv_mat(qkv.span<float>().data(), rows, model.qkv_size());
-  const Mat<float> out_mat(out.span<float>().data(), rows, model.q_size());
+  const ActMat qkv_mat = qkv.mat(rows, model.qkv_size()), out_mat = out.mat(rows, model.q_size());
   const Mat<float> lse_mat =
       lse ? Mat<float>(lse_memory.span<float>().data(), rows, model.heads) : Mat<float>();
   Arena arena;
@@ -145,6 +164,21 @@ void run_forward(benchmark::State& state, const Machine& machine, const ModelSha
   });
 }
 
+/// Random elements of T.
+template <class T>
+Buffer random_elements(int64_t count, uint32_t seed) {
+  Buffer values = random_buffer(count, seed);
+  if constexpr (std::is_same_v<T, float>) {
+    return values;
+  } else {
+    Buffer rounded(Device{}, static_cast<size_t>(count) * sizeof(T));
+    std::ranges::transform(values.span<float>(), rounded.span<T>().begin(), to_bf16);
+    return rounded;
+  }
+}
+
+/// Of elements of T.
+template <class T>
 void run_backward(benchmark::State& state, const Machine& machine, const ModelShape& model,
                   const AttentionBatchCase& groups) {
   const Paged batch = training_batch(groups);
@@ -155,24 +189,26 @@ void run_backward(benchmark::State& state, const Machine& machine, const ModelSh
     segments.push_back({s.row_begin, s.rows, s.position, s.position == 0 ? -1 : prompt});
   }
   const int64_t rows = groups.tokens();
-  const Buffer qkv = random_buffer(rows * model.qkv_size(), 1),
-               dqkv = random_buffer(rows * model.qkv_size(), 2);
-  const Buffer out = random_buffer(rows * model.q_size(), 3),
-               dout = random_buffer(rows * model.q_size(), 4);
+  const Buffer qkv = random_elements<T>(rows * model.qkv_size(), 1),
+               dqkv = random_elements<T>(rows * model.qkv_size(), 2);
+  const Buffer out = random_elements<T>(rows * model.q_size(), 3),
+               dout = random_elements<T>(rows * model.q_size(), 4);
   const Buffer lse(Device{}, static_cast<size_t>(rows * model.heads) * sizeof(float));
   // As after about a hundred keys.
   std::fill(lse.span<float>().begin(), lse.span<float>().end(), 5.0f);
   const auto part = [&](const Buffer& buffer, int64_t column, int64_t columns) {
-    const Mat<float> all(buffer.span<float>().data(), rows, model.qkv_size());
+    const Mat<T> all(buffer.span<T>().data(), rows, model.qkv_size());
     return all.col_range(column, column + columns);
   };
   const auto whole = [&](const Buffer& buffer) {
-    return Mat<float>(buffer.span<float>().data(), rows, model.q_size());
+    return Mat<T>(buffer.span<T>().data(), rows, model.q_size());
   };
   Cost cost;
   cost.flops = 10.0 * pairs_of(batch.segments) * static_cast<double>(model.q_size());
-  cost.read = as_bytes(rows * (model.qkv_size() + 2 * model.q_size() + model.heads));
-  cost.written = as_bytes(rows * model.qkv_size());
+  constexpr double kShare = static_cast<double>(sizeof(T)) / sizeof(float);
+  cost.read = as_bytes(rows * (model.qkv_size() + 2 * model.q_size())) * kShare +
+              as_bytes(rows * model.heads);
+  cost.written = as_bytes(rows * model.qkv_size()) * kShare;
   const int64_t k_at = model.q_size(), v_at = model.q_size() + model.kv_size();
   const Context ctx = context_of(machine);
   Arena arena;
@@ -195,14 +231,14 @@ void run_backward(benchmark::State& state, const Machine& machine, const ModelSh
 }
 
 void run_kv_write(benchmark::State& state, const Machine& machine, const ModelShape& model,
-                  const Paged& batch) {
+                  DType dtype, const Paged& batch) {
   int64_t rows = 0;
   for (const kernels::KvSegment& s : batch.segments) rows += s.rows;
   const Context ctx = context_of(machine);
-  const Pools pools(model, batch.blocks, 1);
-  const Buffer qkv = random_buffer(rows * model.qkv_size(), 1);
-  const Mat<float> all(qkv.span<float>().data(), rows, model.qkv_size());
-  const double bytes = as_bytes(rows * 2 * model.kv_size());
+  const Pools pools(dtype, model, batch.blocks, 1);
+  const Elements qkv(dtype, rows * model.qkv_size(), 1);
+  const ActMat all = qkv.mat(rows, model.qkv_size());
+  const double bytes = bytes_of(dtype, rows * 2 * model.kv_size());
   const int64_t k_at = model.q_size(), v_at = k_at + model.kv_size();
   Arena arena;
   const kernels::AttentionPlan plan = kernels::make_attention_plan(
@@ -217,7 +253,7 @@ void run_kv_write(benchmark::State& state, const Machine& machine, const ModelSh
 
 void run_kv_copy(benchmark::State& state, const Machine& machine, const KvCopyCase& c) {
   const Context ctx = context_of(machine);
-  const Pools pools(*c.model, 2, 1);
+  const Pools pools(DType::kF32, *c.model, 2, 1);
   const double bytes = as_bytes(c.slots * 2 * c.model->kv_size());
   Arena arena;
   const std::vector<kernels::BlockCopy> copies{{0, 1, c.slots}};
@@ -227,14 +263,19 @@ void run_kv_copy(benchmark::State& state, const Machine& machine, const KvCopyCa
 }
 
 void run_kv_clear(benchmark::State& state, const Machine& machine, const KvClearCase& c) {
-  const Pools pools(*c.model, c.blocks, 1);
-  measure(state, machine, {.written = static_cast<double>(pools.memory[0].bytes())},
+  const Pools pools(DType::kF32, *c.model, c.blocks, 1);
+  measure(state, machine, {.written = static_cast<double>(pools.memory[0].memory.bytes())},
           [&] { kernels::kv_clear(context_of(machine), {.pool = pools.pools[0]}); });
 }
 
 std::string describe_runs(const AttentionBatchCase& c) {
   return c.prompt > 0 ? fmt::format("{}x({}+{}x{})", c.groups, c.prompt, c.samples, c.rows)
                       : fmt::format("{}x{}", c.sequences(), c.rows);
+}
+
+/// What follows a case's name where its element type is not f32.
+std::string type_of(const AttentionBatchCase& c) {
+  return c.dtype == DType::kF32 ? "" : fmt::format("/{}", dtype_name(c.dtype));
 }
 
 /// The op and the batch.
@@ -266,21 +307,28 @@ void add_attention_cases(const Registry& registry) {
     using State = benchmark::State;
     for (const AttentionBatchCase& c : cases_for(kAttentionBatchCases, kBench)) {
       const bool decode = c.context > 0, training = !decode && c.samples > 1;
-      add(describe(c), [=](State& state, const Machine& machine, const ModelShape& shape) {
-        run_forward(state, machine, shape, batch_of(c), kv_tokens_of(c), decode, training);
+      add(describe(c) + type_of(c), [=](State& state, const Machine& machine,
+                                        const ModelShape& shape) {
+        run_forward(state, machine, shape, c.dtype, batch_of(c), kv_tokens_of(c), decode, training);
       });
       if ((c.use & kBenchBackward) == 0) continue;
       add(fmt::format("attention_backward/{}", describe_runs(c)),
           [=](State& state, const Machine& machine, const ModelShape& shape) {
-            run_backward(state, machine, shape, c);
+            run_backward<float>(state, machine, shape, c);
+          });
+    }
+    for (const AttentionBatchCase& c : cases_for(kAttentionPairsBatchCases, kBenchBackward)) {
+      add(fmt::format("attention_backward_bf16/{}", describe_runs(c)),
+          [=](State& state, const Machine& machine, const ModelShape& shape) {
+            run_backward<Bf16>(state, machine, shape, c);
           });
     }
     for (const AttentionBatchCase& c : cases_for(kKvWriteCases, kBench)) {
-      add(c.context > 0 ? fmt::format("kv_write/B:{}", c.sequences())
-                        : fmt::format("kv_write/T:{}", c.tokens()),
-          [=](State& state, const Machine& machine, const ModelShape& shape) {
-            run_kv_write(state, machine, shape, batch_of(c));
-          });
+      const std::string batch = c.context > 0 ? fmt::format("kv_write/B:{}", c.sequences())
+                                              : fmt::format("kv_write/T:{}", c.tokens());
+      add(batch + type_of(c), [=](State& state, const Machine& machine, const ModelShape& shape) {
+        run_kv_write(state, machine, shape, c.dtype, batch_of(c));
+      });
     }
   }
   registry.add_table(

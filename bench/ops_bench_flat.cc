@@ -45,27 +45,35 @@ void run_sum_squares(benchmark::State& state, const Machine& machine, const Flat
   });
 }
 
-void run_accumulate(benchmark::State& state, const Machine& machine, const FlatCase& c) {
+/// Into the first part, as the tree of shards is summed.
+void run_nested_sum(benchmark::State& state, const Machine& machine, const SumCase& c) {
   const int64_t n = c.count;
-  const Buffer y = random_buffer(n, 1), x = random_buffer(n, 2);
-  const Cost cost{.flops = static_cast<double>(n),
-                  .read = as_bytes(2 * n),
+  std::vector<Buffer> buffers;
+  std::vector<const float*> parts;
+  for (int64_t p = 0; p < c.parts; ++p) {
+    buffers.push_back(random_buffer(n, static_cast<uint32_t>(1 + p)));
+    parts.push_back(elements(buffers.back()).data);
+  }
+  const Cost cost{.flops = static_cast<double>((c.parts - 1) * n),
+                  .read = as_bytes(c.parts * n),
                   .written = as_bytes(n),
-                  .working_set = as_bytes(2 * n)};
-  measure(state, machine, cost,
-          [&] { kernels::accumulate(context_of(machine), {.y = elements(y), .x = elements(x)}); });
+                  .working_set = as_bytes(c.parts * n)};
+  measure(state, machine, cost, [&] {
+    kernels::nested_sum(context_of(machine), {.out = elements(buffers.front()), .parts = parts});
+  });
 }
 
 /// What a rank that walks all shards adds to computing their gradients, which here is a
 /// write of each.
-void run_shard_tree(benchmark::State& state, const Machine& machine, const TreeSumCase& c) {
+void run_shard_tree(benchmark::State& state, const Machine& machine, const SumCase& c) {
   const int64_t n = c.count;
   const Context ctx = context_of(machine);
   learners::ShardTree tree(Device{}, {0, n}, c.parts);
-  const auto additions = static_cast<double>(c.parts - 1);
-  const Cost cost{.flops = additions * static_cast<double>(n),
-                  .read = 2 * additions * as_bytes(n),
-                  .written = (additions + static_cast<double>(c.parts)) * as_bytes(n),
+  // Every second shard ends subtrees: their sums are read, with it, and one is written.
+  const int64_t ends = c.parts / 2;
+  const Cost cost{.flops = static_cast<double>((c.parts - 1) * n),
+                  .read = as_bytes((c.parts - 1 + ends) * n),
+                  .written = as_bytes((ends + c.parts) * n),
                   .working_set = static_cast<double>(tree.memory_bytes())};
   measure(state, machine, cost, [&] {
     tree.begin(ctx);
@@ -78,7 +86,7 @@ void run_shard_tree(benchmark::State& state, const Machine& machine, const TreeS
 }
 
 /// The elements are all parts' together.
-void run_tree_sum(benchmark::State& state, const Machine& machine, const TreeSumCase& c) {
+void run_tree_sum(benchmark::State& state, const Machine& machine, const SumCase& c) {
   const int64_t n = c.count / c.parts;
   const Buffer all = random_buffer(c.parts * n, 1), out = random_buffer(n, 2);
   std::vector<const float*> parts;
@@ -119,7 +127,10 @@ void add_flat_cases(const Registry& registry) {
   };
   registry.add_table(kAdamwCases, kBenchForward, named("adamw_step"), run_adamw);
   registry.add_table(kSumSquaresCases, kBenchForward, named("sum_squares_chunks"), run_sum_squares);
-  registry.add_table(kAccumulateCases, kBenchForward, named("accumulate"), run_accumulate);
+  registry.add_table(
+      kNestedSumCases, kBenchForward,
+      [](const SumCase& c) { return fmt::format("nested_sum/P:{}/N:{}", c.parts, c.count); },
+      run_nested_sum);
   registry.add_table(kTreeSumCases, kBenchForward, named("shard_tree_sum"), run_shard_tree);
   registry.add_table(kTreeSumCases, kBenchForward, named("tree_sum"), run_tree_sum);
   registry.add_table(kFillCases, kBenchForward, named("fill"), run_fill);

@@ -3,6 +3,9 @@
 // model's layers do, so that weights come from memory.
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <utility>
+
 #include "bench/ops_bench.h"
 #include "bench/turns.h"
 #include "kernels/matmul.h"
@@ -32,15 +35,31 @@ struct Weights {
   }
 };
 
+/// A matrix of activations that owns its memory.
+struct Activations {
+  Buffer memory;
+  ActMat mat;
+
+  Activations(DType dtype, int64_t rows, int64_t cols, uint32_t seed)
+      : memory(random_buffer(rows * cols, seed)), mat(memory.data(), dtype, rows, cols, cols) {
+    if (dtype != DType::kBF16) return;
+    const Span<const float> values = memory.span<float>();
+    Buffer rounded(Device{}, static_cast<size_t>(values.size()) * sizeof(Bf16));
+    std::transform(values.begin(), values.end(), rounded.span<Bf16>().begin(), to_bf16);
+    memory = std::move(rounded);
+    mat.data = memory.data();
+  }
+  double bytes() const { return static_cast<double>(memory.bytes()); }
+};
+
 void run_product(benchmark::State& state, const Machine& machine, Op op, const ProductCase& product,
                  int64_t m, DType dtype) {
   const Context ctx = context_of(machine);
   const int64_t n = product.n, k = product.k;
   const auto weight_bytes =
       static_cast<double>(kernels::packed_weight_bytes(Device{}, dtype, n, k));
-  const Buffer x = random_buffer(m * k, 1), y = random_buffer(m * n, 3);
-  const Mat<float> x_mat(x.span<float>().data(), m, k), y_mat(y.span<float>().data(), m, n);
-  const double x_bytes = as_bytes(m * k), y_bytes = as_bytes(m * n);
+  const Activations x(dtype, m, k, 1), y(dtype, m, n, 3);
+  const double x_bytes = x.bytes(), y_bytes = y.bytes();
   Cost cost;
   cost.flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
   if (op == Op::kBackwardWeight) {
@@ -50,7 +69,7 @@ void run_product(benchmark::State& state, const Machine& machine, Op op, const P
     cost.working_set = cost.read;
     measure(state, machine, cost, [&] {
       kernels::matmul_backward_weight(
-          ctx, {.dw = Mat<float>(dw.span<float>().data(), n, k), .dy = y_mat, .x = x_mat});
+          ctx, {.dw = Mat<float>(dw.span<float>().data(), n, k), .dy = y.mat, .x = x.mat});
     });
     return;
   }
@@ -66,9 +85,9 @@ void run_product(benchmark::State& state, const Machine& machine, Op op, const P
   measure(state, machine, cost, [&] {
     const kernels::PackedWeight& w = weights.packed[turn++ % weights.packed.size()];
     if (forward) {
-      kernels::matmul_forward(ctx, {.y = y_mat, .x = x_mat, .weight = w});
+      kernels::matmul_forward(ctx, {.y = y.mat, .x = x.mat, .weight = w});
     } else {
-      kernels::matmul_backward_input(ctx, {.dx = x_mat, .dy = y_mat, .weight = w});
+      kernels::matmul_backward_input(ctx, {.dx = x.mat, .dy = y.mat, .weight = w});
     }
   });
 }
@@ -112,10 +131,11 @@ void add_matmul_cases(const Registry& registry) {
                  });
   };
   for (const ProductCase& c : cases_for(kProductCases, kBench)) {
-    for (const int64_t m : kMatmulBenchRows) add("matmul_forward", Op::kForward, c, m, DType::kF32);
-    add("matmul_forward", Op::kForward, c, 1, DType::kBF16);
-    add("matmul_backward_input", Op::kBackwardInput, c, kGroupTokens, DType::kF32);
-    add("matmul_backward_weight", Op::kBackwardWeight, c, kGroupTokens, DType::kF32);
+    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+      for (const int64_t m : kMatmulBenchRows) add("matmul_forward", Op::kForward, c, m, dtype);
+      add("matmul_backward_input", Op::kBackwardInput, c, kGroupTokens, dtype);
+      add("matmul_backward_weight", Op::kBackwardWeight, c, kGroupTokens, dtype);
+    }
   }
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
     registry.add_table(

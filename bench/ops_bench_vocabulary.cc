@@ -43,7 +43,7 @@ void run_logprob(benchmark::State& state, const Machine& machine, const LogprobC
   const Mat<float> mat(logits.span<float>().data(), r, vocab);
   const std::vector<int32_t> targets = random_ids(r, vocab, 2);
   const std::vector<float> inv_temperature(r, 1.0f), dlogp(r, 1e-3f), dentropy(r, 1e-4f);
-  std::vector<float> logprobs(r), entropies(r), lse(r);
+  std::vector<float> logprobs(r), entropies(r), max(r), log_sum(r);
   const double bytes = as_bytes(r * vocab);
   const Cost cost{
       .flops = static_cast<double>(r * vocab) * (backward ? kLogprobBackFlops : kLogprobFlops),
@@ -53,7 +53,8 @@ void run_logprob(benchmark::State& state, const Machine& machine, const LogprobC
   const auto forward = [&] {
     kernels::logprob_forward(ctx, {.logprobs = vec(logprobs),
                                    .entropies = vec(entropies),
-                                   .lse = vec(lse),
+                                   .max = vec(max),
+                                   .log_sum = vec(log_sum),
                                    .logits = mat,
                                    .targets = vec(targets),
                                    .inv_temperature = vec(inv_temperature)});
@@ -66,9 +67,11 @@ void run_logprob(benchmark::State& state, const Machine& machine, const LogprobC
   // Logits become gradients, then gradients of those: numbers of no meaning, but all
   // finite.
   measure(state, machine, cost, [&] {
-    kernels::logprob_backward(ctx, {.logits = mat,
+    kernels::logprob_backward(ctx, {.dlogits = mat,
+                                    .logits = mat,
                                     .targets = vec(targets),
-                                    .lse = vec(lse),
+                                    .max = vec(max),
+                                    .log_sum = vec(log_sum),
                                     .entropies = vec(entropies),
                                     .dlogp = vec(dlogp),
                                     .dentropy = vec(dentropy),

@@ -1,5 +1,5 @@
-// Storage types. Arithmetic is always float32 (docs/numerics.md); bf16 and f16 are for
-// storage.
+// Element types. Sums are always float32 (docs/numerics.md); bf16 is what operands of
+// products are rounded to where a model computes in bf16, f16 is for files alone.
 #pragma once
 
 #include <bit>
@@ -52,6 +52,30 @@ inline uint16_t f32_to_bf16(float value) {
   if ((u & 0x7FFFFFFFu) > 0x7F800000u) return (u >> 16) | 0x40u;
   return (u + 0x7FFFu + ((u >> 16) & 1u)) >> 16;
 }
+
+/// float32 -> bf16 bits, round to nearest, halves away from zero: weights are rounded
+/// so. bf16 and the lower 16 bits of the float then give it back exactly. NaN stays
+/// NaN.
+inline uint16_t f32_to_bf16_half_away(float value) {
+  const uint32_t u = std::bit_cast<uint32_t>(value);
+  if ((u & 0x7FFFFFFFu) > 0x7F800000u) return (u >> 16) | 0x40u;
+  return (u + 0x8000u) >> 16;
+}
+
+/// An element of a bf16 matrix: a type of its own, so that no code takes its bits for a
+/// number.
+struct Bf16 {
+  uint16_t bits = 0;
+};
+inline float to_f32(Bf16 value) { return bf16_to_f32(value.bits); }
+/// Rounds to nearest even.
+inline Bf16 to_bf16(float value) { return {f32_to_bf16(value)}; }
+
+/// The DType of a C++ element type.
+template <class T>
+inline constexpr DType kDTypeOf = DType::kF32;
+template <>
+inline constexpr DType kDTypeOf<Bf16> = DType::kBF16;
 
 /// f16 (IEEE binary16) bits -> float32, exact (subnormals included).
 float f16_to_f32(uint16_t bits);

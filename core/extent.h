@@ -28,7 +28,8 @@ inline int64_t total_size(std::span<const Extent> extents) {
 /// Where the elements of a flat buffer are while it is being written. Either the whole
 /// buffer is in memory, or a window that shows one region after another: it holds the
 /// first region all the time and, behind it, one of the other regions. When the owner
-/// of the window is told that a region is final, it takes it out and zeroes its place.
+/// of the window is told that a region is final, it takes it out, and its place is for
+/// the next one, which is written over it.
 class FlatView {
  public:
   /// A whole buffer is a view of itself.
@@ -52,6 +53,8 @@ class FlatView {
     return data_ + regions_[1] + (offset - *(next - 1));
   }
   int64_t size() const { return size_; }  ///< of the flat buffer
+  /// All that is in memory: the whole buffer, or the window.
+  Vec<float> memory() const { return {data_, regions_.empty() ? size_ : window_size(regions_)}; }
 
  private:
   float* data_;

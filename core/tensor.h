@@ -85,8 +85,13 @@ Vec<T> as_vec(Mat<T> m) {
   return {m.data, m.size()};
 }
 
-/// A matrix of activations, whose element type is known at run time: f32 now, bf16 to
-/// come. Element (r, c) is element r * stride + c of data.
+/// Element types of activations.
+template <class T>
+inline constexpr bool kIsElement =
+    std::is_same_v<std::remove_const_t<T>, float> || std::is_same_v<std::remove_const_t<T>, Bf16>;
+
+/// A matrix of activations, whose element type, f32 or bf16, is known at run time.
+/// Element (r, c) is element r * stride + c of data.
 template <bool kConst>
 struct BasicActMat {
   using Pointer = std::conditional_t<kConst, const void*, void*>;
@@ -100,10 +105,12 @@ struct BasicActMat {
   BasicActMat(Pointer d, DType type, int64_t r, int64_t c, int64_t s)
       : data(d), dtype(type), rows(r), cols(c), stride(s) {}
   template <class T>
-  requires std::is_same_v < std::remove_const_t<T>,
-  float > BasicActMat(Mat<T> m)  // an f32 matrix
+  requires kIsElement<T> BasicActMat(Mat<T> m)
       : data(m.data),
-  rows(m.rows), cols(m.cols), stride(m.stride) {}
+        dtype(kDTypeOf<std::remove_const_t<T>>),
+        rows(m.rows),
+        cols(m.cols),
+        stride(m.stride) {}
   operator BasicActMat<true>() const requires(!kConst) { return {data, dtype, rows, cols, stride}; }
 
   int64_t size() const { return rows * cols; }
@@ -113,11 +120,13 @@ struct BasicActMat {
   BasicActMat col_range(int64_t begin, int64_t end) const {
     return {element(begin), dtype, rows, end - begin, stride};
   }
-  /// The matrix as elements of T (float). Error where it holds others.
+  /// The matrix as elements of T, float or Bf16. Error where it holds others.
   template <class T>
-  Mat<T> as() const {
-    static_assert(std::is_same_v<std::remove_const_t<T>, float>);
-    if (dtype != DType::kF32) fail("activations are {}; this op takes f32", dtype_name(dtype));
+  requires kIsElement<T> Mat<T> as()
+  const {
+    constexpr DType kWanted = kDTypeOf<std::remove_const_t<T>>;
+    if (dtype != kWanted)
+      fail("activations are {}; this op takes {}", dtype_name(dtype), dtype_name(kWanted));
     return {static_cast<T*>(data), rows, cols, stride};
   }
 

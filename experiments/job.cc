@@ -239,7 +239,7 @@ size_t kv_cache_bytes_per_sequence(const proto::Config& config, const models::Mo
   const int64_t blocks =
       rollout::BlockManager::blocks_for(engine_config(config, model).max_model_len) +
       1;  // a group keeps its prompt's last block
-  return models::KvCache::bytes_per_block(model) * blocks;
+  return models::KvCache::bytes_per_block(model, config::rollout_compute_dtype(config)) * blocks;
 }
 
 void check_kv_cache(const proto::Config& config, const models::ModelConfig& model) {

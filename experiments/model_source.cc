@@ -131,11 +131,11 @@ std::unique_ptr<models::Transformer> ModelSource::transformer(const Context& ctx
   return model;
 }
 
-size_t longest_sequence_bytes(const models::ModelConfig& config, int64_t tokens,
+size_t longest_sequence_bytes(const models::ModelConfig& config, DType dtype, int64_t tokens,
                               const std::string& options) {
   // One more, as a group keeps its prompt's last block.
   const size_t blocks = rollout::BlockManager::blocks_for(tokens) + 1;
-  const size_t bytes = models::KvCache::bytes_per_block(config) * blocks;
+  const size_t bytes = models::KvCache::bytes_per_block(config, dtype) * blocks;
   if (bytes <= physical_memory()) return bytes;
   const auto gib = [](double count) { return count / (1 << 30); };
   fail_usage(

@@ -52,9 +52,10 @@ class ModelSource {
   std::optional<storage::Checkpoint> checkpoint_;
 };
 
-/// The bytes of the keys and values of one sequence of `tokens` tokens. Throws a usage
-/// Error, which says to lower `options`, when this machine cannot hold them.
-size_t longest_sequence_bytes(const models::ModelConfig& config, int64_t tokens,
+/// The bytes of the keys and values, of type `dtype`, of one sequence of `tokens`
+/// tokens. Throws a usage Error, which says to lower `options`, when this machine
+/// cannot hold them.
+size_t longest_sequence_bytes(const models::ModelConfig& config, DType dtype, int64_t tokens,
                               const std::string& options);
 
 /// Throws an Error when the tokenizer has ids that the model lacks.

@@ -155,15 +155,24 @@ std::string joined(const std::string& a, const std::string& b) {
   return a + (a.empty() || b.empty() ? "" : ", ") + b;
 }
 
-void warn_about_numerics(const ResumeRequest& request, ResumeDecision& decision) {
-  // Another class comes of another model.compute_dtype, which is told as that.
+/// Whether the config says of itself that the run goes on in another class.
+bool changes_dtype(const Changes& changes) {
+  const auto is_dtype = [](const ConfigChange& change) {
+    return change.key == "model.compute_dtype";
+  };
+  return std::ranges::any_of(changes.fixed, is_dtype) ||
+         std::ranges::any_of(changes.told, is_dtype);
+}
+
+void warn_about_numerics(const ResumeRequest& request, const Changes& changes,
+                         ResumeDecision& decision) {
   const auto& saved = request.saved.numerics;
-  if (!saved || *saved == request.numerics || class_of(*saved) != class_of(request.numerics))
-    return;
+  if (!saved || *saved == request.numerics || changes_dtype(changes)) return;
   decision.warnings.push_back(fmt::format(
-      "{} was learned with numerics {} and this program's are {}: from here on results differ "
-      "in the last bits from those of the program that saved it",
-      request.checkpoint, *saved, request.numerics));
+      "{} was learned with numerics {} and this program's are {}: from here on results differ{} "
+      "from those of the program that saved it",
+      request.checkpoint, *saved, request.numerics,
+      class_of(*saved) == class_of(request.numerics) ? " in the last bits" : ""));
 }
 
 }  // namespace
@@ -194,7 +203,7 @@ ResumeDecision check_resume(const ResumeRequest& request) {
         "weight_versions of its rollouts were counted otherwise{}",
         request.checkpoint, changed_definitions(request.config)));
   }
-  warn_about_numerics(request, decision);
+  warn_about_numerics(request, changes, decision);
   const std::string other =
       joined(to_text(changes.fixed), fmt::format("{}", fmt::join(content, ", ")));
 

@@ -92,7 +92,8 @@ void RlStage::add_metrics(int64_t step, const DroppedSamples& dropped, Timings& 
   add_progress_metrics(report.metrics, steps_before_, step, config.data().train_batch_size(),
                        job_.source->train_size());
   if (!job_.is_main()) return;
-  if (peak_flops_ == 0) peak_flops_ = kernels::arithmetic_peak(job_.ctx, kPeakTurns);
+  if (peak_flops_ == 0)
+    peak_flops_ = kernels::arithmetic_peak(job_.ctx, job_.model().compute_dtype(), kPeakTurns);
   add_mfu_metrics(report.metrics, groups_, job_.model().config(), config.actor().ppo_epochs(),
                   timings["update_actor"], peak_flops_, job_.topology.learners.size());
 }

@@ -15,8 +15,10 @@
 #include "experiments/run_status.h"
 #include "experiments/train_rl.h"
 #include "experiments/train_sft.h"
+#include "kernels/numerics.h"
 #include "launch/stop_signal.h"
 #include "launch/supervision.h"
+#include "rollout/fingerprint.h"
 
 namespace orrery::experiments {
 namespace {
@@ -26,9 +28,13 @@ void describe(const Job& job) {
   if (!job.is_main() || launch::supervised_attempt(job.config.run_dir()) > 1) return;
   spdlog::info("{}", describe_batch(job.config, job.world.size()));
   const double parameters = job.model().table().parameter_count();
-  spdlog::info("model {}: {} parameters, {} rank(s) x {} thread(s), {} learner(s), {} actor(s)",
-               job.config.model().path(), format_count(parameters), job.world.size(),
-               job.ctx.threads, job.topology.learners.size(), job.topology.actors());
+  spdlog::info(
+      "model {}: {} parameters, {} rank(s) x {} thread(s), {} learner(s), {} actor(s), {} on {}",
+      job.config.model().path(), format_count(parameters), job.world.size(), job.ctx.threads,
+      job.topology.learners.size(), job.topology.actors(),
+      rollout::fingerprint_text(
+          rollout::fingerprint_of(job.ctx.device, job.model().compute_dtype())),
+      kernels::cpu_target_name());
   if (job.config.cluster().reduce() == proto::ClusterSection::FAST &&
       job.topology.learners.size() > 1) {
     spdlog::warn(

@@ -1,5 +1,7 @@
 #include "kernels/attention.h"
 
+#include <utility>
+
 #include "core/error.h"
 #include "core/profile.h"
 #include "kernels/checks.h"
@@ -34,7 +36,8 @@ void attention_forward(const Context& ctx, const AttentionForward& op) {
   if (op.lse.data != nullptr) check_lse(kOp, op.lse, plan.rows, shape.heads);
   const ProfileOpScope profile(
       ctx, "attention forward", pair_flops(plan.pairs, shape),
-      f32_bytes(2 * op.q.size() + 2 * plan.keys * shape.kv_heads * shape.head_dim));
+      static_cast<double>(2 * op.q.size() + 2 * plan.keys * shape.kv_heads * shape.head_dim) *
+          static_cast<double>(dtype_bytes(op.pool.dtype)));
   dispatch<cpu::attention_forward, cuda::attention_forward>(ctx, kOp, op);
 }
 
@@ -52,9 +55,18 @@ void attention_backward(const Context& ctx, const AttentionBackward& op) {
   require_mat(kOp, "v", op.v, plan.rows, kv_columns);
   require_mat(kOp, "dk", op.dk, plan.rows, kv_columns);
   require_mat(kOp, "dv", op.dv, plan.rows, kv_columns);
+  const std::pair<const char*, DType> types[] = {
+      {"out", op.out.dtype}, {"dout", op.dout.dtype}, {"dq", op.dq.dtype}, {"k", op.k.dtype},
+      {"v", op.v.dtype},     {"dk", op.dk.dtype},     {"dv", op.dv.dtype}};
+  for (const auto& [name, dtype] : types) {
+    if (dtype != op.q.dtype) {
+      fail("{}: {} is {}, but q is {}", kOp, name, dtype_name(dtype), dtype_name(op.q.dtype));
+    }
+  }
   check_lse(kOp, op.lse, plan.rows, shape.heads);
+  const double element = static_cast<double>(dtype_bytes(op.q.dtype));
   const ProfileOpScope profile(ctx, "attention backward", 2 * pair_flops(plan.pairs, shape),
-                               f32_bytes(4 * (op.q.size() + op.k.size())));
+                               element * 4 * (op.q.size() + op.k.size()));
   dispatch<cpu::attention_backward, cuda::attention_backward>(ctx, kOp, op);
 }
 

@@ -13,6 +13,10 @@
 //   o_d = o_d * c, then o_d = fma(p_j, v_jd, o_d) for the tile's keys in order
 // and at the end out = o / l, lse = m + log(l). A key after the query's position counts
 // as p_j = 0, and its v is not read.
+//
+// That is with an f32 pool. With a bf16 pool (q and out are bf16 too) the products are
+// sums in pairs, p is rounded to bf16 before it meets v, tiles are multiplied whole,
+// and out is o / l + 0, rounded: docs/numerics.md, "bf16", has the blocks.
 #pragma once
 
 #include "core/context.h"
@@ -26,7 +30,7 @@ namespace orrery::kernels {
 /// which must have been written to the pool. Rows outside the plan's segments are left
 /// as they are.
 struct AttentionForward {
-  ActMat out;      ///< [rows, heads * head_dim]
+  ActMat out;      ///< [rows, heads * head_dim], as q of the pool's element type
   Mat<float> lse;  ///< [rows, heads], or without memory: not wanted
   ConstActMat q;   ///< [rows, heads * head_dim]
   const KvPool& pool;
@@ -49,6 +53,10 @@ void attention_forward(const Context& ctx, const AttentionForward& op);
 /// every descendant segment, in list order; rows rising, and heads of the group rising
 /// within a row. So the result depends on its tree alone, not on other trees in the
 /// batch, on where rows stand, on threads or vector width.
+///
+/// All matrices but lse are f32, or all are bf16. In bf16 the chains but delta's are
+/// sums in pairs, in the blocks of docs/numerics.md; p and ds are rounded to bf16
+/// before they enter dq, dk and dv, ds from the p that is not rounded.
 struct AttentionBackward {
   ActMat dq;                 ///< [rows, heads * head_dim]
   ActMat dk, dv;             ///< [rows, kv_heads * head_dim]

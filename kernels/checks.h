@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "core/context.h"
+#include "core/dtype.h"
 #include "core/error.h"
 #include "core/tensor.h"
 
@@ -26,6 +27,9 @@ void require_mat(const char* op, const char* name, const Matrix& m, int64_t rows
   if (m.data == nullptr && m.size() > 0) fail("{}: {} has no memory", op, name);
 }
 
+/// Bytes of the elements of an ActMat.
+inline double mat_bytes(const ConstActMat& m) { return 1.0 * m.size() * dtype_bytes(m.dtype); }
+
 template <class T>
 void require_heads(const char* op, const char* name, Heads<T> x, int64_t tokens, int64_t heads,
                    int64_t head_dim) {
@@ -37,6 +41,18 @@ void require_heads(const char* op, const char* name, Heads<T> x, int64_t tokens,
     fail("{}: {} has stride {} under its {} heads of {}", op, name, x.stride, x.heads, x.head_dim);
   }
   if (x.data == nullptr && x.tokens > 0) fail("{}: {} has no memory", op, name);
+}
+
+/// Elements that activations have.
+inline void require_f32_or_bf16(const char* op, const char* name, DType dtype) {
+  if (dtype != DType::kF32 && dtype != DType::kBF16)
+    fail("{}: {} holds {}; it must hold f32 or bf16", op, name, dtype_name(dtype));
+}
+
+inline void require_dtype(const char* op, const char* name, DType dtype, DType expected) {
+  if (dtype != expected) {
+    fail("{}: {} holds {}; it must hold {}", op, name, dtype_name(dtype), dtype_name(expected));
+  }
 }
 
 inline void require_size(const char* op, const char* name, int64_t size, int64_t expected) {

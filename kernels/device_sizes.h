@@ -17,10 +17,12 @@ struct PackedWeightBytes {
 /// lm_head_chunk_rows (kernels/lm_head.h).
 struct LmHeadChunkRows {
   int64_t vocab = 0, rows = 0;
+  DType dtype = DType::kF32;  ///< of the weight
 };
 
-/// kv_pool_bytes (kernels/kv_pool.h), of float32.
+/// kv_pool_bytes (kernels/kv_pool.h).
 struct KvPoolBytes {
+  DType dtype = DType::kF32;
   int64_t blocks = 0, kv_heads = 0, head_dim = 0;
 };
 

@@ -15,12 +15,13 @@ void fill(const Context& ctx, const Fill& op) {
   dispatch<cpu::fill, cuda::fill>(ctx, kOp, op);
 }
 
-void accumulate(const Context& ctx, const Accumulate& op) {
-  constexpr const char* kOp = "accumulate";
-  require_vec(kOp, "y", op.y, op.y.size);
-  require_vec(kOp, "x", op.x, op.y.size);
-  const ProfileOpScope profile(ctx, "add shards", 0, f32_bytes(3 * op.y.size));
-  dispatch<cpu::accumulate, cuda::accumulate>(ctx, kOp, op);
+void nested_sum(const Context& ctx, const NestedSum& op) {
+  constexpr const char* kOp = "nested_sum";
+  const int64_t count = op.parts.size();
+  if (count < 2) fail("{}: there are {} parts; there must be at least 2", kOp, count);
+  require_vec(kOp, "out", op.out, op.out.size);
+  const ProfileOpScope profile(ctx, "add shards", 0, f32_bytes((count + 1) * op.out.size));
+  dispatch<cpu::nested_sum, cuda::nested_sum>(ctx, kOp, op);
 }
 
 void tree_sum(const Context& ctx, const TreeSum& op) {

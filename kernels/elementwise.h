@@ -16,12 +16,15 @@ struct Fill {
 };
 void fill(const Context& ctx, const Fill& op);
 
-/// y += x, elementwise.
-struct Accumulate {
-  Vec<float> y;
-  Vec<const float> x;  ///< as long as y; must not overlap it
+/// out = parts[0] + (parts[1] + (... + parts[n - 1])), elementwise. One pass over
+/// memory.
+struct NestedSum {
+  Vec<float> out;  ///< may be one of the parts
+  /// A list in host memory of arrays in device memory, each as long as `out`: two at
+  /// least.
+  Span<const float* const> parts;
 };
-void accumulate(const Context& ctx, const Accumulate& op);
+void nested_sum(const Context& ctx, const NestedSum& op);
 
 /// Levels of the deepest tree that tree_sum() takes: 65,536 parts.
 inline constexpr int64_t kMaxTreeLevels = 16;

@@ -8,6 +8,14 @@
 #include "kernels/dispatch.h"
 
 namespace orrery::kernels {
+namespace {
+
+/// Bytes that `count` keys' and values' elements take.
+double element_bytes(const KvPool& pool, int64_t count) {
+  return static_cast<double>(count) * static_cast<double>(dtype_bytes(pool.dtype));
+}
+
+}  // namespace
 
 void check_pool(const char* op, const KvPool& pool, const AttentionPlan& plan) {
   if (pool.blocks != plan.pool_blocks || pool.kv_heads != plan.shape.kv_heads ||
@@ -20,9 +28,13 @@ void check_pool(const char* op, const KvPool& pool, const AttentionPlan& plan) {
 
 size_t kv_pool_bytes(Device device, DType dtype, int64_t blocks, int64_t kv_heads,
                      int64_t head_dim) {
-  if ((device.type == DeviceType::kCuda && !kCudaBuilt) || dtype != DType::kF32) {
-    fail("KV pool: this build has no kernels for {} keys and values on device {}: use f32 on cpu",
-         dtype_name(dtype), device_name(device));
+  const bool cuda = device.type == DeviceType::kCuda;
+  const bool computed = dtype == DType::kF32 || (dtype == DType::kBF16 && !cuda);
+  if ((cuda && !kCudaBuilt) || !computed) {
+    fail(
+        "KV pool: this build has no kernels for {} keys and values on device {}: "
+        "use f32 or bf16 on cpu",
+        dtype_name(dtype), device_name(device));
   }
   if (blocks < 0 || kv_heads < 1 || head_dim < 1 || head_dim > cpu::kMaxHeadDim) {
     fail(
@@ -31,7 +43,7 @@ size_t kv_pool_bytes(Device device, DType dtype, int64_t blocks, int64_t kv_head
         blocks, kv_heads, head_dim, cpu::kMaxHeadDim);
   }
   return dispatch<cpu::kv_pool_bytes, cuda::kv_pool_bytes>(
-      Context{.device = device}, "kv_pool_bytes", KvPoolBytes{blocks, kv_heads, head_dim});
+      Context{.device = device}, "kv_pool_bytes", KvPoolBytes{dtype, blocks, kv_heads, head_dim});
 }
 
 KvPool make_kv_pool(Device device, DType dtype, int64_t blocks, int64_t kv_heads, int64_t head_dim,
@@ -44,7 +56,8 @@ KvPool make_kv_pool(Device device, DType dtype, int64_t blocks, int64_t kv_heads
 void kv_clear(const Context& ctx, const KvClear& op) {
   const KvPool& pool = op.pool;
   const ProfileOpScope profile(
-      ctx, "kv clear", 0, f32_bytes(2 * kKvBlock * pool.blocks * pool.kv_heads * pool.head_dim));
+      ctx, "kv clear", 0,
+      element_bytes(pool, 2 * kKvBlock * pool.blocks * pool.kv_heads * pool.head_dim));
   dispatch<cpu::kv_clear, cuda::kv_clear>(ctx, "kv_clear", op);
 }
 
@@ -54,14 +67,16 @@ void kv_write(const Context& ctx, const KvWrite& op) {
   check_pool(kOp, op.pool, op.plan);
   require_mat(kOp, "k", op.k, op.plan.rows, columns);
   require_mat(kOp, "v", op.v, op.plan.rows, columns);
-  const ProfileOpScope profile(ctx, "kv write", 0, f32_bytes(2 * (op.k.size() + op.v.size())));
+  const ProfileOpScope profile(ctx, "kv write", 0,
+                               element_bytes(op.pool, 2 * (op.k.size() + op.v.size())));
   dispatch<cpu::kv_write, cuda::kv_write>(ctx, kOp, op);
 }
 
 void kv_copy(const Context& ctx, const KvCopy& op) {
   if (op.plan.copies.empty()) return;
-  const ProfileOpScope profile(ctx, "kv copy", 0,
-                               f32_bytes(4 * op.plan.slots * op.pool.kv_heads * op.pool.head_dim));
+  const ProfileOpScope profile(
+      ctx, "kv copy", 0,
+      element_bytes(op.pool, 4 * op.plan.slots * op.pool.kv_heads * op.pool.head_dim));
   dispatch<cpu::kv_copy, cuda::kv_copy>(ctx, "kv_copy", op);
 }
 

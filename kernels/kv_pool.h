@@ -45,10 +45,12 @@ struct KvClear {
 };
 void kv_clear(const Context& ctx, const KvClear& op);
 
-/// Writes the keys and values of the plan's segments into the pool.
+/// Writes the keys and values of the plan's segments into the pool. In a bf16 pool a
+/// segment that writes a block's first slot zeroes the slots behind those it writes:
+/// attention multiplies tiles whole, so that a slot must not hold what was there.
 struct KvWrite {
   const KvPool& pool;
-  ConstActMat k, v;  ///< [rows, kv_heads * head_dim]
+  ConstActMat k, v;  ///< [rows, kv_heads * head_dim], of the pool's element type
   const AttentionPlan& plan;
 };
 void kv_write(const Context& ctx, const KvWrite& op);
@@ -78,6 +80,8 @@ CopyPlan make_copy_plan(const Context& ctx, int64_t blocks, Span<const BlockCopy
 struct KvCopy {
   const KvPool& pool;
   const CopyPlan& plan;
+  /// Zero the other slots of the blocks copied to: they are yet to be written.
+  bool clear_rest = false;
 };
 void kv_copy(const Context& ctx, const KvCopy& op);
 

@@ -43,7 +43,8 @@ void logprob_forward(const Context& ctx, const LogprobForward& op) {
   check_shapes(kOp, op.logits, op.targets.size, op.inv_temperature.size);
   require_size(kOp, "logprobs", op.logprobs.size, rows);
   if (!op.entropies.empty()) require_size(kOp, "entropies", op.entropies.size, rows);
-  if (!op.lse.empty()) require_size(kOp, "lse", op.lse.size, rows);
+  if (!op.max.empty()) require_size(kOp, "max", op.max.size, rows);
+  if (!op.log_sum.empty()) require_size(kOp, "log_sum", op.log_sum.size, rows);
   const ProfileOpScope profile(ctx, "log-prob and entropy", 0, f32_bytes(op.logits.size()));
   dispatch<cpu::logprob_forward, cuda::logprob_forward>(ctx, kOp, op);
 }
@@ -52,13 +53,17 @@ void logprob_backward(const Context& ctx, const LogprobBackward& op) {
   constexpr const char* kOp = "logprob_backward";
   const int64_t rows = op.logits.rows;
   check_shapes(kOp, op.logits, op.targets.size, op.inv_temperature.size);
-  require_size(kOp, "lse", op.lse.size, rows);
+  require_mat(kOp, "dlogits", op.dlogits, rows, op.logits.cols);
+  require_f32_or_bf16(kOp, "dlogits", op.dlogits.dtype);
+  require_size(kOp, "max", op.max.size, rows);
+  require_size(kOp, "log_sum", op.log_sum.size, rows);
   require_size(kOp, "dlogp", op.dlogp.size, rows);
   if (!op.dentropy.empty()) {
     require_size(kOp, "dentropy", op.dentropy.size, rows);
     require_size(kOp, "entropies", op.entropies.size, rows);
   }
-  const ProfileOpScope profile(ctx, "log-prob backward", 0, f32_bytes(2 * op.logits.size()));
+  const ProfileOpScope profile(ctx, "log-prob backward", 0,
+                               f32_bytes(op.logits.size()) + mat_bytes(op.dlogits));
   dispatch<cpu::logprob_backward, cuda::logprob_backward>(ctx, kOp, op);
 }
 

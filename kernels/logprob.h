@@ -3,8 +3,8 @@
 // The policy is softmax(z), z_j = logit_j * (1 / temperature) (one rounded product;
 // temperature 1 multiplies by 1): this is the only definition, used by the engine and
 // by the learner (docs/numerics.md).
-//   m = max z;  s = lanes sum of exp(z_j - m);  lse = m + log s;  logp_t = z_t - lse
-//   entropy = lse - (lanes sum, with fma, of exp(z_j - m) * z_j) / s          [nats]
+//   m = max z;  s = lanes sum of exp(z_j - m);  log p_j = (z_j - m) - log s
+//   entropy = log s - (lanes sum, with fma, of exp(z_j - m) * (z_j - m)) / s   [nats]
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,8 @@ void check_logprob_rows(Span<const int32_t> targets, Span<const float> inv_tempe
 struct LogprobForward {
   Vec<float> logprobs;      ///< [r]
   Vec<float> entropies{};   ///< [r] or empty
-  Vec<float> lse{};         ///< [r] or empty
+  Vec<float> max{};         ///< [r] or empty: m
+  Vec<float> log_sum{};     ///< [r] or empty: log s
   Mat<const float> logits;  ///< [r, vocab]
   /// [r], in the vocabulary. -1, which sample_forward gives where no token can be
   /// drawn, is read as 0: the log-prob of such a row is NaN whatever its target.
@@ -36,16 +37,19 @@ struct LogprobForward {
 };
 void logprob_forward(const Context& ctx, const LogprobForward& op);
 
-/// In place: logits become dlogits, given dL/dlogp and dL/dentropy:
-///   dz_j = dlogp * (1[j = t] - p_j) - dentropy * p_j * (z_j - lse + H)
+/// The gradient of the logits, given dL/dlogp and dL/dentropy:
+///   dz_j = dlogp * (1[j = t] - p_j) - dentropy * p_j * (log p_j + H)
 ///   dlogit_j = dz_j * (1 / temperature)
-/// in float32 fma(dlogp, 1[j = t] - p_j, -((dentropy * p_j) * ((z_j - lse) + H))). A
-/// row whose dlogp and dentropy are both 0 (a masked token) becomes 0, whatever its
-/// logits. Throws Error for shapes.
+/// in float32 fma(dlogp, 1[j = t] - p_j, -((dentropy * p_j) * (log p_j + H))), with
+/// p_j = exp(log p_j). Where p_j is multiplied by it, a z_j - m of -inf counts as the
+/// lowest finite number, so that a token of probability 0 gets 0. A row whose dlogp and
+/// dentropy are both 0 (a masked token) becomes 0, whatever its logits. Throws Error
+/// for shapes and types.
 struct LogprobBackward {
-  Mat<float> logits;                 ///< [r, vocab]
+  ActMat dlogits;                    ///< [r, vocab], f32 or bf16; may be the logits
+  Mat<const float> logits;           ///< [r, vocab]
   Vec<const int32_t> targets;        ///< [r], in the vocabulary
-  Vec<const float> lse;              ///< [r]
+  Vec<const float> max, log_sum;     ///< [r]
   Vec<const float> entropies{};      ///< [r]; read only where dentropy is given
   Vec<const float> dlogp;            ///< [r]
   Vec<const float> dentropy{};       ///< [r]; empty: 0

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/profile.h"
+#include "kernels/cpu/bias.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/dispatch.h"
@@ -26,6 +27,33 @@ void check_weight(const char* op, const PackedWeight& w) {
                "{}: weight of dtype {}, expected f32 or bf16", op, dtype_name(w.dtype));
   ORRERY_CHECK(w.n >= 0 && w.k >= 0 && (w.data != nullptr || w.n == 0 || w.k == 0),
                "{}: weight [{}, {}] is not packed", op, w.n, w.k);
+}
+
+/// Both operands are of one type.
+void check_operand(const char* op, const char* name, const ConstActMat& mat, const char* other,
+                   DType dtype) {
+  ORRERY_CHECK(mat.dtype == dtype, "{}: {} is {}, {} {}: both must be f32 or both bf16", op, name,
+               dtype_name(mat.dtype), other, dtype_name(dtype));
+}
+
+/// A result is f32, or bf16 where the operands are and it is not accumulated.
+void check_result(const char* op, const char* name, const ActMat& mat, DType operands,
+                  bool accumulate) {
+  if (mat.dtype == DType::kF32) return;
+  ORRERY_CHECK(mat.dtype == DType::kBF16 && operands == DType::kBF16,
+               "{}: {} is {} with operands of {}, expected f32", op, name, dtype_name(mat.dtype),
+               dtype_name(operands));
+  ORRERY_CHECK(!accumulate, "{}: {} is bf16, which cannot accumulate", op, name);
+}
+
+void check_runs(const char* op, Span<const int64_t> run_ends, int64_t rows) {
+  if (run_ends.empty()) return;
+  int64_t last = 0;
+  for (const int64_t end : run_ends) {
+    ORRERY_CHECK(end >= last, "{}: a run ends at row {}, after one that ends at {}", op, end, last);
+    last = end;
+  }
+  ORRERY_CHECK(last == rows, "{}: the last run ends at row {} of {}", op, last, rows);
 }
 
 double product_flops(int64_t m, int64_t n, int64_t k) { return 2.0 * m * n * k; }
@@ -62,6 +90,8 @@ void matmul_forward(const Context& ctx, const MatmulForward& op) {
   check_weight("matmul_forward", w);
   check_mat("matmul_forward", "x", op.x, op.x.rows, w.k);
   check_mat("matmul_forward", "y", op.y, op.x.rows, w.n);
+  check_operand("matmul_forward", "x", op.x, "the weight", w.dtype);
+  check_result("matmul_forward", "y", op.y, w.dtype, op.accumulate);
   ORRERY_CHECK(op.bias.empty() || op.bias.size == w.n, "matmul_forward: bias of {}, expected {}",
                op.bias.size, w.n);
   ORRERY_CHECK(op.bias.empty() || !op.accumulate,
@@ -78,6 +108,8 @@ void matmul_backward_input(const Context& ctx, const MatmulBackwardInput& op) {
   check_weight("matmul_backward_input", w);
   check_mat("matmul_backward_input", "dy", op.dy, op.dy.rows, w.n);
   check_mat("matmul_backward_input", "dx", op.dx, op.dy.rows, w.k);
+  check_operand("matmul_backward_input", "dy", op.dy, "the weight", w.dtype);
+  check_result("matmul_backward_input", "dx", op.dx, w.dtype, op.accumulate);
   if (op.dx.size() == 0) return;
   const ProfileOpScope profile(
       ctx, "matmul dX", product_flops(op.dy.rows, w.n, w.k),
@@ -90,9 +122,14 @@ void matmul_backward_weight(const Context& ctx, const MatmulBackwardWeight& op) 
   check_mat("matmul_backward_weight", "dy", op.dy, op.dy.rows, op.dy.cols);
   check_mat("matmul_backward_weight", "x", op.x, op.dy.rows, op.x.cols);
   check_mat("matmul_backward_weight", "dw", op.dw, op.dy.cols, op.x.cols);
+  ORRERY_CHECK(op.x.dtype == DType::kF32 || op.x.dtype == DType::kBF16,
+               "matmul_backward_weight: x is {}, expected f32 or bf16", dtype_name(op.x.dtype));
+  check_operand("matmul_backward_weight", "dy", op.dy, "x", op.x.dtype);
+  if (op.x.dtype == DType::kBF16) check_runs("matmul_backward_weight", op.run_ends, op.dy.rows);
   if (op.dw.size() == 0) return;
-  const ProfileOpScope profile(ctx, "matmul dW", product_flops(op.dy.rows, op.dy.cols, op.x.cols),
-                               mat_bytes(op.dy) + mat_bytes(op.x) + 2 * f32_bytes(op.dw.size()));
+  const ProfileOpScope profile(
+      ctx, "matmul dW", product_flops(op.dy.rows, op.dy.cols, op.x.cols),
+      mat_bytes(op.dy) + mat_bytes(op.x) + f32_bytes(op.dw.size()) * (op.accumulate ? 2 : 1));
   dispatch<cpu::matmul_backward_weight, cuda::matmul_backward_weight>(ctx, "matmul_backward_weight",
                                                                       op);
 }

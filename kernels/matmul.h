@@ -1,25 +1,28 @@
-// Matrix products of a linear layer y = x W^T + b in chain order (docs/numerics.md):
+// Matrix products of a linear layer y = x W^T + b (docs/numerics.md). With f32 operands
 // element (i, j) of a product is a chain of fma over the inner index in rising order,
-// which starts from the value already there (the bias, or the output when
-// accumulating). Hence a row of the result depends on that row of the input alone, not
-// on the number of rows, on threads, blocking or vector width; and accumulating dW over
-// two batches gives the bits of one call over both.
+// with bf16 operands a sum in pairs; both start from the value already there (the bias,
+// or the output when accumulating) or from 0. Hence a row of the result depends on that
+// row of the input alone, not on the number of rows, on threads, blocking or vector
+// width; and accumulating dW over two batches gives the bits of one call over both.
 //
-// All matrices are row-major (Mat, ActMat: rows, cols, stride), of float32. Thread-safe
-// for distinct outputs. Shapes are checked.
+// All matrices are row-major (Mat, ActMat: rows, cols, stride). Both operands are f32
+// or both are bf16, the weight included; the result is f32, or bf16 (rounded to nearest
+// even from the f32 sum) where both operands are and it is not accumulated. Thread-safe
+// for distinct outputs. Shapes and types are checked.
 #pragma once
 
 #include <cstddef>
 
 #include "core/context.h"
 #include "core/dtype.h"
+#include "core/span.h"
 #include "core/tensor.h"
 
 namespace orrery::kernels {
 
 /// A weight W [n, k] in the layout that a device's kernels read: what pack_weight made,
-/// for that device alone. bf16 weights are rounded to nearest even when packed and
-/// expanded exactly inside the products. A view: the memory belongs to the caller.
+/// for that device alone. Weights are rounded to bf16 when packed: to nearest, halves
+/// away from zero. A view: the memory belongs to the caller.
 struct PackedWeight {
   DType dtype = DType::kF32;  ///< kF32 or kBF16
   int64_t n = 0;              ///< output features
@@ -50,7 +53,7 @@ struct MatmulForward {
 };
 void matmul_forward(const Context& ctx, const MatmulForward& op);
 
-/// dx = dy W, or dx += dy W with accumulate. Chain over n.
+/// dx = dy W, or dx += dy W with accumulate. Summed over n.
 struct MatmulBackwardInput {
   ActMat dx;            ///< [m, k]
   ConstActMat dy;       ///< [m, n]
@@ -59,18 +62,26 @@ struct MatmulBackwardInput {
 };
 void matmul_backward_input(const Context& ctx, const MatmulBackwardInput& op);
 
-/// dw += dy^T x, chain over the rows m.
+/// dw += dy^T x, or without accumulate dw = dy^T x, summed over the rows m: in f32 a
+/// chain, in bf16 in pairs whose blocks begin anew at each run of rows. Overwriting has
+/// the bits of adding to zeros.
 struct MatmulBackwardWeight {
   Mat<float> dw;   ///< [n, k]
   ConstActMat dy;  ///< [m, n]
   ConstActMat x;   ///< [m, k]
+  /// In host memory: where the runs of rows end, rising, the last one at m. Empty: all
+  /// rows are one run. A run may be empty. Not read with f32 operands.
+  Span<const int64_t> run_ends{};
+  bool accumulate = true;
 };
 void matmul_backward_weight(const Context& ctx, const MatmulBackwardWeight& op);
 
-/// db += the sum over the rows of dy, in row order (plain adds).
+/// db += the rows of dy, one after the other (plain adds in f32). Without accumulate
+/// the sum starts from 0.
 struct BiasBackward {
   Vec<float> db;   ///< [n]
-  ConstActMat dy;  ///< [m, n]
+  ConstActMat dy;  ///< [m, n] f32 or bf16
+  bool accumulate = true;
 };
 void bias_backward(const Context& ctx, const BiasBackward& op);
 

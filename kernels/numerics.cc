@@ -2,6 +2,8 @@
 
 #include "core/cuda_api.h"
 #include "core/error.h"
+#include "kernels/cpu/amx.h"
+#include "kernels/cpu/pairs.h"
 #include "kernels/cpu/targets.h"
 
 // After targets.h.
@@ -10,10 +12,13 @@
 namespace orrery::kernels {
 namespace {
 
+using cpu::PairsEngine;
+
 struct CpuTarget {
   int64_t bit;
   const char* key;      ///< as set_cpu_target takes it
   const char* display;  ///< as cpu_target_name prints it
+  PairsEngine pairs = PairsEngine::kVectors;
 };
 
 constexpr CpuTarget kCpuTargets[] = {
@@ -21,15 +26,23 @@ constexpr CpuTarget kCpuTargets[] = {
 #if defined(__x86_64__)
     {HWY_AVX2, "avx2", "AVX2"},
     {HWY_AVX3, "avx512", "AVX-512"},
+    {HWY_AVX3, "amx", "AVX-512 and AMX", PairsEngine::kAmx},
 #else
     {HWY_NEON, "neon", "NEON"},
 #endif
 };
 
+/// The kernels for AMX's tiles on a CPU without them.
+[[maybe_unused]] constexpr const char* kEmulatedAmx = "amx-emulated";
+
 /// Those of the targets we build for that this CPU has, whatever set_cpu_target did.
 int64_t hardware_targets() {
   static const int64_t targets = hwy::SupportedTargets() & HWY_TARGETS;
   return targets;
+}
+
+bool is_supported(const CpuTarget& target) {
+  return (hardware_targets() & target.bit) && (target.pairs != PairsEngine::kAmx || cpu::has_amx());
 }
 
 }  // namespace
@@ -66,7 +79,7 @@ NumericsClass numerics_class(Device device, DType compute_dtype) {
     case DType::kF32:
       return NumericsClass::kF32Chain;
     case DType::kBF16:
-      return NumericsClass::kBf16Storage;
+      return NumericsClass::kPairs;
     default:
       fail("matrices of {}: a model computes with f32 or bf16", dtype_name(compute_dtype));
   }
@@ -78,27 +91,36 @@ void require_instruction_sets() {
 
 std::string cpu_target_name() {
   const int64_t enabled = hwy::SupportedTargets();
+  const bool amx = cpu::pairs_engine() == PairsEngine::kAmx;
   const char* name = "unsupported";
   for (const CpuTarget& target : kCpuTargets) {
-    if (enabled & target.bit) name = target.display;
+    if ((enabled & target.bit) && (target.pairs != PairsEngine::kAmx || amx)) name = target.display;
   }
   return name;
 }
 
 void set_cpu_target(const std::string& name) {
-  const int64_t hardware = hardware_targets();
   if (name == "best") {
     hwy::SetSupportedTargetsForTest(0);
+    cpu::set_pairs_engine(cpu::has_amx() ? PairsEngine::kAmx : PairsEngine::kVectors);
     return;
   }
+#if defined(__x86_64__)
+  if (name == kEmulatedAmx && (hardware_targets() & HWY_AVX3)) {
+    hwy::SetSupportedTargetsForTest(HWY_AVX3);
+    cpu::set_pairs_engine(PairsEngine::kAmxEmulated);
+    return;
+  }
+#endif
   for (const CpuTarget& target : kCpuTargets) {
-    if (name == target.key && (hardware & target.bit)) {
+    if (name == target.key && is_supported(target)) {
       hwy::SetSupportedTargetsForTest(target.bit);
+      cpu::set_pairs_engine(target.pairs);
       return;
     }
   }
   std::string known = "best";
-  for (const std::string& key : supported_cpu_targets()) known += ", " + key;
+  for (const std::string& key : supported_pairs_targets()) known += ", " + key;
   fail_usage("CPU target '{}' is unknown or not supported by this CPU; choose one of: {}", name,
              known);
 }
@@ -106,8 +128,16 @@ void set_cpu_target(const std::string& name) {
 std::vector<std::string> supported_cpu_targets() {
   std::vector<std::string> keys;
   for (const CpuTarget& target : kCpuTargets) {
-    if (hardware_targets() & target.bit) keys.emplace_back(target.key);
+    if (is_supported(target)) keys.emplace_back(target.key);
   }
+  return keys;
+}
+
+std::vector<std::string> supported_pairs_targets() {
+  std::vector<std::string> keys = supported_cpu_targets();
+#if defined(__x86_64__)
+  if (hardware_targets() & HWY_AVX3) keys.emplace_back(kEmulatedAmx);
+#endif
   return keys;
 }
 

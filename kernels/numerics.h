@@ -1,8 +1,8 @@
 // What bits a build of the kernels produces, and on which instruction set it runs.
-// docs/numerics.md has the contract: every op sums either as a *chain* (fused
-// multiply-adds in index order, starting from the value already there) or in *lanes*
-// (16 partial sums, element i in lane i mod 16, folded 8, 4, 2, 1), so results depend
-// on neither the vector width nor threads nor how a batch is cut.
+// docs/numerics.md has the contract: every op sums as a *chain* (fused multiply-adds in
+// index order, starting from the value already there), in *lanes* (16 partial sums,
+// element i in lane i mod 16, folded 8, 4, 2, 1) or, with bf16 operands, in *pairs*, so
+// results depend on neither the vector width nor threads nor how a batch is cut.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@ namespace orrery::kernels {
 /// An arithmetic in which a model's numbers are computed. Its definition names no
 /// device: wherever a class of one version runs, its bits are the same.
 enum class NumericsClass : uint8_t {
-  kF32Chain,     ///< f32 matrices; every sum a chain or in lanes
-  kBf16Storage,  ///< the same sums over matrices that are stored as bf16
+  kF32Chain,  ///< f32 operands of products, summed in chains
+  kPairs,     ///< bf16 operands, summed in pairs
 };
 
 struct NumericsClassInfo {
@@ -29,8 +29,8 @@ struct NumericsClassInfo {
   uint32_t version;
 };
 inline constexpr NumericsClassInfo kNumericsClasses[] = {
-    {NumericsClass::kF32Chain, "f32-chain", 1},
-    {NumericsClass::kBf16Storage, "bf16-storage", 1},
+    {NumericsClass::kF32Chain, "f32-chain", 2},
+    {NumericsClass::kPairs, "pairs", 1},
 };
 const NumericsClassInfo& numerics_class_info(NumericsClass numerics);
 
@@ -48,16 +48,22 @@ inline constexpr int kSumLanes = 16;
 /// start-up, before any op.
 void require_instruction_sets();
 
-/// Name of the instruction set that the kernels use here: "AVX-512", "AVX2", "NEON".
+/// Name of the instruction set that the kernels use here: "AVX-512 and AMX", "AVX-512",
+/// "AVX2", "NEON".
 std::string cpu_target_name();
 
-/// Restricts dispatch to one target: "avx2", "avx512", "neon", or "best" for no
-/// restriction. For tests and comparisons.
+/// Restricts dispatch to one target: "avx2", "avx512" (without AMX), "amx" (AVX-512,
+/// and AMX for bf16 products), "neon", or "best" for no restriction. For tests and
+/// comparisons; for tests alone there is "amx-emulated", AMX's kernels on AVX-512.
 /// Throws a usage Error for a name that is unknown or not supported by this CPU. Not
 /// thread-safe: call at start-up.
 void set_cpu_target(const std::string& name);
 
 /// Names that set_cpu_target accepts on this machine, without "best".
 std::vector<std::string> supported_cpu_targets();
+
+/// The same, and "amx-emulated" where it runs: the ways in which bf16 products are
+/// computed.
+std::vector<std::string> supported_pairs_targets();
 
 }  // namespace orrery::kernels

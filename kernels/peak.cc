@@ -25,16 +25,18 @@ double time_of(const Context& ctx, Body&& body) {
 
 }  // namespace
 
-double measure_gemm_peak(const Context& ctx, double seconds) {
+double measure_gemm_peak(const Context& ctx, DType dtype, double seconds) {
   constexpr int64_t kRows = 1792, kOut = 1024, kIn = 768;
-  const Buffer x = Buffer::zeroed(ctx.device, sizeof(float) * kRows * kIn);
+  const Buffer x = Buffer::zeroed(ctx.device, dtype_bytes(dtype) * kRows * kIn);
   const Buffer w = Buffer::zeroed(ctx.device, sizeof(float) * kOut * kIn);
   const Buffer y(ctx.device, sizeof(float) * kRows * kOut);
-  const Buffer memory(ctx.device, packed_weight_bytes(ctx.device, DType::kF32, kOut, kIn));
-  const PackedWeight packed = pack_weight(
-      ctx, {.weight = {static_cast<const float*>(w.data()), kOut, kIn}, .memory = memory.data()});
+  const Buffer memory(ctx.device, packed_weight_bytes(ctx.device, dtype, kOut, kIn));
+  const PackedWeight packed =
+      pack_weight(ctx, {.weight = {static_cast<const float*>(w.data()), kOut, kIn},
+                        .dtype = dtype,
+                        .memory = memory.data()});
   const Mat<float> y_mat(static_cast<float*>(y.data()), kRows, kOut);
-  const Mat<const float> x_mat(static_cast<const float*>(x.data()), kRows, kIn);
+  const ConstActMat x_mat(x.data(), dtype, kRows, kIn, kIn);
   const Timer total;
   double best = 0;
   do {
@@ -45,11 +47,11 @@ double measure_gemm_peak(const Context& ctx, double seconds) {
   return best;
 }
 
-double arithmetic_peak(const Context& ctx, int turns) {
+double arithmetic_peak(const Context& ctx, DType dtype, int turns) {
   if constexpr (kCudaBuilt) {
     if (ctx.device.type == DeviceType::kCuda) return cuda_api::f32_peak(ctx.device);
   }
-  return measure_fma_peak(ctx.threads, turns);
+  return measure_product_peak(ctx.threads, dtype, turns);
 }
 
 double measure_memory_bandwidth(const Context& ctx, double seconds) {
@@ -59,10 +61,11 @@ double measure_memory_bandwidth(const Context& ctx, double seconds) {
   const Vec<float> from = x.vec<float>(), to = y.vec<float>();
   fill(ctx, {.y = from});
   fill(ctx, {.y = to});
+  const float* const parts[] = {to.data, from.data};
   const Timer total;
   double best = 0;
   do {
-    const double seconds_of = time_of(ctx, [&] { accumulate(ctx, {.y = to, .x = from}); });
+    const double seconds_of = time_of(ctx, [&] { nested_sum(ctx, {.out = to, .parts = parts}); });
     best = std::max(best, 3.0 * kBytes / seconds_of);
   } while (total.seconds() < seconds);
   return best;

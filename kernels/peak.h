@@ -3,23 +3,25 @@
 #pragma once
 
 #include "core/context.h"
+#include "core/dtype.h"
 
 namespace orrery::kernels {
 
-/// Floating-point operations per second (2 per multiply-add) of matmul_forward on a
-/// large, nearly square product: the best of several runs within about `seconds`.
-/// Allocates its operands.
-double measure_gemm_peak(const Context& ctx, double seconds = 0.3);
+/// Floating-point operations per second (2 per multiply-add) of matmul_forward with
+/// operands of `dtype` (kF32 or kBF16) on a large, nearly square product: the best of
+/// several runs within about `seconds`. Allocates its operands.
+double measure_gemm_peak(const Context& ctx, DType dtype, double seconds = 0.3);
 
 /// Floating-point operations per second (2 per multiply-add) that `threads` threads do
-/// at most, in vector multiply-adds on registers: the sum over threads of the best of
-/// `turns` runs of well under 0.1 ms each, by the thread's CPU time.
-double measure_fma_peak(int threads, int turns = 300);
+/// at most, in multiply-adds on registers: of vectors, and of AMX's tiles where
+/// products of `dtype` take those. The sum over threads of the best of `turns` runs of
+/// well under 0.1 ms each, by the thread's CPU time.
+double measure_product_peak(int threads, DType dtype, int turns = 300);
 
 /// The most floating-point operations per second (2 per multiply-add) of ctx's device
-/// in f32: measure_fma_peak(ctx.threads, turns) of the CPU's, what its clock allows of
-/// a CUDA device.
-double arithmetic_peak(const Context& ctx, int turns = 300);
+/// with operands of `dtype`: measure_product_peak() of the CPU's; what its clock allows
+/// of a CUDA device, which computes in f32 alone.
+double arithmetic_peak(const Context& ctx, DType dtype, int turns = 300);
 
 /// Bytes per second that y += x moves over 256 MiB each (two reads and one write per
 /// element): the best of several runs within about `seconds`.

@@ -158,6 +158,7 @@ void check_rotation(const char* op, const Rope& rope) {
   require_vec(op, "positions", rope.positions, x.rows);
   require_mat(op, "cos", rope.cos, rope.cos.rows, rope.cos.cols);
   require_mat(op, "sin", rope.sin, rope.cos.rows, rope.cos.cols);
+  require_f32_or_bf16(op, "x", x.dtype);
 }
 
 }  // namespace
@@ -205,14 +206,14 @@ RopeTable build_rope_table(Device device, const RopeConfig& config, int64_t posi
 void rope_forward(const Context& ctx, const Rope& op) {
   constexpr const char* kOp = "rope_forward";
   check_rotation(kOp, op);
-  const ProfileOpScope profile(ctx, "rope", 0, f32_bytes(2 * op.x.size()));
+  const ProfileOpScope profile(ctx, "rope", 0, 2 * mat_bytes(op.x));
   dispatch<cpu::rope_forward, cuda::rope_forward>(ctx, kOp, op);
 }
 
 void rope_backward(const Context& ctx, const Rope& op) {
   constexpr const char* kOp = "rope_backward";
   check_rotation(kOp, op);
-  const ProfileOpScope profile(ctx, "rope backward", 0, f32_bytes(2 * op.x.size()));
+  const ProfileOpScope profile(ctx, "rope backward", 0, 2 * mat_bytes(op.x));
   dispatch<cpu::rope_backward, cuda::rope_backward>(ctx, kOp, op);
 }
 

@@ -1,8 +1,9 @@
 // Rotary position embedding (Su et al. 2021) in the half-split order of Hugging Face.
 // With half = head_dim / 2 and i < half,
-//   y[i]        = x[i] cos - x[i + half] sin
-//   y[i + half] = x[i + half] cos + x[i] sin
-// each written as one rounded product and one fma.
+//   y[i]        = fma(-x[i + half], sin, x[i] cos)
+//   y[i + half] = fma(x[i], sin, x[i + half] cos)
+// the products with cos rounded; the backward's have -sin in place of sin. x is f32 or
+// bf16; what is written to a bf16 matrix is rounded to nearest even.
 #pragma once
 
 #include <cstdint>

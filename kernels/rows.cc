@@ -21,15 +21,24 @@ void check_copy(const char* op, const ActMat& to, const ConstActMat& from, int64
 void copy_rows(const Context& ctx, const CopyRows& op) {
   constexpr const char* kOp = "copy_rows";
   check_copy(kOp, op.to, op.from, op.from.rows);
-  const ProfileOpScope profile(ctx, "copy rows", 0, f32_bytes(2 * op.to.size()));
+  const ProfileOpScope profile(ctx, "copy rows", 0, 2 * mat_bytes(op.to));
   dispatch<cpu::copy_rows, cuda::copy_rows>(ctx, kOp, op);
+}
+
+void round_rows(const Context& ctx, const RoundRows& op) {
+  constexpr const char* kOp = "round_rows";
+  require_mat(kOp, "to", op.to, op.from.rows, op.from.cols);
+  require_mat(kOp, "from", op.from, op.from.rows, op.from.cols);
+  require_dtype(kOp, "to", op.to.dtype, DType::kBF16);
+  const ProfileOpScope profile(ctx, "round rows", 0, mat_bytes(op.to) + f32_bytes(op.from.size()));
+  dispatch<cpu::round_rows, cuda::round_rows>(ctx, kOp, op);
 }
 
 void gather_rows(const Context& ctx, const GatherRows& op) {
   constexpr const char* kOp = "gather_rows";
   check_copy(kOp, op.to, op.from, op.rows.size);
   require_vec(kOp, "rows", op.rows, op.to.rows);
-  const ProfileOpScope profile(ctx, "gather rows", 0, f32_bytes(2 * op.to.size()));
+  const ProfileOpScope profile(ctx, "gather rows", 0, 2 * mat_bytes(op.to));
   dispatch<cpu::gather_rows, cuda::gather_rows>(ctx, kOp, op);
 }
 

@@ -16,6 +16,13 @@ struct CopyRows {
 };
 void copy_rows(const Context& ctx, const CopyRows& op);
 
+/// to = from, rounded to nearest even.
+struct RoundRows {
+  ActMat to;              ///< [r, d] bf16
+  Mat<const float> from;  ///< [r, d]
+};
+void round_rows(const Context& ctx, const RoundRows& op);
+
 /// to[i] = from[rows[i]].
 struct GatherRows {
   ActMat to;                ///< [r, d]

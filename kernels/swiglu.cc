@@ -13,7 +13,9 @@ void swiglu_forward(const Context& ctx, const SwigluForward& op) {
   const ActMat& out = op.out;
   require_mat(kOp, "out", out, out.rows, out.cols);
   require_mat(kOp, "gate_up", op.gate_up, out.rows, 2 * out.cols);
-  const ProfileOpScope profile(ctx, "swiglu", 0, f32_bytes(3 * out.size()));
+  require_f32_or_bf16(kOp, "out", out.dtype);
+  require_dtype(kOp, "gate_up", op.gate_up.dtype, out.dtype);
+  const ProfileOpScope profile(ctx, "swiglu", 0, 3 * mat_bytes(out));
   dispatch<cpu::swiglu_forward, cuda::swiglu_forward>(ctx, kOp, op);
 }
 
@@ -23,7 +25,10 @@ void swiglu_backward(const Context& ctx, const SwigluBackward& op) {
   require_mat(kOp, "dout", dout, dout.rows, dout.cols);
   require_mat(kOp, "gate_up", op.gate_up, dout.rows, 2 * dout.cols);
   require_mat(kOp, "d_gate_up", op.d_gate_up, dout.rows, 2 * dout.cols);
-  const ProfileOpScope profile(ctx, "swiglu backward", 0, f32_bytes(5 * dout.size()));
+  require_f32_or_bf16(kOp, "dout", dout.dtype);
+  require_dtype(kOp, "gate_up", op.gate_up.dtype, dout.dtype);
+  require_dtype(kOp, "d_gate_up", op.d_gate_up.dtype, dout.dtype);
+  const ProfileOpScope profile(ctx, "swiglu backward", 0, 5 * mat_bytes(dout));
   dispatch<cpu::swiglu_backward, cuda::swiglu_backward>(ctx, kOp, op);
 }
 

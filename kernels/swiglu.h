@@ -3,7 +3,8 @@
 // Elements do not depend on each other, so there is no sum whose order matters. exp is
 // kernels/scalar_math.h's exp_f32, division IEEE's, and every operation below is
 // rounded once, in the order that the parentheses give; fma(a, b, c) is a b + c rounded
-// once. CPUs give these bits whatever their instruction set.
+// once. CPUs give these bits whatever their instruction set. An op's matrices are all
+// f32 or all bf16; what is written to a bf16 matrix is rounded to nearest even.
 #pragma once
 
 #include "core/context.h"

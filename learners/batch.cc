@@ -83,13 +83,20 @@ void append_tree(MicroBatch& batch, Tree& tree) {
   }
 }
 
-std::vector<MicroBatch> pack(std::span<Tree* const> trees, int64_t max_tokens) {
+int64_t min_run_rows(DType compute_dtype) { return compute_dtype == DType::kBF16 ? 256 : 1; }
+
+std::vector<MicroBatch> pack(std::span<Tree* const> trees, int64_t max_tokens,
+                             int64_t min_run_rows) {
   std::vector<MicroBatch> batches;
-  for (Tree* tree : trees) {
-    if (batches.empty() || std::ssize(batches.back().tokens) + tree->rows() > max_tokens) {
+  for (size_t begin = 0, end = 0; begin < trees.size(); begin = end) {
+    int64_t rows = 0;
+    while (end < trees.size() && rows < min_run_rows) rows += trees[end++]->rows();
+    if (batches.empty() || std::ssize(batches.back().tokens) + rows > max_tokens)
       batches.emplace_back();
-    }
-    append_tree(batches.back(), *tree);
+    MicroBatch& batch = batches.back();
+    for (Tree* tree : trees.subspan(begin, end - begin)) append_tree(batch, *tree);
+    batch.run_ends.push_back(std::ssize(batch.tokens));
+    batch.loss_run_ends.push_back(std::ssize(batch.loss_rows));
   }
   return batches;
 }

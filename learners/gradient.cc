@@ -4,7 +4,9 @@
 #include <array>
 #include <cmath>
 
+#include "core/profile.h"
 #include "core/transfer.h"
+#include "kernels/elementwise.h"
 #include "kernels/embedding.h"
 #include "kernels/lm_head.h"
 #include "kernels/logprob.h"
@@ -36,22 +38,24 @@ kernels::LmHeadForward head_of(const Context& ctx, const models::Transformer& mo
           .targets = targets,
           .inv_temperature = inv_temperatures,
           .logprobs = device_vec<float>(rows, arena),
-          .entropies = entropies ? device_vec<float>(rows, arena) : Vec<float>()};
+          .entropies = entropies ? device_vec<float>(rows, arena) : Vec<float>(),
+          .run_ends = batch.loss_run_ends};
 }
 
 /// Takes from `arena`, which measures, what head_of and the walk over these rows take.
-void measure_head(const Context& ctx, const models::Transformer& model, int64_t rows,
-                  Arena& arena) {
+void measure_head(const models::Transformer& model, int64_t rows, Arena& arena) {
   for (int i = 0; i < 4; ++i) arena.alloc<float>(rows);
   const ArenaScope walk(arena);
-  const int64_t chunk = kernels::lm_head_chunk_rows(ctx.device, model.config().vocab_size, rows);
-  arena.mat<float>(chunk, model.config().vocab_size);
-  for (int i = 0; i < 3; ++i) arena.alloc<float>(chunk);
+  kernels::measure_lm_head(model.compute_dtype(), model.config().vocab_size, rows, arena);
 }
 
 ActMat hidden_of(const models::Transformer& model, const MicroBatch& batch, Arena& arena) {
-  return arena.act_mat(models::Transformer::activation_dtype(), std::ssize(batch.output_rows),
+  return arena.act_mat(model.compute_dtype(), std::ssize(batch.output_rows),
                        model.config().hidden_size);
+}
+
+Mat<float> dhidden_of(const models::Transformer& model, const MicroBatch& batch, Arena& arena) {
+  return arena.mat<float>(std::ssize(batch.output_rows), model.config().hidden_size);
 }
 
 /// Log-probs and entropies of a chunk of loss rows, and what the loss makes of them, in
@@ -175,8 +179,8 @@ ShardPass::ShardPass(const Context& ctx, const models::Transformer& model,
   dembedding_ = arena.mat<float>(rows, model.config().hidden_size);
 }
 
-void ShardPass::measure(const Context& ctx, const models::Transformer& model,
-                        std::span<const MicroBatch> batches, Arena& arena) {
+void ShardPass::measure(const models::Transformer& model, std::span<const MicroBatch> batches,
+                        Arena& arena) {
   const ArenaScope scope(arena);
   int64_t rows = 0, most = 0;
   for (const MicroBatch& batch : batches) {
@@ -186,9 +190,10 @@ void ShardPass::measure(const Context& ctx, const models::Transformer& model,
   arena.mat<float>(rows, model.config().hidden_size);
   for (const MicroBatch& batch : batches) {
     const ArenaScope batch_scope(arena);
-    for (int i = 0; i < 2; ++i) hidden_of(model, batch, arena);
+    hidden_of(model, batch, arena);
+    dhidden_of(model, batch, arena);
     models::measure_forward_train(model, batch.view(), arena);
-    measure_head(ctx, model, std::ssize(batch.output_rows), arena);
+    measure_head(model, std::ssize(batch.output_rows), arena);
     models::TransformerBackward::measure(model, batch.view(), arena);
   }
   arena.alloc<int32_t>(most);  // the embedding's backward
@@ -201,9 +206,8 @@ bool ShardPass::forward() {
   if (batches_.empty() || (batch_ != nullptr && is_last_batch())) return false;
   batch_ = batch_ == nullptr ? &batches_.front() : batch_ + 1;
   batch_scope_.emplace(arena_);
-  const int64_t rows = std::ssize(batch_->output_rows), d = model_.config().hidden_size;
-  hidden_ = arena_.act_mat(models::Transformer::activation_dtype(), rows, d);
-  dhidden_ = arena_.act_mat(models::Transformer::activation_dtype(), rows, d);
+  hidden_ = hidden_of(model_, *batch_, arena_);
+  dhidden_ = dhidden_of(model_, *batch_, arena_);
   plan_ = plan_training(ctx_, model_, batch_->view(), arena_);
   activations_ = transformer_forward_train(ctx_, model_, plan_, hidden_, arena_);
   return true;
@@ -228,23 +232,34 @@ void ShardPass::head_backward(const Objective& objective, LossSums& sums) {
     differentiate(loss, *batch_, coefficients, host, sums);
     upload(ctx_, chunk->dlogp, host.dlogp);
     upload(ctx_, chunk->dentropy, host.dentropy);
-    walk.backward(*chunk, dhidden_, dhead);
+    walk.backward(*chunk, dhidden_, dhead, /*accumulate=*/!is_first_batch());
   }
+  if (is_first_batch() && dhidden_.rows == 0) zero(as_vec(dhead));
 }
 
 std::optional<int64_t> ShardPass::backward_layer() {
   if (!backward_) {
     const int64_t rows = std::ssize(batch_->tokens);
     backward_.emplace(ctx_, model_, plan_, activations_, dhidden_, gradients_,
-                      dembedding_.row_range(row_, row_ + rows), arena_);
+                      /*accumulate=*/!is_first_batch(), dembedding_.row_range(row_, row_ + rows),
+                      arena_);
   }
   const std::optional<int64_t> final_from = backward_->next();
   if (final_from && !is_last_batch()) return gradients_.size();
   return final_from;
 }
 
+void ShardPass::zero(Vec<float> part) const {
+  const ProfileOpScope profile(ctx_, "zero gradient", 0, 0);  // the fill adds its own
+  kernels::fill(ctx_, {.y = part});
+}
+
 void ShardPass::embedding_backward() {
+  if (batches_.empty()) return zero(gradients_.memory());
   const Mat<float> dtable = model_.table().embedding().mat(gradients_);
+  // What follows adds to the rows of the tokens alone. A tied head has written to all.
+  if (!model_.config().tie_word_embeddings) zero(as_vec(dtable));
+  models::zero_gaps(ctx_, model_.table(), 0, gradients_);
   int64_t row = 0;
   for (const MicroBatch& batch : batches_) {
     const int64_t rows = std::ssize(batch.tokens);
@@ -256,20 +271,18 @@ void ShardPass::embedding_backward() {
   }
 }
 
-void measure_logprobs(const Context& ctx, const models::Transformer& model, const MicroBatch& batch,
-                      Arena& arena) {
+void measure_logprobs(const models::Transformer& model, const MicroBatch& batch, Arena& arena) {
   const ArenaScope scope(arena);
   hidden_of(model, batch, arena);
   models::measure_forward_train(model, batch.view(), arena);
-  measure_head(ctx, model, std::ssize(batch.output_rows), arena);
+  measure_head(model, std::ssize(batch.output_rows), arena);
 }
 
 void batch_logprobs(const Context& ctx, const models::Transformer& model, float temperature,
                     const MicroBatch& batch, std::span<float> logprobs, std::span<float> entropies,
                     Arena& arena) {
   const ArenaScope scope(arena);
-  const ActMat hidden = arena.act_mat(models::Transformer::activation_dtype(),
-                                      std::ssize(batch.output_rows), model.config().hidden_size);
+  const ActMat hidden = hidden_of(model, batch, arena);
   const models::BatchPlan plan = models::plan_training(ctx, model, batch.view(), arena);
   models::transformer_forward_train(ctx, model, plan, hidden, arena);
   const kernels::LmHeadForward head =

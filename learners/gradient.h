@@ -1,5 +1,5 @@
 // Gradient of one shard: its micro-batches forward and backward, one after the other,
-// into one buffer.
+// into one buffer, which the first of them overwrites.
 #pragma once
 
 #include <optional>
@@ -20,11 +20,12 @@ namespace orrery::learners {
 ///     while (const auto final_from = pass.backward_layer()) ...
 ///   }
 ///   pass.embedding_backward();
-/// The gradient is added to `gradients` (flat, in the layout of model.table()) and does
-/// not depend on how the shard's trees are cut into batches, bit for bit: every
-/// parameter's gradient is a chain over the shard's rows. With tied weights the head's
-/// part comes first, then, after all batches, the embedding's, so that the two chains
-/// do not interleave.
+/// The gradient is written to `gradients` (flat, in the layout of model.table()), every
+/// element of it, whatever was there before: the first batch writes, the others add.
+/// It does not depend on how the shard's runs are cut into batches, bit for bit: every
+/// parameter's gradient is one sum over the shard's rows in order, from 0, a chain or,
+/// of bf16 products, blocks within runs. With tied weights the head's part comes first,
+/// then, after all batches, the embedding's, so that the two sums do not interleave.
 class ShardPass {
  public:
   /// `gradients` may be a window if there is one batch at most. Temporaries come from
@@ -34,8 +35,8 @@ class ShardPass {
 
   /// Takes from `arena`, which measures, what a pass over the batches takes, and
   /// releases it.
-  static void measure(const Context& ctx, const models::Transformer& model,
-                      std::span<const MicroBatch> batches, Arena& arena);
+  static void measure(const models::Transformer& model, std::span<const MicroBatch> batches,
+                      Arena& arena);
 
   /// Forward of the next micro-batch; false: there is none.
   bool forward();
@@ -48,11 +49,13 @@ class ShardPass {
   /// the batch is done.
   std::optional<int64_t> backward_layer();
   /// After the last batch: the embedding's gradient, which makes all of the shard's
-  /// final.
+  /// final. That of a shard without batches is zero.
   void embedding_backward();
 
  private:
+  bool is_first_batch() const { return batch_ == &batches_.front(); }
   bool is_last_batch() const { return batch_ == &batches_.back(); }
+  void zero(Vec<float> part) const;
 
   const Context& ctx_;
   const models::Transformer& model_;
@@ -65,7 +68,8 @@ class ShardPass {
   const MicroBatch* batch_ = nullptr;
   int64_t row_ = 0;  // of dembedding_, the batch's first one
   std::optional<ArenaScope> batch_scope_;
-  ActMat hidden_, dhidden_;
+  ActMat hidden_;
+  Mat<float> dhidden_;
   models::BatchPlan plan_;
   models::Activations activations_;
   std::optional<models::TransformerBackward> backward_;
@@ -77,8 +81,7 @@ void reference_logprobs(const Context& ctx, const models::Transformer& reference
 
 /// Takes from `arena`, which measures, what batch_logprobs takes for the batch, and
 /// releases it.
-void measure_logprobs(const Context& ctx, const models::Transformer& model, const MicroBatch& batch,
-                      Arena& arena);
+void measure_logprobs(const models::Transformer& model, const MicroBatch& batch, Arena& arena);
 
 /// Log-probs and entropies of a batch's loss rows through the training forward. Spans
 /// have one entry a loss row; entropies may be empty.

@@ -115,7 +115,7 @@ Learner::ShardWork Learner::assign_to_shards(std::span<Tree> trees) const {
   for (int64_t i = 0; i < count; ++i) {
     std::vector<Tree*> mine;
     for (const int64_t tree : work.assignment[work.first + i]) mine.push_back(&trees[tree]);
-    work.batches.push_back(pack(mine, config_.max_token_len));
+    work.batches.push_back(pack(mine, config_.max_token_len, min_run_rows(model_.compute_dtype())));
   }
   return work;
 }
@@ -123,7 +123,7 @@ Learner::ShardWork Learner::assign_to_shards(std::span<Tree> trees) const {
 void Learner::reserve_logprobs(Span<const std::vector<MicroBatch>> shards) {
   Arena count = Arena::measuring(ctx_.device);
   for (const auto& batches : shards) {
-    for (const MicroBatch& batch : batches) measure_logprobs(ctx_, model_, batch, count);
+    for (const MicroBatch& batch : batches) measure_logprobs(model_, batch, count);
   }
   arena_.reserve(count.peak(), "a forward of the learner", kArenaKeys);
 }
@@ -132,10 +132,10 @@ void Learner::reserve_update(Span<const std::vector<MicroBatch>> shards, bool re
   Arena count = Arena::measuring(ctx_.device);
   for (const auto& batches : shards) {
     if (!reference) break;
-    for (const MicroBatch& batch : batches) measure_logprobs(ctx_, *reference_, batch, count);
+    for (const MicroBatch& batch : batches) measure_logprobs(*reference_, batch, count);
   }
   OrderedReduceScatter::measure(dp_.size(), optimizer_.plan(), config_.fast_reduce, count);
-  for (const auto& batches : shards) ShardPass::measure(ctx_, model_, batches, count);
+  for (const auto& batches : shards) ShardPass::measure(model_, batches, count);
   arena_.reserve(count.peak(), "an update of the learner", kArenaKeys);
 }
 

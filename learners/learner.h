@@ -24,7 +24,7 @@ namespace orrery::learners {
 
 struct LearnerConfig {
   int64_t gradient_shards = 8;
-  int64_t max_token_len = 4096;  ///< rows of one forward and backward
+  int64_t max_token_len = 4096;  ///< rows of one forward and backward, or one run's (pack())
   bool fast_reduce = false;      ///< plain all-reduce instead of the ordered one
   /// Of the learner ranks. Along dp they share the gradient shards and the optimizer's
   /// slices.

@@ -58,11 +58,12 @@ Vec<float> ShardTree::last_buffer(int64_t size) {
 //     whole, and is added to nothing yet.
 //  4. A shard that ends some is never on the stack. As a part of it becomes final it is
 //     added to the top's part, that to the part of the buffer below, and so on, merges_
-//     additions in all, each left + right. So its own memory is needed until the part
-//     is final and no longer, and a window is enough.
+//     additions in all, each left + right, and the sum goes to the lowest of these
+//     buffers: nobody needs what lies between. So the shard's own memory is needed
+//     until the part is final and no longer, and a window is enough.
 //  5. Parts become final from the end: of the shard that is being written, [known_,
 //     elements()) has been added. A part that lies in a window never reaches over a
-//     bound of regions_, and its place is zeroed for the region that comes there next.
+//     bound of regions_; its place is for the region that comes next.
 //  6. The last shard ends every subtree, so that a part of buffer(0) is final when that
 //     shard's part is added.
 void ShardTree::begin(const Context& ctx) {
@@ -80,25 +81,19 @@ FlatView ShardTree::begin_shard(bool by_region) {
       merges_ == 0 ? buffer(height_)
                    : last_buffer(windowed_ ? FlatView::window_size(regions_) : elements());
   leaf_ = windowed_ ? FlatView(memory, regions_) : FlatView(memory);
-  zero(memory);
   known_ = elements();
   region_ = std::ssize(regions_) - 1;
   return leaf_;
 }
 
-void ShardTree::zero(Vec<float> part) const {
-  const ProfileOpScope profile(ctx_, "zero gradient", 0, 0);  // the fill adds its own
-  kernels::fill(ctx_, {.y = part});
-}
-
 void ShardTree::add_to_stack(const Extent& extent) {
   if (merges_ == 0) return;
-  Vec<const float> right(leaf_.at(extent.begin), extent.size());
-  for (int64_t left = height_ - 1; left >= height_ - merges_; --left) {
-    const Vec<float> sum = elements_of(buffer(left), extent);
-    kernels::accumulate(ctx_, {.y = sum, .x = right});
-    right = sum;
-  }
+  Array<const float*> parts(merges_ + 1);
+  for (int64_t i = 0; i < merges_; ++i)
+    parts[i] = elements_of(buffer(height_ - merges_ + i), extent).data;
+  parts[merges_] = leaf_.at(extent.begin);
+  const Vec<float> sum = elements_of(buffer(height_ - merges_), extent);
+  kernels::nested_sum(ctx_, {.out = sum, .parts = parts});
 }
 
 void ShardTree::merge(int64_t begin) {
@@ -106,9 +101,7 @@ void ShardTree::merge(int64_t begin) {
   while (windowed_ && begin < known_) {
     const int64_t bound = regions_[--region_];
     ORRERY_CHECK(begin <= bound, "final from {}, within a region", begin);
-    const Extent region{bound, known_};
-    add_to_stack(region);
-    if (region_ > 0) zero({leaf_.at(bound), region.size()});
+    add_to_stack({bound, known_});
     known_ = bound;
   }
   if (begin < known_) add_to_stack({begin, known_});

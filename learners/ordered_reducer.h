@@ -30,10 +30,11 @@ class ShardTree {
 
   /// Begins a sum. One that was not finished is given up.
   void begin(const Context& ctx);
-  /// A zeroed buffer, to which the next shard's gradient is to be added. by_region: the
-  /// caller writes the regions one after the other, from the last to the second, and
-  /// calls merge() with each one's begin before it writes the next; the first region
-  /// may be written at any time. The buffer may then be a window.
+  /// A buffer for the next shard's gradient, which is to write every element: what is
+  /// there is of no meaning. by_region: the caller writes the regions one after the
+  /// other, from the last to the second, and calls merge() with each one's begin before
+  /// it writes the next; the first region may be written at any time. The buffer may
+  /// then be a window.
   FlatView begin_shard(bool by_region);
   /// The shard's gradient is final from element `begin` on, which never rises.
   void merge(int64_t begin);
@@ -55,7 +56,6 @@ class ShardTree {
   int64_t elements() const { return regions_.back(); }
   Vec<float> buffer(int64_t index) const;
   Vec<float> last_buffer(int64_t size);
-  void zero(Vec<float> part) const;
   void add_to_stack(const Extent& extent);
 
   Device device_;

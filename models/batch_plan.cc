@@ -37,6 +37,16 @@ void check_rows(const Transformer& model, Span<const int32_t> tokens, Span<const
   }
 }
 
+void check_run_ends(Span<const int64_t> run_ends, int64_t rows) {
+  int64_t last = 0;
+  for (const int64_t end : run_ends) {
+    ORRERY_CHECK(end >= last && end <= rows, "a run of rows ends at {} after {}, of {}", end, last,
+                 rows);
+    last = end;
+  }
+  ORRERY_CHECK(run_ends.empty() || last == rows, "the last run of {} rows ends at {}", rows, last);
+}
+
 /// Blocks for one layer of a training batch, and what is copied between them.
 struct TrainBlocks {
   int32_t count = 0;
@@ -94,8 +104,10 @@ BatchPlan plan_forward(const Context& ctx, const Transformer& model, const Forwa
 BatchPlan plan_training(const Context& ctx, const Transformer& model, const TrainBatch& batch,
                         Arena& arena) {
   check_rows(model, batch.tokens, batch.positions, batch.output_rows);
+  check_run_ends(batch.run_ends, batch.tokens.size());
   const kernels::AttentionShape shape = attention_shape(model.config());
   BatchPlan plan;
+  plan.run_ends = Array<int64_t>(batch.run_ends.begin(), batch.run_ends.end());
   plan.tokens = upload_into(ctx, arena, batch.tokens);
   plan.positions = upload_into(ctx, arena, batch.positions);
   plan.output_rows = upload_into(ctx, arena, batch.output_rows);

@@ -34,6 +34,9 @@ struct TrainBatch {
   Span<const kernels::AttentionSegment> segments;  ///< parents before children, rows in order
   /// [R], may repeat: a prompt's last row predicts every response's first token.
   Span<const int32_t> output_rows;
+  /// Where the runs of the T rows end (docs/numerics.md), rising, the last one at T.
+  /// Empty: all rows are one run. They matter to bf16 gradients alone.
+  Span<const int64_t> run_ends{};
 };
 
 /// A batch on the device. Its memory is in the arena that it was made from.
@@ -45,12 +48,14 @@ struct BatchPlan {
   /// after the keys and values are written; and the trees for the backward.
   kernels::CopyPlan copies;
   kernels::AttentionBackwardPlan backward;
+  Array<int64_t> run_ends;  ///< of a training batch, in host memory
 
   int64_t rows() const { return tokens.size; }  ///< T
 };
 
-/// Error for tokens outside the model's vocabulary, positions outside its context, and
-/// segments that the batch or the cache does not hold.
+/// Error for tokens outside the model's vocabulary, positions outside its context,
+/// segments that the batch or the cache does not hold, and ends of runs that do not
+/// rise to the batch's.
 BatchPlan plan_forward(const Context& ctx, const Transformer& model, const ForwardBatch& batch,
                        const KvCache& cache, Arena& arena);
 

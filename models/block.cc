@@ -11,6 +11,12 @@
 namespace orrery::models {
 namespace {
 
+/// The residual stream's gradient, as o's and down's products take it.
+ConstActMat residual_operand(const Block::Backward& op) {
+  if (op.buffers.drounded.data != nullptr) return op.buffers.drounded;
+  return op.dresidual;
+}
+
 float attention_scale(const ModelConfig& config) {
   const double head_dim = config.head_dim;
   return static_cast<float>(1.0 / std::sqrt(head_dim));
@@ -53,24 +59,24 @@ void Block::pack(const Context& ctx, std::byte* memory) {
 BlockActivations Block::allocate_shared(int64_t t, Arena& arena) const {
   BlockActivations at;
   at.input = at.middle = arena.mat<float>(t, hidden_);
-  at.qkv = arena.act_mat(activation_dtype(), t, q_size() + 2 * kv_size());
-  at.attention = arena.act_mat(activation_dtype(), t, q_size());
-  at.gate_up = arena.act_mat(activation_dtype(), t, 2 * intermediate_);
+  at.qkv = arena.act_mat(dtype(), t, q_size() + 2 * kv_size());
+  at.attention = arena.act_mat(dtype(), t, q_size());
+  at.gate_up = arena.act_mat(dtype(), t, 2 * intermediate_);
   return at;
 }
 
 BlockActivations Block::allocate_kept(int64_t t, Arena& arena) const {
   BlockActivations at;
   at.input = arena.mat<float>(t, hidden_);
-  at.qkv = arena.act_mat(activation_dtype(), t, q_size() + 2 * kv_size());
+  at.qkv = arena.act_mat(dtype(), t, q_size() + 2 * kv_size());
   if (has_qk_norm()) {
-    at.qk_raw = arena.act_mat(activation_dtype(), t, q_size() + kv_size());
+    at.qk_raw = arena.act_mat(dtype(), t, q_size() + kv_size());
     at.rstd_q = arena.mat<float>(t, heads_);
     at.rstd_k = arena.mat<float>(t, kv_heads_);
   }
-  at.attention = arena.act_mat(activation_dtype(), t, q_size());
+  at.attention = arena.act_mat(dtype(), t, q_size());
   at.middle = arena.mat<float>(t, hidden_);
-  at.gate_up = arena.act_mat(activation_dtype(), t, 2 * intermediate_);
+  at.gate_up = arena.act_mat(dtype(), t, 2 * intermediate_);
   at.lse = arena.mat<float>(t, heads_);
   at.rstd_input = arena.vec<float>(t);
   at.rstd_post = arena.vec<float>(t);
@@ -79,21 +85,22 @@ BlockActivations Block::allocate_kept(int64_t t, Arena& arena) const {
 
 Block::ForwardBuffers Block::allocate_forward(int64_t t, Arena& arena) const {
   ForwardBuffers buffers;
-  buffers.x = arena.act_mat(activation_dtype(), t, hidden_);
+  buffers.x = arena.act_mat(dtype(), t, hidden_);
   buffers.delta = arena.mat<float>(t, hidden_);
-  buffers.act = arena.act_mat(activation_dtype(), t, intermediate_);
+  buffers.act = arena.act_mat(dtype(), t, intermediate_);
   return buffers;
 }
 
 Block::BackwardBuffers Block::allocate_backward(int64_t t, Arena& arena) const {
   BackwardBuffers buffers;
-  buffers.x = arena.act_mat(activation_dtype(), t, hidden_);
-  buffers.dx = arena.act_mat(activation_dtype(), t, hidden_);
-  buffers.act = arena.act_mat(activation_dtype(), t, intermediate_);
-  buffers.dact = arena.act_mat(activation_dtype(), t, intermediate_);
-  buffers.dgate_up = arena.act_mat(activation_dtype(), t, 2 * intermediate_);
-  buffers.dqkv = arena.act_mat(activation_dtype(), t, q_size() + 2 * kv_size());
-  buffers.dattention = arena.act_mat(activation_dtype(), t, q_size());
+  buffers.x = arena.act_mat(dtype(), t, hidden_);
+  buffers.dx = arena.mat<float>(t, hidden_);
+  if (dtype() != DType::kF32) buffers.drounded = arena.act_mat(dtype(), t, hidden_);
+  buffers.act = arena.act_mat(dtype(), t, intermediate_);
+  buffers.dact = arena.act_mat(dtype(), t, intermediate_);
+  buffers.dgate_up = arena.act_mat(dtype(), t, 2 * intermediate_);
+  buffers.dqkv = arena.act_mat(dtype(), t, q_size() + 2 * kv_size());
+  buffers.dattention = arena.act_mat(dtype(), t, q_size());
   return buffers;
 }
 
@@ -163,36 +170,60 @@ void Block::attention_forward(const Context& ctx, const Forward& op) const {
 
 void Block::backward(const Context& ctx, const Backward& op, const FlatView& gradients) const {
   mlp_backward(ctx, op, gradients);
-  const auto& [plan, at, dresidual, buffers] = op;
-  o_.backward(ctx, {.dx = buffers.dattention, .dy = dresidual, .x = at.attention}, gradients);
+  const auto& [plan, at, dresidual, buffers, accumulate] = op;
+  o_.backward(ctx,
+              {.dx = buffers.dattention,
+               .dy = residual_operand(op),
+               .x = at.attention,
+               .run_ends = plan.run_ends,
+               .accumulate = accumulate},
+              gradients);
   attention_backward(ctx, op, gradients);
   kernels::rmsnorm_forward(
       ctx, {.y = buffers.x, .x = at.input, .weight = input_norm_.weight, .eps = eps_});
-  qkv_.backward(ctx, {.dx = buffers.dx, .dy = buffers.dqkv, .x = buffers.x}, gradients);
+  qkv_.backward(ctx,
+                {.dx = buffers.dx,
+                 .dy = buffers.dqkv,
+                 .x = buffers.x,
+                 .run_ends = plan.run_ends,
+                 .accumulate = accumulate},
+                gradients);
   kernels::rmsnorm_backward(ctx, {.dx = dresidual,
+                                  .dx_rounded = buffers.drounded,
                                   .dweight = input_norm_.group.vec(gradients),
                                   .dy = buffers.dx,
                                   .x = at.input,
                                   .rstd = at.rstd_input,
                                   .weight = input_norm_.weight,
-                                  .accumulate = true});
+                                  .accumulate = true,
+                                  .accumulate_dweight = accumulate});
 }
 
 void Block::mlp_backward(const Context& ctx, const Backward& op, const FlatView& gradients) const {
-  const auto& [plan, at, dresidual, buffers] = op;
-  const auto& [x, dx, act, dact, dgate_up, dqkv, dattention] = buffers;
+  const auto& [plan, at, dresidual, buffers, accumulate] = op;
+  const auto& [x, act, dact, dgate_up, dqkv, dattention, dx, drounded] = buffers;
   kernels::swiglu_forward(ctx, {.out = act, .gate_up = at.gate_up});
-  down_.backward(ctx, {.dx = dact, .dy = dresidual, .x = act}, gradients);
+  down_.backward(ctx,
+                 {.dx = dact,
+                  .dy = residual_operand(op),
+                  .x = act,
+                  .run_ends = plan.run_ends,
+                  .accumulate = accumulate},
+                 gradients);
   kernels::swiglu_backward(ctx, {.d_gate_up = dgate_up, .dout = dact, .gate_up = at.gate_up});
   kernels::rmsnorm_forward(ctx, {.y = x, .x = at.middle, .weight = post_norm_.weight, .eps = eps_});
-  gate_up_.backward(ctx, {.dx = dx, .dy = dgate_up, .x = x}, gradients);
+  gate_up_.backward(
+      ctx, {.dx = dx, .dy = dgate_up, .x = x, .run_ends = plan.run_ends, .accumulate = accumulate},
+      gradients);
   kernels::rmsnorm_backward(ctx, {.dx = dresidual,
+                                  .dx_rounded = drounded,
                                   .dweight = post_norm_.group.vec(gradients),
                                   .dy = dx,
                                   .x = at.middle,
                                   .rstd = at.rstd_post,
                                   .weight = post_norm_.weight,
-                                  .accumulate = true});
+                                  .accumulate = true,
+                                  .accumulate_dweight = accumulate});
 }
 
 /// From buffers.dattention to buffers.dqkv, the gradient of what the product gave.
@@ -221,6 +252,7 @@ void Block::attention_backward(const Context& ctx, const Backward& op,
                                   .x = queries(at.qk_raw),
                                   .rstd = as_vec(at.rstd_q),
                                   .weight = q_norm_.weight,
+                                  .accumulate_dweight = op.accumulate,
                                   .heads = heads_});
   kernels::rmsnorm_backward(ctx, {.dx = dk,
                                   .dweight = k_norm_.group.vec(gradients),
@@ -228,6 +260,7 @@ void Block::attention_backward(const Context& ctx, const Backward& op,
                                   .x = keys(at.qk_raw),
                                   .rstd = as_vec(at.rstd_k),
                                   .weight = k_norm_.weight,
+                                  .accumulate_dweight = op.accumulate,
                                   .heads = kv_heads_});
 }
 

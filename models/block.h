@@ -25,7 +25,8 @@ namespace orrery::models {
 /// What a block's forward computes on its way. Training keeps it for the backward, one
 /// for each block; inference has one for all blocks, which each overwrites. Norms' and
 /// SwiGLU's outputs are computed again in the backward: they are cheap, and a quarter
-/// of the memory.
+/// of the memory. What enters products or attention (ActMat) is of the model's compute
+/// dtype.
 struct BlockActivations {
   Mat<float> input;                  ///< [T, D] residual stream entering the block
   ActMat qkv;                        ///< [T, q + 2 kv] after bias, QK-norm and RoPE
@@ -41,7 +42,7 @@ struct BlockActivations {
 class Block {
  public:
   /// parameters: the flat buffer that holds the values of `groups`; it and the memory
-  /// of `rope` must outlive this. compute_dtype: of the packed weights.
+  /// of `rope` must outlive this. compute_dtype: of the products' operands.
   Block(const ModelConfig& config, const LayerGroups& groups, Vec<const float> parameters,
         DType compute_dtype, const kernels::RopeTable& rope);
 
@@ -49,10 +50,6 @@ class Block {
   const Linear& o() const { return o_; }
   const Linear& gate_up() const { return gate_up_; }
   const Linear& down() const { return down_; }
-
-  /// What the products hand on to each other and to attention. The residual stream and
-  /// sums are float32.
-  static DType activation_dtype() { return DType::kF32; }
 
   /// As Linear's, for the weights of all products.
   size_t packed_bytes(Device device) const;
@@ -65,7 +62,7 @@ class Block {
   /// And what a forward's blocks hand from one to the next.
   struct ForwardBuffers {
     ActMat x, act;     ///< [T, D] a norm's output, [T, F] SwiGLU's
-    Mat<float> delta;  ///< [T, D] what the MLP of the block before adds to the stream
+    Mat<float> delta;  ///< [T, D] what o, then down, adds to the residual stream
   };
   ForwardBuffers allocate_forward(int64_t t, Arena& arena) const;
 
@@ -83,18 +80,25 @@ class Block {
 
   /// What backward() needs for T rows, to be shared by all blocks.
   struct BackwardBuffers {
-    ActMat x, dx, act, dact, dgate_up, dqkv, dattention;
+    ActMat x, act, dact, dgate_up, dqkv, dattention;
+    Mat<float> dx;  ///< [T, D] gradient of a norm's output
+    /// [T, D] the residual stream's gradient as the operand of o's and down's products.
+    /// Without memory where they take it as it is, in f32.
+    ActMat drounded;
   };
   BackwardBuffers allocate_backward(int64_t t, Arena& arena) const;
 
   struct Backward {
     const BatchPlan& plan;  ///< of plan_training
     const BlockActivations& at;
-    Mat<float> dresidual;  ///< [T, D] in: the output's gradient; out: the input's
+    /// [T, D] in: the output's gradient; out: the input's. buffers.drounded, where it
+    /// has memory, holds the same, rounded, in and out.
+    Mat<float> dresidual;
     const BackwardBuffers& buffers;
+    bool accumulate = true;  ///< to the parameters' gradients; else they are overwritten
   };
   /// Adds the gradients of the block's parameters to `gradients` (flat, in the table's
-  /// layout), each in row order.
+  /// layout), or writes them, each in row order, the products' in the plan's runs.
   void backward(const Context& ctx, const Backward& op, const FlatView& gradients) const;
 
  private:
@@ -106,6 +110,7 @@ class Block {
   int64_t q_size() const { return heads_ * head_dim_; }
   int64_t kv_size() const { return kv_heads_ * head_dim_; }
   bool has_qk_norm() const { return !q_norm_.group.empty(); }
+  DType dtype() const { return qkv_.dtype(); }
   /// The columns of queries, keys and values in rows of q, k, v.
   template <class Matrix>
   Matrix queries(const Matrix& qkv) const {

@@ -29,8 +29,15 @@ void Linear::forward(const Context& ctx, ActMat y, ConstActMat x) const {
 }
 
 void Linear::backward(const Context& ctx, const Backward& op, const FlatView& gradients) const {
-  if (!bias_.empty()) kernels::bias_backward(ctx, {.db = bias_.vec(gradients), .dy = op.dy});
-  kernels::matmul_backward_weight(ctx, {.dw = weight_.mat(gradients), .dy = op.dy, .x = op.x});
+  if (!bias_.empty()) {
+    kernels::bias_backward(ctx,
+                           {.db = bias_.vec(gradients), .dy = op.dy, .accumulate = op.accumulate});
+  }
+  kernels::matmul_backward_weight(ctx, {.dw = weight_.mat(gradients),
+                                        .dy = op.dy,
+                                        .x = op.x,
+                                        .run_ends = op.run_ends,
+                                        .accumulate = op.accumulate});
   kernels::matmul_backward_input(ctx, {.dx = op.dx, .dy = op.dy, .weight = packed_});
 }
 

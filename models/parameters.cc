@@ -35,6 +35,19 @@ ParameterTable::ParameterTable(const ModelConfig& config, Module module)
   lm_head_ = config.tie_word_embeddings ? embedding_ : add_group(d, {{"lm_head.weight", vocab}});
   flat_size_ = aligned(flat_size_);
   regions_.push_back(flat_size_);
+  find_gaps();
+}
+
+void ParameterTable::find_gaps() {
+  gaps_.resize(std::ssize(regions_) - 1);
+  int64_t region = 0;
+  for (auto p = parameters_.begin(); p != parameters_.end(); ++p) {
+    const Extent gap{p->offset_ + p->size,
+                     std::next(p) == parameters_.end() ? flat_size_ : std::next(p)->offset_};
+    if (gap.size() == 0) continue;
+    while (regions_[region + 1] <= gap.begin) ++region;
+    gaps_[region].push_back(gap);
+  }
 }
 
 LayerGroups ParameterTable::add_layer(const ModelConfig& config, const std::string& prefix) {

@@ -123,6 +123,9 @@ class ParameterTable {
   /// after the other, from the last to the first: the embedding; each layer, of which
   /// layer i begins at bound 1 + i; the final norm and an untied head.
   const std::vector<int64_t>& regions() const { return regions_; }
+  /// The gaps behind groups of the region that begins at bound `region`. Whoever writes
+  /// a buffer group by group has to zero them.
+  const std::vector<Extent>& gaps(int64_t region) const { return gaps_[region]; }
 
  private:
   struct Rows {
@@ -132,6 +135,7 @@ class ParameterTable {
   /// Appends the tensors of a group, [count, cols] each, or [count] without `cols`.
   ParameterGroup add_group(std::optional<int64_t> cols, const std::vector<Rows>& tensors);
   LayerGroups add_layer(const ModelConfig& config, const std::string& prefix);
+  void find_gaps();
 
   Module module_;
   std::vector<Parameter> parameters_;
@@ -139,6 +143,7 @@ class ParameterTable {
   Array<LayerGroups> layers_;
   ParameterGroup embedding_, final_norm_, lm_head_;
   std::vector<int64_t> regions_;
+  Array<std::vector<Extent>> gaps_;  // of each region
   int64_t flat_size_ = 0, parameter_count_ = 0;
 };
 

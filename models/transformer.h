@@ -35,7 +35,8 @@ namespace orrery::models {
 /// are const and may share one Transformer, but not while it is written or packed.
 class Transformer {
  public:
-  /// compute_dtype: kF32, or kBF16 to round the matrices that enter products to bf16.
+  /// compute_dtype: of what enters products and attention, weights and activations:
+  /// kF32 or kBF16. The residual stream and sums are f32.
   /// max_positions: longest sequence that will be run (0: the config's). It sizes the
   /// RoPE table, and config().max_position_embeddings is at most that. module: which of
   /// the job's it is.
@@ -45,9 +46,6 @@ class Transformer {
   const ModelConfig& config() const { return config_; }
   const ParameterTable& table() const { return table_; }
   DType compute_dtype() const { return compute_dtype_; }
-  /// Of what the layers hand on to products and attention. The residual stream and sums
-  /// are float32.
-  static DType activation_dtype() { return Block::activation_dtype(); }
   Vec<const float> parameters() const { return parameters_.vec<const float>(); }
   /// To be written at once: the model is stale from here on, until pack().
   Vec<float> write_parameters() {
@@ -87,8 +85,8 @@ class Transformer {
 };
 
 /// Writes the rows' keys and values into the cache and hidden [R, D] = final norm of
-/// the output rows. The plan was made for this model and cache. Temporaries come from
-/// `arena` and are released.
+/// the output rows, of the model's compute dtype. The plan was made for this model and
+/// cache. Temporaries come from `arena` and are released.
 void transformer_forward(const Context& ctx, const Transformer& model, const BatchPlan& plan,
                          const KvCache& cache, ActMat hidden, Arena& arena);
 
@@ -119,8 +117,11 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
 void measure_forward_train(const Transformer& model, const TrainBatch& batch, Arena& arena);
 
 /// The backward of one batch, a block at a time: gradients of a loss given dhidden
-/// [R, D]. They are added into the flat `gradients` (layout of model.table()) in chain
-/// order over rows, so two batches in a row give the bits of one batch holding both.
+/// [R, D]. They are added into the flat `gradients` (layout of model.table()) in order
+/// of the rows, so two batches in a row give the bits of one batch holding both (in
+/// bf16 where the batches are cut between runs). Without accumulate they are written
+/// there, with the bits of adding to zeros, and the gaps between them are zeroed; but
+/// for embedding and head, which are the caller's.
 /// dembedding [T, D] receives the gradient of the embedding rows, which the caller adds
 /// by embedding_backward after the head's part of tied weights is whole
 /// (learners/gradient.h).
@@ -129,8 +130,9 @@ class TransformerBackward {
   /// Temporaries come from `arena` and stay there until this is gone. All arguments
   /// must outlive it.
   TransformerBackward(const Context& ctx, const Transformer& model, const BatchPlan& plan,
-                      const Activations& activations, ConstActMat dhidden,
-                      const FlatView& gradients, Mat<float> dembedding, Arena& arena);
+                      const Activations& activations, Mat<const float> dhidden,
+                      const FlatView& gradients, bool accumulate, Mat<float> dembedding,
+                      Arena& arena);
   /// One step down: the final norm, then the blocks from the last to the first. Gives
   /// the begin of the one of table().regions() that is now whole; with the first block
   /// that is everything but the embedding. Nothing: that was done already.
@@ -147,8 +149,9 @@ class TransformerBackward {
   const Transformer& model_;
   const BatchPlan& plan_;
   const Activations& activations_;
-  ConstActMat dhidden_;
+  Mat<const float> dhidden_;
   FlatView gradients_;
+  bool accumulate_;
   Mat<float> dresidual_;  // carried down to the embedding
   Arena& arena_;
   ArenaScope scope_;
@@ -156,6 +159,10 @@ class TransformerBackward {
   int64_t blocks_left_;
   Block::BackwardBuffers buffers_;
 };
+
+/// Zeroes the gaps in a region of a gradient that is written group by group.
+void zero_gaps(const Context& ctx, const ParameterTable& table, int64_t region,
+               const FlatView& gradients);
 
 /// Floating-point operations of one forward over T tokens (2 per multiply-add): matmuls
 /// (without the head), and attention in the causal convention (half of the full

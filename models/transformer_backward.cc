@@ -8,14 +8,15 @@ namespace orrery::models {
 
 TransformerBackward::TransformerBackward(const Context& ctx, const Transformer& model,
                                          const BatchPlan& plan, const Activations& activations,
-                                         ConstActMat dhidden, const FlatView& gradients,
-                                         Mat<float> dembedding, Arena& arena)
+                                         Mat<const float> dhidden, const FlatView& gradients,
+                                         bool accumulate, Mat<float> dembedding, Arena& arena)
     : ctx_(ctx),
       model_(model),
       plan_(plan),
       activations_(activations),
       dhidden_(dhidden),
       gradients_(gradients),
+      accumulate_(accumulate),
       dresidual_(dembedding),
       arena_(arena),
       scope_(arena),
@@ -36,13 +37,16 @@ std::optional<int64_t> TransformerBackward::next() {
                                            {.plan = plan_,
                                             .at = activations_.blocks[blocks_left_],
                                             .dresidual = dresidual_,
-                                            .buffers = buffers_},
+                                            .buffers = buffers_,
+                                            .accumulate = accumulate_},
                                            gradients_);
   } else {
     return std::nullopt;
   }
   // The block's region, or the one behind the last block: final norm and head.
-  return model_.table().regions()[1 + blocks_left_];
+  const int64_t region = 1 + blocks_left_;
+  if (!accumulate_) zero_gaps(ctx_, model_.table(), region, gradients_);
+  return model_.table().regions()[region];
 }
 
 void TransformerBackward::final_norm_backward() {
@@ -57,11 +61,20 @@ void TransformerBackward::final_norm_backward() {
                                      .x = activations_.final_input,
                                      .rstd = activations_.rstd_final,
                                      .weight = model_.final_norm(),
-                                     .accumulate = true});
+                                     .accumulate = true,
+                                     .accumulate_dweight = accumulate_});
     // In output order: a row may be named by several responses.
     kernels::scatter_add_rows(ctx_, {.to = dresidual_, .from = dlast, .rows = plan_.output_rows});
   }
   buffers_ = model_.blocks().front().allocate_backward(dresidual_.rows, arena_);
+  if (buffers_.drounded.data != nullptr)
+    kernels::round_rows(ctx_, {.to = buffers_.drounded, .from = dresidual_});
+}
+
+void zero_gaps(const Context& ctx, const ParameterTable& table, int64_t region,
+               const FlatView& gradients) {
+  for (const Extent& gap : table.gaps(region))
+    kernels::fill(ctx, {.y = {gradients.at(gap.begin), gap.size()}});
 }
 
 void TransformerBackward::measure(const Transformer& model, const TrainBatch& batch, Arena& arena) {

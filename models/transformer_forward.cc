@@ -48,7 +48,7 @@ struct TrainBuffers {
 TrainBuffers allocate_train(const Transformer& model, Device device, int64_t pool_blocks, int64_t t,
                             int64_t r, Arena& arena) {
   const ModelConfig& config = model.config();
-  const DType dtype = Transformer::activation_dtype();
+  const DType dtype = model.compute_dtype();
   const int64_t kv_heads = config.num_key_value_heads;
   TrainBuffers buffers;
   const auto bytes = static_cast<int64_t>(
@@ -111,7 +111,9 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
   const ArenaScope scope(arena);
   const auto [pool, shared, last_delta] =
       allocate_train(model, ctx.device, plan.attention.pool_blocks, t, r, arena);
-  kernels::kv_clear(ctx, {.pool = pool});  // no slot may hold a NaN pattern
+  // Slots that no layer writes are multiplied all the same, so none may hold a NaN
+  // pattern; every layer writes the same ones.
+  kernels::kv_clear(ctx, {.pool = pool});
   kernels::embedding_forward(
       ctx, {.out = result.blocks[0].input, .table = model.embedding(), .ids = plan.tokens});
   Mat<const float> before;

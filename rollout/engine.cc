@@ -25,7 +25,7 @@ namespace {
 constexpr int64_t kLogitsBytes = int64_t{64} << 20;  // the most logits [rows, vocab] at a time
 constexpr uint32_t kMaxSamples = 1u << 20;
 
-EngineConfig resolve(EngineConfig config, const models::ModelConfig& model) {
+EngineConfig resolve(EngineConfig config, const models::ModelConfig& model, DType dtype) {
   if (config.max_num_seqs < 1 || config.max_num_batched_tokens < 1 || config.kv_blocks < 0 ||
       config.max_model_len < 0) {
     fail_usage(
@@ -39,7 +39,7 @@ EngineConfig resolve(EngineConfig config, const models::ModelConfig& model) {
   }
   if (config.max_model_len == 0) config.max_model_len = model.max_position_embeddings;
   if (config.kv_blocks == 0) {
-    const size_t block_bytes = models::KvCache::bytes_per_block(model);
+    const size_t block_bytes = models::KvCache::bytes_per_block(model, dtype);
     const int64_t affordable = config.kv_cache_bytes / block_bytes;
     if (affordable < 1) {
       fail_usage("engine: kv_cache_bytes {} is less than one KV block of this model, {} bytes",
@@ -87,8 +87,8 @@ struct Engine::Impl {
       : ctx(c),
         model(m),
         tokenizer(t),
-        config(resolve(engine_config, m.config())),
-        cache(m.config(), c.device, config.kv_blocks, config.kv_memory),
+        config(resolve(engine_config, m.config(), m.compute_dtype())),
+        cache(m.config(), m.compute_dtype(), c.device, config.kv_blocks, config.kv_memory),
         scheduler(config.max_num_seqs, config.max_num_batched_tokens, config.kv_blocks),
         arena(c.device) {
     stats.kv_blocks = config.kv_blocks;
@@ -237,8 +237,7 @@ void Engine::Impl::reserve(const Schedule& schedule) {
     const ArenaScope scope(count);
     count.alloc<BlockCopy>(std::ssize(schedule.copies));
   }
-  count.act_mat(models::Transformer::activation_dtype(), output_rows.size(),
-                model.config().hidden_size);
+  count.act_mat(model.compute_dtype(), output_rows.size(), model.config().hidden_size);
   models::measure_forward(model, batch(), count);
   const int64_t draws = draw_samples.size(), at_once = draws_at_once();
   count.alloc<kernels::SamplingParams>(draws);
@@ -389,9 +388,8 @@ std::vector<GenerateResult> Engine::step() {
   engine.prepare(schedule);
   engine.reserve(schedule);
   engine.cache.copy_blocks(engine.ctx, schedule.copies, engine.arena);
-  const ActMat hidden =
-      engine.arena.act_mat(models::Transformer::activation_dtype(), engine.output_rows.size(),
-                           engine.model.config().hidden_size);
+  const ActMat hidden = engine.arena.act_mat(
+      engine.model.compute_dtype(), engine.output_rows.size(), engine.model.config().hidden_size);
   {
     const ScopedTimer timer(engine.stats.forward_seconds);
     const models::BatchPlan plan =

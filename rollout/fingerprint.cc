@@ -9,7 +9,8 @@
 namespace orrery::rollout {
 namespace {
 
-using kernels::NumericsClass;
+/// bf16 weights under f32 activations, before there was the class pairs.
+constexpr std::string_view kBf16Storage = "bf16-storage";
 
 std::optional<uint32_t> version_from_text(std::string_view text) {
   const bool digits =
@@ -23,13 +24,13 @@ std::optional<uint32_t> version_from_text(std::string_view text) {
 }  // namespace
 
 Fingerprint fingerprint_of(Device device, DType compute_dtype) {
-  const NumericsClass numerics = kernels::numerics_class(device, compute_dtype);
-  return {numerics, kernels::numerics_class_info(numerics).version};
+  const kernels::NumericsClassInfo& info =
+      kernels::numerics_class_info(kernels::numerics_class(device, compute_dtype));
+  return {info.name, info.version};
 }
 
 std::string fingerprint_text(const Fingerprint& fingerprint) {
-  return fmt::format("{}/{}", kernels::numerics_class_info(fingerprint.numerics).name,
-                     fingerprint.version);
+  return fmt::format("{}/{}", fingerprint.numerics, fingerprint.version);
 }
 
 std::optional<Fingerprint> fingerprint_from_text(std::string_view text) {
@@ -37,8 +38,10 @@ std::optional<Fingerprint> fingerprint_from_text(std::string_view text) {
   if (slash == std::string_view::npos) return std::nullopt;
   const auto version = version_from_text(text.substr(slash + 1));
   if (!version) return std::nullopt;
+  const std::string_view name = text.substr(0, slash);
+  if (name == kBf16Storage) return Fingerprint{kBf16Storage, *version};
   for (const kernels::NumericsClassInfo& info : kernels::kNumericsClasses) {
-    if (text.substr(0, slash) == info.name) return Fingerprint{info.numerics, *version};
+    if (name == info.name) return Fingerprint{info.name, *version};
   }
   return std::nullopt;
 }
@@ -57,8 +60,9 @@ std::optional<OldFingerprint> old_fingerprint_from_text(std::string_view text) {
   const std::string_view dtype = text.substr(last + 1);
   const bool f32 = dtype == dtype_name(DType::kF32), bf16 = dtype == dtype_name(DType::kBF16);
   if (!version || (!f32 && !bf16)) return std::nullopt;
-  return OldFingerprint{{f32 ? NumericsClass::kF32Chain : NumericsClass::kBf16Storage, *version},
-                        std::string(text.substr(0, first))};
+  const std::string_view name =
+      f32 ? kernels::numerics_class_info(kernels::NumericsClass::kF32Chain).name : kBf16Storage;
+  return OldFingerprint{{name, *version}, std::string(text.substr(0, first))};
 }
 
 }  // namespace orrery::rollout

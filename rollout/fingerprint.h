@@ -15,7 +15,9 @@ namespace orrery::rollout {
 /// How a log-prob was computed; equal fingerprints mean equal bits (docs/numerics.md).
 /// The device is no part of it: a class has the same bits wherever it runs.
 struct Fingerprint {
-  kernels::NumericsClass numerics = kernels::NumericsClass::kF32Chain;
+  /// The class's name, in static memory: one of kernels::kNumericsClasses, or one that
+  /// earlier programs had and files may still name.
+  std::string_view numerics = kernels::kNumericsClasses[0].name;
   uint32_t version = 0;  ///< of the class
   bool operator==(const Fingerprint&) const = default;
 };
@@ -26,9 +28,10 @@ Fingerprint fingerprint_of(Device device, DType compute_dtype);
 
 /// "f32-chain/1"
 std::string fingerprint_text(const Fingerprint& fingerprint);
-/// Of such a text; nothing where it is none, or the class is none of this build.
+/// Of such a text; nothing where it is none, or the class is neither this build's nor
+/// an earlier one's ("bf16-storage": rounded weights under f32 activations).
 std::optional<Fingerprint> fingerprint_from_text(std::string_view text);
-/// "f32-chain or bf16-storage"
+/// Of this build: "f32-chain or pairs".
 std::string numerics_class_names();
 
 /// What programs wrote before classes had names, "cpu/1/f32": the device, the version

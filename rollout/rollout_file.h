@@ -53,9 +53,10 @@
 //
 // Format 1 has none of the last five and no `stage`. Formats 1 and 2 have no `device`,
 // and fingerprints are "backend/kernel_version/compute_dtype": the device, the version,
-// and f32 for the class f32-chain or bf16 for bf16-storage. A reader takes 1 to 3,
-// passes over attributes and datasets that are not listed here, and treats optional
-// ones that are absent as absent. So an addition needs no new format number.
+// and f32 for the class f32-chain or bf16 for bf16-storage, a class of older programs
+// that equals none of today's. A reader takes 1 to 3, passes over attributes and
+// datasets that are not listed here, and treats optional ones that are absent as
+// absent. So an addition needs no new format number.
 //
 // Thread-safe: the HDF5 library is called under the process's one lock
 // (storage/hdf5_lock.h).

@@ -56,8 +56,10 @@ googletest=/usr/src/googletest
 
 mapfile -t sources < <(
   find core -name '*.cc' ! -name sha256.cc ! -name file.cc ! -name 'json_*.cc' ! -name durable_file.cc ! -name lfs_pointer.cc
-  find kernels learners tests/kernels -name '*.cc' ! -path learners/objective.cc ! -path learners/advantage.cc ! -path '*/aggregation.cc'
-  printf '%s\n' comm/local_communicator.cc models/parameters.cc models/transformer*.cc \
+  # Not what needs Protobuf.
+  find kernels learners tests/kernels -name '*.cc' ! -path learners/objective.cc ! -path learners/advantage.cc ! -path '*/aggregation.cc' \
+    ! -path learners/schedule.cc ! -path learners/weight_channel.cc
+  printf '%s\n' comm/{communicator,local_communicator,mesh}.cc models/{parameters,linear,block,batch_plan,kv_cache}.cc models/transformer*.cc \
     tests/learners/digest_test.cc $googletest/googletest/src/gtest-all.cc $googletest/googlemock/src/gmock-all.cc \
     $googletest/googletest/src/gtest_main.cc
 )

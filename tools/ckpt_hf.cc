@@ -9,6 +9,7 @@
 #include "core/error.h"
 #include "storage/checkpoint.h"
 #include "storage/hf_folder.h"
+#include "storage/new_folder.h"
 #include "tools/ckpt_actions.h"
 
 namespace orrery::tools {
@@ -63,21 +64,12 @@ void ckpt_import(const CkptOptions& options) {
   storage::CheckpointInfo info;
   info.stage = storage::kImportStage;
   info.model_config_json = models::model_config_json(config, "float32");
-  fs::path temporary = target;
-  temporary += ".tmp-import";
-  std::error_code error;
-  fs::remove_all(temporary, error);
-  fs::create_directories(temporary, error);
-  if (error) fail("cannot create {}: {}", temporary.string(), error.message());
-  try {
-    const storage::ModulePart all{storage::stored_module(table), table.slices(), weights, zeros,
-                                  zeros};
-    const auto entry = storage::write_checkpoint_part(temporary, 0, 1, {&all, 1});
-    storage::publish_checkpoint(temporary, target, info, {&all.module, 1}, {entry}, source);
-  } catch (...) {
-    fs::remove_all(temporary, error);
-    throw;
-  }
+  storage::NewFolder made(target);
+  const storage::ModulePart all{storage::stored_module(table), table.slices(), weights, zeros,
+                                zeros};
+  const auto entry = storage::write_checkpoint_part(made.temporary(), 0, 1, {&all, 1});
+  storage::complete_checkpoint(made.temporary(), info, {&all.module, 1}, {entry}, source);
+  made.publish();
   if (options.json) {
     fmt::print("{}\n", ordered_json({{"path", target.string()},
                                      {"from", source.string()},

@@ -212,9 +212,10 @@ int generate(const GenerateOptions& options) {
   rollout::EngineConfig config;
   config.max_num_seqs = std::min<int64_t>(std::ssize(prompts) * options.n, 64);
   config.max_model_len = std::min(positions, longest + options.max_new_tokens);
-  config.kv_cache_bytes = std::max(
-      config.kv_cache_bytes,
-      experiments::longest_sequence_bytes(model_config, config.max_model_len, "--max-new-tokens"));
+  config.kv_cache_bytes =
+      std::max(config.kv_cache_bytes,
+               experiments::longest_sequence_bytes(model_config, options.model.compute_dtype(),
+                                                   config.max_model_len, "--max-new-tokens"));
   const std::unique_ptr<models::Transformer> model = source.transformer(
       ctx, tokenizer, options.model.compute_dtype(), longest + options.max_new_tokens);
   rollout::Engine engine(ctx, *model, &tokenizer, config);

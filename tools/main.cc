@@ -43,7 +43,7 @@ class CommandLine {
       "Orrery: reinforcement-learning post-training of language models.\n"
       "Exit codes: 0 done, 1 run-time failure, 2 bad command line, configuration, model or data,\n"
       "3 the policy that is trained has diverged.\n"
-      "ORRERY_CPU_TARGET=avx2|avx512|neon restricts the instruction set (results do not change)."};
+      "ORRERY_CPU_TARGET=best|avx2|avx512|amx|neon restricts the instruction set (results do not change)."};
   Command command_;
 };
 
@@ -81,7 +81,8 @@ void set_up_process() {
   if (const char* faults = std::getenv("ORRERY_FAULT")) arm_faults(faults);
   end_on_closed_pipes();
   kernels::require_instruction_sets();
-  if (const char* target = std::getenv("ORRERY_CPU_TARGET")) kernels::set_cpu_target(target);
+  const char* target = std::getenv("ORRERY_CPU_TARGET");
+  if (target != nullptr && *target != '\0') kernels::set_cpu_target(target);
 }
 
 /// After it: an Error when what it printed is lost.

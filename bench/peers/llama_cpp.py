@@ -5,7 +5,7 @@
 
 Prints one JSON line a figure: {peer, case, setting, role, value, unit}. Roles: "scout" (a short run that chooses among
 settings), "best" (the chosen one, whole), "shipped" (its defaults; only the threads are set). Weights are f32 but
-for decode_bf16_1. Needs nothing but Python; bench/peers/setup.sh builds llama.cpp.
+in decode_bf16_* and prefill_bf16, where the cache may be bf16 too. Needs nothing but Python; bench/peers/setup.sh builds llama.cpp.
 
 llama-batched-bench feeds random tokens instead of sampling, so its figures leave out what sampling costs.
 """
@@ -19,12 +19,12 @@ import subprocess
 import sys
 import time
 
-BATCHES = (1, 8, 32, 64, 128)
-CASES = ([f"decode_{b}" for b in BATCHES] +
-         ["decode_bf16_1", "groups", "groups_unshared", "prefill", "start_15m", "start_135m"] +
-         [f"decode_{b}_shipped" for b in BATCHES])
+BATCHES, BF16_BATCHES = (1, 8, 32, 64, 128), (1, 8, 64, 128)
+DECODES = [f"decode_{b}" for b in BATCHES] + [f"decode_bf16_{b}" for b in BF16_BATCHES]
+CASES = [*DECODES, "groups", "groups_unshared", "prefill", "prefill_bf16", "start_15m", "start_135m",
+         *(f"{case}_shipped" for case in DECODES)]
 DEFAULTS = "defaults"
-MODEL = "135m-f32.gguf"
+MODEL, BF16_MODEL = "135m-f32.gguf", "135m-bf16.gguf"
 PROMPT = "the quick brown fox jumps over the lazy dog"
 
 
@@ -35,8 +35,12 @@ def settings_of(cache, attention, unified):
 
 # With a unified cache every sequence walks over everyone's keys: slow with many sequences, unless
 # they share most of them.
-STREAMS = [settings_of(c, a, False) for c, a in itertools.product(("f32", "f16"), ("off", "on"))]
-UNIFIED = [settings_of(c, a, True) for c, a in itertools.product(("f32", "f16"), ("off", "on"))]
+def settings(unified, caches=("f32", "f16")):
+    return [settings_of(c, a, unified) for c, a in itertools.product(caches, ("off", "on"))]
+
+
+STREAMS, UNIFIED = settings(False), settings(True)
+BF16_CACHES = ("bf16", "f16", "f32")
 
 
 class Llama:
@@ -92,19 +96,20 @@ def ranked(case, candidates, measure):
 def decode(llama, case, batch, quick, model=MODEL):
     # Scouting happens at the mean context of the whole run, 64 + 192 / 2.
     generated = 4 if quick else max(12, 24 // batch)
-    candidates = STREAMS + (UNIFIED if batch == 1 else [])
-    settings = ranked(case, candidates, lambda flags: llama.batched(
+    caches = BF16_CACHES if model == BF16_MODEL else ("f32", "f16")
+    candidates = settings(False, caches) + (settings(True, caches) if batch == 1 else [])
+    fastest = ranked(case, candidates, lambda flags: llama.batched(
         model, batch, 160 - generated // 2, generated, flags, shared_prompt=True)[0]["speed_tg"])
     # Short runs are noisy; where it costs little, the second best gets its chance too.
-    for name, flags in settings[:2 if batch <= 32 else 1]:
+    for name, flags in fastest[:2 if batch <= 32 else 1]:
         [row] = llama.batched(model, batch, 64, 16 if quick else 192, flags)
         emit(case, name, "best", row["speed_tg"], "tok/s")
 
 
-def decode_shipped(llama, case, batch, quick):
+def decode_shipped(llama, case, batch, quick, model):
     # Many sequences: fewer tokens at the same mean context, for time.
     prompt, generated = (64, 192) if batch <= 8 else (152, 16)
-    [row] = llama.batched(MODEL, batch, prompt, 8 if quick else generated, [])
+    [row] = llama.batched(model, batch, prompt, 8 if quick else generated, [])
     emit(case, DEFAULTS, "shipped", row["speed_tg"], "tok/s")
 
 
@@ -138,12 +143,15 @@ def groups_unshared(llama, case, quick):
 
 
 def prefill(llama, case, quick):
+    model = BF16_MODEL if case == "prefill_bf16" else MODEL
+    caches = BF16_CACHES if case == "prefill_bf16" else ("f32", "f16")
+
     def speed(flags, turns):  # the first turn of a process warms up
-        rows = llama.batched(MODEL, 1, 512, 1, flags, turns=turns + 1)
+        rows = llama.batched(model, 1, 512, 1, flags, turns=turns + 1)
         return statistics.median(row["speed_pp"] for row in rows[1:])
 
     candidates = [(f"{name}, -ub {ub}", [*flags, "-ub", ub])
-                  for name, flags in (UNIFIED[:1] if quick else UNIFIED)
+                  for name, flags in settings(True, caches)[:1 if quick else None]
                   for ub in (128, 256, 512)]
     for name, flags in ranked(case, candidates, lambda flags: speed(flags, 1 if quick else 2))[:3]:
         emit(case, name, "best", speed(flags, 1 if quick else 7), "tok/s")
@@ -165,15 +173,14 @@ def start(llama, case, quick):
 def measure(llama, case, quick):
     if case.startswith("start_"):
         start(llama, case, quick)
-    elif case == "decode_bf16_1":
-        decode(llama, case, 1, quick, "135m-bf16.gguf")
-    elif case.endswith("_shipped"):
-        decode_shipped(llama, case.removesuffix("_shipped"), int(case.split("_")[1]), quick)
     elif case.startswith("decode_"):
-        decode(llama, case, int(case.split("_")[1]), quick)
+        work = case.removesuffix("_shipped")
+        run = decode if work == case else decode_shipped
+        model = BF16_MODEL if work.startswith("decode_bf16_") else MODEL
+        run(llama, work, int(work.rsplit("_", 1)[1]), quick, model)
     else:
-        {"groups": groups, "groups_unshared": groups_unshared,
-         "prefill": prefill}[case](llama, case, quick)
+        {"groups": groups, "groups_unshared": groups_unshared, "prefill": prefill,
+         "prefill_bf16": prefill}[case](llama, case, quick)
 
 
 def main():

@@ -65,32 +65,35 @@ class Ours:
         return [self.row(case, "8 prompts x 16 samples", row["decode_tokens_per_s"], "tok/s",
                          with_prompts=row["tokens_per_s"])]
 
-    def prefill(self, case):
-        row = self.bench("rollout", "135m", "--batch", 1, "--prompt-len", 512, "--gen-len", 2,
+    def prefill(self, case, dtype="f32"):
+        row = self.bench("rollout", "135m", "--dtype", dtype, "--batch", 1, "--prompt-len", 512, "--gen-len", 2,
                          repeats=7)
-        return [self.row(case, "f32", row["prefill_tokens_per_s"], "tok/s")]
+        return [self.row(case, dtype, row["prefill_tokens_per_s"], "tok/s")]
 
-    def train(self, case):
+    def train(self, case, dtype="f32"):
         batch = 1 if self.quick else 8
         rows = []
         for shards in (8, 1):
-            row = self.bench("train", "135m", "--batch", batch, "--seq-len",
+            row = self.bench("train", "135m", "--dtype", dtype, "--batch", batch, "--seq-len",
                              32 if self.quick else 256, "--gradient-shards", shards, repeats=3)
             # Packing the weights happens once an update and belongs to its cost.
             seconds = row["forward_backward_seconds"] + row["pack_seconds"]
             tokens = row["tokens_per_s"] * row["forward_backward_seconds"]
             rows.append(
-                self.row(case if shards == 8 else "train_one_shard", f"{shards} gradient shard(s)",
+                self.row(case if shards == 8 else f"{case}_one_shard",
+                         f"{dtype}, {shards} gradient shard(s)",
                          tokens / seconds, "tok/s", mfu=row["mfu"]))
         return rows
 
-    def step(self, case, shape, tokens, repeats):
-        row = self.bench("step", shape, "--prompts", 8, "--samples", 8, "--prompt-len", 60,
+    def step(self, case, shape, tokens, repeats, dtype="f32"):
+        row = self.bench("step", shape, "--dtype", dtype, "--prompts", 8, "--samples", 8, "--prompt-len", 60,
                          "--gen-len", 8 if self.quick else tokens, repeats=repeats)
-        rows = [self.row(case, "8 gradient shards", row["step_seconds"], "s", generating=row["gen_seconds"],
+        setting = f"{dtype}, 8 gradient shards"
+        rows = [self.row(case, setting, row["step_seconds"], "s", generating=row["gen_seconds"],
                          mfu_learner=row["mfu_learner"])]
         if shape == "135m":
-            rows.append(self.row("memory", "8 gradient shards", row["peak_memory_gib"], "GiB"))
+            memory = "memory" if dtype == "f32" else f"memory_{dtype}"
+            rows.append(self.row(memory, setting, row["peak_memory_gib"], "GiB"))
         return rows
 
     def start(self, case):

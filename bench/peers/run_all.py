@@ -18,7 +18,7 @@ import time
 import table
 from ours import Failure, Ours, fma_peak
 
-BATCHES = (1, 8, 32, 64, 128)
+BATCHES, BF16_BATCHES = (1, 8, 32, 64, 128), (1, 8, 64, 128)
 
 
 def parse(arguments):
@@ -74,6 +74,17 @@ def trl(case, *arguments):
 # (case, ours or None, our runs after the peers', the peers' parts). The most telling come first.
 # Batch 1 waits for memory, which the machine's other tenants use too, so one run says little.
 AGAIN = {1: 4, 128: 0}
+BF16_TRAIN = [
+    pytorch("--case", "train", "--precision", precision, "--allocator", allocator)
+    for precision in ("bf16", "autocast") for allocator in ("kept", "kept_huge")
+] + [pytorch("--case", "train_compile", "--precision", precision) for precision in ("bf16", "autocast")]
+
+
+def trl_bf16(case, *arguments):
+    """TRL's step tuned, in both bf16 ways; its f32 and its defaults are cases of their own."""
+    return [trl(case, "--precision", precision, *arguments) for precision in ("bf16", "autocast")]
+
+
 CASES = [
     *[(f"decode_{b}", lambda ours, case, b=b: ours.decode(case, b), AGAIN.get(b, 1), [llama(f"decode_{b}")])
       for b in BATCHES],
@@ -85,15 +96,27 @@ CASES = [
     ("step_135m", lambda ours, case: ours.step(case, "135m", 128, 1), 1, [trl("step_135m", "--warm-tokens", "16")]),
     ("step_8m", lambda ours, case: ours.step(case, "8m", 128, 5), 1, [trl("step_8m", "--repeats", "2")]),
     ("step_8m_short", lambda ours, case: ours.step(case, "8m", 16, 9), 1, [trl("step_8m_short", "--repeats", "3")]),
-    ("decode_bf16_1", lambda ours, case: ours.decode(case, 1, "bf16"), AGAIN[1], [llama("decode_bf16_1")]),
+    *[(f"decode_bf16_{b}", lambda ours, case, b=b: ours.decode(case, b, "bf16"), AGAIN.get(b, 1),
+       [llama(f"decode_bf16_{b}")]) for b in BF16_BATCHES],
+    ("prefill_bf16", lambda ours, case: ours.prefill(case, "bf16"), 1, [llama("prefill_bf16")]),
+    ("train_bf16", lambda ours, case: ours.train(case, "bf16"), 1, BF16_TRAIN),
+    ("step_135m_bf16", lambda ours, case: ours.step(case, "135m", 128, 1, "bf16"), 1,
+     trl_bf16("step_135m", "--warm-tokens", "16")),
+    ("step_8m_bf16", lambda ours, case: ours.step(case, "8m", 128, 5, "bf16"), 1, trl_bf16("step_8m", "--repeats", "2")),
+    ("step_8m_short_bf16", lambda ours, case: ours.step(case, "8m", 16, 9, "bf16"), 1,
+     trl_bf16("step_8m_short", "--repeats", "3")),
     ("start_15m", lambda ours, case: ours.start(case), 1, [llama("start_15m")]),
     ("start_135m", lambda ours, case: ours.start(case), 1, [llama("start_135m")]),
     ("ranks", lambda ours, case: ours.ranks(case), 1, []),
     ("generate", None, 0, [pytorch("--case", "generate")]),
+    ("generate_bf16", None, 0, [pytorch("--case", "generate", "--precision", "bf16")]),
     ("step_135m_shipped", None, 0, [trl("step_135m", "--as-shipped", "--warm-tokens", "16")]),
-    ("train_shipped", None, 0, [pytorch("--case", "train", "--allocator", "shipped")]),
+    ("train_shipped", None, 0, [pytorch("--case", "train", "--precision", precision, "--allocator", "shipped")
+                                for precision in ("f32", "bf16", "autocast")]),
     ("decode_shipped", None, 0, [llama(f"decode_{b}_shipped") for b in BATCHES]),
-    ("step_8m_shipped", None, 0, [trl("step_8m", "--as-shipped", "--warm-tokens", "16")]),
+    ("decode_bf16_shipped", None, 0, [llama(f"decode_bf16_{b}_shipped") for b in BF16_BATCHES]),
+    ("step_8m_shipped", None, 0, [trl("step_8m", "--as-shipped", "--warm-tokens", "16"),
+                                  trl("step_8m_short", "--as-shipped", "--repeats", "3")]),
     ("groups_unshared", None, 0, [llama("groups_unshared")]),
 ]
 

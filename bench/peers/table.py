@@ -7,15 +7,48 @@ import statistics
 import subprocess
 
 RATE, SECONDS = "rate", "seconds"
-# (work, our case, field, peer, its case, field, target). A ratio is ours over the peer's for rates,
-# the peer's over ours for seconds. Targets of kind "most" hold our own figure.
-LLAMA, PYTORCH = "llama.cpp", "transformers"
+# (work, our case, field, peer, its case or cases, field, target). A ratio is ours over the peer's for rates,
+# the peer's over ours for seconds. Targets of kind "most" hold our own figure, those of kind "amx" hold the
+# ratio on a machine that has AMX.
+LLAMA, PYTORCH, OURS = "llama.cpp", "transformers", "orrery"
+
+
+def amx(ratio):
+    return ("amx", ratio)
+
+
+def step_bf16(work, case, field, target):
+    """Beside TRL at its best: in bf16, in f32, or as shipped."""
+    return (work, f"{case}_bf16", field, "TRL", (f"{case}_bf16", case), field, SECONDS, target)
+
+
+BF16_ROWS = [
+    *[(f"decode 135M, bf16, batch {batch}, tok/s", f"decode_bf16_{batch}", "value", LLAMA, f"decode_bf16_{batch}", "value",
+       RATE, amx(target)) for batch, target in ((1, 1.2), (8, 2), (64, 3), (128, 3))],
+    ("decode 135M, bf16, batch 64, with prompts, tok/s",
+     "decode_bf16_64", "with_prompts", PYTORCH, "generate_bf16", "value", RATE, None),
+    ("prefill 135M, bf16, 512 tokens, tok/s", "prefill_bf16", "value", LLAMA, "prefill_bf16", "value", RATE, amx(4)),
+    ("forward + backward 135M, bf16, 8 x 256, tok/s",
+     "train_bf16", "value", PYTORCH, "train_bf16", "value", RATE, amx(2.5)),
+    ("the same, ours with one gradient shard",
+     "train_bf16_one_shard", "value", PYTORCH, "train_bf16", "value", RATE, None),
+    step_bf16("GRPO step 135M, bf16, 8 x 8 samples, 60 in + 128 out, s", "step_135m", "value", amx(9)),
+    step_bf16("of which generating, bf16, s", "step_135m", "generating", None),
+    step_bf16("GRPO step 8M, bf16, the same, s", "step_8m", "value", amx(6)),
+    step_bf16("GRPO step 8M, bf16, 60 in + 16 out, s", "step_8m_short", "value", amx(9)),
+    ("peak memory of the 135M step, bf16, GiB",
+     "memory_bf16", "value", "TRL", ("memory_bf16", "memory"), "value", SECONDS, ("most", 3.6)),
+    *[(f"bf16 (as peer: our f32): {work}", f"{case}_bf16{end}", "value", OURS, f"{case}{end}", "value", kind, target)
+      for work, case, end, kind, target in (
+          ("decode 135M, batch 1, tok/s", "decode", "_1", RATE, 1.5), ("batch 8, tok/s", "decode", "_8", RATE, 0.9),
+          ("batch 64, tok/s", "decode", "_64", RATE, 0.9), ("batch 128, tok/s", "decode", "_128", RATE, 0.9),
+          ("prefill 135M, tok/s", "prefill", "", RATE, 0.9), ("forward + backward 135M, tok/s", "train", "", RATE, 0.9),
+          ("GRPO step 135M, s", "step_135m", "", SECONDS, 0.9), ("GRPO step 8M, s", "step_8m", "", SECONDS, 0.9))],
+]
 ROWS = [
     *[(f"decode 135M, batch {batch}, tok/s", f"decode_{batch}", "value", LLAMA, f"decode_{batch}", "value", RATE, target)
       for batch, target in ((1, 1.05), (8, 1.6), (32, 1.9), (64, 2.3), (128, 2.2))],
     ("decode 135M, batch 64, with prompts, tok/s", "decode_64", "with_prompts", PYTORCH, "generate", "value", RATE, None),
-    ("decode 135M, bf16 weights, batch 1, tok/s",
-     "decode_bf16_1", "value", LLAMA, "decode_bf16_1", "value", RATE, 1.2),
     ("groups 8 x 16, 512 in + 128 out, decoding, tok/s", "groups", "value", LLAMA, "groups", "value", RATE, 3.0),
     ("the same, with prompts, tok/s", "groups", "with_prompts", LLAMA, "groups", "with_prompts", RATE, None),
     ("prefill 135M, 512 tokens, tok/s", "prefill", "value", LLAMA, "prefill", "value", RATE, 1.5),
@@ -34,14 +67,18 @@ ROWS = [
     ("start to first token 135M, s", "start_135m", "value", LLAMA, "start_135m", "value", SECONDS, ("most", 0.25)),
     ("the same, TRL", "start_135m", "value", "TRL", "start_135m", "value", SECONDS, None),
     ("8M step, 2 ranks x 1 thread (as peer: 1 rank x 2 threads), s",
-     "ranks", "value", "orrery", "ranks_one", "value", SECONDS, 0.95),
+     "ranks", "value", OURS, "ranks_one", "value", SECONDS, 0.95),
+    *BF16_ROWS,
 ]
 SHIPPED_TARGETS = {"step_135m": 5.0}
 NOTES = """\
 Ours is the median of its runs, before and after the peer's; the peer's is the fastest of the settings tried, which the list
 below names. "As shipped" is the peer with its defaults. The ratio says how many times faster (or smaller) ours is than the
 peer at its best. Shapes: 135M = SmolLM2-135M's (30 layers, hidden 576, vocabulary 49,152), 8M and 15M = 6 layers, hidden 288,
-vocabulary 6,400 and 32,000; random weights, float32 unless said, end of sequence ignored. llama.cpp decodes random tokens and
+vocabulary 6,400 and 32,000; random weights, float32 unless said, end of sequence ignored. In bf16 rows ours is
+model.compute_dtype=bf16 (master weights, moments and gradients are f32); the peer is PyTorch with bf16 weights or with f32
+weights under autocast, eager or compiled, TRL in bf16 or f32, llama.cpp with bf16 weights, whichever is fastest. Targets
+"with AMX" hold on a machine that has it. llama.cpp decodes random tokens and
 samples none, ours samples at temperature 1 and records log-probabilities; its defaults at batch 32 and more are measured over 16
 tokens after 152, the middle of the sequence, at the end of the run. The step on 1 and 2 ranks is a training run of its own
 (short arithmetic prompts, 64 tokens), not the 8M step above it. Our forward + backward includes packing the
@@ -65,6 +102,13 @@ def cpu_name():
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def has_amx():
+    try:
+        return "amx_bf16" in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
+    except OSError:
+        return False
 
 
 def memory_gib():
@@ -98,14 +142,14 @@ class Figures:
         values = [value for value, _ in self.values("orrery", case, "ours", field)]
         return statistics.median(values) if values else None
 
-    def theirs(self, peer, case, field, kind, role):
+    def theirs(self, peer, cases, field, kind, role):
         """(figure, row) of the peer's fastest setting."""
-        if peer == "orrery":
-            value = self.ours(case, field)
+        if peer == OURS:
+            value = self.ours(cases, field)
             return (value, None) if value is not None and role == "best" else (None, None)
-        values = self.values(peer, case, role, field)
-        if role == "best":  # a default may be the best there is
-            values = values + self.values(peer, case, "shipped", field)
+        roles = (role, "shipped") if role == "best" else (role,)  # a default may be the best there is
+        values = [value for case in ((cases,) if isinstance(cases, str) else cases) for role in roles
+                  for value in self.values(peer, case, role, field)]
         if not values:
             return None, None
         return (max if kind == RATE else min)(values, key=lambda value: value[0])
@@ -129,7 +173,10 @@ def table_row(figures, work, case, field, peer, their_case, their_field, kind, t
 
     ratio = ratio_to(best)
     met, wanted = "-", "-"
-    if isinstance(target, tuple):
+    if isinstance(target, tuple) and target[0] == "amx":
+        wanted = f">= {target[1]:g}x with AMX"
+        met = "-" if ratio is None or not has_amx() else "yes" if ratio >= target[1] else "no"
+    elif isinstance(target, tuple):
         wanted = f"<= {target[1]:g}"
         met = "-" if ours is None else "yes" if ours <= target[1] else "no"
     elif target is not None:
@@ -166,7 +213,7 @@ def render(raw):
     versions = sorted({f"{row['peer']} ({row['version']})" for rows in figures.rows.values() for row in rows
                        if row.get("version")})
     threads, system = last["threads"], f"{platform.system()} {platform.release()}"
-    lines += [f"- Machine: {cpu_name()}, {threads} threads used, {memory_gib()} GiB, {system}",
+    lines += [f"- Machine: {cpu_name()}{' with AMX' if has_amx() else ''}, {threads} threads used, {memory_gib()} GiB, {system}",
               f"- Runs: {', '.join(runs)}; commit {', '.join(commits)}",
               f"- FMA peak, {threads} threads, before and after each run, GFLOP/s: {', '.join(peaks) or 'not measured'}",
               f"- Peers: {'; '.join(versions) or 'none'}",

@@ -3,7 +3,9 @@
 
     VENV/bin/python bench/peers/transformers_bench.py --models build/bench_models --case train
 
-Prints one JSON line a figure: {peer, case, setting, role, value, unit}. Everything is float32 with SDPA attention.
+Prints one JSON line a figure: {peer, case, setting, role, value, unit}. Attention is SDPA. --precision: f32, autocast (f32
+weights, products in bf16) or bf16 (bf16 weights); figures of the latter two have "_bf16" in their case's name, whichever
+way they came about.
 Cases: generate (64 in + 192 out, end of sequence ignored), train (eager), train_compile (torch.compile; about 80 s to
 compile, not counted). --allocator says how glibc treats large blocks (peer_env.py); "shipped" changes nothing.
 """
@@ -14,11 +16,18 @@ import time
 
 import peer_env
 
+PRECISIONS = {"f32": "f32", "bf16": "bf16 weights", "autocast": "f32 weights under bf16 autocast"}
+
 
 def load(options, torch):
     from transformers import AutoModelForCausalLM
-    return AutoModelForCausalLM.from_pretrained(options.models / "135m", dtype=torch.float32,
+    dtype = torch.bfloat16 if options.precision == "bf16" else torch.float32
+    return AutoModelForCausalLM.from_pretrained(options.models / "135m", dtype=dtype,
                                                 attn_implementation="sdpa")
+
+
+def autocast(options, torch):
+    return torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.precision == "autocast")
 
 
 def generate(options, torch):
@@ -28,7 +37,7 @@ def generate(options, torch):
     rates = []
     for tokens in (8, new):  # warm-up, measurement
         begin = time.perf_counter()
-        with torch.inference_mode():
+        with torch.inference_mode(), autocast(options, torch):
             out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens,
                                  min_new_tokens=tokens, do_sample=True, top_k=0, temperature=1.0,
                                  pad_token_id=1)
@@ -44,8 +53,10 @@ def train(options, torch):
     inputs, targets = (torch.randint(0, vocab, (batch, length)) for _ in range(2))
 
     def loss_of(inputs, targets):
-        logits = model(input_ids=inputs, use_cache=False).logits
-        return torch.nn.functional.cross_entropy(logits.view(-1, vocab), targets.view(-1))
+        with autocast(options, torch):
+            logits = model(input_ids=inputs, use_cache=False).logits
+        # The loss is f32, as transformers' own.
+        return torch.nn.functional.cross_entropy(logits.float().view(-1, vocab), targets.view(-1))
 
     compiled = options.case == "train_compile"
     run = torch.compile(loss_of) if compiled else loss_of
@@ -65,6 +76,7 @@ def main():
     parser.add_argument("--models", type=pathlib.Path, required=True,
                         help="folder written by make_models.py")
     parser.add_argument("--case", required=True, choices=("generate", "train", "train_compile"))
+    parser.add_argument("--precision", choices=PRECISIONS, default="f32")
     parser.add_argument("--allocator", choices=peer_env.ALLOCATORS, default="kept")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
@@ -77,8 +89,12 @@ def main():
     torch.set_num_threads(options.threads)
     torch.manual_seed(1)
     role = "shipped" if options.allocator == "shipped" else "best"
+    case = options.case
+    if options.precision != "f32":
+        case = case.removesuffix("_compile") + "_bf16"
     for setting, value in (generate if options.case == "generate" else train)(options, torch):
-        peer_env.emit("transformers", options.case, f"{setting}, allocator {options.allocator}",
+        peer_env.emit("transformers", case,
+                      f"{PRECISIONS[options.precision]}, {setting}, allocator {options.allocator}",
                       role, value, "tok/s")
 
 

@@ -1,7 +1,7 @@
 // The CPU side of kernels/attention.h. attention_schedule.cc cuts a plan into work
-// items and spreads them over threads; attention_forward.cc and attention_backward.cc
-// compute an item; kv_pool.cc fills the blocks of keys and values. Arguments are
-// already checked.
+// items and spreads them over threads; attention_forward.cc and attention_backward.cc,
+// in bf16 pairs_attention_forward.cc and pairs_attention_backward.cc, compute an item;
+// kv_pool.cc fills the blocks of keys and values. Arguments are already checked.
 #pragma once
 
 #include <algorithm>
@@ -29,18 +29,22 @@ inline int64_t forward_item_queries(int64_t head_dim) {
                              kForwardQueries);
 }
 
-/// As the public ops' arguments, with their matrices cut into heads.
-struct ForwardArgs {
-  Heads<float> out;
+/// As the public ops' arguments, with their matrices cut into heads. T: the pool's
+/// element type, and that of q and out.
+template <class T>
+struct BasicForwardArgs {
+  Heads<T> out;
   Mat<float> lse;
-  Heads<const float> q;
-  const float* keys = nullptr;    ///< the pool's
-  const float* values = nullptr;  ///< the pool's
+  Heads<const T> q;
+  const T* keys = nullptr;    ///< the pool's
+  const T* values = nullptr;  ///< the pool's
   const int32_t* tables = nullptr;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
   float scale = 1.0f;
 };
+using ForwardArgs = BasicForwardArgs<float>;
+using PairsForwardArgs = BasicForwardArgs<Bf16>;
 
 /// Queries [begin, end) of a segment, for each kv head of a range. Query f is row
 /// f / group, head kv_head * group + f % group.
@@ -55,6 +59,8 @@ struct ForwardItem {
 
 void attention_forward_item(const ForwardArgs& op, const PlannedSegment& segment,
                             const ForwardItem& item);
+void attention_forward_item(const PairsForwardArgs& op, const PlannedSegment& segment,
+                            const ForwardItem& item);
 
 /// Decoding sequences are taken together for at most so many query heads per kv head;
 /// more fill a register tile by themselves.
@@ -66,14 +72,18 @@ inline constexpr int64_t kMaxPrefixGroup = 6;
 /// head, and a kv head at most kMaxPrefixGroup query heads.
 void attention_forward_shared_prefix(const ForwardArgs& op, Span<const PlannedSegment> run,
                                      int64_t shared, int64_t kv_head);
+void attention_forward_shared_prefix(const PairsForwardArgs& op, Span<const PlannedSegment> run,
+                                     int64_t shared, int64_t kv_head);
 
-struct BackwardArgs {
-  Heads<float> dq, dk, dv;
-  Heads<const float> dout, out, q, k, v;
+template <class T>
+struct BasicBackwardArgs {
+  Heads<T> dq, dk, dv;
+  Heads<const T> dout, out, q, k, v;
   Mat<const float> lse;
   Span<const AttentionSegment> segments;
   float scale = 1.0f;
 };
+using BackwardArgs = BasicBackwardArgs<float>;
 
 /// Packed keys and values of a (tree, kv head), and the gradients being summed. Rows
 /// are padded_head_dim apart.
@@ -106,7 +116,8 @@ struct BackwardBlock {
   const int64_t* first_tile = nullptr;
   int64_t segment = 0;
   int64_t kv_head = 0;
-  int64_t begin = 0, end = 0;  ///< queries, as in ForwardItem; at most kBackwardQueries
+  /// Queries, as in ForwardItem; at most kBackwardQueries, or kPairsBackwardQueries.
+  int64_t begin = 0, end = 0;
   int64_t tile_begin = 0, tile_end = 0;
   bool queries = true;  ///< writes dq; the tiles must then be all of the tree's
   bool keys = true;     ///< adds to the pack's dk and dv

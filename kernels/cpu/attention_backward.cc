@@ -20,7 +20,7 @@
 #include "kernels/cpu/targets.h"
 // Once for each of the other targets.
 #include "hwy/foreach_target.h"
-#include "kernels/cpu/attention-inl.h"
+#include "kernels/cpu/attention_backward-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace orrery::kernels::HWY_NAMESPACE {
@@ -39,39 +39,6 @@ struct QueryBlock {
   alignas(64) float p[kBlock * kTile];
   alignas(64) float ds[kBlock * kTile];
 };
-
-/// A tile of keys, and how many of them a query of the block sees.
-struct KeyTile {
-  int64_t keys = 0;
-  int64_t first_row = 0;  ///< the tile's first row in its segment
-  bool own = false;
-  HWY_INLINE int64_t visible(int64_t row) const {
-    return own ? std::clamp<int64_t>(row - first_row + 1, 0, keys) : keys;
-  }
-};
-
-/// Sum over head_dim of a * b in 16 lanes, each a chain.
-HWY_INLINE float lanes_dot(const float* a, const float* b, int64_t count) {
-  const D d;
-  constexpr int kParts = 16 / kLanes;
-  V acc[kParts];
-  for (int v = 0; v < kParts; ++v) acc[v] = hn::Zero(d);
-  int64_t x = 0;
-  for (; x + 16 <= count; x += 16) {
-    for (int v = 0; v < kParts; ++v) {
-      acc[v] =
-          hn::MulAdd(hn::LoadU(d, a + x + v * kLanes), hn::LoadU(d, b + x + v * kLanes), acc[v]);
-    }
-  }
-  for (int v = 0; v < kParts; ++v) {
-    const int64_t n = std::clamp<int64_t>(count - x - v * kLanes, 0, kLanes);
-    if (n == 0) break;
-    const V sum =
-        hn::MulAdd(load_part(a + x + v * kLanes, n), load_part(b + x + v * kLanes, n), acc[v]);
-    acc[v] = hn::IfThenElse(hn::FirstN(d, n), sum, acc[v]);
-  }
-  return fold_lanes(d, acc);
-}
 
 /// Packs queries [begin, end) of a segment: transposed by register tile for the scores,
 /// by row for the chains.

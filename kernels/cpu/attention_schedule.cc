@@ -6,8 +6,9 @@
 // same blocks (the samples of a prompt) are taken together as a run: the shared keys
 // and values are read once, by taller register tiles. What holds:
 //   1. Each query (a row and head) is in exactly one item, which alone writes its
-//      output and lse. Its bits do not depend on the item (attention_queries-inl.h), so
-//      neither threads nor the cut into items nor runs change the result.
+//      output and lse. Its bits do not depend on the item (attention_queries-inl.h,
+//      pairs_attention-inl.h), so neither threads nor the cut into items nor runs
+//      change the result.
 //   2. Items are numbered run by run: run r's are those from the end_item of the run
 //      before to its own. Within a run they count down, so that a kv head's last
 //      queries, which see the most keys, are handed out first.
@@ -33,6 +34,7 @@
 
 #include "core/parallel.h"
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/pairs_attention_backward.h"
 #include "kernels/cpu/scratch.h"
 
 namespace orrery::kernels::cpu {
@@ -159,6 +161,38 @@ AttentionScratch make_scratch(const BackwardArgs& op, int64_t depth, ScratchScop
   return scratch;
 }
 
+PairsAttentionPack make_pack(const PairsBackwardArgs& op, int64_t tiles, ScratchScope& memory) {
+  const int64_t blocks = tiles * kKvBlock * pairs_head_dim(op.k.head_dim);
+  const int64_t padded = tiles * kKvBlock * padded_head_dim(op.k.head_dim);
+  PairsAttentionPack pack;
+  pack.k_pairs = memory.alloc<Bf16>(blocks);
+  pack.v_pairs = memory.alloc<Bf16>(blocks);
+  pack.k_rows = memory.alloc<Bf16>(padded);
+  pack.dk = memory.alloc<float>(padded);
+  pack.dv = memory.alloc<float>(padded);
+  return pack;
+}
+
+PairsAttentionScratch make_scratch(const PairsBackwardArgs& op, int64_t depth,
+                                   ScratchScope& memory) {
+  const int64_t rows = kPairsBackwardQueries * pairs_head_dim(op.k.head_dim);
+  const int64_t weights = kPairsBackwardTiles * kPairsBackwardQueries * kKvBlock;
+  PairsAttentionScratch scratch;
+  scratch.q_rows = memory.alloc<float>(rows);
+  scratch.dout_rows = memory.alloc<float>(rows);
+  scratch.q_columns = memory.alloc<float>(rows);
+  scratch.dout_columns = memory.alloc<float>(rows);
+  scratch.ds_rows = memory.alloc<float>(weights);
+  scratch.scores = memory.alloc<float>(weights);
+  scratch.dp = memory.alloc<float>(weights);
+  scratch.p_pairs = memory.alloc<Bf16>(weights);
+  scratch.ds_pairs = memory.alloc<Bf16>(weights);
+  scratch.dq = memory.alloc<float>(rows);
+  scratch.row = memory.alloc<float>(2 * op.k.head_dim);
+  scratch.path = memory.alloc<int64_t>(depth);
+  return scratch;
+}
+
 /// Whether walking each (tree, kv head) whole is expected to be faster. That takes 5
 /// matrix products, but is only as parallel as there are trees; the other way takes 7,
 /// which spread evenly. Each unit goes to the thread with the least load so far.
@@ -216,8 +250,9 @@ struct BackwardSchedule {
   Trees trees;
   bool whole = true;  ///< one thread walks a whole (tree, kv head)
   /// [segment], one past its last item of a kv head: first its groups of key tiles (dk,
-  /// dv), then its query blocks (dq). Where the trees are not walked whole.
-  Array<int64_t> item_end;
+  /// dv), then its query blocks (dq). Where the trees are not walked whole. In f32, and
+  /// in bf16.
+  Array<int64_t> item_end, pairs_item_end;
 };
 
 std::shared_ptr<const ForwardSchedule> schedule_forward(const Context& ctx,
@@ -261,28 +296,35 @@ std::shared_ptr<const BackwardSchedule> schedule_backward(const Context& ctx,
   schedule->whole = walks_whole(schedule->trees, shape.kv_heads, std::max(ctx.threads, 1));
   if (schedule->whole) return schedule;
   const int64_t group = shape.heads / shape.kv_heads;
-  int64_t items = 0;
-  for (const AttentionSegment& s : segments) {
-    items += ceil_div(s.rows, kGroupTiles * kKvBlock);
-    items += ceil_div(s.rows * group, kBackwardQueries);
-    schedule->item_end.push_back(items);
-  }
+  const auto cut = [&](int64_t queries, Array<int64_t>& item_end) {
+    int64_t items = 0;
+    for (const AttentionSegment& s : segments) {
+      items += ceil_div(s.rows, kGroupTiles * kKvBlock) + ceil_div(s.rows * group, queries);
+      item_end.push_back(items);
+    }
+  };
+  cut(kBackwardQueries, schedule->item_end);
+  cut(kPairsBackwardQueries, schedule->pairs_item_end);
   return schedule;
 }
 
-void attention_forward(const Context& ctx, const AttentionForward& op) {
+namespace {
+
+/// T: the pool's element type.
+template <class T>
+void forward_items(const Context& ctx, const AttentionForward& op) {
   const AttentionShape& shape = op.plan.shape;
   const ForwardSchedule& schedule = *op.plan.cpu;
   const int64_t group = shape.heads / shape.kv_heads;
-  const ForwardArgs args{heads_of(op.out.as<float>(), shape.heads, shape.head_dim),
-                         op.lse,
-                         heads_of(op.q.as<const float>(), shape.heads, shape.head_dim),
-                         keys(op.pool),
-                         values(op.pool),
-                         op.plan.tables.data,
-                         shape.kv_heads,
-                         shape.head_dim,
-                         op.scale};
+  const BasicForwardArgs<T> args{heads_of(op.out.as<T>(), shape.heads, shape.head_dim),
+                                 op.lse,
+                                 heads_of(op.q.as<const T>(), shape.heads, shape.head_dim),
+                                 keys<T>(op.pool),
+                                 values<T>(op.pool),
+                                 op.plan.tables.data,
+                                 shape.kv_heads,
+                                 shape.head_dim,
+                                 op.scale};
   const Span<const PlannedSegment> segments = host(op.plan.segments);
   Context team = ctx;
   team.threads = std::min(schedule.threads, std::max(ctx.threads, 1));
@@ -313,17 +355,45 @@ void attention_forward(const Context& ctx, const AttentionForward& op) {
   });
 }
 
+}  // namespace
+
+void attention_forward(const Context& ctx, const AttentionForward& op) {
+  op.pool.dtype == DType::kF32 ? forward_items<float>(ctx, op) : forward_items<Bf16>(ctx, op);
+}
+
 namespace {
 
+/// What the backward of a type of arguments takes.
+template <class Args>
+struct BackwardTypes;
+template <>
+struct BackwardTypes<BackwardArgs> {
+  using Pack = AttentionPack;
+  using Scratch = AttentionScratch;
+  static constexpr int64_t kQueries = kBackwardQueries;
+  static const Array<int64_t>& item_end(const BackwardSchedule& s) { return s.item_end; }
+};
+template <>
+struct BackwardTypes<PairsBackwardArgs> {
+  using Pack = PairsAttentionPack;
+  using Scratch = PairsAttentionScratch;
+  static constexpr int64_t kQueries = kPairsBackwardQueries;
+  static const Array<int64_t>& item_end(const BackwardSchedule& s) { return s.pairs_item_end; }
+};
+
 /// A backward in the making.
+template <class Args>
 struct Backward {
+  using Pack = typename BackwardTypes<Args>::Pack;
+  static constexpr int64_t kQueries = BackwardTypes<Args>::kQueries;
+
   const Context& ctx;
-  const BackwardArgs& args;
+  const Args& args;
   const BackwardSchedule& schedule;
   int64_t kv_heads = 0;
   int64_t group = 0;
   int64_t slots = 0;
-  Span<AttentionScratch> scratch;  ///< [slots]
+  Span<typename BackwardTypes<Args>::Scratch> scratch;  ///< [slots]
   ScratchScope& memory;
 
   /// Calls body(block) for the blocks of a segment's queries, from the one that holds
@@ -333,21 +403,22 @@ struct Backward {
   void for_blocks(BackwardBlock block, int64_t segment, int64_t row, Body&& body) const {
     const int64_t queries = args.segments[segment].rows * group;
     block.segment = segment;
-    for (block.begin = row * group / kBackwardQueries * kBackwardQueries; block.begin < queries;
-         block.begin += kBackwardQueries) {
-      block.end = std::min(queries, block.begin + kBackwardQueries);
+    for (block.begin = row * group / kQueries * kQueries; block.begin < queries;
+         block.begin += kQueries) {
+      block.end = std::min(queries, block.begin + kQueries);
       body(block);
     }
   }
 };
 
 /// One thread walks all of a (tree, kv head).
-void backward_whole(const Backward& work) {
-  const BackwardArgs& op = work.args;
+template <class Args>
+void backward_whole(const Backward<Args>& work) {
+  const Args& op = work.args;
   const Trees& trees = work.schedule.trees;
   const int64_t kv_heads = work.kv_heads;
-  Array<AttentionPack> packs(work.slots);
-  for (AttentionPack& p : packs) p = make_pack(op, trees.max_tiles, work.memory);
+  Array<typename Backward<Args>::Pack> packs(work.slots);
+  for (auto& p : packs) p = make_pack(op, trees.max_tiles, work.memory);
   parallel_slots(work.ctx, work.slots, trees.count * kv_heads, [&](int64_t slot, int64_t unit) {
     const int64_t tree = unit / kv_heads;
     const Span<const int32_t> members = trees.members(tree);
@@ -371,12 +442,14 @@ void backward_whole(const Backward& work) {
 }
 
 /// Groups of key tiles (dk, dv) and query blocks (dq) are items of their own.
-void backward_in_items(const Backward& work) {
-  const BackwardArgs& op = work.args;
+template <class Args>
+void backward_in_items(const Backward<Args>& work) {
+  constexpr int64_t kQueries = Backward<Args>::kQueries;
+  const Args& op = work.args;
   const Trees& trees = work.schedule.trees;
-  const Array<int64_t>& item_end = work.schedule.item_end;
+  const Array<int64_t>& item_end = BackwardTypes<Args>::item_end(work.schedule);
   const int64_t kv_heads = work.kv_heads, n = op.segments.size();
-  Array<AttentionPack> packs(trees.count * kv_heads);
+  Array<typename Backward<Args>::Pack> packs(trees.count * kv_heads);
   for (int64_t u = 0; u < trees.count * kv_heads; ++u)
     packs[u] = make_pack(op, trees.tiles(u / kv_heads), work.memory);
   parallel_items(work.ctx, n * kv_heads, [&](int64_t item) {
@@ -396,13 +469,13 @@ void backward_in_items(const Backward& work) {
     BackwardBlock block;
     block.first_tile = trees.first_tile.data();
     block.kv_head = item % kv_heads;
-    const AttentionPack& pack = packs[tree * kv_heads + block.kv_head];
+    const auto& pack = packs[tree * kv_heads + block.kv_head];
     if (part >= key_groups) {
       block.keys = false;
       block.segment = s;
       block.tile_end = trees.tiles(tree);
-      block.begin = (part - key_groups) * kBackwardQueries;
-      block.end = std::min(rows * work.group, block.begin + kBackwardQueries);
+      block.begin = (part - key_groups) * kQueries;
+      block.end = std::min(rows * work.group, block.begin + kQueries);
       attention_backward_block(op, block, pack, work.scratch[slot]);
       return;
     }
@@ -421,33 +494,39 @@ void backward_in_items(const Backward& work) {
   });
 }
 
-}  // namespace
-
-void attention_backward(const Context& ctx, const AttentionBackward& op) {
+template <class T>
+void run_backward(const Context& ctx, const AttentionBackward& op) {
+  using Args = BasicBackwardArgs<T>;
   const AttentionShape& shape = op.plan.shape;
   const BackwardSchedule& schedule = *op.plan.cpu;
   const auto queries = [&](auto m) { return heads_of(m, shape.heads, shape.head_dim); };
   const auto kv = [&](auto m) { return heads_of(m, shape.kv_heads, shape.head_dim); };
-  const BackwardArgs args{queries(op.dq.as<float>()),
-                          kv(op.dk.as<float>()),
-                          kv(op.dv.as<float>()),
-                          queries(op.dout.as<const float>()),
-                          queries(op.out.as<const float>()),
-                          queries(op.q.as<const float>()),
-                          kv(op.k.as<const float>()),
-                          kv(op.v.as<const float>()),
-                          op.lse,
-                          host(op.plan.segments),
-                          op.scale};
+  const Args args{queries(op.dq.as<T>()),
+                  kv(op.dk.as<T>()),
+                  kv(op.dv.as<T>()),
+                  queries(op.dout.as<const T>()),
+                  queries(op.out.as<const T>()),
+                  queries(op.q.as<const T>()),
+                  kv(op.k.as<const T>()),
+                  kv(op.v.as<const T>()),
+                  op.lse,
+                  host(op.plan.segments),
+                  op.scale};
   ScratchScope memory;
   const int64_t threads = std::max(ctx.threads, 1);
   const int64_t units = schedule.trees.count * shape.kv_heads;
   const int64_t slots = schedule.whole ? std::min(threads, units) : threads;
-  Array<AttentionScratch> scratch(slots);
-  for (AttentionScratch& s : scratch) s = make_scratch(args, schedule.trees.depth, memory);
-  const Backward work{ctx,   args,    schedule, shape.kv_heads, shape.heads / shape.kv_heads,
-                      slots, scratch, memory};
+  Array<typename BackwardTypes<Args>::Scratch> scratch(slots);
+  for (auto& s : scratch) s = make_scratch(args, schedule.trees.depth, memory);
+  const Backward<Args> work{ctx,   args,    schedule, shape.kv_heads, shape.heads / shape.kv_heads,
+                            slots, scratch, memory};
   schedule.whole ? backward_whole(work) : backward_in_items(work);
+}
+
+}  // namespace
+
+void attention_backward(const Context& ctx, const AttentionBackward& op) {
+  op.q.dtype == DType::kBF16 ? run_backward<Bf16>(ctx, op) : run_backward<float>(ctx, op);
 }
 
 }  // namespace orrery::kernels::cpu

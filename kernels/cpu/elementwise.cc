@@ -18,6 +18,16 @@ void sum_elements(float* y, const float* a, const float* b, int64_t count) {
                         HWY_ATTR { io.store(y + i, add(io.load(a + i), io.load(b + i))); });
 }
 
+/// Elements [begin, end) of out = the first part + (the second + (... + the last)).
+void nested_sum_elements(Span<const float* const> parts, int64_t begin, int64_t end, float* out) {
+  const int64_t last = parts.size() - 1;
+  for_each16(end - begin, [&](int64_t i, auto io) HWY_ATTR {
+    Lanes sum = io.load(parts[last] + begin + i);
+    for (int64_t p = last - 1; p >= 0; --p) sum = add(io.load(parts[p] + begin + i), sum);
+    io.store(out + begin + i, sum);
+  });
+}
+
 /// out = elements [begin, begin + count) of the parts, at least two, summed in tree
 /// order. scratch: two blocks for each level of the tree. out may lie in one of the
 /// parts, because it is written when all of them have been read.
@@ -57,6 +67,7 @@ HWY_AFTER_NAMESPACE();
 
 namespace orrery::kernels::cpu {
 HWY_EXPORT(sum_elements);
+HWY_EXPORT(nested_sum_elements);
 HWY_EXPORT(tree_sum_elements);
 
 void fill(const Context& ctx, const Fill& op) {
@@ -70,10 +81,9 @@ void fill(const Context& ctx, const Fill& op) {
   });
 }
 
-void accumulate(const Context& ctx, const Accumulate& op) {
-  parallel_for(ctx, op.y.size, kStreamGrain, [&](int64_t begin, int64_t end) {
-    float* y = op.y.data + begin;
-    add_elements(y, y, op.x.data + begin, end - begin);
+void nested_sum(const Context& ctx, const NestedSum& op) {
+  parallel_for(ctx, op.out.size, kStreamGrain, [&](int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(nested_sum_elements)(op.parts, begin, end, op.out.data);
   });
 }
 

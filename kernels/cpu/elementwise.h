@@ -9,7 +9,7 @@
 namespace orrery::kernels::cpu {
 
 void fill(const Context& ctx, const Fill& op);
-void accumulate(const Context& ctx, const Accumulate& op);
+void nested_sum(const Context& ctx, const NestedSum& op);
 void tree_sum(const Context& ctx, const TreeSum& op);
 
 /// y = a + b on the calling thread. y may be a or b.

@@ -13,6 +13,7 @@
 //
 // for_each16 walks over whole blocks of 16, then over the rest. Elements that the rest
 // lacks are loaded as `fill` (load's second argument, 0 by default) and not stored.
+// Elements are float or Bf16, which a store rounds to nearest even.
 #include <algorithm>
 #include <cstdint>
 
@@ -25,6 +26,7 @@
 #define ORRERY_KERNELS_CPU_LANES_INL_H_
 #endif
 
+#include "kernels/cpu/bf16-inl.h"
 #include "kernels/cpu/math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -63,15 +65,21 @@ HWY_INLINE Halves<T> each(const F& f, Halves<T> a, Ts... more) {
   return {each(f, a.lo, more.lo...), each(f, a.hi, more.hi...)};
 }
 
-HWY_INLINE void load_parts(const float* p, hn::Vec<LaneTag>& v) { v = hn::LoadU(LaneTag(), p); }
-template <class T>
-HWY_INLINE void load_parts(const float* p, Halves<T>& v) {
+template <class E>
+HWY_INLINE void load_parts(const E* p, hn::Vec<LaneTag>& v) {
+  v = load_floats(LaneTag(), p);
+}
+template <class E, class T>
+HWY_INLINE void load_parts(const E* p, Halves<T>& v) {
   load_parts(p, v.lo);
   load_parts(p + sizeof(T) / sizeof(float), v.hi);
 }
-HWY_INLINE void store_parts(hn::Vec<LaneTag> v, float* p) { hn::StoreU(v, LaneTag(), p); }
-template <class T>
-HWY_INLINE void store_parts(Halves<T> v, float* p) {
+template <class E>
+HWY_INLINE void store_parts(hn::Vec<LaneTag> v, E* p) {
+  store_floats(v, LaneTag(), p);
+}
+template <class T, class E>
+HWY_INLINE void store_parts(Halves<T> v, E* p) {
   store_parts(v.lo, p);
   store_parts(v.hi, p + sizeof(T) / sizeof(float));
 }
@@ -88,12 +96,16 @@ HWY_INLINE Lanes set16(float x) {
   set_parts(x, v);
   return v;
 }
-HWY_INLINE Lanes load16(const float* p) {
+template <class E>
+HWY_INLINE Lanes load16(const E* p) {
   Lanes v;
   load_parts(p, v);
   return v;
 }
-HWY_INLINE void store16(float* p, Lanes v) { store_parts(v, p); }
+template <class E>
+HWY_INLINE void store16(E* p, Lanes v) {
+  store_parts(v, p);
+}
 
 HWY_INLINE Lanes add(Lanes a, Lanes b) {
   return each([](auto x, auto y) HWY_ATTR { return hn::Add(x, y); }, a, b);
@@ -154,8 +166,14 @@ HWY_INLINE float largest16(Lanes v) {
 
 /// A block whose 16 elements are all there.
 struct WholeBlock {
-  HWY_INLINE Lanes load(const float* p, float /*fill*/ = 0.0f) const { return load16(p); }
-  HWY_INLINE void store(float* p, Lanes v) const { store16(p, v); }
+  template <class E>
+  HWY_INLINE Lanes load(const E* p, float /*fill*/ = 0.0f) const {
+    return load16(p);
+  }
+  template <class E>
+  HWY_INLINE void store(E* p, Lanes v) const {
+    store16(p, v);
+  }
 };
 
 HWY_INLINE void load_part(const float* p, int64_t count, float fill, hn::Vec<LaneTag>& v) {
@@ -203,7 +221,17 @@ struct PartBlock {
     load_part(p, count, fill, v);
     return v;
   }
+  HWY_INLINE Lanes load(const Bf16* p, float fill = 0.0f) const {
+    alignas(64) float part[kSumLanes];
+    for (int64_t i = 0; i < kSumLanes; ++i) part[i] = i < count ? to_f32(p[i]) : fill;
+    return load16(part);
+  }
   HWY_INLINE void store(float* p, Lanes v) const { store_part(v, count, p); }
+  HWY_INLINE void store(Bf16* p, Lanes v) const {
+    alignas(64) float part[kSumLanes];
+    store16(part, v);
+    for (int64_t i = 0; i < count; ++i) p[i] = to_bf16(part[i]);
+  }
 };
 
 /// body(i, io) for i = 0, 16, 32, ... < count, where io loads and stores at offset i.

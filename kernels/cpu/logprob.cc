@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <type_traits>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/logprob.cc"
@@ -35,10 +36,10 @@ HWY_INLINE float row_max(const float* logits, int64_t vocab, Lanes inv) {
   return largest16(max16(max16(m0, m1), max16(m2, m3)));
 }
 
-/// A logit of -inf (a masked token) has p = 0; so that p z is 0 too, z counts as the
-/// lowest finite number.
-HWY_INLINE Lanes finite_below(Lanes z) {
-  return max16(z, set16(std::numeric_limits<float>::lowest()));
+/// A logit of -inf (a masked token) has p = 0; so that p (z - m) is 0 too, z - m counts
+/// as the lowest finite number.
+HWY_INLINE Lanes finite_below(Lanes below_max) {
+  return max16(below_max, set16(std::numeric_limits<float>::lowest()));
 }
 
 template <bool kEntropy>
@@ -51,15 +52,17 @@ HWY_INLINE LogprobRow logprob_row_of(const float* logits, int64_t vocab, int64_t
   Lanes weighted = set16(0.0f);
   for_each16(vocab, [&](int64_t j, auto io) HWY_ATTR {
     const Lanes z = mul(io.load(logits + j, -std::numeric_limits<float>::infinity()), inv);
-    const Lanes p = exp16(sub(z, m));
+    const Lanes below_max = sub(z, m);
+    const Lanes p = exp16(below_max);
     sum = add(sum, p);
-    if constexpr (kEntropy) weighted = mul_add(p, finite_below(z), weighted);
+    if constexpr (kEntropy) weighted = mul_add(p, finite_below(below_max), weighted);
   });
   const float s = sum16(sum);
   LogprobRow row{};
-  row.lse = max + orrery::kernels::log_f32(s);
-  row.logprob = logits[target] * inv_temperature - row.lse;
-  if constexpr (kEntropy) row.entropy = row.lse - sum16(weighted) / s;
+  row.max = max;
+  row.log_sum = orrery::kernels::log_f32(s);
+  row.logprob = (logits[target] * inv_temperature - max) - row.log_sum;
+  if constexpr (kEntropy) row.entropy = row.log_sum - sum16(weighted) / s;
   return row;
 }
 
@@ -69,28 +72,45 @@ LogprobRow logprob_row(const float* logits, int64_t vocab, int64_t target, float
                  : logprob_row_of<false>(logits, vocab, target, inv_temperature);
 }
 
-/// dz_j = fma(dlogp, [j = t] - p_j, -(dentropy p_j ((z_j - lse) + H))), then times 1 /
-/// temperature.
-void logprob_row_backward(float* logits, int64_t vocab, const LogprobRowGrad& g) {
-  const float target_z = logits[g.target] * g.inv_temperature;
+/// dz_j = fma(dlogp, [j = t] - p_j, -(dentropy p_j (log p_j + H))), then times 1 /
+/// temperature. dlogits may be the logits.
+template <class T>
+HWY_INLINE void row_backward(T* dlogits, const float* logits, int64_t vocab,
+                             const LogprobRowGrad& g) {
+  const float target_below = logits[g.target] * g.inv_temperature - g.max;
   const Lanes inv = set16(g.inv_temperature);
-  const Lanes lse = set16(g.lse);
+  const Lanes m = set16(g.max);
+  const Lanes log_sum = set16(g.log_sum);
   const Lanes entropy = set16(g.entropy);
   const Lanes dlogp = set16(g.dlogp);
   const Lanes dentropy = set16(g.dentropy);
   for_each16(vocab, [&](int64_t j, auto io) HWY_ATTR {
-    const Lanes z = mul(io.load(logits + j), inv);
-    const Lanes p = exp16(sub(z, lse));
-    const Lanes spread = add(sub(finite_below(z), lse), entropy);
+    const Lanes below_max = sub(mul(io.load(logits + j), inv), m);
+    const Lanes p = exp16(sub(below_max, log_sum));
+    const Lanes spread = add(sub(finite_below(below_max), log_sum), entropy);
     const Lanes q = mul(mul(dentropy, p), spread);
-    io.store(logits + j, mul(mul_add(dlogp, sub(set16(0.0f), p), neg(q)), inv));
+    io.store(dlogits + j, mul(mul_add(dlogp, sub(set16(0.0f), p), neg(q)), inv));
   });
   // The target's own element, where the bracket is 1.
-  const float p = orrery::kernels::exp_f32(target_z - g.lse);
+  const float p = orrery::kernels::exp_f32(target_below - g.log_sum);
   const float spread =
-      (std::max(target_z, std::numeric_limits<float>::lowest()) - g.lse) + g.entropy;
+      (std::max(target_below, std::numeric_limits<float>::lowest()) - g.log_sum) + g.entropy;
   const float q = g.dentropy * p * spread;
-  logits[g.target] = std::fma(g.dlogp, 1.0f - p, -q) * g.inv_temperature;
+  const float d = std::fma(g.dlogp, 1.0f - p, -q) * g.inv_temperature;
+  if constexpr (std::is_same_v<T, Bf16>) {
+    dlogits[g.target] = to_bf16(d);
+  } else {
+    dlogits[g.target] = d;
+  }
+}
+
+void logprob_row_backward(float* dlogits, const float* logits, int64_t vocab,
+                          const LogprobRowGrad& g) {
+  row_backward(dlogits, logits, vocab, g);
+}
+void logprob_row_backward_bf16(Bf16* dlogits, const float* logits, int64_t vocab,
+                               const LogprobRowGrad& g) {
+  row_backward(dlogits, logits, vocab, g);
 }
 
 }  // namespace orrery::kernels::HWY_NAMESPACE
@@ -105,10 +125,11 @@ HWY_AFTER_NAMESPACE();
 namespace orrery::kernels::cpu {
 HWY_EXPORT(logprob_row);
 HWY_EXPORT(logprob_row_backward);
+HWY_EXPORT(logprob_row_backward_bf16);
 
 void logprob_forward(const Context& ctx, const LogprobForward& op) {
   const Span<float> logprobs = host(op.logprobs), entropies = host(op.entropies),
-                    lse = host(op.lse);
+                    max = host(op.max), log_sum = host(op.log_sum);
   const Span<const int32_t> targets = host(op.targets);
   const Span<const float> inv_temperature = host(op.inv_temperature);
   const int64_t vocab = op.logits.cols;
@@ -119,33 +140,49 @@ void logprob_forward(const Context& ctx, const LogprobForward& op) {
           row(op.logits, i), vocab, target, inv_temperature[i], !entropies.empty());
       logprobs[i] = result.logprob;
       if (!entropies.empty()) entropies[i] = result.entropy;
-      if (!lse.empty()) lse[i] = result.lse;
+      if (!max.empty()) max[i] = result.max;
+      if (!log_sum.empty()) log_sum[i] = result.log_sum;
     }
   });
 }
 
-void logprob_backward(const Context& ctx, const LogprobBackward& op) {
+namespace {
+
+/// backward_row(dlogits, logits, vocab, grad) of each row that has a gradient.
+template <class T, class Backward>
+void backward_rows(const Context& ctx, const LogprobBackward& op, const Backward& backward_row) {
   const Span<const int32_t> targets = host(op.targets);
-  const Span<const float> lse = host(op.lse), entropies = host(op.entropies),
-                          dlogp = host(op.dlogp), dentropy = host(op.dentropy),
-                          inv_temperature = host(op.inv_temperature);
+  const Span<const float> max = host(op.max), log_sum = host(op.log_sum),
+                          entropies = host(op.entropies), dlogp = host(op.dlogp),
+                          dentropy = host(op.dentropy), inv_temperature = host(op.inv_temperature);
+  const auto dlogits = op.dlogits.as<T>();
   const int64_t vocab = op.logits.cols;
   parallel_for(ctx, op.logits.rows, kExpGrain / vocab, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const LogprobRowGrad grad{.target = targets[i],
-                                .lse = lse[i],
+                                .max = max[i],
+                                .log_sum = log_sum[i],
                                 .entropy = dentropy.empty() ? 0.0f : entropies[i],
                                 .dlogp = dlogp[i],
                                 .dentropy = dentropy.empty() ? 0.0f : dentropy[i],
                                 .inv_temperature = inv_temperature[i]};
-      float* const logits = row(op.logits, i);
       if (grad.dlogp == 0.0f && grad.dentropy == 0.0f) {
-        std::fill_n(logits, vocab, 0.0f);
+        std::fill_n(row(dlogits, i), vocab, T{});
       } else {
-        HWY_DYNAMIC_DISPATCH(logprob_row_backward)(logits, vocab, grad);
+        backward_row(row(dlogits, i), row(op.logits, i), vocab, grad);
       }
     }
   });
+}
+
+}  // namespace
+
+void logprob_backward(const Context& ctx, const LogprobBackward& op) {
+  if (op.dlogits.dtype == DType::kBF16) {
+    backward_rows<Bf16>(ctx, op, HWY_DYNAMIC_DISPATCH(logprob_row_backward_bf16));
+  } else {
+    backward_rows<float>(ctx, op, HWY_DYNAMIC_DISPATCH(logprob_row_backward));
+  }
 }
 
 }  // namespace orrery::kernels::cpu

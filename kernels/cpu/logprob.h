@@ -6,13 +6,13 @@
 namespace orrery::kernels::cpu {
 
 struct LogprobRow {
-  float logprob, entropy, lse;
+  float logprob, entropy, max, log_sum;
 };
 
 /// What the gradient of one row's logits is made of.
 struct LogprobRowGrad {
   int64_t target;
-  float lse, entropy, dlogp, dentropy, inv_temperature;
+  float max, log_sum, entropy, dlogp, dentropy, inv_temperature;
 };
 
 void logprob_forward(const Context& ctx, const LogprobForward& op);

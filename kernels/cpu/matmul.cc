@@ -1,6 +1,6 @@
-// Matrix products of linear layers: packing, blocking and threads around the register
-// tiles of matmul_tile-inl.h. All products are C [m, n] (+)= A [m, k] B [k, n]. What
-// holds, and makes every element of C one chain:
+// Matrix products of linear layers in f32: packing, blocking and threads around the
+// register tiles of matmul_tile-inl.h (in bf16: pairs_matmul.cc). All products are
+// C [m, n] (+)= A [m, k] B [k, n]. What holds, and makes every element of C one chain:
 //   1. One thread computes an element of C, and runs over k in rising order.
 //   2. k is cut into blocks. In the first block the chain starts from zero, the bias or
 //      C itself; in the next ones from C, which the block before has written. Writing
@@ -34,6 +34,8 @@
 #include "core/error.h"
 #include "core/parallel.h"
 #include "kernels/cpu/host.h"
+#include "kernels/cpu/pairs.h"
+#include "kernels/cpu/pairs_matmul.h"
 #include "kernels/cpu/scratch.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -60,12 +62,12 @@ enum class OperandLayout {
 };
 
 /// C [m, n] (+)= A [m, k] B [k, n], B in panels.
-template <OperandLayout kLayout, class B>
+template <OperandLayout kLayout>
 struct Product {
   int64_t m = 0, n = 0, k = 0;
   const float* a = nullptr;
   int64_t a_stride = 0;
-  const B* b = nullptr;
+  const float* b = nullptr;
   int64_t panel_stride = 0;  ///< elements of B from a panel to the next
   Start start = Start::kZero;
   const float* bias = nullptr;
@@ -79,9 +81,8 @@ struct Product {
 /// slices that come next. A single tile walks through B once, so it fetches what lies a
 /// little ahead, unless B (`bytes` of it here) fits the second-level cache; one or two
 /// rows read four panels at once, which the hardware follows well by itself.
-template <class B>
-void plan_prefetch(Tile<B>& tile, int64_t rows, int64_t slices, const B* next_slices, int64_t index,
-                   int64_t count, int64_t bytes) {
+void plan_prefetch(Tile& tile, int64_t rows, int64_t slices, const float* next_slices,
+                   int64_t index, int64_t count, int64_t bytes) {
   constexpr int64_t kAhead = 64, kAheadOfSlices = 16;  // rows of B, found by trial
   tile.next_b = nullptr;
   tile.next_b_step = std::max<int64_t>(tile.k, 1);
@@ -99,8 +100,8 @@ void plan_prefetch(Tile<B>& tile, int64_t rows, int64_t slices, const B* next_sl
 /// One thread's part: rows [row_begin, row_end) and the columns of panels [panel_begin,
 /// panel_end), over all k. Loops, from the outside: blocks of row tiles whose packed A
 /// fits kPackedA; blocks of k; slices of columns; row tiles of the block.
-template <OperandLayout kLayout, class B>
-void multiply_part(const Product<kLayout, B>& product, int64_t row_begin, int64_t row_end,
+template <OperandLayout kLayout>
+void multiply_part(const Product<kLayout>& product, int64_t row_begin, int64_t row_end,
                    int64_t panel_begin, int64_t panel_end) {
   static constexpr float kZeros[kMaxSlices * kTileCols] = {};
   alignas(64) float a_packed[kPackedA + kPackSlack];
@@ -119,7 +120,8 @@ void multiply_part(const Product<kLayout, B>& product, int64_t row_begin, int64_
   const int slices_max = slices_for_rows(ceil_div(row_end - row_begin, tiles));
   const int64_t slice_end = std::min(panel_end * kSlicesPerPanel, ceil_div(product.n, kTileCols));
 
-  const int64_t b_bytes = (panel_end - panel_begin) * kPanelWidth * product.k * int64_t{sizeof(B)};
+  const int64_t b_bytes =
+      (panel_end - panel_begin) * kPanelWidth * product.k * int64_t{sizeof(float)};
 
   for (int64_t block = 0; block < blocks; ++block) {
     const int64_t tile_begin = tiles * block / blocks;
@@ -161,7 +163,7 @@ void multiply_part(const Product<kLayout, B>& product, int64_t row_begin, int64_
         while (slices > 1 && slices > std::min(full, slice_end - slice)) slices /= 2;
         const bool partial = full == 0;
         const bool more = slice + slices < slice_end;
-        Tile<B> tile;
+        Tile tile;
         tile.k = inner;
         tile.b = b_of(slice);
         tile.panel_stride = product.panel_stride;
@@ -200,7 +202,7 @@ void multiply_part(const Product<kLayout, B>& product, int64_t row_begin, int64_
                                                slices * kTileCols;
           plan_prefetch(tile, rows, slices, more ? b_of(slice + slices) : nullptr, t - tile_begin,
                         tile_end - tile_begin, b_bytes);
-          tile_function<B>(rows, slices)(tile);
+          tile_function(rows, slices)(tile);
           if (partial) {
             for (int64_t r = 0; r < rows; ++r) {
               std::copy(edge + r * kTileCols, edge + r * kTileCols + product.n - column,
@@ -215,8 +217,8 @@ void multiply_part(const Product<kLayout, B>& product, int64_t row_begin, int64_
 
 /// Shares the product among threads: by panels, or by rows where there are few panels
 /// and enough rows.
-template <OperandLayout kLayout, class B>
-void multiply(const Context& ctx, const Product<kLayout, B>& product) {
+template <OperandLayout kLayout>
+void multiply(const Context& ctx, const Product<kLayout>& product) {
   const int64_t panels = ceil_div(product.n, kPanelWidth);
   const int64_t tiles = ceil_div(product.m, kTileRows);
   const int64_t work = product.m * std::max<int64_t>(product.k, 1) * kPanelWidth;  // of a panel
@@ -243,26 +245,9 @@ void pack_weight_f32(const Context& ctx, Mat<const float> w, float* out) {
   });
 }
 
-void pack_weight_bf16(const Context& ctx, Mat<const float> w, uint16_t* out) {
-  constexpr int64_t kColumns = 64;  // through a small buffer, to transpose floats
-  parallel_for(ctx, ceil_div(w.rows, kPanelWidth), 4, [&](int64_t begin, int64_t end) {
-    alignas(64) float block[kColumns * kPanelWidth];
-    for (int64_t panel = begin; panel < end; ++panel) {
-      const int64_t row = panel * kPanelWidth;
-      for (int64_t p = 0; p < w.cols; p += kColumns) {
-        const int64_t cols = std::min(kColumns, w.cols - p);
-        pack_panel(block, cpu::row(w, row) + p, w.stride, std::min(w.rows - row, kPanelWidth),
-                   cols);
-        round_to_bf16(out + row * w.cols + p * kPanelWidth, block, cols * kPanelWidth);
-      }
-    }
-  });
-}
-
-template <class B>
-void forward(const Context& ctx, Mat<float> y, Mat<const float> x, const B* w, const float* bias,
-             bool accumulate) {
-  Product<OperandLayout::kRows, B> product;
+void forward(const Context& ctx, Mat<float> y, Mat<const float> x, const float* w,
+             const float* bias, bool accumulate) {
+  Product<OperandLayout::kRows> product;
   product.m = y.rows, product.n = y.cols, product.k = x.cols;
   product.a = x.data, product.a_stride = x.stride;
   product.b = w, product.panel_stride = x.cols * kPanelWidth;
@@ -275,8 +260,7 @@ void forward(const Context& ctx, Mat<float> y, Mat<const float> x, const B* w, c
 /// dx = dy W: the rows of W, cut into panels of their own, are B. They come from the
 /// packed weight, whose panels of 32 rows are transposed block by block; at most
 /// kBackwardInner rows at a time, so that they stay in the cache.
-template <class W>
-void backward_input(const Context& ctx, Mat<float> dx, Mat<const float> dy, const W* w,
+void backward_input(const Context& ctx, Mat<float> dx, Mat<const float> dy, const float* w,
                     bool accumulate) {
   const int64_t n = dy.cols, k = dx.cols;
   const int64_t panels = ceil_div(k, kPanelWidth);
@@ -286,7 +270,7 @@ void backward_input(const Context& ctx, Mat<float> dx, Mat<const float> dy, cons
   cpu::ScratchScope scratch;
   float* const packed = scratch.alloc<float>(panels * kPanelWidth * block);
   const Context& team = dy.rows * n * k < kGrain ? Context{.threads = 1} : ctx;
-  Product<OperandLayout::kRows, float> product;
+  Product<OperandLayout::kRows> product;
   product.m = dx.rows, product.n = k;
   product.a_stride = dy.stride;
   product.b = packed;
@@ -311,18 +295,19 @@ void backward_input(const Context& ctx, Mat<float> dx, Mat<const float> dy, cons
   }
 }
 
-/// dw += dy^T x: dy's columns are the rows of A, the rows of x are B.
-void backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> dy, Mat<const float> x) {
+/// dw (+)= dy^T x: dy's columns are the rows of A, the rows of x are B.
+void backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> dy, Mat<const float> x,
+                     bool accumulate) {
   const int64_t m = dy.rows;
   const int64_t panels = ceil_div(x.cols, kPanelWidth);
   const int64_t block = std::min(kBackwardInner, m);
   cpu::ScratchScope scratch;
   float* const packed = scratch.alloc<float>(panels * kPanelWidth * block);
-  Product<OperandLayout::kColumns, float> product;
+  Product<OperandLayout::kColumns> product;
   product.m = dw.rows, product.n = dw.cols;
   product.a_stride = dy.stride;
   product.b = packed;
-  product.start = Start::kOutput;
+  product.start = accumulate ? Start::kOutput : Start::kZero;
   product.c = dw.data, product.c_stride = dw.stride;
   for (int64_t m0 = 0; m0 < m; m0 += block) {
     const int64_t inner = std::min(block, m - m0);
@@ -336,41 +321,8 @@ void backward_weight(const Context& ctx, Mat<float> dw, Mat<const float> dy, Mat
                    }
                  });
     multiply(ctx, product);
+    product.start = Start::kOutput;
   }
-}
-
-void forward_f32(const Context& ctx, Mat<float> y, Mat<const float> x, const float* w,
-                 const float* bias, bool accumulate) {
-  forward(ctx, y, x, w, bias, accumulate);
-}
-void forward_bf16(const Context& ctx, Mat<float> y, Mat<const float> x, const uint16_t* w,
-                  const float* bias, bool accumulate) {
-  forward(ctx, y, x, w, bias, accumulate);
-}
-void backward_input_f32(const Context& ctx, Mat<float> dx, Mat<const float> dy, const float* w,
-                        bool accumulate) {
-  backward_input(ctx, dx, dy, w, accumulate);
-}
-void backward_input_bf16(const Context& ctx, Mat<float> dx, Mat<const float> dy, const uint16_t* w,
-                         bool accumulate) {
-  backward_input(ctx, dx, dy, w, accumulate);
-}
-
-/// sum [cols] += the rows in order. Each thread takes columns of its own.
-void add_rows(const Context& ctx, float* sum, Mat<const float> rows) {
-  constexpr int64_t kColumns = 256;
-  parallel_for(ctx, ceil_div(rows.cols, kColumns), 1, [&](int64_t begin, int64_t end) {
-    const Floats d;
-    const int64_t column_end = std::min(end * kColumns, rows.cols);
-    for (int64_t r = 0; r < rows.rows; ++r) {
-      const float* const row = cpu::row(rows, r);
-      int64_t j = begin * kColumns;
-      for (; j + kLanes <= column_end; j += kLanes) {
-        hn::StoreU(hn::Add(hn::LoadU(d, sum + j), hn::LoadU(d, row + j)), d, sum + j);
-      }
-      for (; j < column_end; ++j) sum[j] += row[j];
-    }
-  });
 }
 
 }  // namespace orrery::kernels::HWY_NAMESPACE
@@ -380,71 +332,49 @@ HWY_AFTER_NAMESPACE();
 namespace orrery::kernels::cpu {
 
 HWY_EXPORT(pack_weight_f32);
-HWY_EXPORT(pack_weight_bf16);
-HWY_EXPORT(forward_f32);
-HWY_EXPORT(forward_bf16);
-HWY_EXPORT(backward_input_f32);
-HWY_EXPORT(backward_input_bf16);
+HWY_EXPORT(forward);
+HWY_EXPORT(backward_input);
 HWY_EXPORT(backward_weight);
-HWY_EXPORT(add_rows);
-
-namespace {
-
-template <class T>
-const T* elements(const PackedWeight& w) {
-  return static_cast<const T*>(w.data);
-}
-
-}  // namespace
 
 size_t packed_weight_bytes(const Context& /*ctx*/, const PackedWeightBytes& op) {
+  // bf16 panels have whole blocks of pairs.
+  const int64_t rows = op.dtype == DType::kBF16 ? kPairsBlock : 1;
   const int64_t panels = op.n / kPanelWidth + (op.n % kPanelWidth != 0);
-  const int64_t panel_bytes = kPanelWidth * dtype_bytes(op.dtype);
-  ORRERY_CHECK(op.k == 0 || panels <= std::numeric_limits<int64_t>::max() / panel_bytes / op.k,
+  const int64_t blocks = op.k / rows + (op.k % rows != 0);
+  const int64_t block_bytes = rows * kPanelWidth * dtype_bytes(op.dtype);
+  ORRERY_CHECK(blocks == 0 || panels <= std::numeric_limits<int64_t>::max() / block_bytes / blocks,
                "packed_weight_bytes: weight [{}, {}] is too large", op.n, op.k);
-  return panels * op.k * panel_bytes;
+  return panels * blocks * block_bytes;
 }
 
 void pack_weight(const Context& ctx, const PackWeight& op) {
-  if (op.dtype == DType::kBF16) {
-    HWY_DYNAMIC_DISPATCH(pack_weight_bf16)(ctx, op.weight, static_cast<uint16_t*>(op.memory));
-  } else {
-    HWY_DYNAMIC_DISPATCH(pack_weight_f32)(ctx, op.weight, static_cast<float*>(op.memory));
-  }
+  if (op.dtype == DType::kBF16) return pairs_pack_weight(ctx, op);
+  HWY_DYNAMIC_DISPATCH(pack_weight_f32)(ctx, op.weight, static_cast<float*>(op.memory));
 }
 
 void matmul_forward(const Context& ctx, const MatmulForward& op) {
-  const Mat<float> y = op.y.as<float>();
-  const Mat<const float> x = op.x.as<const float>();
-  const float* const bias = op.bias.empty() ? nullptr : op.bias.data;
-  if (op.weight.dtype == DType::kBF16) {
-    HWY_DYNAMIC_DISPATCH(forward_bf16)
-    (ctx, y, x, elements<uint16_t>(op.weight), bias, op.accumulate);
-  } else {
-    HWY_DYNAMIC_DISPATCH(forward_f32)
-    (ctx, y, x, elements<float>(op.weight), bias, op.accumulate);
-  }
+  if (op.weight.dtype == DType::kBF16) return pairs_matmul_forward(ctx, op);
+  HWY_DYNAMIC_DISPATCH(forward)
+  (ctx, op.y.as<float>(), op.x.as<const float>(), static_cast<const float*>(op.weight.data),
+   op.bias.empty() ? nullptr : op.bias.data, op.accumulate);
 }
 
 void matmul_backward_input(const Context& ctx, const MatmulBackwardInput& op) {
-  const Mat<float> dx = op.dx.as<float>();
-  const Mat<const float> dy = op.dy.as<const float>();
-  if (op.weight.dtype == DType::kBF16) {
-    HWY_DYNAMIC_DISPATCH(backward_input_bf16)
-    (ctx, dx, dy, elements<uint16_t>(op.weight), op.accumulate);
-  } else {
-    HWY_DYNAMIC_DISPATCH(backward_input_f32)
-    (ctx, dx, dy, elements<float>(op.weight), op.accumulate);
-  }
+  if (op.weight.dtype == DType::kBF16) return pairs_matmul_backward_input(ctx, op);
+  HWY_DYNAMIC_DISPATCH(backward_input)
+  (ctx, op.dx.as<float>(), op.dy.as<const float>(), static_cast<const float*>(op.weight.data),
+   op.accumulate);
 }
 
 void matmul_backward_weight(const Context& ctx, const MatmulBackwardWeight& op) {
+  if (op.dy.rows == 0) {  // nothing is added
+    for (int64_t j = 0; !op.accumulate && j < op.dw.rows; ++j)
+      std::fill_n(row(op.dw, j), op.dw.cols, 0.0f);
+    return;
+  }
+  if (op.dy.dtype == DType::kBF16) return pairs_matmul_backward_weight(ctx, op);
   HWY_DYNAMIC_DISPATCH(backward_weight)
-  (ctx, op.dw, op.dy.as<const float>(), op.x.as<const float>());
-}
-
-void bias_backward(const Context& ctx, const BiasBackward& op) {
-  HWY_DYNAMIC_DISPATCH(add_rows)(ctx, op.db.data, op.dy.as<const float>());
+  (ctx, op.dw, op.dy.as<const float>(), op.x.as<const float>(), op.accumulate);
 }
 
 }  // namespace orrery::kernels::cpu

@@ -1,8 +1,9 @@
 // The CPU's matrix products; arguments are already checked (kernels/matmul.h).
 //
-// A packed weight [n, k] is panels of 32 output features, k-major inside a panel.
-// Element (j, p) is in panel j / 32 at offset p * 32 + j % 32; the last panel is padded
-// with zeros.
+// A packed weight [n, k] is panels of 32 output features, k-major inside a panel; the
+// last one is padded with zeros. In f32 element (j, p) is in panel j / 32 at offset
+// p * 32 + j % 32. In bf16 inner indices go in pairs: the offset is
+// (p / 2) * 64 + (j % 32) * 2 + p % 2, and k is padded with zeros to a multiple of 32.
 #pragma once
 
 #include <cstddef>
@@ -23,6 +24,5 @@ void pack_weight(const Context& ctx, const PackWeight& op);
 void matmul_forward(const Context& ctx, const MatmulForward& op);
 void matmul_backward_input(const Context& ctx, const MatmulBackwardInput& op);
 void matmul_backward_weight(const Context& ctx, const MatmulBackwardWeight& op);
-void bias_backward(const Context& ctx, const BiasBackward& op);
 
 }  // namespace orrery::kernels::cpu

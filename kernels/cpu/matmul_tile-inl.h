@@ -53,11 +53,10 @@ constexpr int slices_for_rows(int64_t rows) {
 /// Operands of a tile. Slice s of B starts at
 ///   b + (s / kSlicesPerPanel) * panel_stride + (s % kSlicesPerPanel) * kTileCols
 /// and its rows are kPanelWidth elements apart. Slices are adjacent in init and c.
-template <class B>
 struct Tile {
   int64_t k = 0;
   const float* a = nullptr;  ///< [k][rows]
-  const B* b = nullptr;
+  const float* b = nullptr;
   int64_t panel_stride = 0;
   /// Where the chains start from. May be c, or one row for all (stride 0).
   const float* init = nullptr;
@@ -66,23 +65,14 @@ struct Tile {
   int64_t c_stride = 0;
   // Fetched into the caches on the way, for tiles to come. Never read here.
   const float* next_c = nullptr;  ///< as many rows and columns as this tile, c_stride apart
-  const B* next_b = nullptr;      ///< a row of B in each panel, panel_stride apart; or null
+  const float* next_b = nullptr;  ///< a row of B in each panel, panel_stride apart; or null
   int64_t next_b_step = 1;        ///< inner indices per row of next_b that is fetched
 };
 
 inline constexpr int64_t kCacheLine = 64;
 
-HWY_INLINE hn::Vec<Floats> load_b(const float* b) { return hn::LoadU(Floats(), b); }
-
-/// bf16 to f32: the same bits, shifted.
-HWY_INLINE hn::Vec<Floats> load_b(const uint16_t* b) {
-  const hn::FixedTag<uint16_t, kLanes> d16;
-  const hn::FixedTag<uint32_t, kLanes> d32;
-  return hn::BitCast(Floats(), hn::ShiftLeft<16>(hn::PromoteTo(d32, hn::LoadU(d16, b))));
-}
-
-template <int kRows, int kSlices, class B>
-HWY_NOINLINE void run_tile(const Tile<B>& tile) {
+template <int kRows, int kSlices>
+HWY_NOINLINE void run_tile(const Tile& tile) {
   constexpr int kVectors = kSlices * kTileVectors;
   const Floats d;
   hn::Vec<Floats> acc[kRows][kVectors];
@@ -93,7 +83,7 @@ HWY_NOINLINE void run_tile(const Tile<B>& tile) {
       acc[r][v] = hn::LoadU(d, tile.init + r * tile.init_stride + v * kLanes);
   }
   const float* HWY_RESTRICT a = tile.a;
-  const B* HWY_RESTRICT slices[kSlices];
+  const float* HWY_RESTRICT slices[kSlices];
   HWY_UNROLL(4)
   for (int s = 0; s < kSlices; ++s) {
     slices[s] =
@@ -105,15 +95,15 @@ HWY_NOINLINE void run_tile(const Tile<B>& tile) {
     for (int s = 0; s < kVectors * kLanes; s += kCacheLine / int{sizeof(float)})
       hwy::Prefetch(tile.next_c + r * tile.c_stride + s);
   }
-  const B* next_b = tile.next_b;
-  constexpr int64_t kLineElements = kCacheLine / int64_t{sizeof(B)};
+  const float* next_b = tile.next_b;
+  constexpr int64_t kLineElements = kCacheLine / int64_t{sizeof(float)};
   const int64_t step = tile.next_b_step;
   for (int64_t p = 0; p < tile.k;) {
     const int64_t step_end = std::min(p + step, tile.k);
     if (next_b != nullptr) {
       HWY_UNROLL(4)
       for (int s = 0; s < kSlices; ++s) {
-        const B* const line =
+        const float* const line =
             next_b + (s / kSlicesPerPanel) * tile.panel_stride + s % kSlicesPerPanel * kTileCols;
         hwy::Prefetch(line);
         if constexpr (kLineElements < kTileCols) hwy::Prefetch(line + kLineElements);
@@ -124,7 +114,8 @@ HWY_NOINLINE void run_tile(const Tile<B>& tile) {
       hn::Vec<Floats> b[kVectors];
       HWY_UNROLL(16)
       for (int v = 0; v < kVectors; ++v) {
-        b[v] = load_b(slices[v / kTileVectors] + p * kPanelWidth + (v % kTileVectors) * kLanes);
+        b[v] =
+            hn::LoadU(d, slices[v / kTileVectors] + p * kPanelWidth + (v % kTileVectors) * kLanes);
       }
       HWY_UNROLL(16)
       for (int r = 0; r < kRows; ++r) {
@@ -143,26 +134,24 @@ HWY_NOINLINE void run_tile(const Tile<B>& tile) {
   }
 }
 
-template <class B>
-using TileFunction = void (*)(const Tile<B>&);
+using TileFunction = void (*)(const Tile&);
 
-template <int kSlices, class B, int... kRowsMinusOne>
-constexpr std::array<TileFunction<B>, kTileRows> tile_functions(
+template <int kSlices, int... kRowsMinusOne>
+constexpr std::array<TileFunction, kTileRows> tile_functions(
     std::integer_sequence<int, kRowsMinusOne...>) {
   // A combination that never runs, for it needs too many registers, is not built: its
   // entry is that of one slice.
   return {&run_tile<kRowsMinusOne + 1,
-                    (kSlices <= slices_for_rows(kRowsMinusOne + 1) ? kSlices : 1), B>...};
+                    (kSlices <= slices_for_rows(kRowsMinusOne + 1) ? kSlices : 1)>...};
 }
 
 /// The tile of `rows` (1 .. kTileRows) by `slices` (1, 2, 4, at most
 /// slices_for_rows(rows)).
-template <class B>
-TileFunction<B> tile_function(int64_t rows, int64_t slices) {
+TileFunction tile_function(int64_t rows, int64_t slices) {
   constexpr auto kIndices = std::make_integer_sequence<int, kTileRows>();
-  static constexpr std::array<TileFunction<B>, kTileRows> kOne = tile_functions<1, B>(kIndices);
-  static constexpr std::array<TileFunction<B>, kTileRows> kTwo = tile_functions<2, B>(kIndices);
-  static constexpr std::array<TileFunction<B>, kTileRows> kFour = tile_functions<4, B>(kIndices);
+  static constexpr std::array<TileFunction, kTileRows> kOne = tile_functions<1>(kIndices);
+  static constexpr std::array<TileFunction, kTileRows> kTwo = tile_functions<2>(kIndices);
+  static constexpr std::array<TileFunction, kTileRows> kFour = tile_functions<4>(kIndices);
   return (slices == 4 ? kFour : slices == 2 ? kTwo : kOne)[rows - 1];
 }
 

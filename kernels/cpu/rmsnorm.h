@@ -11,21 +11,14 @@ void rmsnorm_backward(const Context& ctx, const RmsnormBackward& op);
 
 /// What the kernels of both forward ops walk over.
 struct NormVectors {
-  Heads<float> y;
-  Heads<float> h;  ///< of the residual form only, as delta
-  Heads<const float> x;
-  Heads<const float> delta;  ///< where its data is null there is no residual
-  float* rstd = nullptr;     ///< [tokens * heads]; null where it is not wanted
+  ActMat y;
+  Mat<float> h;  ///< of the residual form only, as delta
+  ConstActMat x;
+  Mat<const float> delta;  ///< where its data is null there is no residual
+  int64_t heads = 1;
+  float* rstd = nullptr;  ///< [tokens * heads]; null where it is not wanted
   const float* weight = nullptr;
   float eps = 0.0f;
-};
-
-struct NormGradients {
-  Heads<float> dx;
-  Heads<const float> dy, x;
-  float* dweight = nullptr;
-  const float *rstd = nullptr, *weight = nullptr;
-  bool accumulate = false;
 };
 
 }  // namespace orrery::kernels::cpu

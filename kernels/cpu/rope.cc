@@ -5,22 +5,23 @@
 #include "kernels/cpu/targets.h"
 // After targets.h.
 #include "hwy/foreach_target.h"
-#include "kernels/cpu/simd-inl.h"
+#include "kernels/cpu/bf16-inl.h"
+#include "kernels/cpu/host.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace orrery::kernels::HWY_NAMESPACE {
 
 /// Elements [begin, end) of a vector and of its other half, by whole vectors of `d`.
-template <bool kBack, class D>
-HWY_INLINE void rotate_whole(D d, float* x, int64_t begin, int64_t end, int64_t half,
-                             const float* cos, const float* sin) {
+template <bool kBack, class D, class T>
+HWY_INLINE void rotate_whole(D d, T* x, int64_t begin, int64_t end, int64_t half, const float* cos,
+                             const float* sin) {
   const int64_t lanes = hn::Lanes(d);
   for (int64_t i = begin; i < end; i += lanes) {
-    const auto a = hn::LoadU(d, x + i), b = hn::LoadU(d, x + half + i);
+    const auto a = load_floats(d, x + i), b = load_floats(d, x + half + i);
     const auto c = hn::LoadU(d, cos + i), s = hn::LoadU(d, sin + i);
     const auto ac = hn::Mul(a, c), bc = hn::Mul(b, c);
-    hn::StoreU(kBack ? hn::MulAdd(b, s, ac) : hn::NegMulAdd(b, s, ac), d, x + i);
-    hn::StoreU(kBack ? hn::NegMulAdd(a, s, bc) : hn::MulAdd(a, s, bc), d, x + half + i);
+    store_floats(kBack ? hn::MulAdd(b, s, ac) : hn::NegMulAdd(b, s, ac), d, x + i);
+    store_floats(kBack ? hn::NegMulAdd(a, s, bc) : hn::MulAdd(a, s, bc), d, x + half + i);
   }
 }
 
@@ -28,8 +29,8 @@ HWY_INLINE void rotate_whole(D d, float* x, int64_t begin, int64_t end, int64_t 
 /// or with kBack by the inverse rotation. Elements do not mix, so vectors of any width
 /// give the same bits: the widest that leave no rest are taken, for a masked store
 /// makes the loads after it wait.
-template <bool kBack>
-HWY_INLINE void rotate_heads(float* x, int64_t heads, int64_t half, const float* cos,
+template <bool kBack, class T>
+HWY_INLINE void rotate_heads(T* x, int64_t heads, int64_t half, const float* cos,
                              const float* sin) {
   const hn::CappedTag<float, 16> d16;
   const hn::CappedTag<float, 8> d8;
@@ -45,12 +46,24 @@ HWY_INLINE void rotate_heads(float* x, int64_t heads, int64_t half, const float*
   }
 }
 
-void rope_rotate(float* x, int64_t heads, int64_t half, const float* cos, const float* sin) {
-  rotate_heads<false>(x, heads, half, cos, sin);
+template <bool kBack, class T>
+HWY_INLINE void rotate_tokens(const Rope& op, int64_t begin, int64_t end) {
+  const auto x = op.x.as<T>();
+  for (int64_t t = begin; t < end; ++t) {
+    const int64_t position = op.positions.data[t];
+    rotate_heads<kBack>(cpu::row(x, t), op.heads, op.cos.cols, cpu::row(op.cos, position),
+                        cpu::row(op.sin, position));
+  }
 }
 
-void rope_rotate_back(float* x, int64_t heads, int64_t half, const float* cos, const float* sin) {
-  rotate_heads<true>(x, heads, half, cos, sin);
+void rope_rotate(const Rope& op, int64_t begin, int64_t end) {
+  op.x.dtype == DType::kBF16 ? rotate_tokens<false, Bf16>(op, begin, end)
+                             : rotate_tokens<false, float>(op, begin, end);
+}
+
+void rope_rotate_back(const Rope& op, int64_t begin, int64_t end) {
+  op.x.dtype == DType::kBF16 ? rotate_tokens<true, Bf16>(op, begin, end)
+                             : rotate_tokens<true, float>(op, begin, end);
 }
 
 }  // namespace orrery::kernels::HWY_NAMESPACE
@@ -60,7 +73,6 @@ HWY_AFTER_NAMESPACE();
 
 #include "core/parallel.h"
 #include "kernels/checks.h"
-#include "kernels/cpu/host.h"
 
 namespace orrery::kernels::cpu {
 HWY_EXPORT(rope_rotate);
@@ -69,25 +81,19 @@ HWY_EXPORT(rope_rotate_back);
 namespace {
 
 template <class Rotate>
-void rotate_tokens(const Context& ctx, const Rope& op, const Rotate& rotate) {
-  const auto x = op.x.as<float>();
-  parallel_for(
-      ctx, x.rows, kStreamGrain / std::max<int64_t>(x.cols, 1), [&](int64_t begin, int64_t end) {
-        for (int64_t t = begin; t < end; ++t) {
-          const int64_t position = op.positions.data[t];
-          rotate(row(x, t), op.heads, op.cos.cols, row(op.cos, position), row(op.sin, position));
-        }
-      });
+void for_tokens(const Context& ctx, const Rope& op, const Rotate& rotate) {
+  const int64_t grain = kStreamGrain / std::max<int64_t>(op.x.cols, 1);
+  parallel_for(ctx, op.x.rows, grain, [&](int64_t begin, int64_t end) { rotate(op, begin, end); });
 }
 
 }  // namespace
 
 void rope_forward(const Context& ctx, const Rope& op) {
-  rotate_tokens(ctx, op, HWY_DYNAMIC_DISPATCH(rope_rotate));
+  for_tokens(ctx, op, HWY_DYNAMIC_DISPATCH(rope_rotate));
 }
 
 void rope_backward(const Context& ctx, const Rope& op) {
-  rotate_tokens(ctx, op, HWY_DYNAMIC_DISPATCH(rope_rotate_back));
+  for_tokens(ctx, op, HWY_DYNAMIC_DISPATCH(rope_rotate_back));
 }
 
 }  // namespace orrery::kernels::cpu

@@ -1,5 +1,24 @@
 #include "kernels/cpu/rows.h"
 
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/cpu/rows.cc"
+#include "kernels/cpu/targets.h"
+// After targets.h.
+#include "hwy/foreach_target.h"
+#include "kernels/cpu/lanes-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace orrery::kernels::HWY_NAMESPACE {
+
+void round_row(Bf16* to, const float* from, int64_t count) {
+  for_each16(count, [&](int64_t i, auto io) HWY_ATTR { io.store(to + i, io.load(from + i)); });
+}
+
+}  // namespace orrery::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+
 #include <cstring>
 
 #include "kernels/cpu/columns.h"
@@ -7,6 +26,8 @@
 #include "kernels/cpu/host.h"
 
 namespace orrery::kernels::cpu {
+HWY_EXPORT(round_row);
+
 namespace {
 
 /// Row i of `to` becomes row source(i) of `from`.
@@ -27,6 +48,15 @@ void copy_each_row(const Context& ctx, const ActMat& to, const ConstActMat& from
 
 void copy_rows(const Context& ctx, const CopyRows& op) {
   copy_each_row(ctx, op.to, op.from, [](int64_t i) { return i; });
+}
+
+void round_rows(const Context& ctx, const RoundRows& op) {
+  const auto to = op.to.as<Bf16>();
+  const int64_t grain = kStreamGrain / std::max<int64_t>(to.cols, 1);
+  parallel_for(ctx, to.rows, grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      HWY_DYNAMIC_DISPATCH(round_row)(row(to, i), row(op.from, i), to.cols);
+  });
 }
 
 void gather_rows(const Context& ctx, const GatherRows& op) {
@@ -55,3 +85,4 @@ void spread_rows(const Context& ctx, const SpreadRows& op) {
 }
 
 }  // namespace orrery::kernels::cpu
+#endif

@@ -6,6 +6,7 @@
 namespace orrery::kernels::cpu {
 
 void copy_rows(const Context& ctx, const CopyRows& op);
+void round_rows(const Context& ctx, const RoundRows& op);
 void gather_rows(const Context& ctx, const GatherRows& op);
 void scatter_add_rows(const Context& ctx, const ScatterAddRows& op);
 void spread_rows(const Context& ctx, const SpreadRows& op);

@@ -13,18 +13,33 @@ struct FillElement {
   __device__ void operator()(int64_t i) const { y[i] = value; }
 };
 
-struct AddElement {
-  float* __restrict__ y;
-  const float* __restrict__ x;
-  __device__ void operator()(int64_t i) const { y[i] = __fadd_rn(y[i], x[i]); }
-};
+constexpr int kMostLevels = 8;  // of a tree
+constexpr int kMostParts = 1 << kMostLevels;
 
-constexpr int kMostLevels = 8;
-
-/// Leaves of a tree, as a kernel takes them: by value.
+/// What a sum is of, as a kernel takes them: by value.
 struct Parts {
-  const float* at[1 << kMostLevels];
+  const float* at[kMostParts];
 };
+
+/// Error where a kernel cannot take so many.
+Parts parts_of(const char* op, Span<const float* const> from) {
+  if (from.size() > kMostParts)
+    fail("{}: {} parts; on CUDA at most {}", op, from.size(), kMostParts);
+  Parts parts;
+  std::copy(from.begin(), from.end(), parts.at);
+  return parts;
+}
+
+/// out may be one of the parts, as in tree_kernel.
+__global__ void __launch_bounds__(kElementThreads)
+    nested_kernel(float* out, int64_t size, const __grid_constant__ Parts parts, int count) {
+  const int64_t i = int64_t{blockIdx.x} * kElementThreads + threadIdx.x;
+  if (i >= size) return;
+  float sum = parts.at[count - 1][i];
+#pragma unroll 4
+  for (int p = count - 2; p >= 0; --p) sum = __fadd_rn(parts.at[p][i], sum);
+  out[i] = sum;
+}
 
 /// Element i of the sum of 2^kLevels parts from `first` on.
 template <int kLevels>
@@ -64,18 +79,18 @@ void fill(const Context& ctx, const Fill& op) {
   for_each_element(ctx, "fill", op.y.size, FillElement{op.y.data, op.value});
 }
 
-void accumulate(const Context& ctx, const Accumulate& op) {
-  for_each_element(ctx, "accumulate", op.y.size, AddElement{op.y.data, op.x.data});
+void nested_sum(const Context& ctx, const NestedSum& op) {
+  const Parts parts = parts_of("nested_sum", op.parts);
+  if (op.out.size == 0) return;
+  const int64_t blocks = ceil_div(op.out.size, kElementThreads);
+  nested_kernel<<<static_cast<unsigned>(blocks), kElementThreads, 0, stream_of(ctx)>>>(
+      op.out.data, op.out.size, parts, static_cast<int>(op.parts.size()));
+  check_launch("nested_sum");
 }
 
 void tree_sum(const Context& ctx, const TreeSum& op) {
-  constexpr int64_t kMost = int64_t{1} << kMostLevels;
-  if (op.parts.size() > kMost)
-    fail("tree_sum: {} parts; on CUDA at most {}", op.parts.size(), kMost);
-  if (op.out.size == 0) return;
-  Parts parts;
-  std::copy(op.parts.begin(), op.parts.end(), parts.at);
-  launch_tree<1>(ctx, op, parts);
+  const Parts parts = parts_of("tree_sum", op.parts);
+  if (op.out.size > 0) launch_tree<1>(ctx, op, parts);
 }
 
 }  // namespace orrery::kernels::cuda

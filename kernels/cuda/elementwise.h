@@ -6,8 +6,8 @@
 namespace orrery::kernels::cuda {
 
 void fill(const Context& ctx, const Fill& op);
-void accumulate(const Context& ctx, const Accumulate& op);
-/// Takes at most 256 parts: an Error for more.
+/// Both sums take at most 256 parts: an Error for more.
+void nested_sum(const Context& ctx, const NestedSum& op);
 void tree_sum(const Context& ctx, const TreeSum& op);
 
 }  // namespace orrery::kernels::cuda

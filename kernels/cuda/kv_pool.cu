@@ -38,18 +38,25 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 /// A thread copies its element of a block's keys, and of its values, for one copy after
-/// the other.
+/// the other; where the copy does not reach, it writes a zero if that is wanted.
 struct CopyBlockElement {
   KvBlocks pool;
   Vec<const BlockCopy> copies;
+  bool clear_rest;
   __device__ void operator()(int64_t i) const {
     const int64_t size = pool.block_elements();
     const int64_t key_slot = i % kKvBlock, value_slot = i / pool.head_dim % kKvBlock;
     for (int64_t c = 0; c < copies.size; ++c) {
       const BlockCopy copy = copies.data[c];
-      if (key_slot < copy.count) pool.keys[copy.to * size + i] = pool.keys[copy.from * size + i];
-      if (value_slot < copy.count)
-        pool.values[copy.to * size + i] = pool.values[copy.from * size + i];
+      move(pool.keys + i, copy, key_slot, size);
+      move(pool.values + i, copy, value_slot, size);
+    }
+  }
+  __device__ void move(float* at, const BlockCopy& copy, int64_t slot, int64_t size) const {
+    if (slot < copy.count) {
+      at[copy.to * size] = at[copy.from * size];
+    } else if (clear_rest) {
+      at[copy.to * size] = 0.0f;
     }
   }
 };
@@ -74,7 +81,8 @@ void kv_write(const Context& ctx, const KvWrite& op) {
 
 void kv_copy(const Context& ctx, const KvCopy& op) {
   const KvBlocks pool = blocks_of(op.pool);
-  for_each_element(ctx, "kv_copy", pool.block_elements(), CopyBlockElement{pool, op.plan.copies});
+  for_each_element(ctx, "kv_copy", pool.block_elements(),
+                   CopyBlockElement{pool, op.plan.copies, op.clear_rest});
 }
 
 }  // namespace orrery::kernels::cuda

@@ -18,9 +18,9 @@ constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 /// The larger; b where a is NaN.
 __device__ float larger(float a, float b) { return a > b ? a : b; }
 
-/// As the CPU's max with a limit as second argument: a NaN becomes the limit, which its
-/// p makes NaN again.
-__device__ float finite_below(float z) { return z > kLowest ? z : kLowest; }
+/// z - m, of which -inf counts as the lowest finite number. As the CPU's max with a
+/// limit as second argument: a NaN becomes the limit, which its p makes NaN again.
+__device__ float finite_below(float below_max) { return below_max > kLowest ? below_max : kLowest; }
 
 __device__ float row_max(const float* logits, int64_t vocab, float inv, float* shared) {
   float most = kMinusInfinity;
@@ -40,11 +40,11 @@ struct Row {
   Mat<const float> logits;
   const int32_t* targets;
   const float* inv_temperature;
-  float *logprobs, *entropies, *lse;
+  float *logprobs, *entropies, *max, *log_sum;
 };
 
 __global__ void __launch_bounds__(kThreads) logprob_kernel(Row op) {
-  __shared__ float weights[2][kPiece], zs[2][kPiece];
+  __shared__ float weights[2][kPiece], distances[2][kPiece];
   __shared__ float maxima[kThreads / kWarp];
   const int64_t row = blockIdx.x, vocab = op.logits.cols;
   const float* const logits = op.logits.data + row * op.logits.stride;
@@ -58,9 +58,9 @@ __global__ void __launch_bounds__(kThreads) logprob_kernel(Row op) {
     const int count = static_cast<int>(min(int64_t{kPiece}, vocab - begin));
 #pragma unroll 4
     for (int j = thread; j < count; j += kThreads) {
-      const float z = __fmul_rn(logits[begin + j], inv);
-      weights[now][j] = exp_f32(__fsub_rn(z, m));
-      zs[now][j] = finite_below(z);
+      const float below_max = __fsub_rn(__fmul_rn(logits[begin + j], inv), m);
+      weights[now][j] = exp_f32(below_max);
+      distances[now][j] = finite_below(below_max);
     }
     // After this meeting the others fill the other half while the first warp adds.
     __syncthreads();
@@ -69,7 +69,7 @@ __global__ void __launch_bounds__(kThreads) logprob_kernel(Row op) {
       // fma(p, 1, sum) is the rounded sum.
 #pragma unroll 8
       for (int j = lane; j < count; j += kSumLanes)
-        acc = __fmaf_rn(weights[now][j], second ? zs[now][j] : 1.0f, acc);
+        acc = __fmaf_rn(weights[now][j], second ? distances[now][j] : 1.0f, acc);
     }
   }
   if (thread >= kWarp) return;
@@ -77,25 +77,29 @@ __global__ void __launch_bounds__(kThreads) logprob_kernel(Row op) {
   const float s = __shfl_sync(kAllThreads, total, 0);
   const float weighted = __shfl_sync(kAllThreads, total, kSumLanes);
   if (thread != 0) return;
-  const float lse = __fadd_rn(m, log_f32(s));
+  const float log_sum = log_f32(s);
   const int32_t target = max(op.targets[row], 0);
-  op.logprobs[row] = __fsub_rn(__fmul_rn(logits[target], inv), lse);
-  if (op.entropies != nullptr) op.entropies[row] = __fsub_rn(lse, __fdiv_rn(weighted, s));
-  if (op.lse != nullptr) op.lse[row] = lse;
+  op.logprobs[row] = __fsub_rn(__fsub_rn(__fmul_rn(logits[target], inv), m), log_sum);
+  if (op.entropies != nullptr) op.entropies[row] = __fsub_rn(log_sum, __fdiv_rn(weighted, s));
+  if (op.max != nullptr) op.max[row] = m;
+  if (op.log_sum != nullptr) op.log_sum[row] = log_sum;
 }
 
 struct RowGradient {
-  Mat<float> logits;
+  Mat<float> dlogits;  ///< may be the logits: an element is one thread's
+  Mat<const float> logits;
   const int32_t* targets;
-  const float *lse, *entropies, *dlogp, *dentropy, *inv_temperature;
+  const float *max, *log_sum, *entropies, *dlogp, *dentropy, *inv_temperature;
 };
 
 constexpr int kGradientElements = 4 * kThreads;
 
 __global__ void __launch_bounds__(kThreads) logprob_backward_kernel(RowGradient op) {
   const int64_t row = blockIdx.y, vocab = op.logits.cols;
-  float* const logits = op.logits.data + row * op.logits.stride;
-  const float inv = op.inv_temperature[row], lse = op.lse[row], dlogp = op.dlogp[row];
+  const float* const logits = op.logits.data + row * op.logits.stride;
+  float* const dlogits = op.dlogits.data + row * op.dlogits.stride;
+  const float inv = op.inv_temperature[row], m = op.max[row], log_sum = op.log_sum[row];
+  const float dlogp = op.dlogp[row];
   const float dentropy = op.dentropy == nullptr ? 0.0f : op.dentropy[row];
   const float entropy = op.dentropy == nullptr ? 0.0f : op.entropies[row];
   const int64_t target = op.targets[row];
@@ -105,15 +109,15 @@ __global__ void __launch_bounds__(kThreads) logprob_backward_kernel(RowGradient 
     const int64_t j = int64_t{blockIdx.x} * kGradientElements + e * kThreads + threadIdx.x;
     if (j >= vocab) return;
     if (masked) {
-      logits[j] = 0.0f;
+      dlogits[j] = 0.0f;
       continue;
     }
-    const float z = __fmul_rn(logits[j], inv);
-    const float p = exp_f32(__fsub_rn(z, lse));
-    const float spread = __fadd_rn(__fsub_rn(finite_below(z), lse), entropy);
+    const float below_max = __fsub_rn(__fmul_rn(logits[j], inv), m);
+    const float p = exp_f32(__fsub_rn(below_max, log_sum));
+    const float spread = __fadd_rn(__fsub_rn(finite_below(below_max), log_sum), entropy);
     const float q = __fmul_rn(__fmul_rn(dentropy, p), spread);
     const float bracket = __fsub_rn(j == target ? 1.0f : 0.0f, p);
-    logits[j] = __fmul_rn(__fmaf_rn(dlogp, bracket, -q), inv);
+    dlogits[j] = __fmul_rn(__fmaf_rn(dlogp, bracket, -q), inv);
   }
 }
 
@@ -127,7 +131,8 @@ void logprob_forward(const Context& ctx, const LogprobForward& op) {
           .inv_temperature = op.inv_temperature.data,
           .logprobs = op.logprobs.data,
           .entropies = op.entropies.empty() ? nullptr : op.entropies.data,
-          .lse = op.lse.empty() ? nullptr : op.lse.data});
+          .max = op.max.empty() ? nullptr : op.max.data,
+          .log_sum = op.log_sum.empty() ? nullptr : op.log_sum.data});
   check_launch("logprob_forward");
 }
 
@@ -136,9 +141,11 @@ void logprob_backward(const Context& ctx, const LogprobBackward& op) {
   const dim3 grid(static_cast<unsigned>(ceil_div(op.logits.cols, kGradientElements)),
                   static_cast<unsigned>(op.logits.rows));
   logprob_backward_kernel<<<grid, kThreads, 0, stream_of(ctx)>>>(
-      RowGradient{.logits = op.logits,
+      RowGradient{.dlogits = op.dlogits.as<float>(),
+                  .logits = op.logits,
                   .targets = op.targets.data,
-                  .lse = op.lse.data,
+                  .max = op.max.data,
+                  .log_sum = op.log_sum.data,
                   .entropies = op.entropies.data,
                   .dlogp = op.dlogp.data,
                   .dentropy = op.dentropy.empty() ? nullptr : op.dentropy.data,

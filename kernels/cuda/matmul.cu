@@ -3,6 +3,7 @@
 #include "kernels/cuda/matmul.h"
 
 #include "core/dtype.h"
+#include "kernels/checks.h"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/matmul_rows.cuh"
 #include "kernels/cuda/matmul_tile.cuh"
@@ -25,9 +26,8 @@ bool aligned(const void* data, size_t bytes) {
   return reinterpret_cast<uintptr_t>(data) % bytes == 0;
 }
 
-template <class T>
-Operand<T> operand(const T* data, int64_t ld, int64_t size) {
-  return {data, ld, size, ld % 4 == 0 && aligned(data, 4 * sizeof(T))};
+Operand operand(const float* data, int64_t ld, int64_t size) {
+  return {data, ld, size, ld % 4 == 0 && aligned(data, 16)};
 }
 
 template <class Shape>
@@ -41,17 +41,16 @@ double time_of(const Product& product, double cost) {
   return cost * Shape::kBm * Shape::kBn * ceil_div(tiles_of<Shape>(product), kMultiprocessors);
 }
 
-template <class Shape, OperandOrder kOrderA, OperandOrder kOrderB, class B>
-void launch(const Context& ctx, const Product& product, const Operand<float>& a,
-            const Operand<B>& b) {
-  matmul_kernel<Shape, kOrderA, kOrderB, B>
+template <class Shape, OperandOrder kOrderA, OperandOrder kOrderB>
+void launch(const Context& ctx, const Product& product, const Operand& a, const Operand& b) {
+  matmul_kernel<Shape, kOrderA, kOrderB>
       <<<static_cast<unsigned>(tiles_of<Shape>(product)), Shape::kThreads, 0, stream_of(ctx)>>>(
           product, a, b);
 }
 
-template <OperandOrder kOrderA, OperandOrder kOrderB, class B>
-void multiply(const Context& ctx, const char* op, Product product, const Operand<float>& a,
-              const Operand<B>& b) {
+template <OperandOrder kOrderA, OperandOrder kOrderB>
+void multiply(const Context& ctx, const char* op, Product product, const Operand& a,
+              const Operand& b) {
   if (product.m == 0 || product.n == 0) return;
   product.quads = product.ldc % 4 == 0 && aligned(product.c, 16);
   const double large = time_of<LargeTile>(product, 1.0);
@@ -67,9 +66,8 @@ void multiply(const Context& ctx, const char* op, Product product, const Operand
   check_launch(op);
 }
 
-template <class W>
-Operand<W> weight_operand(const PackedWeight& w, int64_t size) {
-  return operand(static_cast<const W*>(w.data), padded(w.k), size);
+Operand weight_operand(const PackedWeight& w, int64_t size) {
+  return operand(static_cast<const float*>(w.data), padded(w.k), size);
 }
 
 // For decoding one sequence, and a few of them: the fewer columns a tile has, the more
@@ -81,24 +79,23 @@ using EightRowsWideTile = FewRowsTile<8, 32, 2, 4, 64, 4>;
 using SixteenRowsTile = FewRowsTile<16, 32, 4, 2, 64, 3>;
 constexpr int64_t kMostFewRows = 64;
 
-template <class Tile, class W>
-void launch_few_rows(const Context& ctx, const Product& product, const Operand<float>& x,
-                     const Operand<W>& weight) {
-  constexpr size_t kBytes = Tile::template kBytes<W>;
+template <class Tile>
+void launch_few_rows(const Context& ctx, const Product& product, const Operand& x,
+                     const Operand& weight) {
+  constexpr size_t kBytes = Tile::kBytes;
   static_assert(kBytes <= 48 << 10);  // more would have to be asked for
   const dim3 tiles(static_cast<unsigned>(ceil_div(product.n, Tile::kBn)),
                    static_cast<unsigned>(ceil_div(product.m, Tile::kBm)));
-  few_rows_kernel<Tile, W><<<tiles, Tile::kThreads, kBytes, stream_of(ctx)>>>(product, x, weight);
+  few_rows_kernel<Tile><<<tiles, Tile::kThreads, kBytes, stream_of(ctx)>>>(product, x, weight);
   check_launch("matmul_forward");
 }
 
 /// Launches the product by a tile for a few rows, or returns false where that is no
 /// gain or an operand is not aligned for it.
-template <class W>
-bool multiply_few_rows(const Context& ctx, const Product& product, const Operand<float>& x,
-                       const Operand<W>& weight) {
+bool multiply_few_rows(const Context& ctx, const Product& product, const Operand& x,
+                       const Operand& weight) {
   const bool can_copy =
-      x.quads && product.k % 4 == 0 && aligned(weight.data, 16) && weight.ld * sizeof(W) % 16 == 0;
+      x.quads && product.k % 4 == 0 && aligned(weight.data, 16) && weight.ld % 4 == 0;
   if (!can_copy || product.m == 0 || product.n == 0 || product.m > kMostFewRows) return false;
   if (product.m == 1) {
     launch_few_rows<OneRowTile>(ctx, product, x, weight);
@@ -115,74 +112,25 @@ bool multiply_few_rows(const Context& ctx, const Product& product, const Operand
   return true;
 }
 
-template <class W>
-void forward(const Context& ctx, const MatmulForward& op) {
-  const Mat<float> y = op.y.as<float>();
-  const Mat<const float> x = op.x.as<const float>();
-  const Product product{.m = y.rows,
-                        .n = y.cols,
-                        .k = x.cols,
-                        .c = y.data,
-                        .ldc = y.stride,
-                        .bias = op.bias.empty() ? nullptr : op.bias.data,
-                        .accumulate = op.accumulate};
-  const Operand<float> rows = operand(x.data, x.stride, x.rows);
-  const Operand<W> weight = weight_operand<W>(op.weight, op.weight.n);
-  if (!multiply_few_rows(ctx, product, rows, weight))
-    multiply<OperandOrder::kInner, OperandOrder::kInner>(ctx, "matmul_forward", product, rows,
-                                                         weight);
-}
-
-template <class W>
-void backward_input(const Context& ctx, const MatmulBackwardInput& op) {
-  const Mat<float> dx = op.dx.as<float>();
-  const Mat<const float> dy = op.dy.as<const float>();
-  const Product product{.m = dx.rows,
-                        .n = dx.cols,
-                        .k = dy.cols,
-                        .c = dx.data,
-                        .ldc = dx.stride,
-                        .accumulate = op.accumulate};
-  multiply<OperandOrder::kInner, OperandOrder::kOuter>(ctx, "matmul_backward_input", product,
-                                                       operand(dy.data, dy.stride, dy.rows),
-                                                       weight_operand<W>(op.weight, op.weight.k));
-}
-
-/// float32 to bf16 bits, as core/dtype.h's f32_to_bf16.
-__device__ uint16_t round_to_bf16(float value) {
-  const uint32_t u = __float_as_uint(value);
-  if ((u & 0x7FFFFFFFu) > 0x7F800000u) return static_cast<uint16_t>(u >> 16 | 0x40u);
-  return static_cast<uint16_t>((u + 0x7FFFu + (u >> 16 & 1u)) >> 16);
-}
-__device__ void convert(float from, float& to) { to = from; }
-__device__ void convert(float from, uint16_t& to) { to = round_to_bf16(from); }
-
-template <class W>
+/// A packed row's elements beyond the weight's are zeros.
 struct PackElement {
   Mat<const float> from;
-  W* to;
+  float* to;
   int64_t row;  ///< elements of a packed row
   __device__ void operator()(int64_t i) const {
     const int64_t r = i / row, c = i % row;
-    convert(c < from.cols ? from.data[r * from.stride + c] : 0.0f, to[i]);
+    to[i] = c < from.cols ? from.data[r * from.stride + c] : 0.0f;
   }
 };
-
-template <class W>
-void pack(const Context& ctx, const PackWeight& op) {
-  const int64_t row = padded(op.weight.cols);
-  for_each_element(ctx, "pack_weight", op.weight.rows * row,
-                   PackElement<W>{op.weight, static_cast<W*>(op.memory), row});
-}
 
 constexpr int kBiasThreads = 64, kBiasAhead = 16;
 
 /// A thread a column, rows in order; the loads of kBiasAhead rows do not wait for the
 /// sum.
-__global__ void bias_kernel(float* db, Mat<const float> dy) {
+__global__ void bias_kernel(float* db, Mat<const float> dy, bool accumulate) {
   const int64_t column = int64_t{blockIdx.x} * kBiasThreads + threadIdx.x;
   if (column >= dy.cols) return;
-  float sum = db[column];
+  float sum = accumulate ? db[column] : 0.0f;
   int64_t r = 0;
   for (; r + kBiasAhead <= dy.rows; r += kBiasAhead) {
     float values[kBiasAhead];
@@ -198,20 +146,45 @@ __global__ void bias_kernel(float* db, Mat<const float> dy) {
 }  // namespace
 
 size_t packed_weight_bytes(const Context& /*ctx*/, const PackedWeightBytes& op) {
-  return static_cast<size_t>(op.n * padded(op.k)) * dtype_bytes(op.dtype);
+  require_dtype("packed_weight_bytes", "the weight", op.dtype, DType::kF32);
+  return static_cast<size_t>(op.n * padded(op.k)) * sizeof(float);
 }
 
 void pack_weight(const Context& ctx, const PackWeight& op) {
-  op.dtype == DType::kBF16 ? pack<uint16_t>(ctx, op) : pack<float>(ctx, op);
+  const int64_t row = padded(op.weight.cols);
+  for_each_element(ctx, "pack_weight", op.weight.rows * row,
+                   PackElement{op.weight, static_cast<float*>(op.memory), row});
 }
 
 void matmul_forward(const Context& ctx, const MatmulForward& op) {
-  op.weight.dtype == DType::kBF16 ? forward<uint16_t>(ctx, op) : forward<float>(ctx, op);
+  const Mat<float> y = op.y.as<float>();
+  const Mat<const float> x = op.x.as<const float>();
+  const Product product{.m = y.rows,
+                        .n = y.cols,
+                        .k = x.cols,
+                        .c = y.data,
+                        .ldc = y.stride,
+                        .bias = op.bias.empty() ? nullptr : op.bias.data,
+                        .accumulate = op.accumulate};
+  const Operand rows = operand(x.data, x.stride, x.rows);
+  const Operand weight = weight_operand(op.weight, op.weight.n);
+  if (!multiply_few_rows(ctx, product, rows, weight))
+    multiply<OperandOrder::kInner, OperandOrder::kInner>(ctx, "matmul_forward", product, rows,
+                                                         weight);
 }
 
 void matmul_backward_input(const Context& ctx, const MatmulBackwardInput& op) {
-  op.weight.dtype == DType::kBF16 ? backward_input<uint16_t>(ctx, op)
-                                  : backward_input<float>(ctx, op);
+  const Mat<float> dx = op.dx.as<float>();
+  const Mat<const float> dy = op.dy.as<const float>();
+  const Product product{.m = dx.rows,
+                        .n = dx.cols,
+                        .k = dy.cols,
+                        .c = dx.data,
+                        .ldc = dx.stride,
+                        .accumulate = op.accumulate};
+  multiply<OperandOrder::kInner, OperandOrder::kOuter>(ctx, "matmul_backward_input", product,
+                                                       operand(dy.data, dy.stride, dy.rows),
+                                                       weight_operand(op.weight, op.weight.k));
 }
 
 void matmul_backward_weight(const Context& ctx, const MatmulBackwardWeight& op) {
@@ -221,7 +194,7 @@ void matmul_backward_weight(const Context& ctx, const MatmulBackwardWeight& op) 
                         .k = dy.rows,
                         .c = op.dw.data,
                         .ldc = op.dw.stride,
-                        .accumulate = true};
+                        .accumulate = op.accumulate};
   multiply<OperandOrder::kOuter, OperandOrder::kOuter>(ctx, "matmul_backward_weight", product,
                                                        operand(dy.data, dy.stride, dy.cols),
                                                        operand(x.data, x.stride, x.cols));
@@ -231,7 +204,7 @@ void bias_backward(const Context& ctx, const BiasBackward& op) {
   const Mat<const float> dy = op.dy.as<const float>();
   if (dy.cols == 0) return;
   bias_kernel<<<static_cast<unsigned>(ceil_div(dy.cols, kBiasThreads)), kBiasThreads, 0,
-                stream_of(ctx)>>>(op.db.data, dy);
+                stream_of(ctx)>>>(op.db.data, dy, op.accumulate);
   check_launch("bias_backward");
 }
 

@@ -24,34 +24,26 @@ struct FewRowsTile {
   static_assert(kThreads % kWarp == 0 && kBk % 8 == 0);
   /// Elements from row to row: 16 bytes beyond an even multiple of them, so that rows
   /// lie on other banks.
-  template <class T>
-  static constexpr int kLd = kBk + 16 / int{sizeof(T)};
-  template <class W>
-  static constexpr size_t kStageBytes = kBm * sizeof(float[kLd<float>]) + kBn * sizeof(W[kLd<W>]);
-  template <class W>
-  static constexpr size_t kBytes = size_t{kStages} * kStageBytes<W>;
+  static constexpr int kLd = kBk + 4;
+  static constexpr int kStage = (kBm + kBn) * kLd;
+  static constexpr size_t kBytes = size_t{kStages} * kStage * sizeof(float);
 };
 
 /// kRows rows of a slice `depth` deep, the last of them where there are fewer.
-template <class Tile, int kRows, class T>
-__device__ void fetch_slice(T* to, const T* from, int64_t ld, int rows, int depth) {
-  constexpr int kEach = 16 / int{sizeof(T)}, kCopies = Tile::kBk / kEach;
+template <class Tile, int kRows>
+__device__ void fetch_slice(float* to, const float* from, int64_t ld, int rows, int depth) {
+  constexpr int kEach = 4, kCopies = Tile::kBk / kEach;
   for (int i = static_cast<int>(threadIdx.x); i < kRows * kCopies; i += Tile::kThreads) {
     const int row = i / kCopies, inner = i % kCopies * kEach;
-    if (inner + kEach <= depth) {
-      copy_async<16>(to + row * Tile::template kLd<T> + inner,
-                     from + min(row, rows - 1) * ld + inner);
-    } else if (inner < depth) {  // half of eight
-      copy_async<8>(to + row * Tile::template kLd<T> + inner,
-                    from + min(row, rows - 1) * ld + inner);
-    }
+    if (inner < depth)
+      copy_async<16>(to + row * Tile::kLd + inner, from + min(row, rows - 1) * ld + inner);
   }
 }
 
 /// Four divides k, and rows of both operands are aligned to four elements.
-template <class Tile, class W>
+template <class Tile>
 __global__ void __launch_bounds__(Tile::kThreads)
-    few_rows_kernel(Product product, Operand<float> x, Operand<W> weight) {
+    few_rows_kernel(Product product, Operand x, Operand weight) {
   constexpr int kTm = Tile::kTm, kTn = Tile::kTn, kBk = Tile::kBk, kStages = Tile::kStages;
   constexpr int kRowStep = Tile::kBm / kTm, kColumnStep = Tile::kColumnThreads;
   extern __shared__ __align__(16) float few_rows_memory[];
@@ -64,12 +56,8 @@ __global__ void __launch_bounds__(Tile::kThreads)
   // The thread's rows are row + i kRowStep, its columns column + j kColumnStep.
   const int row = thread / kColumnStep, column = thread % kColumnStep;
 
-  const auto slice_x = [&](int slice) {
-    return few_rows_memory + slice % kStages * (Tile::template kStageBytes<W> / sizeof(float));
-  };
-  const auto slice_w = [&](int slice) {
-    return reinterpret_cast<W*>(slice_x(slice) + Tile::kBm * Tile::template kLd<float>);
-  };
+  const auto slice_x = [&](int slice) { return few_rows_memory + slice % kStages * Tile::kStage; };
+  const auto slice_w = [&](int slice) { return slice_x(slice) + Tile::kBm * Tile::kLd; };
   const auto fetch = [&](int slice) {
     if (slice < slices) {
       const int depth = min(kBk, k - slice * kBk);
@@ -99,16 +87,14 @@ __global__ void __launch_bounds__(Tile::kThreads)
     __syncthreads();  // the slice is there, and nobody needs the one before
     fetch(slice + kStages - 1);
     if (!adds) continue;
-    const float* from_x = slice_x(slice) + row * Tile::template kLd<float>;
-    const W* from_w = slice_w(slice) + column * Tile::template kLd<W>;
+    const float* from_x = slice_x(slice) + row * Tile::kLd;
+    const float* from_w = slice_w(slice) + column * Tile::kLd;
     const auto add = [&](int inner) {
       float a[kTm][4], b[kTn][4];
 #pragma unroll
-      for (int i = 0; i < kTm; ++i)
-        load_quad(from_x + i * kRowStep * Tile::template kLd<float> + inner, a[i]);
+      for (int i = 0; i < kTm; ++i) load_quad(from_x + i * kRowStep * Tile::kLd + inner, a[i]);
 #pragma unroll
-      for (int j = 0; j < kTn; ++j)
-        load_quad(from_w + j * kColumnStep * Tile::template kLd<W> + inner, b[j]);
+      for (int j = 0; j < kTn; ++j) load_quad(from_w + j * kColumnStep * Tile::kLd + inner, b[j]);
 #pragma unroll
       for (int e = 0; e < 4; ++e) {
 #pragma unroll

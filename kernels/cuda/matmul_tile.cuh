@@ -23,9 +23,8 @@ enum class OperandOrder {
   kOuter,  ///< p * ld + i
 };
 
-template <class T>
 struct Operand {
-  const T* data = nullptr;
+  const float* data = nullptr;
   int64_t ld = 0;
   int64_t size = 0;    ///< rows of A or columns of B
   bool quads = false;  ///< groups of four elements are aligned
@@ -40,17 +39,9 @@ struct Product {
   bool quads = false;  ///< groups of four elements of C are aligned
 };
 
-__device__ inline float as_float(float x) { return x; }
-__device__ inline float as_float(uint16_t bits) { return __uint_as_float(uint32_t{bits} << 16); }
-
 __device__ inline void load_quad(const float* from, float (&to)[4]) {
   const float4 v = *reinterpret_cast<const float4*>(from);
   to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
-}
-__device__ inline void load_quad(const uint16_t* from, float (&to)[4]) {
-  const uint2 v = *reinterpret_cast<const uint2*>(from);
-  to[0] = __uint_as_float(v.x << 16), to[1] = __uint_as_float(v.x & 0xffff0000u);
-  to[2] = __uint_as_float(v.y << 16), to[3] = __uint_as_float(v.y & 0xffff0000u);
 }
 
 /// A tile of kBm by kBn by warps of kWm by kWn, whose threads stand kLm by kLn. A
@@ -68,7 +59,7 @@ struct TileShape {
 };
 
 /// One thread's share of the slices of an operand.
-template <OperandOrder kOrder, class T, int kSize, int kBk, int kThreads>
+template <OperandOrder kOrder, int kSize, int kBk, int kThreads>
 class SliceLoader {
   static constexpr int kQuads = kSize * kBk / 4 / kThreads;
   static constexpr int kLd = kSize + 4;
@@ -77,7 +68,7 @@ class SliceLoader {
  public:
   /// The slices of rows (or columns) from `begin` on. What is outside the operand is
   /// `fill`.
-  __device__ SliceLoader(const Operand<T>& from, int64_t begin, int64_t k, float fill)
+  __device__ SliceLoader(const Operand& from, int64_t begin, int64_t k, float fill)
       : ld_(from.ld), fill_(fill), left_(static_cast<int>(k)) {
     rows_ = static_cast<int>(from.size - begin < kSize ? from.size - begin : kSize);
     whole_ = from.quads && rows_ == kSize;
@@ -142,12 +133,12 @@ class SliceLoader {
     constexpr bool kAlong = kOrder == OperandOrder::kInner;
     const int at = static_cast<int>(threadIdx.x) + q * kThreads;
     const int row = row_of(at), inner = inner_of(at);
-    const T* const from = next_ + step(q);
+    const float* const from = next_ + step(q);
     // Elements of the quad that are there.
     int count = kAlong ? left_ - inner : rows_ - row;
     if (kAlong ? row >= rows_ : inner >= left_) count = 0;
 #pragma unroll
-    for (int e = 0; e < 4; ++e) values_[q][e] = e < count ? as_float(from[e]) : fill_;
+    for (int e = 0; e < 4; ++e) values_[q][e] = e < count ? from[e] : fill_;
   }
 
   int64_t ld_;
@@ -155,13 +146,13 @@ class SliceLoader {
   int left_;  ///< inner indices that no slice has brought yet
   int rows_;  ///< at most kSize
   bool whole_;
-  const T* next_;
+  const float* next_;
   float values_[kQuads][4];
 };
 
-template <class Shape, OperandOrder kOrderA, OperandOrder kOrderB, class B>
+template <class Shape, OperandOrder kOrderA, OperandOrder kOrderB>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
-    matmul_kernel(Product product, Operand<float> a, Operand<B> b) {
+    matmul_kernel(Product product, Operand a, Operand b) {
   constexpr int kBm = Shape::kBm, kBn = Shape::kBn, kBk = Shape::kBk;
   constexpr int kTm = Shape::kTm, kTn = Shape::kTn;
   constexpr int kRowGroup = Shape::kRowGroup, kColumnGroup = Shape::kColumnGroup;
@@ -189,8 +180,8 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kBlocks)
            j % kColumnGroup;
   };
 
-  SliceLoader<kOrderA, float, kBm, kBk, Shape::kThreads> load_a(a, row0, product.k, -0.0f);
-  SliceLoader<kOrderB, B, kBn, kBk, Shape::kThreads> load_b(b, column0, product.k, 0.0f);
+  SliceLoader<kOrderA, kBm, kBk, Shape::kThreads> load_a(a, row0, product.k, -0.0f);
+  SliceLoader<kOrderB, kBn, kBk, Shape::kThreads> load_b(b, column0, product.k, 0.0f);
   if (product.k > 0) {
     load_a.load();
     load_b.load();

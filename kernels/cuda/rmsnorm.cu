@@ -1,6 +1,7 @@
 // A half-warp takes a vector: its threads are the lanes of the sum of squares.
 #include "kernels/cuda/rmsnorm.h"
 
+#include "kernels/checks.h"
 #include "kernels/cuda/lanes.cuh"
 #include "kernels/cuda/launch.cuh"
 
@@ -59,7 +60,7 @@ struct NormGradients {
   float* dweight;
   const float* rstd;
   const float* weight;
-  bool accumulate;
+  bool accumulate, accumulate_dweight;
 };
 
 __global__ void __launch_bounds__(kThreads) gradient_kernel(NormGradients op) {
@@ -140,7 +141,7 @@ __global__ void __launch_bounds__(WeightTile::kThreads) weight_kernel(NormGradie
       tiles[tile % 2][first + e * Tile::kApart][mine] = {dy[e], __fmul_rn(x[e], rstd[e])};
   };
   const bool sums = there && first == 0;
-  float sum = sums ? op.dweight[column] : 0.0f;
+  float sum = sums && op.accumulate_dweight ? op.dweight[column] : 0.0f;
   const int64_t count = ceil_div(vectors, Tile::kVectors);
   load();
   store(0);
@@ -183,13 +184,13 @@ void rmsnorm_forward(const Context& ctx, const RmsnormForward& op) {
 }
 
 void rmsnorm_residual_forward(const Context& ctx, const RmsnormResidualForward& op) {
-  const Heads<const float> x = as_heads(op.x.as<const float>(), 1);
+  const Heads<const float> x = as_heads(op.x, 1);
   if (x.tokens == 0) return;
   norm_kernel<true><<<blocks_of(x.tokens), kThreads, 0, stream_of(ctx)>>>(
       Norm{.y = as_heads(op.y.as<float>(), 1),
-           .h = as_heads(op.h.as<float>(), 1),
+           .h = as_heads(op.h, 1),
            .x = x,
-           .delta = as_heads(op.delta.as<const float>(), 1),
+           .delta = as_heads(op.delta, 1),
            .rstd = op.rstd.data,
            .weight = op.weight.data,
            .eps = op.eps});
@@ -197,19 +198,22 @@ void rmsnorm_residual_forward(const Context& ctx, const RmsnormResidualForward& 
 }
 
 void rmsnorm_backward(const Context& ctx, const RmsnormBackward& op) {
+  if (op.dx_rounded.data != nullptr)
+    require_dtype("rmsnorm_backward", "dx_rounded", op.dx_rounded.dtype, DType::kF32);
   const NormGradients norm{.dx = as_heads(op.dx.as<float>(), op.heads),
                            .dy = as_heads(op.dy.as<const float>(), op.heads),
                            .x = as_heads(op.x.as<const float>(), op.heads),
                            .dweight = op.dweight.data,
                            .rstd = op.rstd.data,
                            .weight = op.weight.data,
-                           .accumulate = op.accumulate};
-  const int64_t vectors = norm.x.tokens * norm.x.heads;
-  if (vectors == 0 || norm.x.head_dim == 0) return;
+                           .accumulate = op.accumulate,
+                           .accumulate_dweight = op.accumulate_dweight};
+  if (norm.x.head_dim == 0) return;
   // dweight first: it needs dy, which dx may overwrite.
   weight_kernel<<<static_cast<unsigned>(ceil_div(norm.x.head_dim, WeightTile::kColumns)),
                   WeightTile::kThreads, 0, stream_of(ctx)>>>(norm);
-  gradient_kernel<<<blocks_of(vectors), kThreads, 0, stream_of(ctx)>>>(norm);
+  const int64_t vectors = norm.x.tokens * norm.x.heads;
+  if (vectors > 0) gradient_kernel<<<blocks_of(vectors), kThreads, 0, stream_of(ctx)>>>(norm);
   check_launch("rmsnorm_backward");
 }
 

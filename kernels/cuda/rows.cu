@@ -121,6 +121,11 @@ void copy_rows(const Context& ctx, const CopyRows& op) {
   copy(ctx, "copy_rows", op.to, op.from, nullptr);
 }
 
+void round_rows(const Context& ctx, const RoundRows& op) {
+  fail("round_rows: device {} has no matrices of {}", device_name(ctx.device),
+       dtype_name(op.to.dtype));
+}
+
 void gather_rows(const Context& ctx, const GatherRows& op) {
   copy(ctx, "gather_rows", op.to, op.from, op.rows.data);
 }

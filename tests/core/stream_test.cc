@@ -9,23 +9,15 @@
 
 #include "core/cuda_api.h"
 #include "core/error.h"
+#include "tests/support/scratch.h"
 
 namespace orrery {
 namespace {
 
 using testing::HasSubstr;
+using testing_support::error_of;
 
 constexpr Device kDebugDevice{DeviceType::kDebug};
-
-template <class Body>
-std::string error_of(Body&& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 class StreamOf : public ::testing::TestWithParam<Device> {};
 

@@ -178,7 +178,7 @@ class ResumeCheck : public testing::Test {
   }
   ResumeDecision ask(bool own = true) const {
     return check_resume({saved_, "runs/a/checkpoints/step_9", own, config_,
-                         config::config_to_yaml(config_), inputs_, same_model_, "f32-chain/2"});
+                         config::config_to_yaml(config_), inputs_, same_model_, numerics_});
   }
   std::string refusal(bool own = true) const {
     return error_of([&] { ask(own); });
@@ -188,6 +188,7 @@ class ResumeCheck : public testing::Test {
   storage::CheckpointInfo saved_;
   std::vector<storage::InputDigest> inputs_;
   bool same_model_ = true;
+  std::string numerics_ = "f32-chain/2";
 };
 
 TEST_F(ResumeCheck, TheSameRunGoesOnWithoutAWord) {
@@ -239,15 +240,29 @@ TEST_F(ResumeCheck, TextsMayBeGoneOnceSftIsOver) {
   EXPECT_THAT(refusal(), HasSubstr("sft.text_files[0]"));
 }
 
-TEST_F(ResumeCheck, AnotherVersionOfTheNumericsIsTold) {
+TEST_F(ResumeCheck, AnotherVersionOrClassOfTheNumericsIsTold) {
   saved_.numerics = "f32-chain/2";
   saved_.device = "debug";
   EXPECT_THAT(ask().warnings, IsEmpty()) << "nobody compares devices";
   saved_.numerics = "f32-chain/1";
   ASSERT_EQ(ask().warnings.size(), 1u);
   EXPECT_THAT(ask().warnings[0],
-              HasSubstr("learned with numerics f32-chain/1 and this program's are f32-chain/2"));
-  saved_.numerics = "bf16-storage/2";  // of another model.compute_dtype, which is compared
+              HasSubstr("learned with numerics f32-chain/1 and this program's are f32-chain/2: "
+                        "from here on results differ in the last bits"));
+
+  config_.mutable_model()->set_compute_dtype(proto::ModelSection::BF16);
+  numerics_ = "pairs/1";
+  saved_.numerics = "f32-chain/2";  // of another model.compute_dtype, which is what is told
+  EXPECT_THAT(refusal(), HasSubstr("model.compute_dtype: f32 -> bf16"));
+  ASSERT_EQ(ask(/*own=*/false).warnings.size(), 1u);
+  EXPECT_THAT(ask(/*own=*/false).warnings[0], Not(HasSubstr("numerics")));
+  saved_.run_config_yaml = config::config_to_yaml(config_);
+  saved_.numerics = "bf16-storage/1";  // what older programs made of bf16
+  ASSERT_EQ(ask().warnings.size(), 1u);
+  EXPECT_THAT(ask().warnings[0],
+              HasSubstr("learned with numerics bf16-storage/1 and this program's are pairs/1: "
+                        "from here on results differ from"));
+  saved_.numerics = "pairs/1";
   EXPECT_THAT(ask().warnings, IsEmpty());
 }
 

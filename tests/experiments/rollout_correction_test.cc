@@ -53,7 +53,7 @@ std::vector<rollout::Group> make_groups(learners::Learner& learner,
   for (rollout::Group& group : groups) {
     for (rollout::Trajectory& t : group.samples) {
       t.logprobs = logprobs[at++];
-      if (t.fingerprint.numerics == kernels::NumericsClass::kF32Chain) continue;
+      if (t.fingerprint == rollout::fingerprint_of({}, DType::kF32)) continue;
       for (size_t i = 0; i < t.logprobs.size(); ++i)
         t.logprobs[i] -= t.loss_mask[i] != 0 ? error : 0.0f;
     }

@@ -8,6 +8,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -137,10 +138,10 @@ inline double exact_row(const AttentionShape& shape, const Sequence& s, int64_t 
 /// A pool of `blocks` blocks, all NaN, handed out in a shuffled order.
 class Pool {
  public:
-  Pool(const AttentionShape& shape, int64_t blocks, uint32_t seed = 1)
-      : memory_({}, kv_pool_bytes({}, DType::kF32, blocks, shape.kv_heads, shape.head_dim)) {
-    std::ranges::fill(memory_.span<float>(), std::numeric_limits<float>::quiet_NaN());
-    view_ = make_kv_pool({}, DType::kF32, blocks, shape.kv_heads, shape.head_dim, memory_.data());
+  Pool(const AttentionShape& shape, int64_t blocks, uint32_t seed = 1, DType dtype = DType::kF32)
+      : memory_({}, kv_pool_bytes({}, dtype, blocks, shape.kv_heads, shape.head_dim)) {
+    std::memset(memory_.data(), 0xFF, memory_.bytes());  // NaN in f32 and in bf16
+    view_ = make_kv_pool({}, dtype, blocks, shape.kv_heads, shape.head_dim, memory_.data());
     free_.resize(static_cast<size_t>(blocks));
     std::iota(free_.begin(), free_.end(), 0);
     std::shuffle(free_.begin(), free_.end(), std::mt19937(seed));
@@ -165,10 +166,13 @@ class Pool {
 };
 
 /// Copies slots [0, count) of a block to another.
-inline void copy_slots(const Pool& pool, int32_t from, int32_t to, int64_t count) {
+inline void copy_slots(const Pool& pool, int32_t from, int32_t to, int64_t count,
+                       bool clear_rest = false) {
   Arena arena;
   const std::vector<BlockCopy> copies{{from, to, count}};
-  kv_copy({}, {.pool = pool.view(), .plan = make_copy_plan({}, pool.view().blocks, copies, arena)});
+  kv_copy({}, {.pool = pool.view(),
+               .plan = make_copy_plan({}, pool.view().blocks, copies, arena),
+               .clear_rest = clear_rest});
 }
 
 /// Rows [begin, end) of sequence `sequence`.

@@ -396,21 +396,26 @@ TEST_F(AttentionTest, KvCopyTakesOnlyTheFirstSlots) {
                   .k = Mat<const float>(k.data(), kKvBlock, row),
                   .v = Mat<const float>(v.data(), kKvBlock, row),
                   .plan = make_attention_plan({}, shape, kKvBlock, 2, segments, arena)});
-    copy_slots(pool, 0, 1, c.slots);
-    const float* keys = cpu::keys(pool.view());
-    const float* values = cpu::values(pool.view());
-    const int64_t block = cpu::block_elements(heads, dim);
-    for (int64_t head = 0; head < heads; ++head) {
-      for (int64_t slot = 0; slot < kKvBlock; ++slot) {
-        for (int64_t d = 0; d < dim; ++d) {
-          const int64_t k_at = (head * dim + d) * kKvBlock + slot,
-                        v_at = (head * kKvBlock + slot) * dim + d;
-          EXPECT_EQ(keys[k_at], k[slot * row + head * dim + d]);
-          if (slot < c.slots) {
-            EXPECT_EQ(keys[block + k_at], keys[k_at]);
-            EXPECT_EQ(values[block + v_at], values[v_at]);
-          } else {
-            EXPECT_TRUE(std::isnan(keys[block + k_at]) && std::isnan(values[block + v_at]));
+    const float* keys = cpu::keys<float>(pool.view());
+    const float* values = cpu::values<float>(pool.view());
+    const int64_t block = heads * cpu::key_elements(DType::kF32, dim);
+    for (const bool clear_rest : {false, true}) {
+      copy_slots(pool, 0, 1, c.slots, clear_rest);
+      for (int64_t head = 0; head < heads; ++head) {
+        for (int64_t slot = 0; slot < kKvBlock; ++slot) {
+          for (int64_t d = 0; d < dim; ++d) {
+            const int64_t k_at = (head * dim + d) * kKvBlock + slot,
+                          v_at = (head * kKvBlock + slot) * dim + d;
+            const float key = keys[block + k_at], value = values[block + v_at];
+            EXPECT_EQ(keys[k_at], k[slot * row + head * dim + d]);
+            if (slot < c.slots) {
+              EXPECT_EQ(key, keys[k_at]);
+              EXPECT_EQ(value, values[v_at]);
+            } else if (clear_rest) {
+              EXPECT_TRUE(key == 0 && value == 0);
+            } else {
+              EXPECT_TRUE(std::isnan(key) && std::isnan(value));
+            }
           }
         }
       }
@@ -422,9 +427,10 @@ TEST_F(AttentionTest, ClearZeroesThePool) {
   for (const KvClearCase& c : cases_for(kKvClearCases, kOracle)) {
     Pool pool(c.shape, c.blocks);
     kv_clear({.threads = 2}, {.pool = pool.view()});
-    const float* keys = cpu::keys(pool.view());
+    const float* keys = cpu::keys<float>(pool.view());
     EXPECT_TRUE(std::all_of(
-        keys, keys + 2 * c.blocks * cpu::block_elements(c.shape.kv_heads, c.shape.head_dim),
+        keys,
+        keys + cpu::kv_pool_elements(DType::kF32, c.blocks, c.shape.kv_heads, c.shape.head_dim),
         [](float x) { return x == 0; }));
   }
 }
@@ -528,10 +534,12 @@ TEST_F(AttentionTest, BadInputIsNamed) {
   EXPECT_THAT([&] { copy_slots(pool, 0, 3, 1); },
               ThrowsMessage<Error>(HasSubstr("outside the pool of 3")));
   EXPECT_THAT([&] { copy_slots(pool, 0, 1, 33); }, ThrowsMessage<Error>(HasSubstr("33 slots")));
-  EXPECT_THAT([] { kv_pool_bytes({}, DType::kBF16, 1, 1, 8); },
+  EXPECT_THAT([] { kv_pool_bytes({}, DType::kF16, 1, 1, 8); },
+              ThrowsMessage<Error>(HasSubstr("no kernels for f16 keys and values")));
+  const Context gpu{.device = {DeviceType::kCuda, 0}};
+  EXPECT_THAT([&] { kv_pool_bytes(gpu.device, DType::kBF16, 1, 1, 8); },
               ThrowsMessage<Error>(HasSubstr("no kernels for bf16 keys and values")));
   if (kCudaBuilt) return;  // no backend is missing
-  const Context gpu{.device = {DeviceType::kCuda, 0}};
   EXPECT_THAT([&] { make_attention_plan(gpu, shape, 10, 3, {}, arena); },
               ThrowsMessage<Error>(HasSubstr("no kernels for device cuda:0")));
   EXPECT_THAT([&] { kv_clear(gpu, {.pool = pool.view()}); },

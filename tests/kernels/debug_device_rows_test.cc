@@ -69,8 +69,8 @@ void run_flat(DeviceArrays& a, std::vector<double>& numbers) {
   const Vec<float> w = a.vec(kSize), grad = a.vec(kSize), m = a.vec(kSize), v = a.vec(kSize);
   fill(a.ctx(), {.y = m});
   fill(a.ctx(), {.y = v, .value = 0.25f});
-  accumulate(a.ctx(), {.y = grad, .x = w});
   const std::vector<const float*> parts = {w.data, grad.data};
+  nested_sum(a.ctx(), {.out = grad, .parts = parts});
   tree_sum(a.ctx(), {.out = grad, .parts = parts});
   sum_squares_chunks(a.ctx(), {.sums = a.vec(2), .x = grad});
   adamw_step(a.ctx(), {.w = w, .m = m, .v = v, .grad = grad, .t = 1});

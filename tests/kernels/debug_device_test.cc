@@ -30,7 +30,9 @@ class OnDevice {
   explicit OnDevice(DeviceType type) : ctx_{.device = {type}, .threads = 2}, arena_(ctx_.device) {}
 
   Results run() {
-    const Mat<const float> x = mat(random_vector(kRows * kIn, 1), kIn);
+    std::vector<Bf16> hidden;
+    for (const float value : random_vector(kRows * kIn, 1)) hidden.push_back(to_bf16(value));
+    const Mat<const Bf16> x(vec(hidden).data, kRows, kIn);
     const Mat<const float> w = mat(random_vector(kVocab * kIn, 2), kIn);
     const Vec<float> bias = vec(random_vector(kVocab, 3));
     memory_ = Buffer(ctx_.device, packed_weight_bytes(ctx_.device, DType::kBF16, kVocab, kIn));

@@ -35,6 +35,15 @@ class DeviceArrays {
     const int64_t stride = cols + padding;
     return {vec(rows * stride, scale).data, rows, cols, stride};
   }
+  /// f32 or bf16, rounded.
+  ActMat act_mat(DType dtype, int64_t rows, int64_t cols, float scale = 1.0f) {
+    if (dtype == DType::kF32) return mat(rows, cols, scale);
+    std::vector<Bf16> elements;
+    for (const float value : random_vector(rows * cols, seed_++, scale))
+      elements.push_back(to_bf16(value));
+    bf16_vecs_.push_back(upload(elements));
+    return Mat<Bf16>(bf16_vecs_.back().data, rows, cols);
+  }
   template <class T>
   Vec<T> upload(const std::vector<T>& values) {
     return upload_into(ctx_, arena_, Span<const T>(values));
@@ -46,12 +55,15 @@ class DeviceArrays {
     orrery::download(ctx_, Span<T>(host), device);
     return host;
   }
-  /// All floats, one array after the other.
+  /// All floats, one array after the other, then those of bf16.
   std::vector<float> values() const {
     std::vector<float> all;
     for (const Vec<float>& v : vecs_) {
       const std::vector<float> host = download(v);
       all.insert(all.end(), host.begin(), host.end());
+    }
+    for (const Vec<Bf16>& v : bf16_vecs_) {
+      for (const Bf16 element : download(v)) all.push_back(to_f32(element));
     }
     return all;
   }
@@ -65,6 +77,7 @@ class DeviceArrays {
   Context ctx_;
   Arena arena_;
   std::vector<Vec<float>> vecs_;
+  std::vector<Vec<Bf16>> bf16_vecs_;
   uint64_t seed_;
 };
 

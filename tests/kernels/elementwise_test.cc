@@ -23,26 +23,6 @@ TEST(Fill, WritesEveryElementAndTouchesNothingElse) {
   }
 }
 
-TEST(Accumulate, AddsElementwise) {
-  for (const FlatCase& c : cases_for(kAccumulateCases, kOracle)) {
-    SCOPED_TRACE(c.name);
-    const std::vector<float> x = random_vector(c.count, c.seed),
-                             y = random_vector(c.count, c.seed + 1);
-    std::vector<float> expected = y;
-    for (size_t i = 0; i < expected.size(); ++i) expected[i] += x[i];
-    on_every_target([&](const Context& ctx) {
-      std::vector<float> got = y;
-      accumulate(ctx, {.y = vec(got), .x = vec(x)});
-      EXPECT_TRUE(same_bits(got, expected));
-    });
-  }
-}
-
-TEST(Accumulate, OtherLengthsAreAnError) {
-  std::vector<float> y(4), three(3);
-  expect_error([&] { accumulate({}, {.y = vec(y), .x = vec(three)}); }, "x has 3 elements");
-}
-
 /// The definition: leaves of a complete binary tree, every node left + right.
 float tree_sum_of(Span<const float* const> parts, int64_t element) {
   if (parts.size() == 1) return parts[0][element];
@@ -60,27 +40,66 @@ std::vector<const float*> pointers(const Values& values) {
   return parts;
 }
 
-class TreeSumTest : public testing::TestWithParam<TreeSumCase> {};
+/// The parts of a sum, of `count` elements each.
+Values random_parts(const SumCase& c, int64_t count) {
+  Values values;
+  for (int64_t p = 0; p < c.parts; ++p) values.push_back(random_vector(count, c.seed + p));
+  return values;
+}
+
+/// The op, on every target, into memory of its own and into some of its parts.
+template <class Op>
+void expect_sum(const Values& values, const std::vector<float>& expected,
+                void (*op)(const Context&, const Op&)) {
+  const int64_t count = std::ssize(expected), parts = std::ssize(values);
+  const std::vector<const float*> leaves = pointers(values);
+  on_every_target([&](const Context& ctx) {
+    std::vector<float> got(count, kNan);
+    op(ctx, {.out = vec(got), .parts = leaves});
+    EXPECT_TRUE(same_bits(got, expected));
+    for (const int64_t place : {int64_t{0}, parts / 2, parts - 1}) {
+      Values own = values;
+      const std::vector<const float*> own_leaves = pointers(own);
+      op(ctx, {.out = vec(own[place]), .parts = own_leaves});
+      EXPECT_TRUE(same_bits(own[place], expected)) << "into part " << place;
+      for (int64_t p = 0; p < parts; ++p)
+        EXPECT_TRUE(p == place || own[p] == values[p]) << "part " << p << " was written to";
+    }
+  });
+}
+
+class NestedSumTest : public testing::TestWithParam<SumCase> {};
+
+TEST_P(NestedSumTest, HasTheBitsOfScalarAdds) {
+  for (const int64_t count : kSumCounts) {
+    const Values values = random_parts(GetParam(), count);
+    std::vector<float> expected = values.back();
+    for (int64_t p = GetParam().parts - 2; p >= 0; --p) {
+      for (int64_t i = 0; i < count; ++i) expected[i] = values[p][i] + expected[i];
+    }
+    expect_sum(values, expected, nested_sum);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Parts, NestedSumTest,
+                         testing::ValuesIn(cases_for(kNestedSumCases, kOracle)), CaseName());
+
+TEST(NestedSum, OneAloneIsAnError) {
+  std::vector<float> out(4);
+  const std::vector<const float*> parts(1, out.data());
+  expect_error([&] { nested_sum({}, {.out = vec(out), .parts = parts}); },
+               "nested_sum: there are 1 parts; there must be at least 2");
+}
+
+class TreeSumTest : public testing::TestWithParam<SumCase> {};
 
 TEST_P(TreeSumTest, HasTheBitsOfTheScalarTree) {
-  const int64_t parts = GetParam().parts;
-  for (const int64_t count : kTreeSumCounts) {
-    Values values;
-    for (int64_t p = 0; p < parts; ++p) values.push_back(random_vector(count, GetParam().seed + p));
-    std::vector<float> expected(count);
+  for (const int64_t count : kSumCounts) {
+    const Values values = random_parts(GetParam(), count);
     const std::vector<const float*> leaves = pointers(values);
+    std::vector<float> expected(count);
     for (int64_t i = 0; i < count; ++i) expected[i] = tree_sum_of(leaves, i);
-    on_every_target([&](const Context& ctx) {
-      std::vector<float> got(count, kNan);
-      tree_sum(ctx, {.out = vec(got), .parts = leaves});
-      EXPECT_TRUE(same_bits(got, expected));
-      for (const int64_t place : {int64_t{0}, parts / 2, parts - 1}) {
-        Values own = values;
-        const std::vector<const float*> own_leaves = pointers(own);
-        tree_sum(ctx, {.out = vec(own[place]), .parts = own_leaves});
-        EXPECT_TRUE(same_bits(own[place], expected)) << "into part " << place;
-      }
-    });
+    expect_sum(values, expected, tree_sum);
   }
 }
 

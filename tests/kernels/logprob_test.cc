@@ -1,6 +1,7 @@
 #include "kernels/logprob.h"
 
 #include "kernels/scalar_math.h"
+#include "tests/kernels/bf16_testing.h"
 #include "tests/kernels/cases/vocabulary_cases.h"
 #include "tests/kernels/kernel_testing.h"
 
@@ -10,8 +11,13 @@ using namespace cases;
 using namespace kernel_testing;
 
 struct RowResult {
-  float logprob, entropy, lse;
+  float logprob, entropy, max, log_sum;
 };
+
+/// What a z - max of -inf counts as where it is multiplied by its probability, 0.
+float finite_below(float below_max) {
+  return std::max(below_max, std::numeric_limits<float>::lowest());
+}
 
 /// The definition of kernels/logprob.h, in scalar code.
 RowResult logprob_definition(const float* logits, int64_t vocab, int64_t target, float inv) {
@@ -20,18 +26,18 @@ RowResult logprob_definition(const float* logits, int64_t vocab, int64_t target,
   const float s =
       lanes_sum(vocab, [&](int64_t j, float acc) { return acc + exp_f32(logits[j] * inv - m); });
   const float weighted = lanes_sum(vocab, [&](int64_t j, float acc) {
-    const float z = logits[j] * inv;
-    return std::fma(exp_f32(z - m), std::max(z, std::numeric_limits<float>::lowest()), acc);
+    const float below_max = logits[j] * inv - m;
+    return std::fma(exp_f32(below_max), finite_below(below_max), acc);
   });
-  const float lse = m + log_f32(s);
-  return {logits[target] * inv - lse, lse - weighted / s, lse};
+  const float log_sum = log_f32(s);
+  return {(logits[target] * inv - m) - log_sum, log_sum - weighted / s, m, log_sum};
 }
 
 float gradient_definition(float logit, bool is_target, float inv, const RowResult& row, float dlogp,
                           float dentropy) {
-  const float z = logit * inv;
-  const float p = exp_f32(z - row.lse);
-  const float spread = (std::max(z, std::numeric_limits<float>::lowest()) - row.lse) + row.entropy;
+  const float below_max = logit * inv - row.max;
+  const float p = exp_f32(below_max - row.log_sum);
+  const float spread = (finite_below(below_max) - row.log_sum) + row.entropy;
   return std::fma(dlogp, (is_target ? 1.0f : 0.0f) - p, -(dentropy * p * spread)) * inv;
 }
 
@@ -72,29 +78,32 @@ class LogprobTest : public testing::TestWithParam<LogprobCase> {
 TEST_P(LogprobTest, ForwardHasTheBitsOfScalarCodeAndAgreesWithDouble) {
   const int64_t rows = GetParam().rows, vocab = GetParam().vocab;
   const double tolerance = GetParam().tolerance;
-  std::vector<float> logprobs, entropies, lse;
+  std::vector<float> logprobs, entropies, max, log_sum;
   for (int64_t r = 0; r < rows; ++r) {
     const auto u = static_cast<size_t>(r);
     const RowResult row = logprob_definition(&logits_(r, 0), vocab, targets_[u], inv_[u]);
     logprobs.push_back(row.logprob);
     entropies.push_back(row.entropy);
-    lse.push_back(row.lse);
+    max.push_back(row.max);
+    log_sum.push_back(row.log_sum);
     const ExactRow truth = exact({&logits_(r, 0), &logits_(r, 0) + vocab}, targets_[u], inv_[u]);
     EXPECT_NEAR(row.logprob, truth.logprob, tolerance);
     EXPECT_NEAR(row.entropy, truth.entropy, tolerance);
   }
   on_every_target([&](const Context& ctx) {
     std::vector<float> got(logprobs.size()), got_entropies(logprobs.size()),
-        got_lse(logprobs.size());
+        got_max(logprobs.size()), got_log_sum(logprobs.size());
     logprob_forward(ctx, {.logprobs = vec(got),
                           .entropies = vec(got_entropies),
-                          .lse = vec(got_lse),
+                          .max = vec(got_max),
+                          .log_sum = vec(got_log_sum),
                           .logits = logits_.mat(),
                           .targets = vec(targets_),
                           .inv_temperature = vec(inv_)});
     EXPECT_TRUE(same_bits(got, logprobs));
     EXPECT_TRUE(same_bits(got_entropies, entropies));
-    EXPECT_TRUE(same_bits(got_lse, lse));
+    EXPECT_TRUE(same_bits(got_max, max));
+    EXPECT_TRUE(same_bits(got_log_sum, log_sum));
     std::vector<float> alone(logprobs.size());
     logprob_forward(ctx, {.logprobs = vec(alone),
                           .logits = logits_.mat(),
@@ -108,12 +117,13 @@ TEST_P(LogprobTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences
   const int64_t rows = GetParam().rows, vocab = GetParam().vocab;
   const double tolerance = GetParam().tolerance;
   Matrix expected = logits_, without_entropy = logits_;
-  std::vector<float> entropies, lse;
+  std::vector<float> entropies, max, log_sum;
   for (int64_t r = 0; r < rows; ++r) {
     const auto u = static_cast<size_t>(r);
     const RowResult row = logprob_definition(&logits_(r, 0), vocab, targets_[u], inv_[u]);
     entropies.push_back(row.entropy);
-    lse.push_back(row.lse);
+    max.push_back(row.max);
+    log_sum.push_back(row.log_sum);
     const std::vector<double> point(&logits_(r, 0), &logits_(r, 0) + vocab);
     const auto loss = [&](const std::vector<double>& v) {
       const ExactRow truth = exact(v, targets_[u], inv_[u]);
@@ -126,9 +136,10 @@ TEST_P(LogprobTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences
       expected(r, j) =
           masked ? 0.0f
                  : gradient_definition(logits_(r, j), hot, inv_[u], row, dlogp_[u], dentropy_[u]);
-      without_entropy(r, j) = masked ? 0.0f
-                                     : gradient_definition(logits_(r, j), hot, inv_[u],
-                                                           {0.0f, 0.0f, row.lse}, dlogp_[u], 0.0f);
+      without_entropy(r, j) =
+          masked ? 0.0f
+                 : gradient_definition(logits_(r, j), hot, inv_[u],
+                                       {0.0f, 0.0f, row.max, row.log_sum}, dlogp_[u], 0.0f);
       if (hot || j % std::max<int64_t>(1, vocab / 40) == 0) {
         ASSERT_NEAR(expected(r, j), numeric_gradient(loss, point, static_cast<size_t>(j)),
                     10 * tolerance);
@@ -136,26 +147,141 @@ TEST_P(LogprobTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences
     }
   }
   on_every_target([&](const Context& ctx) {
-    Matrix got = logits_, got_without = logits_;
-    logprob_backward(ctx, {.logits = got.mat(),
+    Matrix got = logits_, got_without = logits_, apart(rows, vocab);
+    logprob_backward(ctx, {.dlogits = got.mat(),
+                           .logits = got.mat(),
                            .targets = vec(targets_),
-                           .lse = vec(lse),
+                           .max = vec(max),
+                           .log_sum = vec(log_sum),
                            .entropies = vec(entropies),
                            .dlogp = vec(dlogp_),
                            .dentropy = vec(dentropy_),
                            .inv_temperature = vec(inv_)});
     EXPECT_TRUE(same_bits(got.values, expected.values));
-    logprob_backward(ctx, {.logits = got_without.mat(),
+    logprob_backward(ctx, {.dlogits = got_without.mat(),
+                           .logits = got_without.mat(),
                            .targets = vec(targets_),
-                           .lse = vec(lse),
+                           .max = vec(max),
+                           .log_sum = vec(log_sum),
                            .dlogp = vec(dlogp_),
                            .inv_temperature = vec(inv_)});
     EXPECT_TRUE(same_bits(got_without.values, without_entropy.values));
+    logprob_backward(ctx, {.dlogits = apart.mat(),
+                           .logits = logits_.mat(),
+                           .targets = vec(targets_),
+                           .max = vec(max),
+                           .log_sum = vec(log_sum),
+                           .dlogp = vec(dlogp_),
+                           .inv_temperature = vec(inv_)});
+    EXPECT_TRUE(same_bits(apart.values, without_entropy.values));
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, LogprobTest, testing::ValuesIn(cases_for(kLogprobCases, kTest)),
+INSTANTIATE_TEST_SUITE_P(Shapes, LogprobTest,
+                         testing::ValuesIn(of_type(cases_for(kLogprobCases, kTest), DType::kF32)),
                          CaseName());
+
+class LogprobBf16Test : public LogprobTest {};
+
+TEST_P(LogprobBf16Test, BackwardRoundsWhatScalarCodeGives) {
+  const int64_t rows = GetParam().rows, vocab = GetParam().vocab;
+  Matrix expected(rows, vocab);
+  std::vector<float> entropies, max, log_sum;
+  for (int64_t r = 0; r < rows; ++r) {
+    const auto u = static_cast<size_t>(r);
+    const RowResult row = logprob_definition(&logits_(r, 0), vocab, targets_[u], inv_[u]);
+    entropies.push_back(row.entropy);
+    max.push_back(row.max);
+    log_sum.push_back(row.log_sum);
+    for (int64_t j = 0; j < vocab; ++j) {
+      expected(r, j) = dlogp_[u] == 0.0f
+                           ? 0.0f
+                           : gradient_definition(logits_(r, j), j == targets_[u], inv_[u], row,
+                                                 dlogp_[u], dentropy_[u]);
+    }
+  }
+  const Matrix before = logits_;
+  on_every_target([&](const Context& ctx) {
+    Bf16Matrix got(rows, vocab);
+    logprob_backward(ctx, {.dlogits = got.mat(),
+                           .logits = logits_.mat(),
+                           .targets = vec(targets_),
+                           .max = vec(max),
+                           .log_sum = vec(log_sum),
+                           .entropies = vec(entropies),
+                           .dlogp = vec(dlogp_),
+                           .dentropy = vec(dentropy_),
+                           .inv_temperature = vec(inv_)});
+    EXPECT_TRUE(same_bits(got.values(), rounded(expected).values));
+    EXPECT_TRUE(same_bits(logits_.values, before.values));
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, LogprobBf16Test,
+                         testing::ValuesIn(of_type(cases_for(kLogprobCases, kOracle),
+                                                   DType::kBF16)),
+                         CaseName());
+
+/// |a - b| / |b|, b a row of gradients in double.
+double relative_distance(const std::function<double(int64_t)>& a,
+                         const std::function<double(int64_t)>& b, int64_t count) {
+  double difference = 0.0, length = 0.0;
+  for (int64_t j = 0; j < count; ++j) {
+    difference += std::pow(a(j) - b(j), 2.0);
+    length += std::pow(b(j), 2.0);
+  }
+  return std::sqrt(difference / length);
+}
+
+TEST(Logprob, AConfidentTokenKeepsItsGradient) {
+  // p is about 0.99 and the largest logit 16 to 32, where m + log s in one number has
+  // lost most of log s.
+  constexpr int64_t kVocab = 37;
+  constexpr double kBound = 1.5e-5;
+  const std::vector<int32_t> target = {5};
+  const std::vector<float> one = {1.0f};
+  double worst_of_one_number = 0.0;
+  for (uint64_t row = 0; row < 60; ++row) {
+    Matrix logits = Matrix::random(1, kVocab, 100 + row);
+    logits(0, target[0]) = 8.0f;
+    for (int64_t j = 0; j < kVocab; ++j) logits(0, j) += 8.5f + 0.25f * static_cast<float>(row);
+    double s = 0.0;
+    for (int64_t j = 0; j < kVocab; ++j)
+      s += std::exp(static_cast<double>(logits(0, j)) - logits(0, target[0]));
+    const auto truth = [&](int64_t j) {
+      const double p = std::exp(static_cast<double>(logits(0, j)) - logits(0, target[0])) / s;
+      return j == target[0] ? (s - 1.0) / s : -p;
+    };
+    ASSERT_NEAR(truth(target[0]), 0.02, 0.015);
+
+    std::vector<float> logprob(1), max(1), log_sum(1);
+    logprob_forward({}, {.logprobs = vec(logprob),
+                         .max = vec(max),
+                         .log_sum = vec(log_sum),
+                         .logits = logits.mat(),
+                         .targets = vec(target),
+                         .inv_temperature = vec(one)});
+    EXPECT_NEAR(logprob[0], -std::log(s), 2e-7);
+    Matrix dlogits(1, kVocab);
+    logprob_backward({}, {.dlogits = dlogits.mat(),
+                          .logits = logits.mat(),
+                          .targets = vec(target),
+                          .max = vec(max),
+                          .log_sum = vec(log_sum),
+                          .dlogp = vec(one),
+                          .inv_temperature = vec(one)});
+    EXPECT_LT(relative_distance([&](int64_t j) { return double{dlogits(0, j)}; }, truth, kVocab),
+              kBound);
+    const float lse = max[0] + log_sum[0];
+    const auto by_one_number = [&](int64_t j) {
+      const float p = exp_f32(logits(0, j) - lse);
+      return double{j == target[0] ? 1.0f - p : -p};
+    };
+    worst_of_one_number =
+        std::max(worst_of_one_number, relative_distance(by_one_number, truth, kVocab));
+  }
+  EXPECT_GT(worst_of_one_number, 3 * kBound) << "these rows do not tell the two forms apart";
+}
 
 TEST(Logprob, MaskedTokensCountAsImpossible) {
   const int64_t vocab = 21;
@@ -167,10 +293,11 @@ TEST(Logprob, MaskedTokensCountAsImpossible) {
   const std::vector<float> one = {1.0f};
   const ExactRow truth = exact(kept, 1, 1.0);
   on_every_target([&](const Context& ctx) {
-    std::vector<float> logprob(1), entropy(1), lse(1), logprob2(1);
+    std::vector<float> logprob(1), entropy(1), max(1), log_sum(1), logprob2(1);
     logprob_forward(ctx, {.logprobs = vec(logprob),
                           .entropies = vec(entropy),
-                          .lse = vec(lse),
+                          .max = vec(max),
+                          .log_sum = vec(log_sum),
                           .logits = logits.mat(),
                           .targets = vec(target),
                           .inv_temperature = vec(one)});
@@ -182,9 +309,11 @@ TEST(Logprob, MaskedTokensCountAsImpossible) {
                           .inv_temperature = vec(one)});
     EXPECT_EQ(logprob2[0], -kInf);
     Matrix dlogits = logits;
-    logprob_backward(ctx, {.logits = dlogits.mat(),
+    logprob_backward(ctx, {.dlogits = dlogits.mat(),
+                           .logits = dlogits.mat(),
                            .targets = vec(target),
-                           .lse = vec(lse),
+                           .max = vec(max),
+                           .log_sum = vec(log_sum),
                            .entropies = vec(entropy),
                            .dlogp = vec(one),
                            .dentropy = vec(one),
@@ -207,10 +336,11 @@ TEST(Logprob, NanAndHopelessRowsGiveNanAndLeaveOthersAlone) {
     const std::vector<int32_t> targets = {1, -1, 1, 1};  // -1: no token could be drawn
     const std::vector<float> inv(4, 1.0f);
     on_every_target([&](const Context& ctx) {
-      std::vector<float> logprobs(4), entropies(4), lse(4);
+      std::vector<float> logprobs(4), entropies(4), max(4), log_sum(4);
       logprob_forward(ctx, {.logprobs = vec(logprobs),
                             .entropies = vec(entropies),
-                            .lse = vec(lse),
+                            .max = vec(max),
+                            .log_sum = vec(log_sum),
                             .logits = logits.mat(),
                             .targets = vec(targets),
                             .inv_temperature = vec(inv)});
@@ -246,9 +376,11 @@ TEST(Logprob, WrongShapesAreErrors) {
                                .logits = logits.mat(),
                                .targets = vec(targets),
                                .inv_temperature = vec(inv)};
-  const LogprobBackward backward{.logits = logits.mat(),
+  const LogprobBackward backward{.dlogits = logits.mat(),
+                                 .logits = logits.mat(),
                                  .targets = vec(targets),
-                                 .lse = vec(out),
+                                 .max = vec(out),
+                                 .log_sum = vec(out),
                                  .dlogp = vec(out),
                                  .inv_temperature = vec(inv)};
   LogprobForward op = forward;
@@ -264,8 +396,17 @@ TEST(Logprob, WrongShapesAreErrors) {
   back.dentropy = vec(out);
   expect_error([&] { logprob_backward({}, back); }, "entropies has 0");
   back = backward;
-  back.lse = vec(three);
-  expect_error([&] { logprob_backward({}, back); }, "lse has 3");
+  back.max = vec(three);
+  expect_error([&] { logprob_backward({}, back); }, "max has 3");
+  back = backward;
+  back.log_sum = vec(three);
+  expect_error([&] { logprob_backward({}, back); }, "log_sum has 3");
+  back = backward;
+  back.dlogits = none.mat();
+  expect_error([&] { logprob_backward({}, back); }, "dlogits is [2, 0]");
+  back = backward;
+  back.dlogits.dtype = DType::kF16;
+  expect_error([&] { logprob_backward({}, back); }, "dlogits holds f16");
   EXPECT_TRUE(same_bits(logits.values, before.values));
 }
 

@@ -1,6 +1,7 @@
 #include "kernels/rmsnorm.h"
 
 #include "core/cuda_api.h"
+#include "tests/kernels/bf16_testing.h"
 #include "tests/kernels/cases/rmsnorm_cases.h"
 #include "tests/kernels/kernel_testing.h"
 
@@ -196,6 +197,22 @@ TEST_P(RmsnormTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences
     EXPECT_TRUE(same_bits(in_place.values, dx.values));
     EXPECT_TRUE(same_bits(again, dweight));
 
+    // Written over NaN, dweight is what it is when added to zeros.
+    std::vector<float> zeros(again.size(), 0.0f);
+    again.assign(again.size(), kNan);
+    for (std::vector<float>* const sum : {&zeros, &again}) {
+      rmsnorm_backward(ctx, {.dx = got.mat(),
+                             .dweight = vec(*sum),
+                             .dy = dy.mat(),
+                             .x = x.mat(),
+                             .rstd = vec(std::as_const(rstds)),
+                             .weight = vec(weight),
+                             .accumulate_dweight = sum == &zeros,
+                             .heads = heads});
+    }
+    EXPECT_TRUE(same_bits(again, zeros));
+    EXPECT_FALSE(same_bits(again, dweight));
+
     // Two calls over parts of the rows give the bits of one.
     Matrix added = dx_start;
     std::vector<float> added_dweight = dweight_start;
@@ -216,7 +233,181 @@ TEST_P(RmsnormTest, BackwardHasTheBitsOfScalarCodeAndAgreesWithFiniteDifferences
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, RmsnormTest, testing::ValuesIn(cases_for(kRmsnormCases, kTest)),
+INSTANTIATE_TEST_SUITE_P(Shapes, RmsnormTest,
+                         testing::ValuesIn(of_type(cases_for(kRmsnormCases, kTest), DType::kF32)),
+                         CaseName());
+
+/// Norms of all vectors of x, whose elements are floats.
+struct Normed {
+  Matrix y;
+  std::vector<float> rstd;
+  Normed(const Matrix& x, const std::vector<float>& weight, int64_t heads, float eps)
+      : y(x.rows, x.cols) {
+    const int64_t dim = x.cols / heads;
+    for (int64_t t = 0; t < x.rows; ++t) {
+      for (int64_t h = 0; h < heads; ++h)
+        rstd.push_back(norm_vector(&y(t, h * dim), at(x, t, h * dim), weight.data(), dim, eps));
+    }
+  }
+  static const float* at(const Matrix& m, int64_t t, int64_t j) {
+    return m.values.data() + t * (m.cols + Matrix::kPadding) + j;
+  }
+};
+
+/// Gradients of all vectors; `dx` and `dweight` are started from where they are added
+/// to.
+void norm_gradients(Matrix& dx, std::vector<float>& dweight, const Matrix& dy, const Matrix& x,
+                    const std::vector<float>& weight, const Normed& forward, int64_t heads,
+                    bool accumulate) {
+  const int64_t dim = x.cols / heads;
+  size_t vector = 0;
+  for (int64_t t = 0; t < x.rows; ++t) {
+    for (int64_t h = 0; h < heads; ++h) {
+      const float rstd = forward.rstd[vector++];
+      const float* const xv = Normed::at(x, t, h * dim);
+      const float* const dyv = Normed::at(dy, t, h * dim);
+      const auto d = norm_vector_gradient(dyv, xv, weight.data(), rstd, dim,
+                                          accumulate ? Normed::at(dx, t, h * dim) : nullptr);
+      for (int64_t i = 0; i < dim; ++i) {
+        const auto u = static_cast<size_t>(i);
+        dx(t, h * dim + i) = d[u];
+        dweight[u] = std::fma(dyv[i], xv[i] * rstd, dweight[u]);
+      }
+    }
+  }
+}
+
+class RmsnormBf16Test : public RmsnormTest {
+ protected:
+  int64_t tokens() const { return GetParam().tokens; }
+  int64_t heads() const { return GetParam().heads; }
+  int64_t cols() const { return GetParam().heads * GetParam().dim; }
+  Matrix random(uint64_t number) const {
+    return Matrix::random(tokens(), cols(), GetParam().seed + number);
+  }
+  std::vector<float> random_weight(uint64_t number) const {
+    return random_vector(GetParam().dim, GetParam().seed + number);
+  }
+};
+
+TEST_P(RmsnormBf16Test, ForwardRoundsWhatScalarCodeGives) {
+  const Matrix x = random(0);
+  const std::vector<float> weight = random_weight(1);
+  const Normed expected(x, weight, heads(), kEps);
+  const Normed of_bf16(rounded(x), weight, heads(), kEps);
+  on_every_target([&](const Context& ctx) {
+    Bf16Matrix y(tokens(), cols()), in_place(x);
+    std::vector<float> rstd(expected.rstd.size());
+    const RmsnormForward op{.y = y.mat(),
+                            .rstd = vec(rstd),
+                            .x = x.mat(),
+                            .weight = vec(weight),
+                            .eps = kEps,
+                            .heads = heads()};
+    rmsnorm_forward(ctx, op);
+    EXPECT_TRUE(same_bits(y.values(), rounded(expected.y).values));
+    EXPECT_TRUE(same_bits(rstd, expected.rstd));
+    RmsnormForward heads_op = op;
+    heads_op.x = in_place.mat();
+    heads_op.y = in_place.mat();
+    rmsnorm_forward(ctx, heads_op);
+    Matrix want = rounded(x);
+    for (int64_t t = 0; t < tokens(); ++t) {
+      for (int64_t j = 0; j < cols(); ++j) want(t, j) = rounded(of_bf16.y(t, j));
+    }
+    EXPECT_TRUE(same_bits(in_place.values(), want.values));
+    EXPECT_TRUE(same_bits(rstd, of_bf16.rstd));
+  });
+}
+
+TEST_P(RmsnormBf16Test, ResidualFormRoundsItsOutputAlone) {
+  const Matrix x = random(0), delta = random(2);
+  const std::vector<float> weight = random_vector(cols(), GetParam().seed + 1);
+  Matrix h(tokens(), cols());
+  for (int64_t t = 0; t < tokens(); ++t) {
+    for (int64_t j = 0; j < cols(); ++j) h(t, j) = x(t, j) + delta(t, j);
+  }
+  const Normed expected(h, weight, 1, kEps);
+  on_every_target([&](const Context& ctx) {
+    Matrix stream = x;
+    Bf16Matrix y(tokens(), cols());
+    std::vector<float> rstd(expected.rstd.size());
+    rmsnorm_residual_forward(ctx, {.h = stream.mat(),
+                                   .y = y.mat(),
+                                   .rstd = vec(rstd),
+                                   .x = stream.mat(),
+                                   .delta = delta.mat(),
+                                   .weight = vec(weight),
+                                   .eps = kEps});
+    EXPECT_TRUE(same_bits(stream.values, h.values));
+    EXPECT_TRUE(same_bits(y.values(), rounded(expected.y).values));
+    EXPECT_TRUE(same_bits(rstd, expected.rstd));
+  });
+}
+
+TEST_P(RmsnormBf16Test, BackwardGivesTheStreamsGradientRoundedToo) {
+  const Matrix x = random(0), dy = random(1), start = random(4);
+  const std::vector<float> weight = random_weight(2), dweight_start = random_weight(3);
+  const Normed forward(x, weight, heads(), kEps);
+  for (const bool accumulate : {false, true}) {
+    Matrix dx = start;
+    std::vector<float> dweight = dweight_start;
+    norm_gradients(dx, dweight, dy, x, weight, forward, heads(), accumulate);
+    Matrix dx_rounded(tokens(), cols());
+    for (int64_t t = 0; t < tokens(); ++t) {
+      for (int64_t j = 0; j < cols(); ++j) dx_rounded(t, j) = dx(t, j);
+    }
+    on_every_target([&](const Context& ctx) {
+      Matrix got = start;
+      Bf16Matrix got_rounded(tokens(), cols());
+      std::vector<float> got_dweight = dweight_start;
+      rmsnorm_backward(ctx, {.dx = got.mat(),
+                             .dx_rounded = got_rounded.mat(),
+                             .dweight = vec(got_dweight),
+                             .dy = dy.mat(),
+                             .x = x.mat(),
+                             .rstd = vec(forward.rstd),
+                             .weight = vec(weight),
+                             .accumulate = accumulate,
+                             .heads = heads()});
+      EXPECT_TRUE(same_bits(got.values, dx.values));
+      EXPECT_TRUE(same_bits(got_rounded.values(), rounded(dx_rounded).values));
+      EXPECT_TRUE(same_bits(got_dweight, dweight));
+    });
+  }
+}
+
+TEST_P(RmsnormBf16Test, BackwardOfQueriesAndKeysIsInPlace) {
+  const Matrix x = rounded(random(0)), dy = rounded(random(1));
+  const std::vector<float> weight = random_weight(2), dweight_start = random_weight(3);
+  const Normed forward(x, weight, heads(), kEps);
+  for (const bool accumulate : {true, false}) {
+    Matrix dx = dy;
+    std::vector<float> dweight = dweight_start;
+    if (!accumulate) dweight.assign(dweight.size(), 0.0f);
+    norm_gradients(dx, dweight, dy, x, weight, forward, heads(), false);
+    on_every_target([&](const Context& ctx) {
+      Bf16Matrix got(dy);
+      const Bf16Matrix narrow(x);
+      std::vector<float> got_dweight = dweight_start;
+      if (!accumulate) got_dweight.assign(got_dweight.size(), kNan);
+      rmsnorm_backward(ctx, {.dx = got.mat(),
+                             .dweight = vec(got_dweight),
+                             .dy = got.mat(),
+                             .x = narrow.mat(),
+                             .rstd = vec(forward.rstd),
+                             .weight = vec(weight),
+                             .accumulate_dweight = accumulate,
+                             .heads = heads()});
+      EXPECT_TRUE(same_bits(got.values(), rounded(dx).values));
+      EXPECT_TRUE(same_bits(got_dweight, dweight));
+    });
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, RmsnormBf16Test,
+                         testing::ValuesIn(of_type(cases_for(kRmsnormCases, kOracle),
+                                                   DType::kBF16)),
                          CaseName());
 
 TEST(Rmsnorm, ProductsThatUnderflowKeepTheirSign) {
@@ -263,7 +454,32 @@ TEST(Rmsnorm, BadShapesAreErrors) {
   expect_error(forward([&](Op& op) { op.x = none.mat(); }), "must be at least 1");
   expect_error(forward([&](Op& op) { op.heads = 3; }), "x has 8 columns for 3 heads");
   expect_error(forward([&](Op& op) { op.heads = 4; }), "weight has 8 elements; it must have 2");
-  expect_error(forward([&](Op& op) { op.x.dtype = DType::kBF16; }), "activations are bf16");
+  expect_error(forward([&](Op& op) { op.x.dtype = DType::kBF16; }),
+               "y holds f32; it must hold bf16");
+  expect_error(forward([&](Op& op) { op.x.dtype = DType::kF16; }), "x holds f16");
+  const auto backward = [&](auto&& change) {
+    return [&, change] {
+      std::vector<float> dweight(8);
+      RmsnormBackward op{.dx = y.mat(),
+                         .dweight = vec(dweight),
+                         .dy = x.mat(),
+                         .x = x.mat(),
+                         .rstd = vec(rstd),
+                         .weight = vec(weight)};
+      change(op);
+      rmsnorm_backward({}, op);
+    };
+  };
+  using Back = RmsnormBackward;
+  expect_error(backward([](Back& op) { op.dy.dtype = DType::kBF16; }),
+               "dy holds bf16; it must hold f32");
+  expect_error(backward([&](Back& op) { op.dx_rounded = y.mat(); }),
+               "dx_rounded holds f32; it must hold bf16");
+  expect_error(backward([](Back& op) {
+                 op.dx.dtype = op.dy.dtype = op.x.dtype = DType::kBF16;
+                 op.accumulate = true;
+               }),
+               "dx, which is added to, holds bf16");
   expect_error(
       [&] {
         rmsnorm_residual_forward({}, {.h = y.mat(),

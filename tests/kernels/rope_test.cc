@@ -1,6 +1,7 @@
 #include "kernels/rope.h"
 
 #include "core/transfer.h"
+#include "tests/kernels/bf16_testing.h"
 #include "tests/kernels/cases/rope_cases.h"
 #include "tests/kernels/kernel_testing.h"
 
@@ -143,7 +144,8 @@ struct HostTable {
     download({}, Span<float>(cos), as_vec(device.cos));
     download({}, Span<float>(sin), as_vec(device.sin));
   }
-  Rope rope(Matrix& x, int64_t heads, const std::vector<int32_t>& positions) const {
+  template <class AnyMatrix>
+  Rope rope(AnyMatrix& x, int64_t heads, const std::vector<int32_t>& positions) const {
     return {.x = x.mat(),
             .heads = heads,
             .positions = vec(positions),
@@ -264,7 +266,43 @@ TEST_P(RopeTest, RotatesWithTheBitsOfScalarCodeAndBackwardIsItsTranspose) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, RopeTest, testing::ValuesIn(cases_for(kRopeCases, kTest)),
+INSTANTIATE_TEST_SUITE_P(Shapes, RopeTest,
+                         testing::ValuesIn(of_type(cases_for(kRopeCases, kTest), DType::kF32)),
+                         CaseName());
+
+class RopeBf16Test : public testing::TestWithParam<RopeCase> {};
+
+TEST_P(RopeBf16Test, RoundsWhatScalarCodeGives) {
+  const int64_t tokens = GetParam().tokens, heads = GetParam().heads,
+                head_dim = GetParam().head_dim;
+  const int64_t half = head_dim / 2, positions = 300;
+  const HostTable table({.head_dim = head_dim, .theta = 10000.0, .scaling = {}}, positions);
+  const Matrix x = rounded(Matrix::random(tokens, heads * head_dim, GetParam().seed));
+  std::vector<int32_t> at;
+  for (int64_t t = 0; t < tokens; ++t) at.push_back(static_cast<int32_t>((t * 41 + 7) % positions));
+  Matrix y = x, back = x;
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t lo = 0; lo < heads * head_dim; ++lo) {
+      if (lo % head_dim >= half) continue;
+      const int64_t hi = lo + half, angle = at[static_cast<size_t>(t)] * half + lo % head_dim;
+      const float c = table.cos[angle], s = table.sin[angle];
+      y(t, lo) = rounded(std::fma(-x(t, hi), s, x(t, lo) * c));
+      y(t, hi) = rounded(std::fma(x(t, lo), s, x(t, hi) * c));
+      back(t, lo) = rounded(std::fma(x(t, hi), s, x(t, lo) * c));
+      back(t, hi) = rounded(std::fma(-x(t, lo), s, x(t, hi) * c));
+    }
+  }
+  on_every_target([&](const Context& ctx) {
+    Bf16Matrix got(x), got_back(x);
+    rope_forward(ctx, table.rope(got, heads, at));
+    EXPECT_TRUE(same_bits(got.values(), y.values));
+    rope_backward(ctx, table.rope(got_back, heads, at));
+    EXPECT_TRUE(same_bits(got_back.values(), back.values));
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, RopeBf16Test,
+                         testing::ValuesIn(of_type(cases_for(kRopeCases, kOracle), DType::kBF16)),
                          CaseName());
 
 TEST(Rope, BadShapesAreErrors) {

@@ -1,6 +1,7 @@
 #include "kernels/swiglu.h"
 
 #include "kernels/scalar_math.h"
+#include "tests/kernels/bf16_testing.h"
 #include "tests/kernels/cases/swiglu_cases.h"
 #include "tests/kernels/kernel_testing.h"
 
@@ -52,7 +53,44 @@ TEST_P(SwigluTest, HasTheBitsOfScalarCodeAndAgreesWithDouble) {
   });
 }
 
-INSTANTIATE_TEST_SUITE_P(Shapes, SwigluTest, testing::ValuesIn(cases_for(kSwigluCases, kTest)),
+INSTANTIATE_TEST_SUITE_P(Shapes, SwigluTest,
+                         testing::ValuesIn(of_type(cases_for(kSwigluCases, kTest), DType::kF32)),
+                         CaseName());
+
+class SwigluBf16Test : public testing::TestWithParam<SwigluCase> {};
+
+TEST_P(SwigluBf16Test, RoundsWhatScalarCodeGives) {
+  const int64_t tokens = GetParam().tokens, width = GetParam().width;
+  const Matrix x = rounded(Matrix::random(tokens, 2 * width, GetParam().seed, GetParam().scale));
+  const Matrix dout = rounded(Matrix::random(tokens, width, GetParam().seed + 1));
+  Matrix out(tokens, width), dx(tokens, 2 * width);
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t j = 0; j < width; ++j) {
+      const float g = x(t, j), u = x(t, width + j), d = dout(t, j);
+      const float divisor = 1.0f + exp_f32(-g), s = 1.0f / divisor;
+      out(t, j) = rounded(g / divisor * u);
+      dx(t, width + j) = rounded(d * (g * s));
+      dx(t, j) = rounded(d * u * (s * std::fma(g, 1.0f - s, 1.0f)));
+    }
+  }
+  out = rounded(out), dx = rounded(dx);  // their padding
+  on_every_target([&](const Context& ctx) {
+    Bf16Matrix got(tokens, width), in_place(x);
+    const Bf16Matrix gate_up(x), dout_bf16(dout);
+    swiglu_forward(ctx, {.out = got.mat(), .gate_up = gate_up.mat()});
+    EXPECT_TRUE(same_bits(got.values(), out.values));
+    Bf16Matrix dgot(tokens, 2 * width);
+    swiglu_backward(ctx,
+                    {.d_gate_up = dgot.mat(), .dout = dout_bf16.mat(), .gate_up = gate_up.mat()});
+    EXPECT_TRUE(same_bits(dgot.values(), dx.values));
+    swiglu_backward(
+        ctx, {.d_gate_up = in_place.mat(), .dout = dout_bf16.mat(), .gate_up = in_place.mat()});
+    EXPECT_TRUE(same_bits(in_place.values(), dx.values));
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Shapes, SwigluBf16Test,
+                         testing::ValuesIn(of_type(cases_for(kSwigluCases, kOracle), DType::kBF16)),
                          CaseName());
 
 TEST(Swiglu, ExtremeGatesStayFinite) {
@@ -73,6 +111,14 @@ TEST(Swiglu, ExtremeGatesStayFinite) {
 
 TEST(Swiglu, BadShapesAreErrors) {
   Matrix x(2, 6), odd(2, 7), out(2, 3), short_out(1, 3);
+  Bf16Matrix narrow(2, 3);
+  expect_error([&] { swiglu_forward({}, {.out = narrow.mat(), .gate_up = x.mat()}); },
+               "gate_up holds f32; it must hold bf16");
+  expect_error(
+      [&] {
+        swiglu_backward({}, {.d_gate_up = x.mat(), .dout = narrow.mat(), .gate_up = x.mat()});
+      },
+      "gate_up holds f32; it must hold bf16");
   expect_error([&] { swiglu_forward({}, {.out = out.mat(), .gate_up = odd.mat()}); },
                "gate_up is [2, 7]; it must be [2, 6]");
   expect_error([&] { swiglu_forward({}, {.out = short_out.mat(), .gate_up = x.mat()}); },

@@ -37,5 +37,72 @@ TEST(Trees, AreCutAtTheirLimit) {
   EXPECT_EQ(trees[2].leaves.size(), 1u);
 }
 
+/// Trees of `rows` rows each, of which only the last `loss_rows` have a loss.
+struct Trees {
+  explicit Trees(const std::vector<int64_t>& rows, int64_t loss_rows = 3)
+      : tokens(1000, 1), mask(1000, 1) {
+    for (const int64_t count : rows) {
+      Leaf leaf;
+      leaf.tokens = std::span(tokens).first(static_cast<size_t>(loss_rows));
+      leaf.loss_mask = std::span(mask).first(static_cast<size_t>(loss_rows));
+      const int64_t prompt = count - Tree::leaf_rows(loss_rows);
+      trees.push_back({std::span(tokens).first(static_cast<size_t>(prompt)), {leaf}});
+    }
+    for (Tree& tree : trees) order.push_back(&tree);
+  }
+  std::vector<int32_t> tokens;
+  std::vector<uint8_t> mask;
+  std::vector<Tree> trees;
+  std::vector<Tree*> order;
+};
+
+using Ends = std::vector<int64_t>;
+
+TEST(Runs, EndWithTheTreeThatBringsThemToTheLeastRows) {
+  const Trees trees({100, 155, 1 + 2, 255, 1 + 2, 300, 256, 10, 20});
+  const auto batches = pack(trees.order, 1 << 20, 256);
+  ASSERT_EQ(batches.size(), 1u);
+  EXPECT_EQ(batches[0].run_ends, (Ends{258, 516, 816, 1072, 1102}));
+  EXPECT_EQ(batches[0].loss_run_ends, (Ends{9, 15, 18, 21, 27}));
+  EXPECT_EQ(std::ssize(batches[0].tokens), 1102);
+  EXPECT_EQ(std::ssize(batches[0].loss_rows), 27);
+}
+
+TEST(Runs, AreNeverCutByTheTokenBudget) {
+  const Trees trees({100, 155, 3, 255, 3, 300, 256, 10, 20});
+  const std::vector<Ends> one_each = {{258}, {258}, {300}, {256}, {30}};
+  const std::vector<std::pair<int64_t, std::vector<Ends>>> expected = {
+      {1, one_each},
+      {285, one_each},
+      {286, {{258}, {258}, {300}, {256, 286}}},
+      {516, {{258, 516}, {300}, {256, 286}}},
+      {558, {{258, 516}, {300, 556}, {30}}},
+  };
+  for (const auto& [budget, ends] : expected) {
+    std::vector<Ends> found, loss;
+    for (const MicroBatch& batch : pack(trees.order, budget, 256)) {
+      found.push_back(batch.run_ends);
+      EXPECT_EQ(std::ssize(batch.tokens), batch.run_ends.back());
+      EXPECT_EQ(std::ssize(batch.loss_rows), batch.loss_run_ends.back());
+    }
+    EXPECT_EQ(found, ends) << "budget " << budget;
+  }
+}
+
+TEST(Runs, AreTreesInF32AndMayHaveNoLossRows) {
+  EXPECT_EQ(min_run_rows(DType::kF32), 1);
+  EXPECT_EQ(min_run_rows(DType::kBF16), 256);
+  Trees trees({40, 60, 20});
+  trees.trees[1].leaves[0].loss_mask = std::span(trees.mask).last(0);
+  const std::vector<uint8_t> masked(3, 0);
+  trees.trees[1].leaves[0].loss_mask = masked;
+  const auto batches = pack(trees.order, 100, min_run_rows(DType::kF32));
+  ASSERT_EQ(batches.size(), 2u);
+  EXPECT_EQ(batches[0].run_ends, (Ends{40, 100}));
+  EXPECT_EQ(batches[0].loss_run_ends, (Ends{3, 3}));
+  EXPECT_EQ(batches[1].run_ends, Ends{20});
+  EXPECT_TRUE(pack({}, 100, 256).empty());
+}
+
 }  // namespace
 }  // namespace orrery::learners

@@ -4,8 +4,12 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstring>
+#include <limits>
+#include <string>
 
 #include "learners/losses/ppo.h"
 #include "tests/learners/tiny_gradient.h"
@@ -48,13 +52,17 @@ TEST_P(ModelGradient, MatchesFiniteDifferences) {
 
 TEST_P(ModelGradient, SameBitsForAnyMicroBatchAndThreads) {
   const Context ctx = test_context();
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+  for (const DType dtype : testing_support::test_dtypes()) {
     models::Transformer model(tiny_config(GetParam()), test_device(), dtype);
     randomize(model, 4, ctx);
-    const TinyBatch batch(6, model.config().vocab_size, {5, 33, 64, 1, 40}, 4);
+    // In bf16 these are three runs, of which the last has fewer than 256 rows.
+    const TinyBatch batch(6, model.config().vocab_size, {5, 33, 64, 1, 40, 70, 50, 8}, 4);
     auto trees = batch.trees();
+    const auto order = pointers(trees);
+    const size_t least = pack(order, 1, min_run_rows(dtype)).size();
+    EXPECT_EQ(least, dtype == DType::kBF16 ? 3u : trees.size());
     const GradientResult whole = gradient_of(model, test_objective(), trees, 1 << 20);
-    for (const int64_t max_tokens : {1, 100, 200, 333}) {
+    for (const int64_t max_tokens : {1, 100, 200, 333, 560}) {
       for (const int threads : {1, 3}) {
         const GradientResult cut = gradient_of(model, test_objective(), trees, max_tokens, threads);
         EXPECT_EQ(std::memcmp(cut.gradient.data(), whole.gradient.data(),
@@ -64,6 +72,180 @@ TEST_P(ModelGradient, SameBitsForAnyMicroBatchAndThreads) {
         EXPECT_EQ(cut.sums.loss, whole.sums.loss);
       }
     }
+  }
+}
+
+bool equal_bits(std::span<const float> a, std::span<const float> b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size_bytes()) == 0;
+}
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+/// As shard_gradient, through a window whose memory holds NaN before: what it shows of
+/// each region when that is final.
+std::vector<float> gradient_through_window(const Context& ctx, const models::Transformer& model,
+                                           std::span<const MicroBatch> batches) {
+  const std::vector<int64_t>& regions = model.table().regions();
+  std::vector<float> gradient;
+  const testing_support::DeviceFloats memory(
+      ctx, std::vector<float>(static_cast<size_t>(FlatView::window_size(regions)), kNan));
+  const FlatView window(memory.vec(), regions);
+  int64_t end = window.size();
+  const auto take = [&](int64_t begin) {
+    const std::vector<float> region =
+        testing_support::downloaded(ctx, Vec<float>(window.at(begin), end - begin));
+    gradient.insert(gradient.begin(), region.begin(), region.end());
+    end = begin;
+  };
+  Arena arena(ctx.device);
+  LossSums sums(test_objective().loss->terms());
+  ShardPass pass(ctx, model, batches, window, arena);
+  while (pass.forward()) {
+    pass.head_backward(test_objective(), sums);
+    while (const auto final_from = pass.backward_layer()) take(*final_from);
+  }
+  pass.embedding_backward();
+  for (size_t r = regions.size() - 1; r-- > 0;) {
+    if (regions[r] < end) take(regions[r]);
+  }
+  return gradient;
+}
+
+TEST_P(ModelGradient, IsWrittenOverWhateverWasThere) {
+  const Context ctx = test_context();
+  for (const DType dtype : testing_support::test_dtypes()) {
+    models::Transformer model(tiny_config(GetParam()), test_device(), dtype);
+    randomize(model, 4, ctx);
+    const TinyBatch batch(6, model.config().vocab_size, {5, 33, 64}, 4);
+    auto trees = batch.trees();
+    const GradientResult whole = gradient_of(model, test_objective(), trees, 1 << 20);
+    EXPECT_TRUE(std::ranges::none_of(whole.gradient, [](float g) { return std::isnan(g); }));
+    for (int64_t region = 0; region + 1 < std::ssize(model.table().regions()); ++region) {
+      for (const Extent& gap : model.table().gaps(region)) {
+        for (const float g : elements_of(Span<const float>(whole.gradient), gap))
+          EXPECT_EQ(std::bit_cast<uint32_t>(g), 0u) << "in a gap";
+      }
+    }
+    const auto order = pointers(trees);
+    const std::vector<float> windowed =
+        gradient_through_window(ctx, model, pack(order, 1 << 20, min_run_rows(dtype)));
+    EXPECT_TRUE(equal_bits(windowed, whole.gradient));
+  }
+}
+
+TEST_P(ModelGradient, OfNoBatchIsZero) {
+  const Context ctx = test_context();
+  models::Transformer model(tiny_config(GetParam()), test_device(), DType::kF32);
+  randomize(model, 4, ctx);
+  std::vector<Tree> none;
+  const std::vector<float> zeros(static_cast<size_t>(model.table().flat_size()), 0.0f);
+  EXPECT_TRUE(equal_bits(gradient_of(model, test_objective(), none, 100).gradient, zeros));
+  EXPECT_TRUE(equal_bits(gradient_through_window(ctx, model, {}), zeros));
+}
+
+TEST_P(ModelGradient, AFirstBatchWithoutLossRowsIsAsInOneBatch) {
+  const Context ctx = test_context();
+  for (const DType dtype : testing_support::test_dtypes()) {
+    models::Transformer model(tiny_config(GetParam()), test_device(), dtype);
+    randomize(model, 4, ctx);
+    TinyBatch batch(6, model.config().vocab_size, {5, 33, 64, 1, 40, 70, 50, 8}, 4);
+    auto trees = batch.trees();
+    int64_t rows = 0;
+    for (size_t tree = 0; rows < min_run_rows(dtype); rows += trees[tree++].rows()) {
+      for (auto& mask : batch.masks[tree]) std::ranges::fill(mask, uint8_t{0});
+    }
+    const auto order = pointers(trees);
+    const auto batches = pack(order, 1, min_run_rows(dtype));
+    ASSERT_TRUE(batches[0].loss_rows.empty() && !batches[1].loss_rows.empty());
+    const GradientResult cut = gradient_of(model, test_objective(), trees, 1);
+    const GradientResult whole = gradient_of(model, test_objective(), trees, 1 << 20);
+    EXPECT_TRUE(equal_bits(cut.gradient, whole.gradient));
+    EXPECT_TRUE(std::ranges::none_of(cut.gradient, [](float g) { return std::isnan(g); }));
+  }
+}
+
+double norm_of(std::span<const float> values) {
+  double sum = 0;
+  for (const float value : values) sum += double{value} * value;
+  return std::sqrt(sum);
+}
+
+double relative_distance(std::span<const float> a, std::span<const float> b) {
+  std::vector<float> difference(a.size());
+  for (size_t i = 0; i < a.size(); ++i) difference[i] = a[i] - b[i];
+  return norm_of(difference) / norm_of(b);
+}
+
+TEST_P(ModelGradient, OfBf16IsNearThatOfF32InEveryTensor) {
+  if (testing_support::test_dtypes().size() == 1) GTEST_SKIP() << "the device has no bf16";
+  const Context ctx = test_context();
+  const auto gradient = [&](DType dtype) {
+    models::Transformer model(tiny_config(GetParam()), test_device(), dtype);
+    randomize(model, 4, ctx);
+    const TinyBatch batch(6, model.config().vocab_size, {5, 33, 64, 1, 40, 70, 50, 8}, 4);
+    auto trees = batch.trees();
+    return gradient_of(model, sft_objective(), trees, 1 << 20).gradient;
+  };
+  const std::vector<float> f32 = gradient(DType::kF32), bf16 = gradient(DType::kBF16);
+  EXPECT_LT(relative_distance(bf16, f32), 0.05);
+  EXPECT_GT(relative_distance(bf16, f32), 1e-4) << "nothing was rounded";
+  const models::ParameterTable table(tiny_config(GetParam()));
+  for (const models::Parameter& p : table.parameters()) {
+    EXPECT_LT(relative_distance(table.values(Span<const float>(bf16), p),
+                                table.values(Span<const float>(f32), p)),
+              0.1)
+        << p.name;
+  }
+}
+
+TEST_P(ModelGradient, OfBf16DependsOnWhereRunsEnd) {
+  if (testing_support::test_dtypes().size() == 1) GTEST_SKIP() << "the device has no bf16";
+  const Context ctx = test_context();
+  models::Transformer model(tiny_config(GetParam()), test_device(), DType::kBF16);
+  randomize(model, 4, ctx);
+  const TinyBatch batch(6, model.config().vocab_size, {5, 33, 64, 1, 40, 70, 50, 8}, 4);
+  auto trees = batch.trees();
+  const auto order = pointers(trees);
+  const auto gradient = [&](int64_t run_rows) {
+    Arena arena(ctx.device);
+    const testing_support::DeviceFloats result(
+        ctx, std::vector<float>(static_cast<size_t>(model.table().flat_size())));
+    LossSums sums(test_objective().loss->terms());
+    testing_support::shard_gradient(ctx, model, test_objective(), pack(order, 1 << 20, run_rows),
+                                    result.vec(), sums, arena);
+    return result.values();
+  };
+  const auto regular = gradient(256), other = gradient(1);
+  for (const char* name : {"model.layers.0.self_attn.q_proj.weight",
+                           "model.layers.1.mlp.down_proj.weight", "model.embed_tokens.weight"}) {
+    // The embedding's is a plain sum, but where the head's product lies in it.
+    const bool is_sum =
+        std::string(name).find("embed") != std::string::npos && !model.config().tie_word_embeddings;
+    const models::Parameter& p = *model.table().find(name);
+    const auto a = model.table().values(Span<const float>(regular), p),
+               b = model.table().values(Span<const float>(other), p);
+    EXPECT_EQ(std::ranges::equal(a, b), is_sum) << name;
+  }
+}
+
+TEST_P(ModelGradient, TakesWhatWasMeasured) {
+  const Context ctx = test_context();
+  for (const DType dtype : testing_support::test_dtypes()) {
+    models::Transformer model(tiny_config(GetParam()), test_device(), dtype);
+    randomize(model, 4, ctx);
+    const TinyBatch batch(6, model.config().vocab_size, {5, 33, 64, 1, 40, 70, 50, 8}, 4);
+    auto trees = batch.trees();
+    const auto order = pointers(trees);
+    const auto batches = pack(order, 1, min_run_rows(dtype));
+    Arena measuring = Arena::measuring(ctx.device), exact(ctx.device);
+    ShardPass::measure(model, batches, measuring);
+    exact.reserve(measuring.peak(), "a shard", "nothing");
+    const testing_support::DeviceFloats result(
+        ctx, std::vector<float>(static_cast<size_t>(model.table().flat_size())));
+    LossSums sums(test_objective().loss->terms());
+    testing_support::shard_gradient(ctx, model, test_objective(), batches, result.vec(), sums,
+                                    exact);
+    EXPECT_EQ(exact.peak(), measuring.peak()) << dtype_name(dtype);
   }
 }
 
@@ -92,12 +274,12 @@ TEST_P(ModelGradient, OtherTreesInTheBatchChangeNoLogprob) {
   auto trees = batch.trees();
   const auto order = pointers(trees);
   Arena arena(ctx.device);
-  const MicroBatch all = pack(order, 1 << 20).front();
+  const MicroBatch all = pack(order, 1 << 20, 1).front();
   std::vector<float> together(all.targets.size()), entropies(all.targets.size());
   batch_logprobs(ctx, model, 1.0f, all, together, entropies, arena);
   size_t at = 0;
   for (Tree* tree : order) {
-    const MicroBatch one = pack(std::vector<Tree*>{tree}, 1 << 20).front();
+    const MicroBatch one = pack(std::vector<Tree*>{tree}, 1 << 20, 1).front();
     std::vector<float> alone(one.targets.size());
     batch_logprobs(ctx, model, 1.0f, one, alone, {}, arena);
     for (const float value : alone) EXPECT_EQ(value, together[at++]);
@@ -155,7 +337,7 @@ TEST(Sft, LossIsTheWeightedNegativeLogprob) {
   const Objective objective = sft_objective();
   const GradientResult result = gradient_of(model, objective, trees, 1 << 20);
   const auto order = pointers(trees);
-  const MicroBatch packed = pack(order, 1 << 20).front();
+  const MicroBatch packed = pack(order, 1 << 20, 1).front();
   std::vector<float> logprobs(packed.targets.size());
   Arena arena(ctx.device);
   batch_logprobs(ctx, model, 1.0f, packed, logprobs, {}, arena);

@@ -4,25 +4,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "core/error.h"
 #include "tests/learners/tiny_model.h"
+#include "tests/support/scratch.h"
 
 namespace orrery::learners {
 namespace {
 
 using testing::HasSubstr;
+using testing_support::error_of;
 using testing_support::test_context;
 using testing_support::tiny_config;
-
-template <class Body>
-std::string error_of(Body&& body) {
-  try {
-    body();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 TEST(Learner, TrainsTrainableModulesAndComparesWithFrozenOnes) {
   const Context ctx = test_context();

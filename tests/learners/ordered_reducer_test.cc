@@ -7,12 +7,14 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <mutex>
 #include <thread>
 
 #include "comm/communicator.h"
 #include "core/error.h"
 #include "core/rng.h"
+#include "kernels/elementwise.h"
 #include "tests/support/random_floats.h"
 #include "tests/support/test_device.h"
 
@@ -67,22 +69,19 @@ float tree_sum(const std::vector<std::vector<float>>& leaves, size_t first, size
   return left + right;
 }
 
-/// Adds elements [begin, end) of `values`, which lie in one region, to those of the
-/// buffer.
-void add(const Context& ctx, const FlatView& buffer, int64_t begin, int64_t end,
-         const std::vector<float>& values) {
-  const Vec<float> place(buffer.at(begin), end - begin);
-  std::vector<float> sums = downloaded(ctx, place);
-  for (size_t i = 0; i < sums.size(); ++i) sums[i] += values[static_cast<size_t>(begin) + i];
-  upload(ctx, place, Span<const float>(sums));
+/// Writes elements [begin, end) of `values`, which lie in one region, to the buffer.
+void write(const Context& ctx, const FlatView& buffer, int64_t begin, int64_t end,
+           const std::vector<float>& values) {
+  upload(ctx, Vec<float>(buffer.at(begin), end - begin),
+         Span<const float>(values).subspan(begin, end - begin));
 }
 
 const auto kWhole = [](int64_t /*shard*/) { return false; };
 const auto kNobody = [](int64_t /*begin*/) {};
 
-/// Sums shards [first, first + count): fill(shard, buffer, merge) adds a shard's
-/// gradient and calls merge(begin) for what is final, by_region(shard) is begin_shard's
-/// argument. told(begin) hears from where on the result is final.
+/// Sums shards [first, first + count): fill(shard, buffer, merge) writes a shard's
+/// gradient over NaN and calls merge(begin) for what is final, by_region(shard) is
+/// begin_shard's argument. told(begin) hears from where on the result is final.
 template <class Fill, class ByRegion, class Told>
 void sum(ShardTree& tree, const Context& ctx, int64_t first, int64_t count, const Fill& fill,
          const ByRegion& by_region, const Told& told) {
@@ -91,6 +90,7 @@ void sum(ShardTree& tree, const Context& ctx, int64_t first, int64_t count, cons
     const bool last = s + 1 == count;
     const FlatView buffer = tree.begin_shard(by_region(first + s));
     EXPECT_EQ(tree.final_from(), buffer.size());
+    kernels::fill(ctx, {.y = buffer.memory(), .value = std::numeric_limits<float>::quiet_NaN()});
     fill(first + s, buffer, [&](int64_t begin) {
       tree.merge(begin);
       if (last) told(tree.final_from());
@@ -119,7 +119,7 @@ TEST(ShardTree, HasTheBitsOfTheRecursiveDefinition) {
               order.push_back(shard);
               // From the end, telling now and then.
               for (int64_t end = kElements, begin = 60000; end > 0; end = begin, begin -= 20000) {
-                add(ctx, buffer, begin, end, leaves[static_cast<size_t>(shard - 100)]);
+                write(ctx, buffer, begin, end, leaves[static_cast<size_t>(shard - 100)]);
                 if (shard % 2 == 1 && begin > 0) merge(begin);
               }
             },
@@ -160,14 +160,14 @@ TEST(ShardTree, AWindowHasTheBitsOfAWholeBuffer) {
          {int64_t{-1}, int64_t{1}, int64_t{3}}) {  // one that is not told by region
       ShardTree windowed(test_device(), regions, count), whole(test_device(), {0, elements}, count);
       const auto fill = [&](int64_t shard, const FlatView& buffer, const auto& merge) {
-        if (shard == 5) return;  // a shard without rows
+        if (shard == 5) return kernels::fill(ctx, {.y = buffer.memory()});  // without rows
         const std::vector<float>& leaf = leaves[static_cast<size_t>(shard)];
-        add(ctx, buffer, 0, 2500, leaf);
+        write(ctx, buffer, 0, 2500, leaf);
         for (size_t r = regions.size() - 1; r > 1; --r) {
-          add(ctx, buffer, regions[r - 1], regions[r], leaf);
+          write(ctx, buffer, regions[r - 1], regions[r], leaf);
           if (shard != whole_shard) merge(regions[r - 1]);
         }
-        add(ctx, buffer, 2500, 5000, leaf);
+        write(ctx, buffer, 2500, 5000, leaf);
       };
       for (int round = 0; round < 2; ++round) {
         std::vector<int64_t> told;
@@ -206,8 +206,8 @@ TEST(ShardTree, ASumThatWasGivenUpLeavesNothingBehind) {
   const Context ctx = test_context();
   ShardTree tree(test_device(), {0, 10, elements}, 4);
   const auto fill = [&](int64_t shard, const FlatView& buffer, const auto& /*merge*/) {
-    add(ctx, buffer, 0, elements,
-        std::vector<float>(static_cast<size_t>(elements), static_cast<float>(shard + 1)));
+    write(ctx, buffer, 0, elements,
+          std::vector<float>(static_cast<size_t>(elements), static_cast<float>(shard + 1)));
   };
   for (const int64_t shards : {1, 2, 3}) {  // done when the sum is given up
     tree.begin(test_context());

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "learners/gradient.h"
@@ -13,7 +14,7 @@
 
 namespace orrery::testing_support {
 
-/// Adds the objective's gradient over the batches, and its sums.
+/// The objective's gradient over the batches, written to `gradient`; adds to `sums`.
 inline void shard_gradient(const Context& ctx, const models::Transformer& model,
                            const learners::Objective& objective,
                            std::span<const learners::MicroBatch> batches, Vec<float> gradient,
@@ -38,11 +39,14 @@ inline GradientResult gradient_of(const models::Transformer& model,
                                   int threads = 1) {
   const Context ctx = test_context(threads);
   Arena arena(ctx.device);
+  // What is there before must not matter.
   const DeviceFloats gradient(ctx,
-                              std::vector<float>(static_cast<size_t>(model.table().flat_size())));
+                              std::vector<float>(static_cast<size_t>(model.table().flat_size()),
+                                                 std::numeric_limits<float>::quiet_NaN()));
   GradientResult result{{}, learners::LossSums(objective.loss->terms())};
   const auto order = pointers(trees);
-  const auto batches = learners::pack(order, max_tokens);
+  const auto batches =
+      learners::pack(order, max_tokens, learners::min_run_rows(model.compute_dtype()));
   shard_gradient(ctx, model, objective, batches, gradient.vec(), result.sums, arena);
   result.gradient = gradient.values();
   return result;

@@ -205,7 +205,7 @@ TEST(ImportanceWeight, EntersTheGradientOfItsTokens) {
     }
     LossSums sums(f.objective.loss->terms());
     Arena arena(f.ctx.device);
-    const auto batches = pack(testing_support::pointers(trees), 1 << 20);
+    const auto batches = pack(testing_support::pointers(trees), 1 << 20, 1);
     testing_support::shard_gradient(f.ctx, f.model, f.objective, batches, result.vec(), sums,
                                     arena);
     return result.values();

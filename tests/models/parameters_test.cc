@@ -134,6 +134,23 @@ TEST_F(ParametersTest, RegionsAreEmbeddingLayersAndWhatFollows) {
                           begin_of(named("model.norm.weight")), table_.flat_size()));
 }
 
+TEST_F(ParametersTest, GapsAreWhatNoTensorHas) {
+  std::vector<int> held(flat_.size(), 0);
+  int64_t gaps = 0;
+  for (const Parameter& p : table_.parameters())
+    for (const float index : table_.values(Span<const float>(flat_), p)) ++held[index];
+  for (int64_t region = 0; region + 1 < std::ssize(table_.regions()); ++region) {
+    for (const Extent& gap : table_.gaps(region)) {
+      EXPECT_GE(gap.begin, table_.regions()[region]);
+      EXPECT_LE(gap.end, table_.regions()[region + 1]);
+      for (int64_t i = gap.begin; i < gap.end; ++i) ++held[i];
+      ++gaps;
+    }
+  }
+  EXPECT_THAT(held, testing::Each(1));
+  EXPECT_GT(gaps, 10);
+}
+
 TEST_F(ParametersTest, SlicesOfEverythingAreWholeTensors) {
   const std::vector<HeldSlice> all = table_.slices();
   ASSERT_EQ(all.size(), table_.parameters().size());

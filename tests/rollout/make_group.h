@@ -25,8 +25,7 @@ inline rollout::Group make_group(uint64_t step, uint64_t prompt_index, uint32_t 
     t.reward = 0.25f * static_cast<float>(s) - 0.5f;
     t.finish_reason = static_cast<rollout::FinishReason>(s % 3);
     t.data_source = "arithmetic";
-    t.fingerprint = {
-        s % 2 == 0 ? kernels::NumericsClass::kF32Chain : kernels::NumericsClass::kBf16Storage, 7};
+    t.fingerprint = {s % 2 == 0 ? "f32-chain" : "pairs", 7};
     t.device = s < 2 ? "cpu" : "debug";
     t.reward_extra["accuracy"] = 0.5 * s;
     if (s == 1) t.reward_extra["format/strict"] = -1;

@@ -120,7 +120,7 @@ TEST_F(RolloutFileTest, LaysOutFlatArraysWithOffsets) {
   EXPECT_EQ(tokens, (std::vector<int32_t>{0, 1, 10, 11, 12, 0, 1}));
   EXPECT_EQ(in.integer_attribute("step"), 7u);
   EXPECT_EQ(in.string_attribute("fingerprint"),
-            (std::vector<std::string>{"f32-chain/7", "bf16-storage/7"}));
+            (std::vector<std::string>{"f32-chain/7", "pairs/7"}));
   EXPECT_EQ(in.string_attribute("device"), (std::vector<std::string>{"cpu", "cpu"}));
 }
 
@@ -283,15 +283,14 @@ TEST_F(RolloutFileTest, TakesFormat1) {
   EXPECT_EQ(sample.data_row, 0u);
 }
 
-TEST_F(RolloutFileTest, FingerprintsOfOlderFilesEqualTodays) {
+TEST_F(RolloutFileTest, FingerprintsOfOlderFilesAreReadAndEqualWhatTheyNamed) {
   const auto origin = [&](uint32_t version, const std::string& fingerprint,
                           const std::function<void(storage::Hdf5Writer&)>& more = {}) {
     const RolloutFile file =
         read_rollout_file(format_1(temporary("old.h5"), more, version, fingerprint));
     return file.groups[0].samples[0];
   };
-  const Fingerprint chain = fingerprint_of({}, DType::kF32),
-                    stored = fingerprint_of({}, DType::kBF16);
+  const Fingerprint chain{"f32-chain", 1}, stored{"bf16-storage", 1};
   EXPECT_EQ(origin(1, "cpu/1/f32").fingerprint, chain);
   EXPECT_EQ(origin(2, "cpu/1/f32").fingerprint, chain);
   EXPECT_EQ(origin(2, "cpu/1/bf16").fingerprint, stored);
@@ -304,6 +303,26 @@ TEST_F(RolloutFileTest, FingerprintsOfOlderFilesEqualTodays) {
   };
   EXPECT_EQ(origin(3, "bf16-storage/1", on_debug).fingerprint, stored);
   EXPECT_EQ(origin(3, "bf16-storage/1", on_debug).device, "debug");
+  EXPECT_EQ(origin(3, "pairs/1").fingerprint, (Fingerprint{"pairs", 1}));
+}
+
+TEST_F(RolloutFileTest, WhatOlderProgramsComputedEqualsNothingOfTodays) {
+  const Fingerprint f32 = fingerprint_of({}, DType::kF32), bf16 = fingerprint_of({}, DType::kBF16);
+  EXPECT_EQ(fingerprint_text(f32), "f32-chain/2");
+  EXPECT_EQ(fingerprint_text(bf16), "pairs/1");
+  for (const char* text : {"f32-chain/1", "bf16-storage/1", "bf16-storage/2"}) {
+    const RolloutFile file = read_rollout_file(format_1(temporary("old.h5"), {}, 3, text));
+    const Fingerprint& old = file.groups[0].samples[0].fingerprint;
+    EXPECT_EQ(fingerprint_text(old), text);
+    EXPECT_FALSE(old == f32);
+    EXPECT_FALSE(old == bf16);
+    // And it can be written again.
+    const auto path = temporary("again.h5");
+    write_rollout_file(path, 7, file.groups);
+    EXPECT_EQ(storage::Hdf5Reader(path).string_attribute("fingerprint"),
+              std::vector<std::string>{text});
+    expect_equal(read_rollout_file(path).groups[0], file.groups[0]);
+  }
 }
 
 TEST_F(RolloutFileTest, RejectsFingerprintsThatItDoesNotKnow) {
@@ -313,7 +332,9 @@ TEST_F(RolloutFileTest, RejectsFingerprintsThatItDoesNotKnow) {
   rejected(2, "cpu/1", "\"cpu/1\": expected backend/kernel_version/compute_dtype");
   rejected(2, "cpu/1/f64", "expected backend/kernel_version/compute_dtype");
   rejected(2, "cpu/-1/f32", "expected backend/kernel_version/compute_dtype");
-  rejected(3, "cpu/1/f32", "\"cpu/1/f32\": expected class/version, with class f32-chain or bf16");
+  rejected(3, "cpu/1/f32", "\"cpu/1/f32\": expected class/version, with class f32-chain or pairs");
+  rejected(3, "f64-chain/1",
+           "\"f64-chain/1\": expected class/version, with class f32-chain or pairs");
   rejected(3, "f32-chain/", "expected class/version");
   rejected(3, "f32-chain/99999999999", "expected class/version");
   const auto two_devices = [](storage::Hdf5Writer& out) {
@@ -328,9 +349,8 @@ TEST_F(RolloutFileTest, DevicesAreKeptApartFromEqualFingerprints) {
   const auto path = temporary("devices.h5");
   write_rollout_file(path, 7, groups);
   const storage::Hdf5Reader in(path);
-  EXPECT_EQ(
-      in.string_attribute("fingerprint"),
-      (std::vector<std::string>{"f32-chain/7", "bf16-storage/7", "f32-chain/7", "bf16-storage/7"}));
+  EXPECT_EQ(in.string_attribute("fingerprint"),
+            (std::vector<std::string>{"f32-chain/7", "pairs/7", "f32-chain/7", "pairs/7"}));
   EXPECT_EQ(in.string_attribute("device"),
             (std::vector<std::string>{"cpu", "cpu", "debug", "debug"}));
   expect_equal(read_rollout_file(path).groups[0], groups[0]);

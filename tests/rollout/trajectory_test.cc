@@ -58,7 +58,7 @@ TEST(Trajectory, RejectsMessagesThatLie) {
        [nan](proto::Trajectory& t) { (*t.mutable_reward_extra())["part"] = nan; }},
       {"finish_reason is \"done\"", [](proto::Trajectory& t) { t.set_finish_reason("done"); }},
       {"fingerprint is \"f64-chain/1\": it must be class/version, with class f32-chain or "
-       "bf16-storage",
+       "pairs",
        [](proto::Trajectory& t) { t.set_fingerprint("f64-chain/1"); }},
       {"prompt_index is 3", [](proto::Trajectory& t) { t.set_prompt_index(3); }},
       {"they must rise", [](proto::Trajectory& t) { t.set_sample_index(0); }},

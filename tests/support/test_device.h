@@ -8,14 +8,22 @@
 
 #include "core/context.h"
 #include "core/device.h"
+#include "core/dtype.h"
 #include "core/transfer.h"
 
 namespace orrery::testing_support {
 
-/// The device that ORRERY_TEST_DEVICE names (cpu, debug); the CPU where it is not set.
+/// The device that ORRERY_TEST_DEVICE names (cpu, debug, cuda); the CPU where it is not
+/// set.
 inline Device test_device() {
   const char* name = std::getenv("ORRERY_TEST_DEVICE");
   return device_from_name("ORRERY_TEST_DEVICE", name != nullptr ? name : "cpu");
+}
+
+/// The types of products that test_device() has kernels for: f32 alone on CUDA.
+inline std::vector<DType> test_dtypes() {
+  if (test_device().type == DeviceType::kCuda) return {DType::kF32};
+  return {DType::kF32, DType::kBF16};
 }
 
 inline Context test_context(int threads = 1) {

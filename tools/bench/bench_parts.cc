@@ -32,7 +32,7 @@ Model load(const BenchOptions& options, int64_t positions, const char* length_op
                source.name(), config.max_position_embeddings, length_options);
   }
   if (std::string_view(length_options) == kLengths)
-    (void)experiments::longest_sequence_bytes(config, positions, kLengths);
+    (void)experiments::longest_sequence_bytes(config, options.compute_dtype, positions, kLengths);
   Model model{std::make_unique<models::Transformer>(config, options.ctx.device,
                                                     options.compute_dtype, positions),
               ""};
@@ -63,8 +63,9 @@ rollout::EngineConfig engine_config(const BenchOptions& options, const models::M
   rollout::EngineConfig config;
   config.max_num_seqs = sequences;
   config.max_model_len = options.prompt_len + options.gen_len;
-  config.kv_cache_bytes = std::max(
-      size_t{8} << 30, experiments::longest_sequence_bytes(model, config.max_model_len, kLengths));
+  config.kv_cache_bytes =
+      std::max(size_t{8} << 30, experiments::longest_sequence_bytes(
+                                    model, options.compute_dtype, config.max_model_len, kLengths));
   return config;
 }
 
@@ -140,7 +141,7 @@ Limits::Limits(const BenchOptions& options, comm::Communicator& comm)
 
 double Limits::measure(double& own) const {
   comm_.barrier();
-  own = kernels::measure_gemm_peak(options_.ctx);
+  own = kernels::measure_gemm_peak(options_.ctx, options_.compute_dtype);
   std::array<double, 1> sum = {own};
   comm_.all_reduce_sum(std::span<double>(sum));
   return sum[0];

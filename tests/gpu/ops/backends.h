@@ -1,4 +1,4 @@
-// The two backends under one set of names.
+// The two backends under one set of names: the ops that CUDA has, so not round_rows.
 #pragma once
 
 #include "kernels/attention.h"
@@ -45,7 +45,7 @@ namespace orrery::ops_check {
   OP(logprob_backward, LogprobBackward)                \
   OP(sample_forward, SampleForward)                    \
   OP(fill, Fill)                                       \
-  OP(accumulate, Accumulate)                           \
+  OP(nested_sum, NestedSum)                            \
   OP(tree_sum, TreeSum)                                \
   OP(checksum, Checksum)                               \
   OP(max_abs, MaxAbs)                                  \
@@ -61,8 +61,8 @@ struct Cpu {
   static kernels::PackedWeight pack_weight(const Context& ctx, const kernels::PackWeight& op) {
     return kernels::pack_weight(ctx, op);
   }
-  static int64_t packed_bytes(DType dtype, int64_t n, int64_t k) {
-    return static_cast<int64_t>(kernels::packed_weight_bytes({}, dtype, n, k));
+  static int64_t packed_bytes(int64_t n, int64_t k) {
+    return static_cast<int64_t>(kernels::packed_weight_bytes({}, DType::kF32, n, k));
   }
 };
 
@@ -77,8 +77,8 @@ struct Cuda {
     kernels::cuda::pack_weight(ctx, op);
     return {op.dtype, op.weight.rows, op.weight.cols, op.memory};
   }
-  static int64_t packed_bytes(DType dtype, int64_t n, int64_t k) {
-    return static_cast<int64_t>(kernels::cuda::packed_weight_bytes({}, {dtype, n, k}));
+  static int64_t packed_bytes(int64_t n, int64_t k) {
+    return static_cast<int64_t>(kernels::cuda::packed_weight_bytes({}, {DType::kF32, n, k}));
   }
 };
 

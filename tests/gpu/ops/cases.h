@@ -4,7 +4,8 @@
 // which give both backends the same contents and seeds (arrays.h); calls ops by
 // B::name; and after each op calls step() with the op's name, where every array is kept
 // or compared. Memory that only one backend lays out (packed weights, plans) comes from
-// bytes() and upload(), and is not compared.
+// bytes() and upload(), and is not compared. Rows in bf16 do not come here: CUDA
+// computes in f32 alone.
 #pragma once
 
 #include <cmath>
@@ -20,15 +21,14 @@ using namespace kernels;         // NOLINT
 using namespace kernels::cases;  // NOLINT
 
 template <class B>
-PackedWeight pack(Arrays& a, int64_t n, int64_t k, DType dtype, int64_t padding = 0) {
+PackedWeight pack(Arrays& a, int64_t n, int64_t k, int64_t padding = 0) {
   const Mat<float> weight = a.mat("weight", n, k, 1.0f, padding);
-  return B::pack_weight(
-      a.ctx(), {.weight = weight, .dtype = dtype, .memory = a.bytes(B::packed_bytes(dtype, n, k))});
+  return B::pack_weight(a.ctx(), {.weight = weight, .memory = a.bytes(B::packed_bytes(n, k))});
 }
 
 template <class B>
 void run(Arrays& a, const MatmulCase& c) {
-  const PackedWeight weight = pack<B>(a, c.n, c.k, c.dtype, c.padding);
+  const PackedWeight weight = pack<B>(a, c.n, c.k, c.padding);
   const auto mat = [&](const char* name, int64_t rows, int64_t cols) {
     return a.mat(name, rows, cols, 1.0f, c.padding);
   };
@@ -37,8 +37,10 @@ void run(Arrays& a, const MatmulCase& c) {
   B::matmul_forward(a.ctx(),
                     {.y = y, .x = x, .weight = weight, .bias = bias, .accumulate = c.accumulate});
   a.step("matmul_forward");
-  B::matmul_backward_weight(a.ctx(), {.dw = dw, .dy = y, .x = x});
-  a.step("matmul_backward_weight");
+  for (const bool accumulate : {true, false}) {
+    B::matmul_backward_weight(a.ctx(), {.dw = dw, .dy = y, .x = x, .accumulate = accumulate});
+    a.step("matmul_backward_weight");
+  }
   B::matmul_backward_input(a.ctx(),
                            {.dx = x, .dy = y, .weight = weight, .accumulate = c.accumulate});
   a.step("matmul_backward_input");
@@ -47,13 +49,13 @@ void run(Arrays& a, const MatmulCase& c) {
 /// Products of few rows whose inner index takes many slices.
 inline constexpr MatmulCase kDeepProducts[] = {
     {{"deep_m1", kOracle}, 1, 77, 1100},
-    {{"deep_m1_bf16_bias", kOracle}, 1, 61, 1096, DType::kBF16, true},
+    {{"deep_m1_bias", kOracle}, 1, 61, 1096, DType::kF32, true},
     {{"deep_m7_accumulate", kOracle}, 7, 45, 900, DType::kF32, false, true, 4},
-    {{"deep_m8_bf16", kOracle}, 8, 8450, 328, DType::kBF16},
+    {{"deep_m8", kOracle}, 8, 8450, 328},
     {{"deep_m8_wide", kOracle}, 8, 8461, 340},
     {{"deep_m50_bias", kOracle}, 50, 70, 500, DType::kF32, true},
-    {{"deep_m64_bf16_accumulate", kOracle}, 64, 33, 1032, DType::kBF16, false, true},
-    {{"deep_m64_bf16_unaligned", kOracle}, 64, 33, 1028, DType::kBF16},
+    {{"deep_m64_accumulate", kOracle}, 64, 33, 1032, DType::kF32, false, true},
+    {{"deep_m64_unaligned", kOracle}, 64, 33, 1026},
 };
 
 /// Sums of which many are -0, NaN or infinite, and k that no slice divides.
@@ -102,8 +104,8 @@ inline std::vector<float> edge_values(int64_t count, uint64_t seed) {
 template <class B>
 void run(Arrays& a, const EdgeProduct& c) {
   const Mat<float> w(a.of("weight", edge_values(c.n * c.k, 1)).data, c.n, c.k);
-  const PackedWeight weight = B::pack_weight(
-      a.ctx(), {.weight = w, .memory = a.bytes(B::packed_bytes(DType::kF32, c.n, c.k))});
+  const PackedWeight weight =
+      B::pack_weight(a.ctx(), {.weight = w, .memory = a.bytes(B::packed_bytes(c.n, c.k))});
   const Mat<float> x(a.of("x", edge_values(c.m * c.k, 2)).data, c.m, c.k);
   const Mat<float> y(a.constant("y", c.m * c.n, -0.0f).data, c.m, c.n);
   const Mat<float> dw(a.constant("dw", c.n * c.k, -0.0f).data, c.n, c.k);
@@ -111,28 +113,30 @@ void run(Arrays& a, const EdgeProduct& c) {
   const Mat<float> dy(a.of("dy", edge_values(c.m * c.n, 3)).data, c.m, c.n);
   B::matmul_forward(a.ctx(), {.y = y, .x = x, .weight = weight, .accumulate = true});
   a.step("matmul_forward");
-  B::matmul_backward_weight(a.ctx(), {.dw = dw, .dy = dy, .x = x});
-  a.step("matmul_backward_weight");
+  for (const bool accumulate : {true, false}) {
+    B::matmul_backward_weight(a.ctx(), {.dw = dw, .dy = dy, .x = x, .accumulate = accumulate});
+    a.step("matmul_backward_weight");
+  }
   B::matmul_backward_input(a.ctx(), {.dx = dx, .dy = dy, .weight = weight, .accumulate = true});
   a.step("matmul_backward_input");
 }
 
 template <class B>
 void run(Arrays& a, const PackCase& c) {
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    const PackedWeight weight = pack<B>(a, c.n, c.k, dtype);
-    const Mat<float> y = a.mat("y", 2, c.n), x = a.mat("x", 2, c.k);
-    B::matmul_forward(a.ctx(), {.y = y, .x = x, .weight = weight});
-    a.step("pack_weight");
-  }
+  const PackedWeight weight = pack<B>(a, c.n, c.k);
+  const Mat<float> y = a.mat("y", 2, c.n), x = a.mat("x", 2, c.k);
+  B::matmul_forward(a.ctx(), {.y = y, .x = x, .weight = weight});
+  a.step("pack_weight");
 }
 
 template <class B>
 void run(Arrays& a, const BiasCase& c) {
   const Vec<float> db = a.vec("db", c.n);
   const Mat<float> dy = a.mat("dy", c.m, c.n, 1.0f, c.padding);
-  B::bias_backward(a.ctx(), {.db = db, .dy = dy});
-  a.step("bias_backward");
+  for (const bool accumulate : {true, false}) {
+    B::bias_backward(a.ctx(), {.db = db, .dy = dy, .accumulate = accumulate});
+    a.step("bias_backward");
+  }
 }
 
 template <class B>
@@ -153,6 +157,7 @@ void run(Arrays& a, const RmsnormCase& c) {
                                   .rstd = rstd,
                                   .weight = weight,
                                   .accumulate = accumulate,
+                                  .accumulate_dweight = accumulate,
                                   .heads = c.heads});
     a.step("rmsnorm_backward");
   }
@@ -230,32 +235,52 @@ void run(Arrays& a, const SpreadCase& c) {
 
 template <class B>
 void run(Arrays& a, const LogprobCase& c) {
-  const Mat<float> logits = a.mat("logits", c.rows, c.vocab, c.scale, 1);
   const Vec<const int32_t> targets = a.ids("targets", scattered_ids(c.rows, c.vocab));
-  const Vec<float> lse = a.vec("lse", c.rows), entropies = a.vec("entropies", c.rows),
-                   logprobs = a.vec("logprobs", c.rows), dlogp = a.vec("dlogp", c.rows),
-                   dentropy = a.vec("dentropy", c.rows);
-  const Vec<float> inv_temperature = a.constant("inv_temperature", c.rows, 1.25f);
-  B::logprob_forward(a.ctx(), {.logprobs = logprobs,
-                               .entropies = entropies,
-                               .lse = lse,
-                               .logits = logits,
-                               .targets = targets,
-                               .inv_temperature = inv_temperature});
-  a.step("logprob_forward");
-  B::logprob_backward(a.ctx(), {.logits = logits,
-                                .targets = targets,
-                                .lse = lse,
-                                .entropies = entropies,
-                                .dlogp = dlogp,
-                                .dentropy = dentropy,
-                                .inv_temperature = inv_temperature});
-  a.step("logprob_backward");
+  const Vec<float> max = a.vec("max", c.rows), log_sum = a.vec("log_sum", c.rows),
+                   entropies = a.vec("entropies", c.rows), logprobs = a.vec("logprobs", c.rows),
+                   dlogp = a.vec("dlogp", c.rows), dentropy = a.vec("dentropy", c.rows);
+  const Vec<float> inv_temperature = a.constant("inv_temperature", c.rows, 1.25f),
+                   zeros = a.constant("zeros", c.rows, 0.0f);
+  const auto compute = [&](Mat<float> logits, Vec<float> dlogp_of, Vec<float> dentropy_of) {
+    B::logprob_forward(a.ctx(), {.logprobs = logprobs,
+                                 .entropies = entropies,
+                                 .max = max,
+                                 .log_sum = log_sum,
+                                 .logits = logits,
+                                 .targets = targets,
+                                 .inv_temperature = inv_temperature});
+    a.step("logprob_forward");
+    const Mat<float> dlogits = a.mat("dlogits", c.rows, c.vocab, 1.0f, 3);
+    for (const Mat<float>& to : {dlogits, logits}) {
+      B::logprob_backward(a.ctx(), {.dlogits = to,
+                                    .logits = logits,
+                                    .targets = targets,
+                                    .max = max,
+                                    .log_sum = log_sum,
+                                    .entropies = entropies,
+                                    .dlogp = dlogp_of,
+                                    .dentropy = dentropy_of,
+                                    .inv_temperature = inv_temperature});
+      a.step("logprob_backward");
+    }
+  };
+  compute(a.mat("logits", c.rows, c.vocab, c.scale, 1), dlogp, dentropy);
+  // Tokens that cannot be drawn, a target among them here and there, and logits that
+  // are far from the largest or infinite.
+  std::vector<float> values;
+  Philox rng(c.seed + 1, RngPurpose::kTest);
+  for (int64_t i = 0; i < c.rows * c.vocab; ++i) {
+    const float x = rng.normal();
+    const float edges[] = {-INFINITY, -3e38f, x * 1e4f, x * 100.0f, x, x, x};
+    values.push_back(rng.below(1000) == 0 ? INFINITY : edges[rng.below(7)]);
+  }
+  compute(Mat<float>(a.of("edges", values).data, c.rows, c.vocab), dlogp, dentropy);
+  compute(a.mat("masked", c.rows, c.vocab), zeros, zeros);
 }
 
 template <class B>
 void run(Arrays& a, const LmHeadCase& c) {
-  const PackedWeight weight = pack<B>(a, c.vocab, c.hidden, DType::kF32);
+  const PackedWeight weight = pack<B>(a, c.vocab, c.hidden);
   const Mat<float> hidden = a.mat("hidden", c.rows, c.hidden);
   const Vec<const int32_t> targets = a.ids("targets", scattered_ids(c.rows, c.vocab));
   const Vec<float> inv_temperature = a.constant("inv_temperature", c.rows, 1.25f),
@@ -295,11 +320,21 @@ void run(Arrays& a, const SamplingCase& c) {
   a.step("sample_forward");
 }
 
+inline int64_t pool_elements(const AttentionShape& shape, int64_t blocks) {
+  return static_cast<int64_t>(
+             kv_pool_bytes({}, DType::kF32, blocks, shape.kv_heads, shape.head_dim)) /
+         4;
+}
+
 /// A pool of the layout that both backends share.
 inline KvPool random_pool(Arrays& a, const AttentionShape& shape, int64_t blocks) {
-  const auto bytes =
-      static_cast<int64_t>(kv_pool_bytes({}, DType::kF32, blocks, shape.kv_heads, shape.head_dim));
-  const Vec<float> memory = a.vec("pool", bytes / 4);
+  const Vec<float> memory = a.vec("pool", pool_elements(shape, blocks));
+  return {memory.data, DType::kF32, blocks, shape.kv_heads, shape.head_dim};
+}
+
+/// One of which nothing may be read that was not written.
+inline KvPool nan_pool(Arrays& a, const AttentionShape& shape, int64_t blocks) {
+  const Vec<float> memory = a.constant("pool", pool_elements(shape, blocks), NAN);
   return {memory.data, DType::kF32, blocks, shape.kv_heads, shape.head_dim};
 }
 
@@ -335,7 +370,7 @@ void run(Arrays& a, const AttentionCase& c) {
   }
   const int64_t q_row = c.shape.heads * c.shape.head_dim;
   const int64_t kv_row = c.shape.kv_heads * c.shape.head_dim;
-  const KvPool pool = random_pool(a, c.shape, blocks);
+  const KvPool pool = nan_pool(a, c.shape, blocks);
   const Mat<float> k = a.mat("k", keys, kv_row, c.size), v = a.mat("v", keys, kv_row);
   const Mat<float> out = a.mat("out", queries, q_row), lse = a.mat("lse", queries, c.shape.heads),
                    q = a.mat("q", queries, q_row, c.size);
@@ -420,8 +455,10 @@ void run(Arrays& a, const KvCopyCase& c) {
   const KvPool pool = random_pool(a, c.shape, 3);
   CopyPlan plan = make_copy_plan({}, 3, copies, arena);
   if (a.gpu()) plan.copies = a.upload(plan.copies.data, plan.copies.size);
-  B::kv_copy(a.ctx(), {.pool = pool, .plan = plan});
-  a.step("kv_copy");
+  for (const bool clear_rest : {false, true}) {
+    B::kv_copy(a.ctx(), {.pool = pool, .plan = plan, .clear_rest = clear_rest});
+    a.step("kv_copy");
+  }
 }
 
 template <class B>
@@ -430,11 +467,16 @@ void run(Arrays& a, const KvClearCase& c) {
   a.step("kv_clear");
 }
 
+inline std::vector<const float*> parts_of(Arrays& a, const SumCase& c, int64_t count) {
+  std::vector<const float*> parts;
+  for (int64_t p = 0; p < c.parts; ++p) parts.push_back(a.vec("part", count).data);
+  return parts;
+}
+
 template <class B>
-void run(Arrays& a, const TreeSumCase& c) {
-  for (const int64_t count : kTreeSumCounts) {
-    std::vector<const float*> parts;
-    for (int64_t p = 0; p < c.parts; ++p) parts.push_back(a.vec("part", count).data);
+void run_tree_sum(Arrays& a, const SumCase& c) {
+  for (const int64_t count : kSumCounts) {
+    const std::vector<const float*> parts = parts_of(a, c, count);
     const Vec<float> out = a.vec("out", count);
     B::tree_sum(a.ctx(), {.out = out, .parts = parts});
     a.step("tree_sum");
@@ -442,16 +484,24 @@ void run(Arrays& a, const TreeSumCase& c) {
 }
 
 template <class B>
-void run_fill(Arrays& a, const FlatCase& c) {
-  B::fill(a.ctx(), {.y = a.vec("y", c.count), .value = 2.5f});
-  a.step("fill");
+void run_nested_sum(Arrays& a, const SumCase& c) {
+  for (const int64_t count : kSumCounts) {
+    const std::vector<const float*> parts = parts_of(a, c, count);
+    const Vec<float> out = a.vec("out", count);
+    B::nested_sum(a.ctx(), {.out = out, .parts = parts});
+    a.step("nested_sum");
+    // In place: the first part is `out`.
+    std::vector<const float*> again = parts;
+    again[0] = out.data;
+    B::nested_sum(a.ctx(), {.out = out, .parts = again});
+    a.step("nested_sum");
+  }
 }
 
 template <class B>
-void run_accumulate(Arrays& a, const FlatCase& c) {
-  const Vec<float> y = a.vec("y", c.count), x = a.vec("x", c.count);
-  B::accumulate(a.ctx(), {.y = y, .x = x});
-  a.step("accumulate");
+void run_fill(Arrays& a, const FlatCase& c) {
+  B::fill(a.ctx(), {.y = a.vec("y", c.count), .value = 2.5f});
+  a.step("fill");
 }
 
 template <class B>

@@ -190,23 +190,21 @@ inline constexpr int64_t kSquare = 4096, kFlat = 64 << 20;
 
 /// Forward, dx and dw of one linear layer.
 inline void bench_product(Bench& bench, const char* name, int64_t m, int64_t n, int64_t k,
-                          bool backward, DType dtype = DType::kF32) {
+                          bool backward) {
   char shape[100];
-  std::snprintf(shape, sizeof shape, "%s %lldx%lldx%lld%s", name, static_cast<long long>(m),
-                static_cast<long long>(n), static_cast<long long>(k),
-                dtype == DType::kBF16 ? " bf16" : "");
+  std::snprintf(shape, sizeof shape, "%s %lldx%lldx%lld", name, static_cast<long long>(m),
+                static_cast<long long>(n), static_cast<long long>(k));
   const Both w = bench.random("w", n * k, 0.03f), x = bench.random("x", m * k);
-  const Both cpu_packed = bench.raw("packed", (Cpu::packed_bytes(dtype, n, k) + 3) / 4);
-  const Both gpu_packed = bench.raw("packed", (Cuda::packed_bytes(dtype, n, k) + 3) / 4);
-  const PackedWeight on_cpu = Cpu::pack_weight(
-      bench.cpu, {.weight = mat_of(w, false, n, k), .dtype = dtype, .memory = cpu_packed.host});
-  const PackedWeight on_gpu = Cuda::pack_weight(
-      bench.gpu, {.weight = mat_of(w, true, n, k), .dtype = dtype, .memory = gpu_packed.device});
+  const Both cpu_packed = bench.raw("packed", Cpu::packed_bytes(n, k) / 4);
+  const Both gpu_packed = bench.raw("packed", Cuda::packed_bytes(n, k) / 4);
+  const PackedWeight on_cpu =
+      Cpu::pack_weight(bench.cpu, {.weight = mat_of(w, false, n, k), .memory = cpu_packed.host});
+  const PackedWeight on_gpu =
+      Cuda::pack_weight(bench.gpu, {.weight = mat_of(w, true, n, k), .memory = gpu_packed.device});
   const Both y = bench.raw("y", m * n);
   const double flops =
       2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-  const double bytes =
-      static_cast<double>(n * k * static_cast<int64_t>(dtype_bytes(dtype)) + 4 * m * (n + k));
+  const double bytes = 4.0 * static_cast<double>(n * k + m * (n + k));
   bench.run(
       "matmul_forward", shape,
       [&](bool gpu) {
@@ -246,7 +244,6 @@ inline void large_products(Bench& bench) {
   bench_product(bench, "down", kTokens, kDim, kFfn, true);
   bench_product(bench, "qkv", kTokens, kQkv, kDim, true);
   bench_product(bench, "out", kTokens, kDim, kDim, true);
-  bench_product(bench, "gate_up", kTokens, 2 * kFfn, kDim, true, DType::kBF16);
   bench_product(bench, "square", kSquare, kSquare, kSquare, true);
   for (const int64_t rows : {1, 8, 64, 512}) {
     bench_product(bench, "qkv", rows, kQkv, kDim, false);
@@ -433,10 +430,11 @@ inline void large_rows(Bench& bench) {
         },
         {sums}, 0, bytes);
     bench.run(
-        "accumulate", "64M",
+        "nested_sum", "2 parts of 64M",
         [&](bool gpu) {
-          side(Cuda::accumulate, Cpu::accumulate,
-               Accumulate{.y = vec_of(w, gpu), .x = vec_of(grad, gpu)}, gpu);
+          const float* const parts[] = {vec_of(w, gpu).data, vec_of(grad, gpu).data};
+          side(Cuda::nested_sum, Cpu::nested_sum, NestedSum{.out = vec_of(w, gpu), .parts = parts},
+               gpu);
         },
         {w}, 0, 3 * bytes);
     bench.run(
@@ -477,8 +475,9 @@ inline void large_vocabulary(Bench& bench) {
   for (const int64_t rows : {64, 1024}) {
     const Both logits = bench.random("logits", rows * kVocab, 3.0f),
                logprobs = bench.raw("logprobs", rows), entropies = bench.raw("entropies", rows),
-               lse = bench.raw("lse", rows), dlogp = bench.random("dlogp", rows),
-               dentropy = bench.random("dentropy", rows), inv = bench.constant("inv", rows, 1.25f);
+               max = bench.raw("max", rows), log_sum = bench.raw("log_sum", rows),
+               dlogp = bench.random("dlogp", rows), dentropy = bench.random("dentropy", rows),
+               inv = bench.constant("inv", rows, 1.25f);
     const Both targets = bench.ids("targets", scattered_ids(rows, kVocab));
     const std::string shape = std::to_string(rows) + "x151936";
     const double bytes = 4.0 * static_cast<double>(rows * kVocab);
@@ -487,19 +486,22 @@ inline void large_vocabulary(Bench& bench) {
         [&](bool gpu) {
           const LogprobForward op{.logprobs = vec_of(logprobs, gpu),
                                   .entropies = vec_of(entropies, gpu),
-                                  .lse = vec_of(lse, gpu),
+                                  .max = vec_of(max, gpu),
+                                  .log_sum = vec_of(log_sum, gpu),
                                   .logits = mat_of(logits, gpu, rows, kVocab),
                                   .targets = ids_of(targets, gpu),
                                   .inv_temperature = vec_of(inv, gpu)};
           gpu ? Cuda::logprob_forward(bench.gpu, op) : Cpu::logprob_forward(bench.cpu, op);
         },
-        {logprobs, entropies, lse}, 0, bytes);
+        {logprobs, entropies, max, log_sum}, 0, bytes);
     bench.run(
         "logprob_backward", shape,
         [&](bool gpu) {
-          const LogprobBackward op{.logits = mat_of(logits, gpu, rows, kVocab),
+          const LogprobBackward op{.dlogits = mat_of(logits, gpu, rows, kVocab),
+                                   .logits = mat_of(logits, gpu, rows, kVocab),
                                    .targets = ids_of(targets, gpu),
-                                   .lse = vec_of(lse, gpu),
+                                   .max = vec_of(max, gpu),
+                                   .log_sum = vec_of(log_sum, gpu),
                                    .entropies = vec_of(entropies, gpu),
                                    .dlogp = vec_of(dlogp, gpu),
                                    .dentropy = vec_of(dentropy, gpu),

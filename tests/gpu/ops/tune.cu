@@ -40,12 +40,12 @@ static void print_time(const char* name, const char* product_name, int64_t m, in
 template <class Shape, OperandOrder kOrderA, OperandOrder kOrderB>
 static void time_tile(const char* name, const char* product_name, int64_t m, int64_t n, int64_t k,
                       const float* a, const float* b, float* c) {
-  const Operand<float> oa{a, kOrderA == OperandOrder::kInner ? k : m, m, true};
-  const Operand<float> ob{b, kOrderB == OperandOrder::kInner ? k : n, n, true};
+  const Operand oa{a, kOrderA == OperandOrder::kInner ? k : m, m, true};
+  const Operand ob{b, kOrderB == OperandOrder::kInner ? k : n, n, true};
   const Product product{.m = m, .n = n, .k = k, .c = c, .ldc = n, .quads = true};
   const int64_t tiles = ceil_div(m, Shape::kBm) * ceil_div(n, Shape::kBn);
   print_time(name, product_name, m, n, k, [&] {
-    matmul_kernel<Shape, kOrderA, kOrderB, float>
+    matmul_kernel<Shape, kOrderA, kOrderB>
         <<<static_cast<unsigned>(tiles), Shape::kThreads>>>(product, oa, ob);
   });
 }
@@ -56,12 +56,12 @@ static void time_few_rows(const char* name, int64_t m, int64_t n, int64_t k, con
   const Product product{.m = m, .n = n, .k = k, .c = y, .ldc = n};
   const dim3 tiles(static_cast<unsigned>(ceil_div(n, Tile::kBn)),
                    static_cast<unsigned>(ceil_div(m, Tile::kBm)));
-  constexpr auto kBytes = Tile::template kBytes<float>;
-  cudaFuncSetAttribute(few_rows_kernel<Tile, float>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+  constexpr auto kBytes = Tile::kBytes;
+  cudaFuncSetAttribute(few_rows_kernel<Tile>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                        static_cast<int>(kBytes));
   print_time(name, "few rows", m, n, k, [&] {
-    few_rows_kernel<Tile, float><<<tiles, Tile::kThreads, kBytes>>>(
-        product, Operand<float>{x, k, m, true}, Operand<float>{weight, k, n, true});
+    few_rows_kernel<Tile><<<tiles, Tile::kThreads, kBytes>>>(product, Operand{x, k, m, true},
+                                                             Operand{weight, k, n, true});
   });
 }
 

@@ -1,6 +1,7 @@
 // attention_forward, attention_backward, kv_write, kv_copy and kv_clear.
 #pragma once
 
+#include "core/dtype.h"
 #include "kernels/attention_plan.h"
 #include "tests/kernels/cases/case_table.h"
 
@@ -77,6 +78,7 @@ inline constexpr AttentionTreeCase kAttentionTreeCases[] = {
 struct AttentionBatchCase : Case {
   int64_t groups, prompt, samples, rows;
   int64_t context = 0;
+  DType dtype = DType::kF32;
   constexpr int64_t sequences() const { return groups * samples; }
   constexpr int64_t tokens() const { return groups * (prompt + samples * rows); }
 };
@@ -98,6 +100,12 @@ inline constexpr AttentionBatchCase kAttentionBatchCases[] = {
     {{"decode", kBenchForward}, 128, 0, 1, 1, 576},
     {{"decode_shared", kBenchForward}, 8, 512, 16, 1, 576},
     {{"prefill", kBenchForward}, 1, 0, 1, 512},
+    {{"decode_bf16", kBenchForward}, 1, 0, 1, 1, 256, DType::kBF16},
+    {{"decode_bf16", kBenchForward}, 1, 0, 1, 1, 1024, DType::kBF16},
+    {{"decode_bf16", kBenchForward}, 8, 0, 1, 1, 576, DType::kBF16},
+    {{"decode_bf16", kBenchForward}, 64, 0, 1, 1, 160, DType::kBF16},
+    {{"decode_shared_bf16", kBenchForward}, 8, 64, 8, 1, 160, DType::kBF16},
+    {{"prefill_bf16", kBenchForward}, 1, 0, 1, 512, 0, DType::kBF16},
     {{"group", kBench}, 1, 60, 8, 128},
     {{"plain", kBench}, 1, 0, 8, 256},
 };
@@ -106,6 +114,8 @@ inline constexpr AttentionBatchCase kAttentionBatchCases[] = {
 inline constexpr AttentionBatchCase kKvWriteCases[] = {
     {{"prefill", kBenchForward}, 1, 0, 1, 512},
     {{"decode", kBenchForward}, kDecodeRows, 0, 1, 1, 160},
+    {{"prefill_bf16", kBenchForward}, 1, 0, 1, 512, 0, DType::kBF16},
+    {{"decode_bf16", kBenchForward}, kDecodeRows, 0, 1, 1, 160, DType::kBF16},
 };
 
 /// The first `slots` of a block, to another one.

@@ -1,4 +1,4 @@
-// Ops on flat arrays: fill, accumulate, tree_sum, checksum, max_abs, adamw_step and
+// Ops on flat arrays: fill, nested_sum, tree_sum, checksum, max_abs, adamw_step and
 // sum_squares_chunks.
 #pragma once
 
@@ -26,22 +26,25 @@ inline constexpr FlatCase kFillCases[] = {
     {{"model", kBenchForward, &k8M}, bench_elements(k8M)},
 };
 
-inline constexpr FlatCase kAccumulateCases[] = {
-    {{"one_element", kOracle}, 1},
-    {{"a_tail", kOracle}, 31},
-    {{"elements_for_threads", kOracle}, 100003},
-    {{"model", kBenchForward, &k135M}, bench_elements(k135M)},
-    {{"model", kBenchForward, &k8M}, bench_elements(k8M)},
-};
-
-/// A test takes each of kTreeSumCounts elements.
-struct TreeSumCase : Case {
+/// A sum of several arrays. A test takes each of kSumCounts elements.
+struct SumCase : Case {
   int64_t parts, count = 0;
 };
 
-inline constexpr int64_t kTreeSumCounts[] = {0, 1, 15, 16, 512, 529, 70001};
+inline constexpr int64_t kSumCounts[] = {0, 1, 15, 16, 512, 529, 70001};
 
-inline constexpr TreeSumCase kTreeSumCases[] = {
+inline constexpr SumCase kNestedSumCases[] = {
+    {{"parts_2", kOracle}, 2},
+    {{"parts_3", kOracle}, 3},
+    {{"parts_4", kOracle}, 4},
+    {{"parts_17", kOracle}, 17},
+    {{"first_of_two", kBenchForward, &k135M}, 2, bench_elements(k135M)},
+    {{"last_of_eight", kBenchForward, &k135M}, 4, bench_elements(k135M)},
+    {{"first_of_two", kBenchForward, &k8M}, 2, bench_elements(k8M)},
+    {{"last_of_eight", kBenchForward, &k8M}, 4, bench_elements(k8M)},
+};
+
+inline constexpr SumCase kTreeSumCases[] = {
     {{"parts_2", kOracle}, 2},
     {{"parts_4", kOracle}, 4},
     {{"parts_8", kOracle}, 8},

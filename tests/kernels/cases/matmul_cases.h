@@ -10,34 +10,36 @@ namespace orrery::kernels::cases {
 /// y [m, n] = x [m, k] times the transpose of a weight [n, k].
 struct MatmulCase : Case {
   int64_t m, n, k;
-  DType dtype = DType::kF32;
+  DType dtype = DType::kF32;  ///< of the operands
   bool bias = false;
   bool accumulate = false;
   int64_t padding = 0;  ///< of a row of each matrix
+  /// Where the runs of rows end for the weight's gradient. Empty: one run.
+  List<int64_t, 6> run_ends = {};
 };
 
 inline constexpr MatmulCase kMatmulCases[] = {
     {{"one_element", kOracle}, 1, 1, 1},
     {{"one_panel", kOracle}, 1, 32, 1},
     {{"m1", kOracle}, 1, 200, 40},
-    {{"m1_bf16_bias", kOracle}, 1, 257, 131, DType::kBF16, true},
+    {{"m1_bias", kOracle}, 1, 257, 131, DType::kF32, true},
     {{"m2_bias", kOracle}, 2, 160, 33, DType::kF32, true},
-    {{"m2_bf16", kOracle}, 2, 320, 17, DType::kBF16},
+    {{"m2", kOracle}, 2, 320, 17},
     {{"m3_accumulate", kOracle}, 3, 97, 64, DType::kF32, false, true, 5},
     {{"m4", kOracle}, 4, 70, 19},
-    {{"m5_bf16_accumulate", kOracle}, 5, 96, 48, DType::kBF16, false, true},
+    {{"m5_accumulate", kOracle}, 5, 96, 48, DType::kF32, false, true},
     {{"m6_bias", kOracle}, 6, 129, 31, DType::kF32, true, false, 3},
     {{"m7", kOracle}, 7, 31, 7},
     {{"m8_accumulate", kOracle}, 8, 33, 16, DType::kF32, false, true},
     {{"m9", kOracle}, 9, 48, 50},
-    {{"m10_bf16_bias", kOracle}, 10, 16, 12, DType::kBF16, true, false, 1},
+    {{"m10_bias", kOracle}, 10, 16, 12, DType::kF32, true, false, 1},
     {{"m11", kOracle}, 11, 47, 5},
     {{"m12", kOracle}, 12, 15, 100},
     {{"m13_bias", kOracle}, 13, 64, 29, DType::kF32, true},
     {{"m14", kOracle}, 14, 32, 64},
     {{"m15_accumulate", kOracle}, 15, 100, 67, DType::kF32, false, true, 9},
     {{"m16", kOracle}, 16, 17, 3},
-    {{"m27_bf16_accumulate", kOracle}, 27, 45, 2, DType::kBF16, false, true},
+    {{"m27_accumulate", kOracle}, 27, 45, 2, DType::kF32, false, true},
     {{"m28", kOracle}, 28, 64, 96},
     {{"blocks_of_the_inner_index", kOracle}, 29, 41, 769},
     {{"m61_bias", kOracle}, 61, 67, 71, DType::kF32, true, false, 2},
@@ -47,15 +49,63 @@ inline constexpr MatmulCase kMatmulCases[] = {
     {{"blocks_of_the_weight_gradients_inner_index", kOracle}, 523, 20, 18},
     // Enough work for several threads.
     {{"threads_by_rows", kOracle}, 200, 300, 100},
-    {{"threads_by_panels", kOracle}, 40, 2100, 65, DType::kBF16, true},
+    {{"threads_by_panels", kOracle}, 40, 2100, 65, DType::kF32, true},
     {{"threads_m3", kOracle}, 3, 4100, 64, DType::kF32, false, true},
     {{"threads_m1", kOracle}, 1, 9999, 60, DType::kF32, true},
     {{"no_rows", kOracle}, 0, 5, 6},
     {{"no_outputs", kOracle}, 5, 0, 6},
     {{"no_inputs", kOracle}, 5, 6, 0},
     {{"no_inputs_bias", kOracle}, 5, 40, 0, DType::kF32, true},
-    {{"no_inputs_bf16_accumulate", kOracle}, 5, 6, 0, DType::kBF16, false, true},
+    {{"no_inputs_accumulate", kOracle}, 5, 6, 0, DType::kF32, false, true},
     {{"gradient", kDifferences}, 5, 7, 9, DType::kF32, true},
+};
+
+/// The same in bf16: y and dx as f32, and as bf16 where they do not accumulate. They
+/// have no finite differences: where operands and weights are rounded, a difference
+/// quotient shows the rounding.
+inline constexpr MatmulCase kPairsMatmulCases[] = {
+    {{"one_element", kOracle}, 1, 1, 1, DType::kBF16},
+    {{"one_square", kOracle}, 1, 32, 32, DType::kBF16},
+    {{"m1_bias", kOracle}, 1, 257, 131, DType::kBF16, true},
+    {{"m2", kOracle}, 2, 320, 17, DType::kBF16},
+    {{"m3_accumulate", kOracle}, 3, 97, 64, DType::kBF16, false, true, 5},
+    {{"m4", kOracle}, 4, 31, 33, DType::kBF16, false, false, 1, {0, 3, 4}},
+    {{"m5_accumulate", kOracle}, 5, 96, 48, DType::kBF16, false, true, 0, {1, 2, 5}},
+    {{"m6_bias", kOracle}, 6, 129, 31, DType::kBF16, true, false, 3},
+    {{"m7", kOracle}, 7, 33, 100, DType::kBF16},
+    {{"m8_accumulate", kOracle}, 8, 64, 16, DType::kBF16, false, true},
+    {{"m13_bias", kOracle}, 13, 64, 29, DType::kBF16, true},
+    {{"m16", kOracle}, 16, 100, 3, DType::kBF16},
+    {{"m17_accumulate", kOracle}, 17, 16, 65, DType::kBF16, false, true, 2},
+    {{"m31_bias", kOracle}, 31, 50, 63, DType::kBF16, true, false, 1},
+    {{"m32", kOracle}, 32, 32, 64, DType::kBF16},
+    {{"m33_accumulate", kOracle}, 33, 47, 5, DType::kBF16, false, true},
+    {{"m64_runs", kOracle}, 64, 33, 50, DType::kBF16, true, false, 0, {32, 64}},
+    {{"m100_runs", kOracle}, 100, 70, 33, DType::kBF16, false, true, 7, {0, 31, 31, 64, 65, 100}},
+    {{"parts_of_the_inner_index", kOracle}, 7, 33, 4200, DType::kBF16, true},
+    {{"parts_of_the_inner_index_accumulate", kOracle}, 3, 20, 4129, DType::kBF16, false, true},
+    {{"parts_of_the_input_gradients", kOracle}, 9, 4200, 33, DType::kBF16, false, true},
+    {{"parts_of_the_weight_gradients", kOracle},
+     1100,
+     20,
+     18,
+     DType::kBF16,
+     false,
+     false,
+     0,
+     {300, 301, 1100}},
+    {{"blocks_of_rows", kOracle}, 257, 24, 600, DType::kBF16, false, false, 7},
+    {{"blocks_of_rows_for_one_tile", kOracle}, 40, 20, 4096, DType::kBF16, true},
+    // Enough work for several threads.
+    {{"threads_by_rows", kOracle}, 200, 300, 100, DType::kBF16, true, false, 0, {77, 200}},
+    {{"threads_by_panels", kOracle}, 40, 2100, 65, DType::kBF16, true},
+    {{"threads_m3", kOracle}, 3, 4100, 64, DType::kBF16, false, true},
+    {{"threads_m1", kOracle}, 1, 9999, 60, DType::kBF16, true},
+    {{"no_rows", kOracle}, 0, 5, 6, DType::kBF16, false, false, 0, {0, 0}},
+    {{"no_outputs", kOracle}, 5, 0, 6, DType::kBF16},
+    {{"no_inputs", kOracle}, 5, 6, 0, DType::kBF16},
+    {{"no_inputs_bias", kOracle}, 5, 40, 0, DType::kBF16, true},
+    {{"no_inputs_accumulate", kOracle}, 5, 6, 0, DType::kBF16, false, true},
 };
 
 /// The products of a model, whose weights pack_weight packs. The benchmark of a forward

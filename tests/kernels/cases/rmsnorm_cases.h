@@ -1,6 +1,7 @@
 // rmsnorm_forward, rmsnorm_residual_forward, rmsnorm_backward.
 #pragma once
 
+#include "core/dtype.h"
 #include "tests/kernels/cases/case_table.h"
 
 namespace orrery::kernels::cases {
@@ -10,6 +11,9 @@ namespace orrery::kernels::cases {
 struct RmsnormCase : Case {
   int64_t tokens, heads, dim;
   double tolerance = 1e-6;
+  /// Of what products read and give: bf16 beside an f32 residual stream, and for the
+  /// norm of queries and keys all matrices.
+  DType dtype = DType::kF32;
 };
 
 inline constexpr RmsnormCase kRmsnormCases[] = {
@@ -21,6 +25,11 @@ inline constexpr RmsnormCase kRmsnormCases[] = {
     {{"rows_for_threads", kTest}, 130, 1, 577, 2e-6},
     {{"long_chains", kTest}, 277, 5, 24, 4e-6},  // of dweight
     {{"more_heads_than_tokens", kTest}, 9, 40, 16, 2e-6},
+    {{"bf16_one_element", kOracle}, 1, 1, 1, 0, DType::kBF16},
+    {{"bf16_less_than_a_vector", kOracle}, 3, 1, 7, 0, DType::kBF16},
+    {{"bf16_heads_with_a_tail", kOracle}, 2, 3, 17, 0, DType::kBF16},
+    {{"bf16_heads", kOracle}, 31, 4, 64, 0, DType::kBF16},
+    {{"bf16_rows_for_threads", kOracle}, 130, 1, 577, 0, DType::kBF16},
     {{"decode", kBenchForward, &k135M}, kDecodeRows, 1, k135M.dim},
     {{"group", kBench, &k135M}, kGroupTokens, 1, k135M.dim},
     {{"decode_heads", kBenchForward, &k135M}, kDecodeRows, k135M.heads, k135M.head_dim},

@@ -1,4 +1,4 @@
-// gather_rows, scatter_add_rows and copy_rows, and spread_rows.
+// gather_rows, scatter_add_rows, copy_rows and round_rows, and spread_rows.
 #pragma once
 
 #include "tests/kernels/cases/case_table.h"

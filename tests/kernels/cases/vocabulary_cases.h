@@ -2,6 +2,7 @@
 // them, and sample_forward.
 #pragma once
 
+#include "core/dtype.h"
 #include "kernels/sampling.h"
 #include "tests/kernels/cases/case_table.h"
 
@@ -11,6 +12,7 @@ struct LogprobCase : Case {
   int64_t rows, vocab;
   float scale = 1.0f;  ///< standard deviation of the logits in a test
   double tolerance = 1e-6;
+  DType dtype = DType::kF32;  ///< of the logits' gradients
 };
 
 inline constexpr LogprobCase kLogprobCases[] = {
@@ -20,12 +22,17 @@ inline constexpr LogprobCase kLogprobCases[] = {
     {{"a_tail", kTest}, 6, 257, 8.0f, 1e-5},
     {{"rows_for_threads", kTest}, 17, 1009, 3.0f, 1e-5},
     {{"large_vocabulary", kTest}, 2, 50257, 2.0f, 2e-5},
+    {{"bf16_one_token", kOracle}, 1, 1, 1.0f, 0, DType::kBF16},
+    {{"bf16_less_than_a_vector", kOracle}, 4, 7, 1.0f, 0, DType::kBF16},
+    {{"bf16_a_tail", kOracle}, 6, 257, 8.0f, 0, DType::kBF16},
+    {{"bf16_rows_for_threads", kOracle}, 17, 1009, 3.0f, 0, DType::kBF16},
     {{"decode", kBench, &k135M}, kDecodeRows, k135M.vocab},
     {{"decode", kBench, &k8M}, kDecodeRows, k8M.vocab},
 };
 
 struct LmHeadCase : Case {
   int64_t rows, hidden, vocab;
+  DType dtype = DType::kF32;  ///< of hidden states and weights
 };
 
 /// The head has the bits of its parts, whose gradients are tested by differences.
@@ -33,6 +40,8 @@ inline constexpr LmHeadCase kLmHeadCases[] = {
     // A vocabulary of which a chunk holds 70 rows, and rows for three chunks, the last
     // one short.
     {{"three_chunks", kOracle}, 150, 5, 262'144},
+    // A chunk holds 32 rows.
+    {{"bf16_chunks", kOracle}, 150, 5, 262'144, DType::kBF16},
     {{"responses", kBench, &k135M}, kResponseTokens, k135M.dim, k135M.vocab},
     {{"responses", kBench, &k8M}, kResponseTokens, k8M.dim, k8M.vocab},
 };

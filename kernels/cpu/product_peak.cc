@@ -1,5 +1,5 @@
 #undef HWY_TARGET_INCLUDE
-#define HWY_TARGET_INCLUDE "kernels/cpu/fma_peak.cc"
+#define HWY_TARGET_INCLUDE "kernels/cpu/product_peak.cc"
 #include "kernels/cpu/targets.h"
 // targets.h first.
 #include "hwy/foreach_target.h"
@@ -40,6 +40,8 @@ HWY_AFTER_NAMESPACE();
 
 #include "core/parallel.h"
 #include "core/span.h"
+#include "kernels/cpu/amx.h"
+#include "kernels/cpu/pairs.h"
 
 namespace orrery::kernels {
 HWY_EXPORT(fmas);
@@ -53,16 +55,34 @@ double cpu_seconds() {
   return time.tv_sec + time.tv_nsec * 1e-9;
 }
 
+/// Products of AMX's tiles: four sums, each of which waits for its last product.
+double tile_products(int64_t rounds) {
+#if defined(__x86_64__)
+  using cpu::AmxTiles;
+  AmxTiles::configure();
+  AmxTiles::zero<0>(), AmxTiles::zero<1>(), AmxTiles::zero<2>(), AmxTiles::zero<3>();
+  AmxTiles::zero<4>(), AmxTiles::zero<5>(), AmxTiles::zero<6>(), AmxTiles::zero<7>();
+  for (int64_t round = 0; round < rounds; ++round) {
+    AmxTiles::multiply<0, 4, 6>();
+    AmxTiles::multiply<1, 4, 7>();
+    AmxTiles::multiply<2, 5, 6>();
+    AmxTiles::multiply<3, 5, 7>();
+  }
+#endif
+  return 4.0 * 2 * 16 * 16 * 32 * rounds;
+}
+
 }  // namespace
 
-double measure_fma_peak(int threads, int turns) {
-  constexpr int64_t kRounds = 20000;
+double measure_product_peak(int threads, DType dtype, int turns) {
+  const bool tiles = dtype == DType::kBF16 && cpu::pairs_engine() == cpu::PairsEngine::kAmx;
+  const int64_t rounds = tiles ? 2000 : 20000;
   Array<double> best(std::max(threads, 1));
   parallel_for(Context{.threads = threads}, best.size(), 1, [&](int64_t begin, int64_t end) {
     for (int64_t thread = begin; thread < end; ++thread) {
       for (int turn = 0; turn < turns; ++turn) {
         const double start = cpu_seconds();
-        const double flops = HWY_DYNAMIC_DISPATCH(fmas)(kRounds);
+        const double flops = tiles ? tile_products(rounds) : HWY_DYNAMIC_DISPATCH(fmas)(rounds);
         const double rate = flops / (cpu_seconds() - start);
         best[thread] = std::max(best[thread], rate);
       }
