@@ -93,6 +93,7 @@ void resume(Fiber* fiber) {
 }
 
 [[noreturn]] void fail_deadlock() {
+  in_kernel = false;
   Scheduler& s = scheduler();
   std::map<std::string, std::pair<unsigned, unsigned>> waits;  // the first thread, how many
   const auto count = [&](const Fiber* fiber) {
@@ -335,7 +336,8 @@ void copy_async(void* to, const void* from, size_t bytes) {
   Thread& thread = *block.thread;
   access(to, bytes, Access::kWrite);
   access(from, bytes, Access::kRead);
-  if (reinterpret_cast<uintptr_t>(to) % bytes != 0 || reinterpret_cast<uintptr_t>(from) % bytes != 0)
+  if (reinterpret_cast<uintptr_t>(to) % bytes != 0 ||
+      reinterpret_cast<uintptr_t>(from) % bytes != 0)
     fail_thread("an asynchronous copy of " + std::to_string(bytes) + " bytes that is not aligned");
   if (draw(2) == 0) {
     std::memcpy(to, from, bytes);

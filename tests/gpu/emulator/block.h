@@ -40,8 +40,8 @@ struct Block {
   unsigned threads = 0;
   const void* arguments = nullptr;
   size_t argument_bytes = 0;
-  unsigned epoch = 0;   ///< rises at each barrier, and from block to block
-  unsigned serial = 0;  ///< of the block; rises for ever
+  unsigned epoch = 0;         ///< rises at each barrier, and from block to block
+  unsigned serial = 0;        ///< of the block; rises for ever
   unsigned first_serial = 0;  ///< of the launch's first block
   Thread* thread = nullptr;   ///< that runs
 };

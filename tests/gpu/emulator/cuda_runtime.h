@@ -63,8 +63,12 @@ T __shfl_down_sync(unsigned mask, T value, unsigned delta) {
 inline unsigned __ballot_sync(unsigned mask, int predicate) {
   return simt::ballot(mask, predicate != 0);
 }
-inline int __any_sync(unsigned mask, int predicate) { return simt::ballot(mask, predicate != 0) != 0; }
-inline int __all_sync(unsigned mask, int predicate) { return simt::ballot(mask, predicate == 0) == 0; }
+inline int __any_sync(unsigned mask, int predicate) {
+  return simt::ballot(mask, predicate != 0) != 0;
+}
+inline int __all_sync(unsigned mask, int predicate) {
+  return simt::ballot(mask, predicate == 0) == 0;
+}
 
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
@@ -92,16 +96,16 @@ T atomicAdd(T* to, T value) {
 template <class T>
 T atomicMax(T* to, T value) {
   T old = __atomic_load_n(to, __ATOMIC_RELAXED);
-  while (old < value && !__atomic_compare_exchange_n(to, &old, value, false, __ATOMIC_RELAXED,
-                                                     __ATOMIC_RELAXED)) {
+  while (old < value &&
+         !__atomic_compare_exchange_n(to, &old, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
   }
   return old;
 }
 template <class T>
 T atomicMin(T* to, T value) {
   T old = __atomic_load_n(to, __ATOMIC_RELAXED);
-  while (value < old && !__atomic_compare_exchange_n(to, &old, value, false, __ATOMIC_RELAXED,
-                                                     __ATOMIC_RELAXED)) {
+  while (value < old &&
+         !__atomic_compare_exchange_n(to, &old, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
   }
   return old;
 }
@@ -116,7 +120,11 @@ enum cudaError_t {
   cudaErrorInvalidResourceHandle = 400,
   cudaErrorNotReady = 600,
 };
-enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
+enum cudaMemcpyKind {
+  cudaMemcpyHostToDevice = 1,
+  cudaMemcpyDeviceToHost,
+  cudaMemcpyDeviceToDevice
+};
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 enum cudaDeviceAttr { cudaDevAttrClockRate = 13, cudaDevAttrMultiProcessorCount = 16 };
 inline constexpr unsigned cudaEventDefault = 0, cudaEventDisableTiming = 2;

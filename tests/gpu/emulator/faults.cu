@@ -33,14 +33,14 @@ __global__ void twice_kernel(float* to, const float* from, int count, bool guard
   }
 }
 
-__global__ void copy_kernel(float* to, const float* from, bool wait) {
+__global__ void copy_kernel(float* to, const float* from, bool own, bool wait) {
   __shared__ float values[kMost];
   const int i = static_cast<int>(threadIdx.x), last = static_cast<int>(blockDim.x) - 1;
   kernels::cuda::copy_async<4>(&values[i], &from[i]);
   kernels::cuda::end_copy_group();
   if (wait) kernels::cuda::wait_for_groups<0>();
   __syncthreads();
-  to[i] = values[last - i];
+  to[i] = values[own ? i : last - i];
 }
 
 __global__ void count_kernel(unsigned* total, bool atomic) {
@@ -82,9 +82,10 @@ __global__ void quad_kernel(float* to, const float* from) {
 __global__ void barrier_kernel() {
   if (threadIdx.x < 32) {
     __syncthreads();
+  } else if (threadIdx.x % 2 == 0) {
+    __syncthreads();
   } else {
     __syncwarp();
-    if (threadIdx.x % 2 == 0) __syncwarp();
   }
 }
 
@@ -101,8 +102,8 @@ void reverse_warp(float* to, const float* from, Fault barrier, cudaStream_t stre
 void twice(float* to, const float* from, int count, Fault tail, cudaStream_t stream) {
   twice_kernel<<<(count + 127) / 128, 32, 0, stream>>>(to, from, count, tail == Fault::kNone);
 }
-void copy_through(float* to, const float* from, int threads, Fault wait, cudaStream_t stream) {
-  copy_kernel<<<1, threads, 0, stream>>>(to, from, wait == Fault::kNone);
+void copy_through(float* to, const float* from, bool own, Fault wait, cudaStream_t stream) {
+  copy_kernel<<<1, 64, 0, stream>>>(to, from, own, wait == Fault::kNone);
 }
 void count_blocks(unsigned* total, int blocks, Fault atomic, cudaStream_t stream) {
   count_kernel<<<blocks, 1, 0, stream>>>(total, atomic == Fault::kNone);

@@ -14,8 +14,9 @@ void reverse(float* to, const float* from, int threads, Fault barrier, cudaStrea
 void reverse_warp(float* to, const float* from, Fault barrier, cudaStream_t stream);
 /// to[i] = 2 from[i] for i < count; kMissing: the tail reads whole quads.
 void twice(float* to, const float* from, int count, Fault tail, cudaStream_t stream);
-/// Copies `threads` floats through cp.async; kMissing: without the wait.
-void copy_through(float* to, const float* from, int threads, Fault wait, cudaStream_t stream);
+/// Copies 64 floats through cp.async; each thread reads what itself fetched (`own`), or
+/// another one; kMissing: without the wait.
+void copy_through(float* to, const float* from, bool own, Fault wait, cudaStream_t stream);
 /// All blocks add to one number; kMissing: without atomics.
 void count_blocks(unsigned* total, int blocks, Fault atomic, cudaStream_t stream);
 /// Adds up shared memory; kMissing: half of it was never written.
@@ -27,7 +28,7 @@ void write_shared(int index, cudaStream_t stream);
 void add_page(float* to, const float* page, int length, Fault skip, cudaStream_t stream);
 /// A float4 from an address that is aligned to 4.
 void load_quad(float* to, const float* from, cudaStream_t stream);
-/// Only some threads reach the barrier; the others wait for them elsewhere.
+/// Half of a warp waits at the block's barrier, the other half for the whole warp.
 void part_at_barrier(cudaStream_t stream);
 /// A block of `threads` with dynamic shared memory.
 void launch_with(int threads, int bytes, bool ask, cudaStream_t stream);

@@ -42,6 +42,11 @@ class Faults : public ::testing::Test {
     return to;
   }
   void synchronize() { ASSERT_EQ(cudaStreamSynchronize(stream_), cudaSuccess); }
+  template <class Launches>
+  void run(const Launches& launches) {
+    launches();
+    synchronize();
+  }
 
   cudaStream_t stream_ = nullptr;
   std::vector<void*> memory_;
@@ -52,34 +57,34 @@ TEST_F(FaultsDeathTest, AMissingBarrier) {
   float *from = numbers(64), *to = device(64);
   reverse(to, from, 64, Fault::kNone, stream_);
   EXPECT_EQ(values(to, 64)[0], 63);
-  reverse(to, from, 64, Fault::kMissing, stream_);
-  EXPECT_DEATH(synchronize(),
-               "kernel reverse_kernel, thread [0-9]+ of block \\(0, 0, 0\\): a race: (reads|writes) 4 "
-               "bytes .*shared memory \\+ [0-9]+.*, which thread [0-9]+ (wrote|read) with no barrier");
+  EXPECT_DEATH(
+      run([&] { reverse(to, from, 64, Fault::kMissing, stream_); }),
+      "kernel reverse_kernel, thread [0-9]+ of block \\(0, 0, 0\\): a race: (reads|writes) 4 "
+      "bytes .*shared memory \\+ [0-9]+.*, which thread [0-9]+ (wrote|read) with no barrier");
 }
 
 TEST_F(FaultsDeathTest, AMissingBarrierOfAWarp) {
   float *from = numbers(32), *to = device(32);
   reverse_warp(to, from, Fault::kNone, stream_);
   EXPECT_EQ(values(to, 32)[0], 31);
-  reverse_warp(to, from, Fault::kMissing, stream_);
-  EXPECT_DEATH(synchronize(), "reverse_warp_kernel.*a race.*shared memory");
+  EXPECT_DEATH(run([&] { reverse_warp(to, from, Fault::kMissing, stream_); }),
+               "reverse_warp_kernel.*a race.*shared memory");
 }
 
 TEST_F(FaultsDeathTest, ATailReadPastTheEnd) {
   float *from = numbers(130), *to = device(130);
   twice(to, from, 130, Fault::kNone, stream_);
   EXPECT_EQ(values(to, 130)[129], 258);
-  twice(to, from, 130, Fault::kMissing, stream_);
-  EXPECT_DEATH(synchronize(),
-               "twice_kernel, thread 0 of block \\(1, 0, 0\\): reads 4 bytes at .*, which is byte 520 "
-               "of an allocation of 520 bytes");
+  EXPECT_DEATH(
+      run([&] { twice(to, from, 130, Fault::kMissing, stream_); }),
+      "twice_kernel, thread 0 of block \\(1, 0, 0\\): reads 4 bytes at .*, which is byte 520 "
+      "of an allocation of 520 bytes");
 }
 
 TEST_F(FaultsDeathTest, AKernelOnTheHostsMemory) {
   std::vector<float> host(64);
-  twice(device(64), host.data(), 64, Fault::kNone, stream_);
-  EXPECT_DEATH(synchronize(), "twice_kernel.*reads 4 bytes at .*, which is no memory of the device");
+  EXPECT_DEATH(run([&] { twice(device(64), host.data(), 64, Fault::kNone, stream_); }),
+               "twice_kernel.*reads 4 bytes at .*, which is no memory of the device");
 }
 
 TEST_F(FaultsDeathTest, FreedMemory) {
@@ -87,8 +92,8 @@ TEST_F(FaultsDeathTest, FreedMemory) {
   float* const to = device(64);
   memory_.clear();
   cudaFree(from);
-  twice(to, from, 64, Fault::kNone, stream_);
-  EXPECT_DEATH(synchronize(), "twice_kernel.*reads 4 bytes");
+  EXPECT_DEATH(run([&] { twice(to, from, 64, Fault::kNone, stream_); }),
+               "twice_kernel.*reads 4 bytes");
 }
 
 TEST_F(FaultsDeathTest, TheHostOnADevicesMemory) {
@@ -99,8 +104,8 @@ TEST_F(FaultsDeathTest, TheHostOnADevicesMemory) {
 TEST_F(FaultsDeathTest, SharedMemory) {
   write_shared(31, stream_);
   synchronize();
-  write_shared(32, stream_);
-  EXPECT_DEATH(synchronize(), "write_kernel.*beyond the end of a variable");
+  EXPECT_DEATH(run([&] { write_shared(32, stream_); }),
+               "write_kernel.*beyond the end of a variable");
   float* const to = device(1);
   EXPECT_DEATH(
       {
@@ -122,13 +127,13 @@ TEST_F(FaultsDeathTest, AnAddressThatIsNotAligned) {
   float *from = numbers(8), *to = device(1);
   load_quad(to, from, stream_);
   EXPECT_EQ(values(to, 1)[0], 3);
-  load_quad(to, from + 1, stream_);
-  EXPECT_DEATH(synchronize(), "quad_kernel.*not aligned as its type");
+  EXPECT_DEATH(run([&] { load_quad(to, from + 1, stream_); }),
+               "quad_kernel.*not aligned as its type");
 }
 
 TEST_F(FaultsDeathTest, ABarrierThatNotAllReach) {
-  part_at_barrier(stream_);
-  EXPECT_DEATH(synchronize(), "barrier_kernel.*a deadlock: .* threads wait at __sync");
+  EXPECT_DEATH(run([&] { part_at_barrier(stream_); }),
+               "barrier_kernel.*a deadlock: .* threads wait at __sync");
 }
 
 TEST_F(FaultsDeathTest, RacesOfBlocks) {
@@ -148,12 +153,18 @@ TEST_F(FaultsDeathTest, RacesOfBlocks) {
   ::unsetenv("ORRERY_EMULATOR_GLOBAL_RACES");
 }
 
+TEST_F(FaultsDeathTest, AMissingWaitForAnothersCopy) {
+  float *from = numbers(64), *to = device(64);
+  EXPECT_DEATH(run([&] { copy_through(to, from, false, Fault::kMissing, stream_); }),
+               "copy_kernel.*a race");
+}
+
 // The poison of a late copy shows as a NaN, in about half of the copies.
 TEST_F(Faults, AMissingWaitForAnAsynchronousCopy) {
   float *from = numbers(64), *to = device(64);
-  copy_through(to, from, 64, Fault::kNone, stream_);
+  copy_through(to, from, false, Fault::kNone, stream_);
   EXPECT_EQ(values(to, 64)[0], 63);
-  copy_through(to, from, 64, Fault::kMissing, stream_);
+  copy_through(to, from, true, Fault::kMissing, stream_);
   int poisoned = 0;
   for (const float x : values(to, 64)) poisoned += std::isnan(x);
   EXPECT_GT(poisoned, 0);
@@ -198,7 +209,9 @@ TEST_F(Faults, AMissingWaitForAnEvent) {
       twice(to, middle, 64, Fault::kNone, other);
       cudaStreamSynchronize(other);
       const float got = values(to, 64)[1];
-      if (waits) ASSERT_EQ(got, 4);
+      if (waits) {
+        ASSERT_EQ(got, 4);
+      }
       early += std::isnan(got);
     }
   }

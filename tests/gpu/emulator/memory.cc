@@ -7,7 +7,6 @@
 #include <cstdlib>
 #include <map>
 
-
 extern "C" {
 // Of the linker: the program's constants lie before __bss_start, and device variables
 // in a section of their own.
@@ -192,9 +191,8 @@ void access_slowly(const void* data, size_t bytes, Access kind) {
     hit = {it->first, it->second.end, it->second.cells};
   }
   if (hit.cells == nullptr) return;
-  for_each_cell(at - hit.begin, bytes, [&](size_t i, uint8_t mask) {
-    note(hit.cells[i], mask, data, bytes, kind, true);
-  });
+  for_each_cell(at - hit.begin, bytes,
+                [&](size_t i, uint8_t mask) { note(hit.cells[i], mask, data, bytes, kind, true); });
 }
 
 void begin_shared(size_t dynamic) {

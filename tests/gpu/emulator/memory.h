@@ -54,8 +54,7 @@ void access_slowly(const void* data, size_t bytes, Access kind);
     if (at >= hit.begin && at + bytes <= hit.end && hit.cells == nullptr) return;
     return access_slowly(data, bytes, kind);
   }
-  if (kind == Access::kAtomic || (offset | bytes) % 4 != 0)
-    return access_slowly(data, bytes, kind);
+  if (kind == Access::kAtomic || (offset | bytes) % 4 != 0) return access_slowly(data, bytes, kind);
   const unsigned epoch = block.epoch;  // of one block alone
   const Cell::Use now{.serial = block.serial,
                       .epoch = epoch,
@@ -68,7 +67,8 @@ void access_slowly(const void* data, size_t bytes, Access kind);
     if (is_written || shared_owned[i] != 0xF) return access_slowly(data, bytes, kind);
     const bool is_read = cell.read.epoch == epoch && cell.read.thread != me.index;
     if (kind == Access::kRead) {
-      if (is_read && (cell.other_read.epoch != epoch || cell.read.thread / kWarp != me.index / kWarp))
+      if (is_read &&
+          (cell.other_read.epoch != epoch || cell.read.thread / kWarp != me.index / kWarp))
         cell.other_read = cell.read;
       cell.read = now;
     } else {

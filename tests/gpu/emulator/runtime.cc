@@ -136,7 +136,8 @@ void enqueue(const Config& config, const Launch& launch) {
   const std::lock_guard lock(runtime().mutex);
   if (!can_launch(config, launch)) {
     launch.destroy(launch.arguments);
-    last_error = config.shared > kMostShared ? cudaErrorInvalidValue : cudaErrorInvalidConfiguration;
+    last_error =
+        config.shared > kMostShared ? cudaErrorInvalidValue : cudaErrorInvalidConfiguration;
     return;
   }
   const std::shared_ptr<void> owner(launch.arguments, launch.destroy);
@@ -289,8 +290,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned /*flags*/) {
   const Lock lock(runtime().mutex);
   const simt::EventPointer& it = as_event(event);
-  if (it->recorded > 0)
-    simt::give(as_stream(stream), {.waits = it, .generation = it->recorded});
+  if (it->recorded > 0) simt::give(as_stream(stream), {.waits = it, .generation = it->recorded});
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
@@ -323,9 +323,9 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   const simt::EventPointer it = as_event(event);
   const uint64_t generation = ++it->recorded;
   simt::give(as_stream(stream), {.run = [it, generation] {
-    it->done = std::max(it->done, generation);
-    it->time = std::chrono::steady_clock::now();
-  }});
+               it->done = std::max(it->done, generation);
+               it->time = std::chrono::steady_clock::now();
+             }});
   return cudaSuccess;
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
