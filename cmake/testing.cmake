@@ -149,8 +149,12 @@ if(TARGET orrery-emulated)
     orrery_link_emulated(test_${folder}_emulated)
     set_target_properties(test_${folder}_emulated PROPERTIES LINKER_LANGUAGE CXX)
     add_dependencies(unit_tests test_${folder}_emulated)
+    set(label slow)  # minutes
+    if(folder STREQUAL "models")
+      set(label unit-emulated)
+    endif()
     add_test(NAME emulated.${folder} COMMAND test_${folder}_emulated)
-    set_tests_properties(emulated.${folder} PROPERTIES LABELS unit-emulated TIMEOUT 900
+    set_tests_properties(emulated.${folder} PROPERTIES LABELS ${label} TIMEOUT 3000
                          ENVIRONMENT ORRERY_TEST_DEVICE=cuda)
   endforeach()
   add_dependencies(unit_tests test_emulator ops_check_emulated)

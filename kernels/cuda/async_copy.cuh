@@ -1,5 +1,5 @@
-// Copies from global to shared memory that go on while their thread computes. Each has a
-// twin for the emulator (tests/gpu/emulator), which alone takes it.
+// Copies from global to shared memory that go on while their thread computes. The
+// emulator (tests/gpu/emulator) has a twin of each.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -1,5 +1,6 @@
 // The functions that code compiled with -fsanitize=thread and -fsanitize=alignment
-// calls; their libraries are not linked. Outside kernels they do what the access itself does, and no more.
+// calls; the sanitizers' libraries are not linked. Outside kernels they do what the
+// access itself does, and no more.
 #include "tests/gpu/emulator/memory.h"
 
 namespace {

@@ -23,8 +23,8 @@ void count_blocks(unsigned* total, int blocks, Fault atomic, cudaStream_t stream
 void sum_shared(float* to, Fault fill, cudaStream_t stream);
 /// One thread writes element `index` of 32 in shared memory.
 void write_shared(int index, cudaStream_t stream);
-/// Adds up the first `length` of 32 values of a page of keys; kMissing: the rest of them
-/// as well, with weight 0.
+/// Adds up the first `length` of 32 values of a page of keys; kMissing: the rest of
+/// them as well, with weight 0.
 void add_page(float* to, const float* page, int length, Fault skip, cudaStream_t stream);
 /// A float4 from an address that is aligned to 4.
 void load_quad(float* to, const float* from, cudaStream_t stream);

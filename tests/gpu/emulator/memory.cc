@@ -1,3 +1,5 @@
+// What the quick ways of memory.h do not settle: the first access of an allocation,
+// what lies in none, and races.
 #include "tests/gpu/emulator/memory.h"
 
 #include <sys/mman.h>

@@ -1,7 +1,7 @@
-// NVIDIA's runtime as the emulator has it. Work that a stream is given waits there until
-// somebody waits for it; then what may run next is drawn among the streams. So host code
-// that forgets to wait reads what was there before, and work of another stream that
-// forgot to wait for an event comes too early.
+// NVIDIA's runtime as the emulator has it. Work that a stream is given waits there
+// until somebody waits for it; then what may run next is drawn among the streams. So
+// host code that forgets to wait reads what was there before, and work of another
+// stream that forgot to wait for an event comes too early.
 #include <sys/mman.h>
 
 #include <chrono>
