@@ -23,5 +23,6 @@ endforeach()
 if(header_probes)
   add_library(headers OBJECT EXCLUDE_FROM_ALL ${header_probes})
   target_link_libraries(headers PRIVATE orrery_experiments CLI11::CLI11 orrery_test_support)
+  target_include_directories(headers PRIVATE tests/gpu/emulator)  # a cuda_runtime.h, where CUDA is absent
   target_compile_options(headers PRIVATE -O0 -Wno-unused-function)
 endif()

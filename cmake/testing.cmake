@@ -7,7 +7,7 @@
 # The suites that use a device run a second time with ORRERY_TEST_DEVICE=debug, whose memory no
 # host code may touch (core/closed_memory.h): their names begin with debug., and ctest's -L, which
 # takes a regular expression, finds their labels by unit or mpi as well as by debug.
-# Labels: unit, unit-debug, mpi, mpi-debug, e2e, gpu, slow.
+# Labels: unit, unit-debug, unit-emulated, mpi, mpi-debug, e2e, gpu, slow.
 include(GoogleTest)
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
 
@@ -108,6 +108,9 @@ file(GLOB e2e_sources CONFIGURE_DEPENDS tests/e2e/*_test.py)
 # The longest ones, which tools/check.sh runs with --slow only.
 set(slow_e2e diverge_test)
 if(TARGET orrery)
+  if(NOT TARGET orrery-emulated)
+    list(FILTER e2e_sources EXCLUDE REGEX "/emulated_cuda_test\\.py$")
+  endif()
   foreach(script ${e2e_sources})
     get_filename_component(stem ${script} NAME_WE)
     add_test(NAME e2e.${stem} COMMAND ${Python3_EXECUTABLE} ${script} -v)
@@ -128,13 +131,52 @@ set_tests_properties(slow.aarch64 PROPERTIES LABELS slow TIMEOUT 3000 PROCESSORS
 # Builds with nvcc alone where that is, and runs where a device of compute capability 9.0 is.
 add_test(NAME gpu.selftest COMMAND ${CMAKE_SOURCE_DIR}/tests/gpu/run_selftest.sh ${CMAKE_BINARY_DIR}/gpu)
 set_tests_properties(gpu.selftest PROPERTIES LABELS gpu TIMEOUT 600 SKIP_RETURN_CODE 77)
-# The ops of the CUDA backend against the CPU's: on a device, and as host code without one.
-set(ops_check ${CMAKE_SOURCE_DIR}/tests/gpu/run_ops_check.sh ${CMAKE_BINARY_DIR}/gpu_ops)
-add_test(NAME gpu.ops COMMAND ${ops_check})
+# The ops of the CUDA backend against the CPU's.
+add_test(NAME gpu.ops COMMAND ${CMAKE_SOURCE_DIR}/tests/gpu/run_ops_check.sh ${CMAKE_BINARY_DIR}/gpu_ops)
 set_tests_properties(gpu.ops PROPERTIES LABELS gpu TIMEOUT 3000 SKIP_RETURN_CODE 77)
-add_test(NAME slow.emulated_ops COMMAND ${ops_check} --emulated)
-set_tests_properties(slow.emulated_ops PROPERTIES LABELS slow TIMEOUT 3000 PROCESSORS 4)
-set_tests_properties(gpu.ops slow.emulated_ops PROPERTIES RESOURCE_LOCK gpu_ops)
+
+# The CUDA backend in the emulator: what it finds, the ops against the CPU's, and the suites of the
+# folders that work on a device.
+if(TARGET orrery-emulated)
+  orrery_emulated_objects(emulator_faults tests/gpu/emulator/faults.cu)
+  add_executable(test_emulator tests/gpu/emulator/faults_test.cc)
+  target_include_directories(test_emulator PRIVATE tests/gpu/emulator)
+  target_link_libraries(test_emulator PRIVATE orrery_kernels orrery_test_support GTest::gtest_main)
+  orrery_link_emulated(test_emulator $<TARGET_OBJECTS:emulator_faults>)
+  gtest_discover_tests(test_emulator TEST_PREFIX emulator. PROPERTIES LABELS unit
+                       DISCOVERY_TIMEOUT 60 DISCOVERY_MODE PRE_TEST)
+
+  add_executable(ops_check_emulated tests/gpu/ops/ops_check.cc)
+  target_include_directories(ops_check_emulated PRIVATE tests/gpu/emulator ${CMAKE_SOURCE_DIR})
+  target_compile_definitions(ops_check_emulated PRIVATE ORRERY_CUDA ORRERY_EMULATED)
+  target_link_libraries(ops_check_emulated PRIVATE orrery_kernels)
+  target_compile_options(ops_check_emulated PRIVATE -Wall -Wextra -Wno-missing-field-initializers -ffp-contract=off)
+  orrery_link_emulated(ops_check_emulated)
+  foreach(stage products rows flat vocabulary kv attention_forward attention_backward sampling
+          large_products large_rows large_vocabulary large_attention large_sampling)
+    add_test(NAME emulated.ops.${stage} COMMAND ops_check_emulated ${stage})
+    set_tests_properties(emulated.ops.${stage} PROPERTIES LABELS unit-emulated TIMEOUT 900)
+    if(NOT stage STREQUAL "vocabulary")  # whose arrays are large: twelve times as much for what is noted
+      set_tests_properties(emulated.ops.${stage} PROPERTIES ENVIRONMENT ORRERY_EMULATOR_GLOBAL_RACES=1)
+    endif()
+  endforeach()
+
+  foreach(folder models rollout learners)
+    add_executable(test_${folder}_emulated $<TARGET_OBJECTS:test_${folder}>)
+    target_link_libraries(test_${folder}_emulated PRIVATE orrery_${folder} orrery_test_support GTest::gtest_main)
+    orrery_link_emulated(test_${folder}_emulated)
+    set_target_properties(test_${folder}_emulated PROPERTIES LINKER_LANGUAGE CXX)
+    add_dependencies(unit_tests test_${folder}_emulated)
+    set(label slow)  # minutes
+    if(folder STREQUAL "models")
+      set(label unit-emulated)
+    endif()
+    add_test(NAME emulated.${folder} COMMAND test_${folder}_emulated)
+    set_tests_properties(emulated.${folder} PROPERTIES LABELS ${label} TIMEOUT 3000
+                         ENVIRONMENT ORRERY_TEST_DEVICE=cuda)
+  endforeach()
+  add_dependencies(unit_tests test_emulator ops_check_emulated)
+endif()
 
 if(ORRERY_FUZZ)
   add_custom_target(fuzz_targets)

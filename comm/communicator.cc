@@ -1,6 +1,6 @@
 #include "comm/communicator.h"
 
-#include "core/cuda_api.h"
+#include "core/device.h"
 #include "core/error.h"
 
 namespace orrery::comm {
@@ -9,7 +9,7 @@ DataPlane& Communicator::data(Device device) {
   for (const auto& [its, plane] : planes_) {
     if (its == device) return *plane;
   }
-  if (device.type == DeviceType::kCuda && !kCudaBuilt)
+  if (!has_backend(device))
     fail("this build has no collectives for device {}: use cpu", device_name(device));
   std::unique_ptr<DataPlane> plane;
   if (plane_maker_) plane = plane_maker_(*this, device);

@@ -68,6 +68,8 @@ Device device_from_name(std::string_view key, std::string_view name, LocalRank l
              fmt::join(built(), " or "));
 }
 
+bool has_backend(Device device) { return device.type != DeviceType::kCuda || kCudaBuilt; }
+
 void fail_no_backend(Device device) {
   fail("this build has no backend for device {}: use cpu", device_name(device));
 }

@@ -36,6 +36,8 @@ AutoDevice auto_device(LocalRank local = {});
 /// them; 0 where it sees none.
 int device_of(LocalRank local, int devices);
 
+/// Whether this build can work on the device, if the machine has it.
+bool has_backend(Device device);
 /// The Error for a device that this build cannot work on.
 [[noreturn]] void fail_no_backend(Device device);
 

@@ -1,4 +1,5 @@
-// Copies from global to shared memory that go on while their thread computes.
+// Copies from global to shared memory that go on while their thread computes. The
+// emulator (tests/gpu/emulator) has a twin of each.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -12,8 +13,8 @@ __device__ inline void copy_async(void* to, const void* from) {
   const auto shared = static_cast<unsigned>(__cvta_generic_to_shared(to));
   asm volatile("cp.async.ca.shared.global [%0], [%1], %2;\n" ::"r"(shared), "l"(from), "n"(kBytes)
                : "memory");
-#else
-  for (int i = 0; i < kBytes; ++i) static_cast<char*>(to)[i] = static_cast<const char*>(from)[i];
+#elif defined(ORRERY_EMULATED)
+  simt::copy_async(to, from, kBytes);
 #endif
 }
 
@@ -21,6 +22,8 @@ __device__ inline void copy_async(void* to, const void* from) {
 __device__ inline void end_copy_group() {
 #ifdef __CUDA_ARCH__
   asm volatile("cp.async.commit_group;\n" ::: "memory");
+#elif defined(ORRERY_EMULATED)
+  simt::end_copy_group();
 #endif
 }
 
@@ -30,6 +33,8 @@ template <int kLater>
 __device__ inline void wait_for_groups() {
 #ifdef __CUDA_ARCH__
   asm volatile("cp.async.wait_group %0;\n" ::"n"(kLater) : "memory");
+#elif defined(ORRERY_EMULATED)
+  simt::wait_for_copies(kLater);
 #endif
 }
 
@@ -38,6 +43,8 @@ __device__ inline void wait_for_groups() {
 __device__ inline void wait_for_copies() {
 #ifdef __CUDA_ARCH__
   asm volatile("cp.async.wait_all;\n" ::: "memory");
+#elif defined(ORRERY_EMULATED)
+  simt::wait_for_copies(-1);
 #endif
 }
 

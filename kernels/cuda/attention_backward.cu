@@ -26,13 +26,15 @@ __global__ void __launch_bounds__(kDeltaThreads)
   // Both halves of a warp take as many steps.
   for (int local = thread / kWarp * 2; begin + local < run.end;
        local += kDeltaThreads / kSumLanes) {
-    const int f = run.query(local + thread % kWarp / kSumLanes);
+    const int mine = local + thread % kWarp / kSumLanes;
+    const int f = run.query(mine);
     const float* const dout = run.at(op.dout, f, op.head_dim);
     const float* const out = run.at(op.out, f, op.head_dim);
     const float delta = sum16(lane_chain<4>(
         thread % kSumLanes, op.head_dim, [&](int64_t d) { return make_float2(dout[d], out[d]); },
         [](float2 pair, float sum) { return __fmaf_rn(pair.x, pair.y, sum); }));
-    if (thread % kSumLanes == 0) *run.at(op.dq, f, op.head_dim) = delta;
+    // The second half of an odd end repeats the first one's query.
+    if (thread % kSumLanes == 0 && begin + mine < run.end) *run.at(op.dq, f, op.head_dim) = delta;
   }
 }
 

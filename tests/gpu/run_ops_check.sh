@@ -1,14 +1,13 @@
 #!/usr/bin/env bash
 # Builds the ops check (tests/gpu/ops/ops_check.cc) from the sources alone and runs it:
 # the f32 ops on the GPU against the CPU's, bit for bit.
-#   tests/gpu/run_ops_check.sh [FOLDER] [--compile-only | --emulated] [STAGE ...]
+#   tests/gpu/run_ops_check.sh [FOLDER] [--compile-only] [STAGE ...]
 # FOLDER keeps the objects and the program (default build/gpu_ops); a source is compiled
 # again when it, a file that it includes or its command has changed, by as many
 # compilers at once as $CMAKE_BUILD_PARALLEL_LEVEL says (default: one a CPU). Each stage
 # is a process of its own; without STAGE, all that `ops_check stages` prints.
 #   --compile-only   needs no device
-#   --emulated       needs neither a device nor nvcc: kernels run on the CPU, at small
-#                    shapes (tests/gpu/ops/emulator/cuda_runtime.h says what that shows)
+# The build has the same check on a CPU: ops_check_emulated (docs/cuda.md).
 # Exit code 0: no bit differs; 1: some do, or a stage failed; 77: nvcc or a device of
 # compute capability 9.0 is absent, and nothing was compiled.
 set -euo pipefail
@@ -26,7 +25,7 @@ case "${1:-}" in
     ;;
 esac
 case "${1:-}" in
-  --compile-only | --emulated)
+  --compile-only)
     mode=$1
     shift
     ;;
@@ -39,24 +38,20 @@ esac
 cuda=${CUDA_HOME:-/usr/local/cuda}
 nvcc=$(command -v nvcc || true)
 [ -n "$nvcc" ] || nvcc=$cuda/bin/nvcc
-if [ "$mode" != --emulated ]; then
-  if [ ! -x "$nvcc" ]; then
-    echo "skipped: nvcc is absent (neither on the PATH nor $nvcc); set CUDA_HOME to CUDA's folder"
+if [ ! -x "$nvcc" ]; then
+  echo "skipped: nvcc is absent (neither on the PATH nor $nvcc); set CUDA_HOME to CUDA's folder"
+  exit 77
+fi
+cuda=$(dirname "$(dirname "$(readlink -f "$nvcc")")")
+if [ -z "$mode" ]; then
+  capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 || true)
+  if [ "$capability" != 9.0 ]; then
+    echo "skipped: no device of compute capability 9.0 (nvidia-smi finds ${capability:-none})"
     exit 77
-  fi
-  cuda=$(dirname "$(dirname "$(readlink -f "$nvcc")")")
-  if [ -z "$mode" ]; then
-    capability=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -1 || true)
-    if [ "$capability" != 9.0 ]; then
-      echo "skipped: no device of compute capability 9.0 (nvidia-smi finds ${capability:-none})"
-      exit 77
-    fi
   fi
 fi
 
-# Objects of the CPU's ops are shared by the program and its emulated twin.
 host=$folder/host built=$folder/device
-[ "$mode" != --emulated ] || built=$folder/emulated
 mkdir -p "$host" "$built"
 jobs=${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}
 if [ -d third_party ]; then  # in a bundle (tools/bundle.sh), which carries them
@@ -97,7 +92,7 @@ compile_all() {
 export -f stale compile
 
 object() { echo "$1/$(echo "${2%.*}" | tr / _).o"; }
-# Of core what kernels ask of a device, with CUDA: not among the objects that are shared.
+# Of core what kernels ask of a device, with CUDA.
 device_sources=(core/stream.cc core/cuda_api.cc)
 host_sources() {
   find core -name '*.cc' ! -name stream.cc ! -name cuda_api.cc ! -name sha256.cc ! -name file.cc ! -name 'json_*.cc' \
@@ -114,42 +109,23 @@ rm -f "$host/libhost.a"
 ar qc "$host/libhost.a" "${objects[@]}"
 
 objects=()
-if [ "$mode" = --emulated ]; then
-  # -w: what g++ says of CUDA's own idioms.
-  cxx=("${cxx[@]}" -O1 -g1 -w ${SANITIZE:-} -DORRERY_EMULATED -DORRERY_CUDA
-    -Itests/gpu/ops/emulator "-I$built" -I.)
-  [ "$(uname -m)" != x86_64 ] || cxx+=(-mavx2 -mfma)
-  mkdir -p "$built/kernels/cuda"
-  for source in kernels/cuda/*.cu kernels/cuda/*.cuh; do
-    to=$built/${source/%.cu/.cc}
-    python3 tests/gpu/ops/emulator/host_source.py "$source" >"$to.part"
-    if cmp -s "$to.part" "$to"; then rm "$to.part"; else mv "$to.part" "$to"; fi
-  done
-  mapfile -t sources < <(find "$built/kernels/cuda" -name '*.cc'; printf '%s\n' tests/gpu/ops/ops_check.cc "${device_sources[@]}")
-  for source in "${sources[@]}"; do
-    objects+=("$(object "$built" "$(basename "$source")")")
-    echo "${objects[-1]} ${cxx[*]} ${packages[*]} -c $source"
-  done >"$built/commands"
-  link=()
-else
-  flags=(-std=c++20 -O3 -arch=sm_90 -fmad=false --expt-relaxed-constexpr -diag-suppress 554
-    -DFMT_USE_CONSTEXPR=1 -Xcompiler -ffp-contract=off -Xptxas -v -I.)
-  for source in kernels/cuda/*.cu tests/gpu/ops/tune.cu; do
-    objects+=("$(object "$built" "$source")")
-    echo "${objects[-1]} $nvcc ${flags[*]} ${packages[*]} -c $source"
-  done >"$built/commands"
-  objects+=("$built/ops_check.o")
-  echo "$built/ops_check.o ${cxx[*]} ${packages[*]} -I. -O2 -isystem $cuda/include -c tests/gpu/ops/ops_check.cc" \
+flags=(-std=c++20 -O3 -arch=sm_90 -fmad=false --expt-relaxed-constexpr -diag-suppress 554
+  -DFMT_USE_CONSTEXPR=1 -Xcompiler -ffp-contract=off -Xptxas -v -I.)
+for source in kernels/cuda/*.cu tests/gpu/ops/tune.cu; do
+  objects+=("$(object "$built" "$source")")
+  echo "${objects[-1]} $nvcc ${flags[*]} ${packages[*]} -c $source"
+done >"$built/commands"
+objects+=("$built/ops_check.o")
+echo "$built/ops_check.o ${cxx[*]} ${packages[*]} -I. -O2 -isystem $cuda/include -c tests/gpu/ops/ops_check.cc" \
+  >>"$built/commands"
+for source in "${device_sources[@]}"; do
+  objects+=("$(object "$built" "$source")")
+  echo "${objects[-1]} ${cxx[*]} ${packages[*]} -I. -O2 -DORRERY_CUDA -isystem $cuda/include -c $source" \
     >>"$built/commands"
-  for source in "${device_sources[@]}"; do
-    objects+=("$(object "$built" "$source")")
-    echo "${objects[-1]} ${cxx[*]} ${packages[*]} -I. -O2 -DORRERY_CUDA -isystem $cuda/include -c $source" \
-      >>"$built/commands"
-  done
-  link=("-L$cuda/lib64" -lcudart_static -ldl -lrt)
-fi
+done
+link=("-L$cuda/lib64" -lcudart_static -ldl -lrt)
 compile_all <"$built/commands" || exit 1
-g++ -pthread ${SANITIZE:-} -o "$built/ops_check" "${objects[@]}" "$host/libhost.a" "${link[@]}" \
+g++ -pthread -o "$built/ops_check" "${objects[@]}" "$host/libhost.a" "${link[@]}" \
   "${libraries[@]}"
 [ "$mode" != --compile-only ] || exit 0
 

@@ -5,6 +5,7 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -175,11 +176,11 @@ class Arrays {
   }
   void* allocate(int64_t size) {
     void* data = nullptr;
-    const size_t bytes = (static_cast<size_t>(size) + 127) / 64 * 64;
     if (gpu()) {
-      require(cudaMalloc(&data, bytes), "cudaMalloc");
+      // Not a byte more than the array has: the emulator sees what lies beyond.
+      require(cudaMalloc(&data, static_cast<size_t>(std::max<int64_t>(size, 1))), "cudaMalloc");
     } else {
-      data = std::aligned_alloc(64, bytes);
+      data = std::aligned_alloc(64, (static_cast<size_t>(size) + 127) / 64 * 64);
     }
     return data;
   }
