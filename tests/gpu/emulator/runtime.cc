@@ -66,21 +66,27 @@ bool may_run(const Stream& stream) {
   return first.waits == nullptr || first.waits->done >= first.generation;
 }
 
+/// Runs one piece of work of a stream that can go on; false where there is none.
+bool run_one() {
+  std::vector<Stream*> able;
+  for (Stream* stream : runtime().streams) {
+    if (may_run(*stream)) able.push_back(stream);
+  }
+  if (able.empty()) return false;
+  Stream& stream = *able[able.size() == 1 ? 0 : draw(able.size())];
+  const Operation operation = std::move(stream.queue.front());
+  stream.queue.pop_front();
+  if (operation.run) operation.run();
+  return true;
+}
+
 /// Runs work, of any stream that can go on, until done().
 template <class Done>
 void run_until(const Done& done) {
   if (done()) return;
   const orrery::OpenMemory open;
   while (!done()) {
-    std::vector<Stream*> able;
-    for (Stream* stream : runtime().streams) {
-      if (may_run(*stream)) able.push_back(stream);
-    }
-    if (able.empty()) fail_program("no stream can go on: they wait for one another's events");
-    Stream& stream = *able[able.size() == 1 ? 0 : draw(able.size())];
-    const Operation operation = std::move(stream.queue.front());
-    stream.queue.pop_front();
-    if (operation.run) operation.run();
+    if (!run_one()) fail_program("no stream can go on: they wait for one another's events");
   }
 }
 
@@ -333,6 +339,15 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   const simt::EventPointer it = as_event(event);
   simt::run_until([&] { return it->done >= it->recorded; });
   return cudaSuccess;
+}
+/// Who asks again and again sees the work go on.
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+  const Lock lock(runtime().mutex);
+  const simt::EventPointer it = as_event(event);
+  if (it->done >= it->recorded) return cudaSuccess;
+  const orrery::OpenMemory open;
+  simt::run_one();
+  return it->done >= it->recorded ? cudaSuccess : result(cudaErrorNotReady);
 }
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t from, cudaEvent_t to) {
   const Lock lock(runtime().mutex);
