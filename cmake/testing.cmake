@@ -150,7 +150,7 @@ if(TARGET orrery-emulated)
   target_include_directories(ops_check_emulated PRIVATE tests/gpu/emulator ${CMAKE_SOURCE_DIR})
   target_compile_definitions(ops_check_emulated PRIVATE ORRERY_CUDA ORRERY_EMULATED)
   target_link_libraries(ops_check_emulated PRIVATE orrery_kernels)
-  target_compile_options(ops_check_emulated PRIVATE -Wall -Wextra -Wno-missing-field-initializers -ffp-contract=off)
+  target_compile_options(ops_check_emulated PRIVATE -Wall -Wextra -Wshadow -Wno-missing-field-initializers -ffp-contract=off)
   orrery_link_emulated(ops_check_emulated)
   foreach(stage products rows flat vocabulary kv attention_forward attention_backward sampling
           large_products large_rows large_vocabulary large_attention large_sampling)

@@ -38,7 +38,14 @@ orted=$(readlink -f "$(command -v orted)")
 cp "$program" "$bundle/libexec/orrery"
 cp "$mpirun" "$bundle/libexec/mpirun"
 cp "$orted" "$bundle/libexec/orted"
-strip "$bundle/libexec/orrery"
+programs=(orrery mpirun orted)
+# For a rehearsal of the GPU suite.
+for name in bin/orrery-emulated ops_check_emulated; do
+  [ -x "build/release/$name" ] || continue
+  cp "build/release/$name" "$bundle/libexec/"
+  programs+=("$(basename "$name")")
+done
+for name in "${programs[@]}"; do [ "$name" = mpirun ] || [ "$name" = orted ] || strip "$bundle/libexec/$name"; done
 
 # --- Open MPI's plugins, but for fabrics whose libraries are the cluster's own ---
 plugins=$(dirname "$(ldconfig -p | awk '/libmpi\.so/ { print $NF; exit }')")/openmpi/lib/openmpi3
@@ -88,7 +95,7 @@ if ! command -v ssh >/dev/null && ! command -v rsh >/dev/null && ! command -v sr
 fi
 if [ "$(id -u)" = 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
 END
-for name in orrery mpirun orted; do
+for name in "${programs[@]}"; do
   cat >"$bundle/bin/$name" <<END
 #!/bin/sh
 root=\$(cd "\$(dirname "\$(readlink -f "\$0")")/.." && pwd) || exit 1

@@ -12,9 +12,10 @@
 #   commands    logprobs, generate and eval print what they print on the CPU
 #   sanitizer   compute-sanitizer's memcheck and racecheck of the ops at the tables' shapes
 # Stops at the first stage that fails, with what it found: an op's first differing element and its
-# case, which run_ops_check.sh --emulated repeats without a GPU.
-#   --rehearse  without a GPU: ops in the emulator, runs on device=debug ($ORRERY_SUITE_DEVICE names
-#               another), the self-test compiled where nvcc is; the table says so
+# case, which ops_check_emulated repeats without a GPU.
+#   --rehearse  without a GPU: ops and runs in the emulator (the programs orrery-emulated and
+#               ops_check_emulated of the bundle or of build/release; without them, and with
+#               $ORRERY_BIN, runs on device=debug), the self-test compiled where nvcc is; the table says so
 # $ORRERY_BIN is the command (default: the bundle's, or build/cuda-release's, or build/release's).
 # Exit code 0: every stage that ran passed; 1: one did not; 2: bad arguments.
 set -uo pipefail
@@ -29,7 +30,7 @@ while [ $# -gt 0 ]; do
       shift
       ;;
     -h | --help)
-      sed -n '2,23s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+      sed -n '2,24s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
       exit 0
       ;;
     device | selftest | ops | hashes | ranks | resume | commands | sanitizer) stages+=("$1") ;;
@@ -45,16 +46,22 @@ done
 quickstart=$tree/experiments
 if [ -x "$tree/../bin/orrery" ]; then  # a bundle's src/
   bundle=$(cd "$tree/.." && pwd)
-  orrery=${ORRERY_BIN:-$bundle/bin/orrery} mpirun=$bundle/bin/mpirun quickstart=$bundle/share/quickstart
+  orrery=$bundle/bin/orrery mpirun=$bundle/bin/mpirun quickstart=$bundle/share/quickstart
+  emulated=$bundle/bin/orrery-emulated ops_emulated=$bundle/bin/ops_check_emulated
   commit=$(cat "$bundle/COMMIT")
 else
   orrery=$tree/build/cuda-release/bin/orrery mpirun=mpirun
   [ -x "$orrery" ] || orrery=$tree/build/release/bin/orrery
-  orrery=${ORRERY_BIN:-$orrery}
+  emulated=$tree/build/release/bin/orrery-emulated ops_emulated=$tree/build/release/ops_check_emulated
   commit=$(git -C "$tree" rev-parse HEAD 2>/dev/null || echo unknown)
 fi
 device=cuda
-! $rehearse || device=${ORRERY_SUITE_DEVICE:-debug}
+orrery=${ORRERY_BIN:-$orrery}
+if $rehearse && [ -z "${ORRERY_BIN:-}" ] && [ -x "$emulated" ]; then
+  orrery=$emulated
+elif $rehearse; then
+  device=debug
+fi
 if [ "$(id -u)" -eq 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
 export OMPI_MCA_btl_vader_single_copy_mechanism=none
 
@@ -136,10 +143,17 @@ stage_selftest() {
   timeout 200 "$tree/tests/gpu/run_selftest.sh" "$out/build/selftest"
 }
 stage_ops() {
-  local mode=()
-  ! $rehearse || mode=(--emulated)
+  local part
+  if $rehearse; then
+    [ -x "$ops_emulated" ] || { echo "skipped: there is no $ops_emulated"; return 77; }
+    for part in $("$ops_emulated" stages); do
+      printf '\n## %s\n' "$part"
+      timeout 600 "$ops_emulated" "$part" || return 1
+    done
+    return 0
+  fi
   while [ -n "$building" ] && kill -0 "$building" 2>/dev/null; do sleep 1; done
-  timeout 1200 "$tree/tests/gpu/run_ops_check.sh" "$out/build/ops" "${mode[@]}"
+  timeout 1200 "$tree/tests/gpu/run_ops_check.sh" "$out/build/ops"
 }
 # from_sft NAME RANKS KEY=VALUE ...: RL from the checkpoint that SFT on the CPU left (step 80).
 from_sft() {
@@ -147,7 +161,7 @@ from_sft() {
 }
 stage_hashes() {
   cpu_run && gradients_flow cpu && from_sft rl_on_device 1 "device=$device" || return 1
-  if $rehearse; then return 0; fi  # the debug device takes minutes
+  if $rehearse; then return 0; fi  # it takes minutes there
   train all_on_device 1 "device=$device" && same all_on_device "$wanted"
 }
 stage_ranks() {
@@ -211,7 +225,9 @@ what_ran() {
   $rehearse || { echo; return; }
   case $1 in
     ops) echo "rehearsed: in the emulator" ;;
-    hashes | ranks | resume | commands) echo "rehearsed: device=$device" ;;
+    hashes | ranks | resume | commands)
+      if [ "$device" = cuda ]; then echo "rehearsed: in the emulator"; else echo "rehearsed: device=$device"; fi
+      ;;
     *) echo "rehearsed: what needs no device" ;;
   esac
 }
@@ -244,7 +260,7 @@ done
 echo
 if [ -n "$failed" ]; then
   echo "gpu_suite: stage $failed failed; its log is $out/$failed.log, and the stages after it did not run"
-  [ "$failed" != ops ] || echo "without a GPU: tests/gpu/run_ops_check.sh --emulated STAGE, the stage that failed"
+  [ "$failed" != ops ] || echo "without a GPU: ops_check_emulated STAGE, the stage that failed (docs/cuda.md)"
   exit 1
 fi
 echo "gpu_suite: no stage failed"

@@ -457,12 +457,12 @@ inline void large_rows(Bench& bench) {
         "checksum", "64M",
         [&](bool gpu) {
           const Checksum op{vec_of(grad, gpu)};
-          const FletcherSums sums =
+          const FletcherSums found =
               gpu ? Cuda::checksum(bench.gpu, op) : Cpu::checksum(bench.cpu, op);
           if (gpu) {
-            require(cudaMemcpy(low.device, &sums, 16, cudaMemcpyHostToDevice), "upload");
+            require(cudaMemcpy(low.device, &found, 16, cudaMemcpyHostToDevice), "upload");
           } else {
-            std::memcpy(low.host, &sums, 16);
+            std::memcpy(low.host, &found, 16);
           }
         },
         {low}, 0, bytes);
