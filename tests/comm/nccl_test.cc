@@ -43,7 +43,7 @@ TEST(NcclApi, VersionsAsPeopleWriteThem) {
 }
 
 TEST(NcclApi, RefusesAnOldLibrary) {
-  const FakeNccl fake;
+  const FakeNccl fake(ORRERY_FAKE_NCCL);
   EXPECT_EQ(fake.api()->version, 22809);
   fake.set_version(21708);
   EXPECT_EQ(error_of([&] { fake.api(); }),
@@ -53,7 +53,7 @@ TEST(NcclApi, RefusesAnOldLibrary) {
 }
 
 TEST(NcclGroup, OfOneRankLivesAndEnds) {
-  const FakeNccl fake;
+  const FakeNccl fake(ORRERY_FAKE_NCCL);
   const auto comm = make_local_communicator();
   const Context ctx{.device = kDevice};
   std::vector<float> values = {1, 2, 3};
@@ -83,7 +83,7 @@ TEST(NcclGroup, OfOneRankLivesAndEnds) {
 }
 
 TEST(NcclGroup, ChecksItsArguments) {
-  const FakeNccl fake;
+  const FakeNccl fake(ORRERY_FAKE_NCCL);
   const auto comm = make_local_communicator();
   const Context ctx{.device = kDevice}, other{.device = {DeviceType::kDebug}};
   std::vector<float> values(8);
@@ -108,7 +108,7 @@ TEST(NcclGroup, ChecksItsArguments) {
 }
 
 TEST(NcclGroup, AnErrorNamesTheOperationAndAborts) {
-  const FakeNccl fake;
+  const FakeNccl fake(ORRERY_FAKE_NCCL);
   const auto comm = make_local_communicator();
   const Context ctx{.device = kDevice};
   std::vector<float> values(8);
@@ -128,7 +128,7 @@ TEST(NcclGroup, AnErrorNamesTheOperationAndAborts) {
 }
 
 TEST(NcclGroup, AnErrorThatComesLaterIsSeenAndAborts) {
-  const FakeNccl fake;
+  const FakeNccl fake(ORRERY_FAKE_NCCL);
   const auto comm = make_local_communicator();
   const Context ctx{.device = kDevice};
   std::vector<float> values(8);
@@ -144,7 +144,7 @@ TEST(NcclGroup, AnErrorThatComesLaterIsSeenAndAborts) {
 }
 
 TEST(NcclGroup, WhatNeverEndsIsAbortedAtTheDeadline) {
-  const FakeNccl fake;
+  const FakeNccl fake(ORRERY_FAKE_NCCL);
   const auto comm = make_local_communicator();
   const Context ctx{.device = kDevice};
   const std::string late = " did not end within 0.05 s (cluster.hang_timeout_s)";
@@ -171,7 +171,7 @@ TEST(NcclGroup, WhatNeverEndsIsAbortedAtTheDeadline) {
 }
 
 TEST(NcclGroup, AnExchangeThatIsGivenUpAborts) {
-  const FakeNccl fake;
+  const FakeNccl fake(ORRERY_FAKE_NCCL);
   const auto comm = make_local_communicator();
   const Context ctx{.device = kDevice};
   std::vector<float> values(8), scratch(8);
@@ -183,7 +183,7 @@ TEST(NcclGroup, AnExchangeThatIsGivenUpAborts) {
 }
 
 TEST(NcclGroup, WithoutAnIdThereIsNoGroup) {
-  const FakeNccl fake;
+  const FakeNccl fake(ORRERY_FAKE_NCCL);
   const auto comm = make_local_communicator();
   fake.set_id_result(2);
   EXPECT_THAT(error_of([&] { nccl::make_data_plane(*comm, kDevice, fake.api(), 10); }),
@@ -193,7 +193,7 @@ TEST(NcclGroup, WithoutAnIdThereIsNoGroup) {
 }
 
 TEST(Communicators, AskThePlaneMakerThatTheyComeWith) {
-  const FakeNccl fake;
+  const FakeNccl fake(ORRERY_FAKE_NCCL);
   const auto comm = make_local_communicator();
   std::vector<const Communicator*> asked;
   comm->set_plane_maker([&](Communicator& its, Device device) {

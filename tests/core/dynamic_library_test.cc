@@ -3,7 +3,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <cstdlib>
 #include <fstream>
@@ -11,6 +10,7 @@
 #include <optional>
 
 #include "core/error.h"
+#include "tests/support/scratch.h"
 
 namespace orrery {
 namespace {
@@ -24,15 +24,13 @@ using testing::StartsWith;
 /// Variables that a test sets, and a folder of its own; both as before afterwards.
 class DynamicLibraryTest : public testing::Test {
  protected:
-  DynamicLibraryTest() : root_(fs::temp_directory_path() / fmt::format("library.{}", getpid())) {
+  DynamicLibraryTest() {
     for (const char* name : {"CUDA_HOME", "CUDA_PATH", "VIRTUAL_ENV", "ORRERY_SMALL"}) set(name);
     set("PATH", (root_ / "bin").string());
-    fs::create_directories(root_);
   }
   ~DynamicLibraryTest() override {
     for (const auto& [name, value] : before_)
       value ? setenv(name.c_str(), value->c_str(), 1) : unsetenv(name.c_str());
-    fs::remove_all(root_);
   }
   void set(const std::string& name, const std::optional<std::string>& value = std::nullopt) {
     const char* const now = std::getenv(name.c_str());
@@ -58,7 +56,8 @@ class DynamicLibraryTest : public testing::Test {
     }
   }
 
-  fs::path root_;
+  testing_support::ScratchFolder scratch_;
+  const fs::path root_ = scratch_.path();
   LibraryPlace place_{.name = "Small",
                       .file = "libsmall_of_tests.so.2",
                       .variable = "ORRERY_SMALL",

@@ -53,7 +53,7 @@ float stamp(int rank, int64_t index) {
 Vec<float> vec(std::vector<float>& values) { return {values.data(), std::ssize(values)}; }
 
 TEST(Nccl, AllRanksStartWithRankZerosId) {
-  const FakeNccl fake;
+  const FakeNccl fake(ORRERY_FAKE_NCCL);
   {
     const auto comm = nccl_world(fake);
     comm->data(kCtx.device);
@@ -67,7 +67,7 @@ TEST(Nccl, AllRanksStartWithRankZerosId) {
 }
 
 TEST(Nccl, BroadcastsSumsAndGathers) {
-  const FakeNccl fake;
+  const FakeNccl fake(ORRERY_FAKE_NCCL);
   const auto comm = nccl_world(fake);
   comm::DataPlane& plane = comm->data(kCtx.device);
   const int n = world().size(), r = world().rank();
@@ -110,7 +110,7 @@ TEST(Nccl, BroadcastsSumsAndGathers) {
 /// Rank p gets 7 * p elements of everyone, the second half of the buffer first: none,
 /// less than a piece, several pieces and a rest.
 TEST(Nccl, AllToAllInPiecesOfUnevenSlices) {
-  const FakeNccl fake;
+  const FakeNccl fake(ORRERY_FAKE_NCCL);
   const auto comm = nccl_world(fake);
   const int n = world().size(), r = world().rank();
   std::vector<int64_t> low = {0};
@@ -148,7 +148,7 @@ TEST(Nccl, AllToAllInPiecesOfUnevenSlices) {
 
 /// The gradient's ordered sum with NCCL's plane has the bits that it has with MPI's.
 TEST(Nccl, OrderedSumsHaveMpisBits) {
-  const FakeNccl fake;
+  const FakeNccl fake(ORRERY_FAKE_NCCL);
   const auto comm = nccl_world(fake);
   const int n = world().size(), r = world().rank();
   const auto gradient = random_floats(20'011, static_cast<uint64_t>(r) + 3);
@@ -172,7 +172,7 @@ TEST(Nccl, OrderedSumsHaveMpisBits) {
 }
 
 TEST(Nccl, AnErrorNamesThisRankAndTheOthers) {
-  const FakeNccl fake;
+  const FakeNccl fake(ORRERY_FAKE_NCCL);
   const auto comm = nccl_world(fake);
   comm::DataPlane& plane = comm->data(kCtx.device);
   fake.reset();
@@ -192,7 +192,7 @@ TEST(Nccl, AnErrorNamesThisRankAndTheOthers) {
 }
 
 TEST(Nccl, AStartThatNeverEndsIsAborted) {
-  const FakeNccl fake;
+  const FakeNccl fake(ORRERY_FAKE_NCCL);
   fake.stop();
   const auto comm = nccl_world(fake, /*timeout_seconds=*/0.2);
   EXPECT_THAT(error_of([&] { comm->data(kCtx.device); }),
@@ -204,7 +204,7 @@ TEST(Nccl, AStartThatNeverEndsIsAborted) {
 }
 
 TEST(Nccl, WithoutAnIdAllRanksSayWhy) {
-  const FakeNccl fake;
+  const FakeNccl fake(ORRERY_FAKE_NCCL);
   fake.set_id_result(2);
   const auto comm = nccl_world(fake);
   EXPECT_THAT(error_of([&] { comm->data(kCtx.device); }),
@@ -215,7 +215,7 @@ TEST(Nccl, WithoutAnIdAllRanksSayWhy) {
 /// The rank that does not come is named by the others, and nobody waits for ever.
 TEST(Nccl, APeerThatDoesNotComeIsADeadline) {
   if (world().size() == 1) GTEST_SKIP() << "there is no peer";
-  const FakeNccl fake;
+  const FakeNccl fake(ORRERY_FAKE_NCCL);
   const auto comm = nccl_world(fake, /*timeout_seconds=*/0.2);
   comm::DataPlane& plane = comm->data(kCtx.device);
   const int n = world().size(), r = world().rank();

@@ -11,7 +11,8 @@
 
 namespace orrery::testing_support {
 
-/// The stand-in's file as NCCL's place. Leaves $ORRERY_NCCL unset in the end.
+/// The stand-in's file (the build's ORRERY_FAKE_NCCL) as NCCL's place. Leaves $ORRERY_NCCL
+/// unset in the end.
 class FakeNccl {
   DynamicLibrary library_;
   template <class F, class... Args>
@@ -20,7 +21,8 @@ class FakeNccl {
   }
 
  public:
-  FakeNccl() : library_((setenv("ORRERY_NCCL", ORRERY_FAKE_NCCL, 1), comm::nccl::library_place())) {
+  explicit FakeNccl(const char* file)
+      : library_((setenv("ORRERY_NCCL", file, 1), comm::nccl::library_place())) {
     call<void()>("fake_reset");
   }
   ~FakeNccl() { unsetenv("ORRERY_NCCL"); }
