@@ -11,6 +11,7 @@ namespace {
 
 }  // namespace
 
+// NOLINTBEGIN(readability-identifier-naming): the names are the compilers'.
 extern "C" {
 
 void __tsan_init() {}
@@ -91,3 +92,4 @@ void __ubsan_handle_type_mismatch_v1_abort(void*, unsigned long at) {
 }
 
 }  // extern "C"
+// NOLINTEND(readability-identifier-naming)
