@@ -11,8 +11,8 @@
 
 namespace orrery::testing_support {
 
-/// The stand-in's file (the build's ORRERY_FAKE_NCCL) as NCCL's place. Leaves $ORRERY_NCCL
-/// unset in the end.
+/// The stand-in's file (the build's ORRERY_FAKE_NCCL) as NCCL's place. Leaves
+/// $ORRERY_NCCL unset in the end.
 class FakeNccl {
   DynamicLibrary library_;
   template <class F, class... Args>
