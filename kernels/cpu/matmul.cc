@@ -45,11 +45,6 @@ namespace orrery::kernels::HWY_NAMESPACE {
 inline constexpr int64_t kPackedA = 128 * 1024;
 /// Most inner indices between two writes of C. A panel of B is then at most 96 KiB.
 inline constexpr int64_t kMaxInner = 768;
-/// The same two for dW. A panel of B and a row tile of A stay in the first-level cache
-/// together (16 and 7 KiB), and the rows of C that a block of A writes are near when
-/// the next inner indices come back to them.
-inline constexpr int64_t kWeightInner = 128;
-inline constexpr int64_t kWeightPackedA = kPackedA / 4;
 /// Inner indices for which the backward products pack B at a time; at most kMaxInner.
 inline constexpr int64_t kBackwardInner = 640;
 /// Multiply-adds that are worth a thread.
@@ -89,9 +84,6 @@ struct Product {
 void plan_prefetch(Tile& tile, int64_t rows, int64_t slices, const float* next_slices,
                    int64_t index, int64_t count, int64_t bytes) {
   constexpr int64_t kAhead = 64, kAheadOfSlices = 16;  // rows of B, found by trial
-  // The tile's loop ends after as many steps: a short one is predicted, one of 36 is
-  // not. So the first tiles of many fetch all of it.
-  constexpr int64_t kMostSteps = 16;
   tile.next_b = nullptr;
   tile.next_b_step = std::max<int64_t>(tile.k, 1);
   if (count == 1) {
@@ -100,32 +92,27 @@ void plan_prefetch(Tile& tile, int64_t rows, int64_t slices, const float* next_s
     tile.next_b_step = 1;
     tile.next_b = tile.b + (slices == 1 ? kAhead : kAheadOfSlices) * kPanelWidth;
   } else if (next_slices != nullptr) {
-    const int64_t step = std::min(count, kMostSteps), begin = ceil_div(tile.k, step) * index;
-    if (begin >= tile.k) return;
-    tile.next_b_step = step;
-    tile.next_b = next_slices + begin * kPanelWidth;
+    tile.next_b_step = count;
+    tile.next_b = next_slices + ceil_div(tile.k, count) * index * kPanelWidth;
   }
 }
 
 /// One thread's part: rows [row_begin, row_end) and the columns of panels [panel_begin,
 /// panel_end), over all k. Loops, from the outside: blocks of row tiles whose packed A
-/// fits its memory; blocks of k; slices of columns; row tiles of the block.
+/// fits kPackedA; blocks of k; slices of columns; row tiles of the block.
 template <OperandLayout kLayout>
 void multiply_part(const Product<kLayout>& product, int64_t row_begin, int64_t row_end,
                    int64_t panel_begin, int64_t panel_end) {
-  constexpr bool kWeight = kLayout == OperandLayout::kColumns;
-  constexpr int64_t kInner = kWeight ? kWeightInner : kMaxInner;
-  constexpr int64_t kFloats = kWeight ? kWeightPackedA : kPackedA;
   static constexpr float kZeros[kMaxSlices * kTileCols] = {};
-  alignas(64) float a_packed[kFloats + kPackSlack];
+  alignas(64) float a_packed[kPackedA + kPackSlack];
   alignas(64) float edge[kTileRows * kTileCols];
   alignas(64) float edge_bias[kTileCols];
 
-  const int64_t k_blocks = std::max<int64_t>(ceil_div(product.k, kInner), 1);
+  const int64_t k_blocks = std::max<int64_t>(ceil_div(product.k, kMaxInner), 1);
   const int64_t k_block =
       std::max<int64_t>(ceil_div(ceil_div(product.k, k_blocks), kPanelWidth), 1) * kPanelWidth;
   const int64_t block_tiles_max =
-      std::max<int64_t>(kFloats / (k_block * kTileRows + kPackSlack), 1);
+      std::max<int64_t>(kPackedA / (k_block * kTileRows + kPackSlack), 1);
   const int64_t tiles = ceil_div(row_end - row_begin, kTileRows);
   const int64_t blocks = ceil_div(tiles, block_tiles_max);
   const auto tile_row = [&](int64_t tile)
@@ -140,9 +127,6 @@ void multiply_part(const Product<kLayout>& product, int64_t row_begin, int64_t r
     const int64_t tile_begin = tiles * block / blocks;
     const int64_t tile_end = tiles * (block + 1) / blocks;
     const int64_t block_row = tile_row(tile_begin);
-    uint8_t tile_rows[kFloats / kTileRows];  // tile_row divides: not in a loop over k
-    for (int64_t t = tile_begin; t < tile_end; ++t)
-      tile_rows[t - tile_begin] = static_cast<uint8_t>(tile_row(t + 1) - tile_row(t));
     for (int64_t k0 = 0; k0 < product.k || k0 == 0; k0 += k_block) {
       const int64_t inner = std::min(k_block, product.k - k0);
       const auto a_of = [&](int64_t t) HWY_ATTR {
@@ -157,14 +141,12 @@ void multiply_part(const Product<kLayout>& product, int64_t row_begin, int64_t r
       } else {  // tiles inside, so that memory is read in order
         constexpr int64_t kRowsAhead = 8;
         for (int64_t p = 0; p < inner; ++p) {
-          const float* from = product.a + (k0 + p) * product.a_stride + block_row;
-          // It lies in another page, where the hardware does not prefetch.
-          const float* ahead = from + kRowsAhead * product.a_stride;
+          const float* const from = product.a + (k0 + p) * product.a_stride;
           for (int64_t t = tile_begin; t < tile_end; ++t) {
-            const int64_t rows = tile_rows[t - tile_begin];
-            hwy::Prefetch(ahead);
-            copy_row(a_of(t) + p * rows, from, rows);
-            from += rows, ahead += rows;
+            const int64_t row = tile_row(t), rows = tile_row(t + 1) - row;
+            // It lies in another page, where the hardware does not prefetch.
+            hwy::Prefetch(from + row + kRowsAhead * product.a_stride);
+            copy_row(a_of(t) + p * rows, from + row, rows);
           }
         }
       }
