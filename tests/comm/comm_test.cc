@@ -15,23 +15,15 @@
 #include "core/error.h"
 #include "core/rng.h"
 #include "tests/support/device_values.h"
+#include "tests/support/scratch.h"
 
 namespace orrery::comm {
 namespace {
 
+using testing_support::error_with;
+
 using testing::ElementsAre;
 using testing::HasSubstr;
-
-template <class Body>
-std::string error_of(Body&& body, int exit_code = kExitFailure) {
-  try {
-    body();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.exit_code(), exit_code);
-    return e.what();
-  }
-  return "no error";
-}
 
 TEST(LocalCommunicator, CollectivesOfOneRankCopy) {
   const auto comm = make_local_communicator();
@@ -64,7 +56,7 @@ TEST(LocalCommunicator, CollectivesOfOneRankCopy) {
   EXPECT_THROW(plane.all_gather(ctx, memory, Owned{{{0, 1}}, {{1, 2}}}), Error);
   EXPECT_THROW(plane.broadcast(ctx, memory, 1), Error);
   if (!kCudaBuilt) {
-    EXPECT_THAT(error_of([&] { comm->data({DeviceType::kCuda}); }),
+    EXPECT_THAT(error_with([&] { comm->data({DeviceType::kCuda}); }),
                 HasSubstr("this build has no collectives for device cuda:0: use cpu"));
   }
   EXPECT_THROW(exchange->add(std::vector<int64_t>{0, 9}), Error);
@@ -79,7 +71,7 @@ TEST(LocalCommunicator, MessagesToOneselfKeepTheirOrderAndTags) {
   EXPECT_EQ(comm->receive(0, 5).bytes, "b");
   EXPECT_EQ(comm->receive(Communicator::kAnySource, Communicator::kAnyTag).bytes, "a");
   EXPECT_EQ(comm->try_receive(0, 4)->bytes, "c");
-  EXPECT_THAT(error_of([&] { comm->receive(0, 4); }), HasSubstr("there is only one rank"));
+  EXPECT_THAT(error_with([&] { comm->receive(0, 4); }), HasSubstr("there is only one rank"));
 }
 
 TEST(Mailbox, CarriesTypedMessagesAndNamesDamage) {
@@ -102,7 +94,7 @@ TEST(Mailbox, CarriesTypedMessagesAndNamesDamage) {
   const Envelope envelope = mailbox.receive_any();
   EXPECT_EQ(envelope.kind, MessageKind::kControl);
   EXPECT_EQ(envelope.open<proto::Control>().kind(), proto::Control::STOP);
-  EXPECT_THAT(error_of([&] { envelope.open<proto::Lease>(); }),
+  EXPECT_THAT(error_with([&] { envelope.open<proto::Lease>(); }),
               HasSubstr("rank 0 sent a control message where a lease message was expected"));
 
   // Every single damaged byte is seen: header, length, checksum or payload.
@@ -112,17 +104,18 @@ TEST(Mailbox, CarriesTypedMessagesAndNamesDamage) {
     std::string bad = good;
     bad[i] = static_cast<char>(bad[i] ^ 0x10);
     comm->send(0, static_cast<int>(MessageKind::kLease), bad);
-    EXPECT_THAT(error_of([&] { mailbox.receive<proto::Lease>(); }),
+    EXPECT_THAT(error_with([&] { mailbox.receive<proto::Lease>(); }),
                 HasSubstr("damaged lease message from rank 0"))
         << i;
   }
   for (size_t length = 0; length < good.size(); ++length) {
     comm->send(0, static_cast<int>(MessageKind::kLease), good.substr(0, length));
-    EXPECT_THAT(error_of([&] { mailbox.try_receive<proto::Lease>(); }),
+    EXPECT_THAT(error_with([&] { mailbox.try_receive<proto::Lease>(); }),
                 HasSubstr("damaged lease message"));
   }
   comm->send(0, 5, good);
-  EXPECT_THAT(error_of([&] { mailbox.try_receive_any(); }), HasSubstr("unknown tag 5 from rank 0"));
+  EXPECT_THAT(error_with([&] { mailbox.try_receive_any(); }),
+              HasSubstr("unknown tag 5 from rank 0"));
   EXPECT_FALSE(mailbox.try_receive_any());
 }
 
@@ -255,7 +248,7 @@ TEST(Topology, ChoosesRolesAndExplainsWhatDoesNotFit) {
   EXPECT_EQ(topology_of(kSplit, 4, 1, 8).actors(), 3);
 
   const auto refused = [](Placement placement, int ranks, int learners, int shards) {
-    return error_of([&] { topology_of(placement, ranks, learners, shards); }, kExitUsage);
+    return error_with([&] { topology_of(placement, ranks, learners, shards); }, kExitUsage);
   };
   EXPECT_EQ(
       refused(kSplit, 1, 0, 8),

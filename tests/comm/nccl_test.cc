@@ -12,9 +12,12 @@
 #include "core/error.h"
 #include "tests/mpi/fake_nccl/fake_nccl.h"
 #include "tests/support/device_values.h"
+#include "tests/support/scratch.h"
 
 namespace orrery::comm {
 namespace {
+
+using testing_support::error_with;
 
 using testing::AllOf;
 using testing::ElementsAre;
@@ -24,17 +27,6 @@ using testing_support::FakeNccl;
 
 // The stand-in moves host memory, so its planes are the CPU's.
 constexpr Device kDevice{DeviceType::kCpu};
-
-template <class Body>
-std::string error_of(Body&& body, int exit_code = kExitFailure) {
-  try {
-    body();
-  } catch (const Error& e) {
-    EXPECT_EQ(e.exit_code(), exit_code);
-    return e.what();
-  }
-  return "no error";
-}
 
 TEST(NcclApi, VersionsAsPeopleWriteThem) {
   EXPECT_EQ(nccl::version_text(22809), "2.28.9");
@@ -46,7 +38,7 @@ TEST(NcclApi, RefusesAnOldLibrary) {
   const FakeNccl fake(ORRERY_FAKE_NCCL);
   EXPECT_EQ(fake.api()->version, 22809);
   fake.set_version(21708);
-  EXPECT_EQ(error_of([&] { fake.api(); }),
+  EXPECT_EQ(error_with([&] { fake.api(); }),
             std::string("NCCL (") + ORRERY_FAKE_NCCL +
                 ") is of version 2.17.8; 2.18.1 is the oldest that works: install it (pip install "
                 "nvidia-nccl-cu13), or set ORRERY_NCCL to a newer one");
@@ -90,10 +82,10 @@ TEST(NcclGroup, ChecksItsArguments) {
   const Vec<float> memory(values.data(), 8);
   const auto plane = nccl::make_data_plane(*comm, kDevice, fake.api(), 10);
   fake.reset();
-  EXPECT_THAT(error_of([&] { plane->broadcast(ctx, memory, 1); }), HasSubstr("rank 1 of 1"));
-  EXPECT_THAT(error_of([&] { plane->broadcast(other, memory, 0); }),
+  EXPECT_THAT(error_with([&] { plane->broadcast(ctx, memory, 1); }), HasSubstr("rank 1 of 1"));
+  EXPECT_THAT(error_with([&] { plane->broadcast(other, memory, 0); }),
               HasSubstr("broadcast: memory of debug for the collectives of cpu"));
-  EXPECT_EQ(error_of([&] {
+  EXPECT_EQ(error_with([&] {
               plane->all_reduce_sum(ctx, {values.data(), DType::kBF16, 8});
             }),
             "all_reduce: elements are bf16; NCCL's sums are of f32");
@@ -116,13 +108,13 @@ TEST(NcclGroup, AnErrorNamesTheOperationAndAborts) {
   const auto plane = nccl::make_data_plane(*comm, kDevice, fake.api(), 10);
   fake.reset();
   fake.set_call_result(1);
-  EXPECT_THAT(error_of([&] { plane->broadcast(ctx, memory, 0); }),
+  EXPECT_THAT(error_with([&] { plane->broadcast(ctx, memory, 0); }),
               AllOf(StartsWith("broadcast failed on rank 0 of 1 ("),
                     HasSubstr(", cpu): NCCL says: unhandled cuda error (first line second line); "
                               "NCCL_DEBUG=WARN says more; other ranks: none")));
   EXPECT_EQ(fake.calls(), "( broadcast ) abort") << "what was opened was closed";
   fake.set_call_result(0);
-  EXPECT_THAT(error_of([&] { plane->broadcast(ctx, memory, 0); }),
+  EXPECT_THAT(error_with([&] { plane->broadcast(ctx, memory, 0); }),
               HasSubstr("broadcast with a NCCL group that was aborted in broadcast"));
   EXPECT_EQ(fake.calls(), "( broadcast ) abort");
 }
@@ -135,7 +127,7 @@ TEST(NcclGroup, AnErrorThatComesLaterIsSeenAndAborts) {
   const auto plane = nccl::make_data_plane(*comm, kDevice, fake.api(), 10);
   fake.reset();
   fake.set_async_result(6);
-  EXPECT_THAT(error_of([&] { plane->all_reduce_sum(ctx, Vec<float>(values.data(), 8)); }),
+  EXPECT_THAT(error_with([&] { plane->all_reduce_sum(ctx, Vec<float>(values.data(), 8)); }),
               AllOf(StartsWith("all_reduce failed on rank 0 of 1 ("),
                     HasSubstr("remote process exited or there was a network error"),
                     HasSubstr("a peer has gone, or the network to it: see the other ranks' "
@@ -150,7 +142,7 @@ TEST(NcclGroup, WhatNeverEndsIsAbortedAtTheDeadline) {
   const std::string late = " did not end within 0.05 s (cluster.hang_timeout_s)";
   fake.stop();
   const auto begin = std::chrono::steady_clock::now();
-  EXPECT_THAT(error_of([&] { nccl::make_data_plane(*comm, kDevice, fake.api(), 0.05); }),
+  EXPECT_THAT(error_with([&] { nccl::make_data_plane(*comm, kDevice, fake.api(), 0.05); }),
               AllOf(StartsWith("start of NCCL on rank 0 of 1 ("), HasSubstr(late)));
   EXPECT_LT(std::chrono::steady_clock::now() - begin, std::chrono::seconds(5));
   EXPECT_EQ(fake.calls(), "id init abort");
@@ -164,7 +156,7 @@ TEST(NcclGroup, WhatNeverEndsIsAbortedAtTheDeadline) {
     const auto exchange = plane->all_to_all(ctx, {memory, 4, {scratch.data(), 8}});
     exchange->add(std::vector<int64_t>{0, 8});
     EXPECT_FALSE(exchange->poll()) << "which never waits";
-    EXPECT_THAT(error_of([&] { exchange->wait(); }),
+    EXPECT_THAT(error_with([&] { exchange->wait(); }),
                 AllOf(StartsWith("all_to_all on rank 0 of 1 ("), HasSubstr(late)));
   }
   EXPECT_EQ(fake.calls(), "( ) abort") << "one abort, and no more rounds";
@@ -186,7 +178,7 @@ TEST(NcclGroup, WithoutAnIdThereIsNoGroup) {
   const FakeNccl fake(ORRERY_FAKE_NCCL);
   const auto comm = make_local_communicator();
   fake.set_id_result(2);
-  EXPECT_THAT(error_of([&] { nccl::make_data_plane(*comm, kDevice, fake.api(), 10); }),
+  EXPECT_THAT(error_with([&] { nccl::make_data_plane(*comm, kDevice, fake.api(), 10); }),
               AllOf(StartsWith("NCCL gives rank 0 ("),
                     HasSubstr("no id for a group of 1 ranks: unhandled system error")));
   EXPECT_EQ(fake.calls(), "id");
@@ -222,7 +214,7 @@ TEST(Nccl, TheRealLibraryTakesTheGroupsArguments) {
   }
   EXPECT_GE(api->version, nccl::kOldestVersion);
   const auto comm = make_local_communicator();
-  const std::string error = error_of([&] { nccl::make_data_plane(*comm, kDevice, api, 60); });
+  const std::string error = error_with([&] { nccl::make_data_plane(*comm, kDevice, api, 60); });
   EXPECT_THAT(error, AllOf(StartsWith("start of NCCL failed on rank 0 of 1 ("),
                            HasSubstr("unhandled cuda error")));
 }
@@ -297,7 +289,7 @@ void expect_mpi(const std::vector<proto::RankDevice>& ranks, const std::string& 
   const PlaneChoice choice = choose_plane(mode(proto::ClusterSection::AUTO), ranks);
   EXPECT_FALSE(choice.nccl);
   EXPECT_EQ(choice.why, "MPI through host memory, as " + because);
-  EXPECT_EQ(error_of([&] { choose_plane(mode(proto::ClusterSection::NCCL), ranks); }, kExitUsage),
+  EXPECT_EQ(error_with([&] { choose_plane(mode(proto::ClusterSection::NCCL), ranks); }, kExitUsage),
             "cluster.data_plane is nccl, but " + because +
                 "; or set cluster.data_plane to mpi, which goes through host memory");
 }
@@ -319,14 +311,14 @@ TEST(PlaneChoice, OffCudaThereIsNothingToChoose) {
   cpu.set_host("a");
   cpu.set_device("cpu");
   EXPECT_EQ(choose_plane(mode(proto::ClusterSection::AUTO), {cpu, cpu}).why, "");
-  EXPECT_EQ(error_of(
+  EXPECT_EQ(error_with(
                 [&] {
                   choose_plane(mode(proto::ClusterSection::NCCL), {cpu, cpu});
                 },
                 kExitUsage),
             "cluster.data_plane is nccl but device is cpu, and NCCL is for CUDA devices: "
             "set device to cuda, or cluster.data_plane to auto");
-  EXPECT_EQ(error_of(
+  EXPECT_EQ(error_with(
                 [&] {
                   choose_plane(mode(proto::ClusterSection::AUTO), {cpu, gpu_rank("b", 0, "x")});
                 },

@@ -40,6 +40,17 @@ class ScratchPath {
   std::filesystem::path path_;
 };
 
+/// What the Error says that `work` throws, which is to end a program with `exit_code`.
+inline std::string error_with(const std::function<void()>& work, int exit_code = kExitFailure) {
+  try {
+    work();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.exit_code(), exit_code);
+    return error.what();
+  }
+  return "no error";
+}
+
 /// What the Error says that `work` throws.
 inline std::string error_of(const std::function<void()>& work) {
   try {
