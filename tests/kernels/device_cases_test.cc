@@ -228,34 +228,22 @@ KvPool random_pool(DeviceArrays& a, const AttentionShape& shape, int64_t blocks,
 /// Writes the keys and values of whole sequences, then computes their spans.
 template <DType kType>
 void run_attention(DeviceArrays& a, const AttentionCase& c, Answers&) {
-  std::vector<std::vector<int32_t>> tables;
-  std::vector<KvSegment> sequences, spans;
-  int64_t keys = 0, queries = 0;
-  int32_t blocks = 0;
-  tables.reserve(static_cast<size_t>(c.spans.size()));
-  for (const Positions& span : c.spans) {
-    std::vector<int32_t>& table = tables.emplace_back();
-    for (int64_t at = 0; at < span.end; at += kKvBlock) table.push_back(blocks++);
-    sequences.push_back({keys, span.end, 0, table});
-    spans.push_back({queries, span.end - span.begin, span.begin, table});
-    keys += span.end;
-    queries += span.end - span.begin;
-  }
+  const SpanLayout layout(c);
   const auto plan_of = [&](int64_t rows, const std::vector<KvSegment>& segments) {
-    return make_attention_plan(a.ctx(), c.shape, rows, blocks, segments, a.arena());
+    return make_attention_plan(a.ctx(), c.shape, rows, layout.blocks, segments, a.arena());
   };
   const int64_t q_row = c.shape.heads * c.shape.head_dim;
   const int64_t kv_row = c.shape.kv_heads * c.shape.head_dim;
-  const KvPool pool = random_pool(a, c.shape, blocks, kType);
+  const KvPool pool = random_pool(a, c.shape, layout.blocks, kType);
   kv_write(a.ctx(), {.pool = pool,
-                     .k = a.act_mat(kType, keys, kv_row, c.size),
-                     .v = a.act_mat(kType, keys, kv_row),
-                     .plan = plan_of(keys, sequences)});
-  attention_forward(a.ctx(), {.out = a.act_mat(kType, queries, q_row),
-                              .lse = a.mat(queries, c.shape.heads),
-                              .q = a.act_mat(kType, queries, q_row, c.size),
+                     .k = a.act_mat(kType, layout.keys, kv_row, c.size),
+                     .v = a.act_mat(kType, layout.keys, kv_row),
+                     .plan = plan_of(layout.keys, layout.sequences)});
+  attention_forward(a.ctx(), {.out = a.act_mat(kType, layout.queries, q_row),
+                              .lse = a.mat(layout.queries, c.shape.heads),
+                              .q = a.act_mat(kType, layout.queries, q_row, c.size),
                               .pool = pool,
-                              .plan = plan_of(queries, spans),
+                              .plan = plan_of(layout.queries, layout.spans),
                               .scale = 1.0f / std::sqrt(static_cast<float>(c.shape.head_dim))});
 }
 

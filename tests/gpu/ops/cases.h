@@ -355,27 +355,18 @@ inline AttentionPlan plan_for(Arrays& a, Arena& arena, const AttentionShape& sha
 template <class B>
 void run(Arrays& a, const AttentionCase& c) {
   Arena arena;
-  std::vector<std::vector<int32_t>> tables;
-  std::vector<KvSegment> sequences, spans;
-  int64_t keys = 0, queries = 0;
-  int32_t blocks = 0;
-  tables.reserve(static_cast<size_t>(c.spans.size()));
-  for (const Positions& span : c.spans) {
-    std::vector<int32_t>& table = tables.emplace_back();
-    for (int64_t at = 0; at < span.end; at += kKvBlock) table.push_back(blocks++);
-    sequences.push_back({keys, span.end, 0, table});
-    spans.push_back({queries, span.end - span.begin, span.begin, table});
-    keys += span.end;
-    queries += span.end - span.begin;
-  }
+  const SpanLayout layout(c);
   const int64_t q_row = c.shape.heads * c.shape.head_dim;
   const int64_t kv_row = c.shape.kv_heads * c.shape.head_dim;
-  const KvPool pool = nan_pool(a, c.shape, blocks);
-  const Mat<float> k = a.mat("k", keys, kv_row, c.size), v = a.mat("v", keys, kv_row);
-  const Mat<float> out = a.mat("out", queries, q_row), lse = a.mat("lse", queries, c.shape.heads),
-                   q = a.mat("q", queries, q_row, c.size);
-  const AttentionPlan writes = plan_for(a, arena, c.shape, keys, blocks, sequences);
-  const AttentionPlan reads = plan_for(a, arena, c.shape, queries, blocks, spans);
+  const KvPool pool = nan_pool(a, c.shape, layout.blocks);
+  const Mat<float> k = a.mat("k", layout.keys, kv_row, c.size), v = a.mat("v", layout.keys, kv_row);
+  const Mat<float> out = a.mat("out", layout.queries, q_row),
+                   lse = a.mat("lse", layout.queries, c.shape.heads),
+                   q = a.mat("q", layout.queries, q_row, c.size);
+  const AttentionPlan writes =
+      plan_for(a, arena, c.shape, layout.keys, layout.blocks, layout.sequences);
+  const AttentionPlan reads =
+      plan_for(a, arena, c.shape, layout.queries, layout.blocks, layout.spans);
   B::kv_write(a.ctx(), {.pool = pool, .k = k, .v = v, .plan = writes});
   a.step("kv_write");
   B::attention_forward(a.ctx(), {.out = out,

@@ -1,8 +1,12 @@
 // attention_forward, attention_backward, kv_write, kv_copy and kv_clear.
 #pragma once
 
+#include <cstdint>
+#include <vector>
+
 #include "core/dtype.h"
 #include "kernels/attention_plan.h"
+#include "kernels/kv_pool.h"
 #include "tests/kernels/cases/case_table.h"
 
 namespace orrery::kernels::cases {
@@ -17,6 +21,29 @@ struct AttentionCase : Case {
   AttentionShape shape;
   List<Positions, 4> spans;
   float size = 1.0f;  ///< of q and k
+};
+
+/// A case's keys and queries in rows, one sequence behind the other, each sequence's
+/// keys in blocks of its own. Segments point into `tables`.
+struct SpanLayout {
+  std::vector<std::vector<int32_t>> tables;
+  std::vector<KvSegment> sequences, spans;
+  int64_t keys = 0, queries = 0;
+  int32_t blocks = 0;
+
+  explicit SpanLayout(const AttentionCase& c) {
+    tables.reserve(static_cast<size_t>(c.spans.size()));
+    for (const Positions& span : c.spans) {
+      std::vector<int32_t>& table = tables.emplace_back();
+      for (int64_t at = 0; at < span.end; at += kKvBlock) table.push_back(blocks++);
+      sequences.push_back({keys, span.end, 0, table});
+      spans.push_back({queries, span.end - span.begin, span.begin, table});
+      keys += span.end;
+      queries += span.end - span.begin;
+    }
+  }
+  SpanLayout(const SpanLayout&) = delete;
+  SpanLayout& operator=(const SpanLayout&) = delete;
 };
 
 inline constexpr AttentionCase kAttentionCases[] = {
