@@ -65,7 +65,7 @@ inline uint16_t f32_to_bf16_half_away(float value) {
 /// An element of a bf16 matrix: a type of its own, so that no code takes its bits for a
 /// number.
 struct Bf16 {
-  uint16_t bits = 0;
+  uint16_t bits;  // no initializer: arrays of scratch memory would be cleared
 };
 inline float to_f32(Bf16 value) { return bf16_to_f32(value.bits); }
 /// Rounds to nearest even.

@@ -2,8 +2,9 @@
 //
 // A packed weight [n, k] is panels of 32 output features, k-major inside a panel; the
 // last one is padded with zeros. In f32 element (j, p) is in panel j / 32 at offset
-// p * 32 + j % 32. In bf16 inner indices go in pairs: the offset is
-// (p / 2) * 64 + (j % 32) * 2 + p % 2, and k is padded with zeros to a multiple of 32.
+// p * 32 + j % 32. In bf16 inner indices go in pairs, and k is padded with zeros to a
+// multiple of 32; kernels/cpu/pairs_matmul_pack-inl.h has the order, which the engine
+// that multiplies chooses (kernels/cpu/pairs.h).
 #pragma once
 
 #include <cstddef>

@@ -25,7 +25,6 @@
 
 #include "core/dtype.h"
 #include "hwy/cache_control.h"
-#include "kernels/cpu/amx.h"
 #include "kernels/cpu/pairs.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -181,6 +180,7 @@ HWY_NOINLINE void multiply_tile(const Multiply<float>& op, int64_t row, int64_t 
 struct VectorEngine {
   using Left = float;
   static constexpr int kRowStep = 1;
+  static constexpr int64_t kSquareWidth = 32;  ///< kernels/cpu/pairs_matmul_pack-inl.h
   /// Rows of a register tile: with two chains an element it fills 32 registers, or the
   /// 16 of AVX2.
   static constexpr int kTileRows = HWY_TARGET == HWY_AVX2 ? 3 : 6;
@@ -236,155 +236,6 @@ struct VectorEngine {
   }
 };
 
-#if HWY_TARGET == HWY_AVX3
-
-using cpu::AmxTiles;
-
-/// AmxTiles in memory. REQUIRES of multiply: a FlushScope, which the machine's does not
-/// need.
-struct EmulatedTiles {
-  static void configure() {}
-  template <int kTile>
-  static void zero() {
-    std::memset(tile(kTile), 0, kBytes);
-  }
-  template <int kTile>
-  static void load(const void* from, int64_t stride) {
-    for (int r = 0; r < cpu::kAmxRows; ++r) {
-      std::memcpy(tile(kTile) + r * cpu::kAmxRowBytes,
-                  static_cast<const std::byte*>(from) + r * stride, cpu::kAmxRowBytes);
-    }
-  }
-  template <int kTile>
-  static void store(void* to, int64_t stride) {
-    for (int r = 0; r < cpu::kAmxRows; ++r) {
-      std::memcpy(static_cast<std::byte*>(to) + r * stride, tile(kTile) + r * cpu::kAmxRowBytes,
-                  cpu::kAmxRowBytes);
-    }
-  }
-  template <int kC, int kA, int kB>
-  static HWY_NOINLINE void multiply() {
-    const F d;
-    alignas(64) float c[16 * 16];
-    alignas(64) Bf16 a[16 * 32], b[16 * 32];
-    std::memcpy(c, tile(kC), kBytes);
-    std::memcpy(a, tile(kA), kBytes);
-    std::memcpy(b, tile(kB), kBytes);
-    for (int i = 0; i < 16; ++i) {
-      VF even = hn::Zero(d), odd = hn::Zero(d);
-      for (int p = 0; p < kPairs; ++p) {
-        const VU words = load_words(b + p * 32);
-        even = hn::MulAdd(hn::Set(d, to_f32(a[i * 32 + 2 * p])), even_of(words), even);
-        odd = hn::MulAdd(hn::Set(d, to_f32(a[i * 32 + 2 * p + 1])), odd_of(words), odd);
-      }
-      hn::Store(hn::Add(hn::Load(d, c + i * 16), hn::Add(even, odd)), d, c + i * 16);
-    }
-    std::memcpy(tile(kC), c, kBytes);
-  }
-
- private:
-  static constexpr int kBytes = cpu::kAmxRows * cpu::kAmxRowBytes;
-  static std::byte* tile(int index) {
-    alignas(64) thread_local std::byte tiles[8][kBytes];
-    return tiles[index];
-  }
-};
-
-/// On tiles, AmxTiles or EmulatedTiles: 32 by 32 elements of c at a time, in four
-/// tiles, so that each operand that is loaded is used twice.
-template <class Tiles>
-struct TileEngine {
-  using Left = Bf16;
-  static constexpr int kRowStep = 16;
-  static constexpr int kTileRows = 32;
-
-  static HWY_INLINE Left left(float x) { return to_bf16(x); }
-
-  /// A FlushScope's, for the emulation's sake.
-  static HWY_NOINLINE void multiply(const Multiply<Bf16>& op) {
-    Tiles::configure();
-    for (int64_t row = 0; row < op.rows; row += 32) {
-      const bool two_rows = row + 16 < op.rows;
-      for (int64_t col = 0; col < op.cols; col += 32) {
-        const bool two_cols = col + 16 < op.cols;
-        if (two_rows && two_cols) {
-          tile<true, true>(op, row, col);
-        } else if (two_rows) {
-          tile<true, false>(op, row, col);
-        } else if (two_cols) {
-          tile<false, true>(op, row, col);
-        } else {
-          tile<false, false>(op, row, col);
-        }
-      }
-    }
-  }
-
- private:
-  template <bool kTwoRows, bool kTwoCols>
-  static HWY_INLINE void tile(const Multiply<Bf16>& op, int64_t row, int64_t col) {
-    constexpr int64_t kFloat = sizeof(float), kElement = sizeof(Bf16);
-    float* const c = op.c + row * op.c_stride + col;
-    float* const c_below = c + 16 * op.c_stride;
-    const int64_t c_bytes = op.c_stride * kFloat;
-    if (op.accumulate) {
-      Tiles::template load<0>(c, c_bytes);
-      if constexpr (kTwoCols) Tiles::template load<1>(c + 16, c_bytes);
-      if constexpr (kTwoRows) Tiles::template load<2>(c_below, c_bytes);
-      if constexpr (kTwoRows && kTwoCols) Tiles::template load<3>(c_below + 16, c_bytes);
-    } else {
-      Tiles::template zero<0>();
-      if constexpr (kTwoCols) Tiles::template zero<1>();
-      if constexpr (kTwoRows) Tiles::template zero<2>();
-      if constexpr (kTwoRows && kTwoCols) Tiles::template zero<3>();
-    }
-    const Bf16* a = op.a + row * kPairsBlock;
-    const Bf16* b = op.b + 2 * col;
-    const int64_t b_block = kPairs * op.b_pair_stride;
-    for (int64_t block = 0; block < op.blocks; ++block, a += op.a_block_stride, b += b_block) {
-      if (op.streams_b) {
-        for (int p = 0; p < kPairs; ++p) {
-          hwy::Prefetch(b + 2 * b_block + p * op.b_pair_stride);
-          if constexpr (kTwoCols) hwy::Prefetch(b + 2 * b_block + p * op.b_pair_stride + 32);
-        }
-      }
-      Tiles::template load<4>(a, kPairsBlock * kElement);
-      Tiles::template load<6>(b, op.b_pair_stride * kElement);
-      Tiles::template multiply<0, 4, 6>();
-      if constexpr (kTwoCols) {
-        Tiles::template load<7>(b + 32, op.b_pair_stride * kElement);
-        Tiles::template multiply<1, 4, 7>();
-      }
-      if constexpr (kTwoRows) {
-        Tiles::template load<5>(a + 16 * kPairsBlock, kPairsBlock * kElement);
-        Tiles::template multiply<2, 5, 6>();
-        if constexpr (kTwoCols) Tiles::template multiply<3, 5, 7>();
-      }
-    }
-    Tiles::template store<0>(c, c_bytes);
-    if constexpr (kTwoCols) Tiles::template store<1>(c + 16, c_bytes);
-    if constexpr (kTwoRows) Tiles::template store<2>(c_below, c_bytes);
-    if constexpr (kTwoRows && kTwoCols) Tiles::template store<3>(c_below + 16, c_bytes);
-  }
-};
-
-#endif  // HWY_AVX3
-
-/// Calls f with an engine of the kind that was chosen.
-template <class F>
-HWY_INLINE void with_engine(F&& f) {
-  switch (cpu::pairs_engine()) {
-#if HWY_TARGET == HWY_AVX3
-    case cpu::PairsEngine::kAmx:
-      return f(TileEngine<AmxTiles>());
-    case cpu::PairsEngine::kAmxEmulated:
-      return f(TileEngine<EmulatedTiles>());
-#endif
-    default:
-      return f(VectorEngine());
-  }
-}
-
 /// to[p * to_stride + i] = from[i][p] for 32-bit words, i < rows, p < count.
 HWY_INLINE void transpose_words(const uint32_t* const* from, int64_t rows, int64_t count,
                                 uint32_t* HWY_RESTRICT to, int64_t to_stride) {
@@ -415,6 +266,22 @@ HWY_INLINE void transpose_words(const uint32_t* const* from, int64_t rows, int64
     for (int64_t p = 0; p < count; ++p) to[p * to_stride + i] = from[i][p];
   }
 }
+
+#if HWY_TARGET == HWY_AVX3
+/// 32 elements of two rows as pairs, 16 of them to each of two places.
+HWY_INLINE void zip_whole(const Bf16* low, const Bf16* high, Bf16* HWY_RESTRICT first,
+                          Bf16* HWY_RESTRICT second) {
+  const hn::Rebind<uint16_t, U> d16;
+  const auto words = [&](const Bf16* p) HWY_ATTR {
+    return hn::PromoteTo(U(), hn::LoadU(d16, reinterpret_cast<const uint16_t*>(p)));
+  };
+  const auto store = [&](const Bf16* l, const Bf16* h, Bf16* to) HWY_ATTR {
+    hn::StoreU(hn::Or(words(l), hn::ShiftLeft<16>(words(h))), U(), reinterpret_cast<uint32_t*>(to));
+  };
+  store(low, high, first);
+  store(low + 16, high + 16, second);
+}
+#endif
 
 /// Two rows as one of pairs: to[2 j] = low[j], to[2 j + 1] = high[j]. A null `high`
 /// counts as zeros.

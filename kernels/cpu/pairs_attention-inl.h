@@ -17,6 +17,7 @@
 //      their memory held; no other row reads them, and they are never stored.
 #include "kernels/cpu/attention-inl.h"
 #include "kernels/cpu/pairs-inl.h"
+#include "kernels/cpu/pairs_engines-inl.h"
 
 #if defined(ORRERY_KERNELS_CPU_PAIRS_ATTENTION_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef ORRERY_KERNELS_CPU_PAIRS_ATTENTION_INL_H_

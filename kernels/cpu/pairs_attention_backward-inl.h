@@ -18,6 +18,7 @@
 #include "kernels/cpu/flush.h"
 #include "kernels/cpu/pairs-inl.h"
 #include "kernels/cpu/pairs_attention_backward.h"
+#include "kernels/cpu/pairs_engines-inl.h"
 
 #if defined(ORRERY_KERNELS_CPU_PAIRS_ATTENTION_BACKWARD_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef ORRERY_KERNELS_CPU_PAIRS_ATTENTION_BACKWARD_INL_H_

@@ -1,7 +1,8 @@
-// C [m, n] (+)= A B of bf16 operands for one SIMD target: blocks of rows, threads, and
-// the f32 buffer in which an engine of pairs-inl.h sums a panel of 32 columns.
+// Products of bf16 operands on vectors: blocks of rows, threads, and the f32 buffer in
+// which a panel of 32 columns is summed.
 #include "kernels/cpu/pairs-inl.h"
 #include "kernels/cpu/pairs_matmul_pack-inl.h"
+#include "kernels/cpu/pairs_product-inl.h"
 #include "kernels/cpu/simd-inl.h"
 
 #if defined(ORRERY_KERNELS_CPU_PAIRS_MATMUL_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -28,48 +29,19 @@ namespace pairs {
 
 /// Bytes of one thread's packed left operand: on the stack, half of a 1 MiB L2 cache.
 inline constexpr int64_t kLeftBytes = 512 * 1024;
-/// Most inner indices of a product: a row tile of any engine then fits kLeftBytes.
-inline constexpr int64_t kMaxInner = 4096;
 /// Most rows of a block.
 inline constexpr int64_t kMaxRows = 192;
 /// Most blocks of pairs that a row tile goes through at once: a panel's are 36 KiB,
 /// about a first-level cache. Found by trial.
 inline constexpr int64_t kBlocksAtOnce = 18;
-/// Multiply-adds that are worth a thread.
-inline constexpr int64_t kGrain = 1 << 17;
 
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-/// C = start + A B over at most kMaxInner inner indices.
-struct Product {
-  int64_t blocks = 0;  ///< of the inner dimension
-  /// A: [m, inner], or with row_blocks its transpose, whose rows those are.
-  Mat<const Bf16> a;
-  const RowBlock* row_blocks = nullptr;  ///< [blocks]
-  const Bf16* b = nullptr;               ///< panels of blocks * kSquare elements
-  int64_t panel_stride = 0;              ///< elements of B from a panel to the next
-  // Where the sums start from: a row for all, a matrix, or zero.
-  const float* bias = nullptr;
-  Mat<const float> start;
-  ActMat c;
-};
-
-template <class Engine>
-int64_t tiles_of(int64_t rows) {
-  return ceil_div(rows, Engine::kTileRows);
-}
-/// Where a row tile begins: tiles of an engine that takes any number of rows are about
-/// equal, others are full.
-template <class Engine>
-int64_t tile_row(int64_t rows, int64_t tile) {
-  if constexpr (Engine::kRowStep == 1) return rows * tile / tiles_of<Engine>(rows);
-  return std::min(tile * Engine::kTileRows, ceil_div(rows, Engine::kRowStep) * Engine::kRowStep);
-}
+inline int64_t tiles_of(int64_t rows) { return ceil_div(rows, VectorEngine::kTileRows); }
+/// Where a row tile begins: they are about equal.
+inline int64_t tile_row(int64_t rows, int64_t tile) { return rows * tile / tiles_of(rows); }
 
 /// One panel for one block of rows.
-template <class Engine>
 struct Panel {
-  const typename Engine::Left* left = nullptr;
+  const float* left = nullptr;
   const Bf16* b = nullptr;
   const Bf16* next_b = nullptr;  ///< the panel that comes next, to be fetched; or null
   float* c = nullptr;            ///< [rows][kPanelWidth], rows c_stride apart
@@ -90,21 +62,18 @@ inline void fetch_share(const Bf16* panel, int64_t blocks, int64_t index, int64_
 
 /// Fetches C of the row tile after the next, of this panel or of the one to the right;
 /// the address may lie past C, which is not read here.
-template <class Engine>
-void fetch_tile(const Panel<Engine>& panel, int64_t tile, int64_t tiles) {
+inline void fetch_tile(const Panel& panel, int64_t tile, int64_t tiles) {
   const bool here = tile < tiles;
   if (!here) tile = std::min(tile - tiles, tiles - 1);
   const float* const c = panel.c + (here ? 0 : kPanelWidth);
-  for (int64_t row = tile_row<Engine>(panel.rows, tile);
-       row < tile_row<Engine>(panel.rows, tile + 1); ++row) {
+  for (int64_t row = tile_row(panel.rows, tile); row < tile_row(panel.rows, tile + 1); ++row) {
     hwy::Prefetch(c + row * panel.c_stride);
     hwy::Prefetch(c + row * panel.c_stride + kPanelWidth / 2);
   }
 }
 
-template <class Engine>
-HWY_NOINLINE void multiply_panel(const Panel<Engine>& panel) {
-  const int64_t tiles = tiles_of<Engine>(panel.rows);
+HWY_NOINLINE inline void multiply_panel(const Panel& panel) {
+  const int64_t tiles = tiles_of(panel.rows);
   const int64_t parts = ceil_div(panel.blocks, kBlocksAtOnce);
   const int64_t part = parts == 0 ? 0 : ceil_div(panel.blocks, parts);
   const int64_t calls = tiles * parts;
@@ -113,11 +82,11 @@ HWY_NOINLINE void multiply_panel(const Panel<Engine>& panel) {
     for (int64_t t = 0; t < tiles; ++t) {
       if (panel.next_b != nullptr && tiles > 1)
         fetch_share(panel.next_b, panel.blocks, call++, calls);
-      const int64_t row = tile_row<Engine>(panel.rows, t);
+      const int64_t row = tile_row(panel.rows, t);
       // The buffer, whose rows are kPanelWidth apart, is in the cache.
       if (block == 0 && panel.c_stride != kPanelWidth) fetch_tile(panel, t + 2, tiles);
-      Multiply<typename Engine::Left> op;
-      op.rows = tile_row<Engine>(panel.rows, t + 1) - row;
+      Multiply<float> op;
+      op.rows = tile_row(panel.rows, t + 1) - row;
       op.cols = kPanelWidth;
       op.blocks = std::min(panel.blocks - block, part);
       op.c = panel.c + row * panel.c_stride, op.c_stride = panel.c_stride;
@@ -126,90 +95,50 @@ HWY_NOINLINE void multiply_panel(const Panel<Engine>& panel) {
       op.a = panel.left + row * panel.blocks * kPairsBlock + block * op.a_block_stride;
       op.b = panel.b + block * kSquare, op.b_pair_stride = 2 * kPanelWidth;
       op.streams_b = t == 0;
-      Engine::multiply(op);
+      VectorEngine::multiply(op);
     }
   }
 }
 
-template <class Engine>
-HWY_NOINLINE void multiply_panel_flushed(const Panel<Engine>& panel) {
+HWY_NOINLINE inline void multiply_panel_flushed(const Panel& panel) {
   const cpu::FlushScope flush;
   multiply_panel(panel);
 }
 
 /// Packs the left operand of rows [begin, begin + rows) of C.
-template <class Engine>
-void pack_left(const Product& product, int64_t begin, int64_t rows, typename Engine::Left* left) {
-  const int64_t tiles = tiles_of<Engine>(rows);
+inline void pack_left(const Product& product, int64_t begin, int64_t rows, float* left) {
+  const int64_t tiles = tiles_of(rows);
   if (product.row_blocks == nullptr) {
     for (int64_t t = 0; t < tiles; ++t) {
-      const int64_t row = tile_row<Engine>(rows, t), end = tile_row<Engine>(rows, t + 1);
+      const int64_t row = tile_row(rows, t), end = tile_row(rows, t + 1);
       pack_left_rows(product.a.row_range(begin + row, begin + std::min(end, rows)), end - row,
                      left + row * product.blocks * kPairsBlock);
     }
     return;
   }
-  const int64_t padded = tile_row<Engine>(rows, tiles);
   alignas(64) Bf16 columns[kSquare];
   for (int64_t block = 0; block < product.blocks; ++block) {
-    for (int64_t i = 0, t = -1, row = 0, end = 0; i < padded; ++i) {
+    for (int64_t i = 0, t = -1, row = 0, end = 0; i < rows; ++i) {
       if (i % kPanelWidth == 0) {
         transpose_columns(product.a, product.row_blocks[block], begin + i,
                           std::min(rows - i, kPanelWidth), columns);
       }
-      if (i == end) ++t, row = end, end = tile_row<Engine>(rows, t + 1);
+      if (i == end) ++t, row = end, end = tile_row(rows, t + 1);
       put_left(columns + i % kPanelWidth * kPairsBlock, kPairsBlock,
                left + (row * product.blocks + block * (end - row) + i - row) * kPairsBlock);
     }
   }
 }
 
-/// Writes the starts of the sums of columns [col, col + cols), zeros past them.
-inline void load_panel(const Product& product, int64_t row, int64_t rows, int64_t padded,
-                       int64_t col, int64_t cols, float* HWY_RESTRICT c) {
-  if (product.bias == nullptr && product.start.data == nullptr)
-    return void(std::fill_n(c, padded * kPanelWidth, 0.0f));
-  if (cols < kPanelWidth || padded > rows) std::fill_n(c, padded * kPanelWidth, 0.0f);
-  for (int64_t i = 0; i < rows; ++i, c += kPanelWidth) {
-    const float* const from =
-        product.bias != nullptr ? product.bias + col : cpu::row(product.start, row + i) + col;
-    if (cols == kPanelWidth) {
-      std::copy_n(from, kPanelWidth, c);
-    } else {
-      std::copy_n(from, cols, c);
-    }
-  }
-}
-
-inline void store_panel(const float* HWY_RESTRICT c, int64_t row, int64_t rows, int64_t col,
-                        int64_t cols, const ActMat& to) {
-  for (int64_t i = 0; i < rows; ++i, c += kPanelWidth) {
-    const int64_t at = (row + i) * to.stride + col;
-    if (to.dtype == DType::kBF16) {
-      Bf16* const out = static_cast<Bf16*>(to.data) + at;
-      cols == kPanelWidth ? round(c, kPanelWidth, out) : round(c, cols, out);
-    } else {
-      float* const out = static_cast<float*>(to.data) + at;
-      if (cols == kPanelWidth) {
-        std::copy_n(c, kPanelWidth, out);
-      } else {
-        std::copy_n(c, cols, out);
-      }
-    }
-  }
-}
-
 /// One thread's part: rows [row_begin, row_end) and the columns of panels [panel_begin,
 /// panel_end). The left operand of a block of rows is packed once and meets each panel.
-template <class Engine>
-void multiply_part(const Product& product, int64_t row_begin, int64_t row_end, int64_t panel_begin,
-                   int64_t panel_end) {
-  using Left = typename Engine::Left;
-  alignas(64) Left left[kLeftBytes / int64_t{sizeof(Left)}];
+inline void multiply_part(const Product& product, int64_t row_begin, int64_t row_end,
+                          int64_t panel_begin, int64_t panel_end) {
+  alignas(64) float left[kLeftBytes / int64_t{sizeof(float)}];
   alignas(64) float c[kMaxRows * kPanelWidth];
-  constexpr int64_t kTile = Engine::kTileRows;
-  static_assert(kTile * kMaxInner * int64_t{sizeof(Left)} <= kLeftBytes && kMaxRows % kTile == 0);
-  const int64_t row_bytes = std::max<int64_t>(product.blocks, 1) * kPairsBlock * sizeof(Left);
+  constexpr int64_t kTile = VectorEngine::kTileRows;
+  static_assert(kTile * kMaxInner * int64_t{sizeof(float)} <= kLeftBytes && kMaxRows % kTile == 0);
+  const int64_t row_bytes = std::max<int64_t>(product.blocks, 1) * kPairsBlock * sizeof(float);
   const int64_t most = std::min(kLeftBytes / row_bytes / kTile * kTile, kMaxRows);
   const int64_t row_blocks = ceil_div(ceil_div(row_end - row_begin, kTile), most / kTile);
   const int64_t step = ceil_div(ceil_div(row_end - row_begin, row_blocks), kTile) * kTile;
@@ -219,16 +148,15 @@ void multiply_part(const Product& product, int64_t row_begin, int64_t row_end, i
                         (product.start.data == nullptr || product.start.data == product.c.data);
   for (int64_t row = row_begin; row < row_end; row += step) {
     const int64_t rows = std::min(row_end - row, step);
-    const int64_t padded = tile_row<Engine>(rows, tiles_of<Engine>(rows));
-    pack_left<Engine>(product, row, rows, left);
+    pack_left(product, row, rows, left);
     for (int64_t p = panel_begin; p < panel_end; ++p) {
       const int64_t col = p * kPanelWidth, cols = std::min(product.c.cols - col, kPanelWidth);
-      Panel<Engine> panel{.left = left,
-                          .b = product.b + p * product.panel_stride,
-                          .rows = rows,
-                          .blocks = product.blocks};
+      Panel panel{.left = left,
+                  .b = product.b + p * product.panel_stride,
+                  .rows = rows,
+                  .blocks = product.blocks};
       if (p + 1 < panel_end) panel.next_b = panel.b + product.panel_stride;
-      if (in_place && cols == kPanelWidth && padded == rows) {
+      if (in_place && cols == kPanelWidth) {
         panel.c = static_cast<float*>(product.c.data) + row * product.c.stride + col;
         panel.c_stride = product.c.stride;
         panel.accumulate = product.start.data != nullptr;
@@ -236,7 +164,7 @@ void multiply_part(const Product& product, int64_t row_begin, int64_t row_end, i
         continue;
       }
       panel.c = c;
-      load_panel(product, row, rows, padded, col, cols, c);
+      load_panel(product, row, rows, rows, col, cols, c);
       multiply_panel_flushed(panel);
       store_panel(c, row, rows, col, cols, product.c);
     }
@@ -245,28 +173,21 @@ void multiply_part(const Product& product, int64_t row_begin, int64_t row_end, i
 
 /// Shares the product among threads: by panels, or by rows where there are few panels
 /// and enough rows.
-template <class Engine>
-void multiply_with(const Context& ctx, const Product& product) {
+inline void multiply_on(VectorEngine /*unused*/, const Context& ctx, const Product& product) {
   const int64_t m = product.c.rows, inner = std::max<int64_t>(product.blocks, 1) * kPairsBlock;
   const int64_t panels = ceil_div(product.c.cols, kPanelWidth);
-  const int64_t tiles = tiles_of<Engine>(m);
-  constexpr int64_t kTile = Engine::kTileRows;
+  const int64_t tiles = tiles_of(m);
+  constexpr int64_t kTile = VectorEngine::kTileRows;
   if (tiles >= 4 * ctx.threads && panels < 32 * ctx.threads) {
     const int64_t work = kTile * inner * product.c.cols;
     parallel_for(ctx, tiles, ceil_div(kGrain, work), [&](int64_t begin, int64_t end) {
-      multiply_part<Engine>(product, begin * kTile, std::min(end * kTile, m), 0, panels);
+      multiply_part(product, begin * kTile, std::min(end * kTile, m), 0, panels);
     });
   } else {
     const int64_t work = m * inner * kPanelWidth;
-    parallel_for(ctx, panels, ceil_div(kGrain, work), [&](int64_t begin, int64_t end) {
-      multiply_part<Engine>(product, 0, m, begin, end);
-    });
+    parallel_for(ctx, panels, ceil_div(kGrain, work),
+                 [&](int64_t begin, int64_t end) { multiply_part(product, 0, m, begin, end); });
   }
-}
-
-/// On the engine that was chosen.
-inline void multiply(const Context& ctx, const Product& product) {
-  with_engine([&](auto engine) { multiply_with<decltype(engine)>(ctx, product); });
 }
 
 }  // namespace pairs

@@ -11,10 +11,13 @@
 #include "kernels/cpu/pairs_matmul-inl.h"
 #include "kernels/cpu/pairs_matmul.h"
 #include "kernels/cpu/pairs_matmul_pack-inl.h"
+#include "kernels/cpu/pairs_product-inl.h"
+#include "kernels/cpu/pairs_tile_matmul-inl.h"
 #include "kernels/cpu/simd-inl.h"
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "core/dtype.h"
 #include "core/parallel.h"
@@ -30,14 +33,17 @@ using pairs::kSquare;
 
 /// Inner indices for which the backward products pack B at a time.
 inline constexpr int64_t kBackwardInner = 1024;
+/// The same for tiles' dX, whose panels lie on the stack.
+inline constexpr int64_t kTileBackwardInner = 2048;
 
-void pairs_pack(const Context& ctx, Mat<const float> w, Bf16* out) {
+template <class Engine>
+void pack_for(const Context& ctx, Mat<const float> w, Bf16* out) {
   const int64_t blocks = ceil_div(w.cols, kPairsBlock);
   parallel_for(ctx, ceil_div(w.rows, kPanelWidth), 4, [&](int64_t begin, int64_t end) {
     for (int64_t panel = begin; panel < end; ++panel) {
       for (int64_t block = 0; block < blocks; ++block) {
-        pairs::pack_square(w, panel * kPanelWidth, block * kPairsBlock,
-                           out + (panel * blocks + block) * kSquare);
+        pairs::pack_square<Engine::kSquareWidth>(w, panel * kPanelWidth, block * kPairsBlock,
+                                                 out + (panel * blocks + block) * kSquare);
       }
     }
   });
@@ -46,7 +52,7 @@ void pairs_pack(const Context& ctx, Mat<const float> w, Bf16* out) {
 /// C = A B over all inner indices, at most `most` of them at a time. b_of(first, count)
 /// gives B's panels of inner indices [first, first + count) and their stride in
 /// `product`.
-template <class PanelsOf>
+template <class Engine, class PanelsOf>
 void multiply_cut(const Context& ctx, pairs::Product product, int64_t most,
                   cpu::ScratchScope& scratch, PanelsOf&& panels_of) {
   const Mat<const Bf16> a = product.a;
@@ -65,12 +71,13 @@ void multiply_cut(const Context& ctx, pairs::Product product, int64_t most,
     product.blocks = ceil_div(count, kPairsBlock);
     product.c = first + count < a.cols ? ActMat(sums) : c;
     panels_of(first, product);
-    pairs::multiply(ctx, product);
+    pairs::multiply_on(Engine(), ctx, product);
     product.bias = nullptr, product.start = sums;
   }
 }
 
-void pairs_forward(const Context& ctx, const MatmulForward& op) {
+template <class Engine>
+void forward_on(const Context& ctx, const MatmulForward& op) {
   pairs::Product product;
   product.a = op.x.as<const Bf16>();
   product.c = op.y;
@@ -78,14 +85,16 @@ void pairs_forward(const Context& ctx, const MatmulForward& op) {
   if (!op.bias.empty()) product.bias = op.bias.data;
   product.panel_stride = ceil_div(op.x.cols, kPairsBlock) * kSquare;
   cpu::ScratchScope scratch;
-  multiply_cut(ctx, product, pairs::kMaxInner, scratch, [&](int64_t first, pairs::Product& part) {
-    part.b = static_cast<const Bf16*>(op.weight.data) + first * kPanelWidth;
-  });
+  multiply_cut<Engine>(ctx, product, pairs::kMaxInner, scratch,
+                       [&](int64_t first, pairs::Product& part) {
+                         part.b = static_cast<const Bf16*>(op.weight.data) + first * kPanelWidth;
+                       });
 }
 
 /// dx = dy W: the rows of W in pairs are B. They come from the packed weight, a panel
 /// of which has 32 of them.
-void pairs_backward_input(const Context& ctx, const MatmulBackwardInput& op) {
+template <class Engine>
+void backward_input_on(const Context& ctx, const MatmulBackwardInput& op) {
   pairs::Product product;
   product.a = op.dy.as<const Bf16>();
   product.c = op.dx;
@@ -93,20 +102,32 @@ void pairs_backward_input(const Context& ctx, const MatmulBackwardInput& op) {
   const auto* const w = static_cast<const Bf16*>(op.weight.data);
   const int64_t panels = ceil_div(op.dx.cols, kPanelWidth);
   const Context& team = op.dy.size() * op.dx.cols < pairs::kGrain ? Context{.threads = 1} : ctx;
+  // Tiles swap a panel of squares beside the products of the one before.
+  constexpr bool kSwapsItself = !std::is_same_v<Engine, pairs::VectorEngine>;
+  constexpr int64_t kMost = kSwapsItself ? kTileBackwardInner : kBackwardInner;
   cpu::ScratchScope scratch;
-  const int64_t inner = ceil_div(std::min(op.dy.cols, kBackwardInner), kPairsBlock) * kPairsBlock;
-  Bf16* const packed = scratch.alloc<Bf16>(panels * kPanelWidth * inner);
-  multiply_cut(team, product, kBackwardInner, scratch, [&](int64_t first, pairs::Product& part) {
-    part.b = packed, part.panel_stride = part.blocks * kSquare;
-    parallel_for(team, part.blocks, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t block = begin; block < end; ++block) {
-        const Bf16* const from = w + (first / kPanelWidth + block) * panels * kSquare;
-        for (int64_t panel = 0; panel < panels; ++panel) {
-          pairs::swap_square(from + panel * kSquare,
-                             packed + panel * part.panel_stride + block * kSquare);
+  Bf16* packed = nullptr;
+  if (!kSwapsItself) {
+    const int64_t inner = ceil_div(std::min(op.dy.cols, kMost), kPairsBlock) * kPairsBlock;
+    packed = scratch.alloc<Bf16>(panels * kPanelWidth * inner);
+  }
+  multiply_cut<Engine>(team, product, kMost, scratch, [&](int64_t first, pairs::Product& part) {
+    const Bf16* const from = w + first / kPanelWidth * panels * kSquare;
+    if constexpr (kSwapsItself) {
+      part.b = from, part.panel_stride = kSquare, part.block_stride = panels * kSquare;
+      part.swap = true;
+    } else {
+      part.b = packed, part.panel_stride = part.blocks * kSquare;
+      parallel_for(team, part.blocks, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t block = begin; block < end; ++block) {
+          for (int64_t panel = 0; panel < panels; ++panel) {
+            pairs::swap_square<Engine::kSquareWidth>(
+                from + (block * panels + panel) * kSquare,
+                packed + panel * part.panel_stride + block * kSquare);
+          }
         }
-      }
-    });
+      });
+    }
   });
 }
 
@@ -125,7 +146,8 @@ void list_row_blocks(Span<const int64_t> run_ends, pairs::RowBlock* to) {
 
 /// dw (+)= dy^T x: dy's columns are the rows of A, the rows of x in pairs are B.
 /// REQUIRES: one row at least.
-void pairs_backward_weight(const Context& ctx, const MatmulBackwardWeight& op) {
+template <class Engine>
+void backward_weight_on(const Context& ctx, const MatmulBackwardWeight& op) {
   const Mat<const Bf16> x = op.x.as<const Bf16>();
   const int64_t one_run[] = {x.rows};
   const Span<const int64_t> run_ends =
@@ -151,14 +173,28 @@ void pairs_backward_weight(const Context& ctx, const MatmulBackwardWeight& op) {
                  [&](int64_t begin, int64_t end) {
                    for (int64_t panel = begin; panel < end; ++panel) {
                      for (int64_t block = 0; block < product.blocks; ++block) {
-                       pairs::zip_square(x, product.row_blocks[block], panel * kPanelWidth,
-                                         packed + panel * product.panel_stride + block * kSquare);
+                       pairs::zip_square<Engine::kSquareWidth>(
+                           x, product.row_blocks[block], panel * kPanelWidth,
+                           packed + panel * product.panel_stride + block * kSquare);
                      }
                    }
                  });
-    pairs::multiply(ctx, product);
+    pairs::multiply_on(Engine(), ctx, product);
     product.start = op.dw;
   }
+}
+
+void pairs_pack(const Context& ctx, Mat<const float> w, Bf16* out) {
+  pairs::with_engine([&](auto engine) { pack_for<decltype(engine)>(ctx, w, out); });
+}
+void pairs_forward(const Context& ctx, const MatmulForward& op) {
+  pairs::with_engine([&](auto engine) { forward_on<decltype(engine)>(ctx, op); });
+}
+void pairs_backward_input(const Context& ctx, const MatmulBackwardInput& op) {
+  pairs::with_engine([&](auto engine) { backward_input_on<decltype(engine)>(ctx, op); });
+}
+void pairs_backward_weight(const Context& ctx, const MatmulBackwardWeight& op) {
+  pairs::with_engine([&](auto engine) { backward_weight_on<decltype(engine)>(ctx, op); });
 }
 
 }  // namespace orrery::kernels::HWY_NAMESPACE

@@ -378,6 +378,15 @@ TEST(PairsMatmulForward, KeepsInfinitiesAndNansWhereTheyBelong) {
   });
 }
 
+/// Where element (j, p) of a weight of k columns, a multiple of 32, lies when packed: in
+/// panels of 32 rows, for tiles in halves of them.
+int64_t packed_at(int64_t j, int64_t p, int64_t k) {
+  const int64_t square = (j / 32 * k + p / 32 * 32) * 32;
+  if (cpu::pairs_engine() == cpu::PairsEngine::kVectors)
+    return square + p % 32 / 2 * 64 + j % 32 * 2 + p % 2;
+  return square + j % 32 / 16 * 512 + p % 32 / 2 * 32 + j % 16 * 2 + p % 2;
+}
+
 TEST(PairsPackedWeight, IsInPanelsOfPairsPaddedWithZeros) {
   for (const PackCase& c : cases_for(kPackCases, kOracle)) {
     const Matrix<float> w = random_floats(c.n, c.k, c.seed, 3);
@@ -390,8 +399,7 @@ TEST(PairsPackedWeight, IsInPanelsOfPairsPaddedWithZeros) {
         for (int64_t p = 0; p < k; ++p) {
           const uint16_t expected =
               j < c.n && p < c.k ? f32_to_bf16_half_away(w.at(j, p)) : uint16_t{0};
-          EXPECT_EQ(packed[(j / 32 * k + p / 2 * 2) * 32 + j % 32 * 2 + p % 2].bits, expected)
-              << j << " " << p;
+          EXPECT_EQ(packed[packed_at(j, p, k)].bits, expected) << j << " " << p;
         }
       }
     });
@@ -412,8 +420,8 @@ TEST(PairsPackedWeight, RoundsEveryKindOfNumberAsTheScalarDoes) {
     const Weight weight(w, ctx.threads);
     for (int64_t j = 0; j < 35; ++j) {
       for (int64_t p = 0; p < w.cols; ++p) {
-        const int64_t at = (j / 32 * 64 + p / 2 * 2) * 32 + j % 32 * 2 + p % 2;
-        EXPECT_EQ(weight.memory.span<Bf16>()[at].bits, f32_to_bf16_half_away(w.at(j, p)))
+        EXPECT_EQ(weight.memory.span<Bf16>()[packed_at(j, p, 64)].bits,
+                  f32_to_bf16_half_away(w.at(j, p)))
             << std::bit_cast<uint32_t>(w.at(j, p));
       }
     }

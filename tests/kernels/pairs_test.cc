@@ -6,6 +6,7 @@
 // Once for each of the other targets.
 #include "hwy/foreach_target.h"
 #include "kernels/cpu/pairs-inl.h"
+#include "kernels/cpu/pairs_engines-inl.h"
 
 #include <gtest/gtest.h>
 
