@@ -49,6 +49,9 @@ struct Multiply {
   int64_t a_block_stride = 0;
   const Bf16* b = nullptr;
   int64_t b_pair_stride = 0;
+  /// Where vectors have 16 lanes: elements from column 0 to 16, and from a block's end to
+  /// the next block.
+  int64_t b_right = 32, b_gap = 0;
   int64_t blocks = 0;
   int64_t rows = 0;
   int64_t cols = 0;
@@ -117,7 +120,10 @@ HWY_NOINLINE void multiply_tile(const Multiply<float>& op, int64_t row, int64_t 
 #endif
   const float* HWY_RESTRICT a = op.a + row * kPairsBlock;
   const Bf16* HWY_RESTRICT b = op.b + 2 * col;
-  const int64_t ahead = op.streams_b ? 2 * kPairs * op.b_pair_stride : 0;
+  // From a vector of words to the next.
+  const int64_t next = kLanes == 16 ? op.b_right : int64_t{2 * kLanes};
+  const int64_t gap = kLanes == 16 ? op.b_gap : 0;
+  const int64_t ahead = op.streams_b ? 2 * (kPairs * op.b_pair_stride + gap) : 0;
   bool accumulate = op.accumulate;
   for (int64_t block = 0; block < op.blocks; ++block, a += op.a_block_stride) {
     VF even[kRows][kVectors], odd[kRows][kVectors];
@@ -130,13 +136,13 @@ HWY_NOINLINE void multiply_tile(const Multiply<float>& op, int64_t row, int64_t 
     for (int p = 0; p < kPairs; ++p, b += op.b_pair_stride) {
       if (ahead != 0) {
         HWY_UNROLL(8)
-        for (int v = 0; v < kVectors * kLanes; v += 16) hwy::Prefetch(b + ahead + 2 * v);
+        for (int v = 0; v < kVectors; v += 16 / kLanes) hwy::Prefetch(b + ahead + v * next);
       }
       VU words[kVectors];
       VF x[kVectors];
       HWY_UNROLL(8)
       for (int v = 0; v < kVectors; ++v) {
-        words[v] = load_words(b + 2 * v * kLanes);
+        words[v] = load_words(b + v * next);
         x[v] = even_of(words[v]);
       }
       HWY_UNROLL(8)
@@ -149,7 +155,7 @@ HWY_NOINLINE void multiply_tile(const Multiply<float>& op, int64_t row, int64_t 
       // No register is left to keep the words in: they are read again.
       asm volatile("" ::: "memory");
       HWY_UNROLL(8)
-      for (int v = 0; v < kVectors; ++v) words[v] = load_words(b + 2 * v * kLanes);
+      for (int v = 0; v < kVectors; ++v) words[v] = load_words(b + v * next);
 #endif
       HWY_UNROLL(8)
       for (int v = 0; v < kVectors; ++v) x[v] = odd_of(words[v]);
@@ -170,6 +176,7 @@ HWY_NOINLINE void multiply_tile(const Multiply<float>& op, int64_t row, int64_t 
       }
     }
     accumulate = true;
+    b += gap;
   }
 #if HWY_TARGET == HWY_NEON
   if (was_tiny()) multiply_again(op, start, kVectors * kLanes, row, kRows, col, kVectors * kLanes);

@@ -49,6 +49,7 @@ struct Panel {
   bool accumulate = true;  ///< start from c; else from 0
   int64_t rows = 0;
   int64_t blocks = 0;
+  int64_t square_width = kPanelWidth;
 };
 
 /// Fetches share `index` of `count` of a panel. Where B comes from memory or the
@@ -93,7 +94,8 @@ HWY_NOINLINE inline void multiply_panel(const Panel& panel) {
       op.accumulate = panel.accumulate || block > 0;
       op.a_block_stride = op.rows * kPairsBlock;
       op.a = panel.left + row * panel.blocks * kPairsBlock + block * op.a_block_stride;
-      op.b = panel.b + block * kSquare, op.b_pair_stride = 2 * kPanelWidth;
+      op.b = panel.b + block * kSquare, op.b_pair_stride = 2 * panel.square_width;
+      if (panel.square_width < kPanelWidth) op.b_right = op.b_gap = kSquare / 2;
       op.streams_b = t == 0;
       VectorEngine::multiply(op);
     }
@@ -154,7 +156,8 @@ inline void multiply_part(const Product& product, int64_t row_begin, int64_t row
       Panel panel{.left = left,
                   .b = product.b + p * product.panel_stride,
                   .rows = rows,
-                  .blocks = product.blocks};
+                  .blocks = product.blocks,
+                  .square_width = product.square_width};
       if (p + 1 < panel_end) panel.next_b = panel.b + product.panel_stride;
       if (in_place && cols == kPanelWidth) {
         panel.c = static_cast<float*>(product.c.data) + row * product.c.stride + col;

@@ -35,6 +35,8 @@ using pairs::kSquare;
 inline constexpr int64_t kBackwardInner = 1024;
 /// The same for tiles' dX, whose panels lie on the stack.
 inline constexpr int64_t kTileBackwardInner = 2048;
+/// Most rows of a forward product that vectors multiply in place of tiles.
+inline constexpr int64_t kRowsForVectors = 8;
 
 template <class Engine>
 void pack_for(const Context& ctx, Mat<const float> w, Bf16* out) {
@@ -84,11 +86,15 @@ void forward_on(const Context& ctx, const MatmulForward& op) {
   if (op.accumulate) product.start = op.y.as<float>();
   if (!op.bias.empty()) product.bias = op.bias.data;
   product.panel_stride = ceil_div(op.x.cols, kPairsBlock) * kSquare;
+  product.square_width = Engine::kSquareWidth;
   cpu::ScratchScope scratch;
-  multiply_cut<Engine>(ctx, product, pairs::kMaxInner, scratch,
-                       [&](int64_t first, pairs::Product& part) {
-                         part.b = static_cast<const Bf16*>(op.weight.data) + first * kPanelWidth;
-                       });
+  const auto panels_of = [&](int64_t first, pairs::Product& part) {
+    part.b = static_cast<const Bf16*>(op.weight.data) + first * kPanelWidth;
+  };
+  // Few rows wait for W's memory, which vectors stream faster than tiles do.
+  if (op.x.rows <= kRowsForVectors)
+    return multiply_cut<pairs::VectorEngine>(ctx, product, pairs::kMaxInner, scratch, panels_of);
+  multiply_cut<Engine>(ctx, product, pairs::kMaxInner, scratch, panels_of);
 }
 
 /// dx = dy W: the rows of W in pairs are B. They come from the packed weight, a panel

@@ -1,8 +1,8 @@
 // Copies of bf16 operands in the order in which the engines of pairs-inl.h read them.
 //
 // The left operand of a block of rows goes by row tile: tile after tile, a tile of r
-// rows being [block][r][32] elements. The right operand goes in panels of 32 columns; 32
-// inner indices of a panel, 1024 elements, are a square. A square is [16][32][2]
+// rows being [block][r][32] elements. The right operand goes in panels of 32 columns;
+// 32 inner indices of a panel, 1024 elements, are a square. A square is [16][32][2]
 // elements for vectors, and for tiles two of [16][16][2], one after the other: a tile
 // whose rows lie apart takes longer to load. Functions take the columns that lie
 // together, Engine::kSquareWidth, as kWidth.
@@ -217,8 +217,8 @@ HWY_INLINE void transpose_piece(const Bf16* HWY_RESTRICT from, int64_t stride, i
 
 #endif  // HWY_AVX3
 
-/// The columns of `a` as rows: to[j][32 rows of the block] for `cols` <= 32 columns from
-/// `col` on.
+/// The columns of `a` as rows: to[j][32 rows of the block] for `cols` <= 32 columns
+/// from `col` on.
 inline void transpose_columns(Mat<const Bf16> a, RowBlock block, int64_t col, int64_t cols,
                               Bf16* HWY_RESTRICT to) {
 #if HWY_TARGET == HWY_AVX3

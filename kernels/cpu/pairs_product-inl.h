@@ -36,11 +36,12 @@ struct Product {
   /// A: [m, inner], or with row_blocks its transpose, whose rows those are.
   Mat<const Bf16> a;
   const RowBlock* row_blocks = nullptr;  ///< [blocks]
-  /// B: panels of squares. With `swap` they are those of a packed weight, to be swapped.
+  /// B: panels of squares. With `swap` those of a packed weight, to be swapped.
   const Bf16* b = nullptr;
   int64_t panel_stride = 0;        ///< elements of B from a panel to the next
   int64_t block_stride = kSquare;  ///< and from a square of a panel to the next
   bool swap = false;
+  int64_t square_width = kPanelWidth;  ///< of B's squares: pairs_matmul_pack-inl.h
   // Where the sums start from: a row for all, a matrix, or zero.
   const float* bias = nullptr;
   Mat<const float> start;

@@ -1,6 +1,6 @@
 // C [m, n] (+)= A B of bf16 operands on tiles (TileEngine): which elements meet when,
-// and where they lie then. A product of tiles takes less time than it takes to fetch its
-// operands from beyond the second-level cache, hence
+// and where they lie then. A product of tiles takes less time than fetching its
+// operands from beyond the second-level cache does, hence
 //   - A stays where it is, as long as its rows are whole blocks; a block of its rows
 //     lies in the second-level cache while panels of B come by;
 //   - the panel that comes next is fetched beside the products, a few lines a block: in
@@ -66,8 +66,8 @@ struct LeftRows {
   }
 };
 
-/// What a thread does beside the products of a tile, a little for each block: the tiles'
-/// unit leaves most of the core free. Work that is left over is done by finish().
+/// What a thread does beside the products of a tile, a little for each block: the unit
+/// for tiles leaves most of the core free. finish_...() do what is left over.
 class Chores {
  public:
   /// Fetches a panel of B that comes later, `lines` cache lines a block; squares are
@@ -80,8 +80,8 @@ class Chores {
     from_ = from, from_stride_ = stride, swapped_ = to, pieces_ = pieces;
     piece_ = 0, pieces_left_ = blocks * kSwapPieces;
   }
-  /// Transposes columns [col, col + 32) of dy's blocks of rows for the next row of tiles,
-  /// a piece a block.
+  /// Transposes columns [col, col + 32) of dy's blocks of rows for the next row of
+  /// tiles, a piece a block.
   void transpose_tile(const Product& product, int64_t col, Bf16* to) {
     columns_ = &product, col_ = col, transposed_ = to;
     column_piece_ = 0, column_pieces_ = product.blocks * kTransposePieces;
@@ -89,12 +89,12 @@ class Chores {
   /// Fetches rows of C that are written next.
   void fetch_rows(const void* first, int64_t row_bytes, int64_t bytes, int64_t blocks) {
     rows_ = static_cast<const std::byte*>(first), row_bytes_ = row_bytes, width_ = bytes;
-    rows_left_ = kTileSide, rows_at_once_ = ceil_div(kTileSide, blocks);
+    rows_left_ = kTileSide, rows_at_once_ = ceil_div(kTileSide, std::max<int64_t>(blocks, 1));
   }
   /// Rounds whole sums [32, 32] into rows of C.
   void round_rows(const float* sums, Bf16* to, int64_t stride, int64_t blocks) {
     sums_ = sums, to_ = to, stride_ = stride;
-    sums_left_ = kTileSide, sums_at_once_ = ceil_div(kTileSide, blocks);
+    sums_left_ = kTileSide, sums_at_once_ = ceil_div(kTileSide, std::max<int64_t>(blocks, 1));
   }
 
   HWY_INLINE void operator()() {
@@ -244,7 +244,9 @@ struct Share {
 template <class Engine>
 HWY_NOINLINE void multiply_share(const Product& product, const Share& share) {
   const int64_t tiles = ceil_div(share.left.rows, kTileSide);
-  const int64_t lines = ceil_div(kSquare / 32, tiles), pieces = ceil_div(kSwapPieces, tiles);
+  // One or two tiles wait for the panels' memory alone, which the CPU fetches better.
+  const int64_t lines = tiles > 2 ? ceil_div(kSquare / 32, tiles) : 0;
+  const int64_t pieces = ceil_div(kSwapPieces, tiles);
   const auto panel_of = [&](int64_t p) { return product.b + p * product.panel_stride; };
   const auto place_of = [&](int64_t p, int64_t t) {
     return Place{share.row + t * kTileSide, std::min(share.left.rows - t * kTileSide, kTileSide),

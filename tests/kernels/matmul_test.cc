@@ -443,7 +443,10 @@ TEST(CpuTarget, IsChosenByNameAndRestored) {
   ASSERT_FALSE(names.empty());
   for (const std::string& name : names) {
     set_cpu_target(name);
-    EXPECT_EQ(cpu_target_name(), name == "avx2" ? "AVX2" : name == "avx512" ? "AVX-512" : "NEON");
+    EXPECT_EQ(cpu_target_name(), name == "avx2"     ? "AVX2"
+                                 : name == "avx512" ? "AVX-512"
+                                 : name == "amx"    ? "AVX-512 and AMX"
+                                                    : "NEON");
     EXPECT_EQ(supported_cpu_targets(), names);  // what the CPU has, not what is chosen
   }
   set_cpu_target("best");

@@ -378,8 +378,8 @@ TEST(PairsMatmulForward, KeepsInfinitiesAndNansWhereTheyBelong) {
   });
 }
 
-/// Where element (j, p) of a weight of k columns, a multiple of 32, lies when packed: in
-/// panels of 32 rows, for tiles in halves of them.
+/// Where element (j, p) of a weight of k columns, a multiple of 32, lies when packed:
+/// in panels of 32 rows, for tiles in halves of them.
 int64_t packed_at(int64_t j, int64_t p, int64_t k) {
   const int64_t square = (j / 32 * k + p / 32 * 32) * 32;
   if (cpu::pairs_engine() == cpu::PairsEngine::kVectors)
