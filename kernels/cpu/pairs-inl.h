@@ -49,8 +49,8 @@ struct Multiply {
   int64_t a_block_stride = 0;
   const Bf16* b = nullptr;
   int64_t b_pair_stride = 0;
-  /// Where vectors have 16 lanes: elements from column 0 to 16, and from a block's end to
-  /// the next block.
+  /// Where vectors have 16 lanes: elements from column 0 to 16, and from the end of a
+  /// block to the next.
   int64_t b_right = 32, b_gap = 0;
   int64_t blocks = 0;
   int64_t rows = 0;

@@ -171,13 +171,13 @@ class Chores {
   int64_t stride_ = 0, sums_left_ = 0, sums_at_once_ = 0;
 };
 
-/// A tile of C: row t of tiles in a block of rows, panel p.
+/// A tile of C: its first row and column, and how many of C's it has.
 struct Place {
   int64_t row = 0, rows = 0, col = 0, cols = 0;
   bool whole() const { return rows == kTileSide && cols == kPanelWidth; }
 };
 
-/// Multiplies tile after tile. Sums that are to be rounded are so beside the next tile.
+/// Multiplies tile after tile. Sums are rounded beside the products of the next tile.
 template <class Engine>
 class TileWriter {
  public:
