@@ -28,11 +28,11 @@
 #include "kernels/cpu/host.h"
 #include "kernels/cpu/pairs.h"
 
+#if HWY_TARGET == HWY_AVX3
+
 HWY_BEFORE_NAMESPACE();
 namespace orrery::kernels::HWY_NAMESPACE {
 namespace pairs {
-
-#if HWY_TARGET == HWY_AVX3
 
 /// Rows and columns of C that four tiles hold.
 inline constexpr int64_t kTileSide = 32;
@@ -386,10 +386,10 @@ void multiply_on(TileEngine<Tiles> /*unused*/, const Context& ctx, const Product
   });
 }
 
-#endif  // HWY_AVX3
-
 }  // namespace pairs
 }  // namespace orrery::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
+
+#endif  // HWY_AVX3
 
 #endif  // per-target include guard
