@@ -100,7 +100,6 @@ struct TileEngine {
   using Left = Bf16;
   static constexpr int kRowStep = 16;
   static constexpr int64_t kSquareWidth = 16;  ///< kernels/cpu/pairs_matmul_pack-inl.h
-  static constexpr int kTileRows = 32;
 
   static HWY_INLINE Left left(float x) { return to_bf16(x); }
 

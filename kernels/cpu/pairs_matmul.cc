@@ -51,9 +51,8 @@ void pack_for(const Context& ctx, Mat<const float> w, Bf16* out) {
   });
 }
 
-/// C = A B over all inner indices, at most `most` of them at a time. b_of(first, count)
-/// gives B's panels of inner indices [first, first + count) and their stride in
-/// `product`.
+/// C = A B over all inner indices, at most `most` of them at a time. panels_of(first,
+/// part) puts B's panels of the part's inner indices, which begin at `first`, into it.
 template <class Engine, class PanelsOf>
 void multiply_cut(const Context& ctx, pairs::Product product, int64_t most,
                   cpu::ScratchScope& scratch, PanelsOf&& panels_of) {

@@ -176,6 +176,12 @@ struct Place {
   int64_t row = 0, rows = 0, col = 0, cols = 0;
   bool whole() const { return rows == kTileSide && cols == kPanelWidth; }
 };
+/// The one at row `row` of C and panel `p`, where rows end at `row_end`.
+inline Place place_at(const Product& product, int64_t row, int64_t row_end, int64_t p) {
+  const int64_t col = p * kPanelWidth;
+  return {row, std::min(row_end - row, kTileSide), col,
+          std::min(product.c.cols - col, kPanelWidth)};
+}
 
 /// Multiplies tile after tile. Sums are rounded beside the products of the next tile.
 template <class Engine>
@@ -249,8 +255,7 @@ HWY_NOINLINE void multiply_share(const Product& product, const Share& share) {
   const int64_t pieces = ceil_div(kSwapPieces, tiles);
   const auto panel_of = [&](int64_t p) { return product.b + p * product.panel_stride; };
   const auto place_of = [&](int64_t p, int64_t t) {
-    return Place{share.row + t * kTileSide, std::min(share.left.rows - t * kTileSide, kTileSide),
-                 p * kPanelWidth, std::min(product.c.cols - p * kPanelWidth, kPanelWidth)};
+    return place_at(product, share.row + t * kTileSide, share.row + share.left.rows, p);
   };
   TileWriter<Engine> writer(product);
   const auto swap = [&](int64_t p) {
@@ -259,19 +264,18 @@ HWY_NOINLINE void multiply_share(const Product& product, const Share& share) {
   };
   if (product.swap) swap(share.panel_begin), writer.chores.finish_panel();
   for (int64_t p = share.panel_begin; p < share.panel_end; ++p) {
-    const auto place = [&](int64_t t) { return place_of(p, t); };
     if (product.swap && p + 1 < share.panel_end) swap(p + 1);
     const int64_t later = p + (product.swap ? 2 : 1);
     writer.chores.fetch_panel(panel_of(later), product.block_stride,
                               later < share.panel_end ? lines : 0);
     for (int64_t t = 0; t < tiles; ++t) {
       if (t + 1 < tiles) {
-        writer.fetch(place(t + 1));
+        writer.fetch(place_of(p, t + 1));
       } else if (p + 1 < share.panel_end) {
         writer.fetch(place_of(p + 1, 0));
       }
       writer.multiply(share.left.tile(t), product.swap ? share.swapped[p % 2] : panel_of(p),
-                      place(t));
+                      place_of(p, t));
     }
     writer.chores.finish_panel();
   }
@@ -317,10 +321,7 @@ template <class Engine>
 HWY_NOINLINE void multiply_columns(const Product& product, int64_t begin, int64_t end,
                                    Bf16* const (&left)[2]) {
   const int64_t panels = ceil_div(product.c.cols, kPanelWidth);
-  const auto place_of = [&](int64_t row, int64_t p) {
-    return Place{row, std::min(end - row, kTileSide), p * kPanelWidth,
-                 std::min(product.c.cols - p * kPanelWidth, kPanelWidth)};
-  };
+  const auto place_of = [&](int64_t row, int64_t p) { return place_at(product, row, end, p); };
   TileWriter<Engine> writer(product);
   int turn = 0;
   const auto transpose = [&](int64_t row) {
