@@ -111,9 +111,10 @@ HWY_INLINE int64_t visible(int64_t position, int64_t tile) {
   return std::clamp<int64_t>(position + 1 - tile * kTile, 0, kTile);
 }
 
-/// Asks for `count` elements, a multiple of 32.
+/// Asks for `count` elements, a multiple of 32, in the second-level cache: a Xeon keeps
+/// three times as many of its lines under way as of the first-level cache's.
 HWY_INLINE void prefetch(const Bf16* from, int64_t count) {
-  for (int64_t x = 0; x < count; x += 32) hwy::Prefetch(from + x);
+  for (int64_t x = 0; x < count; x += 32) __builtin_prefetch(from + x, 0, 2);
 }
 
 /// All of one block's work under the flush: REQUIRES a FlushScope around it.
