@@ -142,7 +142,7 @@ set_tests_properties(gpu.ops PROPERTIES LABELS gpu TIMEOUT 3000 SKIP_RETURN_CODE
 # folders that work on a device.
 if(TARGET orrery-emulated)
   orrery_emulated_objects(emulator_faults tests/gpu/emulator/faults.cu)
-  add_executable(test_emulator tests/gpu/emulator/faults_test.cc)
+  add_executable(test_emulator tests/gpu/emulator/faults_test.cc tests/gpu/emulator/uploads_test.cc)
   target_include_directories(test_emulator PRIVATE tests/gpu/emulator)
   target_link_libraries(test_emulator PRIVATE orrery_kernels orrery_test_support GTest::gtest_main)
   orrery_link_emulated(test_emulator $<TARGET_OBJECTS:emulator_faults>)

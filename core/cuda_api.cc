@@ -29,15 +29,19 @@ bool is_lost() {
   return lost;
 }
 
-void check(Device device, const char* call, cudaError_t result) {
-  if (result == cudaSuccess) return;
-  cudaGetLastError();  // an error that was reported is not the next call's
+[[noreturn]] void fail_call(Device device, const char* call, cudaError_t result) {
   const char* const lost =
       is_lost() ? ", by work that was queued before; this process has lost the device, and the "
                   "last checkpoint is whole: start again from it (with CUDA_LAUNCH_BLOCKING=1 in "
                   "the environment the error names the op)"
                 : "";
   fail("device {}: {}: {}{}", device_name(device), call, cudaGetErrorString(result), lost);
+}
+
+void check(Device device, const char* call, cudaError_t result) {
+  if (result == cudaSuccess) return;
+  cudaGetLastError();  // an error that was reported is not the next call's
+  fail_call(device, call, result);
 }
 
 cudaDeviceProp properties_of(Device device) {
@@ -94,6 +98,12 @@ void use(Device device) {
   used = device.index;
 }
 
+void fail_launch(const char* op, int error) {
+  Device device{DeviceType::kCuda};
+  cudaGetDevice(&device.index);
+  fail_call(device, op, static_cast<cudaError_t>(error));
+}
+
 double f32_peak(Device device) {
   const cudaDeviceProp properties = properties_of(device);
   const bool half = properties.major == 8 && properties.minor == 0;
@@ -104,6 +114,13 @@ double f32_peak(Device device) {
   check(device, "cudaDeviceGetAttribute",
         cudaDeviceGetAttribute(&kilohertz, cudaDevAttrClockRate, device.index));
   return per_clock * processors * kilohertz * 1e3;
+}
+
+DeviceMemory memory(Device device) {
+  use(device);
+  DeviceMemory found;
+  check(device, "cudaMemGetInfo", cudaMemGetInfo(&found.free, &found.total));
+  return found;
 }
 
 void* allocate(Device device, size_t bytes) {
@@ -128,6 +145,7 @@ void* make_stream(Device device) {
 }
 
 void release_stream(Device /*device*/, void* stream) noexcept {
+  cudaStreamSynchronize(as_stream(stream));
   cudaStreamDestroy(as_stream(stream));
 }
 
@@ -136,15 +154,26 @@ void synchronize(Device device, void* stream) {
   check(device, "cudaStreamSynchronize", cudaStreamSynchronize(as_stream(stream)));
 }
 
-void copy(Device device, void* stream, void* to, const void* from, size_t bytes,
-          Direction direction) {
+void download(Device device, void* stream, void* to, const void* from, size_t bytes) {
   use(device);
-  const bool up = direction == Direction::kUpload;
-  check(device, up ? "an upload's cudaMemcpyAsync" : "a download's cudaMemcpyAsync",
-        cudaMemcpyAsync(to, from, bytes, up ? cudaMemcpyHostToDevice : cudaMemcpyDeviceToHost,
-                        as_stream(stream)));
-  check(device, up ? "an upload's cudaStreamSynchronize" : "a download's cudaStreamSynchronize",
-        cudaStreamSynchronize(as_stream(stream)));
+  check(device, "a download's cudaMemcpyAsync",
+        cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, as_stream(stream)));
+  check(device, "a download's cudaStreamSynchronize", cudaStreamSynchronize(as_stream(stream)));
+}
+
+void* allocate_host(Device device, size_t bytes) {
+  use(device);
+  void* data = nullptr;
+  check(device, "cudaMallocHost", cudaMallocHost(&data, bytes));
+  return data;
+}
+
+void release_host(Device /*device*/, void* data) noexcept { cudaFreeHost(data); }
+
+void queue_upload(Device device, void* stream, void* to, const void* from, size_t bytes) {
+  use(device);
+  check(device, "an upload's cudaMemcpyAsync",
+        cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, as_stream(stream)));
 }
 
 void zero(Device device, void* stream, void* data, size_t bytes) {
@@ -171,6 +200,11 @@ bool is_done(Device device, void* event) {
   }
   check(device, "cudaEventQuery", result);
   return true;
+}
+
+void wait_for(Device device, void* event) {
+  use(device);
+  check(device, "cudaEventSynchronize", cudaEventSynchronize(as_event(event)));
 }
 
 void wait(Device device, void* stream, void* event) {

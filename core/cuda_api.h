@@ -11,6 +11,7 @@
 #include <string>
 
 #include "core/context.h"
+#include "core/device.h"
 
 namespace orrery {
 
@@ -39,10 +40,15 @@ std::string misfit(Device device);
 /// this build's kernels do not run on.
 void use(Device device);
 
+/// The Error of a kernel's launch that failed, with a cudaError_t, on the calling
+/// thread's device.
+[[noreturn]] void fail_launch(const char* op, int error);
+
 /// Floating-point operations per second (2 per multiply-add) at the device's highest
 /// clock.
 double f32_peak(Device device);
 
+DeviceMemory memory(Device device);
 /// Not initialised, 256-byte aligned. Null when there is no memory.
 void* allocate(Device device, size_t bytes);
 /// Waits for the work that is under way. Never fails: at the end of the program the
@@ -51,14 +57,19 @@ void release(Device device, void* data) noexcept;
 
 /// An in-order queue of work.
 void* make_stream(Device device);
+/// Waits for its work.
 void release_stream(Device device, void* stream) noexcept;
 /// The host waits until the stream's work has been done.
 void synchronize(Device device, void* stream);
 
-enum class Direction { kUpload, kDownload };
 /// In order with the stream; done when it returns.
-void copy(Device device, void* stream, void* to, const void* from, size_t bytes,
-          Direction direction);
+void download(Device device, void* stream, void* to, const void* from, size_t bytes);
+/// Host memory that the device reads by itself. Error where the system locks none.
+void* allocate_host(Device device, size_t bytes);
+void release_host(Device device, void* data) noexcept;
+/// Copies from memory of allocate_host() in order with the stream, which reads it when
+/// it gets there: until then it must stay as it is.
+void queue_upload(Device device, void* stream, void* to, const void* from, size_t bytes);
 /// Zeroes memory in order with the stream.
 void zero(Device device, void* stream, void* data, size_t bytes);
 
@@ -66,6 +77,8 @@ void zero(Device device, void* stream, void* data, size_t bytes);
 std::shared_ptr<void> record(Device device, void* stream, bool timed);
 /// Whether the event is done. Never waits.
 bool is_done(Device device, void* event);
+/// The host waits until the event is done.
+void wait_for(Device device, void* event);
 /// What the stream is given from now on begins after the event.
 void wait(Device device, void* stream, void* event);
 /// REQUIRES: both were recorded with their times, and are done.

@@ -44,6 +44,20 @@ std::optional<int> cuda_index(std::string_view name) {
 
 int device_of(LocalRank local, int devices) { return devices > 0 ? local.rank % devices : 0; }
 
+DeviceMemory device_memory(Device device) {
+  if constexpr (kCudaBuilt) {
+    if (device.type == DeviceType::kCuda) return cuda_api::memory(device);
+  }
+  fail("device {} does not count its memory", device_name(device));
+}
+
+std::string device_identity(Device device) {
+  if constexpr (kCudaBuilt) {
+    if (device.type == DeviceType::kCuda) return cuda_api::identity(device).uuid;
+  }
+  fail("device {} has no identity", device_name(device));
+}
+
 AutoDevice auto_device(LocalRank local) {
   if constexpr (kCudaBuilt) {
     if (cuda_api::device_count() == 0) return {{DeviceType::kCpu}, "there is no CUDA device"};

@@ -1,6 +1,7 @@
 // Devices by the names that users give them.
 #pragma once
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 
@@ -31,6 +32,14 @@ struct AutoDevice {
   std::string why;  ///< for a log line: "an NVIDIA H100", "there is no CUDA device"
 };
 AutoDevice auto_device(LocalRank local = {});
+
+/// Bytes of a CUDA device's memory that nobody has taken, and in all.
+struct DeviceMemory {
+  size_t free = 0, total = 0;
+};
+DeviceMemory device_memory(Device device);
+/// What tells a CUDA device from all others, whatever a process calls it.
+std::string device_identity(Device device);
 
 /// The index of the CUDA device for a local rank, where the process sees `devices` of
 /// them; 0 where it sees none.

@@ -13,6 +13,7 @@ Stream::Stream(Device device) : device_(device) {
   if (device.type != DeviceType::kCuda) return;
   if constexpr (kCudaBuilt) {
     cuda_ = cuda_api::make_stream(device);
+    uploads_ = std::make_unique<UploadRing>(device, cuda_);
   } else {
     fail_no_backend(device);
   }
@@ -73,6 +74,11 @@ void Stream::synchronize() {
   int64_t before = synchronized_;
   while (before < now && !synchronized_.compare_exchange_weak(before, now)) {
   }
+}
+
+void Stream::upload(void* to, const void* from, size_t bytes) {
+  ORRERY_CHECK(uploads_ != nullptr, "an upload by a stream of {}", device_name(device_));
+  uploads_->upload(to, from, bytes);
 }
 
 Event::Clock::duration Stream::between(const Event& from, const Event& to) const {

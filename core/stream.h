@@ -3,10 +3,12 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 
 #include "core/context.h"
+#include "core/upload_ring.h"
 
 namespace orrery {
 
@@ -57,6 +59,9 @@ class Stream {
   bool is_done(const Event& event) const;
   /// The host waits until all queued work has been done.
   void synchronize();
+  /// Of a CUDA device: copies to its memory in order with the stream. `from` may change
+  /// once this returns (core/upload_ring.h).
+  void upload(void* to, const void* from, size_t bytes);
 
   /// The time between two events of record_time() on this stream. REQUIRES: both are
   /// known to be done, as synchronize() was called after the later one was recorded.
@@ -69,6 +74,7 @@ class Stream {
 
   const Device device_;
   void* cuda_ = nullptr;                                  // the cudaStream_t
+  std::unique_ptr<UploadRing> uploads_;                   // where there is one
   std::atomic<int64_t> recorded_ = 0, synchronized_ = 0;  // events, on the debug device
 };
 

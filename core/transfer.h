@@ -12,8 +12,10 @@
 
 namespace orrery {
 
-/// Copies `bytes` to or from the device, in order with ctx's stream; they are there
-/// when the call returns. Error for a device that this build lacks.
+/// Copies `bytes` to or from the device, in order with ctx's stream. An upload has
+/// taken what the host holds when it returns, and work queued from then on finds it; a
+/// download waits for the stream, and is there when it returns. Error for a device that
+/// this build lacks.
 void upload_bytes(const Context& ctx, void* device, const void* host, int64_t bytes);
 void download_bytes(const Context& ctx, void* host, const void* device, int64_t bytes);
 

@@ -7,8 +7,8 @@
 #include <cstdint>
 
 #include "core/context.h"
+#include "core/cuda_api.h"
 #include "core/device_fn.h"
-#include "core/error.h"
 #include "core/stream.h"
 
 namespace orrery::kernels::cuda {
@@ -26,7 +26,7 @@ inline cudaStream_t stream_of(const Context& ctx) {
 /// Error, naming the op, when the launch before it failed.
 inline void check_launch(const char* op) {
   const cudaError_t result = cudaGetLastError();
-  if (result != cudaSuccess) fail("{}: {}", op, cudaGetErrorString(result));
+  if (result != cudaSuccess) cuda_api::fail_launch(op, result);
 }
 
 ORRERY_DEVICE_FN constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

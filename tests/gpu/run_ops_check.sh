@@ -93,9 +93,9 @@ export -f stale compile
 
 object() { echo "$1/$(echo "${2%.*}" | tr / _).o"; }
 # Of core what kernels ask of a device, with CUDA.
-device_sources=(core/stream.cc core/cuda_api.cc)
+device_sources=(core/stream.cc core/cuda_api.cc core/upload_ring.cc)
 host_sources() {
-  find core -name '*.cc' ! -name stream.cc ! -name cuda_api.cc ! -name sha256.cc ! -name file.cc ! -name 'json_*.cc' \
+  find core -name '*.cc' ! -name stream.cc ! -name cuda_api.cc ! -name upload_ring.cc ! -name sha256.cc ! -name file.cc ! -name 'json_*.cc' \
     ! -name durable_file.cc ! -name lfs_pointer.cc
   find kernels -name '*.cc'
 }

@@ -42,13 +42,17 @@ struct Runtime {
   std::map<void*, size_t> sizes;
   std::map<const void*, int> dynamic_shared;
   size_t used = 0, limit = 0;
+  /// Launches until a kernel does what a device does not survive; then all calls fail.
+  int64_t launches_left = -1;
 };
 /// Never destroyed: buffers of static objects are freed after main.
 Runtime& runtime() {
   static auto* const it = [] {
     auto* const made = new Runtime;
     const char* const text = std::getenv("ORRERY_EMULATOR_MEMORY_MB");
-    made->limit = (text != nullptr ? std::strtoull(text, nullptr, 10) : 4096) << 20;
+    made->limit = (text != nullptr ? std::strtoull(text, nullptr, 10) : 1024) << 20;
+    const char* const launches = std::getenv("ORRERY_EMULATOR_LOSE_DEVICE");
+    if (launches != nullptr) made->launches_left = std::strtoll(launches, nullptr, 10);
     return made;
   }();
   return *it;
@@ -58,6 +62,11 @@ thread_local cudaError_t last_error = cudaSuccess;
 cudaError_t result(cudaError_t error) {
   if (error != cudaSuccess) last_error = error;
   return error;
+}
+
+/// cudaErrorIllegalAddress once the device is lost.
+cudaError_t health() {
+  return runtime().launches_left == 0 ? result(cudaErrorIllegalAddress) : cudaSuccess;
 }
 
 bool may_run(const Stream& stream) {
@@ -140,6 +149,11 @@ bool can_launch(const Config& config, const Launch& launch) {
 
 void enqueue(const Config& config, const Launch& launch) {
   const std::lock_guard lock(runtime().mutex);
+  if (runtime().launches_left > 0) --runtime().launches_left;
+  if (health() != cudaSuccess) {
+    launch.destroy(launch.arguments);
+    return;
+  }
   if (!can_launch(config, launch)) {
     launch.destroy(launch.arguments);
     last_error =
@@ -162,6 +176,7 @@ cudaError_t allow_dynamic_shared(const void* function, int bytes) {
 
 using simt::as_event;
 using simt::as_stream;
+using simt::health;
 using simt::result;
 using simt::runtime;
 using Lock = std::lock_guard<std::recursive_mutex>;
@@ -184,6 +199,8 @@ const char* cudaGetErrorString(cudaError_t error) {
       return "invalid resource handle";
     case cudaErrorNotReady:
       return "device not ready";
+    case cudaErrorIllegalAddress:
+      return "an illegal memory access was encountered";
   }
   return "unrecognized error code";
 }
@@ -194,6 +211,10 @@ cudaError_t cudaGetDeviceCount(int* count) {
 }
 cudaError_t cudaSetDevice(int device) {
   return device == 0 ? cudaSuccess : result(cudaErrorInvalidDevice);
+}
+cudaError_t cudaGetDevice(int* device) {
+  *device = 0;
+  return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   if (device != 0) return result(cudaErrorInvalidDevice);
@@ -217,7 +238,7 @@ cudaError_t cudaDriverGetVersion(int* version) {
 cudaError_t cudaMalloc(void** data, size_t bytes) {
   const Lock lock(runtime().mutex);
   *data = nullptr;
-  if (bytes == 0) return cudaSuccess;
+  if (bytes == 0 || health() != cudaSuccess) return health();
   if (bytes > runtime().limit - runtime().used) return result(cudaErrorMemoryAllocation);
   void* const memory = orrery::allocate_closed(bytes);
   if (memory == nullptr) return result(cudaErrorMemoryAllocation);
@@ -245,6 +266,15 @@ cudaError_t cudaFree(void* data) {
   return cudaSuccess;
 }
 
+cudaError_t cudaMallocHost(void** data, size_t bytes) {
+  *data = std::malloc(bytes);
+  return *data != nullptr ? cudaSuccess : result(cudaErrorMemoryAllocation);
+}
+cudaError_t cudaFreeHost(void* data) {
+  std::free(data);
+  return cudaSuccess;
+}
+
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   const Lock lock(runtime().mutex);
   *total = runtime().limit;
@@ -254,8 +284,8 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind,
                             cudaStream_t stream) {
-  if (bytes == 0) return cudaSuccess;
   const Lock lock(runtime().mutex);
+  if (bytes == 0 || health() != cudaSuccess) return health();
   const auto is_right = [bytes](const void* data, bool device) {
     return device ? simt::is_device_memory(data, bytes) : !simt::touches_device_memory(data, bytes);
   };
@@ -269,8 +299,8 @@ cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind 
   return cudaMemcpyAsync(to, from, bytes, kind, nullptr);
 }
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t stream) {
-  if (bytes == 0) return cudaSuccess;
   const Lock lock(runtime().mutex);
+  if (bytes == 0 || health() != cudaSuccess) return health();
   if (!simt::is_device_memory(to, bytes)) return result(cudaErrorInvalidValue);
   simt::give(as_stream(stream), {.run = [=] { std::memset(to, value, bytes); }});
   return cudaSuccess;
@@ -306,12 +336,12 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   } else {
     simt::run_until([&] { return as_stream(stream)->queue.empty(); });
   }
-  return cudaSuccess;
+  return health();
 }
 cudaError_t cudaDeviceSynchronize() {
   const Lock lock(runtime().mutex);
   simt::run_all();
-  return cudaSuccess;
+  return health();
 }
 
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags) {
@@ -332,19 +362,19 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
                it->done = std::max(it->done, generation);
                it->time = std::chrono::steady_clock::now();
              }});
-  return cudaSuccess;
+  return health();
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   const Lock lock(runtime().mutex);
   const simt::EventPointer it = as_event(event);
   simt::run_until([&] { return it->done >= it->recorded; });
-  return cudaSuccess;
+  return health();
 }
 /// Who asks again and again sees the work go on.
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   const Lock lock(runtime().mutex);
   const simt::EventPointer it = as_event(event);
-  if (it->done >= it->recorded) return cudaSuccess;
+  if (it->done >= it->recorded) return health();
   const orrery::OpenMemory open;
   simt::run_one();
   return it->done >= it->recorded ? cudaSuccess : result(cudaErrorNotReady);
