@@ -49,8 +49,10 @@ std::string obstacle(const std::vector<proto::RankDevice>& ranks) {
 
 }  // namespace
 
-proto::RankDevice describe_rank(const ClusterSection& cluster, Device device, int ranks) {
+proto::RankDevice describe_rank(const ClusterSection& cluster, const std::string& key,
+                                Device device, int ranks) {
   proto::RankDevice mine;
+  mine.set_key(key);
   mine.set_host(host_name());
   mine.set_device(device_name(device));
   mine.set_is_cuda(device.type == DeviceType::kCuda);
@@ -69,12 +71,21 @@ proto::RankDevice describe_rank(const ClusterSection& cluster, Device device, in
 
 PlaneChoice choose_plane(const ClusterSection& cluster,
                          const std::vector<proto::RankDevice>& ranks) {
+  const bool wanted = cluster.data_plane() == ClusterSection::NCCL;
+  for (size_t rank = 0; rank < ranks.size(); ++rank) {
+    const auto same_key = [&](const proto::RankDevice& r) { return r.key() == ranks[rank].key(); };
+    const auto first = static_cast<size_t>(std::ranges::find_if(ranks, same_key) - ranks.begin());
+    if (ranks[rank].is_cuda() == ranks[first].is_cuda()) continue;
+    fail_usage("{} and {} are on devices of different kinds: set {} to the one that all have",
+               place(ranks, first), place(ranks, rank), ranks[rank].key());
+  }
   for (size_t rank = 1; rank < ranks.size(); ++rank) {
     if (ranks[rank].is_cuda() == ranks[0].is_cuda()) continue;
-    fail_usage("{} and {} are on devices of different kinds: set device to the one that all have",
-               place(ranks, 0), place(ranks, rank));
+    const std::string why = fmt::format("{} and {} are on devices of different kinds",
+                                        place(ranks, 0), place(ranks, rank));
+    if (wanted) fail_usage("cluster.data_plane is nccl, but {}; set it to auto", why);
+    return {false, "MPI through host memory, as " + why};
   }
-  const bool wanted = cluster.data_plane() == ClusterSection::NCCL;
   if (!ranks.front().is_cuda()) {
     if (wanted) {
       fail_usage(

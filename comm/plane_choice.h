@@ -11,9 +11,11 @@
 
 namespace orrery::comm {
 
-/// What the choice asks of this rank. Looks for NCCL where it may be chosen for that
-/// many ranks. Usage Error when a CUDA device is not there.
-proto::RankDevice describe_rank(const proto::ClusterSection& cluster, Device device, int ranks);
+/// What the choice asks of this rank, whose device `key` of the config has chosen.
+/// Looks for NCCL where it may be chosen for that many ranks. Usage Error when a CUDA
+/// device is not there.
+proto::RankDevice describe_rank(const proto::ClusterSection& cluster, const std::string& key,
+                                Device device, int ranks);
 
 struct PlaneChoice {
   bool nccl = false;
@@ -23,7 +25,7 @@ struct PlaneChoice {
 };
 
 /// The choice for these ranks, by cluster.data_plane. Usage Error when it is nccl and
-/// that cannot be, and when the ranks are on devices of different kinds.
+/// that cannot be, and when ranks of the same key are on devices of different kinds.
 PlaneChoice choose_plane(const proto::ClusterSection& cluster,
                          const std::vector<proto::RankDevice>& ranks);
 

@@ -188,6 +188,11 @@ Device device(const proto::Config& config, LocalRank local) {
   return device_from_name("device", config.device(), local);
 }
 
+Device rollout_device(const proto::Config& config, LocalRank local) {
+  const std::string& name = config.rollout().device();
+  return name == "same" ? device(config, local) : device_from_name("rollout.device", name, local);
+}
+
 DType compute_dtype(const proto::Config& config) {
   return config.model().compute_dtype() == proto::ModelSection::BF16 ? DType::kBF16 : DType::kF32;
 }

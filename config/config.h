@@ -42,6 +42,9 @@ std::string config_to_yaml(const proto::Config& config);
 /// What the key `device` means. Usage Error for a device that this build lacks.
 Device device(const proto::Config& config, LocalRank local = {});
 
+/// The device of ranks that only generate: what rollout.device means, likewise.
+Device rollout_device(const proto::Config& config, LocalRank local = {});
+
 /// The compute type of learners, and of ranks that both learn and generate.
 DType compute_dtype(const proto::Config& config);
 /// The compute type of ranks that only generate.

@@ -57,19 +57,19 @@ void* allocate(Device device, size_t bytes) {
 
 }  // namespace
 
-Buffer::Buffer(Device device, size_t bytes) : device_(device), bytes_(bytes) {
+Buffer::Buffer(Device device, size_t bytes, const Purpose& purpose)
+    : device_(device), bytes_(bytes) {
   if (bytes == 0) return;
   data_ = allocate(device, bytes);
   if (data_ == nullptr) {
-    fail(
-        "out of memory: cannot allocate {:.1f} MiB on {}; "
-        "use a smaller batch, token budget or KV cache",
-        bytes * 0x1p-20, device.type == DeviceType::kCuda ? device_name(device) : "the host");
+    fail("out of memory: cannot allocate {:.1f} MiB for {} on {}; {}", bytes * 0x1p-20,
+         purpose.what, device.type == DeviceType::kCuda ? device_name(device) : "the host",
+         purpose.remedy);
   }
 }
 
 Buffer::~Buffer() {
-  if (data_ == nullptr) return;
+  if (data_ == nullptr || borrowed_) return;
   if (device_.type == DeviceType::kDebug) {
     free_closed(data_, bytes_);
   } else if (device_.type == DeviceType::kCuda) {
@@ -81,8 +81,8 @@ Buffer::~Buffer() {
   }
 }
 
-Buffer Buffer::zeroed(Device device, size_t bytes) {
-  Buffer buffer(device, bytes);
+Buffer Buffer::zeroed(Device device, size_t bytes, const Purpose& purpose) {
+  Buffer buffer(device, bytes, purpose);
   if (device.type == DeviceType::kCpu && bytes > 0 && !mapped(bytes))
     std::memset(buffer.data(), 0, bytes);  // fresh pages are zero: none is touched before use
   if constexpr (kCudaBuilt) {
@@ -92,8 +92,24 @@ Buffer Buffer::zeroed(Device device, size_t bytes) {
   return buffer;
 }
 
+Buffer Buffer::borrowed(Device device, void* data, size_t bytes) {
+  Buffer buffer;
+  buffer.device_ = device;
+  buffer.data_ = data;
+  buffer.bytes_ = bytes;
+  buffer.borrowed_ = true;
+  return buffer;
+}
+
 Arena::Arena(Device device, size_t initial_bytes) : device_(device) {
   if (initial_bytes > 0) chunks_.emplace_back(device, initial_bytes);
+}
+
+Arena Arena::over(Device device, Vec<float> memory) {
+  Arena arena(device);
+  arena.fixed_ = true;
+  arena.chunks_.push_back(Buffer::borrowed(device, memory.data, memory.size * sizeof(float)));
+  return arena;
 }
 
 Arena Arena::measuring(Device device) {
@@ -109,6 +125,11 @@ void Arena::reserve(size_t bytes, const char* what, const char* keys) {
   what_ = what;
   keys_ = keys;
   if (bytes <= capacity() && !chunks_.empty()) return;
+  if (fixed_) {
+    fail(
+        "out of memory: {} needs {:.1f} MiB of temporary memory on {} and {:.1f} are left; lower {}",
+        what_, bytes * 0x1p-20, device_name(device_), capacity() * 0x1p-20, keys_);
+  }
   // By an eighth at least, so that steps that grow little by little take new memory
   // rarely. What it held goes first: both together may be too much.
   bytes = std::max({bytes, capacity() + capacity() / 8, kAlign});
@@ -136,11 +157,11 @@ void* Arena::alloc_bytes(size_t bytes) {
       count_peak();
       return result;
     }
-    if (reserved_) break;
+    if (reserved_ || fixed_) break;
     ++chunk_;
     offset_ = 0;
   }
-  if (reserved_) {
+  if (reserved_ || fixed_) {
     fail("{} needs {} bytes more than the {:.1f} MiB of temporary memory planned for it; lower {}",
          what_, offset_ + bytes - capacity(), capacity() * 0x1p-20, keys_);
   }

@@ -19,8 +19,15 @@ namespace orrery {
 /// that names the size when there is no memory. Move-only.
 class Buffer {
  public:
+  /// For that error: what the memory is for, and what to do.
+  struct Purpose {
+    const char* what = "temporary values";
+    const char* remedy = "use a smaller batch, token budget or KV cache";
+  };
+
   Buffer() = default;
-  Buffer(Device device, size_t bytes);
+  Buffer(Device device, size_t bytes) : Buffer(device, bytes, Purpose()) {}
+  Buffer(Device device, size_t bytes, const Purpose& purpose);
   ~Buffer();
   Buffer(Buffer&& other) noexcept { swap(other); }
   Buffer& operator=(Buffer&& other) noexcept {
@@ -30,7 +37,10 @@ class Buffer {
   Buffer(const Buffer&) = delete;
   Buffer& operator=(const Buffer&) = delete;
 
-  static Buffer zeroed(Device device, size_t bytes);
+  static Buffer zeroed(Device device, size_t bytes) { return zeroed(device, bytes, Purpose()); }
+  static Buffer zeroed(Device device, size_t bytes, const Purpose& purpose);
+  /// A view of memory that somebody else owns and that must outlive it.
+  static Buffer borrowed(Device device, void* data, size_t bytes);
 
   void* data() const { return data_; }
   size_t bytes() const { return bytes_; }
@@ -52,10 +62,12 @@ class Buffer {
     std::swap(device_, other.device_);
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
+    std::swap(borrowed_, other.borrowed_);
   }
   Device device_;
   void* data_ = nullptr;
   size_t bytes_ = 0;
+  bool borrowed_ = false;
 };
 
 /// A bump allocator. A block lives until a Mark that was set before it is released, or
@@ -66,6 +78,8 @@ class Buffer {
 class Arena {
  public:
   explicit Arena(Device device = {}, size_t initial_bytes = 0);
+  /// Has this memory, which must outlive it, and never takes more.
+  static Arena over(Device device, Vec<float> memory);
   /// Has no memory and counts: peak() is what an arena needs for the same calls. Nobody
   /// may touch what it gives.
   static Arena measuring(Device device);
@@ -112,7 +126,7 @@ class Arena {
   void count_peak();
 
   Device device_;
-  bool measuring_ = false, reserved_ = false;
+  bool measuring_ = false, reserved_ = false, fixed_ = false;
   const char* what_ = "";  // of the reservation
   const char* keys_ = "";
   std::vector<Buffer> chunks_;

@@ -98,7 +98,7 @@ void use(Device device) {
   used = device.index;
 }
 
-void fail_launch(const char* op, int error) {
+void fail_op(const char* op, int error) {
   Device device{DeviceType::kCuda};
   cudaGetDevice(&device.index);
   fail_call(device, op, static_cast<cudaError_t>(error));

@@ -40,9 +40,9 @@ std::string misfit(Device device);
 /// this build's kernels do not run on.
 void use(Device device);
 
-/// The Error of a kernel's launch that failed, with a cudaError_t, on the calling
-/// thread's device.
-[[noreturn]] void fail_launch(const char* op, int error);
+/// The Error of an op whose launch or call of the runtime failed, with a cudaError_t,
+/// on the calling thread's device.
+[[noreturn]] void fail_op(const char* op, int error);
 
 /// Floating-point operations per second (2 per multiply-add) at the device's highest
 /// clock.

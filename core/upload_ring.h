@@ -15,7 +15,8 @@ namespace orrery {
 /// Thread-safe.
 class UploadRing {
  public:
-  /// For copies in order with `stream` (a cudaStream_t), which must outlive the ring.
+  /// For copies in order with `stream` (a cudaStream_t). When the ring goes, the stream
+  /// must have done them.
   /// Takes its memory, kParts * kPartBytes, on first use. REQUIRES: a CUDA device.
   UploadRing(Device device, void* stream) : device_(device), stream_(stream) {}
   ~UploadRing();

@@ -90,6 +90,14 @@ void check_temperature(const char* key, double value) {
 
 void check_rl(const proto::Config& config, const comm::Topology& topology) {
   const proto::RolloutSection& rollout = config.rollout();
+  if (config::rollout_device(config) != config::device(config) &&
+      topology.placement != proto::ClusterSection::SPLIT) {
+    fail_usage(
+        "rollout.device is {} but device is {}: colocated ranks generate where they learn, so "
+        "leave it `same`, or set cluster.placement=split (2 ranks or more), where ranks that only "
+        "generate have their own",
+        rollout.device(), config.device());
+  }
   if (config::rollout_compute_dtype(config) != config::compute_dtype(config) &&
       topology.placement != proto::ClusterSection::SPLIT) {
     fail_usage(
@@ -258,15 +266,17 @@ void check_config(const proto::Config& config, int ranks, ConfigUse use) {
     fail_usage("run_dir is empty: give the folder for metrics, rollouts and checkpoints");
   if (config.experiment_name().empty()) fail_usage("experiment_name is empty: give the run a name");
   // A device that this build has, and one that computes with these types.
-  const Device device = config::device(config);
-  for (const DType dtype : {config::compute_dtype(config), config::rollout_compute_dtype(config)})
-    kernels::numerics_class(device, dtype);
-  if (config.cluster().data_plane() == proto::ClusterSection::NCCL &&
-      device.type != DeviceType::kCuda) {
+  const Device device = config::device(config), rollout_device = config::rollout_device(config);
+  kernels::numerics_class(device, config::compute_dtype(config));
+  kernels::numerics_class(rollout_device, config::rollout_compute_dtype(config));
+  for (const auto& [key, its] : {std::pair("device", device), {"rollout.device", rollout_device}}) {
+    if (config.cluster().data_plane() != proto::ClusterSection::NCCL ||
+        its.type == DeviceType::kCuda)
+      continue;
     fail_usage(
-        "cluster.data_plane is nccl but device is {}, and NCCL is for CUDA devices: "
-        "set device to cuda, or cluster.data_plane to auto",
-        device_name(device));
+        "cluster.data_plane is nccl but {} is {}, and NCCL is for CUDA devices: set {} to cuda, or "
+        "cluster.data_plane to auto",
+        key, device_name(its), key);
   }
   const comm::Topology topology = comm::make_topology(config.cluster(), ranks);
   check_data(config, use);
@@ -321,6 +331,11 @@ std::string describe_batch(const proto::Config& config, int ranks) {
        fmt::format("{}: {} learning, {} generating ({})", ranks, topology.learners.size(),
                    topology.actors(),
                    topology.placement == proto::ClusterSection::SPLIT ? "split" : "colocated"));
+  if (config::rollout_device(config) != config::device(config)) {
+    line("rollout device",
+         fmt::format("{}, learners {}", device_name(config::rollout_device(config)),
+                     device_name(config::device(config))));
+  }
   if (config::rollout_compute_dtype(config) != config::compute_dtype(config)) {
     line("rollout dtype",
          fmt::format("{}, learners {}: log-probs are recomputed, importance weights capped at {}",

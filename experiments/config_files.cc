@@ -13,6 +13,7 @@
 #include "core/error.h"
 #include "core/parallel.h"
 #include "experiments/checkpointing.h"
+#include "experiments/device_memory.h"
 #include "experiments/job.h"
 #include "experiments/model_source.h"
 #include "experiments/sft_data.h"
@@ -162,12 +163,18 @@ std::string describe(const proto::Config& config) {
                               ? std::string("no chat template is applied")
                               : "chat template of " + tokenizer.chat_template_file()));
   if (rl) {
-    check_kv_cache(config, model);
+    const Device device = config::rollout_device(config);
+    check_kv_cache(config, model, device);
     const rollout::EngineConfig engine = engine_config(config, model);
+    const size_t sequence = kv_cache_bytes_per_sequence(config, model, device);
     report.line("KV cache",
-                fmt::format("{} GiB: {} sequences of {} tokens", config.rollout().kv_cache_gb(),
-                            engine.kv_cache_bytes / kv_cache_bytes_per_sequence(config, model),
-                            engine.max_model_len));
+                takes_rest_of_device(config, device)
+                    ? fmt::format("what is left of {}'s memory, {:.3g} MiB a sequence of {} tokens",
+                                  device_name(device), static_cast<double>(sequence) * 0x1p-20,
+                                  engine.max_model_len)
+                    : fmt::format("{} GiB: {} sequences of {} tokens",
+                                  static_cast<double>(engine.kv_cache_bytes) * 0x1p-30,
+                                  engine.kv_cache_bytes / sequence, engine.max_model_len));
   }
   if (config.data().env() == proto::DataSection::EXTERNAL)
     check_command(config.data().external().command());

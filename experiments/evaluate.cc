@@ -219,7 +219,7 @@ int run_evaluation(const proto::Config& given, const EvaluationOptions& options,
   const proto::Config& config = chosen.config;
   const std::unique_ptr<Job> job = make_job(config, world, local, {0, true}, nullptr);
   const int64_t version = chosen.checkpoint.empty() ? 0 : load_checkpoint(chosen.checkpoint, *job);
-  Generation generation(*job, {}, /*steps_before=*/0, launch::stop_requested);
+  Generation generation(*job, nullptr, /*steps_before=*/0, launch::stop_requested);
   generation.set_weight_version(version);
   const auto samples = generation.run(generation.val_batch(0));
   // No handler is installed here: a signal ends an evaluation, which has nothing to

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/timer.h"
+#include "experiments/device_memory.h"
 #include "experiments/on_all_ranks.h"
 
 namespace orrery::experiments {
@@ -18,17 +19,34 @@ using rollout::Group;
 /// Keeps the random streams of held-out samples apart from those of training.
 constexpr uint64_t kValidationSeed = 0x76616C5F73656564;
 
+/// What is left of the device, if it is to be taken.
+Buffer take_memory(Job& job, learners::Learner* learner) {
+  if (takes_rest_of_device(job.config, job.ctx.device)) {
+    // That of SFT is free for RL.
+    if (learner != nullptr) learner->release_memory();
+    // What the ranks' collectives need of the device, they take before.
+    if (job.learners && job.learners->size() > 1) job.learners->data(job.ctx.device);
+    if (job.topology.placement == proto::ClusterSection::SPLIT) job.world.data(job.ctx.device);
+  }
+  return take_rest_of_device(job.config, job.world, job.ctx.device);
+}
+
 }  // namespace
 
-Generation::Generation(Job& job, Vec<float> idle_memory, int64_t steps_before, StopAsked asked)
-    : job_(job), steps_before_(steps_before) {
+Generation::Generation(Job& job, learners::Learner* learner, int64_t steps_before, StopAsked asked)
+    : job_(job), steps_before_(steps_before), memory_(take_memory(job, learner)) {
   const int remote_actors = job.topology.actors() - (job.topology.is_actor(0) ? 1 : 0);
   leases_ = make_leases(job.world, remote_actors, std::move(asked));
-  if (!job.is_actor()) return;
-  rollout::EngineConfig config = engine_config(job.config, job.model().config());
-  config.kv_memory = idle_memory;  // a rank generates or learns
-  engine_ = std::make_unique<rollout::Engine>(job.ctx, job.model(), &job.tokenizer, config);
-  actor_ = std::make_unique<actors::Actor>(*engine_, job.tokenizer, *job.env, *job.source);
+  on_all_ranks(job.world, [&] {
+    if (learner != nullptr && memory_.bytes() > 0) learner->use_memory(memory_.vec<float>());
+    if (!job.is_actor()) return;
+    rollout::EngineConfig config = engine_config(job.config, job.model().config());
+    config.memory = memory_.vec<float>();
+    // A rank generates or learns.
+    if (learner != nullptr && memory_.bytes() == 0) config.kv_memory = learner->idle_memory();
+    engine_ = std::make_unique<rollout::Engine>(job.ctx, job.model(), &job.tokenizer, config);
+    actor_ = std::make_unique<actors::Actor>(*engine_, job.tokenizer, *job.env, *job.source);
+  });
 }
 
 void Generation::set_weight_version(uint64_t version) {

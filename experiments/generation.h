@@ -9,10 +9,11 @@
 #include <vector>
 
 #include "actors/actor.h"
-#include "core/span.h"
+#include "core/buffer.h"
 #include "experiments/dropped_samples.h"
 #include "experiments/job.h"
 #include "experiments/leases.h"
+#include "learners/learner.h"
 #include "rollout/engine.h"
 
 namespace orrery::experiments {
@@ -20,10 +21,11 @@ namespace orrery::experiments {
 /// On every rank, for a whole stage: engine, actor and leases are made once.
 class Generation {
  public:
-  /// `idle_memory`: of a learner on the same rank, lent to the engine for keys and
-  /// values; may be empty. `steps_before`: of SFT, for the run's step number in
-  /// messages. `job` must outlive it.
-  Generation(Job& job, Vec<float> idle_memory, int64_t steps_before, StopAsked asked);
+  /// `learner`: of the same rank, or null. Its memory is the engine's while samples are
+  /// generated: that of its gradients, or all that is left of the device
+  /// (experiments/device_memory.h), which it then gets. `steps_before`: of SFT, for the
+  /// run's step number in messages. `job` and `learner` must outlive it. Collective.
+  Generation(Job& job, learners::Learner* learner, int64_t steps_before, StopAsked asked);
 
   struct Samples {
     std::vector<rollout::Group> groups;  ///< by prompt index; on learners
@@ -60,6 +62,7 @@ class Generation {
 
   Job& job_;
   const int64_t steps_before_;
+  Buffer memory_;                            // what was left of the device, if it was taken
   std::unique_ptr<rollout::Engine> engine_;  // null on ranks that only learn, as is the actor
   std::unique_ptr<actors::Actor> actor_;
   std::unique_ptr<Leases> leases_;

@@ -13,6 +13,7 @@
 #include "core/log.h"
 #include "core/parallel.h"
 #include "experiments/agreement.h"
+#include "experiments/device_memory.h"
 #include "experiments/inputs.h"
 #include "experiments/model_source.h"
 #include "experiments/on_all_ranks.h"
@@ -57,6 +58,8 @@ class NoEnvironment final : public actors::Environment {
 };
 
 constexpr double kGib = 1 << 30;
+/// What rollout.kv_cache_gb = 0 means where a rank does not take all of a device.
+constexpr double kDefaultKvGib = 1;
 
 bool generates(const actors::PromptUse& use) { return use.train_prompts > 0 || use.val; }
 
@@ -148,13 +151,14 @@ actors::CheckSetup check_setup(const Job& job) {
   return {job.ctx, job.is_main(), [&job] { job.note_progress(); }};
 }
 
-void set_up_data_plane(comm::Communicator& world, const proto::ClusterSection& cluster,
-                       Device device) {
+void set_up_data_plane(comm::Communicator& ranks, const proto::ClusterSection& cluster,
+                       const std::string& key, Device device) {
   proto::RankDevice mine;
-  on_all_ranks(world, [&] { mine = comm::describe_rank(cluster, device, world.size()); });
+  on_all_ranks(ranks, [&] { mine = comm::describe_rank(cluster, key, device, ranks.size()); });
   std::string way;
-  on_all_ranks(world, [&] { way = comm::set_up_data_plane(world, cluster, mine); });
-  if (!way.empty() && world.rank() == 0) spdlog::info("data plane: {}", way);
+  on_all_ranks(ranks, [&] { way = comm::set_up_data_plane(ranks, cluster, mine); });
+  if (!way.empty() && ranks.rank() == 0)
+    spdlog::info("data plane of {} ranks: {}", ranks.size(), way);
 }
 
 std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& world,
@@ -162,15 +166,21 @@ std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& w
                               comm::Watchdog* watchdog) {
   const comm::Topology topology = comm::make_topology(config.cluster(), world.size());
   Context ctx;
-  on_all_ranks(world, [&] { ctx.device = config::device(config, local); });
+  const bool learns = topology.is_learner(world.rank());
+  on_all_ranks(world, [&] {
+    ctx.device = learns ? config::device(config, local) : config::rollout_device(config, local);
+  });
   if (config.device() == "auto" && world.rank() == 0)
     spdlog::info("device: auto is {} ({})", device_name(ctx.device), auto_device(local).why);
-  set_up_data_plane(world, config.cluster(), ctx.device);
+  const bool same = config.rollout().device() == "same";
+  const std::string key = learns || same ? "device" : "rollout.device";
+  set_up_data_plane(world, config.cluster(), key, ctx.device);
   ctx.threads = resolve_threads(config, local.size);
-  std::unique_ptr<comm::Communicator> learners =
-      world.split(topology.is_learner(world.rank()) ? 0 : -1);
-  const DType dtype = topology.is_learner(world.rank()) ? config::compute_dtype(config)
-                                                        : config::rollout_compute_dtype(config);
+  std::unique_ptr<comm::Communicator> learners = world.split(learns ? 0 : -1);
+  // What all ranks have in common may be less than what the learners have.
+  if (learns && !same) set_up_data_plane(*learners, config.cluster(), key, ctx.device);
+  const DType dtype =
+      learns ? config::compute_dtype(config) : config::rollout_compute_dtype(config);
   std::vector<storage::InputDigest> inputs = read_inputs(config);
   agree_on_inputs(world, inputs);
   std::unique_ptr<Job> job;
@@ -241,29 +251,36 @@ rollout::EngineConfig engine_config(const proto::Config& config, const models::M
   rollout::EngineConfig engine;
   engine.max_num_seqs = config.rollout().max_num_seqs();
   engine.max_num_batched_tokens = config.rollout().max_num_batched_tokens();
-  engine.kv_cache_bytes = config.rollout().kv_cache_gb() * (1 << 30);
+  const double gib = config.rollout().kv_cache_gb();
+  engine.kv_cache_bytes = (gib == 0 ? kDefaultKvGib : gib) * kGib;
+  engine.most_samples = std::max(config.rollout().n(), config.rollout().val_n());
   engine.max_model_len =
       std::min(model.max_position_embeddings,
                config.data().max_prompt_length() + config.data().max_response_length());
   return engine;
 }
 
-size_t kv_cache_bytes_per_sequence(const proto::Config& config, const models::ModelConfig& model) {
+size_t kv_cache_bytes_per_sequence(const proto::Config& config, const models::ModelConfig& model,
+                                   Device device) {
   const int64_t blocks =
       rollout::BlockManager::blocks_for(engine_config(config, model).max_model_len) +
       1;  // a group keeps its prompt's last block
-  return models::KvCache::bytes_per_block(model, config::rollout_compute_dtype(config)) * blocks;
+  return models::KvCache::bytes_per_block(model, config::rollout_compute_dtype(config), device) *
+         blocks;
 }
 
-void check_kv_cache(const proto::Config& config, const models::ModelConfig& model) {
+void check_kv_cache(const proto::Config& config, const models::ModelConfig& model, Device device) {
+  if (takes_rest_of_device(config, device)) return;
   const rollout::EngineConfig engine = engine_config(config, model);
-  const size_t bytes = kv_cache_bytes_per_sequence(config, model);
+  const size_t bytes = kv_cache_bytes_per_sequence(config, model, device);
   if (engine.kv_cache_bytes >= bytes) return;
+  const double gib = config.rollout().kv_cache_gb();
   fail_usage(
       "rollout.kv_cache_gb is {}, too little for the keys and values of one sequence of "
       "data.max_prompt_length + data.max_response_length = {} tokens of this model: "
       "give at least {}",
-      config.rollout().kv_cache_gb(), engine.max_model_len, std::ceil(bytes / kGib * 1e6) / 1e6);
+      gib == 0 ? fmt::format("0, which is {} here", kDefaultKvGib) : fmt::format("{}", gib),
+      engine.max_model_len, std::ceil(bytes / kGib * 1e6) / 1e6);
 }
 
 kernels::SamplingParams train_sampling(const proto::RolloutSection& rollout) {

@@ -73,11 +73,12 @@ std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& w
                               LocalRank local, const actors::PromptUse& use,
                               comm::Watchdog* watchdog);
 
-/// Collective. Chooses what moves data between the devices of all ranks, by
-/// cluster.data_plane, for communicators that are split from `world` from then on, too
-/// (comm/plane_choice.h). Usage Error on all ranks when that cannot be.
-void set_up_data_plane(comm::Communicator& world, const proto::ClusterSection& cluster,
-                       Device device);
+/// Collective. Chooses what moves data between the devices of a communicator's ranks,
+/// by cluster.data_plane, for communicators that are split from it from then on, too
+/// (comm/plane_choice.h). `key`: of the config, by which this rank's device was chosen.
+/// Usage Error on all ranks when that cannot be.
+void set_up_data_plane(comm::Communicator& ranks, const proto::ClusterSection& cluster,
+                       const std::string& key, Device device);
 
 /// config.json of model.path. Usage Error when there is no such folder, or when the
 /// longest prompt and response do not fit the model's positions (where prompts are
@@ -116,10 +117,12 @@ kernels::AdamWParams adamw_params(const proto::OptimSection& optim);
 learners::LrSchedule lr_schedule(const proto::OptimSection& optim, int64_t total_steps);
 rollout::EngineConfig engine_config(const proto::Config& config, const models::ModelConfig& model);
 /// Usage Error when engine_config's KV cache does not hold one sequence of the greatest
-/// length, so that this is known before any step.
-void check_kv_cache(const proto::Config& config, const models::ModelConfig& model);
+/// length, so that this is known before any step. Nothing where a rank takes what is
+/// left of the device, which is known later.
+void check_kv_cache(const proto::Config& config, const models::ModelConfig& model, Device device);
 /// Bytes of KV cache that one sequence of the greatest length takes.
-size_t kv_cache_bytes_per_sequence(const proto::Config& config, const models::ModelConfig& model);
+size_t kv_cache_bytes_per_sequence(const proto::Config& config, const models::ModelConfig& model,
+                                   Device device);
 kernels::SamplingParams train_sampling(const proto::RolloutSection& rollout);
 kernels::SamplingParams val_sampling(const proto::RolloutSection& rollout);
 

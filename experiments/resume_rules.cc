@@ -49,6 +49,7 @@ constexpr ResumeRuleOfKey kRules[] = {
     {"rollout.val_temperature", kMeasure},
     {"rollout.val_n", kMeasure},
     {"rollout.compute_dtype", kTold},
+    {"rollout.device", kFree},
 
     {"algorithm.adv_estimator", kFixed},
     {"algorithm.norm_adv_by_std_in_grpo", kFixed},

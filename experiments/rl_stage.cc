@@ -20,10 +20,6 @@ struct GivenUp {};
 /// A few milliseconds for perf/mfu/actor, once a run.
 constexpr int kPeakTurns = 50;
 
-Vec<float> idle_memory(const learners::Learner* learner) {
-  return learner != nullptr ? learner->idle_memory() : Vec<float>();
-}
-
 }  // namespace
 
 RlStage::RlStage(Job& job, learners::Learner* learner, int64_t steps_before, StopAsked asked)
@@ -31,7 +27,7 @@ RlStage::RlStage(Job& job, learners::Learner* learner, int64_t steps_before, Sto
       learner_(learner),
       steps_before_(steps_before),
       asked_to_stop_(std::move(asked)),
-      generation_(job, idle_memory(learner), steps_before, asked_to_stop_) {
+      generation_(job, learner, steps_before, asked_to_stop_) {
   if (learner == nullptr) return;
   update_.emplace(job, *learner, steps_before);
   learner->set_progress([this] { show_progress(); });

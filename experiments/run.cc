@@ -19,7 +19,8 @@ RunLength run_length(const proto::Config& config) {
 Run::Run(Job& its_job, const std::string& config_yaml, launch::RunFolder& folder)
     : job(its_job), length(run_length(job.config)), checkpointer(job, config_yaml) {
   on_all_ranks(job.world, [&] {
-    if (length.rl > 0) check_kv_cache(job.config, job.model().config());
+    if (length.rl > 0 && job.is_actor())
+      check_kv_cache(job.config, job.model().config(), job.ctx.device);
   });
   make_learner();
   on_all_ranks(job.world, [&] {

@@ -38,9 +38,9 @@ void describe(const Job& job) {
   if (job.config.cluster().reduce() == proto::ClusterSection::FAST &&
       job.topology.learners.size() > 1) {
     spdlog::warn(
-        "cluster.reduce is fast: gradients are added in the order the MPI library picks, "
-        "so another number of learners, or another MPI, ends in other weights (in the "
-        "last bits at first); 'ordered' gives the same bits on any layout");
+        "cluster.reduce is fast: gradients are added in the order the library that moves them "
+        "(MPI, NCCL) picks, so another number of learners, or another library, ends in other "
+        "weights (in the last bits at first); 'ordered' gives the same bits on any layout");
   }
 }
 

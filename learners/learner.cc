@@ -1,5 +1,6 @@
 #include "learners/learner.h"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 
@@ -35,6 +36,9 @@ LossSums gather_sums(comm::Communicator& comm, Span<const LossSums> mine, Span<c
   }
   return total;
 }
+
+/// Whether a shard's gradient is written layer by layer: several batches add up late.
+bool is_by_region(const std::vector<MicroBatch>& shard) { return shard.size() <= 1; }
 
 std::vector<double> tokens_of_ranks(std::span<const Tree> trees,
                                     const std::vector<std::vector<int64_t>>& shards, int ranks) {
@@ -120,7 +124,22 @@ Learner::ShardWork Learner::assign_to_shards(std::span<Tree> trees) const {
   return work;
 }
 
+void Learner::release_memory() {
+  lent_ = {};
+  arena_ = Arena(ctx_.device);
+  shard_tree_.release_memory();
+}
+
+void Learner::use_memory(Vec<float> memory) {
+  lent_ = memory;
+  arena_ = Arena::over(ctx_.device, memory);
+  shard_tree_.use_memory(memory, /*by_region=*/true);  // says so now where it is too small
+}
+
+Vec<float> Learner::idle_memory() { return lent_.empty() ? shard_tree_.memory() : lent_; }
+
 void Learner::reserve_logprobs(Span<const std::vector<MicroBatch>> shards) {
+  if (!lent_.empty()) arena_ = Arena::over(ctx_.device, lent_);
   Arena count = Arena::measuring(ctx_.device);
   for (const auto& batches : shards) {
     for (const MicroBatch& batch : batches) measure_logprobs(model_, batch, count);
@@ -136,6 +155,10 @@ void Learner::reserve_update(Span<const std::vector<MicroBatch>> shards, bool re
   }
   OrderedReduceScatter::measure(dp_.size(), optimizer_.plan(), config_.fast_reduce, count);
   for (const auto& batches : shards) ShardPass::measure(model_, batches, count);
+  if (!lent_.empty()) {
+    const bool by_region = std::ranges::all_of(shards, is_by_region);
+    arena_ = Arena::over(ctx_.device, shard_tree_.use_memory(lent_, by_region));
+  }
   arena_.reserve(count.peak(), "an update of the learner", kArenaKeys);
 }
 
@@ -227,8 +250,7 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective,
     shard_tree_.begin(ctx_);
     for (int64_t s = 0; s < sums.size(); ++s) {
       const std::vector<MicroBatch>& shard = work.batches[s];
-      const bool by_layer = shard.size() <= 1;  // several batches add up late
-      ShardPass pass(ctx_, model_, shard, shard_tree_.begin_shard(by_layer), arena_);
+      ShardPass pass(ctx_, model_, shard, shard_tree_.begin_shard(is_by_region(shard)), arena_);
       while (pass.forward()) {
         pass.head_backward(objective, sums[s]);
         {
@@ -263,7 +285,8 @@ UpdateResult Learner::update(std::span<Tree> trees, const Objective& objective,
 }
 
 size_t Learner::memory_bytes() const {
-  return optimizer_.memory_bytes() + shard_tree_.memory_bytes() + arena_.capacity();
+  const size_t temporaries = lent_.empty() ? arena_.capacity() : 0;
+  return optimizer_.memory_bytes() + shard_tree_.memory_bytes() + temporaries;
 }
 
 }  // namespace orrery::learners

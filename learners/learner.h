@@ -84,9 +84,16 @@ class Learner {
   std::vector<std::vector<float>> logprobs(std::span<Tree> trees, float temperature);
 
   ShardedAdamW& optimizer() { return optimizer_; }
-  /// Gradient memory. Free for other use between updates; every update overwrites it.
-  Vec<float> idle_memory() const { return shard_tree_.memory(); }
-  size_t memory_bytes() const;  ///< gradients, moments, temporaries
+  /// Between updates: gives back the memory of gradients and temporaries, which the
+  /// next update takes again.
+  void release_memory();
+  /// Gradients and temporaries lie in `memory` from now on, and nowhere else: an Error
+  /// when an update needs more. It must outlive the learner's use.
+  void use_memory(Vec<float> memory);
+  /// use_memory()'s, or the gradients'. Free for other use between updates; every
+  /// update overwrites it.
+  Vec<float> idle_memory();
+  size_t memory_bytes() const;  ///< gradients, moments, temporaries; not what is lent
 
  private:
   /// Which trees are in which shard, and this rank's shards packed.
@@ -114,6 +121,7 @@ class Learner {
   ShardedAdamW optimizer_;
   ShardTree shard_tree_;
   Arena arena_;
+  Vec<float> lent_;  // use_memory()'s
 };
 
 }  // namespace orrery::learners

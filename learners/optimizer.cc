@@ -15,8 +15,10 @@ ShardedAdamW::ShardedAdamW(Device device, int64_t flat_size, int ranks, int rank
       plan_(plan_slices(flat_size, kernels::kNormChunk, ranks)),
       owned_(plan_.all_extents()) {
   const size_t bytes = total_size(extents()) * sizeof(float);
-  m_ = Buffer::zeroed(device, bytes);
-  v_ = Buffer::zeroed(device, bytes);
+  constexpr Buffer::Purpose kMoments{
+      "the optimizer's moments", "use more learner ranks, which share them, or a smaller model"};
+  m_ = Buffer::zeroed(device, bytes, kMoments);
+  v_ = Buffer::zeroed(device, bytes, kMoments);
   const auto chunk = [](int64_t element) {
     return (element + kernels::kNormChunk - 1) / kernels::kNormChunk;
   };

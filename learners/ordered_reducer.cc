@@ -10,16 +10,30 @@
 namespace orrery::learners {
 namespace {
 
-/// Elements summed per call, over all ranks. Sized so that a piece stays in the
-/// second-level cache after it arrives.
-constexpr int64_t kPieceElements = 1 << 18;
-/// Pieces that may arrive while this rank computes: 16 MiB.
-constexpr int64_t kPiecesUnderWay = 16;
+/// How much a rank receives at once.
+struct Pieces {
+  int64_t elements;   ///< summed per call, over all ranks
+  int64_t under_way;  ///< pieces that may arrive while the rank computes
+};
+/// 16 MiB: a piece stays in the second-level cache after it arrives.
+constexpr Pieces kPiecesOnCpu{.elements = 1 << 18, .under_way = 16};
+/// 256 MiB: each piece costs launches, and a round of the library with every rank.
+constexpr Pieces kPiecesOnCuda{.elements = 1 << 24, .under_way = 4};
+
+const Pieces& pieces_on(Device device) {
+  return device.type == DeviceType::kCuda ? kPiecesOnCuda : kPiecesOnCpu;
+}
+
+constexpr Buffer::Purpose kGradients{
+    "gradients", "use more learner ranks, or fewer shards a rank (cluster.gradient_shards)"};
 
 size_t byte_size(int64_t floats) { return static_cast<size_t>(floats) * sizeof(float); }
 
 /// Zero bits below the lowest one-bit of value > 0.
 int64_t trailing_zeros(int64_t value) { return std::countr_zero(static_cast<uint64_t>(value)); }
+
+/// Floats in whole cache lines, as arenas align what they give.
+int64_t whole_lines(int64_t floats) { return (floats + 15) / 16 * 16; }
 
 bool is_power_of_two(int64_t value) { return value > 0 && value >> trailing_zeros(value) == 1; }
 
@@ -31,18 +45,59 @@ ShardTree::ShardTree(Device device, std::vector<int64_t> regions, int64_t count)
                    std::is_sorted(regions_.begin(), regions_.end()),
                "{} bounds of regions", regions_.size());
   ORRERY_CHECK(is_power_of_two(count), "{} shards on a rank: not a power of two", count);
-  memory_ = Buffer(device, byte_size(std::max<int64_t>(trailing_zeros(count), 1) * elements()));
+}
+
+int64_t ShardTree::stack_size() const {
+  return std::max<int64_t>(trailing_zeros(count_), 1) * elements();
+}
+
+Vec<float> ShardTree::memory() {
+  if (stack_.empty()) {
+    memory_ = Buffer(device_, byte_size(stack_size()), kGradients);
+    stack_ = memory_.vec<float>();
+  }
+  return stack_;
+}
+
+void ShardTree::release_memory() {
+  memory_ = Buffer();
+  last_ = Buffer();
+  stack_ = lent_last_ = {};
+}
+
+Vec<float> ShardTree::use_memory(Vec<float> memory, bool by_region) {
+  release_memory();
+  const int64_t last = count_ == 1 ? 0 : by_region ? FlatView::window_size(regions_) : elements();
+  const int64_t all = whole_lines(stack_size() + last);
+  if (all > memory.size) {
+    fail(
+        "out of memory: the gradients of {} shard(s) of {} parameters need {:.1f} MiB on {} and "
+        "{:.1f} are left; use more learner ranks, or fewer shards a rank (cluster.gradient_shards){}",
+        count_, elements(), byte_size(all) * 0x1p-20, device_name(device_),
+        byte_size(memory.size) * 0x1p-20,
+        by_region ? ""
+                  : ", or raise actor.ppo_max_token_len_per_gpu until a shard is one batch, which "
+                    "needs less");
+  }
+  stack_ = memory.part(0, stack_size());
+  lent_last_ = memory.part(stack_size(), last);
+  return memory.part(all, memory.size - all);
 }
 
 Vec<float> ShardTree::buffer(int64_t index) const {
-  return memory().part(index * elements(), elements());
+  return stack_.part(index * elements(), elements());
 }
 
 Vec<float> ShardTree::last_buffer(int64_t size) {
+  if (memory_.data() == nullptr) {  // it is lent
+    ORRERY_CHECK(size <= lent_last_.size, "{} elements of a shard in memory for {}", size,
+                 lent_last_.size);
+    return lent_last_.part(0, size);
+  }
   const size_t bytes = byte_size(size);
   if (last_.bytes() < bytes) {
     last_ = Buffer();  // before the larger one is taken
-    last_ = Buffer(device_, bytes);
+    last_ = Buffer(device_, bytes, kGradients);
   }
   return last_.vec<float>().part(0, size);
 }
@@ -68,6 +123,7 @@ Vec<float> ShardTree::last_buffer(int64_t size) {
 //     shard's part is added.
 void ShardTree::begin(const Context& ctx) {
   ctx_ = ctx;
+  memory();
   shard_ = height_ = 0;
   final_from_ = elements();
 }
@@ -119,17 +175,18 @@ void ShardTree::end_shard() {
 namespace {
 
 /// Elements that a rank sends another at once, at most.
-int64_t piece_elements(int ranks, const SlicePlan& plan) {
+int64_t piece_elements(Device device, int ranks, const SlicePlan& plan) {
   // The largest bucket is the first one.
   const int64_t slice = (plan.buckets.front().back() + ranks - 1) / ranks;
-  return std::max<int64_t>(std::min(kPieceElements / ranks, slice), 1);
+  return std::max<int64_t>(std::min(pieces_on(device).elements / ranks, slice), 1);
 }
 
 }  // namespace
 
 void OrderedReduceScatter::measure(int ranks, const SlicePlan& plan, bool fast, Arena& arena) {
   if (ranks == 1 || fast) return;
-  arena.vec<float>(kPiecesUnderWay * ranks * piece_elements(ranks, plan));
+  arena.vec<float>(pieces_on(arena.device()).under_way * ranks *
+                   piece_elements(arena.device(), ranks, plan));
 }
 
 OrderedReduceScatter::OrderedReduceScatter(const Context& ctx, comm::Communicator& comm,
@@ -148,8 +205,8 @@ OrderedReduceScatter::OrderedReduceScatter(const Context& ctx, comm::Communicato
   if (ranks == 1 || fast) return;
   ORRERY_CHECK(is_power_of_two(ranks) && ranks <= int64_t{1} << kernels::kMaxTreeLevels,
                "an ordered sum over {} ranks: not a power of two", ranks);
-  const int64_t piece = piece_elements(ranks, plan);
-  const Vec<float> scratch = arena.vec<float>(kPiecesUnderWay * ranks * piece);
+  const int64_t piece = piece_elements(ctx.device, ranks, plan);
+  const Vec<float> scratch = arena.vec<float>(pieces_on(ctx.device).under_way * ranks * piece);
   exchange_ =
       comm.data(ctx.device).all_to_all(ctx, {.send = gradient, .piece = piece, .scratch = scratch});
 }

@@ -28,6 +28,14 @@ class ShardTree {
   /// backward pass makes final one after the other, from the last to the first.
   ShardTree(Device device, std::vector<int64_t> regions, int64_t count);
 
+  /// Between sums: gives back the tree's memory, which the next sum takes again.
+  void release_memory();
+  /// Sums lie in `memory` from now on, which must outlive the tree and be free for it
+  /// from begin() to the last use of result(); its own is given back. by_region: every
+  /// shard will be written so. Returns what is left of it. An Error that says how much
+  /// is needed when it is too small.
+  Vec<float> use_memory(Vec<float> memory, bool by_region);
+
   /// Begins a sum. One that was not finished is given up.
   void begin(const Context& ctx);
   /// A buffer for the next shard's gradient, which is to write every element: what is
@@ -44,16 +52,17 @@ class ShardTree {
   /// after it.
   int64_t final_from() const { return final_from_; }
 
-  /// After the last shard: the sum over all shards in tree order. Memory of the tree,
-  /// overwritten by the next sum.
-  Vec<float> result() const { return buffer(0); }
-  /// All of the tree's buffers one after the other, result() first. Free for other use
-  /// between the use of a result and the next begin().
-  Vec<float> memory() const { return memory_.vec<float>(); }
+  /// Where the sum over all shards in tree order is after the last shard. Memory of the
+  /// tree, overwritten by the next sum.
+  Vec<float> result() { return memory().part(0, elements()); }
+  /// All of the tree's own buffers one after the other, result() first. Free for other
+  /// use between the use of a result and the next begin().
+  Vec<float> memory();
   size_t memory_bytes() const { return memory_.bytes() + last_.bytes(); }
 
  private:
   int64_t elements() const { return regions_.back(); }
+  int64_t stack_size() const;
   Vec<float> buffer(int64_t index) const;
   Vec<float> last_buffer(int64_t size);
   void add_to_stack(const Extent& extent);
@@ -61,8 +70,9 @@ class ShardTree {
   Device device_;
   std::vector<int64_t> regions_;
   int64_t count_;
-  Buffer memory_;  // the stack's buffers
+  Buffer memory_;  // the stack's buffers, from the first use on, unless they are lent
   Buffer last_;    // of a shard that ends a subtree; a window until one needs it whole
+  Vec<float> stack_, lent_last_;
 
   Context ctx_;            // of the sum that is being made
   int64_t shard_ = 0;      // begun shards of it

@@ -16,6 +16,9 @@ ModelConfig limited(ModelConfig config, int64_t max_positions) {
   return config;
 }
 
+constexpr Buffer::Purpose kWeights{
+    "the weights of a model", "use a smaller model, fewer ranks on the device, or a larger device"};
+
 }  // namespace
 
 Transformer::Transformer(const ModelConfig& config, Device device, DType compute_dtype,
@@ -23,7 +26,7 @@ Transformer::Transformer(const ModelConfig& config, Device device, DType compute
     : config_(limited(config, max_positions)),
       table_(config_, module),
       compute_dtype_(compute_dtype),
-      parameters_(Buffer::zeroed(device, table_.flat_size() * sizeof(float))),
+      parameters_(Buffer::zeroed(device, table_.flat_size() * sizeof(float), kWeights)),
       rope_(kernels::build_rope_table(device, config_.rope, config_.max_position_embeddings)),
       lm_head_(table_.lm_head(), {}, parameters(), compute_dtype) {
   size_t bytes = lm_head_.packed_bytes(device);
@@ -31,7 +34,7 @@ Transformer::Transformer(const ModelConfig& config, Device device, DType compute
     bytes += blocks_.emplace_back(config_, table_.layer(i), parameters(), compute_dtype, rope_)
                  .packed_bytes(device);
   }
-  packed_ = Buffer(device, bytes);
+  packed_ = Buffer(device, bytes, kWeights);
 }
 
 void Transformer::pack(const Context& ctx) {

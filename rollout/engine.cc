@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <iterator>
 #include <tuple>
 #include <unordered_map>
@@ -15,6 +16,7 @@
 #include "core/transfer.h"
 #include "kernels/logprob.h"
 #include "kernels/rows.h"
+#include "rollout/engine_memory.h"
 #include "rollout/scheduler.h"
 #include "rollout/sequence.h"
 #include "rollout/stop.h"
@@ -22,39 +24,7 @@
 namespace orrery::rollout {
 namespace {
 
-constexpr int64_t kLogitsBytes = int64_t{64} << 20;  // the most logits [rows, vocab] at a time
 constexpr uint32_t kMaxSamples = 1u << 20;
-
-EngineConfig resolve(EngineConfig config, const models::ModelConfig& model, DType dtype) {
-  if (config.max_num_seqs < 1 || config.max_num_batched_tokens < 1 || config.kv_blocks < 0 ||
-      config.max_model_len < 0) {
-    fail_usage(
-        "engine: max_num_seqs {}, max_num_batched_tokens {}, kv_blocks {}, max_model_len {}: "
-        "the first two must be at least 1, the others at least 0",
-        config.max_num_seqs, config.max_num_batched_tokens, config.kv_blocks, config.max_model_len);
-  }
-  if (config.max_model_len > model.max_position_embeddings) {
-    fail_usage("engine: max_model_len {} is more than the model's max_position_embeddings {}",
-               config.max_model_len, model.max_position_embeddings);
-  }
-  if (config.max_model_len == 0) config.max_model_len = model.max_position_embeddings;
-  if (config.kv_blocks == 0) {
-    const size_t block_bytes = models::KvCache::bytes_per_block(model, dtype);
-    const int64_t affordable = config.kv_cache_bytes / block_bytes;
-    if (affordable < 1) {
-      fail_usage("engine: kv_cache_bytes {} is less than one KV block of this model, {} bytes",
-                 config.kv_cache_bytes, block_bytes);
-    }
-    // One more block per sequence: a group keeps its prompt's last block beside the
-    // copies that its samples have.
-    const int64_t each = BlockManager::blocks_for(config.max_model_len) + 1;
-    config.kv_blocks =
-        config.max_num_seqs > affordable / each ? affordable : config.max_num_seqs * each;
-  }
-  if (config.kv_blocks > INT32_MAX)
-    fail_usage("engine: kv_blocks {} is more than {}", config.kv_blocks, INT32_MAX);
-  return config;
-}
 
 /// Temperature 0 takes the largest logit; its log-probs are those of the plain softmax.
 float inv_temperature(const kernels::SamplingParams& sampling) {
@@ -87,19 +57,17 @@ struct Engine::Impl {
       : ctx(c),
         model(m),
         tokenizer(t),
-        config(resolve(engine_config, m.config(), m.compute_dtype())),
+        config(resolve(engine_config, m, c.device)),
         cache(m.config(), m.compute_dtype(), c.device, config.kv_blocks, config.kv_memory),
         scheduler(config.max_num_seqs, config.max_num_batched_tokens, config.kv_blocks),
-        arena(c.device) {
+        arena(make_arena(config, c.device)) {
     stats.kv_blocks = config.kv_blocks;
-    cache.clear_lent(ctx);
   }
 
   void check(const GenerateRequest& request) const;
   void submit(GenerateRequest request);
   void prepare(const Schedule& schedule);
   models::ForwardBatch batch() const { return {tokens, positions, segments, output_rows}; }
-  int64_t draws_at_once() const;
   void reserve(const Schedule& schedule);
   void draw_tokens(ConstActMat hidden);
   void check_draws() const;
@@ -116,6 +84,7 @@ struct Engine::Impl {
   Arena arena;
   EngineStats stats;
   uint64_t weight_version = 0;
+  bool others_wrote = true;  // perhaps, to lent memory
   std::unordered_map<const SequenceGroup*, std::unique_ptr<SequenceGroup>> groups;
 
   // The batch of a step; kept between steps so that the memory is used again.
@@ -124,7 +93,7 @@ struct Engine::Impl {
   // One entry per token to draw: its sample, and the output row that holds its logits.
   Array<Sequence*> draw_samples;
   Array<int32_t> draw_rows, drawn;
-  Array<float> uniforms, inv_temperatures, logprobs, entropies;
+  Array<float> uniforms, inv_temperatures, downloaded, logprobs, entropies;
   Array<kernels::SamplingParams> sampling;
 };
 
@@ -170,6 +139,7 @@ void Engine::Impl::check(const GenerateRequest& request) const {
 
 void Engine::Impl::submit(GenerateRequest request) {
   check(request);
+  if (std::exchange(others_wrote, false)) cache.clear_lent(ctx);
   auto group = std::make_unique<SequenceGroup>();
   group->request = std::move(request);
   GenerateRequest& r = group->request;
@@ -224,26 +194,10 @@ void Engine::Impl::prepare(const Schedule& schedule) {
   }
 }
 
-/// Draws whose logits are in memory at once.
-int64_t Engine::Impl::draws_at_once() const {
-  const int64_t row = model.config().vocab_size * int64_t{sizeof(float)};
-  return std::min(draw_samples.size(), std::max<int64_t>(1, kLogitsBytes / row));
-}
-
-/// Counts what the step will take, in its order, and reserves it.
+/// Counts what the step will take, and reserves it.
 void Engine::Impl::reserve(const Schedule& schedule) {
   Arena count = Arena::measuring(ctx.device);
-  {
-    const ArenaScope scope(count);
-    count.alloc<BlockCopy>(std::ssize(schedule.copies));
-  }
-  count.act_mat(model.compute_dtype(), output_rows.size(), model.config().hidden_size);
-  models::measure_forward(model, batch(), count);
-  const int64_t draws = draw_samples.size(), at_once = draws_at_once();
-  count.alloc<kernels::SamplingParams>(draws);
-  for (int i = 0; i < 5; ++i) count.alloc<float>(draws);
-  count.mat<float>(at_once, model.config().vocab_size);
-  count.alloc<int32_t>(at_once);
+  measure_step(model, batch(), std::ssize(schedule.copies), draw_samples.size(), count);
   arena.reserve(count.peak(), "a step of the rollout engine",
                 "rollout.max_num_batched_tokens or rollout.max_num_seqs");
 }
@@ -266,12 +220,14 @@ void Engine::Impl::draw_tokens(ConstActMat hidden) {
   const auto sampling_vec = upload_into(ctx, arena, Span<const kernels::SamplingParams>(sampling));
   const auto uniform_vec = upload_into(ctx, arena, Span<const float>(uniforms));
   const auto inv_temperature_vec = upload_into(ctx, arena, Span<const float>(inv_temperatures));
-  const Vec<int32_t> drawn_vec(arena.alloc<int32_t>(draws), draws);
-  const Vec<float> logprob_vec(arena.alloc<float>(draws), draws);
-  const Vec<float> entropy_vec(arena.alloc<float>(draws), draws);
+  // One behind the other, so that the host waits once for all three.
+  const Vec<float> results = arena.vec<float>(3 * draws);
+  const Vec<int32_t> drawn_vec(reinterpret_cast<int32_t*>(results.data), draws);
+  const Vec<float> logprob_vec = results.part(draws, draws),
+                   entropy_vec = results.part(2 * draws, draws);
 
   const int64_t vocab = model.config().vocab_size;
-  const int64_t chunk = draws_at_once();
+  const int64_t chunk = draws_at_once(model, draws);
   for (int64_t begin = 0; begin < draws; begin += chunk) {
     const int64_t count = std::min(chunk, draws - begin);
     const ArenaScope scope(arena);
@@ -291,12 +247,14 @@ void Engine::Impl::draw_tokens(ConstActMat hidden) {
                                    .targets = drawn_vec.part(begin, count),
                                    .inv_temperature = inv_temperature_vec.part(begin, count)});
   }
+  downloaded.resize(3 * draws);
+  download(ctx, Span<float>(downloaded), results);
   drawn.resize(draws);
+  if (draws > 0) std::memcpy(drawn.data(), downloaded.data(), draws * sizeof(int32_t));
   logprobs.resize(draws);
   entropies.resize(draws);
-  download(ctx, Span<int32_t>(drawn), drawn_vec);
-  download(ctx, Span<float>(logprobs), logprob_vec);
-  download(ctx, Span<float>(entropies), entropy_vec);
+  std::copy_n(downloaded.data() + draws, draws, logprobs.data());
+  std::copy_n(downloaded.data() + 2 * draws, draws, entropies.data());
 }
 
 void Engine::Impl::check_draws() const {
@@ -424,7 +382,7 @@ void Engine::set_weight_version(uint64_t version) {
     fail("engine: weight version {} arrived while samples of version {} are in flight", version,
          impl_->weight_version);
   impl_->weight_version = version;
-  impl_->cache.clear_lent(impl_->ctx);
+  impl_->others_wrote = true;
 }
 
 void Engine::abort_all() {
@@ -442,7 +400,10 @@ Fingerprint Engine::fingerprint() const {
   return fingerprint_of(impl_->ctx.device, impl_->model.compute_dtype());
 }
 
-size_t Engine::memory_bytes() const { return impl_->cache.own_bytes() + impl_->arena.capacity(); }
+size_t Engine::memory_bytes() const {
+  const size_t temporaries = impl_->config.memory.empty() ? impl_->arena.capacity() : 0;
+  return impl_->cache.own_bytes() + temporaries;
+}
 
 float sample_uniform(uint64_t seed, uint64_t step, uint64_t prompt_index, uint32_t sample_index,
                      uint32_t position) {

@@ -32,10 +32,15 @@ struct EngineConfig {
   size_t kv_cache_bytes = size_t{1} << 30;  ///< upper limit when kv_blocks is 0
   /// Longest prompt and response together. 0: the model's max_position_embeddings.
   int64_t max_model_len = 0;
-  /// Memory for keys and values that others may use while the engine has no work, until
-  /// the next set_weight_version: a colocated learner keeps its gradients there. Must
-  /// outlive the engine. Where it is too small, the engine takes memory of its own.
+  /// Memory for keys and values that others may use while the engine has no work, up to
+  /// the first submit() after a set_weight_version(): a colocated learner keeps its
+  /// gradients there. Must outlive the engine. Where it is too small, the engine takes
+  /// memory of its own.
   Vec<float> kv_memory;
+  /// Likewise, for keys and values and the temporaries of a step: the engine then takes
+  /// no memory of its own, and kv_cache_bytes is what the largest step leaves of it.
+  Vec<float> memory;
+  int64_t most_samples = 1;  ///< of a request, for the size of the largest step
 };
 
 struct EngineStats {
@@ -87,7 +92,7 @@ class Engine {
   const EngineStats& stats() const;
   Device device() const;
   Fingerprint fingerprint() const;
-  size_t memory_bytes() const;  ///< of temporaries and, unless it is lent, the KV cache
+  size_t memory_bytes() const;  ///< of temporaries and the KV cache, unless it is lent
 
  private:
   struct Impl;

@@ -145,7 +145,8 @@ int run_one(const Measured& what, const std::shared_ptr<Options>& options) {
     experiments::agree(ranks.world(), facts(*what.command, *options));
     experiments::on_all_ranks(ranks.world(),
                               [&] { bench.ctx = options->model.context(ranks.local()); });
-    experiments::set_up_data_plane(ranks.world(), proto::ClusterSection(), bench.ctx.device);
+    experiments::set_up_data_plane(ranks.world(), proto::ClusterSection(), "--device",
+                                   bench.ctx.device);
     if (options->model.threads == 0)
       bench.ctx.threads = std::max(1, bench.ctx.threads / std::max(1, ranks.local().size));
     const BenchReport report = run_bench(what.bench, bench, ranks.world(), what.name);

@@ -59,6 +59,7 @@ device=cuda
 orrery=${ORRERY_BIN:-$orrery}
 if $rehearse && [ -z "${ORRERY_BIN:-}" ] && [ -x "$emulated" ]; then
   orrery=$emulated
+  export ORRERY_EMULATOR_MEMORY_MB=${ORRERY_EMULATOR_MEMORY_MB:-256}  # each rank takes all of it
 elif $rehearse; then
   device=debug
 fi

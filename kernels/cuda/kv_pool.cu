@@ -67,8 +67,7 @@ void kv_clear(const Context& ctx, const KvClear& op) {
   const KvBlocks pool = blocks_of(op.pool);
   const size_t bytes =
       static_cast<size_t>(2 * op.pool.blocks * pool.block_elements()) * sizeof(float);
-  const cudaError_t result = cudaMemsetAsync(op.pool.data, 0, bytes, stream_of(ctx));
-  if (result != cudaSuccess) fail("kv_clear: {}", cudaGetErrorString(result));
+  check_call("kv_clear", cudaMemsetAsync(op.pool.data, 0, bytes, stream_of(ctx)));
 }
 
 void kv_write(const Context& ctx, const KvWrite& op) {

@@ -23,11 +23,12 @@ inline cudaStream_t stream_of(const Context& ctx) {
   return static_cast<cudaStream_t>(ctx.stream().handle());
 }
 
-/// Error, naming the op, when the launch before it failed.
-inline void check_launch(const char* op) {
-  const cudaError_t result = cudaGetLastError();
-  if (result != cudaSuccess) cuda_api::fail_launch(op, result);
+/// Error, naming the op, for a call of the runtime that failed.
+inline void check_call(const char* op, cudaError_t result) {
+  if (result != cudaSuccess) cuda_api::fail_op(op, result);
 }
+/// Likewise for the launch before it.
+inline void check_launch(const char* op) { check_call(op, cudaGetLastError()); }
 
 ORRERY_DEVICE_FN constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 

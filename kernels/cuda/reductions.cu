@@ -61,25 +61,21 @@ __global__ void __launch_bounds__(kThreads) max_abs_kernel(const float* x, int64
   if (threadIdx.x % kWarp == 0) atomicMax(&totals.most, most);
 }
 
-void check(const char* op, cudaError_t result) {
-  if (result != cudaSuccess) fail("{}: {}", op, cudaGetErrorString(result));
-}
-
 /// The totals after `kernel` has gone over x.
 Totals reduce(const Context& ctx, const char* op, void (*kernel)(const float*, int64_t),
               Vec<const float> x) {
   const std::lock_guard lock(turns());
   Totals result{};
-  check(op, cudaMemcpyToSymbolAsync(totals, &result, sizeof result, 0, cudaMemcpyHostToDevice,
-                                    stream_of(ctx)));
+  check_call(op, cudaMemcpyToSymbolAsync(totals, &result, sizeof result, 0, cudaMemcpyHostToDevice,
+                                         stream_of(ctx)));
   if (x.size > 0) {
     const int64_t blocks = std::min(ceil_div(x.size, kThreads), kMostBlocks);
     kernel<<<static_cast<unsigned>(blocks), kThreads, 0, stream_of(ctx)>>>(x.data, x.size);
     check_launch(op);
   }
-  check(op, cudaMemcpyFromSymbolAsync(&result, totals, sizeof result, 0, cudaMemcpyDeviceToHost,
-                                      stream_of(ctx)));
-  check(op, cudaStreamSynchronize(stream_of(ctx)));
+  check_call(op, cudaMemcpyFromSymbolAsync(&result, totals, sizeof result, 0,
+                                           cudaMemcpyDeviceToHost, stream_of(ctx)));
+  check_call(op, cudaStreamSynchronize(stream_of(ctx)));
   return result;
 }
 

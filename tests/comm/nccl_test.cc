@@ -252,6 +252,7 @@ proto::RankDevice gpu_rank(const char* host, int index, const char* gpu) {
   proto::RankDevice rank;
   rank.set_host(host);
   rank.set_device(fmt::format("cuda:{}", index));
+  rank.set_key("device");
   rank.set_is_cuda(true);
   rank.set_gpu(gpu);
   rank.set_nccl_version(22809);
@@ -310,6 +311,7 @@ TEST(PlaneChoice, OffCudaThereIsNothingToChoose) {
   proto::RankDevice cpu;
   cpu.set_host("a");
   cpu.set_device("cpu");
+  cpu.set_key("device");
   EXPECT_EQ(choose_plane(mode(proto::ClusterSection::AUTO), {cpu, cpu}).why, "");
   EXPECT_EQ(error_with(
                 [&] {
@@ -327,8 +329,30 @@ TEST(PlaneChoice, OffCudaThereIsNothingToChoose) {
             "set device to the one that all have");
 }
 
+TEST(PlaneChoice, MpiBetweenLearnersAndActorsOfDifferentKinds) {
+  proto::RankDevice cpu;
+  cpu.set_host("a");
+  cpu.set_device("cpu");
+  cpu.set_key("rollout.device");
+  const std::vector<proto::RankDevice> ranks = {gpu_rank("a", 0, "x"), gpu_rank("b", 0, "y"), cpu};
+  const PlaneChoice choice = choose_plane(mode(proto::ClusterSection::AUTO), ranks);
+  EXPECT_FALSE(choice.nccl);
+  EXPECT_EQ(choice.why,
+            "MPI through host memory, as rank 0 (a, cuda:0) and rank 2 (a, cpu) are on devices of "
+            "different kinds");
+  EXPECT_EQ(error_with([&] { choose_plane(mode(proto::ClusterSection::NCCL), ranks); }, kExitUsage),
+            "cluster.data_plane is nccl, but rank 0 (a, cuda:0) and rank 2 (a, cpu) are on devices "
+            "of different kinds; set it to auto");
+  std::vector<proto::RankDevice> torn = ranks;
+  torn.push_back(gpu_rank("c", 0, "z"));
+  torn.back().set_key("rollout.device");
+  EXPECT_EQ(error_with([&] { choose_plane(mode(proto::ClusterSection::AUTO), torn); }, kExitUsage),
+            "rank 2 (a, cpu) and rank 3 (c, cuda:0) are on devices of different kinds: "
+            "set rollout.device to the one that all have");
+}
+
 TEST(PlaneChoice, TheCpusRanksDoNotLookForNccl) {
-  const auto mine = describe_rank(mode(proto::ClusterSection::NCCL), kDevice, 4);
+  const auto mine = describe_rank(mode(proto::ClusterSection::NCCL), "device", kDevice, 4);
   EXPECT_EQ(mine.device(), "cpu");
   EXPECT_EQ(mine.nccl_version(), 0);
   EXPECT_EQ(mine.nccl_problem(), "");

@@ -119,7 +119,7 @@ TEST(ConfigText, BadInputGetsOneExactMessage) {
       {"rollout: {temperature: 1,5: 3}",
        "f.yaml:1: unknown key 'rollout.5'; section 'rollout' has n, temperature, top_p, "
        "top_k, min_p, stop, max_num_seqs, max_num_batched_tokens, kv_cache_gb, "
-       "val_temperature, val_n, compute_dtype"},
+       "val_temperature, val_n, compute_dtype, device"},
       {"rollout: {temperature: .nan}",
        "f.yaml:1: rollout.temperature is .nan: expected a finite number that fits float32"},
       {"rollout: {temperature: inf}",
@@ -236,7 +236,7 @@ TEST(ConfigOverrides, AreTypedAndTheLastWins) {
       {"rollout.m=4",
        "command line: unknown key 'rollout.m'; section 'rollout' has n, temperature, top_p, top_k, "
        "min_p, stop, max_num_seqs, max_num_batched_tokens, kv_cache_gb, val_temperature, val_n, "
-       "compute_dtype"},
+       "compute_dtype, device"},
       {"actor.optim.lrr=4",
        "command line: unknown key 'actor.optim.lrr'; did you mean 'actor.optim.lr'?"},
       {"actor.lr=4", "command line: unknown key 'actor.lr'; did you mean 'actor.optim.lr'?"},

@@ -1,3 +1,4 @@
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <atomic>
@@ -115,6 +116,22 @@ TEST(Arena, WhatWasReservedIsAllThatItGives) {
                  "out of memory: a step too large needs 1099511627776.0 MiB of temporary memory on "
                  "cpu; lower the.key or other.key");
   }
+}
+
+TEST(Arena, OverGivenMemoryTakesNoOther) {
+  const Buffer memory({}, 8192);
+  Arena arena = Arena::over({}, memory.vec<float>());
+  EXPECT_EQ(arena.capacity(), 8192u);
+  for (int round = 0; round < 2; ++round) {
+    arena.reserve(4096, "a step", "the.key");
+    EXPECT_EQ(arena.alloc<char>(4000), memory.data());
+    EXPECT_EQ(arena.alloc<char>(4096), static_cast<char*>(memory.data()) + 4032);
+  }
+  EXPECT_THAT(testing_support::error_of([&] { arena.reserve(8193, "a step", "the.key"); }),
+              testing::StrEq("out of memory: a step needs 0.0 MiB of temporary memory on cpu and "
+                             "0.0 are left; lower the.key"));
+  arena.reset();
+  EXPECT_THROW(arena.alloc<char>(8193), Error);
 }
 
 TEST(Process, CpusOfAQuota) {

@@ -30,6 +30,8 @@ class DebugDevice(Case):
         self.assertEqual(self.train("two", "device=debug", ranks=2), wanted)
         self.assertEqual(self.train("split", "device=debug", "cluster.placement=split", ranks=2),
                          wanted)
+        self.assertEqual(self.train("mixed", "device=debug", "rollout.device=cpu", "cluster.placement=split", ranks=2),
+                         wanted)
         # From the other device's checkpoint, and rollouts in bf16.
         shutil.copytree(self.folder / "cpu", self.folder / "resumed")
         for folder in ("step_000023", "step_000022"):

@@ -16,6 +16,7 @@
 #include "core/rng.h"
 #include "kernels/elementwise.h"
 #include "tests/support/random_floats.h"
+#include "tests/support/scratch.h"
 #include "tests/support/test_device.h"
 
 namespace orrery::learners {
@@ -144,6 +145,32 @@ TEST(ShardTree, HasTheBitsOfTheRecursiveDefinition) {
     }
   }
   EXPECT_THROW(ShardTree(test_device(), {0, 10}, 3), Error);
+}
+
+TEST(ShardTree, SumsInGivenMemoryAndTakesNoOther) {
+  constexpr int64_t kElements = 1000;
+  const Context ctx = test_context();
+  std::vector<std::vector<float>> leaves;
+  for (uint64_t s = 0; s < 8; ++s) leaves.push_back(random_floats(kElements, s));
+  const auto fill = [&](int64_t shard, const FlatView& buffer, const auto& /*merge*/) {
+    write(ctx, buffer, 0, kElements, leaves[static_cast<size_t>(shard)]);
+  };
+  for (const int64_t count : {1, 2, 8}) {
+    ShardTree tree(test_device(), {0, kElements}, count), own(test_device(), {0, kElements}, count);
+    sum(own, ctx, 0, count, fill, kWhole, kNobody);
+    const int64_t needed =
+        (static_cast<int64_t>(own.memory_bytes() / sizeof(float)) + 15) / 16 * 16;
+    const Buffer memory(test_device(), static_cast<size_t>(needed + 5) * sizeof(float));
+    const Vec<float> rest = tree.use_memory(memory.vec<float>(), /*by_region=*/false);
+    EXPECT_EQ(rest.size, 5);
+    sum(tree, ctx, 0, count, fill, kWhole, kNobody);
+    EXPECT_EQ(tree.result().data, memory.vec<float>().data);
+    EXPECT_EQ(tree.memory_bytes(), 0u);
+    EXPECT_EQ(downloaded(ctx, tree.result()), downloaded(ctx, own.result()));
+    EXPECT_THAT(testing_support::error_of([&] { tree.use_memory(rest, /*by_region=*/false); }),
+                testing::HasSubstr("out of memory: the gradients of " + std::to_string(count) +
+                                   " shard(s)"));
+  }
 }
 
 TEST(ShardTree, AWindowHasTheBitsOfAWholeBuffer) {

@@ -1,5 +1,6 @@
 // Recorded log-probs are checked to the bit before anything is learned from them; those
 // of other numerics are recomputed.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -9,9 +10,11 @@
 #include <limits>
 
 #include "comm/communicator.h"
+#include "kernels/elementwise.h"
 #include "learners/learner.h"
 #include "learners/losses/ppo.h"
 #include "tests/learners/tiny_gradient.h"
+#include "tests/support/scratch.h"
 
 namespace orrery::learners {
 namespace {
@@ -70,6 +73,31 @@ TEST(VerifyLogprobs, EqualBitsAreLearnedFrom) {
   EXPECT_EQ(result.sums.mismatches.count, 0);
   EXPECT_EQ(result.sums.logprob_diff_max, 0);
   EXPECT_NE(f.weights(), before);
+}
+
+TEST(Learner, LearnsTheSameInGivenMemory) {
+  Fixture own, given;
+  const Buffer memory(test_device(), size_t{4} << 20);
+  given.learner.use_memory(memory.vec<float>());
+  EXPECT_EQ(given.learner.idle_memory().data, memory.vec<float>().data);
+  for (int step = 0; step < 2; ++step) {
+    // What others leave there changes nothing.
+    kernels::fill(given.ctx,
+                  {.y = memory.vec<float>(), .value = std::numeric_limits<float>::quiet_NaN()});
+    auto trees = own.trees(), same = given.trees();
+    EXPECT_EQ(given.learner.logprobs(same, kTemperature),
+              own.learner.logprobs(trees, kTemperature));
+    own.objective.verify_logprobs = given.objective.verify_logprobs = step == 0;
+    own.update();
+    given.update();
+    EXPECT_EQ(given.weights(), own.weights());
+  }
+  EXPECT_THAT(
+      testing_support::error_of([&] { given.learner.use_memory(memory.vec<float>().part(0, 64)); }),
+      testing::HasSubstr("out of memory: the gradients of"));
+  given.learner.use_memory(memory.vec<float>().part(0, 36000));
+  EXPECT_THAT(testing_support::error_of([&] { given.update(); }),
+              testing::HasSubstr("out of memory"));
 }
 
 TEST(VerifyLogprobs, OneUlpIsRefusedAndNothingIsLearned) {

@@ -17,12 +17,14 @@
 #include "kernels/logprob.h"
 #include "tests/rollout/tiny_model.h"
 #include "tests/support/device_values.h"
+#include "tests/support/scratch.h"
 
 namespace orrery::rollout {
 namespace {
 
 using testing::HasSubstr;
 using testing_support::Architecture;
+using testing_support::error_of;
 using testing_support::kArchitectures;
 using testing_support::randomize;
 using testing_support::test_context;
@@ -352,10 +354,43 @@ TEST_P(LentMemory, IsUsedWhateverWasLeftInIt) {
     expect_same_bits(engine.run(), expected, "lent memory");
     fill_with_nan();
     engine.set_weight_version(0);
+    fill_with_nan();  // until work comes
   }
+  engine.submit(requests.front());
   download(ctx_, Span<float>(host), memory);
   EXPECT_TRUE(std::all_of(host.begin(), host.begin() + needed, [](float v) { return v == 0; }));
   EXPECT_TRUE(std::isnan(host[static_cast<size_t>(needed)])) << "beyond what the cache needs";
+}
+
+TEST_P(LentMemory, IsAllThatTheEngineUses) {
+  models::Transformer model(tiny_config(kArchitectures[0]), test_device(), GetParam());
+  randomize(ctx_, model, 5);
+  const auto requests = mixed_requests();
+  const auto expected = generate(model, requests, {});
+  EngineConfig config{.max_num_seqs = 16, .max_num_batched_tokens = 64};
+  const auto memory_error = [&](const Vec<float>& memory) {
+    config.memory = memory;
+    return error_of([&] { Engine(ctx_, model, nullptr, config); });
+  };
+  const Buffer all(ctx_.device, size_t{8} << 20);
+  EXPECT_THAT(memory_error(all.vec<float>().part(0, 1000)),
+              HasSubstr("a step of the rollout engine needs"));
+  config.memory = all.vec<float>();
+  Engine engine(ctx_, model, nullptr, config);
+  EXPECT_EQ(engine.memory_bytes(), 0u);
+  // As many blocks as 16 sequences need, or what fits.
+  int64_t least = 0, most = all.vec<float>().size;
+  while (least + 1 < most) {
+    const int64_t size = (least + most) / 2;
+    (memory_error(all.vec<float>().part(0, size)) == "no error" ? most : least) = size;
+  }
+  config.memory = all.vec<float>().part(0, most);
+  Engine smallest(ctx_, model, nullptr, config);
+  EXPECT_LT(smallest.stats().kv_blocks, engine.stats().kv_blocks);
+  for (Engine* each : {&engine, &smallest}) {
+    for (const GenerateRequest& request : requests) each->submit(request);
+    expect_same_bits(each->run(), expected, "given memory");
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, LentMemory, testing::ValuesIn(testing_support::test_dtypes()),
