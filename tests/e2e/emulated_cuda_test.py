@@ -39,10 +39,7 @@ class EmulatedCuda(Case):
         super().setUp()
         harness.BIN = self.bin = EMULATED
         # A rank takes all of its device's, and the emulator fills it with NaN.
-        self.emulate(ORRERY_EMULATOR_MEMORY_MB="128")
-
-    def emulate(self, **environment):
-        self.enterContext(mock.patch.dict(os.environ, environment))
+        self.enterContext(mock.patch.dict(os.environ, ORRERY_EMULATOR_MEMORY_MB="128"))
 
     def run_training(self, name, *options, ranks=0, after_sft=False):
         run_dir = self.folder / name

@@ -1,6 +1,7 @@
 // Uploads to a device that copies behind the host, as late as it may (runtime.cc).
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 #include <vector>
 
