@@ -1,7 +1,7 @@
 # The CUDA backend, with the option ORRERY_CUDA (presets cuda-release, cuda-debug):
-# kernels/cuda/*.cu become part of orrery_kernels, core/cuda_api.cc of orrery_core. Without the
-# option, and without ORRERY_CUDA_CHECK, nothing here does anything, and no compiler of CUDA is
-# looked for.
+# kernels/cuda/*.cu and learners/cuda/*.cu become part of orrery_kernels, core/cuda_api.cc of
+# orrery_core. Without the option, and without ORRERY_CUDA_CHECK, nothing here does anything, and no
+# compiler of CUDA is looked for.
 option(ORRERY_CUDA_CHECK "In a build without CUDA: define the target cuda_check, which tools/check.sh builds" OFF)
 # Code of 8.0 runs on every 8.x, code of 9.0 on H100 and H200; the PTX of 9.0 is compiled by the
 # driver of a later GPU, when a program first starts there.
@@ -30,10 +30,10 @@ if(ORRERY_CUDA)
   target_compile_definitions(orrery_flags INTERFACE ORRERY_CUDA)
 endif()
 
-# The objects of kernels/cuda. tools/lint/ptx_lint.py runs the compiler, so that no build has a
+# The objects of all .cu. tools/lint/ptx_lint.py runs the compiler, so that no build has a
 # kernel with other bits than the CPU's, or one that spills.
 function(orrery_cuda_kernels)
-  file(GLOB sources CONFIGURE_DEPENDS kernels/cuda/*.cu)
+  file(GLOB sources CONFIGURE_DEPENDS kernels/cuda/*.cu learners/cuda/*.cu)
   set(lint ${CMAKE_SOURCE_DIR}/tools/lint/ptx_lint.py)
   set_source_files_properties(${sources} PROPERTIES OBJECT_DEPENDS ${lint})
   add_library(orrery_kernels_cuda OBJECT ${ARGN} ${sources})

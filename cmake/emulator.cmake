@@ -1,15 +1,16 @@
-# The CUDA backend on a CPU (docs/cuda.md): kernels/cuda/*.cu and core/cuda_api.cc compiled against
-# tests/gpu/emulator, and what of core and kernels asks whether there is a CUDA backend compiled as
+# The CUDA backend on a CPU (docs/cuda.md): kernels/cuda/*.cu, learners/cuda/*.cu and
+# core/cuda_api.cc compiled against tests/gpu/emulator, and what of core, kernels and learners asks whether there is a CUDA backend compiled as
 # in a CUDA build. These objects stand before the libraries on a link line, so that the libraries'
 # own are left out; all others are the same. None of it is in bin/orrery.
 function(orrery_emulator)
   if(ORRERY_CUDA OR ORRERY_SANITIZE)  # which have a backend, or instrument accesses themselves
     return()
   endif()
-  file(GLOB cuda RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS kernels/cuda/*.cu kernels/cuda/*.cuh)
+  file(GLOB cuda RELATIVE ${CMAKE_SOURCE_DIR} CONFIGURE_DEPENDS
+       kernels/cuda/*.cu kernels/cuda/*.cuh learners/cuda/*.cu)
   orrery_emulated_objects(orrery_emulated_kernels ${cuda})
 
-  file(GLOB host CONFIGURE_DEPENDS core/*.cc kernels/*.cc tests/gpu/emulator/*.cc)
+  file(GLOB host CONFIGURE_DEPENDS core/*.cc kernels/*.cc learners/token_loss.cc tests/gpu/emulator/*.cc)
   list(FILTER host EXCLUDE REGEX "_test\\.cc$")
   add_library(orrery_emulated_host OBJECT EXCLUDE_FROM_ALL ${host})
   target_include_directories(orrery_emulated_host PRIVATE tests/gpu/emulator)

@@ -155,7 +155,7 @@ if(TARGET orrery-emulated)
   target_link_libraries(ops_check_emulated PRIVATE orrery_kernels)
   target_compile_options(ops_check_emulated PRIVATE -Wall -Wextra -Wshadow -Wno-missing-field-initializers -ffp-contract=off)
   orrery_link_emulated(ops_check_emulated)
-  foreach(stage products rows flat vocabulary kv attention_forward attention_backward sampling
+  foreach(stage products rows flat vocabulary kv attention_forward attention_backward sampling token_losses
           large_products large_rows large_vocabulary large_attention large_sampling)
     add_test(NAME emulated.ops.${stage} COMMAND ops_check_emulated ${stage})
     set_tests_properties(emulated.ops.${stage} PROPERTIES LABELS unit-emulated TIMEOUT 900)

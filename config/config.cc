@@ -190,7 +190,8 @@ Device device(const proto::Config& config, LocalRank local) {
 
 Device rollout_device(const proto::Config& config, LocalRank local) {
   const std::string& name = config.rollout().device();
-  return name == "same" ? device(config, local) : device_from_name("rollout.device", name, local);
+  return name == kSameDevice ? device(config, local)
+                             : device_from_name("rollout.device", name, local, kSameDevice);
 }
 
 DType compute_dtype(const proto::Config& config) {

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "core/device.h"
 #include "core/dtype.h"
@@ -41,6 +42,9 @@ std::string config_to_yaml(const proto::Config& config);
 
 /// What the key `device` means. Usage Error for a device that this build lacks.
 Device device(const proto::Config& config, LocalRank local = {});
+
+/// The value of rollout.device that means what `device` means.
+inline constexpr std::string_view kSameDevice = "same";
 
 /// The device of ranks that only generate: what rollout.device means, likewise.
 Device rollout_device(const proto::Config& config, LocalRank local = {});

@@ -14,8 +14,9 @@ namespace {
 
 constexpr std::string_view kCpu = "cpu", kDebug = "debug", kCuda = "cuda", kAuto = "auto";
 
-std::vector<std::string_view> built() {
+std::vector<std::string_view> choices(std::string_view other) {
   std::vector<std::string_view> names = {kCpu, kDebug, kAuto};
+  if (!other.empty()) names.insert(names.begin(), other);
   if (kCudaBuilt) names.push_back(kCuda);
   return names;
 }
@@ -51,6 +52,13 @@ DeviceMemory device_memory(Device device) {
   fail("device {} does not count its memory", device_name(device));
 }
 
+std::string device_model(Device device) {
+  if constexpr (kCudaBuilt) {
+    if (device.type == DeviceType::kCuda) return cuda_api::identity(device).model;
+  }
+  fail("device {} has no model", device_name(device));
+}
+
 std::string device_identity(Device device) {
   if constexpr (kCudaBuilt) {
     if (device.type == DeviceType::kCuda) return cuda_api::identity(device).uuid;
@@ -69,7 +77,8 @@ AutoDevice auto_device(LocalRank local) {
   return {{DeviceType::kCpu}, "this build has no kernels for cuda"};
 }
 
-Device device_from_name(std::string_view key, std::string_view name, LocalRank local) {
+Device device_from_name(std::string_view key, std::string_view name, LocalRank local,
+                        std::string_view other) {
   if (name == kCpu) return {DeviceType::kCpu};
   if (name == kDebug) return {DeviceType::kDebug};
   if (name == kAuto) return auto_device(local).device;
@@ -79,7 +88,7 @@ Device device_from_name(std::string_view key, std::string_view name, LocalRank l
   if (kCudaBuilt && index) return {DeviceType::kCuda, *index};
   fail_usage("{} is '{}', {}: use {}", key, name,
              unnumbered || index ? "which this build has no kernels for" : "which is no device",
-             fmt::join(built(), " or "));
+             fmt::join(choices(other), " or "));
 }
 
 bool has_backend(Device device) { return device.type != DeviceType::kCuda || kCudaBuilt; }

@@ -21,9 +21,10 @@ struct LocalRank {
 /// "cuda:1" (whether the machine has it shows on first use). "cuda" is the device of
 /// the local rank, where a process has one to itself as long as there are enough, and
 /// else they share them round robin. "auto" is auto_device(). Usage Error, naming `key`
-/// (a config's key or an option) and the devices there are, for one that this build
-/// lacks.
-Device device_from_name(std::string_view key, std::string_view name, LocalRank local = {});
+/// (a config's key or an option), the devices there are and what else the key may be
+/// (`other`, if anything), for one that this build lacks.
+Device device_from_name(std::string_view key, std::string_view name, LocalRank local = {},
+                        std::string_view other = {});
 
 /// What "auto" means for a process here: the device that "cuda" means, if this build
 /// has kernels for it and there is one, and else the CPU.
@@ -38,6 +39,8 @@ struct DeviceMemory {
   size_t free = 0, total = 0;
 };
 DeviceMemory device_memory(Device device);
+/// What a CUDA device is sold as: "NVIDIA H100 80GB HBM3".
+std::string device_model(Device device);
 /// What tells a CUDA device from all others, whatever a process calls it.
 std::string device_identity(Device device);
 

@@ -172,7 +172,7 @@ std::unique_ptr<Job> make_job(const proto::Config& config, comm::Communicator& w
   });
   if (config.device() == "auto" && world.rank() == 0)
     spdlog::info("device: auto is {} ({})", device_name(ctx.device), auto_device(local).why);
-  const bool same = config.rollout().device() == "same";
+  const bool same = config.rollout().device() == config::kSameDevice;
   const std::string key = learns || same ? "device" : "rollout.device";
   set_up_data_plane(world, config.cluster(), key, ctx.device);
   ctx.threads = resolve_threads(config, local.size);

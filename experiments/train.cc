@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "comm/watchdog.h"
+#include "core/device.h"
 #include "core/error.h"
 #include "core/flight_recorder.h"
 #include "core/log.h"
@@ -23,6 +24,14 @@
 namespace orrery::experiments {
 namespace {
 
+/// Where this rank computes: "AVX-512", "cuda:0 (NVIDIA H100 80GB HBM3)".
+std::string place_of(Device device) {
+  const std::string target = kernels::cpu_target_name();
+  if (device.type == DeviceType::kCpu) return target;
+  return fmt::format("{} ({})", device_name(device),
+                     device.type == DeviceType::kCuda ? device_model(device) : target);
+}
+
 /// What the job is, once: the supervisor's log has it all from the first attempt.
 void describe(const Job& job) {
   if (!job.is_main() || launch::supervised_attempt(job.config.run_dir()) > 1) return;
@@ -34,7 +43,7 @@ void describe(const Job& job) {
       job.topology.learners.size(), job.topology.actors(),
       rollout::fingerprint_text(
           rollout::fingerprint_of(job.ctx.device, job.model().compute_dtype())),
-      kernels::cpu_target_name());
+      place_of(job.ctx.device));
   if (job.config.cluster().reduce() == proto::ClusterSection::FAST &&
       job.topology.learners.size() > 1) {
     spdlog::warn(

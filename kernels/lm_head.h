@@ -40,7 +40,7 @@ struct LmHeadChunk {
 
 /// The head's forward and backward in one walk over the rows:
 ///   while (const auto chunk = walk.next()) {
-///     ...  download the chunk's logprobs and entropies; upload its dlogp and dentropy
+///     ...  from the chunk's logprobs and entropies its dlogp and dentropy
 ///     walk.backward(*chunk, dhidden, dw, accumulate);
 ///   }
 /// What the loss makes of a chunk's log-probs is needed before its logits are gone, so

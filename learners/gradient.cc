@@ -1,7 +1,6 @@
 #include "learners/gradient.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 #include "core/profile.h"
@@ -13,9 +12,6 @@
 
 namespace orrery::learners {
 namespace {
-
-/// Tokens that a loss is asked for at once.
-constexpr int64_t kLossTokens = 256;
 
 template <class T>
 Vec<T> device_vec(int64_t size, Arena& arena) {
@@ -58,22 +54,6 @@ Mat<float> dhidden_of(const models::Transformer& model, const MicroBatch& batch,
   return arena.mat<float>(std::ssize(batch.output_rows), model.config().hidden_size);
 }
 
-/// Log-probs and entropies of a chunk of loss rows, and what the loss makes of them, in
-/// host memory.
-struct HostChunk {
-  int64_t begin = 0;
-  Array<float> logprobs, entropies, dlogp, dentropy;
-};
-
-HostChunk download_chunk(const Context& ctx, const kernels::LmHeadChunk& chunk) {
-  const int64_t rows = chunk.logprobs.size;
-  HostChunk host{chunk.begin, Array<float>(rows), Array<float>(rows), Array<float>(rows),
-                 Array<float>(rows)};
-  download(ctx, Span<float>(host.logprobs), chunk.logprobs);
-  download(ctx, Span<float>(host.entropies), chunk.entropies);
-  return host;
-}
-
 LossToken loss_token(const MicroBatch::LossRow& row, float logp, float entropy) {
   const Leaf& leaf = *row.leaf;
   LossToken token;
@@ -99,8 +79,8 @@ bool is_finite(const LossToken& token, float weight, const TokenLoss& loss, int6
 }
 
 /// Adds one token to the sums.
-void add_token(LossSums& sums, const MicroBatch::LossRow& row, const LossToken& token,
-               const TokenLoss& loss) {
+void add_token(LossSums& sums, const MicroBatch::LossRow& row, const TokenEvaluation& evaluation) {
+  const auto& [token, _, loss] = evaluation;
   const Leaf& leaf = *row.leaf;
   const double weight = leaf.weight;
   sums.tokens += 1;
@@ -123,30 +103,6 @@ void add_token(LossSums& sums, const MicroBatch::LossRow& row, const LossToken& 
   if (!is_finite(token, leaf.weight, loss, std::ssize(sums.terms))) sums.not_finite.add(place);
 }
 
-/// Asks the loss for the derivatives of a chunk's rows, and multiplies them by the
-/// aggregation weights. coefficients: of all the batch's rows, or empty.
-void differentiate(const Loss& loss, const MicroBatch& batch, std::span<const float> coefficients,
-                   HostChunk& chunk, LossSums& sums) {
-  std::array<LossToken, kLossTokens> tokens;
-  std::array<TokenLoss, kLossTokens> losses;
-  const int64_t rows = chunk.logprobs.size();
-  for (int64_t begin = 0; begin < rows; begin += kLossTokens) {
-    const int64_t count = std::min(kLossTokens, rows - begin);
-    const auto loss_rows = batch.loss_rows.begin() + chunk.begin + begin;
-    for (int64_t i = 0; i < count; ++i) {
-      tokens[i] = loss_token(loss_rows[i], chunk.logprobs[begin + i], chunk.entropies[begin + i]);
-      if (!coefficients.empty()) tokens[i].coefficient = coefficients[chunk.begin + begin + i];
-    }
-    loss.evaluate({tokens.data(), count}, {losses.data(), count});
-    for (int64_t i = 0; i < count; ++i) {
-      add_token(sums, loss_rows[i], tokens[i], losses[i]);
-      const float weight = loss_rows[i].leaf->weight;
-      chunk.dlogp[begin + i] = weight * losses[i].dlogp;
-      chunk.dentropy[begin + i] = weight * losses[i].dentropy;
-    }
-  }
-}
-
 /// The coefficients of a batch's loss rows. The rows of a response stand together, in
 /// order.
 std::vector<float> coefficients_of(const Loss& loss, const MicroBatch& batch,
@@ -162,6 +118,27 @@ std::vector<float> coefficients_of(const Loss& loss, const MicroBatch& batch,
     loss.couple({tokens.data() + begin, end - begin}, {coefficients.data() + begin, end - begin});
   }
   return coefficients;
+}
+
+/// A batch's loss rows as the loss is to find them, but for what the head computes.
+/// coefficients: of all rows, or empty.
+Vec<TokenEvaluation> upload_tokens(const Context& ctx, const MicroBatch& batch,
+                                   std::span<const float> coefficients, Arena& arena) {
+  Array<TokenEvaluation> tokens(std::ssize(batch.loss_rows));
+  for (int64_t i = 0; i < tokens.size(); ++i) {
+    tokens[i].token = loss_token(batch.loss_rows[i], 0, 0);
+    if (!coefficients.empty()) tokens[i].token.coefficient = coefficients[i];
+    tokens[i].weight = batch.loss_rows[i].leaf->weight;
+  }
+  return upload_into(ctx, arena, Span<const TokenEvaluation>(tokens));
+}
+
+/// Adds a batch's rows, which have been evaluated, to the sums.
+void add_tokens(const Context& ctx, const MicroBatch& batch, Vec<const TokenEvaluation> tokens,
+                LossSums& sums) {
+  Array<TokenEvaluation> host(tokens.size);
+  download(ctx, Span<TokenEvaluation>(host), tokens);
+  for (int64_t i = 0; i < host.size(); ++i) add_token(sums, batch.loss_rows[i], host[i]);
 }
 
 }  // namespace
@@ -193,6 +170,7 @@ void ShardPass::measure(const models::Transformer& model, std::span<const MicroB
     hidden_of(model, batch, arena);
     dhidden_of(model, batch, arena);
     models::measure_forward_train(model, batch.view(), arena);
+    arena.alloc<TokenEvaluation>(std::ssize(batch.loss_rows));
     measure_head(model, std::ssize(batch.output_rows), arena);
     models::TransformerBackward::measure(model, batch.view(), arena);
   }
@@ -225,15 +203,18 @@ void ShardPass::head_backward(const Objective& objective, LossSums& sums) {
     download(ctx_, Span<float>(entropies), head.entropies);
     coefficients = coefficients_of(loss, *batch_, logprobs, entropies);
   }
+  const Vec<TokenEvaluation> tokens = upload_tokens(ctx_, *batch_, coefficients, arena_);
   const Mat<float> dhead = model_.lm_head().weight().mat(gradients_);
   kernels::LmHeadWalk walk(ctx_, head, arena_);
   while (const auto chunk = walk.next()) {
-    HostChunk host = download_chunk(ctx_, *chunk);
-    differentiate(loss, *batch_, coefficients, host, sums);
-    upload(ctx_, chunk->dlogp, host.dlogp);
-    upload(ctx_, chunk->dentropy, host.dentropy);
+    loss.evaluate(ctx_, {.logprobs = chunk->logprobs,
+                         .entropies = chunk->entropies,
+                         .tokens = tokens.part(chunk->begin, chunk->logprobs.size),
+                         .dlogp = chunk->dlogp,
+                         .dentropy = chunk->dentropy});
     walk.backward(*chunk, dhidden_, dhead, /*accumulate=*/!is_first_batch());
   }
+  add_tokens(ctx_, *batch_, tokens, sums);
   if (is_first_batch() && dhidden_.rows == 0) zero(as_vec(dhead));
 }
 

@@ -2,7 +2,8 @@
 // like. Losses are one file each in learners/losses/; they know no model and no device.
 //
 // A *token loss* is a function of one token. It is evaluated between logits and their
-// gradient, in the one walk through the head that computes both (kernels/lm_head.h).
+// gradient, in the one walk through the head that computes both (kernels/lm_head.h), on
+// the device where they are.
 // A *coupled loss* needs whole sequences: a first walk through the head computes their
 // log-probs, couple() makes one coefficient per token of them, and from then on it is a
 // token loss, of tokens that have a coefficient. The coefficient is a constant for the
@@ -14,8 +15,10 @@
 #include <utility>
 #include <vector>
 
+#include "core/context.h"
 #include "core/span.h"
 #include "learners/losses/token.h"
+#include "learners/token_loss.h"
 
 namespace orrery::learners {
 
@@ -32,7 +35,8 @@ class Loss {
   virtual bool is_coupled() const = 0;
   /// `tokens`: the loss tokens of one sequence, in order. Sets a coefficient for each.
   virtual void couple(Span<const LossToken> tokens, Span<float> coefficients) const = 0;
-  virtual void evaluate(Span<const LossToken> tokens, Span<TokenLoss> losses) const = 0;
+  /// Queues the evaluation of rows on ctx's device: token_loss().
+  virtual void evaluate(const Context& ctx, const LossRows& rows) const = 0;
 };
 
 /// Whether a loss has a couple() at all, static or not.
@@ -42,15 +46,15 @@ concept HasCouple = requires(TokenFunction& loss, Span<const LossToken> tokens, 
 };
 
 /// A Loss of a struct of settings that has an operator() from LossToken to TokenLoss,
-/// terms() and uses_reference().
+/// terms() and uses_reference(), and is in ORRERY_TOKEN_LOSSES.
 template <class TokenFunction>
 class LossOf final : public Loss {
  public:
   explicit LossOf(const TokenFunction& function) : function_(function), terms_(function.terms()) {}
   Span<const Term> terms() const override { return terms_; }
   bool uses_reference() const override { return function_.uses_reference(); }
-  void evaluate(Span<const LossToken> tokens, Span<TokenLoss> losses) const override {
-    for (int64_t i = 0; i < tokens.size(); ++i) losses[i] = function_(tokens[i]);
+  void evaluate(const Context& ctx, const LossRows& rows) const override {
+    token_loss(ctx, TokenLossOp<TokenFunction>{function_, rows});
   }
   bool is_coupled() const override { return kCoupled; }
   void couple(Span<const LossToken> tokens, Span<float> coefficients) const override {

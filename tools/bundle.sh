@@ -109,8 +109,8 @@ sed -i 's|libexec/mpirun" |&--prefix "$root" |' "$bundle/bin/mpirun"
 
 # --- fixtures and sources ---
 cp -r experiments/quickstart.yaml experiments/quickstart_model "$bundle/share/quickstart/"
-find core kernels learners/losses tests/gpu tests/kernels tests/support -name '*.h' -o -name '*.cuh' -o -name '*.cu' -o \
-  -path 'core/*.cc' -o -path 'kernels/*.cc' -o -path 'tests/gpu/*' -type f |
+find core kernels learners/losses learners/cuda learners/token_loss.* tests/gpu tests/kernels tests/support -name '*.h' -o -name '*.cuh' -o -name '*.cu' -o \
+  -path 'core/*.cc' -o -path 'kernels/*.cc' -o -path 'learners/token_loss.cc' -o -path 'tests/gpu/*' -type f |
   tar -c --files-from=- tools/gpu_suite.sh | tar -x -C "$bundle/src"
 third=$bundle/src/third_party
 mkdir -p "$third/include" "$third/lib"

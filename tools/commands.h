@@ -87,7 +87,7 @@ inline CLI::Validator one_of(std::vector<std::string> choices) {
         for (const std::string& choice : choices) {
           if (choice == text) return std::string();
         }
-        return fmt::format("give {}, not {:.40}", all, text);
+        return fmt::format("give {}, not {}", all, text.empty() ? "nothing" : text.substr(0, 40));
       },
       "");
 }

@@ -30,6 +30,13 @@ struct TokenLoss {
   float terms[kMaxTerms] = {};  ///< values of the loss's terms(), in that order
 };
 
+/// A token with its aggregation weight, and what a loss made of it.
+struct TokenEvaluation {
+  LossToken token;
+  float weight = 0;
+  TokenLoss loss;
+};
+
 /// How tokens' values become a metric.
 enum class Mean {
   kAsLoss,      ///< summed with the aggregation weights: a part of the loss

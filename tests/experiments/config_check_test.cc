@@ -44,6 +44,9 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
   EXPECT_EQ(refused({"device=cuda:x"}),
             kCudaBuilt ? "device is 'cuda:x', which is no device: use cpu or debug or auto or cuda"
                        : "device is 'cuda:x', which is no device: use cpu or debug or auto");
+  EXPECT_THAT(refused({"rollout.device=nonsense"}),
+              testing::StartsWith("rollout.device is 'nonsense', which is no device: "
+                                  "use same or cpu or debug or auto"));
   EXPECT_EQ(refused({"device=debug", "cluster.data_plane=nccl"}),
             "cluster.data_plane is nccl but device is debug, and NCCL is for CUDA devices: "
             "set device to cuda, or cluster.data_plane to auto");

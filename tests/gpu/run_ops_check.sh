@@ -99,6 +99,7 @@ host_sources() {
   find core -name '*.cc' ! -name stream.cc ! -name cuda_api.cc ! -name upload_ring.cc ! -name sha256.cc ! -name file.cc ! -name 'json_*.cc' \
     ! -name durable_file.cc ! -name lfs_pointer.cc
   find kernels -name '*.cc'
+  echo learners/token_loss.cc
 }
 objects=()
 for source in $(host_sources); do
@@ -112,7 +113,7 @@ ar qc "$host/libhost.a" "${objects[@]}"
 objects=()
 flags=(-std=c++20 -O3 "-arch=sm_${capability/./}" -fmad=false --expt-relaxed-constexpr -diag-suppress 554
   -DFMT_USE_CONSTEXPR=1 -Xcompiler -ffp-contract=off -Xptxas -v -I.)
-for source in kernels/cuda/*.cu tests/gpu/ops/tune.cu; do
+for source in kernels/cuda/*.cu learners/cuda/*.cu tests/gpu/ops/tune.cu; do
   objects+=("$(object "$built" "$source")")
   echo "${objects[-1]} $nvcc ${flags[*]} ${packages[*]} -c $source"
 done >"$built/commands"

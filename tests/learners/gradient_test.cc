@@ -9,8 +9,13 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "learners/losses/gspo.h"
+#include "learners/losses/policy.h"
 #include "learners/losses/ppo.h"
 #include "tests/learners/tiny_gradient.h"
 
@@ -289,17 +294,30 @@ TEST_P(ModelGradient, OtherTreesInTheBatchChangeNoLogprob) {
 
 INSTANTIATE_TEST_SUITE_P(Architectures, ModelGradient, testing::Values("llama", "qwen2", "qwen3"));
 
-/// PPO that counts the tokens of each sequence.
-struct CountingPpo {
-  static constexpr Term kTerms[] = {{"length", Mean::kOverTokens}};
-  static void couple(Span<const LossToken> tokens, Span<float> lengths) {
-    for (float& length : lengths) length = static_cast<float>(tokens.size());
+/// PPO that notes the tokens of each sequence.
+class CountingPpo final : public Loss {
+ public:
+  Span<const Term> terms() const override { return loss_->terms(); }
+  bool uses_reference() const override { return loss_->uses_reference(); }
+  bool is_coupled() const override { return true; }
+  void couple(Span<const LossToken> tokens, Span<float> coefficients) const override {
+    lengths_.push_back(tokens.size());
+    for (float& coefficient : coefficients) coefficient = 1;
   }
-  PolicyTerm operator()(const LossToken& token) const {
-    PolicyTerm term = Ppo{}(token);
-    term.terms[0] = token.coefficient;
-    return term;
+  void evaluate(const Context& ctx, const LossRows& rows) const override {
+    Array<TokenEvaluation> tokens(rows.tokens.size);
+    download(ctx, Span<TokenEvaluation>(tokens), rows.tokens);
+    for (const TokenEvaluation& row : Span<const TokenEvaluation>(tokens))
+      EXPECT_EQ(row.token.coefficient, 1);
+    loss_->evaluate(ctx, rows);
   }
+
+  /// Of all sequences that it was asked to couple since then.
+  std::vector<int64_t> take_lengths() const { return std::exchange(lengths_, {}); }
+
+ private:
+  std::shared_ptr<const Loss> loss_ = make_loss(Policy<Ppo>{});
+  mutable std::vector<int64_t> lengths_;
 };
 
 TEST(CoupledLoss, SeesWholeSequencesAndTakesASecondWalkWithTheSameBits) {
@@ -308,23 +326,20 @@ TEST(CoupledLoss, SeesWholeSequencesAndTakesASecondWalkWithTheSameBits) {
   randomize(model, 13, ctx);
   const TinyBatch batch(14, model.config().vocab_size, {5, 33, 40}, 3);
   auto trees = batch.trees();
-  const Objective plain{.loss = make_loss(Policy<Ppo>{})},
-      coupled{.loss = make_loss(Policy<CountingPpo>{})};
+  const auto counting = std::make_shared<CountingPpo>();
+  const Objective plain{.loss = make_loss(Policy<Ppo>{})}, coupled{.loss = counting};
   EXPECT_FALSE(plain.loss->is_coupled());
-  EXPECT_TRUE(coupled.loss->is_coupled());
-  double squares = 0;
-  for (const Tree& tree : trees) {
-    for (const Leaf& leaf : tree.leaves) {
-      const auto length = static_cast<double>(leaf.loss_tokens());
-      squares += length * length;
-    }
+  EXPECT_TRUE(make_loss(Policy<Gspo>{})->is_coupled());
+  std::vector<int64_t> lengths;
+  for (const Tree* tree : pointers(trees)) {
+    for (const Leaf& leaf : tree->leaves) lengths.push_back(leaf.loss_tokens());
   }
   const GradientResult expected = gradient_of(model, plain, trees, 1 << 20);
   for (const int64_t max_tokens : {1, 100, 1 << 20}) {
     const GradientResult result = gradient_of(model, coupled, trees, max_tokens);
     EXPECT_EQ(result.gradient, expected.gradient);
     EXPECT_EQ(result.sums.loss, expected.sums.loss);
-    EXPECT_EQ(testing_support::term_sum(result.sums, "length"), squares);
+    EXPECT_EQ(counting->take_lengths(), lengths);
   }
 }
 

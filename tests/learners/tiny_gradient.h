@@ -28,6 +28,33 @@ inline void shard_gradient(const Context& ctx, const models::Transformer& model,
   pass.embedding_backward();
 }
 
+/// What a loss makes of tokens, on the device under test.
+inline std::vector<learners::TokenLoss> losses_of(const learners::Loss& loss,
+                                                  std::span<const learners::LossToken> tokens) {
+  const Context ctx = test_context();
+  const int64_t rows = std::ssize(tokens);
+  std::vector<float> logprob_values, entropy_values;
+  Array<learners::TokenEvaluation> evaluations(rows);
+  for (int64_t i = 0; i < rows; ++i) {
+    logprob_values.push_back(tokens[i].logp);
+    entropy_values.push_back(tokens[i].entropy);
+    evaluations[i].token = tokens[i];
+  }
+  Arena arena(ctx.device);
+  const auto device = upload_into(ctx, arena, Span<const learners::TokenEvaluation>(evaluations));
+  const DeviceFloats logprobs(ctx, logprob_values), entropies(ctx, entropy_values);
+  const DeviceFloats derivatives(ctx, std::vector<float>(static_cast<size_t>(2 * rows)));
+  loss.evaluate(ctx, {.logprobs = logprobs.vec(),
+                      .entropies = entropies.vec(),
+                      .tokens = device,
+                      .dlogp = derivatives.vec().part(0, rows),
+                      .dentropy = derivatives.vec().part(rows, rows)});
+  download(ctx, Span<learners::TokenEvaluation>(evaluations), device);
+  std::vector<learners::TokenLoss> losses;
+  for (const learners::TokenEvaluation& evaluation : evaluations) losses.push_back(evaluation.loss);
+  return losses;
+}
+
 struct GradientResult {
   std::vector<float> gradient;
   learners::LossSums sums;

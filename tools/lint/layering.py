@@ -39,8 +39,8 @@ PLACES = [
      re.compile(r"(tests/)?(storage|rollout)/(.*/)?\w*(checkpoint|trajectory|rollout_file|hdf5)\w*\.(h|cc)$"),
      "hdf5.h belongs to the files of checkpoint and trajectory I/O in storage/ and rollout/"),
     (re.compile(r"(cuda_runtime(_api)?|cuda|cublasLt|cudnn|nccl)\.h$"),
-     re.compile(r"tests/gpu/|core/\w*(device|cuda)\w*\.|(tests/)?kernels/cuda/|comm/\w*nccl\w*\."),
-     "CUDA's headers belong to core's device files, kernels/cuda/ and NCCL's file"),
+     re.compile(r"tests/gpu/|core/\w*(device|cuda)\w*\.|(tests/)?kernels/cuda/|learners/cuda/|comm/\w*nccl\w*\."),
+     "CUDA's headers belong to core's device files, kernels/cuda/, learners/cuda/ and NCCL's file"),
     (re.compile(r"(oneapi/dnnl/)?dnnl\w*\.hpp?$"), re.compile(r"bench/"), "oneDNN is the yardstick: bench/ alone uses it"),
 ]
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')

@@ -5,7 +5,7 @@
     tools/lint/ptx_lint.py --compile NVCC ...   runs this compile command, then checks its PTX for
                                                 each architecture and what ptxas said of it
 
-The second form is the compiler launcher of kernels/cuda (cmake/cuda.cmake): an object with a
+The second form is the compiler launcher of all .cu (cmake/cuda.cmake): an object with a
 finding is removed, so that no build has it. What ptxas says of each kernel (registers, shared
 memory, spills) stays beside the object, as OBJECT.ptxas.txt. Prints one line a finding; exit code 1
 if there is any.

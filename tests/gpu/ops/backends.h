@@ -15,6 +15,7 @@
 #include "kernels/cuda/rows.h"
 #include "kernels/cuda/sampling.h"
 #include "kernels/cuda/swiglu.h"
+#include "learners/cuda/token_loss.h"
 
 namespace orrery::ops_check {
 
@@ -58,6 +59,10 @@ struct Cpu {
   static auto name(const Context& ctx, const kernels::Op& op) { return kernels::name(ctx, op); }
   ORRERY_OPS(ORRERY_OP)
 #undef ORRERY_OP
+  template <class Loss>
+  static void token_loss(const Context& ctx, const learners::TokenLossOp<Loss>& op) {
+    learners::token_loss(ctx, op);
+  }
   static kernels::PackedWeight pack_weight(const Context& ctx, const kernels::PackWeight& op) {
     return kernels::pack_weight(ctx, op);
   }
@@ -73,6 +78,10 @@ struct Cuda {
   }
   ORRERY_OPS(ORRERY_OP)
 #undef ORRERY_OP
+  template <class Loss>
+  static void token_loss(const Context& ctx, const learners::TokenLossOp<Loss>& op) {
+    learners::cuda::token_loss(ctx, op);
+  }
   static kernels::PackedWeight pack_weight(const Context& ctx, const kernels::PackWeight& op) {
     kernels::cuda::pack_weight(ctx, op);
     return {op.dtype, op.weight.rows, op.weight.cols, op.memory};

@@ -19,6 +19,7 @@
 #include "tests/gpu/ops/cases.h"
 #include "tests/gpu/ops/large.h"
 #include "tests/gpu/ops/large_attention.h"
+#include "tests/gpu/ops/token_losses.h"
 
 namespace orrery::ops_check {
 
@@ -148,6 +149,7 @@ constexpr Stage kStages[] = {
        skip(kAttentionPairsTreeCases);
      }},
     {"sampling", [](Bench& bench) { ORRERY_WALK(kSamplingCases); }},
+    {"token_losses", [](Bench& bench) { ORRERY_WALK(kTokenLossCases); }},
     {"large_products", large_products},
     {"large_rows", large_rows},
     {"large_vocabulary", large_vocabulary},

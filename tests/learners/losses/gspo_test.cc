@@ -48,8 +48,7 @@ Outcome evaluate(const nlohmann::json& golden) {
     std::vector<float> coefficients(tokens.size());
     loss->couple(tokens, coefficients);
     for (size_t t = 0; t < tokens.size(); ++t) tokens[t].coefficient = coefficients[t];
-    std::vector<TokenLoss> losses(tokens.size());
-    loss->evaluate(tokens, losses);
+    const std::vector<TokenLoss> losses = testing_support::losses_of(*loss, tokens);
     const float weight = aggregation_weight(proto::ActorSection::SEQ_MEAN_TOKEN_MEAN,
                                             static_cast<int64_t>(tokens.size()), 0, sequences, 0);
     auto& dlogprobs = result.dlogprobs.emplace_back();
