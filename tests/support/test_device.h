@@ -20,6 +20,11 @@ inline Device test_device() {
   return device_from_name("ORRERY_TEST_DEVICE", name != nullptr ? name : "cpu");
 }
 
+/// Whether it is the CUDA emulator, on which a small model takes seconds a step.
+inline bool is_emulated(Device device) {
+  return device.type == DeviceType::kCuda && device_model(device).starts_with("emulated");
+}
+
 /// The types of products that test_device() has kernels for: f32 alone on CUDA.
 inline std::vector<DType> test_dtypes() {
   if (test_device().type == DeviceType::kCuda) return {DType::kF32};
