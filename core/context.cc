@@ -7,9 +7,9 @@ namespace orrery {
 std::string device_name(Device device) {
   switch (device.type) {
     case DeviceType::kCpu:
-      return "cpu";
+      return device.dot16() ? "cpu-dot16" : "cpu";
     case DeviceType::kDebug:
-      return "debug";
+      return device.dot16() ? "debug-dot16" : "debug";
     case DeviceType::kCuda:
       return fmt::format("cuda:{}", device.index);
   }

@@ -12,10 +12,11 @@
 namespace orrery {
 namespace {
 
-constexpr std::string_view kCpu = "cpu", kDebug = "debug", kCuda = "cuda", kAuto = "auto";
+constexpr std::string_view kCpu = "cpu", kDebug = "debug", kCuda = "cuda", kAuto = "auto",
+                           kCpuDot16 = "cpu-dot16", kDebugDot16 = "debug-dot16";
 
 std::vector<std::string_view> choices(std::string_view other) {
-  std::vector<std::string_view> names = {kCpu, kDebug, kAuto};
+  std::vector<std::string_view> names = {kCpu, kCpuDot16, kDebug, kAuto};
   if (!other.empty()) names.insert(names.begin(), other);
   if (kCudaBuilt) names.push_back(kCuda);
   return names;
@@ -80,7 +81,9 @@ AutoDevice auto_device(LocalRank local) {
 Device device_from_name(std::string_view key, std::string_view name, LocalRank local,
                         std::string_view other) {
   if (name == kCpu) return {DeviceType::kCpu};
+  if (name == kCpuDot16) return {DeviceType::kCpu, 0, Bf16Sums::kDot16};
   if (name == kDebug) return {DeviceType::kDebug};
+  if (name == kDebugDot16) return {DeviceType::kDebug, 0, Bf16Sums::kDot16};
   if (name == kAuto) return auto_device(local).device;
   const bool unnumbered = name == kCuda;
   const std::optional<int> index = cuda_index(name);

@@ -17,12 +17,13 @@ struct LocalRank {
   int rank = 0, size = 1;
 };
 
-/// The device that `name` means: "cpu", "debug", "auto"; in a CUDA build "cuda", and
-/// "cuda:1" (whether the machine has it shows on first use). "cuda" is the device of
-/// the local rank, where a process has one to itself as long as there are enough, and
-/// else they share them round robin. "auto" is auto_device(). Usage Error, naming `key`
-/// (a config's key or an option), the devices there are and what else the key may be
-/// (`other`, if anything), for one that this build lacks.
+/// The device that `name` means: "cpu", "debug", "auto"; "cpu-dot16", the CPU with the
+/// bf16 arithmetic of an H100's tensor cores, and likewise "debug-dot16"; in a CUDA
+/// build "cuda", and "cuda:1" (whether the machine has it shows on first use). "cuda"
+/// is the device of the local rank, where a process has one to itself as long as there
+/// are enough, and else they share them round robin. "auto" is auto_device(). Usage
+/// Error, naming `key` (a config's key or an option), the devices there are and what
+/// else the key may be (`other`, if anything), for one that this build lacks.
 Device device_from_name(std::string_view key, std::string_view name, LocalRank local = {},
                         std::string_view other = {});
 

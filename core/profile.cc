@@ -74,8 +74,10 @@ void Profile::read_intervals() {
 }
 
 size_t Profile::open_phase(const Context& ctx, const char* name) {
-  ORRERY_CHECK(ctx.device == stream_.device(), "a profile of {} for work on {}",
-               device_name(stream_.device()), device_name(ctx.device));
+  const Device own = stream_.device();  // whose work may be of any arithmetic
+  ORRERY_CHECK(ctx.device.type == own.type && ctx.device.index == own.index,
+               "a profile of {} for work on {}", device_name(stream_.device()),
+               device_name(ctx.device));
   charge();
   const size_t previous = phase_;
   phase_ = find_or_add(phases_, name);

@@ -16,7 +16,9 @@
 //
 // That is with an f32 pool. With a bf16 pool (q and out are bf16 too) the products are
 // sums in pairs, p is rounded to bf16 before it meets v, tiles are multiplied whole,
-// and out is o / l + 0, rounded: docs/numerics.md, "bf16", has the blocks.
+// and out is o / l + 0, rounded: docs/numerics.md, "bf16", has the blocks. On devices
+// whose bf16 is that of tensor cores (Device::dot16()) it is that document's "Dot16",
+// and lse is in base 2.
 #pragma once
 
 #include "core/context.h"

@@ -7,6 +7,7 @@
 #include "core/context.h"
 #include "core/dtype.h"
 #include "core/error.h"
+#include "core/span.h"
 #include "core/tensor.h"
 
 namespace orrery::kernels {
@@ -41,6 +42,17 @@ void require_heads(const char* op, const char* name, Heads<T> x, int64_t tokens,
     fail("{}: {} has stride {} under its {} heads of {}", op, name, x.stride, x.heads, x.head_dim);
   }
   if (x.data == nullptr && x.tokens > 0) fail("{}: {} has no memory", op, name);
+}
+
+/// Ends of runs of rows, in host memory. Empty: there are none.
+inline void require_runs(const char* op, Span<const int64_t> run_ends, int64_t rows) {
+  if (run_ends.empty()) return;
+  int64_t last = 0;
+  for (const int64_t end : run_ends) {
+    if (end < last) fail("{}: a run ends at row {}, after one that ends at {}", op, end, last);
+    last = end;
+  }
+  if (last != rows) fail("{}: the last run ends at row {} of {}", op, last, rows);
 }
 
 /// Elements that activations have.

@@ -22,6 +22,7 @@ void embedding_backward(const Context& ctx, const EmbeddingBackward& op) {
   require_mat(kOp, "dout", op.dout, op.ids.size, op.dtable.cols);
   require_mat(kOp, "dtable", op.dtable, op.dtable.rows, op.dtable.cols);
   require_vec(kOp, "ids", op.ids, op.dout.rows);
+  require_runs(kOp, op.run_ends, op.dout.rows);
   const ProfileOpScope profile(ctx, "embedding backward", 0, f32_bytes(3 * op.dout.size()));
   dispatch<cpu::embedding_backward, cuda::embedding_backward>(ctx, kOp, op);
 }

@@ -7,6 +7,7 @@
 #include "kernels/cuda/lm_head.h"
 #include "kernels/dispatch.h"
 #include "kernels/logprob.h"
+#include "kernels/numerics.h"
 
 namespace orrery::kernels {
 namespace {
@@ -41,7 +42,8 @@ void forward_chunk(const Context& ctx, const LmHeadForward& op, int64_t begin, M
             .log_sum = statistics.log_sum,
             .logits = logits,
             .targets = op.targets.part(begin, count),
-            .inv_temperature = op.inv_temperature.part(begin, count)});
+            .inv_temperature = op.inv_temperature.part(begin, count),
+            .numerics = numerics_class(ctx.device, op.weight.dtype)});
 }
 
 /// Rows of a block of dW's sum in pairs.

@@ -5,6 +5,7 @@
 // by the learner (docs/numerics.md).
 //   m = max z;  s = lanes sum of exp(z_j - m);  log p_j = (z_j - m) - log s
 //   entropy = log s - (lanes sum, with fma, of exp(z_j - m) * (z_j - m)) / s   [nats]
+// In the class dot16-rz25 both sums are of blocks of 128 tokens (docs/numerics.md).
 #pragma once
 
 #include <cstdint>
@@ -12,6 +13,7 @@
 #include "core/context.h"
 #include "core/span.h"
 #include "core/tensor.h"
+#include "kernels/numerics.h"
 
 namespace orrery::kernels {
 
@@ -34,6 +36,7 @@ struct LogprobForward {
   /// drawn, is read as 0: the log-prob of such a row is NaN whatever its target.
   Vec<const int32_t> targets;
   Vec<const float> inv_temperature;  ///< [r], positive
+  NumericsClass numerics = NumericsClass::kF32Chain;
 };
 void logprob_forward(const Context& ctx, const LogprobForward& op);
 

@@ -1,9 +1,12 @@
 // Matrix products of a linear layer y = x W^T + b (docs/numerics.md). With f32 operands
 // element (i, j) of a product is a chain of fma over the inner index in rising order,
 // with bf16 operands a sum in pairs; both start from the value already there (the bias,
-// or the output when accumulating) or from 0. Hence a row of the result depends on that
-// row of the input alone, not on the number of rows, on threads, blocking or vector
-// width; and accumulating dW over two batches gives the bits of one call over both.
+// or the output when accumulating) or from 0. On devices whose bf16 is that of tensor
+// cores (Device::dot16()) it is a dot16 chain, to which bias and output are added
+// afterwards, but for dW, which starts from what is there. Hence a row of the result
+// depends on that row of the input alone, not on the number of rows, on threads,
+// blocking or vector width; and accumulating dW over two batches gives the bits of one
+// call over both.
 //
 // All matrices are row-major (Mat, ActMat: rows, cols, stride). Both operands are f32
 // or both are bf16, the weight included; the result is f32, or bf16 (rounded to nearest
@@ -63,7 +66,8 @@ struct MatmulBackwardInput {
 void matmul_backward_input(const Context& ctx, const MatmulBackwardInput& op);
 
 /// dw += dy^T x, or without accumulate dw = dy^T x, summed over the rows m: in f32 a
-/// chain, in bf16 in pairs whose blocks begin anew at each run of rows. Overwriting has
+/// chain, in bf16 in pairs or a dot16 chain, whose blocks begin anew at each run of
+/// rows. Overwriting has
 /// the bits of adding to zeros.
 struct MatmulBackwardWeight {
   Mat<float> dw;   ///< [n, k]
@@ -77,11 +81,14 @@ struct MatmulBackwardWeight {
 void matmul_backward_weight(const Context& ctx, const MatmulBackwardWeight& op);
 
 /// db += the rows of dy, one after the other (plain adds in f32). Without accumulate
-/// the sum starts from 0.
+/// the sum starts from 0. With run_ends each run's sum starts from 0, and the runs'
+/// sums are added in order.
 struct BiasBackward {
   Vec<float> db;   ///< [n]
   ConstActMat dy;  ///< [m, n] f32 or bf16
   bool accumulate = true;
+  /// In host memory, as MatmulBackwardWeight's. Empty: one sum over all rows.
+  Span<const int64_t> run_ends{};
 };
 void bias_backward(const Context& ctx, const BiasBackward& op);
 

@@ -79,7 +79,7 @@ NumericsClass numerics_class(Device device, DType compute_dtype) {
     case DType::kF32:
       return NumericsClass::kF32Chain;
     case DType::kBF16:
-      return NumericsClass::kPairs;
+      return device.dot16() ? NumericsClass::kDot16 : NumericsClass::kPairs;
     default:
       fail("matrices of {}: a model computes with f32 or bf16", dtype_name(compute_dtype));
   }

@@ -1,8 +1,9 @@
 // What bits a build of the kernels produces, and on which instruction set it runs.
 // docs/numerics.md has the contract: every op sums as a *chain* (fused multiply-adds in
 // index order, starting from the value already there), in *lanes* (16 partial sums,
-// element i in lane i mod 16, folded 8, 4, 2, 1) or, with bf16 operands, in *pairs*, so
-// results depend on neither the vector width nor threads nor how a batch is cut.
+// element i in lane i mod 16, folded 8, 4, 2, 1) or, with bf16 operands, in *pairs* or
+// in *dot16*, so results depend on neither the vector width nor threads nor how a batch
+// is cut.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +20,7 @@ namespace orrery::kernels {
 enum class NumericsClass : uint8_t {
   kF32Chain,  ///< f32 operands of products, summed in chains
   kPairs,     ///< bf16 operands, summed in pairs
+  kDot16,     ///< bf16 operands, summed as the tensor cores of H100, H200, B200 do
 };
 
 struct NumericsClassInfo {
@@ -31,6 +33,7 @@ struct NumericsClassInfo {
 inline constexpr NumericsClassInfo kNumericsClasses[] = {
     {NumericsClass::kF32Chain, "f32-chain", 2},
     {NumericsClass::kPairs, "pairs", 1},
+    {NumericsClass::kDot16, "dot16-rz25", 1},
 };
 const NumericsClassInfo& numerics_class_info(NumericsClass numerics);
 

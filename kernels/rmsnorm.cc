@@ -82,6 +82,7 @@ void rmsnorm_backward(const Context& ctx, const RmsnormBackward& op) {
   require_vec(kOp, "dweight", op.dweight, dim);
   require_vec(kOp, "rstd", op.rstd, x.rows * op.heads);
   check_gradient_types(kOp, op);
+  require_runs(kOp, op.run_ends, x.rows);
   const ProfileOpScope profile(ctx, "rmsnorm backward", 0,
                                mat_bytes(x) + mat_bytes(op.dy) +
                                    mat_bytes(op.dx) * (op.accumulate ? 2 : 1) +

@@ -1,7 +1,7 @@
 // Root mean square norm (Zhang and Sennrich 2019):
 //   y = (x * rstd) * weight,  rstd = 1 / sqrt(mean(x^2) + eps)
-// The sum of squares is a lanes sum over the vector, with fma; rstd takes IEEE division
-// and square root.
+// The sum of squares is a lanes sum over the vector, with fma, of 16 lanes; of 256 in
+// the class dot16-rz25 (docs/numerics.md). rstd takes IEEE division and square root.
 //
 // A matrix [t, heads * d] is `heads` vectors of d elements a row: one for a layer's
 // norm, the heads of queries or keys for Qwen3's QK-norm.
@@ -11,7 +11,9 @@
 #pragma once
 
 #include "core/context.h"
+#include "core/span.h"
 #include "core/tensor.h"
+#include "kernels/numerics.h"
 
 namespace orrery::kernels {
 
@@ -22,6 +24,7 @@ struct RmsnormForward {
   Vec<const float> weight;  ///< [d]
   float eps = 0.0f;         ///< finite, not negative
   int64_t heads = 1;
+  NumericsClass numerics = NumericsClass::kF32Chain;
 };
 void rmsnorm_forward(const Context& ctx, const RmsnormForward& op);
 
@@ -35,6 +38,7 @@ struct RmsnormResidualForward {
   Mat<const float> delta;   ///< [t, d]
   Vec<const float> weight;  ///< [d]
   float eps = 0.0f;         ///< finite, not negative
+  NumericsClass numerics = NumericsClass::kF32Chain;
 };
 void rmsnorm_residual_forward(const Context& ctx, const RmsnormResidualForward& op);
 
@@ -45,7 +49,8 @@ void rmsnorm_residual_forward(const Context& ctx, const RmsnormResidualForward& 
 ///   dx = fma(fma(-a, x, g), rstd, dx)  where it is accumulated,
 ///   dx = fma(-a, x, g) * rstd          where it is overwritten
 /// dweight [d] += the sum over (row, head) in rising order (chain), which starts from 0
-/// where dweight is overwritten.
+/// where dweight is overwritten. With run_ends each run's sum starts from 0, and the
+/// runs' sums are added in order (plain adds).
 struct RmsnormBackward {
   ActMat dx;                ///< [t, heads * d], of x's element type, f32 where it is
                             ///< accumulated; may be dy where it is overwritten
@@ -59,6 +64,10 @@ struct RmsnormBackward {
   bool accumulate = false;  ///< to dx
   bool accumulate_dweight = true;
   int64_t heads = 1;
+  NumericsClass numerics = NumericsClass::kF32Chain;
+  /// In host memory, as MatmulBackwardWeight's. Empty: one sum over all rows, which
+  /// starts from what is there.
+  Span<const int64_t> run_ends{};
 };
 void rmsnorm_backward(const Context& ctx, const RmsnormBackward& op);
 

@@ -9,6 +9,11 @@
 // number) it is 0, so that no denormal is ever made; above kExpOverflow (result over
 // 2.4e38) it is +inf. NaN gives NaN.
 //
+// exp2: likewise with n = round(x) and r = x - n, which is exact; the polynomial is of
+// degree 5 (minimax by Lawson's algorithm, the constant term fixed at 1), at most 2.1
+// ulp off. Below -125 it is 0, from 127 on +inf. It is attention's in the class
+// dot16-rz25, where a GPU evaluates it for every key.
+//
 // log: x = 2^e m with m in [sqrt(1/2), sqrt(2)); log m = f - f^2/2 + f^3 P(f) with
 // f = m - 1 and P of degree 7 (minimax as above). At most 2 ulp off. 0 and denormals
 // give -inf, negative numbers NaN, +inf +inf, NaN NaN.
@@ -28,6 +33,8 @@ inline constexpr float kExpOverflow = 88.37626f;
 inline constexpr float kLog2E = 0x1.715476p+0f;
 inline constexpr float kLn2High = 0x1.62e43p-1f;
 inline constexpr float kLn2Low = -0x1.05c61p-29f;
+inline constexpr float kExp2Underflow = -125.0f;
+inline constexpr float kExp2Overflow = 127.0f;
 /// Adding it rounds to an integer, found in the low bits of the sum (|x| < 2^22).
 inline constexpr float kRoundMagic = 0x1.8p+23f;
 
@@ -36,6 +43,12 @@ inline constexpr float kRoundMagic = 0x1.8p+23f;
 ORRERY_DEVICE_FN constexpr float exp_poly(int i) {
   constexpr float kPoly[5] = {0x1.fffffcp-2f, 0x1.55549p-3f, 0x1.5558f8p-5f, 0x1.123b02p-7f,
                               0x1.6a2256p-10f};
+  return kPoly[i];
+}
+/// exp2(r) = 1 + exp2_poly(0) r + ... + exp2_poly(4) r^5.
+ORRERY_DEVICE_FN constexpr float exp2_poly(int i) {
+  constexpr float kPoly[5] = {0x1.62e42ap-1f, 0x1.ebf9bcp-3f, 0x1.c6b754p-5f, 0x1.3cea88p-7f,
+                              0x1.5bb9fep-10f};
   return kPoly[i];
 }
 /// log(1 + f) = f - f^2 / 2 + f^3 (log_poly(0) + ... + log_poly(7) f^7).
@@ -58,6 +71,20 @@ ORRERY_DEVICE_FN inline float exp_f32(float x) {
   float p = exp_poly(4);
   for (int i = 3; i >= 0; --i) p = std::fma(p, r, exp_poly(i));
   p = std::fma(p, r, 1.0f);
+  p = std::fma(p, r, 1.0f);
+  const uint32_t exponent =
+      (std::bit_cast<uint32_t>(t) - std::bit_cast<uint32_t>(kRoundMagic) + 127u) << 23;
+  return p * std::bit_cast<float>(exponent);
+}
+
+ORRERY_DEVICE_FN inline float exp2_f32(float x) {
+  if (x != x) return x;
+  if (x < kExp2Underflow) return 0.0f;
+  if (x >= kExp2Overflow) return std::numeric_limits<float>::infinity();
+  const float t = x + kRoundMagic;
+  const float r = x - (t - kRoundMagic);
+  float p = exp2_poly(4);
+  for (int i = 3; i >= 0; --i) p = std::fma(p, r, exp2_poly(i));
   p = std::fma(p, r, 1.0f);
   const uint32_t exponent =
       (std::bit_cast<uint32_t>(t) - std::bit_cast<uint32_t>(kRoundMagic) + 127u) << 23;

@@ -74,7 +74,9 @@ struct MicroBatch {
   /// Where runs end in the tokens, and in the loss rows. Empty: all is one run.
   std::vector<int64_t> run_ends, loss_run_ends;
 
-  models::TrainBatch view() const { return {tokens, positions, segments, output_rows, run_ends}; }
+  models::TrainBatch view() const {
+    return {tokens, positions, segments, output_rows, run_ends, loss_run_ends};
+  }
 };
 
 /// Appends a tree to a micro-batch. It ends no run.

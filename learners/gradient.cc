@@ -9,6 +9,7 @@
 #include "kernels/embedding.h"
 #include "kernels/lm_head.h"
 #include "kernels/logprob.h"
+#include "kernels/numerics.h"
 
 namespace orrery::learners {
 namespace {
@@ -241,13 +242,20 @@ void ShardPass::embedding_backward() {
   // What follows adds to the rows of the tokens alone. A tied head has written to all.
   if (!model_.config().tie_word_embeddings) zero(as_vec(dtable));
   models::zero_gaps(ctx_, model_.table(), 0, gradients_);
+  const bool has_sum_runs = kernels::numerics_class(ctx_.device, model_.compute_dtype()) ==
+                            kernels::NumericsClass::kDot16;
   int64_t row = 0;
   for (const MicroBatch& batch : batches_) {
     const int64_t rows = std::ssize(batch.tokens);
     const ArenaScope scope(arena_);
     const Vec<const int32_t> ids = upload_into(ctx_, arena_, Span<const int32_t>(batch.tokens));
-    kernels::embedding_backward(
-        ctx_, {.dtable = dtable, .dout = dembedding_.row_range(row, row + rows), .ids = ids});
+    Span<const int64_t> runs;
+    if (has_sum_runs && rows > 0)
+      runs = batch.run_ends.empty() ? Span<const int64_t>(&rows, 1) : batch.run_ends;
+    kernels::embedding_backward(ctx_, {.dtable = dtable,
+                                       .dout = dembedding_.row_range(row, row + rows),
+                                       .ids = ids,
+                                       .run_ends = runs});
     row += rows;
   }
 }

@@ -12,8 +12,10 @@
 namespace orrery::learners {
 namespace {
 
-/// What makes the learner's temporaries smaller.
-constexpr const char* kArenaKeys = "actor.ppo_max_token_len_per_gpu";
+/// What makes the learner's temporaries smaller: the first cuts no tree, and some are
+/// of all rows of a shard.
+constexpr const char* kArenaKeys =
+    "actor.ppo_max_token_len_per_gpu, actor.prefix_tree_max_tokens or actor.ppo_mini_batch_size";
 
 int64_t shards_per_rank(const LearnerConfig& config) {
   const int ranks = config.mesh.size(comm::Axis::kDp);

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/transfer.h"
+#include "kernels/numerics.h"
 #include "models/transformer.h"
 
 namespace orrery::models {
@@ -105,9 +106,22 @@ BatchPlan plan_training(const Context& ctx, const Transformer& model, const Trai
                         Arena& arena) {
   check_rows(model, batch.tokens, batch.positions, batch.output_rows);
   check_run_ends(batch.run_ends, batch.tokens.size());
+  check_run_ends(batch.output_run_ends, batch.output_rows.size());
   const kernels::AttentionShape shape = attention_shape(model.config());
   BatchPlan plan;
-  plan.run_ends = Array<int64_t>(batch.run_ends.begin(), batch.run_ends.end());
+  const auto copy = [](Span<const int64_t> ends) {
+    return Array<int64_t>(ends.begin(), ends.end());
+  };
+  plan.run_ends = copy(batch.run_ends);
+  if (kernels::numerics_class(ctx.device, model.compute_dtype()) ==
+      kernels::NumericsClass::kDot16) {
+    // All rows are one run where there are no others: its sum is from 0, too.
+    const auto or_one = [&](Span<const int64_t> ends, int64_t rows) {
+      return ends.empty() && rows > 0 ? Array<int64_t>(1, rows) : copy(ends);
+    };
+    plan.sum_runs = or_one(batch.run_ends, batch.tokens.size());
+    plan.output_sum_runs = or_one(batch.output_run_ends, batch.output_rows.size());
+  }
   plan.tokens = upload_into(ctx, arena, batch.tokens);
   plan.positions = upload_into(ctx, arena, batch.positions);
   plan.output_rows = upload_into(ctx, arena, batch.output_rows);

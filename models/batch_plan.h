@@ -37,6 +37,7 @@ struct TrainBatch {
   /// Where the runs of the T rows end (docs/numerics.md), rising, the last one at T.
   /// Empty: all rows are one run. They matter to bf16 gradients alone.
   Span<const int64_t> run_ends{};
+  Span<const int64_t> output_run_ends{};  ///< likewise of the R output rows
 };
 
 /// A batch on the device. Its memory is in the arena that it was made from.
@@ -48,7 +49,9 @@ struct BatchPlan {
   /// after the keys and values are written; and the trees for the backward.
   kernels::CopyPlan copies;
   kernels::AttentionBackwardPlan backward;
-  Array<int64_t> run_ends;  ///< of a training batch, in host memory
+  /// Of a training batch, in host memory: the runs that bf16 products have; and those
+  /// of the other sums over rows, which have runs in the class dot16-rz25 alone.
+  Array<int64_t> run_ends, sum_runs, output_sum_runs;
 
   int64_t rows() const { return tokens.size; }  ///< T
 };

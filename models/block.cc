@@ -108,9 +108,12 @@ void Block::forward(const Context& ctx, const Forward& op) const {
   const auto& [plan, pool, before, at, buffers] = op;
   const auto& [x, act, delta] = buffers;
   if (before.data == nullptr) {
-    kernels::rmsnorm_forward(
-        ctx,
-        {.y = x, .rstd = at.rstd_input, .x = at.input, .weight = input_norm_.weight, .eps = eps_});
+    kernels::rmsnorm_forward(ctx, {.y = x,
+                                   .rstd = at.rstd_input,
+                                   .x = at.input,
+                                   .weight = input_norm_.weight,
+                                   .eps = eps_,
+                                   .numerics = numerics(ctx)});
   } else {
     kernels::rmsnorm_residual_forward(ctx, {.h = at.input,
                                             .y = x,
@@ -118,7 +121,8 @@ void Block::forward(const Context& ctx, const Forward& op) const {
                                             .x = before,
                                             .delta = delta,
                                             .weight = input_norm_.weight,
-                                            .eps = eps_});
+                                            .eps = eps_,
+                                            .numerics = numerics(ctx)});
   }
   qkv_.forward(ctx, at.qkv, x);
   attention_forward(ctx, op);
@@ -129,7 +133,8 @@ void Block::forward(const Context& ctx, const Forward& op) const {
                                           .x = at.input,
                                           .delta = delta,
                                           .weight = post_norm_.weight,
-                                          .eps = eps_});
+                                          .eps = eps_,
+                                          .numerics = numerics(ctx)});
   gate_up_.forward(ctx, at.gate_up, x);
   kernels::swiglu_forward(ctx, {.out = act, .gate_up = at.gate_up});
   down_.forward(ctx, delta, act);
@@ -148,13 +153,15 @@ void Block::attention_forward(const Context& ctx, const Forward& op) const {
                                    .x = q,
                                    .weight = q_norm_.weight,
                                    .eps = eps_,
-                                   .heads = heads_});
+                                   .heads = heads_,
+                                   .numerics = numerics(ctx)});
     kernels::rmsnorm_forward(ctx, {.y = k,
                                    .rstd = as_vec(at.rstd_k),
                                    .x = k,
                                    .weight = k_norm_.weight,
                                    .eps = eps_,
-                                   .heads = kv_heads_});
+                                   .heads = kv_heads_,
+                                   .numerics = numerics(ctx)});
   }
   kernels::rope_forward(ctx, rotation(op.plan, q, heads_));
   kernels::rope_forward(ctx, rotation(op.plan, k, kv_heads_));
@@ -176,16 +183,21 @@ void Block::backward(const Context& ctx, const Backward& op, const FlatView& gra
                .dy = residual_operand(op),
                .x = at.attention,
                .run_ends = plan.run_ends,
+               .sum_runs = plan.sum_runs,
                .accumulate = accumulate},
               gradients);
   attention_backward(ctx, op, gradients);
-  kernels::rmsnorm_forward(
-      ctx, {.y = buffers.x, .x = at.input, .weight = input_norm_.weight, .eps = eps_});
+  kernels::rmsnorm_forward(ctx, {.y = buffers.x,
+                                 .x = at.input,
+                                 .weight = input_norm_.weight,
+                                 .eps = eps_,
+                                 .numerics = numerics(ctx)});
   qkv_.backward(ctx,
                 {.dx = buffers.dx,
                  .dy = buffers.dqkv,
                  .x = buffers.x,
                  .run_ends = plan.run_ends,
+                 .sum_runs = plan.sum_runs,
                  .accumulate = accumulate},
                 gradients);
   kernels::rmsnorm_backward(ctx, {.dx = dresidual,
@@ -196,7 +208,9 @@ void Block::backward(const Context& ctx, const Backward& op, const FlatView& gra
                                   .rstd = at.rstd_input,
                                   .weight = input_norm_.weight,
                                   .accumulate = true,
-                                  .accumulate_dweight = accumulate});
+                                  .accumulate_dweight = accumulate,
+                                  .numerics = numerics(ctx),
+                                  .run_ends = plan.sum_runs});
 }
 
 void Block::mlp_backward(const Context& ctx, const Backward& op, const FlatView& gradients) const {
@@ -208,13 +222,23 @@ void Block::mlp_backward(const Context& ctx, const Backward& op, const FlatView&
                   .dy = residual_operand(op),
                   .x = act,
                   .run_ends = plan.run_ends,
+                  .sum_runs = plan.sum_runs,
                   .accumulate = accumulate},
                  gradients);
   kernels::swiglu_backward(ctx, {.d_gate_up = dgate_up, .dout = dact, .gate_up = at.gate_up});
-  kernels::rmsnorm_forward(ctx, {.y = x, .x = at.middle, .weight = post_norm_.weight, .eps = eps_});
-  gate_up_.backward(
-      ctx, {.dx = dx, .dy = dgate_up, .x = x, .run_ends = plan.run_ends, .accumulate = accumulate},
-      gradients);
+  kernels::rmsnorm_forward(ctx, {.y = x,
+                                 .x = at.middle,
+                                 .weight = post_norm_.weight,
+                                 .eps = eps_,
+                                 .numerics = numerics(ctx)});
+  gate_up_.backward(ctx,
+                    {.dx = dx,
+                     .dy = dgate_up,
+                     .x = x,
+                     .run_ends = plan.run_ends,
+                     .sum_runs = plan.sum_runs,
+                     .accumulate = accumulate},
+                    gradients);
   kernels::rmsnorm_backward(ctx, {.dx = dresidual,
                                   .dx_rounded = drounded,
                                   .dweight = post_norm_.group.vec(gradients),
@@ -223,7 +247,9 @@ void Block::mlp_backward(const Context& ctx, const Backward& op, const FlatView&
                                   .rstd = at.rstd_post,
                                   .weight = post_norm_.weight,
                                   .accumulate = true,
-                                  .accumulate_dweight = accumulate});
+                                  .accumulate_dweight = accumulate,
+                                  .numerics = numerics(ctx),
+                                  .run_ends = plan.sum_runs});
 }
 
 /// From buffers.dattention to buffers.dqkv, the gradient of what the product gave.
@@ -253,7 +279,9 @@ void Block::attention_backward(const Context& ctx, const Backward& op,
                                   .rstd = as_vec(at.rstd_q),
                                   .weight = q_norm_.weight,
                                   .accumulate_dweight = op.accumulate,
-                                  .heads = heads_});
+                                  .heads = heads_,
+                                  .numerics = numerics(ctx),
+                                  .run_ends = op.plan.sum_runs});
   kernels::rmsnorm_backward(ctx, {.dx = dk,
                                   .dweight = k_norm_.group.vec(gradients),
                                   .dy = dk,
@@ -261,7 +289,9 @@ void Block::attention_backward(const Context& ctx, const Backward& op,
                                   .rstd = as_vec(at.rstd_k),
                                   .weight = k_norm_.weight,
                                   .accumulate_dweight = op.accumulate,
-                                  .heads = kv_heads_});
+                                  .heads = kv_heads_,
+                                  .numerics = numerics(ctx),
+                                  .run_ends = op.plan.sum_runs});
 }
 
 }  // namespace orrery::models

@@ -14,6 +14,7 @@
 #include "core/extent.h"
 #include "core/tensor.h"
 #include "kernels/kv_pool.h"
+#include "kernels/numerics.h"
 #include "kernels/rope.h"
 #include "models/batch_plan.h"
 #include "models/config.h"
@@ -111,6 +112,9 @@ class Block {
   int64_t kv_size() const { return kv_heads_ * head_dim_; }
   bool has_qk_norm() const { return !q_norm_.group.empty(); }
   DType dtype() const { return qkv_.dtype(); }
+  kernels::NumericsClass numerics(const Context& ctx) const {
+    return kernels::numerics_class(ctx.device, dtype());
+  }
   /// The columns of queries, keys and values in rows of q, k, v.
   template <class Matrix>
   Matrix queries(const Matrix& qkv) const {

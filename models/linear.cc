@@ -30,8 +30,10 @@ void Linear::forward(const Context& ctx, ActMat y, ConstActMat x) const {
 
 void Linear::backward(const Context& ctx, const Backward& op, const FlatView& gradients) const {
   if (!bias_.empty()) {
-    kernels::bias_backward(ctx,
-                           {.db = bias_.vec(gradients), .dy = op.dy, .accumulate = op.accumulate});
+    kernels::bias_backward(ctx, {.db = bias_.vec(gradients),
+                                 .dy = op.dy,
+                                 .accumulate = op.accumulate,
+                                 .run_ends = op.sum_runs});
   }
   kernels::matmul_backward_weight(ctx, {.dw = weight_.mat(gradients),
                                         .dy = op.dy,

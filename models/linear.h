@@ -44,6 +44,7 @@ class Linear {
     ConstActMat dy;                  ///< [T, outputs]
     ConstActMat x;                   ///< [T, inputs], of the forward
     Span<const int64_t> run_ends{};  ///< as kernels::MatmulBackwardWeight has them
+    Span<const int64_t> sum_runs{};  ///< as kernels::BiasBackward has them
     bool accumulate = true;          ///< to the gradients; else they are overwritten
   };
   /// Adds the gradients of bias and weight to `gradients` (flat, in the table's

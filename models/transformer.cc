@@ -17,7 +17,9 @@ ModelConfig limited(ModelConfig config, int64_t max_positions) {
 }
 
 constexpr Buffer::Purpose kWeights{
-    "the weights of a model", "use a smaller model, fewer ranks on the device, or a larger device"};
+    "the weights of a model",
+    "use a smaller model, no second one (a KL loss's reference), fewer ranks on the device, or a "
+    "larger device"};
 
 }  // namespace
 

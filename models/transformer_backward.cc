@@ -1,5 +1,6 @@
 #include "core/error.h"
 #include "kernels/elementwise.h"
+#include "kernels/numerics.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/rows.h"
 #include "models/transformer.h"
@@ -55,14 +56,17 @@ void TransformerBackward::final_norm_backward() {
     const ArenaScope head(arena_);
     const Mat<float> dlast = arena_.mat<float>(dhidden_.rows, dhidden_.cols);
     kernels::fill(ctx_, {.y = as_vec(dlast)});
-    kernels::rmsnorm_backward(ctx_, {.dx = dlast,
-                                     .dweight = model_.table().final_norm().vec(gradients_),
-                                     .dy = dhidden_,
-                                     .x = activations_.final_input,
-                                     .rstd = activations_.rstd_final,
-                                     .weight = model_.final_norm(),
-                                     .accumulate = true,
-                                     .accumulate_dweight = accumulate_});
+    kernels::rmsnorm_backward(
+        ctx_, {.dx = dlast,
+               .dweight = model_.table().final_norm().vec(gradients_),
+               .dy = dhidden_,
+               .x = activations_.final_input,
+               .rstd = activations_.rstd_final,
+               .weight = model_.final_norm(),
+               .accumulate = true,
+               .accumulate_dweight = accumulate_,
+               .numerics = kernels::numerics_class(ctx_.device, model_.compute_dtype()),
+               .run_ends = plan_.output_sum_runs});
     // In output order: a row may be named by several responses.
     kernels::scatter_add_rows(ctx_, {.to = dresidual_, .from = dlast, .rows = plan_.output_rows});
   }

@@ -5,6 +5,7 @@
 #include "core/profile.h"
 #include "kernels/embedding.h"
 #include "kernels/kv_pool.h"
+#include "kernels/numerics.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/rows.h"
 #include "models/transformer.h"
@@ -92,12 +93,14 @@ void transformer_forward(const Context& ctx, const Transformer& model, const Bat
   if (plan.output_rows.empty()) return;
   kernels::gather_rows(ctx, {.to = last, .from = at.middle, .rows = plan.output_rows});
   kernels::gather_rows(ctx, {.to = last_delta, .from = shared.delta, .rows = plan.output_rows});
-  kernels::rmsnorm_residual_forward(ctx, {.h = last,
-                                          .y = hidden,
-                                          .x = last,
-                                          .delta = last_delta,
-                                          .weight = model.final_norm(),
-                                          .eps = model.config().rms_norm_eps});
+  kernels::rmsnorm_residual_forward(
+      ctx, {.h = last,
+            .y = hidden,
+            .x = last,
+            .delta = last_delta,
+            .weight = model.final_norm(),
+            .eps = model.config().rms_norm_eps,
+            .numerics = kernels::numerics_class(ctx.device, model.compute_dtype())});
 }
 
 Activations transformer_forward_train(const Context& ctx, const Transformer& model,
@@ -125,13 +128,15 @@ Activations transformer_forward_train(const Context& ctx, const Transformer& mod
   }
   kernels::gather_rows(ctx, {.to = result.final_input, .from = before, .rows = plan.output_rows});
   kernels::gather_rows(ctx, {.to = last_delta, .from = shared.delta, .rows = plan.output_rows});
-  kernels::rmsnorm_residual_forward(ctx, {.h = result.final_input,
-                                          .y = hidden,
-                                          .rstd = result.rstd_final,
-                                          .x = result.final_input,
-                                          .delta = last_delta,
-                                          .weight = model.final_norm(),
-                                          .eps = model.config().rms_norm_eps});
+  kernels::rmsnorm_residual_forward(
+      ctx, {.h = result.final_input,
+            .y = hidden,
+            .rstd = result.rstd_final,
+            .x = result.final_input,
+            .delta = last_delta,
+            .weight = model.final_norm(),
+            .eps = model.config().rms_norm_eps,
+            .numerics = kernels::numerics_class(ctx.device, model.compute_dtype())});
   return result;
 }
 

@@ -15,6 +15,7 @@
 #include "core/timer.h"
 #include "core/transfer.h"
 #include "kernels/logprob.h"
+#include "kernels/numerics.h"
 #include "kernels/rows.h"
 #include "rollout/engine_memory.h"
 #include "rollout/scheduler.h"
@@ -241,11 +242,13 @@ void Engine::Impl::draw_tokens(ConstActMat hidden) {
                                   .logits = logits,
                                   .params = sampling_vec.part(begin, count),
                                   .uniform = uniform_vec.part(begin, count)});
-    kernels::logprob_forward(ctx, {.logprobs = logprob_vec.part(begin, count),
-                                   .entropies = entropy_vec.part(begin, count),
-                                   .logits = logits,
-                                   .targets = drawn_vec.part(begin, count),
-                                   .inv_temperature = inv_temperature_vec.part(begin, count)});
+    kernels::logprob_forward(
+        ctx, {.logprobs = logprob_vec.part(begin, count),
+              .entropies = entropy_vec.part(begin, count),
+              .logits = logits,
+              .targets = drawn_vec.part(begin, count),
+              .inv_temperature = inv_temperature_vec.part(begin, count),
+              .numerics = kernels::numerics_class(ctx.device, model.compute_dtype())});
   }
   downloaded.resize(3 * draws);
   download(ctx, Span<float>(downloaded), results);

@@ -1,5 +1,7 @@
 // How attention is spread over threads. What depends on the plan alone (runs, items,
-// trees) is worked out once, for the calls of all layers.
+// trees) is worked out once, for the calls of all layers. In the class dot16-rz25
+// dot16_attention_forward.cc and dot16_attention_backward.cc cut their own items; of
+// what is here they take the trees and the choice of how to walk them.
 //
 // Forward: a segment's queries are cut into items. In decoding each sequence has a
 // handful of queries against a long table, so consecutive sequences that begin with the
@@ -30,10 +32,11 @@
 //   7. Items that run at the same time write different rows of dq, dk and dv, and
 //      different tiles of a pack's dk and dv. A slot's scratch is its thread's own.
 #include <algorithm>
-#include <atomic>
 
 #include "core/parallel.h"
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/attention_schedule.h"
+#include "kernels/cpu/dot16_attention.h"
 #include "kernels/cpu/pairs_attention_backward.h"
 #include "kernels/cpu/scratch.h"
 
@@ -45,8 +48,6 @@ namespace {
 constexpr int64_t kThreadWork = 250'000;
 // Key tiles of one item that computes dk and dv.
 constexpr int64_t kGroupTiles = 4;
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 /// Consecutive segments that are taken together, or one segment.
 struct PrefixRun {
@@ -80,24 +81,6 @@ PrefixRun next_run(Span<const PlannedSegment> segments, Span<const int32_t> tabl
     ++run.count;
   return run;
 }
-
-/// The trees that the segments form, numbered by their roots in list order.
-struct Trees {
-  int64_t count = 0;
-  int64_t depth = 0;          ///< most segments on a path
-  int64_t max_tiles = 0;      ///< most tiles of one tree
-  Array<int32_t> of_segment;  ///< [segment], its tree
-  Array<int64_t> first_tile;  ///< [segment], within its tree
-  Array<int32_t> segments;    ///< sorted by tree, in list order within one
-  Array<int64_t> begin;       ///< [count + 1], into `segments`
-  Array<int64_t> tile_begin;  ///< [count + 1], over all trees
-  Array<double> cost;         ///< [count], pairs of a query and a key
-
-  int64_t tiles(int64_t tree) const { return tile_begin[tree + 1] - tile_begin[tree]; }
-  Span<const int32_t> members(int64_t tree) const {
-    return Span(segments).subspan(begin[tree], begin[tree + 1] - begin[tree]);
-  }
-};
 
 Trees make_trees(Span<const AttentionSegment> segments) {
   const int64_t n = segments.size();
@@ -208,21 +191,6 @@ bool walks_whole(const Trees& trees, int64_t kv_heads, int64_t threads) {
   return 5 * *std::max_element(load.begin(), load.end()) <= 7 * total / threads;
 }
 
-/// Calls body(slot, item) for all items. A slot is one thread's own meanwhile.
-template <class Body>
-void parallel_slots(const Context& ctx, int64_t slots, int64_t items, Body&& body) {
-  std::atomic<int64_t> next = 0;
-  parallel_items(ctx, slots, [&](int64_t slot) {
-    for (int64_t item = next++; item < items; item = next++) body(slot, item);
-  });
-}
-
-bool descends(Span<const AttentionSegment> segments, int64_t segment, int64_t ancestor) {
-  int64_t s = segment;
-  while (s > ancestor) s = segments[s].parent;
-  return s == ancestor;
-}
-
 }  // namespace
 
 struct ForwardSchedule {
@@ -244,15 +212,6 @@ struct ForwardSchedule {
     return *std::upper_bound(runs.begin(), runs.end(), item,
                              [](int64_t i, const PrefixRun& r) { return i < r.end_item; });
   }
-};
-
-struct BackwardSchedule {
-  Trees trees;
-  bool whole = true;  ///< one thread walks a whole (tree, kv head)
-  /// [segment], one past its last item of a kv head: first its groups of key tiles (dk,
-  /// dv), then its query blocks (dq). Where the trees are not walked whole. In f32, and
-  /// in bf16.
-  Array<int64_t> item_end, pairs_item_end;
 };
 
 std::shared_ptr<const ForwardSchedule> schedule_forward(const Context& ctx,
@@ -358,6 +317,10 @@ void forward_items(const Context& ctx, const AttentionForward& op) {
 }  // namespace
 
 void attention_forward(const Context& ctx, const AttentionForward& op) {
+  if (op.pool.dtype == DType::kBF16 && ctx.device.dot16()) {
+    dot16_attention_forward(ctx, op);
+    return;
+  }
   op.pool.dtype == DType::kF32 ? forward_items<float>(ctx, op) : forward_items<Bf16>(ctx, op);
 }
 
@@ -526,6 +489,10 @@ void run_backward(const Context& ctx, const AttentionBackward& op) {
 }  // namespace
 
 void attention_backward(const Context& ctx, const AttentionBackward& op) {
+  if (op.q.dtype == DType::kBF16 && ctx.device.dot16()) {
+    dot16_attention_backward(ctx, op);
+    return;
+  }
   op.q.dtype == DType::kBF16 ? run_backward<Bf16>(ctx, op) : run_backward<float>(ctx, op);
 }
 

@@ -133,11 +133,13 @@ void logprob_forward(const Context& ctx, const LogprobForward& op) {
   const Span<const int32_t> targets = host(op.targets);
   const Span<const float> inv_temperature = host(op.inv_temperature);
   const int64_t vocab = op.logits.cols;
+  auto* const row_of =
+      op.numerics == NumericsClass::kDot16 ? &dot16_logprob_row : HWY_DYNAMIC_DISPATCH(logprob_row);
   parallel_for(ctx, op.logits.rows, kExpGrain / vocab, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t target = std::max(targets[i], 0);  // -1: the row gives NaN anyway
-      const LogprobRow result = HWY_DYNAMIC_DISPATCH(logprob_row)(
-          row(op.logits, i), vocab, target, inv_temperature[i], !entropies.empty());
+      const LogprobRow result =
+          row_of(row(op.logits, i), vocab, target, inv_temperature[i], !entropies.empty());
       logprobs[i] = result.logprob;
       if (!entropies.empty()) entropies[i] = result.entropy;
       if (!max.empty()) max[i] = result.max;

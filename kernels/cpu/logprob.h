@@ -15,6 +15,10 @@ struct LogprobRowGrad {
   float max, log_sum, entropy, dlogp, dentropy, inv_temperature;
 };
 
+/// The row of the class dot16-rz25. The entropy is found where it is wanted.
+LogprobRow dot16_logprob_row(const float* logits, int64_t vocab, int64_t target,
+                             float inv_temperature, bool entropy);
+
 void logprob_forward(const Context& ctx, const LogprobForward& op);
 void logprob_backward(const Context& ctx, const LogprobBackward& op);
 

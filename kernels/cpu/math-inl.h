@@ -1,6 +1,6 @@
-// exp and log of a vector, for inclusion in per-target code (after targets.h):
-// exp_f32(d, x) and log_f32(d, x) for any float tag d, with the bits of scalar_math.h
-// in each lane. The scalar functions are kernels::exp_f32(x), kernels::log_f32(x).
+// exp, exp2 and log of a vector, for inclusion in per-target code (after targets.h):
+// exp_f32(d, x), exp2_f32(d, x) and log_f32(d, x) for any float tag d, with the bits of
+// scalar_math.h in each lane. The scalar functions are kernels::exp_f32(x) and so on.
 #include "kernels/scalar_math.h"
 
 #if defined(ORRERY_KERNELS_CPU_MATH_INL_H_) == defined(HWY_TARGET_TOGGLE)
@@ -35,6 +35,23 @@ HWY_INLINE V exp_f32(D d, V x) {
   const V y = hn::Mul(p, hn::BitCast(d, exponent));  // NaN stays NaN: a product, not an integer add
   const V bounded = hn::IfThenElse(hn::Gt(x, hn::Set(d, kExpOverflow)), hn::Inf(d), y);
   return hn::IfThenElse(hn::Lt(x, hn::Set(d, kExpUnderflow)), hn::Zero(d), bounded);
+}
+
+template <class D, class V = hn::VFromD<D>>
+HWY_INLINE V exp2_f32(D d, V x) {
+  const hn::RebindToSigned<D> di;
+  const V magic = hn::Set(d, kRoundMagic);
+  const V t = hn::Add(x, magic);
+  const V r = hn::Sub(x, hn::Sub(t, magic));
+  V p = hn::MulAdd(hn::Set(d, exp2_poly(4)), r, hn::Set(d, exp2_poly(3)));
+  p = hn::MulAdd(p, r, hn::Set(d, exp2_poly(2)));
+  p = hn::MulAdd(p, r, hn::Set(d, exp2_poly(1)));
+  p = hn::MulAdd(p, r, hn::Set(d, exp2_poly(0)));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.0f));
+  const auto exponent = hn::ShiftLeft<23>(hn::Add(hn::BitCast(di, t), hn::Set(di, 127)));
+  const V y = hn::Mul(p, hn::BitCast(d, exponent));  // as in exp_f32
+  const V bounded = hn::IfThenElse(hn::Ge(x, hn::Set(d, kExp2Overflow)), hn::Inf(d), y);
+  return hn::IfThenElse(hn::Lt(x, hn::Set(d, kExp2Underflow)), hn::Zero(d), bounded);
 }
 
 template <class D, class V = hn::VFromD<D>>

@@ -33,6 +33,7 @@
 #include "core/dtype.h"
 #include "core/error.h"
 #include "core/parallel.h"
+#include "kernels/cpu/dot16_matmul.h"
 #include "kernels/cpu/host.h"
 #include "kernels/cpu/pairs.h"
 #include "kernels/cpu/pairs_matmul.h"
@@ -336,7 +337,8 @@ HWY_EXPORT(forward);
 HWY_EXPORT(backward_input);
 HWY_EXPORT(backward_weight);
 
-size_t packed_weight_bytes(const Context& /*ctx*/, const PackedWeightBytes& op) {
+size_t packed_weight_bytes(const Context& ctx, const PackedWeightBytes& op) {
+  if (op.dtype == DType::kBF16 && ctx.device.dot16()) return dot16_packed_weight_bytes(op.n, op.k);
   // bf16 panels have whole blocks of pairs.
   const int64_t rows = op.dtype == DType::kBF16 ? kPairsBlock : 1;
   const int64_t panels = op.n / kPanelWidth + (op.n % kPanelWidth != 0);
@@ -348,19 +350,24 @@ size_t packed_weight_bytes(const Context& /*ctx*/, const PackedWeightBytes& op) 
 }
 
 void pack_weight(const Context& ctx, const PackWeight& op) {
-  if (op.dtype == DType::kBF16) return pairs_pack_weight(ctx, op);
+  if (op.dtype == DType::kBF16)
+    return ctx.device.dot16() ? dot16_pack_weight(ctx, op) : pairs_pack_weight(ctx, op);
   HWY_DYNAMIC_DISPATCH(pack_weight_f32)(ctx, op.weight, static_cast<float*>(op.memory));
 }
 
 void matmul_forward(const Context& ctx, const MatmulForward& op) {
-  if (op.weight.dtype == DType::kBF16) return pairs_matmul_forward(ctx, op);
+  if (op.weight.dtype == DType::kBF16)
+    return ctx.device.dot16() ? dot16_matmul_forward(ctx, op) : pairs_matmul_forward(ctx, op);
   HWY_DYNAMIC_DISPATCH(forward)
   (ctx, op.y.as<float>(), op.x.as<const float>(), static_cast<const float*>(op.weight.data),
    op.bias.empty() ? nullptr : op.bias.data, op.accumulate);
 }
 
 void matmul_backward_input(const Context& ctx, const MatmulBackwardInput& op) {
-  if (op.weight.dtype == DType::kBF16) return pairs_matmul_backward_input(ctx, op);
+  if (op.weight.dtype == DType::kBF16) {
+    return ctx.device.dot16() ? dot16_matmul_backward_input(ctx, op)
+                              : pairs_matmul_backward_input(ctx, op);
+  }
   HWY_DYNAMIC_DISPATCH(backward_input)
   (ctx, op.dx.as<float>(), op.dy.as<const float>(), static_cast<const float*>(op.weight.data),
    op.accumulate);
@@ -372,7 +379,10 @@ void matmul_backward_weight(const Context& ctx, const MatmulBackwardWeight& op) 
       std::fill_n(row(op.dw, j), op.dw.cols, 0.0f);
     return;
   }
-  if (op.dy.dtype == DType::kBF16) return pairs_matmul_backward_weight(ctx, op);
+  if (op.dy.dtype == DType::kBF16) {
+    return ctx.device.dot16() ? dot16_matmul_backward_weight(ctx, op)
+                              : pairs_matmul_backward_weight(ctx, op);
+  }
   HWY_DYNAMIC_DISPATCH(backward_weight)
   (ctx, op.dw, op.dy.as<const float>(), op.x.as<const float>(), op.accumulate);
 }

@@ -8,25 +8,25 @@
 #include "kernels/cpu/targets.h"
 // After targets.h.
 #include "hwy/foreach_target.h"
+#include "kernels/cpu/columns.h"
 #include "kernels/cpu/host.h"
-#include "kernels/cpu/lanes-inl.h"
+#include "kernels/cpu/lanes_sum-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace orrery::kernels::HWY_NAMESPACE {
 
 /// Sum of squares of x, or of h = x + delta, which is then stored.
 template <bool kResidual, class X>
-HWY_INLINE float sum_of_squares(const X* x, const float* delta, float* h, int64_t dim) {
-  Lanes acc = set16(0.0f);
-  for_each16(dim, [&](int64_t i, auto io) HWY_ATTR {
+HWY_INLINE float sum_of_squares(const X* x, const float* delta, float* h, int64_t dim,
+                                NumericsClass numerics) {
+  return lanes_sum(numerics, dim, [&](int64_t i, auto io, Lanes acc) HWY_ATTR {
     Lanes v = io.load(x + i);
     if constexpr (kResidual) {
       v = add(v, io.load(delta + i));
       io.store(h + i, v);
     }
-    acc = mul_add(v, v, acc);
+    return mul_add(v, v, acc);
   });
-  return sum16(acc);
 }
 
 /// y = x * rstd * weight; returns rstd.
@@ -49,7 +49,7 @@ HWY_INLINE void norm_tokens(const cpu::NormVectors& op, int64_t begin, int64_t e
   for (int64_t t = begin; t < end; ++t) {
     for (int64_t head = 0; head < op.heads; ++head) {
       const X* const x = cpu::at(xs, t, head);
-      const float sum = sum_of_squares<false, X>(x, nullptr, nullptr, xs.head_dim);
+      const float sum = sum_of_squares<false, X>(x, nullptr, nullptr, xs.head_dim, op.numerics);
       const float rstd = scale_by_rstd(cpu::at(ys, t, head), x, sum, op, xs.head_dim);
       if (op.rstd != nullptr) op.rstd[t * op.heads + head] = rstd;
     }
@@ -62,8 +62,8 @@ HWY_INLINE void norm_residual_tokens(const cpu::NormVectors& op, int64_t begin, 
   const auto ys = op.y.as<Y>();
   for (int64_t t = begin; t < end; ++t) {
     float* const h = cpu::row(op.h, t);
-    const float sum =
-        sum_of_squares<true, float>(cpu::row(xs, t), cpu::row(op.delta, t), h, xs.cols);
+    const float sum = sum_of_squares<true, float>(cpu::row(xs, t), cpu::row(op.delta, t), h,
+                                                  xs.cols, op.numerics);
     const float rstd = scale_by_rstd<float>(cpu::row(ys, t), h, sum, op, xs.cols);
     if (op.rstd != nullptr) op.rstd[t] = rstd;
   }
@@ -84,14 +84,14 @@ void rmsnorm_tokens(const cpu::NormVectors& op, int64_t begin, int64_t end) {
 /// The gradient of one vector. With kRounded it is stored to `rounded` too.
 template <bool kAccumulate, bool kRounded, class T>
 HWY_INLINE void norm_vector_backward(T* dx, Bf16* rounded, const T* dy, const T* x,
-                                     const float* weight, float rstd, int64_t dim) {
-  Lanes acc = set16(0.0f);
-  for_each16(dim, [&](int64_t i, auto io) HWY_ATTR {
+                                     const float* weight, float rstd, int64_t dim,
+                                     NumericsClass numerics) {
+  const float sum = lanes_sum(numerics, dim, [&](int64_t i, auto io, Lanes acc) HWY_ATTR {
     // Missing elements give -0, which leaves every sum as it is, -0 included.
     const Lanes g = mul(io.load(dy + i, -0.0f), io.load(weight + i, 1.0f));
-    acc = mul_add(g, io.load(x + i, 1.0f), acc);
+    return mul_add(g, io.load(x + i, 1.0f), acc);
   });
-  const Lanes along = set16(sum16(acc) / static_cast<float>(dim) * rstd * rstd);
+  const Lanes along = set16(sum / static_cast<float>(dim) * rstd * rstd);
   const Lanes scale = set16(rstd);
   for_each16(dim, [&](int64_t i, auto io) HWY_ATTR {
     const Lanes g = mul(io.load(dy + i), io.load(weight + i));
@@ -115,7 +115,7 @@ HWY_INLINE void norm_tokens_backward(const RmsnormBackward& op, int64_t begin, i
       norm_vector_backward<kAccumulate, kRounded>(
           cpu::at(dxs, t, head), kRounded ? cpu::at(rounded, t, head) : nullptr,
           cpu::at(dys, t, head), cpu::at(xs, t, head), op.weight.data,
-          op.rstd.data[t * op.heads + head], xs.head_dim);
+          op.rstd.data[t * op.heads + head], xs.head_dim, op.numerics);
     }
   }
 }
@@ -134,15 +134,14 @@ void rmsnorm_tokens_backward(const RmsnormBackward& op, int64_t begin, int64_t e
 }
 
 template <class T>
-HWY_INLINE void norm_columns_backward(const RmsnormBackward& op, int64_t begin, int64_t end) {
+HWY_INLINE void norm_columns_backward(const RmsnormBackward& op, float* dweight, cpu::Rows rows,
+                                      int64_t begin, int64_t end) {
   const auto xs = as_heads(op.x.as<const T>(), op.heads);
   const auto dys = as_heads(op.dy.as<const T>(), op.heads);
-  if (!op.accumulate_dweight) std::fill(op.dweight.data + begin, op.dweight.data + end, 0.0f);
-  for (int64_t t = 0; t < xs.tokens; ++t) {
+  for (int64_t t = rows.begin; t < rows.end; ++t) {
     for (int64_t head = 0; head < op.heads; ++head) {
       const T* x = cpu::at(xs, t, head) + begin;
       const T* dy = cpu::at(dys, t, head) + begin;
-      float* dweight = op.dweight.data + begin;
       const Lanes scale = set16(op.rstd.data[t * op.heads + head]);
       for_each16(end - begin, [&](int64_t i, auto io) HWY_ATTR {
         const Lanes normed = mul(io.load(x + i), scale);
@@ -152,18 +151,17 @@ HWY_INLINE void norm_columns_backward(const RmsnormBackward& op, int64_t begin, 
   }
 }
 
-/// dweight of columns [begin, end): a chain over tokens and heads.
-void rmsnorm_columns_backward(const RmsnormBackward& op, int64_t begin, int64_t end) {
-  op.x.dtype == DType::kBF16 ? norm_columns_backward<Bf16>(op, begin, end)
-                             : norm_columns_backward<float>(op, begin, end);
+/// dweight of columns [begin, end): a chain over tokens and heads, from what is there.
+void rmsnorm_columns_backward(const RmsnormBackward& op, float* dweight, cpu::Rows rows,
+                              int64_t begin, int64_t end) {
+  op.x.dtype == DType::kBF16 ? norm_columns_backward<Bf16>(op, dweight, rows, begin, end)
+                             : norm_columns_backward<float>(op, dweight, rows, begin, end);
 }
 
 }  // namespace orrery::kernels::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
-
-#include "kernels/cpu/columns.h"
 
 namespace orrery::kernels::cpu {
 HWY_EXPORT(rmsnorm_tokens);
@@ -189,7 +187,8 @@ void rmsnorm_forward(const Context& ctx, const RmsnormForward& op) {
                      .heads = op.heads,
                      .rstd = op.rstd.data,
                      .weight = op.weight.data,
-                     .eps = op.eps});
+                     .eps = op.eps,
+                     .numerics = op.numerics});
 }
 
 void rmsnorm_residual_forward(const Context& ctx, const RmsnormResidualForward& op) {
@@ -199,14 +198,20 @@ void rmsnorm_residual_forward(const Context& ctx, const RmsnormResidualForward& 
                      .delta = op.delta,
                      .rstd = op.rstd.data,
                      .weight = op.weight.data,
-                     .eps = op.eps});
+                     .eps = op.eps,
+                     .numerics = op.numerics});
 }
 
 void rmsnorm_backward(const Context& ctx, const RmsnormBackward& op) {
+  const auto add_rows = [&](float* sums, Rows rows, int64_t begin, int64_t end) {
+    HWY_DYNAMIC_DISPATCH(rmsnorm_columns_backward)(op, sums, rows, begin, end);
+  };
   // dweight first: it needs dy, which dx may overwrite.
   parallel_columns(ctx, op.x.rows * op.heads, op.x.cols / op.heads,
                    [&](int64_t begin, int64_t end) {
-                     HWY_DYNAMIC_DISPATCH(rmsnorm_columns_backward)(op, begin, end);
+                     if (!op.accumulate_dweight)
+                       std::fill(op.dweight.data + begin, op.dweight.data + end, 0.0f);
+                     add_runs(op.dweight.data, op.run_ends, op.x.rows, begin, end, add_rows);
                    });
   parallel_for(ctx, op.x.rows, token_grain(op.x), [&](int64_t begin, int64_t end) {
     HWY_DYNAMIC_DISPATCH(rmsnorm_tokens_backward)(op, begin, end);

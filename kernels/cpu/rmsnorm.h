@@ -19,6 +19,7 @@ struct NormVectors {
   float* rstd = nullptr;  ///< [tokens * heads]; null where it is not wanted
   const float* weight = nullptr;
   float eps = 0.0f;
+  NumericsClass numerics = NumericsClass::kF32Chain;
 };
 
 }  // namespace orrery::kernels::cpu

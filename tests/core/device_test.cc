@@ -23,7 +23,7 @@ std::string refusal(std::string_view name) {
 TEST(DeviceFromName, KnowsWhatThisBuildHas) {
   EXPECT_EQ(device_from_name("device", "cpu"), Device{DeviceType::kCpu});
   EXPECT_EQ(device_from_name("--device", "debug"), Device{DeviceType::kDebug});
-  for (const char* name : {"cpu", "debug"})
+  for (const char* name : {"cpu", "debug", "cpu-dot16", "debug-dot16"})
     EXPECT_EQ(device_name(device_from_name("device", name)), name);
   if (!kCudaBuilt) return;
   EXPECT_EQ(device_from_name("device", "cuda"), (Device{DeviceType::kCuda, 0}));
@@ -56,16 +56,19 @@ TEST(DeviceFromName, AutoIsTheCpuWhereThereIsNoGpu) {
 }
 
 TEST(DeviceFromName, RefusesOthersInOneLine) {
-  const std::string built = kCudaBuilt ? "cpu or debug or auto or cuda" : "cpu or debug or auto";
+  const std::string built = kCudaBuilt ? "cpu or cpu-dot16 or debug or auto or cuda"
+                                       : "cpu or cpu-dot16 or debug or auto";
   for (const char* name : {"gpu", "CPU", "", "cuda:", "cuda:x", "cuda:-1", "cuda:64"}) {
     EXPECT_EQ(refusal(name),
               "device is '" + std::string(name) + "', which is no device: use " + built);
   }
   if (kCudaBuilt) return;
-  EXPECT_EQ(refusal("cuda"),
-            "device is 'cuda', which this build has no kernels for: use cpu or debug or auto");
-  EXPECT_EQ(refusal("cuda:1"),
-            "device is 'cuda:1', which this build has no kernels for: use cpu or debug or auto");
+  EXPECT_EQ(
+      refusal("cuda"),
+      "device is 'cuda', which this build has no kernels for: use cpu or cpu-dot16 or debug or auto");
+  EXPECT_EQ(
+      refusal("cuda:1"),
+      "device is 'cuda:1', which this build has no kernels for: use cpu or cpu-dot16 or debug or auto");
 }
 
 }  // namespace

@@ -41,12 +41,14 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
   EXPECT_EQ(config::usage_error([] { check_config(config::parse(""), 1); }),
             "model.path is not set: give the folder of a Hugging Face model, "
             "such as model.path=models/SmolLM2-135M");
-  EXPECT_EQ(refused({"device=cuda:x"}),
-            kCudaBuilt ? "device is 'cuda:x', which is no device: use cpu or debug or auto or cuda"
-                       : "device is 'cuda:x', which is no device: use cpu or debug or auto");
+  EXPECT_EQ(
+      refused({"device=cuda:x"}),
+      kCudaBuilt
+          ? "device is 'cuda:x', which is no device: use cpu or cpu-dot16 or debug or auto or cuda"
+          : "device is 'cuda:x', which is no device: use cpu or cpu-dot16 or debug or auto");
   EXPECT_THAT(refused({"rollout.device=nonsense"}),
               testing::StartsWith("rollout.device is 'nonsense', which is no device: "
-                                  "use same or cpu or debug or auto"));
+                                  "use same or cpu or cpu-dot16 or debug or auto"));
   EXPECT_EQ(refused({"device=debug", "cluster.data_plane=nccl"}),
             "cluster.data_plane is nccl but device is debug, and NCCL is for CUDA devices: "
             "set device to cuda, or cluster.data_plane to auto");
@@ -55,7 +57,7 @@ TEST(CheckConfig, ExplainsWhatDoesNotFitTogether) {
               kCudaBuilt ? "device cuda:7 computes in f32 alone so far: "
                            "use f32 instead of bf16, or device cpu"
                          : "device is 'cuda:7', which this build has no kernels for: "
-                           "use cpu or debug or auto");
+                           "use cpu or cpu-dot16 or debug or auto");
   }
   EXPECT_EQ(
       refused({"actor.ppo_mini_batch_size=12"}),

@@ -6,9 +6,17 @@
 #include <cstdint>
 
 #include "core/device_fn.h"
-#include "tests/gpu/dot16.h"
+#include "kernels/dot16.h"
 
 namespace orrery::selftest {
+
+using kernels::dot_chain;
+using kernels::dot_step;
+using kernels::DotClass;
+using kernels::kDot16Rz25;
+using kernels::kDot8Rz24;
+using kernels::kDotNan;
+using kernels::kInfinityBits;
 
 /// Kinds of a row of A or a column of B.
 enum class Kind {

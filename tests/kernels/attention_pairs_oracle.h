@@ -129,7 +129,7 @@ inline Result run_pairs_chunks(const Context& ctx, const AttentionShape& shape,
   const auto part = [&](int64_t column, int64_t columns) {
     return Mat<const Bf16>(rows == 0 ? nullptr : qkv.data() + column, rows, columns, in_stride);
   };
-  Arena arena;
+  Arena arena(ctx.device);
   const AttentionPlan plan =
       make_attention_plan(ctx, shape, rows, pool.view().blocks, segments, arena);
   kv_write(ctx, {.pool = pool.view(),

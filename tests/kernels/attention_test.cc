@@ -537,9 +537,9 @@ TEST_F(AttentionTest, BadInputIsNamed) {
   EXPECT_THAT([] { kv_pool_bytes({}, DType::kF16, 1, 1, 8); },
               ThrowsMessage<Error>(HasSubstr("no kernels for f16 keys and values")));
   const Context gpu{.device = {DeviceType::kCuda, 0}};
+  if (kCudaBuilt) return;  // no backend is missing
   EXPECT_THAT([&] { kv_pool_bytes(gpu.device, DType::kBF16, 1, 1, 8); },
               ThrowsMessage<Error>(HasSubstr("no kernels for bf16 keys and values")));
-  if (kCudaBuilt) return;  // no backend is missing
   EXPECT_THAT([&] { make_attention_plan(gpu, shape, 10, 3, {}, arena); },
               ThrowsMessage<Error>(HasSubstr("no kernels for device cuda:0")));
   EXPECT_THAT([&] { kv_clear(gpu, {.pool = pool.view()}); },

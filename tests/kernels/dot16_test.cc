@@ -1,6 +1,6 @@
 // The model of a tensor core's step against outputs of real ones, and by hand. The
 // self-test (selftest.cu) holds the same header against the GPU at hand.
-#include "tests/gpu/dot16.h"
+#include "kernels/dot16.h"
 
 #include <gtest/gtest.h>
 

@@ -1,5 +1,5 @@
-// exp_f32 and log_f32: accuracy against double, special values, and the same bits for
-// every target.
+// exp_f32, exp2_f32 and log_f32: accuracy against double, special values, and the same
+// bits for every target.
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "tests/kernels/math_test.cc"
 #include "kernels/cpu/targets.h"
@@ -15,6 +15,13 @@ void exp_array(float* y, const float* x, int64_t count) {
   const auto lanes = static_cast<int64_t>(hn::Lanes(d));
   for (int64_t i = 0; i + lanes <= count; i += lanes)
     hn::StoreU(exp_f32(d, hn::LoadU(d, x + i)), d, y + i);
+}
+
+void exp2_array(float* y, const float* x, int64_t count) {
+  const hn::ScalableTag<float> d;
+  const auto lanes = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t i = 0; i + lanes <= count; i += lanes)
+    hn::StoreU(exp2_f32(d, hn::LoadU(d, x + i)), d, y + i);
 }
 
 void log_array(float* y, const float* x, int64_t count) {
@@ -40,6 +47,7 @@ HWY_AFTER_NAMESPACE();
 
 namespace orrery::kernels {
 HWY_EXPORT(exp_array);
+HWY_EXPORT(exp2_array);
 HWY_EXPORT(log_array);
 
 namespace {
@@ -58,11 +66,13 @@ double ulps(float y, double exact) {
 /// Every 997th float pattern: all exponents, both signs, NaNs, denormals; plus the
 /// special values. A multiple of 64.
 std::vector<float> sweep() {
-  std::vector<float> x = {0.0f,   -0.0f,         1.0f,
-                          -1.0f,  kInf,          -kInf,
-                          kNan,   kExpUnderflow, std::nextafter(kExpUnderflow, -kInf),
-                          2.0f,   kExpOverflow,  std::nextafter(kExpOverflow, kInf),
-                          1e-45f, 1e38f,         0.5f};
+  std::vector<float> x = {0.0f,   -0.0f,          1.0f,
+                          -1.0f,  kInf,           -kInf,
+                          kNan,   kExpUnderflow,  std::nextafter(kExpUnderflow, -kInf),
+                          2.0f,   kExpOverflow,   std::nextafter(kExpOverflow, kInf),
+                          1e-45f, 1e38f,          0.5f,
+                          -0.5f,  kExp2Overflow,  std::nextafter(kExp2Overflow, 0.0f),
+                          1.5f,   kExp2Underflow, std::nextafter(kExp2Underflow, -kInf)};
   for (uint64_t bits = 0; bits <= 0xffffffffull; bits += 997)
     x.push_back(std::bit_cast<float>(static_cast<uint32_t>(bits)));
   for (int i = -200000; i <= 200000; ++i) x.push_back(static_cast<float>(i) * 4.7e-4f);
@@ -87,6 +97,18 @@ TEST(Math, ExpIsWithinOneUlpOfDouble) {
   EXPECT_LE(worst, 1.0);
 }
 
+TEST(Math, Exp2IsNearDouble) {
+  double worst = 0.0;
+  for (const float x : sweep()) {
+    if (!(x >= kExp2Underflow && x < kExp2Overflow)) continue;
+    worst = std::max(worst, ulps(exp2_f32(x), std::exp2(static_cast<double>(x))));
+    if (x <= 0.0f) {
+      ASSERT_LE(exp2_f32(x), 1.0f) << x;
+    }
+  }
+  EXPECT_LE(worst, 2.1);
+}
+
 TEST(Math, LogIsWithinTwoUlpsOfDouble) {
   double worst = 0.0;
   for (const float x : sweep()) {
@@ -109,6 +131,13 @@ TEST(Math, SpecialValues) {
   EXPECT_TRUE(std::isnan(exp_f32(kNan)));
   EXPECT_GE(exp_f32(kExpUnderflow), std::numeric_limits<float>::min());
   EXPECT_LT(exp_f32(kExpOverflow), kInf);
+  EXPECT_TRUE(same(exp2_f32(0.0f), 1.0f));
+  EXPECT_TRUE(same(exp2_f32(-0.0f), 1.0f));
+  EXPECT_TRUE(same(exp2_f32(-kInf), 0.0f));
+  EXPECT_TRUE(same(exp2_f32(kInf), kInf));
+  EXPECT_TRUE(std::isnan(exp2_f32(kNan)));
+  for (int n = -125; n < 127; ++n)
+    EXPECT_TRUE(same(exp2_f32(static_cast<float>(n)), std::ldexp(1.0f, n)));
   EXPECT_TRUE(same(log_f32(1.0f), 0.0f));
   EXPECT_TRUE(same(log_f32(0.0f), -kInf));
   EXPECT_TRUE(same(log_f32(kInf), kInf));
@@ -124,6 +153,9 @@ TEST(Math, VectorsHaveTheBitsOfTheScalarFunctions) {
     HWY_DYNAMIC_DISPATCH(exp_array)(y.data(), x.data(), static_cast<int64_t>(x.size()));
     for (size_t i = 0; i < x.size(); ++i)
       ASSERT_TRUE(same(y[i], exp_f32(x[i]))) << target << " exp " << x[i];
+    HWY_DYNAMIC_DISPATCH(exp2_array)(y.data(), x.data(), static_cast<int64_t>(x.size()));
+    for (size_t i = 0; i < x.size(); ++i)
+      ASSERT_TRUE(same(y[i], exp2_f32(x[i]))) << target << " exp2 " << x[i];
     HWY_DYNAMIC_DISPATCH(log_array)(y.data(), x.data(), static_cast<int64_t>(x.size()));
     for (size_t i = 0; i < x.size(); ++i)
       ASSERT_TRUE(same(y[i], log_f32(x[i]))) << target << " log " << x[i];

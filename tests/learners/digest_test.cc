@@ -60,30 +60,57 @@ Digests run(const std::string& architecture, DType dtype) {
 
 struct Case {
   const char* architecture;
-  DType dtype;
+  kernels::NumericsClass numerics;
   Digests expected;
+  DType dtype() const {
+    return numerics == kernels::NumericsClass::kF32Chain ? DType::kF32 : DType::kBF16;
+  }
 };
 
 constexpr Case kCases[] = {
-    {"llama", DType::kF32, {0x1EEC5DD3D763F22A, 0x01BB5781992E76CF, 0xCB80D361FF655823}},
-    {"llama", DType::kBF16, {0x1EEC5DD3D763F22A, 0xF22867B89AB9A2AB, 0x9C9BD64DE37D51B9}},
-    {"qwen2", DType::kF32, {0x839A573EB210AC38, 0x5D2BF711A7A8F2A4, 0x6E3F3D5910A84650}},
-    {"qwen2", DType::kBF16, {0x839A573EB210AC38, 0x208FF10597419BE0, 0xCB96061EA9B017EE}},
-    {"qwen3", DType::kF32, {0x2703A1743B27BAC9, 0xA20065B79EE71E52, 0x2F68E4C032ACD750}},
-    {"qwen3", DType::kBF16, {0x2703A1743B27BAC9, 0xF54C2A48422E71D6, 0x9E8BE6C7F747EEE0}},
+    {"llama",
+     kernels::NumericsClass::kF32Chain,
+     {0x1EEC5DD3D763F22A, 0x01BB5781992E76CF, 0xCB80D361FF655823}},
+    {"llama",
+     kernels::NumericsClass::kPairs,
+     {0x1EEC5DD3D763F22A, 0xF22867B89AB9A2AB, 0x9C9BD64DE37D51B9}},
+    {"qwen2",
+     kernels::NumericsClass::kF32Chain,
+     {0x839A573EB210AC38, 0x5D2BF711A7A8F2A4, 0x6E3F3D5910A84650}},
+    {"qwen2",
+     kernels::NumericsClass::kPairs,
+     {0x839A573EB210AC38, 0x208FF10597419BE0, 0xCB96061EA9B017EE}},
+    {"qwen3",
+     kernels::NumericsClass::kF32Chain,
+     {0x2703A1743B27BAC9, 0xA20065B79EE71E52, 0x2F68E4C032ACD750}},
+    {"qwen3",
+     kernels::NumericsClass::kPairs,
+     {0x2703A1743B27BAC9, 0xF54C2A48422E71D6, 0x9E8BE6C7F747EEE0}},
+    {"llama",
+     kernels::NumericsClass::kDot16,
+     {0x1EEC5DD3D763F22A, 0x8107D8A7D928C1EB, 0x2BDC8AA874010D6D}},
+    {"qwen2",
+     kernels::NumericsClass::kDot16,
+     {0x839A573EB210AC38, 0x663336F0B84657BE, 0x047BEFB545FE1AB2}},
+    {"qwen3",
+     kernels::NumericsClass::kDot16,
+     {0x2703A1743B27BAC9, 0x465D8C4F696BA2E3, 0x37ED7DB490B8A06D}},
 };
 
 TEST(Digest, OfLogprobsAndUpdatesIsTheSameOnEveryMachine) {
   using kernels::numerics_class_info;
   ASSERT_EQ(numerics_class_info(kernels::NumericsClass::kF32Chain).version, 2u);
   ASSERT_EQ(numerics_class_info(kernels::NumericsClass::kPairs).version, 1u);
+  ASSERT_EQ(numerics_class_info(kernels::NumericsClass::kDot16).version, 1u);
   for (const std::string& target : kernels::supported_pairs_targets()) {
     kernels::set_cpu_target(target);
     for (const Case& c : kCases) {
       const auto types = testing_support::test_dtypes();
-      if (std::ranges::find(types, c.dtype) == types.end()) continue;
-      EXPECT_EQ(run(c.architecture, c.dtype), c.expected)
-          << c.architecture << ' ' << dtype_name(c.dtype) << ' ' << target;
+      if (std::ranges::find(types, c.dtype()) == types.end() ||
+          kernels::numerics_class(testing_support::test_device(), c.dtype()) != c.numerics)
+        continue;
+      EXPECT_EQ(run(c.architecture, c.dtype()), c.expected)
+          << c.architecture << ' ' << numerics_class_info(c.numerics).name << ' ' << target;
     }
   }
   kernels::set_cpu_target("best");

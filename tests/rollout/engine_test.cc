@@ -1,5 +1,4 @@
-// The engine's promises: a sample's bits depend on its request and the weights alone,
-// and are those of the training forward.
+// The engine: how samples begin and end, its memory and its errors.
 #include "rollout/engine.h"
 
 #include <gmock/gmock.h>
@@ -9,240 +8,29 @@
 #include <cmath>
 #include <functional>
 #include <limits>
-#include <numeric>
+
 #include <set>
 
 #include "core/error.h"
 #include "core/transfer.h"
-#include "kernels/logprob.h"
-#include "tests/rollout/tiny_model.h"
-#include "tests/support/device_values.h"
+
+#include "tests/rollout/engine_testing.h"
 #include "tests/support/scratch.h"
 
 namespace orrery::rollout {
 namespace {
 
 using testing::HasSubstr;
-using testing_support::Architecture;
 using testing_support::error_of;
+using testing_support::expect_same_bits;
+using testing_support::generate;
 using testing_support::kArchitectures;
+using testing_support::make_request;
+using testing_support::mixed_requests;
 using testing_support::randomize;
 using testing_support::test_context;
 using testing_support::test_device;
 using testing_support::tiny_config;
-
-GenerateRequest make_request(uint64_t prompt_index, int64_t prompt_tokens, uint32_t n,
-                             int64_t max_new_tokens) {
-  GenerateRequest r;
-  r.seed = 42;
-  r.step = 3;
-  r.prompt_index = prompt_index;
-  r.n = n;
-  r.max_new_tokens = max_new_tokens;
-  Philox random(prompt_index, RngPurpose::kTest);
-  for (int64_t i = 0; i < prompt_tokens; ++i)
-    r.prompt.push_back(static_cast<int32_t>(random.below(95)));
-  return r;
-}
-
-/// Prompts shorter and longer than a block, at its edges; all kinds of sampling; stop
-/// tokens.
-std::vector<GenerateRequest> mixed_requests() {
-  std::vector<GenerateRequest> all = {make_request(0, 1, 3, 40),  make_request(1, 31, 2, 9),
-                                      make_request(2, 32, 4, 35), make_request(3, 33, 1, 20),
-                                      make_request(4, 70, 5, 50), make_request(5, 64, 2, 1)};
-  all[1].sampling.temperature = 0;
-  all[2].sampling.temperature = 0.6f;
-  all[3].sampling.top_k = 5;
-  all[4].sampling.top_p = 0.8f;
-  all[4].sampling.temperature = 1.3f;
-  all[4].stop_token_ids = {7, 30};
-  all[0].sampling.min_p = 0.05f;
-  all[0].stop_token_ids = {11};
-  return all;
-}
-
-std::vector<GenerateResult> generate(const models::Transformer& model,
-                                     const std::vector<GenerateRequest>& requests,
-                                     const EngineConfig& config, int threads = 1,
-                                     EngineStats* stats = nullptr) {
-  const Context ctx = test_context(threads);
-  Engine engine(ctx, model, nullptr, config);
-  for (const GenerateRequest& request : requests) engine.submit(request);
-  std::vector<GenerateResult> results = engine.run();
-  EXPECT_EQ(engine.stats().kv_blocks_in_use, 0);
-  if (stats != nullptr) *stats = engine.stats();
-  return results;
-}
-
-void expect_same_bits(const std::vector<GenerateResult>& a, const std::vector<GenerateResult>& b,
-                      const char* what) {
-  ASSERT_EQ(a.size(), b.size()) << what;
-  for (size_t i = 0; i < a.size(); ++i) {
-    ASSERT_EQ(a[i].prompt_index, b[i].prompt_index) << what;
-    ASSERT_EQ(a[i].sample_index, b[i].sample_index) << what;
-    const std::string place =
-        fmt::format("{}: prompt {} sample {}", what, a[i].prompt_index, a[i].sample_index);
-    ASSERT_EQ(a[i].tokens, b[i].tokens) << place;
-    ASSERT_EQ(a[i].logprobs, b[i].logprobs) << place;
-    ASSERT_EQ(a[i].entropies, b[i].entropies) << place;
-    ASSERT_EQ(a[i].weight_versions, b[i].weight_versions) << place;
-    ASSERT_EQ(a[i].finish_reason, b[i].finish_reason) << place;
-  }
-}
-
-/// Log-probs and entropies of the response tokens through the training forward.
-struct Scores {
-  std::vector<float> logprobs, entropies;
-  std::vector<int32_t> argmax;
-};
-
-Scores score(const models::Transformer& model, const models::TrainBatch& batch,
-             const std::vector<int32_t>& targets, float inv_temperature) {
-  const Context ctx = test_context();
-  Arena arena(ctx.device);
-  const auto rows = static_cast<int64_t>(batch.output_rows.size());
-  const ActMat hidden = arena.act_mat(model.compute_dtype(), rows, model.config().hidden_size);
-  const models::BatchPlan plan = models::plan_training(ctx, model, batch, arena);
-  models::transformer_forward_train(ctx, model, plan, hidden, arena);
-  const Mat<float> logits = arena.mat<float>(rows, model.config().vocab_size);
-  models::lm_head_forward(ctx, model, logits, hidden);
-  const std::vector<float> zeros(targets.size());
-  const testing_support::DeviceFloats logprobs(ctx, zeros), entropies(ctx, zeros),
-      inverse(ctx, std::vector<float>(targets.size(), inv_temperature));
-  const testing_support::DeviceValues<int32_t> ids(ctx, targets);
-  kernels::logprob_forward(ctx, {.logprobs = logprobs.vec(),
-                                 .entropies = entropies.vec(),
-                                 .logits = logits,
-                                 .targets = ids.vec(),
-                                 .inv_temperature = inverse.vec()});
-  Scores scores{logprobs.values(), entropies.values(), {}};
-  const std::vector<float> all = testing_support::downloaded(ctx, as_vec(logits));
-  for (int64_t i = 0; i < rows; ++i) {
-    const float* row = all.data() + i * logits.cols;
-    scores.argmax.push_back(static_cast<int32_t>(std::max_element(row, row + logits.cols) - row));
-  }
-  return scores;
-}
-
-/// A group as the learner packs it: the prompt is one segment, the responses (without
-/// their last token) its children.
-Scores score_group(const models::Transformer& model, const GenerateRequest& request,
-                   std::span<const GenerateResult> samples) {
-  std::vector<int32_t> tokens = request.prompt, positions(request.prompt.size()), output_rows,
-                       targets;
-  std::iota(positions.begin(), positions.end(), 0);
-  const auto prompt_tokens = static_cast<int64_t>(request.prompt.size());
-  std::vector<kernels::AttentionSegment> segments = {{0, prompt_tokens, 0, -1}};
-  for (const GenerateResult& sample : samples) {
-    targets.insert(targets.end(), sample.tokens.begin(), sample.tokens.end());
-    output_rows.push_back(static_cast<int32_t>(prompt_tokens) - 1);
-    const auto inputs = static_cast<int64_t>(sample.tokens.size()) - 1;
-    if (inputs > 0)
-      segments.push_back({static_cast<int64_t>(tokens.size()), inputs, prompt_tokens, 0});
-    for (int64_t i = 0; i < inputs; ++i) {
-      output_rows.push_back(static_cast<int32_t>(tokens.size()));
-      tokens.push_back(sample.tokens[static_cast<size_t>(i)]);
-      positions.push_back(static_cast<int32_t>(prompt_tokens + i));
-    }
-  }
-  const float temperature = request.sampling.temperature;
-  return score(model, {tokens, positions, segments, output_rows}, targets,
-               temperature == 0 ? 1.0f : 1.0f / temperature);
-}
-
-class EngineBits : public testing::TestWithParam<std::tuple<Architecture, DType>> {
- protected:
-  EngineBits()
-      : model_(tiny_config(std::get<0>(GetParam())), test_device(), std::get<1>(GetParam())) {
-    randomize(test_context(), model_, 5);
-  }
-  models::Transformer model_;
-};
-
-TEST_P(EngineBits, DependOnTheRequestAlone) {
-  const std::vector<GenerateRequest> requests = mixed_requests();
-  const std::vector<GenerateResult> expected = generate(model_, requests, {});
-  ASSERT_EQ(expected.size(), 17u);
-
-  for (const int64_t budget : {1, 7, 32, 1000}) {
-    expect_same_bits(generate(model_, requests, {.max_num_batched_tokens = budget}), expected,
-                     fmt::format("budget {}", budget).c_str());
-  }
-  for (const int64_t slots : {1, 3, 6}) {
-    expect_same_bits(generate(model_, requests, {.max_num_seqs = slots}), expected,
-                     fmt::format("{} slots", slots).c_str());
-  }
-  for (const int threads : {2, 3})
-    expect_same_bits(generate(model_, requests, {}, threads), expected, "threads");
-
-  std::vector<GenerateRequest> reversed(requests.rbegin(), requests.rend());
-  expect_same_bits(generate(model_, reversed, {.max_num_batched_tokens = 40}), expected,
-                   "reversed order");
-
-  std::vector<GenerateRequest> singles;
-  for (const GenerateRequest& request : requests) {
-    for (uint32_t s = 0; s < request.n; ++s) {
-      singles.push_back(request);
-      singles.back().first_sample = s;
-      singles.back().n = 1;
-    }
-  }
-  expect_same_bits(generate(model_, singles, {}), expected, "single requests");
-  std::vector<GenerateResult> alone;
-  for (const GenerateRequest& request : singles)
-    alone.push_back(generate(model_, {request}, {})[0]);
-  expect_same_bits(alone, expected, "one request at a time");
-}
-
-TEST_P(EngineBits, SurvivePreemption) {
-  std::vector<GenerateRequest> requests;
-  for (uint64_t i = 0; i < 6; ++i)
-    requests.push_back(make_request(i, 5 + 9 * static_cast<int64_t>(i), 3, 80));
-  const std::vector<GenerateResult> expected = generate(model_, requests, {});
-  for (const int64_t blocks : {6, 9, 20}) {
-    EngineStats stats;
-    const EngineConfig config{.max_num_batched_tokens = 50, .kv_blocks = blocks};
-    expect_same_bits(generate(model_, requests, config, 1, &stats), expected,
-                     fmt::format("{} blocks", blocks).c_str());
-    EXPECT_GT(stats.preemptions, 0) << blocks << " blocks";
-  }
-}
-
-TEST_P(EngineBits, AreThoseOfTheTrainingForward) {
-  const std::vector<GenerateRequest> requests = mixed_requests();
-  const std::vector<GenerateResult> results =
-      generate(model_, requests, {.max_num_batched_tokens = 37});
-  for (const GenerateRequest& request : requests) {
-    std::vector<GenerateResult> group;
-    for (const GenerateResult& r : results) {
-      if (r.prompt_index == request.prompt_index) group.push_back(r);
-    }
-    ASSERT_EQ(group.size(), request.n);
-    std::vector<float> logprobs, entropies;
-    for (const GenerateResult& r : group) {
-      logprobs.insert(logprobs.end(), r.logprobs.begin(), r.logprobs.end());
-      entropies.insert(entropies.end(), r.entropies.begin(), r.entropies.end());
-      const Scores alone = score_group(model_, request, {&r, 1});
-      EXPECT_EQ(alone.logprobs, r.logprobs) << "prompt " << request.prompt_index;
-      EXPECT_EQ(alone.entropies, r.entropies) << "prompt " << request.prompt_index;
-      if (request.sampling.temperature == 0) {
-        EXPECT_EQ(alone.argmax, r.tokens);
-      }
-    }
-    const Scores tree = score_group(model_, request, group);
-    EXPECT_EQ(tree.logprobs, logprobs) << "prompt " << request.prompt_index;
-    EXPECT_EQ(tree.entropies, entropies) << "prompt " << request.prompt_index;
-  }
-}
-
-INSTANTIATE_TEST_SUITE_P(Models, EngineBits,
-                         testing::Combine(testing::ValuesIn(kArchitectures),
-                                          testing::ValuesIn(testing_support::test_dtypes())),
-                         [](const auto& param_info) {
-                           return std::get<0>(param_info.param).model_type + "_" +
-                                  std::string(dtype_name(std::get<1>(param_info.param)));
-                         });
 
 class EngineTest : public testing::Test {
  protected:

@@ -25,11 +25,15 @@ inline bool is_emulated(Device device) {
   return device.type == DeviceType::kCuda && device_model(device).starts_with("emulated");
 }
 
-/// The types of products that test_device() has kernels for: f32 alone on CUDA.
+/// The types of products to test on test_device(): f32 alone on CUDA, which has no more
+/// yet; bf16 alone where it is that of tensor cores, as f32 is any device's.
 inline std::vector<DType> test_dtypes() {
   if (test_device().type == DeviceType::kCuda) return {DType::kF32};
+  if (test_device().dot16()) return {DType::kBF16};
   return {DType::kF32, DType::kBF16};
 }
+
+inline bool has_bf16() { return test_dtypes().back() == DType::kBF16; }
 
 inline Context test_context(int threads = 1) {
   return {.device = test_device(), .threads = threads};

@@ -1,5 +1,7 @@
-// What one bf16 step of a tensor core computes, as a model of integers: the self-test
-// holds it against the hardware, and it defines the results of later bf16 kernels.
+// What one bf16 step of a tensor core computes, as a model of integers: it defines the
+// results of products of bf16 on GPUs (docs/numerics.md, "Dot16"), and the self-test
+// (tests/gpu/selftest.cu) holds it against the hardware. It is for tests and for the
+// emulator; kernels/cpu/dot16.h is the fast one.
 // Sources: Khattak and Mikaitis, "Accurate Models of NVIDIA Tensor Cores", 2025; the
 // published outputs beside it; docs/numerics.md.
 //
@@ -21,7 +23,7 @@
 
 #include "core/device_fn.h"
 
-namespace orrery::selftest {
+namespace orrery::kernels {
 
 /// A class of tensor cores that compute the same bits.
 struct DotClass {
@@ -134,4 +136,4 @@ ORRERY_DEVICE_FN inline uint32_t dot_chain(const uint16_t* a, const uint16_t* b,
   return c;
 }
 
-}  // namespace orrery::selftest
+}  // namespace orrery::kernels
