@@ -30,6 +30,7 @@ foreach(header ${headers})
 endforeach()
 
 set(device_suites models rollout learners comm experiments)
+set(dot16_suites models rollout learners)  # which run once more where bf16 is tensor cores'
 
 add_custom_target(unit_tests)
 foreach(folder core kernels comm text config models storage rollout actors learners launch experiments tools)
@@ -58,6 +59,10 @@ foreach(folder core kernels comm text config models storage rollout actors learn
       gtest_discover_tests(test_${folder} TEST_PREFIX debug.${folder}. TEST_LIST test_${folder}_debug
                            PROPERTIES LABELS unit-debug ENVIRONMENT ORRERY_TEST_DEVICE=debug
                            DISCOVERY_TIMEOUT 60 DISCOVERY_MODE PRE_TEST)
+    endif()
+    if(folder IN_LIST dot16_suites AND NOT ORRERY_SANITIZE)
+      add_test(NAME dot16.${folder} COMMAND test_${folder})
+      set_tests_properties(dot16.${folder} PROPERTIES LABELS unit TIMEOUT 900 ENVIRONMENT ORRERY_TEST_DEVICE=cpu-dot16)
     endif()
     add_dependencies(unit_tests test_${folder})
   endif()
@@ -141,8 +146,9 @@ set_tests_properties(gpu.ops PROPERTIES LABELS gpu TIMEOUT 3000 SKIP_RETURN_CODE
 # The CUDA backend in the emulator: what it finds, the ops against the CPU's, and the suites of the
 # folders that work on a device.
 if(TARGET orrery-emulated)
-  orrery_emulated_objects(emulator_faults tests/gpu/emulator/faults.cu)
-  add_executable(test_emulator tests/gpu/emulator/faults_test.cc tests/gpu/emulator/uploads_test.cc)
+  orrery_emulated_objects(emulator_faults tests/gpu/emulator/faults.cu tests/gpu/emulator/fragments.cu)
+  add_executable(test_emulator tests/gpu/emulator/faults_test.cc tests/gpu/emulator/tensor_core_test.cc
+                 tests/gpu/emulator/uploads_test.cc)
   target_include_directories(test_emulator PRIVATE tests/gpu/emulator)
   target_link_libraries(test_emulator PRIVATE orrery_kernels orrery_test_support GTest::gtest_main)
   orrery_link_emulated(test_emulator $<TARGET_OBJECTS:emulator_faults>)
@@ -155,13 +161,12 @@ if(TARGET orrery-emulated)
   target_link_libraries(ops_check_emulated PRIVATE orrery_kernels)
   target_compile_options(ops_check_emulated PRIVATE -Wall -Wextra -Wshadow -Wno-missing-field-initializers -ffp-contract=off)
   orrery_link_emulated(ops_check_emulated)
-  foreach(stage products rows flat vocabulary kv attention_forward attention_backward sampling token_losses
-          large_products large_rows large_vocabulary large_attention large_sampling)
+  foreach(stage products rows flat vocabulary kv attention_forward attention_forward_bf16 attention_backward attention_backward_bf16
+          sampling token_losses
+          large_products large_bf16_products large_rows large_vocabulary large_attention
+          large_bf16_attention large_sampling)
     add_test(NAME emulated.ops.${stage} COMMAND ops_check_emulated ${stage})
     set_tests_properties(emulated.ops.${stage} PROPERTIES LABELS unit-emulated TIMEOUT 900)
-    if(NOT stage STREQUAL "vocabulary")  # whose arrays are large: twelve times as much for what is noted
-      set_tests_properties(emulated.ops.${stage} PROPERTIES ENVIRONMENT ORRERY_EMULATOR_GLOBAL_RACES=1)
-    endif()
   endforeach()
 
   foreach(folder models rollout learners)

@@ -4,6 +4,7 @@
 
 #include "core/cuda_capability.h"
 #include "core/error.h"
+#include "core/file.h"
 
 namespace orrery::cuda_api {
 namespace {
@@ -30,12 +31,17 @@ bool is_lost() {
 }
 
 [[noreturn]] void fail_call(Device device, const char* call, cudaError_t result) {
+  const bool is_gone = is_lost();
   const char* const lost =
-      is_lost() ? ", by work that was queued before; this process has lost the device, and the "
-                  "last checkpoint is whole: start again from it (with CUDA_LAUNCH_BLOCKING=1 in "
-                  "the environment the error names the op)"
-                : "";
-  fail("device {}: {}: {}{}", device_name(device), call, cudaGetErrorString(result), lost);
+      is_gone ? ", by work that was queued before; this process has lost the device, and the "
+                "last checkpoint is whole: start again from it (with CUDA_LAUNCH_BLOCKING=1 in "
+                "the environment the error names the op)"
+              : "";
+  const std::string text = fmt::format("device {}: {}: {}{}", device_name(device), call,
+                                       cudaGetErrorString(result), lost);
+  // Another attempt may do: no error of the user's, wherever it happens.
+  if (is_gone) throw SystemError(text);
+  throw Error(text);
 }
 
 void check(Device device, const char* call, cudaError_t result) {
@@ -94,7 +100,8 @@ void use(Device device) {
                no_cuda_device(device_name(device), cudaGetErrorString(result), driver, kRuntime));
   }
   if (const std::string why = misfit(device); !why.empty())
-    fail_usage("device {} {}: use another device, or cpu", device_name(device), why);
+    fail_usage("device {} {}: use another device (nvidia-smi lists them), or cpu",
+               device_name(device), why);
   used = device.index;
 }
 

@@ -28,12 +28,11 @@ void check_pool(const char* op, const KvPool& pool, const AttentionPlan& plan) {
 
 size_t kv_pool_bytes(Device device, DType dtype, int64_t blocks, int64_t kv_heads,
                      int64_t head_dim) {
-  const bool cuda = device.type == DeviceType::kCuda;
-  const bool computed = dtype == DType::kF32 || (dtype == DType::kBF16 && !cuda);
-  if ((cuda && !kCudaBuilt) || !computed) {
-    fail("KV pool: this build has no kernels for {} keys and values on device {}: use {}",
-         dtype_name(dtype), device_name(device),
-         cuda && kCudaBuilt ? "f32 there, or f32 or bf16 on cpu" : "f32 or bf16 on cpu");
+  const bool computed = dtype == DType::kF32 || dtype == DType::kBF16;
+  if ((device.type == DeviceType::kCuda && !kCudaBuilt) || !computed) {
+    fail(
+        "KV pool: this build has no kernels for {} keys and values on device {}: use f32 or bf16{}",
+        dtype_name(dtype), device_name(device), computed ? " on cpu" : "");
   }
   if (blocks < 0 || kv_heads < 1 || head_dim < 1 || head_dim > cpu::kMaxHeadDim) {
     fail(

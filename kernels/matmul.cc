@@ -4,8 +4,10 @@
 
 #include "core/error.h"
 #include "core/profile.h"
+#include "kernels/checks.h"
 #include "kernels/cpu/bias.h"
 #include "kernels/cpu/matmul.h"
+#include "kernels/cuda/bias.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/dispatch.h"
 
@@ -46,21 +48,9 @@ void check_result(const char* op, const char* name, const ActMat& mat, DType ope
   ORRERY_CHECK(!accumulate, "{}: {} is bf16, which cannot accumulate", op, name);
 }
 
-void check_runs(const char* op, Span<const int64_t> run_ends, int64_t rows) {
-  if (run_ends.empty()) return;
-  int64_t last = 0;
-  for (const int64_t end : run_ends) {
-    ORRERY_CHECK(end >= last, "{}: a run ends at row {}, after one that ends at {}", op, end, last);
-    last = end;
-  }
-  ORRERY_CHECK(last == rows, "{}: the last run ends at row {} of {}", op, last, rows);
-}
-
 double product_flops(int64_t m, int64_t n, int64_t k) { return 2.0 * m * n * k; }
 
 double weight_bytes(const PackedWeight& w) { return 1.0 * w.n * w.k * dtype_bytes(w.dtype); }
-
-double mat_bytes(const ConstActMat& mat) { return 1.0 * mat.size() * dtype_bytes(mat.dtype); }
 
 constexpr size_t kPackAlign = 64;
 
@@ -125,7 +115,7 @@ void matmul_backward_weight(const Context& ctx, const MatmulBackwardWeight& op) 
   ORRERY_CHECK(op.x.dtype == DType::kF32 || op.x.dtype == DType::kBF16,
                "matmul_backward_weight: x is {}, expected f32 or bf16", dtype_name(op.x.dtype));
   check_operand("matmul_backward_weight", "dy", op.dy, "x", op.x.dtype);
-  if (op.x.dtype == DType::kBF16) check_runs("matmul_backward_weight", op.run_ends, op.dy.rows);
+  if (op.x.dtype == DType::kBF16) require_runs("matmul_backward_weight", op.run_ends, op.dy.rows);
   if (op.dw.size() == 0) return;
   const ProfileOpScope profile(
       ctx, "matmul dW", product_flops(op.dy.rows, op.dy.cols, op.x.cols),
@@ -136,6 +126,7 @@ void matmul_backward_weight(const Context& ctx, const MatmulBackwardWeight& op) 
 
 void bias_backward(const Context& ctx, const BiasBackward& op) {
   check_mat("bias_backward", "dy", op.dy, op.dy.rows, op.db.size);
+  require_runs("bias_backward", op.run_ends, op.dy.rows);
   const ProfileOpScope profile(ctx, "bias backward", 0, mat_bytes(op.dy));
   dispatch<cpu::bias_backward, cuda::bias_backward>(ctx, "bias_backward", op);
 }

@@ -19,7 +19,11 @@ case "${1:-}" in
 esac
 out=$(realpath -m "$1")
 build=${2:-build/cuda-release}
-[ -n "${2:-}" ] || [ -x "$build/bin/orrery" ] || build=build/release
+if [ -z "${2:-}" ] && [ ! -x "$build/bin/orrery" ]; then
+  build=build/release
+  echo "note: build/cuda-release is not built, so the bundle's orrery has no CUDA; build it with" >&2
+  echo "      cmake --preset cuda-release && cmake --build --preset cuda-release" >&2
+fi
 program=$build/bin/orrery
 [ -x "$program" ] || die "no $program: build it first (cmake --build --preset release --target orrery)"
 

@@ -1,6 +1,7 @@
 // Attention. Which kernel takes a segment depends on its shape; its bits do not.
 #include "kernels/cuda/attention.h"
 
+#include "kernels/cuda/attention_mma_forward.cuh"
 #include "kernels/cuda/attention_rows.cuh"
 #include "kernels/cuda/attention_tile.cuh"
 
@@ -46,12 +47,73 @@ void launch_both(const Context& ctx, const ForwardOp& op, int64_t kv_heads, int6
   if (!single || op.group <= kFewQueries) launch_rows<Rows>(ctx, op, kv_heads, rows, kFewQueries);
 }
 
+template <class Tile>
+void launch_mma(const Context& ctx, const MmaForwardOp& op, const ItemRange& range, int64_t items) {
+  cudaFuncSetAttribute(attention_mma_forward_kernel<Tile>,
+                       cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(Tile::kBytes));
+  const dim3 grid(static_cast<unsigned>(items), static_cast<unsigned>(op.pool.kv_heads),
+                  static_cast<unsigned>(ceil_div(op.head_dim, Tile::kDims)));
+  attention_mma_forward_kernel<Tile>
+      <<<grid, Tile::kThreads, Tile::kBytes, stream_of(ctx)>>>(op, range);
+}
+
+/// Four warps share the queries of segments that have few. Of wide heads two share some
+/// in any case: one warp has no registers for 16 queries of them.
+template <int kDims>
+void launch_mma_tiles(const Context& ctx, const MmaForwardOp& op, int64_t rows) {
+  using Many = MmaForwardTile<kDims, kDims <= 64 ? 4 : 2>;
+  using Few = MmaForwardTile<kDims, 1>;
+  static_assert(Few::kQueries == kFewQueries);
+  const int64_t segments = op.segments.size;
+  const bool single = segments == rows;
+  if (!single || op.group > kFewQueries) {
+    launch_mma<Many>(ctx, op, {Many::kQueries, kFewQueries + 1, kNoLimit},
+                     rows * op.group / Many::kQueries + segments);
+  }
+  if (!single || op.group <= kFewQueries)
+    launch_mma<Few>(ctx, op, {Few::kQueries, 1, kFewQueries}, segments);
+}
+
+/// Of a bf16 pool.
+MmaPool mma_pool(const KvPool& pool) {
+  MmaPool blocks{.keys = static_cast<const Bf16*>(pool.data), .kv_heads = pool.kv_heads};
+  blocks.row = static_cast<int>(ceil_div(pool.head_dim, kMmaCopy)) * kMmaCopy;
+  blocks.values = blocks.keys + pool.blocks * pool.kv_heads * kKvBlock * blocks.row;
+  return blocks;
+}
+
+void bf16_attention_forward(const Context& ctx, const AttentionForward& op) {
+  const AttentionPlan& plan = op.plan;
+  const int64_t head_dim = plan.shape.head_dim;
+  MmaForwardOp forward{.out = op.out.as<Bf16>(),
+                       .lse = op.lse,
+                       .q = op.q.as<const Bf16>(),
+                       .pool = mma_pool(op.pool),
+                       .segments = plan.segments,
+                       .tables = plan.tables.data,
+                       .group = static_cast<int>(plan.shape.heads / plan.shape.kv_heads),
+                       .head_dim = static_cast<int>(head_dim),
+                       .score_scale = mma_score_scale(op.scale)};
+  forward.aligned = heads_aligned(forward.q, head_dim, kMmaCopy);
+  forward.pairs = heads_aligned(forward.out, head_dim, 2);
+  if (head_dim <= 64) {
+    launch_mma_tiles<64>(ctx, forward, plan.rows);
+  } else {
+    launch_mma_tiles<128>(ctx, forward, plan.rows);
+  }
+  check_launch("attention_forward");
+}
+
 }  // namespace
 
 void attention_forward(const Context& ctx, const AttentionForward& op) {
   const AttentionPlan& plan = op.plan;
   const int64_t rows = plan.rows, head_dim = plan.shape.head_dim, kv_heads = plan.shape.kv_heads;
   if (plan.segments.size == 0) return;
+  if (op.pool.dtype == DType::kBF16) {
+    bf16_attention_forward(ctx, op);
+    return;
+  }
   const ForwardOp forward{.out = op.out.as<float>(),
                           .lse = op.lse,
                           .q = op.q.as<const float>(),

@@ -9,7 +9,9 @@ void embedding_forward(const Context& ctx, const EmbeddingForward& op) {
 }
 
 void embedding_backward(const Context& ctx, const EmbeddingBackward& op) {
-  scatter_add_rows(ctx, {.to = op.dtable, .from = op.dout, .rows = op.ids});
+  const ScatterAddRows add{.to = op.dtable, .from = op.dout, .rows = op.ids};
+  op.run_ends.empty() ? cuda::scatter_add_rows(ctx, add)
+                      : cuda::scatter_add_runs(ctx, "embedding_backward", add, op.run_ends);
 }
 
 }  // namespace orrery::kernels::cuda

@@ -1,26 +1,18 @@
 // A block takes a row of logits. All its threads compute weights, a piece of the row at
-// a time; the two halves of one warp are the lanes of the two sums.
+// a time; the two halves of one warp are the lanes of the two sums. The class
+// dot16-rz25 has sums of its own: logprob_dot16.cuh.
 #include "kernels/cuda/logprob.h"
-
-#include <limits>
 
 #include "kernels/cuda/lanes.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/logprob_dot16.cuh"
+#include "kernels/cuda/logprob_row.cuh"
 
 namespace orrery::kernels::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = kLogprobThreads;
 constexpr int kPiece = 2048;  // elements between two meetings of the threads
-constexpr float kLowest = -std::numeric_limits<float>::max();
-constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-
-/// The larger; b where a is NaN.
-__device__ float larger(float a, float b) { return a > b ? a : b; }
-
-/// z - m, of which -inf counts as the lowest finite number. As the CPU's max with a
-/// limit as second argument: a NaN becomes the limit, which its p makes NaN again.
-__device__ float finite_below(float below_max) { return below_max > kLowest ? below_max : kLowest; }
 
 __device__ float row_max(const float* logits, int64_t vocab, float inv, float* shared) {
   float most = kMinusInfinity;
@@ -36,14 +28,7 @@ __device__ float row_max(const float* logits, int64_t vocab, float inv, float* s
   return most;
 }
 
-struct Row {
-  Mat<const float> logits;
-  const int32_t* targets;
-  const float* inv_temperature;
-  float *logprobs, *entropies, *max, *log_sum;
-};
-
-__global__ void __launch_bounds__(kThreads) logprob_kernel(Row op) {
+__global__ void __launch_bounds__(kThreads) logprob_kernel(LogprobRows op) {
   __shared__ float weights[2][kPiece], distances[2][kPiece];
   __shared__ float maxima[kThreads / kWarp];
   const int64_t row = blockIdx.x, vocab = op.logits.cols;
@@ -76,17 +61,12 @@ __global__ void __launch_bounds__(kThreads) logprob_kernel(Row op) {
   const float total = sum16(acc);
   const float s = __shfl_sync(kAllThreads, total, 0);
   const float weighted = __shfl_sync(kAllThreads, total, kSumLanes);
-  if (thread != 0) return;
-  const float log_sum = log_f32(s);
-  const int32_t target = max(op.targets[row], 0);
-  op.logprobs[row] = __fsub_rn(__fsub_rn(__fmul_rn(logits[target], inv), m), log_sum);
-  if (op.entropies != nullptr) op.entropies[row] = __fsub_rn(log_sum, __fdiv_rn(weighted, s));
-  if (op.max != nullptr) op.max[row] = m;
-  if (op.log_sum != nullptr) op.log_sum[row] = log_sum;
+  if (thread == 0) write_row(op, row, m, s, weighted);
 }
 
+template <class T>
 struct RowGradient {
-  Mat<float> dlogits;  ///< may be the logits: an element is one thread's
+  Mat<T> dlogits;  ///< may be the logits: an element is one thread's
   Mat<const float> logits;
   const int32_t* targets;
   const float *max, *log_sum, *entropies, *dlogp, *dentropy, *inv_temperature;
@@ -94,10 +74,11 @@ struct RowGradient {
 
 constexpr int kGradientElements = 4 * kThreads;
 
-__global__ void __launch_bounds__(kThreads) logprob_backward_kernel(RowGradient op) {
+template <class T>
+__global__ void __launch_bounds__(kThreads) logprob_backward_kernel(RowGradient<T> op) {
   const int64_t row = blockIdx.y, vocab = op.logits.cols;
   const float* const logits = op.logits.data + row * op.logits.stride;
-  float* const dlogits = op.dlogits.data + row * op.dlogits.stride;
+  T* const dlogits = op.dlogits.data + row * op.dlogits.stride;
   const float inv = op.inv_temperature[row], m = op.max[row], log_sum = op.log_sum[row];
   const float dlogp = op.dlogp[row];
   const float dentropy = op.dentropy == nullptr ? 0.0f : op.dentropy[row];
@@ -109,7 +90,7 @@ __global__ void __launch_bounds__(kThreads) logprob_backward_kernel(RowGradient 
     const int64_t j = int64_t{blockIdx.x} * kGradientElements + e * kThreads + threadIdx.x;
     if (j >= vocab) return;
     if (masked) {
-      dlogits[j] = 0.0f;
+      store_element(dlogits + j, 0.0f);
       continue;
     }
     const float below_max = __fsub_rn(__fmul_rn(logits[j], inv), m);
@@ -117,40 +98,46 @@ __global__ void __launch_bounds__(kThreads) logprob_backward_kernel(RowGradient 
     const float spread = __fadd_rn(__fsub_rn(finite_below(below_max), log_sum), entropy);
     const float q = __fmul_rn(__fmul_rn(dentropy, p), spread);
     const float bracket = __fsub_rn(j == target ? 1.0f : 0.0f, p);
-    dlogits[j] = __fmul_rn(__fmaf_rn(dlogp, bracket, -q), inv);
+    store_element(dlogits + j, __fmul_rn(__fmaf_rn(dlogp, bracket, -q), inv));
   }
+}
+
+template <class T>
+void backward(const Context& ctx, const LogprobBackward& op) {
+  const dim3 grid(static_cast<unsigned>(ceil_div(op.logits.cols, kGradientElements)),
+                  static_cast<unsigned>(op.logits.rows));
+  logprob_backward_kernel<T><<<grid, kThreads, 0, stream_of(ctx)>>>(
+      RowGradient<T>{.dlogits = op.dlogits.as<T>(),
+                     .logits = op.logits,
+                     .targets = op.targets.data,
+                     .max = op.max.data,
+                     .log_sum = op.log_sum.data,
+                     .entropies = op.entropies.data,
+                     .dlogp = op.dlogp.data,
+                     .dentropy = op.dentropy.empty() ? nullptr : op.dentropy.data,
+                     .inv_temperature = op.inv_temperature.data});
+  check_launch("logprob_backward");
 }
 
 }  // namespace
 
 void logprob_forward(const Context& ctx, const LogprobForward& op) {
   if (op.logits.rows == 0) return;
-  logprob_kernel<<<static_cast<unsigned>(op.logits.rows), kThreads, 0, stream_of(ctx)>>>(
-      Row{.logits = op.logits,
-          .targets = op.targets.data,
-          .inv_temperature = op.inv_temperature.data,
-          .logprobs = op.logprobs.data,
-          .entropies = op.entropies.empty() ? nullptr : op.entropies.data,
-          .max = op.max.empty() ? nullptr : op.max.data,
-          .log_sum = op.log_sum.empty() ? nullptr : op.log_sum.data});
+  const LogprobRows rows{.logits = op.logits,
+                         .targets = op.targets.data,
+                         .inv_temperature = op.inv_temperature.data,
+                         .logprobs = op.logprobs.data,
+                         .entropies = op.entropies.empty() ? nullptr : op.entropies.data,
+                         .max = op.max.empty() ? nullptr : op.max.data,
+                         .log_sum = op.log_sum.empty() ? nullptr : op.log_sum.data};
+  if (op.numerics == NumericsClass::kDot16) return launch_dot16_logprob(ctx, rows);
+  logprob_kernel<<<static_cast<unsigned>(op.logits.rows), kThreads, 0, stream_of(ctx)>>>(rows);
   check_launch("logprob_forward");
 }
 
 void logprob_backward(const Context& ctx, const LogprobBackward& op) {
   if (op.logits.rows == 0) return;
-  const dim3 grid(static_cast<unsigned>(ceil_div(op.logits.cols, kGradientElements)),
-                  static_cast<unsigned>(op.logits.rows));
-  logprob_backward_kernel<<<grid, kThreads, 0, stream_of(ctx)>>>(
-      RowGradient{.dlogits = op.dlogits.as<float>(),
-                  .logits = op.logits,
-                  .targets = op.targets.data,
-                  .max = op.max.data,
-                  .log_sum = op.log_sum.data,
-                  .entropies = op.entropies.data,
-                  .dlogp = op.dlogp.data,
-                  .dentropy = op.dentropy.empty() ? nullptr : op.dentropy.data,
-                  .inv_temperature = op.inv_temperature.data});
-  check_launch("logprob_backward");
+  op.dlogits.dtype == DType::kBF16 ? backward<Bf16>(ctx, op) : backward<float>(ctx, op);
 }
 
 }  // namespace orrery::kernels::cuda

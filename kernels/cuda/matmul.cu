@@ -1,9 +1,13 @@
 // Matrix products of linear layers. Which tile computes a product depends on its shape;
-// its bits do not (matmul_tile.cuh, matmul_rows.cuh).
+// its bits do not (matmul_tile.cuh, matmul_rows.cuh; with bf16 operands gemm_mma.cuh).
 #include "kernels/cuda/matmul.h"
+
+#include <algorithm>
+#include <limits>
 
 #include "core/dtype.h"
 #include "kernels/checks.h"
+#include "kernels/cuda/gemm_mma_launch.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/matmul_rows.cuh"
 #include "kernels/cuda/matmul_tile.cuh"
@@ -122,41 +126,42 @@ struct PackElement {
     to[i] = c < from.cols ? from.data[r * from.stride + c] : 0.0f;
   }
 };
-
-constexpr int kBiasThreads = 64, kBiasAhead = 16;
-
-/// A thread a column, rows in order; the loads of kBiasAhead rows do not wait for the
-/// sum.
-__global__ void bias_kernel(float* db, Mat<const float> dy, bool accumulate) {
-  const int64_t column = int64_t{blockIdx.x} * kBiasThreads + threadIdx.x;
-  if (column >= dy.cols) return;
-  float sum = accumulate ? db[column] : 0.0f;
-  int64_t r = 0;
-  for (; r + kBiasAhead <= dy.rows; r += kBiasAhead) {
-    float values[kBiasAhead];
-#pragma unroll
-    for (int a = 0; a < kBiasAhead; ++a) values[a] = dy.data[(r + a) * dy.stride + column];
-#pragma unroll
-    for (int a = 0; a < kBiasAhead; ++a) sum = __fadd_rn(sum, values[a]);
+struct PackBf16Element {
+  Mat<const float> from;
+  Bf16* to;
+  int64_t row;
+  __device__ void operator()(int64_t i) const {
+    const int64_t r = i / row, c = i % row;
+    to[i].bits = c < from.cols ? bf16_bits_half_away(from.data[r * from.stride + c]) : 0;
   }
-  for (; r < dy.rows; ++r) sum = __fadd_rn(sum, dy.data[r * dy.stride + column]);
-  db[column] = sum;
-}
+};
 
 }  // namespace
 
 size_t packed_weight_bytes(const Context& /*ctx*/, const PackedWeightBytes& op) {
+  if (op.dtype == DType::kBF16) {
+    constexpr int64_t kMost = std::numeric_limits<int64_t>::max() / 64;
+    if (op.k > kMost || op.n > kMost / std::max<int64_t>(gemm_padded(op.k), 1))
+      fail("packed_weight_bytes: weight [{}, {}] is too large", op.n, op.k);
+    return static_cast<size_t>(op.n * gemm_padded(op.k)) * sizeof(Bf16);
+  }
   require_dtype("packed_weight_bytes", "the weight", op.dtype, DType::kF32);
   return static_cast<size_t>(op.n * padded(op.k)) * sizeof(float);
 }
 
 void pack_weight(const Context& ctx, const PackWeight& op) {
+  if (op.dtype == DType::kBF16) {
+    const int64_t row = gemm_padded(op.weight.cols);
+    return for_each_element(ctx, "pack_weight", op.weight.rows * row,
+                            PackBf16Element{op.weight, static_cast<Bf16*>(op.memory), row});
+  }
   const int64_t row = padded(op.weight.cols);
   for_each_element(ctx, "pack_weight", op.weight.rows * row,
                    PackElement{op.weight, static_cast<float*>(op.memory), row});
 }
 
 void matmul_forward(const Context& ctx, const MatmulForward& op) {
+  if (op.weight.dtype == DType::kBF16) return gemm_forward(ctx, op);
   const Mat<float> y = op.y.as<float>();
   const Mat<const float> x = op.x.as<const float>();
   const Product product{.m = y.rows,
@@ -174,6 +179,7 @@ void matmul_forward(const Context& ctx, const MatmulForward& op) {
 }
 
 void matmul_backward_input(const Context& ctx, const MatmulBackwardInput& op) {
+  if (op.weight.dtype == DType::kBF16) return gemm_backward_input(ctx, op);
   const Mat<float> dx = op.dx.as<float>();
   const Mat<const float> dy = op.dy.as<const float>();
   const Product product{.m = dx.rows,
@@ -188,6 +194,7 @@ void matmul_backward_input(const Context& ctx, const MatmulBackwardInput& op) {
 }
 
 void matmul_backward_weight(const Context& ctx, const MatmulBackwardWeight& op) {
+  if (op.x.dtype == DType::kBF16) return gemm_backward_weight(ctx, op);
   const Mat<const float> dy = op.dy.as<const float>(), x = op.x.as<const float>();
   const Product product{.m = op.dw.rows,
                         .n = op.dw.cols,
@@ -198,14 +205,6 @@ void matmul_backward_weight(const Context& ctx, const MatmulBackwardWeight& op) 
   multiply<OperandOrder::kOuter, OperandOrder::kOuter>(ctx, "matmul_backward_weight", product,
                                                        operand(dy.data, dy.stride, dy.cols),
                                                        operand(x.data, x.stride, x.cols));
-}
-
-void bias_backward(const Context& ctx, const BiasBackward& op) {
-  const Mat<const float> dy = op.dy.as<const float>();
-  if (dy.cols == 0) return;
-  bias_kernel<<<static_cast<unsigned>(ceil_div(dy.cols, kBiasThreads)), kBiasThreads, 0,
-                stream_of(ctx)>>>(op.db.data, dy, op.accumulate);
-  check_launch("bias_backward");
 }
 
 }  // namespace orrery::kernels::cuda

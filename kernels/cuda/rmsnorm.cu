@@ -1,9 +1,11 @@
-// A half-warp takes a vector: its threads are the lanes of the sum of squares.
+// In f32 a half-warp takes a vector: its threads are the lanes of the sum of squares.
+// Sums of 256 lanes are in rmsnorm_dot16.cuh.
 #include "kernels/cuda/rmsnorm.h"
 
 #include "kernels/checks.h"
 #include "kernels/cuda/lanes.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/rmsnorm_dot16.cuh"
 
 namespace orrery::kernels::cuda {
 namespace {
@@ -18,11 +20,6 @@ struct Norm {
   const float* weight;
   float eps;
 };
-
-template <class T>
-__device__ T* vector_at(const Heads<T>& m, int64_t token, int64_t head) {
-  return m.data + token * m.stride + head * m.head_dim;
-}
 
 /// The sum of two loads: of one element where kResidual is not set.
 template <bool kResidual>
@@ -54,16 +51,7 @@ __global__ void __launch_bounds__(kThreads) norm_kernel(Norm op) {
   }
 }
 
-struct NormGradients {
-  Heads<float> dx;
-  Heads<const float> dy, x;
-  float* dweight;
-  const float* rstd;
-  const float* weight;
-  bool accumulate, accumulate_dweight;
-};
-
-__global__ void __launch_bounds__(kThreads) gradient_kernel(NormGradients op) {
+__global__ void __launch_bounds__(kThreads) gradient_kernel(NormGradients<float> op) {
   const int64_t dim = op.x.head_dim;
   const int64_t index = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kSumLanes;
   const bool there = index < op.x.tokens * op.x.heads;
@@ -90,87 +78,28 @@ __global__ void __launch_bounds__(kThreads) gradient_kernel(NormGradients op) {
   }
 }
 
-/// dweight: a column is a chain over tokens and heads, which one thread sums. The other
-/// threads of its block are there to load ahead of it.
-struct WeightTile {
-  static constexpr int kColumns = 16, kThreads = 256;
-  static constexpr int kApart = kThreads / kColumns;  // vectors between two of a thread's
-  static constexpr int kEach = 8;                     // vectors that a thread loads
-  static constexpr int kVectors = kApart * kEach;
-};
-
-/// The block reads a tile of vectors into registers while its chains walk over the tile
-/// before, which is in shared memory; so a tile is written where no chain reads, and
-/// one wait a tile is enough.
-__global__ void __launch_bounds__(WeightTile::kThreads) weight_kernel(NormGradients op) {
-  using Tile = WeightTile;
-  struct Factors {
-    float dy, normed;
-  };
-  __shared__ Factors tiles[2][Tile::kVectors][Tile::kColumns];
-  const int64_t vectors = op.x.tokens * op.x.heads, heads = op.x.heads;
-  const int mine = threadIdx.x % Tile::kColumns, first = threadIdx.x / Tile::kColumns;
-  const int64_t column = int64_t{blockIdx.x} * Tile::kColumns + mine;
-  const bool there = column < op.x.head_dim;
-  // The next vector to load, by number and by place: a division for each would cost
-  // more than its loads.
-  int64_t next = first, token = first / heads, head = first % heads;
-  const int64_t more_tokens = Tile::kApart / heads, more_heads = Tile::kApart % heads;
-  float x[Tile::kEach], dy[Tile::kEach], rstd[Tile::kEach];
-  const auto load = [&] {
-#pragma unroll
-    for (int e = 0; e < Tile::kEach; ++e) {
-      x[e] = dy[e] = rstd[e] = 0.0f;
-      if (there && next < vectors) {
-        x[e] = vector_at(op.x, token, head)[column];
-        dy[e] = vector_at(op.dy, token, head)[column];
-        rstd[e] = op.rstd[next];
-      }
-      next += Tile::kApart;
-      token += more_tokens;
-      head += more_heads;
-      if (head >= heads) {
-        head -= heads;
-        ++token;
-      }
-    }
-  };
-  const auto store = [&](int64_t tile) {
-#pragma unroll
-    for (int e = 0; e < Tile::kEach; ++e)
-      tiles[tile % 2][first + e * Tile::kApart][mine] = {dy[e], __fmul_rn(x[e], rstd[e])};
-  };
-  const bool sums = there && first == 0;
-  float sum = sums && op.accumulate_dweight ? op.dweight[column] : 0.0f;
-  const int64_t count = ceil_div(vectors, Tile::kVectors);
-  load();
-  store(0);
-  __syncthreads();
-  for (int64_t tile = 0; tile < count; ++tile) {
-    const bool more = tile + 1 < count;
-    if (more) load();
-    if (sums) {
-      const int64_t left = vectors - tile * Tile::kVectors;
-      const int rows = left < Tile::kVectors ? static_cast<int>(left) : Tile::kVectors;
-#pragma unroll 16
-      for (int v = 0; v < rows; ++v) {
-        const Factors f = tiles[tile % 2][v][mine];
-        sum = __fmaf_rn(f.dy, f.normed, sum);
-      }
-    }
-    if (more) store(tile + 1);
-    __syncthreads();
-  }
-  if (sums) op.dweight[column] = sum;
-}
-
 unsigned blocks_of(int64_t vectors) {
   return static_cast<unsigned>(ceil_div(vectors * kSumLanes, kThreads));
+}
+
+template <class T>
+void backward_dot16(const Context& ctx, const RmsnormBackward& op) {
+  const NormGradients<T> norm = norm_gradients<T>(op);
+  // dweight first: it needs dy, which dx may overwrite.
+  weight_gradient(ctx, norm, op.run_ends);
+  if (norm.x.tokens == 0) return;
+  launch_gradient_dot16(ctx, norm, op);
+  check_launch("rmsnorm_backward");
 }
 
 }  // namespace
 
 void rmsnorm_forward(const Context& ctx, const RmsnormForward& op) {
+  if (op.numerics == NumericsClass::kDot16) {
+    if (op.x.dtype == DType::kBF16) return forward_dot16<Bf16, Bf16>(ctx, op);
+    return op.y.dtype == DType::kBF16 ? forward_dot16<float, Bf16>(ctx, op)
+                                      : forward_dot16<float, float>(ctx, op);
+  }
   const Heads<const float> x = as_heads(op.x.as<const float>(), op.heads);
   const int64_t vectors = x.tokens * x.heads;
   if (vectors == 0) return;
@@ -184,6 +113,9 @@ void rmsnorm_forward(const Context& ctx, const RmsnormForward& op) {
 }
 
 void rmsnorm_residual_forward(const Context& ctx, const RmsnormResidualForward& op) {
+  if (op.numerics == NumericsClass::kDot16)
+    return op.y.dtype == DType::kBF16 ? residual_forward_dot16<Bf16>(ctx, op)
+                                      : residual_forward_dot16<float>(ctx, op);
   const Heads<const float> x = as_heads(op.x, 1);
   if (x.tokens == 0) return;
   norm_kernel<true><<<blocks_of(x.tokens), kThreads, 0, stream_of(ctx)>>>(
@@ -198,20 +130,14 @@ void rmsnorm_residual_forward(const Context& ctx, const RmsnormResidualForward& 
 }
 
 void rmsnorm_backward(const Context& ctx, const RmsnormBackward& op) {
+  if (op.x.cols == 0) return;
+  if (op.numerics == NumericsClass::kDot16)
+    return op.x.dtype == DType::kBF16 ? backward_dot16<Bf16>(ctx, op)
+                                      : backward_dot16<float>(ctx, op);
   if (op.dx_rounded.data != nullptr)
     require_dtype("rmsnorm_backward", "dx_rounded", op.dx_rounded.dtype, DType::kF32);
-  const NormGradients norm{.dx = as_heads(op.dx.as<float>(), op.heads),
-                           .dy = as_heads(op.dy.as<const float>(), op.heads),
-                           .x = as_heads(op.x.as<const float>(), op.heads),
-                           .dweight = op.dweight.data,
-                           .rstd = op.rstd.data,
-                           .weight = op.weight.data,
-                           .accumulate = op.accumulate,
-                           .accumulate_dweight = op.accumulate_dweight};
-  if (norm.x.head_dim == 0) return;
-  // dweight first: it needs dy, which dx may overwrite.
-  weight_kernel<<<static_cast<unsigned>(ceil_div(norm.x.head_dim, WeightTile::kColumns)),
-                  WeightTile::kThreads, 0, stream_of(ctx)>>>(norm);
+  const NormGradients<float> norm = norm_gradients<float>(op);
+  weight_gradient(ctx, norm, op.run_ends);
   const int64_t vectors = norm.x.tokens * norm.x.heads;
   if (vectors > 0) gradient_kernel<<<blocks_of(vectors), kThreads, 0, stream_of(ctx)>>>(norm);
   check_launch("rmsnorm_backward");

@@ -1,38 +1,58 @@
 #include "kernels/cuda/rope.h"
 
+#include "kernels/cuda/elements.cuh"
 #include "kernels/cuda/launch.cuh"
 
 namespace orrery::kernels::cuda {
 namespace {
 
-/// A pair of elements that rotate together: pair i is (token, head, element < half).
-template <bool kBack>
-struct RotatePair {
-  Mat<float> x;
+/// kElements pairs of elements that rotate together: pair i is (token, head, element <
+/// half).
+template <bool kBack, class T, int kElements>
+struct RotatePairs {
+  Mat<T> x;
   const int32_t* positions;
   Mat<const float> cos, sin;
-  int64_t pairs;  ///< of a token
+  int64_t groups;  ///< of kElements pairs of a token
   __device__ void operator()(int64_t i) const {
     const int64_t half = cos.cols;
-    const int64_t token = i / pairs, in_token = i % pairs;
-    const int64_t head = in_token / half, element = in_token % half;
+    const int64_t token = i / groups, first = i % groups * kElements;
+    const int64_t head = first / half, element = first % half;
     const int64_t position = positions[token];
-    float* const at = x.data + token * x.stride + head * 2 * half + element;
-    const float a = at[0], b = at[half];
-    const float c = cos.data[position * cos.stride + element];
-    const float s = sin.data[position * sin.stride + element];
-    const float ac = __fmul_rn(a, c), bc = __fmul_rn(b, c);
-    at[0] = __fmaf_rn(kBack ? b : -b, s, ac);
-    at[half] = __fmaf_rn(kBack ? -a : a, s, bc);
+    T* const at = x.data + token * x.stride + head * 2 * half + element;
+    const Packet<kElements> a = load_packet<kElements>(at), b = load_packet<kElements>(at + half),
+                            c = load_packet<kElements>(cos.data + position * cos.stride + element),
+                            s = load_packet<kElements>(sin.data + position * sin.stride + element);
+    Packet<kElements> low, high;
+#pragma unroll
+    for (int e = 0; e < kElements; ++e) {
+      const float ac = __fmul_rn(a.at[e], c.at[e]), bc = __fmul_rn(b.at[e], c.at[e]);
+      low.at[e] = __fmaf_rn(kBack ? b.at[e] : -b.at[e], s.at[e], ac);
+      high.at[e] = __fmaf_rn(kBack ? -a.at[e] : a.at[e], s.at[e], bc);
+    }
+    store_packet(at, low);
+    store_packet(at + half, high);
   }
 };
 
+template <bool kBack, class T, int kElements>
+void rotate_pairs(const Context& ctx, const char* name, const Rope& op) {
+  const Mat<T> x = op.x.as<T>();
+  const int64_t groups = op.heads * op.cos.cols / kElements;
+  for_each_element(ctx, name, x.rows * groups,
+                   RotatePairs<kBack, T, kElements>{x, op.positions.data, op.cos, op.sin, groups});
+}
+
 template <bool kBack>
 void rotate(const Context& ctx, const char* name, const Rope& op) {
-  const Mat<float> x = op.x.as<float>();
-  const int64_t pairs = op.heads * op.cos.cols;
-  for_each_element(ctx, name, x.rows * pairs,
-                   RotatePair<kBack>{x, op.positions.data, op.cos, op.sin, pairs});
+  const int64_t half = op.cos.cols;
+  if (op.x.dtype != DType::kBF16) {
+    rotate_pairs<kBack, float, 1>(ctx, name, op);
+  } else if (in_packets(op.x, half) && in_packets(op.cos, half) && in_packets(op.sin, half)) {
+    rotate_pairs<kBack, Bf16, kPacket>(ctx, name, op);
+  } else {
+    rotate_pairs<kBack, Bf16, 1>(ctx, name, op);
+  }
 }
 
 }  // namespace

@@ -7,8 +7,11 @@
 #include <ucontext.h>
 
 #include <array>
+#include <bit>
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <deque>
 #include <map>
 #include <numeric>
@@ -34,12 +37,13 @@ struct Fiber {
 struct Meeting {
   unsigned mask = 0, arrived = 0;
   const char* what = nullptr;
+  void (*act)(const LaneValues&) = nullptr;  // of act_together
 };
 struct Warp {
   unsigned alive = 0, epoch = 0;
   std::vector<Meeting> meetings;
   std::array<Fiber*, kWarp> waiting{};
-  std::array<uint64_t, kWarp> value{}, result{};
+  LaneValues value{}, result{};
   std::array<uint8_t, kWarp> from{};
 };
 
@@ -182,6 +186,12 @@ void release_barrier() {
 
 void complete(Warp& warp, const Meeting& meeting) {
   const unsigned members = meeting.mask & warp.alive;
+  if (meeting.act != nullptr) {
+    if (members != ~0u)
+      fail_thread(std::string(meeting.what) + " by " + std::to_string(std::popcount(members)) +
+                  " threads of a warp: all 32 must take part");
+    return meeting.act(warp.value);
+  }
   if (meeting.what == std::string_view("__syncwarp")) {
     ++warp.epoch;
     for (unsigned lane = 0; lane < kWarp; ++lane) {
@@ -229,7 +239,8 @@ void end_warp_part(unsigned index) {
   }
 }
 
-uint64_t meet(const char* what, unsigned mask, uint64_t value, unsigned from) {
+uint64_t meet(const char* what, unsigned mask, uint64_t value, unsigned from,
+              void (*act)(const LaneValues&) = nullptr) {
   Scheduler& s = scheduler();
   Fiber* const fiber = s.running;
   const unsigned index = fiber->thread.index, lane = index % kWarp;
@@ -237,7 +248,7 @@ uint64_t meet(const char* what, unsigned mask, uint64_t value, unsigned from) {
   if ((mask >> lane & 1) == 0) fail_thread(std::string(what) + " whose mask lacks its own thread");
   size_t at = 0;
   while (at < warp.meetings.size() && (warp.meetings[at].mask & mask) == 0) ++at;
-  if (at == warp.meetings.size()) warp.meetings.push_back({mask, 0, what});
+  if (at == warp.meetings.size()) warp.meetings.push_back({mask, 0, what, act});
   Meeting& meeting = warp.meetings[at];
   if (meeting.mask != mask || meeting.what != what)
     fail_thread(std::string(what) + " with a mask that overlaps with another one's: the other is " +
@@ -331,21 +342,36 @@ uint64_t shuffle(unsigned mask, uint64_t value, unsigned from) {
 unsigned ballot(unsigned mask, bool predicate) {
   return static_cast<unsigned>(meet("a vote", mask, predicate ? 1 : 0, 0));
 }
+void act_together(const char* what, uint64_t value, void (*act)(const LaneValues&)) {
+  meet(what, ~0u, value, 0, act);
+}
 
-void copy_async(void* to, const void* from, size_t bytes) {
+namespace {
+
+/// What a copy leaves behind it.
+void deliver(const Copy& copy) {
+  if (copy.there > 0) std::memcpy(copy.to, copy.from, copy.there);
+  std::memset(static_cast<char*>(copy.to) + copy.there, 0, copy.bytes - copy.there);
+}
+
+}  // namespace
+
+void copy_async(void* to, const void* from, size_t bytes, size_t there) {
   Thread& thread = *block.thread;
+  if (there > bytes) fail_thread("an asynchronous copy of more bytes than it writes");
   access(to, bytes, Access::kWrite);
-  access(from, bytes, Access::kRead);
+  if (there > 0) access(from, there, Access::kRead);
   if (reinterpret_cast<uintptr_t>(to) % bytes != 0 ||
       reinterpret_cast<uintptr_t>(from) % bytes != 0)
     fail_thread("an asynchronous copy of " + std::to_string(bytes) + " bytes that is not aligned");
+  const Copy copy{to, from, bytes, there, thread.group};
   if (draw(2) == 0) {
-    std::memcpy(to, from, bytes);
+    deliver(copy);
   } else {
     std::memset(to, 0xff, bytes);
   }
   // One that was done at once is checked again where it could have come.
-  thread.copies.push_back({to, from, bytes, thread.group});
+  thread.copies.push_back(copy);
 }
 void end_copy_group() { ++block.thread->group; }
 void wait_for_copies(int later) {
@@ -355,7 +381,7 @@ void wait_for_copies(int later) {
   std::erase_if(thread.copies, [&](const Copy& copy) {
     if (copy.group > arrived) return false;
     access(copy.to, copy.bytes, Access::kWrite);
-    std::memcpy(copy.to, copy.from, copy.bytes);
+    deliver(copy);
     return true;
   });
 }
@@ -379,10 +405,19 @@ void fail_thread(const std::string& what) {
   fail_program("kernel " + std::string(block.kernel) + ", " + where + ": " + what);
 }
 
+uint64_t number_of(const char* variable, uint64_t otherwise) {
+  const char* const text = std::getenv(variable);
+  if (text == nullptr) return otherwise;
+  uint64_t number = 0;
+  const char* const end = text + std::strlen(text);
+  const auto result = std::from_chars(text, end, number);
+  if (result.ec == std::errc() && result.ptr == end && text != end) return number;
+  fail_program(std::string(variable) + " is '" + text + "': give a whole number");
+}
+
 uint64_t draw() {
   static uint64_t state = [] {
-    const char* text = std::getenv("ORRERY_EMULATOR_SEED");
-    return (text != nullptr ? std::strtoull(text, nullptr, 10) : 1) * 0x9E3779B97F4A7C15u + 1;
+    return number_of("ORRERY_EMULATOR_SEED", 1) * 0x9E3779B97F4A7C15u + 1;
   }();
   state ^= state << 13;
   state ^= state >> 7;

@@ -2,6 +2,7 @@
 // process, under the runtime's lock.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -22,6 +23,7 @@ struct Copy {
   void* to;
   const void* from;
   size_t bytes;
+  size_t there;  ///< bytes that are read; zeros stand for the rest
   int group;
 };
 
@@ -52,9 +54,18 @@ extern thread_local bool in_kernel;
 /// Runs all blocks of a launch.
 void run(const Config& config, const Launch& launch);
 
+/// A value of each lane.
+using LaneValues = std::array<uint64_t, kWarp>;
+/// An instruction of a whole warp: when all 32 lanes have come, `act` is called once,
+/// and then all go on. A finding where lanes have ended, or never were.
+void act_together(const char* what, uint64_t value, void (*act)(const LaneValues&));
+
 /// Ends the program with a finding: `what`, and the thread that runs.
 [[noreturn]] void fail_thread(const std::string& what);
 [[noreturn]] void fail_program(const std::string& what);
+/// The whole number that an environment variable holds, `otherwise` where it is not
+/// set. Ends the program where it holds something else.
+uint64_t number_of(const char* variable, uint64_t otherwise);
 std::string name_of_thread(unsigned index);
 
 /// Forgets the shared variables of the launch before; takes `dynamic` bytes of it.

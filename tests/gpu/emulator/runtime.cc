@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "core/closed_memory.h"
+#include "tests/gpu/emulator/block.h"
 #include "tests/gpu/emulator/cuda_runtime.h"
 #include "tests/gpu/emulator/memory.h"
 
@@ -45,14 +46,13 @@ struct Runtime {
   /// Launches until a kernel does what a device does not survive; then all calls fail.
   int64_t launches_left = -1;
 };
+constexpr auto kNever = static_cast<uint64_t>(-1);
 /// Never destroyed: buffers of static objects are freed after main.
 Runtime& runtime() {
   static auto* const it = [] {
     auto* const made = new Runtime;
-    const char* const text = std::getenv("ORRERY_EMULATOR_MEMORY_MB");
-    made->limit = (text != nullptr ? std::strtoull(text, nullptr, 10) : 1024) << 20;
-    const char* const launches = std::getenv("ORRERY_EMULATOR_LOSE_DEVICE");
-    if (launches != nullptr) made->launches_left = std::strtoll(launches, nullptr, 10);
+    made->limit = number_of("ORRERY_EMULATOR_MEMORY_MB", 1024) << 20;
+    made->launches_left = static_cast<int64_t>(number_of("ORRERY_EMULATOR_LOSE_DEVICE", kNever));
     return made;
   }();
   return *it;

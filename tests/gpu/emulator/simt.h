@@ -89,10 +89,20 @@ T exchange(unsigned mask, T value, unsigned from) {
   return value;
 }
 
-/// cp.async: at once, or at the wait for it, as the seed has it.
-void copy_async(void* to, const void* from, size_t bytes);
+/// cp.async: at once, or at the wait for it, as the seed has it. Of `bytes` the first
+/// `there` are read, the others become zeros.
+void copy_async(void* to, const void* from, size_t bytes, size_t there);
+inline void copy_async(void* to, const void* from, size_t bytes) {
+  copy_async(to, from, bytes, bytes);
+}
 void end_copy_group();
 /// Waits for all groups of this thread but its last `later`; -1: for all its copies.
 void wait_for_copies(int later);
+
+/// Instructions of tensor cores, by whole warps, as kernels/cuda/tensor_core.cuh has
+/// them: this lane's part. load_matrices is ldmatrix of 2 or 4 matrices; `row` is the
+/// lane's row of a matrix, if it has one.
+void mma_m16n8k16(float* d, const uint32_t* a, const uint32_t* b);
+void load_matrices(uint32_t* to, const void* row, int matrices, bool transposed);
 
 }  // namespace simt

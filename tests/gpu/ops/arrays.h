@@ -54,7 +54,8 @@ inline float as_float(uint32_t bits) {
   return x;
 }
 
-/// Arrays of 4-byte elements with names.
+/// Arrays with names, of elements of 4 bytes or of bf16. Those of bf16 are kept and
+/// compared as the f32 of the same value.
 class Arrays {
  public:
   struct Snapshot {
@@ -99,6 +100,18 @@ class Arrays {
                  int64_t padding = 0) {
     const int64_t stride = cols + padding;
     return {vec(name, rows * stride, scale).data, rows, cols, stride};
+  }
+  /// About N(0, 1), as bf16.
+  Mat<Bf16> bf16_mat(const char* name, int64_t rows, int64_t cols, int64_t padding = 0) {
+    const int64_t stride = cols + padding;
+    std::vector<Bf16> values;
+    Philox rng(seed_++, RngPurpose::kTest);
+    for (int64_t i = 0; i < rows * stride; ++i) values.push_back(to_bf16(rng.normal()));
+    return {of_bf16(name, values), rows, cols, stride};
+  }
+  Bf16* of_bf16(const char* name, const std::vector<Bf16>& values) {
+    return static_cast<Bf16*>(
+        add(name, values.data(), static_cast<int64_t>(values.size()), true, sizeof(Bf16)));
   }
   Vec<int32_t> ids(const char* name, const std::vector<int32_t>& values) {
     const auto size = static_cast<int64_t>(values.size());
@@ -149,7 +162,7 @@ class Arrays {
                       as_float(got[first]), want[first], as_float(want[first]));
         result.first = text;
       }
-      copy(e.data, want.data(), e.size * 4);
+      put(e, want);
     }
     result.failed_cases += failed;
   }
@@ -167,11 +180,13 @@ class Arrays {
     void* data;
     int64_t size;
     bool floats;
+    size_t each;  // bytes of an element: 4, or 2 of bf16
   };
-  void* add(const char* name, const void* values, int64_t size, bool floats) {
-    void* const data = allocate(size * 4);
-    copy(data, values, size * 4);
-    entries_.push_back({name, data, size, floats});
+  void* add(const char* name, const void* values, int64_t size, bool floats, size_t each = 4) {
+    const int64_t bytes = size * static_cast<int64_t>(each);
+    void* const data = allocate(bytes);
+    copy(data, values, bytes);
+    entries_.push_back({name, data, size, floats, each});
     return data;
   }
   void* allocate(int64_t size) {
@@ -202,12 +217,28 @@ class Arrays {
   std::vector<uint32_t> host(const Entry& e) const {
     std::vector<uint32_t> out(static_cast<size_t>(e.size));
     if (e.size == 0) return out;
-    if (gpu()) {
-      require(cudaMemcpy(out.data(), e.data, out.size() * 4, cudaMemcpyDeviceToHost), "download");
-    } else {
-      std::memcpy(out.data(), e.data, out.size() * 4);
+    if (e.each == 4) {
+      fetch(out.data(), e.data, out.size() * 4);
+      return out;
     }
+    std::vector<uint16_t> bits(out.size());
+    fetch(bits.data(), e.data, bits.size() * 2);
+    for (size_t i = 0; i < bits.size(); ++i) out[i] = uint32_t{bits[i]} << 16;
     return out;
+  }
+  void fetch(void* to, const void* from, size_t bytes) const {
+    if (gpu()) {
+      require(cudaMemcpy(to, from, bytes, cudaMemcpyDeviceToHost), "download");
+    } else {
+      std::memcpy(to, from, bytes);
+    }
+  }
+  /// Sets an array to what host() said of another.
+  void put(const Entry& e, const std::vector<uint32_t>& words) {
+    if (e.each == 4) return copy(e.data, words.data(), e.size * 4);
+    std::vector<uint16_t> bits(words.size());
+    for (size_t i = 0; i < bits.size(); ++i) bits[i] = static_cast<uint16_t>(words[i] >> 16);
+    copy(e.data, bits.data(), e.size * 2);
   }
 
   Context ctx_;

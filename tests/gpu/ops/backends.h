@@ -1,8 +1,9 @@
-// The two backends under one set of names: the ops that CUDA has, so not round_rows.
+// The two backends under one set of names.
 #pragma once
 
 #include "kernels/attention.h"
 #include "kernels/cuda/attention.h"
+#include "kernels/cuda/bias.h"
 #include "kernels/cuda/elementwise.h"
 #include "kernels/cuda/embedding.h"
 #include "kernels/cuda/kv_pool.h"
@@ -39,6 +40,7 @@ namespace orrery::ops_check {
   OP(embedding_forward, EmbeddingForward)              \
   OP(embedding_backward, EmbeddingBackward)            \
   OP(copy_rows, CopyRows)                              \
+  OP(round_rows, RoundRows)                            \
   OP(gather_rows, GatherRows)                          \
   OP(scatter_add_rows, ScatterAddRows)                 \
   OP(spread_rows, SpreadRows)                          \
@@ -53,6 +55,9 @@ namespace orrery::ops_check {
   OP(adamw_step, AdamwStep)                            \
   OP(sum_squares_chunks, SumSquaresChunks)
 
+/// The CPU with the bf16 products of a GPU. In f32 it is as any.
+inline constexpr Device kCpuDevice{DeviceType::kCpu, 0, Bf16Sums::kDot16};
+
 /// The product's ops, on the CPU.
 struct Cpu {
 #define ORRERY_OP(name, Op) \
@@ -66,8 +71,8 @@ struct Cpu {
   static kernels::PackedWeight pack_weight(const Context& ctx, const kernels::PackWeight& op) {
     return kernels::pack_weight(ctx, op);
   }
-  static int64_t packed_bytes(int64_t n, int64_t k) {
-    return static_cast<int64_t>(kernels::packed_weight_bytes({}, DType::kF32, n, k));
+  static int64_t packed_bytes(int64_t n, int64_t k, DType dtype = DType::kF32) {
+    return static_cast<int64_t>(kernels::packed_weight_bytes(kCpuDevice, dtype, n, k));
   }
 };
 
@@ -86,8 +91,8 @@ struct Cuda {
     kernels::cuda::pack_weight(ctx, op);
     return {op.dtype, op.weight.rows, op.weight.cols, op.memory};
   }
-  static int64_t packed_bytes(int64_t n, int64_t k) {
-    return static_cast<int64_t>(kernels::cuda::packed_weight_bytes({}, {DType::kF32, n, k}));
+  static int64_t packed_bytes(int64_t n, int64_t k, DType dtype = DType::kF32) {
+    return static_cast<int64_t>(kernels::cuda::packed_weight_bytes({}, {dtype, n, k}));
   }
 };
 

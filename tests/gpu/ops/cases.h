@@ -4,8 +4,8 @@
 // which give both backends the same contents and seeds (arrays.h); calls ops by
 // B::name; and after each op calls step() with the op's name, where every array is kept
 // or compared. Memory that only one backend lays out (packed weights, plans) comes from
-// bytes() and upload(), and is not compared. Rows in bf16 do not come here: CUDA
-// computes in f32 alone.
+// bytes() and upload(), and is not compared. Rows in bf16 do not come here: they go to
+// a run_in_bf16() (bf16_*.h).
 #pragma once
 
 #include <cmath>
@@ -56,16 +56,38 @@ inline constexpr MatmulCase kDeepProducts[] = {
     {{"deep_m50_bias", kOracle}, 50, 70, 500, DType::kF32, true},
     {{"deep_m64_accumulate", kOracle}, 64, 33, 1032, DType::kF32, false, true},
     {{"deep_m64_unaligned", kOracle}, 64, 33, 1026},
+    {{"deep_m1_bf16", kOracle}, 1, 77, 1100, DType::kBF16},
+    {{"deep_m5_bf16", kOracle}, 5, 8450, 328, DType::kBF16, false, true, 8},
+    {{"deep_m16_bf16_bias", kOracle}, 16, 61, 1096, DType::kBF16, true},
+    {{"deep_m96_bf16", kOracle}, 96, 1600, 72, DType::kBF16},
+    {{"deep_m50_bf16", kOracle}, 50, 70, 504, DType::kBF16, false, false, 8},
+    {{"deep_m64_bf16_unaligned", kOracle}, 64, 33, 1026, DType::kBF16, true, false, 1},
 };
 
 /// Sums of which many are -0, NaN or infinite, and k that no slice divides.
 struct EdgeProduct : Case {
   int64_t m, n, k;
+  bool zeros = false;  ///< operands are zeros of both signs, and many sums are -0
 };
 inline constexpr EdgeProduct kEdgeProducts[] = {
     {{"edges", kOracle}, 37, 53, 21},
     {{"edges_large", kOracle}, 260, 300, 45},
+    {{"zeros", kOracle}, 37, 53, 21, true},
+    {{"zeros_one_row", kOracle}, 1, 61, 40, true},
+    {{"zeros_large", kOracle}, 260, 300, 45, true},
 };
+
+/// Zeros of both signs: of a row of `columns` all have one sign, or each its own.
+inline std::vector<float> signed_zeros(int64_t rows, int64_t columns, uint64_t seed) {
+  std::vector<float> values;
+  Philox rng(seed, RngPurpose::kTest);
+  for (int64_t r = 0; r < rows; ++r) {
+    const auto kind = rng.below(4);  // 0: +0, 1: -0
+    for (int64_t c = 0; c < columns; ++c)
+      values.push_back(kind == 1 || (kind > 1 && rng.below(2) == 1) ? -0.0f : 0.0f);
+  }
+  return values;
+}
 
 inline std::vector<float> edge_values(int64_t count, uint64_t seed) {
   std::vector<float> values;
@@ -103,14 +125,17 @@ inline std::vector<float> edge_values(int64_t count, uint64_t seed) {
 
 template <class B>
 void run(Arrays& a, const EdgeProduct& c) {
-  const Mat<float> w(a.of("weight", edge_values(c.n * c.k, 1)).data, c.n, c.k);
+  const auto values = [&](int64_t rows, int64_t columns, uint64_t seed) {
+    return c.zeros ? signed_zeros(rows, columns, seed) : edge_values(rows * columns, seed);
+  };
+  const Mat<float> w(a.of("weight", values(c.n, c.k, 1)).data, c.n, c.k);
   const PackedWeight weight =
       B::pack_weight(a.ctx(), {.weight = w, .memory = a.bytes(B::packed_bytes(c.n, c.k))});
-  const Mat<float> x(a.of("x", edge_values(c.m * c.k, 2)).data, c.m, c.k);
+  const Mat<float> x(a.of("x", values(c.m, c.k, 2)).data, c.m, c.k);
   const Mat<float> y(a.constant("y", c.m * c.n, -0.0f).data, c.m, c.n);
   const Mat<float> dw(a.constant("dw", c.n * c.k, -0.0f).data, c.n, c.k);
   const Mat<float> dx(a.constant("dx", c.m * c.k, -0.0f).data, c.m, c.k);
-  const Mat<float> dy(a.of("dy", edge_values(c.m * c.n, 3)).data, c.m, c.n);
+  const Mat<float> dy(a.of("dy", values(c.m, c.n, 3)).data, c.m, c.n);
   B::matmul_forward(a.ctx(), {.y = y, .x = x, .weight = weight, .accumulate = true});
   a.step("matmul_forward");
   for (const bool accumulate : {true, false}) {
@@ -315,9 +340,15 @@ void run(Arrays& a, const SamplingCase& c) {
   const Mat<float> logits = a.mat("logits", rows, c.vocab, c.scale);
   const Vec<SamplingParams> device_params = a.upload(params.data(), rows);
   const Vec<float> device_uniform = a.of("uniform", uniform);
-  B::sample_forward(
-      a.ctx(), {.ids = ids, .logits = logits, .params = device_params, .uniform = device_uniform});
-  a.step("sample_forward");
+  const auto sample = [&](Mat<float> from) {
+    B::sample_forward(
+        a.ctx(), {.ids = ids, .logits = from, .params = device_params, .uniform = device_uniform});
+    a.step("sample_forward");
+  };
+  sample(logits);
+  // Zeros of both signs are equal logits, which rank by id.
+  if (c.vocab <= 1009)
+    sample({a.of("ties", signed_zeros(rows, c.vocab, c.seed)).data, rows, c.vocab});
 }
 
 inline int64_t pool_elements(const AttentionShape& shape, int64_t blocks) {
@@ -378,10 +409,8 @@ void run(Arrays& a, const AttentionCase& c) {
   a.step("attention_forward");
 }
 
-template <class B>
-void run(Arrays& a, const AttentionTreeCase& c) {
-  Arena arena;
-  std::vector<AttentionSegment> segments;
+/// Puts the segments of a case behind `segments`, which is empty; returns their rows.
+inline int64_t tree_segments(const AttentionTreeCase& c, std::vector<AttentionSegment>& segments) {
   int64_t rows = 0;
   for (const Node& node : c.nodes) {
     const AttentionSegment* parent =
@@ -390,6 +419,14 @@ void run(Arrays& a, const AttentionTreeCase& c) {
     segments.push_back({rows, node.rows, position, node.parent});
     rows += node.rows;
   }
+  return rows;
+}
+
+template <class B>
+void run(Arrays& a, const AttentionTreeCase& c) {
+  Arena arena;
+  std::vector<AttentionSegment> segments;
+  const int64_t rows = tree_segments(c, segments);
   const int64_t q_row = c.shape.heads * c.shape.head_dim;
   const int64_t kv_row = c.shape.kv_heads * c.shape.head_dim;
   Context cpu = a.ctx();
@@ -464,12 +501,20 @@ inline std::vector<const float*> parts_of(Arrays& a, const SumCase& c, int64_t c
   return parts;
 }
 
+/// Parts whose sum is -0 if nothing else is added to it.
+inline std::vector<const float*> minus_zeros(Arrays& a, const SumCase& c, int64_t count) {
+  return std::vector<const float*>(static_cast<size_t>(c.parts),
+                                   a.constant("minus zero", count, -0.0f).data);
+}
+
 template <class B>
 void run_tree_sum(Arrays& a, const SumCase& c) {
   for (const int64_t count : kSumCounts) {
     const std::vector<const float*> parts = parts_of(a, c, count);
     const Vec<float> out = a.vec("out", count);
     B::tree_sum(a.ctx(), {.out = out, .parts = parts});
+    a.step("tree_sum");
+    B::tree_sum(a.ctx(), {.out = out, .parts = minus_zeros(a, c, count)});
     a.step("tree_sum");
   }
 }
@@ -485,6 +530,8 @@ void run_nested_sum(Arrays& a, const SumCase& c) {
     std::vector<const float*> again = parts;
     again[0] = out.data;
     B::nested_sum(a.ctx(), {.out = out, .parts = again});
+    a.step("nested_sum");
+    B::nested_sum(a.ctx(), {.out = out, .parts = minus_zeros(a, c, count)});
     a.step("nested_sum");
   }
 }

@@ -75,6 +75,20 @@ struct Bench {
     upload(b);
     return b;
   }
+  /// `size` elements of bf16, two in each of the array's.
+  Both random_bf16(const char* name, int64_t size) {
+    const Both b = random(name, (size + 1) / 2);
+    parallel_for(cpu, b.size, 1 << 16, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        // Both of about the same size: the lower bits of the f32 are the second's
+        // fraction and sign.
+        const uint32_t bits = b.host[i], other = (bits & 0xffff0000u) ^ (bits << 16 & 0x807f0000u);
+        b.host[i] = (bits & 0xffff0000u) | other >> 16;
+      }
+    });
+    upload(b);
+    return b;
+  }
   Both constant(const char* name, int64_t size, float value) {
     const Both b = raw(name, size);
     std::fill_n(reinterpret_cast<float*>(b.host), size, value);
@@ -172,6 +186,10 @@ struct Bench {
 
 inline Mat<float> mat_of(const Both& b, bool gpu, int64_t rows, int64_t cols) {
   return {reinterpret_cast<float*>(gpu ? b.device : b.host), rows, cols};
+}
+/// Of random_bf16.
+inline Mat<Bf16> bf16_of(const Both& b, bool gpu, int64_t rows, int64_t cols) {
+  return {reinterpret_cast<Bf16*>(gpu ? b.device : b.host), rows, cols};
 }
 inline Vec<float> vec_of(const Both& b, bool gpu) {
   return {reinterpret_cast<float*>(gpu ? b.device : b.host), b.size};

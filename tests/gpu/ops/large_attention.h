@@ -10,6 +10,27 @@ struct LargeBatch {
   const char* name;
   int64_t sequences, begin, end;
   bool writes;  ///< kv_write is timed as well
+
+  int64_t each() const { return (end + kKvBlock - 1) / kKvBlock; }
+  int64_t blocks() const { return each() * sequences; }
+  std::vector<std::vector<int32_t>> tables() const {
+    std::vector<std::vector<int32_t>> tables;
+    int64_t step = blocks() / 3 + 1;
+    while (std::gcd(step, blocks()) != 1) ++step;
+    for (int64_t s = 0; s < sequences; ++s) {
+      std::vector<int32_t>& table = tables.emplace_back();
+      for (int64_t b = 0; b < each(); ++b)
+        table.push_back(static_cast<int32_t>((s * each() + b) * step % blocks()));
+    }
+    return tables;
+  }
+  std::string shape() const {
+    char text[100];
+    std::snprintf(text, sizeof text, "%s %lldx[%lld, %lld) 14/2x64", name,
+                  static_cast<long long>(sequences), static_cast<long long>(begin),
+                  static_cast<long long>(end));
+    return text;
+  }
 };
 
 #ifdef ORRERY_EMULATED
@@ -40,23 +61,49 @@ inline AttentionPlan gpu_plan(Bench& bench, const AttentionPlan& plan) {
   return on_gpu;
 }
 
+inline AttentionBackwardPlan gpu_plan(Bench& bench, const AttentionBackwardPlan& plan) {
+  AttentionBackwardPlan on_gpu = plan;
+  const Both uploaded = bench.raw(
+      "segments", plan.segments.size * static_cast<int64_t>(sizeof(AttentionSegment) / 4));
+  std::memcpy(uploaded.host, plan.segments.data, static_cast<size_t>(uploaded.size) * 4);
+  bench.upload(uploaded);
+  on_gpu.segments = {reinterpret_cast<const AttentionSegment*>(uploaded.device),
+                     plan.segments.size};
+  on_gpu.cpu = nullptr;
+  return on_gpu;
+}
+
+/// Trees of one segment, or of a prompt of a quarter and three answers.
+inline std::vector<AttentionSegment> large_trees(bool grouped) {
+  std::vector<AttentionSegment> segments;
+  const int64_t quarter = kTreeRows / 4;
+  for (int64_t t = 0; t < kTrees; ++t) {
+    const int64_t row = t * kTreeRows;
+    if (!grouped) {
+      segments.push_back({row, kTreeRows, 0, -1});
+      continue;
+    }
+    const auto prompt = static_cast<int32_t>(segments.size());
+    segments.push_back({row, quarter, 0, -1});
+    for (int64_t a = 1; a < 4; ++a)
+      segments.push_back({row + a * quarter, quarter, quarter, prompt});
+  }
+  return segments;
+}
+inline const char* large_trees_name(bool grouped) {
+  return grouped ? "4 prompts of 256, 3 answers each" : "train 4x1024 14/2x64";
+}
+
 inline void large_attention(Bench& bench) {
   Bench::heading();
   const AttentionShape& shape = kLargeShape;
   const int64_t q_row = shape.heads * shape.head_dim, kv_row = shape.kv_heads * shape.head_dim;
   for (const LargeBatch& batch : kLargeBatches) {
-    Arena arena;
-    const int64_t each = (batch.end + kKvBlock - 1) / kKvBlock, blocks = each * batch.sequences;
-    std::vector<std::vector<int32_t>> tables;
+    Arena arena(bench.cpu.device);
     std::vector<KvSegment> segments;
     const int64_t rows = batch.end - batch.begin, all = rows * batch.sequences;
-    int64_t step = blocks / 3 + 1;
-    while (std::gcd(step, blocks) != 1) ++step;
-    for (int64_t s = 0; s < batch.sequences; ++s) {
-      std::vector<int32_t>& table = tables.emplace_back();
-      for (int64_t b = 0; b < each; ++b)
-        table.push_back(static_cast<int32_t>((s * each + b) * step % blocks));
-    }
+    const std::vector<std::vector<int32_t>> tables = batch.tables();
+    const int64_t blocks = batch.blocks();
     for (int64_t s = 0; s < batch.sequences; ++s)
       segments.push_back({s * rows, rows, batch.begin, tables[static_cast<size_t>(s)]});
     const AttentionPlan plan = make_attention_plan(bench.cpu, shape, all, blocks, segments, arena);
@@ -71,10 +118,7 @@ inline void large_attention(Bench& bench) {
       return KvPool{gpu ? pool.device : pool.host, DType::kF32, blocks, shape.kv_heads,
                     shape.head_dim};
     };
-    char name[100];
-    std::snprintf(name, sizeof name, "%s %lldx[%lld, %lld) 14/2x64", batch.name,
-                  static_cast<long long>(batch.sequences), static_cast<long long>(batch.begin),
-                  static_cast<long long>(batch.end));
+    const std::string name = batch.shape();
     if (batch.writes) {
       bench.run(
           "kv_write", name,
@@ -103,38 +147,18 @@ inline void large_attention(Bench& bench) {
     bench.clear();
   }
   for (const bool grouped : {false, true}) {
-    Arena arena;
-    std::vector<AttentionSegment> segments;
-    // Trees of one segment, or of a prompt of a quarter and three answers.
-    const int64_t all = kTrees * kTreeRows, quarter = kTreeRows / 4;
-    for (int64_t t = 0; t < kTrees; ++t) {
-      const int64_t row = t * kTreeRows;
-      if (!grouped) {
-        segments.push_back({row, kTreeRows, 0, -1});
-        continue;
-      }
-      const auto prompt = static_cast<int32_t>(segments.size());
-      segments.push_back({row, quarter, 0, -1});
-      for (int64_t a = 1; a < 4; ++a)
-        segments.push_back({row + a * quarter, quarter, quarter, prompt});
-    }
+    Arena arena(bench.cpu.device);
+    const int64_t all = kTrees * kTreeRows;
     const AttentionBackwardPlan plan =
-        make_attention_backward_plan(bench.cpu, shape, all, segments, arena);
-    AttentionBackwardPlan on_gpu = plan;
-    const Both uploaded = bench.raw(
-        "segments", plan.segments.size * static_cast<int64_t>(sizeof(AttentionSegment) / 4));
-    std::memcpy(uploaded.host, plan.segments.data, static_cast<size_t>(uploaded.size) * 4);
-    bench.upload(uploaded);
-    on_gpu.segments = {reinterpret_cast<const AttentionSegment*>(uploaded.device),
-                       plan.segments.size};
-    on_gpu.cpu = nullptr;
+        make_attention_backward_plan(bench.cpu, shape, all, large_trees(grouped), arena);
+    const AttentionBackwardPlan on_gpu = gpu_plan(bench, plan);
     const Both dq = bench.random("dq", all * q_row), dk = bench.random("dk", all * kv_row),
                dv = bench.random("dv", all * kv_row), dout = bench.random("dout", all * q_row),
                out = bench.random("out", all * q_row), q = bench.random("q", all * q_row),
                k = bench.random("k", all * kv_row), v = bench.random("v", all * kv_row),
                lse = bench.constant("lse", all * shape.heads, 7.0f);
     bench.run(
-        "attention_backward", grouped ? "4 prompts of 256, 3 answers each" : "train 4x1024 14/2x64",
+        "attention_backward", large_trees_name(grouped),
         [&](bool gpu) {
           const auto mat = [&](const Both& b) { return mat_of(b, gpu, all, b.size / all); };
           const AttentionBackward op{.dq = mat(dq),
